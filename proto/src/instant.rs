@@ -1,0 +1,67 @@
+//! Times on the wire: RFC 3339, written in UTC with up to nine decimals; any offset is read.
+
+use serde::{Deserialize as _, Deserializer, Serialize as _, Serializer};
+use time::format_description::well_known::Rfc3339;
+use time::{OffsetDateTime, UtcOffset};
+
+/// Writes a time.
+pub(crate) fn serialize<S: Serializer>(
+    time: &OffsetDateTime,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    format(*time)
+        .map_err(serde::ser::Error::custom)?
+        .serialize(serializer)
+}
+
+/// Reads a time.
+pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<OffsetDateTime, D::Error> {
+    let text = <std::borrow::Cow<'de, str>>::deserialize(deserializer)?;
+    parse(&text).ok_or_else(|| serde::de::Error::custom(NOT_A_TIME))
+}
+
+const NOT_A_TIME: &str = "a time is written as RFC 3339, such as 2026-03-03T14:02:00Z";
+
+/// A time as it is written everywhere.
+///
+/// # Errors
+/// Only for years that RFC 3339 can't write.
+pub fn format(time: OffsetDateTime) -> Result<String, time::error::Format> {
+    time.to_offset(UtcOffset::UTC).format(&Rfc3339)
+}
+
+/// Reads RFC 3339 with any offset. `None` if it is anything else, or does not fit into the years 0 to 9999 in UTC.
+#[must_use]
+pub fn parse(text: &str) -> Option<OffsetDateTime> {
+    OffsetDateTime::parse(text, &Rfc3339)
+        .ok()?
+        .checked_to_offset(UtcOffset::UTC)
+}
+
+/// The same for times that may be unknown.
+pub(crate) mod option {
+    use super::{Deserializer, OffsetDateTime, Serializer};
+
+    pub(crate) fn serialize<S: Serializer>(
+        time: &Option<OffsetDateTime>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        match time {
+            Some(time) => super::serialize(time, serializer),
+            None => serializer.serialize_none(),
+        }
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<OffsetDateTime>, D::Error> {
+        let text =
+            <Option<std::borrow::Cow<'de, str>> as serde::Deserialize>::deserialize(deserializer)?;
+        text.map(|text| {
+            super::parse(&text).ok_or_else(|| serde::de::Error::custom(super::NOT_A_TIME))
+        })
+        .transpose()
+    }
+}

@@ -1,0 +1,27 @@
+//! What two programs must agree on: names, events and subjects. The contract of the bus.
+//!
+//! In scope: names parsed once ([`Registry`], [`Repository`], [`Tag`], [`Digest`], [`Image`], [`Pinned`]), the events
+//! ([`Push`], [`Revision`], [`Rollout`], [`Quarantined`]) in their `CloudEvents` envelope ([`Event`]), and the subjects that
+//! they travel under ([`Subject`]). JSON Schemas of the events are in `proto/schemas`.
+//!
+//! Out of scope: any I/O, and the rule of history (the indexer).
+
+mod digest;
+mod event;
+pub mod instant;
+mod name;
+mod push;
+mod quarantine;
+mod revision;
+mod rollout;
+pub mod schema;
+mod subject;
+
+pub use digest::{Algorithm, Digest};
+pub use event::{CONTENT_TYPE, DataContentType, Event, SpecVersion};
+pub use name::{Image, Name, NameError, Pinned, Registry, Repository, Tag, clean_text};
+pub use push::{Action, Origin, Push, PushError, Scope, TimeSource};
+pub use quarantine::Quarantined;
+pub use revision::{Kind, Point, Revision};
+pub use rollout::{Cause, CauseReason, Rollout, RolloutImage, RolloutState};
+pub use subject::{PARTITIONS, Subject, SubjectError, escape, partition_of};

@@ -1,0 +1,400 @@
+//! Names, parsed once. Whatever holds one of these types is within the grammar; nothing downstream checks again.
+//!
+//! The grammar is that of `distribution/reference` and of the OCI distribution specification 1.1.
+
+use std::fmt;
+use std::str::FromStr;
+
+use crate::Digest;
+
+/// Text that is not the name it should be.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{what} {text:?} is not valid: {rule}")]
+pub struct NameError {
+    what: &'static str,
+    text: String,
+    rule: &'static str,
+}
+
+impl NameError {
+    pub(crate) fn new(what: &'static str, text: &str, rule: &'static str) -> NameError {
+        /// More than this of a hostile name helps nobody.
+        const SHOWN: usize = 80;
+        let shown: String = text.chars().take(SHOWN).collect();
+        let cut = if shown.len() < text.len() { "…" } else { "" };
+        NameError {
+            what,
+            text: shown + cut,
+            rule,
+        }
+    }
+}
+
+/// A name that is text: the traits that all of them have.
+macro_rules! text_name {
+    ($name:ident, $what:literal, $pattern:literal) => {
+        impl AsRef<str> for $name {
+            fn as_ref(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+
+        string_like!($name, $what, $pattern);
+    };
+}
+
+/// What every type that is written as one string has, whatever it holds.
+macro_rules! string_like {
+    ($name:ident, $what:literal, $pattern:literal) => {
+        impl TryFrom<String> for $name {
+            type Error = NameError;
+
+            fn try_from(text: String) -> Result<$name, NameError> {
+                text.parse()
+            }
+        }
+
+        impl serde::Serialize for $name {
+            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.collect_str(self)
+            }
+        }
+
+        impl<'de> serde::Deserialize<'de> for $name {
+            fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<$name, D::Error> {
+                let text = <std::borrow::Cow<'de, str>>::deserialize(deserializer)?;
+                text.parse().map_err(serde::de::Error::custom)
+            }
+        }
+
+        impl schemars::JsonSchema for $name {
+            fn schema_name() -> std::borrow::Cow<'static, str> {
+                stringify!($name).into()
+            }
+
+            fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+                schemars::json_schema!({ "type": "string", "description": $what, "pattern": $pattern })
+            }
+        }
+    };
+}
+
+pub(crate) use string_like;
+
+/// A registry: `host` or `host:port`, in lower case; an IPv6 address in brackets. It holds a dot or a port, or is `localhost`:
+/// anything else could not be told from the first part of a repository's path.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Registry(String);
+
+text_name!(
+    Registry,
+    "a registry: host or host:port",
+    r"^([a-z0-9.-]+|\[[0-9a-f:.]+\])(:[0-9]{1,5})?$"
+);
+
+impl FromStr for Registry {
+    type Err = NameError;
+
+    fn from_str(text: &str) -> Result<Registry, NameError> {
+        let error = |rule| NameError::new("the registry", text, rule);
+        if text.len() > 255 {
+            return Err(error("it is longer than 255 bytes"));
+        }
+        let lower = text.to_ascii_lowercase();
+        let (host, port) = match lower
+            .strip_prefix('[')
+            .and_then(|rest| rest.split_once(']'))
+        {
+            Some((address, rest)) => {
+                if !valid_ipv6(address) {
+                    return Err(error("the address in brackets must be IPv6"));
+                }
+                (
+                    None,
+                    rest.strip_prefix(':')
+                        .or_else(|| (!rest.is_empty()).then_some("")),
+                )
+            }
+            None => match lower.split_once(':') {
+                Some((host, port)) => (Some(host), Some(port)),
+                None => (Some(lower.as_str()), None),
+            },
+        };
+        if let Some(port) = port {
+            let in_range = (1..=5).contains(&port.len())
+                && port.bytes().all(|byte| byte.is_ascii_digit())
+                && port.parse::<u16>().is_ok();
+            if !in_range {
+                return Err(error("the port must be a number up to 65535"));
+            }
+        }
+        if let Some(host) = host {
+            if !host.split('.').all(valid_label) {
+                return Err(error(
+                    "a host is labels of letters, digits and inner hyphens, joined by dots",
+                ));
+            }
+            if port.is_none() && !host.contains('.') && host != "localhost" {
+                return Err(error(
+                    "it needs a dot or a port (or to be localhost), such as registry.example.com or registry:5000",
+                ));
+            }
+        }
+        Ok(Registry(lower))
+    }
+}
+
+fn valid_label(label: &str) -> bool {
+    let inner = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
+    !label.is_empty()
+        && label.bytes().all(inner)
+        && !label.starts_with('-')
+        && !label.ends_with('-')
+}
+
+/// The exact text of an address is kept, so only one without a zone passes.
+fn valid_ipv6(address: &str) -> bool {
+    address.parse::<std::net::Ipv6Addr>().is_ok()
+}
+
+/// The path of a repository within its registry, such as `library/nginx`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Repository(String);
+
+text_name!(
+    Repository,
+    "a repository's path",
+    r"^[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*(?:/[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*)*$"
+);
+
+impl FromStr for Repository {
+    type Err = NameError;
+
+    fn from_str(text: &str) -> Result<Repository, NameError> {
+        let error = |rule| NameError::new("the repository", text, rule);
+        if text.len() > 255 {
+            return Err(error("it is longer than 255 bytes"));
+        }
+        if !text.split('/').all(valid_component) {
+            return Err(error(
+                "it is lower-case letters and digits, with single `.`, `_`, `__` or hyphens inside, in parts joined by `/`",
+            ));
+        }
+        Ok(Repository(text.to_owned()))
+    }
+}
+
+/// `[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*`
+fn valid_component(component: &str) -> bool {
+    let alphanumeric = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+    let bytes = component.as_bytes();
+    let ends = |byte: Option<&u8>| byte.is_some_and(|byte| alphanumeric(*byte));
+    ends(bytes.first())
+        && ends(bytes.last())
+        && bytes
+            .chunk_by(|a, b| alphanumeric(*a) == alphanumeric(*b))
+            .all(|run| match run {
+                [b'.' | b'_'] | [b'_', b'_'] => true,
+                _ => {
+                    run.iter().all(|byte| alphanumeric(*byte))
+                        || run.iter().all(|byte| *byte == b'-')
+                }
+            })
+}
+
+/// A tag, such as `latest`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Tag(String);
+
+text_name!(Tag, "a tag", r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,127}$");
+
+impl Tag {
+    /// `latest`, which a reference without a tag means.
+    #[must_use]
+    pub fn latest() -> Tag {
+        Tag("latest".to_owned())
+    }
+}
+
+impl FromStr for Tag {
+    type Err = NameError;
+
+    fn from_str(text: &str) -> Result<Tag, NameError> {
+        let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'.' | b'-');
+        let valid = (1..=128).contains(&text.len())
+            && text.bytes().all(allowed)
+            && !text.starts_with(['.', '-']);
+        if valid {
+            Ok(Tag(text.to_owned()))
+        } else {
+            Err(NameError::new(
+                "the tag",
+                text,
+                "it is 1 to 128 of A-Z a-z 0-9 _ . -, not starting with `.` or `-`",
+            ))
+        }
+    }
+}
+
+/// The name of a source, or of a trigger: `[a-z0-9][a-z0-9-]{0,62}`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Name(String);
+
+text_name!(
+    Name,
+    "the name of a source or a trigger",
+    r"^[a-z0-9][a-z0-9-]{0,62}$"
+);
+
+impl FromStr for Name {
+    type Err = NameError;
+
+    fn from_str(text: &str) -> Result<Name, NameError> {
+        let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+        let valid =
+            (1..=63).contains(&text.len()) && text.bytes().all(allowed) && !text.starts_with('-');
+        if valid {
+            Ok(Name(text.to_owned()))
+        } else {
+            Err(NameError::new(
+                "the name",
+                text,
+                "it is 1 to 63 of a-z 0-9 -, not starting with a hyphen",
+            ))
+        }
+    }
+}
+
+/// An image: a full reference with a tag, such as `registry.example.com/foo/bar:latest`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Image {
+    /// Its registry.
+    pub registry: Registry,
+    /// Its repository.
+    pub repository: Repository,
+    /// Its tag.
+    pub tag: Tag,
+}
+
+impl Image {
+    /// The reference that will always mean this digest.
+    #[must_use]
+    pub fn pinned(&self, digest: &Digest) -> Pinned {
+        Pinned {
+            registry: self.registry.clone(),
+            repository: self.repository.clone(),
+            digest: digest.clone(),
+        }
+    }
+}
+
+impl fmt::Display for Image {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}:{}", self.registry, self.repository, self.tag)
+    }
+}
+
+impl FromStr for Image {
+    type Err = NameError;
+
+    /// Reads `registry/repository:tag`; without a tag it is `latest`.
+    fn from_str(text: &str) -> Result<Image, NameError> {
+        let error = |rule| NameError::new("the image", text, rule);
+        if text.contains('@') {
+            return Err(error(
+                "it must name a tag, not a digest: a digest means the same for ever",
+            ));
+        }
+        let (registry, rest) = text.split_once('/').ok_or_else(|| {
+            error("it must start with its registry, such as registry.example.com/foo/bar:latest")
+        })?;
+        let (repository, tag) = match rest.split_once(':') {
+            Some((repository, tag)) => (repository, tag.parse()?),
+            None => (rest, Tag::latest()),
+        };
+        Ok(Image {
+            registry: registry.parse()?,
+            repository: repository.parse()?,
+            tag,
+        })
+    }
+}
+
+string_like!(
+    Image,
+    "an image with its tag: registry/repository:tag",
+    r"^[^/]+/[^:@]+:[A-Za-z0-9_][A-Za-z0-9._-]{0,127}$"
+);
+
+/// A pinned reference, such as `registry.example.com/foo/bar@sha256:…`: it means the same bytes for ever.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Pinned {
+    /// Its registry.
+    pub registry: Registry,
+    /// Its repository.
+    pub repository: Repository,
+    /// The digest of its manifest.
+    pub digest: Digest,
+}
+
+impl fmt::Display for Pinned {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}@{}", self.registry, self.repository, self.digest)
+    }
+}
+
+impl FromStr for Pinned {
+    type Err = NameError;
+
+    fn from_str(text: &str) -> Result<Pinned, NameError> {
+        let error = || {
+            NameError::new(
+                "the pinned reference",
+                text,
+                "it is registry/repository@algorithm:hex",
+            )
+        };
+        let (name, digest) = text.split_once('@').ok_or_else(error)?;
+        let (registry, repository) = name.split_once('/').ok_or_else(error)?;
+        Ok(Pinned {
+            registry: registry.parse()?,
+            repository: repository.parse()?,
+            digest: digest.parse()?,
+        })
+    }
+}
+
+string_like!(
+    Pinned,
+    "a reference by digest: registry/repository@digest",
+    r"^[^/]+/[^:@]+@(sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128})$"
+);
+
+/// Free text from outside, made fit to be kept: control characters (NUL among them, which Postgres refuses) become U+FFFD,
+/// and it is cut to `max_bytes` at a character's end.
+#[must_use]
+pub fn clean_text(text: &str, max_bytes: usize) -> String {
+    let mut clean = String::with_capacity(text.len().min(max_bytes));
+    for character in text.chars().map(|character| {
+        if character.is_control() {
+            char::REPLACEMENT_CHARACTER
+        } else {
+            character
+        }
+    }) {
+        if clean.len() + character.len_utf8() > max_bytes {
+            break;
+        }
+        clean.push(character);
+    }
+    clean
+}
+
+#[cfg(test)]
+mod tests;

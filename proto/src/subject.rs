@@ -1,0 +1,252 @@
+//! Subjects on the bus: one function to build them, one to read them, each the inverse of the other.
+//!
+//! In a token every byte outside `A-Z a-z 0-9 _ -` is written `%XX`; the parts of a repository's path are tokens of their own,
+//! so wildcards work on paths. A push without a tag (a delete of a digest or a repository) ends in the token `%`.
+
+use std::fmt;
+use std::str::FromStr;
+
+use sha2::{Digest as _, Sha256};
+
+use crate::{Name, NameError, Registry, Repository, RolloutState, Tag};
+
+/// Default number of partitions of PUSHES.
+pub const PARTITIONS: u16 = 8;
+
+/// A subject, by what it is about.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum Subject {
+    /// `tagtrail.push.<partition>.<registry>.<repository…>.<tag or %>`
+    Push {
+        /// See [`partition_of`].
+        partition: u16,
+        /// The registry.
+        registry: Registry,
+        /// The repository.
+        repository: Repository,
+        /// The tag, if it is about one.
+        tag: Option<Tag>,
+    },
+    /// `tagtrail.unresolved.<registry>.<repository…>.<tag>`
+    Unresolved {
+        /// The registry.
+        registry: Registry,
+        /// The repository.
+        repository: Repository,
+        /// The tag.
+        tag: Tag,
+    },
+    /// `tagtrail.revision.<registry>.<repository…>.<tag>`
+    Revision {
+        /// The registry.
+        registry: Registry,
+        /// The repository.
+        repository: Repository,
+        /// The tag.
+        tag: Tag,
+    },
+    /// `tagtrail.fence.<partition>`
+    Fence {
+        /// The partition that it guards.
+        partition: u16,
+    },
+    /// `tagtrail.rollout.<trigger>.<state>`
+    Rollout {
+        /// The trigger.
+        trigger: Name,
+        /// The state that the rollout came to.
+        state: RolloutState,
+    },
+    /// `tagtrail.quarantine.<source>`
+    Quarantine {
+        /// The source.
+        source: Name,
+    },
+}
+
+/// Text that is not a subject of Tagtrail.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SubjectError {
+    /// It has another form.
+    #[error("{0:?} is not a subject of Tagtrail")]
+    Form(String),
+    /// A name in it is not valid.
+    #[error("the subject holds a wrong name")]
+    Name(#[from] NameError),
+}
+
+impl fmt::Display for Subject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let image = |f: &mut fmt::Formatter<'_>,
+                     registry: &Registry,
+                     repository: &Repository,
+                     tag: Option<&Tag>| {
+            write!(f, ".{}", escape(registry.as_ref()))?;
+            for part in repository.as_ref().split('/') {
+                write!(f, ".{}", escape(part))?;
+            }
+            match tag {
+                Some(tag) => write!(f, ".{}", escape(tag.as_ref())),
+                None => f.write_str(".%"),
+            }
+        };
+        match self {
+            Subject::Push {
+                partition,
+                registry,
+                repository,
+                tag,
+            } => {
+                write!(f, "tagtrail.push.{partition}")?;
+                image(f, registry, repository, tag.as_ref())
+            }
+            Subject::Unresolved {
+                registry,
+                repository,
+                tag,
+            } => {
+                f.write_str("tagtrail.unresolved")?;
+                image(f, registry, repository, Some(tag))
+            }
+            Subject::Revision {
+                registry,
+                repository,
+                tag,
+            } => {
+                f.write_str("tagtrail.revision")?;
+                image(f, registry, repository, Some(tag))
+            }
+            Subject::Fence { partition } => write!(f, "tagtrail.fence.{partition}"),
+            Subject::Rollout { trigger, state } => write!(f, "tagtrail.rollout.{trigger}.{state}"),
+            Subject::Quarantine { source } => write!(f, "tagtrail.quarantine.{source}"),
+        }
+    }
+}
+
+impl FromStr for Subject {
+    type Err = SubjectError;
+
+    fn from_str(text: &str) -> Result<Subject, SubjectError> {
+        let form = || SubjectError::Form(crate::clean_text(text, 200));
+        let tokens: Vec<&str> = text.split('.').collect();
+        let subject = match tokens.as_slice() {
+            ["tagtrail", "push", partition, image @ ..] => {
+                let (registry, repository, tag) = parse_image(image).ok_or_else(form)?;
+                let tag = if tag == "%" {
+                    None
+                } else {
+                    Some(unescape(tag).ok_or_else(form)?.parse()?)
+                };
+                Subject::Push {
+                    partition: parse_partition(partition).ok_or_else(form)?,
+                    registry: registry.parse()?,
+                    repository: repository.parse()?,
+                    tag,
+                }
+            }
+            ["tagtrail", kind @ ("unresolved" | "revision"), image @ ..] => {
+                let (registry, repository, tag) = parse_image(image).ok_or_else(form)?;
+                let (registry, repository, tag) = (
+                    registry.parse()?,
+                    repository.parse()?,
+                    unescape(tag).ok_or_else(form)?.parse()?,
+                );
+                if *kind == "revision" {
+                    Subject::Revision {
+                        registry,
+                        repository,
+                        tag,
+                    }
+                } else {
+                    Subject::Unresolved {
+                        registry,
+                        repository,
+                        tag,
+                    }
+                }
+            }
+            ["tagtrail", "fence", partition] => Subject::Fence {
+                partition: parse_partition(partition).ok_or_else(form)?,
+            },
+            ["tagtrail", "rollout", trigger, state] => Subject::Rollout {
+                trigger: trigger.parse()?,
+                state: state.parse()?,
+            },
+            ["tagtrail", "quarantine", source] => Subject::Quarantine {
+                source: source.parse()?,
+            },
+            _ => return Err(form()),
+        };
+        // One way of writing each subject: another spelling of the same names is not it.
+        if subject.to_string() == text {
+            Ok(subject)
+        } else {
+            Err(form())
+        }
+    }
+}
+
+fn parse_partition(text: &str) -> Option<u16> {
+    text.parse().ok()
+}
+
+/// Registry, repository and the still escaped last token.
+fn parse_image<'a>(tokens: &[&'a str]) -> Option<(String, String, &'a str)> {
+    let [registry, path @ .., tag] = tokens else {
+        return None;
+    };
+    if path.is_empty() {
+        return None;
+    }
+    let path: Option<Vec<String>> = path.iter().map(|part| unescape(part)).collect();
+    Some((unescape(registry)?, path?.join("/"), tag))
+}
+
+/// A name as one token of a subject.
+#[must_use]
+pub fn escape(name: &str) -> String {
+    let mut token = String::with_capacity(name.len());
+    for byte in name.bytes() {
+        if byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-') {
+            token.push(char::from(byte));
+        } else {
+            token.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    token
+}
+
+fn unescape(token: &str) -> Option<String> {
+    let mut bytes = Vec::with_capacity(token.len());
+    let mut rest = token.as_bytes();
+    while let [first, after @ ..] = rest {
+        rest = after;
+        if *first == b'%' {
+            let [high, low, after @ ..] = rest else {
+                return None;
+            };
+            rest = after;
+            let value = |digit: u8| char::from(digit).to_digit(16);
+            bytes.push(u8::try_from(value(*high)? << 4 | value(*low)?).ok()?);
+        } else {
+            bytes.push(*first);
+        }
+    }
+    String::from_utf8(bytes).ok()
+}
+
+/// The partition of a repository: the first 8 bytes (big endian) of SHA-256 over `registry/repository`, modulo `partitions`.
+/// All facts of a repository are in one partition, and so in one order.
+#[must_use]
+pub fn partition_of(registry: &Registry, repository: &Repository, partitions: u16) -> u16 {
+    let hash = Sha256::new()
+        .chain_update(registry.as_ref())
+        .chain_update("/")
+        .chain_update(repository.as_ref())
+        .finalize();
+    let first = hash
+        .iter()
+        .take(8)
+        .fold(0_u64, |number, byte| number << 8 | u64::from(*byte));
+    u16::try_from(first % u64::from(partitions.max(1))).unwrap_or(0)
+}

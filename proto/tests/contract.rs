@@ -1,0 +1,260 @@
+//! What programs outside this repository rely on.
+
+#![expect(clippy::unwrap_used, reason = "in tests a panic is the report")]
+
+use proptest::prelude::*;
+use tagtrail_proto::*;
+use time::macros::datetime;
+
+fn revision() -> Revision {
+    let image: Image = "registry.example.com/foo/bar:latest".parse().unwrap();
+    let digest = Digest::sha256_of(b"17");
+    Revision {
+        registry: image.registry.clone(),
+        repository: image.repository.clone(),
+        tag: image.tag.clone(),
+        revision: 17,
+        kind: Kind::Moved,
+        pinned: Some(image.pinned(&digest)),
+        previous: Some(Point {
+            revision: 16,
+            digest: Some(Digest::sha256_of(b"16")),
+        }),
+        late: false,
+        head: Point {
+            revision: 17,
+            digest: Some(digest.clone()),
+        },
+        digest: Some(digest),
+        occurred_at: datetime!(2026-03-03 14:02:11.5 UTC),
+        recorded_at: datetime!(2026-03-03 14:02:12 UTC),
+        origin: Origin::Event,
+        source: "main".to_owned(),
+        actor: Some("ci-bot".to_owned()),
+        media_type: None,
+        size: Some(1234),
+    }
+}
+
+fn push() -> Push {
+    Push {
+        action: Action::Push,
+        scope: Scope::Tag,
+        registry: "registry.example.com:5443".parse().unwrap(),
+        repository: "org/unit/api".parse().unwrap(),
+        tag: Some("v1.0".parse().unwrap()),
+        digest: Some(Digest::sha256_of(b"")),
+        media_type: Some("application/vnd.oci.image.manifest.v1+json".to_owned()),
+        size: Some(999),
+        actor: None,
+        occurred_at: datetime!(2026-03-09 10:08:09.987654321 UTC),
+        occurred_at_source: TimeSource::Event,
+        source: "main".to_owned(),
+        origin: Origin::Event,
+        event_id: "e1".to_owned(),
+    }
+}
+
+#[test]
+fn a_revision_is_written_as_the_contract_says() {
+    insta::assert_snapshot!(serde_json::to_string_pretty(&revision().event()).unwrap(), @r#"
+    {
+      "specversion": "1.0",
+      "id": "registry.example.com/foo/bar:latest#17",
+      "source": "tagtrail/registry.example.com/foo/bar",
+      "type": "dev.tagtrail.revision.v1",
+      "subject": "registry.example.com/foo/bar:latest",
+      "time": "2026-03-03T14:02:11.5Z",
+      "datacontenttype": "application/json",
+      "data": {
+        "registry": "registry.example.com",
+        "repository": "foo/bar",
+        "tag": "latest",
+        "revision": 17,
+        "kind": "moved",
+        "digest": "sha256:4523540f1504cd17100c4835e85b7eefd49911580f8efff0599a8f283be6b9e3",
+        "pinned": "registry.example.com/foo/bar@sha256:4523540f1504cd17100c4835e85b7eefd49911580f8efff0599a8f283be6b9e3",
+        "previous": {
+          "revision": 16,
+          "digest": "sha256:b17ef6d19c7a5b1ee83b907c595526dcb1eb06db8227d650d5dda0a9f4ce8cd9"
+        },
+        "late": false,
+        "head": {
+          "revision": 17,
+          "digest": "sha256:4523540f1504cd17100c4835e85b7eefd49911580f8efff0599a8f283be6b9e3"
+        },
+        "occurred_at": "2026-03-03T14:02:11.5Z",
+        "recorded_at": "2026-03-03T14:02:12Z",
+        "origin": "event",
+        "source": "main",
+        "actor": "ci-bot",
+        "media_type": null,
+        "size": 1234
+      }
+    }
+    "#);
+}
+
+#[test]
+fn events_are_read_as_they_were_written() {
+    let text = serde_json::to_string(&revision().event()).unwrap();
+    assert_eq!(
+        serde_json::from_str::<Event<Revision>>(&text).unwrap(),
+        revision().event()
+    );
+    let text = serde_json::to_string(&push().event()).unwrap();
+    assert_eq!(
+        serde_json::from_str::<Event<Push>>(&text).unwrap(),
+        push().event()
+    );
+    assert!(
+        text.contains("2026-03-09T10:08:09.987654321Z"),
+        "nanoseconds are kept: {text}"
+    );
+}
+
+#[test]
+fn schemas_in_git_are_those_of_the_types() {
+    for (file, schema) in schema::all() {
+        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR"))
+            .join("schemas")
+            .join(file);
+        let in_git = std::fs::read_to_string(&path).unwrap_or_default();
+        assert_eq!(
+            in_git,
+            schema::text(&schema).unwrap(),
+            "{file} is out of date: cargo run -p tagtrail-proto --example schemas"
+        );
+    }
+}
+
+#[test]
+fn subjects_are_written_as_the_contract_says() {
+    let push = push();
+    let partition = partition_of(&push.registry, &push.repository, 8);
+    let subject = Subject::Push {
+        partition,
+        registry: push.registry.clone(),
+        repository: push.repository.clone(),
+        tag: push.tag.clone(),
+    };
+    insta::assert_snapshot!(subject, @"tagtrail.push.1.registry%2Eexample%2Ecom%3A5443.org.unit.api.v1%2E0");
+    let revision = revision();
+    let subject = Subject::Revision {
+        registry: revision.registry,
+        repository: revision.repository,
+        tag: revision.tag,
+    };
+    insta::assert_snapshot!(subject, @"tagtrail.revision.registry%2Eexample%2Ecom.foo.bar.latest");
+    let whole = Subject::Push {
+        partition: 3,
+        registry: push.registry,
+        repository: push.repository,
+        tag: None,
+    };
+    insta::assert_snapshot!(whole, @"tagtrail.push.3.registry%2Eexample%2Ecom%3A5443.org.unit.api.%");
+}
+
+#[test]
+fn the_partition_of_a_repository_never_changes() {
+    let partition = |registry: &str, repository: &str, partitions| {
+        partition_of(
+            &registry.parse().unwrap(),
+            &repository.parse().unwrap(),
+            partitions,
+        )
+    };
+    // First 8 bytes of SHA-256("registry.example.com/foo/bar") and friends, modulo, computed with another program.
+    let known = [
+        ("registry.example.com", "foo/bar"),
+        ("registry.example.com", "shop/web"),
+        ("localhost:5000", "a"),
+    ]
+    .map(|(registry, repository)| {
+        (
+            partition(registry, repository, 8),
+            partition(registry, repository, 256),
+        )
+    });
+    assert_eq!(known, [(0, 120), (4, 140), (5, 101)]);
+}
+
+#[test]
+fn a_retry_has_the_same_message_id_and_another_push_has_not() {
+    // Computed with another program.
+    assert_eq!(
+        push().message_id(),
+        "11a357e3e9f1cc85bdfad4aad67cec6b7f668cfb680cdae0849e2d99338d1a38"
+    );
+    let mut other = push();
+    other.digest = Some(Digest::sha256_of(b"other"));
+    assert_ne!(other.message_id(), push().message_id());
+    // The sender gave no time, so each retry is received at another one.
+    let received = |time| Push {
+        occurred_at: time,
+        occurred_at_source: TimeSource::Received,
+        ..push()
+    };
+    assert_eq!(
+        received(datetime!(2026-03-09 10:00 UTC)).message_id(),
+        received(datetime!(2026-03-09 10:01 UTC)).message_id()
+    );
+}
+
+#[test]
+fn only_facts_pass_the_check() {
+    let (tag, digest) = (push().tag, push().digest);
+    for action in Action::ALL {
+        for scope in Scope::ALL {
+            for tag in [None, tag.clone()] {
+                for digest in [None, digest.clone()] {
+                    let fact = Push {
+                        action: *action,
+                        scope: *scope,
+                        tag: tag.clone(),
+                        digest: digest.clone(),
+                        ..push()
+                    };
+                    let expected = match (action, scope) {
+                        (Action::Push, Scope::Tag) => tag.is_some() && digest.is_some(),
+                        (Action::Push, _) => false,
+                        (Action::Delete, Scope::Tag) => tag.is_some(),
+                        (Action::Delete, Scope::Digest) => tag.is_none() && digest.is_some(),
+                        (Action::Delete, Scope::Repository) => tag.is_none() && digest.is_none(),
+                    };
+                    assert_eq!(fact.check().is_ok(), expected, "{fact:?}");
+                }
+            }
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn a_subject_is_read_back_and_is_legal_for_nats(
+        partition in any::<u16>(),
+        registry in r"[a-z0-9]{1,8}\.[a-z]{2,3}(:[1-9][0-9]{0,3})?",
+        repository in r"[a-z0-9]{1,5}((\.|_|__|-)[a-z0-9]{1,4}){0,2}(/[a-z0-9]{1,5}){0,4}",
+        tag in r"[A-Za-z0-9_][A-Za-z0-9._-]{0,30}",
+    ) {
+        let (registry, repository, tag): (Registry, Repository, Tag) = (registry.parse().unwrap(), repository.parse().unwrap(), tag.parse().unwrap());
+        for subject in [
+            Subject::Push { partition, registry: registry.clone(), repository: repository.clone(), tag: Some(tag.clone()) },
+            Subject::Push { partition, registry: registry.clone(), repository: repository.clone(), tag: None },
+            Subject::Unresolved { registry: registry.clone(), repository: repository.clone(), tag: tag.clone() },
+            Subject::Revision { registry, repository, tag },
+            Subject::Fence { partition },
+        ] {
+            let text = subject.to_string();
+            prop_assert!(text.split('.').all(|token| !token.is_empty() && token.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-%".contains(&byte))), "{}", text);
+            prop_assert_eq!(text.parse::<Subject>().unwrap(), subject);
+        }
+    }
+
+    #[test]
+    fn only_what_is_written_so_is_a_subject(text in r"tagtrail\.(push\.[0-9]{1,2}|revision|unresolved|fence|rollout|quarantine)(\.[a-zA-Z0-9%_-]{0,6}){0,4}") {
+        if let Ok(subject) = text.parse::<Subject>() {
+            prop_assert_eq!(subject.to_string(), text);
+        }
+    }
+}
