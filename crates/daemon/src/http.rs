@@ -1,0 +1,190 @@
+//! Serving HTTP/1.1 with the limits that a server on a network needs.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::graceful::GracefulShutdown;
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tower_service::Service as _;
+
+/// What a client may take.
+#[derive(Debug, Clone, Copy)]
+pub struct Limits {
+    /// Time to send the headers of a request, also the time that an idle connection is kept.
+    pub headers: Duration,
+    /// Connections open at once; more wait to be accepted.
+    pub connections: usize,
+    /// Time that requests under way are given when the server stops.
+    pub drain: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits {
+            headers: Duration::from_secs(10),
+            connections: 1024,
+            drain: Duration::from_secs(5),
+        }
+    }
+}
+
+/// Serves until `shutdown`, then lets requests under way finish.
+///
+/// # Errors
+/// None so far: a connection that fails is its client's affair, and a failed accept is tried again.
+pub async fn serve(
+    listener: TcpListener,
+    router: Router,
+    shutdown: CancellationToken,
+    limits: Limits,
+) -> anyhow::Result<()> {
+    let permits = Arc::new(Semaphore::new(limits.connections));
+    let graceful = GracefulShutdown::new();
+    let mut connections = JoinSet::new();
+    let mut failures = 0;
+    loop {
+        let accept = async {
+            let permit = Arc::clone(&permits).acquire_owned().await;
+            (permit, listener.accept().await)
+        };
+        let (permit, accepted) = tokio::select! {
+            () = shutdown.cancelled() => break,
+            Some(_) = connections.join_next() => continue,
+            accepted = accept => accepted,
+        };
+        let stream = match accepted {
+            Ok((stream, _)) => stream,
+            Err(err) => {
+                // Out of descriptors, mostly: connections that end give some back.
+                failures += 1;
+                tracing::warn!("can't accept a connection: {err}");
+                tokio::time::sleep(crate::backoff(failures)).await;
+                continue;
+            }
+        };
+        failures = 0;
+        let _ = stream.set_nodelay(true);
+        let router = router.clone();
+        let service =
+            hyper::service::service_fn(move |request: hyper::Request<hyper::body::Incoming>| {
+                router.clone().call(request)
+            });
+        let connection = hyper::server::conn::http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(limits.headers)
+            .max_headers(100)
+            .serve_connection(TokioIo::new(stream), service);
+        let watched = graceful.watch(connection);
+        connections.spawn(async move {
+            if let Err(err) = watched.await {
+                tracing::debug!("a connection ended: {err}");
+            }
+            drop(permit);
+        });
+    }
+    drop(listener);
+    if tokio::time::timeout(limits.drain, graceful.shutdown())
+        .await
+        .is_err()
+    {
+        tracing::warn!(
+            "requests were still under way {:?} after the request to stop",
+            limits.drain
+        );
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpStream;
+
+    use super::*;
+
+    struct Server {
+        address: std::net::SocketAddr,
+        shutdown: CancellationToken,
+        task: JoinSet<anyhow::Result<()>>,
+    }
+
+    async fn start(limits: Limits) -> Server {
+        let router = Router::new().route(
+            "/slow",
+            axum::routing::get(async || {
+                tokio::time::sleep(Duration::from_millis(200)).await;
+                "done"
+            }),
+        );
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (address, shutdown, mut task) = (
+            listener.local_addr().unwrap(),
+            CancellationToken::new(),
+            JoinSet::new(),
+        );
+        task.spawn(serve(listener, router, shutdown.clone(), limits));
+        Server {
+            address,
+            shutdown,
+            task,
+        }
+    }
+
+    async fn all(mut stream: TcpStream) -> String {
+        let mut answer = String::new();
+        let read = stream.read_to_string(&mut answer);
+        let _ = tokio::time::timeout(Duration::from_secs(5), read)
+            .await
+            .expect("the server neither answers nor closes");
+        answer
+    }
+
+    const SLOW: &[u8] = b"GET /slow HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+
+    #[tokio::test]
+    async fn headers_that_never_end_are_not_waited_for() {
+        let server = start(Limits {
+            headers: Duration::from_millis(100),
+            ..Limits::default()
+        })
+        .await;
+        let mut stream = TcpStream::connect(server.address).await.unwrap();
+        stream
+            .write_all(b"GET /slow HTTP/1.1\r\nx: ")
+            .await
+            .unwrap();
+        assert!(!all(stream).await.contains("200 OK"));
+    }
+
+    #[tokio::test]
+    async fn requests_under_way_are_finished_when_the_server_stops() {
+        let mut server = start(Limits::default()).await;
+        let mut stream = TcpStream::connect(server.address).await.unwrap();
+        stream.write_all(SLOW).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(50)).await; // until the request is under way
+        server.shutdown.cancel();
+        assert!(all(stream).await.ends_with("done"));
+        server.task.join_next().await.unwrap().unwrap().unwrap();
+    }
+
+    #[tokio::test]
+    async fn connections_beyond_the_limit_wait_for_their_turn() {
+        let server = start(Limits {
+            connections: 1,
+            headers: Duration::from_millis(300),
+            ..Limits::default()
+        })
+        .await;
+        let idle = TcpStream::connect(server.address).await.unwrap();
+        let mut second = TcpStream::connect(server.address).await.unwrap();
+        second.write_all(SLOW).await.unwrap();
+        // The idle one is closed when its time for headers is over; then the second one is served.
+        assert!(all(second).await.ends_with("done"));
+        drop(idle);
+    }
+}

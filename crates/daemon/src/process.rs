@@ -1,0 +1,156 @@
+//! A process from its first line to its exit code.
+
+use std::io::IsTerminal as _;
+use std::net::SocketAddr;
+use std::process::ExitCode;
+
+use anyhow::Context as _;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tracing_subscriber::EnvFilter;
+
+use crate::{Context, STOP, admin};
+
+/// How the process logs, to standard error.
+#[derive(Debug, Clone, clap::Args)]
+pub struct LogArgs {
+    /// What is logged: `error`, `warn`, `info`, `debug`, or per module such as `info,tagtrail_indexer=debug`.
+    #[arg(long = "log", env = "TAGTRAIL_LOG", default_value = "info")]
+    pub filter: String,
+    /// How it is written.
+    #[arg(long = "log-format", env = "TAGTRAIL_LOG_FORMAT", value_enum, default_value_t = LogFormat::Auto)]
+    pub format: LogFormat,
+}
+
+/// Form of a log line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum LogFormat {
+    /// Text on a terminal, JSON otherwise.
+    Auto,
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Runs a service until SIGINT or SIGTERM (a second one ends it at once). Exit code 0: it stopped because it was asked to;
+/// 1: anything else, a service that just ended included.
+pub fn main<F, Fut>(service: &'static str, log: LogArgs, admin: SocketAddr, run: F) -> ExitCode
+where
+    F: FnOnce(Context) -> Fut,
+    Fut: Future<Output = anyhow::Result<()>>,
+{
+    if let Err(error) = start_log(&log) {
+        report(&error);
+        return ExitCode::from(2);
+    }
+    let runtime = match tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+    {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            report(&anyhow::Error::from(error).context("can't start the runtime"));
+            return ExitCode::FAILURE;
+        }
+    };
+    let outcome = runtime.block_on(supervise(service, admin, run));
+    // Blocking work that hangs must not keep the process.
+    runtime.shutdown_timeout(std::time::Duration::from_secs(1));
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{service} failed: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn supervise<F, Fut>(service: &'static str, address: SocketAddr, run: F) -> anyhow::Result<()>
+where
+    F: FnOnce(Context) -> Fut,
+    Fut: Future<Output = anyhow::Result<()>>,
+{
+    let ctx = Context::default();
+    let mut interrupt = signal(SignalKind::interrupt()).context("can't listen for SIGINT")?;
+    let mut terminate = signal(SignalKind::terminate()).context("can't listen for SIGTERM")?;
+    let mut asked = async || {
+        tokio::select! {
+            _ = interrupt.recv() => "SIGINT",
+            _ = terminate.recv() => "SIGTERM",
+        }
+    };
+    // The admin page is served until the very end, so that the service can be seen to be stopping.
+    let page = admin::serve(address, ctx.health.clone(), CancellationToken::new());
+    let service_ends = run(ctx.clone());
+    tokio::pin!(page, service_ends);
+    tokio::select! {
+        outcome = &mut service_ends => return ended(service, outcome),
+        outcome = &mut page => return outcome.and_then(|()| anyhow::bail!("the admin page ended by itself")),
+        name = asked() => tracing::info!("{name}: stopping"),
+    }
+    ctx.shutdown.cancel();
+    tokio::select! {
+        outcome = &mut service_ends => outcome,
+        outcome = &mut page => outcome.and_then(|()| anyhow::bail!("the admin page ended by itself")),
+        // A little more than what the tasks have, so that they can say which of them it was.
+        () = tokio::time::sleep(STOP + std::time::Duration::from_secs(2)) => anyhow::bail!("did not stop in {STOP:?}"),
+        name = asked() => anyhow::bail!("{name} again: ended at once"),
+    }
+}
+
+fn ended(service: &str, outcome: anyhow::Result<()>) -> anyhow::Result<()> {
+    outcome?;
+    anyhow::bail!("{service} ended by itself")
+}
+
+fn start_log(args: &LogArgs) -> anyhow::Result<()> {
+    let filter = EnvFilter::try_new(&args.filter).with_context(|| {
+        format!(
+            "--log {:?} is not a filter such as info or info,tagtrail_indexer=debug",
+            args.filter
+        )
+    })?;
+    let terminal = std::io::stderr().is_terminal();
+    let json = match args.format {
+        LogFormat::Json => true,
+        LogFormat::Text => false,
+        LogFormat::Auto => !terminal,
+    };
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(terminal);
+    let started = if json {
+        log.json().flatten_event(true).try_init()
+    } else {
+        log.try_init()
+    };
+    started.map_err(|error| anyhow::anyhow!("can't start the log: {error}"))
+}
+
+/// Before there is a log.
+#[expect(clippy::print_stderr, reason = "there is no log yet to write this to")]
+fn report(error: &anyhow::Error) {
+    eprintln!("error: {error:#}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_service_that_just_ends_has_failed() {
+        let outcome = supervise("test", ([127, 0, 0, 1], 0).into(), |_| async { Ok(()) }).await;
+        assert_eq!(outcome.unwrap_err().to_string(), "test ended by itself");
+    }
+
+    #[tokio::test]
+    async fn an_error_of_a_service_is_passed_on() {
+        let outcome = supervise("test", ([127, 0, 0, 1], 0).into(), |_| async {
+            anyhow::bail!("no")
+        })
+        .await;
+        assert_eq!(outcome.unwrap_err().to_string(), "no");
+    }
+}

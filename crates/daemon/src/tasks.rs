@@ -1,0 +1,128 @@
+//! Tasks of a process: one that ends by itself ends the process.
+
+use std::collections::HashMap;
+
+use anyhow::{Context as _, anyhow};
+use tokio::task::{Id, JoinSet};
+use tokio_util::sync::CancellationToken;
+
+use crate::STOP;
+
+/// A set of tasks with names.
+#[derive(Debug, Default)]
+pub struct Tasks {
+    set: JoinSet<anyhow::Result<()>>,
+    names: HashMap<Id, &'static str>,
+}
+
+impl Tasks {
+    /// No tasks yet.
+    #[must_use]
+    pub fn new() -> Tasks {
+        Tasks::default()
+    }
+
+    /// Starts a task, which should run until a stop is asked for.
+    pub fn spawn(
+        &mut self,
+        name: &'static str,
+        task: impl Future<Output = anyhow::Result<()>> + Send + 'static,
+    ) {
+        let id = self.set.spawn(task).id();
+        self.names.insert(id, name);
+    }
+
+    /// Waits until a stop was asked for and all tasks have ended. A task that ends before, in whatever way, ends them all:
+    /// a process that has lost a part must not look alive.
+    ///
+    /// # Errors
+    /// Names the task that ended too early, failed, panicked, or did not stop in [`STOP`].
+    pub async fn join(mut self, shutdown: &CancellationToken) -> anyhow::Result<()> {
+        let mut deadline = None;
+        while !self.set.is_empty() {
+            let ended = tokio::select! {
+                biased;
+                () = shutdown.cancelled(), if deadline.is_none() => {
+                    deadline = Some(tokio::time::Instant::now() + STOP);
+                    continue;
+                }
+                () = until(deadline) => {
+                    let mut left: Vec<_> = self.names.values().copied().collect();
+                    left.sort_unstable();
+                    return Err(anyhow!("still running {STOP:?} after the request to stop: {}", left.join(", ")));
+                }
+                Some(ended) = self.set.join_next_with_id() => ended,
+            };
+            let (id, outcome) = match ended {
+                Ok((id, outcome)) => (id, outcome),
+                Err(panic) => (panic.id(), Err(anyhow!("panicked: {panic}"))),
+            };
+            let name = self.names.remove(&id).unwrap_or("?");
+            outcome.with_context(|| format!("the task {name:?} failed"))?;
+            if deadline.is_none() && !shutdown.is_cancelled() {
+                return Err(anyhow!("the task {name:?} ended by itself"));
+            }
+        }
+        Ok(())
+    }
+}
+
+async fn until(deadline: Option<tokio::time::Instant>) {
+    match deadline {
+        Some(deadline) => tokio::time::sleep_until(deadline).await,
+        None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn outcome(task: impl Future<Output = anyhow::Result<()>> + Send + 'static) -> String {
+        let mut tasks = Tasks::new();
+        tasks.spawn("other", std::future::pending());
+        tasks.spawn("this", task);
+        format!(
+            "{:#}",
+            tasks.join(&CancellationToken::new()).await.unwrap_err()
+        )
+    }
+
+    #[tokio::test]
+    async fn a_task_that_ends_ends_them_all() {
+        assert_eq!(
+            outcome(async { Ok(()) }).await,
+            r#"the task "this" ended by itself"#
+        );
+        assert_eq!(
+            outcome(async { Err(anyhow!("no")) }).await,
+            r#"the task "this" failed: no"#
+        );
+        assert!(
+            outcome(async { panic!("oh") })
+                .await
+                .starts_with(r#"the task "this" failed: panicked"#)
+        );
+    }
+
+    #[tokio::test]
+    async fn tasks_that_stop_when_asked_are_no_failure() {
+        let (shutdown, mut tasks) = (CancellationToken::new(), Tasks::new());
+        let asked = shutdown.clone();
+        tasks.spawn("polite", async move {
+            asked.cancelled().await;
+            Ok(())
+        });
+        shutdown.cancel();
+        tasks.join(&shutdown).await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_task_that_does_not_stop_is_named() {
+        let (shutdown, mut tasks) = (CancellationToken::new(), Tasks::new());
+        tasks.spawn("stubborn", std::future::pending());
+        shutdown.cancel();
+        let error = tasks.join(&shutdown).await.unwrap_err().to_string();
+        assert!(error.ends_with("stubborn"), "{error}");
+    }
+}
