@@ -1,0 +1,209 @@
+//! Publishing with an acknowledgement that can be awaited later, and the fence that keeps a sleeper's words off the bus.
+
+use async_nats::jetstream::context::{PublishAckFuture, PublishErrorKind};
+use async_nats::jetstream::message::PublishMessage;
+use bytes::Bytes;
+use futures_util::{StreamExt as _, TryStreamExt as _};
+use tagtrail_proto::Subject;
+
+use crate::topology::Stream;
+use crate::{Bus, BusError};
+
+/// A message to be stored by a stream.
+#[derive(Debug, Clone)]
+pub struct Message<'a> {
+    /// Where it goes; the stream follows from it.
+    pub subject: &'a Subject,
+    /// `Nats-Msg-Id`: a second message with it is acknowledged, but not stored, for 10 minutes.
+    pub id: Option<&'a str>,
+    /// JSON, at most 1 MiB.
+    pub payload: Bytes,
+    /// Refused by the server if the fence is no longer the last one.
+    pub fence: Option<&'a Fence>,
+}
+
+/// The right to publish the revisions of one partition: the sequence of the fence message that this holder wrote.
+/// Whoever fences later takes the right away.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fence {
+    subject: String,
+    sequence: u64,
+}
+
+/// What the server said of a stored message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ack {
+    /// Where the message stands in its stream.
+    pub sequence: u64,
+    /// Whether a message with this identifier was there already.
+    pub duplicate: bool,
+}
+
+/// Why a message is not known to be stored.
+#[derive(Debug, thiserror::Error)]
+pub enum PublishError {
+    /// Another holder has fenced this one out. Final: the partition is no longer ours.
+    #[error("fenced: another instance publishes this partition now")]
+    Fenced,
+    /// It will never fit.
+    #[error("the message is larger than NATS accepts (max_payload)")]
+    TooLarge,
+    /// No acknowledgement, so it may or may not be stored: send it again with the same identifier.
+    #[error("NATS did not acknowledge: {0}")]
+    Unacknowledged(String),
+}
+
+/// A message on its way. Dropping it does not take the message back.
+#[derive(Debug)]
+pub struct Unacknowledged(PublishAckFuture);
+
+impl Unacknowledged {
+    /// Waits for the acknowledgement, 3 s at most.
+    ///
+    /// # Errors
+    /// [`PublishError`]; unless it is final, the same message may be sent again.
+    pub async fn acknowledged(self) -> Result<Ack, PublishError> {
+        let ack = self.0.await.map_err(|err| publish_error(&err))?;
+        Ok(Ack {
+            sequence: ack.sequence,
+            duplicate: ack.duplicate,
+        })
+    }
+}
+
+impl Bus {
+    /// Hands a message to the connection. Order between calls is kept; the acknowledgement is awaited by the caller.
+    ///
+    /// # Errors
+    /// [`PublishError`] if it can't even be handed over.
+    pub async fn send(&self, message: Message<'_>) -> Result<Unacknowledged, PublishError> {
+        let mut publish = PublishMessage::build().payload(message.payload);
+        if let Some(id) = message.id {
+            publish = publish.message_id(id);
+        }
+        if let Some(fence) = message.fence {
+            publish = publish
+                .expected_last_subject_sequence(fence.sequence)
+                .header(
+                    "Nats-Expected-Last-Subject-Sequence-Subject",
+                    fence.subject.as_str(),
+                );
+        }
+        let sent = self
+            .context
+            .send_publish(message.subject.to_string(), publish)
+            .await
+            .map_err(|err| publish_error(&err))?;
+        Ok(Unacknowledged(sent))
+    }
+
+    /// Sends a message and waits until it is stored.
+    ///
+    /// # Errors
+    /// As [`Bus::send`] and [`Unacknowledged::acknowledged`].
+    pub async fn publish(&self, message: Message<'_>) -> Result<Ack, PublishError> {
+        self.send(message).await?.acknowledged().await
+    }
+
+    /// Takes the right to publish the revisions of a partition: from the returned fence on, the server refuses what any
+    /// earlier holder still has in its queues.
+    ///
+    /// # Errors
+    /// [`PublishError::Fenced`] if another holder did the same in between.
+    pub async fn fence(&self, partition: u16) -> Result<Fence, PublishError> {
+        let subject = Subject::Fence { partition };
+        // Compare and swap: a fence of an instance that lost the partition meanwhile, delayed on the way, is refused.
+        let last = self
+            .last_message(Stream::Revisions, &subject)
+            .await
+            .map_err(|err| PublishError::Unacknowledged(err.to_string()))?;
+        let before = Fence {
+            subject: subject.to_string(),
+            sequence: last.map_or(0, |message| message.sequence),
+        };
+        let holder = serde_json::json!({ "client": self.context.client().server_info().client_id });
+        let ack = self
+            .publish(Message {
+                subject: &subject,
+                id: None,
+                payload: holder.to_string().into(),
+                fence: Some(&before),
+            })
+            .await?;
+        Ok(Fence {
+            sequence: ack.sequence,
+            ..before
+        })
+    }
+
+    /// The last message of each subject that has one, in no particular order.
+    ///
+    /// # Errors
+    /// [`BusError::Unreachable`].
+    pub async fn last_messages(
+        &self,
+        stream: Stream,
+        subjects: Vec<Subject>,
+    ) -> Result<Vec<(Subject, Bytes)>, BusError> {
+        /// Questions under way at once.
+        const AT_ONCE: usize = 64;
+        futures_util::stream::iter(subjects)
+            .map(|subject| async move {
+                let last = self.last_message(stream, &subject).await?;
+                Ok::<_, BusError>(last.map(|message| (subject, message.payload)))
+            })
+            .buffer_unordered(AT_ONCE)
+            .try_filter_map(|found| std::future::ready(Ok(found)))
+            .try_collect()
+            .await
+    }
+
+    async fn last_message(
+        &self,
+        stream: Stream,
+        subject: &Subject,
+    ) -> Result<Option<async_nats::jetstream::message::StreamMessage>, BusError> {
+        use async_nats::jetstream::stream::RawMessageErrorKind as Kind;
+        let unreachable = |cause: String| {
+            BusError::Unreachable(format!(
+                "asking {} for its last message: {cause}",
+                stream.name()
+            ))
+        };
+        let handle = self
+            .context
+            .get_stream_no_info(stream.name())
+            .await
+            .map_err(|err| unreachable(err.to_string()))?;
+        // The leader's answer, never a replica's (direct get): a stale one would let a revision be published twice.
+        match handle
+            .get_last_raw_message_by_subject(&subject.to_string())
+            .await
+        {
+            Ok(message) => Ok(Some(message)),
+            Err(err) => match err.kind() {
+                Kind::JetStream(refusal)
+                    if refusal.error_code()
+                        == async_nats::jetstream::ErrorCode::NO_MESSAGE_FOUND =>
+                {
+                    Ok(None)
+                }
+                Kind::NoMessageFound => Ok(None),
+                _ => Err(unreachable(err.to_string())),
+            },
+        }
+    }
+}
+
+fn publish_error(err: &async_nats::jetstream::context::PublishError) -> PublishError {
+    match err.kind() {
+        PublishErrorKind::WrongLastSequence => PublishError::Fenced,
+        PublishErrorKind::MaxPayloadExceeded => PublishError::TooLarge,
+        PublishErrorKind::StreamNotFound
+        | PublishErrorKind::WrongLastMessageId
+        | PublishErrorKind::TimedOut
+        | PublishErrorKind::BrokenPipe
+        | PublishErrorKind::MaxAckPending
+        | PublishErrorKind::Other => PublishError::Unacknowledged(err.to_string()),
+    }
+}
