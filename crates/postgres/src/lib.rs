@@ -1,0 +1,164 @@
+//! Connections to Postgres, made the same way by every service that has a database.
+//!
+//! In scope: the setting, waiting for the server and for the schema, and **sessions**: direct connections that hold
+//! something by an advisory lock and must die when their holder does.
+//!
+//! Out of scope: SQL of the services (their `store.rs`) and running migrations (`tagtrail migrate`).
+
+use std::str::FromStr as _;
+use std::time::Duration;
+
+use sqlx::postgres::PgConnectOptions;
+use sqlx::{ConnectOptions as _, Connection as _, PgConnection};
+use tokio_util::sync::CancellationToken;
+
+/// Where the database is.
+#[derive(Clone, clap::Args)]
+pub struct DbArgs {
+    /// URL of Postgres with its credentials, such as `postgres://tagtrail:password@127.0.0.1:5432/tagtrail`. Services that hold
+    /// partitions or rollouts need a direct connection: no transaction pooler in between.
+    #[arg(
+        id = "database_url",
+        long = "database-url",
+        env = "DATABASE_URL",
+        hide_env_values = true,
+        default_value = "postgres://127.0.0.1:5432/tagtrail"
+    )]
+    pub url: String,
+}
+
+impl std::fmt::Debug for DbArgs {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("DbArgs { url: … }") // It holds a password.
+    }
+}
+
+/// Why there is no database to work with.
+#[derive(Debug, thiserror::Error)]
+pub enum DbError {
+    /// The setting is wrong; waiting can't help.
+    #[error(
+        "DATABASE_URL (--database-url) is not a URL of Postgres, such as postgres://user:password@host:5432/tagtrail"
+    )]
+    Url(#[source] sqlx::Error),
+    /// The server refuses us; waiting can't help.
+    #[error(
+        "Postgres refuses the connection: check the user, password and database in DATABASE_URL"
+    )]
+    Refused(#[source] sqlx::Error),
+    /// The schema is newer than this program.
+    #[error(
+        "the database schema is newer than this program (it has migration {0}): upgrade this service too"
+    )]
+    Newer(i64),
+    /// The program was asked to stop while it waited.
+    #[error("stopped while waiting for Postgres")]
+    Stopped,
+}
+
+/// How long a connection may take to be made.
+const CONNECT: Duration = Duration::from_secs(5);
+
+impl DbArgs {
+    /// Options for pools and connections of the service `name`, as shown in `pg_stat_activity`.
+    ///
+    /// # Errors
+    /// [`DbError::Url`].
+    pub fn options(&self, name: &str) -> Result<PgConnectOptions, DbError> {
+        let options = PgConnectOptions::from_str(&self.url).map_err(DbError::Url)?;
+        Ok(options
+            .application_name(&format!("tagtrail-{name}"))
+            .log_slow_statements(tracing::log::LevelFilter::Warn, Duration::from_secs(1)))
+    }
+
+    /// A session that may hold advisory locks. The server ends it, and so frees what it holds, when it was silent for
+    /// `silence`: that is how a dead, paused or cut-off holder loses what it held, without any clock of ours. Use it more often.
+    ///
+    /// # Errors
+    /// Whatever the driver says, or a time-out of 5 s.
+    pub async fn session(
+        &self,
+        name: &str,
+        silence: Duration,
+    ) -> Result<PgConnection, sqlx::Error> {
+        let milliseconds = silence.as_millis().to_string();
+        let options = self
+            .options(name)
+            .map_err(|err| sqlx::Error::Configuration(Box::new(err)))?
+            .options([
+                ("idle_session_timeout", milliseconds.as_str()),
+                ("idle_in_transaction_session_timeout", milliseconds.as_str()),
+            ])
+            .options([("lock_timeout", "5s"), ("statement_timeout", "60s")]);
+        tokio::time::timeout(CONNECT, options.connect())
+            .await
+            .map_err(|_| sqlx::Error::Io(std::io::ErrorKind::TimedOut.into()))?
+    }
+
+    /// Waits for the server, and for `tagtrail migrate` to have brought the schema to what this program knows.
+    ///
+    /// # Errors
+    /// [`DbError`], where waiting can't help.
+    pub async fn wait_for_schema(
+        &self,
+        name: &str,
+        shutdown: &CancellationToken,
+    ) -> Result<(), DbError> {
+        let options = self.options(name)?;
+        let mut attempt = 0;
+        loop {
+            match tokio::time::timeout(CONNECT, schema(&options)).await {
+                Ok(Ok(Schema::Current)) => return Ok(()),
+                Ok(Ok(Schema::Newer(version))) => return Err(DbError::Newer(version)),
+                Ok(Ok(Schema::Older)) => {
+                    tracing::warn!("waiting for the database schema: run `tagtrail migrate`")
+                }
+                Ok(Err(err)) if refused(&err) => return Err(DbError::Refused(err)),
+                Ok(Err(err)) => tracing::warn!("waiting for Postgres: {err:#}"),
+                Err(_) => tracing::warn!("waiting for Postgres: no answer in {CONNECT:?}"),
+            }
+            attempt += 1;
+            tokio::select! {
+                () = shutdown.cancelled() => return Err(DbError::Stopped),
+                () = tokio::time::sleep(tagtrail_daemon::backoff(attempt)) => {}
+            }
+        }
+    }
+}
+
+enum Schema {
+    Current,
+    Older,
+    Newer(i64),
+}
+
+async fn schema(options: &PgConnectOptions) -> Result<Schema, sqlx::Error> {
+    let mut connection = options.connect().await?;
+    let applied = sqlx::query_scalar::<_, Option<i64>>(
+        "select max(version) from _sqlx_migrations where success",
+    )
+    .fetch_one(&mut connection)
+    .await;
+    connection.close().await?;
+    let applied = match applied {
+        Ok(applied) => applied.unwrap_or(0),
+        // undefined_table: nothing was ever migrated.
+        Err(sqlx::Error::Database(err)) if err.code().as_deref() == Some("42P01") => 0,
+        Err(err) => return Err(err),
+    };
+    let known = tagtrail_migrations::MIGRATOR
+        .iter()
+        .map(|migration| migration.version)
+        .max()
+        .unwrap_or(0);
+    Ok(match applied.cmp(&known) {
+        std::cmp::Ordering::Less => Schema::Older,
+        std::cmp::Ordering::Equal => Schema::Current,
+        std::cmp::Ordering::Greater => Schema::Newer(applied),
+    })
+}
+
+/// Wrong password, no such role or database: these do not heal by themselves.
+fn refused(err: &sqlx::Error) -> bool {
+    matches!(err, sqlx::Error::Database(err) if matches!(err.code().as_deref(), Some("28P01" | "28000" | "3D000")))
+}
