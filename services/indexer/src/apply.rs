@@ -1,0 +1,300 @@
+//! One batch of facts, applied in one transaction: facts, revisions, heads and the position together, or none of them.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use sqlx::{Connection as _, PgConnection};
+use tagtrail_bus::consume::Position;
+use tagtrail_proto::{Digest, Image, Point, Revision};
+use time::OffsetDateTime;
+
+use crate::error::Error;
+use crate::facts::{Meta, Owner, Received, microseconds};
+use crate::store::{self, Head, NewHead, NewRevision, Progress};
+use crate::timeline::{Change, Decided, Fact, Known, Numbered};
+
+/// Row ids of tags, remembered between batches. Filled only from what was committed; thrown away with the session.
+#[derive(Debug, Default)]
+pub(crate) struct TagIds(HashMap<Image, i64>);
+
+/// Above this many the memory is emptied: about 20 MB.
+const REMEMBERED: usize = 100_000;
+
+/// The partition's state in memory, as of the last commit.
+#[derive(Debug)]
+pub(crate) struct Partition {
+    pub(crate) number: u16,
+    pub(crate) progress: Progress,
+    pub(crate) tag_ids: TagIds,
+}
+
+impl Partition {
+    /// Applies facts in the order of the stream. After an error nothing of `self` may be used any more: whether the commit
+    /// happened is not known then.
+    pub(crate) async fn apply(
+        &mut self,
+        db: &mut PgConnection,
+        batch: &[Received],
+        stream_created_ns: i64,
+    ) -> Result<Vec<NewRevision>, Error> {
+        let Some(last) = batch.last() else {
+            return Ok(Vec::new());
+        };
+        let to = Position {
+            stream_created_ns: Some(stream_created_ns),
+            sequence: last.sequence,
+            time_ns: Some(last.time_ns),
+        };
+        let now = microseconds(OffsetDateTime::now_utc());
+        let recorded_at = self
+            .progress
+            .recorded_at
+            .map_or(now, |before| before.max(now));
+        let mut tx = db.begin().await?;
+        // Whoever is not the only holder fails here, before it has written anything.
+        store::advance(
+            &mut tx,
+            self.number,
+            self.progress.position,
+            to,
+            self.progress.published,
+            recorded_at,
+        )
+        .await?;
+        let mut ordinal = self.progress.recorded;
+        let mut revisions = Vec::new();
+        // A delete of a digest or of everything concerns tags that only the store can name, so it gets a turn of its own.
+        for segment in batch.chunk_by(|a, b| a.tag.is_some() && b.tag.is_some()) {
+            let owners = self.owners(&mut tx, segment).await?;
+            let new = record(&mut tx, &owners, recorded_at, &mut ordinal).await?;
+            store::add_revisions(&mut tx, self.number, &new).await?;
+            revisions.extend(new);
+        }
+        tx.commit().await?;
+        self.progress = Progress {
+            position: to,
+            recorded: ordinal,
+            recorded_at: Some(recorded_at),
+            ..self.progress
+        };
+        Ok(revisions)
+    }
+
+    /// Each fact with the row that it belongs to.
+    async fn owners<'a>(
+        &mut self,
+        db: &mut PgConnection,
+        segment: &'a [Received],
+    ) -> Result<Vec<(Owner, &'a Received)>, Error> {
+        if self.tag_ids.0.len() > REMEMBERED {
+            self.tag_ids.0.clear();
+        }
+        let unknown: BTreeSet<Image> = segment
+            .iter()
+            .filter_map(Received::image)
+            .filter(|image| !self.tag_ids.0.contains_key(image))
+            .collect();
+        if !unknown.is_empty() {
+            self.tag_ids.0.extend(store::tag_ids(db, &unknown).await?);
+        }
+        let mut owners = Vec::with_capacity(segment.len());
+        for fact in segment {
+            let owner = match fact.image() {
+                Some(image) => Owner::Tag(
+                    *self
+                        .tag_ids
+                        .0
+                        .get(&image)
+                        .ok_or(Error::Inconsistent("a tag just made has no id"))?,
+                ),
+                None => {
+                    let key = (fact.registry.clone(), fact.repository.clone());
+                    let ids = store::repository_ids(db, &BTreeSet::from([key.clone()])).await?;
+                    Owner::Repository(
+                        *ids.get(&key)
+                            .ok_or(Error::Inconsistent("a repository just made has no id"))?,
+                    )
+                }
+            };
+            owners.push((owner, fact));
+        }
+        Ok(owners)
+    }
+}
+
+/// Adds the facts that are new and numbers the changes they make.
+async fn record(
+    db: &mut PgConnection,
+    facts: &[(Owner, &Received)],
+    recorded_at: OffsetDateTime,
+    ordinal: &mut u64,
+) -> Result<Vec<NewRevision>, Error> {
+    let ids = store::add_facts(db, facts, recorded_at).await?;
+    let Some(first_id) = ids.values().min().copied() else {
+        return Ok(Vec::new());
+    }; // All were known.
+    let mut metas: HashMap<i64, Meta> = HashMap::with_capacity(ids.len());
+    // Per tag, in the order of arrival.
+    let mut by_tag: BTreeMap<i64, Vec<Fact>> = BTreeMap::new();
+    let mut arrivals: Vec<(i64, Fact)> = Vec::with_capacity(ids.len());
+    let mut touched = None;
+    for (owner, received) in facts {
+        let Some(push_id) = ids.get(&received.sequence).copied() else {
+            continue;
+        };
+        metas.insert(push_id, received.meta.clone());
+        let fact = Fact {
+            at: received.effective_at(),
+            received: received.received_at,
+            change: received.change(),
+            push_id,
+        };
+        match owner {
+            Owner::Tag(tag) => arrivals.push((*tag, fact)),
+            Owner::Repository(repository) => {
+                for tag in
+                    store::tags_touched(db, *repository, received.digest.as_ref(), fact.at).await?
+                {
+                    arrivals.push((tag, fact.clone()));
+                }
+                touched = Some((*repository, fact.at));
+            }
+        }
+    }
+    for (tag, fact) in arrivals {
+        by_tag.entry(tag).or_default().push(fact);
+    }
+    let tags: Vec<i64> = by_tag.keys().copied().collect();
+    let heads = store::lock_tags(db, &tags).await?;
+    let mut known = load(db, &by_tag, &heads, first_id, &mut metas).await?;
+
+    let (mut revisions, mut new_heads) = (Vec::new(), Vec::with_capacity(by_tag.len()));
+    for (tag_id, facts) in by_tag {
+        let (Some(head), Some(known)) = (heads.get(&tag_id), known.get_mut(&tag_id)) else {
+            return Err(Error::Inconsistent("a tag has no row"));
+        };
+        let latest_at = facts
+            .iter()
+            .filter(|fact| matches!(fact.change, Change::Push(_) | Change::Delete))
+            .map(|fact| fact.at)
+            .max();
+        for fact in facts {
+            for decided in known.record(fact) {
+                *ordinal += 1;
+                let meta = metas.get(&decided.push_id).ok_or(Error::Inconsistent(
+                    "a revision comes from a fact that was not loaded",
+                ))?;
+                revisions.push(NewRevision {
+                    tag_id,
+                    ordinal: *ordinal,
+                    push_id: decided.push_id,
+                    event: event(&head.image, decided, meta, recorded_at),
+                });
+            }
+        }
+        new_heads.push(NewHead {
+            tag_id,
+            issued: known.issued,
+            head: known.head.clone(),
+            latest_at,
+        });
+    }
+    store::update_tags(db, &new_heads).await?;
+    if let Some((repository, at)) = touched {
+        store::touch_repository(db, repository, at).await?;
+    }
+    Ok(revisions)
+}
+
+/// What the rule needs to know of each tag. Most facts are on time, and then the head is all of it.
+async fn load(
+    db: &mut PgConnection,
+    by_tag: &BTreeMap<i64, Vec<Fact>>,
+    heads: &HashMap<i64, Head>,
+    first_id: i64,
+    metas: &mut HashMap<i64, Meta>,
+) -> Result<HashMap<i64, Known>, Error> {
+    let mut late = Vec::new();
+    for (tag_id, facts) in by_tag {
+        let Some(head) = heads.get(tag_id) else {
+            continue;
+        };
+        late.extend(
+            facts
+                .iter()
+                .filter(|fact| head.latest_at.is_some_and(|latest| fact.at <= latest))
+                .map(|fact| (*tag_id, head.repository_id, fact.at)),
+        );
+    }
+    let mut near = if late.is_empty() {
+        store::Neighbours::default()
+    } else {
+        store::neighbours(db, &late, first_id).await?
+    };
+    metas.extend(std::mem::take(&mut near.metas));
+
+    // Only a tag that was moved before can be moved back.
+    let mut pushed: BTreeSet<(i64, Digest)> = BTreeSet::new();
+    for (tag_id, facts) in by_tag {
+        if heads.get(tag_id).is_some_and(|head| head.issued > 0) {
+            let near = near.facts.get(tag_id).into_iter().flatten();
+            pushed.extend(
+                facts
+                    .iter()
+                    .chain(near)
+                    .filter_map(|fact| match &fact.change {
+                        Change::Push(digest) => Some((*tag_id, digest.clone())),
+                        _ => None,
+                    }),
+            );
+        }
+    }
+    let mut first_had = if pushed.is_empty() {
+        HashMap::new()
+    } else {
+        store::first_had(db, &pushed).await?
+    };
+
+    Ok(by_tag
+        .keys()
+        .filter_map(|tag_id| {
+            let head = heads.get(tag_id)?;
+            let revisions = near.revisions.remove(tag_id).unwrap_or_default();
+            let facts = near.facts.remove(tag_id).unwrap_or_default();
+            let first_had = first_had.remove(tag_id).unwrap_or_default();
+            Some((
+                *tag_id,
+                Known::new(head.issued, head.head.clone(), revisions, facts, first_had),
+            ))
+        })
+        .collect())
+}
+
+fn event(image: &Image, decided: Decided, meta: &Meta, recorded_at: OffsetDateTime) -> Revision {
+    let point = |revision: Numbered| Point {
+        revision: revision.number,
+        digest: revision.digest,
+    };
+    Revision {
+        registry: image.registry.clone(),
+        repository: image.repository.clone(),
+        tag: image.tag.clone(),
+        revision: decided.revision.number,
+        kind: decided.kind,
+        pinned: decided
+            .revision
+            .digest
+            .as_ref()
+            .map(|digest| image.pinned(digest)),
+        late: decided.head.number != decided.revision.number,
+        previous: decided.previous.map(point),
+        head: point(decided.head),
+        occurred_at: decided.revision.at,
+        recorded_at,
+        origin: meta.origin,
+        source: meta.source.clone(),
+        actor: meta.actor.clone(),
+        media_type: meta.media_type.clone(),
+        size: meta.size,
+        digest: decided.revision.digest,
+    }
+}

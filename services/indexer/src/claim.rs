@@ -1,0 +1,88 @@
+//! Taking partitions: one free one a second, so that instances that start together share them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use sqlx::PgConnection;
+use tagtrail_daemon::Health;
+use tagtrail_postgres::DbArgs;
+use tokio::task::{Id, JoinSet};
+
+use crate::error::Error;
+use crate::partition::{self, Shared};
+use crate::store;
+
+const EVERY: Duration = Duration::from_secs(1);
+
+/// Takes and holds partitions until a stop is asked for, then waits for those held to be put down.
+pub(crate) async fn partitions(db: DbArgs, shared: Shared, health: Health) -> anyhow::Result<()> {
+    let mut held: JoinSet<Result<(), Error>> = JoinSet::new();
+    let mut numbers: BTreeMap<Id, u16> = BTreeMap::new();
+    // The session that asks; it becomes the partition's own once it has got one.
+    let mut spare: Option<PgConnection> = None;
+    let mut every = tokio::time::interval(EVERY);
+    let mut failures = 0;
+    loop {
+        tokio::select! {
+            () = shared.shutdown.cancelled() => break,
+            Some(ended) = held.join_next_with_id() => {
+                let (id, outcome) = match ended {
+                    Ok((id, outcome)) => (id, outcome.map_err(anyhow::Error::from)),
+                    Err(panic) => (panic.id(), Err(panic.into())),
+                };
+                if let (Some(number), Err(error)) = (numbers.remove(&id), outcome) {
+                    tracing::warn!(partition = number, "gave the partition up: {error:#}");
+                }
+            }
+            _ = every.tick() => {
+                let free: BTreeSet<u16> = (0..shared.bus.partitions()).filter(|number| !numbers.values().any(|held| held == number)).collect();
+                match take_one(&db, &shared, &mut spare, free).await {
+                    Ok(taken) => {
+                        failures = 0;
+                        health.set("postgres", Ok(()));
+                        if let Some((number, session)) = taken {
+                            tracing::info!(partition = number, "took the partition");
+                            numbers.insert(held.spawn(partition::hold(shared.clone(), number, session)).id(), number);
+                        }
+                    }
+                    Err(error) => {
+                        spare = None;
+                        failures += 1;
+                        health.set("postgres", Err("can't take partitions: the database does not answer".to_owned()));
+                        tracing::warn!("can't take partitions: {error:#}");
+                        every.reset_after(EVERY.max(tagtrail_daemon::backoff(failures)));
+                    }
+                }
+            }
+        }
+    }
+    while held.join_next().await.is_some() {}
+    Ok(())
+}
+
+/// Asks for each free partition until one is got.
+async fn take_one(
+    db: &DbArgs,
+    shared: &Shared,
+    spare: &mut Option<PgConnection>,
+    free: BTreeSet<u16>,
+) -> Result<Option<(u16, PgConnection)>, Error> {
+    let ask = async {
+        let mut session = match spare.take() {
+            Some(session) => session,
+            None => db.session("indexer", shared.silence).await?,
+        };
+        for number in free {
+            if store::try_lock(&mut session, number).await? {
+                return Ok(Some((number, session)));
+            }
+        }
+        // Asked or not, it must not fall silent.
+        store::ping(&mut session).await?;
+        *spare = Some(session);
+        Ok(None)
+    };
+    tokio::time::timeout(shared.silence, ask)
+        .await
+        .map_err(|_| Error::Silent(shared.silence))?
+}

@@ -1,0 +1,32 @@
+//! Settings of the indexer.
+
+use std::num::NonZeroUsize;
+use std::time::Duration;
+
+use tagtrail_bus::BusArgs;
+use tagtrail_postgres::DbArgs;
+
+/// Settings, as flags and environment variables.
+#[derive(Debug, Clone, clap::Args)]
+pub struct Config {
+    /// The database.
+    #[command(flatten)]
+    pub db: DbArgs,
+    /// The bus.
+    #[command(flatten)]
+    pub bus: BusArgs,
+    /// Batches applied at once [default: number of cores + 1].
+    #[arg(long, env = "TAGTRAIL_APPLIERS")]
+    pub appliers: Option<NonZeroUsize>,
+    /// Seconds after which Postgres ends a silent session, and with it the hold on a partition. Lower is a faster take-over
+    /// from a dead instance; too low, and a slow moment looks like death.
+    #[arg(long, env = "TAGTRAIL_SESSION_SECONDS", default_value = "10", value_parser = seconds)]
+    pub session_seconds: Duration,
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    match text.parse::<u64>() {
+        Ok(seconds @ 1..=600) => Ok(Duration::from_secs(seconds)),
+        _ => Err("must be a number of seconds from 1 to 600".to_owned()),
+    }
+}

@@ -1,0 +1,64 @@
+//! What can go wrong while a partition is held, and what that means for holding it.
+
+use tagtrail_bus::BusError;
+use tagtrail_bus::consume::ReadError;
+use tagtrail_bus::publish::PublishError;
+
+/// Why the work on a partition stopped.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    /// The session's word is law: once it fails in any way, nobody knows what was committed, and the partition is given up.
+    #[error("the database session failed")]
+    Database(#[from] sqlx::Error),
+    /// The database did not answer in time; it may still act on what it was told.
+    #[error("the database did not answer in {0:?}")]
+    Silent(std::time::Duration),
+    /// The position is not where this holder left it, so it is not the only holder.
+    #[error("the position of partition {partition} is no longer {sequence}")]
+    PositionMoved {
+        /// The partition.
+        partition: u16,
+        /// Where it should be.
+        sequence: u64,
+    },
+    /// The database holds what this program never writes.
+    #[error("{0}")]
+    Inconsistent(&'static str),
+    /// Reading PUSHES ended.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    /// Publishing to REVISIONS failed.
+    #[error(transparent)]
+    Publish(#[from] PublishError),
+    /// The bus did not answer a question.
+    #[error(transparent)]
+    Bus(#[from] BusError),
+    /// A part of the partition's work ended without saying why.
+    #[error("the {0} ended")]
+    Ended(&'static str),
+}
+
+/// What to do next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Next {
+    /// Drop the session, and with it the partition: what it says can no longer be relied on.
+    GiveUp,
+    /// The session is sound; fence, catch up and read again from the position.
+    StartOver,
+}
+
+impl From<&Error> for Next {
+    #[deny(
+        clippy::wildcard_enum_match_arm,
+        reason = "the policy is written out, one error at a time"
+    )]
+    fn from(error: &Error) -> Next {
+        match error {
+            Error::Database(_)
+            | Error::Silent(_)
+            | Error::PositionMoved { .. }
+            | Error::Inconsistent(_) => Next::GiveUp,
+            Error::Read(_) | Error::Publish(_) | Error::Bus(_) | Error::Ended(_) => Next::StartOver,
+        }
+    }
+}

@@ -1,0 +1,122 @@
+//! A message of PUSHES, checked and brought to the precision of the store.
+
+use tagtrail_bus::consume::Delivery;
+use tagtrail_proto::{
+    Action, Digest, Event, Image, Origin, Push, Registry, Repository, Scope, Tag, TimeSource,
+    partition_of,
+};
+use time::OffsetDateTime;
+
+use crate::timeline::{Change, effective};
+
+/// What a fact carries besides what the rule of history needs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Meta {
+    pub(crate) origin: Origin,
+    pub(crate) source: String,
+    pub(crate) actor: Option<String>,
+    pub(crate) media_type: Option<String>,
+    pub(crate) size: Option<u64>,
+}
+
+/// Whose fact it is, as a row id.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Owner {
+    Tag(i64),
+    Repository(i64),
+}
+
+/// A fact as it was received.
+#[derive(Debug, Clone)]
+pub(crate) struct Received {
+    pub(crate) registry: Registry,
+    pub(crate) repository: Repository,
+    /// `None`: a fact of the whole repository.
+    pub(crate) tag: Option<Tag>,
+    pub(crate) action: Action,
+    pub(crate) digest: Option<Digest>,
+    pub(crate) occurred_at: OffsetDateTime,
+    pub(crate) occurred_at_source: TimeSource,
+    /// The stream's timestamp.
+    pub(crate) received_at: OffsetDateTime,
+    pub(crate) event_id: String,
+    pub(crate) meta: Meta,
+    /// Where the message stands in PUSHES, and the stream's timestamp of it to the nanosecond.
+    pub(crate) sequence: u64,
+    pub(crate) time_ns: i64,
+}
+
+impl Received {
+    /// Reads a message of `partition`. Whatever is wrong with it is said in the error: such a message can't be a fact.
+    pub(crate) fn parse(
+        delivery: &Delivery,
+        partition: u16,
+        partitions: u16,
+    ) -> Result<Received, String> {
+        let event: Event<Push> = serde_json::from_slice(&delivery.payload)
+            .map_err(|err| format!("not a push event: {err}"))?;
+        let push = event.data;
+        push.check().map_err(|err| err.to_string())?;
+        let belongs = partition_of(&push.registry, &push.repository, partitions);
+        if belongs != partition {
+            return Err(format!(
+                "{}/{} belongs to partition {belongs}, not {partition}",
+                push.registry, push.repository
+            ));
+        }
+        Ok(Received {
+            tag: if push.scope == Scope::Tag {
+                push.tag
+            } else {
+                None
+            },
+            registry: push.registry,
+            repository: push.repository,
+            action: push.action,
+            digest: push.digest,
+            occurred_at: microseconds(push.occurred_at),
+            occurred_at_source: push.occurred_at_source,
+            received_at: microseconds(delivery.time),
+            event_id: push.event_id,
+            meta: Meta {
+                origin: push.origin,
+                source: push.source,
+                actor: push.actor,
+                media_type: push.media_type,
+                size: push.size,
+            },
+            sequence: delivery.sequence,
+            time_ns: tagtrail_bus::consume::nanoseconds(delivery.time),
+        })
+    }
+
+    /// When it takes effect.
+    pub(crate) fn effective_at(&self) -> OffsetDateTime {
+        effective(self.occurred_at, self.received_at)
+    }
+
+    /// What it says of a tag.
+    pub(crate) fn change(&self) -> Change {
+        match (&self.tag, self.action, &self.digest) {
+            (Some(_), Action::Push, Some(digest)) => Change::Push(digest.clone()),
+            (Some(_), _, _) => Change::Delete,
+            (None, _, Some(digest)) => Change::DeleteDigest(digest.clone()),
+            (None, _, None) => Change::DeleteRepository,
+        }
+    }
+
+    /// The image, if it is a fact of a tag.
+    pub(crate) fn image(&self) -> Option<Image> {
+        self.tag.clone().map(|tag| Image {
+            registry: self.registry.clone(),
+            repository: self.repository.clone(),
+            tag,
+        })
+    }
+}
+
+/// Cut to microseconds, which is what Postgres keeps.
+pub(crate) fn microseconds(time: OffsetDateTime) -> OffsetDateTime {
+    let micros = time.microsecond();
+    time.replace_microsecond(micros).unwrap_or(time)
+}

@@ -1,0 +1,354 @@
+//! Holding one partition: catch up with what was recorded but not published, then read, apply and publish, overlapped.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use sqlx::PgConnection;
+use tagtrail_bus::Bus;
+use tagtrail_bus::consume::{Position, Reader};
+use tagtrail_bus::publish::{Fence, Message};
+use tagtrail_bus::topology::Stream;
+use tagtrail_proto::{Digest, Name, Quarantined, Subject};
+use time::OffsetDateTime;
+use tokio::sync::{Semaphore, mpsc, watch};
+use tokio_util::sync::CancellationToken;
+
+use crate::apply::{Partition, TagIds};
+use crate::error::{Error, Next};
+use crate::facts::Received;
+use crate::publish::{self, Outgoing};
+use crate::store;
+
+/// Facts applied in one transaction at most. It is never waited for: a single fact is applied at once.
+const BATCH: usize = 1000;
+/// Facts read ahead of the store, and batches of revisions applied ahead of the bus.
+const READ_AHEAD: usize = 2 * BATCH;
+const PUBLISH_AHEAD: usize = 2;
+
+/// What every partition of an instance shares.
+#[derive(Debug, Clone)]
+pub(crate) struct Shared {
+    pub(crate) bus: Bus,
+    /// The server ends a session that is silent for this long.
+    pub(crate) silence: Duration,
+    /// As many batches are applied at once as are of use: more only wait for the same cores.
+    pub(crate) appliers: Arc<Semaphore>,
+    pub(crate) shutdown: CancellationToken,
+}
+
+/// Works on a partition whose lock the session `db` has, until the session is lost or a stop is asked for. Dropping the
+/// session gives the partition up.
+pub(crate) async fn hold(shared: Shared, number: u16, mut db: PgConnection) -> Result<(), Error> {
+    let mut failures = 0;
+    loop {
+        let started = tokio::time::Instant::now();
+        let error = match work(&shared, number, &mut db).await {
+            Ok(()) => return Ok(()),
+            Err(error) => error,
+        };
+        if Next::from(&error) == Next::GiveUp {
+            return Err(error);
+        }
+        failures = if started.elapsed() > Duration::from_secs(30) {
+            1
+        } else {
+            failures + 1
+        };
+        let pause = tagtrail_daemon::backoff(failures).min(Duration::from_secs(2));
+        tracing::warn!(
+            partition = number,
+            "starting the partition over in {pause:?}: {error:#}"
+        );
+        tokio::select! {
+            () = shared.shutdown.cancelled() => return Ok(()),
+            () = tokio::time::sleep(pause) => {}
+        }
+        // The work may have been dropped in the middle of a transaction (and the driver forgets one whose BEGIN was cancelled:
+        // sqlx issue 4393). This also keeps the session from dying of silence while NATS is away.
+        within(&shared, store::rollback(&mut db)).await?;
+    }
+}
+
+/// Database work with a bound: a session that does not answer is as good as lost.
+async fn within<T, E: Into<Error>>(
+    shared: &Shared,
+    work: impl Future<Output = Result<T, E>>,
+) -> Result<T, Error> {
+    match tokio::time::timeout(shared.silence, work).await {
+        Ok(done) => done.map_err(Into::into),
+        Err(_) => Err(Error::Silent(shared.silence)),
+    }
+}
+
+async fn work(shared: &Shared, number: u16, db: &mut PgConnection) -> Result<(), Error> {
+    let mut progress = within(shared, store::progress(db, number)).await?;
+    // From here on the server refuses whatever an earlier holder still has in its queues …
+    let fence = shared.bus.fence(number).await?;
+    // … so what REVISIONS holds now is all that was published, and what it lacks is ours to publish, before anything new.
+    progress.published = catch_up(
+        shared,
+        number,
+        db,
+        &fence,
+        progress.published,
+        progress.recorded,
+    )
+    .await?;
+
+    let filter = format!("tagtrail.push.{number}.>");
+    let reader = shared
+        .bus
+        .read(Stream::Pushes, &filter, progress.position)
+        .await?;
+    let stream_created_ns = reader.stream_created_ns();
+    if let Some(why) = reader.afresh() {
+        tracing::warn!(
+            partition = number,
+            "reading PUSHES from its first message, not after {}: {why}",
+            progress.position.sequence
+        );
+        within(
+            shared,
+            store::restart_position(db, number, stream_created_ns),
+        )
+        .await?;
+        progress.position = Position {
+            stream_created_ns: Some(stream_created_ns),
+            sequence: 0,
+            time_ns: None,
+        };
+    }
+    tracing::info!(
+        partition = number,
+        after = progress.position.sequence,
+        "reading"
+    );
+
+    let mut partition = Partition {
+        number,
+        progress,
+        tag_ids: TagIds::default(),
+    };
+    let (facts_in, mut facts) = mpsc::channel(READ_AHEAD);
+    let (revisions, mut revisions_out) = mpsc::channel(PUBLISH_AHEAD);
+    let published = watch::Sender::new(progress.published);
+    let reading = read(shared, number, reader, facts_in);
+    let applying = apply(
+        shared,
+        &mut partition,
+        db,
+        &mut facts,
+        revisions,
+        published.subscribe(),
+        stream_created_ns,
+    );
+    let publishing = publish::publish(&shared.bus, &fence, &mut revisions_out, &published);
+    // All three in this task: when one fails the others are dropped with it, and nothing is left running behind.
+    tokio::try_join!(reading, applying, publishing)?;
+    // A stop was asked for, and everything applied is published.
+    let published = *published.borrow();
+    within(
+        shared,
+        store::set_published(db, number, published),
+    )
+    .await
+}
+
+/// Publishes the revisions above `published`, except those that REVISIONS holds already.
+async fn catch_up(
+    shared: &Shared,
+    number: u16,
+    db: &mut PgConnection,
+    fence: &Fence,
+    published: u64,
+    recorded: u64,
+) -> Result<u64, Error> {
+    const PAGE: u32 = 1000;
+    let mut published = truly_published(shared, number, db, published).await?;
+    while published < recorded {
+        let page = within(
+            shared,
+            store::revisions(db, number, published + 1, recorded, PAGE),
+        )
+        .await?;
+        let Some(last) = page.last().map(|new| new.ordinal) else {
+            return Err(Error::Inconsistent(
+                "revisions are missing between two ordinals",
+            ));
+        };
+        let missing: Vec<Outgoing> = publish::missing(&shared.bus, page)
+            .await?
+            .into_iter()
+            .map(Outgoing::try_from)
+            .collect::<Result<_, _>>()?;
+        if !missing.is_empty() {
+            tracing::info!(
+                partition = number,
+                revisions = missing.len(),
+                "publishing what was recorded but not published"
+            );
+        }
+        let (sender, mut receiver) = mpsc::channel(1);
+        // The channel has room for one, so this does not wait.
+        sender
+            .send(missing)
+            .await
+            .map_err(|_| Error::Ended("publisher"))?;
+        drop(sender);
+        publish::publish(&shared.bus, fence, &mut receiver, &watch::Sender::new(0)).await?;
+        published = last;
+        within(shared, store::set_published(db, number, published)).await?;
+    }
+    Ok(published)
+}
+
+/// The last ordinal up to which REVISIONS really holds what it once acknowledged: that stream may have lost its end (it is
+/// not synced message by message), or have been made anew. Revisions are published in the order of their ordinals, so what
+/// is lost is an end, and its beginning is found by halving.
+async fn truly_published(
+    shared: &Shared,
+    number: u16,
+    db: &mut PgConnection,
+    published: u64,
+) -> Result<u64, Error> {
+    let (mut there, mut gone) = (0, published + 1);
+    let mut probe = published;
+    while there + 1 < gone {
+        let one = within(shared, store::revisions(db, number, probe, probe, 1)).await?;
+        if publish::missing(&shared.bus, one).await?.is_empty() {
+            there = probe;
+        } else {
+            gone = probe;
+        }
+        probe = there + (gone - there) / 2;
+    }
+    if there < published {
+        tracing::error!(
+            partition = number,
+            lost = published - there,
+            "REVISIONS lost revisions that it had acknowledged; publishing them again from Postgres"
+        );
+    }
+    Ok(there)
+}
+
+/// Reads ahead until a stop is asked for.
+async fn read(
+    shared: &Shared,
+    number: u16,
+    mut reader: Reader,
+    facts: mpsc::Sender<Received>,
+) -> Result<(), Error> {
+    loop {
+        let delivery = tokio::select! {
+            () = shared.shutdown.cancelled() => return Ok(()),
+            delivery = reader.next() => delivery?,
+        };
+        match Received::parse(&delivery, number, shared.bus.partitions()) {
+            Ok(fact) => {
+                if facts.send(fact).await.is_err() {
+                    return Err(Error::Ended("applier"));
+                }
+            }
+            // Only a program other than the gateway can have put it there. Kept whole for people; the position passes over it.
+            Err(reason) => {
+                tracing::error!(
+                    partition = number,
+                    sequence = delivery.sequence,
+                    "a message of PUSHES is no fact: {reason}"
+                );
+                quarantine(&shared.bus, &delivery.payload, reason).await?;
+            }
+        }
+    }
+}
+
+async fn quarantine(bus: &Bus, body: &[u8], reason: String) -> Result<(), Error> {
+    let source: Name = "indexer"
+        .parse()
+        .map_err(|_| Error::Inconsistent("a name"))?;
+    let quarantined = Quarantined::new(
+        source.as_ref(),
+        "push",
+        reason,
+        OffsetDateTime::now_utc(),
+        None,
+        body,
+    );
+    let id = Digest::sha256_of(body).to_string();
+    let payload = serde_json::to_vec(&quarantined)
+        .map_err(|_| Error::Inconsistent("a quarantined body can't be written as JSON"))?;
+    bus.publish(Message {
+        subject: &Subject::Quarantine { source },
+        id: Some(&id),
+        payload: payload.into(),
+        fence: None,
+    })
+    .await?;
+    Ok(())
+}
+
+/// Applies what was read, as much at once as there is, and hands the revisions on.
+async fn apply(
+    shared: &Shared,
+    partition: &mut Partition,
+    db: &mut PgConnection,
+    facts: &mut mpsc::Receiver<Received>,
+    revisions: mpsc::Sender<Vec<Outgoing>>,
+    published: watch::Receiver<u64>,
+    stream_created_ns: i64,
+) -> Result<(), Error> {
+    let mut batch = Vec::with_capacity(BATCH);
+    // Well within the silence after which the server ends the session.
+    let mut idle = tokio::time::interval(shared.silence / 5);
+    loop {
+        tokio::select! {
+            biased;
+            _ = idle.tick() => {
+                // Also keeps the session alive while there is nothing to do.
+                let now = *published.borrow();
+                if now > partition.progress.published {
+                    within(shared, store::set_published(db, partition.number, now)).await?;
+                    partition.progress.published = now;
+                } else {
+                    within(shared, store::ping(db)).await?;
+                }
+            }
+            read = facts.recv_many(&mut batch, BATCH) => {
+                if read == 0 {
+                    return Ok(()); // A stop was asked for and all that was read is applied.
+                }
+                let permit = shared.appliers.acquire().await.map_err(|_| Error::Ended("semaphore"))?;
+                partition.progress.published = partition.progress.published.max(*published.borrow());
+                let new = within(shared, partition.apply(db, &batch, stream_created_ns)).await?;
+                drop(permit);
+                batch.clear();
+                if new.is_empty() {
+                    continue;
+                }
+                let outgoing = new.into_iter().map(Outgoing::try_from).collect::<Result<Vec<_>, _>>()?;
+                hand_on(shared, db, &revisions, outgoing, &mut idle).await?;
+            }
+        }
+    }
+}
+
+/// Waits for the publisher to have room, keeping the session alive meanwhile: NATS may be slow or away.
+async fn hand_on(
+    shared: &Shared,
+    db: &mut PgConnection,
+    revisions: &mpsc::Sender<Vec<Outgoing>>,
+    outgoing: Vec<Outgoing>,
+    idle: &mut tokio::time::Interval,
+) -> Result<(), Error> {
+    loop {
+        tokio::select! {
+            biased;
+            room = revisions.reserve() => {
+                room.map_err(|_| Error::Ended("publisher"))?.send(outgoing);
+                return Ok(());
+            }
+            _ = idle.tick() => within(shared, store::ping(db)).await?,
+        }
+    }
+}

@@ -1,0 +1,154 @@
+//! Publishing revisions in order, many at once, none after a newer one of the same tag.
+
+use std::collections::{HashSet, VecDeque};
+use std::time::Duration;
+
+use futures_util::future::BoxFuture;
+use tagtrail_bus::Bus;
+use tagtrail_bus::publish::{Ack, Fence, Message, PublishError};
+use tagtrail_bus::topology::Stream;
+use tagtrail_proto::{Event, Revision, Subject};
+use tokio::sync::{mpsc, watch};
+
+use crate::error::Error;
+use crate::store::NewRevision;
+
+/// Revisions on their way at once.
+const WINDOW: usize = 1024;
+/// Failed acknowledgements in a row after which the partition is started over.
+const ATTEMPTS: u32 = 3;
+
+/// A revision as it goes out.
+#[derive(Debug)]
+pub(crate) struct Outgoing {
+    ordinal: u64,
+    tag_id: i64,
+    subject: Subject,
+    id: String,
+    payload: bytes::Bytes,
+}
+
+impl TryFrom<NewRevision> for Outgoing {
+    type Error = Error;
+
+    fn try_from(new: NewRevision) -> Result<Outgoing, Error> {
+        let subject = subject_of(&new.event);
+        let id = new.event.id();
+        let payload = serde_json::to_vec(&new.event.event())
+            .map_err(|_| Error::Inconsistent("a revision can't be written as JSON"))?;
+        Ok(Outgoing {
+            ordinal: new.ordinal,
+            tag_id: new.tag_id,
+            subject,
+            id,
+            payload: payload.into(),
+        })
+    }
+}
+
+pub(crate) fn subject_of(revision: &Revision) -> Subject {
+    Subject::Revision {
+        registry: revision.registry.clone(),
+        repository: revision.repository.clone(),
+        tag: revision.tag.clone(),
+    }
+}
+
+/// Which of these revisions REVISIONS does not hold yet. Only right while nobody else can publish, that is after fencing.
+pub(crate) async fn missing(
+    bus: &Bus,
+    revisions: Vec<NewRevision>,
+) -> Result<Vec<NewRevision>, Error> {
+    let mut subjects: Vec<Subject> = revisions.iter().map(|new| subject_of(&new.event)).collect();
+    subjects.sort_by_key(Subject::to_string);
+    subjects.dedup();
+    let mut last = std::collections::HashMap::new();
+    for (subject, payload) in bus.last_messages(Stream::Revisions, subjects).await? {
+        // What is no revision was not published by an indexer, and hides nothing.
+        if let Ok(event) = serde_json::from_slice::<Event<Revision>>(&payload) {
+            last.insert(subject.to_string(), event.data.revision);
+        }
+    }
+    Ok(revisions
+        .into_iter()
+        .filter(|new| {
+            last.get(&subject_of(&new.event).to_string())
+                .is_none_or(|number| *number < new.event.revision)
+        })
+        .collect())
+}
+
+type Acknowledgement = BoxFuture<'static, Result<Ack, PublishError>>;
+
+/// Publishes what comes in until the sender is dropped and everything is acknowledged; `published` follows with the ordinals.
+///
+/// The server stores in the order in which the connection wrote, but a message that is lost on the way must not be overtaken
+/// by the next one of the same tag: so of each tag only one is on its way, and after a failure all that are unacknowledged
+/// are sent again, in order.
+pub(crate) async fn publish(
+    bus: &Bus,
+    fence: &Fence,
+    incoming: &mut mpsc::Receiver<Vec<Outgoing>>,
+    published: &watch::Sender<u64>,
+) -> Result<(), Error> {
+    let mut queue: VecDeque<Outgoing> = VecDeque::new();
+    let mut window: VecDeque<(Outgoing, Acknowledgement)> = VecDeque::new();
+    let mut on_their_way: HashSet<i64> = HashSet::new();
+    let (mut failures, mut open) = (0, true);
+    loop {
+        while window.len() < WINDOW
+            && queue
+                .front()
+                .is_some_and(|next| !on_their_way.contains(&next.tag_id))
+        {
+            let Some(next) = queue.pop_front() else { break };
+            let message = Message {
+                subject: &next.subject,
+                id: Some(&next.id),
+                payload: next.payload.clone(),
+                fence: Some(fence),
+            };
+            let sent = bus.send(message).await?;
+            on_their_way.insert(next.tag_id);
+            window.push_back((next, Box::pin(sent.acknowledged())));
+        }
+        let outcome = match window.front_mut() {
+            None if !open && queue.is_empty() => return Ok(()),
+            None => None,
+            Some((_, oldest)) if open && queue.is_empty() => tokio::select! {
+                biased;
+                outcome = oldest => Some(outcome),
+                batch = incoming.recv() => { take(batch, &mut queue, &mut open); continue },
+            },
+            Some((_, oldest)) => Some(oldest.await),
+        };
+        match outcome {
+            None => take(incoming.recv().await, &mut queue, &mut open),
+            Some(Ok(_)) => {
+                if let Some((done, _)) = window.pop_front() {
+                    on_their_way.remove(&done.tag_id);
+                    published.send_replace(done.ordinal);
+                }
+                failures = 0;
+            }
+            Some(Err(PublishError::Unacknowledged(cause))) if failures < ATTEMPTS => {
+                failures += 1;
+                tracing::warn!(unacknowledged = window.len(), "publishing again: {cause}");
+                for (again, _) in window.drain(..).rev() {
+                    queue.push_front(again);
+                }
+                on_their_way.clear();
+                tokio::time::sleep(tagtrail_daemon::backoff(failures).min(Duration::from_secs(1)))
+                    .await;
+            }
+            Some(Err(final_error)) => return Err(final_error.into()),
+        }
+    }
+}
+
+fn take(batch: Option<Vec<Outgoing>>, queue: &mut VecDeque<Outgoing>, open: &mut bool) {
+    match batch {
+        Some(batch) => queue.extend(batch),
+        None => *open = false,
+    }
+}

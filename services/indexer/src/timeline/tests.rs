@@ -1,0 +1,333 @@
+//! The rule against an oracle that knows no shortcut: it keeps every fact and folds all of them anew each time.
+
+use std::collections::BTreeSet;
+
+use proptest::prelude::*;
+use proptest::sample::subsequence;
+
+use super::*;
+
+fn second(n: i64) -> OffsetDateTime {
+    OffsetDateTime::UNIX_EPOCH + Duration::days(20_000) + Duration::seconds(n)
+}
+
+fn digest(n: u8) -> Digest {
+    Digest::sha256_of(&[n])
+}
+
+/// What a registry sent, and when it arrived.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Sent {
+    occurred: i64,
+    change: Change,
+}
+
+/// Every fact with every revision, and no cleverness.
+#[derive(Debug, Default)]
+struct Oracle {
+    facts: Vec<(Sent, Fact)>,
+    revisions: Vec<(Numbered, usize)>,
+}
+
+impl Oracle {
+    /// The state at the end of instant `at`, over the first `known` facts.
+    fn timeline(&self, at: OffsetDateTime, known: usize) -> Option<Digest> {
+        let mut facts: Vec<&Fact> = self
+            .facts
+            .iter()
+            .take(known)
+            .map(|(_, fact)| fact)
+            .filter(|fact| fact.at <= at)
+            .collect();
+        facts.sort_by_key(|fact| {
+            (
+                fact.at,
+                fact.received,
+                fact.change.digest().cloned(),
+                fact.change.clone(),
+            )
+        });
+        facts
+            .into_iter()
+            .fold(None, |state, fact| match &fact.change {
+                Change::Push(digest) => Some(digest.clone()),
+                Change::Delete | Change::DeleteRepository => None,
+                Change::DeleteDigest(digest) if state.as_ref() == Some(digest) => None,
+                Change::DeleteDigest(_) => state,
+            })
+    }
+
+    /// What the revisions recorded with the first `known` facts say of instant `at`.
+    fn in_force(&self, at: OffsetDateTime, known: usize) -> Option<&Numbered> {
+        self.revisions
+            .iter()
+            .filter(|(revision, by)| revision.at <= at && *by <= known)
+            .map(|(revision, _)| revision)
+            .max_by_key(|revision| revision.order())
+    }
+
+    fn instants(&self) -> BTreeSet<OffsetDateTime> {
+        self.facts.iter().map(|(_, fact)| fact.at).collect()
+    }
+
+    /// `None`: the fact was known already.
+    fn record(&mut self, sent: &Sent, fact: &Fact) -> Option<Vec<Numbered>> {
+        if self.facts.iter().any(|(known, _)| known == sent) {
+            return None;
+        }
+        self.facts.push((sent.clone(), fact.clone()));
+        let known = self.facts.len();
+        let mut numbered = Vec::new();
+        for at in self.instants() {
+            let should = self.timeline(at, known);
+            if self
+                .in_force(at, known)
+                .and_then(|revision| revision.digest.clone())
+                != should
+            {
+                let revision = Numbered {
+                    at,
+                    number: self.revisions.len() as u64 + 1,
+                    digest: should,
+                };
+                self.revisions.push((revision.clone(), known));
+                numbered.push(revision);
+            }
+        }
+        Some(numbered)
+    }
+
+    /// What a store would load for facts at these instants: only the neighbours that [`Known`] asks for.
+    fn around(&self, incoming: &[OffsetDateTime]) -> Known {
+        let facts = || self.facts.iter().map(|(_, fact)| fact);
+        let revisions = || self.revisions.iter().map(|(revision, _)| revision);
+        let head = revisions().max_by_key(|revision| revision.order()).cloned();
+        let mut first_had = HashMap::new();
+        for revision in revisions() {
+            if let Some(digest) = &revision.digest {
+                let first = first_had.entry(digest.clone()).or_insert(revision.at);
+                *first = revision.at.min(*first);
+            }
+        }
+        let latest = facts().map(|fact| fact.at).max();
+        let (mut near_facts, mut near_revisions) = (Vec::new(), Vec::new());
+        for at in incoming
+            .iter()
+            .copied()
+            .filter(|at| latest.is_some_and(|latest| *at <= latest))
+        {
+            let settled = facts()
+                .filter(|fact| fact.at > at && fact.change.settles())
+                .map(|fact| fact.at)
+                .min();
+            let near = |instant: OffsetDateTime| {
+                at <= instant && settled.is_none_or(|settled| instant <= settled)
+            };
+            near_facts.extend(facts().filter(|fact| near(fact.at)).cloned());
+            near_revisions.extend(revisions().filter(|revision| near(revision.at)).cloned());
+            near_revisions.extend(
+                revisions()
+                    .filter(|revision| revision.at < at)
+                    .max_by_key(|revision| revision.order())
+                    .cloned(),
+            );
+        }
+        Known::new(
+            self.revisions.len() as u64,
+            head,
+            near_revisions,
+            near_facts,
+            first_had,
+        )
+    }
+}
+
+fn change() -> impl Strategy<Value = Change> {
+    prop_oneof![
+        8 => (0..4_u8).prop_map(|n| Change::Push(digest(n))),
+        2 => Just(Change::Delete),
+        3 => (0..4_u8).prop_map(|n| Change::DeleteDigest(digest(n))),
+        1 => Just(Change::DeleteRepository),
+    ]
+}
+
+/// Facts in order of arrival, some of them sent again, in batches. Times collide often; some are far in the future.
+fn batches() -> impl Strategy<Value = Vec<Vec<(Sent, i64)>>> {
+    let sent = (prop_oneof![6 => 0..30_i64, 1 => 80..400_i64], change())
+        .prop_map(|(occurred, change)| Sent { occurred, change });
+    let arrival = (any::<prop::sample::Index>(), 0..3_i64);
+    (
+        prop::collection::vec(sent, 1..12),
+        prop::collection::vec(arrival, 1..30),
+        prop::collection::vec(1..6_usize, 1..30),
+    )
+        .prop_map(|(sent, arrivals, sizes)| {
+            let mut received = 0;
+            let mut arrivals = arrivals.into_iter().map(|(which, later)| {
+                received += later * 10;
+                (which.get(&sent).clone(), received)
+            });
+            let mut batches: Vec<Vec<_>> = sizes
+                .into_iter()
+                .map(|size| arrivals.by_ref().take(size).collect())
+                .collect();
+            batches.push(arrivals.collect());
+            batches
+        })
+}
+
+fn fact(sent: &Sent, received: i64, push_id: i64) -> Fact {
+    Fact {
+        at: effective(second(sent.occurred), second(received)),
+        received: second(received),
+        change: sent.change.clone(),
+        push_id,
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 2000, ..ProptestConfig::default() })]
+
+    #[test]
+    fn neighbours_decide_as_the_whole_history_does(batches in batches()) {
+        let mut oracle = Oracle::default();
+        for batch in batches {
+            let facts: Vec<(Sent, Fact)> = batch.iter().enumerate().map(|(n, (sent, received))| (sent.clone(), fact(sent, *received, n as i64))).collect();
+            let mut known = oracle.around(&facts.iter().map(|(_, fact)| fact.at).collect::<Vec<_>>());
+            for (sent, fact) in facts {
+                let before = oracle.revisions.len();
+                let Some(expected) = oracle.record(&sent, &fact) else { continue };
+                let decided = known.record(fact);
+                prop_assert_eq!(decided.iter().map(|change| change.revision.clone()).collect::<Vec<_>>(), expected);
+                let head = oracle.in_force(second(10_000), oracle.facts.len());
+                for (n, change) in decided.iter().enumerate() {
+                    // The brute-force meaning of `previous`, `kind` and `head`.
+                    let older = || oracle.revisions.iter().take(before + n).map(|(revision, _)| revision).filter(|revision| revision.at <= change.revision.at);
+                    let previous = older().max_by_key(|revision| revision.order());
+                    prop_assert_eq!(change.previous.as_ref(), previous);
+                    prop_assert_eq!(Some(&change.head), head);
+                    let kind = match (previous, &change.revision.digest) {
+                        (None, _) => Kind::Created,
+                        (_, None) => Kind::Deleted,
+                        (Some(previous), Some(_)) if previous.digest.is_none() => Kind::Recreated,
+                        (_, Some(digest)) if older().any(|revision| revision.digest.as_ref() == Some(digest)) => Kind::Reverted,
+                        _ => Kind::Moved,
+                    };
+                    prop_assert_eq!(change.kind, kind);
+                }
+                prop_assert_eq!(known.head.as_ref(), head);
+            }
+        }
+        // What the revisions say of any time, as known at any time, is what the facts say.
+        for known in 0..=oracle.facts.len() {
+            for at in oracle.instants() {
+                for at in [at - Duration::MICROSECOND, at, at + Duration::MICROSECOND] {
+                    prop_assert_eq!(oracle.in_force(at, known).and_then(|revision| revision.digest.clone()), oracle.timeline(at, known));
+                }
+            }
+        }
+        for (n, (revision, _)) in oracle.revisions.iter().enumerate() {
+            prop_assert_eq!(revision.number, n as u64 + 1, "numbers have no gap");
+        }
+    }
+
+    #[test]
+    fn order_and_repeats_of_arrival_do_not_matter(
+        (first, second_order, repeats) in prop::collection::vec(change(), 1..14).prop_flat_map(|changes| {
+            let facts: Vec<Sent> = changes.into_iter().enumerate().map(|(n, change)| Sent { occurred: n as i64, change }).collect();
+            (Just(facts.clone()).prop_shuffle(), Just(facts.clone()).prop_shuffle(), subsequence(facts.clone(), 0..=facts.len()))
+        })
+    ) {
+        let tell = |arrivals: Vec<Sent>| {
+            let mut oracle = Oracle::default();
+            for (n, sent) in arrivals.iter().enumerate() {
+                // All arrive later than they happened, so no clock is disbelieved.
+                let fact = fact(sent, 1000 + n as i64, 0);
+                let mut known = oracle.around(&[fact.at]);
+                if oracle.record(sent, &fact).is_some() {
+                    known.record(fact);
+                }
+            }
+            (0..20).map(|at| oracle.in_force(second(at), usize::MAX).and_then(|revision| revision.digest.clone())).collect::<Vec<_>>()
+        };
+        let once = tell(first);
+        let again: Vec<Sent> = second_order.iter().chain(&repeats).cloned().collect();
+        prop_assert_eq!(&once, &tell(again));
+    }
+}
+
+fn tell(facts: &[(i64, Change)]) -> Vec<(u64, i64, &'static str, bool)> {
+    let mut known = Known::default();
+    let mut told = Vec::new();
+    for (n, (at, change)) in facts.iter().enumerate() {
+        let sent = Sent {
+            occurred: *at,
+            change: change.clone(),
+        };
+        for change in known.record(fact(&sent, 1000 + n as i64, 0)) {
+            let late = change.head.number != change.revision.number;
+            told.push((
+                change.revision.number,
+                (change.revision.at - second(0)).whole_seconds(),
+                change.kind.as_str(),
+                late,
+            ));
+        }
+    }
+    told
+}
+
+#[test]
+fn a_late_push_is_numbered_and_what_follows_it_is_said_again() {
+    let (a, b) = (Change::Push(digest(1)), Change::Push(digest(2)));
+    assert_eq!(
+        tell(&[(1, a.clone()), (3, a), (2, b)]),
+        [
+            (1, 1, "created", false),
+            (2, 2, "moved", true),
+            (3, 3, "reverted", false)
+        ]
+    );
+}
+
+#[test]
+fn a_repeated_push_of_the_same_digest_gets_no_number() {
+    let a = Change::Push(digest(1));
+    assert_eq!(
+        tell(&[(1, a.clone()), (5, a.clone()), (3, a)]),
+        [(1, 1, "created", false)]
+    );
+}
+
+#[test]
+fn a_digest_delete_counts_only_if_the_tag_had_that_digest() {
+    let (a, b) = (digest(1), digest(2));
+    let facts = [
+        (1, Change::Push(a.clone())),
+        (2, Change::DeleteDigest(b)),
+        (3, Change::DeleteDigest(a.clone())),
+        (4, Change::Push(a)),
+    ];
+    assert_eq!(
+        tell(&facts),
+        [
+            (1, 1, "created", false),
+            (2, 3, "deleted", false),
+            (3, 4, "recreated", false)
+        ]
+    );
+}
+
+#[test]
+fn a_delete_of_a_tag_never_seen_gets_no_number() {
+    assert_eq!(
+        tell(&[(1, Change::Delete), (2, Change::DeleteRepository)]),
+        []
+    );
+}
+
+#[test]
+fn a_clock_far_ahead_is_not_believed() {
+    assert_eq!(effective(second(500), second(10)), second(70));
+    assert_eq!(effective(second(60), second(10)), second(60));
+}
