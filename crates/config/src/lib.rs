@@ -1,0 +1,320 @@
+//! `tagtrail.toml`: sources, registries and triggers, read once at start.
+//!
+//! In scope: its form, and errors that name file, line, key and cure. Out of scope: what a kind of source or target needs of
+//! its own (the services' tables of kinds), and settings of processes (flags and environment variables).
+//!
+//! ```
+//! # let text = r##"
+//! [[source]]
+//! name = "main"                        # POST /hooks/main, or /hooks/main/SECRET for senders that can send no header
+//! kind = "distribution"
+//! registry = "registry.example.com"    # the identity recorded for its events, whatever host they name
+//! secret = { env = "MAIN_HOOK_SECRET" }    # or { file = "…" }; a list of two allows rotation
+//! repositories = ["shop/**"]           # optional: what this source may speak for
+//!
+//! [[registry]]                         # how to ask it
+//! name = "registry.example.com"
+//! url = "https://registry.example.com"
+//! username = "ci"
+//! password = { file = "/run/secrets/registry" }
+//!
+//! [[trigger]]
+//! name = "shop"
+//! images.web = "registry.example.com/shop/web:latest"
+//! images.worker = "registry.example.com/shop/worker:latest"
+//! settle = "0s"
+//! target.webhook = { url = "https://deploy.example.com/hooks/shop", secret = { file = "/run/secrets/shop" } }
+//! # target.command = { run = ["./deploy.sh"] }
+//! # "##;
+//! let file = tagtrail_config::File::parse(text, "tagtrail.toml".as_ref())?;
+//! assert_eq!(file.trigger[0].images.len(), 2);
+//! # Ok::<(), tagtrail_config::ConfigError>(())
+//! ```
+
+mod duration;
+mod glob;
+mod secret;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::Deserialize;
+use tagtrail_proto::{Image, Name, Registry};
+use toml::Spanned;
+
+pub use glob::Glob;
+pub use secret::{Secret, SecretError, Secrets};
+
+/// The whole file.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct File {
+    /// Who may send events.
+    #[serde(default)]
+    pub source: Vec<Source>,
+    /// How registries are asked.
+    #[serde(default)]
+    pub registry: Vec<RegistryAccess>,
+    /// What is rolled out.
+    #[serde(default)]
+    pub trigger: Vec<Trigger>,
+    #[serde(skip)]
+    path: PathBuf,
+    #[serde(skip)]
+    text: String,
+}
+
+/// A configured, authenticated origin of events: one webhook route.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Source {
+    /// Its name: `POST /hooks/<name>`.
+    pub name: Spanned<Name>,
+    /// What sends them: the gateway knows the kinds.
+    pub kind: Spanned<String>,
+    /// The identity recorded for its events, whatever host they name.
+    pub registry: Option<Registry>,
+    /// What proves that a request is authentic; two while it is being changed.
+    pub secret: Secrets,
+    /// A header that holds the secret, for senders that can't set `Authorization`.
+    pub header: Option<Spanned<String>>,
+    /// What this source may speak for; empty: everything.
+    #[serde(default)]
+    pub repositories: Vec<Glob>,
+}
+
+/// How a registry is asked.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RegistryAccess {
+    /// Its identity in image names.
+    pub name: Spanned<Registry>,
+    /// Where it is.
+    pub url: Spanned<String>,
+    /// User for Basic or token authentication.
+    pub username: Option<String>,
+    /// That user's password.
+    pub password: Option<Secret>,
+}
+
+/// A rule: these images, this target.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Trigger {
+    /// Its name.
+    pub name: Spanned<Name>,
+    /// The images watched, each under a short name of its own.
+    pub images: BTreeMap<Spanned<String>, Image>,
+    /// How long a head must have been quiet before it is rolled out.
+    #[serde(default, with = "duration")]
+    pub settle: Duration,
+    /// Exactly one: the kind of target, with its settings.
+    target: Spanned<BTreeMap<Spanned<String>, toml::Value>>,
+}
+
+/// The target of a trigger, as far as it is known without its kind.
+#[derive(Debug, Clone)]
+pub struct TargetEntry<'a> {
+    /// `webhook`, `command`, …: the trigger service knows the kinds.
+    pub kind: &'a str,
+    /// Its settings, for the kind to read.
+    pub value: &'a toml::Value,
+    /// Where it stands in the file, for [`File::error_at`].
+    pub at: usize,
+}
+
+/// A mistake in the file: where it is, and what to do.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{place}: {message}")]
+pub struct ConfigError {
+    place: String,
+    message: String,
+}
+
+impl File {
+    /// Reads the file.
+    ///
+    /// # Errors
+    /// [`ConfigError`], also if the file can't be read.
+    pub fn load(path: &Path) -> Result<File, ConfigError> {
+        let text = std::fs::read_to_string(path).map_err(|err| ConfigError {
+            place: path.display().to_string(),
+            message: format!("can't be read ({err}); give its path with --config"),
+        })?;
+        File::parse(&text, path)
+    }
+
+    /// Reads the file's text; `path` is for messages, and the folder that commands of triggers run in.
+    ///
+    /// # Errors
+    /// [`ConfigError`].
+    pub fn parse(text: &str, path: &Path) -> Result<File, ConfigError> {
+        let place = |span: Option<std::ops::Range<usize>>| match span {
+            Some(span) => format!("{}:{}", path.display(), line(text, span.start)),
+            None => path.display().to_string(),
+        };
+        let reader = toml::Deserializer::parse(text).map_err(|err| ConfigError {
+            place: place(err.span()),
+            message: format!("{}; it is not TOML", err.message().trim()),
+        })?;
+        let mut file: File = serde_path_to_error::deserialize(reader).map_err(|err| {
+            let key = err
+                .path()
+                .to_string()
+                .replace(".$__serde_spanned_private_value", "")
+                .replace(".?", "");
+            let inner = err.into_inner();
+            let key = if key == "." {
+                String::new()
+            } else {
+                format!("{key}: ")
+            };
+            let message = inner.message().trim();
+            let cure = if message.starts_with("missing field") {
+                "; add it"
+            } else {
+                ""
+            };
+            ConfigError {
+                place: place(inner.span()),
+                message: format!("{key}{message}{cure}"),
+            }
+        })?;
+        file.path = path.to_owned();
+        file.text = text.to_owned();
+        file.check()?;
+        Ok(file)
+    }
+
+    /// A mistake found by whoever knows the kind of a source or target, in the form of all others.
+    #[must_use]
+    pub fn error_at(&self, at: usize, key: &str, message: impl std::fmt::Display) -> ConfigError {
+        ConfigError {
+            place: format!("{}:{}", self.path.display(), line(&self.text, at)),
+            message: format!("{key}: {message}"),
+        }
+    }
+
+    /// The folder that the file is in.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        match self.path.parent() {
+            Some(folder) if !folder.as_os_str().is_empty() => folder,
+            _ => Path::new("."),
+        }
+    }
+
+    fn check(&self) -> Result<(), ConfigError> {
+        let mut names = BTreeSet::new();
+        for source in &self.source {
+            let at = source.name.span().start;
+            if !names.insert(source.name.get_ref()) {
+                return Err(self.error_at(
+                    at,
+                    "source.name",
+                    format!(
+                        "{:?} is the name of another source too; give it a name of its own",
+                        source.name.get_ref().as_ref()
+                    ),
+                ));
+            }
+            if let Some(header) = &source.header {
+                let token = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
+                if header.get_ref().is_empty() || !header.get_ref().bytes().all(token) {
+                    return Err(self.error_at(
+                        header.span().start,
+                        "source.header",
+                        "must be the name of an HTTP header, such as X-Tagtrail-Secret",
+                    ));
+                }
+            }
+        }
+        let mut registries = BTreeSet::new();
+        for registry in &self.registry {
+            if !registries.insert(registry.name.get_ref()) {
+                return Err(self.error_at(
+                    registry.name.span().start,
+                    "registry.name",
+                    format!("{} is configured twice; keep one", registry.name.get_ref()),
+                ));
+            }
+            let url = registry.url.get_ref();
+            if !url.starts_with("https://") && !url.starts_with("http://") {
+                return Err(self.error_at(
+                    registry.url.span().start,
+                    "registry.url",
+                    "must start with https:// (or http://)",
+                ));
+            }
+        }
+        let mut names = BTreeSet::new();
+        for trigger in &self.trigger {
+            let at = trigger.name.span().start;
+            if !names.insert(trigger.name.get_ref()) {
+                return Err(self.error_at(
+                    at,
+                    "trigger.name",
+                    format!(
+                        "{:?} is the name of another trigger too; give it a name of its own",
+                        trigger.name.get_ref().as_ref()
+                    ),
+                ));
+            }
+            if trigger.images.is_empty() {
+                return Err(self.error_at(
+                    at,
+                    "trigger.images",
+                    "watches nothing; add images.<name> = \"registry/repository:tag\"",
+                ));
+            }
+            if let Some(name) = trigger
+                .images
+                .keys()
+                .find(|name| !valid_image_name(name.get_ref()))
+            {
+                return Err(self.error_at(name.span().start, "trigger.images", format!("{:?} is not a name for an image: 1 to 63 of a-z 0-9 - _, starting with a letter or digit", name.get_ref())));
+            }
+            if trigger.target.get_ref().len() != 1 {
+                let message = "needs exactly one target, such as target.webhook = { url = \"https://…\", secret = { file = \"…\" } }";
+                return Err(self.error_at(trigger.target.span().start, "trigger.target", message));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Trigger {
+    /// The one target.
+    #[must_use]
+    pub fn target(&self) -> TargetEntry<'_> {
+        const NONE: &toml::Value = &toml::Value::Boolean(false);
+        // The file was checked to have exactly one.
+        self.target.get_ref().iter().next().map_or(
+            TargetEntry {
+                kind: "",
+                value: NONE,
+                at: 0,
+            },
+            |(kind, value)| TargetEntry {
+                kind: kind.get_ref(),
+                value,
+                at: kind.span().start,
+            },
+        )
+    }
+}
+
+fn valid_image_name(name: &str) -> bool {
+    let allowed = |byte: u8| {
+        byte.is_ascii_lowercase() || byte.is_ascii_digit() || matches!(byte, b'-' | b'_')
+    };
+    (1..=63).contains(&name.len()) && name.bytes().all(allowed) && !name.starts_with(['-', '_'])
+}
+
+fn line(text: &str, at: usize) -> usize {
+    text.bytes().take(at).filter(|byte| *byte == b'\n').count() + 1
+}
+
+#[cfg(test)]
+mod tests;

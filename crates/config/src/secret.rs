@@ -1,0 +1,125 @@
+//! Secrets: named in the file, kept outside of it.
+
+use std::path::PathBuf;
+
+use secrecy::SecretString;
+use serde::Deserialize;
+
+/// Where a secret is kept.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "Raw")]
+pub enum Secret {
+    /// In an environment variable.
+    Env(String),
+    /// In a file, alone; a newline at its end does not count.
+    File(PathBuf),
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Raw {
+    env: Option<String>,
+    file: Option<PathBuf>,
+}
+
+impl TryFrom<Raw> for Secret {
+    type Error = &'static str;
+
+    fn try_from(raw: Raw) -> Result<Secret, &'static str> {
+        match (raw.env, raw.file) {
+            (Some(variable), None) => Ok(Secret::Env(variable)),
+            (None, Some(path)) => Ok(Secret::File(path)),
+            _ => Err("a secret is either { env = \"VARIABLE\" } or { file = \"path\" }"),
+        }
+    }
+}
+
+/// Why a secret can't be had.
+#[derive(Debug, thiserror::Error)]
+pub enum SecretError {
+    /// The variable is not set.
+    #[error("the environment variable {0} is not set; set it, or name another one")]
+    Unset(String),
+    /// The file can't be read.
+    #[error("the file {path} can't be read; check that it exists and that this user may read it")]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// There is nothing in it.
+    #[error("the secret from {0} is empty; an empty secret would let everybody in")]
+    Empty(String),
+}
+
+impl Secret {
+    /// The secret itself.
+    ///
+    /// # Errors
+    /// [`SecretError`] names where it should be.
+    pub fn read(&self) -> Result<SecretString, SecretError> {
+        let (text, place) = match self {
+            Secret::Env(variable) => {
+                #[expect(
+                    clippy::disallowed_methods,
+                    reason = "the name of the variable is known only from tagtrail.toml"
+                )]
+                let text =
+                    std::env::var(variable).map_err(|_| SecretError::Unset(variable.clone()))?;
+                (text, variable.clone())
+            }
+            Secret::File(path) => {
+                let text =
+                    std::fs::read_to_string(path).map_err(|source| SecretError::Unreadable {
+                        path: path.clone(),
+                        source,
+                    })?;
+                (text, path.display().to_string())
+            }
+        };
+        let secret = text.trim_end_matches(['\r', '\n']);
+        if secret.is_empty() {
+            Err(SecretError::Empty(place))
+        } else {
+            Ok(secret.to_owned().into())
+        }
+    }
+}
+
+/// One secret, or two while the first is being replaced by the second.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "OneOrMore")]
+pub struct Secrets(Vec<Secret>);
+
+#[derive(Deserialize)]
+#[serde(
+    untagged,
+    expecting = "a secret is { env = \"VARIABLE\" } or { file = \"path\" }, or a list of two of them"
+)]
+enum OneOrMore {
+    One(Secret),
+    More(Vec<Secret>),
+}
+
+impl TryFrom<OneOrMore> for Secrets {
+    type Error = &'static str;
+
+    fn try_from(secrets: OneOrMore) -> Result<Secrets, &'static str> {
+        match secrets {
+            OneOrMore::One(secret) => Ok(Secrets(vec![secret])),
+            OneOrMore::More(secrets) if (1..=2).contains(&secrets.len()) => Ok(Secrets(secrets)),
+            OneOrMore::More(_) => Err("a list of secrets holds one or two, the old and the new"),
+        }
+    }
+}
+
+impl Secrets {
+    /// All of them.
+    ///
+    /// # Errors
+    /// [`SecretError`] of the first that can't be had.
+    pub fn read(&self) -> Result<Vec<SecretString>, SecretError> {
+        self.0.iter().map(Secret::read).collect()
+    }
+}

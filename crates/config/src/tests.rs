@@ -1,0 +1,101 @@
+use super::*;
+
+fn refused(text: &str) -> String {
+    File::parse(text, Path::new("tagtrail.toml"))
+        .unwrap_err()
+        .to_string()
+}
+
+const SOURCE: &str =
+    "[[source]]\nname = \"main\"\nkind = \"distribution\"\nsecret = { env = \"S\" }\n";
+const TRIGGER: &str = "[[trigger]]\nname = \"shop\"\nimages.web = \"registry.example.com/shop/web\"\ntarget.command = { run = [\"./deploy.sh\"] }\n";
+
+#[test]
+fn an_empty_file_is_a_file_without_sources() {
+    let file = File::parse("", Path::new("tagtrail.toml")).unwrap();
+    assert!(file.source.is_empty() && file.trigger.is_empty());
+}
+
+#[test]
+fn a_target_is_known_by_its_kind_and_line() {
+    let file = File::parse(TRIGGER, Path::new("conf/tagtrail.toml")).unwrap();
+    let target = file.trigger[0].target();
+    assert_eq!(target.kind, "command");
+    assert_eq!(
+        file.error_at(target.at, "trigger.target.command", "no")
+            .to_string(),
+        "conf/tagtrail.toml:4: trigger.target.command: no"
+    );
+    assert_eq!(file.folder(), Path::new("conf"));
+}
+
+#[test]
+fn every_mistake_is_named_with_file_line_key_and_cure() {
+    let cases = [
+        "[[source",
+        "[[sauce]]\nname = \"main\"",
+        "[[source]]\nname = \"main\"\nkind = \"distribution\"",
+        &SOURCE.replace("\"main\"", "\"Main!\""),
+        &SOURCE.replace("{ env = \"S\" }", "\"S\""),
+        &SOURCE.replace("{ env = \"S\" }", "{ env = \"S\", file = \"F\" }"),
+        &SOURCE.replace(
+            "{ env = \"S\" }",
+            "[{ env = \"A\" }, { env = \"B\" }, { env = \"C\" }]",
+        ),
+        &format!("{SOURCE}registry = \"nodots\""),
+        &format!("{SOURCE}repositories = [\"Shop/**\"]"),
+        &format!("{SOURCE}header = \"X Secret\""),
+        &format!("{SOURCE}{SOURCE}"),
+        &format!("{TRIGGER}{TRIGGER}"),
+        &TRIGGER.replace("registry.example.com/shop/web", "shop/web"),
+        &TRIGGER.replace("images.web", "images.Web"),
+        &TRIGGER.replace(
+            "images.web = \"registry.example.com/shop/web\"",
+            "images = {}",
+        ),
+        &TRIGGER.replace("target.command = { run = [\"./deploy.sh\"] }", ""),
+        &format!("{TRIGGER}target.webhook = {{}}"),
+        &format!("{TRIGGER}settle = \"soon\""),
+        "[[registry]]\nname = \"registry.example.com\"\nurl = \"registry.example.com\"",
+    ];
+    let messages: Vec<String> = cases.iter().map(|text| refused(text)).collect();
+    insta::assert_snapshot!(messages.join("\n"), @r#"
+    tagtrail.toml:1: unclosed array table, expected `]]`; it is not TOML
+    tagtrail.toml:1: sauce: unknown field `sauce`, expected one of `source`, `registry`, `trigger`
+    tagtrail.toml:1: source[0]: missing field `secret`; add it
+    tagtrail.toml:2: source[0].name: the name "Main!" is not valid: it is 1 to 63 of a-z 0-9 -, not starting with a hyphen
+    tagtrail.toml:4: source[0].secret: a secret is { env = "VARIABLE" } or { file = "path" }, or a list of two of them
+    tagtrail.toml:4: source[0].secret: a secret is { env = "VARIABLE" } or { file = "path" }, or a list of two of them
+    tagtrail.toml:4: source[0].secret: a list of secrets holds one or two, the old and the new
+    tagtrail.toml:5: source[0].registry: the registry "nodots" is not valid: it needs a dot or a port (or to be localhost), such as registry.example.com or registry:5000
+    tagtrail.toml:5: source[0].repositories[0]: "Shop/**" is not a pattern over repositories; write paths with * within a part and ** for any parts, such as "shop/**"
+    tagtrail.toml:5: source.header: must be the name of an HTTP header, such as X-Tagtrail-Secret
+    tagtrail.toml:6: source.name: "main" is the name of another source too; give it a name of its own
+    tagtrail.toml:6: trigger.name: "shop" is the name of another trigger too; give it a name of its own
+    tagtrail.toml:3: trigger[0].images: the registry "shop" is not valid: it needs a dot or a port (or to be localhost), such as registry.example.com or registry:5000
+    tagtrail.toml:3: trigger.images: "Web" is not a name for an image: 1 to 63 of a-z 0-9 - _, starting with a letter or digit
+    tagtrail.toml:2: trigger.images: watches nothing; add images.<name> = "registry/repository:tag"
+    tagtrail.toml:1: trigger[0]: missing field `target`; add it
+    tagtrail.toml:4: trigger.target: needs exactly one target, such as target.webhook = { url = "https://…", secret = { file = "…" } }
+    tagtrail.toml:5: trigger[0].settle: "soon" is not a duration; write a number with ms, s, m or h, such as "30s"
+    tagtrail.toml:3: registry.url: must start with https:// (or http://)
+    "#);
+}
+
+#[test]
+fn a_secret_is_read_without_its_newline_and_never_shown() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("secret");
+    std::fs::write(&path, "s3cret\n").unwrap();
+    let secret = Secret::File(path.clone());
+    let read = secret.read().unwrap();
+    assert_eq!(secrecy::ExposeSecret::expose_secret(&read), "s3cret");
+    assert!(!format!("{read:?}").contains("s3cret"));
+    std::fs::write(&path, "\n").unwrap();
+    assert!(secret.read().unwrap_err().to_string().contains("is empty"));
+    let unset = Secret::Env("TAGTRAIL_SURELY_NOT_SET".to_owned());
+    assert_eq!(
+        unset.read().unwrap_err().to_string(),
+        "the environment variable TAGTRAIL_SURELY_NOT_SET is not set; set it, or name another one"
+    );
+}
