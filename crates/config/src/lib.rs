@@ -24,7 +24,7 @@
 //! images.worker = "registry.example.com/shop/worker:latest"
 //! settle = "0s"
 //! target.webhook = { url = "https://deploy.example.com/hooks/shop", secret = { file = "/run/secrets/shop" } }
-//! # target.command = { run = ["./deploy.sh"] }
+//! ## target.command = { run = ["./deploy.sh"] }
 //! # "##;
 //! let file = tagtrail_config::File::parse(text, "tagtrail.toml".as_ref())?;
 //! assert_eq!(file.trigger[0].images.len(), 2);
