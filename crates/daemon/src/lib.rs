@@ -30,6 +30,8 @@ pub struct Context {
     pub shutdown: CancellationToken,
     /// Where it says whether it is ready.
     pub health: Health,
+    /// Where the process serves its admin page, if it does.
+    pub admin: Option<std::net::SocketAddr>,
 }
 
 /// How long to wait before attempt number `attempt` (1, 2, 3 …): 100 ms doubling up to 5 s, give or take a quarter, so that

@@ -71,7 +71,10 @@ where
     F: FnOnce(Context) -> Fut,
     Fut: Future<Output = anyhow::Result<()>>,
 {
-    let ctx = Context::default();
+    let ctx = Context {
+        admin: Some(address),
+        ..Context::default()
+    };
     let mut interrupt = signal(SignalKind::interrupt()).context("can't listen for SIGINT")?;
     let mut terminate = signal(SignalKind::terminate()).context("can't listen for SIGTERM")?;
     let mut asked = async || {

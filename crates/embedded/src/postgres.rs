@@ -1,0 +1,215 @@
+//! The private Postgres.
+
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+
+use crate::child::{Child, Spec, as_user};
+use crate::find::Program;
+use crate::{Folder, Settings};
+
+const POSTGRES: Program = Program {
+    name: "postgres",
+    folders: &[
+        ("/usr/lib/postgresql", "bin"),
+        ("/usr/local/lib/postgresql", "bin"),
+        ("/opt/postgresql", "bin"),
+    ],
+    minimum: (15, 0),
+    cure: "install it with `apt-get install postgresql`, or run `make setup`",
+};
+
+/// The user and the database.
+const NAME: &str = "tagtrail";
+
+/// A running Postgres.
+#[derive(Debug)]
+pub struct Postgres {
+    child: Child,
+    url: String,
+}
+
+impl Postgres {
+    /// Starts it, making the database the first time; waits until it answers.
+    ///
+    /// # Errors
+    /// Names what is missing or broken, and the cure.
+    pub async fn start(folder: &Folder, settings: &Settings) -> anyhow::Result<Postgres> {
+        let programs = POSTGRES
+            .find()?
+            .parent()
+            .map(Path::to_path_buf)
+            .context("postgres is in no folder")?;
+        let data = folder.child_folder("postgres")?;
+        let password = folder.password("postgres")?;
+        initialise(folder, &programs, &data, &password).await?;
+        let port = folder.port("postgres")?;
+        let mut arguments = vec!["-D".to_owned(), data.display().to_string()];
+        let durable = if settings.durable { "on" } else { "off" };
+        for (name, value) in [
+            ("listen_addresses", "127.0.0.1"),
+            ("port", &port.to_string()),
+            ("unix_socket_directories", ""),
+            ("shared_buffers", &settings.shared_buffers),
+            ("max_connections", "100"),
+            ("max_wal_size", "4GB"),
+            ("fsync", durable),
+            ("synchronous_commit", durable),
+            ("full_page_writes", durable),
+            ("log_checkpoints", "off"),
+        ] {
+            arguments.extend(["-c".to_owned(), format!("{name}={value}")]);
+        }
+        let child = Child::start(Spec {
+            name: "postgres",
+            program: programs.join("postgres"),
+            arguments,
+            user: folder.user().cloned(),
+            log: folder.path().join("postgres.log"),
+            stop: "INT",      // "fast": connections are ended, nothing is lost
+            orphaned: "QUIT", // "immediate": recovers at the next start
+        })?;
+        let ready = programs.join("pg_isready");
+        let answers = || is_ready(&ready, port);
+        // It may have much to recover.
+        child.wait_until(answers, Duration::from_secs(120)).await?;
+        Ok(Postgres {
+            child,
+            url: format!("postgres://{NAME}:{password}@127.0.0.1:{port}/{NAME}"),
+        })
+    }
+
+    /// Its URL, with the password.
+    #[must_use]
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// Its process, while there is one.
+    #[must_use]
+    pub fn pid(&self) -> Option<u32> {
+        self.child.pid()
+    }
+
+    /// Resolves when it can't be kept alive.
+    pub async fn failed(&self) -> anyhow::Error {
+        self.child.failed().await
+    }
+
+    /// Stops it and waits until it is gone.
+    pub async fn stop(self) {
+        self.child.stop().await;
+    }
+}
+
+async fn is_ready(program: &Path, port: u16) -> bool {
+    let (program, port) = (program.to_owned(), port.to_string());
+    let asked = tokio::task::spawn_blocking(move || {
+        std::process::Command::new(program)
+            .args(["-q", "-h", "127.0.0.1", "-t", "2", "-p", &port])
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .status()
+    });
+    matches!(asked.await, Ok(Ok(status)) if status.success())
+}
+
+/// Makes the cluster and the database, once. A marker says that it is complete: one that was interrupted is made anew.
+async fn initialise(
+    folder: &Folder,
+    programs: &Path,
+    data: &Path,
+    password: &str,
+) -> anyhow::Result<()> {
+    let marker = folder.path().join("postgres.initialised");
+    if marker.exists() {
+        return Ok(());
+    }
+    tracing::info!("making the database in {}", data.display());
+    for left in std::fs::read_dir(data)?.flatten() {
+        let path = left.path();
+        if path.is_dir() {
+            std::fs::remove_dir_all(&path)
+        } else {
+            std::fs::remove_file(&path)
+        }
+        .with_context(|| format!("can't remove {}", path.display()))?;
+    }
+    let password_file = folder.child_file("postgres.init", password)?;
+    let arguments = [
+        format!("--pgdata={}", data.display()),
+        format!("--username={NAME}"),
+        format!("--pwfile={}", password_file.display()),
+        "--auth=scram-sha-256".to_owned(),
+        "--encoding=UTF8".to_owned(),
+        "--locale=C".to_owned(),
+        "--no-instructions".to_owned(),
+        "--no-sync".to_owned(), // everything is synced by the checkpoint of the step below
+    ];
+    run(folder, programs.join("initdb"), &arguments, None).await?;
+    let _ = std::fs::remove_file(&password_file);
+    // Without a server, so that there is no moment in which it could be reached half made.
+    let single = [
+        "--single".to_owned(),
+        "-D".to_owned(),
+        data.display().to_string(),
+        "postgres".to_owned(),
+    ];
+    run(
+        folder,
+        programs.join("postgres"),
+        &single,
+        Some(format!("create database {NAME};\n")),
+    )
+    .await?;
+    run(
+        folder,
+        PathBuf::from("sync"),
+        &["-f".to_owned(), data.display().to_string()],
+        None,
+    )
+    .await?;
+    std::fs::write(&marker, "").with_context(|| format!("can't write {}", marker.display()))
+}
+
+/// Runs a program as the children's user; fails with what it printed.
+async fn run(
+    folder: &Folder,
+    program: PathBuf,
+    arguments: &[String],
+    input: Option<String>,
+) -> anyhow::Result<()> {
+    let mut command = as_user(folder.user(), Some("KILL"));
+    command
+        .arg(&program)
+        .args(arguments)
+        .current_dir("/")
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    command.stdin(if input.is_some() {
+        Stdio::piped()
+    } else {
+        Stdio::null()
+    });
+    let name = program.display().to_string();
+    let done = tokio::task::spawn_blocking(move || {
+        let mut child = command.spawn()?;
+        if let (Some(mut stdin), Some(input)) = (child.stdin.take(), input) {
+            std::io::Write::write_all(&mut stdin, input.as_bytes())?;
+        }
+        child.wait_with_output()
+    })
+    .await?
+    .with_context(|| format!("can't run {name}"))?;
+    if !done.status.success() {
+        bail!(
+            "{name} failed: {}{}",
+            String::from_utf8_lossy(&done.stdout),
+            String::from_utf8_lossy(&done.stderr)
+        );
+    }
+    Ok(())
+}

@@ -1,0 +1,93 @@
+//! Whom the children run as.
+
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::path::Path;
+
+use anyhow::{Context as _, bail};
+
+/// Another user, if we are root.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct User {
+    pub(crate) name: String,
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
+}
+
+impl User {
+    /// `postgres` if there is one, else `nobody`; `None` when we are not root and run them as ourselves.
+    pub(crate) fn for_children() -> anyhow::Result<Option<User>> {
+        // The owner of our own entry in /proc is who we are; there is no other way without unsafe code or a crate.
+        let own = std::fs::metadata("/proc/self")
+            .context("can't tell which user this is: /proc is not there")?
+            .uid();
+        if own != 0 {
+            return Ok(None);
+        }
+        let passwd = std::fs::read_to_string("/etc/passwd").context("can't read /etc/passwd")?;
+        ["postgres", "nobody"]
+            .into_iter()
+            .find_map(|name| find(&passwd, name))
+            .map(Some)
+            .context("started as root, and there is neither a user postgres nor nobody to run Postgres as; start it as another user")
+    }
+
+    /// Whether this user can get to a folder.
+    pub(crate) fn check_reach(&self, folder: &Path) -> anyhow::Result<()> {
+        for ancestor in folder
+            .ancestors()
+            .skip(1)
+            .filter(|ancestor| !ancestor.as_os_str().is_empty())
+        {
+            let metadata = std::fs::metadata(ancestor)
+                .with_context(|| format!("can't look at {}", ancestor.display()))?;
+            let mode = metadata.permissions().mode();
+            let open = mode & 0o001 != 0
+                || (metadata.uid() == self.uid && mode & 0o100 != 0)
+                || (metadata.gid() == self.gid && mode & 0o010 != 0);
+            if !open {
+                bail!(
+                    "started as root, Postgres runs as the user {}, who can't pass {} to reach {}: choose another folder with --data, such as --data /var/lib/tagtrail, or start as another user",
+                    self.name,
+                    ancestor.display(),
+                    folder.display()
+                );
+            }
+        }
+        Ok(())
+    }
+}
+
+fn find(passwd: &str, name: &str) -> Option<User> {
+    passwd.lines().find_map(|line| {
+        let fields: Vec<&str> = line.split(':').collect();
+        let [found, _, uid, gid, ..] = fields.as_slice() else {
+            return None;
+        };
+        (*found == name).then_some(())?;
+        Some(User {
+            name: name.to_owned(),
+            uid: uid.parse().ok()?,
+            gid: gid.parse().ok()?,
+        })
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_user_is_found_by_its_name() {
+        let passwd =
+            "root:x:0:0:root:/root:/bin/sh\npostgres:x:101:104:x:/var/lib/postgresql:/bin/bash\n";
+        assert_eq!(
+            find(passwd, "postgres"),
+            Some(User {
+                name: "postgres".to_owned(),
+                uid: 101,
+                gid: 104
+            })
+        );
+        assert_eq!(find(passwd, "post"), None);
+    }
+}

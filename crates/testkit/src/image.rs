@@ -1,0 +1,98 @@
+//! Small real images, made from scratch.
+
+use std::io::Write as _;
+use std::path::Path;
+
+use sha2::{Digest as _, Sha256};
+use tagtrail_proto::Digest;
+
+/// An image to be pushed. Equal contents are equal images.
+#[derive(Debug, Clone)]
+pub struct TestImage {
+    content: String,
+    platforms: Vec<&'static str>,
+}
+
+impl TestImage {
+    /// An image for one platform that holds this text.
+    #[must_use]
+    pub fn new(content: &str) -> TestImage {
+        TestImage {
+            content: content.to_owned(),
+            platforms: vec!["amd64"],
+        }
+    }
+
+    /// An index of images for several platforms.
+    #[must_use]
+    pub fn index(content: &str) -> TestImage {
+        TestImage {
+            platforms: vec!["amd64", "arm64"],
+            ..TestImage::new(content)
+        }
+    }
+
+    /// Writes it as an OCI layout; gives the digest of what a push under a tag will point to.
+    pub(crate) fn write(&self, folder: &Path) -> Digest {
+        std::fs::create_dir_all(folder.join("blobs/sha256")).unwrap();
+        let manifests: Vec<serde_json::Value> = self
+            .platforms
+            .iter()
+            .map(|platform| self.write_manifest(folder, platform))
+            .collect();
+        let top = if let [only] = manifests.as_slice() {
+            only.clone()
+        } else {
+            let index = serde_json::json!({ "schemaVersion": 2, "mediaType": INDEX, "manifests": manifests });
+            blob(folder, index.to_string().as_bytes(), INDEX)
+        };
+        std::fs::write(
+            folder.join("oci-layout"),
+            r#"{"imageLayoutVersion":"1.0.0"}"#,
+        )
+        .unwrap();
+        let layout = serde_json::json!({ "schemaVersion": 2, "manifests": [top] });
+        std::fs::write(folder.join("index.json"), layout.to_string()).unwrap();
+        top["digest"].as_str().unwrap().parse().unwrap()
+    }
+
+    fn write_manifest(&self, folder: &Path, platform: &str) -> serde_json::Value {
+        let mut archive = tar::Builder::new(Vec::new());
+        let mut header = tar::Header::new_ustar();
+        header.set_size(self.content.len() as u64);
+        header.set_mode(0o644);
+        archive
+            .append_data(&mut header, "content", self.content.as_bytes())
+            .unwrap();
+        let layer = archive.into_inner().unwrap();
+        let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+        packed.write_all(&layer).unwrap();
+        let config = serde_json::json!({
+            "architecture": platform,
+            "os": "linux",
+            "config": {},
+            "rootfs": { "type": "layers", "diff_ids": [Digest::sha256_of(&layer)] },
+        });
+        let manifest = serde_json::json!({
+            "schemaVersion": 2,
+            "mediaType": MANIFEST,
+            "config": blob(folder, config.to_string().as_bytes(), "application/vnd.oci.image.config.v1+json"),
+            "layers": [blob(folder, &packed.finish().unwrap(), "application/vnd.oci.image.layer.v1.tar+gzip")],
+        });
+        let mut descriptor = blob(folder, manifest.to_string().as_bytes(), MANIFEST);
+        descriptor["platform"] = serde_json::json!({ "architecture": platform, "os": "linux" });
+        descriptor
+    }
+}
+
+const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+const INDEX: &str = "application/vnd.oci.image.index.v1+json";
+
+fn blob(folder: &Path, content: &[u8], media_type: &str) -> serde_json::Value {
+    let hex: String = Sha256::digest(content)
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    std::fs::write(folder.join("blobs/sha256").join(&hex), content).unwrap();
+    serde_json::json!({ "mediaType": media_type, "digest": format!("sha256:{hex}"), "size": content.len() })
+}

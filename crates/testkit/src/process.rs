@@ -1,0 +1,122 @@
+//! Programs under test, as processes of their own.
+
+use std::io::Write as _;
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Duration;
+
+use crate::servers::Scratch;
+use crate::signal;
+
+/// The `tagtrail` program, from the same build as this test.
+///
+/// # Panics
+/// If it is not built.
+#[must_use]
+pub fn binary() -> PathBuf {
+    let test = std::env::current_exe().expect("this test has no path");
+    // target/<profile>/deps/<test>
+    let binary = test
+        .ancestors()
+        .nth(2)
+        .expect("this test is in no folder")
+        .join("tagtrail");
+    assert!(
+        binary.exists(),
+        "{} is missing: run `cargo build -p tagtrail` (make test does)",
+        binary.display()
+    );
+    binary
+}
+
+/// A process that ends with the test, and shows its log if the test fails.
+#[derive(Debug)]
+pub struct Process {
+    name: String,
+    child: Child,
+    scratch: Scratch,
+}
+
+impl Process {
+    /// Starts `tagtrail` with these arguments and environment variables.
+    #[must_use]
+    pub fn tagtrail(arguments: &[&str], environment: &[(&str, &str)]) -> Process {
+        let mut command = Command::new("setpriv");
+        command
+            .args(["--pdeathsig", "KILL", "--"])
+            .arg(binary())
+            .args(arguments)
+            .envs(environment.iter().copied());
+        Process::spawn(&arguments.join(" "), command)
+    }
+
+    /// Starts any program; its output goes to a file.
+    ///
+    /// # Panics
+    /// If it can't be started.
+    #[must_use]
+    pub fn spawn(name: &str, mut command: Command) -> Process {
+        let scratch = Scratch::new("process");
+        let log = std::fs::File::create(scratch.path().join("log")).unwrap();
+        command
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log);
+        let child = command
+            .spawn()
+            .unwrap_or_else(|error| panic!("can't start {name}: {error}"));
+        Process {
+            name: name.to_owned(),
+            child,
+            scratch,
+        }
+    }
+
+    /// What it wrote so far.
+    #[must_use]
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.scratch.path().join("log")).unwrap_or_default()
+    }
+
+    /// Its process identifier.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Sends it a signal: `TERM`, `KILL`, `STOP`, `CONT`.
+    pub fn signal(&self, name: &str) {
+        signal(self.child.id(), name);
+    }
+
+    /// Ends it without a warning, and waits until it is gone.
+    pub fn kill(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
+    /// Waits until it has ended.
+    ///
+    /// # Panics
+    /// If it has not in `patience`.
+    pub async fn ended(&mut self, patience: Duration) -> ExitStatus {
+        crate::eventually(&format!("the end of {}", self.name), patience, async || {
+            self.child.try_wait().unwrap()
+        })
+        .await
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.kill();
+        if std::thread::panicking() {
+            let _ = writeln!(
+                std::io::stderr(),
+                "--- log of {}\n{}",
+                self.name,
+                self.log()
+            );
+        }
+    }
+}

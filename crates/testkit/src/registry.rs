@@ -1,0 +1,132 @@
+//! Debian's `docker-registry`, and `skopeo` to push to it.
+
+use std::net::TcpListener;
+use std::process::Command;
+
+use tagtrail_proto::Digest;
+
+use crate::process::Process;
+use crate::servers::Scratch;
+use crate::{SOON, TestImage, eventually};
+
+const CURE: &str =
+    "install both with `apt-get install docker-registry skopeo`, or run `make setup`";
+
+/// A running registry that notifies a webhook.
+#[derive(Debug)]
+pub struct Registry {
+    host: String,
+    scratch: Scratch,
+    _process: Process,
+}
+
+impl Registry {
+    /// Starts a registry that sends its notifications to `url` with this `Authorization`.
+    pub async fn start(url: &str, authorization: &str) -> Registry {
+        let scratch = Scratch::new("registry");
+        let port = TcpListener::bind("127.0.0.1:0")
+            .unwrap()
+            .local_addr()
+            .unwrap()
+            .port();
+        let host = format!("127.0.0.1:{port}");
+        let storage = scratch.path().join("storage");
+        let config = serde_json::json!({
+            "version": "0.1",
+            "log": { "level": "warn" },
+            "storage": { "filesystem": { "rootdirectory": storage }, "delete": { "enabled": true } },
+            "http": { "addr": host, "secret": "test" },
+            "notifications": { "endpoints": [{
+                "name": "tagtrail",
+                "url": url,
+                "headers": { "Authorization": [authorization] },
+                "timeout": "1s",
+                "threshold": 5,
+                "backoff": "200ms",
+            }] },
+        });
+        // JSON is YAML.
+        let path = scratch.path().join("config.yml");
+        std::fs::write(&path, config.to_string()).unwrap();
+        assert!(
+            Command::new("docker-registry")
+                .arg("--version")
+                .output()
+                .is_ok(),
+            "docker-registry is missing: {CURE}"
+        );
+        let mut command = Command::new("setpriv");
+        command
+            .args(["--pdeathsig", "KILL", "--", "docker-registry", "serve"])
+            .arg(&path);
+        let process = Process::spawn("docker-registry", command);
+        eventually("the registry", SOON, async || {
+            std::net::TcpStream::connect(&host).ok()
+        })
+        .await;
+        Registry {
+            host,
+            scratch,
+            _process: process,
+        }
+    }
+
+    /// Its `host:port`: the registry's identity in its events.
+    #[must_use]
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
+    /// Pushes an image as `repository:tag`; gives the digest that the tag now has.
+    #[must_use]
+    pub fn push(&self, image: &TestImage, name: &str) -> Digest {
+        let folder = tempfile::tempdir_in(self.scratch.path()).unwrap();
+        let digest = image.write(folder.path());
+        let from = format!("oci:{}", folder.path().display());
+        self.skopeo(&[
+            "copy",
+            "-q",
+            "--all",
+            "--preserve-digests",
+            "--dest-tls-verify=false",
+            &from,
+            &self.reference(name),
+        ]);
+        digest
+    }
+
+    /// The digest that the registry itself says a tag has.
+    #[must_use]
+    pub fn inspect(&self, name: &str) -> Digest {
+        let manifest = self.skopeo(&[
+            "inspect",
+            "--raw",
+            "--tls-verify=false",
+            &self.reference(name),
+        ]);
+        Digest::sha256_of(&manifest)
+    }
+
+    /// Deletes the manifest that a tag points to, with all its tags.
+    pub fn delete(&self, name: &str) {
+        self.skopeo(&["delete", "--tls-verify=false", &self.reference(name)]);
+    }
+
+    fn reference(&self, name: &str) -> String {
+        format!("docker://{}/{name}", self.host)
+    }
+
+    fn skopeo(&self, arguments: &[&str]) -> Vec<u8> {
+        let done = Command::new("skopeo")
+            .arg("--insecure-policy")
+            .args(arguments)
+            .output()
+            .unwrap_or_else(|_| panic!("skopeo is missing: {CURE}"));
+        assert!(
+            done.status.success(),
+            "skopeo {arguments:?}: {}",
+            String::from_utf8_lossy(&done.stderr)
+        );
+        done.stdout
+    }
+}

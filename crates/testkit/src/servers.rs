@@ -1,0 +1,289 @@
+//! Postgres and nats-server, real ones.
+
+use std::path::Path;
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use sqlx::{ConnectOptions as _, Connection as _, PgConnection};
+use tagtrail_embedded::{Folder, Nats, Postgres, Settings, signal};
+use tokio::sync::{Mutex, OnceCell};
+
+/// A folder that is removed when this process is gone, however it went: a shell waits for the end of a pipe that only we hold.
+#[derive(Debug)]
+pub(crate) struct Scratch {
+    path: std::path::PathBuf,
+    _pipe: ChildStdin,
+    _janitor: Child,
+}
+
+impl Scratch {
+    pub(crate) fn new(what: &str) -> Scratch {
+        let path = tempfile::Builder::new()
+            .prefix(&format!("tagtrail-test-{what}-"))
+            .tempdir()
+            .expect("can't make a folder for a test")
+            .keep();
+        // Tries for a while: servers in it take a moment to notice that we are gone.
+        let script =
+            r#"read _; for _ in 1 2 3 4 5 6 7 8 9 10; do sleep 0.5; rm -rf "$1" && exit; done"#;
+        let mut janitor = Command::new("sh")
+            .args(["-c", script, "sh"])
+            .arg(&path)
+            .stdin(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("can't run sh");
+        let pipe = janitor.stdin.take().unwrap();
+        Scratch {
+            path,
+            _pipe: pipe,
+            _janitor: janitor,
+        }
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+/// Fast and forgetful: no test here cuts the power.
+fn settings(scratch: &Scratch) -> Settings {
+    Settings {
+        durable: false,
+        shared_buffers: "32MB".to_owned(),
+        ..Settings::new(scratch.path())
+    }
+}
+
+/// A Postgres server of the test's own, which it may stop and start.
+#[derive(Debug)]
+pub struct TestPostgres {
+    folder: Folder,
+    settings: Settings,
+    server: Mutex<Option<Postgres>>,
+    url: String,
+    _scratch: Scratch,
+}
+
+/// A database with the schema.
+#[derive(Debug, Clone)]
+pub struct TestDb {
+    url: String,
+}
+
+impl TestDb {
+    /// Its URL, with the password.
+    #[must_use]
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// A new connection to it.
+    pub async fn connect(&self) -> PgConnection {
+        PgConnection::connect(&self.url)
+            .await
+            .expect("can't connect to the test's database")
+    }
+}
+
+/// An empty database with the schema, on one server that all tests of this process share.
+pub async fn postgres() -> TestDb {
+    static SERVER: OnceCell<TestPostgres> = OnceCell::const_new();
+    static COPYING: Mutex<()> = Mutex::const_new(());
+    static COPIES: AtomicU32 = AtomicU32::new(0);
+    let server = SERVER.get_or_init(TestPostgres::start).await;
+    // A template can't be copied twice at once.
+    let _copying = COPYING.lock().await;
+    let name = format!("test_{}", COPIES.fetch_add(1, Ordering::Relaxed));
+    let mut admin = PgConnection::connect(&server.url_of("postgres"))
+        .await
+        .expect("can't connect to the test's server");
+    let sql = format!("create database {name} template tagtrail");
+    sqlx::raw_sql(sqlx::AssertSqlSafe(sql))
+        .execute(&mut admin)
+        .await
+        .expect("can't make a database");
+    TestDb {
+        url: server.url_of(&name),
+    }
+}
+
+impl TestPostgres {
+    /// Starts a server with the schema in its database.
+    pub async fn start() -> TestPostgres {
+        let scratch = Scratch::new("postgres");
+        let settings = settings(&scratch);
+        let folder = Folder::open(&settings.data).unwrap_or_else(|error| panic!("{error:#}"));
+        let server = Postgres::start(&folder, &settings)
+            .await
+            .unwrap_or_else(|error| panic!("{error:#}"));
+        let url = server.url().to_owned();
+        let mut connection = PgConnection::connect(&url).await.unwrap();
+        tagtrail_migrations::MIGRATOR
+            .run(&mut connection)
+            .await
+            .expect("can't migrate");
+        connection.close().await.unwrap();
+        TestPostgres {
+            folder,
+            settings,
+            server: Mutex::new(Some(server)),
+            url,
+            _scratch: scratch,
+        }
+    }
+
+    /// Its database.
+    #[must_use]
+    pub fn db(&self) -> TestDb {
+        TestDb {
+            url: self.url.clone(),
+        }
+    }
+
+    fn url_of(&self, database: &str) -> String {
+        let (server, _) = self.url.rsplit_once('/').unwrap();
+        format!("{server}/{database}")
+    }
+
+    /// Ends it as a crash would, without a checkpoint; it comes back by itself after a moment.
+    pub async fn crash(&self) {
+        let pid = self
+            .server
+            .lock()
+            .await
+            .as_ref()
+            .and_then(Postgres::pid)
+            .expect("Postgres is not running");
+        signal(pid, "QUIT");
+    }
+
+    /// Stops it.
+    pub async fn stop(&self) {
+        if let Some(server) = self.server.lock().await.take() {
+            server.stop().await;
+        }
+    }
+
+    /// Starts it again, on the same port.
+    pub async fn resume(&self) {
+        *self.server.lock().await = Some(
+            Postgres::start(&self.folder, &self.settings)
+                .await
+                .unwrap_or_else(|error| panic!("{error:#}")),
+        );
+        let mut connection = sqlx::postgres::PgConnectOptions::from_url(&self.url.parse().unwrap())
+            .unwrap()
+            .connect()
+            .await
+            .expect("Postgres came back elsewhere");
+        connection.ping().await.unwrap();
+    }
+}
+
+/// A nats-server of the test's own: streams have fixed names, so tests can't share one.
+#[derive(Debug)]
+pub struct TestNats {
+    folder: Folder,
+    settings: Settings,
+    server: Mutex<Option<Nats>>,
+    url: String,
+    _scratch: Scratch,
+}
+
+impl TestNats {
+    /// Starts a server.
+    pub async fn start() -> TestNats {
+        let scratch = Scratch::new("nats");
+        let settings = settings(&scratch);
+        let folder = Folder::open(&settings.data).unwrap_or_else(|error| panic!("{error:#}"));
+        let server = Nats::start(&folder, &settings)
+            .await
+            .unwrap_or_else(|error| panic!("{error:#}"));
+        let url = server.url().to_owned();
+        TestNats {
+            folder,
+            settings,
+            server: Mutex::new(Some(server)),
+            url,
+            _scratch: scratch,
+        }
+    }
+
+    /// A server that is not running yet, but whose URL is known.
+    pub async fn stopped() -> TestNats {
+        let server = TestNats::start().await;
+        server.stop().await;
+        server
+    }
+
+    /// Its URL, with the password.
+    #[must_use]
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// `JetStream`, to look at what the services made of it.
+    pub async fn jetstream(&self) -> async_nats::jetstream::Context {
+        async_nats::jetstream::new(
+            async_nats::connect(&self.url)
+                .await
+                .expect("can't connect to the test's nats-server"),
+        )
+    }
+
+    /// The bodies and subjects that a stream holds now, in order; none if the stream is not there yet.
+    pub async fn messages(&self, stream: &str) -> Vec<(String, Vec<u8>)> {
+        let Ok(mut stream) = self.jetstream().await.get_stream(stream).await else {
+            return Vec::new();
+        };
+        let state = stream.info().await.unwrap().state.clone();
+        let mut messages = Vec::new();
+        for sequence in state.first_sequence..=state.last_sequence {
+            if let Ok(message) = stream.get_raw_message(sequence).await {
+                messages.push((message.subject.to_string(), message.payload.to_vec()));
+            }
+        }
+        messages
+    }
+
+    /// `kill -9`; it comes back by itself after a moment, on the same port and with the same store.
+    pub async fn crash(&self) {
+        signal(self.pid().await, "KILL");
+    }
+
+    /// Stops time for it: connections stay, nothing is answered.
+    pub async fn pause(&self) {
+        signal(self.pid().await, "STOP");
+    }
+
+    /// Lets its time go on.
+    pub async fn unpause(&self) {
+        signal(self.pid().await, "CONT");
+    }
+
+    /// Stops it.
+    pub async fn stop(&self) {
+        if let Some(server) = self.server.lock().await.take() {
+            server.stop().await;
+        }
+    }
+
+    /// Starts it again, on the same port and with the same store.
+    pub async fn resume(&self) {
+        let server = Nats::start(&self.folder, &self.settings)
+            .await
+            .unwrap_or_else(|error| panic!("{error:#}"));
+        assert_eq!(server.url(), self.url, "nats-server came back elsewhere");
+        *self.server.lock().await = Some(server);
+    }
+
+    async fn pid(&self) -> u32 {
+        self.server
+            .lock()
+            .await
+            .as_ref()
+            .and_then(Nats::pid)
+            .expect("nats-server is not running")
+    }
+}

@@ -1,0 +1,129 @@
+//! A webhook target that records what it is sent.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse as _, Response};
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+
+/// One request as it came.
+#[derive(Debug, Clone)]
+pub struct Delivery {
+    /// Its headers.
+    pub headers: HeaderMap,
+    /// Its body.
+    pub body: Bytes,
+}
+
+impl Delivery {
+    /// A header's text; empty if it is not there.
+    #[must_use]
+    pub fn header(&self, name: &str) -> &str {
+        self.headers
+            .get(name)
+            .and_then(|value| value.to_str().ok())
+            .unwrap_or_default()
+    }
+
+    /// The body as JSON.
+    #[must_use]
+    pub fn json(&self) -> serde_json::Value {
+        serde_json::from_slice(&self.body).expect("a delivery is not JSON")
+    }
+}
+
+/// What the target answers.
+#[derive(Debug, Clone)]
+pub enum Answer {
+    /// A status with nothing more.
+    Status(u16),
+    /// A status with a header.
+    With(u16, &'static str, String),
+    /// This status after a while.
+    Late(Duration, u16),
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    deliveries: Vec<Delivery>,
+    answers: VecDeque<Answer>,
+}
+
+/// A running target. It answers 200 unless told otherwise.
+#[derive(Debug)]
+pub struct Sink {
+    url: String,
+    shared: Arc<Mutex<Shared>>,
+    _server: JoinSet<()>,
+}
+
+impl Sink {
+    /// Starts a target.
+    pub async fn start() -> Sink {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/hook", listener.local_addr().unwrap());
+        let shared = Arc::new(Mutex::new(Shared::default()));
+        let router = Router::new()
+            .fallback(record)
+            .with_state(Arc::clone(&shared));
+        let mut server = JoinSet::new();
+        server.spawn(async move { axum::serve(listener, router).await.unwrap() });
+        Sink {
+            url,
+            shared,
+            _server: server,
+        }
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// What the next requests are answered, in this order.
+    pub fn answer(&self, answers: impl IntoIterator<Item = Answer>) {
+        self.shared.lock().unwrap().answers.extend(answers);
+    }
+
+    /// Everything that came so far.
+    #[must_use]
+    pub fn deliveries(&self) -> Vec<Delivery> {
+        self.shared.lock().unwrap().deliveries.clone()
+    }
+
+    /// Waits until at least `count` requests have come.
+    pub async fn wait(&self, count: usize) -> Vec<Delivery> {
+        crate::eventually(&format!("{count} deliveries"), crate::SOON, async || {
+            Some(self.deliveries()).filter(|deliveries| deliveries.len() >= count)
+        })
+        .await
+    }
+}
+
+async fn record(
+    State(shared): State<Arc<Mutex<Shared>>>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
+    let answer = {
+        let mut shared = shared.lock().unwrap();
+        shared.deliveries.push(Delivery { headers, body });
+        shared.answers.pop_front().unwrap_or(Answer::Status(200))
+    };
+    let status = |code| StatusCode::from_u16(code).unwrap();
+    match answer {
+        Answer::Status(code) => status(code).into_response(),
+        Answer::With(code, name, value) => (status(code), [(name, value)]).into_response(),
+        Answer::Late(pause, code) => {
+            tokio::time::sleep(pause).await;
+            status(code).into_response()
+        }
+    }
+}
