@@ -221,10 +221,15 @@ async fn first_connection(
     shutdown: &CancellationToken,
 ) -> Result<async_nats::Client, BusError> {
     use async_nats::ConnectErrorKind as Kind;
-    let servers: Vec<&str> = url.split(',').map(str::trim).collect();
+    let servers: Vec<async_nats::ServerAddr> = url
+        .split(',')
+        .map(|server| server.trim().parse())
+        .collect::<Result<_, _>>()
+        .map_err(|_| BusError::Unsuitable("NATS_URL (--nats-url) is not a URL of NATS, such as nats://user:password@host:4222".to_owned()))?;
+    let options = with_credentials(options, &servers);
     let mut attempt = 0;
     loop {
-        match options.clone().connect(servers.as_slice()).await {
+        match options.clone().connect(servers.clone()).await {
             Ok(client) => return Ok(client),
             Err(err) => match err.kind() {
                 Kind::ServerParse
@@ -238,6 +243,24 @@ async fn first_connection(
                 }
             },
         }
+    }
+}
+
+/// The client does not use the credentials in a URL by itself. Of several servers, the first one's count for all.
+fn with_credentials(
+    options: async_nats::ConnectOptions,
+    servers: &[async_nats::ServerAddr],
+) -> async_nats::ConnectOptions {
+    let decoded = |text: &str| {
+        percent_encoding::percent_decode_str(text)
+            .decode_utf8_lossy()
+            .into_owned()
+    };
+    let first = servers.iter().find(|server| server.has_user_pass());
+    match first.and_then(|server| Some((server.username()?, server.password()))) {
+        Some((user, Some(password))) => options.user_and_password(decoded(user), decoded(password)),
+        Some((token, None)) => options.token(decoded(token)),
+        None => options,
     }
 }
 

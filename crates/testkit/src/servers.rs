@@ -223,10 +223,21 @@ impl TestNats {
         &self.url
     }
 
+    /// A connection of its own; `None` while the server does not answer.
+    pub async fn client(&self) -> Option<async_nats::Client> {
+        // The client does not take the credentials from the URL by itself.
+        let address: async_nats::ServerAddr = self.url.parse().ok()?;
+        let options = async_nats::ConnectOptions::with_user_and_password(
+            address.username()?.to_owned(),
+            address.password()?.to_owned(),
+        );
+        options.connect(address).await.ok()
+    }
+
     /// `JetStream`, to look at what the services made of it.
     pub async fn jetstream(&self) -> async_nats::jetstream::Context {
         async_nats::jetstream::new(
-            async_nats::connect(&self.url)
+            self.client()
                 .await
                 .expect("can't connect to the test's nats-server"),
         )

@@ -1,0 +1,199 @@
+//! The webhook: from a request to an answer, in the order in which things are checked.
+
+use std::collections::HashMap;
+use std::sync::{Arc, OnceLock};
+
+use axum::body::Body;
+use axum::extract::rejection::PathRejection;
+use axum::extract::{Path, Request, State};
+use axum::http::header::CONTENT_TYPE;
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::post;
+use axum::{Json, Router};
+use serde::{Deserialize, Serialize};
+use tagtrail_bus::Bus;
+use tagtrail_proto::{PARTITIONS, Quarantined, clean_text};
+use time::OffsetDateTime;
+use tokio::sync::OwnedSemaphorePermit;
+use tower_http::catch_panic::CatchPanicLayer;
+
+use crate::body::{self, Room};
+use crate::config::Source;
+use crate::error::Error;
+use crate::publish::{Outgoing, publish};
+use crate::source::{Context, Decoded};
+
+/// What all requests share.
+#[derive(Debug)]
+pub(crate) struct Gateway {
+    /// The sources, by name.
+    pub(crate) sources: HashMap<String, Source>,
+    /// Set once NATS was reached; until then nothing can be stored, and senders are told to come again.
+    pub(crate) bus: OnceLock<Bus>,
+    /// Memory for bodies.
+    pub(crate) room: Room,
+}
+
+/// The routes.
+pub(crate) fn router(gateway: Arc<Gateway>) -> Router {
+    Router::new()
+        .route("/hooks/{source}", post(hook))
+        .route("/hooks/{source}/{secret}", post(hook))
+        .method_not_allowed_fallback(async || Error::NotPost)
+        .fallback(async || Error::NoSuchPath)
+        .with_state(gateway)
+        .layer(CatchPanicLayer::new())
+}
+
+/// Where a request goes. The secret appears in nothing that is printed, and neither does the path.
+#[derive(Deserialize)]
+struct Route {
+    source: String,
+    secret: Option<String>,
+}
+
+/// Most reasons that an answer, or a quarantined body, lists.
+const REASONS: usize = 10;
+
+/// What became of the events of a body.
+#[derive(Debug, Default, PartialEq, Eq, Serialize)]
+struct Receipt {
+    /// Facts that are stored.
+    accepted: usize,
+    /// Pushes whose digest will be asked for.
+    unresolved: usize,
+    /// Of no interest, or not for this source to say.
+    ignored: usize,
+    /// Not understood; the body is in QUARANTINE.
+    quarantined: usize,
+    /// What was wrong, for whoever wrote the sender.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    reasons: Vec<String>,
+}
+
+async fn hook(
+    State(gateway): State<Arc<Gateway>>,
+    route: Result<Path<Route>, PathRejection>,
+    request: Request,
+) -> Result<Response, Error> {
+    let (head, body) = request.into_parts();
+    // A path that can't be read is no source's.
+    let route = route.ok().map(|Path(route)| route);
+    let source = route
+        .as_ref()
+        .and_then(|route| gateway.sources.get(&route.source));
+    let Some(source) = source else {
+        body::throw_away(&head.headers, body).await;
+        return Err(Error::UnknownSource);
+    };
+    let secret = route.as_ref().and_then(|route| route.secret.as_deref());
+    let outcome = match admit(&gateway, source, secret, &head.headers, &body) {
+        Ok(_place) => take(&gateway, source, &head.headers, body).await,
+        Err(refusal) => {
+            body::throw_away(&head.headers, body).await;
+            Err(refusal)
+        }
+    };
+    match &outcome {
+        Ok(receipt) => tracing::debug!(source = %source.name, ?receipt, "took a body"),
+        Err(Error::NotStored(cause)) => {
+            tracing::warn!(source = %source.name, "a body was not stored, its sender keeps it: {cause}");
+        }
+        Err(refusal) => tracing::warn!(source = %source.name, "refused a request: {refusal}"),
+    }
+    outcome.map(|receipt| (StatusCode::ACCEPTED, Json(receipt)).into_response())
+}
+
+/// Decides on the head of a request alone whether its body is read, and keeps a place for it.
+fn admit(
+    gateway: &Gateway,
+    source: &Source,
+    secret: Option<&str>,
+    headers: &HeaderMap,
+    body: &Body,
+) -> Result<OwnedSemaphorePermit, Error> {
+    if !source.credentials.admit(headers, secret) {
+        return Err(Error::Unauthenticated);
+    }
+    if body::is_encoded(headers) {
+        return Err(Error::Encoded);
+    }
+    gateway.room.reserve(body)
+}
+
+/// Reads, understands and stores a body. An authentic sender is told 2xx whatever it says, once its words are stored: on 4xx
+/// Distribution sends the same event for ever, and nothing after it.
+async fn take(
+    gateway: &Gateway,
+    source: &Source,
+    headers: &HeaderMap,
+    body: Body,
+) -> Result<Receipt, Error> {
+    let received_at = OffsetDateTime::now_utc();
+    let body = body::read(body).await?;
+    let ctx = Context {
+        source: &source.name,
+        registry: source.registry.as_ref(),
+        received_at,
+    };
+    let events = (source.kind.decode)(headers, &body, &ctx)
+        .unwrap_or_else(|malformed| vec![Decoded::Malformed(malformed)]);
+
+    let bus = gateway.bus.get();
+    let partitions = bus.map_or(PARTITIONS, Bus::partitions);
+    let mut receipt = Receipt::default();
+    let (mut messages, mut malformed) = (Vec::new(), Vec::new());
+    for event in events {
+        match event {
+            Decoded::Push(push) | Decoded::Unresolved(push)
+                if !source.speaks_for(&push.repository) =>
+            {
+                receipt.ignored += 1;
+                receipt.reasons.push(format!(
+                    "{} is not one of the `repositories` of this source",
+                    push.repository
+                ));
+            }
+            Decoded::Push(push) => {
+                receipt.accepted += 1;
+                messages.push(Outgoing::push(*push, partitions)?);
+            }
+            Decoded::Unresolved(push) => {
+                receipt.unresolved += 1;
+                messages.push(Outgoing::push(*push, partitions)?);
+            }
+            Decoded::Ignored => receipt.ignored += 1,
+            Decoded::Malformed(reason) => {
+                receipt.quarantined += 1;
+                malformed.push(reason.to_string());
+            }
+        }
+    }
+    malformed.truncate(REASONS);
+    if !malformed.is_empty() {
+        let content_type = headers
+            .get(CONTENT_TYPE)
+            .map(|value| clean_text(&String::from_utf8_lossy(value.as_bytes()), 255));
+        let (name, kind) = (source.name.as_ref(), source.kind.name);
+        let kept = Quarantined::new(
+            name,
+            kind,
+            malformed.join("; "),
+            received_at,
+            content_type,
+            &body,
+        );
+        messages.push(Outgoing::quarantined(&source.name, &kept)?);
+    }
+    publish(bus, &messages).await?;
+    if let Some(first) = receipt.reasons.first() {
+        tracing::warn!(source = %source.name, events = receipt.reasons.len(), "refused what this source may not say: {first}");
+    }
+    if let Some(first) = malformed.first() {
+        tracing::warn!(source = %source.name, events = receipt.quarantined, "put a body into quarantine: {first}");
+    }
+    receipt.reasons.extend(malformed);
+    receipt.reasons.truncate(REASONS);
+    Ok(receipt)
+}

@@ -1,0 +1,90 @@
+//! The gateway hears: it takes the webhooks of registries and puts what they say on the bus.
+//!
+//! In scope: who may post, what each kind of source says ([`source`](self), one file a kind), and answering 2xx only for what is
+//! stored. It has no database, and remembers nothing: a sender that is told 503 keeps its event and sends it again.
+//!
+//! Out of scope: what a push changes (the indexer), digests that an event did not name (the resolver).
+//!
+//! | answer | when |
+//! |---|---|
+//! | 202 | everything in the body is stored, or is of no interest; `{"accepted","unresolved","ignored","quarantined"}` count the events, `reasons` says what was wrong with some |
+//! | 401 | no live secret of the source was shown; nothing was read |
+//! | 404, 405 | no such source, not a POST |
+//! | 408, 413, 415 | the body took over 10 s, has over 8 MiB, or is compressed |
+//! | 503 | not everything is known to be stored: NATS is down, slow or full, or there are too many bodies at once; `Retry-After: 1` |
+//!
+//! A body that is authentic but not understood is answered 202 too, and kept in QUARANTINE: on anything else Distribution sends
+//! the same event for ever, and blocks those after it. The same holds for repositories outside the `repositories` of a source:
+//! a registry notifies of all of its repositories alike, so refusing some by status would stop the rest.
+
+mod auth;
+mod body;
+mod config;
+mod error;
+mod hook;
+mod publish;
+mod source;
+
+use std::sync::{Arc, OnceLock};
+
+use anyhow::Context as _;
+use tagtrail_bus::{Bus, BusError};
+use tagtrail_daemon::http::{self, Limits};
+use tagtrail_daemon::{Context, Tasks};
+use tokio::net::TcpListener;
+
+pub use config::Config;
+
+/// Listens, and runs until a stop is asked for.
+///
+/// # Errors
+/// What waiting can't heal: a wrong `tagtrail.toml`, an address in use, refused credentials, streams that do not fit.
+pub async fn run(config: Config, ctx: Context) -> anyhow::Result<()> {
+    let listener = TcpListener::bind(config.listen).await.with_context(|| {
+        format!(
+            "can't listen on {}; --listen sets another address",
+            config.listen
+        )
+    })?;
+    serve(listener, config, ctx).await
+}
+
+/// The same with a listener of the caller's, who so knows the address.
+///
+/// # Errors
+/// As [`run`].
+pub async fn serve(listener: TcpListener, config: Config, ctx: Context) -> anyhow::Result<()> {
+    ctx.health.register("http");
+    ctx.health.register("nats");
+    let sources = config.sources()?;
+    tracing::info!(address = %listener.local_addr()?, sources = sources.len(), "listening for webhooks");
+    let gateway = Arc::new(hook::Gateway {
+        sources,
+        bus: OnceLock::new(),
+        room: body::Room::default(),
+    });
+    // Heard from the first moment on: until NATS is reached, senders are told to come again.
+    let router = hook::router(Arc::clone(&gateway));
+    ctx.health.set("http", Ok(()));
+    let mut tasks = Tasks::new();
+    tasks.spawn(
+        "http",
+        http::serve(listener, router, ctx.shutdown.clone(), Limits::default()),
+    );
+    tasks.spawn("bus", keep_bus(gateway, config.bus, ctx.clone()));
+    tasks.join(&ctx.shutdown).await
+}
+
+/// Connects to NATS, then reports the connection.
+async fn keep_bus(
+    gateway: Arc<hook::Gateway>,
+    args: tagtrail_bus::BusArgs,
+    ctx: Context,
+) -> anyhow::Result<()> {
+    let bus = match Bus::connect(&args, "gateway", &ctx.shutdown).await {
+        Err(BusError::Stopped) => return Ok(()),
+        connected => connected?,
+    };
+    let bus = gateway.bus.get_or_init(|| bus).clone();
+    Ok(bus.report_health(ctx.health, ctx.shutdown).await?)
+}

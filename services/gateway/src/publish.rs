@@ -1,0 +1,124 @@
+//! From what a body meant to messages that are known to be stored.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use sha2::{Digest as _, Sha256};
+use tagtrail_bus::Bus;
+use tagtrail_bus::publish::{Message, PublishError};
+use tagtrail_proto::{Action, Name, Push, Quarantined, Subject, TimeSource, partition_of};
+
+use crate::error::NotStored;
+use crate::source::BODY_ID;
+
+/// Time for all messages of a body to be acknowledged: Distribution gives up on an answer after 1 s.
+const PATIENCE: Duration = Duration::from_millis(800);
+
+/// A message to be published.
+#[derive(Debug)]
+pub(crate) struct Outgoing {
+    subject: Subject,
+    id: Option<String>,
+    payload: Bytes,
+}
+
+impl Outgoing {
+    /// A fact, for PUSHES; or a push without a digest, for UNRESOLVED.
+    pub(crate) fn push(push: Push, partitions: u16) -> Result<Outgoing, NotStored> {
+        let (registry, repository) = (push.registry.clone(), push.repository.clone());
+        let (subject, id) = match push.tag.clone() {
+            // It never counts as a repetition: registries that send no digests send the same body for each platform of an
+            // image, and only the last one means that the tag is complete.
+            Some(tag) if push.action == Action::Push && push.digest.is_none() => (
+                Subject::Unresolved {
+                    registry,
+                    repository,
+                    tag,
+                },
+                None,
+            ),
+            tag => {
+                let partition = partition_of(&registry, &repository, partitions);
+                let id = (!is_nameless(&push)).then(|| push.message_id());
+                (
+                    Subject::Push {
+                        partition,
+                        registry,
+                        repository,
+                        tag,
+                    },
+                    id,
+                )
+            }
+        };
+        Ok(Outgoing {
+            subject,
+            id,
+            payload: serde_json::to_vec(&push.event())?.into(),
+        })
+    }
+
+    /// A body that was not understood, for QUARANTINE; sent again, it is kept once.
+    pub(crate) fn quarantined(source: &Name, body: &Quarantined) -> Result<Outgoing, NotStored> {
+        // A hash of the hash of the body, and no name holds a zero.
+        let id = Sha256::new()
+            .chain_update(source.as_ref())
+            .chain_update([0])
+            .chain_update(body.sha256.as_bytes())
+            .finalize();
+        Ok(Outgoing {
+            subject: Subject::Quarantine {
+                source: source.clone(),
+            },
+            id: Some(id.iter().map(|byte| format!("{byte:02x}")).collect()),
+            payload: serde_json::to_vec(body)?.into(),
+        })
+    }
+}
+
+/// Whether neither an identifier nor a time of the sender's tells this push from another with the same content. A tag that
+/// goes from A to B and back to A then looks like a retry; but to take it for one would lose a fact, while to take a retry for
+/// a fact only says twice that the tag has this digest.
+fn is_nameless(push: &Push) -> bool {
+    push.event_id.starts_with(BODY_ID) && push.occurred_at_source == TimeSource::Received
+}
+
+/// Publishes all messages, in order, and waits until all are stored.
+///
+/// # Errors
+/// If that is not known of one of them. The others may be stored; sent again, they are recognised.
+pub(crate) async fn publish(bus: Option<&Bus>, messages: &[Outgoing]) -> Result<(), NotStored> {
+    if messages.is_empty() {
+        return Ok(());
+    }
+    let bus = bus.ok_or(NotStored::NotYetConnected)?;
+    // While it is down the client would keep the messages and send them after the sender was told that they are not stored.
+    if !bus.link().borrow().up {
+        return Err(NotStored::Disconnected);
+    }
+    let all = async {
+        let mut sent = Vec::with_capacity(messages.len());
+        for Outgoing {
+            subject,
+            id,
+            payload,
+        } in messages
+        {
+            let message = Message {
+                subject,
+                id: id.as_deref(),
+                payload: payload.clone(),
+                fence: None,
+            };
+            sent.push(bus.send(message).await?);
+        }
+        for message in sent {
+            message.acknowledged().await?;
+        }
+        Ok::<(), PublishError>(())
+    };
+    tokio::time::timeout(PATIENCE, all)
+        .await
+        .map_err(|_| NotStored::TooLate(PATIENCE))??;
+    Ok(())
+}

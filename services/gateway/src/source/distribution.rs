@@ -1,0 +1,175 @@
+//! CNCF Distribution (docker-registry 2.x and 3.x), and GitLab's registry, which is a fork of it.
+//!
+//! By `notifications/{event,bridge}.go` and `docs/content/about/notifications.md` of distribution/distribution. An envelope
+//! holds events about manifests *and* blobs, pushes *and* pulls, of which only a few say that a tag moved:
+//!
+//! - 2.0 has no field for the tag, only the manifest's address; 2.1 to 2.3 have neither, so their pushes can't be used;
+//! - 2.x leaves out what it does not know, 3.x writes `""` and `0`;
+//! - a delete by digest is one event for the digest and, in 3.x, one for each tag that had it, in any order;
+//! - the delete of a blob looks like that of a manifest; it does no harm, since no tag ever had a blob's digest.
+
+use axum::http::HeaderMap;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use tagtrail_proto::{Action, Registry, Tag};
+
+use super::{Context, Decoded, Kind, Malformed, Parts, Report, lenient, present};
+
+pub(super) const DISTRIBUTION: Kind = Kind {
+    name: "distribution",
+    aliases: &["gitlab"],
+    needs_registry: false,
+    decode,
+};
+
+#[derive(Deserialize)]
+struct Envelope<'a> {
+    #[serde(borrow)]
+    events: Option<Parts<'a>>,
+}
+
+#[derive(Deserialize)]
+struct Event {
+    action: String,
+    #[serde(default, deserialize_with = "lenient")]
+    id: Option<String>,
+    #[serde(default, deserialize_with = "lenient")]
+    timestamp: Option<String>,
+    target: Option<Target>,
+    #[serde(default, deserialize_with = "lenient")]
+    request: Option<Request>,
+    #[serde(default, deserialize_with = "lenient")]
+    actor: Option<Actor>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Target {
+    #[serde(default, deserialize_with = "lenient")]
+    media_type: Option<String>,
+    #[serde(default, deserialize_with = "lenient")]
+    size: Option<u64>,
+    #[serde(default, deserialize_with = "lenient")]
+    length: Option<u64>,
+    digest: Option<String>,
+    repository: Option<String>,
+    tag: Option<String>,
+    #[serde(default, deserialize_with = "lenient")]
+    url: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Request {
+    host: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Actor {
+    name: Option<String>,
+}
+
+fn decode(_: &HeaderMap, body: &[u8], ctx: &Context<'_>) -> Result<Vec<Decoded>, Malformed> {
+    let envelope: Envelope<'_> = serde_json::from_slice(body)?;
+    match envelope.events {
+        Some(events) => Ok(events.decode(body, |event, body_id| decode_event(event, ctx, body_id))),
+        // Go leaves an empty list out.
+        None if body
+            .iter()
+            .filter(|byte| !byte.is_ascii_whitespace())
+            .eq(b"{}") =>
+        {
+            Ok(Vec::new())
+        }
+        None => Err(Malformed::new(
+            "there is no `events` in it: is the source of the right kind?",
+        )),
+    }
+}
+
+fn decode_event(
+    event: &RawValue,
+    ctx: &Context<'_>,
+    body_id: &dyn Fn() -> String,
+) -> Result<Decoded, Malformed> {
+    let event: Event = serde_json::from_str(event.get())?;
+    let action = match event.action.as_str() {
+        "push" => Action::Push,
+        "delete" => Action::Delete,
+        // Pulls, mounts, and what later versions and forks may add.
+        _ => return Ok(Decoded::Ignored),
+    };
+    let mut target = event.target.unwrap_or_default();
+    let url = Url::of(target.url.as_deref().unwrap_or_default());
+    if action == Action::Push {
+        if url.what == "blobs" || target.media_type.as_deref() == Some("application/octet-stream") {
+            return Ok(Decoded::Ignored);
+        }
+        if present(target.tag.clone()).is_none() && url.what == "manifests" {
+            // Of 2.0. Everything later has the digest there, which is no tag.
+            target.tag = url.reference.parse::<Tag>().ok().map(|tag| tag.to_string());
+        }
+    }
+    let registry = match ctx.registry {
+        Some(registry) => registry.clone(),
+        None => registry_of(
+            event.request.and_then(|request| present(request.host)),
+            &url,
+        )?,
+    };
+    let report = Report {
+        action,
+        registry,
+        repository: target.repository,
+        tag: target.tag,
+        digest: target.digest,
+        media_type: target.media_type,
+        size: target.size.or(target.length),
+        actor: event.actor.and_then(|actor| actor.name),
+        time: event.timestamp,
+        id: event.id,
+    };
+    report.decode(ctx, body_id)
+}
+
+/// The registry as its clients call it: the `Host` that they asked for. Deletes carry no address, so there 443 is taken for
+/// what it nearly always is; otherwise a push and its delete would be of two registries.
+fn registry_of(host: Option<String>, url: &Url<'_>) -> Result<Registry, Malformed> {
+    let host = host.as_deref().unwrap_or(url.host);
+    let host = if url.scheme.eq_ignore_ascii_case("http") {
+        host
+    } else {
+        host.strip_suffix(":443").unwrap_or(host)
+    };
+    host.parse().map_err(|err| {
+        Malformed::new(format_args!(
+            "{err}; set `registry` of the source to say which one it is"
+        ))
+    })
+}
+
+/// `scheme://host/v2/repository/(manifests|blobs)/reference`; what is missing is empty.
+#[derive(Default)]
+struct Url<'a> {
+    scheme: &'a str,
+    host: &'a str,
+    what: &'a str,
+    reference: &'a str,
+}
+
+impl Url<'_> {
+    fn of(text: &str) -> Url<'_> {
+        let Some((scheme, rest)) = text.split_once("://") else {
+            return Url::default();
+        };
+        let path = rest.split(['?', '#']).next().unwrap_or_default();
+        let mut segments = path.rsplitn(3, '/');
+        let reference = segments.next().unwrap_or_default();
+        let what = segments.next().unwrap_or_default();
+        Url {
+            scheme,
+            host: rest.split('/').next().unwrap_or_default(),
+            what,
+            reference,
+        }
+    }
+}

@@ -1,0 +1,95 @@
+//! Anyone's script: a small JSON, documented in `docs/generic-source.md`.
+//!
+//! It also takes what the old registry extension posted (`namespace`, `repository`, `tag`, `image_id`, image metadata). An
+//! image's id is the digest of its configuration, not of its manifest, so it never stands in for `digest`: the registry is
+//! asked.
+
+use axum::http::HeaderMap;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use tagtrail_proto::Action;
+
+use super::{Context, Decoded, Kind, Malformed, Parts, Report, lenient, present};
+
+pub(super) const GENERIC: Kind = Kind {
+    name: "generic",
+    aliases: &[],
+    needs_registry: true,
+    decode,
+};
+
+#[derive(Deserialize)]
+struct Envelope<'a> {
+    #[serde(borrow)]
+    events: Option<Parts<'a>>,
+}
+
+#[derive(Deserialize)]
+struct Event {
+    namespace: Option<String>,
+    repository: Option<String>,
+    tag: Option<String>,
+    digest: Option<String>,
+    action: Option<String>,
+    #[serde(default, deserialize_with = "lenient")]
+    actor: Option<String>,
+    #[serde(default, deserialize_with = "lenient")]
+    time: Option<String>,
+    #[serde(default, deserialize_with = "lenient")]
+    id: Option<String>,
+    #[serde(default, deserialize_with = "lenient")]
+    media_type: Option<String>,
+    #[serde(default, deserialize_with = "lenient")]
+    size: Option<u64>,
+}
+
+fn decode(_: &HeaderMap, body: &[u8], ctx: &Context<'_>) -> Result<Vec<Decoded>, Malformed> {
+    let whole: &RawValue = serde_json::from_slice(body)?;
+    let events = if whole.get().starts_with('[') {
+        serde_json::from_str(whole.get())?
+    } else {
+        let envelope: Envelope<'_> = serde_json::from_str(whole.get())?;
+        envelope.events.unwrap_or(Parts(vec![whole]))
+    };
+    Ok(events.decode(body, |event, body_id| decode_event(event, ctx, body_id)))
+}
+
+fn decode_event(
+    event: &RawValue,
+    ctx: &Context<'_>,
+    body_id: &dyn Fn() -> String,
+) -> Result<Decoded, Malformed> {
+    let event: Event = serde_json::from_str(event.get())?;
+    let action: Action = match &event.action {
+        Some(action) => action.parse()?,
+        None => Action::Push,
+    };
+    let registry = ctx
+        .registry
+        .cloned()
+        .ok_or_else(|| Malformed::new("its source names no registry"))?;
+    // `"tag": "$TAG"` with an empty variable must not delete the whole repository.
+    let empty = |text: &Option<String>| text.as_deref() == Some("");
+    if action == Action::Delete && (empty(&event.tag) || empty(&event.digest)) {
+        return Err(Malformed::new(
+            "a delete with an empty tag or digest: leave the field out to mean the whole repository",
+        ));
+    }
+    let repository = match (present(event.namespace), event.repository) {
+        (Some(namespace), Some(repository)) => Some(format!("{namespace}/{repository}")),
+        (_, repository) => repository,
+    };
+    let report = Report {
+        action,
+        registry,
+        repository,
+        tag: event.tag,
+        digest: event.digest,
+        media_type: event.media_type,
+        size: event.size,
+        actor: event.actor,
+        time: event.time,
+        id: event.id,
+    };
+    report.decode(ctx, body_id)
+}

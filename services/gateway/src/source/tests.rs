@@ -1,0 +1,578 @@
+//! What each kind makes of a body: the fixtures, and what nobody should send.
+
+use serde::Deserialize;
+use serde_json::{Value, json};
+use time::macros::datetime;
+
+use super::*;
+
+const RECEIVED_AT: OffsetDateTime = datetime!(2026-03-10 12:00 UTC);
+const DIGEST: &str = "sha256:2c26b46b68ffc68ff99b453c1d30413413422d706483bfa0f98a5e886266e7ae";
+
+fn fixture(file: &str) -> Vec<u8> {
+    std::fs::read(format!(
+        "{}/tests/fixtures/{file}",
+        env!("CARGO_MANIFEST_DIR")
+    ))
+    .unwrap()
+}
+
+fn decode(kind: &str, registry: Option<&str>, body: &[u8]) -> Result<Vec<Decoded>, Malformed> {
+    let registry = registry.map(|registry| registry.parse().unwrap());
+    let source = "main".parse().unwrap();
+    let ctx = Context {
+        source: &source,
+        registry: registry.as_ref(),
+        received_at: RECEIVED_AT,
+    };
+    (Kind::named(kind).unwrap().decode)(&HeaderMap::new(), body, &ctx)
+}
+
+/// One event of kind `generic`.
+fn generic(event: &Value) -> Result<Decoded, Malformed> {
+    let mut events = decode(
+        "generic",
+        Some("registry.example.com"),
+        event.to_string().as_bytes(),
+    )?;
+    assert_eq!(events.len(), 1);
+    match events.remove(0) {
+        Decoded::Malformed(malformed) => Err(malformed),
+        decoded => Ok(decoded),
+    }
+}
+
+/// The same as a fact.
+fn generic_push(event: &Value) -> Push {
+    match generic(event).unwrap() {
+        Decoded::Push(push) => *push,
+        other => panic!("not a fact: {other:?}"),
+    }
+}
+
+/// One event of kind `distribution`, a tag pushed, with some fields changed.
+fn distribution(change: impl FnOnce(&mut Value)) -> Decoded {
+    let mut body: Value =
+        serde_json::from_slice(&fixture("distribution-push-sha512.json")).unwrap();
+    change(&mut body["events"][0]);
+    let mut events = decode("distribution", None, body.to_string().as_bytes()).unwrap();
+    assert_eq!(events.len(), 1);
+    events.remove(0)
+}
+
+fn pushed(decoded: Decoded) -> Push {
+    match decoded {
+        Decoded::Push(push) => *push,
+        other => panic!("not a fact: {other:?}"),
+    }
+}
+
+#[derive(Deserialize)]
+struct Cases {
+    cases: Vec<Case>,
+}
+
+#[derive(Deserialize)]
+struct Case {
+    file: String,
+    kind: String,
+    outcome: String,
+    events: Vec<Expected>,
+}
+
+#[derive(Deserialize)]
+struct Expected {
+    action: String,
+    registry: String,
+    repository: String,
+    tag: Option<String>,
+    digest: Option<String>,
+    media_type: Option<String>,
+    size: Option<u64>,
+    actor: Option<String>,
+    occurred_at: String,
+    occurred_at_source: String,
+    event_id: String,
+    index_effect: String,
+}
+
+impl Expected {
+    fn decoded(&self) -> Decoded {
+        let scope = match self.index_effect.as_str() {
+            "manifest-only" | "none" => return Decoded::Ignored,
+            "set-tag" | "untag" => Scope::Tag,
+            "untag-all-of-digest" => Scope::Digest,
+            "drop-repository" => Scope::Repository,
+            other => panic!("{other}"),
+        };
+        Decoded::Push(Box::new(Push {
+            action: self.action.parse().unwrap(),
+            scope,
+            registry: self.registry.parse().unwrap(),
+            repository: self.repository.parse().unwrap(),
+            tag: self.tag.as_ref().map(|tag| tag.parse().unwrap()),
+            digest: self.digest.as_ref().map(|digest| digest.parse().unwrap()),
+            media_type: self.media_type.clone(),
+            size: self.size,
+            actor: self.actor.clone(),
+            occurred_at: instant::parse(&self.occurred_at).unwrap(),
+            occurred_at_source: self.occurred_at_source.parse().unwrap(),
+            source: "main".to_owned(),
+            origin: Origin::Event,
+            event_id: self.event_id.clone(),
+        }))
+    }
+}
+
+#[test]
+fn every_fixture_means_what_its_case_says() {
+    let cases: Cases = serde_json::from_slice(&fixture("CASES.json")).unwrap();
+    assert_eq!(cases.cases.len(), 21);
+    for case in cases.cases {
+        let decoded = decode(&case.kind, None, &fixture(&case.file)).unwrap();
+        let (malformed, understood): (Vec<_>, Vec<_>) = decoded
+            .into_iter()
+            .partition(|event| matches!(event, Decoded::Malformed(_)));
+        let expected: Vec<Decoded> = case.events.iter().map(Expected::decoded).collect();
+        assert_eq!(understood, expected, "{}", case.file);
+        assert_eq!(
+            malformed.len(),
+            usize::from(case.file == "distribution-bad-digest-sibling.json"),
+            "{}",
+            case.file
+        );
+        assert_eq!(
+            expected.is_empty(),
+            case.outcome == "ignore",
+            "{}",
+            case.file
+        );
+    }
+}
+
+#[test]
+fn no_name_means_two_kinds() {
+    let mut names: Vec<&str> = ALL.iter().flat_map(Kind::names).collect();
+    let all = names.len();
+    names.sort_unstable();
+    names.dedup();
+    assert_eq!(names.len(), all);
+}
+
+#[test]
+fn the_registry_of_the_source_stands_above_the_events_own_host() {
+    let body = fixture("distribution-push-sha512.json");
+    let events = decode("distribution", Some("hub.example.com:5000"), &body).unwrap();
+    let push = pushed(events.into_iter().next().unwrap());
+    assert_eq!(push.registry.as_ref(), "hub.example.com:5000");
+}
+
+#[test]
+fn the_port_443_of_https_is_not_part_of_a_registrys_name() {
+    let registry = |host: &str, url: Value| {
+        let decoded = distribution(|event| {
+            event["request"]["host"] = host.into();
+            event["target"]["url"] = url;
+        });
+        pushed(decoded).registry.to_string()
+    };
+    assert_eq!(
+        registry(
+            "R.example.com:443",
+            "https://r.example.com/v2/a/manifests/x".into()
+        ),
+        "r.example.com"
+    );
+    assert_eq!(
+        registry(
+            "r.example.com:443",
+            "http://r.example.com/v2/a/manifests/x".into()
+        ),
+        "r.example.com:443"
+    );
+    assert_eq!(
+        registry(
+            "r.example.com:5443",
+            "https://r.example.com/v2/a/manifests/x".into()
+        ),
+        "r.example.com:5443"
+    );
+    // Deletes have no address: they must be of the same registry as the pushes before.
+    assert_eq!(registry("r.example.com:443", Value::Null), "r.example.com");
+    assert_eq!(
+        registry("", "https://r.example.com/v2/a/manifests/x".into()),
+        "r.example.com"
+    );
+}
+
+#[test]
+fn a_host_that_is_no_registry_says_what_to_configure() {
+    for host in ["registry", "", "a b", "../x", "\u{0}"] {
+        let decoded = distribution(|event| {
+            event["request"]["host"] = host.into();
+            event["target"]["url"] = Value::Null;
+        });
+        let Decoded::Malformed(reason) = decoded else {
+            panic!("{host:?}: {decoded:?}")
+        };
+        assert!(
+            reason.to_string().contains("set `registry` of the source"),
+            "{reason}"
+        );
+    }
+}
+
+#[test]
+fn a_repository_may_be_called_blobs() {
+    let decoded = distribution(|event| {
+        event["target"]["repository"] = "team/blobs".into();
+        event["target"]["url"] =
+            "https://registry.example.com/v2/team/blobs/manifests/sha512:ab".into();
+    });
+    assert_eq!(pushed(decoded).repository.as_ref(), "team/blobs");
+}
+
+#[test]
+fn a_tag_without_a_usable_digest_is_to_be_resolved() {
+    for digest in [
+        json!(null),
+        json!(""),
+        json!("sha256:0123"),
+        json!("sha256:2C26B46B68FFC68FF99B453C1D30413413422D706483BFA0F98A5E886266E7AE"),
+    ] {
+        let decoded = distribution(|event| event["target"]["digest"] = digest.clone());
+        let Decoded::Unresolved(push) = decoded else {
+            panic!("{digest}: {decoded:?}")
+        };
+        assert_eq!((push.tag.unwrap().as_ref(), push.digest), ("fips", None));
+    }
+}
+
+#[test]
+fn what_only_describes_a_push_is_dropped_where_it_makes_no_sense() {
+    let push = pushed(distribution(|event| {
+        event["id"] = json!({ "a": [] });
+        event["timestamp"] = json!(1_773_000_000);
+        event["actor"] = json!("x");
+        event["target"]["mediaType"] = json!(7);
+        event["target"]["size"] = json!(-1);
+        event["target"]["length"] = json!(u64::MAX);
+    }));
+    assert_eq!((push.actor, push.media_type, push.size), (None, None, None));
+    assert_eq!(
+        (push.occurred_at, push.occurred_at_source),
+        (RECEIVED_AT, TimeSource::Received)
+    );
+    assert!(
+        push.event_id.starts_with("body:") && push.event_id.len() == 5 + 32,
+        "{}",
+        push.event_id
+    );
+}
+
+#[test]
+fn free_text_is_cleaned_and_cut() {
+    let push = pushed(distribution(|event| {
+        event["actor"]["name"] = "a\u{0}b\nc".into();
+        event["target"]["mediaType"] = "m".repeat(10_000).into();
+        event["id"] = "é".repeat(10_000).into();
+    }));
+    assert_eq!(push.actor.as_deref(), Some("a\u{fffd}b\u{fffd}c"));
+    assert_eq!(push.media_type.map(|text| text.len()), Some(255));
+    assert_eq!(push.event_id.len(), 256);
+}
+
+#[test]
+fn a_time_that_is_none_is_the_time_of_receipt() {
+    for time in [
+        "",
+        "0001-01-01T00:00:00Z",
+        "1970-01-01T00:00:00Z",
+        "2026-03-09T11:00:00",
+        "2026-03-09",
+        "yesterday",
+        "1773000000",
+        "9999-12-31T23:59:59-14:00",
+        "0000-01-01T00:00:00+14:00",
+        "2026-13-40T25:61:61Z",
+    ] {
+        let push = pushed(distribution(|event| event["timestamp"] = time.into()));
+        assert_eq!(
+            (push.occurred_at, push.occurred_at_source),
+            (RECEIVED_AT, TimeSource::Received),
+            "{time}"
+        );
+    }
+    let push = pushed(distribution(|event| {
+        event["timestamp"] = "2026-03-09T13:00:00.123456789+02:00".into()
+    }));
+    assert_eq!(
+        (push.occurred_at, push.occurred_at_source),
+        (
+            datetime!(2026-03-09 11:00:00.123456789 UTC),
+            TimeSource::Event
+        )
+    );
+}
+
+#[test]
+fn what_is_outside_the_grammar_goes_no_further() {
+    let long = "a".repeat(300);
+    for repository in [
+        "", "..", "a/../b", "/a", "a/", "a//b", "A/b", "a b", "a\u{0}b", "a\nb", "a%2fb", "a:b",
+        "é", "*", ">", "a.>", &long,
+    ] {
+        let decoded = distribution(|event| event["target"]["repository"] = repository.into());
+        assert!(
+            matches!(decoded, Decoded::Malformed(_)),
+            "{repository:?}: {decoded:?}"
+        );
+    }
+    for tag in [
+        "..", ".a", "-a", "a/b", "a b", "a\u{0}", "a\n", "é", "*", ">", "a:b", &long,
+    ] {
+        let decoded = distribution(|event| event["target"]["tag"] = tag.into());
+        assert!(
+            matches!(decoded, Decoded::Malformed(_)),
+            "{tag:?}: {decoded:?}"
+        );
+    }
+}
+
+#[test]
+fn a_malformed_event_does_not_take_its_siblings_with_it() {
+    let good = json!({ "repository": "shop/web", "tag": "v1", "digest": DIGEST });
+    for bad in [
+        json!(1),
+        json!(null),
+        json!("x"),
+        json!([]),
+        json!({}),
+        json!({ "repository": 1 }),
+        json!({ "repository": "a", "action": "pull" }),
+    ] {
+        let body = json!([bad, good]).to_string();
+        let events = decode("generic", Some("registry.example.com"), body.as_bytes()).unwrap();
+        let [Decoded::Malformed(reason), Decoded::Push(_)] = events.as_slice() else {
+            panic!("{bad}: {events:?}")
+        };
+        assert!(reason.to_string().starts_with("event 1 of 2: "), "{reason}");
+    }
+    // A number that no type holds is the affair of its own event, too.
+    let body = format!(
+        r#"{{"events":[{{"action":"push","target":{{"size":1e999,"repository":7}}}},{good}]}}"#
+    );
+    let events = decode("generic", Some("registry.example.com"), body.as_bytes()).unwrap();
+    assert!(
+        matches!(events.as_slice(), [Decoded::Malformed(_), Decoded::Push(_)]),
+        "{events:?}"
+    );
+}
+
+#[test]
+fn bodies_that_are_no_events_are_malformed_as_a_whole() {
+    let deep = "[".repeat(200_000);
+    let deep_object = r#"{"events":"#.repeat(100_000);
+    let many = format!(r#"{{"events":[{}1]}}"#, "1,".repeat(Parts::MOST));
+    for body in [
+        b"".as_slice(),
+        b" ",
+        b"null",
+        b"1",
+        b"\"events\"",
+        b"{",
+        b"{\"events\":[}",
+        b"events=1",
+        b"\xff\xfe",
+        b"{\"events\":[{\"action\":\"\xff\"}]}",
+        b"{\"events\":1}",
+        b"{\"events\":{}}",
+        b"{\"events\":[],\"events\":[]}",
+        b"{} {}",
+        deep.as_bytes(),
+        deep_object.as_bytes(),
+        many.as_bytes(),
+    ] {
+        for kind in ["distribution", "generic"] {
+            let outcome = decode(kind, Some("registry.example.com"), body);
+            let shown = String::from_utf8_lossy(&body[..body.len().min(60)]);
+            match (kind, outcome) {
+                (_, Err(reason)) => assert!(
+                    reason.to_string().len() <= Malformed::SHOWN,
+                    "{kind} {shown}"
+                ),
+                (_, Ok(events)) => panic!("{kind} {shown}: {events:?}"),
+            }
+        }
+    }
+}
+
+#[test]
+fn depth_where_nobody_looks_does_no_harm() {
+    let deep = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
+    let body = format!(
+        r#"{{"repository":"shop/web","tag":"v1","digest":"{DIGEST}","metadata":{deep},"actor":{deep}}}"#
+    );
+    let events = decode("generic", Some("registry.example.com"), body.as_bytes()).unwrap();
+    assert!(
+        matches!(events.as_slice(), [Decoded::Push(_)]),
+        "{events:?}"
+    );
+}
+
+#[test]
+fn an_envelope_of_something_else_is_not_taken_for_an_empty_one() {
+    assert_eq!(decode("distribution", None, b" {\n} ").unwrap(), []);
+    assert_eq!(
+        decode("distribution", None, br#"{"events":[]}"#).unwrap(),
+        []
+    );
+    // One bare event, as Azure's registry sends it.
+    assert!(
+        decode(
+            "distribution",
+            None,
+            br#"{"id":"x","action":"push","target":{}}"#
+        )
+        .is_err()
+    );
+}
+
+#[test]
+fn a_script_needs_to_say_little() {
+    let push =
+        generic_push(&json!({ "repository": "shop/web", "tag": "latest", "digest": DIGEST }));
+    assert_eq!((push.action, push.scope), (Action::Push, Scope::Tag));
+    assert_eq!(
+        push.image().unwrap().to_string(),
+        "registry.example.com/shop/web:latest"
+    );
+    assert_eq!(
+        (push.occurred_at, push.occurred_at_source),
+        (RECEIVED_AT, TimeSource::Received)
+    );
+}
+
+#[test]
+fn a_script_may_say_all_there_is() {
+    let push = generic_push(&json!({
+        "repository": "shop/web", "tag": "latest", "digest": DIGEST, "action": "push", "actor": "ci", "time": "2026-03-09T11:00:00Z",
+        "id": "build-17", "media_type": "application/vnd.oci.image.index.v1+json", "size": 1234, "metadata": { "commit": "abc" }, "other": 1,
+    }));
+    assert_eq!(
+        (push.actor.as_deref(), push.size, push.event_id.as_str()),
+        (Some("ci"), Some(1234), "build-17")
+    );
+    assert_eq!(
+        push.media_type.as_deref(),
+        Some("application/vnd.oci.image.index.v1+json")
+    );
+    assert_eq!(
+        (push.occurred_at, push.occurred_at_source),
+        (datetime!(2026-03-09 11:00 UTC), TimeSource::Event)
+    );
+}
+
+#[test]
+fn the_old_registry_extension_is_understood() {
+    // The id of an image is not the digest of a manifest, even where it looks like one: the registry has to be asked.
+    for image_id in [
+        "4986bf8c15363d1c5d15512d5266f8777bfba4974ac56e3270e7760f6f0a8125",
+        DIGEST,
+    ] {
+        let event = json!({ "namespace": "shop", "repository": "web", "tag": "latest", "image_id": image_id, "metadata": { "author": "x" } });
+        let Decoded::Unresolved(push) = generic(&event).unwrap() else {
+            panic!()
+        };
+        assert_eq!(push.repository.as_ref(), "shop/web");
+    }
+    let push = generic_push(
+        &json!({ "namespace": "", "repository": "web", "tag": "latest", "digest": DIGEST }),
+    );
+    assert_eq!(push.repository.as_ref(), "web");
+}
+
+#[test]
+fn a_delete_has_the_scope_of_what_it_names() {
+    let scope = |event: Value| {
+        let push = generic_push(&event);
+        (push.scope, push.tag.is_some(), push.digest.is_some())
+    };
+    assert_eq!(
+        scope(json!({ "action": "delete", "repository": "a", "tag": "v1" })),
+        (Scope::Tag, true, false)
+    );
+    assert_eq!(
+        scope(json!({ "action": "delete", "repository": "a", "tag": "v1", "digest": DIGEST })),
+        (Scope::Tag, true, true)
+    );
+    assert_eq!(
+        scope(json!({ "action": "delete", "repository": "a", "digest": DIGEST })),
+        (Scope::Digest, false, true)
+    );
+    assert_eq!(
+        scope(json!({ "action": "delete", "repository": "a" })),
+        (Scope::Repository, false, false)
+    );
+}
+
+#[test]
+fn an_empty_variable_in_a_script_does_not_delete_a_repository() {
+    for event in [
+        json!({ "action": "delete", "repository": "a", "tag": "" }),
+        json!({ "action": "delete", "repository": "a", "digest": "" }),
+        json!({ "action": "delete", "repository": "a", "tag": "", "digest": DIGEST }),
+        json!({ "action": "delete", "repository": "a", "digest": "sha256:1" }),
+        json!({ "action": "Delete", "repository": "a" }),
+    ] {
+        assert!(generic(&event).is_err(), "{event}");
+    }
+}
+
+#[test]
+fn events_without_an_id_get_one_from_their_body() {
+    let event = json!({ "repository": "a", "tag": "v1", "digest": DIGEST });
+    let ids = |body: &Value| -> Vec<String> {
+        let events = decode(
+            "generic",
+            Some("registry.example.com"),
+            body.to_string().as_bytes(),
+        )
+        .unwrap();
+        events
+            .into_iter()
+            .map(|event| pushed(event).event_id)
+            .collect()
+    };
+    let one = ids(&event);
+    assert_eq!(one.len(), 1);
+    assert!(!one[0].contains('#'));
+    let two = ids(&json!({ "events": [event, event] }));
+    assert!(two[0].ends_with("#0") && two[1].ends_with("#1"), "{two:?}");
+    assert_eq!(two[0].split('#').next(), two[1].split('#').next());
+}
+
+#[test]
+fn the_examples_of_the_manual_are_understood() {
+    let manual = std::fs::read_to_string(format!(
+        "{}/../../docs/generic-source.md",
+        env!("CARGO_MANIFEST_DIR")
+    ))
+    .unwrap();
+    let examples: Vec<&str> = manual
+        .split("```json\n")
+        .skip(1)
+        .filter_map(|rest| rest.split("```").next())
+        .collect();
+    assert!(examples.len() >= 3);
+    for example in examples {
+        let events = decode("generic", Some("registry.example.com"), example.as_bytes()).unwrap();
+        assert!(!events.is_empty());
+        for event in events {
+            assert!(
+                matches!(event, Decoded::Push(_) | Decoded::Unresolved(_)),
+                "{example}: {event:?}"
+            );
+        }
+    }
+}
