@@ -1,5 +1,7 @@
 -- What is deployed where: triggers as last configured, their rollouts, and each change of a rollout's state.
 
+-- resuming: no longer paused, and the planner has yet to look at the present heads; until then nothing starts.
+create type trigger_state as enum ('active', 'paused', 'resuming');
 create type rollout_state as enum ('pending', 'running', 'succeeded', 'failed', 'superseded');
 
 create table trigger (
@@ -12,7 +14,7 @@ create table trigger (
     -- False once it is gone from the configuration; its rollouts stay.
     configured boolean not null default true,
     -- While paused nothing starts.
-    paused boolean not null default false,
+    state trigger_state not null default 'active',
     -- Greatest rollout number issued.
     issued bigint not null default 0
 );

@@ -1,0 +1,197 @@
+//! Why there is no answer, and how that is told: problem details (RFC 9457) with a stable `code`.
+
+use axum::extract::rejection::PathRejection;
+use axum::http::header::{CONTENT_TYPE, RETRY_AFTER};
+use axum::http::{HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Json, Response};
+use serde::Serialize;
+use tagtrail_proto::{Image, NameError};
+
+use crate::instant::Instant;
+
+/// Why there is no answer. The text is for whoever asked.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    #[error("say which image: image=registry.example.com/foo/bar:latest")]
+    ImageMissing,
+    #[error("{0}")]
+    Image(NameError),
+    #[error("{0}")]
+    Digest(NameError),
+    #[error(
+        "{parameter} must be a time as RFC 3339 writes it, such as 2026-03-03T14:02:00Z or 2026-03-03T15:02:00%2B01:00 (the + escaped)"
+    )]
+    Time { parameter: &'static str },
+    #[error("revision must be a number: revisions of a tag are numbered 1, 2, 3 …")]
+    Revision,
+    #[error("limit must be a number from 1 to {}", crate::paging::MOST)]
+    Limit,
+    #[error(
+        "cursor must be the `next` of an answer to the same question; leave it out to start over"
+    )]
+    Cursor,
+    #[error("there is no parameter {name:?} here; {}", listed(.known))]
+    ParameterUnknown {
+        name: String,
+        known: &'static [&'static str],
+    },
+    #[error("{0} is given more than once")]
+    ParameterRepeated(&'static str),
+    #[error(
+        "revision can't be combined with at or known_at: a numbered revision means the same at all times"
+    )]
+    RevisionAndTime,
+
+    #[error("nothing is known of {0}: no push of it was ever recorded")]
+    TagUnknown(Image),
+    #[error(
+        "{0} has a history, but it begins later: by then it did not exist yet, or was not known yet"
+    )]
+    TagNotYet(Image),
+    #[error("{image} was deleted: revision {revision}, at {at}")]
+    TagDeleted {
+        image: Image,
+        revision: u64,
+        at: Instant,
+    },
+    #[error("{image} has no revision {revision}")]
+    RevisionUnknown { image: Image, revision: u64 },
+    #[error("there is no such trigger; GET /v1/triggers lists them")]
+    TriggerUnknown,
+    #[error("there is no such rollout; GET /v1/rollouts lists them")]
+    RolloutUnknown,
+    #[error("nothing is here; the API is under /v1: resolve, history, digests, triggers, rollouts")]
+    NotFound,
+    #[error("this can't be asked with that method; the Allow header names those that can")]
+    MethodNotAllowed,
+
+    #[error("the database has not been reached since the start; come again in a moment")]
+    NotConnected,
+    #[error("the database can't be reached or is overloaded; come again in a moment")]
+    Unavailable(#[source] sqlx::Error),
+    #[error("the database did not answer in time; come again in a moment")]
+    TooSlow,
+    #[error("something went wrong here that should not; the server's log says what")]
+    Store(#[source] sqlx::Error),
+    #[error("something went wrong here that should not; the server's log says what")]
+    Inconsistent(&'static str),
+    #[error("something went wrong here that should not; the server's log says what")]
+    Panicked,
+}
+
+fn listed(known: &[&str]) -> String {
+    if known.is_empty() {
+        "it takes none".to_owned()
+    } else {
+        format!("it takes {}", known.join(", "))
+    }
+}
+
+impl From<sqlx::Error> for Error {
+    fn from(error: sqlx::Error) -> Error {
+        let passes = match &error {
+            sqlx::Error::Io(_)
+            | sqlx::Error::Tls(_)
+            | sqlx::Error::PoolTimedOut
+            | sqlx::Error::PoolClosed
+            | sqlx::Error::WorkerCrashed => true,
+            // Classes of SQLSTATE: connection, credentials, database name, resources, operator (also: statement_timeout), system.
+            sqlx::Error::Database(refusal) => refusal.code().is_some_and(|code| {
+                ["08", "28", "3D", "53", "57", "58"]
+                    .iter()
+                    .any(|class| code.starts_with(class))
+            }),
+            _ => false,
+        };
+        if passes {
+            Error::Unavailable(error)
+        } else {
+            Error::Store(error)
+        }
+    }
+}
+
+/// A path that can't be read leads nowhere.
+impl From<PathRejection> for Error {
+    fn from(_: PathRejection) -> Error {
+        Error::NotFound
+    }
+}
+
+impl Error {
+    fn status(&self) -> (StatusCode, &'static str) {
+        match self {
+            Error::ImageMissing | Error::Image(_) => (StatusCode::BAD_REQUEST, "image_invalid"),
+            Error::Digest(_) => (StatusCode::BAD_REQUEST, "digest_invalid"),
+            Error::Time { .. } => (StatusCode::BAD_REQUEST, "time_invalid"),
+            Error::Revision => (StatusCode::BAD_REQUEST, "revision_invalid"),
+            Error::Limit => (StatusCode::BAD_REQUEST, "limit_invalid"),
+            Error::Cursor => (StatusCode::BAD_REQUEST, "cursor_invalid"),
+            Error::ParameterUnknown { .. } => (StatusCode::BAD_REQUEST, "parameter_unknown"),
+            Error::ParameterRepeated(_) => (StatusCode::BAD_REQUEST, "parameter_repeated"),
+            Error::RevisionAndTime => (StatusCode::BAD_REQUEST, "parameter_conflict"),
+            Error::TagUnknown(_) | Error::TagNotYet(_) => (StatusCode::NOT_FOUND, "tag_unknown"),
+            Error::TagDeleted { .. } => (StatusCode::NOT_FOUND, "tag_deleted"),
+            Error::RevisionUnknown { .. } => (StatusCode::NOT_FOUND, "revision_unknown"),
+            Error::TriggerUnknown => (StatusCode::NOT_FOUND, "trigger_unknown"),
+            Error::RolloutUnknown => (StatusCode::NOT_FOUND, "rollout_unknown"),
+            Error::NotFound => (StatusCode::NOT_FOUND, "not_found"),
+            Error::MethodNotAllowed => (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed"),
+            Error::NotConnected | Error::Unavailable(_) | Error::TooSlow => {
+                (StatusCode::SERVICE_UNAVAILABLE, "store_unavailable")
+            }
+            Error::Store(_) | Error::Inconsistent(_) | Error::Panicked => {
+                (StatusCode::INTERNAL_SERVER_ERROR, "internal")
+            }
+        }
+    }
+
+    fn log(&self) {
+        match self {
+            Error::Unavailable(cause) => tracing::warn!("a question was not answered: {cause}"),
+            Error::TooSlow => tracing::warn!(
+                "a question was not answered: no answer from Postgres in {:?}",
+                crate::ANSWER
+            ),
+            Error::Store(cause) => tracing::error!("a query failed: {cause}"),
+            Error::Inconsistent(what) => {
+                tracing::error!("the database holds what it should not: {what}")
+            }
+            // The panic has been reported where it happened.
+            _ => {}
+        }
+    }
+}
+
+#[derive(Debug, Serialize)]
+struct Problem {
+    r#type: &'static str,
+    title: Option<&'static str>,
+    status: u16,
+    detail: String,
+    code: &'static str,
+}
+
+impl IntoResponse for Error {
+    fn into_response(self) -> Response {
+        self.log();
+        let (status, code) = self.status();
+        let problem = Problem {
+            r#type: "about:blank",
+            title: status.canonical_reason(),
+            status: status.as_u16(),
+            detail: self.to_string(),
+            code,
+        };
+        let mut response = (status, Json(problem)).into_response();
+        let headers = response.headers_mut();
+        headers.insert(
+            CONTENT_TYPE,
+            HeaderValue::from_static("application/problem+json"),
+        );
+        if status == StatusCode::SERVICE_UNAVAILABLE {
+            headers.insert(RETRY_AFTER, HeaderValue::from_static("2"));
+        }
+        response
+    }
+}

@@ -1,0 +1,35 @@
+//! Times in answers: RFC 3339 in UTC, as the events on the bus write them.
+
+use serde::ser::Error as _;
+use serde::{Serialize, Serializer};
+use tagtrail_proto::instant;
+use time::OffsetDateTime;
+
+/// A time as Postgres keeps it, to the microsecond.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Instant(pub(crate) OffsetDateTime);
+
+impl Serialize for Instant {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        instant::format(self.0)
+            .map_err(S::Error::custom)?
+            .serialize(serializer)
+    }
+}
+
+impl std::fmt::Display for Instant {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&instant::format(self.0).map_err(|_| std::fmt::Error)?)
+    }
+}
+
+/// Microseconds since 1970.
+pub(crate) fn to_micros(time: OffsetDateTime) -> i64 {
+    // Years 0 to 9999 fit many times over.
+    i64::try_from(time.unix_timestamp_nanos().div_euclid(1000)).unwrap_or(i64::MAX)
+}
+
+/// The inverse, for the years that there are.
+pub(crate) fn from_micros(micros: i64) -> Option<OffsetDateTime> {
+    OffsetDateTime::from_unix_timestamp_nanos(i128::from(micros) * 1000).ok()
+}

@@ -1,0 +1,127 @@
+//! The parameters of a question, read strictly: a misspelt one would otherwise change the answer in silence.
+
+use axum::extract::Query;
+use axum::http::Uri;
+use tagtrail_proto::{Image, clean_text, instant};
+use time::OffsetDateTime;
+
+use crate::error::Error;
+
+/// What stood after the `?`, known names only, each at most once.
+#[derive(Debug)]
+pub(crate) struct Parameters(Vec<(&'static str, String)>);
+
+impl Parameters {
+    /// Reads the parameters of a question that knows these.
+    pub(crate) fn read(uri: &Uri, known: &'static [&'static str]) -> Result<Parameters, Error> {
+        let Ok(Query(given)) = Query::<Vec<(String, String)>>::try_from_uri(uri) else {
+            return Err(Error::NotFound);
+        };
+        let mut read: Vec<(&'static str, String)> =
+            Vec::with_capacity(given.len().min(known.len()));
+        for (name, value) in given {
+            let Some(name) = known.iter().find(|known| **known == name) else {
+                let name = clean_text(&name, 80);
+                return Err(Error::ParameterUnknown { name, known });
+            };
+            if read.iter().any(|(before, _)| before == name) {
+                return Err(Error::ParameterRepeated(name));
+            }
+            read.push((name, value));
+        }
+        Ok(Parameters(read))
+    }
+
+    /// One as it was written.
+    pub(crate) fn text(&self, name: &str) -> Option<&str> {
+        let found = self.0.iter().find(|(given, _)| *given == name);
+        found.map(|(_, value)| value.as_str())
+    }
+
+    /// The image asked about; without a tag it is `latest`.
+    pub(crate) fn image(&self) -> Result<Image, Error> {
+        let text = self.text("image").ok_or(Error::ImageMissing)?;
+        text.parse().map_err(Error::Image)
+    }
+
+    /// A time.
+    pub(crate) fn time(&self, parameter: &'static str) -> Result<Option<OffsetDateTime>, Error> {
+        let Some(text) = self.text(parameter) else {
+            return Ok(None);
+        };
+        instant::parse(text)
+            .ok_or(Error::Time { parameter })
+            .map(Some)
+    }
+
+    /// The number of a revision.
+    pub(crate) fn revision(&self) -> Result<Option<u64>, Error> {
+        let Some(text) = self.text("revision") else {
+            return Ok(None);
+        };
+        match text.parse::<u64>() {
+            Ok(number @ 1..) if i64::try_from(number).is_ok() => Ok(Some(number)),
+            _ => Err(Error::Revision),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(query: &str) -> Result<Parameters, Error> {
+        let uri = format!("/v1/x?{query}").parse().unwrap();
+        Parameters::read(&uri, &["image", "at", "revision"])
+    }
+
+    #[test]
+    fn a_misspelt_parameter_is_refused_with_the_known_ones() {
+        let error = read("image=a.b/c&At=x").unwrap_err().to_string();
+        assert_eq!(
+            error,
+            r#"there is no parameter "At" here; it takes image, at, revision"#
+        );
+    }
+
+    #[test]
+    fn a_parameter_may_be_given_once() {
+        assert!(matches!(
+            read("at=1&at=1").unwrap_err(),
+            Error::ParameterRepeated("at")
+        ));
+    }
+
+    #[test]
+    fn times_have_any_offset_if_its_plus_is_escaped() {
+        let time = |query| read(query).unwrap().time("at");
+        let expected = instant::parse("2026-03-03T14:02:00Z");
+        assert_eq!(time("at=2026-03-03T15:02:00%2B01:00").unwrap(), expected);
+        assert_eq!(time("at=2026-03-03T09:02:00-05:00").unwrap(), expected);
+        assert_eq!(time("image=x").unwrap(), None);
+        for wrong in [
+            "at=2026-03-03T15:02:00+01:00",
+            "at=2026-03-03",
+            "at=",
+            "at=now",
+        ] {
+            let error = time(wrong).unwrap_err().to_string();
+            assert!(error.contains("%2B"), "{wrong}: {error}");
+        }
+    }
+
+    #[test]
+    fn revisions_are_numbers_from_one_on() {
+        let revision = |query| read(query).unwrap().revision();
+        assert_eq!(revision("revision=17").unwrap(), Some(17));
+        for wrong in [
+            "revision=0",
+            "revision=-1",
+            "revision=",
+            "revision=9223372036854775808",
+            "revision=1.0",
+        ] {
+            assert!(revision(wrong).is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,103 @@
+//! `GET /v1/resolve?image=&at=&known_at=&revision=`: what a tag means, or meant.
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::Uri;
+use serde::Serialize;
+use tagtrail_proto::{Digest, Image, Kind, Pinned};
+use time::OffsetDateTime;
+
+use crate::database::Database;
+use crate::error::Error;
+use crate::instant::Instant;
+use crate::parameters::Parameters;
+use crate::store;
+
+/// What the tag means.
+#[derive(Debug, Serialize)]
+pub(crate) struct Answer {
+    image: Image,
+    pinned: Pinned,
+    digest: Digest,
+    revision: u64,
+    kind: Kind,
+    occurred_at: Instant,
+    recorded_at: Instant,
+}
+
+/// A revision of a tag, as far as it concerns what the tag means.
+#[derive(Debug)]
+pub(crate) struct Found {
+    pub(crate) revision: u64,
+    pub(crate) kind: Kind,
+    /// None: the tag was deleted.
+    pub(crate) digest: Option<Digest>,
+    pub(crate) occurred_at: OffsetDateTime,
+    pub(crate) recorded_at: OffsetDateTime,
+}
+
+/// Which revision is asked for.
+#[derive(Debug, Clone, Copy)]
+enum Question {
+    /// The one in force.
+    Head,
+    /// The one in force at a time, by what was recorded by a time.
+    AsOf {
+        at: Option<OffsetDateTime>,
+        known_at: Option<OffsetDateTime>,
+    },
+    /// The one of this number.
+    Numbered(u64),
+}
+
+impl Question {
+    fn read(parameters: &Parameters) -> Result<Question, Error> {
+        let (at, known_at) = (parameters.time("at")?, parameters.time("known_at")?);
+        match (parameters.revision()?, at, known_at) {
+            (None, None, None) => Ok(Question::Head),
+            (None, at, known_at) => Ok(Question::AsOf { at, known_at }),
+            (Some(revision), None, None) => Ok(Question::Numbered(revision)),
+            (Some(_), _, _) => Err(Error::RevisionAndTime),
+        }
+    }
+}
+
+/// Answers.
+pub(crate) async fn resolve(
+    State(database): State<Database>,
+    uri: Uri,
+) -> Result<Json<Answer>, Error> {
+    let parameters = Parameters::read(&uri, &["image", "at", "known_at", "revision"])?;
+    let image = parameters.image()?;
+    let question = Question::read(&parameters)?;
+    let mut db = database.connection().await?;
+    let found = match question {
+        Question::Head => store::head(&mut db, &image).await?,
+        Question::AsOf { at, known_at } => store::as_of(&mut db, &image, at, known_at).await?,
+        Question::Numbered(revision) => store::numbered(&mut db, &image, revision).await?,
+    };
+    let Some(found) = found else {
+        let known = store::tag(&mut db, &image).await?.is_some();
+        return Err(match question {
+            Question::Numbered(revision) if known => Error::RevisionUnknown { image, revision },
+            Question::AsOf { .. } if known => Error::TagNotYet(image),
+            _ => Error::TagUnknown(image),
+        });
+    };
+    let Some(digest) = found.digest else {
+        return Err(Error::TagDeleted {
+            image,
+            revision: found.revision,
+            at: Instant(found.occurred_at),
+        });
+    };
+    Ok(Json(Answer {
+        pinned: image.pinned(&digest),
+        image,
+        digest,
+        revision: found.revision,
+        kind: found.kind,
+        occurred_at: Instant(found.occurred_at),
+        recorded_at: Instant(found.recorded_at),
+    }))
+}

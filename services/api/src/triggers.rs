@@ -1,0 +1,113 @@
+//! `/v1/triggers`: what is watched, what is deployed, and whether anything may start.
+
+use std::collections::BTreeMap;
+
+use axum::Json;
+use axum::extract::rejection::PathRejection;
+use axum::extract::{Path, State};
+use axum::http::Uri;
+use serde::Serialize;
+use tagtrail_proto::{Name, Rollout};
+
+use crate::database::Database;
+use crate::error::Error;
+use crate::parameters::Parameters;
+use crate::store;
+
+/// A configured trigger.
+#[derive(Debug, Serialize)]
+pub(crate) struct Trigger {
+    pub(crate) name: String,
+    /// What is watched, by name.
+    pub(crate) images: BTreeMap<String, String>,
+    /// Kind of the target.
+    pub(crate) target: String,
+    pub(crate) state: TriggerState,
+    /// The last rollout that is running or has succeeded: its pinned images are what scaling up must use.
+    pub(crate) current: Option<Rollout>,
+}
+
+/// Whether rollouts start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum TriggerState {
+    /// They do.
+    Active,
+    /// Nothing starts, whatever is pushed.
+    Paused,
+}
+
+/// All of them, by name. There are as many as `tagtrail.toml` has: no pages.
+#[derive(Debug, Serialize)]
+pub(crate) struct Triggers {
+    items: Vec<Trigger>,
+}
+
+pub(crate) async fn list(
+    State(database): State<Database>,
+    uri: Uri,
+) -> Result<Json<Triggers>, Error> {
+    Parameters::read(&uri, &[])?;
+    let mut db = database.connection().await?;
+    let items = store::triggers(&mut db, None).await?;
+    Ok(Json(Triggers { items }))
+}
+
+pub(crate) async fn one(
+    State(database): State<Database>,
+    path: Result<Path<String>, PathRejection>,
+    uri: Uri,
+) -> Result<Json<Trigger>, Error> {
+    Parameters::read(&uri, &[])?;
+    let name = named(&path?)?;
+    show(&database, &name).await
+}
+
+pub(crate) async fn pause(
+    State(database): State<Database>,
+    path: Result<Path<String>, PathRejection>,
+    uri: Uri,
+) -> Result<Json<Trigger>, Error> {
+    Parameters::read(&uri, &[])?;
+    let name = named(&path?)?;
+    set(&database, &name, TriggerState::Paused).await
+}
+
+pub(crate) async fn resume(
+    State(database): State<Database>,
+    path: Result<Path<String>, PathRejection>,
+    uri: Uri,
+) -> Result<Json<Trigger>, Error> {
+    Parameters::read(&uri, &[])?;
+    let name = named(&path?)?;
+    set(&database, &name, TriggerState::Active).await
+}
+
+/// No trigger has a name that is none.
+fn named(path: &str) -> Result<Name, Error> {
+    path.parse().map_err(|_| Error::TriggerUnknown)
+}
+
+/// Twice is as good as once.
+async fn set(
+    database: &Database,
+    name: &Name,
+    state: TriggerState,
+) -> Result<Json<Trigger>, Error> {
+    let mut db = database.connection().await?;
+    if store::set_paused(&mut db, name, state == TriggerState::Paused).await? {
+        tracing::info!(trigger = %name, ?state, "the trigger {name} was switched");
+    }
+    drop(db);
+    show(database, name).await
+}
+
+async fn show(database: &Database, name: &Name) -> Result<Json<Trigger>, Error> {
+    let mut db = database.connection().await?;
+    let found = store::triggers(&mut db, Some(name)).await?;
+    found
+        .into_iter()
+        .next()
+        .map(Json)
+        .ok_or(Error::TriggerUnknown)
+}

@@ -1,0 +1,135 @@
+//! Which images had a digest, and when.
+
+use serde_json::{Value, json};
+
+use crate::rows::{Revision, digest, on_time, text};
+use crate::server::Api;
+
+fn path(content: u8) -> String {
+    format!("/v1/digests/{}", digest(content))
+}
+
+#[tokio::test]
+async fn every_image_that_ever_had_it_is_listed_with_from_and_until() {
+    let (api, mut rows) = Api::start().await;
+    rows.tag(
+        "registry.example.com/shop/web:latest",
+        &[on_time(1, 1, 10), on_time(2, 2, 20), on_time(3, 1, 30)],
+    )
+    .await;
+    rows.tag("registry.example.com/shop/web:v1", &[on_time(1, 1, 12)])
+        .await;
+    rows.tag(
+        "mirror.example.com/web:gone",
+        &[on_time(1, 1, 15), on_time(2, 0, 16)],
+    )
+    .await;
+    let answer = api.found(&path(1)).await;
+    assert_eq!(
+        answer,
+        json!({
+            "digest": digest(1),
+            "items": [
+                { "image": "registry.example.com/shop/web:latest", "revision": 1, "from": text(10), "until": text(20) },
+                { "image": "registry.example.com/shop/web:latest", "revision": 3, "from": text(30), "until": null },
+                { "image": "registry.example.com/shop/web:v1", "revision": 1, "from": text(12), "until": null },
+                { "image": "mirror.example.com/web:gone", "revision": 1, "from": text(15), "until": text(16) },
+            ],
+            "next": null,
+        })
+    );
+}
+
+#[tokio::test]
+async fn a_late_revision_ends_the_one_before_it_in_time() {
+    let (api, mut rows) = Api::start().await;
+    let late = Revision {
+        number: 3,
+        content: 2,
+        at: 20,
+        recorded: 40,
+        previous: Some(1),
+        head: 2,
+    };
+    rows.tag(
+        "registry.example.com/shop/web:latest",
+        &[on_time(1, 1, 10), on_time(2, 3, 30), late],
+    )
+    .await;
+    for (content, revision, from, until) in
+        [(1, 1, 10, Some(20)), (2, 3, 20, Some(30)), (3, 2, 30, None)]
+    {
+        let items = api.found(&path(content)).await["items"].take();
+        let image = "registry.example.com/shop/web:latest";
+        assert_eq!(
+            items,
+            json!([{ "image": image, "revision": revision, "from": text(from), "until": until.map(text) }])
+        );
+    }
+}
+
+#[tokio::test]
+async fn what_was_replaced_at_its_own_instant_was_never_in_force() {
+    let (api, mut rows) = Api::start().await;
+    rows.tag(
+        "registry.example.com/shop/web:latest",
+        &[on_time(1, 1, 10), on_time(2, 2, 10), on_time(3, 3, 20)],
+    )
+    .await;
+    assert_eq!(api.found(&path(1)).await["items"], json!([]));
+    assert_eq!(api.found(&path(2)).await["items"][0]["until"], text(20));
+}
+
+#[tokio::test]
+async fn pages_neither_repeat_nor_leave_out() {
+    let (api, mut rows) = Api::start().await;
+    for tag in 1..=5 {
+        // In and out of content 1, five times each, at the same times in every tag.
+        let revisions: Vec<_> = (1..=10)
+            .map(|n| on_time(n, u8::try_from(n % 2).unwrap() + 1, n))
+            .collect();
+        rows.tag(&format!("registry.example.com/shop/web:v{tag}"), &revisions)
+            .await;
+    }
+    let pages = api.pages(&path(2), 10).await;
+    assert_eq!(pages.iter().map(Vec::len).collect::<Vec<_>>(), [10, 10, 5]);
+    let seen: Vec<_> = pages
+        .concat()
+        .iter()
+        .map(|item| {
+            (
+                item["image"].to_string(),
+                item["revision"].as_i64().unwrap(),
+            )
+        })
+        .collect();
+    let expected: Vec<_> = (1..=5)
+        .flat_map(|tag| {
+            [1, 3, 5, 7, 9].map(|n| (format!("\"registry.example.com/shop/web:v{tag}\""), n))
+        })
+        .collect();
+    assert_eq!(seen, expected);
+}
+
+#[tokio::test]
+async fn a_digest_that_nobody_had_has_an_empty_list_and_one_that_is_none_is_refused() {
+    let (api, _rows) = Api::start().await;
+    let answer = api.found(&path(9)).await;
+    assert_eq!(
+        (&answer["items"], &answer["next"]),
+        (&json!([]), &Value::Null)
+    );
+    for wrong in [
+        "sha256:abc",
+        "latest",
+        "md5:0123",
+        "sha256:%00",
+        &digest(1).to_string().to_uppercase(),
+    ] {
+        assert_eq!(
+            api.get(&format!("/v1/digests/{wrong}")).await.problem(),
+            "400 digest_invalid",
+            "{wrong}"
+        );
+    }
+}

@@ -1,0 +1,188 @@
+//! Rows as the indexer and the trigger service write them.
+
+use serde_json::{Value, json};
+use sqlx::PgConnection;
+use tagtrail_proto::{Digest, Image, instant};
+use time::{Duration, OffsetDateTime};
+use uuid::Uuid;
+
+/// A database with rows.
+pub(crate) struct Rows {
+    pub(crate) db: PgConnection,
+    ordinal: i64,
+}
+
+/// A revision to be written. Times are seconds after 2026-03-03T14:00:00Z.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Revision {
+    pub(crate) number: i64,
+    /// What is pushed; 0: the tag is deleted.
+    pub(crate) content: u8,
+    pub(crate) at: i64,
+    pub(crate) recorded: i64,
+    pub(crate) previous: Option<i64>,
+    pub(crate) head: i64,
+}
+
+/// A revision that arrived in time: recorded a second after, on top of the one before.
+pub(crate) fn on_time(number: i64, content: u8, at: i64) -> Revision {
+    Revision {
+        number,
+        content,
+        at,
+        recorded: at + 1,
+        previous: Some(number - 1).filter(|before| *before > 0),
+        head: number,
+    }
+}
+
+pub(crate) fn digest(content: u8) -> Digest {
+    Digest::sha256_of(&[content])
+}
+
+pub(crate) fn time(seconds: i64) -> OffsetDateTime {
+    instant::parse("2026-03-03T14:00:00Z").unwrap() + Duration::seconds(seconds)
+}
+
+pub(crate) fn text(seconds: i64) -> String {
+    instant::format(time(seconds)).unwrap()
+}
+
+impl Rows {
+    pub(crate) fn new(db: PgConnection) -> Rows {
+        Rows { db, ordinal: 0 }
+    }
+
+    /// Writes a tag with its revisions; the last of them is the head, unless it is late.
+    pub(crate) async fn tag(&mut self, image: &str, revisions: &[Revision]) {
+        let tag = self.empty_tag(image).await;
+        for revision in revisions {
+            self.revision(tag, *revision).await;
+        }
+        let head = revisions.last().unwrap().head;
+        let head = revisions
+            .iter()
+            .find(|revision| revision.number == head)
+            .unwrap();
+        sqlx::query(
+            "update tag set issued = $2, head = $3, head_digest = $4, head_at = $5 where id = $1",
+        )
+        .bind(tag)
+        .bind(i64::try_from(revisions.len()).unwrap())
+        .bind(head.number)
+        .bind(content(*head))
+        .bind(time(head.at))
+        .execute(&mut self.db)
+        .await
+        .unwrap();
+    }
+
+    /// Writes a tag that has an id but no history.
+    pub(crate) async fn empty_tag(&mut self, image: &str) -> i64 {
+        let image: Image = image.parse().unwrap();
+        let repository: i64 = sqlx::query_scalar(
+            "insert into repository (registry, name) values ($1, $2) on conflict (registry, name) do update set name = $2 returning id",
+        )
+        .bind(image.registry.as_ref())
+        .bind(image.repository.as_ref())
+        .fetch_one(&mut self.db)
+        .await
+        .unwrap();
+        sqlx::query_scalar("insert into tag (repository_id, name) values ($1, $2) returning id")
+            .bind(repository)
+            .bind(image.tag.as_ref())
+            .fetch_one(&mut self.db)
+            .await
+            .unwrap()
+    }
+
+    async fn revision(&mut self, tag: i64, revision: Revision) {
+        self.ordinal += 1;
+        let push: i64 = sqlx::query_scalar(
+            "insert into push (tag_id, action, digest, occurred_at, effective_at, occurred_at_source, received_at, recorded_at, origin,
+                               source, event_id, actor, media_type, size_bytes, stream_seq)
+             values ($1, $2::push_action, $3, $4, $4, 'event', $4, $5, 'event', 'main', $6::text, 'ci-bot', 'application/json', $6, $6)
+             returning id",
+        )
+        .bind(tag)
+        .bind(if revision.content == 0 { "delete" } else { "push" })
+        .bind(content(revision))
+        .bind(time(revision.at))
+        .bind(time(revision.recorded))
+        .bind(self.ordinal)
+        .fetch_one(&mut self.db)
+        .await
+        .unwrap();
+        let kind = match revision {
+            Revision { content: 0, .. } => "deleted",
+            Revision { previous: None, .. } => "created",
+            _ => "moved",
+        };
+        sqlx::query(
+            "insert into revision (tag_id, number, kind, digest, effective_at, recorded_at, previous, head, push_id, partition, ordinal)
+             values ($1, $2, $3::revision_kind, $4, $5, $6, $7, $8, $9, 0, $10)",
+        )
+        .bind(tag)
+        .bind(revision.number)
+        .bind(kind)
+        .bind(content(revision))
+        .bind(time(revision.at))
+        .bind(time(revision.recorded))
+        .bind(revision.previous)
+        .bind(revision.head)
+        .bind(push)
+        .bind(self.ordinal)
+        .execute(&mut self.db)
+        .await
+        .unwrap();
+    }
+
+    /// Writes a trigger of `web`; gives its row id.
+    pub(crate) async fn trigger(&mut self, name: &str, configured: bool) -> i32 {
+        sqlx::query_scalar("insert into trigger (name, images, target, configured) values ($1, $2, 'webhook', $3) returning id")
+            .bind(name)
+            .bind(json!({ "web": "registry.example.com/shop/web:latest" }))
+            .bind(configured)
+            .fetch_one(&mut self.db)
+            .await
+            .unwrap()
+    }
+
+    /// Writes a rollout of `web`, recorded at a time; gives its id.
+    pub(crate) async fn rollout(
+        &mut self,
+        trigger: i32,
+        number: i64,
+        state: &str,
+        at: i64,
+    ) -> String {
+        let finished = matches!(state, "succeeded" | "failed" | "superseded").then(|| time(at + 1));
+        let id: Uuid = sqlx::query_scalar(
+            "insert into rollout (id, trigger_id, number, state, images, cause, attempts, created_at, finished_at, error)
+             values (gen_random_uuid(), $1, $2, $3::rollout_state, $4, $5, 1, $6, $7, $8) returning id",
+        )
+        .bind(trigger)
+        .bind(number)
+        .bind(state)
+        .bind(images(number))
+        .bind(json!({ "reason": "revision", "changed": ["web"] }))
+        .bind(time(at))
+        .bind(finished)
+        .bind((state == "failed").then_some("the target said no"))
+        .fetch_one(&mut self.db)
+        .await
+        .unwrap();
+        id.to_string()
+    }
+}
+
+/// The images of the rollout of this number.
+pub(crate) fn images(number: i64) -> Value {
+    let digest = digest(u8::try_from(number).unwrap());
+    let pinned = format!("registry.example.com/shop/web@{digest}");
+    json!({ "web": { "image": "registry.example.com/shop/web:latest", "revision": number, "digest": digest, "pinned": pinned } })
+}
+
+fn content(revision: Revision) -> Option<Vec<u8>> {
+    (revision.content != 0).then(|| digest(revision.content).as_bytes().to_vec())
+}

@@ -1,0 +1,135 @@
+//! The service under test, and its client.
+
+use serde_json::Value;
+use tagtrail_api::Config;
+use tagtrail_daemon::Context;
+use tagtrail_postgres::DbArgs;
+use tagtrail_testkit::TestDb;
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+
+use crate::rows::Rows;
+
+/// The service on a database of its own, stopped when this is dropped.
+pub(crate) struct Api {
+    url: String,
+    client: reqwest::Client,
+    pub(crate) ctx: Context,
+    _task: JoinSet<anyhow::Result<()>>,
+}
+
+/// What came back.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) headers: reqwest::header::HeaderMap,
+    pub(crate) body: Value,
+}
+
+impl Answer {
+    pub(crate) fn header(&self, name: &str) -> &str {
+        self.headers
+            .get(name)
+            .map_or("", |value| value.to_str().unwrap())
+    }
+
+    /// `404 tag_unknown`; checks that the rest of the problem is as it should be.
+    #[track_caller]
+    pub(crate) fn problem(&self) -> String {
+        assert_eq!(
+            self.header("content-type"),
+            "application/problem+json",
+            "{self:?}"
+        );
+        assert_eq!(self.body["status"], self.status, "{self:?}");
+        assert!(
+            !self.body["detail"].as_str().unwrap().is_empty()
+                && self.body["title"].is_string()
+                && self.body["type"].is_string(),
+            "{self:?}"
+        );
+        format!("{} {}", self.status, self.body["code"].as_str().unwrap())
+    }
+}
+
+impl Api {
+    /// Starts it and waits until it is ready.
+    pub(crate) async fn start() -> (Api, Rows) {
+        let db = tagtrail_testkit::postgres().await;
+        let api = Api::over(&db).await;
+        api.ctx.health.wait_ready().await;
+        (api, Rows::new(db.connect().await))
+    }
+
+    /// Starts it, whether or not the database is there.
+    pub(crate) async fn over(db: &TestDb) -> Api {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let listen = listener.local_addr().unwrap();
+        let (ctx, mut task) = (Context::default(), JoinSet::new());
+        let config = Config {
+            listen,
+            db: DbArgs {
+                url: db.url().to_owned(),
+            },
+        };
+        task.spawn(tagtrail_api::serve(listener, config, ctx.clone()));
+        Api {
+            url: format!("http://{listen}"),
+            client: reqwest::Client::builder().no_proxy().build().unwrap(),
+            ctx,
+            _task: task,
+        }
+    }
+
+    pub(crate) async fn get(&self, path: &str) -> Answer {
+        self.send("GET", path).await
+    }
+
+    pub(crate) async fn send(&self, method: &str, path: &str) -> Answer {
+        let request = self
+            .client
+            .request(method.parse().unwrap(), format!("{}{path}", self.url));
+        let response = request.send().await.unwrap();
+        let (status, headers) = (response.status().as_u16(), response.headers().clone());
+        Answer {
+            status,
+            headers,
+            body: response.json().await.unwrap_or_default(),
+        }
+    }
+
+    /// The body of an answer that must be there.
+    #[track_caller]
+    pub(crate) fn found(&self, path: &str) -> impl Future<Output = Value> {
+        let asked = path.to_owned();
+        async move {
+            let answer = self.get(&asked).await;
+            assert_eq!(answer.status, 200, "{asked}: {answer:?}");
+            answer.body
+        }
+    }
+
+    /// The items of all pages of a list; every page but the last must be full.
+    pub(crate) async fn pages(&self, path: &str, limit: usize) -> Vec<Vec<Value>> {
+        let separator = if path.contains('?') { '&' } else { '?' };
+        let (mut pages, mut cursor) = (Vec::new(), String::new());
+        loop {
+            let mut page = self
+                .found(&format!("{path}{separator}limit={limit}{cursor}"))
+                .await;
+            let Value::Array(items) = page["items"].take() else {
+                panic!("{page}")
+            };
+            pages.push(items);
+            match page["next"].as_str() {
+                None => return pages,
+                Some(next) => {
+                    assert_eq!(pages.last().unwrap().len(), limit);
+                    cursor = format!("&cursor={next}");
+                }
+            }
+            assert!(pages.len() < 100, "pages without end");
+        }
+    }
+}

@@ -1,0 +1,97 @@
+//! What is deployed, pausing and resuming.
+
+use serde_json::{Value, json};
+
+use crate::rows::{images, text};
+use crate::server::Api;
+
+#[tokio::test]
+async fn current_is_the_last_rollout_that_runs_or_has_succeeded() {
+    let (api, mut rows) = Api::start().await;
+    let shop = rows.trigger("shop", true).await;
+    let without = json!({
+        "name": "shop", "images": { "web": "registry.example.com/shop/web:latest" }, "target": "webhook", "state": "active", "current": null,
+    });
+    assert_eq!(api.found("/v1/triggers/shop").await, without);
+
+    let first = rows.rollout(shop, 1, "succeeded", 10).await;
+    rows.rollout(shop, 2, "failed", 20).await;
+    rows.rollout(shop, 3, "superseded", 30).await;
+    rows.rollout(shop, 4, "pending", 40).await;
+    let current = api.found("/v1/triggers/shop").await["current"].take();
+    assert_eq!(
+        current,
+        json!({
+            "id": first, "trigger": "shop", "number": 1, "state": "succeeded", "images": images(1),
+            "cause": { "reason": "revision", "changed": ["web"] }, "attempts": 1, "created_at": text(10), "finished_at": text(11), "error": null,
+        })
+    );
+    rows.rollout(shop, 5, "running", 50).await;
+    assert_eq!(api.found("/v1/triggers/shop").await["current"]["number"], 5);
+}
+
+#[tokio::test]
+async fn triggers_that_are_configured_are_listed_by_name() {
+    let (api, mut rows) = Api::start().await;
+    assert_eq!(api.found("/v1/triggers").await, json!({ "items": [] }));
+    for (name, configured) in [("shop", true), ("gone", false), ("blog", true)] {
+        let trigger = rows.trigger(name, configured).await;
+        rows.rollout(trigger, 1, "succeeded", 10).await;
+    }
+    let items = api.found("/v1/triggers").await["items"].take();
+    let names: Vec<&Value> = items
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|item| &item["name"])
+        .collect();
+    assert_eq!(names, ["blog", "shop"]);
+    assert_eq!(items[1]["current"]["trigger"], "shop");
+    assert_eq!(
+        api.get("/v1/triggers/gone").await.problem(),
+        "404 trigger_unknown"
+    );
+    assert_eq!(
+        api.send("POST", "/v1/triggers/gone/pause").await.problem(),
+        "404 trigger_unknown"
+    );
+}
+
+#[tokio::test]
+async fn pausing_and_resuming_twice_is_as_good_as_once() {
+    let (api, mut rows) = Api::start().await;
+    rows.trigger("blog", true).await;
+    rows.trigger("shop", true).await;
+    for (call, state) in [
+        ("pause", "paused"),
+        ("pause", "paused"),
+        ("resume", "active"),
+        ("resume", "active"),
+        ("pause", "paused"),
+    ] {
+        let answer = api.send("POST", &format!("/v1/triggers/shop/{call}")).await;
+        assert_eq!(
+            (answer.status, &answer.body["name"], &answer.body["state"]),
+            (200, &json!("shop"), &json!(state))
+        );
+        assert_eq!(api.found("/v1/triggers/shop").await, answer.body);
+        assert_eq!(api.found("/v1/triggers/blog").await["state"], "active");
+    }
+}
+
+#[tokio::test]
+async fn names_that_no_trigger_can_have_are_unknown() {
+    let (api, _rows) = Api::start().await;
+    for name in ["shop", "Shop", "%00", "%ff", "a%2Fb", "-"] {
+        let problem = api.get(&format!("/v1/triggers/{name}")).await.problem();
+        assert!(
+            ["404 trigger_unknown", "404 not_found"].contains(&problem.as_str()),
+            "{name}: {problem}"
+        );
+        let problem = api
+            .send("POST", &format!("/v1/triggers/{name}/resume"))
+            .await
+            .problem();
+        assert!(problem.starts_with("404 "), "{name}: {problem}");
+    }
+}
