@@ -1,4 +1,4 @@
-//! Taking partitions: one free one a second, so that instances that start together share them.
+//! Taking partitions: one free one at a time, with a pause between, so that instances that start together share them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -12,15 +12,19 @@ use crate::error::Error;
 use crate::partition::{self, Shared};
 use crate::store;
 
-const EVERY: Duration = Duration::from_secs(1);
-
 /// Takes and holds partitions until a stop is asked for, then waits for those held to be put down.
-pub(crate) async fn partitions(db: DbArgs, shared: Shared, health: Health) -> anyhow::Result<()> {
+pub(crate) async fn partitions(
+    db: DbArgs,
+    shared: Shared,
+    interval: Duration,
+    health: Health,
+) -> anyhow::Result<()> {
     let mut held: JoinSet<Result<(), Error>> = JoinSet::new();
     let mut numbers: BTreeMap<Id, u16> = BTreeMap::new();
     // The session that asks; it becomes the partition's own once it has got one.
     let mut spare: Option<PgConnection> = None;
-    let mut every = tokio::time::interval(EVERY);
+    let mut every = tokio::time::interval(interval);
+    every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut failures = 0;
     loop {
         tokio::select! {
@@ -50,7 +54,7 @@ pub(crate) async fn partitions(db: DbArgs, shared: Shared, health: Health) -> an
                         failures += 1;
                         health.set("postgres", Err("can't take partitions: the database does not answer".to_owned()));
                         tracing::warn!("can't take partitions: {error:#}");
-                        every.reset_after(EVERY.max(tagtrail_daemon::backoff(failures)));
+                        every.reset_after(interval.max(tagtrail_daemon::backoff(failures)));
                     }
                 }
             }

@@ -22,6 +22,16 @@ pub struct Config {
     /// from a dead instance; too low, and a slow moment looks like death.
     #[arg(long, env = "TAGTRAIL_SESSION_SECONDS", default_value = "10", value_parser = seconds)]
     pub session_seconds: Duration,
+    /// Milliseconds between taking one free partition and the next. Slow, so that instances that start together share them.
+    #[arg(long, env = "TAGTRAIL_CLAIM_INTERVAL_MS", default_value = "1000", value_parser = milliseconds)]
+    pub claim_interval_ms: Duration,
+}
+
+fn milliseconds(text: &str) -> Result<Duration, String> {
+    match text.parse::<u64>() {
+        Ok(milliseconds @ 1..=60_000) => Ok(Duration::from_millis(milliseconds)),
+        _ => Err("must be a number of milliseconds from 1 to 60000".to_owned()),
+    }
 }
 
 fn seconds(text: &str) -> Result<Duration, String> {

@@ -54,7 +54,12 @@ pub async fn run(config: Config, ctx: Context) -> anyhow::Result<()> {
     });
     tasks.spawn(
         "partitions",
-        claim::partitions(config.db, shared, ctx.health.clone()),
+        claim::partitions(
+            config.db,
+            shared,
+            config.claim_interval_ms,
+            ctx.health.clone(),
+        ),
     );
     tasks.join(&ctx.shutdown).await
 }

@@ -147,11 +147,7 @@ async fn work(shared: &Shared, number: u16, db: &mut PgConnection) -> Result<(),
     tokio::try_join!(reading, applying, publishing)?;
     // A stop was asked for, and everything applied is published.
     let published = *published.borrow();
-    within(
-        shared,
-        store::set_published(db, number, published),
-    )
-    .await
+    within(shared, store::set_published(db, number, published)).await
 }
 
 /// Publishes the revisions above `published`, except those that REVISIONS holds already.

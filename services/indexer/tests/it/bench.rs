@@ -1,0 +1,231 @@
+//! What the tests work with: pushes sent as the gateway does, and questions to the store and the stream.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use sqlx::Row as _;
+use tagtrail_bus::BusArgs;
+use tagtrail_daemon::Context;
+use tagtrail_indexer::Config;
+use tagtrail_postgres::DbArgs;
+use tagtrail_proto::{
+    Action, Digest, Event, Image, Kind, Origin, Push, Revision, Scope, Subject, TimeSource,
+    partition_of,
+};
+use tagtrail_testkit::{SOON, TestNats, eventually};
+use time::OffsetDateTime;
+use tokio::task::JoinSet;
+
+/// An indexer in this process.
+pub(crate) struct Indexer {
+    pub(crate) ctx: Context,
+    tasks: JoinSet<anyhow::Result<()>>,
+}
+
+impl Indexer {
+    pub(crate) fn start(db: &str, nats: &str) -> Indexer {
+        // Shown if the test fails.
+        let _ = tracing_subscriber::fmt().with_test_writer().try_init();
+        let ctx = Context::default();
+        let config = Config {
+            db: DbArgs { url: db.to_owned() },
+            bus: BusArgs {
+                url: nats.to_owned(),
+                partitions: 8,
+                replicas: 1,
+            },
+            appliers: None,
+            session_seconds: Duration::from_secs(2),
+            claim_interval_ms: Duration::from_millis(10),
+        };
+        let mut tasks = JoinSet::new();
+        tasks.spawn(tagtrail_indexer::run(config, ctx.clone()));
+        Indexer { ctx, tasks }
+    }
+
+    /// Asks it to stop, and waits until it has.
+    pub(crate) async fn stop(mut self) {
+        self.ctx.shutdown.cancel();
+        self.tasks.join_next().await.unwrap().unwrap().unwrap();
+    }
+}
+
+pub(crate) fn at(second: i64) -> OffsetDateTime {
+    OffsetDateTime::from_unix_timestamp(1_770_000_000 + second).unwrap()
+}
+
+pub(crate) fn digest(n: u64) -> Digest {
+    Digest::sha256_of(&n.to_be_bytes())
+}
+
+pub(crate) fn image(text: &str) -> Image {
+    text.parse().unwrap()
+}
+
+/// A push of an image; `fact` turns it into something else where needed.
+pub(crate) fn push(name: &str, second: i64, n: u64) -> Push {
+    let image = image(name);
+    Push {
+        action: Action::Push,
+        scope: Scope::Tag,
+        registry: image.registry,
+        repository: image.repository,
+        tag: Some(image.tag),
+        digest: Some(digest(n)),
+        media_type: Some("application/vnd.oci.image.manifest.v1+json".to_owned()),
+        size: Some(n),
+        actor: Some("ci-bot".to_owned()),
+        occurred_at: at(second),
+        occurred_at_source: TimeSource::Event,
+        source: "main".to_owned(),
+        origin: Origin::Event,
+        event_id: format!("{name}/{second}/{n}"),
+    }
+}
+
+pub(crate) fn delete(name: &str, second: i64) -> Push {
+    Push {
+        action: Action::Delete,
+        digest: None,
+        media_type: None,
+        size: None,
+        ..push(name, second, 0)
+    }
+}
+
+pub(crate) fn delete_digest(name: &str, second: i64, n: u64) -> Push {
+    Push {
+        scope: Scope::Digest,
+        tag: None,
+        digest: Some(digest(n)),
+        ..delete(name, second)
+    }
+}
+
+pub(crate) fn delete_repository(name: &str, second: i64) -> Push {
+    Push {
+        scope: Scope::Repository,
+        tag: None,
+        ..delete(name, second)
+    }
+}
+
+/// Sends pushes to PUSHES, many at once, in order; without a message id, so that repeats really arrive.
+pub(crate) async fn send(nats: &TestNats, pushes: impl IntoIterator<Item = Push>) {
+    let jetstream = nats.jetstream().await;
+    let mut acknowledgements = Vec::new();
+    for push in pushes {
+        let subject = Subject::Push {
+            partition: partition_of(&push.registry, &push.repository, 8),
+            registry: push.registry.clone(),
+            repository: push.repository.clone(),
+            tag: push.tag.clone(),
+        };
+        let body = serde_json::to_vec(&push.event()).unwrap();
+        acknowledgements.push(
+            jetstream
+                .publish(subject.to_string(), body.into())
+                .await
+                .unwrap(),
+        );
+    }
+    for acknowledgement in acknowledgements {
+        acknowledgement.await.unwrap();
+    }
+}
+
+/// The revisions that REVISIONS holds, in its order.
+pub(crate) async fn published(nats: &TestNats) -> Vec<Revision> {
+    let messages = nats.messages("REVISIONS").await;
+    let revisions = messages
+        .iter()
+        .filter(|(subject, _)| subject.starts_with("tagtrail.revision."));
+    revisions
+        .map(|(_, body)| {
+            serde_json::from_slice::<Event<Revision>>(body)
+                .unwrap()
+                .data
+        })
+        .collect()
+}
+
+/// Waits until REVISIONS holds so many revisions, and gives them.
+pub(crate) async fn wait_published(nats: &TestNats, count: usize) -> Vec<Revision> {
+    eventually(&format!("{count} published revisions"), SOON, async || {
+        Some(published(nats).await).filter(|revisions| revisions.len() >= count)
+    })
+    .await
+}
+
+/// `number kind digest-number late` per tag, from the store, in the order of the numbers.
+pub(crate) async fn stored(
+    db: &mut sqlx::PgConnection,
+) -> BTreeMap<String, Vec<(i64, Kind, bool)>> {
+    let rows = sqlx::query(
+        "select r.registry || '/' || r.name || ':' || t.name, v.number, v.kind::text, v.late
+         from revision v join tag t on t.id = v.tag_id join repository r on r.id = t.repository_id order by 1, 2",
+    )
+    .fetch_all(db)
+    .await
+    .unwrap();
+    let mut stored: BTreeMap<String, Vec<_>> = BTreeMap::new();
+    for row in rows {
+        stored.entry(row.get(0)).or_default().push((
+            row.get(1),
+            row.get::<&str, _>(2).parse().unwrap(),
+            row.get(3),
+        ));
+    }
+    stored
+}
+
+/// What subscribers must be able to rely on, whatever happened: per tag the numbers 1, 2, 3 … in order, each once, as stored.
+pub(crate) async fn check_published(db: &mut sqlx::PgConnection, nats: &TestNats) {
+    let count: i64 = sqlx::query_scalar("select count(*) from revision")
+        .fetch_one(&mut *db)
+        .await
+        .unwrap();
+    let published = wait_published(nats, usize::try_from(count).unwrap()).await;
+    let mut told: BTreeMap<String, Vec<(i64, Kind, bool)>> = BTreeMap::new();
+    for revision in published {
+        told.entry(revision.image().to_string()).or_default().push((
+            i64::try_from(revision.revision).unwrap(),
+            revision.kind,
+            revision.late,
+        ));
+    }
+    assert_eq!(told, stored(db).await);
+}
+
+/// Waits until every message of PUSHES is applied.
+pub(crate) async fn wait_applied(db: &mut sqlx::PgConnection, nats: &TestNats) {
+    let stream = nats
+        .jetstream()
+        .await
+        .get_stream_no_info("PUSHES")
+        .await
+        .unwrap();
+    for partition in 0..8_i16 {
+        let Ok(last) = stream
+            .get_last_raw_message_by_subject(&format!("tagtrail.push.{partition}.>"))
+            .await
+        else {
+            continue;
+        };
+        eventually(
+            &format!("partition {partition} to be applied"),
+            SOON,
+            async || {
+                let applied: Option<i64> = sqlx::query_scalar(
+                    "select applied_seq from position where stream = 'PUSHES' and partition = $1",
+                )
+                .bind(partition)
+                .fetch_optional(&mut *db)
+                .await
+                .unwrap();
+                (applied >= i64::try_from(last.sequence).ok()).then_some(())
+            },
+        )
+        .await;
+    }
+}

@@ -1,0 +1,208 @@
+//! What is stored and published equals the rule of history.
+
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+use proptest::strategy::ValueTree as _;
+use proptest::test_runner::{Config, TestRunner};
+use sqlx::Row as _;
+use tagtrail_proto::{Action, Kind, Push, Scope};
+use tagtrail_testkit::{SOON, TestNats, eventually};
+
+use crate::bench::*;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_push_becomes_a_numbered_revision_in_the_store_and_on_the_bus() {
+    let (db, nats) = (tagtrail_testkit::postgres().await, TestNats::start().await);
+    let indexer = Indexer::start(db.url(), nats.url());
+    indexer.ctx.health.wait_ready().await;
+    send(
+        &nats,
+        [
+            push("registry.example.com/foo/bar:latest", 1, 1),
+            push("registry.example.com/foo/bar:latest", 2, 2),
+            push("registry.example.com/foo/bar:latest", 3, 1),
+        ],
+    )
+    .await;
+    let published = wait_published(&nats, 3).await;
+    assert_eq!(
+        published
+            .iter()
+            .map(|revision| (revision.revision, revision.kind))
+            .collect::<Vec<_>>(),
+        [(1, Kind::Created), (2, Kind::Moved), (3, Kind::Reverted)]
+    );
+    let last = &published[2];
+    assert_eq!(last.previous.as_ref().unwrap().revision, 2);
+    assert_eq!(last.head.revision, 3);
+    assert_eq!(
+        last.pinned.as_ref().unwrap().to_string(),
+        format!("registry.example.com/foo/bar@{}", digest(1))
+    );
+    assert_eq!(
+        (last.actor.as_deref(), last.size, last.source.as_str()),
+        (Some("ci-bot"), Some(1), "main")
+    );
+    check_published(&mut db.connect().await, &nats).await;
+    indexer.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn history_can_not_be_rewritten_even_by_its_owner() {
+    let (db, nats) = (tagtrail_testkit::postgres().await, TestNats::start().await);
+    let indexer = Indexer::start(db.url(), nats.url());
+    indexer.ctx.health.wait_ready().await;
+    send(&nats, [push("registry.example.com/foo/bar:latest", 1, 1)]).await;
+    wait_published(&nats, 1).await;
+    let mut db = db.connect().await;
+    for statement in [
+        "update push set actor = 'me'",
+        "delete from push",
+        "truncate push",
+        "update revision set number = 7",
+        "delete from revision",
+        "truncate revision",
+    ] {
+        let error = sqlx::query(statement)
+            .execute(&mut db)
+            .await
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains("history is append-only"),
+            "{statement}: {error}"
+        );
+    }
+    indexer.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_that_is_no_fact_is_kept_aside_and_does_not_stop_the_rest() {
+    let (db, nats) = (tagtrail_testkit::postgres().await, TestNats::start().await);
+    let indexer = Indexer::start(db.url(), nats.url());
+    indexer.ctx.health.wait_ready().await;
+    for partition in 0..8 {
+        nats.jetstream()
+            .await
+            .publish(format!("tagtrail.push.{partition}.a%2Eb.c.d"), "{}".into())
+            .await
+            .unwrap()
+            .await
+            .unwrap();
+    }
+    send(&nats, [push("registry.example.com/foo/bar:latest", 1, 1)]).await;
+    wait_published(&nats, 1).await;
+    eventually("the message in QUARANTINE", SOON, async || {
+        (!nats.messages("QUARANTINE").await.is_empty()).then_some(())
+    })
+    .await;
+    indexer.stop().await;
+}
+
+/// The whole of `push`, `revision` and `tag`, compared with a fold of all facts of each tag.
+async fn compare_with_the_facts(db: &mut sqlx::PgConnection) {
+    let tags =
+        sqlx::query("select t.id, t.repository_id, t.head, t.head_digest, t.issued from tag t")
+            .fetch_all(&mut *db)
+            .await
+            .unwrap();
+    for tag in tags {
+        let id: i64 = tag.get(0);
+        let facts = sqlx::query(
+            "select effective_at, received_at, digest, action::text, tag_id is null from push
+             where tag_id = $1 or repository_id = $2 order by effective_at, received_at, digest nulls first, tag_id is null",
+        )
+        .bind(id)
+        .bind(tag.get::<i64, _>(1))
+        .fetch_all(&mut *db)
+        .await
+        .unwrap();
+        // What the tag meant at the end of each instant, straight from the facts.
+        let mut timeline = BTreeMap::new();
+        let mut state: Option<Vec<u8>> = None;
+        for fact in &facts {
+            let digest: Option<Vec<u8>> = fact.get(2);
+            state = match (fact.get::<&str, _>(3), fact.get::<bool, _>(4)) {
+                ("push", _) => digest,
+                (_, true) if digest.is_some() && digest != state => state,
+                _ => None,
+            };
+            timeline.insert(fact.get::<time::OffsetDateTime, _>(0), state.clone());
+        }
+        for (instant, expected) in &timeline {
+            let said: Option<Option<Vec<u8>>> =
+                sqlx::query_scalar("select digest from revision where tag_id = $1 and effective_at <= $2 order by effective_at desc, number desc limit 1")
+                    .bind(id)
+                    .bind(instant)
+                    .fetch_optional(&mut *db)
+                    .await
+                    .unwrap();
+            assert_eq!(&said.flatten(), expected, "tag {id} at {instant}");
+        }
+        assert_eq!(tag.get::<Option<Vec<u8>>, _>(3), state, "head of tag {id}");
+        let numbers: Vec<i64> =
+            sqlx::query_scalar("select number from revision where tag_id = $1 order by number")
+                .bind(id)
+                .fetch_all(&mut *db)
+                .await
+                .unwrap();
+        assert_eq!(
+            numbers,
+            (1..=tag.get::<i64, _>(4)).collect::<Vec<_>>(),
+            "numbers of tag {id} have no gap"
+        );
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn random_facts_in_any_order_are_stored_as_the_rule_says() {
+    let (db, nats) = (tagtrail_testkit::postgres().await, TestNats::start().await);
+    let url = db.url();
+    let indexer = Indexer::start(url, nats.url());
+    indexer.ctx.health.wait_ready().await;
+    let fact = (0..3_usize, 0..3_usize, 0..40_i64, 0..4_u64, 0..20_u8).prop_map(
+        |(repository, tag, second, n, what)| {
+            let name = format!("registry.example.com/random/r{repository}:t{tag}");
+            match what {
+                0 => delete_repository(&name, second),
+                1..4 => delete_digest(&name, second, n),
+                4..7 => delete(&name, second),
+                _ => push(&name, second, n),
+            }
+        },
+    );
+    // With repeats, and in bursts, so that batches hold many facts of one tag, on time and late.
+    let facts = prop::collection::vec((fact, any::<bool>()), 600..=600);
+    let mut runner = TestRunner::new(Config::default());
+    let facts: Vec<Push> = facts
+        .new_tree(&mut runner)
+        .unwrap()
+        .current()
+        .into_iter()
+        .flat_map(|(fact, twice)| std::iter::repeat_n(fact, if twice { 2 } else { 1 }))
+        .collect();
+    assert!(
+        facts.iter().any(|fact| fact.scope == Scope::Digest)
+            && facts.iter().any(|fact| fact.action == Action::Delete)
+    );
+    for burst in facts.chunks(50) {
+        send(&nats, burst.to_vec()).await;
+    }
+    let mut db = db.connect().await;
+    wait_applied(&mut db, &nats).await;
+    compare_with_the_facts(&mut db).await;
+    check_published(&mut db, &nats).await;
+    // Read a second time from the start, nothing changes.
+    let before = stored(&mut db).await;
+    indexer.stop().await;
+    sqlx::query("update position set applied_seq = 0, applied_time_ns = null")
+        .execute(&mut db)
+        .await
+        .unwrap();
+    let indexer = Indexer::start(url, nats.url());
+    wait_applied(&mut db, &nats).await;
+    assert_eq!(stored(&mut db).await, before);
+    check_published(&mut db, &nats).await;
+    indexer.stop().await;
+}

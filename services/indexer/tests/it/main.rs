@@ -1,0 +1,7 @@
+//! The indexer on real servers.
+
+#![expect(clippy::unwrap_used, reason = "in tests a panic is the report")]
+
+mod bench;
+mod faults;
+mod history;
