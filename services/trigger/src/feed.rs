@@ -1,0 +1,104 @@
+//! Which images have news, from REVISIONS. It never ends: whatever goes wrong, the stream is opened again.
+
+use std::collections::BTreeSet;
+use std::convert::Infallible;
+use std::time::Duration;
+
+use tagtrail_bus::Bus;
+use tagtrail_bus::consume::{Position, ReadError, nanoseconds};
+use tagtrail_bus::topology::Stream;
+use tagtrail_proto::{Image, Subject};
+use tokio::sync::mpsc;
+
+use crate::session::Failures;
+
+/// Revisions taken in at once.
+const BATCH: usize = 1000;
+
+/// What was read.
+#[derive(Debug)]
+pub(crate) struct News {
+    pub(crate) of: Images,
+    /// Up to where.
+    pub(crate) position: Position,
+}
+
+#[derive(Debug)]
+pub(crate) enum Images {
+    /// The stream was opened: anything may have happened before.
+    Any,
+    /// These have new revisions.
+    These(BTreeSet<Image>),
+}
+
+/// Reads from `position` on; without one from the end, since the planner looks at everything when the stream is opened.
+pub(crate) async fn feed(
+    bus: &Bus,
+    mut position: Option<Position>,
+    news: mpsc::Sender<News>,
+) -> Infallible {
+    let mut failures = Failures::default();
+    loop {
+        let Err(error) = follow(bus, &mut position, &news).await else {
+            // Nobody listens any more; the planner ends, and this with it.
+            return std::future::pending().await;
+        };
+        let pause = failures.pause();
+        tracing::warn!("reading REVISIONS again in {pause:?}: {error}");
+        tokio::time::sleep(pause).await;
+    }
+}
+
+/// `Ok`: the listener is gone.
+async fn follow(
+    bus: &Bus,
+    position: &mut Option<Position>,
+    news: &mpsc::Sender<News>,
+) -> Result<(), ReadError> {
+    let start = match *position {
+        Some(position) => position,
+        None => bus.end_of(Stream::Revisions).await?,
+    };
+    let mut reader = bus
+        .read(Stream::Revisions, "tagtrail.revision.>", start)
+        .await?;
+    let mut at = Position {
+        stream_created_ns: Some(reader.stream_created_ns()),
+        ..start
+    };
+    if let Some(why) = reader.afresh() {
+        tracing::warn!("reading REVISIONS from its first message: {why}");
+        (at.sequence, at.time_ns) = (0, None);
+    }
+    let mut of = Images::Any;
+    loop {
+        *position = Some(at);
+        if news.send(News { of, position: at }).await.is_err() {
+            return Ok(());
+        }
+        let mut images = BTreeSet::new();
+        let mut delivery = reader.next().await?;
+        for _ in 0..BATCH {
+            // What stands there counts by its image alone: the heads in the database say the rest.
+            if let Ok(Subject::Revision {
+                registry,
+                repository,
+                tag,
+            }) = delivery.subject.parse()
+            {
+                images.insert(Image {
+                    registry,
+                    repository,
+                    tag,
+                });
+            }
+            at.sequence = delivery.sequence;
+            at.time_ns = Some(nanoseconds(delivery.time));
+            delivery = match tokio::time::timeout(Duration::ZERO, reader.next()).await {
+                Ok(next) => next?,
+                Err(_) => break,
+            };
+        }
+        of = Images::These(images);
+    }
+}

@@ -1,0 +1,79 @@
+//! The ledger: every change of state of every rollout goes to ROLLOUTS, in order. One session of all instances publishes.
+
+use sqlx::PgConnection;
+use tagtrail_bus::Bus;
+use tagtrail_bus::publish::Message;
+use tagtrail_proto::Subject;
+
+use crate::Shared;
+use crate::error::{Error, within};
+use crate::session::Failures;
+use crate::store::{self, Change, Lock};
+
+/// Publishes until a stop is asked for.
+pub(crate) async fn ledger(shared: Shared, bus: Bus) -> anyhow::Result<()> {
+    let mut failures = Failures::default();
+    loop {
+        let outcome = async {
+            match shared.session_with(Lock::Ledger).await? {
+                Some(mut db) => publish(&shared, &bus, &mut db).await,
+                None => Ok(()),
+            }
+        };
+        let Err(error) = outcome.await else {
+            return Ok(());
+        };
+        if !shared.start_over("ledger", &mut failures, &error).await {
+            return Ok(());
+        }
+    }
+}
+
+async fn publish(shared: &Shared, bus: &Bus, db: &mut PgConnection) -> Result<(), Error> {
+    loop {
+        let changes = within(shared.silence, store::unpublished(db)).await?;
+        if changes.is_empty() {
+            // What workers of other instances record is found by asking; that also keeps the session alive.
+            tokio::select! {
+                () = shared.shutdown.cancelled() => return Ok(()),
+                () = shared.changes.notified() => continue,
+                () = tokio::time::sleep(shared.ping_every().min(std::time::Duration::from_secs(1))) => continue,
+            }
+        }
+        let mut acknowledgements = Vec::with_capacity(changes.len());
+        let ordinals: Vec<i64> = changes.iter().map(|change| change.ordinal).collect();
+        for change in changes {
+            acknowledgements.push(send(bus, change).await?);
+        }
+        // If one fails, all of this set are sent again: the server knows those that it has by their ids.
+        for acknowledgement in acknowledgements {
+            acknowledgement.acknowledged().await?;
+        }
+        within(shared.silence, store::published(db, &ordinals)).await?;
+    }
+}
+
+async fn send(bus: &Bus, change: Change) -> Result<tagtrail_bus::publish::Unacknowledged, Error> {
+    let Change {
+        ordinal,
+        rollout,
+        changed_at,
+    } = change;
+    let trigger = rollout
+        .trigger
+        .parse()
+        .map_err(|_| Error::Inconsistent("the name of a trigger in the database does not parse"))?;
+    let subject = Subject::Rollout {
+        trigger,
+        state: rollout.state,
+    };
+    let id = format!("{}/{ordinal}", rollout.id);
+    let payload = serde_json::to_vec(&rollout.event(changed_at))?;
+    let message = Message {
+        subject: &subject,
+        id: Some(&id),
+        payload: payload.into(),
+        fence: None,
+    };
+    Ok(bus.send(message).await?)
+}

@@ -1,0 +1,86 @@
+//! The trigger service acts: it turns revisions into rollouts, and sees each rollout through.
+//!
+//! In scope: which images a trigger wants ([`wanted`](self), pure), the rollouts that follow from them and their ledger, the
+//! attempts at targets and their retries. Any number of instances share the work: one plans, all act.
+//!
+//! Out of scope: what the history is (the indexer), showing rollouts and pausing triggers (the api).
+//!
+//! How no rollout starts twice and the last wanted state is always reached: the planner compares the heads with the last
+//! rollout, in one transaction with its position in REVISIONS, so it may miss or repeat any event. A worker holds the lock of
+//! a trigger in the very session that records what came of an attempt; if it dies, the session dies, and another worker takes
+//! the rollout up again under the same id.
+
+mod config;
+mod error;
+mod feed;
+mod ledger;
+mod plan;
+mod retry;
+mod session;
+mod store;
+mod target;
+mod wanted;
+mod work;
+
+use std::sync::Arc;
+
+use tagtrail_bus::Bus;
+use tagtrail_daemon::{Context, Health, Tasks};
+use tagtrail_postgres::DbArgs;
+use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+
+pub use config::{Config, Pace};
+
+/// What planner, workers and ledger share.
+#[derive(Debug, Clone)]
+struct Shared {
+    db: DbArgs,
+    /// The server ends a session that is silent for this long.
+    silence: std::time::Duration,
+    pace: Pace,
+    health: Health,
+    shutdown: CancellationToken,
+    /// There may be a rollout to carry out.
+    work: Arc<Notify>,
+    /// There may be changes to publish.
+    changes: Arc<Notify>,
+}
+
+/// Runs until a stop is asked for.
+///
+/// # Errors
+/// Only what waiting can't heal: a wrong `tagtrail.toml`, refused credentials, streams that do not fit, a schema that is too new.
+pub async fn run(config: Config, ctx: Context) -> anyhow::Result<()> {
+    ctx.health.register("nats");
+    ctx.health.register("postgres");
+    let file = tagtrail_config::File::load(&config.config)?;
+    let targets = Arc::new(target::targets(&file)?);
+    let triggers = plan::configured(&file);
+    config.db.wait_for_schema("trigger", &ctx.shutdown).await?;
+    let bus = Bus::connect(&config.bus, "trigger", &ctx.shutdown).await?;
+    let shared = Shared {
+        db: config.db,
+        silence: config.session_seconds,
+        pace: config.pace,
+        health: ctx.health.clone(),
+        shutdown: ctx.shutdown.clone(),
+        work: Arc::new(Notify::new()),
+        changes: Arc::new(Notify::new()),
+    };
+    tracing::info!(
+        triggers = triggers.len(),
+        workers = config.workers,
+        "watching"
+    );
+    let (mut tasks, shutdown) = (Tasks::new(), ctx.shutdown.clone());
+    for _ in 0..config.workers {
+        tasks.spawn("worker", work::worker(shared.clone(), Arc::clone(&targets)));
+    }
+    tasks.spawn("ledger", ledger::ledger(shared.clone(), bus.clone()));
+    tasks.spawn("planner", plan::planner(shared, bus.clone(), triggers));
+    tasks.spawn("health of the bus", async move {
+        Ok(bus.report_health(ctx.health, ctx.shutdown).await?)
+    });
+    tasks.join(&shutdown).await
+}

@@ -1,0 +1,229 @@
+//! The planner: from heads to rollouts. One session of all instances plans; the others stand by.
+//!
+//! Level-triggered: whatever wakes it, it compares the heads as they are with the last rollout of each trigger. REVISIONS only
+//! tells it when to look.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use sqlx::{Connection as _, PgConnection};
+use tagtrail_bus::Bus;
+use tagtrail_bus::consume::Position;
+use tagtrail_config::File;
+use tagtrail_proto::Image;
+use time::OffsetDateTime;
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use crate::Shared;
+use crate::error::{Error, within};
+use crate::feed::{Images, News, feed};
+use crate::session::Failures;
+use crate::store::{self, Configured, Lock};
+use crate::wanted::{Decision, Situation, decide};
+
+/// Whatever was missed is found after this long.
+const ALL_AGAIN: Duration = Duration::from_secs(30);
+/// How often it looks for triggers that were resumed; also keeps the session alive.
+const TICK: Duration = Duration::from_millis(500);
+
+/// The triggers of the file.
+pub(crate) fn configured(file: &File) -> Vec<Configured> {
+    file.trigger
+        .iter()
+        .map(|trigger| Configured {
+            name: trigger.name.get_ref().to_string(),
+            images: trigger
+                .images
+                .iter()
+                .map(|(name, image)| (name.get_ref().clone(), image.clone()))
+                .collect(),
+            target: trigger.target().kind.to_owned(),
+            settle: trigger.settle,
+        })
+        .collect()
+}
+
+/// Plans until a stop is asked for.
+pub(crate) async fn planner(
+    shared: Shared,
+    bus: Bus,
+    triggers: Vec<Configured>,
+) -> anyhow::Result<()> {
+    let mut failures = Failures::default();
+    loop {
+        let Err(error) = session(&shared, &bus, &triggers).await else {
+            return Ok(());
+        };
+        shared
+            .health
+            .set("postgres", Err("the database does not answer".to_owned()));
+        if !shared.start_over("planner", &mut failures, &error).await {
+            return Ok(());
+        }
+    }
+}
+
+/// One session, from its lock to its end.
+async fn session(shared: &Shared, bus: &Bus, triggers: &[Configured]) -> Result<(), Error> {
+    let Some(mut db) = shared.session_with(Lock::Plan).await? else {
+        return Ok(());
+    };
+    within(shared.silence, store::configure(&mut db, triggers)).await?;
+    let position = within(shared.silence, store::position(&mut db)).await?;
+    tracing::debug!("planning");
+    let (sender, news) = mpsc::channel(1);
+    let planner = Planner {
+        shared,
+        triggers: triggers
+            .iter()
+            .map(|trigger| (trigger.name.as_str(), trigger))
+            .collect(),
+        db,
+        settling: BTreeMap::new(),
+    };
+    tokio::select! {
+        outcome = planner.run(news) => outcome,
+        never = feed(bus, position, sender) => match never {},
+    }
+}
+
+struct Planner<'a> {
+    shared: &'a Shared,
+    triggers: BTreeMap<&'a str, &'a Configured>,
+    db: PgConnection,
+    /// Triggers whose heads have to settle first, and until when.
+    settling: BTreeMap<&'a str, Instant>,
+}
+
+impl<'a> Planner<'a> {
+    async fn run(mut self, mut news: mpsc::Receiver<News>) -> Result<(), Error> {
+        let silence = self.shared.silence;
+        let mut every = tokio::time::interval(TICK.min(self.shared.ping_every()));
+        every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        // Also while NATS is away: what it would tell is in the database.
+        let mut all_again = Instant::now();
+        loop {
+            let settled = self.settling.values().min().copied();
+            let (due, position) = tokio::select! {
+                () = self.shared.shutdown.cancelled() => return Ok(()),
+                Some(news) = news.recv() => (self.concerned(&news.of), Some(news.position)),
+                () = until(settled) => (self.settled(), None),
+                _ = every.tick() => {
+                    let resuming = within(silence, store::resuming(&mut self.db)).await?;
+                    self.shared.health.set("postgres", Ok(()));
+                    let all = Instant::now() >= all_again;
+                    if all {
+                        all_again = Instant::now() + ALL_AGAIN;
+                    }
+                    (self.those(|trigger| all || resuming.contains(&trigger.name)), None)
+                }
+            };
+            within(silence, self.plan(&due, position)).await?;
+        }
+    }
+
+    fn those(&self, wanted: impl Fn(&Configured) -> bool) -> BTreeSet<&'a str> {
+        self.triggers
+            .iter()
+            .filter(|(_, trigger)| wanted(trigger))
+            .map(|(name, _)| *name)
+            .collect()
+    }
+
+    fn concerned(&self, news: &Images) -> BTreeSet<&'a str> {
+        self.those(|trigger| match news {
+            Images::Any => true,
+            Images::These(images) => trigger.images.values().any(|image| images.contains(image)),
+        })
+    }
+
+    fn settled(&self) -> BTreeSet<&'a str> {
+        let now = Instant::now();
+        self.settling
+            .iter()
+            .filter(|(_, at)| **at <= now)
+            .map(|(name, _)| *name)
+            .collect()
+    }
+
+    /// Decides for these triggers, from one snapshot of the heads, and records what follows together with the position.
+    async fn plan(
+        &mut self,
+        due: &BTreeSet<&'a str>,
+        position: Option<Position>,
+    ) -> Result<(), Error> {
+        if due.is_empty() && position.is_none() {
+            return Ok(());
+        }
+        let mut tx = self.db.begin().await?;
+        if let Some(position) = position {
+            store::set_position(&mut tx, position).await?;
+        }
+        let names: Vec<&str> = due.iter().copied().collect();
+        let images: BTreeSet<&Image> = due
+            .iter()
+            .filter_map(|name| self.triggers.get(name))
+            .flat_map(|trigger| trigger.images.values())
+            .collect();
+        let images: Vec<&Image> = images.into_iter().collect();
+        let (known, heads) = match names.is_empty() {
+            true => Default::default(),
+            false => (
+                store::known(&mut tx, &names).await?,
+                store::heads(&mut tx, &images).await?,
+            ),
+        };
+        let (mut started, mut settling) = (Vec::new(), BTreeMap::new());
+        for known in &known {
+            let Some((name, trigger)) = self.triggers.get_key_value(known.name.as_str()) else {
+                continue;
+            };
+            let now = OffsetDateTime::now_utc();
+            let decision = decide(&Situation {
+                images: &trigger.images,
+                heads: &heads,
+                last: known.last.as_ref(),
+                paused: known.paused,
+                resumed: known.resuming,
+                settle: trigger.settle,
+                now,
+            });
+            match decision {
+                Decision::Nothing => {
+                    if known.resuming {
+                        store::resumed(&mut tx, known.id).await?;
+                        started.push(None); // What was pending may go on.
+                    }
+                }
+                Decision::Wait(at) => {
+                    settling.insert(
+                        *name,
+                        Instant::now() + (at - now).try_into().unwrap_or(Duration::ZERO),
+                    );
+                }
+                Decision::Start { images, cause } => {
+                    started.push(store::start(&mut tx, known.id, &images, &cause).await?);
+                }
+            }
+        }
+        tx.commit().await?;
+        self.settling.retain(|name, _| !due.contains(name));
+        self.settling.extend(settling);
+        for rollout in started.iter().flatten() {
+            tracing::info!(trigger = rollout.trigger, rollout = rollout.id, number = rollout.number, cause = %rollout.cause.reason, "recorded a rollout");
+        }
+        if !started.is_empty() {
+            self.shared.work.notify_one();
+            self.shared.changes.notify_one();
+        }
+        Ok(())
+    }
+}
+
+async fn until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}

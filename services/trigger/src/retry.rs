@@ -1,0 +1,149 @@
+//! What becomes of a rollout after an attempt: pure.
+
+use std::time::Duration;
+
+use time::OffsetDateTime;
+
+/// How an attempt ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// The target took it.
+    Done,
+    /// Trying again can't help.
+    Refused(String),
+    /// It may work later; not before `after`, if the target said so.
+    Failed {
+        error: String,
+        after: Option<Duration>,
+    },
+}
+
+/// What to do next.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Next {
+    Succeeded,
+    Failed(String),
+    Retry { at: OffsetDateTime, error: String },
+}
+
+/// How attempts are spaced.
+#[derive(Debug, Clone, Copy)]
+pub struct Pace {
+    /// Pause after the first failed attempt; it doubles from there.
+    pub first: Duration,
+    /// The longest pause.
+    pub longest: Duration,
+    /// Attempts end so long after the first one.
+    pub give_up: Duration,
+}
+
+impl Default for Pace {
+    fn default() -> Pace {
+        Pace {
+            first: Duration::from_secs(1),
+            longest: Duration::from_secs(5 * 60),
+            give_up: Duration::from_secs(24 * 60 * 60),
+        }
+    }
+}
+
+/// Decides after attempt number `attempt` (1, 2, 3 …) of a rollout first tried at `started`. `jitter` is from 0 to 1: it spreads
+/// the retries of many rollouts that failed together over the second half of the pause.
+pub(crate) fn next(
+    pace: Pace,
+    outcome: Outcome,
+    attempt: u32,
+    started: OffsetDateTime,
+    now: OffsetDateTime,
+    jitter: f64,
+) -> Next {
+    let (error, after) = match outcome {
+        Outcome::Done => return Next::Succeeded,
+        Outcome::Refused(error) => return Next::Failed(error),
+        Outcome::Failed { error, after } => (error, after),
+    };
+    let doubled = pace
+        .first
+        .saturating_mul(2_u32.saturating_pow(attempt.saturating_sub(1).min(30)));
+    let pause = doubled.min(pace.longest).mul_f64(0.5 + jitter / 2.0);
+    let pause = pause.max(after.unwrap_or_default().min(pace.longest));
+    let at = now + pause;
+    if at > started + pace.give_up {
+        return Next::Failed(format!(
+            "given up after {attempt} attempts in {} h; the last one: {error}",
+            pace.give_up.as_secs() / 3600
+        ));
+    }
+    Next::Retry { at, error }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pause(attempt: u32, after: Option<u64>, jitter: f64) -> Duration {
+        let now = OffsetDateTime::UNIX_EPOCH;
+        let outcome = Outcome::Failed {
+            error: "no".to_owned(),
+            after: after.map(Duration::from_secs),
+        };
+        match next(Pace::default(), outcome, attempt, now, now, jitter) {
+            Next::Retry { at, .. } => (at - now).try_into().unwrap(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn pauses_double_from_a_second_to_five_minutes() {
+        for (attempt, seconds) in [
+            (1, 1),
+            (2, 2),
+            (3, 4),
+            (9, 256),
+            (10, 300),
+            (1000, 300),
+            (u32::MAX, 300),
+        ] {
+            assert_eq!(
+                pause(attempt, None, 1.0),
+                Duration::from_secs(seconds),
+                "attempt {attempt}"
+            );
+            assert_eq!(
+                pause(attempt, None, 0.0),
+                Duration::from_secs(seconds) / 2,
+                "attempt {attempt}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_target_may_ask_for_a_longer_pause_within_reason() {
+        assert_eq!(pause(1, Some(30), 1.0), Duration::from_secs(30));
+        assert_eq!(pause(1, Some(86_400), 1.0), Duration::from_secs(300));
+        assert_eq!(pause(9, Some(1), 1.0), Duration::from_secs(256));
+    }
+
+    #[test]
+    fn after_a_day_it_is_given_up() {
+        let started = OffsetDateTime::UNIX_EPOCH;
+        let failed = |hours| {
+            next(
+                Pace::default(),
+                Outcome::Failed {
+                    error: "no".to_owned(),
+                    after: None,
+                },
+                300,
+                started,
+                started + time::Duration::hours(hours),
+                1.0,
+            )
+        };
+        assert!(matches!(failed(23), Next::Retry { .. }));
+        assert_eq!(
+            failed(24),
+            Next::Failed("given up after 300 attempts in 24 h; the last one: no".to_owned())
+        );
+    }
+}

@@ -1,0 +1,179 @@
+//! Target `command`: a program that gets the rollout as JSON on its standard input and the pinned images in its environment.
+
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use serde::Deserialize;
+use tagtrail_proto::clean_text;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::process::{Child, Command};
+
+use super::{Attempt, Configured, Kind, Order, Target, settings};
+use crate::retry::Outcome;
+
+pub(super) const COMMAND: Kind = Kind {
+    name: "command",
+    configure,
+};
+
+/// What is kept of the end of its output, in bytes.
+const TAIL: usize = 2048;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Settings {
+    /// The program and its arguments; no shell in between.
+    run: Vec<String>,
+    /// Seconds until it is ended.
+    #[serde(default = "ten_minutes")]
+    timeout_seconds: u64,
+}
+
+fn ten_minutes() -> u64 {
+    600
+}
+
+struct Program {
+    run: Vec<String>,
+    folder: PathBuf,
+    timeout: Duration,
+}
+
+fn configure(value: &toml::Value, folder: &Path) -> Configured {
+    let Settings {
+        run,
+        timeout_seconds,
+    } = settings(value)?;
+    if run.is_empty() {
+        return Err(
+            "run is empty; give the program and its arguments, such as run = [\"./deploy.sh\"]"
+                .to_owned(),
+        );
+    }
+    Ok(Box::new(Program {
+        run,
+        folder: folder.to_owned(),
+        timeout: Duration::from_secs(timeout_seconds.clamp(1, 24 * 3600)),
+    }))
+}
+
+impl Target for Program {
+    fn apply<'a>(&'a self, order: &'a Order) -> Attempt<'a> {
+        Box::pin(self.run(order))
+    }
+}
+
+impl Program {
+    async fn run(&self, order: &Order) -> Outcome {
+        let failed = |error: String| Outcome::Failed { error, after: None };
+        let mut child = match self.spawn(order) {
+            Ok(child) => Group(child),
+            Err(error) => {
+                return failed(format!(
+                    "can't run {:?} in {}: {error}",
+                    self.run,
+                    self.folder.display()
+                ));
+            }
+        };
+        match tokio::time::timeout(self.timeout, talk(&mut child.0, &order.body)).await {
+            Ok(Ok((status, _))) if status.success() => Outcome::Done,
+            Ok(Ok((status, said))) => failed(format!(
+                "the command ended with {status}{}{said}",
+                if said.is_empty() { "" } else { ": " }
+            )),
+            Ok(Err(error)) => failed(format!("can't talk to the command: {error}")),
+            Err(_) => failed(format!(
+                "the command took longer than {:?} and was ended",
+                self.timeout
+            )),
+        }
+    }
+
+    fn spawn(&self, order: &Order) -> std::io::Result<Child> {
+        // A command dies with its worker, even if that is killed.
+        let mut command = Command::new("setpriv");
+        command
+            .args(["--pdeathsig", "KILL", "--"])
+            .args(&self.run)
+            .current_dir(&self.folder);
+        for (name, image) in &order.rollout.images {
+            let name = name.to_ascii_uppercase().replace('-', "_");
+            command.env(format!("TAGTRAIL_IMAGE_{name}"), image.pinned.to_string());
+        }
+        command
+            .env("TAGTRAIL_TRIGGER", &order.rollout.trigger)
+            .env("TAGTRAIL_ROLLOUT_ID", &order.rollout.id)
+            .env("TAGTRAIL_ROLLOUT_NUMBER", order.rollout.number.to_string())
+            // What we connect with is none of its business.
+            .env_remove("DATABASE_URL")
+            .env_remove("NATS_URL")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            // Its children are ended with it.
+            .process_group(0)
+            .kill_on_drop(true)
+            .spawn()
+    }
+}
+
+/// A command with all its children, ended when this is dropped.
+struct Group(Child);
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        if let Some(pid) = self.0.id() {
+            let killed = std::process::Command::new("sh")
+                .args(["-c", "kill -s KILL -- \"-$1\"", "sh", &pid.to_string()])
+                .stderr(Stdio::null())
+                .status();
+            if let Err(error) = killed {
+                tracing::warn!("can't end the command's process group {pid}: {error}");
+            }
+        }
+    }
+}
+
+/// Feeds and drains a command until it ends; gives the end of what it said, errors last.
+async fn talk(
+    child: &mut Child,
+    body: &[u8],
+) -> std::io::Result<(std::process::ExitStatus, String)> {
+    let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
+    let feed = async {
+        if let Some(mut stdin) = stdin {
+            // A command need not read it.
+            let _ = stdin.write_all(body).await;
+        }
+    };
+    let ((), said, complained, status) =
+        tokio::join!(feed, tail(stdout), tail(stderr), child.wait());
+    let said: Vec<u8> = [said, complained].concat();
+    Ok((
+        status?,
+        clean_text(
+            String::from_utf8_lossy(&said)
+                .trim()
+                .replace('\n', " | ")
+                .as_str(),
+            2 * TAIL,
+        ),
+    ))
+}
+
+async fn tail(reader: Option<impl AsyncRead + Unpin>) -> Vec<u8> {
+    let mut kept = Vec::new();
+    let Some(mut reader) = reader else {
+        return kept;
+    };
+    let mut buffer = [0; TAIL];
+    while let Ok(read @ 1..) = reader.read(&mut buffer).await {
+        kept.extend_from_slice(buffer.get(..read).unwrap_or_default());
+        if kept.len() > TAIL {
+            kept.drain(..kept.len() - TAIL);
+        }
+    }
+    kept
+}

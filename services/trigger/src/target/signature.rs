@@ -1,0 +1,59 @@
+//! Signatures of webhooks, by the Standard Webhooks specification 1.0: HMAC-SHA256 over `id.timestamp.body`.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use hmac::{Hmac, KeyInit as _, Mac as _};
+use sha2::Sha256;
+
+/// A key for signing.
+pub(super) struct Key(Vec<u8>);
+
+impl Key {
+    /// Reads `whsec_` and the Base64 of 24 to 64 bytes.
+    pub(super) fn parse(secret: &str) -> Option<Key> {
+        let key = STANDARD.decode(secret.strip_prefix("whsec_")?).ok()?;
+        (24..=64).contains(&key.len()).then_some(Key(key))
+    }
+
+    /// The value of `webhook-signature`.
+    pub(super) fn sign(&self, id: &str, timestamp: i64, body: &[u8]) -> Option<String> {
+        let mut mac = Hmac::<Sha256>::new_from_slice(&self.0).ok()?;
+        mac.update(format!("{id}.{timestamp}.").as_bytes());
+        mac.update(body);
+        Some(format!(
+            "v1,{}",
+            STANDARD.encode(mac.finalize().into_bytes())
+        ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_example_of_the_specification_is_signed_as_it_says() {
+        let key = Key::parse("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw").unwrap();
+        let signature = key
+            .sign(
+                "msg_p5jXN8AQM9LWM0D4loKWxJek",
+                1_614_265_330,
+                br#"{"test": 2432232314}"#,
+            )
+            .unwrap();
+        assert_eq!(signature, "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=");
+    }
+
+    #[test]
+    fn only_secrets_of_the_specified_form_are_taken() {
+        for secret in [
+            "",
+            "whsec_",
+            "MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
+            "whsec_short",
+            "whsec_AAAA",
+        ] {
+            assert!(Key::parse(secret).is_none(), "{secret}");
+        }
+    }
+}

@@ -1,0 +1,148 @@
+//! Target `webhook`: a signed POST.
+
+use std::path::Path;
+use std::time::Duration;
+
+use reqwest::{Client, Response, StatusCode, header};
+use secrecy::ExposeSecret as _;
+use serde::Deserialize;
+use tagtrail_config::Secret;
+use tagtrail_proto::clean_text;
+
+use super::signature::Key;
+use super::{Attempt, Configured, Kind, Order, Target, settings};
+use crate::retry::Outcome;
+
+pub(super) const WEBHOOK: Kind = Kind {
+    name: "webhook",
+    configure,
+};
+
+/// Time for the whole exchange.
+const TIMEOUT: Duration = Duration::from_secs(15);
+/// What is kept of an answer's body, in bytes, to say what went wrong.
+const SAID: usize = 500;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Settings {
+    url: String,
+    secret: Secret,
+}
+
+struct Webhook {
+    client: Client,
+    url: reqwest::Url,
+    key: Key,
+}
+
+fn configure(value: &toml::Value, _: &Path) -> Configured {
+    let Settings { url, secret } = settings(value)?;
+    let url = reqwest::Url::parse(&url)
+        .ok()
+        .filter(|url| matches!(url.scheme(), "http" | "https"))
+        .ok_or("url must start with https:// (or http://)")?;
+    let secret = secret.read().map_err(|error| error.to_string())?;
+    let key = Key::parse(secret.expose_secret())
+        .ok_or("the secret must be whsec_ and 24 to 64 bytes in Base64; make one with: echo \"whsec_$(head -c 32 /dev/urandom | base64)\"")?;
+    let client = Client::builder()
+        // A redirect would take the rollout, signed, to somebody who is not configured.
+        .redirect(reqwest::redirect::Policy::none())
+        .no_proxy()
+        .timeout(TIMEOUT)
+        .connect_timeout(Duration::from_secs(5))
+        .user_agent(concat!("tagtrail/", env!("CARGO_PKG_VERSION")))
+        .build()
+        .map_err(|error| format!("can't make an HTTP client: {error}"))?;
+    Ok(Box::new(Webhook { client, url, key }))
+}
+
+impl Target for Webhook {
+    fn apply<'a>(&'a self, order: &'a Order) -> Attempt<'a> {
+        Box::pin(self.post(order))
+    }
+}
+
+impl Webhook {
+    async fn post(&self, order: &Order) -> Outcome {
+        let timestamp = time::OffsetDateTime::now_utc().unix_timestamp();
+        let Some(signature) = self.key.sign(&order.rollout.id, timestamp, &order.body) else {
+            return Outcome::Refused("the rollout can't be signed".to_owned());
+        };
+        let request = self
+            .client
+            .post(self.url.clone())
+            .header(header::CONTENT_TYPE, tagtrail_proto::CONTENT_TYPE)
+            .header("webhook-id", &order.rollout.id)
+            .header("webhook-timestamp", timestamp)
+            .header("webhook-signature", signature)
+            .body(order.body.clone());
+        match request.send().await {
+            Ok(response) => judge(response).await,
+            // The address may hold a secret; the error must not.
+            Err(error) => Outcome::Failed {
+                error: format!("no answer from the target: {}", chain(&error.without_url())),
+                after: None,
+            },
+        }
+    }
+}
+
+async fn judge(response: Response) -> Outcome {
+    let status = response.status();
+    if status.is_success() {
+        return Outcome::Done;
+    }
+    let after = response
+        .headers()
+        .get(header::RETRY_AFTER)
+        .and_then(|value| value.to_str().ok()?.trim().parse().ok())
+        .map(Duration::from_secs);
+    let said = body(response).await;
+    let said = if said.is_empty() {
+        said
+    } else {
+        format!(": {said}")
+    };
+    match status {
+        StatusCode::GONE => Outcome::Refused(format!("the target is gone for good (410){said}")),
+        StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_EARLY | StatusCode::TOO_MANY_REQUESTS => {
+            Outcome::Failed {
+                error: format!("the target asked to try later ({status}){said}"),
+                after,
+            }
+        }
+        status if status.is_redirection() => Outcome::Refused(format!(
+            "the target redirects ({status}), which is not followed; configure the address it redirects to"
+        )),
+        status if status.is_client_error() => {
+            Outcome::Refused(format!("the target refused the rollout ({status}){said}"))
+        }
+        status => Outcome::Failed {
+            error: format!("the target failed ({status}){said}"),
+            after,
+        },
+    }
+}
+
+/// The beginning of an answer's body.
+async fn body(mut response: Response) -> String {
+    let mut bytes = Vec::new();
+    while let Ok(Some(chunk)) = response.chunk().await {
+        bytes.extend_from_slice(&chunk);
+        if bytes.len() >= SAID {
+            break;
+        }
+    }
+    clean_text(String::from_utf8_lossy(&bytes).trim(), SAID)
+}
+
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
+}

@@ -1,0 +1,289 @@
+//! What a trigger wants now: pure, level-triggered. It looks at the heads as they are, never at how they came to be, so
+//! revisions in between may be missed without harm.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use tagtrail_proto::{Cause, CauseReason, Digest, Image, Origin, RolloutImage};
+use time::OffsetDateTime;
+
+/// The present revision of an image that has one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Head {
+    pub(crate) revision: u64,
+    /// `None`: the tag is deleted.
+    pub(crate) digest: Option<Digest>,
+    pub(crate) origin: Origin,
+    pub(crate) recorded_at: OffsetDateTime,
+}
+
+/// What is known when it is decided.
+#[derive(Debug, Clone)]
+pub(crate) struct Situation<'a> {
+    /// The images watched, by their names in the trigger.
+    pub(crate) images: &'a BTreeMap<String, Image>,
+    /// The heads of those images that have one.
+    pub(crate) heads: &'a BTreeMap<Image, Head>,
+    /// The images of the last rollout, whatever became of it.
+    pub(crate) last: Option<&'a BTreeMap<String, RolloutImage>>,
+    pub(crate) paused: bool,
+    /// Whether it was paused until just now.
+    pub(crate) resumed: bool,
+    /// How long the heads must have been quiet.
+    pub(crate) settle: Duration,
+    pub(crate) now: OffsetDateTime,
+}
+
+/// What to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Decision {
+    /// What is wanted was asked for already, or can't be said.
+    Nothing,
+    /// The heads moved, but not long enough ago: decide again then.
+    Wait(OffsetDateTime),
+    /// Record a rollout of these.
+    Start {
+        images: BTreeMap<String, RolloutImage>,
+        cause: Cause,
+    },
+}
+
+/// Decides for one trigger.
+pub(crate) fn decide(situation: &Situation<'_>) -> Decision {
+    if situation.paused {
+        return Decision::Nothing;
+    }
+    let mut images = BTreeMap::new();
+    let mut newest = None;
+    for (name, image) in situation.images {
+        // An image that is unknown or deleted leaves what is deployed as it is: half a set is no set.
+        let Some(head) = situation.heads.get(image) else {
+            return Decision::Nothing;
+        };
+        let Some(digest) = &head.digest else {
+            return Decision::Nothing;
+        };
+        newest = newest.max(Some(head.recorded_at));
+        let wanted = RolloutImage {
+            image: image.clone(),
+            revision: head.revision,
+            digest: digest.clone(),
+            pinned: image.pinned(digest),
+        };
+        images.insert(name.clone(), wanted);
+    }
+    let pinned_before = |name: &String| {
+        situation
+            .last
+            .and_then(|last| last.get(name))
+            .map(|image| &image.pinned)
+    };
+    let changed: Vec<String> = images
+        .iter()
+        .filter(|(name, image)| pinned_before(name) != Some(&image.pinned))
+        .map(|(name, _)| name.clone())
+        .collect();
+    let same_names = situation
+        .last
+        .is_some_and(|last| last.keys().eq(images.keys()));
+    if changed.is_empty() && same_names {
+        return Decision::Nothing;
+    }
+    // What was there before Tagtrail looked is history, never a reason to roll out.
+    let imported = |name: &String| {
+        situation
+            .images
+            .get(name)
+            .and_then(|image| situation.heads.get(image))
+            .is_some_and(|head| head.origin == Origin::Imported)
+    };
+    if !changed.is_empty() && changed.iter().all(imported) {
+        return Decision::Nothing;
+    }
+    if let Some(quiet) = newest
+        .map(|newest| newest + situation.settle)
+        .filter(|quiet| *quiet > situation.now)
+    {
+        return Decision::Wait(quiet);
+    }
+    let same_watched = situation.last.is_some_and(|last| {
+        last.iter()
+            .all(|(name, image)| situation.images.get(name) == Some(&image.image))
+            && same_names
+    });
+    let reason = match situation.last {
+        None => CauseReason::Start,
+        Some(_) if situation.resumed => CauseReason::Resume,
+        Some(_) if !same_watched => CauseReason::Configuration,
+        Some(_) => CauseReason::Revision,
+    };
+    Decision::Start {
+        images,
+        cause: Cause { reason, changed },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(second: i64) -> OffsetDateTime {
+        OffsetDateTime::UNIX_EPOCH + time::Duration::seconds(second)
+    }
+
+    struct World {
+        images: BTreeMap<String, Image>,
+        heads: BTreeMap<Image, Head>,
+        last: Option<BTreeMap<String, RolloutImage>>,
+        paused: bool,
+        resumed: bool,
+        settle: u64,
+    }
+
+    /// Two images, each at revision 1 since second 100; nothing rolled out yet.
+    fn world() -> World {
+        let mut world = World {
+            images: BTreeMap::new(),
+            heads: BTreeMap::new(),
+            last: None,
+            paused: false,
+            resumed: false,
+            settle: 0,
+        };
+        for name in ["web", "worker"] {
+            world.images.insert(
+                name.to_owned(),
+                format!("registry.example.com/shop/{name}").parse().unwrap(),
+            );
+            world.head(name, 1, Some(1), Origin::Event);
+        }
+        world
+    }
+
+    impl World {
+        fn head(&mut self, name: &str, revision: u64, digest: Option<u8>, origin: Origin) {
+            let digest = digest.map(|n| Digest::sha256_of(&[n]));
+            self.heads.insert(
+                self.images[name].clone(),
+                Head {
+                    revision,
+                    digest,
+                    origin,
+                    recorded_at: at(100),
+                },
+            );
+        }
+
+        fn decide(&self) -> Decision {
+            decide(&Situation {
+                images: &self.images,
+                heads: &self.heads,
+                last: self.last.as_ref(),
+                paused: self.paused,
+                resumed: self.resumed,
+                settle: Duration::from_secs(self.settle),
+                now: at(110),
+            })
+        }
+
+        /// Decides, and takes the rollout that comes of it as the last one. `None` if there is none.
+        fn roll(&mut self) -> Option<(CauseReason, Vec<String>, Vec<u64>)> {
+            match self.decide() {
+                Decision::Start { images, cause } => {
+                    let revisions = images.values().map(|image| image.revision).collect();
+                    self.last = Some(images);
+                    Some((cause.reason, cause.changed, revisions))
+                }
+                _ => None,
+            }
+        }
+    }
+
+    fn names(names: &[&str]) -> Vec<String> {
+        names.iter().map(|name| (*name).to_owned()).collect()
+    }
+
+    #[test]
+    fn a_set_is_rolled_out_once_and_again_when_it_differs() {
+        let mut world = world();
+        assert_eq!(
+            world.roll(),
+            Some((CauseReason::Start, names(&["web", "worker"]), vec![1, 1]))
+        );
+        assert_eq!(world.roll(), None);
+        world.head("web", 17, Some(2), Origin::Event);
+        assert_eq!(
+            world.roll(),
+            Some((CauseReason::Revision, names(&["web"]), vec![17, 1]))
+        );
+        // A new number for the same digest (a late fact was recorded before it) is no change of what runs.
+        world.head("web", 19, Some(2), Origin::Event);
+        assert_eq!(world.roll(), None);
+    }
+
+    #[test]
+    fn an_image_that_is_unknown_or_deleted_leaves_everything_as_it_is() {
+        let mut world = world();
+        world.head("web", 2, None, Origin::Event);
+        world.head("worker", 2, Some(2), Origin::Event);
+        assert_eq!(world.decide(), Decision::Nothing);
+        world.heads.remove(&world.images["web"]);
+        assert_eq!(world.decide(), Decision::Nothing);
+    }
+
+    #[test]
+    fn while_paused_nothing_starts_and_resuming_rolls_out_the_present_heads() {
+        let mut world = world();
+        world.roll();
+        world.paused = true;
+        for revision in 2..18 {
+            world.head(
+                "web",
+                revision,
+                Some(u8::try_from(revision).unwrap()),
+                Origin::Event,
+            );
+            assert_eq!(world.roll(), None);
+        }
+        (world.paused, world.resumed) = (false, true);
+        assert_eq!(
+            world.roll(),
+            Some((CauseReason::Resume, names(&["web"]), vec![17, 1]))
+        );
+    }
+
+    #[test]
+    fn what_was_only_imported_starts_nothing() {
+        let mut world = world();
+        world.head("web", 1, Some(1), Origin::Imported);
+        world.head("worker", 1, Some(1), Origin::Imported);
+        assert_eq!(world.roll(), None);
+        world.head("worker", 2, Some(2), Origin::Event);
+        assert_eq!(
+            world.roll(),
+            Some((CauseReason::Start, names(&["web", "worker"]), vec![1, 2]))
+        );
+        world.head("web", 2, Some(3), Origin::Imported);
+        assert_eq!(world.roll(), None);
+    }
+
+    #[test]
+    fn heads_must_have_been_quiet_for_the_time_to_settle() {
+        let mut world = world();
+        world.settle = 30;
+        assert_eq!(world.decide(), Decision::Wait(at(130)));
+        world.settle = 10;
+        assert!(matches!(world.decide(), Decision::Start { .. }));
+    }
+
+    #[test]
+    fn other_images_in_the_configuration_are_another_set() {
+        let mut world = world();
+        world.roll();
+        world.images.remove("worker");
+        assert_eq!(
+            world.roll(),
+            Some((CauseReason::Configuration, names(&[]), vec![1]))
+        );
+    }
+}

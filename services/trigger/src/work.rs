@@ -1,0 +1,190 @@
+//! Workers: each carries out one rollout at a time.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use sqlx::{Connection as _, PgConnection};
+use tagtrail_proto::RolloutState;
+
+use crate::Shared;
+use crate::error::{Error, within};
+use crate::retry::{self, Next, Outcome};
+use crate::session::Failures;
+use crate::store::{self, Begun, Lock};
+use crate::target::{Order, Targets};
+
+/// How often a worker looks for work that nobody told it of: rollouts of other instances, and of workers that died.
+const POLL: Duration = Duration::from_secs(1);
+/// When a stop is asked for, an attempt in flight is awaited for so long. One that is cut off is made again at the next start.
+const GRACE: Duration = Duration::from_secs(8);
+
+/// Works until a stop is asked for.
+pub(crate) async fn worker(shared: Shared, targets: Arc<Targets>) -> anyhow::Result<()> {
+    let mut failures = Failures::default();
+    loop {
+        let outcome = async {
+            let mut db = shared.session().await?;
+            work(&shared, &targets, &mut db).await
+        };
+        let Err(error) = outcome.await else {
+            return Ok(());
+        };
+        if !shared.start_over("worker", &mut failures, &error).await {
+            return Ok(());
+        }
+    }
+}
+
+async fn work(shared: &Shared, targets: &Targets, db: &mut PgConnection) -> Result<(), Error> {
+    let names: Vec<&str> = targets.keys().map(String::as_str).collect();
+    while !shared.shutdown.is_cancelled() {
+        let waiting = within(shared.silence, store::waiting(db, &names)).await?;
+        let mut worked = false;
+        for trigger in waiting.due {
+            worked |= carry_out(shared, targets, db, trigger).await?;
+            if worked {
+                break; // What else is due may have changed meanwhile.
+            }
+        }
+        if !worked {
+            let pause = POLL
+                .min(shared.ping_every())
+                .min(waiting.next.unwrap_or(POLL));
+            tokio::select! {
+                () = shared.shutdown.cancelled() => {}
+                () = shared.work.notified() => {}
+                () = tokio::time::sleep(pause) => {}
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Makes one attempt for a trigger, unless another worker is at it. Gives whether it did.
+async fn carry_out(
+    shared: &Shared,
+    targets: &Targets,
+    db: &mut PgConnection,
+    trigger: i32,
+) -> Result<bool, Error> {
+    let lock = Lock::Target(trigger);
+    if !within(shared.silence, store::try_lock(db, lock)).await? {
+        return Ok(false);
+    }
+    let begun = within(shared.silence, begin(db, trigger)).await?;
+    let attempted = begun.is_some();
+    if let Some(begun) = begun {
+        // There may be more to do than this one.
+        shared.work.notify_one();
+        shared.changes.notify_one();
+        if let Some(outcome) = attempt(shared, targets, db, &begun).await? {
+            within(shared.silence, record(shared, db, trigger, &begun, outcome)).await?;
+            shared.changes.notify_one();
+        }
+    }
+    within(shared.silence, store::unlock(db, lock)).await?;
+    // One that waited for this attempt to end.
+    shared.work.notify_one();
+    Ok(attempted)
+}
+
+async fn begin(db: &mut PgConnection, trigger: i32) -> Result<Option<Begun>, Error> {
+    let mut tx = db.begin().await?;
+    let begun = store::begin(&mut tx, trigger).await?;
+    tx.commit().await?;
+    Ok(begun)
+}
+
+/// Calls the target, with no transaction open. Without the session the attempt is given up at once, since another worker may
+/// begin it again. `None`: a stop was asked for, and the target took too long.
+async fn attempt(
+    shared: &Shared,
+    targets: &Targets,
+    db: &mut PgConnection,
+    begun: &Begun,
+) -> Result<Option<Outcome>, Error> {
+    let rollout = &begun.rollout;
+    // Only triggers with a target are asked for.
+    let target = targets
+        .get(&rollout.trigger)
+        .ok_or(Error::Inconsistent("a trigger has no target"))?;
+    let order = Order::new(rollout)?;
+    tracing::info!(
+        trigger = rollout.trigger,
+        rollout = rollout.id,
+        number = rollout.number,
+        attempt = rollout.attempts,
+        "telling the target"
+    );
+    let stay_alive = async {
+        loop {
+            tokio::time::sleep(shared.ping_every()).await;
+            if let Err(error) = within(shared.silence, store::ping(db)).await {
+                return error;
+            }
+        }
+    };
+    let too_late = async {
+        shared.shutdown.cancelled().await;
+        tokio::time::sleep(GRACE).await;
+    };
+    tokio::select! {
+        biased;
+        outcome = target.apply(&order) => Ok(Some(outcome)),
+        error = stay_alive => Err(error),
+        () = too_late => Ok(None),
+    }
+}
+
+/// Records what came of an attempt.
+async fn record(
+    shared: &Shared,
+    db: &mut PgConnection,
+    trigger: i32,
+    begun: &Begun,
+    outcome: Outcome,
+) -> Result<(), Error> {
+    let rollout = &begun.rollout;
+    let mut tx = db.begin().await?;
+    let (newer, now) = store::newer(&mut tx, trigger, rollout.number).await?;
+    let next = retry::next(
+        shared.pace,
+        outcome,
+        rollout.attempts,
+        begun.started_at,
+        now,
+        rand::random(),
+    );
+    let (trigger, number, id) = (&rollout.trigger, rollout.number, &rollout.id);
+    match next {
+        Next::Succeeded => {
+            store::finish(&mut tx, id, RolloutState::Succeeded, None).await?;
+            tracing::info!(trigger, rollout = id, number, "succeeded");
+        }
+        Next::Failed(error) => {
+            store::finish(&mut tx, id, RolloutState::Failed, Some(&error)).await?;
+            tracing::error!(trigger, rollout = id, number, "failed: {error}");
+        }
+        Next::Retry { error, .. } if newer => {
+            store::finish(&mut tx, id, RolloutState::Superseded, Some(&error)).await?;
+            tracing::info!(
+                trigger,
+                rollout = id,
+                number,
+                "superseded by a newer one; the last attempt: {error}"
+            );
+        }
+        Next::Retry { at, error } => {
+            store::retry(&mut tx, id, at, &error).await?;
+            tracing::warn!(
+                trigger,
+                rollout = id,
+                number,
+                attempt = rollout.attempts,
+                "tried again in {:.1} s: {error}",
+                (at - now).as_seconds_f64()
+            );
+        }
+    }
+    Ok(tx.commit().await?)
+}

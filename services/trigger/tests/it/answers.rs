@@ -1,0 +1,107 @@
+//! What becomes of a rollout, by what its webhook target answers.
+
+use tagtrail_proto::RolloutState::{Failed, Succeeded};
+use tagtrail_testkit::{Answer, Sink};
+
+use crate::world::*;
+
+/// A world in which the first rollout meets these answers.
+async fn meets(answers: impl IntoIterator<Item = Answer>) -> (World, Service) {
+    let mut world = World::new().await;
+    world.push(WEB, 1).await;
+    world.push(WORKER, 1).await;
+    world.sink.answer(answers);
+    let service = world.start().await;
+    (world, service)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_may_work_later_is_tried_again_with_the_same_id_and_body() {
+    let again = [500, 503, 408, 425, 429];
+    let (mut world, service) = meets(again.map(Answer::Status)).await;
+    world.wait(1, Succeeded).await;
+    let deliveries = world.sink.deliveries();
+    assert_eq!(deliveries.len(), 6);
+    for delivery in &deliveries {
+        assert_eq!(
+            delivery.header("webhook-id"),
+            deliveries[0].header("webhook-id")
+        );
+        assert_eq!(delivery.body, deliveries[0].body);
+    }
+    assert_eq!(world.rollouts().await, [(1, Succeeded, 6)]);
+    assert_eq!(world.error().await, None, "what went wrong before is over");
+    service.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_can_not_work_fails_at_once_and_says_why() {
+    let elsewhere = Sink::start().await;
+    for (answer, said) in [
+        (Answer::Status(410), "the target is gone for good (410)"),
+        (
+            Answer::Status(404),
+            "the target refused the rollout (404 Not Found)",
+        ),
+        (
+            Answer::Status(401),
+            "the target refused the rollout (401 Unauthorized)",
+        ),
+        (
+            Answer::With(307, "location", elsewhere.url().to_owned()),
+            "the target redirects (307 Temporary Redirect), which is not followed; configure the address it redirects to",
+        ),
+    ] {
+        let (mut world, service) = meets([answer]).await;
+        world.wait(1, Failed).await;
+        assert_eq!(world.error().await.unwrap(), said);
+        assert_eq!(world.rollouts().await, [(1, Failed, 1)]);
+        // The next one gets its chance.
+        world.push(WEB, 2).await;
+        world.wait(2, Succeeded).await;
+        service.stop().await;
+    }
+    assert_eq!(elsewhere.deliveries().len(), 0, "a redirect was followed");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_target_may_ask_for_a_pause() {
+    let begun = std::time::Instant::now();
+    // Longer than any pause of this test's own, which end at 400 ms: it is cut there.
+    let (mut world, service) = meets([Answer::With(429, "retry-after", "3600".to_owned())]).await;
+    world.wait(1, Succeeded).await;
+    assert!(begun.elapsed() >= std::time::Duration::from_millis(400));
+    assert_eq!(world.rollouts().await, [(1, Succeeded, 2)]);
+    service.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_target_that_is_not_there_is_tried_again() {
+    let mut world = World::new().await;
+    world.push(WEB, 1).await;
+    world.push(WORKER, 1).await;
+    let nobody = std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap();
+    let config = world
+        .shop("")
+        .replace(world.sink.url(), &format!("http://{nobody}/?token=hidden"));
+    world.configure(&config);
+    let service = world.start().await;
+    let error = tagtrail_testkit::eventually("two attempts", tagtrail_testkit::SOON, async || {
+        let rollouts = world.rollouts().await;
+        if rollouts.first()?.2 < 2 {
+            None
+        } else {
+            world.error().await
+        }
+    })
+    .await;
+    assert!(error.starts_with("no answer from the target: "), "{error}");
+    assert!(
+        error.contains("onnection refused") && !error.contains("hidden"),
+        "{error}"
+    );
+    service.stop().await;
+}

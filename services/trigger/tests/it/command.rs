@@ -1,0 +1,87 @@
+//! The target `command`.
+
+use tagtrail_proto::RolloutState::Succeeded;
+use tagtrail_testkit::{SOON, eventually};
+
+use crate::world::*;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_command_gets_the_rollout_and_the_pinned_images() {
+    let mut world = World::new().await;
+    world.command(
+        "cat > body; env | grep -E '^(TAGTRAIL_|DATABASE_URL|NATS_URL)' | sort > environment",
+    );
+    world.push(WEB, 1).await;
+    let service = world.start().await;
+    world.wait(1, Succeeded).await;
+    let read = |name: &str| std::fs::read_to_string(world.folder.path().join(name)).unwrap();
+    let body: serde_json::Value = serde_json::from_str(&read("body")).unwrap();
+    let (id, pinned) = (
+        body["data"]["id"].as_str().unwrap(),
+        format!("registry.example.com/shop/web@{}", digest(1)),
+    );
+    assert_eq!(body["data"]["images"]["web"]["pinned"], pinned.as_str());
+    assert_eq!(
+        read("environment"),
+        format!(
+            "TAGTRAIL_IMAGE_WEB={pinned}\nTAGTRAIL_ROLLOUT_ID={id}\nTAGTRAIL_ROLLOUT_NUMBER=1\nTAGTRAIL_TRIGGER=shop\n"
+        )
+    );
+    service.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_command_that_fails_is_run_again_and_what_it_said_is_kept() {
+    let mut world = World::new().await;
+    world.command("echo out; echo 'no such cluster' >&2; test -e fixed");
+    world.push(WEB, 1).await;
+    let service = world.start().await;
+    let error = eventually("two attempts", SOON, async || {
+        let rollouts = world.rollouts().await;
+        if rollouts.first()?.2 < 2 {
+            None
+        } else {
+            world.error().await
+        }
+    })
+    .await;
+    assert_eq!(
+        error,
+        "the command ended with exit status: 1: out | no such cluster"
+    );
+    std::fs::write(world.folder.path().join("fixed"), "").unwrap();
+    world.wait(1, Succeeded).await;
+    service.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_command_that_takes_too_long_is_ended_with_its_children() {
+    let mut world = World::new().await;
+    world.command("sh -c 'echo $$ > child; exec sleep 1000' & wait");
+    let path = world.folder.path().join("tagtrail.toml");
+    let config = std::fs::read_to_string(&path).unwrap();
+    std::fs::write(&path, config.replace(" }", ", timeout_seconds = 1 }")).unwrap();
+    world.push(WEB, 1).await;
+    let service = world.start().await;
+    let error = eventually("an attempt", SOON, async || {
+        if world.rollouts().await.is_empty() {
+            None
+        } else {
+            world.error().await
+        }
+    })
+    .await;
+    assert_eq!(error, "the command took longer than 1s and was ended");
+    service.stop().await;
+    gone(&world).await;
+}
+
+/// Waits until the command's own child is gone.
+pub(crate) async fn gone(world: &World) {
+    let child = std::fs::read_to_string(world.folder.path().join("child")).unwrap();
+    let process = std::path::PathBuf::from(format!("/proc/{}", child.trim()));
+    eventually("the end of the command's child", SOON, async || {
+        (!process.exists()).then_some(())
+    })
+    .await;
+}

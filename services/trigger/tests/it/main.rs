@@ -1,0 +1,9 @@
+//! The trigger service on real servers.
+
+#![expect(clippy::unwrap_used, reason = "in tests a panic is the report")]
+
+mod answers;
+mod command;
+mod faults;
+mod planning;
+mod world;

@@ -1,0 +1,264 @@
+//! What the tests work with: heads as the indexer writes them, a service in this process, and questions to the ledger.
+
+use std::time::Duration;
+
+use sqlx::{PgConnection, Row as _};
+use tagtrail_bus::BusArgs;
+use tagtrail_daemon::Context;
+use tagtrail_postgres::DbArgs;
+use tagtrail_proto::{Digest, Event, Image, Rollout, RolloutState, Subject};
+use tagtrail_testkit::{Process, SOON, Sink, TestDb, TestNats, eventually};
+use tagtrail_trigger::{Config, Pace};
+use tokio::task::JoinSet;
+
+pub(crate) const WEB: &str = "registry.example.com/shop/web:latest";
+pub(crate) const WORKER: &str = "registry.example.com/shop/worker:latest";
+/// Made for these tests.
+pub(crate) const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+
+pub(crate) struct World {
+    pub(crate) db: TestDb,
+    pub(crate) sql: PgConnection,
+    pub(crate) nats: TestNats,
+    pub(crate) sink: Sink,
+    pub(crate) folder: tempfile::TempDir,
+}
+
+/// A trigger service in this process.
+pub(crate) struct Service {
+    pub(crate) ctx: Context,
+    tasks: JoinSet<anyhow::Result<()>>,
+}
+
+impl Service {
+    /// Asks it to stop, and waits until it has.
+    pub(crate) async fn stop(mut self) {
+        self.ctx.shutdown.cancel();
+        self.tasks.join_next().await.unwrap().unwrap().unwrap();
+    }
+}
+
+pub(crate) fn digest(n: u8) -> Digest {
+    Digest::sha256_of(&[n])
+}
+
+impl World {
+    /// Servers and a webhook target, with one trigger that watches both images.
+    pub(crate) async fn new() -> World {
+        // Shown if the test fails.
+        let _ = tracing_subscriber::fmt().with_test_writer().try_init();
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let db = tagtrail_testkit::postgres().await;
+        let world = World {
+            sql: db.connect().await,
+            db,
+            nats: TestNats::start().await,
+            sink: Sink::start().await,
+            folder: tempfile::tempdir().unwrap(),
+        };
+        std::fs::write(world.folder.path().join("secret"), SECRET).unwrap();
+        world.configure(&world.shop(""));
+        world
+    }
+
+    /// A trigger `shop` of both images, with the webhook target, and `more` lines.
+    pub(crate) fn shop(&self, more: &str) -> String {
+        let secret = self.folder.path().join("secret");
+        format!(
+            "[[trigger]]\nname = \"shop\"\nimages.web = \"{WEB}\"\nimages.worker = \"{WORKER}\"\n\
+             target.webhook = {{ url = \"{}\", secret = {{ file = \"{}\" }} }}\n{more}\n",
+            self.sink.url(),
+            secret.display(),
+        )
+    }
+
+    /// A trigger `shop` of the image `web`, that runs this shell script.
+    pub(crate) fn command(&self, script: &str) {
+        let path = self.folder.path().join("deploy.sh");
+        std::fs::write(&path, format!("set -eu\n{script}\n")).unwrap();
+        self.configure(&format!(
+            "[[trigger]]\nname = \"shop\"\nimages.web = \"{WEB}\"\ntarget.command = {{ run = [\"sh\", \"./deploy.sh\"] }}\n"
+        ));
+    }
+
+    pub(crate) fn configure(&self, text: &str) {
+        std::fs::write(self.folder.path().join("tagtrail.toml"), text).unwrap();
+    }
+
+    pub(crate) async fn start(&self) -> Service {
+        let ctx = Context::default();
+        let config = Config {
+            db: DbArgs {
+                url: self.db.url().to_owned(),
+            },
+            bus: BusArgs {
+                url: self.nats.url().to_owned(),
+                partitions: 8,
+                replicas: 1,
+            },
+            config: self.folder.path().join("tagtrail.toml"),
+            workers: 4,
+            session_seconds: Duration::from_secs(2),
+            pace: Pace {
+                first: Duration::from_millis(50),
+                longest: Duration::from_millis(400),
+                ..Pace::default()
+            },
+        };
+        let mut tasks = JoinSet::new();
+        tasks.spawn(tagtrail_trigger::run(config, ctx.clone()));
+        ctx.health.wait_ready().await;
+        Service { ctx, tasks }
+    }
+
+    /// The service as a process of its own, which can be killed.
+    pub(crate) fn process(&self) -> Process {
+        let config = self.folder.path().join("tagtrail.toml");
+        let environment = [
+            ("DATABASE_URL", self.db.url()),
+            ("NATS_URL", self.nats.url()),
+            ("TAGTRAIL_SESSION_SECONDS", "2"),
+            ("TAGTRAIL_CONFIG", config.to_str().unwrap()),
+        ];
+        Process::tagtrail(&["trigger", "--admin", "127.0.0.1:0"], &environment)
+    }
+
+    /// The image gets a new head, as if this digest had been pushed.
+    pub(crate) async fn push(&mut self, image: &str, n: u8) {
+        self.head(image, Some(n), "event").await;
+    }
+
+    /// The image gets a new head; without a digest: it is deleted.
+    pub(crate) async fn head(&mut self, image: &str, n: Option<u8>, origin: &str) {
+        let image: Image = image.parse().unwrap();
+        sqlx::query(
+            "with r as (
+                 insert into repository (registry, name) values ($1, $2) on conflict (registry, name) do update set name = $2 returning id)
+             insert into tag (repository_id, name) select id, $3 from r on conflict do nothing",
+        )
+        .bind(image.registry.as_ref())
+        .bind(image.repository.as_ref())
+        .bind(image.tag.as_ref())
+        .execute(&mut self.sql)
+        .await
+        .unwrap();
+        let digest = n.map(digest);
+        sqlx::query(
+            "with t as (
+                 select t.id, t.issued + 1 as number, t.head from repository r join tag t on t.repository_id = r.id
+                 where r.registry = $1 and r.name = $2 and t.name = $3),
+             p as (
+                 insert into push (tag_id, action, digest, occurred_at, effective_at, occurred_at_source, received_at, recorded_at, origin, source, event_id, stream_seq)
+                 select id, case when $4::bytea is null then 'delete' else 'push' end::push_action, $4, now(), now(), 'event', now(), now(), $5::push_origin, 'main', '', 0
+                 from t returning id),
+             v as (
+                 insert into revision (tag_id, number, kind, digest, effective_at, recorded_at, previous, head, push_id, partition, ordinal)
+                 select t.id, t.number, case when $4 is null then 'deleted' when t.head is null then 'created' else 'moved' end::revision_kind,
+                        $4, now(), now(), t.head, t.number, p.id, 0, p.id
+                 from t, p)
+             update tag set issued = t.number, head = t.number, head_digest = $4, head_at = now() from t where tag.id = t.id",
+        )
+        .bind(image.registry.as_ref())
+        .bind(image.repository.as_ref())
+        .bind(image.tag.as_ref())
+        .bind(digest.as_ref().map(Digest::as_bytes))
+        .bind(origin)
+        .execute(&mut self.sql)
+        .await
+        .unwrap();
+        let subject = Subject::Revision {
+            registry: image.registry,
+            repository: image.repository,
+            tag: image.tag,
+        };
+        // While there is no server or no stream yet, there is nobody to hear it either.
+        if let Some(client) = self.nats.client().await {
+            let jetstream = async_nats::jetstream::new(client);
+            if jetstream.get_stream("REVISIONS").await.is_ok()
+                && let Ok(sent) = jetstream.publish(subject.to_string(), "{}".into()).await
+            {
+                let _ = sent.await;
+            }
+        }
+    }
+
+    /// Pauses or resumes the trigger, as the api does.
+    pub(crate) async fn switch(&mut self, state: &'static str) {
+        sqlx::query("update trigger set state = $1::trigger_state where name = 'shop'")
+            .bind(state)
+            .execute(&mut self.sql)
+            .await
+            .unwrap();
+    }
+
+    /// `(number, state, attempts)` of all rollouts, in their order.
+    pub(crate) async fn rollouts(&mut self) -> Vec<(i64, RolloutState, i32)> {
+        let rows = sqlx::query("select number, state::text, attempts from rollout order by number")
+            .fetch_all(&mut self.sql)
+            .await
+            .unwrap();
+        rows.iter()
+            .map(|row| {
+                (
+                    row.get(0),
+                    row.get::<&str, _>(1).parse().unwrap(),
+                    row.get(2),
+                )
+            })
+            .collect()
+    }
+
+    /// The error of the last rollout.
+    pub(crate) async fn error(&mut self) -> Option<String> {
+        sqlx::query_scalar("select error from rollout order by number desc limit 1")
+            .fetch_one(&mut self.sql)
+            .await
+            .unwrap()
+    }
+
+    /// Waits until the rollout of this number is in this state.
+    pub(crate) async fn wait(&mut self, number: i64, state: RolloutState) {
+        eventually(
+            &format!("rollout {number} to be {state}"),
+            SOON,
+            async || {
+                self.rollouts()
+                    .await
+                    .iter()
+                    .any(|rollout| rollout.0 == number && rollout.1 == state)
+                    .then_some(())
+            },
+        )
+        .await;
+    }
+
+    /// What ROLLOUTS was told: numbers and states, in its order, once everything recorded is there.
+    pub(crate) async fn told(&mut self) -> Vec<(u64, RolloutState)> {
+        eventually("the ledger to be published", SOON, async || {
+            let left: i64 =
+                sqlx::query_scalar("select count(*) from rollout_change where not published")
+                    .fetch_one(&mut self.sql)
+                    .await
+                    .unwrap();
+            (left == 0).then_some(())
+        })
+        .await;
+        let messages = self.nats.messages("ROLLOUTS").await;
+        messages
+            .iter()
+            .map(|(subject, body)| {
+                let event: Event<Rollout> = serde_json::from_slice(body).unwrap();
+                assert_eq!(
+                    *subject,
+                    format!("tagtrail.rollout.shop.{}", event.data.state)
+                );
+                (event.data.number, event.data.state)
+            })
+            .collect()
+    }
+}
+
+/// Long enough for something that must not happen to have happened: planner and workers look every second.
+pub(crate) async fn a_while() {
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+}
