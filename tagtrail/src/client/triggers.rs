@@ -1,0 +1,78 @@
+//! `tagtrail triggers`, `pause` and `resume`.
+
+use serde_json::Value;
+
+use super::Answer;
+use super::api::{Api, Failure};
+use super::print::{field, items, table};
+use super::rollouts::images;
+
+/// The question.
+#[derive(Debug, clap::Args)]
+pub(crate) struct List {}
+
+/// The order.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Pause {
+    /// Name of the trigger.
+    trigger: String,
+}
+
+/// The order.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Resume {
+    /// Name of the trigger.
+    trigger: String,
+}
+
+impl List {
+    pub(crate) async fn ask(self, api: &Api) -> Result<Answer, Failure> {
+        let json = api.get(&["triggers"], &[]).await?;
+        let text = describe(items(&json));
+        Ok(Answer { json, text })
+    }
+}
+
+impl Pause {
+    pub(crate) async fn ask(self, api: &Api) -> Result<Answer, Failure> {
+        switch(api, &self.trigger, "pause").await
+    }
+}
+
+impl Resume {
+    pub(crate) async fn ask(self, api: &Api) -> Result<Answer, Failure> {
+        switch(api, &self.trigger, "resume").await
+    }
+}
+
+async fn switch(api: &Api, trigger: &str, call: &str) -> Result<Answer, Failure> {
+    let json = api.post(&["triggers", trigger, call]).await?;
+    let text = describe(std::slice::from_ref(&json));
+    Ok(Answer { json, text })
+}
+
+fn describe(triggers: &[Value]) -> String {
+    let rows = triggers.iter().map(|trigger| {
+        let current = trigger.get("current").filter(|current| !current.is_null());
+        let [number, state, images] = match current {
+            Some(rollout) => [
+                field(rollout, "number"),
+                field(rollout, "state"),
+                images(rollout),
+            ],
+            None => ["-"; 3].map(str::to_owned),
+        };
+        [
+            field(trigger, "name"),
+            field(trigger, "state"),
+            field(trigger, "target"),
+            number,
+            state,
+            images,
+        ]
+    });
+    table(
+        ["TRIGGER", "STATE", "TARGET", "ROLLOUT", "", "IMAGES"],
+        rows,
+    )
+}

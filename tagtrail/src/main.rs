@@ -1,0 +1,95 @@
+//! `tagtrail`: one binary with a command per service, one that runs them all, and the client.
+
+mod client;
+mod migrate;
+mod up;
+
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand};
+use tagtrail_daemon::{AdminArgs, LogArgs};
+
+/// Every tag leaves a trail: records what each container image tag meant, for ever, and starts rollouts pinned by digest.
+#[derive(Debug, Parser)]
+#[command(
+    name = "tagtrail",
+    version,
+    max_term_width = 120,
+    propagate_version = true
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run everything on this machine, with a private Postgres and nats-server.
+    Up(Box<Service<up::Config>>),
+    /// Hear: receive the webhooks of registries and put pushes on the bus.
+    Gateway(Box<Service<tagtrail_gateway::Config>>),
+    /// Record: apply pushes to the history in Postgres and publish numbered revisions.
+    Indexer(Box<Service<tagtrail_indexer::Config>>),
+    /// Act: turn revisions into rollouts of the configured triggers.
+    Trigger(Box<Service<tagtrail_trigger::Config>>),
+    /// Answer: serve history, triggers and rollouts over HTTP.
+    Api(Box<Service<tagtrail_api::Config>>),
+    /// Bring the database schema up to date, once, before the services start.
+    Migrate(migrate::Config),
+    #[command(flatten)]
+    Client(client::Command),
+}
+
+/// What every service takes besides its own settings.
+#[derive(Debug, Args)]
+struct Service<C: Args> {
+    #[command(flatten)]
+    config: C,
+    #[command(flatten)]
+    admin: AdminArgs,
+    #[command(flatten)]
+    log: LogArgs,
+}
+
+impl<C: Args> Service<C> {
+    fn run<F: Future<Output = anyhow::Result<()>>>(
+        self,
+        name: &'static str,
+        run: fn(C, tagtrail_daemon::Context) -> F,
+    ) -> ExitCode {
+        tagtrail_daemon::main(name, self.log, self.admin.admin, |ctx| {
+            run(self.config, ctx)
+        })
+    }
+}
+
+fn main() -> ExitCode {
+    // One TLS implementation for all: HTTPS targets, NATS and Postgres.
+    if rustls::crypto::ring::default_provider()
+        .install_default()
+        .is_err()
+    {
+        return ExitCode::FAILURE; // Only if it were installed twice.
+    }
+    match Cli::parse().command {
+        Command::Up(service) => service.run("up", up::run),
+        Command::Gateway(service) => service.run("gateway", tagtrail_gateway::run),
+        Command::Indexer(service) => service.run("indexer", tagtrail_indexer::run),
+        Command::Trigger(service) => service.run("trigger", tagtrail_trigger::run),
+        Command::Api(service) => service.run("api", tagtrail_api::run),
+        Command::Migrate(config) => migrate::main(&config),
+        Command::Client(command) => command.run(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_commands_are_consistent() {
+        Cli::command().debug_assert();
+    }
+}

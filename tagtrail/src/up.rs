@@ -1,0 +1,164 @@
+//! `tagtrail up`: all services in one process, with a private Postgres and nats-server as supervised children.
+
+use std::io::Write as _;
+use std::net::SocketAddr;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use tagtrail_bus::BusArgs;
+use tagtrail_daemon::{Context, Tasks};
+use tagtrail_embedded::{Embedded, Settings};
+use tagtrail_postgres::DbArgs;
+
+/// Settings.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct Config {
+    /// Folder of all data: Postgres, NATS and their passwords. Made if missing; only one `tagtrail up` can use it at a time.
+    #[arg(long, env = "TAGTRAIL_DATA", default_value = ".tagtrail")]
+    data: PathBuf,
+    /// Sources, registries and triggers [default: tagtrail.toml if there is one].
+    #[arg(long, env = "TAGTRAIL_CONFIG")]
+    config: Option<PathBuf>,
+    /// Address of the webhooks.
+    #[arg(
+        long,
+        env = "TAGTRAIL_GATEWAY_LISTEN",
+        default_value = "127.0.0.1:8400"
+    )]
+    gateway: SocketAddr,
+    /// Address of the API.
+    #[arg(long, env = "TAGTRAIL_API_LISTEN", default_value = "127.0.0.1:8401")]
+    api: SocketAddr,
+}
+
+/// As the services' own default.
+const SESSION: Duration = Duration::from_secs(10);
+
+/// Runs everything until a stop is asked for.
+pub(crate) async fn run(config: Config, ctx: Context) -> anyhow::Result<()> {
+    let embedded = Embedded::start(&Settings::new(&config.data)).await?;
+    let outcome = tokio::select! {
+        outcome = services(&config, &ctx, &embedded) => outcome,
+        error = embedded.failed() => Err(error),
+    };
+    embedded.stop().await;
+    outcome
+}
+
+/// The same services that production runs apart, each with the settings that it would get from its environment.
+async fn services(config: &Config, ctx: &Context, embedded: &Embedded) -> anyhow::Result<()> {
+    let db = DbArgs {
+        url: embedded.postgres_url().to_owned(),
+    };
+    let bus = BusArgs {
+        url: embedded.nats_url().to_owned(),
+        partitions: tagtrail_proto::PARTITIONS,
+        replicas: 1,
+    };
+    crate::migrate::migrate(&db, Duration::from_secs(60)).await?;
+    let file = file(config);
+    let mut tasks = Tasks::new();
+    let gateway = tagtrail_gateway::Config {
+        listen: config.gateway,
+        config: file.clone(),
+        bus: bus.clone(),
+    };
+    tasks.spawn("gateway", tagtrail_gateway::run(gateway, ctx.clone()));
+    let indexer = tagtrail_indexer::Config {
+        db: db.clone(),
+        bus: bus.clone(),
+        appliers: None,
+        session_seconds: SESSION,
+        claim_interval_ms: Duration::from_millis(20),
+    };
+    // Nobody to share with: the folder is ours alone.
+    tasks.spawn("indexer", tagtrail_indexer::run(indexer, ctx.clone()));
+    let trigger = tagtrail_trigger::Config {
+        db: db.clone(),
+        bus,
+        config: file,
+        workers: 8,
+        session_seconds: SESSION,
+        pace: tagtrail_trigger::Pace::default(),
+    };
+    tasks.spawn("trigger", tagtrail_trigger::run(trigger, ctx.clone()));
+    tasks.spawn(
+        "api",
+        tagtrail_api::run(
+            tagtrail_api::Config {
+                listen: config.api,
+                db,
+            },
+            ctx.clone(),
+        ),
+    );
+    let announce = announce(
+        config.clone(),
+        ctx.clone(),
+        embedded.nats_url().to_owned(),
+        embedded.postgres_url().to_owned(),
+    );
+    tasks.spawn("announcement", announce);
+    tasks.join(&ctx.shutdown).await
+}
+
+/// The file to read. Only the default one may be missing: then there are no sources and triggers yet.
+fn file(config: &Config) -> PathBuf {
+    let default = Path::new("tagtrail.toml");
+    match &config.config {
+        Some(given) => given.clone(),
+        None if default.exists() => default.to_owned(),
+        None => {
+            tracing::warn!(
+                "there is no tagtrail.toml here: starting without sources and triggers; the README says what to write into it"
+            );
+            PathBuf::from("/dev/null") // An empty file.
+        }
+    }
+}
+
+/// Once everything is ready, writes and prints where it is.
+async fn announce(
+    config: Config,
+    ctx: Context,
+    nats: String,
+    postgres: String,
+) -> anyhow::Result<()> {
+    let path = config.data.join("endpoints.json");
+    // One of an earlier run would be taken for this one's.
+    let _ = std::fs::remove_file(&path);
+    tokio::select! {
+        () = ctx.shutdown.cancelled() => return Ok(()),
+        () = ctx.health.wait_ready() => {}
+    }
+    let endpoints = serde_json::json!({
+        "gateway": format!("http://{}", config.gateway),
+        "api": format!("http://{}", config.api),
+        "admin": ctx.admin.map(|address| format!("http://{address}")),
+        "nats": nats,
+        "postgres": postgres,
+    });
+    write_private(&path, &endpoints.to_string())
+        .with_context(|| format!("can't write {}", path.display()))?;
+    // For whoever started it; the log goes to standard error.
+    let _ = writeln!(std::io::stdout(), "{endpoints:#}");
+    tracing::info!("ready; addresses and passwords are in {}", path.display());
+    ctx.shutdown.cancelled().await;
+    let _ = std::fs::remove_file(&path);
+    Ok(())
+}
+
+/// Whole or not at all, and never readable by others.
+fn write_private(path: &Path, content: &str) -> std::io::Result<()> {
+    let new = path.with_extension("json.new");
+    let _ = std::fs::remove_file(&new);
+    let mut file = std::fs::OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(&new)?;
+    writeln!(file, "{content}")?;
+    std::fs::rename(&new, path)
+}
