@@ -89,6 +89,11 @@ impl Process {
         signal(self.child.id(), name);
     }
 
+    /// Whether it has not ended.
+    pub fn running(&mut self) -> bool {
+        matches!(self.child.try_wait(), Ok(None))
+    }
+
     /// Ends it without a warning, and waits until it is gone.
     pub fn kill(&mut self) {
         let _ = self.child.kill();

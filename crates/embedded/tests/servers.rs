@@ -1,0 +1,164 @@
+//! The children, for real.
+
+#![expect(clippy::unwrap_used, reason = "in tests a panic is the report")]
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+use std::time::Duration;
+
+use sqlx::{Connection as _, PgConnection};
+use tagtrail_embedded::{Embedded, Folder, Nats, Postgres, Settings, signal};
+
+/// A folder that the children's user can reach, should the tests run as root.
+fn folder() -> tempfile::TempDir {
+    tempfile::Builder::new()
+        .permissions(PermissionsExt::from_mode(0o711))
+        .tempdir()
+        .unwrap()
+}
+
+fn settings(folder: &Path) -> Settings {
+    Settings {
+        durable: false,
+        shared_buffers: "16MB".to_owned(),
+        ..Settings::new(folder.join("data"))
+    }
+}
+
+async fn nats(url: &str) -> Result<async_nats::Client, async_nats::ConnectError> {
+    let address: async_nats::ServerAddr = url.parse().unwrap();
+    let (user, password) = (address.username().unwrap(), address.password().unwrap());
+    async_nats::ConnectOptions::with_user_and_password(user.to_owned(), password.to_owned())
+        .connect(address)
+        .await
+}
+
+async fn eventually<T>(what: &str, mut ask: impl AsyncFnMut() -> Option<T>) -> T {
+    for _ in 0..1000 {
+        if let Some(answer) = ask().await {
+            return answer;
+        }
+        tokio::time::sleep(Duration::from_millis(30)).await;
+    }
+    panic!("waited for {what}, in vain");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restart_keeps_data_and_addresses() {
+    let folder = folder();
+    let settings = settings(folder.path());
+    let first = Embedded::start(&settings).await.unwrap();
+    let urls = (first.postgres_url().to_owned(), first.nats_url().to_owned());
+    let mut db = PgConnection::connect(&urls.0).await.unwrap();
+    sqlx::raw_sql("create table kept (n int); insert into kept values (17)")
+        .execute(&mut db)
+        .await
+        .unwrap();
+    let stream = async_nats::jetstream::stream::Config {
+        name: "KEPT".to_owned(),
+        ..Default::default()
+    };
+    let client = nats(&urls.1).await.unwrap();
+    async_nats::jetstream::new(client)
+        .create_stream(stream)
+        .await
+        .unwrap();
+    first.stop().await;
+
+    let second = Embedded::start(&settings).await.unwrap();
+    assert_eq!(
+        (second.postgres_url(), second.nats_url()),
+        (urls.0.as_str(), urls.1.as_str())
+    );
+    let mut db = PgConnection::connect(&urls.0).await.unwrap();
+    let kept: i32 = sqlx::query_scalar("select n from kept")
+        .fetch_one(&mut db)
+        .await
+        .unwrap();
+    assert_eq!(kept, 17);
+    let client = nats(&urls.1).await.unwrap();
+    async_nats::jetstream::new(client)
+        .get_stream("KEPT")
+        .await
+        .unwrap();
+    second.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_child_that_dies_is_there_again_at_the_same_address() {
+    let folder = folder();
+    let settings = settings(folder.path());
+    let held = Folder::open(&settings.data).unwrap();
+    let postgres = Postgres::start(&held, &settings).await.unwrap();
+    let nats_server = Nats::start(&held, &settings).await.unwrap();
+    let before = (postgres.pid().unwrap(), nats_server.pid().unwrap());
+    signal(before.0, "KILL");
+    signal(before.1, "KILL");
+    eventually("Postgres to be there again", async || {
+        (postgres.pid()? != before.0).then_some(())?;
+        PgConnection::connect(postgres.url()).await.ok()
+    })
+    .await;
+    eventually("nats-server to be there again", async || {
+        (nats_server.pid()? != before.1).then_some(())?;
+        nats(nats_server.url()).await.ok()
+    })
+    .await;
+    tokio::join!(postgres.stop(), nats_server.stop());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_gets_in_without_the_password_and_nobody_else_can_read_it() {
+    let folder = folder();
+    let settings = settings(folder.path());
+    let servers = Embedded::start(&settings).await.unwrap();
+    let (user_and_password, rest) = servers.postgres_url().split_once('@').unwrap();
+    let (user, password) = user_and_password.rsplit_once(':').unwrap();
+    assert_eq!(password.len(), 64, "256 bits");
+    let refused = PgConnection::connect(&format!("{user}:wrong@{rest}"))
+        .await
+        .unwrap_err();
+    let code = refused
+        .as_database_error()
+        .and_then(|error| error.code().map(|code| code.into_owned()));
+    assert_eq!(code.as_deref(), Some("28P01"));
+    let address = servers.nats_url().rsplit_once('@').unwrap().1;
+    assert!(
+        async_nats::connect(format!("nats://{address}"))
+            .await
+            .is_err()
+    );
+
+    // Our own user may read the folder (or root alone, whose children own no more than their parts of it).
+    let open = std::fs::metadata(&settings.data)
+        .unwrap()
+        .permissions()
+        .mode()
+        & 0o077;
+    assert!(open == 0 || open == 0o011, "{open:o}");
+    for entry in std::fs::read_dir(&settings.data).unwrap().flatten() {
+        let name = entry.file_name().into_string().unwrap();
+        let mode = entry.metadata().unwrap().permissions().mode();
+        assert!(
+            mode & 0o077 == 0 || name == "postgres.initialised",
+            "{name}: {mode:o}"
+        );
+    }
+    servers.stop().await;
+}
+
+#[tokio::test]
+async fn a_folder_belongs_to_one_process_at_a_time() {
+    let folder = folder();
+    let data = folder.path().join("data");
+    let held = Folder::open(&data).unwrap();
+    let refused = Folder::open(&data).unwrap_err().to_string();
+    assert!(
+        refused.contains(&format!("is in use by process {}", std::process::id()))
+            && refused.contains("--data"),
+        "{refused}"
+    );
+    drop(held);
+    // A child that another test spawns at this moment has our files open until it is the other program.
+    eventually("the folder to be free", async || Folder::open(&data).ok()).await;
+}

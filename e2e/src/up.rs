@@ -1,0 +1,68 @@
+//! `tagtrail up`.
+
+use std::path::Path;
+
+use serde_json::Value;
+use tagtrail_testkit::{Process, SOON, eventually};
+
+use crate::{Cli, SECRETS, free_address};
+
+/// A running `tagtrail up`.
+#[derive(Debug)]
+pub struct Up {
+    /// The process.
+    pub process: Process,
+    /// What it wrote into `endpoints.json`.
+    pub endpoints: Value,
+}
+
+impl Up {
+    /// Starts it with this data folder and file, and waits until it is ready.
+    pub async fn start(data: &Path, config: &Path) -> Up {
+        Up::start_at(data, config, &free_address()).await
+    }
+
+    /// The same with the gateway at a known address.
+    pub async fn start_at(data: &Path, config: &Path, gateway: &str) -> Up {
+        let [api, admin] = [free_address(), free_address()];
+        let (data_text, config) = (data.to_str().unwrap(), config.to_str().unwrap());
+        let arguments = [
+            "up",
+            "--data",
+            data_text,
+            "--config",
+            config,
+            "--gateway",
+            gateway,
+            "--api",
+            &api,
+            "--admin",
+            &admin,
+        ];
+        let mut process = Process::tagtrail(&arguments, &SECRETS);
+        let path = data.join("endpoints.json");
+        let endpoints = eventually("tagtrail up to be ready", SOON, async || {
+            assert!(process.running(), "tagtrail up ended");
+            // One of an earlier run is removed first, so its address says whose it is.
+            let text = std::fs::read_to_string(&path).ok()?;
+            text.contains(&api)
+                .then(|| serde_json::from_str(&text).unwrap())
+        })
+        .await;
+        Up { process, endpoints }
+    }
+
+    /// The address of `gateway`, `api`, `admin`, `nats` or `postgres`.
+    #[must_use]
+    pub fn address(&self, part: &str) -> &str {
+        self.endpoints[part].as_str().unwrap()
+    }
+
+    /// The client, asking this one.
+    #[must_use]
+    pub fn cli(&self) -> Cli {
+        Cli {
+            api: self.address("api").to_owned(),
+        }
+    }
+}

@@ -1,0 +1,302 @@
+//! `tagtrail up`, with a real registry and real pushes.
+
+#![expect(clippy::unwrap_used, reason = "in tests a panic is the report")]
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+
+use serde_json::json;
+use tagtrail_e2e::{HOOK_SECRET, Up, answers, config, free_address, use_ring};
+use tagtrail_testkit::{Process, Registry, SOON, Sink, TestImage, eventually};
+
+async fn with_registry(folder: &Path, sink: &Sink) -> (Up, Registry) {
+    use_ring();
+    let gateway = free_address();
+    let registry = Registry::start(
+        &format!("http://{gateway}/hooks/main"),
+        &format!("Bearer {HOOK_SECRET}"),
+    )
+    .await;
+    let up = Up::start_at(
+        &folder.join("data"),
+        &config(folder, registry.host(), sink.url()),
+        &gateway,
+    )
+    .await;
+    (up, registry)
+}
+
+/// A folder that the user of Postgres can reach, should the tests run as root.
+fn folder() -> tempfile::TempDir {
+    tempfile::Builder::new()
+        .permissions(std::fs::Permissions::from_mode(0o711))
+        .tempdir()
+        .unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn real_pushes_become_history_and_rollouts() {
+    let (folder, sink) = (folder(), Sink::start().await);
+    let (up, registry) = with_registry(folder.path(), &sink).await;
+    let (cli, host) = (up.cli(), registry.host().to_owned());
+    let web = format!("{host}/shop/web:latest");
+
+    // One manifest each, then an index of two platforms.
+    let first = registry.push(&TestImage::new("one"), "shop/web:latest");
+    let worker = registry.push(&TestImage::new("worker"), "shop/worker:latest");
+    let told = sink.wait(1).await.remove(0).json();
+    assert_eq!(
+        told["data"]["images"]["web"]["pinned"],
+        format!("{host}/shop/web@{first}")
+    );
+    assert_eq!(
+        told["data"]["images"]["worker"]["pinned"],
+        format!("{host}/shop/worker@{worker}")
+    );
+    let second = registry.push(&TestImage::index("two"), "shop/web:latest");
+    let told = sink.wait(2).await.remove(1).json();
+    assert_eq!(told["data"]["images"]["web"]["digest"], json!(second));
+    assert_eq!(
+        registry.inspect("shop/web:latest"),
+        second,
+        "the registry itself says so"
+    );
+
+    // The platforms of the index were pushed by digest alone: no tag moved, no history.
+    let history = cli.json(&["history", &web]);
+    let digests: Vec<_> = history["items"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|item| item["digest"].clone())
+        .collect();
+    assert_eq!(digests, [json!(second), json!(first)]);
+
+    // A second tag of the same digest, and what was meant before.
+    assert_eq!(registry.push(&TestImage::new("one"), "shop/web:v1"), first);
+    eventually("the second tag", SOON, async || {
+        (cli.run(&["resolve", &format!("{host}/shop/web:v1")]).code == 0).then_some(())
+    })
+    .await;
+    let had = cli.json(&["digest", &first.to_string()]);
+    let images: Vec<_> = had["items"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|item| item["image"].as_str().unwrap().to_owned())
+        .collect();
+    assert_eq!(images, [web.clone(), format!("{host}/shop/web:v1")]);
+    let then = history["items"][1]["occurred_at"].as_str().unwrap();
+    assert_eq!(
+        cli.run(&["resolve", &web, "--at", then, "--quiet"]).out,
+        format!("{host}/shop/web@{first}\n")
+    );
+    assert_eq!(
+        cli.run(&["resolve", &web, "--revision", "1", "-q"]).out,
+        format!("{host}/shop/web@{first}\n")
+    );
+    assert_eq!(
+        cli.run(&["resolve", &format!("{host}/shop/web"), "-q"]).out,
+        format!("{host}/shop/web@{second}\n")
+    );
+
+    // Deleting the manifest removes both of its tags' meaning where they have it: latest has moved on.
+    registry.delete("shop/web:v1");
+    eventually("the delete", SOON, async || {
+        (cli.run(&["resolve", &format!("{host}/shop/web:v1")]).code == 3).then_some(())
+    })
+    .await;
+    assert_eq!(cli.run(&["resolve", &web]).code, 0);
+
+    // Exit codes and words.
+    let unknown = cli.run(&["resolve", "registry.example.com/no/such:thing"]);
+    assert_eq!((unknown.code, unknown.out.as_str()), (3, ""));
+    assert!(
+        unknown.err.starts_with("error: ")
+            && unknown.err.contains("registry.example.com/no/such:thing"),
+        "{}",
+        unknown.err
+    );
+    assert_eq!(cli.run(&["resolve", "NOT AN IMAGE"]).code, 2);
+    assert_eq!(cli.run(&["resolve", &web, "--at", "yesterday"]).code, 2);
+    assert_eq!(cli.run(&["pause", "nobody"]).code, 3);
+    assert_eq!(
+        cli.run(&[
+            "digest",
+            &tagtrail_proto::Digest::sha256_of(b"nothing").to_string()
+        ])
+        .code,
+        3
+    );
+    assert_eq!(cli.run(&["history"]).code, 2);
+
+    // Pause, scale, resume.
+    assert!(cli.run(&["pause", "shop"]).out.contains("paused"));
+    let third = registry.push(&TestImage::new("three"), "shop/web:latest");
+    eventually("revision 3", SOON, async || {
+        (cli.json(&["resolve", &web])["revision"] == 3).then_some(())
+    })
+    .await;
+    let current = &cli.json(&["triggers"])["items"][0]["current"];
+    assert_eq!(
+        current["images"]["web"]["digest"],
+        json!(second),
+        "what scaling up must use"
+    );
+    assert_eq!(sink.deliveries().len(), 2);
+    assert!(cli.run(&["resume", "shop"]).out.contains("active"));
+    assert_eq!(
+        sink.wait(3).await.remove(2).json()["data"]["images"]["web"]["digest"],
+        json!(third)
+    );
+    eventually("three rollouts", SOON, async || {
+        let rollouts = cli.json(&["rollouts", "shop"]);
+        let states: Vec<_> = rollouts["items"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|item| item["state"].as_str().unwrap().to_owned())
+            .collect();
+        (states == ["succeeded"; 3]).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_is_stopped_and_started_without_losing_anything() {
+    use_ring();
+    let (folder, sink) = (folder(), Sink::start().await);
+    let (data, config) = (
+        folder.path().join("data"),
+        config(folder.path(), "registry.example.com", sink.url()),
+    );
+    let mut up = Up::start(&data, &config).await;
+    assert!(answers(&format!("{}/healthz", up.address("admin"))).await);
+    assert!(answers(&format!("{}/readyz", up.address("admin"))).await);
+    // Passwords are in there.
+    let endpoints = data.join("endpoints.json");
+    assert_eq!(
+        std::fs::metadata(&endpoints).unwrap().permissions().mode() & 0o777,
+        0o600
+    );
+    let digest = format!("sha256:{}", "a".repeat(64));
+    let pushed = reqwest::Client::new()
+        .post(format!("{}/hooks/ci", up.address("gateway")))
+        .bearer_auth(HOOK_SECRET)
+        .json(&json!({ "repository": "shop/web", "tag": "latest", "digest": digest }))
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(pushed.status(), 202);
+    let resolves = async |up: &Up| {
+        let cli = up.cli();
+        eventually("the push", SOON, async || {
+            (cli.run(&["resolve", "registry.example.com/shop/web"]).code == 0).then_some(())
+        })
+        .await;
+    };
+    resolves(&up).await;
+
+    // A second one would fight over the same data.
+    let mut second = Process::tagtrail(
+        &[
+            "up",
+            "--data",
+            data.to_str().unwrap(),
+            "--admin",
+            "127.0.0.1:0",
+        ],
+        &[],
+    );
+    assert_eq!(second.ended(SOON).await.code(), Some(1));
+    assert!(
+        second.log().contains("is in use by process") && second.log().contains("--data"),
+        "{}",
+        second.log()
+    );
+
+    let children = children(up.process.pid());
+    assert_eq!(children.len(), 2, "Postgres and nats-server");
+    up.process.signal("TERM");
+    assert_eq!(up.process.ended(SOON).await.code(), Some(0));
+    assert!(!endpoints.exists());
+    assert!(children.iter().all(|pid| !runs(*pid)), "children are left");
+
+    // However it goes, it leaves nobody behind, and what it had is there again.
+    let mut up = Up::start(&data, &config).await;
+    resolves(&up).await;
+    let children = self::children(up.process.pid());
+    up.process.kill();
+    eventually("the end of its children", SOON, async || {
+        children.iter().all(|pid| !runs(*pid)).then_some(())
+    })
+    .await;
+    let up = Up::start(&data, &config).await;
+    resolves(&up).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_wrong_at_the_start_is_said_with_its_cure() {
+    let folder = folder();
+    let (data, file) = (
+        folder.path().join("data"),
+        folder.path().join("tagtrail.toml"),
+    );
+    let up = |more: &[&str]| {
+        let arguments = [
+            &[
+                "up",
+                "--data",
+                data.to_str().unwrap(),
+                "--admin",
+                "127.0.0.1:0",
+            ],
+            more,
+        ]
+        .concat();
+        Process::tagtrail(&arguments, &[])
+    };
+    std::fs::write(&file, "[[source]]\nname = \"main\"\nkind = \"distribution\"\nsecret = { env = \"NOT_SET_ANYWHERE\" }\n").unwrap();
+    for (arguments, said) in [
+        (
+            vec!["--config", "/no/such/file"],
+            "/no/such/file: can't be read",
+        ),
+        (vec!["--config", file.to_str().unwrap()], "NOT_SET_ANYWHERE"),
+    ] {
+        let mut process = up(&arguments);
+        assert_eq!(process.ended(SOON).await.code(), Some(1));
+        assert!(process.log().contains(said), "{}", process.log());
+    }
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut process = up(&[
+        "--config",
+        "/dev/null",
+        "--gateway",
+        &taken.local_addr().unwrap().to_string(),
+    ]);
+    assert_eq!(process.ended(SOON).await.code(), Some(1));
+    assert!(
+        process.log().contains("can't listen on"),
+        "{}",
+        process.log()
+    );
+}
+
+/// The processes that this one started.
+fn children(pid: u32) -> Vec<u32> {
+    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap();
+    tasks
+        .filter_map(|task| std::fs::read_to_string(task.ok()?.path().join("children")).ok())
+        .flat_map(|children| {
+            children
+                .split_whitespace()
+                .map(|pid| pid.parse().unwrap())
+                .collect::<Vec<u32>>()
+        })
+        .collect()
+}
+
+fn runs(pid: u32) -> bool {
+    std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z "))
+}
