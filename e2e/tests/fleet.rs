@@ -1,6 +1,11 @@
 //! One process per service: outages and crashes cost nothing.
 
 #![expect(clippy::unwrap_used, reason = "in tests a panic is the report")]
+#![expect(
+    clippy::print_stdout,
+    clippy::disallowed_methods,
+    reason = "a test has neither a log nor flags of its own"
+)]
 
 use std::collections::BTreeMap;
 

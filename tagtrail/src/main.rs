@@ -92,4 +92,24 @@ mod tests {
     fn the_commands_are_consistent() {
         Cli::command().debug_assert();
     }
+
+    #[test]
+    fn every_command_in_the_readme_can_be_given() {
+        let text = include_str!("../../README.md");
+        let commands: Vec<&str> = text
+            .lines()
+            .flat_map(|line| line.split("; "))
+            .map(str::trim)
+            .filter(|line| line.starts_with("tagtrail "))
+            .collect();
+        assert!(commands.len() >= 5, "{commands:?}");
+        for command in commands {
+            let words = command
+                .split_whitespace()
+                .take_while(|word| !word.starts_with('#'));
+            if let Err(error) = Cli::try_parse_from(words) {
+                panic!("README: {command}: {error}");
+            }
+        }
+    }
 }
