@@ -1,9 +1,12 @@
 //! Connections to Postgres, made the same way by every service that has a database.
 //!
-//! In scope: the setting, waiting for the server and for the schema, and **sessions**: direct connections that hold
-//! something by an advisory lock and must die when their holder does.
+//! In scope: the setting, waiting for the server and for the schema, **sessions** (direct connections that hold something by an
+//! advisory lock and must die when their holder does), the list of those locks, and columns that Postgres has no type for.
 //!
-//! Out of scope: SQL of the services (their `store.rs`) and running migrations (`tagtrail migrate`).
+//! Out of scope: SQL of the services (their `store`) and running migrations (`tagtrail migrate`).
+
+mod lock;
+pub mod row;
 
 use std::str::FromStr as _;
 use std::time::Duration;
@@ -11,6 +14,8 @@ use std::time::Duration;
 use sqlx::postgres::PgConnectOptions;
 use sqlx::{ConnectOptions as _, Connection as _, PgConnection};
 use tokio_util::sync::CancellationToken;
+
+pub use lock::{Lock, ping};
 
 /// Where the database is.
 #[derive(Clone, clap::Args)]

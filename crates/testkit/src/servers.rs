@@ -146,16 +146,11 @@ impl TestPostgres {
         format!("{server}/{database}")
     }
 
-    /// Ends it as a crash would, without a checkpoint; it comes back by itself after a moment.
+    /// Ends it as a crash would, without a checkpoint; it comes back by itself after a moment. One that is down stays down.
     pub async fn crash(&self) {
-        let pid = self
-            .server
-            .lock()
-            .await
-            .as_ref()
-            .and_then(Postgres::pid)
-            .expect("Postgres is not running");
-        signal(pid, "QUIT");
+        if let Some(pid) = self.server.lock().await.as_ref().and_then(Postgres::pid) {
+            signal(pid, "QUIT");
+        }
     }
 
     /// Stops it.
@@ -258,19 +253,27 @@ impl TestNats {
         messages
     }
 
-    /// `kill -9`; it comes back by itself after a moment, on the same port and with the same store.
+    /// `kill -9`; it comes back by itself after a moment, on the same port and with the same store. One that is down stays down.
     pub async fn crash(&self) {
-        signal(self.pid().await, "KILL");
+        if let Some(pid) = self.pid().await {
+            signal(pid, "KILL");
+        }
     }
 
     /// Stops time for it: connections stay, nothing is answered.
     pub async fn pause(&self) {
-        signal(self.pid().await, "STOP");
+        signal(
+            self.pid().await.expect("nats-server is not running"),
+            "STOP",
+        );
     }
 
     /// Lets its time go on.
     pub async fn unpause(&self) {
-        signal(self.pid().await, "CONT");
+        signal(
+            self.pid().await.expect("nats-server is not running"),
+            "CONT",
+        );
     }
 
     /// Stops it.
@@ -289,12 +292,7 @@ impl TestNats {
         *self.server.lock().await = Some(server);
     }
 
-    async fn pid(&self) -> u32 {
-        self.server
-            .lock()
-            .await
-            .as_ref()
-            .and_then(Nats::pid)
-            .expect("nats-server is not running")
+    async fn pid(&self) -> Option<u32> {
+        self.server.lock().await.as_ref().and_then(Nats::pid)
     }
 }

@@ -10,7 +10,6 @@ use tagtrail_daemon::Context;
 use tagtrail_postgres::{DbArgs, DbError};
 
 use crate::error::Error;
-use crate::store;
 
 /// Connections at once. A question takes a fraction of a millisecond; more would only queue up in Postgres instead of here.
 const CONNECTIONS: u32 = 8;
@@ -54,7 +53,7 @@ impl Database {
     async fn look(&self) -> Result<(), String> {
         let look = async {
             let mut db = self.connection().await?;
-            store::ping(&mut db).await
+            Ok(tagtrail_postgres::ping(&mut db).await?)
         };
         match tokio::time::timeout(LOOK + ACQUIRE, look).await {
             Ok(Ok(())) => Ok(()),

@@ -74,8 +74,6 @@ pub(crate) enum Error {
     #[error("something went wrong here that should not; the server's log says what")]
     Store(#[source] sqlx::Error),
     #[error("something went wrong here that should not; the server's log says what")]
-    Inconsistent(&'static str),
-    #[error("something went wrong here that should not; the server's log says what")]
     Panicked,
 }
 
@@ -140,9 +138,7 @@ impl Error {
             Error::NotConnected | Error::Unavailable(_) | Error::TooSlow => {
                 (StatusCode::SERVICE_UNAVAILABLE, "store_unavailable")
             }
-            Error::Store(_) | Error::Inconsistent(_) | Error::Panicked => {
-                (StatusCode::INTERNAL_SERVER_ERROR, "internal")
-            }
+            Error::Store(_) | Error::Panicked => (StatusCode::INTERNAL_SERVER_ERROR, "internal"),
         }
     }
 
@@ -154,9 +150,6 @@ impl Error {
                 crate::ANSWER
             ),
             Error::Store(cause) => tracing::error!("a query failed: {cause}"),
-            Error::Inconsistent(what) => {
-                tracing::error!("the database holds what it should not: {what}")
-            }
             // The panic has been reported where it happened.
             _ => {}
         }

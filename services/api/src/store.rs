@@ -1,10 +1,9 @@
 //! All SQL of the api. Every question is one statement, and so sees one snapshot; lists are read by key, never by offset.
 
-use std::str::FromStr;
-
 use sqlx::postgres::PgRow;
 use sqlx::types::Json;
 use sqlx::{PgConnection, Row as _};
+use tagtrail_postgres::row;
 use tagtrail_proto::{Digest, Image, Name, Point, Rollout};
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -16,12 +15,6 @@ use crate::instant::{Instant, from_micros, to_micros};
 use crate::paging::Page;
 use crate::resolve::Found;
 use crate::triggers::{Trigger, TriggerState};
-
-/// Whether Postgres answers.
-pub(crate) async fn ping(db: &mut PgConnection) -> Result<(), Error> {
-    sqlx::query("select 1").execute(db).await?;
-    Ok(())
-}
 
 /// Row id of a tag that has a history. One without is known to the ids only, and unknown to everyone else.
 pub(crate) async fn tag(db: &mut PgConnection, image: &Image) -> Result<Option<i64>, Error> {
@@ -101,7 +94,7 @@ pub(crate) async fn numbered(
     .bind(image.registry.as_ref())
     .bind(image.repository.as_ref())
     .bind(image.tag.as_ref())
-    .bind(signed(number))
+    .bind(row::signed(number))
     .fetch_optional(db)
     .await?
     .map(|row| found(&row))
@@ -110,9 +103,9 @@ pub(crate) async fn numbered(
 
 fn found(row: &PgRow) -> Result<Found, Error> {
     Ok(Found {
-        revision: unsigned(row.try_get("number")?),
-        kind: parsed(row.try_get("kind")?)?,
-        digest: digest(row.try_get("digest")?)?,
+        revision: row::unsigned(row.try_get("number")?),
+        kind: row::parsed(row.try_get("kind")?)?,
+        digest: row::digest(row.try_get("digest")?)?,
         occurred_at: row.try_get("effective_at")?,
         recorded_at: row.try_get("recorded_at")?,
     })
@@ -150,11 +143,11 @@ pub(crate) async fn history(
 fn change(row: &PgRow, image: &Image) -> Result<([i64; 2], Change), Error> {
     let (number, at): (i64, OffsetDateTime) =
         (row.try_get("number")?, row.try_get("effective_at")?);
-    let digest = digest(row.try_get("digest")?)?;
+    let digest = row::digest(row.try_get("digest")?)?;
     let previous = match row.try_get::<Option<i64>, _>("previous")? {
         Some(number) => Some(Point {
-            revision: unsigned(number),
-            digest: self::digest(row.try_get("previous_digest")?)?,
+            revision: row::unsigned(number),
+            digest: row::digest(row.try_get("previous_digest")?)?,
         }),
         None => None,
     };
@@ -162,19 +155,21 @@ fn change(row: &PgRow, image: &Image) -> Result<([i64; 2], Change), Error> {
         registry: image.registry.clone(),
         repository: image.repository.clone(),
         tag: image.tag.clone(),
-        revision: unsigned(number),
-        kind: parsed(row.try_get("kind")?)?,
+        revision: row::unsigned(number),
+        kind: row::parsed(row.try_get("kind")?)?,
         pinned: digest.as_ref().map(|digest| image.pinned(digest)),
         digest,
         previous,
         late: row.try_get("late")?,
         occurred_at: Instant(at),
         recorded_at: Instant(row.try_get("recorded_at")?),
-        origin: parsed(row.try_get("origin")?)?,
+        origin: row::parsed(row.try_get("origin")?)?,
         source: row.try_get("source")?,
         actor: row.try_get("actor")?,
         media_type: row.try_get("media_type")?,
-        size: row.try_get::<Option<i64>, _>("size_bytes")?.map(unsigned),
+        size: row
+            .try_get::<Option<i64>, _>("size_bytes")?
+            .map(row::unsigned),
     };
     Ok(([to_micros(at), number], change))
 }
@@ -218,13 +213,13 @@ fn span(row: &PgRow) -> Result<([i64; 3], Span), Error> {
     let (number, from): (i64, OffsetDateTime) =
         (row.try_get("number")?, row.try_get("effective_at")?);
     let image = Image {
-        registry: parsed(row.try_get("registry")?)?,
-        repository: parsed(row.try_get("repository")?)?,
-        tag: parsed(row.try_get("tag")?)?,
+        registry: row::parsed(row.try_get("registry")?)?,
+        repository: row::parsed(row.try_get("repository")?)?,
+        tag: row::parsed(row.try_get("tag")?)?,
     };
     let span = Span {
         image,
-        revision: unsigned(number),
+        revision: row::unsigned(number),
         from: Instant(from),
         until: row.try_get::<Option<_>, _>("until")?.map(Instant),
     };
@@ -253,7 +248,7 @@ pub(crate) async fn triggers(
     rows.iter()
         .map(|row| {
             let current = match row.try_get::<Option<Uuid>, _>("id")? {
-                Some(_) => Some(read_rollout(row)?),
+                Some(_) => Some(row::rollout(row)?),
                 None => None,
             };
             let Json(images) = row.try_get("watched")?;
@@ -328,7 +323,7 @@ pub(crate) async fn rollouts(
                 row.try_get("trigger_id")?,
                 row.try_get("number")?,
             ];
-            Ok((place, read_rollout(row)?))
+            Ok((place, row::rollout(row)?))
         })
         .collect()
 }
@@ -352,13 +347,13 @@ pub(crate) async fn rollouts_of(
     .fetch_all(db)
     .await?;
     rows.iter()
-        .map(|row| Ok(([row.try_get("number")?], read_rollout(row)?)))
+        .map(|row| Ok(([row.try_get("number")?], row::rollout(row)?)))
         .collect()
 }
 
 /// One rollout.
 pub(crate) async fn rollout(db: &mut PgConnection, id: Uuid) -> Result<Option<Rollout>, Error> {
-    sqlx::query(
+    let found = sqlx::query(
         "select t.name as trigger,
                 o.id, o.number, o.state::text as state, o.images, o.cause, o.attempts, o.created_at, o.finished_at, o.error
          from rollout o join trigger t on t.id = o.trigger_id
@@ -366,50 +361,11 @@ pub(crate) async fn rollout(db: &mut PgConnection, id: Uuid) -> Result<Option<Ro
     )
     .bind(id)
     .fetch_optional(db)
-    .await?
-    .map(|row| read_rollout(&row))
-    .transpose()
-}
-
-fn read_rollout(row: &PgRow) -> Result<Rollout, Error> {
-    let (Json(images), Json(cause)) = (row.try_get("images")?, row.try_get("cause")?);
-    Ok(Rollout {
-        id: row.try_get::<Uuid, _>("id")?.to_string(),
-        trigger: row.try_get("trigger")?,
-        number: unsigned(row.try_get("number")?),
-        state: parsed(row.try_get("state")?)?,
-        images,
-        cause,
-        attempts: u32::try_from(row.try_get::<i32, _>("attempts")?).unwrap_or(0),
-        created_at: row.try_get("created_at")?,
-        finished_at: row.try_get("finished_at")?,
-        error: row.try_get("error")?,
-    })
-}
-
-fn parsed<T: FromStr>(text: &str) -> Result<T, Error> {
-    text.parse()
-        .map_err(|_| Error::Inconsistent("a name or a word that does not parse"))
-}
-
-fn digest(bytes: Option<&[u8]>) -> Result<Option<Digest>, Error> {
-    bytes
-        .map(|bytes| {
-            Digest::from_bytes(bytes).ok_or(Error::Inconsistent("a digest of a wrong length"))
-        })
-        .transpose()
+    .await?;
+    Ok(found.as_ref().map(row::rollout).transpose()?)
 }
 
 /// The time in a cursor: one that never was is not of ours.
 fn time_of(micros: i64) -> Result<OffsetDateTime, Error> {
     from_micros(micros).ok_or(Error::Cursor)
-}
-
-/// Postgres has no unsigned numbers. Ours stay far below the limit.
-fn signed(number: u64) -> i64 {
-    i64::try_from(number).unwrap_or(i64::MAX)
-}
-
-fn unsigned(number: i64) -> u64 {
-    u64::try_from(number).unwrap_or(0)
 }

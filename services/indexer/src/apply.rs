@@ -9,7 +9,10 @@ use time::OffsetDateTime;
 
 use crate::error::Error;
 use crate::facts::{Meta, Owner, Received, microseconds};
-use crate::store::{self, Head, NewHead, NewRevision, Progress};
+use crate::store;
+use crate::store::position::Progress;
+use crate::store::revisions::NewRevision;
+use crate::store::tags::{Head, NewHead};
 use crate::timeline::{Change, Decided, Fact, Known, Numbered};
 
 /// Row ids of tags, remembered between batches. Filled only from what was committed; thrown away with the session.
@@ -51,7 +54,7 @@ impl Partition {
             .map_or(now, |before| before.max(now));
         let mut tx = db.begin().await?;
         // Whoever is not the only holder fails here, before it has written anything.
-        store::advance(
+        store::position::advance(
             &mut tx,
             self.number,
             self.progress.position,
@@ -66,7 +69,7 @@ impl Partition {
         for segment in batch.chunk_by(|a, b| a.tag.is_some() && b.tag.is_some()) {
             let owners = self.owners(&mut tx, segment).await?;
             let new = record(&mut tx, &owners, recorded_at, &mut ordinal).await?;
-            store::add_revisions(&mut tx, self.number, &new).await?;
+            store::revisions::add_revisions(&mut tx, self.number, &new).await?;
             revisions.extend(new);
         }
         tx.commit().await?;
@@ -94,7 +97,9 @@ impl Partition {
             .filter(|image| !self.tag_ids.0.contains_key(image))
             .collect();
         if !unknown.is_empty() {
-            self.tag_ids.0.extend(store::tag_ids(db, &unknown).await?);
+            self.tag_ids
+                .0
+                .extend(store::tags::tag_ids(db, &unknown).await?);
         }
         let mut owners = Vec::with_capacity(segment.len());
         for fact in segment {
@@ -108,7 +113,8 @@ impl Partition {
                 ),
                 None => {
                     let key = (fact.registry.clone(), fact.repository.clone());
-                    let ids = store::repository_ids(db, &BTreeSet::from([key.clone()])).await?;
+                    let ids =
+                        store::tags::repository_ids(db, &BTreeSet::from([key.clone()])).await?;
                     Owner::Repository(
                         *ids.get(&key)
                             .ok_or(Error::Inconsistent("a repository just made has no id"))?,
@@ -128,7 +134,7 @@ async fn record(
     recorded_at: OffsetDateTime,
     ordinal: &mut u64,
 ) -> Result<Vec<NewRevision>, Error> {
-    let ids = store::add_facts(db, facts, recorded_at).await?;
+    let ids = store::facts::add_facts(db, facts, recorded_at).await?;
     let Some(first_id) = ids.values().min().copied() else {
         return Ok(Vec::new());
     }; // All were known.
@@ -152,7 +158,8 @@ async fn record(
             Owner::Tag(tag) => arrivals.push((*tag, fact)),
             Owner::Repository(repository) => {
                 for tag in
-                    store::tags_touched(db, *repository, received.digest.as_ref(), fact.at).await?
+                    store::facts::tags_touched(db, *repository, received.digest.as_ref(), fact.at)
+                        .await?
                 {
                     arrivals.push((tag, fact.clone()));
                 }
@@ -164,7 +171,7 @@ async fn record(
         by_tag.entry(tag).or_default().push(fact);
     }
     let tags: Vec<i64> = by_tag.keys().copied().collect();
-    let heads = store::lock_tags(db, &tags).await?;
+    let heads = store::tags::lock_tags(db, &tags).await?;
     let mut known = load(db, &by_tag, &heads, first_id, &mut metas).await?;
 
     let (mut revisions, mut new_heads) = (Vec::new(), Vec::with_capacity(by_tag.len()));
@@ -198,9 +205,9 @@ async fn record(
             latest_at,
         });
     }
-    store::update_tags(db, &new_heads).await?;
+    store::tags::update_tags(db, &new_heads).await?;
     if let Some((repository, at)) = touched {
-        store::touch_repository(db, repository, at).await?;
+        store::tags::touch_repository(db, repository, at).await?;
     }
     Ok(revisions)
 }
@@ -226,9 +233,9 @@ async fn load(
         );
     }
     let mut near = if late.is_empty() {
-        store::Neighbours::default()
+        store::facts::Neighbours::default()
     } else {
-        store::neighbours(db, &late, first_id).await?
+        store::facts::neighbours(db, &late, first_id).await?
     };
     metas.extend(std::mem::take(&mut near.metas));
 
@@ -251,7 +258,7 @@ async fn load(
     let mut first_had = if pushed.is_empty() {
         HashMap::new()
     } else {
-        store::first_had(db, &pushed).await?
+        store::revisions::first_had(db, &pushed).await?
     };
 
     Ok(by_tag

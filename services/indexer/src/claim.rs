@@ -5,12 +5,11 @@ use std::time::Duration;
 
 use sqlx::PgConnection;
 use tagtrail_daemon::Health;
-use tagtrail_postgres::DbArgs;
+use tagtrail_postgres::{DbArgs, Lock, ping};
 use tokio::task::{Id, JoinSet};
 
 use crate::error::Error;
 use crate::partition::{self, Shared};
-use crate::store;
 
 /// Takes and holds partitions until a stop is asked for, then waits for those held to be put down.
 pub(crate) async fn partitions(
@@ -77,12 +76,12 @@ async fn take_one(
             None => db.session("indexer", shared.silence).await?,
         };
         for number in free {
-            if store::try_lock(&mut session, number).await? {
+            if Lock::Partition(number).try_take(&mut session).await? {
                 return Ok(Some((number, session)));
             }
         }
         // Asked or not, it must not fall silent.
-        store::ping(&mut session).await?;
+        ping(&mut session).await?;
         *spare = Some(session);
         Ok(None)
     };

@@ -8,6 +8,7 @@ use tagtrail_bus::Bus;
 use tagtrail_bus::consume::{Position, Reader};
 use tagtrail_bus::publish::{Fence, Message};
 use tagtrail_bus::topology::Stream;
+use tagtrail_postgres::ping;
 use tagtrail_proto::{Digest, Name, Quarantined, Subject};
 use time::OffsetDateTime;
 use tokio::sync::{Semaphore, mpsc, watch};
@@ -65,7 +66,7 @@ pub(crate) async fn hold(shared: Shared, number: u16, mut db: PgConnection) -> R
         }
         // The work may have been dropped in the middle of a transaction (and the driver forgets one whose BEGIN was cancelled:
         // sqlx issue 4393). This also keeps the session from dying of silence while NATS is away.
-        within(&shared, store::rollback(&mut db)).await?;
+        within(&shared, store::position::rollback(&mut db)).await?;
     }
 }
 
@@ -81,7 +82,7 @@ async fn within<T, E: Into<Error>>(
 }
 
 async fn work(shared: &Shared, number: u16, db: &mut PgConnection) -> Result<(), Error> {
-    let mut progress = within(shared, store::progress(db, number)).await?;
+    let mut progress = within(shared, store::position::progress(db, number)).await?;
     // From here on the server refuses whatever an earlier holder still has in its queues …
     let fence = shared.bus.fence(number).await?;
     // … so what REVISIONS holds now is all that was published, and what it lacks is ours to publish, before anything new.
@@ -109,7 +110,7 @@ async fn work(shared: &Shared, number: u16, db: &mut PgConnection) -> Result<(),
         );
         within(
             shared,
-            store::restart_position(db, number, stream_created_ns),
+            store::position::restart_position(db, number, stream_created_ns),
         )
         .await?;
         progress.position = Position {
@@ -147,7 +148,11 @@ async fn work(shared: &Shared, number: u16, db: &mut PgConnection) -> Result<(),
     tokio::try_join!(reading, applying, publishing)?;
     // A stop was asked for, and everything applied is published.
     let published = *published.borrow();
-    within(shared, store::set_published(db, number, published)).await
+    within(
+        shared,
+        store::position::set_published(db, number, published),
+    )
+    .await
 }
 
 /// Publishes the revisions above `published`, except those that REVISIONS holds already.
@@ -164,7 +169,7 @@ async fn catch_up(
     while published < recorded {
         let page = within(
             shared,
-            store::revisions(db, number, published + 1, recorded, PAGE),
+            store::revisions::revisions(db, number, published + 1, recorded, PAGE),
         )
         .await?;
         let Some(last) = page.last().map(|new| new.ordinal) else {
@@ -193,7 +198,11 @@ async fn catch_up(
         drop(sender);
         publish::publish(&shared.bus, fence, &mut receiver, &watch::Sender::new(0)).await?;
         published = last;
-        within(shared, store::set_published(db, number, published)).await?;
+        within(
+            shared,
+            store::position::set_published(db, number, published),
+        )
+        .await?;
     }
     Ok(published)
 }
@@ -210,7 +219,11 @@ async fn truly_published(
     let (mut there, mut gone) = (0, published + 1);
     let mut probe = published;
     while there + 1 < gone {
-        let one = within(shared, store::revisions(db, number, probe, probe, 1)).await?;
+        let one = within(
+            shared,
+            store::revisions::revisions(db, number, probe, probe, 1),
+        )
+        .await?;
         if publish::missing(&shared.bus, one).await?.is_empty() {
             there = probe;
         } else {
@@ -304,10 +317,10 @@ async fn apply(
                 // Also keeps the session alive while there is nothing to do.
                 let now = *published.borrow();
                 if now > partition.progress.published {
-                    within(shared, store::set_published(db, partition.number, now)).await?;
+                    within(shared, store::position::set_published(db, partition.number, now)).await?;
                     partition.progress.published = now;
                 } else {
-                    within(shared, store::ping(db)).await?;
+                    within(shared, ping(db)).await?;
                 }
             }
             read = facts.recv_many(&mut batch, BATCH) => {
@@ -344,7 +357,7 @@ async fn hand_on(
                 room.map_err(|_| Error::Ended("publisher"))?.send(outgoing);
                 return Ok(());
             }
-            _ = idle.tick() => within(shared, store::ping(db)).await?,
+            _ = idle.tick() => within(shared, ping(db)).await?,
         }
     }
 }

@@ -11,7 +11,7 @@ use tagtrail_proto::{Event, Revision, Subject};
 use tokio::sync::{mpsc, watch};
 
 use crate::error::Error;
-use crate::store::NewRevision;
+use crate::store::revisions::NewRevision;
 
 /// Revisions on their way at once.
 const WINDOW: usize = 1024;

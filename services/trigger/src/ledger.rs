@@ -3,12 +3,13 @@
 use sqlx::PgConnection;
 use tagtrail_bus::Bus;
 use tagtrail_bus::publish::Message;
+use tagtrail_postgres::Lock;
 use tagtrail_proto::Subject;
 
 use crate::Shared;
 use crate::error::{Error, within};
 use crate::session::Failures;
-use crate::store::{self, Change, Lock};
+use crate::store::ledger::{self as store, Change};
 
 /// Publishes until a stop is asked for.
 pub(crate) async fn ledger(shared: Shared, bus: Bus) -> anyhow::Result<()> {

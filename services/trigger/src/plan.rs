@@ -10,6 +10,7 @@ use sqlx::{Connection as _, PgConnection};
 use tagtrail_bus::Bus;
 use tagtrail_bus::consume::Position;
 use tagtrail_config::File;
+use tagtrail_postgres::Lock;
 use tagtrail_proto::Image;
 use time::OffsetDateTime;
 use tokio::sync::mpsc;
@@ -19,7 +20,7 @@ use crate::Shared;
 use crate::error::{Error, within};
 use crate::feed::{Images, News, feed};
 use crate::session::Failures;
-use crate::store::{self, Configured, Lock};
+use crate::store::planning::{self as store, Configured};
 use crate::wanted::{Decision, Situation, decide};
 
 /// Whatever was missed is found after this long.

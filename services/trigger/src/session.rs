@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use sqlx::PgConnection;
 use tagtrail_daemon::backoff;
+use tagtrail_postgres::Lock;
 
 use crate::Shared;
 use crate::error::{Error, within};
-use crate::store::{self, Lock};
 
 /// How often a session that waits for its turn asks.
 const TURN: Duration = Duration::from_secs(1);
@@ -22,7 +22,7 @@ impl Shared {
     pub(crate) async fn session_with(&self, lock: Lock) -> Result<Option<PgConnection>, Error> {
         let mut db = self.session().await?;
         loop {
-            if within(self.silence, store::try_lock(&mut db, lock)).await? {
+            if within(self.silence, lock.try_take(&mut db)).await? {
                 return Ok(Some(db));
             }
             tokio::select! {

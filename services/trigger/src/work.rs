@@ -4,13 +4,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::{Connection as _, PgConnection};
+use tagtrail_postgres::{Lock, ping};
 use tagtrail_proto::RolloutState;
 
 use crate::Shared;
 use crate::error::{Error, within};
 use crate::retry::{self, Next, Outcome};
 use crate::session::Failures;
-use crate::store::{self, Begun, Lock};
+use crate::store::working::{self as store, Begun};
 use crate::target::{Order, Targets};
 
 /// How often a worker looks for work that nobody told it of: rollouts of other instances, and of workers that died.
@@ -68,7 +69,7 @@ async fn carry_out(
     trigger: i32,
 ) -> Result<bool, Error> {
     let lock = Lock::Target(trigger);
-    if !within(shared.silence, store::try_lock(db, lock)).await? {
+    if !within(shared.silence, lock.try_take(db)).await? {
         return Ok(false);
     }
     let begun = within(shared.silence, begin(db, trigger)).await?;
@@ -82,7 +83,7 @@ async fn carry_out(
             shared.changes.notify_one();
         }
     }
-    within(shared.silence, store::unlock(db, lock)).await?;
+    within(shared.silence, lock.give_back(db)).await?;
     // One that waited for this attempt to end.
     shared.work.notify_one();
     Ok(attempted)
@@ -119,7 +120,7 @@ async fn attempt(
     let stay_alive = async {
         loop {
             tokio::time::sleep(shared.ping_every()).await;
-            if let Err(error) = within(shared.silence, store::ping(db)).await {
+            if let Err(error) = within(shared.silence, ping(db)).await {
                 return error;
             }
         }

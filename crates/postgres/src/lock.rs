@@ -1,0 +1,66 @@
+//! Everything that a session may hold. The server frees it when the session ends, however that comes about.
+
+use sqlx::PgConnection;
+
+/// An advisory lock. All of Tagtrail's are listed here, so that no two mean different things by one key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lock {
+    /// The right to record the facts of this partition.
+    Partition(u16),
+    /// The right to plan rollouts.
+    Plan,
+    /// The right to publish changes of rollouts.
+    Ledger,
+    /// The right to act on the target of the trigger with this row id.
+    Target(i32),
+}
+
+impl Lock {
+    /// Class and number.
+    const fn key(self) -> (i32, i32) {
+        const PARTITION: i32 = 0x7461_6731; // "tag1"
+        const SERVICE: i32 = 0x7461_6732; // "tag2"
+        const TARGET: i32 = 0x7461_6733; // "tag3"
+        match self {
+            Lock::Partition(number) => (PARTITION, number as i32),
+            Lock::Plan => (SERVICE, 0),
+            Lock::Ledger => (SERVICE, 1),
+            Lock::Target(trigger) => (TARGET, trigger),
+        }
+    }
+
+    /// Takes it for this session, if no other session has it.
+    ///
+    /// # Errors
+    /// Whatever the driver says.
+    pub async fn try_take(self, db: &mut PgConnection) -> Result<bool, sqlx::Error> {
+        let (class, number) = self.key();
+        sqlx::query_scalar("select pg_try_advisory_lock($1, $2)")
+            .bind(class)
+            .bind(number)
+            .fetch_one(db)
+            .await
+    }
+
+    /// Gives it back.
+    ///
+    /// # Errors
+    /// Whatever the driver says.
+    pub async fn give_back(self, db: &mut PgConnection) -> Result<(), sqlx::Error> {
+        let (class, number) = self.key();
+        sqlx::query("select pg_advisory_unlock($1, $2)")
+            .bind(class)
+            .bind(number)
+            .execute(db)
+            .await
+            .map(|_| ())
+    }
+}
+
+/// Shows the server that the session lives, and us that it still does.
+///
+/// # Errors
+/// Whatever the driver says.
+pub async fn ping(db: &mut PgConnection) -> Result<(), sqlx::Error> {
+    sqlx::query("select 1").execute(db).await.map(|_| ())
+}

@@ -1,0 +1,61 @@
+//! Columns as the services mean them: what Postgres has no type for, read and written the same way everywhere.
+
+use std::str::FromStr;
+
+use sqlx::postgres::PgRow;
+use sqlx::types::{Json, Uuid};
+use sqlx::{Error, Row as _};
+use tagtrail_proto::{Digest, Rollout};
+
+/// A name or a word.
+///
+/// # Errors
+/// [`Error::Decode`] if it is none: the database holds what no service writes.
+pub fn parsed<T: FromStr>(text: &str) -> Result<T, Error> {
+    text.parse()
+        .map_err(|_| Error::Decode("a name or a word that does not parse".into()))
+}
+
+/// A digest: 32 bytes are sha256, 64 are sha512.
+///
+/// # Errors
+/// [`Error::Decode`] for any other length.
+pub fn digest(bytes: Option<&[u8]>) -> Result<Option<Digest>, Error> {
+    let whole = |bytes| {
+        Digest::from_bytes(bytes).ok_or_else(|| Error::Decode("a digest of a wrong length".into()))
+    };
+    bytes.map(whole).transpose()
+}
+
+/// Postgres has no unsigned numbers. Ours (sequences, revisions, sizes) stay far below the limit.
+#[must_use]
+pub fn signed(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+/// The way back from [`signed`].
+#[must_use]
+pub fn unsigned(number: i64) -> u64 {
+    u64::try_from(number).unwrap_or(0)
+}
+
+/// A rollout, from the columns `id, trigger` (its name)`, number, state` (as text)`, images, cause, attempts, created_at,
+/// finished_at, error`.
+///
+/// # Errors
+/// [`Error`] if a column is missing or holds what no service writes.
+pub fn rollout(row: &PgRow) -> Result<Rollout, Error> {
+    let (Json(images), Json(cause)) = (row.try_get("images")?, row.try_get("cause")?);
+    Ok(Rollout {
+        id: row.try_get::<Uuid, _>("id")?.to_string(),
+        trigger: row.try_get("trigger")?,
+        number: unsigned(row.try_get("number")?),
+        state: parsed(row.try_get("state")?)?,
+        images,
+        cause,
+        attempts: u32::try_from(row.try_get::<i32, _>("attempts")?).unwrap_or(0),
+        created_at: row.try_get("created_at")?,
+        finished_at: row.try_get("finished_at")?,
+        error: row.try_get("error")?,
+    })
+}

@@ -1,0 +1,202 @@
+//! Facts: adding new ones, and finding those around late ones.
+
+use std::collections::HashMap;
+
+use sqlx::{PgConnection, Row as _};
+use tagtrail_postgres::row;
+use tagtrail_proto::Digest;
+use time::OffsetDateTime;
+
+use super::meta;
+use crate::error::Error;
+use crate::facts::{Meta, Owner, Received};
+use crate::timeline::{Change, Fact, Numbered};
+
+/// Adds facts; those that are known already are left out. Gives the row id of each new one by its sequence in the stream.
+pub(crate) async fn add_facts(
+    db: &mut PgConnection,
+    facts: &[(Owner, &Received)],
+    recorded_at: OffsetDateTime,
+) -> Result<HashMap<u64, i64>, sqlx::Error> {
+    let column = |owner: fn(&Owner) -> Option<i64>| -> Vec<Option<i64>> {
+        facts.iter().map(|(of, _)| owner(of)).collect()
+    };
+    let text = |of: fn(&Received) -> &str| -> Vec<&str> {
+        facts.iter().map(|(_, fact)| of(fact)).collect()
+    };
+    let optional = |of: fn(&Meta) -> Option<&str>| -> Vec<Option<&str>> {
+        facts.iter().map(|(_, fact)| of(&fact.meta)).collect()
+    };
+    let times = |of: fn(&Received) -> OffsetDateTime| -> Vec<OffsetDateTime> {
+        facts.iter().map(|(_, fact)| of(fact)).collect()
+    };
+    let rows = sqlx::query(
+        "insert into push (tag_id, repository_id, action, digest, occurred_at, effective_at, occurred_at_source, received_at,
+                           recorded_at, origin, source, event_id, actor, media_type, size_bytes, stream_seq)
+         select tag_id, repository_id, action::push_action, digest, occurred_at, effective_at, time_source::time_source, received_at,
+                $15, origin::push_origin, source, event_id, actor, media_type, size_bytes, stream_seq
+         from unnest($1::bigint[], $2::bigint[], $3::text[], $4::bytea[], $5::timestamptz[], $6::timestamptz[], $7::text[],
+                     $8::timestamptz[], $9::text[], $10::text[], $11::text[], $12::text[], $13::text[], $14::bigint[], $16::bigint[])
+              as f (tag_id, repository_id, action, digest, occurred_at, effective_at, time_source,
+                    received_at, origin, source, event_id, actor, media_type, size_bytes, stream_seq)
+         on conflict do nothing
+         returning stream_seq, id",
+    )
+    .bind(column(|owner| match owner {
+        Owner::Tag(id) => Some(*id),
+        Owner::Repository(_) => None,
+    }))
+    .bind(column(|owner| match owner {
+        Owner::Tag(_) => None,
+        Owner::Repository(id) => Some(*id),
+    }))
+    .bind(text(|fact| fact.action.as_str()))
+    .bind(facts.iter().map(|(_, fact)| fact.digest.as_ref().map(Digest::as_bytes)).collect::<Vec<_>>())
+    .bind(times(|fact| fact.occurred_at))
+    .bind(times(Received::effective_at))
+    .bind(text(|fact| fact.occurred_at_source.as_str()))
+    .bind(times(|fact| fact.received_at))
+    .bind(text(|fact| fact.meta.origin.as_str()))
+    .bind(text(|fact| &fact.meta.source))
+    .bind(text(|fact| &fact.event_id))
+    .bind(optional(|meta| meta.actor.as_deref()))
+    .bind(optional(|meta| meta.media_type.as_deref()))
+    .bind(facts.iter().map(|(_, fact)| fact.meta.size.map(row::signed)).collect::<Vec<_>>())
+    .bind(recorded_at)
+    .bind(facts.iter().map(|(_, fact)| row::signed(fact.sequence)).collect::<Vec<_>>())
+    .fetch_all(db)
+    .await?;
+    rows.iter()
+        .map(|row| Ok((row::unsigned(row.try_get(0)?), row.try_get(1)?)))
+        .collect()
+}
+
+/// Tags that a delete of a digest (or, with `None`, of everything) at `at` may change: those that had the digest by then.
+pub(crate) async fn tags_touched(
+    db: &mut PgConnection,
+    repository: i64,
+    deleted: Option<&Digest>,
+    at: OffsetDateTime,
+) -> Result<Vec<i64>, sqlx::Error> {
+    match deleted {
+        Some(digest) => {
+            sqlx::query_scalar(
+                "select distinct t.id from revision r join tag t on t.id = r.tag_id
+                 where r.digest = $1 and t.repository_id = $2 and r.effective_at <= $3",
+            )
+            .bind(digest.as_bytes())
+            .bind(repository)
+            .bind(at)
+            .fetch_all(db)
+            .await
+        }
+        None => {
+            sqlx::query_scalar("select id from tag where repository_id = $1 and issued > 0")
+                .bind(repository)
+                .fetch_all(db)
+                .await
+        }
+    }
+}
+
+/// What is stored around late facts: facts and revisions of their tags, as [`crate::timeline::Known`] asks for.
+#[derive(Debug, Default)]
+pub(crate) struct Neighbours {
+    pub(crate) facts: HashMap<i64, Vec<Fact>>,
+    pub(crate) revisions: HashMap<i64, Vec<Numbered>>,
+    pub(crate) metas: HashMap<i64, Meta>,
+}
+
+/// Loads the neighbours of facts of `(tag, repository, effective time)`, leaving out rows of this very batch (`push.id >= before`).
+pub(crate) async fn neighbours(
+    db: &mut PgConnection,
+    late: &[(i64, i64, OffsetDateTime)],
+    before: i64,
+) -> Result<Neighbours, Error> {
+    let tags: Vec<i64> = late.iter().map(|(tag, _, _)| *tag).collect();
+    let repositories: Vec<i64> = late.iter().map(|(_, repository, _)| *repository).collect();
+    let times: Vec<OffsetDateTime> = late.iter().map(|(_, _, at)| *at).collect();
+    let mut found = Neighbours::default();
+    // From each fact on to the next one that settles the tag's state: any of its own, or a delete of the repository.
+    let rows = sqlx::query(
+        "with late as (
+             select l.tag_id, l.repository_id, l.at,
+                    coalesce(least(
+                        (select p.effective_at from push p where p.tag_id = l.tag_id and p.effective_at > l.at and p.id < $4
+                         order by p.effective_at limit 1),
+                        (select p.effective_at from push p where p.repository_id = l.repository_id and p.digest is null and p.effective_at > l.at and p.id < $4
+                         order by p.effective_at limit 1)), 'infinity') as settled
+             from unnest($1::bigint[], $2::bigint[], $3::timestamptz[]) as l (tag_id, repository_id, at)
+         )
+         select l.tag_id, p.id, p.tag_id is null, p.action = 'delete', p.digest, p.effective_at, p.received_at,
+                p.origin::text, p.source, p.actor, p.media_type, p.size_bytes
+         from late l join push p on p.tag_id = l.tag_id and p.effective_at between l.at and l.settled and p.id < $4
+         union
+         select l.tag_id, p.id, p.tag_id is null, p.action = 'delete', p.digest, p.effective_at, p.received_at,
+                p.origin::text, p.source, p.actor, p.media_type, p.size_bytes
+         from late l join push p on p.repository_id = l.repository_id and p.effective_at between l.at and l.settled and p.id < $4",
+    )
+    .bind(&tags)
+    .bind(&repositories)
+    .bind(&times)
+    .bind(before)
+    .fetch_all(&mut *db)
+    .await?;
+    for row in &rows {
+        let push_id: i64 = row.try_get(1)?;
+        let change = match (
+            row.try_get(2)?,
+            row.try_get(3)?,
+            row::digest(row.try_get(4)?)?,
+        ) {
+            (false, false, Some(digest)) => Change::Push(digest),
+            (false, _, _) => Change::Delete,
+            (true, _, Some(digest)) => Change::DeleteDigest(digest),
+            (true, _, None) => Change::DeleteRepository,
+        };
+        found.facts.entry(row.try_get(0)?).or_default().push(Fact {
+            at: row.try_get(5)?,
+            received: row.try_get(6)?,
+            change,
+            push_id,
+        });
+        found.metas.insert(push_id, meta(row, 7)?);
+    }
+    // The revisions over the same span, and the one in force before it.
+    let rows = sqlx::query(
+        "with late as (
+             select l.tag_id, l.at,
+                    coalesce(least(
+                        (select p.effective_at from push p where p.tag_id = l.tag_id and p.effective_at > l.at and p.id < $4
+                         order by p.effective_at limit 1),
+                        (select p.effective_at from push p where p.repository_id = l.repository_id and p.digest is null and p.effective_at > l.at and p.id < $4
+                         order by p.effective_at limit 1)), 'infinity') as settled
+             from unnest($1::bigint[], $2::bigint[], $3::timestamptz[]) as l (tag_id, repository_id, at)
+         )
+         select r.tag_id, r.number, r.digest, r.effective_at
+         from late l join revision r on r.tag_id = l.tag_id and r.effective_at between l.at and l.settled
+         union
+         select b.tag_id, b.number, b.digest, b.effective_at
+         from late l cross join lateral (
+             select * from revision r where r.tag_id = l.tag_id and r.effective_at < l.at order by r.effective_at desc, r.number desc limit 1) b",
+    )
+    .bind(&tags)
+    .bind(&repositories)
+    .bind(&times)
+    .bind(before)
+    .fetch_all(db)
+    .await?;
+    for row in &rows {
+        let revision = Numbered {
+            number: row::unsigned(row.try_get(1)?),
+            digest: row::digest(row.try_get(2)?)?,
+            at: row.try_get(3)?,
+        };
+        found
+            .revisions
+            .entry(row.try_get(0)?)
+            .or_default()
+            .push(revision);
+    }
+    Ok(found)
+}

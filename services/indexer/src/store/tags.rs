@@ -1,0 +1,202 @@
+//! Repositories and tags: their ids, and their heads.
+
+use std::collections::{BTreeSet, HashMap};
+
+use sqlx::{PgConnection, Row as _};
+use tagtrail_postgres::row;
+use tagtrail_proto::{Digest, Image, Registry, Repository};
+use time::OffsetDateTime;
+
+use crate::error::Error;
+use crate::timeline::Numbered;
+
+/// Row ids of repositories and their tags, made where they are missing. A tag that has no facts yet does not show outside.
+pub(crate) async fn tag_ids(
+    db: &mut PgConnection,
+    images: &BTreeSet<Image>,
+) -> Result<HashMap<Image, i64>, Error> {
+    let repositories = repository_ids(
+        db,
+        &images
+            .iter()
+            .map(|image| (image.registry.clone(), image.repository.clone()))
+            .collect(),
+    )
+    .await?;
+    let mut wanted: Vec<(i64, &Image)> = Vec::with_capacity(images.len());
+    for image in images {
+        let key = (image.registry.clone(), image.repository.clone());
+        wanted.push((
+            *repositories
+                .get(&key)
+                .ok_or(Error::Inconsistent("a repository just made is not there"))?,
+            image,
+        ));
+    }
+    let ids: Vec<i64> = wanted.iter().map(|(id, _)| *id).collect();
+    let names: Vec<&str> = wanted.iter().map(|(_, image)| image.tag.as_ref()).collect();
+    // Looked up first: an insert that finds a conflict still uses up an id.
+    let rows = sqlx::query(
+        "with wanted as (
+             select * from unnest($1::bigint[], $2::text[]) as w (repository_id, name)
+         ), present as (
+             select t.repository_id, t.name, t.id from wanted w join tag t using (repository_id, name)
+         ), made as (
+             insert into tag (repository_id, name)
+             select w.repository_id, w.name from wanted w where not exists (select from present p where (p.repository_id, p.name) = (w.repository_id, w.name))
+             returning repository_id, name, id
+         )
+         select * from present union all select * from made",
+    )
+    .bind(&ids)
+    .bind(&names)
+    .fetch_all(db)
+    .await?;
+    let mut by_name: HashMap<(i64, String), i64> = HashMap::with_capacity(rows.len());
+    for row in rows {
+        by_name.insert((row.try_get(0)?, row.try_get(1)?), row.try_get(2)?);
+    }
+    wanted
+        .into_iter()
+        .map(|(repository, image)| {
+            let id = by_name
+                .get(&(repository, image.tag.to_string()))
+                .ok_or(Error::Inconsistent("a tag just made is not there"))?;
+            Ok((image.clone(), *id))
+        })
+        .collect()
+}
+
+/// Row ids of repositories, made where they are missing.
+pub(crate) async fn repository_ids(
+    db: &mut PgConnection,
+    wanted: &BTreeSet<(Registry, Repository)>,
+) -> Result<HashMap<(Registry, Repository), i64>, Error> {
+    let registries: Vec<&str> = wanted
+        .iter()
+        .map(|(registry, _)| registry.as_ref())
+        .collect();
+    let names: Vec<&str> = wanted.iter().map(|(_, name)| name.as_ref()).collect();
+    let rows = sqlx::query(
+        "with wanted as (
+             select * from unnest($1::text[], $2::text[]) as w (registry, name)
+         ), present as (
+             select r.registry, r.name, r.id from wanted w join repository r using (registry, name)
+         ), made as (
+             insert into repository (registry, name)
+             select w.registry, w.name from wanted w where not exists (select from present p where (p.registry, p.name) = (w.registry, w.name))
+             returning registry, name, id
+         )
+         select * from present union all select * from made",
+    )
+    .bind(&registries)
+    .bind(&names)
+    .fetch_all(db)
+    .await?;
+    rows.iter()
+        .map(|row| {
+            Ok((
+                (row::parsed(row.try_get(0)?)?, row::parsed(row.try_get(1)?)?),
+                row.try_get(2)?,
+            ))
+        })
+        .collect()
+}
+
+/// A tag as its row tells it.
+#[derive(Debug, Clone)]
+pub(crate) struct Head {
+    pub(crate) image: Image,
+    pub(crate) repository_id: i64,
+    pub(crate) issued: u64,
+    pub(crate) head: Option<Numbered>,
+    /// Greatest effective time of its own facts and its repository's: a fact after it is on time.
+    pub(crate) latest_at: Option<OffsetDateTime>,
+}
+
+/// Locks the rows of tags, in the order of their ids, and reads them.
+pub(crate) async fn lock_tags(
+    db: &mut PgConnection,
+    ids: &[i64],
+) -> Result<HashMap<i64, Head>, Error> {
+    let rows = sqlx::query(
+        "select t.id, r.registry, r.name, t.name, t.repository_id, t.issued, t.head, t.head_digest, t.head_at, greatest(t.latest_at, r.latest_at)
+         from tag t join repository r on r.id = t.repository_id
+         where t.id = any($1) order by t.id for update of t",
+    )
+    .bind(ids)
+    .fetch_all(db)
+    .await?;
+    rows.iter()
+        .map(|row| {
+            let head = match (row.try_get::<Option<i64>, _>(6)?, row.try_get(8)?) {
+                (Some(number), Some(at)) => Some(Numbered {
+                    at,
+                    number: row::unsigned(number),
+                    digest: row::digest(row.try_get(7)?)?,
+                }),
+                _ => None,
+            };
+            let image = Image {
+                registry: row::parsed(row.try_get(1)?)?,
+                repository: row::parsed(row.try_get(2)?)?,
+                tag: row::parsed(row.try_get(3)?)?,
+            };
+            let tag = Head {
+                image,
+                repository_id: row.try_get(4)?,
+                issued: row::unsigned(row.try_get(5)?),
+                head,
+                latest_at: row.try_get(9)?,
+            };
+            Ok((row.try_get(0)?, tag))
+        })
+        .collect()
+}
+
+/// The new state of a tag's row.
+#[derive(Debug)]
+pub(crate) struct NewHead {
+    pub(crate) tag_id: i64,
+    pub(crate) issued: u64,
+    pub(crate) head: Option<Numbered>,
+    /// Greatest effective time among its own facts of this batch.
+    pub(crate) latest_at: Option<OffsetDateTime>,
+}
+
+/// Brings the rows of tags up to date.
+pub(crate) async fn update_tags(
+    db: &mut PgConnection,
+    tags: &[NewHead],
+) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "update tag t
+         set issued = n.issued, head = n.head, head_digest = n.head_digest, head_at = n.head_at, latest_at = greatest(t.latest_at, n.latest_at)
+         from unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bytea[], $5::timestamptz[], $6::timestamptz[])
+              as n (id, issued, head, head_digest, head_at, latest_at)
+         where t.id = n.id",
+    )
+    .bind(tags.iter().map(|tag| tag.tag_id).collect::<Vec<_>>())
+    .bind(tags.iter().map(|tag| row::signed(tag.issued)).collect::<Vec<_>>())
+    .bind(tags.iter().map(|tag| tag.head.as_ref().map(|head| row::signed(head.number))).collect::<Vec<_>>())
+    .bind(tags.iter().map(|tag| tag.head.as_ref().and_then(|head| head.digest.as_ref()).map(Digest::as_bytes)).collect::<Vec<_>>())
+    .bind(tags.iter().map(|tag| tag.head.as_ref().map(|head| head.at)).collect::<Vec<_>>())
+    .bind(tags.iter().map(|tag| tag.latest_at).collect::<Vec<_>>())
+    .execute(db)
+    .await
+    .map(|_| ())
+}
+
+/// Notes that the repository has a fact of its own at this time.
+pub(crate) async fn touch_repository(
+    db: &mut PgConnection,
+    repository: i64,
+    at: OffsetDateTime,
+) -> Result<(), sqlx::Error> {
+    sqlx::query("update repository set latest_at = greatest(latest_at, $2) where id = $1")
+        .bind(repository)
+        .bind(at)
+        .execute(db)
+        .await
+        .map(|_| ())
+}

@@ -1,0 +1,42 @@
+//! What is to be published, and what was.
+
+use sqlx::types::Json;
+use sqlx::{PgConnection, Row as _};
+use tagtrail_proto::Rollout;
+use time::OffsetDateTime;
+
+/// A change of state to be published.
+#[derive(Debug)]
+pub(crate) struct Change {
+    pub(crate) ordinal: i64,
+    pub(crate) rollout: Rollout,
+    pub(crate) changed_at: OffsetDateTime,
+}
+
+/// The oldest changes that are not published.
+pub(crate) async fn unpublished(db: &mut PgConnection) -> Result<Vec<Change>, sqlx::Error> {
+    let rows = sqlx::query(
+        "select ordinal, rollout, changed_at from rollout_change where not published order by ordinal limit 256",
+    )
+    .fetch_all(db)
+    .await?;
+    rows.iter()
+        .map(|row| {
+            let Json(rollout) = row.try_get(1)?;
+            Ok(Change {
+                ordinal: row.try_get(0)?,
+                rollout,
+                changed_at: row.try_get(2)?,
+            })
+        })
+        .collect()
+}
+
+/// Notes that these changes were acknowledged.
+pub(crate) async fn published(db: &mut PgConnection, ordinals: &[i64]) -> Result<(), sqlx::Error> {
+    sqlx::query("update rollout_change set published = true where ordinal = any ($1)")
+        .bind(ordinals)
+        .execute(db)
+        .await
+        .map(|_| ())
+}

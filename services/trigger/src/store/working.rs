@@ -1,0 +1,167 @@
+//! What workers look for, begin and finish.
+
+use std::time::Duration;
+
+use sqlx::{PgConnection, Row as _};
+use tagtrail_postgres::row;
+use tagtrail_proto::{Rollout, RolloutState};
+use time::OffsetDateTime;
+
+use super::{columns, record};
+
+/// What is waiting for a worker.
+#[derive(Debug, Default)]
+pub(crate) struct Waiting {
+    /// Triggers with a rollout whose attempt is due (it may be under way already).
+    pub(crate) due: Vec<i32>,
+    /// Until the next one is due.
+    pub(crate) next: Option<Duration>,
+}
+
+/// Looks for work among the triggers of these names.
+pub(crate) async fn waiting(db: &mut PgConnection, names: &[&str]) -> Result<Waiting, sqlx::Error> {
+    let rows = sqlx::query(
+        "select o.trigger_id, greatest(extract(epoch from o.next_attempt_at - now()), 0)::float8
+         from rollout o join trigger t on t.id = o.trigger_id
+         where o.state in ('pending', 'running') and t.configured and t.state = 'active' and t.name = any ($1)
+         order by o.next_attempt_at limit 256",
+    )
+    .bind(names)
+    .fetch_all(db)
+    .await?;
+    let mut waiting = Waiting::default();
+    for row in &rows {
+        let seconds: f64 = row.try_get(1)?;
+        if seconds > 0.0 {
+            waiting.next = Some(Duration::from_secs_f64(seconds));
+            break;
+        }
+        waiting.due.push(row.try_get(0)?);
+    }
+    waiting.due.dedup();
+    Ok(waiting)
+}
+
+/// An attempt that is about to be made.
+#[derive(Debug)]
+pub(crate) struct Begun {
+    pub(crate) rollout: Rollout,
+    /// When the first attempt began.
+    pub(crate) started_at: OffsetDateTime,
+}
+
+/// Begins an attempt of the newest live rollout of a trigger, in the place of all older ones. `None` if there is none that
+/// may be attempted now. The caller holds the lock of the trigger's target, so no attempt is under way.
+pub(crate) async fn begin(
+    db: &mut PgConnection,
+    trigger: i32,
+) -> Result<Option<Begun>, sqlx::Error> {
+    if !may_act(db, trigger).await? {
+        return Ok(None);
+    }
+    let rows = sqlx::query(concat!(
+        "with newest as (select max(number) as number from rollout where trigger_id = $1 and state in ('pending', 'running')),
+         o as (
+             update rollout set state = 'superseded', finished_at = now()
+             where trigger_id = $1 and state in ('pending', 'running') and number < (select number from newest) returning *)
+         select ", columns!(), " from o join trigger t on t.id = o.trigger_id order by o.number"
+    ))
+    .bind(trigger)
+    .fetch_all(&mut *db)
+    .await?;
+    let mut changed = rows
+        .iter()
+        .map(row::rollout)
+        .collect::<Result<Vec<_>, _>>()?;
+    let row = sqlx::query(concat!(
+        "with before as (select id, state from rollout where trigger_id = $1 and state in ('pending', 'running') and next_attempt_at <= now()
+                         order by number desc limit 1),
+         o as (
+             update rollout o set state = 'running', attempts = attempts + 1, started_at = coalesce(started_at, now())
+             from before where o.id = before.id returning o.*, before.state = 'pending' as first)
+         select o.first, o.started_at, ", columns!(), " from o join trigger t on t.id = o.trigger_id"
+    ))
+    .bind(trigger)
+    .fetch_optional(&mut *db)
+    .await?;
+    let begun = match row {
+        Some(row) => {
+            let begun = Begun {
+                rollout: row::rollout(&row)?,
+                started_at: row.try_get("started_at")?,
+            };
+            if row.try_get("first")? {
+                changed.push(begun.rollout.clone());
+            }
+            Some(begun)
+        }
+        None => None,
+    };
+    record(db, &changed).await?;
+    Ok(begun)
+}
+
+/// Takes the trigger's row; says whether it may act.
+async fn may_act(db: &mut PgConnection, trigger: i32) -> Result<bool, sqlx::Error> {
+    sqlx::query_scalar(
+        "select configured and state = 'active' from trigger where id = $1 for update",
+    )
+    .bind(trigger)
+    .fetch_one(db)
+    .await
+}
+
+/// Whether a newer rollout of the trigger waits; takes the trigger's row. Also tells the time by the database's clock.
+pub(crate) async fn newer(
+    db: &mut PgConnection,
+    trigger: i32,
+    number: u64,
+) -> Result<(bool, OffsetDateTime), sqlx::Error> {
+    let row = sqlx::query(
+        "with held as (select id from trigger where id = $1 for update)
+         select exists (select from rollout o where o.trigger_id = held.id and o.number > $2 and o.state in ('pending', 'running')), clock_timestamp()
+         from held",
+    )
+    .bind(trigger)
+    .bind(row::signed(number))
+    .fetch_one(db)
+    .await?;
+    Ok((row.try_get(0)?, row.try_get(1)?))
+}
+
+/// Ends a rollout.
+pub(crate) async fn finish(
+    db: &mut PgConnection,
+    id: &str,
+    state: RolloutState,
+    error: Option<&str>,
+) -> Result<Rollout, sqlx::Error> {
+    let row = sqlx::query(concat!(
+        "with o as (update rollout set state = $2::rollout_state, finished_at = now(), error = $3 where id = $1::uuid returning *)
+         select ", columns!(), " from o join trigger t on t.id = o.trigger_id"
+    ))
+    .bind(id)
+    .bind(state.as_str())
+    .bind(error)
+    .fetch_one(&mut *db)
+    .await?;
+    let ended = row::rollout(&row)?;
+    record(db, std::slice::from_ref(&ended)).await?;
+    Ok(ended)
+}
+
+/// Notes when to try a rollout again, and why it did not work.
+pub(crate) async fn retry(
+    db: &mut PgConnection,
+    id: &str,
+    at: OffsetDateTime,
+    error: &str,
+) -> Result<(), sqlx::Error> {
+    sqlx::query("update rollout set next_attempt_at = $2, error = $3 where id = $1::uuid")
+        .bind(id)
+        .bind(at)
+        .bind(error)
+        .execute(db)
+        .await
+        .map(|_| ())
+}
