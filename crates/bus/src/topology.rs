@@ -85,6 +85,8 @@ impl Stream {
             discard: DiscardPolicy::New,
             deny_delete: true,
             allow_direct: true,
+            // As the server writes "no limit": otherwise every start would find a difference.
+            max_message_size: -1,
             max_messages: -1,
             max_bytes: -1,
             max_messages_per_subject: -1,

@@ -46,8 +46,8 @@ pub(crate) struct Child {
 
 /// Time to stop gently before it is killed.
 const GRACE: Duration = Duration::from_secs(10);
-/// After so long a life, a death counts as the first.
-const HEALTHY: Duration = Duration::from_secs(30);
+/// After so long a life, a death counts as the first: what can't live dies sooner.
+const HEALTHY: Duration = Duration::from_secs(5);
 /// Deaths in a row after which it is given up.
 const DEATHS: u32 = 10;
 
