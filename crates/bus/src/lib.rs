@@ -6,16 +6,23 @@
 //!
 //! Out of scope: what the messages mean (`tagtrail-proto`), and where positions are kept (each service's `store.rs`).
 
+mod address;
 pub mod consume;
+mod line;
 pub mod publish;
 pub mod topology;
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_nats::jetstream;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+
+use address::Address;
+pub use line::Line;
+use line::Lines;
 
 /// Settings of the connection, as flags and environment variables of every service that uses the bus.
 #[derive(Debug, Clone, clap::Args)]
@@ -68,6 +75,7 @@ pub struct Link {
 pub struct Bus {
     context: jetstream::Context,
     link: watch::Receiver<Link>,
+    lines: Lines,
     partitions: u16,
     replicas: u8,
 }
@@ -96,11 +104,10 @@ impl Bus {
             generation: 0,
         });
         let made = AtomicU64::new(0);
-        let options = async_nats::ConnectOptions::new()
+        let address = Arc::new(Address::parse(&args.url, name)?);
+        let options = address.with_credentials(address.common(async_nats::ConnectOptions::new()));
+        let options = options
             .name(format!("tagtrail-{name}"))
-            .connection_timeout(ANSWER)
-            .request_timeout(Some(ANSWER))
-            .ping_interval(Duration::from_secs(5))
             .reconnect_delay_callback(|attempt| {
                 tagtrail_daemon::backoff(u32::try_from(attempt).unwrap_or(u32::MAX))
                     .min(Duration::from_secs(2))
@@ -132,15 +139,11 @@ impl Bus {
                 }
                 std::future::ready(())
             });
-        let client = first_connection(options, &args.url, shutdown).await?;
-        let context = jetstream::ContextBuilder::new()
-            .timeout(ANSWER)
-            .ack_timeout(ANSWER)
-            .max_ack_inflight(UNACKNOWLEDGED)
-            .build(client);
+        let client = first_connection(options, &address, shutdown).await?;
         let bus = Bus {
-            context,
+            context: context(client),
             link,
+            lines: Lines::new(address),
             partitions: args.partitions,
             replicas: args.replicas,
         };
@@ -153,6 +156,14 @@ impl Bus {
     #[must_use]
     pub fn link(&self) -> watch::Receiver<Link> {
         self.link.clone()
+    }
+
+    /// A connection for messages whose order must hold over a loss of the connection; the whole process shares one.
+    ///
+    /// # Errors
+    /// [`BusError::Unreachable`].
+    pub async fn line(&self) -> Result<Line, BusError> {
+        self.lines.line().await
     }
 
     /// Number of partitions of PUSHES.
@@ -214,22 +225,24 @@ impl Bus {
     }
 }
 
+fn context(client: async_nats::Client) -> jetstream::Context {
+    jetstream::ContextBuilder::new()
+        .timeout(ANSWER)
+        .ack_timeout(ANSWER)
+        .max_ack_inflight(UNACKNOWLEDGED)
+        .build(client)
+}
+
 /// `async-nats` can retry the first connection by itself, but then bad credentials look like an absent server for ever.
 async fn first_connection(
     options: async_nats::ConnectOptions,
-    url: &str,
+    address: &Address,
     shutdown: &CancellationToken,
 ) -> Result<async_nats::Client, BusError> {
     use async_nats::ConnectErrorKind as Kind;
-    let servers: Vec<async_nats::ServerAddr> = url
-        .split(',')
-        .map(|server| server.trim().parse())
-        .collect::<Result<_, _>>()
-        .map_err(|_| BusError::Unsuitable("NATS_URL (--nats-url) is not a URL of NATS, such as nats://user:password@host:4222".to_owned()))?;
-    let options = with_credentials(options, &servers);
     let mut attempt = 0;
     loop {
-        match options.clone().connect(servers.clone()).await {
+        match options.clone().connect(address.servers.clone()).await {
             Ok(client) => return Ok(client),
             Err(err) => match err.kind() {
                 Kind::ServerParse
@@ -243,24 +256,6 @@ async fn first_connection(
                 }
             },
         }
-    }
-}
-
-/// The client does not use the credentials in a URL by itself. Of several servers, the first one's count for all.
-fn with_credentials(
-    options: async_nats::ConnectOptions,
-    servers: &[async_nats::ServerAddr],
-) -> async_nats::ConnectOptions {
-    let decoded = |text: &str| {
-        percent_encoding::percent_decode_str(text)
-            .decode_utf8_lossy()
-            .into_owned()
-    };
-    let first = servers.iter().find(|server| server.has_user_pass());
-    match first.and_then(|server| Some((server.username()?, server.password()))) {
-        Some((user, Some(password))) => options.user_and_password(decoded(user), decoded(password)),
-        Some((token, None)) => options.token(decoded(token)),
-        None => options,
     }
 }
 

@@ -1,5 +1,6 @@
 //! Publishing with an acknowledgement that can be awaited later, and the fence that keeps a sleeper's words off the bus.
 
+use async_nats::jetstream::Context;
 use async_nats::jetstream::context::{PublishAckFuture, PublishErrorKind};
 use async_nats::jetstream::message::PublishMessage;
 use bytes::Bytes;
@@ -7,7 +8,7 @@ use futures_util::{StreamExt as _, TryStreamExt as _};
 use tagtrail_proto::Subject;
 
 use crate::topology::Stream;
-use crate::{Bus, BusError};
+use crate::{Bus, BusError, Line};
 
 /// A message to be stored by a stream.
 #[derive(Debug, Clone)]
@@ -18,16 +19,15 @@ pub struct Message<'a> {
     pub id: Option<&'a str>,
     /// JSON, at most 1 MiB.
     pub payload: Bytes,
-    /// Refused by the server if the fence is no longer the last one.
-    pub fence: Option<&'a Fence>,
 }
 
-/// The right to publish the revisions of one partition: the sequence of the fence message that this holder wrote.
-/// Whoever fences later takes the right away.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// The right to publish the revisions of one partition: the sequence of the fence message that this holder wrote, and the
+/// [`Line`] that it wrote it by. Whoever fences later takes the right away.
+#[derive(Debug, Clone)]
 pub struct Fence {
     subject: String,
     sequence: u64,
+    line: Line,
 }
 
 /// What the server said of a stored message.
@@ -42,6 +42,9 @@ pub struct Ack {
 /// Why a message is not known to be stored.
 #[derive(Debug, thiserror::Error)]
 pub enum PublishError {
+    /// The line was lost: what the server holds now has to be looked at before anything is sent again.
+    #[error("the connection to NATS was lost")]
+    Lost,
     /// Another holder has fenced this one out. Final: the partition is no longer ours.
     #[error("fenced: another instance publishes this partition now")]
     Fenced,
@@ -71,30 +74,56 @@ impl Unacknowledged {
     }
 }
 
-impl Bus {
-    /// Hands a message to the connection. Order between calls is kept; the acknowledgement is awaited by the caller.
+impl Fence {
+    /// Hands a message to the line. The server refuses it if the fence is no longer the last one of its partition; if the line
+    /// is lost before the message is written, it is never written. Order between calls is kept.
     ///
     /// # Errors
     /// [`PublishError`] if it can't even be handed over.
     pub async fn send(&self, message: Message<'_>) -> Result<Unacknowledged, PublishError> {
-        let mut publish = PublishMessage::build().payload(message.payload);
-        if let Some(id) = message.id {
-            publish = publish.message_id(id);
-        }
-        if let Some(fence) = message.fence {
-            publish = publish
-                .expected_last_subject_sequence(fence.sequence)
-                .header(
-                    "Nats-Expected-Last-Subject-Sequence-Subject",
-                    fence.subject.as_str(),
-                );
-        }
-        let sent = self
-            .context
-            .send_publish(message.subject.to_string(), publish)
-            .await
-            .map_err(|err| publish_error(&err))?;
-        Ok(Unacknowledged(sent))
+        send(&self.line.context, message, Some(self)).await
+    }
+
+    /// Resolves when the line is lost, and the right with it: the server that comes back may have forgotten an end of the
+    /// stream, so nothing may be published before that was looked at.
+    pub async fn lost(&self) {
+        self.line.lost().await;
+    }
+}
+
+/// Hands a message to a connection.
+pub(crate) async fn send(
+    context: &Context,
+    message: Message<'_>,
+    fence: Option<&Fence>,
+) -> Result<Unacknowledged, PublishError> {
+    let mut publish = PublishMessage::build().payload(message.payload);
+    if let Some(id) = message.id {
+        publish = publish.message_id(id);
+    }
+    if let Some(fence) = fence {
+        publish = publish
+            .expected_last_subject_sequence(fence.sequence)
+            .header(
+                "Nats-Expected-Last-Subject-Sequence-Subject",
+                fence.subject.as_str(),
+            );
+    }
+    let sent = context
+        .send_publish(message.subject.to_string(), publish)
+        .await
+        .map_err(|err| publish_error(&err))?;
+    Ok(Unacknowledged(sent))
+}
+
+impl Bus {
+    /// Hands a message to the connection. While there is none it is kept, and sent later; where that would be wrong, a
+    /// [`Line`] is right. Order between calls is kept; the acknowledgement is awaited by the caller.
+    ///
+    /// # Errors
+    /// [`PublishError`] if it can't even be handed over.
+    pub async fn send(&self, message: Message<'_>) -> Result<Unacknowledged, PublishError> {
+        send(&self.context, message, None).await
     }
 
     /// Sends a message and waits until it is stored.
@@ -111,25 +140,28 @@ impl Bus {
     /// # Errors
     /// [`PublishError::Fenced`] if another holder did the same in between.
     pub async fn fence(&self, partition: u16) -> Result<Fence, PublishError> {
+        let unreachable = |err: BusError| PublishError::Unacknowledged(err.to_string());
+        // Before the question: had the line been lost since, the answer could be an older server's.
+        let line = self.line().await.map_err(unreachable)?;
         let subject = Subject::Fence { partition };
         // Compare and swap: a fence of an instance that lost the partition meanwhile, delayed on the way, is refused.
         let last = self
             .last_message(Stream::Revisions, &subject)
             .await
-            .map_err(|err| PublishError::Unacknowledged(err.to_string()))?;
+            .map_err(unreachable)?;
         let before = Fence {
             subject: subject.to_string(),
             sequence: last.map_or(0, |message| message.sequence),
+            line,
         };
-        let holder = serde_json::json!({ "client": self.context.client().server_info().client_id });
-        let ack = self
-            .publish(Message {
-                subject: &subject,
-                id: None,
-                payload: holder.to_string().into(),
-                fence: Some(&before),
-            })
-            .await?;
+        let holder =
+            serde_json::json!({ "client": before.line.context.client().server_info().client_id });
+        let message = Message {
+            subject: &subject,
+            id: None,
+            payload: holder.to_string().into(),
+        };
+        let ack = before.send(message).await?.acknowledged().await?;
         Ok(Fence {
             sequence: ack.sequence,
             ..before

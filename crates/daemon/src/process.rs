@@ -114,6 +114,12 @@ fn start_log(args: &LogArgs) -> anyhow::Result<()> {
             args.filter
         )
     })?;
+    // The client says again what the bus says of its connections, and calls it an error that a line is not made again.
+    let filter = if args.filter.contains("async_nats") {
+        filter
+    } else {
+        filter.add_directive("async_nats=off".parse()?)
+    };
     let terminal = std::io::stderr().is_terminal();
     let json = match args.format {
         LogFormat::Json => true,

@@ -108,7 +108,6 @@ pub(crate) async fn publish(bus: Option<&Bus>, messages: &[Outgoing]) -> Result<
                 subject,
                 id: id.as_deref(),
                 payload: payload.clone(),
-                fence: None,
             };
             sent.push(bus.send(message).await?);
         }

@@ -43,7 +43,7 @@ pub(crate) async fn hold(shared: Shared, number: u16, mut db: PgConnection) -> R
     let mut failures = 0;
     loop {
         let started = tokio::time::Instant::now();
-        let error = match work(&shared, number, &mut db).await {
+        let error = match Box::pin(work(&shared, number, &mut db)).await {
             Ok(()) => return Ok(()),
             Err(error) => error,
         };
@@ -81,10 +81,28 @@ async fn within<T, E: Into<Error>>(
     }
 }
 
+/// Waits for NATS and keeps the session alive meanwhile: it must not die of the slowness of another server.
+async fn meanwhile<T, E: Into<Error>>(
+    shared: &Shared,
+    db: &mut PgConnection,
+    work: impl Future<Output = Result<T, E>>,
+) -> Result<T, Error> {
+    let period = shared.silence / 5;
+    let mut every = tokio::time::interval_at(tokio::time::Instant::now() + period, period);
+    tokio::pin!(work);
+    loop {
+        tokio::select! {
+            biased;
+            done = &mut work => return done.map_err(Into::into),
+            _ = every.tick() => within(shared, ping(db)).await?,
+        }
+    }
+}
+
 async fn work(shared: &Shared, number: u16, db: &mut PgConnection) -> Result<(), Error> {
     let mut progress = within(shared, store::position::progress(db, number)).await?;
     // From here on the server refuses whatever an earlier holder still has in its queues …
-    let fence = shared.bus.fence(number).await?;
+    let fence = meanwhile(shared, db, shared.bus.fence(number)).await?;
     // … so what REVISIONS holds now is all that was published, and what it lacks is ours to publish, before anything new.
     progress.published = catch_up(
         shared,
@@ -97,10 +115,8 @@ async fn work(shared: &Shared, number: u16, db: &mut PgConnection) -> Result<(),
     .await?;
 
     let filter = format!("tagtrail.push.{number}.>");
-    let reader = shared
-        .bus
-        .read(Stream::Pushes, &filter, progress.position)
-        .await?;
+    let opening = shared.bus.read(Stream::Pushes, &filter, progress.position);
+    let reader = meanwhile(shared, db, opening).await?;
     let stream_created_ns = reader.stream_created_ns();
     if let Some(why) = reader.afresh() {
         tracing::warn!(
@@ -143,7 +159,7 @@ async fn work(shared: &Shared, number: u16, db: &mut PgConnection) -> Result<(),
         published.subscribe(),
         stream_created_ns,
     );
-    let publishing = publish::publish(&shared.bus, &fence, &mut revisions_out, &published);
+    let publishing = publish::publish(&fence, &mut revisions_out, &published);
     // All three in this task: when one fails the others are dropped with it, and nothing is left running behind.
     tokio::try_join!(reading, applying, publishing)?;
     // A stop was asked for, and everything applied is published.
@@ -164,7 +180,7 @@ async fn catch_up(
     published: u64,
     recorded: u64,
 ) -> Result<u64, Error> {
-    const PAGE: u32 = 1000;
+    const PAGE: u32 = 2048;
     let mut published = truly_published(shared, number, db, published).await?;
     while published < recorded {
         let page = within(
@@ -177,7 +193,7 @@ async fn catch_up(
                 "revisions are missing between two ordinals",
             ));
         };
-        let missing: Vec<Outgoing> = publish::missing(&shared.bus, page)
+        let missing: Vec<Outgoing> = meanwhile(shared, db, publish::missing(&shared.bus, page))
             .await?
             .into_iter()
             .map(Outgoing::try_from)
@@ -196,7 +212,9 @@ async fn catch_up(
             .await
             .map_err(|_| Error::Ended("publisher"))?;
         drop(sender);
-        publish::publish(&shared.bus, fence, &mut receiver, &watch::Sender::new(0)).await?;
+        let nobody = watch::Sender::new(0);
+        let publishing = publish::publish(fence, &mut receiver, &nobody);
+        meanwhile(shared, db, publishing).await?;
         published = last;
         within(
             shared,
@@ -207,9 +225,9 @@ async fn catch_up(
     Ok(published)
 }
 
-/// The last ordinal up to which REVISIONS really holds what it once acknowledged: that stream may have lost its end (it is
-/// not synced message by message), or have been made anew. Revisions are published in the order of their ordinals, so what
-/// is lost is an end, and its beginning is found by halving.
+/// An ordinal up to which REVISIONS surely holds what it once acknowledged: that stream may have lost its end (it is not synced
+/// message by message), or have been made anew. Revisions are published in the order of their ordinals, give or take a window,
+/// so what is lost is an end, and its beginning is found by halving.
 async fn truly_published(
     shared: &Shared,
     number: u16,
@@ -224,7 +242,8 @@ async fn truly_published(
             store::revisions::revisions(db, number, probe, probe, 1),
         )
         .await?;
-        if publish::missing(&shared.bus, one).await?.is_empty() {
+        let missing = meanwhile(shared, db, publish::missing(&shared.bus, one)).await?;
+        if missing.is_empty() {
             there = probe;
         } else {
             gone = probe;
@@ -238,7 +257,7 @@ async fn truly_published(
             "REVISIONS lost revisions that it had acknowledged; publishing them again from Postgres"
         );
     }
-    Ok(there)
+    Ok(there.saturating_sub(publish::WINDOW as u64))
 }
 
 /// Reads ahead until a stop is asked for.
@@ -291,7 +310,6 @@ async fn quarantine(bus: &Bus, body: &[u8], reason: String) -> Result<(), Error>
         subject: &Subject::Quarantine { source },
         id: Some(&id),
         payload: payload.into(),
-        fence: None,
     })
     .await?;
     Ok(())
@@ -327,7 +345,8 @@ async fn apply(
                 if read == 0 {
                     return Ok(()); // A stop was asked for and all that was read is applied.
                 }
-                let permit = shared.appliers.acquire().await.map_err(|_| Error::Ended("semaphore"))?;
+                let turn = async { shared.appliers.acquire().await.map_err(|_| Error::Ended("semaphore")) };
+                let permit = meanwhile(shared, db, turn).await?;
                 partition.progress.published = partition.progress.published.max(*published.borrow());
                 let new = within(shared, partition.apply(db, &batch, stream_created_ns)).await?;
                 drop(permit);
@@ -336,28 +355,10 @@ async fn apply(
                     continue;
                 }
                 let outgoing = new.into_iter().map(Outgoing::try_from).collect::<Result<Vec<_>, _>>()?;
-                hand_on(shared, db, &revisions, outgoing, &mut idle).await?;
+                // NATS may be slow or away.
+                let room = async { revisions.reserve().await.map_err(|_| Error::Ended("publisher")) };
+                meanwhile(shared, db, room).await?.send(outgoing);
             }
-        }
-    }
-}
-
-/// Waits for the publisher to have room, keeping the session alive meanwhile: NATS may be slow or away.
-async fn hand_on(
-    shared: &Shared,
-    db: &mut PgConnection,
-    revisions: &mpsc::Sender<Vec<Outgoing>>,
-    outgoing: Vec<Outgoing>,
-    idle: &mut tokio::time::Interval,
-) -> Result<(), Error> {
-    loop {
-        tokio::select! {
-            biased;
-            room = revisions.reserve() => {
-                room.map_err(|_| Error::Ended("publisher"))?.send(outgoing);
-                return Ok(());
-            }
-            _ = idle.tick() => within(shared, ping(db)).await?,
         }
     }
 }

@@ -13,8 +13,9 @@ use tokio::sync::{mpsc, watch};
 use crate::error::Error;
 use crate::store::revisions::NewRevision;
 
-/// Revisions on their way at once.
-const WINDOW: usize = 1024;
+/// Revisions on their way at once; so far may two of them, of different tags, stand in another order than that of their
+/// ordinals, where some had to be sent again.
+pub(crate) const WINDOW: usize = 1024;
 /// Failed acknowledgements in a row after which the partition is started over.
 const ATTEMPTS: u32 = 3;
 
@@ -82,11 +83,24 @@ type Acknowledgement = BoxFuture<'static, Result<Ack, PublishError>>;
 
 /// Publishes what comes in until the sender is dropped and everything is acknowledged; `published` follows with the ordinals.
 ///
-/// The server stores in the order in which the connection wrote, but a message that is lost on the way must not be overtaken
-/// by the next one of the same tag: so of each tag only one is on its way, and after a failure all that are unacknowledged
-/// are sent again, in order.
+/// Once the line of the fence is lost nothing more is published: the server may come back without what it had acknowledged,
+/// and the next revisions of those tags would hide that.
 pub(crate) async fn publish(
-    bus: &Bus,
+    fence: &Fence,
+    incoming: &mut mpsc::Receiver<Vec<Outgoing>>,
+    published: &watch::Sender<u64>,
+) -> Result<(), Error> {
+    tokio::select! {
+        biased;
+        () = fence.lost() => Err(PublishError::Lost.into()),
+        done = in_order(fence, incoming, published) => done,
+    }
+}
+
+/// The server stores in the order in which the line wrote, but a message that is lost on the way must not be overtaken by the
+/// next one of the same tag: so of each tag only one is on its way, and after a failure all that are unacknowledged are sent
+/// again, in order.
+async fn in_order(
     fence: &Fence,
     incoming: &mut mpsc::Receiver<Vec<Outgoing>>,
     published: &watch::Sender<u64>,
@@ -106,9 +120,8 @@ pub(crate) async fn publish(
                 subject: &next.subject,
                 id: Some(&next.id),
                 payload: next.payload.clone(),
-                fence: Some(fence),
             };
-            let sent = bus.send(message).await?;
+            let sent = fence.send(message).await?;
             on_their_way.insert(next.tag_id);
             window.push_back((next, Box::pin(sent.acknowledged())));
         }

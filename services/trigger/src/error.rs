@@ -1,5 +1,6 @@
 //! What can go wrong while planning or working. All of it ends the session in hand; the work starts over with a new one.
 
+use tagtrail_bus::BusError;
 use tagtrail_bus::publish::PublishError;
 
 /// Why the work stopped.
@@ -17,6 +18,9 @@ pub(crate) enum Error {
     /// A document in the database has another form.
     #[error("a document in the database can't be read or written")]
     Json(#[from] serde_json::Error),
+    /// There is no way to NATS.
+    #[error(transparent)]
+    Bus(#[from] BusError),
     /// Publishing to ROLLOUTS failed.
     #[error(transparent)]
     Publish(#[from] PublishError),

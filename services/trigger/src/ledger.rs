@@ -1,8 +1,8 @@
 //! The ledger: every change of state of every rollout goes to ROLLOUTS, in order. One session of all instances publishes.
 
 use sqlx::PgConnection;
-use tagtrail_bus::Bus;
 use tagtrail_bus::publish::Message;
+use tagtrail_bus::{Bus, Line};
 use tagtrail_postgres::Lock;
 use tagtrail_proto::Subject;
 
@@ -41,10 +41,12 @@ async fn publish(shared: &Shared, bus: &Bus, db: &mut PgConnection) -> Result<()
                 () = tokio::time::sleep(shared.ping_every().min(std::time::Duration::from_secs(1))) => continue,
             }
         }
+        // One line for the set: what it does not write before it is lost never comes after what is sent again.
+        let line = bus.line().await?;
         let mut acknowledgements = Vec::with_capacity(changes.len());
         let ordinals: Vec<i64> = changes.iter().map(|change| change.ordinal).collect();
         for change in changes {
-            acknowledgements.push(send(bus, change).await?);
+            acknowledgements.push(send(&line, change).await?);
         }
         // If one fails, all of this set are sent again: the server knows those that it has by their ids.
         for acknowledgement in acknowledgements {
@@ -54,7 +56,7 @@ async fn publish(shared: &Shared, bus: &Bus, db: &mut PgConnection) -> Result<()
     }
 }
 
-async fn send(bus: &Bus, change: Change) -> Result<tagtrail_bus::publish::Unacknowledged, Error> {
+async fn send(line: &Line, change: Change) -> Result<tagtrail_bus::publish::Unacknowledged, Error> {
     let Change {
         ordinal,
         rollout,
@@ -74,7 +76,6 @@ async fn send(bus: &Bus, change: Change) -> Result<tagtrail_bus::publish::Unackn
         subject: &subject,
         id: Some(&id),
         payload: payload.into(),
-        fence: None,
     };
-    Ok(bus.send(message).await?)
+    Ok(line.send(message).await?)
 }

@@ -1,0 +1,293 @@
+//! The bus on a real nats-server.
+
+#![expect(clippy::unwrap_used, reason = "in tests a panic is the report")]
+
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use tagtrail_bus::consume::{Position, ReadError};
+use tagtrail_bus::publish::{Fence, Message, PublishError};
+use tagtrail_bus::topology::Stream;
+use tagtrail_bus::{Bus, BusArgs, BusError};
+use tagtrail_proto::Subject;
+use tagtrail_testkit::{SOON, TestNats, eventually};
+use tokio_util::sync::CancellationToken;
+
+fn args(url: &str) -> BusArgs {
+    BusArgs {
+        url: url.to_owned(),
+        partitions: 8,
+        replicas: 1,
+    }
+}
+
+async fn connect(nats: &TestNats) -> Bus {
+    Bus::connect(&args(nats.url()), "test", &CancellationToken::new())
+        .await
+        .unwrap()
+}
+
+/// `tagtrail.revision.registry%2Eexample%2Ecom.foo.bar.<tag>`
+fn subject(tag: &str) -> Subject {
+    format!("tagtrail.revision.registry%2Eexample%2Ecom.foo.bar.{tag}")
+        .parse()
+        .unwrap()
+}
+
+async fn publish(bus: &Bus, tag: &str) -> Result<u64, PublishError> {
+    let message = Message {
+        subject: &subject(tag),
+        id: None,
+        payload: tag.to_owned().into(),
+    };
+    bus.publish(message).await.map(|ack| ack.sequence)
+}
+
+async fn fenced(fence: &Fence, tag: &str) -> Result<u64, PublishError> {
+    let message = Message {
+        subject: &subject(tag),
+        id: None,
+        payload: tag.to_owned().into(),
+    };
+    let sent = fence.send(message).await?;
+    sent.acknowledged().await.map(|ack| ack.sequence)
+}
+
+/// The bodies of the revisions that the stream holds.
+async fn kept(nats: &TestNats) -> Vec<String> {
+    let messages = nats.messages("REVISIONS").await.into_iter();
+    messages
+        .filter(|(subject, _)| subject.starts_with("tagtrail.revision"))
+        .map(|(_, body)| String::from_utf8(body).unwrap())
+        .collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_start_changes_no_stream_and_keeps_what_an_operator_set() {
+    let nats = TestNats::start().await;
+    drop(connect(&nats).await);
+    let jetstream = nats.jetstream().await;
+    let mut config = jetstream
+        .get_stream("PUSHES")
+        .await
+        .unwrap()
+        .cached_info()
+        .config
+        .clone();
+    config.max_bytes = 123_456_789;
+    jetstream.update_stream(&config).await.unwrap();
+    let client = nats.client().await.unwrap();
+    let mut updates = client
+        .subscribe("$JS.EVENT.ADVISORY.STREAM.UPDATED.>")
+        .await
+        .unwrap();
+    client.flush().await.unwrap();
+    drop(connect(&nats).await);
+    // Whatever the server had to say about it came before the answer to this.
+    client
+        .publish("$JS.EVENT.ADVISORY.STREAM.UPDATED.end", "".into())
+        .await
+        .unwrap();
+    assert_eq!(
+        updates.next().await.unwrap().subject.as_str(),
+        "$JS.EVENT.ADVISORY.STREAM.UPDATED.end"
+    );
+    assert_eq!(
+        jetstream
+            .get_stream("PUSHES")
+            .await
+            .unwrap()
+            .cached_info()
+            .config
+            .max_bytes,
+        123_456_789
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_message_id_is_stored_once() {
+    let nats = TestNats::start().await;
+    let bus = connect(&nats).await;
+    let subject = subject("latest");
+    let message = || Message {
+        subject: &subject,
+        id: Some("one"),
+        payload: "x".into(),
+    };
+    let first = bus.publish(message()).await.unwrap();
+    let second = bus.publish(message()).await.unwrap();
+    assert!(!first.duplicate && second.duplicate);
+    assert_eq!(first.sequence, second.sequence);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_was_fenced_out_can_publish_nothing_any_more() {
+    let nats = TestNats::start().await;
+    let (sleeper, holder) = (connect(&nats).await, connect(&nats).await);
+    let old = sleeper.fence(3).await.unwrap();
+    fenced(&old, "a").await.unwrap();
+    // What it had sent before it fell asleep, and is only now read by the server.
+    let new = holder.fence(3).await.unwrap();
+    assert!(matches!(fenced(&old, "b").await, Err(PublishError::Fenced)));
+    fenced(&new, "c").await.unwrap();
+    // Another partition has a fence of its own.
+    let other = sleeper.fence(4).await.unwrap();
+    fenced(&other, "d").await.unwrap();
+    fenced(&new, "e").await.unwrap();
+    assert_eq!(kept(&nats).await, ["a", "c", "d", "e"]);
+}
+
+/// The client keeps what it could not write for the next connection. A line must not: the server may come back without the
+/// messages before these, and they would hide it.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_line_had_not_written_when_it_was_lost_is_never_written() {
+    let nats = TestNats::start().await;
+    // One that does not forget its end in a crash, or the fence would be gone too and refuse everything.
+    let remembering = async_nats::jetstream::stream::Config {
+        persist_mode: None,
+        ..Stream::Revisions.config(8, 1)
+    };
+    nats.jetstream()
+        .await
+        .create_stream(remembering)
+        .await
+        .unwrap();
+    let bus = connect(&nats).await;
+    let fence = bus.fence(3).await.unwrap();
+    fenced(&fence, "before").await.unwrap();
+    nats.pause().await;
+    // More than the sockets hold between a writer and a reader that sleeps, so that the rest waits inside the client.
+    let subject = subject("queued");
+    let body = bytes::Bytes::from(vec![b'x'; 100_000]);
+    let mut sent = Vec::new();
+    for _ in 0..500 {
+        let message = Message {
+            subject: &subject,
+            id: None,
+            payload: body.clone(),
+        };
+        match tokio::time::timeout(Duration::from_millis(100), fence.send(message)).await {
+            Ok(one) => sent.push(one.unwrap()),
+            Err(_) => break,
+        }
+    }
+    nats.crash().await;
+    tokio::time::timeout(SOON, fence.lost()).await.unwrap();
+    fenced(&fence, "after").await.unwrap_err();
+    drop(sent);
+    // The other connection is made again.
+    eventually("a message to be stored again", SOON, async || {
+        publish(&bus, "other").await.ok()
+    })
+    .await;
+    let again = eventually("a new fence", SOON, async || bus.fence(3).await.ok()).await;
+    fenced(&again, "new").await.unwrap();
+    let kept = kept(&nats).await;
+    let queued = kept.iter().filter(|body| body.starts_with('x')).count();
+    assert_eq!(queued, 0, "of {}", kept.len());
+    assert_eq!(kept, ["before", "other", "new"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_is_read_in_order_from_a_position_and_a_new_one_from_its_start() {
+    let nats = TestNats::start().await;
+    let bus = connect(&nats).await;
+    for tag in ["a", "b", "c"] {
+        publish(&bus, tag).await.unwrap();
+    }
+    let end = bus.end_of(Stream::Revisions).await.unwrap();
+    assert_eq!(end.sequence, 3);
+    let mut reader = bus
+        .read(
+            Stream::Revisions,
+            "tagtrail.revision.>",
+            Position { sequence: 1, ..end },
+        )
+        .await
+        .unwrap();
+    assert_eq!(reader.afresh(), None);
+    for expected in ["b", "c"] {
+        assert_eq!(reader.next().await.unwrap().payload, expected);
+    }
+    publish(&bus, "d").await.unwrap();
+    assert_eq!(reader.next().await.unwrap().payload, "d");
+
+    // Made anew under the reader: it ends, and one made from the old position starts with the first message.
+    let jetstream = nats.jetstream().await;
+    let config = jetstream
+        .get_stream("REVISIONS")
+        .await
+        .unwrap()
+        .cached_info()
+        .config
+        .clone();
+    jetstream.delete_stream("REVISIONS").await.unwrap();
+    jetstream.create_stream(config).await.unwrap();
+    publish(&bus, "first").await.unwrap();
+    let error = tokio::time::timeout(SOON, reader.next())
+        .await
+        .unwrap()
+        .unwrap_err();
+    assert!(!matches!(error, ReadError::Gap { .. }), "{error}");
+    let mut reader = bus
+        .read(Stream::Revisions, "tagtrail.revision.>", end)
+        .await
+        .unwrap();
+    assert_eq!(reader.afresh(), Some("the stream was created anew"));
+    assert_eq!(reader.next().await.unwrap().payload, "first");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_crash_of_the_server_ends_readers_and_the_connection_comes_back() {
+    let nats = TestNats::start().await;
+    let bus = connect(&nats).await;
+    publish(&bus, "a").await.unwrap();
+    let mut reader = bus
+        .read(
+            Stream::Revisions,
+            "tagtrail.revision.>",
+            Position::default(),
+        )
+        .await
+        .unwrap();
+    assert_eq!(reader.next().await.unwrap().payload, "a");
+    nats.crash().await;
+    tokio::time::timeout(SOON, reader.next())
+        .await
+        .unwrap()
+        .unwrap_err();
+    eventually("a message to be stored again", SOON, async || {
+        publish(&bus, "b").await.ok()
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_waiting_can_not_heal_is_refused_at_once() {
+    let nats = TestNats::start().await;
+    let stop = CancellationToken::new();
+    let wrong = nats.url().replacen("tagtrail:", "tagtrail:wrong", 1);
+    assert!(matches!(
+        Bus::connect(&args(&wrong), "test", &stop).await,
+        Err(BusError::Refused(_))
+    ));
+    drop(connect(&nats).await);
+    let other = BusArgs {
+        partitions: 4,
+        ..args(nats.url())
+    };
+    let refused = Bus::connect(&other, "test", &stop)
+        .await
+        .unwrap_err()
+        .to_string();
+    assert_eq!(
+        refused,
+        "stream PUSHES has 8 partitions, but this process is configured for 4: start it with --partitions 8"
+    );
+    stop.cancel();
+    nats.stop().await;
+    assert!(matches!(
+        Bus::connect(&args(nats.url()), "test", &stop).await,
+        Err(BusError::Stopped)
+    ));
+}
