@@ -139,7 +139,9 @@ async fn whatever_crashes_every_push_is_in_history_once_and_the_last_state_is_re
             SOON,
             async || {
                 let items = fleet.get(&path).await?.1["items"].as_array()?.clone();
-                (items.len() >= count.min(1000)).then_some(items)
+                let all =
+                    items.len() >= count.min(1000) && items[0]["digest"] == digests[count - 1];
+                all.then_some(items)
             },
         )
         .await;

@@ -47,7 +47,7 @@ pub(crate) struct Child {
 /// Time to stop gently before it is killed.
 const GRACE: Duration = Duration::from_secs(10);
 /// After so long a life, a death counts as the first: what can't live dies sooner.
-const HEALTHY: Duration = Duration::from_secs(5);
+const HEALTHY: Duration = Duration::from_secs(2);
 /// Deaths in a row after which it is given up.
 const DEATHS: u32 = 10;
 
