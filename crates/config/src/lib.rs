@@ -1,6 +1,6 @@
 //! `tagtrail.toml`: sources, registries and triggers, read once at start.
 //!
-//! In scope: its form, and errors that name file, line, key and cure. Out of scope: what a kind of source or target needs of
+//! In scope: its form, its secrets, and errors that name file, line, key and cure. Out of scope: what a kind of source or target needs of
 //! its own (the services' tables of kinds), and settings of processes (flags and environment variables).
 //!
 //! ```
@@ -25,6 +25,11 @@
 //! settle = "0s"
 //! target.webhook = { url = "https://deploy.example.com/hooks/shop", secret = { file = "/run/secrets/shop" } }
 //! ## target.command = { run = ["./deploy.sh"] }
+//!
+//! [[token]]                            # who may ask the API, if it is reached from other machines
+//! name = "dashboard"
+//! secret = { file = "/run/secrets/dashboard" }
+//! role = "read"                        # or "operate": also pause and resume
 //! # "##;
 //! let file = tagtrail_config::File::parse(text, "tagtrail.toml".as_ref())?;
 //! assert_eq!(file.trigger[0].images.len(), 2);
@@ -44,7 +49,7 @@ use tagtrail_proto::{Image, Name, Registry};
 use toml::Spanned;
 
 pub use glob::Glob;
-pub use secret::{Secret, SecretError, Secrets};
+pub use secret::{Live, Secret, SecretError, Secrets};
 
 /// The whole file.
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -59,6 +64,9 @@ pub struct File {
     /// What is rolled out.
     #[serde(default)]
     pub trigger: Vec<Trigger>,
+    /// Who may ask the API.
+    #[serde(default)]
+    pub token: Vec<Token>,
     #[serde(skip)]
     path: PathBuf,
     #[serde(skip)]
@@ -96,6 +104,30 @@ pub struct RegistryAccess {
     pub username: Option<String>,
     /// That user's password.
     pub password: Option<Secret>,
+    /// Where its tokens are issued, if that is another host than `url`: credentials are sent nowhere else.
+    pub realm: Option<Spanned<String>>,
+}
+
+/// Who may ask the API.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Token {
+    /// Its name, for the log.
+    pub name: Spanned<Name>,
+    /// The token itself; two while it is being changed.
+    pub secret: Secrets,
+    /// What it may do.
+    pub role: Role,
+}
+
+/// What a token may do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// Ask.
+    Read,
+    /// Also pause and resume.
+    Operate,
 }
 
 /// A rule: these images, this target.
@@ -143,6 +175,18 @@ impl File {
             message: format!("can't be read ({err}); give its path with --config"),
         })?;
         File::parse(&text, path)
+    }
+
+    /// The file to read: the one that was given, or `tagtrail.toml` if there is one. Only that one may be missing: it is as if
+    /// it were empty then.
+    #[must_use]
+    pub fn find(given: Option<&Path>) -> PathBuf {
+        let usual = Path::new("tagtrail.toml");
+        match given {
+            Some(given) => given.to_owned(),
+            None if usual.exists() => usual.to_owned(),
+            None => PathBuf::from("/dev/null"),
+        }
     }
 
     /// Reads the file's text; `path` is for messages, and the folder that commands of triggers run in.
@@ -206,19 +250,10 @@ impl File {
     }
 
     fn check(&self) -> Result<(), ConfigError> {
-        let mut names = BTreeSet::new();
+        self.check_names("source", self.source.iter().map(|source| &source.name))?;
+        self.check_names("trigger", self.trigger.iter().map(|trigger| &trigger.name))?;
+        self.check_names("token", self.token.iter().map(|token| &token.name))?;
         for source in &self.source {
-            let at = source.name.span().start;
-            if !names.insert(source.name.get_ref()) {
-                return Err(self.error_at(
-                    at,
-                    "source.name",
-                    format!(
-                        "{:?} is the name of another source too; give it a name of its own",
-                        source.name.get_ref().as_ref()
-                    ),
-                ));
-            }
             if let Some(header) = &source.header {
                 let token = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
                 if header.get_ref().is_empty() || !header.get_ref().bytes().all(token) {
@@ -239,28 +274,30 @@ impl File {
                     format!("{} is configured twice; keep one", registry.name.get_ref()),
                 ));
             }
-            let url = registry.url.get_ref();
-            if !url.starts_with("https://") && !url.starts_with("http://") {
+            let urls = [
+                ("registry.url", Some(&registry.url)),
+                ("registry.realm", registry.realm.as_ref()),
+            ];
+            for (key, url) in urls {
+                let Some(url) = url else { continue };
+                let text = url.get_ref();
+                if !text.starts_with("https://") && !text.starts_with("http://") {
+                    let message = "must start with https:// (or http://)";
+                    return Err(self.error_at(url.span().start, key, message));
+                }
+            }
+            if registry.username.is_some() != registry.password.is_some() {
+                let message =
+                    "a username needs a password and a password a username; give both or neither";
                 return Err(self.error_at(
-                    registry.url.span().start,
-                    "registry.url",
-                    "must start with https:// (or http://)",
+                    registry.name.span().start,
+                    "registry.username",
+                    message,
                 ));
             }
         }
-        let mut names = BTreeSet::new();
         for trigger in &self.trigger {
             let at = trigger.name.span().start;
-            if !names.insert(trigger.name.get_ref()) {
-                return Err(self.error_at(
-                    at,
-                    "trigger.name",
-                    format!(
-                        "{:?} is the name of another trigger too; give it a name of its own",
-                        trigger.name.get_ref().as_ref()
-                    ),
-                ));
-            }
             if trigger.images.is_empty() {
                 return Err(self.error_at(
                     at,
@@ -278,6 +315,24 @@ impl File {
             if trigger.target.get_ref().len() != 1 {
                 let message = "needs exactly one target, such as target.webhook = { url = \"https://…\", secret = { file = \"…\" } }";
                 return Err(self.error_at(trigger.target.span().start, "trigger.target", message));
+            }
+        }
+        Ok(())
+    }
+
+    fn check_names<'a>(
+        &self,
+        what: &str,
+        names: impl Iterator<Item = &'a Spanned<Name>>,
+    ) -> Result<(), ConfigError> {
+        let mut seen = BTreeSet::new();
+        for name in names {
+            if !seen.insert(name.get_ref()) {
+                let message = format!(
+                    "{:?} is the name of another {what} too; give it a name of its own",
+                    name.get_ref().as_ref()
+                );
+                return Err(self.error_at(name.span().start, &format!("{what}.name"), message));
             }
         }
         Ok(())

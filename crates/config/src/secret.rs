@@ -2,8 +2,10 @@
 
 use std::path::PathBuf;
 
-use secrecy::SecretString;
+use secrecy::{ExposeSecret as _, SecretString};
 use serde::Deserialize;
+use sha2::{Digest as _, Sha256};
+use subtle::{Choice, ConstantTimeEq as _};
 
 /// Where a secret is kept.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -122,4 +124,39 @@ impl Secrets {
     pub fn read(&self) -> Result<Vec<SecretString>, SecretError> {
         self.0.iter().map(Secret::read).collect()
     }
+}
+
+/// The live secrets of something, to compare with what is shown. Holds hashes only: they have one length, so that comparing
+/// them tells nothing, not even how long a secret is.
+#[derive(Clone, Default)]
+pub struct Live(Vec<[u8; 32]>);
+
+impl Live {
+    /// These secrets.
+    #[must_use]
+    pub fn new(secrets: &[SecretString]) -> Live {
+        let hashed = |secret: &SecretString| hash(secret.expose_secret().as_bytes());
+        Live(secrets.iter().map(hashed).collect())
+    }
+
+    /// Whether this is one of them, in constant time. Each is compared, whatever matched before.
+    #[must_use]
+    pub fn is(&self, shown: &[u8]) -> Choice {
+        let shown = hash(shown);
+        let mut matched = Choice::from(0);
+        for live in &self.0 {
+            matched |= shown.ct_eq(live);
+        }
+        matched
+    }
+}
+
+impl std::fmt::Debug for Live {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Live({} secrets)", self.0.len())
+    }
+}
+
+fn hash(secret: &[u8]) -> [u8; 32] {
+    Sha256::digest(secret).into()
 }

@@ -8,6 +8,9 @@ fn refused(text: &str) -> String {
 
 const SOURCE: &str =
     "[[source]]\nname = \"main\"\nkind = \"distribution\"\nsecret = { env = \"S\" }\n";
+const REGISTRY: &str =
+    "[[registry]]\nname = \"registry.example.com\"\nurl = \"https://registry.example.com\"\n";
+const TOKEN: &str = "[[token]]\nname = \"ui\"\nsecret = { env = \"T\" }\nrole = \"read\"\n";
 const TRIGGER: &str = "[[trigger]]\nname = \"shop\"\nimages.web = \"registry.example.com/shop/web\"\ntarget.command = { run = [\"./deploy.sh\"] }\n";
 
 #[test]
@@ -57,11 +60,16 @@ fn every_mistake_is_named_with_file_line_key_and_cure() {
         &format!("{TRIGGER}target.webhook = {{}}"),
         &format!("{TRIGGER}settle = \"soon\""),
         "[[registry]]\nname = \"registry.example.com\"\nurl = \"registry.example.com\"",
+        &format!("{REGISTRY}username = \"ci\""),
+        &format!("{REGISTRY}realm = \"auth.example.com\""),
+        &format!("{REGISTRY}{REGISTRY}"),
+        &format!("{TOKEN}{TOKEN}"),
+        &TOKEN.replace("read", "write"),
     ];
     let messages: Vec<String> = cases.iter().map(|text| refused(text)).collect();
     insta::assert_snapshot!(messages.join("\n"), @r#"
     tagtrail.toml:1: unclosed array table, expected `]]`; it is not TOML
-    tagtrail.toml:1: sauce: unknown field `sauce`, expected one of `source`, `registry`, `trigger`
+    tagtrail.toml:1: sauce: unknown field `sauce`, expected one of `source`, `registry`, `trigger`, `token`
     tagtrail.toml:1: source[0]: missing field `secret`; add it
     tagtrail.toml:2: source[0].name: the name "Main!" is not valid: it is 1 to 63 of a-z 0-9 -, not starting with a hyphen
     tagtrail.toml:4: source[0].secret: a secret is { env = "VARIABLE" } or { file = "path" }, or a list of two of them
@@ -79,6 +87,11 @@ fn every_mistake_is_named_with_file_line_key_and_cure() {
     tagtrail.toml:4: trigger.target: needs exactly one target, such as target.webhook = { url = "https://…", secret = { file = "…" } }
     tagtrail.toml:5: trigger[0].settle: "soon" is not a duration; write a number with ms, s, m or h, such as "30s"
     tagtrail.toml:3: registry.url: must start with https:// (or http://)
+    tagtrail.toml:2: registry.username: a username needs a password and a password a username; give both or neither
+    tagtrail.toml:4: registry.realm: must start with https:// (or http://)
+    tagtrail.toml:5: registry.name: registry.example.com is configured twice; keep one
+    tagtrail.toml:6: token.name: "ui" is the name of another token too; give it a name of its own
+    tagtrail.toml:4: token[0].role: unknown variant `write`, expected `read` or `operate`
     "#);
 }
 

@@ -1,11 +1,13 @@
 //! Connections to Postgres, made the same way by every service that has a database.
 //!
 //! In scope: the setting, waiting for the server and for the schema, **sessions** (direct connections that hold something by an
-//! advisory lock and must die when their holder does), the list of those locks, and columns that Postgres has no type for.
+//! advisory lock and must die when their holder does), the list of those locks, columns that Postgres has no type for, and
+//! reading recorded revisions in order ([`recorded`]), which several services do.
 //!
-//! Out of scope: SQL of the services (their `store`) and running migrations (`tagtrail migrate`).
+//! Out of scope: all other SQL of the services (their `store`) and running migrations (`tagtrail migrate`).
 
 mod lock;
+pub mod recorded;
 pub mod row;
 
 use std::str::FromStr as _;

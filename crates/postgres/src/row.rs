@@ -39,6 +39,21 @@ pub fn unsigned(number: i64) -> u64 {
     u64::try_from(number).unwrap_or(0)
 }
 
+/// Partitions are few.
+#[must_use]
+pub fn small(partition: u16) -> i16 {
+    i16::try_from(partition).unwrap_or(i16::MAX)
+}
+
+/// The way back from [`small`].
+///
+/// # Errors
+/// [`Error`] if the column is missing or holds what no service writes.
+pub fn partition(row: &PgRow, column: &str) -> Result<u16, Error> {
+    u16::try_from(row.try_get::<i16, _>(column)?)
+        .map_err(|_| Error::Decode("a negative partition".into()))
+}
+
 /// A rollout, from the columns `id, trigger` (its name)`, number, state` (as text)`, images, cause, attempts, created_at,
 /// finished_at, error`.
 ///

@@ -4,29 +4,24 @@
 //! value, in a header that the source names, or as the last part of the path, for those that can send no header. Two secrets
 //! may be live at once, so that one can be replaced without a gap.
 
-use std::fmt;
-
 use axum::http::header::AUTHORIZATION;
 use axum::http::{HeaderMap, HeaderName};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use secrecy::{ExposeSecret as _, SecretString};
-use sha2::{Digest as _, Sha256};
-use subtle::{Choice, ConstantTimeEq as _};
+use secrecy::SecretString;
+use subtle::Choice;
+use tagtrail_config::Live;
 
-/// What a sender has to know. Holds hashes only: they have one length, so that comparing them tells nothing, not even how long
-/// a secret is.
+/// What a sender has to know.
+#[derive(Debug)]
 pub(crate) struct Credentials {
-    live: Vec<[u8; 32]>,
+    live: Live,
     header: Option<HeaderName>,
 }
 
 impl Credentials {
     pub(crate) fn new(secrets: &[SecretString], header: Option<HeaderName>) -> Credentials {
-        let live = secrets
-            .iter()
-            .map(|secret| hash(secret.expose_secret().as_bytes()))
-            .collect();
+        let live = Live::new(secrets);
         Credentials { live, header }
     }
 
@@ -51,23 +46,10 @@ impl Credentials {
         }
         let mut matched = Choice::from(0);
         for shown in shown {
-            let shown = hash(&shown);
-            for live in &self.live {
-                matched |= shown.ct_eq(live);
-            }
+            matched |= self.live.is(&shown);
         }
         matched.into()
     }
-}
-
-impl fmt::Debug for Credentials {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Credentials({} secrets)", self.live.len())
-    }
-}
-
-fn hash(secret: &[u8]) -> [u8; 32] {
-    Sha256::digest(secret).into()
 }
 
 /// What follows the scheme, in whatever case that is written (RFC 9110, section 11.1).
@@ -173,6 +155,9 @@ mod tests {
     #[test]
     fn what_is_printed_holds_no_secret() {
         let credentials = Credentials::new(&[OLD.to_owned().into()], None);
-        assert_eq!(format!("{credentials:?}"), "Credentials(1 secrets)");
+        assert_eq!(
+            format!("{credentials:?}"),
+            "Credentials { live: Live(1 secrets), header: None }"
+        );
     }
 }

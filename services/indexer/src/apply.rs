@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use sqlx::{Connection as _, PgConnection};
 use tagtrail_bus::consume::Position;
+use tagtrail_postgres::recorded::Recorded;
 use tagtrail_proto::{Digest, Image, Point, Revision};
 use time::OffsetDateTime;
 
@@ -11,7 +12,6 @@ use crate::error::Error;
 use crate::facts::{Meta, Owner, Received, microseconds};
 use crate::store;
 use crate::store::position::Progress;
-use crate::store::revisions::NewRevision;
 use crate::store::tags::{Head, NewHead};
 use crate::timeline::{Change, Decided, Fact, Known, Numbered};
 
@@ -38,7 +38,7 @@ impl Partition {
         db: &mut PgConnection,
         batch: &[Received],
         stream_created_ns: i64,
-    ) -> Result<Vec<NewRevision>, Error> {
+    ) -> Result<Vec<Recorded>, Error> {
         let Some(last) = batch.last() else {
             return Ok(Vec::new());
         };
@@ -133,7 +133,7 @@ async fn record(
     facts: &[(Owner, &Received)],
     recorded_at: OffsetDateTime,
     ordinal: &mut u64,
-) -> Result<Vec<NewRevision>, Error> {
+) -> Result<Vec<Recorded>, Error> {
     let ids = store::facts::add_facts(db, facts, recorded_at).await?;
     let Some(first_id) = ids.values().min().copied() else {
         return Ok(Vec::new());
@@ -190,7 +190,7 @@ async fn record(
                 let meta = metas.get(&decided.push_id).ok_or(Error::Inconsistent(
                     "a revision comes from a fact that was not loaded",
                 ))?;
-                revisions.push(NewRevision {
+                revisions.push(Recorded {
                     tag_id,
                     ordinal: *ordinal,
                     push_id: decided.push_id,

@@ -9,6 +9,7 @@ use tagtrail_bus::consume::{Position, Reader};
 use tagtrail_bus::publish::{Fence, Message};
 use tagtrail_bus::topology::Stream;
 use tagtrail_postgres::ping;
+use tagtrail_postgres::recorded::{self, Recorded, Span};
 use tagtrail_proto::{Digest, Name, Quarantined, Subject};
 use time::OffsetDateTime;
 use tokio::sync::{Semaphore, mpsc, watch};
@@ -180,14 +181,9 @@ async fn catch_up(
     published: u64,
     recorded: u64,
 ) -> Result<u64, Error> {
-    const PAGE: u32 = 2048;
     let mut published = truly_published(shared, number, db, published).await?;
     while published < recorded {
-        let page = within(
-            shared,
-            store::revisions::revisions(db, number, published + 1, recorded, PAGE),
-        )
-        .await?;
+        let page = recorded_in(shared, number, db, published, recorded).await?;
         let Some(last) = page.last().map(|new| new.ordinal) else {
             return Err(Error::Inconsistent(
                 "revisions are missing between two ordinals",
@@ -225,6 +221,23 @@ async fn catch_up(
     Ok(published)
 }
 
+/// The revisions of the partition after one ordinal and up to another, as many as are read at once.
+async fn recorded_in(
+    shared: &Shared,
+    partition: u16,
+    db: &mut PgConnection,
+    after: u64,
+    until: u64,
+) -> Result<Vec<Recorded>, Error> {
+    let span = Span {
+        partition,
+        after,
+        until,
+    };
+    let found = within(shared, recorded::revisions(db, &[span])).await?;
+    Ok(found.into_iter().map(|(_, revision)| revision).collect())
+}
+
 /// An ordinal up to which REVISIONS surely holds what it once acknowledged: that stream may have lost its end (it is not synced
 /// message by message), or have been made anew. Revisions are published in the order of their ordinals, give or take a window,
 /// so what is lost is an end, and its beginning is found by halving.
@@ -237,11 +250,7 @@ async fn truly_published(
     let (mut there, mut gone) = (0, published + 1);
     let mut probe = published;
     while there + 1 < gone {
-        let one = within(
-            shared,
-            store::revisions::revisions(db, number, probe, probe, 1),
-        )
-        .await?;
+        let one = recorded_in(shared, number, db, probe - 1, probe).await?;
         let missing = meanwhile(shared, db, publish::missing(&shared.bus, one)).await?;
         if missing.is_empty() {
             there = probe;

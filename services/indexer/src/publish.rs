@@ -7,11 +7,11 @@ use futures_util::future::BoxFuture;
 use tagtrail_bus::Bus;
 use tagtrail_bus::publish::{Ack, Fence, Message, PublishError};
 use tagtrail_bus::topology::Stream;
+use tagtrail_postgres::recorded::Recorded;
 use tagtrail_proto::{Event, Revision, Subject};
 use tokio::sync::{mpsc, watch};
 
 use crate::error::Error;
-use crate::store::revisions::NewRevision;
 
 /// Revisions on their way at once; so far may two of them, of different tags, stand in another order than that of their
 /// ordinals, where some had to be sent again.
@@ -29,10 +29,10 @@ pub(crate) struct Outgoing {
     payload: bytes::Bytes,
 }
 
-impl TryFrom<NewRevision> for Outgoing {
+impl TryFrom<Recorded> for Outgoing {
     type Error = Error;
 
-    fn try_from(new: NewRevision) -> Result<Outgoing, Error> {
+    fn try_from(new: Recorded) -> Result<Outgoing, Error> {
         let subject = subject_of(&new.event);
         let id = new.event.id();
         let payload = serde_json::to_vec(&new.event.event())
@@ -56,10 +56,7 @@ pub(crate) fn subject_of(revision: &Revision) -> Subject {
 }
 
 /// Which of these revisions REVISIONS does not hold yet. Only right while nobody else can publish, that is after fencing.
-pub(crate) async fn missing(
-    bus: &Bus,
-    revisions: Vec<NewRevision>,
-) -> Result<Vec<NewRevision>, Error> {
+pub(crate) async fn missing(bus: &Bus, revisions: Vec<Recorded>) -> Result<Vec<Recorded>, Error> {
     let mut subjects: Vec<Subject> = revisions.iter().map(|new| subject_of(&new.event)).collect();
     subjects.sort_by_key(Subject::to_string);
     subjects.dedup();

@@ -23,8 +23,3 @@ fn meta(row: &PgRow, first: usize) -> Result<Meta, sqlx::Error> {
         size: row.try_get::<Option<i64>, _>(first + 4)?.map(row::unsigned),
     })
 }
-
-/// Partitions are few.
-fn small(partition: u16) -> i16 {
-    i16::try_from(partition).unwrap_or(i16::MAX)
-}

@@ -5,7 +5,6 @@ use tagtrail_bus::consume::Position;
 use tagtrail_postgres::row;
 use time::OffsetDateTime;
 
-use super::small;
 use crate::error::Error;
 
 const STREAM: &str = "PUSHES";
@@ -34,7 +33,7 @@ pub(crate) async fn progress(
 ) -> Result<Progress, sqlx::Error> {
     sqlx::query("insert into position (stream, partition) values ($1, $2) on conflict do nothing")
         .bind(STREAM)
-        .bind(small(partition))
+        .bind(row::small(partition))
         .execute(&mut *db)
         .await?;
     let row = sqlx::query(
@@ -43,7 +42,7 @@ pub(crate) async fn progress(
          from position p where stream = $1 and partition = $2",
     )
     .bind(STREAM)
-    .bind(small(partition))
+    .bind(row::small(partition))
     .fetch_one(db)
     .await?;
     Ok(Progress {
@@ -73,7 +72,7 @@ pub(crate) async fn advance(
          where stream = $1 and partition = $2 and applied_seq = $8 and stream_created_ns is not distinct from $9",
     )
     .bind(STREAM)
-    .bind(small(partition))
+    .bind(row::small(partition))
     .bind(to.stream_created_ns)
     .bind(row::signed(to.sequence))
     .bind(to.time_ns)
@@ -101,7 +100,7 @@ pub(crate) async fn restart_position(
 ) -> Result<(), sqlx::Error> {
     sqlx::query("update position set stream_created_ns = $3, applied_seq = 0, applied_time_ns = null where stream = $1 and partition = $2")
         .bind(STREAM)
-        .bind(small(partition))
+        .bind(row::small(partition))
         .bind(stream_created_ns)
         .execute(db)
         .await
@@ -116,7 +115,7 @@ pub(crate) async fn set_published(
 ) -> Result<(), sqlx::Error> {
     sqlx::query("update position set published = $3 where stream = $1 and partition = $2")
         .bind(STREAM)
-        .bind(small(partition))
+        .bind(row::small(partition))
         .bind(row::signed(published))
         .execute(db)
         .await
