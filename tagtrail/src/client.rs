@@ -4,15 +4,18 @@
 
 mod api;
 mod digest;
+mod events;
 mod history;
 mod print;
 mod resolve;
 mod rollouts;
 mod triggers;
+mod watch;
 
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand, ValueEnum};
+use secrecy::SecretString;
 
 use api::{Api, Failure};
 
@@ -23,6 +26,8 @@ pub(crate) enum Command {
     Resolve(Client<resolve::Resolve>),
     /// What an image meant over time, newest first.
     History(Client<history::History>),
+    /// Revisions as they are recorded, until Ctrl-C.
+    Watch(Client<watch::Watch>),
     /// Which images ever had a digest, and from when to when.
     Digest(Client<digest::Digest>),
     /// The triggers: what they watch and what runs.
@@ -48,6 +53,14 @@ pub(crate) struct Client<Q: Args> {
         value_name = "URL"
     )]
     api: String,
+    /// A token of the API, if it asks for one; better given by the environment, where other users do not see it.
+    #[arg(
+        long,
+        env = "TAGTRAIL_TOKEN",
+        hide_env_values = true,
+        value_name = "TOKEN"
+    )]
+    token: Option<SecretString>,
     /// How the answer is written.
     #[arg(long, short, value_enum, default_value_t = Output::Table)]
     output: Output,
@@ -67,6 +80,9 @@ impl Command {
         match self {
             Command::Resolve(client) => client.run(resolve::Resolve::ask),
             Command::History(client) => client.run(history::History::ask),
+            Command::Watch(client) => {
+                client.with_api(async |watch, api, output| watch.follow(api, output).await)
+            }
             Command::Digest(client) => client.run(digest::Digest::ask),
             Command::Triggers(client) => client.run(triggers::List::ask),
             Command::Rollouts(client) => client.run(rollouts::Rollouts::ask),
@@ -79,14 +95,21 @@ impl Command {
 impl<Q: Args> Client<Q> {
     /// Asks, and turns what comes of it into output and an exit code.
     fn run(self, ask: impl AsyncFnOnce(Q, &Api) -> Result<Answer, Failure>) -> ExitCode {
+        self.with_api(async |question, api, output| ask(question, api).await?.print(output))
+    }
+
+    /// Does something with the API.
+    fn with_api(self, act: impl AsyncFnOnce(Q, &Api, Output) -> Result<(), Failure>) -> ExitCode {
         let outcome = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
             .map_err(|error| Failure::failed(format!("can't start the runtime: {error}")))
             .and_then(|runtime| {
-                runtime.block_on(async { ask(self.question, &Api::new(&self.api)?).await })
-            })
-            .and_then(|answer| answer.print(self.output));
+                runtime.block_on(async {
+                    let api = Api::new(&self.api, self.token)?;
+                    act(self.question, &api, self.output).await
+                })
+            });
         match outcome {
             Ok(()) => ExitCode::SUCCESS,
             Err(failure) => failure.report(),

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use tagtrail_bus::BusArgs;
+use tagtrail_config::File;
 use tagtrail_daemon::{Context, Tasks};
 use tagtrail_embedded::{Embedded, Settings};
 use tagtrail_postgres::DbArgs;
@@ -59,6 +60,13 @@ async fn services(config: &Config, ctx: &Context, embedded: &Embedded) -> anyhow
     };
     crate::migrate::migrate(&db, Duration::from_secs(60)).await?;
     let file = file(config);
+    let api = tagtrail_api::Config {
+        listen: config.api,
+        config: Some(file.clone()),
+        db: db.clone(),
+        bus: bus.clone(),
+        pace: tagtrail_api::Pace::default(),
+    };
     let mut tasks = Tasks::new();
     let gateway = tagtrail_gateway::Config {
         listen: config.gateway,
@@ -76,7 +84,7 @@ async fn services(config: &Config, ctx: &Context, embedded: &Embedded) -> anyhow
     // Nobody to share with: the folder is ours alone.
     tasks.spawn("indexer", tagtrail_indexer::run(indexer, ctx.clone()));
     let trigger = tagtrail_trigger::Config {
-        db: db.clone(),
+        db,
         bus,
         config: file,
         workers: 8,
@@ -84,16 +92,7 @@ async fn services(config: &Config, ctx: &Context, embedded: &Embedded) -> anyhow
         pace: tagtrail_trigger::Pace::default(),
     };
     tasks.spawn("trigger", tagtrail_trigger::run(trigger, ctx.clone()));
-    tasks.spawn(
-        "api",
-        tagtrail_api::run(
-            tagtrail_api::Config {
-                listen: config.api,
-                db,
-            },
-            ctx.clone(),
-        ),
-    );
+    tasks.spawn("api", tagtrail_api::run(api, ctx.clone()));
     let announce = announce(
         config.clone(),
         ctx.clone(),
@@ -104,19 +103,15 @@ async fn services(config: &Config, ctx: &Context, embedded: &Embedded) -> anyhow
     tasks.join(&ctx.shutdown).await
 }
 
-/// The file to read. Only the default one may be missing: then there are no sources and triggers yet.
+/// The file to read, with a word if there is none.
 fn file(config: &Config) -> PathBuf {
-    let default = Path::new("tagtrail.toml");
-    match &config.config {
-        Some(given) => given.clone(),
-        None if default.exists() => default.to_owned(),
-        None => {
-            tracing::warn!(
-                "there is no tagtrail.toml here: starting without sources and triggers; the README says what to write into it"
-            );
-            PathBuf::from("/dev/null") // An empty file.
-        }
+    let file = File::find(config.config.as_deref());
+    if file == Path::new(tagtrail_config::NONE) {
+        tracing::warn!(
+            "there is no tagtrail.toml here: starting without sources and triggers; the README says what to write into it"
+        );
     }
+    file
 }
 
 /// Once everything is ready, writes and prints where it is.

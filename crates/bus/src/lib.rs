@@ -60,6 +60,18 @@ pub enum BusError {
     Stopped,
 }
 
+/// See [`Bus::listen`].
+#[derive(Debug)]
+pub struct Listener(async_nats::Subscriber);
+
+impl Listener {
+    /// Waits for the next message. `None`: there will be no more.
+    pub async fn heard(&mut self) -> Option<()> {
+        use futures_util::StreamExt as _;
+        self.0.next().await.map(|_| ())
+    }
+}
+
 /// State of the connection, as seen by the client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Link {
@@ -95,6 +107,21 @@ impl Bus {
     /// [`BusError::Refused`] and [`BusError::Unsuitable`] when waiting can't help, [`BusError::Stopped`] when `shutdown`
     /// fires first.
     pub async fn connect(
+        args: &BusArgs,
+        name: &str,
+        shutdown: &CancellationToken,
+    ) -> Result<Bus, BusError> {
+        let bus = Bus::observe(args, name, shutdown).await?;
+        bus.ensure_streams(shutdown).await?;
+        Ok(bus)
+    }
+
+    /// The same without a look at the streams, for those who neither read nor write them.
+    ///
+    /// # Errors
+    /// [`BusError::Refused`] and [`BusError::Unsuitable`] when waiting can't help, [`BusError::Stopped`] when `shutdown`
+    /// fires first.
+    pub async fn observe(
         args: &BusArgs,
         name: &str,
         shutdown: &CancellationToken,
@@ -148,8 +175,19 @@ impl Bus {
             replicas: args.replicas,
         };
         bus.check_version()?;
-        bus.ensure_streams(shutdown).await?;
         Ok(bus)
+    }
+
+    /// What is published under a subject (which may hold wildcards) from now on, without any promise: for those who look
+    /// elsewhere for what is true, and want to know when to look.
+    ///
+    /// # Errors
+    /// [`BusError::Unreachable`].
+    pub async fn listen(&self, subject: String) -> Result<Listener, BusError> {
+        let messages = self.context.client().subscribe(subject).await;
+        messages
+            .map(Listener)
+            .map_err(|err| BusError::Unreachable(err.to_string()))
     }
 
     /// The state of the connection, to be watched.

@@ -1,6 +1,7 @@
-//! Patterns over repository paths.
+//! Patterns over repositories and images.
 
 use serde::Deserialize;
+use tagtrail_proto::Image;
 
 /// A pattern over a repository's path: `*` is any text within one part, `**` any number of whole parts. `shop/**` is every
 /// repository below `shop`, and `shop` itself is not.
@@ -15,8 +16,7 @@ impl TryFrom<String> for Glob {
         let allowed = |byte: u8| {
             byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"._-/*".contains(&byte)
         };
-        let part = |part: &str| part == "**" || (!part.is_empty() && !part.contains("**"));
-        if pattern.len() <= 255 && pattern.bytes().all(allowed) && pattern.split('/').all(part) {
+        if pattern.len() <= 255 && pattern.bytes().all(allowed) && pattern.split('/').all(is_part) {
             Ok(Glob(pattern))
         } else {
             Err(format!(
@@ -30,25 +30,83 @@ impl Glob {
     /// Whether a repository's path matches.
     #[must_use]
     pub fn matches(&self, repository: &str) -> bool {
-        let pattern: Vec<&str> = self.0.split('/').collect();
-        let parts: Vec<&str> = repository.split('/').collect();
-        // matched[n]: whether the pattern so far matches the first n parts. One row at a time, so no pattern is slow.
-        let mut matched = vec![false; parts.len() + 1];
-        matched[0] = true;
-        for token in pattern {
-            let before = matched;
-            matched = vec![false; parts.len() + 1];
-            for n in 0..=parts.len() {
-                matched[n] = if token == "**" {
-                    // `**` stands for at least one part.
-                    n > 0 && (before[n - 1] || matched[n - 1])
-                } else {
-                    n > 0 && before[n - 1] && within_part(token.as_bytes(), parts[n - 1].as_bytes())
-                };
-            }
-        }
-        matched[parts.len()]
+        parts_match(&self.0, repository)
     }
+}
+
+/// A pattern over images. Registry and path are parts, matched as by [`Glob`]; a tag follows after a colon, and may hold `*`.
+/// Without a tag every tag matches: `registry.example.com/shop/**:latest`, `**/web`, `**`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ImageGlob {
+    repository: String,
+    tag: Option<String>,
+}
+
+impl std::str::FromStr for ImageGlob {
+    type Err = String;
+
+    fn from_str(pattern: &str) -> Result<ImageGlob, String> {
+        // A colon before the last slash belongs to the registry's port.
+        let last_part = pattern.rfind('/').map_or(0, |slash| slash + 1);
+        let (repository, tag) = match pattern[last_part..].split_once(':') {
+            Some((name, tag)) => (&pattern[..last_part + name.len()], Some(tag)),
+            None => (pattern, None),
+        };
+        let in_name = |byte: u8| byte.is_ascii_alphanumeric() || b"._-/*:[]".contains(&byte);
+        let in_tag = |byte: u8| byte.is_ascii_alphanumeric() || b"._-*".contains(&byte);
+        let good = pattern.len() <= 512
+            && repository.bytes().all(in_name)
+            && repository.split('/').all(is_part)
+            && tag.is_none_or(|tag| !tag.is_empty() && tag.bytes().all(in_tag));
+        if good {
+            Ok(ImageGlob {
+                repository: repository.to_owned(),
+                tag: tag.map(str::to_owned),
+            })
+        } else {
+            let shown: String = pattern.chars().take(80).collect();
+            Err(format!(
+                "{shown:?} is not a pattern over images; write * within a part and ** for any parts, such as \"registry.example.com/shop/**:latest\""
+            ))
+        }
+    }
+}
+
+impl ImageGlob {
+    /// Whether an image matches.
+    #[must_use]
+    pub fn matches(&self, image: &Image) -> bool {
+        let tag = |tag: &String| within_part(tag.as_bytes(), image.tag.as_ref().as_bytes());
+        self.tag.as_ref().is_none_or(tag)
+            && parts_match(
+                &self.repository,
+                &format!("{}/{}", image.registry, image.repository),
+            )
+    }
+}
+
+fn is_part(part: &str) -> bool {
+    part == "**" || (!part.is_empty() && !part.contains("**"))
+}
+
+fn parts_match(pattern: &str, text: &str) -> bool {
+    let parts: Vec<&str> = text.split('/').collect();
+    // matched[n]: whether the pattern so far matches the first n parts. One row at a time, so no pattern is slow.
+    let mut matched = vec![false; parts.len() + 1];
+    matched[0] = true;
+    for token in pattern.split('/') {
+        let before = matched;
+        matched = vec![false; parts.len() + 1];
+        for n in 0..=parts.len() {
+            matched[n] = if token == "**" {
+                // `**` stands for at least one part.
+                n > 0 && (before[n - 1] || matched[n - 1])
+            } else {
+                n > 0 && before[n - 1] && within_part(token.as_bytes(), parts[n - 1].as_bytes())
+            };
+        }
+    }
+    matched[parts.len()]
 }
 
 /// `*` within one part: the usual backtracking to the last star, which is never worse than quadratic.
@@ -96,6 +154,67 @@ mod tests {
                 expected,
                 "{pattern} {path}"
             );
+        }
+    }
+
+    #[test]
+    fn an_image_matches_by_registry_path_and_tag() {
+        for (pattern, image, expected) in [
+            ("**", "registry.example.com/foo/bar:latest", true),
+            ("**:latest", "registry.example.com/foo/bar:latest", true),
+            ("**:latest", "registry.example.com/foo/bar:v1", false),
+            (
+                "registry.example.com/foo/**:latest",
+                "registry.example.com/foo/bar/baz:latest",
+                true,
+            ),
+            (
+                "registry.example.com/foo/**:latest",
+                "registry.example.com/foo:latest",
+                false,
+            ),
+            (
+                "registry.example.com/foo/bar",
+                "registry.example.com/foo/bar:v1",
+                true,
+            ),
+            (
+                "registry.example.com/foo/bar:v1*",
+                "registry.example.com/foo/bar:v1.2",
+                true,
+            ),
+            (
+                "*.example.com/foo/*",
+                "registry.example.com/foo/bar:x",
+                true,
+            ),
+            ("registry:5000/foo", "registry:5000/foo:x", true),
+            ("registry:5000/foo:y", "registry:5000/foo:x", false),
+            ("registry:*/foo", "registry:5000/foo:x", true),
+            (
+                "**/bar:Latest",
+                "registry.example.com/foo/bar:latest",
+                false,
+            ),
+        ] {
+            let glob: ImageGlob = pattern.parse().unwrap();
+            assert_eq!(
+                glob.matches(&image.parse().unwrap()),
+                expected,
+                "{pattern} {image}"
+            );
+        }
+        for wrong in [
+            "",
+            "a/",
+            "/a",
+            "a/b:",
+            "a**",
+            "a/b:c:d",
+            "a b",
+            "a/b@sha256:00",
+        ] {
+            assert!(wrong.parse::<ImageGlob>().is_err(), "{wrong}");
         }
     }
 

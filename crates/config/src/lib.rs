@@ -48,7 +48,7 @@ use serde::Deserialize;
 use tagtrail_proto::{Image, Name, Registry};
 use toml::Spanned;
 
-pub use glob::Glob;
+pub use glob::{Glob, ImageGlob};
 pub use secret::{Live, Secret, SecretError, Secrets};
 
 /// The whole file.
@@ -107,6 +107,9 @@ pub struct RegistryAccess {
     /// Where its tokens are issued, if that is another host than `url`: credentials are sent nowhere else.
     pub realm: Option<Spanned<String>>,
 }
+
+/// What is read where there is no file: an empty one.
+pub const NONE: &str = "/dev/null";
 
 /// Who may ask the API.
 #[derive(Debug, Clone, Deserialize)]
@@ -185,7 +188,7 @@ impl File {
         match given {
             Some(given) => given.to_owned(),
             None if usual.exists() => usual.to_owned(),
-            None => PathBuf::from("/dev/null"),
+            None => PathBuf::from(NONE),
         }
     }
 

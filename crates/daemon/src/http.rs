@@ -9,6 +9,7 @@ use hyper_util::server::graceful::GracefulShutdown;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
+use tokio_io_timeout::TimeoutStream;
 use tokio_util::sync::CancellationToken;
 use tower_service::Service as _;
 
@@ -17,6 +18,8 @@ use tower_service::Service as _;
 pub struct Limits {
     /// Time to send the headers of a request, also the time that an idle connection is kept.
     pub headers: Duration,
+    /// Time for which a client may take nothing of an answer.
+    pub writing: Duration,
     /// Connections open at once; more wait to be accepted.
     pub connections: usize,
     /// Time that requests under way are given when the server stops.
@@ -27,6 +30,7 @@ impl Default for Limits {
     fn default() -> Limits {
         Limits {
             headers: Duration::from_secs(10),
+            writing: Duration::from_secs(60),
             connections: 1024,
             drain: Duration::from_secs(5),
         }
@@ -69,6 +73,8 @@ pub async fn serve(
         };
         failures = 0;
         let _ = stream.set_nodelay(true);
+        let mut stream = TimeoutStream::new(stream);
+        stream.set_write_timeout(Some(limits.writing));
         let router = router.clone();
         let service =
             hyper::service::service_fn(move |request: hyper::Request<hyper::body::Incoming>| {
@@ -78,7 +84,7 @@ pub async fn serve(
             .timer(TokioTimer::new())
             .header_read_timeout(limits.headers)
             .max_headers(100)
-            .serve_connection(TokioIo::new(stream), service);
+            .serve_connection(TokioIo::new(Box::pin(stream)), service);
         let watched = graceful.watch(connection);
         connections.spawn(async move {
             if let Err(err) = watched.await {
@@ -111,16 +117,30 @@ mod tests {
         address: std::net::SocketAddr,
         shutdown: CancellationToken,
         task: JoinSet<anyhow::Result<()>>,
+        /// The endless answer was given up.
+        gone: CancellationToken,
     }
 
     async fn start(limits: Limits) -> Server {
-        let router = Router::new().route(
-            "/slow",
-            axum::routing::get(async || {
-                tokio::time::sleep(Duration::from_millis(200)).await;
-                "done"
-            }),
-        );
+        let gone = CancellationToken::new();
+        let guard = Arc::new(std::sync::Mutex::new(Some(gone.clone().drop_guard())));
+        let endless = move || {
+            let guard = guard.lock().unwrap().take();
+            let chunks = futures_util::stream::repeat_with(move || {
+                let _kept = &guard;
+                Ok::<_, std::convert::Infallible>(vec![b'x'; 65_536])
+            });
+            std::future::ready(axum::body::Body::from_stream(chunks))
+        };
+        let router = Router::new()
+            .route("/endless", axum::routing::get(endless))
+            .route(
+                "/slow",
+                axum::routing::get(async || {
+                    tokio::time::sleep(Duration::from_millis(200)).await;
+                    "done"
+                }),
+            );
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (address, shutdown, mut task) = (
             listener.local_addr().unwrap(),
@@ -132,6 +152,7 @@ mod tests {
             address,
             shutdown,
             task,
+            gone,
         }
     }
 
@@ -159,6 +180,23 @@ mod tests {
             .await
             .unwrap();
         assert!(!all(stream).await.contains("200 OK"));
+    }
+
+    #[tokio::test]
+    async fn a_client_that_takes_nothing_of_its_answer_is_not_waited_for() {
+        let server = start(Limits {
+            writing: Duration::from_millis(200),
+            ..Limits::default()
+        })
+        .await;
+        let mut stream = TcpStream::connect(server.address).await.unwrap();
+        stream
+            .write_all(b"GET /endless HTTP/1.1\r\nhost: x\r\n\r\n")
+            .await
+            .unwrap();
+        tokio::time::timeout(Duration::from_secs(10), server.gone.cancelled())
+            .await
+            .expect("the answer is still being written");
     }
 
     #[tokio::test]

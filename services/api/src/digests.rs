@@ -4,18 +4,47 @@ use axum::Json;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use axum::http::Uri;
+use axum::routing::get;
+use schemars::JsonSchema;
 use serde::Serialize;
+use serde_json::json;
 use tagtrail_proto::{Digest, Image};
 
 use crate::database::Database;
 use crate::error::Error;
 use crate::instant::Instant;
+use crate::openapi::schema;
+use crate::operation::{self, Method, Operation};
 use crate::paging::{Items, Page};
-use crate::parameters::Parameters;
+use crate::parameters::{CURSOR, LIMIT, Parameter, Parameters};
 use crate::store;
 
+pub(crate) const DIGEST: Operation = Operation {
+    id: "digest",
+    method: Method::Get,
+    path: "/v1/digests/{digest}",
+    summary: "Every image that ever had this digest, and when.",
+    in_path: &[Parameter {
+        name: "digest",
+        required: true,
+        description: "A digest.",
+        example: "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855",
+        schema: || json!({ "type": "string" }),
+    }],
+    query: &[LIMIT, CURSOR],
+    header: &[],
+    answer: operation::Answer::Json(schema::<Answer>),
+    problems: &[
+        (400, "digest_invalid"),
+        (400, "limit_invalid"),
+        (400, "cursor_invalid"),
+    ],
+    serve: || get(digest),
+};
+
 /// The images that had a digest. None is an answer too: nobody ever pushed it under a tag.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "Holders")]
 pub(crate) struct Answer {
     digest: Digest,
     #[serde(flatten)]
@@ -23,7 +52,7 @@ pub(crate) struct Answer {
 }
 
 /// A time over which an image had it.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct Span {
     pub(crate) image: Image,
     pub(crate) revision: u64,
@@ -33,14 +62,14 @@ pub(crate) struct Span {
 }
 
 /// Answers, by image in the order in which they were first seen, then by time.
-pub(crate) async fn digest(
+async fn digest(
     State(database): State<Database>,
     path: Result<Path<String>, PathRejection>,
     uri: Uri,
 ) -> Result<Json<Answer>, Error> {
     let Path(digest) = path?;
     let digest: Digest = digest.parse().map_err(Error::Digest)?;
-    let parameters = Parameters::read(&uri, &["limit", "cursor"])?;
+    let parameters = Parameters::read(&uri, DIGEST.query)?;
     let page = Page::read("digest", &parameters)?;
     let mut db = database.connection().await?;
     let spans = page.cut(store::spans(&mut db, &digest, &page).await?);

@@ -1,13 +1,15 @@
 //! Why there is no answer, and how that is told: problem details (RFC 9457) with a stable `code`.
 
 use axum::extract::rejection::PathRejection;
-use axum::http::header::{CONTENT_TYPE, RETRY_AFTER};
+use axum::http::header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Json, Response};
+use schemars::JsonSchema;
 use serde::Serialize;
 use tagtrail_proto::{Image, NameError};
 
 use crate::instant::Instant;
+use crate::parameters::Parameter;
 
 /// Why there is no answer. The text is for whoever asked.
 #[derive(Debug, thiserror::Error)]
@@ -33,14 +35,23 @@ pub(crate) enum Error {
     #[error("there is no parameter {name:?} here; {}", listed(.known))]
     ParameterUnknown {
         name: String,
-        known: &'static [&'static str],
+        known: &'static [Parameter],
     },
+    #[error("{0}")]
+    Match(String),
     #[error("{0} is given more than once")]
     ParameterRepeated(&'static str),
     #[error(
         "revision can't be combined with at or known_at: a numbered revision means the same at all times"
     )]
     RevisionAndTime,
+
+    #[error(
+        "show a token as `Authorization: Bearer …`: one of those that [[token]] in tagtrail.toml names"
+    )]
+    Unauthenticated,
+    #[error("this token may only read; it takes one with role = \"operate\"")]
+    Forbidden,
 
     #[error("nothing is known of {0}: no push of it was ever recorded")]
     TagUnknown(Image),
@@ -60,11 +71,15 @@ pub(crate) enum Error {
     TriggerUnknown,
     #[error("there is no such rollout; GET /v1/rollouts lists them")]
     RolloutUnknown,
-    #[error("nothing is here; the API is under /v1: resolve, history, digests, triggers, rollouts")]
+    #[error(
+        "nothing is here; the API is under /v1: resolve, history, digests, revisions, triggers, rollouts; GET /openapi.json describes it"
+    )]
     NotFound,
     #[error("this can't be asked with that method; the Allow header names those that can")]
     MethodNotAllowed,
 
+    #[error("too many are following the live feed; come again in a moment")]
+    TooManyFollowers,
     #[error("the database has not been reached since the start; come again in a moment")]
     NotConnected,
     #[error("the database can't be reached or is overloaded; come again in a moment")]
@@ -77,12 +92,12 @@ pub(crate) enum Error {
     Panicked,
 }
 
-fn listed(known: &[&str]) -> String {
+fn listed(known: &[Parameter]) -> String {
     if known.is_empty() {
-        "it takes none".to_owned()
-    } else {
-        format!("it takes {}", known.join(", "))
+        return "it takes none".to_owned();
     }
+    let names: Vec<&str> = known.iter().map(|parameter| parameter.name).collect();
+    format!("it takes {}", names.join(", "))
 }
 
 impl From<sqlx::Error> for Error {
@@ -124,10 +139,13 @@ impl Error {
             Error::Time { .. } => (StatusCode::BAD_REQUEST, "time_invalid"),
             Error::Revision => (StatusCode::BAD_REQUEST, "revision_invalid"),
             Error::Limit => (StatusCode::BAD_REQUEST, "limit_invalid"),
+            Error::Match(_) => (StatusCode::BAD_REQUEST, "match_invalid"),
             Error::Cursor => (StatusCode::BAD_REQUEST, "cursor_invalid"),
             Error::ParameterUnknown { .. } => (StatusCode::BAD_REQUEST, "parameter_unknown"),
             Error::ParameterRepeated(_) => (StatusCode::BAD_REQUEST, "parameter_repeated"),
             Error::RevisionAndTime => (StatusCode::BAD_REQUEST, "parameter_conflict"),
+            Error::Unauthenticated => (StatusCode::UNAUTHORIZED, "unauthenticated"),
+            Error::Forbidden => (StatusCode::FORBIDDEN, "forbidden"),
             Error::TagUnknown(_) | Error::TagNotYet(_) => (StatusCode::NOT_FOUND, "tag_unknown"),
             Error::TagDeleted { .. } => (StatusCode::NOT_FOUND, "tag_deleted"),
             Error::RevisionUnknown { .. } => (StatusCode::NOT_FOUND, "revision_unknown"),
@@ -135,6 +153,7 @@ impl Error {
             Error::RolloutUnknown => (StatusCode::NOT_FOUND, "rollout_unknown"),
             Error::NotFound => (StatusCode::NOT_FOUND, "not_found"),
             Error::MethodNotAllowed => (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed"),
+            Error::TooManyFollowers => (StatusCode::SERVICE_UNAVAILABLE, "busy"),
             Error::NotConnected | Error::Unavailable(_) | Error::TooSlow => {
                 (StatusCode::SERVICE_UNAVAILABLE, "store_unavailable")
             }
@@ -147,7 +166,7 @@ impl Error {
             Error::Unavailable(cause) => tracing::warn!("a question was not answered: {cause}"),
             Error::TooSlow => tracing::warn!(
                 "a question was not answered: no answer from Postgres in {:?}",
-                crate::ANSWER
+                crate::operation::ANSWER
             ),
             Error::Store(cause) => tracing::error!("a query failed: {cause}"),
             // The panic has been reported where it happened.
@@ -156,12 +175,18 @@ impl Error {
     }
 }
 
-#[derive(Debug, Serialize)]
-struct Problem {
+/// Problem details (RFC 9457).
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct Problem {
+    /// `about:blank`: `code` says what kind of problem it is.
     r#type: &'static str,
+    /// What the status means.
     title: Option<&'static str>,
+    /// The status, once more.
     status: u16,
+    /// What is wrong and what to do, for people.
     detail: String,
+    /// What is wrong, for programs. It never changes.
     code: &'static str,
 }
 
@@ -182,6 +207,10 @@ impl IntoResponse for Error {
             CONTENT_TYPE,
             HeaderValue::from_static("application/problem+json"),
         );
+        if status == StatusCode::UNAUTHORIZED {
+            let challenge = HeaderValue::from_static("Bearer realm=\"tagtrail\"");
+            headers.insert(WWW_AUTHENTICATE, challenge);
+        }
         if status == StatusCode::SERVICE_UNAVAILABLE {
             headers.insert(RETRY_AFTER, HeaderValue::from_static("2"));
         }

@@ -3,18 +3,40 @@
 use axum::Json;
 use axum::extract::State;
 use axum::http::Uri;
+use axum::routing::get;
+use schemars::JsonSchema;
 use serde::Serialize;
 use tagtrail_proto::{Digest, Kind, Origin, Pinned, Point, Registry, Repository, Tag};
 
 use crate::database::Database;
 use crate::error::Error;
 use crate::instant::Instant;
+use crate::openapi::schema;
+use crate::operation::{Answer, Method, Operation};
 use crate::paging::{Items, Page};
-use crate::parameters::Parameters;
+use crate::parameters::{CURSOR, IMAGE, LIMIT, Parameters};
 use crate::store;
 
+pub(crate) const HISTORY: Operation = Operation {
+    id: "history",
+    method: Method::Get,
+    path: "/v1/history",
+    summary: "The revisions of an image, newest first by (effective time, number).",
+    in_path: &[],
+    query: &[IMAGE, LIMIT, CURSOR],
+    header: &[],
+    answer: Answer::Json(schema::<Items<Change>>),
+    problems: &[
+        (400, "image_invalid"),
+        (400, "limit_invalid"),
+        (400, "cursor_invalid"),
+        (404, "tag_unknown"),
+    ],
+    serve: || get(history),
+};
+
 /// The data of a revision event, without `head`: that was the head when the revision was recorded, news only then.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct Change {
     pub(crate) registry: Registry,
     pub(crate) repository: Repository,
@@ -35,11 +57,8 @@ pub(crate) struct Change {
 }
 
 /// Answers.
-pub(crate) async fn history(
-    State(database): State<Database>,
-    uri: Uri,
-) -> Result<Json<Items<Change>>, Error> {
-    let parameters = Parameters::read(&uri, &["image", "limit", "cursor"])?;
+async fn history(State(database): State<Database>, uri: Uri) -> Result<Json<Items<Change>>, Error> {
+    let parameters = Parameters::read(&uri, HISTORY.query)?;
     let image = parameters.image()?;
     let page = Page::read("history", &parameters)?;
     let mut db = database.connection().await?;

@@ -1,5 +1,8 @@
 //! Times in answers: RFC 3339 in UTC, as the events on the bus write them.
 
+use std::borrow::Cow;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::ser::Error as _;
 use serde::{Serialize, Serializer};
 use tagtrail_proto::instant;
@@ -14,6 +17,20 @@ impl Serialize for Instant {
         instant::format(self.0)
             .map_err(S::Error::custom)?
             .serialize(serializer)
+    }
+}
+
+impl JsonSchema for Instant {
+    fn schema_name() -> Cow<'static, str> {
+        "Instant".into()
+    }
+
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "string", "format": "date-time" })
     }
 }
 

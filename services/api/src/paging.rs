@@ -2,13 +2,14 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::error::Error;
 use crate::parameters::Parameters;
 
 /// Items on a page, unless the question says otherwise.
-const USUAL: usize = 50;
+pub(crate) const USUAL: usize = 50;
 /// Items that a page may have.
 pub(crate) const MOST: usize = 1000;
 /// Longer than any cursor of ours.
@@ -25,7 +26,7 @@ pub(crate) struct Page<const N: usize> {
 }
 
 /// A page.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct Items<T> {
     items: Vec<T>,
     /// Cursor of the next page, if there is one.

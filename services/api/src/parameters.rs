@@ -2,10 +2,86 @@
 
 use axum::extract::Query;
 use axum::http::Uri;
+use serde_json::{Value, json};
 use tagtrail_proto::{Image, clean_text, instant};
 use time::OffsetDateTime;
 
 use crate::error::Error;
+use crate::paging::{MOST, USUAL};
+
+/// Something that a question may say.
+#[derive(Debug)]
+pub(crate) struct Parameter {
+    pub(crate) name: &'static str,
+    pub(crate) required: bool,
+    pub(crate) description: &'static str,
+    pub(crate) example: &'static str,
+    /// Its JSON Schema.
+    pub(crate) schema: fn() -> Value,
+}
+
+const fn optional(
+    name: &'static str,
+    description: &'static str,
+    example: &'static str,
+    schema: fn() -> Value,
+) -> Parameter {
+    Parameter {
+        name,
+        required: false,
+        description,
+        example,
+        schema,
+    }
+}
+
+fn text() -> Value {
+    json!({ "type": "string" })
+}
+
+fn time() -> Value {
+    json!({ "type": "string", "format": "date-time" })
+}
+
+pub(crate) const IMAGE: Parameter = Parameter {
+    required: true,
+    ..optional(
+        "image",
+        "The image; without a tag it is `latest`.",
+        "registry.example.com/shop/web:latest",
+        text,
+    )
+};
+pub(crate) const AT: Parameter = optional(
+    "at",
+    "What it meant at this time (RFC 3339).",
+    "2026-03-03T14:02:00Z",
+    time,
+);
+pub(crate) const KNOWN_AT: Parameter = optional(
+    "known_at",
+    "By what was recorded by this time (RFC 3339).",
+    "2026-03-03T14:02:00Z",
+    time,
+);
+pub(crate) const REVISION: Parameter = optional(
+    "revision",
+    "What the revision of this number is.",
+    "17",
+    || json!({ "type": "integer", "minimum": 1 }),
+);
+pub(crate) const LIMIT: Parameter = optional(
+    "limit",
+    "Most items on a page.",
+    "50",
+    || json!({ "type": "integer", "minimum": 1, "maximum": MOST, "default": USUAL }),
+);
+pub(crate) const CURSOR: Parameter = optional(
+    "cursor",
+    "The `next` of the page before.",
+    "MSBoaXN0b3J5IDE3NzI1NDY1MjAwMDAwMDAgMTc",
+    text,
+);
 
 /// What stood after the `?`, known names only, each at most once.
 #[derive(Debug)]
@@ -13,21 +89,21 @@ pub(crate) struct Parameters(Vec<(&'static str, String)>);
 
 impl Parameters {
     /// Reads the parameters of a question that knows these.
-    pub(crate) fn read(uri: &Uri, known: &'static [&'static str]) -> Result<Parameters, Error> {
+    pub(crate) fn read(uri: &Uri, known: &'static [Parameter]) -> Result<Parameters, Error> {
         let Ok(Query(given)) = Query::<Vec<(String, String)>>::try_from_uri(uri) else {
             return Err(Error::NotFound);
         };
         let mut read: Vec<(&'static str, String)> =
             Vec::with_capacity(given.len().min(known.len()));
         for (name, value) in given {
-            let Some(name) = known.iter().find(|known| **known == name) else {
+            let Some(known) = known.iter().find(|known| known.name == name) else {
                 let name = clean_text(&name, 80);
                 return Err(Error::ParameterUnknown { name, known });
             };
-            if read.iter().any(|(before, _)| before == name) {
-                return Err(Error::ParameterRepeated(name));
+            if read.iter().any(|(before, _)| *before == known.name) {
+                return Err(Error::ParameterRepeated(known.name));
             }
-            read.push((name, value));
+            read.push((known.name, value));
         }
         Ok(Parameters(read))
     }
@@ -72,7 +148,7 @@ mod tests {
 
     fn read(query: &str) -> Result<Parameters, Error> {
         let uri = format!("/v1/x?{query}").parse().unwrap();
-        Parameters::read(&uri, &["image", "at", "revision"])
+        Parameters::read(&uri, &[IMAGE, AT, REVISION])
     }
 
     #[test]

@@ -3,6 +3,8 @@
 use axum::Json;
 use axum::extract::State;
 use axum::http::Uri;
+use axum::routing::get;
+use schemars::JsonSchema;
 use serde::Serialize;
 use tagtrail_proto::{Digest, Image, Kind, Pinned};
 use time::OffsetDateTime;
@@ -10,11 +12,35 @@ use time::OffsetDateTime;
 use crate::database::Database;
 use crate::error::Error;
 use crate::instant::Instant;
-use crate::parameters::Parameters;
+use crate::openapi::schema;
+use crate::operation::{self, Method, Operation};
+use crate::parameters::{AT, IMAGE, KNOWN_AT, Parameters, REVISION};
 use crate::store;
 
+pub(crate) const RESOLVE: Operation = Operation {
+    id: "resolve",
+    method: Method::Get,
+    path: "/v1/resolve",
+    summary: "What an image means, meant at a time, or is by its number.",
+    in_path: &[],
+    query: &[IMAGE, AT, KNOWN_AT, REVISION],
+    header: &[],
+    answer: operation::Answer::Json(schema::<Answer>),
+    problems: &[
+        (400, "image_invalid"),
+        (400, "time_invalid"),
+        (400, "revision_invalid"),
+        (400, "parameter_conflict"),
+        (404, "tag_unknown"),
+        (404, "tag_deleted"),
+        (404, "revision_unknown"),
+    ],
+    serve: || get(resolve),
+};
+
 /// What the tag means.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "Resolved")]
 pub(crate) struct Answer {
     image: Image,
     pinned: Pinned,
@@ -63,11 +89,8 @@ impl Question {
 }
 
 /// Answers.
-pub(crate) async fn resolve(
-    State(database): State<Database>,
-    uri: Uri,
-) -> Result<Json<Answer>, Error> {
-    let parameters = Parameters::read(&uri, &["image", "at", "known_at", "revision"])?;
+async fn resolve(State(database): State<Database>, uri: Uri) -> Result<Json<Answer>, Error> {
+    let parameters = Parameters::read(&uri, RESOLVE.query)?;
     let image = parameters.image()?;
     let question = Question::read(&parameters)?;
     let mut db = database.connection().await?;

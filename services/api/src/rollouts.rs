@@ -4,21 +4,66 @@ use axum::Json;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use axum::http::Uri;
+use axum::routing::get;
+use serde_json::json;
 use tagtrail_proto::{Name, Rollout};
 use uuid::Uuid;
 
 use crate::database::Database;
 use crate::error::Error;
+use crate::openapi::schema;
+use crate::operation::{Answer, Method, Operation};
 use crate::paging::{Items, Page};
-use crate::parameters::Parameters;
+use crate::parameters::{CURSOR, LIMIT, Parameter, Parameters};
 use crate::store;
 
+const TRIGGER: Parameter = Parameter {
+    name: "trigger",
+    required: false,
+    description: "Only those of this trigger, also one that is no longer configured.",
+    example: "shop",
+    schema: || json!({ "type": "string" }),
+};
+const ID: Parameter = Parameter {
+    name: "id",
+    required: true,
+    description: "Identifier of the rollout.",
+    example: "0198c5b0-7a3e-7c51-9f6d-2f1f5d1c9a11",
+    schema: || json!({ "type": "string", "format": "uuid" }),
+};
+
+pub(crate) const LIST: Operation = Operation {
+    id: "rollouts",
+    method: Method::Get,
+    path: "/v1/rollouts",
+    summary: "The rollouts of one trigger or of all, newest first.",
+    in_path: &[],
+    query: &[TRIGGER, LIMIT, CURSOR],
+    header: &[],
+    answer: Answer::Json(schema::<Items<Rollout>>),
+    problems: &[
+        (400, "limit_invalid"),
+        (400, "cursor_invalid"),
+        (404, "trigger_unknown"),
+    ],
+    serve: || get(list),
+};
+pub(crate) const ONE: Operation = Operation {
+    id: "rollout",
+    method: Method::Get,
+    path: "/v1/rollouts/{id}",
+    summary: "One rollout.",
+    in_path: &[ID],
+    query: &[],
+    header: &[],
+    answer: Answer::Json(schema::<Rollout>),
+    problems: &[(404, "rollout_unknown")],
+    serve: || get(one),
+};
+
 /// Those of one trigger (also one that is no longer configured), or of all.
-pub(crate) async fn list(
-    State(database): State<Database>,
-    uri: Uri,
-) -> Result<Json<Items<Rollout>>, Error> {
-    let parameters = Parameters::read(&uri, &["trigger", "limit", "cursor"])?;
+async fn list(State(database): State<Database>, uri: Uri) -> Result<Json<Items<Rollout>>, Error> {
+    let parameters = Parameters::read(&uri, LIST.query)?;
     let Some(name) = parameters.text("trigger") else {
         let page = Page::read("rollouts", &parameters)?;
         let mut db = database.connection().await?;
@@ -35,7 +80,7 @@ pub(crate) async fn list(
     Ok(Json(page.cut(rollouts)))
 }
 
-pub(crate) async fn one(
+async fn one(
     State(database): State<Database>,
     path: Result<Path<String>, PathRejection>,
     uri: Uri,

@@ -6,16 +6,78 @@ use axum::Json;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
 use axum::http::Uri;
+use axum::routing::{get, post};
+use schemars::JsonSchema;
 use serde::Serialize;
+use serde_json::json;
 use tagtrail_proto::{Name, Rollout};
 
 use crate::database::Database;
 use crate::error::Error;
-use crate::parameters::Parameters;
+use crate::openapi::schema;
+use crate::operation::{Answer, Method, Operation};
+use crate::parameters::{Parameter, Parameters};
 use crate::store;
 
+const NAME: Parameter = Parameter {
+    name: "name",
+    required: true,
+    description: "Name of the trigger.",
+    example: "shop",
+    schema: || json!({ "type": "string" }),
+};
+
+pub(crate) const LIST: Operation = Operation {
+    id: "triggers",
+    method: Method::Get,
+    path: "/v1/triggers",
+    summary: "The configured triggers, and what runs.",
+    in_path: &[],
+    query: &[],
+    header: &[],
+    answer: Answer::Json(schema::<Triggers>),
+    problems: &[],
+    serve: || get(list),
+};
+pub(crate) const ONE: Operation = Operation {
+    id: "trigger",
+    method: Method::Get,
+    path: "/v1/triggers/{name}",
+    summary: "One trigger: what it watches, and what scaling up must use.",
+    in_path: &[NAME],
+    query: &[],
+    header: &[],
+    answer: Answer::Json(schema::<Trigger>),
+    problems: &[(404, "trigger_unknown")],
+    serve: || get(one),
+};
+pub(crate) const PAUSE: Operation = Operation {
+    id: "pause",
+    method: Method::Post,
+    path: "/v1/triggers/{name}/pause",
+    summary: "Lets nothing start, whatever is pushed. Twice is as good as once.",
+    in_path: &[NAME],
+    query: &[],
+    header: &[],
+    answer: Answer::Json(schema::<Trigger>),
+    problems: &[(404, "trigger_unknown")],
+    serve: || post(pause),
+};
+pub(crate) const RESUME: Operation = Operation {
+    id: "resume",
+    method: Method::Post,
+    path: "/v1/triggers/{name}/resume",
+    summary: "Ends a pause: what the images mean now is rolled out, once.",
+    in_path: &[NAME],
+    query: &[],
+    header: &[],
+    answer: Answer::Json(schema::<Trigger>),
+    problems: &[(404, "trigger_unknown")],
+    serve: || post(resume),
+};
+
 /// A configured trigger.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct Trigger {
     pub(crate) name: String,
     /// What is watched, by name.
@@ -28,7 +90,7 @@ pub(crate) struct Trigger {
 }
 
 /// Whether rollouts start.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum TriggerState {
     /// They do.
@@ -38,22 +100,19 @@ pub(crate) enum TriggerState {
 }
 
 /// All of them, by name. There are as many as `tagtrail.toml` has: no pages.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct Triggers {
     items: Vec<Trigger>,
 }
 
-pub(crate) async fn list(
-    State(database): State<Database>,
-    uri: Uri,
-) -> Result<Json<Triggers>, Error> {
+async fn list(State(database): State<Database>, uri: Uri) -> Result<Json<Triggers>, Error> {
     Parameters::read(&uri, &[])?;
     let mut db = database.connection().await?;
     let items = store::triggers(&mut db, None).await?;
     Ok(Json(Triggers { items }))
 }
 
-pub(crate) async fn one(
+async fn one(
     State(database): State<Database>,
     path: Result<Path<String>, PathRejection>,
     uri: Uri,
@@ -63,7 +122,7 @@ pub(crate) async fn one(
     show(&database, &name).await
 }
 
-pub(crate) async fn pause(
+async fn pause(
     State(database): State<Database>,
     path: Result<Path<String>, PathRejection>,
     uri: Uri,
@@ -73,7 +132,7 @@ pub(crate) async fn pause(
     set(&database, &name, TriggerState::Paused).await
 }
 
-pub(crate) async fn resume(
+async fn resume(
     State(database): State<Database>,
     path: Result<Path<String>, PathRejection>,
     uri: Uri,

@@ -13,7 +13,7 @@ const WEB: &str = "/v1/resolve?image=registry.example.com/shop/web";
 async fn while_postgres_is_away_there_is_a_503_and_then_answers_again() {
     let postgres = TestPostgres::start().await;
     let api = Api::over(&postgres.db()).await;
-    let mut rows = Rows::new(postgres.db().connect().await);
+    let mut rows = Rows::new(postgres.db().connect().await).await;
     rows.tag("registry.example.com/shop/web:latest", &[on_time(1, 1, 10)])
         .await;
     api.ctx.health.wait_ready().await;

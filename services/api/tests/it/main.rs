@@ -2,15 +2,19 @@
 
 #![expect(
     clippy::unwrap_used,
+    clippy::expect_used,
     reason = "in tests a panic is the report, in their helpers too"
 )]
 
 mod digests;
 mod faults;
+mod feed;
 mod history;
+mod openapi;
 mod questions;
 mod resolve;
 mod rollouts;
 mod rows;
 mod server;
+mod tokens;
 mod triggers;

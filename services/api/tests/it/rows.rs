@@ -9,7 +9,8 @@ use uuid::Uuid;
 /// A database with rows.
 pub(crate) struct Rows {
     pub(crate) db: PgConnection,
-    ordinal: i64,
+    /// Of each partition; tags are spread over them.
+    ordinals: [i64; 2],
 }
 
 /// A revision to be written. Times are seconds after 2026-03-03T14:00:00Z.
@@ -49,8 +50,15 @@ pub(crate) fn text(seconds: i64) -> String {
 }
 
 impl Rows {
-    pub(crate) fn new(db: PgConnection) -> Rows {
-        Rows { db, ordinal: 0 }
+    pub(crate) async fn new(mut db: PgConnection) -> Rows {
+        sqlx::query("insert into position (stream, partition) values ('PUSHES', 0), ('PUSHES', 1)")
+            .execute(&mut db)
+            .await
+            .unwrap();
+        Rows {
+            db,
+            ordinals: [0; 2],
+        }
     }
 
     /// Writes a tag with its revisions; the last of them is the head, unless it is late.
@@ -96,8 +104,11 @@ impl Rows {
             .unwrap()
     }
 
-    async fn revision(&mut self, tag: i64, revision: Revision) {
-        self.ordinal += 1;
+    pub(crate) async fn revision(&mut self, tag: i64, revision: Revision) {
+        let partition = tag.rem_euclid(2);
+        let ordinal = &mut self.ordinals[usize::try_from(partition).unwrap()];
+        *ordinal += 1;
+        let ordinal = *ordinal;
         let push: i64 = sqlx::query_scalar(
             "insert into push (tag_id, action, digest, occurred_at, effective_at, occurred_at_source, received_at, recorded_at, origin,
                                source, event_id, actor, media_type, size_bytes, stream_seq)
@@ -109,7 +120,7 @@ impl Rows {
         .bind(content(revision))
         .bind(time(revision.at))
         .bind(time(revision.recorded))
-        .bind(self.ordinal)
+        .bind(ordinal)
         .fetch_one(&mut self.db)
         .await
         .unwrap();
@@ -120,7 +131,7 @@ impl Rows {
         };
         sqlx::query(
             "insert into revision (tag_id, number, kind, digest, effective_at, recorded_at, previous, head, push_id, partition, ordinal)
-             values ($1, $2, $3::revision_kind, $4, $5, $6, $7, $8, $9, 0, $10)",
+             values ($1, $2, $3::revision_kind, $4, $5, $6, $7, $8, $9, $11, $10)",
         )
         .bind(tag)
         .bind(revision.number)
@@ -131,7 +142,35 @@ impl Rows {
         .bind(revision.previous)
         .bind(revision.head)
         .bind(push)
-        .bind(self.ordinal)
+        .bind(ordinal)
+        .bind(i16::try_from(partition).unwrap())
+        .execute(&mut self.db)
+        .await
+        .unwrap();
+    }
+
+    /// Writes many revisions of a tag at once, numbered from 1 on, each as on time.
+    pub(crate) async fn burst(&mut self, tag: i64, count: i64) {
+        let partition = tag.rem_euclid(2);
+        let ordinal = &mut self.ordinals[usize::try_from(partition).unwrap()];
+        let before = *ordinal;
+        *ordinal += count;
+        sqlx::query(
+            "with n as (select n, $4 + n * interval '1 second' as at, sha256(n::text::bytea) as digest from generate_series(1, $2) n),
+             p as (
+                 insert into push (tag_id, action, digest, occurred_at, effective_at, occurred_at_source, received_at, recorded_at, origin,
+                                   source, event_id, stream_seq)
+                 select $1, 'push', digest, at, at, 'event', at, at, 'event', 'main', n::text, n from n
+                 returning id, event_id::bigint as n)
+             insert into revision (tag_id, number, kind, digest, effective_at, recorded_at, previous, head, push_id, partition, ordinal)
+             select $1, n, case n when 1 then 'created'::revision_kind else 'moved' end, digest, at, at, nullif(n - 1, 0), n, p.id, $5, $3 + n
+             from n join p using (n)",
+        )
+        .bind(tag)
+        .bind(count)
+        .bind(before)
+        .bind(time(0))
+        .bind(i16::try_from(partition).unwrap())
         .execute(&mut self.db)
         .await
         .unwrap();

@@ -1,7 +1,8 @@
 //! The service under test, and its client.
 
 use serde_json::Value;
-use tagtrail_api::Config;
+use tagtrail_api::{Config, Pace};
+use tagtrail_bus::BusArgs;
 use tagtrail_daemon::Context;
 use tagtrail_postgres::DbArgs;
 use tagtrail_testkit::TestDb;
@@ -15,7 +16,7 @@ pub(crate) struct Api {
     url: String,
     client: reqwest::Client,
     pub(crate) ctx: Context,
-    _task: JoinSet<anyhow::Result<()>>,
+    task: JoinSet<anyhow::Result<()>>,
 }
 
 /// What came back.
@@ -27,6 +28,15 @@ pub(crate) struct Answer {
 }
 
 impl Answer {
+    pub(crate) async fn read(response: reqwest::Response) -> Answer {
+        let (status, headers) = (response.status().as_u16(), response.headers().clone());
+        Answer {
+            status,
+            headers,
+            body: response.json().await.unwrap_or_default(),
+        }
+    }
+
     pub(crate) fn header(&self, name: &str) -> &str {
         self.headers
             .get(name)
@@ -58,28 +68,66 @@ impl Api {
         let db = tagtrail_testkit::postgres().await;
         let api = Api::over(&db).await;
         api.ctx.health.wait_ready().await;
-        (api, Rows::new(db.connect().await))
+        (api, Rows::new(db.connect().await).await)
     }
 
     /// Starts it, whether or not the database is there.
     pub(crate) async fn over(db: &TestDb) -> Api {
+        Api::with(db, |_| {}).await
+    }
+
+    /// The same with other settings.
+    pub(crate) async fn with(db: &TestDb, change: impl FnOnce(&mut Config)) -> Api {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let listen = listener.local_addr().unwrap();
         let (ctx, mut task) = (Context::default(), JoinSet::new());
-        let config = Config {
-            listen,
-            db: DbArgs {
-                url: db.url().to_owned(),
-            },
-        };
+        let mut config = Api::config(db, listen);
+        change(&mut config);
         task.spawn(tagtrail_api::serve(listener, config, ctx.clone()));
         Api {
             url: format!("http://{listen}"),
             client: reqwest::Client::builder().no_proxy().build().unwrap(),
             ctx,
-            _task: task,
+            task,
         }
+    }
+
+    fn config(db: &TestDb, listen: std::net::SocketAddr) -> Config {
+        Config {
+            listen,
+            config: Some("/dev/null".into()),
+            db: DbArgs {
+                url: db.url().to_owned(),
+            },
+            // Nobody listens there: the api does without.
+            bus: BusArgs {
+                url: "nats://127.0.0.1:9".to_owned(),
+                partitions: 8,
+                replicas: 1,
+            },
+            pace: Pace::default(),
+        }
+    }
+
+    /// Why it does not start on this address.
+    pub(crate) async fn refused(listener: TcpListener) -> String {
+        let db = tagtrail_testkit::postgres().await;
+        let config = Api::config(&db, listener.local_addr().unwrap());
+        let outcome = tagtrail_api::serve(listener, config, Context::default()).await;
+        outcome.unwrap_err().to_string()
+    }
+
+    /// Asks it to stop, and waits until it has.
+    pub(crate) async fn stop(mut self) {
+        self.ctx.shutdown.cancel();
+        self.task.join_next().await.unwrap().unwrap().unwrap();
+    }
+
+    /// A request, to be changed before it is sent.
+    pub(crate) fn request(&self, method: &str, path: &str) -> reqwest::RequestBuilder {
+        let url = format!("{}{path}", self.url);
+        self.client.request(method.parse().unwrap(), url)
     }
 
     pub(crate) async fn get(&self, path: &str) -> Answer {
@@ -87,16 +135,7 @@ impl Api {
     }
 
     pub(crate) async fn send(&self, method: &str, path: &str) -> Answer {
-        let request = self
-            .client
-            .request(method.parse().unwrap(), format!("{}{path}", self.url));
-        let response = request.send().await.unwrap();
-        let (status, headers) = (response.status().as_u16(), response.headers().clone());
-        Answer {
-            status,
-            headers,
-            body: response.json().await.unwrap_or_default(),
-        }
+        Answer::read(self.request(method, path).send().await.unwrap()).await
     }
 
     /// The body of an answer that must be there.

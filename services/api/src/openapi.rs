@@ -1,0 +1,147 @@
+//! `GET /openapi.json`: the API described by the very table that its routes come from.
+
+use axum::http::header::CONTENT_TYPE;
+use axum::routing::{MethodRouter, get};
+use schemars::generate::SchemaSettings;
+use schemars::{JsonSchema, SchemaGenerator};
+use serde_json::{Map, Value, json};
+
+use crate::App;
+use crate::error::Problem;
+use crate::operation::{ALL, Answer, Method, Operation};
+use crate::parameters::Parameter;
+
+/// Problems that any operation may have.
+const COMMON: &[(u16, &str)] = &[
+    (400, "parameter_unknown"),
+    (400, "parameter_repeated"),
+    (401, "unauthenticated"),
+    (403, "forbidden"),
+    (500, "internal"),
+    (503, "store_unavailable"),
+];
+
+/// The document, the same for everybody: it holds nothing that is secret.
+pub(crate) fn route() -> MethodRouter<App> {
+    // Made once: it does not change while the program runs.
+    let text = document().to_string();
+    get(move || {
+        let text = text.clone();
+        async move {
+            (
+                [(CONTENT_TYPE, "application/vnd.oai.openapi+json;version=3.1")],
+                text,
+            )
+        }
+    })
+}
+
+/// The OpenAPI 3.1 document.
+#[must_use]
+pub fn document() -> Value {
+    // OpenAPI 3.1 takes JSON Schema 2020-12 as it is. As serialised: every field is always present.
+    let mut schemas = SchemaSettings::draft2020_12()
+        .for_serialize()
+        .with(|settings| {
+            settings.definitions_path = "/components/schemas".into();
+            settings.meta_schema = None;
+        })
+        .into_generator();
+    let mut paths: Map<String, Value> = Map::new();
+    for operation in ALL {
+        let method = match operation.method {
+            Method::Get => "get",
+            Method::Post => "post",
+        };
+        let described = describe(operation, &mut schemas);
+        paths.entry(operation.path).or_insert_with(|| json!({}))[method] = described;
+    }
+    json!({
+        "openapi": "3.1.0",
+        "jsonSchemaDialect": "https://json-schema.org/draft/2020-12/schema",
+        "info": {
+            "title": "Tagtrail",
+            "summary": "What each container image tag meant, for ever; and what is deployed.",
+            "version": env!("CARGO_PKG_VERSION"),
+            "license": { "name": "Apache-2.0", "identifier": "Apache-2.0" },
+        },
+        "servers": [{ "url": "/" }],
+        // Without any [[token]] in tagtrail.toml the API listens on loopback only, and asks for none.
+        "security": [{}, { "token": [] }],
+        "paths": paths,
+        "components": {
+            "schemas": schemas.take_definitions(true),
+            "securitySchemes": { "token": { "type": "http", "scheme": "bearer", "description": "A [[token]] of tagtrail.toml." } },
+        },
+    })
+}
+
+fn describe(operation: &Operation, schemas: &mut SchemaGenerator) -> Value {
+    let (media_type, schema) = match operation.answer {
+        Answer::Json(schema) => ("application/json", schema(schemas).to_value()),
+        // There is no schema language for event streams; each `data` line holds one of these.
+        Answer::Events(schema) => (
+            "text/event-stream",
+            json!({ "type": "string", "contentMediaType": "application/json", "contentSchema": schema(schemas).to_value() }),
+        ),
+    };
+    let mut responses: Map<String, Value> = Map::new();
+    responses.insert(
+        "200".to_owned(),
+        json!({ "description": operation.summary, "content": { media_type: { "schema": schema } } }),
+    );
+    let problem = Problem::json_schema_ref(schemas);
+    for (status, code) in COMMON.iter().chain(operation.problems) {
+        let response = responses.entry(status.to_string()).or_insert_with(|| {
+            json!({
+                "description": "",
+                "content": { "application/problem+json": { "schema": problem } },
+            })
+        });
+        let before = response["description"].as_str().unwrap_or_default();
+        let separator = if before.is_empty() { "`code`: " } else { ", " };
+        response["description"] = format!("{before}{separator}`{code}`").into();
+    }
+    let in_path = operation
+        .in_path
+        .iter()
+        .map(|parameter| (parameter, "path"));
+    let in_query = operation.query.iter().map(|parameter| (parameter, "query"));
+    let in_header = operation
+        .header
+        .iter()
+        .map(|parameter| (parameter, "header"));
+    let parameters: Vec<Value> = in_path
+        .chain(in_query)
+        .chain(in_header)
+        .map(|(parameter, place)| describe_parameter(parameter, place))
+        .collect();
+    json!({
+        "operationId": operation.id,
+        "summary": operation.summary,
+        "parameters": parameters,
+        "responses": responses,
+    })
+}
+
+fn describe_parameter(parameter: &Parameter, place: &str) -> Value {
+    json!({
+        "name": parameter.name,
+        "in": place,
+        "required": parameter.required || place == "path",
+        "description": parameter.description,
+        "schema": (parameter.schema)(),
+        "example": parameter.example,
+    })
+}
+
+impl Problem {
+    fn json_schema_ref(schemas: &mut SchemaGenerator) -> Value {
+        schemas.subschema_for::<Problem>().to_value()
+    }
+}
+
+/// Reference to the schema of an answer.
+pub(crate) fn schema<T: JsonSchema>(schemas: &mut SchemaGenerator) -> schemars::Schema {
+    schemas.subschema_for::<T>()
+}

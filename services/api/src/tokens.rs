@@ -1,0 +1,190 @@
+//! Who may ask.
+
+use std::net::SocketAddr;
+
+use anyhow::bail;
+use axum::http::HeaderMap;
+use axum::http::header::AUTHORIZATION;
+use secrecy::ExposeSecret as _;
+use tagtrail_config::{ConfigError, File, Live, Role};
+
+use crate::error::Error;
+
+/// A shorter token can be guessed.
+const SHORTEST: usize = 16;
+
+/// The tokens of `tagtrail.toml`.
+#[derive(Debug, Default)]
+pub(crate) struct Tokens(Vec<Token>);
+
+#[derive(Debug)]
+struct Token {
+    name: String,
+    live: Live,
+    role: Role,
+}
+
+impl Tokens {
+    /// Reads them.
+    pub(crate) fn read(file: &File) -> Result<Tokens, ConfigError> {
+        let token = |entry: &tagtrail_config::Token| {
+            let wrong =
+                |message: String| file.error_at(entry.name.span().start, "token.secret", message);
+            let secrets = entry
+                .secret
+                .read()
+                .map_err(|error| wrong(format!("{:#}", anyhow::Error::from(error))))?;
+            if secrets
+                .iter()
+                .any(|secret| secret.expose_secret().len() < SHORTEST)
+            {
+                return Err(wrong(format!(
+                    "is shorter than {SHORTEST} characters; make one with `openssl rand -hex 32`"
+                )));
+            }
+            Ok(Token {
+                name: entry.name.get_ref().to_string(),
+                live: Live::new(&secrets),
+                role: entry.role,
+            })
+        };
+        Ok(Tokens(
+            file.token.iter().map(token).collect::<Result<_, _>>()?,
+        ))
+    }
+
+    /// Refuses to serve everybody who can reach an address that others can reach.
+    pub(crate) fn check(&self, address: SocketAddr) -> anyhow::Result<()> {
+        if self.0.is_empty() && !address.ip().is_loopback() {
+            bail!(
+                "{address} can be reached from other machines, and no [[token]] in tagtrail.toml says who may ask: add one \
+                 (name, secret, role = \"read\" or \"operate\"), or listen on 127.0.0.1"
+            );
+        }
+        Ok(())
+    }
+
+    /// Whether whoever shows these headers may do what takes this role. Without any tokens everybody may.
+    pub(crate) fn admit(&self, headers: &HeaderMap, role: Role) -> Result<(), Error> {
+        if self.0.is_empty() {
+            return Ok(());
+        }
+        let shown = headers
+            .get(AUTHORIZATION)
+            .and_then(|value| value.as_bytes().split_at_checked("bearer ".len()))
+            .filter(|(scheme, _)| scheme.eq_ignore_ascii_case(b"bearer "))
+            .map(|(_, token)| token.trim_ascii());
+        let shown = shown.ok_or(Error::Unauthenticated)?;
+        // All are compared, whichever matched before.
+        let mut found = None;
+        for token in &self.0 {
+            if bool::from(token.live.is(shown)) {
+                found = Some(token);
+            }
+        }
+        let token = found.ok_or(Error::Unauthenticated)?;
+        if token.role < role {
+            tracing::warn!(token = token.name, "refused a token that may only read");
+            return Err(Error::Forbidden);
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    fn tokens() -> Tokens {
+        let token = |name: &str, secret: &str, role| Token {
+            name: name.to_owned(),
+            live: Live::new(&[secret.to_owned().into()]),
+            role,
+        };
+        Tokens(vec![
+            token("dashboard", "read-only-secret", Role::Read),
+            token("deployer", "operating-secret", Role::Operate),
+        ])
+    }
+
+    fn admit(tokens: &Tokens, shown: Option<&str>, role: Role) -> Result<(), &'static str> {
+        let mut headers = HeaderMap::new();
+        if let Some(shown) = shown {
+            headers.insert(AUTHORIZATION, shown.parse().unwrap());
+        }
+        tokens.admit(&headers, role).map_err(|error| match error {
+            Error::Unauthenticated => "unauthenticated",
+            Error::Forbidden => "forbidden",
+            _ => "?",
+        })
+    }
+
+    #[test]
+    fn a_token_may_do_what_its_role_says() {
+        let tokens = tokens();
+        for (shown, read, operate) in [
+            (Some("Bearer read-only-secret"), Ok(()), Err("forbidden")),
+            (Some("bearer  operating-secret "), Ok(()), Ok(())),
+            (
+                Some("Bearer wrong"),
+                Err("unauthenticated"),
+                Err("unauthenticated"),
+            ),
+            (
+                Some("Bearer "),
+                Err("unauthenticated"),
+                Err("unauthenticated"),
+            ),
+            (
+                Some("operating-secret"),
+                Err("unauthenticated"),
+                Err("unauthenticated"),
+            ),
+            (
+                Some("Basic operating-secret"),
+                Err("unauthenticated"),
+                Err("unauthenticated"),
+            ),
+            (None, Err("unauthenticated"), Err("unauthenticated")),
+        ] {
+            assert_eq!(admit(&tokens, shown, Role::Read), read, "{shown:?}");
+            assert_eq!(admit(&tokens, shown, Role::Operate), operate, "{shown:?}");
+        }
+    }
+
+    #[test]
+    fn without_tokens_only_this_machine_is_served() {
+        let none = Tokens::default();
+        assert_eq!(admit(&none, None, Role::Operate), Ok(()));
+        for loopback in ["127.0.0.1:8401", "127.0.0.9:1", "[::1]:8401"] {
+            none.check(loopback.parse().unwrap()).unwrap();
+        }
+        for other in ["0.0.0.0:8401", "[::]:8401", "192.0.2.7:8401"] {
+            let address = other.parse().unwrap();
+            let error = none.check(address).unwrap_err().to_string();
+            assert!(
+                error.contains(other) && error.contains("[[token]]"),
+                "{error}"
+            );
+            tokens().check(address).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_short_token_is_refused_with_its_line() {
+        let secret = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(secret.path(), "short").unwrap();
+        let text = format!(
+            "\n[[token]]\nname = \"ui\"\nsecret = {{ file = \"{}\" }}\nrole = \"read\"\n",
+            secret.path().display()
+        );
+        let file = File::parse(&text, Path::new("tagtrail.toml")).unwrap();
+        let error = Tokens::read(&file).unwrap_err().to_string();
+        assert_eq!(
+            error,
+            "tagtrail.toml:3: token.secret: is shorter than 16 characters; make one with `openssl rand -hex 32`"
+        );
+    }
+}

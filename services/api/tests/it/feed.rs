@@ -1,0 +1,309 @@
+//! The live feed: everything, once, in order, from wherever one was.
+
+use std::time::Duration;
+
+use serde_json::Value;
+use tagtrail_testkit::SOON;
+
+use crate::rows::{Rows, on_time, text};
+use crate::server::{Answer, Api};
+
+/// An open feed.
+struct Feed {
+    response: reqwest::Response,
+    buffer: String,
+    /// The last identifier, of events and heartbeats.
+    id: String,
+}
+
+/// What came: its name, and what its data says.
+type Event = (String, Value);
+
+impl Feed {
+    async fn open(api: &Api, query: &str, last: Option<&str>) -> Feed {
+        let mut request = api.request("GET", &format!("/v1/revisions{query}"));
+        if let Some(last) = last {
+            request = request.header("last-event-id", last);
+        }
+        let response = request.send().await.unwrap();
+        assert_eq!(response.status(), 200);
+        assert_eq!(response.headers()["content-type"], "text/event-stream");
+        let mut feed = Feed {
+            response,
+            buffer: String::new(),
+            id: String::new(),
+        };
+        // It says at once where it is.
+        assert_eq!(feed.block().await.unwrap(), None);
+        feed
+    }
+
+    /// The next block; `None` in it: one without data. `None`: the feed has ended.
+    async fn block(&mut self) -> Option<Option<Event>> {
+        loop {
+            if let Some((block, rest)) = self.buffer.split_once("\n\n") {
+                let (mut name, mut data) = (String::new(), None);
+                for line in block.lines() {
+                    match line.split_once(": ") {
+                        Some(("event", value)) => value.clone_into(&mut name),
+                        Some(("id", value)) => value.clone_into(&mut self.id),
+                        Some(("data", value)) => data = Some(serde_json::from_str(value).unwrap()),
+                        _ => {}
+                    }
+                }
+                self.buffer = rest.to_owned();
+                return Some(data.map(|data| (name, data)));
+            }
+            let chunk = tokio::time::timeout(SOON, self.response.chunk());
+            let chunk = chunk.await.expect("nothing came").unwrap()?;
+            self.buffer.push_str(std::str::from_utf8(&chunk).unwrap());
+        }
+    }
+
+    async fn event(&mut self) -> Event {
+        loop {
+            if let Some(event) = self.block().await.expect("the feed has ended") {
+                return event;
+            }
+        }
+    }
+
+    /// The next `count` revisions, as `image#number`.
+    async fn revisions(&mut self, count: usize) -> Vec<String> {
+        let mut revisions = Vec::new();
+        while revisions.len() < count {
+            let (name, event) = self.event().await;
+            assert_eq!(name, "revision", "{event}");
+            revisions.push(event["id"].as_str().unwrap().to_owned());
+        }
+        revisions
+    }
+}
+
+const WEB: &str = "registry.example.com/shop/web:latest";
+const BLOG: &str = "registry.example.com/blog:v1";
+
+fn numbered(image: &str, numbers: impl IntoIterator<Item = i64>) -> Vec<String> {
+    numbers
+        .into_iter()
+        .map(|number| format!("{image}#{number}"))
+        .collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_recorded_comes_as_the_event_that_is_on_the_bus() {
+    let (api, mut rows) = Api::start().await;
+    let tag = rows.empty_tag(WEB).await;
+    rows.revision(tag, on_time(1, 1, 10)).await;
+    let mut feed = Feed::open(&api, "", None).await;
+    rows.revision(tag, on_time(2, 2, 20)).await;
+    let (name, event) = feed.event().await;
+    assert_eq!(
+        (name.as_str(), event["id"].as_str().unwrap()),
+        ("revision", format!("{WEB}#2").as_str())
+    );
+    assert_eq!(event["type"], "dev.tagtrail.revision.v1");
+    let parsed: tagtrail_proto::Event<tagtrail_proto::Revision> =
+        serde_json::from_value(event).unwrap();
+    assert_eq!(parsed.data.previous.unwrap().revision, 1);
+    assert_eq!(parsed.data.head.revision, 2);
+    assert_eq!(parsed.data.actor.as_deref(), Some("ci-bot"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_follower_sees_what_its_pattern_matches() {
+    let (api, mut rows) = Api::start().await;
+    let (web, blog) = (rows.empty_tag(WEB).await, rows.empty_tag(BLOG).await);
+    let mut shop = Feed::open(&api, "?match=registry.example.com/shop/**:latest", None).await;
+    let mut v1 = Feed::open(&api, "?match=**:v1", None).await;
+    let mut nothing = Feed::open(&api, "?match=**:v2", None).await;
+    for number in 1..=3 {
+        rows.revision(web, on_time(number, 1, number)).await;
+        rows.revision(blog, on_time(number, 2, number)).await;
+    }
+    assert_eq!(shop.revisions(3).await, numbered(WEB, 1..=3));
+    assert_eq!(v1.revisions(3).await, numbered(BLOG, 1..=3));
+    let quiet = tokio::time::timeout(Duration::from_millis(300), nothing.event()).await;
+    assert!(quiet.is_err(), "{quiet:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn it_goes_on_where_it_was_over_restarts_without_a_gap_or_a_repeat() {
+    let db = tagtrail_testkit::postgres().await;
+    let mut rows = Rows::new(db.connect().await).await;
+    let (web, blog) = (rows.empty_tag(WEB).await, rows.empty_tag(BLOG).await);
+    let mut seen = Vec::new();
+    let mut id: Option<String> = None;
+    for round in 0..4 {
+        let api = Api::over(&db).await;
+        api.ctx.health.wait_ready().await;
+        let mut feed = Feed::open(&api, "", id.as_deref()).await;
+        for n in 1..=5 {
+            let number = round * 10 + n;
+            rows.revision(web, on_time(number, 1, number)).await;
+            rows.revision(blog, on_time(number, 2, number)).await;
+        }
+        // Not all of them: the rest is read by whoever comes after the restart.
+        seen.extend(feed.revisions(if round == 0 { 7 } else { 20 }).await);
+        id = Some(feed.id.clone());
+        api.stop().await;
+        // Also what is recorded while nobody is there.
+        for n in 6..=10 {
+            let number = round * 10 + n;
+            rows.revision(web, on_time(number, 1, number)).await;
+            rows.revision(blog, on_time(number, 2, number)).await;
+        }
+    }
+    let of = |image: &str| -> Vec<String> {
+        seen.iter()
+            .filter(|id| id.starts_with(image))
+            .cloned()
+            .collect()
+    };
+    assert_eq!(seen.len(), 67);
+    for image in [WEB, BLOG] {
+        let count = i64::try_from(of(image).len()).unwrap();
+        assert_eq!(of(image), numbered(image, 1..=count));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn since_begins_with_what_was_recorded_at_that_time_or_later() {
+    let (api, mut rows) = Api::start().await;
+    let (web, blog) = (rows.empty_tag(WEB).await, rows.empty_tag(BLOG).await);
+    for number in 1..=40 {
+        // Recorded a second after.
+        rows.revision(web, on_time(number, 1, number * 10)).await;
+        rows.revision(blog, on_time(number, 2, number * 10)).await;
+    }
+    for (since, first) in [(0, 1), (101, 10), (102, 11), (391, 39)] {
+        let query = format!("?match={WEB}&since={}", text(since));
+        let mut feed = Feed::open(&api, &query, None).await;
+        let count = usize::try_from(41 - first).unwrap();
+        assert_eq!(
+            feed.revisions(count).await,
+            numbered(WEB, first..=40),
+            "since {since}"
+        );
+    }
+    // After the last one there is nothing, and then what comes next.
+    let mut feed = Feed::open(&api, &format!("?since={}", text(402)), None).await;
+    rows.revision(web, on_time(41, 1, 410)).await;
+    assert_eq!(feed.revisions(1).await, numbered(WEB, [41]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_burst_beyond_what_is_kept_in_memory_is_read_from_the_store() {
+    let (api, mut rows) = Api::start().await;
+    let (web, blog) = (rows.empty_tag(WEB).await, rows.empty_tag(BLOG).await);
+    let mut feeds = Vec::new();
+    for _ in 0..5 {
+        feeds.push(Feed::open(&api, "", None).await);
+    }
+    rows.burst(web, 5000).await;
+    rows.burst(blog, 300).await;
+    for feed in &mut feeds {
+        let seen = feed.revisions(5300).await;
+        for (image, count) in [(WEB, 5000), (BLOG, 300)] {
+            let of: Vec<String> = seen
+                .iter()
+                .filter(|id| id.starts_with(image))
+                .cloned()
+                .collect();
+            assert_eq!(of, numbered(image, 1..=count));
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn heartbeats_carry_the_place_so_that_a_quiet_follower_does_not_fall_behind() {
+    let db = tagtrail_testkit::postgres().await;
+    let api = Api::with(&db, |config| {
+        config.pace.heartbeat = Duration::from_millis(200)
+    })
+    .await;
+    api.ctx.health.wait_ready().await;
+    let mut rows = Rows::new(db.connect().await).await;
+    let web = rows.empty_tag(WEB).await;
+    let mut feed = Feed::open(&api, "?match=**:v1", None).await;
+    let before = feed.id.clone();
+    rows.burst(web, 100).await;
+    while feed.id == before {
+        assert_eq!(feed.block().await.unwrap(), None, "nothing matches");
+    }
+    // Whoever goes on from there is after the burst.
+    let mut again = Feed::open(&api, "", Some(&feed.id)).await;
+    let blog = rows.empty_tag(BLOG).await;
+    rows.revision(blog, on_time(1, 2, 1)).await;
+    let next = again.revisions(1).await;
+    assert!(
+        next == numbered(BLOG, [1]) || next[0].starts_with(WEB),
+        "{next:?}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_follower_that_does_not_read_is_dropped_and_told_so() {
+    let db = tagtrail_testkit::postgres().await;
+    let api = Api::with(&db, |config| config.pace.patience = Duration::from_secs(1)).await;
+    api.ctx.health.wait_ready().await;
+    let mut rows = Rows::new(db.connect().await).await;
+    let web = rows.empty_tag(WEB).await;
+    let mut slow = Feed::open(&api, "", None).await;
+    let mut brisk = Feed::open(&api, "", None).await;
+    // More than sockets and buffers hold.
+    let count = 20_000;
+    rows.burst(web, count).await;
+    assert_eq!(brisk.revisions(20_000).await, numbered(WEB, 1..=count));
+    tokio::time::sleep(Duration::from_secs(2)).await; // longer than it is waited for
+    let mut seen = Vec::new();
+    let problem = loop {
+        let (name, event) = slow.event().await;
+        if name == "dropped" {
+            break event;
+        }
+        seen.push(event["id"].as_str().unwrap().to_owned());
+    };
+    assert_eq!(problem["code"], "reader_too_slow");
+    assert_eq!(slow.block().await, None, "that was the last event");
+    // It goes on from there, and has missed nothing.
+    let mut again = Feed::open(&api, "", Some(&slow.id)).await;
+    seen.extend(again.revisions(20_000 - seen.len()).await);
+    assert_eq!(seen, numbered(WEB, 1..=count));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_postgres_the_feed_waits_and_goes_on() {
+    let postgres = tagtrail_testkit::TestPostgres::start().await;
+    let api = Api::over(&postgres.db()).await;
+    api.ctx.health.wait_ready().await;
+    let mut rows = Rows::new(postgres.db().connect().await).await;
+    let web = rows.empty_tag(WEB).await;
+    let mut feed = Feed::open(&api, "", None).await;
+    rows.revision(web, on_time(1, 1, 1)).await;
+    assert_eq!(feed.revisions(1).await, numbered(WEB, [1]));
+    postgres.stop().await;
+    postgres.resume().await;
+    rows.db = postgres.db().connect().await;
+    rows.revision(web, on_time(2, 2, 2)).await;
+    assert_eq!(feed.revisions(1).await, numbered(WEB, [2]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_wrong_with_a_follower_is_said() {
+    let (api, _rows) = Api::start().await;
+    let problem = async |query: &str, last: Option<&str>| {
+        let mut request = api.request("GET", &format!("/v1/revisions{query}"));
+        if let Some(last) = last {
+            request = request.header("last-event-id", last);
+        }
+        Answer::read(request.send().await.unwrap()).await.problem()
+    };
+    assert_eq!(problem("?match=a//b", None).await, "400 match_invalid");
+    assert_eq!(problem("?match=", None).await, "400 match_invalid");
+    assert_eq!(problem("?since=yesterday", None).await, "400 time_invalid");
+    assert_eq!(problem("?limit=1", None).await, "400 parameter_unknown");
+    for last in ["17", "MSBoaXN0b3J5IDE3", &"x".repeat(9000)] {
+        assert_eq!(problem("", Some(last)).await, "400 cursor_invalid");
+    }
+}
