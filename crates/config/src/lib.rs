@@ -46,10 +46,11 @@ use std::time::Duration;
 
 use serde::Deserialize;
 use tagtrail_proto::{Image, Name, Registry};
-use toml::Spanned;
 
 pub use glob::{Glob, ImageGlob};
 pub use secret::{Live, Secret, SecretError, Secrets};
+/// Something with its place in the file, for [`File::error_at`].
+pub use toml::Spanned;
 
 /// The whole file.
 #[derive(Debug, Clone, Default, Deserialize)]

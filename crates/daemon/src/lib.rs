@@ -44,6 +44,18 @@ pub fn backoff(attempt: u32) -> Duration {
         .mul_f64(rand::random_range(0.75..1.25))
 }
 
+/// An error with its causes, for messages that name both.
+#[must_use]
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -33,7 +33,7 @@ impl Tokens {
             let secrets = entry
                 .secret
                 .read()
-                .map_err(|error| wrong(format!("{:#}", anyhow::Error::from(error))))?;
+                .map_err(|error| wrong(tagtrail_daemon::chain(&error)))?;
             if secrets
                 .iter()
                 .any(|secret| secret.expose_secret().len() < SHORTEST)

@@ -94,7 +94,7 @@ fn source(file: &File, entry: &tagtrail_config::Source) -> Result<Source, Config
         None => None,
     };
     let secrets = entry.secret.read().map_err(|err| {
-        let message = format!("{:#}", anyhow::Error::from(err));
+        let message = tagtrail_daemon::chain(&err);
         file.error_at(entry.name.span().start, "source.secret", message)
     })?;
     Ok(Source {

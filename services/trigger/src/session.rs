@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use sqlx::PgConnection;
-use tagtrail_daemon::backoff;
+use tagtrail_daemon::{backoff, chain};
 use tagtrail_postgres::Lock;
 
 use crate::Shared;
@@ -46,7 +46,7 @@ impl Shared {
         error: &Error,
     ) -> bool {
         let pause = failures.pause();
-        tracing::warn!("the {what} starts over in {pause:?}: {:#}", Chain(error));
+        tracing::warn!("the {what} starts over in {pause:?}: {}", chain(error));
         tokio::select! {
             () = self.shutdown.cancelled() => false,
             () = tokio::time::sleep(pause) => true,
@@ -73,20 +73,5 @@ impl Failures {
         };
         self.last = Some(tokio::time::Instant::now());
         backoff(self.count)
-    }
-}
-
-/// An error with its causes.
-struct Chain<'a>(&'a dyn std::error::Error);
-
-impl std::fmt::Display for Chain<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}", self.0)?;
-        let mut source = self.0.source();
-        while let Some(cause) = source {
-            write!(f, ": {cause}")?;
-            source = cause.source();
-        }
-        Ok(())
     }
 }

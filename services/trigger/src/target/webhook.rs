@@ -7,6 +7,7 @@ use reqwest::{Client, Response, StatusCode, header};
 use secrecy::ExposeSecret as _;
 use serde::Deserialize;
 use tagtrail_config::Secret;
+use tagtrail_daemon::chain;
 use tagtrail_proto::clean_text;
 
 use super::signature::Key;
@@ -135,14 +136,4 @@ async fn body(mut response: Response) -> String {
         }
     }
     clean_text(String::from_utf8_lossy(&bytes).trim(), SAID)
-}
-
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text
 }
