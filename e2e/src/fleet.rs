@@ -9,7 +9,7 @@ use tagtrail_testkit::{Process, SOON, Sink, TestNats, TestPostgres, eventually};
 use crate::{Cli, HOOK_SECRET, SECRETS, answers, config, free_address};
 
 /// The services that a fleet runs.
-pub const SERVICES: [&str; 4] = ["gateway", "indexer", "trigger", "api"];
+pub const SERVICES: [&str; 5] = ["gateway", "resolver", "indexer", "trigger", "api"];
 
 /// Separate processes, with servers of their own.
 #[derive(Debug)]

@@ -163,6 +163,82 @@ async fn real_pushes_become_history_and_rollouts() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_an_event_does_not_say_the_registry_is_asked() {
+    use_ring();
+    let (folder, registry) = (folder(), Registry::with_password().await);
+    let host = registry.host();
+    let password = folder.path().join("password");
+    std::fs::write(&password, Registry::PASSWORD).unwrap();
+    let file = folder.path().join("tagtrail.toml");
+    let text = format!(
+        r#"
+[[source]]
+name = "ci"
+kind = "generic"
+registry = "{host}"
+secret = {{ env = "MAIN_HOOK_SECRET" }}
+
+[[registry]]
+name = "{host}"
+url = "http://{host}"
+username = "{}"
+password = {{ file = {password:?} }}
+"#,
+        Registry::USER
+    );
+    std::fs::write(&file, text).unwrap();
+    let up = Up::start(&folder.path().join("data"), &file).await;
+    let hook = async |body: serde_json::Value| {
+        let posted = reqwest::Client::new()
+            .post(format!("{}/hooks/ci", up.address("gateway")))
+            .bearer_auth(HOOK_SECRET)
+            .json(&body)
+            .send()
+            .await
+            .unwrap();
+        assert_eq!(posted.status(), 202);
+    };
+    let (cli, image) = (up.cli(), format!("{host}/shop/web:latest"));
+    let becomes = async |digest: &str| {
+        eventually(digest, SOON, async || {
+            let said = cli.run(&["resolve", &image, "--quiet"]);
+            (said.out == format!("{host}/shop/web@{digest}\n")).then_some(())
+        })
+        .await;
+    };
+
+    // Any script can say that it pushed, without knowing what.
+    let first = registry
+        .push(&TestImage::new("one"), "shop/web:latest")
+        .to_string();
+    hook(json!({ "repository": "shop/web", "tag": "latest", "actor": "ci-bot" })).await;
+    becomes(&first).await;
+    let newest = &cli.json(&["history", &image])["items"][0];
+    assert_eq!(
+        (&newest["origin"], &newest["actor"]),
+        (&json!("resolved"), &json!("ci-bot"))
+    );
+
+    // Two events contradict each other about the same instant: the registry has the last word.
+    let second = registry
+        .push(&TestImage::new("two"), "shop/web:latest")
+        .to_string();
+    let now = tagtrail_proto::instant::format(time::OffsetDateTime::now_utc()).unwrap();
+    let other = tagtrail_proto::Digest::sha256_of(b"never pushed").to_string();
+    for digest in [&second, &other] {
+        hook(json!({ "repository": "shop/web", "tag": "latest", "digest": digest, "time": now }))
+            .await;
+    }
+    becomes(&other).await;
+    becomes(&second).await;
+    let newest = &cli.json(&["history", &image])["items"][0];
+    assert_eq!(
+        (&newest["origin"], &newest["digest"]),
+        (&json!("resolved"), &json!(second))
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn it_is_stopped_and_started_without_losing_anything() {
     use_ring();
     let (folder, sink) = (folder(), Sink::start().await);

@@ -103,6 +103,9 @@ impl Push {
     /// Type of the `CloudEvents` envelope.
     pub const TYPE: &'static str = "dev.tagtrail.push.v1";
 
+    /// Start of the `event_id` of a question that no registry raised: Tagtrail itself doubts what a tag means.
+    pub const DOUBT: &'static str = "doubt:";
+
     /// Whether this is a fact that can be recorded.
     ///
     /// # Errors

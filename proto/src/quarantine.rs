@@ -34,6 +34,9 @@ pub struct Quarantined {
 }
 
 impl Quarantined {
+    /// `kind` of a message of the bus itself: the body is a push event.
+    pub const PUSH: &'static str = "push";
+
     /// Bytes of a body that are kept: with Base64 and the rest it stays below what NATS accepts by default (1 MiB).
     pub const KEPT: usize = 512 * 1024;
 

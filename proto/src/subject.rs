@@ -8,7 +8,7 @@ use std::str::FromStr;
 
 use sha2::{Digest as _, Sha256};
 
-use crate::{Name, NameError, Registry, Repository, RolloutState, Tag};
+use crate::{Action, Name, NameError, Push, Registry, Repository, RolloutState, Tag};
 
 /// Default number of partitions of PUSHES.
 pub const PARTITIONS: u16 = 8;
@@ -73,6 +73,29 @@ pub enum SubjectError {
     /// A name in it is not valid.
     #[error("the subject holds a wrong name")]
     Name(#[from] NameError),
+}
+
+impl Subject {
+    /// Where a push goes: to PUSHES, or to UNRESOLVED if the digest of its tag must be asked for.
+    #[must_use]
+    pub fn of_push(push: &Push, partitions: u16) -> Subject {
+        let (registry, repository) = (push.registry.clone(), push.repository.clone());
+        match push.tag.clone() {
+            Some(tag) if push.action == Action::Push && push.digest.is_none() => {
+                Subject::Unresolved {
+                    registry,
+                    repository,
+                    tag,
+                }
+            }
+            tag => Subject::Push {
+                partition: partition_of(&registry, &repository, partitions),
+                registry,
+                repository,
+                tag,
+            },
+        }
+    }
 }
 
 impl fmt::Display for Subject {

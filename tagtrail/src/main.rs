@@ -28,6 +28,8 @@ enum Command {
     Up(Box<Service<up::Config>>),
     /// Hear: receive the webhooks of registries and put pushes on the bus.
     Gateway(Box<Service<tagtrail_gateway::Config>>),
+    /// Ask: answer events without a digest, and doubts, by asking the configured registries.
+    Resolver(Box<Service<tagtrail_resolver::Config>>),
     /// Record: apply pushes to the history in Postgres and publish numbered revisions.
     Indexer(Box<Service<tagtrail_indexer::Config>>),
     /// Act: turn revisions into rollouts of the configured triggers.
@@ -74,6 +76,7 @@ fn main() -> ExitCode {
     match Cli::parse().command {
         Command::Up(service) => service.run("up", up::run),
         Command::Gateway(service) => service.run("gateway", tagtrail_gateway::run),
+        Command::Resolver(service) => service.run("resolver", tagtrail_resolver::run),
         Command::Indexer(service) => service.run("indexer", tagtrail_indexer::run),
         Command::Trigger(service) => service.run("trigger", tagtrail_trigger::run),
         Command::Api(service) => service.run("api", tagtrail_api::run),

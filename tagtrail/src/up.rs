@@ -74,6 +74,12 @@ async fn services(config: &Config, ctx: &Context, embedded: &Embedded) -> anyhow
         bus: bus.clone(),
     };
     tasks.spawn("gateway", tagtrail_gateway::run(gateway, ctx.clone()));
+    let resolver = tagtrail_resolver::Config {
+        config: Some(file.clone()),
+        bus: bus.clone(),
+        pace: tagtrail_resolver::Pace::default(),
+    };
+    tasks.spawn("resolver", tagtrail_resolver::run(resolver, ctx.clone()));
     let indexer = tagtrail_indexer::Config {
         db: db.clone(),
         bus: bus.clone(),

@@ -42,6 +42,7 @@ fn every_command_explains_itself() {
                 "TAGTRAIL_LOG",
             ],
         ),
+        ("resolver", &["NATS_URL", "TAGTRAIL_CONFIG"]),
         (
             "indexer",
             &["NATS_URL", "DATABASE_URL", "TAGTRAIL_PARTITIONS"],
@@ -55,7 +56,15 @@ fn every_command_explains_itself() {
                 "TAGTRAIL_WORKERS",
             ],
         ),
-        ("api", &["DATABASE_URL", "TAGTRAIL_API_LISTEN"]),
+        (
+            "api",
+            &[
+                "DATABASE_URL",
+                "NATS_URL",
+                "TAGTRAIL_CONFIG",
+                "TAGTRAIL_API_LISTEN",
+            ],
+        ),
         ("migrate", &["DATABASE_URL"]),
         (
             "resolve",
@@ -70,6 +79,10 @@ fn every_command_explains_itself() {
             ],
         ),
         ("history", &["TAGTRAIL_API", "--limit", "--output"]),
+        (
+            "watch",
+            &["TAGTRAIL_API", "TAGTRAIL_TOKEN", "--since", "--output"],
+        ),
         ("digest", &["TAGTRAIL_API", "--output"]),
         ("triggers", &["TAGTRAIL_API", "--output"]),
         ("rollouts", &["TAGTRAIL_API", "--limit", "--output"]),

@@ -1,13 +1,14 @@
 //! The bus: NATS `JetStream` as Tagtrail uses it, and the only crate that names `async-nats`.
 //!
 //! In scope: connecting ([`Bus`]), the streams and their limits ([`topology`]: the one place to look), publishing with an
-//! acknowledgement that can be awaited later and with a fence ([`publish`]), and reading a stream from a known position
-//! ([`consume`]).
+//! acknowledgement that can be awaited later and with a fence ([`publish`]), reading a stream from a known position
+//! ([`consume`]), and sharing messages among instances ([`jobs`]).
 //!
 //! Out of scope: what the messages mean (`tagtrail-proto`), and where positions are kept (each service's `store.rs`).
 
 mod address;
 pub mod consume;
+pub mod jobs;
 mod line;
 pub mod publish;
 pub mod topology;
@@ -202,6 +203,13 @@ impl Bus {
     /// [`BusError::Unreachable`].
     pub async fn line(&self) -> Result<Line, BusError> {
         self.lines.line().await
+    }
+
+    /// Waits until everything that was handed to the connection is written, a moment at most: for what needs no answer and is
+    /// said last.
+    pub async fn flush(&self) {
+        let client = self.context.client();
+        let _ = tokio::time::timeout(Duration::from_secs(1), client.flush()).await;
     }
 
     /// Number of partitions of PUSHES.

@@ -84,6 +84,12 @@ impl Fence {
         send(&self.line.context, message, Some(self)).await
     }
 
+    /// The line that it holds over.
+    #[must_use]
+    pub fn line(&self) -> &Line {
+        &self.line
+    }
+
     /// Resolves when the line is lost, and the right with it: the server that comes back may have forgotten an end of the
     /// stream, so nothing may be published before that was looked at.
     pub async fn lost(&self) {

@@ -1,4 +1,5 @@
-//! Every stream, its subjects and its limits. There are no durable consumers: readers keep their position in Postgres.
+//! Every stream, its subjects and its limits. Readers keep their position in Postgres; the one durable consumer is the resolver's
+//! ([`crate::jobs`]).
 
 use std::collections::HashMap;
 use std::time::Duration;

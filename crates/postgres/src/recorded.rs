@@ -5,7 +5,7 @@
 
 use sqlx::postgres::PgRow;
 use sqlx::{Error, PgConnection, Row as _};
-use tagtrail_proto::{Image, Kind, Origin, Point, Revision};
+use tagtrail_proto::{Image, Kind, Origin, Point, Revision, TimeSource};
 use time::OffsetDateTime;
 
 use crate::row;
@@ -21,6 +21,12 @@ pub struct Recorded {
     pub push_id: i64,
     /// What was or will be published of it.
     pub event: Revision,
+    /// Effective time of the revision before it.
+    pub previous_at: Option<OffsetDateTime>,
+    /// Effective time of the head when it was recorded.
+    pub head_at: OffsetDateTime,
+    /// Whose clock the time of the fact behind it is from.
+    pub time_source: TimeSource,
 }
 
 /// Ordinals of one partition.
@@ -42,9 +48,10 @@ macro_rules! event {
     ($($rest:literal),*) => {
         concat!(
             "select v.partition, v.tag_id, v.ordinal, v.push_id, v.number, v.kind::text as kind, v.digest, v.late, v.effective_at, v.recorded_at,
-                    v.previous, before.digest as previous_digest, v.head, head.digest as head_digest,
+                    v.previous, before.digest as previous_digest, before.effective_at as previous_at,
+                    v.head, head.digest as head_digest, head.effective_at as head_at,
                     r.registry, r.name as repository, t.name as tag,
-                    p.origin::text as origin, p.source, p.actor, p.media_type, p.size_bytes
+                    p.origin::text as origin, p.occurred_at_source::text as time_source, p.source, p.actor, p.media_type, p.size_bytes
              from ", $($rest,)* "
              join push p on p.id = v.push_id
              join tag t on t.id = v.tag_id
@@ -231,6 +238,9 @@ fn of_row(found: &PgRow) -> Result<(u16, Recorded), Error> {
         ordinal: row::unsigned(found.try_get("ordinal")?),
         push_id: found.try_get("push_id")?,
         event,
+        previous_at: found.try_get("previous_at")?,
+        head_at: found.try_get("head_at")?,
+        time_source: row::parsed(found.try_get("time_source")?)?,
     };
     Ok((row::partition(found, "partition")?, recorded))
 }

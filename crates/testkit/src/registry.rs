@@ -12,17 +12,50 @@ use crate::{SOON, TestImage, eventually};
 const CURE: &str =
     "install both with `apt-get install docker-registry skopeo`, or run `make setup`";
 
-/// A running registry that notifies a webhook.
+/// A running registry.
 #[derive(Debug)]
 pub struct Registry {
     host: String,
     scratch: Scratch,
+    password: bool,
+    users: Option<Scratch>,
     _process: Process,
 }
 
 impl Registry {
+    /// User of a registry [`Registry::with_password`].
+    pub const USER: &'static str = "ci";
+    /// That user's password.
+    pub const PASSWORD: &'static str = "pull-secret";
+
     /// Starts a registry that sends its notifications to `url` with this `Authorization`.
     pub async fn start(url: &str, authorization: &str) -> Registry {
+        let notifications = serde_json::json!({ "endpoints": [{
+            "name": "tagtrail",
+            "url": url,
+            "headers": { "Authorization": [authorization] },
+            "timeout": "1s",
+            "threshold": 5,
+            "backoff": "200ms",
+        }] });
+        Registry::run(&[("notifications", notifications)]).await
+    }
+
+    /// Starts a registry that tells nobody anything and asks for a password (`htpasswd`).
+    pub async fn with_password() -> Registry {
+        /// `htpasswd -B` of user and password.
+        const USERS: &str = "ci:$2b$05$abcdefghijklmnopqrstuuiuhH7Ikupt0NZBlrLOsxuBkm7D98a7C\n";
+        let users = Scratch::new("users");
+        let path = users.path().join("users");
+        std::fs::write(&path, USERS).unwrap();
+        let auth = serde_json::json!({ "htpasswd": { "realm": "tests", "path": path } });
+        let mut registry = Registry::run(&[("auth", auth)]).await;
+        registry.password = true;
+        registry.users = Some(users);
+        registry
+    }
+
+    async fn run(more: &[(&str, serde_json::Value)]) -> Registry {
         let scratch = Scratch::new("registry");
         let port = TcpListener::bind("127.0.0.1:0")
             .unwrap()
@@ -31,20 +64,15 @@ impl Registry {
             .port();
         let host = format!("127.0.0.1:{port}");
         let storage = scratch.path().join("storage");
-        let config = serde_json::json!({
+        let mut config = serde_json::json!({
             "version": "0.1",
             "log": { "level": "warn" },
             "storage": { "filesystem": { "rootdirectory": storage }, "delete": { "enabled": true } },
             "http": { "addr": host, "secret": "test" },
-            "notifications": { "endpoints": [{
-                "name": "tagtrail",
-                "url": url,
-                "headers": { "Authorization": [authorization] },
-                "timeout": "1s",
-                "threshold": 5,
-                "backoff": "200ms",
-            }] },
         });
+        for (key, value) in more {
+            config[*key] = value.clone();
+        }
         // JSON is YAML.
         let path = scratch.path().join("config.yml");
         std::fs::write(&path, config.to_string()).unwrap();
@@ -67,6 +95,8 @@ impl Registry {
         Registry {
             host,
             scratch,
+            password: false,
+            users: None,
             _process: process,
         }
     }
@@ -117,9 +147,16 @@ impl Registry {
     }
 
     fn skopeo(&self, arguments: &[&str]) -> Vec<u8> {
-        let done = Command::new("skopeo")
-            .arg("--insecure-policy")
-            .args(arguments)
+        let mut command = Command::new("skopeo");
+        command.arg("--insecure-policy").args(arguments);
+        if self.password {
+            let flag = match arguments[0] {
+                "copy" => "--dest-creds",
+                _ => "--creds",
+            };
+            command.args([flag, &format!("{}:{}", Self::USER, Self::PASSWORD)]);
+        }
+        let done = command
             .output()
             .unwrap_or_else(|_| panic!("skopeo is missing: {CURE}"));
         assert!(

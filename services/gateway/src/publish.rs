@@ -6,7 +6,7 @@ use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
 use tagtrail_bus::Bus;
 use tagtrail_bus::publish::{Message, PublishError};
-use tagtrail_proto::{Action, Name, Push, Quarantined, Subject, TimeSource, partition_of};
+use tagtrail_proto::{Name, Push, Quarantined, Subject, TimeSource};
 
 use crate::error::NotStored;
 use crate::source::BODY_ID;
@@ -25,31 +25,12 @@ pub(crate) struct Outgoing {
 impl Outgoing {
     /// A fact, for PUSHES; or a push without a digest, for UNRESOLVED.
     pub(crate) fn push(push: Push, partitions: u16) -> Result<Outgoing, NotStored> {
-        let (registry, repository) = (push.registry.clone(), push.repository.clone());
-        let (subject, id) = match push.tag.clone() {
+        let subject = Subject::of_push(&push, partitions);
+        let id = match subject {
             // It never counts as a repetition: registries that send no digests send the same body for each platform of an
             // image, and only the last one means that the tag is complete.
-            Some(tag) if push.action == Action::Push && push.digest.is_none() => (
-                Subject::Unresolved {
-                    registry,
-                    repository,
-                    tag,
-                },
-                None,
-            ),
-            tag => {
-                let partition = partition_of(&registry, &repository, partitions);
-                let id = (!is_nameless(&push)).then(|| push.message_id());
-                (
-                    Subject::Push {
-                        partition,
-                        registry,
-                        repository,
-                        tag,
-                    },
-                    id,
-                )
-            }
+            Subject::Unresolved { .. } => None,
+            _ => (!is_nameless(&push)).then(|| push.message_id()),
         };
         Ok(Outgoing {
             subject,

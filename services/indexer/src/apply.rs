@@ -194,6 +194,9 @@ async fn record(
                     tag_id,
                     ordinal: *ordinal,
                     push_id: decided.push_id,
+                    previous_at: decided.previous.as_ref().map(|previous| previous.at),
+                    head_at: decided.head.at,
+                    time_source: meta.time_source,
                     event: event(&head.image, decided, meta, recorded_at),
                 });
             }

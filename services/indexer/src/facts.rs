@@ -13,6 +13,7 @@ use crate::timeline::{Change, effective};
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Meta {
     pub(crate) origin: Origin,
+    pub(crate) time_source: TimeSource,
     pub(crate) source: String,
     pub(crate) actor: Option<String>,
     pub(crate) media_type: Option<String>,
@@ -36,7 +37,6 @@ pub(crate) struct Received {
     pub(crate) action: Action,
     pub(crate) digest: Option<Digest>,
     pub(crate) occurred_at: OffsetDateTime,
-    pub(crate) occurred_at_source: TimeSource,
     /// The stream's timestamp.
     pub(crate) received_at: OffsetDateTime,
     pub(crate) event_id: String,
@@ -75,11 +75,11 @@ impl Received {
             action: push.action,
             digest: push.digest,
             occurred_at: microseconds(push.occurred_at),
-            occurred_at_source: push.occurred_at_source,
             received_at: microseconds(delivery.time),
             event_id: push.event_id,
             meta: Meta {
                 origin: push.origin,
+                time_source: push.occurred_at_source,
                 source: push.source,
                 actor: push.actor,
                 media_type: push.media_type,

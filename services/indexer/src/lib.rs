@@ -1,7 +1,7 @@
 //! The indexer records: it reads PUSHES, applies the rule of history, and publishes numbered revisions.
 //!
-//! In scope: which facts are new, which changes they make ([`timeline`](self), pure), their place in Postgres, and their
-//! ordered, fenced way to REVISIONS. Any number of instances share the partitions.
+//! In scope: which facts are new, which changes they make ([`timeline`](self), pure), their place in Postgres, their ordered,
+//! fenced way to REVISIONS, and which of them leave a doubt that the registry is asked about. Any number of instances share the partitions.
 //!
 //! Out of scope: what registries send (the gateway), what a revision starts (the trigger service), answering questions (the
 //! api). Nothing here deletes or rewrites history.
@@ -13,6 +13,7 @@
 mod apply;
 mod claim;
 mod config;
+mod doubt;
 mod error;
 mod facts;
 mod partition;

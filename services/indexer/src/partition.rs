@@ -16,6 +16,7 @@ use tokio::sync::{Semaphore, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::apply::{Partition, TagIds};
+use crate::doubt;
 use crate::error::{Error, Next};
 use crate::facts::Received;
 use crate::publish::{self, Outgoing};
@@ -181,6 +182,7 @@ async fn catch_up(
     published: u64,
     recorded: u64,
 ) -> Result<u64, Error> {
+    let noted = published;
     let mut published = truly_published(shared, number, db, published).await?;
     while published < recorded {
         let page = recorded_in(shared, number, db, published, recorded).await?;
@@ -189,6 +191,18 @@ async fn catch_up(
                 "revisions are missing between two ordinals",
             ));
         };
+        // Those that REVISIONS holds already are not published again, but what they raise may not have been asked yet.
+        for question in page
+            .iter()
+            .filter(|new| new.ordinal > noted)
+            .filter_map(doubt::of)
+        {
+            meanwhile(shared, db, async {
+                publish::ask(fence.line(), question).await;
+                Ok::<_, Error>(())
+            })
+            .await?;
+        }
         let missing: Vec<Outgoing> = meanwhile(shared, db, publish::missing(&shared.bus, page))
             .await?
             .into_iter()
@@ -306,7 +320,7 @@ async fn quarantine(bus: &Bus, body: &[u8], reason: String) -> Result<(), Error>
         .map_err(|_| Error::Inconsistent("a name"))?;
     let quarantined = Quarantined::new(
         source.as_ref(),
-        "push",
+        Quarantined::PUSH,
         reason,
         OffsetDateTime::now_utc(),
         None,

@@ -4,13 +4,14 @@ use std::collections::{HashSet, VecDeque};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
-use tagtrail_bus::Bus;
 use tagtrail_bus::publish::{Ack, Fence, Message, PublishError};
 use tagtrail_bus::topology::Stream;
+use tagtrail_bus::{Bus, Line};
 use tagtrail_postgres::recorded::Recorded;
-use tagtrail_proto::{Event, Revision, Subject};
+use tagtrail_proto::{Event, Push, Revision, Subject};
 use tokio::sync::{mpsc, watch};
 
+use crate::doubt;
 use crate::error::Error;
 
 /// Revisions on their way at once; so far may two of them, of different tags, stand in another order than that of their
@@ -27,12 +28,15 @@ pub(crate) struct Outgoing {
     subject: Subject,
     id: String,
     payload: bytes::Bytes,
+    /// What the registry is asked once this is published.
+    question: Option<Push>,
 }
 
 impl TryFrom<Recorded> for Outgoing {
     type Error = Error;
 
     fn try_from(new: Recorded) -> Result<Outgoing, Error> {
+        let question = doubt::of(&new);
         let subject = subject_of(&new.event);
         let id = new.event.id();
         let payload = serde_json::to_vec(&new.event.event())
@@ -43,7 +47,26 @@ impl TryFrom<Recorded> for Outgoing {
             subject,
             id,
             payload: payload.into(),
+            question,
         })
+    }
+}
+
+/// Asks what a tag means now. A question is a hint like any other: one that can't be asked holds nothing up.
+pub(crate) async fn ask(line: &Line, question: Push) {
+    let subject = Subject::of_push(&question, tagtrail_proto::PARTITIONS);
+    let outcome = async {
+        let payload = serde_json::to_vec(&question.event())
+            .map_err(|error| PublishError::Unacknowledged(error.to_string()))?;
+        let message = Message {
+            subject: &subject,
+            id: None,
+            payload: payload.into(),
+        };
+        line.send(message).await?.acknowledged().await
+    };
+    if let Err(error) = outcome.await {
+        tracing::warn!("a doubt was not asked away: {error}");
     }
 }
 
@@ -136,6 +159,9 @@ async fn in_order(
             None => take(incoming.recv().await, &mut queue, &mut open),
             Some(Ok(_)) => {
                 if let Some((done, _)) = window.pop_front() {
+                    if let Some(question) = done.question {
+                        ask(fence.line(), question).await;
+                    }
                     on_their_way.remove(&done.tag_id);
                     published.send_replace(done.ordinal);
                 }

@@ -2,12 +2,12 @@
 
 use std::collections::HashMap;
 
+use sqlx::postgres::PgRow;
 use sqlx::{PgConnection, Row as _};
 use tagtrail_postgres::row;
 use tagtrail_proto::Digest;
 use time::OffsetDateTime;
 
-use super::meta;
 use crate::error::Error;
 use crate::facts::{Meta, Owner, Received};
 use crate::timeline::{Change, Fact, Numbered};
@@ -54,7 +54,7 @@ pub(crate) async fn add_facts(
     .bind(facts.iter().map(|(_, fact)| fact.digest.as_ref().map(Digest::as_bytes)).collect::<Vec<_>>())
     .bind(times(|fact| fact.occurred_at))
     .bind(times(Received::effective_at))
-    .bind(text(|fact| fact.occurred_at_source.as_str()))
+    .bind(text(|fact| fact.meta.time_source.as_str()))
     .bind(times(|fact| fact.received_at))
     .bind(text(|fact| fact.meta.origin.as_str()))
     .bind(text(|fact| &fact.meta.source))
@@ -129,11 +129,11 @@ pub(crate) async fn neighbours(
              from unnest($1::bigint[], $2::bigint[], $3::timestamptz[]) as l (tag_id, repository_id, at)
          )
          select l.tag_id, p.id, p.tag_id is null, p.action = 'delete', p.digest, p.effective_at, p.received_at,
-                p.origin::text, p.source, p.actor, p.media_type, p.size_bytes
+                p.origin::text, p.occurred_at_source::text, p.source, p.actor, p.media_type, p.size_bytes
          from late l join push p on p.tag_id = l.tag_id and p.effective_at between l.at and l.settled and p.id < $4
          union
          select l.tag_id, p.id, p.tag_id is null, p.action = 'delete', p.digest, p.effective_at, p.received_at,
-                p.origin::text, p.source, p.actor, p.media_type, p.size_bytes
+                p.origin::text, p.occurred_at_source::text, p.source, p.actor, p.media_type, p.size_bytes
          from late l join push p on p.repository_id = l.repository_id and p.effective_at between l.at and l.settled and p.id < $4",
     )
     .bind(&tags)
@@ -199,4 +199,16 @@ pub(crate) async fn neighbours(
             .push(revision);
     }
     Ok(found)
+}
+
+/// Origin, source of the time, source, actor, media type and size, from six columns in a row.
+fn meta(row: &PgRow, first: usize) -> Result<Meta, sqlx::Error> {
+    Ok(Meta {
+        origin: row::parsed(row.try_get(first)?)?,
+        time_source: row::parsed(row.try_get(first + 1)?)?,
+        source: row.try_get(first + 2)?,
+        actor: row.try_get(first + 3)?,
+        media_type: row.try_get(first + 4)?,
+        size: row.try_get::<Option<i64>, _>(first + 5)?.map(row::unsigned),
+    })
 }

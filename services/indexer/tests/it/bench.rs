@@ -10,7 +10,6 @@ use tagtrail_indexer::Config;
 use tagtrail_postgres::DbArgs;
 use tagtrail_proto::{
     Action, Digest, Event, Image, Kind, Origin, Push, Revision, Scope, Subject, TimeSource,
-    partition_of,
 };
 use tagtrail_testkit::{SOON, TestNats, eventually};
 use time::OffsetDateTime;
@@ -115,12 +114,7 @@ pub(crate) async fn send(nats: &TestNats, pushes: impl IntoIterator<Item = Push>
     let jetstream = nats.jetstream().await;
     let mut acknowledgements = Vec::new();
     for push in pushes {
-        let subject = Subject::Push {
-            partition: partition_of(&push.registry, &push.repository, 8),
-            registry: push.registry.clone(),
-            repository: push.repository.clone(),
-            tag: push.tag.clone(),
-        };
+        let subject = Subject::of_push(&push, 8);
         let body = serde_json::to_vec(&push.event()).unwrap();
         acknowledgements.push(
             jetstream

@@ -1,0 +1,156 @@
+//! Revisions after which nobody can be sure what the tag means: the registry is asked. Pure.
+//!
+//! It is a question about now: the answer is a new fact, and whatever it says, the revision stays what it is.
+
+use tagtrail_postgres::recorded::Recorded;
+use tagtrail_proto::{Action, Kind, Origin, Push, Scope, TimeSource};
+use time::Duration;
+
+/// News about a time so shortly before the head may have been made after it: clocks differ.
+const NEAR: Duration = Duration::seconds(10);
+
+/// The question that a revision raises, if it raises one.
+pub(crate) fn of(recorded: &Recorded) -> Option<Push> {
+    let revision = &recorded.event;
+    // What was asked for or compared is the registry's own word.
+    if revision.origin != Origin::Event {
+        return None;
+    }
+    let same_instant = recorded.previous_at == Some(revision.occurred_at);
+    let shortly_before = revision.late && recorded.head_at - revision.occurred_at <= NEAR;
+    // Without a time of its own a late event looks like a new one.
+    let maybe_old = revision.kind == Kind::Reverted && recorded.time_source == TimeSource::Received;
+    (same_instant || shortly_before || maybe_old).then(|| Push {
+        action: Action::Push,
+        scope: Scope::Tag,
+        registry: revision.registry.clone(),
+        repository: revision.repository.clone(),
+        tag: Some(revision.tag.clone()),
+        digest: None,
+        media_type: None,
+        size: None,
+        actor: None,
+        occurred_at: revision.occurred_at,
+        occurred_at_source: recorded.time_source,
+        source: revision.source.clone(),
+        origin: Origin::Event,
+        event_id: format!("{}{}", Push::DOUBT, revision.id()),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use tagtrail_proto::{Digest, Image, Point, Revision};
+    use time::OffsetDateTime;
+
+    use super::*;
+
+    fn at(second: i64) -> OffsetDateTime {
+        OffsetDateTime::UNIX_EPOCH + Duration::seconds(second)
+    }
+
+    /// Revision 2 of a tag, at second 100, a second after the one before; the head.
+    fn recorded() -> Recorded {
+        let image: Image = "registry.example.com/foo/bar:latest".parse().unwrap();
+        let digest = Digest::sha256_of(b"2");
+        let event = Revision {
+            pinned: Some(image.pinned(&digest)),
+            registry: image.registry,
+            repository: image.repository,
+            tag: image.tag,
+            revision: 2,
+            kind: Kind::Moved,
+            digest: Some(digest.clone()),
+            previous: Some(Point {
+                revision: 1,
+                digest: Some(Digest::sha256_of(b"1")),
+            }),
+            late: false,
+            head: Point {
+                revision: 2,
+                digest: Some(digest),
+            },
+            occurred_at: at(100),
+            recorded_at: at(101),
+            origin: Origin::Event,
+            source: "main".to_owned(),
+            actor: None,
+            media_type: None,
+            size: None,
+        };
+        Recorded {
+            tag_id: 1,
+            ordinal: 2,
+            push_id: 2,
+            event,
+            previous_at: Some(at(99)),
+            head_at: at(100),
+            time_source: TimeSource::Event,
+        }
+    }
+
+    fn doubted(change: impl FnOnce(&mut Recorded)) -> bool {
+        let mut recorded = recorded();
+        change(&mut recorded);
+        of(&recorded).is_some()
+    }
+
+    #[test]
+    fn what_is_on_time_is_not_doubted() {
+        assert!(!doubted(|_| {}));
+        assert!(!doubted(|recorded| recorded.previous_at = None));
+        // Back to an older digest, and the sender says when.
+        assert!(!doubted(|recorded| recorded.event.kind = Kind::Reverted));
+        assert!(!doubted(
+            |recorded| recorded.time_source = TimeSource::Received
+        ));
+    }
+
+    #[test]
+    fn two_states_of_the_same_instant_are_doubted() {
+        assert!(doubted(|recorded| recorded.previous_at = Some(at(100))));
+    }
+
+    #[test]
+    fn news_about_a_time_shortly_before_the_head_is_doubted() {
+        let late = |seconds: i64| {
+            doubted(|recorded| {
+                recorded.event.late = true;
+                recorded.head_at = at(100 + seconds);
+            })
+        };
+        assert!(late(1) && late(10));
+        assert!(!late(11));
+    }
+
+    #[test]
+    fn a_return_to_an_older_digest_is_doubted_if_the_sender_does_not_say_when() {
+        assert!(doubted(|recorded| {
+            recorded.event.kind = Kind::Reverted;
+            recorded.time_source = TimeSource::Received;
+        }));
+    }
+
+    #[test]
+    fn what_the_registry_itself_said_when_asked_is_never_doubted() {
+        for origin in [Origin::Resolved, Origin::Reconciled, Origin::Imported] {
+            assert!(!doubted(|recorded| {
+                recorded.event.origin = origin;
+                recorded.previous_at = Some(at(100));
+            }));
+        }
+    }
+
+    #[test]
+    fn the_question_is_about_the_tag_and_names_no_digest() {
+        let mut recorded = recorded();
+        recorded.previous_at = Some(at(100));
+        let question = of(&recorded).unwrap();
+        assert_eq!(question.image().unwrap(), recorded.event.image());
+        assert_eq!((question.digest, question.actor), (None, None));
+        assert_eq!(
+            question.event_id,
+            "doubt:registry.example.com/foo/bar:latest#2"
+        );
+    }
+}

@@ -1,0 +1,134 @@
+//! The resolver asks: events that name no digest, and doubts of the indexer, become facts by asking the registry.
+//!
+//! In scope: waiting until a tag is quiet ([`debounce`](self), pure), asking the configured registries, retrying, and what is put on
+//! PUSHES. Any number of instances share the work. It has no database.
+//!
+//! Out of scope: how a registry is asked (`tagtrail-registry`), what the answer changes (the indexer), finding what no event told
+//! (reconciling).
+//!
+//! The answer is a fact of the moment of asking, with origin `resolved`: it says what the tag is now, not what the event meant.
+//! So an event that is given out twice, answered late, or asked by two instances does no harm.
+
+mod config;
+mod debounce;
+mod question;
+mod settle;
+
+use std::sync::Arc;
+
+use tagtrail_bus::topology::Stream;
+use tagtrail_bus::{Bus, BusError};
+use tagtrail_config::File;
+use tagtrail_daemon::{Context, Tasks, backoff};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+pub use config::{Config, Pace};
+use debounce::Debounce;
+use question::Question;
+use settle::Settler;
+
+/// Name of the consumer that all instances share.
+const NAME: &str = "resolver";
+
+/// Runs until a stop is asked for.
+///
+/// # Errors
+/// Only what waiting can't heal: a wrong `tagtrail.toml`, refused credentials, streams that do not fit.
+pub async fn run(config: Config, ctx: Context) -> anyhow::Result<()> {
+    ctx.health.register("nats");
+    let file = File::load(&File::find(config.config.as_deref()))?;
+    let registries = settle::registries(&file)?;
+    tracing::info!(registries = registries.len(), "asking registries");
+    let bus = match Bus::connect(&config.bus, "resolver", &ctx.shutdown).await {
+        Err(BusError::Stopped) => return Ok(()),
+        connected => connected?,
+    };
+    let settler = Arc::new(Settler {
+        bus: bus.clone(),
+        registries,
+        pace: config.pace,
+    });
+    let mut tasks = Tasks::new();
+    let (health, shutdown) = (ctx.health.clone(), ctx.shutdown.clone());
+    let watched = bus.clone();
+    tasks.spawn("health of the bus", async move {
+        Ok(watched.report_health(health, shutdown).await?)
+    });
+    tasks.spawn("questions", ask(bus, settler, ctx.clone()));
+    tasks.join(&ctx.shutdown).await
+}
+
+/// Takes questions until a stop is asked for. Whatever goes wrong, the consumer is opened again.
+async fn ask(bus: Bus, settler: Arc<Settler>, ctx: Context) -> anyhow::Result<()> {
+    let mut debounce = Debounce::new(settler.pace);
+    let mut asking: JoinSet<()> = JoinSet::new();
+    let mut failures = 0;
+    while !ctx.shutdown.is_cancelled() {
+        let mut jobs = match bus
+            .jobs(Stream::Unresolved, NAME, settler.pace.unheard)
+            .await
+        {
+            Ok(jobs) => jobs,
+            Err(error) => {
+                failures += 1;
+                tracing::warn!("opening UNRESOLVED again: {error}");
+                tokio::select! {
+                    () = ctx.shutdown.cancelled() => {}
+                    () = tokio::time::sleep(backoff(failures)) => {}
+                }
+                continue;
+            }
+        };
+        loop {
+            let due = debounce.next();
+            tokio::select! {
+                biased;
+                () = ctx.shutdown.cancelled() => {
+                    jobs.give_back().await;
+                    break;
+                }
+                Some(ended) = asking.join_next() => {
+                    if let Err(panic) = ended {
+                        tracing::error!("asking a registry panicked, the question will be given out again: {panic}");
+                    }
+                }
+                () = until(due) => {
+                    for (_, questions) in debounce.due(Instant::now()) {
+                        let settler = Arc::clone(&settler);
+                        asking.spawn(async move { settler.settle(questions).await });
+                    }
+                }
+                job = jobs.next() => match job {
+                    Ok(job) => {
+                        failures = 0;
+                        match Question::read(job) {
+                            Ok(question) => debounce.take(question, Instant::now()),
+                            Err(misfit) => settler.put_aside(*misfit).await,
+                        }
+                    }
+                    Err(error) => {
+                        failures += 1;
+                        tracing::warn!("reading UNRESOLVED again: {error}");
+                        tokio::time::sleep(backoff(failures)).await;
+                        break;
+                    }
+                }
+            }
+        }
+    }
+    // Others take over at once what was not begun; what is under way is finished.
+    for question in debounce.rest() {
+        question.job.later(std::time::Duration::ZERO).await;
+    }
+    while asking.join_next().await.is_some() {}
+    bus.flush().await;
+    Ok(())
+}
+
+async fn until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}

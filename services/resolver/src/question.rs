@@ -1,0 +1,49 @@
+//! What is asked: a message of UNRESOLVED, checked.
+
+use tagtrail_bus::jobs::Job;
+use tagtrail_proto::{Event, Image, Push};
+
+/// A question about an image.
+#[derive(Debug)]
+pub(crate) struct Question {
+    pub(crate) image: Image,
+    pub(crate) push: Push,
+    pub(crate) job: Job,
+}
+
+/// A message that is no question, and why.
+#[derive(Debug)]
+pub(crate) struct Misfit {
+    pub(crate) job: Job,
+    /// The source that it came by, as far as that can be read.
+    pub(crate) source: Option<String>,
+    pub(crate) reason: String,
+}
+
+impl Question {
+    pub(crate) fn read(job: Job) -> Result<Question, Box<Misfit>> {
+        let push = match serde_json::from_slice::<Event<Push>>(&job.payload) {
+            Ok(event) => event.data,
+            Err(error) => {
+                return Err(Box::new(Misfit {
+                    reason: format!("not a push event: {error}"),
+                    source: None,
+                    job,
+                }));
+            }
+        };
+        match push.image() {
+            Some(image) => Ok(Question { image, push, job }),
+            None => Err(Box::new(Misfit {
+                reason: "a question needs a tag".to_owned(),
+                source: Some(push.source),
+                job,
+            })),
+        }
+    }
+
+    /// Whether it was raised by Tagtrail itself, rather than by an event.
+    pub(crate) fn is_doubt(&self) -> bool {
+        self.push.event_id.starts_with(Push::DOUBT)
+    }
+}

@@ -1,0 +1,224 @@
+//! Settling what an image means: ask its registry, and put the answer on PUSHES.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use tagtrail_bus::Bus;
+use tagtrail_bus::publish::{Message, PublishError};
+use tagtrail_config::{ConfigError, File};
+use tagtrail_proto::{
+    Action, Digest, Image, Name, Origin, Push, Quarantined, Registry as RegistryName, Scope,
+    Subject, TimeSource,
+};
+use tagtrail_registry::{AskError, Descriptor, Registry};
+use time::OffsetDateTime;
+
+use crate::config::Pace;
+use crate::question::{Misfit, Question};
+
+/// A tag that is not there is asked about again so often, before that is believed: events come before tags are linked, and
+/// replicas lag.
+const ABSENT: u32 = 4;
+
+/// The registries that may be asked.
+pub(crate) type Registries = HashMap<RegistryName, Registry>;
+
+/// Makes them from the file.
+pub(crate) fn registries(file: &File) -> Result<Registries, ConfigError> {
+    file.registry
+        .iter()
+        .map(|access| Ok((access.name.get_ref().clone(), Registry::new(file, access)?)))
+        .collect()
+}
+
+/// What all questions share.
+#[derive(Debug)]
+pub(crate) struct Settler {
+    pub(crate) bus: Bus,
+    pub(crate) registries: Registries,
+    pub(crate) pace: Pace,
+}
+
+/// What is done with the questions about an image.
+enum Outcome {
+    /// They are answered.
+    Done,
+    /// Somebody asks again after a pause.
+    Again(Duration),
+}
+
+impl Settler {
+    /// Answers questions about one image.
+    pub(crate) async fn settle(&self, questions: Vec<Question>) {
+        // All want to know what it is now; the last one is told as the occasion.
+        let Some(last) = questions.last() else { return };
+        let attempt = questions
+            .iter()
+            .map(|question| question.job.attempt)
+            .max()
+            .unwrap_or(1);
+        let outcome = match self.registries.get(&last.image.registry) {
+            Some(registry) => self.ask(registry, last, attempt).await,
+            // Doubts are asked away where that can be done.
+            None if questions.iter().all(Question::is_doubt) => Outcome::Done,
+            None => {
+                for question in questions {
+                    self.put_aside(not_configured(question)).await;
+                }
+                return;
+            }
+        };
+        for question in questions {
+            match outcome {
+                Outcome::Done => question.job.done().await,
+                Outcome::Again(pause) => question.job.later(pause).await,
+            }
+        }
+    }
+
+    async fn ask(&self, registry: &Registry, question: &Question, attempt: u32) -> Outcome {
+        let image = &question.image;
+        // Before asking: whatever is pushed meanwhile is newer than the answer.
+        let asked_at = OffsetDateTime::now_utc();
+        let answer = registry.resolve(&image.repository, &image.tag).await;
+        let found = match answer {
+            Ok(None) if attempt < ABSENT => {
+                tracing::info!(%image, attempt, "the registry has no such tag (yet)");
+                return Outcome::Again(self.pause(attempt));
+            }
+            Ok(found) => found,
+            Err(AskError::Busy { after }) => {
+                let pause = after.unwrap_or_default().max(self.pause(attempt));
+                tracing::warn!(%image, "the registry asks for a pause; asking again in {pause:.0?}");
+                return Outcome::Again(pause);
+            }
+            Err(error @ (AskError::Failed(_) | AskError::Refused(_))) => {
+                let pause = self.pause(attempt);
+                tracing::warn!(%image, attempt, registry = %image.registry, "asking {} again in {pause:.0?}: {error}", image.registry);
+                return Outcome::Again(pause);
+            }
+        };
+        let push = answered(image, &question.push, found, asked_at);
+        match self.publish(push).await {
+            Ok(()) => Outcome::Done,
+            Err(error) => {
+                tracing::warn!(%image, "an answer was not stored, asking again: {error}");
+                Outcome::Again(self.pause(attempt))
+            }
+        }
+    }
+
+    /// Doubles with every attempt.
+    fn pause(&self, attempt: u32) -> Duration {
+        let doubled = self
+            .pace
+            .first
+            .saturating_mul(2_u32.saturating_pow(attempt.saturating_sub(1).min(30)));
+        doubled.min(self.pace.last)
+    }
+
+    /// Without a message identifier: the fact's time tells it from every other answer, and sent twice it is one fact.
+    async fn publish(&self, push: Push) -> Result<(), PublishError> {
+        let subject = Subject::of_push(&push, self.bus.partitions());
+        let payload = serde_json::to_vec(&push.event())
+            .map_err(|error| PublishError::Unacknowledged(error.to_string()))?;
+        let message = Message {
+            subject: &subject,
+            id: None,
+            payload: payload.into(),
+        };
+        self.bus.publish(message).await.map(|_| ())
+    }
+
+    /// Keeps a message that can't be answered, with the reason, for people to see; `tagtrail quarantine feed` asks it again.
+    pub(crate) async fn put_aside(&self, misfit: Misfit) {
+        let Misfit {
+            job,
+            source,
+            reason,
+        } = misfit;
+        let source = source.and_then(|source| source.parse::<Name>().ok());
+        let stored = async {
+            let source = match source {
+                Some(source) => source,
+                None => "resolver"
+                    .parse()
+                    .map_err(|_| PublishError::Unacknowledged("a name".to_owned()))?,
+            };
+            tracing::error!(%source, "put a question into quarantine: {reason}");
+            let kept = Quarantined::new(
+                source.as_ref(),
+                Quarantined::PUSH,
+                reason,
+                OffsetDateTime::now_utc(),
+                None,
+                &job.payload,
+            );
+            // One that is given out twice is kept once.
+            let id = Digest::sha256_of(&job.payload).to_string();
+            let payload = serde_json::to_vec(&kept)
+                .map_err(|error| PublishError::Unacknowledged(error.to_string()))?;
+            let message = Message {
+                subject: &Subject::Quarantine { source },
+                id: Some(&id),
+                payload: payload.into(),
+            };
+            self.bus.publish(message).await
+        };
+        match stored.await {
+            Ok(_) => job.done().await,
+            Err(error) => {
+                let pause = self.pause(job.attempt);
+                tracing::warn!("a question could not be put into quarantine: {error}");
+                job.later(pause).await;
+            }
+        }
+    }
+}
+
+fn not_configured(question: Question) -> Misfit {
+    let registry = &question.image.registry;
+    Misfit {
+        reason: format!(
+            "{} names no digest, and {registry} can't be asked: add [[registry]] name = \"{registry}\" to tagtrail.toml, then feed this again",
+            question.image
+        ),
+        source: Some(question.push.source),
+        job: question.job,
+    }
+}
+
+/// The fact that an answer is.
+fn answered(
+    image: &Image,
+    occasion: &Push,
+    found: Option<Descriptor>,
+    asked_at: OffsetDateTime,
+) -> Push {
+    let (action, digest, media_type, size) = match found {
+        Some(found) => (
+            Action::Push,
+            Some(found.digest),
+            found.media_type,
+            found.size,
+        ),
+        None => (Action::Delete, None, None, None),
+    };
+    Push {
+        action,
+        scope: Scope::Tag,
+        registry: image.registry.clone(),
+        repository: image.repository.clone(),
+        tag: Some(image.tag.clone()),
+        digest,
+        media_type,
+        // Postgres has no unsigned numbers.
+        size: size.filter(|size| i64::try_from(*size).is_ok()),
+        actor: occasion.actor.clone(),
+        occurred_at: asked_at,
+        occurred_at_source: TimeSource::Received,
+        source: occasion.source.clone(),
+        origin: Origin::Resolved,
+        event_id: occasion.event_id.clone(),
+    }
+}
