@@ -73,6 +73,11 @@ pub(crate) async fn migrate(db: &DbArgs, wait: Duration) -> anyhow::Result<i64> 
         .run(&mut connection)
         .await
         .context("can't migrate the schema")?;
+    // Roles belong to the server: they may have been made, or lost in a restore, since the schema was.
+    sqlx::query("select grant_to_services()")
+        .execute(&mut connection)
+        .await
+        .context("can't give the services' roles what they need")?;
     connection.close().await?;
     Ok(MIGRATOR
         .iter()

@@ -12,6 +12,7 @@ mod feed;
 mod history;
 mod openapi;
 mod questions;
+mod report;
 mod resolve;
 mod rollouts;
 mod rows;

@@ -1,0 +1,162 @@
+//! The views for people with SQL: they say what the API says, and every query of the documentation runs.
+
+use serde_json::{Value, json};
+use sqlx::Row as _;
+
+use crate::rows::{on_time, text};
+use crate::server::Api;
+
+const WEB: &str = "registry.example.com/shop/web:latest";
+
+/// The rows of a query as JSON.
+async fn rows_of(db: &mut sqlx::PgConnection, query: &str) -> Vec<Value> {
+    let wrapped = format!("select to_jsonb(q) from ({query}) q");
+    sqlx::query(sqlx::AssertSqlSafe(wrapped))
+        .fetch_all(db)
+        .await
+        .unwrap_or_else(|error| panic!("{query}: {error}"))
+        .iter()
+        .map(|row| row.get(0))
+        .collect()
+}
+
+#[tokio::test]
+async fn the_views_say_what_the_api_says() {
+    let (api, mut rows) = Api::start().await;
+    rows.tag(
+        WEB,
+        &[on_time(1, 1, 10), on_time(2, 2, 20), on_time(3, 0, 30)],
+    )
+    .await;
+    rows.tag("registry.example.com/shop/web:v1", &[on_time(1, 1, 5)])
+        .await;
+    let shop = rows.trigger("shop", true).await;
+    let id = rows.rollout(shop, 1, "succeeded", 10).await;
+
+    let history = rows_of(
+        &mut rows.db,
+        &format!("select * from report.history where image = '{WEB}' order by occurred_at desc, revision desc"),
+    )
+    .await;
+    let told = api.found(&format!("/v1/history?image={WEB}")).await["items"].take();
+    let told = told.as_array().unwrap();
+    assert_eq!(history.len(), told.len());
+    for (viewed, told) in history.iter().zip(told) {
+        for field in [
+            "registry",
+            "repository",
+            "tag",
+            "revision",
+            "kind",
+            "digest",
+            "pinned",
+            "late",
+            "origin",
+            "source",
+            "actor",
+            "media_type",
+        ] {
+            assert_eq!(viewed[field], told[field], "{field}");
+        }
+        assert_eq!(viewed["previous_digest"], told["previous"]["digest"]);
+        assert_eq!(viewed["size_bytes"], told["size"]);
+    }
+    assert_eq!(history[0]["until"], Value::Null);
+    assert_eq!(history[1]["until"], history[0]["occurred_at"]);
+
+    let heads = rows_of(
+        &mut rows.db,
+        "select image, revision, digest, deleted, revisions from report.head order by image",
+    )
+    .await;
+    let digest = crate::rows::digest(1).to_string();
+    assert_eq!(
+        heads,
+        [
+            json!({ "image": WEB, "revision": 3, "digest": null, "deleted": true, "revisions": 3 }),
+            json!({ "image": "registry.example.com/shop/web:v1", "revision": 1, "digest": digest, "deleted": false, "revisions": 1 }),
+        ]
+    );
+
+    let pushes = rows_of(
+        &mut rows.db,
+        "select tag, action, scope, digest from report.push order by occurred_at",
+    )
+    .await;
+    assert_eq!(pushes.len(), 4);
+    assert_eq!(
+        pushes[3],
+        json!({ "tag": "latest", "action": "delete", "scope": "tag", "digest": null })
+    );
+
+    let rollouts = rows_of(
+        &mut rows.db,
+        "select id, trigger, number, state, cause, name, pinned, changed from report.rollout",
+    )
+    .await;
+    let pinned = &crate::rows::images(1)["web"]["pinned"];
+    assert_eq!(
+        rollouts,
+        [
+            json!({ "id": id, "trigger": "shop", "number": 1, "state": "succeeded", "cause": "revision", "name": "web", "pinned": pinned, "changed": true })
+        ]
+    );
+}
+
+#[tokio::test]
+async fn every_query_of_the_documentation_runs() {
+    let (_api, mut rows) = Api::start().await;
+    rows.tag(WEB, &[on_time(1, 1, 10), on_time(2, 2, 20)]).await;
+    let shop = rows.trigger("shop", true).await;
+    rows.rollout(shop, 1, "succeeded", 10).await;
+    let page = include_str!("../../../../docs/reports.md");
+    let queries: Vec<&str> = page
+        .split("```sql\n")
+        .skip(1)
+        .map(|rest| rest.split_once(";\n```").unwrap().0)
+        .collect();
+    assert!(queries.len() >= 7);
+    // Most are about the last days; the first asks about the time of these rows.
+    let mut answers = Vec::new();
+    for query in queries {
+        answers.push(rows_of(&mut rows.db, query).await);
+    }
+    assert_eq!(answers[0][0]["revision"], 2, "in force since {}", text(20));
+    assert_eq!(
+        answers[1],
+        [json!({ "tag": "latest", "revision": 2, "digest": crate::rows::digest(2) })]
+    );
+}
+
+#[tokio::test]
+async fn whoever_reads_reports_reads_nothing_else_and_changes_nothing() {
+    let (_api, mut rows) = Api::start().await;
+    rows.tag(WEB, &[on_time(1, 1, 10)]).await;
+    sqlx::raw_sql("set role tagtrail_report")
+        .execute(&mut rows.db)
+        .await
+        .unwrap();
+    assert_eq!(
+        rows_of(&mut rows.db, "select * from report.history")
+            .await
+            .len(),
+        1
+    );
+    for statement in [
+        "select * from revision",
+        "select * from push",
+        "delete from report.push",
+        "create table report.mine (id int)",
+        "create table mine (id int)",
+    ] {
+        let error = sqlx::raw_sql(statement)
+            .execute(&mut rows.db)
+            .await
+            .unwrap_err();
+        let refused = error.to_string();
+        assert!(
+            refused.contains("permission denied") || refused.contains("cannot delete"),
+            "{statement}: {refused}"
+        );
+    }
+}
