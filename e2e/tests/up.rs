@@ -239,6 +239,98 @@ password = {{ file = {password:?} }}
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_body_that_was_not_understood_is_kept_shown_and_fed_again_after_the_fix() {
+    use_ring();
+    let (folder, sink) = (folder(), Sink::start().await);
+    let file = config(folder.path(), "registry.example.com", sink.url());
+    let data = folder.path().join("data");
+    let up = Up::start(&data, &file).await;
+    // The registry's own notification, sent to a source of another kind.
+    let digest = tagtrail_proto::Digest::sha256_of(b"x").to_string();
+    let body = json!({ "events": [{
+        "id": "1", "timestamp": "2026-03-03T14:02:00Z", "action": "push",
+        "target": { "mediaType": "application/vnd.oci.image.manifest.v1+json", "digest": digest, "repository": "shop/web", "tag": "latest" },
+        "request": { "host": "registry.example.com" },
+    }] });
+    let posted = reqwest::Client::new()
+        .post(format!("{}/hooks/ci", up.address("gateway")))
+        .bearer_auth(HOOK_SECRET)
+        .json(&body)
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(posted.status(), 202);
+    assert_eq!(
+        posted.json::<serde_json::Value>().await.unwrap()["quarantined"],
+        1
+    );
+
+    let cli = up.cli();
+    let place = ["--data", data.to_str().unwrap()];
+    let run = |arguments: &[&str]| cli.run(&[&["quarantine"], &place[..], arguments].concat());
+    let list: serde_json::Value = serde_json::from_str(&run(&["--output", "json"]).out).unwrap();
+    assert_eq!(
+        (&list["items"][0]["number"], &list["items"][0]["source"]),
+        (&json!(1), &json!("ci"))
+    );
+    assert!(run(&[]).out.contains("SOURCE"), "{}", run(&[]).out);
+    let shown = run(&["show", "1"]);
+    assert!(
+        shown.out.contains("2026-03-03T14:02:00Z") && shown.out.contains("generic"),
+        "{}",
+        shown.out
+    );
+    assert_eq!((run(&["show", "2"]).code, run(&["feed", "2"]).code), (3, 3));
+
+    // As it is configured it is still not understood; as a registry it is.
+    let still = run(&["feed", "1", "--config", file.to_str().unwrap()]);
+    assert_eq!(still.code, 1);
+    assert!(still.err.contains("still not understood"), "{}", still.err);
+    let fixed = folder.path().join("fixed.toml");
+    let text = std::fs::read_to_string(&file)
+        .unwrap()
+        .replace("\"generic\"", "\"distribution\"");
+    std::fs::write(&fixed, text).unwrap();
+    for _ in 0..2 {
+        let fed = run(&["feed", "1", "--config", fixed.to_str().unwrap()]);
+        assert_eq!((fed.code, fed.err.as_str()), (0, ""), "{fed:?}");
+        assert!(fed.out.contains("\"accepted\": 1"), "{}", fed.out);
+    }
+    let web = "registry.example.com/shop/web:latest";
+    eventually("the push", SOON, async || {
+        (cli.run(&["resolve", web]).code == 0).then_some(())
+    })
+    .await;
+    let again = cli.run(&["republish", place[0], place[1], "--image", web]);
+    assert_eq!(again.code, 0, "{again:?}");
+    assert!(
+        again
+            .err
+            .contains("published 1 revisions of 1 images again"),
+        "{}",
+        again.err
+    );
+    assert_eq!(
+        cli.run(&[
+            "republish",
+            place[0],
+            place[1],
+            "--image",
+            "registry.example.com/no/such"
+        ])
+        .code,
+        3
+    );
+    let nowhere = cli.run(&["quarantine", "--data", "/no/such/folder"]);
+    assert_eq!(nowhere.code, 1);
+    assert!(
+        nowhere.err.contains("NATS_URL") && nowhere.err.contains("--data"),
+        "{}",
+        nowhere.err
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn it_is_stopped_and_started_without_losing_anything() {
     use_ring();
     let (folder, sink) = (folder(), Sink::start().await);

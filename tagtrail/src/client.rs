@@ -6,7 +6,7 @@ mod api;
 mod digest;
 mod events;
 mod history;
-mod print;
+pub(crate) mod print;
 mod resolve;
 mod rollouts;
 mod triggers;

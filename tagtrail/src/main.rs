@@ -2,6 +2,7 @@
 
 mod client;
 mod migrate;
+mod operator;
 mod up;
 
 use std::process::ExitCode;
@@ -38,6 +39,10 @@ enum Command {
     Api(Box<Service<tagtrail_api::Config>>),
     /// Bring the database schema up to date, once, before the services start.
     Migrate(migrate::Config),
+    /// Authentic bodies that were not understood: list them, show one, or feed one again after a fix.
+    Quarantine(operator::quarantine::Quarantine),
+    /// Publish revisions again, from Postgres to the stream REVISIONS.
+    Republish(operator::republish::Republish),
     #[command(flatten)]
     Client(client::Command),
 }
@@ -81,6 +86,8 @@ fn main() -> ExitCode {
         Command::Trigger(service) => service.run("trigger", tagtrail_trigger::run),
         Command::Api(service) => service.run("api", tagtrail_api::run),
         Command::Migrate(config) => migrate::main(&config),
+        Command::Quarantine(command) => operator::run(command.run()),
+        Command::Republish(command) => operator::run(command.run()),
         Command::Client(command) => command.run(),
     }
 }

@@ -67,6 +67,14 @@ fn every_command_explains_itself() {
         ),
         ("migrate", &["DATABASE_URL"]),
         (
+            "quarantine",
+            &["list", "show", "feed", "NATS_URL", "--data"],
+        ),
+        (
+            "republish",
+            &["--image", "--since", "NATS_URL", "DATABASE_URL", "--data"],
+        ),
+        (
             "resolve",
             &[
                 "TAGTRAIL_API",

@@ -8,7 +8,7 @@
 use std::time::Duration;
 
 use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, ReplayPolicy, pull};
-use async_nats::jetstream::stream::{Info, RawMessageErrorKind};
+use async_nats::jetstream::stream::{Info, RawMessageError, RawMessageErrorKind};
 use async_nats::jetstream::{self, ErrorCode};
 use bytes::Bytes;
 use futures_util::StreamExt as _;
@@ -162,6 +162,42 @@ impl Bus {
         })
     }
 
+    /// Sequences of the first and the last message that a stream holds now; between them some may be missing.
+    ///
+    /// # Errors
+    /// [`ReadError::Failed`].
+    pub async fn held(&self, stream: Stream) -> Result<std::ops::RangeInclusive<u64>, ReadError> {
+        let failed = |cause: String| ReadError::Failed(stream.name(), cause);
+        let handle = self.context.get_stream(stream.name()).await;
+        let handle = handle.map_err(|err| failed(err.to_string()))?;
+        let state = &handle.cached_info().state;
+        Ok(state.first_sequence..=state.last_sequence)
+    }
+
+    /// One message by its sequence; `None` if the stream does not hold it.
+    ///
+    /// # Errors
+    /// [`ReadError::Failed`].
+    pub async fn message(
+        &self,
+        stream: Stream,
+        sequence: u64,
+    ) -> Result<Option<Delivery>, ReadError> {
+        let failed = |cause: String| ReadError::Failed(stream.name(), cause);
+        let handle = self.context.get_stream_no_info(stream.name()).await;
+        let handle = handle.map_err(|err| failed(err.to_string()))?;
+        match handle.get_raw_message(sequence).await {
+            Ok(message) => Ok(Some(Delivery {
+                sequence: message.sequence,
+                time: message.time,
+                subject: message.subject.to_string(),
+                payload: message.payload,
+            })),
+            Err(err) if is_missing(&err) => Ok(None),
+            Err(err) => Err(failed(err.to_string())),
+        }
+    }
+
     /// Sequence of the last message of a stream now, for an observer that needs none of those before.
     ///
     /// # Errors
@@ -295,21 +331,22 @@ async fn why_afresh(
             "the message at {} is not the one that was applied",
             position.sequence
         ))),
-        Err(err) => match err.kind() {
-            RawMessageErrorKind::NoMessageFound => Ok(Some(format!(
-                "the message at {} is gone",
-                position.sequence
-            ))),
-            RawMessageErrorKind::JetStream(refusal)
-                if refusal.error_code() == ErrorCode::NO_MESSAGE_FOUND =>
-            {
-                Ok(Some(format!(
-                    "the message at {} is gone",
-                    position.sequence
-                )))
-            }
-            _ => Err(err.to_string()),
-        },
+        Err(err) if is_missing(&err) => Ok(Some(format!(
+            "the message at {} is gone",
+            position.sequence
+        ))),
+        Err(err) => Err(err.to_string()),
+    }
+}
+
+/// Whether the server says that there is no such message.
+pub(crate) fn is_missing(err: &RawMessageError) -> bool {
+    match err.kind() {
+        RawMessageErrorKind::NoMessageFound => true,
+        RawMessageErrorKind::JetStream(refusal) => {
+            refusal.error_code() == ErrorCode::NO_MESSAGE_FOUND
+        }
+        _ => false,
     }
 }
 

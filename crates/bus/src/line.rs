@@ -13,7 +13,7 @@ use async_nats::{Auth, AuthError, ConnectOptions};
 use tokio::sync::{Mutex, watch};
 
 use crate::address::Address;
-use crate::publish::{Message, PublishError, Unacknowledged, send};
+use crate::publish::{Condition, Message, PublishError, Unacknowledged, send};
 use crate::{ANSWER, BusError, context};
 
 /// A connection that lives once. Cheap to clone; all clones share it.
@@ -36,7 +36,20 @@ impl Line {
     /// # Errors
     /// [`PublishError`] if it can't even be handed over.
     pub async fn send(&self, message: Message<'_>) -> Result<Unacknowledged, PublishError> {
-        send(&self.context, message, None).await
+        send(&self.context, message, Condition::None).await
+    }
+
+    /// The same for a message that is to be stored only if the last one of its subject has this sequence (0: there is none);
+    /// otherwise its acknowledgement is [`PublishError::Fenced`].
+    ///
+    /// # Errors
+    /// As [`Line::send`].
+    pub async fn send_after(
+        &self,
+        message: Message<'_>,
+        sequence: u64,
+    ) -> Result<Unacknowledged, PublishError> {
+        send(&self.context, message, Condition::After(sequence)).await
     }
 
     /// Resolves when the line is lost.

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use futures_util::{StreamExt as _, TryStreamExt as _};
 use tagtrail_proto::Subject;
 
+use crate::consume::is_missing;
 use crate::topology::Stream;
 use crate::{Bus, BusError, Line};
 
@@ -45,8 +46,9 @@ pub enum PublishError {
     /// The line was lost: what the server holds now has to be looked at before anything is sent again.
     #[error("the connection to NATS was lost")]
     Lost,
-    /// Another holder has fenced this one out. Final: the partition is no longer ours.
-    #[error("fenced: another instance publishes this partition now")]
+    /// The condition did not hold: another holder has fenced this one out (final: the partition is no longer ours), or another
+    /// message came in between.
+    #[error("fenced: another instance publishes this now")]
     Fenced,
     /// It will never fit.
     #[error("the message is larger than NATS accepts (max_payload)")]
@@ -81,7 +83,7 @@ impl Fence {
     /// # Errors
     /// [`PublishError`] if it can't even be handed over.
     pub async fn send(&self, message: Message<'_>) -> Result<Unacknowledged, PublishError> {
-        send(&self.line.context, message, Some(self)).await
+        send(&self.line.context, message, Condition::Fence(self)).await
     }
 
     /// The line that it holds over.
@@ -97,24 +99,35 @@ impl Fence {
     }
 }
 
+/// On what condition the server stores a message.
+pub(crate) enum Condition<'a> {
+    None,
+    /// The fence is the last one of its partition.
+    Fence(&'a Fence),
+    /// The last message of the same subject has this sequence; 0: there is none.
+    After(u64),
+}
+
 /// Hands a message to a connection.
 pub(crate) async fn send(
     context: &Context,
     message: Message<'_>,
-    fence: Option<&Fence>,
+    condition: Condition<'_>,
 ) -> Result<Unacknowledged, PublishError> {
     let mut publish = PublishMessage::build().payload(message.payload);
     if let Some(id) = message.id {
         publish = publish.message_id(id);
     }
-    if let Some(fence) = fence {
-        publish = publish
+    publish = match condition {
+        Condition::None => publish,
+        Condition::Fence(fence) => publish
             .expected_last_subject_sequence(fence.sequence)
             .header(
                 "Nats-Expected-Last-Subject-Sequence-Subject",
                 fence.subject.as_str(),
-            );
-    }
+            ),
+        Condition::After(sequence) => publish.expected_last_subject_sequence(sequence),
+    };
     let sent = context
         .send_publish(message.subject.to_string(), publish)
         .await
@@ -129,7 +142,7 @@ impl Bus {
     /// # Errors
     /// [`PublishError`] if it can't even be handed over.
     pub async fn send(&self, message: Message<'_>) -> Result<Unacknowledged, PublishError> {
-        send(&self.context, message, None).await
+        send(&self.context, message, Condition::None).await
     }
 
     /// Sends a message and waits until it is stored.
@@ -157,7 +170,7 @@ impl Bus {
             .map_err(unreachable)?;
         let before = Fence {
             subject: subject.to_string(),
-            sequence: last.map_or(0, |message| message.sequence),
+            sequence: last.map_or(0, |(sequence, _)| sequence),
             line,
         };
         let holder =
@@ -188,7 +201,7 @@ impl Bus {
         futures_util::stream::iter(subjects)
             .map(|subject| async move {
                 let last = self.last_message(stream, &subject).await?;
-                Ok::<_, BusError>(last.map(|message| (subject, message.payload)))
+                Ok::<_, BusError>(last.map(|(_, payload)| (subject, payload)))
             })
             .buffer_unordered(AT_ONCE)
             .try_filter_map(|found| std::future::ready(Ok(found)))
@@ -196,12 +209,15 @@ impl Bus {
             .await
     }
 
-    async fn last_message(
+    /// The last message of a subject, with its sequence.
+    ///
+    /// # Errors
+    /// [`BusError::Unreachable`].
+    pub async fn last_message(
         &self,
         stream: Stream,
         subject: &Subject,
-    ) -> Result<Option<async_nats::jetstream::message::StreamMessage>, BusError> {
-        use async_nats::jetstream::stream::RawMessageErrorKind as Kind;
+    ) -> Result<Option<(u64, Bytes)>, BusError> {
         let unreachable = |cause: String| {
             BusError::Unreachable(format!(
                 "asking {} for its last message: {cause}",
@@ -218,17 +234,9 @@ impl Bus {
             .get_last_raw_message_by_subject(&subject.to_string())
             .await
         {
-            Ok(message) => Ok(Some(message)),
-            Err(err) => match err.kind() {
-                Kind::JetStream(refusal)
-                    if refusal.error_code()
-                        == async_nats::jetstream::ErrorCode::NO_MESSAGE_FOUND =>
-                {
-                    Ok(None)
-                }
-                Kind::NoMessageFound => Ok(None),
-                _ => Err(unreachable(err.to_string())),
-            },
+            Ok(message) => Ok(Some((message.sequence, message.payload))),
+            Err(err) if is_missing(&err) => Ok(None),
+            Err(err) => Err(unreachable(err.to_string())),
         }
     }
 }

@@ -30,17 +30,23 @@ pub struct Config {
     pub bus: BusArgs,
 }
 
-/// One configured source: who may post, and what it may speak for.
+/// One configured source: who may post, and what is made of it.
 #[derive(Debug)]
 pub(crate) struct Source {
+    pub(crate) voice: Voice,
+    pub(crate) credentials: Credentials,
+}
+
+/// How a source speaks, and what it may speak for.
+#[derive(Debug)]
+pub(crate) struct Voice {
     pub(crate) name: Name,
     pub(crate) kind: &'static Kind,
     pub(crate) registry: Option<Registry>,
-    pub(crate) credentials: Credentials,
     repositories: Vec<Glob>,
 }
 
-impl Source {
+impl Voice {
     /// Whether the source may say something about this repository.
     pub(crate) fn speaks_for(&self, repository: &Repository) -> bool {
         let path = repository.as_ref();
@@ -65,7 +71,8 @@ fn sources(file: &File) -> Result<HashMap<String, Source>, ConfigError> {
         .collect()
 }
 
-fn source(file: &File, entry: &tagtrail_config::Source) -> Result<Source, ConfigError> {
+/// How an entry speaks; its secrets are not read.
+pub(crate) fn voice(file: &File, entry: &tagtrail_config::Source) -> Result<Voice, ConfigError> {
     let at = entry.kind.span().start;
     let Some(kind) = Kind::named(entry.kind.get_ref()) else {
         let known: Vec<&str> = ALL.iter().flat_map(Kind::names).collect();
@@ -83,6 +90,16 @@ fn source(file: &File, entry: &tagtrail_config::Source) -> Result<Source, Config
         );
         return Err(file.error_at(at, "source.registry", message));
     }
+    Ok(Voice {
+        name: entry.name.get_ref().clone(),
+        kind,
+        registry: entry.registry.clone(),
+        repositories: entry.repositories.clone(),
+    })
+}
+
+fn source(file: &File, entry: &tagtrail_config::Source) -> Result<Source, ConfigError> {
+    let voice = voice(file, entry)?;
     let header = match &entry.header {
         Some(name) => Some(HeaderName::try_from(name.get_ref()).map_err(|err| {
             file.error_at(
@@ -98,11 +115,8 @@ fn source(file: &File, entry: &tagtrail_config::Source) -> Result<Source, Config
         file.error_at(entry.name.span().start, "source.secret", message)
     })?;
     Ok(Source {
-        name: entry.name.get_ref().clone(),
-        kind,
-        registry: entry.registry.clone(),
+        voice,
         credentials: Credentials::new(&secrets, header),
-        repositories: entry.repositories.clone(),
     })
 }
 
@@ -129,8 +143,8 @@ mod tests {
             "[[source]]\nname = 'a'\nkind = 'gitlab'\nSECRET\nrepositories = ['shop/**', 'base']",
         )
         .unwrap();
-        let speaks_for = |path: &str| sources["a"].speaks_for(&path.parse().unwrap());
-        assert_eq!(sources["a"].kind.name, "distribution");
+        let speaks_for = |path: &str| sources["a"].voice.speaks_for(&path.parse().unwrap());
+        assert_eq!(sources["a"].voice.kind.name, "distribution");
         assert!(speaks_for("shop/web") && speaks_for("base"));
         assert!(!speaks_for("shop") && !speaks_for("base/web") && !speaks_for("other"));
     }
@@ -138,7 +152,7 @@ mod tests {
     #[test]
     fn a_source_without_patterns_speaks_for_everything() {
         let sources = read("[[source]]\nname = 'a'\nkind = 'distribution'\nSECRET").unwrap();
-        assert!(sources["a"].speaks_for(&"any/thing".parse().unwrap()));
+        assert!(sources["a"].voice.speaks_for(&"any/thing".parse().unwrap()));
     }
 
     #[test]

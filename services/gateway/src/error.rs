@@ -48,7 +48,7 @@ pub(crate) enum Error {
 
 /// Why it is not known that everything of a body is on the bus.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum NotStored {
+pub enum NotStored {
     /// Since the process started, NATS was not reached.
     #[error("not connected to NATS yet")]
     NotYetConnected,

@@ -11,7 +11,7 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::post;
 use axum::{Json, Router};
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use tagtrail_bus::Bus;
 use tagtrail_proto::{PARTITIONS, Quarantined, clean_text};
 use time::OffsetDateTime;
@@ -22,7 +22,7 @@ use crate::body::{self, Room};
 use crate::config::Source;
 use crate::error::Error;
 use crate::publish::{Outgoing, publish};
-use crate::source::{Context, Decoded};
+use crate::understood::{Receipt, Understood};
 
 /// What all requests share.
 #[derive(Debug)]
@@ -53,25 +53,6 @@ struct Route {
     secret: Option<String>,
 }
 
-/// Most reasons that an answer, or a quarantined body, lists.
-const REASONS: usize = 10;
-
-/// What became of the events of a body.
-#[derive(Debug, Default, PartialEq, Eq, Serialize)]
-struct Receipt {
-    /// Facts that are stored.
-    accepted: usize,
-    /// Pushes whose digest will be asked for.
-    unresolved: usize,
-    /// Of no interest, or not for this source to say.
-    ignored: usize,
-    /// Not understood; the body is in QUARANTINE.
-    quarantined: usize,
-    /// What was wrong, for whoever wrote the sender.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    reasons: Vec<String>,
-}
-
 async fn hook(
     State(gateway): State<Arc<Gateway>>,
     route: Result<Path<Route>, PathRejection>,
@@ -96,11 +77,11 @@ async fn hook(
         }
     };
     match &outcome {
-        Ok(receipt) => tracing::debug!(source = %source.name, ?receipt, "took a body"),
+        Ok(receipt) => tracing::debug!(source = %source.voice.name, ?receipt, "took a body"),
         Err(Error::NotStored(cause)) => {
-            tracing::warn!(source = %source.name, "a body was not stored, its sender keeps it: {cause}");
+            tracing::warn!(source = %source.voice.name, "a body was not stored, its sender keeps it: {cause}");
         }
-        Err(refusal) => tracing::warn!(source = %source.name, "refused a request: {refusal}"),
+        Err(refusal) => tracing::warn!(source = %source.voice.name, "refused a request: {refusal}"),
     }
     outcome.map(|receipt| (StatusCode::ACCEPTED, Json(receipt)).into_response())
 }
@@ -132,50 +113,20 @@ async fn take(
 ) -> Result<Receipt, Error> {
     let received_at = OffsetDateTime::now_utc();
     let body = body::read(body).await?;
-    let ctx = Context {
-        source: &source.name,
-        registry: source.registry.as_ref(),
-        received_at,
-    };
-    let events = (source.kind.decode)(headers, &body, &ctx)
-        .unwrap_or_else(|malformed| vec![Decoded::Malformed(malformed)]);
-
     let bus = gateway.bus.get();
     let partitions = bus.map_or(PARTITIONS, Bus::partitions);
-    let mut receipt = Receipt::default();
-    let (mut messages, mut malformed) = (Vec::new(), Vec::new());
-    for event in events {
-        match event {
-            Decoded::Push(push) | Decoded::Unresolved(push)
-                if !source.speaks_for(&push.repository) =>
-            {
-                receipt.ignored += 1;
-                receipt.reasons.push(format!(
-                    "{} is not one of the `repositories` of this source",
-                    push.repository
-                ));
-            }
-            Decoded::Push(push) => {
-                receipt.accepted += 1;
-                messages.push(Outgoing::push(*push, partitions)?);
-            }
-            Decoded::Unresolved(push) => {
-                receipt.unresolved += 1;
-                messages.push(Outgoing::push(*push, partitions)?);
-            }
-            Decoded::Ignored => receipt.ignored += 1,
-            Decoded::Malformed(reason) => {
-                receipt.quarantined += 1;
-                malformed.push(reason.to_string());
-            }
-        }
-    }
-    malformed.truncate(REASONS);
+    let voice = &source.voice;
+    let understood = Understood::new(voice, headers, &body, received_at, partitions)?;
+    let Understood {
+        mut messages,
+        mut receipt,
+        malformed,
+    } = understood;
     if !malformed.is_empty() {
         let content_type = headers
             .get(CONTENT_TYPE)
             .map(|value| clean_text(&String::from_utf8_lossy(value.as_bytes()), 255));
-        let (name, kind) = (source.name.as_ref(), source.kind.name);
+        let (name, kind) = (voice.name.as_ref(), voice.kind.name);
         let kept = Quarantined::new(
             name,
             kind,
@@ -184,16 +135,15 @@ async fn take(
             content_type,
             &body,
         );
-        messages.push(Outgoing::quarantined(&source.name, &kept)?);
+        messages.push(Outgoing::quarantined(&voice.name, &kept)?);
     }
     publish(bus, &messages).await?;
     if let Some(first) = receipt.reasons.first() {
-        tracing::warn!(source = %source.name, events = receipt.reasons.len(), "refused what this source may not say: {first}");
+        tracing::warn!(source = %voice.name, events = receipt.reasons.len(), "refused what this source may not say: {first}");
     }
     if let Some(first) = malformed.first() {
-        tracing::warn!(source = %source.name, events = receipt.quarantined, "put a body into quarantine: {first}");
+        tracing::warn!(source = %voice.name, events = receipt.quarantined, "put a body into quarantine: {first}");
     }
-    receipt.reasons.extend(malformed);
-    receipt.reasons.truncate(REASONS);
+    receipt.add(malformed);
     Ok(receipt)
 }

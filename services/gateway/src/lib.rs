@@ -21,9 +21,11 @@ mod auth;
 mod body;
 mod config;
 mod error;
+mod feed;
 mod hook;
 mod publish;
 mod source;
+mod understood;
 
 use std::sync::{Arc, OnceLock};
 
@@ -34,6 +36,8 @@ use tagtrail_daemon::{Context, Tasks};
 use tokio::net::TcpListener;
 
 pub use config::Config;
+pub use feed::{FeedError, feed};
+pub use understood::Receipt;
 
 /// Listens, and runs until a stop is asked for.
 ///

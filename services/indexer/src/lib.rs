@@ -18,6 +18,7 @@ mod error;
 mod facts;
 mod partition;
 mod publish;
+mod republish;
 mod store;
 mod timeline;
 
@@ -29,6 +30,7 @@ use tagtrail_daemon::{Context, Tasks};
 use tokio::sync::Semaphore;
 
 pub use config::Config;
+pub use republish::{Republish, RepublishError, Republished, republish};
 
 /// Runs until a stop is asked for.
 ///

@@ -1,6 +1,6 @@
 //! Revisions: writing new ones, and what a tag had before.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use sqlx::{PgConnection, Row as _};
 use tagtrail_postgres::recorded::Recorded;
@@ -68,4 +68,20 @@ pub(crate) async fn first_had(
         }
     }
     Ok(first)
+}
+
+/// The tags of which something was recorded at a time or later, each with the number before the first of that.
+pub(crate) async fn tags_since(
+    db: &mut PgConnection,
+    time: OffsetDateTime,
+) -> Result<BTreeMap<i64, u64>, sqlx::Error> {
+    let rows = sqlx::query(
+        "select tag_id, min(number) - 1 from revision where recorded_at >= $1 group by tag_id",
+    )
+    .bind(time)
+    .fetch_all(db)
+    .await?;
+    rows.iter()
+        .map(|found| Ok((found.try_get(0)?, row::unsigned(found.try_get(1)?))))
+        .collect()
 }

@@ -10,6 +10,43 @@ use time::OffsetDateTime;
 use crate::error::Error;
 use crate::timeline::Numbered;
 
+/// Row id of an image, if it has one.
+pub(crate) async fn tag_id(
+    db: &mut PgConnection,
+    image: &Image,
+) -> Result<Option<i64>, sqlx::Error> {
+    sqlx::query_scalar(
+        "select t.id from repository r join tag t on t.repository_id = r.id
+         where r.registry = $1 and r.name = $2 and t.name = $3 and t.head is not null",
+    )
+    .bind(image.registry.as_ref())
+    .bind(image.repository.as_ref())
+    .bind(image.tag.as_ref())
+    .fetch_optional(db)
+    .await
+}
+
+/// The image that a row id of a tag stands for.
+pub(crate) async fn image(
+    db: &mut PgConnection,
+    tag_id: i64,
+) -> Result<Option<Image>, sqlx::Error> {
+    let row = sqlx::query(
+        "select r.registry, r.name, t.name from tag t join repository r on r.id = t.repository_id where t.id = $1",
+    )
+    .bind(tag_id)
+    .fetch_optional(db)
+    .await?;
+    row.map(|row| {
+        Ok(Image {
+            registry: row::parsed(row.try_get(0)?)?,
+            repository: row::parsed(row.try_get(1)?)?,
+            tag: row::parsed(row.try_get(2)?)?,
+        })
+    })
+    .transpose()
+}
+
 /// Row ids of repositories and their tags, made where they are missing. A tag that has no facts yet does not show outside.
 pub(crate) async fn tag_ids(
     db: &mut PgConnection,

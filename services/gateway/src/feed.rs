@@ -1,0 +1,113 @@
+//! Feeding a quarantined body again, after whatever was wrong with it was put right.
+
+use axum::http::header::CONTENT_TYPE;
+use axum::http::{HeaderMap, HeaderValue};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use tagtrail_bus::Bus;
+use tagtrail_config::{ConfigError, File};
+use tagtrail_proto::{Event, Push, Quarantined};
+
+use crate::config::voice;
+use crate::error::NotStored;
+use crate::publish::{Outgoing, publish};
+use crate::understood::{Receipt, Understood};
+
+/// Why a body was not fed.
+#[derive(Debug, thiserror::Error)]
+pub enum FeedError {
+    /// Only its beginning was kept.
+    #[error(
+        "only the first {} KiB of {length} bytes were kept: have the registry send it again",
+        Quarantined::KEPT >> 10
+    )]
+    Truncated {
+        /// Bytes that the whole body had.
+        length: u64,
+    },
+    /// Its source is gone from the configuration.
+    #[error(
+        "no [[source]] in tagtrail.toml has the name {0:?} any more: add it, or name another file with --config"
+    )]
+    NoSource(String),
+    /// The configuration is wrong.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// What is kept is not what was written: somebody else wrote it.
+    #[error("its body is not in Base64")]
+    Garbled,
+    /// It is still not understood; nothing of it was put on the bus.
+    #[error("it is still not understood: {0}")]
+    Malformed(String),
+    /// It was understood, and could not be stored.
+    #[error("it could not be stored")]
+    NotStored(#[source] NotStored),
+}
+
+/// Reads a quarantined body once more, as its source would have sent it now, and puts what it means on the bus. What was taken of
+/// it before is recognised, so feeding it twice is harmless.
+///
+/// # Errors
+/// [`FeedError`].
+pub async fn feed(bus: &Bus, file: &File, kept: &Quarantined) -> Result<Receipt, FeedError> {
+    if kept.truncated {
+        return Err(FeedError::Truncated {
+            length: kept.length,
+        });
+    }
+    let body = STANDARD
+        .decode(&kept.body)
+        .map_err(|_| FeedError::Garbled)?;
+    let understood = if kept.kind == Quarantined::PUSH {
+        pushed(&body, bus.partitions())?
+    } else {
+        let entry = file
+            .source
+            .iter()
+            .find(|entry| entry.name.get_ref().as_ref() == kept.source)
+            .ok_or_else(|| FeedError::NoSource(kept.source.clone()))?;
+        let mut headers = HeaderMap::new();
+        let content_type = kept.content_type.as_deref();
+        if let Some(value) = content_type.and_then(|text| HeaderValue::from_str(text).ok()) {
+            headers.insert(CONTENT_TYPE, value);
+        }
+        Understood::new(
+            &voice(file, entry)?,
+            &headers,
+            &body,
+            kept.received_at,
+            bus.partitions(),
+        )
+        .map_err(FeedError::NotStored)?
+    };
+    if !understood.malformed.is_empty() {
+        return Err(FeedError::Malformed(understood.malformed.join("; ")));
+    }
+    publish(Some(bus), &understood.messages)
+        .await
+        .map_err(FeedError::NotStored)?;
+    Ok(understood.receipt)
+}
+
+/// A message of the bus itself: a push that could not be asked about, or that was no fact.
+fn pushed(body: &[u8], partitions: u16) -> Result<Understood, FeedError> {
+    let malformed = |error: &dyn std::fmt::Display| FeedError::Malformed(error.to_string());
+    let event: Event<Push> = serde_json::from_slice(body).map_err(|error| malformed(&error))?;
+    let push = event.data;
+    let mut receipt = Receipt::default();
+    if push.image().is_some()
+        && push.digest.is_none()
+        && push.action == tagtrail_proto::Action::Push
+    {
+        receipt.unresolved = 1;
+    } else {
+        push.check().map_err(|error| malformed(&error))?;
+        receipt.accepted = 1;
+    }
+    let message = Outgoing::push(push, partitions).map_err(FeedError::NotStored)?;
+    Ok(Understood {
+        messages: vec![message],
+        receipt,
+        malformed: Vec::new(),
+    })
+}

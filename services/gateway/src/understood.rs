@@ -1,0 +1,99 @@
+//! From a body to messages for the bus: what its source means, and whether it may say it. Pure.
+
+use axum::http::HeaderMap;
+use serde::Serialize;
+use time::OffsetDateTime;
+
+use crate::config::Voice;
+use crate::error::NotStored;
+use crate::publish::Outgoing;
+use crate::source::{Context, Decoded};
+
+/// Most reasons that an answer, or a quarantined body, lists.
+const REASONS: usize = 10;
+
+/// What became of the events of a body.
+#[derive(Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Receipt {
+    /// Facts that are stored.
+    pub accepted: usize,
+    /// Pushes whose digest will be asked for.
+    pub unresolved: usize,
+    /// Of no interest, or not for this source to say.
+    pub ignored: usize,
+    /// Not understood; the body is in QUARANTINE.
+    pub quarantined: usize,
+    /// What was wrong, for whoever wrote the sender.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub reasons: Vec<String>,
+}
+
+impl Receipt {
+    /// Adds reasons, up to what anybody reads.
+    pub(crate) fn add(&mut self, reasons: Vec<String>) {
+        self.reasons.extend(reasons);
+        self.reasons.truncate(REASONS);
+    }
+}
+
+/// What a body means.
+pub(crate) struct Understood {
+    pub(crate) messages: Vec<Outgoing>,
+    /// Its reasons are about what the source may not say.
+    pub(crate) receipt: Receipt,
+    /// What was wrong with events that were not understood.
+    pub(crate) malformed: Vec<String>,
+}
+
+impl Understood {
+    /// Reads a body that `voice` sent. What is wrong with it is among the results.
+    pub(crate) fn new(
+        voice: &Voice,
+        headers: &HeaderMap,
+        body: &[u8],
+        received_at: OffsetDateTime,
+        partitions: u16,
+    ) -> Result<Understood, NotStored> {
+        let ctx = Context {
+            source: &voice.name,
+            registry: voice.registry.as_ref(),
+            received_at,
+        };
+        let events = (voice.kind.decode)(headers, body, &ctx)
+            .unwrap_or_else(|malformed| vec![Decoded::Malformed(malformed)]);
+        let mut receipt = Receipt::default();
+        let (mut messages, mut malformed) = (Vec::new(), Vec::new());
+        for event in events {
+            match event {
+                Decoded::Push(push) | Decoded::Unresolved(push)
+                    if !voice.speaks_for(&push.repository) =>
+                {
+                    receipt.ignored += 1;
+                    receipt.reasons.push(format!(
+                        "{} is not one of the `repositories` of this source",
+                        push.repository
+                    ));
+                }
+                Decoded::Push(push) => {
+                    receipt.accepted += 1;
+                    messages.push(Outgoing::push(*push, partitions)?);
+                }
+                Decoded::Unresolved(push) => {
+                    receipt.unresolved += 1;
+                    messages.push(Outgoing::push(*push, partitions)?);
+                }
+                Decoded::Ignored => receipt.ignored += 1,
+                Decoded::Malformed(reason) => {
+                    receipt.quarantined += 1;
+                    malformed.push(reason.to_string());
+                }
+            }
+        }
+        malformed.truncate(REASONS);
+        Ok(Understood {
+            messages,
+            receipt,
+            malformed,
+        })
+    }
+}

@@ -1,0 +1,88 @@
+//! Commands for whoever operates Tagtrail: they talk to NATS and Postgres themselves, with an operator's credentials.
+
+pub(crate) mod quarantine;
+pub(crate) mod republish;
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use serde_json::Value;
+use tagtrail_bus::{Bus, BusArgs};
+use tokio_util::sync::CancellationToken;
+
+/// Where the servers are.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct Servers {
+    /// URL of NATS with its credentials [default: what `tagtrail up` wrote into its data folder].
+    #[arg(long, env = "NATS_URL", hide_env_values = true)]
+    nats_url: Option<String>,
+    /// Data folder of a `tagtrail up` that runs on this machine.
+    #[arg(long, env = "TAGTRAIL_DATA", default_value = ".tagtrail")]
+    data: PathBuf,
+    /// Number of partitions of the stream PUSHES.
+    #[arg(long, env = "TAGTRAIL_PARTITIONS", default_value_t = tagtrail_proto::PARTITIONS, value_parser = clap::value_parser!(u16).range(1..=256))]
+    partitions: u16,
+}
+
+/// Time to reach a server.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+impl Servers {
+    /// Connects to NATS.
+    pub(crate) async fn bus(&self) -> anyhow::Result<Bus> {
+        let args = BusArgs {
+            url: self.url(self.nats_url.as_deref(), "nats", "NATS_URL")?,
+            partitions: self.partitions,
+            replicas: 1,
+        };
+        let stop = CancellationToken::new();
+        tokio::time::timeout(PATIENCE, Bus::observe(&args, "operator", &stop))
+            .await
+            .context("can't reach NATS: check NATS_URL, and that it runs")?
+            .map_err(Into::into)
+    }
+
+    /// The URL that was given, or the one that a running `tagtrail up` has written.
+    pub(crate) fn url(
+        &self,
+        given: Option<&str>,
+        key: &str,
+        variable: &str,
+    ) -> anyhow::Result<String> {
+        if let Some(given) = given {
+            return Ok(given.to_owned());
+        }
+        let path = self.data.join("endpoints.json");
+        endpoint(&path, key).with_context(|| {
+            format!(
+                "set {variable}, or name the data folder of a running `tagtrail up` with --data ({} does not say where it is)",
+                path.display()
+            )
+        })
+    }
+}
+
+fn endpoint(path: &Path, key: &str) -> anyhow::Result<String> {
+    let text = std::fs::read_to_string(path)?;
+    let endpoints: Value = serde_json::from_str(&text)?;
+    let url = endpoints.get(key).and_then(Value::as_str);
+    url.map(str::to_owned)
+        .with_context(|| format!("it has no {key:?}"))
+}
+
+/// Runs a command to its end.
+pub(crate) fn run(command: impl Future<Output = anyhow::Result<ExitCode>>) -> ExitCode {
+    let outcome = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(anyhow::Error::from)
+        .and_then(|runtime| runtime.block_on(command));
+    outcome.unwrap_or_else(|error| {
+        use std::io::Write as _;
+        // Nobody reads what can't be written.
+        let _ = writeln!(std::io::stderr(), "error: {error:#}");
+        ExitCode::FAILURE
+    })
+}
