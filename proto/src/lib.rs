@@ -2,7 +2,7 @@
 //!
 //! In scope: names parsed once ([`Registry`], [`Repository`], [`Tag`], [`Digest`], [`Image`], [`Pinned`]), the events
 //! ([`Push`], [`Revision`], [`Rollout`], [`Quarantined`]) in their `CloudEvents` envelope ([`Event`]), and the subjects that
-//! they travel under ([`Subject`]). JSON Schemas of the events are in `proto/schemas`.
+//! they travel under ([`Subject`]), and the trace that they belong to ([`TraceContext`]). JSON Schemas of the events are in `proto/schemas`.
 //!
 //! Out of scope: any I/O, and the rule of history (the indexer).
 
@@ -16,6 +16,7 @@ mod revision;
 mod rollout;
 pub mod schema;
 mod subject;
+mod trace;
 
 pub use digest::{Algorithm, Digest};
 pub use event::{CONTENT_TYPE, DataContentType, Event, SpecVersion};
@@ -25,3 +26,4 @@ pub use quarantine::Quarantined;
 pub use revision::{Kind, Point, Revision};
 pub use rollout::{Cause, CauseReason, Rollout, RolloutImage, RolloutState};
 pub use subject::{PARTITIONS, Subject, SubjectError, escape, partition_of};
+pub use trace::{TRACEPARENT, TraceContext, TraceError};

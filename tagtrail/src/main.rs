@@ -8,7 +8,7 @@ mod up;
 use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
-use tagtrail_daemon::{AdminArgs, LogArgs};
+use tagtrail_daemon::{AdminArgs, LogArgs, TraceArgs};
 
 /// Every tag leaves a trail: records what each container image tag meant, for ever, and starts rollouts pinned by digest.
 #[derive(Debug, Parser)]
@@ -56,6 +56,8 @@ struct Service<C: Args> {
     admin: AdminArgs,
     #[command(flatten)]
     log: LogArgs,
+    #[command(flatten)]
+    trace: TraceArgs,
 }
 
 impl<C: Args> Service<C> {
@@ -64,7 +66,7 @@ impl<C: Args> Service<C> {
         name: &'static str,
         run: fn(C, tagtrail_daemon::Context) -> F,
     ) -> ExitCode {
-        tagtrail_daemon::main(name, self.log, self.admin.admin, |ctx| {
+        tagtrail_daemon::main(name, self.log, &self.trace, self.admin.admin, |ctx| {
             run(self.config, ctx)
         })
     }

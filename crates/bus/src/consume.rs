@@ -12,6 +12,7 @@ use async_nats::jetstream::stream::{Info, RawMessageError, RawMessageErrorKind};
 use async_nats::jetstream::{self, ErrorCode};
 use bytes::Bytes;
 use futures_util::StreamExt as _;
+use tagtrail_proto::{TRACEPARENT, TraceContext};
 use time::OffsetDateTime;
 use tokio::sync::watch;
 
@@ -50,6 +51,15 @@ pub struct Delivery {
     pub subject: String,
     /// Its body.
     pub payload: Bytes,
+    /// What caused it.
+    pub trace: Option<TraceContext>,
+    /// How many more match the reader's filter behind it.
+    pub pending: u64,
+}
+
+/// The trace that a message belongs to, if it says so.
+pub(crate) fn trace_of(headers: Option<&async_nats::HeaderMap>) -> Option<TraceContext> {
+    headers?.get(TRACEPARENT)?.as_str().parse().ok()
 }
 
 /// Why a reader ended. It is made again from the position, after a pause.
@@ -192,6 +202,8 @@ impl Bus {
                 time: message.time,
                 subject: message.subject.to_string(),
                 payload: message.payload,
+                trace: trace_of(Some(&message.headers)),
+                pending: 0,
             })),
             Err(err) if is_missing(&err) => Ok(None),
             Err(err) => Err(failed(err.to_string())),
@@ -266,8 +278,12 @@ impl Reader {
         let info = message
             .info()
             .map_err(|err| ReadError::Failed(name, err.to_string()))?;
-        let (consumer_sequence, sequence, time) =
-            (info.consumer_sequence, info.stream_sequence, info.published);
+        let (consumer_sequence, sequence, time, pending) = (
+            info.consumer_sequence,
+            info.stream_sequence,
+            info.published,
+            info.pending,
+        );
         // Stream sequences have holes under a filter; the consumer's own have none.
         if consumer_sequence != self.consumer_sequence + 1 || sequence <= self.last_sequence {
             return Err(ReadError::Gap {
@@ -283,6 +299,8 @@ impl Reader {
             time,
             subject: message.subject.to_string(),
             payload: message.payload.clone(),
+            trace: trace_of(message.headers.as_ref()),
+            pending,
         })
     }
 

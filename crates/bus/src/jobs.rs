@@ -10,9 +10,10 @@ use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, pull};
 use async_nats::jetstream::message::Acker;
 use bytes::Bytes;
 use futures_util::StreamExt as _;
+use tagtrail_proto::TraceContext;
 use tokio::sync::watch;
 
-use crate::consume::ReadError;
+use crate::consume::{ReadError, trace_of};
 use crate::topology::Stream;
 use crate::{Bus, Link};
 
@@ -33,6 +34,8 @@ pub struct Jobs {
 pub struct Job {
     /// Its body.
     pub payload: Bytes,
+    /// What caused it.
+    pub trace: Option<TraceContext>,
     /// How often it was given out, this time included: 1, 2, 3 …
     pub attempt: u32,
     acker: Acker,
@@ -124,6 +127,7 @@ impl Jobs {
                 .map_or(1, |info| u32::try_from(info.delivered).unwrap_or(u32::MAX));
             let (message, acker) = message.split();
             return Ok(Job {
+                trace: trace_of(message.headers.as_ref()),
                 payload: message.payload,
                 attempt,
                 acker,

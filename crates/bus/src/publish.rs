@@ -5,7 +5,7 @@ use async_nats::jetstream::context::{PublishAckFuture, PublishErrorKind};
 use async_nats::jetstream::message::PublishMessage;
 use bytes::Bytes;
 use futures_util::{StreamExt as _, TryStreamExt as _};
-use tagtrail_proto::Subject;
+use tagtrail_proto::{Subject, TRACEPARENT, TraceContext};
 
 use crate::consume::is_missing;
 use crate::topology::Stream;
@@ -20,6 +20,8 @@ pub struct Message<'a> {
     pub id: Option<&'a str>,
     /// JSON, at most 1 MiB.
     pub payload: Bytes,
+    /// What caused it, for whoever reads it.
+    pub trace: Option<TraceContext>,
 }
 
 /// The right to publish the revisions of one partition: the sequence of the fence message that this holder wrote, and the
@@ -118,6 +120,9 @@ pub(crate) async fn send(
     if let Some(id) = message.id {
         publish = publish.message_id(id);
     }
+    if let Some(trace) = message.trace {
+        publish = publish.header(TRACEPARENT, trace.to_string().as_str());
+    }
     publish = match condition {
         Condition::None => publish,
         Condition::Fence(fence) => publish
@@ -179,6 +184,7 @@ impl Bus {
             subject: &subject,
             id: None,
             payload: holder.to_string().into(),
+            trace: None,
         };
         let ack = before.send(message).await?.acknowledged().await?;
         Ok(Fence {

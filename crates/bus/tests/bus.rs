@@ -39,6 +39,7 @@ async fn publish(bus: &Bus, tag: &str) -> Result<u64, PublishError> {
         subject: &subject(tag),
         id: None,
         payload: tag.to_owned().into(),
+        trace: None,
     };
     bus.publish(message).await.map(|ack| ack.sequence)
 }
@@ -48,6 +49,7 @@ async fn fenced(fence: &Fence, tag: &str) -> Result<u64, PublishError> {
         subject: &subject(tag),
         id: None,
         payload: tag.to_owned().into(),
+        trace: None,
     };
     let sent = fence.send(message).await?;
     sent.acknowledged().await.map(|ack| ack.sequence)
@@ -113,6 +115,7 @@ async fn a_message_id_is_stored_once() {
         subject: &subject,
         id: Some("one"),
         payload: "x".into(),
+        trace: None,
     };
     let first = bus.publish(message()).await.unwrap();
     let second = bus.publish(message()).await.unwrap();
@@ -165,6 +168,7 @@ async fn what_a_line_had_not_written_when_it_was_lost_is_never_written() {
             subject: &subject,
             id: None,
             payload: body.clone(),
+            trace: None,
         };
         match tokio::time::timeout(Duration::from_millis(100), fence.send(message)).await {
             Ok(one) => sent.push(one.unwrap()),

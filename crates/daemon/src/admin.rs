@@ -4,17 +4,21 @@ use std::net::SocketAddr;
 
 use anyhow::Context as _;
 use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse as _, Json, Response};
 use axum::{Router, routing};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use crate::{Health, http};
+use crate::{Health, Metrics, http};
+
+/// Media type of the metrics (OpenMetrics 1.0).
+const METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// Where the admin page is.
 #[derive(Debug, Clone, clap::Args)]
 pub struct AdminArgs {
-    /// Address of the admin page: `/healthz` (alive) and `/readyz` (can do its work).
+    /// Address of the admin page: `/healthz` (alive), `/readyz` (can do its work) and `/metrics` (for Prometheus).
     #[arg(long, env = "TAGTRAIL_ADMIN", default_value = "127.0.0.1:8402")]
     pub admin: SocketAddr,
 }
@@ -23,6 +27,7 @@ pub struct AdminArgs {
 pub(crate) async fn serve(
     address: SocketAddr,
     health: Health,
+    metrics: Metrics,
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
     let listener = TcpListener::bind(address).await.with_context(|| {
@@ -33,6 +38,16 @@ pub(crate) async fn serve(
         .route(
             "/readyz",
             routing::get(move || std::future::ready(readiness(&health))),
+        )
+        .route(
+            "/metrics",
+            routing::get(move || {
+                let answer = match metrics.text() {
+                    Ok(text) => ([(CONTENT_TYPE, METRICS)], text).into_response(),
+                    Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+                };
+                std::future::ready(answer)
+            }),
         );
     http::serve(
         listener,

@@ -1,6 +1,6 @@
 //! What every process of Tagtrail does the same way.
 //!
-//! In scope: logs, signals, the admin page (`/healthz`, `/readyz`), exit codes ([`main`]), tasks that may not die unnoticed
+//! In scope: logs, signals, the admin page (`/healthz`, `/readyz`, `/metrics`), exit codes ([`main`]), traces ([`Span`]), tasks that may not die unnoticed
 //! ([`Tasks`]), serving HTTP with limits ([`http::serve`]) and the pause between attempts ([`backoff`]).
 //!
 //! Out of scope: anything that a single service does.
@@ -8,8 +8,10 @@
 mod admin;
 mod health;
 pub mod http;
+pub mod metrics;
 mod process;
 mod tasks;
+pub mod trace;
 
 use std::time::Duration;
 
@@ -17,8 +19,10 @@ use tokio_util::sync::CancellationToken;
 
 pub use admin::AdminArgs;
 pub use health::Health;
+pub use metrics::Metrics;
 pub use process::{LogArgs, main};
 pub use tasks::Tasks;
+pub use trace::{Span, SpanKind, TraceArgs};
 
 /// How long a process may take to stop once it was asked to.
 pub const STOP: Duration = Duration::from_secs(10);
@@ -30,6 +34,8 @@ pub struct Context {
     pub shutdown: CancellationToken,
     /// Where it says whether it is ready.
     pub health: Health,
+    /// Where it counts what it does.
+    pub metrics: Metrics,
     /// Where the process serves its admin page, if it does.
     pub admin: Option<std::net::SocketAddr>,
 }

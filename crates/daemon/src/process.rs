@@ -9,6 +9,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
+use crate::trace::{Exporter, TraceArgs};
 use crate::{Context, STOP, admin};
 
 /// How the process logs, to standard error.
@@ -35,7 +36,13 @@ pub enum LogFormat {
 
 /// Runs a service until SIGINT or SIGTERM (a second one ends it at once). Exit code 0: it stopped because it was asked to;
 /// 1: anything else, a service that just ended included.
-pub fn main<F, Fut>(service: &'static str, log: LogArgs, admin: SocketAddr, run: F) -> ExitCode
+pub fn main<F, Fut>(
+    service: &'static str,
+    log: LogArgs,
+    trace: &TraceArgs,
+    admin: SocketAddr,
+    run: F,
+) -> ExitCode
 where
     F: FnOnce(Context) -> Fut,
     Fut: Future<Output = anyhow::Result<()>>,
@@ -44,6 +51,13 @@ where
         report(&error);
         return ExitCode::from(2);
     }
+    let exporter = match Exporter::start(trace, service) {
+        Ok(exporter) => exporter,
+        Err(error) => {
+            report(&error);
+            return ExitCode::from(2);
+        }
+    };
     let runtime = match tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -57,6 +71,7 @@ where
     let outcome = runtime.block_on(supervise(service, admin, run));
     // Blocking work that hangs must not keep the process.
     runtime.shutdown_timeout(std::time::Duration::from_secs(1));
+    exporter.stop();
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
@@ -84,7 +99,9 @@ where
         }
     };
     // The admin page is served until the very end, so that the service can be seen to be stopping.
-    let page = admin::serve(address, ctx.health.clone(), CancellationToken::new());
+    ctx.metrics.add_process(service, ctx.health.clone());
+    let (health, metrics) = (ctx.health.clone(), ctx.metrics.clone());
+    let page = admin::serve(address, health, metrics, CancellationToken::new());
     let service_ends = run(ctx.clone());
     tokio::pin!(page, service_ends);
     tokio::select! {

@@ -24,6 +24,7 @@ mod error;
 mod feed;
 mod history;
 mod instant;
+mod metrics;
 mod openapi;
 mod operation;
 mod paging;
@@ -60,6 +61,7 @@ struct App {
     feed: Feed,
     tokens: Arc<Tokens>,
     pace: Pace,
+    metrics: metrics::Metrics,
 }
 
 impl FromRef<App> for Database {
@@ -101,6 +103,7 @@ pub async fn serve(listener: TcpListener, config: Config, ctx: Context) -> anyho
         feed: feed.clone(),
         tokens: Arc::new(tokens),
         pace: config.pace,
+        metrics: metrics::Metrics::new(&ctx.metrics),
     };
     let router =
         operation::router(app).layer(CatchPanicLayer::custom(|_| Error::Panicked.into_response()));

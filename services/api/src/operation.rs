@@ -12,6 +12,7 @@ use tagtrail_config::Role;
 
 use crate::App;
 use crate::error::Error;
+use crate::metrics::Metrics;
 use crate::parameters::Parameter;
 use crate::tokens::Tokens;
 use crate::{digests, history, openapi, resolve, revisions, rollouts, triggers};
@@ -86,9 +87,14 @@ pub(crate) fn router(app: App) -> Router {
             tokens: Arc::clone(&app.tokens),
             role: operation.method.role(),
         };
+        let counted = Counted {
+            metrics: app.metrics.clone(),
+            operation: operation.id,
+        };
         let guarded = (operation.serve)()
             .route_layer(from_fn(in_time))
-            .route_layer(from_fn_with_state(guard, admit));
+            .route_layer(from_fn_with_state(guard, admit))
+            .route_layer(from_fn_with_state(counted, count));
         router = router.route(operation.path, guarded);
     }
     router
@@ -101,6 +107,20 @@ pub(crate) fn router(app: App) -> Router {
 struct Guard {
     tokens: Arc<Tokens>,
     role: Role,
+}
+
+#[derive(Clone)]
+struct Counted {
+    metrics: Metrics,
+    operation: &'static str,
+}
+
+async fn count(State(counted): State<Counted>, request: Request, next: Next) -> Response {
+    let started = tokio::time::Instant::now();
+    let response = next.run(request).await;
+    let (status, seconds) = (response.status().as_u16(), started.elapsed().as_secs_f64());
+    counted.metrics.answered(counted.operation, status, seconds);
+    response
 }
 
 /// Nothing is looked at before it is known who asks.

@@ -26,6 +26,7 @@ use tokio::time::Instant;
 use crate::App;
 use crate::error::Error;
 use crate::feed::{Follower, Item, Place, Start};
+use crate::metrics::Metrics;
 use crate::openapi::schema;
 use crate::operation::{Answer, Method, Operation};
 use crate::parameters::{Parameter, Parameters};
@@ -113,10 +114,12 @@ async fn revisions(
         (None, None) => Start::Now,
     };
     let follower = app.feed.follow(start).await?;
+    app.metrics.followers.inc();
     let shown = Shown {
         follower,
         pattern,
         pace: app.pace,
+        metrics: app.metrics.clone(),
         given: None,
         over: false,
     };
@@ -140,6 +143,7 @@ struct Shown {
     follower: Follower,
     pattern: Option<ImageGlob>,
     pace: Pace,
+    metrics: Metrics,
     /// When the last event was given. The server asks for the next one only when the follower has taken it.
     given: Option<Instant>,
     over: bool,
@@ -197,12 +201,19 @@ impl Shown {
     }
 
     fn dropped(&self) -> Event {
+        self.metrics.dropped.inc();
         tracing::warn!("dropped a follower of the live feed that does not read");
         let problem = json!({
             "code": "reader_too_slow",
             "detail": format!("nothing was read for {:?}; come again with Last-Event-ID to go on from here", self.pace.patience),
         });
         self.event("dropped").data(problem.to_string())
+    }
+}
+
+impl Drop for Shown {
+    fn drop(&mut self) {
+        self.metrics.followers.dec();
     }
 }
 

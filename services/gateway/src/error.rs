@@ -67,7 +67,7 @@ pub enum NotStored {
 }
 
 impl Error {
-    fn status(&self) -> (StatusCode, &'static str) {
+    pub(crate) fn status(&self) -> (StatusCode, &'static str) {
         match self {
             Error::NoSuchPath => (StatusCode::NOT_FOUND, "path_unknown"),
             Error::UnknownSource => (StatusCode::NOT_FOUND, "source_unknown"),

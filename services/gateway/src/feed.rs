@@ -83,7 +83,7 @@ pub async fn feed(bus: &Bus, file: &File, kept: &Quarantined) -> Result<Receipt,
     if !understood.malformed.is_empty() {
         return Err(FeedError::Malformed(understood.malformed.join("; ")));
     }
-    publish(Some(bus), &understood.messages)
+    publish(Some(bus), &understood.messages, None)
         .await
         .map_err(FeedError::NotStored)?;
     Ok(understood.receipt)

@@ -13,14 +13,17 @@ use axum::routing::post;
 use axum::{Json, Router};
 use serde::Deserialize;
 use tagtrail_bus::Bus;
-use tagtrail_proto::{PARTITIONS, Quarantined, clean_text};
+use tagtrail_daemon::{Span, SpanKind};
+use tagtrail_proto::{PARTITIONS, Quarantined, TRACEPARENT, TraceContext, clean_text};
 use time::OffsetDateTime;
 use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::Instant;
 use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::body::{self, Room};
 use crate::config::Source;
 use crate::error::Error;
+use crate::metrics::Metrics;
 use crate::publish::{Outgoing, publish};
 use crate::understood::{Receipt, Understood};
 
@@ -33,6 +36,7 @@ pub(crate) struct Gateway {
     pub(crate) bus: OnceLock<Bus>,
     /// Memory for bodies.
     pub(crate) room: Room,
+    pub(crate) metrics: Metrics,
 }
 
 /// The routes.
@@ -58,6 +62,7 @@ async fn hook(
     route: Result<Path<Route>, PathRejection>,
     request: Request,
 ) -> Result<Response, Error> {
+    let started = Instant::now();
     let (head, body) = request.into_parts();
     // A path that can't be read is no source's.
     let route = route.ok().map(|Path(route)| route);
@@ -65,25 +70,48 @@ async fn hook(
         .as_ref()
         .and_then(|route| gateway.sources.get(&route.source));
     let Some(source) = source else {
+        gateway.metrics.answered("", 404);
         body::throw_away(&head.headers, body).await;
         return Err(Error::UnknownSource);
     };
+    let name = source.voice.name.as_ref();
+    let caused_by = head.headers.get(TRACEPARENT);
+    let caused_by = caused_by.and_then(|value| value.to_str().ok()?.parse().ok());
+    let mut span = Span::start("hook", SpanKind::Server, caused_by.as_ref());
+    span.set("tagtrail.source", name.to_owned());
     let secret = route.as_ref().and_then(|route| route.secret.as_deref());
     let outcome = match admit(&gateway, source, secret, &head.headers, &body) {
-        Ok(_place) => take(&gateway, source, &head.headers, body).await,
+        Ok(_place) => take(&gateway, source, &head.headers, body, span.context()).await,
         Err(refusal) => {
             body::throw_away(&head.headers, body).await;
             Err(refusal)
         }
     };
     match &outcome {
-        Ok(receipt) => tracing::debug!(source = %source.voice.name, ?receipt, "took a body"),
-        Err(Error::NotStored(cause)) => {
-            tracing::warn!(source = %source.voice.name, "a body was not stored, its sender keeps it: {cause}");
+        Ok(receipt) => {
+            gateway.metrics.took(name, receipt);
+            tracing::debug!(source = name, ?receipt, "took a body");
         }
-        Err(refusal) => tracing::warn!(source = %source.voice.name, "refused a request: {refusal}"),
+        Err(Error::NotStored(cause)) => {
+            tracing::warn!(
+                source = name,
+                "a body was not stored, its sender keeps it: {cause}"
+            );
+        }
+        Err(refusal) => tracing::warn!(source = name, "refused a request: {refusal}"),
     }
-    outcome.map(|receipt| (StatusCode::ACCEPTED, Json(receipt)).into_response())
+    let status = match &outcome {
+        Ok(_) => StatusCode::ACCEPTED,
+        Err(error) => {
+            span.fail(error);
+            error.status().0
+        }
+    };
+    span.set("http.response.status_code", i64::from(status.as_u16()));
+    gateway.metrics.answered(name, status.as_u16());
+    let seconds = started.elapsed().as_secs_f64();
+    gateway.metrics.seconds.observe(seconds);
+    outcome.map(|receipt| (status, Json(receipt)).into_response())
 }
 
 /// Decides on the head of a request alone whether its body is read, and keeps a place for it.
@@ -110,6 +138,7 @@ async fn take(
     source: &Source,
     headers: &HeaderMap,
     body: Body,
+    trace: &TraceContext,
 ) -> Result<Receipt, Error> {
     let received_at = OffsetDateTime::now_utc();
     let body = body::read(body).await?;
@@ -137,7 +166,7 @@ async fn take(
         );
         messages.push(Outgoing::quarantined(&voice.name, &kept)?);
     }
-    publish(bus, &messages).await?;
+    publish(bus, &messages, Some(*trace)).await?;
     if let Some(first) = receipt.reasons.first() {
         tracing::warn!(source = %voice.name, events = receipt.reasons.len(), "refused what this source may not say: {first}");
     }

@@ -23,6 +23,7 @@ mod config;
 mod error;
 mod feed;
 mod hook;
+mod metrics;
 mod publish;
 mod source;
 mod understood;
@@ -66,6 +67,7 @@ pub async fn serve(listener: TcpListener, config: Config, ctx: Context) -> anyho
         sources,
         bus: OnceLock::new(),
         room: body::Room::default(),
+        metrics: metrics::Metrics::new(&ctx.metrics),
     });
     // Heard from the first moment on: until NATS is reached, senders are told to come again.
     let router = hook::router(Arc::clone(&gateway));

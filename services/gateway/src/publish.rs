@@ -6,7 +6,7 @@ use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
 use tagtrail_bus::Bus;
 use tagtrail_bus::publish::{Message, PublishError};
-use tagtrail_proto::{Name, Push, Quarantined, Subject, TimeSource};
+use tagtrail_proto::{Name, Push, Quarantined, Subject, TimeSource, TraceContext};
 
 use crate::error::NotStored;
 use crate::source::BODY_ID;
@@ -64,11 +64,15 @@ fn is_nameless(push: &Push) -> bool {
     push.event_id.starts_with(BODY_ID) && push.occurred_at_source == TimeSource::Received
 }
 
-/// Publishes all messages, in order, and waits until all are stored.
+/// Publishes all messages, in order, as caused by `trace`, and waits until all are stored.
 ///
 /// # Errors
 /// If that is not known of one of them. The others may be stored; sent again, they are recognised.
-pub(crate) async fn publish(bus: Option<&Bus>, messages: &[Outgoing]) -> Result<(), NotStored> {
+pub(crate) async fn publish(
+    bus: Option<&Bus>,
+    messages: &[Outgoing],
+    trace: Option<TraceContext>,
+) -> Result<(), NotStored> {
     if messages.is_empty() {
         return Ok(());
     }
@@ -89,6 +93,7 @@ pub(crate) async fn publish(bus: Option<&Bus>, messages: &[Outgoing]) -> Result<
                 subject,
                 id: id.as_deref(),
                 payload: payload.clone(),
+                trace,
             };
             sent.push(bus.send(message).await?);
         }

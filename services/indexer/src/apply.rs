@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use sqlx::{Connection as _, PgConnection};
 use tagtrail_bus::consume::Position;
 use tagtrail_postgres::recorded::Recorded;
-use tagtrail_proto::{Digest, Image, Point, Revision};
+use tagtrail_proto::{Digest, Image, Point, Revision, TraceContext};
 use time::OffsetDateTime;
 
 use crate::error::Error;
@@ -14,6 +14,15 @@ use crate::store;
 use crate::store::position::Progress;
 use crate::store::tags::{Head, NewHead};
 use crate::timeline::{Change, Decided, Fact, Known, Numbered};
+
+/// The fact that made a revision necessary.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Cause {
+    /// When the stream received it.
+    pub(crate) received_at: OffsetDateTime,
+    /// The trace that it belongs to.
+    pub(crate) trace: Option<TraceContext>,
+}
 
 /// Row ids of tags, remembered between batches. Filled only from what was committed; thrown away with the session.
 #[derive(Debug, Default)]
@@ -38,7 +47,7 @@ impl Partition {
         db: &mut PgConnection,
         batch: &[Received],
         stream_created_ns: i64,
-    ) -> Result<Vec<Recorded>, Error> {
+    ) -> Result<Vec<(Recorded, Cause)>, Error> {
         let Some(last) = batch.last() else {
             return Ok(Vec::new());
         };
@@ -69,7 +78,8 @@ impl Partition {
         for segment in batch.chunk_by(|a, b| a.tag.is_some() && b.tag.is_some()) {
             let owners = self.owners(&mut tx, segment).await?;
             let new = record(&mut tx, &owners, recorded_at, &mut ordinal).await?;
-            store::revisions::add_revisions(&mut tx, self.number, &new).await?;
+            let rows: Vec<&Recorded> = new.iter().map(|(recorded, _)| recorded).collect();
+            store::revisions::add_revisions(&mut tx, self.number, &rows).await?;
             revisions.extend(new);
         }
         tx.commit().await?;
@@ -133,12 +143,13 @@ async fn record(
     facts: &[(Owner, &Received)],
     recorded_at: OffsetDateTime,
     ordinal: &mut u64,
-) -> Result<Vec<Recorded>, Error> {
+) -> Result<Vec<(Recorded, Cause)>, Error> {
     let ids = store::facts::add_facts(db, facts, recorded_at).await?;
     let Some(first_id) = ids.values().min().copied() else {
         return Ok(Vec::new());
     }; // All were known.
     let mut metas: HashMap<i64, Meta> = HashMap::with_capacity(ids.len());
+    let mut causes: HashMap<i64, Cause> = HashMap::with_capacity(ids.len());
     // Per tag, in the order of arrival.
     let mut by_tag: BTreeMap<i64, Vec<Fact>> = BTreeMap::new();
     let mut arrivals: Vec<(i64, Fact)> = Vec::with_capacity(ids.len());
@@ -148,6 +159,11 @@ async fn record(
             continue;
         };
         metas.insert(push_id, received.meta.clone());
+        let cause = Cause {
+            received_at: received.received_at,
+            trace: received.trace,
+        };
+        causes.insert(push_id, cause);
         let fact = Fact {
             at: received.effective_at(),
             received: received.received_at,
@@ -185,12 +201,16 @@ async fn record(
             .map(|fact| fact.at)
             .max();
         for fact in facts {
+            let cause = causes
+                .get(&fact.push_id)
+                .copied()
+                .ok_or(Error::Inconsistent("a new fact has no cause"))?;
             for decided in known.record(fact) {
                 *ordinal += 1;
                 let meta = metas.get(&decided.push_id).ok_or(Error::Inconsistent(
                     "a revision comes from a fact that was not loaded",
                 ))?;
-                revisions.push(Recorded {
+                let recorded = Recorded {
                     tag_id,
                     ordinal: *ordinal,
                     push_id: decided.push_id,
@@ -198,7 +218,8 @@ async fn record(
                     head_at: decided.head.at,
                     time_source: meta.time_source,
                     event: event(&head.image, decided, meta, recorded_at),
-                });
+                };
+                revisions.push((recorded, cause));
             }
         }
         new_heads.push(NewHead {

@@ -33,7 +33,10 @@ pub(crate) async fn partitions(
                     Ok((id, outcome)) => (id, outcome.map_err(anyhow::Error::from)),
                     Err(panic) => (panic.id(), Err(panic.into())),
                 };
-                if let (Some(number), Err(error)) = (numbers.remove(&id), outcome) {
+                let Some(number) = numbers.remove(&id) else { continue };
+                shared.metrics.held.dec();
+                shared.metrics.gave_up(number);
+                if let Err(error) = outcome {
                     tracing::warn!(partition = number, "gave the partition up: {error:#}");
                 }
             }
@@ -45,6 +48,7 @@ pub(crate) async fn partitions(
                         health.set("postgres", Ok(()));
                         if let Some((number, session)) = taken {
                             tracing::info!(partition = number, "took the partition");
+                            shared.metrics.held.inc();
                             numbers.insert(held.spawn(partition::hold(shared.clone(), number, session)).id(), number);
                         }
                     }

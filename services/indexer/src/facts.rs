@@ -3,7 +3,7 @@
 use tagtrail_bus::consume::Delivery;
 use tagtrail_proto::{
     Action, Digest, Event, Image, Origin, Push, Registry, Repository, Scope, Tag, TimeSource,
-    partition_of,
+    TraceContext, partition_of,
 };
 use time::OffsetDateTime;
 
@@ -44,6 +44,9 @@ pub(crate) struct Received {
     /// Where the message stands in PUSHES, and the stream's timestamp of it to the nanosecond.
     pub(crate) sequence: u64,
     pub(crate) time_ns: i64,
+    /// What caused the message, and how many more of the partition stood behind it.
+    pub(crate) trace: Option<TraceContext>,
+    pub(crate) pending: u64,
 }
 
 impl Received {
@@ -87,6 +90,8 @@ impl Received {
             },
             sequence: delivery.sequence,
             time_ns: tagtrail_bus::consume::nanoseconds(delivery.time),
+            trace: delivery.trace,
+            pending: delivery.pending,
         })
     }
 

@@ -16,6 +16,7 @@ mod config;
 mod doubt;
 mod error;
 mod facts;
+mod metrics;
 mod partition;
 mod publish;
 mod republish;
@@ -49,6 +50,7 @@ pub async fn run(config: Config, ctx: Context) -> anyhow::Result<()> {
             config.appliers.map_or(cores + 1, NonZeroUsize::get),
         )),
         shutdown: ctx.shutdown.clone(),
+        metrics: metrics::Metrics::new(&ctx.metrics),
     };
     let mut tasks = Tasks::new();
     let (health, shutdown) = (ctx.health.clone(), ctx.shutdown.clone());

@@ -19,6 +19,7 @@ use crate::apply::{Partition, TagIds};
 use crate::doubt;
 use crate::error::{Error, Next};
 use crate::facts::Received;
+use crate::metrics::Metrics;
 use crate::publish::{self, Outgoing};
 use crate::store;
 
@@ -37,6 +38,7 @@ pub(crate) struct Shared {
     /// As many batches are applied at once as are of use: more only wait for the same cores.
     pub(crate) appliers: Arc<Semaphore>,
     pub(crate) shutdown: CancellationToken,
+    pub(crate) metrics: Metrics,
 }
 
 /// Works on a partition whose lock the session `db` has, until the session is lost or a stop is asked for. Dropping the
@@ -161,7 +163,7 @@ async fn work(shared: &Shared, number: u16, db: &mut PgConnection) -> Result<(),
         published.subscribe(),
         stream_created_ns,
     );
-    let publishing = publish::publish(&fence, &mut revisions_out, &published);
+    let publishing = publish::publish(&fence, &mut revisions_out, &published, &shared.metrics);
     // All three in this task: when one fails the others are dropped with it, and nothing is left running behind.
     tokio::try_join!(reading, applying, publishing)?;
     // A stop was asked for, and everything applied is published.
@@ -206,7 +208,7 @@ async fn catch_up(
         let missing: Vec<Outgoing> = meanwhile(shared, db, publish::missing(&shared.bus, page))
             .await?
             .into_iter()
-            .map(Outgoing::try_from)
+            .map(|new| Outgoing::new(new, None))
             .collect::<Result<_, _>>()?;
         if !missing.is_empty() {
             tracing::info!(
@@ -223,7 +225,7 @@ async fn catch_up(
             .map_err(|_| Error::Ended("publisher"))?;
         drop(sender);
         let nobody = watch::Sender::new(0);
-        let publishing = publish::publish(fence, &mut receiver, &nobody);
+        let publishing = publish::publish(fence, &mut receiver, &nobody, &shared.metrics);
         meanwhile(shared, db, publishing).await?;
         published = last;
         within(
@@ -274,6 +276,7 @@ async fn truly_published(
         probe = there + (gone - there) / 2;
     }
     if there < published {
+        shared.metrics.forgotten.inc_by(published - there);
         tracing::error!(
             partition = number,
             lost = published - there,
@@ -333,6 +336,7 @@ async fn quarantine(bus: &Bus, body: &[u8], reason: String) -> Result<(), Error>
         subject: &Subject::Quarantine { source },
         id: Some(&id),
         payload: payload.into(),
+        trace: None,
     })
     .await?;
     Ok(())
@@ -371,13 +375,17 @@ async fn apply(
                 let turn = async { shared.appliers.acquire().await.map_err(|_| Error::Ended("semaphore")) };
                 let permit = meanwhile(shared, db, turn).await?;
                 partition.progress.published = partition.progress.published.max(*published.borrow());
+                let started = tokio::time::Instant::now();
                 let new = within(shared, partition.apply(db, &batch, stream_created_ns)).await?;
                 drop(permit);
+                shared.metrics.applying.observe(started.elapsed().as_secs_f64());
+                let recorded = new.iter().map(|(recorded, _)| recorded);
+                shared.metrics.applied(partition.number, &batch, facts.len(), recorded);
                 batch.clear();
                 if new.is_empty() {
                     continue;
                 }
-                let outgoing = new.into_iter().map(Outgoing::try_from).collect::<Result<Vec<_>, _>>()?;
+                let outgoing = new.into_iter().map(|(new, cause)| Outgoing::new(new, Some(cause))).collect::<Result<Vec<_>, _>>()?;
                 // NATS may be slow or away.
                 let room = async { revisions.reserve().await.map_err(|_| Error::Ended("publisher")) };
                 meanwhile(shared, db, room).await?.send(outgoing);

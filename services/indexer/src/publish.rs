@@ -7,12 +7,16 @@ use futures_util::future::BoxFuture;
 use tagtrail_bus::publish::{Ack, Fence, Message, PublishError};
 use tagtrail_bus::topology::Stream;
 use tagtrail_bus::{Bus, Line};
+use tagtrail_daemon::{Span, SpanKind};
 use tagtrail_postgres::recorded::Recorded;
 use tagtrail_proto::{Event, Push, Revision, Subject};
+use time::OffsetDateTime;
 use tokio::sync::{mpsc, watch};
 
+use crate::apply::Cause;
 use crate::doubt;
 use crate::error::Error;
+use crate::metrics::Metrics;
 
 /// Revisions on their way at once; so far may two of them, of different tags, stand in another order than that of their
 /// ordinals, where some had to be sent again.
@@ -30,15 +34,24 @@ pub(crate) struct Outgoing {
     payload: bytes::Bytes,
     /// What the registry is asked once this is published.
     question: Option<Push>,
+    /// When the fact behind it was received.
+    received_at: Option<OffsetDateTime>,
+    /// Lasts until it is published.
+    span: Option<Span>,
 }
 
-impl TryFrom<Recorded> for Outgoing {
-    type Error = Error;
-
-    fn try_from(new: Recorded) -> Result<Outgoing, Error> {
+impl Outgoing {
+    /// A revision; `cause` is known only for those that were recorded just now.
+    pub(crate) fn new(new: Recorded, cause: Option<Cause>) -> Result<Outgoing, Error> {
         let question = doubt::of(&new);
         let subject = subject_of(&new.event);
         let id = new.event.id();
+        let mut span = cause
+            .and_then(|cause| cause.trace)
+            .map(|trace| Span::start("record", SpanKind::Consumer, Some(&trace)));
+        if let Some(span) = &mut span {
+            span.set("tagtrail.revision", id.clone());
+        }
         let payload = serde_json::to_vec(&new.event.event())
             .map_err(|_| Error::Inconsistent("a revision can't be written as JSON"))?;
         Ok(Outgoing {
@@ -48,6 +61,8 @@ impl TryFrom<Recorded> for Outgoing {
             id,
             payload: payload.into(),
             question,
+            received_at: cause.map(|cause| cause.received_at),
+            span,
         })
     }
 }
@@ -62,6 +77,7 @@ pub(crate) async fn ask(line: &Line, question: Push) {
             subject: &subject,
             id: None,
             payload: payload.into(),
+            trace: None,
         };
         line.send(message).await?.acknowledged().await
     };
@@ -109,11 +125,12 @@ pub(crate) async fn publish(
     fence: &Fence,
     incoming: &mut mpsc::Receiver<Vec<Outgoing>>,
     published: &watch::Sender<u64>,
+    metrics: &Metrics,
 ) -> Result<(), Error> {
     tokio::select! {
         biased;
         () = fence.lost() => Err(PublishError::Lost.into()),
-        done = in_order(fence, incoming, published) => done,
+        done = in_order(fence, incoming, published, metrics) => done,
     }
 }
 
@@ -124,6 +141,7 @@ async fn in_order(
     fence: &Fence,
     incoming: &mut mpsc::Receiver<Vec<Outgoing>>,
     published: &watch::Sender<u64>,
+    metrics: &Metrics,
 ) -> Result<(), Error> {
     let mut queue: VecDeque<Outgoing> = VecDeque::new();
     let mut window: VecDeque<(Outgoing, Acknowledgement)> = VecDeque::new();
@@ -140,6 +158,7 @@ async fn in_order(
                 subject: &next.subject,
                 id: Some(&next.id),
                 payload: next.payload.clone(),
+                trace: next.span.as_ref().map(|span| *span.context()),
             };
             let sent = fence.send(message).await?;
             on_their_way.insert(next.tag_id);
@@ -164,6 +183,7 @@ async fn in_order(
                     }
                     on_their_way.remove(&done.tag_id);
                     published.send_replace(done.ordinal);
+                    metrics.published(done.received_at);
                 }
                 failures = 0;
             }

@@ -192,6 +192,7 @@ async fn one(
             subject: &subject,
             id: None,
             payload: serde_json::to_vec(&event)?.into(),
+            trace: None,
         };
         let before = place.sequence.unwrap_or(0);
         let sent = line.send_after(message, before).await?;

@@ -11,6 +11,7 @@
 
 mod config;
 mod debounce;
+mod metrics;
 mod question;
 mod settle;
 
@@ -48,6 +49,7 @@ pub async fn run(config: Config, ctx: Context) -> anyhow::Result<()> {
         bus: bus.clone(),
         registries,
         pace: config.pace,
+        metrics: metrics::Metrics::new(&ctx.metrics),
     });
     let mut tasks = Tasks::new();
     let (health, shutdown) = (ctx.health.clone(), ctx.shutdown.clone());

@@ -6,14 +6,17 @@ use std::time::Duration;
 use tagtrail_bus::Bus;
 use tagtrail_bus::publish::{Message, PublishError};
 use tagtrail_config::{ConfigError, File};
+use tagtrail_daemon::{Span, SpanKind};
 use tagtrail_proto::{
     Action, Digest, Image, Name, Origin, Push, Quarantined, Registry as RegistryName, Scope,
-    Subject, TimeSource,
+    Subject, TimeSource, TraceContext,
 };
 use tagtrail_registry::{AskError, Descriptor, Registry};
 use time::OffsetDateTime;
+use tokio::time::Instant;
 
 use crate::config::Pace;
+use crate::metrics::Metrics;
 use crate::question::{Misfit, Question};
 
 /// A tag that is not there is asked about again so often, before that is believed: events come before tags are linked, and
@@ -37,6 +40,7 @@ pub(crate) struct Settler {
     pub(crate) bus: Bus,
     pub(crate) registries: Registries,
     pub(crate) pace: Pace,
+    pub(crate) metrics: Metrics,
 }
 
 /// What is done with the questions about an image.
@@ -62,6 +66,7 @@ impl Settler {
             // Doubts are asked away where that can be done.
             None if questions.iter().all(Question::is_doubt) => Outcome::Done,
             None => {
+                self.metrics.count("", "not_configured");
                 for question in questions {
                     self.put_aside(not_configured(question)).await;
                 }
@@ -79,30 +84,38 @@ impl Settler {
     async fn ask(&self, registry: &Registry, question: &Question, attempt: u32) -> Outcome {
         let image = &question.image;
         // Before asking: whatever is pushed meanwhile is newer than the answer.
-        let asked_at = OffsetDateTime::now_utc();
+        let (asked_at, started) = (OffsetDateTime::now_utc(), Instant::now());
+        let mut span = Span::start("ask", SpanKind::Client, question.job.trace.as_ref());
+        span.set("tagtrail.image", image.to_string());
         let answer = registry.resolve(&image.repository, &image.tag).await;
+        let seconds = started.elapsed().as_secs_f64();
+        self.metrics
+            .asked(image.registry.as_ref(), &answer, seconds);
+        if let Err(error) = &answer {
+            span.fail(error);
+        }
         let found = match answer {
             Ok(None) if attempt < ABSENT => {
-                tracing::info!(%image, attempt, "the registry has no such tag (yet)");
+                tracing::info!(%image, delivery.attempt = attempt, "the registry has no {image} (yet)");
                 return Outcome::Again(self.pause(attempt));
             }
             Ok(found) => found,
             Err(AskError::Busy { after }) => {
                 let pause = after.unwrap_or_default().max(self.pause(attempt));
-                tracing::warn!(%image, "the registry asks for a pause; asking again in {pause:.0?}");
+                tracing::warn!(%image, "{} asks for a pause; asking about {image} again in {pause:.0?}", image.registry);
                 return Outcome::Again(pause);
             }
             Err(error @ (AskError::Failed(_) | AskError::Refused(_))) => {
                 let pause = self.pause(attempt);
-                tracing::warn!(%image, attempt, registry = %image.registry, "asking {} again in {pause:.0?}: {error}", image.registry);
+                tracing::warn!(%image, registry = %image.registry, delivery.attempt = attempt, "asking {} about {image} again in {pause:.0?}: {error}", image.registry);
                 return Outcome::Again(pause);
             }
         };
         let push = answered(image, &question.push, found, asked_at);
-        match self.publish(push).await {
+        match self.publish(push, span.context()).await {
             Ok(()) => Outcome::Done,
             Err(error) => {
-                tracing::warn!(%image, "an answer was not stored, asking again: {error}");
+                tracing::warn!(%image, "the answer about {image} was not stored, asking again: {error}");
                 Outcome::Again(self.pause(attempt))
             }
         }
@@ -118,7 +131,7 @@ impl Settler {
     }
 
     /// Without a message identifier: the fact's time tells it from every other answer, and sent twice it is one fact.
-    async fn publish(&self, push: Push) -> Result<(), PublishError> {
+    async fn publish(&self, push: Push, trace: &TraceContext) -> Result<(), PublishError> {
         let subject = Subject::of_push(&push, self.bus.partitions());
         let payload = serde_json::to_vec(&push.event())
             .map_err(|error| PublishError::Unacknowledged(error.to_string()))?;
@@ -126,6 +139,7 @@ impl Settler {
             subject: &subject,
             id: None,
             payload: payload.into(),
+            trace: Some(*trace),
         };
         self.bus.publish(message).await.map(|_| ())
     }
@@ -162,6 +176,7 @@ impl Settler {
                 subject: &Subject::Quarantine { source },
                 id: Some(&id),
                 payload: payload.into(),
+                trace: job.trace,
             };
             self.bus.publish(message).await
         };

@@ -1,13 +1,13 @@
 //! Which images have news, from REVISIONS. It never ends: whatever goes wrong, the stream is opened again.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::time::Duration;
 
 use tagtrail_bus::Bus;
 use tagtrail_bus::consume::{Position, ReadError, nanoseconds};
 use tagtrail_bus::topology::Stream;
-use tagtrail_proto::{Image, Subject};
+use tagtrail_proto::{Image, Subject, TraceContext};
 use tokio::sync::mpsc;
 
 use crate::session::Failures;
@@ -27,8 +27,8 @@ pub(crate) struct News {
 pub(crate) enum Images {
     /// The stream was opened: anything may have happened before.
     Any,
-    /// These have new revisions.
-    These(BTreeSet<Image>),
+    /// These have new revisions, each with the trace that brought the last one.
+    These(BTreeMap<Image, Option<TraceContext>>),
 }
 
 /// Reads from `position` on; without one from the end, since the planner looks at everything when the stream is opened.
@@ -76,7 +76,7 @@ async fn follow(
         if news.send(News { of, position: at }).await.is_err() {
             return Ok(());
         }
-        let mut images = BTreeSet::new();
+        let mut images = BTreeMap::new();
         let mut delivery = reader.next().await?;
         for _ in 0..BATCH {
             // What stands there counts by its image alone: the heads in the database say the rest.
@@ -86,11 +86,12 @@ async fn follow(
                 tag,
             }) = delivery.subject.parse()
             {
-                images.insert(Image {
+                let image = Image {
                     registry,
                     repository,
                     tag,
-                });
+                };
+                images.insert(image, delivery.trace);
             }
             at.sequence = delivery.sequence;
             at.time_ns = Some(nanoseconds(delivery.time));

@@ -4,7 +4,7 @@ use sqlx::PgConnection;
 use tagtrail_bus::publish::Message;
 use tagtrail_bus::{Bus, Line};
 use tagtrail_postgres::Lock;
-use tagtrail_proto::Subject;
+use tagtrail_proto::{Rollout, Subject};
 
 use crate::Shared;
 use crate::error::{Error, within};
@@ -45,6 +45,10 @@ async fn publish(shared: &Shared, bus: &Bus, db: &mut PgConnection) -> Result<()
         let line = bus.line().await?;
         let mut acknowledgements = Vec::with_capacity(changes.len());
         let ordinals: Vec<i64> = changes.iter().map(|change| change.ordinal).collect();
+        let told: Vec<Rollout> = changes
+            .iter()
+            .map(|change| change.rollout.clone())
+            .collect();
         for change in changes {
             acknowledgements.push(send(&line, change).await?);
         }
@@ -53,6 +57,8 @@ async fn publish(shared: &Shared, bus: &Bus, db: &mut PgConnection) -> Result<()
             acknowledgement.acknowledged().await?;
         }
         within(shared.silence, store::published(db, &ordinals)).await?;
+        told.iter()
+            .for_each(|rollout| shared.metrics.changed(rollout));
     }
 }
 
@@ -76,6 +82,7 @@ async fn send(line: &Line, change: Change) -> Result<tagtrail_bus::publish::Unac
         subject: &subject,
         id: Some(&id),
         payload: payload.into(),
+        trace: None,
     };
     Ok(line.send(message).await?)
 }

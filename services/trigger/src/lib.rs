@@ -14,6 +14,7 @@ mod config;
 mod error;
 mod feed;
 mod ledger;
+mod metrics;
 mod plan;
 mod retry;
 mod session;
@@ -40,6 +41,7 @@ struct Shared {
     silence: std::time::Duration,
     pace: Pace,
     health: Health,
+    metrics: metrics::Metrics,
     shutdown: CancellationToken,
     /// There may be a rollout to carry out.
     work: Arc<Notify>,
@@ -64,6 +66,7 @@ pub async fn run(config: Config, ctx: Context) -> anyhow::Result<()> {
         silence: config.session_seconds,
         pace: config.pace,
         health: ctx.health.clone(),
+        metrics: metrics::Metrics::new(&ctx.metrics),
         shutdown: ctx.shutdown.clone(),
         work: Arc::new(Notify::new()),
         changes: Arc::new(Notify::new()),

@@ -10,8 +10,9 @@ use sqlx::{Connection as _, PgConnection};
 use tagtrail_bus::Bus;
 use tagtrail_bus::consume::Position;
 use tagtrail_config::File;
+use tagtrail_daemon::{Span, SpanKind};
 use tagtrail_postgres::Lock;
-use tagtrail_proto::Image;
+use tagtrail_proto::{Image, TraceContext};
 use time::OffsetDateTime;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -106,9 +107,16 @@ impl<'a> Planner<'a> {
         let mut all_again = Instant::now();
         loop {
             let settled = self.settling.values().min().copied();
+            let mut traces = BTreeMap::new();
             let (due, position) = tokio::select! {
                 () = self.shared.shutdown.cancelled() => return Ok(()),
-                Some(news) = news.recv() => (self.concerned(&news.of), Some(news.position)),
+                Some(News { of, position }) = news.recv() => {
+                    let due = self.concerned(&of);
+                    if let Images::These(images) = of {
+                        traces = images;
+                    }
+                    (due, Some(position))
+                }
                 () = until(settled) => (self.settled(), None),
                 _ = every.tick() => {
                     let resuming = within(silence, store::resuming(&mut self.db)).await?;
@@ -120,7 +128,7 @@ impl<'a> Planner<'a> {
                     (self.those(|trigger| all || resuming.contains(&trigger.name)), None)
                 }
             };
-            within(silence, self.plan(&due, position)).await?;
+            within(silence, self.plan(&due, position, &traces)).await?;
         }
     }
 
@@ -135,7 +143,10 @@ impl<'a> Planner<'a> {
     fn concerned(&self, news: &Images) -> BTreeSet<&'a str> {
         self.those(|trigger| match news {
             Images::Any => true,
-            Images::These(images) => trigger.images.values().any(|image| images.contains(image)),
+            Images::These(images) => trigger
+                .images
+                .values()
+                .any(|image| images.contains_key(image)),
         })
     }
 
@@ -153,6 +164,7 @@ impl<'a> Planner<'a> {
         &mut self,
         due: &BTreeSet<&'a str>,
         position: Option<Position>,
+        traces: &BTreeMap<Image, Option<TraceContext>>,
     ) -> Result<(), Error> {
         if due.is_empty() && position.is_none() {
             return Ok(());
@@ -204,7 +216,11 @@ impl<'a> Planner<'a> {
                     );
                 }
                 Decision::Start { images, cause } => {
-                    started.push(store::start(&mut tx, known.id, &images, &cause).await?);
+                    let watched = trigger.images.values();
+                    let trace = watched.filter_map(|image| *traces.get(image)?).next();
+                    let span = Span::start("plan", SpanKind::Consumer, trace.as_ref());
+                    let begun = store::start(&mut tx, known.id, &images, &cause, span.context());
+                    started.push(begun.await?);
                 }
             }
         }
@@ -212,7 +228,7 @@ impl<'a> Planner<'a> {
         self.settling.retain(|name, _| !due.contains(name));
         self.settling.extend(settling);
         for rollout in started.iter().flatten() {
-            tracing::info!(trigger = rollout.trigger, rollout = rollout.id, number = rollout.number, cause = %rollout.cause.reason, "recorded a rollout");
+            tracing::info!(trigger = rollout.trigger, rollout.id, rollout.number, cause = %rollout.cause.reason, "recorded rollout {} of {}", rollout.number, rollout.trigger);
         }
         if !started.is_empty() {
             self.shared.work.notify_one();

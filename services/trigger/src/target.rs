@@ -10,7 +10,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use tagtrail_config::{ConfigError, File};
-use tagtrail_proto::{Event, Rollout};
+use tagtrail_proto::{Event, Rollout, TraceContext};
 
 use crate::retry::Outcome;
 
@@ -20,10 +20,12 @@ pub(crate) struct Order {
     pub(crate) rollout: Rollout,
     /// The `CloudEvent` of the rollout as it was recorded: pending, no attempts yet.
     pub(crate) body: Vec<u8>,
+    /// What caused the attempt, to be passed on.
+    pub(crate) trace: TraceContext,
 }
 
 impl Order {
-    pub(crate) fn new(rollout: &Rollout) -> serde_json::Result<Order> {
+    pub(crate) fn new(rollout: &Rollout, trace: TraceContext) -> serde_json::Result<Order> {
         let recorded = Rollout {
             state: tagtrail_proto::RolloutState::Pending,
             attempts: 0,
@@ -35,6 +37,7 @@ impl Order {
         Ok(Order {
             rollout: rollout.clone(),
             body: serde_json::to_vec(&event)?,
+            trace,
         })
     }
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::{Connection as _, PgConnection};
+use tagtrail_daemon::{Span, SpanKind};
 use tagtrail_postgres::{Lock, ping};
 use tagtrail_proto::RolloutState;
 
@@ -109,14 +110,20 @@ async fn attempt(
     let target = targets
         .get(&rollout.trigger)
         .ok_or(Error::Inconsistent("a trigger has no target"))?;
-    let order = Order::new(rollout)?;
+    let mut span = Span::start("attempt", SpanKind::Client, begun.trace.as_ref());
+    span.set("tagtrail.rollout", rollout.id.clone());
+    span.set("tagtrail.trigger", rollout.trigger.clone());
+    let order = Order::new(rollout, *span.context())?;
     tracing::info!(
         trigger = rollout.trigger,
-        rollout = rollout.id,
-        number = rollout.number,
-        attempt = rollout.attempts,
-        "telling the target"
+        rollout.id,
+        rollout.number,
+        delivery.attempt = rollout.attempts,
+        "telling the target of {} about rollout {}",
+        rollout.trigger,
+        rollout.number
     );
+    let started = tokio::time::Instant::now();
     let stay_alive = async {
         loop {
             tokio::time::sleep(shared.ping_every()).await;
@@ -131,7 +138,14 @@ async fn attempt(
     };
     tokio::select! {
         biased;
-        outcome = target.apply(&order) => Ok(Some(outcome)),
+        outcome = target.apply(&order) => {
+            if let Outcome::Refused(why) | Outcome::Failed { error: why, .. } = &outcome {
+                span.fail(why);
+            }
+            let seconds = started.elapsed().as_secs_f64();
+            shared.metrics.attempted(&rollout.trigger, &outcome, seconds);
+            Ok(Some(outcome))
+        }
         error = stay_alive => Err(error),
         () = too_late => Ok(None),
     }
@@ -157,32 +171,46 @@ async fn record(
         rand::random(),
     );
     let (trigger, number, id) = (&rollout.trigger, rollout.number, &rollout.id);
+    let took = (now - rollout.created_at).as_seconds_f64().max(0.0);
     match next {
         Next::Succeeded => {
             store::finish(&mut tx, id, RolloutState::Succeeded, None).await?;
-            tracing::info!(trigger, rollout = id, number, "succeeded");
+            shared.metrics.rollout.observe(took);
+            tracing::info!(
+                trigger,
+                rollout.id = id,
+                rollout.number = number,
+                duration_ms = took * 1000.0,
+                "rollout {number} of {trigger} succeeded"
+            );
         }
         Next::Failed(error) => {
             store::finish(&mut tx, id, RolloutState::Failed, Some(&error)).await?;
-            tracing::error!(trigger, rollout = id, number, "failed: {error}");
+            shared.metrics.rollout.observe(took);
+            tracing::error!(
+                trigger,
+                rollout.id = id,
+                rollout.number = number,
+                "rollout {number} of {trigger} failed: {error}"
+            );
         }
         Next::Retry { error, .. } if newer => {
             store::finish(&mut tx, id, RolloutState::Superseded, Some(&error)).await?;
             tracing::info!(
                 trigger,
-                rollout = id,
-                number,
-                "superseded by a newer one; the last attempt: {error}"
+                rollout.id = id,
+                rollout.number = number,
+                "rollout {number} of {trigger} was superseded by a newer one; its last attempt: {error}"
             );
         }
         Next::Retry { at, error } => {
             store::retry(&mut tx, id, at, &error).await?;
             tracing::warn!(
                 trigger,
-                rollout = id,
-                number,
-                attempt = rollout.attempts,
-                "tried again in {:.1} s: {error}",
+                rollout.id = id,
+                rollout.number = number,
+                delivery.attempt = rollout.attempts,
+                "rollout {number} of {trigger} is tried again in {:.1} s: {error}",
                 (at - now).as_seconds_f64()
             );
         }

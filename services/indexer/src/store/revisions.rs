@@ -14,10 +14,10 @@ use crate::error::Error;
 pub(crate) async fn add_revisions(
     db: &mut PgConnection,
     partition: u16,
-    revisions: &[Recorded],
+    revisions: &[&Recorded],
 ) -> Result<(), sqlx::Error> {
-    fn each<'a, T>(revisions: &'a [Recorded], of: impl Fn(&'a Recorded) -> T) -> Vec<T> {
-        revisions.iter().map(of).collect()
+    fn each<'a, T>(revisions: &[&'a Recorded], of: impl Fn(&'a Recorded) -> T) -> Vec<T> {
+        revisions.iter().copied().map(of).collect()
     }
     sqlx::query(
         "insert into revision (tag_id, number, kind, digest, effective_at, recorded_at, previous, head, push_id, partition, ordinal)

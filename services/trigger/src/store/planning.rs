@@ -7,7 +7,7 @@ use sqlx::types::{Json, Uuid};
 use sqlx::{PgConnection, Row as _};
 use tagtrail_bus::consume::Position;
 use tagtrail_postgres::row;
-use tagtrail_proto::{Cause, Image, Rollout, RolloutImage};
+use tagtrail_proto::{Cause, Image, Rollout, RolloutImage, TraceContext};
 
 use super::{columns, record};
 use crate::wanted::Head;
@@ -207,6 +207,7 @@ pub(crate) async fn start(
     trigger: i32,
     images: &BTreeMap<String, RolloutImage>,
     cause: &Cause,
+    trace: &TraceContext,
 ) -> Result<Option<Rollout>, sqlx::Error> {
     let number: Option<i64> = sqlx::query_scalar(
         "update trigger set issued = issued + 1, state = 'active' where id = $1 and state <> 'paused' returning issued",
@@ -218,7 +219,7 @@ pub(crate) async fn start(
         return Ok(None);
     };
     let row = sqlx::query(concat!(
-        "with o as (insert into rollout (id, trigger_id, number, images, cause) values ($1, $2, $3, $4, $5) returning *)
+        "with o as (insert into rollout (id, trigger_id, number, images, cause, traceparent) values ($1, $2, $3, $4, $5, $6) returning *)
          select ", columns!(), " from o join trigger t on t.id = o.trigger_id"
     ))
     .bind(Uuid::now_v7())
@@ -226,6 +227,7 @@ pub(crate) async fn start(
     .bind(number)
     .bind(Json(images))
     .bind(Json(cause))
+    .bind(trace.to_string())
     .fetch_one(&mut *db)
     .await?;
     let new = row::rollout(&row)?;

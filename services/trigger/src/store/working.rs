@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use sqlx::{PgConnection, Row as _};
 use tagtrail_postgres::row;
-use tagtrail_proto::{Rollout, RolloutState};
+use tagtrail_proto::{Rollout, RolloutState, TraceContext};
 use time::OffsetDateTime;
 
 use super::{columns, record};
@@ -48,6 +48,8 @@ pub(crate) struct Begun {
     pub(crate) rollout: Rollout,
     /// When the first attempt began.
     pub(crate) started_at: OffsetDateTime,
+    /// What made it necessary.
+    pub(crate) trace: Option<TraceContext>,
 }
 
 /// Begins an attempt of the newest live rollout of a trigger, in the place of all older ones. `None` if there is none that
@@ -79,7 +81,7 @@ pub(crate) async fn begin(
          o as (
              update rollout o set state = 'running', attempts = attempts + 1, started_at = coalesce(started_at, now())
              from before where o.id = before.id returning o.*, before.state = 'pending' as first)
-         select o.first, o.started_at, ", columns!(), " from o join trigger t on t.id = o.trigger_id"
+         select o.first, o.started_at, o.traceparent, ", columns!(), " from o join trigger t on t.id = o.trigger_id"
     ))
     .bind(trigger)
     .fetch_optional(&mut *db)
@@ -89,6 +91,9 @@ pub(crate) async fn begin(
             let begun = Begun {
                 rollout: row::rollout(&row)?,
                 started_at: row.try_get("started_at")?,
+                trace: row
+                    .try_get::<Option<&str>, _>("traceparent")?
+                    .and_then(|text| text.parse().ok()),
             };
             if row.try_get("first")? {
                 changed.push(begun.rollout.clone());

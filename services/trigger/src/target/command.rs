@@ -106,6 +106,8 @@ impl Program {
             .env("TAGTRAIL_TRIGGER", &order.rollout.trigger)
             .env("TAGTRAIL_ROLLOUT_ID", &order.rollout.id)
             .env("TAGTRAIL_ROLLOUT_NUMBER", order.rollout.number.to_string())
+            // As tools that trace expect it.
+            .env("TRACEPARENT", order.trace.to_string())
             // What we connect with is none of its business.
             .env_remove("DATABASE_URL")
             .env_remove("NATS_URL")

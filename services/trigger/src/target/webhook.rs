@@ -8,7 +8,7 @@ use secrecy::ExposeSecret as _;
 use serde::Deserialize;
 use tagtrail_config::Secret;
 use tagtrail_daemon::chain;
-use tagtrail_proto::clean_text;
+use tagtrail_proto::{TRACEPARENT, clean_text};
 
 use super::signature::Key;
 use super::{Attempt, Configured, Kind, Order, Target, settings};
@@ -77,6 +77,7 @@ impl Webhook {
             .header("webhook-id", &order.rollout.id)
             .header("webhook-timestamp", timestamp)
             .header("webhook-signature", signature)
+            .header(TRACEPARENT, order.trace.to_string())
             .body(order.body.clone());
         match request.send().await {
             Ok(response) => judge(response).await,

@@ -1,0 +1,67 @@
+//! What the api counts.
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use tagtrail_daemon::metrics::seconds;
+
+/// Its metrics.
+#[derive(Debug, Clone)]
+pub(crate) struct Metrics {
+    requests: Family<Request, Counter>,
+    seconds: Family<Operation, Histogram>,
+    /// Who follows the live feed now.
+    pub(crate) followers: Gauge,
+    /// Followers that did not read.
+    pub(crate) dropped: Counter,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Request {
+    operation: &'static str,
+    status: u16,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Operation {
+    operation: &'static str,
+}
+
+impl Metrics {
+    pub(crate) fn new(metrics: &tagtrail_daemon::Metrics) -> Metrics {
+        Metrics {
+            requests: metrics.add(
+                "api_requests",
+                "Requests, by operation and HTTP status",
+                Family::default(),
+            ),
+            seconds: metrics.add_seconds(
+                "api_request",
+                "Time to answer, by operation; of the live feed, until it begins",
+                Family::new_with_constructor(seconds),
+            ),
+            followers: metrics.add(
+                "api_followers",
+                "Who follows the live feed now",
+                Gauge::default(),
+            ),
+            dropped: metrics.add(
+                "api_followers_dropped",
+                "Followers of the live feed that were dropped because they did not read",
+                Counter::default(),
+            ),
+        }
+    }
+
+    /// A request was answered.
+    pub(crate) fn answered(&self, operation: &'static str, status: u16, seconds: f64) {
+        self.requests
+            .get_or_create(&Request { operation, status })
+            .inc();
+        self.seconds
+            .get_or_create(&Operation { operation })
+            .observe(seconds);
+    }
+}

@@ -1,0 +1,84 @@
+//! What the gateway counts.
+
+use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::histogram::Histogram;
+use tagtrail_daemon::metrics::seconds;
+
+use crate::understood::Receipt;
+
+/// Its metrics.
+#[derive(Debug, Clone)]
+pub(crate) struct Metrics {
+    events: Family<Events, Counter>,
+    requests: Family<Requests, Counter>,
+    /// Time from the head of a request to its answer.
+    pub(crate) seconds: Histogram,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Events {
+    source: String,
+    outcome: Outcome,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
+#[expect(non_camel_case_types, reason = "as they are written in the metric")]
+enum Outcome {
+    accepted,
+    unresolved,
+    ignored,
+    quarantined,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Requests {
+    /// Empty: no such source.
+    source: String,
+    status: u16,
+}
+
+impl Metrics {
+    pub(crate) fn new(metrics: &tagtrail_daemon::Metrics) -> Metrics {
+        Metrics {
+            events: metrics.add(
+                "gateway_events",
+                "Events in authentic bodies, by source and what became of them",
+                Family::default(),
+            ),
+            requests: metrics.add(
+                "gateway_requests",
+                "Requests, by source (empty: unknown) and HTTP status",
+                Family::default(),
+            ),
+            seconds: metrics.add_seconds(
+                "gateway_request",
+                "Time from the head of a request to its answer",
+                seconds(),
+            ),
+        }
+    }
+
+    /// A body was taken.
+    pub(crate) fn took(&self, source: &str, receipt: &Receipt) {
+        for (outcome, count) in [
+            (Outcome::accepted, receipt.accepted),
+            (Outcome::unresolved, receipt.unresolved),
+            (Outcome::ignored, receipt.ignored),
+            (Outcome::quarantined, receipt.quarantined),
+        ] {
+            let source = source.to_owned();
+            let events = Events { source, outcome };
+            self.events.get_or_create(&events).inc_by(count as u64);
+        }
+    }
+
+    /// A request was answered.
+    pub(crate) fn answered(&self, source: &str, status: u16) {
+        let source = source.to_owned();
+        self.requests
+            .get_or_create(&Requests { source, status })
+            .inc();
+    }
+}

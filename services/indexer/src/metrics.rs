@@ -1,0 +1,142 @@
+//! What the indexer counts.
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use tagtrail_daemon::metrics::seconds;
+use tagtrail_postgres::recorded::Recorded;
+use time::OffsetDateTime;
+
+use crate::facts::Received;
+
+/// Its metrics.
+#[derive(Debug, Clone)]
+pub(crate) struct Metrics {
+    facts: Counter,
+    revisions: Family<Kind, Counter>,
+    published: Counter,
+    /// Revisions that REVISIONS had forgotten.
+    pub(crate) forgotten: Counter,
+    /// Time to apply a batch.
+    pub(crate) applying: Histogram,
+    push_to_revision: Histogram,
+    lag_messages: Family<Partition, Gauge>,
+    lag_seconds: Family<Partition, Gauge<f64, std::sync::atomic::AtomicU64>>,
+    /// Partitions held.
+    pub(crate) held: Gauge,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Kind {
+    kind: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Partition {
+    partition: u16,
+}
+
+impl Metrics {
+    pub(crate) fn new(metrics: &tagtrail_daemon::Metrics) -> Metrics {
+        Metrics {
+            facts: metrics.add(
+                "indexer_facts",
+                "Messages of PUSHES that were applied, repeats included",
+                Counter::default(),
+            ),
+            revisions: metrics.add(
+                "indexer_revisions",
+                "Revisions recorded, by how each differs from the one before it",
+                Family::default(),
+            ),
+            published: metrics.add(
+                "indexer_published",
+                "Revisions acknowledged by REVISIONS, repeats included",
+                Counter::default(),
+            ),
+            forgotten: metrics.add(
+                "indexer_forgotten",
+                "Revisions that REVISIONS had acknowledged and then lost, and that were published again",
+                Counter::default(),
+            ),
+            applying: metrics.add_seconds(
+                "indexer_batch",
+                "Time to apply a batch of facts in one transaction",
+                seconds(),
+            ),
+            push_to_revision: metrics.add_seconds(
+                "indexer_push_to_revision",
+                "Time from a push being stored by PUSHES to its revision being stored by REVISIONS",
+                seconds(),
+            ),
+            lag_messages: metrics.add(
+                "indexer_lag_messages",
+                "Messages of a partition of PUSHES that wait to be applied",
+                Family::default(),
+            ),
+            lag_seconds: metrics.add_seconds(
+                "indexer_lag",
+                "Age of the last applied message of a partition while others wait behind it, else 0",
+                Family::default(),
+            ),
+            held: metrics.add(
+                "indexer_partitions",
+                "Partitions that this instance holds",
+                Gauge::default(),
+            ),
+        }
+    }
+
+    /// A batch was applied; `ahead` more were read already.
+    pub(crate) fn applied<'a>(
+        &self,
+        partition: u16,
+        batch: &[Received],
+        ahead: usize,
+        revisions: impl Iterator<Item = &'a Recorded>,
+    ) {
+        self.facts.inc_by(batch.len() as u64);
+        for revision in revisions {
+            let kind = revision.event.kind.as_str();
+            self.revisions.get_or_create(&Kind { kind }).inc();
+        }
+        if let Some(last) = batch.last() {
+            // Counted when it was read: those that were read ahead are among them.
+            let waiting = last.pending.max(ahead as u64);
+            self.lag(partition, waiting, last.received_at);
+        }
+    }
+
+    fn lag(&self, partition: u16, waiting: u64, received_at: OffsetDateTime) {
+        let age = match waiting {
+            0 => 0.0,
+            _ => (OffsetDateTime::now_utc() - received_at)
+                .as_seconds_f64()
+                .max(0.0),
+        };
+        let label = Partition { partition };
+        self.lag_messages
+            .get_or_create(&label)
+            .set(i64::try_from(waiting).unwrap_or(i64::MAX));
+        self.lag_seconds.get_or_create(&label).set(age);
+    }
+
+    /// A revision was acknowledged.
+    pub(crate) fn published(&self, received_at: Option<OffsetDateTime>) {
+        self.published.inc();
+        if let Some(received_at) = received_at {
+            let took = OffsetDateTime::now_utc() - received_at;
+            self.push_to_revision
+                .observe(took.as_seconds_f64().max(0.0));
+        }
+    }
+
+    /// A partition is somebody else's now: its lag is theirs to tell.
+    pub(crate) fn gave_up(&self, partition: u16) {
+        let label = Partition { partition };
+        self.lag_messages.remove(&label);
+        self.lag_seconds.remove(&label);
+    }
+}

@@ -1,0 +1,83 @@
+//! What the trigger service counts.
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::histogram::Histogram;
+use tagtrail_daemon::metrics::seconds;
+use tagtrail_proto::Rollout;
+
+use crate::retry::Outcome;
+
+/// Its metrics.
+#[derive(Debug, Clone)]
+pub(crate) struct Metrics {
+    rollouts: Family<State, Counter>,
+    attempts: Family<Attempt, Counter>,
+    /// Time that a target takes to answer.
+    pub(crate) attempt: Histogram,
+    /// Time from a rollout being recorded to its end.
+    pub(crate) rollout: Histogram,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct State {
+    trigger: String,
+    state: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Attempt {
+    trigger: String,
+    outcome: &'static str,
+}
+
+impl Metrics {
+    pub(crate) fn new(metrics: &tagtrail_daemon::Metrics) -> Metrics {
+        Metrics {
+            rollouts: metrics.add(
+                "trigger_rollouts",
+                "Rollouts that came to a state, by trigger",
+                Family::default(),
+            ),
+            attempts: metrics.add(
+                "trigger_attempts",
+                "Attempts at targets, by trigger and how they ended",
+                Family::default(),
+            ),
+            attempt: metrics.add_seconds(
+                "trigger_attempt",
+                "Time that a target takes to answer",
+                seconds(),
+            ),
+            rollout: metrics.add_seconds(
+                "trigger_rollout",
+                "Time from a rollout being recorded to its success or failure",
+                seconds(),
+            ),
+        }
+    }
+
+    /// A rollout came to the state that it is in. Told once for each change, by the one instance that publishes them.
+    pub(crate) fn changed(&self, rollout: &Rollout) {
+        let state = State {
+            trigger: rollout.trigger.clone(),
+            state: rollout.state.as_str(),
+        };
+        self.rollouts.get_or_create(&state).inc();
+    }
+
+    /// An attempt ended.
+    pub(crate) fn attempted(&self, trigger: &str, outcome: &Outcome, seconds: f64) {
+        let outcome = match outcome {
+            Outcome::Done => "done",
+            Outcome::Refused(_) => "refused",
+            Outcome::Failed { .. } => "failed",
+        };
+        let trigger = trigger.to_owned();
+        self.attempts
+            .get_or_create(&Attempt { trigger, outcome })
+            .inc();
+        self.attempt.observe(seconds);
+    }
+}
