@@ -24,20 +24,29 @@ pub struct Fleet {
     pub processes: BTreeMap<&'static str, Process>,
     client: reqwest::Client,
     environment: Vec<(&'static str, String)>,
+    /// What is added to the environment of a service, or put in the place of what all have.
+    own: fn(&Fleet, &str) -> Vec<(&'static str, String)>,
     gateway: String,
     api: String,
+    /// Addresses of the admin pages.
+    admin: BTreeMap<&'static str, String>,
     _folder: tempfile::TempDir,
 }
 
 impl Fleet {
     /// Starts everything. The images of the trigger are those of `registry`.
     pub async fn start(registry: &str) -> Fleet {
+        Fleet::start_with(registry, TestNats::start().await, |_, _| Vec::new()).await
+    }
+
+    /// The same on a nats-server of the caller's, with an environment that may differ by service.
+    pub async fn start_with(
+        registry: &str,
+        nats: TestNats,
+        own: fn(&Fleet, &str) -> Vec<(&'static str, String)>,
+    ) -> Fleet {
         crate::use_ring();
-        let (postgres, nats, sink) = (
-            TestPostgres::start().await,
-            TestNats::start().await,
-            Sink::start().await,
-        );
+        let (postgres, sink) = (TestPostgres::start().await, Sink::start().await);
         let folder = tempfile::tempdir().unwrap();
         let path = config(folder.path(), registry, sink.url());
         let (gateway, api) = (free_address(), free_address());
@@ -47,7 +56,6 @@ impl Fleet {
             ("TAGTRAIL_CONFIG", path.to_str().unwrap().to_owned()),
             ("TAGTRAIL_GATEWAY_LISTEN", gateway.clone()),
             ("TAGTRAIL_API_LISTEN", api.clone()),
-            ("TAGTRAIL_ADMIN", "127.0.0.1:0".to_owned()),
             ("TAGTRAIL_SESSION_SECONDS", "2".to_owned()),
         ];
         environment.extend(SECRETS.map(|(name, value)| (name, value.to_owned())));
@@ -61,18 +69,31 @@ impl Fleet {
                 .build()
                 .unwrap(),
             environment,
+            own,
             gateway,
             api,
+            admin: SERVICES
+                .map(|service| (service, free_address()))
+                .into_iter()
+                .collect(),
             _folder: folder,
         };
         let migrated = Command::new(tagtrail_testkit::binary())
             .arg("migrate")
-            .envs(fleet.environment.iter().map(|(name, value)| (name, value)))
+            .envs(fleet.environment_of("migrate"))
             .status()
             .unwrap();
         assert!(migrated.success(), "tagtrail migrate failed");
         for service in SERVICES {
             fleet.restart(service);
+        }
+        // Every service says itself that it is ready.
+        for service in SERVICES {
+            let probe = format!("http://{}/readyz", fleet.admin[service]);
+            eventually(&format!("the {service}"), SOON, async || {
+                answers(&probe).await.then_some(())
+            })
+            .await;
         }
         let probe = format!("http://{}/v1/triggers/shop", fleet.api);
         eventually("the fleet", SOON, async || {
@@ -85,13 +106,26 @@ impl Fleet {
     /// Starts a service; ends the one that runs, if any, as `kill -9` does.
     pub fn restart(&mut self, service: &'static str) {
         drop(self.processes.remove(service));
-        let environment: Vec<_> = self
-            .environment
+        let environment = self.environment_of(service);
+        let environment: Vec<_> = environment
             .iter()
             .map(|(name, value)| (*name, value.as_str()))
             .collect();
-        self.processes
-            .insert(service, Process::tagtrail(&[service], &environment));
+        let arguments = [service, "--admin", self.admin[service].as_str()];
+        let process = Process::tagtrail(&arguments, &environment);
+        self.processes.insert(service, process);
+    }
+
+    fn environment_of(&self, service: &str) -> BTreeMap<&'static str, String> {
+        let own = (self.own)(self, service);
+        self.environment.iter().cloned().chain(own).collect()
+    }
+
+    /// The admin page of a service: `healthz`, `readyz` or `metrics`.
+    pub async fn admin(&self, service: &str, page: &str) -> Option<String> {
+        let url = format!("http://{}/{page}", self.admin[service]);
+        let answer = self.client.get(url).send().await.ok()?;
+        answer.text().await.ok()
     }
 
     /// Where registries send their notifications.
@@ -121,13 +155,17 @@ impl Fleet {
 
     /// Sends a push as a script would; its status, if there was an answer.
     pub async fn push(&self, repository: &str, digest: &str, time: &str) -> Option<u16> {
+        let request = self.request(repository, digest, time);
+        Some(request.send().await.ok()?.status().as_u16())
+    }
+
+    /// A push as a script would send it, to be changed before it is sent.
+    pub fn request(&self, repository: &str, digest: &str, time: &str) -> reqwest::RequestBuilder {
         let body =
             json!({ "repository": repository, "tag": "latest", "digest": digest, "time": time });
-        let request = self
-            .client
+        self.client
             .post(format!("http://{}/hooks/ci", self.gateway))
             .bearer_auth(HOOK_SECRET)
-            .json(&body);
-        Some(request.send().await.ok()?.status().as_u16())
+            .json(&body)
     }
 }

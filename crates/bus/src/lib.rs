@@ -89,6 +89,8 @@ pub struct Bus {
     context: jetstream::Context,
     link: watch::Receiver<Link>,
     lines: Lines,
+    /// Name of the service.
+    name: Arc<str>,
     partitions: u16,
     replicas: u8,
 }
@@ -98,6 +100,8 @@ const ANSWER: Duration = Duration::from_secs(3);
 /// Acknowledgements that may be outstanding at once. The windows of all partitions of one process fit three times, because a
 /// dropped acknowledgement keeps its place until it times out (research: 8 publishers stood still at the default).
 const UNACKNOWLEDGED: usize = 65_536;
+/// How often it is tried whether the server stores messages.
+const CANARY: Duration = Duration::from_secs(10);
 /// Oldest server that has per-stream persistence and the fence on another subject.
 const MINIMUM: (u64, u64) = (2, 12);
 
@@ -172,6 +176,7 @@ impl Bus {
             context: context(client),
             link,
             lines: Lines::new(address),
+            name: name.into(),
             partitions: args.partitions,
             replicas: args.replicas,
         };
@@ -218,7 +223,8 @@ impl Bus {
         self.partitions
     }
 
-    /// Reports the connection as the part `nats` of the service's readiness until `shutdown`.
+    /// Reports as the part `nats` of the service's readiness, until `shutdown`, whether there is a connection and the server really
+    /// stores what it is sent: one with a full disk still answers everything else.
     pub async fn report_health(
         self,
         health: tagtrail_daemon::Health,
@@ -227,18 +233,30 @@ impl Bus {
         let mut link = self.link();
         loop {
             let up = link.borrow_and_update().up;
-            health.set(
-                "nats",
-                if up {
-                    Ok(())
-                } else {
-                    Err("not connected to NATS".to_owned())
-                },
-            );
+            let state = if up {
+                self.canary().await
+            } else {
+                Err("not connected to NATS".to_owned())
+            };
+            health.set("nats", state);
             tokio::select! {
                 () = shutdown.cancelled() => return Ok(()),
+                () = tokio::time::sleep(CANARY) => {}
                 changed = link.changed() => if changed.is_err() { shutdown.cancelled().await; return Ok(()) },
             }
+        }
+    }
+
+    /// Has the server store a message.
+    async fn canary(&self) -> Result<(), String> {
+        let subject = format!("tagtrail.canary.{}", self.name);
+        let now = time::OffsetDateTime::now_utc().unix_timestamp().to_string();
+        let stored = async { self.context.publish(subject, now.into()).await?.await };
+        match stored.await {
+            Ok(_) => Ok(()),
+            Err(err) => Err(format!(
+                "NATS stores no messages: {err}; see the log of nats-server, and whether its disk is full"
+            )),
         }
     }
 

@@ -33,15 +33,18 @@ pub enum Stream {
     Rollouts,
     /// Authentic bodies that could not be understood.
     Quarantine,
+    /// A message of each service now and then: whether the server takes any.
+    Canary,
 }
 
 impl Stream {
     /// All of them.
-    pub const ALL: [Stream; 5] = [
+    pub const ALL: [Stream; 6] = [
         Stream::Pushes,
         Stream::Unresolved,
         Stream::Revisions,
         Stream::Rollouts,
+        Stream::Canary,
         Stream::Quarantine,
     ];
 
@@ -54,6 +57,7 @@ impl Stream {
             Stream::Revisions => "REVISIONS",
             Stream::Rollouts => "ROLLOUTS",
             Stream::Quarantine => "QUARANTINE",
+            Stream::Canary => "CANARY",
         }
     }
 
@@ -65,6 +69,7 @@ impl Stream {
             Stream::Revisions => &["tagtrail.revision.>", "tagtrail.fence.*"],
             Stream::Rollouts => &["tagtrail.rollout.>"],
             Stream::Quarantine => &["tagtrail.quarantine.*"],
+            Stream::Canary => &["tagtrail.canary.*"],
         };
         subjects
             .iter()
@@ -128,6 +133,15 @@ impl Stream {
                 // Here the newest are worth more than the oldest.
                 discard: DiscardPolicy::Old,
                 max_bytes: 1024 * 1024 * 1024,
+                ..wanted
+            },
+            Stream::Canary => Config {
+                description: Some("Whether messages are stored: written and forgotten every few seconds".to_owned()),
+                max_messages_per_subject: 1,
+                max_age: Duration::from_secs(60 * 60),
+                discard: DiscardPolicy::Old,
+                // Whoever looks for it may want it gone.
+                deny_delete: false,
                 ..wanted
             },
         }
@@ -266,10 +280,11 @@ mod tests {
     }
 
     #[test]
-    fn only_quarantine_forgets_the_oldest_when_it_is_full() {
+    fn only_what_nobody_waits_for_is_forgotten_when_it_is_full() {
         for stream in Stream::ALL {
             let old = stream.config(8, 1).discard == DiscardPolicy::Old;
-            assert_eq!(old, stream == Stream::Quarantine, "{}", stream.name());
+            let unneeded = matches!(stream, Stream::Quarantine | Stream::Canary);
+            assert_eq!(old, unneeded, "{}", stream.name());
         }
     }
 

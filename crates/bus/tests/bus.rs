@@ -295,3 +295,38 @@ async fn what_waiting_can_not_heal_is_refused_at_once() {
         Err(BusError::Stopped)
     ));
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_answers_and_stores_nothing_is_not_ready() {
+    let nats = TestNats::start().await;
+    let bus = connect(&nats).await;
+    let (health, stop) = (tagtrail_daemon::Health::default(), CancellationToken::new());
+    health.register("nats");
+    let mut reporting = tokio::task::JoinSet::new();
+    reporting.spawn(bus.report_health(health.clone(), stop.clone()));
+    health.wait_ready().await;
+    // As if there were no room left.
+    let full = async_nats::jetstream::stream::Config {
+        max_message_size: 1,
+        ..Stream::Canary.config(8, 1)
+    };
+    nats.jetstream().await.update_stream(full).await.unwrap();
+    let reason = eventually("the server to be found wanting", SOON, async || {
+        health.parts().remove(0).1.err()
+    })
+    .await;
+    assert!(
+        reason.contains("stores no messages") && reason.contains("disk"),
+        "{reason}"
+    );
+    nats.jetstream()
+        .await
+        .update_stream(Stream::Canary.config(8, 1))
+        .await
+        .unwrap();
+    tokio::time::timeout(SOON, health.wait_ready())
+        .await
+        .unwrap();
+    stop.cancel();
+    reporting.join_next().await.unwrap().unwrap().unwrap();
+}

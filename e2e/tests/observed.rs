@@ -1,0 +1,183 @@
+//! What can be seen from outside: metrics of every process, and one trace over all of them.
+
+#![expect(clippy::unwrap_used, reason = "in tests a panic is the report")]
+
+use std::collections::BTreeSet;
+use std::sync::{LazyLock, Mutex};
+
+use axum::Router;
+use axum::body::Bytes;
+use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
+use opentelemetry_proto::tonic::common::v1::any_value::Value;
+use prost::Message as _;
+use tagtrail_e2e::{Fleet, SERVICES};
+use tagtrail_proto::{Digest, TraceContext, instant};
+use tagtrail_testkit::{SOON, TestNats, eventually};
+use time::OffsetDateTime;
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+
+/// Service and name of each span, with its trace and the step that caused it.
+type Spans = Vec<(String, String, u128, u64, u64)>;
+
+static SPANS: Mutex<Spans> = Mutex::new(Vec::new());
+/// Where the collector is, for the environment of the processes.
+static COLLECTOR: LazyLock<(std::net::TcpListener, String)> = LazyLock::new(|| {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    (listener, url)
+});
+
+async fn collect(body: Bytes) {
+    let request = ExportTraceServiceRequest::decode(body).unwrap();
+    let mut spans = SPANS.lock().unwrap();
+    for resource in request.resource_spans {
+        let attributes = resource.resource.unwrap().attributes;
+        let service = attributes
+            .into_iter()
+            .find(|attribute| attribute.key == "service.name");
+        let Some(Value::StringValue(service)) = service.unwrap().value.unwrap().value else {
+            panic!("service.name is no text")
+        };
+        for span in resource
+            .scope_spans
+            .into_iter()
+            .flat_map(|scope| scope.spans)
+        {
+            let number = |bytes: &[u8]| bytes.try_into().map_or(0, u64::from_be_bytes);
+            let trace = u128::from_be_bytes(span.trace_id.as_slice().try_into().unwrap());
+            spans.push((
+                service.clone(),
+                span.name,
+                trace,
+                number(&span.parent_span_id),
+                number(&span.span_id),
+            ));
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_trace_leads_from_the_hook_to_the_webhook_and_everything_is_counted() {
+    let mut collector = JoinSet::new();
+    let listener = TcpListener::from_std(COLLECTOR.0.try_clone().unwrap()).unwrap();
+    let router = Router::new().route("/v1/traces", axum::routing::post(collect));
+    collector.spawn(async move { axum::serve(listener, router).await.unwrap() });
+
+    let fleet = Fleet::start_with("registry.example.com", TestNats::start().await, |_, _| {
+        vec![
+            ("OTEL_EXPORTER_OTLP_ENDPOINT", COLLECTOR.1.clone()),
+            ("OTEL_BSP_SCHEDULE_DELAY", "100".to_owned()),
+        ]
+    })
+    .await;
+    let given: TraceContext = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+        .parse()
+        .unwrap();
+    let now = instant::format(OffsetDateTime::now_utc()).unwrap();
+    for repository in ["shop/worker", "shop/web"] {
+        let digest = Digest::sha256_of(repository.as_bytes()).to_string();
+        let request = fleet.request(repository, &digest, &now);
+        let sent = request
+            .header("traceparent", given.to_string())
+            .send()
+            .await
+            .unwrap();
+        assert_eq!(sent.status(), 202);
+        eventually(repository, SOON, async || {
+            let path = format!("/v1/resolve?image=registry.example.com/{repository}");
+            (fleet.get(&path).await?.0 == 200).then_some(())
+        })
+        .await;
+    }
+
+    // The target is told which trace it belongs to.
+    let delivery = fleet.sink.wait(1).await.remove(0);
+    let told: TraceContext = delivery.header("traceparent").parse().unwrap();
+    assert_eq!((told.trace, told.sampled), (given.trace, true));
+    assert_ne!(told.parent, given.parent);
+
+    // And whoever collects traces sees each step, caused by the one before.
+    let steps = eventually("the spans", SOON, async || {
+        let spans = SPANS.lock().unwrap().clone();
+        let ours: Vec<_> = spans
+            .into_iter()
+            .filter(|span| span.2 == given.trace)
+            .collect();
+        let names: BTreeSet<String> = ours
+            .iter()
+            .map(|(service, name, ..)| format!("{service} {name}"))
+            .collect();
+        let all = [
+            "tagtrail-gateway hook",
+            "tagtrail-indexer record",
+            "tagtrail-trigger plan",
+            "tagtrail-trigger attempt",
+        ];
+        all.iter().all(|step| names.contains(*step)).then_some(ours)
+    })
+    .await;
+    let attempt = steps.iter().find(|span| span.1 == "attempt").unwrap();
+    assert_eq!(told.parent, attempt.4, "the attempt caused the webhook");
+    let mut step = attempt;
+    for name in ["plan", "record", "hook"] {
+        step = steps.iter().find(|span| span.4 == step.3).unwrap();
+        assert_eq!(step.1, name);
+    }
+    assert_eq!(step.3, given.parent, "the hook was caused by its sender");
+
+    for (service, lines) in [
+        (
+            "gateway",
+            &[
+                "tagtrail_gateway_events_total{source=\"ci\",outcome=\"accepted\"} 2",
+                "tagtrail_gateway_requests_total{source=\"ci\",status=\"202\"} 2",
+            ][..],
+        ),
+        (
+            "indexer",
+            &[
+                "tagtrail_indexer_revisions_total{kind=\"created\"} 2",
+                "tagtrail_indexer_push_to_revision_seconds_count 2",
+                "tagtrail_indexer_partitions 8",
+            ],
+        ),
+        (
+            "trigger",
+            &[
+                "tagtrail_trigger_attempts_total{trigger=\"shop\",outcome=\"done\"} 1",
+                "tagtrail_trigger_rollouts_total{trigger=\"shop\",state=\"succeeded\"} 1",
+            ],
+        ),
+        (
+            "api",
+            &["tagtrail_api_requests_total{operation=\"resolve\",status=\"200\"}"],
+        ),
+        (
+            "resolver",
+            &["# HELP tagtrail_resolver_question_seconds Time that a registry takes"],
+        ),
+    ] {
+        eventually(&format!("the metrics of {service}"), SOON, async || {
+            let text = fleet.admin(service, "metrics").await?;
+            assert!(text.contains("tagtrail_ready 1.0"), "{service}: {text}");
+            lines
+                .iter()
+                .all(|line| text.lines().any(|found| found.starts_with(line)))
+                .then_some(())
+        })
+        .await;
+    }
+    assert_eq!(SERVICES.len(), 5);
+    // The partition is caught up.
+    let text = fleet.admin("indexer", "metrics").await.unwrap();
+    let lags: Vec<&str> = text
+        .lines()
+        .filter(|line| line.starts_with("tagtrail_indexer_lag_messages{"))
+        .collect();
+    assert!(
+        !lags.is_empty() && lags.iter().all(|line| line.ends_with("} 0")),
+        "{lags:?}"
+    );
+}
