@@ -341,6 +341,12 @@ async fn it_is_stopped_and_started_without_losing_anything() {
     let mut up = Up::start(&data, &config).await;
     assert!(answers(&format!("{}/healthz", up.address("admin"))).await);
     assert!(answers(&format!("{}/readyz", up.address("admin"))).await);
+    let admin = up.address("admin").strip_prefix("http://").unwrap();
+    let health = up.cli().run(&["health", "--admin", admin]);
+    assert_eq!(health.code, 0, "{health:?}");
+    for line in ["ready", "  nats: ok", "  postgres: ok", "  http: ok"] {
+        assert!(health.out.lines().any(|said| said == line), "{health:?}");
+    }
     // Passwords are in there.
     let endpoints = data.join("endpoints.json");
     assert_eq!(

@@ -3,6 +3,7 @@
 mod client;
 mod migrate;
 mod operator;
+mod shell;
 mod up;
 
 use std::process::ExitCode;
@@ -43,6 +44,14 @@ enum Command {
     Quarantine(operator::quarantine::Quarantine),
     /// Publish revisions again, from Postgres to the stream REVISIONS.
     Republish(operator::republish::Republish),
+    /// Check `tagtrail.toml`.
+    Config(shell::Config),
+    /// Whether a service on this machine can do its work: for probes of containers.
+    Health(shell::Health),
+    /// Print completions for a shell, such as `tagtrail completions bash`, for the folder where that shell looks for them.
+    Completions(shell::Completions),
+    /// Print the manual, for `man -l -`, or write a page for every command into a folder.
+    Man(shell::Man),
     #[command(flatten)]
     Client(client::Command),
 }
@@ -88,6 +97,10 @@ fn main() -> ExitCode {
         Command::Trigger(service) => service.run("trigger", tagtrail_trigger::run),
         Command::Api(service) => service.run("api", tagtrail_api::run),
         Command::Migrate(config) => migrate::main(&config),
+        Command::Config(command) => operator::run(async { command.run() }),
+        Command::Health(command) => operator::run(command.run()),
+        Command::Completions(command) => command.run(),
+        Command::Man(command) => operator::run(async { command.run() }),
         Command::Quarantine(command) => operator::run(command.run()),
         Command::Republish(command) => operator::run(command.run()),
         Command::Client(command) => command.run(),

@@ -66,6 +66,10 @@ fn every_command_explains_itself() {
             ],
         ),
         ("migrate", &["DATABASE_URL"]),
+        ("config", &["check"]),
+        ("health", &["TAGTRAIL_ADMIN"]),
+        ("completions", &["bash", "zsh", "fish"]),
+        ("man", &["--dir"]),
         (
             "quarantine",
             &["list", "show", "feed", "NATS_URL", "--data"],
@@ -140,4 +144,142 @@ fn wrong_usage_is_exit_code_2_and_says_what_to_do() {
             "{arguments:?}"
         );
     }
+}
+
+fn tagtrail(arguments: &[&str], environment: &[(&str, &str)]) -> (i32, String, String) {
+    let done = Command::new(env!("CARGO_BIN_EXE_tagtrail"))
+        .args(arguments)
+        .envs(environment.iter().copied())
+        .output()
+        .unwrap();
+    (
+        done.status.code().unwrap(),
+        String::from_utf8(done.stdout).unwrap(),
+        String::from_utf8(done.stderr).unwrap(),
+    )
+}
+
+#[test]
+fn completions_are_scripts_that_know_the_commands() {
+    for shell in ["bash", "zsh", "fish"] {
+        let (code, script, _) = tagtrail(&["completions", shell], &[]);
+        assert_eq!(code, 0);
+        for command in ["quarantine", "republish", "watch", "resolver"] {
+            assert!(script.contains(command), "{shell}: {command}");
+        }
+    }
+    let (_, script, _) = tagtrail(&["completions", "bash"], &[]);
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("tagtrail");
+    std::fs::write(&path, script).unwrap();
+    // What a user's shell makes of it.
+    let complete = format!(
+        "source {}; COMP_WORDS=(tagtrail res); COMP_CWORD=1; _tagtrail tagtrail res tagtrail; echo \"${{COMPREPLY[@]}}\"",
+        path.display()
+    );
+    let said = Command::new("bash")
+        .args(["-c", &complete])
+        .output()
+        .unwrap();
+    let said = String::from_utf8(said.stdout).unwrap();
+    assert_eq!(said.trim(), "resolver resolve resume", "{said}");
+}
+
+#[test]
+fn there_is_a_manual_page_for_every_command() {
+    let (code, page, _) = tagtrail(&["man"], &[]);
+    assert_eq!(code, 0);
+    assert!(
+        page.contains(".TH tagtrail 1") && page.contains("republish"),
+        "{page}"
+    );
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path().join("man1");
+    assert_eq!(tagtrail(&["man", "--dir", dir.to_str().unwrap()], &[]).0, 0);
+    for name in [
+        "tagtrail",
+        "tagtrail-up",
+        "tagtrail-watch",
+        "tagtrail-quarantine-feed",
+    ] {
+        let text = std::fs::read_to_string(dir.join(format!("{name}.1"))).unwrap();
+        assert!(text.contains(".SH SYNOPSIS"), "{name}");
+    }
+}
+
+#[test]
+fn a_file_is_checked_as_the_services_read_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("tagtrail.toml");
+    let check = |text: &str, environment: &[(&str, &str)]| {
+        std::fs::write(&path, text).unwrap();
+        tagtrail(&["config", "check", path.to_str().unwrap()], environment)
+    };
+    let text = r#"
+[[source]]
+name = "main"
+kind = "distribution"
+secret = { env = "CHECK_HOOK_SECRET" }
+
+[[registry]]
+name = "registry.example.com"
+url = "https://registry.example.com"
+
+[[trigger]]
+name = "shop"
+images.web = "registry.example.com/shop/web"
+target.command = { run = ["./deploy.sh"] }
+
+[[token]]
+name = "ops"
+secret = { env = "CHECK_TOKEN" }
+role = "operate"
+"#;
+    let environment = [
+        ("CHECK_HOOK_SECRET", "x"),
+        ("CHECK_TOKEN", "0123456789abcdef"),
+    ];
+    let (code, said, _) = check(text, &environment);
+    assert_eq!(code, 0);
+    for line in [
+        ": good",
+        "source main: POST /hooks/main takes distribution events about whatever registry their events name",
+        "registry registry.example.com: asked at https://registry.example.com without a password",
+        "trigger shop: rolls out registry.example.com/shop/web:latest by command",
+        "token ops: may read, pause and resume",
+    ] {
+        let line = line.replace("their events", "its events");
+        assert!(said.contains(&line), "{line:?} is not in {said}");
+    }
+    for (wrong, place) in [
+        (
+            text.replace("\"distribution\"", "\"harbour\""),
+            ":4: source.kind: ",
+        ),
+        (
+            text.replace("target.command", "target.telepathy"),
+            ":14: trigger.target.telepathy: ",
+        ),
+        (text.replace("https://", "ftp://"), ":9: registry.url: "),
+        (
+            text.replace("CHECK_TOKEN", "CHECK_NOTHING"),
+            ":17: token.secret: ",
+        ),
+    ] {
+        let (code, said, error) = check(&wrong, &environment);
+        assert_eq!((code, said.as_str()), (1, ""));
+        assert!(error.contains(place), "{place} is not in {error}");
+    }
+    let (code, _, error) = tagtrail(&["config", "check", "/no/such/file"], &[]);
+    assert!(code == 1 && error.contains("can't be read"), "{error}");
+}
+
+#[test]
+fn a_process_that_is_not_there_is_not_healthy() {
+    let (code, _, error) = tagtrail(&["health"], &[("TAGTRAIL_ADMIN", "127.0.0.1:9")]);
+    assert_eq!(code, 1);
+    assert!(
+        error.contains("nobody answers at 127.0.0.1:9") && error.contains("TAGTRAIL_ADMIN"),
+        "{error}"
+    );
 }

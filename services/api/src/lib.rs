@@ -41,7 +41,7 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use axum::extract::FromRef;
 use axum::response::IntoResponse as _;
-use tagtrail_config::File;
+use tagtrail_config::{ConfigError, File, Role};
 use tagtrail_daemon::http::{self, Limits};
 use tagtrail_daemon::{Context, Tasks};
 use tokio::net::TcpListener;
@@ -68,6 +68,22 @@ impl FromRef<App> for Database {
     fn from_ref(app: &App) -> Database {
         app.database.clone()
     }
+}
+
+/// Looks at everything that the api needs of the file, secrets included, and says what it found there, a line each.
+///
+/// # Errors
+/// What is wrong, with its line and the cure.
+pub fn check(file: &File) -> Result<Vec<String>, ConfigError> {
+    Tokens::read(file)?;
+    let line = |token: &tagtrail_config::Token| {
+        let may = match token.role {
+            Role::Read => "may read",
+            Role::Operate => "may read, pause and resume",
+        };
+        format!("token {}: {may}", token.name.get_ref())
+    };
+    Ok(file.token.iter().map(line).collect())
 }
 
 /// Listens, and runs until a stop is asked for.

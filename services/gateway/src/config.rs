@@ -64,6 +64,28 @@ impl Config {
     }
 }
 
+/// Looks at everything that the gateway needs of the file, secrets included, and says what it found there, a line each.
+///
+/// # Errors
+/// What is wrong, with its line and the cure.
+pub fn check(file: &File) -> Result<Vec<String>, ConfigError> {
+    let mut lines: Vec<String> = sources(file)?
+        .into_values()
+        .map(|Source { voice, .. }| {
+            let registry = match &voice.registry {
+                Some(registry) => format!("about {registry}"),
+                None => "about whatever registry its events name".to_owned(),
+            };
+            format!(
+                "source {}: POST /hooks/{} takes {} events {registry}",
+                voice.name, voice.name, voice.kind.name
+            )
+        })
+        .collect();
+    lines.sort();
+    Ok(lines)
+}
+
 fn sources(file: &File) -> Result<HashMap<String, Source>, ConfigError> {
     file.source
         .iter()

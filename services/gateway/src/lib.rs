@@ -36,7 +36,7 @@ use tagtrail_daemon::http::{self, Limits};
 use tagtrail_daemon::{Context, Tasks};
 use tokio::net::TcpListener;
 
-pub use config::Config;
+pub use config::{Config, check};
 pub use feed::{FeedError, feed};
 pub use understood::Receipt;
 

@@ -19,7 +19,7 @@ use std::sync::Arc;
 
 use tagtrail_bus::topology::Stream;
 use tagtrail_bus::{Bus, BusError};
-use tagtrail_config::File;
+use tagtrail_config::{ConfigError, File, RegistryAccess};
 use tagtrail_daemon::{Context, Tasks, backoff};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -28,6 +28,26 @@ pub use config::{Config, Pace};
 use debounce::Debounce;
 use question::Question;
 use settle::Settler;
+
+/// Looks at everything that the resolver needs of the file, secrets included, and says what it found there, a line each.
+///
+/// # Errors
+/// What is wrong, with its line and the cure.
+pub fn check(file: &File) -> Result<Vec<String>, ConfigError> {
+    settle::registries(file)?;
+    let line = |access: &RegistryAccess| {
+        let user = match &access.username {
+            Some(user) => format!("as {user}"),
+            None => "without a password".to_owned(),
+        };
+        format!(
+            "registry {}: asked at {} {user}",
+            access.name.get_ref(),
+            access.url.get_ref()
+        )
+    };
+    Ok(file.registry.iter().map(line).collect())
+}
 
 /// Name of the consumer that all instances share.
 const NAME: &str = "resolver";

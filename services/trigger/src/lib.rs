@@ -26,6 +26,7 @@ mod work;
 use std::sync::Arc;
 
 use tagtrail_bus::Bus;
+use tagtrail_config::{ConfigError, File};
 use tagtrail_daemon::{Context, Health, Tasks};
 use tagtrail_postgres::DbArgs;
 use tokio::sync::Notify;
@@ -49,6 +50,24 @@ struct Shared {
     changes: Arc<Notify>,
 }
 
+/// Looks at everything that the trigger service needs of the file, secrets included, and says what it found there, a line each.
+///
+/// # Errors
+/// What is wrong, with its line and the cure.
+pub fn check(file: &File) -> Result<Vec<String>, ConfigError> {
+    target::targets(file)?;
+    let line = |trigger: &plan::Configured| {
+        let images: Vec<String> = trigger.images.values().map(ToString::to_string).collect();
+        format!(
+            "trigger {}: rolls out {} by {}",
+            trigger.name,
+            images.join(", "),
+            trigger.target
+        )
+    };
+    Ok(plan::configured(file).iter().map(line).collect())
+}
+
 /// Runs until a stop is asked for.
 ///
 /// # Errors
@@ -56,7 +75,7 @@ struct Shared {
 pub async fn run(config: Config, ctx: Context) -> anyhow::Result<()> {
     ctx.health.register("nats");
     ctx.health.register("postgres");
-    let file = tagtrail_config::File::load(&config.config)?;
+    let file = File::load(&config.config)?;
     let targets = Arc::new(target::targets(&file)?);
     let triggers = plan::configured(&file);
     config.db.wait_for_schema("trigger", &ctx.shutdown).await?;

@@ -21,7 +21,8 @@ use crate::Shared;
 use crate::error::{Error, within};
 use crate::feed::{Images, News, feed};
 use crate::session::Failures;
-use crate::store::planning::{self as store, Configured};
+use crate::store::planning as store;
+pub(crate) use crate::store::planning::Configured;
 use crate::wanted::{Decision, Situation, decide};
 
 /// Whatever was missed is found after this long.
