@@ -1,4 +1,5 @@
-//! `tagtrail migrate`: brings the schema up to date. The only program that does, besides `tagtrail up`.
+//! `tagtrail migrate`: brings the schema up to date, and the streams if it is told where NATS is. The only program that changes
+//! the schema, besides `tagtrail up`.
 
 use std::io::Write as _;
 use std::process::ExitCode;
@@ -6,17 +7,51 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use sqlx::{ConnectOptions as _, Connection as _};
+use tagtrail_bus::{Bus, BusArgs};
 use tagtrail_migrations::MIGRATOR;
 use tagtrail_postgres::DbArgs;
+use tokio_util::sync::CancellationToken;
 
 /// Settings.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct Config {
     #[command(flatten)]
     db: DbArgs,
-    /// Seconds to wait for Postgres to answer.
+    /// URL of NATS, with credentials that may make streams [default: leave the streams alone; services make those that are missing,
+    /// if they may].
+    #[arg(long, env = "NATS_URL", hide_env_values = true)]
+    nats_url: Option<String>,
+    /// Number of partitions of the stream PUSHES; it can't be changed once the stream exists.
+    #[arg(long, env = "TAGTRAIL_PARTITIONS", default_value_t = tagtrail_proto::PARTITIONS, value_parser = clap::value_parser!(u16).range(1..=256))]
+    partitions: u16,
+    /// Copies that the cluster keeps of every stream: 1 for a single server, 3 for a cluster of three.
+    #[arg(long = "nats-replicas", env = "TAGTRAIL_NATS_REPLICAS", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=5))]
+    replicas: u8,
+    /// Seconds to wait for Postgres and NATS to answer.
     #[arg(long, default_value_t = 60)]
     wait: u64,
+}
+
+impl Config {
+    async fn run(&self) -> anyhow::Result<String> {
+        let wait = Duration::from_secs(self.wait);
+        let version = migrate(&self.db, wait).await?;
+        let mut done = format!("the schema is at version {version}");
+        if let Some(url) = &self.nats_url {
+            let args = BusArgs {
+                url: url.clone(),
+                partitions: self.partitions,
+                replicas: self.replicas,
+            };
+            let stop = CancellationToken::new();
+            let connected = tokio::time::timeout(wait, Bus::connect(&args, "migrate", &stop));
+            connected
+                .await
+                .context("NATS does not answer, or this account may not make streams: check NATS_URL, and the log of nats-server")??;
+            done += ", and the streams are as they should be";
+        }
+        Ok(done)
+    }
 }
 
 /// Runs the command.
@@ -25,14 +60,12 @@ pub(crate) fn main(config: &Config) -> ExitCode {
         .enable_all()
         .build()
         .map_err(anyhow::Error::from)
-        .and_then(|runtime| {
-            runtime.block_on(migrate(&config.db, Duration::from_secs(config.wait)))
-        });
+        .and_then(|runtime| runtime.block_on(config.run()));
     let mut stderr = std::io::stderr();
     // Nobody reads what can't be written.
     match outcome {
-        Ok(version) => {
-            let _ = writeln!(stderr, "the schema is at version {version}");
+        Ok(done) => {
+            let _ = writeln!(stderr, "{done}");
             ExitCode::SUCCESS
         }
         Err(error) => {

@@ -30,6 +30,8 @@ impl Address {
             .connection_timeout(ANSWER)
             .request_timeout(Some(ANSWER))
             .ping_interval(std::time::Duration::from_secs(5))
+            // Of its own, so that an account can be kept from hearing the answers to others (deploy/nats/nats.conf).
+            .custom_inbox_prefix(format!("_INBOX_{}", self.name))
     }
 
     /// The client does not use the credentials in a URL by itself. Of several servers, the first one's count for all. A user

@@ -225,8 +225,9 @@ async fn create(context: &jetstream::Context, name: &str, wanted: Config) -> Res
                 )))
             }
             CreateStreamErrorKind::JetStream(refusal) => Err(refused(name, &refusal)),
+            // A server that refuses the request by the account's permissions does not answer it.
             _ => Err(BusError::Unreachable(format!(
-                "creating stream {name}: {err}"
+                "creating stream {name}: {err} (an account that may not make streams has to wait for `tagtrail migrate` to do it)"
             ))),
         },
     }

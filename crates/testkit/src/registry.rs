@@ -1,6 +1,7 @@
 //! Debian's `docker-registry`, and `skopeo` to push to it.
 
 use std::net::TcpListener;
+use std::path::Path;
 use std::process::Command;
 
 use tagtrail_proto::Digest;
@@ -38,7 +39,17 @@ impl Registry {
             "threshold": 5,
             "backoff": "200ms",
         }] });
-        Registry::run(&[("notifications", notifications)]).await
+        Registry::run(|host, storage| json(host, storage, "notifications", &notifications)).await
+    }
+
+    /// Starts a registry with this configuration (YAML), but for its address and its folder.
+    pub async fn configured(config: &str) -> Registry {
+        Registry::run(|host, storage| {
+            let storage = storage.display().to_string();
+            let config = config.replace("\":5000\"", &format!("\"{host}\""));
+            config.replace("/var/lib/registry", &storage)
+        })
+        .await
     }
 
     /// Starts a registry that tells nobody anything and asks for a password (`htpasswd`).
@@ -49,13 +60,13 @@ impl Registry {
         let path = users.path().join("users");
         std::fs::write(&path, USERS).unwrap();
         let auth = serde_json::json!({ "htpasswd": { "realm": "tests", "path": path } });
-        let mut registry = Registry::run(&[("auth", auth)]).await;
+        let mut registry = Registry::run(|host, storage| json(host, storage, "auth", &auth)).await;
         registry.password = true;
         registry.users = Some(users);
         registry
     }
 
-    async fn run(more: &[(&str, serde_json::Value)]) -> Registry {
+    async fn run(config: impl FnOnce(&str, &Path) -> String) -> Registry {
         let scratch = Scratch::new("registry");
         let port = TcpListener::bind("127.0.0.1:0")
             .unwrap()
@@ -64,18 +75,8 @@ impl Registry {
             .port();
         let host = format!("127.0.0.1:{port}");
         let storage = scratch.path().join("storage");
-        let mut config = serde_json::json!({
-            "version": "0.1",
-            "log": { "level": "warn" },
-            "storage": { "filesystem": { "rootdirectory": storage }, "delete": { "enabled": true } },
-            "http": { "addr": host, "secret": "test" },
-        });
-        for (key, value) in more {
-            config[*key] = value.clone();
-        }
-        // JSON is YAML.
         let path = scratch.path().join("config.yml");
-        std::fs::write(&path, config.to_string()).unwrap();
+        std::fs::write(&path, config(&host, &storage)).unwrap();
         assert!(
             Command::new("docker-registry")
                 .arg("--version")
@@ -166,4 +167,16 @@ impl Registry {
         );
         done.stdout
     }
+}
+
+/// A configuration with one key more; JSON is YAML.
+fn json(host: &str, storage: &Path, key: &str, value: &serde_json::Value) -> String {
+    let mut config = serde_json::json!({
+        "version": "0.1",
+        "log": { "level": "warn" },
+        "storage": { "filesystem": { "rootdirectory": storage }, "delete": { "enabled": true } },
+        "http": { "addr": host, "secret": "test" },
+    });
+    config[key] = value.clone();
+    config.to_string()
 }

@@ -1,0 +1,359 @@
+//! `docker-compose.yml`, the Dockerfile and the files in `deploy/`, as far as that goes without a container engine: everything
+//! that they name is there, and the same processes with the same settings and accounts do their work.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    reason = "in tests a panic is the report"
+)]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::Value;
+
+#[path = "compose/accounts.rs"]
+mod accounts;
+
+/// The root of the repository.
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .unwrap()
+        .to_owned()
+}
+
+fn read(path: &str) -> String {
+    std::fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+/// What `scripts/compose-env` writes.
+fn dot_env(folder: &Path) -> BTreeMap<String, String> {
+    let path = folder.join("env");
+    for _ in 0..2 {
+        let made = Command::new(root().join("scripts/compose-env"))
+            .arg(&path)
+            .output()
+            .unwrap();
+        assert!(made.status.success(), "{made:?}");
+    }
+    let text = std::fs::read_to_string(path).unwrap();
+    text.lines()
+        .map(|line| line.split_once('=').unwrap())
+        .map(|(name, value)| (name.to_owned(), value.to_owned()))
+        .collect()
+}
+
+/// `${NAME}` and `${NAME:?why}`, as Compose replaces them.
+fn interpolate(text: &str, environment: &BTreeMap<String, String>) -> String {
+    let mut parts = text.split("${");
+    let mut result = parts.next().unwrap().to_owned();
+    for part in parts {
+        let (inside, rest) = part.split_once('}').unwrap();
+        let name = inside.split(":?").next().unwrap();
+        result += environment
+            .get(name)
+            .unwrap_or_else(|| panic!("{name} is not in .env"));
+        result += rest;
+    }
+    assert!(
+        !result.contains('$'),
+        "something else is to be replaced: {result}"
+    );
+    result
+}
+
+/// The file with its variables replaced and its anchors resolved.
+fn compose(environment: &BTreeMap<String, String>) -> Value {
+    let text: String = read("docker-compose.yml")
+        .lines()
+        .filter(|line| !line.trim_start().starts_with('#'))
+        .collect::<Vec<_>>()
+        .join("\n");
+    serde_saphyr::from_str(&interpolate(&text, environment))
+        .expect("docker-compose.yml is not YAML")
+}
+
+fn strings(list: &Value) -> Vec<&str> {
+    list.as_array()
+        .unwrap()
+        .iter()
+        .map(|item| item.as_str().unwrap())
+        .collect()
+}
+
+fn environment_of(service: &Value) -> BTreeMap<String, String> {
+    let variables = service["environment"].as_object().into_iter().flatten();
+    variables
+        .map(|(name, value)| (name.clone(), value.as_str().unwrap().to_owned()))
+        .collect()
+}
+
+/// The services of our own image, by name.
+fn ours(compose: &Value) -> BTreeMap<&str, &Value> {
+    let services = compose["services"].as_object().unwrap().iter();
+    services
+        .filter(|(_, service)| service["image"] == "tagtrail")
+        .map(|(name, service)| (name.as_str(), service))
+        .collect()
+}
+
+fn help(arguments: &[&str]) -> String {
+    let done = Command::new(tagtrail_testkit::binary())
+        .args(arguments)
+        .arg("--help")
+        .output()
+        .unwrap();
+    assert!(done.status.success(), "tagtrail {arguments:?}: {done:?}");
+    // As one line: where it is broken depends on the width.
+    let text = String::from_utf8(done.stdout).unwrap();
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+/// The instructions of the Dockerfile, continued lines joined.
+fn dockerfile() -> Vec<(String, String)> {
+    let text = read("Dockerfile").replace("\\\n", " ");
+    text.lines()
+        .filter(|line| !line.starts_with('#') && !line.trim().is_empty())
+        .map(|line| line.split_once(' ').unwrap())
+        .map(|(instruction, rest)| {
+            (
+                instruction.to_owned(),
+                rest.split_whitespace().collect::<Vec<_>>().join(" "),
+            )
+        })
+        .collect()
+}
+
+#[test]
+fn every_command_flag_variable_mount_and_port_is_there() {
+    let folder = tempfile::tempdir().unwrap();
+    let environment = dot_env(folder.path());
+    let compose = compose(&environment);
+    let services = compose["services"].as_object().unwrap();
+    assert_eq!(
+        ours(&compose).into_keys().collect::<Vec<_>>(),
+        [
+            "api", "gateway", "indexer", "migrate", "resolver", "trigger"
+        ]
+    );
+    let file = read("deploy/compose/tagtrail.toml");
+    for (name, service) in ours(&compose) {
+        let command = strings(&service["command"]);
+        let manual = help(&command[..1]);
+        for flag in command.iter().filter(|word| word.starts_with("--")) {
+            assert!(manual.contains(*flag), "{name}: {flag}");
+        }
+        for variable in environment_of(service).keys() {
+            let known = manual.contains(&format!("[env: {variable}"))
+                || help(&["resolve"]).contains(&format!("[env: {variable}"))
+                || file.contains(&format!("env = \"{variable}\""));
+            assert!(known, "{name}: nobody reads {variable}");
+        }
+        // A secret that the file asks a service for is given to it.
+        if service["environment"]["TAGTRAIL_CONFIG"].is_string() {
+            let mounts = strings(&service["volumes"]);
+            let target = service["environment"]["TAGTRAIL_CONFIG"].as_str().unwrap();
+            assert!(
+                mounts
+                    .iter()
+                    .any(|mount| mount.split(':').nth(1) == Some(target)),
+                "{name}: {target}"
+            );
+        }
+        if name != "migrate" {
+            assert_eq!(
+                strings(&service["healthcheck"]["test"]),
+                ["CMD", "/usr/local/bin/tagtrail", "health"]
+            );
+            assert_eq!(
+                service["depends_on"]["migrate"]["condition"],
+                "service_completed_successfully"
+            );
+        }
+        assert_eq!(
+            (&service["read_only"], &service["cap_drop"][0]),
+            (&Value::Bool(true), &Value::from("ALL"))
+        );
+    }
+    let volumes = compose["volumes"].as_object().unwrap();
+    for (name, service) in services {
+        for mount in service["volumes"]
+            .as_array()
+            .map(|_| strings(&service["volumes"]))
+            .unwrap_or_default()
+        {
+            let (from, _) = mount.split_once(':').unwrap();
+            if from.starts_with("./") {
+                assert!(root().join(from).is_file(), "{name}: {from} is not there");
+                assert!(mount.ends_with(":ro"), "{name}: {mount} could be written");
+            } else {
+                assert!(
+                    volumes.contains_key(from),
+                    "{name}: the volume {from} is not declared"
+                );
+            }
+        }
+        for port in service["ports"]
+            .as_array()
+            .map(|_| strings(&service["ports"]))
+            .unwrap_or_default()
+        {
+            let parts: Vec<&str> = port.split(':').collect();
+            assert_eq!(
+                (parts.len(), parts[0], parts[1]),
+                (3, "127.0.0.1", parts[2]),
+                "{name}: {port}"
+            );
+            let listens = match name.as_str() {
+                "gateway" => "8400",
+                "api" => "8401",
+                "nats" => "4222",
+                "registry" => "5000",
+                other => panic!("{other} has no port to show"),
+            };
+            assert_eq!(parts[2], listens);
+        }
+        for dependency in service["depends_on"].as_object().into_iter().flatten() {
+            assert!(
+                services.contains_key(dependency.0),
+                "{name} depends on {}",
+                dependency.0
+            );
+        }
+        if let Some(image) = service["image"]
+            .as_str()
+            .filter(|image| *image != "tagtrail")
+        {
+            assert!(
+                image.contains(':') && !image.ends_with(":latest"),
+                "{name}: {image} is not pinned"
+            );
+        }
+        assert!(
+            name == "migrate" || service["healthcheck"]["test"].is_array(),
+            "{name} has no health check"
+        );
+    }
+    // The version that the tests run with.
+    let setup = read("scripts/setup");
+    let version = setup
+        .lines()
+        .find_map(|line| line.strip_prefix("nats_version="))
+        .unwrap();
+    assert_eq!(services["nats"]["image"], format!("nats:{version}-alpine"));
+    assert!(read("deploy/nats/nats.conf").contains("sync_interval: always"));
+    let given: BTreeSet<&String> = services["nats"]["environment"]
+        .as_object()
+        .unwrap()
+        .keys()
+        .collect();
+    let conf = read("deploy/nats/nats.conf");
+    let asked: BTreeSet<String> = conf
+        .split('$')
+        .skip(1)
+        .map(|rest| {
+            rest.chars()
+                .take_while(|c| c.is_ascii_uppercase() || *c == '_')
+                .collect::<String>()
+        })
+        .filter(|name| name.starts_with("NATS_"))
+        .collect();
+    assert_eq!(given.into_iter().cloned().collect::<BTreeSet<_>>(), asked);
+    for line in read("deploy/postgres/accounts.sql")
+        .lines()
+        .filter(|line| line.starts_with("\\getenv"))
+    {
+        let variable = line.split(' ').nth(2).unwrap();
+        assert!(
+            services["postgres"]["environment"][variable].is_string(),
+            "{variable}"
+        );
+    }
+}
+
+#[test]
+fn the_image_is_made_of_what_is_there_and_runs_as_nobody_special() {
+    let lines = dockerfile();
+    let of = |instruction: &str| -> Vec<&str> {
+        lines
+            .iter()
+            .filter(|(name, _)| name == instruction)
+            .map(|(_, rest)| rest.as_str())
+            .collect()
+    };
+    let manifest = read("Cargo.toml");
+    let rust = manifest
+        .lines()
+        .find_map(|line| line.strip_prefix("rust-version = "))
+        .unwrap()
+        .trim_matches('"');
+    assert_eq!(
+        of("FROM"),
+        [
+            &format!("rust:{rust}.0-bookworm AS build"),
+            "gcr.io/distroless/cc-debian12:nonroot"
+        ]
+    );
+    assert!(of("ENV")[0] == format!("RUSTUP_TOOLCHAIN={rust}.0"));
+    let build = of("RUN")[0];
+    let cargo = build
+        .split("cargo build ")
+        .nth(1)
+        .unwrap()
+        .split(" &&")
+        .next()
+        .unwrap();
+    assert_eq!(cargo, "--release --locked --package tagtrail");
+    assert!(
+        build.contains("cp target/release/tagtrail /usr/local/bin/tagtrail"),
+        "{build}"
+    );
+    assert!(of("COPY").contains(&"--from=build /usr/local/bin/tagtrail /usr/local/bin/tagtrail"));
+    assert!(
+        of("COPY").contains(&"LICENSE /usr/share/doc/tagtrail/LICENSE")
+            && root().join("LICENSE").is_file()
+    );
+    assert_eq!(of("USER"), ["nonroot"]);
+    assert_eq!(of("ENTRYPOINT"), ["[\"/usr/local/bin/tagtrail\"]"]);
+    assert_eq!(of("EXPOSE"), ["8400 8401 8402"]);
+    // Each variable is read by the service that listens there, and its port is the usual one.
+    let settings: BTreeMap<&str, &str> = of("ENV")[1]
+        .split(' ')
+        .map(|setting| setting.split_once('=').unwrap())
+        .collect();
+    for (service, variable) in [
+        ("gateway", "TAGTRAIL_GATEWAY_LISTEN"),
+        ("api", "TAGTRAIL_API_LISTEN"),
+        ("api", "TAGTRAIL_ADMIN"),
+        ("api", "TAGTRAIL_LOG_FORMAT"),
+    ] {
+        let manual = help(&[service]);
+        assert!(manual.contains(&format!("[env: {variable}")), "{variable}");
+        if let Some((_, port)) = settings[variable].split_once(':') {
+            assert!(
+                manual.contains(&format!("127.0.0.1:{port}")),
+                "{variable}: {port}"
+            );
+        }
+    }
+    assert_eq!(settings.len(), 4);
+    assert!(of("HEALTHCHECK")[0].ends_with("CMD [\"/usr/local/bin/tagtrail\", \"health\"]"));
+}
+
+#[test]
+fn its_tagtrail_toml_is_right() {
+    let folder = tempfile::tempdir().unwrap();
+    let checked = Command::new(tagtrail_testkit::binary())
+        .args(["config", "check"])
+        .arg(root().join("deploy/compose/tagtrail.toml"))
+        .envs(dot_env(folder.path()))
+        .output()
+        .unwrap();
+    assert!(
+        checked.status.success(),
+        "{}",
+        String::from_utf8_lossy(&checked.stderr)
+    );
+}

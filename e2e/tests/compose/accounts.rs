@@ -1,0 +1,391 @@
+//! The processes of `docker-compose.yml`, run here with the accounts of `deploy/`, and what those accounts may not do.
+
+use std::collections::BTreeMap;
+use std::process::Command;
+use std::time::Duration;
+
+use async_nats::jetstream;
+use serde_json::Value;
+use sqlx::{Connection as _, PgConnection};
+use tagtrail_e2e::{answers, free_address, use_ring};
+use tagtrail_testkit::{Process, Registry, SOON, TestImage, TestPostgres, eventually};
+
+use super::{compose, dot_env, environment_of, ours, read, root};
+
+/// Everything that `docker compose up` starts, on this machine.
+struct Up {
+    env: BTreeMap<String, String>,
+    nats: String,
+    gateway: String,
+    database: String,
+    api: String,
+    registry: Registry,
+    _folder: tempfile::TempDir,
+    _postgres: TestPostgres,
+    _processes: Vec<Process>,
+}
+
+impl Up {
+    async fn start() -> Up {
+        use_ring();
+        let folder = tempfile::tempdir().unwrap();
+        let env = dot_env(folder.path());
+        let compose = compose(&env);
+        let [nats, monitor, gateway, api] = [(); 4].map(|()| free_address());
+
+        // Postgres with its accounts, as the image's first start makes them; the schema is for `migrate` to make.
+        let postgres = TestPostgres::start().await;
+        let mut admin = PgConnection::connect(postgres.db().url()).await.unwrap();
+        sqlx::raw_sql("create database compose")
+            .execute(&mut admin)
+            .await
+            .unwrap();
+        let url = postgres.db().url().replace("/tagtrail", "/compose");
+        let url = url.replacen("/compose:", "/tagtrail:", 1);
+        let accounts = Command::new("psql")
+            .args([&url, "--quiet", "--file"])
+            .arg(root().join("deploy/postgres/accounts.sql"))
+            .envs(&env)
+            .output()
+            .unwrap();
+        assert!(
+            accounts.status.success(),
+            "{}",
+            String::from_utf8_lossy(&accounts.stderr)
+        );
+        let host = url.rsplit_once('@').unwrap().1.to_owned();
+
+        // nats-server with the shipped configuration, but for its places.
+        let conf = read("deploy/nats/nats.conf")
+            .replace("port: 4222", &format!("listen: \"{nats}\""))
+            .replace("http: 8222", &format!("http: \"{monitor}\""))
+            .replace(
+                "store_dir: /data",
+                &format!("store_dir: {:?}", folder.path().join("nats")),
+            );
+        let conf_path = folder.path().join("nats.conf");
+        std::fs::write(&conf_path, conf).unwrap();
+        let mut command = Command::new("setpriv");
+        command
+            .args(["--pdeathsig", "KILL", "--"])
+            .arg(root().join(".tools/nats-server"))
+            .arg("--config")
+            .arg(&conf_path)
+            .envs(&env);
+        let mut processes = vec![Process::spawn("nats-server", command)];
+        eventually("nats-server", SOON, async || {
+            answers(&format!("http://{monitor}/healthz"))
+                .await
+                .then_some(())
+        })
+        .await;
+
+        let content = compose["configs"]["registry"]["content"].as_str().unwrap();
+        assert!(
+            content.contains("http://gateway:8400/hooks/main"),
+            "{content}"
+        );
+        let registry = Registry::configured(&content.replace("gateway:8400", &gateway)).await;
+
+        let file = read("deploy/compose/tagtrail.toml").replace(
+            "http://registry:5000",
+            &format!("http://{}", registry.host()),
+        );
+        let file_path = folder.path().join("tagtrail.toml");
+        std::fs::write(&file_path, file).unwrap();
+        let environment = |service: &Value| -> Vec<(String, String)> {
+            let here = |(name, value): (String, String)| match name.as_str() {
+                "TAGTRAIL_CONFIG" => (name, file_path.to_str().unwrap().to_owned()),
+                _ => (
+                    name,
+                    value
+                        .replace("@postgres:5432/tagtrail", &format!("@{host}"))
+                        .replace("@nats:4222", &format!("@{nats}")),
+                ),
+            };
+            environment_of(service).into_iter().map(here).collect()
+        };
+        let services = ours(&compose);
+        // The owner's password is the server's own here.
+        let migrated = Command::new(tagtrail_testkit::binary())
+            .arg("migrate")
+            .envs(environment(services["migrate"]))
+            .env("DATABASE_URL", &url)
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&migrated.stderr).into_owned();
+        assert!(
+            migrated.status.success() && said.contains("the streams are as they should be"),
+            "{said}"
+        );
+        for (name, service) in services.iter().filter(|(name, _)| **name != "migrate") {
+            let admin = free_address();
+            let mut environment = environment(service);
+            environment.extend([
+                ("TAGTRAIL_ADMIN".to_owned(), admin.clone()),
+                ("TAGTRAIL_GATEWAY_LISTEN".to_owned(), gateway.clone()),
+                ("TAGTRAIL_API_LISTEN".to_owned(), api.clone()),
+            ]);
+            let environment: Vec<(&str, &str)> = environment
+                .iter()
+                .map(|(name, value)| (name.as_str(), value.as_str()))
+                .collect();
+            processes.push(Process::tagtrail(&[name], &environment));
+            // As the container's health check asks.
+            eventually(&format!("the {name} to be healthy"), SOON, async || {
+                let health = Command::new(tagtrail_testkit::binary())
+                    .args(["health", "--admin", &admin])
+                    .output()
+                    .unwrap();
+                health.status.success().then_some(())
+            })
+            .await;
+        }
+        Up {
+            env,
+            nats,
+            gateway,
+            database: host,
+            api: format!("http://{api}"),
+            registry,
+            _folder: folder,
+            _postgres: postgres,
+            _processes: processes,
+        }
+    }
+
+    fn cli(&self, arguments: &[&str], token: Option<&str>) -> (i32, String, String) {
+        let mut command = Command::new(tagtrail_testkit::binary());
+        command
+            .args(arguments)
+            .env("TAGTRAIL_API", &self.api)
+            .env_remove("TAGTRAIL_TOKEN");
+        if let Some(token) = token {
+            command.env("TAGTRAIL_TOKEN", token);
+        }
+        let done = command.output().unwrap();
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        (
+            done.status.code().unwrap(),
+            text(done.stdout),
+            text(done.stderr),
+        )
+    }
+
+    async fn nats(&self, account: &str) -> async_nats::Client {
+        let password = self.env[&format!("NATS_{}_PASSWORD", account.to_uppercase())].clone();
+        let prefix = match account {
+            "subscriber" => "_INBOX".to_owned(),
+            other => format!("_INBOX_{other}"),
+        };
+        async_nats::ConnectOptions::with_user_and_password(account.to_owned(), password)
+            .custom_inbox_prefix(prefix)
+            .request_timeout(Some(Duration::from_millis(500)))
+            .connect(&self.nats)
+            .await
+            .unwrap()
+    }
+
+    async fn postgres(&self, account: &str) -> PgConnection {
+        let password = &self.env[&format!("{}_PASSWORD", account.to_uppercase())];
+        PgConnection::connect(&format!(
+            "postgres://{account}:{password}@{}",
+            self.database
+        ))
+        .await
+        .unwrap()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_same_processes_do_their_work_with_accounts_that_can_do_nothing_else() {
+    let up = Up::start().await;
+    let token = up.env["API_TOKEN"].clone();
+    let image = "localhost:5000/shop/web";
+
+    // A real push becomes history; whoever asks shows a token.
+    let pushed = up.registry.push(&TestImage::new("one"), "shop/web:latest");
+    let pinned = format!("{image}@{pushed}\n");
+    eventually("the push", SOON, async || {
+        let (_, out, _) = up.cli(&["resolve", image, "--quiet"], Some(&token));
+        (out == pinned).then_some(())
+    })
+    .await;
+    let (code, _, error) = up.cli(&["resolve", image], None);
+    assert!(code == 1 && error.contains("TAGTRAIL_TOKEN"), "{error}");
+    // So does an event without a digest: the resolver asks the registry at its configured address.
+    let script = reqwest::Client::new()
+        .post(format!("http://{}/hooks/ci", up.gateway))
+        .bearer_auth(&up.env["CI_HOOK_SECRET"])
+        .json(&serde_json::json!({ "repository": "shop/web", "tag": "latest" }))
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(script.status(), 202);
+    let mut report = up.postgres("report").await;
+    eventually("the registry's answer", SOON, async || {
+        let resolved = "select digest from report.push where origin = 'resolved'";
+        let digest: Option<String> = sqlx::query_scalar(resolved)
+            .fetch_optional(&mut report)
+            .await
+            .unwrap();
+        (digest? == pushed.to_string()).then_some(())
+    })
+    .await;
+
+    // Subscribers hear and read revisions, and can say nothing.
+    let subscriber = up.nats("subscriber").await;
+    let stream = jetstream::new(subscriber)
+        .get_stream("REVISIONS")
+        .await
+        .unwrap();
+    let last = stream
+        .direct_get_last_for_subject("tagtrail.revision.localhost%3A5000.shop.web.latest")
+        .await
+        .unwrap();
+    let event: Value = serde_json::from_slice(&last.payload).unwrap();
+    assert_eq!(event["data"]["digest"], pushed.to_string());
+
+    refuses_on_nats(&up).await;
+    refuses_on_postgres(&up).await;
+}
+
+/// What no account may do is refused by the server, not by good manners.
+async fn refuses_on_nats(up: &Up) {
+    for (account, subject) in [
+        ("gateway", "tagtrail.revision.a%2Eb.c.d"),
+        ("gateway", "tagtrail.fence.0"),
+        ("gateway", "$JS.API.STREAM.DELETE.PUSHES"),
+        ("gateway", "$JS.API.STREAM.PURGE.PUSHES"),
+        ("gateway", "$JS.API.STREAM.MSG.GET.PUSHES"),
+        ("gateway", "$JS.API.CONSUMER.CREATE.PUSHES"),
+        ("resolver", "tagtrail.revision.a%2Eb.c.d"),
+        ("resolver", "$JS.API.CONSUMER.DELETE.UNRESOLVED.resolver"),
+        ("indexer", "tagtrail.push.0.a%2Eb.c.d"),
+        ("indexer", "tagtrail.rollout.shop.succeeded"),
+        ("indexer", "$JS.API.STREAM.UPDATE.REVISIONS"),
+        ("trigger", "tagtrail.revision.a%2Eb.c.d"),
+        ("trigger", "tagtrail.push.0.a%2Eb.c.d"),
+        ("api", "tagtrail.push.0.a%2Eb.c.d"),
+        ("api", "$JS.API.STREAM.INFO.PUSHES"),
+        ("operator", "$JS.API.STREAM.DELETE.QUARANTINE"),
+        ("subscriber", "tagtrail.revision.a%2Eb.c.d"),
+        ("subscriber", "$JS.API.STREAM.MSG.DELETE.REVISIONS"),
+        ("subscriber", "$JS.API.CONSUMER.CREATE.PUSHES"),
+        ("migrate", "tagtrail.push.0.a%2Eb.c.d"),
+        ("migrate", "$JS.API.STREAM.DELETE.PUSHES"),
+    ] {
+        let client = up.nats(account).await;
+        // Refused by permission: no answer at all.
+        let answer = client.request(subject, "{}".into()).await;
+        assert!(
+            answer.is_err(),
+            "{account} may publish to {subject}: {answer:?}"
+        );
+    }
+    for (account, subject) in [
+        ("gateway", "tagtrail.>"),
+        ("resolver", "tagtrail.push.>"),
+        ("api", "tagtrail.push.>"),
+        ("subscriber", "tagtrail.push.>"),
+        ("subscriber", "tagtrail.quarantine.*"),
+        ("subscriber", "_INBOX_gateway.>"),
+        ("indexer", "_INBOX_gateway.>"),
+    ] {
+        let (events, mut heard) = tokio::sync::mpsc::unbounded_channel();
+        let password = up.env[&format!("NATS_{}_PASSWORD", account.to_uppercase())].clone();
+        let client =
+            async_nats::ConnectOptions::with_user_and_password(account.to_owned(), password)
+                .event_callback(move |event| {
+                    let _ = events.send(event.to_string());
+                    std::future::ready(())
+                })
+                .connect(&up.nats)
+                .await
+                .unwrap();
+        let _subscription = client.subscribe(subject).await.unwrap();
+        client.flush().await.unwrap();
+        let refused = async {
+            loop {
+                let event = heard.recv().await.unwrap();
+                if event
+                    .to_lowercase()
+                    .contains("permissions violation for subscription")
+                {
+                    return;
+                }
+            }
+        };
+        tokio::time::timeout(SOON, refused)
+            .await
+            .unwrap_or_else(|_| panic!("{account} may hear {subject}"));
+    }
+}
+
+async fn refuses_on_postgres(up: &Up) {
+    for (account, statements) in [
+        (
+            "indexer",
+            &[
+                "update push set actor = 'me'",
+                "delete from push",
+                "truncate revision",
+                "update revision set number = 7",
+                "delete from tag",
+                "update tag set name = 'x'",
+                "update trigger set state = 'paused'",
+                "insert into rollout_change (rollout_id, state, rollout) values (gen_random_uuid(), 'pending', '{}')",
+                "drop table push",
+                "alter table push disable trigger all",
+                "create table mine (id int)",
+            ][..],
+        ),
+        (
+            "trigger",
+            &[
+                "insert into push default values",
+                "update revision set number = 7",
+                "delete from rollout",
+                "update rollout set images = '{}'",
+                "update tag set head = 1",
+            ],
+        ),
+        (
+            "api",
+            &[
+                "insert into trigger (name, images, target) values ('x', '{}', 'x')",
+                "update trigger set images = '{}'",
+                "delete from rollout",
+                "update tag set head = 1",
+                "insert into push default values",
+            ],
+        ),
+        (
+            "report",
+            &[
+                "select * from public.push",
+                "select * from public.tag",
+                "delete from report.push",
+            ],
+        ),
+    ] {
+        let mut db = up.postgres(account).await;
+        for statement in statements {
+            let error = match sqlx::query(*statement).execute(&mut db).await {
+                Ok(done) => panic!("{account} may {statement}: {done:?}"),
+                Err(error) => error.to_string(),
+            };
+            let refused = ["permission denied", "must be owner", "cannot delete"];
+            assert!(
+                refused.iter().any(|word| error.contains(word)),
+                "{account}: {statement}: {error}"
+            );
+        }
+    }
+    let mut report = up.postgres("report").await;
+    let image: String = sqlx::query_scalar("select image from report.head")
+        .fetch_one(&mut report)
+        .await
+        .unwrap();
+    assert_eq!(image, "localhost:5000/shop/web:latest");
+}
