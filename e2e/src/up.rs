@@ -24,7 +24,16 @@ impl Up {
 
     /// The same with the gateway at a known address.
     pub async fn start_at(data: &Path, config: &Path, gateway: &str) -> Up {
-        let [api, admin] = [free_address(), free_address()];
+        Up::start_all(data, config, gateway, &free_address()).await
+    }
+
+    /// The same with the API at a known address.
+    pub async fn start_with_api(data: &Path, config: &Path, api: &str) -> Up {
+        Up::start_all(data, config, &free_address(), api).await
+    }
+
+    async fn start_all(data: &Path, config: &Path, gateway: &str, api: &str) -> Up {
+        let admin = free_address();
         let (data_text, config) = (data.to_str().unwrap(), config.to_str().unwrap());
         let arguments = [
             "up",
@@ -35,7 +44,7 @@ impl Up {
             "--gateway",
             gateway,
             "--api",
-            &api,
+            api,
             "--admin",
             &admin,
         ];
@@ -45,7 +54,7 @@ impl Up {
             assert!(process.running(), "tagtrail up ended");
             // One of an earlier run is removed first, so its address says whose it is.
             let text = std::fs::read_to_string(&path).ok()?;
-            text.contains(&api)
+            text.contains(api)
                 .then(|| serde_json::from_str(&text).unwrap())
         })
         .await;
