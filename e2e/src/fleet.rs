@@ -116,6 +116,12 @@ impl Fleet {
         self.processes.insert(service, process);
     }
 
+    /// Changes the environment of services that are started from now on.
+    pub fn set(&mut self, name: &'static str, value: &str) {
+        self.environment.retain(|(has, _)| *has != name);
+        self.environment.push((name, value.to_owned()));
+    }
+
     fn environment_of(&self, service: &str) -> BTreeMap<&'static str, String> {
         let own = (self.own)(self, service);
         self.environment.iter().cloned().chain(own).collect()

@@ -224,7 +224,8 @@ impl Bus {
     }
 
     /// Reports as the part `nats` of the service's readiness, until `shutdown`, whether there is a connection and the server really
-    /// stores what it is sent: one with a full disk still answers everything else.
+    /// stores what it is sent: one with a full disk still answers everything else. Streams that are gone are made again: the
+    /// server may have come back with another disk.
     pub async fn report_health(
         self,
         health: tagtrail_daemon::Health,
@@ -234,7 +235,7 @@ impl Bus {
         loop {
             let up = link.borrow_and_update().up;
             let state = if up {
-                self.canary().await
+                self.probe().await
             } else {
                 Err("not connected to NATS".to_owned())
             };
@@ -245,6 +246,12 @@ impl Bus {
                 changed = link.changed() => if changed.is_err() { shutdown.cancelled().await; return Ok(()) },
             }
         }
+    }
+
+    async fn probe(&self) -> Result<(), String> {
+        let streams = topology::ensure(&self.context, self.partitions, self.replicas).await;
+        streams.map_err(|err| err.to_string())?;
+        self.canary().await
     }
 
     /// Has the server store a message.

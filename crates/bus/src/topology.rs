@@ -260,7 +260,7 @@ fn refused(stream: &str, refusal: &jetstream::Error) -> BusError {
         return BusError::Unreachable(format!("stream {stream}: {refusal}"));
     }
     BusError::Unsuitable(format!(
-        "NATS refuses the stream {stream}: {refusal}; see the account's permissions and limits, and docs in README"
+        "NATS refuses the stream {stream}: {refusal}; see the permissions and limits of the account (docs/operations.md, Accounts)"
     ))
 }
 

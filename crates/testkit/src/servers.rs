@@ -283,6 +283,12 @@ impl TestNats {
         }
     }
 
+    /// Stops it and loses its disk.
+    pub async fn lose(&self) {
+        self.stop().await;
+        std::fs::remove_dir_all(self.settings.data.join("nats")).expect("nats-server has no store");
+    }
+
     /// Starts it again, on the same port and with the same store.
     pub async fn resume(&self) {
         let server = Nats::start(&self.folder, &self.settings)

@@ -1,0 +1,159 @@
+//! What docs/operations.md says about restoring a backup, and about a NATS that lost its disk, is so.
+
+#![expect(clippy::unwrap_used, reason = "in tests a panic is the report")]
+
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::Value;
+use sqlx::{Connection as _, PgConnection};
+use tagtrail_e2e::{Fleet, SERVICES};
+use tagtrail_proto::{Digest, Event, Revision, instant};
+use tagtrail_testkit::{SOON, eventually};
+use time::{Duration, OffsetDateTime};
+
+const REGISTRY: &str = "registry.example.com";
+const IMAGES: [&str; 2] = ["shop/web", "shop/worker"];
+
+fn digest(n: i64) -> String {
+    Digest::sha256_of(&n.to_be_bytes()).to_string()
+}
+
+/// Pushes of all images; one of them arrives after a newer one.
+async fn push(fleet: &Fleet, from: i64, to: i64) {
+    let start = OffsetDateTime::now_utc() - Duration::hours(1);
+    for n in from..=to {
+        let second = if n == to - 1 { n - 2 } else { n };
+        let time = instant::format(start + Duration::seconds(10 * second)).unwrap();
+        for image in IMAGES {
+            assert_eq!(fleet.push(image, &digest(n), &time).await, Some(202));
+        }
+    }
+}
+
+/// The history of an image once its newest digest is this one, without what only says when it was written down.
+async fn history(fleet: &Fleet, image: &str, newest: i64) -> Vec<Value> {
+    let path = format!("/v1/history?image={REGISTRY}/{image}&limit=1000");
+    eventually(&format!("push {newest} of {image}"), SOON, async || {
+        let head = fleet
+            .get(&format!("/v1/resolve?image={REGISTRY}/{image}"))
+            .await?
+            .1;
+        let mut items = fleet.get(&path).await?.1["items"].as_array()?.clone();
+        for item in &mut items {
+            item.as_object_mut()?.remove("recorded_at");
+        }
+        (head["digest"] == digest(newest)).then_some(items)
+    })
+    .await
+}
+
+async fn histories(fleet: &Fleet, newest: i64) -> Vec<Vec<Value>> {
+    let mut all = Vec::new();
+    for image in IMAGES {
+        all.push(history(fleet, image, newest).await);
+    }
+    all
+}
+
+/// The command of docs/operations.md that begins so, with these things in its environment.
+fn documented(begin: &str, environment: &[(&str, &str)], folder: &Path) {
+    let page = include_str!("../../docs/operations.md");
+    let command = page
+        .lines()
+        .find(|line| line.starts_with(begin))
+        .unwrap_or_else(|| panic!("docs/operations.md has no command {begin}"));
+    let done = Command::new("sh")
+        .args(["-euc", &format!("PATH=\"$1:$PATH\"; {command}"), "sh"])
+        .arg(tagtrail_testkit::binary().parent().unwrap())
+        .current_dir(folder)
+        .envs(environment.iter().copied())
+        .output()
+        .unwrap();
+    assert!(
+        done.status.success(),
+        "{command}: {}{}",
+        String::from_utf8_lossy(&done.stdout),
+        String::from_utf8_lossy(&done.stderr)
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_an_older_backup_is_restored_history_is_what_it_was() {
+    let mut fleet = Fleet::start(REGISTRY).await;
+    let folder = tempfile::tempdir().unwrap();
+    push(&fleet, 1, 5).await;
+    histories(&fleet, 5).await;
+    let url = fleet.postgres.db().url().to_owned();
+    documented("pg_dump ", &[("DATABASE_URL", &url)], folder.path());
+    push(&fleet, 6, 10).await;
+    let before = histories(&fleet, 10).await;
+
+    for service in SERVICES {
+        drop(fleet.processes.remove(service));
+    }
+    let mut admin = PgConnection::connect(&url).await.unwrap();
+    sqlx::raw_sql("create database restored")
+        .execute(&mut admin)
+        .await
+        .unwrap();
+    let restored = format!("{}/restored", url.rsplit_once('/').unwrap().0);
+    let environment = [("DATABASE_URL", restored.as_str())];
+    documented("pg_restore ", &environment, folder.path());
+    documented("tagtrail migrate", &environment, folder.path());
+    fleet.set("DATABASE_URL", &restored);
+    for service in SERVICES {
+        fleet.restart(service);
+    }
+    assert_eq!(histories(&fleet, 10).await, before);
+    push(&fleet, 11, 15).await;
+    let after = histories(&fleet, 15).await;
+    for (after, before) in after.iter().zip(&before) {
+        assert!(after.ends_with(before) && after.len() > before.len());
+    }
+    let wanted = digest(15);
+    eventually("the last state at the target", SOON, async || {
+        let images = fleet.sink.deliveries().pop()?.json()["data"]["images"].take();
+        (images["web"]["digest"] == *wanted && images["worker"]["digest"] == *wanted).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_nats_lost_its_disk_history_goes_on_and_subscribers_find_it_again() {
+    let fleet = Fleet::start(REGISTRY).await;
+    push(&fleet, 1, 5).await;
+    let before = histories(&fleet, 5).await;
+    fleet.nats.lose().await;
+    fleet.nats.resume().await;
+    // The services make the streams again, if their accounts may.
+    eventually("a push to be accepted", SOON, async || {
+        let time = instant::format(OffsetDateTime::now_utc()).unwrap();
+        let accepted = fleet.push(IMAGES[0], &digest(6), &time).await;
+        (accepted == Some(202)).then_some(())
+    })
+    .await;
+    let after = history(&fleet, IMAGES[0], 6).await;
+    assert!(after.ends_with(&before[0]));
+    eventually("all revisions on the bus", SOON, async || {
+        let mut numbers: Vec<u64> = fleet
+            .nats
+            .messages("REVISIONS")
+            .await
+            .into_iter()
+            .filter(|(subject, _)| subject.starts_with("tagtrail.revision."))
+            .map(|(_, body)| serde_json::from_slice::<Event<Revision>>(&body).unwrap())
+            .filter(|event| event.data.repository.to_string() == IMAGES[0])
+            .map(|event| event.data.revision)
+            .collect();
+        numbers.dedup();
+        let all: Vec<u64> = (1..=after.len() as u64).collect();
+        (numbers == all).then_some(())
+    })
+    .await;
+    eventually("the last state at the target", SOON, async || {
+        let images = fleet.sink.deliveries().pop()?.json()["data"]["images"].take();
+        (images["web"]["digest"] == digest(6)).then_some(())
+    })
+    .await;
+}
