@@ -198,6 +198,7 @@ impl<'a> Planner<'a> {
                 images: &trigger.images,
                 heads: &heads,
                 last: known.last.as_ref(),
+                failed: known.failed,
                 paused: known.paused,
                 resumed: known.resuming,
                 settle: trigger.settle,

@@ -26,6 +26,8 @@ pub(crate) struct Situation<'a> {
     pub(crate) heads: &'a BTreeMap<Image, Head>,
     /// The images of the last rollout, whatever became of it.
     pub(crate) last: Option<&'a BTreeMap<String, RolloutImage>>,
+    /// Whether that one failed.
+    pub(crate) failed: bool,
     pub(crate) paused: bool,
     /// Whether it was paused until just now.
     pub(crate) resumed: bool,
@@ -86,7 +88,9 @@ pub(crate) fn decide(situation: &Situation<'_>) -> Decision {
     let same_names = situation
         .last
         .is_some_and(|last| last.keys().eq(images.keys()));
-    if changed.is_empty() && same_names {
+    // Whoever pauses and resumes a trigger whose last rollout failed wants it tried again.
+    let again = situation.failed && situation.resumed;
+    if changed.is_empty() && same_names && !again {
         return Decision::Nothing;
     }
     // What was there before Tagtrail looked is history, never a reason to roll out.
@@ -135,6 +139,7 @@ mod tests {
         images: BTreeMap<String, Image>,
         heads: BTreeMap<Image, Head>,
         last: Option<BTreeMap<String, RolloutImage>>,
+        failed: bool,
         paused: bool,
         resumed: bool,
         settle: u64,
@@ -146,6 +151,7 @@ mod tests {
             images: BTreeMap::new(),
             heads: BTreeMap::new(),
             last: None,
+            failed: false,
             paused: false,
             resumed: false,
             settle: 0,
@@ -179,6 +185,7 @@ mod tests {
                 images: &self.images,
                 heads: &self.heads,
                 last: self.last.as_ref(),
+                failed: self.failed,
                 paused: self.paused,
                 resumed: self.resumed,
                 settle: Duration::from_secs(self.settle),
@@ -250,6 +257,21 @@ mod tests {
             world.roll(),
             Some((CauseReason::Resume, names(&["web"]), vec![17, 1]))
         );
+    }
+
+    #[test]
+    fn what_failed_is_tried_again_when_somebody_resumes_and_not_by_itself() {
+        let mut world = world();
+        world.roll();
+        world.failed = true;
+        assert_eq!(world.roll(), None);
+        world.resumed = true;
+        assert_eq!(
+            world.roll(),
+            Some((CauseReason::Resume, names(&[]), vec![1, 1]))
+        );
+        world.failed = false;
+        assert_eq!(world.roll(), None);
     }
 
     #[test]

@@ -102,6 +102,8 @@ pub(crate) struct Known {
     pub(crate) resuming: bool,
     /// The images of its last rollout.
     pub(crate) last: Option<BTreeMap<String, RolloutImage>>,
+    /// Its last rollout failed.
+    pub(crate) failed: bool,
 }
 
 /// The triggers of these names.
@@ -110,9 +112,9 @@ pub(crate) async fn known(
     names: &[&str],
 ) -> Result<Vec<Known>, sqlx::Error> {
     let rows = sqlx::query(
-        "select t.id, t.name, t.state = 'paused', t.state = 'resuming', o.images
+        "select t.id, t.name, t.state = 'paused', t.state = 'resuming', o.images, coalesce(o.state = 'failed', false)
          from trigger t
-         left join lateral (select images from rollout o where o.trigger_id = t.id order by o.number desc limit 1) o on true
+         left join lateral (select images, state from rollout o where o.trigger_id = t.id order by o.number desc limit 1) o on true
          where t.configured and t.name = any ($1)",
     )
     .bind(names)
@@ -128,6 +130,7 @@ pub(crate) async fn known(
                 last: row
                     .try_get::<Option<Json<_>>, _>(4)?
                     .map(|Json(images)| images),
+                failed: row.try_get(5)?,
             })
         })
         .collect()

@@ -65,6 +65,18 @@ async fn what_can_not_work_fails_at_once_and_says_why() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_failed_is_rolled_out_again_when_the_trigger_is_resumed() {
+    let (mut world, service) = meets([Answer::Status(404)]).await;
+    world.wait(1, Failed).await;
+    world.switch("paused").await;
+    world.switch("resuming").await;
+    world.wait(2, Succeeded).await;
+    let images = |n: usize| world.sink.deliveries()[n].json()["data"]["images"].take();
+    assert_eq!(images(0), images(1));
+    service.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_target_may_ask_for_a_pause() {
     let begun = std::time::Instant::now();
     // Longer than any pause of this test's own, which end at 400 ms: it is cut there.
