@@ -119,21 +119,33 @@ mod tests {
     }
 
     #[test]
-    fn every_command_in_the_readme_can_be_given() {
-        let text = include_str!("../../README.md");
-        let commands: Vec<&str> = text
-            .lines()
-            .flat_map(|line| line.split("; "))
-            .map(str::trim)
-            .filter(|line| line.starts_with("tagtrail "))
-            .collect();
-        assert!(commands.len() >= 5, "{commands:?}");
-        for command in commands {
-            let words = command
-                .split_whitespace()
-                .take_while(|word| !word.starts_with('#'));
-            if let Err(error) = Cli::try_parse_from(words) {
-                panic!("README: {command}: {error}");
+    fn every_command_in_the_documentation_can_be_given() {
+        for (page, text, least) in [
+            ("README", include_str!("../../README.md"), 5),
+            (
+                "configuration",
+                include_str!("../../docs/configuration.md"),
+                1,
+            ),
+            ("operations", include_str!("../../docs/operations.md"), 5),
+            ("subscribe", include_str!("../../docs/subscribe.md"), 3),
+        ] {
+            let commands: Vec<&str> = text
+                .lines()
+                .flat_map(|line| line.split("; "))
+                .flat_map(|line| line.split(" && "))
+                .map(str::trim)
+                .filter(|line| line.starts_with("tagtrail "))
+                .collect();
+            assert!(commands.len() >= least, "{page}: {commands:?}");
+            for command in commands {
+                let words = command
+                    .split_whitespace()
+                    .map(|word| word.trim_matches('\''))
+                    .take_while(|word| !word.starts_with('#'));
+                if let Err(error) = Cli::try_parse_from(words) {
+                    panic!("{page}: {command}: {error}");
+                }
             }
         }
     }

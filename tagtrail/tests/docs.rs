@@ -1,0 +1,196 @@
+//! The documentation says what the program takes, and nothing else.
+
+#![expect(clippy::unwrap_used, reason = "in tests a panic is the report")]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .unwrap()
+        .to_owned()
+}
+
+fn page(name: &str) -> String {
+    std::fs::read_to_string(root().join(name)).unwrap()
+}
+
+fn tagtrail(arguments: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tagtrail"));
+    command.args(arguments);
+    command
+}
+
+fn help(arguments: &[&str]) -> String {
+    let done = tagtrail(arguments).arg("--help").output().unwrap();
+    String::from_utf8(done.stdout).unwrap()
+}
+
+/// Every command, `quarantine feed` and the like included.
+fn commands() -> Vec<Vec<String>> {
+    let listed = |text: &str| -> Vec<String> {
+        let (_, list) = text.split_once("\nCommands:\n").unwrap_or_default();
+        list.lines()
+            .take_while(|line| !line.is_empty())
+            .filter(|line| line.starts_with("  ") && !line.starts_with("   "))
+            .filter_map(|line| line.split_whitespace().next())
+            .filter(|name| *name != "help")
+            .map(str::to_owned)
+            .collect()
+    };
+    let mut all = Vec::new();
+    for command in listed(&help(&[])) {
+        for below in listed(&help(&[&command])) {
+            all.push(vec![command.clone(), below]);
+        }
+        all.push(vec![command]);
+    }
+    all
+}
+
+/// By environment variable: flags and defaults, as the help texts have them.
+fn settings() -> BTreeMap<String, (BTreeSet<String>, BTreeSet<String>)> {
+    let mut all: BTreeMap<String, (BTreeSet<String>, BTreeSet<String>)> = BTreeMap::new();
+    for command in commands() {
+        let command: Vec<&str> = command.iter().map(String::as_str).collect();
+        let text = help(&command);
+        let (_, options) = text.split_once("\nOptions:\n").unwrap();
+        // One option begins where a line begins with its flag.
+        let mut flag = "";
+        let mut about: BTreeMap<&str, String> = BTreeMap::new();
+        for line in options.lines() {
+            if let Some(found) = line
+                .split_whitespace()
+                .take(2)
+                .find(|word| word.starts_with("--"))
+            {
+                flag = found;
+            }
+            let text = about.entry(flag).or_default();
+            text.push(' ');
+            text.push_str(line.trim());
+        }
+        for (flag, text) in about {
+            let Some((_, env)) = text.split_once("[env: ") else {
+                continue;
+            };
+            let env = env.split([']', '=']).next().unwrap();
+            let (flags, defaults) = all.entry(env.to_owned()).or_default();
+            flags.insert(flag.to_owned());
+            if let Some((_, default)) = text.split_once("[default: ") {
+                defaults.insert(default.split(']').next().unwrap().to_owned());
+            }
+        }
+    }
+    all
+}
+
+#[test]
+fn the_table_of_settings_is_complete_and_right() {
+    let page = page("docs/operations.md");
+    let (_, section) = page.split_once("\n## Settings\n").unwrap();
+    let section = section.split("\n## ").next().unwrap();
+    let rows: BTreeMap<&str, Vec<&str>> = section
+        .lines()
+        .filter(|line| line.starts_with("| `"))
+        .map(|line| line.split('|').map(str::trim).collect::<Vec<_>>())
+        .map(|cells| (cells[1].trim_matches('`'), cells))
+        .collect();
+    let settings = settings();
+    assert!(settings.len() > 15, "the help texts were not understood");
+    assert_eq!(
+        rows.keys().copied().collect::<Vec<_>>(),
+        settings.keys().collect::<Vec<_>>()
+    );
+    for (variable, (flags, defaults)) in settings {
+        let cells = &rows[variable.as_str()];
+        let written: BTreeSet<String> = cells[2]
+            .split('`')
+            .filter(|word| word.starts_with("--"))
+            .map(str::to_owned)
+            .collect();
+        assert_eq!(written, flags, "flags of {variable}");
+        // Defaults that depend on something are told in words.
+        for default in defaults.iter().filter(|default| !default.contains(' ')) {
+            assert_eq!(cells[4].trim_matches('`'), default, "default of {variable}");
+        }
+    }
+}
+
+#[test]
+fn the_example_of_the_file_is_one_that_is_taken() {
+    let page = page("docs/configuration.md");
+    let (_, example) = page.split_once("```toml\n").unwrap();
+    let example = example.split("```").next().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("tagtrail.toml");
+    std::fs::write(&path, example).unwrap();
+    let done = tagtrail(&["config", "check", path.to_str().unwrap()])
+        .env("MAIN_HOOK_SECRET", "x")
+        .env("REGISTRY_PASSWORD", "x")
+        .env("DASHBOARD_TOKEN", "0123456789abcdef")
+        .env(
+            "SHOP_WEBHOOK_SECRET",
+            "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw",
+        )
+        .output()
+        .unwrap();
+    assert!(
+        done.status.success(),
+        "{}",
+        String::from_utf8_lossy(&done.stderr)
+    );
+    // Every key that is taken has its row: a wrong key makes the program list those that it knows.
+    for table in ["source", "registry", "trigger", "token"] {
+        std::fs::write(&path, format!("[[{table}]]\nno_such_key = 1\n")).unwrap();
+        let done = tagtrail(&["config", "check", path.to_str().unwrap()])
+            .output()
+            .unwrap();
+        let said = String::from_utf8(done.stderr).unwrap();
+        let (_, known) = said.split_once("expected one of ").unwrap();
+        let keys: Vec<&str> = known.split('`').skip(1).step_by(2).collect();
+        assert!(keys.contains(&"name"), "{said}");
+        let (_, section) = page.split_once(&format!("## `[[{table}]]`")).unwrap();
+        let section = section.split("\n## ").next().unwrap();
+        for key in keys {
+            let told = [format!("`{key}`"), format!("`{key}."), format!("`{key}.<")];
+            assert!(
+                told.iter().any(|told| section.contains(told.as_str())),
+                "docs/configuration.md does not tell of {table}.{key}"
+            );
+        }
+    }
+}
+
+#[test]
+fn every_link_of_the_documentation_leads_somewhere() {
+    let pages = [
+        "README.md",
+        "ARCHITECTURE.md",
+        "CONTRIBUTING.md",
+        "CHANGELOG.md",
+        "docs/configuration.md",
+        "docs/decisions.md",
+        "docs/generic-source.md",
+        "docs/operations.md",
+        "docs/reports.md",
+        "docs/subscribe.md",
+    ];
+    for name in pages {
+        let text = page(name);
+        let folder = root().join(name);
+        for link in text.split("](").skip(1) {
+            let link = link.split(')').next().unwrap();
+            let link = link.split('#').next().unwrap();
+            if link.is_empty() || link.starts_with("http") {
+                continue;
+            }
+            assert!(
+                folder.parent().unwrap().join(link).exists(),
+                "{name} links to {link}, which is not there"
+            );
+        }
+    }
+}
