@@ -297,7 +297,7 @@ async fn what_waiting_can_not_heal_is_refused_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_server_that_answers_and_stores_nothing_is_not_ready() {
+async fn a_server_that_answers_and_does_not_say_that_it_stores_is_not_ready() {
     let nats = TestNats::start().await;
     let bus = connect(&nats).await;
     let (health, stop) = (tagtrail_daemon::Health::default(), CancellationToken::new());
@@ -305,12 +305,12 @@ async fn a_server_that_answers_and_stores_nothing_is_not_ready() {
     let mut reporting = tokio::task::JoinSet::new();
     reporting.spawn(bus.report_health(health.clone(), stop.clone()));
     health.wait_ready().await;
-    // As if there were no room left.
-    let full = async_nats::jetstream::stream::Config {
-        max_message_size: 1,
+    // As if it did not get to storing anything: everything else is answered.
+    let stuck = async_nats::jetstream::stream::Config {
+        no_ack: true,
         ..Stream::Canary.config(8, 1)
     };
-    nats.jetstream().await.update_stream(full).await.unwrap();
+    nats.jetstream().await.update_stream(stuck).await.unwrap();
     let reason = eventually("the server to be found wanting", SOON, async || {
         health.parts().remove(0).1.err()
     })
