@@ -2,11 +2,10 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use tagtrail_bus::BusArgs;
 use tagtrail_postgres::DbArgs;
-
-pub use crate::revisions::Pace;
 
 /// Settings, as flags and environment variables.
 #[derive(Debug, Clone, clap::Args)]
@@ -26,4 +25,22 @@ pub struct Config {
     /// How the live feed behaves over time.
     #[arg(skip)]
     pub pace: Pace,
+}
+
+/// How the feed behaves over time.
+#[derive(Debug, Clone, Copy)]
+pub struct Pace {
+    /// Silence after which a heartbeat is sent.
+    pub heartbeat: Duration,
+    /// A follower that takes nothing for so long, while there is something, is dropped.
+    pub patience: Duration,
+}
+
+impl Default for Pace {
+    fn default() -> Pace {
+        Pace {
+            heartbeat: Duration::from_secs(15),
+            patience: Duration::from_secs(30),
+        }
+    }
 }

@@ -8,16 +8,15 @@ use axum::routing::get;
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::json;
-use tagtrail_proto::{Digest, Image};
+use tagtrail_proto::Digest;
 
 use crate::database::Database;
 use crate::error::Error;
-use crate::instant::Instant;
-use crate::openapi::schema;
-use crate::operation::{self, Method, Operation};
-use crate::paging::{Items, Page};
-use crate::parameters::{CURSOR, LIMIT, Parameter, Parameters};
+use crate::operation::{self, Method, Operation, schema};
+use crate::paging::{CURSOR, Items, LIMIT, Page};
+use crate::parameters::{Parameter, Parameters};
 use crate::store;
+use crate::store::digests::Span;
 
 pub(crate) const DIGEST: Operation = Operation {
     id: "digest",
@@ -51,16 +50,6 @@ pub(crate) struct Answer {
     spans: Items<Span>,
 }
 
-/// A time over which an image had it.
-#[derive(Debug, Serialize, JsonSchema)]
-pub(crate) struct Span {
-    pub(crate) image: Image,
-    pub(crate) revision: u64,
-    pub(crate) from: Instant,
-    /// None: it still has.
-    pub(crate) until: Option<Instant>,
-}
-
 /// Answers, by image in the order in which they were first seen, then by time.
 async fn digest(
     State(database): State<Database>,
@@ -72,6 +61,6 @@ async fn digest(
     let parameters = Parameters::read(&uri, DIGEST.query)?;
     let page = Page::read("digest", &parameters)?;
     let mut db = database.connection().await?;
-    let spans = page.cut(store::spans(&mut db, &digest, &page).await?);
+    let spans = page.cut(store::digests::spans(&mut db, &digest, &page).await?);
     Ok(Json(Answer { digest, spans }))
 }

@@ -1,5 +1,7 @@
 //! Why there is no answer, and how that is told: problem details (RFC 9457) with a stable `code`.
 
+use std::time::Duration;
+
 use axum::extract::rejection::PathRejection;
 use axum::http::header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderValue, StatusCode};
@@ -9,7 +11,6 @@ use serde::Serialize;
 use tagtrail_proto::{Image, NameError};
 
 use crate::instant::Instant;
-use crate::parameters::Parameter;
 
 /// Why there is no answer. The text is for whoever asked.
 #[derive(Debug, thiserror::Error)]
@@ -26,8 +27,8 @@ pub(crate) enum Error {
     Time { parameter: &'static str },
     #[error("revision must be a number: revisions of a tag are numbered 1, 2, 3 …")]
     Revision,
-    #[error("limit must be a number from 1 to {}", crate::paging::MOST)]
-    Limit,
+    #[error("limit must be a number from 1 to {most}")]
+    Limit { most: usize },
     #[error(
         "cursor must be the `next` of an answer to the same question; leave it out to start over"
     )]
@@ -35,7 +36,7 @@ pub(crate) enum Error {
     #[error("there is no parameter {name:?} here; {}", listed(.known))]
     ParameterUnknown {
         name: String,
-        known: &'static [Parameter],
+        known: Vec<&'static str>,
     },
     #[error("{0}")]
     Match(String),
@@ -85,19 +86,18 @@ pub(crate) enum Error {
     #[error("the database can't be reached or is overloaded; come again in a moment")]
     Unavailable(#[source] sqlx::Error),
     #[error("the database did not answer in time; come again in a moment")]
-    TooSlow,
+    TooSlow(Duration),
     #[error("something went wrong here that should not; the server's log says what")]
     Store(#[source] sqlx::Error),
     #[error("something went wrong here that should not; the server's log says what")]
     Panicked,
 }
 
-fn listed(known: &[Parameter]) -> String {
+fn listed(known: &[&str]) -> String {
     if known.is_empty() {
         return "it takes none".to_owned();
     }
-    let names: Vec<&str> = known.iter().map(|parameter| parameter.name).collect();
-    format!("it takes {}", names.join(", "))
+    format!("it takes {}", known.join(", "))
 }
 
 impl From<sqlx::Error> for Error {
@@ -138,7 +138,7 @@ impl Error {
             Error::Digest(_) => (StatusCode::BAD_REQUEST, "digest_invalid"),
             Error::Time { .. } => (StatusCode::BAD_REQUEST, "time_invalid"),
             Error::Revision => (StatusCode::BAD_REQUEST, "revision_invalid"),
-            Error::Limit => (StatusCode::BAD_REQUEST, "limit_invalid"),
+            Error::Limit { .. } => (StatusCode::BAD_REQUEST, "limit_invalid"),
             Error::Match(_) => (StatusCode::BAD_REQUEST, "match_invalid"),
             Error::Cursor => (StatusCode::BAD_REQUEST, "cursor_invalid"),
             Error::ParameterUnknown { .. } => (StatusCode::BAD_REQUEST, "parameter_unknown"),
@@ -154,7 +154,7 @@ impl Error {
             Error::NotFound => (StatusCode::NOT_FOUND, "not_found"),
             Error::MethodNotAllowed => (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed"),
             Error::TooManyFollowers => (StatusCode::SERVICE_UNAVAILABLE, "busy"),
-            Error::NotConnected | Error::Unavailable(_) | Error::TooSlow => {
+            Error::NotConnected | Error::Unavailable(_) | Error::TooSlow(_) => {
                 (StatusCode::SERVICE_UNAVAILABLE, "store_unavailable")
             }
             Error::Store(_) | Error::Panicked => (StatusCode::INTERNAL_SERVER_ERROR, "internal"),
@@ -164,10 +164,9 @@ impl Error {
     fn log(&self) {
         match self {
             Error::Unavailable(cause) => tracing::warn!("a question was not answered: {cause}"),
-            Error::TooSlow => tracing::warn!(
-                "a question was not answered: no answer from Postgres in {:?}",
-                crate::operation::ANSWER
-            ),
+            Error::TooSlow(time) => {
+                tracing::warn!("a question was not answered: no answer from Postgres in {time:?}");
+            }
             Error::Store(cause) => tracing::error!("a query failed: {cause}"),
             // The panic has been reported where it happened.
             _ => {}

@@ -17,6 +17,7 @@
 //! | 500 | `internal`: a defect of ours; the cause is in the log alone |
 //! | 503 | `store_unavailable`: Postgres is down or slow; `busy`: too many follow the feed; `Retry-After` says when to come again |
 
+mod app;
 mod config;
 mod database;
 mod digests;
@@ -32,6 +33,7 @@ mod parameters;
 mod resolve;
 mod revisions;
 mod rollouts;
+mod router;
 mod store;
 mod tokens;
 mod triggers;
@@ -39,7 +41,6 @@ mod triggers;
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use axum::extract::FromRef;
 use axum::response::IntoResponse as _;
 use tagtrail_config::{ConfigError, File, Role};
 use tagtrail_daemon::http::{self, Limits};
@@ -47,27 +48,17 @@ use tagtrail_daemon::{Context, Tasks};
 use tokio::net::TcpListener;
 use tower_http::catch_panic::CatchPanicLayer;
 
+use app::App;
 pub use config::{Config, Pace};
 use database::Database;
 use error::Error;
 use feed::Feed;
-pub use openapi::document as openapi;
 use tokens::Tokens;
 
-/// What all requests share.
-#[derive(Debug, Clone)]
-struct App {
-    database: Database,
-    feed: Feed,
-    tokens: Arc<Tokens>,
-    pace: Pace,
-    metrics: metrics::Metrics,
-}
-
-impl FromRef<App> for Database {
-    fn from_ref(app: &App) -> Database {
-        app.database.clone()
-    }
+/// The OpenAPI 3.1 document of the API.
+#[must_use]
+pub fn openapi() -> serde_json::Value {
+    openapi::document(router::ALL)
 }
 
 /// Looks at everything that the api needs of the file, secrets included, and says what it found there, a line each.
@@ -122,7 +113,7 @@ pub async fn serve(listener: TcpListener, config: Config, ctx: Context) -> anyho
         metrics: metrics::Metrics::new(&ctx.metrics),
     };
     let router =
-        operation::router(app).layer(CatchPanicLayer::custom(|_| Error::Panicked.into_response()));
+        router::router(app).layer(CatchPanicLayer::custom(|_| Error::Panicked.into_response()));
     ctx.health.set("api", Ok(()));
     let mut tasks = Tasks::new();
     tasks.spawn(

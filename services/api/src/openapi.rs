@@ -2,13 +2,13 @@
 
 use axum::http::header::CONTENT_TYPE;
 use axum::routing::{MethodRouter, get};
+use schemars::SchemaGenerator;
 use schemars::generate::SchemaSettings;
-use schemars::{JsonSchema, SchemaGenerator};
 use serde_json::{Map, Value, json};
 
-use crate::App;
+use crate::app::App;
 use crate::error::Problem;
-use crate::operation::{ALL, Answer, Method, Operation};
+use crate::operation::{Answer, Method, Operation};
 use crate::parameters::Parameter;
 
 /// Problems that any operation may have.
@@ -22,9 +22,9 @@ const COMMON: &[(u16, &str)] = &[
 ];
 
 /// The document, the same for everybody: it holds nothing that is secret.
-pub(crate) fn route() -> MethodRouter<App> {
+pub(crate) fn route(operations: &[Operation]) -> MethodRouter<App> {
     // Made once: it does not change while the program runs.
-    let text = document().to_string();
+    let text = document(operations).to_string();
     get(move || {
         let text = text.clone();
         async move {
@@ -36,9 +36,8 @@ pub(crate) fn route() -> MethodRouter<App> {
     })
 }
 
-/// The OpenAPI 3.1 document.
-#[must_use]
-pub fn document() -> Value {
+/// The OpenAPI 3.1 document of these operations.
+pub(crate) fn document(operations: &[Operation]) -> Value {
     // OpenAPI 3.1 takes JSON Schema 2020-12 as it is. As serialised: every field is always present.
     let mut schemas = SchemaSettings::draft2020_12()
         .for_serialize()
@@ -48,7 +47,7 @@ pub fn document() -> Value {
         })
         .into_generator();
     let mut paths: Map<String, Value> = Map::new();
-    for operation in ALL {
+    for operation in operations {
         let method = match operation.method {
             Method::Get => "get",
             Method::Post => "post",
@@ -139,9 +138,4 @@ impl Problem {
     fn json_schema_ref(schemas: &mut SchemaGenerator) -> Value {
         schemas.subschema_for::<Problem>().to_value()
     }
-}
-
-/// Reference to the schema of an answer.
-pub(crate) fn schema<T: JsonSchema>(schemas: &mut SchemaGenerator) -> schemars::Schema {
-    schemas.subschema_for::<T>()
 }

@@ -4,9 +4,12 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use schemars::JsonSchema;
 use serde::Serialize;
+use serde_json::json;
+use time::OffsetDateTime;
 
 use crate::error::Error;
-use crate::parameters::Parameters;
+use crate::instant::from_micros;
+use crate::parameters::{Parameter, Parameters, optional, text};
 
 /// Items on a page, unless the question says otherwise.
 pub(crate) const USUAL: usize = 50;
@@ -14,6 +17,19 @@ pub(crate) const USUAL: usize = 50;
 pub(crate) const MOST: usize = 1000;
 /// Longer than any cursor of ours.
 const LONGEST: usize = 200;
+
+pub(crate) const LIMIT: Parameter = optional(
+    "limit",
+    "Most items on a page.",
+    "50",
+    || json!({ "type": "integer", "minimum": 1, "maximum": MOST, "default": USUAL }),
+);
+pub(crate) const CURSOR: Parameter = optional(
+    "cursor",
+    "The `next` of the page before.",
+    "MSBoaXN0b3J5IDE3NzI1NDY1MjAwMDAwMDAgMTc",
+    text,
+);
 
 /// Which page is asked for. `N` numbers are the place of an item in its list.
 #[derive(Debug)]
@@ -40,7 +56,7 @@ impl<const N: usize> Page<N> {
             None => USUAL,
             Some(text) => match text.parse() {
                 Ok(limit @ 1..=MOST) => limit,
-                _ => return Err(Error::Limit),
+                _ => return Err(Error::Limit { most: MOST }),
             },
         };
         let after = match parameters.text("cursor") {
@@ -66,6 +82,11 @@ impl<const N: usize> Page<N> {
         let items = fetched.into_iter().map(|(_, item)| item).collect();
         Items { items, next }
     }
+}
+
+/// The time in a cursor: one that never was is not of ours.
+pub(crate) fn time_of(micros: i64) -> Result<OffsetDateTime, Error> {
+    from_micros(micros).ok_or(Error::Cursor)
 }
 
 /// `1 <list> <numbers>` in base64, so that nobody is tempted to make one up. The 1 is the version.

@@ -7,7 +7,6 @@ use tagtrail_proto::{Image, clean_text, instant};
 use time::OffsetDateTime;
 
 use crate::error::Error;
-use crate::paging::{MOST, USUAL};
 
 /// Something that a question may say.
 #[derive(Debug)]
@@ -20,7 +19,7 @@ pub(crate) struct Parameter {
     pub(crate) schema: fn() -> Value,
 }
 
-const fn optional(
+pub(crate) const fn optional(
     name: &'static str,
     description: &'static str,
     example: &'static str,
@@ -35,7 +34,7 @@ const fn optional(
     }
 }
 
-fn text() -> Value {
+pub(crate) fn text() -> Value {
     json!({ "type": "string" })
 }
 
@@ -70,19 +69,6 @@ pub(crate) const REVISION: Parameter = optional(
     "17",
     || json!({ "type": "integer", "minimum": 1 }),
 );
-pub(crate) const LIMIT: Parameter = optional(
-    "limit",
-    "Most items on a page.",
-    "50",
-    || json!({ "type": "integer", "minimum": 1, "maximum": MOST, "default": USUAL }),
-);
-pub(crate) const CURSOR: Parameter = optional(
-    "cursor",
-    "The `next` of the page before.",
-    "MSBoaXN0b3J5IDE3NzI1NDY1MjAwMDAwMDAgMTc",
-    text,
-);
-
 /// What stood after the `?`, known names only, each at most once.
 #[derive(Debug)]
 pub(crate) struct Parameters(Vec<(&'static str, String)>);
@@ -98,6 +84,7 @@ impl Parameters {
         for (name, value) in given {
             let Some(known) = known.iter().find(|known| known.name == name) else {
                 let name = clean_text(&name, 80);
+                let known = known.iter().map(|parameter| parameter.name).collect();
                 return Err(Error::ParameterUnknown { name, known });
             };
             if read.iter().any(|(before, _)| *before == known.name) {

@@ -12,8 +12,7 @@ use time::OffsetDateTime;
 use crate::database::Database;
 use crate::error::Error;
 use crate::instant::Instant;
-use crate::openapi::schema;
-use crate::operation::{self, Method, Operation};
+use crate::operation::{self, Method, Operation, schema};
 use crate::parameters::{AT, IMAGE, KNOWN_AT, Parameters, REVISION};
 use crate::store;
 
@@ -51,17 +50,6 @@ pub(crate) struct Answer {
     recorded_at: Instant,
 }
 
-/// A revision of a tag, as far as it concerns what the tag means.
-#[derive(Debug)]
-pub(crate) struct Found {
-    pub(crate) revision: u64,
-    pub(crate) kind: Kind,
-    /// None: the tag was deleted.
-    pub(crate) digest: Option<Digest>,
-    pub(crate) occurred_at: OffsetDateTime,
-    pub(crate) recorded_at: OffsetDateTime,
-}
-
 /// Which revision is asked for.
 #[derive(Debug, Clone, Copy)]
 enum Question {
@@ -95,12 +83,14 @@ async fn resolve(State(database): State<Database>, uri: Uri) -> Result<Json<Answ
     let question = Question::read(&parameters)?;
     let mut db = database.connection().await?;
     let found = match question {
-        Question::Head => store::head(&mut db, &image).await?,
-        Question::AsOf { at, known_at } => store::as_of(&mut db, &image, at, known_at).await?,
-        Question::Numbered(revision) => store::numbered(&mut db, &image, revision).await?,
+        Question::Head => store::resolve::head(&mut db, &image).await?,
+        Question::AsOf { at, known_at } => {
+            store::resolve::as_of(&mut db, &image, at, known_at).await?
+        }
+        Question::Numbered(revision) => store::resolve::numbered(&mut db, &image, revision).await?,
     };
     let Some(found) = found else {
-        let known = store::tag(&mut db, &image).await?.is_some();
+        let known = store::resolve::tag(&mut db, &image).await?.is_some();
         return Err(match question {
             Question::Numbered(revision) if known => Error::RevisionUnknown { image, revision },
             Question::AsOf { .. } if known => Error::TagNotYet(image),

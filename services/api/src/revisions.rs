@@ -23,12 +23,12 @@ use tagtrail_config::ImageGlob;
 use tagtrail_proto::Revision;
 use tokio::time::Instant;
 
-use crate::App;
+use crate::app::App;
+use crate::config::Pace;
 use crate::error::Error;
 use crate::feed::{Follower, Item, Place, Start};
 use crate::metrics::Metrics;
-use crate::openapi::schema;
-use crate::operation::{Answer, Method, Operation};
+use crate::operation::{Answer, Method, Operation, schema};
 use crate::parameters::{Parameter, Parameters};
 
 const MATCH: Parameter = Parameter {
@@ -70,24 +70,6 @@ pub(crate) const REVISIONS: Operation = Operation {
     ],
     serve: || get(revisions),
 };
-
-/// How the feed behaves over time.
-#[derive(Debug, Clone, Copy)]
-pub struct Pace {
-    /// Silence after which a heartbeat is sent.
-    pub heartbeat: Duration,
-    /// A follower that takes nothing for so long, while there is something, is dropped.
-    pub patience: Duration,
-}
-
-impl Default for Pace {
-    fn default() -> Pace {
-        Pace {
-            heartbeat: Duration::from_secs(15),
-            patience: Duration::from_secs(30),
-        }
-    }
-}
 
 /// Longer than any identifier of ours: 256 partitions.
 const LONGEST: usize = 8192;

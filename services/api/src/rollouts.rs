@@ -11,10 +11,9 @@ use uuid::Uuid;
 
 use crate::database::Database;
 use crate::error::Error;
-use crate::openapi::schema;
-use crate::operation::{Answer, Method, Operation};
-use crate::paging::{Items, Page};
-use crate::parameters::{CURSOR, LIMIT, Parameter, Parameters};
+use crate::operation::{Answer, Method, Operation, schema};
+use crate::paging::{CURSOR, Items, LIMIT, Page};
+use crate::parameters::{Parameter, Parameters};
 use crate::store;
 
 const TRIGGER: Parameter = Parameter {
@@ -67,16 +66,16 @@ async fn list(State(database): State<Database>, uri: Uri) -> Result<Json<Items<R
     let Some(name) = parameters.text("trigger") else {
         let page = Page::read("rollouts", &parameters)?;
         let mut db = database.connection().await?;
-        let rollouts = store::rollouts(&mut db, &page).await?;
+        let rollouts = store::rollouts::all(&mut db, &page).await?;
         return Ok(Json(page.cut(rollouts)));
     };
     let page = Page::read("rollouts-of-trigger", &parameters)?;
     let name: Name = name.parse().map_err(|_| Error::TriggerUnknown)?;
     let mut db = database.connection().await?;
-    let Some(trigger) = store::trigger(&mut db, &name).await? else {
+    let Some(trigger) = store::triggers::id(&mut db, &name).await? else {
         return Err(Error::TriggerUnknown);
     };
-    let rollouts = store::rollouts_of(&mut db, trigger, &page).await?;
+    let rollouts = store::rollouts::of(&mut db, trigger, &page).await?;
     Ok(Json(page.cut(rollouts)))
 }
 
@@ -89,6 +88,6 @@ async fn one(
     let Path(id) = path?;
     let id: Uuid = id.parse().map_err(|_| Error::RolloutUnknown)?;
     let mut db = database.connection().await?;
-    let found = store::rollout(&mut db, id).await?;
+    let found = store::rollouts::one(&mut db, id).await?;
     found.map(Json).ok_or(Error::RolloutUnknown)
 }

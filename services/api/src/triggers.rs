@@ -1,7 +1,5 @@
 //! `/v1/triggers`: what is watched, what is deployed, and whether anything may start.
 
-use std::collections::BTreeMap;
-
 use axum::Json;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, State};
@@ -10,14 +8,14 @@ use axum::routing::{get, post};
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::json;
-use tagtrail_proto::{Name, Rollout};
+use tagtrail_proto::Name;
 
 use crate::database::Database;
 use crate::error::Error;
-use crate::openapi::schema;
-use crate::operation::{Answer, Method, Operation};
+use crate::operation::{Answer, Method, Operation, schema};
 use crate::parameters::{Parameter, Parameters};
 use crate::store;
+use crate::store::triggers::{Trigger, TriggerState};
 
 const NAME: Parameter = Parameter {
     name: "name",
@@ -76,29 +74,6 @@ pub(crate) const RESUME: Operation = Operation {
     serve: || post(resume),
 };
 
-/// A configured trigger.
-#[derive(Debug, Serialize, JsonSchema)]
-pub(crate) struct Trigger {
-    pub(crate) name: String,
-    /// What is watched, by name.
-    pub(crate) images: BTreeMap<String, String>,
-    /// Kind of the target.
-    pub(crate) target: String,
-    pub(crate) state: TriggerState,
-    /// The last rollout that is running or has succeeded: its pinned images are what scaling up must use.
-    pub(crate) current: Option<Rollout>,
-}
-
-/// Whether rollouts start.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub(crate) enum TriggerState {
-    /// They do.
-    Active,
-    /// Nothing starts, whatever is pushed.
-    Paused,
-}
-
 /// All of them, by name. There are as many as `tagtrail.toml` has: no pages.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct Triggers {
@@ -108,7 +83,7 @@ pub(crate) struct Triggers {
 async fn list(State(database): State<Database>, uri: Uri) -> Result<Json<Triggers>, Error> {
     Parameters::read(&uri, &[])?;
     let mut db = database.connection().await?;
-    let items = store::triggers(&mut db, None).await?;
+    let items = store::triggers::configured(&mut db, None).await?;
     Ok(Json(Triggers { items }))
 }
 
@@ -154,7 +129,7 @@ async fn set(
     state: TriggerState,
 ) -> Result<Json<Trigger>, Error> {
     let mut db = database.connection().await?;
-    if store::set_paused(&mut db, name, state == TriggerState::Paused).await? {
+    if store::triggers::set_paused(&mut db, name, state == TriggerState::Paused).await? {
         tracing::info!(trigger = %name, ?state, "the trigger {name} was switched");
     }
     drop(db);
@@ -163,7 +138,7 @@ async fn set(
 
 async fn show(database: &Database, name: &Name) -> Result<Json<Trigger>, Error> {
     let mut db = database.connection().await?;
-    let found = store::triggers(&mut db, Some(name)).await?;
+    let found = store::triggers::configured(&mut db, Some(name)).await?;
     found
         .into_iter()
         .next()

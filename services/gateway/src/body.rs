@@ -14,9 +14,9 @@ use tokio::time::timeout;
 use crate::error::Error;
 
 /// Most bytes of a body. A registry's event has a few KiB; with `includereferences` it holds a manifest (4 MiB).
-pub(crate) const LIMIT: usize = 8 << 20;
+const LIMIT: usize = 8 << 20;
 /// Time for a whole body to arrive.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Memory for the bodies under way, of all senders together.
 const ROOM: usize = 256 << 20;
@@ -43,7 +43,7 @@ impl Room {
     pub(crate) fn reserve(&self, body: &Body) -> Result<OwnedSemaphorePermit, Error> {
         let hint = body.size_hint();
         if hint.lower() > LIMIT as u64 {
-            return Err(Error::TooLarge);
+            return Err(Error::TooLarge { most: LIMIT });
         }
         let size = hint
             .upper()
@@ -71,14 +71,16 @@ pub(crate) async fn read(body: Body) -> Result<Bytes, Error> {
         while let Some(chunk) = stream.next().await {
             let chunk = chunk.map_err(Error::Incomplete)?;
             if whole.len() + chunk.len() > LIMIT {
-                return Err(Error::TooLarge);
+                return Err(Error::TooLarge { most: LIMIT });
             }
             whole.extend_from_slice(&chunk);
         }
         Ok(whole.freeze())
     };
-    let outcome = timeout(PATIENCE, read).await.unwrap_or(Err(Error::TooSlow));
-    if matches!(outcome, Err(Error::TooLarge)) {
+    let outcome = timeout(PATIENCE, read)
+        .await
+        .unwrap_or(Err(Error::TooSlow(PATIENCE)));
+    if matches!(outcome, Err(Error::TooLarge { .. })) {
         drain(stream).await;
     }
     outcome

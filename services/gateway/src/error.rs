@@ -1,11 +1,11 @@
 //! Why a request is refused, and how that is told: problem details (RFC 9457) with a stable `code`.
 
+use std::time::Duration;
+
 use axum::http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use tagtrail_bus::publish::PublishError;
-
-use crate::body;
 
 /// Why a request was not taken. The text is for the sender, so it never quotes what it sent.
 #[derive(Debug, thiserror::Error)]
@@ -30,11 +30,14 @@ pub(crate) enum Error {
     #[error("send the body without a Content-Encoding")]
     Encoded,
     /// The body has too many bytes.
-    #[error("a body may have {} MiB", body::LIMIT >> 20)]
-    TooLarge,
+    #[error("a body may have {} MiB", .most >> 20)]
+    TooLarge {
+        /// Bytes that it may have.
+        most: usize,
+    },
     /// The body took too long.
-    #[error("the whole body has to arrive in {:?}", body::PATIENCE)]
-    TooSlow,
+    #[error("the whole body has to arrive in {0:?}")]
+    TooSlow(Duration),
     /// The connection broke.
     #[error("the body ended early")]
     Incomplete(#[source] axum::Error),
@@ -74,8 +77,8 @@ impl Error {
             Error::NotPost => (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed"),
             Error::Unauthenticated => (StatusCode::UNAUTHORIZED, "unauthenticated"),
             Error::Encoded => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "content_encoded"),
-            Error::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "body_too_large"),
-            Error::TooSlow => (StatusCode::REQUEST_TIMEOUT, "body_too_slow"),
+            Error::TooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "body_too_large"),
+            Error::TooSlow(_) => (StatusCode::REQUEST_TIMEOUT, "body_too_slow"),
             Error::Incomplete(_) => (StatusCode::BAD_REQUEST, "body_incomplete"),
             Error::Busy => (StatusCode::SERVICE_UNAVAILABLE, "busy"),
             Error::NotStored(_) => (StatusCode::SERVICE_UNAVAILABLE, "not_stored"),

@@ -1,0 +1,27 @@
+//! What all requests share.
+
+use std::sync::Arc;
+
+use axum::extract::FromRef;
+
+use crate::config::Pace;
+use crate::database::Database;
+use crate::feed::Feed;
+use crate::metrics::Metrics;
+use crate::tokens::Tokens;
+
+/// What all requests share.
+#[derive(Debug, Clone)]
+pub(crate) struct App {
+    pub(crate) database: Database,
+    pub(crate) feed: Feed,
+    pub(crate) tokens: Arc<Tokens>,
+    pub(crate) pace: Pace,
+    pub(crate) metrics: Metrics,
+}
+
+impl FromRef<App> for Database {
+    fn from_ref(app: &App) -> Database {
+        app.database.clone()
+    }
+}

@@ -1,0 +1,75 @@
+//! Who had a digest.
+
+use schemars::JsonSchema;
+use serde::Serialize;
+use sqlx::postgres::PgRow;
+use sqlx::{PgConnection, Row as _};
+use tagtrail_postgres::row;
+use tagtrail_proto::{Digest, Image};
+use time::OffsetDateTime;
+
+use crate::error::Error;
+use crate::instant::{Instant, to_micros};
+use crate::paging::{Page, time_of};
+
+/// A time over which an image had it.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct Span {
+    pub(crate) image: Image,
+    pub(crate) revision: u64,
+    pub(crate) from: Instant,
+    /// None: it still has.
+    pub(crate) until: Option<Instant>,
+}
+
+/// When which images had a digest. A revision replaced at its own instant was never in force, and is left out. Place: row id
+/// of the tag, effective time, number.
+pub(crate) async fn spans(
+    db: &mut PgConnection,
+    digest: &Digest,
+    page: &Page<3>,
+) -> Result<Vec<([i64; 3], Span)>, Error> {
+    let after = page
+        .after
+        .map(|[tag, at, number]| time_of(at).map(|at| (tag, at, number)))
+        .transpose()?;
+    let rows = sqlx::query(
+        "select r.registry, r.name as repository, t.name as tag, v.tag_id, v.number, v.effective_at, next.effective_at as until
+         from revision v
+         join tag t on t.id = v.tag_id
+         join repository r on r.id = t.repository_id
+         left join lateral (
+             select n.effective_at from revision n
+             where n.tag_id = v.tag_id and (n.effective_at, n.number) > (v.effective_at, v.number)
+             order by n.effective_at, n.number limit 1) next on true
+         where v.digest = $1
+           and (v.tag_id, v.effective_at, v.number) > (coalesce($2, 0), coalesce($3::timestamptz, '-infinity'), coalesce($4, 0))
+           and next.effective_at is distinct from v.effective_at
+         order by v.tag_id, v.effective_at, v.number limit $5",
+    )
+    .bind(digest.as_bytes())
+    .bind(after.map(|(tag, _, _)| tag))
+    .bind(after.map(|(_, at, _)| at))
+    .bind(after.map(|(_, _, number)| number))
+    .bind(page.fetch())
+    .fetch_all(db)
+    .await?;
+    rows.iter().map(span).collect()
+}
+
+fn span(row: &PgRow) -> Result<([i64; 3], Span), Error> {
+    let (number, from): (i64, OffsetDateTime) =
+        (row.try_get("number")?, row.try_get("effective_at")?);
+    let image = Image {
+        registry: row::parsed(row.try_get("registry")?)?,
+        repository: row::parsed(row.try_get("repository")?)?,
+        tag: row::parsed(row.try_get("tag")?)?,
+    };
+    let span = Span {
+        image,
+        revision: row::unsigned(number),
+        from: Instant(from),
+        until: row.try_get::<Option<_>, _>("until")?.map(Instant),
+    };
+    Ok(([row.try_get("tag_id")?, to_micros(from), number], span))
+}

@@ -1,0 +1,97 @@
+//! The revisions of a tag.
+
+use schemars::JsonSchema;
+use serde::Serialize;
+use sqlx::postgres::PgRow;
+use sqlx::{PgConnection, Row as _};
+use tagtrail_postgres::row;
+use tagtrail_proto::{Digest, Image, Kind, Origin, Pinned, Point, Registry, Repository, Tag};
+use time::OffsetDateTime;
+
+use crate::error::Error;
+use crate::instant::{Instant, to_micros};
+use crate::paging::{Page, time_of};
+
+/// The data of a revision event, without `head`: that was the head when the revision was recorded, news only then.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct Change {
+    pub(crate) registry: Registry,
+    pub(crate) repository: Repository,
+    pub(crate) tag: Tag,
+    pub(crate) revision: u64,
+    pub(crate) kind: Kind,
+    pub(crate) digest: Option<Digest>,
+    pub(crate) pinned: Option<Pinned>,
+    pub(crate) previous: Option<Point>,
+    pub(crate) late: bool,
+    pub(crate) occurred_at: Instant,
+    pub(crate) recorded_at: Instant,
+    pub(crate) origin: Origin,
+    pub(crate) source: String,
+    pub(crate) actor: Option<String>,
+    pub(crate) media_type: Option<String>,
+    pub(crate) size: Option<u64>,
+}
+
+/// Revisions of a tag with what is known of the facts behind them, newest first. Place: effective time, number.
+pub(crate) async fn changes(
+    db: &mut PgConnection,
+    tag: i64,
+    image: &Image,
+    page: &Page<2>,
+) -> Result<Vec<([i64; 2], Change)>, Error> {
+    let after = page
+        .after
+        .map(|[at, number]| time_of(at).map(|at| (at, number)))
+        .transpose()?;
+    let rows = sqlx::query(
+        "select v.number, v.kind::text as kind, v.digest, v.previous, before.digest as previous_digest, v.late, v.effective_at,
+                v.recorded_at, p.origin::text as origin, p.source, p.actor, p.media_type, p.size_bytes
+         from revision v
+         join push p on p.id = v.push_id
+         left join revision before on before.tag_id = v.tag_id and before.number = v.previous
+         where v.tag_id = $1 and (v.effective_at, v.number) < (coalesce($2::timestamptz, 'infinity'), coalesce($3, 0))
+         order by v.effective_at desc, v.number desc limit $4",
+    )
+    .bind(tag)
+    .bind(after.map(|(at, _)| at))
+    .bind(after.map(|(_, number)| number))
+    .bind(page.fetch())
+    .fetch_all(db)
+    .await?;
+    rows.iter().map(|row| change(row, image)).collect()
+}
+
+fn change(row: &PgRow, image: &Image) -> Result<([i64; 2], Change), Error> {
+    let (number, at): (i64, OffsetDateTime) =
+        (row.try_get("number")?, row.try_get("effective_at")?);
+    let digest = row::digest(row.try_get("digest")?)?;
+    let previous = match row.try_get::<Option<i64>, _>("previous")? {
+        Some(number) => Some(Point {
+            revision: row::unsigned(number),
+            digest: row::digest(row.try_get("previous_digest")?)?,
+        }),
+        None => None,
+    };
+    let change = Change {
+        registry: image.registry.clone(),
+        repository: image.repository.clone(),
+        tag: image.tag.clone(),
+        revision: row::unsigned(number),
+        kind: row::parsed(row.try_get("kind")?)?,
+        pinned: digest.as_ref().map(|digest| image.pinned(digest)),
+        digest,
+        previous,
+        late: row.try_get("late")?,
+        occurred_at: Instant(at),
+        recorded_at: Instant(row.try_get("recorded_at")?),
+        origin: row::parsed(row.try_get("origin")?)?,
+        source: row.try_get("source")?,
+        actor: row.try_get("actor")?,
+        media_type: row.try_get("media_type")?,
+        size: row
+            .try_get::<Option<i64>, _>("size_bytes")?
+            .map(row::unsigned),
+    };
+    Ok(([to_micros(at), number], change))
+}

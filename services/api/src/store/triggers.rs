@@ -1,0 +1,104 @@
+//! Triggers, and their only switch.
+
+use std::collections::BTreeMap;
+
+use schemars::JsonSchema;
+use serde::Serialize;
+use sqlx::types::Json;
+use sqlx::{PgConnection, Row as _};
+use tagtrail_postgres::row;
+use tagtrail_proto::{Name, Rollout};
+use uuid::Uuid;
+
+use crate::error::Error;
+
+/// A configured trigger.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct Trigger {
+    pub(crate) name: String,
+    /// What is watched, by name.
+    pub(crate) images: BTreeMap<String, String>,
+    /// Kind of the target.
+    pub(crate) target: String,
+    pub(crate) state: TriggerState,
+    /// The last rollout that is running or has succeeded: its pinned images are what scaling up must use.
+    pub(crate) current: Option<Rollout>,
+}
+
+/// Whether rollouts start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum TriggerState {
+    /// They do.
+    Active,
+    /// Nothing starts, whatever is pushed.
+    Paused,
+}
+
+/// The configured triggers, or the one of this name, each with its last rollout that is running or has succeeded.
+pub(crate) async fn configured(
+    db: &mut PgConnection,
+    name: Option<&Name>,
+) -> Result<Vec<Trigger>, Error> {
+    let rows = sqlx::query(
+        "select t.name as trigger, t.images as watched, t.target, t.state = 'paused' as paused,
+                o.id, o.number, o.state::text as state, o.images, o.cause, o.attempts, o.created_at, o.finished_at, o.error
+         from trigger t
+         left join lateral (
+             select * from rollout o
+             where o.trigger_id = t.id and o.state in ('running', 'succeeded')
+             order by o.number desc limit 1) o on true
+         where t.configured and t.name = coalesce($1, t.name)
+         order by t.name",
+    )
+    .bind(name.map(AsRef::as_ref))
+    .fetch_all(db)
+    .await?;
+    rows.iter()
+        .map(|row| {
+            let current = match row.try_get::<Option<Uuid>, _>("id")? {
+                Some(_) => Some(row::rollout(row)?),
+                None => None,
+            };
+            let Json(images) = row.try_get("watched")?;
+            Ok(Trigger {
+                name: row.try_get("trigger")?,
+                images,
+                target: row.try_get("target")?,
+                state: if row.try_get("paused")? {
+                    TriggerState::Paused
+                } else {
+                    TriggerState::Active
+                },
+                current,
+            })
+        })
+        .collect()
+}
+
+/// Pauses or resumes a configured trigger. Says whether that changed anything.
+pub(crate) async fn set_paused(
+    db: &mut PgConnection,
+    name: &Name,
+    paused: bool,
+) -> Result<bool, Error> {
+    let changed = sqlx::query(
+        // Resuming: workers wait until the planner has looked at the present heads.
+        "update trigger set state = case when $2 then 'paused'::trigger_state else 'resuming' end
+         where name = $1 and configured and (state = 'paused') <> $2",
+    )
+    .bind(name.as_ref())
+    .bind(paused)
+    .execute(db)
+    .await?;
+    Ok(changed.rows_affected() > 0)
+}
+
+/// Row id of a trigger, configured or not.
+pub(crate) async fn id(db: &mut PgConnection, name: &Name) -> Result<Option<i32>, Error> {
+    let id = sqlx::query_scalar("select id from trigger where name = $1")
+        .bind(name.as_ref())
+        .fetch_optional(db)
+        .await?;
+    Ok(id)
+}
