@@ -9,19 +9,13 @@ mod up;
 
 pub use cli::{Cli, Said};
 pub use fleet::{Fleet, SERVICES};
+pub use tagtrail_testkit::free_address;
 pub use up::Up;
 
 /// What the source `main` proves itself with.
 pub const HOOK_SECRET: &str = "hook-secret-of-the-tests";
 /// Made for these tests.
 pub const SIGNING_SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
-
-/// A port of 127.0.0.1 that nobody listens on.
-#[must_use]
-pub fn free_address() -> String {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap().to_string()
-}
 
 /// The sources `main` (a registry) and `ci` (a script), and a trigger `shop` of two images of `registry`, told to `target`.
 #[must_use]

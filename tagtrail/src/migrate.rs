@@ -39,9 +39,9 @@ impl Config {
         let mut done = format!("the schema is at version {version}");
         if let Some(url) = &self.nats_url {
             let args = BusArgs {
-                url: url.clone(),
                 partitions: self.partitions,
                 replicas: self.replicas,
+                ..BusArgs::new(url)
             };
             let stop = CancellationToken::new();
             let connected = tokio::time::timeout(wait, Bus::connect(&args, "migrate", &stop));

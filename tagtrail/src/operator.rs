@@ -33,9 +33,8 @@ impl Servers {
     /// Connects to NATS.
     pub(crate) async fn bus(&self) -> anyhow::Result<Bus> {
         let args = BusArgs {
-            url: self.url(self.nats_url.as_deref(), "nats", "NATS_URL")?,
             partitions: self.partitions,
-            replicas: 1,
+            ..BusArgs::new(&self.url(self.nats_url.as_deref(), "nats", "NATS_URL")?)
         };
         let stop = CancellationToken::new();
         tokio::time::timeout(PATIENCE, Bus::observe(&args, "operator", &stop))

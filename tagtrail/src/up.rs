@@ -53,11 +53,7 @@ async fn services(config: &Config, ctx: &Context, embedded: &Embedded) -> anyhow
     let db = DbArgs {
         url: embedded.postgres_url().to_owned(),
     };
-    let bus = BusArgs {
-        url: embedded.nats_url().to_owned(),
-        partitions: tagtrail_proto::PARTITIONS,
-        replicas: 1,
-    };
+    let bus = BusArgs::new(embedded.nats_url());
     crate::migrate::migrate(&db, Duration::from_secs(60)).await?;
     let file = file(config);
     let api = tagtrail_api::Config {

@@ -11,6 +11,7 @@ pub mod consume;
 pub mod jobs;
 mod line;
 pub mod publish;
+mod settings;
 pub mod topology;
 
 use std::sync::Arc;
@@ -42,6 +43,23 @@ pub struct BusArgs {
     /// Copies that the cluster keeps of every stream: 1 for a single server, 3 for a cluster of three.
     #[arg(long = "nats-replicas", env = "TAGTRAIL_NATS_REPLICAS", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=5))]
     pub replicas: u8,
+    /// URL of the monitoring port of nats-server, such as `http://127.0.0.1:8222`: to say at the start whether each message is
+    /// synced to disk [default: not looked at].
+    #[arg(long = "nats-monitor-url", env = "NATS_MONITOR_URL")]
+    pub monitor_url: Option<String>,
+}
+
+impl BusArgs {
+    /// The defaults, for the server at this URL.
+    #[must_use]
+    pub fn new(url: &str) -> BusArgs {
+        BusArgs {
+            url: url.to_owned(),
+            partitions: tagtrail_proto::PARTITIONS,
+            replicas: 1,
+            monitor_url: None,
+        }
+    }
 }
 
 /// What went wrong with the bus.
@@ -106,7 +124,8 @@ const CANARY: Duration = Duration::from_secs(10);
 const MINIMUM: (u64, u64) = (2, 12);
 
 impl Bus {
-    /// Connects as `name` and waits for the server as long as it takes, saying so; then creates or checks the streams.
+    /// Connects as `name` and waits for the server as long as it takes, saying so; then creates or checks the streams, and says
+    /// in the log what of their settings is weak.
     ///
     /// # Errors
     /// [`BusError::Refused`] and [`BusError::Unsuitable`] when waiting can't help, [`BusError::Stopped`] when `shutdown`
@@ -118,6 +137,7 @@ impl Bus {
     ) -> Result<Bus, BusError> {
         let bus = Bus::observe(args, name, shutdown).await?;
         bus.ensure_streams(shutdown).await?;
+        settings::report(&bus.context, args.monitor_url.as_deref()).await;
         Ok(bus)
     }
 

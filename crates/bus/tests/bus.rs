@@ -14,11 +14,7 @@ use tagtrail_testkit::{SOON, TestNats, eventually};
 use tokio_util::sync::CancellationToken;
 
 fn args(url: &str) -> BusArgs {
-    BusArgs {
-        url: url.to_owned(),
-        partitions: 8,
-        replicas: 1,
-    }
+    BusArgs::new(url)
 }
 
 async fn connect(nats: &TestNats) -> Bus {

@@ -66,6 +66,14 @@ impl Nats {
         })
     }
 
+    /// The nats-server of this machine, if it is new enough.
+    ///
+    /// # Errors
+    /// Says where it was looked for, and the cure.
+    pub fn program() -> anyhow::Result<std::path::PathBuf> {
+        NATS.find()
+    }
+
     /// Its URL, with the password.
     #[must_use]
     pub fn url(&self) -> &str {

@@ -133,6 +133,21 @@ impl DbArgs {
     }
 }
 
+/// Says which settings of the server may lose what it committed.
+async fn report_weak_settings(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+    let off: Vec<String> = sqlx::query_scalar(
+        "select name from pg_settings where name in ('fsync', 'full_page_writes', 'synchronous_commit') and setting = 'off' order by name",
+    )
+    .fetch_all(connection)
+    .await?;
+    for name in off {
+        tracing::warn!(
+            "Postgres has {name} = off: a power cut loses or damages what it committed, rollouts and history among it; set it on, as it is by default"
+        );
+    }
+    Ok(())
+}
+
 enum Schema {
     Current,
     Older,
@@ -146,6 +161,7 @@ async fn schema(options: &PgConnectOptions) -> Result<Schema, sqlx::Error> {
     )
     .fetch_one(&mut connection)
     .await;
+    report_weak_settings(&mut connection).await?;
     connection.close().await?;
     let applied = match applied {
         Ok(applied) => applied.unwrap_or(0),

@@ -10,14 +10,17 @@
     reason = "in tests a panic is the report"
 )]
 
+mod cluster;
 mod image;
 mod process;
 mod registry;
 mod servers;
 mod sink;
 
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
+pub use cluster::{NODES, TestCluster};
 pub use image::TestImage;
 pub use process::{Process, binary};
 pub use registry::Registry;
@@ -49,3 +52,24 @@ pub async fn eventually<T>(
 
 /// Time enough for anything that should happen soon, on a slow machine too.
 pub const SOON: Duration = Duration::from_secs(30);
+
+/// An address of 127.0.0.1 where nobody listens. Below the ports that the system gives to connections, one of which might else
+/// take it before whoever it is meant for.
+///
+/// # Panics
+/// If there is none.
+#[must_use]
+pub fn free_address() -> String {
+    const PORTS: std::ops::Range<u16> = 12_000..32_000;
+    static TRIED: AtomicU16 = AtomicU16::new(0);
+    // Another process begins elsewhere.
+    let start = u16::try_from(std::process::id() % u32::from(PORTS.end - PORTS.start)).unwrap();
+    for _ in PORTS {
+        let offset = start.wrapping_add(TRIED.fetch_add(1, Ordering::Relaxed));
+        let port = PORTS.start + offset % (PORTS.end - PORTS.start);
+        if let Ok(listener) = std::net::TcpListener::bind(("127.0.0.1", port)) {
+            return listener.local_addr().unwrap().to_string();
+        }
+    }
+    panic!("all ports are taken")
+}

@@ -100,7 +100,8 @@ impl Up {
                     name,
                     value
                         .replace("@postgres:5432/tagtrail", &format!("@{host}"))
-                        .replace("@nats:4222", &format!("@{nats}")),
+                        .replace("@nats:4222", &format!("@{nats}"))
+                        .replace("//nats:8222", &format!("//{monitor}")),
                 ),
             };
             environment_of(service).into_iter().map(here).collect()

@@ -101,11 +101,7 @@ impl Api {
                 url: db.url().to_owned(),
             },
             // Nobody listens there: the api does without.
-            bus: BusArgs {
-                url: "nats://127.0.0.1:9".to_owned(),
-                partitions: 8,
-                replicas: 1,
-            },
+            bus: BusArgs::new("nats://127.0.0.1:9"),
             pace: Pace::default(),
         }
     }

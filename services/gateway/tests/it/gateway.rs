@@ -88,11 +88,7 @@ impl Gateway {
 
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let bus = BusArgs {
-            url: nats.url().to_owned(),
-            partitions: tagtrail_proto::PARTITIONS,
-            replicas: 1,
-        };
+        let bus = BusArgs::new(nats.url());
         let config = Config {
             listen: address,
             config: file,

@@ -28,11 +28,7 @@ impl Indexer {
         let ctx = Context::default();
         let config = Config {
             db: DbArgs { url: db.to_owned() },
-            bus: BusArgs {
-                url: nats.to_owned(),
-                partitions: 8,
-                replicas: 1,
-            },
+            bus: BusArgs::new(nats),
             appliers: None,
             session_seconds: Duration::from_secs(2),
             claim_interval_ms: Duration::from_millis(10),

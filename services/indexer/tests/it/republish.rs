@@ -9,11 +9,7 @@ use tagtrail_testkit::TestNats;
 use crate::bench::*;
 
 async fn bus(nats: &TestNats) -> Bus {
-    let args = BusArgs {
-        url: nats.url().to_owned(),
-        partitions: 8,
-        replicas: 1,
-    };
+    let args = BusArgs::new(nats.url());
     Bus::connect(&args, "test", &Default::default())
         .await
         .unwrap()

@@ -68,11 +68,7 @@ impl Resolver {
 }
 
 fn args(nats: &TestNats) -> BusArgs {
-    BusArgs {
-        url: nats.url().to_owned(),
-        partitions: 8,
-        replicas: 1,
-    }
+    BusArgs::new(nats.url())
 }
 
 /// A registry at `url` under the name `name`.

@@ -91,11 +91,7 @@ impl World {
             db: DbArgs {
                 url: self.db.url().to_owned(),
             },
-            bus: BusArgs {
-                url: self.nats.url().to_owned(),
-                partitions: 8,
-                replicas: 1,
-            },
+            bus: BusArgs::new(self.nats.url()),
             config: self.folder.path().join("tagtrail.toml"),
             workers: 4,
             session_seconds: Duration::from_secs(2),
