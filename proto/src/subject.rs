@@ -8,7 +8,7 @@ use std::str::FromStr;
 
 use sha2::{Digest as _, Sha256};
 
-use crate::{Action, Name, NameError, Push, Registry, Repository, RolloutState, Tag};
+use crate::{Action, Image, Name, NameError, Push, Registry, Repository, RolloutState, Tag};
 
 /// Default number of partitions of PUSHES.
 pub const PARTITIONS: u16 = 8;
@@ -94,6 +94,16 @@ impl Subject {
                 repository,
                 tag,
             },
+        }
+    }
+
+    /// Where the revisions of an image go.
+    #[must_use]
+    pub fn of_revisions(image: &Image) -> Subject {
+        Subject::Revision {
+            registry: image.registry.clone(),
+            repository: image.repository.clone(),
+            tag: image.tag.clone(),
         }
     }
 }

@@ -82,6 +82,7 @@ async fn services(config: &Config, ctx: &Context, embedded: &Embedded) -> anyhow
         appliers: None,
         session_seconds: SESSION,
         claim_interval_ms: Duration::from_millis(20),
+        sweep_seconds: Duration::from_secs(600),
     };
     // Nobody to share with: the folder is ours alone.
     tasks.spawn("indexer", tagtrail_indexer::run(indexer, ctx.clone()));

@@ -12,7 +12,7 @@ use async_nats::jetstream::stream::{Info, RawMessageError, RawMessageErrorKind};
 use async_nats::jetstream::{self, ErrorCode};
 use bytes::Bytes;
 use futures_util::StreamExt as _;
-use tagtrail_proto::{TRACEPARENT, TraceContext};
+use tagtrail_proto::{Subject, TRACEPARENT, TraceContext};
 use time::OffsetDateTime;
 use tokio::sync::watch;
 
@@ -55,6 +55,19 @@ pub struct Delivery {
     pub trace: Option<TraceContext>,
     /// How many more match the reader's filter behind it.
     pub pending: u64,
+}
+
+impl From<jetstream::message::StreamMessage> for Delivery {
+    fn from(message: jetstream::message::StreamMessage) -> Delivery {
+        Delivery {
+            sequence: message.sequence,
+            time: message.time,
+            subject: message.subject.to_string(),
+            payload: message.payload,
+            trace: trace_of(Some(&message.headers)),
+            pending: 0,
+        }
+    }
 }
 
 /// The trace that a message belongs to, if it says so.
@@ -197,16 +210,38 @@ impl Bus {
         let handle = self.context.get_stream_no_info(stream.name()).await;
         let handle = handle.map_err(|err| failed(err.to_string()))?;
         match handle.get_raw_message(sequence).await {
-            Ok(message) => Ok(Some(Delivery {
-                sequence: message.sequence,
-                time: message.time,
-                subject: message.subject.to_string(),
-                payload: message.payload,
-                trace: trace_of(Some(&message.headers)),
-                pending: 0,
-            })),
+            Ok(message) => Ok(Some(message.into())),
             Err(err) if is_missing(&err) => Ok(None),
             Err(err) => Err(failed(err.to_string())),
+        }
+    }
+
+    /// All messages that a stream holds of one subject, in order; one question each, for the few subjects that something is
+    /// wrong with.
+    ///
+    /// # Errors
+    /// [`ReadError::Failed`].
+    pub async fn messages_of(
+        &self,
+        stream: Stream,
+        subject: &Subject,
+    ) -> Result<Vec<Delivery>, ReadError> {
+        let failed = |cause: String| ReadError::Failed(stream.name(), cause);
+        let handle = self.context.get_stream_no_info(stream.name()).await;
+        let handle = handle.map_err(|err| failed(err.to_string()))?;
+        let (subject, mut found, mut next) = (subject.to_string(), Vec::new(), 1);
+        loop {
+            match handle
+                .get_first_raw_message_by_subject(&subject, next)
+                .await
+            {
+                Ok(message) => {
+                    next = message.sequence + 1;
+                    found.push(message.into());
+                }
+                Err(err) if is_missing(&err) => return Ok(found),
+                Err(err) => return Err(failed(err.to_string())),
+            }
         }
     }
 

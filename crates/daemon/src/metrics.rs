@@ -46,7 +46,7 @@ impl Metrics {
     ///
     /// # Errors
     /// None in practice: writing to a string does not fail.
-    pub(crate) fn text(&self) -> Result<String, fmt::Error> {
+    pub fn text(&self) -> Result<String, fmt::Error> {
         let mut text = String::new();
         self.with(|registry| prometheus_client::encoding::text::encode(&mut text, registry))?;
         Ok(text)

@@ -11,6 +11,8 @@ pub enum Lock {
     Plan,
     /// The right to publish changes of rollouts.
     Ledger,
+    /// The right to compare the streams with the store.
+    Sweep,
     /// The right to act on the target of the trigger with this row id.
     Target(i32),
 }
@@ -25,6 +27,7 @@ impl Lock {
             Lock::Partition(number) => (PARTITION, number as i32),
             Lock::Plan => (SERVICE, 0),
             Lock::Ledger => (SERVICE, 1),
+            Lock::Sweep => (SERVICE, 2),
             Lock::Target(trigger) => (TARGET, trigger),
         }
     }

@@ -78,6 +78,22 @@ impl TestDb {
         &self.url
     }
 
+    /// A copy of it, as a backup would be. Nobody may be connected to it.
+    pub async fn copy(&self) -> TestDb {
+        let (server, name) = self.url.rsplit_once('/').unwrap();
+        let mut admin = PgConnection::connect(&format!("{server}/postgres"))
+            .await
+            .expect("can't connect to the test's server");
+        let sql = format!("create database {name}_copy template {name}");
+        sqlx::raw_sql(sqlx::AssertSqlSafe(sql))
+            .execute(&mut admin)
+            .await
+            .expect("can't copy a database");
+        TestDb {
+            url: format!("{server}/{name}_copy"),
+        }
+    }
+
     /// A new connection to it.
     pub async fn connect(&self) -> PgConnection {
         PgConnection::connect(&self.url)
@@ -287,6 +303,23 @@ impl TestNats {
     pub async fn lose(&self) {
         self.stop().await;
         std::fs::remove_dir_all(self.settings.data.join("nats")).expect("nats-server has no store");
+    }
+
+    /// Copies its disk, of a server that is stopped.
+    pub fn back_up(&self) {
+        self.copy("nats", "nats.copy");
+    }
+
+    /// Puts the copy of its disk in place of it, of a server that is stopped.
+    pub fn restore(&self) {
+        self.copy("nats.copy", "nats");
+    }
+
+    fn copy(&self, from: &str, to: &str) {
+        let [from, to] = [from, to].map(|name| self.settings.data.join(name));
+        let _ = std::fs::remove_dir_all(&to); // There may be none.
+        let copied = Command::new("cp").arg("-a").arg(from).arg(to).status();
+        assert!(copied.unwrap().success(), "can't copy the store");
     }
 
     /// Starts it again, on the same port and with the same store.

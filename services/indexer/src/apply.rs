@@ -8,6 +8,7 @@ use tagtrail_postgres::recorded::Recorded;
 use tagtrail_proto::{Digest, Image, Point, Revision, TraceContext};
 use time::OffsetDateTime;
 
+use crate::ahead::Ahead;
 use crate::error::Error;
 use crate::facts::{Meta, Owner, Received, microseconds};
 use crate::store;
@@ -37,59 +38,56 @@ pub(crate) struct Partition {
     pub(crate) number: u16,
     pub(crate) progress: Progress,
     pub(crate) tag_ids: TagIds,
+    pub(crate) ahead: Ahead,
 }
 
 impl Partition {
-    /// Applies facts in the order of the stream. After an error nothing of `self` may be used any more: whether the commit
+    /// Applies facts in the order of the stream, and notes up to where revisions are published. After an error nothing of `self` may be used any more: whether the commit
     /// happened is not known then.
     pub(crate) async fn apply(
         &mut self,
         db: &mut PgConnection,
         batch: &[Received],
+        published: u64,
         stream_created_ns: i64,
     ) -> Result<Vec<(Recorded, Cause)>, Error> {
         let Some(last) = batch.last() else {
             return Ok(Vec::new());
         };
-        let to = Position {
-            stream_created_ns: Some(stream_created_ns),
-            sequence: last.sequence,
-            time_ns: Some(last.time_ns),
+        let recorded_at = self.now();
+        let mut to = Progress {
+            position: Position {
+                stream_created_ns: Some(stream_created_ns),
+                sequence: last.sequence,
+                time_ns: Some(last.time_ns),
+            },
+            published,
+            recorded_at: Some(recorded_at),
+            ..self.progress
         };
-        let now = microseconds(OffsetDateTime::now_utc());
-        let recorded_at = self
-            .progress
-            .recorded_at
-            .map_or(now, |before| before.max(now));
         let mut tx = db.begin().await?;
         // Whoever is not the only holder fails here, before it has written anything.
-        store::position::advance(
-            &mut tx,
-            self.number,
-            self.progress.position,
-            to,
-            self.progress.published,
-            recorded_at,
-        )
-        .await?;
-        let mut ordinal = self.progress.recorded;
+        store::position::advance(&mut tx, self.number, &self.progress, &to).await?;
         let mut revisions = Vec::new();
         // A delete of a digest or of everything concerns tags that only the store can name, so it gets a turn of its own.
         for segment in batch.chunk_by(|a, b| a.tag.is_some() && b.tag.is_some()) {
             let owners = self.owners(&mut tx, segment).await?;
-            let new = record(&mut tx, &owners, recorded_at, &mut ordinal).await?;
+            let new = record(&mut tx, &owners, recorded_at, &mut to.recorded).await?;
+            self.ahead.check(new.iter().map(|(recorded, _)| recorded))?;
             let rows: Vec<&Recorded> = new.iter().map(|(recorded, _)| recorded).collect();
             store::revisions::add_revisions(&mut tx, self.number, &rows).await?;
             revisions.extend(new);
         }
         tx.commit().await?;
-        self.progress = Progress {
-            position: to,
-            recorded: ordinal,
-            recorded_at: Some(recorded_at),
-            ..self.progress
-        };
+        self.progress = to;
         Ok(revisions)
+    }
+
+    /// The time of a batch that is recorded now; it never falls, whatever the clocks of the instances say.
+    pub(crate) fn now(&self) -> OffsetDateTime {
+        let now = microseconds(OffsetDateTime::now_utc());
+        let before = self.progress.recorded_at;
+        before.map_or(now, |before| before.max(now))
     }
 
     /// Each fact with the row that it belongs to.

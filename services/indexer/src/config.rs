@@ -25,6 +25,9 @@ pub struct Config {
     /// Milliseconds between taking one free partition and the next. Slow, so that instances that start together share them.
     #[arg(long, env = "TAGTRAIL_CLAIM_INTERVAL_MS", default_value = "1000", value_parser = milliseconds)]
     pub claim_interval_ms: Duration,
+    /// Seconds between sweeps, which compare the streams with the store. One instance sweeps for all.
+    #[arg(long, env = "TAGTRAIL_SWEEP_SECONDS", default_value = "600", value_parser = sweep_seconds)]
+    pub sweep_seconds: Duration,
 }
 
 fn milliseconds(text: &str) -> Result<Duration, String> {
@@ -38,5 +41,12 @@ fn seconds(text: &str) -> Result<Duration, String> {
     match text.parse::<u64>() {
         Ok(seconds @ 1..=600) => Ok(Duration::from_secs(seconds)),
         _ => Err("must be a number of seconds from 1 to 600".to_owned()),
+    }
+}
+
+fn sweep_seconds(text: &str) -> Result<Duration, String> {
+    match text.parse::<u64>() {
+        Ok(seconds @ 1..=86_400) => Ok(Duration::from_secs(seconds)),
+        _ => Err("must be a number of seconds from 1 to 86400".to_owned()),
     }
 }

@@ -1,8 +1,11 @@
 //! What can go wrong while a partition is held, and what that means for holding it.
 
+use std::collections::BTreeSet;
+
 use tagtrail_bus::BusError;
 use tagtrail_bus::consume::ReadError;
 use tagtrail_bus::publish::PublishError;
+use tagtrail_proto::Image;
 
 /// Why the work on a partition stopped.
 #[derive(Debug, thiserror::Error)]
@@ -13,14 +16,12 @@ pub(crate) enum Error {
     /// The database did not answer in time; it may still act on what it was told.
     #[error("the database did not answer in {0:?}")]
     Silent(std::time::Duration),
-    /// The position is not where this holder left it, so it is not the only holder.
-    #[error("the position of partition {partition} is no longer {sequence}")]
-    PositionMoved {
-        /// The partition.
-        partition: u16,
-        /// Where it should be.
-        sequence: u64,
-    },
+    /// The position is not where this holder left it: it is not the only holder, or the sweeper has set it back.
+    #[error("the position of partition {0} is not where it was left")]
+    PositionMoved(u16),
+    /// Other revisions were published under numbers that the store was about to give: it has forgotten them.
+    #[error("the store has forgotten revisions that were published of {}", listed(.0))]
+    Forgotten(BTreeSet<Image>),
     /// The database holds what this program never writes.
     #[error("{0}")]
     Inconsistent(&'static str),
@@ -56,9 +57,15 @@ impl From<&Error> for Next {
         match error {
             Error::Database(_)
             | Error::Silent(_)
-            | Error::PositionMoved { .. }
+            | Error::PositionMoved(_)
+            | Error::Forgotten(_)
             | Error::Inconsistent(_) => Next::GiveUp,
             Error::Read(_) | Error::Publish(_) | Error::Bus(_) | Error::Ended(_) => Next::StartOver,
         }
     }
+}
+
+fn listed(images: &BTreeSet<Image>) -> String {
+    let names: Vec<String> = images.iter().map(ToString::to_string).collect();
+    names.join(", ")
 }

@@ -100,6 +100,11 @@ impl Received {
         effective(self.occurred_at, self.received_at)
     }
 
+    /// The partition that it belongs to.
+    pub(crate) fn partition(&self, partitions: u16) -> u16 {
+        partition_of(&self.registry, &self.repository, partitions)
+    }
+
     /// What it says of a tag.
     pub(crate) fn change(&self) -> Change {
         match (&self.tag, self.action, &self.digest) {

@@ -10,6 +10,7 @@
 //! one session also commits the partition's batches; the position in PUSHES moves in the same transaction as what was read;
 //! whoever takes over first fences the bus, then publishes what was recorded but not published.
 
+mod ahead;
 mod apply;
 mod claim;
 mod config;
@@ -20,7 +21,10 @@ mod metrics;
 mod partition;
 mod publish;
 mod republish;
+mod shared;
 mod store;
+mod sweep;
+mod takeover;
 mod timeline;
 
 use std::num::NonZeroUsize;
@@ -43,7 +47,7 @@ pub async fn run(config: Config, ctx: Context) -> anyhow::Result<()> {
     config.db.wait_for_schema("indexer", &ctx.shutdown).await?;
     let bus = Bus::connect(&config.bus, "indexer", &ctx.shutdown).await?;
     let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
-    let shared = partition::Shared {
+    let shared = shared::Shared {
         bus: bus.clone(),
         silence: config.session_seconds,
         appliers: Arc::new(Semaphore::new(
@@ -51,12 +55,17 @@ pub async fn run(config: Config, ctx: Context) -> anyhow::Result<()> {
         )),
         shutdown: ctx.shutdown.clone(),
         metrics: metrics::Metrics::new(&ctx.metrics),
+        known: ahead::Known::default(),
     };
     let mut tasks = Tasks::new();
     let (health, shutdown) = (ctx.health.clone(), ctx.shutdown.clone());
     tasks.spawn("health of the bus", async move {
         Ok(bus.report_health(health, shutdown).await?)
     });
+    tasks.spawn(
+        "sweeper",
+        sweep::sweeper(config.db.clone(), shared.clone(), config.sweep_seconds),
+    );
     tasks.spawn(
         "partitions",
         claim::partitions(

@@ -5,6 +5,7 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
+use tagtrail_bus::topology::Stream;
 use tagtrail_daemon::metrics::seconds;
 use tagtrail_postgres::recorded::Recorded;
 use time::OffsetDateTime;
@@ -19,6 +20,10 @@ pub(crate) struct Metrics {
     published: Counter,
     /// Revisions that REVISIONS had forgotten.
     pub(crate) forgotten: Counter,
+    /// Revisions that the store had forgotten.
+    pub(crate) adopted: Counter,
+    /// What the sweeper had to have done again.
+    swept: Family<Swept, Counter>,
     /// Time to apply a batch.
     pub(crate) applying: Histogram,
     push_to_revision: Histogram,
@@ -34,12 +39,27 @@ struct Kind {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Swept {
+    stream: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Partition {
     partition: u16,
 }
 
 impl Metrics {
     pub(crate) fn new(metrics: &tagtrail_daemon::Metrics) -> Metrics {
+        let swept: Family<Swept, Counter> = metrics.add(
+            "indexer_swept",
+            "What the sweeper found missing and had done again: facts of PUSHES that were not recorded, revisions that REVISIONS did not hold",
+            Family::default(),
+        );
+        // There from the start, so that the first find is an increase.
+        for stream in [Stream::Pushes, Stream::Revisions] {
+            let stream = stream.name();
+            drop(swept.get_or_create(&Swept { stream }));
+        }
         Metrics {
             facts: metrics.add(
                 "indexer_facts",
@@ -61,6 +81,12 @@ impl Metrics {
                 "Revisions that REVISIONS had acknowledged and then lost, and that were published again",
                 Counter::default(),
             ),
+            adopted: metrics.add(
+                "indexer_adopted",
+                "Revisions that the store had lost, with the facts behind them, and that were taken over from REVISIONS",
+                Counter::default(),
+            ),
+            swept,
             applying: metrics.add_seconds(
                 "indexer_batch",
                 "Time to apply a batch of facts in one transaction",
@@ -131,6 +157,12 @@ impl Metrics {
             self.push_to_revision
                 .observe(took.as_seconds_f64().max(0.0));
         }
+    }
+
+    /// The sweeper found so much missing.
+    pub(crate) fn swept(&self, stream: Stream, count: u64) {
+        let stream = stream.name();
+        self.swept.get_or_create(&Swept { stream }).inc_by(count);
     }
 
     /// A partition is somebody else's now: its lag is theirs to tell.

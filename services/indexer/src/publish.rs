@@ -30,7 +30,8 @@ pub(crate) struct Outgoing {
     ordinal: u64,
     tag_id: i64,
     subject: Subject,
-    id: String,
+    /// By which the stream knows a repeat. `None`: it has to be stored, whatever the stream remembers.
+    id: Option<String>,
     payload: bytes::Bytes,
     /// What the registry is asked once this is published.
     question: Option<Push>,
@@ -41,28 +42,38 @@ pub(crate) struct Outgoing {
 }
 
 impl Outgoing {
-    /// A revision; `cause` is known only for those that were recorded just now.
-    pub(crate) fn new(new: Recorded, cause: Option<Cause>) -> Result<Outgoing, Error> {
-        let question = doubt::of(&new);
-        let subject = subject_of(&new.event);
+    /// A revision that was recorded just now.
+    pub(crate) fn new(new: Recorded, cause: Cause) -> Result<Outgoing, Error> {
         let id = new.event.id();
-        let mut span = cause
-            .and_then(|cause| cause.trace)
-            .map(|trace| Span::start("record", SpanKind::Consumer, Some(&trace)));
-        if let Some(span) = &mut span {
+        let span = cause.trace.map(|trace| {
+            let mut span = Span::start("record", SpanKind::Consumer, Some(&trace));
             span.set("tagtrail.revision", id.clone());
-        }
+            span
+        });
+        Ok(Outgoing {
+            id: Some(id),
+            received_at: Some(cause.received_at),
+            span,
+            ..Outgoing::again(new)?
+        })
+    }
+
+    /// A revision that the stream was seen not to hold. It has no identifier as a message: the stream may remember that of one
+    /// which it lost, or which somebody purged, and would swallow this one.
+    pub(crate) fn again(new: Recorded) -> Result<Outgoing, Error> {
+        let question = doubt::of(&new);
+        let subject = Subject::of_revisions(&new.event.image());
         let payload = serde_json::to_vec(&new.event.event())
             .map_err(|_| Error::Inconsistent("a revision can't be written as JSON"))?;
         Ok(Outgoing {
             ordinal: new.ordinal,
             tag_id: new.tag_id,
             subject,
-            id,
+            id: None,
             payload: payload.into(),
             question,
-            received_at: cause.map(|cause| cause.received_at),
-            span,
+            received_at: None,
+            span: None,
         })
     }
 }
@@ -86,17 +97,12 @@ pub(crate) async fn ask(line: &Line, question: Push) {
     }
 }
 
-pub(crate) fn subject_of(revision: &Revision) -> Subject {
-    Subject::Revision {
-        registry: revision.registry.clone(),
-        repository: revision.repository.clone(),
-        tag: revision.tag.clone(),
-    }
-}
-
 /// Which of these revisions REVISIONS does not hold yet. Only right while nobody else can publish, that is after fencing.
 pub(crate) async fn missing(bus: &Bus, revisions: Vec<Recorded>) -> Result<Vec<Recorded>, Error> {
-    let mut subjects: Vec<Subject> = revisions.iter().map(|new| subject_of(&new.event)).collect();
+    let mut subjects: Vec<Subject> = revisions
+        .iter()
+        .map(|new| Subject::of_revisions(&new.event.image()))
+        .collect();
     subjects.sort_by_key(Subject::to_string);
     subjects.dedup();
     let mut last = std::collections::HashMap::new();
@@ -109,7 +115,7 @@ pub(crate) async fn missing(bus: &Bus, revisions: Vec<Recorded>) -> Result<Vec<R
     Ok(revisions
         .into_iter()
         .filter(|new| {
-            last.get(&subject_of(&new.event).to_string())
+            last.get(&Subject::of_revisions(&new.event.image()).to_string())
                 .is_none_or(|number| *number < new.event.revision)
         })
         .collect())
@@ -156,7 +162,7 @@ async fn in_order(
             let Some(next) = queue.pop_front() else { break };
             let message = Message {
                 subject: &next.subject,
-                id: Some(&next.id),
+                id: next.id.as_deref(),
                 payload: next.payload.clone(),
                 trace: next.span.as_ref().map(|span| *span.context()),
             };
@@ -187,7 +193,10 @@ async fn in_order(
                 }
                 failures = 0;
             }
-            Some(Err(PublishError::Unacknowledged(cause))) if failures < ATTEMPTS => {
+            // Without an identifier it may come twice: then what the stream holds has to be looked at first.
+            Some(Err(PublishError::Unacknowledged(cause)))
+                if failures < ATTEMPTS && window.iter().all(|(sent, _)| sent.id.is_some()) =>
+            {
                 failures += 1;
                 tracing::warn!(unacknowledged = window.len(), "publishing again: {cause}");
                 for (again, _) in window.drain(..).rev() {

@@ -15,7 +15,6 @@ use tagtrail_postgres::recorded::{self, Recorded};
 use tagtrail_proto::{Event, Image, Revision, Subject};
 use time::OffsetDateTime;
 
-use crate::publish::subject_of;
 use crate::store;
 
 /// Tags that are published at once.
@@ -157,11 +156,7 @@ async fn round(
             let Some(image) = store::tags::image(db, place.tag).await? else {
                 continue;
             };
-            let subject = Subject::Revision {
-                registry: image.registry,
-                repository: image.repository,
-                tag: image.tag,
-            };
+            let subject = Subject::of_revisions(&image);
             let last = bus.last_message(Stream::Revisions, &subject).await?;
             place.sequence = Some(last.map_or(0, |(sequence, _)| sequence));
         }
@@ -185,7 +180,8 @@ async fn one(
 ) -> Result<Outcome, RepublishError> {
     let count = page.len() as u64;
     for recorded in page {
-        let (subject, image) = (subject_of(&recorded.event), recorded.event.image());
+        let image = recorded.event.image();
+        let subject = Subject::of_revisions(&image);
         place.number = recorded.event.revision;
         let event: Event<Revision> = recorded.event.event();
         let message = Message {

@@ -9,10 +9,11 @@ use std::time::Duration;
 use sqlx::{Connection as _, PgConnection};
 use tagtrail_bus::Bus;
 use tagtrail_bus::consume::Position;
+use tagtrail_bus::topology::Stream;
 use tagtrail_config::File;
 use tagtrail_daemon::{Span, SpanKind};
 use tagtrail_postgres::Lock;
-use tagtrail_proto::{Image, TraceContext};
+use tagtrail_proto::{Event, Image, Rollout, RolloutState, Subject, TraceContext};
 use time::OffsetDateTime;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -83,7 +84,9 @@ async fn session(shared: &Shared, bus: &Bus, triggers: &[Configured]) -> Result<
             .map(|trigger| (trigger.name.as_str(), trigger))
             .collect(),
         db,
+        bus,
         settling: BTreeMap::new(),
+        compared: false,
     };
     tokio::select! {
         outcome = planner.run(news) => outcome,
@@ -95,6 +98,9 @@ struct Planner<'a> {
     shared: &'a Shared,
     triggers: BTreeMap<&'a str, &'a Configured>,
     db: PgConnection,
+    bus: &'a Bus,
+    /// Whether the numbers issued are known not to be below those that were told.
+    compared: bool,
     /// Triggers whose heads have to settle first, and until when.
     settling: BTreeMap<&'a str, Instant>,
 }
@@ -102,6 +108,7 @@ struct Planner<'a> {
 impl<'a> Planner<'a> {
     async fn run(mut self, mut news: mpsc::Receiver<News>) -> Result<(), Error> {
         let silence = self.shared.silence;
+        self.compare_numbers().await?;
         let mut every = tokio::time::interval(TICK.min(self.shared.ping_every()));
         every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         // Also while NATS is away: what it would tell is in the database.
@@ -125,12 +132,55 @@ impl<'a> Planner<'a> {
                     let all = Instant::now() >= all_again;
                     if all {
                         all_again = Instant::now() + ALL_AGAIN;
+                        self.compare_numbers().await?;
                     }
                     (self.those(|trigger| all || resuming.contains(&trigger.name)), None)
                 }
             };
             within(silence, self.plan(&due, position, &traces)).await?;
         }
+    }
+
+    /// A database that was restored from a backup would give numbers again that targets have seen, and they drop those. ROLLOUTS
+    /// still knows. While NATS does not answer, planning goes on, and it is asked again later.
+    async fn compare_numbers(&mut self) -> Result<(), Error> {
+        if self.compared {
+            return Ok(());
+        }
+        // Every rollout is told of as pending first, so the last of those is the newest.
+        let subjects = self
+            .triggers
+            .keys()
+            .filter_map(|name| name.parse().ok())
+            .map(|trigger| Subject::Rollout {
+                trigger,
+                state: RolloutState::Pending,
+            })
+            .collect();
+        let asking = self.bus.last_messages(Stream::Rollouts, subjects);
+        // The session must not fall silent meanwhile.
+        let Ok(Ok(told)) = tokio::time::timeout(self.shared.silence / 3, asking).await else {
+            return Ok(());
+        };
+        for (_, payload) in told {
+            // What is no rollout was not told to any target.
+            let Ok(event) = serde_json::from_slice::<Event<Rollout>>(&payload) else {
+                continue;
+            };
+            let Rollout {
+                trigger, number, ..
+            } = event.data;
+            let raising = store::raise_issued(&mut self.db, &trigger, number);
+            if within(self.shared.silence, raising).await? {
+                tracing::warn!(
+                    trigger,
+                    number,
+                    "rollouts up to this number were told that the database does not know: was it restored from a backup? Going on above it"
+                );
+            }
+        }
+        self.compared = true;
+        Ok(())
     }
 
     fn those(&self, wanted: impl Fn(&Configured) -> bool) -> BTreeSet<&'a str> {

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use sqlx::postgres::PgRow;
 use sqlx::{PgConnection, Row as _};
 use tagtrail_postgres::row;
-use tagtrail_proto::Digest;
+use tagtrail_proto::{Digest, Revision};
 use time::OffsetDateTime;
 
 use crate::error::Error;
@@ -69,6 +69,55 @@ pub(crate) async fn add_facts(
     rows.iter()
         .map(|row| Ok((row::unsigned(row.try_get(0)?), row.try_get(1)?)))
         .collect()
+}
+
+/// Adds what published revisions of a tag tell, as facts: it had, or lost, a digest at a time. Gives the row id of each, in the
+/// same order; one that is known already is not added again. Of two about the same time the later number was received later.
+pub(crate) async fn add_published(
+    db: &mut PgConnection,
+    tag_id: i64,
+    revisions: &[&Revision],
+    recorded_at: OffsetDateTime,
+) -> Result<Vec<i64>, sqlx::Error> {
+    fn each<'a, T>(revisions: &[&'a Revision], of: impl Fn(&'a Revision) -> T) -> Vec<T> {
+        revisions.iter().copied().map(of).collect()
+    }
+    sqlx::query(
+        "insert into push (tag_id, action, digest, occurred_at, effective_at, occurred_at_source, received_at, recorded_at, origin,
+                           source, event_id, actor, media_type, size_bytes, stream_seq)
+         select $1, (case when digest is null then 'delete' else 'push' end)::push_action, digest, occurred_at, occurred_at, 'event',
+                told_at + number * interval '1 microsecond', $2, origin::push_origin, source, event_id, actor, media_type, size_bytes, 0
+         from unnest($3::bytea[], $4::timestamptz[], $5::timestamptz[], $6::bigint[], $7::text[], $8::text[], $9::text[], $10::text[],
+                     $11::text[], $12::bigint[])
+              as f (digest, occurred_at, told_at, number, origin, source, event_id, actor, media_type, size_bytes)
+         on conflict do nothing",
+    )
+    .bind(tag_id)
+    .bind(recorded_at)
+    .bind(each(revisions, |told| told.digest.as_ref().map(Digest::as_bytes)))
+    .bind(each(revisions, |told| told.occurred_at))
+    .bind(each(revisions, |told| told.recorded_at))
+    .bind(each(revisions, |told| row::signed(told.revision)))
+    .bind(each(revisions, |told| told.origin.as_str()))
+    .bind(each(revisions, |told| told.source.as_str()))
+    .bind(each(revisions, |told| told.id()))
+    .bind(each(revisions, |told| told.actor.as_deref()))
+    .bind(each(revisions, |told| told.media_type.as_deref()))
+    .bind(each(revisions, |told| told.size.map(row::signed)))
+    .execute(&mut *db)
+    .await?;
+    sqlx::query_scalar(
+        "select p.id
+         from unnest($2::bytea[], $3::timestamptz[]) with ordinality as f (digest, occurred_at, place)
+         join push p on p.tag_id = $1 and p.occurred_at = f.occurred_at and p.digest is not distinct from f.digest
+              and (p.action = 'delete') = (f.digest is null)
+         order by f.place",
+    )
+    .bind(tag_id)
+    .bind(each(revisions, |told| told.digest.as_ref().map(Digest::as_bytes)))
+    .bind(each(revisions, |told| told.occurred_at))
+    .fetch_all(db)
+    .await
 }
 
 /// Tags that a delete of a digest (or, with `None`, of everything) at `at` may change: those that had the digest by then.

@@ -18,7 +18,7 @@ pub(crate) async fn rollback(db: &mut PgConnection) -> Result<(), sqlx::Error> {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Progress {
     pub(crate) position: Position,
-    /// Ordinal of the last revision that REVISIONS acknowledged.
+    /// Ordinal of the last revision that REVISIONS acknowledged, as noted in the row.
     pub(crate) published: u64,
     /// Ordinal of the last revision recorded.
     pub(crate) recorded: u64,
@@ -57,67 +57,59 @@ pub(crate) async fn progress(
     })
 }
 
-/// Moves the position on, in the transaction of what was read. Fails if it is not where this holder left it.
+/// Moves the row of a partition on from where this holder left it, in the transaction of what was read where there is one. Fails
+/// if it is not there any more: another holder has moved it, or the sweeper has set it back to have something done again.
 pub(crate) async fn advance(
     db: &mut PgConnection,
     partition: u16,
-    from: Position,
-    to: Position,
-    published: u64,
-    recorded_at: OffsetDateTime,
+    from: &Progress,
+    to: &Progress,
 ) -> Result<(), Error> {
     let moved = sqlx::query(
         "update position
-         set stream_created_ns = $3, applied_seq = $4, applied_time_ns = $5, published = greatest(published, $6), recorded_at = $7
-         where stream = $1 and partition = $2 and applied_seq = $8 and stream_created_ns is not distinct from $9",
+         set stream_created_ns = $3, applied_seq = $4, applied_time_ns = $5, published = $6, recorded_at = $7
+         where stream = $1 and partition = $2 and applied_seq = $8 and stream_created_ns is not distinct from $9 and published = $10",
     )
     .bind(STREAM)
     .bind(row::small(partition))
-    .bind(to.stream_created_ns)
-    .bind(row::signed(to.sequence))
-    .bind(to.time_ns)
-    .bind(row::signed(published))
-    .bind(recorded_at)
-    .bind(row::signed(from.sequence))
-    .bind(from.stream_created_ns)
+    .bind(to.position.stream_created_ns)
+    .bind(row::signed(to.position.sequence))
+    .bind(to.position.time_ns)
+    .bind(row::signed(to.published))
+    .bind(to.recorded_at)
+    .bind(row::signed(from.position.sequence))
+    .bind(from.position.stream_created_ns)
+    .bind(row::signed(from.published))
     .execute(db)
     .await?;
     if moved.rows_affected() == 1 {
         Ok(())
     } else {
-        Err(Error::PositionMoved {
-            partition,
-            sequence: from.sequence,
-        })
+        Err(Error::PositionMoved(partition))
     }
 }
 
-/// Starts the position over, where the stream is not the one it speaks of. What is read a second time changes nothing.
-pub(crate) async fn restart_position(
+/// Looks whether the row of a partition is where this holder left it.
+pub(crate) async fn check(
     db: &mut PgConnection,
     partition: u16,
-    stream_created_ns: i64,
-) -> Result<(), sqlx::Error> {
-    sqlx::query("update position set stream_created_ns = $3, applied_seq = 0, applied_time_ns = null where stream = $1 and partition = $2")
-        .bind(STREAM)
-        .bind(row::small(partition))
-        .bind(stream_created_ns)
-        .execute(db)
-        .await
-        .map(|_| ())
-}
-
-/// Notes up to where REVISIONS has acknowledged. May be lower than before, where that stream lost its end.
-pub(crate) async fn set_published(
-    db: &mut PgConnection,
-    partition: u16,
-    published: u64,
-) -> Result<(), sqlx::Error> {
-    sqlx::query("update position set published = $3 where stream = $1 and partition = $2")
-        .bind(STREAM)
-        .bind(row::small(partition))
-        .bind(row::signed(published))
-        .execute(db)
-        .await
-        .map(|_| ())
+    left: &Progress,
+) -> Result<(), Error> {
+    let there: bool = sqlx::query_scalar(
+        "select exists (
+             select from position
+             where stream = $1 and partition = $2 and applied_seq = $3 and stream_created_ns is not distinct from $4 and published = $5)",
+    )
+    .bind(STREAM)
+    .bind(row::small(partition))
+    .bind(row::signed(left.position.sequence))
+    .bind(left.position.stream_created_ns)
+    .bind(row::signed(left.published))
+    .fetch_one(db)
+    .await?;
+    if there {
+        Ok(())
+    } else {
+        Err(Error::PositionMoved(partition))
+    }
 }

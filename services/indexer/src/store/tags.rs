@@ -47,6 +47,35 @@ pub(crate) async fn image(
     .transpose()
 }
 
+/// The greatest number issued of each of these images, in the same order; 0 of those that the store does not know.
+pub(crate) async fn issued(
+    db: &mut PgConnection,
+    images: impl Iterator<Item = &Image> + Clone,
+) -> Result<Vec<u64>, sqlx::Error> {
+    let registries: Vec<&str> = images
+        .clone()
+        .map(|image| image.registry.as_ref())
+        .collect();
+    let repositories: Vec<&str> = images
+        .clone()
+        .map(|image| image.repository.as_ref())
+        .collect();
+    let tags: Vec<&str> = images.map(|image| image.tag.as_ref()).collect();
+    let numbers: Vec<i64> = sqlx::query_scalar(
+        "select coalesce(t.issued, 0)
+         from unnest($1::text[], $2::text[], $3::text[]) with ordinality as w (registry, repository, tag, place)
+         left join repository r on r.registry = w.registry and r.name = w.repository
+         left join tag t on t.repository_id = r.id and t.name = w.tag
+         order by w.place",
+    )
+    .bind(registries)
+    .bind(repositories)
+    .bind(tags)
+    .fetch_all(db)
+    .await?;
+    Ok(numbers.into_iter().map(row::unsigned).collect())
+}
+
 /// Row ids of repositories and their tags, made where they are missing. A tag that has no facts yet does not show outside.
 pub(crate) async fn tag_ids(
     db: &mut PgConnection,

@@ -32,10 +32,19 @@ impl Indexer {
             appliers: None,
             session_seconds: Duration::from_secs(2),
             claim_interval_ms: Duration::from_millis(10),
+            sweep_seconds: Duration::from_secs(1),
         };
         let mut tasks = JoinSet::new();
         tasks.spawn(tagtrail_indexer::run(config, ctx.clone()));
         Indexer { ctx, tasks }
+    }
+
+    /// What it counted under this name and these labels; 0 if nothing.
+    pub(crate) fn metric(&self, name: &str) -> f64 {
+        let text = self.ctx.metrics.text().unwrap();
+        let line = text.lines().find(|line| line.starts_with(name));
+        line.and_then(|line| line.rsplit_once(' '))
+            .map_or(0.0, |(_, value)| value.parse().unwrap())
     }
 
     /// Asks it to stop, and waits until it has.

@@ -6,3 +6,4 @@ mod bench;
 mod faults;
 mod history;
 mod republish;
+mod sweep;

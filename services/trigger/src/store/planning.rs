@@ -204,6 +204,20 @@ pub(crate) async fn heads(
         .collect()
 }
 
+/// Sees to it that the trigger's next rollout gets a number above this one. Gives whether it would have got a lower one.
+pub(crate) async fn raise_issued(
+    db: &mut PgConnection,
+    trigger: &str,
+    number: u64,
+) -> Result<bool, sqlx::Error> {
+    let raised = sqlx::query("update trigger set issued = $2 where name = $1 and issued < $2")
+        .bind(trigger)
+        .bind(row::signed(number))
+        .execute(db)
+        .await?;
+    Ok(raised.rows_affected() > 0)
+}
+
 /// Records a new rollout, which takes the place of those that have not begun. `None` if the trigger was paused meanwhile.
 pub(crate) async fn start(
     db: &mut PgConnection,

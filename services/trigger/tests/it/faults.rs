@@ -170,3 +170,26 @@ async fn a_database_that_crashes_costs_nothing() {
     assert_eq!(world.sink.deliveries().len(), 2);
     service.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_older_than_what_was_told_gives_no_number_twice() {
+    let mut world = World::new().await;
+    let service = world.start().await;
+    world.push(WEB, 1).await;
+    world.push(WORKER, 2).await;
+    world.wait(1, Succeeded).await;
+    world.push(WEB, 3).await;
+    world.wait(2, Succeeded).await;
+    world.told().await;
+    service.stop().await;
+    // As a backup from before the first rollout has it.
+    sqlx::raw_sql("delete from rollout_change; delete from rollout; update trigger set issued = 0")
+        .execute(&mut world.sql)
+        .await
+        .unwrap();
+    let service = world.start().await;
+    // A target that has seen number 2 would drop a lower one.
+    world.wait(3, Succeeded).await;
+    service.stop().await;
+    assert_eq!(world.rollouts().await.len(), 1);
+}

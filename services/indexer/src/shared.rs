@@ -1,0 +1,59 @@
+//! What the work on every partition shares, and how it waits for one server without losing the other.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use sqlx::PgConnection;
+use tagtrail_bus::Bus;
+use tagtrail_postgres::ping;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+
+use crate::ahead::Known;
+use crate::error::Error;
+use crate::metrics::Metrics;
+
+/// What every partition of an instance shares.
+#[derive(Debug, Clone)]
+pub(crate) struct Shared {
+    pub(crate) bus: Bus,
+    /// The server ends a session that is silent for this long.
+    pub(crate) silence: Duration,
+    /// As many batches are applied at once as are of use: more only wait for the same cores.
+    pub(crate) appliers: Arc<Semaphore>,
+    pub(crate) shutdown: CancellationToken,
+    pub(crate) metrics: Metrics,
+    /// What is known to be published and not in the store.
+    pub(crate) known: Known,
+}
+
+impl Shared {
+    /// Database work with a bound: a session that does not answer is as good as lost.
+    pub(crate) async fn within<T, E: Into<Error>>(
+        &self,
+        work: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, Error> {
+        match tokio::time::timeout(self.silence, work).await {
+            Ok(done) => done.map_err(Into::into),
+            Err(_) => Err(Error::Silent(self.silence)),
+        }
+    }
+
+    /// Waits for NATS and keeps the session alive meanwhile: it must not die of the slowness of another server.
+    pub(crate) async fn meanwhile<T, E: Into<Error>>(
+        &self,
+        db: &mut PgConnection,
+        work: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, Error> {
+        let period = self.silence / 5;
+        let mut every = tokio::time::interval_at(tokio::time::Instant::now() + period, period);
+        tokio::pin!(work);
+        loop {
+            tokio::select! {
+                biased;
+                done = &mut work => return done.map_err(Into::into),
+                _ = every.tick() => self.within(ping(db)).await?,
+            }
+        }
+    }
+}

@@ -1,0 +1,231 @@
+//! What the sweeper compares.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use sqlx::{PgConnection, Row as _};
+use tagtrail_bus::consume::Position;
+use tagtrail_postgres::row;
+use tagtrail_proto::{Digest, Image};
+
+use crate::error::Error;
+use crate::facts::Received;
+
+/// Its own row among the positions: how far PUSHES was compared, and when.
+const SWEEP: &str = "PUSHES, swept";
+
+/// Another: up to where everything that REVISIONS holds is known to be in the store.
+const KNOWN: &str = "REVISIONS, known";
+
+/// Up to where everything that REVISIONS holds is in the store.
+pub(crate) async fn known(db: &mut PgConnection) -> Result<Position, sqlx::Error> {
+    let row = sqlx::query(
+        "select stream_created_ns, applied_seq, applied_time_ns from position where stream = $1",
+    )
+    .bind(KNOWN)
+    .fetch_optional(db)
+    .await?;
+    row.map_or(Ok(Position::default()), |row| of_row(&row))
+}
+
+/// Notes up to where everything that REVISIONS holds is in the store.
+pub(crate) async fn know(db: &mut PgConnection, place: Position) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "insert into position (stream, partition, stream_created_ns, applied_seq) values ($1, 0, $2, $3)
+         on conflict (stream, partition) do update
+         set stream_created_ns = excluded.stream_created_ns, applied_seq = excluded.applied_seq",
+    )
+    .bind(KNOWN)
+    .bind(place.stream_created_ns)
+    .bind(row::signed(place.sequence))
+    .execute(db)
+    .await
+    .map(|_| ())
+}
+
+/// Whether the last sweep is so long ago. Makes the row the first time.
+pub(crate) async fn is_due(db: &mut PgConnection, every: Duration) -> Result<bool, sqlx::Error> {
+    sqlx::query("insert into position (stream, partition) values ($1, 0) on conflict do nothing")
+        .bind(SWEEP)
+        .execute(&mut *db)
+        .await?;
+    sqlx::query_scalar(
+        "select coalesce(recorded_at + make_interval(secs => $2) <= now(), true) from position where stream = $1",
+    )
+    .bind(SWEEP)
+    .bind(every.as_secs_f64())
+    .fetch_one(db)
+    .await
+}
+
+/// Notes that a sweep is done.
+pub(crate) async fn swept(db: &mut PgConnection) -> Result<(), sqlx::Error> {
+    sqlx::query("update position set recorded_at = now() where stream = $1")
+        .bind(SWEEP)
+        .execute(db)
+        .await
+        .map(|_| ())
+}
+
+/// How far PUSHES was compared.
+pub(crate) async fn position(db: &mut PgConnection) -> Result<Position, sqlx::Error> {
+    let row = sqlx::query(
+        "select stream_created_ns, applied_seq, applied_time_ns from position where stream = $1",
+    )
+    .bind(SWEEP)
+    .fetch_one(db)
+    .await?;
+    of_row(&row)
+}
+
+/// Notes how far PUSHES was compared.
+pub(crate) async fn advance(
+    db: &mut PgConnection,
+    stream_created_ns: i64,
+    sequence: u64,
+    time_ns: i64,
+) -> Result<(), sqlx::Error> {
+    sqlx::query("update position set stream_created_ns = $2, applied_seq = $3, applied_time_ns = $4 where stream = $1")
+        .bind(SWEEP)
+        .bind(stream_created_ns)
+        .bind(row::signed(sequence))
+        .bind(time_ns)
+        .execute(db)
+        .await
+        .map(|_| ())
+}
+
+/// How far each partition is applied.
+pub(crate) async fn applied(db: &mut PgConnection) -> Result<BTreeMap<u16, Position>, sqlx::Error> {
+    let rows = sqlx::query(
+        "select partition, stream_created_ns, applied_seq, applied_time_ns from position where stream = 'PUSHES'",
+    )
+    .fetch_all(db)
+    .await?;
+    rows.iter()
+        .map(|found| Ok((row::partition(found, "partition")?, of_row(found)?)))
+        .collect()
+}
+
+fn of_row(found: &sqlx::postgres::PgRow) -> Result<Position, sqlx::Error> {
+    Ok(Position {
+        stream_created_ns: found.try_get("stream_created_ns")?,
+        sequence: row::unsigned(found.try_get("applied_seq")?),
+        time_ns: found.try_get("applied_time_ns")?,
+    })
+}
+
+/// Which of these facts are not in the store, by their sequences.
+pub(crate) async fn missing(
+    db: &mut PgConnection,
+    facts: &[Received],
+) -> Result<BTreeSet<u64>, sqlx::Error> {
+    fn each<'a, T>(facts: &'a [Received], of: impl Fn(&'a Received) -> T) -> Vec<T> {
+        facts.iter().map(of).collect()
+    }
+    let sequences: Vec<i64> = sqlx::query_scalar(
+        "select w.sequence
+         from unnest($1::bigint[], $2::text[], $3::text[], $4::text[], $5::timestamptz[], $6::bytea[], $7::text[])
+              as w (sequence, registry, repository, tag, occurred_at, digest, action)
+         left join repository r on r.registry = w.registry and r.name = w.repository
+         left join tag t on t.repository_id = r.id and t.name = w.tag
+         where not case when w.tag is not null
+             then exists (select from push p where p.tag_id = t.id and p.occurred_at = w.occurred_at
+                              and p.digest is not distinct from w.digest and p.action = w.action::push_action)
+             else exists (select from push p where p.repository_id = r.id and p.occurred_at = w.occurred_at
+                              and p.digest is not distinct from w.digest)
+         end",
+    )
+    .bind(each(facts, |fact| row::signed(fact.sequence)))
+    .bind(each(facts, |fact| fact.registry.as_ref()))
+    .bind(each(facts, |fact| fact.repository.as_ref()))
+    .bind(each(facts, |fact| fact.tag.as_ref().map(AsRef::<str>::as_ref)))
+    .bind(each(facts, |fact| fact.occurred_at))
+    .bind(each(facts, |fact| fact.digest.as_ref().map(Digest::as_bytes)))
+    .bind(each(facts, |fact| fact.action.as_str()))
+    .fetch_all(db)
+    .await?;
+    Ok(sequences.into_iter().map(row::unsigned).collect())
+}
+
+/// Sets the position of a partition back, so that what comes after is read again. Its holder notices, and takes it up from there.
+pub(crate) async fn set_back(
+    db: &mut PgConnection,
+    partition: u16,
+    stream_created_ns: i64,
+    sequence: u64,
+) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "update position set applied_seq = $3, applied_time_ns = null
+         where stream = 'PUSHES' and partition = $1 and stream_created_ns = $2 and applied_seq > $3",
+    )
+    .bind(row::small(partition))
+    .bind(stream_created_ns)
+    .bind(row::signed(sequence))
+    .execute(db)
+    .await
+    .map(|_| ())
+}
+
+/// Sets back up to where partitions are published, so that what these tags have above a number each is published again.
+pub(crate) async fn publish_again(
+    db: &mut PgConnection,
+    tags: &BTreeMap<i64, u64>,
+) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "update position p set published = m.first - 1
+         from (select v.partition, min(v.ordinal) as first
+               from unnest($1::bigint[], $2::bigint[]) as w (tag_id, number)
+               join revision v on v.tag_id = w.tag_id and v.number > w.number
+               group by v.partition) m
+         where p.stream = 'PUSHES' and p.partition = m.partition and p.published >= m.first",
+    )
+    .bind(tags.keys().copied().collect::<Vec<_>>())
+    .bind(tags.values().copied().map(row::signed).collect::<Vec<_>>())
+    .execute(db)
+    .await
+    .map(|_| ())
+}
+
+/// A tag all of whose revisions are published.
+#[derive(Debug)]
+pub(crate) struct PublishedTag {
+    pub(crate) tag_id: i64,
+    pub(crate) image: Image,
+    /// Greatest number issued.
+    pub(crate) issued: u64,
+}
+
+/// The next tags, by their ids, of which nothing is on its way to REVISIONS.
+pub(crate) async fn published_tags(
+    db: &mut PgConnection,
+    after: i64,
+    limit: i64,
+) -> Result<Vec<PublishedTag>, Error> {
+    let rows = sqlx::query(
+        "with on_its_way as materialized (
+             select v.tag_id from position p join revision v on v.partition = p.partition and v.ordinal > p.published where p.stream = 'PUSHES'
+         )
+         select t.id, r.registry, r.name, t.name, t.issued
+         from tag t join repository r on r.id = t.repository_id
+         where t.id > $1 and t.issued > 0 and t.id not in (select tag_id from on_its_way)
+         order by t.id limit $2",
+    )
+    .bind(after)
+    .bind(limit)
+    .fetch_all(db)
+    .await?;
+    rows.iter()
+        .map(|found| {
+            Ok(PublishedTag {
+                tag_id: found.try_get(0)?,
+                image: Image {
+                    registry: row::parsed(found.try_get(1)?)?,
+                    repository: row::parsed(found.try_get(2)?)?,
+                    tag: row::parsed(found.try_get(3)?)?,
+                },
+                issued: row::unsigned(found.try_get(4)?),
+            })
+        })
+        .collect()
+}

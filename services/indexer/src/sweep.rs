@@ -1,0 +1,211 @@
+//! The sweeper: now and then, one instance compares the streams with the store, and has done again what was missed.
+//!
+//! Nothing should ever be found: positions move with what was read, and gaps are noticed by who reads and who publishes. But servers
+//! have been seen to skip messages silently (nats-server issue 8036), and people purge streams. So each message of PUSHES is looked
+//! up in the store once, after it was applied; and each tag's subject on REVISIONS must end with the revision that was published last.
+//! Where something is missing, the row of its partition is set back. Its holder notices, takes the partition over from itself, and
+//! does what is always done then: it publishes what REVISIONS lacks, and reads on from the position.
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
+
+use sqlx::PgConnection;
+use tagtrail_bus::topology::Stream;
+use tagtrail_postgres::{DbArgs, Lock};
+use tagtrail_proto::{Event, Revision, Subject};
+
+use crate::ahead::look;
+use crate::error::Error;
+use crate::facts::Received;
+use crate::shared::Shared;
+use crate::store::sweep as store;
+
+/// Facts compared at once.
+const FACTS: usize = 1000;
+/// Tags compared at once, and the pause after them: a sweep is in no hurry.
+const TAGS: i64 = 256;
+const PAUSE: Duration = Duration::from_millis(50);
+/// Revisions of a tag that REVISIONS holds at most.
+const KEPT: u64 = 100;
+/// The stream must go on in this time: the messages that are read are known to be there.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Sweeps until a stop is asked for, once in `every` by whichever instance is first.
+pub(crate) async fn sweeper(db: DbArgs, shared: Shared, every: Duration) -> anyhow::Result<()> {
+    // So that instances that start together don't all ask at once; one that is due is done soon after the start.
+    let look = (every / 10).clamp(Duration::from_millis(100), Duration::from_secs(60));
+    loop {
+        tokio::select! {
+            () = shared.shutdown.cancelled() => return Ok(()),
+            () = tokio::time::sleep(look) => {}
+        }
+        tokio::select! {
+            () = shared.shutdown.cancelled() => return Ok(()),
+            swept = sweep(&db, &shared, every) => if let Err(error) = swept {
+                tracing::warn!("the sweep ended early and is tried again: {error:#}");
+            }
+        }
+    }
+}
+
+/// One sweep, if it is time for one and nobody else is at it.
+async fn sweep(db: &DbArgs, shared: &Shared, every: Duration) -> Result<(), Error> {
+    let mut db = db.session("sweeper", shared.silence).await?;
+    if !shared.within(Lock::Sweep.try_take(&mut db)).await?
+        || !shared.within(store::is_due(&mut db, every)).await?
+    {
+        return Ok(());
+    }
+    let started = tokio::time::Instant::now();
+    let facts = facts(shared, &mut db).await?;
+    let revisions = revisions(shared, &mut db).await?;
+    look(shared, &mut db).await?;
+    shared.within(store::swept(&mut db)).await?;
+    let took = started.elapsed();
+    tracing::debug!(
+        facts,
+        revisions,
+        took_ms = took.as_secs_f64() * 1e3,
+        "swept"
+    );
+    Ok(())
+}
+
+/// Looks up what was applied of PUSHES since the last sweep. Gives the number of messages.
+async fn facts(shared: &Shared, db: &mut PgConnection) -> Result<u64, Error> {
+    let position = shared.within(store::position(db)).await?;
+    let applied = shared.within(store::applied(db)).await?;
+    let held = shared
+        .meanwhile(db, shared.bus.held(Stream::Pushes))
+        .await?;
+    let opening = shared.bus.read(Stream::Pushes, "tagtrail.push.>", position);
+    let mut reader = shared.meanwhile(db, opening).await?;
+    let created_ns = reader.stream_created_ns();
+    let after = reader.afresh().map_or(position.sequence, |_| 0);
+    if *held.end() <= after || held.is_empty() {
+        return Ok(0);
+    }
+    let mut looked_at = 0;
+    loop {
+        let mut batch: Vec<Received> = Vec::with_capacity(FACTS);
+        let mut last = None;
+        let mut at_end = false;
+        while batch.len() < FACTS && !at_end {
+            let next = async {
+                match tokio::time::timeout(PATIENCE, reader.next()).await {
+                    Ok(next) => next.map_err(Error::from),
+                    Err(_) => Err(Error::Ended("stream that was swept")),
+                }
+            };
+            let delivery = shared.meanwhile(db, next).await?;
+            let partition = match delivery.subject.parse() {
+                Ok(Subject::Push { partition, .. }) => partition,
+                _ => u16::MAX,
+            };
+            let was_applied = match applied.get(&partition) {
+                Some(of) => {
+                    of.stream_created_ns == Some(created_ns) && delivery.sequence <= of.sequence
+                }
+                // Nobody's: what is there is in no partition of ours, or nothing of it was ever applied.
+                None => partition >= shared.bus.partitions(),
+            };
+            if !was_applied {
+                break; // The rest waits for the next sweep.
+            }
+            at_end = delivery.sequence >= *held.end();
+            last = Some((
+                delivery.sequence,
+                tagtrail_bus::consume::nanoseconds(delivery.time),
+            ));
+            // What is no fact is in quarantine.
+            if let Ok(fact) = Received::parse(&delivery, partition, shared.bus.partitions()) {
+                batch.push(fact);
+            }
+        }
+        let Some((sequence, time_ns)) = last else {
+            return Ok(looked_at);
+        };
+        let missing = shared.within(store::missing(db, &batch)).await?;
+        looked_at += batch.len() as u64;
+        let mut first: BTreeMap<u16, u64> = BTreeMap::new();
+        for fact in batch.iter().filter(|fact| missing.contains(&fact.sequence)) {
+            first
+                .entry(fact.partition(shared.bus.partitions()))
+                .or_insert(fact.sequence);
+        }
+        if !missing.is_empty() {
+            shared.metrics.swept(Stream::Pushes, missing.len() as u64);
+            tracing::error!(
+                facts = missing.len(),
+                "facts of PUSHES were passed over and are not in the store; they are read again"
+            );
+        }
+        for (partition, sequence) in first {
+            shared
+                .within(store::set_back(db, partition, created_ns, sequence - 1))
+                .await?;
+        }
+        shared
+            .within(store::advance(db, created_ns, sequence, time_ns))
+            .await?;
+        if at_end || batch.len() < FACTS {
+            return Ok(looked_at);
+        }
+    }
+}
+
+/// Looks whether the subject of each tag ends with the revision that was published last. Gives the number of tags.
+async fn revisions(shared: &Shared, db: &mut PgConnection) -> Result<u64, Error> {
+    let (mut after, mut looked_at) = (0, 0);
+    loop {
+        let tags = shared
+            .within(store::published_tags(db, after, TAGS))
+            .await?;
+        let Some(last) = tags.last() else {
+            return Ok(looked_at);
+        };
+        after = last.tag_id;
+        looked_at += tags.len() as u64;
+        let subjects = tags.iter().map(|tag| Subject::of_revisions(&tag.image));
+        let asking = shared
+            .bus
+            .last_messages(Stream::Revisions, subjects.collect());
+        let told: HashMap<String, u64> = shared
+            .meanwhile(db, asking)
+            .await?
+            .into_iter()
+            .filter_map(|(subject, payload)| {
+                let event: Event<Revision> = serde_json::from_slice(&payload).ok()?;
+                Some((subject.to_string(), event.data.revision))
+            })
+            .collect();
+        let missing: BTreeMap<i64, u64> = tags
+            .iter()
+            .filter_map(|tag| {
+                let subject = Subject::of_revisions(&tag.image).to_string();
+                let told = told.get(&subject).copied().unwrap_or(0);
+                let oldest = tag.issued.saturating_sub(KEPT);
+                (told < tag.issued).then_some((tag.tag_id, told.max(oldest)))
+            })
+            .collect();
+        if !missing.is_empty() {
+            let revisions: u64 = tags
+                .iter()
+                .filter_map(|tag| missing.get(&tag.tag_id).map(|told| tag.issued - told))
+                .sum();
+            shared.metrics.swept(Stream::Revisions, revisions);
+            tracing::error!(
+                images = missing.len(),
+                revisions,
+                "REVISIONS does not hold what was published; it is published again from Postgres"
+            );
+            shared.within(store::publish_again(db, &missing)).await?;
+        }
+        shared
+            .meanwhile(db, async {
+                tokio::time::sleep(PAUSE).await;
+                Ok::<_, Error>(())
+            })
+            .await?;
+    }
+}

@@ -1,0 +1,142 @@
+//! Taking a partition over: what was recorded but not published goes out before anything new does.
+
+use sqlx::PgConnection;
+use tagtrail_bus::publish::Fence;
+use tagtrail_postgres::recorded::{self, Recorded, Span};
+use tokio::sync::{mpsc, watch};
+
+use crate::doubt;
+use crate::error::Error;
+use crate::publish::{self, Outgoing};
+use crate::shared::Shared;
+use crate::store;
+use crate::store::position::Progress;
+
+/// Publishes the revisions that were recorded and not published, except those that REVISIONS holds already.
+pub(crate) async fn catch_up(
+    shared: &Shared,
+    number: u16,
+    db: &mut PgConnection,
+    fence: &Fence,
+    progress: &mut Progress,
+) -> Result<(), Error> {
+    let noted = progress.published;
+    let mut published = truly_published(shared, number, db, noted).await?;
+    while published < progress.recorded {
+        let page = recorded_in(shared, number, db, published, progress.recorded).await?;
+        let Some(last) = page.last().map(|new| new.ordinal) else {
+            return Err(Error::Inconsistent(
+                "revisions are missing between two ordinals",
+            ));
+        };
+        // Those that REVISIONS holds already are not published again, but what they raise may not have been asked yet.
+        for question in page
+            .iter()
+            .filter(|new| new.ordinal > noted)
+            .filter_map(doubt::of)
+        {
+            shared
+                .meanwhile(db, async {
+                    publish::ask(fence.line(), question).await;
+                    Ok::<_, Error>(())
+                })
+                .await?;
+        }
+        let missing: Vec<Outgoing> = shared
+            .meanwhile(db, publish::missing(&shared.bus, page))
+            .await?
+            .into_iter()
+            .map(Outgoing::again)
+            .collect::<Result<_, _>>()?;
+        if !missing.is_empty() {
+            tracing::info!(
+                partition = number,
+                revisions = missing.len(),
+                "publishing what was recorded but not published"
+            );
+        }
+        let (sender, mut receiver) = mpsc::channel(1);
+        // The channel has room for one, so this does not wait.
+        sender
+            .send(missing)
+            .await
+            .map_err(|_| Error::Ended("publisher"))?;
+        drop(sender);
+        let nobody = watch::Sender::new(0);
+        let publishing = publish::publish(fence, &mut receiver, &nobody, &shared.metrics);
+        shared.meanwhile(db, publishing).await?;
+        published = last;
+        note_published(shared, number, db, progress, published).await?;
+    }
+    Ok(())
+}
+
+/// Notes up to where REVISIONS has acknowledged. May be lower than before, where that stream lost its end.
+pub(crate) async fn note_published(
+    shared: &Shared,
+    number: u16,
+    db: &mut PgConnection,
+    progress: &mut Progress,
+    published: u64,
+) -> Result<(), Error> {
+    let to = Progress {
+        published,
+        ..*progress
+    };
+    shared
+        .within(store::position::advance(db, number, progress, &to))
+        .await?;
+    *progress = to;
+    Ok(())
+}
+
+/// The revisions of the partition after one ordinal and up to another, as many as are read at once.
+async fn recorded_in(
+    shared: &Shared,
+    partition: u16,
+    db: &mut PgConnection,
+    after: u64,
+    until: u64,
+) -> Result<Vec<Recorded>, Error> {
+    let span = Span {
+        partition,
+        after,
+        until,
+    };
+    let found = shared.within(recorded::revisions(db, &[span])).await?;
+    Ok(found.into_iter().map(|(_, revision)| revision).collect())
+}
+
+/// An ordinal up to which REVISIONS surely holds what it once acknowledged: that stream may have lost its end (it is not synced
+/// message by message), or have been made anew. Revisions are published in the order of their ordinals, give or take a window,
+/// so what is lost is an end, and its beginning is found by halving.
+async fn truly_published(
+    shared: &Shared,
+    number: u16,
+    db: &mut PgConnection,
+    published: u64,
+) -> Result<u64, Error> {
+    let (mut there, mut gone) = (0, published + 1);
+    let mut probe = published;
+    while there + 1 < gone {
+        let one = recorded_in(shared, number, db, probe - 1, probe).await?;
+        let missing = shared
+            .meanwhile(db, publish::missing(&shared.bus, one))
+            .await?;
+        if missing.is_empty() {
+            there = probe;
+        } else {
+            gone = probe;
+        }
+        probe = there + (gone - there) / 2;
+    }
+    if there < published {
+        shared.metrics.forgotten.inc_by(published - there);
+        tracing::error!(
+            partition = number,
+            lost = published - there,
+            "REVISIONS lost revisions that it had acknowledged; publishing them again from Postgres"
+        );
+    }
+    Ok(there.saturating_sub(publish::WINDOW as u64))
+}

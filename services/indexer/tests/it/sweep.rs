@@ -1,0 +1,198 @@
+//! Streams that forgot, a store that is older than it was, and what was passed over: found, repaired and counted.
+
+use sqlx::Connection as _;
+use tagtrail_proto::{Kind, Push};
+use tagtrail_testkit::{SOON, TestDb, TestNats, eventually};
+
+use crate::bench::*;
+
+const IMAGE: &str = "registry.example.com/foo/bar:latest";
+
+/// Pushes of one image and of another repository, each of which moves its tag.
+fn pushes(numbers: std::ops::RangeInclusive<i64>) -> Vec<Push> {
+    numbers
+        .flat_map(|n| {
+            let n_th = u64::try_from(n).unwrap();
+            [
+                push(IMAGE, n, n_th),
+                push(
+                    &format!("registry.example.com/foo/other:t{}", n % 3),
+                    n,
+                    n_th,
+                ),
+            ]
+        })
+        .collect()
+}
+
+async fn apply(db: &TestDb, nats: &TestNats, pushes: Vec<Push>) {
+    let indexer = Indexer::start(db.url(), nats.url());
+    indexer.ctx.health.wait_ready().await;
+    send(nats, pushes).await;
+    let mut connection = db.connect().await;
+    wait_applied(&mut connection, nats).await;
+    check_published(&mut connection, nats).await;
+    connection.close().await.unwrap();
+    indexer.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_purged_stream_of_revisions_is_filled_again_while_everything_runs() {
+    let (db, nats) = (tagtrail_testkit::postgres().await, TestNats::start().await);
+    let indexer = Indexer::start(db.url(), nats.url());
+    indexer.ctx.health.wait_ready().await;
+    send(&nats, pushes(1..=20)).await;
+    let mut connection = db.connect().await;
+    wait_applied(&mut connection, &nats).await;
+    check_published(&mut connection, &nats).await;
+    let stream = nats
+        .jetstream()
+        .await
+        .get_stream("REVISIONS")
+        .await
+        .unwrap();
+    stream.purge().await.unwrap();
+    // Nobody restarts anything.
+    check_published(&mut connection, &nats).await;
+    send(&nats, pushes(21..=25)).await;
+    wait_applied(&mut connection, &nats).await;
+    check_published(&mut connection, &nats).await;
+    let repaired = indexer.metric("tagtrail_indexer_swept_total{stream=\"REVISIONS\"}");
+    assert!(repaired >= 40.0, "{repaired}");
+    indexer.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn facts_that_were_passed_over_are_read_again() {
+    let (db, nats) = (tagtrail_testkit::postgres().await, TestNats::start().await);
+    apply(&db, &nats, pushes(1..=5)).await;
+    // As if the server had skipped some to the reader: they are behind the position, and nowhere in the store.
+    send(&nats, pushes(6..=15)).await;
+    let mut connection = db.connect().await;
+    sqlx::query(
+        "update position set applied_seq = 20, applied_time_ns = null where stream = 'PUSHES'",
+    )
+    .execute(&mut connection)
+    .await
+    .unwrap();
+    let indexer = Indexer::start(db.url(), nats.url());
+    send(&nats, [push(IMAGE, 100, 100)]).await;
+    eventually("all facts", SOON, async || {
+        let facts: i64 = sqlx::query_scalar("select count(*) from push")
+            .fetch_one(&mut connection)
+            .await
+            .unwrap();
+        (facts == 31).then_some(())
+    })
+    .await;
+    wait_applied(&mut connection, &nats).await;
+    check_published(&mut connection, &nats).await;
+    let missed = indexer.metric("tagtrail_indexer_swept_total{stream=\"PUSHES\"}");
+    assert_eq!(missed, 10.0, "ten of thirty were passed over");
+    indexer.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn streams_rolled_back_to_an_older_copy_cost_nothing_that_was_applied() {
+    let (db, nats) = (tagtrail_testkit::postgres().await, TestNats::start().await);
+    apply(&db, &nats, pushes(1..=10)).await;
+    nats.stop().await;
+    nats.back_up();
+    nats.resume().await;
+    apply(&db, &nats, pushes(11..=20)).await;
+    nats.stop().await;
+    nats.restore();
+    nats.resume().await;
+    // Sequences that were used before are used again, for other messages.
+    apply(&db, &nats, pushes(21..=40)).await;
+    let stored = stored(&mut db.connect().await).await;
+    assert_eq!(stored[IMAGE].len(), 40);
+    assert!(
+        stored[IMAGE][1..]
+            .iter()
+            .all(|(_, kind, late)| *kind == Kind::Moved && !late)
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_older_store_reads_again_and_gives_the_same_numbers() {
+    let (db, nats) = (tagtrail_testkit::postgres().await, TestNats::start().await);
+    apply(&db, &nats, pushes(1..=10)).await;
+    let backup = db.copy().await;
+    let mut all = pushes(11..=20);
+    // One of them late.
+    all.push(push(IMAGE, 5, 500));
+    apply(&db, &nats, all).await;
+    let before = published(&nats).await;
+    let indexer = Indexer::start(backup.url(), nats.url());
+    let mut connection = backup.connect().await;
+    wait_applied(&mut connection, &nats).await;
+    send(&nats, pushes(21..=22)).await;
+    wait_applied(&mut connection, &nats).await;
+    let stored = stored(&mut connection).await;
+    assert_eq!(stored[IMAGE].len(), 23, "one push is late: {stored:#?}");
+    assert_eq!(indexer.metric("tagtrail_indexer_adopted_total"), 0.0);
+    check_published(&mut connection, &nats).await;
+    indexer.stop().await;
+    check_same_digests(&before, &nats).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_older_store_never_gives_a_number_twice_even_if_pushes_is_lost_too() {
+    let (db, nats) = (tagtrail_testkit::postgres().await, TestNats::start().await);
+    apply(&db, &nats, pushes(1..=10)).await;
+    let backup = db.copy().await;
+    let mut all = pushes(11..=20);
+    all.push(delete("registry.example.com/foo/other:t0", 30));
+    all.push(push("registry.example.com/foo/new:one", 15, 1));
+    apply(&db, &nats, all).await;
+    let before = published(&nats).await;
+    let context = nats.jetstream().await;
+    let config = context.get_stream("PUSHES").await.unwrap();
+    let config = config.cached_info().config.clone();
+    context.delete_stream("PUSHES").await.unwrap();
+    context.create_stream(config).await.unwrap();
+
+    let indexer = Indexer::start(backup.url(), nats.url());
+    let mut connection = backup.connect().await;
+    let mut news = pushes(41..=42);
+    // Touches tags that no push names.
+    news.push(delete_repository("registry.example.com/foo/other:any", 50));
+    send(&nats, news).await;
+    // Of the image 22, of the other repository's tags 9 + 8 + 9, of the new one, which nobody mentions now, 1.
+    eventually("all revisions", SOON, async || {
+        let count: i64 = sqlx::query_scalar("select count(*) from revision")
+            .fetch_one(&mut connection)
+            .await
+            .unwrap();
+        (count == 49).then_some(())
+    })
+    .await;
+    let stored = stored(&mut connection).await;
+    assert_eq!(stored[IMAGE].len(), 22);
+    assert_eq!(stored["registry.example.com/foo/new:one"].len(), 1);
+    for (image, numbers) in &stored {
+        let given: Vec<i64> = numbers.iter().map(|(number, ..)| *number).collect();
+        let all: Vec<i64> = (1..=i64::try_from(given.len()).unwrap()).collect();
+        assert_eq!(given, all, "{image}");
+    }
+    assert_eq!(indexer.metric("tagtrail_indexer_adopted_total"), 22.0);
+    check_published(&mut connection, &nats).await;
+    indexer.stop().await;
+    check_same_digests(&before, &nats).await;
+}
+
+/// What was published once is what it was, wherever it is published again.
+async fn check_same_digests(before: &[tagtrail_proto::Revision], nats: &TestNats) {
+    for now in published(nats).await {
+        let then = before.iter().find(|old| old.id() == now.id());
+        if let Some(old) = then {
+            assert_eq!(
+                (&old.digest, old.occurred_at),
+                (&now.digest, now.occurred_at),
+                "{}",
+                old.id()
+            );
+        }
+    }
+}
