@@ -26,7 +26,6 @@ use crate::apply::{Cause, Partition, TagIds};
 use crate::error::Error;
 use crate::shared::Shared;
 use crate::store;
-use crate::store::position::Progress;
 use crate::store::tags::NewHead;
 use crate::timeline::Numbered;
 
@@ -244,13 +243,11 @@ impl Partition {
         // Those of the batch that failed were made in its transaction.
         self.tag_ids = TagIds::default();
         let images: BTreeSet<Image> = published.keys().cloned().collect();
-        let recorded_at = self.now();
-        let mut to = Progress {
-            recorded_at: Some(recorded_at),
-            ..self.progress
-        };
         let mut tx = db.begin().await?;
-        store::position::advance(&mut tx, self.number, &self.progress, &to).await?;
+        let mut to =
+            store::position::advance(&mut tx, self.number, &self.progress, self.progress, true)
+                .await?;
+        let recorded_at = to.recorded_at()?;
         let ids = store::tags::tag_ids(&mut tx, &images).await?;
         let heads =
             store::tags::lock_tags(&mut tx, &ids.values().copied().collect::<Vec<_>>()).await?;

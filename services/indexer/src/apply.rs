@@ -10,7 +10,7 @@ use time::OffsetDateTime;
 
 use crate::ahead::Ahead;
 use crate::error::Error;
-use crate::facts::{Meta, Owner, Received, microseconds};
+use crate::facts::{Meta, Owner, Received};
 use crate::store;
 use crate::store::position::Progress;
 use crate::store::tags::{Head, NewHead};
@@ -54,20 +54,20 @@ impl Partition {
         let Some(last) = batch.last() else {
             return Ok(Vec::new());
         };
-        let recorded_at = self.now();
-        let mut to = Progress {
+        let to = Progress {
             position: Position {
                 stream_created_ns: Some(stream_created_ns),
                 sequence: last.sequence,
                 time_ns: Some(last.time_ns),
             },
             published,
-            recorded_at: Some(recorded_at),
             ..self.progress
         };
         let mut tx = db.begin().await?;
         // Whoever is not the only holder fails here, before it has written anything.
-        store::position::advance(&mut tx, self.number, &self.progress, &to).await?;
+        let mut to =
+            store::position::advance(&mut tx, self.number, &self.progress, to, true).await?;
+        let recorded_at = to.recorded_at()?;
         let mut revisions = Vec::new();
         // A delete of a digest or of everything concerns tags that only the store can name, so it gets a turn of its own.
         for segment in batch.chunk_by(|a, b| a.tag.is_some() && b.tag.is_some()) {
@@ -81,13 +81,6 @@ impl Partition {
         tx.commit().await?;
         self.progress = to;
         Ok(revisions)
-    }
-
-    /// The time of a batch that is recorded now; it never falls, whatever the clocks of the instances say.
-    pub(crate) fn now(&self) -> OffsetDateTime {
-        let now = microseconds(OffsetDateTime::now_utc());
-        let before = self.progress.recorded_at;
-        before.map_or(now, |before| before.max(now))
     }
 
     /// Each fact with the row that it belongs to.

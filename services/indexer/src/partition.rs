@@ -91,10 +91,8 @@ async fn work(shared: &Shared, number: u16, db: &mut PgConnection) -> Result<(),
             },
             ..progress
         };
-        shared
-            .within(store::position::advance(db, number, &progress, &afresh))
-            .await?;
-        progress = afresh;
+        let advancing = store::position::advance(db, number, &progress, afresh, false);
+        progress = shared.within(advancing).await?;
     }
     tracing::info!(
         partition = number,

@@ -83,10 +83,8 @@ pub(crate) async fn note_published(
         published,
         ..*progress
     };
-    shared
-        .within(store::position::advance(db, number, progress, &to))
-        .await?;
-    *progress = to;
+    let advancing = store::position::advance(db, number, progress, to, false);
+    *progress = shared.within(advancing).await?;
     Ok(())
 }
 

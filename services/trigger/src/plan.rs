@@ -14,7 +14,6 @@ use tagtrail_config::File;
 use tagtrail_daemon::{Span, SpanKind};
 use tagtrail_postgres::Lock;
 use tagtrail_proto::{Event, Image, Rollout, RolloutState, Subject, TraceContext};
-use time::OffsetDateTime;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
@@ -238,12 +237,13 @@ impl<'a> Planner<'a> {
                 store::heads(&mut tx, &images).await?,
             ),
         };
+        // The clock by which heads were recorded: what is quiet must not depend on ours.
+        let now = store::now(&mut tx).await?;
         let (mut started, mut settling) = (Vec::new(), BTreeMap::new());
         for known in &known {
             let Some((name, trigger)) = self.triggers.get_key_value(known.name.as_str()) else {
                 continue;
             };
-            let now = OffsetDateTime::now_utc();
             let decision = decide(&Situation {
                 images: &trigger.images,
                 heads: &heads,

@@ -26,6 +26,14 @@ pub(crate) struct Progress {
     pub(crate) recorded_at: Option<OffsetDateTime>,
 }
 
+impl Progress {
+    /// Time of the last batch, of which there is one.
+    pub(crate) fn recorded_at(&self) -> Result<OffsetDateTime, Error> {
+        self.recorded_at
+            .ok_or(Error::Inconsistent("a batch was recorded at no time"))
+    }
+}
+
 /// Reads the progress of a partition; the first time makes its row.
 pub(crate) async fn progress(
     db: &mut PgConnection,
@@ -59,16 +67,22 @@ pub(crate) async fn progress(
 
 /// Moves the row of a partition on from where this holder left it, in the transaction of what was read where there is one. Fails
 /// if it is not there any more: another holder has moved it, or the sweeper has set it back to have something done again.
+///
+/// With `records`, what the transaction records is recorded now: by the database's clock, one for all instances, and never earlier
+/// than what was recorded before.
 pub(crate) async fn advance(
     db: &mut PgConnection,
     partition: u16,
     from: &Progress,
-    to: &Progress,
-) -> Result<(), Error> {
-    let moved = sqlx::query(
+    to: Progress,
+    records: bool,
+) -> Result<Progress, Error> {
+    let moved: Option<Option<OffsetDateTime>> = sqlx::query_scalar(
         "update position
-         set stream_created_ns = $3, applied_seq = $4, applied_time_ns = $5, published = $6, recorded_at = $7
-         where stream = $1 and partition = $2 and applied_seq = $8 and stream_created_ns is not distinct from $9 and published = $10",
+         set stream_created_ns = $3, applied_seq = $4, applied_time_ns = $5, published = $6,
+             recorded_at = case when $7 then greatest(recorded_at, now()) else recorded_at end
+         where stream = $1 and partition = $2 and applied_seq = $8 and stream_created_ns is not distinct from $9 and published = $10
+         returning recorded_at",
     )
     .bind(STREAM)
     .bind(row::small(partition))
@@ -76,17 +90,14 @@ pub(crate) async fn advance(
     .bind(row::signed(to.position.sequence))
     .bind(to.position.time_ns)
     .bind(row::signed(to.published))
-    .bind(to.recorded_at)
+    .bind(records)
     .bind(row::signed(from.position.sequence))
     .bind(from.position.stream_created_ns)
     .bind(row::signed(from.published))
-    .execute(db)
+    .fetch_optional(db)
     .await?;
-    if moved.rows_affected() == 1 {
-        Ok(())
-    } else {
-        Err(Error::PositionMoved(partition))
-    }
+    let recorded_at = moved.ok_or(Error::PositionMoved(partition))?;
+    Ok(Progress { recorded_at, ..to })
 }
 
 /// Looks whether the row of a partition is where this holder left it.

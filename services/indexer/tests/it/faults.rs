@@ -60,10 +60,14 @@ async fn what_was_committed_but_not_published_is_published_by_the_next_holder() 
     .await;
     let mut db_watch = db.connect().await;
     eventually("the indexer to wait for the lock", SOON, async || {
-        let waiting: i64 = sqlx::query_scalar("select count(*) from pg_locks where not granted")
-            .fetch_one(&mut db_watch)
-            .await
-            .unwrap();
+        // Of this database: other tests share the server.
+        let waiting: i64 = sqlx::query_scalar(
+            "select count(*) from pg_locks l join pg_stat_activity a using (pid)
+             where not l.granted and a.datname = current_database() and a.application_name = 'tagtrail-indexer'",
+        )
+        .fetch_one(&mut db_watch)
+        .await
+        .unwrap();
         (waiting > 0).then_some(())
     })
     .await;

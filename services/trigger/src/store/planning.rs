@@ -8,6 +8,7 @@ use sqlx::{PgConnection, Row as _};
 use tagtrail_bus::consume::Position;
 use tagtrail_postgres::row;
 use tagtrail_proto::{Cause, Image, Rollout, RolloutImage, TraceContext};
+use time::OffsetDateTime;
 
 use super::{columns, record};
 use crate::wanted::Head;
@@ -202,6 +203,13 @@ pub(crate) async fn heads(
             Ok((image, head))
         })
         .collect()
+}
+
+/// The database's clock.
+pub(crate) async fn now(db: &mut PgConnection) -> Result<OffsetDateTime, sqlx::Error> {
+    sqlx::query_scalar("select clock_timestamp()")
+        .fetch_one(db)
+        .await
 }
 
 /// Sees to it that the trigger's next rollout gets a number above this one. Gives whether it would have got a lower one.
