@@ -4,7 +4,7 @@ CARGO ?= cargo
 # Folder of `make up`: as root Postgres runs as another user, who must be able to reach it.
 DATA ?= $(if $(filter 0,$(shell id -u)),/var/lib/tagtrail,.tagtrail)
 
-.PHONY: help setup build up demo test chaos lint fmt clean-data
+.PHONY: help setup build up demo test faults lint fmt clean-data
 
 help: ## show this
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -24,9 +24,12 @@ demo: setup build ## tell the story with a real registry and real pushes
 test: setup ## run every test, on real servers
 	$(CARGO) test --locked --workspace
 
-chaos: setup ## push while everything is killed at random, for long (CHAOS_SEED, CHAOS_PUSHES)
-	$(CARGO) build --locked --package tagtrail
-	CHAOS_PUSHES=$${CHAOS_PUSHES:-5000} $(CARGO) test --locked --package tagtrail-e2e --test fleet -- --nocapture whatever_crashes
+# A random one, so that each run is another storm.
+SEED ?= $(shell od -An -N4 -tu4 /dev/urandom | tr -d ' ')
+
+faults: setup build ## let everything go wrong at once, then look whether every promise holds (SEED, FAULTS_SECONDS, FAULTS_EVENTS)
+	FAULTS_SEED=$(SEED) FAULTS_SECONDS=$${FAULTS_SECONDS:-120} FAULTS_EVENTS=$${FAULTS_EVENTS:-3000} \
+		TAGTRAIL_BINARY=$(CURDIR)/target/release/tagtrail $(CARGO) test --locked --package tagtrail-e2e --test storm -- --nocapture
 
 lint: ## check format, lints and dependency rules
 	$(CARGO) fmt --all --check

@@ -259,6 +259,11 @@ fn refused(stream: &str, refusal: &jetstream::Error) -> BusError {
     {
         return BusError::Unreachable(format!("stream {stream}: {refusal}"));
     }
+    if refusal.error_code() == ErrorCode::STORAGE_RESOURCES_EXCEEDED {
+        return BusError::Unsuitable(format!(
+            "NATS has no room for the stream {stream}: {refusal}; give the disk of nats-server, or max_file_store of its jetstream block, 2 GiB or more"
+        ));
+    }
     BusError::Unsuitable(format!(
         "NATS refuses the stream {stream}: {refusal}; see the permissions and limits of the account (docs/operations.md, Accounts)"
     ))

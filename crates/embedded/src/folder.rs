@@ -171,7 +171,10 @@ fn write_private(path: &Path, content: &str) -> anyhow::Result<()> {
             .open(&new)?;
         file.write_all(content.as_bytes())?;
         file.sync_all()?;
-        std::fs::rename(&new, path)
+        std::fs::rename(&new, path)?;
+        // The name too: what is found after a power cut must be this file or the one before.
+        path.parent()
+            .map_or(Ok(()), |folder| File::open(folder)?.sync_all())
     };
     write().with_context(|| format!("can't write {}", path.display()))
 }

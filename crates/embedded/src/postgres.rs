@@ -44,7 +44,7 @@ impl Postgres {
             .context("postgres is in no folder")?;
         let data = folder.child_folder("postgres")?;
         let password = folder.password("postgres")?;
-        initialise(folder, &programs, &data, &password).await?;
+        initialise(folder, &programs, &data, &password, settings.durable).await?;
         let port = folder.port("postgres")?;
         let mut arguments = vec!["-D".to_owned(), data.display().to_string()];
         let durable = if settings.durable { "on" } else { "off" };
@@ -124,6 +124,7 @@ async fn initialise(
     programs: &Path,
     data: &Path,
     password: &str,
+    durable: bool,
 ) -> anyhow::Result<()> {
     let marker = folder.path().join("postgres.initialised");
     if marker.exists() {
@@ -140,7 +141,7 @@ async fn initialise(
         .with_context(|| format!("can't remove {}", path.display()))?;
     }
     let password_file = folder.child_file("postgres.init", password)?;
-    let arguments = [
+    let mut arguments = vec![
         format!("--pgdata={}", data.display()),
         format!("--username={NAME}"),
         format!("--pwfile={}", password_file.display()),
@@ -148,8 +149,10 @@ async fn initialise(
         "--encoding=UTF8".to_owned(),
         "--locale=C".to_owned(),
         "--no-instructions".to_owned(),
-        "--no-sync".to_owned(), // everything is synced by the checkpoint of the step below
     ];
+    if !durable {
+        arguments.push("--no-sync".to_owned());
+    }
     run(folder, programs.join("initdb"), &arguments, None).await?;
     let _ = std::fs::remove_file(&password_file);
     // Without a server, so that there is no moment in which it could be reached half made.

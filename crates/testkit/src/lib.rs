@@ -11,8 +11,10 @@
 )]
 
 mod cluster;
+mod disk;
 mod image;
 mod process;
+mod proxy;
 mod registry;
 mod servers;
 mod sink;
@@ -21,8 +23,10 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 pub use cluster::{NODES, TestCluster};
+pub use disk::Disk;
 pub use image::TestImage;
 pub use process::{Process, binary};
+pub use proxy::{Link, Proxy};
 pub use registry::Registry;
 pub use servers::{TestDb, TestNats, TestPostgres, postgres};
 pub use sink::{Answer, Delivery, Sink};

@@ -8,12 +8,15 @@ use std::time::Duration;
 use crate::servers::Scratch;
 use crate::signal;
 
-/// The `tagtrail` program, from the same build as this test.
+/// The `tagtrail` program, from the same build as this test; `TAGTRAIL_BINARY` names another one.
 ///
 /// # Panics
 /// If it is not built.
 #[must_use]
 pub fn binary() -> PathBuf {
+    if let Some(binary) = std::env::var_os("TAGTRAIL_BINARY") {
+        return PathBuf::from(binary);
+    }
     let test = std::env::current_exe().expect("this test has no path");
     // target/<profile>/deps/<test>
     let binary = test

@@ -206,7 +206,19 @@ impl TestNats {
     /// Starts a server.
     pub async fn start() -> TestNats {
         let scratch = Scratch::new("nats");
-        let settings = settings(&scratch);
+        TestNats::start_with(settings(&scratch), scratch).await
+    }
+
+    /// Starts a server with its store in a folder; `durable`: as `tagtrail up` does, and otherwise with the defaults of nats-server.
+    pub async fn start_in(folder: &Path, durable: bool) -> TestNats {
+        let settings = Settings {
+            durable,
+            ..Settings::new(folder)
+        };
+        TestNats::start_with(settings, Scratch::new("nats")).await
+    }
+
+    async fn start_with(settings: Settings, scratch: Scratch) -> TestNats {
         let folder = Folder::open(&settings.data).unwrap_or_else(|error| panic!("{error:#}"));
         let server = Nats::start(&folder, &settings)
             .await

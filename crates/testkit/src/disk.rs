@@ -1,0 +1,103 @@
+//! A disk of the test's own, whose power can be cut: what was not synced to it is gone.
+//!
+//! A file system in a file, mounted by the loop device, and shut down without flushing (`xfs_io -x -c shutdown`, which ext4 obeys too).
+//! It models the loss of the page cache; torn sectors and disks that lie about a flush it does not.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use crate::servers::Scratch;
+
+/// A mounted file system.
+#[derive(Debug)]
+pub struct Disk {
+    image: PathBuf,
+    mount: PathBuf,
+    _scratch: Scratch,
+}
+
+impl Disk {
+    /// Makes one.
+    ///
+    /// # Errors
+    /// What this machine, or this user, does not permit.
+    pub fn new() -> Result<Disk, String> {
+        let scratch = Scratch::new("disk");
+        // Servers that run as another user have to pass.
+        std::fs::set_permissions(scratch.path(), PermissionsExt::from_mode(0o711)).unwrap();
+        let disk = Disk {
+            image: scratch.path().join("image"),
+            mount: scratch.path().join("disk"),
+            _scratch: scratch,
+        };
+        std::fs::create_dir(&disk.mount).unwrap();
+        run(Command::new("truncate").args(["-s", "3G"]).arg(&disk.image))?;
+        run(Command::new("mkfs.ext4")
+            .args(["-q", "-F"])
+            .arg(&disk.image))?;
+        disk.mount()?;
+        Ok(disk)
+    }
+
+    /// A folder on it.
+    #[must_use]
+    pub fn folder(&self) -> PathBuf {
+        self.mount.join("data")
+    }
+
+    /// Cuts the power: from now on nothing is written any more. Whoever uses it has to be ended next.
+    pub fn cut(&self) {
+        run(Command::new("xfs_io")
+            .args(["-x", "-c", "shutdown"])
+            .arg(&self.mount))
+        .unwrap();
+    }
+
+    /// The power comes back, once nobody uses it any more.
+    pub async fn restore(&self) {
+        crate::eventually("everybody to leave the disk", crate::SOON, async || {
+            self.unmount().ok()
+        })
+        .await;
+        self.mount().unwrap();
+    }
+
+    fn mount(&self) -> Result<(), String> {
+        run(Command::new("mount")
+            .args(["-o", "loop"])
+            .arg(&self.image)
+            .arg(&self.mount))
+    }
+
+    fn unmount(&self) -> Result<(), String> {
+        run(Command::new("umount").arg(&self.mount))
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        // Servers take a moment to end.
+        for _ in 0..50 {
+            if self.unmount().is_ok() {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        let _ = run(Command::new("umount").arg("--lazy").arg(&self.mount));
+    }
+}
+
+fn run(command: &mut Command) -> Result<(), String> {
+    let path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+    let name = Path::new(command.get_program()).display().to_string();
+    match command.env("PATH", path).output() {
+        Ok(done) if done.status.success() => Ok(()),
+        Ok(done) => Err(format!(
+            "{name}: {}",
+            String::from_utf8_lossy(&done.stderr).trim()
+        )),
+        Err(error) => Err(format!("{name}: {error}")),
+    }
+}

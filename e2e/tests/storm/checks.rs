@@ -1,0 +1,420 @@
+//! What must hold after a storm. Each check says what is wrong; all of them together are asked until nothing is, or it took too long.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use hmac::{Hmac, KeyInit as _, Mac as _};
+use sqlx::{Connection as _, PgConnection, Row as _};
+use tagtrail_e2e::SIGNING_SECRET;
+use tagtrail_proto::{Event, Revision as Published};
+
+use crate::events::Key;
+use crate::oracle::{self, Fact, Revision, in_force};
+use crate::world::{TRIGGERS, World};
+
+type Tag = (String, String, String);
+
+/// Counts for the closing line.
+#[derive(Debug, Default)]
+pub(crate) struct Counts {
+    pub(crate) facts: usize,
+    pub(crate) revisions: usize,
+    pub(crate) late: i64,
+    pub(crate) rollouts: i64,
+    pub(crate) deliveries: usize,
+    pub(crate) fences: usize,
+}
+
+/// Everything.
+pub(crate) async fn all(world: &World, facts: &BTreeSet<Key>) -> Result<Counts, String> {
+    let mut db = PgConnection::connect(world.postgres.db().url())
+        .await
+        .map_err(|error| error.to_string())?;
+    let stored = stored_facts(&mut db).await?;
+    each_fact_once(facts, &stored)?;
+    let revisions = stored_revisions(&mut db).await?;
+    as_the_rule_says(&stored, &revisions)?;
+    heads(&mut db, &revisions).await?;
+    all_is_read(world, &mut db).await?;
+    let fences = published(world, &revisions).await?;
+    answers(world, &revisions).await?;
+    let (rollouts, deliveries) = rollouts(world, &mut db, &revisions).await?;
+    let late = scalar(&mut db, "select count(*) from revision where late").await?;
+    let sessions = scalar(
+        &mut db,
+        "select count(*) from pg_stat_activity where application_name like 'tagtrail-%'",
+    )
+    .await?;
+    if sessions > 80 {
+        return Err(format!("{sessions} sessions of ours"));
+    }
+    Ok(Counts {
+        facts: stored.len(),
+        revisions: revisions.values().map(Vec::len).sum(),
+        late,
+        rollouts,
+        deliveries,
+        fences,
+    })
+}
+
+async fn scalar(db: &mut PgConnection, sql: &'static str) -> Result<i64, String> {
+    sqlx::query_scalar(sql)
+        .fetch_one(db)
+        .await
+        .map_err(|error| error.to_string())
+}
+
+async fn stored_facts(db: &mut PgConnection) -> Result<Vec<Fact>, String> {
+    let rows = sqlx::query(
+        "select r.registry, r.name, t.name, report.digest(p.digest), p.action = 'delete',
+                (extract(epoch from p.occurred_at) * 1000000)::bigint, (extract(epoch from p.effective_at) * 1000000)::bigint,
+                (extract(epoch from p.received_at) * 1000000)::bigint
+         from push p left join tag t on t.id = p.tag_id join repository r on r.id = coalesce(p.repository_id, t.repository_id)
+         order by p.id",
+    )
+    .fetch_all(db)
+    .await
+    .map_err(|error| error.to_string())?;
+    Ok(rows
+        .iter()
+        .map(|row| Fact {
+            registry: row.get(0),
+            repository: row.get(1),
+            tag: row.get(2),
+            digest: row.get(3),
+            delete: row.get(4),
+            occurred: row.get(5),
+            effective: row.get(6),
+            received: row.get(7),
+        })
+        .collect())
+}
+
+/// What was accepted is a fact exactly once, and nothing else is.
+fn each_fact_once(sent: &BTreeSet<Key>, stored: &[Fact]) -> Result<(), String> {
+    let mut found: BTreeMap<Key, u32> = BTreeMap::new();
+    for fact in stored {
+        let key = (
+            fact.registry.clone(),
+            fact.repository.clone(),
+            fact.tag.clone(),
+            fact.occurred,
+            fact.digest.clone(),
+            fact.delete,
+        );
+        *found.entry(key).or_default() += 1;
+        if fact.effective != fact.occurred.min(fact.received + 60_000_000) {
+            return Err(format!("a wrong effective time: {fact:?}"));
+        }
+    }
+    if let Some((key, count)) = found.iter().find(|(_, count)| **count > 1) {
+        return Err(format!("{count} times in the store: {key:?}"));
+    }
+    let missing: Vec<&Key> = sent
+        .iter()
+        .filter(|key| !found.contains_key(*key))
+        .collect();
+    let invented: Vec<&Key> = found.keys().filter(|key| !sent.contains(*key)).collect();
+    if missing.is_empty() && invented.is_empty() {
+        return Ok(());
+    }
+    Err(format!(
+        "{} facts are missing and {} invented, such as {:?} and {:?}",
+        missing.len(),
+        invented.len(),
+        missing.first(),
+        invented.first()
+    ))
+}
+
+async fn stored_revisions(db: &mut PgConnection) -> Result<BTreeMap<Tag, Vec<Revision>>, String> {
+    let rows = sqlx::query(
+        "select r.registry, r.name, t.name, v.number, (extract(epoch from v.effective_at) * 1000000)::bigint, report.digest(v.digest), v.kind::text
+         from revision v join tag t on t.id = v.tag_id join repository r on r.id = t.repository_id order by 1, 2, 3, 4",
+    )
+    .fetch_all(db)
+    .await
+    .map_err(|error| error.to_string())?;
+    let mut revisions: BTreeMap<Tag, Vec<Revision>> = BTreeMap::new();
+    for row in rows {
+        let tag = (row.get(0), row.get(1), row.get(2));
+        revisions.entry(tag).or_default().push(Revision {
+            number: row.get(3),
+            at: row.get(4),
+            digest: row.get(5),
+            kind: row.get(6),
+        });
+    }
+    Ok(revisions)
+}
+
+/// Numbers, kinds, times and digests are those of the rule, worked out by brute force from the facts.
+fn as_the_rule_says(facts: &[Fact], stored: &BTreeMap<Tag, Vec<Revision>>) -> Result<(), String> {
+    let right = oracle::revisions(facts);
+    for (tag, revisions) in &right {
+        let found = stored.get(tag).map_or(&[][..], Vec::as_slice);
+        if found != revisions.as_slice() {
+            let at = (0..).find(|n| found.get(*n) != revisions.get(*n)).unwrap();
+            return Err(format!(
+                "{tag:?} has {:?} as revision {}, and should have {:?}",
+                found.get(at),
+                at + 1,
+                revisions.get(at)
+            ));
+        }
+    }
+    match stored.keys().find(|tag| !right.contains_key(*tag)) {
+        Some(tag) => Err(format!("{tag:?} has revisions without facts")),
+        None => Ok(()),
+    }
+}
+
+async fn heads(
+    db: &mut PgConnection,
+    revisions: &BTreeMap<Tag, Vec<Revision>>,
+) -> Result<(), String> {
+    let rows = sqlx::query(
+        "select r.registry, r.name, t.name, t.head, t.issued from tag t join repository r on r.id = t.repository_id where t.head is not null",
+    )
+    .fetch_all(db)
+    .await
+    .map_err(|error| error.to_string())?;
+    for row in &rows {
+        let tag: Tag = (row.get(0), row.get(1), row.get(2));
+        let of = revisions
+            .get(&tag)
+            .ok_or_else(|| format!("{tag:?} has a head alone"))?;
+        let head = in_force(of, i64::MAX).map(|head| head.number);
+        let is = (row.get::<Option<i64>, _>(3), row.get::<i64, _>(4));
+        let should = (head, i64::try_from(of.len()).unwrap());
+        if is != should {
+            return Err(format!(
+                "{tag:?} has head and numbers {is:?}, and should have {should:?}"
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// The position of every partition is at the end of its messages.
+async fn all_is_read(world: &World, db: &mut PgConnection) -> Result<(), String> {
+    let client = world
+        .nats
+        .client()
+        .await
+        .ok_or("nats-server does not answer")?;
+    let context = async_nats::jetstream::new(client);
+    let stream = context
+        .get_stream("PUSHES")
+        .await
+        .map_err(|error| error.to_string())?;
+    for partition in 0..8_i16 {
+        let subject = format!("tagtrail.push.{partition}.>");
+        let Ok(last) = stream.get_last_raw_message_by_subject(&subject).await else {
+            continue;
+        };
+        let applied: Option<i64> = sqlx::query_scalar(
+            "select applied_seq from position where stream = 'PUSHES' and partition = $1",
+        )
+        .bind(partition)
+        .fetch_optional(&mut *db)
+        .await
+        .map_err(|error| error.to_string())?;
+        if applied < i64::try_from(last.sequence).ok() {
+            return Err(format!(
+                "partition {partition} is read to {applied:?} of {}",
+                last.sequence
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// On REVISIONS each tag's numbers rise to its last, and each message says what the store says. Gives the number of fences.
+async fn published(world: &World, stored: &BTreeMap<Tag, Vec<Revision>>) -> Result<usize, String> {
+    let messages = world.nats.messages("REVISIONS").await;
+    let mut told: BTreeMap<Tag, Vec<Published>> = BTreeMap::new();
+    let mut fences = 0;
+    for (subject, body) in &messages {
+        if subject.starts_with("tagtrail.fence.") {
+            fences += 1;
+            continue;
+        }
+        let event: Event<Published> =
+            serde_json::from_slice(body).map_err(|error| format!("{subject}: {error}"))?;
+        let tag = (
+            event.data.registry.to_string(),
+            event.data.repository.to_string(),
+            event.data.tag.to_string(),
+        );
+        told.entry(tag).or_default().push(event.data);
+    }
+    for (tag, revisions) in stored {
+        let told = told.get(tag).map_or(&[][..], Vec::as_slice);
+        let numbers: Vec<i64> = told
+            .iter()
+            .map(|told| i64::try_from(told.revision).unwrap())
+            .collect();
+        let last = i64::try_from(revisions.len()).unwrap();
+        let first = (last - 99).max(1);
+        if numbers != (first..=last).collect::<Vec<_>>() {
+            return Err(format!(
+                "REVISIONS holds {numbers:?} of {tag:?}, and should hold {first} to {last}"
+            ));
+        }
+        for told in told {
+            let stored = &revisions[usize::try_from(told.revision).unwrap() - 1];
+            let digest = told.digest.as_ref().map(ToString::to_string);
+            let at = i64::try_from(told.occurred_at.unix_timestamp_nanos() / 1000).unwrap();
+            let says = (digest, at, told.kind.as_str());
+            if says != (stored.digest.clone(), stored.at, stored.kind.as_str()) {
+                return Err(format!("REVISIONS says {told:?}, and the store {stored:?}"));
+            }
+        }
+    }
+    Ok(fences)
+}
+
+/// The API says of each image what the revisions say.
+async fn answers(world: &World, stored: &BTreeMap<Tag, Vec<Revision>>) -> Result<(), String> {
+    for ((registry, repository, tag), revisions) in stored {
+        let url = format!(
+            "http://{}/v1/resolve?image={registry}/{repository}:{tag}",
+            world.api
+        );
+        let answer = reqwest::get(&url)
+            .await
+            .map_err(|error| error.to_string())?;
+        let status = answer.status().as_u16();
+        let body: serde_json::Value = answer.json().await.map_err(|error| error.to_string())?;
+        let head = in_force(revisions, i64::MAX).and_then(|head| head.digest.as_deref());
+        let right = match head {
+            Some(digest) => status == 200 && body["digest"] == digest,
+            None => status == 404 && body["code"] == "tag_deleted",
+        };
+        if !right {
+            return Err(format!(
+                "{url} is answered {status} {body}, and should be {head:?}"
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// The last rollout of each trigger is what the heads say, no set was ever mixed, and what the target was told is what is recorded.
+async fn rollouts(
+    world: &World,
+    db: &mut PgConnection,
+    stored: &BTreeMap<Tag, Vec<Revision>>,
+) -> Result<(i64, usize), String> {
+    let rows = sqlx::query(
+        "select o.id::text, t.name, o.number, o.state::text, o.images
+         from rollout o join trigger t on t.id = o.trigger_id order by t.name, o.number",
+    )
+    .fetch_all(db)
+    .await
+    .map_err(|error| error.to_string())?;
+    let mut recorded: HashMap<String, (String, i64, serde_json::Value)> = HashMap::new();
+    let mut last: BTreeMap<String, (i64, String, serde_json::Value)> = BTreeMap::new();
+    for row in &rows {
+        let (id, trigger, number): (String, String, i64) = (row.get(0), row.get(1), row.get(2));
+        let (state, images): (String, serde_json::Value) = (row.get(3), row.get(4));
+        let before = last.get(&trigger).map_or(0, |before| before.0);
+        if number != before + 1 {
+            return Err(format!(
+                "rollout {number} of {trigger} comes after {before}"
+            ));
+        }
+        for image in images
+            .as_object()
+            .into_iter()
+            .flatten()
+            .map(|(_, image)| image)
+        {
+            let right = stored
+                .iter()
+                .any(|((registry, repository, tag), revisions)| {
+                    image["image"] == format!("{registry}/{repository}:{tag}")
+                        && revisions.iter().any(|revision| {
+                            image["revision"] == revision.number
+                                && image["digest"].as_str() == revision.digest.as_deref()
+                        })
+                });
+            if !right {
+                return Err(format!(
+                    "rollout {number} of {trigger} has an image that never was: {image}"
+                ));
+            }
+        }
+        recorded.insert(id, (trigger.clone(), number, images.clone()));
+        last.insert(trigger, (number, state, images));
+    }
+    for (trigger, images) in TRIGGERS {
+        let Some((number, state, set)) = last.get(trigger) else {
+            return Err(format!("{trigger} has no rollout"));
+        };
+        for (place, (source, image)) in images.iter().enumerate() {
+            let (repository, tag) = image.split_once(':').unwrap();
+            let key = (
+                format!("{source}.example.com"),
+                repository.to_owned(),
+                tag.to_owned(),
+            );
+            let head = stored
+                .get(&key)
+                .and_then(|revisions| in_force(revisions, i64::MAX));
+            let wanted = head.and_then(|head| head.digest.as_deref());
+            if set[format!("i{place}")]["digest"].as_str() != wanted || state != "succeeded" {
+                return Err(format!(
+                    "rollout {number} of {trigger} is {state} with {set}, and {image} is {wanted:?}"
+                ));
+            }
+        }
+    }
+    let deliveries = world.sink.deliveries();
+    told(&deliveries, &recorded)?;
+    Ok((i64::try_from(rows.len()).unwrap(), deliveries.len()))
+}
+
+/// Each `webhook-id` is a recorded rollout, with one set of images, rightly signed; and per trigger the numbers do not fall.
+fn told(
+    deliveries: &[tagtrail_testkit::Delivery],
+    recorded: &HashMap<String, (String, i64, serde_json::Value)>,
+) -> Result<(), String> {
+    let key = STANDARD
+        .decode(SIGNING_SECRET.trim_start_matches("whsec_"))
+        .unwrap();
+    let mut newest: BTreeMap<String, i64> = BTreeMap::new();
+    for delivery in deliveries {
+        let id = delivery.header("webhook-id");
+        let Some((trigger, number, images)) = recorded.get(id) else {
+            return Err(format!(
+                "the target was told of {id}, which is not recorded"
+            ));
+        };
+        let mut mac = Hmac::<sha2::Sha256>::new_from_slice(&key).unwrap();
+        mac.update(format!("{id}.{}.", delivery.header("webhook-timestamp")).as_bytes());
+        mac.update(&delivery.body);
+        let signature = format!("v1,{}", STANDARD.encode(mac.finalize().into_bytes()));
+        if delivery.header("webhook-signature") != signature {
+            return Err(format!("{id} is signed wrongly"));
+        }
+        let data = &delivery.json()["data"];
+        if (&data["trigger"], &data["number"]) != (&trigger.as_str().into(), &(*number).into())
+            || data["images"] != *images
+        {
+            return Err(format!(
+                "the target was told {data}, and recorded is {images}"
+            ));
+        }
+        // One attempt may still be under way when its process is taken for dead: a single step back.
+        let newest = newest.entry(trigger.clone()).or_default();
+        if *number + 1 < *newest {
+            return Err(format!("{trigger} was told number {number} after {newest}"));
+        }
+        *newest = (*newest).max(*number);
+    }
+    Ok(())
+}

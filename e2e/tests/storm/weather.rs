@@ -1,0 +1,194 @@
+//! What goes wrong, and when: chosen by the seed.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rand::rngs::StdRng;
+use rand::seq::IndexedRandom as _;
+use rand::{RngExt as _, SeedableRng as _};
+use sqlx::{Connection as _, PgConnection};
+use tagtrail_testkit::{Answer, Link};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep};
+
+use crate::world::World;
+
+/// Longer than a silent session lives.
+const PAUSE: Duration = Duration::from_millis(4500);
+
+/// Lets things go wrong until the end, and waits until each has passed. Gives how often what happened.
+pub(crate) async fn weather(world: Arc<World>, seed: u64, end: Instant) -> BTreeMap<String, u32> {
+    let mut random = StdRng::seed_from_u64(seed ^ 0x5707_3211);
+    let mut under_way = JoinSet::new();
+    let mut happened: BTreeMap<String, u32> = BTreeMap::new();
+    while Instant::now() < end {
+        sleep(Duration::from_millis(random.random_range(200..1500))).await;
+        let world = Arc::clone(&world);
+        let fault = Fault::choose(&mut random, &world);
+        *happened.entry(fault.name(&world)).or_default() += 1;
+        under_way.spawn(async move { fault.happen(&world).await });
+    }
+    while under_way.join_next().await.is_some() {}
+    happened
+}
+
+/// One thing that goes wrong, and is undone after a while. Members and their links are told by their places.
+#[derive(Debug, Clone)]
+enum Fault {
+    Kill(usize, Duration),
+    Pause(usize),
+    Restart(usize),
+    Link(usize, usize, Link, Duration),
+    ToSink(Link, Duration),
+    Sink(Vec<Answer>),
+    Postgres,
+    Sessions,
+    Nats,
+    NatsPause(Duration),
+    Consumer(usize),
+}
+
+impl Fault {
+    fn choose(random: &mut StdRng, world: &World) -> Fault {
+        let member = random.random_range(0..world.members.len());
+        let pause = Duration::from_millis(random.random_range(300..4000));
+        let broken = *[
+            Link::Cut,
+            Link::Reset,
+            Link::Silent,
+            Link::HalfClosed,
+            Link::Slow(Duration::from_millis(300)),
+        ]
+        .choose(random)
+        .unwrap();
+        match random.random_range(0..100) {
+            0..25 => Fault::Kill(member, pause / 4),
+            25..37 => Fault::Pause(member),
+            37..45 => Fault::Restart(member),
+            45..70 => {
+                let link = random.random_range(0..world.members[member].links.len());
+                Fault::Link(member, link, broken, pause)
+            }
+            70..74 => Fault::ToSink(broken, pause),
+            74..82 => {
+                let answers =
+                    (0..random.random_range(1..5)).map(|_| match random.random_range(0..5) {
+                        0 => Answer::Status(500),
+                        1 => Answer::With(429, "retry-after", "1".to_owned()),
+                        2 => Answer::Late(Duration::from_secs(3), 200),
+                        3 => Answer::Status(503),
+                        _ => Answer::Late(Duration::from_secs(1), 500),
+                    });
+                Fault::Sink(answers.collect())
+            }
+            82..87 => Fault::Postgres,
+            87..91 => Fault::Sessions,
+            91..95 => Fault::Nats,
+            95..97 => Fault::NatsPause(pause),
+            _ => Fault::Consumer(random.random_range(0..8)),
+        }
+    }
+
+    fn name(&self, world: &World) -> String {
+        let service = |member: &usize| {
+            world.members[*member]
+                .name
+                .split(' ')
+                .next()
+                .unwrap()
+                .to_owned()
+        };
+        match self {
+            Fault::Kill(member, _) => format!("kill -9 {}", service(member)),
+            Fault::Pause(member) => format!("stop and continue {}", service(member)),
+            Fault::Restart(member) => format!("restart {}", service(member)),
+            Fault::Link(_, _, link, _) | Fault::ToSink(link, _) => {
+                let link = format!("{link:?}");
+                format!("link {}", link.split('(').next().unwrap())
+            }
+            Fault::Sink(_) => "target fails".to_owned(),
+            Fault::Postgres => "Postgres crashes".to_owned(),
+            Fault::Sessions => "sessions terminated".to_owned(),
+            Fault::Nats => "nats-server killed".to_owned(),
+            Fault::NatsPause(_) => "nats-server paused".to_owned(),
+            Fault::Consumer(_) => "consumer deleted".to_owned(),
+        }
+    }
+
+    async fn happen(self, world: &World) {
+        match self {
+            Fault::Kill(member, pause) => {
+                world.members[member].kill().await;
+                sleep(pause).await;
+                world.members[member].start().await;
+            }
+            Fault::Pause(member) => {
+                world.members[member].signal("STOP").await;
+                sleep(PAUSE).await;
+                world.members[member].signal("CONT").await;
+            }
+            Fault::Restart(member) => {
+                world.members[member].signal("TERM").await;
+                // It may be stopped, or wait for what does not answer.
+                for _ in 0..50 {
+                    sleep(Duration::from_millis(100)).await;
+                    let mut process = world.members[member].process.lock().await;
+                    if process.as_mut().is_none_or(|process| !process.running()) {
+                        break;
+                    }
+                }
+                world.members[member].kill().await;
+                world.members[member].start().await;
+            }
+            Fault::Link(member, link, broken, pause) => {
+                let link = &world.members[member].links[link];
+                link.set(broken);
+                sleep(pause).await;
+                link.set(Link::Whole);
+            }
+            Fault::ToSink(broken, pause) => {
+                world.to_sink.set(broken);
+                sleep(pause).await;
+                world.to_sink.set(Link::Whole);
+            }
+            Fault::Sink(answers) => world.sink.answer(answers),
+            Fault::Postgres => world.postgres.crash().await,
+            Fault::Sessions => {
+                let Ok(mut admin) = PgConnection::connect(world.postgres.db().url()).await else {
+                    return; // It is down.
+                };
+                let _ = sqlx::query(
+                    "select pg_terminate_backend(pid) from pg_stat_activity
+                     where application_name like 'tagtrail-%' and random() < 0.5",
+                )
+                .execute(&mut admin)
+                .await;
+            }
+            Fault::Nats => world.nats.crash().await,
+            Fault::NatsPause(pause) => {
+                world.nats.pause().await;
+                sleep(pause).await;
+                world.nats.unpause().await;
+            }
+            Fault::Consumer(number) => {
+                let Some(client) = world.nats.client().await else {
+                    return; // It is down.
+                };
+                let context = async_nats::jetstream::new(client);
+                let Ok(stream) = context.get_stream("PUSHES").await else {
+                    return;
+                };
+                let mut names = stream.consumer_names();
+                let mut count = 0;
+                while let Some(Ok(name)) = futures_util::StreamExt::next(&mut names).await {
+                    if count == number {
+                        let _ = stream.delete_consumer(&name).await;
+                        return;
+                    }
+                    count += 1;
+                }
+            }
+        }
+    }
+}

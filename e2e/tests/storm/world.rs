@@ -1,0 +1,269 @@
+//! All processes, each with links of its own to the servers, and the clients around them.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use tagtrail_e2e::{SIGNING_SECRET, answers, use_ring};
+use tagtrail_testkit::{
+    Link, Process, Proxy, SOON, Sink, TestNats, TestPostgres, eventually, free_address,
+};
+use tokio::sync::Mutex;
+
+use crate::events::REGISTRIES;
+
+/// What the sources prove themselves with.
+pub(crate) const SECRET: &str = "hook-secret-of-the-storm";
+/// The triggers, with the images of each as `source/repository:tag`.
+pub(crate) const TRIGGERS: [(&str, &[(&str, &str)]); 3] = [
+    (
+        "alpha",
+        &[("one", "shop/web:latest"), ("one", "shop/worker:latest")],
+    ),
+    ("beta", &[("two", "foo/bar:latest")]),
+    ("gamma", &[("one", "foo/baz:edge"), ("two", "foo/baz:edge")]),
+];
+
+/// A process of ours.
+#[derive(Debug)]
+pub(crate) struct Member {
+    pub(crate) name: String,
+    arguments: Vec<String>,
+    environment: Vec<(String, String)>,
+    pub(crate) process: Mutex<Option<Process>>,
+    /// To NATS, to Postgres, and from whoever asks it.
+    pub(crate) links: Vec<Proxy>,
+}
+
+impl Member {
+    /// Starts it, if it does not run.
+    pub(crate) async fn start(&self) {
+        let mut process = self.process.lock().await;
+        if process.as_mut().is_some_and(Process::running) {
+            return;
+        }
+        let arguments: Vec<&str> = self.arguments.iter().map(String::as_str).collect();
+        let environment: Vec<(&str, &str)> = self
+            .environment
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.as_str()))
+            .collect();
+        *process = Some(Process::tagtrail(&arguments, &environment));
+    }
+
+    /// `kill -9`.
+    pub(crate) async fn kill(&self) {
+        if let Some(process) = self.process.lock().await.as_mut() {
+            process.kill();
+        }
+    }
+
+    pub(crate) async fn signal(&self, name: &str) {
+        let mut process = self.process.lock().await;
+        if let Some(process) = process.as_mut()
+            && process.running()
+        {
+            process.signal(name);
+        }
+    }
+
+    /// Resident memory in MiB, while it runs.
+    pub(crate) async fn resident(&self) -> Option<u64> {
+        let pid = self.process.lock().await.as_ref()?.pid();
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+        let line = status.lines().find(|line| line.starts_with("VmRSS:"))?;
+        let kib: u64 = line.split_whitespace().nth(1)?.parse().ok()?;
+        Some(kib / 1024)
+    }
+}
+
+/// Everything.
+#[derive(Debug)]
+pub(crate) struct World {
+    pub(crate) postgres: TestPostgres,
+    pub(crate) nats: TestNats,
+    pub(crate) sink: Sink,
+    pub(crate) to_sink: Proxy,
+    pub(crate) members: Vec<Member>,
+    /// Addresses of the gateways, behind their proxies.
+    pub(crate) gateways: Vec<String>,
+    pub(crate) api: String,
+    _folder: tempfile::TempDir,
+}
+
+impl World {
+    /// Starts everything; the clock of one process, which the seed chooses, is wrong by five minutes.
+    pub(crate) async fn start(seed: u64) -> World {
+        use_ring();
+        let (postgres, nats, sink) = (
+            TestPostgres::start().await,
+            TestNats::start().await,
+            Sink::start().await,
+        );
+        let to_sink = Proxy::start(host(sink.url())).await;
+        let folder = tempfile::tempdir().unwrap();
+        let config = config(
+            folder.path(),
+            &sink.url().replace(&host(sink.url()), to_sink.address()),
+        );
+        let mut world = World {
+            postgres,
+            nats,
+            sink,
+            to_sink,
+            members: Vec::new(),
+            gateways: Vec::new(),
+            api: String::new(),
+            _folder: folder,
+        };
+        for (service, count) in [("gateway", 2), ("indexer", 3), ("trigger", 2), ("api", 1)] {
+            for number in 1..=count {
+                world.add(service, number, &config).await;
+            }
+        }
+        let place = usize::try_from(seed % world.members.len() as u64).unwrap();
+        let offset = if seed.is_multiple_of(2) {
+            "-300"
+        } else {
+            "+300"
+        };
+        world.members[place].environment.extend(wrong_clock(offset));
+        for member in &world.members {
+            member.start().await;
+        }
+        let ready: Vec<String> = world
+            .gateways
+            .iter()
+            .chain([&world.api])
+            .map(|address| format!("http://{address}/"))
+            .collect();
+        for url in ready {
+            eventually(&url, SOON, async || {
+                reqwest::get(&url).await.is_ok().then_some(())
+            })
+            .await;
+        }
+        world
+    }
+
+    async fn add(&mut self, service: &str, number: u32, config: &std::path::Path) {
+        let (nats, postgres) = (
+            self.nats.url().to_owned(),
+            self.postgres.db().url().to_owned(),
+        );
+        let to_nats = Proxy::start(host(&nats)).await;
+        let to_postgres = Proxy::start(host(&postgres)).await;
+        let mut environment = BTreeMap::from([
+            ("NATS_URL", nats.replace(&host(&nats), to_nats.address())),
+            ("TAGTRAIL_CONFIG", config.to_str().unwrap().to_owned()),
+            ("TAGTRAIL_ADMIN", free_address()),
+            ("STORM_HOOK_SECRET", SECRET.to_owned()),
+            ("STORM_SIGNING_SECRET", SIGNING_SECRET.to_owned()),
+        ]);
+        if service != "gateway" {
+            environment.insert(
+                "DATABASE_URL",
+                postgres.replace(&host(&postgres), to_postgres.address()),
+            );
+        }
+        let mut links = vec![to_nats, to_postgres];
+        match service {
+            "gateway" => {
+                let listen = free_address();
+                environment.insert("TAGTRAIL_GATEWAY_LISTEN", listen.clone());
+                let front = Proxy::start(listen).await;
+                self.gateways.push(front.address().to_owned());
+                links.push(front);
+            }
+            "api" => {
+                self.api = free_address();
+                environment.insert("TAGTRAIL_API_LISTEN", self.api.clone());
+            }
+            "indexer" => {
+                environment.insert("TAGTRAIL_SESSION_SECONDS", "2".to_owned());
+                environment.insert("TAGTRAIL_CLAIM_INTERVAL_MS", "200".to_owned());
+                environment.insert("TAGTRAIL_SWEEP_SECONDS", "5".to_owned());
+            }
+            _ => {
+                environment.insert("TAGTRAIL_SESSION_SECONDS", "2".to_owned());
+            }
+        }
+        self.members.push(Member {
+            name: format!("{service} {number}"),
+            arguments: vec![service.to_owned()],
+            environment: environment
+                .into_iter()
+                .map(|(name, value)| (name.to_owned(), value))
+                .collect(),
+            process: Mutex::new(None),
+            links,
+        });
+    }
+
+    /// Everything runs again, and all links carry.
+    pub(crate) async fn heal(&self) {
+        self.sink.calm();
+        self.to_sink.set(Link::Whole);
+        for member in &self.members {
+            member.links.iter().for_each(|link| link.set(Link::Whole));
+            member.signal("CONT").await;
+            member.start().await;
+        }
+        eventually("nats-server", SOON, async || self.nats.client().await).await;
+        let api = format!("http://{}/v1/triggers", self.api);
+        eventually("the api", SOON, async || answers(&api).await.then_some(())).await;
+    }
+}
+
+/// Environment of a process whose wall clock is off by so many seconds.
+fn wrong_clock(offset: &str) -> Vec<(String, String)> {
+    let library = std::fs::read_dir("/usr/lib")
+        .unwrap()
+        .filter_map(|entry| {
+            let path = entry.ok()?.path().join("faketime/libfaketimeMT.so.1");
+            path.exists().then_some(path)
+        })
+        .next()
+        .expect("libfaketime is missing: run `make setup`");
+    let library = library.to_str().unwrap();
+    [
+        ("LD_PRELOAD", library),
+        ("FAKETIME", offset),
+        ("FAKETIME_NO_CACHE", "1"),
+        ("DONT_FAKE_MONOTONIC", "1"),
+    ]
+    .map(|(name, value)| (name.to_owned(), value.to_owned()))
+    .to_vec()
+}
+
+/// `host:port` of a URL.
+fn host(url: &str) -> String {
+    let after = url.split_once("://").unwrap().1;
+    let authority = after.split('/').next().unwrap();
+    authority.rsplit('@').next().unwrap().to_owned()
+}
+
+fn config(folder: &std::path::Path, target: &str) -> PathBuf {
+    let mut text = String::new();
+    for (source, registry) in REGISTRIES {
+        text += &format!(
+            "[[source]]\nname = \"{source}\"\nkind = \"generic\"\nregistry = \"{registry}\"\nsecret = {{ env = \"STORM_HOOK_SECRET\" }}\n"
+        );
+    }
+    for (name, images) in TRIGGERS {
+        text += &format!("[[trigger]]\nname = \"{name}\"\n");
+        for (number, (source, image)) in images.iter().enumerate() {
+            let registry = REGISTRIES
+                .iter()
+                .find(|(name, _)| name == source)
+                .unwrap()
+                .1;
+            text += &format!("images.i{number} = \"{registry}/{image}\"\n");
+        }
+        text += &format!(
+            "target.webhook = {{ url = \"{target}\", secret = {{ env = \"STORM_SIGNING_SECRET\" }} }}\n"
+        );
+    }
+    let path = folder.join("tagtrail.toml");
+    std::fs::write(&path, text).unwrap();
+    path
+}
