@@ -27,8 +27,8 @@ test: setup ## run every test, on real servers
 # A random one, so that each run is another storm.
 SEED ?= $(shell od -An -N4 -tu4 /dev/urandom | tr -d ' ')
 
-faults: setup build ## let everything go wrong at once, then look whether every promise holds (SEED, FAULTS_SECONDS, FAULTS_EVENTS)
-	FAULTS_SEED=$(SEED) FAULTS_SECONDS=$${FAULTS_SECONDS:-120} FAULTS_EVENTS=$${FAULTS_EVENTS:-3000} \
+faults: setup build ## let everything go wrong at once, then look whether every promise holds (SEED, NATS=3, FAULTS_SECONDS, FAULTS_EVENTS)
+	FAULTS_SEED=$(SEED) FAULTS_NATS=$${NATS:-1} FAULTS_SECONDS=$${FAULTS_SECONDS:-120} FAULTS_EVENTS=$${FAULTS_EVENTS:-3000} \
 		TAGTRAIL_BINARY=$(CURDIR)/target/release/tagtrail $(CARGO) test --locked --package tagtrail-e2e --test storm -- --nocapture
 
 lint: ## check format, lints and dependency rules

@@ -31,6 +31,7 @@ pub struct Fence {
     subject: String,
     sequence: u64,
     line: Line,
+    replicated: bool,
 }
 
 /// What the server said of a stored message.
@@ -86,6 +87,13 @@ impl Fence {
     /// [`PublishError`] if it can't even be handed over.
     pub async fn send(&self, message: Message<'_>) -> Result<Unacknowledged, PublishError> {
         send(&self.line.context, message, Condition::Fence(self)).await
+    }
+
+    /// Messages that may be on their way at once. A replicated stream refuses a message whose condition names a subject that an
+    /// unfinished one names too (error code 10164), and all behind a fence name the fence; one of a single copy has no limit.
+    #[must_use]
+    pub fn at_once(&self) -> usize {
+        if self.replicated { 1 } else { usize::MAX }
     }
 
     /// The line that it holds over.
@@ -173,7 +181,10 @@ impl Bus {
             .last_message(Stream::Revisions, &subject)
             .await
             .map_err(unreachable)?;
+        let revisions = self.context.get_stream(Stream::Revisions.name()).await;
+        let revisions = revisions.map_err(|err| PublishError::Unacknowledged(err.to_string()))?;
         let before = Fence {
+            replicated: revisions.cached_info().config.num_replicas > 1,
             subject: subject.to_string(),
             sequence: last.map_or(0, |(sequence, _)| sequence),
             line,

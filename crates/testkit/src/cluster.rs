@@ -68,6 +68,14 @@ impl TestCluster {
         urls.join(",")
     }
 
+    /// Stops time for one of them for as long as a future takes: to the others it is cut off. Nothing happens to one that is down.
+    pub async fn without(&self, number: usize, meanwhile: impl Future<Output = ()>) {
+        let process = self.nodes[number].process.as_ref();
+        process.inspect(|process| process.signal("STOP"));
+        meanwhile.await;
+        process.inspect(|process| process.signal("CONT"));
+    }
+
     /// URL of the monitoring port of one of them.
     #[must_use]
     pub fn monitor_url(&self, number: usize) -> String {
@@ -121,7 +129,8 @@ impl Node {
             "http": monitor,
             "server_name": format!("n{number}"),
             "authorization": { "user": USER, "password": PASSWORD },
-            "cluster": { "name": "tagtrail", "listen": route, "routes": others },
+            // Clients know what they are told and nothing more: there may be a proxy in between.
+            "cluster": { "name": "tagtrail", "listen": route, "routes": others, "no_advertise": true },
             "jetstream": {
                 "store_dir": folder.join(format!("n{number}")),
                 "sync_interval": if durable { "always" } else { "2m" },

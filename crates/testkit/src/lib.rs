@@ -28,7 +28,7 @@ pub use image::TestImage;
 pub use process::{Process, binary};
 pub use proxy::{Link, Proxy};
 pub use registry::Registry;
-pub use servers::{TestDb, TestNats, TestPostgres, postgres};
+pub use servers::{TestDb, TestNats, TestPostgres, messages, postgres};
 pub use sink::{Answer, Delivery, Sink};
 pub use tagtrail_embedded::signal;
 

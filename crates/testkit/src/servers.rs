@@ -3,7 +3,10 @@
 use std::path::Path;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
+use async_nats::jetstream::consumer::{AckPolicy, pull};
+use futures_util::StreamExt as _;
 use sqlx::{ConnectOptions as _, Connection as _, PgConnection};
 use tagtrail_embedded::{Folder, Nats, Postgres, Settings, signal};
 use tokio::sync::{Mutex, OnceCell};
@@ -268,17 +271,7 @@ impl TestNats {
 
     /// The bodies and subjects that a stream holds now, in order; none if the stream is not there yet.
     pub async fn messages(&self, stream: &str) -> Vec<(String, Vec<u8>)> {
-        let Ok(mut stream) = self.jetstream().await.get_stream(stream).await else {
-            return Vec::new();
-        };
-        let state = stream.info().await.unwrap().state.clone();
-        let mut messages = Vec::new();
-        for sequence in state.first_sequence..=state.last_sequence {
-            if let Ok(message) = stream.get_raw_message(sequence).await {
-                messages.push((message.subject.to_string(), message.payload.to_vec()));
-            }
-        }
-        messages
+        messages(&self.jetstream().await, stream).await
     }
 
     /// `kill -9`; it comes back by itself after a moment, on the same port and with the same store. One that is down stays down.
@@ -346,4 +339,35 @@ impl TestNats {
     async fn pid(&self) -> Option<u32> {
         self.server.lock().await.as_ref().and_then(Nats::pid)
     }
+}
+
+/// The bodies and subjects that a stream holds now, in order; none if the stream is not there yet, or its server fails meanwhile.
+pub async fn messages(
+    context: &async_nats::jetstream::Context,
+    stream: &str,
+) -> Vec<(String, Vec<u8>)> {
+    let read = async {
+        let stream = context.get_stream(stream).await.ok()?;
+        let consumer = stream
+            .create_consumer(pull::Config {
+                ack_policy: AckPolicy::None,
+                ..pull::Config::default()
+            })
+            .await
+            .ok()?;
+        let count = consumer.cached_info().num_pending;
+        let fetching = consumer
+            .fetch()
+            .max_messages(usize::try_from(count).unwrap())
+            .expires(Duration::from_secs(20))
+            .messages();
+        let mut fetched = fetching.await.ok()?;
+        let mut messages = Vec::new();
+        while let Some(message) = fetched.next().await {
+            let message = message.ok()?;
+            messages.push((message.subject.to_string(), message.payload.to_vec()));
+        }
+        Some(messages)
+    };
+    read.await.unwrap_or_default()
 }

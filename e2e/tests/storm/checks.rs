@@ -234,7 +234,7 @@ async fn all_is_read(world: &World, db: &mut PgConnection) -> Result<(), String>
 
 /// On REVISIONS each tag's numbers rise to its last, and each message says what the store says. Gives the number of fences.
 async fn published(world: &World, stored: &BTreeMap<Tag, Vec<Revision>>) -> Result<usize, String> {
-    let messages = world.nats.messages("REVISIONS").await;
+    let messages = world.nats.messages("REVISIONS").await?;
     let mut told: BTreeMap<Tag, Vec<Published>> = BTreeMap::new();
     let mut fences = 0;
     for (subject, body) in &messages {

@@ -47,11 +47,11 @@ async fn after_a_storm_every_promise_holds() {
     let over = Duration::from_secs(setting("FAULTS_SECONDS", 40));
     let count = u32::try_from(setting("FAULTS_EVENTS", 1000)).unwrap();
     println!(
-        "FAULTS_SEED={seed} FAULTS_SECONDS={} FAULTS_EVENTS={count}",
+        "seed {seed}: {count} events over {} s, while everything goes wrong; about a minute more to heal and to look",
         over.as_secs()
     );
 
-    let world = Arc::new(World::start(seed).await);
+    let world = Arc::new(World::start(seed, setting("FAULTS_NATS", 1)).await);
     let start = OffsetDateTime::now_utc() - time::Duration::hours(2);
     let (events, mut facts) = events::events(seed, count, start);
     let storm = weather::weather(Arc::clone(&world), seed, Instant::now() + over);
@@ -82,7 +82,7 @@ async fn after_a_storm_every_promise_holds() {
             Ok(counts) => break counts,
             Err(wrong) if healed.elapsed() > LIVELY => {
                 panic!(
-                    "FAULTS_SEED={seed}: {:?} after the storm: {wrong}\n{happened:#?}",
+                    "seed {seed}: {:?} after the storm: {wrong}\n{happened:#?}",
                     healed.elapsed()
                 )
             }

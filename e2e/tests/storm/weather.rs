@@ -8,7 +8,7 @@ use rand::rngs::StdRng;
 use rand::seq::IndexedRandom as _;
 use rand::{RngExt as _, SeedableRng as _};
 use sqlx::{Connection as _, PgConnection};
-use tagtrail_testkit::{Answer, Link};
+use tagtrail_testkit::{Answer, Link, NODES};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
@@ -44,8 +44,8 @@ enum Fault {
     Sink(Vec<Answer>),
     Postgres,
     Sessions,
-    Nats,
-    NatsPause(Duration),
+    Nats(usize),
+    NatsPause(usize, Duration),
     Consumer(usize),
 }
 
@@ -84,8 +84,8 @@ impl Fault {
             }
             82..87 => Fault::Postgres,
             87..91 => Fault::Sessions,
-            91..95 => Fault::Nats,
-            95..97 => Fault::NatsPause(pause),
+            91..95 => Fault::Nats(random.random_range(0..NODES)),
+            95..97 => Fault::NatsPause(random.random_range(0..NODES), pause),
             _ => Fault::Consumer(random.random_range(0..8)),
         }
     }
@@ -110,8 +110,8 @@ impl Fault {
             Fault::Sink(_) => "target fails".to_owned(),
             Fault::Postgres => "Postgres crashes".to_owned(),
             Fault::Sessions => "sessions terminated".to_owned(),
-            Fault::Nats => "nats-server killed".to_owned(),
-            Fault::NatsPause(_) => "nats-server paused".to_owned(),
+            Fault::Nats(_) => "nats-server killed".to_owned(),
+            Fault::NatsPause(..) => "nats-server paused".to_owned(),
             Fault::Consumer(_) => "consumer deleted".to_owned(),
         }
     }
@@ -165,12 +165,8 @@ impl Fault {
                 .execute(&mut admin)
                 .await;
             }
-            Fault::Nats => world.nats.crash().await,
-            Fault::NatsPause(pause) => {
-                world.nats.pause().await;
-                sleep(pause).await;
-                world.nats.unpause().await;
-            }
+            Fault::Nats(server) => world.nats.crash(server).await,
+            Fault::NatsPause(server, pause) => world.nats.pause(server, pause).await,
             Fault::Consumer(number) => {
                 let Some(client) = world.nats.client().await else {
                     return; // It is down.

@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use tagtrail_e2e::{SIGNING_SECRET, answers, use_ring};
 use tagtrail_testkit::{
-    Link, Process, Proxy, SOON, Sink, TestNats, TestPostgres, eventually, free_address,
+    Link, Process, Proxy, SOON, Sink, TestCluster, TestNats, TestPostgres, eventually, free_address,
 };
 use tokio::sync::Mutex;
 
@@ -76,11 +77,74 @@ impl Member {
     }
 }
 
+/// nats-server, alone or three of them.
+#[derive(Debug)]
+pub(crate) enum Bus {
+    One(Box<TestNats>),
+    Three(Mutex<TestCluster>),
+}
+
+impl Bus {
+    /// URLs with the password, one for each server.
+    async fn urls(&self) -> Vec<String> {
+        let urls = match self {
+            Bus::One(nats) => nats.url().to_owned(),
+            Bus::Three(cluster) => cluster.lock().await.url(),
+        };
+        urls.split(',').map(ToOwned::to_owned).collect()
+    }
+
+    /// A connection of its own; `None` while nobody answers.
+    pub(crate) async fn client(&self) -> Option<async_nats::Client> {
+        match self {
+            Bus::One(nats) => nats.client().await,
+            Bus::Three(cluster) => cluster.lock().await.client().await,
+        }
+    }
+
+    /// What a stream holds.
+    pub(crate) async fn messages(&self, stream: &str) -> Result<Vec<(String, Vec<u8>)>, String> {
+        let client = self.client().await.ok_or("nats-server does not answer")?;
+        Ok(tagtrail_testkit::messages(&async_nats::jetstream::new(client), stream).await)
+    }
+
+    /// `kill -9` of one server, which comes back.
+    pub(crate) async fn crash(&self, number: usize) {
+        match self {
+            Bus::One(nats) => nats.crash().await,
+            Bus::Three(cluster) => {
+                // One at a time: two of three are no majority.
+                let mut cluster = cluster.lock().await;
+                cluster.kill(number);
+                tokio::time::sleep(Duration::from_secs(2)).await;
+                cluster.resume(number);
+                tokio::time::sleep(Duration::from_secs(3)).await;
+            }
+        }
+    }
+
+    /// One server stands still for a while.
+    pub(crate) async fn pause(&self, number: usize, pause: Duration) {
+        match self {
+            Bus::One(nats) => {
+                nats.pause().await;
+                tokio::time::sleep(pause).await;
+                nats.unpause().await;
+            }
+            Bus::Three(cluster) => {
+                let cluster = cluster.lock().await;
+                cluster.without(number, tokio::time::sleep(pause)).await;
+                tokio::time::sleep(Duration::from_secs(3)).await;
+            }
+        }
+    }
+}
+
 /// Everything.
 #[derive(Debug)]
 pub(crate) struct World {
     pub(crate) postgres: TestPostgres,
-    pub(crate) nats: TestNats,
+    pub(crate) nats: Bus,
     pub(crate) sink: Sink,
     pub(crate) to_sink: Proxy,
     pub(crate) members: Vec<Member>,
@@ -92,13 +156,13 @@ pub(crate) struct World {
 
 impl World {
     /// Starts everything; the clock of one process, which the seed chooses, is wrong by five minutes.
-    pub(crate) async fn start(seed: u64) -> World {
+    pub(crate) async fn start(seed: u64, servers: u64) -> World {
         use_ring();
-        let (postgres, nats, sink) = (
-            TestPostgres::start().await,
-            TestNats::start().await,
-            Sink::start().await,
-        );
+        let (postgres, sink) = (TestPostgres::start().await, Sink::start().await);
+        let nats = match servers {
+            1 => Bus::One(Box::new(TestNats::start().await)),
+            _ => Bus::Three(Mutex::new(TestCluster::start(true).await)),
+        };
         let to_sink = Proxy::start(host(sink.url())).await;
         let folder = tempfile::tempdir().unwrap();
         let config = config(
@@ -146,14 +210,18 @@ impl World {
     }
 
     async fn add(&mut self, service: &str, number: u32, config: &std::path::Path) {
-        let (nats, postgres) = (
-            self.nats.url().to_owned(),
-            self.postgres.db().url().to_owned(),
-        );
-        let to_nats = Proxy::start(host(&nats)).await;
+        let postgres = self.postgres.db().url().to_owned();
         let to_postgres = Proxy::start(host(&postgres)).await;
+        let (mut links, mut urls) = (Vec::new(), Vec::new());
+        for url in self.nats.urls().await {
+            let link = Proxy::start(host(&url)).await;
+            urls.push(url.replace(&host(&url), link.address()));
+            links.push(link);
+        }
+        let replicas = urls.len().to_string();
         let mut environment = BTreeMap::from([
-            ("NATS_URL", nats.replace(&host(&nats), to_nats.address())),
+            ("NATS_URL", urls.join(",")),
+            ("TAGTRAIL_NATS_REPLICAS", replicas),
             ("TAGTRAIL_CONFIG", config.to_str().unwrap().to_owned()),
             ("TAGTRAIL_ADMIN", free_address()),
             ("STORM_HOOK_SECRET", SECRET.to_owned()),
@@ -165,7 +233,7 @@ impl World {
                 postgres.replace(&host(&postgres), to_postgres.address()),
             );
         }
-        let mut links = vec![to_nats, to_postgres];
+        links.push(to_postgres);
         match service {
             "gateway" => {
                 let listen = free_address();

@@ -67,7 +67,8 @@ pub(crate) async fn hold(shared: Shared, number: u16, mut db: PgConnection) -> R
 async fn work(shared: &Shared, number: u16, db: &mut PgConnection) -> Result<(), Error> {
     let mut progress = shared.within(store::position::progress(db, number)).await?;
     // From here on the server refuses whatever an earlier holder still has in its queues …
-    let fence = shared.meanwhile(db, shared.bus.fence(number)).await?;
+    let fencing = Box::pin(shared.bus.fence(number));
+    let fence = shared.meanwhile(db, fencing).await?;
     // … so what REVISIONS holds now is all that was published: more than the store knows, if that is an older one …
     let ahead = shared.known.take_over(shared, number, db).await?;
     // … and what it lacks is ours to publish, before anything new.

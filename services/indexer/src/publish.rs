@@ -153,8 +153,9 @@ async fn in_order(
     let mut window: VecDeque<(Outgoing, Acknowledgement)> = VecDeque::new();
     let mut on_their_way: HashSet<i64> = HashSet::new();
     let (mut failures, mut open) = (0, true);
+    let at_once = WINDOW.min(fence.at_once());
     loop {
-        while window.len() < WINDOW
+        while window.len() < at_once
             && queue
                 .front()
                 .is_some_and(|next| !on_their_way.contains(&next.tag_id))

@@ -1,0 +1,102 @@
+//! A cluster of three nats-servers, with streams of three copies.
+
+#![expect(clippy::unwrap_used, reason = "in tests a panic is the report")]
+
+use std::collections::BTreeMap;
+
+use tagtrail_proto::{
+    Action, Digest, Event, Image, Origin, Push, Revision, Scope, Subject, TimeSource,
+};
+use tagtrail_testkit::{Process, SOON, TestCluster, TestPostgres, eventually};
+use time::{Duration, OffsetDateTime};
+
+const TAGS: usize = 200;
+const PUSHES: usize = 400;
+
+fn push(n: usize) -> Push {
+    let image = format!("registry.example.com/shop/web:t{}", n % TAGS);
+    let image: Image = image.parse().unwrap();
+    Push {
+        action: Action::Push,
+        scope: Scope::Tag,
+        registry: image.registry,
+        repository: image.repository,
+        tag: Some(image.tag),
+        digest: Some(Digest::sha256_of(&n.to_be_bytes())),
+        media_type: None,
+        size: None,
+        actor: None,
+        occurred_at: OffsetDateTime::now_utc() - Duration::hours(1)
+            + Duration::seconds(i64::try_from(n).unwrap()),
+        occurred_at_source: TimeSource::Event,
+        source: "main".to_owned(),
+        origin: Origin::Event,
+        event_id: n.to_string(),
+    }
+}
+
+/// The indexer starts when all is there, so that many revisions of one partition are to be published at once: a replicated stream
+/// takes only one at a time behind a fence.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cluster_takes_many_revisions_of_a_partition_and_survives_a_server() {
+    let (postgres, mut nats) = (TestPostgres::start().await, TestCluster::start(true).await);
+    let (url, db) = (nats.url(), postgres.db());
+    let environment = [
+        ("DATABASE_URL", db.url()),
+        ("NATS_URL", url.as_str()),
+        ("TAGTRAIL_NATS_REPLICAS", "3"),
+        ("TAGTRAIL_CLAIM_INTERVAL_MS", "20"),
+    ];
+    let migrated = Process::tagtrail(&["migrate"], &environment)
+        .ended(SOON)
+        .await;
+    assert!(migrated.success());
+    let context = async_nats::jetstream::new(nats.client().await.unwrap());
+    let revisions = context.get_stream("REVISIONS").await.unwrap();
+    assert_eq!(revisions.cached_info().config.num_replicas, 3);
+
+    let mut sent = Vec::new();
+    for n in 0..PUSHES {
+        if n == PUSHES / 2 {
+            nats.kill(0);
+        }
+        let push = push(n);
+        let subject = Subject::of_push(&push, tagtrail_proto::PARTITIONS).to_string();
+        let body = serde_json::to_vec(&push.event()).unwrap();
+        // While a leader is chosen nothing is stored.
+        sent.push(
+            eventually("a push to be stored", SOON, async || {
+                let sent = context
+                    .publish(subject.clone(), body.clone().into())
+                    .await
+                    .ok()?;
+                sent.await.ok()
+            })
+            .await,
+        );
+    }
+    nats.resume(0);
+    let _indexer = Process::tagtrail(&["indexer", "--admin", "127.0.0.1:0"], &environment);
+    let told = eventually("all revisions", SOON, async || {
+        let client = nats.client().await?;
+        let messages =
+            tagtrail_testkit::messages(&async_nats::jetstream::new(client), "REVISIONS").await;
+        let mut told: BTreeMap<String, Vec<u64>> = BTreeMap::new();
+        for (_, body) in messages
+            .iter()
+            .filter(|(subject, _)| subject.starts_with("tagtrail.revision."))
+        {
+            let event: Event<Revision> = serde_json::from_slice(body).unwrap();
+            told.entry(event.subject)
+                .or_default()
+                .push(event.data.revision);
+        }
+        (told.values().map(Vec::len).sum::<usize>() >= PUSHES).then_some(told)
+    })
+    .await;
+    let all: Vec<u64> = (1..=(PUSHES / TAGS) as u64).collect();
+    assert_eq!(told.len(), TAGS);
+    for (image, numbers) in told {
+        assert_eq!(numbers, all, "{image}");
+    }
+}
