@@ -10,6 +10,7 @@
 //! one session also commits the partition's batches; the position in PUSHES moves in the same transaction as what was read;
 //! whoever takes over first fences the bus, then publishes what was recorded but not published.
 
+mod adopt;
 mod ahead;
 mod apply;
 mod claim;
@@ -17,6 +18,7 @@ mod config;
 mod doubt;
 mod error;
 mod facts;
+mod look;
 mod metrics;
 mod partition;
 mod publish;

@@ -16,6 +16,7 @@ use tokio::sync::{mpsc, watch};
 use crate::apply::{Cause, Partition, TagIds};
 use crate::error::{Error, Next};
 use crate::facts::Received;
+use crate::look::unknown_of;
 use crate::publish::{self, Outgoing};
 use crate::shared::Shared;
 use crate::store;
@@ -70,7 +71,7 @@ async fn work(shared: &Shared, number: u16, db: &mut PgConnection) -> Result<(),
     let fencing = Box::pin(shared.bus.fence(number));
     let fence = shared.meanwhile(db, fencing).await?;
     // … so what REVISIONS holds now is all that was published: more than the store knows, if that is an older one …
-    let ahead = shared.known.take_over(shared, number, db).await?;
+    let ahead = unknown_of(shared, number, db).await?;
     // … and what it lacks is ours to publish, before anything new.
     catch_up(shared, number, db, &fence, &mut progress).await?;
 

@@ -14,9 +14,9 @@ use tagtrail_bus::topology::Stream;
 use tagtrail_postgres::{DbArgs, Lock};
 use tagtrail_proto::{Event, Revision, Subject};
 
-use crate::ahead::look;
 use crate::error::Error;
 use crate::facts::Received;
+use crate::look::look;
 use crate::shared::Shared;
 use crate::store::sweep as store;
 

@@ -1,0 +1,115 @@
+//! Looking for revisions that were published and that the store does not know; see [`crate::ahead`].
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
+
+use sqlx::PgConnection;
+use tagtrail_bus::consume::{Delivery, Position, Reader};
+use tagtrail_bus::topology::Stream;
+use tagtrail_proto::{Image, partition_of};
+
+use crate::ahead::{Ahead, revision};
+use crate::error::Error;
+use crate::shared::Shared;
+use crate::store;
+
+/// Messages looked at between two questions to the store.
+const MESSAGES: usize = 1000;
+/// The next message must come in this time: those that are read are known to be there.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// What was published of a partition and is not in the store; to be asked after fencing.
+pub(crate) async fn unknown_of(
+    shared: &Shared,
+    number: u16,
+    db: &mut PgConnection,
+) -> Result<Ahead, Error> {
+    // One looks for all partitions; the others wait meanwhile.
+    let locking = async { Ok::<_, Error>(shared.known.0.lock().await) };
+    let mut known = shared.meanwhile(db, locking).await?;
+    if known.is_none() {
+        *known = Some(look(shared, db).await?);
+    }
+    let of_all = known.as_ref();
+    let Some(mut ahead) = of_all.and_then(|all| all.get(&number)).cloned() else {
+        return Ok(Ahead::default());
+    };
+    drop(known);
+    // Some of it may have been read or adopted since.
+    let issued = store::tags::issued(db, ahead.0.keys());
+    let issued = shared.within(issued).await?;
+    for (numbers, issued) in ahead.0.values_mut().zip(issued) {
+        numbers.retain(|number, _| *number > issued);
+    }
+    ahead.0.retain(|_, numbers| !numbers.is_empty());
+    Ok(ahead)
+}
+
+/// Looks at what REVISIONS holds behind the place up to which the store knows everything. If all of it is known, moves that place on.
+pub(crate) async fn look(
+    shared: &Shared,
+    db: &mut PgConnection,
+) -> Result<HashMap<u16, Ahead>, Error> {
+    let mut found: HashMap<u16, Ahead> = HashMap::new();
+    let place = shared.within(store::sweep::known(db)).await?;
+    let held = shared
+        .meanwhile(db, shared.bus.held(Stream::Revisions))
+        .await?;
+    // Fences too: with them the end of the stream is noticed, whatever stands there.
+    let opening = shared.bus.read(Stream::Revisions, "tagtrail.>", place);
+    let mut reader = shared.meanwhile(db, opening).await?;
+    let created_ns = reader.stream_created_ns();
+    let after = reader.afresh().map_or(place.sequence, |_| 0);
+    let mut at_end = held.is_empty() || *held.end() <= after;
+    while !at_end {
+        let reading = messages(&mut reader, *held.end());
+        let some = shared.meanwhile(db, reading).await?;
+        at_end = some.last().is_some_and(|last| last.sequence >= *held.end());
+        let mut told: BTreeMap<Image, BTreeMap<u64, _>> = BTreeMap::new();
+        for one in some.iter().filter_map(revision) {
+            let numbers = told.entry(one.image()).or_default();
+            numbers.insert(one.revision, (one.digest, one.occurred_at));
+        }
+        // Also keeps the session alive.
+        let issued = shared.within(store::tags::issued(db, told.keys())).await?;
+        for ((image, mut numbers), issued) in told.into_iter().zip(issued) {
+            numbers.retain(|number, _| *number > issued);
+            if !numbers.is_empty() {
+                let partitions = shared.bus.partitions();
+                let partition = partition_of(&image.registry, &image.repository, partitions);
+                let ahead = found.entry(partition).or_default();
+                ahead.0.entry(image).or_default().extend(numbers);
+            }
+        }
+    }
+    if found.is_empty() {
+        let end = Position {
+            stream_created_ns: Some(created_ns),
+            sequence: *held.end(),
+            time_ns: None,
+        };
+        shared.within(store::sweep::know(db, end)).await?;
+    } else {
+        tracing::warn!(
+            images = found.values().map(|ahead| ahead.0.len()).sum::<usize>(),
+            "revisions were published that the store does not know: was it restored from a backup?"
+        );
+    }
+    Ok(found)
+}
+
+/// The next messages, up to the one with sequence `end` at most.
+async fn messages(reader: &mut Reader, end: u64) -> Result<Vec<Delivery>, Error> {
+    let mut some = Vec::new();
+    while some.len() < MESSAGES {
+        let message = tokio::time::timeout(PATIENCE, reader.next())
+            .await
+            .map_err(|_| Error::Ended("stream of revisions"))??;
+        let at_end = message.sequence >= end;
+        some.push(message);
+        if at_end {
+            break;
+        }
+    }
+    Ok(some)
+}
