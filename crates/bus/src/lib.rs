@@ -2,7 +2,7 @@
 //!
 //! In scope: connecting ([`Bus`]), the streams and their limits ([`topology`]: the one place to look), publishing with an
 //! acknowledgement that can be awaited later and with a fence ([`publish`]), reading a stream from a known position
-//! ([`consume`]), and sharing messages among instances ([`jobs`]).
+//! ([`consume`]), looking single messages up (`lookup.rs`), and sharing messages among instances ([`jobs`]).
 //!
 //! Out of scope: what the messages mean (`tagtrail-proto`), and where positions are kept (each service's `store.rs`).
 
@@ -10,6 +10,7 @@ mod address;
 pub mod consume;
 pub mod jobs;
 mod line;
+mod lookup;
 pub mod publish;
 mod settings;
 pub mod topology;

@@ -17,6 +17,8 @@ use crate::BusError;
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 /// A message identifier is remembered for so long; a repeat within it is acknowledged but not stored.
 const DUPLICATE_WINDOW: Duration = Duration::from_secs(10 * 60);
+/// Revisions of a tag that REVISIONS keeps.
+pub const REVISIONS_KEPT: u16 = 100;
 /// Key of the number of partitions in the metadata of PUSHES.
 const PARTITIONS_KEY: &str = "tagtrail.partitions";
 
@@ -116,7 +118,7 @@ impl Stream {
             },
             Stream::Revisions => Config {
                 description: Some("Numbered revisions of tags; Postgres is their truth".to_owned()),
-                max_messages_per_subject: 100,
+                max_messages_per_subject: i64::from(REVISIONS_KEPT),
                 // Postgres can restore it, so the server need not sync each message: 8 times as fast (docs/decisions.md).
                 // The server allows this for streams of one replica only.
                 persist_mode: (replicas == 1).then_some(PersistenceMode::Async),

@@ -98,13 +98,13 @@ pub(crate) async fn look(
     Ok(found)
 }
 
-/// The next messages, up to the one with sequence `end` at most.
-async fn messages(reader: &mut Reader, end: u64) -> Result<Vec<Delivery>, Error> {
+/// The next messages, as many as are looked at between two questions to the store, up to the one with sequence `end` at most.
+pub(crate) async fn messages(reader: &mut Reader, end: u64) -> Result<Vec<Delivery>, Error> {
     let mut some = Vec::new();
     while some.len() < MESSAGES {
         let message = tokio::time::timeout(PATIENCE, reader.next())
             .await
-            .map_err(|_| Error::Ended("stream of revisions"))??;
+            .map_err(|_| Error::Ended("stream that was read"))??;
         let at_end = message.sequence >= end;
         some.push(message);
         if at_end {

@@ -10,25 +10,20 @@ use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use sqlx::PgConnection;
-use tagtrail_bus::topology::Stream;
+use tagtrail_bus::consume::Delivery;
+use tagtrail_bus::topology::{REVISIONS_KEPT, Stream};
 use tagtrail_postgres::{DbArgs, Lock};
 use tagtrail_proto::{Event, Revision, Subject};
 
 use crate::error::Error;
 use crate::facts::Received;
-use crate::look::look;
+use crate::look::{look, messages};
 use crate::shared::Shared;
 use crate::store::sweep as store;
 
-/// Facts compared at once.
-const FACTS: usize = 1000;
 /// Tags compared at once, and the pause after them: a sweep is in no hurry.
 const TAGS: i64 = 256;
 const PAUSE: Duration = Duration::from_millis(50);
-/// Revisions of a tag that REVISIONS holds at most.
-const KEPT: u64 = 100;
-/// The stream must go on in this time: the messages that are read are known to be there.
-const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Sweeps until a stop is asked for, once in `every` by whichever instance is first.
 pub(crate) async fn sweeper(db: DbArgs, shared: Shared, every: Duration) -> anyhow::Result<()> {
@@ -85,44 +80,31 @@ async fn facts(shared: &Shared, db: &mut PgConnection) -> Result<u64, Error> {
     if *held.end() <= after || held.is_empty() {
         return Ok(0);
     }
+    let was_applied = |message: &Delivery, partition: u16| match applied.get(&partition) {
+        Some(of) => of.stream_created_ns == Some(created_ns) && message.sequence <= of.sequence,
+        // Nobody's: what is there is in no partition of ours, or nothing of it was ever applied.
+        None => partition >= shared.bus.partitions(),
+    };
     let mut looked_at = 0;
     loop {
-        let mut batch: Vec<Received> = Vec::with_capacity(FACTS);
-        let mut last = None;
-        let mut at_end = false;
-        while batch.len() < FACTS && !at_end {
-            let next = async {
-                match tokio::time::timeout(PATIENCE, reader.next()).await {
-                    Ok(next) => next.map_err(Error::from),
-                    Err(_) => Err(Error::Ended("stream that was swept")),
-                }
-            };
-            let delivery = shared.meanwhile(db, next).await?;
-            let partition = match delivery.subject.parse() {
+        let reading = messages(&mut reader, *held.end());
+        let some = shared.meanwhile(db, reading).await?;
+        let (mut batch, mut last) = (Vec::new(), None);
+        for message in &some {
+            let partition = match message.subject.parse() {
                 Ok(Subject::Push { partition, .. }) => partition,
                 _ => u16::MAX,
             };
-            let was_applied = match applied.get(&partition) {
-                Some(of) => {
-                    of.stream_created_ns == Some(created_ns) && delivery.sequence <= of.sequence
-                }
-                // Nobody's: what is there is in no partition of ours, or nothing of it was ever applied.
-                None => partition >= shared.bus.partitions(),
-            };
-            if !was_applied {
+            if !was_applied(message, partition) {
                 break; // The rest waits for the next sweep.
             }
-            at_end = delivery.sequence >= *held.end();
-            last = Some((
-                delivery.sequence,
-                tagtrail_bus::consume::nanoseconds(delivery.time),
-            ));
+            last = Some(message);
             // What is no fact is in quarantine.
-            if let Ok(fact) = Received::parse(&delivery, partition, shared.bus.partitions()) {
+            if let Ok(fact) = Received::parse(message, partition, shared.bus.partitions()) {
                 batch.push(fact);
             }
         }
-        let Some((sequence, time_ns)) = last else {
+        let Some(last) = last else {
             return Ok(looked_at);
         };
         let missing = shared.within(store::missing(db, &batch)).await?;
@@ -145,10 +127,11 @@ async fn facts(shared: &Shared, db: &mut PgConnection) -> Result<u64, Error> {
                 .within(store::set_back(db, partition, created_ns, sequence - 1))
                 .await?;
         }
-        shared
-            .within(store::advance(db, created_ns, sequence, time_ns))
-            .await?;
-        if at_end || batch.len() < FACTS {
+        let time_ns = tagtrail_bus::consume::nanoseconds(last.time);
+        let advancing = store::advance(db, created_ns, last.sequence, time_ns);
+        shared.within(advancing).await?;
+        let all = some.last().map(|message| message.sequence) == Some(last.sequence);
+        if !all || last.sequence >= *held.end() {
             return Ok(looked_at);
         }
     }
@@ -184,7 +167,7 @@ async fn revisions(shared: &Shared, db: &mut PgConnection) -> Result<u64, Error>
             .filter_map(|tag| {
                 let subject = Subject::of_revisions(&tag.image).to_string();
                 let told = told.get(&subject).copied().unwrap_or(0);
-                let oldest = tag.issued.saturating_sub(KEPT);
+                let oldest = tag.issued.saturating_sub(u64::from(REVISIONS_KEPT));
                 (told < tag.issued).then_some((tag.tag_id, told.max(oldest)))
             })
             .collect();

@@ -1,0 +1,91 @@
+//! Looking things up in a stream: single messages and its ends, without reading it.
+
+use tagtrail_proto::Subject;
+
+use crate::Bus;
+use crate::consume::{Delivery, Position, ReadError, is_missing, nanoseconds};
+use crate::topology::Stream;
+
+impl Bus {
+    /// Sequences of the first and the last message that a stream holds now; between them some may be missing.
+    ///
+    /// # Errors
+    /// [`ReadError::Failed`].
+    pub async fn held(&self, stream: Stream) -> Result<std::ops::RangeInclusive<u64>, ReadError> {
+        let failed = |cause: String| ReadError::Failed(stream.name(), cause);
+        let handle = self.context.get_stream(stream.name()).await;
+        let handle = handle.map_err(|err| failed(err.to_string()))?;
+        let state = &handle.cached_info().state;
+        Ok(state.first_sequence..=state.last_sequence)
+    }
+
+    /// One message by its sequence; `None` if the stream does not hold it.
+    ///
+    /// # Errors
+    /// [`ReadError::Failed`].
+    pub async fn message(
+        &self,
+        stream: Stream,
+        sequence: u64,
+    ) -> Result<Option<Delivery>, ReadError> {
+        let failed = |cause: String| ReadError::Failed(stream.name(), cause);
+        let handle = self.context.get_stream_no_info(stream.name()).await;
+        let handle = handle.map_err(|err| failed(err.to_string()))?;
+        match handle.get_raw_message(sequence).await {
+            Ok(message) => Ok(Some(message.into())),
+            Err(err) if is_missing(&err) => Ok(None),
+            Err(err) => Err(failed(err.to_string())),
+        }
+    }
+
+    /// All messages that a stream holds of one subject, in order; one question each, for the few subjects that something is
+    /// wrong with.
+    ///
+    /// # Errors
+    /// [`ReadError::Failed`].
+    pub async fn messages_of(
+        &self,
+        stream: Stream,
+        subject: &Subject,
+    ) -> Result<Vec<Delivery>, ReadError> {
+        let failed = |cause: String| ReadError::Failed(stream.name(), cause);
+        let handle = self.context.get_stream_no_info(stream.name()).await;
+        let handle = handle.map_err(|err| failed(err.to_string()))?;
+        let (subject, mut found, mut next) = (subject.to_string(), Vec::new(), 1);
+        loop {
+            match handle
+                .get_first_raw_message_by_subject(&subject, next)
+                .await
+            {
+                Ok(message) => {
+                    next = message.sequence + 1;
+                    found.push(message.into());
+                }
+                Err(err) if is_missing(&err) => return Ok(found),
+                Err(err) => return Err(failed(err.to_string())),
+            }
+        }
+    }
+
+    /// Sequence of the last message of a stream now, for an observer that needs none of those before.
+    ///
+    /// # Errors
+    /// [`ReadError::Failed`].
+    pub async fn end_of(&self, stream: Stream) -> Result<Position, ReadError> {
+        let failed = |cause: String| ReadError::Failed(stream.name(), cause);
+        let handle = self
+            .context
+            .get_stream_no_info(stream.name())
+            .await
+            .map_err(|err| failed(err.to_string()))?;
+        let info = handle
+            .get_info()
+            .await
+            .map_err(|err| failed(err.to_string()))?;
+        Ok(Position {
+            stream_created_ns: Some(nanoseconds(info.created)),
+            sequence: info.state.last_sequence,
+            time_ns: None,
+        })
+    }
+}
