@@ -48,6 +48,9 @@ impl Disk {
     }
 
     /// Cuts the power: from now on nothing is written any more. Whoever uses it has to be ended next.
+    ///
+    /// Unlike a machine without power, a server lives on until then, and a sync that the cut met halfway may be told to it as done:
+    /// what it says after this was called proves nothing.
     pub fn cut(&self) {
         run(Command::new("xfs_io")
             .args(["-x", "-c", "shutdown"])
