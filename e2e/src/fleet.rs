@@ -36,17 +36,22 @@ pub struct Fleet {
 impl Fleet {
     /// Starts everything. The images of the trigger are those of `registry`.
     pub async fn start(registry: &str) -> Fleet {
-        Fleet::start_with(registry, TestNats::start().await, |_, _| Vec::new()).await
+        let nats = TestNats::start().await;
+        Fleet::start_with(registry, TestPostgres::start().await, nats, |_, _| {
+            Vec::new()
+        })
+        .await
     }
 
-    /// The same on a nats-server of the caller's, with an environment that may differ by service.
+    /// The same on servers of the caller's, with an environment that may differ by service.
     pub async fn start_with(
         registry: &str,
+        postgres: TestPostgres,
         nats: TestNats,
         own: fn(&Fleet, &str) -> Vec<(&'static str, String)>,
     ) -> Fleet {
         crate::use_ring();
-        let (postgres, sink) = (TestPostgres::start().await, Sink::start().await);
+        let sink = Sink::start().await;
         let folder = tempfile::tempdir().unwrap();
         let path = config(folder.path(), registry, sink.url());
         let (gateway, api) = (free_address(), free_address());
@@ -105,8 +110,18 @@ impl Fleet {
 
     /// Starts a service; ends the one that runs, if any, as `kill -9` does.
     pub fn restart(&mut self, service: &'static str) {
+        self.restart_with(service, None);
+    }
+
+    /// The same with one more variable in the environment of this process.
+    pub fn restart_with(
+        &mut self,
+        service: &'static str,
+        variable: Option<(&'static str, String)>,
+    ) {
         drop(self.processes.remove(service));
-        let environment = self.environment_of(service);
+        let mut environment = self.environment_of(service);
+        environment.extend(variable);
         let environment: Vec<_> = environment
             .iter()
             .map(|(name, value)| (*name, value.as_str()))

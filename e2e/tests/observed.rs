@@ -13,7 +13,7 @@ use prost::Message as _;
 use serde_json::json;
 use tagtrail_e2e::{Fleet, SERVICES};
 use tagtrail_proto::{Digest, TraceContext, instant};
-use tagtrail_testkit::{SOON, TestNats, eventually};
+use tagtrail_testkit::{SOON, TestNats, TestPostgres, eventually};
 use time::OffsetDateTime;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
@@ -66,7 +66,8 @@ async fn one_trace_leads_from_the_hook_to_the_webhook_and_everything_is_counted(
     let router = Router::new().route("/v1/traces", axum::routing::post(collect));
     collector.spawn(async move { axum::serve(listener, router).await.unwrap() });
 
-    let fleet = Fleet::start_with("registry.example.com", TestNats::start().await, |_, _| {
+    let (postgres, nats) = (TestPostgres::start().await, TestNats::start().await);
+    let fleet = Fleet::start_with("registry.example.com", postgres, nats, |_, _| {
         vec![
             ("OTEL_EXPORTER_OTLP_ENDPOINT", COLLECTOR.1.clone()),
             ("OTEL_BSP_SCHEDULE_DELAY", "100".to_owned()),

@@ -1,5 +1,6 @@
 //! `tagtrail up`: all services in one process, with a private Postgres and nats-server as supervised children.
 
+use std::convert::Infallible;
 use std::io::Write as _;
 use std::net::SocketAddr;
 use std::os::unix::fs::OpenOptionsExt as _;
@@ -43,9 +44,24 @@ pub(crate) async fn run(config: Config, ctx: Context) -> anyhow::Result<()> {
     let outcome = tokio::select! {
         outcome = services(&config, &ctx, &embedded) => outcome,
         error = embedded.failed() => Err(error),
+        never = revive_nats(&ctx, &embedded) => match never {},
     };
     embedded.stop().await;
     outcome
+}
+
+/// A nats-server whose disk was full answers, and stores nothing until it is restarted; so once there is room, that is done here.
+async fn revive_nats(ctx: &Context, embedded: &Embedded) -> Infallible {
+    const EVERY: Duration = Duration::from_secs(5);
+    loop {
+        tokio::time::sleep(EVERY).await;
+        let mut parts = ctx.health.parts().into_iter();
+        if let Some((_, Err(why))) = parts.find(|(part, _)| *part == "nats")
+            && embedded.revive_nats().await
+        {
+            tracing::warn!("restarted nats-server: {why}");
+        }
+    }
 }
 
 /// The same services that production runs apart, each with the settings that it would get from its environment.

@@ -278,12 +278,14 @@ impl Bus {
     /// Has the server store a message.
     async fn canary(&self) -> Result<(), String> {
         let subject = format!("tagtrail.canary.{}", self.name);
-        let now = time::OffsetDateTime::now_utc().unix_timestamp().to_string();
-        let stored = async { self.context.publish(subject, now.into()).await?.await };
+        // Large enough to need new room: on a full disk a few bytes may still fit where the last ones stood.
+        let now = time::OffsetDateTime::now_utc().unix_timestamp();
+        let body = format!("{now:<16384}");
+        let stored = async { self.context.publish(subject, body.into()).await?.await };
         match stored.await {
             Ok(_) => Ok(()),
             Err(err) => Err(format!(
-                "NATS stores no messages: {err}; see the log of nats-server, and whether its disk is full"
+                "NATS stores no messages: {err}; see the log of nats-server. If its disk is full, make room and then restart it: it does not store again by itself"
             )),
         }
     }

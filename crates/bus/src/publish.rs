@@ -5,6 +5,7 @@ use async_nats::jetstream::context::{PublishAckFuture, PublishErrorKind};
 use async_nats::jetstream::message::PublishMessage;
 use bytes::Bytes;
 use futures_util::{StreamExt as _, TryStreamExt as _};
+use tagtrail_point::NamedPoint;
 use tagtrail_proto::{Subject, TRACEPARENT, TraceContext};
 
 use crate::consume::is_missing;
@@ -133,6 +134,7 @@ pub(crate) async fn send(
     }
     publish = match condition {
         Condition::None => publish,
+        Condition::Fence(_) if NamedPoint::IndexerFence.skipped() => publish,
         Condition::Fence(fence) => publish
             .expected_last_subject_sequence(fence.sequence)
             .header(

@@ -1,6 +1,7 @@
 //! One supervised child: spawned, watched, restarted.
 
 use std::fs::OpenOptions;
+use std::io::{Read as _, Seek as _, SeekFrom};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -76,6 +77,11 @@ impl Child {
             State::Running(pid) => Some(pid),
             _ => None,
         }
+    }
+
+    /// The end of its log.
+    pub(crate) fn last_words(&self) -> String {
+        tail(&self.log)
     }
 
     /// Resolves when it can't be kept alive.
@@ -239,9 +245,17 @@ pub fn signal(pid: u32, name: &str) {
 
 /// The last lines of a log.
 fn tail(log: &Path) -> String {
-    let text = std::fs::read(log)
-        .map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
-        .unwrap_or_default();
+    /// More than the last lines have, and no more of a log that has grown for years.
+    const END: u64 = 16 * 1024;
+    let read = || {
+        let mut file = std::fs::File::open(log)?;
+        let length = file.metadata()?.len();
+        file.seek(SeekFrom::Start(length.saturating_sub(END)))?;
+        let mut bytes = Vec::new();
+        file.read_to_end(&mut bytes)?;
+        Ok::<_, std::io::Error>(String::from_utf8_lossy(&bytes).into_owned())
+    };
+    let text = read().unwrap_or_default();
     let lines: Vec<&str> = text.lines().rev().take(15).collect();
     lines
         .into_iter()

@@ -5,6 +5,7 @@ use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt, chown};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 
@@ -53,6 +54,24 @@ impl Folder {
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Whether its disk has room for what servers make in one piece, such as a segment of Postgres's log.
+    pub(crate) async fn has_room(&self) -> bool {
+        const ENOUGH_KIB: u64 = 64 * 1024;
+        // The standard library can't ask for it.
+        let asked = tokio::process::Command::new("df")
+            .args(["-k", "--output=avail"])
+            .arg(&self.path)
+            .output();
+        let Ok(Ok(done)) = tokio::time::timeout(Duration::from_secs(5), asked).await else {
+            return false;
+        };
+        let said = String::from_utf8_lossy(&done.stdout).into_owned();
+        said.lines()
+            .nth(1)
+            .and_then(|line| line.trim().parse::<u64>().ok())
+            .is_some_and(|available| available >= ENOUGH_KIB)
     }
 
     pub(crate) fn user(&self) -> Option<&User> {

@@ -50,7 +50,7 @@ pub struct Embedded {
     postgres: Postgres,
     nats: Nats,
     // Last, so that the folder is given up after its users are gone.
-    _folder: Folder,
+    folder: Folder,
 }
 
 impl Embedded {
@@ -67,7 +67,7 @@ impl Embedded {
         Ok(Embedded {
             postgres,
             nats,
-            _folder: folder,
+            folder,
         })
     }
 
@@ -81,6 +81,18 @@ impl Embedded {
     #[must_use]
     pub fn nats_url(&self) -> &str {
         self.nats.url()
+    }
+
+    /// Restarts nats-server, if it complained of a full disk and there is room now: it stores nothing until then. Gives whether
+    /// it did.
+    pub async fn revive_nats(&self) -> bool {
+        match self.nats.pid() {
+            Some(pid) if self.nats.had_no_room() && self.folder.has_room().await => {
+                signal(pid, "TERM");
+                true
+            }
+            _ => false,
+        }
     }
 
     /// Resolves when a child can't be kept alive.

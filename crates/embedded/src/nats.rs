@@ -86,6 +86,11 @@ impl Nats {
         self.child.pid()
     }
 
+    /// Whether the last that it had to say was that its disk is full.
+    pub(crate) fn had_no_room(&self) -> bool {
+        self.child.last_words().contains("no space left on device")
+    }
+
     /// Resolves when it can't be kept alive.
     pub async fn failed(&self) -> anyhow::Error {
         self.child.failed().await

@@ -47,6 +47,33 @@ impl Disk {
         self.mount.join("data")
     }
 
+    /// Writes until there is no room left for anybody.
+    pub fn fill(&self) {
+        for (size, name) in [
+            ("256M", "large"),
+            ("4M", "medium"),
+            ("64K", "small"),
+            ("4K", "tiny"),
+        ] {
+            for n in 0.. {
+                let path = self.mount.join(format!("filler-{name}-{n}"));
+                if run(Command::new("fallocate").args(["-l", size]).arg(path)).is_err() {
+                    break;
+                }
+            }
+        }
+    }
+
+    /// Makes room again.
+    pub fn free(&self) {
+        for entry in std::fs::read_dir(&self.mount).unwrap() {
+            let entry = entry.unwrap();
+            if entry.file_name().to_string_lossy().starts_with("filler-") {
+                std::fs::remove_file(entry.path()).unwrap();
+            }
+        }
+    }
+
     /// Cuts the power: from now on nothing is written any more. Whoever uses it has to be ended next.
     ///
     /// Unlike a machine without power, a server lives on until then, and a sync that the cut met halfway may be told to it as done:

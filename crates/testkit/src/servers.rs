@@ -131,7 +131,15 @@ impl TestPostgres {
     /// Starts a server with the schema in its database.
     pub async fn start() -> TestPostgres {
         let scratch = Scratch::new("postgres");
-        let settings = settings(&scratch);
+        TestPostgres::start_with(settings(&scratch), scratch).await
+    }
+
+    /// The same with its files in a folder, synced to disk as `tagtrail up` does.
+    pub async fn start_in(folder: &Path) -> TestPostgres {
+        TestPostgres::start_with(Settings::new(folder), Scratch::new("postgres")).await
+    }
+
+    async fn start_with(settings: Settings, scratch: Scratch) -> TestPostgres {
         let folder = Folder::open(&settings.data).unwrap_or_else(|error| panic!("{error:#}"));
         let server = Postgres::start(&folder, &settings)
             .await

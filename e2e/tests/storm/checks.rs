@@ -1,19 +1,16 @@
 //! What must hold after a storm. Each check says what is wrong; all of them together are asked until nothing is, or it took too long.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
-use hmac::{Hmac, KeyInit as _, Mac as _};
 use sqlx::{Connection as _, PgConnection, Row as _};
-use tagtrail_e2e::SIGNING_SECRET;
 use tagtrail_proto::{Event, Revision as Published};
 
 use crate::events::Key;
 use crate::oracle::{self, Fact, Revision, in_force};
-use crate::world::{TRIGGERS, World};
+use crate::rollouts::{ledger, rollouts};
+use crate::world::World;
 
-type Tag = (String, String, String);
+pub(crate) type Tag = (String, String, String);
 
 /// Counts for the closing line.
 #[derive(Debug, Default)]
@@ -40,6 +37,7 @@ pub(crate) async fn all(world: &World, facts: &BTreeSet<Key>) -> Result<Counts, 
     let fences = published(world, &revisions).await?;
     answers(world, &revisions).await?;
     let (rollouts, deliveries) = rollouts(world, &mut db, &revisions).await?;
+    ledger(world, &mut db).await?;
     let late = scalar(&mut db, "select count(*) from revision where late").await?;
     let sessions = scalar(
         &mut db,
@@ -59,7 +57,7 @@ pub(crate) async fn all(world: &World, facts: &BTreeSet<Key>) -> Result<Counts, 
     })
 }
 
-async fn scalar(db: &mut PgConnection, sql: &'static str) -> Result<i64, String> {
+pub(crate) async fn scalar(db: &mut PgConnection, sql: &'static str) -> Result<i64, String> {
     sqlx::query_scalar(sql)
         .fetch_one(db)
         .await
@@ -229,6 +227,23 @@ async fn all_is_read(world: &World, db: &mut PgConnection) -> Result<(), String>
             ));
         }
     }
+    let revisions = context.get_stream("REVISIONS").await;
+    let revisions = revisions.map_err(|error| error.to_string())?;
+    let last = revisions
+        .get_last_raw_message_by_subject("tagtrail.revision.>")
+        .await
+        .map_err(|error| error.to_string())?;
+    let applied = scalar(
+        db,
+        "select coalesce(max(applied_seq), 0) from position where stream = 'REVISIONS'",
+    )
+    .await?;
+    if applied < i64::try_from(last.sequence).unwrap() {
+        return Err(format!(
+            "the trigger service has read REVISIONS to {applied} of {}",
+            last.sequence
+        ));
+    }
     Ok(())
 }
 
@@ -299,122 +314,6 @@ async fn answers(world: &World, stored: &BTreeMap<Tag, Vec<Revision>>) -> Result
                 "{url} is answered {status} {body}, and should be {head:?}"
             ));
         }
-    }
-    Ok(())
-}
-
-/// The last rollout of each trigger is what the heads say, no set was ever mixed, and what the target was told is what is recorded.
-async fn rollouts(
-    world: &World,
-    db: &mut PgConnection,
-    stored: &BTreeMap<Tag, Vec<Revision>>,
-) -> Result<(i64, usize), String> {
-    let rows = sqlx::query(
-        "select o.id::text, t.name, o.number, o.state::text, o.images
-         from rollout o join trigger t on t.id = o.trigger_id order by t.name, o.number",
-    )
-    .fetch_all(db)
-    .await
-    .map_err(|error| error.to_string())?;
-    let mut recorded: HashMap<String, (String, i64, serde_json::Value)> = HashMap::new();
-    let mut last: BTreeMap<String, (i64, String, serde_json::Value)> = BTreeMap::new();
-    for row in &rows {
-        let (id, trigger, number): (String, String, i64) = (row.get(0), row.get(1), row.get(2));
-        let (state, images): (String, serde_json::Value) = (row.get(3), row.get(4));
-        let before = last.get(&trigger).map_or(0, |before| before.0);
-        if number != before + 1 {
-            return Err(format!(
-                "rollout {number} of {trigger} comes after {before}"
-            ));
-        }
-        for image in images
-            .as_object()
-            .into_iter()
-            .flatten()
-            .map(|(_, image)| image)
-        {
-            let right = stored
-                .iter()
-                .any(|((registry, repository, tag), revisions)| {
-                    image["image"] == format!("{registry}/{repository}:{tag}")
-                        && revisions.iter().any(|revision| {
-                            image["revision"] == revision.number
-                                && image["digest"].as_str() == revision.digest.as_deref()
-                        })
-                });
-            if !right {
-                return Err(format!(
-                    "rollout {number} of {trigger} has an image that never was: {image}"
-                ));
-            }
-        }
-        recorded.insert(id, (trigger.clone(), number, images.clone()));
-        last.insert(trigger, (number, state, images));
-    }
-    for (trigger, images) in TRIGGERS {
-        let Some((number, state, set)) = last.get(trigger) else {
-            return Err(format!("{trigger} has no rollout"));
-        };
-        for (place, (source, image)) in images.iter().enumerate() {
-            let (repository, tag) = image.split_once(':').unwrap();
-            let key = (
-                format!("{source}.example.com"),
-                repository.to_owned(),
-                tag.to_owned(),
-            );
-            let head = stored
-                .get(&key)
-                .and_then(|revisions| in_force(revisions, i64::MAX));
-            let wanted = head.and_then(|head| head.digest.as_deref());
-            if set[format!("i{place}")]["digest"].as_str() != wanted || state != "succeeded" {
-                return Err(format!(
-                    "rollout {number} of {trigger} is {state} with {set}, and {image} is {wanted:?}"
-                ));
-            }
-        }
-    }
-    let deliveries = world.sink.deliveries();
-    told(&deliveries, &recorded)?;
-    Ok((i64::try_from(rows.len()).unwrap(), deliveries.len()))
-}
-
-/// Each `webhook-id` is a recorded rollout, with one set of images, rightly signed; and per trigger the numbers do not fall.
-fn told(
-    deliveries: &[tagtrail_testkit::Delivery],
-    recorded: &HashMap<String, (String, i64, serde_json::Value)>,
-) -> Result<(), String> {
-    let key = STANDARD
-        .decode(SIGNING_SECRET.trim_start_matches("whsec_"))
-        .unwrap();
-    let mut newest: BTreeMap<String, i64> = BTreeMap::new();
-    for delivery in deliveries {
-        let id = delivery.header("webhook-id");
-        let Some((trigger, number, images)) = recorded.get(id) else {
-            return Err(format!(
-                "the target was told of {id}, which is not recorded"
-            ));
-        };
-        let mut mac = Hmac::<sha2::Sha256>::new_from_slice(&key).unwrap();
-        mac.update(format!("{id}.{}.", delivery.header("webhook-timestamp")).as_bytes());
-        mac.update(&delivery.body);
-        let signature = format!("v1,{}", STANDARD.encode(mac.finalize().into_bytes()));
-        if delivery.header("webhook-signature") != signature {
-            return Err(format!("{id} is signed wrongly"));
-        }
-        let data = &delivery.json()["data"];
-        if (&data["trigger"], &data["number"]) != (&trigger.as_str().into(), &(*number).into())
-            || data["images"] != *images
-        {
-            return Err(format!(
-                "the target was told {data}, and recorded is {images}"
-            ));
-        }
-        // One attempt may still be under way when its process is taken for dead: a single step back.
-        let newest = newest.entry(trigger.clone()).or_default();
-        if *number + 1 < *newest {
-            return Err(format!("{trigger} was told number {number} after {newest}"));
-        }
-        *newest = (*newest).max(*number);
     }
     Ok(())
 }

@@ -70,7 +70,17 @@ pub(crate) fn events(seed: u64, count: u32, start: OffsetDateTime) -> (Vec<Event
             });
         }
         if random.random_bool(0.2) {
-            events.push(event.clone());
+            // Half of them as a registry with two endpoints says it: the same fact, under an identifier that the bus does not know.
+            let body = match random.random_bool(0.5) {
+                true => event
+                    .body
+                    .replace(&format!("\"e{n}\""), &format!("\"e{n}/2\"")),
+                false => event.body.clone(),
+            };
+            events.push(Event {
+                body,
+                ..event.clone()
+            });
         }
         events.push(event);
         if random.random_bool(0.03) {

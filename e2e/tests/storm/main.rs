@@ -18,6 +18,7 @@
 mod checks;
 mod events;
 mod oracle;
+mod rollouts;
 mod senders;
 mod weather;
 mod world;

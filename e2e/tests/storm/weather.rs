@@ -39,6 +39,8 @@ enum Fault {
     Kill(usize, Duration),
     Pause(usize),
     Restart(usize),
+    /// An indexer is stopped while the network holds back what it has just published.
+    HeldBack(usize),
     Link(usize, usize, Link, Duration),
     ToSink(Link, Duration),
     Sink(Vec<Answer>),
@@ -65,8 +67,14 @@ impl Fault {
         match random.random_range(0..100) {
             0..25 => Fault::Kill(member, pause / 4),
             25..37 => Fault::Pause(member),
-            37..45 => Fault::Restart(member),
-            45..70 => {
+            37..44 => Fault::Restart(member),
+            44..48 => {
+                let indexers = world.members.iter().enumerate();
+                let indexers = indexers.filter(|(_, member)| member.name.starts_with("indexer"));
+                let indexers: Vec<usize> = indexers.map(|(place, _)| place).collect();
+                Fault::HeldBack(*indexers.choose(random).unwrap())
+            }
+            48..70 => {
                 let link = random.random_range(0..world.members[member].links.len());
                 Fault::Link(member, link, broken, pause)
             }
@@ -103,6 +111,7 @@ impl Fault {
             Fault::Kill(member, _) => format!("kill -9 {}", service(member)),
             Fault::Pause(member) => format!("stop and continue {}", service(member)),
             Fault::Restart(member) => format!("restart {}", service(member)),
+            Fault::HeldBack(_) => "held back and stopped".to_owned(),
             Fault::Link(_, _, link, _) | Fault::ToSink(link, _) => {
                 let link = format!("{link:?}");
                 format!("link {}", link.split('(').next().unwrap())
@@ -140,6 +149,18 @@ impl Fault {
                 }
                 world.members[member].kill().await;
                 world.members[member].start().await;
+            }
+            Fault::HeldBack(member) => {
+                let member = &world.members[member];
+                let (_, to_nats) = member.links.split_last().unwrap();
+                to_nats.iter().for_each(|link| link.set(Link::Silent));
+                sleep(Duration::from_millis(500)).await;
+                member.signal("STOP").await;
+                // By then another has its partitions, and has published what is held back.
+                sleep(PAUSE).await;
+                to_nats.iter().for_each(|link| link.set(Link::Whole));
+                sleep(Duration::from_millis(200)).await;
+                member.signal("CONT").await;
             }
             Fault::Link(member, link, broken, pause) => {
                 let link = &world.members[member].links[link];

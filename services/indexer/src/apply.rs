@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use sqlx::{Connection as _, PgConnection};
 use tagtrail_bus::consume::Position;
+use tagtrail_point::NamedPoint;
 use tagtrail_postgres::recorded::Recorded;
 use tagtrail_proto::{Digest, Image, Point, Revision, TraceContext};
 use time::OffsetDateTime;
@@ -78,7 +79,9 @@ impl Partition {
             store::revisions::add_revisions(&mut tx, self.number, &rows).await?;
             revisions.extend(new);
         }
+        NamedPoint::IndexerWritten.pass();
         tx.commit().await?;
+        NamedPoint::IndexerCommitted.pass();
         self.progress = to;
         Ok(revisions)
     }
@@ -221,7 +224,9 @@ async fn record(
         });
     }
     store::tags::update_tags(db, &new_heads).await?;
-    if let Some((repository, at)) = touched {
+    if let Some((repository, at)) = touched
+        && !NamedPoint::IndexerTouch.skipped()
+    {
         store::tags::touch_repository(db, repository, at).await?;
     }
     Ok(revisions)
@@ -247,7 +252,7 @@ async fn load(
                 .map(|fact| (*tag_id, head.repository_id, fact.at)),
         );
     }
-    let mut near = if late.is_empty() {
+    let mut near = if late.is_empty() || NamedPoint::IndexerLate.skipped() {
         store::facts::Neighbours::default()
     } else {
         store::facts::neighbours(db, &late, first_id).await?

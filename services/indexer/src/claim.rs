@@ -46,7 +46,7 @@ pub(crate) async fn partitions(
                 match take_one(&db, &shared, &mut spare, free).await {
                     Ok(taken) => {
                         failures = 0;
-                        health.set("postgres", Ok(()));
+                        health.set("postgres", shared.trouble.state());
                         if let Some((number, session)) = taken {
                             tracing::info!(partition = number, "took the partition");
                             shared.metrics.held.inc();
@@ -84,6 +84,8 @@ async fn take_one(
             if Lock::Partition(number).try_take(&mut session).await? {
                 return Ok(Some((number, session)));
             }
+            // Another instance has it.
+            shared.trouble.over(number);
         }
         // Asked or not, it must not fall silent.
         ping(&mut session).await?;

@@ -28,6 +28,7 @@ mod store;
 mod sweep;
 mod takeover;
 mod timeline;
+mod trouble;
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
@@ -58,6 +59,7 @@ pub async fn run(config: Config, ctx: Context) -> anyhow::Result<()> {
         shutdown: ctx.shutdown.clone(),
         metrics: metrics::Metrics::new(&ctx.metrics),
         known: ahead::Known::default(),
+        trouble: trouble::Trouble::default(),
     };
     let mut tasks = Tasks::new();
     let (health, shutdown) = (ctx.health.clone(), ctx.shutdown.clone());

@@ -8,6 +8,7 @@ use tagtrail_bus::Bus;
 use tagtrail_bus::consume::{Position, Reader};
 use tagtrail_bus::publish::Message;
 use tagtrail_bus::topology::Stream;
+use tagtrail_point::NamedPoint;
 use tagtrail_postgres::recorded::Recorded;
 use tagtrail_proto::{Digest, Image, Name, Quarantined, Subject};
 use time::OffsetDateTime;
@@ -41,6 +42,7 @@ pub(crate) async fn hold(shared: Shared, number: u16, mut db: PgConnection) -> R
             Ok(()) => return Ok(()),
             Err(error) => error,
         };
+        shared.trouble.met(number, &error);
         if Next::from(&error) == Next::GiveUp {
             shared.known.forget().await; // The store may come back as an older one.
             return Err(error);
@@ -61,15 +63,19 @@ pub(crate) async fn hold(shared: Shared, number: u16, mut db: PgConnection) -> R
         }
         // The work may have been dropped in the middle of a transaction (and the driver forgets one whose BEGIN was cancelled:
         // sqlx issue 4393). This also keeps the session from dying of silence while NATS is away.
-        shared.within(store::position::rollback(&mut db)).await?;
+        if !NamedPoint::IndexerRollback.skipped() {
+            shared.within(store::position::rollback(&mut db)).await?;
+        }
     }
 }
 
 async fn work(shared: &Shared, number: u16, db: &mut PgConnection) -> Result<(), Error> {
     let mut progress = shared.within(store::position::progress(db, number)).await?;
+    NamedPoint::IndexerLocked.pass();
     // From here on the server refuses whatever an earlier holder still has in its queues …
     let fencing = Box::pin(shared.bus.fence(number));
     let fence = shared.meanwhile(db, fencing).await?;
+    NamedPoint::IndexerFenced.pass();
     // … so what REVISIONS holds now is all that was published: more than the store knows, if that is an older one …
     let ahead = unknown_of(shared, number, db).await?;
     // … and what it lacks is ours to publish, before anything new.
@@ -126,7 +132,9 @@ async fn work(shared: &Shared, number: u16, db: &mut PgConnection) -> Result<(),
     tokio::try_join!(reading, applying, publishing)?;
     // A stop was asked for, and everything applied is published.
     let published = *published.borrow();
-    note_published(shared, number, db, &mut partition.progress, published).await
+    note_published(shared, number, db, &mut partition.progress, published).await?;
+    NamedPoint::IndexerStopped.pass();
+    Ok(())
 }
 
 /// Reads ahead until a stop is asked for.
@@ -211,6 +219,9 @@ async fn apply(
                 } else {
                     shared.within(store::position::check(db, partition.number, &partition.progress)).await?;
                 }
+                if quiet == NOTHING_MORE {
+                    shared.trouble.over(partition.number);
+                }
                 if quiet == NOTHING_MORE && !partition.ahead.is_empty() {
                     adopt(shared, partition, db, &partition.ahead.images()).await?;
                 }
@@ -226,6 +237,7 @@ async fn apply(
                 let started = tokio::time::Instant::now();
                 let new = apply_or_adopt(shared, partition, db, &batch, acknowledged, stream_created_ns).await?;
                 drop(permit);
+                shared.trouble.over(partition.number);
                 shared.metrics.applying.observe(started.elapsed().as_secs_f64());
                 let recorded = new.iter().map(|(recorded, _)| recorded);
                 shared.metrics.applied(partition.number, &batch, facts.len(), recorded);

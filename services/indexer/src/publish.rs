@@ -8,6 +8,7 @@ use tagtrail_bus::publish::{Ack, Fence, Message, PublishError};
 use tagtrail_bus::topology::Stream;
 use tagtrail_bus::{Bus, Line};
 use tagtrail_daemon::{Span, SpanKind};
+use tagtrail_point::NamedPoint;
 use tagtrail_postgres::recorded::Recorded;
 use tagtrail_proto::{Event, Push, Revision, Subject};
 use time::OffsetDateTime;
@@ -168,6 +169,7 @@ async fn in_order(
                 trace: next.span.as_ref().map(|span| *span.context()),
             };
             let sent = fence.send(message).await?;
+            NamedPoint::IndexerSent.pass();
             on_their_way.insert(next.tag_id);
             window.push_back((next, Box::pin(sent.acknowledged())));
         }
@@ -184,6 +186,7 @@ async fn in_order(
         match outcome {
             None => take(incoming.recv().await, &mut queue, &mut open),
             Some(Ok(_)) => {
+                NamedPoint::IndexerPublished.pass();
                 if let Some((done, _)) = window.pop_front() {
                     if let Some(question) = done.question {
                         ask(fence.line(), question).await;

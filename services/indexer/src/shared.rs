@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use crate::ahead::Known;
 use crate::error::Error;
 use crate::metrics::Metrics;
+use crate::trouble::Trouble;
 
 /// What every partition of an instance shares.
 #[derive(Debug, Clone)]
@@ -25,6 +26,8 @@ pub(crate) struct Shared {
     pub(crate) metrics: Metrics,
     /// What is known to be published and not in the store.
     pub(crate) known: Known,
+    /// What readiness has to tell of partitions.
+    pub(crate) trouble: Trouble,
 }
 
 impl Shared {

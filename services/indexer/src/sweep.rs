@@ -12,6 +12,7 @@ use std::time::Duration;
 use sqlx::PgConnection;
 use tagtrail_bus::consume::Delivery;
 use tagtrail_bus::topology::{REVISIONS_KEPT, Stream};
+use tagtrail_point::NamedPoint;
 use tagtrail_postgres::{DbArgs, Lock};
 use tagtrail_proto::{Event, Revision, Subject};
 
@@ -46,7 +47,8 @@ pub(crate) async fn sweeper(db: DbArgs, shared: Shared, every: Duration) -> anyh
 /// One sweep, if it is time for one and nobody else is at it.
 async fn sweep(db: &DbArgs, shared: &Shared, every: Duration) -> Result<(), Error> {
     let mut db = db.session("sweeper", shared.silence).await?;
-    if !shared.within(Lock::Sweep.try_take(&mut db)).await?
+    if NamedPoint::IndexerSweep.skipped()
+        || !shared.within(Lock::Sweep.try_take(&mut db)).await?
         || !shared.within(store::is_due(&mut db, every)).await?
     {
         return Ok(());

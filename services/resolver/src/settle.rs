@@ -7,6 +7,7 @@ use tagtrail_bus::Bus;
 use tagtrail_bus::publish::{Message, PublishError};
 use tagtrail_config::{ConfigError, File};
 use tagtrail_daemon::{Span, SpanKind};
+use tagtrail_point::NamedPoint;
 use tagtrail_proto::{
     Action, Digest, Image, Name, Origin, Push, Quarantined, Registry as RegistryName, Scope,
     Subject, TimeSource, TraceContext,
@@ -75,7 +76,11 @@ impl Settler {
         };
         for question in questions {
             match outcome {
-                Outcome::Done => question.job.done().await,
+                Outcome::Done => {
+                    NamedPoint::ResolverPublished.pass();
+                    question.job.done().await;
+                    NamedPoint::ResolverAcknowledged.pass();
+                }
                 Outcome::Again(pause) => question.job.later(pause).await,
             }
         }
@@ -111,6 +116,7 @@ impl Settler {
                 return Outcome::Again(pause);
             }
         };
+        NamedPoint::ResolverAnswered.pass();
         let push = answered(image, &question.push, found, asked_at);
         match self.publish(push, span.context()).await {
             Ok(()) => Outcome::Done,

@@ -3,6 +3,7 @@
 use sqlx::PgConnection;
 use tagtrail_bus::publish::Message;
 use tagtrail_bus::{Bus, Line};
+use tagtrail_point::NamedPoint;
 use tagtrail_postgres::Lock;
 use tagtrail_proto::{Rollout, Subject};
 
@@ -52,11 +53,16 @@ async fn publish(shared: &Shared, bus: &Bus, db: &mut PgConnection) -> Result<()
         for change in changes {
             acknowledgements.push(send(&line, change).await?);
         }
+        NamedPoint::LedgerSent.pass();
         // If one fails, all of this set are sent again: the server knows those that it has by their ids.
         for acknowledgement in acknowledgements {
             acknowledgement.acknowledged().await?;
         }
-        within(shared.silence, store::published(db, &ordinals)).await?;
+        NamedPoint::LedgerPublished.pass();
+        if !NamedPoint::LedgerNote.skipped() {
+            within(shared.silence, store::published(db, &ordinals)).await?;
+        }
+        NamedPoint::LedgerNoted.pass();
         told.iter()
             .for_each(|rollout| shared.metrics.changed(rollout));
     }

@@ -12,6 +12,7 @@ use tagtrail_bus::consume::Position;
 use tagtrail_bus::topology::Stream;
 use tagtrail_config::File;
 use tagtrail_daemon::{Span, SpanKind};
+use tagtrail_point::NamedPoint;
 use tagtrail_postgres::Lock;
 use tagtrail_proto::{Event, Image, Rollout, RolloutState, Subject, TraceContext};
 use tokio::sync::mpsc;
@@ -220,7 +221,9 @@ impl<'a> Planner<'a> {
             return Ok(());
         }
         let mut tx = self.db.begin().await?;
-        if let Some(position) = position {
+        if let Some(position) = position
+            && !NamedPoint::TriggerPosition.skipped()
+        {
             store::set_position(&mut tx, position).await?;
         }
         let names: Vec<&str> = due.iter().copied().collect();
@@ -276,7 +279,11 @@ impl<'a> Planner<'a> {
                 }
             }
         }
+        NamedPoint::TriggerPlanned.pass();
         tx.commit().await?;
+        if started.iter().any(Option::is_some) {
+            NamedPoint::TriggerRecorded.pass();
+        }
         self.settling.retain(|name, _| !due.contains(name));
         self.settling.extend(settling);
         for rollout in started.iter().flatten() {

@@ -10,6 +10,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use tagtrail_config::{ConfigError, File};
+use tagtrail_point::NamedPoint;
 use tagtrail_proto::{Event, Rollout, TraceContext};
 
 use crate::retry::Outcome;
@@ -26,6 +27,10 @@ pub(crate) struct Order {
 
 impl Order {
     pub(crate) fn new(rollout: &Rollout, trace: TraceContext) -> serde_json::Result<Order> {
+        let mut rollout = rollout.clone();
+        if NamedPoint::TriggerRolloutId.skipped() {
+            rollout.id = uuid::Uuid::now_v7().to_string();
+        }
         let recorded = Rollout {
             state: tagtrail_proto::RolloutState::Pending,
             attempts: 0,
@@ -35,7 +40,7 @@ impl Order {
         };
         let event: Event<Rollout> = recorded.event(rollout.created_at);
         Ok(Order {
-            rollout: rollout.clone(),
+            rollout,
             body: serde_json::to_vec(&event)?,
             trace,
         })

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use sqlx::{Connection as _, PgConnection};
 use tagtrail_daemon::{Span, SpanKind};
+use tagtrail_point::NamedPoint;
 use tagtrail_postgres::{Lock, ping};
 use tagtrail_proto::RolloutState;
 
@@ -70,9 +71,12 @@ async fn carry_out(
     trigger: i32,
 ) -> Result<bool, Error> {
     let lock = Lock::Target(trigger);
-    if !within(shared.silence, lock.try_take(db)).await? {
+    if !NamedPoint::TriggerTargetLock.skipped()
+        && !within(shared.silence, lock.try_take(db)).await?
+    {
         return Ok(false);
     }
+    NamedPoint::TriggerLocked.pass();
     let begun = within(shared.silence, begin(db, trigger)).await?;
     let attempted = begun.is_some();
     if let Some(begun) = begun {
@@ -80,7 +84,9 @@ async fn carry_out(
         shared.work.notify_one();
         shared.changes.notify_one();
         if let Some(outcome) = attempt(shared, targets, db, &begun).await? {
+            NamedPoint::TriggerTold.pass();
             within(shared.silence, record(shared, db, trigger, &begun, outcome)).await?;
+            NamedPoint::TriggerDone.pass();
             shared.changes.notify_one();
         }
     }
@@ -93,7 +99,13 @@ async fn carry_out(
 async fn begin(db: &mut PgConnection, trigger: i32) -> Result<Option<Begun>, Error> {
     let mut tx = db.begin().await?;
     let begun = store::begin(&mut tx, trigger).await?;
+    if begun.is_some() {
+        NamedPoint::TriggerBeginning.pass();
+    }
     tx.commit().await?;
+    if begun.is_some() {
+        NamedPoint::TriggerBegun.pass();
+    }
     Ok(begun)
 }
 
@@ -215,5 +227,6 @@ async fn record(
             );
         }
     }
+    NamedPoint::TriggerWritten.pass();
     Ok(tx.commit().await?)
 }

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use sqlx::postgres::PgRow;
 use sqlx::{PgConnection, Row as _};
+use tagtrail_point::NamedPoint;
 use tagtrail_postgres::row;
 use tagtrail_proto::{Digest, Revision};
 use time::OffsetDateTime;
@@ -18,6 +19,10 @@ pub(crate) async fn add_facts(
     facts: &[(Owner, &Received)],
     recorded_at: OffsetDateTime,
 ) -> Result<HashMap<u64, i64>, sqlx::Error> {
+    if NamedPoint::IndexerFactKey.skipped() {
+        let sql = "drop index if exists push_is_one_fact, push_of_repository_is_one_fact";
+        sqlx::query(sql).execute(&mut *db).await?;
+    }
     let column = |owner: fn(&Owner) -> Option<i64>| -> Vec<Option<i64>> {
         facts.iter().map(|(of, _)| owner(of)).collect()
     };

@@ -2,6 +2,7 @@
 
 use sqlx::{PgConnection, Row as _};
 use tagtrail_bus::consume::Position;
+use tagtrail_point::NamedPoint;
 use tagtrail_postgres::row;
 use time::OffsetDateTime;
 
@@ -77,6 +78,14 @@ pub(crate) async fn advance(
     to: Progress,
     records: bool,
 ) -> Result<Progress, Error> {
+    if records && NamedPoint::IndexerPosition.skipped() {
+        let now = sqlx::query_scalar("select now()").fetch_one(db).await?;
+        return Ok(Progress {
+            recorded_at: Some(now),
+            position: from.position,
+            ..to
+        });
+    }
     let moved: Option<Option<OffsetDateTime>> = sqlx::query_scalar(
         "update position
          set stream_created_ns = $3, applied_seq = $4, applied_time_ns = $5, published = $6,

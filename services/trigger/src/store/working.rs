@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use sqlx::{PgConnection, Row as _};
+use tagtrail_point::NamedPoint;
 use tagtrail_postgres::row;
 use tagtrail_proto::{Rollout, RolloutState, TraceContext};
 use time::OffsetDateTime;
@@ -61,16 +62,19 @@ pub(crate) async fn begin(
     if !may_act(db, trigger).await? {
         return Ok(None);
     }
-    let rows = sqlx::query(concat!(
-        "with newest as (select max(number) as number from rollout where trigger_id = $1 and state in ('pending', 'running')),
-         o as (
-             update rollout set state = 'superseded', finished_at = now()
-             where trigger_id = $1 and state in ('pending', 'running') and number < (select number from newest) returning *)
-         select ", columns!(), " from o join trigger t on t.id = o.trigger_id order by o.number"
-    ))
-    .bind(trigger)
-    .fetch_all(&mut *db)
-    .await?;
+    let rows = match NamedPoint::TriggerSupersede.skipped() {
+        true => Vec::new(),
+        false => sqlx::query(concat!(
+            "with newest as (select max(number) as number from rollout where trigger_id = $1 and state in ('pending', 'running')),
+             o as (
+                 update rollout set state = 'superseded', finished_at = now()
+                 where trigger_id = $1 and state in ('pending', 'running') and number < (select number from newest) returning *)
+             select ", columns!(), " from o join trigger t on t.id = o.trigger_id order by o.number"
+        ))
+        .bind(trigger)
+        .fetch_all(&mut *db)
+        .await?,
+    };
     let mut changed = rows
         .iter()
         .map(row::rollout)

@@ -1,0 +1,282 @@
+//! A process dies at each named point once, at the worst moment: nothing is lost, nothing comes twice, and all goes on in order.
+
+#![expect(clippy::unwrap_used, reason = "in tests a panic is the report")]
+
+use std::collections::BTreeMap;
+use std::os::unix::process::ExitStatusExt as _;
+
+use async_nats::jetstream::consumer::{FromConsumer as _, pull};
+use serde_json::{Value, json};
+use tagtrail_e2e::{Fleet, HOOK_SECRET, config};
+use tagtrail_point::NamedPoint;
+use tagtrail_proto::{Digest, Event, Revision, Rollout, instant};
+use tagtrail_testkit::{Registry, SOON, Sink, TestImage, eventually};
+use time::{Duration, OffsetDateTime};
+use tokio::time::Instant;
+
+/// What `kill -l` calls ABRT.
+const SIGABRT: i32 = 6;
+/// The images of the trigger.
+const IMAGES: [&str; 2] = ["shop/web", "shop/worker"];
+
+/// Whoever tells of pushes, and repeats each until it is accepted.
+struct Sender {
+    fleet: Fleet,
+    start: OffsetDateTime,
+    told: i64,
+}
+
+impl Sender {
+    fn digest(n: i64) -> String {
+        Digest::sha256_of(&n.to_be_bytes()).to_string()
+    }
+
+    /// The next push of each image. One that is not accepted is the next one again.
+    async fn push(&mut self) {
+        let n = self.told + 1;
+        let time = instant::format(self.start + Duration::seconds(n)).unwrap();
+        for image in IMAGES {
+            if self.fleet.push(image, &Sender::digest(n), &time).await != Some(202) {
+                return;
+            }
+        }
+        self.told = n;
+    }
+
+    /// An event without a digest, about which the registry has to be asked.
+    async fn question(&self, n: u32) {
+        let body = json!({ "repository": "shop/asked", "tag": format!("t{n}") });
+        let client = reqwest::Client::new();
+        let hook = self.fleet.hook().replace("/main", "/ci");
+        let request = client.post(hook).bearer_auth(HOOK_SECRET).json(&body);
+        assert_eq!(request.send().await.unwrap().status(), 202);
+    }
+
+    /// Waits until the last push is recorded.
+    async fn is_recorded(&self, host: &str) {
+        let path = format!("/v1/resolve?image={host}/{}", IMAGES[1]);
+        eventually("the last push", SOON, async || {
+            (self.get(&path).await?["digest"] == Sender::digest(self.told)).then_some(())
+        })
+        .await;
+    }
+
+    async fn get(&self, path: &str) -> Option<Value> {
+        let (status, answer) = self.fleet.get(path).await?;
+        (status == 200).then_some(answer)
+    }
+}
+
+fn service_of(point: NamedPoint) -> &'static str {
+    match point.name().split_once('.').unwrap().0 {
+        "gateway" => "gateway",
+        "resolver" => "resolver",
+        "indexer" => "indexer",
+        "trigger" | "ledger" => "trigger",
+        other => panic!("whose point is {other}?"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_crash_at_any_point_loses_nothing_and_doubles_nothing() {
+    // What it notifies of is of no interest here.
+    let nobody = Sink::start().await;
+    let registry = Registry::start(nobody.url(), "Bearer nobody").await;
+    let asked = registry.push(&TestImage::new("asked"), "shop/asked:t0");
+    let host = registry.host().to_owned();
+    let mut fleet = Fleet::start(&host).await;
+    let folder = tempfile::tempdir().unwrap();
+    let path = config(folder.path(), &host, fleet.sink.url());
+    let mut text = std::fs::read_to_string(&path).unwrap();
+    text += &format!("[[registry]]\nname = \"{host}\"\nurl = \"http://{host}\"\n");
+    std::fs::write(&path, text).unwrap();
+    fleet.set("TAGTRAIL_CONFIG", path.to_str().unwrap());
+    fleet.set("TAGTRAIL_CLAIM_INTERVAL_MS", "50");
+    for service in ["gateway", "resolver", "indexer", "trigger"] {
+        fleet.restart(service);
+    }
+    let mut sender = Sender {
+        fleet,
+        start: OffsetDateTime::now_utc() - Duration::hours(1),
+        told: 0,
+    };
+
+    let mut questions = 0;
+    for point in NamedPoint::ALL.iter().filter(|point| point.is_passed()) {
+        let service = service_of(*point);
+        let variable = ("TAGTRAIL_POINT", format!("{}:abort", point.name()));
+        sender.fleet.restart_with(service, Some(variable));
+        if service == "resolver" {
+            questions += 1;
+            let image = format!("shop/asked:t{questions}");
+            assert_eq!(registry.push(&TestImage::new("asked"), &image), asked);
+            sender.question(questions).await;
+        }
+        if *point == NamedPoint::IndexerStopped {
+            // While it holds partitions.
+            sender.push().await;
+            sender.is_recorded(&host).await;
+            sender.fleet.processes[service].signal("TERM");
+        }
+        let deadline = Instant::now() + SOON;
+        while sender.fleet.processes.get_mut(service).unwrap().running() {
+            assert!(
+                Instant::now() < deadline,
+                "the {service} never came by {}; was `tagtrail` built with the points? `cargo test --workspace` does",
+                point.name()
+            );
+            sender.push().await;
+            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        }
+        let process = sender.fleet.processes.get_mut(service).unwrap();
+        let status = process.ended(SOON).await;
+        assert_eq!(status.signal(), Some(SIGABRT), "{}", point.name());
+        sender.fleet.restart(service);
+    }
+    // What had no 2xx is told again, by the last of which all is known to be through.
+    let last = sender.told + 1;
+    eventually("the last push", SOON, async || {
+        sender.push().await;
+        (sender.told == last).then_some(())
+    })
+    .await;
+
+    history_is_what_was_told(&sender, &host).await;
+    // What a resolver had in hand when it died is given out again after two minutes. Here they pass in five seconds.
+    let unresolved = sender.fleet.nats.jetstream().await;
+    let unresolved = unresolved.get_stream("UNRESOLVED").await.unwrap();
+    let jobs = unresolved.get_consumer::<pull::Config>("resolver");
+    let config = jobs.await.unwrap().cached_info().config.clone();
+    let mut config = pull::Config::try_from_consumer_config(config).unwrap();
+    config.ack_wait = std::time::Duration::from_secs(5);
+    unresolved.update_consumer(config).await.unwrap();
+    for n in 1..=questions {
+        let path = format!("/v1/resolve?image={host}/shop/asked:t{n}");
+        let found = eventually(&path, SOON, async || sender.get(&path).await).await;
+        assert_eq!(
+            (&found["digest"], &found["revision"]),
+            (&json!(asked), &json!(1))
+        );
+    }
+    revisions_are_published_once_in_order(&sender).await;
+    rollouts_are_told_in_order(&sender).await;
+}
+
+async fn history_is_what_was_told(sender: &Sender, host: &str) {
+    let told: Vec<String> = (1..=sender.told).map(Sender::digest).collect();
+    for image in IMAGES {
+        let path = format!("/v1/history?image={host}/{image}&limit=1000");
+        let items = eventually(&format!("the history of {image}"), SOON, async || {
+            let items = sender.get(&path).await?["items"].as_array()?.clone();
+            (items.first()?["digest"] == told.last()?.as_str()).then_some(items)
+        })
+        .await;
+        let digests: Vec<&str> = items
+            .iter()
+            .rev()
+            .map(|item| item["digest"].as_str().unwrap())
+            .collect();
+        assert_eq!(digests, told, "{image}");
+        let numbers: Vec<i64> = items
+            .iter()
+            .rev()
+            .map(|item| item["revision"].as_i64().unwrap())
+            .collect();
+        assert_eq!(numbers, (1..=sender.told).collect::<Vec<_>>(), "{image}");
+    }
+}
+
+async fn revisions_are_published_once_in_order(sender: &Sender) {
+    let last = u64::try_from(sender.told).unwrap();
+    // The stream keeps the last hundred of each tag.
+    let wanted: Vec<u64> = (last.saturating_sub(99).max(1)..=last).collect();
+    let published = eventually("all revisions to be published", SOON, async || {
+        let mut published: BTreeMap<String, Vec<u64>> = BTreeMap::new();
+        for (subject, body) in sender.fleet.nats.messages("REVISIONS").await {
+            if let Ok(event) = serde_json::from_slice::<Event<Revision>>(&body) {
+                published
+                    .entry(subject)
+                    .or_default()
+                    .push(event.data.revision);
+            }
+        }
+        published.retain(|subject, _| !subject.contains("asked"));
+        (published.len() == 2
+            && published
+                .values()
+                .all(|numbers| numbers.len() >= wanted.len()))
+        .then_some(published)
+    })
+    .await;
+    for (subject, numbers) in published {
+        assert_eq!(numbers, wanted, "{subject}");
+    }
+}
+
+async fn rollouts_are_told_in_order(sender: &Sender) {
+    let newest = Sender::digest(sender.told);
+    let list = eventually("the last rollout", SOON, async || {
+        let list = sender.get("/v1/rollouts?trigger=shop&limit=1000").await?["items"]
+            .as_array()?
+            .clone();
+        let last = list.first()?;
+        let images = last["images"].as_object()?;
+        let reached = last["state"] == "succeeded"
+            && images
+                .values()
+                .all(|image| image["digest"] == newest.as_str());
+        reached.then_some(list)
+    })
+    .await;
+    let recorded: BTreeMap<&str, &Value> = list
+        .iter()
+        .map(|rollout| (rollout["id"].as_str().unwrap(), rollout))
+        .collect();
+    let numbers: Vec<usize> = list
+        .iter()
+        .rev()
+        .map(|rollout| usize::try_from(rollout["number"].as_u64().unwrap()).unwrap())
+        .collect();
+    assert_eq!(numbers, (1..=list.len()).collect::<Vec<_>>());
+    // A target may be told twice, in the same words; and never of an older one after a newer one.
+    let mut before = 0;
+    for delivery in sender.fleet.sink.deliveries() {
+        let body = delivery.json();
+        let rollout = recorded[delivery.header("webhook-id")];
+        assert_eq!(body["data"]["images"], rollout["images"]);
+        let number = rollout["number"].as_u64().unwrap();
+        assert!(number >= before, "{number} after {before}");
+        before = number;
+    }
+    // ROLLOUTS tells of each change once.
+    let wanted = list.len();
+    let told = eventually("ROLLOUTS", SOON, async || {
+        let mut told: BTreeMap<String, Vec<String>> = BTreeMap::new();
+        for (_, body) in sender.fleet.nats.messages("ROLLOUTS").await {
+            let rollout = serde_json::from_slice::<Event<Rollout>>(&body)
+                .unwrap()
+                .data;
+            told.entry(rollout.id)
+                .or_default()
+                .push(rollout.state.as_str().to_owned());
+        }
+        let ended = |states: &Vec<String>| {
+            states
+                .last()
+                .is_some_and(|last| last == "succeeded" || last == "superseded")
+        };
+        (told.len() == wanted && told.values().all(ended)).then_some(told)
+    })
+    .await;
+    for (id, states) in told {
+        let right = [
+            &["pending", "running", "succeeded"][..],
+            &["pending", "superseded"],
+            &["pending", "running", "superseded"],
+        ];
+        assert!(
+            right.iter().any(|right| states == *right),
+            "{id}: {states:?}"
+        );
+    }
+}

@@ -1,0 +1,175 @@
+//! What must hold of rollouts after a storm.
+
+use std::collections::{BTreeMap, HashMap};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use hmac::{Hmac, KeyInit as _, Mac as _};
+use sqlx::{PgConnection, Row as _};
+use tagtrail_e2e::SIGNING_SECRET;
+use tagtrail_proto::{Event, Rollout};
+
+use crate::checks::{Tag, scalar};
+use crate::oracle::{Revision, in_force};
+use crate::world::{TRIGGERS, World};
+
+/// The last rollout of each trigger is what the heads say, no set was ever mixed, and what the target was told is what is recorded.
+pub(crate) async fn rollouts(
+    world: &World,
+    db: &mut PgConnection,
+    stored: &BTreeMap<Tag, Vec<Revision>>,
+) -> Result<(i64, usize), String> {
+    let rows = sqlx::query(
+        "select o.id::text, t.name, o.number, o.state::text, o.images
+         from rollout o join trigger t on t.id = o.trigger_id order by t.name, o.number",
+    )
+    .fetch_all(db)
+    .await
+    .map_err(|error| error.to_string())?;
+    let mut recorded: HashMap<String, (String, i64, serde_json::Value)> = HashMap::new();
+    let mut last: BTreeMap<String, (i64, String, serde_json::Value)> = BTreeMap::new();
+    for row in &rows {
+        let (id, trigger, number): (String, String, i64) = (row.get(0), row.get(1), row.get(2));
+        let (state, images): (String, serde_json::Value) = (row.get(3), row.get(4));
+        let before = last.get(&trigger).map_or(0, |before| before.0);
+        if number != before + 1 {
+            return Err(format!(
+                "rollout {number} of {trigger} comes after {before}"
+            ));
+        }
+        for image in images
+            .as_object()
+            .into_iter()
+            .flatten()
+            .map(|(_, image)| image)
+        {
+            let right = stored
+                .iter()
+                .any(|((registry, repository, tag), revisions)| {
+                    image["image"] == format!("{registry}/{repository}:{tag}")
+                        && revisions.iter().any(|revision| {
+                            image["revision"] == revision.number
+                                && image["digest"].as_str() == revision.digest.as_deref()
+                        })
+                });
+            if !right {
+                return Err(format!(
+                    "rollout {number} of {trigger} has an image that never was: {image}"
+                ));
+            }
+        }
+        if let Some((_, _, before)) = last.get(&trigger)
+            && digests(before) == digests(&images)
+        {
+            return Err(format!(
+                "rollout {number} of {trigger} wants what the one before wanted"
+            ));
+        }
+        recorded.insert(id, (trigger.clone(), number, images.clone()));
+        last.insert(trigger, (number, state, images));
+    }
+    for (trigger, images) in TRIGGERS {
+        let Some((number, state, set)) = last.get(trigger) else {
+            return Err(format!("{trigger} has no rollout"));
+        };
+        for (place, (source, image)) in images.iter().enumerate() {
+            let (repository, tag) = image.split_once(':').unwrap();
+            let key = (
+                format!("{source}.example.com"),
+                repository.to_owned(),
+                tag.to_owned(),
+            );
+            let head = stored
+                .get(&key)
+                .and_then(|revisions| in_force(revisions, i64::MAX));
+            let wanted = head.and_then(|head| head.digest.as_deref());
+            if set[format!("i{place}")]["digest"].as_str() != wanted || state != "succeeded" {
+                return Err(format!(
+                    "rollout {number} of {trigger} is {state} with {set}, and {image} is {wanted:?}"
+                ));
+            }
+        }
+    }
+    let deliveries = world.sink.deliveries();
+    told(&deliveries, &recorded)?;
+    Ok((i64::try_from(rows.len()).unwrap(), deliveries.len()))
+}
+
+fn digests(images: &serde_json::Value) -> Vec<&serde_json::Value> {
+    let images = images.as_object().into_iter().flatten();
+    images.map(|(_, image)| &image["digest"]).collect()
+}
+
+/// ROLLOUTS tells of each trigger every change of state, once, in order.
+pub(crate) async fn ledger(world: &World, db: &mut PgConnection) -> Result<(), String> {
+    let rows = sqlx::query(
+        "select t.name, c.rollout_id::text, c.state::text
+         from rollout_change c join rollout o on o.id = c.rollout_id join trigger t on t.id = o.trigger_id order by c.ordinal",
+    )
+    .fetch_all(&mut *db)
+    .await
+    .map_err(|error| error.to_string())?;
+    let mut recorded: BTreeMap<String, Vec<(String, String)>> = BTreeMap::new();
+    for row in rows {
+        let change = (row.get(1), row.get(2));
+        recorded.entry(row.get(0)).or_default().push(change);
+    }
+    let mut told: BTreeMap<String, Vec<(String, String)>> = BTreeMap::new();
+    for (subject, body) in world.nats.messages("ROLLOUTS").await? {
+        let event: Event<Rollout> =
+            serde_json::from_slice(&body).map_err(|error| format!("{subject}: {error}"))?;
+        let change = (event.data.id, event.data.state.as_str().to_owned());
+        told.entry(event.data.trigger).or_default().push(change);
+    }
+    if told != recorded {
+        return Err(format!(
+            "ROLLOUTS tells {told:?}, and recorded is {recorded:?}"
+        ));
+    }
+    let waiting = "select count(*) from rollout_change where not published";
+    match scalar(db, waiting).await? {
+        0 => Ok(()),
+        count => Err(format!("{count} changes are not noted as published")),
+    }
+}
+
+/// Each `webhook-id` is a recorded rollout, with one set of images, rightly signed; and per trigger the numbers do not fall.
+fn told(
+    deliveries: &[tagtrail_testkit::Delivery],
+    recorded: &HashMap<String, (String, i64, serde_json::Value)>,
+) -> Result<(), String> {
+    let key = STANDARD
+        .decode(SIGNING_SECRET.trim_start_matches("whsec_"))
+        .unwrap();
+    let mut newest: BTreeMap<String, i64> = BTreeMap::new();
+    for delivery in deliveries {
+        let id = delivery.header("webhook-id");
+        let Some((trigger, number, images)) = recorded.get(id) else {
+            return Err(format!(
+                "the target was told of {id}, which is not recorded"
+            ));
+        };
+        let mut mac = Hmac::<sha2::Sha256>::new_from_slice(&key).unwrap();
+        mac.update(format!("{id}.{}.", delivery.header("webhook-timestamp")).as_bytes());
+        mac.update(&delivery.body);
+        let signature = format!("v1,{}", STANDARD.encode(mac.finalize().into_bytes()));
+        if delivery.header("webhook-signature") != signature {
+            return Err(format!("{id} is signed wrongly"));
+        }
+        let data = &delivery.json()["data"];
+        if (&data["trigger"], &data["number"]) != (&trigger.as_str().into(), &(*number).into())
+            || data["images"] != *images
+        {
+            return Err(format!(
+                "the target was told {data}, and recorded is {images}"
+            ));
+        }
+        // One attempt may still be under way when its process is taken for dead: a single step back.
+        let newest = newest.entry(trigger.clone()).or_default();
+        if *number + 1 < *newest {
+            return Err(format!("{trigger} was told number {number} after {newest}"));
+        }
+        *newest = (*newest).max(*number);
+    }
+    Ok(())
+}
