@@ -4,10 +4,10 @@ CARGO ?= cargo
 # Folder of `make up`: as root Postgres runs as another user, who must be able to reach it.
 DATA ?= $(if $(filter 0,$(shell id -u)),/var/lib/tagtrail,.tagtrail)
 
-.PHONY: help setup build up demo test faults lint fmt clean-data
+.PHONY: help setup build up demo test faults faults-selftest overload fuzz lint fmt clean-data
 
 help: ## show this
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 
 setup: ## install what is missing (as root; otherwise print the one line to run)
 	@scripts/setup
@@ -30,6 +30,16 @@ SEED ?= $(shell od -An -N4 -tu4 /dev/urandom | tr -d ' ')
 faults: setup build ## let everything go wrong at once, then look whether every promise holds (SEED, NATS=3, FAULTS_SECONDS, FAULTS_EVENTS)
 	FAULTS_SEED=$(SEED) FAULTS_NATS=$${NATS:-1} FAULTS_SECONDS=$${FAULTS_SECONDS:-120} FAULTS_EVENTS=$${FAULTS_EVENTS:-3000} \
 		TAGTRAIL_BINARY=$(CURDIR)/target/release/tagtrail $(CARGO) test --locked --package tagtrail-e2e --test storm -- --nocapture
+
+faults-selftest: setup ## leave out one step of the product after another, to see that the storm notices (half an hour)
+	@scripts/faults-selftest
+
+overload: setup build ## push far more than the store takes, for a minute; memory must stay bounded, and nothing be lost
+	OVERLOAD_SECONDS=60 TAGTRAIL_BINARY=$(CURDIR)/target/release/tagtrail \
+		$(CARGO) test --locked --package tagtrail-e2e --test overload -- --nocapture
+
+fuzz: ## fuzz each target for FUZZ_SECONDS (60), from the corpus that is kept; needs a nightly compiler and cargo-fuzz
+	@scripts/fuzz
 
 lint: ## check format, lints and dependency rules
 	$(CARGO) fmt --all --check

@@ -87,11 +87,9 @@ impl Child {
     /// Resolves when it can't be kept alive.
     pub(crate) async fn failed(&self) -> anyhow::Error {
         let mut state = self.state.clone();
-        match state
-            .wait_for(|state| matches!(state, State::GivenUp(_)))
-            .await
-            .as_deref()
-        {
+        let given_up = state.wait_for(|state| matches!(state, State::GivenUp(_)));
+        let given_up = given_up.await.map(|state| state.clone());
+        match given_up {
             Ok(State::GivenUp(error)) => anyhow!("{error}"),
             _ => std::future::pending().await,
         }

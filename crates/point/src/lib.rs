@@ -86,8 +86,6 @@ points! {
     IndexerLook = "indexer.look" step,
     /// Comparing the streams with the store.
     IndexerSweep = "indexer.sweep" step,
-    /// Ending a transaction that was left open.
-    IndexerRollback = "indexer.rollback" step,
 
     // The trigger service.
     /// Rollouts are written, and not committed.
@@ -112,10 +110,6 @@ points! {
     LedgerPublished = "ledger.published" passed,
     /// It is noted.
     LedgerNoted = "ledger.noted" passed,
-    /// The locks by which one instance plans and keeps the ledger.
-    TriggerServiceLock = "trigger.service-lock" step,
-    /// The lock by which one worker tells a target.
-    TriggerTargetLock = "trigger.target-lock" step,
     /// The identifier that all attempts of a rollout share.
     TriggerRolloutId = "trigger.rollout-id" step,
     /// Moving the position on.

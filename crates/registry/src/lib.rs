@@ -213,3 +213,30 @@ impl Registry {
         request.send().await.map_err(AskError::from)
     }
 }
+
+/// For the fuzz targets in `fuzz/`: what is made of an answer, without a registry.
+#[cfg(fuzzing)]
+pub mod fuzz {
+    use reqwest::Response;
+
+    use super::{AskError, Challenge, Descriptor, answer};
+
+    /// Takes an answer as that to each question that is asked.
+    pub async fn answers(
+        answer: impl Fn() -> Response,
+    ) -> (
+        Result<Option<Descriptor>, AskError>,
+        Result<Descriptor, AskError>,
+    ) {
+        let head = answer();
+        let values = head.headers().get_all(reqwest::header::WWW_AUTHENTICATE);
+        let _ = Challenge::choose(values.iter().filter_map(|value| value.to_str().ok()));
+        let _ = answer::absent(answer()).await;
+        let refusal = answer::refusal(answer()).await.to_string();
+        assert!(refusal.len() < 4096, "{refusal}");
+        (
+            answer::described(&head),
+            answer::hashed(answer(), 64 * 1024).await,
+        )
+    }
+}

@@ -318,6 +318,34 @@ impl TestNats {
         std::fs::remove_dir_all(self.settings.data.join("nats")).expect("nats-server has no store");
     }
 
+    /// Restarts it without the later half of what its last file of a stream held, as after a power cut of one that is not synced.
+    /// One that is down stays down.
+    pub async fn lose_end_of(&self, stream: &str) {
+        // Held until it is back: to others it is merely slow.
+        let mut server = self.server.lock().await;
+        let Some(running) = server.take() else { return };
+        running.stop().await;
+        let store = self.settings.data.join("nats/jetstream/$G/streams");
+        let folder = store.join(stream).join("msgs");
+        let files = std::fs::read_dir(&folder).into_iter().flatten();
+        let files = files.map(|entry| entry.unwrap().path());
+        let (blocks, others): (Vec<_>, Vec<_>) =
+            files.partition(|path| path.extension().is_some_and(|kind| kind == "blk"));
+        let number = |path: &std::path::PathBuf| {
+            let name = path.file_stem().unwrap().to_str().unwrap();
+            name.parse::<u64>().unwrap()
+        };
+        if let Some(last) = blocks.iter().max_by_key(|path| number(path)) {
+            let file = std::fs::File::options().write(true).open(last).unwrap();
+            file.set_len(file.metadata().unwrap().len() / 2).unwrap();
+        }
+        for index in others {
+            let _ = std::fs::remove_file(index); // It says what was there before.
+        }
+        let started = Nats::start(&self.folder, &self.settings).await;
+        *server = Some(started.unwrap_or_else(|error| panic!("{error:#}")));
+    }
+
     /// Copies its disk, of a server that is stopped.
     pub fn back_up(&self) {
         self.copy("nats", "nats.copy");

@@ -47,6 +47,8 @@ enum Fault {
     Postgres,
     Sessions,
     Nats(usize),
+    /// It loses the end of REVISIONS.
+    NatsForgets(usize),
     NatsPause(usize, Duration),
     Consumer(usize),
 }
@@ -92,7 +94,8 @@ impl Fault {
             }
             82..87 => Fault::Postgres,
             87..91 => Fault::Sessions,
-            91..95 => Fault::Nats(random.random_range(0..NODES)),
+            91..93 => Fault::Nats(random.random_range(0..NODES)),
+            93..95 => Fault::NatsForgets(random.random_range(0..NODES)),
             95..97 => Fault::NatsPause(random.random_range(0..NODES), pause),
             _ => Fault::Consumer(random.random_range(0..8)),
         }
@@ -120,6 +123,7 @@ impl Fault {
             Fault::Postgres => "Postgres crashes".to_owned(),
             Fault::Sessions => "sessions terminated".to_owned(),
             Fault::Nats(_) => "nats-server killed".to_owned(),
+            Fault::NatsForgets(_) => "nats-server forgets".to_owned(),
             Fault::NatsPause(..) => "nats-server paused".to_owned(),
             Fault::Consumer(_) => "consumer deleted".to_owned(),
         }
@@ -187,6 +191,7 @@ impl Fault {
                 .await;
             }
             Fault::Nats(server) => world.nats.crash(server).await,
+            Fault::NatsForgets(server) => world.nats.forget(server).await,
             Fault::NatsPause(server, pause) => world.nats.pause(server, pause).await,
             Fault::Consumer(number) => {
                 let Some(client) = world.nats.client().await else {

@@ -123,6 +123,14 @@ impl Bus {
         }
     }
 
+    /// The server comes back without the end of REVISIONS, which it does not sync. Where there are copies, they have it.
+    pub(crate) async fn forget(&self, number: usize) {
+        match self {
+            Bus::One(nats) => nats.lose_end_of("REVISIONS").await,
+            Bus::Three(_) => self.crash(number).await,
+        }
+    }
+
     /// One server stands still for a while.
     pub(crate) async fn pause(&self, number: usize, pause: Duration) {
         match self {

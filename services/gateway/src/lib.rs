@@ -94,3 +94,35 @@ async fn keep_bus(
     let bus = gateway.bus.get_or_init(|| bus).clone();
     Ok(bus.report_health(ctx.health, ctx.shutdown).await?)
 }
+
+/// For the fuzz targets in `fuzz/`: what a body means, without a server or a bus.
+#[cfg(fuzzing)]
+pub mod fuzz {
+    use axum::http::header::CONTENT_TYPE;
+    use axum::http::{HeaderMap, HeaderValue};
+    use tagtrail_config::File;
+    use time::OffsetDateTime;
+
+    use crate::understood::{Receipt, Understood};
+
+    /// What a body that the source with this place in the file has sent puts on the bus, as subjects and payloads.
+    pub fn understand(
+        file: &File,
+        place: usize,
+        content_type: &[u8],
+        body: &[u8],
+    ) -> Option<(Receipt, Vec<(String, Vec<u8>)>)> {
+        let voice = crate::config::voice(file, file.source.get(place)?).ok()?;
+        let mut headers = HeaderMap::new();
+        if let Ok(value) = HeaderValue::from_bytes(content_type) {
+            headers.insert(CONTENT_TYPE, value);
+        }
+        let now = OffsetDateTime::now_utc();
+        let understood = Understood::new(&voice, &headers, body, now, 8).ok()?;
+        let messages = understood
+            .messages
+            .iter()
+            .map(crate::publish::Outgoing::parts);
+        Some((understood.receipt, messages.collect()))
+    }
+}

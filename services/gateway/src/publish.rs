@@ -40,6 +40,12 @@ impl Outgoing {
         })
     }
 
+    /// Its subject and its payload.
+    #[cfg(fuzzing)]
+    pub(crate) fn parts(&self) -> (String, Vec<u8>) {
+        (self.subject.to_string(), self.payload.to_vec())
+    }
+
     /// A body that was not understood, for QUARANTINE; sent again, it is kept once.
     pub(crate) fn quarantined(source: &Name, body: &Quarantined) -> Result<Outgoing, NotStored> {
         // A hash of the hash of the body, and no name holds a zero.

@@ -63,9 +63,7 @@ pub(crate) async fn hold(shared: Shared, number: u16, mut db: PgConnection) -> R
         }
         // The work may have been dropped in the middle of a transaction (and the driver forgets one whose BEGIN was cancelled:
         // sqlx issue 4393). This also keeps the session from dying of silence while NATS is away.
-        if !NamedPoint::IndexerRollback.skipped() {
-            shared.within(store::position::rollback(&mut db)).await?;
-        }
+        shared.within(store::position::rollback(&mut db)).await?;
     }
 }
 

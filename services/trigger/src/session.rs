@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use sqlx::PgConnection;
 use tagtrail_daemon::{backoff, chain};
-use tagtrail_point::NamedPoint;
 use tagtrail_postgres::Lock;
 
 use crate::Shared;
@@ -23,9 +22,7 @@ impl Shared {
     pub(crate) async fn session_with(&self, lock: Lock) -> Result<Option<PgConnection>, Error> {
         let mut db = self.session().await?;
         loop {
-            if within(self.silence, lock.try_take(&mut db)).await?
-                || NamedPoint::TriggerServiceLock.skipped()
-            {
+            if within(self.silence, lock.try_take(&mut db)).await? {
                 return Ok(Some(db));
             }
             tokio::select! {

@@ -71,9 +71,7 @@ async fn carry_out(
     trigger: i32,
 ) -> Result<bool, Error> {
     let lock = Lock::Target(trigger);
-    if !NamedPoint::TriggerTargetLock.skipped()
-        && !within(shared.silence, lock.try_take(db)).await?
-    {
+    if !within(shared.silence, lock.try_take(db)).await? {
         return Ok(false);
     }
     NamedPoint::TriggerLocked.pass();

@@ -1,0 +1,13 @@
+//! `tagtrail.toml`: a file is right, or there is a message that names it.
+#![no_main]
+
+use std::path::Path;
+
+use libfuzzer_sys::fuzz_target;
+use tagtrail_config::File;
+
+fuzz_target!(|text: &str| {
+    if let Err(error) = File::parse(text, Path::new("tagtrail.toml")) {
+        assert!(error.to_string().starts_with("tagtrail.toml"), "{error}");
+    }
+});
