@@ -2,6 +2,7 @@
 
 // In tests a panic is the report.
 #![expect(clippy::unwrap_used, reason = "in tests a panic is the report")]
+#![expect(clippy::print_stdout, reason = "a test has no log of its own")]
 
 mod cli;
 mod fleet;
@@ -56,6 +57,20 @@ pub async fn answers(url: &str) -> bool {
     reqwest::get(url)
         .await
         .is_ok_and(|answer| answer.status() == 200)
+}
+
+/// A disk of the test's own, or a plain word why there is none here.
+#[must_use]
+pub fn disk() -> Option<tagtrail_testkit::Disk> {
+    match tagtrail_testkit::Disk::new() {
+        Ok(disk) => Some(disk),
+        Err(reason) => {
+            println!(
+                "NOT TESTED: it needs a file system of its own, and this machine or user does not permit one ({reason}); run it as root"
+            );
+            None
+        }
+    }
 }
 
 /// Chooses the TLS implementation that the HTTP client asks for; harmless if it is chosen already.

@@ -2,28 +2,14 @@
 //! again everything goes on by itself.
 
 #![expect(clippy::unwrap_used, reason = "in tests a panic is the report")]
-#![expect(clippy::print_stdout, reason = "a test has no log of its own")]
 
 use serde_json::{Value, json};
-use tagtrail_e2e::{Fleet, HOOK_SECRET, Up, config, use_ring};
+use tagtrail_e2e::{Fleet, HOOK_SECRET, Up, config, disk, use_ring};
 use tagtrail_proto::{Digest, instant};
-use tagtrail_testkit::{Disk, SOON, TestNats, TestPostgres, eventually};
+use tagtrail_testkit::{SOON, TestNats, TestPostgres, eventually};
 use time::{Duration, OffsetDateTime};
 
 const REGISTRY: &str = "registry.example.com";
-
-/// A disk, or a plain word why there is none here.
-fn disk() -> Option<Disk> {
-    match Disk::new() {
-        Ok(disk) => Some(disk),
-        Err(reason) => {
-            println!(
-                "NOT TESTED: a full disk needs a file system of its own, and this machine or user does not permit one ({reason}); run it as root"
-            );
-            None
-        }
-    }
-}
 
 /// Whoever pushes one after another, each until it is accepted.
 struct Sender {
@@ -78,13 +64,11 @@ impl Sender {
 
     /// Waits until a service says that it is not ready, with these words.
     async fn is_said(&self, service: &str, words: &str) {
-        let mut said = String::new();
         eventually(
             &format!("the {service} to say {words:?}"),
             SOON,
             async || {
-                said = self.fleet.admin(service, "readyz").await?;
-                println!("{service}: {said}");
+                let said = self.fleet.admin(service, "readyz").await?;
                 said.contains(words).then_some(())
             },
         )

@@ -8,24 +8,11 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use serde_json::json;
-use tagtrail_e2e::{HOOK_SECRET, Up, config, use_ring};
+use tagtrail_e2e::{HOOK_SECRET, Up, config, disk, use_ring};
 use tagtrail_proto::{Digest, instant};
 use tagtrail_testkit::{Disk, SOON, TestNats, eventually};
 use time::OffsetDateTime;
 use tokio::task::JoinSet;
-
-/// A disk, or a plain word why there is none here.
-fn disk() -> Option<Disk> {
-    match Disk::new() {
-        Ok(disk) => Some(disk),
-        Err(reason) => {
-            println!(
-                "NOT TESTED: a power cut needs a file system of its own, and this machine or user does not permit one ({reason}); run it as root"
-            );
-            None
-        }
-    }
-}
 
 /// How many of the messages that nats-server acknowledged are gone after a power cut.
 async fn lost_by_nats(disk: &Disk, durable: bool) -> (u64, u64) {
@@ -56,7 +43,9 @@ async fn with_the_shipped_setting_nats_loses_nothing_and_with_its_default_it_doe
     let Some(disk) = disk() else { return };
     assert_eq!(lost_by_nats(&disk, true).await, (500, 0));
     drop(disk);
-    let Some(disk) = self::disk() else { return };
+    let Some(disk) = tagtrail_e2e::disk() else {
+        return;
+    };
     let (acknowledged, lost) = lost_by_nats(&disk, false).await;
     assert!(
         lost > 0,

@@ -5,7 +5,7 @@ use std::process::Command;
 
 use serde_json::json;
 
-use crate::servers::Scratch;
+use crate::scratch::Scratch;
 use crate::{Process, SOON, eventually, free_address};
 
 /// Servers of the cluster.

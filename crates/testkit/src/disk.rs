@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use crate::servers::Scratch;
+use crate::scratch::Scratch;
 
 /// A mounted file system.
 #[derive(Debug)]

@@ -13,10 +13,12 @@
 mod cluster;
 mod disk;
 mod image;
+mod nats;
+mod postgres;
 mod process;
 mod proxy;
 mod registry;
-mod servers;
+mod scratch;
 mod sink;
 
 use std::sync::atomic::{AtomicU16, Ordering};
@@ -25,10 +27,11 @@ use std::time::Duration;
 pub use cluster::{NODES, TestCluster};
 pub use disk::Disk;
 pub use image::TestImage;
+pub use nats::{TestNats, messages};
+pub use postgres::{TestDb, TestPostgres, postgres};
 pub use process::{Process, binary};
 pub use proxy::{Link, Proxy};
 pub use registry::Registry;
-pub use servers::{TestDb, TestNats, TestPostgres, messages, postgres};
 pub use sink::{Answer, Delivery, Sink};
 pub use tagtrail_embedded::signal;
 
@@ -66,8 +69,9 @@ pub const SOON: Duration = Duration::from_secs(30);
 pub fn free_address() -> String {
     const PORTS: std::ops::Range<u16> = 12_000..32_000;
     static TRIED: AtomicU16 = AtomicU16::new(0);
-    // Another process begins elsewhere.
-    let start = u16::try_from(std::process::id() % u32::from(PORTS.end - PORTS.start)).unwrap();
+    // Another process begins elsewhere, also one that was started next.
+    let start = std::process::id().wrapping_mul(251) % u32::from(PORTS.end - PORTS.start);
+    let start = u16::try_from(start).unwrap();
     for _ in PORTS {
         let offset = start.wrapping_add(TRIED.fetch_add(1, Ordering::Relaxed));
         let port = PORTS.start + offset % (PORTS.end - PORTS.start);

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
-use crate::servers::Scratch;
+use crate::scratch::Scratch;
 use crate::signal;
 
 /// The `tagtrail` program, from the same build as this test; `TAGTRAIL_BINARY` names another one.

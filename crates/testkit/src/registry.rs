@@ -7,7 +7,7 @@ use std::process::Command;
 use tagtrail_proto::Digest;
 
 use crate::process::Process;
-use crate::servers::Scratch;
+use crate::scratch::Scratch;
 use crate::{SOON, TestImage, eventually};
 
 const CURE: &str =
