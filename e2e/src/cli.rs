@@ -7,7 +7,8 @@ use serde_json::Value;
 /// `tagtrail`, asking one API.
 #[derive(Debug)]
 pub struct Cli {
-    pub(crate) api: String,
+    /// Where the API is: `http://host:port`.
+    pub api: String,
 }
 
 /// What it said.

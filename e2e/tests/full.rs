@@ -13,18 +13,31 @@ const REGISTRY: &str = "registry.example.com";
 
 /// Whoever pushes one after another, each until it is accepted.
 struct Sender {
-    fleet: Fleet,
+    client: reqwest::Client,
+    hook: String,
+    api: String,
     start: OffsetDateTime,
     accepted: i64,
 }
 
 impl Sender {
-    fn new(fleet: Fleet) -> Sender {
+    /// Pushes to a gateway, and looks at what an api says of it.
+    fn new(gateway: &str, api: &str) -> Sender {
+        let client = reqwest::Client::builder().timeout(std::time::Duration::from_secs(5));
         Sender {
-            fleet,
+            client: client.build().unwrap(),
+            hook: format!("{gateway}/hooks/ci"),
+            api: api.to_owned(),
             start: OffsetDateTime::now_utc() - Duration::hours(1),
             accepted: 0,
         }
+    }
+
+    fn of(fleet: &Fleet) -> Sender {
+        Sender::new(
+            fleet.hook().trim_end_matches("/hooks/main"),
+            &fleet.cli().api,
+        )
     }
 
     fn digest(n: i64) -> String {
@@ -35,10 +48,9 @@ impl Sender {
     async fn push(&mut self) -> Option<u16> {
         let n = self.accepted + 1;
         let time = instant::format(self.start + Duration::seconds(n)).unwrap();
-        let status = self
-            .fleet
-            .push("shop/web", &Sender::digest(n), &time)
-            .await?;
+        let body = json!({ "repository": "shop/web", "tag": "latest", "digest": Sender::digest(n), "time": time });
+        let request = self.client.post(&self.hook).bearer_auth(HOOK_SECRET);
+        let status = request.json(&body).send().await.ok()?.status().as_u16();
         if status == 202 {
             self.accepted = n;
         }
@@ -48,9 +60,12 @@ impl Sender {
     /// Waits until history is all that was accepted.
     async fn all_is_recorded(&self) {
         let wanted: Vec<String> = (1..=self.accepted).rev().map(Sender::digest).collect();
-        let path = format!("/v1/history?image={REGISTRY}/shop/web&limit=1000");
+        let url = format!(
+            "{}/v1/history?image={REGISTRY}/shop/web&limit=1000",
+            self.api
+        );
         let found = eventually("what was accepted", SOON, async || {
-            let (_, answer) = self.fleet.get(&path).await?;
+            let answer: Value = self.client.get(&url).send().await.ok()?.json().await.ok()?;
             let items = answer["items"].as_array()?.clone();
             (items.len() >= wanted.len()).then_some(items)
         })
@@ -61,19 +76,19 @@ impl Sender {
             .collect();
         assert_eq!(found, wanted);
     }
+}
 
-    /// Waits until a service says that it is not ready, with these words.
-    async fn is_said(&self, service: &str, words: &str) {
-        eventually(
-            &format!("the {service} to say {words:?}"),
-            SOON,
-            async || {
-                let said = self.fleet.admin(service, "readyz").await?;
-                said.contains(words).then_some(())
-            },
-        )
-        .await;
-    }
+/// Waits until a service says that it is not ready, with these words.
+async fn is_said(fleet: &Fleet, service: &str, words: &str) {
+    eventually(
+        &format!("the {service} to say {words:?}"),
+        SOON,
+        async || {
+            let said = fleet.admin(service, "readyz").await?;
+            said.contains(words).then_some(())
+        },
+    )
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -82,7 +97,7 @@ async fn the_disk_of_nats_server_is_full() {
     let nats = TestNats::start_in(&disk.folder(), true).await;
     let postgres = TestPostgres::start().await;
     let fleet = Fleet::start_with(REGISTRY, postgres, nats, |_, _| Vec::new()).await;
-    let mut sender = Sender::new(fleet);
+    let mut sender = Sender::of(&fleet);
     for _ in 0..20 {
         assert_eq!(sender.push().await, Some(202));
     }
@@ -97,12 +112,10 @@ async fn the_disk_of_nats_server_is_full() {
         (refused >= 5).then_some(())
     })
     .await;
-    sender
-        .is_said("gateway", "make room and then restart it")
-        .await;
+    is_said(&fleet, "gateway", "make room and then restart it").await;
     disk.free();
     // As whoever runs it is told to: it does not store again by itself (nats-server 2.15).
-    sender.fleet.nats.crash().await;
+    fleet.nats.crash().await;
     let before = sender.accepted;
     eventually("pushes to be accepted again", SOON, async || {
         sender.push().await;
@@ -118,7 +131,7 @@ async fn the_disk_of_postgres_is_full() {
     let postgres = TestPostgres::start_in(&disk.folder()).await;
     let nats = TestNats::start().await;
     let fleet = Fleet::start_with(REGISTRY, postgres, nats, |_, _| Vec::new()).await;
-    let mut sender = Sender::new(fleet);
+    let mut sender = Sender::of(&fleet);
     for _ in 0..20 {
         assert_eq!(sender.push().await, Some(202));
     }
@@ -134,7 +147,7 @@ async fn the_disk_of_postgres_is_full() {
                 "the gateway needs no database"
             );
         }
-        said = sender.fleet.admin("indexer", "readyz").await?;
+        said = fleet.admin("indexer", "readyz").await?;
         said.contains("No space left on device").then_some(())
     })
     .await;
@@ -150,58 +163,27 @@ async fn the_disk_of_tagtrail_up_is_full() {
     let folder = tempfile::tempdir().unwrap();
     let file = config(folder.path(), REGISTRY, "http://127.0.0.1:9/nobody");
     let up = Up::start(&disk.folder(), &file).await;
-    let client = reqwest::Client::builder()
-        .timeout(std::time::Duration::from_secs(5))
-        .build()
-        .unwrap();
-    let start = OffsetDateTime::now_utc() - Duration::hours(1);
-    let push = async |n: i64| {
-        let time = instant::format(start + Duration::seconds(n)).unwrap();
-        let body = json!({ "repository": "shop/web", "tag": "latest", "digest": Sender::digest(n), "time": time });
-        let hook = format!("{}/hooks/ci", up.address("gateway"));
-        let request = client.post(hook).bearer_auth(HOOK_SECRET).json(&body);
-        Some(request.send().await.ok()?.status().as_u16())
-    };
-    let mut accepted = 0;
-    while accepted < 20 {
-        assert_eq!(push(accepted + 1).await, Some(202));
-        accepted += 1;
+    let mut sender = Sender::new(up.address("gateway"), up.address("api"));
+    while sender.accepted < 20 {
+        assert_eq!(sender.push().await, Some(202));
     }
     disk.fill();
     let ready = format!("{}/readyz", up.address("admin"));
     eventually("tagtrail up to say what is wrong", 2 * SOON, async || {
-        if push(accepted + 1).await == Some(202) {
-            accepted += 1;
-        }
-        let answer = client.get(&ready).send().await.ok()?;
+        sender.push().await;
+        let answer = sender.client.get(&ready).send().await.ok()?;
         let (status, said) = (answer.status().as_u16(), answer.text().await.ok()?);
         (status == 503 && said.contains("its disk is full")).then_some(())
     })
     .await;
     disk.free();
-    let before = accepted;
+    let before = sender.accepted;
     eventually("pushes to be accepted again", 2 * SOON, async || {
-        match push(accepted + 1).await {
-            Some(202) => accepted += 1,
-            _ => tokio::time::sleep(std::time::Duration::from_millis(100)).await,
+        if sender.push().await != Some(202) {
+            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
         }
-        (accepted >= before + 20).then_some(())
+        (sender.accepted >= before + 20).then_some(())
     })
     .await;
-    let wanted: Vec<String> = (1..=accepted).rev().map(Sender::digest).collect();
-    let url = format!(
-        "{}/v1/history?image={REGISTRY}/shop/web&limit=1000",
-        up.address("api")
-    );
-    let found = eventually("what was accepted", SOON, async || {
-        let answer: Value = client.get(&url).send().await.ok()?.json().await.ok()?;
-        let items = answer["items"].as_array()?.clone();
-        (items.len() >= wanted.len()).then_some(items)
-    })
-    .await;
-    let found: Vec<&str> = found
-        .iter()
-        .filter_map(|item| item["digest"].as_str())
-        .collect();
-    assert_eq!(found, wanted);
+    sender.all_is_recorded().await;
 }
