@@ -19,6 +19,8 @@ pub enum Link {
     Reset,
     /// Connections stand, nothing is carried.
     Silent,
+    /// What the client says is held back, and carried later; what the server says is carried.
+    Muted,
     /// What the client says is carried no more, and the server is told that it has ended.
     HalfClosed,
     /// Everything takes this long, each way.
@@ -123,7 +125,8 @@ async fn pump(
             let _ = link.wait_for(|now| *now != Link::HalfClosed).await;
             return; // What was not carried is lost, and so is the connection.
         }
-        if now == Link::Silent {
+        let held = |now: Link| now == Link::Silent || (now == Link::Muted && of_client);
+        if held(now) {
             if link.changed().await.is_err() {
                 return;
             }
@@ -146,7 +149,7 @@ async fn pump(
             tokio::time::sleep(pause).await;
         }
         // Fallen silent while it was on its way.
-        let _ = link.wait_for(|now| *now != Link::Silent).await;
+        let _ = link.wait_for(|now| !held(*now)).await;
         if to.write_all(&buffer[..count]).await.is_err() {
             return;
         }

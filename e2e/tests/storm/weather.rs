@@ -70,13 +70,13 @@ impl Fault {
             0..25 => Fault::Kill(member, pause / 4),
             25..37 => Fault::Pause(member),
             37..44 => Fault::Restart(member),
-            44..48 => {
+            44..52 => {
                 let indexers = world.members.iter().enumerate();
                 let indexers = indexers.filter(|(_, member)| member.name.starts_with("indexer"));
                 let indexers: Vec<usize> = indexers.map(|(place, _)| place).collect();
                 Fault::HeldBack(*indexers.choose(random).unwrap())
             }
-            48..70 => {
+            52..70 => {
                 let link = random.random_range(0..world.members[member].links.len());
                 Fault::Link(member, link, broken, pause)
             }
@@ -157,8 +157,9 @@ impl Fault {
             Fault::HeldBack(member) => {
                 let member = &world.members[member];
                 let (_, to_nats) = member.links.split_last().unwrap();
-                to_nats.iter().for_each(|link| link.set(Link::Silent));
-                sleep(Duration::from_millis(500)).await;
+                // It goes on reading, so there is something.
+                to_nats.iter().for_each(|link| link.set(Link::Muted));
+                sleep(Duration::from_millis(1000)).await;
                 member.signal("STOP").await;
                 // By then another has its partitions, and has published what is held back.
                 sleep(PAUSE).await;

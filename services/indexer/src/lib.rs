@@ -13,6 +13,7 @@
 mod adopt;
 mod ahead;
 mod apply;
+mod batch;
 mod claim;
 mod config;
 mod doubt;

@@ -15,6 +15,7 @@ use time::OffsetDateTime;
 use tokio::sync::{mpsc, watch};
 
 use crate::apply::{Cause, Partition, TagIds};
+use crate::batch::{self, BatchSize};
 use crate::error::{Error, Next};
 use crate::facts::Received;
 use crate::look::unknown_of;
@@ -24,10 +25,8 @@ use crate::store;
 use crate::store::position::Progress;
 use crate::takeover::{catch_up, note_published};
 
-/// Facts applied in one transaction at most. It is never waited for: a single fact is applied at once.
-const BATCH: usize = 1000;
 /// Facts read ahead of the store, and batches of revisions applied ahead of the bus.
-const READ_AHEAD: usize = 2 * BATCH;
+const READ_AHEAD: usize = 2 * batch::MOST;
 const PUBLISH_AHEAD: usize = 2;
 /// Idle ticks after which PUSHES surely has no more, and what the store still lacks will not come from there.
 const NOTHING_MORE: u32 = 3;
@@ -201,7 +200,8 @@ async fn apply(
     published: watch::Receiver<u64>,
     stream_created_ns: i64,
 ) -> Result<(), Error> {
-    let mut batch = Vec::with_capacity(BATCH);
+    let mut batch = Vec::with_capacity(batch::MOST);
+    let mut size = BatchSize::new(shared.silence);
     // Well within the silence after which the server ends the session.
     let mut idle = tokio::time::interval(shared.silence / 5);
     let mut quiet = 0;
@@ -224,7 +224,8 @@ async fn apply(
                     adopt(shared, partition, db, &partition.ahead.images()).await?;
                 }
             }
-            read = facts.recv_many(&mut batch, BATCH) => {
+            // Never waited for: a single fact is applied at once.
+            read = facts.recv_many(&mut batch, size.facts()) => {
                 if read == 0 {
                     return Ok(()); // A stop was asked for and all that was read is applied.
                 }
@@ -236,6 +237,7 @@ async fn apply(
                 let new = apply_or_adopt(shared, partition, db, &batch, acknowledged, stream_created_ns).await?;
                 drop(permit);
                 shared.trouble.over(partition.number);
+                size.took(batch.len(), started.elapsed());
                 shared.metrics.applying.observe(started.elapsed().as_secs_f64());
                 let recorded = new.iter().map(|(recorded, _)| recorded);
                 shared.metrics.applied(partition.number, &batch, facts.len(), recorded);

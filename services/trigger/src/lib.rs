@@ -29,7 +29,7 @@ use tagtrail_bus::Bus;
 use tagtrail_config::{ConfigError, File};
 use tagtrail_daemon::{Context, Health, Tasks};
 use tagtrail_postgres::DbArgs;
-use tokio::sync::Notify;
+use tokio::sync::{Mutex, Notify};
 use tokio_util::sync::CancellationToken;
 
 pub use config::{Config, Pace};
@@ -40,6 +40,8 @@ struct Shared {
     db: DbArgs,
     /// The server ends a session that is silent for this long.
     silence: std::time::Duration,
+    /// Whose turn it is to open a session.
+    opening: Arc<Mutex<()>>,
     pace: Pace,
     health: Health,
     metrics: metrics::Metrics,
@@ -83,6 +85,7 @@ pub async fn run(config: Config, ctx: Context) -> anyhow::Result<()> {
     let shared = Shared {
         db: config.db,
         silence: config.session_seconds,
+        opening: Arc::default(),
         pace: config.pace,
         health: ctx.health.clone(),
         metrics: metrics::Metrics::new(&ctx.metrics),

@@ -13,8 +13,10 @@ use crate::error::{Error, within};
 const TURN: Duration = Duration::from_secs(1);
 
 impl Shared {
-    /// A new session.
+    /// A new session. One at a time is opened: all that are lost at once would else come back at once, to a server that has just
+    /// come back itself, and all take too long.
     pub(crate) async fn session(&self) -> Result<PgConnection, Error> {
+        let _turn = self.opening.lock().await;
         within(self.silence, self.db.session("trigger", self.silence)).await
     }
 
