@@ -180,7 +180,8 @@ impl TestNats {
         *self.server.lock().await = Some(server);
     }
 
-    async fn pid(&self) -> Option<u32> {
+    /// Its process, while there is one.
+    pub async fn pid(&self) -> Option<u32> {
         self.server.lock().await.as_ref().and_then(Nats::pid)
     }
 }

@@ -124,9 +124,14 @@ impl TestPostgres {
         format!("{server}/{database}")
     }
 
+    /// Its first process, while there is one.
+    pub async fn pid(&self) -> Option<u32> {
+        self.server.lock().await.as_ref().and_then(Postgres::pid)
+    }
+
     /// Ends it as a crash would, without a checkpoint; it comes back by itself after a moment. One that is down stays down.
     pub async fn crash(&self) {
-        if let Some(pid) = self.server.lock().await.as_ref().and_then(Postgres::pid) {
+        if let Some(pid) = self.pid().await {
             signal(pid, "QUIT");
         }
     }

@@ -1,0 +1,157 @@
+//! Requests per second over 32 connections: the gateway and the api, and plain handlers beside them.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::routing::{get as get_route, post};
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, Full};
+use hyper::Request;
+use hyper::client::conn::http1::{SendRequest, handshake};
+use hyper_util::rt::TokioIo;
+use serde_json::Value;
+use sqlx::postgres::PgPoolOptions;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
+
+use crate::report::percentile;
+
+/// Connections at once.
+pub(crate) const CONNECTIONS: usize = 32;
+
+pub(crate) async fn connect(address: &str) -> anyhow::Result<SendRequest<Full<Bytes>>> {
+    let stream = TcpStream::connect(address).await?;
+    stream.set_nodelay(true)?;
+    let (sender, connection) = handshake(TokioIo::new(stream)).await?;
+    tokio::spawn(connection);
+    Ok(sender)
+}
+
+/// The status that a path is answered with.
+pub(crate) async fn get(address: &str, path: &str) -> anyhow::Result<u16> {
+    let mut sender = connect(address).await?;
+    let request = Request::get(path)
+        .header("host", address)
+        .body(Full::default())?;
+    Ok(sender.send_request(request).await?.status().as_u16())
+}
+
+/// What was measured of requests.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Load {
+    /// Requests per second.
+    pub(crate) rate: f64,
+    /// Milliseconds at the 99th percentile.
+    pub(crate) p99: f64,
+}
+
+/// Sends requests over all connections for a while, each as soon as the one before is answered; any other answer than `status`
+/// is an error. A request is made from its number.
+pub(crate) async fn load(
+    address: &str,
+    during: Duration,
+    status: u16,
+    request: impl Fn(usize) -> anyhow::Result<Request<Full<Bytes>>> + Send + Sync + 'static,
+) -> anyhow::Result<Load> {
+    let request = Arc::new(request);
+    let mut clients = JoinSet::new();
+    let begun = Instant::now();
+    for client in 0..CONNECTIONS {
+        let mut sender = connect(address).await?;
+        let request = Arc::clone(&request);
+        clients.spawn(async move {
+            let mut times = Vec::new();
+            let mut number = client;
+            while begun.elapsed() < during {
+                let sent = Instant::now();
+                sender.ready().await?;
+                let answer = sender.send_request(request(number)?).await?;
+                let got = answer.status().as_u16();
+                let body = answer.into_body().collect().await?.to_bytes();
+                anyhow::ensure!(
+                    got == status,
+                    "answered {got}: {}",
+                    String::from_utf8_lossy(&body)
+                );
+                times.push(sent.elapsed().as_secs_f64() * 1000.0);
+                number += CONNECTIONS;
+            }
+            Ok::<_, anyhow::Error>(times)
+        });
+    }
+    let mut times = Vec::new();
+    while let Some(done) = clients.join_next().await {
+        times.extend(done??);
+    }
+    Ok(Load {
+        rate: times.len() as f64 / begun.elapsed().as_secs_f64(),
+        p99: percentile(&times, 0.99),
+    })
+}
+
+/// Serves what the product is compared with, until it is killed: this program starts itself with it, so that it is a process as the
+/// product's are. Prints its address.
+pub(crate) async fn plain(database: &str) -> anyhow::Result<Infallible> {
+    // As many connections as the api has, without the round trip that sqlx adds to each acquire by default.
+    let pool = PgPoolOptions::new()
+        .max_connections(8)
+        .test_before_acquire(false)
+        .connect(database)
+        .await?;
+    let router = axum::Router::new()
+        .route(
+            "/parse",
+            post(async |Json(_): Json<Value>| StatusCode::ACCEPTED),
+        )
+        .route("/one", get_route(one))
+        .with_state(pool);
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let mut out = std::io::stdout();
+    std::io::Write::write_all(&mut out, format!("{}\n", listener.local_addr()?).as_bytes())?;
+    axum::serve(listener, router).await?;
+    anyhow::bail!("the plain server ended")
+}
+
+async fn one(State(pool): State<sqlx::PgPool>) -> Result<Json<Value>, StatusCode> {
+    let one: i32 = sqlx::query_scalar("select 1")
+        .fetch_one(&pool)
+        .await
+        .map_err(|_| StatusCode::SERVICE_UNAVAILABLE)?;
+    Ok(Json(serde_json::json!({ "one": one })))
+}
+
+/// The plain server as a process of its own.
+#[derive(Debug)]
+pub(crate) struct Plain {
+    child: std::process::Child,
+    pub(crate) address: String,
+}
+
+impl Plain {
+    pub(crate) fn start(database: &str) -> anyhow::Result<Plain> {
+        let mut child = std::process::Command::new(std::env::current_exe()?)
+            .args(["plain", "--database", database])
+            .stdout(std::process::Stdio::piped())
+            .spawn()?;
+        let mut line = String::new();
+        let out = child.stdout.take().context("no output")?;
+        std::io::BufRead::read_line(&mut std::io::BufReader::new(out), &mut line)?;
+        anyhow::ensure!(!line.is_empty(), "the plain server did not start");
+        Ok(Plain {
+            child,
+            address: line.trim().to_owned(),
+        })
+    }
+}
+
+impl Drop for Plain {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

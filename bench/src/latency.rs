@@ -1,0 +1,273 @@
+//! One event at a time: how long until a subscriber has the revision, and until a webhook has the rollout.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use async_nats::jetstream::message::PublishMessage;
+use axum::body::Bytes;
+use futures_util::StreamExt as _;
+use http_body_util::{BodyExt as _, Full};
+use hyper::Request;
+use tagtrail_bus::topology;
+use tagtrail_proto::{Event, Image, PARTITIONS, Revision, Subject};
+use time::OffsetDateTime;
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+
+use crate::ceiling::{self, Rows};
+use crate::report::{Goal, Row, Series, percentile};
+use crate::stack::{Stack, push};
+
+/// Pause between two events: what follows the one before must be over.
+const PAUSE: Duration = Duration::from_millis(5);
+/// Whatever takes longer is lost.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Push published to revision received.
+pub(crate) async fn revisions(
+    stack: &Stack,
+    name: &str,
+    rounds: usize,
+    count: usize,
+) -> anyhow::Result<Vec<Row>> {
+    let [mut p50, mut p99, mut floor] = [(); 3].map(|()| Series::default());
+    let mut rows = Rows::new(stack).await?;
+    let indexer = stack.service("indexer", &[]);
+    indexer.ready().await?;
+    // All partitions are taken by then.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    for round in 0..rounds {
+        eprintln!("latency, {name}: round {} of {rounds}", round + 1);
+        let acks = ceiling::acknowledged(stack, topology::Stream::Pushes, count).await?
+            + ceiling::acknowledged(stack, topology::Stream::Revisions, count).await?;
+        floor.push(acks + rows.single(count).await?);
+        let times = one_by_one(stack, count).await?;
+        p50.push(percentile(&times, 0.5));
+        p99.push(percentile(&times, 0.99));
+    }
+    indexer.stop().await;
+    Ok(vec![
+        Row::against(
+            format!("push to revision, p50, {name}"),
+            "ms",
+            p50.clone(),
+            floor,
+            Goal::AtMost(1.5),
+        ),
+        Row::against(
+            format!("push to revision, p99 to p50, {name}"),
+            "ms",
+            p99,
+            p50,
+            Goal::AtMost(2.0),
+        ),
+    ])
+}
+
+async fn one_by_one(stack: &Stack, count: usize) -> anyhow::Result<Vec<f64>> {
+    let client = stack
+        .nats
+        .client()
+        .await
+        .context("no connection to nats-server")?;
+    let mut revisions = client.subscribe("tagtrail.revision.>").await?;
+    client.flush().await?;
+    let mut times = Vec::with_capacity(count);
+    for number in 0..count {
+        let push = push(number, OffsetDateTime::now_utc());
+        let subject = Subject::of_push(&push, PARTITIONS).to_string();
+        let message = PublishMessage::build()
+            .message_id(push.message_id())
+            .payload(serde_json::to_vec(&push.event())?.into());
+        let begun = Instant::now();
+        let ack = stack.jetstream.send_publish(subject, message).await?;
+        tokio::time::timeout(PATIENCE, revisions.next())
+            .await
+            .context("no revision in time")?;
+        times.push(begun.elapsed().as_secs_f64() * 1000.0);
+        ack.await?;
+        tokio::time::sleep(PAUSE).await;
+    }
+    Ok(times)
+}
+
+/// A webhook target that says when it was told.
+async fn target() -> anyhow::Result<(String, mpsc::UnboundedReceiver<(OffsetDateTime, Bytes)>)> {
+    let (told, heard) = mpsc::unbounded_channel();
+    let router = axum::Router::new().fallback(async move |body: Bytes| {
+        let _ = told.send((OffsetDateTime::now_utc(), body));
+    });
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let address = listener.local_addr()?.to_string();
+    tokio::spawn(async move { axum::serve(listener, router).await });
+    Ok((address, heard))
+}
+
+/// Revision published to webhook received.
+pub(crate) async fn rollouts(
+    stack: &Stack,
+    folder: &Path,
+    name: &str,
+    rounds: usize,
+    count: usize,
+) -> anyhow::Result<Vec<Row>> {
+    let (address, mut heard) = target().await?;
+    let image: Image = push(0, OffsetDateTime::now_utc())
+        .image()
+        .context("no image")?;
+    let config = folder.join("tagtrail.toml");
+    std::fs::write(
+        &config,
+        format!(
+            "[[trigger]]\nname = \"bench\"\nimages.app = \"{image}\"\ntarget.webhook = {{ url = \"http://{address}/\", secret = {{ env = \"BENCH_SECRET\" }} }}\n"
+        ),
+    )?;
+    let mut db = stack.db().await?;
+    sqlx::query("create table if not exists ceiling_row (n bigint)")
+        .execute(&mut db)
+        .await?;
+    let indexer = stack.service("indexer", &[]);
+    indexer.ready().await?;
+    let environment = [
+        ("TAGTRAIL_CONFIG", config.to_str().context("no path")?),
+        ("BENCH_SECRET", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"),
+    ];
+    let trigger = stack.service("trigger", &environment);
+    trigger.ready().await?;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    // The head that was there is rolled out at once.
+    while tokio::time::timeout(Duration::from_millis(500), heard.recv())
+        .await
+        .is_ok()
+    {}
+    let [mut p50, mut floor] = [(); 2].map(|()| Series::default());
+    for round in 0..rounds {
+        eprintln!(
+            "revision to webhook, {name}: round {} of {rounds}",
+            round + 1
+        );
+        floor.push(
+            heard_plainly(stack, count).await?
+                + committed(&mut db, count).await? * 2.0
+                + posted(&address, count).await?,
+        );
+        while heard.try_recv().is_ok() {}
+        let mut times = Vec::with_capacity(count);
+        for _ in 0..count {
+            let push = push(0, OffsetDateTime::now_utc());
+            let digest = push.digest.clone().context("no digest")?.to_string();
+            let subject = Subject::of_push(&push, PARTITIONS).to_string();
+            stack
+                .jetstream
+                .publish(subject, serde_json::to_vec(&push.event())?.into())
+                .await?
+                .await?;
+            let told_at = loop {
+                let (at, body) = tokio::time::timeout(PATIENCE, heard.recv())
+                    .await
+                    .context("no webhook in time")?
+                    .context("the target ended")?;
+                if body
+                    .windows(digest.len())
+                    .any(|part| part == digest.as_bytes())
+                {
+                    break at;
+                }
+            };
+            times.push(
+                (told_at - published(stack, &image, &digest).await?).as_seconds_f64() * 1000.0,
+            );
+            tokio::time::sleep(PAUSE * 4).await;
+        }
+        p50.push(percentile(&times, 0.5));
+    }
+    trigger.stop().await;
+    indexer.stop().await;
+    Ok(vec![Row::against(
+        format!("revision to webhook, p50, {name}"),
+        "ms",
+        p50,
+        floor,
+        Goal::AtMost(1.5),
+    )])
+}
+
+/// When the revision with this digest, the last of its image, was stored.
+async fn published(stack: &Stack, image: &Image, digest: &str) -> anyhow::Result<OffsetDateTime> {
+    let revisions = stack.jetstream.get_stream("REVISIONS").await?;
+    let subject = Subject::of_revisions(image).to_string();
+    let last = revisions.get_last_raw_message_by_subject(&subject).await?;
+    let event: Event<Revision> = serde_json::from_slice(&last.payload)?;
+    let is = event.data.digest.map(|digest| digest.to_string());
+    anyhow::ensure!(
+        is.as_deref() == Some(digest),
+        "another revision came in between"
+    );
+    Ok(last.time)
+}
+
+/// Milliseconds at the median from a message's being stored to a plain subscriber's having it.
+async fn heard_plainly(stack: &Stack, count: usize) -> anyhow::Result<f64> {
+    let prefix = ceiling::stream(stack, topology::Stream::Revisions).await?;
+    let client = stack
+        .nats
+        .client()
+        .await
+        .context("no connection to nats-server")?;
+    let subject = format!("{prefix}.heard");
+    let mut heard = client.subscribe(subject.clone()).await?;
+    client.flush().await?;
+    let stream = stack.jetstream.get_stream("CEILING_REVISIONS").await?;
+    let mut times = Vec::with_capacity(count);
+    for number in 0..count {
+        let ack = stack
+            .jetstream
+            .publish(subject.clone(), number.to_string().into())
+            .await?;
+        heard.next().await.context("the subscription ended")?;
+        let at = OffsetDateTime::now_utc();
+        let stored = stream.get_raw_message(ack.await?.sequence).await?.time;
+        // The server may tell subscribers first.
+        times.push(((at - stored).as_seconds_f64() * 1000.0).max(0.0));
+        tokio::time::sleep(PAUSE).await;
+    }
+    Ok(percentile(&times, 0.5))
+}
+
+/// Milliseconds at the median for one row to be committed.
+async fn committed(db: &mut sqlx::PgConnection, count: usize) -> anyhow::Result<f64> {
+    let mut times = Vec::with_capacity(count);
+    for number in 0..count {
+        let begun = Instant::now();
+        sqlx::query("insert into ceiling_row values ($1)")
+            .bind(number as i64)
+            .execute(&mut *db)
+            .await?;
+        times.push(begun.elapsed().as_secs_f64() * 1000.0);
+        tokio::time::sleep(PAUSE).await;
+    }
+    Ok(percentile(&times, 0.5))
+}
+
+/// Milliseconds at the median for a body to be posted and answered.
+async fn posted(address: &str, count: usize) -> anyhow::Result<f64> {
+    let mut sender = crate::http::connect(address).await?;
+    let mut times = Vec::with_capacity(count);
+    for _ in 0..count {
+        let request = Request::post("/")
+            .header("host", address)
+            .body(Full::new(Bytes::from(vec![b' '; 700])))?;
+        let begun = Instant::now();
+        sender.ready().await?;
+        sender
+            .send_request(request)
+            .await?
+            .into_body()
+            .collect()
+            .await?;
+        times.push(begun.elapsed().as_secs_f64() * 1000.0);
+        tokio::time::sleep(PAUSE).await;
+    }
+    Ok(percentile(&times, 0.5))
+}

@@ -1,0 +1,217 @@
+//! Measures the product against what its servers can do, in the same run: ceilings and product take turns, round by round, since
+//! absolute times of a shared machine mean little.
+//!
+//! The product is measured as shipped: release binaries, its own streams, its own schema. What it is compared with is in
+//! `ceiling.rs` and `http.rs`. docs/performance.md explains every line of the report.
+
+mod ceiling;
+mod cpu;
+mod drain;
+mod http;
+mod latency;
+mod load;
+mod report;
+mod serve;
+mod stack;
+
+use std::path::PathBuf;
+
+use anyhow::Context as _;
+use clap::{Parser, Subcommand};
+use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
+use tagtrail_testkit::TestPostgres;
+
+use crate::drain::Pids;
+use crate::load::Store;
+use crate::report::Report;
+use crate::stack::Stack;
+
+/// Measures Tagtrail against the ceilings of its servers.
+#[derive(Debug, Parser)]
+struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Every goal.
+    Run {
+        /// In two minutes: fewer rounds, fewer pushes, a smaller store. Its figures say less.
+        #[arg(long)]
+        quick: bool,
+        /// Only these parts.
+        #[arg(long, value_delimiter = ',')]
+        only: Vec<Part>,
+        /// Where the report is written.
+        #[arg(long, default_value = "target/bench/report.json")]
+        report: PathBuf,
+    },
+    /// What the product is compared with over HTTP; started by `run`.
+    #[command(hide = true)]
+    Plain {
+        #[arg(long)]
+        database: String,
+    },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Part {
+    Drain,
+    Large,
+    Latency,
+    Webhook,
+    Gateway,
+    Api,
+}
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    match Args::parse().command {
+        Command::Run {
+            quick,
+            only,
+            report,
+        } => run(quick, &only, &report).await,
+        Command::Plain { database } => match http::plain(&database).await? {},
+    }
+}
+
+/// How much is measured.
+#[derive(Debug, Clone, Copy)]
+struct Size {
+    rounds: usize,
+    pushes: usize,
+    /// Where each message is synced.
+    synced_pushes: usize,
+    events: usize,
+    store: Store,
+    seconds: u64,
+}
+
+const FULL: Size = Size {
+    rounds: 4,
+    pushes: 200_000,
+    synced_pushes: 40_000,
+    events: 1000,
+    store: Store {
+        tags: 1_000_000,
+        facts: 5_000_000,
+    },
+    seconds: 4,
+};
+const QUICK: Size = Size {
+    rounds: 2,
+    pushes: 60_000,
+    synced_pushes: 10_000,
+    events: 200,
+    store: Store {
+        tags: 100_000,
+        facts: 500_000,
+    },
+    seconds: 2,
+};
+
+async fn run(quick: bool, only: &[Part], path: &std::path::Path) -> anyhow::Result<()> {
+    let size = if quick { QUICK } else { FULL };
+    let wanted = |part: Part| only.is_empty() || only.contains(&part);
+    let folder = tempfile::Builder::new()
+        .prefix("tagtrail-bench-")
+        .tempdir()?;
+    // Its servers run as another user.
+    let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(folder.path(), open)?;
+    let mut report = Report::default();
+
+    let postgres = TestPostgres::start_in(&folder.path().join("postgres")).await;
+    let pid = postgres.pid().await.context("Postgres is not running")?;
+    let empty = postgres.db();
+    let synced_database = database(&empty, "synced").await?;
+    let large_database = database(&empty, "large").await?;
+    let stack = Stack::start(&folder.path().join("nats"), false, empty.url().to_owned()).await?;
+    let synced = Stack::start(&folder.path().join("synced"), true, synced_database).await?;
+    let large = Stack::start(&folder.path().join("large"), false, large_database).await?;
+    let pids = async |stack: &Stack| {
+        let nats = stack
+            .nats
+            .pid()
+            .await
+            .context("nats-server is not running")?;
+        anyhow::Ok(Pids {
+            nats,
+            postgres: pid,
+        })
+    };
+
+    if wanted(Part::Drain) {
+        let (name, servers) = ("empty store", pids(&stack).await?);
+        report.add(drain::rounds(&stack, servers, name, size.rounds, size.pushes).await?);
+        let (name, servers) = ("each push synced", pids(&synced).await?);
+        report.add(drain::rounds(&synced, servers, name, size.rounds, size.synced_pushes).await?);
+    }
+    if wanted(Part::Latency) {
+        report.add(latency::revisions(&stack, "empty store", size.rounds, size.events).await?);
+        report
+            .add(latency::revisions(&synced, "each push synced", size.rounds, size.events).await?);
+    }
+    if wanted(Part::Webhook) {
+        report.add(
+            latency::rollouts(
+                &stack,
+                folder.path(),
+                "empty store",
+                size.rounds,
+                size.events / 5,
+            )
+            .await?,
+        );
+    }
+    if wanted(Part::Gateway) {
+        for (stack, name) in [(&stack, "server's sync"), (&synced, "each push synced")] {
+            report
+                .add(serve::gateway(stack, folder.path(), name, size.rounds, size.seconds).await?);
+        }
+    }
+    if wanted(Part::Large) || wanted(Part::Api) {
+        size.store.fill(&mut large.db().await?).await?;
+        let name = format!("{} M facts", size.store.facts as f64 / 1e6);
+        if wanted(Part::Large) {
+            let servers = pids(&large).await?;
+            report.add(drain::rounds(&large, servers, &name, size.rounds, size.pushes).await?);
+        }
+        if wanted(Part::Api) {
+            report.add(serve::api(&large, size.store, &name, size.rounds, size.seconds).await?);
+        }
+    }
+
+    report.write(path)?;
+    print(&format!(
+        "{}\nThe same as JSON: {}\n",
+        report.table(),
+        path.display()
+    ))?;
+    let missed: Vec<&str> = report.missed().map(|row| row.name.as_str()).collect();
+    if !missed.is_empty() {
+        print(&format!("Missed: {}\n", missed.join("; ")))?;
+    }
+    Ok(())
+}
+
+/// A copy of a database that nobody uses.
+async fn database(of: &tagtrail_testkit::TestDb, name: &str) -> anyhow::Result<String> {
+    let (server, template) = of
+        .url()
+        .rsplit_once('/')
+        .context("a URL without a database")?;
+    let mut admin = PgConnection::connect(&format!("{server}/postgres")).await?;
+    let sql = format!("create database {name} template {template}");
+    sqlx::raw_sql(AssertSqlSafe(sql))
+        .execute(&mut admin)
+        .await?;
+    Ok(format!("{server}/{name}"))
+}
+
+/// Says it on standard output.
+fn print(text: &str) -> std::io::Result<()> {
+    std::io::Write::write_all(&mut std::io::stdout(), text.as_bytes())
+}

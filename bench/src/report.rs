@@ -1,0 +1,233 @@
+//! What was measured: rounds, ratios against ceilings of the same round, one table and one file.
+
+use std::path::Path;
+
+use comfy_table::{CellAlignment, Table, presets};
+use serde_json::{Value, json};
+
+/// One figure for each round.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Series(Vec<f64>);
+
+impl Series {
+    pub(crate) fn push(&mut self, value: f64) {
+        self.0.push(value);
+    }
+
+    /// Drops the first, which warmed everything up.
+    pub(crate) fn warmed(mut self) -> Series {
+        if self.0.len() > 1 {
+            self.0.remove(0);
+        }
+        self
+    }
+
+    pub(crate) fn median(&self) -> f64 {
+        percentile(&self.0, 0.5)
+    }
+
+    fn min(&self) -> f64 {
+        percentile(&self.0, 0.0)
+    }
+
+    fn max(&self) -> f64 {
+        percentile(&self.0, 1.0)
+    }
+}
+
+/// The value below which this share of the sample lies; `NaN` of none.
+pub(crate) fn percentile(sample: &[f64], share: f64) -> f64 {
+    let mut sorted = sample.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let place = ((sorted.len().max(1) - 1) as f64 * share).round();
+    sorted.get(place as usize).copied().unwrap_or(f64::NAN)
+}
+
+/// What is asked of a ratio, or of a value that has no ceiling.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Goal {
+    AtLeast(f64),
+    AtMost(f64),
+    /// Reported only.
+    None,
+}
+
+impl Goal {
+    fn text(self) -> String {
+        match self {
+            Goal::AtLeast(bound) => format!(">= {bound}"),
+            Goal::AtMost(bound) => format!("<= {bound}"),
+            Goal::None => String::new(),
+        }
+    }
+
+    fn met(self, value: f64) -> Option<bool> {
+        match self {
+            Goal::AtLeast(bound) => Some(value >= bound),
+            Goal::AtMost(bound) => Some(value <= bound),
+            Goal::None => None,
+        }
+    }
+}
+
+/// One line of the report.
+#[derive(Debug, Clone)]
+pub(crate) struct Row {
+    pub(crate) name: String,
+    pub(crate) unit: &'static str,
+    pub(crate) value: Series,
+    /// What it is compared with, round by round; none for figures that stand alone.
+    pub(crate) ceiling: Option<Series>,
+    pub(crate) goal: Goal,
+}
+
+impl Row {
+    /// A figure with what it is compared with.
+    pub(crate) fn against(
+        name: impl Into<String>,
+        unit: &'static str,
+        value: Series,
+        ceiling: Series,
+        goal: Goal,
+    ) -> Row {
+        Row {
+            name: name.into(),
+            unit,
+            value: value.warmed(),
+            ceiling: Some(ceiling.warmed()),
+            goal,
+        }
+    }
+
+    /// A figure that stands alone, measured as often as it was.
+    pub(crate) fn alone(
+        name: impl Into<String>,
+        unit: &'static str,
+        value: Series,
+        goal: Goal,
+    ) -> Row {
+        Row {
+            name: name.into(),
+            unit,
+            value,
+            ceiling: None,
+            goal,
+        }
+    }
+
+    /// Value to ceiling, each of the same round.
+    fn ratio(&self) -> Option<Series> {
+        let ceiling = self.ceiling.as_ref()?;
+        let ratios = self.value.0.iter().zip(&ceiling.0);
+        Some(Series(
+            ratios.map(|(value, ceiling)| value / ceiling).collect(),
+        ))
+    }
+
+    fn met(&self) -> Option<bool> {
+        let ratio = self.ratio();
+        self.goal
+            .met(ratio.as_ref().unwrap_or(&self.value).median())
+    }
+
+    fn json(&self) -> Value {
+        let spread = |series: &Series| json!([series.min(), series.max()]);
+        let ratio = self.ratio();
+        json!({
+            "name": self.name,
+            "value": self.value.median(),
+            "spread": spread(&self.value),
+            "unit": self.unit,
+            "ceiling": self.ceiling.as_ref().map(Series::median),
+            "ceiling_spread": self.ceiling.as_ref().map(spread),
+            "ratio": ratio.as_ref().map(Series::median),
+            "ratio_spread": ratio.as_ref().map(spread),
+            "rounds": self.value.0.len(),
+            "goal": self.goal.text(),
+            "met": self.met(),
+        })
+    }
+}
+
+/// All lines so far.
+#[derive(Debug, Default)]
+pub(crate) struct Report {
+    rows: Vec<Row>,
+}
+
+impl Report {
+    pub(crate) fn add(&mut self, rows: impl IntoIterator<Item = Row>) {
+        self.rows.extend(rows);
+    }
+
+    /// Lines whose goal was not met.
+    pub(crate) fn missed(&self) -> impl Iterator<Item = &Row> {
+        self.rows.iter().filter(|row| row.met() == Some(false))
+    }
+
+    pub(crate) fn table(&self) -> Table {
+        let mut table = Table::new();
+        table.load_style(presets::ASCII_MARKDOWN).set_header([
+            "what",
+            "median (min - max)",
+            "unit",
+            "ceiling (min - max)",
+            "ratio (min - max)",
+            "goal",
+            "",
+        ]);
+        for column in 1..5 {
+            if let Some(column) = table.column_mut(column) {
+                column.set_cell_alignment(CellAlignment::Right);
+            }
+        }
+        for row in &self.rows {
+            let verdict = match row.met() {
+                Some(true) => "met",
+                Some(false) => "MISSED",
+                None => "",
+            };
+            table.add_row([
+                row.name.clone(),
+                spread(&row.value),
+                row.unit.to_owned(),
+                row.ceiling.as_ref().map(spread).unwrap_or_default(),
+                row.ratio().as_ref().map(spread).unwrap_or_default(),
+                row.goal.text(),
+                verdict.to_owned(),
+            ]);
+        }
+        table
+    }
+
+    /// Writes all lines as JSON.
+    pub(crate) fn write(&self, path: &Path) -> anyhow::Result<()> {
+        if let Some(folder) = path.parent() {
+            std::fs::create_dir_all(folder)?;
+        }
+        let rows: Vec<Value> = self.rows.iter().map(Row::json).collect();
+        Ok(std::fs::write(path, serde_json::to_string_pretty(&rows)?)?)
+    }
+}
+
+fn spread(series: &Series) -> String {
+    let [median, min, max] = [series.median(), series.min(), series.max()].map(number);
+    if series.0.len() < 2 {
+        return median;
+    }
+    format!("{median} ({min} - {max})")
+}
+
+/// With as many digits as mean something.
+fn number(value: f64) -> String {
+    match value.abs() {
+        1000.0.. => {
+            let digits = format!("{value:.0}");
+            let split = digits.len() - 3;
+            format!("{},{}", &digits[..split], &digits[split..])
+        }
+        100.0.. => format!("{value:.0}"),
+        10.0.. => format!("{value:.1}"),
+        _ => format!("{value:.2}"),
+    }
+}

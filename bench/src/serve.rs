@@ -1,0 +1,194 @@
+//! Requests per second of the gateway and of the api, against plain handlers.
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::Request;
+use tagtrail_proto::{Digest, instant};
+use tagtrail_testkit::free_address;
+use time::OffsetDateTime;
+
+use crate::http::{Plain, load};
+use crate::load::Store;
+use crate::report::{Goal, Row, Series};
+use crate::stack::{REGISTRY, Stack};
+
+/// What the source proves itself with.
+const SECRET: &str = "hook-secret-of-the-bench";
+
+/// Webhooks: each says that one image was pushed, and is answered 202 once that is stored.
+pub(crate) async fn gateway(
+    stack: &Stack,
+    folder: &Path,
+    name: &str,
+    rounds: usize,
+    seconds: u64,
+) -> anyhow::Result<Vec<Row>> {
+    let config = folder.join("gateway.toml");
+    std::fs::write(
+        &config,
+        format!(
+            "[[source]]\nname = \"ci\"\nkind = \"generic\"\nregistry = \"{REGISTRY}\"\nsecret = {{ env = \"BENCH_SECRET\" }}\n"
+        ),
+    )?;
+    let address = free_address();
+    let environment = [
+        ("TAGTRAIL_CONFIG", config.to_str().context("no path")?),
+        ("TAGTRAIL_GATEWAY_LISTEN", &address),
+        ("BENCH_SECRET", SECRET),
+    ];
+    let gateway = stack.service("gateway", &environment);
+    gateway.ready().await?;
+    let plain = Plain::start(&stack.database)?;
+    let during = Duration::from_secs(seconds);
+    let [mut rate, mut p99, mut ceiling] = [(); 3].map(|()| Series::default());
+    for round in 0..rounds {
+        eprintln!("webhooks, {name}: round {} of {rounds}", round + 1);
+        let parsed = load(
+            &plain.address,
+            during,
+            202,
+            hook(&plain.address, "/parse", round),
+        )
+        .await?;
+        let stored = load(&address, during, 202, hook(&address, "/hooks/ci", round)).await?;
+        ceiling.push(parsed.rate);
+        rate.push(stored.rate);
+        p99.push(stored.p99);
+    }
+    gateway.stop().await;
+    Ok(vec![
+        Row::against(
+            format!("webhook to 202, 32 connections, {name}"),
+            "req/s",
+            rate,
+            ceiling,
+            Goal::AtLeast(0.3),
+        ),
+        Row::alone(
+            format!("webhook to 202, p99, {name}"),
+            "ms",
+            p99.warmed(),
+            Goal::None,
+        ),
+    ])
+}
+
+/// A body as a script in CI sends it; no two say the same.
+fn hook(
+    address: &str,
+    path: &'static str,
+    round: usize,
+) -> impl Fn(usize) -> anyhow::Result<Request<Full<Bytes>>> + use<> {
+    let address = address.to_owned();
+    let start = OffsetDateTime::now_utc() - time::Duration::minutes(5);
+    move |number| {
+        let digest = Digest::sha256_of(format!("{round}/{number}").as_bytes());
+        let time = instant::format(start + time::Duration::microseconds(number as i64))?;
+        let (repository, tag) = (number % 2000, number / 2000 % 10);
+        let body = format!(
+            r#"{{"repository":"team-{}/app-{repository}","tag":"v{tag}","digest":"{digest}","time":"{time}","actor":"ci"}}"#,
+            repository % 50
+        );
+        Ok(Request::post(path)
+            .header("host", address.as_str())
+            .header("content-type", "application/json")
+            .header("authorization", format!("Bearer {SECRET}"))
+            .body(Full::new(Bytes::from(body)))?)
+    }
+}
+
+/// Questions: what an image means, and what it meant, each about another one.
+pub(crate) async fn api(
+    stack: &Stack,
+    store: Store,
+    name: &str,
+    rounds: usize,
+    seconds: u64,
+) -> anyhow::Result<Vec<Row>> {
+    let address = free_address();
+    let api = stack.service("api", &[("TAGTRAIL_API_LISTEN", &address)]);
+    api.ready().await?;
+    let plain = Plain::start(&stack.database)?;
+    let during = Duration::from_secs(seconds);
+    let (start, step) = store.times();
+    let all_made = start + step * (store.tags + 1);
+    let repositories = store.tags as usize / 10;
+    let image = move |number: usize| {
+        let place = number.wrapping_mul(7919) % (repositories * 10);
+        let repository = place % repositories;
+        format!(
+            "{REGISTRY}/team-{}/app-{repository}:v{}",
+            repository % 50,
+            place / repositories
+        )
+    };
+    let [mut head, mut as_of, mut p99, mut ceiling] = [(); 4].map(|()| Series::default());
+    for round in 0..rounds {
+        eprintln!("questions, {name}: round {} of {rounds}", round + 1);
+        let host = plain.address.clone();
+        let one = move |_| {
+            Ok(Request::get("/one")
+                .header("host", &host)
+                .body(Full::default())?)
+        };
+        ceiling.push(load(&plain.address, during, 200, one).await?.rate);
+        let host = address.clone();
+        let now = move |number| {
+            let path = format!("/v1/resolve?image={}", image(number));
+            Ok(Request::get(path)
+                .header("host", &host)
+                .body(Full::default())?)
+        };
+        head.push(load(&address, during, 200, now).await?.rate);
+        let host = address.clone();
+        // From the time on when every tag was there.
+        let since = u64::try_from((OffsetDateTime::now_utc() - all_made).whole_seconds())?;
+        let then = move |number: usize| {
+            let at = all_made
+                + time::Duration::seconds(
+                    (number as u64)
+                        .wrapping_mul(104_729)
+                        .wrapping_rem(since)
+                        .cast_signed(),
+                );
+            let path = format!(
+                "/v1/resolve?image={}&at={}",
+                image(number),
+                instant::format(at)?
+            );
+            Ok(Request::get(path)
+                .header("host", &host)
+                .body(Full::default())?)
+        };
+        let then = load(&address, during, 200, then).await?;
+        as_of.push(then.rate);
+        p99.push(then.p99);
+    }
+    api.stop().await;
+    Ok(vec![
+        Row::against(
+            format!("resolve, {name}"),
+            "req/s",
+            head,
+            ceiling.clone(),
+            Goal::AtLeast(0.8),
+        ),
+        Row::against(
+            format!("resolve at a time, {name}"),
+            "req/s",
+            as_of,
+            ceiling,
+            Goal::AtLeast(0.7),
+        ),
+        Row::alone(
+            format!("resolve at a time, p99, {name}"),
+            "ms",
+            p99.warmed(),
+            Goal::None,
+        ),
+    ])
+}

@@ -1,0 +1,197 @@
+//! A nats-server and a database, with the processes of the product on them.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use async_nats::jetstream::{self, message::PublishMessage};
+use futures_util::StreamExt as _;
+use sqlx::{Connection as _, PgConnection};
+use tagtrail_bus::{Bus, BusArgs};
+use tagtrail_proto::{Action, Digest, Origin, PARTITIONS, Push, Scope, Subject, TimeSource};
+use tagtrail_testkit::{Process, TestNats, free_address};
+use time::OffsetDateTime;
+use tokio_util::sync::CancellationToken;
+
+/// Repositories, and tags in each, that are pushed to.
+const REPOSITORIES: usize = 2_000;
+const TAGS: usize = 10;
+/// Registry of all of them.
+pub(crate) const REGISTRY: &str = "registry.example.com";
+
+/// One product: its bus, its database, and how they keep what they acknowledge.
+#[derive(Debug)]
+pub(crate) struct Stack {
+    pub(crate) nats: TestNats,
+    pub(crate) database: String,
+    pub(crate) jetstream: jetstream::Context,
+}
+
+/// A process of the product with its admin page.
+#[derive(Debug)]
+pub(crate) struct Service {
+    pub(crate) process: Process,
+    admin: String,
+}
+
+impl Service {
+    /// Waits until it says that it is ready.
+    pub(crate) async fn ready(&self) -> anyhow::Result<()> {
+        let url = format!("http://{}/readyz", self.admin);
+        let begun = Instant::now();
+        while crate::http::get(&self.admin, "/readyz").await.ok() != Some(200) {
+            anyhow::ensure!(
+                begun.elapsed() < Duration::from_secs(60),
+                "{url} does not become ready; its log:\n{}",
+                self.process.log()
+            );
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        Ok(())
+    }
+
+    /// Asks it to stop, and waits.
+    pub(crate) async fn stop(mut self) {
+        self.process.signal("TERM");
+        self.process.ended(Duration::from_secs(60)).await;
+    }
+}
+
+impl Stack {
+    /// Starts a nats-server, `durable` as it is shipped (each message of PUSHES synced) or with nats-server's own defaults, and
+    /// makes the streams.
+    pub(crate) async fn start(
+        folder: &Path,
+        durable: bool,
+        database: String,
+    ) -> anyhow::Result<Stack> {
+        std::fs::create_dir_all(folder)?;
+        let nats = TestNats::start_in(folder, durable).await;
+        Bus::connect(
+            &BusArgs::new(nats.url()),
+            "bench",
+            &CancellationToken::new(),
+        )
+        .await?;
+        let client = nats
+            .client()
+            .await
+            .context("no connection to nats-server")?;
+        let context = jetstream::ContextBuilder::new()
+            .timeout(Duration::from_secs(20))
+            .max_ack_inflight(65_536)
+            .build(client);
+        Ok(Stack {
+            nats,
+            database,
+            jetstream: context,
+        })
+    }
+
+    pub(crate) async fn db(&self) -> anyhow::Result<PgConnection> {
+        Ok(PgConnection::connect(&self.database).await?)
+    }
+
+    /// Starts a service, as shipped but for what the environment says.
+    pub(crate) fn service(&self, name: &str, environment: &[(&str, &str)]) -> Service {
+        let admin = free_address();
+        let common = [
+            ("DATABASE_URL", self.database.as_str()),
+            ("NATS_URL", self.nats.url()),
+            ("TAGTRAIL_ADMIN", &admin),
+            // One instance has nobody to share partitions with; `tagtrail up` sets the same.
+            ("TAGTRAIL_CLAIM_INTERVAL_MS", "20"),
+        ];
+        let environment: Vec<(&str, &str)> = common.iter().chain(environment).copied().collect();
+        let process = Process::tagtrail(&[name], &environment);
+        Service { process, admin }
+    }
+
+    /// Puts pushes on PUSHES, as the gateway would; every one moves its tag. Gives how many are stored.
+    pub(crate) async fn prefill(&self, count: usize) -> anyhow::Result<()> {
+        let start = OffsetDateTime::now_utc() - time::Duration::seconds(30);
+        let messages = (0..count).map(|number| {
+            let push = push(number, start + time::Duration::microseconds(number as i64));
+            let subject = Subject::of_push(&push, PARTITIONS).to_string();
+            let id = push.message_id();
+            Ok((subject, id, serde_json::to_vec(&push.event())?))
+        });
+        publish(&self.jetstream, messages).await
+    }
+
+    /// The last sequence of a stream.
+    pub(crate) async fn last(&self, stream: &str) -> anyhow::Result<u64> {
+        let stream = self.jetstream.get_stream(stream).await?;
+        Ok(stream.cached_info().state.last_sequence)
+    }
+
+    /// When a message of a stream was stored, by the server's clock.
+    pub(crate) async fn stored_at(
+        &self,
+        stream: &str,
+        sequence: u64,
+    ) -> anyhow::Result<OffsetDateTime> {
+        let stream = self.jetstream.get_stream(stream).await?;
+        Ok(stream.get_raw_message(sequence).await?.time)
+    }
+}
+
+/// A push of the tag whose turn it is, at a time.
+pub(crate) fn push(number: usize, at: OffsetDateTime) -> Push {
+    let place = number % (REPOSITORIES * TAGS);
+    let (repository, tag) = (place % REPOSITORIES, place / REPOSITORIES);
+    let digest = Digest::sha256_of(format!("{at}/{number}").as_bytes());
+    Push {
+        action: Action::Push,
+        scope: Scope::Tag,
+        registry: parsed(REGISTRY),
+        repository: parsed(&format!("team-{}/app-{repository}", repository % 50)),
+        tag: Some(parsed(&format!("v{tag}"))),
+        digest: Some(digest),
+        media_type: Some("application/vnd.oci.image.manifest.v1+json".to_owned()),
+        size: Some(1234),
+        actor: Some("ci".to_owned()),
+        occurred_at: at,
+        occurred_at_source: TimeSource::Event,
+        source: "main".to_owned(),
+        origin: Origin::Event,
+        event_id: format!("{}-{number}", at.unix_timestamp_nanos()),
+    }
+}
+
+/// Names here are ours, and right.
+fn parsed<T: std::str::FromStr>(text: &str) -> T
+where
+    T::Err: std::fmt::Debug,
+{
+    match text.parse() {
+        Ok(parsed) => parsed,
+        Err(error) => unreachable!("{text}: {error:?}"),
+    }
+}
+
+/// Publishes with message identifiers, a window of 1024 at once: subject, identifier and payload of each.
+pub(crate) async fn publish(
+    context: &jetstream::Context,
+    messages: impl Iterator<Item = anyhow::Result<(String, String, Vec<u8>)>>,
+) -> anyhow::Result<()> {
+    const WINDOW: usize = 1024;
+    let mut window = futures_util::stream::FuturesOrdered::new();
+    for message in messages {
+        let (subject, id, payload) = message?;
+        if window.len() == WINDOW
+            && let Some(ack) = window.next().await
+        {
+            let _: Result<_, async_nats::jetstream::context::PublishError> = ack;
+            ack?;
+        }
+        let message = PublishMessage::build()
+            .message_id(&id)
+            .payload(payload.into());
+        window.push_back(context.send_publish(subject, message).await?.into_future());
+    }
+    while let Some(ack) = window.next().await {
+        ack?;
+    }
+    Ok(())
+}
