@@ -11,6 +11,10 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 use tagtrail_daemon::{AdminArgs, LogArgs, TraceArgs};
 
+/// The C library's allocator takes a third of the indexer's time (docs/performance.md).
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Every tag leaves a trail: records what each container image tag meant, for ever, and starts rollouts pinned by digest.
 #[derive(Debug, Parser)]
 #[command(
