@@ -1,5 +1,6 @@
 //! The way to Postgres: a small pool that heals by itself.
 
+use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -22,15 +23,55 @@ const FRESH: Duration = Duration::from_secs(1);
 /// Time between two looks at whether Postgres answers, and time for one.
 const LOOK: Duration = Duration::from_secs(2);
 
+/// A connection that is closed when it is dropped, unless it was [answered](Connection::answered): a question may still be under way
+/// (its asker is gone), or the way is cut, and the pool would wait for it without a limit.
+#[derive(Debug)]
+pub(crate) struct Connection {
+    connection: PoolConnection<Postgres>,
+    answered: bool,
+}
+
+impl Connection {
+    /// Gives it back to the pool. (The pool tries it then; it has no setting against that.)
+    pub(crate) fn answered(mut self) {
+        self.answered = true;
+    }
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        if !self.answered {
+            self.connection.close_on_drop();
+        }
+    }
+}
+
+impl Deref for Connection {
+    type Target = PgConnection;
+
+    fn deref(&self) -> &PgConnection {
+        &self.connection
+    }
+}
+
+impl DerefMut for Connection {
+    fn deref_mut(&mut self) -> &mut PgConnection {
+        &mut self.connection
+    }
+}
+
 /// Connections to Postgres, once it and its schema are there.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Database(Arc<OnceLock<PgPool>>);
 
 impl Database {
     /// A connection. Each question is one or two single statements: there are no transactions here that could be left open.
-    pub(crate) async fn connection(&self) -> Result<PoolConnection<Postgres>, Error> {
+    pub(crate) async fn connection(&self) -> Result<Connection, Error> {
         let pool = self.0.get().ok_or(Error::NotConnected)?;
-        Ok(pool.acquire().await?)
+        Ok(Connection {
+            connection: pool.acquire().await?,
+            answered: false,
+        })
     }
 
     /// Waits for the schema, then says from time to time whether Postgres answers.
@@ -53,7 +94,9 @@ impl Database {
     async fn look(&self) -> Result<(), String> {
         let look = async {
             let mut db = self.connection().await?;
-            Ok(tagtrail_postgres::ping(&mut db).await?)
+            tagtrail_postgres::ping(&mut db).await?;
+            db.answered();
+            Ok(())
         };
         match tokio::time::timeout(LOOK + ACQUIRE, look).await {
             Ok(Ok(())) => Ok(()),
@@ -81,10 +124,6 @@ fn pool(db: &DbArgs) -> Result<PgPool, DbError> {
                 }
                 Ok(true)
             })
-        })
-        // A connection with a question still under way (its asker is gone), or cut off, must not hold its place for ever.
-        .after_release(|connection, _| {
-            Box::pin(async move { alive(connection).await.map(|()| true) })
         })
         .connect_lazy_with(options))
 }

@@ -62,5 +62,6 @@ async fn digest(
     let page = Page::read("digest", &parameters)?;
     let mut db = database.connection().await?;
     let spans = page.cut(store::digests::spans(&mut db, &digest, &page).await?);
+    db.answered();
     Ok(Json(Answer { digest, spans }))
 }

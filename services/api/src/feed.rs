@@ -168,6 +168,7 @@ impl Feed {
         let end: Place = recorded::ends(&mut db).await?.into_iter().collect();
         let Some(mut place) = self.end.borrow().clone() else {
             self.end.send_replace(Some(end));
+            db.answered();
             return Ok(());
         };
         while !place.until(&end).is_empty() {
@@ -179,6 +180,7 @@ impl Feed {
             // Followers read what they miss up to here.
             self.end.send_replace(Some(place.clone()));
         }
+        db.answered();
         Ok(())
     }
 
@@ -241,6 +243,7 @@ impl Feed {
                 place.0.into_iter().map(known).collect()
             }
         };
+        db.answered();
         Ok(Follower {
             feed: self.clone(),
             place,
@@ -334,6 +337,7 @@ impl Follower {
         }
         let mut db = self.feed.database.connection().await?;
         let found = recorded::revisions(&mut db, &spans).await?;
+        db.answered();
         let items = found.into_iter().rev();
         self.ready = items
             .map(|(partition, found)| Arc::new(Item::new(partition, found.ordinal, found.event)))

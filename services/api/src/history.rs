@@ -38,8 +38,10 @@ async fn history(State(database): State<Database>, uri: Uri) -> Result<Json<Item
     let page = Page::read("history", &parameters)?;
     let mut db = database.connection().await?;
     let Some(tag) = store::resolve::tag(&mut db, &image).await? else {
+        db.answered();
         return Err(Error::TagUnknown(image));
     };
     let changes = store::history::changes(&mut db, tag, &image, &page).await?;
+    db.answered();
     Ok(Json(page.cut(changes)))
 }

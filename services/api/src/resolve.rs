@@ -91,12 +91,14 @@ async fn resolve(State(database): State<Database>, uri: Uri) -> Result<Json<Answ
     };
     let Some(found) = found else {
         let known = store::resolve::tag(&mut db, &image).await?.is_some();
+        db.answered();
         return Err(match question {
             Question::Numbered(revision) if known => Error::RevisionUnknown { image, revision },
             Question::AsOf { .. } if known => Error::TagNotYet(image),
             _ => Error::TagUnknown(image),
         });
     };
+    db.answered();
     let Some(digest) = found.digest else {
         return Err(Error::TagDeleted {
             image,

@@ -67,15 +67,18 @@ async fn list(State(database): State<Database>, uri: Uri) -> Result<Json<Items<R
         let page = Page::read("rollouts", &parameters)?;
         let mut db = database.connection().await?;
         let rollouts = store::rollouts::all(&mut db, &page).await?;
+        db.answered();
         return Ok(Json(page.cut(rollouts)));
     };
     let page = Page::read("rollouts-of-trigger", &parameters)?;
     let name: Name = name.parse().map_err(|_| Error::TriggerUnknown)?;
     let mut db = database.connection().await?;
     let Some(trigger) = store::triggers::id(&mut db, &name).await? else {
+        db.answered();
         return Err(Error::TriggerUnknown);
     };
     let rollouts = store::rollouts::of(&mut db, trigger, &page).await?;
+    db.answered();
     Ok(Json(page.cut(rollouts)))
 }
 
@@ -89,5 +92,6 @@ async fn one(
     let id: Uuid = id.parse().map_err(|_| Error::RolloutUnknown)?;
     let mut db = database.connection().await?;
     let found = store::rollouts::one(&mut db, id).await?;
+    db.answered();
     found.map(Json).ok_or(Error::RolloutUnknown)
 }

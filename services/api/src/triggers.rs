@@ -84,6 +84,7 @@ async fn list(State(database): State<Database>, uri: Uri) -> Result<Json<Trigger
     Parameters::read(&uri, &[])?;
     let mut db = database.connection().await?;
     let items = store::triggers::configured(&mut db, None).await?;
+    db.answered();
     Ok(Json(Triggers { items }))
 }
 
@@ -132,13 +133,14 @@ async fn set(
     if store::triggers::set_paused(&mut db, name, state == TriggerState::Paused).await? {
         tracing::info!(trigger = %name, ?state, "the trigger {name} was switched");
     }
-    drop(db);
+    db.answered();
     show(database, name).await
 }
 
 async fn show(database: &Database, name: &Name) -> Result<Json<Trigger>, Error> {
     let mut db = database.connection().await?;
     let found = store::triggers::configured(&mut db, Some(name)).await?;
+    db.answered();
     found
         .into_iter()
         .next()

@@ -29,8 +29,8 @@ impl Partition {
                 .await?;
         let recorded_at = to.recorded_at()?;
         let ids = store::tags::tag_ids(&mut tx, &images).await?;
-        let heads =
-            store::tags::lock_tags(&mut tx, &ids.values().copied().collect::<Vec<_>>()).await?;
+        let tags: Vec<i64> = ids.values().copied().collect();
+        let heads = store::tags::lock_tags(&mut tx, &tags, &BTreeSet::new()).await?;
         let (mut revisions, mut new_heads) = (Vec::new(), Vec::new());
         for (image, tag_id) in &ids {
             let (Some(published), Some(head)) = (published.get(image), heads.get(tag_id)) else {
@@ -83,8 +83,7 @@ impl Partition {
             new_heads.push(new);
         }
         let rows: Vec<&Recorded> = revisions.iter().collect();
-        store::revisions::add_revisions(&mut tx, self.number, &rows).await?;
-        store::tags::update_tags(&mut tx, &new_heads).await?;
+        store::revisions::add_revisions(&mut tx, self.number, &rows, &new_heads).await?;
         tx.commit().await?;
         self.progress = to;
         for image in &images {

@@ -74,10 +74,11 @@ impl Partition {
         for segment in batch.chunk_by(|a, b| a.tag.is_some() && b.tag.is_some()) {
             let owners = self.owners(&mut tx, segment).await?;
             let new = record(&mut tx, &owners, recorded_at, &mut to.recorded).await?;
-            self.ahead.check(new.iter().map(|(recorded, _)| recorded))?;
-            let rows: Vec<&Recorded> = new.iter().map(|(recorded, _)| recorded).collect();
-            store::revisions::add_revisions(&mut tx, self.number, &rows).await?;
-            revisions.extend(new);
+            self.ahead
+                .check(new.revisions.iter().map(|(recorded, _)| recorded))?;
+            let rows: Vec<&Recorded> = new.revisions.iter().map(|(recorded, _)| recorded).collect();
+            store::revisions::add_revisions(&mut tx, self.number, &rows, &new.heads).await?;
+            revisions.extend(new.revisions);
         }
         NamedPoint::IndexerWritten.pass();
         tx.commit().await?;
@@ -131,16 +132,23 @@ impl Partition {
     }
 }
 
+/// What facts changed: to be written.
+#[derive(Debug, Default)]
+struct Changed {
+    revisions: Vec<(Recorded, Cause)>,
+    heads: Vec<NewHead>,
+}
+
 /// Adds the facts that are new and numbers the changes they make.
 async fn record(
     db: &mut PgConnection,
     facts: &[(Owner, &Received)],
     recorded_at: OffsetDateTime,
     ordinal: &mut u64,
-) -> Result<Vec<(Recorded, Cause)>, Error> {
+) -> Result<Changed, Error> {
     let ids = store::facts::add_facts(db, facts, recorded_at).await?;
     let Some(first_id) = ids.values().min().copied() else {
-        return Ok(Vec::new());
+        return Ok(Changed::default());
     }; // All were known.
     let mut metas: HashMap<i64, Meta> = HashMap::with_capacity(ids.len());
     let mut causes: HashMap<i64, Cause> = HashMap::with_capacity(ids.len());
@@ -181,8 +189,9 @@ async fn record(
         by_tag.entry(tag).or_default().push(fact);
     }
     let tags: Vec<i64> = by_tag.keys().copied().collect();
-    let heads = store::tags::lock_tags(db, &tags).await?;
-    let mut known = load(db, &by_tag, &heads, first_id, &mut metas).await?;
+    let pushed = by_tag.iter().flat_map(|(tag, facts)| pushed(*tag, facts));
+    let mut heads = store::tags::lock_tags(db, &tags, &pushed.collect()).await?;
+    let mut known = load(db, &by_tag, &mut heads, first_id, &mut metas).await?;
 
     let (mut revisions, mut new_heads) = (Vec::new(), Vec::with_capacity(by_tag.len()));
     for (tag_id, facts) in by_tag {
@@ -223,20 +232,30 @@ async fn record(
             latest_at,
         });
     }
-    store::tags::update_tags(db, &new_heads).await?;
     if let Some((repository, at)) = touched
         && !NamedPoint::IndexerTouch.skipped()
     {
         store::tags::touch_repository(db, repository, at).await?;
     }
-    Ok(revisions)
+    Ok(Changed {
+        revisions,
+        heads: new_heads,
+    })
+}
+
+/// The digests that these facts move a tag to.
+fn pushed(tag: i64, facts: &[Fact]) -> impl Iterator<Item = (i64, &Digest)> {
+    facts.iter().filter_map(move |fact| match &fact.change {
+        Change::Push(digest) => Some((tag, digest)),
+        _ => None,
+    })
 }
 
 /// What the rule needs to know of each tag. Most facts are on time, and then the head is all of it.
 async fn load(
     db: &mut PgConnection,
     by_tag: &BTreeMap<i64, Vec<Fact>>,
-    heads: &HashMap<i64, Head>,
+    heads: &mut HashMap<i64, Head>,
     first_id: i64,
     metas: &mut HashMap<i64, Meta>,
 ) -> Result<HashMap<i64, Known>, Error> {
@@ -259,35 +278,28 @@ async fn load(
     };
     metas.extend(std::mem::take(&mut near.metas));
 
-    // Only a tag that was moved before can be moved back.
-    let mut pushed: BTreeSet<(i64, Digest)> = BTreeSet::new();
-    for (tag_id, facts) in by_tag {
-        if heads.get(tag_id).is_some_and(|head| head.issued > 0) {
-            let near = near.facts.get(tag_id).into_iter().flatten();
-            pushed.extend(
-                facts
-                    .iter()
-                    .chain(near)
-                    .filter_map(|fact| match &fact.change {
-                        Change::Push(digest) => Some((*tag_id, digest.clone())),
-                        _ => None,
-                    }),
-            );
+    // What a late fact uncovers may be pushed again too.
+    let uncovered: BTreeSet<(i64, &Digest)> = near
+        .facts
+        .iter()
+        .filter(|(tag, _)| heads.get(*tag).is_some_and(|head| head.issued > 0))
+        .flat_map(|(tag, facts)| pushed(*tag, facts))
+        .collect();
+    if !uncovered.is_empty() {
+        for (tag, first_had) in store::revisions::first_had(db, &uncovered).await? {
+            if let Some(head) = heads.get_mut(&tag) {
+                head.first_had.extend(first_had);
+            }
         }
     }
-    let mut first_had = if pushed.is_empty() {
-        HashMap::new()
-    } else {
-        store::revisions::first_had(db, &pushed).await?
-    };
 
     Ok(by_tag
         .keys()
         .filter_map(|tag_id| {
-            let head = heads.get(tag_id)?;
+            let head = heads.get_mut(tag_id)?;
             let revisions = near.revisions.remove(tag_id).unwrap_or_default();
             let facts = near.facts.remove(tag_id).unwrap_or_default();
-            let first_had = first_had.remove(tag_id).unwrap_or_default();
+            let first_had = std::mem::take(&mut head.first_had);
             Some((
                 *tag_id,
                 Known::new(head.issued, head.head.clone(), revisions, facts, first_had),

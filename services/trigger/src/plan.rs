@@ -240,10 +240,8 @@ impl<'a> Planner<'a> {
                 store::heads(&mut tx, &images).await?,
             ),
         };
-        // The clock by which heads were recorded: what is quiet must not depend on ours.
-        let now = store::now(&mut tx).await?;
         let (mut started, mut settling) = (Vec::new(), BTreeMap::new());
-        for known in &known {
+        for (known, now) in known {
             let Some((name, trigger)) = self.triggers.get_key_value(known.name.as_str()) else {
                 continue;
             };

@@ -1,7 +1,9 @@
 //! Repositories and tags: their ids, and their heads.
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap};
 
+use sqlx::postgres::PgRow;
 use sqlx::{PgConnection, Row as _};
 use tagtrail_postgres::row;
 use tagtrail_proto::{Digest, Image, Registry, Repository};
@@ -178,46 +180,72 @@ pub(crate) struct Head {
     pub(crate) head: Option<Numbered>,
     /// Greatest effective time of its own facts and its repository's: a fact after it is on time.
     pub(crate) latest_at: Option<OffsetDateTime>,
+    /// When it first had each of the digests asked about, of those that it ever had.
+    pub(crate) first_had: HashMap<Digest, OffsetDateTime>,
 }
 
-/// Locks the rows of tags, in the order of their ids, and reads them.
+/// Locks the rows of tags, in the order of their ids, and reads them; looks when each first had the digests that it is pushed to.
 pub(crate) async fn lock_tags(
     db: &mut PgConnection,
     ids: &[i64],
+    pushed: &BTreeSet<(i64, &Digest)>,
 ) -> Result<HashMap<i64, Head>, Error> {
+    let tags: Vec<i64> = pushed.iter().map(|(tag, _)| *tag).collect();
+    let digests: Vec<&[u8]> = pushed.iter().map(|(_, digest)| digest.as_bytes()).collect();
     let rows = sqlx::query(
-        "select t.id, r.registry, r.name, t.name, t.repository_id, t.issued, t.head, t.head_digest, t.head_at, greatest(t.latest_at, r.latest_at)
-         from tag t join repository r on r.id = t.repository_id
-         where t.id = any($1) order by t.id for update of t",
+        // Only a tag that was moved before can be moved back.
+        "with head as (
+             select t.id, r.registry, r.name as repository, t.name, t.repository_id, t.issued, t.head, t.head_digest, t.head_at,
+                    greatest(t.latest_at, r.latest_at)
+             from tag t join repository r on r.id = t.repository_id
+             where t.id = any($1) order by t.id for update of t
+         )
+         select h.*, f.digest, f.effective_at
+         from head h
+         left join unnest($2::bigint[], $3::bytea[]) as w (tag_id, digest) on w.tag_id = h.id and h.issued > 0
+         left join lateral (
+             select r.digest, r.effective_at from revision r
+             where r.digest = w.digest and r.tag_id = w.tag_id order by r.effective_at limit 1) f on true",
     )
     .bind(ids)
+    .bind(&tags)
+    .bind(&digests)
     .fetch_all(db)
     .await?;
-    rows.iter()
-        .map(|row| {
-            let head = match (row.try_get::<Option<i64>, _>(6)?, row.try_get(8)?) {
-                (Some(number), Some(at)) => Some(Numbered {
-                    at,
-                    number: row::unsigned(number),
-                    digest: row::digest(row.try_get(7)?)?,
-                }),
-                _ => None,
-            };
-            let image = Image {
-                registry: row::parsed(row.try_get(1)?)?,
-                repository: row::parsed(row.try_get(2)?)?,
-                tag: row::parsed(row.try_get(3)?)?,
-            };
-            let tag = Head {
-                image,
-                repository_id: row.try_get(4)?,
-                issued: row::unsigned(row.try_get(5)?),
-                head,
-                latest_at: row.try_get(9)?,
-            };
-            Ok((row.try_get(0)?, tag))
-        })
-        .collect()
+    let mut heads = HashMap::with_capacity(ids.len());
+    for row in &rows {
+        let head = match heads.entry(row.try_get(0)?) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(new) => new.insert(head(row)?),
+        };
+        if let Some(digest) = row::digest(row.try_get(10)?)? {
+            head.first_had.insert(digest, row.try_get(11)?);
+        }
+    }
+    Ok(heads)
+}
+
+fn head(row: &PgRow) -> Result<Head, Error> {
+    let head = match (row.try_get::<Option<i64>, _>(6)?, row.try_get(8)?) {
+        (Some(number), Some(at)) => Some(Numbered {
+            at,
+            number: row::unsigned(number),
+            digest: row::digest(row.try_get(7)?)?,
+        }),
+        _ => None,
+    };
+    Ok(Head {
+        image: Image {
+            registry: row::parsed(row.try_get(1)?)?,
+            repository: row::parsed(row.try_get(2)?)?,
+            tag: row::parsed(row.try_get(3)?)?,
+        },
+        repository_id: row.try_get(4)?,
+        issued: row::unsigned(row.try_get(5)?),
+        head,
+        latest_at: row.try_get(9)?,
+        first_had: HashMap::new(),
+    })
 }
 
 /// The new state of a tag's row.
@@ -228,29 +256,6 @@ pub(crate) struct NewHead {
     pub(crate) head: Option<Numbered>,
     /// Greatest effective time among its own facts of this batch.
     pub(crate) latest_at: Option<OffsetDateTime>,
-}
-
-/// Brings the rows of tags up to date.
-pub(crate) async fn update_tags(
-    db: &mut PgConnection,
-    tags: &[NewHead],
-) -> Result<(), sqlx::Error> {
-    sqlx::query(
-        "update tag t
-         set issued = n.issued, head = n.head, head_digest = n.head_digest, head_at = n.head_at, latest_at = greatest(t.latest_at, n.latest_at)
-         from unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bytea[], $5::timestamptz[], $6::timestamptz[])
-              as n (id, issued, head, head_digest, head_at, latest_at)
-         where t.id = n.id",
-    )
-    .bind(tags.iter().map(|tag| tag.tag_id).collect::<Vec<_>>())
-    .bind(tags.iter().map(|tag| row::signed(tag.issued)).collect::<Vec<_>>())
-    .bind(tags.iter().map(|tag| tag.head.as_ref().map(|head| row::signed(head.number))).collect::<Vec<_>>())
-    .bind(tags.iter().map(|tag| tag.head.as_ref().and_then(|head| head.digest.as_ref()).map(Digest::as_bytes)).collect::<Vec<_>>())
-    .bind(tags.iter().map(|tag| tag.head.as_ref().map(|head| head.at)).collect::<Vec<_>>())
-    .bind(tags.iter().map(|tag| tag.latest_at).collect::<Vec<_>>())
-    .execute(db)
-    .await
-    .map(|_| ())
 }
 
 /// Notes that the repository has a fact of its own at this time.

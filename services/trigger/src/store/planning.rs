@@ -107,13 +107,14 @@ pub(crate) struct Known {
     pub(crate) failed: bool,
 }
 
-/// The triggers of these names.
+/// The triggers of these names, and the time by the database's clock: by which heads were recorded, so that what is quiet does not
+/// depend on ours.
 pub(crate) async fn known(
     db: &mut PgConnection,
     names: &[&str],
-) -> Result<Vec<Known>, sqlx::Error> {
+) -> Result<Vec<(Known, OffsetDateTime)>, sqlx::Error> {
     let rows = sqlx::query(
-        "select t.id, t.name, t.state = 'paused', t.state = 'resuming', o.images, coalesce(o.state = 'failed', false)
+        "select t.id, t.name, t.state = 'paused', t.state = 'resuming', o.images, coalesce(o.state = 'failed', false), clock_timestamp()
          from trigger t
          left join lateral (select images, state from rollout o where o.trigger_id = t.id order by o.number desc limit 1) o on true
          where t.configured and t.name = any ($1)",
@@ -123,7 +124,7 @@ pub(crate) async fn known(
     .await?;
     rows.iter()
         .map(|row| {
-            Ok(Known {
+            let known = Known {
                 id: row.try_get(0)?,
                 name: row.try_get(1)?,
                 paused: row.try_get(2)?,
@@ -132,7 +133,8 @@ pub(crate) async fn known(
                     .try_get::<Option<Json<_>>, _>(4)?
                     .map(|Json(images)| images),
                 failed: row.try_get(5)?,
-            })
+            };
+            Ok((known, row.try_get(6)?))
         })
         .collect()
 }
@@ -205,13 +207,6 @@ pub(crate) async fn heads(
         .collect()
 }
 
-/// The database's clock.
-pub(crate) async fn now(db: &mut PgConnection) -> Result<OffsetDateTime, sqlx::Error> {
-    sqlx::query_scalar("select clock_timestamp()")
-        .fetch_one(db)
-        .await
-}
-
 /// Sees to it that the trigger's next rollout gets a number above this one. Gives whether it would have got a lower one.
 pub(crate) async fn raise_issued(
     db: &mut PgConnection,
@@ -234,42 +229,32 @@ pub(crate) async fn start(
     cause: &Cause,
     trace: &TraceContext,
 ) -> Result<Option<Rollout>, sqlx::Error> {
-    let number: Option<i64> = sqlx::query_scalar(
-        "update trigger set issued = issued + 1, state = 'active' where id = $1 and state <> 'paused' returning issued",
-    )
-    .bind(trigger)
-    .fetch_optional(&mut *db)
-    .await?;
-    let Some(number) = number else {
-        return Ok(None);
-    };
-    let row = sqlx::query(concat!(
-        "with o as (insert into rollout (id, trigger_id, number, images, cause, traceparent) values ($1, $2, $3, $4, $5, $6) returning *)
-         select ", columns!(), " from o join trigger t on t.id = o.trigger_id"
+    let rows = sqlx::query(concat!(
+        "with numbered as (
+             update trigger set issued = issued + 1, state = 'active' where id = $2 and state <> 'paused' returning id, issued
+         ), new as (
+             insert into rollout (id, trigger_id, number, images, cause, traceparent)
+             select $1, n.id, n.issued, $3, $4, $5 from numbered n returning *
+         ), old as (
+             update rollout o set state = 'superseded', finished_at = now()
+             from numbered n where o.trigger_id = n.id and o.state = 'pending' and o.number < n.issued returning o.*
+         ), o as (
+             select * from old union all select * from new
+         )
+         select ", columns!(), " from o join trigger t on t.id = o.trigger_id order by o.number"
     ))
     .bind(Uuid::now_v7())
     .bind(trigger)
-    .bind(number)
     .bind(Json(images))
     .bind(Json(cause))
     .bind(trace.to_string())
-    .fetch_one(&mut *db)
-    .await?;
-    let new = row::rollout(&row)?;
-    let rows = sqlx::query(concat!(
-        "with o as (
-             update rollout set state = 'superseded', finished_at = now() where trigger_id = $1 and state = 'pending' and number < $2 returning *)
-         select ", columns!(), " from o join trigger t on t.id = o.trigger_id order by o.number"
-    ))
-    .bind(trigger)
-    .bind(number)
     .fetch_all(&mut *db)
     .await?;
-    let mut changed = rows
+    let changed = rows
         .iter()
         .map(row::rollout)
         .collect::<Result<Vec<_>, _>>()?;
-    changed.push(new.clone());
     record(db, &changed).await?;
-    Ok(Some(new))
+    // Its number is the greatest.
+    Ok(changed.into_iter().last())
 }

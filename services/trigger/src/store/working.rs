@@ -62,50 +62,43 @@ pub(crate) async fn begin(
     if !may_act(db, trigger).await? {
         return Ok(None);
     }
-    let rows = match NamedPoint::TriggerSupersede.skipped() {
-        true => Vec::new(),
-        false => sqlx::query(concat!(
-            "with newest as (select max(number) as number from rollout where trigger_id = $1 and state in ('pending', 'running')),
-             o as (
-                 update rollout set state = 'superseded', finished_at = now()
-                 where trigger_id = $1 and state in ('pending', 'running') and number < (select number from newest) returning *)
-             select ", columns!(), " from o join trigger t on t.id = o.trigger_id order by o.number"
-        ))
-        .bind(trigger)
-        .fetch_all(&mut *db)
-        .await?,
-    };
-    let mut changed = rows
-        .iter()
-        .map(row::rollout)
-        .collect::<Result<Vec<_>, _>>()?;
-    let row = sqlx::query(concat!(
-        "with before as (select id, state from rollout where trigger_id = $1 and state in ('pending', 'running') and next_attempt_at <= now()
-                         order by number desc limit 1),
-         o as (
+    let rows = sqlx::query(concat!(
+        "with newest as (
+             select id, number, state from rollout where trigger_id = $1 and state in ('pending', 'running') order by number desc limit 1
+         ), old as (
+             update rollout o set state = 'superseded', finished_at = now()
+             from newest n where $2 and o.trigger_id = $1 and o.state in ('pending', 'running') and o.number < n.number
+             returning o.*, false as begun, true as changed
+         ), new as (
              update rollout o set state = 'running', attempts = attempts + 1, started_at = coalesce(started_at, now())
-             from before where o.id = before.id returning o.*, before.state = 'pending' as first)
-         select o.first, o.started_at, o.traceparent, ", columns!(), " from o join trigger t on t.id = o.trigger_id"
+             from newest n where o.id = n.id and o.next_attempt_at <= now()
+             returning o.*, true as begun, n.state = 'pending' as changed
+         ), o as (
+             select * from old union all select * from new
+         )
+         select o.begun, o.changed, o.started_at, o.traceparent, ", columns!(), "
+         from o join trigger t on t.id = o.trigger_id order by o.number"
     ))
     .bind(trigger)
-    .fetch_optional(&mut *db)
+    .bind(!NamedPoint::TriggerSupersede.skipped())
+    .fetch_all(&mut *db)
     .await?;
-    let begun = match row {
-        Some(row) => {
-            let begun = Begun {
-                rollout: row::rollout(&row)?,
+    let (mut changed, mut begun) = (Vec::with_capacity(rows.len()), None);
+    for row in &rows {
+        let rollout = row::rollout(row)?;
+        if row.try_get("changed")? {
+            changed.push(rollout.clone());
+        }
+        if row.try_get("begun")? {
+            begun = Some(Begun {
+                rollout,
                 started_at: row.try_get("started_at")?,
                 trace: row
                     .try_get::<Option<&str>, _>("traceparent")?
                     .and_then(|text| text.parse().ok()),
-            };
-            if row.try_get("first")? {
-                changed.push(begun.rollout.clone());
-            }
-            Some(begun)
+            });
         }
-        None => None,
-    };
+    }
     record(db, &changed).await?;
     Ok(begun)
 }
