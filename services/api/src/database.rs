@@ -1,19 +1,20 @@
-//! The way to Postgres: a small pool that heals by itself.
+//! The way to Postgres: a few connections that are made again when they are lost.
 
 use std::ops::{Deref, DerefMut};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
-use sqlx::pool::PoolConnection;
-use sqlx::postgres::PgPoolOptions;
-use sqlx::{Connection as _, PgConnection, PgPool, Postgres};
+use sqlx::postgres::PgConnectOptions;
+use sqlx::{ConnectOptions as _, Connection as _, PgConnection};
 use tagtrail_daemon::Context;
 use tagtrail_postgres::{DbArgs, DbError};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
 
 use crate::error::Error;
 
 /// Connections at once. A question takes a fraction of a millisecond; more would only queue up in Postgres instead of here.
-const CONNECTIONS: u32 = 8;
+const CONNECTIONS: usize = 8;
 /// Time to get one of them.
 const ACQUIRE: Duration = Duration::from_secs(2);
 /// Time for a statement, in milliseconds, as Postgres wants it.
@@ -23,26 +24,42 @@ const FRESH: Duration = Duration::from_secs(1);
 /// Time between two looks at whether Postgres answers, and time for one.
 const LOOK: Duration = Duration::from_secs(2);
 
-/// A connection that is closed when it is dropped, unless it was [answered](Connection::answered): a question may still be under way
-/// (its asker is gone), or the way is cut, and the pool would wait for it without a limit.
+/// Connections to Postgres, once it and its schema are there.
+///
+/// Not the driver's pool: that one tries each connection whenever it is given back, a third of the cost of a small question, and
+/// waits for the answer without a limit.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Database(Arc<OnceLock<Pool>>);
+
+#[derive(Debug)]
+struct Pool {
+    options: PgConnectOptions,
+    room: Arc<Semaphore>,
+    /// Those that nobody uses, each with the time since when.
+    idle: Mutex<Vec<(PgConnection, Instant)>>,
+}
+
+/// A connection for one question. It is closed when it is dropped, unless it was [answered](Connection::answered): the question may
+/// still be under way (its asker is gone), or the way be cut.
 #[derive(Debug)]
 pub(crate) struct Connection {
-    connection: PoolConnection<Postgres>,
-    answered: bool,
+    connection: PgConnection,
+    database: Database,
+    place: OwnedSemaphorePermit,
 }
 
 impl Connection {
-    /// Gives it back to the pool. (The pool tries it then; it has no setting against that.)
-    pub(crate) fn answered(mut self) {
-        self.answered = true;
-    }
-}
-
-impl Drop for Connection {
-    fn drop(&mut self) {
-        if !self.answered {
-            self.connection.close_on_drop();
+    /// Keeps it for the next question.
+    pub(crate) fn answered(self) {
+        let Connection {
+            connection,
+            database,
+            place,
+        } = self;
+        if let Some(pool) = database.0.get() {
+            pool.idle().push((connection, Instant::now()));
         }
+        drop(place);
     }
 }
 
@@ -60,17 +77,44 @@ impl DerefMut for Connection {
     }
 }
 
-/// Connections to Postgres, once it and its schema are there.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Database(Arc<OnceLock<PgPool>>);
+impl Pool {
+    fn idle(&self) -> MutexGuard<'_, Vec<(PgConnection, Instant)>> {
+        // Nothing panics while it is held.
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The one that was used last, or a new one.
+    async fn connect(&self) -> Result<PgConnection, sqlx::Error> {
+        loop {
+            let last = self.idle().pop();
+            let Some((mut connection, since)) = last else {
+                return self.options.connect().await;
+            };
+            // After a restart of Postgres every idle connection is dead. Trying those that were idle for a while costs busy
+            // hours nothing, and spares whoever asks first a 503.
+            if since.elapsed() < FRESH || alive(&mut connection).await.is_ok() {
+                return Ok(connection);
+            }
+        }
+    }
+}
 
 impl Database {
     /// A connection. Each question is one or two single statements: there are no transactions here that could be left open.
     pub(crate) async fn connection(&self) -> Result<Connection, Error> {
         let pool = self.0.get().ok_or(Error::NotConnected)?;
+        let connecting = async {
+            let place = Arc::clone(&pool.room).acquire_owned().await;
+            let place = place.map_err(|_| sqlx::Error::PoolClosed)?;
+            Ok((place, pool.connect().await?))
+        };
+        let (place, connection) = tokio::time::timeout(ACQUIRE, connecting)
+            .await
+            .unwrap_or(Err(sqlx::Error::PoolTimedOut))?;
         Ok(Connection {
-            connection: pool.acquire().await?,
-            answered: false,
+            connection,
+            database: self.clone(),
+            place,
         })
     }
 
@@ -107,25 +151,13 @@ impl Database {
     }
 }
 
-fn pool(db: &DbArgs) -> Result<PgPool, DbError> {
-    let options = db
-        .options("api")?
-        .options([("statement_timeout", STATEMENT)]);
-    Ok(PgPoolOptions::new()
-        .max_connections(CONNECTIONS)
-        .acquire_timeout(ACQUIRE)
-        .test_before_acquire(false)
-        // After a restart of Postgres every idle connection is dead. Trying those that were idle for a while costs busy
-        // hours nothing, and spares whoever asks first a 503.
-        .before_acquire(|connection, meta| {
-            Box::pin(async move {
-                if meta.idle_for > FRESH {
-                    alive(connection).await?;
-                }
-                Ok(true)
-            })
-        })
-        .connect_lazy_with(options))
+fn pool(db: &DbArgs) -> Result<Pool, DbError> {
+    let options = db.options("api")?;
+    Ok(Pool {
+        options: options.options([("statement_timeout", STATEMENT)]),
+        room: Arc::new(Semaphore::new(CONNECTIONS)),
+        idle: Mutex::default(),
+    })
 }
 
 async fn alive(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
