@@ -4,7 +4,7 @@ CARGO ?= cargo
 # Folder of `make up`: as root Postgres runs as another user, who must be able to reach it.
 DATA ?= $(if $(filter 0,$(shell id -u)),/var/lib/tagtrail,.tagtrail)
 
-.PHONY: help setup build up demo test faults faults-selftest overload fuzz lint fmt clean-data
+.PHONY: help setup build up demo test faults faults-selftest overload bench bench-growth fuzz lint fmt clean-data
 
 help: ## show this
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -37,6 +37,14 @@ faults-selftest: setup ## leave out one step of the product after another, to se
 overload: setup build ## push far more than the store takes, for a minute; memory must stay bounded, and nothing be lost
 	OVERLOAD_SECONDS=60 TAGTRAIL_BINARY=$(CURDIR)/target/release/tagtrail \
 		$(CARGO) test --locked --package tagtrail-e2e --test overload -- --nocapture
+
+bench: setup build ## measure every goal against the ceilings of the servers, in the same run (a quarter of an hour; QUICK=1 in two minutes)
+	$(CARGO) build --release --locked --package tagtrail-bench
+	TAGTRAIL_BINARY=$(CURDIR)/target/release/tagtrail target/release/tagtrail-bench run $(if $(QUICK),--quick)
+
+bench-growth: setup build ## measure stores of several sizes (FACTS=1,5,20, in millions)
+	$(CARGO) build --release --locked --package tagtrail-bench
+	TAGTRAIL_BINARY=$(CURDIR)/target/release/tagtrail target/release/tagtrail-bench growth --facts $(or $(FACTS),1,5,20)
 
 fuzz: ## fuzz each target for FUZZ_SECONDS (60), from the corpus that is kept; needs a nightly compiler and cargo-fuzz
 	@scripts/fuzz

@@ -137,7 +137,8 @@ impl Rows {
     async fn write(&mut self, count: usize) -> anyhow::Result<()> {
         let now = OffsetDateTime::now_utc();
         let ids: Vec<i64> = (self.number..self.number + count)
-            .filter_map(|number| self.tags.get(number % self.tags.len()).copied())
+            // Spread over all, as those of one partition are.
+            .filter_map(|number| self.tags.get(number * 7919 % self.tags.len()).copied())
             .collect();
         self.number += count;
         let mut tx = self.db.begin().await?;

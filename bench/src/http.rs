@@ -24,21 +24,45 @@ use crate::report::percentile;
 /// Connections at once.
 pub(crate) const CONNECTIONS: usize = 32;
 
-pub(crate) async fn connect(address: &str) -> anyhow::Result<SendRequest<Full<Bytes>>> {
-    let stream = TcpStream::connect(address).await?;
-    stream.set_nodelay(true)?;
-    let (sender, connection) = handshake(TokioIo::new(stream)).await?;
-    tokio::spawn(connection);
-    Ok(sender)
+/// One connection to a server.
+#[derive(Debug)]
+pub(crate) struct Client {
+    sender: SendRequest<Full<Bytes>>,
+    /// Carries it.
+    _connection: JoinSet<hyper::Result<()>>,
+}
+
+impl Client {
+    pub(crate) async fn connect(address: &str) -> anyhow::Result<Client> {
+        let stream = TcpStream::connect(address).await?;
+        stream.set_nodelay(true)?;
+        let (sender, connection) = handshake(TokioIo::new(stream)).await?;
+        let mut carrying = JoinSet::new();
+        carrying.spawn(connection);
+        Ok(Client {
+            sender,
+            _connection: carrying,
+        })
+    }
+
+    /// The whole answer: its status and its body.
+    pub(crate) async fn ask(
+        &mut self,
+        request: Request<Full<Bytes>>,
+    ) -> anyhow::Result<(u16, Bytes)> {
+        self.sender.ready().await?;
+        let answer = self.sender.send_request(request).await?;
+        let status = answer.status().as_u16();
+        Ok((status, answer.into_body().collect().await?.to_bytes()))
+    }
 }
 
 /// The status that a path is answered with.
 pub(crate) async fn get(address: &str, path: &str) -> anyhow::Result<u16> {
-    let mut sender = connect(address).await?;
     let request = Request::get(path)
         .header("host", address)
         .body(Full::default())?;
-    Ok(sender.send_request(request).await?.status().as_u16())
+    Ok(Client::connect(address).await?.ask(request).await?.0)
 }
 
 /// What was measured of requests.
@@ -61,18 +85,15 @@ pub(crate) async fn load(
     let request = Arc::new(request);
     let mut clients = JoinSet::new();
     let begun = Instant::now();
-    for client in 0..CONNECTIONS {
-        let mut sender = connect(address).await?;
+    for first in 0..CONNECTIONS {
+        let mut client = Client::connect(address).await?;
         let request = Arc::clone(&request);
         clients.spawn(async move {
             let mut times = Vec::new();
-            let mut number = client;
+            let mut number = first;
             while begun.elapsed() < during {
                 let sent = Instant::now();
-                sender.ready().await?;
-                let answer = sender.send_request(request(number)?).await?;
-                let got = answer.status().as_u16();
-                let body = answer.into_body().collect().await?.to_bytes();
+                let (got, body) = client.ask(request(number)?).await?;
                 anyhow::ensure!(
                     got == status,
                     "answered {got}: {}",

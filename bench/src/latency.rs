@@ -7,19 +7,21 @@ use anyhow::Context as _;
 use async_nats::jetstream::message::PublishMessage;
 use axum::body::Bytes;
 use futures_util::StreamExt as _;
-use http_body_util::{BodyExt as _, Full};
+use http_body_util::Full;
 use hyper::Request;
 use tagtrail_bus::topology;
 use tagtrail_proto::{Event, Image, PARTITIONS, Revision, Subject};
 use time::OffsetDateTime;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 
 use crate::ceiling::{self, Rows};
+use crate::http::Client;
 use crate::report::{Goal, Row, Series, percentile};
 use crate::stack::{Stack, push};
 
-/// Pause between two events: what follows the one before must be over.
+/// Pause between two rollouts: what follows the one before must be over. Their ceilings pause as well, since idle processors wake slowly.
 const PAUSE: Duration = Duration::from_millis(5);
 /// Whatever takes longer is lost.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -53,14 +55,14 @@ pub(crate) async fn revisions(
             "ms",
             p50.clone(),
             floor,
-            Goal::AtMost(1.5),
+            stack.goal(Goal::AtMost(1.5)),
         ),
         Row::against(
             format!("push to revision, p99 to p50, {name}"),
             "ms",
             p99,
             p50,
-            Goal::AtMost(2.0),
+            stack.goal(Goal::AtMost(2.0)),
         ),
     ])
 }
@@ -87,21 +89,34 @@ async fn one_by_one(stack: &Stack, count: usize) -> anyhow::Result<Vec<f64>> {
             .context("no revision in time")?;
         times.push(begun.elapsed().as_secs_f64() * 1000.0);
         ack.await?;
-        tokio::time::sleep(PAUSE).await;
     }
     Ok(times)
 }
 
-/// A webhook target that says when it was told.
-async fn target() -> anyhow::Result<(String, mpsc::UnboundedReceiver<(OffsetDateTime, Bytes)>)> {
-    let (told, heard) = mpsc::unbounded_channel();
-    let router = axum::Router::new().fallback(async move |body: Bytes| {
-        let _ = told.send((OffsetDateTime::now_utc(), body));
-    });
-    let listener = TcpListener::bind("127.0.0.1:0").await?;
-    let address = listener.local_addr()?.to_string();
-    tokio::spawn(async move { axum::serve(listener, router).await });
-    Ok((address, heard))
+/// A webhook target that says when it was told what.
+#[derive(Debug)]
+struct Target {
+    address: String,
+    told: mpsc::UnboundedReceiver<(OffsetDateTime, Bytes)>,
+    _server: JoinSet<std::io::Result<()>>,
+}
+
+impl Target {
+    async fn start() -> anyhow::Result<Target> {
+        let (tell, told) = mpsc::unbounded_channel();
+        let router = axum::Router::new().fallback(async move |body: Bytes| {
+            let _ = tell.send((OffsetDateTime::now_utc(), body));
+        });
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let address = listener.local_addr()?.to_string();
+        let mut server = JoinSet::new();
+        server.spawn(async move { axum::serve(listener, router).await });
+        Ok(Target {
+            address,
+            told,
+            _server: server,
+        })
+    }
 }
 
 /// Revision published to webhook received.
@@ -112,7 +127,8 @@ pub(crate) async fn rollouts(
     rounds: usize,
     count: usize,
 ) -> anyhow::Result<Vec<Row>> {
-    let (address, mut heard) = target().await?;
+    let mut target = Target::start().await?;
+    let address = target.address.clone();
     let image: Image = push(0, OffsetDateTime::now_utc())
         .image()
         .context("no image")?;
@@ -137,7 +153,7 @@ pub(crate) async fn rollouts(
     trigger.ready().await?;
     tokio::time::sleep(Duration::from_secs(1)).await;
     // The head that was there is rolled out at once.
-    while tokio::time::timeout(Duration::from_millis(500), heard.recv())
+    while tokio::time::timeout(Duration::from_millis(500), target.told.recv())
         .await
         .is_ok()
     {}
@@ -152,7 +168,7 @@ pub(crate) async fn rollouts(
                 + committed(&mut db, count).await? * 2.0
                 + posted(&address, count).await?,
         );
-        while heard.try_recv().is_ok() {}
+        while target.told.try_recv().is_ok() {}
         let mut times = Vec::with_capacity(count);
         for _ in 0..count {
             let push = push(0, OffsetDateTime::now_utc());
@@ -164,7 +180,7 @@ pub(crate) async fn rollouts(
                 .await?
                 .await?;
             let told_at = loop {
-                let (at, body) = tokio::time::timeout(PATIENCE, heard.recv())
+                let (at, body) = tokio::time::timeout(PATIENCE, target.told.recv())
                     .await
                     .context("no webhook in time")?
                     .context("the target ended")?;
@@ -252,20 +268,14 @@ async fn committed(db: &mut sqlx::PgConnection, count: usize) -> anyhow::Result<
 
 /// Milliseconds at the median for a body to be posted and answered.
 async fn posted(address: &str, count: usize) -> anyhow::Result<f64> {
-    let mut sender = crate::http::connect(address).await?;
+    let mut client = Client::connect(address).await?;
     let mut times = Vec::with_capacity(count);
     for _ in 0..count {
         let request = Request::post("/")
             .header("host", address)
             .body(Full::new(Bytes::from(vec![b' '; 700])))?;
         let begun = Instant::now();
-        sender.ready().await?;
-        sender
-            .send_request(request)
-            .await?
-            .into_body()
-            .collect()
-            .await?;
+        client.ask(request).await?;
         times.push(begun.elapsed().as_secs_f64() * 1000.0);
         tokio::time::sleep(PAUSE).await;
     }

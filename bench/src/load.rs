@@ -120,6 +120,18 @@ impl Store {
     }
 }
 
+/// The digest that the fact of this number names, in hexadecimal: like any other, no two are alike.
+pub(crate) fn digest(fact: u64) -> String {
+    (0..4_u64)
+        .map(|part| {
+            format!(
+                "{:016x}",
+                (fact * 4 + part + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+            )
+        })
+        .collect()
+}
+
 /// One row as COPY reads it.
 fn row(
     text: &mut String,
@@ -131,15 +143,7 @@ fn row(
 ) -> std::fmt::Result {
     use std::fmt::Write as _;
     let (id, tag) = (fact + 1, u64::from(tag) + 1);
-    // A digest like any other: no two are alike.
-    let digest: String = (0..4_u64)
-        .map(|part| {
-            format!(
-                "{:016x}",
-                (fact * 4 + part + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15)
-            )
-        })
-        .collect();
+    let digest = digest(fact);
     let at = at.unix_timestamp_nanos() / 1000;
     let (seconds, micros) = (at / 1_000_000, at % 1_000_000);
     let at = time(seconds, micros);

@@ -5,16 +5,19 @@
 //! `ceiling.rs` and `http.rs`. docs/performance.md explains every line of the report.
 
 mod ceiling;
+mod cells;
 mod cpu;
 mod drain;
+mod growth;
 mod http;
 mod latency;
 mod load;
+mod memory;
 mod report;
 mod serve;
 mod stack;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
@@ -23,7 +26,7 @@ use tagtrail_testkit::TestPostgres;
 
 use crate::drain::Pids;
 use crate::load::Store;
-use crate::report::Report;
+use crate::report::{Goal, Report, Row, Series};
 use crate::stack::Stack;
 
 /// Measures Tagtrail against the ceilings of its servers.
@@ -47,6 +50,21 @@ enum Command {
         #[arg(long, default_value = "target/bench/report.json")]
         report: PathBuf,
     },
+    /// Stores of several sizes: what grows with them.
+    Growth {
+        /// Millions of facts of each store.
+        #[arg(long, value_delimiter = ',', default_values_t = [1, 5, 20])]
+        facts: Vec<u64>,
+        /// Where the report is written.
+        #[arg(long, default_value = "target/bench/growth.json")]
+        report: PathBuf,
+    },
+    /// How far cells carry, by simulation.
+    Cells {
+        /// Pushes per second that one cell carries, as `run` measured it.
+        #[arg(long, default_value_t = 10_000.0)]
+        one: f64,
+    },
     /// What the product is compared with over HTTP; started by `run`.
     #[command(hide = true)]
     Plain {
@@ -63,6 +81,7 @@ enum Part {
     Webhook,
     Gateway,
     Api,
+    Memory,
 }
 
 #[tokio::main]
@@ -73,6 +92,8 @@ async fn main() -> anyhow::Result<()> {
             only,
             report,
         } => run(quick, &only, &report).await,
+        Command::Growth { facts, report } => growth(&facts, &report).await,
+        Command::Cells { one } => Ok(print(&format!("{}\n", cells::table(one)?))?),
         Command::Plain { database } => match http::plain(&database).await? {},
     }
 }
@@ -86,18 +107,20 @@ struct Size {
     synced_pushes: usize,
     events: usize,
     store: Store,
+    backlog: usize,
     seconds: u64,
 }
 
 const FULL: Size = Size {
     rounds: 4,
     pushes: 200_000,
-    synced_pushes: 40_000,
+    synced_pushes: 15_000,
     events: 1000,
     store: Store {
         tags: 1_000_000,
         facts: 5_000_000,
     },
+    backlog: 1_000_000,
     seconds: 4,
 };
 const QUICK: Size = Size {
@@ -109,10 +132,11 @@ const QUICK: Size = Size {
         tags: 100_000,
         facts: 500_000,
     },
+    backlog: 100_000,
     seconds: 2,
 };
 
-async fn run(quick: bool, only: &[Part], path: &std::path::Path) -> anyhow::Result<()> {
+async fn run(quick: bool, only: &[Part], path: &Path) -> anyhow::Result<()> {
     let size = if quick { QUICK } else { FULL };
     let wanted = |part: Part| only.is_empty() || only.contains(&part);
     let folder = tempfile::Builder::new()
@@ -184,6 +208,27 @@ async fn run(quick: bool, only: &[Part], path: &std::path::Path) -> anyhow::Resu
         }
     }
 
+    if wanted(Part::Memory) {
+        report.add([help()?]);
+        let servers = pids(&stack).await?;
+        report.add(memory::all(&stack, servers, folder.path(), size.backlog, size.seconds).await?);
+    }
+    finish(&report, path)
+}
+
+async fn growth(facts: &[u64], path: &Path) -> anyhow::Result<()> {
+    let folder = folder()?;
+    let (mut report, mut rows) = (Report::default(), Vec::new());
+    for millions in facts {
+        rows.extend(growth::measure(folder.path(), *millions).await?);
+    }
+    rows.extend(growth::compared(&rows));
+    report.add(rows);
+    finish(&report, path)
+}
+
+/// Prints and writes a report.
+fn finish(report: &Report, path: &Path) -> anyhow::Result<()> {
     report.write(path)?;
     print(&format!(
         "{}\nThe same as JSON: {}\n",
@@ -195,6 +240,35 @@ async fn run(quick: bool, only: &[Part], path: &std::path::Path) -> anyhow::Resu
         print(&format!("Missed: {}\n", missed.join("; ")))?;
     }
     Ok(())
+}
+
+/// How long `tagtrail --help` takes.
+fn help() -> anyhow::Result<Row> {
+    let mut series = Series::default();
+    for _ in 0..20 {
+        let begun = std::time::Instant::now();
+        let done = std::process::Command::new(tagtrail_testkit::binary())
+            .arg("--help")
+            .output()?;
+        anyhow::ensure!(done.status.success(), "tagtrail --help failed");
+        series.push(begun.elapsed().as_secs_f64() * 1000.0);
+    }
+    Ok(Row::alone(
+        "tagtrail --help",
+        "ms",
+        series,
+        Goal::AtMost(20.0),
+    ))
+}
+
+/// A folder that is removed in the end. Its servers run as another user.
+fn folder() -> anyhow::Result<tempfile::TempDir> {
+    let folder = tempfile::Builder::new()
+        .prefix("tagtrail-bench-")
+        .tempdir()?;
+    let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(folder.path(), open)?;
+    Ok(folder)
 }
 
 /// A copy of a database that nobody uses.

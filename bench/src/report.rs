@@ -22,8 +22,15 @@ impl Series {
         self
     }
 
+    /// The middle one, or the mean of the two in the middle.
     pub(crate) fn median(&self) -> f64 {
-        percentile(&self.0, 0.5)
+        let mut sorted = self.0.clone();
+        sorted.sort_by(f64::total_cmp);
+        let (low, high) = ((sorted.len().max(1) - 1) / 2, sorted.len() / 2);
+        match (sorted.get(low), sorted.get(high)) {
+            (Some(low), Some(high)) => f64::midpoint(*low, *high),
+            _ => f64::NAN,
+        }
     }
 
     fn min(&self) -> f64 {
@@ -222,12 +229,63 @@ fn spread(series: &Series) -> String {
 fn number(value: f64) -> String {
     match value.abs() {
         1000.0.. => {
-            let digits = format!("{value:.0}");
-            let split = digits.len() - 3;
-            format!("{},{}", &digits[..split], &digits[split..])
+            let mut digits = format!("{value:.0}");
+            for place in (1..digits.len().div_ceil(3))
+                .map(|group| digits.len() - 3 * group)
+                .collect::<Vec<_>>()
+            {
+                digits.insert(place, ',');
+            }
+            digits
         }
         100.0.. => format!("{value:.0}"),
         10.0.. => format!("{value:.1}"),
         _ => format!("{value:.2}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn series(values: &[f64]) -> Series {
+        Series(values.to_vec())
+    }
+
+    #[test]
+    fn ratios_are_of_the_same_round_and_the_first_round_does_not_count() {
+        let (value, ceiling) = (
+            series(&[1.0, 50.0, 60.0, 10.0]),
+            series(&[100.0, 100.0, 100.0, 10.0]),
+        );
+        let row = Row::against("drain", "pushes/s", value, ceiling, Goal::AtLeast(0.6));
+        let ratio = row.ratio().unwrap();
+        assert_eq!((ratio.min(), ratio.median(), ratio.max()), (0.5, 0.6, 1.0));
+        assert_eq!(row.met(), Some(true));
+        let json = row.json();
+        assert_eq!(
+            (&json["goal"], &json["met"], &json["rounds"]),
+            (&json!(">= 0.6"), &json!(true), &json!(3))
+        );
+    }
+
+    #[test]
+    fn a_goal_that_is_not_met_is_told() {
+        let mut report = Report::default();
+        report.add([
+            Row::alone("memory", "MiB", series(&[120.0]), Goal::AtMost(100.0)),
+            Row::alone("figure", "ms", series(&[1.0]), Goal::None),
+        ]);
+        let missed: Vec<&str> = report.missed().map(|row| row.name.as_str()).collect();
+        assert_eq!(missed, ["memory"]);
+        assert!(report.table().to_string().contains("MISSED"));
+    }
+
+    #[test]
+    fn numbers_have_as_many_digits_as_mean_something() {
+        let texts: Vec<String> = [0.656, 12.34, 123.4, 1234.5, 1_234_567.0]
+            .map(number)
+            .to_vec();
+        assert_eq!(texts, ["0.66", "12.3", "123", "1,234", "1,234,567"]);
     }
 }

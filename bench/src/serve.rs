@@ -1,6 +1,6 @@
 //! Requests per second of the gateway and of the api, against plain handlers.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -17,7 +17,7 @@ use crate::report::{Goal, Row, Series};
 use crate::stack::{REGISTRY, Stack};
 
 /// What the source proves itself with.
-const SECRET: &str = "hook-secret-of-the-bench";
+pub(crate) const SECRET: &str = "hook-secret-of-the-bench";
 
 /// Webhooks: each says that one image was pushed, and is answered 202 once that is stored.
 pub(crate) async fn gateway(
@@ -27,13 +27,7 @@ pub(crate) async fn gateway(
     rounds: usize,
     seconds: u64,
 ) -> anyhow::Result<Vec<Row>> {
-    let config = folder.join("gateway.toml");
-    std::fs::write(
-        &config,
-        format!(
-            "[[source]]\nname = \"ci\"\nkind = \"generic\"\nregistry = \"{REGISTRY}\"\nsecret = {{ env = \"BENCH_SECRET\" }}\n"
-        ),
-    )?;
+    let config = configuration(folder)?;
     let address = free_address();
     let environment = [
         ("TAGTRAIL_CONFIG", config.to_str().context("no path")?),
@@ -66,7 +60,7 @@ pub(crate) async fn gateway(
             "req/s",
             rate,
             ceiling,
-            Goal::AtLeast(0.3),
+            stack.goal(Goal::AtLeast(0.3)),
         ),
         Row::alone(
             format!("webhook to 202, p99, {name}"),
@@ -77,8 +71,18 @@ pub(crate) async fn gateway(
     ])
 }
 
+/// A source for webhooks, as a file in this folder.
+pub(crate) fn configuration(folder: &Path) -> anyhow::Result<PathBuf> {
+    let path = folder.join("gateway.toml");
+    let source = format!(
+        "[[source]]\nname = \"ci\"\nkind = \"generic\"\nregistry = \"{REGISTRY}\"\nsecret = {{ env = \"BENCH_SECRET\" }}\n"
+    );
+    std::fs::write(&path, source)?;
+    Ok(path)
+}
+
 /// A body as a script in CI sends it; no two say the same.
-fn hook(
+pub(crate) fn hook(
     address: &str,
     path: &'static str,
     round: usize,

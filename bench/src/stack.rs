@@ -13,6 +13,8 @@ use tagtrail_testkit::{Process, TestNats, free_address};
 use time::OffsetDateTime;
 use tokio_util::sync::CancellationToken;
 
+use crate::report::Goal;
+
 /// Repositories, and tags in each, that are pushed to.
 const REPOSITORIES: usize = 2_000;
 const TAGS: usize = 10;
@@ -25,6 +27,8 @@ pub(crate) struct Stack {
     pub(crate) nats: TestNats,
     pub(crate) database: String,
     pub(crate) jetstream: jetstream::Context,
+    /// Whether the server syncs each message of PUSHES.
+    synced: bool,
 }
 
 /// A process of the product with its admin page.
@@ -85,7 +89,13 @@ impl Stack {
             nats,
             database,
             jetstream: context,
+            synced: durable,
         })
+    }
+
+    /// Goals are for the server's own `sync_interval`; figures where each push is synced stand beside them.
+    pub(crate) fn goal(&self, goal: Goal) -> Goal {
+        if self.synced { Goal::None } else { goal }
     }
 
     pub(crate) async fn db(&self) -> anyhow::Result<PgConnection> {

@@ -6,10 +6,11 @@ use sqlx::{Connection as _, PgConnection};
 use tagtrail_postgres::recorded::Recorded;
 use tagtrail_proto::{Image, Revision, TimeSource};
 
-use crate::apply::{Partition, TagIds};
+use crate::apply::Partition;
 use crate::error::Error;
 use crate::store;
 use crate::store::tags::NewHead;
+use crate::tag_ids::TagIds;
 use crate::timeline::Numbered;
 
 impl Partition {

@@ -1,5 +1,6 @@
 //! One batch of facts, applied in one transaction: facts, revisions, heads and the position together, or none of them.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use sqlx::{Connection as _, PgConnection};
@@ -15,6 +16,7 @@ use crate::facts::{Meta, Owner, Received};
 use crate::store;
 use crate::store::position::Progress;
 use crate::store::tags::{Head, NewHead};
+use crate::tag_ids::TagIds;
 use crate::timeline::{Change, Decided, Fact, Known, Numbered};
 
 /// The fact that made a revision necessary.
@@ -26,18 +28,15 @@ pub(crate) struct Cause {
     pub(crate) trace: Option<TraceContext>,
 }
 
-/// Row ids of tags, remembered between batches. Filled only from what was committed; thrown away with the session.
-#[derive(Debug, Default)]
-pub(crate) struct TagIds(HashMap<Image, i64>);
-
-/// Above this many the memory is emptied: about 20 MB.
-const REMEMBERED: usize = 100_000;
-
 /// The partition's state in memory, as of the last commit.
 #[derive(Debug)]
 pub(crate) struct Partition {
     pub(crate) number: u16,
+    /// Of so many.
+    pub(crate) of: u16,
     pub(crate) progress: Progress,
+    /// Facts of the last batch were known already.
+    pub(crate) repeats: bool,
     pub(crate) tag_ids: TagIds,
     pub(crate) ahead: Ahead,
 }
@@ -69,11 +68,19 @@ impl Partition {
         let mut to =
             store::position::advance(&mut tx, self.number, &self.progress, to, true).await?;
         let recorded_at = to.recorded_at()?;
-        let mut revisions = Vec::new();
+        let (mut revisions, mut repeats) = (Vec::new(), false);
         // A delete of a digest or of everything concerns tags that only the store can name, so it gets a turn of its own.
         for segment in batch.chunk_by(|a, b| a.tag.is_some() && b.tag.is_some()) {
             let owners = self.owners(&mut tx, segment).await?;
-            let new = record(&mut tx, &owners, recorded_at, &mut to.recorded).await?;
+            let new = record(
+                &mut tx,
+                &owners,
+                recorded_at,
+                &mut to.recorded,
+                self.repeats,
+            )
+            .await?;
+            repeats |= new.repeats;
             self.ahead
                 .check(new.revisions.iter().map(|(recorded, _)| recorded))?;
             let rows: Vec<&Recorded> = new.revisions.iter().map(|(recorded, _)| recorded).collect();
@@ -84,6 +91,7 @@ impl Partition {
         tx.commit().await?;
         NamedPoint::IndexerCommitted.pass();
         self.progress = to;
+        self.repeats = repeats;
         Ok(revisions)
     }
 
@@ -93,27 +101,22 @@ impl Partition {
         db: &mut PgConnection,
         segment: &'a [Received],
     ) -> Result<Vec<(Owner, &'a Received)>, Error> {
-        if self.tag_ids.0.len() > REMEMBERED {
-            self.tag_ids.0.clear();
-        }
+        self.tag_ids.bound(self.of);
         let unknown: BTreeSet<Image> = segment
             .iter()
+            .filter(|fact| self.tag_ids.of(fact).is_none())
             .filter_map(Received::image)
-            .filter(|image| !self.tag_ids.0.contains_key(image))
             .collect();
         if !unknown.is_empty() {
             self.tag_ids
-                .0
-                .extend(store::tags::tag_ids(db, &unknown).await?);
+                .learn(store::tags::tag_ids(db, &unknown).await?);
         }
         let mut owners = Vec::with_capacity(segment.len());
         for fact in segment {
-            let owner = match fact.image() {
-                Some(image) => Owner::Tag(
-                    *self
-                        .tag_ids
-                        .0
-                        .get(&image)
+            let owner = match &fact.tag {
+                Some(_) => Owner::Tag(
+                    self.tag_ids
+                        .of(fact)
                         .ok_or(Error::Inconsistent("a tag just made has no id"))?,
                 ),
                 None => {
@@ -137,6 +140,8 @@ impl Partition {
 struct Changed {
     revisions: Vec<(Recorded, Cause)>,
     heads: Vec<NewHead>,
+    /// Some of the facts were known already.
+    repeats: bool,
 }
 
 /// Adds the facts that are new and numbers the changes they make.
@@ -145,12 +150,17 @@ async fn record(
     facts: &[(Owner, &Received)],
     recorded_at: OffsetDateTime,
     ordinal: &mut u64,
+    repeats: bool,
 ) -> Result<Changed, Error> {
-    let ids = store::facts::add_facts(db, facts, recorded_at).await?;
+    let ids = store::facts::add_facts(db, facts, recorded_at, repeats).await?;
+    let repeats = ids.len() < facts.len();
     let Some(first_id) = ids.values().min().copied() else {
-        return Ok(Changed::default());
+        return Ok(Changed {
+            repeats,
+            ..Changed::default()
+        });
     }; // All were known.
-    let mut metas: HashMap<i64, Meta> = HashMap::with_capacity(ids.len());
+    let mut metas: HashMap<i64, Cow<'_, Meta>> = HashMap::with_capacity(ids.len());
     let mut causes: HashMap<i64, Cause> = HashMap::with_capacity(ids.len());
     // Per tag, in the order of arrival.
     let mut by_tag: BTreeMap<i64, Vec<Fact>> = BTreeMap::new();
@@ -160,7 +170,7 @@ async fn record(
         let Some(push_id) = ids.get(&received.sequence).copied() else {
             continue;
         };
-        metas.insert(push_id, received.meta.clone());
+        metas.insert(push_id, Cow::Borrowed(&received.meta));
         let cause = Cause {
             received_at: received.received_at,
             trace: received.trace,
@@ -240,6 +250,7 @@ async fn record(
     Ok(Changed {
         revisions,
         heads: new_heads,
+        repeats,
     })
 }
 
@@ -257,7 +268,7 @@ async fn load(
     by_tag: &BTreeMap<i64, Vec<Fact>>,
     heads: &mut HashMap<i64, Head>,
     first_id: i64,
-    metas: &mut HashMap<i64, Meta>,
+    metas: &mut HashMap<i64, Cow<'_, Meta>>,
 ) -> Result<HashMap<i64, Known>, Error> {
     let mut late = Vec::new();
     for (tag_id, facts) in by_tag {
@@ -276,7 +287,8 @@ async fn load(
     } else {
         store::facts::neighbours(db, &late, first_id).await?
     };
-    metas.extend(std::mem::take(&mut near.metas));
+    let found = std::mem::take(&mut near.metas).into_iter();
+    metas.extend(found.map(|(push_id, meta)| (push_id, Cow::Owned(meta))));
 
     // What a late fact uncovers may be pushed again too.
     let uncovered: BTreeSet<(i64, &Digest)> = near

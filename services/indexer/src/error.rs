@@ -22,6 +22,9 @@ pub(crate) enum Error {
     /// Other revisions were published under numbers that the store was about to give: it has forgotten them.
     #[error("the store has forgotten revisions that were published of {}", listed(.0))]
     Forgotten(BTreeSet<Image>),
+    /// Facts of a batch are in the store already. Nothing was written.
+    #[error("facts came a second time")]
+    Repeated,
     /// The database holds what this program never writes.
     #[error("{0}")]
     Inconsistent(&'static str),
@@ -59,6 +62,7 @@ impl From<&Error> for Next {
             | Error::Silent(_)
             | Error::PositionMoved(_)
             | Error::Forgotten(_)
+            | Error::Repeated
             | Error::Inconsistent(_) => Next::GiveUp,
             Error::Read(_) | Error::Publish(_) | Error::Bus(_) | Error::Ended(_) => Next::StartOver,
         }

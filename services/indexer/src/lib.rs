@@ -27,6 +27,7 @@ mod republish;
 mod shared;
 mod store;
 mod sweep;
+mod tag_ids;
 mod takeover;
 mod timeline;
 mod trouble;

@@ -14,7 +14,7 @@ use tagtrail_proto::{Digest, Image, Name, Quarantined, Subject};
 use time::OffsetDateTime;
 use tokio::sync::{mpsc, watch};
 
-use crate::apply::{Cause, Partition, TagIds};
+use crate::apply::{Cause, Partition};
 use crate::batch::{self, BatchSize};
 use crate::error::{Error, Next};
 use crate::facts::Received;
@@ -23,11 +23,12 @@ use crate::publish::{self, Outgoing};
 use crate::shared::Shared;
 use crate::store;
 use crate::store::position::Progress;
+use crate::tag_ids::TagIds;
 use crate::takeover::{catch_up, note_published};
 
 /// Facts read ahead of the store, and batches of revisions applied ahead of the bus.
-const READ_AHEAD: usize = 2 * batch::MOST;
-const PUBLISH_AHEAD: usize = 2;
+const READ_AHEAD: usize = batch::MOST;
+const PUBLISH_AHEAD: usize = 1;
 /// Idle ticks after which PUSHES surely has no more, and what the store still lacks will not come from there.
 const NOTHING_MORE: u32 = 3;
 
@@ -107,7 +108,9 @@ async fn work(shared: &Shared, number: u16, db: &mut PgConnection) -> Result<(),
 
     let mut partition = Partition {
         number,
+        of: shared.bus.partitions(),
         progress,
+        repeats: false,
         tag_ids: TagIds::default(),
         ahead,
     };
@@ -255,7 +258,8 @@ async fn apply(
     }
 }
 
-/// Applies a batch. Where the store turns out to have forgotten what was published, that is taken in first.
+/// Applies a batch. Where the store turns out to have forgotten what was published, that is taken in first; where facts of it turn
+/// out to be known, they are left out.
 async fn apply_or_adopt(
     shared: &Shared,
     partition: &mut Partition,
@@ -270,6 +274,11 @@ async fn apply_or_adopt(
             .await
         {
             Err(Error::Forgotten(images)) => adopt(shared, partition, db, &images).await?,
+            Err(Error::Repeated) if !partition.repeats => {
+                partition.repeats = true;
+                // Those of the batch that failed were made in its transaction.
+                partition.tag_ids = TagIds::default();
+            }
             done => return done,
         }
     }

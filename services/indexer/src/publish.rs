@@ -35,11 +35,11 @@ pub(crate) struct Outgoing {
     id: Option<String>,
     payload: bytes::Bytes,
     /// What the registry is asked once this is published.
-    question: Option<Push>,
+    question: Option<Box<Push>>,
     /// When the fact behind it was received.
     received_at: Option<OffsetDateTime>,
     /// Lasts until it is published.
-    span: Option<Span>,
+    span: Option<Box<Span>>,
 }
 
 impl Outgoing {
@@ -49,7 +49,7 @@ impl Outgoing {
         let span = cause.trace.map(|trace| {
             let mut span = Span::start("record", SpanKind::Consumer, Some(&trace));
             span.set("tagtrail.revision", id.clone());
-            span
+            Box::new(span)
         });
         Ok(Outgoing {
             id: Some(id),
@@ -62,7 +62,7 @@ impl Outgoing {
     /// A revision that the stream was seen not to hold. It has no identifier as a message: the stream may remember that of one
     /// which it lost, or which somebody purged, and would swallow this one.
     pub(crate) fn again(new: Recorded) -> Result<Outgoing, Error> {
-        let question = doubt::of(&new);
+        let question = doubt::of(&new).map(Box::new);
         let subject = Subject::of_revisions(&new.event.image());
         let payload = serde_json::to_vec(&new.event.event())
             .map_err(|_| Error::Inconsistent("a revision can't be written as JSON"))?;
@@ -189,7 +189,7 @@ async fn in_order(
                 NamedPoint::IndexerPublished.pass();
                 if let Some((done, _)) = window.pop_front() {
                     if let Some(question) = done.question {
-                        ask(fence.line(), question).await;
+                        ask(fence.line(), *question).await;
                     }
                     on_their_way.remove(&done.tag_id);
                     published.send_replace(done.ordinal);

@@ -1,0 +1,310 @@
+//! Stores of several sizes: what grows with them, and what does not.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use http_body_util::Full;
+use hyper::Request;
+use rand::rngs::StdRng;
+use rand::{RngExt as _, SeedableRng as _};
+use serde_json::Value;
+use sqlx::{AssertSqlSafe, PgConnection, Row as _};
+use tagtrail_proto::instant;
+use tagtrail_testkit::{Process, TestPostgres, free_address};
+use time::OffsetDateTime;
+
+use crate::drain::{Pids, drain};
+use crate::http::{self, Client};
+use crate::load::{Store, digest};
+use crate::report::{Goal, Row, Series, percentile};
+use crate::stack::{REGISTRY, Stack};
+
+/// Tags, whatever the number of facts.
+const TAGS: u32 = 1_000_000;
+/// Pushes that are drained.
+const DRAINED: usize = 100_000;
+/// The page of a history that is far back, of one item each.
+const FAR: usize = 10_000;
+/// Questions of each kind.
+const QUESTIONS: usize = 3_000;
+
+fn one(name: String, unit: &'static str, value: f64, goal: Goal) -> Row {
+    let mut series = Series::default();
+    series.push(value);
+    Row::alone(name, unit, series, goal)
+}
+
+/// Name of the questions of which the goal is.
+const AS_OF: &str = "as of a time";
+
+/// The slowest hundredth of questions about the past, in the largest store against the smallest.
+pub(crate) fn compared(rows: &[Row]) -> Option<Row> {
+    let p99 = |row: &&Row| row.name.starts_with(&format!("{AS_OF}, p99"));
+    let first = rows.iter().find(p99)?;
+    let last = rows.iter().rev().find(p99)?;
+    let ratio = last.value.median() / first.value.median();
+    Some(one(
+        format!("{} against {}", last.name, first.name),
+        "",
+        ratio,
+        Goal::AtMost(2.0),
+    ))
+}
+
+/// Everything, for a store of so many million facts.
+pub(crate) async fn measure(folder: &Path, millions: u64) -> anyhow::Result<Vec<Row>> {
+    let store = Store {
+        tags: TAGS,
+        facts: millions * 1_000_000,
+    };
+    let of = format!("{millions} M facts");
+    let data = folder.join(format!("data-{millions}"));
+    let postgres = TestPostgres::start_in(&data).await;
+    store.fill(&mut postgres.db().connect().await).await?;
+    postgres.stop().await;
+    drop(postgres);
+    let mut rows = vec![one(
+        format!("start of `tagtrail up`, {of}"),
+        "s",
+        started(&data).await?,
+        Goal::AtMost(2.0),
+    )];
+
+    let postgres = TestPostgres::start_in(&data).await;
+    let bus = folder.join(format!("nats-{millions}"));
+    let stack = Stack::start(&bus, false, postgres.db().url().to_owned()).await?;
+    rows.extend(sizes(&mut stack.db().await?, store.facts, &of).await?);
+    rows.extend(questions(&stack, store, &of).await?);
+    rows.extend(reports(&mut stack.db().await?, &of).await?);
+    let pids = Pids {
+        nats: stack
+            .nats
+            .pid()
+            .await
+            .context("nats-server is not running")?,
+        postgres: postgres.pid().await.context("Postgres is not running")?,
+    };
+    stack.prefill(DRAINED).await?;
+    let drained = drain(&stack, pids, DRAINED, true).await?;
+    rows.push(one(
+        format!("drain, {of}"),
+        "pushes/s",
+        drained.rate,
+        Goal::None,
+    ));
+    rows.push(one(
+        format!("memory of the indexer, {of}"),
+        "MiB",
+        drained.resident,
+        Goal::AtMost(100.0),
+    ));
+    stack.nats.stop().await;
+    postgres.stop().await;
+    std::fs::remove_dir_all(&data)?;
+    Ok(rows)
+}
+
+/// Seconds until `tagtrail up` on this folder is ready; the first time makes its streams, and does not count.
+async fn started(data: &Path) -> anyhow::Result<f64> {
+    let mut times = Vec::new();
+    for _ in 0..4 {
+        let [gateway, api, admin] = [free_address(), free_address(), free_address()];
+        let arguments = [
+            "up",
+            "--data",
+            data.to_str().context("no path")?,
+            "--gateway",
+            &gateway,
+            "--api",
+            &api,
+            "--admin",
+            &admin,
+        ];
+        let begun = Instant::now();
+        let mut up = Process::tagtrail(&arguments, &[]);
+        while http::get(&admin, "/readyz").await.ok() != Some(200) {
+            anyhow::ensure!(
+                begun.elapsed() < Duration::from_secs(60) && up.running(),
+                "`tagtrail up` does not become ready:\n{}",
+                up.log()
+            );
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        times.push(begun.elapsed().as_secs_f64());
+        up.signal("TERM");
+        up.ended(Duration::from_secs(60)).await;
+    }
+    Ok(percentile(times.get(1..).unwrap_or_default(), 0.5))
+}
+
+/// Bytes for each fact: of each table, and of each of its indexes.
+async fn sizes(db: &mut PgConnection, facts: u64, of: &str) -> anyhow::Result<Vec<Row>> {
+    let found = sqlx::query(
+        "select relname::text, pg_relation_size(oid) from pg_class
+         where relkind in ('r', 'i') and relnamespace = 'public'::regnamespace and pg_relation_size(oid) > 1000000
+         order by pg_relation_size(oid) desc",
+    )
+    .fetch_all(db)
+    .await?;
+    let mut rows = Vec::new();
+    let mut all = 0.0;
+    for row in found {
+        let (name, size): (String, i64) = (row.try_get(0)?, row.try_get(1)?);
+        all += size as f64 / facts as f64;
+        rows.push(one(
+            format!("{name}, {of}"),
+            "bytes/fact",
+            size as f64 / facts as f64,
+            Goal::None,
+        ));
+    }
+    rows.push(one(
+        format!("all tables and indexes, {of}"),
+        "bytes/fact",
+        all,
+        Goal::None,
+    ));
+    Ok(rows)
+}
+
+/// A client of the api that asks one question after another.
+struct Asker {
+    client: Client,
+    address: String,
+}
+
+impl Asker {
+    /// The answer, and how many milliseconds it took.
+    async fn ask(&mut self, path: &str) -> anyhow::Result<(Value, f64)> {
+        let request = Request::get(path)
+            .header("host", &self.address)
+            .body(Full::default())?;
+        let begun = Instant::now();
+        let (status, body) = self.client.ask(request).await?;
+        let took = begun.elapsed().as_secs_f64() * 1000.0;
+        anyhow::ensure!(
+            status == 200,
+            "{path}: {status}: {}",
+            String::from_utf8_lossy(&body)
+        );
+        Ok((serde_json::from_slice(&body)?, took))
+    }
+}
+
+async fn questions(stack: &Stack, store: Store, of: &str) -> anyhow::Result<Vec<Row>> {
+    let address = free_address();
+    let api = stack.service("api", &[("TAGTRAIL_API_LISTEN", &address)]);
+    api.ready().await?;
+    let client = Client::connect(&address).await?;
+    let mut asker = Asker { client, address };
+    let mut random = StdRng::seed_from_u64(2);
+    let repositories = store.tags / 10;
+    let image = |place: u32| {
+        let repository = place % repositories;
+        format!(
+            "{REGISTRY}/team-{}/app-{repository}:v{}",
+            repository % 50,
+            place / repositories
+        )
+    };
+    let (start, step) = store.times();
+    let made = start + step * (store.tags + 1);
+    let seconds = (OffsetDateTime::now_utc() - made).whole_seconds();
+    let mut rows = Vec::new();
+    let mut note = |name: &str, times: &[f64], goal: Goal| {
+        rows.push(one(
+            format!("{name}, p50, {of}"),
+            "ms",
+            percentile(times, 0.5),
+            Goal::None,
+        ));
+        rows.push(one(
+            format!("{name}, p99, {of}"),
+            "ms",
+            percentile(times, 0.99),
+            goal,
+        ));
+    };
+    let mut times = Vec::with_capacity(QUESTIONS);
+    for number in 0..2 * QUESTIONS {
+        let at = instant::format(made + time::Duration::seconds(random.random_range(0..seconds)))?;
+        // Half of the questions are about tags that moved often.
+        let place = (random.random::<f64>().powi(4) * f64::from(store.tags)) as u32;
+        let (_, took) = asker
+            .ask(&format!("/v1/resolve?image={}&at={at}", image(place)))
+            .await?;
+        if number >= QUESTIONS {
+            times.push(took);
+        }
+    }
+    note(AS_OF, &times, Goal::None);
+    times.clear();
+    for _ in 0..QUESTIONS {
+        let digest = digest(random.random_range(0..store.facts));
+        times.push(asker.ask(&format!("/v1/digests/sha256:{digest}")).await?.1);
+    }
+    note("which images had a digest", &times, Goal::None);
+    let (mut first, mut far, mut cursor) = (Vec::new(), Vec::new(), None::<String>);
+    for page in 0..FAR {
+        let after = cursor
+            .as_ref()
+            .map(|cursor| format!("&cursor={cursor}"))
+            .unwrap_or_default();
+        let (answer, took) = asker
+            .ask(&format!("/v1/history?image={}&limit=1{after}", image(0)))
+            .await?;
+        match page {
+            0..100 => first.push(took),
+            _ if page >= FAR - 100 => far.push(took),
+            _ => {}
+        }
+        cursor = Some(
+            answer["next"]
+                .as_str()
+                .context("the history ends early")?
+                .to_owned(),
+        );
+    }
+    note("history, pages 1 to 100", &first, Goal::None);
+    note(
+        &format!("history, pages {} to {FAR}", FAR - 99),
+        &far,
+        Goal::None,
+    );
+    api.stop().await;
+    Ok(rows)
+}
+
+/// The views that people and BI tools read.
+async fn reports(db: &mut PgConnection, of: &str) -> anyhow::Result<Vec<Row>> {
+    let mut rows = Vec::new();
+    for (name, sql) in [
+        (
+            "report: the history of an image",
+            "select count(*) from report.history where registry = 'registry.example.com' and repository = 'team-40/app-40' and tag = 'v9'",
+        ),
+        (
+            "report: the heads of a repository",
+            "select count(*) from report.head where registry = 'registry.example.com' and repository = 'team-40/app-40'",
+        ),
+        (
+            "report: what moved in the last day",
+            "select count(*) from (select image from report.history where recorded_at > now() - interval '1 day' group by image) i",
+        ),
+    ] {
+        let mut times = Vec::new();
+        for _ in 0..3 {
+            let begun = Instant::now();
+            sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut *db).await?;
+            times.push(begun.elapsed().as_secs_f64() * 1000.0);
+        }
+        rows.push(one(
+            format!("{name}, {of}"),
+            "ms",
+            percentile(&times, 0.5),
+            Goal::None,
+        ));
+    }
+    Ok(rows)
+}

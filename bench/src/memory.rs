@@ -1,0 +1,112 @@
+//! Resident memory of each service: idle, under load, and while a large backlog is drained.
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use tagtrail_testkit::free_address;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::cpu::resident;
+use crate::drain::{Pids, drain};
+use crate::http::load;
+use crate::report::{Goal, Row, Series};
+use crate::serve::{configuration, hook};
+use crate::stack::Stack;
+
+/// Most that a service may take, in MiB.
+const MOST: f64 = 100.0;
+
+/// All services, while webhooks come for some seconds and an indexer drains a backlog.
+pub(crate) async fn all(
+    stack: &Stack,
+    pids: Pids,
+    folder: &Path,
+    backlog: usize,
+    seconds: u64,
+) -> anyhow::Result<Vec<Row>> {
+    eprintln!("memory: a backlog of {backlog} pushes");
+    let config = configuration(folder)?;
+    let (listen, api) = (free_address(), free_address());
+    let environment = [
+        ("TAGTRAIL_CONFIG", config.to_str().context("no path")?),
+        ("TAGTRAIL_GATEWAY_LISTEN", &listen),
+        ("TAGTRAIL_API_LISTEN", &api),
+        ("BENCH_SECRET", crate::serve::SECRET),
+    ];
+    let mut services = Vec::new();
+    for name in ["gateway", "resolver", "trigger", "api"] {
+        let service = stack.service(name, &environment);
+        service.ready().await?;
+        services.push((name, service));
+    }
+    let others: Vec<u32> = services
+        .iter()
+        .map(|(_, service)| service.process.pid())
+        .collect();
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let now = |pids: &[u32]| -> Vec<f64> {
+        pids.iter()
+            .map(|pid| resident(*pid).unwrap_or(f64::NAN))
+            .collect()
+    };
+    let idle = now(&others);
+
+    // The greatest of what is looked at ten times a second.
+    let (over, watched) = (CancellationToken::new(), others.clone());
+    let mut watching = JoinSet::new();
+    watching.spawn({
+        let over = over.clone();
+        async move {
+            let mut most = vec![0.0; watched.len()];
+            while !over.is_cancelled() {
+                for (most, pid) in most.iter_mut().zip(&watched) {
+                    *most = resident(*pid).unwrap_or(0.0).max(*most);
+                }
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+            most
+        }
+    });
+    let hooks = load(
+        &listen,
+        Duration::from_secs(seconds),
+        202,
+        hook(&listen, "/hooks/ci", 1_000),
+    )
+    .await?;
+    // What they said is drained with the rest; each moves a tag, or says again what it was.
+    stack.prefill(backlog).await?;
+    let pushed = (hooks.rate * seconds as f64) as usize;
+    let drained = drain(stack, pids, backlog + pushed, false).await?;
+    over.cancel();
+    let most = watching.join_next().await.context("nobody watched")??;
+    for (_, service) in services {
+        service.stop().await;
+    }
+
+    let row = |name: String, value: f64| {
+        let mut series = Series::default();
+        series.push(value);
+        Row::alone(name, "MiB", series, Goal::AtMost(MOST))
+    };
+    let names = ["gateway", "resolver", "trigger", "api"];
+    let mut rows = Vec::new();
+    for ((name, idle), most) in names.iter().zip(idle).zip(most) {
+        rows.push(row(format!("memory of the {name}, idle"), idle));
+        rows.push(row(
+            format!("memory of the {name}, at most, webhooks and a backlog of {backlog}"),
+            most,
+        ));
+    }
+    rows.push(row(
+        format!("memory of the indexer, at most, draining {backlog}"),
+        drained.resident,
+    ));
+    rows.push(row(
+        format!("memory of the indexer, idle after draining {backlog}"),
+        drained.idle,
+    ));
+    Ok(rows)
+}
