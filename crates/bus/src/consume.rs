@@ -20,7 +20,7 @@ use crate::topology::Stream;
 use crate::{Bus, Link};
 
 /// Messages asked for at once.
-const BATCH: usize = 2000;
+const BATCH: usize = 500;
 /// The server says that it is alive this often; after two silences the reader fails.
 const HEARTBEAT: Duration = Duration::from_secs(2);
 const EXPIRES: Duration = Duration::from_secs(10);

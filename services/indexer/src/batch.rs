@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 /// Most facts in one transaction; above it more is not faster.
-pub(crate) const MOST: usize = 1000;
+pub(crate) const MOST: usize = 500;
 /// The first batch. Whoever held the partition before may have failed at a larger one.
 const FIRST: usize = 8;
 
@@ -46,7 +46,7 @@ mod tests {
     #[test]
     fn grows_to_the_most_and_shrinks_to_one() {
         let mut size = BatchSize::new(Duration::from_secs(10));
-        for _ in 0..7 {
+        for _ in 0..6 {
             size.took(size.facts(), Duration::from_millis(5));
         }
         assert_eq!(size.facts(), MOST);

@@ -233,6 +233,9 @@ async fn apply(
                     return Ok(()); // A stop was asked for and all that was read is applied.
                 }
                 quiet = 0;
+                // No more is recorded than can be handed on: NATS may be slow or away.
+                let room = async { revisions.reserve().await.map_err(|_| Error::Ended("publisher")) };
+                let room = shared.meanwhile(db, room).await?;
                 let turn = async { shared.appliers.acquire().await.map_err(|_| Error::Ended("semaphore")) };
                 let permit = shared.meanwhile(db, turn).await?;
                 let acknowledged = *published.borrow();
@@ -250,9 +253,7 @@ async fn apply(
                     continue;
                 }
                 let outgoing = new.into_iter().map(|(new, cause)| Outgoing::new(new, cause)).collect::<Result<Vec<_>, _>>()?;
-                // NATS may be slow or away.
-                let room = async { revisions.reserve().await.map_err(|_| Error::Ended("publisher")) };
-                shared.meanwhile(db, room).await?.send(outgoing);
+                room.send(outgoing);
             }
         }
     }

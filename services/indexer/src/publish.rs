@@ -21,7 +21,7 @@ use crate::metrics::Metrics;
 
 /// Revisions on their way at once; so far may two of them, of different tags, stand in another order than that of their
 /// ordinals, where some had to be sent again.
-pub(crate) const WINDOW: usize = 1024;
+pub(crate) const WINDOW: usize = 256;
 /// Failed acknowledgements in a row after which the partition is started over.
 const ATTEMPTS: u32 = 3;
 

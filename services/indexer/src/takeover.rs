@@ -145,5 +145,6 @@ async fn truly_published(
             "REVISIONS lost revisions that it had acknowledged; publishing them again from Postgres"
         );
     }
-    Ok(there.saturating_sub(publish::WINDOW as u64))
+    // Four times the window: that of an earlier version.
+    Ok(there.saturating_sub(4 * publish::WINDOW as u64))
 }
