@@ -43,13 +43,17 @@ impl Sender {
         self.told = n;
     }
 
-    /// An event without a digest, about which the registry has to be asked.
+    /// An event without a digest, about which the registry has to be asked; repeated until it is accepted.
     async fn question(&self, n: u32) {
         let body = json!({ "repository": "shop/asked", "tag": format!("t{n}") });
         let client = reqwest::Client::new();
         let hook = self.fleet.hook().replace("/main", "/ci");
-        let request = client.post(hook).bearer_auth(HOOK_SECRET).json(&body);
-        assert_eq!(request.send().await.unwrap().status(), 202);
+        eventually("a question to be accepted", SOON, async || {
+            let request = client.post(&hook).bearer_auth(HOOK_SECRET).json(&body);
+            let answer = request.send().await.ok()?;
+            (answer.status() == 202).then_some(())
+        })
+        .await;
     }
 
     /// Waits until the last push is recorded.
