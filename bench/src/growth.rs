@@ -20,7 +20,7 @@ use crate::load::{Store, digest};
 use crate::report::{Goal, Row, Series, percentile};
 use crate::stack::{REGISTRY, Stack};
 
-/// Tags, whatever the number of facts.
+/// Tags; where there are few facts, half as many as those, so that some have a long history.
 const TAGS: u32 = 1_000_000;
 /// Pushes that are drained.
 const DRAINED: usize = 100_000;
@@ -54,9 +54,10 @@ pub(crate) fn compared(rows: &[Row]) -> Option<Row> {
 
 /// Everything, for a store of so many million facts.
 pub(crate) async fn measure(folder: &Path, millions: u64) -> anyhow::Result<Vec<Row>> {
+    let facts = millions * 1_000_000;
     let store = Store {
-        tags: TAGS,
-        facts: millions * 1_000_000,
+        tags: u32::try_from(facts / 2).unwrap_or(TAGS).min(TAGS),
+        facts,
     };
     let of = format!("{millions} M facts");
     let data = folder.join(format!("data-{millions}"));
