@@ -2,7 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::ensure;
+use anyhow::{Context as _, ensure};
+use tagtrail_testkit::TestPostgres;
 
 use crate::ceiling::{self, Rows};
 use crate::cpu;
@@ -20,6 +21,15 @@ pub(crate) struct Pids {
 }
 
 impl Pids {
+    /// Those of a product's servers.
+    pub(crate) async fn of(stack: &Stack, postgres: &TestPostgres) -> anyhow::Result<Pids> {
+        let (nats, postgres) = (stack.nats.pid().await, postgres.pid().await);
+        Ok(Pids {
+            nats: nats.context("nats-server is not running")?,
+            postgres: postgres.context("Postgres is not running")?,
+        })
+    }
+
     /// Processor time so far, in seconds, of both and of this program.
     fn used(self) -> [f64; 3] {
         [self.nats, self.postgres, std::process::id()].map(cpu::seconds)

@@ -17,8 +17,8 @@ use time::OffsetDateTime;
 use crate::drain::{Pids, drain};
 use crate::http::{self, Client};
 use crate::load::{Store, digest};
-use crate::report::{Goal, Row, Series, percentile};
-use crate::stack::{REGISTRY, Stack};
+use crate::report::{Goal, Row, percentile};
+use crate::stack::{self, Stack};
 
 /// Tags; where there are few facts, half as many as those, so that some have a long history.
 const TAGS: u32 = 1_000_000;
@@ -29,12 +29,6 @@ const FAR: usize = 10_000;
 /// Questions of each kind.
 const QUESTIONS: usize = 3_000;
 
-fn one(name: String, unit: &'static str, value: f64, goal: Goal) -> Row {
-    let mut series = Series::default();
-    series.push(value);
-    Row::alone(name, unit, series, goal)
-}
-
 /// Name of the questions of which the goal is.
 const AS_OF: &str = "as of a time";
 
@@ -44,7 +38,7 @@ pub(crate) fn compared(rows: &[Row]) -> Option<Row> {
     let first = rows.iter().find(p99)?;
     let last = rows.iter().rev().find(p99)?;
     let ratio = last.value.median() / first.value.median();
-    Some(one(
+    Some(Row::once(
         format!("{} against {}", last.name, first.name),
         "",
         ratio,
@@ -65,7 +59,7 @@ pub(crate) async fn measure(folder: &Path, millions: u64) -> anyhow::Result<Vec<
     store.fill(&mut postgres.db().connect().await).await?;
     postgres.stop().await;
     drop(postgres);
-    let mut rows = vec![one(
+    let mut rows = vec![Row::once(
         format!("start of `tagtrail up`, {of}"),
         "s",
         started(&data).await?,
@@ -78,23 +72,16 @@ pub(crate) async fn measure(folder: &Path, millions: u64) -> anyhow::Result<Vec<
     rows.extend(sizes(&mut stack.db().await?, store.facts, &of).await?);
     rows.extend(questions(&stack, store, &of).await?);
     rows.extend(reports(&mut stack.db().await?, &of).await?);
-    let pids = Pids {
-        nats: stack
-            .nats
-            .pid()
-            .await
-            .context("nats-server is not running")?,
-        postgres: postgres.pid().await.context("Postgres is not running")?,
-    };
+    let pids = Pids::of(&stack, &postgres).await?;
     stack.prefill(DRAINED).await?;
     let drained = drain(&stack, pids, DRAINED, true).await?;
-    rows.push(one(
+    rows.push(Row::once(
         format!("drain, {of}"),
         "pushes/s",
         drained.rate,
         Goal::None,
     ));
-    rows.push(one(
+    rows.push(Row::once(
         format!("memory of the indexer, {of}"),
         "MiB",
         drained.resident,
@@ -153,14 +140,14 @@ async fn sizes(db: &mut PgConnection, facts: u64, of: &str) -> anyhow::Result<Ve
     for row in found {
         let (name, size): (String, i64) = (row.try_get(0)?, row.try_get(1)?);
         all += size as f64 / facts as f64;
-        rows.push(one(
+        rows.push(Row::once(
             format!("{name}, {of}"),
             "bytes/fact",
             size as f64 / facts as f64,
             Goal::None,
         ));
     }
-    rows.push(one(
+    rows.push(Row::once(
         format!("all tables and indexes, {of}"),
         "bytes/fact",
         all,
@@ -201,30 +188,23 @@ async fn questions(stack: &Stack, store: Store, of: &str) -> anyhow::Result<Vec<
     let mut asker = Asker { client, address };
     let mut random = StdRng::seed_from_u64(2);
     let repositories = store.tags / 10;
-    let image = |place: u32| {
-        let repository = place % repositories;
-        format!(
-            "{REGISTRY}/team-{}/app-{repository}:v{}",
-            repository % 50,
-            place / repositories
-        )
-    };
+    let image = |place: u32| stack::image(place as usize, repositories as usize);
     let (start, step) = store.times();
     let made = start + step * (store.tags + 1);
     let seconds = (OffsetDateTime::now_utc() - made).whole_seconds();
     let mut rows = Vec::new();
-    let mut note = |name: &str, times: &[f64], goal: Goal| {
-        rows.push(one(
+    let mut note = |name: &str, times: &[f64]| {
+        rows.push(Row::once(
             format!("{name}, p50, {of}"),
             "ms",
             percentile(times, 0.5),
             Goal::None,
         ));
-        rows.push(one(
+        rows.push(Row::once(
             format!("{name}, p99, {of}"),
             "ms",
             percentile(times, 0.99),
-            goal,
+            Goal::None,
         ));
     };
     let mut times = Vec::with_capacity(QUESTIONS);
@@ -239,13 +219,13 @@ async fn questions(stack: &Stack, store: Store, of: &str) -> anyhow::Result<Vec<
             times.push(took);
         }
     }
-    note(AS_OF, &times, Goal::None);
+    note(AS_OF, &times);
     times.clear();
     for _ in 0..QUESTIONS {
         let digest = digest(random.random_range(0..store.facts));
         times.push(asker.ask(&format!("/v1/digests/sha256:{digest}")).await?.1);
     }
-    note("which images had a digest", &times, Goal::None);
+    note("which images had a digest", &times);
     let (mut first, mut far, mut cursor) = (Vec::new(), Vec::new(), None::<String>);
     for page in 0..FAR {
         let after = cursor
@@ -267,12 +247,8 @@ async fn questions(stack: &Stack, store: Store, of: &str) -> anyhow::Result<Vec<
                 .to_owned(),
         );
     }
-    note("history, pages 1 to 100", &first, Goal::None);
-    note(
-        &format!("history, pages {} to {FAR}", FAR - 99),
-        &far,
-        Goal::None,
-    );
+    note("history, pages 1 to 100", &first);
+    note(&format!("history, pages {} to {FAR}", FAR - 99), &far);
     api.stop().await;
     Ok(rows)
 }
@@ -300,7 +276,7 @@ async fn reports(db: &mut PgConnection, of: &str) -> anyhow::Result<Vec<Row>> {
             sqlx::raw_sql(AssertSqlSafe(sql)).execute(&mut *db).await?;
             times.push(begun.elapsed().as_secs_f64() * 1000.0);
         }
-        rows.push(one(
+        rows.push(Row::once(
             format!("{name}, {of}"),
             "ms",
             percentile(&times, 0.5),

@@ -139,38 +139,20 @@ const QUICK: Size = Size {
 async fn run(quick: bool, only: &[Part], path: &Path) -> anyhow::Result<()> {
     let size = if quick { QUICK } else { FULL };
     let wanted = |part: Part| only.is_empty() || only.contains(&part);
-    let folder = tempfile::Builder::new()
-        .prefix("tagtrail-bench-")
-        .tempdir()?;
-    // Its servers run as another user.
-    let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
-    std::fs::set_permissions(folder.path(), open)?;
+    let folder = folder()?;
     let mut report = Report::default();
 
     let postgres = TestPostgres::start_in(&folder.path().join("postgres")).await;
-    let pid = postgres.pid().await.context("Postgres is not running")?;
     let empty = postgres.db();
     let synced_database = database(&empty, "synced").await?;
     let large_database = database(&empty, "large").await?;
     let stack = Stack::start(&folder.path().join("nats"), false, empty.url().to_owned()).await?;
     let synced = Stack::start(&folder.path().join("synced"), true, synced_database).await?;
     let large = Stack::start(&folder.path().join("large"), false, large_database).await?;
-    let pids = async |stack: &Stack| {
-        let nats = stack
-            .nats
-            .pid()
-            .await
-            .context("nats-server is not running")?;
-        anyhow::Ok(Pids {
-            nats,
-            postgres: pid,
-        })
-    };
-
     if wanted(Part::Drain) {
-        let (name, servers) = ("empty store", pids(&stack).await?);
+        let (name, servers) = ("empty store", Pids::of(&stack, &postgres).await?);
         report.add(drain::rounds(&stack, servers, name, size.rounds, size.pushes).await?);
-        let (name, servers) = ("each push synced", pids(&synced).await?);
+        let (name, servers) = ("each push synced", Pids::of(&synced, &postgres).await?);
         report.add(drain::rounds(&synced, servers, name, size.rounds, size.synced_pushes).await?);
     }
     if wanted(Part::Latency) {
@@ -200,7 +182,7 @@ async fn run(quick: bool, only: &[Part], path: &Path) -> anyhow::Result<()> {
         size.store.fill(&mut large.db().await?).await?;
         let name = format!("{} M facts", size.store.facts as f64 / 1e6);
         if wanted(Part::Large) {
-            let servers = pids(&large).await?;
+            let servers = Pids::of(&large, &postgres).await?;
             report.add(drain::rounds(&large, servers, &name, size.rounds, size.pushes).await?);
         }
         if wanted(Part::Api) {
@@ -210,7 +192,7 @@ async fn run(quick: bool, only: &[Part], path: &Path) -> anyhow::Result<()> {
 
     if wanted(Part::Memory) {
         report.add([help()?]);
-        let servers = pids(&stack).await?;
+        let servers = Pids::of(&stack, &postgres).await?;
         report.add(memory::all(&stack, servers, folder.path(), size.backlog, size.seconds).await?);
     }
     finish(&report, path)

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use crate::cpu::resident;
 use crate::drain::{Pids, drain};
 use crate::http::load;
-use crate::report::{Goal, Row, Series};
+use crate::report::{Goal, Row};
 use crate::serve::{configuration, hook};
 use crate::stack::Stack;
 
@@ -35,23 +35,20 @@ pub(crate) async fn all(
         ("TAGTRAIL_API_LISTEN", &api),
         ("BENCH_SECRET", crate::serve::SECRET),
     ];
+    let names = ["gateway", "resolver", "trigger", "api"];
     let mut services = Vec::new();
-    for name in ["gateway", "resolver", "trigger", "api"] {
+    for name in names {
         let service = stack.service(name, &environment);
         service.ready().await?;
-        services.push((name, service));
+        services.push(service);
     }
     let others: Vec<u32> = services
         .iter()
-        .map(|(_, service)| service.process.pid())
+        .map(|service| service.process.pid())
         .collect();
     tokio::time::sleep(Duration::from_secs(2)).await;
-    let now = |pids: &[u32]| -> Vec<f64> {
-        pids.iter()
-            .map(|pid| resident(*pid).unwrap_or(f64::NAN))
-            .collect()
-    };
-    let idle = now(&others);
+    let idle = others.iter().map(|pid| resident(*pid).unwrap_or(f64::NAN));
+    let idle: Vec<f64> = idle.collect();
 
     // The greatest of what is looked at ten times a second.
     let (over, watched) = (CancellationToken::new(), others.clone());
@@ -82,16 +79,11 @@ pub(crate) async fn all(
     let drained = drain(stack, pids, backlog + pushed, false).await?;
     over.cancel();
     let most = watching.join_next().await.context("nobody watched")??;
-    for (_, service) in services {
+    for service in services {
         service.stop().await;
     }
 
-    let row = |name: String, value: f64| {
-        let mut series = Series::default();
-        series.push(value);
-        Row::alone(name, "MiB", series, Goal::AtMost(MOST))
-    };
-    let names = ["gateway", "resolver", "trigger", "api"];
+    let row = |name: String, value: f64| Row::once(name, "MiB", value, Goal::AtMost(MOST));
     let mut rows = Vec::new();
     for ((name, idle), most) in names.iter().zip(idle).zip(most) {
         rows.push(row(format!("memory of the {name}, idle"), idle));

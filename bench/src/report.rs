@@ -122,6 +122,11 @@ impl Row {
         }
     }
 
+    /// A figure that stands alone and was measured once.
+    pub(crate) fn once(name: String, unit: &'static str, value: f64, goal: Goal) -> Row {
+        Row::alone(name, unit, Series(vec![value]), goal)
+    }
+
     /// Value to ceiling, each of the same round.
     fn ratio(&self) -> Option<Series> {
         let ceiling = self.ceiling.as_ref()?;

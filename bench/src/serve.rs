@@ -14,7 +14,7 @@ use time::OffsetDateTime;
 use crate::http::{Plain, load};
 use crate::load::Store;
 use crate::report::{Goal, Row, Series};
-use crate::stack::{REGISTRY, Stack};
+use crate::stack::{self, REGISTRY, Stack};
 
 /// What the source proves itself with.
 pub(crate) const SECRET: &str = "hook-secret-of-the-bench";
@@ -94,8 +94,8 @@ pub(crate) fn hook(
         let time = instant::format(start + time::Duration::microseconds(number as i64))?;
         let (repository, tag) = (number % 2000, number / 2000 % 10);
         let body = format!(
-            r#"{{"repository":"team-{}/app-{repository}","tag":"v{tag}","digest":"{digest}","time":"{time}","actor":"ci"}}"#,
-            repository % 50
+            r#"{{"repository":"{}","tag":"v{tag}","digest":"{digest}","time":"{time}","actor":"ci"}}"#,
+            stack::repository(repository)
         );
         Ok(Request::post(path)
             .header("host", address.as_str())
@@ -122,12 +122,9 @@ pub(crate) async fn api(
     let all_made = start + step * (store.tags + 1);
     let repositories = store.tags as usize / 10;
     let image = move |number: usize| {
-        let place = number.wrapping_mul(7919) % (repositories * 10);
-        let repository = place % repositories;
-        format!(
-            "{REGISTRY}/team-{}/app-{repository}:v{}",
-            repository % 50,
-            place / repositories
+        stack::image(
+            number.wrapping_mul(7919) % (repositories * 10),
+            repositories,
         )
     };
     let [mut head, mut as_of, mut p99, mut ceiling] = [(); 4].map(|()| Series::default());

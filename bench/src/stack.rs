@@ -146,6 +146,17 @@ impl Stack {
     }
 }
 
+/// Name of a repository by its number; `load.rs` gives the same to those that it fills in.
+pub(crate) fn repository(number: usize) -> String {
+    format!("team-{}/app-{number}", number % 50)
+}
+
+/// The image of this place, where there are so many repositories: first one tag of each, then the next.
+pub(crate) fn image(place: usize, repositories: usize) -> String {
+    let (number, tag) = (place % repositories, place / repositories);
+    format!("{REGISTRY}/{}:v{tag}", repository(number))
+}
+
 /// A push of the tag whose turn it is, at a time.
 pub(crate) fn push(number: usize, at: OffsetDateTime) -> Push {
     let place = number % (REPOSITORIES * TAGS);
@@ -155,7 +166,7 @@ pub(crate) fn push(number: usize, at: OffsetDateTime) -> Push {
         action: Action::Push,
         scope: Scope::Tag,
         registry: parsed(REGISTRY),
-        repository: parsed(&format!("team-{}/app-{repository}", repository % 50)),
+        repository: parsed(&self::repository(repository)),
         tag: Some(parsed(&format!("v{tag}"))),
         digest: Some(digest),
         media_type: Some("application/vnd.oci.image.manifest.v1+json".to_owned()),
