@@ -88,15 +88,13 @@ points! {
     IndexerSweep = "indexer.sweep" step,
 
     // The trigger service.
-    /// Rollouts are written, and not committed.
+    /// Rollouts are decided, and not recorded.
     TriggerPlanned = "trigger.planned" passed,
-    /// They are committed, and nobody is told.
+    /// They are recorded, and nobody is told.
     TriggerRecorded = "trigger.recorded" passed,
     /// The lock of a target is taken, and no attempt begun.
     TriggerLocked = "trigger.locked" passed,
-    /// An attempt is written as begun, and not committed.
-    TriggerBeginning = "trigger.beginning" passed,
-    /// It is committed, and the target not told.
+    /// An attempt is recorded as begun, and the target not told.
     TriggerBegun = "trigger.begun" passed,
     /// The target is told, and the outcome not written.
     TriggerTold = "trigger.told" passed,

@@ -1,5 +1,7 @@
 //! The ledger: every change of state of every rollout goes to ROLLOUTS, in order. One session of all instances publishes.
 
+use std::time::Duration;
+
 use sqlx::PgConnection;
 use tagtrail_bus::publish::Message;
 use tagtrail_bus::{Bus, Line};
@@ -11,6 +13,10 @@ use crate::Shared;
 use crate::error::{Error, within};
 use crate::session::Failures;
 use crate::store::ledger::{self as store, Change};
+
+/// A rollout is often pending, running and succeeded within milliseconds. Waiting for them publishes all at once, and leaves the
+/// processors to the worker, for whom a target waits.
+const GATHER: Duration = Duration::from_millis(10);
 
 /// Publishes until a stop is asked for.
 pub(crate) async fn ledger(shared: Shared, bus: Bus) -> anyhow::Result<()> {
@@ -38,9 +44,10 @@ async fn publish(shared: &Shared, bus: &Bus, db: &mut PgConnection) -> Result<()
             // What workers of other instances record is found by asking; that also keeps the session alive.
             tokio::select! {
                 () = shared.shutdown.cancelled() => return Ok(()),
-                () = shared.changes.notified() => continue,
-                () = tokio::time::sleep(shared.ping_every().min(std::time::Duration::from_secs(1))) => continue,
+                () = shared.changes.notified() => tokio::time::sleep(GATHER).await,
+                () = tokio::time::sleep(shared.ping_every().min(Duration::from_secs(1))) => {}
             }
+            continue;
         }
         // One line for the set: what it does not write before it is lost never comes after what is sent again.
         let line = bus.line().await?;

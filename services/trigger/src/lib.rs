@@ -23,7 +23,8 @@ mod target;
 mod wanted;
 mod work;
 
-use std::sync::Arc;
+use std::collections::BTreeSet;
+use std::sync::{Arc, PoisonError};
 
 use tagtrail_bus::Bus;
 use tagtrail_config::{ConfigError, File};
@@ -48,8 +49,25 @@ struct Shared {
     shutdown: CancellationToken,
     /// There may be a rollout to carry out.
     work: Arc<Notify>,
+    /// Triggers that were just given one: a worker need not look for them.
+    fresh: Arc<std::sync::Mutex<BTreeSet<i32>>>,
     /// There may be changes to publish.
     changes: Arc<Notify>,
+}
+
+impl Shared {
+    /// Tells the workers of triggers that were given a rollout.
+    fn give(&self, triggers: impl Iterator<Item = i32>) {
+        let mut fresh = self.fresh.lock().unwrap_or_else(PoisonError::into_inner);
+        fresh.extend(triggers);
+        self.work.notify_one();
+    }
+
+    /// One of those, for the worker that asks.
+    fn take(&self) -> Option<i32> {
+        let mut fresh = self.fresh.lock().unwrap_or_else(PoisonError::into_inner);
+        fresh.pop_first()
+    }
 }
 
 /// Looks at everything that the trigger service needs of the file, secrets included, and says what it found there, a line each.
@@ -91,6 +109,7 @@ pub async fn run(config: Config, ctx: Context) -> anyhow::Result<()> {
         metrics: metrics::Metrics::new(&ctx.metrics),
         shutdown: ctx.shutdown.clone(),
         work: Arc::new(Notify::new()),
+        fresh: Arc::default(),
         changes: Arc::new(Notify::new()),
     };
     tracing::info!(

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use sqlx::{Connection as _, PgConnection};
+use sqlx::PgConnection;
 use tagtrail_bus::Bus;
 use tagtrail_bus::consume::Position;
 use tagtrail_bus::topology::Stream;
@@ -24,6 +24,7 @@ use crate::feed::{Images, News, feed};
 use crate::session::Failures;
 use crate::store::planning as store;
 pub(crate) use crate::store::planning::Configured;
+use crate::store::planning::{Plan, Start};
 use crate::wanted::{Decision, Situation, decide};
 
 /// Whatever was missed is found after this long.
@@ -210,7 +211,8 @@ impl<'a> Planner<'a> {
             .collect()
     }
 
-    /// Decides for these triggers, from one snapshot of the heads, and records what follows together with the position.
+    /// Decides for these triggers, from one snapshot of the heads, and records what follows together with the position. Nobody else
+    /// records rollouts while this session has its lock; what may change in between, a pause, is looked at again when recording.
     async fn plan(
         &mut self,
         due: &BTreeSet<&'a str>,
@@ -219,12 +221,6 @@ impl<'a> Planner<'a> {
     ) -> Result<(), Error> {
         if due.is_empty() && position.is_none() {
             return Ok(());
-        }
-        let mut tx = self.db.begin().await?;
-        if let Some(position) = position
-            && !NamedPoint::TriggerPosition.skipped()
-        {
-            store::set_position(&mut tx, position).await?;
         }
         let names: Vec<&str> = due.iter().copied().collect();
         let images: BTreeSet<&Image> = due
@@ -236,11 +232,15 @@ impl<'a> Planner<'a> {
         let (known, heads) = match names.is_empty() {
             true => Default::default(),
             false => (
-                store::known(&mut tx, &names).await?,
-                store::heads(&mut tx, &images).await?,
+                store::known(&mut self.db, &names).await?,
+                store::heads(&mut self.db, &images).await?,
             ),
         };
-        let (mut started, mut settling) = (Vec::new(), BTreeMap::new());
+        let mut plan = Plan {
+            position: position.filter(|_| !NamedPoint::TriggerPosition.skipped()),
+            ..Plan::default()
+        };
+        let mut settling = BTreeMap::new();
         for (known, now) in known {
             let Some((name, trigger)) = self.triggers.get_key_value(known.name.as_str()) else {
                 continue;
@@ -258,8 +258,7 @@ impl<'a> Planner<'a> {
             match decision {
                 Decision::Nothing => {
                     if known.resuming {
-                        store::resumed(&mut tx, known.id).await?;
-                        started.push(None); // What was pending may go on.
+                        plan.resumed.push(known.id);
                     }
                 }
                 Decision::Wait(at) => {
@@ -272,23 +271,31 @@ impl<'a> Planner<'a> {
                     let watched = trigger.images.values();
                     let trace = watched.filter_map(|image| *traces.get(image)?).next();
                     let span = Span::start("plan", SpanKind::Consumer, trace.as_ref());
-                    let begun = store::start(&mut tx, known.id, &images, &cause, span.context());
-                    started.push(begun.await?);
+                    plan.starts.push(Start {
+                        trigger: known.id,
+                        images,
+                        cause,
+                        trace: *span.context(),
+                    });
                 }
             }
         }
         NamedPoint::TriggerPlanned.pass();
-        tx.commit().await?;
-        if started.iter().any(Option::is_some) {
+        let started = match plan.is_empty() {
+            true => Vec::new(),
+            false => store::record(&mut self.db, &plan).await?,
+        };
+        if !started.is_empty() {
             NamedPoint::TriggerRecorded.pass();
         }
         self.settling.retain(|name, _| !due.contains(name));
         self.settling.extend(settling);
-        for rollout in started.iter().flatten() {
+        for rollout in &started {
             tracing::info!(trigger = rollout.trigger, rollout.id, rollout.number, cause = %rollout.cause.reason, "recorded rollout {} of {}", rollout.number, rollout.trigger);
         }
-        if !started.is_empty() {
-            self.shared.work.notify_one();
+        // What was pending when its trigger was paused may go on too.
+        if !started.is_empty() || !plan.resumed.is_empty() {
+            self.shared.give(plan.starts.iter().map(|start| start.trigger));
             self.shared.changes.notify_one();
         }
         Ok(())

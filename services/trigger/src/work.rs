@@ -41,6 +41,10 @@ pub(crate) async fn worker(shared: Shared, targets: Arc<Targets>) -> anyhow::Res
 async fn work(shared: &Shared, targets: &Targets, db: &mut PgConnection) -> Result<(), Error> {
     let names: Vec<&str> = targets.keys().map(String::as_str).collect();
     while !shared.shutdown.is_cancelled() {
+        if let Some(trigger) = shared.take() {
+            carry_out(shared, targets, db, trigger).await?;
+            continue;
+        }
         let waiting = within(shared.silence, store::waiting(db, &names)).await?;
         let mut worked = false;
         for trigger in waiting.due {
@@ -75,9 +79,10 @@ async fn carry_out(
         return Ok(false);
     }
     NamedPoint::TriggerLocked.pass();
-    let begun = within(shared.silence, begin(db, trigger)).await?;
+    let begun = within(shared.silence, store::begin(db, trigger)).await?;
     let attempted = begun.is_some();
     if let Some(begun) = begun {
+        NamedPoint::TriggerBegun.pass();
         // There may be more to do than this one.
         shared.work.notify_one();
         shared.changes.notify_one();
@@ -92,19 +97,6 @@ async fn carry_out(
     // One that waited for this attempt to end.
     shared.work.notify_one();
     Ok(attempted)
-}
-
-async fn begin(db: &mut PgConnection, trigger: i32) -> Result<Option<Begun>, Error> {
-    let mut tx = db.begin().await?;
-    let begun = store::begin(&mut tx, trigger).await?;
-    if begun.is_some() {
-        NamedPoint::TriggerBeginning.pass();
-    }
-    tx.commit().await?;
-    if begun.is_some() {
-        NamedPoint::TriggerBegun.pass();
-    }
-    Ok(begun)
 }
 
 /// Calls the target, with no transaction open. Without the session the attempt is given up at once, since another worker may

@@ -10,7 +10,7 @@ use tagtrail_postgres::row;
 use tagtrail_proto::{Cause, Image, Rollout, RolloutImage, TraceContext};
 use time::OffsetDateTime;
 
-use super::{columns, record};
+use super::{columns, recorded};
 use crate::wanted::Head;
 
 const STREAM: &str = "REVISIONS";
@@ -74,25 +74,6 @@ pub(crate) async fn position(db: &mut PgConnection) -> Result<Option<Position>, 
     .transpose()
 }
 
-/// Notes how far REVISIONS was read.
-pub(crate) async fn set_position(
-    db: &mut PgConnection,
-    position: Position,
-) -> Result<(), sqlx::Error> {
-    sqlx::query(
-        "insert into position (stream, partition, stream_created_ns, applied_seq, applied_time_ns) values ($1, 0, $2, $3, $4)
-         on conflict (stream, partition) do update
-         set stream_created_ns = excluded.stream_created_ns, applied_seq = excluded.applied_seq, applied_time_ns = excluded.applied_time_ns",
-    )
-    .bind(STREAM)
-    .bind(position.stream_created_ns)
-    .bind(row::signed(position.sequence))
-    .bind(position.time_ns)
-    .execute(db)
-    .await
-    .map(|_| ())
-}
-
 /// What the planner must know of a trigger besides its configuration.
 #[derive(Debug, Clone)]
 pub(crate) struct Known {
@@ -144,15 +125,6 @@ pub(crate) async fn resuming(db: &mut PgConnection) -> Result<Vec<String>, sqlx:
     sqlx::query_scalar("select name from trigger where configured and state = 'resuming'")
         .fetch_all(db)
         .await
-}
-
-/// The planner has looked at a resumed trigger: workers may go on.
-pub(crate) async fn resumed(db: &mut PgConnection, trigger: i32) -> Result<(), sqlx::Error> {
-    sqlx::query("update trigger set state = 'active' where id = $1 and state = 'resuming'")
-        .bind(trigger)
-        .execute(db)
-        .await
-        .map(|_| ())
 }
 
 /// The heads of those of these images that have one: one statement, so one snapshot for all.
@@ -221,40 +193,80 @@ pub(crate) async fn raise_issued(
     Ok(raised.rows_affected() > 0)
 }
 
-/// Records a new rollout, which takes the place of those that have not begun. `None` if the trigger was paused meanwhile.
-pub(crate) async fn start(
+/// A rollout to be recorded.
+#[derive(Debug)]
+pub(crate) struct Start {
+    /// The trigger's.
+    pub(crate) trigger: i32,
+    pub(crate) images: BTreeMap<String, RolloutImage>,
+    pub(crate) cause: Cause,
+    pub(crate) trace: TraceContext,
+}
+
+/// What the planner has decided.
+#[derive(Debug, Default)]
+pub(crate) struct Plan {
+    /// How far REVISIONS was read for it.
+    pub(crate) position: Option<Position>,
+    /// At most one of a trigger.
+    pub(crate) starts: Vec<Start>,
+    /// Triggers that were resumed, and whose workers may go on with what there is.
+    pub(crate) resumed: Vec<i32>,
+}
+
+impl Plan {
+    /// Whether there is nothing to record.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.position.is_none() && self.starts.is_empty() && self.resumed.is_empty()
+    }
+}
+
+/// Records all of a plan, or nothing. A new rollout takes the place of those that have not begun. Gives the new ones; a trigger
+/// that was paused meanwhile gets none.
+pub(crate) async fn record(
     db: &mut PgConnection,
-    trigger: i32,
-    images: &BTreeMap<String, RolloutImage>,
-    cause: &Cause,
-    trace: &TraceContext,
-) -> Result<Option<Rollout>, sqlx::Error> {
+    plan: &Plan,
+) -> Result<Vec<Rollout>, sqlx::Error> {
+    let starts = &plan.starts;
+    let position = plan.position.as_ref();
     let rows = sqlx::query(concat!(
-        "with numbered as (
-             update trigger set issued = issued + 1, state = 'active' where id = $2 and state <> 'paused' returning id, issued
+        "with read_up_to as (
+             insert into position (stream, partition, stream_created_ns, applied_seq, applied_time_ns)
+             select $1, 0, $2, $3, $4 where $3::bigint is not null
+             on conflict (stream, partition) do update
+             set stream_created_ns = excluded.stream_created_ns, applied_seq = excluded.applied_seq, applied_time_ns = excluded.applied_time_ns
+         ), resumed as (
+             update trigger set state = 'active' where id = any ($5) and state = 'resuming'
+         ), wanted as (
+             select * from unnest($6::uuid[], $7::int[], $8::jsonb[], $9::jsonb[], $10::text[]) as w (id, trigger_id, images, cause, traceparent)
+         ), numbered as (
+             update trigger t set issued = t.issued + 1, state = 'active' from wanted w
+             where t.id = w.trigger_id and t.state <> 'paused' returning t.id, t.issued
          ), new as (
              insert into rollout (id, trigger_id, number, images, cause, traceparent)
-             select $1, n.id, n.issued, $3, $4, $5 from numbered n returning *
+             select w.id, n.id, n.issued, w.images, w.cause, w.traceparent from numbered n join wanted w on w.trigger_id = n.id
+             returning *
          ), old as (
              update rollout o set state = 'superseded', finished_at = now()
              from numbered n where o.trigger_id = n.id and o.state = 'pending' and o.number < n.issued returning o.*
          ), o as (
              select * from old union all select * from new
+         ), told as (
+             ", recorded!(), "
          )
-         select ", columns!(), " from o join trigger t on t.id = o.trigger_id order by o.number"
+         select ", columns!(), " from new o join trigger t on t.id = o.trigger_id"
     ))
-    .bind(Uuid::now_v7())
-    .bind(trigger)
-    .bind(Json(images))
-    .bind(Json(cause))
-    .bind(trace.to_string())
-    .fetch_all(&mut *db)
+    .bind(STREAM)
+    .bind(position.and_then(|position| position.stream_created_ns))
+    .bind(position.map(|position| row::signed(position.sequence)))
+    .bind(position.and_then(|position| position.time_ns))
+    .bind(&plan.resumed)
+    .bind(starts.iter().map(|_| Uuid::now_v7()).collect::<Vec<_>>())
+    .bind(starts.iter().map(|start| start.trigger).collect::<Vec<_>>())
+    .bind(starts.iter().map(|start| Json(&start.images)).collect::<Vec<_>>())
+    .bind(starts.iter().map(|start| Json(&start.cause)).collect::<Vec<_>>())
+    .bind(starts.iter().map(|start| start.trace.to_string()).collect::<Vec<_>>())
+    .fetch_all(db)
     .await?;
-    let changed = rows
-        .iter()
-        .map(row::rollout)
-        .collect::<Result<Vec<_>, _>>()?;
-    record(db, &changed).await?;
-    // Its number is the greatest.
-    Ok(changed.into_iter().last())
+    rows.iter().map(row::rollout).collect()
 }

@@ -8,7 +8,7 @@ use tagtrail_postgres::row;
 use tagtrail_proto::{Rollout, RolloutState, TraceContext};
 use time::OffsetDateTime;
 
-use super::{columns, record};
+use super::{columns, recorded};
 
 /// What is waiting for a worker.
 #[derive(Debug, Default)]
@@ -54,63 +54,46 @@ pub(crate) struct Begun {
 }
 
 /// Begins an attempt of the newest live rollout of a trigger, in the place of all older ones. `None` if there is none that
-/// may be attempted now. The caller holds the lock of the trigger's target, so no attempt is under way.
+/// may be attempted now, or if the planner was faster; the caller looks again then. The caller holds the lock of the trigger's
+/// target, so no attempt is under way.
 pub(crate) async fn begin(
     db: &mut PgConnection,
     trigger: i32,
 ) -> Result<Option<Begun>, sqlx::Error> {
-    if !may_act(db, trigger).await? {
-        return Ok(None);
-    }
-    let rows = sqlx::query(concat!(
-        "with newest as (
-             select id, number, state from rollout where trigger_id = $1 and state in ('pending', 'running') order by number desc limit 1
+    let row = sqlx::query(concat!(
+        "with held as (
+             select id from trigger where id = $1 and configured and state = 'active' for update
+         ), newest as (
+             select o.id, o.number, o.state from held join rollout o on o.trigger_id = held.id
+             where o.state in ('pending', 'running') order by o.number desc limit 1
          ), old as (
              update rollout o set state = 'superseded', finished_at = now()
              from newest n where $2 and o.trigger_id = $1 and o.state in ('pending', 'running') and o.number < n.number
-             returning o.*, false as begun, true as changed
+             returning o.*, true as changed
          ), new as (
              update rollout o set state = 'running', attempts = attempts + 1, started_at = coalesce(started_at, now())
-             from newest n where o.id = n.id and o.next_attempt_at <= now()
-             returning o.*, true as begun, n.state = 'pending' as changed
+             from newest n where o.id = n.id and o.state in ('pending', 'running') and o.next_attempt_at <= now()
+             returning o.*, n.state = 'pending' as changed
          ), o as (
-             select * from old union all select * from new
+             select * from old union all select * from new where changed
+         ), told as (
+             ", recorded!(), "
          )
-         select o.begun, o.changed, o.started_at, o.traceparent, ", columns!(), "
-         from o join trigger t on t.id = o.trigger_id order by o.number"
+         select o.started_at, o.traceparent, ", columns!(), " from new o join trigger t on t.id = o.trigger_id"
     ))
     .bind(trigger)
     .bind(!NamedPoint::TriggerSupersede.skipped())
-    .fetch_all(&mut *db)
+    .fetch_optional(db)
     .await?;
-    let (mut changed, mut begun) = (Vec::with_capacity(rows.len()), None);
-    for row in &rows {
-        let rollout = row::rollout(row)?;
-        if row.try_get("changed")? {
-            changed.push(rollout.clone());
-        }
-        if row.try_get("begun")? {
-            begun = Some(Begun {
-                rollout,
-                started_at: row.try_get("started_at")?,
-                trace: row
-                    .try_get::<Option<&str>, _>("traceparent")?
-                    .and_then(|text| text.parse().ok()),
-            });
-        }
-    }
-    record(db, &changed).await?;
-    Ok(begun)
-}
-
-/// Takes the trigger's row; says whether it may act.
-async fn may_act(db: &mut PgConnection, trigger: i32) -> Result<bool, sqlx::Error> {
-    sqlx::query_scalar(
-        "select configured and state = 'active' from trigger where id = $1 for update",
-    )
-    .bind(trigger)
-    .fetch_one(db)
-    .await
+    row.map(|row| {
+        let trace = row.try_get::<Option<&str>, _>("traceparent")?;
+        Ok(Begun {
+            rollout: row::rollout(&row)?,
+            started_at: row.try_get("started_at")?,
+            trace: trace.and_then(|text| text.parse().ok()),
+        })
+    })
+    .transpose()
 }
 
 /// Whether a newer rollout of the trigger waits; takes the trigger's row. Also tells the time by the database's clock.
@@ -137,19 +120,17 @@ pub(crate) async fn finish(
     id: &str,
     state: RolloutState,
     error: Option<&str>,
-) -> Result<Rollout, sqlx::Error> {
-    let row = sqlx::query(concat!(
-        "with o as (update rollout set state = $2::rollout_state, finished_at = now(), error = $3 where id = $1::uuid returning *)
-         select ", columns!(), " from o join trigger t on t.id = o.trigger_id"
+) -> Result<(), sqlx::Error> {
+    sqlx::query(concat!(
+        "with o as (update rollout set state = $2::rollout_state, finished_at = now(), error = $3 where id = $1::uuid returning *) ",
+        recorded!()
     ))
     .bind(id)
     .bind(state.as_str())
     .bind(error)
-    .fetch_one(&mut *db)
-    .await?;
-    let ended = row::rollout(&row)?;
-    record(db, std::slice::from_ref(&ended)).await?;
-    Ok(ended)
+    .execute(db)
+    .await
+    .map(|_| ())
 }
 
 /// Notes when to try a rollout again, and why it did not work.
