@@ -106,6 +106,10 @@ impl Push {
     /// Start of the `event_id` of a question that no registry raised: Tagtrail itself doubts what a tag means.
     pub const DOUBT: &'static str = "doubt:";
 
+    /// Start of the `event_id` of a question that is asked once more, a while after it was answered. `digest` is what the answer
+    /// was: registries tell of a push before it is complete.
+    pub const SECOND: &'static str = "second:";
+
     /// Whether this is a fact that can be recorded.
     ///
     /// # Errors

@@ -1,5 +1,7 @@
 //! An authentic body that could not be understood, kept whole for people.
 
+use std::collections::BTreeMap;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use schemars::JsonSchema;
@@ -23,6 +25,9 @@ pub struct Quarantined {
     pub received_at: OffsetDateTime,
     /// Its `Content-Type`.
     pub content_type: Option<String>,
+    /// Those of its headers that say what the body does not, by their names in lower case.
+    #[serde(default)]
+    pub headers: BTreeMap<String, String>,
     /// Length of the whole body in bytes.
     pub length: u64,
     /// SHA-256 of the whole body.
@@ -57,6 +62,7 @@ impl Quarantined {
             reason,
             received_at,
             content_type,
+            headers: BTreeMap::new(),
             length: body.len() as u64,
             sha256: Digest::sha256_of(body),
             truncated: kept.len() < body.len(),

@@ -8,6 +8,7 @@
 
 mod address;
 pub mod consume;
+mod foreign;
 pub mod jobs;
 mod line;
 mod lookup;
@@ -24,6 +25,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use address::Address;
+pub use foreign::Foreign;
 pub use line::Line;
 use line::Lines;
 

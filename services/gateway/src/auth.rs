@@ -3,6 +3,9 @@
 //! A sender shows the source's secret as a Bearer token, as the password of Basic authentication, as the whole `Authorization`
 //! value, in a header that the source names, or as the last part of the path, for those that can send no header. Two secrets
 //! may be live at once, so that one can be replaced without a gap.
+//!
+//! A kind whose senders sign their bodies is held to that as soon as one shows a signature: then nothing else counts. A source
+//! with an `audience` takes nothing but tokens.
 
 use axum::http::header::AUTHORIZATION;
 use axum::http::{HeaderMap, HeaderName};
@@ -11,22 +14,101 @@ use base64::engine::general_purpose::STANDARD;
 use secrecy::SecretString;
 use subtle::Choice;
 use tagtrail_config::Live;
+use tagtrail_proto::clean_text;
+
+use crate::id_token::IdTokens;
+use crate::signature::Signature;
 
 /// What a sender has to know.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Credentials {
     live: Live,
     header: Option<HeaderName>,
+    signed: Option<Signed>,
+    tokens: Option<IdTokens>,
+}
+
+/// Who signs, with what.
+struct Signed {
+    by: &'static [Signature],
+    secrets: Vec<SecretString>,
+}
+
+/// What the head of a request proves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Admission {
+    /// The sender is who it should be.
+    Granted,
+    /// That depends on its body: see [`Credentials::signed`].
+    BySignature,
+    /// It proves nothing.
+    Refused,
 }
 
 impl Credentials {
-    pub(crate) fn new(secrets: &[SecretString], header: Option<HeaderName>) -> Credentials {
-        let live = Live::new(secrets);
-        Credentials { live, header }
+    /// The secret is shown, or used to sign by one of `signatures`.
+    pub(crate) fn new(
+        secrets: &[SecretString],
+        header: Option<HeaderName>,
+        signatures: &'static [Signature],
+    ) -> Credentials {
+        let signed = (!signatures.is_empty()).then(|| Signed {
+            by: signatures,
+            secrets: secrets.to_vec(),
+        });
+        Credentials {
+            live: Live::new(secrets),
+            header,
+            signed,
+            tokens: None,
+        }
+    }
+
+    /// A token is shown.
+    pub(crate) fn tokens(tokens: IdTokens) -> Credentials {
+        Credentials {
+            tokens: Some(tokens),
+            ..Credentials::default()
+        }
+    }
+
+    /// What the head of a request proves.
+    pub(crate) async fn admit(&self, headers: &HeaderMap, path: Option<&str>) -> Admission {
+        if let Some(tokens) = &self.tokens {
+            return match tokens.admit(headers).await {
+                Ok(()) => Admission::Granted,
+                Err(why) => {
+                    tracing::warn!("a token was refused: {}", clean_text(&why, 300));
+                    Admission::Refused
+                }
+            };
+        }
+        let signs = |signed: &Signed| signed.by.iter().any(|by| headers.contains_key(by.header));
+        if self.signed.as_ref().is_some_and(signs) {
+            return Admission::BySignature;
+        }
+        match self.shown(headers, path) {
+            true => Admission::Granted,
+            false => Admission::Refused,
+        }
+    }
+
+    /// Whether the signatures that are shown are all of this body, with a live secret.
+    pub(crate) fn signed(&self, headers: &HeaderMap, body: &[u8]) -> bool {
+        let Some(Signed { by, secrets }) = &self.signed else {
+            return false;
+        };
+        let shown = by.iter().filter(|by| headers.contains_key(by.header));
+        let (mut any, mut all) = (Choice::from(0), Choice::from(1));
+        for signature in shown {
+            any = Choice::from(1);
+            all &= signature.holds(secrets, headers, body);
+        }
+        (any & all).into()
     }
 
     /// Whether any of what the sender shows is a live secret. Everything is compared with everything, whatever matched before.
-    pub(crate) fn admit(&self, headers: &HeaderMap, path: Option<&str>) -> bool {
+    fn shown(&self, headers: &HeaderMap, path: Option<&str>) -> bool {
         let mut shown: Vec<Vec<u8>> = path
             .map(|secret| secret.as_bytes().to_vec())
             .into_iter()
@@ -52,6 +134,12 @@ impl Credentials {
     }
 }
 
+impl std::fmt::Debug for Signed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Signed({} secrets)", self.secrets.len())
+    }
+}
+
 /// What follows the scheme, in whatever case that is written (RFC 9110, section 11.1).
 fn scheme<'a>(value: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
     let (start, rest) = value.split_at_checked(name.len())?;
@@ -69,17 +157,67 @@ fn password(credentials: &[u8]) -> Option<Vec<u8>> {
 mod tests {
     use super::*;
 
+    const SIGNATURES: &[Signature] = &[
+        Signature::sha256("x-one"),
+        Signature::sha1("x-two").prefixed("sha1="),
+        Signature::sha256("x-or-secret").or_secret(),
+    ];
+    // Of the body "body" with the secret "old-secret", by openssl.
+    const SHA256: &str = "1621661eae453765953d97522f20619e10c14eb84ae5da82e4f3ca38fccb9435";
+    const SHA1: &str = "sha1=72dc2d67f60868ed4b7ba3a7905b35b80f2d108e";
+
+    async fn signed(headers: &[(&'static str, &str)], path: Option<&str>, body: &str) -> bool {
+        let mut map = HeaderMap::new();
+        for (name, value) in headers {
+            map.append(*name, value.parse().unwrap());
+        }
+        let secrets = ["another".to_owned().into(), OLD.to_owned().into()];
+        let credentials = Credentials::new(&secrets, None, SIGNATURES);
+        match credentials.admit(&map, path).await {
+            Admission::Granted => true,
+            Admission::BySignature => credentials.signed(&map, body.as_bytes()),
+            Admission::Refused => false,
+        }
+    }
+
+    #[tokio::test]
+    async fn a_signature_counts_alone() {
+        assert!(signed(&[("x-one", SHA256)], None, "body").await);
+        assert!(signed(&[("x-one", &SHA256.to_uppercase())], None, "body").await);
+        assert!(signed(&[("x-two", SHA1)], None, "body").await);
+        assert!(signed(&[("x-one", SHA256), ("x-two", SHA1)], None, "body").await);
+        // Whatever else is shown.
+        assert!(!signed(&[("x-one", SHA256)], Some(OLD), "another body").await);
+        let bearer = format!("Bearer {OLD}");
+        assert!(!signed(&[("x-one", SHA256), ("authorization", &bearer)], None, "").await);
+        assert!(!signed(&[("x-one", "")], Some(OLD), "body").await);
+        assert!(!signed(&[("x-one", SHA256), ("x-one", "0")], Some(OLD), "body").await);
+        assert!(!signed(&[("x-one", SHA256), ("x-two", SHA256)], Some(OLD), "body").await);
+        assert!(!signed(&[("x-one", OLD)], None, "body").await);
+        assert!(!signed(&[("x-two", &SHA1[5..])], None, "body").await);
+    }
+
+    #[tokio::test]
+    async fn without_a_signature_the_secret_is_shown() {
+        assert!(signed(&[], Some(OLD), "body").await);
+        assert!(!signed(&[], Some("wrong"), "body").await);
+        assert!(signed(&[("x-or-secret", OLD)], None, "body").await);
+        assert!(signed(&[("x-or-secret", SHA256)], None, "body").await);
+        assert!(!signed(&[("x-or-secret", "wrong")], Some(OLD), "body").await);
+    }
+
     const OLD: &str = "old-secret";
     const NEW: &str = "new:secret/with+signs";
 
     fn admits(headers: &[(&str, &str)], path: Option<&str>) -> bool {
         let header = Some(HeaderName::from_static("x-hook-secret"));
-        let credentials = Credentials::new(&[OLD.to_owned().into(), NEW.to_owned().into()], header);
+        let secrets = [OLD.to_owned().into(), NEW.to_owned().into()];
+        let credentials = Credentials::new(&secrets, header, &[]);
         let mut map = HeaderMap::new();
         for (name, value) in headers {
             map.append(name.parse::<HeaderName>().unwrap(), value.parse().unwrap());
         }
-        credentials.admit(&map, path)
+        credentials.shown(&map, path)
     }
 
     fn basic(user: &str, password: &str) -> String {
@@ -149,15 +287,15 @@ mod tests {
 
     #[test]
     fn a_source_without_secrets_admits_nobody() {
-        assert!(!Credentials::new(&[], None).admit(&HeaderMap::new(), Some("")));
+        assert!(!Credentials::new(&[], None, &[]).shown(&HeaderMap::new(), Some("")));
     }
 
     #[test]
     fn what_is_printed_holds_no_secret() {
-        let credentials = Credentials::new(&[OLD.to_owned().into()], None);
+        let credentials = Credentials::new(&[OLD.to_owned().into()], None, SIGNATURES);
         assert_eq!(
             format!("{credentials:?}"),
-            "Credentials { live: Live(1 secrets), header: None }"
+            "Credentials { live: Live(1 secrets), header: None, signed: Some(Signed(1 secrets)), tokens: None }"
         );
     }
 }

@@ -13,8 +13,6 @@ use tokio::time::timeout;
 
 use crate::error::Error;
 
-/// Most bytes of a body. A registry's event has a few KiB; with `includereferences` it holds a manifest (4 MiB).
-const LIMIT: usize = 8 << 20;
 /// Time for a whole body to arrive.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -36,42 +34,42 @@ impl Default for Room {
 }
 
 impl Room {
-    /// A place for a body of the announced size, or of any size that is allowed if none is announced.
+    /// A place for a body of the announced size, or of any size up to `most` if none is announced.
     ///
     /// # Errors
     /// [`Error::TooLarge`] if it can't be taken, [`Error::Busy`] if there is no place now.
-    pub(crate) fn reserve(&self, body: &Body) -> Result<OwnedSemaphorePermit, Error> {
+    pub(crate) fn reserve(&self, body: &Body, most: usize) -> Result<OwnedSemaphorePermit, Error> {
         let hint = body.size_hint();
-        if hint.lower() > LIMIT as u64 {
-            return Err(Error::TooLarge { most: LIMIT });
+        if hint.lower() > most as u64 {
+            return Err(Error::TooLarge { most });
         }
         let size = hint
             .upper()
             .and_then(|size| usize::try_from(size).ok())
-            .unwrap_or(LIMIT);
-        let kib = u32::try_from(size.clamp(LEAST, LIMIT) >> 10).unwrap_or(u32::MAX);
+            .unwrap_or(most);
+        let kib = u32::try_from(size.clamp(LEAST, most) >> 10).unwrap_or(u32::MAX);
         Arc::clone(&self.0)
             .try_acquire_many_owned(kib)
             .map_err(|_| Error::Busy)
     }
 }
 
-/// Reads a whole body.
+/// Reads a whole body, of `most` bytes at most.
 ///
 /// # Errors
 /// [`Error::TooLarge`], [`Error::TooSlow`], [`Error::Incomplete`].
-pub(crate) async fn read(body: Body) -> Result<Bytes, Error> {
+pub(crate) async fn read(body: Body, most: usize) -> Result<Bytes, Error> {
     // What was announced is within the limit, or there would be no place for it.
     let announced = usize::try_from(body.size_hint().lower())
         .unwrap_or(0)
-        .min(LIMIT);
+        .min(most);
     let mut stream = body.into_data_stream();
     let read = async {
         let mut whole = BytesMut::with_capacity(announced);
         while let Some(chunk) = stream.next().await {
             let chunk = chunk.map_err(Error::Incomplete)?;
-            if whole.len() + chunk.len() > LIMIT {
-                return Err(Error::TooLarge { most: LIMIT });
+            if whole.len() + chunk.len() > most {
+                return Err(Error::TooLarge { most });
             }
             whole.extend_from_slice(&chunk);
         }

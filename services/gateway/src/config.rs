@@ -6,11 +6,12 @@ use std::path::PathBuf;
 
 use axum::http::HeaderName;
 use tagtrail_bus::BusArgs;
-use tagtrail_config::{ConfigError, File, Glob};
+use tagtrail_config::{Access, ConfigError, File, Glob, Keys, NatsSubject};
 use tagtrail_proto::{Name, Registry, Repository};
 
 use crate::auth::Credentials;
-use crate::source::{ALL, Kind};
+use crate::id_token::IdTokens;
+use crate::source::{ALL, Kind, Proof};
 
 /// Settings, as flags and environment variables.
 #[derive(Debug, Clone, clap::Args)]
@@ -35,6 +36,8 @@ pub struct Config {
 pub(crate) struct Source {
     pub(crate) voice: Voice,
     pub(crate) credentials: Credentials,
+    /// Where it is heard as well.
+    pub(crate) nats: Option<NatsSubject>,
 }
 
 /// How a source speaks, and what it may speak for.
@@ -43,6 +46,8 @@ pub(crate) struct Voice {
     pub(crate) name: Name,
     pub(crate) kind: &'static Kind,
     pub(crate) registry: Option<Registry>,
+    /// How its images are addressed, where that can be chosen.
+    pub(crate) access: Option<Access>,
     repositories: Vec<Glob>,
 }
 
@@ -71,13 +76,17 @@ impl Config {
 pub fn check(file: &File) -> Result<Vec<String>, ConfigError> {
     let mut lines: Vec<String> = sources(file)?
         .into_values()
-        .map(|Source { voice, .. }| {
+        .map(|Source { voice, nats, .. }| {
             let registry = match &voice.registry {
                 Some(registry) => format!("about {registry}"),
                 None => "about whatever registry its events name".to_owned(),
             };
+            let heard = match &nats {
+                Some(nats) => format!("subject {} and ", nats.subject),
+                None => String::new(),
+            };
             format!(
-                "source {}: POST /hooks/{} takes {} events {registry}",
+                "source {}: {heard}POST /hooks/{} takes {} events {registry}",
                 voice.name, voice.name, voice.kind.name
             )
         })
@@ -112,10 +121,16 @@ pub(crate) fn voice(file: &File, entry: &tagtrail_config::Source) -> Result<Voic
         );
         return Err(file.error_at(at, "source.registry", message));
     }
+    let settings = entry.settings();
+    if let Some(key) = settings.iter().find(|key| !kind.settings.contains(key)) {
+        let message = format!("kind {:?} has no such setting; remove it", kind.name);
+        return Err(file.error_at(at, &format!("source.{key}"), message));
+    }
     Ok(Voice {
         name: entry.name.get_ref().clone(),
         kind,
         registry: entry.registry.clone(),
+        access: entry.artifactory_access.or(entry.nexus_access),
         repositories: entry.repositories.clone(),
     })
 }
@@ -132,14 +147,76 @@ fn source(file: &File, entry: &tagtrail_config::Source) -> Result<Source, Config
         })?),
         None => None,
     };
-    let secrets = entry.secret.read().map_err(|err| {
-        let message = tagtrail_daemon::chain(&err);
-        file.error_at(entry.name.span().start, "source.secret", message)
-    })?;
+    let credentials = credentials(file, entry, voice.kind, header)?;
     Ok(Source {
         voice,
-        credentials: Credentials::new(&secrets, header),
+        credentials,
+        nats: entry.nats.clone(),
     })
+}
+
+/// Google's, who is the only one so far.
+const ISSUER: &str = "https://accounts.google.com";
+const KEYS: &str = "https://www.googleapis.com/oauth2/v3/certs";
+
+fn credentials(
+    file: &File,
+    entry: &tagtrail_config::Source,
+    kind: &Kind,
+    header: Option<HeaderName>,
+) -> Result<Credentials, ConfigError> {
+    let wrong =
+        |key: &str, message: String| Err(file.error_at(entry.name.span().start, key, message));
+    let tokens = ["audience", "email", "issuer", "keys"];
+    if entry.settings().iter().any(|key| tokens.contains(key)) {
+        let (Some(audience), Some(email), None) = (&entry.audience, &entry.email, &entry.secret)
+        else {
+            return wrong(
+                "source.audience",
+                "tokens need `audience` and `email`, and no `secret`: whoever shows a token shows no secret".to_owned(),
+            );
+        };
+        let tokens = IdTokens::new(
+            entry.issuer.clone().unwrap_or_else(|| ISSUER.to_owned()),
+            audience.clone(),
+            email.clone(),
+            entry
+                .keys
+                .clone()
+                .unwrap_or_else(|| Keys::Url(KEYS.to_owned())),
+        );
+        return tokens.map(Credentials::tokens).or_else(|error| {
+            wrong(
+                "source.keys",
+                format!("there can be no HTTP client: {error}"),
+            )
+        });
+    }
+    let Some(secret) = &entry.secret else {
+        // What is heard on somebody's subject needs none, and nobody may post.
+        if entry.nats.is_some() {
+            return Ok(Credentials::default());
+        }
+        let instead = match kind.proof {
+            Proof::IdToken => ", or audience = \"…\" and email = \"…\"",
+            _ => "",
+        };
+        return wrong(
+            "source.secret",
+            format!(
+                "is missing; add secret = {{ env = \"VARIABLE\" }} or {{ file = \"path\" }}{instead}"
+            ),
+        );
+    };
+    let secrets = match secret.read() {
+        Ok(secrets) => secrets,
+        Err(error) => return wrong("source.secret", tagtrail_daemon::chain(&error)),
+    };
+    let signatures = match kind.proof {
+        Proof::Signature(signatures) => signatures,
+        Proof::Secret | Proof::IdToken => &[],
+    };
+    Ok(Credentials::new(&secrets, header, signatures))
 }
 
 #[cfg(test)]
@@ -179,14 +256,36 @@ mod tests {
 
     #[test]
     fn mistakes_are_told_with_their_line_and_a_cure() {
-        let message = |text| read(text).unwrap_err().to_string();
+        let message = |text: &str| read(text).unwrap_err().to_string();
         assert_eq!(
             message("[[source]]\nname = 'a'\nkind = 'harbour'\nSECRET"),
-            "tagtrail.toml:3: source.kind: \"harbour\" is not a kind of source; it is one of: distribution, gitlab, generic"
+            "tagtrail.toml:3: source.kind: \"harbour\" is not a kind of source; it is one of: distribution, gitlab, harbor, quay, dockerhub, ghcr, gitea, forgejo, zot, ecr, gar, acr, artifactory, nexus, msr, aliyun, generic"
         );
         assert_eq!(
             message("[[source]]\nname = 'a'\nkind = 'generic'\nSECRET"),
             "tagtrail.toml:3: source.registry: events of kind \"generic\" do not say which registry they are about; add registry = \"registry.example.com\""
+        );
+        assert_eq!(
+            message("[[source]]\nname = 'a'\nkind = 'gitlab'"),
+            "tagtrail.toml:2: source.secret: is missing; add secret = { env = \"VARIABLE\" } or { file = \"path\" }"
+        );
+        assert!(
+            message("[[source]]\nname = 'a'\nkind = 'gar'")
+                .ends_with("{ file = \"path\" }, or audience = \"…\" and email = \"…\"")
+        );
+        for mixed in [
+            "audience = 'x'",
+            "email = 'x'",
+            "audience = 'x'\nemail = 'x'\nSECRET",
+        ] {
+            assert!(
+                message(&format!("[[source]]\nname = 'a'\nkind = 'gar'\n{mixed}"))
+                    .starts_with("tagtrail.toml:2: source.audience: tokens need `audience` and `email`, and no `secret`")
+            );
+        }
+        assert_eq!(
+            message("[[source]]\nname = 'a'\nkind = 'gitlab'\nSECRET\naudience = 'x'"),
+            "tagtrail.toml:3: source.audience: kind \"distribution\" has no such setting; remove it"
         );
         let unset = message(
             "[[source]]\nname = 'a'\nkind = 'gitlab'\nsecret = { env = 'TAGTRAIL_NEVER_SET' }",

@@ -26,6 +26,9 @@ pub(crate) enum Error {
         "show the secret of the source as Bearer token, Basic password, whole Authorization value or last part of the path"
     )]
     Unauthenticated,
+    /// A signature was shown, and it is not that of the body.
+    #[error("the signature is not that of this body with the secret of the source")]
+    WrongSignature,
     /// The body is compressed.
     #[error("send the body without a Content-Encoding")]
     Encoded,
@@ -76,6 +79,7 @@ impl Error {
             Error::UnknownSource => (StatusCode::NOT_FOUND, "source_unknown"),
             Error::NotPost => (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed"),
             Error::Unauthenticated => (StatusCode::UNAUTHORIZED, "unauthenticated"),
+            Error::WrongSignature => (StatusCode::UNAUTHORIZED, "signature_wrong"),
             Error::Encoded => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "content_encoded"),
             Error::TooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "body_too_large"),
             Error::TooSlow(_) => (StatusCode::REQUEST_TIMEOUT, "body_too_slow"),

@@ -1,7 +1,7 @@
 //! Feeding a quarantined body again, after whatever was wrong with it was put right.
 
 use axum::http::header::CONTENT_TYPE;
-use axum::http::{HeaderMap, HeaderValue};
+use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use tagtrail_bus::Bus;
@@ -71,6 +71,11 @@ pub async fn feed(bus: &Bus, file: &File, kept: &Quarantined) -> Result<Receipt,
         if let Some(value) = content_type.and_then(|text| HeaderValue::from_str(text).ok()) {
             headers.insert(CONTENT_TYPE, value);
         }
+        for (name, value) in &kept.headers {
+            if let (Ok(name), Ok(value)) = (name.parse::<HeaderName>(), value.parse()) {
+                headers.insert(name, value);
+            }
+        }
         Understood::new(
             &voice(file, entry)?,
             &headers,
@@ -109,5 +114,6 @@ fn pushed(body: &[u8], partitions: u16) -> Result<Understood, FeedError> {
         messages: vec![message],
         receipt,
         malformed: Vec::new(),
+        handshake: None,
     })
 }

@@ -6,12 +6,13 @@ use std::sync::{Arc, OnceLock};
 use axum::body::Body;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Request, State};
-use axum::http::header::CONTENT_TYPE;
-use axum::http::{HeaderMap, StatusCode};
-use axum::response::{IntoResponse as _, Response};
+use axum::http::header::{ALLOW, CONTENT_TYPE};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use axum::response::{AppendHeaders, IntoResponse as _, Response};
 use axum::routing::post;
 use axum::{Json, Router};
 use serde::Deserialize;
+use serde_json::Value;
 use tagtrail_bus::Bus;
 use tagtrail_daemon::{Span, SpanKind};
 use tagtrail_proto::{PARTITIONS, Quarantined, TRACEPARENT, TraceContext, clean_text};
@@ -20,8 +21,9 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 use tower_http::catch_panic::CatchPanicLayer;
 
+use crate::auth::Admission;
 use crate::body::{self, Room};
-use crate::config::Source;
+use crate::config::{Source, Voice};
 use crate::error::Error;
 use crate::metrics::Metrics;
 use crate::publish::{Outgoing, publish};
@@ -42,8 +44,8 @@ pub(crate) struct Gateway {
 /// The routes.
 pub(crate) fn router(gateway: Arc<Gateway>) -> Router {
     Router::new()
-        .route("/hooks/{source}", post(hook))
-        .route("/hooks/{source}/{secret}", post(hook))
+        .route("/hooks/{source}", post(hook).options(may_i))
+        .route("/hooks/{source}/{secret}", post(hook).options(may_i))
         .method_not_allowed_fallback(async || Error::NotPost)
         .fallback(async || Error::NoSuchPath)
         .with_state(gateway)
@@ -80,17 +82,25 @@ async fn hook(
     let mut span = Span::start("hook", SpanKind::Server, caused_by.as_ref());
     span.set("tagtrail.source", name.to_owned());
     let secret = route.as_ref().and_then(|route| route.secret.as_deref());
-    let outcome = match admit(&gateway, source, secret, &head.headers, &body) {
-        Ok(_place) => take(&gateway, source, &head.headers, body, span.context()).await,
+    // Awaited without the body, which can't be shared.
+    let admission = source.credentials.admit(&head.headers, secret).await;
+    let outcome = match admit(&gateway, source, admission, &head.headers, &body) {
+        Ok(admitted) => {
+            let request = (&head.headers, body);
+            take(&gateway, source, request, admitted, span.context()).await
+        }
         Err(refusal) => {
             body::throw_away(&head.headers, body).await;
             Err(refusal)
         }
     };
     match &outcome {
-        Ok(receipt) => {
+        Ok(Answer::Receipt(receipt)) => {
             gateway.metrics.took(name, receipt);
             tracing::debug!(source = name, ?receipt, "took a body");
+        }
+        Ok(Answer::Handshake(_)) => {
+            tracing::info!(source = name, "told the sender that it may send here")
         }
         Err(Error::NotStored(cause)) => {
             tracing::warn!(
@@ -101,7 +111,8 @@ async fn hook(
         Err(refusal) => tracing::warn!(source = name, "refused a request: {refusal}"),
     }
     let status = match &outcome {
-        Ok(_) => StatusCode::ACCEPTED,
+        Ok(Answer::Receipt(_)) => StatusCode::ACCEPTED,
+        Ok(Answer::Handshake(_)) => StatusCode::OK,
         Err(error) => {
             span.fail(error);
             error.status().0
@@ -111,24 +122,69 @@ async fn hook(
     gateway.metrics.answered(name, status.as_u16());
     let seconds = started.elapsed().as_secs_f64();
     gateway.metrics.seconds.observe(seconds);
-    outcome.map(|receipt| (status, Json(receipt)).into_response())
+    outcome.map(|answer| match answer {
+        Answer::Receipt(receipt) => (status, Json(receipt)).into_response(),
+        Answer::Handshake(answer) => (status, Json(answer)).into_response(),
+    })
+}
+
+/// Answers the question of a sender of `CloudEvents` whether it may send here (HTTP Webhooks for Event Delivery, section 4).
+async fn may_i(
+    State(gateway): State<Arc<Gateway>>,
+    route: Result<Path<Route>, PathRejection>,
+    headers: HeaderMap,
+) -> Result<Response, Error> {
+    let Path(route) = route.map_err(|_| Error::UnknownSource)?;
+    let source = gateway.sources.get(&route.source);
+    let source = source.ok_or(Error::UnknownSource)?;
+    let secret = route.secret.as_deref();
+    if source.credentials.admit(&headers, secret).await != Admission::Granted {
+        return Err(Error::Unauthenticated);
+    }
+    let origin = headers.get("webhook-request-origin").cloned();
+    let origin = origin.unwrap_or(HeaderValue::from_static("*"));
+    let allowed = [
+        (HeaderName::from_static("webhook-allowed-origin"), origin),
+        (
+            HeaderName::from_static("webhook-allowed-rate"),
+            HeaderValue::from_static("*"),
+        ),
+        (ALLOW, HeaderValue::from_static("POST")),
+    ];
+    Ok((StatusCode::OK, AppendHeaders(allowed)).into_response())
+}
+
+/// What an authentic sender is told.
+pub(crate) enum Answer {
+    Receipt(Receipt),
+    Handshake(Value),
+}
+
+/// A request whose body is read.
+struct Admitted {
+    _place: OwnedSemaphorePermit,
+    /// Whether the body has to prove where it is from.
+    by_signature: bool,
 }
 
 /// Decides on the head of a request alone whether its body is read, and keeps a place for it.
 fn admit(
     gateway: &Gateway,
     source: &Source,
-    secret: Option<&str>,
+    admission: Admission,
     headers: &HeaderMap,
     body: &Body,
-) -> Result<OwnedSemaphorePermit, Error> {
-    if !source.credentials.admit(headers, secret) {
+) -> Result<Admitted, Error> {
+    if admission == Admission::Refused {
         return Err(Error::Unauthenticated);
     }
     if body::is_encoded(headers) {
         return Err(Error::Encoded);
     }
-    gateway.room.reserve(body)
+    Ok(Admitted {
+        _place: gateway.room.reserve(body, source.voice.kind.largest)?,
+        by_signature: admission == Admission::BySignature,
+    })
 }
 
 /// Reads, understands and stores a body. An authentic sender is told 2xx whatever it says, once its words are stored: on 4xx
@@ -136,34 +192,66 @@ fn admit(
 async fn take(
     gateway: &Gateway,
     source: &Source,
-    headers: &HeaderMap,
-    body: Body,
+    (headers, body): (&HeaderMap, Body),
+    admitted: Admitted,
     trace: &TraceContext,
-) -> Result<Receipt, Error> {
+) -> Result<Answer, Error> {
     let received_at = OffsetDateTime::now_utc();
-    let body = body::read(body).await?;
-    let bus = gateway.bus.get();
-    let partitions = bus.map_or(PARTITIONS, Bus::partitions);
     let voice = &source.voice;
-    let understood = Understood::new(voice, headers, &body, received_at, partitions)?;
+    let body = body::read(body, voice.kind.largest).await?;
+    if admitted.by_signature && !source.credentials.signed(headers, &body) {
+        return Err(Error::WrongSignature);
+    }
+    let message = Heard {
+        headers,
+        body: &body,
+        received_at,
+    };
+    hear(gateway.bus.get(), voice, &message, trace).await
+}
+
+/// Something that an authentic sender said.
+pub(crate) struct Heard<'a> {
+    pub(crate) headers: &'a HeaderMap,
+    pub(crate) body: &'a [u8],
+    pub(crate) received_at: OffsetDateTime,
+}
+
+/// Understands and stores what was said; what is not understood goes to QUARANTINE.
+pub(crate) async fn hear(
+    bus: Option<&Bus>,
+    voice: &Voice,
+    heard: &Heard<'_>,
+    trace: &TraceContext,
+) -> Result<Answer, Error> {
+    let Heard {
+        headers,
+        body,
+        received_at,
+    } = *heard;
+    let partitions = bus.map_or(PARTITIONS, Bus::partitions);
+    let understood = Understood::new(voice, headers, body, received_at, partitions)?;
     let Understood {
         mut messages,
         mut receipt,
         malformed,
+        handshake,
     } = understood;
     if !malformed.is_empty() {
-        let content_type = headers
-            .get(CONTENT_TYPE)
-            .map(|value| clean_text(&String::from_utf8_lossy(value.as_bytes()), 255));
-        let (name, kind) = (voice.name.as_ref(), voice.kind.name);
-        let kept = Quarantined::new(
-            name,
-            kind,
+        let shown =
+            |value: &HeaderValue| clean_text(&String::from_utf8_lossy(value.as_bytes()), 255);
+        let mut kept = Quarantined::new(
+            voice.name.as_ref(),
+            voice.kind.name,
             malformed.join("; "),
             received_at,
-            content_type,
-            &body,
+            headers.get(CONTENT_TYPE).map(shown),
+            body,
         );
+        let telling = voice.kind.headers.iter();
+        kept.headers = telling
+            .filter_map(|name| Some(((*name).to_owned(), shown(headers.get(*name)?))))
+            .collect();
         messages.push(Outgoing::quarantined(&voice.name, &kept)?);
     }
     publish(bus, &messages, Some(*trace)).await?;
@@ -174,5 +262,5 @@ async fn take(
         tracing::warn!(source = %voice.name, events = receipt.quarantined, "put a body into quarantine: {first}");
     }
     receipt.add(malformed);
-    Ok(receipt)
+    Ok(handshake.map_or(Answer::Receipt(receipt), Answer::Handshake))
 }

@@ -8,9 +8,9 @@
 //! | answer | when |
 //! |---|---|
 //! | 202 | everything in the body is stored, or is of no interest; `{"accepted","unresolved","ignored","quarantined"}` count the events, `reasons` says what was wrong with some |
-//! | 401 | no live secret of the source was shown; nothing was read |
+//! | 401 | no live secret of the source was shown, and nothing was read; or the signature is not that of the body |
 //! | 404, 405 | no such source, not a POST |
-//! | 408, 413, 415 | the body took over 10 s, has over 8 MiB, or is compressed |
+//! | 408, 413, 415 | the body took over 10 s, has over 8 MiB (of GitHub 25), or is compressed |
 //! | 503 | not everything is known to be stored: NATS is down, slow or full, or there are too many bodies at once; `Retry-After: 1` |
 //!
 //! A body that is authentic but not understood is answered 202 too, and kept in QUARANTINE: on anything else Distribution sends
@@ -23,8 +23,11 @@ mod config;
 mod error;
 mod feed;
 mod hook;
+mod id_token;
+mod listen;
 mod metrics;
 mod publish;
+mod signature;
 mod source;
 mod understood;
 
@@ -77,6 +80,12 @@ pub async fn serve(listener: TcpListener, config: Config, ctx: Context) -> anyho
         "http",
         http::serve(listener, router, ctx.shutdown.clone(), Limits::default()),
     );
+    for (name, source) in &gateway.sources {
+        if let Some(nats) = source.nats.clone() {
+            let listening = listen::listen(Arc::clone(&gateway), name.clone(), nats, ctx.clone());
+            tasks.spawn("listening", listening);
+        }
+    }
     tasks.spawn("bus", keep_bus(gateway, config.bus, ctx.clone()));
     tasks.join(&ctx.shutdown).await
 }

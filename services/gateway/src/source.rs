@@ -2,23 +2,56 @@
 //!
 //! A kind is a value of pure functions. To add one: a file beside the others, and its two lines here.
 
+mod acr;
+mod aliyun;
+mod artifactory;
 mod distribution;
+mod dockerhub;
+mod ecr;
+mod gar;
 mod generic;
+mod ghcr;
+mod gitea;
+mod harbor;
+mod msr;
+mod nexus;
+mod quay;
+mod zot;
 
 use std::cell::OnceCell;
 use std::fmt;
 
 use axum::http::HeaderMap;
 use serde::de::{Deserialize, DeserializeOwned, Deserializer, Error as _, SeqAccess, Visitor};
+use serde_json::Value;
 use serde_json::value::RawValue;
+use tagtrail_config::Access;
 use tagtrail_proto::{
     Action, Digest, Name, NameError, Origin, Push, Registry, Scope, Tag, TimeSource, clean_text,
     instant,
 };
 use time::OffsetDateTime;
 
+use crate::signature::Signature;
+
 /// Every kind there is.
-pub(crate) const ALL: &[Kind] = &[distribution::DISTRIBUTION, generic::GENERIC];
+pub(crate) const ALL: &[Kind] = &[
+    distribution::DISTRIBUTION,
+    harbor::HARBOR,
+    quay::QUAY,
+    dockerhub::DOCKERHUB,
+    ghcr::GHCR,
+    gitea::GITEA,
+    zot::ZOT,
+    ecr::ECR,
+    gar::GAR,
+    acr::ACR,
+    artifactory::ARTIFACTORY,
+    nexus::NEXUS,
+    msr::MSR,
+    aliyun::ALIYUN,
+    generic::GENERIC,
+];
 
 /// What a sort of sender sends.
 #[derive(Debug)]
@@ -29,13 +62,52 @@ pub(crate) struct Kind {
     pub(crate) aliases: &'static [&'static str],
     /// Whether its bodies don't say which registry they are about, so that the source has to.
     pub(crate) needs_registry: bool,
+    /// How a sender of this kind proves who it is, besides showing the secret.
+    pub(crate) proof: Proof,
+    /// Keys of a source in `tagtrail.toml` that only this kind reads.
+    pub(crate) settings: &'static [&'static str],
+    /// Headers that say what the body does not. They are kept with a body that is not understood.
+    pub(crate) headers: &'static [&'static str],
+    /// Most bytes of a body.
+    pub(crate) largest: usize,
     /// Reads a body. An error is about the whole of it; what is wrong with one event of several is among the results.
     pub(crate) decode: Decode,
+    /// What to set in the registry, for people: `{url}` stands for the address of the source, `{secret}` for its secret.
+    pub(crate) setup: &'static str,
+}
+
+/// How senders of a kind prove who they are.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Proof {
+    /// They show the secret.
+    Secret,
+    /// They sign the body with the secret, in one of these headers. One that sends none of them shows the secret.
+    Signature(&'static [Signature]),
+    /// They show a token of an identity provider (OpenID Connect), where the source names an `audience`.
+    IdToken,
 }
 
 type Decode = fn(&HeaderMap, &[u8], &Context<'_>) -> Result<Vec<Decoded>, Malformed>;
 
 impl Kind {
+    /// A registry's event has a few KiB; with `includereferences` it holds a manifest (4 MiB).
+    const LARGEST: usize = 8 << 20;
+
+    /// What most kinds have.
+    const fn new(name: &'static str, decode: Decode, setup: &'static str) -> Kind {
+        Kind {
+            name,
+            aliases: &[],
+            needs_registry: false,
+            proof: Proof::Secret,
+            settings: &[],
+            headers: &[],
+            largest: Kind::LARGEST,
+            decode,
+            setup,
+        }
+    }
+
     /// The kind of that name or alias.
     pub(crate) fn named(name: &str) -> Option<&'static Kind> {
         ALL.iter()
@@ -55,8 +127,24 @@ pub(crate) struct Context<'a> {
     pub(crate) source: &'a Name,
     /// The registry that the source speaks for, whatever its events say.
     pub(crate) registry: Option<&'a Registry>,
+    /// How its images are addressed, where that can be chosen.
+    pub(crate) access: Option<Access>,
     /// When it came.
     pub(crate) received_at: OffsetDateTime,
+}
+
+impl Context<'_> {
+    /// The registry: that of the source, else the one that the sender names.
+    fn registry(&self, host: &str) -> Result<Registry, Malformed> {
+        match self.registry {
+            Some(registry) => Ok(registry.clone()),
+            None => host.parse().map_err(|err| {
+                Malformed::new(format_args!(
+                    "{err}; set `registry` of the source to say which one it is"
+                ))
+            }),
+        }
+    }
 }
 
 /// What one event of a body means.
@@ -68,6 +156,8 @@ pub(crate) enum Decoded {
     Unresolved(Box<Push>),
     /// Nothing that history keeps: no tag moved.
     Ignored,
+    /// The sender asks whether it may send here; this is what it wants to hear.
+    Handshake(Value),
     /// Not understood; the others of the same body stand.
     Malformed(Malformed),
 }
@@ -98,7 +188,7 @@ impl From<serde_json::Error> for Malformed {
     }
 }
 
-/// What an event says, in the sender's own words. The rules that all kinds share are in [`Report::decode`].
+/// What an event says, in the sender's own words. The rules that all kinds share are in [`Report::decode_any`].
 #[derive(Debug)]
 struct Report {
     action: Action,
@@ -109,13 +199,26 @@ struct Report {
     media_type: Option<String>,
     size: Option<u64>,
     actor: Option<String>,
-    time: Option<String>,
+    time: Option<OffsetDateTime>,
     id: Option<String>,
 }
 
 impl Report {
-    /// Only what passes the grammar of names and digests leaves here.
+    /// As [`Report::decode_any`], of a sender who never means a whole repository: one that names nothing else is broken.
     fn decode(
+        self,
+        ctx: &Context<'_>,
+        body_id: impl FnOnce() -> String,
+    ) -> Result<Decoded, Malformed> {
+        let named = |text: &Option<String>| text.as_deref().is_some_and(|text| !text.is_empty());
+        if self.action == Action::Delete && !named(&self.tag) && !named(&self.digest) {
+            return Err(Malformed::new("a delete that names neither tag nor digest"));
+        }
+        self.decode_any(ctx, body_id)
+    }
+
+    /// Only what passes the grammar of names and digests leaves here.
+    fn decode_any(
         self,
         ctx: &Context<'_>,
         body_id: impl FnOnce() -> String,
@@ -145,7 +248,7 @@ impl Report {
             (Action::Delete, None, Ok(Some(digest))) => (Scope::Digest, Some(digest)),
             (Action::Delete, None, Ok(None)) => (Scope::Repository, None),
         };
-        let (occurred_at, occurred_at_source) = match self.time.as_deref().and_then(sent_at) {
+        let (occurred_at, occurred_at_source) = match self.time {
             Some(time) => (time, TimeSource::Event),
             None => (ctx.received_at, TimeSource::Received),
         };
@@ -181,6 +284,38 @@ fn present(text: Option<String>) -> Option<String> {
     text.filter(|text| !text.is_empty())
 }
 
+/// A repository as its clients call it: some products show it as it was first written.
+fn folded(name: &str) -> String {
+    name.to_lowercase()
+}
+
+/// Seconds since 1970, whole or not.
+fn seconds_after_1970(seconds: f64) -> Option<OffsetDateTime> {
+    // What is more is in milliseconds.
+    let seconds = if seconds > 1e11 {
+        seconds / 1e3
+    } else {
+        seconds
+    };
+    // Whole microseconds: a number of this size has no more than that.
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "a cast of a float ends at the limits"
+    )]
+    let microseconds = (seconds * 1e6).round() as i128;
+    OffsetDateTime::from_unix_timestamp_nanos(microseconds.saturating_mul(1000))
+        .ok()
+        .filter(|time| *time > OffsetDateTime::UNIX_EPOCH)
+}
+
+/// A header's text, if there is any.
+fn header<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+    headers
+        .get(name)
+        .and_then(|value| value.to_str().ok())
+        .filter(|text| !text.is_empty())
+}
+
 /// A sender's time, unless it is none: unreadable, without a zone, or the zero of Go (year 1) or of Unix.
 fn sent_at(text: &str) -> Option<OffsetDateTime> {
     instant::parse(text).filter(|time| *time > OffsetDateTime::UNIX_EPOCH)
@@ -201,15 +336,14 @@ impl Parts<'_> {
         decode: impl Fn(&RawValue, &dyn Fn() -> String) -> Result<Decoded, Malformed>,
     ) -> Vec<Decoded> {
         let all = self.0.len();
-        let hash = OnceCell::new();
+        let whole = OnceCell::new();
         let each = |(number, part): (usize, &&RawValue)| {
             let body_id = || {
-                let hash = hash.get_or_init(|| Digest::sha256_of(body).to_string());
-                let hash = &hash["sha256:".len()..][..32];
+                let whole = whole.get_or_init(|| body_id(body));
                 if all > 1 {
-                    format!("{BODY_ID}{hash}#{number}")
+                    format!("{whole}#{number}")
                 } else {
-                    format!("{BODY_ID}{hash}")
+                    whole.clone()
                 }
             };
             decode(part, &body_id).unwrap_or_else(|malformed| {
@@ -219,6 +353,12 @@ impl Parts<'_> {
         };
         self.0.iter().enumerate().map(each).collect()
     }
+}
+
+/// An identifier for the event of a body that has none of its own.
+fn body_id(body: &[u8]) -> String {
+    let hash = Digest::sha256_of(body).to_string();
+    format!("{BODY_ID}{}", &hash["sha256:".len()..][..32])
 }
 
 /// Start of the identifiers that are made from bodies, for events without one of their own.

@@ -2,6 +2,7 @@
 
 use axum::http::HeaderMap;
 use serde::Serialize;
+use serde_json::Value;
 use time::OffsetDateTime;
 
 use crate::config::Voice;
@@ -43,6 +44,8 @@ pub(crate) struct Understood {
     pub(crate) receipt: Receipt,
     /// What was wrong with events that were not understood.
     pub(crate) malformed: Vec<String>,
+    /// What the sender wants to hear before it sends anything.
+    pub(crate) handshake: Option<Value>,
 }
 
 impl Understood {
@@ -57,12 +60,13 @@ impl Understood {
         let ctx = Context {
             source: &voice.name,
             registry: voice.registry.as_ref(),
+            access: voice.access,
             received_at,
         };
         let events = (voice.kind.decode)(headers, body, &ctx)
             .unwrap_or_else(|malformed| vec![Decoded::Malformed(malformed)]);
         let mut receipt = Receipt::default();
-        let (mut messages, mut malformed) = (Vec::new(), Vec::new());
+        let (mut messages, mut malformed, mut handshake) = (Vec::new(), Vec::new(), None);
         for event in events {
             match event {
                 Decoded::Push(push) | Decoded::Unresolved(push)
@@ -83,6 +87,7 @@ impl Understood {
                     messages.push(Outgoing::push(*push, partitions)?);
                 }
                 Decoded::Ignored => receipt.ignored += 1,
+                Decoded::Handshake(answer) => handshake = Some(answer),
                 Decoded::Malformed(reason) => {
                     receipt.quarantined += 1;
                     malformed.push(reason.to_string());
@@ -94,6 +99,7 @@ impl Understood {
             messages,
             receipt,
             malformed,
+            handshake,
         })
     }
 }

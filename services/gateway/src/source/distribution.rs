@@ -11,15 +11,43 @@
 use axum::http::HeaderMap;
 use serde::Deserialize;
 use serde_json::value::RawValue;
-use tagtrail_proto::{Action, Registry, Tag};
+use tagtrail_proto::{Action, Tag};
 
-use super::{Context, Decoded, Kind, Malformed, Parts, Report, lenient, present};
+use super::{Context, Decoded, Kind, Malformed, Parts, Report, lenient, present, sent_at};
 
 pub(super) const DISTRIBUTION: Kind = Kind {
-    name: "distribution",
     aliases: &["gitlab"],
-    needs_registry: false,
-    decode,
+    ..Kind::new(
+        "distribution",
+        decode,
+        r#"In the registry's config.yml, then restart it:
+
+notifications:
+  events:
+    includereferences: false
+  endpoints:
+    - name: tagtrail
+      url: {url}
+      headers:
+        Authorization: ["Bearer {secret}"]
+      timeout: 1s
+      threshold: 5
+      backoff: 1s
+      ignore:
+        mediatypes: [application/octet-stream]
+        actions: [pull]
+
+GitLab, in /etc/gitlab/gitlab.rb, then gitlab-ctl reconfigure:
+
+registry['notifications'] = [{
+  'name' => 'tagtrail',
+  'url' => '{url}',
+  'timeout' => '1s',
+  'threshold' => 5,
+  'backoff' => '1s',
+  'headers' => { 'Authorization' => ['Bearer {secret}'] }
+}]"#,
+    )
 };
 
 #[derive(Deserialize)]
@@ -86,7 +114,8 @@ fn decode(_: &HeaderMap, body: &[u8], ctx: &Context<'_>) -> Result<Vec<Decoded>,
     }
 }
 
-fn decode_event(
+/// One event; Azure sends these too.
+pub(super) fn decode_event(
     event: &RawValue,
     ctx: &Context<'_>,
     body_id: &dyn Fn() -> String,
@@ -109,13 +138,8 @@ fn decode_event(
             target.tag = url.reference.parse::<Tag>().ok().map(|tag| tag.to_string());
         }
     }
-    let registry = match ctx.registry {
-        Some(registry) => registry.clone(),
-        None => registry_of(
-            event.request.and_then(|request| present(request.host)),
-            &url,
-        )?,
-    };
+    let host = event.request.and_then(|request| present(request.host));
+    let registry = ctx.registry(host_of(host.as_deref(), &url))?;
     let report = Report {
         action,
         registry,
@@ -125,26 +149,21 @@ fn decode_event(
         media_type: target.media_type,
         size: target.size.or(target.length),
         actor: event.actor.and_then(|actor| actor.name),
-        time: event.timestamp,
+        time: event.timestamp.as_deref().and_then(sent_at),
         id: event.id,
     };
-    report.decode(ctx, body_id)
+    report.decode_any(ctx, body_id)
 }
 
 /// The registry as its clients call it: the `Host` that they asked for. Deletes carry no address, so there 443 is taken for
 /// what it nearly always is; otherwise a push and its delete would be of two registries.
-fn registry_of(host: Option<String>, url: &Url<'_>) -> Result<Registry, Malformed> {
-    let host = host.as_deref().unwrap_or(url.host);
-    let host = if url.scheme.eq_ignore_ascii_case("http") {
+fn host_of<'a>(host: Option<&'a str>, url: &Url<'a>) -> &'a str {
+    let host = host.unwrap_or(url.host);
+    if url.scheme.eq_ignore_ascii_case("http") {
         host
     } else {
         host.strip_suffix(":443").unwrap_or(host)
-    };
-    host.parse().map_err(|err| {
-        Malformed::new(format_args!(
-            "{err}; set `registry` of the source to say which one it is"
-        ))
-    })
+    }
 }
 
 /// `scheme://host/v2/repository/(manifests|blobs)/reference`; what is missing is empty.

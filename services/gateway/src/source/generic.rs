@@ -9,13 +9,21 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use tagtrail_proto::Action;
 
-use super::{Context, Decoded, Kind, Malformed, Parts, Report, lenient, present};
+use super::{Context, Decoded, Kind, Malformed, Parts, Report, lenient, present, sent_at};
 
 pub(super) const GENERIC: Kind = Kind {
-    name: "generic",
-    aliases: &[],
     needs_registry: true,
-    decode,
+    ..Kind::new(
+        "generic",
+        decode,
+        r#"After each push, from whatever makes it:
+
+curl --fail --retry 5 --retry-all-errors {url} \
+  -H 'Authorization: Bearer {secret}' -H 'Content-Type: application/json' \
+  -d '{"repository":"shop/web","tag":"latest","digest":"sha256:…"}'
+
+Leave digest out, and the registry is asked for it."#,
+    )
 };
 
 #[derive(Deserialize)]
@@ -88,8 +96,8 @@ fn decode_event(
         media_type: event.media_type,
         size: event.size,
         actor: event.actor,
-        time: event.time,
+        time: event.time.as_deref().and_then(sent_at),
         id: event.id,
     };
-    report.decode(ctx, body_id)
+    report.decode_any(ctx, body_id)
 }

@@ -51,6 +51,15 @@ impl Gateway {
         }
     }
 
+    /// With sources of its own, each with the secret in FOLDER/fixture; connected.
+    pub(crate) async fn with(nats: &TestNats, sources: &str) -> Gateway {
+        let mut gateway = Gateway::spawn(nats, sources).await;
+        tokio::select! {
+            () = gateway.ctx.health.wait_ready() => gateway,
+            ended = gateway.task.join_next() => panic!("{ended:?}"),
+        }
+    }
+
     pub(crate) async fn start(nats: &TestNats) -> Gateway {
         Gateway::spawn(nats, SOURCES).await
     }
@@ -76,6 +85,7 @@ impl Gateway {
             ("first", "first-secret\n"),
             ("second", "second/secret"),
             ("ci", "ci-secret\r\n"),
+            ("fixture", "tagtrail-fixture-secret"),
         ] {
             std::fs::write(folder.path().join(name), secret).unwrap();
         }

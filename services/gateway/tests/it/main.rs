@@ -8,6 +8,7 @@
 
 mod client;
 mod gateway;
+mod kinds;
 mod secrecy;
 
 use std::time::{Duration, Instant};
@@ -519,7 +520,7 @@ async fn a_wrong_file_is_refused_with_the_place_and_the_cure() {
         "[[source]]\nname = \"a\"\nkind = \"docker\"\nsecret = { env = \"PATH\" }\n",
     )
     .await;
-    assert!(error.ends_with("tagtrail.toml:3: source.kind: \"docker\" is not a kind of source; it is one of: distribution, gitlab, generic"), "{error}");
+    assert!(error.ends_with("tagtrail.toml:3: source.kind: \"docker\" is not a kind of source; it is one of: distribution, gitlab, harbor, quay, dockerhub, ghcr, gitea, forgejo, zot, ecr, gar, acr, artifactory, nexus, msr, aliyun, generic"), "{error}");
 }
 
 async fn nats_is_empty(nats: &TestNats) {

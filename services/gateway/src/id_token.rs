@@ -1,0 +1,233 @@
+//! Tokens of an identity provider (OpenID Connect), as Google's Pub/Sub shows them: who may post without a shared secret.
+//!
+//! A token is `header.claims.signature` (RFC 7519, RFC 7515), each part in Base64. Only RS256 is taken, which is all that Google
+//! signs with, so that no token can choose how it is checked. The signature is checked before the claims are read.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use axum::http::HeaderMap;
+use axum::http::header::AUTHORIZATION;
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use ring::signature::{RSA_PKCS1_2048_8192_SHA256, RsaPublicKeyComponents};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use tagtrail_config::Keys;
+use time::OffsetDateTime;
+use tokio::sync::Mutex;
+use tokio::time::Instant;
+
+/// Clocks differ by so much.
+const LEEWAY: i64 = 60;
+/// How often keys are fetched at most: a token with an unknown key is no reason to ask all the time.
+const EVERY: Duration = Duration::from_secs(60);
+/// Time to fetch them: the sender waits.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Google's set has 2 KiB.
+const LARGEST: usize = 64 << 10;
+/// Google's tokens have 1 KiB.
+const LONGEST: usize = 8 << 10;
+
+/// What a token must say, and the keys that it must be signed with.
+#[derive(Debug)]
+pub(crate) struct IdTokens {
+    pub(crate) issuer: String,
+    pub(crate) audience: String,
+    pub(crate) email: String,
+    keys: Source,
+    known: Mutex<Known>,
+}
+
+#[derive(Debug)]
+enum Source {
+    Url(String, reqwest::Client),
+    File(PathBuf),
+}
+
+#[derive(Debug, Default)]
+struct Known {
+    keys: HashMap<String, Key>,
+    fetched: Option<Instant>,
+}
+
+/// An RSA key: modulus and exponent, big endian.
+#[derive(Debug, Clone)]
+struct Key {
+    n: Vec<u8>,
+    e: Vec<u8>,
+}
+
+#[derive(Deserialize)]
+struct KeySet {
+    keys: Vec<JsonKey>,
+}
+
+#[derive(Deserialize)]
+struct JsonKey {
+    kid: Option<String>,
+    kty: String,
+    n: Option<String>,
+    e: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Header {
+    alg: String,
+    kid: String,
+}
+
+#[derive(Deserialize)]
+struct Claims {
+    iss: String,
+    aud: String,
+    exp: i64,
+    #[serde(default)]
+    nbf: Option<i64>,
+    email: String,
+    email_verified: bool,
+}
+
+impl IdTokens {
+    /// # Errors
+    /// If there can be no HTTP client.
+    pub(crate) fn new(
+        issuer: String,
+        audience: String,
+        email: String,
+        keys: Keys,
+    ) -> reqwest::Result<IdTokens> {
+        let keys = match keys {
+            Keys::File(path) => Source::File(path),
+            Keys::Url(url) => {
+                let client = reqwest::Client::builder()
+                    .redirect(reqwest::redirect::Policy::none())
+                    .timeout(PATIENCE)
+                    .build()?;
+                Source::Url(url, client)
+            }
+        };
+        Ok(IdTokens {
+            issuer,
+            audience,
+            email,
+            keys,
+            known: Mutex::default(),
+        })
+    }
+
+    /// Whether the sender shows a token that is right. What was wrong with it is for the log, not for the sender.
+    ///
+    /// # Errors
+    /// What was wrong.
+    pub(crate) async fn admit(&self, headers: &HeaderMap) -> Result<(), String> {
+        let value = headers
+            .get(AUTHORIZATION)
+            .and_then(|value| value.to_str().ok())
+            .ok_or("no token was shown")?;
+        let token = value
+            .split_at_checked(7)
+            .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer "))
+            .map(|(_, token)| token.trim())
+            .filter(|token| token.len() <= LONGEST)
+            .ok_or("no Bearer token was shown")?;
+        let (signed, signature) = token.rsplit_once('.').ok_or("not a token")?;
+        let (header, claims) = signed.split_once('.').ok_or("not a token")?;
+        let header: Header = part(header).ok_or("its header can't be read")?;
+        if header.alg != "RS256" {
+            return Err(format!("it is signed by {:?}, not RS256", header.alg));
+        }
+        let signature = URL_SAFE_NO_PAD
+            .decode(signature)
+            .map_err(|_| "its signature can't be read")?;
+        let key = self.key(&header.kid).await?;
+        RsaPublicKeyComponents { n: key.n, e: key.e }
+            .verify(&RSA_PKCS1_2048_8192_SHA256, signed.as_bytes(), &signature)
+            .map_err(|_| "its signature is wrong")?;
+        let claims: Claims = part(claims).ok_or("its claims can't be read")?;
+        self.check(&claims, OffsetDateTime::now_utc().unix_timestamp())
+    }
+
+    fn check(&self, claims: &Claims, now: i64) -> Result<(), String> {
+        // Google writes its name both ways.
+        let bare = |issuer: &str| issuer.trim_start_matches("https://").to_owned();
+        if bare(&claims.iss) != bare(&self.issuer) {
+            return Err(format!("it is issued by {:?}", claims.iss));
+        }
+        if claims.aud != self.audience {
+            return Err(format!("it is for {:?}", claims.aud));
+        }
+        if claims.email != self.email || !claims.email_verified {
+            return Err(format!("it is of {:?}", claims.email));
+        }
+        if claims.exp.saturating_add(LEEWAY) < now {
+            return Err("it has expired".to_owned());
+        }
+        if claims
+            .nbf
+            .is_some_and(|from| from.saturating_sub(LEEWAY) > now)
+        {
+            return Err("it is not valid yet".to_owned());
+        }
+        Ok(())
+    }
+
+    /// The key of that name; looks for new ones if it is not known.
+    async fn key(&self, name: &str) -> Result<Key, String> {
+        let mut known = self.known.lock().await;
+        if let Some(key) = known.keys.get(name) {
+            return Ok(key.clone());
+        }
+        if known.fetched.is_none_or(|at| at.elapsed() >= EVERY) {
+            known.fetched = Some(Instant::now());
+            known.keys = self.fetch().await?;
+        }
+        let key = known.keys.get(name).cloned();
+        key.ok_or_else(|| "it is signed with a key that is not among the keys".to_owned())
+    }
+
+    async fn fetch(&self) -> Result<HashMap<String, Key>, String> {
+        let text = match &self.keys {
+            Source::File(path) => tokio::fs::read(path)
+                .await
+                .map_err(|error| format!("{} can't be read: {error}", path.display()))?,
+            Source::Url(url, client) => {
+                let failed = |error: reqwest::Error| {
+                    format!(
+                        "the keys can't be fetched from {url}: {}",
+                        error.without_url()
+                    )
+                };
+                let answer = client.get(url).send().await.map_err(failed)?;
+                let mut answer = answer.error_for_status().map_err(failed)?;
+                let mut text = Vec::new();
+                while let Some(chunk) = answer.chunk().await.map_err(failed)? {
+                    text.extend_from_slice(&chunk);
+                    if text.len() > LARGEST {
+                        return Err(format!("more than {} KiB of keys", LARGEST >> 10));
+                    }
+                }
+                text
+            }
+        };
+        let set: KeySet = serde_json::from_slice(&text)
+            .map_err(|error| format!("the keys are no JSON Web Key Set: {error}"))?;
+        let number = |text: Option<String>| URL_SAFE_NO_PAD.decode(text?).ok();
+        let keys = set.keys.into_iter().filter(|key| key.kty == "RSA");
+        Ok(keys
+            .filter_map(|key| {
+                let (n, e) = (number(key.n)?, number(key.e)?);
+                Some((key.kid?, Key { n, e }))
+            })
+            .collect())
+    }
+}
+
+/// A part of a token, read as JSON.
+fn part<T: DeserializeOwned>(text: &str) -> Option<T> {
+    serde_json::from_slice(&URL_SAFE_NO_PAD.decode(text).ok()?).ok()
+}
+
+#[cfg(test)]
+mod tests;

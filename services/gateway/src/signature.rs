@@ -1,0 +1,102 @@
+//! Signatures of bodies: hexadecimal HMACs with the secret of the source, in a header.
+
+use axum::http::HeaderMap;
+use hmac::{Hmac, KeyInit as _, Mac as _};
+use secrecy::{ExposeSecret as _, SecretString};
+use sha1::Sha1;
+use sha2::Sha256;
+use subtle::{Choice, ConstantTimeEq as _};
+
+/// How a kind of sender signs.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Signature {
+    /// The header, in lower case.
+    pub(crate) header: &'static str,
+    hash: Hash,
+    /// What stands before the digits.
+    prefix: &'static str,
+    /// Whether the header holds the secret itself where signing is not turned on.
+    pub(crate) or_secret: bool,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Hash {
+    Sha1,
+    Sha256,
+}
+
+impl Signature {
+    /// HMAC-SHA256 in this header.
+    pub(crate) const fn sha256(header: &'static str) -> Signature {
+        Signature {
+            header,
+            hash: Hash::Sha256,
+            prefix: "",
+            or_secret: false,
+        }
+    }
+
+    /// HMAC-SHA1: broken as a hash, not as a MAC, and what some still send.
+    pub(crate) const fn sha1(header: &'static str) -> Signature {
+        Signature {
+            hash: Hash::Sha1,
+            ..Signature::sha256(header)
+        }
+    }
+
+    /// With this before the digits.
+    pub(crate) const fn prefixed(self, prefix: &'static str) -> Signature {
+        Signature { prefix, ..self }
+    }
+
+    /// The header may hold the secret itself.
+    pub(crate) const fn or_secret(self) -> Signature {
+        Signature {
+            or_secret: true,
+            ..self
+        }
+    }
+
+    /// What the header must hold.
+    fn of(&self, secret: &SecretString, body: &[u8]) -> Option<String> {
+        let key = secret.expose_secret().as_bytes();
+        let mac: Vec<u8> = match self.hash {
+            Hash::Sha1 => {
+                let mac = Hmac::<Sha1>::new_from_slice(key).ok()?;
+                mac.chain_update(body).finalize().into_bytes().to_vec()
+            }
+            Hash::Sha256 => {
+                let mac = Hmac::<Sha256>::new_from_slice(key).ok()?;
+                mac.chain_update(body).finalize().into_bytes().to_vec()
+            }
+        };
+        let digits: String = mac.iter().map(|byte| format!("{byte:02x}")).collect();
+        Some(format!("{}{digits}", self.prefix))
+    }
+
+    /// Whether the header is there, and each time that it is there a signature of the body with one of the secrets.
+    pub(crate) fn holds(
+        &self,
+        secrets: &[SecretString],
+        headers: &HeaderMap,
+        body: &[u8],
+    ) -> Choice {
+        let mut all = Choice::from(u8::from(headers.contains_key(self.header)));
+        for value in headers.get_all(self.header) {
+            let shown = value.as_bytes().to_ascii_lowercase();
+            let mut matched = Choice::from(0);
+            for secret in secrets {
+                let right = self.of(secret, body).unwrap_or_default();
+                // Of different lengths they differ, which is no secret.
+                matched |=
+                    shown.ct_eq(right.as_bytes()) & Choice::from(u8::from(!right.is_empty()));
+                if self.or_secret {
+                    matched |= tagtrail_config::Live::new(std::slice::from_ref(secret))
+                        .is(value.as_bytes());
+                }
+            }
+            all &= matched;
+        }
+        all
+    }
+}

@@ -1,0 +1,70 @@
+//! Alibaba Cloud Container Registry.
+//!
+//! By `pkg/webhook/aliyun_acr_test.go` of argoproj-labs/argocd-image-updater. It looks like Docker Hub's, with a digest; its time
+//! names no zone, so it says nothing. Instances of the Enterprise Edition are not named: the source has to.
+
+use axum::http::HeaderMap;
+use serde::Deserialize;
+use tagtrail_proto::Action;
+
+use super::{Context, Decoded, Kind, Malformed, Report, body_id, folded, present};
+
+pub(super) const ALIYUN: Kind = Kind::new(
+    "aliyun",
+    decode,
+    r#"In each repository: Trigger, Create.
+
+  Name            tagtrail
+  Trigger URL     {url}/{secret}
+  Trigger         All
+
+Of an Enterprise Edition instance set `registry` of the source to its host; without one it is registry.REGION.aliyuncs.com."#,
+);
+
+#[derive(Deserialize)]
+struct Hook {
+    push_data: Option<PushData>,
+    repository: Option<Repository>,
+}
+
+#[derive(Deserialize)]
+struct PushData {
+    digest: Option<String>,
+    tag: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Repository {
+    name: Option<String>,
+    namespace: Option<String>,
+    region: Option<String>,
+    repo_full_name: Option<String>,
+}
+
+fn decode(_: &HeaderMap, body: &[u8], ctx: &Context<'_>) -> Result<Vec<Decoded>, Malformed> {
+    let hook: Hook = serde_json::from_slice(body)?;
+    let (Some(push), Some(repository)) = (hook.push_data, hook.repository) else {
+        return Err(Malformed::new(
+            "there is no `push_data` and `repository` in it: is the source of the right kind?",
+        ));
+    };
+    let tag = present(push.tag).ok_or_else(|| Malformed::new("it names no tag"))?;
+    let region = repository.region.unwrap_or_default();
+    let name = present(repository.repo_full_name).or_else(|| {
+        let namespace = present(repository.namespace)?;
+        Some(format!("{namespace}/{}", present(repository.name)?))
+    });
+    let report = Report {
+        action: Action::Push,
+        registry: ctx.registry(&format!("registry.{region}.aliyuncs.com"))?,
+        repository: name.as_deref().map(folded),
+        tag: Some(tag),
+        digest: push.digest,
+        media_type: None,
+        size: None,
+        actor: None,
+        time: None,
+        id: None,
+    };
+    Ok(vec![report.decode(ctx, || body_id(body))?])
+}

@@ -1,0 +1,107 @@
+//! JFrog Artifactory.
+//!
+//! By JFrog's pages on events and akuity/kargo (`pkg/webhook/external/artifactory.go`). What is told of is the file of the manifest,
+//! so its SHA-256 is the digest. How an image is called depends on how Docker clients reach Artifactory: `artifactory_access`.
+
+use axum::http::HeaderMap;
+use serde::Deserialize;
+use tagtrail_config::Access;
+use tagtrail_proto::Action;
+
+use super::{Context, Decoded, Kind, Malformed, Proof, Report, body_id, lenient, present};
+use crate::signature::Signature;
+
+pub(super) const ARTIFACTORY: Kind = Kind {
+    proof: Proof::Signature(&[Signature::sha256("x-jfrog-event-auth").or_secret()]),
+    settings: &["artifactory_access"],
+    ..Kind::new(
+        "artifactory",
+        decode,
+        r#"Administration, General, Webhooks, New Webhook:
+
+  URL           {url}
+  Events        Docker: Tag was pushed, Tag was deleted, Tag was promoted
+  Secret token  {secret}
+  Use secret for payload signing  on
+
+and in tagtrail.toml how Docker clients reach it, with the host that they name:
+
+registry = "acme.jfrog.io"
+artifactory_access = "repository-path"   # acme.jfrog.io/REPOSITORY/image; or "sub-domain", or "port""#,
+    )
+};
+
+#[derive(Deserialize)]
+struct Hook {
+    domain: Option<String>,
+    event_type: Option<String>,
+    #[serde(default, deserialize_with = "lenient")]
+    jpd_origin: Option<String>,
+    #[serde(default, deserialize_with = "lenient")]
+    data: Option<Data>,
+}
+
+#[derive(Deserialize)]
+struct Data {
+    repo_key: Option<String>,
+    name: Option<String>,
+    sha256: Option<String>,
+    #[serde(default, deserialize_with = "lenient")]
+    size: Option<u64>,
+    image_name: Option<String>,
+    tag: Option<String>,
+}
+
+fn decode(_: &HeaderMap, body: &[u8], ctx: &Context<'_>) -> Result<Vec<Decoded>, Malformed> {
+    let hook: Hook = serde_json::from_slice(body)?;
+    let domain = hook.domain.ok_or_else(|| {
+        Malformed::new("there is no `domain` in it: is the source of the right kind?")
+    })?;
+    let action = match (domain.as_str(), hook.event_type.as_deref()) {
+        // Promoted: copied or moved to another repository, which now has the tag.
+        ("docker", Some("pushed" | "promoted")) => Action::Push,
+        ("docker", Some("deleted")) => Action::Delete,
+        // Domain `artifact` tells of the same once more.
+        _ => return Ok(vec![Decoded::Ignored]),
+    };
+    let data = hook
+        .data
+        .ok_or_else(|| Malformed::new("it has no `data`"))?;
+    if !matches!(
+        data.name.as_deref(),
+        Some("manifest.json" | "list.manifest.json")
+    ) {
+        return Ok(vec![Decoded::Ignored]); // The Test button sends a sample.
+    }
+    let (key, image) = (present(data.repo_key), present(data.image_name));
+    let origin = hook.jpd_origin.unwrap_or_default();
+    let origin = origin
+        .split_once("://")
+        .map_or(origin.as_str(), |(_, rest)| rest);
+    let origin = origin.split('/').next().unwrap_or_default();
+    let (host, repository) = match ctx.access.unwrap_or(Access::RepositoryPath) {
+        Access::RepositoryPath => (
+            origin.to_owned(),
+            key.zip(image).map(|(key, image)| format!("{key}/{image}")),
+        ),
+        Access::SubDomain => (format!("{}.{origin}", key.unwrap_or_default()), image),
+        Access::Port => (String::new(), image),
+    };
+    let tag = present(data.tag);
+    if tag.is_none() {
+        return Err(Malformed::new("it names no tag"));
+    }
+    let report = Report {
+        action,
+        registry: ctx.registry(&host)?,
+        repository,
+        tag,
+        digest: present(data.sha256).map(|hash| format!("sha256:{hash}")),
+        media_type: None,
+        size: data.size,
+        actor: None,
+        time: None,
+        id: None,
+    };
+    Ok(vec![report.decode(ctx, || body_id(body))?])
+}

@@ -1,0 +1,79 @@
+//! Docker Hub.
+//!
+//! By `content/manuals/docker-hub/repos/manage/webhooks.md` of docker/docs. Pushes only, without digest and without signature.
+//! A push of several platforms sends the same body once for each of their manifests (docker/hub-feedback#2148), so none of them
+//! may be taken for a repetition: the registry is asked when they have ended.
+
+use axum::http::HeaderMap;
+use serde::Deserialize;
+use tagtrail_proto::Action;
+
+use super::{
+    Context, Decoded, Kind, Malformed, Report, body_id, lenient, present, seconds_after_1970,
+};
+
+pub(super) const DOCKERHUB: Kind = Kind::new(
+    "dockerhub",
+    decode,
+    r#"In each repository on hub.docker.com: Webhooks.
+
+  Webhook name  tagtrail
+  Webhook URL   {url}/{secret}
+
+Docker Hub sends no digest, so tagtrail.toml must say how it is asked:
+
+[[registry]]
+name = "docker.io"
+url = "https://registry-1.docker.io"
+realm = "https://auth.docker.io/token"
+username = "…"                      # without one Docker Hub allows few questions
+password = { file = "…" }"#,
+);
+
+#[derive(Deserialize)]
+struct Hook {
+    push_data: Option<PushData>,
+    repository: Option<Repository>,
+}
+
+#[derive(Deserialize)]
+struct PushData {
+    tag: Option<String>,
+    #[serde(default, deserialize_with = "lenient")]
+    pusher: Option<String>,
+    #[serde(default, deserialize_with = "lenient")]
+    pushed_at: Option<f64>,
+}
+
+#[derive(Deserialize)]
+struct Repository {
+    repo_name: Option<String>,
+}
+
+fn decode(_: &HeaderMap, body: &[u8], ctx: &Context<'_>) -> Result<Vec<Decoded>, Malformed> {
+    let hook: Hook = serde_json::from_slice(body)?;
+    let (Some(push), Some(repository)) = (hook.push_data, hook.repository) else {
+        return Err(Malformed::new(
+            "there is no `push_data` and `repository` in it: is the source of the right kind?",
+        ));
+    };
+    let tag = present(push.tag).ok_or_else(|| Malformed::new("it names no tag"))?;
+    let official = |name: String| match name.contains('/') {
+        true => name,
+        false => format!("library/{name}"),
+    };
+    let report = Report {
+        action: Action::Push,
+        registry: ctx.registry("docker.io")?,
+        repository: present(repository.repo_name).map(official),
+        tag: Some(tag),
+        digest: None,
+        // What stands there is the type of the configuration.
+        media_type: None,
+        size: None,
+        actor: push.pusher,
+        time: push.pushed_at.and_then(seconds_after_1970),
+        id: None,
+    };
+    Ok(vec![report.decode(ctx, || body_id(body))?])
+}

@@ -1,0 +1,124 @@
+//! Google Artifact Registry and Container Registry, by Pub/Sub push.
+//!
+//! By keel-hq/keel (`trigger/pubsub`), fluxcd/notification-controller and Google's page on notifications. References are whole:
+//! `host/path@digest`, `host/path:tag`; the host is what stands before the first slash. Only a digest: a manifest without a tag.
+//! Only a tag: a tag that was removed, or (of the old registry) one that was pushed and has to be asked about.
+
+use axum::http::HeaderMap;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use tagtrail_proto::Action;
+
+use super::{Context, Decoded, Kind, Malformed, Proof, Report, body_id, lenient, present, sent_at};
+
+pub(super) const GAR: Kind = Kind {
+    proof: Proof::IdToken,
+    settings: &["issuer", "audience", "email", "keys"],
+    ..Kind::new(
+        "gar",
+        decode,
+        r#"In the project of the registry:
+
+gcloud pubsub topics create gcr
+gcloud iam service-accounts create tagtrail-push
+gcloud pubsub subscriptions create tagtrail --topic gcr --push-endpoint {url} \
+  --push-auth-service-account tagtrail-push@PROJECT.iam.gserviceaccount.com \
+  --push-auth-token-audience {url}
+
+and in tagtrail.toml, in place of `secret`:
+
+audience = "{url}"
+email = "tagtrail-push@PROJECT.iam.gserviceaccount.com""#,
+    )
+};
+
+#[derive(Deserialize)]
+struct Envelope<'a> {
+    message: Option<Message>,
+    #[serde(borrow)]
+    action: Option<&'a RawValue>,
+}
+
+#[derive(Deserialize)]
+struct Message {
+    data: Option<String>,
+    #[serde(rename = "messageId", default, deserialize_with = "lenient")]
+    id: Option<String>,
+    #[serde(rename = "message_id", default, deserialize_with = "lenient")]
+    old_id: Option<String>,
+    #[serde(rename = "publishTime", default, deserialize_with = "lenient")]
+    time: Option<String>,
+    #[serde(rename = "publish_time", default, deserialize_with = "lenient")]
+    old_time: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Notification {
+    action: Option<String>,
+    digest: Option<String>,
+    tag: Option<String>,
+}
+
+fn decode(_: &HeaderMap, body: &[u8], ctx: &Context<'_>) -> Result<Vec<Decoded>, Malformed> {
+    let envelope: Envelope<'_> = serde_json::from_slice(body)?;
+    let (notification, id, time): (Notification, _, _) = match envelope.message {
+        Some(message) => {
+            let data = STANDARD
+                .decode(message.data.unwrap_or_default())
+                .map_err(|_| Malformed::new("`message.data` is not in Base64"))?;
+            let (id, time) = (
+                message.id.or(message.old_id),
+                message.time.or(message.old_time),
+            );
+            (serde_json::from_slice(&data)?, id, time)
+        }
+        // The subscription unwraps what it sends.
+        None if envelope.action.is_some() => (serde_json::from_slice(body)?, None, None),
+        None => {
+            return Err(Malformed::new(
+                "there is neither `message` nor `action` in it: is the source of the right kind?",
+            ));
+        }
+    };
+    let action = match notification.action.as_deref() {
+        Some("INSERT") => Action::Push,
+        Some("DELETE") => Action::Delete,
+        _ => return Ok(vec![Decoded::Ignored]),
+    };
+    let (by_tag, by_digest) = (present(notification.tag), present(notification.digest));
+    let tagged = by_tag.as_deref().map(|text| split(text, ':')).transpose()?;
+    let pinned = by_digest
+        .as_deref()
+        .map(|text| split(text, '@'))
+        .transpose()?;
+    let (host, repository) = match (tagged, pinned) {
+        (Some((host, name, _)), Some((other, path, _))) if (host, name) != (other, path) => {
+            return Err(Malformed::new("its tag and its digest are of two images"));
+        }
+        (Some((host, name, _)), _) | (None, Some((host, name, _))) => (host, name),
+        (None, None) => return Err(Malformed::new("it names neither a tag nor a digest")),
+    };
+    let report = Report {
+        action,
+        registry: ctx.registry(host)?,
+        repository: Some(repository.to_owned()),
+        tag: tagged.map(|(_, _, tag)| tag.to_owned()),
+        digest: pinned.map(|(_, _, digest)| digest.to_owned()),
+        media_type: None,
+        size: None,
+        actor: None,
+        time: time.as_deref().and_then(sent_at),
+        id,
+    };
+    Ok(vec![report.decode(ctx, || body_id(body))?])
+}
+
+/// Host, path and what follows the mark.
+fn split(reference: &str, mark: char) -> Result<(&str, &str, &str), Malformed> {
+    let wrong = || Malformed::new(format_args!("not a whole reference with `{mark}`"));
+    let (host, rest) = reference.split_once('/').ok_or_else(wrong)?;
+    let (path, last) = rest.split_once(mark).ok_or_else(wrong)?;
+    Ok((host, path, last))
+}

@@ -1,0 +1,178 @@
+//! GitHub Container Registry (GitHub Packages).
+//!
+//! By octokit/webhooks (`payload-examples`, `payload-schemas`). Repositories and organisations send `package`, Apps send
+//! `registry_package`; where both are set up, both come for one push, each with its own delivery. There is one event for each
+//! manifest of an index. Where several tags have one digest only one is named, and deletes are not sent: the reconciler finds
+//! those.
+
+use axum::http::HeaderMap;
+use serde::Deserialize;
+use tagtrail_proto::{Action, Digest};
+
+use super::{
+    Context, Decoded, Kind, Malformed, Proof, Report, body_id, folded, header, lenient, present,
+    sent_at,
+};
+use crate::signature::Signature;
+
+pub(super) const GHCR: Kind = Kind {
+    proof: Proof::Signature(&[Signature::sha256("x-hub-signature-256").prefixed("sha256=")]),
+    headers: &[EVENT, DELIVERY],
+    // GitHub's own limit.
+    largest: 25 << 20,
+    ..Kind::new(
+        "ghcr",
+        decode,
+        r#"In the repository or organisation: Settings, Webhooks, Add webhook.
+
+  Payload URL   {url}
+  Content type  application/json
+  Secret        {secret}
+  Events        Let me select individual events: Packages (of an App: Registry packages)
+
+Only packages that are linked to a repository send events. What GitHub could not deliver it does not send again by itself:
+Recent Deliveries has "Redeliver", and the reconciler finds what nobody redelivers."#,
+    )
+};
+
+const EVENT: &str = "x-github-event";
+const DELIVERY: &str = "x-github-delivery";
+
+#[derive(Deserialize)]
+struct Hook {
+    action: Option<String>,
+    #[serde(alias = "registry_package")]
+    package: Option<Package>,
+    #[serde(default, deserialize_with = "lenient")]
+    sender: Option<Account>,
+}
+
+#[derive(Deserialize)]
+struct Package {
+    name: Option<String>,
+    namespace: Option<String>,
+    package_type: Option<String>,
+    #[serde(default, deserialize_with = "lenient")]
+    updated_at: Option<String>,
+    package_version: Option<Version>,
+}
+
+#[derive(Deserialize)]
+struct Version {
+    version: Option<String>,
+    package_url: Option<String>,
+    #[serde(default, deserialize_with = "lenient")]
+    updated_at: Option<String>,
+    #[serde(default, deserialize_with = "lenient")]
+    container_metadata: Option<Metadata>,
+}
+
+#[derive(Default, Deserialize)]
+struct Metadata {
+    #[serde(default, deserialize_with = "lenient")]
+    tag: Option<TagOf>,
+    #[serde(default, deserialize_with = "lenient")]
+    manifest: Option<Manifest>,
+}
+
+#[derive(Default, Deserialize)]
+struct TagOf {
+    name: Option<String>,
+    digest: Option<String>,
+}
+
+#[derive(Default, Deserialize)]
+struct Manifest {
+    digest: Option<String>,
+    media_type: Option<String>,
+    size: Option<u64>,
+}
+
+#[derive(Deserialize)]
+struct Account {
+    login: Option<String>,
+}
+
+fn decode(headers: &HeaderMap, body: &[u8], ctx: &Context<'_>) -> Result<Vec<Decoded>, Malformed> {
+    let event = header(headers, EVENT);
+    if event.is_some_and(|event| !matches!(event, "package" | "registry_package")) {
+        return Ok(vec![Decoded::Ignored]); // A ping, or more events than were asked for.
+    }
+    let hook: Hook = serde_json::from_slice(body)?;
+    let Some(package) = hook.package else {
+        return Err(Malformed::new(
+            "there is no `package` in it: is the content type of the webhook application/json?",
+        ));
+    };
+    let kind = package.package_type.as_deref().unwrap_or_default();
+    let is_image = ["container", "docker"]
+        .iter()
+        .any(|image| kind.eq_ignore_ascii_case(image));
+    let pushed = matches!(
+        hook.action.as_deref(),
+        Some("published" | "updated" | "create")
+    );
+    let Some(version) = package.package_version.filter(|_| is_image && pushed) else {
+        return Ok(vec![Decoded::Ignored]);
+    };
+    let url = Url::of(version.package_url.as_deref().unwrap_or_default());
+    let Metadata { tag, manifest } = version.container_metadata.unwrap_or_default();
+    let (tag, manifest) = (tag.unwrap_or_default(), manifest.unwrap_or_default());
+    let is_digest = |text: &String| text.parse::<Digest>().is_ok();
+    // The first that is one: examples in GitHub's own documentation are cut off.
+    let digests = [tag.digest, manifest.digest, present(version.version)];
+    let named = digests.iter().flatten().find(|text| is_digest(text));
+    let digest = named.or(digests.iter().flatten().next()).cloned();
+    let tag = present(tag.name).or_else(|| present(url.tag.map(str::to_owned)));
+    if tag.is_none() && digest.is_none() {
+        return Ok(vec![Decoded::Ignored]); // An update of a description.
+    }
+    let repository = url.repository.map(str::to_owned).or_else(|| {
+        let namespace = present(package.namespace)?;
+        Some(format!("{namespace}/{}", present(package.name)?))
+    });
+    let report = Report {
+        action: Action::Push,
+        registry: ctx.registry(url.host.unwrap_or("ghcr.io"))?,
+        repository: repository.as_deref().map(folded),
+        tag,
+        digest,
+        media_type: manifest.media_type,
+        size: manifest.size,
+        actor: hook.sender.and_then(|sender| sender.login),
+        time: [package.updated_at, version.updated_at]
+            .iter()
+            .flatten()
+            .find_map(|time| sent_at(time)),
+        id: header(headers, DELIVERY).map(str::to_owned),
+    };
+    Ok(vec![report.decode(ctx, || body_id(body))?])
+}
+
+/// `ghcr.io/Owner/name:tag`, without the tag `ghcr.io/Owner/name:`.
+#[derive(Default)]
+struct Url<'a> {
+    host: Option<&'a str>,
+    repository: Option<&'a str>,
+    tag: Option<&'a str>,
+}
+
+impl Url<'_> {
+    fn of(text: &str) -> Url<'_> {
+        let Some((host, path)) = text.split_once('/') else {
+            return Url::default();
+        };
+        if host.is_empty() || host.ends_with(':') {
+            return Url::default(); // With a scheme: the address of a page.
+        }
+        let (repository, tag) = match path.split_once([':', '@']) {
+            Some((repository, tag)) => (repository, Some(tag)),
+            None => (path, None),
+        };
+        Url {
+            host: Some(host),
+            repository: Some(repository),
+            tag,
+        }
+    }
+}

@@ -1,0 +1,149 @@
+//! Gitea and Forgejo.
+//!
+//! By `modules/structs/{hook,package}.go` and `services/webhook/deliver.go` of go-gitea/gitea. A tag's push has no digest. An index
+//! sends one event for each of its manifests, with the digest as version. The headers have names of GitHub's too.
+
+use std::borrow::Cow;
+
+use axum::http::HeaderMap;
+use axum::http::header::CONTENT_TYPE;
+use serde::Deserialize;
+use tagtrail_proto::{Action, Digest};
+
+use super::{
+    Context, Decoded, Kind, Malformed, Proof, Report, body_id, folded, header, lenient, present,
+    sent_at,
+};
+use crate::signature::Signature;
+
+pub(super) const GITEA: Kind = Kind {
+    aliases: &["forgejo"],
+    proof: Proof::Signature(&[
+        Signature::sha256("x-forgejo-signature"),
+        Signature::sha256("x-gitea-signature"),
+        Signature::sha256("x-hub-signature-256").prefixed("sha256="),
+    ]),
+    headers: EVENTS,
+    ..Kind::new(
+        "gitea",
+        decode,
+        r#"In the repository, organisation or site administration: Settings, Webhooks, Add Webhook, Gitea (or Forgejo).
+
+  Target URL      {url}
+  HTTP Method     POST
+  Content Type    application/json
+  Secret          {secret}
+  Trigger On      Custom Events: Package
+
+Allow the address in app.ini: [webhook] ALLOWED_HOST_LIST. There is no digest in the events, so tagtrail.toml needs a
+[[registry]] of the same name. One attempt is made for each event; the reconciler finds what was lost."#,
+    )
+};
+
+/// In the order in which they count.
+const EVENTS: &[&str] = &[
+    "x-forgejo-event",
+    "x-gitea-event",
+    "x-github-event",
+    "x-forgejo-delivery",
+    "x-gitea-delivery",
+    "x-github-delivery",
+];
+
+#[derive(Deserialize)]
+struct Hook {
+    action: Option<String>,
+    package: Option<Package>,
+    #[serde(default, deserialize_with = "lenient")]
+    sender: Option<Account>,
+}
+
+#[derive(Deserialize)]
+struct Package {
+    #[serde(rename = "type")]
+    kind: Option<String>,
+    name: Option<String>,
+    version: Option<String>,
+    #[serde(default, deserialize_with = "lenient")]
+    html_url: Option<String>,
+    #[serde(default, deserialize_with = "lenient")]
+    created_at: Option<String>,
+    #[serde(default, deserialize_with = "lenient")]
+    owner: Option<Account>,
+}
+
+#[derive(Deserialize)]
+struct Account {
+    login: Option<String>,
+    username: Option<String>,
+}
+
+impl Account {
+    fn name(self) -> Option<String> {
+        present(self.login).or(present(self.username))
+    }
+}
+
+fn decode(headers: &HeaderMap, body: &[u8], ctx: &Context<'_>) -> Result<Vec<Decoded>, Malformed> {
+    let first = |end: &str| {
+        let names = EVENTS.iter().filter(|name| name.ends_with(end));
+        names.filter_map(|name| header(headers, name)).next()
+    };
+    if first("-event").is_some_and(|event| event != "package") {
+        return Ok(vec![Decoded::Ignored]);
+    }
+    let is_form = header(headers, CONTENT_TYPE.as_str())
+        .is_some_and(|kind| kind.starts_with("application/x-www-form-urlencoded"));
+    let json = match is_form {
+        true => payload(body)?,
+        false => Cow::Borrowed(body),
+    };
+    let hook: Hook = serde_json::from_slice(&json)?;
+    let Some(package) = hook.package else {
+        return Err(Malformed::new(
+            "there is no `package` in it: is the source of the right kind?",
+        ));
+    };
+    let action = match (package.kind.as_deref(), hook.action.as_deref()) {
+        (Some("container"), Some("created")) => Action::Push,
+        (Some("container"), Some("deleted")) => Action::Delete,
+        _ => return Ok(vec![Decoded::Ignored]),
+    };
+    let version = present(package.version).ok_or_else(|| Malformed::new("it names no version"))?;
+    let owner = package.owner.and_then(Account::name);
+    let repository = present(package.name)
+        .zip(owner)
+        .map(|(name, owner)| folded(&format!("{owner}/{name}")));
+    let is_digest = version.parse::<Digest>().is_ok();
+    let report = Report {
+        action,
+        registry: ctx.registry(host(package.html_url.as_deref().unwrap_or_default()))?,
+        repository,
+        digest: is_digest.then(|| version.clone()),
+        tag: Some(version),
+        media_type: None,
+        size: None,
+        actor: hook.sender.and_then(Account::name),
+        time: package.created_at.as_deref().and_then(sent_at),
+        id: first("-delivery").map(str::to_owned),
+    };
+    Ok(vec![report.decode(ctx, || body_id(body))?])
+}
+
+/// The host of a page's address.
+fn host(url: &str) -> &str {
+    let (scheme, rest) = url.split_once("://").unwrap_or_default();
+    let host = rest.split('/').next().unwrap_or_default();
+    match scheme {
+        "https" => host.strip_suffix(":443").unwrap_or(host),
+        _ => host,
+    }
+}
+
+/// `payload` of a form.
+fn payload(body: &[u8]) -> Result<Cow<'_, [u8]>, Malformed> {
+    let payload = form_urlencoded::parse(body)
+        .find(|(key, _)| key == "payload")
+        .ok_or_else(|| Malformed::new("a form without `payload`"))?;
+    Ok(Cow::Owned(payload.1.into_owned().into_bytes()))
+}

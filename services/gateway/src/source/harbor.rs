@@ -1,0 +1,206 @@
+//! Harbor, and what hosts it under another name (MSR 4 among them).
+//!
+//! By `src/controller/event/**` and `src/pkg/notifier/formats` of goharbor/harbor, and its documentation of webhooks. There are
+//! three shapes: the default one, `CloudEvents` (2.8 on), and the one that the documentation of 1.10 shows.
+//!
+//! - What was pushed by its digest (parts of an index, replication, proxy caches) repeats the digest where the tag belongs.
+//! - A delete names one tag, and removes the digest with all its tags.
+//! - Nothing is sent when only a tag is made or removed: the reconciler finds those.
+
+use axum::http::HeaderMap;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use tagtrail_proto::Action;
+use time::OffsetDateTime;
+
+use super::{
+    Context, Decoded, Kind, Malformed, Parts, Report, lenient, present, seconds_after_1970, sent_at,
+};
+
+pub(super) const HARBOR: Kind = Kind::new(
+    "harbor",
+    decode,
+    r#"In each project: Webhooks, New webhook.
+
+  Notify type     http
+  Payload format  Default (or CloudEvents)
+  Event type      Artifact deleted, Artifact pushed
+  Endpoint URL    {url}
+  Auth header     Bearer {secret}
+
+Or for all projects, by the API:
+
+curl -u admin 'https://HARBOR/api/v2.0/projects/PROJECT/webhook/policies' -H 'Content-Type: application/json' -d '{
+  "name": "tagtrail", "enabled": true, "event_types": ["PUSH_ARTIFACT", "DELETE_ARTIFACT"],
+  "targets": [{"type": "http", "address": "{url}", "auth_header": "Bearer {secret}"}]
+}'"#,
+);
+
+#[derive(Deserialize)]
+struct Hook<'a> {
+    #[serde(rename = "type")]
+    what: Option<String>,
+    #[serde(default, deserialize_with = "lenient")]
+    occur_at: Option<f64>,
+    #[serde(default, deserialize_with = "lenient")]
+    operator: Option<String>,
+    #[serde(borrow)]
+    event_data: Option<Data<'a>>,
+    // CloudEvents.
+    #[serde(default, deserialize_with = "lenient")]
+    id: Option<String>,
+    #[serde(default, deserialize_with = "lenient")]
+    time: Option<String>,
+    #[serde(borrow)]
+    data: Option<Data<'a>>,
+    // The documentation of 1.10.
+    event_type: Option<String>,
+    #[serde(borrow)]
+    events: Option<Parts<'a>>,
+}
+
+#[derive(Deserialize)]
+struct Data<'a> {
+    #[serde(borrow)]
+    resources: Option<Parts<'a>>,
+    #[serde(default, deserialize_with = "lenient")]
+    repository: Option<Repository>,
+}
+
+#[derive(Deserialize)]
+struct Repository {
+    name: Option<String>,
+    namespace: Option<String>,
+    repo_full_name: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Resource {
+    digest: Option<String>,
+    tag: Option<String>,
+    resource_url: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Old {
+    full_name: Option<String>,
+    tag: Option<String>,
+    #[serde(default, deserialize_with = "lenient")]
+    trigger_time: Option<f64>,
+}
+
+fn decode(_: &HeaderMap, body: &[u8], ctx: &Context<'_>) -> Result<Vec<Decoded>, Malformed> {
+    let hook: Hook<'_> = serde_json::from_slice(body)?;
+    let what = hook.what.or(hook.event_type).ok_or_else(|| {
+        Malformed::new("there is no `type` in it: is the source of the right kind?")
+    })?;
+    let action = match what.as_str() {
+        "PUSH_ARTIFACT" | "harbor.artifact.pushed" | "pushImage" => Action::Push,
+        "DELETE_ARTIFACT" | "harbor.artifact.deleted" | "deleteImage" => Action::Delete,
+        // Pulls, scans, quotas, replication and retention (which deletes artifacts, and says so in events of their own).
+        _ => return Ok(vec![Decoded::Ignored]),
+    };
+    if let Some(events) = hook.events {
+        return Ok(events.decode(body, |event, body_id| old(event, action, ctx, body_id)));
+    }
+    let data = hook.event_data.or(hook.data);
+    let Some(Data {
+        resources: Some(resources),
+        repository,
+    }) = data
+    else {
+        return Err(Malformed::new("it names no `resources`"));
+    };
+    let repository = repository.and_then(|repository| {
+        let name = present(repository.name);
+        present(repository.repo_full_name)
+            .or_else(|| Some(format!("{}/{}", present(repository.namespace)?, name?)))
+    });
+    let repository = repository.ok_or_else(|| Malformed::new("it names no `repository`"))?;
+    let said = Said {
+        action,
+        repository,
+        actor: hook.operator,
+        time: hook
+            .occur_at
+            .and_then(seconds_after_1970)
+            .or_else(|| sent_at(hook.time.as_deref()?)),
+        id: hook.id,
+    };
+    Ok(resources.decode(body, |resource, body_id| {
+        decode_resource(resource, &said, ctx, body_id)
+    }))
+}
+
+/// What is said of all resources at once.
+struct Said {
+    action: Action,
+    repository: String,
+    actor: Option<String>,
+    time: Option<OffsetDateTime>,
+    id: Option<String>,
+}
+
+fn decode_resource(
+    resource: &RawValue,
+    said: &Said,
+    ctx: &Context<'_>,
+    body_id: &dyn Fn() -> String,
+) -> Result<Decoded, Malformed> {
+    let resource: Resource = serde_json::from_str(resource.get())?;
+    let registry = ctx.registry(host(
+        resource.resource_url.as_deref().unwrap_or_default(),
+        &said.repository,
+    ))?;
+    let digest = present(resource.digest);
+    let report = Report {
+        action: said.action,
+        registry,
+        repository: Some(said.repository.clone()),
+        // What is deleted is the digest, whichever of its tags is named.
+        tag: match said.action {
+            Action::Delete if digest.is_some() => None,
+            _ => resource.tag,
+        },
+        digest,
+        media_type: None,
+        size: None,
+        actor: said.actor.clone(),
+        time: said.time,
+        id: said.id.clone(),
+    };
+    report.decode(ctx, body_id)
+}
+
+/// `host[:port]/repository`, then `:tag`, `@digest`, or (2.0 and 2.1) `:digest`. Nothing to split at but the repository.
+fn host<'a>(url: &'a str, repository: &str) -> &'a str {
+    let ends = |rest: &str| rest.is_empty() || rest.starts_with([':', '@']);
+    let whole = url.match_indices('/').find_map(|(at, _)| {
+        let rest = url[at + 1..].strip_prefix(repository)?;
+        ends(rest).then_some(&url[..at])
+    });
+    whole.unwrap_or_default()
+}
+
+/// As the documentation of 1.10 shows them: no digest (`image_id` is that of the configuration), and no registry.
+fn old(
+    event: &RawValue,
+    action: Action,
+    ctx: &Context<'_>,
+    body_id: &dyn Fn() -> String,
+) -> Result<Decoded, Malformed> {
+    let event: Old = serde_json::from_str(event.get())?;
+    let report = Report {
+        action,
+        registry: ctx.registry("")?,
+        repository: event.full_name,
+        tag: event.tag,
+        digest: None,
+        media_type: None,
+        size: None,
+        actor: None,
+        time: event.trigger_time.and_then(seconds_after_1970),
+        id: None,
+    };
+    report.decode(ctx, body_id)
+}

@@ -1,0 +1,84 @@
+//! Mirantis Secure Registry 2 and 3, and Docker Trusted Registry before it. MSR 4 is a Harbor.
+//!
+//! By Mirantis's page on webhooks. `TAG_PUSH` and `TAG_DELETE` say all; events of manifests and scans say nothing about tags.
+
+use axum::http::HeaderMap;
+use serde::Deserialize;
+use tagtrail_proto::Action;
+
+use super::{Context, Decoded, Kind, Malformed, Report, body_id, lenient, present, sent_at};
+
+pub(super) const MSR: Kind = Kind::new(
+    "msr",
+    decode,
+    r#"In each repository: Webhooks, New Webhook; two of them.
+
+  Notification to receive  Tag pushed to repository (and another: Tag deleted from repository)
+  Webhook URL              {url}/{secret}
+
+Of MSR 4 use kind "harbor"."#,
+);
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Hook {
+    #[serde(rename = "type")]
+    what: Option<String>,
+    #[serde(default, deserialize_with = "lenient")]
+    created_at: Option<String>,
+    #[serde(default, deserialize_with = "lenient")]
+    contents: Option<Contents>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Contents {
+    namespace: Option<String>,
+    repository: Option<String>,
+    tag: Option<String>,
+    digest: Option<String>,
+    image_name: Option<String>,
+    #[serde(default, deserialize_with = "lenient")]
+    author: Option<String>,
+    #[serde(default, deserialize_with = "lenient")]
+    pushed_at: Option<String>,
+    #[serde(default, deserialize_with = "lenient")]
+    deleted_at: Option<String>,
+}
+
+fn decode(_: &HeaderMap, body: &[u8], ctx: &Context<'_>) -> Result<Vec<Decoded>, Malformed> {
+    let hook: Hook = serde_json::from_slice(body)?;
+    let what = hook.what.ok_or_else(|| {
+        Malformed::new("there is no `type` in it: is the source of the right kind?")
+    })?;
+    let action = match what.as_str() {
+        "TAG_PUSH" => Action::Push,
+        "TAG_DELETE" => Action::Delete,
+        _ => return Ok(vec![Decoded::Ignored]),
+    };
+    let contents = hook
+        .contents
+        .ok_or_else(|| Malformed::new("it has no `contents`"))?;
+    let tag = present(contents.tag).ok_or_else(|| Malformed::new("it names no tag"))?;
+    let image = contents.image_name.unwrap_or_default();
+    // The Test button leaves the host out.
+    let host = image
+        .split('/')
+        .next()
+        .filter(|host| host.contains(['.', ':']) || *host == "localhost");
+    let repository = present(contents.namespace).zip(present(contents.repository));
+    let times = [contents.pushed_at, contents.deleted_at, hook.created_at];
+    let report = Report {
+        action,
+        registry: ctx.registry(host.unwrap_or_default())?,
+        repository: repository.map(|(namespace, name)| format!("{namespace}/{name}")),
+        tag: Some(tag),
+        digest: contents.digest,
+        media_type: None,
+        size: None,
+        actor: contents.author,
+        time: times.iter().flatten().find_map(|time| sent_at(time)),
+        id: None,
+    };
+    Ok(vec![report.decode(ctx, || body_id(body))?])
+}

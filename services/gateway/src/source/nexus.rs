@@ -1,0 +1,119 @@
+//! Sonatype Nexus Repository.
+//!
+//! By Sonatype's page on webhooks and `test/fixtures/nexus_payload` of fluxcd/flux-recv. Components have no digest; assets are told
+//! of as well, and left alone. The name of the Nexus repository is part of the image's only with routing by path.
+
+use axum::http::HeaderMap;
+use serde::Deserialize;
+use tagtrail_config::Access;
+use tagtrail_proto::Action;
+use time::OffsetDateTime;
+
+use super::{
+    Context, Decoded, Kind, Malformed, Proof, Report, body_id, header, lenient, present, sent_at,
+};
+use crate::signature::Signature;
+
+pub(super) const NEXUS: Kind = Kind {
+    needs_registry: true,
+    proof: Proof::Signature(&[Signature::sha1("x-nexus-webhook-signature")]),
+    settings: &["nexus_access"],
+    headers: &[EVENT, DELIVERY],
+    ..Kind::new(
+        "nexus",
+        decode,
+        r#"Administration, System, Capabilities, Create capability, Webhook: Repository.
+
+  Repository   the hosted Docker repository
+  Event types  component
+  URL          {url}
+  Secret key   {secret}
+
+and in tagtrail.toml:
+
+registry = "nexus.example.com:8082"   # as Docker clients name it
+nexus_access = "port"                 # or "repository-path": nexus.example.com/REPOSITORY/image
+
+There is no digest in the events, so tagtrail.toml needs a [[registry]] of the same name."#,
+    )
+};
+
+const EVENT: &str = "x-nexus-webhook-id";
+const DELIVERY: &str = "x-nexus-webhook-delivery";
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Hook {
+    #[serde(default, deserialize_with = "lenient")]
+    timestamp: Option<String>,
+    #[serde(default, deserialize_with = "lenient")]
+    initiator: Option<String>,
+    repository_name: Option<String>,
+    action: Option<String>,
+    component: Option<Component>,
+}
+
+#[derive(Deserialize)]
+struct Component {
+    format: Option<String>,
+    name: Option<String>,
+    version: Option<String>,
+}
+
+fn decode(headers: &HeaderMap, body: &[u8], ctx: &Context<'_>) -> Result<Vec<Decoded>, Malformed> {
+    if header(headers, EVENT).is_some_and(|event| event != "rm:repository:component") {
+        return Ok(vec![Decoded::Ignored]);
+    }
+    let hook: Hook = serde_json::from_slice(body)?;
+    let action = match hook.action.as_deref() {
+        Some("CREATED" | "UPDATED") => Action::Push,
+        Some("DELETED") => Action::Delete,
+        Some(_) => return Ok(vec![Decoded::Ignored]),
+        None => {
+            return Err(Malformed::new(
+                "there is no `action` in it: is the source of the right kind?",
+            ));
+        }
+    };
+    let docker = |component: &Component| component.format.as_deref() == Some("docker");
+    let Some(component) = hook.component.filter(docker) else {
+        return Ok(vec![Decoded::Ignored]);
+    };
+    let name = present(component.name);
+    let repository = match ctx.access.unwrap_or(Access::Port) {
+        Access::RepositoryPath => {
+            let outer = present(hook.repository_name);
+            outer
+                .zip(name)
+                .map(|(outer, name)| format!("{outer}/{name}"))
+        }
+        Access::Port | Access::SubDomain => name,
+    };
+    let tag = present(component.version).ok_or_else(|| Malformed::new("it names no version"))?;
+    let report = Report {
+        action,
+        registry: ctx.registry("")?,
+        repository,
+        tag: Some(tag),
+        digest: None,
+        media_type: None,
+        size: None,
+        // `user/address`.
+        actor: hook.initiator.map(|text| match text.rsplit_once('/') {
+            Some((user, _)) => user.to_owned(),
+            None => text,
+        }),
+        time: hook.timestamp.as_deref().and_then(at),
+        id: header(headers, DELIVERY).map(str::to_owned),
+    };
+    Ok(vec![report.decode(ctx, || body_id(body))?])
+}
+
+/// RFC 3339, but for a zone without a colon.
+fn at(text: &str) -> Option<OffsetDateTime> {
+    sent_at(text).or_else(|| {
+        let (date, zone) = text.split_at_checked(text.len().checked_sub(5)?)?;
+        let (hours, minutes) = zone.split_at_checked(3)?;
+        sent_at(&format!("{date}{hours}:{minutes}"))
+    })
+}

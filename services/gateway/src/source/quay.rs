@@ -1,0 +1,61 @@
+//! Quay: quay.io and Red Hat Quay.
+//!
+//! By `notifications/{__init__,notificationevent,notificationmethod}.py` of quay/quay. All notifications share one envelope; only
+//! that of a push has `updated_tags`. There is no digest, no time, no identifier and no actor, and nothing at all is sent for
+//! deletes, expiry, restored tags, or tags changed by the API: the reconciler finds those.
+
+use axum::http::HeaderMap;
+use serde::Deserialize;
+use tagtrail_proto::Action;
+
+use super::{Context, Decoded, Kind, Malformed, Parts, Report};
+
+pub(super) const QUAY: Kind = Kind::new(
+    "quay",
+    decode,
+    r#"In each repository: Settings, Events and Notifications, Create Notification.
+
+  When this event occurs   Push to Repository
+  Then issue               Webhook POST
+  Webhook URL              {url}/{secret}
+  POST JSON body template  leave it empty
+
+Quay sends no header that proves who it is, so the secret is part of the address. After three failed attempts Quay turns a
+notification off without a word: its menu (the cog beside it) has "Enable Notification"."#,
+);
+
+#[derive(Deserialize)]
+struct Hook<'a> {
+    repository: Option<String>,
+    docker_url: Option<String>,
+    #[serde(borrow)]
+    updated_tags: Option<Parts<'a>>,
+}
+
+fn decode(_: &HeaderMap, body: &[u8], ctx: &Context<'_>) -> Result<Vec<Decoded>, Malformed> {
+    let hook: Hook<'_> = serde_json::from_slice(body)?;
+    let url = hook.docker_url.ok_or_else(|| {
+        Malformed::new(
+            "there is no `docker_url` in it: is the source of the right kind, and the notification without a template?",
+        )
+    })?;
+    let Some(tags) = hook.updated_tags else {
+        return Ok(vec![Decoded::Ignored]);
+    };
+    let registry = ctx.registry(url.split('/').next().unwrap_or_default())?;
+    Ok(tags.decode(body, |tag, body_id| {
+        let report = Report {
+            action: Action::Push,
+            registry: registry.clone(),
+            repository: hook.repository.clone(),
+            tag: Some(serde_json::from_str(tag.get())?),
+            digest: None,
+            media_type: None,
+            size: None,
+            actor: None,
+            time: None,
+            id: None,
+        };
+        report.decode(ctx, body_id)
+    }))
+}

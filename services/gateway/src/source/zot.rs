@@ -1,0 +1,116 @@
+//! zot: `CloudEvents` over HTTP (binary mode: the body is only the data) or NATS (structured: the whole event is one JSON).
+//!
+//! By `pkg/extensions/events` of project-zot/zot. The start of the types can be configured, so their end decides. An event names
+//! no registry. A tag's delete names the digest too, and only the tag goes. What garbage collection and retention remove sends
+//! nothing: the reconciler finds it.
+
+use axum::http::HeaderMap;
+use serde::Deserialize;
+use tagtrail_proto::{Action, Digest};
+
+use super::{
+    Context, Decoded, Kind, Malformed, Report, body_id, header, lenient, present, sent_at,
+};
+
+pub(super) const ZOT: Kind = Kind {
+    needs_registry: true,
+    settings: &["nats"],
+    headers: &["ce-type", "ce-id", "ce-time"],
+    ..Kind::new(
+        "zot",
+        decode,
+        r#"In zot's config.json, under "extensions", then restart it:
+
+"events": {
+  "enable": true,
+  "sinks": [{
+    "type": "http",
+    "address": "{url}",
+    "timeout": "5s",
+    "headers": { "Authorization": "Bearer {secret}" }
+  }]
+}
+
+Or over NATS, where a manifest of more than NATS's max_payload (1 MiB) is lost:
+
+  "sinks": [{ "type": "nats", "address": "nats://…:4222", "channel": "zot.events" }]
+
+and in tagtrail.toml: nats = { url = "nats://…:4222", subject = "zot.events" }"#,
+    )
+};
+
+#[derive(Deserialize)]
+struct Structured<'a> {
+    specversion: Option<String>,
+    #[serde(rename = "type")]
+    what: Option<String>,
+    #[serde(default, deserialize_with = "lenient")]
+    id: Option<String>,
+    #[serde(default, deserialize_with = "lenient")]
+    time: Option<String>,
+    #[serde(borrow)]
+    data: Option<&'a serde_json::value::RawValue>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Data {
+    name: Option<String>,
+    reference: Option<String>,
+    digest: Option<String>,
+    #[serde(default, deserialize_with = "lenient")]
+    media_type: Option<String>,
+    #[serde(default, deserialize_with = "lenient")]
+    manifest: Option<String>,
+    #[serde(default, deserialize_with = "lenient")]
+    actor: Option<Actor>,
+}
+
+#[derive(Deserialize)]
+struct Actor {
+    name: Option<String>,
+}
+
+fn decode(headers: &HeaderMap, body: &[u8], ctx: &Context<'_>) -> Result<Vec<Decoded>, Malformed> {
+    let own = |name| header(headers, name).map(str::to_owned);
+    let (what, id, time, data) = match own("ce-type") {
+        Some(what) => (what, own("ce-id"), own("ce-time"), body),
+        None => {
+            let event: Structured<'_> = serde_json::from_slice(body)?;
+            let (Some(what), Some(_)) = (event.what, event.specversion) else {
+                return Err(Malformed::new(
+                    "no CloudEvent: neither the header Ce-Type nor `specversion` and `type` in the body",
+                ));
+            };
+            let data = event.data.map(|data| data.get().as_bytes());
+            (what, event.id, event.time, data.unwrap_or(b"{}"))
+        }
+    };
+    let action = match () {
+        () if what.ends_with(".image.updated") => Action::Push,
+        () if what.ends_with(".image.deleted") => Action::Delete,
+        // Scans, lint, new repositories.
+        () => return Ok(vec![Decoded::Ignored]),
+    };
+    let data: Data = serde_json::from_slice(data)?;
+    let reference =
+        present(data.reference).ok_or_else(|| Malformed::new("it names no reference"))?;
+    // By digest, the reference is the digest.
+    let is_digest = reference.parse::<Digest>().is_ok();
+    let report = Report {
+        action,
+        registry: ctx.registry("")?,
+        repository: data.name,
+        digest: match is_digest {
+            true => Some(reference.clone()),
+            false => data.digest,
+        },
+        tag: Some(reference),
+        media_type: data.media_type,
+        size: data.manifest.map(|manifest| manifest.len() as u64),
+        actor: data.actor.and_then(|actor| actor.name),
+        time: time.as_deref().and_then(sent_at),
+        id,
+    };
+    Ok(vec![report.decode(ctx, || body_id(body))?])
+}

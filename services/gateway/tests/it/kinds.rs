@@ -1,0 +1,411 @@
+//! Every kind of source over a real socket: the fixtures, sent as each registry sends them, with its own proof of who it is.
+
+use std::collections::BTreeMap;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use ring::rand::SystemRandom;
+use ring::rsa::PublicKeyComponents;
+use ring::signature::{RSA_PKCS1_SHA256, RsaKeyPair};
+use serde::Deserialize;
+use serde_json::{Value, json};
+use tagtrail_proto::{Event, Push, Quarantined};
+use tagtrail_testkit::{SOON, TestNats, eventually};
+use time::OffsetDateTime;
+
+use crate::client::{Answer, head, post, send};
+use crate::fixture;
+use crate::gateway::Gateway;
+
+const SECRET: &str = "tagtrail-fixture-secret";
+
+#[derive(Deserialize)]
+struct Cases {
+    cases: Vec<Case>,
+}
+
+#[derive(Deserialize)]
+struct Case {
+    file: String,
+    kind: String,
+    headers: BTreeMap<String, String>,
+    route: Option<BTreeMap<String, String>>,
+    events: Vec<Expected>,
+}
+
+#[derive(Deserialize)]
+struct Expected {
+    action: String,
+    registry: String,
+    repository: String,
+    tag: Option<String>,
+    digest: Option<String>,
+    event_id: String,
+    index_effect: String,
+}
+
+impl Case {
+    /// A source of its own for each kind and what must be configured.
+    fn source(&self) -> String {
+        let route = self.route.iter().flatten();
+        let route = route.map(|(key, value)| format!("-{key}-{value}"));
+        let name = format!("{}{}", self.kind, route.collect::<String>());
+        name.replace(['_', '.', ':'], "-")
+            .chars()
+            .take(63)
+            .collect()
+    }
+
+    fn toml(&self) -> String {
+        let route = self.route.iter().flatten();
+        let route: String = route
+            .map(|(key, value)| format!("{key} = \"{value}\"\n"))
+            .collect();
+        format!(
+            "[[source]]\nname = \"{}\"\nkind = \"{}\"\nsecret = {{ file = \"FOLDER/fixture\" }}\n{route}\n",
+            self.source(),
+            self.kind
+        )
+    }
+
+    /// The headers that its registry sends, and the path: with the secret where no header proves anything.
+    fn request(&self) -> (Vec<(&str, &str)>, String) {
+        let headers: Vec<(&str, &str)> = self
+            .headers
+            .iter()
+            .filter(|(name, value)| {
+                !value.contains('<')
+                    && !value.starts_with("(none")
+                    && !name.starts_with("nats")
+                    && *name != "transport"
+            })
+            .map(|(name, value)| (name.as_str(), value.as_str()))
+            .collect();
+        let proves = |name: &str| {
+            [
+                "authorization",
+                "x-hub-signature-256",
+                "x-jfrog-event-auth",
+                "x-nexus-webhook-signature",
+            ]
+            .contains(&name.to_lowercase().as_str())
+        };
+        let path = match headers.iter().any(|(name, _)| proves(name)) {
+            true => format!("/hooks/{}", self.source()),
+            false => format!("/hooks/{}/{SECRET}", self.source()),
+        };
+        (headers, path)
+    }
+}
+
+fn cases() -> Vec<Case> {
+    let cases: Cases = serde_json::from_slice(&fixture("CASES.json")).unwrap();
+    cases.cases
+}
+
+fn pushes(messages: Vec<(String, Vec<u8>)>) -> Vec<Push> {
+    let push = |payload: &[u8]| serde_json::from_slice::<Event<Push>>(payload).unwrap().data;
+    messages.iter().map(|(_, payload)| push(payload)).collect()
+}
+
+/// Name, in text, of what happened.
+fn told(push: &Push) -> String {
+    let text = |value: Option<String>| value.unwrap_or_default();
+    format!(
+        "{} {}/{}:{} {} {}",
+        push.action,
+        push.registry,
+        push.repository,
+        text(push.tag.as_ref().map(ToString::to_string)),
+        text(push.digest.as_ref().map(ToString::to_string)),
+        push.event_id
+    )
+}
+
+impl Expected {
+    fn told(&self) -> String {
+        let text = |value: &Option<String>| value.clone().unwrap_or_default();
+        format!(
+            "{} {}/{}:{} {} {}",
+            self.action,
+            self.registry,
+            self.repository,
+            text(&self.tag),
+            text(&self.digest),
+            self.event_id
+        )
+    }
+}
+
+#[tokio::test]
+async fn all_fixtures_arrive_as_their_registries_send_them() {
+    let nats = TestNats::start().await;
+    let cases = cases();
+    let sources: BTreeMap<String, String> = cases
+        .iter()
+        .map(|case| (case.source(), case.toml()))
+        .collect();
+    let gateway = Gateway::with(&nats, &sources.into_values().collect::<String>()).await;
+    let (mut facts, mut questions) = (Vec::new(), Vec::new());
+    for case in &cases {
+        let (headers, path) = case.request();
+        let body = fixture(&case.file);
+        let answer = post(gateway.address, &path, &headers, &body).await;
+        assert_eq!(answer.status, 202, "{}: {answer:?}", case.file);
+        for event in &case.events {
+            match event.index_effect.as_str() {
+                "manifest-only" | "none" => {}
+                "resolve-then-set-tag" => questions.push(event.told()),
+                _ => facts.push(event.told()),
+            }
+        }
+        refused(&gateway, case, &headers, &path, &body).await;
+    }
+    let mut stored: Vec<String> = pushes(nats.messages("PUSHES").await)
+        .iter()
+        .map(told)
+        .collect();
+    let mut asked: Vec<String> = pushes(nats.messages("UNRESOLVED").await)
+        .iter()
+        .map(told)
+        .collect();
+    for list in [&mut stored, &mut asked, &mut facts, &mut questions] {
+        list.sort();
+    }
+    assert_eq!(stored, facts);
+    assert_eq!(asked, questions);
+    let kept: Vec<Quarantined> = nats
+        .messages("QUARANTINE")
+        .await
+        .iter()
+        .map(|(_, payload)| serde_json::from_slice(payload).unwrap())
+        .collect();
+    let [kept] = kept.as_slice() else {
+        panic!("{kept:?}")
+    };
+    assert_eq!(kept.source, "distribution");
+    gateway.stop().await;
+}
+
+/// The same request proves nothing with another secret, with another body where that is signed, or with no proof at all.
+async fn refused(
+    gateway: &Gateway,
+    case: &Case,
+    headers: &[(&str, &str)],
+    path: &str,
+    body: &[u8],
+) {
+    let wrong: Vec<(&str, &str)> = headers
+        .iter()
+        .map(|(name, value)| match *value == SECRET {
+            true => (*name, "another-secret"),
+            false => (*name, *value),
+        })
+        .collect();
+    let is_signed = headers.iter().any(|(name, _)| {
+        name.to_lowercase().contains("signature") || *name == "X-JFrog-Event-Auth"
+    });
+    let body = match is_signed {
+        true => [body, b" "].concat(),
+        false => body.to_vec(),
+    };
+    let path = path.replace(SECRET, "another-secret");
+    let answer = post(gateway.address, &path, &wrong, &body).await;
+    // Distribution's fixtures have no secret in their headers, and so one in the path.
+    assert_eq!(answer.status, 401, "{}: {answer:?}", case.file);
+}
+
+#[tokio::test]
+async fn azure_asks_before_it_sends() {
+    let nats = TestNats::start().await;
+    let gateway = Gateway::with(
+        &nats,
+        "[[source]]\nname = \"azure\"\nkind = \"acr\"\nsecret = { file = \"FOLDER/fixture\" }\n",
+    )
+    .await;
+    let question = json!([{
+        "id": "1", "topic": "", "subject": "", "eventType": "Microsoft.EventGrid.SubscriptionValidationEvent",
+        "data": {"validationCode": "512d38b6-c7b8-40c8-89fe-f46f9e9622b6"}
+    }]);
+    let path = format!("/hooks/azure/{SECRET}");
+    let answer = post(
+        gateway.address,
+        &path,
+        &[("aeg-event-type", "SubscriptionValidation")],
+        question.to_string().as_bytes(),
+    )
+    .await;
+    assert_eq!(
+        (answer.status, answer.json()),
+        (
+            200,
+            json!({"validationResponse": "512d38b6-c7b8-40c8-89fe-f46f9e9622b6"})
+        )
+    );
+    // In the schema of CloudEvents it asks by OPTIONS.
+    let may_i = |path: String| {
+        let head = head(
+            "OPTIONS",
+            &path,
+            &[("WebHook-Request-Origin", "eventgrid.azure.net")],
+        );
+        let address = gateway.address;
+        async move { send(address, format!("{head}\r\n").as_bytes()).await }
+    };
+    let answer: Answer = may_i(path).await;
+    assert_eq!(answer.status, 200, "{answer:?}");
+    assert_eq!(
+        answer.header("webhook-allowed-origin"),
+        Some("eventgrid.azure.net")
+    );
+    assert_eq!(may_i("/hooks/azure".to_owned()).await.status, 401);
+    assert_eq!(may_i("/hooks/azure/wrong".to_owned()).await.status, 401);
+}
+
+/// A token as Google's are, signed with the test key.
+fn token(claims: &Value) -> String {
+    let key = RsaKeyPair::from_pkcs8(&fixture("id-token-test-key.pk8")).unwrap();
+    let encode = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
+    let signed = format!(
+        "{}.{}",
+        encode(&json!({"alg": "RS256", "kid": "one"})),
+        encode(claims)
+    );
+    let mut signature = vec![0; key.public().modulus_len()];
+    key.sign(
+        &RSA_PKCS1_SHA256,
+        &SystemRandom::new(),
+        signed.as_bytes(),
+        &mut signature,
+    )
+    .unwrap();
+    format!("Bearer {signed}.{}", URL_SAFE_NO_PAD.encode(signature))
+}
+
+#[tokio::test]
+async fn google_shows_a_token_instead_of_a_secret() {
+    let nats = TestNats::start().await;
+    let key = RsaKeyPair::from_pkcs8(&fixture("id-token-test-key.pk8")).unwrap();
+    let PublicKeyComponents { n, e } = PublicKeyComponents::<Vec<u8>>::from(key.public());
+    let encode = |bytes| URL_SAFE_NO_PAD.encode(bytes);
+    let keys = json!({"keys": [{"kty": "RSA", "kid": "one", "n": encode(n), "e": encode(e)}]});
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), keys.to_string()).unwrap();
+    let gateway = Gateway::with(
+        &nats,
+        &format!(
+            "[[source]]\nname = \"google\"\nkind = \"gar\"\naudience = \"https://a/hooks/google\"\nemail = \"push@acme\"\nkeys = {{ file = \"{}\" }}\n",
+            file.path().display()
+        ),
+    )
+    .await;
+    let claims = |audience: &str| {
+        json!({
+            "iss": "accounts.google.com", "aud": audience, "email": "push@acme", "email_verified": true,
+            "exp": OffsetDateTime::now_utc().unix_timestamp() + 60,
+        })
+    };
+    let post = |value: String| {
+        let address = gateway.address;
+        async move {
+            let headers = [("authorization", value.as_str())];
+            post(
+                address,
+                "/hooks/google",
+                &headers,
+                &fixture("gar-unwrapped.json"),
+            )
+            .await
+            .status
+        }
+    };
+    assert_eq!(post(token(&claims("https://a/hooks/google"))).await, 202);
+    assert_eq!(post(token(&claims("https://b/hooks/google"))).await, 401);
+    assert_eq!(post("Bearer ".to_owned()).await, 401);
+    assert_eq!(post(SECRET.to_owned()).await, 401);
+    assert_eq!(nats.messages("PUSHES").await.len(), 1);
+}
+
+#[tokio::test]
+async fn zot_is_heard_on_a_subject_of_its_own() {
+    let (nats, foreign) = (TestNats::start().await, TestNats::start().await);
+    let sources = format!(
+        "[[source]]\nname = \"zot\"\nkind = \"zot\"\nregistry = \"zot.example.com:5000\"\nnats = {{ url = \"{}\", subject = \"zot.events\" }}\n",
+        foreign.url()
+    );
+    let (one, two) = (
+        Gateway::with(&nats, &sources).await,
+        Gateway::with(&nats, &sources).await,
+    );
+    let zot = foreign.client().await.unwrap();
+    let say = async |file: &str| {
+        zot.publish("zot.events", fixture(file).into())
+            .await
+            .unwrap();
+        zot.flush().await.unwrap();
+    };
+    // Until both listen.
+    eventually("the first event is stored", SOON, async || {
+        say("zot-nats-image-updated.json").await;
+        (nats.messages("PUSHES").await.len() == 1).then_some(())
+    })
+    .await;
+    for file in [
+        "zot-nats-image-deleted-tag.json",
+        "zot-nats-image-scanned.json",
+        "zot-nats-custom-prefix.json",
+    ] {
+        say(file).await;
+    }
+    zot.publish("zot.events", "{".into()).await.unwrap();
+    zot.flush().await.unwrap();
+    eventually("the others are stored", SOON, async || {
+        let (facts, kept) = (
+            nats.messages("PUSHES").await,
+            nats.messages("QUARANTINE").await,
+        );
+        (facts.len() == 3 && kept.len() == 1).then_some(())
+    })
+    .await;
+    // Nobody may post: there is no secret.
+    let answer = post(one.address, "/hooks/zot", &[("authorization", "")], b"{}").await;
+    assert_eq!(answer.status, 401);
+    // The subject's server goes away; what posts is not concerned.
+    drop(foreign);
+    tokio::time::timeout(SOON, one.ctx.health.wait_ready())
+        .await
+        .unwrap();
+    one.stop().await;
+    two.stop().await;
+}
+
+#[tokio::test]
+async fn what_was_not_understood_is_fed_with_the_headers_that_it_came_with() {
+    let nats = TestNats::start().await;
+    let gateway = Gateway::with(
+        &nats,
+        "[[source]]\nname = \"zot\"\nkind = \"zot\"\nregistry = \"zot.example.com\"\nsecret = { file = \"FOLDER/fixture\" }\n",
+    )
+    .await;
+    let headers = [
+        ("authorization", SECRET),
+        ("ce-type", "zotregistry.image.updated"),
+        ("ce-id", "one"),
+        ("x-other", "is not kept"),
+    ];
+    let body =
+        json!({"name": "Not A Name", "reference": "v1", "digest": crate::DIGEST}).to_string();
+    let answer = post(gateway.address, "/hooks/zot", &headers, body.as_bytes()).await;
+    assert_eq!(answer.json()["quarantined"], 1, "{answer:?}");
+    let messages = nats.messages("QUARANTINE").await;
+    let kept: Quarantined = serde_json::from_slice(&messages[0].1).unwrap();
+    let told: Vec<(&str, &str)> = kept
+        .headers
+        .iter()
+        .map(|(name, value)| (name.as_str(), value.as_str()))
+        .collect();
+    assert_eq!(
+        told,
+        [("ce-id", "one"), ("ce-type", "zotregistry.image.updated")]
+    );
+}
