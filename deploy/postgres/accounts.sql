@@ -1,30 +1,34 @@
--- Accounts of Tagtrail's services, each with the role that the schema gives its rights to (migrations/sql/0004_accounts.sql).
+-- Accounts of Tagtrail's services, each with the role that the schema gives its rights to (migrations/sql/0006_reconcile.sql).
 -- Run once by psql as a superuser, or put into /docker-entrypoint-initdb.d of the official image; running it again sets the
--- passwords anew. Passwords come from the environment: INDEXER_PASSWORD, TRIGGER_PASSWORD, API_PASSWORD, REPORT_PASSWORD.
+-- passwords anew. Passwords come from the environment: INDEXER_PASSWORD, RESOLVER_PASSWORD, TRIGGER_PASSWORD, API_PASSWORD,
+-- REPORT_PASSWORD.
 --
--- The owner of the database (here: whoever runs this) alone migrates. Gateway and resolver have no account: they need no database.
+-- The owner of the database (here: whoever runs this) alone migrates. The gateway has no account: it needs no database.
 
 \set ON_ERROR_STOP on
 \getenv indexer_password INDEXER_PASSWORD
+\getenv resolver_password RESOLVER_PASSWORD
 \getenv trigger_password TRIGGER_PASSWORD
 \getenv api_password API_PASSWORD
 \getenv report_password REPORT_PASSWORD
 
 -- The roles first, in case that the owner may not make any; then the accounts.
 select format('create role %I nologin', name)
-from unnest(array['tagtrail_indexer', 'tagtrail_trigger', 'tagtrail_api', 'tagtrail_report']) as wanted (name)
+from unnest(array['tagtrail_indexer', 'tagtrail_resolver', 'tagtrail_trigger', 'tagtrail_api', 'tagtrail_report']) as wanted (name)
 where not exists (select from pg_roles where rolname = name) \gexec
 
 select format('create role %I login noinherit', name)
-from unnest(array['indexer', 'trigger', 'api', 'report']) as wanted (name)
+from unnest(array['indexer', 'resolver', 'trigger', 'api', 'report']) as wanted (name)
 where not exists (select from pg_roles where rolname = name) \gexec
 
 alter role indexer with login inherit password :'indexer_password';
+alter role resolver with login inherit password :'resolver_password';
 alter role trigger with login inherit password :'trigger_password';
 alter role api with login inherit password :'api_password';
 alter role report with login inherit password :'report_password';
 
 grant tagtrail_indexer to indexer;
+grant tagtrail_resolver to resolver;
 grant tagtrail_trigger to trigger;
 grant tagtrail_api to api;
 grant tagtrail_report to report;

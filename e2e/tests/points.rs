@@ -92,7 +92,8 @@ async fn a_crash_at_any_point_loses_nothing_and_doubles_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let path = config(folder.path(), &host, fleet.sink.url());
     let mut text = std::fs::read_to_string(&path).unwrap();
-    text += &format!("[[registry]]\nname = \"{host}\"\nurl = \"http://{host}\"\n");
+    text +=
+        &format!("[[registry]]\nname = \"{host}\"\nurl = \"http://{host}\"\nreconcile = \"0s\"\n");
     std::fs::write(&path, text).unwrap();
     fleet.set("TAGTRAIL_CONFIG", path.to_str().unwrap());
     fleet.set("TAGTRAIL_CLAIM_INTERVAL_MS", "50");

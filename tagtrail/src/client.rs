@@ -3,6 +3,7 @@
 //! A command is one file here and one line in [`Command`]. Exit codes: 0 found or done, 1 failed, 2 wrong usage, 3 not found.
 
 mod api;
+mod coverage;
 mod digest;
 mod events;
 mod history;
@@ -30,6 +31,8 @@ pub(crate) enum Command {
     Watch(Client<watch::Watch>),
     /// Which images ever had a digest, and from when to when.
     Digest(Client<digest::Digest>),
+    /// How changes became known: by event, by asking, or only by comparing; and so what registries did not tell.
+    Coverage(Client<coverage::Coverage>),
     /// The triggers: what they watch and what runs.
     Triggers(Client<triggers::List>),
     /// The rollouts of one trigger or of all, newest first.
@@ -84,6 +87,7 @@ impl Command {
                 client.with_api(async |watch, api, output| watch.follow(api, output).await)
             }
             Command::Digest(client) => client.run(digest::Digest::ask),
+            Command::Coverage(client) => client.run(coverage::Coverage::ask),
             Command::Triggers(client) => client.run(triggers::List::ask),
             Command::Rollouts(client) => client.run(rollouts::Rollouts::ask),
             Command::Pause(client) => client.run(triggers::Pause::ask),

@@ -89,6 +89,7 @@ async fn services(config: &Config, ctx: &Context, embedded: &Embedded) -> anyhow
     let resolver = tagtrail_resolver::Config {
         config: Some(file.clone()),
         bus: bus.clone(),
+        database_url: Some(db.url.clone()),
         pace: tagtrail_resolver::Pace::default(),
     };
     tasks.spawn("resolver", tagtrail_resolver::run(resolver, ctx.clone()));

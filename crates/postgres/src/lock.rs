@@ -1,5 +1,6 @@
 //! Everything that a session may hold. The server frees it when the session ends, however that comes about.
 
+use sha2::{Digest as _, Sha256};
 use sqlx::PgConnection;
 
 /// An advisory lock. All of Tagtrail's are listed here, so that no two mean different things by one key.
@@ -13,6 +14,8 @@ pub enum Lock {
     Ledger,
     /// The right to compare the streams with the store.
     Sweep,
+    /// The right to compare the registry with this number (of [`Lock::number_of`] its name) with history.
+    Reconcile(i32),
     /// The right to act on the target of the trigger with this row id.
     Target(i32),
 }
@@ -23,13 +26,22 @@ impl Lock {
         const PARTITION: i32 = 0x7461_6731; // "tag1"
         const SERVICE: i32 = 0x7461_6732; // "tag2"
         const TARGET: i32 = 0x7461_6733; // "tag3"
+        const REGISTRY: i32 = 0x7461_6734; // "tag4"
         match self {
             Lock::Partition(number) => (PARTITION, number as i32),
             Lock::Plan => (SERVICE, 0),
             Lock::Ledger => (SERVICE, 1),
             Lock::Sweep => (SERVICE, 2),
             Lock::Target(trigger) => (TARGET, trigger),
+            Lock::Reconcile(registry) => (REGISTRY, registry),
         }
+    }
+
+    /// A number for a name, the same on every instance. Two names with one number wait for each other, which does no harm.
+    #[must_use]
+    pub fn number_of(name: &str) -> i32 {
+        let hash = Sha256::digest(name);
+        i32::from_be_bytes(std::array::from_fn(|index| hash[index]))
     }
 
     /// Takes it for this session, if no other session has it.

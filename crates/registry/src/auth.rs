@@ -186,7 +186,7 @@ impl Auth {
                 AskError::Refused(cause) => {
                     AskError::Refused(format!("asked for a token, {cause}"))
                 }
-                busy @ AskError::Busy { .. } => busy,
+                other @ (AskError::Busy { .. } | AskError::Resting { .. }) => other,
             });
         }
         let body = body(response, LARGEST).await?;

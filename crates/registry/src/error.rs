@@ -16,6 +16,12 @@ pub enum AskError {
         /// How long.
         after: Option<Duration>,
     },
+    /// It failed so often that it is left alone for a while; it was not asked.
+    #[error("it failed again and again, and is left alone for {rest:.0?}")]
+    Resting {
+        /// How long.
+        rest: Duration,
+    },
     /// It does not let us, or does what is not allowed to it. Somebody must change something.
     #[error("{0}")]
     Refused(String),

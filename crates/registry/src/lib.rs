@@ -1,6 +1,6 @@
 //! Asks an OCI registry what a tag points to.
 //!
-//! In scope: one question, "which digest has this tag?", by the OCI distribution specification 1.1, with the authentication
+//! In scope: two questions, "which digest has this tag?" and "which tags are there?", by the OCI distribution specification 1.1, with the authentication
 //! that registries really use (none, Basic, bearer tokens), verified (bytes are hashed where the registry does not name the
 //! digest, and compared where it does), bounded (time, size, requests at once) and patient (`Retry-After`).
 //!
@@ -11,18 +11,24 @@
 
 mod answer;
 mod auth;
+mod breaker;
 mod error;
+mod tags;
 
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use reqwest::header::{ACCEPT, AUTHORIZATION, LOCATION, WWW_AUTHENTICATE};
+use reqwest::header::{ACCEPT, AUTHORIZATION, IF_NONE_MATCH, LOCATION, WWW_AUTHENTICATE};
 use reqwest::{Client, Method, Response, StatusCode, Url};
 use tagtrail_config::{ConfigError, File, RegistryAccess};
 use tagtrail_proto::{Digest, Repository, Tag};
 use tokio::sync::Semaphore;
+use tokio::time::Instant;
 
 use auth::{Auth, Challenge};
+use breaker::Breaker;
 pub use error::AskError;
+pub use tags::{Next, Page};
 
 /// What a registry holds under a tag (OCI image specification, "descriptor").
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,9 +41,23 @@ pub struct Descriptor {
     pub size: Option<u64>,
 }
 
-/// A configured registry. All its users share its connections, its tokens and its bound on requests at once.
+/// What a tag was found to be, by who knew what it was.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Found {
+    /// What was known.
+    Same,
+    /// Something else.
+    Other(Descriptor),
+    /// Nothing: there is no such tag.
+    Absent,
+}
+
+/// A configured registry. All its users share its connections, its tokens, its bound on requests at once, and what is known of
+/// its health: one that fails again and again is left alone for a while.
 #[derive(Debug)]
 pub struct Registry {
+    name: String,
+    breaker: Mutex<Breaker>,
     base: Url,
     client: Client,
     auth: Auth,
@@ -104,6 +124,8 @@ impl Registry {
                 wrong(access.name.span().start, "registry.url", message)
             })?;
         Ok(Registry {
+            name: access.name.get_ref().to_string(),
+            breaker: Mutex::default(),
             auth: Auth::new(&base, realm.as_ref(), credentials),
             base,
             client,
@@ -120,50 +142,114 @@ impl Registry {
         repository: &Repository,
         tag: &Tag,
     ) -> Result<Option<Descriptor>, AskError> {
+        Ok(match self.compare(repository, tag, None).await? {
+            Found::Other(descriptor) => Some(descriptor),
+            Found::Same | Found::Absent => None,
+        })
+    }
+
+    /// Whether a tag still points to what is known of it. Costs a registry that understands conditions (`If-None-Match`) next to
+    /// nothing.
+    ///
+    /// # Errors
+    /// [`AskError`] says whether asking again may help, and when.
+    pub async fn compare(
+        &self,
+        repository: &Repository,
+        tag: &Tag,
+        known: Option<&Digest>,
+    ) -> Result<Found, AskError> {
+        let url = self.manifest(repository, tag)?;
+        let found = self.question(self.head_or_get(&url, repository, known));
+        Ok(match found.await? {
+            Found::Other(found) if Some(&found.digest) == known => Found::Same,
+            found => found,
+        })
+    }
+
+    /// Asks when it is this question's turn, unless the registry is left alone; notes how it ended.
+    async fn question<T>(
+        &self,
+        question: impl Future<Output = Result<T, AskError>>,
+    ) -> Result<T, AskError> {
         let _turn = self
             .at_once
             .acquire()
             .await
             .map_err(|_| AskError::Failed("the registry is closed".to_owned()))?;
-        let url = self.manifest(repository, tag)?;
-        let head = self.ask(Method::HEAD, &url, repository).await?;
+        let breaker = || self.breaker.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Err(rest) = breaker().admit(Instant::now()) {
+            return Err(AskError::Resting { rest });
+        }
+        let answer = question.await;
+        let now = Instant::now();
+        match &answer {
+            Ok(_) | Err(AskError::Refused(_) | AskError::Resting { .. }) => breaker().answered(),
+            Err(AskError::Busy { after }) => breaker().rest(now, after.unwrap_or_default()),
+            Err(AskError::Failed(why)) => {
+                if let Some(pause) = breaker().failed(now) {
+                    tracing::warn!(
+                        registry = self.name,
+                        "leaving {} alone for {pause:.0?}: {why}",
+                        self.name
+                    );
+                }
+            }
+        }
+        answer
+    }
+
+    async fn head_or_get(
+        &self,
+        url: &Url,
+        repository: &Repository,
+        known: Option<&Digest>,
+    ) -> Result<Found, AskError> {
+        let head = self.ask(Method::HEAD, url, repository, known).await?;
         let status = head.status();
         if status == StatusCode::OK {
             if let Some(descriptor) = answer::described(&head)? {
-                return Ok(Some(descriptor));
+                return Ok(Found::Other(descriptor));
             }
+        } else if status == StatusCode::NOT_MODIFIED && known.is_some() {
+            return Ok(Found::Same);
         } else if status == StatusCode::TOO_MANY_REQUESTS
             || status.is_server_error() && status != StatusCode::NOT_IMPLEMENTED
         {
             return Err(answer::refusal(head).await);
         }
         // Some do not name the digest, some can't HEAD; and what a refusal means stands in its body, which a HEAD has not.
-        let get = self.ask(Method::GET, &url, repository).await?;
+        let get = self.ask(Method::GET, url, repository, None).await?;
         match get.status() {
-            StatusCode::OK => answer::hashed(get, LARGEST).await.map(Some),
-            StatusCode::NOT_FOUND => answer::absent(get).await.map(|()| None),
+            StatusCode::OK => answer::hashed(get, LARGEST).await.map(Found::Other),
+            StatusCode::NOT_FOUND => answer::absent(get).await.map(|()| Found::Absent),
             _ => Err(answer::refusal(get).await),
         }
     }
 
     fn manifest(&self, repository: &Repository, tag: &Tag) -> Result<Url, AskError> {
         // Both are within their grammar: nothing in them leaves the path.
-        let path = format!("v2/{repository}/manifests/{tag}");
+        self.url(&format!("v2/{repository}/manifests/{tag}"))
+    }
+
+    fn url(&self, path: &str) -> Result<Url, AskError> {
         self.base
-            .join(&path)
+            .join(path)
             .map_err(|_| AskError::Refused("its URL can't be joined with a path".to_owned()))
     }
 
-    /// Sends a question, with a token or a password once it is asked for one, and follows redirects within the origin.
+    /// Sends a question, with a token or a password once it is asked for one, and follows redirects within the origin. With a
+    /// known digest it is conditional.
     async fn ask(
         &self,
         method: Method,
         url: &Url,
         repository: &Repository,
+        known: Option<&Digest>,
     ) -> Result<Response, AskError> {
         let mut url = url.clone();
         for _ in 0..=REDIRECTS {
-            let mut response = self.send(&method, &url, repository).await?;
+            let mut response = self.send(&method, &url, repository, known).await?;
             if response.status() == StatusCode::UNAUTHORIZED {
                 let challenges = response.headers().get_all(WWW_AUTHENTICATE);
                 let challenge =
@@ -171,13 +257,14 @@ impl Registry {
                 self.auth
                     .answer(&self.client, challenge, repository)
                     .await?;
-                response = self.send(&method, &url, repository).await?;
+                response = self.send(&method, &url, repository, known).await?;
                 if response.status() == StatusCode::UNAUTHORIZED {
                     self.auth.forget(repository).await;
                     return Err(answer::refusal(response).await);
                 }
             }
-            if !response.status().is_redirection() {
+            if !response.status().is_redirection() || response.status() == StatusCode::NOT_MODIFIED
+            {
                 return Ok(response);
             }
             let location = response.headers().get(LOCATION);
@@ -202,11 +289,16 @@ impl Registry {
         method: &Method,
         url: &Url,
         repository: &Repository,
+        known: Option<&Digest>,
     ) -> Result<Response, AskError> {
         let mut request = self
             .client
             .request(method.clone(), url.clone())
             .header(ACCEPT, MANIFESTS);
+        if let Some(known) = known {
+            // An ETag is in quotes (RFC 9110, section 8.8.3), and the digest is what registries make it of.
+            request = request.header(IF_NONE_MATCH, format!("\"{known}\""));
+        }
         if let Some(value) = self.auth.header(repository).await {
             request = request.header(AUTHORIZATION, value);
         }

@@ -20,7 +20,7 @@ pub struct Registry {
     scratch: Scratch,
     password: bool,
     users: Option<Scratch>,
-    _process: Process,
+    process: Option<Process>,
 }
 
 impl Registry {
@@ -84,22 +84,37 @@ impl Registry {
                 .is_ok(),
             "docker-registry is missing: {CURE}"
         );
-        let mut command = Command::new("setpriv");
-        command
-            .args(["--pdeathsig", "KILL", "--", "docker-registry", "serve"])
-            .arg(&path);
-        let process = Process::spawn("docker-registry", command);
-        eventually("the registry", SOON, async || {
-            std::net::TcpStream::connect(&host).ok()
-        })
-        .await;
-        Registry {
+        let mut registry = Registry {
             host,
             scratch,
             password: false,
             users: None,
-            _process: process,
-        }
+            process: None,
+        };
+        registry.serve().await;
+        registry
+    }
+
+    async fn serve(&mut self) {
+        let mut command = Command::new("setpriv");
+        command
+            .args(["--pdeathsig", "KILL", "--", "docker-registry", "serve"])
+            .arg(self.scratch.path().join("config.yml"));
+        self.process = Some(Process::spawn("docker-registry", command));
+        eventually("the registry", SOON, async || {
+            std::net::TcpStream::connect(&self.host).ok()
+        })
+        .await;
+    }
+
+    /// Kills it, with all notifications that it has not delivered, and starts it on what it had stored.
+    pub async fn restart(&mut self) {
+        self.process = None;
+        eventually("the registry to be gone", SOON, async || {
+            std::net::TcpStream::connect(&self.host).err()
+        })
+        .await;
+        self.serve().await;
     }
 
     /// Its `host:port`: the registry's identity in its events.

@@ -362,6 +362,16 @@ async fn refuses_on_postgres(up: &Up) {
             ],
         ),
         (
+            "resolver",
+            &[
+                "insert into push default values",
+                "update tag set head = 1",
+                "update walk set first_at = now()",
+                "delete from walk",
+                "select * from trigger",
+            ],
+        ),
+        (
             "report",
             &[
                 "select * from public.push",

@@ -19,6 +19,7 @@
 
 mod app;
 mod config;
+mod coverage;
 mod database;
 mod digests;
 mod error;

@@ -38,7 +38,7 @@ pub(crate) fn text() -> Value {
     json!({ "type": "string" })
 }
 
-fn time() -> Value {
+pub(crate) fn time() -> Value {
     json!({ "type": "string", "format": "date-time" })
 }
 

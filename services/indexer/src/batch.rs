@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 /// Most facts in one transaction; above it more is not faster.
-pub(crate) const MOST: usize = 500;
+pub(crate) const MOST: usize = 400;
 /// The first batch. Whoever held the partition before may have failed at a larger one.
 const FIRST: usize = 8;
 

@@ -1,6 +1,7 @@
 //! Waiting until an image is quiet: each question about it starts the wait anew, up to a bound. No I/O.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use tagtrail_proto::Image;
 use tokio::time::Instant;
@@ -26,7 +27,11 @@ struct Waiting<T> {
 impl Debounce<Question> {
     /// Takes a question. One that is given out again has waited before, but what it is about may have moved since.
     pub(crate) fn take(&mut self, question: Question, now: Instant) {
-        self.add(question.image.clone(), question, now);
+        let wait = match question.is_second() {
+            true => self.pace.second,
+            false => self.pace.quiet,
+        };
+        self.add(question.image.clone(), question, wait, now);
     }
 }
 
@@ -38,14 +43,17 @@ impl<T> Debounce<T> {
         }
     }
 
-    fn add(&mut self, image: Image, question: T, now: Instant) {
-        let pace = self.pace;
+    fn add(&mut self, image: Image, question: T, wait: Duration, now: Instant) {
+        let longest = self.pace.longest;
         let waiting = self.waiting.entry(image).or_insert_with(|| Waiting {
             due: now,
-            latest: now + pace.longest,
+            latest: now + longest,
             questions: Vec::new(),
         });
-        waiting.due = (now + pace.quiet).min(waiting.latest);
+        // A second look is taken along by a first one, and does not hold it up.
+        if waiting.questions.is_empty() || wait == self.pace.quiet {
+            waiting.due = (now + wait).min(waiting.latest);
+        }
         waiting.questions.push(question);
     }
 
@@ -71,9 +79,10 @@ impl<T> Debounce<T> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
+
+    const QUIET: Duration = Duration::from_secs(2);
+    const SECOND: Duration = Duration::from_secs(10);
 
     fn image(name: &str) -> Image {
         format!("registry.example.com/{name}").parse().unwrap()
@@ -83,9 +92,9 @@ mod tests {
     fn an_image_is_due_when_it_has_been_quiet() {
         let (mut debounce, start) = (Debounce::new(Pace::default()), Instant::now());
         let at = |milliseconds| start + Duration::from_millis(milliseconds);
-        debounce.add(image("a"), 1, at(0));
-        debounce.add(image("b"), 2, at(500));
-        debounce.add(image("a"), 3, at(1500));
+        debounce.add(image("a"), 1, QUIET, at(0));
+        debounce.add(image("b"), 2, QUIET, at(500));
+        debounce.add(image("a"), 3, QUIET, at(1500));
         assert_eq!(debounce.next(), Some(at(2500)));
         assert_eq!(debounce.due(at(2499)), []);
         assert_eq!(debounce.due(at(2500)), [(image("b"), vec![2])]);
@@ -99,17 +108,30 @@ mod tests {
         let (mut debounce, start) = (Debounce::new(Pace::default()), Instant::now());
         let at = |seconds| start + Duration::from_secs(seconds);
         for second in 0..=40 {
-            debounce.add(image("a"), second, at(second));
+            debounce.add(image("a"), second, QUIET, at(second));
             let due = debounce.due(at(second));
             assert_eq!(!due.is_empty(), second == 30, "second {second}");
         }
     }
 
     #[test]
+    fn a_second_look_waits_longer_and_is_taken_along_by_a_first() {
+        let (mut debounce, start) = (Debounce::new(Pace::default()), Instant::now());
+        let at = |seconds| start + Duration::from_secs(seconds);
+        debounce.add(image("a"), 1, SECOND, at(0));
+        debounce.add(image("b"), 2, SECOND, at(0));
+        debounce.add(image("a"), 3, QUIET, at(1));
+        debounce.add(image("a"), 4, SECOND, at(2));
+        assert_eq!(debounce.due(at(3)), [(image("a"), vec![1, 3, 4])]);
+        assert_eq!(debounce.due(at(9)), []);
+        assert_eq!(debounce.due(at(10)), [(image("b"), vec![2])]);
+    }
+
+    #[test]
     fn what_still_waits_is_given_back() {
         let mut debounce = Debounce::new(Pace::default());
-        debounce.add(image("a"), 1, Instant::now());
-        debounce.add(image("b"), 2, Instant::now());
+        debounce.add(image("a"), 1, QUIET, Instant::now());
+        debounce.add(image("b"), 2, QUIET, Instant::now());
         let mut rest: Vec<i32> = debounce.rest().collect();
         rest.sort_unstable();
         assert_eq!(rest, [1, 2]);

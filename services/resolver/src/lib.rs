@@ -1,10 +1,10 @@
 //! The resolver asks: events that name no digest, and doubts of the indexer, become facts by asking the registry.
 //!
 //! In scope: waiting until a tag is quiet ([`debounce`](self), pure), asking the configured registries, retrying, and what is put on
-//! PUSHES. Any number of instances share the work. It has no database.
+//! PUSHES; and comparing whole registries with history, for what no event told ([`reconcile`](self)). Any number of instances
+//! share the work. Only comparing needs a database, which it reads.
 //!
-//! Out of scope: how a registry is asked (`tagtrail-registry`), what the answer changes (the indexer), finding what no event told
-//! (reconciling).
+//! Out of scope: how a registry is asked (`tagtrail-registry`), what the answer changes (the indexer).
 //!
 //! The answer is a fact of the moment of asking, with origin `resolved`: it says what the tag is now, not what the event meant.
 //! So an event that is given out twice, answered late, or asked by two instances does no harm.
@@ -13,6 +13,7 @@ mod config;
 mod debounce;
 mod metrics;
 mod question;
+mod reconcile;
 mod settle;
 
 use std::sync::Arc;
@@ -21,6 +22,7 @@ use tagtrail_bus::topology::Stream;
 use tagtrail_bus::{Bus, BusError};
 use tagtrail_config::{ConfigError, File, RegistryAccess};
 use tagtrail_daemon::{Context, Tasks, backoff};
+use tagtrail_postgres::DbArgs;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
@@ -65,13 +67,29 @@ pub async fn run(config: Config, ctx: Context) -> anyhow::Result<()> {
         Err(BusError::Stopped) => return Ok(()),
         connected => connected?,
     };
+    let registries = Arc::new(registries);
+    let metrics = metrics::Metrics::new(&ctx.metrics);
+    let mut tasks = Tasks::new();
+    match &config.database_url {
+        Some(url) => {
+            let db = DbArgs { url: url.clone() };
+            db.wait_for_schema("resolver", &ctx.shutdown).await?;
+            let (pace, shutdown) = (config.pace, &ctx.shutdown);
+            for one in reconcile::all(&file, &bus, &db, &registries, pace, &metrics, shutdown) {
+                tasks.spawn("comparing a registry", one.run());
+            }
+        }
+        None if !registries.is_empty() => tracing::warn!(
+            "registries are not compared with history, so what no event tells is not found: DATABASE_URL (--database-url) is not set"
+        ),
+        None => {}
+    }
     let settler = Arc::new(Settler {
         bus: bus.clone(),
         registries,
         pace: config.pace,
-        metrics: metrics::Metrics::new(&ctx.metrics),
+        metrics,
     });
-    let mut tasks = Tasks::new();
     let (health, shutdown) = (ctx.health.clone(), ctx.shutdown.clone());
     let watched = bus.clone();
     tasks.spawn("health of the bus", async move {

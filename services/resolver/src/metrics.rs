@@ -1,10 +1,15 @@
 //! What the resolver counts.
 
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use tagtrail_daemon::metrics::seconds;
+use tagtrail_proto::Origin;
 use tagtrail_registry::{AskError, Descriptor};
 
 /// Its metrics.
@@ -12,6 +17,20 @@ use tagtrail_registry::{AskError, Descriptor};
 pub(crate) struct Metrics {
     questions: Family<Question, Counter>,
     seconds: Histogram,
+    comparisons: Family<Question, Counter>,
+    found: Family<Found, Counter>,
+    walk: Family<Walk, Gauge<f64, AtomicU64>>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Found {
+    registry: String,
+    origin: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Walk {
+    registry: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -34,6 +53,21 @@ impl Metrics {
                 "Time that a registry takes to answer, tokens included",
                 seconds(),
             ),
+            comparisons: metrics.add(
+                "resolver_comparisons",
+                "Questions to registries when they are compared with history, by how they ended",
+                Family::default(),
+            ),
+            found: metrics.add(
+                "resolver_found",
+                "Changes that no event told, found by comparing, by origin",
+                Family::default(),
+            ),
+            walk: metrics.add(
+                "resolver_walk_seconds",
+                "Time that the last comparison of the whole registry took",
+                Family::default(),
+            ),
         }
     }
 
@@ -45,14 +79,33 @@ impl Metrics {
         seconds: f64,
     ) {
         let outcome = match answer {
-            Ok(Some(_)) => "answered",
             Ok(None) => "absent",
-            Err(AskError::Failed(_)) => "failed",
-            Err(AskError::Busy { .. }) => "busy",
-            Err(AskError::Refused(_)) => "refused",
+            answer => outcome(answer),
         };
         self.count(registry, outcome);
         self.seconds.observe(seconds);
+    }
+
+    /// A registry was asked while it is compared.
+    pub(crate) fn compared<T>(&self, registry: &str, answer: &Result<T, AskError>) {
+        let (registry, outcome) = (registry.to_owned(), outcome(answer));
+        self.comparisons
+            .get_or_create(&Question { registry, outcome })
+            .inc();
+    }
+
+    /// Something that no event told became a fact.
+    pub(crate) fn found(&self, registry: &str, origin: Origin) {
+        let (registry, origin) = (registry.to_owned(), origin.as_str());
+        self.found.get_or_create(&Found { registry, origin }).inc();
+    }
+
+    /// A whole registry was compared.
+    pub(crate) fn walked(&self, registry: &str, took: Duration) {
+        let registry = registry.to_owned();
+        self.walk
+            .get_or_create(&Walk { registry })
+            .set(took.as_secs_f64());
     }
 
     /// A question could not be asked at all.
@@ -61,5 +114,15 @@ impl Metrics {
         self.questions
             .get_or_create(&Question { registry, outcome })
             .inc();
+    }
+}
+
+fn outcome<T>(answer: &Result<T, AskError>) -> &'static str {
+    match answer {
+        Ok(_) => "answered",
+        Err(AskError::Failed(_)) => "failed",
+        Err(AskError::Busy { .. }) => "busy",
+        Err(AskError::Resting { .. }) => "resting",
+        Err(AskError::Refused(_)) => "refused",
     }
 }

@@ -46,4 +46,9 @@ impl Question {
     pub(crate) fn is_doubt(&self) -> bool {
         self.push.event_id.starts_with(Push::DOUBT)
     }
+
+    /// Whether it was answered a while ago, and is asked once more.
+    pub(crate) fn is_second(&self) -> bool {
+        self.push.event_id.starts_with(Push::SECOND)
+    }
 }

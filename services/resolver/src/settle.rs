@@ -1,6 +1,7 @@
 //! Settling what an image means: ask its registry, and put the answer on PUSHES.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tagtrail_bus::Bus;
@@ -10,7 +11,7 @@ use tagtrail_daemon::{Span, SpanKind};
 use tagtrail_point::NamedPoint;
 use tagtrail_proto::{
     Action, Digest, Image, Name, Origin, Push, Quarantined, Registry as RegistryName, Scope,
-    Subject, TimeSource, TraceContext,
+    Subject, TimeSource, TraceContext, clean_text,
 };
 use tagtrail_registry::{AskError, Descriptor, Registry};
 use time::OffsetDateTime;
@@ -39,7 +40,7 @@ pub(crate) fn registries(file: &File) -> Result<Registries, ConfigError> {
 #[derive(Debug)]
 pub(crate) struct Settler {
     pub(crate) bus: Bus,
-    pub(crate) registries: Registries,
+    pub(crate) registries: Arc<Registries>,
     pub(crate) pace: Pace,
     pub(crate) metrics: Metrics,
 }
@@ -62,13 +63,28 @@ impl Settler {
             .map(|question| question.job.attempt)
             .max()
             .unwrap_or(1);
+        // Only what was answered before: if that still holds, there is nothing to say.
+        let known = questions
+            .iter()
+            .all(Question::is_second)
+            .then_some(&last.push.digest);
+        let anew = questions
+            .iter()
+            .any(|question| !question.is_second() && !question.is_doubt());
         let outcome = match self.registries.get(&last.image.registry) {
-            Some(registry) => self.ask(registry, last, attempt).await,
-            // Doubts are asked away where that can be done.
-            None if questions.iter().all(Question::is_doubt) => Outcome::Done,
+            Some(registry) => self.ask(registry, last, attempt, known, anew).await,
             None => {
-                self.metrics.count("", "not_configured");
-                for question in questions {
+                // Doubts are asked away where that can be done, and what was answered once is answered.
+                let (rest, unanswered): (Vec<_>, Vec<_>) = questions
+                    .into_iter()
+                    .partition(|question| question.is_doubt() || question.is_second());
+                for question in rest {
+                    question.job.done().await;
+                }
+                if !unanswered.is_empty() {
+                    self.metrics.count("", "not_configured");
+                }
+                for question in unanswered {
                     self.put_aside(not_configured(question)).await;
                 }
                 return;
@@ -86,7 +102,15 @@ impl Settler {
         }
     }
 
-    async fn ask(&self, registry: &Registry, question: &Question, attempt: u32) -> Outcome {
+    /// Asks, and stores the answer unless it is what is known. With `again`, the question is put once more for later.
+    async fn ask(
+        &self,
+        registry: &Registry,
+        question: &Question,
+        attempt: u32,
+        known: Option<&Option<Digest>>,
+        again: bool,
+    ) -> Outcome {
         let image = &question.image;
         // Before asking: whatever is pushed meanwhile is newer than the answer.
         let (asked_at, started) = (OffsetDateTime::now_utc(), Instant::now());
@@ -110,6 +134,12 @@ impl Settler {
                 tracing::warn!(%image, "{} asks for a pause; asking about {image} again in {pause:.0?}", image.registry);
                 return Outcome::Again(pause);
             }
+            Err(AskError::Resting { rest }) => {
+                // A little later than that, and not all at once.
+                let pause = rest.mul_f64(1.0 + rand::random::<f64>() / 4.0);
+                tracing::debug!(%image, "{} is left alone; asking about {image} again in {pause:.0?}", image.registry);
+                return Outcome::Again(pause);
+            }
             Err(error @ (AskError::Failed(_) | AskError::Refused(_))) => {
                 let pause = self.pause(attempt);
                 tracing::warn!(%image, registry = %image.registry, delivery.attempt = attempt, "asking {} about {image} again in {pause:.0?}: {error}", image.registry);
@@ -117,8 +147,21 @@ impl Settler {
             }
         };
         NamedPoint::ResolverAnswered.pass();
+        let digest = found.as_ref().map(|found| found.digest.clone());
+        if known == Some(&digest) {
+            return Outcome::Done;
+        }
         let push = answered(image, &question.push, found, asked_at);
-        match self.publish(push, span.context()).await {
+        let subject = Subject::of_push(&push, self.bus.partitions());
+        let stored = async {
+            self.publish(&subject, push, span.context()).await?;
+            if again {
+                let (subject, push) = once_more(question, digest);
+                self.publish(&subject, push, span.context()).await?;
+            }
+            Ok::<(), PublishError>(())
+        };
+        match stored.await {
             Ok(()) => Outcome::Done,
             Err(error) => {
                 tracing::warn!(%image, "the answer about {image} was not stored, asking again: {error}");
@@ -137,12 +180,16 @@ impl Settler {
     }
 
     /// Without a message identifier: the fact's time tells it from every other answer, and sent twice it is one fact.
-    async fn publish(&self, push: Push, trace: &TraceContext) -> Result<(), PublishError> {
-        let subject = Subject::of_push(&push, self.bus.partitions());
+    async fn publish(
+        &self,
+        subject: &Subject,
+        push: Push,
+        trace: &TraceContext,
+    ) -> Result<(), PublishError> {
         let payload = serde_json::to_vec(&push.event())
             .map_err(|error| PublishError::Unacknowledged(error.to_string()))?;
         let message = Message {
-            subject: &subject,
+            subject,
             id: None,
             payload: payload.into(),
             trace: Some(*trace),
@@ -207,6 +254,27 @@ fn not_configured(question: Question) -> Misfit {
         source: Some(question.push.source),
         job: question.job,
     }
+}
+
+/// The same question for a second look, with the answer that it got.
+fn once_more(question: &Question, answer: Option<Digest>) -> (Subject, Push) {
+    let Image {
+        registry,
+        repository,
+        tag,
+    } = question.image.clone();
+    let id = format!("{}{}", Push::SECOND, question.push.event_id);
+    let push = Push {
+        digest: answer,
+        event_id: clean_text(&id, 256),
+        ..question.push.clone()
+    };
+    let subject = Subject::Unresolved {
+        registry,
+        repository,
+        tag,
+    };
+    (subject, push)
 }
 
 /// The fact that an answer is.

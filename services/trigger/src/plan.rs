@@ -295,7 +295,8 @@ impl<'a> Planner<'a> {
         }
         // What was pending when its trigger was paused may go on too.
         if !started.is_empty() || !plan.resumed.is_empty() {
-            self.shared.give(plan.starts.iter().map(|start| start.trigger));
+            self.shared
+                .give(plan.starts.iter().map(|start| start.trigger));
             self.shared.changes.notify_one();
         }
         Ok(())

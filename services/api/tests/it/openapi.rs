@@ -127,6 +127,11 @@ async fn answers_and_problems_are_what_it_says() {
             "/v1/digests/{digest}",
             format!("/v1/digests/{digest}"),
         ),
+        (
+            "get",
+            "/v1/coverage",
+            "/v1/coverage?since=2000-01-01T00:00:00Z".to_owned(),
+        ),
         ("get", "/v1/triggers", "/v1/triggers".to_owned()),
         ("get", "/v1/triggers/{name}", "/v1/triggers/shop".to_owned()),
         (

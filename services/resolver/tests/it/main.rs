@@ -5,6 +5,8 @@
     reason = "in tests a panic is the report, in their helpers too"
 )]
 
+mod reconcile;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -26,10 +28,13 @@ use tokio::task::JoinSet;
 /// As shipped, but ten times as fast.
 const PACE: Pace = Pace {
     quiet: Duration::from_millis(200),
+    second: Duration::from_millis(600),
     longest: Duration::from_secs(3),
     first: Duration::from_millis(100),
     last: Duration::from_millis(400),
     unheard: Duration::from_secs(10),
+    before_first: Duration::ZERO,
+    grace: Duration::from_millis(200),
 };
 
 /// A resolver in this process.
@@ -42,6 +47,15 @@ struct Resolver {
 impl Resolver {
     /// Starts it with this `tagtrail.toml`, and waits until it is ready.
     async fn start(nats: &TestNats, file: &str) -> Resolver {
+        Resolver::begin(nats, file, None).await
+    }
+
+    /// The same with this database, so that registries are compared.
+    async fn with_database(nats: &TestNats, file: &str, database: &str) -> Resolver {
+        Resolver::begin(nats, file, Some(database.to_owned())).await
+    }
+
+    async fn begin(nats: &TestNats, file: &str, database_url: Option<String>) -> Resolver {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("tagtrail.toml");
@@ -49,6 +63,7 @@ impl Resolver {
         let config = Config {
             config: Some(path),
             bus: args(nats),
+            database_url,
             pace: PACE,
         };
         let (ctx, mut tasks) = (Context::default(), JoinSet::new());
@@ -260,9 +275,58 @@ async fn many_events_of_one_push_are_one_question() {
     .await;
     let answers = wait_answers(&nats, 2).await;
     all_done(&nats).await;
-    assert_eq!((answers.len(), fake.asked()), (2, 2));
+    // Each once more a while later; what is the same is not said again.
+    assert_eq!((answers.len(), fake.asked()), (2, 4));
     assert!(answers.iter().all(|answer| answer.digest == Some(digest())));
     resolver.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_second_look_finds_what_was_not_complete_at_the_first() {
+    let nats = TestNats::start().await;
+    // First a part of the image, then the index.
+    let fake = Fake::start(vec![
+        || {
+            [(
+                "docker-content-digest",
+                Digest::sha256_of(b"part").to_string(),
+            )]
+            .into_response()
+        },
+        found,
+    ])
+    .await;
+    let resolver = Resolver::start(&nats, &registry("registry.example.com", &fake.url)).await;
+    ask(&nats, question(IMAGE, "1")).await;
+    let answers = wait_answers(&nats, 2).await;
+    let digests: Vec<_> = answers
+        .iter()
+        .map(|answer| answer.digest.clone().unwrap())
+        .collect();
+    assert_eq!(digests, [Digest::sha256_of(b"part"), digest()]);
+    assert!(answers[0].occurred_at < answers[1].occurred_at);
+    all_done(&nats).await;
+    assert_eq!(fake.asked(), 2);
+    resolver.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_registry_that_fails_again_and_again_is_left_alone() {
+    let nats = TestNats::start().await;
+    let fake = Fake::start(vec![broken]).await;
+    let resolver = Resolver::start(&nats, &registry("registry.example.com", &fake.url)).await;
+    for number in 0..40 {
+        ask(
+            &nats,
+            question(&format!("registry.example.com/shop/r{number}:v1"), "1"),
+        )
+        .await;
+    }
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    // Five failures open the breaker; those under way with the fifth end too.
+    assert!((5..=8).contains(&fake.asked()), "{}", fake.asked());
+    assert_eq!(open_questions(&nats).await, 40, "nothing is lost");
+    resolver.ctx.shutdown.cancel();
 }
 
 #[tokio::test(flavor = "multi_thread")]

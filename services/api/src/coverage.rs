@@ -1,0 +1,61 @@
+//! `GET /v1/coverage`: how many changes came by event, and how many had to be found: the share that registries lost.
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::Uri;
+use axum::routing::get;
+use schemars::JsonSchema;
+use serde::Serialize;
+use time::OffsetDateTime;
+
+use crate::database::Database;
+use crate::error::Error;
+use crate::instant::Instant;
+use crate::operation::{Answer, Method, Operation, schema};
+use crate::parameters::{Parameter, Parameters, optional};
+use crate::store;
+use crate::store::coverage::Covered;
+
+/// What is looked at if nothing else is asked for.
+const USUAL: time::Duration = time::Duration::days(7);
+
+const SINCE: Parameter = optional(
+    "since",
+    "Changes recorded since this time (RFC 3339); without it, those of the last seven days.",
+    "2026-03-03T00:00:00Z",
+    crate::parameters::time,
+);
+
+pub(crate) const COVERAGE: Operation = Operation {
+    id: "coverage",
+    method: Method::Get,
+    path: "/v1/coverage",
+    summary: "By registry and source, how changes became known: by an event, by asking because an event did not say enough, or only by comparing.",
+    in_path: &[],
+    query: &[SINCE],
+    header: &[],
+    answer: Answer::Json(schema::<Coverage>),
+    problems: &[(400, "time_invalid")],
+    serve: || get(coverage),
+};
+
+/// How well registries told of their changes.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct Coverage {
+    since: Instant,
+    /// By registry, then source.
+    items: Vec<Covered>,
+}
+
+async fn coverage(State(database): State<Database>, uri: Uri) -> Result<Json<Coverage>, Error> {
+    let parameters = Parameters::read(&uri, COVERAGE.query)?;
+    let since = parameters.time("since")?;
+    let since = since.unwrap_or_else(|| OffsetDateTime::now_utc() - USUAL);
+    let mut db = database.connection().await?;
+    let items = store::coverage::since(&mut db, since).await?;
+    db.answered();
+    Ok(Json(Coverage {
+        since: Instant(since),
+        items,
+    }))
+}

@@ -1,0 +1,165 @@
+//! What the reconciler asks of the database. It reads history, and writes only how far it has compared.
+
+use std::collections::HashMap;
+
+use sqlx::{PgConnection, Row as _};
+use tagtrail_postgres::row;
+use tagtrail_proto::{Digest, Registry, Repository, Tag};
+
+/// Names read at once.
+pub(super) const PAGE: i64 = 500;
+
+/// Repositories of a registry that something was heard of, by row id; those after `after`.
+pub(super) async fn repositories(
+    db: &mut PgConnection,
+    registry: &Registry,
+    after: i64,
+) -> Result<Vec<(i64, Repository)>, sqlx::Error> {
+    let rows = sqlx::query(
+        "select id, name from repository where registry = $1 and id > $2 order by id limit $3",
+    )
+    .bind(registry.as_ref())
+    .bind(after)
+    .bind(PAGE)
+    .fetch_all(db)
+    .await?;
+    rows.iter()
+        .map(|row| Ok((row.try_get(0)?, row::parsed(row.try_get(1)?)?)))
+        .collect()
+}
+
+/// The row id of a repository, if something was heard of it.
+pub(super) async fn repository(
+    db: &mut PgConnection,
+    registry: &Registry,
+    name: &Repository,
+) -> Result<Option<i64>, sqlx::Error> {
+    sqlx::query_scalar("select id from repository where registry = $1 and name = $2")
+        .bind(registry.as_ref())
+        .bind(name.as_ref())
+        .fetch_optional(db)
+        .await
+}
+
+/// How many tags of a registry there are.
+pub(super) async fn live_tags(
+    db: &mut PgConnection,
+    registry: &Registry,
+) -> Result<u64, sqlx::Error> {
+    let count = sqlx::query_scalar(
+        "select count(*) from repository r join tag t on t.repository_id = r.id where r.registry = $1 and t.head_digest is not null",
+    )
+    .bind(registry.as_ref())
+    .fetch_one(db)
+    .await?;
+    Ok(row::unsigned(count))
+}
+
+/// What these tags of a repository are known to be; `None`: deleted. Those without history are left out.
+pub(super) async fn heads(
+    db: &mut PgConnection,
+    repository: i64,
+    tags: &[&Tag],
+) -> Result<HashMap<Tag, Option<Digest>>, sqlx::Error> {
+    let names: Vec<&str> = tags.iter().map(AsRef::as_ref).collect();
+    let rows = sqlx::query(
+        "select name, head_digest from tag where repository_id = $1 and name = any ($2) and head is not null",
+    )
+    .bind(repository)
+    .bind(names)
+    .fetch_all(db)
+    .await?;
+    rows.iter()
+        .map(|row| Ok((row::parsed(row.try_get(0)?)?, row::digest(row.try_get(1)?)?)))
+        .collect()
+}
+
+/// Tags of a repository that are there as far as is known, by name; those after `after`.
+pub(super) async fn tags(
+    db: &mut PgConnection,
+    repository: i64,
+    after: &str,
+) -> Result<Vec<(Tag, Digest)>, sqlx::Error> {
+    let rows = sqlx::query(
+        "select name, head_digest from tag where repository_id = $1 and name > $2 and head_digest is not null order by name limit $3",
+    )
+    .bind(repository)
+    .bind(after)
+    .bind(PAGE)
+    .fetch_all(db)
+    .await?;
+    let mut tags = Vec::with_capacity(rows.len());
+    for row in &rows {
+        if let Some(digest) = row::digest(row.try_get(1)?)? {
+            tags.push((row::parsed(row.try_get(0)?)?, digest));
+        }
+    }
+    Ok(tags)
+}
+
+/// The source that last told of this tag, else of any of its repository: it should have told of what it did not tell.
+pub(super) async fn source(
+    db: &mut PgConnection,
+    registry: &Registry,
+    repository: &Repository,
+    tag: &Tag,
+) -> Result<Option<String>, sqlx::Error> {
+    sqlx::query_scalar(
+        "select p.source
+         from repository r join tag t on t.repository_id = r.id
+         cross join lateral (select source from push where tag_id = t.id order by effective_at desc limit 1) p
+         where r.registry = $1 and r.name = $2
+         order by (t.name = $3) desc limit 1",
+    )
+    .bind(registry.as_ref())
+    .bind(repository.as_ref())
+    .bind(tag.as_ref())
+    .fetch_optional(db)
+    .await
+}
+
+/// Whether a repository was ever compared to the end.
+pub(super) async fn was_walked(
+    db: &mut PgConnection,
+    registry: &Registry,
+    repository: &Repository,
+) -> Result<bool, sqlx::Error> {
+    sqlx::query_scalar("select exists (select from walk where registry = $1 and repository = $2)")
+        .bind(registry.as_ref())
+        .bind(repository.as_ref())
+        .fetch_one(db)
+        .await
+}
+
+/// What comparing a repository took.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Walked {
+    /// Tags that the registry listed.
+    pub(super) tags: u64,
+    /// Those that it was asked about one by one.
+    pub(super) asked: u64,
+    /// Facts that no event had told.
+    pub(super) found: u64,
+}
+
+/// Notes that a repository was compared to the end.
+pub(super) async fn walked(
+    db: &mut PgConnection,
+    registry: &Registry,
+    repository: &Repository,
+    walked: &Walked,
+) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "insert into walk (registry, repository, tags, asked, found) values ($1, $2, $3, $4, $5)
+         on conflict (registry, repository) do update
+         set last_at = now(), tags = excluded.tags, asked = excluded.asked, found = walk.found + excluded.found",
+    )
+    .bind(registry.as_ref())
+    .bind(repository.as_ref())
+    .bind(row::signed(walked.tags))
+    .bind(row::signed(walked.asked))
+    .bind(row::signed(walked.found))
+    .execute(db)
+    .await
+    .map(|_| ())
+}

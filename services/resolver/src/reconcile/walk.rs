@@ -1,0 +1,208 @@
+//! Walking one repository: which of its tags may have changed.
+
+use std::collections::HashSet;
+use std::hash::{BuildHasher as _, RandomState};
+
+use sha2::{Digest as _, Sha256};
+use tagtrail_proto::{Repository, Tag};
+use tagtrail_registry::Found;
+
+use super::store::{self, Walked};
+use super::{DOUBTS, Doubt, Error, Open, Pass};
+
+/// Pages of one list at most: a list without an end must not be followed for ever.
+const PAGES: usize = 100_000;
+
+impl Pass<'_> {
+    /// Lists the repository, and notes as doubts what differs. `id`: of its row, if something was heard of it.
+    pub(super) async fn walk(
+        &mut self,
+        id: Option<i64>,
+        repository: Repository,
+    ) -> Result<(), Error> {
+        if self.of.shutdown.is_cancelled() {
+            return Ok(());
+        }
+        let first = !store::was_walked(self.db, &self.of.name, &repository).await?;
+        self.open.push(Open {
+            repository: repository.clone(),
+            walked: Walked::default(),
+            whole: true,
+            done: false,
+        });
+        let mut listed = Listed::default();
+        let whole = self
+            .compare_list(id, &repository, first, &mut listed)
+            .await?;
+        // What is not listed is gone only if all was listed.
+        if let (Some(id), true) = (id, whole) {
+            self.look_for_missing(id, &repository, &listed).await?;
+        }
+        if let Some(open) = self.open.last_mut() {
+            open.whole &= whole;
+            open.done = true;
+        }
+        if self.doubts.len() >= DOUBTS || self.open.len() >= DOUBTS {
+            self.settle().await?;
+        }
+        Ok(())
+    }
+
+    /// What is counted of the repository that is being walked.
+    fn count(&mut self, count: impl FnOnce(&mut Walked)) {
+        if let Some(open) = self.open.last_mut() {
+            count(&mut open.walked);
+        }
+    }
+
+    /// Whether the list was read to its end.
+    async fn compare_list(
+        &mut self,
+        id: Option<i64>,
+        repository: &Repository,
+        first: bool,
+        listed: &mut Listed,
+    ) -> Result<bool, Error> {
+        let mut next = None;
+        for _ in 0..PAGES {
+            let page = match self.list(repository, next.as_ref()).await? {
+                Some(Some(page)) => page,
+                Some(None) => return Ok(true), // The repository is gone, with all its tags.
+                None => return Ok(false),
+            };
+            self.count(|walked| walked.tags += page.tags.len() as u64);
+            // A registry may give all at once.
+            let size = usize::try_from(store::PAGE).unwrap_or(usize::MAX);
+            for tags in page.tags.chunks(size) {
+                let known = match id {
+                    Some(id) => store::heads(self.db, id, &tags.iter().collect::<Vec<_>>()).await?,
+                    None => Default::default(),
+                };
+                for tag in tags {
+                    listed.add(tag);
+                    match known.get(tag) {
+                        Some(Some(digest)) => {
+                            if !self.is_due(repository, tag) {
+                                continue;
+                            }
+                            self.count(|walked| walked.asked += 1);
+                            match self.look(repository, tag, Some(digest)).await? {
+                                Some(Found::Same) => {}
+                                Some(Found::Other(_) | Found::Absent) => {
+                                    self.doubt(repository, tag, false)
+                                }
+                                None => return Ok(false),
+                            }
+                        }
+                        Some(None) => self.doubt(repository, tag, false),
+                        None => self.doubt(repository, tag, first),
+                    }
+                }
+                if self.doubts.len() >= DOUBTS {
+                    self.settle().await?;
+                }
+            }
+            match page.next {
+                Some(_) if page.tags.is_empty() => return Ok(false), // Going round in circles.
+                Some(page) => next = Some(page),
+                None => return Ok(true),
+            }
+        }
+        Ok(false)
+    }
+
+    async fn look_for_missing(
+        &mut self,
+        id: i64,
+        repository: &Repository,
+        listed: &Listed,
+    ) -> Result<(), Error> {
+        let mut after = String::new();
+        loop {
+            let page = store::tags(self.db, id, &after).await?;
+            let Some((last, _)) = page.last() else {
+                return Ok(());
+            };
+            after = last.to_string();
+            for (tag, _) in page.iter().filter(|(tag, _)| !listed.has(tag)) {
+                self.doubt(repository, tag, false);
+            }
+            if self.doubts.len() >= DOUBTS {
+                self.settle().await?;
+            }
+        }
+    }
+
+    fn doubt(&mut self, repository: &Repository, tag: &Tag, first_sight: bool) {
+        self.doubts.push(Doubt {
+            repository: repository.clone(),
+            tag: tag.clone(),
+            first_sight,
+        });
+    }
+
+    /// Whether it is this tag's turn: each in one of as many passes as there are parts, the same on every instance.
+    fn is_due(&self, repository: &Repository, tag: &Tag) -> bool {
+        self.parts == 1
+            || part_of(repository, tag, self.parts) == self.number % self.parts
+            || self
+                .of
+                .important
+                .contains(&(repository.clone(), tag.clone()))
+    }
+}
+
+fn part_of(repository: &Repository, tag: &Tag, parts: u64) -> u64 {
+    let hash = Sha256::new()
+        .chain_update(repository.as_ref())
+        .chain_update(b":")
+        .chain_update(tag.as_ref())
+        .finalize();
+    let start: [u8; 8] = std::array::from_fn(|index| hash[index]);
+    u64::from_be_bytes(start) % parts
+}
+
+/// The tags that were listed, eight bytes each. That two share a hash is as likely as that nobody is told of a deletion once in
+/// ten thousand years; and nobody can choose tags that do.
+#[derive(Debug, Default)]
+struct Listed {
+    hashes: HashSet<u64>,
+    key: RandomState,
+}
+
+impl Listed {
+    fn add(&mut self, tag: &Tag) {
+        self.hashes.insert(self.key.hash_one(tag.as_ref()));
+    }
+
+    fn has(&self, tag: &Tag) -> bool {
+        self.hashes.contains(&self.key.hash_one(tag.as_ref()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_tag_has_its_turn_and_parts_are_alike() {
+        let repository: Repository = "shop/web".parse().unwrap();
+        let mut sizes = [0; 7];
+        for number in 0..7000 {
+            let tag: Tag = format!("v{number}").parse().unwrap();
+            sizes[usize::try_from(part_of(&repository, &tag, 7)).unwrap()] += 1;
+        }
+        assert!(
+            sizes.iter().all(|size| (850..1150).contains(size)),
+            "{sizes:?}"
+        );
+    }
+
+    #[test]
+    fn what_was_listed_is_known() {
+        let mut listed = Listed::default();
+        let tag = |text: &str| text.parse::<Tag>().unwrap();
+        listed.add(&tag("a"));
+        assert!(listed.has(&tag("a")) && !listed.has(&tag("b")));
+    }
+}

@@ -1,0 +1,57 @@
+//! `tagtrail coverage`.
+
+use serde_json::Value;
+
+use super::Answer;
+use super::api::{Api, Failure};
+use super::print::{field, items, table};
+
+/// The question.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Coverage {
+    /// Changes recorded since this time (RFC 3339) [default: seven days ago].
+    #[arg(long, value_name = "TIME")]
+    since: Option<String>,
+}
+
+impl Coverage {
+    pub(crate) async fn ask(self, api: &Api) -> Result<Answer, Failure> {
+        let json = api.get(&["coverage"], &[("since", self.since)]).await?;
+        let rows = items(&json).iter().map(|item| {
+            let changes = item.get("changes").unwrap_or(&Value::Null);
+            let [event, resolved, reconciled, imported] =
+                ["event", "resolved", "reconciled", "imported"].map(|name| field(changes, name));
+            let lost = match item.get("lost_share").and_then(Value::as_f64) {
+                Some(share) => format!("{:.1} %", share * 100.0),
+                None => "-".to_owned(),
+            };
+            [
+                field(item, "registry"),
+                field(item, "source"),
+                event,
+                resolved,
+                reconciled,
+                lost,
+                imported,
+                field(item, "last_event_at"),
+                field(item, "last_walk_at"),
+            ]
+        });
+        let names = [
+            "REGISTRY",
+            "SOURCE",
+            "BY EVENT",
+            "BY ASKING",
+            "ONLY BY COMPARING",
+            "LOST",
+            "IMPORTED",
+            "LAST EVENT",
+            "LAST COMPARED",
+        ];
+        let text = match items(&json) {
+            [] => format!("nothing changed since {}", field(&json, "since")),
+            _ => table(names, rows),
+        };
+        Ok(Answer { json, text })
+    }
+}
