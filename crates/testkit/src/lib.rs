@@ -20,6 +20,7 @@ mod proxy;
 mod registry;
 mod scratch;
 mod sink;
+mod token;
 
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;

@@ -8,6 +8,7 @@ use tagtrail_proto::Digest;
 
 use crate::process::Process;
 use crate::scratch::Scratch;
+use crate::token::{self, TokenServer};
 use crate::{SOON, TestImage, eventually};
 
 const CURE: &str =
@@ -20,6 +21,7 @@ pub struct Registry {
     scratch: Scratch,
     password: bool,
     users: Option<Scratch>,
+    tokens: Option<TokenServer>,
     process: Option<Process>,
 }
 
@@ -66,6 +68,28 @@ impl Registry {
         registry
     }
 
+    /// Starts a registry that tells nobody anything, and takes tokens of an issuer of its own, for the same password.
+    pub async fn with_tokens() -> Registry {
+        let tokens = TokenServer::start().await;
+        let certificate = Scratch::new("certificate");
+        let path = certificate.path().join("issuer.crt");
+        std::fs::write(&path, token::CERTIFICATE).unwrap();
+        let auth = serde_json::json!({ "token": {
+            "realm": tokens.realm, "service": token::SERVICE, "issuer": token::ISSUER, "rootcertbundle": path,
+        } });
+        let mut registry = Registry::run(|host, storage| json(host, storage, "auth", &auth)).await;
+        registry.password = true;
+        registry.users = Some(certificate);
+        registry.tokens = Some(tokens);
+        registry
+    }
+
+    /// Where its tokens are issued.
+    #[must_use]
+    pub fn realm(&self) -> Option<&str> {
+        self.tokens.as_ref().map(|tokens| tokens.realm.as_str())
+    }
+
     async fn run(config: impl FnOnce(&str, &Path) -> String) -> Registry {
         let scratch = Scratch::new("registry");
         let port = TcpListener::bind("127.0.0.1:0")
@@ -89,6 +113,7 @@ impl Registry {
             scratch,
             password: false,
             users: None,
+            tokens: None,
             process: None,
         };
         registry.serve().await;

@@ -210,7 +210,16 @@ const IMAGE: &str = "registry.example.com/shop/web:latest";
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_real_registry_with_a_password_is_asked_what_the_tag_is_now() {
-    let (nats, real) = (TestNats::start().await, Registry::with_password().await);
+    asks(&Registry::with_password().await).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_real_registry_with_tokens_is_asked_what_the_tag_is_now() {
+    asks(&Registry::with_tokens().await).await;
+}
+
+async fn asks(real: &Registry) {
+    let nats = TestNats::start().await;
     let first = real.push(&TestImage::new("one"), "shop/web:latest");
     let image = format!("{}/shop/web:latest", real.host());
     let folder = tempfile::tempdir().unwrap();
@@ -221,6 +230,10 @@ async fn a_real_registry_with_a_password_is_asked_what_the_tag_is_now() {
         registry(real.host(), &format!("http://{}", real.host())),
         Registry::USER
     );
+    let file = match real.realm() {
+        Some(realm) => format!("{file}realm = \"{realm}\"\n"),
+        None => file,
+    };
     let resolver = Resolver::start(&nats, &file).await;
     let before = OffsetDateTime::now_utc();
     ask(&nats, question(&image, "1")).await;
