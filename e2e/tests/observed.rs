@@ -11,7 +11,7 @@ use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use prost::Message as _;
 use serde_json::json;
-use tagtrail_e2e::{Fleet, SERVICES};
+use tagtrail_e2e::{Fleet, SERVICES, config};
 use tagtrail_proto::{Digest, TraceContext, instant};
 use tagtrail_testkit::{SOON, TestNats, TestPostgres, eventually};
 use time::OffsetDateTime;
@@ -67,7 +67,7 @@ async fn one_trace_leads_from_the_hook_to_the_webhook_and_everything_is_counted(
     collector.spawn(async move { axum::serve(listener, router).await.unwrap() });
 
     let (postgres, nats) = (TestPostgres::start().await, TestNats::start().await);
-    let fleet = Fleet::start_with("registry.example.com", postgres, nats, |_, _| {
+    let mut fleet = Fleet::start_with("registry.example.com", postgres, nats, |_, _| {
         vec![
             ("OTEL_EXPORTER_OTLP_ENDPOINT", COLLECTOR.1.clone()),
             ("OTEL_BSP_SCHEDULE_DELAY", "100".to_owned()),
@@ -192,6 +192,14 @@ async fn one_trace_leads_from_the_hook_to_the_webhook_and_everything_is_counted(
         "{lags:?}"
     );
 
+    // Only what is configured can be compared.
+    let folder = tempfile::tempdir().unwrap();
+    let path = config(folder.path(), "registry.example.com", fleet.sink.url());
+    let mut text = std::fs::read_to_string(&path).unwrap();
+    text += "[[registry]]\nname = \"compared.example.com\"\nurl = \"http://127.0.0.1:1\"\n";
+    std::fs::write(&path, text).unwrap();
+    fleet.set("TAGTRAIL_CONFIG", path.to_str().unwrap());
+    fleet.restart("resolver");
     // Whatever alert the documentation proposes can ring.
     let body = json!({ "repository": "shop/web", "tag": "next" });
     let undecided = fleet.request("shop/web", "", &now).json(&body);

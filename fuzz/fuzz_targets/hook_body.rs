@@ -9,20 +9,22 @@ use tagtrail_config::File;
 use tagtrail_proto::{Event, Push, Subject};
 
 static FILE: LazyLock<File> = LazyLock::new(|| {
-    let text = r#"
-        [[source]]
-        name = "distribution"
-        kind = "distribution"
-        secret = { env = "S" }
-        [[source]]
-        name = "generic"
-        kind = "generic"
-        registry = "registry.example.com"
-        repositories = ["shop/*", "base"]
-        secret = { env = "S" }
-    "#;
-    File::parse(text, Path::new("tagtrail.toml")).expect("the file is right")
+    // Every kind as it is without a registry of its own, and with one.
+    let source = |(number, kind): (usize, &&str)| {
+        let registry = if number % 2 == 0 { "" } else { "registry = \"registry.example.com\"" };
+        let needs = matches!(*kind, "generic" | "zot" | "nexus");
+        let registry = if needs { "registry = \"registry.example.com:5000\"" } else { registry };
+        format!("[[source]]\nname = \"s{number}\"\nkind = \"{kind}\"\nsecret = {{ env = \"S\" }}\n{registry}\n")
+    };
+    let twice = KINDS.iter().flat_map(|kind| [kind, kind]);
+    let text: String = twice.enumerate().map(source).collect();
+    File::parse(&text, Path::new("tagtrail.toml")).expect("the file is right")
 });
+
+const KINDS: &[&str] = &[
+    "distribution", "generic", "harbor", "quay", "dockerhub", "ghcr", "gitea", "zot", "ecr", "gar", "acr", "artifactory", "nexus",
+    "msr", "aliyun",
+];
 
 // The first byte chooses the source, the first line is the content type.
 fuzz_target!(|input: &[u8]| {
@@ -31,7 +33,7 @@ fuzz_target!(|input: &[u8]| {
     };
     let end = rest.iter().position(|byte| *byte == b'\n').unwrap_or(0);
     let (content_type, body) = rest.split_at(end);
-    let place = usize::from(first % 2);
+    let place = usize::from(*first) % FILE.source.len();
     let Some((receipt, messages)) =
         tagtrail_gateway::fuzz::understand(&FILE, place, content_type, body)
     else {

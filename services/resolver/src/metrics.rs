@@ -86,6 +86,20 @@ impl Metrics {
         self.seconds.observe(seconds);
     }
 
+    /// A registry will be compared: what is counted of it is there from the start, so that alerts see it rise.
+    pub(crate) fn compares(&self, registry: &str) {
+        let registry = registry.to_owned();
+        for origin in [Origin::Reconciled, Origin::Imported] {
+            let (registry, origin) = (registry.clone(), origin.as_str());
+            drop(self.found.get_or_create(&Found { registry, origin }));
+        }
+        for outcome in ["answered", "failed", "refused"] {
+            let registry = registry.clone();
+            let question = Question { registry, outcome };
+            drop(self.comparisons.get_or_create(&question));
+        }
+    }
+
     /// A registry was asked while it is compared.
     pub(crate) fn compared<T>(&self, registry: &str, answer: &Result<T, AskError>) {
         let (registry, outcome) = (registry.to_owned(), outcome(answer));

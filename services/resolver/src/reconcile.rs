@@ -112,6 +112,7 @@ pub(crate) fn all(
     walked
         .map(|access| {
             let name = access.name.get_ref().clone();
+            metrics.compares(name.as_ref());
             let images = file
                 .trigger
                 .iter()
