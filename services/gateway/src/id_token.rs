@@ -1,4 +1,4 @@
-//! Tokens of an identity provider (OpenID Connect), as Google's Pub/Sub shows them: who may post without a shared secret.
+//! Tokens of an identity provider (`OpenID` Connect), as Google's Pub/Sub shows them: who may post without a shared secret.
 //!
 //! A token is `header.claims.signature` (RFC 7519, RFC 7515), each part in Base64. Only RS256 is taken, which is all that Google
 //! signs with, so that no token can choose how it is checked. The signature is checked before the claims are read.

@@ -83,7 +83,7 @@ pub(crate) enum Proof {
     Secret,
     /// They sign the body with the secret, in one of these headers. One that sends none of them shows the secret.
     Signature(&'static [Signature]),
-    /// They show a token of an identity provider (OpenID Connect), where the source names an `audience`.
+    /// They show a token of an identity provider (`OpenID` Connect), where the source names an `audience`.
     IdToken,
 }
 

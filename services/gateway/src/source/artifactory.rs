@@ -1,6 +1,6 @@
-//! JFrog Artifactory.
+//! `JFrog` Artifactory.
 //!
-//! By JFrog's pages on events and akuity/kargo (`pkg/webhook/external/artifactory.go`). What is told of is the file of the manifest,
+//! By `JFrog`'s pages on events and akuity/kargo (`pkg/webhook/external/artifactory.go`). What is told of is the file of the manifest,
 //! so its SHA-256 is the digest. How an image is called depends on how Docker clients reach Artifactory: `artifactory_access`.
 
 use axum::http::HeaderMap;

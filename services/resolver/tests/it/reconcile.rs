@@ -225,7 +225,6 @@ async fn ten_thousand_tags_that_did_not_change_cost_a_list_and_a_bounded_number_
     assert!(answers(&world.nats).await.is_empty());
     let grown = resident().saturating_sub(before);
     assert!(grown < 40, "{grown} MiB");
-    println!("10,000 unchanged tags: {lists} pages, {heads} questions, {grown} MiB more");
     resolver.stop().await;
 }
 
