@@ -36,7 +36,7 @@ pub struct Event<D> {
     pub source: String,
     /// `dev.tagtrail.<what>.v1`; a breaking change gets a new version, never an edit.
     pub r#type: String,
-    /// What it is about: an image, a repository or a trigger.
+    /// What it is about: an image, a repository, a pinned reference or a trigger.
     pub subject: String,
     /// When it happened, RFC 3339 in UTC.
     #[serde(with = "crate::instant")]

@@ -1,7 +1,7 @@
 //! What two programs must agree on: names, events and subjects. The contract of the bus.
 //!
 //! In scope: names parsed once ([`Registry`], [`Repository`], [`Tag`], [`Digest`], [`Image`], [`Pinned`]), the events
-//! ([`Push`], [`Revision`], [`Rollout`], [`Quarantined`]) in their `CloudEvents` envelope ([`Event`]), and the subjects that
+//! ([`Push`], [`Revision`], [`Rollout`], [`Manifest`], [`Quarantined`]) in their `CloudEvents` envelope ([`Event`]), and the subjects that
 //! they travel under ([`Subject`]), and the trace that they belong to ([`TraceContext`]). JSON Schemas of the events are in `proto/schemas`.
 //!
 //! Out of scope: any I/O, and the rule of history (the indexer).
@@ -9,6 +9,7 @@
 mod digest;
 mod event;
 pub mod instant;
+mod manifest;
 mod name;
 mod push;
 mod quarantine;
@@ -20,6 +21,7 @@ mod trace;
 
 pub use digest::{Algorithm, Digest};
 pub use event::{CONTENT_TYPE, DataContentType, Event, SpecVersion};
+pub use manifest::{Manifest, Platform};
 pub use name::{Image, Name, NameError, Pinned, Registry, Repository, Tag, clean_text};
 pub use push::{Action, Origin, Push, PushError, Scope, TimeSource};
 pub use quarantine::Quarantined;

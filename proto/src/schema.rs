@@ -4,7 +4,7 @@
 use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, Schema};
 
-use crate::{Event, Push, Quarantined, Revision, Rollout};
+use crate::{Event, Manifest, Push, Quarantined, Revision, Rollout};
 
 /// Every schema, by the name of its file.
 #[must_use]
@@ -13,6 +13,7 @@ pub fn all() -> Vec<(&'static str, Schema)> {
         ("push.json", schema_of::<Event<Push>>()),
         ("revision.json", schema_of::<Event<Revision>>()),
         ("rollout.json", schema_of::<Event<Rollout>>()),
+        ("manifest.json", schema_of::<Event<Manifest>>()),
         ("quarantined.json", schema_of::<Quarantined>()),
     ]
 }

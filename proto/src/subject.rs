@@ -8,7 +8,9 @@ use std::str::FromStr;
 
 use sha2::{Digest as _, Sha256};
 
-use crate::{Action, Image, Name, NameError, Push, Registry, Repository, RolloutState, Tag};
+use crate::{
+    Action, Digest, Image, Name, NameError, Push, Registry, Repository, RolloutState, Tag,
+};
 
 /// Default number of partitions of PUSHES.
 pub const PARTITIONS: u16 = 8;
@@ -56,6 +58,11 @@ pub enum Subject {
         trigger: Name,
         /// The state that the rollout came to.
         state: RolloutState,
+    },
+    /// `tagtrail.manifest.<algorithm>.<hex>`
+    Manifest {
+        /// The digest.
+        digest: Digest,
     },
     /// `tagtrail.quarantine.<source>`
     Quarantine {
@@ -151,6 +158,11 @@ impl fmt::Display for Subject {
             }
             Subject::Fence { partition } => write!(f, "tagtrail.fence.{partition}"),
             Subject::Rollout { trigger, state } => write!(f, "tagtrail.rollout.{trigger}.{state}"),
+            Subject::Manifest { digest } => {
+                // The one colon stands between algorithm and hex.
+                let tokens = digest.to_string().replace(':', ".");
+                write!(f, "tagtrail.manifest.{tokens}")
+            }
             Subject::Quarantine { source } => write!(f, "tagtrail.quarantine.{source}"),
         }
     }
@@ -204,6 +216,9 @@ impl FromStr for Subject {
             ["tagtrail", "rollout", trigger, state] => Subject::Rollout {
                 trigger: trigger.parse()?,
                 state: state.parse()?,
+            },
+            ["tagtrail", "manifest", algorithm, hex] => Subject::Manifest {
+                digest: format!("{algorithm}:{hex}").parse()?,
             },
             ["tagtrail", "quarantine", source] => Subject::Quarantine {
                 source: source.parse()?,

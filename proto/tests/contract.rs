@@ -95,8 +95,122 @@ fn a_revision_is_written_as_the_contract_says() {
     "#);
 }
 
+fn manifest() -> Manifest {
+    Manifest {
+        digest: Digest::sha256_of(b"17"),
+        registry: "registry.example.com".parse().unwrap(),
+        repository: "foo/bar".parse().unwrap(),
+        media_type: "application/vnd.oci.image.index.v1+json".to_owned(),
+        size: 1234,
+        artifact_type: None,
+        platforms: vec![Platform {
+            os: "linux".to_owned(),
+            architecture: "arm64".to_owned(),
+            variant: Some("v8".to_owned()),
+            digest: Some(Digest::sha256_of(b"arm64")),
+        }],
+        created: Some(datetime!(2026-03-03 13:58 UTC)),
+        labels: [("maintainer".to_owned(), "Ann".to_owned())].into(),
+        annotations: [(
+            "org.opencontainers.image.revision".to_owned(),
+            "9f2c".to_owned(),
+        )]
+        .into(),
+        revision: Some("9f2c".to_owned()),
+        source: None,
+        version: None,
+        read_at: datetime!(2026-03-03 14:02:13 UTC),
+    }
+}
+
+#[test]
+fn a_manifest_is_written_as_the_contract_says() {
+    insta::assert_snapshot!(serde_json::to_string_pretty(&manifest().event()).unwrap(), @r#"
+    {
+      "specversion": "1.0",
+      "id": "sha256:4523540f1504cd17100c4835e85b7eefd49911580f8efff0599a8f283be6b9e3",
+      "source": "tagtrail/registry.example.com/foo/bar",
+      "type": "dev.tagtrail.manifest.v1",
+      "subject": "registry.example.com/foo/bar@sha256:4523540f1504cd17100c4835e85b7eefd49911580f8efff0599a8f283be6b9e3",
+      "time": "2026-03-03T14:02:13Z",
+      "datacontenttype": "application/json",
+      "data": {
+        "digest": "sha256:4523540f1504cd17100c4835e85b7eefd49911580f8efff0599a8f283be6b9e3",
+        "registry": "registry.example.com",
+        "repository": "foo/bar",
+        "media_type": "application/vnd.oci.image.index.v1+json",
+        "size": 1234,
+        "artifact_type": null,
+        "platforms": [
+          {
+            "os": "linux",
+            "architecture": "arm64",
+            "variant": "v8",
+            "digest": "sha256:f69162950f235e3cdbbad33f1f912d1a504be90d8a37d002c735d6f3e3882265"
+          }
+        ],
+        "created": "2026-03-03T13:58:00Z",
+        "labels": {
+          "maintainer": "Ann"
+        },
+        "annotations": {
+          "org.opencontainers.image.revision": "9f2c"
+        },
+        "revision": "9f2c",
+        "source": null,
+        "version": null,
+        "read_at": "2026-03-03T14:02:13Z"
+      }
+    }
+    "#);
+}
+
+#[test]
+fn a_manifest_is_kept_within_bounds() {
+    let long = "ü\0".repeat(10_000);
+    let many: std::collections::BTreeMap<String, String> = (0..1000)
+        .map(|n| (format!("label {n:04}"), long.clone()))
+        .chain([(long.clone(), String::new())])
+        .collect();
+    let hostile = Manifest {
+        media_type: long.clone(),
+        artifact_type: Some(long.clone()),
+        platforms: vec![manifest().platforms[0].clone(); 1000],
+        created: Some(datetime!(2026-03-03 13:58:00.123456789 UTC)),
+        labels: many.clone(),
+        annotations: many,
+        revision: Some(long),
+        ..manifest()
+    };
+    let kept = hostile.cleaned();
+    assert_eq!(kept.platforms.len(), 64);
+    // As many as there is room for: 10 and 512 bytes each.
+    assert_eq!(kept.labels.len(), 32 * 1024 / 522);
+    assert!(kept.labels.keys().all(|key| key.starts_with("label 00")));
+    assert_eq!(
+        kept.created,
+        Some(datetime!(2026-03-03 13:58:00.123456 UTC))
+    );
+    let text = serde_json::to_string(&kept.clone().event()).unwrap();
+    assert!(text.len() < 100_000, "{}", text.len());
+    assert!(!text.contains("\\u0000"));
+    assert_eq!(kept.clone().cleaned(), kept);
+    let few = (0..1000).map(|n| (n.to_string(), String::new()));
+    let few = Manifest {
+        labels: few.collect(),
+        ..manifest()
+    };
+    assert_eq!(few.cleaned().labels.len(), 128);
+    assert_eq!(manifest().cleaned(), manifest());
+}
+
 #[test]
 fn events_are_read_as_they_were_written() {
+    let text = serde_json::to_string(&manifest().event()).unwrap();
+    assert_eq!(
+        serde_json::from_str::<Event<Manifest>>(&text).unwrap(),
+        manifest().event()
+    );
     let text = serde_json::to_string(&revision().event()).unwrap();
     assert_eq!(
         serde_json::from_str::<Event<Revision>>(&text).unwrap(),
@@ -146,6 +260,10 @@ fn subjects_are_written_as_the_contract_says() {
         tag: revision.tag,
     };
     insta::assert_snapshot!(subject, @"tagtrail.revision.registry%2Eexample%2Ecom.foo.bar.latest");
+    let subject = Subject::Manifest {
+        digest: Digest::sha256_of(b""),
+    };
+    insta::assert_snapshot!(subject, @"tagtrail.manifest.sha256.e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
     let whole = Subject::Push {
         partition: 3,
         registry: push.registry,
@@ -242,6 +360,8 @@ proptest! {
             Subject::Push { partition, registry: registry.clone(), repository: repository.clone(), tag: Some(tag.clone()) },
             Subject::Push { partition, registry: registry.clone(), repository: repository.clone(), tag: None },
             Subject::Unresolved { registry: registry.clone(), repository: repository.clone(), tag: tag.clone() },
+            Subject::Manifest { digest: Digest::sha256_of(tag.as_ref().as_bytes()) },
+            Subject::Manifest { digest: Digest::sha512_of(tag.as_ref().as_bytes()) },
             Subject::Revision { registry, repository, tag },
             Subject::Fence { partition },
         ] {
@@ -252,7 +372,7 @@ proptest! {
     }
 
     #[test]
-    fn only_what_is_written_so_is_a_subject(text in r"tagtrail\.(push\.[0-9]{1,2}|revision|unresolved|fence|rollout|quarantine)(\.[a-zA-Z0-9%_-]{0,6}){0,4}") {
+    fn only_what_is_written_so_is_a_subject(text in r"tagtrail\.(push\.[0-9]{1,2}|revision|unresolved|fence|rollout|manifest|quarantine)(\.[a-zA-Z0-9%_-]{0,6}){0,4}") {
         if let Ok(subject) = text.parse::<Subject>() {
             prop_assert_eq!(subject.to_string(), text);
         }
