@@ -19,6 +19,8 @@ use crate::{Bus, Link};
 
 /// Jobs in hand or put off at once, of all instances.
 const AT_ONCE: i64 = 20_000;
+/// Jobs asked for at once, where nothing else is said.
+const AHEAD: usize = 500;
 /// The server says that it is alive this often.
 const HEARTBEAT: Duration = Duration::from_secs(2);
 
@@ -53,6 +55,22 @@ impl Bus {
         name: &str,
         unheard: Duration,
     ) -> Result<Jobs, ReadError> {
+        self.jobs_of(stream, name, "", unheard, AHEAD).await
+    }
+
+    /// The same of those messages that match `filter` (a subject with wildcards; empty: of all). At most `ahead` are sent to us
+    /// before we have taken the first: few, where each takes long, since the time that they wait here counts as unheard.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub async fn jobs_of(
+        &self,
+        stream: Stream,
+        name: &str,
+        filter: &str,
+        unheard: Duration,
+        ahead: usize,
+    ) -> Result<Jobs, ReadError> {
         let failed = |cause: String| ReadError::Failed(stream.name(), cause);
         let mut link = self.link();
         let generation = link.borrow_and_update().generation;
@@ -64,6 +82,7 @@ impl Bus {
         let config = pull::Config {
             durable_name: Some(name.to_owned()),
             description: Some("Shared by all instances; made by Tagtrail".to_owned()),
+            filter_subject: filter.to_owned(),
             deliver_policy: DeliverPolicy::All,
             ack_policy: AckPolicy::Explicit,
             ack_wait: unheard,
@@ -79,7 +98,7 @@ impl Bus {
             .map_err(|err| failed(err.to_string()))?;
         let messages = consumer
             .stream()
-            .max_messages_per_batch(500)
+            .max_messages_per_batch(ahead)
             .expires(Duration::from_secs(10))
             .heartbeat(HEARTBEAT)
             .messages()

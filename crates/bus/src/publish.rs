@@ -168,6 +168,19 @@ impl Bus {
         self.send(message).await?.acknowledged().await
     }
 
+    /// The same for what is said once of its subject. Gives whether it is stored now; `false`: there was a message already.
+    ///
+    /// # Errors
+    /// As [`Bus::publish`].
+    pub async fn publish_first(&self, message: Message<'_>) -> Result<bool, PublishError> {
+        let sent = send(&self.context, message, Condition::After(0)).await?;
+        match sent.acknowledged().await {
+            Ok(_) => Ok(true),
+            Err(PublishError::Fenced) => Ok(false),
+            Err(other) => Err(other),
+        }
+    }
+
     /// Takes the right to publish the revisions of a partition: from the returned fence on, the server refuses what any
     /// earlier holder still has in its queues.
     ///

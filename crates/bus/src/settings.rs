@@ -78,7 +78,7 @@ async fn of_streams(context: &jetstream::Context) -> Result<Vec<String>, BusErro
     Ok(weak)
 }
 
-/// Of one stream. What REVISIONS and ROLLOUTS hold is in Postgres too; the canary is worth nothing.
+/// Of one stream. What REVISIONS and ROLLOUTS hold is in Postgres too, and MANIFESTS soon; the canary is worth nothing.
 fn of_stream(stream: Stream, info: &Info) -> Option<String> {
     let name = stream.name();
     let clustered = info

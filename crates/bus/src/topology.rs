@@ -1,4 +1,4 @@
-//! Every stream, its subjects and its limits. Readers keep their position in Postgres; the one durable consumer is the resolver's
+//! Every stream, its subjects and its limits. Readers keep their position in Postgres; the only durable consumers are the resolver's
 //! ([`crate::jobs`]).
 
 use std::collections::HashMap;
@@ -33,6 +33,8 @@ pub enum Stream {
     Revisions,
     /// Changes of rollouts.
     Rollouts,
+    /// What each digest is, once.
+    Manifests,
     /// Authentic bodies that could not be understood.
     Quarantine,
     /// A message of each service now and then: whether the server takes any.
@@ -41,11 +43,12 @@ pub enum Stream {
 
 impl Stream {
     /// All of them.
-    pub const ALL: [Stream; 6] = [
+    pub const ALL: [Stream; 7] = [
         Stream::Pushes,
         Stream::Unresolved,
         Stream::Revisions,
         Stream::Rollouts,
+        Stream::Manifests,
         Stream::Canary,
         Stream::Quarantine,
     ];
@@ -58,6 +61,7 @@ impl Stream {
             Stream::Unresolved => "UNRESOLVED",
             Stream::Revisions => "REVISIONS",
             Stream::Rollouts => "ROLLOUTS",
+            Stream::Manifests => "MANIFESTS",
             Stream::Quarantine => "QUARANTINE",
             Stream::Canary => "CANARY",
         }
@@ -70,6 +74,7 @@ impl Stream {
             // The fence must be in the same stream as what it guards: the server compares within one stream.
             Stream::Revisions => &["tagtrail.revision.>", "tagtrail.fence.*"],
             Stream::Rollouts => &["tagtrail.rollout.>"],
+            Stream::Manifests => &["tagtrail.manifest.>"],
             Stream::Quarantine => &["tagtrail.quarantine.*"],
             Stream::Canary => &["tagtrail.canary.*"],
         };
@@ -127,6 +132,14 @@ impl Stream {
             Stream::Rollouts => Config {
                 description: Some("Changes of rollouts; Postgres is their truth".to_owned()),
                 max_age: 30 * DAY,
+                ..wanted
+            },
+            Stream::Manifests => Config {
+                description: Some("What each digest is, as read from its registry, once".to_owned()),
+                // What a digest is never changes: a second message about it is refused. Synced, unlike REVISIONS: nobody reads it
+                // from the registry again, and there are few.
+                max_messages_per_subject: 1,
+                discard_new_per_subject: true,
                 ..wanted
             },
             Stream::Quarantine => Config {
@@ -299,6 +312,16 @@ mod tests {
     #[test]
     fn pushes_are_synced_before_they_are_acknowledged() {
         assert_eq!(Stream::Pushes.config(8, 1).persist_mode, None);
+    }
+
+    #[test]
+    fn what_a_digest_is_is_kept_for_ever_and_never_replaced() {
+        let config = Stream::Manifests.config(8, 1);
+        assert!(config.discard_new_per_subject && config.max_messages_per_subject == 1);
+        assert_eq!(
+            (config.max_age, config.persist_mode),
+            (Duration::ZERO, None)
+        );
     }
 
     #[test]

@@ -120,6 +120,46 @@ async fn a_message_id_is_stored_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_a_digest_is_is_said_once() {
+    let nats = TestNats::start().await;
+    let bus = connect(&nats).await;
+    let subject = Subject::Manifest {
+        digest: tagtrail_proto::Digest::sha256_of(b"one"),
+    };
+    let message = |text: &'static str| Message {
+        subject: &subject,
+        id: None,
+        payload: text.into(),
+        trace: None,
+    };
+    assert!(bus.publish_first(message("first")).await.unwrap());
+    assert!(!bus.publish_first(message("second")).await.unwrap());
+    // Not even by those who do not ask whether there is one.
+    assert!(matches!(
+        bus.publish(message("third")).await,
+        Err(PublishError::Unacknowledged(_))
+    ));
+    let kept = nats.messages("MANIFESTS").await;
+    assert_eq!(kept, [(subject.to_string(), b"first".to_vec())]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn jobs_are_those_that_match() {
+    let nats = TestNats::start().await;
+    let bus = connect(&nats).await;
+    publish(&bus, "a").await.unwrap();
+    bus.fence(3).await.unwrap();
+    publish(&bus, "b").await.unwrap();
+    let opening = bus.jobs_of(Stream::Revisions, "test", "tagtrail.revision.>", SOON, 1);
+    let mut jobs = opening.await.unwrap();
+    for expected in ["a", "b"] {
+        let job = jobs.next().await.unwrap();
+        assert_eq!(job.payload, expected);
+        job.done().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn whoever_was_fenced_out_can_publish_nothing_any_more() {
     let nats = TestNats::start().await;
     let (sleeper, holder) = (connect(&nats).await, connect(&nats).await);
