@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-use reqwest::header::{CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER};
-use reqwest::{Response, StatusCode};
+use reqwest::header::{CONTENT_LENGTH, CONTENT_TYPE, LOCATION, RETRY_AFTER};
+use reqwest::{Response, StatusCode, Url};
 use serde::Deserialize;
 use tagtrail_proto::{Algorithm, Digest, clean_text};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc2822;
 
-use crate::{AskError, Descriptor};
+use crate::{AskError, Descriptor, REDIRECTS};
 
 const DIGEST: &str = "docker-content-digest";
 /// Longer than any media type.
@@ -86,7 +86,20 @@ struct One {
     message: String,
 }
 
-/// Whether a 404 really says that there is no such tag: registries answer it too where one may not look, and proxies where
+/// Where a redirect of the answer from `url` leads.
+pub(crate) fn location(response: &Response, url: &Url) -> Result<Url, AskError> {
+    let location = response.headers().get(LOCATION);
+    location
+        .and_then(|value| url.join(value.to_str().ok()?).ok())
+        .ok_or_else(|| AskError::Refused("it redirects to nowhere".to_owned()))
+}
+
+/// It redirects without an end.
+pub(crate) fn redirects_on() -> AskError {
+    AskError::Refused(format!("it redirects more than {REDIRECTS} times"))
+}
+
+/// Whether a 404 really says that there is no such tag or digest: registries answer it too where one may not look, and proxies where
 /// there is no registry at all.
 pub(crate) async fn absent(response: Response) -> Result<(), AskError> {
     let body = body(response, ERROR).await?;
@@ -94,14 +107,14 @@ pub(crate) async fn absent(response: Response) -> Result<(), AskError> {
     let unknown = |one: &One| {
         matches!(
             one.code.as_str(),
-            "MANIFEST_UNKNOWN" | "NAME_UNKNOWN" | "NOT_FOUND"
+            "MANIFEST_UNKNOWN" | "NAME_UNKNOWN" | "BLOB_UNKNOWN" | "NOT_FOUND"
         )
     };
     if said.is_some_and(|said| said.errors.iter().any(unknown)) {
         return Ok(());
     }
     Err(AskError::Refused(format!(
-        "it answers 404, but not as a registry says that a tag is unknown: check url, and whether username and password may read{}",
+        "it answers 404, but not as a registry says that a tag or digest is unknown: check url, and whether username and password may read{}",
         shown(&body)
     )))
 }
@@ -150,7 +163,8 @@ fn pause(response: &Response) -> Option<Duration> {
     Some(pause.min(LONGEST_PAUSE))
 }
 
-fn media_type(response: &Response) -> Option<String> {
+/// As the headers say, without parameters.
+pub(crate) fn media_type(response: &Response) -> Option<String> {
     let text = response.headers().get(CONTENT_TYPE)?.to_str().ok()?;
     let bare = text.split(';').next()?.trim();
     (!bare.is_empty()).then(|| clean_text(bare, MEDIA_TYPE))

@@ -1,24 +1,27 @@
-//! Asks an OCI registry what a tag points to.
+//! Asks an OCI registry what a tag points to, and what a digest is.
 //!
-//! In scope: two questions, "which digest has this tag?" and "which tags are there?", by the OCI distribution specification 1.1, with the authentication
-//! that registries really use (none, Basic, bearer tokens), verified (bytes are hashed where the registry does not name the
-//! digest, and compared where it does), bounded (time, size, requests at once) and patient (`Retry-After`).
+//! In scope: "which digest has this tag?", "which tags are there?" and "give me the content of this digest" ([`Content`]), by the
+//! OCI distribution specification 1.1, with the authentication that registries really use (none, Basic, bearer tokens), verified
+//! (bytes are hashed where the registry does not name the digest, and compared where it does), bounded (time, size, requests at
+//! once), patient (`Retry-After`), and leaving alone for a while what fails again and again.
 //!
 //! Out of scope: when to ask and what follows (the resolver).
 //!
 //! Everything that a registry says is hostile. Only configured registries are asked, at their configured URL. A redirect is
-//! followed only within that origin; a token is fetched, and credentials are shown, only there and at the configured `realm`.
+//! followed only within that origin; a token is fetched, and credentials are shown, only there and at the configured `realm`. Blobs
+//! alone are fetched elsewhere, without credentials, since their bytes prove themselves.
 
 mod answer;
 mod auth;
 mod breaker;
+mod content;
 mod error;
 mod tags;
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use reqwest::header::{ACCEPT, AUTHORIZATION, IF_NONE_MATCH, LOCATION, WWW_AUTHENTICATE};
+use reqwest::header::{ACCEPT, AUTHORIZATION, IF_NONE_MATCH, WWW_AUTHENTICATE};
 use reqwest::{Client, Method, Response, StatusCode, Url};
 use tagtrail_config::{ConfigError, File, RegistryAccess};
 use tagtrail_proto::{Digest, Repository, Tag};
@@ -27,6 +30,7 @@ use tokio::time::Instant;
 
 use auth::{Auth, Challenge};
 use breaker::Breaker;
+pub use content::Content;
 pub use error::AskError;
 pub use tags::{Next, Page};
 
@@ -62,6 +66,7 @@ pub struct Registry {
     client: Client,
     auth: Auth,
     at_once: Semaphore,
+    reading: Semaphore,
 }
 
 /// Every media type of a manifest that a tag may point to. What is not named here some registries convert, to another digest.
@@ -74,6 +79,8 @@ const MANIFESTS: &str = "application/vnd.oci.image.index.v1+json, application/vn
 const TIMEOUT: Duration = Duration::from_secs(15);
 /// Requests at once, per registry.
 const AT_ONCE: usize = 4;
+/// Those of them that may be for content.
+const READING: usize = 2;
 /// The largest manifest that registries take is 4 MiB.
 const LARGEST: usize = 4 * 1024 * 1024;
 /// Redirects followed, within the registry's origin.
@@ -130,6 +137,7 @@ impl Registry {
             base,
             client,
             at_once: Semaphore::new(AT_ONCE),
+            reading: Semaphore::new(READING),
         })
     }
 
@@ -249,28 +257,14 @@ impl Registry {
     ) -> Result<Response, AskError> {
         let mut url = url.clone();
         for _ in 0..=REDIRECTS {
-            let mut response = self.send(&method, &url, repository, known).await?;
-            if response.status() == StatusCode::UNAUTHORIZED {
-                let challenges = response.headers().get_all(WWW_AUTHENTICATE);
-                let challenge =
-                    Challenge::choose(challenges.iter().filter_map(|value| value.to_str().ok()));
-                self.auth
-                    .answer(&self.client, challenge, repository)
-                    .await?;
-                response = self.send(&method, &url, repository, known).await?;
-                if response.status() == StatusCode::UNAUTHORIZED {
-                    self.auth.forget(repository).await;
-                    return Err(answer::refusal(response).await);
-                }
-            }
+            let response = self
+                .exchange(&method, &url, repository, MANIFESTS, known)
+                .await?;
             if !response.status().is_redirection() || response.status() == StatusCode::NOT_MODIFIED
             {
                 return Ok(response);
             }
-            let location = response.headers().get(LOCATION);
-            let next = location.and_then(|value| url.join(value.to_str().ok()?).ok());
-            let next =
-                next.ok_or_else(|| AskError::Refused("it redirects to nowhere".to_owned()))?;
+            let next = answer::location(&response, &url)?;
             if next.origin() != self.base.origin() {
                 return Err(AskError::Refused(format!(
                     "it redirects to another host, {}, which is not followed: configure the URL that it redirects to",
@@ -279,9 +273,34 @@ impl Registry {
             }
             url = next;
         }
-        Err(AskError::Refused(format!(
-            "it redirects more than {REDIRECTS} times"
-        )))
+        Err(answer::redirects_on())
+    }
+
+    /// One question, with a token or a password once it is asked for one. Follows nothing.
+    async fn exchange(
+        &self,
+        method: &Method,
+        url: &Url,
+        repository: &Repository,
+        accept: &'static str,
+        known: Option<&Digest>,
+    ) -> Result<Response, AskError> {
+        let response = self.send(method, url, repository, accept, known).await?;
+        if response.status() != StatusCode::UNAUTHORIZED {
+            return Ok(response);
+        }
+        let challenges = response.headers().get_all(WWW_AUTHENTICATE);
+        let challenge =
+            Challenge::choose(challenges.iter().filter_map(|value| value.to_str().ok()));
+        self.auth
+            .answer(&self.client, challenge, repository)
+            .await?;
+        let response = self.send(method, url, repository, accept, known).await?;
+        if response.status() == StatusCode::UNAUTHORIZED {
+            self.auth.forget(repository).await;
+            return Err(answer::refusal(response).await);
+        }
+        Ok(response)
     }
 
     async fn send(
@@ -289,12 +308,13 @@ impl Registry {
         method: &Method,
         url: &Url,
         repository: &Repository,
+        accept: &'static str,
         known: Option<&Digest>,
     ) -> Result<Response, AskError> {
         let mut request = self
             .client
             .request(method.clone(), url.clone())
-            .header(ACCEPT, MANIFESTS);
+            .header(ACCEPT, accept);
         if let Some(known) = known {
             // An ETag is in quotes (RFC 9110, section 8.8.3), and the digest is what registries make it of.
             request = request.header(IF_NONE_MATCH, format!("\"{known}\""));
