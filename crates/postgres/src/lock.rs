@@ -14,6 +14,8 @@ pub enum Lock {
     Ledger,
     /// The right to compare the streams with the store.
     Sweep,
+    /// The right to store what digests are.
+    Manifests,
     /// The right to compare the registry with this number (of [`Lock::number_of`] its name) with history.
     Reconcile(i32),
     /// The right to act on the target of the trigger with this row id.
@@ -32,6 +34,7 @@ impl Lock {
             Lock::Plan => (SERVICE, 0),
             Lock::Ledger => (SERVICE, 1),
             Lock::Sweep => (SERVICE, 2),
+            Lock::Manifests => (SERVICE, 3),
             Lock::Target(trigger) => (TARGET, trigger),
             Lock::Reconcile(registry) => (REGISTRY, registry),
         }
