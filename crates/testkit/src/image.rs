@@ -1,5 +1,6 @@
 //! Small real images, made from scratch.
 
+use std::collections::BTreeMap;
 use std::io::Write as _;
 use std::path::Path;
 
@@ -11,15 +12,22 @@ use tagtrail_proto::Digest;
 pub struct TestImage {
     content: String,
     platforms: Vec<&'static str>,
+    labels: BTreeMap<String, String>,
+    annotations: BTreeMap<String, String>,
 }
 
 impl TestImage {
+    /// When all of them were built.
+    pub const CREATED: &'static str = "2026-03-03T13:58:00Z";
+
     /// An image for one platform that holds this text.
     #[must_use]
     pub fn new(content: &str) -> TestImage {
         TestImage {
             content: content.to_owned(),
             platforms: vec!["amd64"],
+            labels: BTreeMap::new(),
+            annotations: BTreeMap::new(),
         }
     }
 
@@ -30,6 +38,20 @@ impl TestImage {
             platforms: vec!["amd64", "arm64"],
             ..TestImage::new(content)
         }
+    }
+
+    /// The same with a label.
+    #[must_use]
+    pub fn label(mut self, key: &str, value: &str) -> TestImage {
+        self.labels.insert(key.to_owned(), value.to_owned());
+        self
+    }
+
+    /// The same with an annotation of what a tag will point to: the manifest, or the index.
+    #[must_use]
+    pub fn annotation(mut self, key: &str, value: &str) -> TestImage {
+        self.annotations.insert(key.to_owned(), value.to_owned());
+        self
     }
 
     /// Writes it as an OCI layout; gives the digest of what a push under a tag will point to.
@@ -43,7 +65,7 @@ impl TestImage {
         let top = if let [only] = manifests.as_slice() {
             only.clone()
         } else {
-            let index = serde_json::json!({ "schemaVersion": 2, "mediaType": INDEX, "manifests": manifests });
+            let index = serde_json::json!({ "schemaVersion": 2, "mediaType": INDEX, "manifests": manifests, "annotations": self.annotations });
             blob(folder, index.to_string().as_bytes(), INDEX)
         };
         std::fs::write(
@@ -70,15 +92,19 @@ impl TestImage {
         let config = serde_json::json!({
             "architecture": platform,
             "os": "linux",
-            "config": {},
+            "created": TestImage::CREATED,
+            "config": { "Labels": self.labels },
             "rootfs": { "type": "layers", "diff_ids": [Digest::sha256_of(&layer)] },
         });
-        let manifest = serde_json::json!({
+        let mut manifest = serde_json::json!({
             "schemaVersion": 2,
             "mediaType": MANIFEST,
             "config": blob(folder, config.to_string().as_bytes(), "application/vnd.oci.image.config.v1+json"),
             "layers": [blob(folder, &packed.finish().unwrap(), "application/vnd.oci.image.layer.v1.tar+gzip")],
         });
+        if self.platforms.len() == 1 {
+            manifest["annotations"] = serde_json::json!(self.annotations);
+        }
         let mut descriptor = blob(folder, manifest.to_string().as_bytes(), MANIFEST);
         descriptor["platform"] = serde_json::json!({ "architecture": platform, "os": "linux" });
         descriptor

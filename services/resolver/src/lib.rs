@@ -1,8 +1,9 @@
-//! The resolver asks: events that name no digest, and doubts of the indexer, become facts by asking the registry.
+//! The resolver asks: events that name no digest, and doubts of the indexer, become facts by asking the registry. And it reads what
+//! each digest is, once.
 //!
 //! In scope: waiting until a tag is quiet ([`debounce`](self), pure), asking the configured registries, retrying, and what is put on
-//! PUSHES; and comparing whole registries with history, for what no event told ([`reconcile`](self)). Any number of instances
-//! share the work. Only comparing needs a database, which it reads.
+//! PUSHES and MANIFESTS; and comparing whole registries with history, for what no event told ([`reconcile`](self)). Any number of
+//! instances share the work. Only comparing needs a database, which it reads.
 //!
 //! Out of scope: how a registry is asked (`tagtrail-registry`), what the answer changes (the indexer).
 //!
@@ -11,6 +12,7 @@
 
 mod config;
 mod debounce;
+mod manifests;
 mod metrics;
 mod question;
 mod reconcile;
@@ -95,6 +97,10 @@ pub async fn run(config: Config, ctx: Context) -> anyhow::Result<()> {
     tasks.spawn("health of the bus", async move {
         Ok(watched.report_health(health, shutdown).await?)
     });
+    tasks.spawn(
+        "manifests",
+        manifests::manifests(Arc::clone(&settler), ctx.clone()),
+    );
     tasks.spawn("questions", ask(bus, settler, ctx.clone()));
     tasks.join(&ctx.shutdown).await
 }

@@ -171,7 +171,7 @@ impl Settler {
     }
 
     /// Doubles with every attempt.
-    fn pause(&self, attempt: u32) -> Duration {
+    pub(crate) fn pause(&self, attempt: u32) -> Duration {
         let doubled = self
             .pace
             .first

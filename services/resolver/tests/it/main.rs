@@ -5,6 +5,7 @@
     reason = "in tests a panic is the report, in their helpers too"
 )]
 
+mod manifests;
 mod reconcile;
 
 use std::sync::Arc;

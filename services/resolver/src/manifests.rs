@@ -1,0 +1,331 @@
+//! Manifests: what each digest is, read once from the registry that it was pushed to, and put on MANIFESTS.
+//!
+//! Each revision is a job ([`tagtrail_bus::jobs`]), shared by all instances and apart from the questions: nothing here makes one wait.
+//! Old revisions are jobs too, done slowly. What MANIFESTS has already is not read again. So a revision that is given out twice, or
+//! to two instances, costs two reads at worst, and the bus stores the first.
+
+mod contents;
+mod metrics;
+mod reading;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tagtrail_bus::BusError;
+use tagtrail_bus::consume::ReadError;
+use tagtrail_bus::jobs::{Job, Jobs};
+use tagtrail_bus::publish::{Message, PublishError};
+use tagtrail_bus::topology::Stream;
+use tagtrail_daemon::{Context, Span, SpanKind, backoff};
+use tagtrail_proto::{Event, Manifest, Pinned, Registry, Revision, Subject, TraceContext};
+use tagtrail_registry::AskError;
+use tokio::task::{Id, JoinError, JoinSet};
+use tokio::time::Instant;
+
+use crate::settle::Settler;
+use metrics::Metrics;
+
+/// Name of the consumer that all instances share.
+const NAME: &str = "manifests";
+const FILTER: &str = "tagtrail.revision.>";
+/// Manifests read at once, from all registries.
+const AT_ONCE: usize = 4;
+/// Jobs that wait here for their turn.
+const AHEAD: usize = 16;
+/// Pause after each read, before its place is given to the next: a backlog is no reason to lean on a registry.
+const BREATH: Duration = Duration::from_millis(200);
+/// What is absent or refused so often is given up: it may have been deleted, or nobody lets us read it.
+const ATTEMPTS: u32 = 4;
+
+/// Reads manifests until a stop is asked for. Whatever goes wrong, the consumer is opened again.
+pub(crate) async fn manifests(settler: Arc<Settler>, ctx: Context) -> anyhow::Result<()> {
+    let metrics = Metrics::new(&ctx.metrics);
+    if settler.registries.is_empty() {
+        // Not even a consumer: once a registry is configured, everything is still to be read.
+        ctx.shutdown.cancelled().await;
+        return Ok(());
+    }
+    let reader = Arc::new(Reader {
+        settler,
+        metrics,
+        left_alone: Mutex::default(),
+    });
+    let mut hands = Hands::default();
+    let mut failures = 0;
+    while !ctx.shutdown.is_cancelled() {
+        let Err(error) = reader.follow(&mut hands, &mut failures, &ctx).await else {
+            break;
+        };
+        failures += 1;
+        tracing::warn!("reading REVISIONS for manifests again: {error}");
+        tokio::select! {
+            () = ctx.shutdown.cancelled() => {}
+            () = tokio::time::sleep(backoff(failures)) => {}
+        }
+    }
+    hands.give_back().await;
+    reader.settler.bus.flush().await;
+    Ok(())
+}
+
+/// What is being read, with the jobs that wait for it: a push under three tags is one manifest.
+#[derive(Debug, Default)]
+struct Hands {
+    reading: JoinSet<(Outcome, Duration)>,
+    waiting: HashMap<Pinned, (Id, Vec<Job>)>,
+}
+
+/// What came of a digest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Outcome {
+    /// It is on MANIFESTS, or nobody can read it.
+    Done,
+    /// Somebody tries again after a pause.
+    Again,
+}
+
+/// What all reads share.
+struct Reader {
+    settler: Arc<Settler>,
+    metrics: Metrics,
+    /// Registries that asked for a pause or do not answer, each with the end of it.
+    left_alone: Mutex<HashMap<Registry, Instant>>,
+}
+
+impl Reader {
+    /// Takes jobs until a stop is asked for.
+    async fn follow(
+        self: &Arc<Self>,
+        hands: &mut Hands,
+        failures: &mut u32,
+        ctx: &Context,
+    ) -> Result<(), ReadError> {
+        // A job waits for those before it.
+        let unheard = self.settler.pace.unheard * 2;
+        let bus = &self.settler.bus;
+        let opening = bus.jobs_of(Stream::Revisions, NAME, FILTER, unheard, AHEAD);
+        let mut jobs: Jobs = opening.await?;
+        loop {
+            tokio::select! {
+                biased;
+                () = ctx.shutdown.cancelled() => {
+                    jobs.give_back().await;
+                    return Ok(());
+                }
+                Some(ended) = hands.reading.join_next_with_id() => hands.ended(ended).await,
+                job = jobs.next(), if hands.reading.len() < AT_ONCE => {
+                    let job = job?;
+                    *failures = 0;
+                    self.take(job, hands).await;
+                }
+            }
+        }
+    }
+
+    async fn take(self: &Arc<Self>, job: Job, hands: &mut Hands) {
+        let pinned = match serde_json::from_slice::<Event<Revision>>(&job.payload) {
+            // A deletion points to nothing.
+            Ok(event) => event.data.pinned,
+            Err(error) => {
+                tracing::error!("REVISIONS holds what is no revision: {error}");
+                None
+            }
+        };
+        let Some(pinned) = pinned else {
+            return job.done().await;
+        };
+        let (trace, attempt) = (job.trace, job.attempt);
+        if !self.settler.registries.contains_key(&pinned.registry) {
+            self.metrics.count("not_configured");
+            return job.done().await;
+        }
+        if let Some(pause) = self.pause_of(&pinned.registry) {
+            return job.later(pause.max(self.settler.pause(attempt))).await;
+        }
+        if let Some((_, jobs)) = hands.waiting.get_mut(&pinned) {
+            return jobs.push(job);
+        }
+        let (reader, wanted) = (Arc::clone(self), pinned.clone());
+        let reading = async move { reader.read(&wanted, trace, attempt).await };
+        let id = hands.reading.spawn(reading).id();
+        hands.waiting.insert(pinned, (id, vec![job]));
+    }
+
+    /// Has a digest on MANIFESTS. Gives what came of it, and the pause before it is tried again.
+    async fn read(
+        &self,
+        pinned: &Pinned,
+        trace: Option<TraceContext>,
+        attempt: u32,
+    ) -> (Outcome, Duration) {
+        let pause = self.settler.pause(attempt);
+        match self.known(pinned).await {
+            Ok(true) => {
+                self.metrics.count("known");
+                return (Outcome::Done, Duration::ZERO);
+            }
+            Ok(false) => {}
+            Err(error) => {
+                tracing::warn!(digest = %pinned.digest, "what {pinned} is will be looked at again in {pause:.0?}: {error}");
+                return (Outcome::Again, pause);
+            }
+        }
+        let mut span = Span::start("read", SpanKind::Client, trace.as_ref());
+        span.set("tagtrail.digest", pinned.digest.to_string());
+        let answer = self.ask(pinned, attempt >= ATTEMPTS).await;
+        if let Err(error) = &answer {
+            span.fail(error);
+        }
+        match answer {
+            Ok(Some(manifest)) => {
+                let outcome = self.keep(manifest, span.context(), pause).await;
+                tokio::time::sleep(BREATH).await;
+                outcome
+            }
+            Ok(None) => {
+                self.metrics.count("absent");
+                self.give_up_or_later(pinned, attempt, pause, "the registry has it no more")
+            }
+            Err(AskError::Refused(why)) => {
+                self.metrics.count("refused");
+                self.give_up_or_later(pinned, attempt, pause, &why)
+            }
+            Err(error @ AskError::Busy { after }) => {
+                self.metrics.count("busy");
+                let pause = after.unwrap_or_default().max(pause);
+                self.leave_alone(&pinned.registry, pause);
+                tracing::info!(digest = %pinned.digest, "reading {pinned} again in {pause:.0?}: {error}");
+                (Outcome::Again, pause)
+            }
+            Err(error @ AskError::Failed(_)) => {
+                self.metrics.count("failed");
+                // It may hang: others have their turn meanwhile.
+                self.leave_alone(&pinned.registry, self.settler.pace.first);
+                tracing::warn!(digest = %pinned.digest, delivery.attempt = attempt, "reading {pinned} again in {pause:.0?}: {error}");
+                (Outcome::Again, pause)
+            }
+        }
+    }
+
+    /// How much longer a registry is to be left alone, if it is.
+    fn pause_of(&self, registry: &Registry) -> Option<Duration> {
+        let all = self
+            .left_alone
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let left = all.get(registry)?.duration_since(Instant::now());
+        (!left.is_zero()).then_some(left)
+    }
+
+    fn leave_alone(&self, registry: &Registry, pause: Duration) {
+        let mut all = self
+            .left_alone
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        all.insert(registry.clone(), Instant::now() + pause);
+    }
+
+    async fn known(&self, pinned: &Pinned) -> Result<bool, BusError> {
+        let subject = Subject::Manifest {
+            digest: pinned.digest.clone(),
+        };
+        let bus = &self.settler.bus;
+        let found = bus.last_message(Stream::Manifests, &subject).await?;
+        Ok(found.is_some())
+    }
+
+    async fn ask(&self, pinned: &Pinned, last: bool) -> Result<Option<Manifest>, AskError> {
+        let registry = self.settler.registries.get(&pinned.registry);
+        let registry = registry
+            .ok_or_else(|| AskError::Refused("its registry is not configured".to_owned()))?;
+        // Long before its job is given to somebody else.
+        let patience = self.settler.pace.unheard / 2;
+        tokio::time::timeout(patience, reading::read(registry, pinned, last))
+            .await
+            .unwrap_or_else(|_| Err(AskError::Failed(format!("no answer in {patience:?}"))))
+    }
+
+    async fn keep(
+        &self,
+        manifest: Manifest,
+        trace: &TraceContext,
+        pause: Duration,
+    ) -> (Outcome, Duration) {
+        let pinned = manifest.pinned();
+        match self.publish(manifest, trace).await {
+            Ok(first) => {
+                self.metrics.count(if first { "read" } else { "known" });
+                (Outcome::Done, Duration::ZERO)
+            }
+            Err(error) => {
+                tracing::warn!(digest = %pinned.digest, "what {pinned} is was not stored, reading it again in {pause:.0?}: {error}");
+                (Outcome::Again, pause)
+            }
+        }
+    }
+
+    async fn publish(
+        &self,
+        manifest: Manifest,
+        trace: &TraceContext,
+    ) -> Result<bool, PublishError> {
+        let subject = Subject::Manifest {
+            digest: manifest.digest.clone(),
+        };
+        let payload = serde_json::to_vec(&manifest.event())
+            .map_err(|error| PublishError::Unacknowledged(error.to_string()))?;
+        let message = Message {
+            subject: &subject,
+            id: None,
+            payload: payload.into(),
+            trace: Some(*trace),
+        };
+        self.settler.bus.publish_first(message).await
+    }
+
+    /// What does not get better by itself: replicas lag and permissions come late, but not for ever.
+    fn give_up_or_later(
+        &self,
+        pinned: &Pinned,
+        attempt: u32,
+        pause: Duration,
+        why: &str,
+    ) -> (Outcome, Duration) {
+        if attempt < ATTEMPTS {
+            tracing::info!(digest = %pinned.digest, delivery.attempt = attempt, "reading {pinned} again in {pause:.0?}: {why}");
+            return (Outcome::Again, pause);
+        }
+        self.metrics.count("given_up");
+        tracing::warn!(digest = %pinned.digest, "what {pinned} is stays unknown: {why}; `tagtrail republish` of its image has it tried again");
+        (Outcome::Done, Duration::ZERO)
+    }
+}
+
+impl Hands {
+    /// A read has ended: its jobs are done, or wait.
+    async fn ended(&mut self, ended: Result<(Id, (Outcome, Duration)), JoinError>) {
+        let (id, (outcome, pause)) = ended.unwrap_or_else(|panic| {
+            tracing::error!("reading a manifest panicked, it will be given out again: {panic}");
+            (panic.id(), (Outcome::Again, Duration::from_secs(60)))
+        });
+        let of_it = self.waiting.extract_if(|_, (of, _)| *of == id);
+        let jobs: Vec<Job> = of_it.flat_map(|(_, (_, jobs))| jobs).collect();
+        for job in jobs {
+            match outcome {
+                Outcome::Done => job.done().await,
+                Outcome::Again => job.later(pause).await,
+            }
+        }
+    }
+
+    /// Others take over at once what is not finished.
+    async fn give_back(mut self) {
+        self.reading.shutdown().await;
+        for (_, (_, jobs)) in self.waiting {
+            for job in jobs {
+                job.later(Duration::ZERO).await;
+            }
+        }
+    }
+}

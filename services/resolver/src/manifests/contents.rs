@@ -1,0 +1,293 @@
+//! What the bytes of a manifest and of a config say. No I/O.
+//!
+//! They are their author's, who may be anybody that may push. So nothing here fails: what is not as it should be is left out, field by
+//! field. What is not asked for is passed over without being kept, and without recursion however deep it is.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde_json::value::RawValue;
+use tagtrail_proto::{Digest, Manifest, Platform, instant};
+use time::OffsetDateTime;
+
+/// Descriptors of an index that are looked at. Builders add an attestation to each image.
+const DESCRIPTORS: usize = 4 * Manifest::PLATFORMS;
+/// Labels and annotations that are looked at.
+const TEXTS: usize = 8 * Manifest::TEXTS;
+
+const INDEX: &str = "application/vnd.oci.image.index.v1+json";
+const IMAGE: &str = "application/vnd.oci.image.manifest.v1+json";
+const DOCKER_IMAGE: &str = "application/vnd.docker.distribution.manifest.v2+json";
+const SCHEMA_1: &str = "application/vnd.docker.distribution.manifest.v1+json";
+const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
+const DOCKER_CONFIG: &str = "application/vnd.docker.container.image.v1+json";
+const EMPTY: &str = "application/vnd.oci.empty.v1+json";
+/// Larger than any config that is read.
+const LARGEST_CONFIG: u64 = 1024 * 1024;
+
+/// What a manifest says.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Said {
+    /// As the manifest says itself, or as its parts tell.
+    pub(crate) media_type: Option<String>,
+    pub(crate) artifact_type: Option<String>,
+    /// Of an index.
+    pub(crate) platforms: Vec<Platform>,
+    pub(crate) annotations: BTreeMap<String, String>,
+    /// The config of an image.
+    pub(crate) config: Option<Digest>,
+    /// Of an index: the image whose config speaks for all.
+    pub(crate) image: Option<Digest>,
+}
+
+/// What the config of an image says.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Config {
+    pub(crate) platform: Option<Platform>,
+    pub(crate) created: Option<OffsetDateTime>,
+    pub(crate) labels: BTreeMap<String, String>,
+}
+
+/// Reads a manifest of any kind: OCI's or Docker's, of an image, of several, or of an artifact.
+pub(crate) fn manifest(bytes: &[u8]) -> Said {
+    let [
+        media_type,
+        artifact_type,
+        annotations,
+        config,
+        manifests,
+        layers,
+        old,
+    ] = fields(
+        bytes,
+        [
+            "mediaType",
+            "artifactType",
+            "annotations",
+            "config",
+            "manifests",
+            "layers",
+            "fsLayers",
+        ],
+    );
+    let inferred = if manifests.is_some() {
+        Some(INDEX)
+    } else if config.is_some() || layers.is_some() {
+        Some(IMAGE)
+    } else {
+        old.map(|_| SCHEMA_1)
+    };
+    let config = config.map(descriptor).unwrap_or_default();
+    let is_image = matches!(config.media_type.as_deref(), Some(CONFIG | DOCKER_CONFIG));
+    let descriptors: Vec<Descriptor> = items(manifests).into_iter().map(descriptor).collect();
+    Said {
+        media_type: text(media_type).or(inferred.map(str::to_owned)),
+        // Where none is given the config's type is it (OCI image specification, "artifact usage").
+        artifact_type: text(artifact_type).or_else(|| {
+            let kind = config.media_type.clone();
+            kind.filter(|kind| !is_image && kind != EMPTY)
+        }),
+        annotations: texts(annotations),
+        config: config
+            .digest
+            .filter(|_| is_image && config.size.is_none_or(|size| size <= LARGEST_CONFIG)),
+        image: speaks_for_all(&descriptors),
+        platforms: descriptors
+            .into_iter()
+            .filter_map(|descriptor| {
+                let platform = descriptor.platform?;
+                Some(Platform {
+                    digest: Some(descriptor.digest?),
+                    ..platform
+                })
+            })
+            .take(Manifest::PLATFORMS)
+            .collect(),
+    }
+}
+
+/// Reads the config of an image.
+pub(crate) fn config(bytes: &[u8]) -> Config {
+    let [os, architecture, variant, created, config] = fields(
+        bytes,
+        ["os", "architecture", "variant", "created", "config"],
+    );
+    let [labels] = config.map_or([None], |config| fields(of(config), ["Labels"]));
+    Config {
+        platform: platform(os, architecture, variant),
+        created: text(created).and_then(|text| instant::parse(&text)),
+        labels: texts(labels),
+    }
+}
+
+/// The image of an index whose config is read: that for the most usual platform, else the first.
+fn speaks_for_all(descriptors: &[Descriptor]) -> Option<Digest> {
+    let images = || {
+        descriptors.iter().filter(|one| {
+            let is_image = matches!(one.media_type.as_deref(), None | Some(IMAGE | DOCKER_IMAGE));
+            is_image && !one.attests && one.digest.is_some()
+        })
+    };
+    let usual = images().find(|one| {
+        let platform = one.platform.as_ref();
+        platform.is_some_and(|one| one.os == "linux" && one.architecture == "amd64")
+    });
+    usual.or_else(|| images().next())?.digest.clone()
+}
+
+/// What points to other content.
+#[derive(Debug, Default)]
+struct Descriptor {
+    media_type: Option<String>,
+    digest: Option<Digest>,
+    size: Option<u64>,
+    platform: Option<Platform>,
+    /// It is about an image, and none itself.
+    attests: bool,
+}
+
+fn descriptor(raw: &RawValue) -> Descriptor {
+    let [
+        media_type,
+        digest,
+        size,
+        its_platform,
+        annotations,
+        artifact_type,
+    ] = fields(
+        of(raw),
+        [
+            "mediaType",
+            "digest",
+            "size",
+            "platform",
+            "annotations",
+            "artifactType",
+        ],
+    );
+    let [os, architecture, variant] = its_platform.map_or([None; 3], |platform| {
+        fields(of(platform), ["os", "architecture", "variant"])
+    });
+    let unknown = [os, architecture]
+        .iter()
+        .all(|name| text(*name).as_deref() == Some("unknown"));
+    let [attested] = annotations.map_or([None], |annotations| {
+        fields(of(annotations), ["vnd.docker.reference.digest"])
+    });
+    Descriptor {
+        media_type: text(media_type),
+        digest: text(digest).and_then(|digest| digest.parse().ok()),
+        size: size.and_then(|size| size.get().parse().ok()),
+        platform: platform(os, architecture, variant).filter(|_| !unknown),
+        attests: unknown || attested.is_some() || artifact_type.is_some(),
+    }
+}
+
+fn platform(
+    os: Option<&RawValue>,
+    architecture: Option<&RawValue>,
+    variant: Option<&RawValue>,
+) -> Option<Platform> {
+    let name = |raw| text(raw).filter(|name| !name.is_empty());
+    Some(Platform {
+        os: name(os)?,
+        architecture: name(architecture)?,
+        variant: name(variant),
+        digest: None,
+    })
+}
+
+fn of(raw: &RawValue) -> &[u8] {
+    raw.get().as_bytes()
+}
+
+fn text(raw: Option<&RawValue>) -> Option<String> {
+    serde_json::from_str(raw?.get()).ok()
+}
+
+/// The fields with these names of an object, each as it stands there; of two with one name the last, as most readers do.
+fn fields<'a, const N: usize>(bytes: &'a [u8], names: [&str; N]) -> [Option<&'a RawValue>; N] {
+    struct Fields<'n, const N: usize>([&'n str; N]);
+    impl<'a, const N: usize> Visitor<'a> for Fields<'_, N> {
+        type Value = [Option<&'a RawValue>; N];
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("an object")
+        }
+
+        fn visit_map<A: MapAccess<'a>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+            let mut found: [Option<&'a RawValue>; N] = [None; N];
+            while let Some(key) = map.next_key::<Cow<'_, str>>()? {
+                match self.0.iter().position(|name| *name == key) {
+                    Some(place) => found[place] = Some(map.next_value()?),
+                    None => drop(map.next_value::<IgnoredAny>()?),
+                }
+            }
+            // `null` is nothing.
+            Ok(found.map(|value| value.filter(|raw| raw.get() != "null")))
+        }
+    }
+    let mut json = serde_json::Deserializer::from_slice(bytes);
+    let read = json.deserialize_map(Fields(names));
+    read.ok()
+        .filter(|_| json.end().is_ok())
+        .unwrap_or([None; N])
+}
+
+/// The first items of a list.
+fn items(raw: Option<&RawValue>) -> Vec<&RawValue> {
+    struct Items;
+    impl<'a> Visitor<'a> for Items {
+        type Value = Vec<&'a RawValue>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a list")
+        }
+
+        fn visit_seq<A: SeqAccess<'a>>(self, mut list: A) -> Result<Self::Value, A::Error> {
+            let mut items = Vec::new();
+            while items.len() < DESCRIPTORS {
+                match list.next_element()? {
+                    Some(item) => items.push(item),
+                    None => return Ok(items),
+                }
+            }
+            while list.next_element::<IgnoredAny>()?.is_some() {}
+            Ok(items)
+        }
+    }
+    let read = raw.map(|raw| serde_json::Deserializer::from_str(raw.get()).deserialize_seq(Items));
+    read.and_then(Result::ok).unwrap_or_default()
+}
+
+/// The texts of an object; values of any other kind are left out.
+fn texts(raw: Option<&RawValue>) -> BTreeMap<String, String> {
+    struct Texts;
+    impl<'a> Visitor<'a> for Texts {
+        type Value = BTreeMap<String, String>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("an object")
+        }
+
+        fn visit_map<A: MapAccess<'a>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+            let mut texts = BTreeMap::new();
+            while let Some(key) = map.next_key::<Cow<'_, str>>()? {
+                let value: &RawValue = map.next_value()?;
+                if texts.len() < TEXTS
+                    && let Some(value) = text(Some(value))
+                {
+                    texts.insert(key.into_owned(), value);
+                }
+            }
+            Ok(texts)
+        }
+    }
+    let read = raw.map(|raw| serde_json::Deserializer::from_str(raw.get()).deserialize_map(Texts));
+    read.and_then(Result::ok).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,114 @@
+//! Reading what a digest is from its registry: the manifest, and the config that it or the first of its images names.
+
+use std::collections::BTreeMap;
+
+use tagtrail_proto::{Digest, Manifest, Pinned, instant};
+use tagtrail_registry::{AskError, Content, Registry};
+use time::OffsetDateTime;
+
+use super::contents::{self, Config};
+
+/// What is said where nobody knows a media type (RFC 2046).
+const UNKNOWN: &str = "application/octet-stream";
+
+/// Reads it; at most three requests. `None`: the registry has it no more. `last`: there will be no other attempt, so that what is
+/// refused beyond the manifest itself is done without.
+///
+/// # Errors
+/// [`AskError`] of the registry.
+pub(super) async fn read(
+    registry: &Registry,
+    pinned: &Pinned,
+    last: bool,
+) -> Result<Option<Manifest>, AskError> {
+    let read_at = OffsetDateTime::now_utc();
+    let Pinned {
+        repository, digest, ..
+    } = pinned;
+    let Some(content) = registry.read_manifest(repository, digest).await? else {
+        return Ok(None);
+    };
+    let said = contents::manifest(&content.bytes);
+    // An index names no config of its own: an image of it speaks for all.
+    let (config, of_image) = match &said.image {
+        Some(image) => {
+            let image = registry.read_manifest(repository, image).await;
+            match without(image, pinned, last)? {
+                Some(image) => {
+                    let said = contents::manifest(&image.bytes);
+                    (said.config, said.annotations)
+                }
+                None => (None, BTreeMap::new()),
+            }
+        }
+        None => (said.config, BTreeMap::new()),
+    };
+    let config = match &config {
+        Some(config) => config_of(registry, pinned, config, last).await?,
+        None => Config::default(),
+    };
+    let platforms = if said.platforms.is_empty() && said.image.is_none() {
+        config.platform.into_iter().collect()
+    } else {
+        said.platforms
+    };
+    let told = |key: &str| {
+        let places = [&said.annotations, &of_image, &config.labels];
+        let told = |texts: &&BTreeMap<String, String>| texts.get(key).cloned();
+        places.iter().find_map(told)
+    };
+    let created = told("org.opencontainers.image.created");
+    let manifest = Manifest {
+        digest: digest.clone(),
+        registry: pinned.registry.clone(),
+        repository: repository.clone(),
+        // By the author's own word, which the digest covers, rather than the registry's.
+        media_type: said
+            .media_type
+            .or(content.media_type)
+            .unwrap_or_else(|| UNKNOWN.to_owned()),
+        size: content.bytes.len() as u64,
+        artifact_type: said.artifact_type,
+        platforms,
+        created: config
+            .created
+            .or_else(|| created.and_then(|text| instant::parse(&text))),
+        revision: told("org.opencontainers.image.revision"),
+        source: told("org.opencontainers.image.source"),
+        version: told("org.opencontainers.image.version"),
+        labels: config.labels,
+        annotations: said.annotations,
+        read_at,
+    };
+    Ok(Some(manifest.cleaned()))
+}
+
+async fn config_of(
+    registry: &Registry,
+    pinned: &Pinned,
+    config: &Digest,
+    last: bool,
+) -> Result<Config, AskError> {
+    let blob = registry.read_blob(&pinned.repository, config).await;
+    let blob = without(blob, pinned, last)?;
+    Ok(blob.map_or_else(Config::default, |blob| contents::config(&blob.bytes)))
+}
+
+/// What is missing beyond the manifest itself is done without, and in the end also what is refused.
+fn without(
+    answer: Result<Option<Content>, AskError>,
+    pinned: &Pinned,
+    last: bool,
+) -> Result<Option<Content>, AskError> {
+    match answer {
+        Ok(None) => {
+            tracing::info!(digest = %pinned.digest, "the registry has not all of {pinned}: its labels stay unknown");
+            Ok(None)
+        }
+        Err(AskError::Refused(why)) if last => {
+            tracing::warn!(digest = %pinned.digest, "the labels of {pinned} stay unknown: {why}");
+            Ok(None)
+        }
+        other => other,
+    }
+}

@@ -1,0 +1,442 @@
+//! What each digest is, read once from its registry.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+
+use axum::Router;
+use axum::extract::Request;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse as _, Response};
+use serde_json::{Value, json};
+use tagtrail_proto::{
+    Digest, Event, Image, Kind, Manifest, Origin, Point, Revision, Subject, instant,
+};
+use tagtrail_testkit::{Registry, SOON, TestImage, TestNats, eventually};
+use time::OffsetDateTime;
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+
+use crate::{IMAGE, Resolver, question, registry, wait_answers};
+
+const REVISION: &str = "org.opencontainers.image.revision";
+const SOURCE: &str = "org.opencontainers.image.source";
+const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
+const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+
+/// Says that an image has a digest, as the indexer does.
+async fn tell(nats: &TestNats, image: &str, digest: Option<&Digest>) {
+    let image: Image = image.parse().unwrap();
+    let now = OffsetDateTime::now_utc();
+    let revision = Revision {
+        registry: image.registry.clone(),
+        repository: image.repository.clone(),
+        tag: image.tag.clone(),
+        revision: 1,
+        kind: Kind::Created,
+        digest: digest.cloned(),
+        pinned: digest.map(|digest| image.pinned(digest)),
+        previous: None,
+        late: false,
+        head: Point {
+            revision: 1,
+            digest: digest.cloned(),
+        },
+        occurred_at: now,
+        recorded_at: now,
+        origin: Origin::Event,
+        source: "main".to_owned(),
+        actor: None,
+        media_type: None,
+        size: None,
+    };
+    let subject = Subject::of_revisions(&image).to_string();
+    let body = serde_json::to_vec(&revision.event()).unwrap();
+    let jetstream = nats.jetstream().await;
+    let stored = jetstream.publish(subject, body.into()).await.unwrap();
+    stored.await.unwrap();
+}
+
+/// What MANIFESTS holds.
+async fn told(nats: &TestNats) -> Vec<Manifest> {
+    let messages = nats.messages("MANIFESTS").await;
+    messages
+        .iter()
+        .map(|(subject, body)| {
+            let event: Event<Manifest> = serde_json::from_slice(body).unwrap();
+            let digest = event.data.digest.clone();
+            assert_eq!(*subject, Subject::Manifest { digest }.to_string());
+            assert_eq!(
+                (event.r#type.as_str(), event.time),
+                (Manifest::TYPE, event.data.read_at)
+            );
+            event.data
+        })
+        .collect()
+}
+
+async fn wait_told(nats: &TestNats, count: usize) -> Vec<Manifest> {
+    eventually(&format!("{count} manifests"), SOON, async || {
+        Some(told(nats).await).filter(|told| told.len() >= count)
+    })
+    .await
+}
+
+/// Waits until nobody has to read anything.
+async fn all_done(nats: &TestNats) {
+    eventually("all revisions to be done with", SOON, async || {
+        let stream = nats.jetstream().await.get_stream("REVISIONS").await.ok()?;
+        let info = stream.consumer_info("manifests").await.ok()?;
+        (info.num_ack_pending == 0 && info.num_pending == 0).then_some(())
+    })
+    .await;
+}
+
+fn counted(resolver: &Resolver, outcome: &str) -> u64 {
+    let text = resolver.ctx.metrics.text().unwrap();
+    let name = format!("tagtrail_resolver_manifests_total{{outcome=\"{outcome}\"}} ");
+    let line = text.lines().find_map(|line| line.strip_prefix(&name));
+    line.unwrap_or_else(|| panic!("{name} is not in {text}"))
+        .parse()
+        .unwrap()
+}
+
+type Answers = Vec<fn() -> Response>;
+
+/// A registry of `registry.example.com` that has what it is given, by path, and remembers what it was asked.
+#[derive(Clone, Default)]
+struct Shelf {
+    has: Arc<Mutex<BTreeMap<String, Vec<u8>>>>,
+    /// Answers instead, the first one first.
+    first: Arc<Mutex<Answers>>,
+    asked: Arc<Mutex<Vec<String>>>,
+}
+
+impl Shelf {
+    /// Serves it; gives the entry of `tagtrail.toml`.
+    async fn serve(&self, tasks: &mut JoinSet<()>) -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let shelf = self.clone();
+        let router = Router::new().fallback(move |request: Request| {
+            let response = shelf.answer(request.uri().path());
+            async move { response }
+        });
+        tasks.spawn(async move { axum::serve(listener, router).await.unwrap() });
+        registry("registry.example.com", &url)
+    }
+
+    fn answer(&self, path: &str) -> Response {
+        self.asked.lock().unwrap().push(path.to_owned());
+        let mut first = self.first.lock().unwrap();
+        if !first.is_empty() {
+            return first.remove(0)();
+        }
+        match self.has.lock().unwrap().get(path) {
+            Some(bytes) => bytes.clone().into_response(),
+            None => {
+                let body = r#"{"errors":[{"code":"BLOB_UNKNOWN"}]}"#;
+                (StatusCode::NOT_FOUND, body).into_response()
+            }
+        }
+    }
+
+    fn asked(&self) -> usize {
+        self.asked.lock().unwrap().len()
+    }
+
+    /// Puts something under its digest.
+    fn put(&self, kind: &str, content: &Value) -> Digest {
+        let bytes = content.to_string().into_bytes();
+        let digest = Digest::sha256_of(&bytes);
+        let path = format!("/v2/shop/web/{kind}/{digest}");
+        self.has.lock().unwrap().insert(path, bytes);
+        digest
+    }
+
+    /// Puts an image; gives its digest and that of its config.
+    fn image(&self, label: &str) -> (Digest, Digest) {
+        let config = self.put(
+            "blobs",
+            &json!({ "os": "linux", "architecture": "amd64", "config": { "Labels": { "name": label } } }),
+        );
+        let manifest =
+            json!({ "mediaType": MANIFEST, "config": { "mediaType": CONFIG, "digest": config } });
+        (self.put("manifests", &manifest), config)
+    }
+}
+
+fn forbidden() -> Response {
+    StatusCode::FORBIDDEN.into_response()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_image_an_index_and_a_password_on_a_real_registry() {
+    let (nats, real) = (TestNats::start().await, Registry::with_password().await);
+    let folder = tempfile::tempdir().unwrap();
+    let password = folder.path().join("password");
+    std::fs::write(&password, Registry::PASSWORD).unwrap();
+    let file = format!(
+        "{}username = \"{}\"\npassword = {{ file = {password:?} }}\n",
+        registry(real.host(), &format!("http://{}", real.host())),
+        Registry::USER
+    );
+    let image = TestImage::new("one")
+        .label("maintainer", "Ann")
+        .label(REVISION, "by label")
+        .label(SOURCE, "https://git.example.com/shop")
+        .annotation(REVISION, "9f2c");
+    let one = real.push(&image, "shop/web:latest");
+    let index = TestImage::index("two")
+        .label("maintainer", "Bob")
+        .annotation("org.opencontainers.image.version", "2.0");
+    let two = real.push(&index, "shop/web:v2");
+    let web = format!("{}/shop/web", real.host());
+    // Before anybody is there to read it.
+    let resolver = Resolver::start(&nats, &file).await;
+    resolver.stop().await;
+    tell(&nats, &format!("{web}:latest"), Some(&one)).await;
+    let resolver = Resolver::start(&nats, &file).await;
+    let before = OffsetDateTime::now_utc() - time::Duration::minutes(1);
+    let first = wait_told(&nats, 1).await.remove(0);
+    assert_eq!(
+        (first.digest.clone(), &first.registry.to_string()),
+        (one.clone(), &real.host().to_owned())
+    );
+    assert_eq!(first.pinned().to_string(), format!("{web}@{one}"));
+    assert_eq!(
+        (first.media_type.as_str(), first.artifact_type),
+        (MANIFEST, None)
+    );
+    assert!(first.size > 100 && first.read_at > before, "{}", first.size);
+    let platform = &first.platforms[0];
+    assert_eq!(
+        (
+            platform.os.as_str(),
+            platform.architecture.as_str(),
+            &platform.digest
+        ),
+        ("linux", "amd64", &None)
+    );
+    assert_eq!(first.created, instant::parse(TestImage::CREATED));
+    assert_eq!(first.labels["maintainer"], "Ann");
+    assert_eq!(first.labels.len(), 3);
+    assert_eq!(
+        first.annotations,
+        [(REVISION.to_owned(), "9f2c".to_owned())].into()
+    );
+    assert_eq!(
+        first.revision.as_deref(),
+        Some("9f2c"),
+        "annotations go before labels"
+    );
+    assert_eq!(
+        first.source.as_deref(),
+        Some("https://git.example.com/shop")
+    );
+    assert_eq!(first.version, None);
+
+    tell(&nats, &format!("{web}:v2"), Some(&two)).await;
+    let second = wait_told(&nats, 2).await.remove(1);
+    assert_eq!(
+        (&second.digest, second.media_type.as_str()),
+        (&two, "application/vnd.oci.image.index.v1+json")
+    );
+    let platforms: Vec<_> = second
+        .platforms
+        .iter()
+        .map(|one| (one.architecture.as_str(), one.digest.is_some()))
+        .collect();
+    assert_eq!(platforms, [("amd64", true), ("arm64", true)]);
+    assert_eq!(
+        second.labels["maintainer"], "Bob",
+        "those of its image for linux/amd64"
+    );
+    assert_eq!(second.created, instant::parse(TestImage::CREATED));
+    assert_eq!(second.version.as_deref(), Some("2.0"));
+
+    // What the registry has no more is given up, what is deleted is nothing to read, and all is done with.
+    real.delete("shop/web:latest");
+    let image = TestImage::new("gone");
+    let gone = real.push(&image, "shop/gone:latest");
+    real.delete("shop/gone:latest");
+    let image = format!("{}/shop/gone:latest", real.host());
+    tell(&nats, &image, Some(&gone)).await;
+    tell(&nats, &image, None).await;
+    // The same digest again is known, even where it is deleted.
+    tell(&nats, &format!("{web}:old"), Some(&one)).await;
+    eventually("the last one to be given up", SOON, async || {
+        (counted(&resolver, "given_up") == 1).then_some(())
+    })
+    .await;
+    all_done(&nats).await;
+    assert_eq!(counted(&resolver, "absent"), 4);
+    assert_eq!(
+        (counted(&resolver, "read"), counted(&resolver, "known")),
+        (2, 1)
+    );
+    assert_eq!(told(&nats).await.len(), 2);
+    resolver.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_push_under_many_tags_is_read_once() {
+    let (nats, shelf, mut tasks) = (TestNats::start().await, Shelf::default(), JoinSet::new());
+    let (digest, _) = shelf.image("one");
+    let file = shelf.serve(&mut tasks).await;
+    // Streams first, so that all are there when the reader comes.
+    Resolver::start(&nats, &file).await.stop().await;
+    for tag in 0..8 {
+        let image = format!("registry.example.com/shop/web:v{tag}");
+        tell(&nats, &image, Some(&digest)).await;
+    }
+    let resolver = Resolver::start(&nats, &file).await;
+    wait_told(&nats, 1).await;
+    all_done(&nats).await;
+    assert_eq!(shelf.asked(), 2, "the manifest and its config");
+    // And never again, by nobody.
+    resolver.stop().await;
+    let another = Resolver::start(&nats, &file).await;
+    tell(&nats, "registry.example.com/shop/web:latest", Some(&digest)).await;
+    eventually("it to be known", SOON, async || {
+        (counted(&another, "known") == 1).then_some(())
+    })
+    .await;
+    all_done(&nats).await;
+    assert_eq!((shelf.asked(), told(&nats).await.len()), (2, 1));
+    another.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_registry_that_fails_or_wants_a_pause_is_asked_again() {
+    let (nats, shelf, mut tasks) = (TestNats::start().await, Shelf::default(), JoinSet::new());
+    let (digest, _) = shelf.image("one");
+    *shelf.first.lock().unwrap() = vec![
+        crate::broken,
+        crate::pause,
+        forbidden,
+        crate::broken,
+        crate::broken,
+    ];
+    let resolver = Resolver::start(&nats, &shelf.serve(&mut tasks).await).await;
+    tell(&nats, IMAGE, Some(&digest)).await;
+    let manifest = wait_told(&nats, 1).await.remove(0);
+    assert_eq!(manifest.labels["name"], "one");
+    all_done(&nats).await;
+    let counts = ["failed", "busy", "refused", "read", "given_up"]
+        .map(|outcome| counted(&resolver, outcome));
+    assert_eq!(counts, [3, 1, 1, 1, 0]);
+    resolver.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn other_bytes_than_the_digest_says_are_never_believed() {
+    let (nats, shelf, mut tasks) = (TestNats::start().await, Shelf::default(), JoinSet::new());
+    let (digest, config) = shelf.image("one");
+    let path = |kind: &str, digest: &Digest| format!("/v2/shop/web/{kind}/{digest}");
+    // A config of somebody else's is no reason to know nothing of the manifest.
+    let forged = br#"{"config":{"Labels":{"name":"forged"}}}"#.to_vec();
+    shelf
+        .has
+        .lock()
+        .unwrap()
+        .insert(path("blobs", &config), forged);
+    let wrong = Digest::sha256_of(b"something else");
+    shelf
+        .has
+        .lock()
+        .unwrap()
+        .insert(path("manifests", &wrong), b"{}".to_vec());
+    let resolver = Resolver::start(&nats, &shelf.serve(&mut tasks).await).await;
+    tell(&nats, "registry.example.com/shop/web:wrong", Some(&wrong)).await;
+    tell(&nats, IMAGE, Some(&digest)).await;
+    let told = wait_told(&nats, 1).await;
+    all_done(&nats).await;
+    assert_eq!((told.len(), &told[0].digest), (1, &digest));
+    assert!(
+        told[0].labels.is_empty() && told[0].platforms.is_empty(),
+        "{told:?}"
+    );
+    assert_eq!(told[0].media_type, MANIFEST);
+    // Four times for the one; three for the other, and then without.
+    assert_eq!(
+        (
+            counted(&resolver, "refused"),
+            counted(&resolver, "given_up")
+        ),
+        (7, 1)
+    );
+    resolver.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_missing_beyond_the_manifest_is_done_without() {
+    let (nats, shelf, mut tasks) = (TestNats::start().await, Shelf::default(), JoinSet::new());
+    let (image, config) = shelf.image("one");
+    let lost = Digest::sha256_of(b"lost");
+    let index = shelf.put("manifests", &json!({ "manifests": [
+        { "mediaType": MANIFEST, "digest": lost, "platform": { "os": "linux", "architecture": "amd64" } },
+        { "mediaType": MANIFEST, "digest": image, "platform": { "os": "linux", "architecture": "arm64" } },
+    ] }));
+    let blob = format!("/v2/shop/web/blobs/{config}");
+    shelf.has.lock().unwrap().remove(&blob);
+    let resolver = Resolver::start(&nats, &shelf.serve(&mut tasks).await).await;
+    tell(&nats, "registry.example.com/shop/web:index", Some(&index)).await;
+    let of_index = wait_told(&nats, 1).await.remove(0);
+    assert_eq!((of_index.platforms.len(), of_index.labels.len()), (2, 0));
+    tell(&nats, IMAGE, Some(&image)).await;
+    let of_image = wait_told(&nats, 2).await.remove(1);
+    assert_eq!((of_image.platforms.len(), of_image.labels.len()), (0, 0));
+    all_done(&nats).await;
+    assert_eq!(counted(&resolver, "read"), 2);
+    resolver.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_configured_registries_are_asked_and_questions_do_not_wait() {
+    let (nats, shelf, mut tasks) = (TestNats::start().await, Shelf::default(), JoinSet::new());
+    let (digest, _) = shelf.image("one");
+    // Accepts, and never says a word.
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", silent.local_addr().unwrap());
+    let good = crate::Fake::start(vec![crate::found]).await;
+    let file = [
+        shelf.serve(&mut tasks).await,
+        registry("silent.example.com", &url),
+        registry("good.example.com", &good.url),
+    ];
+    let resolver = Resolver::start(&nats, &file.concat()).await;
+    tell(&nats, "other.example.com/shop/web:latest", Some(&digest)).await;
+    for n in 0..40 {
+        let image = format!("silent.example.com/shop/r{n}:latest");
+        tell(&nats, &image, Some(&Digest::sha256_of(&[n]))).await;
+    }
+    eventually("the first one to be passed over", SOON, async || {
+        (counted(&resolver, "not_configured") == 1).then_some(())
+    })
+    .await;
+    crate::ask(&nats, question("good.example.com/a:b", "1")).await;
+    assert_eq!(wait_answers(&nats, 1).await.len(), 1);
+    // Nor do those who are read forever.
+    tell(&nats, IMAGE, Some(&digest)).await;
+    assert_eq!(wait_told(&nats, 1).await[0].digest, digest);
+    let stopping = std::time::Instant::now();
+    resolver.stop().await;
+    assert!(stopping.elapsed() < SOON);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_one_instance_was_reading_when_it_stopped_another_reads() {
+    let (nats, shelf, mut tasks) = (TestNats::start().await, Shelf::default(), JoinSet::new());
+    let (digest, _) = shelf.image("one");
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", silent.local_addr().unwrap());
+    let first = Resolver::start(&nats, &registry("registry.example.com", &url)).await;
+    tell(&nats, IMAGE, Some(&digest)).await;
+    // Kept open, so that it waits for an answer.
+    let _connection = tokio::time::timeout(SOON, silent.accept()).await.unwrap();
+    first.stop().await;
+    let second = Resolver::start(&nats, &shelf.serve(&mut tasks).await).await;
+    assert_eq!(wait_told(&nats, 1).await[0].digest, digest);
+    all_done(&nats).await;
+    second.stop().await;
+}
