@@ -1,7 +1,8 @@
 //! The indexer records: it reads PUSHES, applies the rule of history, and publishes numbered revisions.
 //!
 //! In scope: which facts are new, which changes they make ([`timeline`](self), pure), their place in Postgres, their ordered,
-//! fenced way to REVISIONS, and which of them leave a doubt that the registry is asked about. Any number of instances share the partitions.
+//! fenced way to REVISIONS, and which of them leave a doubt that the registry is asked about; and what the resolver read of each digest.
+//! Any number of instances share the partitions.
 //!
 //! Out of scope: what registries send (the gateway), what a revision starts (the trigger service), answering questions (the
 //! api). Nothing here deletes or rewrites history.
@@ -20,6 +21,7 @@ mod doubt;
 mod error;
 mod facts;
 mod look;
+mod manifests;
 mod metrics;
 mod partition;
 mod publish;
@@ -71,6 +73,10 @@ pub async fn run(config: Config, ctx: Context) -> anyhow::Result<()> {
     tasks.spawn(
         "sweeper",
         sweep::sweeper(config.db.clone(), shared.clone(), config.sweep_seconds),
+    );
+    tasks.spawn(
+        "manifests",
+        manifests::manifests(config.db.clone(), shared.clone()),
     );
     tasks.spawn(
         "partitions",

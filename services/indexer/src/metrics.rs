@@ -22,6 +22,8 @@ pub(crate) struct Metrics {
     pub(crate) forgotten: Counter,
     /// Revisions that the store had forgotten.
     pub(crate) adopted: Counter,
+    /// Manifests stored that were not there.
+    pub(crate) manifests: Counter,
     /// What the sweeper had to have done again.
     swept: Family<Swept, Counter>,
     /// Time to apply a batch.
@@ -84,6 +86,11 @@ impl Metrics {
             adopted: metrics.add(
                 "indexer_adopted",
                 "Revisions that the store had lost, with the facts behind them, and that were taken over from REVISIONS",
+                Counter::default(),
+            ),
+            manifests: metrics.add(
+                "indexer_manifests",
+                "Manifests stored, each digest once",
                 Counter::default(),
             ),
             swept,

@@ -5,5 +5,6 @@
 mod bench;
 mod faults;
 mod history;
+mod manifests;
 mod republish;
 mod sweep;

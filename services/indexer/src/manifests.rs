@@ -1,0 +1,111 @@
+//! Manifests: what each digest is, from MANIFESTS into the store. One instance does it for all, the one that has the lock.
+//!
+//! The position moves in the statement that writes what was read, so nothing is passed over, whoever goes on and whichever backup the
+//! store comes from; and MANIFESTS forgets nothing. Reading twice is harmless: a digest means one thing.
+
+use std::convert::Infallible;
+use std::time::Duration;
+
+use futures_util::FutureExt as _;
+use tagtrail_bus::consume::{Delivery, Position, nanoseconds};
+use tagtrail_bus::topology::Stream;
+use tagtrail_daemon::backoff;
+use tagtrail_postgres::{DbArgs, Lock};
+use tagtrail_proto::{Event, Manifest, Subject};
+
+use crate::error::Error;
+use crate::shared::Shared;
+use crate::store::manifests as store;
+
+/// Messages taken in at once.
+const BATCH: usize = 100;
+/// How often an instance that waits for its turn asks.
+const TURN: Duration = Duration::from_secs(1);
+/// Work that lasted so long had begun well.
+const WELL: Duration = Duration::from_secs(30);
+
+/// Stores manifests until a stop is asked for. Whatever goes wrong, it starts over from the position.
+pub(crate) async fn manifests(db: DbArgs, shared: Shared) -> anyhow::Result<()> {
+    let mut failures = 0;
+    loop {
+        let started = tokio::time::Instant::now();
+        let ended = tokio::select! {
+            () = shared.shutdown.cancelled() => return Ok(()),
+            ended = hold(&db, &shared) => ended,
+        };
+        failures = if started.elapsed() > WELL {
+            1
+        } else {
+            failures + 1
+        };
+        let Err(error) = ended;
+        let error = anyhow::Error::from(error);
+        tracing::warn!("storing manifests starts over: {error:#}");
+        tokio::select! {
+            () = shared.shutdown.cancelled() => return Ok(()),
+            () = tokio::time::sleep(backoff(failures)) => {}
+        }
+    }
+}
+
+/// Waits for the lock, and works as long as it has it.
+async fn hold(db: &DbArgs, shared: &Shared) -> Result<Infallible, Error> {
+    let mut db = db.session("manifests", shared.silence).await?;
+    // An instance that waits must not fall silent either.
+    let turn = TURN.min(shared.silence / 5);
+    while !shared.within(Lock::Manifests.try_take(&mut db)).await? {
+        tokio::time::sleep(turn).await;
+    }
+    let start = shared.within(store::position(&mut db)).await?;
+    let opening = shared
+        .bus
+        .read(Stream::Manifests, "tagtrail.manifest.>", start);
+    let mut reader = shared.meanwhile(&mut db, opening).await?;
+    let mut at = Position {
+        stream_created_ns: Some(reader.stream_created_ns()),
+        ..start
+    };
+    if let Some(why) = reader.afresh() {
+        tracing::warn!("reading MANIFESTS from its first message: {why}");
+        (at.sequence, at.time_ns) = (0, None);
+    }
+    loop {
+        let mut batch = Vec::new();
+        let mut next = Some(shared.meanwhile(&mut db, reader.next()).await?);
+        while let Some(delivery) = next {
+            (at.sequence, at.time_ns) = (delivery.sequence, Some(nanoseconds(delivery.time)));
+            batch.extend(manifest(&delivery));
+            // Only what is there already: nobody waits to fill a batch.
+            next = if batch.len() < BATCH {
+                reader.next().now_or_never().transpose()?
+            } else {
+                None
+            };
+        }
+        let added = shared.within(store::add(&mut db, &batch, at)).await?;
+        shared.metrics.manifests.inc_by(added);
+    }
+}
+
+/// The manifest that a message tells of, if it stands where it belongs.
+fn manifest(message: &Delivery) -> Option<Manifest> {
+    let told = serde_json::from_slice::<Event<Manifest>>(&message.payload);
+    let told = told.map(|event| event.data.cleaned());
+    match told {
+        Ok(manifest) => {
+            let digest = manifest.digest.clone();
+            if (Subject::Manifest { digest }).to_string() == message.subject {
+                return Some(manifest);
+            }
+            tracing::error!(
+                sequence = message.sequence,
+                "MANIFESTS holds a manifest under another digest; it is left out"
+            );
+        }
+        Err(error) => tracing::error!(
+            sequence = message.sequence,
+            "MANIFESTS holds what is no manifest, which is left out: {error}"
+        ),
+    }
+    None
+}

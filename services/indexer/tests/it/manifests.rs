@@ -1,0 +1,158 @@
+//! What digests are, from MANIFESTS into the store.
+
+use sqlx::{Connection as _, PgConnection};
+use tagtrail_proto::{Digest, Manifest, Platform, Subject};
+use tagtrail_testkit::{SOON, TestNats, eventually};
+
+use crate::bench::*;
+
+fn manifest(n: u64) -> Manifest {
+    Manifest {
+        digest: digest(n),
+        registry: "registry.example.com".parse().unwrap(),
+        repository: "foo/bar".parse().unwrap(),
+        media_type: "application/vnd.oci.image.index.v1+json".to_owned(),
+        size: n,
+        artifact_type: Some("application/x".to_owned()),
+        platforms: vec![Platform {
+            os: "linux".to_owned(),
+            architecture: "arm64".to_owned(),
+            variant: Some("v8".to_owned()),
+            digest: Some(digest(n + 1)),
+        }],
+        created: Some(at(1)),
+        labels: [("maintainer".to_owned(), "Ann".to_owned())].into(),
+        annotations: [("number".to_owned(), n.to_string())].into(),
+        revision: Some("9f2c".to_owned()),
+        source: None,
+        version: Some("1.0".to_owned()),
+        read_at: at(2),
+    }
+}
+
+async fn tell(nats: &TestNats, manifest: Manifest) {
+    let digest = manifest.digest.clone();
+    let body = serde_json::to_vec(&manifest.event()).unwrap();
+    tell_so(nats, &digest, body).await;
+}
+
+/// Puts a body on MANIFESTS, whatever it is.
+async fn tell_so(nats: &TestNats, digest: &Digest, body: Vec<u8>) {
+    let digest = digest.clone();
+    let subject = Subject::Manifest { digest }.to_string();
+    let jetstream = nats.jetstream().await;
+    let stored = jetstream.publish(subject, body.into()).await.unwrap();
+    stored.await.unwrap();
+}
+
+/// The digests that are stored, by what their annotation says.
+async fn stored(db: &mut PgConnection) -> Vec<i64> {
+    sqlx::query_scalar("select (annotations ->> 'number')::bigint from manifest order by 1")
+        .fetch_all(db)
+        .await
+        .unwrap()
+}
+
+async fn wait_stored(db: &mut PgConnection, expected: &[i64]) {
+    eventually("the manifests", SOON, async || {
+        (stored(db).await == expected).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_is_stored_once_by_whichever_instance_has_its_turn() {
+    let (db, nats) = (tagtrail_testkit::postgres().await, TestNats::start().await);
+    let first = Indexer::start(db.url(), nats.url());
+    first.ctx.health.wait_ready().await;
+    let second = Indexer::start(db.url(), nats.url());
+    second.ctx.health.wait_ready().await;
+    let mut connection = db.connect().await;
+    for n in 1..=20 {
+        tell(&nats, manifest(n)).await;
+    }
+    wait_stored(&mut connection, &(1..=20).collect::<Vec<_>>()).await;
+    let counted = |indexer: &Indexer| indexer.metric("tagtrail_indexer_manifests_total");
+    eventually("what was stored to be counted", SOON, async || {
+        (counted(&first) + counted(&second) == 20.0).then_some(())
+    })
+    .await;
+    first.stop().await;
+    tell(&nats, manifest(21)).await;
+    wait_stored(&mut connection, &(1..=21).collect::<Vec<_>>()).await;
+    second.stop().await;
+
+    let row: serde_json::Value = sqlx::query_scalar(
+        "select to_jsonb(m) - 'read_at' - 'created' from manifest m where size_bytes = 7",
+    )
+    .fetch_one(&mut connection)
+    .await
+    .unwrap();
+    assert_eq!(
+        row,
+        serde_json::json!({
+            "digest": format!("\\x{}", &digest(7).to_string()[7..]), "registry": "registry.example.com", "repository": "foo/bar",
+            "media_type": "application/vnd.oci.image.index.v1+json", "size_bytes": 7, "artifact_type": "application/x",
+            "platforms": [{ "os": "linux", "architecture": "arm64", "variant": "v8", "digest": digest(8) }],
+            "labels": { "maintainer": "Ann" }, "annotations": { "number": "7" },
+            "revision": "9f2c", "source": null, "version": "1.0",
+        })
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_store_from_an_older_backup_and_a_stream_made_anew_are_read_again() {
+    let (db, nats) = (tagtrail_testkit::postgres().await, TestNats::start().await);
+    let indexer = Indexer::start(db.url(), nats.url());
+    indexer.ctx.health.wait_ready().await;
+    let mut connection = db.connect().await;
+    tell(&nats, manifest(1)).await;
+    wait_stored(&mut connection, &[1]).await;
+    indexer.stop().await;
+    connection.close().await.unwrap();
+    let backup = db.copy().await;
+    let indexer = Indexer::start(db.url(), nats.url());
+    let mut connection = db.connect().await;
+    tell(&nats, manifest(2)).await;
+    wait_stored(&mut connection, &[1, 2]).await;
+    indexer.stop().await;
+
+    let indexer = Indexer::start(backup.url(), nats.url());
+    let mut restored = backup.connect().await;
+    wait_stored(&mut restored, &[1, 2]).await;
+    // Made anew, with what nobody has stored under sequences that were.
+    nats.jetstream()
+        .await
+        .delete_stream("MANIFESTS")
+        .await
+        .unwrap();
+    eventually("the stream to be made again", SOON, async || {
+        nats.jetstream().await.get_stream("MANIFESTS").await.ok()
+    })
+    .await;
+    tell(&nats, manifest(3)).await;
+    wait_stored(&mut restored, &[1, 2, 3]).await;
+    indexer.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_no_manifest_or_can_not_be_stored_as_it_is_stops_nothing() {
+    let (db, nats) = (tagtrail_testkit::postgres().await, TestNats::start().await);
+    let indexer = Indexer::start(db.url(), nats.url());
+    indexer.ctx.health.wait_ready().await;
+    tell_so(&nats, &digest(1), b"{}".to_vec()).await;
+    // Under a digest that is another's.
+    let misplaced = serde_json::to_vec(&manifest(2).event()).unwrap();
+    tell_so(&nats, &digest(3), misplaced).await;
+    // Postgres keeps no NUL in a text.
+    let nul = Manifest {
+        labels: [("a\0b".to_owned(), "\0".to_owned())].into(),
+        version: Some("1\0".to_owned()),
+        ..manifest(4)
+    };
+    tell(&nats, nul).await;
+    tell(&nats, manifest(5)).await;
+    let mut connection = db.connect().await;
+    wait_stored(&mut connection, &[4, 5]).await;
+    indexer.stop().await;
+}
