@@ -7,6 +7,7 @@ mod coverage;
 mod digest;
 mod events;
 mod history;
+mod manifest;
 pub(crate) mod print;
 mod resolve;
 mod rollouts;
@@ -31,6 +32,8 @@ pub(crate) enum Command {
     Watch(Client<watch::Watch>),
     /// Which images ever had a digest, and from when to when.
     Digest(Client<digest::Digest>),
+    /// What a digest is: for which platforms, built when and from what.
+    Manifest(Client<manifest::Manifest>),
     /// How changes became known: by event, by asking, or only by comparing; and so what registries did not tell.
     Coverage(Client<coverage::Coverage>),
     /// The triggers: what they watch and what runs.
@@ -87,6 +90,7 @@ impl Command {
                 client.with_api(async |watch, api, output| watch.follow(api, output).await)
             }
             Command::Digest(client) => client.run(digest::Digest::ask),
+            Command::Manifest(client) => client.run(manifest::Manifest::ask),
             Command::Coverage(client) => client.run(coverage::Coverage::ask),
             Command::Triggers(client) => client.run(triggers::List::ask),
             Command::Rollouts(client) => client.run(rollouts::Rollouts::ask),

@@ -96,6 +96,7 @@ fn every_command_explains_itself() {
             &["TAGTRAIL_API", "TAGTRAIL_TOKEN", "--since", "--output"],
         ),
         ("digest", &["TAGTRAIL_API", "--output"]),
+        ("manifest", &["TAGTRAIL_API", "--output"]),
         ("triggers", &["TAGTRAIL_API", "--output"]),
         ("rollouts", &["TAGTRAIL_API", "--limit", "--output"]),
         ("pause", &["TAGTRAIL_API"]),

@@ -8,7 +8,7 @@ use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Json, Response};
 use schemars::JsonSchema;
 use serde::Serialize;
-use tagtrail_proto::{Image, NameError};
+use tagtrail_proto::{Digest, Image, NameError};
 
 use crate::instant::Instant;
 
@@ -68,12 +68,16 @@ pub(crate) enum Error {
     },
     #[error("{image} has no revision {revision}")]
     RevisionUnknown { image: Image, revision: u64 },
+    #[error(
+        "what {0} is is not known: it was not read yet, or its registry is not configured under [[registry]] in tagtrail.toml"
+    )]
+    ManifestUnknown(Digest),
     #[error("there is no such trigger; GET /v1/triggers lists them")]
     TriggerUnknown,
     #[error("there is no such rollout; GET /v1/rollouts lists them")]
     RolloutUnknown,
     #[error(
-        "nothing is here; the API is under /v1: resolve, history, digests, revisions, triggers, rollouts; GET /openapi.json describes it"
+        "nothing is here; the API is under /v1: resolve, history, digests, manifests, revisions, triggers, rollouts; GET /openapi.json describes it"
     )]
     NotFound,
     #[error("this can't be asked with that method; the Allow header names those that can")]
@@ -149,6 +153,7 @@ impl Error {
             Error::TagUnknown(_) | Error::TagNotYet(_) => (StatusCode::NOT_FOUND, "tag_unknown"),
             Error::TagDeleted { .. } => (StatusCode::NOT_FOUND, "tag_deleted"),
             Error::RevisionUnknown { .. } => (StatusCode::NOT_FOUND, "revision_unknown"),
+            Error::ManifestUnknown(_) => (StatusCode::NOT_FOUND, "manifest_unknown"),
             Error::TriggerUnknown => (StatusCode::NOT_FOUND, "trigger_unknown"),
             Error::RolloutUnknown => (StatusCode::NOT_FOUND, "rollout_unknown"),
             Error::NotFound => (StatusCode::NOT_FOUND, "not_found"),

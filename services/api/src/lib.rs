@@ -1,4 +1,4 @@
-//! The api answers: what a tag meant at any time, which images ever had a digest, what is deployed.
+//! The api answers: what a tag meant at any time, which images ever had a digest and what that is, what is deployed.
 //!
 //! In scope: the HTTP API under `/v1`, one file a resource, from one snapshot of Postgres each; the live feed ([`feed`](self));
 //! who may ask; and the description of it all in OpenAPI. Besides pausing and resuming a trigger it writes nothing. A resource
@@ -12,7 +12,7 @@
 //! |---|---|
 //! | 400 | `image_invalid`, `digest_invalid`, `time_invalid`, `revision_invalid`, `limit_invalid`, `cursor_invalid`, `match_invalid`, `parameter_unknown`, `parameter_repeated`, `parameter_conflict` |
 //! | 401, 403 | `unauthenticated`, `forbidden` |
-//! | 404 | `tag_unknown`, `tag_deleted`, `revision_unknown`, `trigger_unknown`, `rollout_unknown`, `not_found` |
+//! | 404 | `tag_unknown`, `tag_deleted`, `revision_unknown`, `manifest_unknown`, `trigger_unknown`, `rollout_unknown`, `not_found` |
 //! | 405 | `method_not_allowed` |
 //! | 500 | `internal`: a defect of ours; the cause is in the log alone |
 //! | 503 | `store_unavailable`: Postgres is down or slow; `busy`: too many follow the feed; `Retry-After` says when to come again |
@@ -26,6 +26,7 @@ mod error;
 mod feed;
 mod history;
 mod instant;
+mod manifests;
 mod metrics;
 mod openapi;
 mod operation;

@@ -14,13 +14,14 @@ use crate::error::Error;
 use crate::metrics::Metrics;
 use crate::operation::Operation;
 use crate::tokens::Tokens;
-use crate::{coverage, digests, history, openapi, resolve, revisions, rollouts, triggers};
+use crate::{coverage, digests, history, manifests, openapi, resolve, revisions, rollouts, triggers};
 
 /// Every operation there is.
 pub(crate) const ALL: &[Operation] = &[
     resolve::RESOLVE,
     history::HISTORY,
     digests::DIGEST,
+    manifests::MANIFEST,
     coverage::COVERAGE,
     revisions::REVISIONS,
     triggers::LIST,

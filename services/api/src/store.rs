@@ -4,6 +4,7 @@
 pub(crate) mod coverage;
 pub(crate) mod digests;
 pub(crate) mod history;
+pub(crate) mod manifests;
 pub(crate) mod resolve;
 pub(crate) mod rollouts;
 pub(crate) mod triggers;

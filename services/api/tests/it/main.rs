@@ -10,6 +10,7 @@ mod digests;
 mod faults;
 mod feed;
 mod history;
+mod manifests;
 mod openapi;
 mod questions;
 mod report;

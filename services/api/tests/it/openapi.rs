@@ -107,6 +107,7 @@ async fn answers_and_problems_are_what_it_says() {
     let shop = rows.trigger("shop", true).await;
     let id = rows.rollout(shop, 1, "succeeded", 10).await;
     rows.rollout(shop, 2, "failed", 20).await;
+    rows.manifest(1).await;
     let digest = crate::rows::digest(1);
     let document = tagtrail_api::openapi();
     let mut described = BTreeSet::new();
@@ -131,6 +132,11 @@ async fn answers_and_problems_are_what_it_says() {
             "get",
             "/v1/coverage",
             "/v1/coverage?since=2000-01-01T00:00:00Z".to_owned(),
+        ),
+        (
+            "get",
+            "/v1/manifests/{digest}",
+            format!("/v1/manifests/{digest}"),
         ),
         ("get", "/v1/triggers", "/v1/triggers".to_owned()),
         ("get", "/v1/triggers/{name}", "/v1/triggers/shop".to_owned()),
@@ -175,6 +181,11 @@ async fn answers_and_problems_are_what_it_says() {
         (
             "/v1/triggers/{name}",
             "/v1/triggers/nobody".to_owned(),
+            "404",
+        ),
+        (
+            "/v1/manifests/{digest}",
+            format!("/v1/manifests/{}", crate::rows::digest(9)),
             "404",
         ),
         ("/v1/revisions", "/v1/revisions?match=".to_owned(), "400"),

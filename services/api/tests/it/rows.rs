@@ -176,6 +176,26 @@ impl Rows {
         .unwrap();
     }
 
+    /// Writes what an index of two platforms is.
+    pub(crate) async fn manifest(&mut self, content: u8) {
+        let platforms = json!([
+            { "os": "linux", "architecture": "amd64", "variant": null, "digest": digest(content + 1) },
+            { "os": "linux", "architecture": "arm64", "variant": "v8", "digest": digest(content + 2) },
+        ]);
+        sqlx::query(
+            "insert into manifest (digest, registry, repository, media_type, size_bytes, platforms, created, labels, annotations, revision, read_at)
+             values ($1, 'registry.example.com', 'shop/web', 'application/vnd.oci.image.index.v1+json', 1234, $2, $3,
+                     '{\"maintainer\": \"Ann\"}', '{\"org.opencontainers.image.revision\": \"9f2c\"}', '9f2c', $4)",
+        )
+        .bind(digest(content).as_bytes())
+        .bind(platforms)
+        .bind(time(-60))
+        .bind(time(5))
+        .execute(&mut self.db)
+        .await
+        .unwrap();
+    }
+
     /// Writes a trigger of `web`; gives its row id.
     pub(crate) async fn trigger(&mut self, name: &str, configured: bool) -> i32 {
         sqlx::query_scalar("insert into trigger (name, images, target, configured) values ($1, $2, 'webhook', $3) returning id")

@@ -1,0 +1,49 @@
+//! `GET /v1/manifests/{digest}`: what a digest is.
+
+use axum::Json;
+use axum::extract::rejection::PathRejection;
+use axum::extract::{Path, State};
+use axum::http::Uri;
+use axum::routing::get;
+use serde_json::json;
+use tagtrail_proto::{Digest, Manifest};
+
+use crate::database::Database;
+use crate::error::Error;
+use crate::operation::{self, Method, Operation, schema};
+use crate::parameters::{Parameter, Parameters};
+use crate::store;
+
+pub(crate) const MANIFEST: Operation = Operation {
+    id: "manifest",
+    method: Method::Get,
+    path: "/v1/manifests/{digest}",
+    summary: "What a digest is: for which platforms, built when and from what.",
+    in_path: &[Parameter {
+        name: "digest",
+        required: true,
+        description: "A digest that an image has, or had.",
+        example: "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855",
+        schema: || json!({ "type": "string" }),
+    }],
+    query: &[],
+    header: &[],
+    answer: operation::Answer::Json(schema::<Manifest>),
+    problems: &[(400, "digest_invalid"), (404, "manifest_unknown")],
+    serve: || get(manifest),
+};
+
+/// Answers as the registry's own bytes say.
+async fn manifest(
+    State(database): State<Database>,
+    path: Result<Path<String>, PathRejection>,
+    uri: Uri,
+) -> Result<Json<Manifest>, Error> {
+    let Path(digest) = path?;
+    let digest: Digest = digest.parse().map_err(Error::Digest)?;
+    Parameters::read(&uri, MANIFEST.query)?;
+    let mut db = database.connection().await?;
+    let found = store::manifests::manifest(&mut db, &digest).await?;
+    db.answered();
+    found.map(Json).ok_or(Error::ManifestUnknown(digest))
+}

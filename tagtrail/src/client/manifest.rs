@@ -1,0 +1,66 @@
+//! `tagtrail manifest`.
+
+use serde_json::Value;
+
+use super::Answer;
+use super::api::{Api, Failure};
+use super::print::{field, table};
+
+/// The question.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Manifest {
+    /// The digest, whole: sha256:… or sha512:….
+    digest: String,
+}
+
+impl Manifest {
+    pub(crate) async fn ask(self, api: &Api) -> Result<Answer, Failure> {
+        let json = api.get(&["manifests", &self.digest], &[]).await?;
+        let text = describe(&json);
+        Ok(Answer { json, text })
+    }
+}
+
+fn describe(manifest: &Value) -> String {
+    let platforms = manifest.get("platforms").and_then(Value::as_array);
+    let platforms: Vec<String> = platforms.into_iter().flatten().map(platform).collect();
+    let read_from = format!(
+        "{}/{}",
+        field(manifest, "registry"),
+        field(manifest, "repository")
+    );
+    let mut rows = vec![
+        ["platforms".to_owned(), platforms.join(", ")],
+        ["read from".to_owned(), read_from],
+    ];
+    for name in [
+        "media_type",
+        "artifact_type",
+        "size",
+        "created",
+        "source",
+        "revision",
+        "version",
+    ] {
+        rows.push([name.replace('_', " "), field(manifest, name)]);
+    }
+    for (kind, name) in [("labels", "label"), ("annotations", "annotation")] {
+        let texts = manifest.get(kind).and_then(Value::as_object);
+        for (key, value) in texts.into_iter().flatten() {
+            let value = value.as_str().unwrap_or_default();
+            rows.push([format!("{name} {key}"), value.to_owned()]);
+        }
+    }
+    table(["MANIFEST", &field(manifest, "digest")], rows)
+}
+
+/// `linux/arm64/v8`
+fn platform(platform: &Value) -> String {
+    let parts = ["os", "architecture", "variant"].map(|name| field(platform, name));
+    let known: Vec<&str> = parts
+        .iter()
+        .map(String::as_str)
+        .filter(|part| *part != "-")
+        .collect();
+    known.join("/")
+}
