@@ -234,6 +234,15 @@ async fn the_same_processes_do_their_work_with_accounts_that_can_do_nothing_else
     })
     .await;
 
+    // And it reads what was pushed, once.
+    let digest = pushed.to_string();
+    eventually("the manifest", SOON, async || {
+        let (_, out, _) = up.cli(&["manifest", &digest, "--output", "json"], Some(&token));
+        let manifest: Value = serde_json::from_str(&out).ok()?;
+        (manifest["platforms"][0]["os"] == "linux").then_some(())
+    })
+    .await;
+
     // Subscribers hear and read revisions, and can say nothing.
     let subscriber = up.nats("subscriber").await;
     let stream = jetstream::new(subscriber)
@@ -246,6 +255,17 @@ async fn the_same_processes_do_their_work_with_accounts_that_can_do_nothing_else
         .unwrap();
     let event: Value = serde_json::from_slice(&last.payload).unwrap();
     assert_eq!(event["data"]["digest"], pushed.to_string());
+    let manifests = jetstream::new(up.nats("subscriber").await)
+        .get_stream("MANIFESTS")
+        .await
+        .unwrap();
+    let subject = format!("tagtrail.manifest.{}", digest.replace(':', "."));
+    let manifest = manifests
+        .direct_get_last_for_subject(subject)
+        .await
+        .unwrap();
+    let event: Value = serde_json::from_slice(&manifest.payload).unwrap();
+    assert_eq!(event["data"]["digest"], digest);
 
     refuses_on_nats(&up).await;
     refuses_on_postgres(&up).await;
@@ -262,8 +282,11 @@ async fn refuses_on_nats(up: &Up) {
         ("gateway", "$JS.API.CONSUMER.CREATE.PUSHES"),
         ("resolver", "tagtrail.revision.a%2Eb.c.d"),
         ("resolver", "$JS.API.CONSUMER.DELETE.UNRESOLVED.resolver"),
+        ("resolver", "$JS.API.CONSUMER.CREATE.REVISIONS.other"),
         ("indexer", "tagtrail.push.0.a%2Eb.c.d"),
         ("indexer", "tagtrail.rollout.shop.succeeded"),
+        ("indexer", "tagtrail.manifest.sha256.00"),
+        ("gateway", "tagtrail.manifest.sha256.00"),
         ("indexer", "$JS.API.STREAM.UPDATE.REVISIONS"),
         ("trigger", "tagtrail.revision.a%2Eb.c.d"),
         ("trigger", "tagtrail.push.0.a%2Eb.c.d"),
@@ -273,6 +296,12 @@ async fn refuses_on_nats(up: &Up) {
         ("subscriber", "tagtrail.revision.a%2Eb.c.d"),
         ("subscriber", "$JS.API.STREAM.MSG.DELETE.REVISIONS"),
         ("subscriber", "$JS.API.CONSUMER.CREATE.PUSHES"),
+        ("subscriber", "$JS.API.CONSUMER.DELETE.REVISIONS.manifests"),
+        (
+            "subscriber",
+            "$JS.API.CONSUMER.MSG.NEXT.REVISIONS.manifests",
+        ),
+        ("subscriber", "tagtrail.manifest.sha256.00"),
         ("migrate", "tagtrail.push.0.a%2Eb.c.d"),
         ("migrate", "$JS.API.STREAM.DELETE.PUSHES"),
     ] {
@@ -333,6 +362,8 @@ async fn refuses_on_postgres(up: &Up) {
                 "truncate revision",
                 "update revision set number = 7",
                 "delete from tag",
+                "update manifest set revision = 'x'",
+                "delete from manifest",
                 "update tag set name = 'x'",
                 "update trigger set state = 'paused'",
                 "insert into rollout_change (rollout_id, state, rollout) values (gen_random_uuid(), 'pending', '{}')",
@@ -359,6 +390,7 @@ async fn refuses_on_postgres(up: &Up) {
                 "delete from rollout",
                 "update tag set head = 1",
                 "insert into push default values",
+                "insert into manifest default values",
             ],
         ),
         (
@@ -376,6 +408,7 @@ async fn refuses_on_postgres(up: &Up) {
             &[
                 "select * from public.push",
                 "select * from public.tag",
+                "select * from public.manifest",
                 "delete from report.push",
             ],
         ),

@@ -1,0 +1,107 @@
+//! From a push to what was pushed: who built it, when, from what, and for which platforms.
+
+use std::os::unix::fs::PermissionsExt as _;
+
+use serde_json::{Value, json};
+use tagtrail_e2e::{HOOK_SECRET, Up, config, free_address, use_ring};
+use tagtrail_testkit::{Registry, SOON, Sink, TestImage, eventually};
+
+const REVISION: &str = "org.opencontainers.image.revision";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_pushed_is_read_once_and_shown() {
+    use_ring();
+    // A folder that the user of Postgres can reach, should the tests run as root.
+    let folder = tempfile::Builder::new()
+        .permissions(std::fs::Permissions::from_mode(0o711))
+        .tempdir()
+        .unwrap();
+    let (sink, gateway) = (Sink::start().await, free_address());
+    let hook = format!("http://{gateway}/hooks/main");
+    let registry = Registry::start(&hook, &format!("Bearer {HOOK_SECRET}")).await;
+    let host = registry.host();
+    let file = config(folder.path(), host, sink.url());
+    let data = folder.path().join("data");
+
+    // Pushed while nobody may ask the registry.
+    let mut up = Up::start_at(&data, &file, &gateway).await;
+    let old = TestImage::new("old").label(REVISION, "0a1b");
+    let old = registry.push(&old, "shop/old:latest").to_string();
+    let cli = up.cli();
+    eventually("the push", SOON, async || {
+        let said = cli.run(&["resolve", &format!("{host}/shop/old")]);
+        (said.code == 0).then_some(())
+    })
+    .await;
+    let unknown = cli.run(&["manifest", &old]);
+    assert_eq!((unknown.code, unknown.out.as_str()), (3, ""));
+    assert!(
+        unknown.err.contains("[[registry]]") && unknown.err.contains(&old),
+        "{}",
+        unknown.err
+    );
+    assert_eq!(cli.run(&["manifest", "latest"]).code, 2);
+
+    // Configured, what is old is read too.
+    let mut text = std::fs::read_to_string(&file).unwrap();
+    text += &format!("[[registry]]\nname = \"{host}\"\nurl = \"http://{host}\"\n");
+    std::fs::write(&file, text).unwrap();
+    up.process.signal("TERM");
+    assert_eq!(up.process.ended(SOON).await.code(), Some(0));
+    let up = Up::start_at(&data, &file, &gateway).await;
+    let cli = up.cli();
+    let known = async |digest: &str| -> Value {
+        eventually(&format!("what {digest} is"), SOON, async || {
+            let url = format!("{}/v1/manifests/{digest}", up.address("api"));
+            let answer = reqwest::get(url).await.ok()?;
+            (answer.status() == 200).then_some(())?;
+            answer.json().await.ok()
+        })
+        .await
+    };
+    assert_eq!(known(&old).await["revision"], "0a1b");
+
+    let index = TestImage::index("new")
+        .label("maintainer", "Ann")
+        .annotation(REVISION, "9f2c");
+    let new = registry.push(&index, "shop/web:latest").to_string();
+    let manifest = known(&new).await;
+    assert_eq!(
+        (
+            &manifest["digest"],
+            &manifest["registry"],
+            &manifest["repository"]
+        ),
+        (&json!(new), &json!(host), &json!("shop/web"))
+    );
+    assert_eq!(manifest["labels"], json!({ "maintainer": "Ann" }));
+    assert_eq!(manifest["annotations"], json!({ REVISION: "9f2c" }));
+    assert_eq!(
+        (&manifest["revision"], &manifest["created"]),
+        (&json!("9f2c"), &json!(TestImage::CREATED))
+    );
+    let platforms: Vec<&str> = manifest["platforms"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|one| one["architecture"].as_str().unwrap())
+        .collect();
+    assert_eq!(platforms, ["amd64", "arm64"]);
+
+    // The client shows the same, for people and for programs.
+    assert_eq!(cli.json(&["manifest", &new]), manifest);
+    let shown = cli.run(&["manifest", &new]).out;
+    for part in [
+        &new,
+        "linux/amd64, linux/arm64",
+        "label maintainer",
+        "Ann",
+        "9f2c",
+        TestImage::CREATED,
+    ] {
+        assert!(shown.contains(part), "{part} is not in {shown}");
+    }
+    // A tag more of the same digest changes nothing of what it is.
+    assert_eq!(registry.push(&index, "shop/web:v1").to_string(), new);
+    assert_eq!(known(&new).await, manifest);
+}
