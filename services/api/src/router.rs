@@ -14,7 +14,9 @@ use crate::error::Error;
 use crate::metrics::Metrics;
 use crate::operation::Operation;
 use crate::tokens::Tokens;
-use crate::{coverage, digests, history, manifests, openapi, resolve, revisions, rollouts, triggers};
+use crate::{
+    coverage, digests, history, manifests, openapi, resolve, revisions, rollouts, triggers,
+};
 
 /// Every operation there is.
 pub(crate) const ALL: &[Operation] = &[

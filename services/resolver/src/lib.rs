@@ -75,7 +75,6 @@ pub async fn run(config: Config, ctx: Context) -> anyhow::Result<()> {
     match &config.database_url {
         Some(url) => {
             let db = DbArgs { url: url.clone() };
-            db.wait_for_schema("resolver", &ctx.shutdown).await?;
             let (pace, shutdown) = (config.pace, &ctx.shutdown);
             for one in reconcile::all(&file, &bus, &db, &registries, pace, &metrics, shutdown) {
                 tasks.spawn("comparing a registry", one.run());

@@ -198,6 +198,11 @@ impl Reader {
                 tracing::info!(digest = %pinned.digest, "reading {pinned} again in {pause:.0?}: {error}");
                 (Outcome::Again, pause)
             }
+            Err(AskError::Resting { rest }) => {
+                self.metrics.count("resting");
+                self.leave_alone(&pinned.registry, rest);
+                (Outcome::Again, rest.max(pause))
+            }
             Err(error @ AskError::Failed(_)) => {
                 self.metrics.count("failed");
                 // It may hang: others have their turn meanwhile.

@@ -25,7 +25,7 @@ use tagtrail_bus::Bus;
 use tagtrail_bus::publish::{Message, PublishError};
 use tagtrail_config::File;
 use tagtrail_daemon::{backoff, chain};
-use tagtrail_postgres::{DbArgs, Lock, ping};
+use tagtrail_postgres::{DbArgs, DbError, Lock, ping};
 use tagtrail_proto::{
     Action, Digest, Image, Origin, Push, Registry as RegistryName, Repository, Scope, Subject, Tag,
     TimeSource,
@@ -139,6 +139,11 @@ pub(crate) fn all(
 impl Reconciler {
     /// Walks its registry until a stop is asked for.
     pub(crate) async fn run(self) -> anyhow::Result<()> {
+        // Questions are answered meanwhile.
+        match self.db.wait_for_schema("resolver", &self.shutdown).await {
+            Err(DbError::Stopped) => return Ok(()),
+            there => there?,
+        }
         let mut failures = 0;
         self.sleep(self.pace.before_first.min(self.interval)).await;
         while !self.shutdown.is_cancelled() {
