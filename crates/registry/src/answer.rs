@@ -154,13 +154,16 @@ fn pause(response: &Response) -> Option<Duration> {
     let text = response.headers().get(RETRY_AFTER)?.to_str().ok()?.trim();
     let pause = match text.parse::<u64>() {
         Ok(seconds) => Duration::from_secs(seconds),
-        // An HTTP date is an RFC 2822 date with the zone GMT.
         Err(_) => {
-            let date = OffsetDateTime::parse(&text.replace("GMT", "+0000"), &Rfc2822).ok()?;
-            Duration::try_from(date - OffsetDateTime::now_utc()).unwrap_or_default()
+            Duration::try_from(http_date(text)? - OffsetDateTime::now_utc()).unwrap_or_default()
         }
     };
     Some(pause.min(LONGEST_PAUSE))
+}
+
+/// An HTTP date is an RFC 2822 date with the zone GMT.
+pub(crate) fn http_date(text: &str) -> Option<OffsetDateTime> {
+    OffsetDateTime::parse(&text.replace("GMT", "+0000"), &Rfc2822).ok()
 }
 
 /// As the headers say, without parameters.

@@ -89,12 +89,8 @@ impl Auth {
         repository: &Repository,
     ) -> Result<(), AskError> {
         match challenge {
-            None => Err(AskError::Refused(
-                "it asks who we are in no way that is known (neither Basic nor Bearer)".to_owned(),
-            )),
-            Some(Challenge::Basic) if self.credentials.is_none() => Err(AskError::Refused(
-                "it asks for a password: add username and password to its [[registry]]".to_owned(),
-            )),
+            None => Err(unknown_challenge()),
+            Some(Challenge::Basic) if self.credentials.is_none() => Err(no_password()),
             Some(Challenge::Basic) => {
                 self.known.lock().await.basic = true;
                 Ok(())
@@ -104,7 +100,8 @@ impl Auth {
                 service,
                 scope,
             }) => {
-                let url = self.token_url(&realm, service, scope, repository)?;
+                let scope = scope.unwrap_or_else(|| format!("repository:{repository}:pull"));
+                let url = self.token_url(&realm, service, Some(scope))?;
                 let token = self.fetch(client, url).await?;
                 let mut known = self.known.lock().await;
                 if known.tokens.len() >= KEPT {
@@ -127,6 +124,23 @@ impl Auth {
         known.tokens.remove(repository);
     }
 
+    /// The `Authorization` of a request that is about no repository; nothing of it is kept.
+    pub(crate) async fn about_none(
+        &self,
+        client: &Client,
+        challenge: Option<Challenge>,
+    ) -> Result<HeaderValue, AskError> {
+        match challenge {
+            None => Err(unknown_challenge()),
+            Some(Challenge::Basic) => self.basic().ok_or_else(no_password),
+            // Without the scope, as `docker login` asks: some name there a repository that nobody may read.
+            Some(Challenge::Bearer { realm, service, .. }) => {
+                let url = self.token_url(&realm, service, None)?;
+                Ok(self.fetch(client, url).await?.header)
+            }
+        }
+    }
+
     fn basic(&self) -> Option<HeaderValue> {
         use base64::Engine as _;
         let (user, password) = self.credentials.as_ref()?;
@@ -141,7 +155,6 @@ impl Auth {
         realm: &str,
         service: Option<String>,
         scope: Option<String>,
-        repository: &Repository,
     ) -> Result<Url, AskError> {
         let mut url = Url::parse(realm)
             .map_err(|_| AskError::Refused("its token realm is no URL".to_owned()))?;
@@ -156,13 +169,10 @@ impl Auth {
                 "its tokens are issued at {origin}, where nothing is sent unless you say so: if that is right, add realm = \"{origin}\" to its [[registry]]"
             )));
         }
-        let scope = scope.unwrap_or_else(|| format!("repository:{repository}:pull"));
-        {
-            let mut query = url.query_pairs_mut();
-            if let Some(service) = service {
-                query.append_pair("service", &service);
+        for (name, value) in [("service", service), ("scope", scope)] {
+            if let Some(value) = value {
+                url.query_pairs_mut().append_pair(name, &value);
             }
-            query.append_pair("scope", &scope);
         }
         Ok(url)
     }
@@ -206,6 +216,18 @@ impl Auth {
     }
 }
 
+fn unknown_challenge() -> AskError {
+    AskError::Refused(
+        "it asks who we are in no way that is known (neither Basic nor Bearer)".to_owned(),
+    )
+}
+
+fn no_password() -> AskError {
+    AskError::Refused(
+        "it asks for a password: add username and password to its [[registry]]".to_owned(),
+    )
+}
+
 fn sensitive(text: &str) -> Option<HeaderValue> {
     let mut value = HeaderValue::from_str(text).ok()?;
     value.set_sensitive(true);
@@ -213,6 +235,14 @@ fn sensitive(text: &str) -> Option<HeaderValue> {
 }
 
 impl Challenge {
+    /// The name of its scheme.
+    pub(crate) fn scheme(&self) -> &'static str {
+        match self {
+            Challenge::Basic => "Basic",
+            Challenge::Bearer { .. } => "Bearer",
+        }
+    }
+
     /// The best of the challenges that were made: a token rather than the password itself.
     pub(crate) fn choose<'a>(values: impl Iterator<Item = &'a str>) -> Option<Challenge> {
         let mut basic = None;
@@ -344,9 +374,9 @@ mod tests {
             Some(&url("https://auth.example.com")),
             None,
         );
-        let repository: Repository = "shop/web".parse().unwrap();
+        let scope = "repository:shop/web:pull";
         let at = |realm: &str| {
-            auth.token_url(realm, Some("a b".to_owned()), None, &repository)
+            auth.token_url(realm, Some("a b".to_owned()), Some(scope.to_owned()))
                 .map(|url| url.to_string())
                 .map_err(|error| error.to_string())
         };

@@ -16,6 +16,7 @@ mod auth;
 mod breaker;
 mod content;
 mod error;
+mod ping;
 mod tags;
 
 use std::sync::{Mutex, PoisonError};
@@ -32,6 +33,7 @@ use auth::{Auth, Challenge};
 use breaker::Breaker;
 pub use content::Content;
 pub use error::AskError;
+pub use ping::Ping;
 pub use tags::{Next, Page};
 
 /// What a registry holds under a tag (OCI image specification, "descriptor").
