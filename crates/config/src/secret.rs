@@ -1,5 +1,6 @@
 //! Secrets: named in the file, kept outside of it.
 
+use std::fmt;
 use std::path::PathBuf;
 
 use secrecy::{ExposeSecret as _, SecretString};
@@ -89,6 +90,16 @@ impl Secret {
     }
 }
 
+/// Where it is kept, for people to find it; never what it is.
+impl fmt::Display for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Secret::Env(variable) => write!(f, "${variable}"),
+            Secret::File(path) => write!(f, "<the content of {}>", path.display()),
+        }
+    }
+}
+
 /// One secret, or two while the first is being replaced by the second.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "OneOrMore")]
@@ -117,6 +128,12 @@ impl TryFrom<OneOrMore> for Secrets {
 }
 
 impl Secrets {
+    /// Where they are kept, the newest last.
+    #[must_use]
+    pub fn kept(&self) -> &[Secret] {
+        &self.0
+    }
+
     /// All of them.
     ///
     /// # Errors
@@ -151,8 +168,8 @@ impl Live {
     }
 }
 
-impl std::fmt::Debug for Live {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Debug for Live {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Live({} secrets)", self.0.len())
     }
 }

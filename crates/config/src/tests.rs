@@ -104,6 +104,9 @@ fn a_secret_is_read_without_its_newline_and_never_shown() {
     let read = secret.read().unwrap();
     assert_eq!(secrecy::ExposeSecret::expose_secret(&read), "s3cret");
     assert!(!format!("{read:?}").contains("s3cret"));
+    let place = format!("<the content of {}>", path.display());
+    assert_eq!(secret.to_string(), place);
+    assert_eq!(Secret::Env("HOOK".to_owned()).to_string(), "$HOOK");
     std::fs::write(&path, "\n").unwrap();
     assert!(secret.read().unwrap_err().to_string().contains("is empty"));
     let unset = Secret::Env("TAGTRAIL_SURELY_NOT_SET".to_owned());

@@ -3,6 +3,8 @@
 //! In scope: who may post, what each kind of source says ([`source`](self), one file a kind), and answering 2xx only for what is
 //! stored. It has no database, and remembers nothing: a sender that is told 503 keeps its event and sends it again.
 //!
+//! Also here: what has to be set in a registry so that it speaks to a source ([`setup()`]), for `tagtrail doctor`.
+//!
 //! Out of scope: what a push changes (the indexer), digests that an event did not name (the resolver).
 //!
 //! | answer | when |
@@ -27,6 +29,7 @@ mod id_token;
 mod listen;
 mod metrics;
 mod publish;
+mod setup;
 mod signature;
 mod source;
 mod understood;
@@ -41,6 +44,7 @@ use tokio::net::TcpListener;
 
 pub use config::{Config, check};
 pub use feed::{FeedError, feed};
+pub use setup::{KindSetup, Setup, kinds, setup};
 pub use understood::Receipt;
 
 /// Listens, and runs until a stop is asked for.

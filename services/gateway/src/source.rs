@@ -70,9 +70,14 @@ pub(crate) struct Kind {
     pub(crate) headers: &'static [&'static str],
     /// Most bytes of a body.
     pub(crate) largest: usize,
+    /// Whether a tag's push names its digest. Where it does not, a `[[registry]]` has to say how that is asked for.
+    pub(crate) names_digest: bool,
+    /// The registry that its events are always about, unless the source says otherwise.
+    pub(crate) usual: Option<&'static str>,
     /// Reads a body. An error is about the whole of it; what is wrong with one event of several is among the results.
     pub(crate) decode: Decode,
-    /// What to set in the registry, for people: `{url}` stands for the address of the source, `{secret}` for its secret.
+    /// What to set in the registry, for people. `{url}` stands for the address of the source, `{secret}` for its secret,
+    /// `{audience}` and `{email}` for what its tokens must name. `docs/registries.md` has it as well.
     pub(crate) setup: &'static str,
 }
 
@@ -103,6 +108,8 @@ impl Kind {
             settings: &[],
             headers: &[],
             largest: Kind::LARGEST,
+            names_digest: true,
+            usual: None,
             decode,
             setup,
         }

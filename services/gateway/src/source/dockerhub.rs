@@ -12,10 +12,13 @@ use super::{
     Context, Decoded, Kind, Malformed, Report, body_id, lenient, present, seconds_after_1970,
 };
 
-pub(super) const DOCKERHUB: Kind = Kind::new(
-    "dockerhub",
-    decode,
-    r#"In each repository on hub.docker.com: Webhooks.
+pub(super) const DOCKERHUB: Kind = Kind {
+    names_digest: false,
+    usual: Some(REGISTRY),
+    ..Kind::new(
+        "dockerhub",
+        decode,
+        r#"In each repository on hub.docker.com: Webhooks.
 
   Webhook name  tagtrail
   Webhook URL   {url}/{secret}
@@ -28,7 +31,10 @@ url = "https://registry-1.docker.io"
 realm = "https://auth.docker.io/token"
 username = "…"                      # without one Docker Hub allows few questions
 password = { file = "…" }"#,
-);
+    )
+};
+
+const REGISTRY: &str = "docker.io";
 
 #[derive(Deserialize)]
 struct Hook {
@@ -64,7 +70,7 @@ fn decode(_: &HeaderMap, body: &[u8], ctx: &Context<'_>) -> Result<Vec<Decoded>,
     };
     let report = Report {
         action: Action::Push,
-        registry: ctx.registry("docker.io")?,
+        registry: ctx.registry(REGISTRY)?,
         repository: present(repository.repo_name).map(official),
         tag: Some(tag),
         digest: None,

@@ -24,13 +24,13 @@ pub(super) const GAR: Kind = Kind {
 gcloud pubsub topics create gcr
 gcloud iam service-accounts create tagtrail-push
 gcloud pubsub subscriptions create tagtrail --topic gcr --push-endpoint {url} \
-  --push-auth-service-account tagtrail-push@PROJECT.iam.gserviceaccount.com \
-  --push-auth-token-audience {url}
+  --push-auth-service-account {email} \
+  --push-auth-token-audience {audience}
 
 and in tagtrail.toml, in place of `secret`:
 
-audience = "{url}"
-email = "tagtrail-push@PROJECT.iam.gserviceaccount.com""#,
+audience = "{audience}"
+email = "{email}""#,
     )
 };
 

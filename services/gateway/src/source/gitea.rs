@@ -18,6 +18,7 @@ use crate::signature::Signature;
 
 pub(super) const GITEA: Kind = Kind {
     aliases: &["forgejo"],
+    names_digest: false,
     proof: Proof::Signature(&[
         Signature::sha256("x-forgejo-signature"),
         Signature::sha256("x-gitea-signature"),

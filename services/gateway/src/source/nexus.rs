@@ -16,6 +16,7 @@ use crate::signature::Signature;
 
 pub(super) const NEXUS: Kind = Kind {
     needs_registry: true,
+    names_digest: false,
     proof: Proof::Signature(&[Signature::sha1("x-nexus-webhook-signature")]),
     settings: &["nexus_access"],
     headers: &[EVENT, DELIVERY],

@@ -10,10 +10,12 @@ use tagtrail_proto::Action;
 
 use super::{Context, Decoded, Kind, Malformed, Parts, Report};
 
-pub(super) const QUAY: Kind = Kind::new(
-    "quay",
-    decode,
-    r#"In each repository: Settings, Events and Notifications, Create Notification.
+pub(super) const QUAY: Kind = Kind {
+    names_digest: false,
+    ..Kind::new(
+        "quay",
+        decode,
+        r#"In each repository: Settings, Events and Notifications, Create Notification.
 
   When this event occurs   Push to Repository
   Then issue               Webhook POST
@@ -22,7 +24,8 @@ pub(super) const QUAY: Kind = Kind::new(
 
 Quay sends no header that proves who it is, so the secret is part of the address. After three failed attempts Quay turns a
 notification off without a word: its menu (the cog beside it) has "Enable Notification"."#,
-);
+    )
+};
 
 #[derive(Deserialize)]
 struct Hook<'a> {
