@@ -10,6 +10,7 @@
 //! The answer is a fact of the moment of asking, with origin `resolved`: it says what the tag is now, not what the event meant.
 //! So an event that is given out twice, answered late, or asked by two instances does no harm.
 
+mod check;
 mod config;
 mod debounce;
 mod manifests;
@@ -28,10 +29,12 @@ use tagtrail_postgres::DbArgs;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+pub use check::{CheckError, check_registry};
 pub use config::{Config, Pace};
 use debounce::Debounce;
 use question::Question;
 use settle::Settler;
+pub use tagtrail_registry::{AskError, Ping};
 
 /// Looks at everything that the resolver needs of the file, secrets included, and says what it found there, a line each.
 ///
