@@ -6,6 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use tagtrail_config::File;
+
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
         .parent()
@@ -165,6 +167,53 @@ fn the_example_of_the_file_is_one_that_is_taken() {
 }
 
 #[test]
+fn every_kind_of_registry_has_its_section_with_the_settings_that_the_doctor_prints() {
+    let page = page("docs/registries.md");
+    let kinds = tagtrail_gateway::kinds("https://tagtrail.example.com/hooks/NAME", "SECRET");
+    let mut sections = page.split("\n## ");
+    let table = sections.next().unwrap();
+    let sections: Vec<&str> = sections.collect();
+    assert_eq!(sections.len(), kinds.len(), "a section for each kind");
+    for kind in kinds {
+        let names: Vec<String> = kind.names.iter().map(|name| format!("`{name}`")).collect();
+        let names = names.join(", ");
+        assert!(
+            table.contains(&format!("\n| {names} |")),
+            "a row of {names}"
+        );
+        let title = format!(": {names}");
+        let section = sections
+            .iter()
+            .find(|section| section.lines().next().unwrap().ends_with(&title))
+            .unwrap_or_else(|| panic!("docs/registries.md has no section \"## …{title}\""));
+        let block = format!("```text\n{}\n```\n", kind.text);
+        assert!(
+            format!("{section}\n").contains(&block),
+            "docs/registries.md does not have these settings of {names}:\n{block}"
+        );
+        let examples: Vec<&str> = section.split("```toml\n").skip(1).collect();
+        assert!(!examples.is_empty(), "an example of {names}");
+        for example in examples {
+            let example = example.split("```").next().unwrap();
+            let file = File::parse(example, "docs/registries.md".as_ref()).unwrap();
+            assert_eq!(file.source.len(), 1, "{example}");
+            let gateway = "https://tagtrail.example.com";
+            let setup = tagtrail_gateway::setup(&file, &file.source[0], gateway).unwrap();
+            assert_eq!(setup.kind, kind.names[0], "{example}");
+            let asked: Vec<_> = file
+                .registry
+                .iter()
+                .map(|asked| asked.name.get_ref())
+                .collect();
+            assert!(
+                kind.names_digest || setup.registry.iter().any(|name| asked.contains(&name)),
+                "digests can't be asked for: {example}"
+            );
+        }
+    }
+}
+
+#[test]
 fn every_link_of_the_documentation_leads_somewhere() {
     let pages = [
         "README.md",
@@ -175,6 +224,7 @@ fn every_link_of_the_documentation_leads_somewhere() {
         "docs/decisions.md",
         "docs/generic-source.md",
         "docs/operations.md",
+        "docs/registries.md",
         "docs/reports.md",
         "docs/subscribe.md",
     ];
