@@ -2,7 +2,7 @@
 //!
 //! A command is one file here and one line in [`Command`]. Exit codes: 0 found or done, 1 failed, 2 wrong usage, 3 not found.
 
-mod api;
+pub(crate) mod api;
 mod coverage;
 mod digest;
 mod events;
@@ -77,7 +77,7 @@ pub(crate) struct Client<Q: Args> {
 pub(crate) enum Output {
     /// For people.
     Table,
-    /// For programs: what the API said.
+    /// For programs.
     Json,
 }
 
@@ -107,7 +107,10 @@ impl<Q: Args> Client<Q> {
     }
 
     /// Does something with the API.
-    fn with_api(self, act: impl AsyncFnOnce(Q, &Api, Output) -> Result<(), Failure>) -> ExitCode {
+    pub(crate) fn with_api(
+        self,
+        act: impl AsyncFnOnce(Q, &Api, Output) -> Result<(), Failure>,
+    ) -> ExitCode {
         let outcome = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()

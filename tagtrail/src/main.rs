@@ -1,6 +1,7 @@
 //! `tagtrail`: one binary with a command per service, one that runs them all, and the client.
 
 mod client;
+mod doctor;
 mod migrate;
 mod operator;
 mod shell;
@@ -50,6 +51,8 @@ enum Command {
     Republish(operator::republish::Republish),
     /// Check `tagtrail.toml`.
     Config(shell::Config),
+    /// Check that every registry can be heard and asked (reachable, credentials, clock, last event), and say what to set in it.
+    Doctor(client::Client<doctor::Doctor>),
     /// Whether a service on this machine can do its work: for probes of containers.
     Health(shell::Health),
     /// Print completions for a shell, such as `tagtrail completions bash`, for the folder where that shell looks for them.
@@ -102,6 +105,7 @@ fn main() -> ExitCode {
         Command::Api(service) => service.run("api", tagtrail_api::run),
         Command::Migrate(config) => migrate::main(&config),
         Command::Config(command) => operator::run(async { command.run() }),
+        Command::Doctor(command) => command.with_api(doctor::Doctor::run),
         Command::Health(command) => operator::run(command.run()),
         Command::Completions(command) => command.run(),
         Command::Man(command) => operator::run(async { command.run() }),
@@ -132,6 +136,7 @@ mod tests {
                 1,
             ),
             ("operations", include_str!("../../docs/operations.md"), 5),
+            ("registries", include_str!("../../docs/registries.md"), 1),
             ("subscribe", include_str!("../../docs/subscribe.md"), 3),
         ] {
             let commands: Vec<&str> = text

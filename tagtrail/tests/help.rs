@@ -67,6 +67,17 @@ fn every_command_explains_itself() {
         ),
         ("migrate", &["DATABASE_URL"]),
         ("config", &["check"]),
+        (
+            "doctor",
+            &[
+                "TAGTRAIL_CONFIG",
+                "TAGTRAIL_GATEWAY",
+                "TAGTRAIL_API",
+                "TAGTRAIL_TOKEN",
+                "--setup",
+                "--output",
+            ],
+        ),
         ("health", &["TAGTRAIL_ADMIN"]),
         ("completions", &["bash", "zsh", "fish"]),
         ("man", &["--dir"]),
@@ -133,6 +144,9 @@ fn wrong_usage_is_exit_code_2_and_says_what_to_do() {
         &["resolve"][..],
         &["no-such-command"],
         &["rollouts", "--limit", "0"],
+        &["doctor", "--gateway", "nowhere"],
+        &["doctor", "--gateway", "http://user:password@127.0.0.1:8400"],
+        &["doctor", "--api", "nowhere"],
         &["up", "--gateway", "nowhere"],
     ] {
         let done = Command::new(env!("CARGO_BIN_EXE_tagtrail"))

@@ -1,0 +1,165 @@
+//! `tagtrail doctor`, with a real registry, a real gateway and real passwords.
+
+#![expect(clippy::unwrap_used, reason = "in tests a panic is the report")]
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::{Value, json};
+use tagtrail_e2e::{Up, use_ring};
+use tagtrail_testkit::{Registry, SOON, TestImage, eventually};
+
+/// What the doctor said, and its exit code.
+fn doctor(up: &Up, file: &Path, arguments: &[&str]) -> (i32, String, String) {
+    let done = Command::new(tagtrail_testkit::binary())
+        .arg("doctor")
+        .args(arguments)
+        .envs(tagtrail_e2e::SECRETS)
+        .env("TAGTRAIL_CONFIG", file)
+        .env("TAGTRAIL_GATEWAY", up.address("gateway"))
+        .env("TAGTRAIL_API", up.address("api"))
+        .output()
+        .unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    let (out, err) = (text(done.stdout), text(done.stderr));
+    let all = format!("{out}{err}");
+    for secret in [tagtrail_e2e::HOOK_SECRET, Registry::PASSWORD, "not-the-"] {
+        assert!(!all.contains(secret), "{secret} in {all}");
+    }
+    (done.status.code().unwrap(), out, err)
+}
+
+/// The result of a check and what was found, as the doctor tells programs.
+fn found(json: &str, of: &str, check: &str) -> (String, String) {
+    let json: Value = serde_json::from_str(json).unwrap();
+    let checks = json["checks"].as_array().unwrap();
+    let one = checks
+        .iter()
+        .find(|one| one["of"] == of && one["check"] == check)
+        .unwrap_or_else(|| panic!("no {check} of {of} in {json:#}"));
+    let text = |key: &str| one[key].as_str().unwrap().to_owned();
+    (text("result"), text("found"))
+}
+
+/// A file with the source `main` of Quay's kind, whose digests the registry is asked for.
+fn write(folder: &Path, name: &str, registry: &Registry, password: &str) -> PathBuf {
+    let kept = folder.join(format!("{name}-password"));
+    std::fs::write(&kept, password).unwrap();
+    let path = folder.join(name);
+    let (host, user) = (registry.host(), Registry::USER);
+    let text = format!(
+        r#"
+[[source]]
+name = "main"
+kind = "quay"
+registry = "{host}"
+secret = {{ env = "MAIN_HOOK_SECRET" }}
+
+[[registry]]
+name = "{host}"
+url = "http://{host}"
+username = "{user}"
+password = {{ file = {kept:?} }}
+"#
+    );
+    std::fs::write(&path, text).unwrap();
+    path
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_well_and_what_is_wrong_is_told_with_its_cure() {
+    use_ring();
+    let folder = tempfile::Builder::new()
+        .permissions(std::fs::Permissions::from_mode(0o711))
+        .tempdir()
+        .unwrap();
+    let registry = Registry::with_password().await;
+    let file = write(folder.path(), "right.toml", &registry, Registry::PASSWORD);
+    let up = Up::start(&folder.path().join("data"), &file).await;
+
+    let (code, out, err) = doctor(&up, &file, &["--output", "json"]);
+    assert_eq!(code, 0, "{out}{err}");
+    for (of, check, word) in [
+        ("source", "gateway", "takes $MAIN_HOOK_SECRET"),
+        ("source", "digests", "is asked for them"),
+        ("registry", "answer", "answers"),
+        ("registry", "credentials", "takes those of ci (Basic)"),
+        ("registry", "clock", "agrees"),
+    ] {
+        let (result, found) = found(&out, of, check);
+        assert_eq!(result, "ok", "{check}: {found}");
+        assert!(found.contains(word), "{check}: {found}");
+    }
+    // Nothing came yet, so there is what to set in Quay.
+    let (result, cause) = found(&out, "source", "events");
+    assert_eq!(result, "warning");
+    assert!(cause.starts_with("none came since "), "{cause}");
+    let (code, out, err) = doctor(&up, &file, &[]);
+    assert_eq!(code, 0, "{out}{err}");
+    let line = format!(
+        "Webhook URL              {}/hooks/main/$MAIN_HOOK_SECRET",
+        up.address("gateway")
+    );
+    assert!(out.contains(&line), "{out}");
+
+    // Something came: of a kind that names no digest that is what was asked because of it.
+    let _ = registry.push(&TestImage::new("one"), "shop/web:latest");
+    let host = registry.host();
+    let pushed = json!({ "repository": "shop/web", "docker_url": format!("{host}/shop/web"), "updated_tags": ["latest"] });
+    let posted = reqwest::Client::new()
+        .post(format!("{}/hooks/main", up.address("gateway")))
+        .bearer_auth(tagtrail_e2e::HOOK_SECRET)
+        .json(&pushed)
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(posted.status(), 202);
+    eventually("the push", SOON, async || {
+        let (_, out, _) = doctor(&up, &file, &["--output", "json"]);
+        let (result, told) = found(&out, "source", "events");
+        (result == "ok" && told.starts_with("they told of 1 change since ")).then_some(())
+    })
+    .await;
+    let (_, out, _) = doctor(&up, &file, &[]);
+    assert!(!out.contains("What to set"), "{out}");
+
+    // A wrong password.
+    let wrong = write(folder.path(), "wrong.toml", &registry, "not-the-password");
+    let (code, out, err) = doctor(&up, &wrong, &["--output", "json"]);
+    assert_eq!(code, 1, "{out}");
+    assert!(err.contains("1 of "), "{err}");
+    let (result, cause) = found(&out, "registry", "credentials");
+    assert_eq!(result, "error");
+    assert!(cause.contains("401"), "{cause}");
+    assert!(out.contains("correct username and password of [[registry]]"));
+    assert_eq!(found(&out, "registry", "answer").0, "ok");
+    assert_eq!(found(&out, "source", "gateway").0, "ok");
+
+    // A source that the running gateway does not know yet, and a secret that it does not have.
+    let text = std::fs::read_to_string(&file).unwrap();
+    let unknown = folder.path().join("unknown.toml");
+    std::fs::write(&unknown, text.replace("\"main\"", "\"new\"")).unwrap();
+    let (code, out, _) = doctor(&up, &unknown, &["--output", "json"]);
+    assert_eq!(code, 1);
+    let (result, cause) = found(&out, "source", "gateway");
+    assert_eq!(result, "error");
+    assert!(
+        cause.contains("knows no such source") && cause.contains("/hooks/new"),
+        "{cause}"
+    );
+    let kept = folder.path().join("secret");
+    std::fs::write(&kept, "not-the-secret").unwrap();
+    let secret = format!("{{ file = {kept:?} }}");
+    let other = folder.path().join("other.toml");
+    std::fs::write(
+        &other,
+        text.replace("{ env = \"MAIN_HOOK_SECRET\" }", &secret),
+    )
+    .unwrap();
+    let (code, out, _) = doctor(&up, &other, &["--output", "json"]);
+    assert_eq!(code, 1);
+    let (result, cause) = found(&out, "source", "gateway");
+    assert_eq!(result, "error");
+    assert!(cause.contains("does not take <the content of "), "{cause}");
+}

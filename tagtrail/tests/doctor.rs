@@ -1,0 +1,189 @@
+//! `tagtrail doctor` where hardly anybody is there: each check by itself, exit codes, and no secret in sight.
+
+#![expect(clippy::unwrap_used, reason = "in tests a panic is the report")]
+
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::TcpListener;
+use std::process::Command;
+
+use serde_json::Value;
+
+/// Nobody listens there.
+const NOBODY: &str = "http://127.0.0.1:1";
+
+const FILE: &str = r#"
+[[source]]
+name = "main"
+kind = "distribution"
+secret = { env = "DOCTOR_HOOK_SECRET" }
+
+[[source]]
+name = "hub"
+kind = "dockerhub"
+secret = { file = "/no/such/secret" }
+
+[[source]]
+name = "wrong"
+kind = "harbour"
+secret = { env = "DOCTOR_HOOK_SECRET" }
+
+[[registry]]
+name = "registry.example.com"
+url = "http://127.0.0.1:1"
+username = "ci"
+password = { env = "DOCTOR_PASSWORD" }
+
+[[registry]]
+name = "other.example.com"
+url = "http://127.0.0.1:1"
+username = "ci"
+password = { env = "DOCTOR_NEVER_SET" }
+"#;
+
+/// A server that answers each `METHOD /path` as this says: a status line, then headers and a body.
+fn serve(answer: fn(&str) -> &'static str) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let mut stream = stream.unwrap();
+            let lines = BufReader::new(stream.try_clone().unwrap()).lines();
+            let head: Vec<String> = lines
+                .map(Result::unwrap)
+                .take_while(|line| !line.is_empty())
+                .collect();
+            let asked = head[0].rsplit_once(' ').unwrap().0;
+            let said = answer(asked);
+            let (line, rest) = said.split_once('\n').unwrap_or((said, "\r\n"));
+            write!(stream, "HTTP/1.1 {line}\r\nconnection: close\r\n{rest}").unwrap();
+        }
+    });
+    format!("http://{address}")
+}
+
+fn doctor(file: &str, arguments: &[&str]) -> (i32, String, String) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("tagtrail.toml");
+    std::fs::write(&path, file).unwrap();
+    let done = Command::new(env!("CARGO_BIN_EXE_tagtrail"))
+        .arg("doctor")
+        .args(arguments)
+        .env("TAGTRAIL_CONFIG", &path)
+        .env("TAGTRAIL_GATEWAY", NOBODY)
+        .env("TAGTRAIL_API", NOBODY)
+        .env("DOCTOR_HOOK_SECRET", "hidden-hook-secret")
+        .env("DOCTOR_PASSWORD", "hidden-password")
+        .output()
+        .unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    let (out, err) = (text(done.stdout), text(done.stderr));
+    assert!(!format!("{out}{err}").contains("hidden"), "{out}{err}");
+    (done.status.code().unwrap(), out, err)
+}
+
+#[test]
+fn each_thing_is_checked_whatever_is_wrong_with_the_others() {
+    let (code, out, err) = doctor(FILE, &["--output", "json"]);
+    assert_eq!(code, 1, "{err}");
+    let json: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!(json["well"], false);
+    let found: Vec<(&str, &str, &str, &str)> = json["checks"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|check| {
+            let text = |key: &str| check[key].as_str().unwrap();
+            (text("of"), text("name"), text("check"), text("result"))
+        })
+        .collect();
+    assert_eq!(
+        found[1..],
+        [
+            ("source", "main", "gateway", "error"),
+            ("source", "hub", "secret", "error"),
+            ("source", "hub", "gateway", "error"),
+            ("source", "hub", "digests", "error"),
+            ("source", "wrong", "entry", "error"),
+            ("registry", "registry.example.com", "answer", "error"),
+            ("registry", "other.example.com", "entry", "error"),
+            ("api", "", "events", "warning"),
+        ]
+    );
+    for check in json["checks"].as_array().unwrap() {
+        let well = check["result"] == "ok";
+        assert_eq!(check["cure"].is_null(), well, "{check}");
+    }
+    // Without the API it is not known which source was never heard.
+    assert_eq!(json["settings"], serde_json::json!([]));
+    assert!(err.contains("7 of 9 checks found something wrong"), "{err}");
+}
+
+#[test]
+fn the_settings_are_those_of_the_sources_at_the_address_that_is_given() {
+    let (code, out, _) = doctor(FILE, &["--setup", "--gateway", "http://localhost:1"]);
+    assert_eq!(code, 1);
+    for line in [
+        "source main                    gateway  error    nobody answers at http://localhost:1/hooks/main: ",
+        "To do:\n  source main, gateway; source hub, gateway: start it with `tagtrail up` or",
+        "What to set in the registry of source main (kind distribution):\n",
+        "      url: http://localhost:1/hooks/main\n",
+        "        Authorization: [\"Bearer $DOCTOR_HOOK_SECRET\"]\n",
+        "What to set in the registry of source hub (kind dockerhub):\n",
+        "http://localhost:1/hooks/hub/<the content of /no/such/secret>\n",
+        "Only this machine reaches the gateway at that address",
+    ] {
+        assert!(out.contains(line), "{line:?} is not in\n{out}");
+    }
+}
+
+#[test]
+fn an_empty_file_is_no_error() {
+    let (code, out, err) = doctor("", &[]);
+    assert_eq!(code, 0, "{err}");
+    assert!(out.contains("tagtrail.toml has no [[source]]"), "{out}");
+    let (code, _, err) = doctor("[[source", &[]);
+    assert_eq!(code, 1);
+    assert!(err.contains("it is not TOML"), "{err}");
+    let (code, _, err) = doctor("", &["--config", "/no/such/file"]);
+    assert_eq!(code, 1);
+    assert!(err.contains("--config"), "{err}");
+}
+
+#[test]
+fn a_source_that_was_never_heard_gets_its_settings() {
+    let server = serve(|asked| match asked {
+        "OPTIONS /hooks/main" | "OPTIONS /hooks/new" => {
+            "200 OK\nwebhook-allowed-origin: *\r\ncontent-length: 0\r\n\r\n"
+        }
+        "GET /v1/coverage" => {
+            "200 OK\ncontent-type: application/json\r\n\r\n{\"since\":\"2026-11-01T00:00:00Z\",\"items\":[{\"registry\":\"r\",\"source\":\"main\",\
+             \"changes\":{\"event\":95,\"reconciled\":5},\"lost_share\":0.05,\"last_event_at\":\"2026-11-02T00:00:00Z\"}]}"
+        }
+        _ => "404 Not Found\ncontent-length: 0\r\n\r\n",
+    });
+    let source = |name: &str| {
+        format!(
+            "[[source]]\nname = '{name}'\nkind = 'harbor'\nsecret = {{ env = 'DOCTOR_HOOK_SECRET' }}\n"
+        )
+    };
+    let file = source("main") + &source("new");
+    let (code, out, err) = doctor(&file, &["--gateway", &server, "--api", &server]);
+    assert_eq!(code, 0, "warnings alone are no failure: {out}{err}");
+    for text in [
+        "source main",
+        "the registry lost 5 of 100 webhooks (5.0 %)",
+        "none came since 2026-11-01T00:00:00Z",
+        "What to set in the registry of source new (kind harbor):",
+        "/hooks/new",
+    ] {
+        assert!(out.contains(text), "{text:?} is not in\n{out}");
+    }
+    assert!(!out.contains("of source main (kind"), "{out}");
+    // What is not a gateway is told from one.
+    let (code, out, _) = doctor(&source("other"), &["--gateway", &server, "--api", &server]);
+    assert_eq!(code, 1);
+    assert!(
+        out.contains("answers 404, as no gateway of Tagtrail's does"),
+        "{out}"
+    );
+}
