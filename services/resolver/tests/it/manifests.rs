@@ -440,3 +440,40 @@ async fn what_one_instance_was_reading_when_it_stopped_another_reads() {
     all_done(&nats).await;
     second.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_crash_of_nats_in_the_middle_loses_no_manifest_and_doubles_none() {
+    let (nats, shelf, mut tasks) = (TestNats::start().await, Shelf::default(), JoinSet::new());
+    let mut digests: Vec<Digest> = (0..12)
+        .map(|n| shelf.image(&format!("image {n}")).0)
+        .collect();
+    digests.sort();
+    let resolver = Resolver::start(&nats, &shelf.serve(&mut tasks).await).await;
+    let tell_all = async || {
+        for (n, digest) in digests.iter().enumerate() {
+            let image = format!("registry.example.com/shop/web:v{n}");
+            tell(&nats, &image, Some(digest)).await;
+        }
+    };
+    tell_all().await;
+    wait_told(&nats, 1).await;
+    nats.crash().await;
+    eventually("nats-server to answer", SOON, async || {
+        nats.client().await?;
+        let jetstream = nats.jetstream().await;
+        jetstream.get_stream("REVISIONS").await.ok()
+    })
+    .await;
+    // REVISIONS may have forgotten its end; the indexer then publishes that again.
+    tell_all().await;
+    // What was sent to a connection that is gone is given out again only when it was unheard of for long enough.
+    let patience = std::time::Duration::from_secs(150);
+    let kept = eventually("each manifest", patience, async || {
+        Some(told(&nats).await).filter(|told| told.len() >= digests.len())
+    })
+    .await;
+    let mut kept: Vec<Digest> = kept.into_iter().map(|one| one.digest).collect();
+    kept.sort();
+    assert_eq!(kept, digests);
+    resolver.stop().await;
+}
