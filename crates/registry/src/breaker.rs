@@ -42,6 +42,12 @@ impl Breaker {
         Ok(())
     }
 
+    /// For how long it is left alone, if it is now. For those who do not tell how their question ended.
+    pub(crate) fn resting(&self, now: Instant) -> Option<Duration> {
+        let until = self.open_until?;
+        (now < until).then(|| until - now)
+    }
+
     /// It answered, whatever it said.
     pub(crate) fn answered(&mut self) {
         *self = Breaker::default();
@@ -83,6 +89,8 @@ mod tests {
         }
         assert_eq!(breaker.failed(start), Some(seconds(5)));
         assert_eq!(breaker.admit(start + seconds(1)), Err(seconds(4)));
+        assert_eq!(breaker.resting(start + seconds(1)), Some(seconds(4)));
+        assert_eq!(breaker.resting(start + seconds(5)), None);
         // One tries, the others wait.
         let then = start + seconds(5);
         assert_eq!(breaker.admit(then), Ok(()));

@@ -1,10 +1,12 @@
 //! Reading content by its digest. The bytes are checked, so it does not matter who delivers them; whom we ask for them does.
 
 use std::net::IpAddr;
+use std::sync::PoisonError;
 
 use reqwest::{Method, Response, StatusCode, Url};
 use tagtrail_proto::{Algorithm, Digest, Repository};
 use tokio::sync::SemaphorePermit;
+use tokio::time::Instant;
 
 use crate::{AskError, LARGEST, REDIRECTS, Registry, answer};
 
@@ -20,6 +22,12 @@ pub struct Content {
     pub media_type: Option<String>,
 }
 
+/// The right to send a request for content.
+struct Turn<'a> {
+    _reading: SemaphorePermit<'a>,
+    _asking: SemaphorePermit<'a>,
+}
+
 impl Registry {
     /// Reads a manifest, of at most 4 MiB. `None`: the registry says that it has none of this digest.
     ///
@@ -31,12 +39,9 @@ impl Registry {
         digest: &Digest,
     ) -> Result<Option<Content>, AskError> {
         let _turn = self.turn_to_read().await?;
-        let url = self.url(&format!("v2/{repository}/manifests/{digest}"))?;
-        self.question(async {
-            let response = self.ask(Method::GET, &url, repository, None).await?;
-            checked(response, LARGEST, digest).await
-        })
-        .await
+        let url = self.content("manifests", repository, digest)?;
+        let response = self.ask(Method::GET, &url, repository, None).await?;
+        checked(response, LARGEST, digest).await
     }
 
     /// Reads a blob, of at most 1 MiB: the config of an image. `None`: the registry says that it has none of this digest.
@@ -51,16 +56,7 @@ impl Registry {
         digest: &Digest,
     ) -> Result<Option<Content>, AskError> {
         let _turn = self.turn_to_read().await?;
-        let url = self.url(&format!("v2/{repository}/blobs/{digest}"))?;
-        self.question(self.fetch(url, repository, digest)).await
-    }
-
-    async fn fetch(
-        &self,
-        mut url: Url,
-        repository: &Repository,
-        digest: &Digest,
-    ) -> Result<Option<Content>, AskError> {
+        let mut url = self.content("blobs", repository, digest)?;
         // Whoever is elsewhere once is nobody that we show anything to, wherever they send us.
         let mut elsewhere = false;
         for _ in 0..=REDIRECTS {
@@ -88,10 +84,29 @@ impl Registry {
         Err(answer::redirects_on())
     }
 
-    /// Waits for a turn. Reading leaves turns to those who ask what a tag is: they are waited for.
-    async fn turn_to_read(&self) -> Result<SemaphorePermit<'_>, AskError> {
+    /// Waits for a turn. Reading leaves turns to those who ask what a tag is: they are waited for. It tells them nothing of the
+    /// registry's health either: that content can't be had, or only so much of it, is no reason not to ask about tags.
+    async fn turn_to_read(&self) -> Result<Turn<'_>, AskError> {
         let closed = |_| AskError::Failed("the registry is closed".to_owned());
-        self.reading.acquire().await.map_err(closed)
+        let turn = Turn {
+            _reading: self.reading.acquire().await.map_err(closed)?,
+            _asking: self.at_once.acquire().await.map_err(closed)?,
+        };
+        let breaker = self.breaker.lock().unwrap_or_else(PoisonError::into_inner);
+        match breaker.resting(Instant::now()) {
+            Some(rest) => Err(AskError::Resting { rest }),
+            None => Ok(turn),
+        }
+    }
+
+    fn content(
+        &self,
+        kind: &str,
+        repository: &Repository,
+        digest: &Digest,
+    ) -> Result<Url, AskError> {
+        // Within their grammar: nothing in them leaves the path.
+        self.url(&format!("v2/{repository}/{kind}/{digest}"))
     }
 }
 
