@@ -18,7 +18,7 @@ pub(crate) struct Covered {
     pub(crate) changes: Changes,
     /// Of the changes that an event should have told, the share that only comparing found. None: there were none.
     pub(crate) lost_share: Option<f64>,
-    /// When the last event was received, of those since then.
+    /// When the last event was received, or answered if it did not say enough; of those since then.
     pub(crate) last_event_at: Option<Instant>,
     /// When a repository of the registry was last compared to the end.
     pub(crate) last_walk_at: Option<Instant>,
@@ -74,7 +74,7 @@ pub(crate) async fn since(
              select r.registry, p.source, max(p.received_at) as last_event_at
              from push p left join tag t on t.id = p.tag_id
              join repository r on r.id = coalesce(t.repository_id, p.repository_id)
-             where p.recorded_at >= $1 and p.origin = 'event'
+             where p.recorded_at >= $1 and p.origin in ('event', 'resolved')
              group by r.registry, p.source
          ), told as (
              select registry, source, c.event, c.resolved, c.reconciled, c.imported, h.last_event_at

@@ -7,8 +7,9 @@ use sha2::{Digest as _, Sha256};
 use tagtrail_proto::{Repository, Tag};
 use tagtrail_registry::Found;
 
+use super::Error;
+use super::pass::{DOUBTS, Doubt, Open, Pass};
 use super::store::{self, Walked};
-use super::{DOUBTS, Doubt, Error, Open, Pass};
 
 /// Pages of one list at most: a list without an end must not be followed for ever.
 const PAGES: usize = 100_000;

@@ -1,0 +1,335 @@
+//! Shapes that the research names and the fixtures do not have.
+
+use super::*;
+
+fn one(kind: &str, registry: Option<&str>, body: &Value) -> Decoded {
+    one_with(kind, registry, &[], &body.to_string())
+}
+
+fn one_with(
+    kind: &str,
+    registry: Option<&str>,
+    headers: &[(&'static str, &str)],
+    body: &str,
+) -> Decoded {
+    let route = Route {
+        registry: registry.map(str::to_owned),
+        access: None,
+    };
+    let mut map = HeaderMap::new();
+    for (name, value) in headers {
+        map.insert(*name, value.parse().unwrap());
+    }
+    let mut events = decode_with(kind, &route, &map, body.as_bytes()).unwrap();
+    assert_eq!(events.len(), 1, "{events:?}");
+    events.remove(0)
+}
+
+fn changed(file: &str, change: impl FnOnce(&mut Value)) -> Value {
+    let mut body = serde_json::from_slice(&fixture(file)).unwrap();
+    change(&mut body);
+    body
+}
+
+fn image(decoded: Decoded) -> String {
+    match decoded {
+        Decoded::Push(push) | Decoded::Unresolved(push) => push.image().unwrap().to_string(),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn harbor_1_10() {
+    let body = changed("harbor-push-nested-repo.json", |body| {
+        body["type"] = "pushImage".into()
+    });
+    assert_eq!(
+        image(one("harbor", None, &body)),
+        "harbor.example.com:8443/team/backend/api/app:latest"
+    );
+    let documented = json!({
+        "event_type": "pushImage",
+        "events": [{
+            "project": "prj", "repo_name": "repo1", "tag": "latest", "full_name": "prj/repo1",
+            "trigger_time": 1_583_222_332_130_u64, "image_id": DIGEST, "project_type": "Private"
+        }]
+    });
+    let Decoded::Unresolved(push) = one("harbor", Some("harbor.example.com"), &documented) else {
+        panic!("an image's id is no digest")
+    };
+    assert_eq!(push.occurred_at, datetime!(2020-03-03 07:58:52.13 UTC));
+    let mut unnamed = decode("harbor", None, documented.to_string().as_bytes()).unwrap();
+    assert!(
+        matches!(unnamed.remove(0), Decoded::Malformed(why) if why.to_string().contains("set `registry`"))
+    );
+}
+
+#[test]
+fn harbor_with_several_resources() {
+    let body = changed("harbor-cloudevents-push.json", |body| {
+        let mut second = body["data"]["resources"][0].clone();
+        second["tag"] = "1.4".into();
+        body["data"]["resources"]
+            .as_array_mut()
+            .unwrap()
+            .push(second);
+    });
+    let events = decode("harbor", None, body.to_string().as_bytes()).unwrap();
+    let tags: Vec<String> = events.into_iter().map(image).collect();
+    assert_eq!(
+        tags,
+        [
+            "harbor.example.com/team/app:1.4.3",
+            "harbor.example.com/team/app:1.4"
+        ]
+    );
+}
+
+#[test]
+fn a_repository_that_is_part_of_harbors_host_is_not_looked_for_there() {
+    let body = changed("harbor-push-nested-repo.json", |body| {
+        body["event_data"]["repository"]["repo_full_name"] = "app/app".into();
+        body["event_data"]["resources"][0]["resource_url"] = "app/app/app:latest".into();
+    });
+    // "app" is no registry, but it is what stands before the repository.
+    let mut events = decode("harbor", None, body.to_string().as_bytes()).unwrap();
+    assert!(matches!(events.remove(0), Decoded::Malformed(_)));
+}
+
+#[test]
+fn docker_hubs_older_times() {
+    let body = changed("dockerhub-push.json", |body| {
+        body["push_data"]["pushed_at"] = json!(1.773_043_2e9);
+    });
+    let Decoded::Unresolved(push) = one("dockerhub", None, &body) else {
+        panic!()
+    };
+    assert_eq!(push.occurred_at, datetime!(2026-03-09 08:00 UTC));
+}
+
+#[test]
+fn github_without_metadata() {
+    // An update of a version: its address still names the tag.
+    let body = changed("ghcr-package-published.json", |body| {
+        body["action"] = "updated".into();
+        body["package"]["package_version"]["container_metadata"] = Value::Null;
+        body["package"]["package_version"]["package_url"] = "ghcr.io/Acme/App:1.4.2".into();
+    });
+    assert_eq!(image(one("ghcr", None, &body)), "ghcr.io/acme/app:1.4.2");
+    let body = changed("ghcr-package-published.json", |body| {
+        body["package"]["package_version"] = Value::Null;
+    });
+    assert_eq!(one("ghcr", None, &body), Decoded::Ignored);
+    let body = changed("ghcr-package-published.json", |body| {
+        body["action"] = "deleted".into()
+    });
+    assert_eq!(one("ghcr", None, &body), Decoded::Ignored);
+}
+
+#[test]
+fn gitea_in_a_form_of_forgejo() {
+    let json = String::from_utf8(fixture("gitea-package-created-tag.json")).unwrap();
+    let form: String = form_urlencoded::Serializer::new(String::new())
+        .append_pair("payload", &json)
+        .finish();
+    let headers = [
+        ("content-type", "application/x-www-form-urlencoded"),
+        ("x-forgejo-event", "package"),
+        ("x-forgejo-delivery", "of-forgejo"),
+        ("x-gitea-delivery", "of-gitea"),
+    ];
+    let Decoded::Unresolved(push) = one_with("forgejo", None, &headers, &form) else {
+        panic!()
+    };
+    assert_eq!(
+        (push.event_id.as_str(), push.repository.as_ref()),
+        ("of-forgejo", "acme/app")
+    );
+    let headers = [("x-gitea-event", "push"), ("x-github-event", "package")];
+    assert_eq!(one_with("gitea", None, &headers, "{}"), Decoded::Ignored);
+    // A part of an index has its digest as version.
+    let body = changed("gitea-package-created-tag.json", |body| {
+        body["package"]["version"] = DIGEST.into()
+    });
+    assert_eq!(one("gitea", None, &body), Decoded::Ignored);
+    let body = changed("gitea-package-deleted.json", |body| {
+        body["package"]["version"] = DIGEST.into()
+    });
+    assert_eq!(pushed(one("gitea", None, &body)).scope, Scope::Digest);
+}
+
+#[test]
+fn zot_in_binary_mode() {
+    let whole: Value = serde_json::from_slice(&fixture("zot-nats-image-updated.json")).unwrap();
+    let headers = [
+        ("ce-specversion", "1.0"),
+        ("ce-type", "zotregistry.image.updated"),
+        ("ce-id", "of-the-header"),
+        ("ce-time", "2026-03-09T08:50:00.5Z"),
+        ("content-type", "application/json"),
+    ];
+    let zot = Some("zot.example.com:5000");
+    let push = pushed(one_with("zot", zot, &headers, &whole["data"].to_string()));
+    assert_eq!(
+        push.image().unwrap().to_string(),
+        "zot.example.com:5000/golang:1.20"
+    );
+    assert_eq!(push.event_id, "of-the-header");
+    assert_eq!(push.occurred_at, datetime!(2026-03-09 08:50:00.5 UTC));
+    // By digest: all tags that it had.
+    let mut data = whole["data"].clone();
+    data["reference"] = data["digest"].clone();
+    let headers = [("ce-type", "zotregistry.image.deleted"), ("ce-id", "x")];
+    let push = pushed(one_with("zot", zot, &headers, &data.to_string()));
+    assert_eq!((push.scope, push.tag), (Scope::Digest, None));
+}
+
+#[test]
+fn ecr_in_envelopes() {
+    let event = String::from_utf8(fixture("ecr-push.json")).unwrap();
+    let sns = json!({"Type": "Notification", "Message": event}).to_string();
+    let sqs = json!({"Records": [
+        {"messageId": "1", "eventSource": "aws:sqs", "body": sns},
+        {"messageId": "2", "eventSource": "aws:sqs", "body": "{"},
+        {"messageId": "3", "eventSource": "aws:sqs", "body": event},
+    ]});
+    let events = decode("ecr", None, sqs.to_string().as_bytes()).unwrap();
+    assert!(
+        matches!(
+            events.as_slice(),
+            [Decoded::Push(_), Decoded::Malformed(_), Decoded::Push(_)]
+        ),
+        "{events:?}"
+    );
+    let mut deep = event;
+    for _ in 0..5 {
+        deep = json!({"Type": "Notification", "Message": deep}).to_string();
+    }
+    assert!(decode("ecr", None, deep.as_bytes()).is_err());
+    let asks =
+        json!({"Type": "SubscriptionConfirmation", "SubscribeURL": "https://sns.example/confirm"});
+    let asks = decode("ecr", None, asks.to_string().as_bytes()).unwrap_err();
+    assert!(
+        asks.to_string()
+            .ends_with("open https://sns.example/confirm"),
+        "{asks}"
+    );
+}
+
+#[test]
+fn ecr_elsewhere() {
+    let body = changed("ecr-push.json", |body| body["region"] = "cn-north-1".into());
+    assert_eq!(
+        image(one("ecr", None, &body)),
+        "111122223333.dkr.ecr.cn-north-1.amazonaws.com.cn/team/web:latest"
+    );
+    let body = changed("ecr-push.json", |body| {
+        body["detail"]["result"] = "FAILURE".into()
+    });
+    assert_eq!(one("ecr", None, &body), Decoded::Ignored);
+    let cached = changed("ecr-push.json", |body| {
+        body["detail-type"] = "ECR Pull Through Cache Action".into();
+        body["detail"] = json!({
+            "sync-status": "SUCCESS", "repository-name": "hub/alpine", "image-tag": "3", "image-digest": DIGEST
+        });
+    });
+    assert!(image(one("ecr", None, &cached)).ends_with("/hub/alpine:3"));
+}
+
+#[test]
+fn googles_tag_and_digest_of_two_images() {
+    let body = changed("gar-unwrapped.json", |body| {
+        body["tag"] = "us-east1-docker.pkg.dev/other/app:v1".into()
+    });
+    assert!(decode("gar", None, body.to_string().as_bytes()).is_err());
+    for body in [
+        json!({"message": {"data": "!"}}),
+        json!({"message": {}}),
+        json!({"action": "INSERT"}),
+    ] {
+        assert!(
+            decode("gar", None, body.to_string().as_bytes()).is_err(),
+            "{body}"
+        );
+    }
+}
+
+#[test]
+fn azures_handshakes_and_schemas() {
+    let question = json!([{
+        "id": "1", "eventType": "Microsoft.EventGrid.SubscriptionValidationEvent",
+        "data": {"validationCode": "512d38b6", "validationUrl": "https://example.com"}
+    }]);
+    assert_eq!(
+        one("acr", None, &question),
+        Decoded::Handshake(json!({"validationResponse": "512d38b6"}))
+    );
+    let grid: Value = serde_json::from_slice(&fixture("acr-eventgrid-push.json")).unwrap();
+    let cloud = json!({
+        "specversion": "1.0", "type": "Microsoft.ContainerRegistry.ImagePushed", "id": "1", "data": grid[0]["data"]
+    });
+    assert_eq!(one("acr", None, &cloud), one("acr", None, &grid));
+    assert_eq!(
+        image(one("acr", None, &cloud)),
+        "acmeregistry.azurecr.io/team/hello:v1"
+    );
+}
+
+#[test]
+fn artifactory_by_every_access() {
+    let image_by = |access, registry: Option<&str>| {
+        let route = Route {
+            registry: registry.map(str::to_owned),
+            access: Some(access),
+        };
+        let body = changed("artifactory-deleted.json", |body| {
+            body["event_type"] = "promoted".into()
+        });
+        let decoded = decode_with(
+            "artifactory",
+            &route,
+            &HeaderMap::new(),
+            body.to_string().as_bytes(),
+        );
+        decoded.map(|mut events| image(events.remove(0)))
+    };
+    assert_eq!(
+        image_by(Access::RepositoryPath, None).unwrap(),
+        "acme.jfrog.io/docker-local/team/app:1.4.2"
+    );
+    assert_eq!(
+        image_by(Access::SubDomain, None).unwrap(),
+        "docker-local.acme.jfrog.io/team/app:1.4.2"
+    );
+    assert!(image_by(Access::Port, None).is_err());
+    assert_eq!(
+        image_by(Access::Port, Some("acme.example.com:8444")).unwrap(),
+        "acme.example.com:8444/team/app:1.4.2"
+    );
+}
+
+#[test]
+fn nexus_with_routing_by_path() {
+    let route = Route {
+        registry: Some("nexus.example.com".to_owned()),
+        access: Some(Access::RepositoryPath),
+    };
+    let body = fixture("nexus-component-created.json");
+    let mut events = decode_with("nexus", &route, &HeaderMap::new(), &body).unwrap();
+    assert_eq!(
+        image(events.remove(0)),
+        "nexus.example.com/docker-hosted/team/app:3.4"
+    );
+}
+
+#[test]
+fn mirantis_without_a_host() {
+    let body = changed("msr-tag-push.json", |body| {
+        body["contents"]["imageName"] = "ops/tool:latest".into()
+    });
+    assert!(decode("msr", None, body.to_string().as_bytes()).is_err());
+    assert_eq!(
+        image(one("msr", Some("msr.example.com"), &body)),
+        "msr.example.com/ops/tool:latest"
+    );
+}

@@ -1,0 +1,239 @@
+//! A pass: all repositories of a registry once, and what differed looked at again.
+
+use std::time::Duration;
+
+use sqlx::PgConnection;
+use tagtrail_postgres::ping;
+use tagtrail_proto::{Digest, Image, Origin, Repository, Tag};
+use tagtrail_registry::{AskError, Found, Next, Page, Registry};
+use time::OffsetDateTime;
+use tokio::time::Instant;
+
+use super::store::{self, Walked};
+use super::{Error, Reconciler, SILENCE};
+
+/// Tags of a registry that are asked about in a pass although nothing speaks for a change.
+pub(super) const ASKED: u64 = 1000;
+/// Differences that are kept until they are looked at again.
+pub(super) const DOUBTS: usize = 1000;
+
+/// A difference between what is known and what the registry has.
+#[derive(Debug)]
+pub(super) struct Doubt {
+    pub(super) repository: Repository,
+    pub(super) tag: Tag,
+    /// Whether history did not know the tag, and its repository was never walked before.
+    pub(super) first_sight: bool,
+}
+
+/// A repository that is being walked, or whose doubts are not settled yet.
+#[derive(Debug)]
+pub(super) struct Open {
+    pub(super) repository: Repository,
+    pub(super) walked: Walked,
+    /// Whether everything could be asked so far.
+    pub(super) whole: bool,
+    /// Whether it is walked to the end.
+    pub(super) done: bool,
+}
+
+/// One comparison of everything that is known of a registry.
+pub(super) struct Pass<'a> {
+    pub(super) of: &'a Reconciler,
+    registry: &'a Registry,
+    pub(super) db: &'a mut PgConnection,
+    pub(super) number: u64,
+    /// Passes that it takes until all tags were asked about.
+    pub(super) parts: u64,
+    /// Between two questions.
+    pause: Duration,
+    /// When the session was used last.
+    used: Instant,
+    pub(super) doubts: Vec<Doubt>,
+    pub(super) open: Vec<Open>,
+}
+
+impl<'a> Pass<'a> {
+    pub(super) fn new(
+        of: &'a Reconciler,
+        registry: &'a Registry,
+        db: &'a mut PgConnection,
+        number: u64,
+    ) -> Pass<'a> {
+        Pass {
+            of,
+            registry,
+            db,
+            number,
+            parts: 1,
+            pause: of.interval / 4 / u32::try_from(ASKED).unwrap_or(u32::MAX),
+            used: Instant::now(),
+            doubts: Vec::new(),
+            open: Vec::new(),
+        }
+    }
+
+    pub(super) async fn run(&mut self) -> Result<(), Error> {
+        let name = &self.of.name;
+        self.parts = store::live_tags(self.db, name)
+            .await?
+            .div_ceil(ASKED)
+            .max(1);
+        let mut after = 0;
+        loop {
+            let page = store::repositories(self.db, name, after).await?;
+            let Some((last, _)) = page.last() else { break };
+            after = *last;
+            for (id, repository) in page {
+                self.walk(Some(id), repository).await?;
+            }
+        }
+        for repository in self.of.watch.clone() {
+            if store::repository(self.db, name, &repository)
+                .await?
+                .is_none()
+            {
+                self.walk(None, repository).await?;
+            }
+        }
+        self.settle().await
+    }
+
+    /// Looks at what was different once more, and stores what still is.
+    pub(super) async fn settle(&mut self) -> Result<(), Error> {
+        if !self.doubts.is_empty() {
+            self.of
+                .sleep(self.of.pace.grace.min(self.of.interval / 2))
+                .await;
+        }
+        for doubt in std::mem::take(&mut self.doubts) {
+            if self.of.shutdown.is_cancelled() {
+                return Ok(());
+            }
+            let settled = self.settle_one(&doubt).await?;
+            let repository = self
+                .open
+                .iter_mut()
+                .find(|open| open.repository == doubt.repository);
+            if let Some(open) = repository {
+                open.walked.asked += 1;
+                match settled {
+                    Some(found) => open.walked.found += u64::from(found),
+                    None => open.whole = false,
+                }
+            }
+        }
+        for open in self.open.extract_if(.., |open| open.done) {
+            if open.whole {
+                store::walked(self.db, &self.of.name, &open.repository, &open.walked).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the difference was still there. `None`: the registry does not say.
+    async fn settle_one(&mut self, doubt: &Doubt) -> Result<Option<bool>, Error> {
+        let asked_at = OffsetDateTime::now_utc();
+        let (repository, tag) = (&doubt.repository, &doubt.tag);
+        let found = match self.look(repository, tag, None).await? {
+            Some(Found::Other(found)) => Some(found),
+            Some(Found::Same | Found::Absent) => None,
+            None => return Ok(None),
+        };
+        let name = &self.of.name;
+        let known = match store::repository(self.db, name, repository).await? {
+            Some(id) => store::heads(self.db, id, &[tag]).await?.remove(tag),
+            None => None,
+        };
+        let digest = found.as_ref().map(|found| &found.digest);
+        if known.as_ref().and_then(Option::as_ref) == digest {
+            return Ok(Some(false)); // Its event came, or it never was.
+        }
+        let source = store::source(self.db, name, repository, tag).await?;
+        let origin = match doubt.first_sight && known.is_none() {
+            true => Origin::Imported,
+            false => Origin::Reconciled,
+        };
+        let image = Image {
+            registry: name.clone(),
+            repository: repository.clone(),
+            tag: tag.clone(),
+        };
+        tracing::info!(%image, ?origin, "{image} was not told of: it is {} now", digest.map_or("gone".to_owned(), Digest::to_string));
+        self.of.metrics.found(name.as_ref(), origin);
+        self.of
+            .store(image, found, asked_at, origin, source)
+            .await?;
+        Ok(Some(true))
+    }
+
+    /// A page of a repository's tags. `None`: there is no answer to be had now.
+    pub(super) async fn list(
+        &mut self,
+        repository: &Repository,
+        page: Option<&Next>,
+    ) -> Result<Option<Option<Page>>, Error> {
+        for attempt in 0..=PATIENCE {
+            self.turn().await?;
+            let answer = self.registry.tags(repository, page).await;
+            match self.judge(answer, attempt) {
+                Verdict::Answer(answer) => return Ok(answer),
+                Verdict::Rest(rest) => self.of.sleep(rest).await,
+            }
+        }
+        Ok(None)
+    }
+
+    /// What a tag is, compared with what is known. `None`: there is no answer to be had now.
+    pub(super) async fn look(
+        &mut self,
+        repository: &Repository,
+        tag: &Tag,
+        known: Option<&Digest>,
+    ) -> Result<Option<Found>, Error> {
+        for attempt in 0..=PATIENCE {
+            self.turn().await?;
+            let answer = self.registry.compare(repository, tag, known).await;
+            match self.judge(answer, attempt) {
+                Verdict::Answer(answer) => return Ok(answer),
+                Verdict::Rest(rest) => self.of.sleep(rest).await,
+            }
+        }
+        Ok(None)
+    }
+
+    /// Waits until it is time for the next question, at the pace that spreads all of them over the interval.
+    async fn turn(&mut self) -> Result<(), Error> {
+        self.of.sleep(self.pause).await;
+        if self.used.elapsed() > SILENCE / 5 {
+            ping(self.db).await?;
+            self.used = Instant::now();
+        }
+        Ok(())
+    }
+
+    /// Whether to ask again, and after how long.
+    fn judge<T>(&self, answer: Result<T, AskError>, attempt: u32) -> Verdict<T> {
+        self.of.metrics.compared(self.of.name.as_ref(), &answer);
+        let rest = match answer {
+            Ok(answer) => return Verdict::Answer(Some(answer)),
+            Err(AskError::Resting { rest }) => rest,
+            Err(AskError::Busy { after }) => after.unwrap_or(Duration::from_secs(1)),
+            Err(AskError::Failed(_)) if attempt < PATIENCE => self.of.pace.first,
+            Err(error) => {
+                tracing::warn!(registry = %self.of.name, "can't compare: {error}");
+                return Verdict::Answer(None);
+            }
+        };
+        Verdict::Rest(rest.min(SILENCE / 5))
+    }
+}
+
+/// A registry that is left alone, or asks for it, is waited for so often.
+const PATIENCE: u32 = 3;
+
+/// What follows from an answer.
+enum Verdict<T> {
+    Answer(Option<T>),
+    Rest(Duration),
+}
