@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "in tests a panic is the report")]
 
+use std::collections::HashSet;
 use std::os::unix::fs::PermissionsExt as _;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -36,6 +37,8 @@ type Swallows = Box<dyn FnMut(&Value) -> bool + Send>;
 struct Way {
     to: String,
     swallowed: Arc<Mutex<Vec<(HeaderMap, Bytes)>>>,
+    /// Identifiers of what was swallowed.
+    gone: Arc<Mutex<HashSet<String>>>,
     down: Arc<AtomicBool>,
     swallows: Arc<Mutex<Swallows>>,
 }
@@ -49,6 +52,7 @@ impl Lossy {
         let swallowed = Arc::default();
         let way = Way {
             swallowed: Arc::clone(&swallowed),
+            gone: Arc::default(),
             down: Arc::clone(&down),
             to: format!("http://{gateway}/hooks/main"),
             swallows: Arc::clone(&swallows),
@@ -88,7 +92,14 @@ async fn pass_on(State(way): State<Way>, headers: HeaderMap, body: Bytes) -> Sta
         return StatusCode::SERVICE_UNAVAILABLE;
     }
     let event: Value = serde_json::from_slice(&body).unwrap();
-    if way.swallows.lock().unwrap()(&event["events"][0]) {
+    let event = &event["events"][0];
+    let id = event["id"].as_str().unwrap().to_owned();
+    // A registry that did not hear the answer in time sends again, perhaps only when others pass.
+    if way.gone.lock().unwrap().contains(&id) {
+        return StatusCode::OK;
+    }
+    if way.swallows.lock().unwrap()(event) {
+        way.gone.lock().unwrap().insert(id);
         way.swallowed.lock().unwrap().push((headers, body));
         return StatusCode::OK;
     }
