@@ -36,6 +36,7 @@ type Swallows = Box<dyn FnMut(&Value) -> bool + Send>;
 #[derive(Clone)]
 struct Way {
     to: String,
+    client: reqwest::Client,
     swallowed: Arc<Mutex<Vec<(HeaderMap, Bytes)>>>,
     /// Identifiers of what was swallowed.
     gone: Arc<Mutex<HashSet<String>>>,
@@ -55,6 +56,7 @@ impl Lossy {
             gone: Arc::default(),
             down: Arc::clone(&down),
             to: format!("http://{gateway}/hooks/main"),
+            client: reqwest::Client::new(),
             swallows: Arc::clone(&swallows),
         };
         let router = Router::new()
@@ -93,6 +95,10 @@ async fn pass_on(State(way): State<Way>, headers: HeaderMap, body: Bytes) -> Sta
     }
     let event: Value = serde_json::from_slice(&body).unwrap();
     let event = &event["events"][0];
+    // Comparing pulls each tag, which the registry tells too, one after the other: what the test waits for would wait behind it.
+    if event["action"] == "pull" {
+        return StatusCode::OK;
+    }
     let id = event["id"].as_str().unwrap().to_owned();
     // A registry that did not hear the answer in time sends again, perhaps only when others pass.
     if way.gone.lock().unwrap().contains(&id) {
@@ -108,8 +114,7 @@ async fn pass_on(State(way): State<Way>, headers: HeaderMap, body: Bytes) -> Sta
 
 impl Way {
     async fn send(&self, headers: HeaderMap, body: Bytes) -> StatusCode {
-        let client = reqwest::Client::new();
-        let request = client.post(&self.to).headers(headers).body(body);
+        let request = self.client.post(&self.to).headers(headers).body(body);
         let answer = request.send().await;
         answer.map_or(StatusCode::SERVICE_UNAVAILABLE, |answer| answer.status())
     }
