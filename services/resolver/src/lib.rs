@@ -13,6 +13,7 @@
 mod check;
 mod config;
 mod debounce;
+mod fact;
 mod manifests;
 mod metrics;
 mod question;

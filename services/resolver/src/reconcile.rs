@@ -22,16 +22,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tagtrail_bus::Bus;
-use tagtrail_bus::publish::{Message, PublishError};
+use tagtrail_bus::publish::PublishError;
 use tagtrail_config::File;
 use tagtrail_daemon::{backoff, chain};
 use tagtrail_postgres::{DbArgs, DbError, Lock, ping};
-use tagtrail_proto::{
-    Action, Image, Origin, Push, Registry as RegistryName, Repository, Scope, Subject, Tag,
-    TimeSource,
-};
-use tagtrail_registry::Descriptor;
-use time::OffsetDateTime;
+use tagtrail_proto::{Registry as RegistryName, Repository, Tag};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -67,8 +62,6 @@ enum Error {
     Database(#[from] sqlx::Error),
     #[error("a fact was not stored")]
     NotStored(#[from] PublishError),
-    #[error("a fact can't be written as JSON")]
-    Json(#[from] serde_json::Error),
 }
 
 /// The registries of the file that are to be walked.
@@ -166,50 +159,5 @@ impl Reconciler {
             () = self.shutdown.cancelled() => {}
             () = tokio::time::sleep(time) => {}
         }
-    }
-}
-
-impl Reconciler {
-    /// Puts a fact on PUSHES. Sent twice it is one fact.
-    async fn store(
-        &self,
-        image: Image,
-        found: Option<Descriptor>,
-        asked_at: OffsetDateTime,
-        origin: Origin,
-        source: Option<String>,
-    ) -> Result<(), Error> {
-        let (media_type, size) = match &found {
-            Some(found) => (found.media_type.clone(), found.size),
-            None => (None, None),
-        };
-        let push = Push {
-            action: match found {
-                Some(_) => Action::Push,
-                None => Action::Delete,
-            },
-            scope: Scope::Tag,
-            registry: image.registry,
-            repository: image.repository,
-            tag: Some(image.tag),
-            digest: found.map(|found| found.digest),
-            media_type,
-            size: size.filter(|size| i64::try_from(*size).is_ok()),
-            actor: None,
-            occurred_at: asked_at,
-            occurred_at_source: TimeSource::Received,
-            source: source.unwrap_or_else(|| "reconciler".to_owned()),
-            origin,
-            event_id: format!("{origin}:{}", asked_at.unix_timestamp_nanos()),
-        };
-        let subject = Subject::of_push(&push, self.bus.partitions());
-        let message = Message {
-            subject: &subject,
-            id: None,
-            payload: serde_json::to_vec(&push.event())?.into(),
-            trace: None,
-        };
-        self.bus.publish(message).await?;
-        Ok(())
     }
 }

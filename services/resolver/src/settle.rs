@@ -10,14 +10,14 @@ use tagtrail_config::{ConfigError, File};
 use tagtrail_daemon::{Span, SpanKind};
 use tagtrail_point::NamedPoint;
 use tagtrail_proto::{
-    Action, Digest, Image, Name, Origin, Push, Quarantined, Registry as RegistryName, Scope,
-    Subject, TimeSource, TraceContext, clean_text,
+    Digest, Image, Name, Origin, Push, Quarantined, Registry as RegistryName, Subject, clean_text,
 };
-use tagtrail_registry::{AskError, Descriptor, Registry};
+use tagtrail_registry::{AskError, Registry};
 use time::OffsetDateTime;
 use tokio::time::Instant;
 
 use crate::config::Pace;
+use crate::fact::{Occasion, fact, publish};
 use crate::metrics::Metrics;
 use crate::question::{Misfit, Question};
 
@@ -151,13 +151,19 @@ impl Settler {
         if known == Some(&digest) {
             return Outcome::Done;
         }
-        let push = answered(image, &question.push, found, asked_at);
+        let occasion = Occasion {
+            origin: Origin::Resolved,
+            source: question.push.source.clone(),
+            actor: question.push.actor.clone(),
+            event_id: question.push.event_id.clone(),
+        };
+        let push = fact(image.clone(), found, asked_at, occasion);
         let subject = Subject::of_push(&push, self.bus.partitions());
         let stored = async {
-            self.publish(&subject, push, span.context()).await?;
+            publish(&self.bus, &subject, push, Some(*span.context())).await?;
             if again {
                 let (subject, push) = once_more(question, digest);
-                self.publish(&subject, push, span.context()).await?;
+                publish(&self.bus, &subject, push, Some(*span.context())).await?;
             }
             Ok::<(), PublishError>(())
         };
@@ -177,24 +183,6 @@ impl Settler {
             .first
             .saturating_mul(2_u32.saturating_pow(attempt.saturating_sub(1).min(30)));
         doubled.min(self.pace.last)
-    }
-
-    /// Without a message identifier: the fact's time tells it from every other answer, and sent twice it is one fact.
-    async fn publish(
-        &self,
-        subject: &Subject,
-        push: Push,
-        trace: &TraceContext,
-    ) -> Result<(), PublishError> {
-        let payload = serde_json::to_vec(&push.event())
-            .map_err(|error| PublishError::Unacknowledged(error.to_string()))?;
-        let message = Message {
-            subject,
-            id: None,
-            payload: payload.into(),
-            trace: Some(*trace),
-        };
-        self.bus.publish(message).await.map(|_| ())
     }
 
     /// Keeps a message that can't be answered, with the reason, for people to see; `tagtrail quarantine feed` asks it again.
@@ -275,39 +263,4 @@ fn once_more(question: &Question, answer: Option<Digest>) -> (Subject, Push) {
         tag,
     };
     (subject, push)
-}
-
-/// The fact that an answer is.
-fn answered(
-    image: &Image,
-    occasion: &Push,
-    found: Option<Descriptor>,
-    asked_at: OffsetDateTime,
-) -> Push {
-    let (action, digest, media_type, size) = match found {
-        Some(found) => (
-            Action::Push,
-            Some(found.digest),
-            found.media_type,
-            found.size,
-        ),
-        None => (Action::Delete, None, None, None),
-    };
-    Push {
-        action,
-        scope: Scope::Tag,
-        registry: image.registry.clone(),
-        repository: image.repository.clone(),
-        tag: Some(image.tag.clone()),
-        digest,
-        media_type,
-        // Postgres has no unsigned numbers.
-        size: size.filter(|size| i64::try_from(*size).is_ok()),
-        actor: occasion.actor.clone(),
-        occurred_at: asked_at,
-        occurred_at_source: TimeSource::Received,
-        source: occasion.source.clone(),
-        origin: Origin::Resolved,
-        event_id: occasion.event_id.clone(),
-    }
 }

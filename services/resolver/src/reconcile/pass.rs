@@ -4,13 +4,14 @@ use std::time::Duration;
 
 use sqlx::PgConnection;
 use tagtrail_postgres::ping;
-use tagtrail_proto::{Digest, Image, Origin, Repository, Tag};
+use tagtrail_proto::{Digest, Image, Origin, Repository, Subject, Tag};
 use tagtrail_registry::{AskError, Found, Next, Page, Registry};
 use time::OffsetDateTime;
 use tokio::time::Instant;
 
 use super::store::{self, Walked};
 use super::{Error, Reconciler, SILENCE};
+use crate::fact::{Occasion, fact, publish};
 
 /// Tags of a registry that are asked about in a pass although nothing speaks for a change.
 pub(super) const ASKED: u64 = 1000;
@@ -161,9 +162,15 @@ impl<'a> Pass<'a> {
         };
         tracing::info!(%image, ?origin, "{image} was not told of: it is {} now", digest.map_or("gone".to_owned(), Digest::to_string));
         self.of.metrics.found(name.as_ref(), origin);
-        self.of
-            .store(image, found, asked_at, origin, source)
-            .await?;
+        let occasion = Occasion {
+            origin,
+            source: source.unwrap_or_else(|| "reconciler".to_owned()),
+            actor: None,
+            event_id: format!("{origin}:{}", asked_at.unix_timestamp_nanos()),
+        };
+        let push = fact(image, found, asked_at, occasion);
+        let bus = &self.of.bus;
+        publish(bus, &Subject::of_push(&push, bus.partitions()), push, None).await?;
         Ok(Some(true))
     }
 
