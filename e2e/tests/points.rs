@@ -8,7 +8,7 @@ use std::os::unix::process::ExitStatusExt as _;
 use async_nats::jetstream::consumer::{FromConsumer as _, pull};
 use serde_json::{Value, json};
 use tagtrail_e2e::{Fleet, HOOK_SECRET, config};
-use tagtrail_point::NamedPoint;
+use tagtrail_failpoint::NamedPoint;
 use tagtrail_proto::{Digest, Event, Revision, Rollout, instant};
 use tagtrail_testkit::{Registry, SOON, Sink, TestImage, eventually};
 use time::{Duration, OffsetDateTime};
@@ -109,7 +109,7 @@ async fn a_crash_at_any_point_loses_nothing_and_doubles_nothing() {
     let mut questions = 0;
     for point in NamedPoint::ALL.iter().filter(|point| point.is_passed()) {
         let service = service_of(*point);
-        let variable = ("TAGTRAIL_POINT", format!("{}:abort", point.name()));
+        let variable = ("TAGTRAIL_FAILPOINT", format!("{}:abort", point.name()));
         sender.fleet.restart_with(service, Some(variable));
         if service == "resolver" {
             questions += 1;

@@ -5,7 +5,7 @@ use async_nats::jetstream::context::{PublishAckFuture, PublishErrorKind};
 use async_nats::jetstream::message::PublishMessage;
 use bytes::Bytes;
 use futures_util::{StreamExt as _, TryStreamExt as _};
-use tagtrail_point::NamedPoint;
+use tagtrail_failpoint::NamedPoint;
 use tagtrail_proto::{Subject, TRACEPARENT, TraceContext};
 
 use crate::consume::is_missing;

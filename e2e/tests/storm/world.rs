@@ -266,7 +266,7 @@ impl World {
         // The checks are checked: without this step they must find something wrong, and the sweeper must not mend it first.
         if let Ok(step) = std::env::var("FAULTS_WITHOUT") {
             let steps = format!("{step}:skip,indexer.sweep:skip");
-            environment.insert("TAGTRAIL_POINT", steps);
+            environment.insert("TAGTRAIL_FAILPOINT", steps);
         }
         self.members.push(Member {
             name: format!("{service} {number}"),

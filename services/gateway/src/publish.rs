@@ -6,7 +6,7 @@ use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
 use tagtrail_bus::Bus;
 use tagtrail_bus::publish::{Message, PublishError};
-use tagtrail_point::NamedPoint;
+use tagtrail_failpoint::NamedPoint;
 use tagtrail_proto::{Name, Push, Quarantined, Subject, TimeSource, TraceContext};
 
 use crate::error::NotStored;

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use sqlx::{Connection as _, PgConnection};
 use tagtrail_bus::consume::Position;
-use tagtrail_point::NamedPoint;
+use tagtrail_failpoint::NamedPoint;
 use tagtrail_postgres::recorded::Recorded;
 use tagtrail_proto::{Digest, Image, Point, Revision, TraceContext};
 use time::OffsetDateTime;

@@ -8,7 +8,7 @@ use tagtrail_bus::Bus;
 use tagtrail_bus::consume::{Position, Reader};
 use tagtrail_bus::publish::Message;
 use tagtrail_bus::topology::Stream;
-use tagtrail_point::NamedPoint;
+use tagtrail_failpoint::NamedPoint;
 use tagtrail_postgres::recorded::Recorded;
 use tagtrail_proto::{Digest, Image, Name, Quarantined, Subject};
 use time::OffsetDateTime;

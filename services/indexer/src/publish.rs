@@ -8,7 +8,7 @@ use tagtrail_bus::publish::{Ack, Fence, Message, PublishError};
 use tagtrail_bus::topology::Stream;
 use tagtrail_bus::{Bus, Line};
 use tagtrail_daemon::{Span, SpanKind};
-use tagtrail_point::NamedPoint;
+use tagtrail_failpoint::NamedPoint;
 use tagtrail_postgres::recorded::Recorded;
 use tagtrail_proto::{Event, Push, Revision, Subject};
 use time::OffsetDateTime;

@@ -12,7 +12,7 @@ use std::time::Duration;
 use sqlx::PgConnection;
 use tagtrail_bus::consume::Delivery;
 use tagtrail_bus::topology::{REVISIONS_KEPT, Stream};
-use tagtrail_point::NamedPoint;
+use tagtrail_failpoint::NamedPoint;
 use tagtrail_postgres::{DbArgs, Lock};
 use tagtrail_proto::{Event, Revision, Subject};
 

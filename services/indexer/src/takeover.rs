@@ -2,7 +2,7 @@
 
 use sqlx::PgConnection;
 use tagtrail_bus::publish::Fence;
-use tagtrail_point::NamedPoint;
+use tagtrail_failpoint::NamedPoint;
 use tagtrail_postgres::recorded::{self, Recorded, Span};
 use tokio::sync::{mpsc, watch};
 

@@ -8,7 +8,7 @@ use tagtrail_bus::Bus;
 use tagtrail_bus::publish::{Message, PublishError};
 use tagtrail_config::{ConfigError, File};
 use tagtrail_daemon::{Span, SpanKind};
-use tagtrail_point::NamedPoint;
+use tagtrail_failpoint::NamedPoint;
 use tagtrail_proto::{
     Digest, Image, Name, Origin, Push, Quarantined, Registry as RegistryName, Subject, clean_text,
 };

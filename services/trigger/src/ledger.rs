@@ -5,7 +5,7 @@ use std::time::Duration;
 use sqlx::PgConnection;
 use tagtrail_bus::publish::Message;
 use tagtrail_bus::{Bus, Line};
-use tagtrail_point::NamedPoint;
+use tagtrail_failpoint::NamedPoint;
 use tagtrail_postgres::Lock;
 use tagtrail_proto::{Rollout, Subject};
 

@@ -12,7 +12,7 @@ use tagtrail_bus::consume::Position;
 use tagtrail_bus::topology::Stream;
 use tagtrail_config::File;
 use tagtrail_daemon::{Span, SpanKind};
-use tagtrail_point::NamedPoint;
+use tagtrail_failpoint::NamedPoint;
 use tagtrail_postgres::Lock;
 use tagtrail_proto::{Event, Image, Rollout, RolloutState, Subject, TraceContext};
 use tokio::sync::mpsc;

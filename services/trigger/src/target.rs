@@ -10,7 +10,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use tagtrail_config::{ConfigError, File};
-use tagtrail_point::NamedPoint;
+use tagtrail_failpoint::NamedPoint;
 use tagtrail_proto::{Event, Rollout, TraceContext};
 
 use crate::retry::Outcome;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use sqlx::{Connection as _, PgConnection};
 use tagtrail_daemon::{Span, SpanKind};
-use tagtrail_point::NamedPoint;
+use tagtrail_failpoint::NamedPoint;
 use tagtrail_postgres::{Lock, ping};
 use tagtrail_proto::RolloutState;
 

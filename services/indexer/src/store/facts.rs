@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use sqlx::postgres::PgRow;
 use sqlx::{PgConnection, Row as _};
-use tagtrail_point::NamedPoint;
+use tagtrail_failpoint::NamedPoint;
 use tagtrail_postgres::row;
 use tagtrail_proto::{Digest, Revision};
 use time::OffsetDateTime;

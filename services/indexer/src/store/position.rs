@@ -2,7 +2,7 @@
 
 use sqlx::{PgConnection, Row as _};
 use tagtrail_bus::consume::Position;
-use tagtrail_point::NamedPoint;
+use tagtrail_failpoint::NamedPoint;
 use tagtrail_postgres::row;
 use time::OffsetDateTime;
 

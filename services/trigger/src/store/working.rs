@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use sqlx::{PgConnection, Row as _};
-use tagtrail_point::NamedPoint;
+use tagtrail_failpoint::NamedPoint;
 use tagtrail_postgres::row;
 use tagtrail_proto::{Rollout, RolloutState, TraceContext};
 use time::OffsetDateTime;

@@ -1,7 +1,7 @@
 //! Named points: the places where a crash must lose nothing, and the steps without which a promise breaks.
 //!
-//! In a build with the feature `enabled`, `TAGTRAIL_POINT=name:abort` makes a process die when it first comes by the point, and
-//! `TAGTRAIL_POINT=name:skip` makes it leave the step out each time; several are told with commas. A test aborts at each [`NamedPoint::is_passed`] once
+//! In a build with the feature `enabled`, `TAGTRAIL_FAILPOINT=name:abort` makes a process die when it first comes by the point, and
+//! `TAGTRAIL_FAILPOINT=name:skip` makes it leave the step out each time; several are told with commas. A test aborts at each [`NamedPoint::is_passed`] once
 //! (`e2e/tests/points.rs`); `make faults-selftest` leaves out each other step, to see that the storm would notice. Without the
 //! feature nothing of it is left in the program.
 
@@ -15,7 +15,7 @@ macro_rules! points {
             /// All there are.
             pub const ALL: &[NamedPoint] = &[$(NamedPoint::$name,)*];
 
-            /// Its name, as in `TAGTRAIL_POINT`.
+            /// Its name, as in `TAGTRAIL_FAILPOINT`.
             #[must_use]
             pub const fn name(self) -> &'static str {
                 match self { $(NamedPoint::$name => $text,)* }
@@ -157,11 +157,11 @@ mod enabled {
         reason = "of tests, and only in their builds: no setting, and maybe before there is a log"
     )]
     fn chosen() -> Vec<(NamedPoint, Action)> {
-        let text = std::env::var("TAGTRAIL_POINT").unwrap_or_default();
+        let text = std::env::var("TAGTRAIL_FAILPOINT").unwrap_or_default();
         let all = text.split(',').filter(|part| !part.is_empty());
         all.map(|part| {
             read(part).unwrap_or_else(|| {
-                eprintln!("TAGTRAIL_POINT={part}: there is no such point, or it can't do that");
+                eprintln!("TAGTRAIL_FAILPOINT={part}: there is no such point, or it can't do that");
                 std::process::abort()
             })
         })
