@@ -8,7 +8,7 @@ use std::os::unix::process::ExitStatusExt as _;
 use async_nats::jetstream::consumer::{FromConsumer as _, pull};
 use serde_json::{Value, json};
 use tagtrail_e2e::{Fleet, HOOK_SECRET, config};
-use tagtrail_failpoint::NamedPoint;
+use tagtrail_failpoint::FailPoint;
 use tagtrail_proto::{Digest, Event, Revision, Rollout, instant};
 use tagtrail_testkit::{Registry, SOON, Sink, TestImage, eventually};
 use time::{Duration, OffsetDateTime};
@@ -71,7 +71,7 @@ impl Sender {
     }
 }
 
-fn service_of(point: NamedPoint) -> &'static str {
+fn service_of(point: FailPoint) -> &'static str {
     match point.name().split_once('.').unwrap().0 {
         "gateway" => "gateway",
         "resolver" => "resolver",
@@ -107,7 +107,7 @@ async fn a_crash_at_any_point_loses_nothing_and_doubles_nothing() {
     };
 
     let mut questions = 0;
-    for point in NamedPoint::ALL.iter().filter(|point| point.is_passed()) {
+    for point in FailPoint::ALL.iter().filter(|point| point.is_passed()) {
         let service = service_of(*point);
         let variable = ("TAGTRAIL_FAILPOINT", format!("{}:abort", point.name()));
         sender.fleet.restart_with(service, Some(variable));
@@ -117,7 +117,7 @@ async fn a_crash_at_any_point_loses_nothing_and_doubles_nothing() {
             assert_eq!(registry.push(&TestImage::new("asked"), &image), asked);
             sender.question(questions).await;
         }
-        if *point == NamedPoint::IndexerStopped {
+        if *point == FailPoint::IndexerStopped {
             // While it holds partitions.
             sender.push().await;
             sender.is_recorded(&host).await;

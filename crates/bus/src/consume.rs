@@ -109,13 +109,13 @@ pub struct Reader {
     consumer_sequence: u64,
     link: watch::Receiver<Link>,
     generation: u64,
-    afresh: Option<String>,
+    restarted_because: Option<String>,
 }
 
 impl Bus {
     /// Opens a reader of the messages that match `filter` (a subject with wildcards) after `position`.
     ///
-    /// If the stream is not the one that the position speaks of, it is read from its first message; [`Reader::afresh`] says why.
+    /// If the stream is not the one that the position speaks of, it is read from its first message; [`Reader::restarted_because`] says why.
     ///
     /// # Errors
     /// [`ReadError`].
@@ -137,14 +137,14 @@ impl Bus {
             .get_info()
             .await
             .map_err(|err| failed(err.to_string()))?;
-        let afresh = why_afresh(&handle, &info, position).await.map_err(failed)?;
-        let start = if afresh.is_some() {
+        let restarted_because = restart_reason(&handle, &info, position).await.map_err(failed)?;
+        let start = if restarted_because.is_some() {
             0
         } else {
             position.sequence
         };
         let config = pull::Config {
-            // A start beyond the end is accepted by the server without an error; `why_afresh` has ruled it out.
+            // A start beyond the end is accepted by the server without an error; `restart_reason` has ruled it out.
             deliver_policy: if start == 0 {
                 DeliverPolicy::All
             } else {
@@ -181,7 +181,7 @@ impl Bus {
             consumer_sequence: 0,
             link,
             generation,
-            afresh,
+            restarted_because,
         })
     }
 }
@@ -195,8 +195,8 @@ impl Reader {
 
     /// Why the stream is read from its first message rather than from the position, if it is.
     #[must_use]
-    pub fn afresh(&self) -> Option<&str> {
-        self.afresh.as_deref()
+    pub fn restarted_because(&self) -> Option<&str> {
+        self.restarted_because.as_deref()
     }
 
     /// The next message; waits for it as long as it takes. Not cancel safe in the sense that a dropped call may lose its
@@ -273,7 +273,7 @@ impl Reader {
 }
 
 /// Compares the position with the stream: `None` if reading may go on after it, else the reason why not.
-async fn why_afresh(
+async fn restart_reason(
     handle: &jetstream::stream::Stream<()>,
     info: &Info,
     position: Position,

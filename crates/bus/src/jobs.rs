@@ -20,7 +20,7 @@ use crate::{Bus, Link};
 /// Jobs in hand or put off at once, of all instances.
 const AT_ONCE: i64 = 20_000;
 /// Jobs asked for at once, where nothing else is said.
-const AHEAD: usize = 500;
+const PREFETCH: usize = 500;
 /// The server says that it is alive this often.
 const HEARTBEAT: Duration = Duration::from_secs(2);
 
@@ -45,7 +45,7 @@ pub struct Job {
 
 impl Bus {
     /// Opens the jobs of a stream, shared by everybody who opens them under the same name. A job that is not heard of for
-    /// `unheard` is given to somebody else.
+    /// `ack_wait` is given to somebody else.
     ///
     /// # Errors
     /// [`ReadError`].
@@ -53,13 +53,13 @@ impl Bus {
         &self,
         stream: Stream,
         name: &str,
-        unheard: Duration,
+        ack_wait: Duration,
     ) -> Result<Jobs, ReadError> {
-        self.jobs_of(stream, name, "", unheard, AHEAD).await
+        self.jobs_of(stream, name, "", ack_wait, PREFETCH).await
     }
 
-    /// The same of those messages that match `filter` (a subject with wildcards; empty: of all). At most `ahead` are sent to us
-    /// before we have taken the first: few, where each takes long, since the time that they wait here counts as unheard.
+    /// The same of those messages that match `filter` (a subject with wildcards; empty: of all). At most `prefetch` are sent to us
+    /// before we have taken the first: few, where each takes long, since the time that they wait here counts as ack_wait.
     ///
     /// # Errors
     /// [`ReadError`].
@@ -68,8 +68,8 @@ impl Bus {
         stream: Stream,
         name: &str,
         filter: &str,
-        unheard: Duration,
-        ahead: usize,
+        ack_wait: Duration,
+        prefetch: usize,
     ) -> Result<Jobs, ReadError> {
         let failed = |cause: String| ReadError::Failed(stream.name(), cause);
         let mut link = self.link();
@@ -85,7 +85,7 @@ impl Bus {
             filter_subject: filter.to_owned(),
             deliver_policy: DeliverPolicy::All,
             ack_policy: AckPolicy::Explicit,
-            ack_wait: unheard,
+            ack_wait,
             // A finite number would drop what fails for long.
             max_deliver: -1,
             max_ack_pending: AT_ONCE,
@@ -98,7 +98,7 @@ impl Bus {
             .map_err(|err| failed(err.to_string()))?;
         let messages = consumer
             .stream()
-            .max_messages_per_batch(ahead)
+            .max_messages_per_batch(prefetch)
             .expires(Duration::from_secs(10))
             .heartbeat(HEARTBEAT)
             .messages()
@@ -115,9 +115,9 @@ impl Bus {
 
 impl Jobs {
     /// Gives back what was sent to us and not taken, so that others need not wait until it is missed.
-    pub async fn give_back(mut self) {
+    pub async fn release(mut self) {
         while let Ok(Ok(job)) = tokio::time::timeout(Duration::ZERO, self.next()).await {
-            job.later(Duration::ZERO).await;
+            job.nak(Duration::ZERO).await;
         }
     }
 
@@ -165,12 +165,12 @@ impl std::fmt::Debug for Job {
 
 impl Job {
     /// Nobody need do it any more. Should that not be heard, it is given out again.
-    pub async fn done(self) {
+    pub async fn ack(self) {
         self.say(AckKind::Ack).await;
     }
 
     /// It is to be given out again, after a pause.
-    pub async fn later(self, pause: Duration) {
+    pub async fn nak(self, pause: Duration) {
         self.say(AckKind::Nak(Some(pause))).await;
     }
 

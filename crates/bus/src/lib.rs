@@ -8,12 +8,12 @@
 
 mod address;
 pub mod consume;
-mod foreign;
+mod subscription;
 pub mod jobs;
-mod line;
+mod session;
 mod lookup;
 pub mod publish;
-mod settings;
+mod durability;
 pub mod topology;
 
 use std::sync::Arc;
@@ -25,9 +25,9 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use address::Address;
-pub use foreign::Foreign;
-pub use line::Line;
-use line::Lines;
+pub use subscription::Subscription;
+pub use session::Session;
+use session::Sessions;
 
 /// Settings of the connection, as flags and environment variables of every service that uses the bus.
 #[derive(Debug, Clone, clap::Args)]
@@ -88,7 +88,7 @@ pub struct Listener(async_nats::Subscriber);
 
 impl Listener {
     /// Waits for the next message. `None`: there will be no more.
-    pub async fn heard(&mut self) -> Option<()> {
+    pub async fn next(&mut self) -> Option<()> {
         use futures_util::StreamExt as _;
         self.0.next().await.map(|_| ())
     }
@@ -109,7 +109,7 @@ pub struct Link {
 pub struct Bus {
     context: jetstream::Context,
     link: watch::Receiver<Link>,
-    lines: Lines,
+    sessions: Sessions,
     /// Name of the service.
     name: Arc<str>,
     partitions: u16,
@@ -140,7 +140,7 @@ impl Bus {
     ) -> Result<Bus, BusError> {
         let bus = Bus::observe(args, name, shutdown).await?;
         bus.ensure_streams(shutdown).await?;
-        settings::report(&bus.context, args.monitor_url.as_deref()).await;
+        durability::report(&bus.context, args.monitor_url.as_deref()).await;
         Ok(bus)
     }
 
@@ -198,7 +198,7 @@ impl Bus {
         let bus = Bus {
             context: context(client),
             link,
-            lines: Lines::new(address),
+            sessions: Sessions::new(address),
             name: name.into(),
             partitions: args.partitions,
             replicas: args.replicas,
@@ -229,8 +229,8 @@ impl Bus {
     ///
     /// # Errors
     /// [`BusError::Unreachable`].
-    pub async fn line(&self) -> Result<Line, BusError> {
-        self.lines.line().await
+    pub async fn session(&self) -> Result<Session, BusError> {
+        self.sessions.session().await
     }
 
     /// Waits until everything that was handed to the connection is written, a moment at most: for what needs no answer and is

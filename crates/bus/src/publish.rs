@@ -5,12 +5,12 @@ use async_nats::jetstream::context::{PublishAckFuture, PublishErrorKind};
 use async_nats::jetstream::message::PublishMessage;
 use bytes::Bytes;
 use futures_util::{StreamExt as _, TryStreamExt as _};
-use tagtrail_failpoint::NamedPoint;
+use tagtrail_failpoint::FailPoint;
 use tagtrail_proto::{Subject, TRACEPARENT, TraceContext};
 
 use crate::consume::is_missing;
 use crate::topology::Stream;
-use crate::{Bus, BusError, Line};
+use crate::{Bus, BusError, Session};
 
 /// A message to be stored by a stream.
 #[derive(Debug, Clone)]
@@ -26,12 +26,12 @@ pub struct Message<'a> {
 }
 
 /// The right to publish the revisions of one partition: the sequence of the fence message that this holder wrote, and the
-/// [`Line`] that it wrote it by. Whoever fences later takes the right away.
+/// [`Session`] that it wrote it by. Whoever fences later takes the right away.
 #[derive(Debug, Clone)]
 pub struct Fence {
     subject: String,
     sequence: u64,
-    line: Line,
+    session: Session,
     replicated: bool,
 }
 
@@ -87,7 +87,7 @@ impl Fence {
     /// # Errors
     /// [`PublishError`] if it can't even be handed over.
     pub async fn send(&self, message: Message<'_>) -> Result<Unacknowledged, PublishError> {
-        send(&self.line.context, message, Condition::Fence(self)).await
+        send(&self.session.context, message, Condition::Fence(self)).await
     }
 
     /// Messages that may be on their way at once. A replicated stream refuses a message whose condition names a subject that an
@@ -99,14 +99,14 @@ impl Fence {
 
     /// The line that it holds over.
     #[must_use]
-    pub fn line(&self) -> &Line {
-        &self.line
+    pub fn session(&self) -> &Session {
+        &self.session
     }
 
     /// Resolves when the line is lost, and the right with it: the server that comes back may have forgotten an end of the
     /// stream, so nothing may be published before that was looked at.
     pub async fn lost(&self) {
-        self.line.lost().await;
+        self.session.lost().await;
     }
 }
 
@@ -134,7 +134,7 @@ pub(crate) async fn send(
     }
     publish = match condition {
         Condition::None => publish,
-        Condition::Fence(_) if NamedPoint::IndexerFence.skipped() => publish,
+        Condition::Fence(_) if FailPoint::IndexerFence.skipped() => publish,
         Condition::Fence(fence) => publish
             .expected_last_subject_sequence(fence.sequence)
             .header(
@@ -152,7 +152,7 @@ pub(crate) async fn send(
 
 impl Bus {
     /// Hands a message to the connection. While there is none it is kept, and sent later; where that would be wrong, a
-    /// [`Line`] is right. Order between calls is kept; the acknowledgement is awaited by the caller.
+    /// [`Session`] is right. Order between calls is kept; the acknowledgement is awaited by the caller.
     ///
     /// # Errors
     /// [`PublishError`] if it can't even be handed over.
@@ -189,7 +189,7 @@ impl Bus {
     pub async fn fence(&self, partition: u16) -> Result<Fence, PublishError> {
         let unreachable = |err: BusError| PublishError::Unacknowledged(err.to_string());
         // Before the question: had the line been lost since, the answer could be an older server's.
-        let line = self.line().await.map_err(unreachable)?;
+        let line = self.session().await.map_err(unreachable)?;
         let subject = Subject::Fence { partition };
         // Compare and swap: a fence of an instance that lost the partition meanwhile, delayed on the way, is refused.
         let last = self
@@ -202,10 +202,10 @@ impl Bus {
             replicated: revisions.cached_info().config.num_replicas > 1,
             subject: subject.to_string(),
             sequence: last.map_or(0, |(sequence, _)| sequence),
-            line,
+            session,
         };
         let holder =
-            serde_json::json!({ "client": before.line.context.client().server_info().client_id });
+            serde_json::json!({ "client": before.session.context.client().server_info().client_id });
         let message = Message {
             subject: &subject,
             id: None,

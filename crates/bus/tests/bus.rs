@@ -155,7 +155,7 @@ async fn jobs_are_those_that_match() {
     for expected in ["a", "b"] {
         let job = jobs.next().await.unwrap();
         assert_eq!(job.payload, expected);
-        job.done().await;
+        job.ack().await;
     }
 }
 
@@ -245,7 +245,7 @@ async fn a_stream_is_read_in_order_from_a_position_and_a_new_one_from_its_start(
         )
         .await
         .unwrap();
-    assert_eq!(reader.afresh(), None);
+    assert_eq!(reader.restarted_because(), None);
     for expected in ["b", "c"] {
         assert_eq!(reader.next().await.unwrap().payload, expected);
     }
@@ -273,7 +273,7 @@ async fn a_stream_is_read_in_order_from_a_position_and_a_new_one_from_its_start(
         .read(Stream::Revisions, "tagtrail.revision.>", end)
         .await
         .unwrap();
-    assert_eq!(reader.afresh(), Some("the stream was created anew"));
+    assert_eq!(reader.restarted_because(), Some("the stream was created anew"));
     assert_eq!(reader.next().await.unwrap().payload, "first");
 }
 

@@ -1,7 +1,7 @@
 //! Named points: the places where a crash must lose nothing, and the steps without which a promise breaks.
 //!
 //! In a build with the feature `enabled`, `TAGTRAIL_FAILPOINT=name:abort` makes a process die when it first comes by the point, and
-//! `TAGTRAIL_FAILPOINT=name:skip` makes it leave the step out each time; several are told with commas. A test aborts at each [`NamedPoint::is_passed`] once
+//! `TAGTRAIL_FAILPOINT=name:skip` makes it leave the step out each time; several are told with commas. A test aborts at each [`FailPoint::is_passed`] once
 //! (`e2e/tests/points.rs`); `make faults-selftest` leaves out each other step, to see that the storm would notice. Without the
 //! feature nothing of it is left in the program.
 
@@ -9,22 +9,22 @@ macro_rules! points {
     ($($(#[$meaning:meta])* $name:ident = $text:literal $what:ident,)*) => {
         /// A place in the program.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-        pub enum NamedPoint { $($(#[$meaning])* $name,)* }
+        pub enum FailPoint { $($(#[$meaning])* $name,)* }
 
-        impl NamedPoint {
+        impl FailPoint {
             /// All there are.
-            pub const ALL: &[NamedPoint] = &[$(NamedPoint::$name,)*];
+            pub const ALL: &[FailPoint] = &[$(FailPoint::$name,)*];
 
             /// Its name, as in `TAGTRAIL_FAILPOINT`.
             #[must_use]
             pub const fn name(self) -> &'static str {
-                match self { $(NamedPoint::$name => $text,)* }
+                match self { $(FailPoint::$name => $text,)* }
             }
 
             /// Whether it is a place that is passed. The others are steps that can be left out.
             #[must_use]
             pub const fn is_passed(self) -> bool {
-                match self { $(NamedPoint::$name => points!(@ $what),)* }
+                match self { $(FailPoint::$name => points!(@ $what),)* }
             }
         }
     };
@@ -118,7 +118,7 @@ points! {
     LedgerNote = "ledger.note" step,
 }
 
-impl NamedPoint {
+impl FailPoint {
     /// It is passed now: with `abort` the process dies here.
     #[inline]
     pub fn pass(self) {
@@ -141,7 +141,7 @@ impl NamedPoint {
 mod enabled {
     use std::sync::LazyLock;
 
-    use super::NamedPoint;
+    use super::FailPoint;
 
     #[derive(Debug, Clone, Copy, PartialEq, Eq)]
     enum Action {
@@ -149,14 +149,14 @@ mod enabled {
         Skip,
     }
 
-    static CHOSEN: LazyLock<Vec<(NamedPoint, Action)>> = LazyLock::new(chosen);
+    static CHOSEN: LazyLock<Vec<(FailPoint, Action)>> = LazyLock::new(chosen);
 
     #[expect(
         clippy::disallowed_methods,
         clippy::print_stderr,
         reason = "of tests, and only in their builds: no setting, and maybe before there is a log"
     )]
-    fn chosen() -> Vec<(NamedPoint, Action)> {
+    fn chosen() -> Vec<(FailPoint, Action)> {
         let text = std::env::var("TAGTRAIL_FAILPOINT").unwrap_or_default();
         let all = text.split(',').filter(|part| !part.is_empty());
         all.map(|part| {
@@ -168,9 +168,9 @@ mod enabled {
         .collect()
     }
 
-    fn read(text: &str) -> Option<(NamedPoint, Action)> {
+    fn read(text: &str) -> Option<(FailPoint, Action)> {
         let (name, action) = text.split_once(':')?;
-        let point = NamedPoint::ALL.iter().find(|point| point.name() == name)?;
+        let point = FailPoint::ALL.iter().find(|point| point.name() == name)?;
         match (action, point.is_passed()) {
             ("abort", true) => Some((*point, Action::Abort)),
             ("skip", false) => Some((*point, Action::Skip)),
@@ -178,13 +178,13 @@ mod enabled {
         }
     }
 
-    pub(super) fn pass(point: NamedPoint) {
+    pub(super) fn pass(point: FailPoint) {
         if CHOSEN.contains(&(point, Action::Abort)) {
             std::process::abort();
         }
     }
 
-    pub(super) fn skipped(point: NamedPoint) -> bool {
+    pub(super) fn skipped(point: FailPoint) -> bool {
         CHOSEN.contains(&(point, Action::Skip))
     }
 }

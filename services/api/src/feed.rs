@@ -197,7 +197,7 @@ impl Feed {
                 // Nobody follows: each push would wake us for nothing.
                 let _ = end.wait_for(Option::is_some).await;
                 let mut news = bus.listen("tagtrail.revision.>".to_owned()).await?;
-                while news.heard().await.is_some() {
+                while news.next().await.is_some() {
                     if end.borrow().is_none() {
                         return Ok(());
                     }

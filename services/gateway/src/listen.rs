@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use axum::http::HeaderMap;
-use tagtrail_bus::{BusError, Foreign};
+use tagtrail_bus::{BusError, Subscription};
 use tagtrail_config::NatsSubject;
 use tagtrail_daemon::{Context, Span, SpanKind, backoff};
 use time::OffsetDateTime;
@@ -28,13 +28,13 @@ pub(crate) async fn listen(
     let mut failures = 0;
     while !shutdown.is_cancelled() {
         let credentials = nats.credentials.as_deref();
-        let opened = Foreign::listen(&nats.url, &nats.subject, &group, credentials, shutdown);
+        let opened = Subscription::listen(&nats.url, &nats.subject, &group, credentials, shutdown);
         match opened.await {
             Ok(mut subject) => {
                 failures = 0;
                 tracing::info!(source = name, subject = nats.subject, "listening");
                 while let Some(body) = tokio::select! {
-                    body = subject.heard() => body,
+                    body = subject.next() => body,
                     () = shutdown.cancelled() => None,
                 } {
                     store(&gateway, source, &body, &ctx).await;

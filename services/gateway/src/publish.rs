@@ -6,7 +6,7 @@ use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
 use tagtrail_bus::Bus;
 use tagtrail_bus::publish::{Message, PublishError};
-use tagtrail_failpoint::NamedPoint;
+use tagtrail_failpoint::FailPoint;
 use tagtrail_proto::{Name, Push, Quarantined, Subject, TimeSource, TraceContext};
 
 use crate::error::NotStored;
@@ -104,7 +104,7 @@ pub(crate) async fn publish(
             };
             sent.push(bus.send(message).await?);
         }
-        if NamedPoint::GatewayAcknowledgement.skipped() {
+        if FailPoint::GatewayAcknowledgement.skipped() {
             return Ok(());
         }
         for message in sent {
@@ -112,13 +112,13 @@ pub(crate) async fn publish(
         }
         Ok::<(), PublishError>(())
     };
-    NamedPoint::GatewayUnderstood.pass();
-    if NamedPoint::GatewayStore.skipped() {
+    FailPoint::GatewayUnderstood.pass();
+    if FailPoint::GatewayStore.skipped() {
         return Ok(());
     }
     tokio::time::timeout(PATIENCE, all)
         .await
         .map_err(|_| NotStored::TooLate(PATIENCE))??;
-    NamedPoint::GatewayStored.pass();
+    FailPoint::GatewayStored.pass();
     Ok(())
 }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use sqlx::{Connection as _, PgConnection};
 use tagtrail_bus::consume::Position;
-use tagtrail_failpoint::NamedPoint;
+use tagtrail_failpoint::FailPoint;
 use tagtrail_postgres::recorded::Recorded;
 use tagtrail_proto::{Digest, Image, Point, Revision, TraceContext};
 use time::OffsetDateTime;
@@ -87,9 +87,9 @@ impl Partition {
             store::revisions::add_revisions(&mut tx, self.number, &rows, &new.heads).await?;
             revisions.extend(new.revisions);
         }
-        NamedPoint::IndexerWritten.pass();
+        FailPoint::IndexerWritten.pass();
         tx.commit().await?;
-        NamedPoint::IndexerCommitted.pass();
+        FailPoint::IndexerCommitted.pass();
         self.progress = to;
         self.repeats = repeats;
         Ok(revisions)
@@ -243,7 +243,7 @@ async fn record(
         });
     }
     if let Some((repository, at)) = touched
-        && !NamedPoint::IndexerTouch.skipped()
+        && !FailPoint::IndexerTouch.skipped()
     {
         store::tags::touch_repository(db, repository, at).await?;
     }
@@ -282,7 +282,7 @@ async fn load(
                 .map(|fact| (*tag_id, head.repository_id, fact.at)),
         );
     }
-    let mut near = if late.is_empty() || NamedPoint::IndexerLate.skipped() {
+    let mut near = if late.is_empty() || FailPoint::IndexerLate.skipped() {
         store::facts::Neighbours::default()
     } else {
         store::facts::neighbours(db, &late, first_id).await?

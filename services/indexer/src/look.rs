@@ -59,7 +59,7 @@ pub(crate) async fn look(
     let opening = shared.bus.read(Stream::Revisions, "tagtrail.>", place);
     let mut reader = shared.meanwhile(db, opening).await?;
     let created_ns = reader.stream_created_ns();
-    let after = reader.afresh().map_or(place.sequence, |_| 0);
+    let after = reader.restarted_because().map_or(place.sequence, |_| 0);
     let mut at_end = held.is_empty() || *held.end() <= after;
     while !at_end {
         let reading = messages(&mut reader, *held.end());

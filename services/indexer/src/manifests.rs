@@ -65,7 +65,7 @@ async fn hold(db: &DbArgs, shared: &Shared) -> Result<Infallible, Error> {
         stream_created_ns: Some(reader.stream_created_ns()),
         ..start
     };
-    if let Some(why) = reader.afresh() {
+    if let Some(why) = reader.restarted_because() {
         tracing::warn!("reading MANIFESTS from its first message: {why}");
         (at.sequence, at.time_ns) = (0, None);
     }

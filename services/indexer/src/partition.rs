@@ -8,7 +8,7 @@ use tagtrail_bus::Bus;
 use tagtrail_bus::consume::{Position, Reader};
 use tagtrail_bus::publish::Message;
 use tagtrail_bus::topology::Stream;
-use tagtrail_failpoint::NamedPoint;
+use tagtrail_failpoint::FailPoint;
 use tagtrail_postgres::recorded::Recorded;
 use tagtrail_proto::{Digest, Image, Name, Quarantined, Subject};
 use time::OffsetDateTime;
@@ -69,11 +69,11 @@ pub(crate) async fn hold(shared: Shared, number: u16, mut db: PgConnection) -> R
 
 async fn work(shared: &Shared, number: u16, db: &mut PgConnection) -> Result<(), Error> {
     let mut progress = shared.within(store::position::progress(db, number)).await?;
-    NamedPoint::IndexerLocked.pass();
+    FailPoint::IndexerLocked.pass();
     // From here on the server refuses whatever an earlier holder still has in its queues …
     let fencing = Box::pin(shared.bus.fence(number));
     let fence = shared.meanwhile(db, fencing).await?;
-    NamedPoint::IndexerFenced.pass();
+    FailPoint::IndexerFenced.pass();
     // … so what REVISIONS holds now is all that was published: more than the store knows, if that is an older one …
     let ahead = unknown_of(shared, number, db).await?;
     // … and what it lacks is ours to publish, before anything new.
@@ -83,7 +83,7 @@ async fn work(shared: &Shared, number: u16, db: &mut PgConnection) -> Result<(),
     let opening = shared.bus.read(Stream::Pushes, &filter, progress.position);
     let reader = shared.meanwhile(db, opening).await?;
     let stream_created_ns = reader.stream_created_ns();
-    if let Some(why) = reader.afresh() {
+    if let Some(why) = reader.restarted_because() {
         tracing::warn!(
             partition = number,
             "reading PUSHES from its first message, not after {}: {why}",
@@ -133,7 +133,7 @@ async fn work(shared: &Shared, number: u16, db: &mut PgConnection) -> Result<(),
     // A stop was asked for, and everything applied is published.
     let published = *published.borrow();
     note_published(shared, number, db, &mut partition.progress, published).await?;
-    NamedPoint::IndexerStopped.pass();
+    FailPoint::IndexerStopped.pass();
     Ok(())
 }
 

@@ -6,9 +6,9 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use tagtrail_bus::publish::{Ack, Fence, Message, PublishError};
 use tagtrail_bus::topology::Stream;
-use tagtrail_bus::{Bus, Line};
+use tagtrail_bus::{Bus, Session};
 use tagtrail_daemon::{Span, SpanKind};
-use tagtrail_failpoint::NamedPoint;
+use tagtrail_failpoint::FailPoint;
 use tagtrail_postgres::recorded::Recorded;
 use tagtrail_proto::{Event, Push, Revision, Subject};
 use time::OffsetDateTime;
@@ -80,7 +80,7 @@ impl Outgoing {
 }
 
 /// Asks what a tag means now. A question is a hint like any other: one that can't be asked holds nothing up.
-pub(crate) async fn ask(line: &Line, question: Push) {
+pub(crate) async fn ask(session: &Session, question: Push) {
     let subject = Subject::of_push(&question, tagtrail_proto::PARTITIONS);
     let outcome = async {
         let payload = serde_json::to_vec(&question.event())
@@ -91,7 +91,7 @@ pub(crate) async fn ask(line: &Line, question: Push) {
             payload: payload.into(),
             trace: None,
         };
-        line.send(message).await?.acknowledged().await
+        session.send(message).await?.acknowledged().await
     };
     if let Err(error) = outcome.await {
         tracing::warn!("a doubt was not asked away: {error}");
@@ -169,7 +169,7 @@ async fn in_order(
                 trace: next.span.as_ref().map(|span| *span.context()),
             };
             let sent = fence.send(message).await?;
-            NamedPoint::IndexerSent.pass();
+            FailPoint::IndexerSent.pass();
             on_their_way.insert(next.tag_id);
             window.push_back((next, Box::pin(sent.acknowledged())));
         }
@@ -186,10 +186,10 @@ async fn in_order(
         match outcome {
             None => take(incoming.recv().await, &mut queue, &mut open),
             Some(Ok(_)) => {
-                NamedPoint::IndexerPublished.pass();
+                FailPoint::IndexerPublished.pass();
                 if let Some((done, _)) = window.pop_front() {
                     if let Some(question) = done.question {
-                        ask(fence.line(), *question).await;
+                        ask(fence.session(), *question).await;
                     }
                     on_their_way.remove(&done.tag_id);
                     published.send_replace(done.ordinal);

@@ -10,7 +10,7 @@ use futures_util::{StreamExt as _, TryStreamExt as _, stream};
 use sqlx::PgConnection;
 use tagtrail_bus::publish::{Message, PublishError};
 use tagtrail_bus::topology::Stream;
-use tagtrail_bus::{Bus, BusError, Line};
+use tagtrail_bus::{Bus, BusError, Session};
 use tagtrail_postgres::recorded::{self, Recorded};
 use tagtrail_proto::{Event, Image, Revision, Subject};
 use time::OffsetDateTime;
@@ -70,7 +70,7 @@ pub async fn republish(
     what: Republish,
     mut progress: impl FnMut(u64),
 ) -> Result<Republished, RepublishError> {
-    let line = bus.line().await?;
+    let session = bus.session().await?;
     let tags: BTreeMap<i64, u64> = match what {
         Republish::Image(image) => {
             let tag = store::tags::tag_id(db, &image).await?;
@@ -87,7 +87,7 @@ pub async fn republish(
         let mut left = some.to_vec();
         let mut attempt = 0;
         while !left.is_empty() {
-            let outcomes: Vec<Outcome> = round(db, bus, &line, left).await?;
+            let outcomes: Vec<Outcome> = round(db, bus, &session, left).await?;
             left = Vec::new();
             for outcome in outcomes {
                 match outcome {
@@ -145,7 +145,7 @@ enum Outcome {
 async fn round(
     db: &mut PgConnection,
     bus: &Bus,
-    line: &Line,
+    session: &Session,
     places: Vec<Place>,
 ) -> Result<Vec<Outcome>, RepublishError> {
     let mut pages = Vec::with_capacity(places.len());
@@ -166,7 +166,7 @@ async fn round(
         ));
     }
     stream::iter(pages)
-        .map(|(place, page)| one(line, place, page))
+        .map(|(place, page)| one(session, place, page))
         .buffer_unordered(AT_ONCE)
         .try_collect()
         .await
@@ -174,7 +174,7 @@ async fn round(
 
 /// Publishes revisions of one tag, each after the one before.
 async fn one(
-    line: &Line,
+    session: &Session,
     mut place: Place,
     page: Vec<Recorded>,
 ) -> Result<Outcome, RepublishError> {
@@ -191,7 +191,7 @@ async fn one(
             trace: None,
         };
         let before = place.sequence.unwrap_or(0);
-        let sent = line.send_after(message, before).await?;
+        let sent = session.send_after(message, before).await?;
         match sent.acknowledged().await {
             Ok(ack) => place.sequence = Some(ack.sequence),
             Err(PublishError::Fenced) => return Ok(Outcome::Overtaken(place.tag, image)),

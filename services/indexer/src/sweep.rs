@@ -12,7 +12,7 @@ use std::time::Duration;
 use sqlx::PgConnection;
 use tagtrail_bus::consume::Delivery;
 use tagtrail_bus::topology::{REVISIONS_KEPT, Stream};
-use tagtrail_failpoint::NamedPoint;
+use tagtrail_failpoint::FailPoint;
 use tagtrail_postgres::{DbArgs, Lock};
 use tagtrail_proto::{Event, Revision, Subject};
 
@@ -47,7 +47,7 @@ pub(crate) async fn sweeper(db: DbArgs, shared: Shared, every: Duration) -> anyh
 /// One sweep, if it is time for one and nobody else is at it.
 async fn sweep(db: &DbArgs, shared: &Shared, every: Duration) -> Result<(), Error> {
     let mut db = db.session("sweeper", shared.silence).await?;
-    if NamedPoint::IndexerSweep.skipped()
+    if FailPoint::IndexerSweep.skipped()
         || !shared.within(Lock::Sweep.try_take(&mut db)).await?
         || !shared.within(store::is_due(&mut db, every)).await?
     {
@@ -78,7 +78,7 @@ async fn facts(shared: &Shared, db: &mut PgConnection) -> Result<u64, Error> {
     let opening = shared.bus.read(Stream::Pushes, "tagtrail.push.>", position);
     let mut reader = shared.meanwhile(db, opening).await?;
     let created_ns = reader.stream_created_ns();
-    let after = reader.afresh().map_or(position.sequence, |_| 0);
+    let after = reader.restarted_because().map_or(position.sequence, |_| 0);
     if *held.end() <= after || held.is_empty() {
         return Ok(0);
     }

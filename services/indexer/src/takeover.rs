@@ -2,7 +2,7 @@
 
 use sqlx::PgConnection;
 use tagtrail_bus::publish::Fence;
-use tagtrail_failpoint::NamedPoint;
+use tagtrail_failpoint::FailPoint;
 use tagtrail_postgres::recorded::{self, Recorded, Span};
 use tokio::sync::{mpsc, watch};
 
@@ -21,7 +21,7 @@ pub(crate) async fn catch_up(
     fence: &Fence,
     progress: &mut Progress,
 ) -> Result<(), Error> {
-    if NamedPoint::IndexerTakeOver.skipped() {
+    if FailPoint::IndexerTakeOver.skipped() {
         return Ok(());
     }
     let noted = progress.published;
@@ -41,7 +41,7 @@ pub(crate) async fn catch_up(
         {
             shared
                 .meanwhile(db, async {
-                    publish::ask(fence.line(), question).await;
+                    publish::ask(fence.session(), question).await;
                     Ok::<_, Error>(())
                 })
                 .await?;
@@ -69,7 +69,7 @@ pub(crate) async fn catch_up(
         let nobody = watch::Sender::new(0);
         let publishing = publish::publish(fence, &mut receiver, &nobody, &shared.metrics);
         shared.meanwhile(db, publishing).await?;
-        NamedPoint::IndexerCaughtUp.pass();
+        FailPoint::IndexerCaughtUp.pass();
         published = last;
         note_published(shared, number, db, progress, published).await?;
     }
@@ -90,7 +90,7 @@ pub(crate) async fn note_published(
     };
     let advancing = store::position::advance(db, number, progress, to, false);
     *progress = shared.within(advancing).await?;
-    NamedPoint::IndexerNoted.pass();
+    FailPoint::IndexerNoted.pass();
     Ok(())
 }
 
@@ -120,7 +120,7 @@ async fn truly_published(
     db: &mut PgConnection,
     published: u64,
 ) -> Result<u64, Error> {
-    if NamedPoint::IndexerLook.skipped() {
+    if FailPoint::IndexerLook.skipped() {
         return Ok(published);
     }
     let (mut there, mut gone) = (0, published + 1);

@@ -134,7 +134,7 @@ async fn ask(bus: Bus, settler: Arc<Settler>, ctx: Context) -> anyhow::Result<()
             tokio::select! {
                 biased;
                 () = ctx.shutdown.cancelled() => {
-                    jobs.give_back().await;
+                    jobs.release().await;
                     break;
                 }
                 Some(ended) = asking.join_next() => {
@@ -168,7 +168,7 @@ async fn ask(bus: Bus, settler: Arc<Settler>, ctx: Context) -> anyhow::Result<()
     }
     // Others take over at once what was not begun; what is under way is finished.
     for question in debounce.rest() {
-        question.job.later(std::time::Duration::ZERO).await;
+        question.job.nak(std::time::Duration::ZERO).await;
     }
     while asking.join_next().await.is_some() {}
     bus.flush().await;

@@ -64,7 +64,7 @@ pub(crate) async fn manifests(settler: Arc<Settler>, ctx: Context) -> anyhow::Re
             () = tokio::time::sleep(backoff(failures)) => {}
         }
     }
-    hands.give_back().await;
+    hands.release().await;
     reader.settler.bus.flush().await;
     Ok(())
 }
@@ -110,7 +110,7 @@ impl Reader {
             tokio::select! {
                 biased;
                 () = ctx.shutdown.cancelled() => {
-                    jobs.give_back().await;
+                    jobs.release().await;
                     return Ok(());
                 }
                 Some(ended) = hands.reading.join_next_with_id() => hands.ended(ended).await,
@@ -133,15 +133,15 @@ impl Reader {
             }
         };
         let Some(pinned) = pinned else {
-            return job.done().await;
+            return job.ack().await;
         };
         let (trace, attempt) = (job.trace, job.attempt);
         if !self.settler.registries.contains_key(&pinned.registry) {
             self.metrics.count("not_configured");
-            return job.done().await;
+            return job.ack().await;
         }
         if let Some(pause) = self.pause_of(&pinned.registry) {
-            return job.later(pause.max(self.settler.pause(attempt))).await;
+            return job.nak(pause.max(self.settler.pause(attempt))).await;
         }
         if let Some((_, jobs)) = hands.waiting.get_mut(&pinned) {
             return jobs.push(job);
@@ -318,8 +318,8 @@ impl Hands {
         let jobs: Vec<Job> = of_it.flat_map(|(_, (_, jobs))| jobs).collect();
         for job in jobs {
             match outcome {
-                Outcome::Done => job.done().await,
-                Outcome::Again => job.later(pause).await,
+                Outcome::Done => job.ack().await,
+                Outcome::Again => job.nak(pause).await,
             }
         }
     }
@@ -329,7 +329,7 @@ impl Hands {
         self.reading.shutdown().await;
         for (_, (_, jobs)) in self.waiting {
             for job in jobs {
-                job.later(Duration::ZERO).await;
+                job.nak(Duration::ZERO).await;
             }
         }
     }

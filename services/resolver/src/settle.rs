@@ -8,7 +8,7 @@ use tagtrail_bus::Bus;
 use tagtrail_bus::publish::{Message, PublishError};
 use tagtrail_config::{ConfigError, File};
 use tagtrail_daemon::{Span, SpanKind};
-use tagtrail_failpoint::NamedPoint;
+use tagtrail_failpoint::FailPoint;
 use tagtrail_proto::{
     Digest, Image, Name, Origin, Push, Quarantined, Registry as RegistryName, Subject, clean_text,
 };
@@ -79,7 +79,7 @@ impl Settler {
                     .into_iter()
                     .partition(|question| question.is_doubt() || question.is_second());
                 for question in rest {
-                    question.job.done().await;
+                    question.job.ack().await;
                 }
                 if !unanswered.is_empty() {
                     self.metrics.count("", "not_configured");
@@ -93,11 +93,11 @@ impl Settler {
         for question in questions {
             match outcome {
                 Outcome::Done => {
-                    NamedPoint::ResolverPublished.pass();
-                    question.job.done().await;
-                    NamedPoint::ResolverAcknowledged.pass();
+                    FailPoint::ResolverPublished.pass();
+                    question.job.ack().await;
+                    FailPoint::ResolverAcknowledged.pass();
                 }
-                Outcome::Again(pause) => question.job.later(pause).await,
+                Outcome::Again(pause) => question.job.nak(pause).await,
             }
         }
     }
@@ -146,7 +146,7 @@ impl Settler {
                 return Outcome::Again(pause);
             }
         };
-        NamedPoint::ResolverAnswered.pass();
+        FailPoint::ResolverAnswered.pass();
         let digest = found.as_ref().map(|found| found.digest.clone());
         if known == Some(&digest) {
             return Outcome::Done;
@@ -222,11 +222,11 @@ impl Settler {
             self.bus.publish(message).await
         };
         match stored.await {
-            Ok(_) => job.done().await,
+            Ok(_) => job.ack().await,
             Err(error) => {
                 let pause = self.pause(job.attempt);
                 tracing::warn!("a question could not be put into quarantine: {error}");
-                job.later(pause).await;
+                job.nak(pause).await;
             }
         }
     }

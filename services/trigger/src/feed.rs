@@ -66,7 +66,7 @@ async fn follow(
         stream_created_ns: Some(reader.stream_created_ns()),
         ..start
     };
-    if let Some(why) = reader.afresh() {
+    if let Some(why) = reader.restarted_because() {
         tracing::warn!("reading REVISIONS from its first message: {why}");
         (at.sequence, at.time_ns) = (0, None);
     }

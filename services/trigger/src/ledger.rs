@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use sqlx::PgConnection;
 use tagtrail_bus::publish::Message;
-use tagtrail_bus::{Bus, Line};
-use tagtrail_failpoint::NamedPoint;
+use tagtrail_bus::{Bus, Session};
+use tagtrail_failpoint::FailPoint;
 use tagtrail_postgres::Lock;
 use tagtrail_proto::{Rollout, Subject};
 
@@ -50,7 +50,7 @@ async fn publish(shared: &Shared, bus: &Bus, db: &mut PgConnection) -> Result<()
             continue;
         }
         // One line for the set: what it does not write before it is lost never comes after what is sent again.
-        let line = bus.line().await?;
+        let session = bus.session().await?;
         let mut acknowledgements = Vec::with_capacity(changes.len());
         let ordinals: Vec<i64> = changes.iter().map(|change| change.ordinal).collect();
         let told: Vec<Rollout> = changes
@@ -58,24 +58,24 @@ async fn publish(shared: &Shared, bus: &Bus, db: &mut PgConnection) -> Result<()
             .map(|change| change.rollout.clone())
             .collect();
         for change in changes {
-            acknowledgements.push(send(&line, change).await?);
+            acknowledgements.push(send(&session, change).await?);
         }
-        NamedPoint::LedgerSent.pass();
+        FailPoint::LedgerSent.pass();
         // If one fails, all of this set are sent again: the server knows those that it has by their ids.
         for acknowledgement in acknowledgements {
             acknowledgement.acknowledged().await?;
         }
-        NamedPoint::LedgerPublished.pass();
-        if !NamedPoint::LedgerNote.skipped() {
+        FailPoint::LedgerPublished.pass();
+        if !FailPoint::LedgerNote.skipped() {
             within(shared.silence, store::published(db, &ordinals)).await?;
         }
-        NamedPoint::LedgerNoted.pass();
+        FailPoint::LedgerNoted.pass();
         told.iter()
             .for_each(|rollout| shared.metrics.changed(rollout));
     }
 }
 
-async fn send(line: &Line, change: Change) -> Result<tagtrail_bus::publish::Unacknowledged, Error> {
+async fn send(session: &Session, change: Change) -> Result<tagtrail_bus::publish::Unacknowledged, Error> {
     let Change {
         ordinal,
         rollout,
@@ -97,5 +97,5 @@ async fn send(line: &Line, change: Change) -> Result<tagtrail_bus::publish::Unac
         payload: payload.into(),
         trace: None,
     };
-    Ok(line.send(message).await?)
+    Ok(session.send(message).await?)
 }

@@ -12,7 +12,7 @@ use tagtrail_bus::consume::Position;
 use tagtrail_bus::topology::Stream;
 use tagtrail_config::File;
 use tagtrail_daemon::{Span, SpanKind};
-use tagtrail_failpoint::NamedPoint;
+use tagtrail_failpoint::FailPoint;
 use tagtrail_postgres::Lock;
 use tagtrail_proto::{Event, Image, Rollout, RolloutState, Subject, TraceContext};
 use tokio::sync::mpsc;
@@ -237,7 +237,7 @@ impl<'a> Planner<'a> {
             ),
         };
         let mut plan = Plan {
-            position: position.filter(|_| !NamedPoint::TriggerPosition.skipped()),
+            position: position.filter(|_| !FailPoint::TriggerPosition.skipped()),
             ..Plan::default()
         };
         let mut settling = BTreeMap::new();
@@ -280,13 +280,13 @@ impl<'a> Planner<'a> {
                 }
             }
         }
-        NamedPoint::TriggerPlanned.pass();
+        FailPoint::TriggerPlanned.pass();
         let started = match plan.is_empty() {
             true => Vec::new(),
             false => store::record(&mut self.db, &plan).await?,
         };
         if !started.is_empty() {
-            NamedPoint::TriggerRecorded.pass();
+            FailPoint::TriggerRecorded.pass();
         }
         self.settling.retain(|name, _| !due.contains(name));
         self.settling.extend(settling);

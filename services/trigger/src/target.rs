@@ -10,7 +10,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use tagtrail_config::{ConfigError, File};
-use tagtrail_failpoint::NamedPoint;
+use tagtrail_failpoint::FailPoint;
 use tagtrail_proto::{Event, Rollout, TraceContext};
 
 use crate::retry::Outcome;
@@ -28,7 +28,7 @@ pub(crate) struct Order {
 impl Order {
     pub(crate) fn new(rollout: &Rollout, trace: TraceContext) -> serde_json::Result<Order> {
         let mut rollout = rollout.clone();
-        if NamedPoint::TriggerRolloutId.skipped() {
+        if FailPoint::TriggerRolloutId.skipped() {
             rollout.id = uuid::Uuid::now_v7().to_string();
         }
         let recorded = Rollout {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use sqlx::{Connection as _, PgConnection};
 use tagtrail_daemon::{Span, SpanKind};
-use tagtrail_failpoint::NamedPoint;
+use tagtrail_failpoint::FailPoint;
 use tagtrail_postgres::{Lock, ping};
 use tagtrail_proto::RolloutState;
 
@@ -78,18 +78,18 @@ async fn carry_out(
     if !within(shared.silence, lock.try_take(db)).await? {
         return Ok(false);
     }
-    NamedPoint::TriggerLocked.pass();
+    FailPoint::TriggerLocked.pass();
     let begun = within(shared.silence, store::begin(db, trigger)).await?;
     let attempted = begun.is_some();
     if let Some(begun) = begun {
-        NamedPoint::TriggerBegun.pass();
+        FailPoint::TriggerBegun.pass();
         // There may be more to do than this one.
         shared.work.notify_one();
         shared.changes.notify_one();
         if let Some(outcome) = attempt(shared, targets, db, &begun).await? {
-            NamedPoint::TriggerTold.pass();
+            FailPoint::TriggerTold.pass();
             within(shared.silence, record(shared, db, trigger, &begun, outcome)).await?;
-            NamedPoint::TriggerDone.pass();
+            FailPoint::TriggerDone.pass();
             shared.changes.notify_one();
         }
     }
@@ -217,6 +217,6 @@ async fn record(
             );
         }
     }
-    NamedPoint::TriggerWritten.pass();
+    FailPoint::TriggerWritten.pass();
     Ok(tx.commit().await?)
 }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use sqlx::postgres::PgRow;
 use sqlx::{PgConnection, Row as _};
-use tagtrail_failpoint::NamedPoint;
+use tagtrail_failpoint::FailPoint;
 use tagtrail_postgres::row;
 use tagtrail_proto::{Digest, Revision};
 use time::OffsetDateTime;
@@ -41,7 +41,7 @@ pub(crate) async fn add_facts(
     recorded_at: OffsetDateTime,
     repeats: bool,
 ) -> Result<HashMap<u64, i64>, Error> {
-    if NamedPoint::IndexerFactKey.skipped() {
+    if FailPoint::IndexerFactKey.skipped() {
         let sql = "drop index if exists push_is_one_fact, push_of_repository_is_one_fact";
         sqlx::query(sql).execute(&mut *db).await?;
     }

@@ -2,7 +2,7 @@
 
 use sqlx::{PgConnection, Row as _};
 use tagtrail_bus::consume::Position;
-use tagtrail_failpoint::NamedPoint;
+use tagtrail_failpoint::FailPoint;
 use tagtrail_postgres::row;
 use time::OffsetDateTime;
 
@@ -78,7 +78,7 @@ pub(crate) async fn advance(
     to: Progress,
     records: bool,
 ) -> Result<Progress, Error> {
-    if records && NamedPoint::IndexerPosition.skipped() {
+    if records && FailPoint::IndexerPosition.skipped() {
         let now = sqlx::query_scalar("select now()").fetch_one(db).await?;
         return Ok(Progress {
             recorded_at: Some(now),

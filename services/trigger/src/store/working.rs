@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use sqlx::{PgConnection, Row as _};
-use tagtrail_failpoint::NamedPoint;
+use tagtrail_failpoint::FailPoint;
 use tagtrail_postgres::row;
 use tagtrail_proto::{Rollout, RolloutState, TraceContext};
 use time::OffsetDateTime;
@@ -82,7 +82,7 @@ pub(crate) async fn begin(
          select o.started_at, o.traceparent, ", columns!(), " from new o join trigger t on t.id = o.trigger_id"
     ))
     .bind(trigger)
-    .bind(!NamedPoint::TriggerSupersede.skipped())
+    .bind(!FailPoint::TriggerSupersede.skipped())
     .fetch_optional(db)
     .await?;
     row.map(|row| {

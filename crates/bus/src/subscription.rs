@@ -15,13 +15,13 @@ const WAITING: usize = 4096;
 
 /// Somebody's subject.
 #[derive(Debug)]
-pub struct Foreign {
+pub struct Subscription {
     messages: Subscriber,
     // Ends the subscription when it is dropped.
     _client: async_nats::Client,
 }
 
-impl Foreign {
+impl Subscription {
     /// Connects to `url` and listens to `subject`. Of all who name the same `group`, one gets each message.
     ///
     /// # Errors
@@ -33,7 +33,7 @@ impl Foreign {
         group: &str,
         credentials: Option<&Path>,
         shutdown: &CancellationToken,
-    ) -> Result<Foreign, BusError> {
+    ) -> Result<Subscription, BusError> {
         let address = Address::parse(url, group)?;
         let options = address.with_credentials(address.common(ConnectOptions::new()));
         let options = match credentials {
@@ -53,14 +53,14 @@ impl Foreign {
             .flush()
             .await
             .map_err(|error| BusError::Unreachable(error.to_string()))?;
-        Ok(Foreign {
+        Ok(Subscription {
             messages,
             _client: client,
         })
     }
 
     /// Waits for the next message; the client connects again by itself. `None`: there will be no more.
-    pub async fn heard(&mut self) -> Option<Bytes> {
+    pub async fn next(&mut self) -> Option<Bytes> {
         self.messages.next().await.map(|message| message.payload)
     }
 }

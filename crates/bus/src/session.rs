@@ -1,8 +1,8 @@
-//! Lines: connections that are never made again.
+//! Sessions: connections that are never made again.
 //!
 //! The client keeps what it could not write while its connection is down, and writes it as soon as there is a new one. For
 //! messages whose order matters that is too late: a server that came back may have lost the end of a stream, and what comes
-//! next must be decided by whoever knows what is missing. So such messages go by a line: when it is lost, everything that it
+//! next must be decided by whoever knows what is missing. So such messages go by a session: when it is lost, everything that it
 //! had not written is gone with it, and whoever used it starts over on a new one.
 
 use std::sync::Arc;
@@ -18,20 +18,20 @@ use crate::{ANSWER, BusError, context};
 
 /// A connection that lives once. Cheap to clone; all clones share it.
 #[derive(Debug, Clone)]
-pub struct Line {
+pub struct Session {
     pub(crate) context: jetstream::Context,
     alive: watch::Receiver<bool>,
 }
 
-/// The line of a process, made when it is needed first and after each loss.
+/// The session of a process, made when it is needed first and after each loss.
 #[derive(Debug, Clone)]
-pub(crate) struct Lines {
+pub(crate) struct Sessions {
     address: Arc<Address>,
-    present: Arc<Mutex<Option<Line>>>,
+    present: Arc<Mutex<Option<Session>>>,
 }
 
-impl Line {
-    /// Hands a message to the line. Order between calls is kept; the acknowledgement is awaited by the caller.
+impl Session {
+    /// Hands a message to the session. Order between calls is kept; the acknowledgement is awaited by the caller.
     ///
     /// # Errors
     /// [`PublishError`] if it can't even be handed over.
@@ -43,7 +43,7 @@ impl Line {
     /// otherwise its acknowledgement is [`PublishError::Fenced`].
     ///
     /// # Errors
-    /// As [`Line::send`].
+    /// As [`Session::send`].
     pub async fn send_after(
         &self,
         message: Message<'_>,
@@ -52,7 +52,7 @@ impl Line {
         send(&self.context, message, Condition::After(sequence)).await
     }
 
-    /// Resolves when the line is lost.
+    /// Resolves when the session is lost.
     pub async fn lost(&self) {
         // Without a sender there is no connection either.
         let _ = self.alive.clone().wait_for(|alive| !alive).await;
@@ -63,27 +63,27 @@ impl Line {
     }
 }
 
-impl Lines {
-    pub(crate) fn new(address: Arc<Address>) -> Lines {
-        Lines {
+impl Sessions {
+    pub(crate) fn new(address: Arc<Address>) -> Sessions {
+        Sessions {
             address,
             present: Arc::default(),
         }
     }
 
-    /// The present line, or a new one.
-    pub(crate) async fn line(&self) -> Result<Line, BusError> {
+    /// The present session, or a new one.
+    pub(crate) async fn session(&self) -> Result<Session, BusError> {
         let mut present = self.present.lock().await;
-        if let Some(line) = present.as_ref().filter(|line| line.is_alive()) {
-            return Ok(line.clone());
+        if let Some(session) = present.as_ref().filter(|session| session.is_alive()) {
+            return Ok(session.clone());
         }
-        let line = connect(&self.address).await?;
-        *present = Some(line.clone());
-        Ok(line)
+        let session = connect(&self.address).await?;
+        *present = Some(session.clone());
+        Ok(session)
     }
 }
 
-async fn connect(address: &Address) -> Result<Line, BusError> {
+async fn connect(address: &Address) -> Result<Session, BusError> {
     let (state, alive) = watch::channel(true);
     let used = Arc::new(AtomicBool::new(false));
     let auth = address.auth();
@@ -94,7 +94,7 @@ async fn connect(address: &Address) -> Result<Line, BusError> {
     });
     let options = address
         .common(options)
-        .name(format!("tagtrail-{}-line", address.name))
+        .name(format!("tagtrail-{}-session", address.name))
         .reconnect_delay_callback(|_| std::time::Duration::ZERO)
         .max_reconnects(address.servers.len())
         .event_callback(move |event| {
@@ -104,14 +104,14 @@ async fn connect(address: &Address) -> Result<Line, BusError> {
             ) {
                 state.send_replace(false);
             }
-            tracing::debug!("line to NATS: {event}");
+            tracing::debug!("session to NATS: {event}");
             std::future::ready(())
         });
     let client = tokio::time::timeout(ANSWER * 2, options.connect(address.servers.clone()))
         .await
-        .map_err(|_| BusError::Unreachable("no line to NATS in time".to_owned()))?
-        .map_err(|err| BusError::Unreachable(format!("no line to NATS: {err}")))?;
-    Ok(Line {
+        .map_err(|_| BusError::Unreachable("no session to NATS in time".to_owned()))?
+        .map_err(|err| BusError::Unreachable(format!("no session to NATS: {err}")))?;
+    Ok(Session {
         context: context(client),
         alive,
     })
@@ -120,7 +120,7 @@ async fn connect(address: &Address) -> Result<Line, BusError> {
 /// Credentials, the first time that they are asked for by a server that answers.
 fn answer(auth: &Auth, used: &AtomicBool) -> Result<Auth, AuthError> {
     if used.swap(true, Ordering::Relaxed) {
-        return Err(AuthError::new("a line is connected once"));
+        return Err(AuthError::new("a session is connected once"));
     }
     let mut answer = Auth::new();
     answer.username.clone_from(&auth.username);
