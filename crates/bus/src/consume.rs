@@ -137,7 +137,9 @@ impl Bus {
             .get_info()
             .await
             .map_err(|err| failed(err.to_string()))?;
-        let restarted_because = restart_reason(&handle, &info, position).await.map_err(failed)?;
+        let restarted_because = restart_reason(&handle, &info, position)
+            .await
+            .map_err(failed)?;
         let start = if restarted_because.is_some() {
             0
         } else {

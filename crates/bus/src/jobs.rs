@@ -59,7 +59,7 @@ impl Bus {
     }
 
     /// The same of those messages that match `filter` (a subject with wildcards; empty: of all). At most `prefetch` are sent to us
-    /// before we have taken the first: few, where each takes long, since the time that they wait here counts as ack_wait.
+    /// before we have taken the first: few, where each takes long, since the time that they wait here counts towards `ack_wait`.
     ///
     /// # Errors
     /// [`ReadError`].

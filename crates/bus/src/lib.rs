@@ -8,12 +8,12 @@
 
 mod address;
 pub mod consume;
-mod subscription;
+mod durability;
 pub mod jobs;
-mod session;
 mod lookup;
 pub mod publish;
-mod durability;
+mod session;
+mod subscription;
 pub mod topology;
 
 use std::sync::Arc;
@@ -25,9 +25,9 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use address::Address;
-pub use subscription::Subscription;
 pub use session::Session;
 use session::Sessions;
+pub use subscription::Subscription;
 
 /// Settings of the connection, as flags and environment variables of every service that uses the bus.
 #[derive(Debug, Clone, clap::Args)]

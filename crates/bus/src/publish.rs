@@ -189,7 +189,7 @@ impl Bus {
     pub async fn fence(&self, partition: u16) -> Result<Fence, PublishError> {
         let unreachable = |err: BusError| PublishError::Unacknowledged(err.to_string());
         // Before the question: had the line been lost since, the answer could be an older server's.
-        let line = self.session().await.map_err(unreachable)?;
+        let session = self.session().await.map_err(unreachable)?;
         let subject = Subject::Fence { partition };
         // Compare and swap: a fence of an instance that lost the partition meanwhile, delayed on the way, is refused.
         let last = self
@@ -204,8 +204,7 @@ impl Bus {
             sequence: last.map_or(0, |(sequence, _)| sequence),
             session,
         };
-        let holder =
-            serde_json::json!({ "client": before.session.context.client().server_info().client_id });
+        let holder = serde_json::json!({ "client": before.session.context.client().server_info().client_id });
         let message = Message {
             subject: &subject,
             id: None,

@@ -273,7 +273,10 @@ async fn a_stream_is_read_in_order_from_a_position_and_a_new_one_from_its_start(
         .read(Stream::Revisions, "tagtrail.revision.>", end)
         .await
         .unwrap();
-    assert_eq!(reader.restarted_because(), Some("the stream was created anew"));
+    assert_eq!(
+        reader.restarted_because(),
+        Some("the stream was created anew")
+    );
     assert_eq!(reader.next().await.unwrap().payload, "first");
 }
 

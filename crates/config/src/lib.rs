@@ -39,7 +39,6 @@
 //! ```
 
 mod duration;
-mod glob;
 mod secret;
 mod source;
 
@@ -50,9 +49,9 @@ use std::time::Duration;
 use serde::Deserialize;
 use tagtrail_proto::{Image, Name, Registry, Repository};
 
-pub use glob::{Glob, ImageGlob};
 pub use secret::{Live, Secret, SecretError, Secrets};
 pub use source::{Access, Keys, NatsSubject, Source};
+pub use tagtrail_policy::glob::{Glob, ImageGlob};
 /// Something with its place in the file, for [`File::error_at`].
 pub use toml::Spanned;
 

@@ -11,7 +11,7 @@ use crate::error::Error;
 use crate::store;
 use crate::store::tags::NewHead;
 use crate::tag_ids::TagIds;
-use crate::timeline::Numbered;
+use tagtrail_timeline::Numbered;
 
 impl Partition {
     /// Takes what was published of images into the store, as the facts that it tells of: each had or lost a digest at a time. Gives

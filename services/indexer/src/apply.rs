@@ -17,7 +17,7 @@ use crate::store;
 use crate::store::position::Progress;
 use crate::store::tags::{Head, NewHead};
 use crate::tag_ids::TagIds;
-use crate::timeline::{Change, Decided, Fact, Known, Numbered};
+use tagtrail_timeline::{Change, Decided, Fact, Known, Numbered};
 
 /// The fact that made a revision necessary.
 #[derive(Debug, Clone, Copy)]

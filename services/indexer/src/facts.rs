@@ -7,7 +7,7 @@ use tagtrail_proto::{
 };
 use time::OffsetDateTime;
 
-use crate::timeline::{Change, effective};
+use tagtrail_timeline::{Change, effective};
 
 /// What a fact carries besides what the rule of history needs.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -31,7 +31,6 @@ mod store;
 mod sweep;
 mod tag_ids;
 mod takeover;
-mod timeline;
 mod trouble;
 
 use std::num::NonZeroUsize;

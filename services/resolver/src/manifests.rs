@@ -4,7 +4,6 @@
 //! Old revisions are jobs too, done slowly. What MANIFESTS has already is not read again. So a revision that is given out twice, or
 //! to two instances, costs two reads at worst, and the bus stores the first.
 
-mod contents;
 mod metrics;
 mod reading;
 
@@ -325,7 +324,7 @@ impl Hands {
     }
 
     /// Others take over at once what is not finished.
-    async fn give_back(mut self) {
+    async fn release(mut self) {
         self.reading.shutdown().await;
         for (_, (_, jobs)) in self.waiting {
             for job in jobs {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use tagtrail_bus::BusArgs;
 use tagtrail_postgres::DbArgs;
 
-pub use crate::retry::Pace;
+pub use tagtrail_policy::retry::Pace;
 
 /// Settings, as flags and environment variables.
 #[derive(Debug, Clone, clap::Args)]

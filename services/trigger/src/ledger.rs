@@ -75,7 +75,10 @@ async fn publish(shared: &Shared, bus: &Bus, db: &mut PgConnection) -> Result<()
     }
 }
 
-async fn send(session: &Session, change: Change) -> Result<tagtrail_bus::publish::Unacknowledged, Error> {
+async fn send(
+    session: &Session,
+    change: Change,
+) -> Result<tagtrail_bus::publish::Unacknowledged, Error> {
     let Change {
         ordinal,
         rollout,

@@ -16,11 +16,9 @@ mod feed;
 mod ledger;
 mod metrics;
 mod plan;
-mod retry;
 mod session;
 mod store;
 mod target;
-mod wanted;
 mod work;
 
 use std::collections::BTreeSet;

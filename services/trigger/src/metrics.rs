@@ -7,7 +7,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use tagtrail_daemon::metrics::seconds;
 use tagtrail_proto::Rollout;
 
-use crate::retry::Outcome;
+use tagtrail_policy::retry::Outcome;
 
 /// Its metrics.
 #[derive(Debug, Clone)]

@@ -25,7 +25,7 @@ use crate::session::Failures;
 use crate::store::planning as store;
 pub(crate) use crate::store::planning::Configured;
 use crate::store::planning::{Plan, Start};
-use crate::wanted::{Decision, Situation, decide};
+use tagtrail_policy::decide::{Decision, Situation, decide};
 
 /// Whatever was missed is found after this long.
 const ALL_AGAIN: Duration = Duration::from_secs(30);

@@ -13,7 +13,7 @@ use tagtrail_config::{ConfigError, File};
 use tagtrail_failpoint::FailPoint;
 use tagtrail_proto::{Event, Rollout, TraceContext};
 
-use crate::retry::Outcome;
+use tagtrail_policy::retry::Outcome;
 
 /// A rollout as it is told to a target: the same bytes at every attempt.
 #[derive(Debug, Clone)]

@@ -11,10 +11,10 @@ use tagtrail_proto::RolloutState;
 
 use crate::Shared;
 use crate::error::{Error, within};
-use crate::retry::{self, Next, Outcome};
 use crate::session::Failures;
 use crate::store::working::{self as store, Begun};
 use crate::target::{Order, Targets};
+use tagtrail_policy::retry::{self, Next, Outcome};
 
 /// How often a worker looks for work that nobody told it of: rollouts of other instances, and of workers that died.
 const POLL: Duration = Duration::from_secs(1);

@@ -11,7 +11,7 @@ use time::OffsetDateTime;
 
 use crate::error::Error;
 use crate::facts::{Meta, Owner, Received};
-use crate::timeline::{Change, Fact, Numbered};
+use tagtrail_timeline::{Change, Fact, Numbered};
 
 /// The columns of a new fact.
 macro_rules! add {
@@ -188,7 +188,7 @@ pub(crate) async fn tags_touched(
     }
 }
 
-/// What is stored around late facts: facts and revisions of their tags, as [`crate::timeline::Known`] asks for.
+/// What is stored around late facts: facts and revisions of their tags, as [`tagtrail_timeline::Known`] asks for.
 #[derive(Debug, Default)]
 pub(crate) struct Neighbours {
     pub(crate) facts: HashMap<i64, Vec<Fact>>,

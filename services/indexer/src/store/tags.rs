@@ -10,7 +10,7 @@ use tagtrail_proto::{Digest, Image, Registry, Repository};
 use time::OffsetDateTime;
 
 use crate::error::Error;
-use crate::timeline::Numbered;
+use tagtrail_timeline::Numbered;
 
 /// Row id of an image, if it has one.
 pub(crate) async fn tag_id(

@@ -6,7 +6,7 @@ use tagtrail_proto::{Digest, Manifest, Pinned, instant};
 use tagtrail_registry::{AskError, Content, Registry};
 use time::OffsetDateTime;
 
-use super::contents::{self, Config};
+use tagtrail_oci::contents::{self, Config};
 
 /// What is said where nobody knows a media type (RFC 2046).
 const UNKNOWN: &str = "application/octet-stream";

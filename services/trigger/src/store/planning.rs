@@ -11,7 +11,7 @@ use tagtrail_proto::{Cause, Image, Rollout, RolloutImage, TraceContext};
 use time::OffsetDateTime;
 
 use super::{columns, recorded};
-use crate::wanted::Head;
+use tagtrail_policy::decide::Head;
 
 const STREAM: &str = "REVISIONS";
 

@@ -10,7 +10,7 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::process::{Child, Command};
 
 use super::{Attempt, Configured, Kind, Order, Target, settings};
-use crate::retry::Outcome;
+use tagtrail_policy::retry::Outcome;
 
 pub(super) const COMMAND: Kind = Kind {
     name: "command",

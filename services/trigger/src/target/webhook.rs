@@ -12,7 +12,7 @@ use tagtrail_proto::{TRACEPARENT, clean_text};
 
 use super::signature::Key;
 use super::{Attempt, Configured, Kind, Order, Target, settings};
-use crate::retry::Outcome;
+use tagtrail_policy::retry::Outcome;
 
 pub(super) const WEBHOOK: Kind = Kind {
     name: "webhook",

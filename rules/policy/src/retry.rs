@@ -6,24 +6,34 @@ use time::OffsetDateTime;
 
 /// How an attempt ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Outcome {
+pub enum Outcome {
     /// The target took it.
     Done,
     /// Trying again can't help.
     Refused(String),
     /// It may work later; not before `after`, if the target said so.
     Failed {
+        /// The cause, for people.
         error: String,
+        /// The pause that the target asked for.
         after: Option<Duration>,
     },
 }
 
 /// What to do next.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Next {
+pub enum Next {
+    /// The rollout has succeeded.
     Succeeded,
+    /// The rollout has failed for good; the cause is for people.
     Failed(String),
-    Retry { at: OffsetDateTime, error: String },
+    /// Another attempt is due.
+    Retry {
+        /// The time of the next attempt.
+        at: OffsetDateTime,
+        /// The cause of the last failure, for people.
+        error: String,
+    },
 }
 
 /// How attempts are spaced.
@@ -49,7 +59,7 @@ impl Default for Pace {
 
 /// Decides after attempt number `attempt` (1, 2, 3 …) of a rollout first tried at `started`. `jitter` is from 0 to 1: it spreads
 /// the retries of many rollouts that failed together over the second half of the pause.
-pub(crate) fn next(
+pub fn next(
     pace: Pace,
     outcome: Outcome,
     attempt: u32,

@@ -18,16 +18,16 @@ use tagtrail_proto::{Digest, Kind};
 use time::{Duration, OffsetDateTime};
 
 /// How far the sender's clock may be ahead of the stream's before it is disbelieved.
-pub(crate) const MAX_AHEAD: Duration = Duration::seconds(60);
+pub const MAX_AHEAD: Duration = Duration::seconds(60);
 
 /// The time at which a fact takes effect, in microseconds, as Postgres keeps them.
-pub(crate) fn effective(occurred: OffsetDateTime, received: OffsetDateTime) -> OffsetDateTime {
+pub fn effective(occurred: OffsetDateTime, received: OffsetDateTime) -> OffsetDateTime {
     occurred.min(received + MAX_AHEAD)
 }
 
 /// What a fact says.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Change {
+pub enum Change {
     /// The tag had this digest.
     Push(Digest),
     /// The tag was deleted.
@@ -54,15 +54,15 @@ impl Change {
 
 /// One fact about a tag: its own, or one of its repository.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Fact {
+pub struct Fact {
     /// When it takes effect.
-    pub(crate) at: OffsetDateTime,
+    pub at: OffsetDateTime,
     /// When it was first received.
-    pub(crate) received: OffsetDateTime,
+    pub received: OffsetDateTime,
     /// What it says.
-    pub(crate) change: Change,
+    pub change: Change,
     /// Row of `push`: for the caller, never compared.
-    pub(crate) push_id: i64,
+    pub push_id: i64,
 }
 
 impl Fact {
@@ -74,13 +74,13 @@ impl Fact {
 
 /// A revision as the rule needs it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Numbered {
+pub struct Numbered {
     /// Effective time.
-    pub(crate) at: OffsetDateTime,
+    pub at: OffsetDateTime,
     /// Its number.
-    pub(crate) number: u64,
+    pub number: u64,
     /// The digest from then on; `None`: deleted.
-    pub(crate) digest: Option<Digest>,
+    pub digest: Option<Digest>,
 }
 
 impl Numbered {
@@ -91,26 +91,26 @@ impl Numbered {
 
 /// A change that got a number.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Decided {
+pub struct Decided {
     /// The revision.
-    pub(crate) revision: Numbered,
+    pub revision: Numbered,
     /// How it differs from the one before it in time.
-    pub(crate) kind: Kind,
+    pub kind: Kind,
     /// The revision in force just before it, when it was recorded.
-    pub(crate) previous: Option<Numbered>,
+    pub previous: Option<Numbered>,
     /// The head when it was recorded: itself, unless it is late.
-    pub(crate) head: Numbered,
+    pub head: Numbered,
     /// The fact that gave the tag this state.
-    pub(crate) push_id: i64,
+    pub push_id: i64,
 }
 
 /// What is known of one tag around the incoming facts.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Known {
+pub struct Known {
     /// Greatest number issued.
-    pub(crate) issued: u64,
+    pub issued: u64,
     /// The revision in force at the end of the timeline.
-    pub(crate) head: Option<Numbered>,
+    pub head: Option<Numbered>,
     /// Revisions, in the order of `(at, number)`.
     revisions: Vec<Numbered>,
     /// Facts, in their order.
@@ -122,7 +122,7 @@ pub(crate) struct Known {
 impl Known {
     /// What is known of a tag with these revisions and facts around the incoming ones, in any order, repeats allowed.
     /// `first_had` gives the first effective time of each digest that may be pushed again, if the tag ever had it.
-    pub(crate) fn new(
+    pub fn new(
         issued: u64,
         head: Option<Numbered>,
         revisions: Vec<Numbered>,
@@ -145,7 +145,7 @@ impl Known {
     }
 
     /// Takes in a fact that is not known yet, and numbers the changes that it makes, in the order of their time.
-    pub(crate) fn record(&mut self, fact: Fact) -> Vec<Decided> {
+    pub fn record(&mut self, fact: Fact) -> Vec<Decided> {
         let instant = fact.at;
         let place = self
             .facts

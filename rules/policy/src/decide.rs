@@ -9,49 +9,56 @@ use time::OffsetDateTime;
 
 /// The present revision of an image that has one.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Head {
-    pub(crate) revision: u64,
+pub struct Head {
+    /// Its number.
+    pub revision: u64,
     /// `None`: the tag is deleted.
-    pub(crate) digest: Option<Digest>,
-    pub(crate) origin: Origin,
-    pub(crate) recorded_at: OffsetDateTime,
+    pub digest: Option<Digest>,
+    /// How the push behind the revision became known.
+    pub origin: Origin,
+    /// When the indexer recorded the revision.
+    pub recorded_at: OffsetDateTime,
 }
 
 /// What is known when it is decided.
 #[derive(Debug, Clone)]
-pub(crate) struct Situation<'a> {
+pub struct Situation<'a> {
     /// The images watched, by their names in the trigger.
-    pub(crate) images: &'a BTreeMap<String, Image>,
+    pub images: &'a BTreeMap<String, Image>,
     /// The heads of those images that have one.
-    pub(crate) heads: &'a BTreeMap<Image, Head>,
+    pub heads: &'a BTreeMap<Image, Head>,
     /// The images of the last rollout, whatever became of it.
-    pub(crate) last: Option<&'a BTreeMap<String, RolloutImage>>,
+    pub last: Option<&'a BTreeMap<String, RolloutImage>>,
     /// Whether that one failed.
-    pub(crate) failed: bool,
-    pub(crate) paused: bool,
+    pub failed: bool,
+    /// Whether a person has paused the trigger.
+    pub paused: bool,
     /// Whether it was paused until just now.
-    pub(crate) resumed: bool,
+    pub resumed: bool,
     /// How long the heads must have been quiet.
-    pub(crate) settle: Duration,
-    pub(crate) now: OffsetDateTime,
+    pub settle: Duration,
+    /// The time of the decision.
+    pub now: OffsetDateTime,
 }
 
 /// What to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Decision {
+pub enum Decision {
     /// What is wanted was asked for already, or can't be said.
     Nothing,
     /// The heads moved, but not long enough ago: decide again then.
     Wait(OffsetDateTime),
     /// Record a rollout of these.
     Start {
+        /// The images by their names in the trigger.
         images: BTreeMap<String, RolloutImage>,
+        /// The reason, as the rollout records it.
         cause: Cause,
     },
 }
 
 /// Decides for one trigger.
-pub(crate) fn decide(situation: &Situation<'_>) -> Decision {
+pub fn decide(situation: &Situation<'_>) -> Decision {
     if situation.paused {
         return Decision::Nothing;
     }

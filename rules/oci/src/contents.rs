@@ -29,29 +29,34 @@ const LARGEST_CONFIG: u64 = 1024 * 1024;
 
 /// What a manifest says.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(crate) struct Said {
+pub struct Said {
     /// As the manifest says itself, or as its parts tell.
-    pub(crate) media_type: Option<String>,
-    pub(crate) artifact_type: Option<String>,
+    pub media_type: Option<String>,
+    /// The `artifactType` of the manifest.
+    pub artifact_type: Option<String>,
     /// Of an index.
-    pub(crate) platforms: Vec<Platform>,
-    pub(crate) annotations: BTreeMap<String, String>,
+    pub platforms: Vec<Platform>,
+    /// The annotations of the manifest, within the bounds of this module.
+    pub annotations: BTreeMap<String, String>,
     /// The config of an image.
-    pub(crate) config: Option<Digest>,
+    pub config: Option<Digest>,
     /// Of an index: the image whose config speaks for all.
-    pub(crate) image: Option<Digest>,
+    pub image: Option<Digest>,
 }
 
 /// What the config of an image says.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(crate) struct Config {
-    pub(crate) platform: Option<Platform>,
-    pub(crate) created: Option<OffsetDateTime>,
-    pub(crate) labels: BTreeMap<String, String>,
+pub struct Config {
+    /// The platform that the image runs on.
+    pub platform: Option<Platform>,
+    /// The time of the build.
+    pub created: Option<OffsetDateTime>,
+    /// The labels of the image, within the bounds of this module.
+    pub labels: BTreeMap<String, String>,
 }
 
 /// Reads a manifest of any kind: OCI's or Docker's, of an image, of several, or of an artifact.
-pub(crate) fn manifest(bytes: &[u8]) -> Said {
+pub fn manifest(bytes: &[u8]) -> Said {
     let [
         media_type,
         artifact_type,
@@ -109,7 +114,7 @@ pub(crate) fn manifest(bytes: &[u8]) -> Said {
 }
 
 /// Reads the config of an image.
-pub(crate) fn config(bytes: &[u8]) -> Config {
+pub fn config(bytes: &[u8]) -> Config {
     let [os, architecture, variant, created, config] = fields(
         bytes,
         ["os", "architecture", "variant", "created", "config"],
