@@ -9,8 +9,8 @@ use tagtrail_bus::BusArgs;
 use tagtrail_config::{Access, ConfigError, File, Glob, Keys, NatsSubject};
 use tagtrail_proto::{Name, Registry, Repository};
 
-use crate::auth::Credentials;
-use crate::id_token::IdTokens;
+use crate::proof::credentials::Credentials;
+use crate::proof::id_token::IdTokens;
 use crate::source::{ALL, Kind, Proof};
 
 /// Settings, as flags and environment variables.

@@ -19,20 +19,15 @@
 //! the same event for ever, and blocks those after it. The same holds for repositories outside the `repositories` of a source:
 //! a registry notifies of all of its repositories alike, so refusing some by status would stop the rest.
 
-mod auth;
-mod body;
 mod config;
 mod error;
-mod feed;
-mod hook;
-mod id_token;
-mod listen;
+mod interpret;
 mod metrics;
+mod proof;
 mod publish;
+mod receive;
 mod setup;
-mod signature;
 mod source;
-mod understood;
 
 use std::sync::{Arc, OnceLock};
 
@@ -43,9 +38,9 @@ use tagtrail_daemon::{Context, Tasks};
 use tokio::net::TcpListener;
 
 pub use config::{Config, check};
-pub use feed::{FeedError, feed};
+pub use interpret::Receipt;
+pub use receive::replay::{FeedError, feed};
 pub use setup::{KindSetup, Setup, kinds, setup};
-pub use understood::Receipt;
 
 /// Listens, and runs until a stop is asked for.
 ///
@@ -70,14 +65,14 @@ pub async fn serve(listener: TcpListener, config: Config, ctx: Context) -> anyho
     ctx.health.register("nats");
     let sources = config.sources()?;
     tracing::info!(address = %listener.local_addr()?, sources = sources.len(), "listening for webhooks");
-    let gateway = Arc::new(hook::Gateway {
+    let gateway = Arc::new(receive::hook::Gateway {
         sources,
         bus: OnceLock::new(),
-        room: body::Room::default(),
+        room: receive::body::Room::default(),
         metrics: metrics::Metrics::new(&ctx.metrics),
     });
     // Heard from the first moment on: until NATS is reached, senders are told to come again.
-    let router = hook::router(Arc::clone(&gateway));
+    let router = receive::hook::router(Arc::clone(&gateway));
     ctx.health.set("http", Ok(()));
     let mut tasks = Tasks::new();
     tasks.spawn(
@@ -86,7 +81,8 @@ pub async fn serve(listener: TcpListener, config: Config, ctx: Context) -> anyho
     );
     for (name, source) in &gateway.sources {
         if let Some(nats) = source.nats.clone() {
-            let listening = listen::listen(Arc::clone(&gateway), name.clone(), nats, ctx.clone());
+            let listening =
+                receive::nats::listen(Arc::clone(&gateway), name.clone(), nats, ctx.clone());
             tasks.spawn("listening", listening);
         }
     }
@@ -96,7 +92,7 @@ pub async fn serve(listener: TcpListener, config: Config, ctx: Context) -> anyho
 
 /// Connects to NATS, then reports the connection.
 async fn keep_bus(
-    gateway: Arc<hook::Gateway>,
+    gateway: Arc<receive::hook::Gateway>,
     args: tagtrail_bus::BusArgs,
     ctx: Context,
 ) -> anyhow::Result<()> {
@@ -116,7 +112,7 @@ pub mod fuzz {
     use tagtrail_config::File;
     use time::OffsetDateTime;
 
-    use crate::understood::{Receipt, Understood};
+    use crate::interpret::{Receipt, Understood};
 
     /// What a body that the source with this place in the file has sent puts on the bus, as subjects and payloads.
     pub fn understand(

@@ -6,7 +6,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::Histogram;
 use tagtrail_daemon::metrics::seconds;
 
-use crate::understood::Receipt;
+use crate::interpret::Receipt;
 
 /// Its metrics.
 #[derive(Debug, Clone)]

@@ -32,7 +32,7 @@ use tagtrail_proto::{
 };
 use time::OffsetDateTime;
 
-use crate::signature::Signature;
+use crate::proof::signature::Signature;
 
 /// Every kind there is.
 pub(crate) const ALL: &[Kind] = &[

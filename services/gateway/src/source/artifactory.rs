@@ -9,7 +9,7 @@ use tagtrail_config::Access;
 use tagtrail_proto::Action;
 
 use super::{Context, Decoded, Kind, Malformed, Proof, Report, body_id, lenient, present};
-use crate::signature::Signature;
+use crate::proof::signature::Signature;
 
 pub(super) const ARTIFACTORY: Kind = Kind {
     proof: Proof::Signature(&[Signature::sha256("x-jfrog-event-auth").or_secret()]),

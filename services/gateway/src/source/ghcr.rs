@@ -13,7 +13,7 @@ use super::{
     Context, Decoded, Kind, Malformed, Proof, Report, body_id, folded, header, lenient, present,
     sent_at,
 };
-use crate::signature::Signature;
+use crate::proof::signature::Signature;
 
 pub(super) const GHCR: Kind = Kind {
     proof: Proof::Signature(&[Signature::sha256("x-hub-signature-256").prefixed("sha256=")]),

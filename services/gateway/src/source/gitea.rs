@@ -14,7 +14,7 @@ use super::{
     Context, Decoded, Kind, Malformed, Proof, Report, body_id, folded, header, lenient, present,
     sent_at,
 };
-use crate::signature::Signature;
+use crate::proof::signature::Signature;
 
 pub(super) const GITEA: Kind = Kind {
     aliases: &["forgejo"],

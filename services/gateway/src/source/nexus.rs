@@ -12,7 +12,7 @@ use time::OffsetDateTime;
 use super::{
     Context, Decoded, Kind, Malformed, Proof, Report, body_id, header, lenient, present, sent_at,
 };
-use crate::signature::Signature;
+use crate::proof::signature::Signature;
 
 pub(super) const NEXUS: Kind = Kind {
     needs_registry: true,

@@ -16,8 +16,8 @@ use subtle::Choice;
 use tagtrail_config::Live;
 use tagtrail_proto::clean_text;
 
-use crate::id_token::IdTokens;
-use crate::signature::Signature;
+use crate::proof::id_token::IdTokens;
+use crate::proof::signature::Signature;
 
 /// What a sender has to know.
 #[derive(Debug, Default)]

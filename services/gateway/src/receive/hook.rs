@@ -21,13 +21,13 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 use tower_http::catch_panic::CatchPanicLayer;
 
-use crate::auth::Admission;
-use crate::body::{self, Room};
 use crate::config::{Source, Voice};
 use crate::error::Error;
+use crate::interpret::{Receipt, Understood};
 use crate::metrics::Metrics;
+use crate::proof::credentials::Admission;
 use crate::publish::{Outgoing, publish};
-use crate::understood::{Receipt, Understood};
+use crate::receive::body::{self, Room};
 
 /// What all requests share.
 #[derive(Debug)]

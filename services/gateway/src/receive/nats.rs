@@ -12,7 +12,7 @@ use tagtrail_daemon::{Context, Span, SpanKind, backoff};
 use time::OffsetDateTime;
 
 use crate::config::Source;
-use crate::hook::{Answer, Gateway, Heard, hear};
+use crate::receive::hook::{Answer, Gateway, Heard, hear};
 
 /// Hears a source until a stop is asked for. A subject that can't be heard is no reason to turn other sources away.
 pub(crate) async fn listen(

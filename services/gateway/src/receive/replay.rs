@@ -10,8 +10,8 @@ use tagtrail_proto::{Event, Push, Quarantined};
 
 use crate::config::voice;
 use crate::error::NotStored;
+use crate::interpret::{Receipt, Understood};
 use crate::publish::{Outgoing, publish};
-use crate::understood::{Receipt, Understood};
 
 /// Why a body was not fed.
 #[derive(Debug, thiserror::Error)]

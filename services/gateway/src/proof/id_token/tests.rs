@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::*;
 
-const KEY: &[u8] = include_bytes!("../../tests/fixtures/id-token-test-key.pk8");
+const KEY: &[u8] = include_bytes!("../../../tests/fixtures/id-token-test-key.pk8");
 
 fn encode(bytes: impl AsRef<[u8]>) -> String {
     URL_SAFE_NO_PAD.encode(bytes)
