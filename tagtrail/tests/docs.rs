@@ -206,7 +206,7 @@ fn every_kind_of_registry_has_its_section_with_the_settings_that_the_doctor_prin
                 .map(|asked| asked.name.get_ref())
                 .collect();
             assert!(
-                kind.names_digest || setup.registry.iter().any(|name| asked.contains(&name)),
+                kind.has_digest || setup.registry.iter().any(|name| asked.contains(&name)),
                 "digests can't be asked for: {example}"
             );
         }

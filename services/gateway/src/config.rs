@@ -34,7 +34,7 @@ pub struct Config {
 /// One configured source: who may post, and what is made of it.
 #[derive(Debug)]
 pub(crate) struct Source {
-    pub(crate) voice: Voice,
+    pub(crate) rules: SourceRules,
     pub(crate) credentials: Credentials,
     /// Where it is heard as well.
     pub(crate) nats: Option<NatsSubject>,
@@ -42,7 +42,7 @@ pub(crate) struct Source {
 
 /// How a source speaks, and what it may speak for.
 #[derive(Debug)]
-pub(crate) struct Voice {
+pub(crate) struct SourceRules {
     pub(crate) name: Name,
     pub(crate) kind: &'static Kind,
     pub(crate) registry: Option<Registry>,
@@ -51,7 +51,7 @@ pub(crate) struct Voice {
     repositories: Vec<Glob>,
 }
 
-impl Voice {
+impl SourceRules {
     /// Whether the source may say something about this repository.
     pub(crate) fn speaks_for(&self, repository: &Repository) -> bool {
         let path = repository.as_ref();
@@ -76,8 +76,8 @@ impl Config {
 pub fn check(file: &File) -> Result<Vec<String>, ConfigError> {
     let mut lines: Vec<String> = sources(file)?
         .into_values()
-        .map(|Source { voice, nats, .. }| {
-            let registry = match &voice.registry {
+        .map(|Source { rules, nats, .. }| {
+            let registry = match &rules.registry {
                 Some(registry) => format!("about {registry}"),
                 None => "about whatever registry its events name".to_owned(),
             };
@@ -87,7 +87,7 @@ pub fn check(file: &File) -> Result<Vec<String>, ConfigError> {
             };
             format!(
                 "source {}: {heard}POST /hooks/{} takes {} events {registry}",
-                voice.name, voice.name, voice.kind.name
+                rules.name, rules.name, rules.kind.name
             )
         })
         .collect();
@@ -103,7 +103,10 @@ fn sources(file: &File) -> Result<HashMap<String, Source>, ConfigError> {
 }
 
 /// How an entry speaks; its secrets are not read.
-pub(crate) fn voice(file: &File, entry: &tagtrail_config::Source) -> Result<Voice, ConfigError> {
+pub(crate) fn rules(
+    file: &File,
+    entry: &tagtrail_config::Source,
+) -> Result<SourceRules, ConfigError> {
     let at = entry.kind.span().start;
     let Some(kind) = Kind::named(entry.kind.get_ref()) else {
         let known: Vec<&str> = ALL.iter().flat_map(Kind::names).collect();
@@ -126,7 +129,7 @@ pub(crate) fn voice(file: &File, entry: &tagtrail_config::Source) -> Result<Voic
         let message = format!("kind {:?} has no such setting; remove it", kind.name);
         return Err(file.error_at(at, &format!("source.{key}"), message));
     }
-    Ok(Voice {
+    Ok(SourceRules {
         name: entry.name.get_ref().clone(),
         kind,
         registry: entry.registry.clone(),
@@ -136,7 +139,7 @@ pub(crate) fn voice(file: &File, entry: &tagtrail_config::Source) -> Result<Voic
 }
 
 fn source(file: &File, entry: &tagtrail_config::Source) -> Result<Source, ConfigError> {
-    let voice = voice(file, entry)?;
+    let rules = rules(file, entry)?;
     let header = match &entry.header {
         Some(name) => Some(HeaderName::try_from(name.get_ref()).map_err(|err| {
             file.error_at(
@@ -147,9 +150,9 @@ fn source(file: &File, entry: &tagtrail_config::Source) -> Result<Source, Config
         })?),
         None => None,
     };
-    let credentials = credentials(file, entry, voice.kind, header)?;
+    let credentials = credentials(file, entry, rules.kind, header)?;
     Ok(Source {
-        voice,
+        rules,
         credentials,
         nats: entry.nats.clone(),
     })
@@ -242,8 +245,8 @@ mod tests {
             "[[source]]\nname = 'a'\nkind = 'gitlab'\nSECRET\nrepositories = ['shop/**', 'base']",
         )
         .unwrap();
-        let speaks_for = |path: &str| sources["a"].voice.speaks_for(&path.parse().unwrap());
-        assert_eq!(sources["a"].voice.kind.name, "distribution");
+        let speaks_for = |path: &str| sources["a"].rules.speaks_for(&path.parse().unwrap());
+        assert_eq!(sources["a"].rules.kind.name, "distribution");
         assert!(speaks_for("shop/web") && speaks_for("base"));
         assert!(!speaks_for("shop") && !speaks_for("base/web") && !speaks_for("other"));
     }
@@ -251,7 +254,7 @@ mod tests {
     #[test]
     fn a_source_without_patterns_speaks_for_everything() {
         let sources = read("[[source]]\nname = 'a'\nkind = 'distribution'\nSECRET").unwrap();
-        assert!(sources["a"].voice.speaks_for(&"any/thing".parse().unwrap()));
+        assert!(sources["a"].rules.speaks_for(&"any/thing".parse().unwrap()));
     }
 
     #[test]

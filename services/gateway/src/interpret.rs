@@ -5,7 +5,7 @@ use serde::Serialize;
 use serde_json::Value;
 use time::OffsetDateTime;
 
-use crate::config::Voice;
+use crate::config::SourceRules;
 use crate::error::NotStored;
 use crate::publish::Outgoing;
 use crate::source::{Context, Decoded};
@@ -38,7 +38,7 @@ impl Receipt {
 }
 
 /// What a body means.
-pub(crate) struct Understood {
+pub(crate) struct Interpretation {
     pub(crate) messages: Vec<Outgoing>,
     /// Its reasons are about what the source may not say.
     pub(crate) receipt: Receipt,
@@ -48,29 +48,29 @@ pub(crate) struct Understood {
     pub(crate) handshake: Option<Value>,
 }
 
-impl Understood {
-    /// Reads a body that `voice` sent. What is wrong with it is among the results.
+impl Interpretation {
+    /// Reads a body that `rules` sent. What is wrong with it is among the results.
     pub(crate) fn new(
-        voice: &Voice,
+        rules: &SourceRules,
         headers: &HeaderMap,
         body: &[u8],
         received_at: OffsetDateTime,
         partitions: u16,
-    ) -> Result<Understood, NotStored> {
+    ) -> Result<Interpretation, NotStored> {
         let ctx = Context {
-            source: &voice.name,
-            registry: voice.registry.as_ref(),
-            access: voice.access,
+            source: &rules.name,
+            registry: rules.registry.as_ref(),
+            access: rules.access,
             received_at,
         };
-        let events = (voice.kind.decode)(headers, body, &ctx)
+        let events = (rules.kind.decode)(headers, body, &ctx)
             .unwrap_or_else(|malformed| vec![Decoded::Malformed(malformed)]);
         let mut receipt = Receipt::default();
         let (mut messages, mut malformed, mut handshake) = (Vec::new(), Vec::new(), None);
         for event in events {
             match event {
                 Decoded::Push(push) | Decoded::Unresolved(push)
-                    if !voice.speaks_for(&push.repository) =>
+                    if !rules.speaks_for(&push.repository) =>
                 {
                     receipt.ignored += 1;
                     receipt.reasons.push(format!(
@@ -95,7 +95,7 @@ impl Understood {
             }
         }
         malformed.truncate(REASONS);
-        Ok(Understood {
+        Ok(Interpretation {
             messages,
             receipt,
             malformed,

@@ -27,6 +27,7 @@ mod proof;
 mod publish;
 mod receive;
 mod setup;
+mod shared;
 mod source;
 
 use std::sync::{Arc, OnceLock};
@@ -37,9 +38,11 @@ use tagtrail_daemon::http::{self, Limits};
 use tagtrail_daemon::{Context, Tasks};
 use tokio::net::TcpListener;
 
+use crate::shared::Shared;
+
 pub use config::{Config, check};
 pub use interpret::Receipt;
-pub use receive::replay::{FeedError, feed};
+pub use receive::replay::{ReplayError, replay};
 pub use setup::{KindSetup, Setup, kinds, setup};
 
 /// Listens, and runs until a stop is asked for.
@@ -65,34 +68,34 @@ pub async fn serve(listener: TcpListener, config: Config, ctx: Context) -> anyho
     ctx.health.register("nats");
     let sources = config.sources()?;
     tracing::info!(address = %listener.local_addr()?, sources = sources.len(), "listening for webhooks");
-    let gateway = Arc::new(receive::hook::Gateway {
+    let shared = Arc::new(Shared {
         sources,
         bus: OnceLock::new(),
-        room: receive::body::Room::default(),
+        budget: receive::body::Budget::default(),
         metrics: metrics::Metrics::new(&ctx.metrics),
     });
     // Heard from the first moment on: until NATS is reached, senders are told to come again.
-    let router = receive::hook::router(Arc::clone(&gateway));
+    let router = receive::hook::router(Arc::clone(&shared));
     ctx.health.set("http", Ok(()));
     let mut tasks = Tasks::new();
     tasks.spawn(
         "http",
         http::serve(listener, router, ctx.shutdown.clone(), Limits::default()),
     );
-    for (name, source) in &gateway.sources {
+    for (name, source) in &shared.sources {
         if let Some(nats) = source.nats.clone() {
             let listening =
-                receive::nats::listen(Arc::clone(&gateway), name.clone(), nats, ctx.clone());
+                receive::nats::listen(Arc::clone(&shared), name.clone(), nats, ctx.clone());
             tasks.spawn("listening", listening);
         }
     }
-    tasks.spawn("bus", keep_bus(gateway, config.bus, ctx.clone()));
+    tasks.spawn("bus", keep_bus(shared, config.bus, ctx.clone()));
     tasks.join(&ctx.shutdown).await
 }
 
 /// Connects to NATS, then reports the connection.
 async fn keep_bus(
-    gateway: Arc<receive::hook::Gateway>,
+    shared: Arc<Shared>,
     args: tagtrail_bus::BusArgs,
     ctx: Context,
 ) -> anyhow::Result<()> {
@@ -100,7 +103,7 @@ async fn keep_bus(
         Err(BusError::Stopped) => return Ok(()),
         connected => connected?,
     };
-    let bus = gateway.bus.get_or_init(|| bus).clone();
+    let bus = shared.bus.get_or_init(|| bus).clone();
     Ok(bus.report_health(ctx.health, ctx.shutdown).await?)
 }
 
@@ -112,7 +115,7 @@ pub mod fuzz {
     use tagtrail_config::File;
     use time::OffsetDateTime;
 
-    use crate::interpret::{Receipt, Understood};
+    use crate::interpret::{Interpretation, Receipt};
 
     /// What a body that the source with this place in the file has sent puts on the bus, as subjects and payloads.
     pub fn understand(
@@ -121,17 +124,17 @@ pub mod fuzz {
         content_type: &[u8],
         body: &[u8],
     ) -> Option<(Receipt, Vec<(String, Vec<u8>)>)> {
-        let voice = crate::config::voice(file, file.source.get(place)?).ok()?;
+        let rules = crate::config::rules(file, file.source.get(place)?).ok()?;
         let mut headers = HeaderMap::new();
         if let Ok(value) = HeaderValue::from_bytes(content_type) {
             headers.insert(CONTENT_TYPE, value);
         }
         let now = OffsetDateTime::now_utc();
-        let understood = Understood::new(&voice, &headers, body, now, 8).ok()?;
-        let messages = understood
+        let interpretation = Interpretation::new(&rules, &headers, body, now, 8).ok()?;
+        let messages = interpretation
             .messages
             .iter()
             .map(crate::publish::Outgoing::parts);
-        Some((understood.receipt, messages.collect()))
+        Some((interpretation.receipt, messages.collect()))
     }
 }

@@ -20,12 +20,12 @@ pub(crate) struct Metrics {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Events {
     source: String,
-    outcome: Outcome,
+    outcome: EventOutcome,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
 #[expect(non_camel_case_types, reason = "as they are written in the metric")]
-enum Outcome {
+enum EventOutcome {
     accepted,
     unresolved,
     ignored,
@@ -63,10 +63,10 @@ impl Metrics {
     /// A body was taken.
     pub(crate) fn took(&self, source: &str, receipt: &Receipt) {
         for (outcome, count) in [
-            (Outcome::accepted, receipt.accepted),
-            (Outcome::unresolved, receipt.unresolved),
-            (Outcome::ignored, receipt.ignored),
-            (Outcome::quarantined, receipt.quarantined),
+            (EventOutcome::accepted, receipt.accepted),
+            (EventOutcome::unresolved, receipt.unresolved),
+            (EventOutcome::ignored, receipt.ignored),
+            (EventOutcome::quarantined, receipt.quarantined),
         ] {
             let source = source.to_owned();
             let events = Events { source, outcome };

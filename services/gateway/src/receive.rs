@@ -4,3 +4,80 @@ pub(crate) mod body;
 pub(crate) mod hook;
 pub(crate) mod nats;
 pub(crate) mod replay;
+
+use axum::http::header::CONTENT_TYPE;
+use axum::http::{HeaderMap, HeaderValue};
+use serde_json::Value;
+use tagtrail_bus::Bus;
+use tagtrail_proto::{PARTITIONS, Quarantined, TraceContext, clean_text};
+use time::OffsetDateTime;
+
+use crate::config::SourceRules;
+use crate::error::NotStored;
+use crate::interpret::{Interpretation, Receipt};
+use crate::publish::{Outgoing, publish};
+
+/// A body from an authentic sender.
+pub(crate) struct Inbound<'a> {
+    pub(crate) headers: &'a HeaderMap,
+    pub(crate) body: &'a [u8],
+    pub(crate) received_at: OffsetDateTime,
+}
+
+/// The reply to an authentic sender.
+pub(crate) enum Reply {
+    /// The events of the body are stored, or need not be.
+    Receipt(Receipt),
+    /// The sender asked whether it may send here; this value permits it.
+    Handshake(Value),
+}
+
+/// Interprets a body and publishes its events. A body with malformed events goes to QUARANTINE.
+///
+/// # Errors
+/// If the bus did not confirm every message. The sender must send the body again.
+pub(crate) async fn store(
+    bus: Option<&Bus>,
+    rules: &SourceRules,
+    inbound: &Inbound<'_>,
+    trace: &TraceContext,
+) -> Result<Reply, NotStored> {
+    let Inbound {
+        headers,
+        body,
+        received_at,
+    } = *inbound;
+    let partitions = bus.map_or(PARTITIONS, Bus::partitions);
+    let Interpretation {
+        mut messages,
+        mut receipt,
+        malformed,
+        handshake,
+    } = Interpretation::new(rules, headers, body, received_at, partitions)?;
+    if !malformed.is_empty() {
+        let text =
+            |value: &HeaderValue| clean_text(&String::from_utf8_lossy(value.as_bytes()), 255);
+        let mut quarantined = Quarantined::new(
+            rules.name.as_ref(),
+            rules.kind.name,
+            malformed.join("; "),
+            received_at,
+            headers.get(CONTENT_TYPE).map(text),
+            body,
+        );
+        let kept = rules.kind.headers.iter();
+        quarantined.headers = kept
+            .filter_map(|name| Some(((*name).to_owned(), text(headers.get(*name)?))))
+            .collect();
+        messages.push(Outgoing::quarantined(&rules.name, &quarantined)?);
+    }
+    publish(bus, &messages, Some(*trace)).await?;
+    if let Some(first) = receipt.reasons.first() {
+        tracing::warn!(source = %rules.name, events = receipt.reasons.len(), "ignored events outside the `repositories` of the source: {first}");
+    }
+    if let Some(first) = malformed.first() {
+        tracing::warn!(source = %rules.name, events = receipt.quarantined, "quarantined a body: {first}");
+    }
+    receipt.add(malformed);
+    Ok(handshake.map_or(Reply::Receipt(receipt), Reply::Handshake))
+}

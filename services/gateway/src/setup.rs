@@ -16,7 +16,7 @@ pub struct Setup {
     /// The registry that its events are about. `None`: whichever they name.
     pub registry: Option<Registry>,
     /// Whether its events name the digests of tags. Where they don't, a `[[registry]]` has to say how they are asked for.
-    pub names_digest: bool,
+    pub has_digest: bool,
     /// What to set in the registry. In place of the secret it names where that is kept.
     pub text: String,
 }
@@ -30,20 +30,23 @@ pub fn setup(
     entry: &tagtrail_config::Source,
     gateway: &str,
 ) -> Result<Setup, ConfigError> {
-    let voice = config::voice(file, entry)?;
-    let url = format!("{}/hooks/{}", gateway.trim_end_matches('/'), voice.name);
+    let rules = config::rules(file, entry)?;
+    let url = format!("{}/hooks/{}", gateway.trim_end_matches('/'), rules.name);
     let newest = entry.secret.as_ref().and_then(|kept| kept.kept().last());
     let secret = newest.map_or("SECRET".to_owned(), ToString::to_string);
     let tokens = (entry.audience.as_deref(), entry.email.as_deref());
     Ok(Setup {
-        kind: voice.kind.name,
-        text: voice.kind.setup_for(&url, &secret, tokens),
+        kind: rules.kind.name,
+        text: rules.kind.setup_for(&url, &secret, tokens),
         url,
-        names_digest: voice.kind.names_digest,
+        has_digest: rules.kind.has_digest,
         // It is one: a test parses them all.
-        registry: voice
-            .registry
-            .or_else(|| voice.kind.usual.and_then(|name| name.parse().ok())),
+        registry: rules.registry.or_else(|| {
+            rules
+                .kind
+                .default_registry
+                .and_then(|name| name.parse().ok())
+        }),
     })
 }
 
@@ -53,7 +56,7 @@ pub struct KindSetup {
     /// Its name and its other names, as `kind` of a source.
     pub names: Vec<&'static str>,
     /// Whether its events name the digests of tags.
-    pub names_digest: bool,
+    pub has_digest: bool,
     /// What to set in the registry.
     pub text: String,
 }
@@ -63,7 +66,7 @@ pub struct KindSetup {
 pub fn kinds(url: &str, secret: &str) -> Vec<KindSetup> {
     let each = |kind: &Kind| KindSetup {
         names: kind.names().collect(),
-        names_digest: kind.names_digest,
+        has_digest: kind.has_digest,
         text: kind.setup_for(url, secret, (None, None)),
     };
     ALL.iter().map(each).collect()
@@ -115,8 +118,12 @@ mod tests {
                 assert!(!text.contains(open), "{open} in {text}");
             }
         }
-        let usual = ALL.iter().filter_map(|kind| kind.usual);
-        assert!(usual.map(str::parse::<Registry>).all(|name| name.is_ok()));
+        let defaults = ALL.iter().filter_map(|kind| kind.default_registry);
+        assert!(
+            defaults
+                .map(str::parse::<Registry>)
+                .all(|name| name.is_ok())
+        );
     }
 
     #[test]
@@ -138,7 +145,7 @@ mod tests {
         );
         let line = "https://tagtrail.example.com/hooks/q/<the content of /no/such/new>\n";
         assert!(two.text.contains(line), "{}", two.text);
-        assert!(!two.names_digest);
+        assert!(!two.has_digest);
     }
 
     #[test]

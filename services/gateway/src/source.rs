@@ -69,11 +69,11 @@ pub(crate) struct Kind {
     /// Headers that say what the body does not. They are kept with a body that is not understood.
     pub(crate) headers: &'static [&'static str],
     /// Most bytes of a body.
-    pub(crate) largest: usize,
+    pub(crate) max_body: usize,
     /// Whether a tag's push names its digest. Where it does not, a `[[registry]]` has to say how that is asked for.
-    pub(crate) names_digest: bool,
+    pub(crate) has_digest: bool,
     /// The registry that its events are always about, unless the source says otherwise.
-    pub(crate) usual: Option<&'static str>,
+    pub(crate) default_registry: Option<&'static str>,
     /// Reads a body. An error is about the whole of it; what is wrong with one event of several is among the results.
     pub(crate) decode: Decode,
     /// What to set in the registry, for people. `{url}` stands for the address of the source, `{secret}` for its secret,
@@ -96,7 +96,7 @@ type Decode = fn(&HeaderMap, &[u8], &Context<'_>) -> Result<Vec<Decoded>, Malfor
 
 impl Kind {
     /// A registry's event has a few KiB; with `includereferences` it holds a manifest (4 MiB).
-    const LARGEST: usize = 8 << 20;
+    const MAX_BODY: usize = 8 << 20;
 
     /// What most kinds have.
     const fn new(name: &'static str, decode: Decode, setup: &'static str) -> Kind {
@@ -107,9 +107,9 @@ impl Kind {
             proof: Proof::Secret,
             settings: &[],
             headers: &[],
-            largest: Kind::LARGEST,
-            names_digest: true,
-            usual: None,
+            max_body: Kind::MAX_BODY,
+            has_digest: true,
+            default_registry: None,
             decode,
             setup,
         }

@@ -62,7 +62,7 @@ pub(super) fn source(entry: &Source, asked: &Asked, known: &[&Registry]) -> Vec<
         }
         findings.push(finding);
     }
-    if !setup.names_digest {
+    if !setup.has_digest {
         findings.push(digests(setup.kind, setup.registry.as_ref(), known));
     }
     findings

@@ -281,7 +281,7 @@ To do:
                     kind: "distribution",
                     url: "http://t/hooks/main".to_owned(),
                     registry: None,
-                    names_digest: true,
+                    has_digest: true,
                     text: "first:\n\n  second".to_owned(),
                 },
             });

@@ -69,7 +69,7 @@ impl Quarantine {
                     return missing(number);
                 };
                 let file = File::load(&File::find(config.as_deref()))?;
-                let receipt = tagtrail_gateway::feed(&bus, &file, &kept).await?;
+                let receipt = tagtrail_gateway::replay(&bus, &file, &kept).await?;
                 print(&serde_json::to_string_pretty(&receipt)?)?;
             }
         }

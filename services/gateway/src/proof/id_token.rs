@@ -36,18 +36,18 @@ pub(crate) struct IdTokens {
     pub(crate) issuer: String,
     pub(crate) audience: String,
     pub(crate) email: String,
-    keys: Source,
-    known: Mutex<Known>,
+    source: KeySource,
+    keys: Mutex<KeySet>,
 }
 
 #[derive(Debug)]
-enum Source {
+enum KeySource {
     Url(String, reqwest::Client),
     File(PathBuf),
 }
 
 #[derive(Debug, Default)]
-struct Known {
+struct KeySet {
     keys: HashMap<String, Key>,
     fetched: Option<Instant>,
 }
@@ -60,7 +60,7 @@ struct Key {
 }
 
 #[derive(Deserialize)]
-struct KeySet {
+struct JsonKeySet {
     keys: Vec<JsonKey>,
 }
 
@@ -98,22 +98,22 @@ impl IdTokens {
         email: String,
         keys: Keys,
     ) -> reqwest::Result<IdTokens> {
-        let keys = match keys {
-            Keys::File(path) => Source::File(path),
+        let source = match keys {
+            Keys::File(path) => KeySource::File(path),
             Keys::Url(url) => {
                 let client = reqwest::Client::builder()
                     .redirect(reqwest::redirect::Policy::none())
                     .timeout(PATIENCE)
                     .build()?;
-                Source::Url(url, client)
+                KeySource::Url(url, client)
             }
         };
         Ok(IdTokens {
             issuer,
             audience,
             email,
-            keys,
-            known: Mutex::default(),
+            source,
+            keys: Mutex::default(),
         })
     }
 
@@ -173,26 +173,26 @@ impl IdTokens {
         Ok(())
     }
 
-    /// The key of that name; looks for new ones if it is not known.
+    /// The key of that name; looks for new ones if it is not set.
     async fn key(&self, name: &str) -> Result<Key, String> {
-        let mut known = self.known.lock().await;
-        if let Some(key) = known.keys.get(name) {
+        let mut set = self.keys.lock().await;
+        if let Some(key) = set.keys.get(name) {
             return Ok(key.clone());
         }
-        if known.fetched.is_none_or(|at| at.elapsed() >= EVERY) {
-            known.fetched = Some(Instant::now());
-            known.keys = self.fetch().await?;
+        if set.fetched.is_none_or(|at| at.elapsed() >= EVERY) {
+            set.fetched = Some(Instant::now());
+            set.keys = self.fetch().await?;
         }
-        let key = known.keys.get(name).cloned();
+        let key = set.keys.get(name).cloned();
         key.ok_or_else(|| "it is signed with a key that is not among the keys".to_owned())
     }
 
     async fn fetch(&self) -> Result<HashMap<String, Key>, String> {
-        let text = match &self.keys {
-            Source::File(path) => tokio::fs::read(path)
+        let text = match &self.source {
+            KeySource::File(path) => tokio::fs::read(path)
                 .await
                 .map_err(|error| format!("{} can't be read: {error}", path.display()))?,
-            Source::Url(url, client) => {
+            KeySource::Url(url, client) => {
                 let failed = |error: reqwest::Error| {
                     format!(
                         "the keys can't be fetched from {url}: {}",
@@ -211,7 +211,7 @@ impl IdTokens {
                 text
             }
         };
-        let set: KeySet = serde_json::from_slice(&text)
+        let set: JsonKeySet = serde_json::from_slice(&text)
             .map_err(|error| format!("the keys are no JSON Web Key Set: {error}"))?;
         let number = |text: Option<String>| URL_SAFE_NO_PAD.decode(text?).ok();
         let keys = set.keys.into_iter().filter(|key| key.kty == "RSA");

@@ -17,23 +17,23 @@ use crate::error::Error;
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Memory for the bodies under way, of all senders together.
-const ROOM: usize = 256 << 20;
+const BUDGET: usize = 256 << 20;
 /// What any body counts for at least, so that the number of requests is bounded too.
 const LEAST: usize = 64 << 10;
 /// Bytes that are read and thrown away of a request that is refused anyway, and the time for it.
 const THROWN_AWAY: (usize, Duration) = (16 << 20, Duration::from_secs(2));
 
-/// Room for the bodies under way.
+/// Budget for the bodies under way.
 #[derive(Debug)]
-pub(crate) struct Room(Arc<Semaphore>);
+pub(crate) struct Budget(Arc<Semaphore>);
 
-impl Default for Room {
-    fn default() -> Room {
-        Room(Arc::new(Semaphore::new(ROOM >> 10)))
+impl Default for Budget {
+    fn default() -> Budget {
+        Budget(Arc::new(Semaphore::new(BUDGET >> 10)))
     }
 }
 
-impl Room {
+impl Budget {
     /// A place for a body of the announced size, or of any size up to `most` if none is announced.
     ///
     /// # Errors

@@ -12,16 +12,17 @@ use tagtrail_daemon::{Context, Span, SpanKind, backoff};
 use time::OffsetDateTime;
 
 use crate::config::Source;
-use crate::receive::hook::{Answer, Gateway, Heard, hear};
+use crate::receive::{self, Inbound, Reply};
+use crate::shared::Shared;
 
 /// Hears a source until a stop is asked for. A subject that can't be heard is no reason to turn other sources away.
 pub(crate) async fn listen(
-    gateway: Arc<Gateway>,
+    shared: Arc<Shared>,
     name: String,
     nats: NatsSubject,
     ctx: Context,
 ) -> anyhow::Result<()> {
-    let Some(source) = gateway.sources.get(&name) else {
+    let Some(source) = shared.sources.get(&name) else {
         return Ok(());
     };
     let (shutdown, group) = (&ctx.shutdown, format!("tagtrail-{name}"));
@@ -37,7 +38,7 @@ pub(crate) async fn listen(
                     body = subject.next() => body,
                     () = shutdown.cancelled() => None,
                 } {
-                    store(&gateway, source, &body, &ctx).await;
+                    store(&shared, source, &body, &ctx).await;
                 }
             }
             Err(BusError::Stopped) => return Ok(()),
@@ -59,15 +60,15 @@ pub(crate) async fn listen(
 }
 
 /// Stores what was heard. Nobody sends it again, so that is tried until it works.
-async fn store(gateway: &Gateway, source: &Source, body: &[u8], ctx: &Context) {
-    let name = source.voice.name.as_ref();
+async fn store(shared: &Shared, source: &Source, body: &[u8], ctx: &Context) {
+    let name = source.rules.name.as_ref();
     let headers = HeaderMap::new();
-    let heard = Heard {
+    let inbound = Inbound {
         headers: &headers,
         body,
         received_at: OffsetDateTime::now_utc(),
     };
-    if body.len() > source.voice.kind.largest {
+    if body.len() > source.rules.kind.max_body {
         tracing::warn!(
             source = name,
             "a message of {} bytes is no event",
@@ -79,10 +80,10 @@ async fn store(gateway: &Gateway, source: &Source, body: &[u8], ctx: &Context) {
     while !ctx.shutdown.is_cancelled() {
         let mut span = Span::start("heard", SpanKind::Consumer, None);
         span.set("tagtrail.source", name.to_owned());
-        let bus = gateway.bus.get();
-        match hear(bus, &source.voice, &heard, span.context()).await {
-            Ok(Answer::Receipt(receipt)) => return gateway.metrics.took(name, &receipt),
-            Ok(Answer::Handshake(_)) => return,
+        let bus = shared.bus.get();
+        match receive::store(bus, &source.rules, &inbound, span.context()).await {
+            Ok(Reply::Receipt(receipt)) => return shared.metrics.took(name, &receipt),
+            Ok(Reply::Handshake(_)) => return,
             Err(error) => {
                 failures += 1;
                 span.fail(&error);

@@ -8,14 +8,15 @@ use tagtrail_bus::Bus;
 use tagtrail_config::{ConfigError, File};
 use tagtrail_proto::{Event, Push, Quarantined};
 
-use crate::config::voice;
+use crate::config::rules;
 use crate::error::NotStored;
-use crate::interpret::{Receipt, Understood};
+use crate::interpret::{Interpretation, Receipt};
+
 use crate::publish::{Outgoing, publish};
 
 /// Why a body was not fed.
 #[derive(Debug, thiserror::Error)]
-pub enum FeedError {
+pub enum ReplayError {
     /// Only its beginning was kept.
     #[error(
         "only the first {} KiB of {length} bytes were kept: have the registry send it again",
@@ -36,10 +37,10 @@ pub enum FeedError {
     /// What is kept is not what was written: somebody else wrote it.
     #[error("its body is not in Base64")]
     Garbled,
-    /// It is still not understood; nothing of it was put on the bus.
-    #[error("it is still not understood: {0}")]
+    /// It is still not interpretation; nothing of it was put on the bus.
+    #[error("it is still not interpretation: {0}")]
     Malformed(String),
-    /// It was understood, and could not be stored.
+    /// It was interpretation, and could not be stored.
     #[error("it could not be stored")]
     NotStored(#[source] NotStored),
 }
@@ -48,24 +49,24 @@ pub enum FeedError {
 /// it before is recognised, so feeding it twice is harmless.
 ///
 /// # Errors
-/// [`FeedError`].
-pub async fn feed(bus: &Bus, file: &File, kept: &Quarantined) -> Result<Receipt, FeedError> {
+/// [`ReplayError`].
+pub async fn replay(bus: &Bus, file: &File, kept: &Quarantined) -> Result<Receipt, ReplayError> {
     if kept.truncated {
-        return Err(FeedError::Truncated {
+        return Err(ReplayError::Truncated {
             length: kept.length,
         });
     }
     let body = STANDARD
         .decode(&kept.body)
-        .map_err(|_| FeedError::Garbled)?;
-    let understood = if kept.kind == Quarantined::PUSH {
+        .map_err(|_| ReplayError::Garbled)?;
+    let interpretation = if kept.kind == Quarantined::PUSH {
         pushed(&body, bus.partitions())?
     } else {
         let entry = file
             .source
             .iter()
             .find(|entry| entry.name.get_ref().as_ref() == kept.source)
-            .ok_or_else(|| FeedError::NoSource(kept.source.clone()))?;
+            .ok_or_else(|| ReplayError::NoSource(kept.source.clone()))?;
         let mut headers = HeaderMap::new();
         let content_type = kept.content_type.as_deref();
         if let Some(value) = content_type.and_then(|text| HeaderValue::from_str(text).ok()) {
@@ -76,27 +77,27 @@ pub async fn feed(bus: &Bus, file: &File, kept: &Quarantined) -> Result<Receipt,
                 headers.insert(name, value);
             }
         }
-        Understood::new(
-            &voice(file, entry)?,
+        Interpretation::new(
+            &rules(file, entry)?,
             &headers,
             &body,
             kept.received_at,
             bus.partitions(),
         )
-        .map_err(FeedError::NotStored)?
+        .map_err(ReplayError::NotStored)?
     };
-    if !understood.malformed.is_empty() {
-        return Err(FeedError::Malformed(understood.malformed.join("; ")));
+    if !interpretation.malformed.is_empty() {
+        return Err(ReplayError::Malformed(interpretation.malformed.join("; ")));
     }
-    publish(Some(bus), &understood.messages, None)
+    publish(Some(bus), &interpretation.messages, None)
         .await
-        .map_err(FeedError::NotStored)?;
-    Ok(understood.receipt)
+        .map_err(ReplayError::NotStored)?;
+    Ok(interpretation.receipt)
 }
 
 /// A message of the bus itself: a push that could not be asked about, or that was no fact.
-fn pushed(body: &[u8], partitions: u16) -> Result<Understood, FeedError> {
-    let malformed = |error: &dyn std::fmt::Display| FeedError::Malformed(error.to_string());
+fn pushed(body: &[u8], partitions: u16) -> Result<Interpretation, ReplayError> {
+    let malformed = |error: &dyn std::fmt::Display| ReplayError::Malformed(error.to_string());
     let event: Event<Push> = serde_json::from_slice(body).map_err(|error| malformed(&error))?;
     let push = event.data;
     let mut receipt = Receipt::default();
@@ -109,8 +110,8 @@ fn pushed(body: &[u8], partitions: u16) -> Result<Understood, FeedError> {
         push.check().map_err(|error| malformed(&error))?;
         receipt.accepted = 1;
     }
-    let message = Outgoing::push(push, partitions).map_err(FeedError::NotStored)?;
-    Ok(Understood {
+    let message = Outgoing::push(push, partitions).map_err(ReplayError::NotStored)?;
+    Ok(Interpretation {
         messages: vec![message],
         receipt,
         malformed: Vec::new(),

@@ -13,8 +13,8 @@ use super::{
 };
 
 pub(super) const DOCKERHUB: Kind = Kind {
-    names_digest: false,
-    usual: Some(REGISTRY),
+    has_digest: false,
+    default_registry: Some(REGISTRY),
     ..Kind::new(
         "dockerhub",
         decode,

@@ -19,7 +19,7 @@ pub(super) const GHCR: Kind = Kind {
     proof: Proof::Signature(&[Signature::sha256("x-hub-signature-256").prefixed("sha256=")]),
     headers: &[EVENT, DELIVERY],
     // GitHub's own limit.
-    largest: 25 << 20,
+    max_body: 25 << 20,
     ..Kind::new(
         "ghcr",
         decode,

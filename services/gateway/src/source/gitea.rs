@@ -18,7 +18,7 @@ use crate::proof::signature::Signature;
 
 pub(super) const GITEA: Kind = Kind {
     aliases: &["forgejo"],
-    names_digest: false,
+    has_digest: false,
     proof: Proof::Signature(&[
         Signature::sha256("x-forgejo-signature"),
         Signature::sha256("x-gitea-signature"),

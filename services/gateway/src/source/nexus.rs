@@ -16,7 +16,7 @@ use crate::proof::signature::Signature;
 
 pub(super) const NEXUS: Kind = Kind {
     needs_registry: true,
-    names_digest: false,
+    has_digest: false,
     proof: Proof::Signature(&[Signature::sha1("x-nexus-webhook-signature")]),
     settings: &["nexus_access"],
     headers: &[EVENT, DELIVERY],

@@ -11,7 +11,7 @@ use tagtrail_proto::Action;
 use super::{Context, Decoded, Kind, Malformed, Parts, Report};
 
 pub(super) const QUAY: Kind = Kind {
-    names_digest: false,
+    has_digest: false,
     ..Kind::new(
         "quay",
         decode,

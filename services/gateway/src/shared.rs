@@ -1,0 +1,22 @@
+//! The state that all tasks of the gateway share.
+
+use std::collections::HashMap;
+use std::sync::OnceLock;
+
+use tagtrail_bus::Bus;
+
+use crate::config::Source;
+use crate::metrics::Metrics;
+use crate::receive::body::Budget;
+
+/// The shared state.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    /// The sources, by name.
+    pub(crate) sources: HashMap<String, Source>,
+    /// The bus, set on the first connection to NATS. Until then nothing can be stored, and senders receive 503.
+    pub(crate) bus: OnceLock<Bus>,
+    /// Memory for the bodies that are being received.
+    pub(crate) budget: Budget,
+    pub(crate) metrics: Metrics,
+}
