@@ -1,15 +1,19 @@
-//! What every process of Tagtrail does the same way.
+//! The parts that all processes of Tagtrail share.
 //!
-//! In scope: logs, signals, the admin page (`/healthz`, `/readyz`, `/metrics`), exit codes ([`main`]), traces ([`Span`]), tasks that may not die unnoticed
-//! ([`Tasks`]), serving HTTP with limits ([`http::serve`]) and the pause between attempts ([`backoff`]).
+//! In scope: logs, signals, the admin page (`/healthz`, `/readyz`, `/metrics`), exit codes ([`main`]), traces ([`Span`]), tasks
+//! whose end ends the process ([`Tasks`]), serving HTTP with limits ([`http::serve`]), HTTP clients ([`client`]), problem
+//! details ([`problem`]) and retries with back-off ([`Retry`]).
 //!
 //! Out of scope: anything that a single service does.
 
 mod admin;
+mod client;
 mod health;
 pub mod http;
 pub mod metrics;
+pub mod problem;
 mod process;
+mod retry;
 mod tasks;
 pub mod trace;
 
@@ -18,9 +22,11 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 pub use admin::AdminArgs;
+pub use client::client;
 pub use health::Health;
 pub use metrics::Metrics;
 pub use process::{LogArgs, main};
+pub use retry::{Retry, backoff, until};
 pub use tasks::Tasks;
 pub use trace::{Span, SpanKind, TraceArgs};
 
@@ -40,16 +46,6 @@ pub struct Context {
     pub admin: Option<std::net::SocketAddr>,
 }
 
-/// How long to wait before attempt number `attempt` (1, 2, 3 …): 100 ms doubling up to 5 s, give or take a quarter, so that
-/// many that failed together do not come back together.
-#[must_use]
-pub fn backoff(attempt: u32) -> Duration {
-    let doubled = Duration::from_millis(100) * 2_u32.pow(attempt.saturating_sub(1).min(10));
-    doubled
-        .min(Duration::from_secs(5))
-        .mul_f64(rand::random_range(0.75..1.25))
-}
-
 /// An error with its causes, for messages that name both.
 #[must_use]
 pub fn chain(error: &dyn std::error::Error) -> String {
@@ -60,26 +56,4 @@ pub fn chain(error: &dyn std::error::Error) -> String {
         source = cause.source();
     }
     text
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn attempts_are_spaced_ever_wider_up_to_a_bound() {
-        for (attempt, (least, most)) in [
-            (0, (75, 125)),
-            (1, (75, 125)),
-            (3, (300, 500)),
-            (60, (3750, 6250)),
-            (u32::MAX, (3750, 6250)),
-        ] {
-            let pause = backoff(attempt).as_millis();
-            assert!(
-                (least..=most).contains(&pause),
-                "attempt {attempt}: {pause} ms"
-            );
-        }
-    }
 }

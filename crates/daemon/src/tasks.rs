@@ -6,7 +6,7 @@ use anyhow::{Context as _, anyhow};
 use tokio::task::{Id, JoinSet};
 use tokio_util::sync::CancellationToken;
 
-use crate::STOP;
+use crate::{STOP, until};
 
 /// A set of tasks with names.
 #[derive(Debug, Default)]
@@ -64,13 +64,6 @@ impl Tasks {
             }
         }
         Ok(())
-    }
-}
-
-async fn until(deadline: Option<tokio::time::Instant>) {
-    match deadline {
-        Some(deadline) => tokio::time::sleep_until(deadline).await,
-        None => std::future::pending().await,
     }
 }
 
