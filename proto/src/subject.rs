@@ -113,6 +113,21 @@ impl Subject {
             tag: image.tag.clone(),
         }
     }
+
+    /// The filter for everything that Tagtrail publishes: revisions and fences alike, where a stream holds both.
+    pub const EVERYTHING: &str = "tagtrail.>";
+    /// The filter for the pushes of all partitions.
+    pub const ALL_PUSHES: &str = "tagtrail.push.>";
+    /// The filter for the revisions of all images.
+    pub const ALL_REVISIONS: &str = "tagtrail.revision.>";
+    /// The filter for all manifests.
+    pub const ALL_MANIFESTS: &str = "tagtrail.manifest.>";
+
+    /// Returns the filter for the pushes of one partition.
+    #[must_use]
+    pub fn all_pushes(partition: u16) -> String {
+        format!("tagtrail.push.{partition}.>")
+    }
 }
 
 impl fmt::Display for Subject {
