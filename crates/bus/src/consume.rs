@@ -12,6 +12,7 @@ use async_nats::jetstream::stream::{Info, RawMessageError, RawMessageErrorKind};
 use async_nats::jetstream::{self, ErrorCode};
 use bytes::Bytes;
 use futures_util::StreamExt as _;
+pub use tagtrail_proto::{Position, nanoseconds};
 use tagtrail_proto::{TRACEPARENT, TraceContext};
 use time::OffsetDateTime;
 use tokio::sync::watch;
@@ -26,19 +27,10 @@ const HEARTBEAT: Duration = Duration::from_secs(2);
 const EXPIRES: Duration = Duration::from_secs(10);
 /// The server forgets the consumer of a reader that is gone after this long.
 const FORGOTTEN: Duration = Duration::from_secs(30);
+/// Longest wait for a message that the stream is known to hold.
+const HELD_MESSAGE: Duration = Duration::from_secs(20);
 /// How often an idle reader looks whether the stream is still the same: a recreated one is silent.
 const IDLE_CHECK: Duration = Duration::from_secs(5);
-
-/// What is known of the last message applied.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Position {
-    /// When the stream was created, in nanoseconds since 1970: which incarnation it is. `None`: nothing was ever read.
-    pub stream_created_ns: Option<i64>,
-    /// Sequence of the last message applied; 0 if none.
-    pub sequence: u64,
-    /// The stream's timestamp of that message, in nanoseconds since 1970.
-    pub time_ns: Option<i64>,
-}
 
 /// One message as the stream holds it.
 #[derive(Debug, Clone)]
@@ -104,8 +96,8 @@ pub struct Reader {
     stream: Stream,
     handle: jetstream::stream::Stream<()>,
     messages: pull::Stream,
-    created_ns: i64,
-    last_sequence: u64,
+    /// The place after the last message returned.
+    position: Position,
     consumer_sequence: u64,
     link: watch::Receiver<Link>,
     generation: u64,
@@ -128,11 +120,7 @@ impl Bus {
         let failed = |cause: String| ReadError::Failed(stream.name(), cause);
         let mut link = self.link();
         let generation = link.borrow_and_update().generation;
-        let handle = self
-            .context
-            .get_stream_no_info(stream.name())
-            .await
-            .map_err(|err| failed(err.to_string()))?;
+        let handle = self.handle(stream).await?;
         let info = handle
             .get_info()
             .await
@@ -140,11 +128,24 @@ impl Bus {
         let restarted_because = restart_reason(&handle, &info, position)
             .await
             .map_err(failed)?;
-        let start = if restarted_because.is_some() {
-            0
-        } else {
-            position.sequence
+        let created_ns = Some(nanoseconds(info.created));
+        let start = match &restarted_because {
+            Some(reason) => {
+                tracing::warn!(
+                    stream = stream.name(),
+                    "reading {} from its first message, not after {}: {reason}",
+                    stream.name(),
+                    position.sequence
+                );
+                Position::default()
+            }
+            None => position,
         };
+        let position = Position {
+            stream_created_ns: created_ns,
+            ..start
+        };
+        let start = position.sequence;
         let config = pull::Config {
             // A start beyond the end is accepted by the server without an error; `restart_reason` has ruled it out.
             deliver_policy: if start == 0 {
@@ -178,8 +179,7 @@ impl Bus {
             stream,
             handle,
             messages,
-            created_ns: nanoseconds(info.created),
-            last_sequence: start,
+            position,
             consumer_sequence: 0,
             link,
             generation,
@@ -189,10 +189,16 @@ impl Bus {
 }
 
 impl Reader {
-    /// When the stream being read was created, in nanoseconds since 1970; for the position.
+    /// Returns the place after the last message returned by [`Reader::next`]; before the first one, the place to read on from.
+    #[must_use]
+    pub fn position(&self) -> Position {
+        self.position
+    }
+
+    /// Returns the creation time of the stream in nanoseconds since 1970.
     #[must_use]
     pub fn stream_created_ns(&self) -> i64 {
-        self.created_ns
+        self.position.stream_created_ns.unwrap_or_default()
     }
 
     /// Why the stream is read from its first message rather than from the position, if it is.
@@ -222,6 +228,29 @@ impl Reader {
         }
     }
 
+    /// Returns the next messages: at most `most`, up to and including the one with sequence `end`. Each must arrive within 20 s,
+    /// for the caller knows that the stream holds them.
+    ///
+    /// # Errors
+    /// [`ReadError`]; the reader is then of no more use.
+    pub async fn next_until(&mut self, end: u64, most: usize) -> Result<Vec<Delivery>, ReadError> {
+        let mut messages = Vec::new();
+        while messages.len() < most {
+            let next = tokio::time::timeout(HELD_MESSAGE, self.next()).await;
+            let next = next.map_err(|_| {
+                let cause = format!("no message in {HELD_MESSAGE:?}, though it holds more");
+                ReadError::Failed(self.stream.name(), cause)
+            })?;
+            let message = next?;
+            let at_end = message.sequence >= end;
+            messages.push(message);
+            if at_end {
+                break;
+            }
+        }
+        Ok(messages)
+    }
+
     fn accept(
         &mut self,
         message: Option<Result<jetstream::Message, pull::MessagesError>>,
@@ -240,7 +269,7 @@ impl Reader {
             info.pending,
         );
         // Stream sequences have holes under a filter; the consumer's own have none.
-        if consumer_sequence != self.consumer_sequence + 1 || sequence <= self.last_sequence {
+        if consumer_sequence != self.consumer_sequence + 1 || sequence <= self.position.sequence {
             return Err(ReadError::Gap {
                 stream: name,
                 from: self.consumer_sequence,
@@ -248,7 +277,8 @@ impl Reader {
             });
         }
         self.consumer_sequence = consumer_sequence;
-        self.last_sequence = sequence;
+        self.position.sequence = sequence;
+        self.position.time_ns = Some(nanoseconds(time));
         Ok(Delivery {
             sequence,
             time,
@@ -265,8 +295,8 @@ impl Reader {
             .get_info()
             .await
             .map_err(|err| ReadError::Failed(self.stream.name(), err.to_string()))?;
-        if nanoseconds(info.created) != self.created_ns
-            || info.state.last_sequence < self.last_sequence
+        if Some(nanoseconds(info.created)) != self.position.stream_created_ns
+            || info.state.last_sequence < self.position.sequence
         {
             return Err(ReadError::Changed(self.stream.name()));
         }
@@ -321,10 +351,4 @@ pub(crate) fn is_missing(err: &RawMessageError) -> bool {
         }
         _ => false,
     }
-}
-
-/// Nanoseconds since 1970; good until the year 2262.
-#[must_use]
-pub fn nanoseconds(time: OffsetDateTime) -> i64 {
-    i64::try_from(time.unix_timestamp_nanos()).unwrap_or(i64::MAX)
 }

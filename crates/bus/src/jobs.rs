@@ -74,11 +74,7 @@ impl Bus {
         let failed = |cause: String| ReadError::Failed(stream.name(), cause);
         let mut link = self.link();
         let generation = link.borrow_and_update().generation;
-        let handle = self
-            .context
-            .get_stream_no_info(stream.name())
-            .await
-            .map_err(|err| failed(err.to_string()))?;
+        let handle = self.handle(stream).await?;
         let config = pull::Config {
             durable_name: Some(name.to_owned()),
             description: Some("Shared by all instances; made by Tagtrail".to_owned()),

@@ -1,12 +1,24 @@
 //! Looking things up in a stream: single messages and its ends, without reading it.
 
+use async_nats::jetstream;
+use bytes::Bytes;
+use futures_util::{StreamExt as _, TryStreamExt as _};
 use tagtrail_proto::Subject;
 
-use crate::Bus;
 use crate::consume::{Delivery, Position, ReadError, is_missing, nanoseconds};
 use crate::topology::Stream;
+use crate::{Bus, BusError};
 
 impl Bus {
+    /// Returns a handle on a stream, without asking the server.
+    pub(crate) async fn handle(
+        &self,
+        stream: Stream,
+    ) -> Result<jetstream::stream::Stream<()>, ReadError> {
+        let handle = self.context.get_stream_no_info(stream.name()).await;
+        handle.map_err(|error| ReadError::Failed(stream.name(), error.to_string()))
+    }
+
     /// Sequences of the first and the last message that a stream holds now; between them some may be missing.
     ///
     /// # Errors
@@ -29,8 +41,7 @@ impl Bus {
         sequence: u64,
     ) -> Result<Option<Delivery>, ReadError> {
         let failed = |cause: String| ReadError::Failed(stream.name(), cause);
-        let handle = self.context.get_stream_no_info(stream.name()).await;
-        let handle = handle.map_err(|err| failed(err.to_string()))?;
+        let handle = self.handle(stream).await?;
         match handle.get_raw_message(sequence).await {
             Ok(message) => Ok(Some(message.into())),
             Err(err) if is_missing(&err) => Ok(None),
@@ -49,8 +60,7 @@ impl Bus {
         subject: &Subject,
     ) -> Result<Vec<Delivery>, ReadError> {
         let failed = |cause: String| ReadError::Failed(stream.name(), cause);
-        let handle = self.context.get_stream_no_info(stream.name()).await;
-        let handle = handle.map_err(|err| failed(err.to_string()))?;
+        let handle = self.handle(stream).await?;
         let (subject, mut found, mut next) = (subject.to_string(), Vec::new(), 1);
         loop {
             match handle
@@ -73,11 +83,7 @@ impl Bus {
     /// [`ReadError::Failed`].
     pub async fn end_of(&self, stream: Stream) -> Result<Position, ReadError> {
         let failed = |cause: String| ReadError::Failed(stream.name(), cause);
-        let handle = self
-            .context
-            .get_stream_no_info(stream.name())
-            .await
-            .map_err(|err| failed(err.to_string()))?;
+        let handle = self.handle(stream).await?;
         let info = handle
             .get_info()
             .await
@@ -87,5 +93,57 @@ impl Bus {
             sequence: info.state.last_sequence,
             time_ns: None,
         })
+    }
+
+    /// The last message of each subject that has one, in no particular order.
+    ///
+    /// # Errors
+    /// [`BusError::Unreachable`].
+    pub async fn last_messages(
+        &self,
+        stream: Stream,
+        subjects: Vec<Subject>,
+    ) -> Result<Vec<(Subject, Bytes)>, BusError> {
+        /// Questions under way at once.
+        const AT_ONCE: usize = 64;
+        futures_util::stream::iter(subjects)
+            .map(|subject| async move {
+                let last = self.last_message(stream, &subject).await?;
+                Ok::<_, BusError>(last.map(|(_, payload)| (subject, payload)))
+            })
+            .buffer_unordered(AT_ONCE)
+            .try_filter_map(|found| std::future::ready(Ok(found)))
+            .try_collect()
+            .await
+    }
+
+    /// The last message of a subject, with its sequence.
+    ///
+    /// # Errors
+    /// [`BusError::Unreachable`].
+    pub async fn last_message(
+        &self,
+        stream: Stream,
+        subject: &Subject,
+    ) -> Result<Option<(u64, Bytes)>, BusError> {
+        let unreachable = |cause: String| {
+            BusError::Unreachable(format!(
+                "asking {} for its last message: {cause}",
+                stream.name()
+            ))
+        };
+        let handle = self
+            .handle(stream)
+            .await
+            .map_err(|err| unreachable(err.to_string()))?;
+        // The leader's answer, never a replica's (direct get): a stale one would let a revision be published twice.
+        match handle
+            .get_last_raw_message_by_subject(&subject.to_string())
+            .await
+        {
+            Ok(message) => Ok(Some((message.sequence, message.payload))),
+            Err(err) if is_missing(&err) => Ok(None),
+            Err(err) => Err(unreachable(err.to_string())),
+        }
     }
 }

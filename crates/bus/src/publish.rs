@@ -4,11 +4,10 @@ use async_nats::jetstream::Context;
 use async_nats::jetstream::context::{PublishAckFuture, PublishErrorKind};
 use async_nats::jetstream::message::PublishMessage;
 use bytes::Bytes;
-use futures_util::{StreamExt as _, TryStreamExt as _};
+use serde::Serialize;
 use tagtrail_failpoint::FailPoint;
 use tagtrail_proto::{Subject, TRACEPARENT, TraceContext};
 
-use crate::consume::is_missing;
 use crate::topology::Stream;
 use crate::{Bus, BusError, Session};
 
@@ -23,6 +22,37 @@ pub struct Message<'a> {
     pub payload: Bytes,
     /// What caused it, for whoever reads it.
     pub trace: Option<TraceContext>,
+}
+
+impl<'a> Message<'a> {
+    /// Builds the message that carries `body` (as a rule an [`Event`](tagtrail_proto::Event)) as JSON, without a `Nats-Msg-Id`
+    /// and without a trace.
+    ///
+    /// # Errors
+    /// [`PublishError::Json`].
+    pub fn of<T: Serialize>(subject: &'a Subject, body: &T) -> Result<Message<'a>, PublishError> {
+        Ok(Message {
+            subject,
+            id: None,
+            payload: serde_json::to_vec(body)?.into(),
+            trace: None,
+        })
+    }
+
+    /// Sets the `Nats-Msg-Id`.
+    #[must_use]
+    pub fn with_id(self, id: &'a str) -> Message<'a> {
+        Message {
+            id: Some(id),
+            ..self
+        }
+    }
+
+    /// Sets the trace that the message belongs to.
+    #[must_use]
+    pub fn with_trace(self, trace: Option<TraceContext>) -> Message<'a> {
+        Message { trace, ..self }
+    }
 }
 
 /// The right to publish the revisions of one partition: the sequence of the fence message that this holder wrote, and the
@@ -57,6 +87,9 @@ pub enum PublishError {
     /// It will never fit.
     #[error("the message is larger than NATS accepts (max_payload)")]
     TooLarge,
+    /// It can't be written as JSON: a defect of the program.
+    #[error("the message can't be written as JSON")]
+    Json(#[from] serde_json::Error),
     /// No acknowledgement, so it may or may not be stored: send it again with the same identifier.
     #[error("NATS did not acknowledge: {0}")]
     Unacknowledged(String),
@@ -216,59 +249,6 @@ impl Bus {
             sequence: ack.sequence,
             ..before
         })
-    }
-
-    /// The last message of each subject that has one, in no particular order.
-    ///
-    /// # Errors
-    /// [`BusError::Unreachable`].
-    pub async fn last_messages(
-        &self,
-        stream: Stream,
-        subjects: Vec<Subject>,
-    ) -> Result<Vec<(Subject, Bytes)>, BusError> {
-        /// Questions under way at once.
-        const AT_ONCE: usize = 64;
-        futures_util::stream::iter(subjects)
-            .map(|subject| async move {
-                let last = self.last_message(stream, &subject).await?;
-                Ok::<_, BusError>(last.map(|(_, payload)| (subject, payload)))
-            })
-            .buffer_unordered(AT_ONCE)
-            .try_filter_map(|found| std::future::ready(Ok(found)))
-            .try_collect()
-            .await
-    }
-
-    /// The last message of a subject, with its sequence.
-    ///
-    /// # Errors
-    /// [`BusError::Unreachable`].
-    pub async fn last_message(
-        &self,
-        stream: Stream,
-        subject: &Subject,
-    ) -> Result<Option<(u64, Bytes)>, BusError> {
-        let unreachable = |cause: String| {
-            BusError::Unreachable(format!(
-                "asking {} for its last message: {cause}",
-                stream.name()
-            ))
-        };
-        let handle = self
-            .context
-            .get_stream_no_info(stream.name())
-            .await
-            .map_err(|err| unreachable(err.to_string()))?;
-        // The leader's answer, never a replica's (direct get): a stale one would let a revision be published twice.
-        match handle
-            .get_last_raw_message_by_subject(&subject.to_string())
-            .await
-        {
-            Ok(message) => Ok(Some((message.sequence, message.payload))),
-            Err(err) if is_missing(&err) => Ok(None),
-            Err(err) => Err(unreachable(err.to_string())),
-        }
     }
 }
 
