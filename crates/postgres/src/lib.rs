@@ -7,8 +7,10 @@
 //! Out of scope: all other SQL of the services (their `store`) and running migrations (`tagtrail migrate`).
 
 mod lock;
+pub mod position;
 pub mod recorded;
 pub mod row;
+pub mod session;
 
 use std::str::FromStr as _;
 use std::time::Duration;
@@ -17,7 +19,8 @@ use sqlx::postgres::PgConnectOptions;
 use sqlx::{ConnectOptions as _, Connection as _, PgConnection};
 use tokio_util::sync::CancellationToken;
 
-pub use lock::{Lock, ping};
+pub use lock::Lock;
+pub use session::{ping, within};
 
 /// Where the database is.
 #[derive(Clone, clap::Args)]
@@ -76,30 +79,6 @@ impl DbArgs {
         Ok(options
             .application_name(&format!("tagtrail-{name}"))
             .log_slow_statements(tracing::log::LevelFilter::Warn, Duration::from_secs(1)))
-    }
-
-    /// A session that may hold advisory locks. The server ends it, and so frees what it holds, when it was silent for
-    /// `silence`: that is how a dead, paused or cut-off holder loses what it held, without any clock of ours. Use it more often.
-    ///
-    /// # Errors
-    /// Whatever the driver says, or a time-out of 5 s.
-    pub async fn session(
-        &self,
-        name: &str,
-        silence: Duration,
-    ) -> Result<PgConnection, sqlx::Error> {
-        let milliseconds = silence.as_millis().to_string();
-        let options = self
-            .options(name)
-            .map_err(|err| sqlx::Error::Configuration(Box::new(err)))?
-            .options([
-                ("idle_session_timeout", milliseconds.as_str()),
-                ("idle_in_transaction_session_timeout", milliseconds.as_str()),
-            ])
-            .options([("lock_timeout", "5s"), ("statement_timeout", "60s")]);
-        tokio::time::timeout(CONNECT, options.connect())
-            .await
-            .map_err(|_| sqlx::Error::Io(std::io::ErrorKind::TimedOut.into()))?
     }
 
     /// Waits for the server, and for `tagtrail migrate` to have brought the schema to what this program knows.

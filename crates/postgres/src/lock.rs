@@ -51,7 +51,7 @@ impl Lock {
     ///
     /// # Errors
     /// Whatever the driver says.
-    pub async fn try_take(self, db: &mut PgConnection) -> Result<bool, sqlx::Error> {
+    pub async fn try_acquire(self, db: &mut PgConnection) -> Result<bool, sqlx::Error> {
         let (class, number) = self.key();
         sqlx::query_scalar("select pg_try_advisory_lock($1, $2)")
             .bind(class)
@@ -64,7 +64,7 @@ impl Lock {
     ///
     /// # Errors
     /// Whatever the driver says.
-    pub async fn give_back(self, db: &mut PgConnection) -> Result<(), sqlx::Error> {
+    pub async fn release(self, db: &mut PgConnection) -> Result<(), sqlx::Error> {
         let (class, number) = self.key();
         sqlx::query("select pg_advisory_unlock($1, $2)")
             .bind(class)
@@ -73,12 +73,4 @@ impl Lock {
             .await
             .map(|_| ())
     }
-}
-
-/// Shows the server that the session lives, and us that it still does.
-///
-/// # Errors
-/// Whatever the driver says.
-pub async fn ping(db: &mut PgConnection) -> Result<(), sqlx::Error> {
-    sqlx::query("select 1").execute(db).await.map(|_| ())
 }

@@ -81,7 +81,7 @@ async fn take_one(
             None => db.session("indexer", shared.silence).await?,
         };
         for number in free {
-            if Lock::Partition(number).try_take(&mut session).await? {
+            if Lock::Partition(number).try_acquire(&mut session).await? {
                 return Ok(Some((number, session)));
             }
             // Another instance has it.

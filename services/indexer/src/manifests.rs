@@ -53,7 +53,7 @@ async fn hold(db: &DbArgs, shared: &Shared) -> Result<Infallible, Error> {
     let mut db = db.session("manifests", shared.silence).await?;
     // An instance that waits must not fall silent either.
     let turn = TURN.min(shared.silence / 5);
-    while !shared.within(Lock::Manifests.try_take(&mut db)).await? {
+    while !shared.within(Lock::Manifests.try_acquire(&mut db)).await? {
         tokio::time::sleep(turn).await;
     }
     let start = shared.within(store::position(&mut db)).await?;

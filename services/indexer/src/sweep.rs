@@ -48,7 +48,7 @@ pub(crate) async fn sweeper(db: DbArgs, shared: Shared, every: Duration) -> anyh
 async fn sweep(db: &DbArgs, shared: &Shared, every: Duration) -> Result<(), Error> {
     let mut db = db.session("sweeper", shared.silence).await?;
     if FailPoint::IndexerSweep.skipped()
-        || !shared.within(Lock::Sweep.try_take(&mut db)).await?
+        || !shared.within(Lock::Sweep.try_acquire(&mut db)).await?
         || !shared.within(store::is_due(&mut db, every)).await?
     {
         return Ok(());

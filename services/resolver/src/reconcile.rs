@@ -129,7 +129,7 @@ impl Reconciler {
     async fn session(&self) -> Result<(), Error> {
         let mut db = self.db.session("resolver", SILENCE).await?;
         let lock = Lock::Reconcile(Lock::number_of(self.name.as_ref()));
-        while !lock.try_take(&mut db).await? {
+        while !lock.try_acquire(&mut db).await? {
             self.sleep(TURN).await;
             if self.shutdown.is_cancelled() {
                 return Ok(());

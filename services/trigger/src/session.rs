@@ -24,7 +24,7 @@ impl Shared {
     pub(crate) async fn session_with(&self, lock: Lock) -> Result<Option<PgConnection>, Error> {
         let mut db = self.session().await?;
         loop {
-            if within(self.silence, lock.try_take(&mut db)).await? {
+            if within(self.silence, lock.try_acquire(&mut db)).await? {
                 return Ok(Some(db));
             }
             tokio::select! {

@@ -75,7 +75,7 @@ async fn carry_out(
     trigger: i32,
 ) -> Result<bool, Error> {
     let lock = Lock::Target(trigger);
-    if !within(shared.silence, lock.try_take(db)).await? {
+    if !within(shared.silence, lock.try_acquire(db)).await? {
         return Ok(false);
     }
     FailPoint::TriggerLocked.pass();
@@ -93,7 +93,7 @@ async fn carry_out(
             shared.changes.notify_one();
         }
     }
-    within(shared.silence, lock.give_back(db)).await?;
+    within(shared.silence, lock.release(db)).await?;
     // One that waited for this attempt to end.
     shared.work.notify_one();
     Ok(attempted)
