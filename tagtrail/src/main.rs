@@ -1,10 +1,10 @@
 //! `tagtrail`: one binary with a command per service, one that runs them all, and the client.
 
 mod client;
+mod commands;
 mod doctor;
 mod migrate;
 mod operator;
-mod shell;
 mod up;
 
 use std::process::ExitCode;
@@ -50,15 +50,15 @@ enum Command {
     /// Publish revisions again, from Postgres to the stream REVISIONS.
     Republish(operator::republish::Republish),
     /// Check `tagtrail.toml`.
-    Config(shell::Config),
+    Config(commands::config_check::Config),
     /// Check that every registry can be heard and asked (reachable, credentials, clock, last event), and say what to set in it.
     Doctor(client::Client<doctor::Doctor>),
     /// Whether a service on this machine can do its work: for probes of containers.
-    Health(shell::Health),
+    Health(commands::health::Health),
     /// Print completions for a shell, such as `tagtrail completions bash`, for the folder where that shell looks for them.
-    Completions(shell::Completions),
+    Completions(commands::completions::Completions),
     /// Print the manual, for `man -l -`, or write a page for every command into a folder.
-    Man(shell::Man),
+    Man(commands::man::Man),
     #[command(flatten)]
     Client(client::Command),
 }

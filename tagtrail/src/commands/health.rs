@@ -1,0 +1,51 @@
+//! `tagtrail health`.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use serde_json::Value;
+
+use super::write;
+
+/// Which process.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Health {
+    /// Address of its admin page. Where it listens on all addresses, this machine's own is asked.
+    #[arg(long, env = "TAGTRAIL_ADMIN", default_value = "127.0.0.1:8402")]
+    admin: SocketAddr,
+}
+
+impl Health {
+    /// Exit code 0: it can do its work now; 1: it can't, or does not answer.
+    pub(crate) async fn run(self) -> anyhow::Result<ExitCode> {
+        let mut address = self.admin;
+        if address.ip().is_unspecified() {
+            address.set_ip(match address.ip() {
+                IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
+                IpAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
+            });
+        }
+        let client = reqwest::Client::builder()
+            .no_proxy()
+            .timeout(Duration::from_secs(3))
+            .build()?;
+        let answer = client
+            .get(format!("http://{address}/readyz"))
+            .send()
+            .await
+            .map_err(|error| anyhow::anyhow!("nobody answers at {address}: {}; --admin or TAGTRAIL_ADMIN says where the admin page is", tagtrail_daemon::chain(&error.without_url())))?;
+        let ready = answer.status().is_success();
+        let state: Value = answer
+            .json()
+            .await
+            .context("the answer is not that of an admin page")?;
+        let mut text = format!("{}\n", if ready { "ready" } else { "not ready" });
+        for (part, state) in state["parts"].as_object().into_iter().flatten() {
+            text += &format!("  {part}: {}\n", state.as_str().unwrap_or("?"));
+        }
+        let written = write(text.as_bytes());
+        Ok(if ready { written } else { ExitCode::FAILURE })
+    }
+}
