@@ -26,7 +26,7 @@ async fn with_registry(folder: &Path, sink: &Sink) -> (Up, Registry) {
     (up, registry)
 }
 
-/// A folder that the user of Postgres can reach, should the tests run as root.
+/// A folder that the user of Postgres can reach, in case the tests run as root.
 fn folder() -> tempfile::TempDir {
     tempfile::Builder::new()
         .permissions(std::fs::Permissions::from_mode(0o711))
@@ -41,28 +41,28 @@ async fn real_pushes_become_history_and_rollouts() {
     let (cli, host) = (up.cli(), registry.host().to_owned());
     let web = format!("{host}/shop/web:latest");
 
-    // One manifest each, then an index of two platforms.
+    // First one manifest for each image, then an index with two platforms.
     let first = registry.push(&TestImage::new("one"), "shop/web:latest");
     let worker = registry.push(&TestImage::new("worker"), "shop/worker:latest");
-    let told = sink.wait(1).await.remove(0).json();
+    let delivered = sink.wait(1).await.remove(0).json();
     assert_eq!(
-        told["data"]["images"]["web"]["pinned"],
+        delivered["data"]["images"]["web"]["pinned"],
         format!("{host}/shop/web@{first}")
     );
     assert_eq!(
-        told["data"]["images"]["worker"]["pinned"],
+        delivered["data"]["images"]["worker"]["pinned"],
         format!("{host}/shop/worker@{worker}")
     );
     let second = registry.push(&TestImage::index("two"), "shop/web:latest");
-    let told = sink.wait(2).await.remove(1).json();
-    assert_eq!(told["data"]["images"]["web"]["digest"], json!(second));
+    let delivered = sink.wait(2).await.remove(1).json();
+    assert_eq!(delivered["data"]["images"]["web"]["digest"], json!(second));
     assert_eq!(
         registry.inspect("shop/web:latest"),
         second,
-        "the registry itself says so"
+        "the registry has another digest"
     );
 
-    // The platforms of the index were pushed by digest alone: no tag moved, no history.
+    // The index's platforms were pushed by digest alone: they move no tag and make no revision.
     let history = cli.json(&["history", &web]);
     let digests: Vec<_> = history["items"]
         .as_array()
@@ -72,7 +72,7 @@ async fn real_pushes_become_history_and_rollouts() {
         .collect();
     assert_eq!(digests, [json!(second), json!(first)]);
 
-    // A second tag of the same digest, and what was meant before.
+    // A second tag of the same digest, and the history of the first.
     assert_eq!(registry.push(&TestImage::new("one"), "shop/web:v1"), first);
     eventually("the second tag", SOON, async || {
         (cli.run(&["resolve", &format!("{host}/shop/web:v1")]).code == 0).then_some(())
@@ -100,7 +100,7 @@ async fn real_pushes_become_history_and_rollouts() {
         format!("{host}/shop/web@{second}\n")
     );
 
-    // Deleting the manifest removes both of its tags' meaning where they have it: latest has moved on.
+    // Deleting the manifest deletes `v1`, and leaves `latest`, which has another digest by now.
     registry.delete("shop/web:v1");
     eventually("the delete", SOON, async || {
         (cli.run(&["resolve", &format!("{host}/shop/web:v1")]).code == 3).then_some(())
@@ -108,7 +108,7 @@ async fn real_pushes_become_history_and_rollouts() {
     .await;
     assert_eq!(cli.run(&["resolve", &web]).code, 0);
 
-    // Exit codes and words.
+    // Exit codes and error texts.
     let unknown = cli.run(&["resolve", "registry.example.com/no/such:thing"]);
     assert_eq!((unknown.code, unknown.out.as_str()), (3, ""));
     assert!(
@@ -141,7 +141,7 @@ async fn real_pushes_become_history_and_rollouts() {
     assert_eq!(
         current["images"]["web"]["digest"],
         json!(second),
-        "what scaling up must use"
+        "the paused trigger's rollout changed"
     );
     assert_eq!(sink.deliveries().len(), 2);
     assert!(cli.run(&["resume", "shop"]).out.contains("active"));
@@ -163,7 +163,7 @@ async fn real_pushes_become_history_and_rollouts() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_an_event_does_not_say_the_registry_is_asked() {
+async fn the_registry_is_asked_for_missing_digests_and_contradicting_events() {
     use_ring();
     let (folder, registry) = (folder(), Registry::with_password().await);
     let host = registry.host();
@@ -201,13 +201,13 @@ password = {{ file = {password:?} }}
     let (cli, image) = (up.cli(), format!("{host}/shop/web:latest"));
     let becomes = async |digest: &str| {
         eventually(digest, SOON, async || {
-            let said = cli.run(&["resolve", &image, "--quiet"]);
-            (said.out == format!("{host}/shop/web@{digest}\n")).then_some(())
+            let resolved = cli.run(&["resolve", &image, "--quiet"]);
+            (resolved.out == format!("{host}/shop/web@{digest}\n")).then_some(())
         })
         .await;
     };
 
-    // Any script can say that it pushed, without knowing what.
+    // A script can report a push without the digest.
     let first = registry
         .push(&TestImage::new("one"), "shop/web:latest")
         .to_string();
@@ -219,7 +219,7 @@ password = {{ file = {password:?} }}
         (&json!("resolved"), &json!("ci-bot"))
     );
 
-    // Two events contradict each other about the same instant: the registry has the last word.
+    // Two events report different digests for the same instant: the registry is asked again.
     let second = registry
         .push(&TestImage::new("two"), "shop/web:latest")
         .to_string();
@@ -239,13 +239,13 @@ password = {{ file = {password:?} }}
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_body_that_was_not_understood_is_kept_shown_and_fed_again_after_the_fix() {
+async fn a_quarantined_event_is_listed_shown_and_replayed_after_a_fix() {
     use_ring();
     let (folder, sink) = (folder(), Sink::start().await);
     let file = config(folder.path(), "registry.example.com", sink.url());
     let data = folder.path().join("data");
     let up = Up::start(&data, &file).await;
-    // The registry's own notification, sent to a source of another kind.
+    // A notification of Distribution, sent to a source of another kind.
     let digest = tagtrail_proto::Digest::sha256_of(b"x").to_string();
     let body = json!({ "events": [{
         "id": "1", "timestamp": "2026-03-03T14:02:00Z", "action": "push",
@@ -280,10 +280,13 @@ async fn a_body_that_was_not_understood_is_kept_shown_and_fed_again_after_the_fi
         "{}",
         shown.out
     );
-    assert_eq!((run(&["show", "2"]).code, run(&["feed", "2"]).code), (3, 3));
+    // `feed` is the old name of `replay`.
+    for arguments in [["show", "2"], ["replay", "2"], ["feed", "2"]] {
+        assert_eq!(run(&arguments).code, 3, "{arguments:?}");
+    }
 
-    // As it is configured it is still not understood; as a registry it is.
-    let still = run(&["feed", "1", "--config", file.to_str().unwrap()]);
+    // With the wrong kind it can't be interpreted; with the kind of its registry it can.
+    let still = run(&["replay", "1", "--config", file.to_str().unwrap()]);
     assert_eq!(still.code, 1);
     assert!(still.err.contains("still not understood"), "{}", still.err);
     let fixed = folder.path().join("fixed.toml");
@@ -292,9 +295,10 @@ async fn a_body_that_was_not_understood_is_kept_shown_and_fed_again_after_the_fi
         .replace("\"generic\"", "\"distribution\"");
     std::fs::write(&fixed, text).unwrap();
     for _ in 0..2 {
-        let fed = run(&["feed", "1", "--config", fixed.to_str().unwrap()]);
-        assert_eq!((fed.code, fed.err.as_str()), (0, ""), "{fed:?}");
-        assert!(fed.out.contains("\"accepted\": 1"), "{}", fed.out);
+        let replayed = run(&["replay", "1", "--config", fixed.to_str().unwrap()]);
+        let result = (replayed.code, replayed.err.as_str());
+        assert_eq!(result, (0, ""), "{replayed:?}");
+        assert!(replayed.out.contains("\"accepted\": 1"), "{}", replayed.out);
     }
     let web = "registry.example.com/shop/web:latest";
     eventually("the push", SOON, async || {
@@ -331,7 +335,7 @@ async fn a_body_that_was_not_understood_is_kept_shown_and_fed_again_after_the_fi
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn it_is_stopped_and_started_without_losing_anything() {
+async fn up_loses_nothing_when_it_is_stopped_killed_and_restarted() {
     use_ring();
     let (folder, sink) = (folder(), Sink::start().await);
     let (data, config) = (
@@ -345,9 +349,9 @@ async fn it_is_stopped_and_started_without_losing_anything() {
     let health = up.cli().run(&["health", "--admin", admin]);
     assert_eq!(health.code, 0, "{health:?}");
     for line in ["ready", "  nats: ok", "  postgres: ok", "  http: ok"] {
-        assert!(health.out.lines().any(|said| said == line), "{health:?}");
+        assert!(health.out.lines().any(|found| found == line), "{health:?}");
     }
-    // Passwords are in there.
+    // The file holds passwords.
     let endpoints = data.join("endpoints.json");
     assert_eq!(
         std::fs::metadata(&endpoints).unwrap().permissions().mode() & 0o777,
@@ -371,7 +375,7 @@ async fn it_is_stopped_and_started_without_losing_anything() {
     };
     resolves(&up).await;
 
-    // A second one would fight over the same data.
+    // A second `tagtrail up` on the same data folder is refused.
     let mut second = Process::tagtrail(
         &[
             "up",
@@ -396,7 +400,7 @@ async fn it_is_stopped_and_started_without_losing_anything() {
     assert!(!endpoints.exists());
     assert!(children.iter().all(|pid| !runs(*pid)), "children are left");
 
-    // However it goes, it leaves nobody behind, and what it had is there again.
+    // After a kill, too, no child is left, and the data is there again.
     let mut up = Up::start(&data, &config).await;
     resolves(&up).await;
     let children = self::children(up.process.pid());
@@ -410,7 +414,7 @@ async fn it_is_stopped_and_started_without_losing_anything() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_wrong_at_the_start_is_said_with_its_cure() {
+async fn an_error_at_start_names_its_cause() {
     let folder = folder();
     let (data, file) = (
         folder.path().join("data"),
@@ -431,7 +435,7 @@ async fn what_is_wrong_at_the_start_is_said_with_its_cure() {
         Process::tagtrail(&arguments, &[])
     };
     std::fs::write(&file, "[[source]]\nname = \"main\"\nkind = \"distribution\"\nsecret = { env = \"NOT_SET_ANYWHERE\" }\n").unwrap();
-    for (arguments, said) in [
+    for (arguments, cause) in [
         (
             vec!["--config", "/no/such/file"],
             "/no/such/file: can't be read",
@@ -440,7 +444,7 @@ async fn what_is_wrong_at_the_start_is_said_with_its_cure() {
     ] {
         let mut process = up(&arguments);
         assert_eq!(process.ended(SOON).await.code(), Some(1));
-        assert!(process.log().contains(said), "{}", process.log());
+        assert!(process.log().contains(cause), "{}", process.log());
     }
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let mut process = up(&[
@@ -457,7 +461,7 @@ async fn what_is_wrong_at_the_start_is_said_with_its_cure() {
     );
 }
 
-/// The processes that this one started.
+/// The child processes of a process.
 fn children(pid: u32) -> Vec<u32> {
     let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap();
     tasks

@@ -1,4 +1,4 @@
-//! The documentation says what the program takes, and nothing else.
+//! The documentation matches the program: settings, keys, kinds of sources, links.
 
 #![expect(clippy::unwrap_used, reason = "in tests a panic is the report")]
 
@@ -30,7 +30,7 @@ fn help(arguments: &[&str]) -> String {
     String::from_utf8(done.stdout).unwrap()
 }
 
-/// Every command, `quarantine feed` and the like included.
+/// All commands, with subcommands such as `quarantine replay`.
 fn commands() -> Vec<Vec<String>> {
     let listed = |text: &str| -> Vec<String> {
         let (_, list) = text.split_once("\nCommands:\n").unwrap_or_default();
@@ -52,14 +52,14 @@ fn commands() -> Vec<Vec<String>> {
     all
 }
 
-/// By environment variable: flags and defaults, as the help texts have them.
+/// The flags and defaults of each environment variable, read from the help texts.
 fn settings() -> BTreeMap<String, (BTreeSet<String>, BTreeSet<String>)> {
     let mut all: BTreeMap<String, (BTreeSet<String>, BTreeSet<String>)> = BTreeMap::new();
     for command in commands() {
         let command: Vec<&str> = command.iter().map(String::as_str).collect();
         let text = help(&command);
         let (_, options) = text.split_once("\nOptions:\n").unwrap();
-        // One option begins where a line begins with its flag.
+        // A line that begins with a flag begins an option.
         let mut flag = "";
         let mut about: BTreeMap<&str, String> = BTreeMap::new();
         for line in options.lines() {
@@ -101,7 +101,7 @@ fn the_table_of_settings_is_complete_and_right() {
         .map(|cells| (cells[1].trim_matches('`'), cells))
         .collect();
     let settings = settings();
-    assert!(settings.len() > 15, "the help texts were not understood");
+    assert!(settings.len() > 15, "the help texts could not be parsed");
     assert_eq!(
         rows.keys().copied().collect::<Vec<_>>(),
         settings.keys().collect::<Vec<_>>()
@@ -114,7 +114,7 @@ fn the_table_of_settings_is_complete_and_right() {
             .map(str::to_owned)
             .collect();
         assert_eq!(written, flags, "flags of {variable}");
-        // Defaults that depend on something are told in words.
+        // A default with spaces is a description, not a value.
         for default in defaults.iter().filter(|default| !default.contains(' ')) {
             assert_eq!(cells[4].trim_matches('`'), default, "default of {variable}");
         }
@@ -122,7 +122,7 @@ fn the_table_of_settings_is_complete_and_right() {
 }
 
 #[test]
-fn the_example_of_the_file_is_one_that_is_taken() {
+fn the_example_file_is_valid_and_every_key_is_documented() {
     let page = page("docs/configuration.md");
     let (_, example) = page.split_once("```toml\n").unwrap();
     let example = example.split("```").next().unwrap();
@@ -144,7 +144,7 @@ fn the_example_of_the_file_is_one_that_is_taken() {
         "{}",
         String::from_utf8_lossy(&done.stderr)
     );
-    // Every key that is taken has its row: a wrong key makes the program list those that it knows.
+    // A wrong key makes the program list all keys. Each must have a row.
     for table in ["source", "registry", "trigger", "token"] {
         std::fs::write(&path, format!("[[{table}]]\nno_such_key = 1\n")).unwrap();
         let done = tagtrail(&["config", "check", path.to_str().unwrap()])
@@ -160,14 +160,14 @@ fn the_example_of_the_file_is_one_that_is_taken() {
             let told = [format!("`{key}`"), format!("`{key}."), format!("`{key}.<")];
             assert!(
                 told.iter().any(|told| section.contains(told.as_str())),
-                "docs/configuration.md does not tell of {table}.{key}"
+                "docs/configuration.md has no row for {table}.{key}"
             );
         }
     }
 }
 
 #[test]
-fn every_kind_of_registry_has_its_section_with_the_settings_that_the_doctor_prints() {
+fn every_kind_of_source_has_a_section_with_the_settings_that_doctor_prints() {
     let page = page("docs/registries.md");
     let kinds = tagtrail_gateway::kinds("https://tagtrail.example.com/hooks/NAME", "SECRET");
     let mut sections = page.split("\n## ");
@@ -214,7 +214,7 @@ fn every_kind_of_registry_has_its_section_with_the_settings_that_the_doctor_prin
 }
 
 #[test]
-fn every_link_of_the_documentation_leads_somewhere() {
+fn every_link_of_the_documentation_has_a_target() {
     let pages = [
         "README.md",
         "ARCHITECTURE.md",

@@ -1,4 +1,4 @@
-//! `--help` is the manual: every command has one, and it names what people and programs rely on.
+//! The help of every command names the flags, variables and defaults that users rely on.
 
 #![expect(clippy::unwrap_used, reason = "in tests a panic is the report")]
 
@@ -15,7 +15,7 @@ fn help(arguments: &[&str]) -> String {
 }
 
 #[test]
-fn every_command_explains_itself() {
+fn every_command_has_help() {
     let all = help(&[]);
     for (command, mentions) in [
         (
@@ -83,7 +83,7 @@ fn every_command_explains_itself() {
         ("man", &["--dir"]),
         (
             "quarantine",
-            &["list", "show", "feed", "NATS_URL", "--data"],
+            &["list", "show", "replay", "NATS_URL", "--data"],
         ),
         (
             "republish",
@@ -139,7 +139,7 @@ fn passwords_in_the_environment_are_not_shown() {
 }
 
 #[test]
-fn wrong_usage_is_exit_code_2_and_says_what_to_do() {
+fn wrong_usage_exits_with_2_and_an_error() {
     for arguments in [
         &["resolve"][..],
         &["no-such-command"],
@@ -175,7 +175,7 @@ fn tagtrail(arguments: &[&str], environment: &[(&str, &str)]) -> (i32, String, S
 }
 
 #[test]
-fn completions_are_scripts_that_know_the_commands() {
+fn completion_scripts_complete_the_commands() {
     for shell in ["bash", "zsh", "fish"] {
         let (code, script, _) = tagtrail(&["completions", shell], &[]);
         assert_eq!(code, 0);
@@ -187,7 +187,7 @@ fn completions_are_scripts_that_know_the_commands() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("tagtrail");
     std::fs::write(&path, script).unwrap();
-    // What a user's shell makes of it.
+    // The candidates that a user's shell would offer.
     let complete = format!(
         "source {}; COMP_WORDS=(tagtrail res); COMP_CWORD=1; _tagtrail tagtrail res tagtrail; echo \"${{COMPREPLY[@]}}\"",
         path.display()
@@ -215,7 +215,7 @@ fn there_is_a_manual_page_for_every_command() {
         "tagtrail",
         "tagtrail-up",
         "tagtrail-watch",
-        "tagtrail-quarantine-feed",
+        "tagtrail-quarantine-replay",
     ] {
         let text = std::fs::read_to_string(dir.join(format!("{name}.1"))).unwrap();
         assert!(text.contains(".SH SYNOPSIS"), "{name}");
@@ -223,7 +223,7 @@ fn there_is_a_manual_page_for_every_command() {
 }
 
 #[test]
-fn a_file_is_checked_as_the_services_read_it() {
+fn config_check_reads_the_file_as_the_services_do() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("tagtrail.toml");
     let check = |text: &str, environment: &[(&str, &str)]| {
@@ -290,11 +290,11 @@ role = "operate"
 }
 
 #[test]
-fn a_process_that_is_not_there_is_not_healthy() {
+fn health_of_a_missing_process_is_exit_code_1() {
     let (code, _, error) = tagtrail(&["health"], &[("TAGTRAIL_ADMIN", "127.0.0.1:9")]);
     assert_eq!(code, 1);
     assert!(
-        error.contains("nobody answers at 127.0.0.1:9") && error.contains("TAGTRAIL_ADMIN"),
+        error.contains("no answer from 127.0.0.1:9") && error.contains("TAGTRAIL_ADMIN"),
         "{error}"
     );
 }

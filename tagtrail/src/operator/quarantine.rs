@@ -1,4 +1,5 @@
-//! `tagtrail quarantine`: authentic bodies that were not understood, and feeding them again.
+//! `tagtrail quarantine`: lists, shows and replays authenticated events that could not be
+//! interpreted.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -16,34 +17,36 @@ use super::Servers;
 use crate::client::Output;
 use crate::client::print::{line, table};
 
-/// What to do.
+/// Arguments of `tagtrail quarantine`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Quarantine {
     #[command(subcommand)]
-    what: Option<What>,
+    command: Option<QuarantineCommand>,
     #[command(flatten)]
     servers: Servers,
-    /// How the answer is written.
+    /// Format of the output.
     #[arg(long, short, value_enum, default_value_t = Output::Table, global = true)]
     output: Output,
 }
 
 #[derive(Debug, clap::Subcommand)]
-enum What {
-    /// The newest ones (what happens without a subcommand too).
+enum QuarantineCommand {
+    /// List the newest entries (the default).
     List {
-        /// How many at most.
+        /// Most entries to list.
         #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u64).range(1..))]
         limit: u64,
     },
-    /// One, with its body.
+    /// Show one entry with its body.
     Show {
-        /// Its number in the list.
+        /// Number of the entry in the list.
         number: u64,
     },
-    /// Read one again as its source is configured now, and put what it means on the bus. Twice is as good as once.
-    Feed {
-        /// Its number in the list.
+    /// Interpret one entry again, as its source is configured now, and publish its pushes. Safe to
+    /// repeat.
+    #[command(alias = "feed")]
+    Replay {
+        /// Number of the entry in the list.
         number: u64,
         /// The file with the sources [default: tagtrail.toml if there is one].
         #[arg(long, env = "TAGTRAIL_CONFIG")]
@@ -58,18 +61,21 @@ impl Quarantine {
     pub(crate) async fn run(self) -> anyhow::Result<ExitCode> {
         let bus = self.servers.bus().await?;
         let output = self.output;
-        match self.what.unwrap_or(What::List { limit: 50 }) {
-            What::List { limit } => list(&bus, limit, output).await?,
-            What::Show { number } => match kept(&bus, number).await? {
-                Some(kept) => show(number, &kept, output)?,
+        match self
+            .command
+            .unwrap_or(QuarantineCommand::List { limit: 50 })
+        {
+            QuarantineCommand::List { limit } => list(&bus, limit, output).await?,
+            QuarantineCommand::Show { number } => match entry(&bus, number).await? {
+                Some(entry) => show(number, &entry, output)?,
                 None => return missing(number),
             },
-            What::Feed { number, config } => {
-                let Some(kept) = kept(&bus, number).await? else {
+            QuarantineCommand::Replay { number, config } => {
+                let Some(entry) = entry(&bus, number).await? else {
                     return missing(number);
                 };
                 let file = File::load(&File::find(config.as_deref()))?;
-                let receipt = tagtrail_gateway::replay(&bus, &file, &kept).await?;
+                let receipt = tagtrail_gateway::replay(&bus, &file, &entry).await?;
                 print(&serde_json::to_string_pretty(&receipt)?)?;
             }
         }
@@ -84,58 +90,58 @@ async fn list(bus: &Bus, limit: u64, output: Output) -> anyhow::Result<()> {
         if found.len() as u64 == limit {
             break;
         }
-        if let Some(kept) = kept(bus, number).await? {
-            found.push((number, kept));
+        if let Some(entry) = entry(bus, number).await? {
+            found.push((number, entry));
         }
     }
     if output == Output::Json {
         let items: Vec<Value> = found
             .iter()
-            .map(|(number, kept)| without_body(*number, kept))
+            .map(|(number, entry)| without_body(*number, entry))
             .collect();
         return print(&serde_json::to_string_pretty(&json!({ "items": items }))?);
     }
-    let rows = found.iter().map(|(number, kept)| {
+    let rows = found.iter().map(|(number, entry)| {
         [
             number.to_string(),
-            instant::format(kept.received_at).unwrap_or_default(),
-            kept.source.clone(),
-            kept.kind.clone(),
-            kept.length.to_string(),
-            clean_text(&kept.reason, 120),
+            instant::format(entry.received_at).unwrap_or_default(),
+            entry.source.clone(),
+            entry.kind.clone(),
+            entry.length.to_string(),
+            clean_text(&entry.reason, 120),
         ]
     });
     let names = ["NUMBER", "RECEIVED", "SOURCE", "KIND", "BYTES", "REASON"];
     print(&table(names, rows))
 }
 
-fn show(number: u64, kept: &Quarantined, output: Output) -> anyhow::Result<()> {
+fn show(number: u64, entry: &Quarantined, output: Output) -> anyhow::Result<()> {
     if output == Output::Json {
-        let mut whole = without_body(number, kept);
-        whole["body"] = kept.body.clone().into();
+        let mut whole = without_body(number, entry);
+        whole["body"] = entry.body.clone().into();
         return print(&serde_json::to_string_pretty(&whole)?);
     }
-    let body = STANDARD.decode(&kept.body).unwrap_or_default();
+    let body = STANDARD.decode(&entry.body).unwrap_or_default();
     let body = match serde_json::from_slice::<Value>(&body) {
         Ok(json) => serde_json::to_string_pretty(&json)?,
-        // Whatever it is, it must not write to the terminal what it likes.
+        // An untrusted body must not reach the terminal with control characters.
         Err(_) => clean_text(&String::from_utf8_lossy(&body), Quarantined::KEPT),
     };
-    let cut = if kept.truncated {
-        format!("\n… {} bytes in all, of which these were kept", kept.length)
+    let cut = if entry.truncated {
+        format!("\n… cut: the whole body had {} bytes", entry.length)
     } else {
         String::new()
     };
-    let received = instant::format(kept.received_at).unwrap_or_default();
-    let content_type = kept.content_type.as_deref().unwrap_or("-");
+    let received = instant::format(entry.received_at).unwrap_or_default();
+    let content_type = entry.content_type.as_deref().unwrap_or("-");
     print(&format!(
         "source        {}\nkind          {}\nreceived      {received}\ncontent type  {content_type}\nsha256        {}\nreason        {}\n\n{body}{cut}",
-        kept.source, kept.kind, kept.sha256, kept.reason
+        entry.source, entry.kind, entry.sha256, entry.reason
     ))
 }
 
-fn without_body(number: u64, kept: &Quarantined) -> Value {
-    let mut value = serde_json::to_value(kept).unwrap_or_default();
+fn without_body(number: u64, entry: &Quarantined) -> Value {
+    let mut value = serde_json::to_value(entry).unwrap_or_default();
     if let Some(fields) = value.as_object_mut() {
         fields.remove("body");
         fields.insert("number".to_owned(), number.into());
@@ -143,20 +149,20 @@ fn without_body(number: u64, kept: &Quarantined) -> Value {
     value
 }
 
-async fn kept(bus: &Bus, number: u64) -> anyhow::Result<Option<Quarantined>> {
+async fn entry(bus: &Bus, number: u64) -> anyhow::Result<Option<Quarantined>> {
     let Some(message) = bus.message(Stream::Quarantine, number).await? else {
         return Ok(None);
     };
-    let kept = serde_json::from_slice(&message.payload)
+    let entry = serde_json::from_slice(&message.payload)
         .with_context(|| format!("message {number} of QUARANTINE was not written by Tagtrail"))?;
-    Ok(Some(kept))
+    Ok(Some(entry))
 }
 
 fn missing(number: u64) -> anyhow::Result<ExitCode> {
     use std::io::Write as _;
     let _ = writeln!(
         std::io::stderr(),
-        "error: there is no number {number} in quarantine; `tagtrail quarantine` lists what is there"
+        "error: no entry {number} in quarantine; `tagtrail quarantine` lists the entries"
     );
     Ok(ExitCode::from(NOT_FOUND))
 }
