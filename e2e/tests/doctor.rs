@@ -1,4 +1,4 @@
-//! `tagtrail doctor`, with a real registry, a real gateway and real passwords.
+//! `tagtrail doctor`, with a real registry, gateway and passwords.
 
 #![expect(clippy::unwrap_used, reason = "in tests a panic is the report")]
 
@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use tagtrail_e2e::{Up, use_ring};
 use tagtrail_testkit::{Registry, SOON, TestImage, eventually};
 
-/// What the doctor said, and its exit code.
+/// Runs the doctor. Returns its exit code and its output, which must not contain a secret.
 fn doctor(up: &Up, file: &Path, arguments: &[&str]) -> (i32, String, String) {
     let done = Command::new(tagtrail_testkit::binary())
         .arg("doctor")
@@ -30,19 +30,19 @@ fn doctor(up: &Up, file: &Path, arguments: &[&str]) -> (i32, String, String) {
     (done.status.code().unwrap(), out, err)
 }
 
-/// The result of a check and what was found, as the doctor tells programs.
+/// The fields `result` and `found` of a check in the JSON output.
 fn found(json: &str, of: &str, check: &str) -> (String, String) {
     let json: Value = serde_json::from_str(json).unwrap();
     let checks = json["checks"].as_array().unwrap();
-    let one = checks
+    let check = checks
         .iter()
-        .find(|one| one["of"] == of && one["check"] == check)
+        .find(|item| item["of"] == of && item["check"] == check)
         .unwrap_or_else(|| panic!("no {check} of {of} in {json:#}"));
-    let text = |key: &str| one[key].as_str().unwrap().to_owned();
+    let text = |key: &str| check[key].as_str().unwrap().to_owned();
     (text("result"), text("found"))
 }
 
-/// A file with the source `main` of Quay's kind, whose digests the registry is asked for.
+/// Writes a file with the source `main` of kind `quay`, whose events lack digests, and its registry.
 fn write(folder: &Path, name: &str, registry: &Registry, password: &str) -> PathBuf {
     let kept = folder.join(format!("{name}-password"));
     std::fs::write(&kept, password).unwrap();
@@ -68,7 +68,7 @@ password = {{ file = {kept:?} }}
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_well_and_what_is_wrong_is_told_with_its_cure() {
+async fn doctor_reports_each_check_and_the_cure_of_each_error() {
     use_ring();
     let folder = tempfile::Builder::new()
         .permissions(std::fs::Permissions::from_mode(0o711))
@@ -81,20 +81,20 @@ async fn what_is_well_and_what_is_wrong_is_told_with_its_cure() {
     let (code, out, err) = doctor(&up, &file, &["--output", "json"]);
     assert_eq!(code, 0, "{out}{err}");
     for (of, check, word) in [
-        ("source", "gateway", "takes $MAIN_HOOK_SECRET"),
+        ("source", "gateway", "accepts $MAIN_HOOK_SECRET"),
         ("source", "digests", "is asked for them"),
         ("registry", "answer", "answers"),
-        ("registry", "credentials", "takes those of ci (Basic)"),
+        ("registry", "credentials", "accepts those of ci (Basic)"),
         ("registry", "clock", "agrees"),
     ] {
         let (result, found) = found(&out, of, check);
         assert_eq!(result, "ok", "{check}: {found}");
         assert!(found.contains(word), "{check}: {found}");
     }
-    // Nothing came yet, so there is what to set in Quay.
+    // No event was received yet, so the settings for Quay are printed.
     let (result, cause) = found(&out, "source", "events");
     assert_eq!(result, "warning");
-    assert!(cause.starts_with("none came since "), "{cause}");
+    assert!(cause.starts_with("no event received since "), "{cause}");
     let (code, out, err) = doctor(&up, &file, &[]);
     assert_eq!(code, 0, "{out}{err}");
     let line = format!(
@@ -103,7 +103,7 @@ async fn what_is_well_and_what_is_wrong_is_told_with_its_cure() {
     );
     assert!(out.contains(&line), "{out}");
 
-    // Something came: of a kind that names no digest, when the registry answered what was asked because of it.
+    // An event without a digest counts as received once the registry answered for its digest.
     let _ = registry.push(&TestImage::new("one"), "shop/web:latest");
     let host = registry.host();
     let pushed = json!({ "repository": "shop/web", "docker_url": format!("{host}/shop/web"), "updated_tags": ["latest"] });
@@ -117,12 +117,12 @@ async fn what_is_well_and_what_is_wrong_is_told_with_its_cure() {
     assert_eq!(posted.status(), 202);
     eventually("the push", SOON, async || {
         let (_, out, _) = doctor(&up, &file, &["--output", "json"]);
-        let (result, told) = found(&out, "source", "events");
-        (result == "ok" && told.starts_with("the last one came ")).then_some(())
+        let (result, text) = found(&out, "source", "events");
+        (result == "ok" && text.starts_with("last event received ")).then_some(())
     })
     .await;
     let (_, out, _) = doctor(&up, &file, &[]);
-    assert!(!out.contains("What to set"), "{out}");
+    assert!(!out.contains("Settings for"), "{out}");
 
     // A wrong password.
     let wrong = write(folder.path(), "wrong.toml", &registry, "not-the-password");
@@ -136,7 +136,7 @@ async fn what_is_well_and_what_is_wrong_is_told_with_its_cure() {
     assert_eq!(found(&out, "registry", "answer").0, "ok");
     assert_eq!(found(&out, "source", "gateway").0, "ok");
 
-    // A source that the running gateway does not know yet, and a secret that it does not have.
+    // A source that the running gateway does not have, and a secret that it refuses.
     let text = std::fs::read_to_string(&file).unwrap();
     let unknown = folder.path().join("unknown.toml");
     std::fs::write(&unknown, text.replace("\"main\"", "\"new\"")).unwrap();
@@ -145,7 +145,7 @@ async fn what_is_well_and_what_is_wrong_is_told_with_its_cure() {
     let (result, cause) = found(&out, "source", "gateway");
     assert_eq!(result, "error");
     assert!(
-        cause.contains("knows no such source") && cause.contains("/hooks/new"),
+        cause.contains("has no such source") && cause.contains("/hooks/new"),
         "{cause}"
     );
     let kept = folder.path().join("secret");
@@ -161,5 +161,5 @@ async fn what_is_well_and_what_is_wrong_is_told_with_its_cure() {
     assert_eq!(code, 1);
     let (result, cause) = found(&out, "source", "gateway");
     assert_eq!(result, "error");
-    assert!(cause.contains("does not take <the content of "), "{cause}");
+    assert!(cause.contains("refuses <the content of "), "{cause}");
 }

@@ -1,7 +1,9 @@
-//! `tagtrail doctor`: asks everything that a push has to pass whether it would, and says what to set in the registries.
+//! `tagtrail doctor`: checks each step on the way of a push, and prints the settings for each
+//! registry.
 //!
-//! [`ask`] does all that waits for somebody, side by side and bounded in time; [`judge`] says what it means (pure), and [`report`]
-//! how that is told. No secret is printed: what is printed in its place is where it is kept.
+//! [`ask`] sends all requests, concurrently and with a time-out. [`judge`] (pure) turns the answers
+//! into findings, and [`report`] prints these. A secret is never printed, only the place that it is
+//! read from.
 
 mod ask;
 mod judge;
@@ -17,26 +19,28 @@ use tokio::task::JoinSet;
 
 use crate::client::api::{Api, Failure};
 use crate::client::{Output, print};
-use judge::Heard;
-use report::{Finding, Part, Report, Settings};
+use judge::SourceCoverage;
+use report::{Finding, Part, Report, SourceSetup};
 
-/// What is checked.
+/// Arguments of `tagtrail doctor`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Doctor {
-    /// The file with the sources and registries.
+    /// File with the sources and registries to check.
     #[arg(long, env = "TAGTRAIL_CONFIG", default_value = "tagtrail.toml")]
     config: PathBuf,
-    /// Where registries reach the gateway. It is tried from here, and stands in the settings that are printed.
+    /// URL at which registries reach the gateway. The doctor tests it from this machine, and prints
+    /// it in the settings for registries.
     #[arg(long, env = "TAGTRAIL_GATEWAY", default_value = "http://127.0.0.1:8400", value_name = "URL", value_parser = address)]
     gateway: Url,
-    /// Print what to set in the registry of every source, and not only of those that no event came from.
+    /// Print the settings for the registries of all sources [default: of sources that have not
+    /// received an event].
     #[arg(long)]
     setup: bool,
 }
 
 fn address(text: &str) -> Result<Url, String> {
     let url = Url::parse(text).ok();
-    // It is printed, so it can't hold a password.
+    // The URL is printed, so it must not hold a password.
     let plain = |url: &Url| url.username().is_empty() && url.password().is_none();
     url.filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host() && plain(url))
         .filter(|url| url.query().is_none() && url.fragment().is_none())
@@ -44,7 +48,7 @@ fn address(text: &str) -> Result<Url, String> {
 }
 
 impl Doctor {
-    /// Fails where something is wrong, after everything is told.
+    /// Prints the report. Fails afterwards if a check found an error.
     pub(crate) async fn run(self, api: &Api, output: Output) -> Result<(), Failure> {
         let file = File::load(&self.config).map_err(|error| Failure::failed(error.to_string()))?;
         let report = self.examine(Arc::new(file), api).await?;
@@ -55,7 +59,7 @@ impl Doctor {
         match report.wrong() {
             0 => Ok(()),
             wrong => Err(Failure::failed(format!(
-                "{wrong} of {} checks found something wrong",
+                "{wrong} of {} checks failed",
                 report.checks()
             ))),
         }
@@ -81,30 +85,30 @@ impl Doctor {
             String::new(),
             vec![judge::file(&self.config, &file)],
         ));
-        let known: Vec<_> = file
+        let configured: Vec<_> = file
             .registry
             .iter()
             .map(|access| access.name.get_ref())
             .collect();
-        for (place, asked) in in_order(sources).await {
+        for (place, answers) in in_order(sources).await {
             let entry = &file.source[place];
             let name = entry.name.get_ref().to_string();
-            let mut findings = judge::source(entry, &asked, &known);
-            let registry = asked.setup.as_ref().ok().and_then(|setup| {
+            let mut findings = judge::source(entry, &answers, &configured);
+            let registry = answers.setup.as_ref().ok().and_then(|setup| {
                 let registry = setup.registry.as_ref()?;
                 Some(registry.to_string())
             });
-            let heard = coverage
+            let of_source = coverage
                 .as_ref()
                 .ok()
-                .map(|answer| Heard::of(&name, registry.as_deref(), answer));
-            if let Some(heard) = &heard {
-                findings.extend(judge::events(heard, OffsetDateTime::now_utc()));
+                .map(|coverage| SourceCoverage::of(&name, registry.as_deref(), coverage));
+            if let Some(of_source) = &of_source {
+                findings.extend(judge::events(of_source, OffsetDateTime::now_utc()));
             }
-            if let Ok(setup) = asked.setup
-                && (self.setup || heard.is_some_and(|heard| heard.is_silent()))
+            if let Ok(setup) = answers.setup
+                && (self.setup || of_source.is_some_and(|of_source| of_source.is_silent()))
             {
-                report.settings.push(Settings {
+                report.setups.push(SourceSetup {
                     source: name.clone(),
                     setup,
                 });
@@ -121,7 +125,7 @@ impl Doctor {
             ));
         }
         let api = match coverage {
-            Ok(_) => Finding::ok("events", "it tells when events came"),
+            Ok(_) => Finding::ok("events", "it reports when events were received"),
             Err(why) => judge::no_coverage(&why),
         };
         report
@@ -131,7 +135,7 @@ impl Doctor {
     }
 }
 
-/// What all tasks found, in the order of the file.
+/// Waits for all tasks. Returns their results in the order of the file.
 async fn in_order<T: 'static>(tasks: JoinSet<(usize, T)>) -> Vec<(usize, T)> {
     let mut found = tasks.join_all().await;
     found.sort_by_key(|(place, _)| *place);

@@ -1,4 +1,5 @@
-//! `tagtrail doctor` where hardly anybody is there: each check by itself, exit codes, and no secret in sight.
+//! `tagtrail doctor` with most servers missing: checks are independent, exit codes, and no secret in
+//! the output.
 
 #![expect(clippy::unwrap_used, reason = "in tests a panic is the report")]
 
@@ -8,8 +9,8 @@ use std::process::Command;
 
 use serde_json::Value;
 
-/// Nobody listens there.
-const NOBODY: &str = "http://127.0.0.1:1";
+/// No process listens on this port.
+const UNREACHABLE: &str = "http://127.0.0.1:1";
 
 const FILE: &str = r#"
 [[source]]
@@ -40,7 +41,8 @@ username = "ci"
 password = { env = "DOCTOR_NEVER_SET" }
 "#;
 
-/// A server that answers each `METHOD /path` as this says: a status line, then headers and a body.
+/// Starts a server that answers each `METHOD /path` with the result of `answer`: a status line, then
+/// headers and a body.
 fn serve(answer: fn(&str) -> &'static str) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
@@ -52,9 +54,9 @@ fn serve(answer: fn(&str) -> &'static str) -> String {
                 .map(Result::unwrap)
                 .take_while(|line| !line.is_empty())
                 .collect();
-            let asked = head[0].rsplit_once(' ').unwrap().0;
-            let said = answer(asked);
-            let (line, rest) = said.split_once('\n').unwrap_or((said, "\r\n"));
+            let request = head[0].rsplit_once(' ').unwrap().0;
+            let response = answer(request);
+            let (line, rest) = response.split_once('\n').unwrap_or((response, "\r\n"));
             write!(stream, "HTTP/1.1 {line}\r\nconnection: close\r\n{rest}").unwrap();
         }
     });
@@ -69,8 +71,8 @@ fn doctor(file: &str, arguments: &[&str]) -> (i32, String, String) {
         .arg("doctor")
         .args(arguments)
         .env("TAGTRAIL_CONFIG", &path)
-        .env("TAGTRAIL_GATEWAY", NOBODY)
-        .env("TAGTRAIL_API", NOBODY)
+        .env("TAGTRAIL_GATEWAY", UNREACHABLE)
+        .env("TAGTRAIL_API", UNREACHABLE)
         .env("DOCTOR_HOOK_SECRET", "hidden-hook-secret")
         .env("DOCTOR_PASSWORD", "hidden-password")
         .output()
@@ -82,7 +84,7 @@ fn doctor(file: &str, arguments: &[&str]) -> (i32, String, String) {
 }
 
 #[test]
-fn each_thing_is_checked_whatever_is_wrong_with_the_others() {
+fn a_failed_check_does_not_stop_the_others() {
     let (code, out, err) = doctor(FILE, &["--output", "json"]);
     assert_eq!(code, 1, "{err}");
     let json: Value = serde_json::from_str(&out).unwrap();
@@ -113,24 +115,24 @@ fn each_thing_is_checked_whatever_is_wrong_with_the_others() {
         let well = check["result"] == "ok";
         assert_eq!(check["cure"].is_null(), well, "{check}");
     }
-    // Without the API it is not known which source was never heard.
+    // Without the API it is unknown which sources are silent, so no settings are printed.
     assert_eq!(json["settings"], serde_json::json!([]));
-    assert!(err.contains("7 of 9 checks found something wrong"), "{err}");
+    assert!(err.contains("7 of 9 checks failed"), "{err}");
 }
 
 #[test]
-fn the_settings_are_those_of_the_sources_at_the_address_that_is_given() {
+fn the_settings_name_the_given_gateway() {
     let (code, out, _) = doctor(FILE, &["--setup", "--gateway", "http://localhost:1"]);
     assert_eq!(code, 1);
     for line in [
-        "source main                    gateway  error    nobody answers at http://localhost:1/hooks/main: ",
+        "source main                    gateway  error    no answer from http://localhost:1/hooks/main: ",
         "To do:\n  source main, gateway; source hub, gateway: start it with `tagtrail up` or",
-        "What to set in the registry of source main (kind distribution):\n",
+        "Settings for the registry of source main (kind distribution):\n",
         "      url: http://localhost:1/hooks/main\n",
         "        Authorization: [\"Bearer $DOCTOR_HOOK_SECRET\"]\n",
-        "What to set in the registry of source hub (kind dockerhub):\n",
+        "Settings for the registry of source hub (kind dockerhub):\n",
         "http://localhost:1/hooks/hub/<the content of /no/such/secret>\n",
-        "Only this machine reaches the gateway at that address",
+        "Only this machine can reach the gateway at this address",
     ] {
         assert!(out.contains(line), "{line:?} is not in\n{out}");
     }
@@ -150,8 +152,8 @@ fn an_empty_file_is_no_error() {
 }
 
 #[test]
-fn a_source_that_was_never_heard_gets_its_settings() {
-    let server = serve(|asked| match asked {
+fn settings_are_printed_for_a_source_without_events() {
+    let server = serve(|request| match request {
         "OPTIONS /hooks/main" | "OPTIONS /hooks/new" => {
             "200 OK\nwebhook-allowed-origin: *\r\ncontent-length: 0\r\n\r\n"
         }
@@ -172,18 +174,18 @@ fn a_source_that_was_never_heard_gets_its_settings() {
     for text in [
         "source main",
         "the registry lost 5 of 100 webhooks (5.0 %)",
-        "none came since 2026-11-01T00:00:00Z",
-        "What to set in the registry of source new (kind harbor):",
+        "no event received since 2026-11-01T00:00:00Z",
+        "Settings for the registry of source new (kind harbor):",
         "/hooks/new",
     ] {
         assert!(out.contains(text), "{text:?} is not in\n{out}");
     }
     assert!(!out.contains("of source main (kind"), "{out}");
-    // What is not a gateway is told from one.
+    // A server that is not a gateway is recognized.
     let (code, out, _) = doctor(&source("other"), &["--gateway", &server, "--api", &server]);
     assert_eq!(code, 1);
     assert!(
-        out.contains("answers 404, as no gateway of Tagtrail's does"),
+        out.contains("answers 404, which Tagtrail's gateway does not return"),
         "{out}"
     );
 }

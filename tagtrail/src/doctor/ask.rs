@@ -1,4 +1,4 @@
-//! Everything of the doctor's that waits for somebody. Whatever goes wrong is an answer too.
+//! The requests of the doctor. A failed request is an answer too, and not an error.
 
 use std::time::Duration;
 
@@ -12,103 +12,108 @@ use tagtrail_resolver::{CheckError, Ping};
 
 use crate::client::api::{Api, Failure};
 
-/// Time for each check.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// Time-out of each check.
+const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What is known of a source.
+/// The answers about one source.
 #[derive(Debug)]
-pub(super) struct Asked {
-    /// What its registry needs, or what is wrong with its entry.
+pub(super) struct SourceAnswers {
+    /// The settings for its registry, or the error in its entry.
     pub(super) setup: Result<Setup, String>,
-    /// Each of its secrets: where it is kept, and what came of showing it.
-    pub(super) secrets: Vec<(String, Result<Knock, String>)>,
-    /// Without any secret that could be shown: what came of showing none.
-    pub(super) plain: Option<Knock>,
+    /// For each secret the place that it is read from, and the gateway's answer to it.
+    pub(super) secrets: Vec<(String, Result<GatewayAnswer, String>)>,
+    /// The gateway's answer to a request without a secret, if no secret can be read.
+    pub(super) without_secret: Option<GatewayAnswer>,
 }
 
-/// How the gateway took somebody who asked whether he may post.
+/// The gateway's answer to an OPTIONS request.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) enum Knock {
-    /// He may.
-    Welcome,
-    /// It knows the source, and nothing that was shown proved anything.
+pub(super) enum GatewayAnswer {
+    /// The sender may post events.
+    Accepted,
+    /// The source exists, but the request did not authenticate its sender.
     Refused,
-    /// It knows no such source.
+    /// The gateway has no such source.
     UnknownSource,
-    /// It is no gateway that answered with this status.
+    /// A status that a gateway does not return.
     Other(u16),
-    /// Nobody answered.
+    /// No answer.
     Unreachable(String),
 }
 
 pub(super) fn client() -> Result<Client, Failure> {
     Client::builder()
         .no_proxy()
-        // A secret is shown to the gateway, and to nobody it names.
+        // A secret is for the gateway alone, not for the target of a redirect.
         .redirect(reqwest::redirect::Policy::none())
-        .timeout(PATIENCE)
+        .timeout(TIMEOUT)
         .connect_timeout(Duration::from_secs(5))
         .user_agent(concat!("tagtrail/", env!("CARGO_PKG_VERSION")))
         .build()
         .map_err(|error| Failure::failed(format!("can't make an HTTP client: {error}")))
 }
 
-/// What is to be known of the source with this place in the file.
-pub(super) async fn source(client: &Client, file: &File, place: usize, gateway: &str) -> Asked {
+/// Checks the source at this place in the file: its entry, and its secrets at the gateway.
+pub(super) async fn source(
+    client: &Client,
+    file: &File,
+    place: usize,
+    gateway: &str,
+) -> SourceAnswers {
     let entry = &file.source[place];
     let setup = tagtrail_gateway::setup(file, entry, gateway).map_err(|error| error.to_string());
-    let (mut secrets, mut plain) = (Vec::new(), None);
+    let (mut secrets, mut without_secret) = (Vec::new(), None);
     if let Ok(setup) = &setup {
         for kept in entry.secret.iter().flat_map(|secrets| secrets.kept()) {
-            let tried = match kept.read() {
-                Ok(secret) => Ok(knock(client, &setup.url, Some(&secret)).await),
+            let answer = match kept.read() {
+                Ok(secret) => Ok(probe(client, &setup.url, Some(&secret)).await),
                 Err(error) => Err(chain(&error)),
             };
-            secrets.push((kept.to_string(), tried));
+            secrets.push((kept.to_string(), answer));
         }
-        if secrets.iter().all(|(_, tried)| tried.is_err()) {
-            plain = Some(knock(client, &setup.url, None).await);
+        if secrets.iter().all(|(_, answer)| answer.is_err()) {
+            without_secret = Some(probe(client, &setup.url, None).await);
         }
     }
-    Asked {
+    SourceAnswers {
         setup,
         secrets,
-        plain,
+        without_secret,
     }
 }
 
-/// Asks by OPTIONS, as senders of `CloudEvents` do; nothing is stored.
-async fn knock(client: &Client, url: &str, secret: Option<&SecretString>) -> Knock {
+/// Sends an OPTIONS request, the handshake of `CloudEvents` webhooks. The gateway stores nothing.
+async fn probe(client: &Client, url: &str, secret: Option<&SecretString>) -> GatewayAnswer {
     let mut request = client.request(Method::OPTIONS, url);
     if let Some(secret) = secret {
         request = request.bearer_auth(secret.expose_secret());
     }
     let answer = match request.send().await {
         Ok(answer) => answer,
-        Err(error) => return Knock::Unreachable(chain(&error.without_url())),
+        Err(error) => return GatewayAnswer::Unreachable(chain(&error.without_url())),
     };
     let status = answer.status();
     if status.is_success() && answer.headers().contains_key("webhook-allowed-origin") {
-        return Knock::Welcome;
+        return GatewayAnswer::Accepted;
     }
     let body = answer.bytes().await.unwrap_or_default();
     let problem: Value = serde_json::from_slice(&body).unwrap_or_default();
     match problem.get("code").and_then(Value::as_str) {
-        Some("unauthenticated") => Knock::Refused,
-        Some("source_unknown") => Knock::UnknownSource,
-        _ => Knock::Other(status.as_u16()),
+        Some("unauthenticated") => GatewayAnswer::Refused,
+        Some("source_unknown") => GatewayAnswer::UnknownSource,
+        _ => GatewayAnswer::Other(status.as_u16()),
     }
 }
 
-/// How the registry with this place in the file answers.
+/// Checks the registry at this place in the file.
 pub(super) async fn registry(file: &File, place: usize) -> Result<Ping, CheckError> {
-    tagtrail_resolver::check_registry(file, &file.registry[place], PATIENCE).await
+    tagtrail_resolver::check_registry(file, &file.registry[place], TIMEOUT).await
 }
 
-/// When events came, as the API tells it, or why it does not.
+/// Reads the coverage report from the API. Returns the message of the error if that fails.
 pub(super) async fn coverage(api: &Api) -> Result<Value, String> {
-    match tokio::time::timeout(PATIENCE, api.get(&["coverage"], &[])).await {
+    match tokio::time::timeout(TIMEOUT, api.get(&["coverage"], &[])).await {
         Ok(answer) => answer.map_err(|failure| failure.message),
-        Err(_) => Err(format!("the API gave no answer within {PATIENCE:?}")),
+        Err(_) => Err(format!("the API did not answer within {TIMEOUT:?}")),
     }
 }

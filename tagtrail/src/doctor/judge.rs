@@ -1,4 +1,4 @@
-//! What the answers mean, and what to do about it.
+//! The findings that follow from the answers, and the cure for each. Pure.
 
 use std::path::Path;
 
@@ -8,24 +8,25 @@ use tagtrail_proto::{Registry, instant};
 use tagtrail_resolver::{CheckError, Ping};
 use time::{Duration, OffsetDateTime};
 
-use super::ask::{Asked, Knock};
+use super::ask::{GatewayAnswer, SourceAnswers};
 use super::report::Finding;
 
-/// A clock that is off by more makes events wrongly ordered; by more than [`CLOCK_WRONG`], history itself is wrong, because no
-/// event counts as later than that after its receipt.
-const CLOCK_OFF: Duration = Duration::seconds(5);
-const CLOCK_WRONG: Duration = Duration::seconds(60);
-/// A larger share of pushes without an event is worth a look.
-const LOST: f64 = 0.01;
+/// Largest error of a clock without a warning: with a larger one, events are ordered wrongly.
+const CLOCK_WARNING: Duration = Duration::seconds(5);
+/// Largest error of a clock that leaves history right: an event counts as at most this much later
+/// than its receipt.
+const CLOCK_ERROR: Duration = Duration::seconds(60);
+/// Largest share of lost events without a warning.
+const MAX_LOST_SHARE: f64 = 0.01;
 
-/// The file as a whole.
+/// Judges the file as a whole.
 pub(super) fn file(path: &Path, file: &File) -> Finding {
     let path = path.display();
     match (file.source.len(), file.registry.len()) {
         (0, _) => Finding::warning(
             "entries",
-            format!("{path} has no [[source]]: nobody may send events"),
-            "add a [[source]]; docs/registries.md has one for each kind of registry",
+            format!("{path} has no [[source]], so no events are accepted"),
+            "add a [[source]]; docs/registries.md has an example for each kind of registry",
         ),
         (sources, registries) => Finding::ok(
             "entries",
@@ -34,152 +35,164 @@ pub(super) fn file(path: &Path, file: &File) -> Finding {
     }
 }
 
-/// A source, but for its events; `known` are the registries that can be asked.
-pub(super) fn source(entry: &Source, asked: &Asked, known: &[&Registry]) -> Vec<Finding> {
-    let setup = match &asked.setup {
+/// Judges a source, except its events. `configured` are the registries that have an entry.
+pub(super) fn source(
+    entry: &Source,
+    answers: &SourceAnswers,
+    configured: &[&Registry],
+) -> Vec<Finding> {
+    let setup = match &answers.setup {
         Ok(setup) => setup,
         Err(wrong) => {
             return vec![Finding::error(
                 "entry",
                 wrong,
-                "correct the entry: no service starts with it",
+                "correct the entry: until then no service starts",
             )];
         }
     };
     let mut findings = Vec::new();
-    for (kept, tried) in &asked.secrets {
-        findings.push(match tried {
-            Err(why) => Finding::error("secret", why, "make it readable for whoever runs this"),
-            Ok(knock) => gateway(knock, &setup.url, Some(kept)),
+    for (place, answer) in &answers.secrets {
+        findings.push(match answer {
+            Err(why) => Finding::error(
+                "secret",
+                why,
+                "let the user who runs this command read the secret",
+            ),
+            Ok(answer) => gateway(answer, &setup.url, Some(place)),
         });
     }
-    if let Some(knock) = &asked.plain {
-        let mut finding = gateway(knock, &setup.url, None);
-        if *knock == Knock::Refused && entry.audience.is_some() {
-            finding.found += ", and wants a token, which can't be tried from here";
-        } else if *knock == Knock::Refused && entry.nats.is_some() {
-            finding.found += ", and hears it on a NATS subject, which is not tried from here";
+    if let Some(answer) = &answers.without_secret {
+        let mut finding = gateway(answer, &setup.url, None);
+        if *answer == GatewayAnswer::Refused && entry.audience.is_some() {
+            finding.found += "; its identity token can't be tested by this command";
+        } else if *answer == GatewayAnswer::Refused && entry.nats.is_some() {
+            finding.found += "; its NATS subject is not tested by this command";
         }
         findings.push(finding);
     }
     if !setup.has_digest {
-        findings.push(digests(setup.kind, setup.registry.as_ref(), known));
+        findings.push(digests(setup.kind, setup.registry.as_ref(), configured));
     }
     findings
 }
 
-/// What came of showing the secret that is kept there, or none.
-fn gateway(knock: &Knock, url: &str, kept: Option<&str>) -> Finding {
+/// Judges the gateway's answer to the secret from this place, or to a request without a secret.
+fn gateway(answer: &GatewayAnswer, url: &str, place: Option<&str>) -> Finding {
     const CHECK: &str = "gateway";
-    let elsewhere = "say where it is with --gateway or TAGTRAIL_GATEWAY";
-    match (knock, kept) {
-        (Knock::Welcome, Some(kept)) => Finding::ok(CHECK, format!("{url} takes {kept}")),
-        (Knock::Welcome, None) => Finding::error(
+    let address = "set its address with --gateway or TAGTRAIL_GATEWAY";
+    match (answer, place) {
+        (GatewayAnswer::Accepted, Some(place)) => {
+            Finding::ok(CHECK, format!("{url} accepts {place}"))
+        }
+        (GatewayAnswer::Accepted, None) => Finding::error(
             CHECK,
-            format!("{url} takes events without a secret"),
-            format!("that is no gateway of Tagtrail's; {elsewhere}"),
+            format!("{url} accepts events without a secret"),
+            format!("this is not Tagtrail's gateway; {address}"),
         ),
-        (Knock::Refused, None) => Finding::ok(CHECK, format!("{url} knows the source")),
-        (Knock::Refused, Some(kept)) => Finding::error(
+        (GatewayAnswer::Refused, None) => Finding::ok(CHECK, format!("{url} has this source")),
+        (GatewayAnswer::Refused, Some(place)) => Finding::error(
             CHECK,
-            format!("{url} does not take {kept}"),
-            "the gateway reads secrets at its start: restart it, and check that it finds there what you find",
+            format!("{url} refuses {place}"),
+            "the gateway reads secrets when it starts: restart it, and check that it reads the same secret",
         ),
-        (Knock::UnknownSource, _) => Finding::error(
+        (GatewayAnswer::UnknownSource, _) => Finding::error(
             CHECK,
-            format!("the gateway knows no such source ({url})"),
-            "it reads tagtrail.toml at its start: restart it, and check that it reads this file",
+            format!("the gateway has no such source ({url})"),
+            "the gateway reads tagtrail.toml when it starts: restart it, and check that it reads this file",
         ),
-        (Knock::Other(status @ (403 | 405 | 501)), _) => Finding::warning(
+        (GatewayAnswer::Other(status @ (403 | 405 | 501)), _) => Finding::warning(
             CHECK,
-            format!("{url} answers {status} to OPTIONS, so the secret can't be tried"),
-            format!("let OPTIONS pass where a proxy stands before the gateway, or {elsewhere}"),
+            format!("{url} answers {status} to OPTIONS, so the secret can't be tested"),
+            format!("let the proxy before the gateway pass OPTIONS requests, or {address}"),
         ),
-        (Knock::Other(status), _) => Finding::error(
+        (GatewayAnswer::Other(status), _) => Finding::error(
             CHECK,
-            format!("{url} answers {status}, as no gateway of Tagtrail's does"),
-            elsewhere,
+            format!("{url} answers {status}, which Tagtrail's gateway does not return"),
+            address,
         ),
-        (Knock::Unreachable(why), _) => Finding::error(
+        (GatewayAnswer::Unreachable(why), _) => Finding::error(
             CHECK,
-            format!("nobody answers at {url}: {why}"),
-            format!("start it with `tagtrail up` or `tagtrail gateway`, or {elsewhere}"),
+            format!("no answer from {url}: {why}"),
+            format!("start it with `tagtrail up` or `tagtrail gateway`, or {address}"),
         ),
     }
 }
 
-/// Whether the digests that its events don't name can be asked for.
-fn digests(kind: &str, registry: Option<&Registry>, known: &[&Registry]) -> Finding {
+/// Judges the lookup of digests, for a kind of source whose events lack them.
+fn digests(kind: &str, registry: Option<&Registry>, configured: &[&Registry]) -> Finding {
     const CHECK: &str = "digests";
     let cure = |name: &str| {
         format!(
-            "add a [[registry]] with name = \"{name}\" and its url; until then its pushes end in quarantine"
+            "add a [[registry]] with name = \"{name}\" and its url; until then its pushes are quarantined"
         )
     };
     match registry {
-        Some(registry) if known.contains(&registry) => Finding::ok(
+        Some(registry) if configured.contains(&registry) => Finding::ok(
             CHECK,
-            format!("its events name none; {registry} is asked for them"),
+            format!("its events lack digests; {registry} is asked for them"),
         ),
         Some(registry) => Finding::error(
             CHECK,
-            format!("events of kind {kind} name none, and {registry} can't be asked for them"),
+            format!("events of kind {kind} lack digests, and {registry} has no [[registry]]"),
             cure(registry.as_ref()),
         ),
-        None if known.is_empty() => Finding::error(
+        None if configured.is_empty() => Finding::error(
             CHECK,
-            format!("events of kind {kind} name none, and no registry can be asked for them"),
+            format!("events of kind {kind} lack digests, and there is no [[registry]]"),
             cure("…"),
         ),
         None => {
-            let known: Vec<&str> = known.iter().map(|name| name.as_ref()).collect();
+            let names: Vec<&str> = configured.iter().map(|name| name.as_ref()).collect();
             Finding::ok(
                 CHECK,
                 format!(
-                    "its events name none; they are asked for where events name {}",
-                    known.join(" or ")
+                    "its events lack digests; the registry is asked for them, if it is {}",
+                    names.join(" or ")
                 ),
             )
         }
     }
 }
 
-/// What the API says came of a source.
+/// The part of the coverage report that is about one source.
 #[derive(Debug, Default, PartialEq)]
-pub(super) struct Heard {
-    /// From when on it was looked at.
+pub(super) struct SourceCoverage {
+    /// Start of the period of the report.
     pub(super) since: Option<String>,
-    /// When the last event came.
-    pub(super) last: Option<OffsetDateTime>,
+    /// Time of the last event.
+    pub(super) last_event: Option<OffsetDateTime>,
     /// Changes of tags.
     pub(super) changes: u64,
-    /// Those of them that were asked about, because an event named no digest or left a doubt.
-    pub(super) asked: u64,
-    /// Those of them that no event told of.
+    /// The changes whose digest was asked for: the event lacked it, or the order was doubtful.
+    pub(super) resolved: u64,
+    /// The changes without an event.
     pub(super) lost: u64,
-    /// Their share, where it is known.
-    pub(super) share: Option<f64>,
+    /// The share of changes without an event, if the report has it.
+    pub(super) lost_share: Option<f64>,
 }
 
-impl Heard {
-    /// Reads the answer of `GET /v1/coverage` leniently: what is not there is not known.
-    pub(super) fn of(source: &str, registry: Option<&str>, answer: &Value) -> Heard {
+impl SourceCoverage {
+    /// Reads the response of `GET /v1/coverage`. Missing fields keep their defaults, since the API
+    /// may be of another version.
+    pub(super) fn of(source: &str, registry: Option<&str>, report: &Value) -> SourceCoverage {
         let text = |item: &Value, key: &str| item.get(key)?.as_str().map(str::to_owned);
-        let items = answer.get("items").and_then(Value::as_array);
+        let items = report.get("items").and_then(Value::as_array);
         let items = items.map_or(&[][..], Vec::as_slice);
         let mut of_source: Vec<&Value> = items
             .iter()
             .filter(|item| text(item, "source").as_deref() == Some(source))
             .collect();
         if of_source.is_empty() && registry.is_some() {
-            let nobodys = |item: &&Value| {
+            // Changes in its registry that no source has reported yet.
+            let without_source = |item: &&Value| {
                 text(item, "source").is_none() && text(item, "registry").as_deref() == registry
             };
-            of_source = items.iter().filter(nobodys).collect();
+            of_source = items.iter().filter(without_source).collect();
         }
-        let mut heard = Heard {
-            since: text(answer, "since"),
-            ..Heard::default()
+        let mut sum = SourceCoverage {
+            since: text(report, "since"),
+            ..SourceCoverage::default()
         };
         for item in of_source {
             let count = |origin: &str| {
@@ -188,62 +201,64 @@ impl Heard {
                 count.unwrap_or_default()
             };
             let last = text(item, "last_event_at").and_then(|text| instant::parse(&text));
-            heard.last = heard.last.max(last);
-            heard.asked += count("resolved");
-            heard.lost += count("reconciled");
-            heard.changes += count("event") + count("resolved") + count("reconciled");
+            sum.last_event = sum.last_event.max(last);
+            sum.resolved += count("resolved");
+            sum.lost += count("reconciled");
+            sum.changes += count("event") + count("resolved") + count("reconciled");
             let share = item.get("lost_share").and_then(Value::as_f64);
-            heard.share = match (heard.share, share) {
+            sum.lost_share = match (sum.lost_share, share) {
                 (Some(one), Some(other)) => Some(one.max(other)),
                 (one, other) => one.or(other),
             };
         }
-        heard
+        sum
     }
 
-    /// Whether nothing ever came. An event that names no digest is not told as one, but as what was asked because of it.
+    /// Returns true if no event was received. An event without a digest has no time in the report;
+    /// it counts as a resolved change.
     pub(super) fn is_silent(&self) -> bool {
-        self.last.is_none() && self.asked == 0
+        self.last_event.is_none() && self.resolved == 0
     }
 }
 
-/// Whether events come, and all of them.
-pub(super) fn events(heard: &Heard, now: OffsetDateTime) -> Vec<Finding> {
+/// Judges the events of a source: received at all, and lost.
+pub(super) fn events(coverage: &SourceCoverage, now: OffsetDateTime) -> Vec<Finding> {
     const CHECK: &str = "events";
-    let since = heard.since.as_ref();
+    let since = coverage.since.as_ref();
     let since = since.map_or(String::new(), |since| format!(" since {since}"));
-    if heard.is_silent() {
+    if coverage.is_silent() {
         return vec![Finding::warning(
             CHECK,
-            format!("none came{since}"),
-            "set in its registry what stands below, push an image, and run this again",
+            format!("no event received{since}"),
+            "apply the settings below to its registry, push an image, and run this command again",
         )];
     }
-    let found = match heard.last {
-        Some(last) => format!("the last one came {} ago", rough(now - last)),
-        None if heard.asked == 1 => format!("they told of 1 change{since}"),
-        None => format!("they told of {} changes{since}", heard.asked),
+    let found = match coverage.last_event {
+        Some(last) => format!("last event received {} ago", rough(now - last)),
+        None if coverage.resolved == 1 => format!("1 change recorded{since}"),
+        None => format!("{} changes recorded{since}", coverage.resolved),
     };
     let mut findings = vec![Finding::ok(CHECK, found)];
-    if let Some(share) = heard.share.filter(|share| *share > LOST) {
+    let share = coverage.lost_share.filter(|share| *share > MAX_LOST_SHARE);
+    if let Some(share) = share {
         let percent = share * 100.0;
-        let found = match heard.lost {
+        let found = match coverage.lost {
             0 => format!("the registry lost {percent:.1} % of its webhooks"),
             lost => format!(
                 "the registry lost {lost} of {} webhooks ({percent:.1} %)",
-                heard.changes
+                coverage.changes
             ),
         };
         findings.push(Finding::warning(
             "lost",
             found,
-            "compare its settings with those of --setup; docs/registries.md says what registries of this kind lose, and why",
+            "compare its settings with the output of --setup; docs/registries.md lists the events that this kind of registry loses, and why",
         ));
     }
     findings
 }
 
-/// The largest whole unit.
+/// Formats a duration in its largest unit, rounded down.
 fn rough(age: Duration) -> String {
     let seconds = age.whole_seconds().max(0);
     match seconds {
@@ -254,16 +269,16 @@ fn rough(age: Duration) -> String {
     }
 }
 
-/// The API does not say when events came.
+/// The finding for a coverage report that can't be read.
 pub(super) fn no_coverage(why: &str) -> Finding {
     Finding::warning(
         "events",
-        format!("when events came is not known: {why}"),
-        "start the API, or say where it is with --api or TAGTRAIL_API; one of an older version can't tell",
+        format!("the last events are unknown: {why}"),
+        "start the API, or set its address with --api or TAGTRAIL_API; an older version has no coverage report",
     )
 }
 
-/// A registry that is asked.
+/// Judges a registry.
 pub(super) fn registry(access: &RegistryAccess, answer: &Result<Ping, CheckError>) -> Vec<Finding> {
     let (name, url) = (access.name.get_ref(), access.url.get_ref());
     let ping = match answer {
@@ -272,7 +287,7 @@ pub(super) fn registry(access: &RegistryAccess, answer: &Result<Ping, CheckError
             return vec![Finding::error(
                 "entry",
                 wrong,
-                "correct the entry: no service starts with it",
+                "correct the entry: until then no service starts",
             )];
         }
         Err(why @ (CheckError::Unreachable(_) | CheckError::TooLate(_))) => {
@@ -280,7 +295,7 @@ pub(super) fn registry(access: &RegistryAccess, answer: &Result<Ping, CheckError
                 "answer",
                 format!("{url}: {why}"),
                 format!(
-                    "check that it runs, that url of [[registry]] {name} is its address, and that this machine may reach it"
+                    "check that it runs, that url of [[registry]] {name} is its address, and that this machine can reach it"
                 ),
             )];
         }
@@ -291,30 +306,31 @@ pub(super) fn registry(access: &RegistryAccess, answer: &Result<Ping, CheckError
     findings
 }
 
+/// Judges the registry's answer to the credentials.
 fn credentials(access: &RegistryAccess, ping: &Ping) -> Finding {
     const CHECK: &str = "credentials";
     let name = access.name.get_ref();
     match (&ping.admitted, ping.scheme, &access.username) {
-        (Ok(()), None, _) => Finding::ok(CHECK, "it asks for none"),
+        (Ok(()), None, _) => Finding::ok(CHECK, "none required"),
         (Ok(()), Some(scheme), Some(user)) => {
-            Finding::ok(CHECK, format!("it takes those of {user} ({scheme})"))
+            Finding::ok(CHECK, format!("it accepts those of {user} ({scheme})"))
         }
         (Ok(()), Some(scheme), None) => {
-            Finding::ok(CHECK, format!("it lets anybody in ({scheme})"))
+            Finding::ok(CHECK, format!("it permits anonymous access ({scheme})"))
         }
-        // Some issue tokens to strangers for single, public repositories alone.
+        // Some registries issue anonymous tokens only for single public repositories.
         (Err(why), Some("Bearer"), None) => Finding::warning(
             CHECK,
-            format!("without a password {why}"),
+            format!("without a password: {why}"),
             format!(
-                "add username and password to [[registry]] {name}, unless all that is asked for is public"
+                "add username and password to [[registry]] {name}, unless all its repositories are public"
             ),
         ),
         (Err(why), None, _) => Finding::error(
             CHECK,
             why,
             format!(
-                "check url of [[registry]] {name}, and what stands between it and this machine"
+                "check url of [[registry]] {name}, and the proxies between it and this machine"
             ),
         ),
         (Err(why), Some(_), _) => Finding::error(
@@ -327,11 +343,12 @@ fn credentials(access: &RegistryAccess, ping: &Ping) -> Finding {
     }
 }
 
+/// Judges the clock of a registry that is ahead of this machine's clock by this much.
 fn clock(ahead: Duration) -> Finding {
     const CHECK: &str = "clock";
     let off = ahead.abs();
     let found = format!(
-        "it is {} s {} ours",
+        "{} s {} this machine's clock",
         off.whole_seconds(),
         if ahead.is_negative() {
             "behind"
@@ -339,12 +356,11 @@ fn clock(ahead: Duration) -> Finding {
             "ahead of"
         }
     );
-    let cure =
-        "let both machines keep their time by NTP: events are ordered by the registry's clock";
+    let cure = "synchronize both clocks by NTP: events are ordered by the registry's clock";
     match () {
-        () if off > CLOCK_WRONG => Finding::error(CHECK, found, cure),
-        () if off > CLOCK_OFF => Finding::warning(CHECK, found, cure),
-        () => Finding::ok(CHECK, "it agrees with ours"),
+        () if off > CLOCK_ERROR => Finding::error(CHECK, found, cure),
+        () if off > CLOCK_WARNING => Finding::warning(CHECK, found, cure),
+        () => Finding::ok(CHECK, "it agrees with this machine's clock"),
     }
 }
 

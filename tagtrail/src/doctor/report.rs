@@ -1,4 +1,4 @@
-//! What the doctor found, and how it is told.
+//! The doctor's report, and its two formats.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -8,14 +8,14 @@ use tagtrail_gateway::Setup;
 
 use crate::client::print::table;
 
-/// How bad it is.
+/// Severity of a finding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Level {
-    /// All is well.
+    /// Nothing to do.
     Ok,
-    /// Worth a look.
+    /// Works, but needs attention.
     Warning,
-    /// It does not work so.
+    /// Does not work.
     Error,
 }
 
@@ -29,13 +29,13 @@ impl fmt::Display for Level {
     }
 }
 
-/// What one check found.
+/// The result of one check.
 #[derive(Debug, PartialEq)]
 pub(super) struct Finding {
     pub(super) check: &'static str,
     pub(super) level: Level,
     pub(super) found: String,
-    /// What to do about it.
+    /// The action that mends it, for people.
     pub(super) cure: Option<String>,
 }
 
@@ -73,45 +73,45 @@ impl Finding {
     }
 }
 
-/// Something that was checked.
+/// A part of the configuration, with the findings about it.
 #[derive(Debug)]
 pub(super) struct Part {
     /// `file`, `source`, `registry` or `api`.
-    what: &'static str,
+    kind: &'static str,
     name: String,
     findings: Vec<Finding>,
 }
 
 impl Part {
-    pub(super) fn new(what: &'static str, name: String, findings: Vec<Finding>) -> Part {
+    pub(super) fn new(kind: &'static str, name: String, findings: Vec<Finding>) -> Part {
         Part {
-            what,
+            kind,
             name,
             findings,
         }
     }
 
     fn title(&self) -> String {
-        format!("{} {}", self.what, self.name).trim_end().to_owned()
+        format!("{} {}", self.kind, self.name).trim_end().to_owned()
     }
 }
 
-/// What to set in the registry of a source.
+/// The settings for the registry of a source.
 #[derive(Debug)]
-pub(super) struct Settings {
+pub(super) struct SourceSetup {
     pub(super) source: String,
     pub(super) setup: Setup,
 }
 
-/// Everything.
+/// All findings, and the settings to print.
 #[derive(Debug)]
 pub(super) struct Report {
-    /// Whether only this machine reaches the gateway at the address that was given.
+    /// Set if the gateway's address is a loopback address.
     local: bool,
-    /// Whether the settings of all sources are there.
+    /// Set if the report has the settings for all sources.
     complete: bool,
     pub(super) parts: Vec<Part>,
-    pub(super) settings: Vec<Settings>,
+    pub(super) setups: Vec<SourceSetup>,
 }
 
 impl Report {
@@ -122,7 +122,7 @@ impl Report {
             local: host == "localhost" || address.is_some_and(|address| address.is_loopback()),
             complete,
             parts: Vec::new(),
-            settings: Vec::new(),
+            setups: Vec::new(),
         }
     }
 
@@ -132,18 +132,18 @@ impl Report {
             .flat_map(|part| part.findings.iter().map(move |finding| (part, finding)))
     }
 
-    /// How many checks were made.
+    /// Returns the number of checks.
     pub(super) fn checks(&self) -> usize {
         self.findings().count()
     }
 
-    /// How many of them found something wrong.
+    /// Returns the number of checks that found an error.
     pub(super) fn wrong(&self) -> usize {
         let wrong = |(_, finding): &(&Part, &Finding)| finding.level == Level::Error;
         self.findings().filter(wrong).count()
     }
 
-    /// For people.
+    /// Formats the report for people.
     pub(super) fn text(&self) -> String {
         let rows = self.findings().map(|(part, finding)| {
             [
@@ -153,15 +153,15 @@ impl Report {
                 finding.found.clone(),
             ]
         });
-        let mut text = table(["OF", "CHECK", "RESULT", "FOUND"], rows);
-        // One line for all that have the same cure.
+        let mut text = table(["PART", "CHECK", "RESULT", "FOUND"], rows);
+        // Findings with the same cure share a line.
         let mut cures: Vec<(String, &str)> = Vec::new();
         for (part, finding) in self.findings() {
             let Some(cure) = finding.cure.as_deref() else {
                 continue;
             };
             let title = format!("{}, {}", part.title(), finding.check);
-            match cures.iter_mut().find(|(_, known)| *known == cure) {
+            match cures.iter_mut().find(|(_, listed)| *listed == cure) {
                 Some((titles, _)) => *titles += &format!("; {title}"),
                 None => cures.push((title, cure)),
             }
@@ -172,9 +172,9 @@ impl Report {
         for (titles, cure) in cures {
             text += &format!("\n  {titles}: {cure}");
         }
-        for Settings { source, setup } in &self.settings {
+        for SourceSetup { source, setup } in &self.setups {
             text += &format!(
-                "\n\nWhat to set in the registry of source {source} (kind {}):\n",
+                "\n\nSettings for the registry of source {source} (kind {}):\n",
                 setup.kind
             );
             for line in setup.text.lines() {
@@ -184,22 +184,22 @@ impl Report {
                 }
             }
         }
-        if !self.settings.is_empty() {
-            text += "\n\nWhere a secret is kept stands in its place ($NAME: an environment variable): put the secret itself there.";
+        if !self.setups.is_empty() {
+            text += "\n\nInstead of a secret, the settings name its place ($NAME: an environment variable): enter the secret itself.";
             if self.local {
-                text += "\nOnly this machine reaches the gateway at that address: for registries elsewhere give theirs with --gateway.";
+                text += "\nOnly this machine can reach the gateway at this address: for registries on other machines, set the public URL with --gateway.";
             }
         } else if !self.complete {
-            text += "\n\n--setup prints what to set in each registry.";
+            text += "\n\n--setup prints the settings for each registry.";
         }
         text
     }
 
-    /// For programs.
+    /// Formats the report for programs.
     pub(super) fn json(&self) -> Value {
         let checks = self.findings().map(|(part, finding)| {
             json!({
-                "of": part.what,
+                "of": part.kind,
                 "name": part.name,
                 "check": finding.check,
                 "result": finding.level.to_string(),
@@ -207,7 +207,7 @@ impl Report {
                 "cure": finding.cure,
             })
         });
-        let settings = self.settings.iter().map(|Settings { source, setup }| {
+        let settings = self.setups.iter().map(|SourceSetup { source, setup }| {
             json!({
                 "source": source,
                 "kind": setup.kind,
@@ -230,14 +230,14 @@ mod tests {
     fn report(gateway: &str) -> Report {
         let mut report = Report::new(Some(gateway), false);
         let findings = vec![
-            Finding::ok("gateway", "it takes $S"),
-            Finding::warning("events", "none came", "push"),
+            Finding::ok("gateway", "it accepts $S"),
+            Finding::warning("events", "none", "push"),
         ];
         report
             .parts
             .push(Part::new("source", "main".to_owned(), findings));
         let findings = vec![
-            Finding::error("answer", "nobody", "start it"),
+            Finding::error("answer", "none", "start it"),
             Finding::warning("clock", "late", "push"),
         ];
         report
@@ -246,36 +246,36 @@ mod tests {
         report.parts.push(Part::new(
             "api",
             String::new(),
-            vec![Finding::ok("events", "it tells")],
+            vec![Finding::ok("events", "reported")],
         ));
         report
     }
 
     #[test]
-    fn people_read_a_line_a_check_and_then_what_to_do() {
+    fn the_text_has_a_line_for_each_check_and_then_the_cures() {
         assert_eq!(
             report("t.example.com").text(),
             "\
-OF               CHECK    RESULT   FOUND
-source main      gateway  ok       it takes $S
-source main      events   warning  none came
-registry r:5000  answer   error    nobody
+PART             CHECK    RESULT   FOUND
+source main      gateway  ok       it accepts $S
+source main      events   warning  none
+registry r:5000  answer   error    none
 registry r:5000  clock    warning  late
-api              events   ok       it tells
+api              events   ok       reported
 
 To do:
   source main, events; registry r:5000, clock: push
   registry r:5000, answer: start it
 
---setup prints what to set in each registry."
+--setup prints the settings for each registry."
         );
     }
 
     #[test]
-    fn settings_follow_with_what_to_put_in_the_place_of_secrets() {
+    fn settings_follow_with_a_note_about_secrets() {
         let with_settings = |gateway| {
             let mut report = report(gateway);
-            report.settings.push(Settings {
+            report.setups.push(SourceSetup {
                 source: "main".to_owned(),
                 setup: Setup {
                     kind: "distribution",
@@ -288,9 +288,9 @@ To do:
             report
         };
         let text = with_settings("t.example.com").text();
-        let settings = "What to set in the registry of source main (kind distribution):\n\n    first:\n\n      second\n\n";
+        let settings = "Settings for the registry of source main (kind distribution):\n\n    first:\n\n      second\n\n";
         assert!(text.contains(settings), "{text}");
-        assert!(text.ends_with("put the secret itself there."), "{text}");
+        assert!(text.ends_with("enter the secret itself."), "{text}");
         for local in ["127.0.0.1", "localhost", "[::1]"] {
             assert!(with_settings(local).text().ends_with("with --gateway."));
         }
@@ -299,14 +299,14 @@ To do:
     }
 
     #[test]
-    fn programs_read_the_same() {
+    fn the_json_has_the_same_findings() {
         let report = report("t");
         assert_eq!((report.checks(), report.wrong()), (5, 1));
         let json = report.json();
         assert_eq!(json["well"], false);
         assert_eq!(
             json["checks"][2],
-            json!({ "of": "registry", "name": "r:5000", "check": "answer", "result": "error", "found": "nobody", "cure": "start it" })
+            json!({ "of": "registry", "name": "r:5000", "check": "answer", "result": "error", "found": "none", "cure": "start it" })
         );
         assert_eq!(json["checks"][0]["cure"], Value::Null);
         assert_eq!(json["checks"][1]["result"], "warning");

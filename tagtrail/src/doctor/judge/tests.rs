@@ -11,25 +11,30 @@ fn read(text: &str) -> File {
     File::parse(text, Path::new("tagtrail.toml")).unwrap()
 }
 
-/// What is found about the first source of a file, if showing each of its secrets, or none, ends like this.
-fn found(text: &str, secrets: &[Result<Knock, &str>], plain: Option<Knock>) -> Vec<Finding> {
+/// The findings about the first source of a file, for these answers to each of its secrets and to
+/// a request without one.
+fn found(
+    text: &str,
+    secrets: &[Result<GatewayAnswer, &str>],
+    without_secret: Option<GatewayAnswer>,
+) -> Vec<Finding> {
     let file = read(text);
     let entry = &file.source[0];
     let kept = entry.secret.iter().flat_map(|secrets| secrets.kept());
-    let asked = Asked {
+    let answers = SourceAnswers {
         setup: tagtrail_gateway::setup(&file, entry, "http://g").map_err(|error| error.to_string()),
         secrets: kept
             .zip(secrets)
-            .map(|(kept, tried)| (kept.to_string(), tried.clone().map_err(str::to_owned)))
+            .map(|(kept, answer)| (kept.to_string(), answer.clone().map_err(str::to_owned)))
             .collect(),
-        plain,
+        without_secret,
     };
-    let known: Vec<_> = file
+    let configured: Vec<_> = file
         .registry
         .iter()
         .map(|access| access.name.get_ref())
         .collect();
-    source(entry, &asked, &known)
+    source(entry, &answers, &configured)
 }
 
 fn levels(findings: &[Finding]) -> Vec<(&str, Level)> {
@@ -40,32 +45,37 @@ fn levels(findings: &[Finding]) -> Vec<(&str, Level)> {
 }
 
 #[test]
-fn a_source_is_well_where_the_gateway_takes_its_secret() {
-    for (knock, level, found_word, cure_word) in [
+fn a_source_is_ok_if_the_gateway_accepts_its_secret() {
+    for (answer, level, found_word, cure_word) in [
         (
-            Knock::Welcome,
+            GatewayAnswer::Accepted,
             Level::Ok,
-            "http://g/hooks/main takes $S",
+            "http://g/hooks/main accepts $S",
             "",
         ),
-        (Knock::Refused, Level::Error, "does not take $S", "restart"),
         (
-            Knock::UnknownSource,
+            GatewayAnswer::Refused,
+            Level::Error,
+            "refuses $S",
+            "restart",
+        ),
+        (
+            GatewayAnswer::UnknownSource,
             Level::Error,
             "no such source",
             "restart",
         ),
-        (Knock::Other(405), Level::Warning, "405", "proxy"),
-        (Knock::Other(404), Level::Error, "404", "--gateway"),
+        (GatewayAnswer::Other(405), Level::Warning, "405", "proxy"),
+        (GatewayAnswer::Other(404), Level::Error, "404", "--gateway"),
         (
-            Knock::Unreachable("refused".to_owned()),
+            GatewayAnswer::Unreachable("refused".to_owned()),
             Level::Error,
             "refused",
             "tagtrail up",
         ),
     ] {
-        let findings = found(SOURCE, &[Ok(knock.clone())], None);
-        assert_eq!(levels(&findings), [("gateway", level)], "{knock:?}");
+        let findings = found(SOURCE, &[Ok(answer.clone())], None);
+        assert_eq!(levels(&findings), [("gateway", level)], "{answer:?}");
         assert!(findings[0].found.contains(found_word), "{findings:?}");
         let cure = findings[0].cure.as_deref().unwrap_or_default();
         assert!(cure.contains(cure_word), "{findings:?}");
@@ -73,35 +83,39 @@ fn a_source_is_well_where_the_gateway_takes_its_secret() {
 }
 
 #[test]
-fn each_of_two_secrets_is_tried() {
+fn each_of_two_secrets_is_judged() {
     let two = SOURCE.replace("{ env = 'S' }", "[{ env = 'OLD' }, { env = 'NEW' }]");
-    let findings = found(&two, &[Ok(Knock::Welcome), Ok(Knock::Refused)], None);
+    let findings = found(
+        &two,
+        &[Ok(GatewayAnswer::Accepted), Ok(GatewayAnswer::Refused)],
+        None,
+    );
     assert_eq!(
         levels(&findings),
         [("gateway", Level::Ok), ("gateway", Level::Error)]
     );
-    assert!(findings[1].found.ends_with("does not take $NEW"));
+    assert!(findings[1].found.ends_with("refuses $NEW"));
 }
 
 #[test]
-fn without_a_secret_it_is_at_least_known() {
-    let unreadable = found(SOURCE, &[Err("S is not set")], Some(Knock::Refused));
+fn without_a_readable_secret_the_gateway_must_still_have_the_source() {
+    let unreadable = found(SOURCE, &[Err("S is not set")], Some(GatewayAnswer::Refused));
     assert_eq!(
         levels(&unreadable),
         [("secret", Level::Error), ("gateway", Level::Ok)]
     );
     let token = "[[source]]\nname = 'g'\nkind = 'gar'\naudience = 'a'\nemail = 'e'\n";
-    let token = found(token, &[], Some(Knock::Refused));
+    let token = found(token, &[], Some(GatewayAnswer::Refused));
     assert_eq!(levels(&token), [("gateway", Level::Ok)]);
-    assert!(token[0].found.contains("can't be tried from here"));
+    assert!(token[0].found.contains("token can't be tested"));
     let zot = "[[source]]\nname = 'z'\nkind = 'zot'\nregistry = 'r.example.com'\nnats = { url = 'nats://n', subject = 'z' }\n";
-    let heard = found(zot, &[], Some(Knock::Refused));
-    assert_eq!(levels(&heard), [("gateway", Level::Ok)]);
-    assert!(heard[0].found.contains("NATS subject"));
+    let nats = found(zot, &[], Some(GatewayAnswer::Refused));
+    assert_eq!(levels(&nats), [("gateway", Level::Ok)]);
+    assert!(nats[0].found.contains("NATS subject"));
 }
 
 #[test]
-fn an_entry_that_is_wrong_is_told_as_the_services_tell_it() {
+fn an_error_in_an_entry_reads_as_in_the_services() {
     let findings = found(&SOURCE.replace("distribution", "harbour"), &[], None);
     assert_eq!(levels(&findings), [("entry", Level::Error)]);
     assert!(
@@ -112,9 +126,9 @@ fn an_entry_that_is_wrong_is_told_as_the_services_tell_it() {
 }
 
 #[test]
-fn digests_that_no_event_names_must_be_to_be_had() {
+fn events_without_digests_need_a_registry_to_ask() {
     let digests = |text: &str| {
-        let mut findings = found(text, &[Ok(Knock::Welcome)], None);
+        let mut findings = found(text, &[Ok(GatewayAnswer::Accepted)], None);
         findings.remove(1)
     };
     let quay = SOURCE.replace("distribution", "quay");
@@ -136,13 +150,16 @@ fn digests_that_no_event_names_must_be_to_be_had() {
         assert_eq!(finding.level, Level::Error);
         assert!(finding.cure.unwrap().contains(name), "{text}");
     }
-    assert_eq!(found(SOURCE, &[Ok(Knock::Welcome)], None).len(), 1);
+    assert_eq!(found(SOURCE, &[Ok(GatewayAnswer::Accepted)], None).len(), 1);
 }
 
 #[test]
-fn what_the_api_says_is_read_leniently() {
+fn missing_fields_of_the_coverage_report_are_no_error() {
     for nothing in [json!(null), json!([]), json!({ "items": {} }), json!({})] {
-        assert_eq!(Heard::of("main", Some("r"), &nothing), Heard::default());
+        assert_eq!(
+            SourceCoverage::of("main", Some("r"), &nothing),
+            SourceCoverage::default()
+        );
     }
     let answer = json!({ "since": "2026-11-01T00:00:00Z", "items": [
         { "registry": "r", "source": "main", "changes": { "event": 57, "resolved": 0, "reconciled": 3, "imported": 9 },
@@ -151,25 +168,28 @@ fn what_the_api_says_is_read_leniently() {
         { "registry": "r", "source": "ci", "changes": "?", "last_event_at": 7 },
         { "registry": "q", "source": null, "changes": { "reconciled": 4 }, "lost_share": 1.0, "last_event_at": null },
     ]});
-    let main = Heard::of("main", None, &answer);
-    assert_eq!((main.changes, main.lost, main.share), (61, 3, Some(0.05)));
-    assert_eq!(main.last, instant::parse("2026-11-03T00:00:00Z"));
-    let ci = Heard::of("ci", Some("r"), &answer);
-    assert_eq!((ci.last, ci.changes, ci.share), (None, 0, None));
-    // No item is this source's own.
-    assert_eq!(Heard::of("new", Some("q"), &answer).lost, 4);
-    assert_eq!(Heard::of("new", None, &answer).lost, 0);
+    let main = SourceCoverage::of("main", None, &answer);
+    assert_eq!(
+        (main.changes, main.lost, main.lost_share),
+        (61, 3, Some(0.05))
+    );
+    assert_eq!(main.last_event, instant::parse("2026-11-03T00:00:00Z"));
+    let ci = SourceCoverage::of("ci", Some("r"), &answer);
+    assert_eq!((ci.last_event, ci.changes, ci.lost_share), (None, 0, None));
+    // This source has no item: changes without a source, in its registry, count for it.
+    assert_eq!(SourceCoverage::of("new", Some("q"), &answer).lost, 4);
+    assert_eq!(SourceCoverage::of("new", None, &answer).lost, 0);
 }
 
 #[test]
-fn a_source_that_was_never_heard_and_one_that_loses_events_are_warned_of() {
+fn a_source_without_events_and_one_that_loses_events_get_a_warning() {
     let now = instant::parse("2026-11-03T00:03:20Z").unwrap();
-    let heard = |share, lost| Heard {
-        last: instant::parse("2026-11-03T00:00:00Z"),
+    let coverage = |lost_share, lost| SourceCoverage {
+        last_event: instant::parse("2026-11-03T00:00:00Z"),
         changes: 60,
-        asked: 0,
+        resolved: 0,
         lost,
-        share,
+        lost_share,
         since: Some("2026-11-01T00:00:00Z".to_owned()),
     };
     for (share, lost, expected) in [
@@ -186,34 +206,38 @@ fn a_source_that_was_never_heard_and_one_that_loses_events_are_warned_of() {
             Some("the registry lost 5.0 % of its webhooks"),
         ),
     ] {
-        let findings = events(&heard(share, lost), now);
+        let findings = events(&coverage(share, lost), now);
         assert_eq!(
             findings[0],
-            Finding::ok("events", "the last one came 3 min ago")
+            Finding::ok("events", "last event received 3 min ago")
         );
         let lost = findings.get(1).map(|finding| finding.found.as_str());
         assert_eq!(lost, expected);
     }
-    let never = Heard {
-        last: None,
-        ..heard(None, 0)
+    let never = SourceCoverage {
+        last_event: None,
+        ..coverage(None, 0)
     };
     let findings = events(&never, now);
     assert_eq!(levels(&findings), [("events", Level::Warning)]);
-    assert_eq!(findings[0].found, "none came since 2026-11-01T00:00:00Z");
-    // Of a kind that names no digest.
-    let asked = Heard { asked: 7, ..never };
-    let told = Finding::ok(
-        "events",
-        "they told of 7 changes since 2026-11-01T00:00:00Z",
+    assert_eq!(
+        findings[0].found,
+        "no event received since 2026-11-01T00:00:00Z"
     );
-    assert_eq!(events(&asked, now), [told]);
+    // A kind whose events lack digests.
+    let resolved = SourceCoverage {
+        resolved: 7,
+        ..never
+    };
+    let expected = Finding::ok("events", "7 changes recorded since 2026-11-01T00:00:00Z");
+    assert_eq!(events(&resolved, now), [expected]);
     assert_eq!(rough(Duration::hours(3)), "3 h");
     assert_eq!(rough(Duration::days(3)), "3 days");
     assert_eq!(rough(Duration::seconds(-3)), "0 s");
 }
 
-fn asked(user: bool, ping: Ping) -> Vec<Finding> {
+/// The findings about a registry that answers like this.
+fn judge_ping(user: bool, ping: Ping) -> Vec<Finding> {
     let user = match user {
         true => "username = 'ci'\npassword = { env = 'P' }\n",
         false => "",
@@ -223,23 +247,23 @@ fn asked(user: bool, ping: Ping) -> Vec<Finding> {
 }
 
 #[test]
-fn credentials_are_judged_by_what_the_registry_asks_for() {
+fn credentials_are_judged_by_the_scheme_that_the_registry_requires() {
     let refused = || Err(tagtrail_resolver::AskError::Refused("no: check".to_owned()));
     for (user, scheme, admitted, level, word) in [
-        (true, None, Ok(()), Level::Ok, "asks for none"),
+        (true, None, Ok(()), Level::Ok, "none required"),
         (
             true,
             Some("Basic"),
             Ok(()),
             Level::Ok,
-            "takes those of ci (Basic)",
+            "accepts those of ci (Basic)",
         ),
         (
             false,
             Some("Bearer"),
             Ok(()),
             Level::Ok,
-            "lets anybody in (Bearer)",
+            "permits anonymous access (Bearer)",
         ),
         (true, Some("Basic"), refused(), Level::Error, "no: check"),
         (true, Some("Bearer"), refused(), Level::Error, "no: check"),
@@ -249,7 +273,7 @@ fn credentials_are_judged_by_what_the_registry_asks_for() {
             Some("Bearer"),
             refused(),
             Level::Warning,
-            "without a password no: check",
+            "without a password: no: check",
         ),
         (false, None, refused(), Level::Error, "no: check"),
     ] {
@@ -258,7 +282,7 @@ fn credentials_are_judged_by_what_the_registry_asks_for() {
             ahead: None,
             admitted,
         };
-        let findings = asked(user, ping);
+        let findings = judge_ping(user, ping);
         assert_eq!(
             levels(&findings),
             [("answer", Level::Ok), ("credentials", level)]
@@ -270,30 +294,30 @@ fn credentials_are_judged_by_what_the_registry_asks_for() {
 }
 
 #[test]
-fn a_clock_that_is_off_is_worth_a_warning_and_far_off_an_error() {
+fn a_wrong_clock_is_a_warning_and_a_very_wrong_one_an_error() {
     for (ahead, level, word) in [
         (0, Level::Ok, "agrees"),
         (5, Level::Ok, "agrees"),
-        (6, Level::Warning, "6 s ahead of ours"),
-        (-60, Level::Warning, "60 s behind ours"),
-        (-61, Level::Error, "61 s behind ours"),
+        (6, Level::Warning, "6 s ahead of this machine's clock"),
+        (-60, Level::Warning, "60 s behind this machine's clock"),
+        (-61, Level::Error, "61 s behind this machine's clock"),
     ] {
         let ping = Ping {
             scheme: None,
             ahead: Some(Duration::seconds(ahead)),
             admitted: Ok(()),
         };
-        let finding = asked(false, ping).remove(2);
+        let finding = judge_ping(false, ping).remove(2);
         assert_eq!((finding.check, finding.level), ("clock", level));
         assert!(finding.found.contains(word), "{finding:?}");
     }
 }
 
 #[test]
-fn a_registry_that_is_not_reached_is_told_with_its_address() {
+fn the_finding_about_an_unreachable_registry_has_its_url() {
     let file = read(REGISTRY);
-    let nobody = Err(CheckError::TooLate(std::time::Duration::from_secs(10)));
-    let findings = registry(&file.registry[0], &nobody);
+    let unreachable = Err(CheckError::TooLate(std::time::Duration::from_secs(10)));
+    let findings = registry(&file.registry[0], &unreachable);
     assert_eq!(levels(&findings), [("answer", Level::Error)]);
     assert_eq!(
         findings[0].found,
@@ -302,7 +326,7 @@ fn a_registry_that_is_not_reached_is_told_with_its_address() {
 }
 
 #[test]
-fn an_empty_file_is_worth_a_warning() {
+fn an_empty_file_is_a_warning() {
     assert_eq!(file(Path::new("t"), &read("")).level, Level::Warning);
     assert_eq!(file(Path::new("t"), &read(SOURCE)).level, Level::Ok);
 }
