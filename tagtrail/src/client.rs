@@ -1,6 +1,8 @@
-//! The client: asks the API and prints the answer, as tables for people or as the API's own JSON for programs.
+//! The client: sends requests to the API, and prints its responses as tables for people or as the
+//! API's JSON for programs.
 //!
-//! A command is one file here and one line in [`Command`]. Exit codes: 0 found or done, 1 failed, 2 wrong usage, 3 not found.
+//! Each command is a file here and a line in [`Command`]. Exit codes: 0 success, 1 failure, 2 wrong
+//! usage, 3 not found.
 
 pub(crate) mod api;
 mod coverage;
@@ -21,37 +23,38 @@ use secrecy::SecretString;
 
 use api::{Api, Failure};
 
-/// Questions to the API.
+/// The commands of the client.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// What an image means now, meant at a time, or is by its number.
+    /// Print the digest of an image: now, at an earlier time, or of a revision.
     Resolve(Client<resolve::Resolve>),
-    /// What an image meant over time, newest first.
+    /// List the revisions of an image, newest first.
     History(Client<history::History>),
-    /// Revisions as they are recorded, until Ctrl-C.
+    /// Print revisions as they are recorded, until Ctrl-C.
     Watch(Client<watch::Watch>),
-    /// Which images ever had a digest, and from when to when.
+    /// List the images that have had a digest, and the time during which each had it.
     Digest(Client<digest::Digest>),
-    /// What a digest is: for which platforms, built when and from what.
+    /// Print the manifest of a digest: platforms, labels, time and source of the build.
     Manifest(Client<manifest::Manifest>),
-    /// How changes became known: by event, by asking, or only by comparing; and so what registries did not tell.
+    /// Count the changes of tags by origin (event, resolved, reconciled), and so the events that
+    /// registries lost.
     Coverage(Client<coverage::Coverage>),
-    /// The triggers: what they watch and what runs.
+    /// List the triggers, each with its state and its current rollout.
     Triggers(Client<triggers::List>),
-    /// The rollouts of one trigger or of all, newest first.
+    /// List the rollouts of one trigger or of all, newest first.
     Rollouts(Client<rollouts::Rollouts>),
-    /// Let nothing start for a trigger, whatever is pushed, until it is resumed.
+    /// Pause a trigger: no rollout of it starts until `tagtrail resume`.
     Pause(Client<triggers::Pause>),
-    /// End a pause: what the images mean now is rolled out, once.
+    /// Resume a paused trigger: one rollout brings its target to the current images.
     Resume(Client<triggers::Resume>),
 }
 
-/// What every question takes.
+/// A command's own arguments, and those that all commands of the client share.
 #[derive(Debug, Args)]
-pub(crate) struct Client<Q: Args> {
+pub(crate) struct Client<C: Args> {
     #[command(flatten)]
-    question: Q,
-    /// Where the API is.
+    command: C,
+    /// URL of the API.
     #[arg(
         long,
         env = "TAGTRAIL_API",
@@ -59,7 +62,8 @@ pub(crate) struct Client<Q: Args> {
         value_name = "URL"
     )]
     api: String,
-    /// A token of the API, if it asks for one; better given by the environment, where other users do not see it.
+    /// Token for the API, if the API requires one. Prefer the variable: other users of this machine
+    /// can read flags.
     #[arg(
         long,
         env = "TAGTRAIL_TOKEN",
@@ -67,49 +71,49 @@ pub(crate) struct Client<Q: Args> {
         value_name = "TOKEN"
     )]
     token: Option<SecretString>,
-    /// How the answer is written.
+    /// Format of the output.
     #[arg(long, short, value_enum, default_value_t = Output::Table)]
     output: Output,
 }
 
-/// Form of an answer.
+/// The formats of the output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Output {
-    /// For people.
+    /// A table, for people.
     Table,
-    /// For programs.
+    /// JSON, for programs.
     Json,
 }
 
 impl Command {
     pub(crate) fn run(self) -> ExitCode {
         match self {
-            Command::Resolve(client) => client.run(resolve::Resolve::ask),
-            Command::History(client) => client.run(history::History::ask),
+            Command::Resolve(client) => client.run(resolve::Resolve::run),
+            Command::History(client) => client.run(history::History::run),
             Command::Watch(client) => {
                 client.with_api(async |watch, api, output| watch.follow(api, output).await)
             }
-            Command::Digest(client) => client.run(digest::Digest::ask),
-            Command::Manifest(client) => client.run(manifest::Manifest::ask),
-            Command::Coverage(client) => client.run(coverage::Coverage::ask),
-            Command::Triggers(client) => client.run(triggers::List::ask),
-            Command::Rollouts(client) => client.run(rollouts::Rollouts::ask),
-            Command::Pause(client) => client.run(triggers::Pause::ask),
-            Command::Resume(client) => client.run(triggers::Resume::ask),
+            Command::Digest(client) => client.run(digest::Digest::run),
+            Command::Manifest(client) => client.run(manifest::Manifest::run),
+            Command::Coverage(client) => client.run(coverage::Coverage::run),
+            Command::Triggers(client) => client.run(triggers::List::run),
+            Command::Rollouts(client) => client.run(rollouts::Rollouts::run),
+            Command::Pause(client) => client.run(triggers::Pause::run),
+            Command::Resume(client) => client.run(triggers::Resume::run),
         }
     }
 }
 
-impl<Q: Args> Client<Q> {
-    /// Asks, and turns what comes of it into output and an exit code.
-    fn run(self, ask: impl AsyncFnOnce(Q, &Api) -> Result<Answer, Failure>) -> ExitCode {
-        self.with_api(async |question, api, output| ask(question, api).await?.print(output))
+impl<C: Args> Client<C> {
+    /// Runs a command and prints its result or its error. Returns the exit code.
+    fn run(self, run: impl AsyncFnOnce(C, &Api) -> Result<Printable, Failure>) -> ExitCode {
+        self.with_api(async |command, api, output| run(command, api).await?.print(output))
     }
 
-    /// Does something with the API.
+    /// Runs a command that prints its results itself. Returns the exit code.
     pub(crate) fn with_api(
         self,
-        act: impl AsyncFnOnce(Q, &Api, Output) -> Result<(), Failure>,
+        run: impl AsyncFnOnce(C, &Api, Output) -> Result<(), Failure>,
     ) -> ExitCode {
         let outcome = tokio::runtime::Builder::new_current_thread()
             .enable_all()
@@ -118,7 +122,7 @@ impl<Q: Args> Client<Q> {
             .and_then(|runtime| {
                 runtime.block_on(async {
                     let api = Api::new(&self.api, self.token)?;
-                    act(self.question, &api, self.output).await
+                    run(self.command, &api, self.output).await
                 })
             });
         match outcome {
@@ -128,14 +132,14 @@ impl<Q: Args> Client<Q> {
     }
 }
 
-/// What was found, in both forms.
-pub(crate) struct Answer {
+/// A result, in both formats.
+pub(crate) struct Printable {
     json: serde_json::Value,
-    /// What people see; may be JSON's text itself where there is nothing to arrange.
+    /// The text for people, usually a table.
     text: String,
 }
 
-impl Answer {
+impl Printable {
     fn print(self, output: Output) -> Result<(), Failure> {
         match output {
             Output::Table => print::line(&self.text),

@@ -1,4 +1,4 @@
-//! Talking to the API.
+//! Requests to the API.
 
 use std::io::Write as _;
 use std::process::ExitCode;
@@ -8,22 +8,22 @@ use secrecy::{ExposeSecret as _, SecretString};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::events::Events;
+use super::events::EventStream;
 
-/// Time for one answer.
-const ANSWER: Duration = Duration::from_secs(30);
-/// Time without a word of an answer; the live feed's heartbeats come every 15 s.
-const SILENCE: Duration = Duration::from_secs(45);
-/// Most items that the API gives at once.
+/// Time-out of a request.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+/// Longest silence in a response: the live feed sends a heartbeat every 15 s.
+const READ_TIMEOUT: Duration = Duration::from_secs(45);
+/// Most items on one page of the API.
 const PAGE: usize = 1000;
 
-/// Why there is no answer, and the exit code that says so.
+/// An error, and the exit code for it.
 #[derive(Debug)]
 pub(crate) struct Failure {
     code: u8,
     pub(crate) message: String,
-    /// Whether it may be otherwise when asked again.
-    pub(crate) passes: bool,
+    /// Set if a retry may succeed.
+    pub(crate) retryable: bool,
 }
 
 impl Failure {
@@ -31,7 +31,7 @@ impl Failure {
         Failure {
             code: 1,
             message: message.into(),
-            passes: false,
+            retryable: false,
         }
     }
 
@@ -39,19 +39,19 @@ impl Failure {
         Failure {
             code: 3,
             message: message.into(),
-            passes: false,
+            retryable: false,
         }
     }
 
-    /// Says it on standard error.
+    /// Prints the message on standard error, and returns the exit code.
     pub(crate) fn report(self) -> ExitCode {
-        // Nobody reads what can't be written.
+        // If standard error is closed, there is nobody to tell.
         let _ = writeln!(std::io::stderr(), "error: {}", self.message);
         ExitCode::from(self.code)
     }
 }
 
-/// RFC 9457, as far as it is shown.
+/// The fields of an RFC 9457 problem that are printed.
 #[derive(Deserialize)]
 struct Problem {
     #[serde(default)]
@@ -59,7 +59,7 @@ struct Problem {
     detail: Option<String>,
 }
 
-/// The API at one address.
+/// A client of the API at one address.
 pub(crate) struct Api {
     client: reqwest::Client,
     base: reqwest::Url,
@@ -74,10 +74,10 @@ impl Api {
         let base = base.ok_or_else(|| Failure {
             code: 2,
             message: format!("--api {address:?} is not an address such as http://127.0.0.1:8401"),
-            passes: false,
+            retryable: false,
         })?;
         let client = reqwest::Client::builder()
-            .read_timeout(SILENCE)
+            .read_timeout(READ_TIMEOUT)
             .connect_timeout(Duration::from_secs(5))
             .user_agent(concat!("tagtrail/", env!("CARGO_PKG_VERSION")))
             .build()
@@ -89,7 +89,8 @@ impl Api {
         })
     }
 
-    /// Asks for a resource. `path` is in segments, so that no name can leave its place.
+    /// Sends a GET request. Each segment of `path` is percent-encoded, so that a name in it can't
+    /// change the path.
     pub(crate) async fn get(
         &self,
         path: &[&str],
@@ -103,12 +104,12 @@ impl Api {
             .await
     }
 
-    /// Does something to a resource.
+    /// Sends a POST request without a body.
     pub(crate) async fn post(&self, path: &[&str]) -> Result<Value, Failure> {
         self.send(self.client.post(self.url(path))).await
     }
 
-    /// Reads a list page by page until there are `limit` items or no more: `{"items", "next"}`, as the API writes it.
+    /// Reads a list page by page, up to `limit` items. Returns `{"items", "next"}`, as the API does.
     pub(crate) async fn list(
         &self,
         path: &[&str],
@@ -121,14 +122,14 @@ impl Api {
             let page = (limit - items.len()).min(PAGE);
             let mut query = query.to_vec();
             query.extend([("limit", Some(page.to_string())), ("cursor", cursor)]);
-            let mut answer = self.get(path, &query).await?;
-            let Some(Value::Array(found)) = answer.get_mut("items").map(Value::take) else {
+            let mut response = self.get(path, &query).await?;
+            let Some(Value::Array(found)) = response.get_mut("items").map(Value::take) else {
                 return Err(Failure::failed(
-                    "the API's answer is not a list; is --api the address of Tagtrail's API?",
+                    "the response is not a list; is --api the address of Tagtrail's API?",
                 ));
             };
             items.extend(found);
-            cursor = answer
+            cursor = response
                 .get("next")
                 .and_then(Value::as_str)
                 .map(str::to_owned);
@@ -140,19 +141,19 @@ impl Api {
 
     fn url(&self, path: &[&str]) -> reqwest::Url {
         let mut url = self.base.clone();
-        // It can be a base: checked when it was made.
+        // Never fails: `Api::new` checked that the URL can be a base.
         if let Ok(mut segments) = url.path_segments_mut() {
             segments.pop_if_empty().push("v1").extend(path);
         }
         url
     }
 
-    /// Opens the live feed.
+    /// Opens the live feed, after the event with the id `last`.
     pub(crate) async fn follow(
         &self,
         query: &[(&str, Option<String>)],
         last: Option<&str>,
-    ) -> Result<Events, Failure> {
+    ) -> Result<EventStream, Failure> {
         let given: Vec<(&str, &String)> = query
             .iter()
             .filter_map(|(name, value)| Some((*name, value.as_ref()?)))
@@ -161,35 +162,38 @@ impl Api {
         if let Some(last) = last {
             request = request.header("Last-Event-ID", last);
         }
-        self.good(request).await.map(Events::new)
+        self.successful(request).await.map(EventStream::new)
     }
 
     async fn send(&self, request: reqwest::RequestBuilder) -> Result<Value, Failure> {
-        let answer = self.good(request.timeout(ANSWER)).await?;
-        let body = answer
+        let response = self.successful(request.timeout(REQUEST_TIMEOUT)).await?;
+        let body = response
             .bytes()
             .await
             .map_err(|error| self.unreachable(&error))?;
         serde_json::from_slice(&body).map_err(|_| {
-            Failure::failed("the API's answer is not JSON; is --api the address of Tagtrail's API?")
+            Failure::failed("the response is not JSON; is --api the address of Tagtrail's API?")
         })
     }
 
-    /// Sends a request; whatever is not 2xx is a failure.
-    async fn good(&self, request: reqwest::RequestBuilder) -> Result<reqwest::Response, Failure> {
+    /// Sends a request. A status other than 2xx is a [`Failure`].
+    async fn successful(
+        &self,
+        request: reqwest::RequestBuilder,
+    ) -> Result<reqwest::Response, Failure> {
         let request = match &self.token {
             Some(token) => request.bearer_auth(token.expose_secret()),
             None => request,
         };
-        let answer = request
+        let response = request
             .send()
             .await
             .map_err(|error| self.unreachable(&error))?;
-        let status = answer.status();
+        let status = response.status();
         if status.is_success() {
-            return Ok(answer);
+            return Ok(response);
         }
-        let body = answer
+        let body = response
             .bytes()
             .await
             .map_err(|error| self.unreachable(&error))?;
@@ -203,14 +207,14 @@ impl Api {
         };
         let (code, cure) = match status.as_u16() {
             400 => (2, ""),
-            401 => (1, " (TAGTRAIL_TOKEN holds it)"),
+            401 => (1, " (set it with TAGTRAIL_TOKEN)"),
             404 => (3, ""),
             _ => (1, ""),
         };
         Err(Failure {
             code,
             message: format!("{message}{cure}"),
-            passes: status.is_server_error(),
+            retryable: status.is_server_error(),
         })
     }
 
@@ -220,9 +224,9 @@ impl Api {
             cause = deeper;
         }
         Failure {
-            passes: true,
+            retryable: true,
             ..Failure::failed(format!(
-                "can't reach the API at {}: {cause}; start it with `tagtrail up`, or say where it is with --api or TAGTRAIL_API",
+                "can't reach the API at {}: {cause}; start it with `tagtrail up`, or set its address with --api or TAGTRAIL_API",
                 self.base
             ))
         }

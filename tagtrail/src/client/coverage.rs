@@ -2,20 +2,20 @@
 
 use serde_json::Value;
 
-use super::Answer;
+use super::Printable;
 use super::api::{Api, Failure};
 use super::print::{field, items, table};
 
-/// The question.
+/// Arguments of `tagtrail coverage`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Coverage {
-    /// Changes recorded since this time (RFC 3339) [default: seven days ago].
+    /// Count changes recorded since this time (RFC 3339) [default: seven days ago].
     #[arg(long, value_name = "TIME")]
     since: Option<String>,
 }
 
 impl Coverage {
-    pub(crate) async fn ask(self, api: &Api) -> Result<Answer, Failure> {
+    pub(crate) async fn run(self, api: &Api) -> Result<Printable, Failure> {
         let json = api.get(&["coverage"], &[("since", self.since)]).await?;
         let rows = items(&json).iter().map(|item| {
             let changes = item.get("changes").unwrap_or(&Value::Null);
@@ -49,9 +49,9 @@ impl Coverage {
             "LAST COMPARED",
         ];
         let text = match items(&json) {
-            [] => format!("nothing changed since {}", field(&json, "since")),
+            [] => format!("no changes since {}", field(&json, "since")),
             _ => table(names, rows),
         };
-        Ok(Answer { json, text })
+        Ok(Printable { json, text })
     }
 }

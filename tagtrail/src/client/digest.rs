@@ -1,21 +1,21 @@
 //! `tagtrail digest`.
 
-use super::Answer;
+use super::Printable;
 use super::api::{Api, Failure};
 use super::print::{field, items, more, table};
 
-/// The question.
+/// Arguments of `tagtrail digest`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Digest {
-    /// The digest, whole: sha256:… or sha512:….
+    /// The full digest: sha256:… or sha512:….
     digest: String,
-    /// Most images to show.
+    /// Most images to list.
     #[arg(long, default_value_t = 50, value_parser = super::rollouts::limit)]
     limit: usize,
 }
 
 impl Digest {
-    pub(crate) async fn ask(self, api: &Api) -> Result<Answer, Failure> {
+    pub(crate) async fn run(self, api: &Api) -> Result<Printable, Failure> {
         let mut json = api
             .list(&["digests", &self.digest], &[], self.limit)
             .await?;
@@ -32,6 +32,6 @@ impl Digest {
         if let Some(answer) = json.as_object_mut() {
             answer.insert("digest".to_owned(), self.digest.into());
         }
-        Ok(Answer { json, text })
+        Ok(Printable { json, text })
     }
 }

@@ -1,31 +1,31 @@
-//! Server-sent events, as the HTML standard (section 9.2) reads them.
+//! Server-sent events, parsed as section 9.2 of the HTML standard defines.
 
 use std::collections::VecDeque;
 
-/// An event.
+/// One event.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(crate) struct Event {
-    /// Its name; `message` if it has none.
+pub(crate) struct ServerSentEvent {
+    /// Value of the field `event`; empty if the event has none.
     pub(crate) name: String,
     pub(crate) data: String,
 }
 
 /// An open stream of events.
-pub(crate) struct Events {
+pub(crate) struct EventStream {
     response: reqwest::Response,
     parser: Parser,
 }
 
-impl Events {
-    pub(crate) fn new(response: reqwest::Response) -> Events {
-        Events {
+impl EventStream {
+    pub(crate) fn new(response: reqwest::Response) -> EventStream {
+        EventStream {
             response,
             parser: Parser::default(),
         }
     }
 
-    /// The next event. `None`: the server has ended the stream.
-    pub(crate) async fn next(&mut self) -> reqwest::Result<Option<Event>> {
+    /// Waits for the next event. Returns `None` once the server ended the stream.
+    pub(crate) async fn next(&mut self) -> reqwest::Result<Option<ServerSentEvent>> {
         loop {
             if let Some(event) = self.parser.ready.pop_front() {
                 return Ok(Some(event));
@@ -37,24 +37,25 @@ impl Events {
         }
     }
 
-    /// What `Last-Event-ID` must say to go on after the last event, and after the last heartbeat.
+    /// The `Last-Event-ID` with which a new connection continues after the last event or heartbeat.
     pub(crate) fn last_id(&self) -> Option<&str> {
         self.parser.id.as_deref()
     }
 }
 
-/// Longer than any line of ours: an event has at most 1 MiB.
-const LONGEST: usize = 4 * 1024 * 1024;
+/// Bound of the line buffer: an event of the API has at most 1 MiB.
+const MAX_LINE: usize = 4 * 1024 * 1024;
 
 #[derive(Debug, Default)]
 struct Parser {
     line: Vec<u8>,
-    /// The event that is being read.
-    event: Event,
-    /// The identifier that is being read, and the last whole one.
+    /// The event read so far.
+    event: ServerSentEvent,
+    /// The id of the event read so far.
     next_id: Option<String>,
+    /// The id of the last complete event.
     id: Option<String>,
-    ready: VecDeque<Event>,
+    ready: VecDeque<ServerSentEvent>,
 }
 
 impl Parser {
@@ -65,7 +66,7 @@ impl Parser {
                     let line = std::mem::take(&mut self.line);
                     self.take_line(String::from_utf8_lossy(&line).trim_end_matches('\r'));
                 }
-                _ if self.line.len() < LONGEST => self.line.push(*byte),
+                _ if self.line.len() < MAX_LINE => self.line.push(*byte),
                 _ => {}
             }
         }
@@ -93,7 +94,7 @@ impl Parser {
                 }
                 self.event.data.push_str(value);
             }
-            _ => {} // A comment, or something of a later standard.
+            _ => {} // A comment, or a field that the standard does not define.
         }
     }
 }
@@ -103,23 +104,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn events_are_read_however_they_are_cut() {
+    fn events_are_parsed_however_the_bytes_are_split() {
         let text = ": hello\nid: 1\n\nevent: revision\r\nid: 2\ndata: {\"a\":\ndata:1}\n\nid: 3\n\ndata: last\n\ndata: unfinished";
         for size in [1, 2, 7, text.len()] {
             let mut parser = Parser::default();
             for chunk in text.as_bytes().chunks(size) {
                 parser.take(chunk);
             }
-            let event = |name: &str, data: &str| Event {
+            let event = |name: &str, data: &str| ServerSentEvent {
                 name: name.to_owned(),
                 data: data.to_owned(),
             };
-            let events: Vec<Event> = parser.ready.into();
+            let events: Vec<ServerSentEvent> = parser.ready.into();
             assert_eq!(
                 events,
                 [event("revision", "{\"a\":\n1}"), event("", "last")]
             );
-            // Without data there is no event, but there is an identifier.
+            // An id without data makes no event, but still counts as the last id.
             assert_eq!(parser.id.as_deref(), Some("3"));
         }
     }

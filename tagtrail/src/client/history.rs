@@ -1,21 +1,21 @@
 //! `tagtrail history`.
 
-use super::Answer;
+use super::Printable;
 use super::api::{Api, Failure};
 use super::print::{field, items, more, short, table};
 
-/// The question.
+/// Arguments of `tagtrail history`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct History {
     /// The image, such as registry.example.com/shop/web:latest (without a tag: latest).
     image: String,
-    /// Most revisions to show.
+    /// Most revisions to list.
     #[arg(long, default_value_t = 50, value_parser = super::rollouts::limit)]
     limit: usize,
 }
 
 impl History {
-    pub(crate) async fn ask(self, api: &Api) -> Result<Answer, Failure> {
+    pub(crate) async fn run(self, api: &Api) -> Result<Printable, Failure> {
         let json = api
             .list(&["history"], &[("image", Some(self.image))], self.limit)
             .await?;
@@ -38,6 +38,6 @@ impl History {
             ["REVISION", "KIND", "DIGEST", "SINCE", "ACTOR", "SOURCE"],
             rows,
         ) + more(&json);
-        Ok(Answer { json, text })
+        Ok(Printable { json, text })
     }
 }

@@ -2,22 +2,22 @@
 
 use serde_json::Value;
 
-use super::Answer;
+use super::Printable;
 use super::api::{Api, Failure};
 use super::print::{field, table};
 
-/// The question.
+/// Arguments of `tagtrail manifest`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Manifest {
-    /// The digest, whole: sha256:… or sha512:….
+    /// The full digest: sha256:… or sha512:….
     digest: String,
 }
 
 impl Manifest {
-    pub(crate) async fn ask(self, api: &Api) -> Result<Answer, Failure> {
+    pub(crate) async fn run(self, api: &Api) -> Result<Printable, Failure> {
         let json = api.get(&["manifests", &self.digest], &[]).await?;
         let text = describe(&json);
-        Ok(Answer { json, text })
+        Ok(Printable { json, text })
     }
 }
 
@@ -54,13 +54,13 @@ fn describe(manifest: &Value) -> String {
     table(["MANIFEST", &field(manifest, "digest")], rows)
 }
 
-/// `linux/arm64/v8`
+/// Formats a platform: `linux/arm64/v8`.
 fn platform(platform: &Value) -> String {
     let parts = ["os", "architecture", "variant"].map(|name| field(platform, name));
-    let known: Vec<&str> = parts
+    let parts: Vec<&str> = parts
         .iter()
         .map(String::as_str)
         .filter(|part| *part != "-")
         .collect();
-    known.join("/")
+    parts.join("/")
 }

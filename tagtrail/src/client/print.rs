@@ -1,4 +1,4 @@
-//! Arranging answers for people.
+//! Output of the client: tables and lines for people.
 
 use std::io::Write as _;
 
@@ -7,17 +7,17 @@ use serde_json::Value;
 
 use super::api::Failure;
 
-/// Writes a line to standard output. A reader that has gone (`| head`) is no failure.
+/// Writes a line to standard output. A closed pipe (`| head`) counts as success.
 pub(crate) fn line(text: &str) -> Result<(), Failure> {
     match writeln!(std::io::stdout(), "{text}") {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
-            Err(Failure::failed(format!("can't write the answer: {error}")))
+            Err(Failure::failed(format!("can't write the output: {error}")))
         }
         _ => Ok(()),
     }
 }
 
-/// A table with a line above it that names the columns.
+/// Formats a table with a header line.
 pub(crate) fn table<const N: usize>(
     names: [&str; N],
     rows: impl IntoIterator<Item = [String; N]>,
@@ -39,14 +39,14 @@ pub(crate) fn table<const N: usize>(
         .join("\n")
 }
 
-/// The items of a list.
+/// The `items` of a list of the API.
 pub(crate) fn items(list: &Value) -> &[Value] {
     list.get("items")
         .and_then(Value::as_array)
         .map_or(&[], Vec::as_slice)
 }
 
-/// A field as people read it; `-` if there is none.
+/// Formats a field for people; `-` if the object lacks it.
 pub(crate) fn field(object: &Value, name: &str) -> String {
     match object.get(name) {
         None | Some(Value::Null) => "-".to_owned(),
@@ -55,7 +55,7 @@ pub(crate) fn field(object: &Value, name: &str) -> String {
     }
 }
 
-/// A digest short enough for a line, as most tools show it; whole in JSON.
+/// Shortens a digest to 12 hexadecimal digits, as most tools do. JSON has the full digest.
 pub(crate) fn short(digest: &str) -> String {
     match digest.split_once(':') {
         Some((algorithm, hex)) => format!("{algorithm}:{}", hex.get(..12).unwrap_or(hex)),
@@ -63,10 +63,10 @@ pub(crate) fn short(digest: &str) -> String {
     }
 }
 
-/// What to say below a list that goes on.
+/// The line below a list that was cut at its limit; otherwise empty.
 pub(crate) fn more(list: &Value) -> &'static str {
     match list.get("next") {
-        Some(Value::String(_)) => "\n… there is more: ask with a higher --limit",
+        Some(Value::String(_)) => "\n… there are more: raise --limit",
         _ => "",
     }
 }

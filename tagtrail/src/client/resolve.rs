@@ -2,31 +2,31 @@
 
 use serde_json::Value;
 
-use super::Answer;
+use super::Printable;
 use super::api::{Api, Failure};
 use super::print::{field, table};
 
-/// The question.
+/// Arguments of `tagtrail resolve`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Resolve {
     /// The image, such as registry.example.com/shop/web:latest (without a tag: latest).
     image: String,
-    /// What it meant at this time, such as 2026-03-03T14:02:00Z.
+    /// Print the digest at this time, such as 2026-03-03T14:02:00Z.
     #[arg(long, value_name = "TIME")]
     at: Option<String>,
-    /// By what was known at this time: leaves out what was recorded later.
+    /// Ignore revisions recorded after this time.
     #[arg(long, value_name = "TIME")]
     known_at: Option<String>,
-    /// What this revision is.
+    /// Print the digest of this revision.
     #[arg(long, value_name = "NUMBER", conflicts_with_all = ["at", "known_at"])]
     revision: Option<u64>,
-    /// Print the pinned reference and nothing else.
+    /// Print only the pinned reference.
     #[arg(long, short)]
     quiet: bool,
 }
 
 impl Resolve {
-    pub(crate) async fn ask(self, api: &Api) -> Result<Answer, Failure> {
+    pub(crate) async fn run(self, api: &Api) -> Result<Printable, Failure> {
         let query = [
             ("image", Some(self.image)),
             ("at", self.at),
@@ -39,14 +39,14 @@ impl Resolve {
         } else {
             describe(&json)
         };
-        Ok(Answer { json, text })
+        Ok(Printable { json, text })
     }
 }
 
-fn describe(found: &Value) -> String {
+fn describe(revision: &Value) -> String {
     let names = ["REVISION", "KIND", "SINCE", "PINNED"];
     table(
         names,
-        [["revision", "kind", "occurred_at", "pinned"].map(|name| field(found, name))],
+        [["revision", "kind", "occurred_at", "pinned"].map(|name| field(revision, name))],
     )
 }

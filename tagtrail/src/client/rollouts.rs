@@ -2,22 +2,22 @@
 
 use serde_json::Value;
 
-use super::Answer;
+use super::Printable;
 use super::api::{Api, Failure};
 use super::print::{field, items, more, short, table};
 
-/// The question.
+/// Arguments of `tagtrail rollouts`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Rollouts {
-    /// The trigger; without it those of all.
+    /// Name of the trigger [default: all triggers].
     trigger: Option<String>,
-    /// Most rollouts to show.
+    /// Most rollouts to list.
     #[arg(long, default_value_t = 50, value_parser = limit)]
     limit: usize,
 }
 
 impl Rollouts {
-    pub(crate) async fn ask(self, api: &Api) -> Result<Answer, Failure> {
+    pub(crate) async fn run(self, api: &Api) -> Result<Printable, Failure> {
         let json = api
             .list(&["rollouts"], &[("trigger", self.trigger)], self.limit)
             .await?;
@@ -47,11 +47,11 @@ impl Rollouts {
             ],
             rows,
         ) + more(&json);
-        Ok(Answer { json, text })
+        Ok(Printable { json, text })
     }
 }
 
-/// `web#17=sha256:0123456789ab worker#4=…`
+/// Formats the images of a rollout: `web#17=sha256:0123456789ab worker#4=…`.
 pub(crate) fn images(rollout: &Value) -> String {
     let Some(images) = rollout.get("images").and_then(Value::as_object) else {
         return "-".to_owned();
@@ -66,7 +66,7 @@ pub(crate) fn images(rollout: &Value) -> String {
     images.iter().map(one).collect::<Vec<_>>().join(" ")
 }
 
-/// How much of a list may be asked for.
+/// Parses the value of `--limit`.
 pub(crate) fn limit(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(limit @ 1..=100_000) => Ok(limit),

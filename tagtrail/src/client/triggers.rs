@@ -2,23 +2,23 @@
 
 use serde_json::Value;
 
-use super::Answer;
+use super::Printable;
 use super::api::{Api, Failure};
 use super::print::{field, items, table};
 use super::rollouts::images;
 
-/// The question.
+/// Arguments of `tagtrail triggers`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct List {}
 
-/// The order.
+/// Arguments of `tagtrail pause`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Pause {
     /// Name of the trigger.
     trigger: String,
 }
 
-/// The order.
+/// Arguments of `tagtrail resume`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Resume {
     /// Name of the trigger.
@@ -26,29 +26,29 @@ pub(crate) struct Resume {
 }
 
 impl List {
-    pub(crate) async fn ask(self, api: &Api) -> Result<Answer, Failure> {
+    pub(crate) async fn run(self, api: &Api) -> Result<Printable, Failure> {
         let json = api.get(&["triggers"], &[]).await?;
         let text = describe(items(&json));
-        Ok(Answer { json, text })
+        Ok(Printable { json, text })
     }
 }
 
 impl Pause {
-    pub(crate) async fn ask(self, api: &Api) -> Result<Answer, Failure> {
+    pub(crate) async fn run(self, api: &Api) -> Result<Printable, Failure> {
         switch(api, &self.trigger, "pause").await
     }
 }
 
 impl Resume {
-    pub(crate) async fn ask(self, api: &Api) -> Result<Answer, Failure> {
+    pub(crate) async fn run(self, api: &Api) -> Result<Printable, Failure> {
         switch(api, &self.trigger, "resume").await
     }
 }
 
-async fn switch(api: &Api, trigger: &str, call: &str) -> Result<Answer, Failure> {
-    let json = api.post(&["triggers", trigger, call]).await?;
+async fn switch(api: &Api, trigger: &str, action: &str) -> Result<Printable, Failure> {
+    let json = api.post(&["triggers", trigger, action]).await?;
     let text = describe(std::slice::from_ref(&json));
-    Ok(Answer { json, text })
+    Ok(Printable { json, text })
 }
 
 fn describe(triggers: &[Value]) -> String {

@@ -9,21 +9,24 @@ use super::Output;
 use super::api::{Api, Failure};
 use super::print::{field, line, short};
 
-/// The question.
+/// Arguments of `tagtrail watch`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Watch {
-    /// Which images, such as registry.example.com/shop/**:latest; `*` within a part, `**` for any parts [default: all].
+    /// Pattern of the images, such as registry.example.com/shop/**:latest. `*` matches within one
+    /// path segment, `**` any number of segments [default: all images].
     pattern: Option<String>,
-    /// Begin with what was recorded at this time or later, such as 2026-03-03T14:02:00Z, rather than with what comes next.
+    /// Begin with the revisions recorded since this time, such as 2026-03-03T14:02:00Z
+    /// [default: only new ones].
     #[arg(long, value_name = "TIME")]
     since: Option<String>,
-    /// End after so many revisions.
+    /// End after this number of revisions.
     #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u64).range(1..))]
     count: Option<u64>,
 }
 
 impl Watch {
-    /// Follows the live feed and prints what comes. Once it has begun, a lost connection is made again and nothing is missed.
+    /// Prints the revisions of the live feed. After a lost connection it reconnects, and continues
+    /// after the last event, so that no revision is missed.
     pub(crate) async fn follow(self, api: &Api, output: Output) -> Result<(), Failure> {
         let query = [("match", self.pattern), ("since", self.since)];
         let mut left = self.count.unwrap_or(u64::MAX);
@@ -32,9 +35,9 @@ impl Watch {
         loop {
             let mut events = match api.follow(&query, last.as_deref()).await {
                 Ok(events) => events,
-                Err(failure) if last.is_some() && failure.passes => {
+                Err(failure) if last.is_some() && failure.retryable => {
                     attempt += 1;
-                    again(&failure.message, attempt).await;
+                    back_off(&failure.message, attempt).await;
                     continue;
                 }
                 Err(failure) => return Err(failure),
@@ -47,7 +50,7 @@ impl Watch {
                 };
                 attempt = 0;
                 if event.name != "revision" {
-                    break event.data; // `dropped`: says why.
+                    break event.data; // The event `dropped`, whose data is the reason.
                 }
                 show(&event.data, output)?;
                 left -= 1;
@@ -59,25 +62,25 @@ impl Watch {
                 last = Some(id.to_owned());
             }
             attempt += 1;
-            again(&ended, attempt).await;
+            back_off(&ended, attempt).await;
         }
     }
 }
 
-/// Says why, and waits a little.
-async fn again(why: &str, attempt: u32) {
+/// Prints the reason, and waits before the next attempt.
+async fn back_off(reason: &str, attempt: u32) {
     let pause = tagtrail_daemon::backoff(attempt).min(Duration::from_secs(2));
-    let _ = writeln!(std::io::stderr(), "{why}; trying again in {pause:.1?}");
+    let _ = writeln!(std::io::stderr(), "{reason}; trying again in {pause:.1?}");
     tokio::time::sleep(pause).await;
 }
 
-/// One revision on one line: the `CloudEvent` for programs, the gist of it for people.
+/// Prints a revision on one line: its `CloudEvent` for programs, its main fields for people.
 fn show(event: &str, output: Output) -> Result<(), Failure> {
     if output == Output::Json {
         return line(event);
     }
     let event: Value = serde_json::from_str(event).map_err(|_| {
-        Failure::failed("the API's event is not JSON; is --api the address of Tagtrail's API?")
+        Failure::failed("the event is not JSON; is --api the address of Tagtrail's API?")
     })?;
     let data = &event["data"];
     let digest = short(&field(data, "digest"));
