@@ -40,13 +40,13 @@ impl Coverage {
         let names = [
             "REGISTRY",
             "SOURCE",
-            "BY EVENT",
-            "BY ASKING",
-            "ONLY BY COMPARING",
+            "EVENT",
+            "RESOLVED",
+            "RECONCILED",
             "LOST",
             "IMPORTED",
             "LAST EVENT",
-            "LAST COMPARED",
+            "LAST RECONCILED",
         ];
         let text = match items(&json) {
             [] => format!("no changes since {}", field(&json, "since")),
