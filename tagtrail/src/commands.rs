@@ -1,4 +1,4 @@
-//! Comfort on the command line: completions, manual pages, checking `tagtrail.toml`, asking a process for its health.
+//! Small commands that need neither the API nor an operator's credentials.
 
 pub(crate) mod completions;
 pub(crate) mod config_check;
@@ -8,7 +8,7 @@ pub(crate) mod man;
 use std::io::Write as _;
 use std::process::ExitCode;
 
-/// To standard output. A reader that has gone (`| head`) is no failure.
+/// Writes to standard output. A closed pipe (`| head`) counts as success.
 fn write(text: &[u8]) -> ExitCode {
     match std::io::stdout().write_all(text) {
         Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => ExitCode::FAILURE,

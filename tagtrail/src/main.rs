@@ -1,4 +1,5 @@
-//! `tagtrail`: one binary with a command per service, one that runs them all, and the client.
+//! `tagtrail`: one binary with a command for each service, a command that runs all of them, and
+//! the client.
 
 mod client;
 mod commands;
@@ -12,11 +13,13 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand};
 use tagtrail_daemon::{AdminArgs, LogArgs, TraceArgs};
 
-/// The C library's allocator takes a third of the indexer's time (docs/performance.md).
+/// With the C library's allocator, a third of the indexer's time goes into allocations
+/// (docs/performance.md).
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// Every tag leaves a trail: records what each container image tag meant, for ever, and starts rollouts pinned by digest.
+/// Every tag leaves a trail: records each digest that a container image tag has had, and starts
+/// rollouts pinned by digest.
 #[derive(Debug, Parser)]
 #[command(
     name = "tagtrail",
@@ -31,39 +34,41 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run everything on this machine, with a private Postgres and nats-server.
+    /// Run all services on this machine, with a private Postgres and nats-server.
     Up(Box<Service<up::Config>>),
-    /// Hear: receive the webhooks of registries and put pushes on the bus.
+    /// Receive the webhooks of registries, and publish the pushes in them.
     Gateway(Box<Service<tagtrail_gateway::Config>>),
-    /// Ask: answer events without a digest, and doubts, by asking the configured registries.
+    /// Ask the configured registries: for digests that events lack, to re-check tags whose order is
+    /// doubtful, and to reconcile each registry with history.
     Resolver(Box<Service<tagtrail_resolver::Config>>),
-    /// Record: apply pushes to the history in Postgres and publish numbered revisions.
+    /// Record pushes as history in Postgres, and publish numbered revisions.
     Indexer(Box<Service<tagtrail_indexer::Config>>),
-    /// Act: turn revisions into rollouts of the configured triggers.
+    /// Start rollouts of the configured triggers when their images change.
     Trigger(Box<Service<tagtrail_trigger::Config>>),
-    /// Answer: serve history, triggers and rollouts over HTTP.
+    /// Serve history, triggers and rollouts over HTTP.
     Api(Box<Service<tagtrail_api::Config>>),
-    /// Bring the database schema up to date, once, before the services start.
+    /// Bring the database schema up to date. Run this once, before the services start.
     Migrate(migrate::Config),
-    /// Authentic bodies that were not understood: list them, show one, or feed one again after a fix.
+    /// List, show and replay authenticated events whose body could not be interpreted.
     Quarantine(operator::quarantine::Quarantine),
-    /// Publish revisions again, from Postgres to the stream REVISIONS.
+    /// Publish recorded revisions to the stream REVISIONS again.
     Republish(operator::republish::Republish),
     /// Check `tagtrail.toml`.
     Config(commands::config_check::Config),
-    /// Check that every registry can be heard and asked (reachable, credentials, clock, last event), and say what to set in it.
+    /// Check every source and registry (address, credentials, clock, last event), and print the
+    /// settings for each registry.
     Doctor(client::Client<doctor::Doctor>),
-    /// Whether a service on this machine can do its work: for probes of containers.
+    /// Report whether a service on this machine is ready, for container health checks.
     Health(commands::health::Health),
-    /// Print completions for a shell, such as `tagtrail completions bash`, for the folder where that shell looks for them.
+    /// Print the completion script of a shell, such as `tagtrail completions bash`.
     Completions(commands::completions::Completions),
-    /// Print the manual, for `man -l -`, or write a page for every command into a folder.
+    /// Print the manual page, for `man -l -`, or write a page for every command into a folder.
     Man(commands::man::Man),
     #[command(flatten)]
     Client(client::Command),
 }
 
-/// What every service takes besides its own settings.
+/// A service's own settings, and the settings that all services share.
 #[derive(Debug, Args)]
 struct Service<C: Args> {
     #[command(flatten)]
@@ -89,12 +94,12 @@ impl<C: Args> Service<C> {
 }
 
 fn main() -> ExitCode {
-    // One TLS implementation for all: HTTPS targets, NATS and Postgres.
+    // HTTPS, NATS and Postgres use one TLS implementation.
     if rustls::crypto::ring::default_provider()
         .install_default()
         .is_err()
     {
-        return ExitCode::FAILURE; // Only if it were installed twice.
+        return ExitCode::FAILURE; // Unreachable: nothing else installs a provider.
     }
     match Cli::parse().command {
         Command::Up(service) => service.run("up", up::run),
@@ -127,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn every_command_in_the_documentation_can_be_given() {
+    fn every_command_in_the_documentation_parses() {
         for (page, text, least) in [
             ("README", include_str!("../../README.md"), 5),
             (

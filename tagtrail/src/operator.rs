@@ -1,4 +1,4 @@
-//! Commands for whoever operates Tagtrail: they talk to NATS and Postgres themselves, with an operator's credentials.
+//! Commands for operators, which connect to NATS and Postgres with an operator's credentials.
 
 pub(crate) mod quarantine;
 pub(crate) mod republish;
@@ -12,13 +12,13 @@ use serde_json::Value;
 use tagtrail_bus::{Bus, BusArgs};
 use tokio_util::sync::CancellationToken;
 
-/// Where the servers are.
+/// Addresses of the servers, as arguments.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct Servers {
-    /// URL of NATS with its credentials [default: what `tagtrail up` wrote into its data folder].
+    /// URL of NATS, with credentials [default: as `tagtrail up` wrote it into its data folder].
     #[arg(long, env = "NATS_URL", hide_env_values = true)]
     nats_url: Option<String>,
-    /// Data folder of a `tagtrail up` that runs on this machine.
+    /// Data folder of a running `tagtrail up`, in which its addresses are.
     #[arg(long, env = "TAGTRAIL_DATA", default_value = ".tagtrail")]
     data: PathBuf,
     /// Number of partitions of the stream PUSHES.
@@ -26,8 +26,8 @@ pub(crate) struct Servers {
     partitions: u16,
 }
 
-/// Time to reach a server.
-const PATIENCE: Duration = Duration::from_secs(10);
+/// Time-out of connecting to a server.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 impl Servers {
     /// Connects to NATS.
@@ -37,13 +37,13 @@ impl Servers {
             ..BusArgs::new(&self.url(self.nats_url.as_deref(), "nats", "NATS_URL")?)
         };
         let stop = CancellationToken::new();
-        tokio::time::timeout(PATIENCE, Bus::observe(&args, "operator", &stop))
+        tokio::time::timeout(CONNECT_TIMEOUT, Bus::observe(&args, "operator", &stop))
             .await
-            .context("can't reach NATS: check NATS_URL, and that it runs")?
+            .context("can't reach NATS: check NATS_URL, and that nats-server runs")?
             .map_err(Into::into)
     }
 
-    /// The URL that was given, or the one that a running `tagtrail up` has written.
+    /// Returns the URL given, or else the one in the `endpoints.json` of a running `tagtrail up`.
     pub(crate) fn url(
         &self,
         given: Option<&str>,
@@ -56,7 +56,7 @@ impl Servers {
         let path = self.data.join("endpoints.json");
         endpoint(&path, key).with_context(|| {
             format!(
-                "set {variable}, or name the data folder of a running `tagtrail up` with --data ({} does not say where it is)",
+                "set {variable}, or name the data folder of a running `tagtrail up` with --data (no address found in {})",
                 path.display()
             )
         })
@@ -68,10 +68,10 @@ fn endpoint(path: &Path, key: &str) -> anyhow::Result<String> {
     let endpoints: Value = serde_json::from_str(&text)?;
     let url = endpoints.get(key).and_then(Value::as_str);
     url.map(str::to_owned)
-        .with_context(|| format!("it has no {key:?}"))
+        .with_context(|| format!("{} has no {key:?}", path.display()))
 }
 
-/// Runs a command to its end.
+/// Runs a command to its end, and prints its error.
 pub(crate) fn run(command: impl Future<Output = anyhow::Result<ExitCode>>) -> ExitCode {
     let outcome = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -80,7 +80,7 @@ pub(crate) fn run(command: impl Future<Output = anyhow::Result<ExitCode>>) -> Ex
         .and_then(|runtime| runtime.block_on(command));
     outcome.unwrap_or_else(|error| {
         use std::io::Write as _;
-        // Nobody reads what can't be written.
+        // If standard error is closed, there is nobody to tell.
         let _ = writeln!(std::io::stderr(), "error: {error:#}");
         ExitCode::FAILURE
     })

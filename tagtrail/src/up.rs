@@ -1,4 +1,5 @@
-//! `tagtrail up`: all services in one process, with a private Postgres and nats-server as supervised children.
+//! `tagtrail up`: all services in one process, with a private Postgres and nats-server as
+//! supervised child processes.
 
 use std::convert::Infallible;
 use std::io::Write as _;
@@ -14,31 +15,32 @@ use tagtrail_daemon::{Context, Tasks};
 use tagtrail_embedded::{Embedded, Settings};
 use tagtrail_postgres::DbArgs;
 
-/// Settings.
+/// Settings of `tagtrail up`.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct Config {
-    /// Folder of all data: Postgres, NATS and their passwords. Made if missing; only one `tagtrail up` can use it at a time.
+    /// Folder for the data of Postgres and NATS, and for their passwords. Made if missing; only one
+    /// `tagtrail up` can use it at a time.
     #[arg(long, env = "TAGTRAIL_DATA", default_value = ".tagtrail")]
     data: PathBuf,
-    /// Sources, registries and triggers [default: tagtrail.toml if there is one].
+    /// File with sources, registries, triggers and tokens [default: tagtrail.toml if there is one].
     #[arg(long, env = "TAGTRAIL_CONFIG")]
     config: Option<PathBuf>,
-    /// Address of the webhooks.
+    /// Address on which the gateway receives webhooks.
     #[arg(
         long,
         env = "TAGTRAIL_GATEWAY_LISTEN",
         default_value = "127.0.0.1:8400"
     )]
     gateway: SocketAddr,
-    /// Address of the API.
+    /// Address on which the API listens.
     #[arg(long, env = "TAGTRAIL_API_LISTEN", default_value = "127.0.0.1:8401")]
     api: SocketAddr,
 }
 
-/// As the services' own default.
+/// The default of the services' `TAGTRAIL_SESSION_SECONDS`.
 const SESSION: Duration = Duration::from_secs(10);
 
-/// Runs everything until a stop is asked for.
+/// Runs Postgres, nats-server and all services until a stop is requested.
 pub(crate) async fn run(config: Config, ctx: Context) -> anyhow::Result<()> {
     let embedded = Embedded::start(&Settings::new(&config.data)).await?;
     let outcome = tokio::select! {
@@ -50,7 +52,8 @@ pub(crate) async fn run(config: Config, ctx: Context) -> anyhow::Result<()> {
     outcome
 }
 
-/// A nats-server whose disk was full answers, and stores nothing until it is restarted; so once there is room, that is done here.
+/// Restarts nats-server once its full disk has room again: until a restart it answers, but stores
+/// nothing.
 async fn revive_nats(ctx: &Context, embedded: &Embedded) -> Infallible {
     const EVERY: Duration = Duration::from_secs(5);
     loop {
@@ -64,7 +67,8 @@ async fn revive_nats(ctx: &Context, embedded: &Embedded) -> Infallible {
     }
 }
 
-/// The same services that production runs apart, each with the settings that it would get from its environment.
+/// Runs the services that production runs as separate processes, with the settings that they would
+/// read from their environment.
 async fn services(config: &Config, ctx: &Context, embedded: &Embedded) -> anyhow::Result<()> {
     let db = DbArgs {
         url: embedded.postgres_url().to_owned(),
@@ -98,10 +102,10 @@ async fn services(config: &Config, ctx: &Context, embedded: &Embedded) -> anyhow
         bus: bus.clone(),
         appliers: None,
         session_seconds: SESSION,
+        // Fast: no other indexer uses this data folder, so there is nobody to share partitions with.
         claim_interval_ms: Duration::from_millis(20),
         sweep_seconds: Duration::from_secs(600),
     };
-    // Nobody to share with: the folder is ours alone.
     tasks.spawn("indexer", tagtrail_indexer::run(indexer, ctx.clone()));
     let trigger = tagtrail_trigger::Config {
         db,
@@ -123,18 +127,18 @@ async fn services(config: &Config, ctx: &Context, embedded: &Embedded) -> anyhow
     tasks.join(&ctx.shutdown).await
 }
 
-/// The file to read, with a word if there is none.
+/// The path of the configuration file. Logs a warning if there is none.
 fn file(config: &Config) -> PathBuf {
     let file = File::find(config.config.as_deref());
     if file == Path::new(tagtrail_config::NONE) {
         tracing::warn!(
-            "there is no tagtrail.toml here: starting without sources and triggers; the README says what to write into it"
+            "there is no tagtrail.toml here: starting without sources and triggers; the README has an example"
         );
     }
     file
 }
 
-/// Once everything is ready, writes and prints where it is.
+/// Writes the addresses into `endpoints.json`, and prints them, once all services are ready.
 async fn announce(
     config: Config,
     ctx: Context,
@@ -142,7 +146,7 @@ async fn announce(
     postgres: String,
 ) -> anyhow::Result<()> {
     let path = config.data.join("endpoints.json");
-    // One of an earlier run would be taken for this one's.
+    // A file left by an earlier run would name stale addresses.
     let _ = std::fs::remove_file(&path);
     tokio::select! {
         () = ctx.shutdown.cancelled() => return Ok(()),
@@ -157,7 +161,7 @@ async fn announce(
     });
     write_private(&path, &endpoints.to_string())
         .with_context(|| format!("can't write {}", path.display()))?;
-    // For whoever started it; the log goes to standard error.
+    // For the program or person that started `up`; the log goes to standard error.
     let _ = writeln!(std::io::stdout(), "{endpoints:#}");
     tracing::info!("ready; addresses and passwords are in {}", path.display());
     ctx.shutdown.cancelled().await;
@@ -165,7 +169,7 @@ async fn announce(
     Ok(())
 }
 
-/// Whole or not at all, and never readable by others.
+/// Writes a file atomically, readable by its owner only.
 fn write_private(path: &Path, content: &str) -> std::io::Result<()> {
     let new = path.with_extension("json.new");
     let _ = std::fs::remove_file(&new);

@@ -8,9 +8,10 @@ use clap_complete::Shell;
 use super::write;
 use crate::Cli;
 
-/// Which shell.
+/// Arguments of `tagtrail completions`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Completions {
+    /// The shell.
     #[arg(value_enum)]
     shell: Shell,
 }

@@ -7,18 +7,18 @@ use tagtrail_config::File;
 
 use super::write;
 
-/// What to do with the file.
+/// Arguments of `tagtrail config`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Config {
     #[command(subcommand)]
-    what: ConfigWhat,
+    command: ConfigCommand,
 }
 
 #[derive(Debug, clap::Subcommand)]
-enum ConfigWhat {
-    /// Read the file as the services do, secrets included, and say what is in it or what is wrong with it.
+enum ConfigCommand {
+    /// Read the file and its secrets as the services do, and print its entries or the first error.
     Check {
-        /// The file.
+        /// Path of the file.
         #[arg(env = "TAGTRAIL_CONFIG", default_value = "tagtrail.toml")]
         file: PathBuf,
     },
@@ -26,7 +26,7 @@ enum ConfigWhat {
 
 impl Config {
     pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
-        let ConfigWhat::Check { file: path } = self.what;
+        let ConfigCommand::Check { file: path } = self.command;
         let file = File::load(&path)?;
         let mut lines = Vec::new();
         for check in [
@@ -38,7 +38,7 @@ impl Config {
             lines.extend(check(&file)?);
         }
         if lines.is_empty() {
-            lines.push("it is empty: nobody may send events, and nothing is rolled out".to_owned());
+            lines.push("it is empty: no events are accepted, and nothing is rolled out".to_owned());
         }
         let text = format!("{}: good\n  {}\n", path.display(), lines.join("\n  "));
         Ok(write(text.as_bytes()))

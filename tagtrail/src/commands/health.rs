@@ -9,16 +9,16 @@ use serde_json::Value;
 
 use super::write;
 
-/// Which process.
+/// Arguments of `tagtrail health`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Health {
-    /// Address of its admin page. Where it listens on all addresses, this machine's own is asked.
+    /// Address of the service's admin page. For 0.0.0.0 or [::], the loopback address is asked.
     #[arg(long, env = "TAGTRAIL_ADMIN", default_value = "127.0.0.1:8402")]
     admin: SocketAddr,
 }
 
 impl Health {
-    /// Exit code 0: it can do its work now; 1: it can't, or does not answer.
+    /// Returns exit code 0 if the service is ready, and 1 if it isn't or does not answer.
     pub(crate) async fn run(self) -> anyhow::Result<ExitCode> {
         let mut address = self.admin;
         if address.ip().is_unspecified() {
@@ -35,12 +35,12 @@ impl Health {
             .get(format!("http://{address}/readyz"))
             .send()
             .await
-            .map_err(|error| anyhow::anyhow!("nobody answers at {address}: {}; --admin or TAGTRAIL_ADMIN says where the admin page is", tagtrail_daemon::chain(&error.without_url())))?;
+            .map_err(|error| anyhow::anyhow!("no answer from {address}: {}; set the address of the admin page with --admin or TAGTRAIL_ADMIN", tagtrail_daemon::chain(&error.without_url())))?;
         let ready = answer.status().is_success();
         let state: Value = answer
             .json()
             .await
-            .context("the answer is not that of an admin page")?;
+            .with_context(|| format!("{address} is not an admin page of Tagtrail"))?;
         let mut text = format!("{}\n", if ready { "ready" } else { "not ready" });
         for (part, state) in state["parts"].as_object().into_iter().flatten() {
             text += &format!("  {part}: {}\n", state.as_str().unwrap_or("?"));

@@ -9,10 +9,11 @@ use clap::CommandFactory as _;
 use super::write;
 use crate::Cli;
 
-/// Where the pages go.
+/// Arguments of `tagtrail man`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Man {
-    /// Write a page for every command into this folder, such as /usr/local/share/man/man1 [default: print the first page].
+    /// Write a page for every command into this folder, such as /usr/local/share/man/man1
+    /// [default: print the page of `tagtrail` itself].
     #[arg(long)]
     dir: Option<PathBuf>,
 }

@@ -1,4 +1,4 @@
-//! `tagtrail republish`: revisions once more, from Postgres to REVISIONS.
+//! `tagtrail republish`: publishes revisions that Postgres has to REVISIONS again.
 
 use std::process::ExitCode;
 
@@ -10,16 +10,17 @@ use time::OffsetDateTime;
 
 use super::Servers;
 
-/// What is published again.
+/// Arguments of `tagtrail republish`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Republish {
-    /// All revisions of this image, such as registry.example.com/shop/web:latest.
+    /// Republish all revisions of this image, such as registry.example.com/shop/web:latest.
     #[arg(long, required_unless_present = "since", conflicts_with = "since")]
     image: Option<Image>,
-    /// All revisions of every image of which something was recorded at this time or later, such as 2026-03-03T14:02:00Z.
+    /// Republish all revisions of each image with a push recorded at this time or later, such as
+    /// 2026-03-03T14:02:00Z.
     #[arg(long, value_name = "TIME", value_parser = time)]
     since: Option<OffsetDateTime>,
-    /// URL of Postgres with its credentials [default: what `tagtrail up` wrote into its data folder].
+    /// URL of Postgres, with credentials [default: as `tagtrail up` wrote it into its data folder].
     #[arg(long, env = "DATABASE_URL", hide_env_values = true)]
     database_url: Option<String>,
     #[command(flatten)]
@@ -40,28 +41,27 @@ impl Republish {
             .options("republish")?
             .connect()
             .await
-            .context("can't reach Postgres: check DATABASE_URL, and that it runs")?;
+            .context("can't reach Postgres: check DATABASE_URL, and that the server runs")?;
         let bus = self.servers.bus().await?;
-        let what = match (self.image, self.since) {
+        let selection = match (self.image, self.since) {
             (Some(image), _) => tagtrail_indexer::Republish::Image(image),
             (None, Some(time)) => tagtrail_indexer::Republish::Since(time),
-            (None, None) => bail!("say what: --image or --since"),
+            (None, None) => bail!("--image or --since is required"),
         };
         let mut shown = std::time::Instant::now();
-        let total = tagtrail_indexer::republish(&mut db, &bus, what, |done| {
-            // Progress, now and then.
+        let total = tagtrail_indexer::republish(&mut db, &bus, selection, |done| {
             if shown.elapsed().as_secs() >= 2 {
                 shown = std::time::Instant::now();
-                say(&format!("{done} revisions so far"));
+                print(&format!("{done} revisions so far"));
             }
         })
         .await?;
         db.close().await?;
         if total.images == 0 {
-            say("error: nothing is known of it: no push of it was ever recorded");
+            print("error: no push was ever recorded for this image, or since this time");
             return Ok(ExitCode::from(3));
         }
-        say(&format!(
+        print(&format!(
             "published {} revisions of {} images again",
             total.revisions, total.images
         ));
@@ -69,7 +69,7 @@ impl Republish {
     }
 }
 
-fn say(text: &str) {
+fn print(text: &str) {
     use std::io::Write as _;
     let _ = writeln!(std::io::stderr(), "{text}");
 }
