@@ -76,6 +76,8 @@ impl Api {
             message: format!("--api {address:?} is not an address such as http://127.0.0.1:8401"),
             retryable: false,
         })?;
+        // Not `tagtrail_daemon::client`: people may reach the API through a proxy, and a response of
+        // the live feed has no end.
         let client = reqwest::Client::builder()
             .read_timeout(READ_TIMEOUT)
             .connect_timeout(Duration::from_secs(5))

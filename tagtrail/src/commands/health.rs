@@ -27,10 +27,7 @@ impl Health {
                 IpAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
             });
         }
-        let client = reqwest::Client::builder()
-            .no_proxy()
-            .timeout(Duration::from_secs(3))
-            .build()?;
+        let client = tagtrail_daemon::client(Duration::from_secs(3)).build()?;
         let answer = client
             .get(format!("http://{address}/readyz"))
             .send()

@@ -42,13 +42,7 @@ pub(super) enum GatewayAnswer {
 }
 
 pub(super) fn client() -> Result<Client, Failure> {
-    Client::builder()
-        .no_proxy()
-        // A secret is for the gateway alone, not for the target of a redirect.
-        .redirect(reqwest::redirect::Policy::none())
-        .timeout(TIMEOUT)
-        .connect_timeout(Duration::from_secs(5))
-        .user_agent(concat!("tagtrail/", env!("CARGO_PKG_VERSION")))
+    tagtrail_daemon::client(TIMEOUT)
         .build()
         .map_err(|error| Failure::failed(format!("can't make an HTTP client: {error}")))
 }
