@@ -9,9 +9,8 @@ use tagtrail_failpoint::FailPoint;
 use tagtrail_postgres::Lock;
 use tagtrail_proto::{Rollout, Subject};
 
-use crate::Shared;
 use crate::error::{Error, within};
-use crate::session::Failures;
+use crate::shared::{Failures, Shared};
 use crate::store::ledger::{self as store, Change};
 
 /// A rollout is often pending, running and succeeded within milliseconds. Waiting for them publishes all at once, and leaves the

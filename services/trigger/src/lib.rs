@@ -10,63 +10,26 @@
 //! a trigger in the very session that records what came of an attempt; if it dies, the session dies, and another worker takes
 //! the rollout up again under the same id.
 
+mod act;
 mod config;
 mod error;
-mod feed;
 mod ledger;
 mod metrics;
 mod plan;
-mod session;
+mod shared;
 mod store;
 mod target;
-mod work;
 
-use std::collections::BTreeSet;
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
 use tagtrail_bus::Bus;
 use tagtrail_config::{ConfigError, File};
-use tagtrail_daemon::{Context, Health, Tasks};
-use tagtrail_postgres::DbArgs;
-use tokio::sync::{Mutex, Notify};
-use tokio_util::sync::CancellationToken;
+use tagtrail_daemon::{Context, Tasks};
+use tokio::sync::Notify;
 
 pub use config::{Config, Pace};
 
-/// What planner, workers and ledger share.
-#[derive(Debug, Clone)]
-struct Shared {
-    db: DbArgs,
-    /// The server ends a session that is silent for this long.
-    silence: std::time::Duration,
-    /// Whose turn it is to open a session.
-    opening: Arc<Mutex<()>>,
-    pace: Pace,
-    health: Health,
-    metrics: metrics::Metrics,
-    shutdown: CancellationToken,
-    /// There may be a rollout to carry out.
-    work: Arc<Notify>,
-    /// Triggers that were just given one: a worker need not look for them.
-    fresh: Arc<std::sync::Mutex<BTreeSet<i32>>>,
-    /// There may be changes to publish.
-    changes: Arc<Notify>,
-}
-
-impl Shared {
-    /// Tells the workers of triggers that were given a rollout.
-    fn give(&self, triggers: impl Iterator<Item = i32>) {
-        let mut fresh = self.fresh.lock().unwrap_or_else(PoisonError::into_inner);
-        fresh.extend(triggers);
-        self.work.notify_one();
-    }
-
-    /// One of those, for the worker that asks.
-    fn take(&self) -> Option<i32> {
-        let mut fresh = self.fresh.lock().unwrap_or_else(PoisonError::into_inner);
-        fresh.pop_first()
-    }
-}
+use crate::shared::Shared;
 
 /// Looks at everything that the trigger service needs of the file, secrets included, and says what it found there, a line each.
 ///
@@ -74,7 +37,7 @@ impl Shared {
 /// What is wrong, with its line and the cure.
 pub fn check(file: &File) -> Result<Vec<String>, ConfigError> {
     target::targets(file)?;
-    let line = |trigger: &plan::Configured| {
+    let line = |trigger: &store::planning::Configured| {
         let images: Vec<String> = trigger.images.values().map(ToString::to_string).collect();
         format!(
             "trigger {}: rolls out {} by {}",
@@ -117,7 +80,7 @@ pub async fn run(config: Config, ctx: Context) -> anyhow::Result<()> {
     );
     let (mut tasks, shutdown) = (Tasks::new(), ctx.shutdown.clone());
     for _ in 0..config.workers {
-        tasks.spawn("worker", work::worker(shared.clone(), Arc::clone(&targets)));
+        tasks.spawn("worker", act::worker(shared.clone(), Arc::clone(&targets)));
     }
     tasks.spawn("ledger", ledger::ledger(shared.clone(), bus.clone()));
     tasks.spawn("planner", plan::planner(shared, bus.clone(), triggers));

@@ -10,7 +10,7 @@ use tagtrail_bus::topology::Stream;
 use tagtrail_proto::{Image, Subject, TraceContext};
 use tokio::sync::mpsc;
 
-use crate::session::Failures;
+use crate::shared::Failures;
 
 /// Revisions taken in at once.
 const BATCH: usize = 1000;

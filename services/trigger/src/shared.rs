@@ -1,18 +1,56 @@
-//! Sessions: made again after every failure, bounded in time.
+//! The state that all tasks share, and their sessions: made again after every failure, bounded in time.
 
+use std::collections::BTreeSet;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use sqlx::PgConnection;
-use tagtrail_daemon::{backoff, chain};
-use tagtrail_postgres::Lock;
+use tagtrail_daemon::{Health, backoff, chain};
+use tagtrail_policy::retry::Pace;
+use tagtrail_postgres::{DbArgs, Lock};
+use tokio::sync::{Mutex, Notify};
+use tokio_util::sync::CancellationToken;
 
-use crate::Shared;
 use crate::error::{Error, within};
+use crate::metrics::Metrics;
 
 /// How often a session that waits for its turn asks.
 const TURN: Duration = Duration::from_secs(1);
 
+/// What planner, workers and ledger share.
+#[derive(Debug, Clone)]
+pub(crate) struct Shared {
+    pub(crate) db: DbArgs,
+    /// The server ends a session that is silent for this long.
+    pub(crate) silence: Duration,
+    /// Whose turn it is to open a session.
+    pub(crate) opening: Arc<Mutex<()>>,
+    pub(crate) pace: Pace,
+    pub(crate) health: Health,
+    pub(crate) metrics: Metrics,
+    pub(crate) shutdown: CancellationToken,
+    /// There may be a rollout to carry out.
+    pub(crate) work: Arc<Notify>,
+    /// Triggers that were just given one: a worker need not look for them.
+    pub(crate) fresh: Arc<std::sync::Mutex<BTreeSet<i32>>>,
+    /// There may be changes to publish.
+    pub(crate) changes: Arc<Notify>,
+}
+
 impl Shared {
+    /// Tells the workers of triggers that were given a rollout.
+    pub(crate) fn give(&self, triggers: impl Iterator<Item = i32>) {
+        let mut fresh = self.fresh.lock().unwrap_or_else(PoisonError::into_inner);
+        fresh.extend(triggers);
+        self.work.notify_one();
+    }
+
+    /// One of those, for the worker that asks.
+    pub(crate) fn take(&self) -> Option<i32> {
+        let mut fresh = self.fresh.lock().unwrap_or_else(PoisonError::into_inner);
+        fresh.pop_first()
+    }
+
     /// A new session. One at a time is opened: all that are lost at once would else come back at once, to a server that has just
     /// come back itself, and all take too long.
     pub(crate) async fn session(&self) -> Result<PgConnection, Error> {

@@ -9,9 +9,8 @@ use tagtrail_failpoint::FailPoint;
 use tagtrail_postgres::{Lock, ping};
 use tagtrail_proto::RolloutState;
 
-use crate::Shared;
 use crate::error::{Error, within};
-use crate::session::Failures;
+use crate::shared::{Failures, Shared};
 use crate::store::working::{self as store, Begun};
 use crate::target::{Order, Targets};
 use tagtrail_policy::retry::{self, Next, Outcome};

@@ -1,0 +1,310 @@
+//! The planner: from heads to rollouts. One session of all instances plans; the others stand by.
+//!
+//! Level-triggered: whatever wakes it, it compares the heads as they are with the last rollout of each trigger. REVISIONS only
+//! tells it when to look.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use sqlx::PgConnection;
+use tagtrail_bus::Bus;
+use tagtrail_bus::consume::Position;
+use tagtrail_bus::topology::Stream;
+use tagtrail_config::File;
+use tagtrail_daemon::{Span, SpanKind};
+use tagtrail_failpoint::FailPoint;
+use tagtrail_postgres::Lock;
+use tagtrail_proto::{Event, Image, Rollout, RolloutState, Subject, TraceContext};
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+
+use crate::error::{Error, within};
+use crate::plan::news::{Images, News, feed};
+use crate::shared::{Failures, Shared};
+use crate::store::planning as store;
+use crate::store::planning::Configured;
+use crate::store::planning::{Plan, Start};
+use tagtrail_policy::decide::{Decision, Situation, decide};
+
+/// Whatever was missed is found after this long.
+const ALL_AGAIN: Duration = Duration::from_secs(30);
+/// How often it looks for triggers that were resumed; also keeps the session alive.
+const TICK: Duration = Duration::from_millis(500);
+
+/// The triggers of the file.
+pub(crate) fn configured(file: &File) -> Vec<Configured> {
+    file.trigger
+        .iter()
+        .map(|trigger| Configured {
+            name: trigger.name.get_ref().to_string(),
+            images: trigger
+                .images
+                .iter()
+                .map(|(name, image)| (name.get_ref().clone(), image.clone()))
+                .collect(),
+            target: trigger.target().kind.to_owned(),
+            settle: trigger.settle,
+        })
+        .collect()
+}
+
+/// Plans until a stop is asked for.
+pub(crate) async fn planner(
+    shared: Shared,
+    bus: Bus,
+    triggers: Vec<Configured>,
+) -> anyhow::Result<()> {
+    let mut failures = Failures::default();
+    loop {
+        let Err(error) = session(&shared, &bus, &triggers).await else {
+            return Ok(());
+        };
+        shared
+            .health
+            .set("postgres", Err("the database does not answer".to_owned()));
+        if !shared.start_over("planner", &mut failures, &error).await {
+            return Ok(());
+        }
+    }
+}
+
+/// One session, from its lock to its end.
+async fn session(shared: &Shared, bus: &Bus, triggers: &[Configured]) -> Result<(), Error> {
+    let Some(mut db) = shared.session_with(Lock::Plan).await? else {
+        return Ok(());
+    };
+    within(shared.silence, store::configure(&mut db, triggers)).await?;
+    let position = within(shared.silence, store::position(&mut db)).await?;
+    tracing::debug!("planning");
+    let (sender, news) = mpsc::channel(1);
+    let planner = Planner {
+        shared,
+        triggers: triggers
+            .iter()
+            .map(|trigger| (trigger.name.as_str(), trigger))
+            .collect(),
+        db,
+        bus,
+        settling: BTreeMap::new(),
+        compared: false,
+    };
+    tokio::select! {
+        outcome = planner.run(news) => outcome,
+        never = feed(bus, position, sender) => match never {},
+    }
+}
+
+struct Planner<'a> {
+    shared: &'a Shared,
+    triggers: BTreeMap<&'a str, &'a Configured>,
+    db: PgConnection,
+    bus: &'a Bus,
+    /// Whether the numbers issued are known not to be below those that were told.
+    compared: bool,
+    /// Triggers whose heads have to settle first, and until when.
+    settling: BTreeMap<&'a str, Instant>,
+}
+
+impl<'a> Planner<'a> {
+    async fn run(mut self, mut news: mpsc::Receiver<News>) -> Result<(), Error> {
+        let silence = self.shared.silence;
+        self.compare_numbers().await?;
+        let mut every = tokio::time::interval(TICK.min(self.shared.ping_every()));
+        every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        // Also while NATS is away: what it would tell is in the database.
+        let mut all_again = Instant::now();
+        loop {
+            let settled = self.settling.values().min().copied();
+            let mut traces = BTreeMap::new();
+            let (due, position) = tokio::select! {
+                () = self.shared.shutdown.cancelled() => return Ok(()),
+                Some(News { of, position }) = news.recv() => {
+                    let due = self.concerned(&of);
+                    if let Images::These(images) = of {
+                        traces = images;
+                    }
+                    (due, Some(position))
+                }
+                () = until(settled) => (self.settled(), None),
+                _ = every.tick() => {
+                    let resuming = within(silence, store::resuming(&mut self.db)).await?;
+                    self.shared.health.set("postgres", Ok(()));
+                    let all = Instant::now() >= all_again;
+                    if all {
+                        all_again = Instant::now() + ALL_AGAIN;
+                        self.compare_numbers().await?;
+                    }
+                    (self.those(|trigger| all || resuming.contains(&trigger.name)), None)
+                }
+            };
+            within(silence, self.plan(&due, position, &traces)).await?;
+        }
+    }
+
+    /// A database that was restored from a backup would give numbers again that targets have seen, and they drop those. ROLLOUTS
+    /// still knows. While NATS does not answer, planning goes on, and it is asked again later.
+    async fn compare_numbers(&mut self) -> Result<(), Error> {
+        if self.compared {
+            return Ok(());
+        }
+        // Every rollout is told of as pending first, so the last of those is the newest.
+        let subjects = self
+            .triggers
+            .keys()
+            .filter_map(|name| name.parse().ok())
+            .map(|trigger| Subject::Rollout {
+                trigger,
+                state: RolloutState::Pending,
+            })
+            .collect();
+        let asking = self.bus.last_messages(Stream::Rollouts, subjects);
+        // The session must not fall silent meanwhile.
+        let Ok(Ok(told)) = tokio::time::timeout(self.shared.silence / 3, asking).await else {
+            return Ok(());
+        };
+        for (_, payload) in told {
+            // What is no rollout was not told to any target.
+            let Ok(event) = serde_json::from_slice::<Event<Rollout>>(&payload) else {
+                continue;
+            };
+            let Rollout {
+                trigger, number, ..
+            } = event.data;
+            let raising = store::raise_issued(&mut self.db, &trigger, number);
+            if within(self.shared.silence, raising).await? {
+                tracing::warn!(
+                    trigger,
+                    number,
+                    "rollouts up to this number were told that the database does not know: was it restored from a backup? Going on above it"
+                );
+            }
+        }
+        self.compared = true;
+        Ok(())
+    }
+
+    fn those(&self, wanted: impl Fn(&Configured) -> bool) -> BTreeSet<&'a str> {
+        self.triggers
+            .iter()
+            .filter(|(_, trigger)| wanted(trigger))
+            .map(|(name, _)| *name)
+            .collect()
+    }
+
+    fn concerned(&self, news: &Images) -> BTreeSet<&'a str> {
+        self.those(|trigger| match news {
+            Images::Any => true,
+            Images::These(images) => trigger
+                .images
+                .values()
+                .any(|image| images.contains_key(image)),
+        })
+    }
+
+    fn settled(&self) -> BTreeSet<&'a str> {
+        let now = Instant::now();
+        self.settling
+            .iter()
+            .filter(|(_, at)| **at <= now)
+            .map(|(name, _)| *name)
+            .collect()
+    }
+
+    /// Decides for these triggers, from one snapshot of the heads, and records what follows together with the position. Nobody else
+    /// records rollouts while this session has its lock; what may change in between, a pause, is looked at again when recording.
+    async fn plan(
+        &mut self,
+        due: &BTreeSet<&'a str>,
+        position: Option<Position>,
+        traces: &BTreeMap<Image, Option<TraceContext>>,
+    ) -> Result<(), Error> {
+        if due.is_empty() && position.is_none() {
+            return Ok(());
+        }
+        let names: Vec<&str> = due.iter().copied().collect();
+        let images: BTreeSet<&Image> = due
+            .iter()
+            .filter_map(|name| self.triggers.get(name))
+            .flat_map(|trigger| trigger.images.values())
+            .collect();
+        let images: Vec<&Image> = images.into_iter().collect();
+        let (known, heads) = match names.is_empty() {
+            true => Default::default(),
+            false => (
+                store::known(&mut self.db, &names).await?,
+                store::heads(&mut self.db, &images).await?,
+            ),
+        };
+        let mut plan = Plan {
+            position: position.filter(|_| !FailPoint::TriggerPosition.skipped()),
+            ..Plan::default()
+        };
+        let mut settling = BTreeMap::new();
+        for (known, now) in known {
+            let Some((name, trigger)) = self.triggers.get_key_value(known.name.as_str()) else {
+                continue;
+            };
+            let decision = decide(&Situation {
+                images: &trigger.images,
+                heads: &heads,
+                last: known.last.as_ref(),
+                failed: known.failed,
+                paused: known.paused,
+                resumed: known.resuming,
+                settle: trigger.settle,
+                now,
+            });
+            match decision {
+                Decision::Nothing => {
+                    if known.resuming {
+                        plan.resumed.push(known.id);
+                    }
+                }
+                Decision::Wait(at) => {
+                    settling.insert(
+                        *name,
+                        Instant::now() + (at - now).try_into().unwrap_or(Duration::ZERO),
+                    );
+                }
+                Decision::Start { images, cause } => {
+                    let watched = trigger.images.values();
+                    let trace = watched.filter_map(|image| *traces.get(image)?).next();
+                    let span = Span::start("plan", SpanKind::Consumer, trace.as_ref());
+                    plan.starts.push(Start {
+                        trigger: known.id,
+                        images,
+                        cause,
+                        trace: *span.context(),
+                    });
+                }
+            }
+        }
+        FailPoint::TriggerPlanned.pass();
+        let started = match plan.is_empty() {
+            true => Vec::new(),
+            false => store::record(&mut self.db, &plan).await?,
+        };
+        if !started.is_empty() {
+            FailPoint::TriggerRecorded.pass();
+        }
+        self.settling.retain(|name, _| !due.contains(name));
+        self.settling.extend(settling);
+        for rollout in &started {
+            tracing::info!(trigger = rollout.trigger, rollout.id, rollout.number, cause = %rollout.cause.reason, "recorded rollout {} of {}", rollout.number, rollout.trigger);
+        }
+        // What was pending when its trigger was paused may go on too.
+        if !started.is_empty() || !plan.resumed.is_empty() {
+            self.shared
+                .give(plan.starts.iter().map(|start| start.trigger));
+            self.shared.changes.notify_one();
+        }
+        Ok(())
+    }
+}
+
+async fn until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
