@@ -1,10 +1,13 @@
 //! Settings of the trigger service.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use tagtrail_bus::BusArgs;
+use tagtrail_config::File;
 use tagtrail_postgres::DbArgs;
+use tagtrail_proto::Image;
 
 pub use tagtrail_policy::retry::Pace;
 
@@ -36,4 +39,31 @@ fn seconds(text: &str) -> Result<Duration, String> {
         Ok(seconds @ 1..=600) => Ok(Duration::from_secs(seconds)),
         _ => Err("must be a number of seconds from 1 to 600".to_owned()),
     }
+}
+
+/// A trigger as it is configured.
+#[derive(Debug, Clone)]
+pub(crate) struct TriggerSpec {
+    pub(crate) name: String,
+    pub(crate) images: BTreeMap<String, Image>,
+    /// Kind of its target.
+    pub(crate) target: String,
+    pub(crate) settle: Duration,
+}
+
+/// The triggers of the file.
+pub(crate) fn triggers(file: &File) -> Vec<TriggerSpec> {
+    file.trigger
+        .iter()
+        .map(|trigger| TriggerSpec {
+            name: trigger.name.get_ref().to_string(),
+            images: trigger
+                .images
+                .iter()
+                .map(|(name, image)| (name.get_ref().clone(), image.clone()))
+                .collect(),
+            target: trigger.target().kind.to_owned(),
+            settle: trigger.settle,
+        })
+        .collect()
 }

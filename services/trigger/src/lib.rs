@@ -37,7 +37,7 @@ use crate::shared::Shared;
 /// What is wrong, with its line and the cure.
 pub fn check(file: &File) -> Result<Vec<String>, ConfigError> {
     target::targets(file)?;
-    let line = |trigger: &store::planning::Configured| {
+    let line = |trigger: &config::TriggerSpec| {
         let images: Vec<String> = trigger.images.values().map(ToString::to_string).collect();
         format!(
             "trigger {}: rolls out {} by {}",
@@ -46,7 +46,7 @@ pub fn check(file: &File) -> Result<Vec<String>, ConfigError> {
             trigger.target
         )
     };
-    Ok(plan::configured(file).iter().map(line).collect())
+    Ok(config::triggers(file).iter().map(line).collect())
 }
 
 /// Runs until a stop is asked for.
@@ -58,7 +58,7 @@ pub async fn run(config: Config, ctx: Context) -> anyhow::Result<()> {
     ctx.health.register("postgres");
     let file = File::load(&config.config)?;
     let targets = Arc::new(target::targets(&file)?);
-    let triggers = plan::configured(&file);
+    let triggers = config::triggers(&file);
     config.db.wait_for_schema("trigger", &ctx.shutdown).await?;
     let bus = Bus::connect(&config.bus, "trigger", &ctx.shutdown).await?;
     let shared = Shared {

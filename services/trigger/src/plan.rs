@@ -3,4 +3,4 @@
 mod news;
 mod planner;
 
-pub(crate) use planner::{configured, planner};
+pub(crate) use planner::planner;

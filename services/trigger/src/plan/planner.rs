@@ -10,7 +10,6 @@ use sqlx::PgConnection;
 use tagtrail_bus::Bus;
 use tagtrail_bus::consume::Position;
 use tagtrail_bus::topology::Stream;
-use tagtrail_config::File;
 use tagtrail_daemon::{Span, SpanKind};
 use tagtrail_failpoint::FailPoint;
 use tagtrail_postgres::Lock;
@@ -18,11 +17,11 @@ use tagtrail_proto::{Event, Image, Rollout, RolloutState, Subject, TraceContext}
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
+use crate::config::TriggerSpec;
 use crate::error::{Error, within};
 use crate::plan::news::{Images, News, feed};
 use crate::shared::{Failures, Shared};
 use crate::store::planning as store;
-use crate::store::planning::Configured;
 use crate::store::planning::{Plan, Start};
 use tagtrail_policy::decide::{Decision, Situation, decide};
 
@@ -31,28 +30,11 @@ const ALL_AGAIN: Duration = Duration::from_secs(30);
 /// How often it looks for triggers that were resumed; also keeps the session alive.
 const TICK: Duration = Duration::from_millis(500);
 
-/// The triggers of the file.
-pub(crate) fn configured(file: &File) -> Vec<Configured> {
-    file.trigger
-        .iter()
-        .map(|trigger| Configured {
-            name: trigger.name.get_ref().to_string(),
-            images: trigger
-                .images
-                .iter()
-                .map(|(name, image)| (name.get_ref().clone(), image.clone()))
-                .collect(),
-            target: trigger.target().kind.to_owned(),
-            settle: trigger.settle,
-        })
-        .collect()
-}
-
 /// Plans until a stop is asked for.
 pub(crate) async fn planner(
     shared: Shared,
     bus: Bus,
-    triggers: Vec<Configured>,
+    triggers: Vec<TriggerSpec>,
 ) -> anyhow::Result<()> {
     let mut failures = Failures::default();
     loop {
@@ -69,7 +51,7 @@ pub(crate) async fn planner(
 }
 
 /// One session, from its lock to its end.
-async fn session(shared: &Shared, bus: &Bus, triggers: &[Configured]) -> Result<(), Error> {
+async fn session(shared: &Shared, bus: &Bus, triggers: &[TriggerSpec]) -> Result<(), Error> {
     let Some(mut db) = shared.session_with(Lock::Plan).await? else {
         return Ok(());
     };
@@ -96,7 +78,7 @@ async fn session(shared: &Shared, bus: &Bus, triggers: &[Configured]) -> Result<
 
 struct Planner<'a> {
     shared: &'a Shared,
-    triggers: BTreeMap<&'a str, &'a Configured>,
+    triggers: BTreeMap<&'a str, &'a TriggerSpec>,
     db: PgConnection,
     bus: &'a Bus,
     /// Whether the numbers issued are known not to be below those that were told.
@@ -183,7 +165,7 @@ impl<'a> Planner<'a> {
         Ok(())
     }
 
-    fn those(&self, wanted: impl Fn(&Configured) -> bool) -> BTreeSet<&'a str> {
+    fn those(&self, wanted: impl Fn(&TriggerSpec) -> bool) -> BTreeSet<&'a str> {
         self.triggers
             .iter()
             .filter(|(_, trigger)| wanted(trigger))

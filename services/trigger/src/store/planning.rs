@@ -1,7 +1,6 @@
 //! What the planner reads and records.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use sqlx::types::{Json, Uuid};
 use sqlx::{PgConnection, Row as _};
@@ -10,25 +9,17 @@ use tagtrail_postgres::row;
 use tagtrail_proto::{Cause, Image, Rollout, RolloutImage, TraceContext};
 use time::OffsetDateTime;
 
+use crate::config::TriggerSpec;
+
 use super::{columns, recorded};
 use tagtrail_policy::decide::Head;
 
 const STREAM: &str = "REVISIONS";
 
-/// A trigger as it is configured.
-#[derive(Debug, Clone)]
-pub(crate) struct Configured {
-    pub(crate) name: String,
-    pub(crate) images: BTreeMap<String, Image>,
-    /// Kind of its target.
-    pub(crate) target: String,
-    pub(crate) settle: Duration,
-}
-
 /// Makes the table of triggers say what the configuration says. Those that are gone keep their rollouts.
 pub(crate) async fn configure(
     db: &mut PgConnection,
-    triggers: &[Configured],
+    triggers: &[TriggerSpec],
 ) -> Result<(), sqlx::Error> {
     let names: Vec<&str> = triggers
         .iter()
