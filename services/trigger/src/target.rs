@@ -1,75 +1,19 @@
-//! What a rollout acts on. A kind of target is one file in `target/` and one line in [`ALL`].
+//! The table of targets. A kind of target is one file in `target/` and one line in [`ALL`].
 
 mod command;
+mod contract;
 mod signature;
 mod webhook;
 
-use std::collections::BTreeMap;
-use std::path::Path;
-use std::pin::Pin;
 use std::sync::Arc;
 
 use tagtrail_config::{ConfigError, File};
-use tagtrail_failpoint::FailPoint;
-use tagtrail_proto::{Event, Rollout, TraceContext};
 
-use tagtrail_policy::retry::Outcome;
+pub(crate) use contract::{Order, Targets};
 
-/// A rollout as it is told to a target: the same bytes at every attempt.
-#[derive(Debug, Clone)]
-pub(crate) struct Order {
-    pub(crate) rollout: Rollout,
-    /// The `CloudEvent` of the rollout as it was recorded: pending, no attempts yet.
-    pub(crate) body: Vec<u8>,
-    /// What caused the attempt, to be passed on.
-    pub(crate) trace: TraceContext,
-}
-
-impl Order {
-    pub(crate) fn new(rollout: &Rollout, trace: TraceContext) -> serde_json::Result<Order> {
-        let mut rollout = rollout.clone();
-        if FailPoint::TriggerRolloutId.skipped() {
-            rollout.id = uuid::Uuid::now_v7().to_string();
-        }
-        let recorded = Rollout {
-            state: tagtrail_proto::RolloutState::Pending,
-            attempts: 0,
-            finished_at: None,
-            error: None,
-            ..rollout.clone()
-        };
-        let event: Event<Rollout> = recorded.event(rollout.created_at);
-        Ok(Order {
-            rollout,
-            body: serde_json::to_vec(&event)?,
-            trace,
-        })
-    }
-}
-
-pub(crate) type Attempt<'a> = Pin<Box<dyn Future<Output = Outcome> + Send + 'a>>;
-
-/// Something that can be brought to a set of pinned images. Doing it twice must be harmless.
-pub(crate) trait Target: Send + Sync {
-    /// One attempt, bounded in time. Dropping it takes the attempt back as far as that is possible.
-    fn apply<'a>(&'a self, order: &'a Order) -> Attempt<'a>;
-}
-
-/// A target made from its settings, or what is wrong with them.
-type Configured = Result<Box<dyn Target>, String>;
-
-/// A kind of target.
-pub(crate) struct Kind {
-    /// `target.<name>` in `tagtrail.toml`.
-    name: &'static str,
-    /// Reads its settings; commands run in `folder`. The error says what to change.
-    configure: fn(settings: &toml::Value, folder: &Path) -> Configured,
-}
+use contract::Kind;
 
 const ALL: &[Kind] = &[webhook::WEBHOOK, command::COMMAND];
-
-/// The targets of all triggers, by the triggers' names.
-pub(crate) type Targets = BTreeMap<String, Arc<dyn Target>>;
 
 /// Makes the targets that the file describes.
 pub(crate) fn targets(file: &File) -> Result<Targets, ConfigError> {
@@ -96,16 +40,10 @@ pub(crate) fn targets(file: &File) -> Result<Targets, ConfigError> {
         .collect()
 }
 
-/// Reads a kind's settings, strictly.
-fn settings<T: serde::de::DeserializeOwned>(value: &toml::Value) -> Result<T, String> {
-    value
-        .clone()
-        .try_into()
-        .map_err(|error: toml::de::Error| error.message().trim().to_owned())
-}
-
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
 
     fn refused(target: &str) -> String {

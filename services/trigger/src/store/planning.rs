@@ -11,7 +11,7 @@ use time::OffsetDateTime;
 
 use crate::config::TriggerSpec;
 
-use super::{columns, recorded};
+use super::columns::{columns, recorded};
 use tagtrail_policy::decide::Head;
 
 const STREAM: &str = "REVISIONS";

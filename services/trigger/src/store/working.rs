@@ -8,7 +8,7 @@ use tagtrail_postgres::row;
 use tagtrail_proto::{Rollout, RolloutState, TraceContext};
 use time::OffsetDateTime;
 
-use super::{columns, recorded};
+use super::columns::{columns, recorded};
 
 /// What is waiting for a worker.
 #[derive(Debug, Default)]

@@ -9,7 +9,7 @@ use tagtrail_proto::clean_text;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::process::{Child, Command};
 
-use super::{Attempt, Configured, Kind, Order, Target, settings};
+use super::contract::{Attempt, Configured, Kind, Order, Target, settings};
 use tagtrail_policy::retry::Outcome;
 
 pub(super) const COMMAND: Kind = Kind {

@@ -10,8 +10,8 @@ use tagtrail_config::Secret;
 use tagtrail_daemon::chain;
 use tagtrail_proto::{TRACEPARENT, clean_text};
 
+use super::contract::{Attempt, Configured, Kind, Order, Target, settings};
 use super::signature::Key;
-use super::{Attempt, Configured, Kind, Order, Target, settings};
 use tagtrail_policy::retry::Outcome;
 
 pub(super) const WEBHOOK: Kind = Kind {
