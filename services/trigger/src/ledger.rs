@@ -11,7 +11,7 @@ use tagtrail_proto::{Rollout, Subject};
 
 use crate::error::{Error, within};
 use crate::shared::{Failures, Shared};
-use crate::store::ledger::{self as store, Change};
+use crate::store::ledger::{self as store, LedgerEntry};
 
 /// A rollout is often pending, running and succeeded within milliseconds. Waiting for them publishes all at once, and leaves the
 /// processors to the worker, for whom a target waits.
@@ -38,26 +38,23 @@ pub(crate) async fn ledger(shared: Shared, bus: Bus) -> anyhow::Result<()> {
 
 async fn publish(shared: &Shared, bus: &Bus, db: &mut PgConnection) -> Result<(), Error> {
     loop {
-        let changes = within(shared.silence, store::unpublished(db)).await?;
-        if changes.is_empty() {
+        let entries = within(shared.silence, store::unpublished(db)).await?;
+        if entries.is_empty() {
             // What workers of other instances record is found by asking; that also keeps the session alive.
             tokio::select! {
                 () = shared.shutdown.cancelled() => return Ok(()),
-                () = shared.changes.notified() => tokio::time::sleep(GATHER).await,
+                () = shared.entries_recorded.notified() => tokio::time::sleep(GATHER).await,
                 () = tokio::time::sleep(shared.ping_every().min(Duration::from_secs(1))) => {}
             }
             continue;
         }
         // One line for the set: what it does not write before it is lost never comes after what is sent again.
         let session = bus.session().await?;
-        let mut acknowledgements = Vec::with_capacity(changes.len());
-        let ordinals: Vec<i64> = changes.iter().map(|change| change.ordinal).collect();
-        let told: Vec<Rollout> = changes
-            .iter()
-            .map(|change| change.rollout.clone())
-            .collect();
-        for change in changes {
-            acknowledgements.push(send(&session, change).await?);
+        let mut acknowledgements = Vec::with_capacity(entries.len());
+        let ordinals: Vec<i64> = entries.iter().map(|entry| entry.ordinal).collect();
+        let rollouts: Vec<Rollout> = entries.iter().map(|entry| entry.rollout.clone()).collect();
+        for entry in entries {
+            acknowledgements.push(send(&session, entry).await?);
         }
         FailPoint::LedgerSent.pass();
         // If one fails, all of this set are sent again: the server knows those that it has by their ids.
@@ -66,23 +63,24 @@ async fn publish(shared: &Shared, bus: &Bus, db: &mut PgConnection) -> Result<()
         }
         FailPoint::LedgerPublished.pass();
         if !FailPoint::LedgerNote.skipped() {
-            within(shared.silence, store::published(db, &ordinals)).await?;
+            within(shared.silence, store::mark_published(db, &ordinals)).await?;
         }
         FailPoint::LedgerNoted.pass();
-        told.iter()
-            .for_each(|rollout| shared.metrics.changed(rollout));
+        rollouts
+            .iter()
+            .for_each(|rollout| shared.metrics.state_changed(rollout));
     }
 }
 
 async fn send(
     session: &Session,
-    change: Change,
+    entry: LedgerEntry,
 ) -> Result<tagtrail_bus::publish::Unacknowledged, Error> {
-    let Change {
+    let LedgerEntry {
         ordinal,
         rollout,
         changed_at,
-    } = change;
+    } = entry;
     let trigger = rollout
         .trigger
         .parse()

@@ -69,9 +69,9 @@ pub async fn run(config: Config, ctx: Context) -> anyhow::Result<()> {
         health: ctx.health.clone(),
         metrics: metrics::Metrics::new(&ctx.metrics),
         shutdown: ctx.shutdown.clone(),
-        work: Arc::new(Notify::new()),
-        fresh: Arc::default(),
-        changes: Arc::new(Notify::new()),
+        work_recorded: Arc::new(Notify::new()),
+        queued: Arc::default(),
+        entries_recorded: Arc::new(Notify::new()),
     };
     tracing::info!(
         triggers = triggers.len(),

@@ -12,8 +12,8 @@ use tagtrail_policy::retry::Outcome;
 /// Its metrics.
 #[derive(Debug, Clone)]
 pub(crate) struct Metrics {
-    rollouts: Family<State, Counter>,
-    attempts: Family<Attempt, Counter>,
+    rollouts: Family<RolloutLabels, Counter>,
+    attempts: Family<AttemptLabels, Counter>,
     /// Time that a target takes to answer.
     pub(crate) attempt: Histogram,
     /// Time from a rollout being recorded to its end.
@@ -21,13 +21,13 @@ pub(crate) struct Metrics {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct State {
+struct RolloutLabels {
     trigger: String,
     state: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Attempt {
+struct AttemptLabels {
     trigger: String,
     outcome: &'static str,
 }
@@ -59,8 +59,8 @@ impl Metrics {
     }
 
     /// A rollout came to the state that it is in. Told once for each change, by the one instance that publishes them.
-    pub(crate) fn changed(&self, rollout: &Rollout) {
-        let state = State {
+    pub(crate) fn state_changed(&self, rollout: &Rollout) {
+        let state = RolloutLabels {
             trigger: rollout.trigger.clone(),
             state: rollout.state.as_str(),
         };
@@ -76,7 +76,7 @@ impl Metrics {
         };
         let trigger = trigger.to_owned();
         self.attempts
-            .get_or_create(&Attempt { trigger, outcome })
+            .get_or_create(&AttemptLabels { trigger, outcome })
             .inc();
         self.attempt.observe(seconds);
     }

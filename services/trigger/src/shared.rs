@@ -30,25 +30,25 @@ pub(crate) struct Shared {
     pub(crate) metrics: Metrics,
     pub(crate) shutdown: CancellationToken,
     /// There may be a rollout to carry out.
-    pub(crate) work: Arc<Notify>,
+    pub(crate) work_recorded: Arc<Notify>,
     /// Triggers that were just given one: a worker need not look for them.
-    pub(crate) fresh: Arc<std::sync::Mutex<BTreeSet<i32>>>,
+    pub(crate) queued: Arc<std::sync::Mutex<BTreeSet<i32>>>,
     /// There may be changes to publish.
-    pub(crate) changes: Arc<Notify>,
+    pub(crate) entries_recorded: Arc<Notify>,
 }
 
 impl Shared {
     /// Tells the workers of triggers that were given a rollout.
-    pub(crate) fn give(&self, triggers: impl Iterator<Item = i32>) {
-        let mut fresh = self.fresh.lock().unwrap_or_else(PoisonError::into_inner);
-        fresh.extend(triggers);
-        self.work.notify_one();
+    pub(crate) fn queue(&self, triggers: impl Iterator<Item = i32>) {
+        let mut queued = self.queued.lock().unwrap_or_else(PoisonError::into_inner);
+        queued.extend(triggers);
+        self.work_recorded.notify_one();
     }
 
     /// One of those, for the worker that asks.
-    pub(crate) fn take(&self) -> Option<i32> {
-        let mut fresh = self.fresh.lock().unwrap_or_else(PoisonError::into_inner);
-        fresh.pop_first()
+    pub(crate) fn next_queued(&self) -> Option<i32> {
+        let mut queued = self.queued.lock().unwrap_or_else(PoisonError::into_inner);
+        queued.pop_first()
     }
 
     /// A new session. One at a time is opened: all that are lost at once would else come back at once, to a server that has just

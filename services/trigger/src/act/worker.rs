@@ -11,7 +11,7 @@ use tagtrail_proto::RolloutState;
 
 use crate::error::{Error, within};
 use crate::shared::{Failures, Shared};
-use crate::store::working::{self as store, Begun};
+use crate::store::working::{self as store, Attempt};
 use crate::target::{Order, Targets};
 use tagtrail_policy::retry::{self, Next, Outcome};
 
@@ -40,14 +40,14 @@ pub(crate) async fn worker(shared: Shared, targets: Arc<Targets>) -> anyhow::Res
 async fn work(shared: &Shared, targets: &Targets, db: &mut PgConnection) -> Result<(), Error> {
     let names: Vec<&str> = targets.keys().map(String::as_str).collect();
     while !shared.shutdown.is_cancelled() {
-        if let Some(trigger) = shared.take() {
-            carry_out(shared, targets, db, trigger).await?;
+        if let Some(trigger) = shared.next_queued() {
+            attempt_next(shared, targets, db, trigger).await?;
             continue;
         }
-        let waiting = within(shared.silence, store::waiting(db, &names)).await?;
+        let backlog = within(shared.silence, store::backlog(db, &names)).await?;
         let mut worked = false;
-        for trigger in waiting.due {
-            worked |= carry_out(shared, targets, db, trigger).await?;
+        for trigger in backlog.due {
+            worked |= attempt_next(shared, targets, db, trigger).await?;
             if worked {
                 break; // What else is due may have changed meanwhile.
             }
@@ -55,10 +55,10 @@ async fn work(shared: &Shared, targets: &Targets, db: &mut PgConnection) -> Resu
         if !worked {
             let pause = POLL
                 .min(shared.ping_every())
-                .min(waiting.next.unwrap_or(POLL));
+                .min(backlog.next.unwrap_or(POLL));
             tokio::select! {
                 () = shared.shutdown.cancelled() => {}
-                () = shared.work.notified() => {}
+                () = shared.work_recorded.notified() => {}
                 () = tokio::time::sleep(pause) => {}
             }
         }
@@ -67,7 +67,7 @@ async fn work(shared: &Shared, targets: &Targets, db: &mut PgConnection) -> Resu
 }
 
 /// Makes one attempt for a trigger, unless another worker is at it. Gives whether it did.
-async fn carry_out(
+async fn attempt_next(
     shared: &Shared,
     targets: &Targets,
     db: &mut PgConnection,
@@ -78,40 +78,44 @@ async fn carry_out(
         return Ok(false);
     }
     FailPoint::TriggerLocked.pass();
-    let begun = within(shared.silence, store::begin(db, trigger)).await?;
-    let attempted = begun.is_some();
-    if let Some(begun) = begun {
+    let attempt = within(shared.silence, store::begin(db, trigger)).await?;
+    let attempted = attempt.is_some();
+    if let Some(attempt) = attempt {
         FailPoint::TriggerBegun.pass();
         // There may be more to do than this one.
-        shared.work.notify_one();
-        shared.changes.notify_one();
-        if let Some(outcome) = attempt(shared, targets, db, &begun).await? {
+        shared.work_recorded.notify_one();
+        shared.entries_recorded.notify_one();
+        if let Some(outcome) = call(shared, targets, db, &attempt).await? {
             FailPoint::TriggerTold.pass();
-            within(shared.silence, record(shared, db, trigger, &begun, outcome)).await?;
+            within(
+                shared.silence,
+                record(shared, db, trigger, &attempt, outcome),
+            )
+            .await?;
             FailPoint::TriggerDone.pass();
-            shared.changes.notify_one();
+            shared.entries_recorded.notify_one();
         }
     }
     within(shared.silence, lock.release(db)).await?;
     // One that waited for this attempt to end.
-    shared.work.notify_one();
+    shared.work_recorded.notify_one();
     Ok(attempted)
 }
 
 /// Calls the target, with no transaction open. Without the session the attempt is given up at once, since another worker may
 /// begin it again. `None`: a stop was asked for, and the target took too long.
-async fn attempt(
+async fn call(
     shared: &Shared,
     targets: &Targets,
     db: &mut PgConnection,
-    begun: &Begun,
+    attempt: &Attempt,
 ) -> Result<Option<Outcome>, Error> {
-    let rollout = &begun.rollout;
+    let rollout = &attempt.rollout;
     // Only triggers with a target are asked for.
     let target = targets
         .get(&rollout.trigger)
         .ok_or(Error::Inconsistent("a trigger has no target"))?;
-    let mut span = Span::start("attempt", SpanKind::Client, begun.trace.as_ref());
+    let mut span = Span::start("attempt", SpanKind::Client, attempt.trace.as_ref());
     span.set("tagtrail.rollout", rollout.id.clone());
     span.set("tagtrail.trigger", rollout.trigger.clone());
     let order = Order::new(rollout, *span.context())?;
@@ -157,17 +161,17 @@ async fn record(
     shared: &Shared,
     db: &mut PgConnection,
     trigger: i32,
-    begun: &Begun,
+    attempt: &Attempt,
     outcome: Outcome,
 ) -> Result<(), Error> {
-    let rollout = &begun.rollout;
+    let rollout = &attempt.rollout;
     let mut tx = db.begin().await?;
     let (newer, now) = store::newer(&mut tx, trigger, rollout.number).await?;
     let next = retry::next(
         shared.pace,
         outcome,
         rollout.attempts,
-        begun.started_at,
+        attempt.started_at,
         now,
         rand::random(),
     );

@@ -18,28 +18,28 @@ const BATCH: usize = 1000;
 /// What was read.
 #[derive(Debug)]
 pub(crate) struct News {
-    pub(crate) of: Images,
+    pub(crate) images: Affected,
     /// Up to where.
     pub(crate) position: Position,
 }
 
 #[derive(Debug)]
-pub(crate) enum Images {
+pub(crate) enum Affected {
     /// The stream was opened: anything may have happened before.
-    Any,
+    All,
     /// These have new revisions, each with the trace that brought the last one.
-    These(BTreeMap<Image, Option<TraceContext>>),
+    Only(BTreeMap<Image, Option<TraceContext>>),
 }
 
 /// Reads from `position` on; without one from the end, since the planner looks at everything when the stream is opened.
-pub(crate) async fn feed(
+pub(crate) async fn read_news(
     bus: &Bus,
     mut position: Option<Position>,
-    news: mpsc::Sender<News>,
+    sender: mpsc::Sender<News>,
 ) -> Infallible {
     let mut failures = Failures::default();
     loop {
-        let Err(error) = follow(bus, &mut position, &news).await else {
+        let Err(error) = read_from(bus, &mut position, &sender).await else {
             // Nobody listens any more; the planner ends, and this with it.
             return std::future::pending().await;
         };
@@ -50,10 +50,10 @@ pub(crate) async fn feed(
 }
 
 /// `Ok`: the listener is gone.
-async fn follow(
+async fn read_from(
     bus: &Bus,
     position: &mut Option<Position>,
-    news: &mpsc::Sender<News>,
+    sender: &mpsc::Sender<News>,
 ) -> Result<(), ReadError> {
     let start = match *position {
         Some(position) => position,
@@ -70,10 +70,17 @@ async fn follow(
         tracing::warn!("reading REVISIONS from its first message: {why}");
         (at.sequence, at.time_ns) = (0, None);
     }
-    let mut of = Images::Any;
+    let mut affected = Affected::All;
     loop {
         *position = Some(at);
-        if news.send(News { of, position: at }).await.is_err() {
+        if sender
+            .send(News {
+                images: affected,
+                position: at,
+            })
+            .await
+            .is_err()
+        {
             return Ok(());
         }
         let mut images = BTreeMap::new();
@@ -101,6 +108,6 @@ async fn follow(
                 None => break,
             };
         }
-        of = Images::These(images);
+        affected = Affected::Only(images);
     }
 }

@@ -19,10 +19,10 @@ use tokio::time::Instant;
 
 use crate::config::TriggerSpec;
 use crate::error::{Error, within};
-use crate::plan::news::{Images, News, feed};
+use crate::plan::news::{Affected, News, read_news};
 use crate::shared::{Failures, Shared};
 use crate::store::planning as store;
-use crate::store::planning::{Plan, Start};
+use crate::store::planning::{NewRollout, Plan};
 use tagtrail_policy::decide::{Decision, Situation, decide};
 
 /// Whatever was missed is found after this long.
@@ -72,7 +72,7 @@ async fn session(shared: &Shared, bus: &Bus, triggers: &[TriggerSpec]) -> Result
     };
     tokio::select! {
         outcome = planner.run(news) => outcome,
-        never = feed(bus, position, sender) => match never {},
+        never = read_news(bus, position, sender) => match never {},
     }
 }
 
@@ -100,23 +100,23 @@ impl<'a> Planner<'a> {
             let mut traces = BTreeMap::new();
             let (due, position) = tokio::select! {
                 () = self.shared.shutdown.cancelled() => return Ok(()),
-                Some(News { of, position }) = news.recv() => {
-                    let due = self.concerned(&of);
-                    if let Images::These(images) = of {
+                Some(News { images, position }) = news.recv() => {
+                    let due = self.affected_by(&images);
+                    if let Affected::Only(images) = images {
                         traces = images;
                     }
                     (due, Some(position))
                 }
                 () = until(settled) => (self.settled(), None),
                 _ = every.tick() => {
-                    let resuming = within(silence, store::resuming(&mut self.db)).await?;
+                    let resuming = within(silence, store::resuming_triggers(&mut self.db)).await?;
                     self.shared.health.set("postgres", Ok(()));
                     let all = Instant::now() >= all_again;
                     if all {
                         all_again = Instant::now() + ALL_AGAIN;
                         self.compare_numbers().await?;
                     }
-                    (self.those(|trigger| all || resuming.contains(&trigger.name)), None)
+                    (self.triggers_where(|trigger| all || resuming.contains(&trigger.name)), None)
                 }
             };
             within(silence, self.plan(&due, position, &traces)).await?;
@@ -165,7 +165,7 @@ impl<'a> Planner<'a> {
         Ok(())
     }
 
-    fn those(&self, wanted: impl Fn(&TriggerSpec) -> bool) -> BTreeSet<&'a str> {
+    fn triggers_where(&self, wanted: impl Fn(&TriggerSpec) -> bool) -> BTreeSet<&'a str> {
         self.triggers
             .iter()
             .filter(|(_, trigger)| wanted(trigger))
@@ -173,10 +173,10 @@ impl<'a> Planner<'a> {
             .collect()
     }
 
-    fn concerned(&self, news: &Images) -> BTreeSet<&'a str> {
-        self.those(|trigger| match news {
-            Images::Any => true,
-            Images::These(images) => trigger
+    fn affected_by(&self, news: &Affected) -> BTreeSet<&'a str> {
+        self.triggers_where(|trigger| match news {
+            Affected::All => true,
+            Affected::Only(images) => trigger
                 .images
                 .values()
                 .any(|image| images.contains_key(image)),
@@ -210,10 +210,10 @@ impl<'a> Planner<'a> {
             .flat_map(|trigger| trigger.images.values())
             .collect();
         let images: Vec<&Image> = images.into_iter().collect();
-        let (known, heads) = match names.is_empty() {
+        let (states, heads) = match names.is_empty() {
             true => Default::default(),
             false => (
-                store::known(&mut self.db, &names).await?,
+                store::trigger_states(&mut self.db, &names).await?,
                 store::heads(&mut self.db, &images).await?,
             ),
         };
@@ -222,24 +222,24 @@ impl<'a> Planner<'a> {
             ..Plan::default()
         };
         let mut settling = BTreeMap::new();
-        for (known, now) in known {
-            let Some((name, trigger)) = self.triggers.get_key_value(known.name.as_str()) else {
+        for (state, now) in states {
+            let Some((name, trigger)) = self.triggers.get_key_value(state.name.as_str()) else {
                 continue;
             };
             let decision = decide(&Situation {
                 images: &trigger.images,
                 heads: &heads,
-                last: known.last.as_ref(),
-                failed: known.failed,
-                paused: known.paused,
-                resumed: known.resuming,
+                last: state.last.as_ref(),
+                failed: state.failed,
+                paused: state.paused,
+                resumed: state.resuming,
                 settle: trigger.settle,
                 now,
             });
             match decision {
                 Decision::Nothing => {
-                    if known.resuming {
-                        plan.resumed.push(known.id);
+                    if state.resuming {
+                        plan.resumed.push(state.id);
                     }
                 }
                 Decision::Wait(at) => {
@@ -252,8 +252,8 @@ impl<'a> Planner<'a> {
                     let watched = trigger.images.values();
                     let trace = watched.filter_map(|image| *traces.get(image)?).next();
                     let span = Span::start("plan", SpanKind::Consumer, trace.as_ref());
-                    plan.starts.push(Start {
-                        trigger: known.id,
+                    plan.new_rollouts.push(NewRollout {
+                        trigger: state.id,
                         images,
                         cause,
                         trace: *span.context(),
@@ -277,8 +277,8 @@ impl<'a> Planner<'a> {
         // What was pending when its trigger was paused may go on too.
         if !started.is_empty() || !plan.resumed.is_empty() {
             self.shared
-                .give(plan.starts.iter().map(|start| start.trigger));
-            self.shared.changes.notify_one();
+                .queue(plan.new_rollouts.iter().map(|rollout| rollout.trigger));
+            self.shared.entries_recorded.notify_one();
         }
         Ok(())
     }

@@ -7,14 +7,14 @@ use time::OffsetDateTime;
 
 /// A change of state to be published.
 #[derive(Debug)]
-pub(crate) struct Change {
+pub(crate) struct LedgerEntry {
     pub(crate) ordinal: i64,
     pub(crate) rollout: Rollout,
     pub(crate) changed_at: OffsetDateTime,
 }
 
 /// The oldest changes that are not published.
-pub(crate) async fn unpublished(db: &mut PgConnection) -> Result<Vec<Change>, sqlx::Error> {
+pub(crate) async fn unpublished(db: &mut PgConnection) -> Result<Vec<LedgerEntry>, sqlx::Error> {
     let rows = sqlx::query(
         "select ordinal, rollout, changed_at from rollout_change where not published order by ordinal limit 256",
     )
@@ -23,7 +23,7 @@ pub(crate) async fn unpublished(db: &mut PgConnection) -> Result<Vec<Change>, sq
     rows.iter()
         .map(|row| {
             let Json(rollout) = row.try_get(1)?;
-            Ok(Change {
+            Ok(LedgerEntry {
                 ordinal: row.try_get(0)?,
                 rollout,
                 changed_at: row.try_get(2)?,
@@ -33,7 +33,10 @@ pub(crate) async fn unpublished(db: &mut PgConnection) -> Result<Vec<Change>, sq
 }
 
 /// Notes that these changes were acknowledged.
-pub(crate) async fn published(db: &mut PgConnection, ordinals: &[i64]) -> Result<(), sqlx::Error> {
+pub(crate) async fn mark_published(
+    db: &mut PgConnection,
+    ordinals: &[i64],
+) -> Result<(), sqlx::Error> {
     sqlx::query("update rollout_change set published = true where ordinal = any ($1)")
         .bind(ordinals)
         .execute(db)

@@ -67,7 +67,7 @@ pub(crate) async fn position(db: &mut PgConnection) -> Result<Option<Position>, 
 
 /// What the planner must know of a trigger besides its configuration.
 #[derive(Debug, Clone)]
-pub(crate) struct Known {
+pub(crate) struct TriggerState {
     pub(crate) id: i32,
     pub(crate) name: String,
     pub(crate) paused: bool,
@@ -81,10 +81,10 @@ pub(crate) struct Known {
 
 /// The triggers of these names, and the time by the database's clock: by which heads were recorded, so that what is quiet does not
 /// depend on ours.
-pub(crate) async fn known(
+pub(crate) async fn trigger_states(
     db: &mut PgConnection,
     names: &[&str],
-) -> Result<Vec<(Known, OffsetDateTime)>, sqlx::Error> {
+) -> Result<Vec<(TriggerState, OffsetDateTime)>, sqlx::Error> {
     let rows = sqlx::query(
         "select t.id, t.name, t.state = 'paused', t.state = 'resuming', o.images, coalesce(o.state = 'failed', false), clock_timestamp()
          from trigger t
@@ -96,7 +96,7 @@ pub(crate) async fn known(
     .await?;
     rows.iter()
         .map(|row| {
-            let known = Known {
+            let state = TriggerState {
                 id: row.try_get(0)?,
                 name: row.try_get(1)?,
                 paused: row.try_get(2)?,
@@ -106,13 +106,13 @@ pub(crate) async fn known(
                     .map(|Json(images)| images),
                 failed: row.try_get(5)?,
             };
-            Ok((known, row.try_get(6)?))
+            Ok((state, row.try_get(6)?))
         })
         .collect()
 }
 
 /// Names of the triggers that were resumed and not planned since.
-pub(crate) async fn resuming(db: &mut PgConnection) -> Result<Vec<String>, sqlx::Error> {
+pub(crate) async fn resuming_triggers(db: &mut PgConnection) -> Result<Vec<String>, sqlx::Error> {
     sqlx::query_scalar("select name from trigger where configured and state = 'resuming'")
         .fetch_all(db)
         .await
@@ -186,7 +186,7 @@ pub(crate) async fn raise_issued(
 
 /// A rollout to be recorded.
 #[derive(Debug)]
-pub(crate) struct Start {
+pub(crate) struct NewRollout {
     /// The trigger's.
     pub(crate) trigger: i32,
     pub(crate) images: BTreeMap<String, RolloutImage>,
@@ -200,7 +200,7 @@ pub(crate) struct Plan {
     /// How far REVISIONS was read for it.
     pub(crate) position: Option<Position>,
     /// At most one of a trigger.
-    pub(crate) starts: Vec<Start>,
+    pub(crate) new_rollouts: Vec<NewRollout>,
     /// Triggers that were resumed, and whose workers may go on with what there is.
     pub(crate) resumed: Vec<i32>,
 }
@@ -208,7 +208,7 @@ pub(crate) struct Plan {
 impl Plan {
     /// Whether there is nothing to record.
     pub(crate) fn is_empty(&self) -> bool {
-        self.position.is_none() && self.starts.is_empty() && self.resumed.is_empty()
+        self.position.is_none() && self.new_rollouts.is_empty() && self.resumed.is_empty()
     }
 }
 
@@ -218,7 +218,7 @@ pub(crate) async fn record(
     db: &mut PgConnection,
     plan: &Plan,
 ) -> Result<Vec<Rollout>, sqlx::Error> {
-    let starts = &plan.starts;
+    let new_rollouts = &plan.new_rollouts;
     let position = plan.position.as_ref();
     let rows = sqlx::query(concat!(
         "with read_up_to as (
@@ -252,11 +252,11 @@ pub(crate) async fn record(
     .bind(position.map(|position| row::signed(position.sequence)))
     .bind(position.and_then(|position| position.time_ns))
     .bind(&plan.resumed)
-    .bind(starts.iter().map(|_| Uuid::now_v7()).collect::<Vec<_>>())
-    .bind(starts.iter().map(|start| start.trigger).collect::<Vec<_>>())
-    .bind(starts.iter().map(|start| Json(&start.images)).collect::<Vec<_>>())
-    .bind(starts.iter().map(|start| Json(&start.cause)).collect::<Vec<_>>())
-    .bind(starts.iter().map(|start| start.trace.to_string()).collect::<Vec<_>>())
+    .bind(new_rollouts.iter().map(|_| Uuid::now_v7()).collect::<Vec<_>>())
+    .bind(new_rollouts.iter().map(|rollout| rollout.trigger).collect::<Vec<_>>())
+    .bind(new_rollouts.iter().map(|rollout| Json(&rollout.images)).collect::<Vec<_>>())
+    .bind(new_rollouts.iter().map(|rollout| Json(&rollout.cause)).collect::<Vec<_>>())
+    .bind(new_rollouts.iter().map(|rollout| rollout.trace.to_string()).collect::<Vec<_>>())
     .fetch_all(db)
     .await?;
     rows.iter().map(row::rollout).collect()

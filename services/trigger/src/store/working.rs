@@ -12,7 +12,7 @@ use super::columns::{columns, recorded};
 
 /// What is waiting for a worker.
 #[derive(Debug, Default)]
-pub(crate) struct Waiting {
+pub(crate) struct Backlog {
     /// Triggers with a rollout whose attempt is due (it may be under way already).
     pub(crate) due: Vec<i32>,
     /// Until the next one is due.
@@ -20,7 +20,7 @@ pub(crate) struct Waiting {
 }
 
 /// Looks for work among the triggers of these names.
-pub(crate) async fn waiting(db: &mut PgConnection, names: &[&str]) -> Result<Waiting, sqlx::Error> {
+pub(crate) async fn backlog(db: &mut PgConnection, names: &[&str]) -> Result<Backlog, sqlx::Error> {
     let rows = sqlx::query(
         "select o.trigger_id, greatest(extract(epoch from o.next_attempt_at - now()), 0)::float8
          from rollout o join trigger t on t.id = o.trigger_id
@@ -30,22 +30,22 @@ pub(crate) async fn waiting(db: &mut PgConnection, names: &[&str]) -> Result<Wai
     .bind(names)
     .fetch_all(db)
     .await?;
-    let mut waiting = Waiting::default();
+    let mut backlog = Backlog::default();
     for row in &rows {
         let seconds: f64 = row.try_get(1)?;
         if seconds > 0.0 {
-            waiting.next = Some(Duration::from_secs_f64(seconds));
+            backlog.next = Some(Duration::from_secs_f64(seconds));
             break;
         }
-        waiting.due.push(row.try_get(0)?);
+        backlog.due.push(row.try_get(0)?);
     }
-    waiting.due.dedup();
-    Ok(waiting)
+    backlog.due.dedup();
+    Ok(backlog)
 }
 
 /// An attempt that is about to be made.
 #[derive(Debug)]
-pub(crate) struct Begun {
+pub(crate) struct Attempt {
     pub(crate) rollout: Rollout,
     /// When the first attempt began.
     pub(crate) started_at: OffsetDateTime,
@@ -59,7 +59,7 @@ pub(crate) struct Begun {
 pub(crate) async fn begin(
     db: &mut PgConnection,
     trigger: i32,
-) -> Result<Option<Begun>, sqlx::Error> {
+) -> Result<Option<Attempt>, sqlx::Error> {
     let row = sqlx::query(concat!(
         "with held as (
              select id from trigger where id = $1 and configured and state = 'active' for update
@@ -87,7 +87,7 @@ pub(crate) async fn begin(
     .await?;
     row.map(|row| {
         let trace = row.try_get::<Option<&str>, _>("traceparent")?;
-        Ok(Begun {
+        Ok(Attempt {
             rollout: row::rollout(&row)?,
             started_at: row.try_get("started_at")?,
             trace: trace.and_then(|text| text.parse().ok()),

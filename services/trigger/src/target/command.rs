@@ -9,7 +9,7 @@ use tagtrail_proto::clean_text;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::process::{Child, Command};
 
-use super::contract::{Attempt, Configured, Kind, Order, Target, settings};
+use super::contract::{ConfigureResult, Kind, Order, OutcomeFuture, Target, settings};
 use tagtrail_policy::retry::Outcome;
 
 pub(super) const COMMAND: Kind = Kind {
@@ -22,7 +22,7 @@ const TAIL: usize = 2048;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Settings {
+struct CommandSettings {
     /// The program and its arguments; no shell in between.
     run: Vec<String>,
     /// Seconds until it is ended.
@@ -40,8 +40,8 @@ struct Program {
     timeout: Duration,
 }
 
-fn configure(value: &toml::Value, folder: &Path) -> Configured {
-    let Settings {
+fn configure(value: &toml::Value, folder: &Path) -> ConfigureResult {
+    let CommandSettings {
         run,
         timeout_seconds,
     } = settings(value)?;
@@ -59,7 +59,7 @@ fn configure(value: &toml::Value, folder: &Path) -> Configured {
 }
 
 impl Target for Program {
-    fn apply<'a>(&'a self, order: &'a Order) -> Attempt<'a> {
+    fn apply<'a>(&'a self, order: &'a Order) -> OutcomeFuture<'a> {
         Box::pin(self.run(order))
     }
 }
@@ -77,7 +77,7 @@ impl Program {
                 ));
             }
         };
-        match tokio::time::timeout(self.timeout, talk(&mut child.0, &order.body)).await {
+        match tokio::time::timeout(self.timeout, exchange(&mut child.0, &order.body)).await {
             Ok(Ok((status, _))) if status.success() => Outcome::Done,
             Ok(Ok((status, said))) => failed(format!(
                 "the command ended with {status}{}{said}",
@@ -139,20 +139,20 @@ impl Drop for Group {
 }
 
 /// Feeds and drains a command until it ends; gives the end of what it said, errors last.
-async fn talk(
+async fn exchange(
     child: &mut Child,
     body: &[u8],
 ) -> std::io::Result<(std::process::ExitStatus, String)> {
     let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
-    let feed = async {
+    let write = async {
         if let Some(mut stdin) = stdin {
             // A command need not read it.
             let _ = stdin.write_all(body).await;
         }
     };
-    let ((), said, complained, status) =
-        tokio::join!(feed, tail(stdout), tail(stderr), child.wait());
-    let said: Vec<u8> = [said, complained].concat();
+    let ((), said, stderr_end, status) =
+        tokio::join!(write, tail(stdout), tail(stderr), child.wait());
+    let said: Vec<u8> = [said, stderr_end].concat();
     Ok((
         status?,
         clean_text(

@@ -42,23 +42,23 @@ impl Order {
     }
 }
 
-pub(crate) type Attempt<'a> = Pin<Box<dyn Future<Output = Outcome> + Send + 'a>>;
+pub(crate) type OutcomeFuture<'a> = Pin<Box<dyn Future<Output = Outcome> + Send + 'a>>;
 
 /// Something that can be brought to a set of pinned images. Doing it twice must be harmless.
 pub(crate) trait Target: Send + Sync {
     /// One attempt, bounded in time. Dropping it takes the attempt back as far as that is possible.
-    fn apply<'a>(&'a self, order: &'a Order) -> Attempt<'a>;
+    fn apply<'a>(&'a self, order: &'a Order) -> OutcomeFuture<'a>;
 }
 
 /// A target made from its settings, or what is wrong with them.
-pub(super) type Configured = Result<Box<dyn Target>, String>;
+pub(super) type ConfigureResult = Result<Box<dyn Target>, String>;
 
 /// A kind of target.
 pub(crate) struct Kind {
     /// `target.<name>` in `tagtrail.toml`.
     pub(super) name: &'static str,
     /// Reads its settings; commands run in `folder`. The error says what to change.
-    pub(super) configure: fn(settings: &toml::Value, folder: &Path) -> Configured,
+    pub(super) configure: fn(settings: &toml::Value, folder: &Path) -> ConfigureResult,
 }
 
 /// The targets of all triggers, by the triggers' names.

@@ -6,13 +6,13 @@ use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::Sha256;
 
 /// A key for signing.
-pub(super) struct Key(Vec<u8>);
+pub(super) struct SigningKey(Vec<u8>);
 
-impl Key {
+impl SigningKey {
     /// Reads `whsec_` and the Base64 of 24 to 64 bytes.
-    pub(super) fn parse(secret: &str) -> Option<Key> {
+    pub(super) fn parse(secret: &str) -> Option<SigningKey> {
         let key = STANDARD.decode(secret.strip_prefix("whsec_")?).ok()?;
-        (24..=64).contains(&key.len()).then_some(Key(key))
+        (24..=64).contains(&key.len()).then_some(SigningKey(key))
     }
 
     /// The value of `webhook-signature`.
@@ -33,7 +33,7 @@ mod tests {
 
     #[test]
     fn the_example_of_the_specification_is_signed_as_it_says() {
-        let key = Key::parse("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw").unwrap();
+        let key = SigningKey::parse("whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw").unwrap();
         let signature = key
             .sign(
                 "msg_p5jXN8AQM9LWM0D4loKWxJek",
@@ -53,7 +53,7 @@ mod tests {
             "whsec_short",
             "whsec_AAAA",
         ] {
-            assert!(Key::parse(secret).is_none(), "{secret}");
+            assert!(SigningKey::parse(secret).is_none(), "{secret}");
         }
     }
 }

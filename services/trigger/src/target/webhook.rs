@@ -10,8 +10,8 @@ use tagtrail_config::Secret;
 use tagtrail_daemon::chain;
 use tagtrail_proto::{TRACEPARENT, clean_text};
 
-use super::contract::{Attempt, Configured, Kind, Order, Target, settings};
-use super::signature::Key;
+use super::contract::{ConfigureResult, Kind, Order, OutcomeFuture, Target, settings};
+use super::signature::SigningKey;
 use tagtrail_policy::retry::Outcome;
 
 pub(super) const WEBHOOK: Kind = Kind {
@@ -22,11 +22,11 @@ pub(super) const WEBHOOK: Kind = Kind {
 /// Time for the whole exchange.
 const TIMEOUT: Duration = Duration::from_secs(15);
 /// What is kept of an answer's body, in bytes, to say what went wrong.
-const SAID: usize = 500;
+const SHOWN: usize = 500;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Settings {
+struct WebhookSettings {
     url: String,
     secret: Secret,
 }
@@ -34,17 +34,17 @@ struct Settings {
 struct Webhook {
     client: Client,
     url: reqwest::Url,
-    key: Key,
+    key: SigningKey,
 }
 
-fn configure(value: &toml::Value, _: &Path) -> Configured {
-    let Settings { url, secret } = settings(value)?;
+fn configure(value: &toml::Value, _: &Path) -> ConfigureResult {
+    let WebhookSettings { url, secret } = settings(value)?;
     let url = reqwest::Url::parse(&url)
         .ok()
         .filter(|url| matches!(url.scheme(), "http" | "https"))
         .ok_or("url must start with https:// (or http://)")?;
     let secret = secret.read().map_err(|error| error.to_string())?;
-    let key = Key::parse(secret.expose_secret())
+    let key = SigningKey::parse(secret.expose_secret())
         .ok_or("the secret must be whsec_ and 24 to 64 bytes in Base64; make one with: echo \"whsec_$(head -c 32 /dev/urandom | base64)\"")?;
     let client = Client::builder()
         // A redirect would take the rollout, signed, to somebody who is not configured.
@@ -59,7 +59,7 @@ fn configure(value: &toml::Value, _: &Path) -> Configured {
 }
 
 impl Target for Webhook {
-    fn apply<'a>(&'a self, order: &'a Order) -> Attempt<'a> {
+    fn apply<'a>(&'a self, order: &'a Order) -> OutcomeFuture<'a> {
         Box::pin(self.post(order))
     }
 }
@@ -80,7 +80,7 @@ impl Webhook {
             .header(TRACEPARENT, order.trace.to_string())
             .body(order.body.clone());
         match request.send().await {
-            Ok(response) => judge(response).await,
+            Ok(response) => outcome_of(response).await,
             // The address may hold a secret; the error must not.
             Err(error) => Outcome::Failed {
                 error: format!("no answer from the target: {}", chain(&error.without_url())),
@@ -90,7 +90,7 @@ impl Webhook {
     }
 }
 
-async fn judge(response: Response) -> Outcome {
+async fn outcome_of(response: Response) -> Outcome {
     let status = response.status();
     if status.is_success() {
         return Outcome::Done;
@@ -132,9 +132,9 @@ async fn body(mut response: Response) -> String {
     let mut bytes = Vec::new();
     while let Ok(Some(chunk)) = response.chunk().await {
         bytes.extend_from_slice(&chunk);
-        if bytes.len() >= SAID {
+        if bytes.len() >= SHOWN {
             break;
         }
     }
-    clean_text(String::from_utf8_lossy(&bytes).trim(), SAID)
+    clean_text(String::from_utf8_lossy(&bytes).trim(), SHOWN)
 }
