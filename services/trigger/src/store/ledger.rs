@@ -22,11 +22,11 @@ pub(crate) async fn unpublished(db: &mut PgConnection) -> Result<Vec<LedgerEntry
     .await?;
     rows.iter()
         .map(|row| {
-            let Json(rollout) = row.try_get(1)?;
+            let Json(rollout) = row.try_get("rollout")?;
             Ok(LedgerEntry {
-                ordinal: row.try_get(0)?,
+                ordinal: row.try_get("ordinal")?,
                 rollout,
-                changed_at: row.try_get(2)?,
+                changed_at: row.try_get("changed_at")?,
             })
         })
         .collect()

@@ -57,9 +57,9 @@ pub(crate) async fn position(db: &mut PgConnection) -> Result<Option<Position>, 
     .await?;
     row.map(|row| {
         Ok(Position {
-            stream_created_ns: row.try_get(0)?,
-            sequence: row::unsigned(row.try_get(1)?),
-            time_ns: row.try_get(2)?,
+            stream_created_ns: row.try_get("stream_created_ns")?,
+            sequence: row::unsigned(row.try_get("applied_seq")?),
+            time_ns: row.try_get("applied_time_ns")?,
         })
     })
     .transpose()
@@ -86,7 +86,8 @@ pub(crate) async fn trigger_states(
     names: &[&str],
 ) -> Result<Vec<(TriggerState, OffsetDateTime)>, sqlx::Error> {
     let rows = sqlx::query(
-        "select t.id, t.name, t.state = 'paused', t.state = 'resuming', o.images, coalesce(o.state = 'failed', false), clock_timestamp()
+        "select t.id, t.name, t.state = 'paused' as paused, t.state = 'resuming' as resuming,
+             o.images, coalesce(o.state = 'failed', false) as failed, clock_timestamp() as now
          from trigger t
          left join lateral (select images, state from rollout o where o.trigger_id = t.id order by o.number desc limit 1) o on true
          where t.configured and t.name = any ($1)",
@@ -97,16 +98,16 @@ pub(crate) async fn trigger_states(
     rows.iter()
         .map(|row| {
             let state = TriggerState {
-                id: row.try_get(0)?,
-                name: row.try_get(1)?,
-                paused: row.try_get(2)?,
-                resuming: row.try_get(3)?,
+                id: row.try_get("id")?,
+                name: row.try_get("name")?,
+                paused: row.try_get("paused")?,
+                resuming: row.try_get("resuming")?,
                 last: row
-                    .try_get::<Option<Json<_>>, _>(4)?
+                    .try_get::<Option<Json<_>>, _>("images")?
                     .map(|Json(images)| images),
-                failed: row.try_get(5)?,
+                failed: row.try_get("failed")?,
             };
-            Ok((state, row.try_get(6)?))
+            Ok((state, row.try_get("now")?))
         })
         .collect()
 }
@@ -124,7 +125,8 @@ pub(crate) async fn heads(
     images: &[&Image],
 ) -> Result<BTreeMap<Image, Head>, sqlx::Error> {
     let rows = sqlx::query(
-        "select r.registry, r.name, t.name, v.number, v.digest, p.origin::text, v.recorded_at
+        "select r.registry, r.name as repository, t.name as tag,
+             v.number, v.digest, p.origin::text as origin, v.recorded_at
          from unnest($1::text[], $2::text[], $3::text[]) as w (registry, repository, tag)
          join repository r on r.registry = w.registry and r.name = w.repository
          join tag t on t.repository_id = r.id and t.name = w.tag
@@ -154,16 +156,16 @@ pub(crate) async fn heads(
     rows.iter()
         .map(|row| {
             let image = Image {
-                registry: row::parsed(row.try_get(0)?)?,
-                repository: row::parsed(row.try_get(1)?)?,
-                tag: row::parsed(row.try_get(2)?)?,
+                registry: row::parsed(row.try_get("registry")?)?,
+                repository: row::parsed(row.try_get("repository")?)?,
+                tag: row::parsed(row.try_get("tag")?)?,
             };
-            let digest = row::digest(row.try_get(4)?)?;
+            let digest = row::digest(row.try_get("digest")?)?;
             let head = Head {
-                revision: row::unsigned(row.try_get(3)?),
+                revision: row::unsigned(row.try_get("number")?),
                 digest,
-                origin: row::parsed(row.try_get(5)?)?,
-                recorded_at: row.try_get(6)?,
+                origin: row::parsed(row.try_get("origin")?)?,
+                recorded_at: row.try_get("recorded_at")?,
             };
             Ok((image, head))
         })

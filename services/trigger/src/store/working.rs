@@ -22,7 +22,7 @@ pub(crate) struct Backlog {
 /// Looks for work among the triggers of these names.
 pub(crate) async fn backlog(db: &mut PgConnection, names: &[&str]) -> Result<Backlog, sqlx::Error> {
     let rows = sqlx::query(
-        "select o.trigger_id, greatest(extract(epoch from o.next_attempt_at - now()), 0)::float8
+        "select o.trigger_id, greatest(extract(epoch from o.next_attempt_at - now()), 0)::float8 as due_in_seconds
          from rollout o join trigger t on t.id = o.trigger_id
          where o.state in ('pending', 'running') and t.configured and t.state = 'active' and t.name = any ($1)
          order by o.next_attempt_at limit 256",
@@ -32,12 +32,12 @@ pub(crate) async fn backlog(db: &mut PgConnection, names: &[&str]) -> Result<Bac
     .await?;
     let mut backlog = Backlog::default();
     for row in &rows {
-        let seconds: f64 = row.try_get(1)?;
+        let seconds: f64 = row.try_get("due_in_seconds")?;
         if seconds > 0.0 {
             backlog.next = Some(Duration::from_secs_f64(seconds));
             break;
         }
-        backlog.due.push(row.try_get(0)?);
+        backlog.due.push(row.try_get("trigger_id")?);
     }
     backlog.due.dedup();
     Ok(backlog)
@@ -104,14 +104,15 @@ pub(crate) async fn newer(
 ) -> Result<(bool, OffsetDateTime), sqlx::Error> {
     let row = sqlx::query(
         "with held as (select id from trigger where id = $1 for update)
-         select exists (select from rollout o where o.trigger_id = held.id and o.number > $2 and o.state in ('pending', 'running')), clock_timestamp()
+         select exists (select from rollout o where o.trigger_id = held.id and o.number > $2 and o.state in ('pending', 'running')) as newer,
+             clock_timestamp() as now
          from held",
     )
     .bind(trigger)
     .bind(row::signed(number))
     .fetch_one(db)
     .await?;
-    Ok((row.try_get(0)?, row.try_get(1)?))
+    Ok((row.try_get("newer")?, row.try_get("now")?))
 }
 
 /// Ends a rollout.

@@ -189,16 +189,18 @@ impl World {
 
     /// `(number, state, attempts)` of all rollouts, in their order.
     pub(crate) async fn rollouts(&mut self) -> Vec<(i64, RolloutState, i32)> {
-        let rows = sqlx::query("select number, state::text, attempts from rollout order by number")
-            .fetch_all(&mut self.sql)
-            .await
-            .unwrap();
+        let rows = sqlx::query(
+            "select number, state::text as state, attempts from rollout order by number",
+        )
+        .fetch_all(&mut self.sql)
+        .await
+        .unwrap();
         rows.iter()
             .map(|row| {
                 (
-                    row.get(0),
-                    row.get::<&str, _>(1).parse().unwrap(),
-                    row.get(2),
+                    row.get("number"),
+                    row.get::<&str, _>("state").parse().unwrap(),
+                    row.get("attempts"),
                 )
             })
             .collect()
