@@ -28,6 +28,7 @@ use tagtrail_daemon::{Context, Tasks};
 use tokio::sync::Notify;
 
 pub use config::{Config, Pace};
+pub use target::{TargetReport, inspect_targets};
 
 use crate::shared::Shared;
 

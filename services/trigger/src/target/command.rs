@@ -9,12 +9,18 @@ use tagtrail_proto::clean_text;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::process::{Child, Command};
 
-use super::contract::{ConfigureResult, Kind, Order, OutcomeFuture, Target, settings};
+use super::contract::{
+    ConfigureResult, Kind, Order, Target, TargetFuture, nothing_to_try, settings,
+};
 use tagtrail_policy::retry::Outcome;
 
 pub(super) const COMMAND: Kind = Kind {
     name: "command",
     configure,
+    check: nothing_to_try,
+    setup: "The program must be installed where the trigger service runs. It receives the rollout as JSON on \
+            standard input and each pinned image as TAGTRAIL_IMAGE_<NAME>; exit code 0 is success, and \
+            running the program twice must be harmless.",
 };
 
 /// What is kept of the end of its output, in bytes.
@@ -59,7 +65,7 @@ fn configure(value: &toml::Value, folder: &Path) -> ConfigureResult {
 }
 
 impl Target for Program {
-    fn apply<'a>(&'a self, order: &'a Order) -> OutcomeFuture<'a> {
+    fn apply<'a>(&'a self, order: &'a Order) -> TargetFuture<'a, Outcome> {
         Box::pin(self.run(order))
     }
 }

@@ -1,5 +1,5 @@
-//! The contract of a target: the order that it receives, the trait that it implements, and the
-//! row that describes its kind.
+//! The contract of a target: the order that a target receives, the trait that each target
+//! implements, and the row that describes a kind of target.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -8,15 +8,15 @@ use std::sync::Arc;
 
 use tagtrail_failpoint::FailPoint;
 use tagtrail_policy::retry::Outcome;
-use tagtrail_proto::{Event, Rollout, TraceContext};
+use tagtrail_proto::{Event, Pinned, Rollout, TraceContext};
 
-/// A rollout as it is told to a target: the same bytes at every attempt.
+/// A rollout as a target receives it: the same bytes at every attempt.
 #[derive(Debug, Clone)]
 pub(crate) struct Order {
     pub(crate) rollout: Rollout,
-    /// The `CloudEvent` of the rollout as it was recorded: pending, no attempts yet.
+    /// The `CloudEvent` of the rollout as the planner recorded it: pending, without attempts.
     pub(crate) body: Vec<u8>,
-    /// What caused the attempt, to be passed on.
+    /// The trace of the attempt, which the target passes on.
     pub(crate) trace: TraceContext,
 }
 
@@ -42,29 +42,64 @@ impl Order {
     }
 }
 
-pub(crate) type OutcomeFuture<'a> = Pin<Box<dyn Future<Output = Outcome> + Send + 'a>>;
-
-/// Something that can be brought to a set of pinned images. Doing it twice must be harmless.
+/// A system that a rollout brings to a set of pinned images.
 pub(crate) trait Target: Send + Sync {
-    /// One attempt, bounded in time. Dropping it takes the attempt back as far as that is possible.
-    fn apply<'a>(&'a self, order: &'a Order) -> OutcomeFuture<'a>;
+    /// Makes one attempt, bounded in time. The same order twice must be harmless. Dropping the
+    /// future cancels the attempt as far as possible.
+    fn apply<'a>(&'a self, order: &'a Order) -> TargetFuture<'a, Outcome>;
+
+    /// Reads the effect of an order that the target took. The default: the target cannot tell.
+    #[expect(
+        dead_code,
+        reason = "a rollout ends with the attempt until rollouts can be watched"
+    )]
+    fn observe<'a>(&'a self, _order: &'a Order) -> TargetFuture<'a, Observation> {
+        Box::pin(std::future::ready(Observation::Unknown))
+    }
+
+    /// Returns the images that the target runs now, by their names in the trigger. The default:
+    /// the target cannot tell.
+    fn current(&self) -> TargetFuture<'_, Option<BTreeMap<String, Pinned>>> {
+        Box::pin(std::future::ready(None))
+    }
 }
 
-/// A target made from its settings, or what is wrong with them.
+/// The future of a target's answer: a trait object can't have async methods.
+pub(crate) type TargetFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// The effect of an order, as the target reports it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Observation {
+    /// The target cannot tell.
+    Unknown,
+}
+
+/// The result of reading a target's settings: the target, or a text that says how to correct them.
 pub(super) type ConfigureResult = Result<Box<dyn Target>, String>;
 
-/// A kind of target.
+/// A kind of target: one row of the table in `target.rs`.
 pub(crate) struct Kind {
-    /// `target.<name>` in `tagtrail.toml`.
+    /// The key of the settings in `tagtrail.toml`: `target.<name>`.
     pub(super) name: &'static str,
-    /// Reads its settings; commands run in `folder`. The error says what to change.
+    /// Reads the settings. `folder` is the folder of `tagtrail.toml`.
     pub(super) configure: fn(settings: &toml::Value, folder: &Path) -> ConfigureResult,
+    /// Tries the settings without an effect on the target. Returns one problem with its cure each.
+    pub(super) check:
+        for<'a> fn(settings: &'a toml::Value, folder: &'a Path) -> TargetFuture<'a, Vec<String>>,
+    /// The text for operators: the steps that prepare a system for this kind of target.
+    pub(super) setup: &'static str,
+}
+
+/// The check of a kind whose settings `configure` alone can judge: nothing more can be tried
+/// without an effect on the target.
+pub(super) fn nothing_to_try<'a>(_: &'a toml::Value, _: &'a Path) -> TargetFuture<'a, Vec<String>> {
+    Box::pin(std::future::ready(Vec::new()))
 }
 
 /// The targets of all triggers, by the triggers' names.
 pub(crate) type Targets = BTreeMap<String, Arc<dyn Target>>;
 
-/// Reads a kind's settings, strictly.
+/// Reads the settings of a kind; unknown keys are errors.
 pub(super) fn settings<T: serde::de::DeserializeOwned>(value: &toml::Value) -> Result<T, String> {
     value
         .clone()

@@ -10,13 +10,18 @@ use tagtrail_config::Secret;
 use tagtrail_daemon::chain;
 use tagtrail_proto::{TRACEPARENT, clean_text};
 
-use super::contract::{ConfigureResult, Kind, Order, OutcomeFuture, Target, settings};
+use super::contract::{
+    ConfigureResult, Kind, Order, Target, TargetFuture, nothing_to_try, settings,
+};
 use super::signature::SigningKey;
 use tagtrail_policy::retry::Outcome;
 
 pub(super) const WEBHOOK: Kind = Kind {
     name: "webhook",
     configure,
+    check: nothing_to_try,
+    setup: "The receiver checks each POST by Standard Webhooks 1.0 with the same secret, ignores a webhook-id \
+            that it has seen, and answers 2xx within 15 s; answers of 5xx, 408, 425 and 429 are retried.",
 };
 
 /// Time for the whole exchange.
@@ -59,7 +64,7 @@ fn configure(value: &toml::Value, _: &Path) -> ConfigureResult {
 }
 
 impl Target for Webhook {
-    fn apply<'a>(&'a self, order: &'a Order) -> OutcomeFuture<'a> {
+    fn apply<'a>(&'a self, order: &'a Order) -> TargetFuture<'a, Outcome> {
         Box::pin(self.post(order))
     }
 }
