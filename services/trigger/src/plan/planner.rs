@@ -192,8 +192,8 @@ impl<'a> Planner<'a> {
             .collect()
     }
 
-    /// Decides for these triggers, from one snapshot of the heads, and records what follows together with the position. Nobody else
-    /// records rollouts while this session has its lock; what may change in between, a pause, is looked at again when recording.
+    /// Decides for these triggers, and records what follows together with the position. Nobody else records rollouts while this
+    /// session has its lock; what may change in between, a pause, is looked at again when recording.
     async fn plan(
         &mut self,
         due: &BTreeSet<&'a str>,
@@ -203,6 +203,40 @@ impl<'a> Planner<'a> {
         if due.is_empty() && position.is_none() {
             return Ok(());
         }
+        let (mut plan, settling) = self.decide(due, traces).await?;
+        plan.position = position.filter(|_| !FailPoint::TriggerPosition.skipped());
+        FailPoint::TriggerPlanned.pass();
+        let recorded = match plan.is_empty() {
+            true => Vec::new(),
+            false => store::record(&mut self.db, &plan).await?,
+        };
+        if !recorded.is_empty() {
+            FailPoint::TriggerRecorded.pass();
+        }
+        self.settling.retain(|name, _| !due.contains(name));
+        self.settling.extend(settling);
+        for rollout in &recorded {
+            tracing::info!(trigger = rollout.trigger, rollout.id, rollout.number, cause = %rollout.cause.reason, "recorded rollout {} of {}", rollout.number, rollout.trigger);
+        }
+        // What was pending when its trigger was paused may go on too.
+        if !recorded.is_empty() || !plan.resumed.is_empty() {
+            self.shared
+                .queue(plan.new_rollouts.iter().map(|rollout| rollout.trigger));
+            self.shared.entries_recorded.notify_one();
+        }
+        Ok(())
+    }
+
+    /// Decides for these triggers, from one snapshot of the heads. Gives the plan, and the triggers whose heads have to settle.
+    async fn decide(
+        &mut self,
+        due: &BTreeSet<&'a str>,
+        traces: &BTreeMap<Image, Option<TraceContext>>,
+    ) -> Result<(Plan, BTreeMap<&'a str, Instant>), Error> {
+        let (mut plan, mut settling) = (Plan::default(), BTreeMap::new());
+        if due.is_empty() {
+            return Ok((plan, settling));
+        }
         let names: Vec<&str> = due.iter().copied().collect();
         let images: BTreeSet<&Image> = due
             .iter()
@@ -210,18 +244,8 @@ impl<'a> Planner<'a> {
             .flat_map(|trigger| trigger.images.values())
             .collect();
         let images: Vec<&Image> = images.into_iter().collect();
-        let (states, heads) = match names.is_empty() {
-            true => Default::default(),
-            false => (
-                store::trigger_states(&mut self.db, &names).await?,
-                store::heads(&mut self.db, &images).await?,
-            ),
-        };
-        let mut plan = Plan {
-            position: position.filter(|_| !FailPoint::TriggerPosition.skipped()),
-            ..Plan::default()
-        };
-        let mut settling = BTreeMap::new();
+        let states = store::trigger_states(&mut self.db, &names).await?;
+        let heads = store::heads(&mut self.db, &images).await?;
         for (state, now) in states {
             let Some((name, trigger)) = self.triggers.get_key_value(state.name.as_str()) else {
                 continue;
@@ -237,16 +261,11 @@ impl<'a> Planner<'a> {
                 now,
             });
             match decision {
-                Decision::Nothing => {
-                    if state.resuming {
-                        plan.resumed.push(state.id);
-                    }
-                }
+                Decision::Nothing if state.resuming => plan.resumed.push(state.id),
+                Decision::Nothing => {}
                 Decision::Wait(at) => {
-                    settling.insert(
-                        *name,
-                        Instant::now() + (at - now).try_into().unwrap_or(Duration::ZERO),
-                    );
+                    let pause = (at - now).try_into().unwrap_or(Duration::ZERO);
+                    settling.insert(*name, Instant::now() + pause);
                 }
                 Decision::Start { images, cause } => {
                     let watched = trigger.images.values();
@@ -261,26 +280,7 @@ impl<'a> Planner<'a> {
                 }
             }
         }
-        FailPoint::TriggerPlanned.pass();
-        let started = match plan.is_empty() {
-            true => Vec::new(),
-            false => store::record(&mut self.db, &plan).await?,
-        };
-        if !started.is_empty() {
-            FailPoint::TriggerRecorded.pass();
-        }
-        self.settling.retain(|name, _| !due.contains(name));
-        self.settling.extend(settling);
-        for rollout in &started {
-            tracing::info!(trigger = rollout.trigger, rollout.id, rollout.number, cause = %rollout.cause.reason, "recorded rollout {} of {}", rollout.number, rollout.trigger);
-        }
-        // What was pending when its trigger was paused may go on too.
-        if !started.is_empty() || !plan.resumed.is_empty() {
-            self.shared
-                .queue(plan.new_rollouts.iter().map(|rollout| rollout.trigger));
-            self.shared.entries_recorded.notify_one();
-        }
-        Ok(())
+        Ok((plan, settling))
     }
 }
 
