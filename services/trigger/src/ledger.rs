@@ -38,7 +38,7 @@ pub(crate) async fn ledger(shared: Shared, bus: Bus) -> anyhow::Result<()> {
 
 async fn publish(shared: &Shared, bus: &Bus, db: &mut PgConnection) -> Result<(), Error> {
     loop {
-        let entries = within(shared.silence, store::unpublished(db)).await?;
+        let entries = within(shared.session_timeout, store::unpublished(db)).await?;
         if entries.is_empty() {
             // What workers of other instances record is found by asking; that also keeps the session alive.
             tokio::select! {
@@ -63,7 +63,7 @@ async fn publish(shared: &Shared, bus: &Bus, db: &mut PgConnection) -> Result<()
         }
         FailPoint::LedgerPublished.pass();
         if !FailPoint::LedgerNote.skipped() {
-            within(shared.silence, store::mark_published(db, &ordinals)).await?;
+            within(shared.session_timeout, store::mark_published(db, &ordinals)).await?;
         }
         FailPoint::LedgerNoted.pass();
         rollouts

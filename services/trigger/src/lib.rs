@@ -64,7 +64,7 @@ pub async fn run(config: Config, ctx: Context) -> anyhow::Result<()> {
     let bus = Bus::connect(&config.bus, "trigger", &ctx.shutdown).await?;
     let shared = Shared {
         db: config.db,
-        silence: config.session_seconds,
+        session_timeout: config.session_seconds,
         opening: Arc::default(),
         pace: config.pace,
         health: ctx.health.clone(),

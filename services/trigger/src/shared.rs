@@ -15,14 +15,14 @@ use crate::error::{Error, within};
 use crate::metrics::Metrics;
 
 /// How often a session that waits for its turn asks.
-const TURN: Duration = Duration::from_secs(1);
+const LOCK_POLL: Duration = Duration::from_secs(1);
 
 /// What planner, workers and ledger share.
 #[derive(Debug, Clone)]
 pub(crate) struct Shared {
     pub(crate) db: DbArgs,
     /// The server ends a session that is silent for this long.
-    pub(crate) silence: Duration,
+    pub(crate) session_timeout: Duration,
     /// Whose turn it is to open a session.
     pub(crate) opening: Arc<Mutex<()>>,
     pub(crate) pace: Pace,
@@ -55,27 +55,31 @@ impl Shared {
     /// come back itself, and all take too long.
     pub(crate) async fn session(&self) -> Result<PgConnection, Error> {
         let _turn = self.opening.lock().await;
-        within(self.silence, self.db.session("trigger", self.silence)).await
+        within(
+            self.session_timeout,
+            self.db.session("trigger", self.session_timeout),
+        )
+        .await
     }
 
     /// A new session that has the lock; waits for it as long as it takes. `None` if a stop was asked for.
     pub(crate) async fn session_with(&self, lock: Lock) -> Result<Option<PgConnection>, Error> {
         let mut db = self.session().await?;
         loop {
-            if within(self.silence, lock.try_acquire(&mut db)).await? {
+            if within(self.session_timeout, lock.try_acquire(&mut db)).await? {
                 return Ok(Some(db));
             }
             tokio::select! {
                 () = self.shutdown.cancelled() => return Ok(None),
                 // Standing by is being ready.
-                () = tokio::time::sleep(TURN) => self.health.set("postgres", Ok(())),
+                () = tokio::time::sleep(LOCK_POLL) => self.health.set("postgres", Ok(())),
             }
         }
     }
 
     /// How often a session must be used to stay alive.
     pub(crate) fn ping_every(&self) -> Duration {
-        self.silence / 5
+        self.session_timeout / 5
     }
 
     /// Says that `what` failed, and waits before it is started over. Gives whether it should be.

@@ -44,7 +44,7 @@ async fn work(shared: &Shared, targets: &Targets, db: &mut PgConnection) -> Resu
             attempt_next(shared, targets, db, trigger).await?;
             continue;
         }
-        let backlog = within(shared.silence, store::backlog(db, &names)).await?;
+        let backlog = within(shared.session_timeout, store::backlog(db, &names)).await?;
         let mut worked = false;
         for trigger in backlog.due {
             worked |= attempt_next(shared, targets, db, trigger).await?;
@@ -74,11 +74,11 @@ async fn attempt_next(
     trigger: i32,
 ) -> Result<bool, Error> {
     let lock = Lock::Target(trigger);
-    if !within(shared.silence, lock.try_acquire(db)).await? {
+    if !within(shared.session_timeout, lock.try_acquire(db)).await? {
         return Ok(false);
     }
     FailPoint::TriggerLocked.pass();
-    let attempt = within(shared.silence, store::begin(db, trigger)).await?;
+    let attempt = within(shared.session_timeout, store::begin(db, trigger)).await?;
     let attempted = attempt.is_some();
     if let Some(attempt) = attempt {
         FailPoint::TriggerBegun.pass();
@@ -88,7 +88,7 @@ async fn attempt_next(
         if let Some(outcome) = call(shared, targets, db, &attempt).await? {
             FailPoint::TriggerTold.pass();
             within(
-                shared.silence,
+                shared.session_timeout,
                 record(shared, db, trigger, &attempt, outcome),
             )
             .await?;
@@ -96,7 +96,7 @@ async fn attempt_next(
             shared.entries_recorded.notify_one();
         }
     }
-    within(shared.silence, lock.release(db)).await?;
+    within(shared.session_timeout, lock.release(db)).await?;
     // One that waited for this attempt to end.
     shared.work_recorded.notify_one();
     Ok(attempted)
@@ -132,7 +132,7 @@ async fn call(
     let stay_alive = async {
         loop {
             tokio::time::sleep(shared.ping_every()).await;
-            if let Err(error) = within(shared.silence, ping(db)).await {
+            if let Err(error) = within(shared.session_timeout, ping(db)).await {
                 return error;
             }
         }

@@ -26,7 +26,7 @@ use crate::store::planning::{NewRollout, Plan};
 use tagtrail_policy::decide::{Decision, Situation, decide};
 
 /// Whatever was missed is found after this long.
-const ALL_AGAIN: Duration = Duration::from_secs(30);
+const PLAN_ALL_EVERY: Duration = Duration::from_secs(30);
 /// How often it looks for triggers that were resumed; also keeps the session alive.
 const TICK: Duration = Duration::from_millis(500);
 
@@ -55,8 +55,8 @@ async fn session(shared: &Shared, bus: &Bus, triggers: &[TriggerSpec]) -> Result
     let Some(mut db) = shared.session_with(Lock::Plan).await? else {
         return Ok(());
     };
-    within(shared.silence, store::configure(&mut db, triggers)).await?;
-    let position = within(shared.silence, store::position(&mut db)).await?;
+    within(shared.session_timeout, store::configure(&mut db, triggers)).await?;
+    let position = within(shared.session_timeout, store::position(&mut db)).await?;
     tracing::debug!("planning");
     let (sender, news) = mpsc::channel(1);
     let planner = Planner {
@@ -68,7 +68,7 @@ async fn session(shared: &Shared, bus: &Bus, triggers: &[TriggerSpec]) -> Result
         db,
         bus,
         settling: BTreeMap::new(),
-        compared: false,
+        numbers_compared: false,
     };
     tokio::select! {
         outcome = planner.run(news) => outcome,
@@ -82,19 +82,19 @@ struct Planner<'a> {
     db: PgConnection,
     bus: &'a Bus,
     /// Whether the numbers issued are known not to be below those that were told.
-    compared: bool,
+    numbers_compared: bool,
     /// Triggers whose heads have to settle first, and until when.
     settling: BTreeMap<&'a str, Instant>,
 }
 
 impl<'a> Planner<'a> {
     async fn run(mut self, mut news: mpsc::Receiver<News>) -> Result<(), Error> {
-        let silence = self.shared.silence;
+        let timeout = self.shared.session_timeout;
         self.compare_numbers().await?;
         let mut every = tokio::time::interval(TICK.min(self.shared.ping_every()));
         every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         // Also while NATS is away: what it would tell is in the database.
-        let mut all_again = Instant::now();
+        let mut next_full_plan = Instant::now();
         loop {
             let settled = self.settling.values().min().copied();
             let mut traces = BTreeMap::new();
@@ -109,24 +109,24 @@ impl<'a> Planner<'a> {
                 }
                 () = until(settled) => (self.settled(), None),
                 _ = every.tick() => {
-                    let resuming = within(silence, store::resuming_triggers(&mut self.db)).await?;
+                    let resuming = within(timeout, store::resuming_triggers(&mut self.db)).await?;
                     self.shared.health.set("postgres", Ok(()));
-                    let all = Instant::now() >= all_again;
+                    let all = Instant::now() >= next_full_plan;
                     if all {
-                        all_again = Instant::now() + ALL_AGAIN;
+                        next_full_plan = Instant::now() + PLAN_ALL_EVERY;
                         self.compare_numbers().await?;
                     }
                     (self.triggers_where(|trigger| all || resuming.contains(&trigger.name)), None)
                 }
             };
-            within(silence, self.plan(&due, position, &traces)).await?;
+            within(timeout, self.plan(&due, position, &traces)).await?;
         }
     }
 
     /// A database that was restored from a backup would give numbers again that targets have seen, and they drop those. ROLLOUTS
     /// still knows. While NATS does not answer, planning goes on, and it is asked again later.
     async fn compare_numbers(&mut self) -> Result<(), Error> {
-        if self.compared {
+        if self.numbers_compared {
             return Ok(());
         }
         // Every rollout is told of as pending first, so the last of those is the newest.
@@ -141,7 +141,8 @@ impl<'a> Planner<'a> {
             .collect();
         let asking = self.bus.last_messages(Stream::Rollouts, subjects);
         // The session must not fall silent meanwhile.
-        let Ok(Ok(told)) = tokio::time::timeout(self.shared.silence / 3, asking).await else {
+        let Ok(Ok(told)) = tokio::time::timeout(self.shared.session_timeout / 3, asking).await
+        else {
             return Ok(());
         };
         for (_, payload) in told {
@@ -153,7 +154,7 @@ impl<'a> Planner<'a> {
                 trigger, number, ..
             } = event.data;
             let raising = store::raise_issued(&mut self.db, &trigger, number);
-            if within(self.shared.silence, raising).await? {
+            if within(self.shared.session_timeout, raising).await? {
                 tracing::warn!(
                     trigger,
                     number,
@@ -161,7 +162,7 @@ impl<'a> Planner<'a> {
                 );
             }
         }
-        self.compared = true;
+        self.numbers_compared = true;
         Ok(())
     }
 
