@@ -1,7 +1,10 @@
-//! All SQL of the trigger service, by who runs it. What belongs together is one statement, and so one round trip and one
-//! transaction. Whoever changes a rollout holds its trigger's row (`for update`), so the changes of one trigger are recorded in
-//! the order in which they are committed. A statement that waited for that row sees the rest as it was before, so whatever it
-//! then changes it asks about once more, in the `where` of the change: Postgres looks at that again on the newest version.
+//! All SQL of the trigger service, one file for each task. A change that must be atomic is one
+//! statement: one round trip and one transaction.
+//!
+//! A statement that changes a rollout first locks the row of its trigger (`for update`), so the
+//! entries of one trigger are recorded in the order of their commits. Under READ COMMITTED a
+//! statement that waited for the row lock still sees other rows as of its start. So each `update`
+//! repeats its condition in `where`, which Postgres re-checks against the newest row version.
 
 mod columns;
 pub(crate) mod ledger;

@@ -1,6 +1,7 @@
 //! Parts of statements that several files share.
 
-/// Columns of a rollout `o` with its trigger `t`, as [`tagtrail_postgres::row::rollout`] reads them.
+/// The columns of a rollout `o` with its trigger `t`, as [`tagtrail_postgres::row::rollout`] reads
+/// them.
 macro_rules! columns {
     () => {
         "o.id, t.name as trigger, o.number, o.state::text as state, o.images, o.cause, o.attempts, o.created_at, o.finished_at, o.error"
@@ -8,8 +9,8 @@ macro_rules! columns {
 }
 pub(super) use columns;
 
-/// Adds the rollouts in `o`, whose state was changed, to the ledger as they are now, oldest first. The ledger reads them as
-/// [`tagtrail_proto::Rollout`].
+/// Inserts a ledger entry for each rollout in `o` with its present state, lowest number first. The
+/// ledger reads each entry as a [`tagtrail_proto::Rollout`].
 macro_rules! recorded {
     () => {
         "insert into rollout_change (rollout_id, state, rollout)

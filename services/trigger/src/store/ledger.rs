@@ -1,11 +1,11 @@
-//! What is to be published, and what was.
+//! Reading and marking the entries of the ledger.
 
 use sqlx::types::Json;
 use sqlx::{PgConnection, Row as _};
 use tagtrail_proto::Rollout;
 use time::OffsetDateTime;
 
-/// A change of state to be published.
+/// A change of a rollout's state that ROLLOUTS may lack.
 #[derive(Debug)]
 pub(crate) struct LedgerEntry {
     pub(crate) ordinal: i64,
@@ -13,7 +13,7 @@ pub(crate) struct LedgerEntry {
     pub(crate) changed_at: OffsetDateTime,
 }
 
-/// The oldest changes that are not published.
+/// Returns the oldest unpublished entries, at most 256.
 pub(crate) async fn unpublished(db: &mut PgConnection) -> Result<Vec<LedgerEntry>, sqlx::Error> {
     let rows = sqlx::query(
         "select ordinal, rollout, changed_at from rollout_change where not published order by ordinal limit 256",
@@ -32,7 +32,7 @@ pub(crate) async fn unpublished(db: &mut PgConnection) -> Result<Vec<LedgerEntry
         .collect()
 }
 
-/// Notes that these changes were acknowledged.
+/// Marks entries that ROLLOUTS has acknowledged.
 pub(crate) async fn mark_published(
     db: &mut PgConnection,
     ordinals: &[i64],

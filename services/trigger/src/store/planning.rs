@@ -1,4 +1,4 @@
-//! What the planner reads and records.
+//! The statements of the planner.
 
 use std::collections::BTreeMap;
 
@@ -16,7 +16,8 @@ use tagtrail_policy::decide::Head;
 
 const STREAM: &str = "REVISIONS";
 
-/// Makes the table of triggers say what the configuration says. Those that are gone keep their rollouts.
+/// Writes the configured triggers into the table `trigger`. Triggers that are no longer configured
+/// keep their rows and rollouts.
 pub(crate) async fn configure(
     db: &mut PgConnection,
     triggers: &[TriggerSpec],
@@ -47,7 +48,7 @@ pub(crate) async fn configure(
     .map(|_| ())
 }
 
-/// How far REVISIONS was read; `None` the first time.
+/// Returns the position up to which REVISIONS was read, `None` before the first plan.
 pub(crate) async fn position(db: &mut PgConnection) -> Result<Option<Position>, sqlx::Error> {
     let row = sqlx::query(
         "select stream_created_ns, applied_seq, applied_time_ns from position where stream = $1 and partition = 0",
@@ -65,22 +66,22 @@ pub(crate) async fn position(db: &mut PgConnection) -> Result<Option<Position>, 
     .transpose()
 }
 
-/// What the planner must know of a trigger besides its configuration.
+/// The recorded state of a trigger.
 #[derive(Debug, Clone)]
 pub(crate) struct TriggerState {
     pub(crate) id: i32,
     pub(crate) name: String,
     pub(crate) paused: bool,
-    /// It was resumed, and nothing was planned since.
+    /// True from a resume until the next plan.
     pub(crate) resuming: bool,
-    /// The images of its last rollout.
+    /// The images of the last rollout, by their names in the trigger.
     pub(crate) last: Option<BTreeMap<String, RolloutImage>>,
-    /// Its last rollout failed.
+    /// True if the last rollout failed.
     pub(crate) failed: bool,
 }
 
-/// The triggers of these names, and the time by the database's clock: by which heads were recorded, so that what is quiet does not
-/// depend on ours.
+/// Returns the state of these triggers, each with the time by the clock of the database. Heads are
+/// recorded by the same clock, so the time to settle does not depend on the clock of this process.
 pub(crate) async fn trigger_states(
     db: &mut PgConnection,
     names: &[&str],
@@ -112,14 +113,15 @@ pub(crate) async fn trigger_states(
         .collect()
 }
 
-/// Names of the triggers that were resumed and not planned since.
+/// Returns the names of the triggers that were resumed since their last plan.
 pub(crate) async fn resuming_triggers(db: &mut PgConnection) -> Result<Vec<String>, sqlx::Error> {
     sqlx::query_scalar("select name from trigger where configured and state = 'resuming'")
         .fetch_all(db)
         .await
 }
 
-/// The heads of those of these images that have one: one statement, so one snapshot for all.
+/// Returns the heads of these images, without images that have none. One statement reads them all
+/// from one snapshot.
 pub(crate) async fn heads(
     db: &mut PgConnection,
     images: &[&Image],
@@ -172,7 +174,8 @@ pub(crate) async fn heads(
         .collect()
 }
 
-/// Sees to it that the trigger's next rollout gets a number above this one. Gives whether it would have got a lower one.
+/// Raises the issued number of a trigger to `number`, so that the next rollout gets a higher
+/// number. Returns whether the issued number was lower.
 pub(crate) async fn raise_issued(
     db: &mut PgConnection,
     trigger: &str,
@@ -186,36 +189,37 @@ pub(crate) async fn raise_issued(
     Ok(raised.rows_affected() > 0)
 }
 
-/// A rollout to be recorded.
+/// A rollout that the planner will record.
 #[derive(Debug)]
 pub(crate) struct NewRollout {
-    /// The trigger's.
+    /// The id of the trigger.
     pub(crate) trigger: i32,
     pub(crate) images: BTreeMap<String, RolloutImage>,
     pub(crate) cause: Cause,
     pub(crate) trace: TraceContext,
 }
 
-/// What the planner has decided.
+/// The decisions of one round of planning.
 #[derive(Debug, Default)]
 pub(crate) struct Plan {
-    /// How far REVISIONS was read for it.
+    /// The position in REVISIONS that led to the decisions.
     pub(crate) position: Option<Position>,
-    /// At most one of a trigger.
+    /// At most one rollout for each trigger.
     pub(crate) new_rollouts: Vec<NewRollout>,
-    /// Triggers that were resumed, and whose workers may go on with what there is.
+    /// Ids of resumed triggers that need no new rollout: their workers continue with recorded
+    /// rollouts.
     pub(crate) resumed: Vec<i32>,
 }
 
 impl Plan {
-    /// Whether there is nothing to record.
+    /// Returns true if the plan holds nothing to record.
     pub(crate) fn is_empty(&self) -> bool {
         self.position.is_none() && self.new_rollouts.is_empty() && self.resumed.is_empty()
     }
 }
 
-/// Records all of a plan, or nothing. A new rollout takes the place of those that have not begun. Gives the new ones; a trigger
-/// that was paused meanwhile gets none.
+/// Records the whole plan in one transaction and returns the new rollouts. A new rollout supersedes
+/// pending rollouts of its trigger. A trigger that was paused since the decision gets no rollout.
 pub(crate) async fn record(
     db: &mut PgConnection,
     plan: &Plan,

@@ -1,4 +1,4 @@
-//! What workers look for, begin and finish.
+//! The statements of the workers.
 
 use std::time::Duration;
 
@@ -10,16 +10,16 @@ use time::OffsetDateTime;
 
 use super::columns::{columns, recorded};
 
-/// What is waiting for a worker.
+/// The rollouts that need an attempt.
 #[derive(Debug, Default)]
 pub(crate) struct Backlog {
-    /// Triggers with a rollout whose attempt is due (it may be under way already).
+    /// Ids of triggers with a due rollout, including attempts that are already under way.
     pub(crate) due: Vec<i32>,
-    /// Until the next one is due.
+    /// The time until the next rollout is due.
     pub(crate) next: Option<Duration>,
 }
 
-/// Looks for work among the triggers of these names.
+/// Returns the backlog of the triggers with these names.
 pub(crate) async fn backlog(db: &mut PgConnection, names: &[&str]) -> Result<Backlog, sqlx::Error> {
     let rows = sqlx::query(
         "select o.trigger_id, greatest(extract(epoch from o.next_attempt_at - now()), 0)::float8 as due_in_seconds
@@ -43,19 +43,20 @@ pub(crate) async fn backlog(db: &mut PgConnection, names: &[&str]) -> Result<Bac
     Ok(backlog)
 }
 
-/// An attempt that is about to be made.
+/// An attempt as recorded at its begin.
 #[derive(Debug)]
 pub(crate) struct Attempt {
     pub(crate) rollout: Rollout,
-    /// When the first attempt began.
+    /// The time of the first attempt.
     pub(crate) started_at: OffsetDateTime,
-    /// What made it necessary.
+    /// The trace of the revision that led to the rollout.
     pub(crate) trace: Option<TraceContext>,
 }
 
-/// Begins an attempt of the newest live rollout of a trigger, in the place of all older ones. `None` if there is none that
-/// may be attempted now, or if the planner was faster; the caller looks again then. The caller holds the lock of the trigger's
-/// target, so no attempt is under way.
+/// Begins an attempt of the newest live rollout of a trigger, and supersedes all older live
+/// rollouts. `None` if no rollout may be attempted now, or if the planner recorded a rollout
+/// meanwhile; the caller tries again later. The caller holds the lock of the target, so no other
+/// attempt is under way.
 pub(crate) async fn begin(
     db: &mut PgConnection,
     trigger: i32,
@@ -96,7 +97,8 @@ pub(crate) async fn begin(
     .transpose()
 }
 
-/// Whether a newer rollout of the trigger waits; takes the trigger's row. Also tells the time by the database's clock.
+/// Locks the row of the trigger. Returns whether a newer live rollout exists, and the time by the
+/// clock of the database.
 pub(crate) async fn newer(
     db: &mut PgConnection,
     trigger: i32,
@@ -115,7 +117,7 @@ pub(crate) async fn newer(
     Ok((row.try_get("newer")?, row.try_get("now")?))
 }
 
-/// Ends a rollout.
+/// Ends a rollout in a final state.
 pub(crate) async fn finish(
     db: &mut PgConnection,
     id: &str,
@@ -134,7 +136,7 @@ pub(crate) async fn finish(
     .map(|_| ())
 }
 
-/// Notes when to try a rollout again, and why it did not work.
+/// Records the time of the next attempt and the error of the last attempt.
 pub(crate) async fn retry(
     db: &mut PgConnection,
     id: &str,

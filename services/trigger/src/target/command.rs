@@ -1,4 +1,5 @@
-//! Target `command`: a program that gets the rollout as JSON on its standard input and the pinned images in its environment.
+//! Target `command`: a program that receives the rollout as JSON on standard input and the pinned
+//! images in its environment.
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -23,15 +24,16 @@ pub(super) const COMMAND: Kind = Kind {
             running the program twice must be harmless.",
 };
 
-/// What is kept of the end of its output, in bytes.
+/// Most bytes kept from the end of each output stream.
 const TAIL: usize = 2048;
 
+/// The settings below `target.command`.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct CommandSettings {
-    /// The program and its arguments; no shell in between.
+    /// The program and its arguments, started without a shell.
     run: Vec<String>,
-    /// Seconds until it is ended.
+    /// Seconds after which the program is killed.
     #[serde(default = "ten_minutes")]
     timeout_seconds: u64,
 }
@@ -40,6 +42,7 @@ fn ten_minutes() -> u64 {
     600
 }
 
+/// A program with its arguments, folder and time limit.
 struct Program {
     run: Vec<String>,
     folder: PathBuf,
@@ -98,7 +101,7 @@ impl Program {
     }
 
     fn spawn(&self, order: &Order) -> std::io::Result<Child> {
-        // A command dies with its worker, even if that is killed.
+        // `setpriv` lets the kernel kill the command when its worker dies, even by SIGKILL.
         let mut command = Command::new("setpriv");
         command
             .args(["--pdeathsig", "KILL", "--"])
@@ -112,22 +115,22 @@ impl Program {
             .env("TAGTRAIL_TRIGGER", &order.rollout.trigger)
             .env("TAGTRAIL_ROLLOUT_ID", &order.rollout.id)
             .env("TAGTRAIL_ROLLOUT_NUMBER", order.rollout.number.to_string())
-            // As tools that trace expect it.
+            // Tracing tools read the trace context from this variable.
             .env("TRACEPARENT", order.trace.to_string())
-            // What we connect with is none of its business.
+            // The command must not receive the credentials of the service.
             .env_remove("DATABASE_URL")
             .env_remove("NATS_URL")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
-            // Its children are ended with it.
+            // A process group of its own lets the service kill the children too.
             .process_group(0)
             .kill_on_drop(true)
             .spawn()
     }
 }
 
-/// A command with all its children, ended when this is dropped.
+/// A running command with all its children. Dropping it kills the process group.
 struct Group(Child);
 
 impl Drop for Group {
@@ -138,13 +141,14 @@ impl Drop for Group {
                 .stderr(Stdio::null())
                 .status();
             if let Err(error) = killed {
-                tracing::warn!("can't end the command's process group {pid}: {error}");
+                tracing::warn!("can't kill the process group {pid} of a command: {error}");
             }
         }
     }
 }
 
-/// Feeds and drains a command until it ends; gives the end of what it said, errors last.
+/// Writes the order to the command and reads its output until the command ends. Returns the exit
+/// status and the end of its standard output, then of its standard error.
 async fn exchange(
     child: &mut Child,
     body: &[u8],
@@ -152,7 +156,7 @@ async fn exchange(
     let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
     let write = async {
         if let Some(mut stdin) = stdin {
-            // A command need not read it.
+            // A command may end without reading its standard input.
             let _ = stdin.write_all(body).await;
         }
     };
@@ -171,6 +175,7 @@ async fn exchange(
     ))
 }
 
+/// Reads to the end and returns the last [`TAIL`] bytes.
 async fn tail(reader: Option<impl AsyncRead + Unpin>) -> Vec<u8> {
     let mut kept = Vec::new();
     let Some(mut reader) = reader else {

@@ -1,21 +1,21 @@
-//! Signatures of webhooks, by the Standard Webhooks specification 1.0: HMAC-SHA256 over `id.timestamp.body`.
+//! Signatures of webhooks by Standard Webhooks 1.0: HMAC-SHA256 over `id.timestamp.body`.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::Sha256;
 
-/// A key for signing.
+/// The key that signs webhooks.
 pub(super) struct SigningKey(Vec<u8>);
 
 impl SigningKey {
-    /// Reads `whsec_` and the Base64 of 24 to 64 bytes.
+    /// Parses a secret: `whsec_` and the Base64 of 24 to 64 bytes.
     pub(super) fn parse(secret: &str) -> Option<SigningKey> {
         let key = STANDARD.decode(secret.strip_prefix("whsec_")?).ok()?;
         (24..=64).contains(&key.len()).then_some(SigningKey(key))
     }
 
-    /// The value of `webhook-signature`.
+    /// Returns the value of the header `webhook-signature`.
     pub(super) fn sign(&self, id: &str, timestamp: i64, body: &[u8]) -> Option<String> {
         let mut mac = Hmac::<Sha256>::new_from_slice(&self.0).ok()?;
         mac.update(format!("{id}.{timestamp}.").as_bytes());

@@ -1,4 +1,4 @@
-//! Target `webhook`: a signed POST.
+//! Target `webhook`: a signed POST to a URL.
 
 use std::path::Path;
 use std::time::Duration;
@@ -24,11 +24,12 @@ pub(super) const WEBHOOK: Kind = Kind {
             that it has seen, and answers 2xx within 15 s; answers of 5xx, 408, 425 and 429 are retried.",
 };
 
-/// Time for the whole exchange.
+/// Time limit of the whole exchange.
 const TIMEOUT: Duration = Duration::from_secs(15);
-/// What is kept of an answer's body, in bytes, to say what went wrong.
+/// Most bytes of a response body that an error shows.
 const SHOWN: usize = 500;
 
+/// The settings below `target.webhook`.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct WebhookSettings {
@@ -36,6 +37,7 @@ struct WebhookSettings {
     secret: Secret,
 }
 
+/// A URL with the key that signs each order.
 struct Webhook {
     client: Client,
     url: reqwest::Url,
@@ -52,7 +54,7 @@ fn configure(value: &toml::Value, _: &Path) -> ConfigureResult {
     let key = SigningKey::parse(secret.expose_secret())
         .ok_or("the secret must be whsec_ and 24 to 64 bytes in Base64; make one with: echo \"whsec_$(head -c 32 /dev/urandom | base64)\"")?;
     let client = Client::builder()
-        // A redirect would take the rollout, signed, to somebody who is not configured.
+        // A redirect would send the signed rollout to a host that nobody has configured.
         .redirect(reqwest::redirect::Policy::none())
         .no_proxy()
         .timeout(TIMEOUT)
@@ -86,7 +88,7 @@ impl Webhook {
             .body(order.body.clone());
         match request.send().await {
             Ok(response) => outcome_of(response).await,
-            // The address may hold a secret; the error must not.
+            // The URL may hold a secret, so the error must not show it.
             Err(error) => Outcome::Failed {
                 error: format!("no answer from the target: {}", chain(&error.without_url())),
                 after: None,
@@ -95,6 +97,7 @@ impl Webhook {
     }
 }
 
+/// Maps a response to the outcome of the attempt.
 async fn outcome_of(response: Response) -> Outcome {
     let status = response.status();
     if status.is_success() {
@@ -132,7 +135,7 @@ async fn outcome_of(response: Response) -> Outcome {
     }
 }
 
-/// The beginning of an answer's body.
+/// Returns the beginning of the response body.
 async fn body(mut response: Response) -> String {
     let mut bytes = Vec::new();
     while let Ok(Some(chunk)) = response.chunk().await {
