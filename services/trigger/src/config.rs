@@ -11,25 +11,26 @@ use tagtrail_proto::Image;
 
 pub use tagtrail_policy::retry::Pace;
 
-/// Settings, as flags and environment variables.
+/// Settings from flags and environment variables.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Config {
-    /// The database.
+    /// The Postgres database.
     #[command(flatten)]
     pub db: DbArgs,
-    /// The bus.
+    /// The NATS server.
     #[command(flatten)]
     pub bus: BusArgs,
-    /// The file with the triggers.
+    /// Path of the file that lists the triggers.
     #[arg(long, env = "TAGTRAIL_CONFIG", default_value = "tagtrail.toml")]
     pub config: PathBuf,
-    /// Rollouts carried out at once.
+    /// Number of workers: attempts made at the same time by this process.
     #[arg(long, env = "TAGTRAIL_WORKERS", default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=64))]
     pub workers: u16,
-    /// Seconds after which Postgres ends a silent session, so that another instance takes over what it was doing.
+    /// Seconds of silence after which Postgres ends a session, so that another instance can take
+    /// over its locks.
     #[arg(long, env = "TAGTRAIL_SESSION_SECONDS", default_value = "10", value_parser = seconds)]
     pub session_seconds: Duration,
-    /// How retries are spaced.
+    /// The pauses between attempts; tests shorten them.
     #[arg(skip)]
     pub pace: Pace,
 }
@@ -41,17 +42,19 @@ fn seconds(text: &str) -> Result<Duration, String> {
     }
 }
 
-/// A trigger as it is configured.
+/// A trigger as configured in `tagtrail.toml`.
 #[derive(Debug, Clone)]
 pub(crate) struct TriggerSpec {
     pub(crate) name: String,
+    /// The watched images, by their names in the trigger.
     pub(crate) images: BTreeMap<String, Image>,
-    /// Kind of its target.
+    /// The kind of its target, as in `target.<kind>`.
     pub(crate) target: String,
+    /// The time without a new head after which the planner starts a rollout.
     pub(crate) settle: Duration,
 }
 
-/// The triggers of the file.
+/// Reads the triggers of the file.
 pub(crate) fn triggers(file: &File) -> Vec<TriggerSpec> {
     file.trigger
         .iter()

@@ -1,24 +1,25 @@
-//! What can go wrong while planning or working. All of it ends the session in hand; the work starts over with a new one.
+//! Errors of planner, workers and ledger. Each error ends the session; the task starts over with a
+//! new session.
 
 use tagtrail_bus::BusError;
 use tagtrail_bus::publish::PublishError;
 
-/// Why the work stopped.
+/// The error that ended a session.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
-    /// The session is gone, or its state is not known.
+    /// The database session is lost, or in an unknown state.
     #[error("the database session failed")]
     Database(#[from] sqlx::Error),
-    /// The database did not answer in time.
+    /// The database did not answer within this time.
     #[error("the database did not answer in {0:?}")]
     Silent(std::time::Duration),
-    /// The database holds what this program never writes.
+    /// The database holds a value that this program never writes.
     #[error("{0}")]
     Inconsistent(&'static str),
-    /// A document in the database has another form.
-    #[error("a document in the database can't be read or written")]
+    /// A JSON document in the database has another form.
+    #[error("a JSON document in the database can't be read or written")]
     Json(#[from] serde_json::Error),
-    /// There is no way to NATS.
+    /// NATS is unreachable.
     #[error(transparent)]
     Bus(#[from] BusError),
     /// Publishing to ROLLOUTS failed.
@@ -26,7 +27,7 @@ pub(crate) enum Error {
     Publish(#[from] PublishError),
 }
 
-/// Database work with a bound: a session that does not answer is as good as lost.
+/// Limits the time of database work: a session that does not answer counts as lost.
 pub(crate) async fn within<T, E: Into<Error>>(
     bound: std::time::Duration,
     work: impl Future<Output = Result<T, E>>,

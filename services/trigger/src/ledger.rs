@@ -1,4 +1,5 @@
-//! The ledger: every change of state of every rollout goes to ROLLOUTS, in order. One session of all instances publishes.
+//! The ledger publishes each change of a rollout's state to ROLLOUTS, in order. One instance
+//! publishes; the others stand by.
 
 use std::time::Duration;
 
@@ -13,11 +14,12 @@ use crate::error::{Error, within};
 use crate::shared::{Failures, Shared};
 use crate::store::ledger::{self as store, LedgerEntry};
 
-/// A rollout is often pending, running and succeeded within milliseconds. Waiting for them publishes all at once, and leaves the
-/// processors to the worker, for whom a target waits.
+/// The pause between a notification and the query. A rollout is often pending, running and
+/// succeeded within milliseconds: after a pause all three entries go out together, and the worker,
+/// which a target waits for, gets the processor first.
 const GATHER: Duration = Duration::from_millis(10);
 
-/// Publishes until a stop is asked for.
+/// Publishes until shutdown.
 pub(crate) async fn ledger(shared: Shared, bus: Bus) -> anyhow::Result<()> {
     let mut failures = Failures::default();
     loop {
@@ -40,7 +42,8 @@ async fn publish(shared: &Shared, bus: &Bus, db: &mut PgConnection) -> Result<()
     loop {
         let entries = within(shared.session_timeout, store::unpublished(db)).await?;
         if entries.is_empty() {
-            // What workers of other instances record is found by asking; that also keeps the session alive.
+            // A query at this interval finds the entries of other instances and keeps the session
+            // alive.
             tokio::select! {
                 () = shared.shutdown.cancelled() => return Ok(()),
                 () = shared.entries_recorded.notified() => tokio::time::sleep(GATHER).await,
@@ -48,7 +51,8 @@ async fn publish(shared: &Shared, bus: &Bus, db: &mut PgConnection) -> Result<()
             }
             continue;
         }
-        // One line for the set: what it does not write before it is lost never comes after what is sent again.
+        // One NATS session for the whole set: messages of a session that breaks can never arrive
+        // after their second sending.
         let session = bus.session().await?;
         let mut acknowledgements = Vec::with_capacity(entries.len());
         let ordinals: Vec<i64> = entries.iter().map(|entry| entry.ordinal).collect();
@@ -57,7 +61,8 @@ async fn publish(shared: &Shared, bus: &Bus, db: &mut PgConnection) -> Result<()
             acknowledgements.push(send(&session, entry).await?);
         }
         FailPoint::LedgerSent.pass();
-        // If one fails, all of this set are sent again: the server knows those that it has by their ids.
+        // If one message fails, the whole set is sent again: by their ids the server drops messages
+        // that it already has.
         for acknowledgement in acknowledgements {
             acknowledgement.acknowledged().await?;
         }

@@ -1,14 +1,17 @@
-//! The trigger service acts: it turns revisions into rollouts, and sees each rollout through.
+//! The trigger service turns revisions into rollouts and brings each rollout to its target.
 //!
-//! In scope: which images a trigger wants ([`wanted`](self), pure), the rollouts that follow from them and their ledger, the
-//! attempts at targets and their retries. Any number of instances share the work: one plans, all act.
+//! In scope: reading the heads of a trigger's images, recording the rollouts that follow from the
+//! heads, attempts at targets with their retries, and publishing each change of a rollout's state.
+//! Any number of instances share the work: one instance plans, all instances act.
 //!
-//! Out of scope: what the history is (the indexer), showing rollouts and pausing triggers (the api).
+//! Out of scope: the rules that decide ([`tagtrail_policy`]), numbering revisions (the indexer),
+//! listing rollouts and pausing triggers (the api).
 //!
-//! How no rollout starts twice and the last wanted state is always reached: the planner compares the heads with the last
-//! rollout, in one transaction with its position in REVISIONS, so it may miss or repeat any event. A worker holds the lock of
-//! a trigger in the very session that records what came of an attempt; if it dies, the session dies, and another worker takes
-//! the rollout up again under the same id.
+//! Delivery: the planner compares the heads with the last rollout, and records the new rollout and
+//! its position in REVISIONS in one transaction. So a lost or repeated message starts no second
+//! rollout and delays none for long. A worker holds the advisory lock of a trigger in the same
+//! session that records the outcome of an attempt. When a worker dies, Postgres ends its session
+//! and frees the lock, and another worker repeats the attempt under the same rollout id.
 
 mod act;
 mod config;
@@ -32,10 +35,11 @@ pub use target::{TargetReport, inspect_targets};
 
 use crate::shared::Shared;
 
-/// Looks at everything that the trigger service needs of the file, secrets included, and says what it found there, a line each.
+/// Parses the triggers of the file, reads their secrets, and returns one line of description for
+/// each trigger.
 ///
 /// # Errors
-/// What is wrong, with its line and the cure.
+/// The first wrong setting, with its line and the cure.
 pub fn check(file: &File) -> Result<Vec<String>, ConfigError> {
     target::targets(file)?;
     let line = |trigger: &config::TriggerSpec| {
@@ -50,10 +54,11 @@ pub fn check(file: &File) -> Result<Vec<String>, ConfigError> {
     Ok(config::triggers(file).iter().map(line).collect())
 }
 
-/// Runs until a stop is asked for.
+/// Runs the service until `ctx.shutdown` is cancelled.
 ///
 /// # Errors
-/// Only what waiting can't heal: a wrong `tagtrail.toml`, refused credentials, streams that do not fit, a schema that is too new.
+/// Only errors that time cannot cure: a wrong `tagtrail.toml`, refused credentials, streams with
+/// other settings, a schema newer than this program.
 pub async fn run(config: Config, ctx: Context) -> anyhow::Result<()> {
     ctx.health.register("nats");
     ctx.health.register("postgres");
@@ -77,7 +82,7 @@ pub async fn run(config: Config, ctx: Context) -> anyhow::Result<()> {
     tracing::info!(
         triggers = triggers.len(),
         workers = config.workers,
-        "watching"
+        "starting planner, workers and ledger"
     );
     let (mut tasks, shutdown) = (Tasks::new(), ctx.shutdown.clone());
     for _ in 0..config.workers {

@@ -1,4 +1,4 @@
-//! What the trigger service counts.
+//! The metrics of the trigger service.
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
@@ -9,14 +9,14 @@ use tagtrail_proto::Rollout;
 
 use tagtrail_policy::retry::Outcome;
 
-/// Its metrics.
+/// The metrics that planner, workers and ledger update.
 #[derive(Debug, Clone)]
 pub(crate) struct Metrics {
     rollouts: Family<RolloutLabels, Counter>,
     attempts: Family<AttemptLabels, Counter>,
-    /// Time that a target takes to answer.
+    /// Seconds that a target takes to answer.
     pub(crate) attempt: Histogram,
-    /// Time from a rollout being recorded to its end.
+    /// Seconds from the recording of a rollout to its end.
     pub(crate) rollout: Histogram,
 }
 
@@ -37,12 +37,12 @@ impl Metrics {
         Metrics {
             rollouts: metrics.add(
                 "trigger_rollouts",
-                "Rollouts that came to a state, by trigger",
+                "Rollouts that reached a state, by trigger and state",
                 Family::default(),
             ),
             attempts: metrics.add(
                 "trigger_attempts",
-                "Attempts at targets, by trigger and how they ended",
+                "Attempts at targets, by trigger and outcome",
                 Family::default(),
             ),
             attempt: metrics.add_seconds(
@@ -52,13 +52,14 @@ impl Metrics {
             ),
             rollout: metrics.add_seconds(
                 "trigger_rollout",
-                "Time from a rollout being recorded to its success or failure",
+                "Time from the recording of a rollout to its success or failure",
                 seconds(),
             ),
         }
     }
 
-    /// A rollout came to the state that it is in. Told once for each change, by the one instance that publishes them.
+    /// Counts a rollout that reached its present state. Only the instance that publishes the entry
+    /// counts it.
     pub(crate) fn state_changed(&self, rollout: &Rollout) {
         let state = RolloutLabels {
             trigger: rollout.trigger.clone(),
@@ -67,7 +68,7 @@ impl Metrics {
         self.rollouts.get_or_create(&state).inc();
     }
 
-    /// An attempt ended.
+    /// Counts an attempt that ended.
     pub(crate) fn attempted(&self, trigger: &str, outcome: &Outcome, seconds: f64) {
         let outcome = match outcome {
             Outcome::Done => "done",

@@ -1,4 +1,5 @@
-//! The state that all tasks share, and their sessions: made again after every failure, bounded in time.
+//! The state that all tasks of the service share, and the way in which tasks open their database
+//! sessions.
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, PoisonError};
@@ -14,45 +15,47 @@ use tokio_util::sync::CancellationToken;
 use crate::error::{Error, within};
 use crate::metrics::Metrics;
 
-/// How often a session that waits for its turn asks.
+/// The interval at which a waiting session tries to acquire its lock.
 const LOCK_POLL: Duration = Duration::from_secs(1);
 
-/// What planner, workers and ledger share.
+/// The state that planner, workers and ledger share.
 #[derive(Debug, Clone)]
 pub(crate) struct Shared {
     pub(crate) db: DbArgs,
-    /// The server ends a session that is silent for this long.
+    /// The time after which Postgres ends an idle session, and the bound for each piece of database
+    /// work.
     pub(crate) session_timeout: Duration,
-    /// Whose turn it is to open a session.
+    /// Held while a session is opened, so that sessions open one at a time.
     pub(crate) opening: Arc<Mutex<()>>,
     pub(crate) pace: Pace,
     pub(crate) health: Health,
     pub(crate) metrics: Metrics,
     pub(crate) shutdown: CancellationToken,
-    /// There may be a rollout to carry out.
+    /// Notified when a rollout may be ready for an attempt.
     pub(crate) work_recorded: Arc<Notify>,
-    /// Triggers that were just given one: a worker need not look for them.
+    /// The ids of triggers with a rollout recorded by this instance. Workers take them from here
+    /// without a query.
     pub(crate) queued: Arc<std::sync::Mutex<BTreeSet<i32>>>,
-    /// There may be changes to publish.
+    /// Notified when the ledger may have entries to publish.
     pub(crate) entries_recorded: Arc<Notify>,
 }
 
 impl Shared {
-    /// Tells the workers of triggers that were given a rollout.
+    /// Hands triggers with a new rollout to the workers of this instance.
     pub(crate) fn queue(&self, triggers: impl Iterator<Item = i32>) {
         let mut queued = self.queued.lock().unwrap_or_else(PoisonError::into_inner);
         queued.extend(triggers);
         self.work_recorded.notify_one();
     }
 
-    /// One of those, for the worker that asks.
+    /// Takes the id of one trigger with a new rollout.
     pub(crate) fn next_queued(&self) -> Option<i32> {
         let mut queued = self.queued.lock().unwrap_or_else(PoisonError::into_inner);
         queued.pop_first()
     }
 
-    /// A new session. One at a time is opened: all that are lost at once would else come back at once, to a server that has just
-    /// come back itself, and all take too long.
+    /// Opens a session, one at a time. After an outage all lost sessions would otherwise reconnect
+    /// together, to a server that is itself just starting, and all would exceed their time-out.
     pub(crate) async fn session(&self) -> Result<PgConnection, Error> {
         let _turn = self.opening.lock().await;
         within(
@@ -62,7 +65,7 @@ impl Shared {
         .await
     }
 
-    /// A new session that has the lock; waits for it as long as it takes. `None` if a stop was asked for.
+    /// Opens a session and waits without limit until the session holds `lock`. `None` on shutdown.
     pub(crate) async fn session_with(&self, lock: Lock) -> Result<Option<PgConnection>, Error> {
         let mut db = self.session().await?;
         loop {
@@ -71,13 +74,13 @@ impl Shared {
             }
             tokio::select! {
                 () = self.shutdown.cancelled() => return Ok(None),
-                // Standing by is being ready.
+                // An instance that stands by counts as ready.
                 () = tokio::time::sleep(LOCK_POLL) => self.health.set("postgres", Ok(())),
             }
         }
     }
 
-    /// How often a session must be used to stay alive.
+    /// The interval at which a session must be used to stay below the idle time-out.
     pub(crate) fn ping_every(&self) -> Duration {
         self.session_timeout / 5
     }

@@ -1,4 +1,4 @@
-//! Workers: each carries out one rollout at a time.
+//! Workers. Each makes one attempt at a time.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,12 +15,13 @@ use crate::store::working::{self as store, Attempt};
 use crate::target::{Order, Targets};
 use tagtrail_policy::retry::{self, Next, Outcome};
 
-/// How often a worker looks for work that nobody told it of: rollouts of other instances, and of workers that died.
+/// The interval of queries for rollouts of other instances and of workers that died.
 const POLL: Duration = Duration::from_secs(1);
-/// When a stop is asked for, an attempt in flight is awaited for so long. One that is cut off is made again at the next start.
+/// The time that an attempt in flight may take after a stop request. The next start repeats an
+/// attempt that was cut off.
 const GRACE: Duration = Duration::from_secs(8);
 
-/// Works until a stop is asked for.
+/// Makes attempts until shutdown.
 pub(crate) async fn worker(shared: Shared, targets: Arc<Targets>) -> anyhow::Result<()> {
     let mut failures = Failures::default();
     loop {
@@ -49,7 +50,7 @@ async fn work(shared: &Shared, targets: &Targets, db: &mut PgConnection) -> Resu
         for trigger in backlog.due {
             worked |= attempt_next(shared, targets, db, trigger).await?;
             if worked {
-                break; // What else is due may have changed meanwhile.
+                break; // The attempt took time: read the backlog again.
             }
         }
         if !worked {
@@ -66,7 +67,8 @@ async fn work(shared: &Shared, targets: &Targets, db: &mut PgConnection) -> Resu
     Ok(())
 }
 
-/// Makes one attempt for a trigger, unless another worker is at it. Gives whether it did.
+/// Makes one attempt for a trigger, unless another worker holds its lock. Returns whether an
+/// attempt began.
 async fn attempt_next(
     shared: &Shared,
     targets: &Targets,
@@ -82,7 +84,7 @@ async fn attempt_next(
     let attempted = attempt.is_some();
     if let Some(attempt) = attempt {
         FailPoint::TriggerBegun.pass();
-        // There may be more to do than this one.
+        // Other triggers may be due as well: wake another worker.
         shared.work_recorded.notify_one();
         shared.entries_recorded.notify_one();
         if let Some(outcome) = call(shared, targets, db, &attempt).await? {
@@ -97,13 +99,14 @@ async fn attempt_next(
         }
     }
     within(shared.session_timeout, lock.release(db)).await?;
-    // One that waited for this attempt to end.
+    // A newer rollout of this trigger may have waited for the lock.
     shared.work_recorded.notify_one();
     Ok(attempted)
 }
 
-/// Calls the target, with no transaction open. Without the session the attempt is given up at once, since another worker may
-/// begin it again. `None`: a stop was asked for, and the target took too long.
+/// Calls the target outside any transaction. If the session is lost, the attempt ends at once,
+/// since another worker may begin the attempt again. `None`: the target did not answer within
+/// `GRACE` after a stop request.
 async fn call(
     shared: &Shared,
     targets: &Targets,
@@ -111,7 +114,7 @@ async fn call(
     attempt: &Attempt,
 ) -> Result<Option<Outcome>, Error> {
     let rollout = &attempt.rollout;
-    // Only triggers with a target are asked for.
+    // `backlog` and the planner name configured triggers only.
     let target = targets
         .get(&rollout.trigger)
         .ok_or(Error::Inconsistent("a trigger has no target"))?;
@@ -124,7 +127,7 @@ async fn call(
         rollout.id,
         rollout.number,
         delivery.attempt = rollout.attempts,
-        "telling the target of {} about rollout {}",
+        "attempting rollout {1} of {0}",
         rollout.trigger,
         rollout.number
     );
@@ -156,7 +159,7 @@ async fn call(
     }
 }
 
-/// Records what came of an attempt.
+/// Records the outcome of an attempt.
 async fn record(
     shared: &Shared,
     db: &mut PgConnection,
@@ -205,7 +208,7 @@ async fn record(
                 trigger,
                 rollout.id = id,
                 rollout.number = number,
-                "rollout {number} of {trigger} was superseded by a newer one; its last attempt: {error}"
+                "rollout {number} of {trigger} was superseded by a newer rollout; its last attempt failed: {error}"
             );
         }
         Next::Retry { at, error } => {
@@ -215,7 +218,7 @@ async fn record(
                 rollout.id = id,
                 rollout.number = number,
                 delivery.attempt = rollout.attempts,
-                "rollout {number} of {trigger} is tried again in {:.1} s: {error}",
+                "rollout {number} of {trigger} failed and will be retried in {:.1} s: {error}",
                 (at - now).as_seconds_f64()
             );
         }

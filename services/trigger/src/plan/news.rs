@@ -1,4 +1,5 @@
-//! Which images have news, from REVISIONS. It never ends: whatever goes wrong, the stream is opened again.
+//! Reads from REVISIONS the images that have new revisions. After any error the stream is opened
+//! again.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -12,26 +13,28 @@ use tokio::sync::mpsc;
 
 use crate::shared::Failures;
 
-/// Revisions taken in at once.
+/// The most revisions in one piece of news.
 const BATCH: usize = 1000;
 
-/// What was read.
+/// News from REVISIONS.
 #[derive(Debug)]
 pub(crate) struct News {
     pub(crate) images: Affected,
-    /// Up to where.
+    /// The position after the last message read.
     pub(crate) position: Position,
 }
 
+/// The images whose heads may have changed.
 #[derive(Debug)]
 pub(crate) enum Affected {
-    /// The stream was opened: anything may have happened before.
+    /// All images: the stream was just opened, and any message may have come before.
     All,
-    /// These have new revisions, each with the trace that brought the last one.
+    /// Images with new revisions, each with the trace of its last revision.
     Only(BTreeMap<Image, Option<TraceContext>>),
 }
 
-/// Reads from `position` on; without one from the end, since the planner looks at everything when the stream is opened.
+/// Reads from `position` on, or without a position from the end of the stream: the planner checks
+/// all triggers when the stream is opened.
 pub(crate) async fn read_news(
     bus: &Bus,
     mut position: Option<Position>,
@@ -40,7 +43,7 @@ pub(crate) async fn read_news(
     let mut failures = Failures::default();
     loop {
         let Err(error) = read_from(bus, &mut position, &sender).await else {
-            // Nobody listens any more; the planner ends, and this with it.
+            // The planner has dropped the receiver and drops this future next.
             return std::future::pending().await;
         };
         let pause = failures.pause();
@@ -49,7 +52,7 @@ pub(crate) async fn read_news(
     }
 }
 
-/// `Ok`: the listener is gone.
+/// Returns `Ok` when the planner has dropped the receiver.
 async fn read_from(
     bus: &Bus,
     position: &mut Option<Position>,
@@ -86,7 +89,7 @@ async fn read_from(
         let mut images = BTreeMap::new();
         let mut delivery = reader.next().await?;
         for _ in 0..BATCH {
-            // What stands there counts by its image alone: the heads in the database say the rest.
+            // Only the image in the subject matters: the planner reads the heads from the database.
             if let Ok(Subject::Revision {
                 registry,
                 repository,
@@ -102,7 +105,8 @@ async fn read_from(
             }
             at.sequence = delivery.sequence;
             at.time_ns = Some(nanoseconds(delivery.time));
-            // Only what is there already: the shortest wait of a timer is a millisecond.
+            // Takes only messages that have already arrived: the shortest timer waits a
+            // millisecond.
             delivery = match reader.next().now_or_never() {
                 Some(next) => next?,
                 None => break,

@@ -1,7 +1,7 @@
-//! The planner: from heads to rollouts. One session of all instances plans; the others stand by.
+//! The planner turns heads into rollouts. One instance plans; the others stand by.
 //!
-//! Level-triggered: whatever wakes it, it compares the heads as they are with the last rollout of each trigger. REVISIONS only
-//! tells it when to look.
+//! Planning is level-triggered: after any wake-up, the planner compares the present heads with the
+//! last rollout of each trigger. Messages of REVISIONS only wake the planner early.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -25,12 +25,12 @@ use crate::store::planning as store;
 use crate::store::planning::{NewRollout, Plan};
 use tagtrail_policy::decide::{Decision, Situation, decide};
 
-/// Whatever was missed is found after this long.
+/// The interval at which the planner checks all triggers, in case a message was lost.
 const PLAN_ALL_EVERY: Duration = Duration::from_secs(30);
-/// How often it looks for triggers that were resumed; also keeps the session alive.
+/// The interval of queries for resumed triggers. The queries also keep the session alive.
 const TICK: Duration = Duration::from_millis(500);
 
-/// Plans until a stop is asked for.
+/// Plans until shutdown.
 pub(crate) async fn planner(
     shared: Shared,
     bus: Bus,
@@ -50,7 +50,7 @@ pub(crate) async fn planner(
     }
 }
 
-/// One session, from its lock to its end.
+/// Plans in one session, from acquiring the lock to the first error.
 async fn session(shared: &Shared, bus: &Bus, triggers: &[TriggerSpec]) -> Result<(), Error> {
     let Some(mut db) = shared.session_with(Lock::Plan).await? else {
         return Ok(());
@@ -81,9 +81,9 @@ struct Planner<'a> {
     triggers: BTreeMap<&'a str, &'a TriggerSpec>,
     db: PgConnection,
     bus: &'a Bus,
-    /// Whether the numbers issued are known not to be below those that were told.
+    /// True once the issued numbers are at least as high as the numbers in ROLLOUTS.
     numbers_compared: bool,
-    /// Triggers whose heads have to settle first, and until when.
+    /// Triggers with unsettled heads, and the time at which each is checked again.
     settling: BTreeMap<&'a str, Instant>,
 }
 
@@ -93,7 +93,7 @@ impl<'a> Planner<'a> {
         self.compare_numbers().await?;
         let mut every = tokio::time::interval(TICK.min(self.shared.ping_every()));
         every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        // Also while NATS is away: what it would tell is in the database.
+        // Runs during an outage of NATS too: the heads are in the database.
         let mut next_full_plan = Instant::now();
         loop {
             let settled = self.settling.values().min().copied();
@@ -123,13 +123,15 @@ impl<'a> Planner<'a> {
         }
     }
 
-    /// A database that was restored from a backup would give numbers again that targets have seen, and they drop those. ROLLOUTS
-    /// still knows. While NATS does not answer, planning goes on, and it is asked again later.
+    /// Raises the issued numbers to those in ROLLOUTS. After a restore from a backup the database
+    /// would issue numbers again that targets have already received, and targets drop rollouts with
+    /// old numbers. If NATS does not answer, planning goes on and the next full check tries again.
     async fn compare_numbers(&mut self) -> Result<(), Error> {
         if self.numbers_compared {
             return Ok(());
         }
-        // Every rollout is told of as pending first, so the last of those is the newest.
+        // The first entry of each rollout has the state pending, so the last pending one is the
+        // newest rollout.
         let subjects = self
             .triggers
             .keys()
@@ -140,13 +142,13 @@ impl<'a> Planner<'a> {
             })
             .collect();
         let asking = self.bus.last_messages(Stream::Rollouts, subjects);
-        // The session must not fall silent meanwhile.
+        // The database session must not reach its idle time-out while NATS answers.
         let Ok(Ok(told)) = tokio::time::timeout(self.shared.session_timeout / 3, asking).await
         else {
             return Ok(());
         };
         for (_, payload) in told {
-            // What is no rollout was not told to any target.
+            // Other messages carry no number that a target has received.
             let Ok(event) = serde_json::from_slice::<Event<Rollout>>(&payload) else {
                 continue;
             };
@@ -158,7 +160,7 @@ impl<'a> Planner<'a> {
                 tracing::warn!(
                     trigger,
                     number,
-                    "rollouts up to this number were told that the database does not know: was it restored from a backup? Going on above it"
+                    "ROLLOUTS has rollouts of this trigger up to number {number} that the database lacks, as after a restore from a backup; numbers continue above {number}"
                 );
             }
         }
@@ -193,8 +195,9 @@ impl<'a> Planner<'a> {
             .collect()
     }
 
-    /// Decides for these triggers, and records what follows together with the position. Nobody else records rollouts while this
-    /// session has its lock; what may change in between, a pause, is looked at again when recording.
+    /// Decides for the due triggers and records the plan together with the position in REVISIONS.
+    /// The planner lock excludes other planners. A pause can still come in between, so the
+    /// recording statement checks the state of the trigger again.
     async fn plan(
         &mut self,
         due: &BTreeSet<&'a str>,
@@ -219,7 +222,7 @@ impl<'a> Planner<'a> {
         for rollout in &recorded {
             tracing::info!(trigger = rollout.trigger, rollout.id, rollout.number, cause = %rollout.cause.reason, "recorded rollout {} of {}", rollout.number, rollout.trigger);
         }
-        // What was pending when its trigger was paused may go on too.
+        // Rollouts that were pending during a pause may also continue now.
         if !recorded.is_empty() || !plan.resumed.is_empty() {
             self.shared
                 .queue(plan.new_rollouts.iter().map(|rollout| rollout.trigger));
@@ -228,7 +231,8 @@ impl<'a> Planner<'a> {
         Ok(())
     }
 
-    /// Decides for these triggers, from one snapshot of the heads. Gives the plan, and the triggers whose heads have to settle.
+    /// Decides for the due triggers from one snapshot of the heads. Returns the plan, and the
+    /// triggers whose heads must settle first.
     async fn decide(
         &mut self,
         due: &BTreeSet<&'a str>,
