@@ -1,5 +1,5 @@
-//! What a trigger wants now: pure, level-triggered. It looks at the heads as they are, never at how they came to be, so
-//! revisions in between may be missed without harm.
+//! The decision whether a trigger needs a new rollout. The decision is level-triggered: it depends
+//! on the present heads alone, so a missed revision in between does no harm.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -7,52 +7,53 @@ use std::time::Duration;
 use tagtrail_proto::{Cause, CauseReason, Digest, Image, Origin, RolloutImage};
 use time::OffsetDateTime;
 
-/// The present revision of an image that has one.
+/// The present revision of an image.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Head {
-    /// Its number.
+    /// The number of the revision.
     pub revision: u64,
-    /// `None`: the tag is deleted.
+    /// The digest of the tag; `None` if the tag is deleted.
     pub digest: Option<Digest>,
-    /// How the push behind the revision became known.
+    /// The origin of the push behind the revision.
     pub origin: Origin,
-    /// When the indexer recorded the revision.
+    /// The time at which the indexer recorded the revision.
     pub recorded_at: OffsetDateTime,
 }
 
-/// What is known when it is decided.
+/// The facts that the decision depends on.
 #[derive(Debug, Clone)]
 pub struct Situation<'a> {
-    /// The images watched, by their names in the trigger.
+    /// The watched images, by their names in the trigger.
     pub images: &'a BTreeMap<String, Image>,
-    /// The heads of those images that have one.
+    /// The heads of the watched images, without images that have no revision.
     pub heads: &'a BTreeMap<Image, Head>,
-    /// The images of the last rollout, whatever became of it.
+    /// The images of the last rollout, in any state, by their names in the trigger.
     pub last: Option<&'a BTreeMap<String, RolloutImage>>,
-    /// Whether that one failed.
+    /// True if the last rollout failed.
     pub failed: bool,
-    /// Whether a person has paused the trigger.
+    /// True while a person has paused the trigger.
     pub paused: bool,
-    /// Whether it was paused until just now.
+    /// True if a person resumed the trigger after the last decision.
     pub resumed: bool,
-    /// How long the heads must have been quiet.
+    /// The time since the newest head before a rollout may start.
     pub settle: Duration,
     /// The time of the decision.
     pub now: OffsetDateTime,
 }
 
-/// What to do.
+/// The decision for one trigger.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Decision {
-    /// What is wanted was asked for already, or can't be said.
+    /// Nothing to do: the last rollout already has these images, one image has no digest, all
+    /// changes are imported, or the trigger is paused.
     Nothing,
-    /// The heads moved, but not long enough ago: decide again then.
+    /// A rollout is needed, but the heads have not settled: decide again at this time.
     Wait(OffsetDateTime),
-    /// Record a rollout of these.
+    /// Record a rollout of these images.
     Start {
-        /// The images by their names in the trigger.
+        /// The images, by their names in the trigger.
         images: BTreeMap<String, RolloutImage>,
-        /// The reason, as the rollout records it.
+        /// The reason that the rollout records.
         cause: Cause,
     },
 }
@@ -65,7 +66,8 @@ pub fn decide(situation: &Situation<'_>) -> Decision {
     let mut images = BTreeMap::new();
     let mut newest = None;
     for (name, image) in situation.images {
-        // An image that is unknown or deleted leaves what is deployed as it is: half a set is no set.
+        // A rollout sets all images of a trigger, so one unknown or deleted image stops the rollout
+        // and leaves the deployment as it is.
         let Some(head) = situation.heads.get(image) else {
             return Decision::Nothing;
         };
@@ -95,12 +97,12 @@ pub fn decide(situation: &Situation<'_>) -> Decision {
     let same_names = situation
         .last
         .is_some_and(|last| last.keys().eq(images.keys()));
-    // Whoever pauses and resumes a trigger whose last rollout failed wants it tried again.
+    // A person who resumes a trigger after a failed rollout wants another attempt.
     let again = situation.failed && situation.resumed;
     if changed.is_empty() && same_names && !again {
         return Decision::Nothing;
     }
-    // What was there before Tagtrail looked is history, never a reason to roll out.
+    // An image from before the first reconciliation is history, and no reason for a rollout.
     let imported = |name: &String| {
         situation
             .images
@@ -152,7 +154,7 @@ mod tests {
         settle: u64,
     }
 
-    /// Two images, each at revision 1 since second 100; nothing rolled out yet.
+    /// Two images, each at revision 1 since second 100, and no rollout.
     fn world() -> World {
         let mut world = World {
             images: BTreeMap::new(),
@@ -200,7 +202,7 @@ mod tests {
             })
         }
 
-        /// Decides, and takes the rollout that comes of it as the last one. `None` if there is none.
+        /// Decides, and records the new rollout as the last rollout. `None` if there is none.
         fn roll(&mut self) -> Option<(CauseReason, Vec<String>, Vec<u64>)> {
             match self.decide() {
                 Decision::Start { images, cause } => {
@@ -230,7 +232,7 @@ mod tests {
             world.roll(),
             Some((CauseReason::Revision, names(&["web"]), vec![17, 1]))
         );
-        // A new number for the same digest (a late fact was recorded before it) is no change of what runs.
+        // A late fact gives the same digest a new number; the deployed image stays the same.
         world.head("web", 19, Some(2), Origin::Event);
         assert_eq!(world.roll(), None);
     }

@@ -3,8 +3,9 @@
 use serde::Deserialize;
 use tagtrail_proto::Image;
 
-/// A pattern over a repository's path: `*` is any text within one part, `**` any number of whole parts. `shop/**` is every
-/// repository below `shop`, and `shop` itself is not.
+/// A pattern over the path of a repository. `*` matches any text within one part; `**` matches one
+/// or more whole parts. `shop/**` matches every repository below `shop`, but not `shop` itself. At
+/// most 255 bytes.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
 pub struct Glob(String);
@@ -27,15 +28,16 @@ impl TryFrom<String> for Glob {
 }
 
 impl Glob {
-    /// Whether a repository's path matches.
+    /// Returns true if the path of the repository matches.
     #[must_use]
     pub fn matches(&self, repository: &str) -> bool {
         parts_match(&self.0, repository)
     }
 }
 
-/// A pattern over images. Registry and path are parts, matched as by [`Glob`]; a tag follows after a colon, and may hold `*`.
-/// Without a tag every tag matches: `registry.example.com/shop/**:latest`, `**/web`, `**`.
+/// A pattern over images. Registry and path match part by part, as in [`Glob`]. A tag follows a
+/// colon and may contain `*`; without a tag every tag matches. Examples:
+/// `registry.example.com/shop/**:latest`, `**/web`, `**`. At most 512 bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ImageGlob {
     repository: String,
@@ -46,7 +48,7 @@ impl std::str::FromStr for ImageGlob {
     type Err = String;
 
     fn from_str(pattern: &str) -> Result<ImageGlob, String> {
-        // A colon before the last slash belongs to the registry's port.
+        // A colon before the last slash belongs to the port of the registry.
         let last_part = pattern.rfind('/').map_or(0, |slash| slash + 1);
         let (repository, tag) = match pattern[last_part..].split_once(':') {
             Some((name, tag)) => (&pattern[..last_part + name.len()], Some(tag)),
@@ -73,7 +75,7 @@ impl std::str::FromStr for ImageGlob {
 }
 
 impl ImageGlob {
-    /// Whether an image matches.
+    /// Returns true if registry, path and tag of the image match.
     #[must_use]
     pub fn matches(&self, image: &Image) -> bool {
         let tag = |tag: &String| within_part(tag.as_bytes(), image.tag.as_ref().as_bytes());
@@ -85,13 +87,15 @@ impl ImageGlob {
     }
 }
 
+/// Returns true for `**`, and for a non-empty part without `**`.
 fn is_part(part: &str) -> bool {
     part == "**" || (!part.is_empty() && !part.contains("**"))
 }
 
 fn parts_match(pattern: &str, text: &str) -> bool {
     let parts: Vec<&str> = text.split('/').collect();
-    // matched[n]: whether the pattern so far matches the first n parts. One row at a time, so no pattern is slow.
+    // `matched[n]`: the pattern parts so far match the first n parts of the text. One row for each
+    // pattern part, so the time is the product of both lengths.
     let mut matched = vec![false; parts.len() + 1];
     matched[0] = true;
     for token in pattern.split('/') {
@@ -99,7 +103,7 @@ fn parts_match(pattern: &str, text: &str) -> bool {
         matched = vec![false; parts.len() + 1];
         for n in 0..=parts.len() {
             matched[n] = if token == "**" {
-                // `**` stands for at least one part.
+                // `**` matches at least one part.
                 n > 0 && (before[n - 1] || matched[n - 1])
             } else {
                 n > 0 && before[n - 1] && within_part(token.as_bytes(), parts[n - 1].as_bytes())
@@ -109,7 +113,7 @@ fn parts_match(pattern: &str, text: &str) -> bool {
     matched[parts.len()]
 }
 
-/// `*` within one part: the usual backtracking to the last star, which is never worse than quadratic.
+/// Matches `*` within one part by backtracking to the last star: quadratic at worst.
 fn within_part(pattern: &[u8], text: &[u8]) -> bool {
     let (mut p, mut t, mut star) = (0, 0, None);
     while t < text.len() {

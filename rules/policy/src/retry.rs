@@ -1,33 +1,33 @@
-//! What becomes of a rollout after an attempt: pure.
+//! The next step of a rollout after an attempt.
 
 use std::time::Duration;
 
 use time::OffsetDateTime;
 
-/// How an attempt ended.
+/// The result of an attempt.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
-    /// The target took it.
+    /// The target has the images.
     Done,
-    /// Trying again can't help.
+    /// Another attempt cannot help; the cause is for people.
     Refused(String),
-    /// It may work later; not before `after`, if the target said so.
+    /// Another attempt may succeed later.
     Failed {
         /// The cause, for people.
         error: String,
-        /// The pause that the target asked for.
+        /// The shortest pause that the target asked for.
         after: Option<Duration>,
     },
 }
 
-/// What to do next.
+/// The next step of a rollout.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Next {
     /// The rollout has succeeded.
     Succeeded,
     /// The rollout has failed for good; the cause is for people.
     Failed(String),
-    /// Another attempt is due.
+    /// Another attempt follows.
     Retry {
         /// The time of the next attempt.
         at: OffsetDateTime,
@@ -36,14 +36,14 @@ pub enum Next {
     },
 }
 
-/// How attempts are spaced.
+/// The pauses between attempts.
 #[derive(Debug, Clone, Copy)]
 pub struct Pace {
-    /// Pause after the first failed attempt; it doubles from there.
+    /// The pause after the first failed attempt; each further failure doubles the pause.
     pub first: Duration,
-    /// The longest pause.
+    /// The longest pause, also for pauses that a target asks for.
     pub longest: Duration,
-    /// Attempts end so long after the first one.
+    /// The time after the first attempt beyond which no attempt starts.
     pub give_up: Duration,
 }
 
@@ -57,8 +57,9 @@ impl Default for Pace {
     }
 }
 
-/// Decides after attempt number `attempt` (1, 2, 3 …) of a rollout first tried at `started`. `jitter` is from 0 to 1: it spreads
-/// the retries of many rollouts that failed together over the second half of the pause.
+/// Returns the next step after attempt number `attempt` (1, 2, 3 …) of a rollout whose first
+/// attempt began at `started`. `jitter` is from 0 to 1: it shortens the pause by up to one half, so
+/// that rollouts that failed together do not retry together.
 pub fn next(
     pace: Pace,
     outcome: Outcome,
