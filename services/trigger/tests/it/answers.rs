@@ -1,11 +1,11 @@
-//! What becomes of a rollout, by what its webhook target answers.
+//! The states of rollouts after each kind of answer of a webhook target.
 
 use tagtrail_proto::RolloutState::{Failed, Succeeded};
 use tagtrail_testkit::{Answer, Sink};
 
 use crate::world::*;
 
-/// A world in which the first rollout meets these answers.
+/// Returns a running service whose webhook target gives these answers to the first rollout.
 async fn meets(answers: impl IntoIterator<Item = Answer>) -> (World, Service) {
     let mut world = World::new().await;
     world.push(WEB, 1).await;
@@ -16,7 +16,7 @@ async fn meets(answers: impl IntoIterator<Item = Answer>) -> (World, Service) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_may_work_later_is_tried_again_with_the_same_id_and_body() {
+async fn a_temporary_failure_is_retried_with_the_same_id_and_body() {
     let again = [500, 503, 408, 425, 429];
     let (mut world, service) = meets(again.map(Answer::Status)).await;
     world.wait(1, Succeeded).await;
@@ -30,12 +30,16 @@ async fn what_may_work_later_is_tried_again_with_the_same_id_and_body() {
         assert_eq!(delivery.body, deliveries[0].body);
     }
     assert_eq!(world.rollouts().await, [(1, Succeeded, 6)]);
-    assert_eq!(world.error().await, None, "what went wrong before is over");
+    assert_eq!(
+        world.error().await,
+        None,
+        "a success clears the error of earlier attempts"
+    );
     service.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_can_not_work_fails_at_once_and_says_why() {
+async fn a_permanent_failure_fails_at_once_with_its_cause() {
     let elsewhere = Sink::start().await;
     for (answer, said) in [
         (Answer::Status(410), "the target is gone for good (410)"),
@@ -56,7 +60,7 @@ async fn what_can_not_work_fails_at_once_and_says_why() {
         world.wait(1, Failed).await;
         assert_eq!(world.error().await.unwrap(), said);
         assert_eq!(world.rollouts().await, [(1, Failed, 1)]);
-        // The next one gets its chance.
+        // A failure does not block the next rollout.
         world.push(WEB, 2).await;
         world.wait(2, Succeeded).await;
         service.stop().await;
@@ -65,7 +69,7 @@ async fn what_can_not_work_fails_at_once_and_says_why() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_failed_is_rolled_out_again_when_the_trigger_is_resumed() {
+async fn a_failed_set_is_rolled_out_again_when_the_trigger_is_resumed() {
     let (mut world, service) = meets([Answer::Status(404)]).await;
     world.wait(1, Failed).await;
     world.switch("paused").await;
@@ -79,7 +83,7 @@ async fn what_failed_is_rolled_out_again_when_the_trigger_is_resumed() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_target_may_ask_for_a_pause() {
     let begun = std::time::Instant::now();
-    // Longer than any pause of this test's own, which end at 400 ms: it is cut there.
+    // Longer than the longest pause of the test, 400 ms, to which the service cuts it.
     let (mut world, service) = meets([Answer::With(429, "retry-after", "3600".to_owned())]).await;
     world.wait(1, Succeeded).await;
     assert!(begun.elapsed() >= std::time::Duration::from_millis(400));
@@ -88,7 +92,7 @@ async fn a_target_may_ask_for_a_pause() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_target_that_is_not_there_is_tried_again() {
+async fn an_unreachable_target_is_retried() {
     let mut world = World::new().await;
     world.push(WEB, 1).await;
     world.push(WORKER, 1).await;

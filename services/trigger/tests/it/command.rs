@@ -31,7 +31,7 @@ async fn a_command_gets_the_rollout_and_the_pinned_images() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_command_that_fails_is_run_again_and_what_it_said_is_kept() {
+async fn a_failed_command_is_run_again_and_its_output_is_kept() {
     let mut world = World::new().await;
     world.command("echo out; echo 'no such cluster' >&2; test -e fixed");
     world.push(WEB, 1).await;
@@ -55,7 +55,7 @@ async fn a_command_that_fails_is_run_again_and_what_it_said_is_kept() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_command_that_takes_too_long_is_ended_with_its_children() {
+async fn a_command_over_its_time_limit_is_killed_with_its_children() {
     let mut world = World::new().await;
     world.command("sh -c 'echo $$ > child; exec sleep 1000' & wait");
     let path = world.folder.path().join("tagtrail.toml");
@@ -76,7 +76,7 @@ async fn a_command_that_takes_too_long_is_ended_with_its_children() {
     gone(&world).await;
 }
 
-/// Waits until the command's own child is gone.
+/// Waits until the child of the command has ended.
 pub(crate) async fn gone(world: &World) {
     let child = std::fs::read_to_string(world.folder.path().join("child")).unwrap();
     let process = std::path::PathBuf::from(format!("/proc/{}", child.trim()));

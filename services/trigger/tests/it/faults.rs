@@ -1,4 +1,5 @@
-//! Crashes and outages: no rollout is lost, none is told by two at once, the last wanted state is reached.
+//! Crashes and outages: no rollout is lost, no two workers attempt one rollout at the same time,
+//! and the target reaches the last wanted set.
 
 use std::time::Duration;
 
@@ -8,7 +9,7 @@ use tagtrail_testkit::{Answer, SOON, eventually};
 use crate::world::*;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_attempt_whose_process_was_killed_is_taken_up_again_under_the_same_id() {
+async fn an_attempt_of_a_killed_process_is_repeated_under_the_same_id() {
     let mut world = World::new().await;
     world.push(WEB, 1).await;
     world.push(WORKER, 1).await;
@@ -29,7 +30,7 @@ async fn an_attempt_whose_process_was_killed_is_taken_up_again_under_the_same_id
     assert_eq!(deliveries[0].body, deliveries[1].body);
     assert_eq!(world.rollouts().await, [(1, Succeeded, 2)]);
     assert_eq!(
-        world.told().await,
+        world.published().await,
         [(1, Pending), (1, Running), (1, Succeeded)]
     );
     drop(second);
@@ -55,7 +56,7 @@ async fn a_command_dies_with_its_worker_and_is_run_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_worker_that_loses_its_session_gives_the_attempt_up() {
+async fn a_worker_that_loses_its_session_ends_its_attempt() {
     let mut world = World::new().await;
     world.push(WEB, 1).await;
     world.push(WORKER, 1).await;
@@ -64,7 +65,7 @@ async fn a_worker_that_loses_its_session_gives_the_attempt_up() {
         .answer([Answer::Late(Duration::from_secs(600), 200)]);
     let service = world.start().await;
     world.sink.wait(1).await;
-    // All sessions of the service in this database.
+    // Ends all sessions of the service in this database.
     sqlx::query("select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'tagtrail-trigger' and datname = current_database()")
         .execute(&mut world.sql)
         .await
@@ -75,7 +76,7 @@ async fn a_worker_that_loses_its_session_gives_the_attempt_up() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn several_instances_tell_each_rollout_once() {
+async fn several_instances_send_each_rollout_once() {
     let mut world = World::new().await;
     world.push(WORKER, 1).await;
     let services = [
@@ -96,7 +97,7 @@ async fn several_instances_tell_each_rollout_once() {
     let expected: Vec<_> = (1..=20)
         .flat_map(|number| [(number, Pending), (number, Running), (number, Succeeded)])
         .collect();
-    assert_eq!(world.told().await, expected);
+    assert_eq!(world.published().await, expected);
     for service in services {
         service.stop().await;
     }
@@ -118,22 +119,22 @@ async fn another_instance_plans_when_the_planner_is_gone() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_nats_rollouts_go_on_and_subscribers_are_told_later() {
+async fn without_nats_rollouts_go_on_and_their_entries_are_published_later() {
     let mut world = World::new().await;
     world.push(WEB, 1).await;
     world.push(WORKER, 1).await;
     let service = world.start().await;
     world.wait(1, Succeeded).await;
-    world.told().await;
+    world.published().await;
     world.nats.stop().await;
     world.switch("paused").await;
     world.push(WEB, 2).await;
     world.switch("resuming").await;
     world.wait(2, Succeeded).await;
     world.nats.resume().await;
-    let told = world.told().await;
+    let published = world.published().await;
     assert_eq!(
-        told,
+        published,
         [
             (1, Pending),
             (1, Running),
@@ -143,7 +144,7 @@ async fn without_nats_rollouts_go_on_and_subscribers_are_told_later() {
             (2, Succeeded)
         ]
     );
-    // And it listens again.
+    // The service reads REVISIONS again.
     world.push(WEB, 3).await;
     world.wait(3, Succeeded).await;
     service.stop().await;
@@ -172,7 +173,7 @@ async fn a_database_that_crashes_costs_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_database_older_than_what_was_told_gives_no_number_twice() {
+async fn a_restored_database_issues_no_number_twice() {
     let mut world = World::new().await;
     let service = world.start().await;
     world.push(WEB, 1).await;
@@ -180,15 +181,15 @@ async fn a_database_older_than_what_was_told_gives_no_number_twice() {
     world.wait(1, Succeeded).await;
     world.push(WEB, 3).await;
     world.wait(2, Succeeded).await;
-    world.told().await;
+    world.published().await;
     service.stop().await;
-    // As a backup from before the first rollout has it.
+    // The database as of a backup from before the first rollout.
     sqlx::raw_sql("delete from rollout_change; delete from rollout; update trigger set issued = 0")
         .execute(&mut world.sql)
         .await
         .unwrap();
     let service = world.start().await;
-    // A target that has seen number 2 would drop a lower one.
+    // A target that has received number 2 would drop a lower number.
     world.wait(3, Succeeded).await;
     service.stop().await;
     assert_eq!(world.rollouts().await.len(), 1);

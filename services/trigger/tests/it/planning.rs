@@ -1,4 +1,4 @@
-//! Which rollouts follow from which heads.
+//! The rollouts that follow from heads.
 
 use std::time::Duration;
 
@@ -12,12 +12,16 @@ use tagtrail_testkit::Answer;
 use crate::world::*;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_set_of_images_is_told_to_the_target_pinned_and_signed() {
+async fn a_target_receives_the_set_of_images_pinned_and_signed() {
     let mut world = World::new().await;
     let service = world.start().await;
     world.push(WEB, 1).await;
     a_while().await;
-    assert_eq!(world.sink.deliveries().len(), 0, "half a set is no set");
+    assert_eq!(
+        world.sink.deliveries().len(),
+        0,
+        "an incomplete set starts no rollout"
+    );
     world.push(WORKER, 2).await;
     let delivery = world.sink.wait(1).await.remove(0);
 
@@ -45,7 +49,7 @@ async fn a_set_of_images_is_told_to_the_target_pinned_and_signed() {
         })
     );
 
-    // Computed as the specification says, not by the code under test.
+    // The signature is computed here by the specification, without the code under test.
     let mut mac = Hmac::<sha2::Sha256>::new_from_slice(
         &STANDARD
             .decode(SECRET.strip_prefix("whsec_").unwrap())
@@ -70,7 +74,7 @@ async fn a_set_of_images_is_told_to_the_target_pinned_and_signed() {
 
     world.wait(1, Succeeded).await;
     assert_eq!(
-        world.told().await,
+        world.published().await,
         [(1, Pending), (1, Running), (1, Succeeded)]
     );
     a_while().await;
@@ -79,7 +83,7 @@ async fn a_set_of_images_is_told_to_the_target_pinned_and_signed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_pushed_during_an_attempt_waits_for_its_end_and_only_the_last_counts() {
+async fn pushes_during_an_attempt_wait_and_only_the_last_is_rolled_out() {
     let mut world = World::new().await;
     world.push(WEB, 1).await;
     world.push(WORKER, 1).await;
@@ -120,11 +124,11 @@ async fn what_is_pushed_during_an_attempt_waits_for_its_end_and_only_the_last_co
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_failing_rollout_gives_way_between_attempts() {
+async fn a_newer_rollout_supersedes_a_failing_rollout_between_attempts() {
     let mut world = World::new().await;
     world.push(WEB, 1).await;
     world.push(WORKER, 1).await;
-    // It would be tried for a day.
+    // Without a newer rollout the retries would go on for a day.
     world.sink.answer((0..3).map(|_| Answer::Status(500)));
     let service = world.start().await;
     world.sink.wait(2).await;
@@ -133,9 +137,10 @@ async fn a_failing_rollout_gives_way_between_attempts() {
     world.wait(1, Superseded).await;
     let last = world.sink.deliveries().pop().unwrap();
     assert_eq!(last.json()["data"]["number"], 2);
-    let told = world.told().await;
+    let published = world.published().await;
     assert_eq!(
-        told.iter()
+        published
+            .iter()
             .filter(|(number, _)| *number == 1)
             .map(|(_, state)| *state)
             .collect::<Vec<_>>(),
@@ -157,7 +162,7 @@ async fn while_paused_nothing_starts_and_resuming_rolls_out_the_present_heads_on
     }
     a_while().await;
     service.stop().await;
-    // It is kept over restarts.
+    // The pause survives a restart.
     let service = world.start().await;
     a_while().await;
     assert_eq!(world.rollouts().await, [(1, Succeeded, 1)]);
@@ -172,7 +177,7 @@ async fn while_paused_nothing_starts_and_resuming_rolls_out_the_present_heads_on
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_waited_when_it_was_paused_does_not_start_when_the_heads_have_moved_on() {
+async fn a_rollout_pending_at_the_pause_is_superseded_when_the_heads_have_moved_on() {
     let mut world = World::new().await;
     world.push(WEB, 1).await;
     world.push(WORKER, 1).await;
@@ -190,7 +195,7 @@ async fn what_waited_when_it_was_paused_does_not_start_when_the_heads_have_moved
     assert_eq!(
         world.sink.deliveries().len(),
         1,
-        "what was pending stays so"
+        "a pending rollout stays pending during a pause"
     );
     world.switch("resuming").await;
     world.wait(3, Succeeded).await;
@@ -202,7 +207,7 @@ async fn what_waited_when_it_was_paused_does_not_start_when_the_heads_have_moved
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn resuming_lets_go_on_what_is_still_wanted() {
+async fn resuming_continues_a_pending_rollout_that_is_still_wanted() {
     let mut world = World::new().await;
     world.push(WEB, 1).await;
     world.push(WORKER, 1).await;
@@ -241,7 +246,7 @@ async fn imported_and_deleted_heads_start_nothing() {
     assert_eq!(
         world.rollouts().await,
         [(1, Succeeded, 1)],
-        "half a set is no set"
+        "an incomplete set starts no rollout"
     );
     world.push(WORKER, 2).await;
     world.wait(2, Succeeded).await;
@@ -272,7 +277,7 @@ async fn heads_settle_first_where_that_is_configured() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_changed_configuration_is_another_set_and_a_trigger_that_is_gone_does_nothing() {
+async fn a_changed_configuration_is_another_set_and_a_removed_trigger_does_nothing() {
     let mut world = World::new().await;
     world.push(WEB, 1).await;
     world.push(WORKER, 1).await;

@@ -1,4 +1,5 @@
-//! What the tests work with: heads as the indexer writes them, a service in this process, and questions to the ledger.
+//! The world of the tests: heads as the indexer writes them, a service in this process, and queries
+//! of rollouts and ledger.
 
 use std::time::Duration;
 
@@ -13,7 +14,7 @@ use tokio::task::JoinSet;
 
 pub(crate) const WEB: &str = "registry.example.com/shop/web:latest";
 pub(crate) const WORKER: &str = "registry.example.com/shop/worker:latest";
-/// Made for these tests.
+/// A key made for these tests.
 pub(crate) const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 
 pub(crate) struct World {
@@ -31,7 +32,7 @@ pub(crate) struct Service {
 }
 
 impl Service {
-    /// Asks it to stop, and waits until it has.
+    /// Requests a stop and waits for the end.
     pub(crate) async fn stop(mut self) {
         self.ctx.shutdown.cancel();
         self.tasks.join_next().await.unwrap().unwrap().unwrap();
@@ -43,9 +44,9 @@ pub(crate) fn digest(n: u8) -> Digest {
 }
 
 impl World {
-    /// Servers and a webhook target, with one trigger that watches both images.
+    /// Starts the servers and a webhook target, and configures one trigger of both images.
     pub(crate) async fn new() -> World {
-        // Shown if the test fails.
+        // Cargo shows the logs if the test fails.
         let _ = tracing_subscriber::fmt().with_test_writer().try_init();
         let _ = rustls::crypto::ring::default_provider().install_default();
         let db = tagtrail_testkit::postgres().await;
@@ -61,7 +62,7 @@ impl World {
         world
     }
 
-    /// A trigger `shop` of both images, with the webhook target, and `more` lines.
+    /// Returns a trigger `shop` of both images with the webhook target, and `more` lines.
     pub(crate) fn shop(&self, more: &str) -> String {
         let secret = self.folder.path().join("secret");
         format!(
@@ -72,7 +73,7 @@ impl World {
         )
     }
 
-    /// A trigger `shop` of the image `web`, that runs this shell script.
+    /// Configures a trigger `shop` of the image `web` that runs this shell script.
     pub(crate) fn command(&self, script: &str) {
         let path = self.folder.path().join("deploy.sh");
         std::fs::write(&path, format!("set -eu\n{script}\n")).unwrap();
@@ -107,7 +108,7 @@ impl World {
         Service { ctx, tasks }
     }
 
-    /// The service as a process of its own, which can be killed.
+    /// Starts the service as a process that a test can kill.
     pub(crate) fn process(&self) -> Process {
         let config = self.folder.path().join("tagtrail.toml");
         let environment = [
@@ -119,12 +120,12 @@ impl World {
         Process::tagtrail(&["trigger", "--admin", "127.0.0.1:0"], &environment)
     }
 
-    /// The image gets a new head, as if this digest had been pushed.
+    /// Gives the image a new head, as after a push of this digest.
     pub(crate) async fn push(&mut self, image: &str, n: u8) {
         self.head(image, Some(n), "event").await;
     }
 
-    /// The image gets a new head; without a digest: it is deleted.
+    /// Gives the image a new head, or deletes the tag if `n` is `None`.
     pub(crate) async fn head(&mut self, image: &str, n: Option<u8>, origin: &str) {
         let image: Image = image.parse().unwrap();
         sqlx::query(
@@ -167,7 +168,7 @@ impl World {
             repository: image.repository,
             tag: image.tag,
         };
-        // While there is no server or no stream yet, there is nobody to hear it either.
+        // Without a server or a stream the message has no reader.
         if let Some(client) = self.nats.client().await {
             let jetstream = async_nats::jetstream::new(client);
             if jetstream.get_stream("REVISIONS").await.is_ok()
@@ -178,7 +179,7 @@ impl World {
         }
     }
 
-    /// Pauses or resumes the trigger, as the api does.
+    /// Pauses or resumes the trigger as the api does.
     pub(crate) async fn switch(&mut self, state: &'static str) {
         sqlx::query("update trigger set state = $1::trigger_state where name = 'shop'")
             .bind(state)
@@ -187,7 +188,7 @@ impl World {
             .unwrap();
     }
 
-    /// `(number, state, attempts)` of all rollouts, in their order.
+    /// Returns `(number, state, attempts)` of all rollouts, by number.
     pub(crate) async fn rollouts(&mut self) -> Vec<(i64, RolloutState, i32)> {
         let rows = sqlx::query(
             "select number, state::text as state, attempts from rollout order by number",
@@ -206,7 +207,7 @@ impl World {
             .collect()
     }
 
-    /// The error of the last rollout.
+    /// Returns the error of the last rollout.
     pub(crate) async fn error(&mut self) -> Option<String> {
         sqlx::query_scalar("select error from rollout order by number desc limit 1")
             .fetch_one(&mut self.sql)
@@ -214,7 +215,7 @@ impl World {
             .unwrap()
     }
 
-    /// Waits until the rollout of this number is in this state.
+    /// Waits until the rollout of this number has this state.
     pub(crate) async fn wait(&mut self, number: i64, state: RolloutState) {
         eventually(
             &format!("rollout {number} to be {state}"),
@@ -230,8 +231,9 @@ impl World {
         .await;
     }
 
-    /// What ROLLOUTS was told: numbers and states, in its order, once everything recorded is there.
-    pub(crate) async fn told(&mut self) -> Vec<(u64, RolloutState)> {
+    /// Waits until the ledger is published, and returns numbers and states of all entries in
+    /// ROLLOUTS, in order.
+    pub(crate) async fn published(&mut self) -> Vec<(u64, RolloutState)> {
         eventually("the ledger to be published", SOON, async || {
             let left: i64 =
                 sqlx::query_scalar("select count(*) from rollout_change where not published")
@@ -256,7 +258,7 @@ impl World {
     }
 }
 
-/// Long enough for something that must not happen to have happened: planner and workers look every second.
+/// Waits long enough for planner and workers, which look every second, to do a forbidden thing.
 pub(crate) async fn a_while() {
     tokio::time::sleep(Duration::from_millis(1500)).await;
 }
