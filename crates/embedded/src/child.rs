@@ -1,4 +1,4 @@
-//! One supervised child: spawned, watched, restarted.
+//! One child process under supervision: started, watched and restarted.
 
 use std::fs::OpenOptions;
 use std::io::{Read as _, Seek as _, SeekFrom};
@@ -13,21 +13,21 @@ use tokio::sync::watch;
 
 use crate::user::User;
 
-/// How a child is started and stopped.
+/// The program of a child, and the signals that end it.
 #[derive(Debug, Clone)]
-pub(crate) struct Spec {
+pub(crate) struct ChildSpec {
     pub(crate) name: &'static str,
     pub(crate) program: PathBuf,
     pub(crate) arguments: Vec<String>,
     pub(crate) user: Option<User>,
     pub(crate) log: PathBuf,
-    /// What asks it to stop.
+    /// The signal that asks the child to stop.
     pub(crate) stop: &'static str,
-    /// What it gets from the kernel when we are gone.
-    pub(crate) orphaned: &'static str,
+    /// The signal that the kernel sends to the child when this process has died.
+    pub(crate) death_signal: &'static str,
 }
 
-/// What is known of it now.
+/// The state of a child.
 #[derive(Debug, Clone)]
 enum State {
     Running(u32),
@@ -36,7 +36,7 @@ enum State {
     GivenUp(String),
 }
 
-/// A child with its supervisor. Dropping it stops the child without waiting.
+/// A child with its supervisor. Dropping it stops the child without waiting for the end.
 #[derive(Debug)]
 pub(crate) struct Child {
     name: &'static str,
@@ -45,17 +45,19 @@ pub(crate) struct Child {
     stop: Option<Sender<()>>,
 }
 
-/// Time to stop gently before it is killed.
+/// The time between the stop signal and SIGKILL.
 const GRACE: Duration = Duration::from_secs(10);
-/// After so long a life, a death counts as the first: what can't live dies sooner.
+/// A child that lives longer counts its next death as the first: a child that cannot run at all
+/// dies sooner.
 const HEALTHY: Duration = Duration::from_secs(2);
-/// Deaths in a row after which it is given up.
+/// The number of deaths in a row after which the supervisor gives up.
 const DEATHS: u32 = 10;
 
 impl Child {
-    /// Spawns it. The supervisor is a thread of its own that lives as long as the child, because the signal that the kernel sends
-    /// to orphans follows the *thread* that spawned them: one of a pool could end while we live, and take the child with it.
-    pub(crate) fn start(spec: Spec) -> anyhow::Result<Child> {
+    /// Starts the child. The supervisor is a thread of its own that lives as long as the child,
+    /// because the kernel sends the death signal when the *thread* that started the child ends: a
+    /// thread of a pool could end earlier and take the child with it.
+    pub(crate) fn start(spec: ChildSpec) -> anyhow::Result<Child> {
         let (stop, orders) = channel();
         let (sender, state) = watch::channel(State::Waiting);
         let (name, log) = (spec.name, spec.log.clone());
@@ -71,7 +73,7 @@ impl Child {
         })
     }
 
-    /// Its process, while there is one.
+    /// Returns the process id, while the child runs.
     pub(crate) fn pid(&self) -> Option<u32> {
         match *self.state.borrow() {
             State::Running(pid) => Some(pid),
@@ -79,12 +81,12 @@ impl Child {
         }
     }
 
-    /// The end of its log.
-    pub(crate) fn last_words(&self) -> String {
+    /// Returns the last lines of the log.
+    pub(crate) fn log_end(&self) -> String {
         tail(&self.log)
     }
 
-    /// Resolves when it can't be kept alive.
+    /// Resolves when the supervisor gives up.
     pub(crate) async fn failed(&self) -> anyhow::Error {
         let mut state = self.state.clone();
         let given_up = state.wait_for(|state| matches!(state, State::GivenUp(_)));
@@ -95,11 +97,12 @@ impl Child {
         }
     }
 
-    /// Waits until `answers` says so; fails when the child does, or after `patience`.
+    /// Waits until `answers` returns true. Fails when the supervisor gives up, or after
+    /// `time_limit`.
     pub(crate) async fn wait_until<F: Future<Output = bool>>(
         &self,
         answers: impl Fn() -> F,
-        patience: Duration,
+        time_limit: Duration,
     ) -> anyhow::Result<()> {
         let poll = async {
             while !answers().await {
@@ -109,11 +112,11 @@ impl Child {
         tokio::select! {
             () = poll => Ok(()),
             error = self.failed() => Err(error),
-            () = tokio::time::sleep(patience) => Err(anyhow!("{} did not answer in {patience:?}; the end of its log {}:\n{}", self.name, self.log.display(), tail(&self.log))),
+            () = tokio::time::sleep(time_limit) => Err(anyhow!("{} did not answer in {time_limit:?}; the end of its log {}:\n{}", self.name, self.log.display(), tail(&self.log))),
         }
     }
 
-    /// Stops it and waits until it is gone.
+    /// Stops the child and waits for its end.
     pub(crate) async fn stop(mut self) {
         self.stop.take();
         let mut state = self.state.clone();
@@ -127,7 +130,7 @@ impl Child {
     }
 }
 
-fn supervise(spec: &Spec, orders: &Receiver<()>, state: &watch::Sender<State>) {
+fn supervise(spec: &ChildSpec, orders: &Receiver<()>, state: &watch::Sender<State>) {
     let mut deaths = 0;
     loop {
         let started = Instant::now();
@@ -148,7 +151,7 @@ fn supervise(spec: &Spec, orders: &Receiver<()>, state: &watch::Sender<State>) {
         };
         if deaths >= DEATHS {
             let error = format!(
-                "{} keeps dying ({how}); the end of its log {}:\n{}",
+                "{} died {deaths} times in a row, last by {how}; the end of its log {}:\n{}",
                 spec.name,
                 spec.log.display(),
                 tail(&spec.log)
@@ -158,7 +161,7 @@ fn supervise(spec: &Spec, orders: &Receiver<()>, state: &watch::Sender<State>) {
         }
         let pause =
             (Duration::from_millis(50) * 2_u32.pow(deaths.min(8))).min(Duration::from_secs(10));
-        tracing::warn!("{} died ({how}); starting it again in {pause:?}", spec.name);
+        tracing::warn!("{} died ({how}); restart in {pause:?}", spec.name);
         state.send_replace(State::Waiting);
         if !matches!(orders.recv_timeout(pause), Err(RecvTimeoutError::Timeout)) {
             break;
@@ -167,8 +170,13 @@ fn supervise(spec: &Spec, orders: &Receiver<()>, state: &watch::Sender<State>) {
     state.send_replace(State::Stopped);
 }
 
-/// Waits for the child's death, and says how; or for the order to stop it (also: we were dropped), which it carries out.
-fn watch(spec: &Spec, child: &mut std::process::Child, orders: &Receiver<()>) -> Option<String> {
+/// Waits for the death of the child and returns its cause. `None`: the child was stopped, by order
+/// or because its `Child` was dropped.
+fn watch(
+    spec: &ChildSpec,
+    child: &mut std::process::Child,
+    orders: &Receiver<()>,
+) -> Option<String> {
     const TICK: Duration = Duration::from_millis(20);
     loop {
         match child.try_wait() {
@@ -187,21 +195,21 @@ fn watch(spec: &Spec, child: &mut std::process::Child, orders: &Receiver<()>) ->
             }
             std::thread::sleep(TICK);
         }
-        tracing::warn!("{} did not stop in {GRACE:?} and is killed", spec.name);
+        tracing::warn!("{} did not stop in {GRACE:?}; killing it", spec.name);
         let _ = child.kill();
         let _ = child.wait();
         return None;
     }
 }
 
-fn spawn(spec: &Spec) -> anyhow::Result<std::process::Child> {
+fn spawn(spec: &ChildSpec) -> anyhow::Result<std::process::Child> {
     let log = OpenOptions::new()
         .create(true)
         .append(true)
         .mode(0o600)
         .open(&spec.log)
         .with_context(|| format!("can't open {}", spec.log.display()))?;
-    let mut command = as_user(spec.user.as_ref(), Some(spec.orphaned));
+    let mut command = as_user(spec.user.as_ref(), Some(spec.death_signal));
     command.arg(&spec.program).args(&spec.arguments);
     command
         .stdin(Stdio::null())
@@ -213,10 +221,11 @@ fn spawn(spec: &Spec) -> anyhow::Result<std::process::Child> {
         .with_context(|| format!("can't run setpriv for {}", spec.name))
 }
 
-/// A command that runs what is added to it as `user`, with a signal when its parent is gone.
-pub(crate) fn as_user(user: Option<&User>, orphaned: Option<&str>) -> Command {
+/// Returns a command that runs the program added to it as `user`. The program gets `death_signal`
+/// when the parent thread ends.
+pub(crate) fn as_user(user: Option<&User>, death_signal: Option<&str>) -> Command {
     let mut command = Command::new("setpriv");
-    if let Some(signal) = orphaned {
+    if let Some(signal) = death_signal {
         command.args(["--pdeathsig", signal]);
     }
     if let Some(user) = user {
@@ -229,9 +238,9 @@ pub(crate) fn as_user(user: Option<&User>, orphaned: Option<&str>) -> Command {
     command
 }
 
-/// Sends a signal (`TERM`, `KILL`, `STOP` …) to a process that we started.
+/// Sends a signal (`TERM`, `KILL`, `STOP` …) to a process that this process started.
 pub fn signal(pid: u32, name: &str) {
-    // The shell's own kill: a program of that name may be missing.
+    // The `kill` of the shell: a program of that name may be missing.
     let sent = Command::new("sh")
         .args(["-c", "kill -s \"$1\" \"$2\"", "sh", name, &pid.to_string()])
         .stderr(Stdio::null())
@@ -241,9 +250,9 @@ pub fn signal(pid: u32, name: &str) {
     }
 }
 
-/// The last lines of a log.
+/// Returns the last 15 lines of a log, indented.
 fn tail(log: &Path) -> String {
-    /// More than the last lines have, and no more of a log that has grown for years.
+    /// Most bytes read: more than 15 lines have, and little of a log that has grown for years.
     const END: u64 = 16 * 1024;
     let read = || {
         let mut file = std::fs::File::open(log)?;

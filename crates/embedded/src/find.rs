@@ -1,24 +1,24 @@
-//! Finding the programs. They are never downloaded here: `make setup` does that.
+//! Finding the programs of the children. `make setup` downloads them; this file never does.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::bail;
 
-/// A program that we need.
+/// A program that a child needs.
 pub(crate) struct Program {
     pub(crate) name: &'static str,
-    /// Folders of distributions, as `before*after`: the star is a version.
+    /// Folders of distributions as `(before, after)`, with a version between the two parts.
     pub(crate) folders: &'static [(&'static str, &'static str)],
-    /// Oldest version that will do.
+    /// The oldest accepted version.
     pub(crate) minimum: (u32, u32),
-    /// How to get it.
+    /// The cure for a missing program.
     pub(crate) cure: &'static str,
 }
 
 impl Program {
-    /// The first one found that is new enough: in PATH, in the distribution's folders, in `.tools` of the working folder or of
-    /// one above it or above this program.
+    /// Returns the first program that is new enough: from PATH, from the folders of the
+    /// distribution, or from a folder `.tools` beside or above the working folder or this program.
     pub(crate) fn find(&self) -> anyhow::Result<PathBuf> {
         let candidates = self.candidates();
         let mut old = Vec::new();
@@ -32,7 +32,7 @@ impl Program {
                 found => old.push(format!(
                     "{} is {}",
                     candidate.display(),
-                    found.map_or("of no known version".to_owned(), |(major, minor)| format!(
+                    found.map_or("of unknown version".to_owned(), |(major, minor)| format!(
                         "{major}.{minor}"
                     ))
                 )),
@@ -52,7 +52,10 @@ impl Program {
     }
 
     fn candidates(&self) -> Vec<PathBuf> {
-        #[expect(clippy::disallowed_methods, reason = "PATH is not a setting of ours")]
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "PATH is a variable of the system, not a setting of Tagtrail"
+        )]
         let path = std::env::var("PATH").unwrap_or_default();
         let mut found: Vec<PathBuf> = std::env::split_paths(&path)
             .map(|folder| folder.join(self.name))
@@ -64,7 +67,7 @@ impl Program {
                 .flatten()
                 .map(|entry| entry.path().join(after))
                 .collect();
-            // The newest first.
+            // Newest version first.
             versions.sort_by_key(|path| {
                 std::cmp::Reverse(
                     path.components()
@@ -88,12 +91,14 @@ impl Program {
     }
 }
 
-/// `postgres (PostgreSQL) 15.18 (Debian …)`, `nats-server: v2.15.1`: the first number with a dot in it.
+/// Runs the program with `--version`. Examples of its output: `postgres (PostgreSQL) 15.18 (Debian
+/// …)`, `nats-server: v2.15.1`.
 fn version(program: &Path) -> Option<(u32, u32)> {
     let output = Command::new(program).arg("--version").output().ok()?;
     parse(&String::from_utf8_lossy(&output.stdout))
 }
 
+/// Returns the first number with a dot as `(major, minor)`.
 fn parse(text: &str) -> Option<(u32, u32)> {
     text.split_whitespace().find_map(|word| {
         let mut numbers = word.trim_start_matches('v').split('.');
@@ -117,7 +122,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn versions_are_read_from_what_the_programs_print() {
+    fn versions_are_read_from_the_output_of_the_programs() {
         assert_eq!(
             parse("postgres (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)"),
             Some((15, 18))

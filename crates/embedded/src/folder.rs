@@ -1,4 +1,4 @@
-//! The data folder: one process owns it; nobody else reads it.
+//! The data folder, with one owning process and no other reader.
 
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read as _, Write as _};
@@ -11,7 +11,7 @@ use anyhow::{Context as _, bail};
 
 use crate::user::User;
 
-/// A data folder that this process holds until it is dropped.
+/// A data folder, locked until this value is dropped.
 #[derive(Debug)]
 pub struct Folder {
     path: PathBuf,
@@ -20,21 +20,22 @@ pub struct Folder {
 }
 
 impl Folder {
-    /// Makes the folder if it is missing, and takes it.
+    /// Creates the folder if it is missing, and locks it.
     ///
     /// # Errors
-    /// If another process has it, or the user that Postgres has to run as can't reach it.
+    /// Another process holds the lock, or the user of the children cannot reach the folder.
     pub fn open(path: &Path) -> anyhow::Result<Folder> {
         let user = User::for_children()?;
         std::fs::create_dir_all(path)
-            .with_context(|| format!("can't make the data folder {}", path.display()))?;
+            .with_context(|| format!("can't create the data folder {}", path.display()))?;
         let path = path
             .canonicalize()
             .with_context(|| format!("can't find the data folder {}", path.display()))?;
         if let Some(user) = &user {
             user.check_reach(&path)?;
         }
-        // Others may pass (as root the children are others), but neither list nor read.
+        // Other users may neither list nor read. If this process is root, the children are other
+        // users and must be able to pass.
         let mode = if user.is_some() { 0o711 } else { 0o700 };
         std::fs::set_permissions(&path, PermissionsExt::from_mode(mode)).with_context(|| {
             format!(
@@ -42,7 +43,7 @@ impl Folder {
                 path.display()
             )
         })?;
-        let lock = take(&path)?;
+        let lock = lock(&path)?;
         Ok(Folder {
             path,
             user,
@@ -50,16 +51,17 @@ impl Folder {
         })
     }
 
-    /// Where it is, as an absolute path.
+    /// Returns the absolute path of the folder.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Whether its disk has room for what servers make in one piece, such as a segment of Postgres's log.
+    /// Returns whether the disk has room for the largest file that a child creates at once, such as
+    /// a WAL segment of Postgres.
     pub(crate) async fn has_room(&self) -> bool {
         const ENOUGH_KIB: u64 = 64 * 1024;
-        // The standard library can't ask for it.
+        // The standard library has no call for free space.
         let asked = tokio::process::Command::new("df")
             .args(["-k", "--output=avail"])
             .arg(&self.path)
@@ -78,15 +80,16 @@ impl Folder {
         self.user.as_ref()
     }
 
-    /// A folder in it that belongs to the children's user.
+    /// Creates a subfolder that belongs to the user of the children.
     pub(crate) fn child_folder(&self, name: &str) -> anyhow::Result<PathBuf> {
         let path = self.path.join(name);
-        std::fs::create_dir_all(&path).with_context(|| format!("can't make {}", path.display()))?;
+        std::fs::create_dir_all(&path)
+            .with_context(|| format!("can't create {}", path.display()))?;
         std::fs::set_permissions(&path, PermissionsExt::from_mode(0o700))
             .with_context(|| format!("can't set the mode of {}", path.display()))?;
         let owner = std::fs::metadata(&path)?.uid();
         if let Some(user) = self.user.as_ref().filter(|user| user.uid != owner) {
-            // Also what an earlier start as another user has left in it.
+            // Includes files that an earlier start as another user has left.
             let status = std::process::Command::new("chown")
                 .arg("-R")
                 .arg(format!("{}:{}", user.uid, user.gid))
@@ -94,25 +97,33 @@ impl Folder {
                 .status()
                 .context("can't run chown")?;
             if !status.success() {
-                bail!("can't give {} to the user {}", path.display(), user.name);
+                bail!(
+                    "can't make the user {1} the owner of {0}",
+                    path.display(),
+                    user.name
+                );
             }
         }
         Ok(path)
     }
 
-    /// A file in it that only the children's user can read.
+    /// Writes a file that only the user of the children can read.
     pub(crate) fn child_file(&self, name: &str, content: &str) -> anyhow::Result<PathBuf> {
         let path = self.path.join(name);
         write_private(&path, content)?;
         if let Some(user) = &self.user {
             chown(&path, Some(user.uid), Some(user.gid)).with_context(|| {
-                format!("can't give {} to the user {}", path.display(), user.name)
+                format!(
+                    "can't make the user {1} the owner of {0}",
+                    path.display(),
+                    user.name
+                )
             })?;
         }
         Ok(path)
     }
 
-    /// The password of a child: made once, kept in the folder.
+    /// Returns the password of a child, created once and kept in the folder.
     pub(crate) fn password(&self, child: &str) -> anyhow::Result<String> {
         let path = self.path.join(format!("{child}.password"));
         match std::fs::read_to_string(&path) {
@@ -129,7 +140,8 @@ impl Folder {
         }
     }
 
-    /// The port of a child on 127.0.0.1: the same as last time if it is still free, so that addresses handed out stay right.
+    /// Returns a port of 127.0.0.1 for a child: the same as before if it is free, so that known
+    /// URLs stay valid.
     pub(crate) fn port(&self, child: &str) -> anyhow::Result<u16> {
         let path = self.path.join(format!("{child}.port"));
         let last = std::fs::read_to_string(&path)
@@ -148,7 +160,8 @@ impl Folder {
     }
 }
 
-fn take(folder: &Path) -> anyhow::Result<File> {
+/// Locks the folder for this process.
+fn lock(folder: &Path) -> anyhow::Result<File> {
     let path = folder.join("lock");
     let mut lock = OpenOptions::new()
         .read(true)
@@ -164,7 +177,7 @@ fn take(folder: &Path) -> anyhow::Result<File> {
             let mut holder = String::new();
             let _ = lock.read_to_string(&mut holder);
             bail!(
-                "the data folder {} is in use by process {}: stop that one, or choose another with --data",
+                "the data folder {} is in use by process {}: stop that process, or choose another folder with --data",
                 folder.display(),
                 holder.trim()
             );
@@ -178,7 +191,7 @@ fn take(folder: &Path) -> anyhow::Result<File> {
     Ok(lock)
 }
 
-/// Whole or not at all, and never readable by others, not even for a moment.
+/// Writes the whole file or nothing. No other user can read it at any time.
 fn write_private(path: &Path, content: &str) -> anyhow::Result<()> {
     let new = path.with_extension("new");
     let write = || {
@@ -191,7 +204,7 @@ fn write_private(path: &Path, content: &str) -> anyhow::Result<()> {
         file.write_all(content.as_bytes())?;
         file.sync_all()?;
         std::fs::rename(&new, path)?;
-        // The name too: what is found after a power cut must be this file or the one before.
+        // Syncs the folder too: after a power cut the name must lead to the new or the old file.
         path.parent()
             .map_or(Ok(()), |folder| File::open(folder)?.sync_all())
     };

@@ -1,11 +1,14 @@
-//! A private Postgres and nats-server, as supervised children: what `tagtrail up` and the tests run on.
+//! A private Postgres and a private nats-server as supervised child processes, for `tagtrail up`
+//! and for tests.
 //!
-//! In scope: finding the programs (never downloading them), a data folder that one process owns, passwords and file modes that
-//! keep other local users out, restarting a child that crashed, and leaving none behind, even after `kill -9` of ourselves.
+//! In scope: finding the programs (but never downloading them), a data folder with one owning
+//! process, passwords and file modes that keep other local users out, restarting a crashed child,
+//! and ending all children even after `kill -9` of this process.
 //!
 //! Out of scope: the schema and the streams.
 //!
-//! Started as root, both children run as another user, since Postgres refuses to run as root.
+//! If this process runs as root, both children run as another user: Postgres refuses to run as
+//! root.
 
 mod child;
 mod find;
@@ -21,19 +24,19 @@ pub use folder::Folder;
 pub use nats::Nats;
 pub use postgres::Postgres;
 
-/// What the children are given.
+/// The settings of both children.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// The data folder; made if missing.
+    /// The data folder, created if missing.
     pub data: PathBuf,
-    /// Whether what is acknowledged survives a power cut. Off only for tests that need speed more.
+    /// True if acknowledged data must survive a power cut. False only for tests that need speed.
     pub durable: bool,
-    /// Shared memory of Postgres, in its own notation.
+    /// The shared memory of Postgres, in the notation of Postgres.
     pub shared_buffers: String,
 }
 
 impl Settings {
-    /// Durable, with 128 MB of shared memory.
+    /// Returns durable settings with 128 MB of shared memory.
     #[must_use]
     pub fn new(data: impl Into<PathBuf>) -> Settings {
         Settings {
@@ -44,20 +47,21 @@ impl Settings {
     }
 }
 
-/// Both children, and the folder that is theirs.
+/// Both children with their data folder.
 #[derive(Debug)]
 pub struct Embedded {
     postgres: Postgres,
     nats: Nats,
-    // Last, so that the folder is given up after its users are gone.
+    // The last field: the folder is released after both children have ended.
     folder: Folder,
 }
 
 impl Embedded {
-    /// Starts both and waits until they answer.
+    /// Starts both children and waits until both answer.
     ///
     /// # Errors
-    /// Names what is missing, in use, closed or broken, and the cure.
+    /// Names the missing program, the occupied or closed folder, or the failed child, with the
+    /// cure.
     pub async fn start(settings: &Settings) -> anyhow::Result<Embedded> {
         let folder = Folder::open(&settings.data)?;
         let (postgres, nats) = tokio::try_join!(
@@ -71,20 +75,20 @@ impl Embedded {
         })
     }
 
-    /// URL of Postgres, with its password.
+    /// Returns the URL of Postgres with its password.
     #[must_use]
     pub fn postgres_url(&self) -> &str {
         self.postgres.url()
     }
 
-    /// URL of NATS, with its password.
+    /// Returns the URL of NATS with its password.
     #[must_use]
     pub fn nats_url(&self) -> &str {
         self.nats.url()
     }
 
-    /// Restarts nats-server, if it complained of a full disk and there is room now: it stores nothing until then. Gives whether
-    /// it did.
+    /// Restarts nats-server if its log ends with a full disk and the disk has room again: until a
+    /// restart nats-server stores nothing. Returns whether it was restarted.
     pub async fn revive_nats(&self) -> bool {
         match self.nats.pid() {
             Some(pid) if self.nats.had_no_room() && self.folder.has_room().await => {
@@ -95,7 +99,7 @@ impl Embedded {
         }
     }
 
-    /// Resolves when a child can't be kept alive.
+    /// Resolves when the supervisor of a child gives up.
     pub async fn failed(&self) -> anyhow::Error {
         tokio::select! {
             error = self.postgres.failed() => error,
@@ -103,7 +107,7 @@ impl Embedded {
         }
     }
 
-    /// Stops both, gently at first. Call it when nothing uses them any more.
+    /// Stops both children, first by their stop signals. Their clients should have ended before.
     pub async fn stop(self) {
         tokio::join!(self.postgres.stop(), self.nats.stop());
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::net::TcpStream;
 
-use crate::child::{Child, Spec};
+use crate::child::{Child, ChildSpec};
 use crate::find::Program;
 use crate::{Folder, Settings};
 
@@ -13,7 +13,7 @@ const NATS: Program = Program {
     name: "nats-server",
     folders: &[("/usr/lib/nats-server", "bin")],
     minimum: (2, 12),
-    cure: "run `make setup`, which puts a current one into .tools (Debian 12's own is too old)",
+    cure: "run `make setup`, which puts a current version into .tools (the package of Debian 12 is too old)",
 };
 
 const USER: &str = "tagtrail";
@@ -26,16 +26,17 @@ pub struct Nats {
 }
 
 impl Nats {
-    /// Starts it and waits until `JetStream` answers.
+    /// Starts nats-server and waits until `JetStream` answers.
     ///
     /// # Errors
-    /// Names what is missing or broken, and the cure.
+    /// Names the missing program or the failed start, with the cure.
     pub async fn start(folder: &Folder, settings: &Settings) -> anyhow::Result<Nats> {
         let program = NATS.find()?;
         let store = folder.child_folder("nats")?;
         let password = folder.password("nats")?;
         let port = folder.port("nats")?;
-        // Its configuration is a superset of JSON, so JSON's quoting is right for the path.
+        // The configuration format is a superset of JSON, so the quoting of JSON is right for the
+        // path.
         let config = serde_json::json!({
             "host": "127.0.0.1",
             "port": port,
@@ -43,19 +44,20 @@ impl Nats {
             "authorization": { "user": USER, "password": password },
             "jetstream": {
                 "store_dir": store,
-                // By default up to two minutes of acknowledged messages are lost by a power cut.
+                // With the default interval a power cut loses up to two minutes of acknowledged
+                // messages.
                 "sync_interval": if settings.durable { "always" } else { "2m" },
             },
         });
         let config = folder.child_file("nats.conf", &config.to_string())?;
-        let child = Child::start(Spec {
+        let child = Child::start(ChildSpec {
             name: "nats-server",
             program,
             arguments: vec!["--config".to_owned(), config.display().to_string()],
             user: folder.user().cloned(),
             log: folder.path().join("nats.log"),
             stop: "TERM",
-            orphaned: "KILL",
+            death_signal: "KILL",
         })?;
         child
             .wait_until(|| is_ready(port), Duration::from_secs(60))
@@ -66,43 +68,43 @@ impl Nats {
         })
     }
 
-    /// The nats-server of this machine, if it is new enough.
+    /// Returns the path of the installed nats-server, if it is new enough.
     ///
     /// # Errors
-    /// Says where it was looked for, and the cure.
+    /// Names the searched places and the cure.
     pub fn program() -> anyhow::Result<std::path::PathBuf> {
         NATS.find()
     }
 
-    /// Its URL, with the password.
+    /// Returns the URL with the password.
     #[must_use]
     pub fn url(&self) -> &str {
         &self.url
     }
 
-    /// Its process, while there is one.
+    /// Returns the process id, while nats-server runs.
     #[must_use]
     pub fn pid(&self) -> Option<u32> {
         self.child.pid()
     }
 
-    /// Whether the last that it had to say was that its disk is full.
+    /// Returns whether the log ends with the report of a full disk.
     pub(crate) fn had_no_room(&self) -> bool {
-        self.child.last_words().contains("no space left on device")
+        self.child.log_end().contains("no space left on device")
     }
 
-    /// Resolves when it can't be kept alive.
+    /// Resolves when the supervisor gives up.
     pub async fn failed(&self) -> anyhow::Error {
         self.child.failed().await
     }
 
-    /// Stops it and waits until it is gone.
+    /// Stops nats-server and waits for its end.
     pub async fn stop(self) {
         self.child.stop().await;
     }
 }
 
-/// The server greets with what it can do.
+/// Returns whether the greeting of the server announces `JetStream`.
 async fn is_ready(port: u16) -> bool {
     let greeting = async {
         let stream = TcpStream::connect(("127.0.0.1", port)).await.ok()?;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 
-use crate::child::{Child, Spec, as_user};
+use crate::child::{Child, ChildSpec, as_user};
 use crate::find::Program;
 use crate::{Folder, Settings};
 
@@ -21,7 +21,7 @@ const POSTGRES: Program = Program {
     cure: "install it with `apt-get install postgresql`, or run `make setup`",
 };
 
-/// The user and the database.
+/// The name of the user and of the database.
 const NAME: &str = "tagtrail";
 
 /// A running Postgres.
@@ -32,10 +32,10 @@ pub struct Postgres {
 }
 
 impl Postgres {
-    /// Starts it, making the database the first time; waits until it answers.
+    /// Starts Postgres, creates the database at the first start, and waits until Postgres answers.
     ///
     /// # Errors
-    /// Names what is missing or broken, and the cure.
+    /// Names the missing program or the failed start, with the cure.
     pub async fn start(folder: &Folder, settings: &Settings) -> anyhow::Result<Postgres> {
         let programs = POSTGRES
             .find()?
@@ -56,25 +56,26 @@ impl Postgres {
             ("max_connections", "100"),
             ("max_wal_size", "4GB"),
             ("fsync", durable),
-            // A crash of Postgres alone must cost no commit, not even where a power cut may.
+            // A crash of Postgres alone must lose no commit, even in settings where a power cut
+            // may.
             ("synchronous_commit", "on"),
             ("full_page_writes", durable),
             ("log_checkpoints", "off"),
         ] {
             arguments.extend(["-c".to_owned(), format!("{name}={value}")]);
         }
-        let child = Child::start(Spec {
+        let child = Child::start(ChildSpec {
             name: "postgres",
             program: programs.join("postgres"),
             arguments,
             user: folder.user().cloned(),
             log: folder.path().join("postgres.log"),
-            stop: "INT",      // "fast": connections are ended, nothing is lost
-            orphaned: "QUIT", // "immediate": recovers at the next start
+            stop: "INT",          // "fast": ends all connections, loses nothing
+            death_signal: "QUIT", // "immediate": recovers at the next start
         })?;
         let ready = programs.join("pg_isready");
         let answers = || is_ready(&ready, port);
-        // It may have much to recover.
+        // Recovery after a crash may take long.
         child.wait_until(answers, Duration::from_secs(120)).await?;
         Ok(Postgres {
             child,
@@ -82,24 +83,24 @@ impl Postgres {
         })
     }
 
-    /// Its URL, with the password.
+    /// Returns the URL with the password.
     #[must_use]
     pub fn url(&self) -> &str {
         &self.url
     }
 
-    /// Its process, while there is one.
+    /// Returns the process id, while Postgres runs.
     #[must_use]
     pub fn pid(&self) -> Option<u32> {
         self.child.pid()
     }
 
-    /// Resolves when it can't be kept alive.
+    /// Resolves when the supervisor gives up.
     pub async fn failed(&self) -> anyhow::Error {
         self.child.failed().await
     }
 
-    /// Stops it and waits until it is gone.
+    /// Stops Postgres and waits for its end.
     pub async fn stop(self) {
         self.child.stop().await;
     }
@@ -107,7 +108,7 @@ impl Postgres {
 
 async fn is_ready(program: &Path, port: u16) -> bool {
     let (program, port) = (program.to_owned(), port.to_string());
-    let asked = tokio::task::spawn_blocking(move || {
+    let status = tokio::task::spawn_blocking(move || {
         std::process::Command::new(program)
             .args(["-q", "-h", "127.0.0.1", "-t", "2", "-p", &port])
             .stdin(Stdio::null())
@@ -115,10 +116,11 @@ async fn is_ready(program: &Path, port: u16) -> bool {
             .stderr(Stdio::null())
             .status()
     });
-    matches!(asked.await, Ok(Ok(status)) if status.success())
+    matches!(status.await, Ok(Ok(status)) if status.success())
 }
 
-/// Makes the cluster and the database, once. A marker says that it is complete: one that was interrupted is made anew.
+/// Creates the cluster and the database once. A marker file records that both are complete; without
+/// it the next start begins again from an empty folder.
 async fn initialise(
     folder: &Folder,
     programs: &Path,
@@ -130,7 +132,7 @@ async fn initialise(
     if marker.exists() {
         return Ok(());
     }
-    tracing::info!("making the database in {}", data.display());
+    tracing::info!("creating the database in {}", data.display());
     for left in std::fs::read_dir(data)?.flatten() {
         let path = left.path();
         if path.is_dir() {
@@ -155,7 +157,7 @@ async fn initialise(
     }
     run(folder, programs.join("initdb"), &arguments, None).await?;
     let _ = std::fs::remove_file(&password_file);
-    // Without a server, so that there is no moment in which it could be reached half made.
+    // In single-user mode, so that no client can reach an incomplete database.
     let single = [
         "--single".to_owned(),
         "-D".to_owned(),
@@ -179,7 +181,7 @@ async fn initialise(
     std::fs::write(&marker, "").with_context(|| format!("can't write {}", marker.display()))
 }
 
-/// Runs a program as the children's user; fails with what it printed.
+/// Runs a program as the user of the children. An error shows the output of the program.
 async fn run(
     folder: &Folder,
     program: PathBuf,

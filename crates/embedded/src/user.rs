@@ -1,11 +1,11 @@
-//! Whom the children run as.
+//! The user that the children run as.
 
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::Path;
 
 use anyhow::{Context as _, bail};
 
-/// Another user, if we are root.
+/// A user other than root.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct User {
     pub(crate) name: String,
@@ -14,11 +14,13 @@ pub(crate) struct User {
 }
 
 impl User {
-    /// `postgres` if there is one, else `nobody`; `None` when we are not root and run them as ourselves.
+    /// Returns `postgres`, or `nobody` if there is no `postgres`; `None` if this process does not
+    /// run as root and the children run as its own user.
     pub(crate) fn for_children() -> anyhow::Result<Option<User>> {
-        // The owner of our own entry in /proc is who we are; there is no other way without unsafe code or a crate.
+        // The owner of `/proc/self` is the user of this process: without unsafe code or another
+        // crate there is no other way to learn it.
         let own = std::fs::metadata("/proc/self")
-            .context("can't tell which user this is: /proc is not there")?
+            .context("can't read the user of this process: /proc is missing")?
             .uid();
         if own != 0 {
             return Ok(None);
@@ -28,10 +30,10 @@ impl User {
             .into_iter()
             .find_map(|name| find(&passwd, name))
             .map(Some)
-            .context("started as root, and there is neither a user postgres nor nobody to run Postgres as; start it as another user")
+            .context("started as root, but neither the user postgres nor nobody exists to run Postgres; start Tagtrail as another user")
     }
 
-    /// Whether this user can get to a folder.
+    /// Fails unless this user can reach the folder.
     pub(crate) fn check_reach(&self, folder: &Path) -> anyhow::Result<()> {
         for ancestor in folder
             .ancestors()
@@ -39,7 +41,7 @@ impl User {
             .filter(|ancestor| !ancestor.as_os_str().is_empty())
         {
             let metadata = std::fs::metadata(ancestor)
-                .with_context(|| format!("can't look at {}", ancestor.display()))?;
+                .with_context(|| format!("can't read the metadata of {}", ancestor.display()))?;
             let mode = metadata.permissions().mode();
             let open = mode & 0o001 != 0
                 || (metadata.uid() == self.uid && mode & 0o100 != 0)
@@ -57,6 +59,7 @@ impl User {
     }
 }
 
+/// Finds a user by name in the text of `/etc/passwd`.
 fn find(passwd: &str, name: &str) -> Option<User> {
     passwd.lines().find_map(|line| {
         let fields: Vec<&str> = line.split(':').collect();

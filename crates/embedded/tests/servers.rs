@@ -1,4 +1,4 @@
-//! The children, for real.
+//! The children as real processes.
 
 #![expect(clippy::unwrap_used, reason = "in tests a panic is the report")]
 
@@ -9,7 +9,7 @@ use std::time::Duration;
 use sqlx::{Connection as _, PgConnection};
 use tagtrail_embedded::{Embedded, Folder, Nats, Postgres, Settings, signal};
 
-/// A folder that the children's user can reach, should the tests run as root.
+/// Returns a folder that the user of the children can reach, in case the tests run as root.
 fn folder() -> tempfile::TempDir {
     tempfile::Builder::new()
         .permissions(PermissionsExt::from_mode(0o711))
@@ -33,14 +33,14 @@ async fn nats(url: &str) -> Result<async_nats::Client, async_nats::ConnectError>
         .await
 }
 
-async fn eventually<T>(what: &str, mut ask: impl AsyncFnMut() -> Option<T>) -> T {
+async fn eventually<T>(goal: &str, mut ask: impl AsyncFnMut() -> Option<T>) -> T {
     for _ in 0..1000 {
         if let Some(answer) = ask().await {
             return answer;
         }
         tokio::time::sleep(Duration::from_millis(30)).await;
     }
-    panic!("waited for {what}, in vain");
+    panic!("waited for {goal}, in vain");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -85,7 +85,7 @@ async fn a_restart_keeps_data_and_addresses() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_child_that_dies_is_there_again_at_the_same_address() {
+async fn a_dead_child_is_restarted_at_the_same_address() {
     let folder = folder();
     let settings = settings(folder.path());
     let held = Folder::open(&settings.data).unwrap();
@@ -94,12 +94,12 @@ async fn a_child_that_dies_is_there_again_at_the_same_address() {
     let before = (postgres.pid().unwrap(), nats_server.pid().unwrap());
     signal(before.0, "KILL");
     signal(before.1, "KILL");
-    eventually("Postgres to be there again", async || {
+    eventually("Postgres to restart", async || {
         (postgres.pid()? != before.0).then_some(())?;
         PgConnection::connect(postgres.url()).await.ok()
     })
     .await;
-    eventually("nats-server to be there again", async || {
+    eventually("nats-server to restart", async || {
         (nats_server.pid()? != before.1).then_some(())?;
         nats(nats_server.url()).await.ok()
     })
@@ -108,7 +108,7 @@ async fn a_child_that_dies_is_there_again_at_the_same_address() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn nobody_gets_in_without_the_password_and_nobody_else_can_read_it() {
+async fn the_servers_require_their_passwords_and_other_users_cannot_read_them() {
     let folder = folder();
     let settings = settings(folder.path());
     let servers = Embedded::start(&settings).await.unwrap();
@@ -129,7 +129,8 @@ async fn nobody_gets_in_without_the_password_and_nobody_else_can_read_it() {
             .is_err()
     );
 
-    // Our own user may read the folder (or root alone, whose children own no more than their parts of it).
+    // Only the user of this process may read the folder. If that is root, the children own no more
+    // than their parts of the folder.
     let open = std::fs::metadata(&settings.data)
         .unwrap()
         .permissions()
@@ -159,6 +160,6 @@ async fn a_folder_belongs_to_one_process_at_a_time() {
         "{refused}"
     );
     drop(held);
-    // A child that another test spawns at this moment has our files open until it is the other program.
+    // A child that another test starts at this moment holds our open files until its `exec`.
     eventually("the folder to be free", async || Folder::open(&data).ok()).await;
 }
