@@ -1,4 +1,4 @@
-//! Three nats-servers that keep every replicated message three times.
+//! A cluster of three nats-servers, which keeps three copies of each replicated message.
 
 use std::path::Path;
 use std::process::Command;
@@ -8,7 +8,7 @@ use serde_json::json;
 use crate::scratch::Scratch;
 use crate::{Process, SOON, eventually, free_address};
 
-/// Servers of the cluster.
+/// The number of servers in a cluster.
 pub const NODES: usize = 3;
 
 const USER: &str = "tagtrail";
@@ -30,7 +30,7 @@ struct Node {
 }
 
 impl TestCluster {
-    /// Starts three servers and waits until they have a leader. `durable`: whether they sync each message.
+    /// Starts three servers and waits for a leader. If `durable`, the servers sync each message.
     pub async fn start(durable: bool) -> TestCluster {
         let scratch = Scratch::new("cluster");
         let routes: Vec<String> = (0..NODES).map(|_| free_address()).collect();
@@ -57,7 +57,7 @@ impl TestCluster {
         cluster
     }
 
-    /// URLs of all of them, with the password.
+    /// Returns the URLs of all servers with their passwords.
     #[must_use]
     pub fn url(&self) -> String {
         let urls: Vec<String> = self
@@ -68,7 +68,8 @@ impl TestCluster {
         urls.join(",")
     }
 
-    /// Stops time for one of them for as long as a future takes: to the others it is cut off. Nothing happens to one that is down.
+    /// Pauses one server until `meanwhile` ends, so that the others lose contact with it. A stopped
+    /// server stays stopped.
     pub async fn without(&self, number: usize, meanwhile: impl Future<Output = ()>) {
         let process = self.nodes[number].process.as_ref();
         process.inspect(|process| process.signal("STOP"));
@@ -76,13 +77,13 @@ impl TestCluster {
         process.inspect(|process| process.signal("CONT"));
     }
 
-    /// URL of the monitoring port of one of them.
+    /// Returns the URL of the monitoring port of one server.
     #[must_use]
     pub fn monitor_url(&self, number: usize) -> String {
         format!("http://{}", self.nodes[number].monitor)
     }
 
-    /// A connection of its own to whichever answers.
+    /// Connects to any server that answers; `None` if no server does.
     pub async fn client(&self) -> Option<async_nats::Client> {
         let addresses: Vec<async_nats::ServerAddr> = self
             .nodes
@@ -96,12 +97,12 @@ impl TestCluster {
         options.connect(addresses).await.ok()
     }
 
-    /// `kill -9` of one of them; it stays down.
+    /// Kills one server by SIGKILL. It stays down.
     pub fn kill(&mut self, number: usize) {
         self.nodes[number].process = None;
     }
 
-    /// Starts one of them with the store that it had.
+    /// Starts one server with its old store.
     pub fn resume(&mut self, number: usize) {
         let node = &mut self.nodes[number];
         let mut command = Command::new("setpriv");
@@ -129,7 +130,7 @@ impl Node {
             "http": monitor,
             "server_name": format!("n{number}"),
             "authorization": { "user": USER, "password": PASSWORD },
-            // Clients know what they are told and nothing more: there may be a proxy in between.
+            // Clients keep the addresses from their settings, since a proxy may stand between.
             "cluster": { "name": "tagtrail", "listen": route, "routes": others, "no_advertise": true },
             "jetstream": {
                 "store_dir": folder.join(format!("n{number}")),

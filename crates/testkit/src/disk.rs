@@ -1,7 +1,8 @@
-//! A disk of the test's own, whose power can be cut: what was not synced to it is gone.
+//! A disk of the test's own with a power switch: a power cut loses all data that was not synced.
 //!
-//! A file system in a file, mounted by the loop device, and shut down without flushing (`xfs_io -x -c shutdown`, which ext4 obeys too).
-//! It models the loss of the page cache; torn sectors and disks that lie about a flush it does not.
+//! The disk is a file system in a file, mounted by the loop device and shut down without a flush
+//! (`xfs_io -x -c shutdown`, which ext4 obeys too). It models the loss of the page cache, but not
+//! torn sectors or disks that lie about a flush.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -19,13 +20,13 @@ pub struct Disk {
 }
 
 impl Disk {
-    /// Makes one.
+    /// Creates and mounts a disk.
     ///
     /// # Errors
-    /// What this machine, or this user, does not permit.
+    /// The step that this machine or this user does not permit.
     pub fn new() -> Result<Disk, String> {
         let scratch = Scratch::new("disk");
-        // Servers that run as another user have to pass.
+        // Servers of another user must be able to pass.
         std::fs::set_permissions(scratch.path(), PermissionsExt::from_mode(0o711)).unwrap();
         let disk = Disk {
             image: scratch.path().join("image"),
@@ -41,13 +42,13 @@ impl Disk {
         Ok(disk)
     }
 
-    /// A folder on it.
+    /// Returns the path of a folder on the disk.
     #[must_use]
     pub fn folder(&self) -> PathBuf {
         self.mount.join("data")
     }
 
-    /// Writes until there is no room left for anybody.
+    /// Fills the disk to the last block.
     pub fn fill(&self) {
         for (size, name) in [
             ("256M", "large"),
@@ -64,7 +65,7 @@ impl Disk {
         }
     }
 
-    /// Makes room again.
+    /// Removes the files of [`Disk::fill`].
     pub fn free(&self) {
         for entry in std::fs::read_dir(&self.mount).unwrap() {
             let entry = entry.unwrap();
@@ -74,10 +75,12 @@ impl Disk {
         }
     }
 
-    /// Cuts the power: from now on nothing is written any more. Whoever uses it has to be ended next.
+    /// Cuts the power: later writes never reach the disk. The test must end all users of the disk
+    /// next.
     ///
-    /// Unlike a machine without power, a server lives on until then, and a sync that the cut met halfway may be told to it as done:
-    /// what it says after this was called proves nothing.
+    /// Unlike on a machine without power, a server lives on until then, and a sync that was under
+    /// way may be reported to the server as done. So the answers of a server after this call prove
+    /// nothing.
     pub fn cut(&self) {
         run(Command::new("xfs_io")
             .args(["-x", "-c", "shutdown"])
@@ -85,9 +88,9 @@ impl Disk {
         .unwrap();
     }
 
-    /// The power comes back, once nobody uses it any more.
+    /// Waits until no process uses the disk, and mounts it again.
     pub async fn restore(&self) {
-        crate::eventually("everybody to leave the disk", crate::SOON, async || {
+        crate::eventually("all processes to leave the disk", crate::SOON, async || {
             self.unmount().ok()
         })
         .await;
@@ -108,7 +111,7 @@ impl Disk {
 
 impl Drop for Disk {
     fn drop(&mut self) {
-        // Servers take a moment to end.
+        // Servers need a moment to end.
         for _ in 0..50 {
             if self.unmount().is_ok() {
                 return;
@@ -119,6 +122,7 @@ impl Drop for Disk {
     }
 }
 
+/// Runs a program of the system; the error is the name of the program with its output.
 fn run(command: &mut Command) -> Result<(), String> {
     let path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
     let name = Path::new(command.get_program()).display().to_string();

@@ -1,4 +1,4 @@
-//! Small real images, made from scratch.
+//! Small real images, built in memory.
 
 use std::collections::BTreeMap;
 use std::io::Write as _;
@@ -7,7 +7,7 @@ use std::path::Path;
 use sha2::{Digest as _, Sha256};
 use tagtrail_proto::Digest;
 
-/// An image to be pushed. Equal contents are equal images.
+/// An image for a push. Equal contents give equal digests.
 #[derive(Debug, Clone)]
 pub struct TestImage {
     content: String,
@@ -17,10 +17,10 @@ pub struct TestImage {
 }
 
 impl TestImage {
-    /// When all of them were built.
+    /// The build time of all test images.
     pub const CREATED: &'static str = "2026-03-03T13:58:00Z";
 
-    /// An image for one platform that holds this text.
+    /// Returns an image for one platform with this text as its content.
     #[must_use]
     pub fn new(content: &str) -> TestImage {
         TestImage {
@@ -31,7 +31,7 @@ impl TestImage {
         }
     }
 
-    /// An index of images for several platforms.
+    /// Returns an index of images for two platforms.
     #[must_use]
     pub fn index(content: &str) -> TestImage {
         TestImage {
@@ -40,21 +40,21 @@ impl TestImage {
         }
     }
 
-    /// The same with a label.
+    /// Adds a label.
     #[must_use]
     pub fn label(mut self, key: &str, value: &str) -> TestImage {
         self.labels.insert(key.to_owned(), value.to_owned());
         self
     }
 
-    /// The same with an annotation of what a tag will point to: the manifest, or the index.
+    /// Adds an annotation to the manifest or index that a tag will point to.
     #[must_use]
     pub fn annotation(mut self, key: &str, value: &str) -> TestImage {
         self.annotations.insert(key.to_owned(), value.to_owned());
         self
     }
 
-    /// Writes it as an OCI layout; gives the digest of what a push under a tag will point to.
+    /// Writes the image as an OCI layout. Returns the digest that a tag will have after a push.
     pub(crate) fn write(&self, folder: &Path) -> Digest {
         std::fs::create_dir_all(folder.join("blobs/sha256")).unwrap();
         let manifests: Vec<serde_json::Value> = self
@@ -114,6 +114,7 @@ impl TestImage {
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 
+/// Writes a blob and returns its descriptor.
 fn blob(folder: &Path, content: &[u8], media_type: &str) -> serde_json::Value {
     let hex: String = Sha256::digest(content)
         .iter()

@@ -1,9 +1,10 @@
-//! For tests only: real servers, a real registry, a recording webhook target, and processes that can be killed and paused.
+//! Equipment for tests only: real servers, a real registry, a webhook target that records requests,
+//! and processes that a test can kill and pause.
 //!
-//! Everything listens on 127.0.0.1, ends with the test process even if that is killed, and leaves no files behind. A server
-//! that is missing fails the test with what to install; nothing is skipped.
+//! Every server listens on 127.0.0.1, ends with the test process even after `kill -9`, and leaves
+//! no files behind. A missing server fails the test with the package to install; no test is
+//! skipped.
 
-// In tests a panic is the report.
 #![expect(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -36,41 +37,41 @@ pub use registry::Registry;
 pub use sink::{Answer, Delivery, Sink};
 pub use tagtrail_embedded::signal;
 
-/// Asks again and again until there is an answer.
+/// Calls `ask` every 20 ms until it returns a value.
 ///
 /// # Panics
-/// If there is none in `patience`.
+/// If `ask` returns no value within `time_limit`.
 pub async fn eventually<T>(
-    what: &str,
-    patience: Duration,
+    goal: &str,
+    time_limit: Duration,
     mut ask: impl AsyncFnMut() -> Option<T>,
 ) -> T {
-    let deadline = tokio::time::Instant::now() + patience;
+    let deadline = tokio::time::Instant::now() + time_limit;
     loop {
         if let Some(answer) = ask().await {
             return answer;
         }
         assert!(
             tokio::time::Instant::now() < deadline,
-            "waited {patience:?} for {what}, in vain"
+            "waited {time_limit:?} for {goal}, in vain"
         );
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
 
-/// Time enough for anything that should happen soon, on a slow machine too.
+/// A time limit for events that should happen soon, even on a slow machine.
 pub const SOON: Duration = Duration::from_secs(30);
 
-/// An address of 127.0.0.1 where nobody listens. Below the ports that the system gives to connections, one of which might else
-/// take it before whoever it is meant for.
+/// Returns an address of 127.0.0.1 without a listener. The port is below the range that the system
+/// gives to outgoing connections, so no connection takes it before its server does.
 ///
 /// # Panics
-/// If there is none.
+/// If all ports are taken.
 #[must_use]
 pub fn free_address() -> String {
     const PORTS: std::ops::Range<u16> = 12_000..32_000;
     static TRIED: AtomicU16 = AtomicU16::new(0);
-    // Another process begins elsewhere, also one that was started next.
+    // Other test processes begin at other ports, including the process started next.
     let start = std::process::id().wrapping_mul(251) % u32::from(PORTS.end - PORTS.start);
     let start = u16::try_from(start).unwrap();
     for _ in PORTS {

@@ -1,4 +1,4 @@
-//! nats-server, a real one.
+//! A real nats-server.
 
 use std::path::Path;
 use std::process::Command;
@@ -11,7 +11,7 @@ use tokio::sync::Mutex;
 
 use crate::scratch::{Scratch, settings};
 
-/// A nats-server of the test's own: streams have fixed names, so tests can't share one.
+/// A nats-server of the test's own: the names of streams are fixed, so tests cannot share a server.
 #[derive(Debug)]
 pub struct TestNats {
     folder: Folder,
@@ -28,7 +28,8 @@ impl TestNats {
         TestNats::start_with(settings(&scratch), scratch).await
     }
 
-    /// Starts a server with its store in a folder; `durable`: as `tagtrail up` does, and otherwise with the defaults of nats-server.
+    /// Starts a server with its store in `folder`. If `durable`, it syncs as under `tagtrail up`,
+    /// otherwise as nats-server does by default.
     pub async fn start_in(folder: &Path, durable: bool) -> TestNats {
         let settings = Settings {
             durable,
@@ -52,22 +53,22 @@ impl TestNats {
         }
     }
 
-    /// A server that is not running yet, but whose URL is known.
+    /// Returns a server with a known URL that does not run yet.
     pub async fn stopped() -> TestNats {
         let server = TestNats::start().await;
         server.stop().await;
         server
     }
 
-    /// Its URL, with the password.
+    /// Returns the URL with the password.
     #[must_use]
     pub fn url(&self) -> &str {
         &self.url
     }
 
-    /// A connection of its own; `None` while the server does not answer.
+    /// Opens a new connection; `None` while the server does not answer.
     pub async fn client(&self) -> Option<async_nats::Client> {
-        // The client does not take the credentials from the URL by itself.
+        // The client ignores the credentials in the URL.
         let address: async_nats::ServerAddr = self.url.parse().ok()?;
         let options = async_nats::ConnectOptions::with_user_and_password(
             address.username()?.to_owned(),
@@ -76,7 +77,7 @@ impl TestNats {
         options.connect(address).await.ok()
     }
 
-    /// `JetStream`, to look at what the services made of it.
+    /// Returns a `JetStream` context, with which tests inspect the streams of the services.
     pub async fn jetstream(&self) -> async_nats::jetstream::Context {
         async_nats::jetstream::new(
             self.client()
@@ -85,19 +86,21 @@ impl TestNats {
         )
     }
 
-    /// The bodies and subjects that a stream holds now, in order; none if the stream is not there yet.
+    /// Returns subjects and bodies of all messages in a stream, in order; nothing if the stream
+    /// does not exist.
     pub async fn messages(&self, stream: &str) -> Vec<(String, Vec<u8>)> {
         messages(&self.jetstream().await, stream).await
     }
 
-    /// `kill -9`; it comes back by itself after a moment, on the same port and with the same store. One that is down stays down.
+    /// Kills the server by SIGKILL. The supervisor restarts it after a moment, on the same port and
+    /// with the same store. A stopped server stays stopped.
     pub async fn crash(&self) {
         if let Some(pid) = self.pid().await {
             signal(pid, "KILL");
         }
     }
 
-    /// Stops time for it: connections stay, nothing is answered.
+    /// Pauses the server: connections stay open without answers.
     pub async fn pause(&self) {
         signal(
             self.pid().await.expect("nats-server is not running"),
@@ -105,7 +108,7 @@ impl TestNats {
         );
     }
 
-    /// Lets its time go on.
+    /// Ends a pause.
     pub async fn unpause(&self) {
         signal(
             self.pid().await.expect("nats-server is not running"),
@@ -113,23 +116,24 @@ impl TestNats {
         );
     }
 
-    /// Stops it.
+    /// Stops the server.
     pub async fn stop(&self) {
         if let Some(server) = self.server.lock().await.take() {
             server.stop().await;
         }
     }
 
-    /// Stops it and loses its disk.
+    /// Stops the server and deletes its store.
     pub async fn lose(&self) {
         self.stop().await;
         std::fs::remove_dir_all(self.settings.data.join("nats")).expect("nats-server has no store");
     }
 
-    /// Restarts it without the later half of what its last file of a stream held, as after a power cut of one that is not synced.
-    /// One that is down stays down.
+    /// Restarts the server without the later half of the last file of a stream, as after a power
+    /// cut without syncs. A stopped server stays stopped.
     pub async fn lose_end_of(&self, stream: &str) {
-        // Held until it is back: to others it is merely slow.
+        // Held until the server is back, so that other tasks find a slow server and not a stopped
+        // one.
         let mut server = self.server.lock().await;
         let Some(running) = server.take() else { return };
         running.stop().await;
@@ -148,45 +152,50 @@ impl TestNats {
             file.set_len(file.metadata().unwrap().len() / 2).unwrap();
         }
         for index in others {
-            let _ = std::fs::remove_file(index); // It says what was there before.
+            let _ = std::fs::remove_file(index); // The index still names the lost messages.
         }
         let started = Nats::start(&self.folder, &self.settings).await;
         *server = Some(started.unwrap_or_else(|error| panic!("{error:#}")));
     }
 
-    /// Copies its disk, of a server that is stopped.
+    /// Copies the store. The server must be stopped.
     pub fn back_up(&self) {
         self.copy("nats", "nats.copy");
     }
 
-    /// Puts the copy of its disk in place of it, of a server that is stopped.
+    /// Replaces the store with its copy. The server must be stopped.
     pub fn restore(&self) {
         self.copy("nats.copy", "nats");
     }
 
     fn copy(&self, from: &str, to: &str) {
         let [from, to] = [from, to].map(|name| self.settings.data.join(name));
-        let _ = std::fs::remove_dir_all(&to); // There may be none.
+        let _ = std::fs::remove_dir_all(&to); // There may be no copy yet.
         let copied = Command::new("cp").arg("-a").arg(from).arg(to).status();
         assert!(copied.unwrap().success(), "can't copy the store");
     }
 
-    /// Starts it again, on the same port and with the same store.
+    /// Starts the server again, on the same port and with the same store.
     pub async fn resume(&self) {
         let server = Nats::start(&self.folder, &self.settings)
             .await
             .unwrap_or_else(|error| panic!("{error:#}"));
-        assert_eq!(server.url(), self.url, "nats-server came back elsewhere");
+        assert_eq!(
+            server.url(),
+            self.url,
+            "nats-server restarted at another address"
+        );
         *self.server.lock().await = Some(server);
     }
 
-    /// Its process, while there is one.
+    /// Returns the process id, while the server runs.
     pub async fn pid(&self) -> Option<u32> {
         self.server.lock().await.as_ref().and_then(Nats::pid)
     }
 }
 
-/// The bodies and subjects that a stream holds now, in order; none if the stream is not there yet, or its server fails meanwhile.
+/// Returns subjects and bodies of all messages in a stream, in order; nothing if the stream does
+/// not exist or its server fails meanwhile.
 pub async fn messages(
     context: &async_nats::jetstream::Context,
     stream: &str,

@@ -1,4 +1,4 @@
-//! Postgres, a real one.
+//! A real Postgres.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -9,7 +9,7 @@ use tokio::sync::{Mutex, OnceCell};
 
 use crate::scratch::{Scratch, settings};
 
-/// A Postgres server of the test's own, which it may stop and start.
+/// A Postgres server of the test's own, which the test may stop and start.
 #[derive(Debug)]
 pub struct TestPostgres {
     folder: Folder,
@@ -26,13 +26,13 @@ pub struct TestDb {
 }
 
 impl TestDb {
-    /// Its URL, with the password.
+    /// Returns the URL with the password.
     #[must_use]
     pub fn url(&self) -> &str {
         &self.url
     }
 
-    /// A copy of it, as a backup would be. Nobody may be connected to it.
+    /// Copies the database, as a backup would. The database must have no connections.
     pub async fn copy(&self) -> TestDb {
         let (server, name) = self.url.rsplit_once('/').unwrap();
         let mut admin = PgConnection::connect(&format!("{server}/postgres"))
@@ -48,7 +48,7 @@ impl TestDb {
         }
     }
 
-    /// A new connection to it.
+    /// Opens a new connection.
     pub async fn connect(&self) -> PgConnection {
         PgConnection::connect(&self.url)
             .await
@@ -56,13 +56,13 @@ impl TestDb {
     }
 }
 
-/// An empty database with the schema, on one server that all tests of this process share.
+/// Returns an empty database with the schema, on one server that all tests of this process share.
 pub async fn postgres() -> TestDb {
     static SERVER: OnceCell<TestPostgres> = OnceCell::const_new();
     static COPYING: Mutex<()> = Mutex::const_new(());
     static COPIES: AtomicU32 = AtomicU32::new(0);
     let server = SERVER.get_or_init(TestPostgres::start).await;
-    // A template can't be copied twice at once.
+    // Postgres copies a template for one session at a time.
     let _copying = COPYING.lock().await;
     let name = format!("test_{}", COPIES.fetch_add(1, Ordering::Relaxed));
     let mut admin = PgConnection::connect(&server.url_of("postgres"))
@@ -72,20 +72,20 @@ pub async fn postgres() -> TestDb {
     sqlx::raw_sql(sqlx::AssertSqlSafe(sql))
         .execute(&mut admin)
         .await
-        .expect("can't make a database");
+        .expect("can't create a database");
     TestDb {
         url: server.url_of(&name),
     }
 }
 
 impl TestPostgres {
-    /// Starts a server with the schema in its database.
+    /// Starts a server and migrates its database.
     pub async fn start() -> TestPostgres {
         let scratch = Scratch::new("postgres");
         TestPostgres::start_with(settings(&scratch), scratch).await
     }
 
-    /// The same with its files in a folder, synced to disk as `tagtrail up` does.
+    /// Starts a server with its files in `folder`, synced to disk as under `tagtrail up`.
     pub async fn start_in(folder: &Path) -> TestPostgres {
         TestPostgres::start_with(Settings::new(folder), Scratch::new("postgres")).await
     }
@@ -111,7 +111,7 @@ impl TestPostgres {
         }
     }
 
-    /// Its database.
+    /// Returns the database of the server.
     #[must_use]
     pub fn db(&self) -> TestDb {
         TestDb {
@@ -124,26 +124,27 @@ impl TestPostgres {
         format!("{server}/{database}")
     }
 
-    /// Its first process, while there is one.
+    /// Returns the id of the first process, while the server runs.
     pub async fn pid(&self) -> Option<u32> {
         self.server.lock().await.as_ref().and_then(Postgres::pid)
     }
 
-    /// Ends it as a crash would, without a checkpoint; it comes back by itself after a moment. One that is down stays down.
+    /// Ends the server as a crash would, without a checkpoint. The supervisor restarts it after a
+    /// moment. A stopped server stays stopped.
     pub async fn crash(&self) {
         if let Some(pid) = self.pid().await {
             signal(pid, "QUIT");
         }
     }
 
-    /// Stops it.
+    /// Stops the server.
     pub async fn stop(&self) {
         if let Some(server) = self.server.lock().await.take() {
             server.stop().await;
         }
     }
 
-    /// Starts it again, on the same port.
+    /// Starts the server again, on the same port.
     pub async fn resume(&self) {
         *self.server.lock().await = Some(
             Postgres::start(&self.folder, &self.settings)
@@ -154,7 +155,7 @@ impl TestPostgres {
             .unwrap()
             .connect()
             .await
-            .expect("Postgres came back elsewhere");
+            .expect("Postgres restarted at another address");
         connection.ping().await.unwrap();
     }
 }

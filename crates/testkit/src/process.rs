@@ -1,4 +1,4 @@
-//! Programs under test, as processes of their own.
+//! The programs under test, each as a process of its own.
 
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -8,10 +8,11 @@ use std::time::Duration;
 use crate::scratch::Scratch;
 use crate::signal;
 
-/// The `tagtrail` program, from the same build as this test; `TAGTRAIL_BINARY` names another one.
+/// Returns the path of the `tagtrail` program from the same build as this test, or from
+/// `TAGTRAIL_BINARY`.
 ///
 /// # Panics
-/// If it is not built.
+/// If the program is not built.
 #[must_use]
 pub fn binary() -> PathBuf {
     if let Some(binary) = std::env::var_os("TAGTRAIL_BINARY") {
@@ -32,7 +33,7 @@ pub fn binary() -> PathBuf {
     binary
 }
 
-/// A process that ends with the test, and shows its log if the test fails.
+/// A process that ends with the test, and prints its log if the test fails.
 #[derive(Debug)]
 pub struct Process {
     name: String,
@@ -53,10 +54,10 @@ impl Process {
         Process::spawn(&arguments.join(" "), command)
     }
 
-    /// Starts any program; its output goes to a file.
+    /// Starts any program, with its output in a file.
     ///
     /// # Panics
-    /// If it can't be started.
+    /// If the program cannot be started.
     #[must_use]
     pub fn spawn(name: &str, mut command: Command) -> Process {
         let scratch = Scratch::new("process");
@@ -75,42 +76,44 @@ impl Process {
         }
     }
 
-    /// What it wrote so far.
+    /// Returns the output so far.
     #[must_use]
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.scratch.path().join("log")).unwrap_or_default()
     }
 
-    /// Its process identifier.
+    /// Returns the process id.
     #[must_use]
     pub fn pid(&self) -> u32 {
         self.child.id()
     }
 
-    /// Sends it a signal: `TERM`, `KILL`, `STOP`, `CONT`.
+    /// Sends a signal: `TERM`, `KILL`, `STOP`, `CONT`.
     pub fn signal(&self, name: &str) {
         signal(self.child.id(), name);
     }
 
-    /// Whether it has not ended.
+    /// Returns true until the process has ended.
     pub fn running(&mut self) -> bool {
         matches!(self.child.try_wait(), Ok(None))
     }
 
-    /// Ends it without a warning, and waits until it is gone.
+    /// Kills the process by SIGKILL and waits for its end.
     pub fn kill(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 
-    /// Waits until it has ended.
+    /// Waits for the end of the process.
     ///
     /// # Panics
-    /// If it has not in `patience`.
-    pub async fn ended(&mut self, patience: Duration) -> ExitStatus {
-        crate::eventually(&format!("the end of {}", self.name), patience, async || {
-            self.child.try_wait().unwrap()
-        })
+    /// If the process still runs after `time_limit`.
+    pub async fn ended(&mut self, time_limit: Duration) -> ExitStatus {
+        crate::eventually(
+            &format!("the end of {}", self.name),
+            time_limit,
+            async || self.child.try_wait().unwrap(),
+        )
         .await
     }
 }

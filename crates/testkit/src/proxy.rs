@@ -1,4 +1,4 @@
-//! A TCP proxy between two that talk to each other: what networks do to them.
+//! A TCP proxy between a client and a server, which imitates faults of a network.
 
 use std::time::Duration;
 
@@ -8,26 +8,26 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-/// What the network does.
+/// The state of the network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Link {
-    /// Carries everything.
+    /// All data passes.
     Whole,
-    /// Closes all connections, and each new one at once.
+    /// All connections close; new connections close at once.
     Cut,
-    /// Resets all connections, and each new one at once.
+    /// All connections are reset; new connections are reset at once.
     Reset,
-    /// Connections stand, nothing is carried.
+    /// Connections stay open, and no data passes.
     Silent,
-    /// What the client says is held back, and carried later; what the server says is carried.
+    /// Data of the client is held and passes later; data of the server passes.
     Muted,
-    /// What the client says is carried no more, and the server is told that it has ended.
+    /// Data of the client is lost, and the server sees the end of the stream.
     HalfClosed,
-    /// Everything takes this long, each way.
+    /// All data passes after this pause, in each direction.
     Slow(Duration),
 }
 
-/// A running proxy; carries everything unless told otherwise.
+/// A running proxy. Without other orders all data passes.
 #[derive(Debug)]
 pub struct Proxy {
     address: String,
@@ -36,7 +36,7 @@ pub struct Proxy {
 }
 
 impl Proxy {
-    /// Starts one in front of an address.
+    /// Starts a proxy in front of an address.
     pub async fn start(target: String) -> Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
@@ -45,7 +45,7 @@ impl Proxy {
         server.spawn(async move {
             let mut connections = JoinSet::new();
             loop {
-                // Out of descriptors for a moment at worst.
+                // Accepting fails at most for a moment, while file descriptors are short.
                 let Ok((client, _)) = listener.accept().await else {
                     tokio::time::sleep(Duration::from_millis(10)).await;
                     continue;
@@ -61,13 +61,13 @@ impl Proxy {
         }
     }
 
-    /// Where clients connect to.
+    /// Returns the address for clients.
     #[must_use]
     pub fn address(&self) -> &str {
         &self.address
     }
 
-    /// From now on it does this, to connections that stand too.
+    /// Sets the state of the network, also for open connections.
     pub fn set(&self, link: Link) {
         self.link.send_replace(link);
     }
@@ -81,7 +81,8 @@ async fn carry(client: TcpStream, target: String, mut link: watch::Receiver<Link
         return;
     };
     let _ = (client.set_nodelay(true), server.set_nodelay(true));
-    // For a reset both halves must be one again, so they are given back.
+    // A reset is sent when both halves of a connection are dropped, so this function owns both
+    // futures.
     let (from_client, to_client) = client.into_split();
     let (from_server, to_server) = server.into_split();
     let mut there = Box::pin(pump(from_client, to_server, link.clone(), true));
@@ -98,7 +99,7 @@ async fn carry(client: TcpStream, target: String, mut link: watch::Receiver<Link
     }
 }
 
-/// Whether a new connection is ended at once.
+/// Ends a new connection at once if the network is cut or resets. Returns whether it did.
 fn ended(link: Link, client: &TcpStream) -> bool {
     if link == Link::Reset {
         let _ = client.set_zero_linger();
@@ -106,7 +107,7 @@ fn ended(link: Link, client: &TcpStream) -> bool {
     matches!(link, Link::Cut | Link::Reset)
 }
 
-/// Carries one direction until it ends.
+/// Copies one direction until the connection ends.
 async fn pump(
     mut from: OwnedReadHalf,
     mut to: OwnedWriteHalf,
@@ -123,7 +124,7 @@ async fn pump(
         if now == Link::HalfClosed && of_client {
             let _ = to.shutdown().await;
             let _ = link.wait_for(|now| *now != Link::HalfClosed).await;
-            return; // What was not carried is lost, and so is the connection.
+            return; // The held data and the connection are lost.
         }
         let held = |now: Link| now == Link::Silent || (now == Link::Muted && of_client);
         if held(now) {
@@ -148,7 +149,7 @@ async fn pump(
         if let Link::Slow(pause) = now {
             tokio::time::sleep(pause).await;
         }
-        // Fallen silent while it was on its way.
+        // The network may have fallen silent since the read.
         let _ = link.wait_for(|now| !held(*now)).await;
         if to.write_all(&buffer[..count]).await.is_err() {
             return;

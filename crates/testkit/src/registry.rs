@@ -1,4 +1,4 @@
-//! Debian's `docker-registry`, and `skopeo` to push to it.
+//! The `docker-registry` of Debian, with `skopeo` for pushes.
 
 use std::net::TcpListener;
 use std::path::Path;
@@ -26,12 +26,12 @@ pub struct Registry {
 }
 
 impl Registry {
-    /// User of a registry [`Registry::with_password`].
+    /// The user of registries that ask for a password.
     pub const USER: &'static str = "ci";
-    /// That user's password.
+    /// The password of that user.
     pub const PASSWORD: &'static str = "pull-secret";
 
-    /// Starts a registry that sends its notifications to `url` with this `Authorization`.
+    /// Starts a registry that sends its notifications to `url` with this `Authorization` header.
     pub async fn start(url: &str, authorization: &str) -> Registry {
         let notifications = serde_json::json!({ "endpoints": [{
             "name": "tagtrail",
@@ -44,7 +44,7 @@ impl Registry {
         Registry::run(|host, storage| json(host, storage, "notifications", &notifications)).await
     }
 
-    /// Starts a registry with this configuration (YAML), but for its address and its folder.
+    /// Starts a registry with this configuration (YAML); only address and folder are replaced.
     pub async fn configured(config: &str) -> Registry {
         Registry::run(|host, storage| {
             let storage = storage.display().to_string();
@@ -54,9 +54,9 @@ impl Registry {
         .await
     }
 
-    /// Starts a registry that tells nobody anything and asks for a password (`htpasswd`).
+    /// Starts a registry that sends no notifications and asks for a password (`htpasswd`).
     pub async fn with_password() -> Registry {
-        /// `htpasswd -B` of user and password.
+        /// The output of `htpasswd -B` for user and password.
         const USERS: &str = "ci:$2b$05$abcdefghijklmnopqrstuuiuhH7Ikupt0NZBlrLOsxuBkm7D98a7C\n";
         let users = Scratch::new("users");
         let path = users.path().join("users");
@@ -68,7 +68,8 @@ impl Registry {
         registry
     }
 
-    /// Starts a registry that tells nobody anything, and takes tokens of an issuer of its own, for the same password.
+    /// Starts a registry that sends no notifications and accepts tokens of its own issuer. The
+    /// issuer asks for the same password.
     pub async fn with_tokens() -> Registry {
         let tokens = TokenServer::start().await;
         let certificate = Scratch::new("certificate");
@@ -84,7 +85,7 @@ impl Registry {
         registry
     }
 
-    /// Where its tokens are issued.
+    /// Returns the URL of the token issuer.
     #[must_use]
     pub fn realm(&self) -> Option<&str> {
         self.tokens.as_ref().map(|tokens| tokens.realm.as_str())
@@ -132,23 +133,24 @@ impl Registry {
         .await;
     }
 
-    /// Kills it, with all notifications that it has not delivered, and starts it on what it had stored.
+    /// Kills the registry together with its undelivered notifications, and starts it again on the
+    /// same storage.
     pub async fn restart(&mut self) {
         self.process = None;
-        eventually("the registry to be gone", SOON, async || {
+        eventually("the registry to end", SOON, async || {
             std::net::TcpStream::connect(&self.host).err()
         })
         .await;
         self.serve().await;
     }
 
-    /// Its `host:port`: the registry's identity in its events.
+    /// Returns `host:port`: the name of the registry in its events.
     #[must_use]
     pub fn host(&self) -> &str {
         &self.host
     }
 
-    /// Pushes an image as `repository:tag`; gives the digest that the tag now has.
+    /// Pushes an image as `repository:tag`. Returns the new digest of the tag.
     #[must_use]
     pub fn push(&self, image: &TestImage, name: &str) -> Digest {
         let folder = tempfile::tempdir_in(self.scratch.path()).unwrap();
@@ -166,7 +168,7 @@ impl Registry {
         digest
     }
 
-    /// The digest that the registry itself says a tag has.
+    /// Asks the registry for the digest of a tag.
     #[must_use]
     pub fn inspect(&self, name: &str) -> Digest {
         let manifest = self.skopeo(&[
@@ -178,7 +180,7 @@ impl Registry {
         Digest::sha256_of(&manifest)
     }
 
-    /// Deletes the manifest that a tag points to, with all its tags.
+    /// Deletes the manifest that a tag points to, and so all tags of this manifest.
     pub fn delete(&self, name: &str) {
         self.skopeo(&["delete", "--tls-verify=false", &self.reference(name)]);
     }
@@ -209,7 +211,7 @@ impl Registry {
     }
 }
 
-/// A configuration with one key more; JSON is YAML.
+/// Returns a configuration with one additional key. JSON is valid YAML.
 fn json(host: &str, storage: &Path, key: &str, value: &serde_json::Value) -> String {
     let mut config = serde_json::json!({
         "version": "0.1",

@@ -1,11 +1,12 @@
-//! Folders of tests.
+//! Temporary folders of tests.
 
 use std::path::Path;
 use std::process::{Child, ChildStdin, Command, Stdio};
 
 use tagtrail_embedded::Settings;
 
-/// A folder that is removed when this process is gone, however it went: a shell waits for the end of a pipe that only we hold.
+/// A folder that is removed after any end of this process: a shell waits until the pipe closes,
+/// whose only writer is this process.
 #[derive(Debug)]
 pub(crate) struct Scratch {
     path: std::path::PathBuf,
@@ -14,13 +15,13 @@ pub(crate) struct Scratch {
 }
 
 impl Scratch {
-    pub(crate) fn new(what: &str) -> Scratch {
+    pub(crate) fn new(purpose: &str) -> Scratch {
         let path = tempfile::Builder::new()
-            .prefix(&format!("tagtrail-test-{what}-"))
+            .prefix(&format!("tagtrail-test-{purpose}-"))
             .tempdir()
             .expect("can't make a folder for a test")
             .keep();
-        // Tries for a while: servers in it take a moment to notice that we are gone.
+        // Retries for five seconds: servers with files in the folder need a moment to end.
         let script =
             r#"read _; for _ in 1 2 3 4 5 6 7 8 9 10; do sleep 0.5; rm -rf "$1" && exit; done"#;
         let mut janitor = Command::new("sh")
@@ -43,7 +44,7 @@ impl Scratch {
     }
 }
 
-/// Fast and forgetful: no test here cuts the power.
+/// Returns settings for speed without durability: no test with them cuts the power.
 pub(crate) fn settings(scratch: &Scratch) -> Settings {
     Settings {
         durable: false,

@@ -1,4 +1,4 @@
-//! A webhook target that records what it is sent.
+//! A webhook target that records its requests.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
@@ -12,17 +12,17 @@ use axum::response::{IntoResponse as _, Response};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
-/// One request as it came.
+/// A recorded request.
 #[derive(Debug, Clone)]
 pub struct Delivery {
-    /// Its headers.
+    /// The headers of the request.
     pub headers: HeaderMap,
-    /// Its body.
+    /// The body of the request.
     pub body: Bytes,
 }
 
 impl Delivery {
-    /// A header's text; empty if it is not there.
+    /// Returns the text of a header; empty if the header is missing.
     #[must_use]
     pub fn header(&self, name: &str) -> &str {
         self.headers
@@ -31,21 +31,21 @@ impl Delivery {
             .unwrap_or_default()
     }
 
-    /// The body as JSON.
+    /// Parses the body as JSON.
     #[must_use]
     pub fn json(&self) -> serde_json::Value {
         serde_json::from_slice(&self.body).expect("a delivery is not JSON")
     }
 }
 
-/// What the target answers.
+/// An answer of the target.
 #[derive(Debug, Clone)]
 pub enum Answer {
-    /// A status with nothing more.
+    /// A status without headers.
     Status(u16),
-    /// A status with a header.
+    /// A status with one header.
     With(u16, &'static str, String),
-    /// This status after a while.
+    /// A status after a pause.
     Late(Duration, u16),
 }
 
@@ -55,7 +55,7 @@ struct Shared {
     answers: VecDeque<Answer>,
 }
 
-/// A running target. It answers 200 unless told otherwise.
+/// A running target. Without other orders it answers 200.
 #[derive(Debug)]
 pub struct Sink {
     url: String,
@@ -81,29 +81,29 @@ impl Sink {
         }
     }
 
-    /// Where it is.
+    /// Returns the URL of the target.
     #[must_use]
     pub fn url(&self) -> &str {
         &self.url
     }
 
-    /// What the next requests are answered, in this order.
+    /// Sets the answers to the next requests, in this order.
     pub fn answer(&self, answers: impl IntoIterator<Item = Answer>) {
         self.shared.lock().unwrap().answers.extend(answers);
     }
 
-    /// From now on all is answered with 200 again.
+    /// Drops the remaining answers: all later requests are answered with 200.
     pub fn calm(&self) {
         self.shared.lock().unwrap().answers.clear();
     }
 
-    /// Everything that came so far.
+    /// Returns all requests so far.
     #[must_use]
     pub fn deliveries(&self) -> Vec<Delivery> {
         self.shared.lock().unwrap().deliveries.clone()
     }
 
-    /// Waits until at least `count` requests have come.
+    /// Waits for at least `count` requests.
     pub async fn wait(&self, count: usize) -> Vec<Delivery> {
         crate::eventually(&format!("{count} deliveries"), crate::SOON, async || {
             Some(self.deliveries()).filter(|deliveries| deliveries.len() >= count)

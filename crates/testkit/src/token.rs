@@ -1,5 +1,6 @@
-//! An issuer of tokens for Debian's `docker-registry`, by the specification of its token authentication
-//! (`docs/content/spec/auth/jwt.md` of distribution/distribution). Made for tests: its key is in the repository.
+//! An issuer of tokens for the `docker-registry` of Debian, by the specification of token
+//! authentication (`docs/content/spec/auth/jwt.md` of distribution/distribution). For tests only:
+//! its private key is in the repository.
 
 use axum::extract::{RawQuery, State};
 use axum::http::{HeaderMap, StatusCode};
@@ -17,7 +18,7 @@ use tokio::task::JoinSet;
 use crate::Registry;
 
 const KEY: &[u8] = include_bytes!("token/issuer.pk8");
-/// What a registry trusts.
+/// The certificate that the registry trusts.
 pub(crate) const CERTIFICATE: &str = include_str!("token/issuer.crt");
 pub(crate) const SERVICE: &str = "tests";
 pub(crate) const ISSUER: &str = "tagtrail tests";
@@ -42,7 +43,7 @@ impl TokenServer {
     }
 }
 
-/// Grants whoever knows the password whatever is asked for.
+/// Grants all requested scopes to a request with the password.
 async fn issue(
     State(basic): State<String>,
     RawQuery(query): RawQuery,
