@@ -7,8 +7,8 @@ use axum::extract::FromRef;
 use crate::config::Pace;
 use crate::database::Database;
 use crate::feed::Feed;
+use crate::http::tokens::Tokens;
 use crate::metrics::Metrics;
-use crate::tokens::Tokens;
 
 /// What all requests share.
 #[derive(Debug, Clone)]

@@ -9,10 +9,10 @@ use serde::Serialize;
 use time::OffsetDateTime;
 
 use crate::database::Database;
-use crate::error::Error;
+use crate::http::error::Error;
+use crate::http::operation::{Answer, Method, Operation, schema};
+use crate::http::parameters::{Parameter, Parameters, optional};
 use crate::instant::Instant;
-use crate::operation::{Answer, Method, Operation, schema};
-use crate::parameters::{Parameter, Parameters, optional};
 use crate::store;
 use crate::store::coverage::Covered;
 
@@ -23,7 +23,7 @@ const SINCE: Parameter = optional(
     "since",
     "Changes recorded since this time (RFC 3339); without it, those of the last seven days.",
     "2026-03-03T00:00:00Z",
-    crate::parameters::time,
+    crate::http::parameters::time,
 );
 
 pub(crate) const COVERAGE: Operation = Operation {

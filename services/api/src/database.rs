@@ -11,7 +11,7 @@ use tagtrail_postgres::{DbArgs, DbError};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 
-use crate::error::Error;
+use crate::http::error::Error;
 
 /// Connections at once. A question takes a fraction of a millisecond; more would only queue up in Postgres instead of here.
 const CONNECTIONS: usize = 8;

@@ -11,10 +11,10 @@ use serde_json::json;
 use tagtrail_proto::Digest;
 
 use crate::database::Database;
-use crate::error::Error;
-use crate::operation::{self, Method, Operation, schema};
-use crate::paging::{CURSOR, Items, LIMIT, Page};
-use crate::parameters::{Parameter, Parameters};
+use crate::http::error::Error;
+use crate::http::operation::{self, Method, Operation, schema};
+use crate::http::paging::{CURSOR, Items, LIMIT, Page};
+use crate::http::parameters::{Parameter, Parameters};
 use crate::store;
 use crate::store::digests::Span;
 

@@ -18,7 +18,7 @@ use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, broadcast, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::database::Database;
-use crate::error::Error;
+use crate::http::error::Error;
 
 /// Revisions kept in memory for followers: those that are further behind read Postgres.
 const KEPT: usize = 1024;

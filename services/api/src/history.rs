@@ -6,10 +6,10 @@ use axum::http::Uri;
 use axum::routing::get;
 
 use crate::database::Database;
-use crate::error::Error;
-use crate::operation::{Answer, Method, Operation, schema};
-use crate::paging::{CURSOR, Items, LIMIT, Page};
-use crate::parameters::{IMAGE, Parameters};
+use crate::http::error::Error;
+use crate::http::operation::{Answer, Method, Operation, schema};
+use crate::http::paging::{CURSOR, Items, LIMIT, Page};
+use crate::http::parameters::{IMAGE, Parameters};
 use crate::store;
 use crate::store::history::Change;
 

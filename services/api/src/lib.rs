@@ -22,22 +22,17 @@ mod config;
 mod coverage;
 mod database;
 mod digests;
-mod error;
 mod feed;
 mod history;
+mod http;
 mod instant;
 mod manifests;
 mod metrics;
-mod openapi;
-mod operation;
-mod paging;
-mod parameters;
 mod resolve;
 mod revisions;
 mod rollouts;
 mod router;
 mod store;
-mod tokens;
 mod triggers;
 
 use std::sync::Arc;
@@ -45,7 +40,7 @@ use std::sync::Arc;
 use anyhow::Context as _;
 use axum::response::IntoResponse as _;
 use tagtrail_config::{ConfigError, File, Role};
-use tagtrail_daemon::http::{self, Limits};
+use tagtrail_daemon::http::{Limits, serve as serve_http};
 use tagtrail_daemon::{Context, Tasks};
 use tokio::net::TcpListener;
 use tower_http::catch_panic::CatchPanicLayer;
@@ -53,9 +48,10 @@ use tower_http::catch_panic::CatchPanicLayer;
 use app::App;
 pub use config::{Config, Pace};
 use database::Database;
-use error::Error;
 use feed::Feed;
-use tokens::Tokens;
+use http::error::Error;
+use http::openapi;
+use http::tokens::Tokens;
 
 /// The OpenAPI 3.1 document of the API.
 #[must_use]
@@ -120,7 +116,7 @@ pub async fn serve(listener: TcpListener, config: Config, ctx: Context) -> anyho
     let mut tasks = Tasks::new();
     tasks.spawn(
         "http",
-        http::serve(listener, router, ctx.shutdown.clone(), Limits::default()),
+        serve_http(listener, router, ctx.shutdown.clone(), Limits::default()),
     );
     tasks.spawn("postgres", database.keep(config.db, ctx.clone()));
     tasks.spawn("feed", feed.clone().keep());

@@ -9,9 +9,9 @@ use serde_json::json;
 use tagtrail_proto::{Digest, Manifest};
 
 use crate::database::Database;
-use crate::error::Error;
-use crate::operation::{self, Method, Operation, schema};
-use crate::parameters::{Parameter, Parameters};
+use crate::http::error::Error;
+use crate::http::operation::{self, Method, Operation, schema};
+use crate::http::parameters::{Parameter, Parameters};
 use crate::store;
 
 pub(crate) const MANIFEST: Operation = Operation {

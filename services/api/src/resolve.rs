@@ -10,10 +10,10 @@ use tagtrail_proto::{Digest, Image, Kind, Pinned};
 use time::OffsetDateTime;
 
 use crate::database::Database;
-use crate::error::Error;
+use crate::http::error::Error;
+use crate::http::operation::{self, Method, Operation, schema};
+use crate::http::parameters::{AT, IMAGE, KNOWN_AT, Parameters, REVISION};
 use crate::instant::Instant;
-use crate::operation::{self, Method, Operation, schema};
-use crate::parameters::{AT, IMAGE, KNOWN_AT, Parameters, REVISION};
 use crate::store;
 
 pub(crate) const RESOLVE: Operation = Operation {

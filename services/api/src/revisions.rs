@@ -25,11 +25,11 @@ use tokio::time::Instant;
 
 use crate::app::App;
 use crate::config::Pace;
-use crate::error::Error;
 use crate::feed::{Follower, Item, Place, Start};
+use crate::http::error::Error;
+use crate::http::operation::{Answer, Method, Operation, schema};
+use crate::http::parameters::{Parameter, Parameters};
 use crate::metrics::Metrics;
-use crate::operation::{Answer, Method, Operation, schema};
-use crate::parameters::{Parameter, Parameters};
 
 const MATCH: Parameter = Parameter {
     name: "match",

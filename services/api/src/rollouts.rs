@@ -10,10 +10,10 @@ use tagtrail_proto::{Name, Rollout};
 use uuid::Uuid;
 
 use crate::database::Database;
-use crate::error::Error;
-use crate::operation::{Answer, Method, Operation, schema};
-use crate::paging::{CURSOR, Items, LIMIT, Page};
-use crate::parameters::{Parameter, Parameters};
+use crate::http::error::Error;
+use crate::http::operation::{Answer, Method, Operation, schema};
+use crate::http::paging::{CURSOR, Items, LIMIT, Page};
+use crate::http::parameters::{Parameter, Parameters};
 use crate::store;
 
 const TRIGGER: Parameter = Parameter {

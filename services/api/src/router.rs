@@ -10,13 +10,12 @@ use axum::response::Response;
 use tagtrail_config::Role;
 
 use crate::app::App;
-use crate::error::Error;
+use crate::http::error::Error;
+use crate::http::openapi;
+use crate::http::operation::Operation;
+use crate::http::tokens::Tokens;
 use crate::metrics::Metrics;
-use crate::operation::Operation;
-use crate::tokens::Tokens;
-use crate::{
-    coverage, digests, history, manifests, openapi, resolve, revisions, rollouts, triggers,
-};
+use crate::{coverage, digests, history, manifests, resolve, revisions, rollouts, triggers};
 
 /// Every operation there is.
 pub(crate) const ALL: &[Operation] = &[

@@ -11,9 +11,9 @@ use serde_json::json;
 use tagtrail_proto::Name;
 
 use crate::database::Database;
-use crate::error::Error;
-use crate::operation::{Answer, Method, Operation, schema};
-use crate::parameters::{Parameter, Parameters};
+use crate::http::error::Error;
+use crate::http::operation::{Answer, Method, Operation, schema};
+use crate::http::parameters::{Parameter, Parameters};
 use crate::store;
 use crate::store::triggers::{Trigger, TriggerState};
 

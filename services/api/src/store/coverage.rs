@@ -6,7 +6,7 @@ use sqlx::{PgConnection, Row as _};
 use tagtrail_postgres::row;
 use time::OffsetDateTime;
 
-use crate::error::Error;
+use crate::http::error::Error;
 use crate::instant::Instant;
 
 /// How well a registry told a source of its changes.

@@ -8,9 +8,9 @@ use tagtrail_postgres::row;
 use tagtrail_proto::{Digest, Image};
 use time::OffsetDateTime;
 
-use crate::error::Error;
+use crate::http::error::Error;
+use crate::http::paging::{Page, time_of};
 use crate::instant::{Instant, to_micros};
-use crate::paging::{Page, time_of};
 
 /// A time over which an image had it.
 #[derive(Debug, Serialize, JsonSchema)]

@@ -8,9 +8,9 @@ use tagtrail_postgres::row;
 use tagtrail_proto::{Digest, Image, Kind, Origin, Pinned, Point, Registry, Repository, Tag};
 use time::OffsetDateTime;
 
-use crate::error::Error;
+use crate::http::error::Error;
+use crate::http::paging::{Page, time_of};
 use crate::instant::{Instant, to_micros};
-use crate::paging::{Page, time_of};
 
 /// The data of a revision event, without `head`: that was the head when the revision was recorded, news only then.
 #[derive(Debug, Serialize, JsonSchema)]

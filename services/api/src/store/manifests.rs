@@ -5,7 +5,7 @@ use sqlx::{PgConnection, Row as _};
 use tagtrail_postgres::row;
 use tagtrail_proto::{Digest, Manifest};
 
-use crate::error::Error;
+use crate::http::error::Error;
 
 /// What is known of a digest; `None`: it was not read.
 pub(crate) async fn manifest(

@@ -6,7 +6,7 @@ use tagtrail_postgres::row;
 use tagtrail_proto::{Digest, Image, Kind};
 use time::OffsetDateTime;
 
-use crate::error::Error;
+use crate::http::error::Error;
 
 /// A revision of a tag, as far as it concerns what the tag means.
 #[derive(Debug)]

@@ -5,9 +5,9 @@ use tagtrail_postgres::row;
 use tagtrail_proto::Rollout;
 use uuid::Uuid;
 
-use crate::error::Error;
+use crate::http::error::Error;
+use crate::http::paging::{Page, time_of};
 use crate::instant::to_micros;
-use crate::paging::{Page, time_of};
 
 /// All rollouts, newest first. Place: time of recording, row id of the trigger, number.
 pub(crate) async fn all(

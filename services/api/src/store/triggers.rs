@@ -10,7 +10,7 @@ use tagtrail_postgres::row;
 use tagtrail_proto::{Name, Rollout};
 use uuid::Uuid;
 
-use crate::error::Error;
+use crate::http::error::Error;
 
 /// A configured trigger.
 #[derive(Debug, Serialize, JsonSchema)]

@@ -7,9 +7,9 @@ use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value, json};
 
 use crate::app::App;
-use crate::error::Problem;
-use crate::operation::{Answer, Method, Operation};
-use crate::parameters::Parameter;
+use crate::http::error::Problem;
+use crate::http::operation::{Answer, Method, Operation};
+use crate::http::parameters::Parameter;
 
 /// Problems that any operation may have.
 const COMMON: &[(u16, &str)] = &[

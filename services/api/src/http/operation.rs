@@ -5,7 +5,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator};
 use tagtrail_config::Role;
 
 use crate::app::App;
-use crate::parameters::Parameter;
+use crate::http::parameters::Parameter;
 
 /// Something that can be asked, or told.
 pub(crate) struct Operation {

@@ -7,9 +7,9 @@ use serde::Serialize;
 use serde_json::json;
 use time::OffsetDateTime;
 
-use crate::error::Error;
+use crate::http::error::Error;
+use crate::http::parameters::{Parameter, Parameters, optional, text};
 use crate::instant::from_micros;
-use crate::parameters::{Parameter, Parameters, optional, text};
 
 /// Items on a page, unless the question says otherwise.
 pub(crate) const USUAL: usize = 50;

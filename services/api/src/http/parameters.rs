@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use tagtrail_proto::{Image, clean_text, instant};
 use time::OffsetDateTime;
 
-use crate::error::Error;
+use crate::http::error::Error;
 
 /// Something that a question may say.
 #[derive(Debug)]

@@ -8,7 +8,7 @@ use axum::http::header::AUTHORIZATION;
 use secrecy::ExposeSecret as _;
 use tagtrail_config::{ConfigError, File, Live, Role};
 
-use crate::error::Error;
+use crate::http::error::Error;
 
 /// A shorter token can be guessed.
 const SHORTEST: usize = 16;

@@ -1,0 +1,9 @@
+//! The HTTP side of the API, apart from its resources: the type of an operation, the OpenAPI document, parameters, pages, tokens
+//! and problems.
+
+pub(crate) mod error;
+pub(crate) mod openapi;
+pub(crate) mod operation;
+pub(crate) mod paging;
+pub(crate) mod parameters;
+pub(crate) mod tokens;
