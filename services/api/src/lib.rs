@@ -17,23 +17,15 @@
 //! | 500 | `internal`: a defect of ours; the cause is in the log alone |
 //! | 503 | `store_unavailable`: Postgres is down or slow; `busy`: too many follow the feed; `Retry-After` says when to come again |
 
-mod app;
 mod config;
-mod coverage;
 mod database;
-mod digests;
 mod feed;
-mod history;
 mod http;
 mod instant;
-mod manifests;
 mod metrics;
-mod resolve;
-mod revisions;
-mod rollouts;
-mod router;
+mod operations;
+mod shared;
 mod store;
-mod triggers;
 
 use std::sync::Arc;
 
@@ -45,18 +37,18 @@ use tagtrail_daemon::{Context, Tasks};
 use tokio::net::TcpListener;
 use tower_http::catch_panic::CatchPanicLayer;
 
-use app::App;
 pub use config::{Config, Pace};
 use database::Database;
 use feed::Feed;
 use http::error::Error;
 use http::openapi;
 use http::tokens::Tokens;
+use shared::Shared;
 
 /// The OpenAPI 3.1 document of the API.
 #[must_use]
 pub fn openapi() -> serde_json::Value {
-    openapi::document(router::ALL)
+    openapi::document(operations::ALL)
 }
 
 /// Looks at everything that the api needs of the file, secrets included, and says what it found there, a line each.
@@ -103,15 +95,15 @@ pub async fn serve(listener: TcpListener, config: Config, ctx: Context) -> anyho
     tracing::info!(%address, "answering questions");
     let database = Database::default();
     let feed = Feed::new(database.clone(), ctx.shutdown.clone());
-    let app = App {
+    let shared = Shared {
         database: database.clone(),
         feed: feed.clone(),
         tokens: Arc::new(tokens),
         pace: config.pace,
         metrics: metrics::Metrics::new(&ctx.metrics),
     };
-    let router =
-        router::router(app).layer(CatchPanicLayer::custom(|_| Error::Panicked.into_response()));
+    let router = operations::router(shared)
+        .layer(CatchPanicLayer::custom(|_| Error::Panicked.into_response()));
     ctx.health.set("api", Ok(()));
     let mut tasks = Tasks::new();
     tasks.spawn(

@@ -6,10 +6,10 @@ use schemars::SchemaGenerator;
 use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value, json};
 
-use crate::app::App;
 use crate::http::error::Problem;
 use crate::http::operation::{Answer, Method, Operation};
 use crate::http::parameters::Parameter;
+use crate::shared::Shared;
 
 /// Problems that any operation may have.
 const COMMON: &[(u16, &str)] = &[
@@ -22,7 +22,7 @@ const COMMON: &[(u16, &str)] = &[
 ];
 
 /// The document, the same for everybody: it holds nothing that is secret.
-pub(crate) fn route(operations: &[Operation]) -> MethodRouter<App> {
+pub(crate) fn route(operations: &[Operation]) -> MethodRouter<Shared> {
     // Made once: it does not change while the program runs.
     let text = document(operations).to_string();
     get(move || {

@@ -4,8 +4,8 @@ use axum::routing::MethodRouter;
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use tagtrail_config::Role;
 
-use crate::app::App;
 use crate::http::parameters::Parameter;
+use crate::shared::Shared;
 
 /// Something that can be asked, or told.
 pub(crate) struct Operation {
@@ -24,7 +24,7 @@ pub(crate) struct Operation {
     pub(crate) answer: Answer,
     /// Codes of its problems, besides those that any operation has.
     pub(crate) problems: &'static [(u16, &'static str)],
-    pub(crate) serve: fn() -> MethodRouter<App>,
+    pub(crate) serve: fn() -> MethodRouter<Shared>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

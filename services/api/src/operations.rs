@@ -1,5 +1,14 @@
 //! The table of all operations, and the routes made of it.
 
+mod coverage;
+mod digests;
+mod history;
+mod manifests;
+mod resolve;
+mod revisions;
+mod rollouts;
+mod triggers;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,13 +18,12 @@ use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::Response;
 use tagtrail_config::Role;
 
-use crate::app::App;
 use crate::http::error::Error;
 use crate::http::openapi;
 use crate::http::operation::Operation;
 use crate::http::tokens::Tokens;
 use crate::metrics::Metrics;
-use crate::{coverage, digests, history, manifests, resolve, revisions, rollouts, triggers};
+use crate::shared::Shared;
 
 /// Every operation there is.
 pub(crate) const ALL: &[Operation] = &[
@@ -37,15 +45,15 @@ pub(crate) const ALL: &[Operation] = &[
 const ANSWER: Duration = Duration::from_secs(10);
 
 /// The routes of all operations, each behind its role.
-pub(crate) fn router(app: App) -> Router {
+pub(crate) fn router(shared: Shared) -> Router {
     let mut router = Router::new().route("/openapi.json", openapi::route(ALL));
     for operation in ALL {
         let guard = Guard {
-            tokens: Arc::clone(&app.tokens),
+            tokens: Arc::clone(&shared.tokens),
             role: operation.method.role(),
         };
         let counted = Counted {
-            metrics: app.metrics.clone(),
+            metrics: shared.metrics.clone(),
             operation: operation.id,
         };
         let guarded = (operation.serve)()
@@ -57,7 +65,7 @@ pub(crate) fn router(app: App) -> Router {
     router
         .method_not_allowed_fallback(async || Error::MethodNotAllowed)
         .fallback(async || Error::NotFound)
-        .with_state(app)
+        .with_state(shared)
 }
 
 #[derive(Clone)]

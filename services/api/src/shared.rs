@@ -12,7 +12,7 @@ use crate::metrics::Metrics;
 
 /// What all requests share.
 #[derive(Debug, Clone)]
-pub(crate) struct App {
+pub(crate) struct Shared {
     pub(crate) database: Database,
     pub(crate) feed: Feed,
     pub(crate) tokens: Arc<Tokens>,
@@ -20,8 +20,8 @@ pub(crate) struct App {
     pub(crate) metrics: Metrics,
 }
 
-impl FromRef<App> for Database {
-    fn from_ref(app: &App) -> Database {
-        app.database.clone()
+impl FromRef<Shared> for Database {
+    fn from_ref(shared: &Shared) -> Database {
+        shared.database.clone()
     }
 }

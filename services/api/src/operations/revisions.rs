@@ -23,13 +23,13 @@ use tagtrail_config::ImageGlob;
 use tagtrail_proto::Revision;
 use tokio::time::Instant;
 
-use crate::app::App;
 use crate::config::Pace;
 use crate::feed::{Follower, Item, Place, Start};
 use crate::http::error::Error;
 use crate::http::operation::{Answer, Method, Operation, schema};
 use crate::http::parameters::{Parameter, Parameters};
 use crate::metrics::Metrics;
+use crate::shared::Shared;
 
 const MATCH: Parameter = Parameter {
     name: "match",
@@ -75,7 +75,7 @@ pub(crate) const REVISIONS: Operation = Operation {
 const LONGEST: usize = 8192;
 
 async fn revisions(
-    State(app): State<App>,
+    State(shared): State<Shared>,
     headers: HeaderMap,
     uri: Uri,
 ) -> Result<Response, Error> {
@@ -95,13 +95,13 @@ async fn revisions(
         (None, Some(time)) => Start::Since(time),
         (None, None) => Start::Now,
     };
-    let follower = app.feed.follow(start).await?;
-    app.metrics.followers.inc();
+    let follower = shared.feed.follow(start).await?;
+    shared.metrics.followers.inc();
     let shown = Shown {
         follower,
         pattern,
-        pace: app.pace,
-        metrics: app.metrics.clone(),
+        pace: shared.pace,
+        metrics: shared.metrics.clone(),
         given: None,
         over: false,
     };
