@@ -6,8 +6,9 @@ use axum::extract::rejection::PathRejection;
 use axum::http::header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Json, Response};
-use schemars::JsonSchema;
+use schemars::{JsonSchema, SchemaGenerator};
 use serde::Serialize;
+use serde_json::Value;
 use tagtrail_proto::{Digest, Image, NameError};
 
 use crate::instant::Instant;
@@ -192,6 +193,13 @@ pub(crate) struct Problem {
     detail: String,
     /// What is wrong, for programs. It never changes.
     code: &'static str,
+}
+
+impl Problem {
+    /// Reference to its schema.
+    pub(crate) fn schema_ref(schemas: &mut SchemaGenerator) -> Value {
+        schemas.subschema_for::<Problem>().to_value()
+    }
 }
 
 impl IntoResponse for Error {

@@ -89,7 +89,7 @@ fn describe(operation: &Operation, schemas: &mut SchemaGenerator) -> Value {
         "200".to_owned(),
         json!({ "description": operation.summary, "content": { media_type: { "schema": schema } } }),
     );
-    let problem = Problem::json_schema_ref(schemas);
+    let problem = Problem::schema_ref(schemas);
     for (status, code) in COMMON.iter().chain(operation.problems) {
         let response = responses.entry(status.to_string()).or_insert_with(|| {
             json!({
@@ -132,10 +132,4 @@ fn describe_parameter(parameter: &Parameter, place: &str) -> Value {
         "schema": (parameter.schema)(),
         "example": parameter.example,
     })
-}
-
-impl Problem {
-    fn json_schema_ref(schemas: &mut SchemaGenerator) -> Value {
-        schemas.subschema_for::<Problem>().to_value()
-    }
 }
