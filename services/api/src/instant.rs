@@ -46,7 +46,15 @@ pub(crate) fn to_micros(time: OffsetDateTime) -> i64 {
     i64::try_from(time.unix_timestamp_nanos().div_euclid(1000)).unwrap_or(i64::MAX)
 }
 
-/// The inverse, for the years that there are.
+/// The time of this many microseconds since 1970, for the years that there are.
 pub(crate) fn from_micros(micros: i64) -> Option<OffsetDateTime> {
     OffsetDateTime::from_unix_timestamp_nanos(i128::from(micros) * 1000).ok()
+}
+
+/// The time in the key of an item.
+///
+/// # Errors
+/// [`sqlx::Error::Encode`] for a time that no clock shows: whoever takes keys from outside checks them before.
+pub(crate) fn of_key(micros: i64) -> Result<OffsetDateTime, sqlx::Error> {
+    from_micros(micros).ok_or_else(|| sqlx::Error::Encode("a key with a time out of range".into()))
 }

@@ -5,7 +5,6 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::json;
-use time::OffsetDateTime;
 
 use crate::http::error::Error;
 use crate::http::parameters::{Parameter, Parameters, optional, text};
@@ -31,13 +30,21 @@ pub(crate) const CURSOR: Parameter = optional(
     text,
 );
 
-/// Which page is asked for. `N` numbers are the place of an item in its list.
+/// A list that is read in pages. `N` numbers are the key of an item: they say where it stands in the list.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct List<const N: usize> {
+    /// Name in its cursors, so that a cursor of another list is refused.
+    pub(crate) name: &'static str,
+    /// Index of the number of a key that is a time in microseconds, if one is.
+    pub(crate) time: Option<usize>,
+}
+
+/// The page of a list that a request asks for.
 #[derive(Debug)]
 pub(crate) struct Page<const N: usize> {
-    /// Name of the list, so that a cursor of another one is refused.
-    list: &'static str,
+    list: List<N>,
     limit: usize,
-    /// Place of the last item of the page before.
+    /// Key of the last item of the page before.
     pub(crate) after: Option<[i64; N]>,
 }
 
@@ -51,7 +58,7 @@ pub(crate) struct Items<T> {
 
 impl<const N: usize> Page<N> {
     /// Reads `limit` and `cursor`.
-    pub(crate) fn read(list: &'static str, parameters: &Parameters) -> Result<Page<N>, Error> {
+    pub(crate) fn read(list: List<N>, parameters: &Parameters) -> Result<Page<N>, Error> {
         let limit = match parameters.text("limit") {
             None => USUAL,
             Some(text) => match text.parse() {
@@ -61,7 +68,7 @@ impl<const N: usize> Page<N> {
         };
         let after = match parameters.text("cursor") {
             None => None,
-            Some(text) => Some(decode(list, text).ok_or(Error::Cursor)?),
+            Some(text) => Some(list.decode(text).ok_or(Error::Cursor)?),
         };
         Ok(Page { list, limit, after })
     }
@@ -78,37 +85,39 @@ impl<const N: usize> Page<N> {
         let more = fetched.len() > self.limit;
         fetched.truncate(self.limit);
         let last = fetched.last().filter(|_| more);
-        let next = last.map(|(place, _)| encode(self.list, *place));
+        let next = last.map(|(key, _)| self.list.encode(*key));
         let items = fetched.into_iter().map(|(_, item)| item).collect();
         Items { items, next }
     }
 }
 
-/// The time in a cursor: one that never was is not of ours.
-pub(crate) fn time_of(micros: i64) -> Result<OffsetDateTime, Error> {
-    from_micros(micros).ok_or(Error::Cursor)
-}
-
-/// `1 <list> <numbers>` in base64, so that nobody is tempted to make one up. The 1 is the version.
-fn encode<const N: usize>(list: &str, place: [i64; N]) -> String {
-    let numbers = place.map(|number| number.to_string()).join(" ");
-    URL_SAFE_NO_PAD.encode(format!("1 {list} {numbers}"))
-}
-
-fn decode<const N: usize>(list: &str, text: &str) -> Option<[i64; N]> {
-    if text.len() > LONGEST {
-        return None;
+impl<const N: usize> List<N> {
+    /// `1 <list> <numbers>` in base64, so that nobody is tempted to make one up. The 1 is the version.
+    fn encode(&self, key: [i64; N]) -> String {
+        let numbers = key.map(|number| number.to_string()).join(" ");
+        URL_SAFE_NO_PAD.encode(format!("1 {} {numbers}", self.name))
     }
-    let text = String::from_utf8(URL_SAFE_NO_PAD.decode(text).ok()?).ok()?;
-    let numbers = text
-        .strip_prefix("1 ")?
-        .strip_prefix(list)?
-        .strip_prefix(' ')?;
-    let numbers: Option<Vec<i64>> = numbers
-        .split(' ')
-        .map(|number| number.parse().ok())
-        .collect();
-    numbers?.try_into().ok()
+
+    /// The inverse. `None`: this API did not issue the cursor for this list.
+    fn decode(&self, text: &str) -> Option<[i64; N]> {
+        if text.len() > LONGEST {
+            return None;
+        }
+        let text = String::from_utf8(URL_SAFE_NO_PAD.decode(text).ok()?).ok()?;
+        let numbers = text
+            .strip_prefix("1 ")?
+            .strip_prefix(self.name)?
+            .strip_prefix(' ')?;
+        let numbers: Option<Vec<i64>> = numbers
+            .split(' ')
+            .map(|number| number.parse().ok())
+            .collect();
+        let key: [i64; N] = numbers?.try_into().ok()?;
+        if let Some(time) = self.time {
+            from_micros(*key.get(time)?)?;
+        }
+        Some(key)
+    }
 }
 
 #[cfg(test)]
@@ -117,38 +126,53 @@ mod tests {
 
     use super::*;
 
+    fn list<const N: usize>(name: &'static str, time: Option<usize>) -> List<N> {
+        List { name, time }
+    }
+
     proptest! {
         #[test]
-        fn a_cursor_is_read_as_it_was_written(place: [i64; 3]) {
-            prop_assert_eq!(decode("digest", &encode("digest", place)), Some(place));
+        fn a_cursor_is_read_as_it_was_written(key: [i64; 3]) {
+            let list = list("digest", None);
+            prop_assert_eq!(list.decode(&list.encode(key)), Some(key));
         }
 
         #[test]
         fn other_text_is_no_cursor(text in ".{0,300}", inner in "[0-9a-z -]{0,40}") {
-            prop_assert_eq!(decode::<2>("history", &text), None);
-            prop_assert_eq!(decode::<2>("rollouts", &URL_SAFE_NO_PAD.encode(inner)), None);
+            prop_assert_eq!(list::<2>("history", Some(0)).decode(&text), None);
+            prop_assert_eq!(list::<2>("rollouts", Some(0)).decode(&URL_SAFE_NO_PAD.encode(inner)), None);
         }
     }
 
     #[test]
     fn a_cursor_of_another_list_is_refused() {
-        let cursor = encode("history", [1, 2]);
-        assert_eq!(decode::<2>("rollouts", &cursor), None);
-        assert_eq!(decode::<3>("history", &cursor), None);
-        assert_eq!(decode::<2>("hist", &cursor), None);
+        let cursor = list("history", Some(0)).encode([1, 2]);
+        assert_eq!(list::<2>("rollouts", Some(0)).decode(&cursor), None);
+        assert_eq!(list::<3>("history", Some(0)).decode(&cursor), None);
+        assert_eq!(list::<2>("hist", Some(0)).decode(&cursor), None);
+    }
+
+    #[test]
+    fn a_cursor_with_a_time_out_of_range_is_refused() {
+        let key = [1, i64::MAX];
+        let cursor = list("history", None).encode(key);
+        assert_eq!(list("history", None).decode(&cursor), Some(key));
+        assert_eq!(list("history", Some(0)).decode(&cursor), Some(key));
+        assert_eq!(list::<2>("history", Some(1)).decode(&cursor), None);
     }
 
     #[test]
     fn the_last_page_has_no_next_one() {
+        let list = list("x", None);
         let page = |limit| Page::<1> {
-            list: "x",
+            list,
             limit,
             after: None,
         };
         let fetched = || (0..3).map(|n| ([n], n)).collect();
         let next = |limit| page(limit).cut::<i64>(fetched()).next;
         assert_eq!(next(3), None);
-        assert_eq!(next(2), Some(encode("x", [1])));
+        assert_eq!(next(2), Some(list.encode([1])));
         assert_eq!(page(2).cut::<i64>(fetched()).items, [0, 1]);
     }
 }

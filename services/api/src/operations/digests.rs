@@ -13,7 +13,7 @@ use tagtrail_proto::Digest;
 use crate::database::Database;
 use crate::http::error::Error;
 use crate::http::operation::{self, Method, Operation, schema};
-use crate::http::paging::{CURSOR, Items, LIMIT, Page};
+use crate::http::paging::{CURSOR, Items, LIMIT, List, Page};
 use crate::http::parameters::{Parameter, Parameters};
 use crate::store;
 use crate::store::digests::Span;
@@ -41,6 +41,11 @@ pub(crate) const DIGEST: Operation = Operation {
     serve: || get(digest),
 };
 
+const LIST: List<3> = List {
+    name: "digest",
+    time: Some(1),
+};
+
 /// The images that had a digest. None is an answer too: nobody ever pushed it under a tag.
 #[derive(Debug, Serialize, JsonSchema)]
 #[schemars(rename = "Holders")]
@@ -59,9 +64,10 @@ async fn digest(
     let Path(digest) = path?;
     let digest: Digest = digest.parse().map_err(Error::Digest)?;
     let parameters = Parameters::read(&uri, DIGEST.query)?;
-    let page = Page::read("digest", &parameters)?;
+    let page = Page::read(LIST, &parameters)?;
     let mut db = database.connection().await?;
-    let spans = page.cut(store::digests::spans(&mut db, &digest, &page).await?);
+    let spans = store::digests::spans(&mut db, &digest, page.after, page.fetch()).await?;
     db.answered();
+    let spans = page.cut(spans);
     Ok(Json(Answer { digest, spans }))
 }

@@ -8,7 +8,7 @@ use axum::routing::get;
 use crate::database::Database;
 use crate::http::error::Error;
 use crate::http::operation::{Answer, Method, Operation, schema};
-use crate::http::paging::{CURSOR, Items, LIMIT, Page};
+use crate::http::paging::{CURSOR, Items, LIMIT, List, Page};
 use crate::http::parameters::{IMAGE, Parameters};
 use crate::store;
 use crate::store::history::Change;
@@ -31,17 +31,22 @@ pub(crate) const HISTORY: Operation = Operation {
     serve: || get(history),
 };
 
+const LIST: List<2> = List {
+    name: "history",
+    time: Some(0),
+};
+
 /// Answers.
 async fn history(State(database): State<Database>, uri: Uri) -> Result<Json<Items<Change>>, Error> {
     let parameters = Parameters::read(&uri, HISTORY.query)?;
     let image = parameters.image()?;
-    let page = Page::read("history", &parameters)?;
+    let page = Page::read(LIST, &parameters)?;
     let mut db = database.connection().await?;
     let Some(tag) = store::resolve::tag(&mut db, &image).await? else {
         db.answered();
         return Err(Error::TagUnknown(image));
     };
-    let changes = store::history::changes(&mut db, tag, &image, &page).await?;
+    let changes = store::history::changes(&mut db, tag, &image, page.after, page.fetch()).await?;
     db.answered();
     Ok(Json(page.cut(changes)))
 }

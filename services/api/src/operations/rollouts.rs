@@ -12,7 +12,7 @@ use uuid::Uuid;
 use crate::database::Database;
 use crate::http::error::Error;
 use crate::http::operation::{Answer, Method, Operation, schema};
-use crate::http::paging::{CURSOR, Items, LIMIT, Page};
+use crate::http::paging::{CURSOR, Items, LIMIT, List, Page};
 use crate::http::parameters::{Parameter, Parameters};
 use crate::store;
 
@@ -60,24 +60,33 @@ pub(crate) const ONE: Operation = Operation {
     serve: || get(one),
 };
 
+const ALL: List<3> = List {
+    name: "rollouts",
+    time: Some(0),
+};
+const OF_TRIGGER: List<1> = List {
+    name: "rollouts-of-trigger",
+    time: None,
+};
+
 /// Those of one trigger (also one that is no longer configured), or of all.
 async fn list(State(database): State<Database>, uri: Uri) -> Result<Json<Items<Rollout>>, Error> {
     let parameters = Parameters::read(&uri, LIST.query)?;
     let Some(name) = parameters.text("trigger") else {
-        let page = Page::read("rollouts", &parameters)?;
+        let page = Page::read(ALL, &parameters)?;
         let mut db = database.connection().await?;
-        let rollouts = store::rollouts::all(&mut db, &page).await?;
+        let rollouts = store::rollouts::all(&mut db, page.after, page.fetch()).await?;
         db.answered();
         return Ok(Json(page.cut(rollouts)));
     };
-    let page = Page::read("rollouts-of-trigger", &parameters)?;
+    let page = Page::read(OF_TRIGGER, &parameters)?;
     let name: Name = name.parse().map_err(|_| Error::TriggerUnknown)?;
     let mut db = database.connection().await?;
     let Some(trigger) = store::triggers::id(&mut db, &name).await? else {
         db.answered();
         return Err(Error::TriggerUnknown);
     };
-    let rollouts = store::rollouts::of(&mut db, trigger, &page).await?;
+    let rollouts = store::rollouts::of(&mut db, trigger, page.after, page.fetch()).await?;
     db.answered();
     Ok(Json(page.cut(rollouts)))
 }

@@ -6,7 +6,6 @@ use sqlx::{PgConnection, Row as _};
 use tagtrail_postgres::row;
 use time::OffsetDateTime;
 
-use crate::http::error::Error;
 use crate::instant::Instant;
 
 /// How well a registry told a source of its changes.
@@ -44,7 +43,7 @@ pub(crate) struct Changes {
 pub(crate) async fn since(
     db: &mut PgConnection,
     since: OffsetDateTime,
-) -> Result<Vec<Covered>, Error> {
+) -> Result<Vec<Covered>, sqlx::Error> {
     let rows = sqlx::query(
         "with change as (
              select v.tag_id, v.digest, v.effective_at, p.origin, p.source,

@@ -8,9 +8,7 @@ use tagtrail_postgres::row;
 use tagtrail_proto::{Digest, Image};
 use time::OffsetDateTime;
 
-use crate::http::error::Error;
-use crate::http::paging::{Page, time_of};
-use crate::instant::{Instant, to_micros};
+use crate::instant::{Instant, of_key, to_micros};
 
 /// A time over which an image had it.
 #[derive(Debug, Serialize, JsonSchema)]
@@ -22,16 +20,16 @@ pub(crate) struct Span {
     pub(crate) until: Option<Instant>,
 }
 
-/// When which images had a digest. A revision replaced at its own instant was never in force, and is left out. Place: row id
+/// When which images had a digest. A revision replaced at its own instant was never in force, and is left out. Key: row id
 /// of the tag, effective time, number.
 pub(crate) async fn spans(
     db: &mut PgConnection,
     digest: &Digest,
-    page: &Page<3>,
-) -> Result<Vec<([i64; 3], Span)>, Error> {
-    let after = page
-        .after
-        .map(|[tag, at, number]| time_of(at).map(|at| (tag, at, number)))
+    after: Option<[i64; 3]>,
+    limit: i64,
+) -> Result<Vec<([i64; 3], Span)>, sqlx::Error> {
+    let after = after
+        .map(|[tag, at, number]| of_key(at).map(|at| (tag, at, number)))
         .transpose()?;
     let rows = sqlx::query(
         "select r.registry, r.name as repository, t.name as tag, v.tag_id, v.number, v.effective_at, next.effective_at as until
@@ -51,13 +49,13 @@ pub(crate) async fn spans(
     .bind(after.map(|(tag, _, _)| tag))
     .bind(after.map(|(_, at, _)| at))
     .bind(after.map(|(_, _, number)| number))
-    .bind(page.fetch())
+    .bind(limit)
     .fetch_all(db)
     .await?;
     rows.iter().map(span).collect()
 }
 
-fn span(row: &PgRow) -> Result<([i64; 3], Span), Error> {
+fn span(row: &PgRow) -> Result<([i64; 3], Span), sqlx::Error> {
     let (number, from): (i64, OffsetDateTime) =
         (row.try_get("number")?, row.try_get("effective_at")?);
     let image = Image {

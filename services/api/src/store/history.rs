@@ -8,9 +8,7 @@ use tagtrail_postgres::row;
 use tagtrail_proto::{Digest, Image, Kind, Origin, Pinned, Point, Registry, Repository, Tag};
 use time::OffsetDateTime;
 
-use crate::http::error::Error;
-use crate::http::paging::{Page, time_of};
-use crate::instant::{Instant, to_micros};
+use crate::instant::{Instant, of_key, to_micros};
 
 /// The data of a revision event, without `head`: that was the head when the revision was recorded, news only then.
 #[derive(Debug, Serialize, JsonSchema)]
@@ -33,16 +31,16 @@ pub(crate) struct Change {
     pub(crate) size: Option<u64>,
 }
 
-/// Revisions of a tag with what is known of the facts behind them, newest first. Place: effective time, number.
+/// Revisions of a tag with what is known of the facts behind them, newest first. Key: effective time, number.
 pub(crate) async fn changes(
     db: &mut PgConnection,
     tag: i64,
     image: &Image,
-    page: &Page<2>,
-) -> Result<Vec<([i64; 2], Change)>, Error> {
-    let after = page
-        .after
-        .map(|[at, number]| time_of(at).map(|at| (at, number)))
+    after: Option<[i64; 2]>,
+    limit: i64,
+) -> Result<Vec<([i64; 2], Change)>, sqlx::Error> {
+    let after = after
+        .map(|[at, number]| of_key(at).map(|at| (at, number)))
         .transpose()?;
     let rows = sqlx::query(
         "select v.number, v.kind::text as kind, v.digest, v.previous, before.digest as previous_digest, v.late, v.effective_at,
@@ -56,13 +54,13 @@ pub(crate) async fn changes(
     .bind(tag)
     .bind(after.map(|(at, _)| at))
     .bind(after.map(|(_, number)| number))
-    .bind(page.fetch())
+    .bind(limit)
     .fetch_all(db)
     .await?;
     rows.iter().map(|row| change(row, image)).collect()
 }
 
-fn change(row: &PgRow, image: &Image) -> Result<([i64; 2], Change), Error> {
+fn change(row: &PgRow, image: &Image) -> Result<([i64; 2], Change), sqlx::Error> {
     let (number, at): (i64, OffsetDateTime) =
         (row.try_get("number")?, row.try_get("effective_at")?);
     let digest = row::digest(row.try_get("digest")?)?;

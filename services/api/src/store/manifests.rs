@@ -5,13 +5,11 @@ use sqlx::{PgConnection, Row as _};
 use tagtrail_postgres::row;
 use tagtrail_proto::{Digest, Manifest};
 
-use crate::http::error::Error;
-
 /// What is known of a digest; `None`: it was not read.
 pub(crate) async fn manifest(
     db: &mut PgConnection,
     digest: &Digest,
-) -> Result<Option<Manifest>, Error> {
+) -> Result<Option<Manifest>, sqlx::Error> {
     let row = sqlx::query(
         "select registry, repository, media_type, size_bytes, artifact_type, platforms, created, labels, annotations, revision, source,
                 version, read_at

@@ -6,8 +6,6 @@ use tagtrail_postgres::row;
 use tagtrail_proto::{Digest, Image, Kind};
 use time::OffsetDateTime;
 
-use crate::http::error::Error;
-
 /// A revision of a tag, as far as it concerns what the tag means.
 #[derive(Debug)]
 pub(crate) struct Found {
@@ -20,8 +18,8 @@ pub(crate) struct Found {
 }
 
 /// Row id of a tag that has a history. One without is known to the ids only, and unknown to everyone else.
-pub(crate) async fn tag(db: &mut PgConnection, image: &Image) -> Result<Option<i64>, Error> {
-    let id = sqlx::query_scalar(
+pub(crate) async fn tag(db: &mut PgConnection, image: &Image) -> Result<Option<i64>, sqlx::Error> {
+    sqlx::query_scalar(
         "select t.id from repository r join tag t on t.repository_id = r.id
          where r.registry = $1 and r.name = $2 and t.name = $3 and t.head is not null",
     )
@@ -29,12 +27,14 @@ pub(crate) async fn tag(db: &mut PgConnection, image: &Image) -> Result<Option<i
     .bind(image.repository.as_ref())
     .bind(image.tag.as_ref())
     .fetch_optional(db)
-    .await?;
-    Ok(id)
+    .await
 }
 
 /// The revision in force.
-pub(crate) async fn head(db: &mut PgConnection, image: &Image) -> Result<Option<Found>, Error> {
+pub(crate) async fn head(
+    db: &mut PgConnection,
+    image: &Image,
+) -> Result<Option<Found>, sqlx::Error> {
     sqlx::query(
         "select v.number, v.kind::text as kind, v.digest, v.effective_at, v.recorded_at
          from repository r
@@ -57,7 +57,7 @@ pub(crate) async fn as_of(
     image: &Image,
     at: Option<OffsetDateTime>,
     known_at: Option<OffsetDateTime>,
-) -> Result<Option<Found>, Error> {
+) -> Result<Option<Found>, sqlx::Error> {
     sqlx::query(
         "select v.number, v.kind::text as kind, v.digest, v.effective_at, v.recorded_at
          from repository r
@@ -86,7 +86,7 @@ pub(crate) async fn numbered(
     db: &mut PgConnection,
     image: &Image,
     number: u64,
-) -> Result<Option<Found>, Error> {
+) -> Result<Option<Found>, sqlx::Error> {
     sqlx::query(
         "select v.number, v.kind::text as kind, v.digest, v.effective_at, v.recorded_at
          from repository r
@@ -104,7 +104,7 @@ pub(crate) async fn numbered(
     .transpose()
 }
 
-fn found(row: &PgRow) -> Result<Found, Error> {
+fn found(row: &PgRow) -> Result<Found, sqlx::Error> {
     Ok(Found {
         revision: row::unsigned(row.try_get("number")?),
         kind: row::parsed(row.try_get("kind")?)?,

@@ -5,18 +5,16 @@ use tagtrail_postgres::row;
 use tagtrail_proto::Rollout;
 use uuid::Uuid;
 
-use crate::http::error::Error;
-use crate::http::paging::{Page, time_of};
-use crate::instant::to_micros;
+use crate::instant::{of_key, to_micros};
 
-/// All rollouts, newest first. Place: time of recording, row id of the trigger, number.
+/// All rollouts, newest first. Key: time of recording, row id of the trigger, number.
 pub(crate) async fn all(
     db: &mut PgConnection,
-    page: &Page<3>,
-) -> Result<Vec<([i64; 3], Rollout)>, Error> {
-    let after = page
-        .after
-        .map(|[at, trigger, number]| time_of(at).map(|at| (at, trigger, number)))
+    after: Option<[i64; 3]>,
+    limit: i64,
+) -> Result<Vec<([i64; 3], Rollout)>, sqlx::Error> {
+    let after = after
+        .map(|[at, trigger, number]| of_key(at).map(|at| (at, trigger, number)))
         .transpose()?;
     let rows = sqlx::query(
         "select t.name as trigger, o.trigger_id::bigint as trigger_id,
@@ -28,27 +26,28 @@ pub(crate) async fn all(
     .bind(after.map(|(at, _, _)| at))
     .bind(after.map(|(_, trigger, _)| trigger))
     .bind(after.map(|(_, _, number)| number))
-    .bind(page.fetch())
+    .bind(limit)
     .fetch_all(db)
     .await?;
     rows.iter()
         .map(|row| {
-            let place = [
+            let key = [
                 to_micros(row.try_get("created_at")?),
                 row.try_get("trigger_id")?,
                 row.try_get("number")?,
             ];
-            Ok((place, row::rollout(row)?))
+            Ok((key, row::rollout(row)?))
         })
         .collect()
 }
 
-/// Rollouts of a trigger, newest first. Place: number.
+/// Rollouts of a trigger, newest first. Key: number.
 pub(crate) async fn of(
     db: &mut PgConnection,
     trigger: i32,
-    page: &Page<1>,
-) -> Result<Vec<([i64; 1], Rollout)>, Error> {
+    after: Option<[i64; 1]>,
+    limit: i64,
+) -> Result<Vec<([i64; 1], Rollout)>, sqlx::Error> {
     let rows = sqlx::query(
         "select t.name as trigger,
                 o.id, o.number, o.state::text as state, o.images, o.cause, o.attempts, o.created_at, o.finished_at, o.error
@@ -57,8 +56,8 @@ pub(crate) async fn of(
          order by o.number desc limit $3",
     )
     .bind(trigger)
-    .bind(page.after.map(|[number]| number))
-    .bind(page.fetch())
+    .bind(after.map(|[number]| number))
+    .bind(limit)
     .fetch_all(db)
     .await?;
     rows.iter()
@@ -67,7 +66,7 @@ pub(crate) async fn of(
 }
 
 /// One rollout.
-pub(crate) async fn one(db: &mut PgConnection, id: Uuid) -> Result<Option<Rollout>, Error> {
+pub(crate) async fn one(db: &mut PgConnection, id: Uuid) -> Result<Option<Rollout>, sqlx::Error> {
     let found = sqlx::query(
         "select t.name as trigger,
                 o.id, o.number, o.state::text as state, o.images, o.cause, o.attempts, o.created_at, o.finished_at, o.error
@@ -77,5 +76,5 @@ pub(crate) async fn one(db: &mut PgConnection, id: Uuid) -> Result<Option<Rollou
     .bind(id)
     .fetch_optional(db)
     .await?;
-    Ok(found.as_ref().map(row::rollout).transpose()?)
+    found.as_ref().map(row::rollout).transpose()
 }

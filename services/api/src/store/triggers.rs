@@ -10,8 +10,6 @@ use tagtrail_postgres::row;
 use tagtrail_proto::{Name, Rollout};
 use uuid::Uuid;
 
-use crate::http::error::Error;
-
 /// A configured trigger.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct Trigger {
@@ -39,7 +37,7 @@ pub(crate) enum TriggerState {
 pub(crate) async fn configured(
     db: &mut PgConnection,
     name: Option<&Name>,
-) -> Result<Vec<Trigger>, Error> {
+) -> Result<Vec<Trigger>, sqlx::Error> {
     let rows = sqlx::query(
         "select t.name as trigger, t.images as watched, t.target, t.state = 'paused' as paused,
                 o.id, o.number, o.state::text as state, o.images, o.cause, o.attempts, o.created_at, o.finished_at, o.error
@@ -81,7 +79,7 @@ pub(crate) async fn set_paused(
     db: &mut PgConnection,
     name: &Name,
     paused: bool,
-) -> Result<bool, Error> {
+) -> Result<bool, sqlx::Error> {
     let changed = sqlx::query(
         // Resuming: workers wait until the planner has looked at the present heads.
         "update trigger set state = case when $2 then 'paused'::trigger_state else 'resuming' end
@@ -95,10 +93,9 @@ pub(crate) async fn set_paused(
 }
 
 /// Row id of a trigger, configured or not.
-pub(crate) async fn id(db: &mut PgConnection, name: &Name) -> Result<Option<i32>, Error> {
-    let id = sqlx::query_scalar("select id from trigger where name = $1")
+pub(crate) async fn id(db: &mut PgConnection, name: &Name) -> Result<Option<i32>, sqlx::Error> {
+    sqlx::query_scalar("select id from trigger where name = $1")
         .bind(name.as_ref())
         .fetch_optional(db)
-        .await?;
-    Ok(id)
+        .await
 }
