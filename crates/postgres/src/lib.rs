@@ -8,7 +8,6 @@
 
 mod lock;
 pub mod position;
-pub mod recorded;
 pub mod row;
 pub mod session;
 

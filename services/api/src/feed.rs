@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use tagtrail_bus::{Bus, BusArgs, BusError};
 use tagtrail_daemon::{Context, backoff};
-use tagtrail_postgres::recorded::{self, Span};
+use tagtrail_history::recorded::{self, Span};
 use tagtrail_proto::{Image, Revision};
 use time::OffsetDateTime;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, broadcast, watch};

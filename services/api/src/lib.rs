@@ -21,7 +21,6 @@ mod config;
 mod database;
 mod feed;
 mod http;
-mod instant;
 mod metrics;
 mod operations;
 mod shared;

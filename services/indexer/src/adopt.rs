@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use sqlx::{Connection as _, PgConnection};
-use tagtrail_postgres::recorded::Recorded;
+use tagtrail_history::recorded::Recorded;
 use tagtrail_proto::{Image, Revision, TimeSource};
 
 use crate::apply::Partition;

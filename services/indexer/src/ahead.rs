@@ -15,7 +15,7 @@ use std::sync::Arc;
 use tagtrail_bus::consume::Delivery;
 use tagtrail_bus::topology::Stream;
 use tagtrail_bus::{Bus, BusError};
-use tagtrail_postgres::recorded::Recorded;
+use tagtrail_history::recorded::Recorded;
 use tagtrail_proto::{Digest, Event, Image, Revision, Subject};
 use time::OffsetDateTime;
 use tokio::sync::Mutex;

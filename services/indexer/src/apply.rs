@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use sqlx::{Connection as _, PgConnection};
 use tagtrail_bus::consume::Position;
 use tagtrail_failpoint::FailPoint;
-use tagtrail_postgres::recorded::Recorded;
+use tagtrail_history::recorded::Recorded;
 use tagtrail_proto::{Digest, Image, Point, Revision, TraceContext};
 use time::OffsetDateTime;
 

@@ -2,7 +2,7 @@
 //!
 //! It is a question about now: the answer is a new fact, and whatever it says, the revision stays what it is.
 
-use tagtrail_postgres::recorded::Recorded;
+use tagtrail_history::recorded::Recorded;
 use tagtrail_proto::{Action, Kind, Origin, Push, Scope, TimeSource};
 use time::Duration;
 

@@ -7,7 +7,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use tagtrail_bus::topology::Stream;
 use tagtrail_daemon::metrics::seconds;
-use tagtrail_postgres::recorded::Recorded;
+use tagtrail_history::recorded::Recorded;
 use time::OffsetDateTime;
 
 use crate::facts::Received;

@@ -9,7 +9,7 @@ use tagtrail_bus::consume::{Position, Reader};
 use tagtrail_bus::publish::Message;
 use tagtrail_bus::topology::Stream;
 use tagtrail_failpoint::FailPoint;
-use tagtrail_postgres::recorded::Recorded;
+use tagtrail_history::recorded::Recorded;
 use tagtrail_proto::{Digest, Image, Name, Quarantined, Subject};
 use time::OffsetDateTime;
 use tokio::sync::{mpsc, watch};

@@ -9,7 +9,7 @@ use tagtrail_bus::topology::Stream;
 use tagtrail_bus::{Bus, Session};
 use tagtrail_daemon::{Span, SpanKind};
 use tagtrail_failpoint::FailPoint;
-use tagtrail_postgres::recorded::Recorded;
+use tagtrail_history::recorded::Recorded;
 use tagtrail_proto::{Event, Push, Revision, Subject};
 use time::OffsetDateTime;
 use tokio::sync::{mpsc, watch};

@@ -11,7 +11,7 @@ use sqlx::PgConnection;
 use tagtrail_bus::publish::{Message, PublishError};
 use tagtrail_bus::topology::Stream;
 use tagtrail_bus::{Bus, BusError, Session};
-use tagtrail_postgres::recorded::{self, Recorded};
+use tagtrail_history::recorded::{self, Recorded};
 use tagtrail_proto::{Event, Image, Revision, Subject};
 use time::OffsetDateTime;
 

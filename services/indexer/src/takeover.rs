@@ -3,7 +3,7 @@
 use sqlx::PgConnection;
 use tagtrail_bus::publish::Fence;
 use tagtrail_failpoint::FailPoint;
-use tagtrail_postgres::recorded::{self, Recorded, Span};
+use tagtrail_history::recorded::{self, Recorded, Span};
 use tokio::sync::{mpsc, watch};
 
 use crate::doubt;

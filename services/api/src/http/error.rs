@@ -11,7 +11,7 @@ use serde::Serialize;
 use serde_json::Value;
 use tagtrail_proto::{Digest, Image, NameError};
 
-use crate::instant::Instant;
+use tagtrail_history::instant::Instant;
 
 /// Why there is no answer. The text is for whoever asked.
 #[derive(Debug, thiserror::Error)]

@@ -5,10 +5,10 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::json;
+use tagtrail_history::instant::from_micros;
 
 use crate::http::error::Error;
 use crate::http::parameters::{Parameter, Parameters, optional, text};
-use crate::instant::from_micros;
 
 /// Items on a page, unless the question says otherwise.
 pub(crate) const USUAL: usize = 50;

@@ -6,15 +6,14 @@ use axum::http::Uri;
 use axum::routing::get;
 use schemars::JsonSchema;
 use serde::Serialize;
+use tagtrail_history::coverage::{self, Covered};
+use tagtrail_history::instant::Instant;
 use time::OffsetDateTime;
 
 use crate::database::Database;
 use crate::http::error::Error;
 use crate::http::operation::{Answer, Method, Operation, schema};
 use crate::http::parameters::{Parameter, Parameters, optional};
-use crate::instant::Instant;
-use crate::store;
-use crate::store::coverage::Covered;
 
 /// What is looked at if nothing else is asked for.
 const USUAL: time::Duration = time::Duration::days(7);
@@ -52,7 +51,7 @@ async fn coverage(State(database): State<Database>, uri: Uri) -> Result<Json<Cov
     let since = parameters.time("since")?;
     let since = since.unwrap_or_else(|| OffsetDateTime::now_utc() - USUAL);
     let mut db = database.connection().await?;
-    let items = store::coverage::since(&mut db, since).await?;
+    let items = coverage::since(&mut db, since).await?;
     db.answered();
     Ok(Json(Coverage {
         since: Instant(since),

@@ -8,6 +8,7 @@ use axum::routing::get;
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::json;
+use tagtrail_history::digests::{self, Span};
 use tagtrail_proto::Digest;
 
 use crate::database::Database;
@@ -15,8 +16,6 @@ use crate::http::error::Error;
 use crate::http::operation::{self, Method, Operation, schema};
 use crate::http::paging::{CURSOR, Items, LIMIT, List, Page};
 use crate::http::parameters::{Parameter, Parameters};
-use crate::store;
-use crate::store::digests::Span;
 
 pub(crate) const DIGEST: Operation = Operation {
     id: "digest",
@@ -66,7 +65,7 @@ async fn digest(
     let parameters = Parameters::read(&uri, DIGEST.query)?;
     let page = Page::read(LIST, &parameters)?;
     let mut db = database.connection().await?;
-    let spans = store::digests::spans(&mut db, &digest, page.after, page.fetch()).await?;
+    let spans = digests::spans(&mut db, &digest, page.after, page.fetch()).await?;
     db.answered();
     let spans = page.cut(spans);
     Ok(Json(Answer { digest, spans }))

@@ -4,14 +4,14 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::Uri;
 use axum::routing::get;
+use tagtrail_history::changes::{self, Change};
+use tagtrail_history::resolve;
 
 use crate::database::Database;
 use crate::http::error::Error;
 use crate::http::operation::{Answer, Method, Operation, schema};
 use crate::http::paging::{CURSOR, Items, LIMIT, List, Page};
 use crate::http::parameters::{IMAGE, Parameters};
-use crate::store;
-use crate::store::history::Change;
 
 pub(crate) const HISTORY: Operation = Operation {
     id: "history",
@@ -42,11 +42,11 @@ async fn history(State(database): State<Database>, uri: Uri) -> Result<Json<Item
     let image = parameters.image()?;
     let page = Page::read(LIST, &parameters)?;
     let mut db = database.connection().await?;
-    let Some(tag) = store::resolve::tag(&mut db, &image).await? else {
+    let Some(tag) = resolve::tag(&mut db, &image).await? else {
         db.answered();
         return Err(Error::TagUnknown(image));
     };
-    let changes = store::history::changes(&mut db, tag, &image, page.after, page.fetch()).await?;
+    let changes = changes::changes(&mut db, tag, &image, page.after, page.fetch()).await?;
     db.answered();
     Ok(Json(page.cut(changes)))
 }

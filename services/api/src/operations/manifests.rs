@@ -6,13 +6,13 @@ use axum::extract::{Path, State};
 use axum::http::Uri;
 use axum::routing::get;
 use serde_json::json;
+use tagtrail_history::manifests;
 use tagtrail_proto::{Digest, Manifest};
 
 use crate::database::Database;
 use crate::http::error::Error;
 use crate::http::operation::{self, Method, Operation, schema};
 use crate::http::parameters::{Parameter, Parameters};
-use crate::store;
 
 pub(crate) const MANIFEST: Operation = Operation {
     id: "manifest",
@@ -43,7 +43,7 @@ async fn manifest(
     let digest: Digest = digest.parse().map_err(Error::Digest)?;
     Parameters::read(&uri, MANIFEST.query)?;
     let mut db = database.connection().await?;
-    let found = store::manifests::manifest(&mut db, &digest).await?;
+    let found = manifests::manifest(&mut db, &digest).await?;
     db.answered();
     found.map(Json).ok_or(Error::ManifestUnknown(digest))
 }

@@ -6,6 +6,8 @@ use axum::http::Uri;
 use axum::routing::get;
 use schemars::JsonSchema;
 use serde::Serialize;
+use tagtrail_history::instant::Instant;
+use tagtrail_history::resolve;
 use tagtrail_proto::{Digest, Image, Kind, Pinned};
 use time::OffsetDateTime;
 
@@ -13,8 +15,6 @@ use crate::database::Database;
 use crate::http::error::Error;
 use crate::http::operation::{self, Method, Operation, schema};
 use crate::http::parameters::{AT, IMAGE, KNOWN_AT, Parameters, REVISION};
-use crate::instant::Instant;
-use crate::store;
 
 pub(crate) const RESOLVE: Operation = Operation {
     id: "resolve",
@@ -83,14 +83,12 @@ async fn resolve(State(database): State<Database>, uri: Uri) -> Result<Json<Answ
     let question = Question::read(&parameters)?;
     let mut db = database.connection().await?;
     let found = match question {
-        Question::Head => store::resolve::head(&mut db, &image).await?,
-        Question::AsOf { at, known_at } => {
-            store::resolve::as_of(&mut db, &image, at, known_at).await?
-        }
-        Question::Numbered(revision) => store::resolve::numbered(&mut db, &image, revision).await?,
+        Question::Head => resolve::head(&mut db, &image).await?,
+        Question::AsOf { at, known_at } => resolve::as_of(&mut db, &image, at, known_at).await?,
+        Question::Numbered(revision) => resolve::numbered(&mut db, &image, revision).await?,
     };
     let Some(found) = found else {
-        let known = store::resolve::tag(&mut db, &image).await?.is_some();
+        let known = resolve::tag(&mut db, &image).await?.is_some();
         db.answered();
         return Err(match question {
             Question::Numbered(revision) if known => Error::RevisionUnknown { image, revision },

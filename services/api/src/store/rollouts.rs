@@ -5,7 +5,7 @@ use tagtrail_postgres::row;
 use tagtrail_proto::Rollout;
 use uuid::Uuid;
 
-use crate::instant::{of_key, to_micros};
+use tagtrail_history::instant::{of_key, to_micros};
 
 /// All rollouts, newest first. Key: time of recording, row id of the trigger, number.
 pub(crate) async fn all(

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use sqlx::{PgConnection, Row as _};
-use tagtrail_postgres::recorded::Recorded;
+use tagtrail_history::recorded::Recorded;
 use tagtrail_postgres::row;
 use tagtrail_proto::Digest;
 use time::OffsetDateTime;

@@ -12,17 +12,20 @@ use crate::instant::{Instant, of_key, to_micros};
 
 /// A time over which an image had it.
 #[derive(Debug, Serialize, JsonSchema)]
-pub(crate) struct Span {
-    pub(crate) image: Image,
-    pub(crate) revision: u64,
-    pub(crate) from: Instant,
+pub struct Span {
+    /// The image.
+    pub image: Image,
+    /// The revision by which it got the digest.
+    pub revision: u64,
+    /// Effective time of this revision.
+    pub from: Instant,
     /// None: it still has.
-    pub(crate) until: Option<Instant>,
+    pub until: Option<Instant>,
 }
 
 /// When which images had a digest. A revision replaced at its own instant was never in force, and is left out. Key: row id
 /// of the tag, effective time, number.
-pub(crate) async fn spans(
+pub async fn spans(
     db: &mut PgConnection,
     digest: &Digest,
     after: Option<[i64; 3]>,

@@ -10,7 +10,7 @@ use time::OffsetDateTime;
 
 /// A time as Postgres keeps it, to the microsecond.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Instant(pub(crate) OffsetDateTime);
+pub struct Instant(pub OffsetDateTime);
 
 impl Serialize for Instant {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -41,13 +41,13 @@ impl std::fmt::Display for Instant {
 }
 
 /// Microseconds since 1970.
-pub(crate) fn to_micros(time: OffsetDateTime) -> i64 {
+pub fn to_micros(time: OffsetDateTime) -> i64 {
     // Years 0 to 9999 fit many times over.
     i64::try_from(time.unix_timestamp_nanos().div_euclid(1000)).unwrap_or(i64::MAX)
 }
 
 /// The time of this many microseconds since 1970, for the years that there are.
-pub(crate) fn from_micros(micros: i64) -> Option<OffsetDateTime> {
+pub fn from_micros(micros: i64) -> Option<OffsetDateTime> {
     OffsetDateTime::from_unix_timestamp_nanos(i128::from(micros) * 1000).ok()
 }
 
@@ -55,6 +55,6 @@ pub(crate) fn from_micros(micros: i64) -> Option<OffsetDateTime> {
 ///
 /// # Errors
 /// [`sqlx::Error::Encode`] for a time that no clock shows: whoever takes keys from outside checks them before.
-pub(crate) fn of_key(micros: i64) -> Result<OffsetDateTime, sqlx::Error> {
+pub fn of_key(micros: i64) -> Result<OffsetDateTime, sqlx::Error> {
     from_micros(micros).ok_or_else(|| sqlx::Error::Encode("a key with a time out of range".into()))
 }

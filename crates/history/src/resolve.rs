@@ -8,17 +8,21 @@ use time::OffsetDateTime;
 
 /// A revision of a tag, as far as it concerns what the tag means.
 #[derive(Debug)]
-pub(crate) struct Found {
-    pub(crate) revision: u64,
-    pub(crate) kind: Kind,
+pub struct Found {
+    /// Its number.
+    pub revision: u64,
+    /// How the revision changed the tag.
+    pub kind: Kind,
     /// None: the tag was deleted.
-    pub(crate) digest: Option<Digest>,
-    pub(crate) occurred_at: OffsetDateTime,
-    pub(crate) recorded_at: OffsetDateTime,
+    pub digest: Option<Digest>,
+    /// Effective time of the revision.
+    pub occurred_at: OffsetDateTime,
+    /// Time at which the indexer recorded the revision.
+    pub recorded_at: OffsetDateTime,
 }
 
 /// Row id of a tag that has a history. One without is known to the ids only, and unknown to everyone else.
-pub(crate) async fn tag(db: &mut PgConnection, image: &Image) -> Result<Option<i64>, sqlx::Error> {
+pub async fn tag(db: &mut PgConnection, image: &Image) -> Result<Option<i64>, sqlx::Error> {
     sqlx::query_scalar(
         "select t.id from repository r join tag t on t.repository_id = r.id
          where r.registry = $1 and r.name = $2 and t.name = $3 and t.head is not null",
@@ -31,10 +35,7 @@ pub(crate) async fn tag(db: &mut PgConnection, image: &Image) -> Result<Option<i
 }
 
 /// The revision in force.
-pub(crate) async fn head(
-    db: &mut PgConnection,
-    image: &Image,
-) -> Result<Option<Found>, sqlx::Error> {
+pub async fn head(db: &mut PgConnection, image: &Image) -> Result<Option<Found>, sqlx::Error> {
     sqlx::query(
         "select v.number, v.kind::text as kind, v.digest, v.effective_at, v.recorded_at
          from repository r
@@ -52,7 +53,7 @@ pub(crate) async fn head(
 }
 
 /// The revision in force at `at`, by what was recorded by `known_at`: the last entry of the index that is not after it.
-pub(crate) async fn as_of(
+pub async fn as_of(
     db: &mut PgConnection,
     image: &Image,
     at: Option<OffsetDateTime>,
@@ -82,7 +83,7 @@ pub(crate) async fn as_of(
 }
 
 /// The revision of this number.
-pub(crate) async fn numbered(
+pub async fn numbered(
     db: &mut PgConnection,
     image: &Image,
     number: u64,

@@ -6,7 +6,7 @@ use tagtrail_postgres::row;
 use tagtrail_proto::{Digest, Manifest};
 
 /// What is known of a digest; `None`: it was not read.
-pub(crate) async fn manifest(
+pub async fn manifest(
     db: &mut PgConnection,
     digest: &Digest,
 ) -> Result<Option<Manifest>, sqlx::Error> {

@@ -12,27 +12,43 @@ use crate::instant::{Instant, of_key, to_micros};
 
 /// The data of a revision event, without `head`: that was the head when the revision was recorded, news only then.
 #[derive(Debug, Serialize, JsonSchema)]
-pub(crate) struct Change {
-    pub(crate) registry: Registry,
-    pub(crate) repository: Repository,
-    pub(crate) tag: Tag,
-    pub(crate) revision: u64,
-    pub(crate) kind: Kind,
-    pub(crate) digest: Option<Digest>,
-    pub(crate) pinned: Option<Pinned>,
-    pub(crate) previous: Option<Point>,
-    pub(crate) late: bool,
-    pub(crate) occurred_at: Instant,
-    pub(crate) recorded_at: Instant,
-    pub(crate) origin: Origin,
-    pub(crate) source: String,
-    pub(crate) actor: Option<String>,
-    pub(crate) media_type: Option<String>,
-    pub(crate) size: Option<u64>,
+pub struct Change {
+    /// The registry.
+    pub registry: Registry,
+    /// The repository.
+    pub repository: Repository,
+    /// The tag.
+    pub tag: Tag,
+    /// Number of the revision.
+    pub revision: u64,
+    /// How the revision changed the tag.
+    pub kind: Kind,
+    /// The digest since then. None: the tag was deleted.
+    pub digest: Option<Digest>,
+    /// The image pinned to this digest.
+    pub pinned: Option<Pinned>,
+    /// The revision in force before this one, by effective time.
+    pub previous: Option<Point>,
+    /// Whether a later effective time had been recorded before.
+    pub late: bool,
+    /// Effective time of the revision.
+    pub occurred_at: Instant,
+    /// Time at which the indexer recorded the revision.
+    pub recorded_at: Instant,
+    /// How the push is known.
+    pub origin: Origin,
+    /// The source that reported the push.
+    pub source: String,
+    /// Who pushed, as far as the event says.
+    pub actor: Option<String>,
+    /// Media type of the manifest.
+    pub media_type: Option<String>,
+    /// Size of the manifest, in bytes.
+    pub size: Option<u64>,
 }
 
 /// Revisions of a tag with what is known of the facts behind them, newest first. Key: effective time, number.
-pub(crate) async fn changes(
+pub async fn changes(
     db: &mut PgConnection,
     tag: i64,
     image: &Image,

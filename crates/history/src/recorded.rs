@@ -8,7 +8,7 @@ use sqlx::{Error, PgConnection, Row as _};
 use tagtrail_proto::{Image, Kind, Origin, Point, Revision, TimeSource};
 use time::OffsetDateTime;
 
-use crate::row;
+use tagtrail_postgres::row;
 
 /// A revision with its place.
 #[derive(Debug, Clone)]

@@ -10,37 +10,39 @@ use crate::instant::Instant;
 
 /// How well a registry told a source of its changes.
 #[derive(Debug, Serialize, JsonSchema)]
-pub(crate) struct Covered {
-    pub(crate) registry: String,
+pub struct Covered {
+    /// The registry.
+    pub registry: String,
     /// None: it is compared, and nothing ever came of it.
-    pub(crate) source: Option<String>,
-    pub(crate) changes: Changes,
+    pub source: Option<String>,
+    /// The changes, by how they became known.
+    pub changes: Changes,
     /// Of the changes that an event should have told, the share that only comparing found. None: there were none.
-    pub(crate) lost_share: Option<f64>,
+    pub lost_share: Option<f64>,
     /// When the last event was received, or answered if it did not say enough; of those since then.
-    pub(crate) last_event_at: Option<Instant>,
+    pub last_event_at: Option<Instant>,
     /// When a repository of the registry was last compared to the end.
-    pub(crate) last_walk_at: Option<Instant>,
+    pub last_walk_at: Option<Instant>,
 }
 
 /// Changes, by how they became known.
 #[derive(Debug, Serialize, JsonSchema)]
-pub(crate) struct Changes {
+pub struct Changes {
     /// An event told them, perhaps late.
-    pub(crate) event: u64,
+    pub event: u64,
     /// The registry was asked, because an event did not say enough.
-    pub(crate) resolved: u64,
+    pub resolved: u64,
     /// No event told them.
-    pub(crate) reconciled: u64,
+    pub reconciled: u64,
     /// They were there before anybody looked.
-    pub(crate) imported: u64,
+    pub imported: u64,
 }
 
 /// What was recorded since then.
 ///
 /// Revisions are counted once where an event arrives after the change was found otherwise: its fact is of an earlier time, so that
 /// the tag changed then and no more when it was found; or it is of a later one, and says the same.
-pub(crate) async fn since(
+pub async fn since(
     db: &mut PgConnection,
     since: OffsetDateTime,
 ) -> Result<Vec<Covered>, sqlx::Error> {

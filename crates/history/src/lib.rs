@@ -1,0 +1,17 @@
+//! The SQL that reads history: the revision in force at a time, the revisions of a tag, the images that had a digest, manifests,
+//! and revisions in the order in which they were recorded.
+//!
+//! In scope: `select` statements over the tables that the indexer writes. Each function takes a connection and returns plain rows
+//! or a [`sqlx::Error`]. Lists are read by key, never by offset: the caller passes the key of the last row that it has, and a
+//! limit.
+//!
+//! Out of scope: writing (the indexer's `store`), the tables of other services (their `store`), and pages, cursors and problems of
+//! HTTP (the api).
+
+pub mod changes;
+pub mod coverage;
+pub mod digests;
+pub mod instant;
+pub mod manifests;
+pub mod recorded;
+pub mod resolve;
