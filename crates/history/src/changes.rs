@@ -10,51 +10,53 @@ use time::OffsetDateTime;
 
 use crate::instant::{Instant, of_key, to_micros};
 
-/// The data of a revision event, without `head`: that was the head when the revision was recorded, news only then.
+/// The data of a revision event, without `head`: the head at the time of recording was news only
+/// then.
 #[derive(Debug, Serialize, JsonSchema)]
-pub struct Change {
+#[schemars(rename = "Change")]
+pub struct HistoryItem {
     /// The registry.
     pub registry: Registry,
     /// The repository.
     pub repository: Repository,
     /// The tag.
     pub tag: Tag,
-    /// Number of the revision.
+    /// The number: 1, 2, 3 … per tag, in the order recorded.
     pub revision: u64,
-    /// How the revision changed the tag.
+    /// How it differs from the revision before it.
     pub kind: Kind,
-    /// The digest since then. None: the tag was deleted.
+    /// The digest from then on; none if the tag was deleted.
     pub digest: Option<Digest>,
-    /// The image pinned to this digest.
+    /// The image, pinned to this digest.
     pub pinned: Option<Pinned>,
-    /// The revision in force before this one, by effective time.
+    /// The revision in force just before, when this one was recorded.
     pub previous: Option<Point>,
-    /// Whether a later effective time had been recorded before.
+    /// Whether it was not the head when it was recorded: news about the past.
     pub late: bool,
-    /// Effective time of the revision.
+    /// The time from which on it holds, by the registry's clock.
     pub occurred_at: Instant,
-    /// Time at which the indexer recorded the revision.
+    /// The time at which Tagtrail recorded it.
     pub recorded_at: Instant,
-    /// How the push is known.
+    /// How the push behind it is known.
     pub origin: Origin,
-    /// The source that reported the push.
+    /// Name of the source of the push.
     pub source: String,
-    /// Who pushed, as far as the event says.
+    /// The user or account that pushed.
     pub actor: Option<String>,
     /// Media type of the manifest.
     pub media_type: Option<String>,
-    /// Size of the manifest, in bytes.
+    /// Size of the manifest in bytes.
     pub size: Option<u64>,
 }
 
-/// Revisions of a tag with what is known of the facts behind them, newest first. Key: effective time, number.
+/// Returns the revisions of a tag, newest first, each with its push. Key: effective time, number.
 pub async fn changes(
     db: &mut PgConnection,
     tag: i64,
     image: &Image,
     after: Option<[i64; 2]>,
     limit: i64,
-) -> Result<Vec<([i64; 2], Change)>, sqlx::Error> {
+) -> Result<Vec<([i64; 2], HistoryItem)>, sqlx::Error> {
     let after = after
         .map(|[at, number]| of_key(at).map(|at| (at, number)))
         .transpose()?;
@@ -73,10 +75,10 @@ pub async fn changes(
     .bind(limit)
     .fetch_all(db)
     .await?;
-    rows.iter().map(|row| change(row, image)).collect()
+    rows.iter().map(|row| item(row, image)).collect()
 }
 
-fn change(row: &PgRow, image: &Image) -> Result<([i64; 2], Change), sqlx::Error> {
+fn item(row: &PgRow, image: &Image) -> Result<([i64; 2], HistoryItem), sqlx::Error> {
     let (number, at): (i64, OffsetDateTime) =
         (row.try_get("number")?, row.try_get("effective_at")?);
     let digest = row::digest(row.try_get("digest")?)?;
@@ -87,7 +89,7 @@ fn change(row: &PgRow, image: &Image) -> Result<([i64; 2], Change), sqlx::Error>
         }),
         None => None,
     };
-    let change = Change {
+    let item = HistoryItem {
         registry: image.registry.clone(),
         repository: image.repository.clone(),
         tag: image.tag.clone(),
@@ -107,5 +109,5 @@ fn change(row: &PgRow, image: &Image) -> Result<([i64; 2], Change), sqlx::Error>
             .try_get::<Option<i64>, _>("size_bytes")?
             .map(row::unsigned),
     };
-    Ok(([to_micros(at), number], change))
+    Ok(([to_micros(at), number], item))
 }

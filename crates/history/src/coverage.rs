@@ -1,51 +1,57 @@
-//! How changes became known.
+//! How changes became known: by an event, by resolving one, or by reconciling.
 
 use schemars::JsonSchema;
 use serde::Serialize;
+use sqlx::postgres::PgRow;
 use sqlx::{PgConnection, Row as _};
 use tagtrail_postgres::row;
 use time::OffsetDateTime;
 
 use crate::instant::Instant;
 
-/// How well a registry told a source of its changes.
+/// How completely a source reports the changes of a registry.
 #[derive(Debug, Serialize, JsonSchema)]
-pub struct Covered {
+#[schemars(rename = "Covered")]
+pub struct SourceCoverage {
     /// The registry.
     pub registry: String,
-    /// None: it is compared, and nothing ever came of it.
+    /// None: the registry is reconciled, and no source reported a change of it.
     pub source: Option<String>,
-    /// The changes, by how they became known.
+    /// Changes, by how they became known.
     pub changes: Changes,
-    /// Of the changes that an event should have told, the share that only comparing found. None: there were none.
+    /// The share of changes that only reconciling found, among those that an event should have
+    /// reported. None: there were no such changes.
     pub lost_share: Option<f64>,
-    /// When the last event was received, or answered if it did not say enough; of those since then.
+    /// The last time since then at which an event was received, or the registry was asked because
+    /// an event lacked something.
     pub last_event_at: Option<Instant>,
-    /// When a repository of the registry was last compared to the end.
+    /// The last time at which a repository of the registry was reconciled to its end.
     pub last_walk_at: Option<Instant>,
 }
 
 /// Changes, by how they became known.
 #[derive(Debug, Serialize, JsonSchema)]
 pub struct Changes {
-    /// An event told them, perhaps late.
+    /// An event reported them, perhaps late.
     pub event: u64,
-    /// The registry was asked, because an event did not say enough.
+    /// The registry was asked for them, because an event lacked something.
     pub resolved: u64,
-    /// No event told them.
+    /// No event reported them: they were found by reconciling.
     pub reconciled: u64,
-    /// They were there before anybody looked.
+    /// They were there when their repository was first reconciled.
     pub imported: u64,
 }
 
-/// What was recorded since then.
+/// Returns the coverage of each registry and source, by the revisions recorded since a time.
 ///
-/// Revisions are counted once where an event arrives after the change was found otherwise: its fact is of an earlier time, so that
-/// the tag changed then and no more when it was found; or it is of a later one, and says the same.
+/// A change that was found by reconciling and reported by an event afterwards counts once, as an
+/// event. Either the event has an earlier time: then the tag changed at that time, and the revision
+/// found by reconciling repeats the digest. Or the event has a later time, and reports the same
+/// digest.
 pub async fn since(
     db: &mut PgConnection,
     since: OffsetDateTime,
-) -> Result<Vec<Covered>, sqlx::Error> {
+) -> Result<Vec<SourceCoverage>, sqlx::Error> {
     let rows = sqlx::query(
         "with change as (
              select v.tag_id, v.digest, v.effective_at, p.origin, p.source,
@@ -71,52 +77,53 @@ pub async fn since(
                     count(*) filter (where k.origin = 'imported') as imported
              from known k join tag t on t.id = k.tag_id join repository r on r.id = t.repository_id
              group by r.registry, k.source
-         ), heard as (
+         ), last_event as (
              select r.registry, p.source, max(p.received_at) as last_event_at
              from push p left join tag t on t.id = p.tag_id
              join repository r on r.id = coalesce(t.repository_id, p.repository_id)
              where p.recorded_at >= $1 and p.origin in ('event', 'resolved')
              group by r.registry, p.source
-         ), told as (
-             select registry, source, c.event, c.resolved, c.reconciled, c.imported, h.last_event_at
-             from counted c full join heard h using (registry, source)
-         ), walked as (
+         ), by_source as (
+             select registry, source, c.event, c.resolved, c.reconciled, c.imported, e.last_event_at
+             from counted c full join last_event e using (registry, source)
+         ), reconciled_at as (
              select registry, max(last_at) as last_walk_at from walk group by registry
          )
          select registry, source, event, resolved, reconciled, imported, last_event_at, last_walk_at
-         from told full join walked using (registry)
+         from by_source full join reconciled_at using (registry)
          order by registry, source",
     )
     .bind(since)
     .fetch_all(db)
     .await?;
-    rows.iter()
-        .map(|row| {
-            let count = |name: &str| -> Result<u64, sqlx::Error> {
-                Ok(row::unsigned(
-                    row.try_get::<Option<i64>, _>(name)?.unwrap_or(0),
-                ))
-            };
-            let changes = Changes {
-                event: count("event")?,
-                resolved: count("resolved")?,
-                reconciled: count("reconciled")?,
-                imported: count("imported")?,
-            };
-            let told = changes.event + changes.resolved + changes.reconciled;
-            #[expect(
-                clippy::cast_precision_loss,
-                reason = "a share of fewer than 2^53 changes"
-            )]
-            let share = changes.reconciled as f64 / told as f64;
-            Ok(Covered {
-                registry: row.try_get("registry")?,
-                source: row.try_get("source")?,
-                lost_share: (told > 0).then_some(share),
-                changes,
-                last_event_at: row.try_get::<Option<_>, _>("last_event_at")?.map(Instant),
-                last_walk_at: row.try_get::<Option<_>, _>("last_walk_at")?.map(Instant),
-            })
-        })
-        .collect()
+    rows.iter().map(of_row).collect()
+}
+
+fn of_row(row: &PgRow) -> Result<SourceCoverage, sqlx::Error> {
+    let count = |name: &str| -> Result<u64, sqlx::Error> {
+        Ok(row::unsigned(
+            row.try_get::<Option<i64>, _>(name)?.unwrap_or(0),
+        ))
+    };
+    let changes = Changes {
+        event: count("event")?,
+        resolved: count("resolved")?,
+        reconciled: count("reconciled")?,
+        imported: count("imported")?,
+    };
+    let reportable = changes.event + changes.resolved + changes.reconciled;
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "a share of fewer than 2^53 changes"
+    )]
+    let share = changes.reconciled as f64 / reportable as f64;
+    let time = |name: &str| Ok::<_, sqlx::Error>(row.try_get::<Option<_>, _>(name)?.map(Instant));
+    Ok(SourceCoverage {
+        registry: row.try_get("registry")?,
+        source: row.try_get("source")?,
+        lost_share: (reportable > 0).then_some(share),
+        changes,
+        last_event_at: time("last_event_at")?,
+        last_walk_at: time("last_reconciled_at")?,
+    })
 }

@@ -1,4 +1,4 @@
-//! Who had a digest.
+//! The images that had a digest.
 
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -10,27 +10,28 @@ use time::OffsetDateTime;
 
 use crate::instant::{Instant, of_key, to_micros};
 
-/// A time over which an image had it.
+/// A time over which an image had the digest.
 #[derive(Debug, Serialize, JsonSchema)]
-pub struct Span {
+#[schemars(rename = "Span")]
+pub struct DigestInterval {
     /// The image.
     pub image: Image,
-    /// The revision by which it got the digest.
+    /// The revision by which the image got the digest.
     pub revision: u64,
     /// Effective time of this revision.
     pub from: Instant,
-    /// None: it still has.
+    /// Effective time of the next revision. None: the image still has the digest.
     pub until: Option<Instant>,
 }
 
-/// When which images had a digest. A revision replaced at its own instant was never in force, and is left out. Key: row id
-/// of the tag, effective time, number.
-pub async fn spans(
+/// Returns the intervals in which images had a digest. A revision replaced at its own effective
+/// time was never in force, and is left out. Key: row id of the tag, effective time, number.
+pub async fn intervals(
     db: &mut PgConnection,
     digest: &Digest,
     after: Option<[i64; 3]>,
     limit: i64,
-) -> Result<Vec<([i64; 3], Span)>, sqlx::Error> {
+) -> Result<Vec<([i64; 3], DigestInterval)>, sqlx::Error> {
     let after = after
         .map(|[tag, at, number]| of_key(at).map(|at| (tag, at, number)))
         .transpose()?;
@@ -55,10 +56,10 @@ pub async fn spans(
     .bind(limit)
     .fetch_all(db)
     .await?;
-    rows.iter().map(span).collect()
+    rows.iter().map(interval).collect()
 }
 
-fn span(row: &PgRow) -> Result<([i64; 3], Span), sqlx::Error> {
+fn interval(row: &PgRow) -> Result<([i64; 3], DigestInterval), sqlx::Error> {
     let (number, from): (i64, OffsetDateTime) =
         (row.try_get("number")?, row.try_get("effective_at")?);
     let image = Image {
@@ -66,11 +67,11 @@ fn span(row: &PgRow) -> Result<([i64; 3], Span), sqlx::Error> {
         repository: row::parsed(row.try_get("repository")?)?,
         tag: row::parsed(row.try_get("tag")?)?,
     };
-    let span = Span {
+    let interval = DigestInterval {
         image,
         revision: row::unsigned(number),
         from: Instant(from),
         until: row.try_get::<Option<_>, _>("until")?.map(Instant),
     };
-    Ok(([row.try_get("tag_id")?, to_micros(from), number], span))
+    Ok(([row.try_get("tag_id")?, to_micros(from), number], interval))
 }

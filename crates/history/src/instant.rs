@@ -1,4 +1,4 @@
-//! Times in answers: RFC 3339 in UTC, as the events on the bus write them.
+//! Times in rows and keys. As JSON a time is RFC 3339 in UTC, as in the events on the bus.
 
 use std::borrow::Cow;
 
@@ -8,7 +8,7 @@ use serde::{Serialize, Serializer};
 use tagtrail_proto::instant;
 use time::OffsetDateTime;
 
-/// A time as Postgres keeps it, to the microsecond.
+/// A time with the microseconds that Postgres keeps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Instant(pub OffsetDateTime);
 
@@ -40,21 +40,22 @@ impl std::fmt::Display for Instant {
     }
 }
 
-/// Microseconds since 1970.
+/// Returns the microseconds since 1970.
 pub fn to_micros(time: OffsetDateTime) -> i64 {
     // Years 0 to 9999 fit many times over.
     i64::try_from(time.unix_timestamp_nanos().div_euclid(1000)).unwrap_or(i64::MAX)
 }
 
-/// The time of this many microseconds since 1970, for the years that there are.
+/// Returns the time that is this many microseconds after 1970. `None`: it is outside of the years
+/// -9999 to 9999.
 pub fn from_micros(micros: i64) -> Option<OffsetDateTime> {
     OffsetDateTime::from_unix_timestamp_nanos(i128::from(micros) * 1000).ok()
 }
 
-/// The time in the key of an item.
+/// Returns the time in a key. Callers that take keys from outside check them with [`from_micros`] first.
 ///
 /// # Errors
-/// [`sqlx::Error::Encode`] for a time that no clock shows: whoever takes keys from outside checks them before.
+/// [`sqlx::Error::Encode`] for a time outside of the years -9999 to 9999.
 pub fn of_key(micros: i64) -> Result<OffsetDateTime, sqlx::Error> {
     from_micros(micros).ok_or_else(|| sqlx::Error::Encode("a key with a time out of range".into()))
 }

@@ -1,12 +1,12 @@
-//! The SQL that reads history: the revision in force at a time, the revisions of a tag, the images that had a digest, manifests,
-//! and revisions in the order in which they were recorded.
+//! The SQL that reads history: the revision in force at a time, the revisions of a tag, the images
+//! that had a digest, manifests, and the revisions of a partition in the order recorded.
 //!
-//! In scope: `select` statements over the tables that the indexer writes. Each function takes a connection and returns plain rows
-//! or a [`sqlx::Error`]. Lists are read by key, never by offset: the caller passes the key of the last row that it has, and a
-//! limit.
+//! In scope: `select` statements over the tables that the indexer writes. Each function takes a
+//! connection and returns plain rows, or the [`sqlx::Error`] of its statement. Lists are read by
+//! key, never by offset: the caller passes the key of the last row that it has, and a limit.
 //!
-//! Out of scope: writing (the indexer's `store`), the tables of other services (their `store`), and pages, cursors and problems of
-//! HTTP (the api).
+//! Out of scope: writing (the indexer's `store`), tables of other services (their `store`), and
+//! the pages, cursors and problems of HTTP (the api).
 
 pub mod changes;
 pub mod coverage;
@@ -15,3 +15,6 @@ pub mod instant;
 pub mod manifests;
 pub mod recorded;
 pub mod resolve;
+mod tag;
+
+pub use tag::tag_id;

@@ -1,11 +1,11 @@
-//! What a digest is.
+//! Manifests.
 
 use sqlx::types::Json;
 use sqlx::{PgConnection, Row as _};
 use tagtrail_postgres::row;
 use tagtrail_proto::{Digest, Manifest};
 
-/// What is known of a digest; `None`: it was not read.
+/// Returns the manifest of a digest. `None`: the resolver has not read it yet.
 pub async fn manifest(
     db: &mut PgConnection,
     digest: &Digest,

@@ -1,50 +1,51 @@
-//! Revisions as they were recorded, in the order of their partition: what the indexer publishes, and the live feed shows.
+//! Revisions in the order in which a partition recorded them: the indexer publishes them, and the
+//! live feed shows them.
 //!
-//! Ordinals have no gap, and a partition's are committed in order by one session. So whoever has seen ordinal n of a partition
-//! has seen everything recorded before it there, and knows by the next one whether something is missing.
+//! Ordinals have no gap, and one session commits a partition's ordinals in order. So a reader that
+//! has ordinal n of a partition has every earlier revision of the partition, and sees by the next
+//! ordinal whether it missed one.
 
 use sqlx::postgres::PgRow;
 use sqlx::{Error, PgConnection, Row as _};
+use tagtrail_postgres::row;
 use tagtrail_proto::{Image, Kind, Origin, Point, Revision, TimeSource};
 use time::OffsetDateTime;
 
-use tagtrail_postgres::row;
-
-/// A revision with its place.
+/// A revision with its place in its partition.
 #[derive(Debug, Clone)]
 pub struct Recorded {
     /// Row id of the tag.
     pub tag_id: i64,
-    /// Place among the revisions of its partition: 1, 2, 3 …
+    /// Ordinal among the revisions of the partition: 1, 2, 3 …
     pub ordinal: u64,
-    /// Row id of the fact behind it.
+    /// Row id of the push behind the revision.
     pub push_id: i64,
-    /// What was or will be published of it.
+    /// The event that was or will be published.
     pub event: Revision,
-    /// Effective time of the revision before it.
+    /// Effective time of the previous revision.
     pub previous_at: Option<OffsetDateTime>,
-    /// Effective time of the head when it was recorded.
+    /// Effective time of the head at the time of recording.
     pub head_at: OffsetDateTime,
-    /// Whose clock the time of the fact behind it is from.
+    /// The clock that the push's time is from.
     pub time_source: TimeSource,
 }
 
-/// Ordinals of one partition.
+/// A range of ordinals of one partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Span {
+pub struct OrdinalRange {
     /// The partition.
     pub partition: u16,
-    /// The last ordinal before those meant.
+    /// The last ordinal before the range.
     pub after: u64,
-    /// The last one meant.
+    /// The last ordinal of the range.
     pub until: u64,
 }
 
-/// Most revisions of one partition that are read at once.
+/// Most revisions of one partition that one statement reads.
 pub const PAGE: u64 = 1000;
 
-/// What a statement must join and select so that [`of_row`] can read its rows; `v` is the revision.
-macro_rules! event {
+/// A statement whose rows [`of_row`] can read. The literals select the revisions `v`.
+macro_rules! select_recorded {
     ($($rest:literal),*) => {
         concat!(
             "select v.partition, v.tag_id, v.ordinal, v.push_id, v.number, v.kind::text as kind, v.digest, v.late, v.effective_at, v.recorded_at,
@@ -62,20 +63,18 @@ macro_rules! event {
     };
 }
 
-/// The revisions of these spans, by partition and ordinal, with the partition of each; at most [`PAGE`] of each span.
-///
-/// # Errors
-/// [`Error`].
+/// Returns the revisions of these ranges, by partition and ordinal, each with its partition; at most
+/// [`PAGE`] of each range.
 pub async fn revisions(
     db: &mut PgConnection,
-    spans: &[Span],
+    ranges: &[OrdinalRange],
 ) -> Result<Vec<(u16, Recorded)>, Error> {
-    let column = |of: fn(&Span) -> u64| -> Vec<i64> {
-        spans.iter().map(|span| row::signed(of(span))).collect()
+    let column = |of: fn(&OrdinalRange) -> u64| -> Vec<i64> {
+        ranges.iter().map(|range| row::signed(of(range))).collect()
     };
     let rows = sqlx::query(concat!(
-        // The limit stands in the text, so that the plan never reckons with more rows than there can be.
-        event!(
+        // The limit is a literal, not a parameter, so that the planner knows how few rows to expect.
+        select_recorded!(
             "unnest($1::smallint[], $2::bigint[], $3::bigint[]) as s (partition, after, until)
              cross join lateral (
                  select * from revision r where r.partition = s.partition and r.ordinal > s.after and r.ordinal <= s.until
@@ -83,25 +82,22 @@ pub async fn revisions(
         ),
         "order by v.partition, v.ordinal"
     ))
-    .bind(spans.iter().map(|span| row::small(span.partition)).collect::<Vec<_>>())
-    .bind(column(|span| span.after))
-    .bind(column(|span| span.until))
+    .bind(ranges.iter().map(|range| row::small(range.partition)).collect::<Vec<_>>())
+    .bind(column(|range| range.after))
+    .bind(column(|range| range.until))
     .fetch_all(db)
     .await?;
     rows.iter().map(of_row).collect()
 }
 
-/// All revisions of a tag above a number, in order; at most [`PAGE`].
-///
-/// # Errors
-/// [`Error`].
+/// Returns the revisions of a tag above a number, in order; at most [`PAGE`].
 pub async fn revisions_of(
     db: &mut PgConnection,
     tag_id: i64,
     after: u64,
 ) -> Result<Vec<Recorded>, Error> {
     let rows = sqlx::query(concat!(
-        event!("(select * from revision r where r.tag_id = $1 and r.number > $2 order by r.number limit 1000) v"),
+        select_recorded!("(select * from revision r where r.tag_id = $1 and r.number > $2 order by r.number limit 1000) v"),
         "order by v.number"
     ))
     .bind(tag_id)
@@ -111,10 +107,7 @@ pub async fn revisions_of(
     rows.iter().map(|row| Ok(of_row(row)?.1)).collect()
 }
 
-/// How far each partition is recorded.
-///
-/// # Errors
-/// [`Error`].
+/// Returns the last recorded ordinal of each partition.
 pub async fn ends(db: &mut PgConnection) -> Result<Vec<(u16, u64)>, Error> {
     let rows = sqlx::query(
         "select p.partition, coalesce((select max(r.ordinal) from revision r where r.partition = p.partition), 0) as ordinal
@@ -132,21 +125,18 @@ pub async fn ends(db: &mut PgConnection) -> Result<Vec<(u16, u64)>, Error> {
         .collect()
 }
 
-/// The last ordinal of each partition that was recorded before a time. The times of a partition never fall, so it is found by
-/// halving, for all partitions at once.
-///
-/// # Errors
-/// [`Error`].
+/// Returns the last ordinal of each partition that was recorded before a time. Recording times of a
+/// partition never decrease, so a binary search finds it, for all partitions at once.
 pub async fn before(db: &mut PgConnection, time: OffsetDateTime) -> Result<Vec<(u16, u64)>, Error> {
-    /// Recorded before the time is everything up to `sure`, and nothing from `not` on.
+    /// Ordinals up to `earlier` were recorded before the time, ordinals from `later` on were not.
     struct Search {
         partition: u16,
-        sure: u64,
-        not: u64,
+        earlier: u64,
+        later: u64,
     }
     impl Search {
         fn middle(&self) -> u64 {
-            self.sure + (self.not - self.sure) / 2
+            self.earlier + (self.later - self.earlier) / 2
         }
     }
     let mut all: Vec<Search> = ends(&mut *db)
@@ -154,23 +144,23 @@ pub async fn before(db: &mut PgConnection, time: OffsetDateTime) -> Result<Vec<(
         .into_iter()
         .map(|(partition, end)| Search {
             partition,
-            sure: 0,
-            not: end + 1,
+            earlier: 0,
+            later: end + 1,
         })
         .collect();
     loop {
         let mut open: Vec<&mut Search> = all
             .iter_mut()
-            .filter(|search| search.sure + 1 < search.not)
+            .filter(|search| search.earlier + 1 < search.later)
             .collect();
         if open.is_empty() {
             return Ok(all
                 .into_iter()
-                .map(|search| (search.partition, search.sure))
+                .map(|search| (search.partition, search.earlier))
                 .collect());
         }
         let column = |search: &&mut Search| row::signed(search.middle());
-        let earlier: Vec<bool> = sqlx::query_scalar(
+        let found: Vec<bool> = sqlx::query_scalar(
             "select r.recorded_at < $3
              from unnest($1::smallint[], $2::bigint[]) with ordinality as s (partition, ordinal, place)
              join revision r on r.partition = s.partition and r.ordinal = s.ordinal
@@ -181,15 +171,15 @@ pub async fn before(db: &mut PgConnection, time: OffsetDateTime) -> Result<Vec<(
         .bind(time)
         .fetch_all(&mut *db)
         .await?;
-        if earlier.len() != open.len() {
+        if found.len() != open.len() {
             return Err(Error::Decode("ordinals have a gap".into()));
         }
-        for (search, earlier) in open.iter_mut().zip(earlier) {
+        for (search, is_earlier) in open.iter_mut().zip(found) {
             let middle = search.middle();
-            if earlier {
-                search.sure = middle;
+            if is_earlier {
+                search.earlier = middle;
             } else {
-                search.not = middle;
+                search.later = middle;
             }
         }
     }

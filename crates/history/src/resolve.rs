@@ -1,112 +1,96 @@
-//! What a tag means.
+//! The revision of an image in force: now, at a time, or by its number.
 
-use sqlx::postgres::PgRow;
-use sqlx::{PgConnection, Row as _};
+use sqlx::postgres::{PgArguments, PgRow};
+use sqlx::query::Query;
+use sqlx::{PgConnection, Postgres, Row as _};
 use tagtrail_postgres::row;
 use tagtrail_proto::{Digest, Image, Kind};
 use time::OffsetDateTime;
 
-/// A revision of a tag, as far as it concerns what the tag means.
+/// A revision, without the push behind it.
 #[derive(Debug)]
-pub struct Found {
+pub struct RevisionInForce {
     /// Its number.
     pub revision: u64,
-    /// How the revision changed the tag.
+    /// How it differs from the revision before it.
     pub kind: Kind,
-    /// None: the tag was deleted.
+    /// `None`: the tag was deleted.
     pub digest: Option<Digest>,
-    /// Effective time of the revision.
+    /// The time from which on it holds, by the registry's clock.
     pub occurred_at: OffsetDateTime,
-    /// Time at which the indexer recorded the revision.
+    /// The time at which the indexer recorded it.
     pub recorded_at: OffsetDateTime,
 }
 
-/// Row id of a tag that has a history. One without is known to the ids only, and unknown to everyone else.
-pub async fn tag(db: &mut PgConnection, image: &Image) -> Result<Option<i64>, sqlx::Error> {
-    sqlx::query_scalar(
-        "select t.id from repository r join tag t on t.repository_id = r.id
-         where r.registry = $1 and r.name = $2 and t.name = $3 and t.head is not null",
-    )
-    .bind(image.registry.as_ref())
-    .bind(image.repository.as_ref())
-    .bind(image.tag.as_ref())
-    .fetch_optional(db)
-    .await
+/// A statement that selects the revision `v` of the image `$1/$2:$3`, joined as the literal says.
+///
+/// The statement finds the tag by itself instead of by [`tag_id`](crate::tag_id), so that an answer takes one round trip.
+macro_rules! select_revision {
+    ($join:literal) => {
+        concat!(
+            "select v.number, v.kind::text as kind, v.digest, v.effective_at, v.recorded_at
+             from repository r
+             join tag t on t.repository_id = r.id ",
+            $join,
+            " where r.registry = $1 and r.name = $2 and t.name = $3"
+        )
+    };
 }
 
-/// The revision in force.
-pub async fn head(db: &mut PgConnection, image: &Image) -> Result<Option<Found>, sqlx::Error> {
-    sqlx::query(
-        "select v.number, v.kind::text as kind, v.digest, v.effective_at, v.recorded_at
-         from repository r
-         join tag t on t.repository_id = r.id
-         join revision v on v.tag_id = t.id and v.number = t.head
-         where r.registry = $1 and r.name = $2 and t.name = $3",
-    )
-    .bind(image.registry.as_ref())
-    .bind(image.repository.as_ref())
-    .bind(image.tag.as_ref())
-    .fetch_optional(db)
-    .await?
-    .map(|row| found(&row))
-    .transpose()
+/// Returns the revision in force now: the head.
+pub async fn head(
+    db: &mut PgConnection,
+    image: &Image,
+) -> Result<Option<RevisionInForce>, sqlx::Error> {
+    let statement = select_revision!("join revision v on v.tag_id = t.id and v.number = t.head");
+    one(db, for_image(statement, image)).await
 }
 
-/// The revision in force at `at`, by what was recorded by `known_at`: the last entry of the index that is not after it.
+/// Returns the revision in force at `at`, by the revisions that were recorded by `known_at`. `None` is no bound.
 pub async fn as_of(
     db: &mut PgConnection,
     image: &Image,
     at: Option<OffsetDateTime>,
     known_at: Option<OffsetDateTime>,
-) -> Result<Option<Found>, sqlx::Error> {
-    sqlx::query(
-        "select v.number, v.kind::text as kind, v.digest, v.effective_at, v.recorded_at
-         from repository r
-         join tag t on t.repository_id = r.id
-         cross join lateral (
+) -> Result<Option<RevisionInForce>, sqlx::Error> {
+    let statement = select_revision!(
+        "cross join lateral (
              select * from revision v
              where v.tag_id = t.id
                and v.effective_at <= coalesce($4::timestamptz, 'infinity')
                and v.recorded_at <= coalesce($5::timestamptz, 'infinity')
-             order by v.effective_at desc, v.number desc limit 1) v
-         where r.registry = $1 and r.name = $2 and t.name = $3",
-    )
-    .bind(image.registry.as_ref())
-    .bind(image.repository.as_ref())
-    .bind(image.tag.as_ref())
-    .bind(at)
-    .bind(known_at)
-    .fetch_optional(db)
-    .await?
-    .map(|row| found(&row))
-    .transpose()
+             order by v.effective_at desc, v.number desc limit 1) v"
+    );
+    one(db, for_image(statement, image).bind(at).bind(known_at)).await
 }
 
-/// The revision of this number.
+/// Returns the revision of this number.
 pub async fn numbered(
     db: &mut PgConnection,
     image: &Image,
     number: u64,
-) -> Result<Option<Found>, sqlx::Error> {
-    sqlx::query(
-        "select v.number, v.kind::text as kind, v.digest, v.effective_at, v.recorded_at
-         from repository r
-         join tag t on t.repository_id = r.id
-         join revision v on v.tag_id = t.id and v.number = $4
-         where r.registry = $1 and r.name = $2 and t.name = $3",
-    )
-    .bind(image.registry.as_ref())
-    .bind(image.repository.as_ref())
-    .bind(image.tag.as_ref())
-    .bind(row::signed(number))
-    .fetch_optional(db)
-    .await?
-    .map(|row| found(&row))
-    .transpose()
+) -> Result<Option<RevisionInForce>, sqlx::Error> {
+    let statement = select_revision!("join revision v on v.tag_id = t.id and v.number = $4");
+    one(db, for_image(statement, image).bind(row::signed(number))).await
 }
 
-fn found(row: &PgRow) -> Result<Found, sqlx::Error> {
-    Ok(Found {
+fn for_image<'q>(statement: &'static str, image: &Image) -> Query<'q, Postgres, PgArguments> {
+    sqlx::query(statement)
+        .bind(image.registry.as_ref())
+        .bind(image.repository.as_ref())
+        .bind(image.tag.as_ref())
+}
+
+async fn one(
+    db: &mut PgConnection,
+    query: Query<'_, Postgres, PgArguments>,
+) -> Result<Option<RevisionInForce>, sqlx::Error> {
+    let found = query.fetch_optional(db).await?;
+    found.as_ref().map(of_row).transpose()
+}
+
+fn of_row(row: &PgRow) -> Result<RevisionInForce, sqlx::Error> {
+    Ok(RevisionInForce {
         revision: row::unsigned(row.try_get("number")?),
         kind: row::parsed(row.try_get("kind")?)?,
         digest: row::digest(row.try_get("digest")?)?,

@@ -1,10 +1,10 @@
 //! Connections to Postgres, made the same way by every service that has a database.
 //!
 //! In scope: the setting, waiting for the server and for the schema, **sessions** (direct connections that hold something by an
-//! advisory lock and must die when their holder does), the list of those locks, columns that Postgres has no type for, and
-//! reading recorded revisions in order ([`recorded`]), which several services do.
+//! advisory lock and must die when their holder does), the list of those locks, and columns that Postgres has no type for.
 //!
-//! Out of scope: all other SQL of the services (their `store`) and running migrations (`tagtrail migrate`).
+//! Out of scope: SQL that reads history (`tagtrail-history`), all other SQL of the services (their `store`) and running migrations
+//! (`tagtrail migrate`).
 
 mod lock;
 pub mod position;

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use tagtrail_bus::{Bus, BusArgs, BusError};
 use tagtrail_daemon::{Context, backoff};
-use tagtrail_history::recorded::{self, Span};
+use tagtrail_history::recorded::{self, OrdinalRange};
 use tagtrail_proto::{Image, Revision};
 use time::OffsetDateTime;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, broadcast, watch};
@@ -37,14 +37,14 @@ impl Place {
     }
 
     /// What lies between this place and a later one.
-    fn until(&self, end: &Place) -> Vec<Span> {
-        let span = |(partition, until): (&u16, &u64)| Span {
+    fn until(&self, end: &Place) -> Vec<OrdinalRange> {
+        let range = |(partition, until): (&u16, &u64)| OrdinalRange {
             partition: *partition,
             after: self.of(*partition),
             until: *until,
         };
-        let spans = end.0.iter().map(span);
-        spans.filter(|span| span.after < span.until).collect()
+        let ranges = end.0.iter().map(range);
+        ranges.filter(|range| range.after < range.until).collect()
     }
 
     /// `partition:ordinal`, separated by commas.
@@ -328,15 +328,15 @@ impl Follower {
 
     /// Reads what lies before the end that is known. Says whether there was anything.
     async fn fetch(&mut self) -> Result<bool, Error> {
-        let spans = match &*self.end.borrow_and_update() {
+        let ranges = match &*self.end.borrow_and_update() {
             Some(end) => self.place.until(end),
             None => return Ok(false),
         };
-        if spans.is_empty() {
+        if ranges.is_empty() {
             return Ok(false);
         }
         let mut db = self.feed.database.connection().await?;
-        let found = recorded::revisions(&mut db, &spans).await?;
+        let found = recorded::revisions(&mut db, &ranges).await?;
         db.answered();
         let items = found.into_iter().rev();
         self.ready = items
@@ -375,13 +375,13 @@ mod tests {
 
     #[test]
     fn what_lies_between_two_places_is_known_by_partition() {
-        let spans = place("0:5,1:7").until(&place("0:9,1:7,2:3"));
-        let span = |partition, after, until| Span {
+        let ranges = place("0:5,1:7").until(&place("0:9,1:7,2:3"));
+        let range = |partition, after, until| OrdinalRange {
             partition,
             after,
             until,
         };
-        assert_eq!(spans, [span(0, 5, 9), span(2, 0, 3)]);
+        assert_eq!(ranges, [range(0, 5, 9), range(2, 0, 3)]);
         assert_eq!(place("0:9").until(&place("0:5")), []);
     }
 }

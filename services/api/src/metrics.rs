@@ -10,8 +10,8 @@ use tagtrail_daemon::metrics::seconds;
 /// Its metrics.
 #[derive(Debug, Clone)]
 pub(crate) struct Metrics {
-    requests: Family<Request, Counter>,
-    seconds: Family<Operation, Histogram>,
+    requests: Family<RequestLabels, Counter>,
+    seconds: Family<OperationLabels, Histogram>,
     /// Who follows the live feed now.
     pub(crate) followers: Gauge,
     /// Followers that did not read.
@@ -19,13 +19,13 @@ pub(crate) struct Metrics {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Request {
+struct RequestLabels {
     operation: &'static str,
     status: u16,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Operation {
+struct OperationLabels {
     operation: &'static str,
 }
 
@@ -58,10 +58,10 @@ impl Metrics {
     /// A request was answered.
     pub(crate) fn answered(&self, operation: &'static str, status: u16, seconds: f64) {
         self.requests
-            .get_or_create(&Request { operation, status })
+            .get_or_create(&RequestLabels { operation, status })
             .inc();
         self.seconds
-            .get_or_create(&Operation { operation })
+            .get_or_create(&OperationLabels { operation })
             .observe(seconds);
     }
 }

@@ -3,7 +3,7 @@
 use sqlx::PgConnection;
 use tagtrail_bus::publish::Fence;
 use tagtrail_failpoint::FailPoint;
-use tagtrail_history::recorded::{self, Recorded, Span};
+use tagtrail_history::recorded::{self, OrdinalRange, Recorded};
 use tokio::sync::{mpsc, watch};
 
 use crate::doubt;
@@ -102,12 +102,12 @@ async fn recorded_in(
     after: u64,
     until: u64,
 ) -> Result<Vec<Recorded>, Error> {
-    let span = Span {
+    let range = OrdinalRange {
         partition,
         after,
         until,
     };
-    let found = shared.within(recorded::revisions(db, &[span])).await?;
+    let found = shared.within(recorded::revisions(db, &[range])).await?;
     Ok(found.into_iter().map(|(_, revision)| revision).collect())
 }
 

@@ -7,7 +7,7 @@ use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value, json};
 
 use crate::http::error::Problem;
-use crate::http::operation::{Answer, Method, Operation};
+use crate::http::operation::{Method, Operation, ResponseBody};
 use crate::http::parameters::Parameter;
 use crate::shared::Shared;
 
@@ -76,10 +76,10 @@ pub(crate) fn document(operations: &[Operation]) -> Value {
 }
 
 fn describe(operation: &Operation, schemas: &mut SchemaGenerator) -> Value {
-    let (media_type, schema) = match operation.answer {
-        Answer::Json(schema) => ("application/json", schema(schemas).to_value()),
+    let (media_type, schema) = match operation.response {
+        ResponseBody::Json(schema) => ("application/json", schema(schemas).to_value()),
         // There is no schema language for event streams; each `data` line holds one of these.
-        Answer::Events(schema) => (
+        ResponseBody::Events(schema) => (
             "text/event-stream",
             json!({ "type": "string", "contentMediaType": "application/json", "contentSchema": schema(schemas).to_value() }),
         ),

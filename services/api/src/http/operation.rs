@@ -21,7 +21,7 @@ pub(crate) struct Operation {
     pub(crate) query: &'static [Parameter],
     /// What may stand in a header.
     pub(crate) header: &'static [Parameter],
-    pub(crate) answer: Answer,
+    pub(crate) response: ResponseBody,
     /// Codes of its problems, besides those that any operation has.
     pub(crate) problems: &'static [(u16, &'static str)],
     pub(crate) serve: fn() -> MethodRouter<Shared>,
@@ -45,7 +45,7 @@ impl Method {
 }
 
 /// What a good answer is.
-pub(crate) enum Answer {
+pub(crate) enum ResponseBody {
     /// One JSON document.
     Json(fn(&mut SchemaGenerator) -> Schema),
     /// Server-sent events; the schema is that of `data`.

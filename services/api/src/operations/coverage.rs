@@ -6,13 +6,13 @@ use axum::http::Uri;
 use axum::routing::get;
 use schemars::JsonSchema;
 use serde::Serialize;
-use tagtrail_history::coverage::{self, Covered};
+use tagtrail_history::coverage::{self, SourceCoverage};
 use tagtrail_history::instant::Instant;
 use time::OffsetDateTime;
 
 use crate::database::Database;
 use crate::http::error::Error;
-use crate::http::operation::{Answer, Method, Operation, schema};
+use crate::http::operation::{Method, Operation, ResponseBody, schema};
 use crate::http::parameters::{Parameter, Parameters, optional};
 
 /// What is looked at if nothing else is asked for.
@@ -33,7 +33,7 @@ pub(crate) const COVERAGE: Operation = Operation {
     in_path: &[],
     query: &[SINCE],
     header: &[],
-    answer: Answer::Json(schema::<Coverage>),
+    response: ResponseBody::Json(schema::<Coverage>),
     problems: &[(400, "time_invalid")],
     serve: || get(coverage),
 };
@@ -43,7 +43,7 @@ pub(crate) const COVERAGE: Operation = Operation {
 pub(crate) struct Coverage {
     since: Instant,
     /// By registry, then source.
-    items: Vec<Covered>,
+    items: Vec<SourceCoverage>,
 }
 
 async fn coverage(State(database): State<Database>, uri: Uri) -> Result<Json<Coverage>, Error> {

@@ -8,12 +8,12 @@ use axum::routing::get;
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::json;
-use tagtrail_history::digests::{self, Span};
+use tagtrail_history::digests::{self, DigestInterval};
 use tagtrail_proto::Digest;
 
 use crate::database::Database;
 use crate::http::error::Error;
-use crate::http::operation::{self, Method, Operation, schema};
+use crate::http::operation::{Method, Operation, ResponseBody, schema};
 use crate::http::paging::{CURSOR, Items, LIMIT, List, Page};
 use crate::http::parameters::{Parameter, Parameters};
 
@@ -31,7 +31,7 @@ pub(crate) const DIGEST: Operation = Operation {
     }],
     query: &[LIMIT, CURSOR],
     header: &[],
-    answer: operation::Answer::Json(schema::<Answer>),
+    response: ResponseBody::Json(schema::<Holders>),
     problems: &[
         (400, "digest_invalid"),
         (400, "limit_invalid"),
@@ -47,11 +47,10 @@ const LIST: List<3> = List {
 
 /// The images that had a digest. None is an answer too: nobody ever pushed it under a tag.
 #[derive(Debug, Serialize, JsonSchema)]
-#[schemars(rename = "Holders")]
-pub(crate) struct Answer {
+pub(crate) struct Holders {
     digest: Digest,
     #[serde(flatten)]
-    spans: Items<Span>,
+    intervals: Items<DigestInterval>,
 }
 
 /// Answers, by image in the order in which they were first seen, then by time.
@@ -59,14 +58,14 @@ async fn digest(
     State(database): State<Database>,
     path: Result<Path<String>, PathRejection>,
     uri: Uri,
-) -> Result<Json<Answer>, Error> {
+) -> Result<Json<Holders>, Error> {
     let Path(digest) = path?;
     let digest: Digest = digest.parse().map_err(Error::Digest)?;
     let parameters = Parameters::read(&uri, DIGEST.query)?;
     let page = Page::read(LIST, &parameters)?;
     let mut db = database.connection().await?;
-    let spans = digests::spans(&mut db, &digest, page.after, page.fetch()).await?;
+    let intervals = digests::intervals(&mut db, &digest, page.after, page.fetch()).await?;
     db.answered();
-    let spans = page.cut(spans);
-    Ok(Json(Answer { digest, spans }))
+    let intervals = page.cut(intervals);
+    Ok(Json(Holders { digest, intervals }))
 }

@@ -4,12 +4,12 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::Uri;
 use axum::routing::get;
-use tagtrail_history::changes::{self, Change};
-use tagtrail_history::resolve;
+use tagtrail_history::changes::{self, HistoryItem};
+use tagtrail_history::tag_id;
 
 use crate::database::Database;
 use crate::http::error::Error;
-use crate::http::operation::{Answer, Method, Operation, schema};
+use crate::http::operation::{Method, Operation, ResponseBody, schema};
 use crate::http::paging::{CURSOR, Items, LIMIT, List, Page};
 use crate::http::parameters::{IMAGE, Parameters};
 
@@ -21,7 +21,7 @@ pub(crate) const HISTORY: Operation = Operation {
     in_path: &[],
     query: &[IMAGE, LIMIT, CURSOR],
     header: &[],
-    answer: Answer::Json(schema::<Items<Change>>),
+    response: ResponseBody::Json(schema::<Items<HistoryItem>>),
     problems: &[
         (400, "image_invalid"),
         (400, "limit_invalid"),
@@ -37,12 +37,15 @@ const LIST: List<2> = List {
 };
 
 /// Answers.
-async fn history(State(database): State<Database>, uri: Uri) -> Result<Json<Items<Change>>, Error> {
+async fn history(
+    State(database): State<Database>,
+    uri: Uri,
+) -> Result<Json<Items<HistoryItem>>, Error> {
     let parameters = Parameters::read(&uri, HISTORY.query)?;
     let image = parameters.image()?;
     let page = Page::read(LIST, &parameters)?;
     let mut db = database.connection().await?;
-    let Some(tag) = resolve::tag(&mut db, &image).await? else {
+    let Some(tag) = tag_id(&mut db, &image).await? else {
         db.answered();
         return Err(Error::TagUnknown(image));
     };

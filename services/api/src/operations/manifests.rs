@@ -11,7 +11,7 @@ use tagtrail_proto::{Digest, Manifest};
 
 use crate::database::Database;
 use crate::http::error::Error;
-use crate::http::operation::{self, Method, Operation, schema};
+use crate::http::operation::{Method, Operation, ResponseBody, schema};
 use crate::http::parameters::{Parameter, Parameters};
 
 pub(crate) const MANIFEST: Operation = Operation {
@@ -28,7 +28,7 @@ pub(crate) const MANIFEST: Operation = Operation {
     }],
     query: &[],
     header: &[],
-    answer: operation::Answer::Json(schema::<Manifest>),
+    response: ResponseBody::Json(schema::<Manifest>),
     problems: &[(400, "digest_invalid"), (404, "manifest_unknown")],
     serve: || get(manifest),
 };

@@ -8,12 +8,13 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use tagtrail_history::instant::Instant;
 use tagtrail_history::resolve;
+use tagtrail_history::tag_id;
 use tagtrail_proto::{Digest, Image, Kind, Pinned};
 use time::OffsetDateTime;
 
 use crate::database::Database;
 use crate::http::error::Error;
-use crate::http::operation::{self, Method, Operation, schema};
+use crate::http::operation::{Method, Operation, ResponseBody, schema};
 use crate::http::parameters::{AT, IMAGE, KNOWN_AT, Parameters, REVISION};
 
 pub(crate) const RESOLVE: Operation = Operation {
@@ -24,7 +25,7 @@ pub(crate) const RESOLVE: Operation = Operation {
     in_path: &[],
     query: &[IMAGE, AT, KNOWN_AT, REVISION],
     header: &[],
-    answer: operation::Answer::Json(schema::<Answer>),
+    response: ResponseBody::Json(schema::<Resolved>),
     problems: &[
         (400, "image_invalid"),
         (400, "time_invalid"),
@@ -39,8 +40,7 @@ pub(crate) const RESOLVE: Operation = Operation {
 
 /// What the tag means.
 #[derive(Debug, Serialize, JsonSchema)]
-#[schemars(rename = "Resolved")]
-pub(crate) struct Answer {
+pub(crate) struct Resolved {
     image: Image,
     pinned: Pinned,
     digest: Digest,
@@ -52,7 +52,7 @@ pub(crate) struct Answer {
 
 /// Which revision is asked for.
 #[derive(Debug, Clone, Copy)]
-enum Question {
+enum ResolveQuery {
     /// The one in force.
     Head,
     /// The one in force at a time, by what was recorded by a time.
@@ -64,35 +64,37 @@ enum Question {
     Numbered(u64),
 }
 
-impl Question {
-    fn read(parameters: &Parameters) -> Result<Question, Error> {
+impl ResolveQuery {
+    fn read(parameters: &Parameters) -> Result<ResolveQuery, Error> {
         let (at, known_at) = (parameters.time("at")?, parameters.time("known_at")?);
         match (parameters.revision()?, at, known_at) {
-            (None, None, None) => Ok(Question::Head),
-            (None, at, known_at) => Ok(Question::AsOf { at, known_at }),
-            (Some(revision), None, None) => Ok(Question::Numbered(revision)),
+            (None, None, None) => Ok(ResolveQuery::Head),
+            (None, at, known_at) => Ok(ResolveQuery::AsOf { at, known_at }),
+            (Some(revision), None, None) => Ok(ResolveQuery::Numbered(revision)),
             (Some(_), _, _) => Err(Error::RevisionAndTime),
         }
     }
 }
 
 /// Answers.
-async fn resolve(State(database): State<Database>, uri: Uri) -> Result<Json<Answer>, Error> {
+async fn resolve(State(database): State<Database>, uri: Uri) -> Result<Json<Resolved>, Error> {
     let parameters = Parameters::read(&uri, RESOLVE.query)?;
     let image = parameters.image()?;
-    let question = Question::read(&parameters)?;
+    let query = ResolveQuery::read(&parameters)?;
     let mut db = database.connection().await?;
-    let found = match question {
-        Question::Head => resolve::head(&mut db, &image).await?,
-        Question::AsOf { at, known_at } => resolve::as_of(&mut db, &image, at, known_at).await?,
-        Question::Numbered(revision) => resolve::numbered(&mut db, &image, revision).await?,
+    let found = match query {
+        ResolveQuery::Head => resolve::head(&mut db, &image).await?,
+        ResolveQuery::AsOf { at, known_at } => {
+            resolve::as_of(&mut db, &image, at, known_at).await?
+        }
+        ResolveQuery::Numbered(revision) => resolve::numbered(&mut db, &image, revision).await?,
     };
     let Some(found) = found else {
-        let known = resolve::tag(&mut db, &image).await?.is_some();
+        let known = tag_id(&mut db, &image).await?.is_some();
         db.answered();
-        return Err(match question {
-            Question::Numbered(revision) if known => Error::RevisionUnknown { image, revision },
-            Question::AsOf { .. } if known => Error::TagNotYet(image),
+        return Err(match query {
+            ResolveQuery::Numbered(revision) if known => Error::RevisionUnknown { image, revision },
+            ResolveQuery::AsOf { .. } if known => Error::TagNotYet(image),
             _ => Error::TagUnknown(image),
         });
     };
@@ -104,7 +106,7 @@ async fn resolve(State(database): State<Database>, uri: Uri) -> Result<Json<Answ
             at: Instant(found.occurred_at),
         });
     };
-    Ok(Json(Answer {
+    Ok(Json(Resolved {
         pinned: image.pinned(&digest),
         image,
         digest,

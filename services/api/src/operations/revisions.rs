@@ -26,7 +26,7 @@ use tokio::time::Instant;
 use crate::config::Pace;
 use crate::feed::{Follower, Item, Place, Start};
 use crate::http::error::Error;
-use crate::http::operation::{Answer, Method, Operation, schema};
+use crate::http::operation::{Method, Operation, ResponseBody, schema};
 use crate::http::parameters::{Parameter, Parameters};
 use crate::metrics::Metrics;
 use crate::shared::Shared;
@@ -61,7 +61,7 @@ pub(crate) const REVISIONS: Operation = Operation {
     in_path: &[],
     query: &[MATCH, SINCE],
     header: &[LAST_EVENT_ID],
-    answer: Answer::Events(schema::<tagtrail_proto::Event<Revision>>),
+    response: ResponseBody::Events(schema::<tagtrail_proto::Event<Revision>>),
     problems: &[
         (400, "match_invalid"),
         (400, "time_invalid"),

@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use crate::database::Database;
 use crate::http::error::Error;
-use crate::http::operation::{Answer, Method, Operation, schema};
+use crate::http::operation::{Method, Operation, ResponseBody, schema};
 use crate::http::paging::{CURSOR, Items, LIMIT, List, Page};
 use crate::http::parameters::{Parameter, Parameters};
 use crate::store;
@@ -39,7 +39,7 @@ pub(crate) const LIST: Operation = Operation {
     in_path: &[],
     query: &[TRIGGER, LIMIT, CURSOR],
     header: &[],
-    answer: Answer::Json(schema::<Items<Rollout>>),
+    response: ResponseBody::Json(schema::<Items<Rollout>>),
     problems: &[
         (400, "limit_invalid"),
         (400, "cursor_invalid"),
@@ -55,7 +55,7 @@ pub(crate) const ONE: Operation = Operation {
     in_path: &[ID],
     query: &[],
     header: &[],
-    answer: Answer::Json(schema::<Rollout>),
+    response: ResponseBody::Json(schema::<Rollout>),
     problems: &[(404, "rollout_unknown")],
     serve: || get(one),
 };

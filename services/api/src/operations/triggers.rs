@@ -12,7 +12,7 @@ use tagtrail_proto::Name;
 
 use crate::database::Database;
 use crate::http::error::Error;
-use crate::http::operation::{Answer, Method, Operation, schema};
+use crate::http::operation::{Method, Operation, ResponseBody, schema};
 use crate::http::parameters::{Parameter, Parameters};
 use crate::store;
 use crate::store::triggers::{Trigger, TriggerState};
@@ -33,7 +33,7 @@ pub(crate) const LIST: Operation = Operation {
     in_path: &[],
     query: &[],
     header: &[],
-    answer: Answer::Json(schema::<Triggers>),
+    response: ResponseBody::Json(schema::<Triggers>),
     problems: &[],
     serve: || get(list),
 };
@@ -45,7 +45,7 @@ pub(crate) const ONE: Operation = Operation {
     in_path: &[NAME],
     query: &[],
     header: &[],
-    answer: Answer::Json(schema::<Trigger>),
+    response: ResponseBody::Json(schema::<Trigger>),
     problems: &[(404, "trigger_unknown")],
     serve: || get(one),
 };
@@ -57,7 +57,7 @@ pub(crate) const PAUSE: Operation = Operation {
     in_path: &[NAME],
     query: &[],
     header: &[],
-    answer: Answer::Json(schema::<Trigger>),
+    response: ResponseBody::Json(schema::<Trigger>),
     problems: &[(404, "trigger_unknown")],
     serve: || post(pause),
 };
@@ -69,7 +69,7 @@ pub(crate) const RESUME: Operation = Operation {
     in_path: &[NAME],
     query: &[],
     header: &[],
-    answer: Answer::Json(schema::<Trigger>),
+    response: ResponseBody::Json(schema::<Trigger>),
     problems: &[(404, "trigger_unknown")],
     serve: || post(resume),
 };
