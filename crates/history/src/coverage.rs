@@ -26,7 +26,7 @@ pub struct SourceCoverage {
     /// an event lacked something.
     pub last_event_at: Option<Instant>,
     /// The last time at which a repository of the registry was reconciled to its end.
-    pub last_walk_at: Option<Instant>,
+    pub last_reconciled_at: Option<Instant>,
 }
 
 /// Changes, by how they became known.
@@ -87,9 +87,9 @@ pub async fn since(
              select registry, source, c.event, c.resolved, c.reconciled, c.imported, e.last_event_at
              from counted c full join last_event e using (registry, source)
          ), reconciled_at as (
-             select registry, max(last_at) as last_walk_at from walk group by registry
+             select registry, max(last_at) as last_reconciled_at from walk group by registry
          )
-         select registry, source, event, resolved, reconciled, imported, last_event_at, last_walk_at
+         select registry, source, event, resolved, reconciled, imported, last_event_at, last_reconciled_at
          from by_source full join reconciled_at using (registry)
          order by registry, source",
     )
@@ -124,6 +124,6 @@ fn of_row(row: &PgRow) -> Result<SourceCoverage, sqlx::Error> {
         lost_share: (reportable > 0).then_some(share),
         changes,
         last_event_at: time("last_event_at")?,
-        last_walk_at: time("last_reconciled_at")?,
+        last_reconciled_at: time("last_reconciled_at")?,
     })
 }

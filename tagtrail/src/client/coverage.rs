@@ -34,7 +34,7 @@ impl Coverage {
                 lost,
                 imported,
                 field(item, "last_event_at"),
-                field(item, "last_walk_at"),
+                field(item, "last_reconciled_at"),
             ]
         });
         let names = [

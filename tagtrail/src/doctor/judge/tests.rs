@@ -163,7 +163,7 @@ fn missing_fields_of_the_coverage_report_are_no_error() {
     }
     let answer = json!({ "since": "2026-11-01T00:00:00Z", "items": [
         { "registry": "r", "source": "main", "changes": { "event": 57, "resolved": 0, "reconciled": 3, "imported": 9 },
-          "late": 0, "lost_share": 0.05, "last_event_at": "2026-11-02T00:00:00Z", "last_walk_at": null },
+          "late": 0, "lost_share": 0.05, "last_event_at": "2026-11-02T00:00:00Z", "last_reconciled_at": null },
         { "registry": "s", "source": "main", "changes": { "event": 1 }, "lost_share": null, "last_event_at": "2026-11-03T00:00:00Z" },
         { "registry": "r", "source": "ci", "changes": "?", "last_event_at": 7 },
         { "registry": "q", "source": null, "changes": { "reconciled": 4 }, "lost_share": 1.0, "last_event_at": null },
