@@ -1,6 +1,5 @@
 //! The way to Postgres: a few connections that are made again when they are lost.
 
-use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -39,41 +38,19 @@ struct Pool {
     idle: Mutex<Vec<(PgConnection, Instant)>>,
 }
 
-/// A connection for one question. It is closed when it is dropped, unless it was [answered](Connection::answered): the question may
-/// still be under way (its asker is gone), or the way be cut.
+/// A connection in use, which holds a permit of the pool. Dropping it closes the connection: only
+/// [`Connection::keep`] returns it to the pool.
 #[derive(Debug)]
-pub(crate) struct Connection {
+struct Connection {
     connection: PgConnection,
-    database: Database,
-    place: OwnedSemaphorePermit,
+    permit: OwnedSemaphorePermit,
 }
 
 impl Connection {
-    /// Keeps it for the next question.
-    pub(crate) fn answered(self) {
-        let Connection {
-            connection,
-            database,
-            place,
-        } = self;
-        if let Some(pool) = database.0.get() {
-            pool.idle().push((connection, Instant::now()));
-        }
-        drop(place);
-    }
-}
-
-impl Deref for Connection {
-    type Target = PgConnection;
-
-    fn deref(&self) -> &PgConnection {
-        &self.connection
-    }
-}
-
-impl DerefMut for Connection {
-    fn deref_mut(&mut self) -> &mut PgConnection {
-        &mut self.connection
+    /// Returns the connection to the pool.
+    fn keep(self, pool: &Pool) {
+        pool.idle().push((self.connection, Instant::now()));
+        drop(self.permit);
     }
 }
 
@@ -81,6 +58,15 @@ impl Pool {
     fn idle(&self) -> MutexGuard<'_, Vec<(PgConnection, Instant)>> {
         // Nothing panics while it is held.
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Waits for a permit, then for a connection.
+    async fn acquire(&self) -> Result<Connection, sqlx::Error> {
+        let permit = Arc::clone(&self.room).acquire_owned().await;
+        Ok(Connection {
+            permit: permit.map_err(|_| sqlx::Error::PoolClosed)?,
+            connection: self.connect().await?,
+        })
     }
 
     /// The one that was used last, or a new one.
@@ -100,22 +86,22 @@ impl Pool {
 }
 
 impl Database {
-    /// A connection. Each question is one or two single statements: there are no transactions here that could be left open.
-    pub(crate) async fn connection(&self) -> Result<Connection, Error> {
+    /// Lends a connection to `question`: one or two single statements, never a transaction.
+    ///
+    /// The connection is kept for the next question only if this one succeeds. After an error the
+    /// connection may be cut, and after a cancelled request (the client is gone) a statement may
+    /// still be running on it: then it is closed.
+    pub(crate) async fn ask<T>(
+        &self,
+        question: impl AsyncFnOnce(&mut PgConnection) -> Result<T, sqlx::Error>,
+    ) -> Result<T, Error> {
         let pool = self.0.get().ok_or(Error::NotConnected)?;
-        let connecting = async {
-            let place = Arc::clone(&pool.room).acquire_owned().await;
-            let place = place.map_err(|_| sqlx::Error::PoolClosed)?;
-            Ok((place, pool.connect().await?))
-        };
-        let (place, connection) = tokio::time::timeout(ACQUIRE, connecting)
+        let mut connection = tokio::time::timeout(ACQUIRE, pool.acquire())
             .await
             .unwrap_or(Err(sqlx::Error::PoolTimedOut))?;
-        Ok(Connection {
-            connection,
-            database: self.clone(),
-            place,
-        })
+        let answer = question(&mut connection.connection).await?;
+        connection.keep(pool);
+        Ok(answer)
     }
 
     /// Waits for the schema, then says from time to time whether Postgres answers.
@@ -136,13 +122,8 @@ impl Database {
     }
 
     async fn look(&self) -> Result<(), String> {
-        let look = async {
-            let mut db = self.connection().await?;
-            tagtrail_postgres::ping(&mut db).await?;
-            db.answered();
-            Ok(())
-        };
-        match tokio::time::timeout(LOOK + ACQUIRE, look).await {
+        let ping = self.ask(async |db| tagtrail_postgres::ping(db).await);
+        match tokio::time::timeout(LOOK + ACQUIRE, ping).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(Error::Unavailable(cause) | Error::Store(cause))) => Err(cause.to_string()),
             Ok(Err(error)) => Err(error.to_string()),

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use sqlx::PgConnection;
 use tagtrail_bus::{Bus, BusArgs, BusError};
 use tagtrail_daemon::{Context, backoff};
 use tagtrail_history::recorded::{self, OrdinalRange};
@@ -164,24 +165,24 @@ impl Feed {
     }
 
     async fn read_on(&self) -> Result<(), Error> {
-        let mut db = self.database.connection().await?;
-        let end: Place = recorded::ends(&mut db).await?.into_iter().collect();
-        let Some(mut place) = self.end.borrow().clone() else {
-            self.end.send_replace(Some(end));
-            db.answered();
-            return Ok(());
-        };
-        while !place.until(&end).is_empty() {
-            for (partition, revision) in recorded::revisions(&mut db, &place.until(&end)).await? {
-                place.0.insert(partition, revision.ordinal);
-                let item = Item::new(partition, revision.ordinal, revision.event);
-                let _ = self.recent.send(Arc::new(item)); // Nobody may be left.
+        let read_on = async |db: &mut PgConnection| {
+            let end: Place = recorded::ends(db).await?.into_iter().collect();
+            let Some(mut place) = self.end.borrow().clone() else {
+                self.end.send_replace(Some(end));
+                return Ok(());
+            };
+            while !place.until(&end).is_empty() {
+                for (partition, revision) in recorded::revisions(db, &place.until(&end)).await? {
+                    place.0.insert(partition, revision.ordinal);
+                    let item = Item::new(partition, revision.ordinal, revision.event);
+                    let _ = self.recent.send(Arc::new(item)); // Nobody may be left.
+                }
+                // Followers read what they miss up to here.
+                self.end.send_replace(Some(place.clone()));
             }
-            // Followers read what they miss up to here.
-            self.end.send_replace(Some(place.clone()));
-        }
-        db.answered();
-        Ok(())
+            Ok(())
+        };
+        self.database.ask(read_on).await
     }
 
     /// Wakes the feed when NATS has news, while anybody follows. Without NATS the feed is half a second slower.
@@ -231,19 +232,18 @@ impl Feed {
         // Before the place is looked up: whatever is recorded after it is either in memory or found missing there.
         let recent = self.recent.subscribe();
         self.wake.notify_one();
-        let mut db = self.database.connection().await?;
-        let place = match from {
-            Start::Now => recorded::ends(&mut db).await?.into_iter().collect(),
-            Start::Since(time) => recorded::before(&mut db, time).await?.into_iter().collect(),
+        let find_place = async |db: &mut PgConnection| match from {
+            Start::Now => Ok(recorded::ends(db).await?.into_iter().collect()),
+            Start::Since(time) => Ok(recorded::before(db, time).await?.into_iter().collect()),
             Start::After(place) => {
                 // Where Postgres was restored from an older copy, what comes next counts from its end.
-                let end: Place = recorded::ends(&mut db).await?.into_iter().collect();
+                let end: Place = recorded::ends(db).await?.into_iter().collect();
                 let known =
                     |(partition, ordinal): (u16, u64)| (partition, ordinal.min(end.of(partition)));
-                place.0.into_iter().map(known).collect()
+                Ok(place.0.into_iter().map(known).collect())
             }
         };
-        db.answered();
+        let place = self.database.ask(find_place).await?;
         Ok(Follower {
             feed: self.clone(),
             place,
@@ -335,9 +335,10 @@ impl Follower {
         if ranges.is_empty() {
             return Ok(false);
         }
-        let mut db = self.feed.database.connection().await?;
-        let found = recorded::revisions(&mut db, &ranges).await?;
-        db.answered();
+        let database = &self.feed.database;
+        let found = database
+            .ask(async |db| recorded::revisions(db, &ranges).await)
+            .await?;
         let items = found.into_iter().rev();
         self.ready = items
             .map(|(partition, found)| Arc::new(Item::new(partition, found.ordinal, found.event)))

@@ -50,9 +50,9 @@ async fn coverage(State(database): State<Database>, uri: Uri) -> Result<Json<Cov
     let parameters = Parameters::read(&uri, COVERAGE.query)?;
     let since = parameters.time("since")?;
     let since = since.unwrap_or_else(|| OffsetDateTime::now_utc() - USUAL);
-    let mut db = database.connection().await?;
-    let items = coverage::since(&mut db, since).await?;
-    db.answered();
+    let items = database
+        .ask(async |db| coverage::since(db, since).await)
+        .await?;
     Ok(Json(Coverage {
         since: Instant(since),
         items,

@@ -63,9 +63,9 @@ async fn digest(
     let digest: Digest = digest.parse().map_err(Error::Digest)?;
     let parameters = Parameters::read(&uri, DIGEST.query)?;
     let page = Page::read(LIST, &parameters)?;
-    let mut db = database.connection().await?;
-    let intervals = digests::intervals(&mut db, &digest, page.after, page.fetch()).await?;
-    db.answered();
+    let intervals = database
+        .ask(async |db| digests::intervals(db, &digest, page.after, page.fetch()).await)
+        .await?;
     let intervals = page.cut(intervals);
     Ok(Json(Holders { digest, intervals }))
 }

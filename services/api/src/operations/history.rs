@@ -44,12 +44,14 @@ async fn history(
     let parameters = Parameters::read(&uri, HISTORY.query)?;
     let image = parameters.image()?;
     let page = Page::read(LIST, &parameters)?;
-    let mut db = database.connection().await?;
-    let Some(tag) = tag_id(&mut db, &image).await? else {
-        db.answered();
-        return Err(Error::TagUnknown(image));
-    };
-    let changes = changes::changes(&mut db, tag, &image, page.after, page.fetch()).await?;
-    db.answered();
+    let changes = database
+        .ask(async |db| match tag_id(db, &image).await? {
+            Some(tag) => changes::changes(db, tag, &image, page.after, page.fetch())
+                .await
+                .map(Some),
+            None => Ok(None),
+        })
+        .await?;
+    let changes = changes.ok_or(Error::TagUnknown(image))?;
     Ok(Json(page.cut(changes)))
 }

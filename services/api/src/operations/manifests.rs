@@ -42,8 +42,8 @@ async fn manifest(
     let Path(digest) = path?;
     let digest: Digest = digest.parse().map_err(Error::Digest)?;
     Parameters::read(&uri, MANIFEST.query)?;
-    let mut db = database.connection().await?;
-    let found = manifests::manifest(&mut db, &digest).await?;
-    db.answered();
+    let found = database
+        .ask(async |db| manifests::manifest(db, &digest).await)
+        .await?;
     found.map(Json).ok_or(Error::ManifestUnknown(digest))
 }

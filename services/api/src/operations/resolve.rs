@@ -81,24 +81,26 @@ async fn resolve(State(database): State<Database>, uri: Uri) -> Result<Json<Reso
     let parameters = Parameters::read(&uri, RESOLVE.query)?;
     let image = parameters.image()?;
     let query = ResolveQuery::read(&parameters)?;
-    let mut db = database.connection().await?;
-    let found = match query {
-        ResolveQuery::Head => resolve::head(&mut db, &image).await?,
-        ResolveQuery::AsOf { at, known_at } => {
-            resolve::as_of(&mut db, &image, at, known_at).await?
-        }
-        ResolveQuery::Numbered(revision) => resolve::numbered(&mut db, &image, revision).await?,
-    };
+    let (found, known) = database
+        .ask(async |db| {
+            let found = match query {
+                ResolveQuery::Head => resolve::head(db, &image).await?,
+                ResolveQuery::AsOf { at, known_at } => {
+                    resolve::as_of(db, &image, at, known_at).await?
+                }
+                ResolveQuery::Numbered(revision) => resolve::numbered(db, &image, revision).await?,
+            };
+            let known = found.is_some() || tag_id(db, &image).await?.is_some();
+            Ok((found, known))
+        })
+        .await?;
     let Some(found) = found else {
-        let known = tag_id(&mut db, &image).await?.is_some();
-        db.answered();
         return Err(match query {
             ResolveQuery::Numbered(revision) if known => Error::RevisionUnknown { image, revision },
             ResolveQuery::AsOf { .. } if known => Error::TagNotYet(image),
             _ => Error::TagUnknown(image),
         });
     };
-    db.answered();
     let Some(digest) = found.digest else {
         return Err(Error::TagDeleted {
             image,

@@ -74,21 +74,22 @@ async fn list(State(database): State<Database>, uri: Uri) -> Result<Json<Items<R
     let parameters = Parameters::read(&uri, LIST.query)?;
     let Some(name) = parameters.text("trigger") else {
         let page = Page::read(ALL, &parameters)?;
-        let mut db = database.connection().await?;
-        let rollouts = store::rollouts::all(&mut db, page.after, page.fetch()).await?;
-        db.answered();
+        let rollouts = database
+            .ask(async |db| store::rollouts::all(db, page.after, page.fetch()).await)
+            .await?;
         return Ok(Json(page.cut(rollouts)));
     };
     let page = Page::read(OF_TRIGGER, &parameters)?;
     let name: Name = name.parse().map_err(|_| Error::TriggerUnknown)?;
-    let mut db = database.connection().await?;
-    let Some(trigger) = store::triggers::id(&mut db, &name).await? else {
-        db.answered();
-        return Err(Error::TriggerUnknown);
-    };
-    let rollouts = store::rollouts::of(&mut db, trigger, page.after, page.fetch()).await?;
-    db.answered();
-    Ok(Json(page.cut(rollouts)))
+    let rollouts = database
+        .ask(async |db| match store::triggers::id(db, &name).await? {
+            Some(trigger) => store::rollouts::of(db, trigger, page.after, page.fetch())
+                .await
+                .map(Some),
+            None => Ok(None),
+        })
+        .await?;
+    Ok(Json(page.cut(rollouts.ok_or(Error::TriggerUnknown)?)))
 }
 
 async fn one(
@@ -99,8 +100,8 @@ async fn one(
     Parameters::read(&uri, &[])?;
     let Path(id) = path?;
     let id: Uuid = id.parse().map_err(|_| Error::RolloutUnknown)?;
-    let mut db = database.connection().await?;
-    let found = store::rollouts::one(&mut db, id).await?;
-    db.answered();
+    let found = database
+        .ask(async |db| store::rollouts::one(db, id).await)
+        .await?;
     found.map(Json).ok_or(Error::RolloutUnknown)
 }

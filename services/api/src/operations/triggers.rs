@@ -82,9 +82,9 @@ pub(crate) struct Triggers {
 
 async fn list(State(database): State<Database>, uri: Uri) -> Result<Json<Triggers>, Error> {
     Parameters::read(&uri, &[])?;
-    let mut db = database.connection().await?;
-    let items = store::triggers::configured(&mut db, None).await?;
-    db.answered();
+    let items = database
+        .ask(async |db| store::triggers::configured(db, None).await)
+        .await?;
     Ok(Json(Triggers { items }))
 }
 
@@ -129,18 +129,20 @@ async fn set(
     name: &Name,
     state: TriggerState,
 ) -> Result<Json<Trigger>, Error> {
-    let mut db = database.connection().await?;
-    if store::triggers::set_paused(&mut db, name, state == TriggerState::Paused).await? {
+    let paused = state == TriggerState::Paused;
+    let changed = database
+        .ask(async |db| store::triggers::set_paused(db, name, paused).await)
+        .await?;
+    if changed {
         tracing::info!(trigger = %name, ?state, "the trigger {name} was switched");
     }
-    db.answered();
     show(database, name).await
 }
 
 async fn show(database: &Database, name: &Name) -> Result<Json<Trigger>, Error> {
-    let mut db = database.connection().await?;
-    let found = store::triggers::configured(&mut db, Some(name)).await?;
-    db.answered();
+    let found = database
+        .ask(async |db| store::triggers::configured(db, Some(name)).await)
+        .await?;
     found
         .into_iter()
         .next()
