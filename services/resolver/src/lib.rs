@@ -10,31 +10,24 @@
 //! The answer is a fact of the moment of asking, with origin `resolved`: it says what the tag is now, not what the event meant.
 //! So an event that is given out twice, answered late, or asked by two instances does no harm.
 
+mod answer;
+mod ask;
 mod check;
 mod config;
-mod debounce;
-mod fact;
 mod manifests;
 mod metrics;
-mod question;
 mod reconcile;
-mod settle;
 
 use std::sync::Arc;
 
-use tagtrail_bus::topology::Stream;
 use tagtrail_bus::{Bus, BusError};
 use tagtrail_config::{ConfigError, File, RegistryAccess};
-use tagtrail_daemon::{Context, Tasks, backoff};
+use tagtrail_daemon::{Context, Tasks};
 use tagtrail_postgres::DbArgs;
-use tokio::task::JoinSet;
-use tokio::time::Instant;
 
+use ask::asker::{self, Settler};
 pub use check::{CheckError, check_registry};
 pub use config::{Config, Pace};
-use debounce::Debounce;
-use question::Question;
-use settle::Settler;
 pub use tagtrail_registry::{AskError, Ping};
 
 /// Looks at everything that the resolver needs of the file, secrets included, and says what it found there, a line each.
@@ -42,7 +35,7 @@ pub use tagtrail_registry::{AskError, Ping};
 /// # Errors
 /// What is wrong, with its line and the cure.
 pub fn check(file: &File) -> Result<Vec<String>, ConfigError> {
-    settle::registries(file)?;
+    asker::registries(file)?;
     let line = |access: &RegistryAccess| {
         let user = match &access.username {
             Some(user) => format!("as {user}"),
@@ -57,9 +50,6 @@ pub fn check(file: &File) -> Result<Vec<String>, ConfigError> {
     Ok(file.registry.iter().map(line).collect())
 }
 
-/// Name of the consumer that all instances share.
-const NAME: &str = "resolver";
-
 /// Runs until a stop is asked for.
 ///
 /// # Errors
@@ -67,7 +57,7 @@ const NAME: &str = "resolver";
 pub async fn run(config: Config, ctx: Context) -> anyhow::Result<()> {
     ctx.health.register("nats");
     let file = File::load(&File::find(config.config.as_deref()))?;
-    let registries = settle::registries(&file)?;
+    let registries = asker::registries(&file)?;
     tracing::info!(registries = registries.len(), "asking registries");
     let bus = match Bus::connect(&config.bus, "resolver", &ctx.shutdown).await {
         Err(BusError::Stopped) => return Ok(()),
@@ -104,80 +94,6 @@ pub async fn run(config: Config, ctx: Context) -> anyhow::Result<()> {
         "manifests",
         manifests::manifests(Arc::clone(&settler), ctx.clone()),
     );
-    tasks.spawn("questions", ask(bus, settler, ctx.clone()));
+    tasks.spawn("questions", ask::run(bus, settler, ctx.clone()));
     tasks.join(&ctx.shutdown).await
-}
-
-/// Takes questions until a stop is asked for. Whatever goes wrong, the consumer is opened again.
-async fn ask(bus: Bus, settler: Arc<Settler>, ctx: Context) -> anyhow::Result<()> {
-    let mut debounce = Debounce::new(settler.pace);
-    let mut asking: JoinSet<()> = JoinSet::new();
-    let mut failures = 0;
-    while !ctx.shutdown.is_cancelled() {
-        let mut jobs = match bus
-            .jobs(Stream::Unresolved, NAME, settler.pace.unheard)
-            .await
-        {
-            Ok(jobs) => jobs,
-            Err(error) => {
-                failures += 1;
-                tracing::warn!("opening UNRESOLVED again: {error}");
-                tokio::select! {
-                    () = ctx.shutdown.cancelled() => {}
-                    () = tokio::time::sleep(backoff(failures)) => {}
-                }
-                continue;
-            }
-        };
-        loop {
-            let due = debounce.next();
-            tokio::select! {
-                biased;
-                () = ctx.shutdown.cancelled() => {
-                    jobs.release().await;
-                    break;
-                }
-                Some(ended) = asking.join_next() => {
-                    if let Err(panic) = ended {
-                        tracing::error!("asking a registry panicked, the question will be given out again: {panic}");
-                    }
-                }
-                () = until(due) => {
-                    for (_, questions) in debounce.due(Instant::now()) {
-                        let settler = Arc::clone(&settler);
-                        asking.spawn(async move { settler.settle(questions).await });
-                    }
-                }
-                job = jobs.next() => match job {
-                    Ok(job) => {
-                        failures = 0;
-                        match Question::read(job) {
-                            Ok(question) => debounce.take(question, Instant::now()),
-                            Err(misfit) => settler.put_aside(*misfit).await,
-                        }
-                    }
-                    Err(error) => {
-                        failures += 1;
-                        tracing::warn!("reading UNRESOLVED again: {error}");
-                        tokio::time::sleep(backoff(failures)).await;
-                        break;
-                    }
-                }
-            }
-        }
-    }
-    // Others take over at once what was not begun; what is under way is finished.
-    for question in debounce.rest() {
-        question.job.nak(std::time::Duration::ZERO).await;
-    }
-    while asking.join_next().await.is_some() {}
-    bus.flush().await;
-    Ok(())
-}
-
-async fn until(at: Option<Instant>) {
-    match at {
-        Some(at) => tokio::time::sleep_until(at).await,
-        None => std::future::pending().await,
-    }
 }

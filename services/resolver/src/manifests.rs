@@ -22,7 +22,7 @@ use tagtrail_registry::AskError;
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::Instant;
 
-use crate::settle::Settler;
+use crate::ask::asker::Settler;
 use metrics::Metrics;
 
 /// Name of the consumer that all instances share.

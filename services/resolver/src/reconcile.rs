@@ -13,9 +13,9 @@
 //!
 //! Memory: one page of tags, a hash for each tag of one repository, and [`pass::DOUBTS`] differences.
 
+mod list;
 mod pass;
 mod store;
-mod walk;
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -30,9 +30,9 @@ use tagtrail_proto::{Registry as RegistryName, Repository, Tag};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use crate::ask::asker::Registries;
 use crate::config::Pace;
 use crate::metrics::Metrics;
-use crate::settle::Registries;
 use pass::Pass;
 
 /// The server ends a session that is silent for this long; others may walk the registry then.

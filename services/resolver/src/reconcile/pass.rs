@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use super::store::{self, Walked};
 use super::{Error, Reconciler, SILENCE};
-use crate::fact::{Occasion, fact, publish};
+use crate::answer::{Occasion, fact, publish};
 
 /// Tags of a registry that are asked about in a pass although nothing speaks for a change.
 pub(super) const ASKED: u64 = 1000;

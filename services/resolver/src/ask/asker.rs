@@ -16,10 +16,10 @@ use tagtrail_registry::{AskError, Registry};
 use time::OffsetDateTime;
 use tokio::time::Instant;
 
+use super::question::{Misfit, Question};
+use crate::answer::{Occasion, fact, publish};
 use crate::config::Pace;
-use crate::fact::{Occasion, fact, publish};
 use crate::metrics::Metrics;
-use crate::question::{Misfit, Question};
 
 /// A tag that is not there is asked about again so often, before that is believed: events come before tags are linked, and
 /// replicas lag.

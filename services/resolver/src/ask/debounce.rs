@@ -6,8 +6,8 @@ use std::time::Duration;
 use tagtrail_proto::Image;
 use tokio::time::Instant;
 
+use super::question::Question;
 use crate::config::Pace;
-use crate::question::Question;
 
 /// Questions that wait, by image.
 #[derive(Debug)]

@@ -1,0 +1,94 @@
+//! Asking registries: each message of UNRESOLVED is a question about an image.
+
+pub(crate) mod asker;
+mod debounce;
+mod question;
+
+use std::sync::Arc;
+
+use tagtrail_bus::Bus;
+use tagtrail_bus::topology::Stream;
+use tagtrail_daemon::{Context, backoff};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use asker::Settler;
+use debounce::Debounce;
+use question::Question;
+
+/// Name of the consumer that all instances share.
+const NAME: &str = "resolver";
+
+/// Takes questions until a stop is asked for. Whatever goes wrong, the consumer is opened again.
+pub(crate) async fn run(bus: Bus, settler: Arc<Settler>, ctx: Context) -> anyhow::Result<()> {
+    let mut debounce = Debounce::new(settler.pace);
+    let mut asking: JoinSet<()> = JoinSet::new();
+    let mut failures = 0;
+    while !ctx.shutdown.is_cancelled() {
+        let mut jobs = match bus
+            .jobs(Stream::Unresolved, NAME, settler.pace.unheard)
+            .await
+        {
+            Ok(jobs) => jobs,
+            Err(error) => {
+                failures += 1;
+                tracing::warn!("opening UNRESOLVED again: {error}");
+                tokio::select! {
+                    () = ctx.shutdown.cancelled() => {}
+                    () = tokio::time::sleep(backoff(failures)) => {}
+                }
+                continue;
+            }
+        };
+        loop {
+            let due = debounce.next();
+            tokio::select! {
+                biased;
+                () = ctx.shutdown.cancelled() => {
+                    jobs.release().await;
+                    break;
+                }
+                Some(ended) = asking.join_next() => {
+                    if let Err(panic) = ended {
+                        tracing::error!("asking a registry panicked, the question will be given out again: {panic}");
+                    }
+                }
+                () = until(due) => {
+                    for (_, questions) in debounce.due(Instant::now()) {
+                        let settler = Arc::clone(&settler);
+                        asking.spawn(async move { settler.settle(questions).await });
+                    }
+                }
+                job = jobs.next() => match job {
+                    Ok(job) => {
+                        failures = 0;
+                        match Question::read(job) {
+                            Ok(question) => debounce.take(question, Instant::now()),
+                            Err(misfit) => settler.put_aside(*misfit).await,
+                        }
+                    }
+                    Err(error) => {
+                        failures += 1;
+                        tracing::warn!("reading UNRESOLVED again: {error}");
+                        tokio::time::sleep(backoff(failures)).await;
+                        break;
+                    }
+                }
+            }
+        }
+    }
+    // Others take over at once what was not begun; what is under way is finished.
+    for question in debounce.rest() {
+        question.job.nak(std::time::Duration::ZERO).await;
+    }
+    while asking.join_next().await.is_some() {}
+    bus.flush().await;
+    Ok(())
+}
+
+async fn until(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
+    }
+}
