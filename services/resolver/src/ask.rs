@@ -1,18 +1,18 @@
 //! Asking registries: each message of UNRESOLVED is a question about an image.
 
-pub(crate) mod asker;
+mod asker;
 mod debounce;
 mod question;
 
 use std::sync::Arc;
 
-use tagtrail_bus::Bus;
 use tagtrail_bus::topology::Stream;
-use tagtrail_daemon::{Context, backoff};
+use tagtrail_daemon::backoff;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use asker::Settler;
+use crate::shared::Shared;
+use asker::Asker;
 use debounce::Debounce;
 use question::Question;
 
@@ -20,23 +20,22 @@ use question::Question;
 const NAME: &str = "resolver";
 
 /// Takes questions until a stop is asked for. Whatever goes wrong, the consumer is opened again.
-pub(crate) async fn run(bus: Bus, settler: Arc<Settler>, ctx: Context) -> anyhow::Result<()> {
-    let mut debounce = Debounce::new(settler.pace);
+pub(crate) async fn run(shared: Arc<Shared>) -> anyhow::Result<()> {
+    let asker = Asker::new(Arc::clone(&shared));
+    let mut debounce = Debounce::new(shared.pace);
     let mut asking: JoinSet<()> = JoinSet::new();
     let mut failures = 0;
-    while !ctx.shutdown.is_cancelled() {
-        let mut jobs = match bus
-            .jobs(Stream::Unresolved, NAME, settler.pace.unheard)
+    while !shared.shutdown.is_cancelled() {
+        let mut jobs = match shared
+            .bus
+            .jobs(Stream::Unresolved, NAME, shared.pace.unheard)
             .await
         {
             Ok(jobs) => jobs,
             Err(error) => {
                 failures += 1;
                 tracing::warn!("opening UNRESOLVED again: {error}");
-                tokio::select! {
-                    () = ctx.shutdown.cancelled() => {}
-                    () = tokio::time::sleep(backoff(failures)) => {}
-                }
+                shared.sleep(backoff(failures)).await;
                 continue;
             }
         };
@@ -44,7 +43,7 @@ pub(crate) async fn run(bus: Bus, settler: Arc<Settler>, ctx: Context) -> anyhow
             let due = debounce.next();
             tokio::select! {
                 biased;
-                () = ctx.shutdown.cancelled() => {
+                () = shared.shutdown.cancelled() => {
                     jobs.release().await;
                     break;
                 }
@@ -55,8 +54,8 @@ pub(crate) async fn run(bus: Bus, settler: Arc<Settler>, ctx: Context) -> anyhow
                 }
                 () = until(due) => {
                     for (_, questions) in debounce.due(Instant::now()) {
-                        let settler = Arc::clone(&settler);
-                        asking.spawn(async move { settler.settle(questions).await });
+                        let asker = asker.clone();
+                        asking.spawn(async move { asker.answer(questions).await });
                     }
                 }
                 job = jobs.next() => match job {
@@ -64,7 +63,7 @@ pub(crate) async fn run(bus: Bus, settler: Arc<Settler>, ctx: Context) -> anyhow
                         failures = 0;
                         match Question::read(job) {
                             Ok(question) => debounce.take(question, Instant::now()),
-                            Err(misfit) => settler.put_aside(*misfit).await,
+                            Err(misfit) => asker.quarantine(*misfit).await,
                         }
                     }
                     Err(error) => {
@@ -82,7 +81,7 @@ pub(crate) async fn run(bus: Bus, settler: Arc<Settler>, ctx: Context) -> anyhow
         question.job.nak(std::time::Duration::ZERO).await;
     }
     while asking.join_next().await.is_some() {}
-    bus.flush().await;
+    shared.bus.flush().await;
     Ok(())
 }
 

@@ -17,6 +17,7 @@ mod config;
 mod manifests;
 mod metrics;
 mod reconcile;
+mod shared;
 
 use std::sync::Arc;
 
@@ -25,9 +26,9 @@ use tagtrail_config::{ConfigError, File, RegistryAccess};
 use tagtrail_daemon::{Context, Tasks};
 use tagtrail_postgres::DbArgs;
 
-use ask::asker::{self, Settler};
 pub use check::{CheckError, check_registry};
 pub use config::{Config, Pace};
+use shared::Shared;
 pub use tagtrail_registry::{AskError, Ping};
 
 /// Looks at everything that the resolver needs of the file, secrets included, and says what it found there, a line each.
@@ -35,7 +36,7 @@ pub use tagtrail_registry::{AskError, Ping};
 /// # Errors
 /// What is wrong, with its line and the cure.
 pub fn check(file: &File) -> Result<Vec<String>, ConfigError> {
-    asker::registries(file)?;
+    shared::registries(file)?;
     let line = |access: &RegistryAccess| {
         let user = match &access.username {
             Some(user) => format!("as {user}"),
@@ -57,43 +58,41 @@ pub fn check(file: &File) -> Result<Vec<String>, ConfigError> {
 pub async fn run(config: Config, ctx: Context) -> anyhow::Result<()> {
     ctx.health.register("nats");
     let file = File::load(&File::find(config.config.as_deref()))?;
-    let registries = asker::registries(&file)?;
+    let registries = shared::registries(&file)?;
     tracing::info!(registries = registries.len(), "asking registries");
     let bus = match Bus::connect(&config.bus, "resolver", &ctx.shutdown).await {
         Err(BusError::Stopped) => return Ok(()),
         connected => connected?,
     };
-    let registries = Arc::new(registries);
-    let metrics = metrics::Metrics::new(&ctx.metrics);
+    let shared = Arc::new(Shared {
+        bus,
+        registries,
+        pace: config.pace,
+        metrics: metrics::Metrics::new(&ctx.metrics),
+        shutdown: ctx.shutdown.clone(),
+    });
     let mut tasks = Tasks::new();
     match &config.database_url {
         Some(url) => {
             let db = DbArgs { url: url.clone() };
-            let (pace, shutdown) = (config.pace, &ctx.shutdown);
-            for one in reconcile::all(&file, &bus, &db, &registries, pace, &metrics, shutdown) {
-                tasks.spawn("comparing a registry", one.run());
+            for reconciler in reconcile::all(&file, &db, &shared) {
+                tasks.spawn("comparing a registry", reconciler.run());
             }
         }
-        None if !registries.is_empty() => tracing::warn!(
+        None if !shared.registries.is_empty() => tracing::warn!(
             "registries are not compared with history, so what no event tells is not found: DATABASE_URL (--database-url) is not set"
         ),
         None => {}
     }
-    let settler = Arc::new(Settler {
-        bus: bus.clone(),
-        registries,
-        pace: config.pace,
-        metrics,
-    });
     let (health, shutdown) = (ctx.health.clone(), ctx.shutdown.clone());
-    let watched = bus.clone();
+    let bus = shared.bus.clone();
     tasks.spawn("health of the bus", async move {
-        Ok(watched.report_health(health, shutdown).await?)
+        Ok(bus.report_health(health, shutdown).await?)
     });
     tasks.spawn(
         "manifests",
-        manifests::manifests(Arc::clone(&settler), ctx.clone()),
+        manifests::run(Arc::clone(&shared), manifests::Metrics::new(&ctx.metrics)),
     );
-    tasks.spawn("questions", ask::run(bus, settler, ctx.clone()));
+    tasks.spawn("questions", ask::run(shared));
     tasks.join(&ctx.shutdown).await
 }

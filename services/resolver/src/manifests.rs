@@ -16,14 +16,14 @@ use tagtrail_bus::consume::ReadError;
 use tagtrail_bus::jobs::{Job, Jobs};
 use tagtrail_bus::publish::{Message, PublishError};
 use tagtrail_bus::topology::Stream;
-use tagtrail_daemon::{Context, Span, SpanKind, backoff};
+use tagtrail_daemon::{Span, SpanKind, backoff};
 use tagtrail_proto::{Event, Manifest, Pinned, Registry, Revision, Subject, TraceContext};
 use tagtrail_registry::AskError;
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::Instant;
 
-use crate::ask::asker::Settler;
-use metrics::Metrics;
+use crate::shared::Shared;
+pub(crate) use metrics::Metrics;
 
 /// Name of the consumer that all instances share.
 const NAME: &str = "manifests";
@@ -38,46 +38,42 @@ const BREATH: Duration = Duration::from_millis(200);
 const ATTEMPTS: u32 = 4;
 
 /// Reads manifests until a stop is asked for. Whatever goes wrong, the consumer is opened again.
-pub(crate) async fn manifests(settler: Arc<Settler>, ctx: Context) -> anyhow::Result<()> {
-    let metrics = Metrics::new(&ctx.metrics);
-    if settler.registries.is_empty() {
+pub(crate) async fn run(shared: Arc<Shared>, metrics: Metrics) -> anyhow::Result<()> {
+    if shared.registries.is_empty() {
         // Not even a consumer: once a registry is configured, everything is still to be read.
-        ctx.shutdown.cancelled().await;
+        shared.shutdown.cancelled().await;
         return Ok(());
     }
     let reader = Arc::new(Reader {
-        settler,
+        shared,
         metrics,
         left_alone: Mutex::default(),
     });
     let mut hands = Hands::default();
     let mut failures = 0;
-    while !ctx.shutdown.is_cancelled() {
-        let Err(error) = reader.follow(&mut hands, &mut failures, &ctx).await else {
+    while !reader.shared.shutdown.is_cancelled() {
+        let Err(error) = reader.follow(&mut hands, &mut failures).await else {
             break;
         };
         failures += 1;
         tracing::warn!("reading REVISIONS for manifests again: {error}");
-        tokio::select! {
-            () = ctx.shutdown.cancelled() => {}
-            () = tokio::time::sleep(backoff(failures)) => {}
-        }
+        reader.shared.sleep(backoff(failures)).await;
     }
     hands.release().await;
-    reader.settler.bus.flush().await;
+    reader.shared.bus.flush().await;
     Ok(())
 }
 
 /// What is being read, with the jobs that wait for it: a push under three tags is one manifest.
 #[derive(Debug, Default)]
 struct Hands {
-    reading: JoinSet<(Outcome, Duration)>,
+    reading: JoinSet<(ReadOutcome, Duration)>,
     waiting: HashMap<Pinned, (Id, Vec<Job>)>,
 }
 
 /// What came of a digest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Outcome {
+enum ReadOutcome {
     /// It is on MANIFESTS, or nobody can read it.
     Done,
     /// Somebody tries again after a pause.
@@ -86,7 +82,7 @@ enum Outcome {
 
 /// What all reads share.
 struct Reader {
-    settler: Arc<Settler>,
+    shared: Arc<Shared>,
     metrics: Metrics,
     /// Registries that asked for a pause or do not answer, each with the end of it.
     left_alone: Mutex<HashMap<Registry, Instant>>,
@@ -98,17 +94,16 @@ impl Reader {
         self: &Arc<Self>,
         hands: &mut Hands,
         failures: &mut u32,
-        ctx: &Context,
     ) -> Result<(), ReadError> {
         // A job waits for those before it.
-        let unheard = self.settler.pace.unheard * 2;
-        let bus = &self.settler.bus;
+        let unheard = self.shared.pace.unheard * 2;
+        let bus = &self.shared.bus;
         let opening = bus.jobs_of(Stream::Revisions, NAME, FILTER, unheard, AHEAD);
         let mut jobs: Jobs = opening.await?;
         loop {
             tokio::select! {
                 biased;
-                () = ctx.shutdown.cancelled() => {
+                () = self.shared.shutdown.cancelled() => {
                     jobs.release().await;
                     return Ok(());
                 }
@@ -135,12 +130,12 @@ impl Reader {
             return job.ack().await;
         };
         let (trace, attempt) = (job.trace, job.attempt);
-        if !self.settler.registries.contains_key(&pinned.registry) {
+        if !self.shared.registries.contains_key(&pinned.registry) {
             self.metrics.count("not_configured");
             return job.ack().await;
         }
         if let Some(pause) = self.pause_of(&pinned.registry) {
-            return job.nak(pause.max(self.settler.pause(attempt))).await;
+            return job.nak(pause.max(self.shared.pause(attempt))).await;
         }
         if let Some((_, jobs)) = hands.waiting.get_mut(&pinned) {
             return jobs.push(job);
@@ -157,17 +152,17 @@ impl Reader {
         pinned: &Pinned,
         trace: Option<TraceContext>,
         attempt: u32,
-    ) -> (Outcome, Duration) {
-        let pause = self.settler.pause(attempt);
+    ) -> (ReadOutcome, Duration) {
+        let pause = self.shared.pause(attempt);
         match self.known(pinned).await {
             Ok(true) => {
                 self.metrics.count("known");
-                return (Outcome::Done, Duration::ZERO);
+                return (ReadOutcome::Done, Duration::ZERO);
             }
             Ok(false) => {}
             Err(error) => {
                 tracing::warn!(digest = %pinned.digest, "what {pinned} is will be looked at again in {pause:.0?}: {error}");
-                return (Outcome::Again, pause);
+                return (ReadOutcome::Again, pause);
             }
         }
         let mut span = Span::start("read", SpanKind::Client, trace.as_ref());
@@ -195,19 +190,19 @@ impl Reader {
                 let pause = after.unwrap_or_default().max(pause);
                 self.leave_alone(&pinned.registry, pause);
                 tracing::info!(digest = %pinned.digest, "reading {pinned} again in {pause:.0?}: {error}");
-                (Outcome::Again, pause)
+                (ReadOutcome::Again, pause)
             }
             Err(AskError::Resting { rest }) => {
                 self.metrics.count("resting");
                 self.leave_alone(&pinned.registry, rest);
-                (Outcome::Again, rest.max(pause))
+                (ReadOutcome::Again, rest.max(pause))
             }
             Err(error @ AskError::Failed(_)) => {
                 self.metrics.count("failed");
                 // It may hang: others have their turn meanwhile.
-                self.leave_alone(&pinned.registry, self.settler.pace.first);
+                self.leave_alone(&pinned.registry, self.shared.pace.first);
                 tracing::warn!(digest = %pinned.digest, delivery.attempt = attempt, "reading {pinned} again in {pause:.0?}: {error}");
-                (Outcome::Again, pause)
+                (ReadOutcome::Again, pause)
             }
         }
     }
@@ -234,17 +229,17 @@ impl Reader {
         let subject = Subject::Manifest {
             digest: pinned.digest.clone(),
         };
-        let bus = &self.settler.bus;
+        let bus = &self.shared.bus;
         let found = bus.last_message(Stream::Manifests, &subject).await?;
         Ok(found.is_some())
     }
 
     async fn ask(&self, pinned: &Pinned, last: bool) -> Result<Option<Manifest>, AskError> {
-        let registry = self.settler.registries.get(&pinned.registry);
+        let registry = self.shared.registries.get(&pinned.registry);
         let registry = registry
             .ok_or_else(|| AskError::Refused("its registry is not configured".to_owned()))?;
         // Long before its job is given to somebody else.
-        let patience = self.settler.pace.unheard / 2;
+        let patience = self.shared.pace.unheard / 2;
         tokio::time::timeout(patience, reading::read(registry, pinned, last))
             .await
             .unwrap_or_else(|_| Err(AskError::Failed(format!("no answer in {patience:?}"))))
@@ -255,16 +250,16 @@ impl Reader {
         manifest: Manifest,
         trace: &TraceContext,
         pause: Duration,
-    ) -> (Outcome, Duration) {
+    ) -> (ReadOutcome, Duration) {
         let pinned = manifest.pinned();
         match self.publish(manifest, trace).await {
             Ok(first) => {
                 self.metrics.count(if first { "read" } else { "known" });
-                (Outcome::Done, Duration::ZERO)
+                (ReadOutcome::Done, Duration::ZERO)
             }
             Err(error) => {
                 tracing::warn!(digest = %pinned.digest, "what {pinned} is was not stored, reading it again in {pause:.0?}: {error}");
-                (Outcome::Again, pause)
+                (ReadOutcome::Again, pause)
             }
         }
     }
@@ -285,7 +280,7 @@ impl Reader {
             payload: payload.into(),
             trace: Some(*trace),
         };
-        self.settler.bus.publish_first(message).await
+        self.shared.bus.publish_first(message).await
     }
 
     /// What does not get better by itself: replicas lag and permissions come late, but not for ever.
@@ -295,30 +290,30 @@ impl Reader {
         attempt: u32,
         pause: Duration,
         why: &str,
-    ) -> (Outcome, Duration) {
+    ) -> (ReadOutcome, Duration) {
         if attempt < ATTEMPTS {
             tracing::info!(digest = %pinned.digest, delivery.attempt = attempt, "reading {pinned} again in {pause:.0?}: {why}");
-            return (Outcome::Again, pause);
+            return (ReadOutcome::Again, pause);
         }
         self.metrics.count("given_up");
         tracing::warn!(digest = %pinned.digest, "what {pinned} is stays unknown: {why}; `tagtrail republish` of its image has it tried again");
-        (Outcome::Done, Duration::ZERO)
+        (ReadOutcome::Done, Duration::ZERO)
     }
 }
 
 impl Hands {
     /// A read has ended: its jobs are done, or wait.
-    async fn ended(&mut self, ended: Result<(Id, (Outcome, Duration)), JoinError>) {
+    async fn ended(&mut self, ended: Result<(Id, (ReadOutcome, Duration)), JoinError>) {
         let (id, (outcome, pause)) = ended.unwrap_or_else(|panic| {
             tracing::error!("reading a manifest panicked, it will be given out again: {panic}");
-            (panic.id(), (Outcome::Again, Duration::from_secs(60)))
+            (panic.id(), (ReadOutcome::Again, Duration::from_secs(60)))
         });
         let of_it = self.waiting.extract_if(|_, (of, _)| *of == id);
         let jobs: Vec<Job> = of_it.flat_map(|(_, (_, jobs))| jobs).collect();
         for job in jobs {
             match outcome {
-                Outcome::Done => job.ack().await,
-                Outcome::Again => job.nak(pause).await,
+                ReadOutcome::Done => job.ack().await,
+                ReadOutcome::Again => job.nak(pause).await,
             }
         }
     }

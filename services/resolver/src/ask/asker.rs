@@ -1,61 +1,45 @@
 //! Settling what an image means: ask its registry, and put the answer on PUSHES.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tagtrail_bus::Bus;
 use tagtrail_bus::publish::{Message, PublishError};
-use tagtrail_config::{ConfigError, File};
 use tagtrail_daemon::{Span, SpanKind};
 use tagtrail_failpoint::FailPoint;
-use tagtrail_proto::{
-    Digest, Image, Name, Origin, Push, Quarantined, Registry as RegistryName, Subject, clean_text,
-};
+use tagtrail_proto::{Digest, Image, Name, Origin, Push, Quarantined, Subject, clean_text};
 use tagtrail_registry::{AskError, Registry};
 use time::OffsetDateTime;
 use tokio::time::Instant;
 
 use super::question::{Misfit, Question};
 use crate::answer::{Occasion, fact, publish};
-use crate::config::Pace;
-use crate::metrics::Metrics;
+use crate::shared::Shared;
 
 /// A tag that is not there is asked about again so often, before that is believed: events come before tags are linked, and
 /// replicas lag.
 const ABSENT: u32 = 4;
 
-/// The registries that may be asked.
-pub(crate) type Registries = HashMap<RegistryName, Registry>;
-
-/// Makes them from the file.
-pub(crate) fn registries(file: &File) -> Result<Registries, ConfigError> {
-    file.registry
-        .iter()
-        .map(|access| Ok((access.name.get_ref().clone(), Registry::new(file, access)?)))
-        .collect()
-}
-
-/// What all questions share.
-#[derive(Debug)]
-pub(crate) struct Settler {
-    pub(crate) bus: Bus,
-    pub(crate) registries: Arc<Registries>,
-    pub(crate) pace: Pace,
-    pub(crate) metrics: Metrics,
+/// Answers the questions about one image.
+#[derive(Debug, Clone)]
+pub(super) struct Asker {
+    shared: Arc<Shared>,
 }
 
 /// What is done with the questions about an image.
-enum Outcome {
+enum AskOutcome {
     /// They are answered.
     Done,
     /// Somebody asks again after a pause.
     Again(Duration),
 }
 
-impl Settler {
+impl Asker {
+    pub(super) fn new(shared: Arc<Shared>) -> Asker {
+        Asker { shared }
+    }
+
     /// Answers questions about one image.
-    pub(crate) async fn settle(&self, questions: Vec<Question>) {
+    pub(super) async fn answer(&self, questions: Vec<Question>) {
         // All want to know what it is now; the last one is told as the occasion.
         let Some(last) = questions.last() else { return };
         let attempt = questions
@@ -71,7 +55,7 @@ impl Settler {
         let anew = questions
             .iter()
             .any(|question| !question.is_second() && !question.is_doubt());
-        let outcome = match self.registries.get(&last.image.registry) {
+        let outcome = match self.shared.registries.get(&last.image.registry) {
             Some(registry) => self.ask(registry, last, attempt, known, anew).await,
             None => {
                 // Doubts are asked away where that can be done, and what was answered once is answered.
@@ -82,22 +66,22 @@ impl Settler {
                     question.job.ack().await;
                 }
                 if !unanswered.is_empty() {
-                    self.metrics.count("", "not_configured");
+                    self.shared.metrics.count("", "not_configured");
                 }
                 for question in unanswered {
-                    self.put_aside(not_configured(question)).await;
+                    self.quarantine(not_configured(question)).await;
                 }
                 return;
             }
         };
         for question in questions {
             match outcome {
-                Outcome::Done => {
+                AskOutcome::Done => {
                     FailPoint::ResolverPublished.pass();
                     question.job.ack().await;
                     FailPoint::ResolverAcknowledged.pass();
                 }
-                Outcome::Again(pause) => question.job.nak(pause).await,
+                AskOutcome::Again(pause) => question.job.nak(pause).await,
             }
         }
     }
@@ -110,7 +94,7 @@ impl Settler {
         attempt: u32,
         known: Option<&Option<Digest>>,
         again: bool,
-    ) -> Outcome {
+    ) -> AskOutcome {
         let image = &question.image;
         // Before asking: whatever is pushed meanwhile is newer than the answer.
         let (asked_at, started) = (OffsetDateTime::now_utc(), Instant::now());
@@ -118,7 +102,8 @@ impl Settler {
         span.set("tagtrail.image", image.to_string());
         let answer = registry.resolve(&image.repository, &image.tag).await;
         let seconds = started.elapsed().as_secs_f64();
-        self.metrics
+        self.shared
+            .metrics
             .asked(image.registry.as_ref(), &answer, seconds);
         if let Err(error) = &answer {
             span.fail(error);
@@ -126,30 +111,30 @@ impl Settler {
         let found = match answer {
             Ok(None) if attempt < ABSENT => {
                 tracing::info!(%image, delivery.attempt = attempt, "the registry has no {image} (yet)");
-                return Outcome::Again(self.pause(attempt));
+                return AskOutcome::Again(self.shared.pause(attempt));
             }
             Ok(found) => found,
             Err(AskError::Busy { after }) => {
-                let pause = after.unwrap_or_default().max(self.pause(attempt));
+                let pause = after.unwrap_or_default().max(self.shared.pause(attempt));
                 tracing::warn!(%image, "{} asks for a pause; asking about {image} again in {pause:.0?}", image.registry);
-                return Outcome::Again(pause);
+                return AskOutcome::Again(pause);
             }
             Err(AskError::Resting { rest }) => {
                 // A little later than that, and not all at once.
                 let pause = rest.mul_f64(1.0 + rand::random::<f64>() / 4.0);
                 tracing::debug!(%image, "{} is left alone; asking about {image} again in {pause:.0?}", image.registry);
-                return Outcome::Again(pause);
+                return AskOutcome::Again(pause);
             }
             Err(error @ (AskError::Failed(_) | AskError::Refused(_))) => {
-                let pause = self.pause(attempt);
+                let pause = self.shared.pause(attempt);
                 tracing::warn!(%image, registry = %image.registry, delivery.attempt = attempt, "asking {} about {image} again in {pause:.0?}: {error}", image.registry);
-                return Outcome::Again(pause);
+                return AskOutcome::Again(pause);
             }
         };
         FailPoint::ResolverAnswered.pass();
         let digest = found.as_ref().map(|found| found.digest.clone());
         if known == Some(&digest) {
-            return Outcome::Done;
+            return AskOutcome::Done;
         }
         let occasion = Occasion {
             origin: Origin::Resolved,
@@ -158,35 +143,26 @@ impl Settler {
             event_id: question.push.event_id.clone(),
         };
         let push = fact(image.clone(), found, asked_at, occasion);
-        let subject = Subject::of_push(&push, self.bus.partitions());
+        let subject = Subject::of_push(&push, self.shared.bus.partitions());
         let stored = async {
-            publish(&self.bus, &subject, push, Some(*span.context())).await?;
+            publish(&self.shared.bus, &subject, push, Some(*span.context())).await?;
             if again {
                 let (subject, push) = once_more(question, digest);
-                publish(&self.bus, &subject, push, Some(*span.context())).await?;
+                publish(&self.shared.bus, &subject, push, Some(*span.context())).await?;
             }
             Ok::<(), PublishError>(())
         };
         match stored.await {
-            Ok(()) => Outcome::Done,
+            Ok(()) => AskOutcome::Done,
             Err(error) => {
                 tracing::warn!(%image, "the answer about {image} was not stored, asking again: {error}");
-                Outcome::Again(self.pause(attempt))
+                AskOutcome::Again(self.shared.pause(attempt))
             }
         }
     }
 
-    /// Doubles with every attempt.
-    pub(crate) fn pause(&self, attempt: u32) -> Duration {
-        let doubled = self
-            .pace
-            .first
-            .saturating_mul(2_u32.saturating_pow(attempt.saturating_sub(1).min(30)));
-        doubled.min(self.pace.last)
-    }
-
     /// Keeps a message that can't be answered, with the reason, for people to see; `tagtrail quarantine feed` asks it again.
-    pub(crate) async fn put_aside(&self, misfit: Misfit) {
+    pub(super) async fn quarantine(&self, misfit: Misfit) {
         let Misfit {
             job,
             source,
@@ -219,12 +195,12 @@ impl Settler {
                 payload: payload.into(),
                 trace: job.trace,
             };
-            self.bus.publish(message).await
+            self.shared.bus.publish(message).await
         };
         match stored.await {
             Ok(_) => job.ack().await,
             Err(error) => {
-                let pause = self.pause(job.attempt);
+                let pause = self.shared.pause(job.attempt);
                 tracing::warn!("a question could not be put into quarantine: {error}");
                 job.nak(pause).await;
             }

@@ -11,7 +11,7 @@ use crate::config::Pace;
 
 /// Questions that wait, by image.
 #[derive(Debug)]
-pub(crate) struct Debounce<T = Question> {
+pub(super) struct Debounce<T = Question> {
     pace: Pace,
     waiting: HashMap<Image, Waiting<T>>,
 }
@@ -26,7 +26,7 @@ struct Waiting<T> {
 
 impl Debounce<Question> {
     /// Takes a question. One that is given out again has waited before, but what it is about may have moved since.
-    pub(crate) fn take(&mut self, question: Question, now: Instant) {
+    pub(super) fn take(&mut self, question: Question, now: Instant) {
         let wait = match question.is_second() {
             true => self.pace.second,
             false => self.pace.quiet,
@@ -36,7 +36,7 @@ impl Debounce<Question> {
 }
 
 impl<T> Debounce<T> {
-    pub(crate) fn new(pace: Pace) -> Debounce<T> {
+    pub(super) fn new(pace: Pace) -> Debounce<T> {
         Debounce {
             pace,
             waiting: HashMap::new(),
@@ -58,19 +58,19 @@ impl<T> Debounce<T> {
     }
 
     /// When the next image is due.
-    pub(crate) fn next(&self) -> Option<Instant> {
+    pub(super) fn next(&self) -> Option<Instant> {
         self.waiting.values().map(|waiting| waiting.due).min()
     }
 
     /// The images that are due, with all questions about each.
-    pub(crate) fn due(&mut self, now: Instant) -> Vec<(Image, Vec<T>)> {
+    pub(super) fn due(&mut self, now: Instant) -> Vec<(Image, Vec<T>)> {
         let due = self.waiting.extract_if(|_, waiting| waiting.due <= now);
         due.map(|(image, waiting)| (image, waiting.questions))
             .collect()
     }
 
     /// Everything that still waits.
-    pub(crate) fn rest(self) -> impl Iterator<Item = T> {
+    pub(super) fn rest(self) -> impl Iterator<Item = T> {
         self.waiting
             .into_values()
             .flat_map(|waiting| waiting.questions)

@@ -5,23 +5,23 @@ use tagtrail_proto::{Event, Image, Push};
 
 /// A question about an image.
 #[derive(Debug)]
-pub(crate) struct Question {
-    pub(crate) image: Image,
-    pub(crate) push: Push,
-    pub(crate) job: Job,
+pub(super) struct Question {
+    pub(super) image: Image,
+    pub(super) push: Push,
+    pub(super) job: Job,
 }
 
 /// A message that is no question, and why.
 #[derive(Debug)]
-pub(crate) struct Misfit {
-    pub(crate) job: Job,
+pub(super) struct Misfit {
+    pub(super) job: Job,
     /// The source that it came by, as far as that can be read.
-    pub(crate) source: Option<String>,
-    pub(crate) reason: String,
+    pub(super) source: Option<String>,
+    pub(super) reason: String,
 }
 
 impl Question {
-    pub(crate) fn read(job: Job) -> Result<Question, Box<Misfit>> {
+    pub(super) fn read(job: Job) -> Result<Question, Box<Misfit>> {
         let push = match serde_json::from_slice::<Event<Push>>(&job.payload) {
             Ok(event) => event.data,
             Err(error) => {
@@ -43,12 +43,12 @@ impl Question {
     }
 
     /// Whether it was raised by Tagtrail itself, rather than by an event.
-    pub(crate) fn is_doubt(&self) -> bool {
+    pub(super) fn is_doubt(&self) -> bool {
         self.push.event_id.starts_with(Push::DOUBT)
     }
 
     /// Whether it was answered a while ago, and is asked once more.
-    pub(crate) fn is_second(&self) -> bool {
+    pub(super) fn is_second(&self) -> bool {
         self.push.event_id.starts_with(Push::SECOND)
     }
 }

@@ -18,7 +18,7 @@ const OUTCOMES: [&str; 8] = [
 
 /// Its metrics.
 #[derive(Debug)]
-pub(super) struct Metrics(Family<Labels, Counter>);
+pub(crate) struct Metrics(Family<Labels, Counter>);
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Labels {
@@ -26,7 +26,7 @@ struct Labels {
 }
 
 impl Metrics {
-    pub(super) fn new(metrics: &tagtrail_daemon::Metrics) -> Metrics {
+    pub(crate) fn new(metrics: &tagtrail_daemon::Metrics) -> Metrics {
         let all: Family<Labels, Counter> = metrics.add(
             "resolver_manifests",
             "Manifests of revisions, by what came of each attempt to have one read",
@@ -39,7 +39,7 @@ impl Metrics {
         Metrics(all)
     }
 
-    pub(super) fn count(&self, outcome: &'static str) {
+    pub(crate) fn count(&self, outcome: &'static str) {
         debug_assert!(OUTCOMES.contains(&outcome), "{outcome}");
         self.0.get_or_create(&Labels { outcome }).inc();
     }

@@ -7,8 +7,7 @@ use sha2::{Digest as _, Sha256};
 use tagtrail_proto::{Repository, Tag};
 use tagtrail_registry::Found;
 
-use super::Error;
-use super::pass::{DOUBTS, Doubt, Open, Pass};
+use super::pass::{DOUBTS, Doubt, Error, Open, Pass};
 use super::store::{self, Walked};
 
 /// Pages of one list at most: a list without an end must not be followed for ever.
@@ -21,10 +20,10 @@ impl Pass<'_> {
         id: Option<i64>,
         repository: Repository,
     ) -> Result<(), Error> {
-        if self.of.shutdown.is_cancelled() {
+        if self.shared.shutdown.is_cancelled() {
             return Ok(());
         }
-        let first = !store::was_walked(self.db, &self.of.name, &repository).await?;
+        let first = !store::was_walked(self.db, &self.scope.name, &repository).await?;
         self.open.push(Open {
             repository: repository.clone(),
             walked: Walked::default(),
@@ -147,7 +146,7 @@ impl Pass<'_> {
         self.parts == 1
             || part_of(repository, tag, self.parts) == self.number % self.parts
             || self
-                .of
+                .scope
                 .important
                 .contains(&(repository.clone(), tag.clone()))
     }

@@ -1,22 +1,46 @@
 //! A pass: all repositories of a registry once, and what differed looked at again.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use sqlx::PgConnection;
+use tagtrail_bus::publish::PublishError;
 use tagtrail_postgres::ping;
-use tagtrail_proto::{Digest, Image, Origin, Repository, Subject, Tag};
+use tagtrail_proto::{Digest, Image, Origin, Registry as RegistryName, Repository, Subject, Tag};
 use tagtrail_registry::{AskError, Found, Next, Page, Registry};
 use time::OffsetDateTime;
 use tokio::time::Instant;
 
 use super::store::{self, Walked};
-use super::{Error, Reconciler, SILENCE};
 use crate::answer::{Occasion, fact, publish};
+use crate::shared::Shared;
 
 /// Tags of a registry that are asked about in a pass although nothing speaks for a change.
 pub(super) const ASKED: u64 = 1000;
 /// Differences that are kept until they are looked at again.
 pub(super) const DOUBTS: usize = 1000;
+
+/// The server ends a session that is silent for this long; others may walk the registry then.
+pub(super) const SILENCE: Duration = Duration::from_secs(300);
+
+/// Why walking a registry ended.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Error {
+    #[error("the database failed")]
+    Database(#[from] sqlx::Error),
+    #[error("a fact was not stored")]
+    NotStored(#[from] PublishError),
+}
+
+/// The registry that a task walks, and its settings.
+#[derive(Debug)]
+pub(super) struct Scope {
+    pub(super) name: RegistryName,
+    pub(super) interval: Duration,
+    pub(super) watch: Vec<Repository>,
+    /// Images of triggers.
+    pub(super) important: HashSet<(Repository, Tag)>,
+}
 
 /// A difference between what is known and what the registry has.
 #[derive(Debug)]
@@ -40,7 +64,8 @@ pub(super) struct Open {
 
 /// One comparison of everything that is known of a registry.
 pub(super) struct Pass<'a> {
-    pub(super) of: &'a Reconciler,
+    pub(super) shared: &'a Shared,
+    pub(super) scope: &'a Scope,
     registry: &'a Registry,
     pub(super) db: &'a mut PgConnection,
     pub(super) number: u64,
@@ -56,18 +81,20 @@ pub(super) struct Pass<'a> {
 
 impl<'a> Pass<'a> {
     pub(super) fn new(
-        of: &'a Reconciler,
+        shared: &'a Shared,
+        scope: &'a Scope,
         registry: &'a Registry,
         db: &'a mut PgConnection,
         number: u64,
     ) -> Pass<'a> {
         Pass {
-            of,
+            shared,
+            scope,
             registry,
             db,
             number,
             parts: 1,
-            pause: of.interval / 4 / u32::try_from(ASKED).unwrap_or(u32::MAX),
+            pause: scope.interval / 4 / u32::try_from(ASKED).unwrap_or(u32::MAX),
             used: Instant::now(),
             doubts: Vec::new(),
             open: Vec::new(),
@@ -75,7 +102,7 @@ impl<'a> Pass<'a> {
     }
 
     pub(super) async fn run(&mut self) -> Result<(), Error> {
-        let name = &self.of.name;
+        let name = &self.scope.name;
         self.parts = store::live_tags(self.db, name)
             .await?
             .div_ceil(ASKED)
@@ -89,7 +116,7 @@ impl<'a> Pass<'a> {
                 self.walk(Some(id), repository).await?;
             }
         }
-        for repository in self.of.watch.clone() {
+        for repository in self.scope.watch.clone() {
             if store::repository(self.db, name, &repository)
                 .await?
                 .is_none()
@@ -103,12 +130,12 @@ impl<'a> Pass<'a> {
     /// Looks at what was different once more, and stores what still is.
     pub(super) async fn settle(&mut self) -> Result<(), Error> {
         if !self.doubts.is_empty() {
-            self.of
-                .sleep(self.of.pace.grace.min(self.of.interval / 2))
+            self.shared
+                .sleep(self.shared.pace.grace.min(self.scope.interval / 2))
                 .await;
         }
         for doubt in std::mem::take(&mut self.doubts) {
-            if self.of.shutdown.is_cancelled() {
+            if self.shared.shutdown.is_cancelled() {
                 return Ok(());
             }
             let settled = self.settle_one(&doubt).await?;
@@ -126,7 +153,7 @@ impl<'a> Pass<'a> {
         }
         for open in self.open.extract_if(.., |open| open.done) {
             if open.whole {
-                store::walked(self.db, &self.of.name, &open.repository, &open.walked).await?;
+                store::walked(self.db, &self.scope.name, &open.repository, &open.walked).await?;
             }
         }
         Ok(())
@@ -141,7 +168,7 @@ impl<'a> Pass<'a> {
             Some(Found::Same | Found::Absent) => None,
             None => return Ok(None),
         };
-        let name = &self.of.name;
+        let name = &self.scope.name;
         let known = match store::repository(self.db, name, repository).await? {
             Some(id) => store::heads(self.db, id, &[tag]).await?.remove(tag),
             None => None,
@@ -161,7 +188,7 @@ impl<'a> Pass<'a> {
             tag: tag.clone(),
         };
         tracing::info!(%image, ?origin, "{image} was not told of: it is {} now", digest.map_or("gone".to_owned(), Digest::to_string));
-        self.of.metrics.found(name.as_ref(), origin);
+        self.shared.metrics.found(name.as_ref(), origin);
         let occasion = Occasion {
             origin,
             source: source.unwrap_or_else(|| "reconciler".to_owned()),
@@ -169,7 +196,7 @@ impl<'a> Pass<'a> {
             event_id: format!("{origin}:{}", asked_at.unix_timestamp_nanos()),
         };
         let push = fact(image, found, asked_at, occasion);
-        let bus = &self.of.bus;
+        let bus = &self.shared.bus;
         publish(bus, &Subject::of_push(&push, bus.partitions()), push, None).await?;
         Ok(Some(true))
     }
@@ -185,7 +212,7 @@ impl<'a> Pass<'a> {
             let answer = self.registry.tags(repository, page).await;
             match self.judge(answer, attempt) {
                 Verdict::Answer(answer) => return Ok(answer),
-                Verdict::Rest(rest) => self.of.sleep(rest).await,
+                Verdict::Rest(rest) => self.shared.sleep(rest).await,
             }
         }
         Ok(None)
@@ -203,7 +230,7 @@ impl<'a> Pass<'a> {
             let answer = self.registry.compare(repository, tag, known).await;
             match self.judge(answer, attempt) {
                 Verdict::Answer(answer) => return Ok(answer),
-                Verdict::Rest(rest) => self.of.sleep(rest).await,
+                Verdict::Rest(rest) => self.shared.sleep(rest).await,
             }
         }
         Ok(None)
@@ -211,7 +238,7 @@ impl<'a> Pass<'a> {
 
     /// Waits until it is time for the next question, at the pace that spreads all of them over the interval.
     async fn turn(&mut self) -> Result<(), Error> {
-        self.of.sleep(self.pause).await;
+        self.shared.sleep(self.pause).await;
         if self.used.elapsed() > SILENCE / 5 {
             ping(self.db).await?;
             self.used = Instant::now();
@@ -221,14 +248,16 @@ impl<'a> Pass<'a> {
 
     /// Whether to ask again, and after how long.
     fn judge<T>(&self, answer: Result<T, AskError>, attempt: u32) -> Verdict<T> {
-        self.of.metrics.compared(self.of.name.as_ref(), &answer);
+        self.shared
+            .metrics
+            .compared(self.scope.name.as_ref(), &answer);
         let rest = match answer {
             Ok(answer) => return Verdict::Answer(Some(answer)),
             Err(AskError::Resting { rest }) => rest,
             Err(AskError::Busy { after }) => after.unwrap_or(Duration::from_secs(1)),
-            Err(AskError::Failed(_)) if attempt < PATIENCE => self.of.pace.first,
+            Err(AskError::Failed(_)) if attempt < PATIENCE => self.shared.pace.first,
             Err(error) => {
-                tracing::warn!(registry = %self.of.name, "can't compare: {error}");
+                tracing::warn!(registry = %self.scope.name, "can't compare: {error}");
                 return Verdict::Answer(None);
             }
         };

@@ -1,0 +1,50 @@
+//! State that all tasks of the resolver share.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use tagtrail_bus::Bus;
+use tagtrail_config::{ConfigError, File};
+use tagtrail_proto::Registry as RegistryName;
+use tagtrail_registry::Registry;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::Pace;
+use crate::metrics::Metrics;
+
+/// The configured registries.
+pub(crate) type Registries = HashMap<RegistryName, Registry>;
+
+/// Builds the client of each registry in the file.
+pub(crate) fn registries(file: &File) -> Result<Registries, ConfigError> {
+    file.registry
+        .iter()
+        .map(|access| Ok((access.name.get_ref().clone(), Registry::new(file, access)?)))
+        .collect()
+}
+
+/// The state of all tasks.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) bus: Bus,
+    pub(crate) registries: Registries,
+    pub(crate) pace: Pace,
+    pub(crate) metrics: Metrics,
+    pub(crate) shutdown: CancellationToken,
+}
+
+impl Shared {
+    /// The pause after this many attempts: doubles with every attempt.
+    pub(crate) fn pause(&self, attempt: u32) -> Duration {
+        let factor = 2_u32.saturating_pow(attempt.saturating_sub(1).min(30));
+        self.pace.first.saturating_mul(factor).min(self.pace.last)
+    }
+
+    /// Sleeps for `time`, or until a stop is requested.
+    pub(crate) async fn sleep(&self, time: Duration) {
+        tokio::select! {
+            () = self.shutdown.cancelled() => {}
+            () = tokio::time::sleep(time) => {}
+        }
+    }
+}
