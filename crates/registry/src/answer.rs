@@ -9,8 +9,10 @@ use tagtrail_proto::{Algorithm, Digest, clean_text};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc2822;
 
-use crate::{AskError, Descriptor, REDIRECTS};
+use crate::error::AskError;
 
+/// Redirects followed, within the registry's origin.
+pub(crate) const REDIRECTS: usize = 3;
 const DIGEST: &str = "docker-content-digest";
 /// Longer than any media type.
 const MEDIA_TYPE: usize = 255;
@@ -20,6 +22,17 @@ const ERROR: usize = 64 * 1024;
 const SHOWN: usize = 300;
 /// No pause is longer.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60 * 60);
+
+/// What a registry holds under a tag (OCI image specification, "descriptor").
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Descriptor {
+    /// Which manifest.
+    pub digest: Digest,
+    /// Its media type, as the registry says.
+    pub media_type: Option<String>,
+    /// Its size in bytes.
+    pub size: Option<u64>,
+}
 
 /// What the headers say. `None`: they do not name the digest.
 pub(crate) fn described(response: &Response) -> Result<Option<Descriptor>, AskError> {

@@ -11,8 +11,8 @@ use tagtrail_proto::Repository;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
-use crate::AskError;
 use crate::answer::{body, refusal};
+use crate::error::AskError;
 
 /// A token is used no longer than this before it expires.
 const MARGIN: Duration = Duration::from_secs(10);

@@ -11,6 +11,9 @@ const FIRST: Duration = Duration::from_secs(5);
 /// The longest.
 const LONGEST: Duration = Duration::from_secs(5 * 60);
 
+/// A probe that has not reported its end after this time was dropped: four times the time-out of a request.
+const DROPPED: Duration = Duration::from_secs(60);
+
 /// What is known of a registry's health.
 #[derive(Debug, Default)]
 pub(crate) struct Breaker {
@@ -32,10 +35,7 @@ impl Breaker {
             return Err(until - now);
         }
         // One that was dropped meanwhile must not close the way for ever.
-        if self
-            .trying
-            .is_some_and(|since| now - since < crate::TIMEOUT * 4)
-        {
+        if self.trying.is_some_and(|since| now - since < DROPPED) {
             return Err(FIRST);
         }
         self.trying = Some(now);
@@ -109,7 +109,7 @@ mod tests {
         breaker.rest(start, seconds(1));
         assert_eq!(breaker.admit(start + seconds(1)), Ok(()));
         assert!(breaker.admit(start + seconds(2)).is_err());
-        assert_eq!(breaker.admit(start + crate::TIMEOUT * 5), Ok(()));
+        assert_eq!(breaker.admit(start + seconds(75)), Ok(()));
     }
 
     #[test]

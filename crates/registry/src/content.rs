@@ -8,7 +8,9 @@ use tagtrail_proto::{Algorithm, Digest, Repository};
 use tokio::sync::SemaphorePermit;
 use tokio::time::Instant;
 
-use crate::{AskError, LARGEST, REDIRECTS, Registry, answer};
+use crate::answer::{self, REDIRECTS};
+use crate::client::{LARGEST, RegistryClient};
+use crate::error::AskError;
 
 /// The largest blob that is read: a config, never a layer.
 const LARGEST_BLOB: usize = 1024 * 1024;
@@ -28,7 +30,7 @@ struct Turn<'a> {
     _asking: SemaphorePermit<'a>,
 }
 
-impl Registry {
+impl RegistryClient {
     /// Reads a manifest, of at most 4 MiB. `None`: the registry says that it has none of this digest.
     ///
     /// # Errors
@@ -49,7 +51,7 @@ impl Registry {
     /// Registries keep blobs elsewhere, so a redirect to another host is followed, without credentials, over HTTPS.
     ///
     /// # Errors
-    /// As [`Registry::read_manifest`].
+    /// As [`RegistryClient::read_manifest`].
     pub async fn read_blob(
         &self,
         repository: &Repository,

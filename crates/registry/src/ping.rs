@@ -6,7 +6,8 @@ use time::{Duration, OffsetDateTime};
 
 use crate::answer::{http_date, refusal};
 use crate::auth::Challenge;
-use crate::{AskError, Registry};
+use crate::client::RegistryClient;
+use crate::error::AskError;
 
 /// How a registry answers when it is asked for nothing in particular.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,7 +20,7 @@ pub struct Ping {
     pub admitted: Result<(), AskError>,
 }
 
-impl Registry {
+impl RegistryClient {
     /// Asks whether it is there, and whether it takes our credentials: `GET /v2/` (OCI distribution specification, `end-1`).
     ///
     /// # Errors

@@ -5,7 +5,9 @@ use reqwest::{Method, Response, StatusCode, Url};
 use serde::Deserialize;
 use tagtrail_proto::{Repository, Tag};
 
-use crate::{AskError, Registry, answer};
+use crate::answer;
+use crate::client::RegistryClient;
+use crate::error::AskError;
 
 /// Tags asked for at once. Some registries give less, some all.
 const PAGE: usize = 1000;
@@ -18,12 +20,12 @@ pub struct Page {
     /// Those within the grammar of tags; nothing else can be pulled.
     pub tags: Vec<Tag>,
     /// Where the next page is.
-    pub next: Option<Next>,
+    pub next: Option<NextPage>,
 }
 
 /// Where a page is.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Next(Url);
+pub struct NextPage(Url);
 
 #[derive(Deserialize)]
 struct List {
@@ -31,7 +33,7 @@ struct List {
     tags: Option<Vec<String>>,
 }
 
-impl Registry {
+impl RegistryClient {
     /// A page of the repository's tags, the first or the next. `None`: the registry says that there is no such repository.
     ///
     /// # Errors
@@ -39,10 +41,10 @@ impl Registry {
     pub async fn tags(
         &self,
         repository: &Repository,
-        page: Option<&Next>,
+        page: Option<&NextPage>,
     ) -> Result<Option<Page>, AskError> {
         let url = match page {
-            Some(Next(url)) => url.clone(),
+            Some(NextPage(url)) => url.clone(),
             None => self.url(&format!("v2/{repository}/tags/list?n={PAGE}"))?,
         };
         self.question(self.list(&url, repository)).await
@@ -73,7 +75,7 @@ impl Registry {
     }
 
     /// `Link: </v2/…/tags/list?n=…&last=…>; rel="next"` (RFC 8288), within the registry's origin.
-    fn next(&self, url: &Url, response: &Response) -> Result<Option<Next>, AskError> {
+    fn next(&self, url: &Url, response: &Response) -> Result<Option<NextPage>, AskError> {
         let links = response.headers().get_all(LINK);
         let next = links
             .iter()
@@ -94,7 +96,7 @@ impl Registry {
                 "its link to the next page leads elsewhere, or nowhere".to_owned(),
             ));
         }
-        Ok(Some(Next(here)))
+        Ok(Some(NextPage(here)))
     }
 }
 

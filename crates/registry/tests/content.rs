@@ -12,7 +12,7 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse as _, Redirect, Response};
 use tagtrail_config::File;
 use tagtrail_proto::{Digest, Repository};
-use tagtrail_registry::{AskError, Content, Registry};
+use tagtrail_registry::{AskError, Content, RegistryClient};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
@@ -64,11 +64,11 @@ impl Server {
     }
 }
 
-fn registry(url: &str, more: &str) -> Registry {
+fn registry(url: &str, more: &str) -> RegistryClient {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let text = format!("[[registry]]\nname = \"registry.example.com\"\nurl = \"{url}\"\n{more}");
     let file = File::parse(&text, "tagtrail.toml".as_ref()).unwrap();
-    Registry::new(&file, &file.registry[0]).unwrap()
+    RegistryClient::new(&file, &file.registry[0]).unwrap()
 }
 
 fn web() -> Repository {

@@ -7,7 +7,7 @@ use axum::extract::Request;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 use tagtrail_config::File;
-use tagtrail_registry::{AskError, Ping, Registry};
+use tagtrail_registry::{AskError, Ping, RegistryClient};
 use time::{Duration, OffsetDateTime};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
@@ -30,7 +30,7 @@ async fn ping(
     registry(&url, credentials).ping().await
 }
 
-fn registry(url: &str, credentials: bool) -> Registry {
+fn registry(url: &str, credentials: bool) -> RegistryClient {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("password");
     std::fs::write(&path, "s3cret\n").unwrap();
@@ -42,7 +42,7 @@ fn registry(url: &str, credentials: bool) -> Registry {
         "[[registry]]\nname = 'registry.example.com'\nurl = '{url}/behind/'\n{credentials}"
     );
     let file = File::parse(&text, "tagtrail.toml".as_ref()).unwrap();
-    Registry::new(&file, &file.registry[0]).unwrap()
+    RegistryClient::new(&file, &file.registry[0]).unwrap()
 }
 
 fn status(code: u16) -> Response {

@@ -13,7 +13,7 @@ use axum::http::{HeaderMap, Method, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 use tagtrail_config::File;
 use tagtrail_proto::Digest;
-use tagtrail_registry::{AskError, Descriptor, Registry};
+use tagtrail_registry::{AskError, Descriptor, RegistryClient};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
@@ -67,11 +67,11 @@ impl Server {
     }
 }
 
-fn registry(url: &str, more: &str) -> Registry {
+fn registry(url: &str, more: &str) -> RegistryClient {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let text = format!("[[registry]]\nname = \"registry.example.com\"\nurl = \"{url}\"\n{more}");
     let file = File::parse(&text, "tagtrail.toml".as_ref()).unwrap();
-    Registry::new(&file, &file.registry[0]).unwrap()
+    RegistryClient::new(&file, &file.registry[0]).unwrap()
 }
 
 /// User `ci` with the password `s3cret`.
@@ -84,7 +84,7 @@ fn with_password(folder: &std::path::Path) -> String {
     )
 }
 
-async fn ask(registry: &Registry) -> Result<Option<Descriptor>, AskError> {
+async fn ask(registry: &RegistryClient) -> Result<Option<Descriptor>, AskError> {
     registry
         .resolve(&"shop/web".parse().unwrap(), &"latest".parse().unwrap())
         .await
@@ -495,7 +495,7 @@ fn a_wrong_entry_is_named_with_its_line_and_a_cure() {
     let refused = |more: &str| {
         let text = format!("[[registry]]\nname = \"registry.example.com\"\n{more}");
         let file = File::parse(&text, "tagtrail.toml".as_ref()).unwrap();
-        Registry::new(&file, &file.registry[0])
+        RegistryClient::new(&file, &file.registry[0])
             .unwrap_err()
             .to_string()
     };

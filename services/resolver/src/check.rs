@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use tagtrail_config::{ConfigError, File, RegistryAccess};
-use tagtrail_registry::{AskError, Ping, Registry};
+use tagtrail_registry::{AskError, Ping, RegistryClient};
 
 /// Why nothing is known about a registry.
 #[derive(Debug, thiserror::Error)]
@@ -28,7 +28,7 @@ pub async fn check_registry(
     access: &RegistryAccess,
     patience: Duration,
 ) -> Result<Ping, CheckError> {
-    let registry = Registry::new(file, access)?;
+    let registry = RegistryClient::new(file, access)?;
     match tokio::time::timeout(patience, registry.ping()).await {
         Ok(answer) => answer.map_err(CheckError::Unreachable),
         Err(_) => Err(CheckError::TooLate(patience)),

@@ -5,21 +5,26 @@ use std::time::Duration;
 
 use tagtrail_bus::Bus;
 use tagtrail_config::{ConfigError, File};
-use tagtrail_proto::Registry as RegistryName;
-use tagtrail_registry::Registry;
+use tagtrail_proto::Registry;
+use tagtrail_registry::RegistryClient;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Pace;
 use crate::metrics::Metrics;
 
 /// The configured registries.
-pub(crate) type Registries = HashMap<RegistryName, Registry>;
+pub(crate) type Registries = HashMap<Registry, RegistryClient>;
 
 /// Builds the client of each registry in the file.
 pub(crate) fn registries(file: &File) -> Result<Registries, ConfigError> {
     file.registry
         .iter()
-        .map(|access| Ok((access.name.get_ref().clone(), Registry::new(file, access)?)))
+        .map(|access| {
+            Ok((
+                access.name.get_ref().clone(),
+                RegistryClient::new(file, access)?,
+            ))
+        })
         .collect()
 }
 

@@ -7,7 +7,7 @@ use tagtrail_bus::publish::{Message, PublishError};
 use tagtrail_daemon::{Span, SpanKind};
 use tagtrail_failpoint::FailPoint;
 use tagtrail_proto::{Digest, Image, Name, Origin, Push, Quarantined, Subject, clean_text};
-use tagtrail_registry::{AskError, Registry};
+use tagtrail_registry::{AskError, RegistryClient};
 use time::OffsetDateTime;
 use tokio::time::Instant;
 
@@ -89,7 +89,7 @@ impl Asker {
     /// Asks, and stores the answer unless it is what is known. With `again`, the question is put once more for later.
     async fn ask(
         &self,
-        registry: &Registry,
+        registry: &RegistryClient,
         question: &Question,
         attempt: u32,
         known: Option<&Option<Digest>>,

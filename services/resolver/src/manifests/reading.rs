@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use tagtrail_proto::{Digest, Manifest, Pinned, instant};
-use tagtrail_registry::{AskError, Content, Registry};
+use tagtrail_registry::{AskError, Content, RegistryClient};
 use time::OffsetDateTime;
 
 use tagtrail_oci::contents::{self, Config};
@@ -17,7 +17,7 @@ const UNKNOWN: &str = "application/octet-stream";
 /// # Errors
 /// [`AskError`] of the registry.
 pub(super) async fn read(
-    registry: &Registry,
+    registry: &RegistryClient,
     pinned: &Pinned,
     last: bool,
 ) -> Result<Option<Manifest>, AskError> {
@@ -84,7 +84,7 @@ pub(super) async fn read(
 }
 
 async fn config_of(
-    registry: &Registry,
+    registry: &RegistryClient,
     pinned: &Pinned,
     config: &Digest,
     last: bool,

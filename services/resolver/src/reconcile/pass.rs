@@ -6,8 +6,8 @@ use std::time::Duration;
 use sqlx::PgConnection;
 use tagtrail_bus::publish::PublishError;
 use tagtrail_postgres::ping;
-use tagtrail_proto::{Digest, Image, Origin, Registry as RegistryName, Repository, Subject, Tag};
-use tagtrail_registry::{AskError, Found, Next, Page, Registry};
+use tagtrail_proto::{Digest, Image, Origin, Registry, Repository, Subject, Tag};
+use tagtrail_registry::{AskError, Found, NextPage, Page, RegistryClient};
 use time::OffsetDateTime;
 use tokio::time::Instant;
 
@@ -35,7 +35,7 @@ pub(super) enum Error {
 /// The registry that a task walks, and its settings.
 #[derive(Debug)]
 pub(super) struct Scope {
-    pub(super) name: RegistryName,
+    pub(super) name: Registry,
     pub(super) interval: Duration,
     pub(super) watch: Vec<Repository>,
     /// Images of triggers.
@@ -66,7 +66,7 @@ pub(super) struct Open {
 pub(super) struct Pass<'a> {
     pub(super) shared: &'a Shared,
     pub(super) scope: &'a Scope,
-    registry: &'a Registry,
+    registry: &'a RegistryClient,
     pub(super) db: &'a mut PgConnection,
     pub(super) number: u64,
     /// Passes that it takes until all tags were asked about.
@@ -83,7 +83,7 @@ impl<'a> Pass<'a> {
     pub(super) fn new(
         shared: &'a Shared,
         scope: &'a Scope,
-        registry: &'a Registry,
+        registry: &'a RegistryClient,
         db: &'a mut PgConnection,
         number: u64,
     ) -> Pass<'a> {
@@ -205,7 +205,7 @@ impl<'a> Pass<'a> {
     pub(super) async fn list(
         &mut self,
         repository: &Repository,
-        page: Option<&Next>,
+        page: Option<&NextPage>,
     ) -> Result<Option<Option<Page>>, Error> {
         for attempt in 0..=PATIENCE {
             self.turn().await?;
