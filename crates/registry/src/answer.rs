@@ -12,16 +12,16 @@ use time::format_description::well_known::Rfc2822;
 use crate::error::AskError;
 
 /// Redirects followed, within the registry's origin.
-pub(crate) const REDIRECTS: usize = 3;
+pub(crate) const MAX_REDIRECTS: usize = 3;
 const DIGEST: &str = "docker-content-digest";
 /// Longer than any media type.
-const MEDIA_TYPE: usize = 255;
+const MAX_MEDIA_TYPE: usize = 255;
 /// What is read of an error's body.
-const ERROR: usize = 64 * 1024;
+const MAX_ERROR: usize = 64 * 1024;
 /// What is shown of what a registry says.
-const SHOWN: usize = 300;
+const MAX_SHOWN: usize = 300;
 /// No pause is longer.
-const LONGEST_PAUSE: Duration = Duration::from_secs(60 * 60);
+const MAX_PAUSE: Duration = Duration::from_secs(60 * 60);
 
 /// What a registry holds under a tag (OCI image specification, "descriptor").
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -87,12 +87,12 @@ pub(crate) async fn hashed(response: Response, largest: usize) -> Result<Descrip
 }
 
 #[derive(Deserialize)]
-struct Errors {
-    errors: Vec<One>,
+struct ErrorBody {
+    errors: Vec<ErrorEntry>,
 }
 
 #[derive(Deserialize)]
-struct One {
+struct ErrorEntry {
     #[serde(default)]
     code: String,
     #[serde(default)]
@@ -109,15 +109,15 @@ pub(crate) fn location(response: &Response, url: &Url) -> Result<Url, AskError> 
 
 /// It redirects without an end.
 pub(crate) fn redirects_on() -> AskError {
-    AskError::Refused(format!("it redirects more than {REDIRECTS} times"))
+    AskError::Refused(format!("it redirects more than {MAX_REDIRECTS} times"))
 }
 
 /// Whether a 404 really says that there is no such tag or digest: registries answer it too where one may not look, and proxies where
 /// there is no registry at all.
 pub(crate) async fn absent(response: Response) -> Result<(), AskError> {
-    let body = body(response, ERROR).await?;
-    let said = serde_json::from_slice::<Errors>(&body).ok();
-    let unknown = |one: &One| {
+    let body = body(response, MAX_ERROR).await?;
+    let said = serde_json::from_slice::<ErrorBody>(&body).ok();
+    let unknown = |one: &ErrorEntry| {
         matches!(
             one.code.as_str(),
             "MANIFEST_UNKNOWN" | "NAME_UNKNOWN" | "BLOB_UNKNOWN" | "NOT_FOUND"
@@ -136,15 +136,15 @@ pub(crate) async fn absent(response: Response) -> Result<(), AskError> {
 pub(crate) async fn refusal(response: Response) -> AskError {
     let status = response.status();
     let after = pause(&response);
-    let body = body(response, ERROR).await.unwrap_or_default();
-    let said = match serde_json::from_slice::<Errors>(&body) {
-        Ok(Errors { errors }) if !errors.is_empty() => {
+    let body = body(response, MAX_ERROR).await.unwrap_or_default();
+    let said = match serde_json::from_slice::<ErrorBody>(&body) {
+        Ok(ErrorBody { errors }) if !errors.is_empty() => {
             let each = errors
                 .iter()
                 .map(|one| format!("{} {}", one.code, one.message));
             format!(
                 ": {}",
-                clean_text(&each.collect::<Vec<_>>().join("; "), SHOWN)
+                clean_text(&each.collect::<Vec<_>>().join("; "), MAX_SHOWN)
             )
         }
         _ => shown(&body),
@@ -171,7 +171,7 @@ fn pause(response: &Response) -> Option<Duration> {
             Duration::try_from(http_date(text)? - OffsetDateTime::now_utc()).unwrap_or_default()
         }
     };
-    Some(pause.min(LONGEST_PAUSE))
+    Some(pause.min(MAX_PAUSE))
 }
 
 /// An HTTP date is an RFC 2822 date with the zone GMT.
@@ -183,11 +183,11 @@ pub(crate) fn http_date(text: &str) -> Option<OffsetDateTime> {
 pub(crate) fn media_type(response: &Response) -> Option<String> {
     let text = response.headers().get(CONTENT_TYPE)?.to_str().ok()?;
     let bare = text.split(';').next()?.trim();
-    (!bare.is_empty()).then(|| clean_text(bare, MEDIA_TYPE))
+    (!bare.is_empty()).then(|| clean_text(bare, MAX_MEDIA_TYPE))
 }
 
 fn shown(body: &[u8]) -> String {
-    let text = clean_text(&String::from_utf8_lossy(body), SHOWN);
+    let text = clean_text(&String::from_utf8_lossy(body), MAX_SHOWN);
     if text.is_empty() {
         text
     } else {

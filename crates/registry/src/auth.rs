@@ -17,11 +17,11 @@ use crate::error::AskError;
 /// A token is used no longer than this before it expires.
 const MARGIN: Duration = Duration::from_secs(10);
 /// As the specification says where a registry does not.
-const USUAL_LIFE: Duration = Duration::from_secs(60);
+const DEFAULT_LIFE: Duration = Duration::from_secs(60);
 /// Longer than any token's document.
-const LARGEST: usize = 256 * 1024;
+const MAX_RESPONSE: usize = 256 * 1024;
 /// Repositories whose tokens are kept.
-const KEPT: usize = 1000;
+const MAX_TOKENS: usize = 1000;
 
 /// What we may show, and what we have to show it for.
 #[derive(Debug)]
@@ -29,12 +29,12 @@ pub(crate) struct Auth {
     registry: Url,
     realm: Option<Url>,
     credentials: Option<(String, SecretString)>,
-    known: Mutex<Known>,
+    state: Mutex<AuthState>,
 }
 
 /// What the registry has asked for so far.
 #[derive(Debug, Default)]
-struct Known {
+struct AuthState {
     /// It wants the password itself.
     basic: bool,
     tokens: HashMap<Repository, Token>,
@@ -67,17 +67,17 @@ impl Auth {
             registry: registry.clone(),
             realm: realm.cloned(),
             credentials,
-            known: Mutex::default(),
+            state: Mutex::default(),
         }
     }
 
     /// The `Authorization` of a request, if it is known to need one.
     pub(crate) async fn header(&self, repository: &Repository) -> Option<HeaderValue> {
-        let known = self.known.lock().await;
-        if known.basic {
+        let state = self.state.lock().await;
+        if state.basic {
             return self.basic();
         }
-        let token = known.tokens.get(repository)?;
+        let token = state.tokens.get(repository)?;
         (token.until > Instant::now()).then(|| token.header.clone())
     }
 
@@ -92,7 +92,7 @@ impl Auth {
             None => Err(unknown_challenge()),
             Some(Challenge::Basic) if self.credentials.is_none() => Err(no_password()),
             Some(Challenge::Basic) => {
-                self.known.lock().await.basic = true;
+                self.state.lock().await.basic = true;
                 Ok(())
             }
             Some(Challenge::Bearer {
@@ -103,15 +103,15 @@ impl Auth {
                 let scope = scope.unwrap_or_else(|| format!("repository:{repository}:pull"));
                 let url = self.token_url(&realm, service, Some(scope))?;
                 let token = self.fetch(client, url).await?;
-                let mut known = self.known.lock().await;
-                if known.tokens.len() >= KEPT {
+                let mut state = self.state.lock().await;
+                if state.tokens.len() >= MAX_TOKENS {
                     let now = Instant::now();
-                    known.tokens.retain(|_, token| token.until > now);
+                    state.tokens.retain(|_, token| token.until > now);
                 }
-                if known.tokens.len() >= KEPT {
-                    known.tokens.clear();
+                if state.tokens.len() >= MAX_TOKENS {
+                    state.tokens.clear();
                 }
-                known.tokens.insert(repository.clone(), token);
+                state.tokens.insert(repository.clone(), token);
                 Ok(())
             }
         }
@@ -119,13 +119,13 @@ impl Auth {
 
     /// What was shown was not good enough.
     pub(crate) async fn forget(&self, repository: &Repository) {
-        let mut known = self.known.lock().await;
-        known.basic = false;
-        known.tokens.remove(repository);
+        let mut state = self.state.lock().await;
+        state.basic = false;
+        state.tokens.remove(repository);
     }
 
     /// The `Authorization` of a request that is about no repository; nothing of it is kept.
-    pub(crate) async fn about_none(
+    pub(crate) async fn header_without_repository(
         &self,
         client: &Client,
         challenge: Option<Challenge>,
@@ -179,7 +179,7 @@ impl Auth {
 
     async fn fetch(&self, client: &Client, url: Url) -> Result<Token, AskError> {
         #[derive(Deserialize)]
-        struct Issued {
+        struct TokenResponse {
             token: Option<String>,
             access_token: Option<String>,
             expires_in: Option<u64>,
@@ -199,14 +199,14 @@ impl Auth {
                 other @ (AskError::Busy { .. } | AskError::Resting { .. }) => other,
             });
         }
-        let body = body(response, LARGEST).await?;
-        let issued: Issued = serde_json::from_slice(&body)
+        let body = body(response, MAX_RESPONSE).await?;
+        let issued: TokenResponse = serde_json::from_slice(&body)
             .map_err(|_| AskError::Failed("its token is not in JSON".to_owned()))?;
         let token = issued.token.or(issued.access_token).unwrap_or_default();
         let header = sensitive(&format!("Bearer {token}"))
             .filter(|_| !token.is_empty())
             .ok_or_else(|| AskError::Failed("it issued no token".to_owned()))?;
-        let life = issued.expires_in.map_or(USUAL_LIFE, Duration::from_secs);
+        let life = issued.expires_in.map_or(DEFAULT_LIFE, Duration::from_secs);
         // Even a token that lives too short is good for the question at hand.
         let until = asked
             + life

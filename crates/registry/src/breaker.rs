@@ -22,7 +22,7 @@ pub(crate) struct Breaker {
     /// Nothing is asked until then.
     open_until: Option<Instant>,
     /// Whether one asks on behalf of all, and since when.
-    trying: Option<Instant>,
+    probe_since: Option<Instant>,
 }
 
 impl Breaker {
@@ -35,10 +35,10 @@ impl Breaker {
             return Err(until - now);
         }
         // One that was dropped meanwhile must not close the way for ever.
-        if self.trying.is_some_and(|since| now - since < DROPPED) {
+        if self.probe_since.is_some_and(|since| now - since < DROPPED) {
             return Err(FIRST);
         }
-        self.trying = Some(now);
+        self.probe_since = Some(now);
         Ok(())
     }
 
@@ -56,7 +56,7 @@ impl Breaker {
     /// It did not answer, or failed. Gives for how long it is left alone from now on, if it was not before.
     pub(crate) fn failed(&mut self, now: Instant) -> Option<Duration> {
         self.failures = self.failures.saturating_add(1);
-        self.trying = None;
+        self.probe_since = None;
         let beyond = self.failures.checked_sub(FAILURES)?;
         let pause = FIRST
             .saturating_mul(2_u32.saturating_pow(beyond.min(16)))
@@ -67,7 +67,7 @@ impl Breaker {
 
     /// It asked for a pause.
     pub(crate) fn rest(&mut self, now: Instant, pause: Duration) {
-        self.trying = None;
+        self.probe_since = None;
         self.open_until = Some(now + pause);
     }
 }

@@ -10,7 +10,7 @@ use tagtrail_proto::{Digest, Repository, Tag};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
-use crate::answer::{self, Descriptor, REDIRECTS};
+use crate::answer::{self, Descriptor, MAX_REDIRECTS};
 use crate::auth::{Auth, Challenge};
 use crate::breaker::Breaker;
 use crate::error::AskError;
@@ -35,8 +35,8 @@ pub struct RegistryClient {
     pub(crate) base: Url,
     pub(crate) client: Client,
     pub(crate) auth: Auth,
-    pub(crate) at_once: Semaphore,
-    pub(crate) reading: Semaphore,
+    pub(crate) requests: Semaphore,
+    pub(crate) content_requests: Semaphore,
 }
 
 /// Every media type of a manifest that a tag may point to. What is not named here some registries convert, to another digest.
@@ -48,11 +48,11 @@ const MANIFESTS: &str = "application/vnd.oci.image.index.v1+json, application/vn
 /// Time for one exchange.
 const TIMEOUT: Duration = Duration::from_secs(15);
 /// Requests at once, per registry.
-const AT_ONCE: usize = 4;
+const MAX_REQUESTS: usize = 4;
 /// Those of them that may be for content.
-const READING: usize = 2;
+const MAX_CONTENT_REQUESTS: usize = 2;
 /// The largest manifest that registries take is 4 MiB.
-pub(crate) const LARGEST: usize = 4 * 1024 * 1024;
+pub(crate) const MAX_MANIFEST: usize = 4 * 1024 * 1024;
 
 impl RegistryClient {
     /// A registry as it is configured.
@@ -104,8 +104,8 @@ impl RegistryClient {
             auth: Auth::new(&base, realm.as_ref(), credentials),
             base,
             client,
-            at_once: Semaphore::new(AT_ONCE),
-            reading: Semaphore::new(READING),
+            requests: Semaphore::new(MAX_REQUESTS),
+            content_requests: Semaphore::new(MAX_CONTENT_REQUESTS),
         })
     }
 
@@ -149,7 +149,7 @@ impl RegistryClient {
         question: impl Future<Output = Result<T, AskError>>,
     ) -> Result<T, AskError> {
         let _turn = self
-            .at_once
+            .requests
             .acquire()
             .await
             .map_err(|_| AskError::Failed("the registry is closed".to_owned()))?;
@@ -197,7 +197,7 @@ impl RegistryClient {
         // Some do not name the digest, some can't HEAD; and what a refusal means stands in its body, which a HEAD has not.
         let get = self.ask(Method::GET, url, repository, None).await?;
         match get.status() {
-            StatusCode::OK => answer::hashed(get, LARGEST).await.map(Found::Other),
+            StatusCode::OK => answer::hashed(get, MAX_MANIFEST).await.map(Found::Other),
             StatusCode::NOT_FOUND => answer::absent(get).await.map(|()| Found::Absent),
             _ => Err(answer::refusal(get).await),
         }
@@ -224,7 +224,7 @@ impl RegistryClient {
         known: Option<&Digest>,
     ) -> Result<Response, AskError> {
         let mut url = url.clone();
-        for _ in 0..=REDIRECTS {
+        for _ in 0..=MAX_REDIRECTS {
             let response = self
                 .exchange(&method, &url, repository, MANIFESTS, known)
                 .await?;

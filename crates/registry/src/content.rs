@@ -8,12 +8,12 @@ use tagtrail_proto::{Algorithm, Digest, Repository};
 use tokio::sync::SemaphorePermit;
 use tokio::time::Instant;
 
-use crate::answer::{self, REDIRECTS};
-use crate::client::{LARGEST, RegistryClient};
+use crate::answer::{self, MAX_REDIRECTS};
+use crate::client::{MAX_MANIFEST, RegistryClient};
 use crate::error::AskError;
 
 /// The largest blob that is read: a config, never a layer.
-const LARGEST_BLOB: usize = 1024 * 1024;
+const MAX_BLOB: usize = 1024 * 1024;
 
 /// Content that is what its digest says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,7 +43,7 @@ impl RegistryClient {
         let _turn = self.turn_to_read().await?;
         let url = self.content("manifests", repository, digest)?;
         let response = self.ask(Method::GET, &url, repository, None).await?;
-        checked(response, LARGEST, digest).await
+        checked(response, MAX_MANIFEST, digest).await
     }
 
     /// Reads a blob, of at most 1 MiB: the config of an image. `None`: the registry says that it has none of this digest.
@@ -61,7 +61,7 @@ impl RegistryClient {
         let mut url = self.content("blobs", repository, digest)?;
         // Whoever is elsewhere once is nobody that we show anything to, wherever they send us.
         let mut elsewhere = false;
-        for _ in 0..=REDIRECTS {
+        for _ in 0..=MAX_REDIRECTS {
             let response = if elsewhere {
                 self.client.get(url.clone()).send().await?
             } else {
@@ -69,7 +69,7 @@ impl RegistryClient {
                     .await?
             };
             if !response.status().is_redirection() {
-                return checked(response, LARGEST_BLOB, digest).await;
+                return checked(response, MAX_BLOB, digest).await;
             }
             let next = answer::location(&response, &url)?;
             if next.origin() != self.base.origin() {
@@ -91,8 +91,8 @@ impl RegistryClient {
     async fn turn_to_read(&self) -> Result<Turn<'_>, AskError> {
         let closed = |_| AskError::Failed("the registry is closed".to_owned());
         let turn = Turn {
-            _reading: self.reading.acquire().await.map_err(closed)?,
-            _asking: self.at_once.acquire().await.map_err(closed)?,
+            _reading: self.content_requests.acquire().await.map_err(closed)?,
+            _asking: self.requests.acquire().await.map_err(closed)?,
         };
         let breaker = self.breaker.lock().unwrap_or_else(PoisonError::into_inner);
         match breaker.resting(Instant::now()) {

@@ -47,7 +47,7 @@ impl RegistryClient {
         let challenge =
             Challenge::choose(challenges.iter().filter_map(|value| value.to_str().ok()));
         let scheme = challenge.as_ref().map(Challenge::scheme);
-        let admitted = match self.auth.about_none(&self.client, challenge).await {
+        let admitted = match self.auth.header_without_repository(&self.client, challenge).await {
             Ok(shown) => match self
                 .client
                 .get(url)

@@ -12,7 +12,7 @@ use crate::error::AskError;
 /// Tags asked for at once. Some registries give less, some all.
 const PAGE: usize = 1000;
 /// A page has less: a registry that gives all at once has 30,000 tags by then.
-const LARGEST: usize = 4 * 1024 * 1024;
+const MAX_PAGE: usize = 4 * 1024 * 1024;
 
 /// Some tags of a repository.
 #[derive(Debug)]
@@ -28,7 +28,7 @@ pub struct Page {
 pub struct NextPage(Url);
 
 #[derive(Deserialize)]
-struct List {
+struct TagList {
     // Some write `null` for none.
     tags: Option<Vec<String>>,
 }
@@ -55,14 +55,14 @@ impl RegistryClient {
         match response.status() {
             StatusCode::OK => {
                 let next = self.next(url, &response)?;
-                let body = answer::body(response, LARGEST).await?;
-                if body.len() > LARGEST {
-                    let most = LARGEST >> 20;
+                let body = answer::body(response, MAX_PAGE).await?;
+                if body.len() > MAX_PAGE {
+                    let most = MAX_PAGE >> 20;
                     return Err(AskError::Failed(format!(
                         "a page of tags has more than {most} MiB"
                     )));
                 }
-                let list: List = serde_json::from_slice(&body).map_err(|error| {
+                let list: TagList = serde_json::from_slice(&body).map_err(|error| {
                     AskError::Failed(format!("its list of tags is none: {error}"))
                 })?;
                 let tags = list.tags.unwrap_or_default();
