@@ -1,4 +1,4 @@
-//! What a registry's answer says, and whether it can be believed.
+//! Reads and verifies the answers of a registry.
 
 use std::time::Duration;
 
@@ -11,30 +11,30 @@ use time::format_description::well_known::Rfc2822;
 
 use crate::error::AskError;
 
-/// Redirects followed, within the registry's origin.
+/// Redirects followed for a request.
 pub(crate) const MAX_REDIRECTS: usize = 3;
 const DIGEST: &str = "docker-content-digest";
-/// Longer than any media type.
+/// Bytes kept of a media type: more than a real media type has.
 const MAX_MEDIA_TYPE: usize = 255;
-/// What is read of an error's body.
+/// Bytes read of the body of an error.
 const MAX_ERROR: usize = 64 * 1024;
-/// What is shown of what a registry says.
+/// Bytes of a registry's text that are put into an error message.
 const MAX_SHOWN: usize = 300;
-/// No pause is longer.
+/// The longest pause that a registry may ask for.
 const MAX_PAUSE: Duration = Duration::from_secs(60 * 60);
 
-/// What a registry holds under a tag (OCI image specification, "descriptor").
+/// The manifest that a tag points to (OCI image specification, "descriptor").
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Descriptor {
-    /// Which manifest.
+    /// The digest of the manifest.
     pub digest: Digest,
-    /// Its media type, as the registry says.
+    /// The media type, as stated by the registry.
     pub media_type: Option<String>,
-    /// Its size in bytes.
+    /// The size in bytes.
     pub size: Option<u64>,
 }
 
-/// What the headers say. `None`: they do not name the digest.
+/// Reads the descriptor from the headers. `None`: no header names the digest.
 pub(crate) fn described(response: &Response) -> Result<Option<Descriptor>, AskError> {
     let header = |name: &str| {
         response
@@ -45,10 +45,12 @@ pub(crate) fn described(response: &Response) -> Result<Option<Descriptor>, AskEr
     let Some(digest) = header(DIGEST).filter(|text| !text.is_empty()) else {
         return Ok(None);
     };
-    let digest: Digest = digest
-        .parse()
-        .map_err(|error| AskError::Failed(format!("it names no digest: {error}")))?;
-    // A HEAD has the length of what it does not send.
+    let digest: Digest = digest.parse().map_err(|error| {
+        AskError::Failed(format!(
+            "its Docker-Content-Digest header is not a digest: {error}"
+        ))
+    })?;
+    // A HEAD response states the length of the manifest without sending it.
     let size = header(CONTENT_LENGTH.as_str()).and_then(|text| text.parse().ok());
     Ok(Some(Descriptor {
         digest,
@@ -57,7 +59,7 @@ pub(crate) fn described(response: &Response) -> Result<Option<Descriptor>, AskEr
     }))
 }
 
-/// Reads the manifest and hashes it; where the headers name a digest it must be that.
+/// Reads a manifest and hashes it. If the headers name a digest, the hash must match.
 pub(crate) async fn hashed(response: Response, largest: usize) -> Result<Descriptor, AskError> {
     let named = described(&response)?;
     let media_type = media_type(&response);
@@ -65,7 +67,7 @@ pub(crate) async fn hashed(response: Response, largest: usize) -> Result<Descrip
     let size = Some(body.len() as u64);
     if body.len() > largest {
         return Err(AskError::Failed(format!(
-            "the manifest has more than {} MiB",
+            "the manifest is larger than {} MiB",
             largest >> 20
         )));
     }
@@ -75,7 +77,7 @@ pub(crate) async fn hashed(response: Response, largest: usize) -> Result<Descrip
     };
     if let Some(named) = named.filter(|named| named.digest != digest) {
         return Err(AskError::Failed(format!(
-            "it says that the manifest is {}, but its bytes are {digest}",
+            "the registry says that the manifest is {}, but its bytes are {digest}",
             named.digest
         )));
     }
@@ -99,45 +101,47 @@ struct ErrorEntry {
     message: String,
 }
 
-/// Where a redirect of the answer from `url` leads.
+/// The target of a redirect; `response` is the answer from `url`.
 pub(crate) fn location(response: &Response, url: &Url) -> Result<Url, AskError> {
     let location = response.headers().get(LOCATION);
     location
         .and_then(|value| url.join(value.to_str().ok()?).ok())
-        .ok_or_else(|| AskError::Refused("it redirects to nowhere".to_owned()))
+        .ok_or_else(|| AskError::Refused("the registry redirects to nowhere".to_owned()))
 }
 
-/// It redirects without an end.
+/// The error for a chain of redirects that is too long.
 pub(crate) fn redirects_on() -> AskError {
-    AskError::Refused(format!("it redirects more than {MAX_REDIRECTS} times"))
+    AskError::Refused(format!(
+        "the registry redirects more than {MAX_REDIRECTS} times"
+    ))
 }
 
-/// Whether a 404 really says that there is no such tag or digest: registries answer it too where one may not look, and proxies where
-/// there is no registry at all.
+/// Checks that a 404 means a missing tag or digest. Registries also answer 404 when access is
+/// denied, and proxies when no registry is behind them.
 pub(crate) async fn absent(response: Response) -> Result<(), AskError> {
     let body = body(response, MAX_ERROR).await?;
-    let said = serde_json::from_slice::<ErrorBody>(&body).ok();
+    let error = serde_json::from_slice::<ErrorBody>(&body).ok();
     let unknown = |one: &ErrorEntry| {
         matches!(
             one.code.as_str(),
             "MANIFEST_UNKNOWN" | "NAME_UNKNOWN" | "BLOB_UNKNOWN" | "NOT_FOUND"
         )
     };
-    if said.is_some_and(|said| said.errors.iter().any(unknown)) {
+    if error.is_some_and(|error| error.errors.iter().any(unknown)) {
         return Ok(());
     }
     Err(AskError::Refused(format!(
-        "it answers 404, but not as a registry says that a tag or digest is unknown: check url, and whether username and password may read{}",
+        "the registry answers 404 without the error code for an unknown tag or digest: check url, and that username and password may read{}",
         shown(&body)
     )))
 }
 
-/// What any other status means.
+/// Converts an answer with any other status to an error.
 pub(crate) async fn refusal(response: Response) -> AskError {
     let status = response.status();
     let after = pause(&response);
     let body = body(response, MAX_ERROR).await.unwrap_or_default();
-    let said = match serde_json::from_slice::<ErrorBody>(&body) {
+    let detail = match serde_json::from_slice::<ErrorBody>(&body) {
         Ok(ErrorBody { errors }) if !errors.is_empty() => {
             let each = errors
                 .iter()
@@ -153,16 +157,16 @@ pub(crate) async fn refusal(response: Response) -> AskError {
         StatusCode::TOO_MANY_REQUESTS => AskError::Busy { after },
         StatusCode::SERVICE_UNAVAILABLE if after.is_some() => AskError::Busy { after },
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => AskError::Refused(format!(
-            "it does not let us read ({status}): check username and password{said}"
+            "the registry denies access ({status}): check username and password{detail}"
         )),
         _ if status.is_client_error() && status != StatusCode::REQUEST_TIMEOUT => {
-            AskError::Refused(format!("it answers {status}{said}"))
+            AskError::Refused(format!("the registry answers {status}{detail}"))
         }
-        _ => AskError::Failed(format!("it answers {status}{said}")),
+        _ => AskError::Failed(format!("the registry answers {status}{detail}")),
     }
 }
 
-/// `Retry-After`: seconds, or a date (RFC 9110, section 10.2.3).
+/// The pause of a `Retry-After` header: seconds, or a date (RFC 9110, section 10.2.3).
 fn pause(response: &Response) -> Option<Duration> {
     let text = response.headers().get(RETRY_AFTER)?.to_str().ok()?.trim();
     let pause = match text.parse::<u64>() {
@@ -174,12 +178,12 @@ fn pause(response: &Response) -> Option<Duration> {
     Some(pause.min(MAX_PAUSE))
 }
 
-/// An HTTP date is an RFC 2822 date with the zone GMT.
+/// Parses an HTTP date: an RFC 2822 date with the zone GMT.
 pub(crate) fn http_date(text: &str) -> Option<OffsetDateTime> {
     OffsetDateTime::parse(&text.replace("GMT", "+0000"), &Rfc2822).ok()
 }
 
-/// As the headers say, without parameters.
+/// The media type that the headers state, without parameters.
 pub(crate) fn media_type(response: &Response) -> Option<String> {
     let text = response.headers().get(CONTENT_TYPE)?.to_str().ok()?;
     let bare = text.split(';').next()?.trim();
@@ -195,7 +199,7 @@ fn shown(body: &[u8]) -> String {
     }
 }
 
-/// Reads a body, and a little more than `most` of one that is larger.
+/// Reads a body. Stops soon after `most` bytes, so a larger body is longer than `most`.
 pub(crate) async fn body(mut response: Response, most: usize) -> Result<Vec<u8>, AskError> {
     let mut body = Vec::new();
     while body.len() <= most {

@@ -1,4 +1,5 @@
-//! Showing who we are, when a registry asks (RFC 9110 section 11, and the token authentication of distribution).
+//! Authentication at a registry (RFC 9110 section 11, and the token authentication of
+//! distribution).
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -14,16 +15,16 @@ use tokio::time::Instant;
 use crate::answer::{body, refusal};
 use crate::error::AskError;
 
-/// A token is used no longer than this before it expires.
+/// A token is discarded this long before it expires.
 const MARGIN: Duration = Duration::from_secs(10);
-/// As the specification says where a registry does not.
+/// Life of a token if the registry does not state it (the specification's default).
 const DEFAULT_LIFE: Duration = Duration::from_secs(60);
-/// Longer than any token's document.
+/// Bytes read of a token response: more than a real response has.
 const MAX_RESPONSE: usize = 256 * 1024;
-/// Repositories whose tokens are kept.
+/// Tokens kept, each for a repository.
 const MAX_TOKENS: usize = 1000;
 
-/// What we may show, and what we have to show it for.
+/// The credentials for a registry, and the tokens that it issued.
 #[derive(Debug)]
 pub(crate) struct Auth {
     registry: Url,
@@ -32,10 +33,10 @@ pub(crate) struct Auth {
     state: Mutex<AuthState>,
 }
 
-/// What the registry has asked for so far.
+/// The authentication that the registry has asked for so far.
 #[derive(Debug, Default)]
 struct AuthState {
-    /// It wants the password itself.
+    /// The registry asked for Basic authentication.
     basic: bool,
     tokens: HashMap<Repository, Token>,
 }
@@ -46,7 +47,7 @@ struct Token {
     until: Instant,
 }
 
-/// How a registry wants us to show who we are.
+/// A `WWW-Authenticate` challenge.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Challenge {
     Basic,
@@ -71,7 +72,8 @@ impl Auth {
         }
     }
 
-    /// The `Authorization` of a request, if it is known to need one.
+    /// Returns the `Authorization` header of a request, if the registry asked for authentication
+    /// before.
     pub(crate) async fn header(&self, repository: &Repository) -> Option<HeaderValue> {
         let state = self.state.lock().await;
         if state.basic {
@@ -81,7 +83,7 @@ impl Auth {
         (token.until > Instant::now()).then(|| token.header.clone())
     }
 
-    /// Makes ready what the registry asked for.
+    /// Prepares the authentication that a challenge asks for.
     pub(crate) async fn answer(
         &self,
         client: &Client,
@@ -117,14 +119,14 @@ impl Auth {
         }
     }
 
-    /// What was shown was not good enough.
+    /// Discards the authentication that the registry rejected.
     pub(crate) async fn forget(&self, repository: &Repository) {
         let mut state = self.state.lock().await;
         state.basic = false;
         state.tokens.remove(repository);
     }
 
-    /// The `Authorization` of a request that is about no repository; nothing of it is kept.
+    /// Returns the `Authorization` header of a request that names no repository. Keeps nothing.
     pub(crate) async fn header_without_repository(
         &self,
         client: &Client,
@@ -133,7 +135,8 @@ impl Auth {
         match challenge {
             None => Err(unknown_challenge()),
             Some(Challenge::Basic) => self.basic().ok_or_else(no_password),
-            // Without the scope, as `docker login` asks: some name there a repository that nobody may read.
+            // Without the scope, like `docker login`: in it some registries name a
+            // repository that nobody may read.
             Some(Challenge::Bearer { realm, service, .. }) => {
                 let url = self.token_url(&realm, service, None)?;
                 Ok(self.fetch(client, url).await?.header)
@@ -149,15 +152,17 @@ impl Auth {
         sensitive(&format!("Basic {encoded}"))
     }
 
-    /// Where the token is to be had, if we may go there: a registry chooses the realm, and would get our password by it.
+    /// Returns the URL of the token, if its origin is allowed. The registry chooses the realm, so
+    /// without this check our password could go to any host.
     fn token_url(
         &self,
         realm: &str,
         service: Option<String>,
         scope: Option<String>,
     ) -> Result<Url, AskError> {
-        let mut url = Url::parse(realm)
-            .map_err(|_| AskError::Refused("its token realm is no URL".to_owned()))?;
+        let mut url = Url::parse(realm).map_err(|_| {
+            AskError::Refused("the token realm in its challenge is no URL".to_owned())
+        })?;
         let allowed = [Some(&self.registry), self.realm.as_ref()];
         if !allowed
             .into_iter()
@@ -166,7 +171,7 @@ impl Auth {
         {
             let origin = url.origin().ascii_serialization();
             return Err(AskError::Refused(format!(
-                "its tokens are issued at {origin}, where nothing is sent unless you say so: if that is right, add realm = \"{origin}\" to its [[registry]]"
+                "its tokens are issued at {origin}, and credentials go to another origin only if the file allows it: if the origin is right, add realm = \"{origin}\" to its [[registry]]"
             )));
         }
         for (name, value) in [("service", service), ("scope", scope)] {
@@ -192,22 +197,24 @@ impl Auth {
         let response = request.send().await?;
         if response.status() != StatusCode::OK {
             return Err(match refusal(response).await {
-                AskError::Failed(cause) => AskError::Failed(format!("asked for a token, {cause}")),
+                AskError::Failed(cause) => {
+                    AskError::Failed(format!("while requesting a token: {cause}"))
+                }
                 AskError::Refused(cause) => {
-                    AskError::Refused(format!("asked for a token, {cause}"))
+                    AskError::Refused(format!("while requesting a token: {cause}"))
                 }
                 other @ (AskError::Busy { .. } | AskError::Resting { .. }) => other,
             });
         }
         let body = body(response, MAX_RESPONSE).await?;
         let issued: TokenResponse = serde_json::from_slice(&body)
-            .map_err(|_| AskError::Failed("its token is not in JSON".to_owned()))?;
+            .map_err(|_| AskError::Failed("its token response is not JSON".to_owned()))?;
         let token = issued.token.or(issued.access_token).unwrap_or_default();
         let header = sensitive(&format!("Bearer {token}"))
             .filter(|_| !token.is_empty())
-            .ok_or_else(|| AskError::Failed("it issued no token".to_owned()))?;
+            .ok_or_else(|| AskError::Failed("its token response holds no token".to_owned()))?;
         let life = issued.expires_in.map_or(DEFAULT_LIFE, Duration::from_secs);
-        // Even a token that lives too short is good for the question at hand.
+        // Even a token with a very short life is good for the request at hand.
         let until = asked
             + life
                 .saturating_sub(MARGIN)
@@ -218,7 +225,7 @@ impl Auth {
 
 fn unknown_challenge() -> AskError {
     AskError::Refused(
-        "it asks who we are in no way that is known (neither Basic nor Bearer)".to_owned(),
+        "it asks for an unknown kind of authentication (neither Basic nor Bearer)".to_owned(),
     )
 }
 
@@ -235,7 +242,7 @@ fn sensitive(text: &str) -> Option<HeaderValue> {
 }
 
 impl Challenge {
-    /// The name of its scheme.
+    /// The name of the scheme.
     pub(crate) fn scheme(&self) -> &'static str {
         match self {
             Challenge::Basic => "Basic",
@@ -243,7 +250,8 @@ impl Challenge {
         }
     }
 
-    /// The best of the challenges that were made: a token rather than the password itself.
+    /// Returns the best of several challenges: Bearer before Basic, which sends the password
+    /// itself.
     pub(crate) fn choose<'a>(values: impl Iterator<Item = &'a str>) -> Option<Challenge> {
         let mut basic = None;
         for value in values {
@@ -273,7 +281,7 @@ impl Challenge {
     }
 }
 
-/// `name="value", name=value`: values in quotes may hold commas and escaped quotes.
+/// Parses `name="value", name=value`. Quoted values may hold commas and escaped quotes.
 fn parameters(text: &str) -> HashMap<String, String> {
     let mut found = HashMap::new();
     let mut rest = text.trim_start();
@@ -292,7 +300,7 @@ fn parameters(text: &str) -> HashMap<String, String> {
     found
 }
 
-/// The value up to the closing quote, and what follows that.
+/// Returns the value up to the closing quote, and the rest of the text.
 fn quoted_value(text: &str) -> (String, &str) {
     let mut value = String::new();
     let mut escaped = false;

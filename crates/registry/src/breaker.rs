@@ -1,32 +1,34 @@
-//! A circuit breaker: a registry that fails is left alone for a while, and then tried by one question first. No I/O.
+//! A circuit breaker: after repeated failures it stops requests to a registry for a while, then
+//! lets one probe through first. No I/O.
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// Failures in a row after which it opens.
+/// Consecutive failures after which the breaker opens.
 const FAILURES: u32 = 5;
-/// How long it stays open the first time; it doubles from there.
+/// The first time for which the breaker stays open; doubles with each further failure.
 const FIRST: Duration = Duration::from_secs(5);
-/// The longest.
+/// The longest time for which the breaker stays open after a failure.
 const LONGEST: Duration = Duration::from_secs(5 * 60);
 
-/// A probe that has not reported its end after this time was dropped: four times the time-out of a request.
+/// After this time a probe without a result counts as dropped: four times the time-out of a
+/// request.
 const DROPPED: Duration = Duration::from_secs(60);
 
-/// What is known of a registry's health.
+/// The health of a registry.
 #[derive(Debug, Default)]
 pub(crate) struct Breaker {
-    /// In a row.
+    /// Consecutive failures.
     failures: u32,
-    /// Nothing is asked until then.
+    /// No request may be sent before this time.
     open_until: Option<Instant>,
-    /// Whether one asks on behalf of all, and since when.
+    /// The start of the probe that is under way.
     probe_since: Option<Instant>,
 }
 
 impl Breaker {
-    /// Whether something may be asked now; else for how long not.
+    /// Admits a request, or returns the time until the next attempt.
     pub(crate) fn admit(&mut self, now: Instant) -> Result<(), Duration> {
         let Some(until) = self.open_until else {
             return Ok(());
@@ -34,7 +36,7 @@ impl Breaker {
         if now < until {
             return Err(until - now);
         }
-        // One that was dropped meanwhile must not close the way for ever.
+        // A probe may be dropped before the result is known, and must not block requests for ever.
         if self.probe_since.is_some_and(|since| now - since < DROPPED) {
             return Err(FIRST);
         }
@@ -42,18 +44,18 @@ impl Breaker {
         Ok(())
     }
 
-    /// For how long it is left alone, if it is now. For those who do not tell how their question ended.
+    /// Returns the time for which the breaker stays open. For requests that do not report a result.
     pub(crate) fn resting(&self, now: Instant) -> Option<Duration> {
         let until = self.open_until?;
         (now < until).then(|| until - now)
     }
 
-    /// It answered, whatever it said.
+    /// Records an answer, with any content: the breaker closes.
     pub(crate) fn answered(&mut self) {
         *self = Breaker::default();
     }
 
-    /// It did not answer, or failed. Gives for how long it is left alone from now on, if it was not before.
+    /// Records a failure. Returns the pause, if the breaker opens.
     pub(crate) fn failed(&mut self, now: Instant) -> Option<Duration> {
         self.failures = self.failures.saturating_add(1);
         self.probe_since = None;
@@ -65,7 +67,7 @@ impl Breaker {
         Some(pause)
     }
 
-    /// It asked for a pause.
+    /// Opens the breaker for the pause that the registry asked for.
     pub(crate) fn rest(&mut self, now: Instant, pause: Duration) {
         self.probe_since = None;
         self.open_until = Some(now + pause);
@@ -81,7 +83,7 @@ mod tests {
     }
 
     #[test]
-    fn it_opens_after_failures_in_a_row_and_lets_one_through_when_it_is_time() {
+    fn the_breaker_opens_after_consecutive_failures_and_then_admits_one_probe() {
         let (mut breaker, start) = (Breaker::default(), Instant::now());
         for _ in 1..FAILURES {
             assert_eq!(breaker.failed(start), None);
@@ -91,7 +93,7 @@ mod tests {
         assert_eq!(breaker.admit(start + seconds(1)), Err(seconds(4)));
         assert_eq!(breaker.resting(start + seconds(1)), Some(seconds(4)));
         assert_eq!(breaker.resting(start + seconds(5)), None);
-        // One tries, the others wait.
+        // One request is the probe, the others wait.
         let then = start + seconds(5);
         assert_eq!(breaker.admit(then), Ok(()));
         assert!(breaker.admit(then).is_err());
@@ -100,11 +102,15 @@ mod tests {
         assert_eq!(breaker.admit(then + seconds(10)), Ok(()));
         breaker.answered();
         assert_eq!(breaker.admit(then + seconds(10)), Ok(()));
-        assert_eq!(breaker.failed(then), None, "it begins anew");
+        assert_eq!(
+            breaker.failed(then),
+            None,
+            "the count of failures starts over"
+        );
     }
 
     #[test]
-    fn one_that_tries_and_is_never_heard_of_is_replaced() {
+    fn a_probe_without_a_result_is_replaced() {
         let (mut breaker, start) = (Breaker::default(), Instant::now());
         breaker.rest(start, seconds(1));
         assert_eq!(breaker.admit(start + seconds(1)), Ok(()));

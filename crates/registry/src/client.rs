@@ -1,4 +1,4 @@
-//! The client of one registry: which manifest has a tag now?
+//! The client of a registry, and the digest of a tag.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
@@ -15,19 +15,19 @@ use crate::auth::{Auth, Challenge};
 use crate::breaker::Breaker;
 use crate::error::AskError;
 
-/// What a tag was found to be, by who knew what it was.
+/// The state of a tag, compared with an expected digest.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Found {
-    /// What was known.
+    /// The tag has the expected digest.
     Same,
-    /// Something else.
+    /// The tag has another digest.
     Other(Descriptor),
-    /// Nothing: there is no such tag.
+    /// The registry has no such tag.
     Absent,
 }
 
-/// A configured registry. All its users share its connections, its tokens, its bound on requests at once, and what is known of
-/// its health: one that fails again and again is left alone for a while.
+/// A client of a configured registry. All users share its connections, its tokens, its limit of
+/// concurrent requests, and its circuit breaker.
 #[derive(Debug)]
 pub struct RegistryClient {
     name: String,
@@ -39,26 +39,27 @@ pub struct RegistryClient {
     pub(crate) content_requests: Semaphore,
 }
 
-/// Every media type of a manifest that a tag may point to. What is not named here some registries convert, to another digest.
+/// The media types of all manifests that a tag may point to. A registry may convert a manifest
+/// whose type is missing here, which changes the digest.
 const MANIFESTS: &str = "application/vnd.oci.image.index.v1+json, application/vnd.oci.image.manifest.v1+json, \
      application/vnd.docker.distribution.manifest.list.v2+json, application/vnd.docker.distribution.manifest.v2+json, \
      application/vnd.oci.artifact.manifest.v1+json, application/vnd.docker.distribution.manifest.v1+prettyjws, \
      application/vnd.docker.distribution.manifest.v1+json;q=0.5";
 
-/// Time for one exchange.
+/// Time-out of a request.
 const TIMEOUT: Duration = Duration::from_secs(15);
-/// Requests at once, per registry.
+/// Concurrent requests to a registry.
 const MAX_REQUESTS: usize = 4;
-/// Those of them that may be for content.
+/// Concurrent requests for content; the rest stays free for questions about tags.
 const MAX_CONTENT_REQUESTS: usize = 2;
-/// The largest manifest that registries take is 4 MiB.
+/// Bytes of a manifest. Registries accept manifests of at most 4 MiB.
 pub(crate) const MAX_MANIFEST: usize = 4 * 1024 * 1024;
 
 impl RegistryClient {
-    /// A registry as it is configured.
+    /// Builds the client of a configured registry.
     ///
     /// # Errors
-    /// What is wrong with its entry, with its line and the cure.
+    /// A wrong entry: the error names line and cure.
     pub fn new(file: &File, access: &RegistryAccess) -> Result<RegistryClient, ConfigError> {
         let wrong = |at: usize, key: &str, message: String| file.error_at(at, key, message);
         let url = |key: &str, url: &tagtrail_config::Spanned<String>| {
@@ -87,7 +88,7 @@ impl RegistryClient {
         };
         let credentials = access.username.clone().zip(password);
         let client = Client::builder()
-            // Redirects are followed by hand, where they may go.
+            // `ask` follows redirects, within the origin.
             .redirect(reqwest::redirect::Policy::none())
             .no_proxy()
             .timeout(TIMEOUT)
@@ -109,10 +110,10 @@ impl RegistryClient {
         })
     }
 
-    /// Which manifest a tag points to now. `None`: the registry says that there is no such tag.
+    /// Returns the manifest that a tag points to now. `None`: the registry has no such tag.
     ///
     /// # Errors
-    /// [`AskError`] says whether asking again may help, and when.
+    /// [`AskError`] says whether to retry, and when.
     pub async fn resolve(
         &self,
         repository: &Repository,
@@ -124,11 +125,11 @@ impl RegistryClient {
         })
     }
 
-    /// Whether a tag still points to what is known of it. Costs a registry that understands conditions (`If-None-Match`) next to
-    /// nothing.
+    /// Compares a tag with the digest that history has. The request is conditional
+    /// (`If-None-Match`), so registries that support the header have next to no work.
     ///
     /// # Errors
-    /// [`AskError`] says whether asking again may help, and when.
+    /// [`AskError`] says whether to retry, and when.
     pub async fn compare(
         &self,
         repository: &Repository,
@@ -143,7 +144,8 @@ impl RegistryClient {
         })
     }
 
-    /// Asks when it is this question's turn, unless the registry is left alone; notes how it ended.
+    /// Waits for a free place, then asks unless the breaker is open, and records the result in the
+    /// breaker.
     pub(crate) async fn question<T>(
         &self,
         question: impl Future<Output = Result<T, AskError>>,
@@ -166,7 +168,7 @@ impl RegistryClient {
                 if let Some(pause) = breaker().failed(now) {
                     tracing::warn!(
                         registry = self.name,
-                        "leaving {} alone for {pause:.0?}: {why}",
+                        "pausing requests to {} for {pause:.0?}: {why}",
                         self.name
                     );
                 }
@@ -194,7 +196,8 @@ impl RegistryClient {
         {
             return Err(answer::refusal(head).await);
         }
-        // Some do not name the digest, some can't HEAD; and what a refusal means stands in its body, which a HEAD has not.
+        // Some registries do not name the digest and some do not support HEAD. The cause of a
+        // refusal is in its body, which the answer to a HEAD lacks.
         let get = self.ask(Method::GET, url, repository, None).await?;
         match get.status() {
             StatusCode::OK => answer::hashed(get, MAX_MANIFEST).await.map(Found::Other),
@@ -204,18 +207,18 @@ impl RegistryClient {
     }
 
     fn manifest(&self, repository: &Repository, tag: &Tag) -> Result<Url, AskError> {
-        // Both are within their grammar: nothing in them leaves the path.
+        // The grammar of both names allows nothing that leaves the path.
         self.url(&format!("v2/{repository}/manifests/{tag}"))
     }
 
     pub(crate) fn url(&self, path: &str) -> Result<Url, AskError> {
-        self.base
-            .join(path)
-            .map_err(|_| AskError::Refused("its URL can't be joined with a path".to_owned()))
+        self.base.join(path).map_err(|_| {
+            AskError::Refused("the configured url can't be joined with a path".to_owned())
+        })
     }
 
-    /// Sends a question, with a token or a password once it is asked for one, and follows redirects within the origin. With a
-    /// known digest it is conditional.
+    /// Sends a request, authenticates if the registry asks for it, and follows redirects within the
+    /// origin. With a known digest the request is conditional.
     pub(crate) async fn ask(
         &self,
         method: Method,
@@ -235,7 +238,7 @@ impl RegistryClient {
             let next = answer::location(&response, &url)?;
             if next.origin() != self.base.origin() {
                 return Err(AskError::Refused(format!(
-                    "it redirects to another host, {}, which is not followed: configure the URL that it redirects to",
+                    "the registry redirects to another host, {}, which is not followed: configure the URL that it redirects to",
                     next.host_str().unwrap_or("?")
                 )));
             }
@@ -244,7 +247,7 @@ impl RegistryClient {
         Err(answer::redirects_on())
     }
 
-    /// One question, with a token or a password once it is asked for one. Follows nothing.
+    /// Sends a request, and authenticates if the registry asks for it. Follows no redirect.
     pub(crate) async fn exchange(
         &self,
         method: &Method,
@@ -284,7 +287,8 @@ impl RegistryClient {
             .request(method.clone(), url.clone())
             .header(ACCEPT, accept);
         if let Some(known) = known {
-            // An ETag is in quotes (RFC 9110, section 8.8.3), and the digest is what registries make it of.
+            // An ETag is in quotes (RFC 9110, section 8.8.3), and registries use the digest as
+            // ETag.
             request = request.header(IF_NONE_MATCH, format!("\"{known}\""));
         }
         if let Some(value) = self.auth.header(repository).await {

@@ -1,4 +1,5 @@
-//! Reading content by its digest. The bytes are checked, so it does not matter who delivers them; whom we ask for them does.
+//! Reads content by its digest. The digest proves the bytes, so any host may deliver them; the
+//! hosts to which we send a request are restricted.
 
 use std::net::IpAddr;
 use std::sync::PoisonError;
@@ -12,29 +13,29 @@ use crate::answer::{self, MAX_REDIRECTS};
 use crate::client::{MAX_MANIFEST, RegistryClient};
 use crate::error::AskError;
 
-/// The largest blob that is read: a config, never a layer.
+/// Bytes of a blob: the config of an image, never a layer.
 const MAX_BLOB: usize = 1024 * 1024;
 
-/// Content that is what its digest says.
+/// Content that matches its digest.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Content {
-    /// Its bytes.
+    /// The bytes.
     pub bytes: Vec<u8>,
-    /// Its media type, as the registry says.
+    /// The media type, as stated by the registry.
     pub media_type: Option<String>,
 }
 
-/// The right to send a request for content.
+/// A permit to send a request for content.
 struct Turn<'a> {
     _reading: SemaphorePermit<'a>,
     _asking: SemaphorePermit<'a>,
 }
 
 impl RegistryClient {
-    /// Reads a manifest, of at most 4 MiB. `None`: the registry says that it has none of this digest.
+    /// Reads a manifest of at most 4 MiB. `None`: the registry does not have the digest.
     ///
     /// # Errors
-    /// [`AskError`]; [`AskError::Refused`] also for bytes that are not what was asked for.
+    /// [`AskError`]; [`AskError::Refused`] also for bytes that do not match the digest.
     pub async fn read_manifest(
         &self,
         repository: &Repository,
@@ -46,9 +47,11 @@ impl RegistryClient {
         checked(response, MAX_MANIFEST, digest).await
     }
 
-    /// Reads a blob, of at most 1 MiB: the config of an image. `None`: the registry says that it has none of this digest.
+    /// Reads a blob of at most 1 MiB: the config of an image. `None`: the registry does not have
+    /// the digest.
     ///
-    /// Registries keep blobs elsewhere, so a redirect to another host is followed, without credentials, over HTTPS.
+    /// Registries keep blobs in object stores, so a redirect to another host is followed: over
+    /// HTTPS, and without credentials.
     ///
     /// # Errors
     /// As [`RegistryClient::read_manifest`].
@@ -59,7 +62,8 @@ impl RegistryClient {
     ) -> Result<Option<Content>, AskError> {
         let _turn = self.turn_to_read().await?;
         let mut url = self.content("blobs", repository, digest)?;
-        // Whoever is elsewhere once is nobody that we show anything to, wherever they send us.
+        // After a redirect to another host, all further requests go without credentials, even if
+        // that host redirects back to the registry.
         let mut elsewhere = false;
         for _ in 0..=MAX_REDIRECTS {
             let response = if elsewhere {
@@ -75,7 +79,7 @@ impl RegistryClient {
             if next.origin() != self.base.origin() {
                 if !may_fetch(&self.base, &next) {
                     return Err(AskError::Refused(format!(
-                        "it redirects to {}, where no blob is fetched: only over https, and not to addresses of a network",
+                        "the registry redirects to {}, where no blob is fetched: blobs are fetched only over https, and from no IP address or localhost",
                         next.origin().ascii_serialization()
                     )));
                 }
@@ -86,8 +90,9 @@ impl RegistryClient {
         Err(answer::redirects_on())
     }
 
-    /// Waits for a turn. Reading leaves turns to those who ask what a tag is: they are waited for. It tells them nothing of the
-    /// registry's health either: that content can't be had, or only so much of it, is no reason not to ask about tags.
+    /// Waits for a permit. Fewer permits exist for content than for requests in all, because
+    /// answers about tags are more urgent. Results are not recorded in the breaker: a registry that
+    /// fails to deliver content may still answer questions about tags.
     async fn turn_to_read(&self) -> Result<Turn<'_>, AskError> {
         let closed = |_| AskError::Failed("the registry is closed".to_owned());
         let turn = Turn {
@@ -107,12 +112,12 @@ impl RegistryClient {
         repository: &Repository,
         digest: &Digest,
     ) -> Result<Url, AskError> {
-        // Within their grammar: nothing in them leaves the path.
+        // The grammar of the names allows nothing that leaves the path.
         self.url(&format!("v2/{repository}/{kind}/{digest}"))
     }
 }
 
-/// The content of an answer, if it is that of the digest.
+/// Returns the content of an answer, if the digest matches.
 async fn checked(
     response: Response,
     largest: usize,
@@ -125,10 +130,10 @@ async fn checked(
     }
     let media_type = answer::media_type(&response);
     let bytes = answer::body(response, largest).await?;
-    // Neither gets better by asking again: what a digest is never changes.
+    // Neither error can pass: the content of a digest never changes.
     if bytes.len() > largest {
         return Err(AskError::Refused(format!(
-            "{digest} has more than {} MiB",
+            "{digest} is larger than {} MiB",
             largest >> 20
         )));
     }
@@ -138,14 +143,15 @@ async fn checked(
     };
     if found != *digest {
         return Err(AskError::Refused(format!(
-            "asked for {digest}, it answers with bytes that are {found}"
+            "asked for {digest}, the registry answers with bytes that are {found}"
         )));
     }
     Ok(Some(Content { bytes, media_type }))
 }
 
-/// Whether a blob may be fetched where a registry says that it is. The bytes prove themselves; what matters is whom we ask, since the
-/// registry chooses it: nobody on this machine or a network of ours who takes a request as an order.
+/// Returns true if a blob may be fetched from the target of a redirect. The digest proves the
+/// bytes, but the registry chooses the host, which must not make us send requests to this machine
+/// or to an internal network, where a request may act as a command.
 fn may_fetch(registry: &Url, at: &Url) -> bool {
     let safe = match at.scheme() {
         "https" => true,
@@ -155,7 +161,7 @@ fn may_fetch(registry: &Url, at: &Url) -> bool {
     safe && (!is_local(at) || is_local(registry))
 }
 
-/// Whether a URL names a machine by its address, or this one.
+/// Returns true if the host of a URL is an IP address or localhost.
 fn is_local(url: &Url) -> bool {
     let Some(host) = url.host_str() else {
         return true;
@@ -170,7 +176,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn blobs_are_fetched_where_a_stranger_may_send_us_and_nowhere_else() {
+    fn blobs_are_fetched_from_public_hosts_over_https_only() {
         let url = |text: &str| Url::parse(text).unwrap();
         for (registry, at, may) in [
             (

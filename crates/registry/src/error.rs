@@ -1,42 +1,42 @@
-//! Why a registry did not answer the question.
+//! The reasons for which a request to a registry has no result.
 
 use std::time::Duration;
 
 use tagtrail_daemon::chain;
 
-/// Why there is no answer, and what that means for asking again.
+/// A failed request to a registry. The variant says whether to retry, and when.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AskError {
-    /// Something that may pass: no connection, no answer in time, a failure of the registry's own.
+    /// A failure that may pass: no connection, a time-out, an internal error of the registry.
     #[error("{0}")]
     Failed(String),
-    /// It wants to be left alone for a while (429, 503 with `Retry-After`).
+    /// The registry asked for a pause (429, or 503 with `Retry-After`).
     #[error("the registry asks for a pause{}", .after.map_or(String::new(), |after| format!(" of {} s", after.as_secs())))]
     Busy {
-        /// How long.
+        /// The length of the pause, if the registry named one.
         after: Option<Duration>,
     },
-    /// It failed so often that it is left alone for a while; it was not asked.
-    #[error("it failed again and again, and is left alone for {rest:.0?}")]
+    /// The circuit breaker is open after repeated failures, so nothing was sent.
+    #[error("the registry failed repeatedly, so requests to it are paused for {rest:.0?}")]
     Resting {
-        /// How long.
+        /// The time until the next request may be sent.
         rest: Duration,
     },
-    /// It does not let us, or does what is not allowed to it. Somebody must change something.
+    /// The registry denies access, or its answer is not acceptable. A person must change something.
     #[error("{0}")]
     Refused(String),
 }
 
 impl From<reqwest::Error> for AskError {
     fn from(error: reqwest::Error) -> AskError {
-        // The address is known to whoever reads this.
-        let what = if error.is_timeout() {
+        // Without the URL: the caller's message names the registry already.
+        let problem = if error.is_timeout() {
             "no answer in time"
         } else if error.is_connect() {
             "can't be reached"
         } else {
-            "the exchange failed"
+            "the request failed"
         };
-        AskError::Failed(format!("{what}: {}", chain(&error.without_url())))
+        AskError::Failed(format!("{problem}: {}", chain(&error.without_url())))
     }
 }

@@ -1,15 +1,18 @@
-//! Asks an OCI registry what a tag points to, and what a digest is.
+//! A client for OCI registries: the digest of a tag, the tags of a repository, the content of a
+//! digest.
 //!
-//! In scope: "which digest has this tag?", "which tags are there?" and "give me the content of this digest" ([`Content`]), by the
-//! OCI distribution specification 1.1, with the authentication that registries really use (none, Basic, bearer tokens), verified
-//! (bytes are hashed where the registry does not name the digest, and compared where it does), bounded (time, size, requests at
-//! once), patient (`Retry-After`), and leaving alone for a while what fails again and again.
+//! In scope: requests by the OCI distribution specification 1.1, with the authentication that
+//! registries use in practice (none, Basic, bearer tokens). Answers are verified: the client hashes
+//! a manifest if the registry does not name its digest, and compares the hash if it does. Time,
+//! size and concurrent requests are bounded, `Retry-After` is honoured, and a circuit breaker
+//! stops requests to a registry that keeps failing.
 //!
-//! Out of scope: when to ask and what follows (the resolver).
+//! Out of scope: when to ask, and the use of the answer (the resolver).
 //!
-//! Everything that a registry says is hostile. Only configured registries are asked, at their configured URL. A redirect is
-//! followed only within that origin; a token is fetched, and credentials are shown, only there and at the configured `realm`. Blobs
-//! alone are fetched elsewhere, without credentials, since their bytes prove themselves.
+//! Answers of a registry are untrusted. The client connects only to configured registries, at
+//! their configured URL. It follows a redirect only within that origin, and sends credentials only
+//! there and to the configured `realm`. Only blobs are fetched from other hosts: without
+//! credentials, since their digest proves the bytes.
 
 mod answer;
 mod auth;
@@ -27,7 +30,7 @@ pub use error::AskError;
 pub use ping::Ping;
 pub use tags::{NextPage, Page};
 
-/// For the fuzz targets in `fuzz/`: what is made of an answer, without a registry.
+/// For the fuzz targets in `fuzz/`: reads answers without a registry.
 #[cfg(fuzzing)]
 pub mod fuzz {
     use reqwest::Response;
@@ -35,7 +38,7 @@ pub mod fuzz {
     use super::{AskError, Descriptor, answer};
     use crate::auth::Challenge;
 
-    /// Takes an answer as that to each question that is asked.
+    /// Reads an answer as if it were the answer to each kind of request.
     pub async fn answers(
         answer: impl Fn() -> Response,
     ) -> (

@@ -1,4 +1,5 @@
-//! Asking a registry for nothing in particular: is it one, does it let us in, and what time does it think it is?
+//! A check of a registry: that it is one, that it accepts our credentials, and that its clock is
+//! right.
 
 use reqwest::header::{AUTHORIZATION, DATE, LOCATION, WWW_AUTHENTICATE};
 use reqwest::{Response, StatusCode};
@@ -9,27 +10,28 @@ use crate::auth::Challenge;
 use crate::client::RegistryClient;
 use crate::error::AskError;
 
-/// How a registry answers when it is asked for nothing in particular.
+/// The result of a check of a registry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ping {
-    /// How it asks who we are: `Basic` or `Bearer`. `None`: it does not ask, or in no way that is known.
+    /// The authentication that the registry asks for: `Basic` or `Bearer`. `None`: no known scheme.
     pub scheme: Option<&'static str>,
-    /// How far its clock is at least ahead of ours (behind: negative); zero if it may be the same. `None`: it does not tell.
+    /// The least time by which the registry's clock is ahead of ours (negative: behind; zero: no
+    /// difference proved). `None`: the answer has no date.
     pub ahead: Option<Duration>,
-    /// Whether it lets us in with what is configured.
+    /// The answer to the configured credentials.
     pub admitted: Result<(), AskError>,
 }
 
 impl RegistryClient {
-    /// Asks whether it is there, and whether it takes our credentials: `GET /v2/` (OCI distribution specification, `end-1`).
+    /// Checks that the registry runs and accepts our credentials: `GET /v2/` (OCI distribution
+    /// specification, `end-1`).
     ///
     /// # Errors
-    /// It did not answer at all. What it answered is in [`Ping::admitted`].
+    /// The registry did not answer. A refusal is no error, but [`Ping::admitted`].
     pub async fn ping(&self) -> Result<Ping, AskError> {
-        let url = self
-            .base
-            .join("v2/")
-            .map_err(|_| AskError::Refused("its URL can't be joined with a path".to_owned()))?;
+        let url = self.base.join("v2/").map_err(|_| {
+            AskError::Refused("the configured url can't be joined with a path".to_owned())
+        })?;
         let asked = OffsetDateTime::now_utc();
         let first = self.client.get(url.clone()).send().await?;
         let answered = OffsetDateTime::now_utc();
@@ -47,7 +49,11 @@ impl RegistryClient {
         let challenge =
             Challenge::choose(challenges.iter().filter_map(|value| value.to_str().ok()));
         let scheme = challenge.as_ref().map(Challenge::scheme);
-        let admitted = match self.auth.header_without_repository(&self.client, challenge).await {
+        let admitted = match self
+            .auth
+            .header_without_repository(&self.client, challenge)
+            .await
+        {
             Ok(shown) => match self
                 .client
                 .get(url)
@@ -78,21 +84,22 @@ async fn verdict(response: Response) -> Result<(), AskError> {
         let location = location.and_then(|value| response.url().join(value.to_str().ok()?).ok());
         return Err(AskError::Refused(match location {
             Some(location) => format!(
-                "it redirects to {}: if that is the registry, configure it as url",
+                "the registry redirects to {}: if that is the right registry, configure it as url",
                 location.origin().ascii_serialization()
             ),
-            None => "it redirects to nowhere".to_owned(),
+            None => "the registry redirects to nowhere".to_owned(),
         }));
     }
     if status == StatusCode::NOT_FOUND {
         return Err(AskError::Refused(
-            "it answers 404 to /v2/, which every registry has: check url".to_owned(),
+            "the server answers 404 to /v2/, which every registry has: check url".to_owned(),
         ));
     }
     Err(refusal(response).await)
 }
 
-/// The least that a clock can be ahead of ours which told this time, in whole seconds, between these moments of ours.
+/// Returns the least time by which a clock is ahead of ours, if it reported `told` (whole seconds)
+/// between the two times of our clock.
 fn ahead(told: OffsetDateTime, asked: OffsetDateTime, answered: OffsetDateTime) -> Duration {
     let (least, most) = (told - answered, told + Duration::SECOND - asked);
     match () {
@@ -107,7 +114,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_clock_is_off_only_as_far_as_the_time_of_the_exchange_does_not_explain() {
+    fn the_duration_of_the_request_does_not_count_as_a_difference_of_clocks() {
         let at = |seconds: f64| OffsetDateTime::UNIX_EPOCH + Duration::seconds_f64(seconds);
         for (told, asked, answered, expected) in [
             (100.0, 100.2, 100.3, 0.0),

@@ -1,4 +1,4 @@
-//! Listing the tags of a repository, page by page (OCI distribution specification 1.1, "Listing Tags").
+//! Lists the tags of a repository by pages (OCI distribution specification 1.1, "Listing Tags").
 
 use reqwest::header::LINK;
 use reqwest::{Method, Response, StatusCode, Url};
@@ -9,35 +9,36 @@ use crate::answer;
 use crate::client::RegistryClient;
 use crate::error::AskError;
 
-/// Tags asked for at once. Some registries give less, some all.
+/// Tags requested in a page. Some registries send fewer, some all at once.
 const PAGE: usize = 1000;
-/// A page has less: a registry that gives all at once has 30,000 tags by then.
+/// Bytes of a page: about 30,000 tags, for registries that send all at once.
 const MAX_PAGE: usize = 4 * 1024 * 1024;
 
-/// Some tags of a repository.
+/// A page of the tags of a repository.
 #[derive(Debug)]
 pub struct Page {
-    /// Those within the grammar of tags; nothing else can be pulled.
+    /// The tags. Names outside the grammar of tags are left out: nobody can pull them.
     pub tags: Vec<Tag>,
-    /// Where the next page is.
+    /// The address of the next page.
     pub next: Option<NextPage>,
 }
 
-/// Where a page is.
+/// The address of a page.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NextPage(Url);
 
 #[derive(Deserialize)]
 struct TagList {
-    // Some write `null` for none.
+    // Some registries send `null` for an empty list.
     tags: Option<Vec<String>>,
 }
 
 impl RegistryClient {
-    /// A page of the repository's tags, the first or the next. `None`: the registry says that there is no such repository.
+    /// Returns the first page of a repository's tags, or the page at `page`. `None`: the registry
+    /// has no such repository.
     ///
     /// # Errors
-    /// [`AskError`] says whether asking again may help, and when.
+    /// [`AskError`] says whether to retry, and when.
     pub async fn tags(
         &self,
         repository: &Repository,
@@ -59,11 +60,11 @@ impl RegistryClient {
                 if body.len() > MAX_PAGE {
                     let most = MAX_PAGE >> 20;
                     return Err(AskError::Failed(format!(
-                        "a page of tags has more than {most} MiB"
+                        "a page of tags is larger than {most} MiB"
                     )));
                 }
                 let list: TagList = serde_json::from_slice(&body).map_err(|error| {
-                    AskError::Failed(format!("its list of tags is none: {error}"))
+                    AskError::Failed(format!("its list of tags can't be read: {error}"))
                 })?;
                 let tags = list.tags.unwrap_or_default();
                 let tags = tags.iter().filter_map(|tag| tag.parse().ok()).collect();
@@ -74,7 +75,8 @@ impl RegistryClient {
         }
     }
 
-    /// `Link: </v2/…/tags/list?n=…&last=…>; rel="next"` (RFC 8288), within the registry's origin.
+    /// Reads `Link: </v2/…/tags/list?n=…&last=…>; rel="next"` (RFC 8288), within the registry's
+    /// origin.
     fn next(&self, url: &Url, response: &Response) -> Result<Option<NextPage>, AskError> {
         let links = response.headers().get_all(LINK);
         let next = links
@@ -86,21 +88,21 @@ impl RegistryClient {
         };
         let next = url
             .join(next)
-            .map_err(|_| AskError::Failed("its link to the next page is none".to_owned()))?;
-        // Behind a proxy some name themselves by http. The path is what counts.
+            .map_err(|_| AskError::Failed("its link to the next page is not a URL".to_owned()))?;
+        // Behind a proxy some registries name themselves with http. Only path and query are used.
         let mut here = url.clone();
         here.set_path(next.path());
         here.set_query(next.query());
         if here == *url || next.host_str() != url.host_str() {
             return Err(AskError::Failed(
-                "its link to the next page leads elsewhere, or nowhere".to_owned(),
+                "its link to the next page leads to another host, or to the same page".to_owned(),
             ));
         }
         Ok(Some(NextPage(here)))
     }
 }
 
-/// What a link with `rel=next` points to.
+/// Returns the target of a link with `rel=next`.
 fn target(link: &str) -> Option<&str> {
     let (target, parameters) = link.trim().strip_prefix('<')?.split_once('>')?;
     let is_next = parameters.split(';').any(|parameter| {

@@ -1,4 +1,5 @@
-//! Content by its digest: from registries that keep it elsewhere, have it no more, or give other bytes.
+//! Reads content by its digest: from registries that redirect to another host, have deleted the
+//! content, or send other bytes.
 
 #![expect(clippy::unwrap_used, reason = "in tests a panic is the report")]
 
@@ -16,7 +17,8 @@ use tagtrail_registry::{AskError, Content, RegistryClient};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
-/// A server that answers by a function of the path and the `Authorization`, and remembers what it was asked.
+/// A server whose answer is a function of the path and the `Authorization` header, and which logs
+/// its requests.
 struct Server {
     url: String,
     asked: Arc<Mutex<Vec<(String, HeaderMap)>>>,
@@ -95,7 +97,7 @@ fn refused<T: std::fmt::Debug>(outcome: Result<T, AskError>) -> String {
 }
 
 #[tokio::test]
-async fn content_is_what_its_digest_says_by_either_hash() {
+async fn content_is_verified_by_either_hash() {
     let server = Server::start(|_, _| good()).await;
     let registry = registry(&format!("{}/mirror", server.url), "");
     let content = Some(Content {
@@ -125,7 +127,7 @@ async fn content_is_what_its_digest_says_by_either_hash() {
 }
 
 #[tokio::test]
-async fn what_is_gone_is_told_from_what_may_not_be_read() {
+async fn deleted_content_is_told_apart_from_denied_access() {
     let digest = Digest::sha256_of(BYTES);
     for (status, code, gone) in [
         (404, "MANIFEST_UNKNOWN", true),
@@ -162,26 +164,26 @@ async fn what_is_gone_is_told_from_what_may_not_be_read() {
 }
 
 #[tokio::test]
-async fn more_than_a_config_or_a_manifest_has_is_not_read() {
+async fn content_over_the_limits_is_not_read() {
     let large = vec![b'x'; 5 * 1024 * 1024];
     let digest = Digest::sha256_of(&large);
     let server = Server::start(move |_, _| large.clone().into_response()).await;
     let registry = registry(&server.url, "");
     let manifest = registry.read_manifest(&web(), &digest).await;
-    assert!(refused(manifest).contains("more than 4 MiB"));
+    assert!(refused(manifest).contains("larger than 4 MiB"));
     let blob = registry.read_blob(&web(), &digest).await;
-    assert!(refused(blob).contains("more than 1 MiB"));
+    assert!(refused(blob).contains("larger than 1 MiB"));
 }
 
 #[tokio::test]
-async fn a_blob_that_is_kept_elsewhere_is_fetched_there_without_a_password() {
+async fn a_blob_on_another_host_is_fetched_without_a_password() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("password"), "s3cret").unwrap();
     let password = format!(
         "username = \"ci\"\npassword = {{ file = {:?} }}\n",
         folder.path().join("password")
     );
-    // Another port is another origin; http, since the registry's own is http too.
+    // Another port is another origin. Plain http is allowed because the registry uses it too.
     let store = Server::start(|_, _| good()).await;
     let there = format!("{}/x?signature=1", store.url);
     let server = Server::start(move |_, shown| match shown {
@@ -202,14 +204,14 @@ async fn a_blob_that_is_kept_elsewhere_is_fetched_there_without_a_password() {
         (store.shown(), store.paths()),
         (vec![false], vec!["/x?signature=1".to_owned()])
     );
-    // A manifest is the registry's own to give.
+    // A manifest is never fetched from another host.
     let manifest = registry.read_manifest(&web(), &digest).await;
     assert!(refused(manifest).contains("another host"));
     assert_eq!(store.paths().len(), 1);
 }
 
 #[tokio::test]
-async fn whoever_is_sent_back_from_elsewhere_shows_nothing() {
+async fn a_redirect_back_to_the_registry_gets_no_credentials() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("password"), "s3cret").unwrap();
     let password = format!(
@@ -240,7 +242,7 @@ async fn whoever_is_sent_back_from_elsewhere_shows_nothing() {
 }
 
 #[tokio::test]
-async fn blobs_are_not_fetched_wherever_a_registry_says() {
+async fn redirects_of_blobs_to_forbidden_hosts_are_refused() {
     let digest = Digest::sha256_of(BYTES);
     for (to, said) in [
         ("http://store.example.com/x", "where no blob is fetched"),
@@ -261,8 +263,8 @@ async fn blobs_are_not_fetched_wherever_a_registry_says() {
 }
 
 #[tokio::test]
-async fn reading_leaves_turns_to_those_who_ask() {
-    // Never answers what is read; tags at once.
+async fn requests_for_content_leave_places_for_questions_about_tags() {
+    // Requests for content get no answer, requests for tags get one at once.
     let digest = Digest::sha256_of(BYTES);
     let (named, reading) = (digest.to_string(), Arc::new(AtomicUsize::new(0)));
     let counted = Arc::clone(&reading);

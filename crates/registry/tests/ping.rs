@@ -1,4 +1,4 @@
-//! Whether a registry is one, and lets us in, told by answers as real ones give them.
+//! Checks of registries, with the answers that real ones give.
 
 #![expect(clippy::unwrap_used, reason = "in tests a panic is the report")]
 
@@ -12,7 +12,8 @@ use time::{Duration, OffsetDateTime};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
-/// What a registry with this way of answering is found to be, asked as `ci` with the password `s3cret`, or without one.
+/// Checks a registry that answers by `answer`: as `ci` with the password `s3cret`, or without
+/// credentials.
 async fn ping(
     credentials: bool,
     answer: impl Fn(&str, &str, &HeaderMap) -> Response + Clone + Send + Sync + 'static,
@@ -66,7 +67,7 @@ fn shown(headers: &HeaderMap) -> &str {
 const BASIC: &str = "Basic Y2k6czNjcmV0";
 
 #[tokio::test]
-async fn an_open_registry_asks_nothing() {
+async fn an_open_registry_asks_for_no_credentials() {
     let found = ping(true, |_, path, headers| {
         assert_eq!((path, shown(headers)), ("/behind/v2/", ""));
         status(200)
@@ -77,7 +78,7 @@ async fn an_open_registry_asks_nothing() {
 }
 
 #[tokio::test]
-async fn a_password_is_tried_and_told_from_none() {
+async fn a_missing_password_is_told_apart_from_a_right_one() {
     let basic = |_: &str, _: &str, headers: &HeaderMap| match shown(headers) {
         BASIC => status(200),
         _ => challenge("Basic realm=\"x\""),
@@ -106,12 +107,15 @@ async fn a_token_is_fetched_without_a_scope() {
     assert_eq!((found.scheme, found.admitted), (Some("Bearer"), Ok(())));
     let found = ping(false, tokens).await.unwrap();
     let refused = found.admitted.unwrap_err().to_string();
-    assert!(refused.starts_with("asked for a token, "), "{refused}");
+    assert!(
+        refused.starts_with("while requesting a token: "),
+        "{refused}"
+    );
 }
 
 #[tokio::test]
 async fn what_is_no_registry_is_said_to_be_none() {
-    for (code, word) in [(404, "check url"), (403, "does not let us"), (500, "500")] {
+    for (code, word) in [(404, "check url"), (403, "denies access"), (500, "500")] {
         let found = ping(true, move |_, _, _| status(code)).await.unwrap();
         let refused = found.admitted.unwrap_err().to_string();
         assert!(refused.contains(word), "{code}: {refused}");

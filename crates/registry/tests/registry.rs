@@ -1,4 +1,4 @@
-//! Against registries that answer as real ones do, and as none should.
+//! Registries that answer like real ones, and registries that misbehave.
 
 #![expect(clippy::unwrap_used, reason = "in tests a panic is the report")]
 
@@ -17,7 +17,7 @@ use tagtrail_registry::{AskError, Descriptor, RegistryClient};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
-/// A server that answers by a function, and remembers what it was asked.
+/// A server whose answer is a function of the request, and which logs its requests.
 struct Server {
     url: String,
     asked: Arc<Mutex<Vec<(Method, String, HeaderMap)>>>,
@@ -179,7 +179,7 @@ async fn a_path_in_the_url_stays_in_front() {
 }
 
 #[tokio::test]
-async fn bytes_that_are_not_what_the_registry_says_are_not_believed() {
+async fn bytes_that_do_not_match_the_named_digest_are_refused() {
     let sha512 = Digest::sha512_of(MANIFEST);
     for (named, right) in [
         (Digest::sha256_of(MANIFEST), true),
@@ -212,7 +212,7 @@ async fn bytes_that_are_not_what_the_registry_says_are_not_believed() {
 }
 
 #[tokio::test]
-async fn a_password_is_shown_only_when_asked_for() {
+async fn a_password_is_sent_only_after_a_challenge() {
     let folder = tempfile::tempdir().unwrap();
     let server = Server::start(|_, _, headers| match headers.get("authorization") {
         Some(value) if value == "Basic Y2k6czNjcmV0" => manifest(None),
@@ -242,13 +242,13 @@ async fn a_password_is_shown_only_when_asked_for() {
     );
 }
 
-/// A registry with tokens: `/token` issues `t1`, `t2` …, and only the newest is good.
+/// A registry with tokens: `/token` issues `t1`, `t2` …, and only the newest is accepted.
 async fn with_tokens(realm: Option<String>, issued: Arc<AtomicUsize>) -> Server {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     drop(listener);
     let realm = realm.unwrap_or(format!("{url}/token"));
-    // The same address again: the realm has to be known before.
+    // The server reuses this address, because the realm is part of its answers.
     let answer = move |_: &Method, uri: &str, headers: &HeaderMap| {
         if uri.starts_with("/token") {
             if headers
@@ -282,7 +282,7 @@ impl Server {
         answer: impl Fn(&Method, &str, &HeaderMap) -> Response + Clone + Send + Sync + 'static,
     ) -> Server {
         let mut server = Server::start(answer).await;
-        // A second listener of the same router would do; a proxy is simpler to follow.
+        // A proxy in front of the first server.
         let inner = server.url.strip_prefix("http://").unwrap().to_owned();
         let listener = TcpListener::bind(address).await.unwrap();
         server._task.spawn(async move {
@@ -302,7 +302,7 @@ impl Server {
 }
 
 #[tokio::test]
-async fn a_token_is_fetched_once_and_again_when_it_is_no_longer_good() {
+async fn a_token_is_reused_until_it_is_rejected() {
     let (folder, issued) = (tempfile::tempdir().unwrap(), Arc::new(AtomicUsize::new(0)));
     let server = with_tokens(None, Arc::clone(&issued)).await;
     let registry = registry(&server.url, &with_password(folder.path()));
@@ -320,13 +320,13 @@ async fn a_token_is_fetched_once_and_again_when_it_is_no_longer_good() {
             &format!("HEAD {PATH}"),
         ]
     );
-    issued.fetch_add(1, Ordering::SeqCst); // t1 is no longer good
+    issued.fetch_add(1, Ordering::SeqCst); // t1 is no longer accepted
     ask(&registry).await.unwrap();
     assert_eq!(issued.load(Ordering::SeqCst), 3);
 }
 
 #[tokio::test]
-async fn a_realm_elsewhere_gets_no_password_unless_it_is_configured() {
+async fn a_realm_of_another_origin_gets_no_password_unless_it_is_configured() {
     let folder = tempfile::tempdir().unwrap();
     let issued = Arc::new(AtomicUsize::new(0));
     let issue = Arc::clone(&issued);
@@ -378,7 +378,7 @@ async fn redirects_are_followed_within_the_registry_only() {
 }
 
 #[tokio::test]
-async fn every_refusal_is_known_for_what_it_is() {
+async fn every_status_becomes_the_right_error() {
     let json = |code: u16, body: &'static str| {
         (
             StatusCode::from_u16(code).unwrap(),
@@ -397,7 +397,7 @@ async fn every_refusal_is_known_for_what_it_is() {
     let busy = |seconds| AskError::Busy {
         after: Some(Duration::from_secs(seconds)),
     };
-    // Who may not look is told 404 by some registries: that is not the same as no such tag.
+    // Some registries answer 404 when access is denied, which must not count as a missing tag.
     let unknown = r#"{"errors":[{"code":"MANIFEST_UNKNOWN","message":"manifest unknown"}]}"#;
     assert_eq!(answer(json(404, unknown)).await, Ok(None));
     assert!(refused(answer(json(404, "<html>not found</html>")).await).contains("check url"));
@@ -412,7 +412,9 @@ async fn every_refusal_is_known_for_what_it_is() {
         .contains("DENIED no")
     );
     assert!(refused(answer(json(400, "?")).await).contains("400"));
-    assert!(refused(answer(unauthorized("Negotiate")).await).contains("no way that is known"));
+    assert!(
+        refused(answer(unauthorized("Negotiate")).await).contains("unknown kind of authentication")
+    );
     assert_eq!(answer(with_pause(429, "30")).await, Err(busy(30)));
     assert_eq!(answer(with_pause(503, "5")).await, Err(busy(5)));
     assert_eq!(
@@ -438,7 +440,7 @@ async fn every_refusal_is_known_for_what_it_is() {
     assert!(matches!(nobody, Err(AskError::Failed(cause)) if cause.contains("can't be reached")));
 }
 
-/// What comes of a registry that answers so to everything.
+/// Resolves a tag at a registry that gives this answer to every request.
 async fn answer(response: Response) -> Result<Option<Descriptor>, AskError> {
     let (parts, body) = response.into_parts();
     let bytes = axum::body::to_bytes(body, usize::MAX).await.unwrap();
@@ -456,7 +458,7 @@ fn refused(outcome: Result<Option<Descriptor>, AskError>) -> String {
 }
 
 #[tokio::test]
-async fn a_registry_is_asked_a_few_questions_at_once_and_no_more() {
+async fn at_most_four_requests_run_at_once() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     let now: Arc<Mutex<HashMap<&str, usize>>> = Arc::default();
