@@ -1,7 +1,8 @@
-//! What the bytes of a manifest and of a config say. No I/O.
+//! Parses the bytes of a manifest and of an image config. No I/O.
 //!
-//! They are their author's, who may be anybody that may push. So nothing here fails: what is not as it should be is left out, field by
-//! field. What is not asked for is passed over without being kept, and without recursion however deep it is.
+//! The bytes are untrusted: anybody with the right to push writes them. So parsing never fails, but
+//! leaves out each malformed field. Other fields are skipped without a copy, and without recursion
+//! at any depth of nesting.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -12,10 +13,11 @@ use serde_json::value::RawValue;
 use tagtrail_proto::{Digest, Manifest, Platform, instant};
 use time::OffsetDateTime;
 
-/// Descriptors of an index that are looked at. Builders add an attestation to each image.
-const DESCRIPTORS: usize = 4 * Manifest::PLATFORMS;
-/// Labels and annotations that are looked at.
-const TEXTS: usize = 8 * Manifest::TEXTS;
+/// Descriptors read of an index. Builders add an attestation to each image, hence more than
+/// platforms.
+const MAX_DESCRIPTORS: usize = 4 * Manifest::PLATFORMS;
+/// Labels and annotations read.
+const MAX_TEXTS: usize = 8 * Manifest::TEXTS;
 
 const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 const IMAGE: &str = "application/vnd.oci.image.manifest.v1+json";
@@ -24,29 +26,29 @@ const SCHEMA_1: &str = "application/vnd.docker.distribution.manifest.v1+json";
 const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
 const DOCKER_CONFIG: &str = "application/vnd.docker.container.image.v1+json";
 const EMPTY: &str = "application/vnd.oci.empty.v1+json";
-/// Larger than any config that is read.
-const LARGEST_CONFIG: u64 = 1024 * 1024;
+/// Bytes of a config: larger ones are not read from the registry.
+const MAX_CONFIG_SIZE: u64 = 1024 * 1024;
 
-/// What a manifest says.
+/// The fields of a manifest.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Said {
-    /// As the manifest says itself, or as its parts tell.
+pub struct ManifestFields {
+    /// The `mediaType` of the manifest, or the type inferred from the other fields.
     pub media_type: Option<String>,
     /// The `artifactType` of the manifest.
     pub artifact_type: Option<String>,
-    /// Of an index.
+    /// The platforms of an index.
     pub platforms: Vec<Platform>,
     /// The annotations of the manifest, within the bounds of this module.
     pub annotations: BTreeMap<String, String>,
     /// The config of an image.
     pub config: Option<Digest>,
-    /// Of an index: the image whose config speaks for all.
+    /// The image of an index whose config stands for all its images.
     pub image: Option<Digest>,
 }
 
-/// What the config of an image says.
+/// The fields of the config of an image.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Config {
+pub struct ImageConfig {
     /// The platform that the image runs on.
     pub platform: Option<Platform>,
     /// The time of the build.
@@ -55,8 +57,8 @@ pub struct Config {
     pub labels: BTreeMap<String, String>,
 }
 
-/// Reads a manifest of any kind: OCI's or Docker's, of an image, of several, or of an artifact.
-pub fn manifest(bytes: &[u8]) -> Said {
+/// Parses a manifest of any kind, OCI or Docker: of an image, an index, or an artifact.
+pub fn manifest(bytes: &[u8]) -> ManifestFields {
     let [
         media_type,
         artifact_type,
@@ -87,9 +89,10 @@ pub fn manifest(bytes: &[u8]) -> Said {
     let config = config.map(descriptor).unwrap_or_default();
     let is_image = matches!(config.media_type.as_deref(), Some(CONFIG | DOCKER_CONFIG));
     let descriptors: Vec<Descriptor> = items(manifests).into_iter().map(descriptor).collect();
-    Said {
+    ManifestFields {
         media_type: text(media_type).or(inferred.map(str::to_owned)),
-        // Where none is given the config's type is it (OCI image specification, "artifact usage").
+        // Without an `artifactType` the media type of the config counts (OCI image specification,
+        // "Guidelines for Artifact Usage").
         artifact_type: text(artifact_type).or_else(|| {
             let kind = config.media_type.clone();
             kind.filter(|kind| !is_image && kind != EMPTY)
@@ -97,8 +100,8 @@ pub fn manifest(bytes: &[u8]) -> Said {
         annotations: texts(annotations),
         config: config
             .digest
-            .filter(|_| is_image && config.size.is_none_or(|size| size <= LARGEST_CONFIG)),
-        image: speaks_for_all(&descriptors),
+            .filter(|_| is_image && config.size.is_none_or(|size| size <= MAX_CONFIG_SIZE)),
+        image: representative(&descriptors),
         platforms: descriptors
             .into_iter()
             .filter_map(|descriptor| {
@@ -113,22 +116,22 @@ pub fn manifest(bytes: &[u8]) -> Said {
     }
 }
 
-/// Reads the config of an image.
-pub fn config(bytes: &[u8]) -> Config {
+/// Parses the config of an image.
+pub fn config(bytes: &[u8]) -> ImageConfig {
     let [os, architecture, variant, created, config] = fields(
         bytes,
         ["os", "architecture", "variant", "created", "config"],
     );
     let [labels] = config.map_or([None], |config| fields(of(config), ["Labels"]));
-    Config {
+    ImageConfig {
         platform: platform(os, architecture, variant),
         created: text(created).and_then(|text| instant::parse(&text)),
         labels: texts(labels),
     }
 }
 
-/// The image of an index whose config is read: that for the most usual platform, else the first.
-fn speaks_for_all(descriptors: &[Descriptor]) -> Option<Digest> {
+/// The image of an index whose config is read: the image for linux/amd64, or else the first.
+fn representative(descriptors: &[Descriptor]) -> Option<Digest> {
     let images = || {
         descriptors.iter().filter(|one| {
             let is_image = matches!(one.media_type.as_deref(), None | Some(IMAGE | DOCKER_IMAGE));
@@ -142,14 +145,14 @@ fn speaks_for_all(descriptors: &[Descriptor]) -> Option<Digest> {
     usual.or_else(|| images().next())?.digest.clone()
 }
 
-/// What points to other content.
+/// A reference to other content.
 #[derive(Debug, Default)]
 struct Descriptor {
     media_type: Option<String>,
     digest: Option<Digest>,
     size: Option<u64>,
     platform: Option<Platform>,
-    /// It is about an image, and none itself.
+    /// True if the content describes an image, such as an attestation or a signature.
     attests: bool,
 }
 
@@ -212,7 +215,8 @@ fn text(raw: Option<&RawValue>) -> Option<String> {
     serde_json::from_str(raw?.get()).ok()
 }
 
-/// The fields with these names of an object, each as it stands there; of two with one name the last, as most readers do.
+/// Returns the fields with these names as raw JSON. Of two fields with the same name the last
+/// counts, as in most parsers.
 fn fields<'a, const N: usize>(bytes: &'a [u8], names: [&str; N]) -> [Option<&'a RawValue>; N] {
     struct Fields<'n, const N: usize>([&'n str; N]);
     impl<'a, const N: usize> Visitor<'a> for Fields<'_, N> {
@@ -230,7 +234,7 @@ fn fields<'a, const N: usize>(bytes: &'a [u8], names: [&str; N]) -> [Option<&'a 
                     None => drop(map.next_value::<IgnoredAny>()?),
                 }
             }
-            // `null` is nothing.
+            // `null` counts as missing.
             Ok(found.map(|value| value.filter(|raw| raw.get() != "null")))
         }
     }
@@ -241,7 +245,7 @@ fn fields<'a, const N: usize>(bytes: &'a [u8], names: [&str; N]) -> [Option<&'a 
         .unwrap_or([None; N])
 }
 
-/// The first items of a list.
+/// Returns the first items of a list.
 fn items(raw: Option<&RawValue>) -> Vec<&RawValue> {
     struct Items;
     impl<'a> Visitor<'a> for Items {
@@ -253,7 +257,7 @@ fn items(raw: Option<&RawValue>) -> Vec<&RawValue> {
 
         fn visit_seq<A: SeqAccess<'a>>(self, mut list: A) -> Result<Self::Value, A::Error> {
             let mut items = Vec::new();
-            while items.len() < DESCRIPTORS {
+            while items.len() < MAX_DESCRIPTORS {
                 match list.next_element()? {
                     Some(item) => items.push(item),
                     None => return Ok(items),
@@ -267,7 +271,7 @@ fn items(raw: Option<&RawValue>) -> Vec<&RawValue> {
     read.and_then(Result::ok).unwrap_or_default()
 }
 
-/// The texts of an object; values of any other kind are left out.
+/// Returns the string values of an object. Values of other types are left out.
 fn texts(raw: Option<&RawValue>) -> BTreeMap<String, String> {
     struct Texts;
     impl<'a> Visitor<'a> for Texts {
@@ -281,7 +285,7 @@ fn texts(raw: Option<&RawValue>) -> BTreeMap<String, String> {
             let mut texts = BTreeMap::new();
             while let Some(key) = map.next_key::<Cow<'_, str>>()? {
                 let value: &RawValue = map.next_value()?;
-                if texts.len() < TEXTS
+                if texts.len() < MAX_TEXTS
                     && let Some(value) = text(Some(value))
                 {
                     texts.insert(key.into_owned(), value);

@@ -1,6 +1,6 @@
-//! The OCI image specification as Tagtrail reads it: the fields of a manifest and of an image configuration.
+//! The fields of manifests and image configs that Tagtrail uses (OCI image specification).
 //!
-//! In scope: parsing untrusted bytes field by field, within bounds ([`contents`]). It is pure: no I/O.
+//! In scope: parsing untrusted bytes field by field, within bounds ([`contents`]). Pure: no I/O.
 //!
 //! Out of scope: fetching the bytes and checking their digest (`tagtrail-registry`).
 

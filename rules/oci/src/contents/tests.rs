@@ -7,7 +7,7 @@ fn digest(content: &str) -> Digest {
     Digest::sha256_of(content.as_bytes())
 }
 
-fn said(manifest: &Value) -> Said {
+fn parsed(manifest: &Value) -> ManifestFields {
     super::manifest(manifest.to_string().as_bytes())
 }
 
@@ -16,8 +16,8 @@ fn map(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
     pairs.iter().map(owned).collect()
 }
 
-/// As `os/architecture/variant`, with digests.
-fn platforms(said: &Said) -> Vec<(String, Option<Digest>)> {
+/// Formats platforms as `os/architecture/variant`, with digests.
+fn platforms(parsed: &ManifestFields) -> Vec<(String, Option<Digest>)> {
     let name = |one: &Platform| {
         let variant = one.variant.as_ref().map(|variant| format!("/{variant}"));
         let name = format!(
@@ -28,7 +28,7 @@ fn platforms(said: &Said) -> Vec<(String, Option<Digest>)> {
         );
         (name, one.digest.clone())
     };
-    said.platforms.iter().map(name).collect()
+    parsed.platforms.iter().map(name).collect()
 }
 
 #[test]
@@ -41,22 +41,22 @@ fn an_image_names_its_config() {
             "annotations": { "org.opencontainers.image.revision": "9f2c", "number": 7 },
         });
         assert_eq!(
-            said(&image),
-            Said {
+            parsed(&image),
+            ManifestFields {
                 media_type: Some(media_type.to_owned()),
                 annotations: map(&[("org.opencontainers.image.revision", "9f2c")]),
                 config: Some(digest("config")),
-                ..Said::default()
+                ..ManifestFields::default()
             }
         );
     }
-    // The media type of an OCI manifest may be left to the registry to say.
+    // An OCI manifest may omit the media type; the registry's header then states it.
     let image = json!({ "config": { "mediaType": CONFIG, "digest": digest("c") }, "layers": [] });
-    assert_eq!(said(&image).media_type.as_deref(), Some(IMAGE));
+    assert_eq!(parsed(&image).media_type.as_deref(), Some(IMAGE));
 }
 
 #[test]
-fn an_index_names_its_platforms_and_the_image_that_speaks_for_all() {
+fn an_index_names_its_platforms_and_the_image_whose_config_is_read() {
     let one = |name: &str, os: &str, architecture: &str| json!({ "mediaType": IMAGE, "digest": digest(name), "size": 7, "platform": { "os": os, "architecture": architecture } });
     let mut arm = one("arm", "linux", "arm64");
     arm["platform"]["variant"] = "v8".into();
@@ -66,7 +66,7 @@ fn an_index_names_its_platforms_and_the_image_that_speaks_for_all() {
         "schemaVersion": 2, "mediaType": INDEX, "annotations": { "a": "b" },
         "manifests": [attestation, arm, one("amd", "linux", "amd64"), one("windows", "windows", "amd64")],
     });
-    let found = said(&index);
+    let found = parsed(&index);
     assert_eq!(found.media_type.as_deref(), Some(INDEX));
     assert_eq!(
         platforms(&found),
@@ -82,7 +82,7 @@ fn an_index_names_its_platforms_and_the_image_that_speaks_for_all() {
         (None, map(&[("a", "b")]))
     );
 
-    let first = |manifests: Value| said(&json!({ "manifests": manifests })).image;
+    let first = |manifests: Value| parsed(&json!({ "manifests": manifests })).image;
     assert_eq!(first(json!([attestation, arm])), Some(digest("arm")));
     let nested = json!({ "mediaType": INDEX, "digest": digest("nested") });
     let signature =
@@ -93,7 +93,7 @@ fn an_index_names_its_platforms_and_the_image_that_speaks_for_all() {
 }
 
 #[test]
-fn an_artifact_says_what_it_is_and_has_no_config_to_read() {
+fn an_artifact_has_a_type_and_no_config() {
     let helm = "application/vnd.cncf.helm.config.v1+json";
     for (manifest, kind) in [
         (
@@ -113,24 +113,24 @@ fn an_artifact_says_what_it_is_and_has_no_config_to_read() {
             Some("application/y"),
         ),
     ] {
-        let found = said(&manifest);
+        let found = parsed(&manifest);
         assert_eq!(found.artifact_type.as_deref(), kind, "{manifest}");
         assert_eq!(found.config, None);
     }
 }
 
 #[test]
-fn what_older_than_images_had_a_config_is_known_by_its_type_alone() {
+fn a_schema_1_manifest_has_only_a_media_type() {
     let old = json!({ "schemaVersion": 1, "name": "shop/web", "tag": "latest", "architecture": "amd64", "fsLayers": [], "history": [] });
-    let expected = Said {
+    let expected = ManifestFields {
         media_type: Some(SCHEMA_1.to_owned()),
-        ..Said::default()
+        ..ManifestFields::default()
     };
-    assert_eq!(said(&old), expected);
+    assert_eq!(parsed(&old), expected);
 }
 
 #[test]
-fn a_config_says_when_for_what_and_by_which_labels() {
+fn a_config_holds_creation_time_platform_and_labels() {
     let config = json!({
         "os": "linux", "architecture": "arm", "variant": "v7", "created": "2026-03-03T14:02:11.5+01:00",
         "config": { "Env": ["A=B"], "Labels": { "org.opencontainers.image.source": "https://git.example.com/shop", "maintainer": "Ann" } },
@@ -161,7 +161,7 @@ fn a_config_says_when_for_what_and_by_which_labels() {
 }
 
 #[test]
-fn what_is_wrong_is_left_out_and_the_rest_is_kept() {
+fn malformed_fields_are_left_out_and_the_rest_is_kept() {
     for wrong in [
         json!(7),
         json!("x"),
@@ -175,7 +175,7 @@ fn what_is_wrong_is_left_out_and_the_rest_is_kept() {
             "annotations": { "good": "kept", "bad": if wrong.is_string() { json!(2) } else { wrong.clone() } },
             "config": { "mediaType": CONFIG, "digest": digest("config"), "size": wrong },
         });
-        let found = said(&image);
+        let found = parsed(&image);
         assert_eq!(found.annotations, map(&[("good", "kept")]), "{image}");
         assert_eq!(found.config, Some(digest("config")), "{image}");
         assert_eq!((found.image, found.platforms), (None, vec![]), "{image}");
@@ -184,13 +184,13 @@ fn what_is_wrong_is_left_out_and_the_rest_is_kept() {
         let found = super::config(config.to_string().as_bytes());
         assert_eq!((found.created, found.labels.len()), (None, 0), "{config}");
     }
-    // A config larger than any is not asked for.
+    // A config over the limit is not read.
     let large = json!({ "config": { "mediaType": CONFIG, "digest": digest("c"), "size": 1024 * 1024 + 1 } });
-    assert_eq!(said(&large).config, None);
+    assert_eq!(parsed(&large).config, None);
 }
 
 #[test]
-fn hostile_bytes_say_nothing() {
+fn hostile_bytes_have_no_fields() {
     let deep =
         |open: &str, close: &str| format!("{}{}", open.repeat(200_000), close.repeat(200_000));
     for bytes in [
@@ -205,10 +205,14 @@ fn hostile_bytes_say_nothing() {
         deep(r#"{"config":"#, "1}").into_bytes(),
     ] {
         let start = String::from_utf8_lossy(&bytes[..bytes.len().min(40)]).into_owned();
-        assert_eq!(super::manifest(&bytes), Said::default(), "{start}");
-        assert_eq!(super::config(&bytes), Config::default(), "{start}");
+        assert_eq!(
+            super::manifest(&bytes),
+            ManifestFields::default(),
+            "{start}"
+        );
+        assert_eq!(super::config(&bytes), ImageConfig::default(), "{start}");
     }
-    // As deep as it likes, beside what is asked for and inside it.
+    // Deep nesting beside the parsed fields and inside them.
     let (lists, artifact) = (deep("[", "]"), json!("x"));
     let whole = format!(
         r#"{{"x":{lists},"artifactType":{artifact},"annotations":{{"a":{lists},"b":"c"}},"manifests":[{lists}]}}"#
@@ -219,17 +223,17 @@ fn hostile_bytes_say_nothing() {
 }
 
 #[test]
-fn no_more_is_looked_at_than_anybody_needs() {
+fn platforms_and_annotations_are_bounded() {
     let many: Vec<Value> = (0..100_000)
         .map(|n| json!({ "digest": digest(&n.to_string()), "platform": { "os": "linux", "architecture": format!("a{n}") } }))
         .collect();
     let labels: BTreeMap<String, String> = (0..100_000)
         .map(|n| (format!("{n:06}"), n.to_string()))
         .collect();
-    let found = said(&json!({ "manifests": many, "annotations": labels }));
+    let found = parsed(&json!({ "manifests": many, "annotations": labels }));
     assert_eq!(found.platforms.len(), Manifest::PLATFORMS);
-    assert_eq!(found.annotations.len(), TEXTS);
-    // Of two fields with one name the last counts, as most readers have it.
+    assert_eq!(found.annotations.len(), MAX_TEXTS);
+    // Of two fields with the same name the last counts, as in most parsers.
     let twice = super::manifest(br#"{"mediaType":"a","mediaType":"b"}"#);
     assert_eq!(twice.media_type.as_deref(), Some("b"));
 }

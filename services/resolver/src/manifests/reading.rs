@@ -6,9 +6,9 @@ use tagtrail_proto::{Digest, Manifest, Pinned, instant};
 use tagtrail_registry::{AskError, Content, RegistryClient};
 use time::OffsetDateTime;
 
-use tagtrail_oci::contents::{self, Config};
+use tagtrail_oci::contents::{self, ImageConfig};
 
-/// What is said where nobody knows a media type (RFC 2046).
+/// The media type of content without a known one (RFC 2046).
 const UNKNOWN: &str = "application/octet-stream";
 
 /// Reads it; at most three requests. `None`: the registry has it no more. `last`: there will be no other attempt, so that what is
@@ -28,32 +28,32 @@ pub(super) async fn read(
     let Some(content) = registry.read_manifest(repository, digest).await? else {
         return Ok(None);
     };
-    let said = contents::manifest(&content.bytes);
+    let parsed = contents::manifest(&content.bytes);
     // An index names no config of its own: an image of it speaks for all.
-    let (config, of_image) = match &said.image {
+    let (config, of_image) = match &parsed.image {
         Some(image) => {
             let image = registry.read_manifest(repository, image).await;
             match without(image, pinned, last)? {
                 Some(image) => {
-                    let said = contents::manifest(&image.bytes);
-                    (said.config, said.annotations)
+                    let parsed = contents::manifest(&image.bytes);
+                    (parsed.config, parsed.annotations)
                 }
                 None => (None, BTreeMap::new()),
             }
         }
-        None => (said.config, BTreeMap::new()),
+        None => (parsed.config, BTreeMap::new()),
     };
     let config = match &config {
         Some(config) => config_of(registry, pinned, config, last).await?,
-        None => Config::default(),
+        None => ImageConfig::default(),
     };
-    let platforms = if said.platforms.is_empty() && said.image.is_none() {
+    let platforms = if parsed.platforms.is_empty() && parsed.image.is_none() {
         config.platform.into_iter().collect()
     } else {
-        said.platforms
+        parsed.platforms
     };
     let told = |key: &str| {
-        let places = [&said.annotations, &of_image, &config.labels];
+        let places = [&parsed.annotations, &of_image, &config.labels];
         let told = |texts: &&BTreeMap<String, String>| texts.get(key).cloned();
         places.iter().find_map(told)
     };
@@ -63,12 +63,12 @@ pub(super) async fn read(
         registry: pinned.registry.clone(),
         repository: repository.clone(),
         // By the author's own word, which the digest covers, rather than the registry's.
-        media_type: said
+        media_type: parsed
             .media_type
             .or(content.media_type)
             .unwrap_or_else(|| UNKNOWN.to_owned()),
         size: content.bytes.len() as u64,
-        artifact_type: said.artifact_type,
+        artifact_type: parsed.artifact_type,
         platforms,
         created: config
             .created
@@ -77,7 +77,7 @@ pub(super) async fn read(
         source: told("org.opencontainers.image.source"),
         version: told("org.opencontainers.image.version"),
         labels: config.labels,
-        annotations: said.annotations,
+        annotations: parsed.annotations,
         read_at,
     };
     Ok(Some(manifest.cleaned()))
@@ -88,10 +88,10 @@ async fn config_of(
     pinned: &Pinned,
     config: &Digest,
     last: bool,
-) -> Result<Config, AskError> {
+) -> Result<ImageConfig, AskError> {
     let blob = registry.read_blob(&pinned.repository, config).await;
     let blob = without(blob, pinned, last)?;
-    Ok(blob.map_or_else(Config::default, |blob| contents::config(&blob.bytes)))
+    Ok(blob.map_or_else(ImageConfig::default, |blob| contents::config(&blob.bytes)))
 }
 
 /// What is missing beyond the manifest itself is done without, and in the end also what is refused.
