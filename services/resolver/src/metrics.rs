@@ -15,26 +15,26 @@ use tagtrail_registry::{AskError, Descriptor};
 /// Its metrics.
 #[derive(Debug, Clone)]
 pub(crate) struct Metrics {
-    questions: Family<Question, Counter>,
+    questions: Family<RequestLabels, Counter>,
     seconds: Histogram,
-    comparisons: Family<Question, Counter>,
-    found: Family<Found, Counter>,
-    walk: Family<Walk, Gauge<f64, AtomicU64>>,
+    reconcile_requests: Family<RequestLabels, Counter>,
+    reconcile_changes: Family<ReconcileLabels, Counter>,
+    reconcile_seconds: Family<RegistryLabels, Gauge<f64, AtomicU64>>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Found {
+struct ReconcileLabels {
     registry: String,
     origin: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Walk {
+struct RegistryLabels {
     registry: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Question {
+struct RequestLabels {
     /// A configured one; empty: it may not be asked.
     registry: String,
     outcome: &'static str,
@@ -53,18 +53,18 @@ impl Metrics {
                 "Time that a registry takes to answer, tokens included",
                 seconds(),
             ),
-            comparisons: metrics.add(
-                "resolver_comparisons",
+            reconcile_requests: metrics.add(
+                "resolver_reconcile_requests",
                 "Questions to registries when they are compared with history, by how they ended",
                 Family::default(),
             ),
-            found: metrics.add(
-                "resolver_found",
+            reconcile_changes: metrics.add(
+                "resolver_reconcile_changes",
                 "Changes that no event told, found by comparing, by origin",
                 Family::default(),
             ),
-            walk: metrics.add(
-                "resolver_walk_seconds",
+            reconcile_seconds: metrics.add(
+                "resolver_reconcile_seconds",
                 "Time that the last comparison of the whole registry took",
                 Family::default(),
             ),
@@ -87,38 +87,43 @@ impl Metrics {
     }
 
     /// A registry will be compared: what is counted of it is there from the start, so that alerts see it rise.
-    pub(crate) fn compares(&self, registry: &str) {
+    pub(crate) fn expect_reconciling(&self, registry: &str) {
         let registry = registry.to_owned();
         for origin in [Origin::Reconciled, Origin::Imported] {
             let (registry, origin) = (registry.clone(), origin.as_str());
-            drop(self.found.get_or_create(&Found { registry, origin }));
+            drop(
+                self.reconcile_changes
+                    .get_or_create(&ReconcileLabels { registry, origin }),
+            );
         }
         for outcome in ["answered", "failed", "refused"] {
             let registry = registry.clone();
-            let question = Question { registry, outcome };
-            drop(self.comparisons.get_or_create(&question));
+            let question = RequestLabels { registry, outcome };
+            drop(self.reconcile_requests.get_or_create(&question));
         }
     }
 
     /// A registry was asked while it is compared.
-    pub(crate) fn compared<T>(&self, registry: &str, answer: &Result<T, AskError>) {
+    pub(crate) fn reconcile_request<T>(&self, registry: &str, answer: &Result<T, AskError>) {
         let (registry, outcome) = (registry.to_owned(), outcome(answer));
-        self.comparisons
-            .get_or_create(&Question { registry, outcome })
+        self.reconcile_requests
+            .get_or_create(&RequestLabels { registry, outcome })
             .inc();
     }
 
     /// Something that no event told became a fact.
-    pub(crate) fn found(&self, registry: &str, origin: Origin) {
+    pub(crate) fn reconcile_change(&self, registry: &str, origin: Origin) {
         let (registry, origin) = (registry.to_owned(), origin.as_str());
-        self.found.get_or_create(&Found { registry, origin }).inc();
+        self.reconcile_changes
+            .get_or_create(&ReconcileLabels { registry, origin })
+            .inc();
     }
 
     /// A whole registry was compared.
-    pub(crate) fn walked(&self, registry: &str, took: Duration) {
+    pub(crate) fn reconciled(&self, registry: &str, took: Duration) {
         let registry = registry.to_owned();
-        self.walk
-            .get_or_create(&Walk { registry })
+        self.reconcile_seconds
+            .get_or_create(&RegistryLabels { registry })
             .set(took.as_secs_f64());
     }
 
@@ -126,7 +131,7 @@ impl Metrics {
     pub(crate) fn count(&self, registry: &str, outcome: &'static str) {
         let registry = registry.to_owned();
         self.questions
-            .get_or_create(&Question { registry, outcome })
+            .get_or_create(&RequestLabels { registry, outcome })
             .inc();
     }
 }

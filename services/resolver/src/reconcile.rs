@@ -40,26 +40,26 @@ pub(crate) struct Reconciler {
 
 /// The registries of the file that are to be walked.
 pub(crate) fn all(file: &File, db: &DbArgs, shared: &Arc<Shared>) -> Vec<Reconciler> {
-    let walked = file
+    let reconciled = file
         .registry
         .iter()
         .filter(|access| !access.reconcile.is_zero());
-    walked
+    reconciled
         .map(|access| {
             let name = access.name.get_ref().clone();
-            shared.metrics.compares(name.as_ref());
+            shared.metrics.expect_reconciling(name.as_ref());
             let images = file
                 .trigger
                 .iter()
                 .flat_map(|trigger| trigger.images.values());
-            let important = images
+            let in_triggers = images
                 .filter(|image| image.registry == name)
                 .map(|image| (image.repository.clone(), image.tag.clone()));
             Reconciler {
                 shared: Arc::clone(shared),
                 db: db.clone(),
                 scope: Scope {
-                    important: important.collect(),
+                    in_triggers: in_triggers.collect(),
                     name,
                     interval: access.reconcile,
                     watch: access.watch.clone(),
@@ -110,7 +110,9 @@ impl Reconciler {
             Pass::new(shared, scope, registry, &mut db, number)
                 .run()
                 .await?;
-            shared.metrics.walked(scope.name.as_ref(), began.elapsed());
+            shared
+                .metrics
+                .reconciled(scope.name.as_ref(), began.elapsed());
             while began.elapsed() < scope.interval && !shared.shutdown.is_cancelled() {
                 ping(&mut db).await?;
                 let rest = scope.interval.saturating_sub(began.elapsed());

@@ -7,15 +7,15 @@ use sha2::{Digest as _, Sha256};
 use tagtrail_proto::{Repository, Tag};
 use tagtrail_registry::Found;
 
-use super::pass::{DOUBTS, Doubt, Error, Open, Pass};
-use super::store::{self, Walked};
+use super::pass::{Difference, Error, MAX_DIFFERENCES, Pass, Progress};
+use super::store::{self, Counts};
 
 /// Pages of one list at most: a list without an end must not be followed for ever.
 const PAGES: usize = 100_000;
 
 impl Pass<'_> {
     /// Lists the repository, and notes as doubts what differs. `id`: of its row, if something was heard of it.
-    pub(super) async fn walk(
+    pub(super) async fn reconcile_repository(
         &mut self,
         id: Option<i64>,
         repository: Repository,
@@ -23,35 +23,35 @@ impl Pass<'_> {
         if self.shared.shutdown.is_cancelled() {
             return Ok(());
         }
-        let first = !store::was_walked(self.db, &self.scope.name, &repository).await?;
-        self.open.push(Open {
+        let first = !store::was_reconciled(self.db, &self.scope.name, &repository).await?;
+        self.progress.push(Progress {
             repository: repository.clone(),
-            walked: Walked::default(),
-            whole: true,
-            done: false,
+            counts: Counts::default(),
+            complete: true,
+            listed: false,
         });
-        let mut listed = Listed::default();
+        let mut listed = TagSet::default();
         let whole = self
             .compare_list(id, &repository, first, &mut listed)
             .await?;
         // What is not listed is gone only if all was listed.
         if let (Some(id), true) = (id, whole) {
-            self.look_for_missing(id, &repository, &listed).await?;
+            self.find_missing(id, &repository, &listed).await?;
         }
-        if let Some(open) = self.open.last_mut() {
-            open.whole &= whole;
-            open.done = true;
+        if let Some(open) = self.progress.last_mut() {
+            open.complete &= whole;
+            open.listed = true;
         }
-        if self.doubts.len() >= DOUBTS || self.open.len() >= DOUBTS {
-            self.settle().await?;
+        if self.differences.len() >= MAX_DIFFERENCES || self.progress.len() >= MAX_DIFFERENCES {
+            self.confirm().await?;
         }
         Ok(())
     }
 
-    /// What is counted of the repository that is being walked.
-    fn count(&mut self, count: impl FnOnce(&mut Walked)) {
-        if let Some(open) = self.open.last_mut() {
-            count(&mut open.walked);
+    /// What is counted of the repository that is being counts.
+    fn count(&mut self, count: impl FnOnce(&mut Counts)) {
+        if let Some(open) = self.progress.last_mut() {
+            count(&mut open.counts);
         }
     }
 
@@ -61,7 +61,7 @@ impl Pass<'_> {
         id: Option<i64>,
         repository: &Repository,
         first: bool,
-        listed: &mut Listed,
+        listed: &mut TagSet,
     ) -> Result<bool, Error> {
         let mut next = None;
         for _ in 0..PAGES {
@@ -70,7 +70,7 @@ impl Pass<'_> {
                 Some(None) => return Ok(true), // The repository is gone, with all its tags.
                 None => return Ok(false),
             };
-            self.count(|walked| walked.tags += page.tags.len() as u64);
+            self.count(|counts| counts.tags += page.tags.len() as u64);
             // A registry may give all at once.
             let size = usize::try_from(store::PAGE).unwrap_or(usize::MAX);
             for tags in page.tags.chunks(size) {
@@ -85,21 +85,21 @@ impl Pass<'_> {
                             if !self.is_due(repository, tag) {
                                 continue;
                             }
-                            self.count(|walked| walked.asked += 1);
-                            match self.look(repository, tag, Some(digest)).await? {
+                            self.count(|counts| counts.asked += 1);
+                            match self.check_again(repository, tag, Some(digest)).await? {
                                 Some(Found::Same) => {}
                                 Some(Found::Other(_) | Found::Absent) => {
-                                    self.doubt(repository, tag, false)
+                                    self.note(repository, tag, false)
                                 }
                                 None => return Ok(false),
                             }
                         }
-                        Some(None) => self.doubt(repository, tag, false),
-                        None => self.doubt(repository, tag, first),
+                        Some(None) => self.note(repository, tag, false),
+                        None => self.note(repository, tag, first),
                     }
                 }
-                if self.doubts.len() >= DOUBTS {
-                    self.settle().await?;
+                if self.differences.len() >= MAX_DIFFERENCES {
+                    self.confirm().await?;
                 }
             }
             match page.next {
@@ -111,11 +111,11 @@ impl Pass<'_> {
         Ok(false)
     }
 
-    async fn look_for_missing(
+    async fn find_missing(
         &mut self,
         id: i64,
         repository: &Repository,
-        listed: &Listed,
+        listed: &TagSet,
     ) -> Result<(), Error> {
         let mut after = String::new();
         loop {
@@ -125,16 +125,16 @@ impl Pass<'_> {
             };
             after = last.to_string();
             for (tag, _) in page.iter().filter(|(tag, _)| !listed.has(tag)) {
-                self.doubt(repository, tag, false);
+                self.note(repository, tag, false);
             }
-            if self.doubts.len() >= DOUBTS {
-                self.settle().await?;
+            if self.differences.len() >= MAX_DIFFERENCES {
+                self.confirm().await?;
             }
         }
     }
 
-    fn doubt(&mut self, repository: &Repository, tag: &Tag, first_sight: bool) {
-        self.doubts.push(Doubt {
+    fn note(&mut self, repository: &Repository, tag: &Tag, first_sight: bool) {
+        self.differences.push(Difference {
             repository: repository.clone(),
             tag: tag.clone(),
             first_sight,
@@ -147,7 +147,7 @@ impl Pass<'_> {
             || part_of(repository, tag, self.parts) == self.number % self.parts
             || self
                 .scope
-                .important
+                .in_triggers
                 .contains(&(repository.clone(), tag.clone()))
     }
 }
@@ -165,12 +165,12 @@ fn part_of(repository: &Repository, tag: &Tag, parts: u64) -> u64 {
 /// The tags that were listed, eight bytes each. That two share a hash is as likely as that nobody is told of a deletion once in
 /// ten thousand years; and nobody can choose tags that do.
 #[derive(Debug, Default)]
-struct Listed {
+struct TagSet {
     hashes: HashSet<u64>,
     key: RandomState,
 }
 
-impl Listed {
+impl TagSet {
     fn add(&mut self, tag: &Tag) {
         self.hashes.insert(self.key.hash_one(tag.as_ref()));
     }
@@ -200,7 +200,7 @@ mod tests {
 
     #[test]
     fn what_was_listed_is_known() {
-        let mut listed = Listed::default();
+        let mut listed = TagSet::default();
         let tag = |text: &str| text.parse::<Tag>().unwrap();
         listed.add(&tag("a"));
         assert!(listed.has(&tag("a")) && !listed.has(&tag("b")));

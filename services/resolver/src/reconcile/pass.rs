@@ -11,14 +11,14 @@ use tagtrail_registry::{AskError, Found, NextPage, Page, RegistryClient};
 use time::OffsetDateTime;
 use tokio::time::Instant;
 
-use super::store::{self, Walked};
+use super::store::{self, Counts};
 use crate::answer::{Occasion, fact, publish};
 use crate::shared::Shared;
 
 /// Tags of a registry that are asked about in a pass although nothing speaks for a change.
-pub(super) const ASKED: u64 = 1000;
+pub(super) const MAX_CHECKS: u64 = 1000;
 /// Differences that are kept until they are looked at again.
-pub(super) const DOUBTS: usize = 1000;
+pub(super) const MAX_DIFFERENCES: usize = 1000;
 
 /// The server ends a session that is silent for this long; others may walk the registry then.
 pub(super) const SILENCE: Duration = Duration::from_secs(300);
@@ -39,27 +39,27 @@ pub(super) struct Scope {
     pub(super) interval: Duration,
     pub(super) watch: Vec<Repository>,
     /// Images of triggers.
-    pub(super) important: HashSet<(Repository, Tag)>,
+    pub(super) in_triggers: HashSet<(Repository, Tag)>,
 }
 
 /// A difference between what is known and what the registry has.
 #[derive(Debug)]
-pub(super) struct Doubt {
+pub(super) struct Difference {
     pub(super) repository: Repository,
     pub(super) tag: Tag,
-    /// Whether history did not know the tag, and its repository was never walked before.
+    /// Whether history did not know the tag, and its repository was never counts before.
     pub(super) first_sight: bool,
 }
 
-/// A repository that is being walked, or whose doubts are not settled yet.
+/// A repository that is being counts, or whose differences are not confirmed yet.
 #[derive(Debug)]
-pub(super) struct Open {
+pub(super) struct Progress {
     pub(super) repository: Repository,
-    pub(super) walked: Walked,
+    pub(super) counts: Counts,
     /// Whether everything could be asked so far.
-    pub(super) whole: bool,
-    /// Whether it is walked to the end.
-    pub(super) done: bool,
+    pub(super) complete: bool,
+    /// Whether it is counts to the end.
+    pub(super) listed: bool,
 }
 
 /// One comparison of everything that is known of a registry.
@@ -75,8 +75,8 @@ pub(super) struct Pass<'a> {
     pause: Duration,
     /// When the session was used last.
     used: Instant,
-    pub(super) doubts: Vec<Doubt>,
-    pub(super) open: Vec<Open>,
+    pub(super) differences: Vec<Difference>,
+    pub(super) progress: Vec<Progress>,
 }
 
 impl<'a> Pass<'a> {
@@ -94,10 +94,10 @@ impl<'a> Pass<'a> {
             db,
             number,
             parts: 1,
-            pause: scope.interval / 4 / u32::try_from(ASKED).unwrap_or(u32::MAX),
+            pause: scope.interval / 4 / u32::try_from(MAX_CHECKS).unwrap_or(u32::MAX),
             used: Instant::now(),
-            doubts: Vec::new(),
-            open: Vec::new(),
+            differences: Vec::new(),
+            progress: Vec::new(),
         }
     }
 
@@ -105,7 +105,7 @@ impl<'a> Pass<'a> {
         let name = &self.scope.name;
         self.parts = store::live_tags(self.db, name)
             .await?
-            .div_ceil(ASKED)
+            .div_ceil(MAX_CHECKS)
             .max(1);
         let mut after = 0;
         loop {
@@ -113,7 +113,7 @@ impl<'a> Pass<'a> {
             let Some((last, _)) = page.last() else { break };
             after = *last;
             for (id, repository) in page {
-                self.walk(Some(id), repository).await?;
+                self.reconcile_repository(Some(id), repository).await?;
             }
         }
         for repository in self.scope.watch.clone() {
@@ -121,49 +121,50 @@ impl<'a> Pass<'a> {
                 .await?
                 .is_none()
             {
-                self.walk(None, repository).await?;
+                self.reconcile_repository(None, repository).await?;
             }
         }
-        self.settle().await
+        self.confirm().await
     }
 
     /// Looks at what was different once more, and stores what still is.
-    pub(super) async fn settle(&mut self) -> Result<(), Error> {
-        if !self.doubts.is_empty() {
+    pub(super) async fn confirm(&mut self) -> Result<(), Error> {
+        if !self.differences.is_empty() {
             self.shared
                 .sleep(self.shared.pace.grace.min(self.scope.interval / 2))
                 .await;
         }
-        for doubt in std::mem::take(&mut self.doubts) {
+        for difference in std::mem::take(&mut self.differences) {
             if self.shared.shutdown.is_cancelled() {
                 return Ok(());
             }
-            let settled = self.settle_one(&doubt).await?;
+            let confirmed = self.confirm_one(&difference).await?;
             let repository = self
-                .open
+                .progress
                 .iter_mut()
-                .find(|open| open.repository == doubt.repository);
+                .find(|open| open.repository == difference.repository);
             if let Some(open) = repository {
-                open.walked.asked += 1;
-                match settled {
-                    Some(found) => open.walked.found += u64::from(found),
-                    None => open.whole = false,
+                open.counts.asked += 1;
+                match confirmed {
+                    Some(found) => open.counts.found += u64::from(found),
+                    None => open.complete = false,
                 }
             }
         }
-        for open in self.open.extract_if(.., |open| open.done) {
-            if open.whole {
-                store::walked(self.db, &self.scope.name, &open.repository, &open.walked).await?;
+        for open in self.progress.extract_if(.., |open| open.listed) {
+            if open.complete {
+                store::record_counts(self.db, &self.scope.name, &open.repository, &open.counts)
+                    .await?;
             }
         }
         Ok(())
     }
 
     /// Whether the difference was still there. `None`: the registry does not say.
-    async fn settle_one(&mut self, doubt: &Doubt) -> Result<Option<bool>, Error> {
+    async fn confirm_one(&mut self, difference: &Difference) -> Result<Option<bool>, Error> {
         let asked_at = OffsetDateTime::now_utc();
-        let (repository, tag) = (&doubt.repository, &doubt.tag);
-        let found = match self.look(repository, tag, None).await? {
+        let (repository, tag) = (&difference.repository, &difference.tag);
+        let found = match self.check_again(repository, tag, None).await? {
             Some(Found::Other(found)) => Some(found),
             Some(Found::Same | Found::Absent) => None,
             None => return Ok(None),
@@ -178,7 +179,7 @@ impl<'a> Pass<'a> {
             return Ok(Some(false)); // Its event came, or it never was.
         }
         let source = store::source(self.db, name, repository, tag).await?;
-        let origin = match doubt.first_sight && known.is_none() {
+        let origin = match difference.first_sight && known.is_none() {
             true => Origin::Imported,
             false => Origin::Reconciled,
         };
@@ -188,7 +189,7 @@ impl<'a> Pass<'a> {
             tag: tag.clone(),
         };
         tracing::info!(%image, ?origin, "{image} was not told of: it is {} now", digest.map_or("gone".to_owned(), Digest::to_string));
-        self.shared.metrics.found(name.as_ref(), origin);
+        self.shared.metrics.reconcile_change(name.as_ref(), origin);
         let occasion = Occasion {
             origin,
             source: source.unwrap_or_else(|| "reconciler".to_owned()),
@@ -207,37 +208,37 @@ impl<'a> Pass<'a> {
         repository: &Repository,
         page: Option<&NextPage>,
     ) -> Result<Option<Option<Page>>, Error> {
-        for attempt in 0..=PATIENCE {
-            self.turn().await?;
+        for attempt in 0..=RETRIES {
+            self.wait_turn().await?;
             let answer = self.registry.tags(repository, page).await;
-            match self.judge(answer, attempt) {
-                Verdict::Answer(answer) => return Ok(answer),
-                Verdict::Rest(rest) => self.shared.sleep(rest).await,
+            match self.read(answer, attempt) {
+                NextStep::Answer(answer) => return Ok(answer),
+                NextStep::Retry(rest) => self.shared.sleep(rest).await,
             }
         }
         Ok(None)
     }
 
     /// What a tag is, compared with what is known. `None`: there is no answer to be had now.
-    pub(super) async fn look(
+    pub(super) async fn check_again(
         &mut self,
         repository: &Repository,
         tag: &Tag,
         known: Option<&Digest>,
     ) -> Result<Option<Found>, Error> {
-        for attempt in 0..=PATIENCE {
-            self.turn().await?;
+        for attempt in 0..=RETRIES {
+            self.wait_turn().await?;
             let answer = self.registry.compare(repository, tag, known).await;
-            match self.judge(answer, attempt) {
-                Verdict::Answer(answer) => return Ok(answer),
-                Verdict::Rest(rest) => self.shared.sleep(rest).await,
+            match self.read(answer, attempt) {
+                NextStep::Answer(answer) => return Ok(answer),
+                NextStep::Retry(rest) => self.shared.sleep(rest).await,
             }
         }
         Ok(None)
     }
 
     /// Waits until it is time for the next question, at the pace that spreads all of them over the interval.
-    async fn turn(&mut self) -> Result<(), Error> {
+    async fn wait_turn(&mut self) -> Result<(), Error> {
         self.shared.sleep(self.pause).await;
         if self.used.elapsed() > SILENCE / 5 {
             ping(self.db).await?;
@@ -247,29 +248,29 @@ impl<'a> Pass<'a> {
     }
 
     /// Whether to ask again, and after how long.
-    fn judge<T>(&self, answer: Result<T, AskError>, attempt: u32) -> Verdict<T> {
+    fn read<T>(&self, answer: Result<T, AskError>, attempt: u32) -> NextStep<T> {
         self.shared
             .metrics
-            .compared(self.scope.name.as_ref(), &answer);
+            .reconcile_request(self.scope.name.as_ref(), &answer);
         let rest = match answer {
-            Ok(answer) => return Verdict::Answer(Some(answer)),
+            Ok(answer) => return NextStep::Answer(Some(answer)),
             Err(AskError::Resting { rest }) => rest,
             Err(AskError::Busy { after }) => after.unwrap_or(Duration::from_secs(1)),
-            Err(AskError::Failed(_)) if attempt < PATIENCE => self.shared.pace.first,
+            Err(AskError::Failed(_)) if attempt < RETRIES => self.shared.pace.first,
             Err(error) => {
                 tracing::warn!(registry = %self.scope.name, "can't compare: {error}");
-                return Verdict::Answer(None);
+                return NextStep::Answer(None);
             }
         };
-        Verdict::Rest(rest.min(SILENCE / 5))
+        NextStep::Retry(rest.min(SILENCE / 5))
     }
 }
 
 /// A registry that is left alone, or asks for it, is waited for so often.
-const PATIENCE: u32 = 3;
+const RETRIES: u32 = 3;
 
 /// What follows from an answer.
-enum Verdict<T> {
+enum NextStep<T> {
     Answer(Option<T>),
-    Rest(Duration),
+    Retry(Duration),
 }

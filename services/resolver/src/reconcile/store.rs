@@ -119,7 +119,7 @@ pub(super) async fn source(
 }
 
 /// Whether a repository was ever compared to the end.
-pub(super) async fn was_walked(
+pub(super) async fn was_reconciled(
     db: &mut PgConnection,
     registry: &Registry,
     repository: &Repository,
@@ -133,7 +133,7 @@ pub(super) async fn was_walked(
 
 /// What comparing a repository took.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Walked {
+pub(super) struct Counts {
     /// Tags that the registry listed.
     pub(super) tags: u64,
     /// Those that it was asked about one by one.
@@ -143,11 +143,11 @@ pub(super) struct Walked {
 }
 
 /// Notes that a repository was compared to the end.
-pub(super) async fn walked(
+pub(super) async fn record_counts(
     db: &mut PgConnection,
     registry: &Registry,
     repository: &Repository,
-    walked: &Walked,
+    counts: &Counts,
 ) -> Result<(), sqlx::Error> {
     sqlx::query(
         "insert into walk (registry, repository, tags, asked, found) values ($1, $2, $3, $4, $5)
@@ -156,9 +156,9 @@ pub(super) async fn walked(
     )
     .bind(registry.as_ref())
     .bind(repository.as_ref())
-    .bind(row::signed(walked.tags))
-    .bind(row::signed(walked.asked))
-    .bind(row::signed(walked.found))
+    .bind(row::signed(counts.tags))
+    .bind(row::signed(counts.asked))
+    .bind(row::signed(counts.found))
     .execute(db)
     .await
     .map(|_| ())
