@@ -16,7 +16,7 @@ pub(crate) struct Occasion {
 }
 
 /// The fact that an answer is: of the moment of asking. `found` is `None` where there is no such tag.
-pub(crate) fn fact(
+pub(crate) fn push_of(
     image: Image,
     found: Option<Descriptor>,
     asked_at: OffsetDateTime,

@@ -23,7 +23,7 @@ const NAME: &str = "resolver";
 pub(crate) async fn run(shared: Arc<Shared>) -> anyhow::Result<()> {
     let asker = Asker::new(Arc::clone(&shared));
     let mut debounce = Debounce::new(shared.pace);
-    let mut asking: JoinSet<()> = JoinSet::new();
+    let mut answers: JoinSet<()> = JoinSet::new();
     let mut failures = 0;
     while !shared.shutdown.is_cancelled() {
         let mut jobs = match shared
@@ -47,7 +47,7 @@ pub(crate) async fn run(shared: Arc<Shared>) -> anyhow::Result<()> {
                     jobs.release().await;
                     break;
                 }
-                Some(ended) = asking.join_next() => {
+                Some(ended) = answers.join_next() => {
                     if let Err(panic) = ended {
                         tracing::error!("asking a registry panicked, the question will be given out again: {panic}");
                     }
@@ -55,7 +55,7 @@ pub(crate) async fn run(shared: Arc<Shared>) -> anyhow::Result<()> {
                 () = until(due) => {
                     for (_, questions) in debounce.due(Instant::now()) {
                         let asker = asker.clone();
-                        asking.spawn(async move { asker.answer(questions).await });
+                        answers.spawn(async move { asker.answer(questions).await });
                     }
                 }
                 job = jobs.next() => match job {
@@ -63,7 +63,7 @@ pub(crate) async fn run(shared: Arc<Shared>) -> anyhow::Result<()> {
                         failures = 0;
                         match Question::read(job) {
                             Ok(question) => debounce.take(question, Instant::now()),
-                            Err(misfit) => asker.quarantine(*misfit).await,
+                            Err(invalid) => asker.quarantine(*invalid).await,
                         }
                     }
                     Err(error) => {
@@ -80,7 +80,7 @@ pub(crate) async fn run(shared: Arc<Shared>) -> anyhow::Result<()> {
     for question in debounce.rest() {
         question.job.nak(std::time::Duration::ZERO).await;
     }
-    while asking.join_next().await.is_some() {}
+    while answers.join_next().await.is_some() {}
     shared.bus.flush().await;
     Ok(())
 }

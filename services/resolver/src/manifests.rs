@@ -29,11 +29,11 @@ pub(crate) use metrics::Metrics;
 const NAME: &str = "manifests";
 const FILTER: &str = "tagtrail.revision.>";
 /// Manifests read at once, from all registries.
-const AT_ONCE: usize = 4;
+const MAX_READS: usize = 4;
 /// Jobs that wait here for their turn.
-const AHEAD: usize = 16;
+const PREFETCH: usize = 16;
 /// Pause after each read, before its place is given to the next: a backlog is no reason to lean on a registry.
-const BREATH: Duration = Duration::from_millis(200);
+const PAUSE_AFTER_READ: Duration = Duration::from_millis(200);
 /// What is absent or refused so often is given up: it may have been deleted, or nobody lets us read it.
 const ATTEMPTS: u32 = 4;
 
@@ -47,27 +47,27 @@ pub(crate) async fn run(shared: Arc<Shared>, metrics: Metrics) -> anyhow::Result
     let reader = Arc::new(Reader {
         shared,
         metrics,
-        left_alone: Mutex::default(),
+        paused: Mutex::default(),
     });
-    let mut hands = Hands::default();
+    let mut reads = Reads::default();
     let mut failures = 0;
     while !reader.shared.shutdown.is_cancelled() {
-        let Err(error) = reader.follow(&mut hands, &mut failures).await else {
+        let Err(error) = reader.read_jobs(&mut reads, &mut failures).await else {
             break;
         };
         failures += 1;
         tracing::warn!("reading REVISIONS for manifests again: {error}");
         reader.shared.sleep(backoff(failures)).await;
     }
-    hands.release().await;
+    reads.release().await;
     reader.shared.bus.flush().await;
     Ok(())
 }
 
 /// What is being read, with the jobs that wait for it: a push under three tags is one manifest.
 #[derive(Debug, Default)]
-struct Hands {
-    reading: JoinSet<(ReadOutcome, Duration)>,
+struct Reads {
+    running: JoinSet<(ReadOutcome, Duration)>,
     waiting: HashMap<Pinned, (Id, Vec<Job>)>,
 }
 
@@ -85,20 +85,20 @@ struct Reader {
     shared: Arc<Shared>,
     metrics: Metrics,
     /// Registries that asked for a pause or do not answer, each with the end of it.
-    left_alone: Mutex<HashMap<Registry, Instant>>,
+    paused: Mutex<HashMap<Registry, Instant>>,
 }
 
 impl Reader {
     /// Takes jobs until a stop is asked for.
-    async fn follow(
+    async fn read_jobs(
         self: &Arc<Self>,
-        hands: &mut Hands,
+        reads: &mut Reads,
         failures: &mut u32,
     ) -> Result<(), ReadError> {
         // A job waits for those before it.
-        let unheard = self.shared.pace.unheard * 2;
+        let ack_wait = self.shared.pace.unheard * 2;
         let bus = &self.shared.bus;
-        let opening = bus.jobs_of(Stream::Revisions, NAME, FILTER, unheard, AHEAD);
+        let opening = bus.jobs_of(Stream::Revisions, NAME, FILTER, ack_wait, PREFETCH);
         let mut jobs: Jobs = opening.await?;
         loop {
             tokio::select! {
@@ -107,17 +107,17 @@ impl Reader {
                     jobs.release().await;
                     return Ok(());
                 }
-                Some(ended) = hands.reading.join_next_with_id() => hands.ended(ended).await,
-                job = jobs.next(), if hands.reading.len() < AT_ONCE => {
+                Some(ended) = reads.running.join_next_with_id() => reads.ended(ended).await,
+                job = jobs.next(), if reads.running.len() < MAX_READS => {
                     let job = job?;
                     *failures = 0;
-                    self.take(job, hands).await;
+                    self.start(job, reads).await;
                 }
             }
         }
     }
 
-    async fn take(self: &Arc<Self>, job: Job, hands: &mut Hands) {
+    async fn start(self: &Arc<Self>, job: Job, reads: &mut Reads) {
         let pinned = match serde_json::from_slice::<Event<Revision>>(&job.payload) {
             // A deletion points to nothing.
             Ok(event) => event.data.pinned,
@@ -137,13 +137,13 @@ impl Reader {
         if let Some(pause) = self.pause_of(&pinned.registry) {
             return job.nak(pause.max(self.shared.pause(attempt))).await;
         }
-        if let Some((_, jobs)) = hands.waiting.get_mut(&pinned) {
+        if let Some((_, jobs)) = reads.waiting.get_mut(&pinned) {
             return jobs.push(job);
         }
         let (reader, wanted) = (Arc::clone(self), pinned.clone());
         let reading = async move { reader.read(&wanted, trace, attempt).await };
-        let id = hands.reading.spawn(reading).id();
-        hands.waiting.insert(pinned, (id, vec![job]));
+        let id = reads.running.spawn(reading).id();
+        reads.waiting.insert(pinned, (id, vec![job]));
     }
 
     /// Has a digest on MANIFESTS. Gives what came of it, and the pause before it is tried again.
@@ -154,7 +154,7 @@ impl Reader {
         attempt: u32,
     ) -> (ReadOutcome, Duration) {
         let pause = self.shared.pause(attempt);
-        match self.known(pinned).await {
+        match self.is_stored(pinned).await {
             Ok(true) => {
                 self.metrics.count("known");
                 return (ReadOutcome::Done, Duration::ZERO);
@@ -173,34 +173,34 @@ impl Reader {
         }
         match answer {
             Ok(Some(manifest)) => {
-                let outcome = self.keep(manifest, span.context(), pause).await;
-                tokio::time::sleep(BREATH).await;
+                let outcome = self.store(manifest, span.context(), pause).await;
+                tokio::time::sleep(PAUSE_AFTER_READ).await;
                 outcome
             }
             Ok(None) => {
                 self.metrics.count("absent");
-                self.give_up_or_later(pinned, attempt, pause, "the registry has it no more")
+                self.retry_or_give_up(pinned, attempt, pause, "the registry has it no more")
             }
             Err(AskError::Refused(why)) => {
                 self.metrics.count("refused");
-                self.give_up_or_later(pinned, attempt, pause, &why)
+                self.retry_or_give_up(pinned, attempt, pause, &why)
             }
             Err(error @ AskError::Busy { after }) => {
                 self.metrics.count("busy");
                 let pause = after.unwrap_or_default().max(pause);
-                self.leave_alone(&pinned.registry, pause);
+                self.pause_registry(&pinned.registry, pause);
                 tracing::info!(digest = %pinned.digest, "reading {pinned} again in {pause:.0?}: {error}");
                 (ReadOutcome::Again, pause)
             }
             Err(AskError::Resting { rest }) => {
                 self.metrics.count("resting");
-                self.leave_alone(&pinned.registry, rest);
+                self.pause_registry(&pinned.registry, rest);
                 (ReadOutcome::Again, rest.max(pause))
             }
             Err(error @ AskError::Failed(_)) => {
                 self.metrics.count("failed");
                 // It may hang: others have their turn meanwhile.
-                self.leave_alone(&pinned.registry, self.shared.pace.first);
+                self.pause_registry(&pinned.registry, self.shared.pace.first);
                 tracing::warn!(digest = %pinned.digest, delivery.attempt = attempt, "reading {pinned} again in {pause:.0?}: {error}");
                 (ReadOutcome::Again, pause)
             }
@@ -209,23 +209,17 @@ impl Reader {
 
     /// How much longer a registry is to be left alone, if it is.
     fn pause_of(&self, registry: &Registry) -> Option<Duration> {
-        let all = self
-            .left_alone
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let all = self.paused.lock().unwrap_or_else(PoisonError::into_inner);
         let left = all.get(registry)?.duration_since(Instant::now());
         (!left.is_zero()).then_some(left)
     }
 
-    fn leave_alone(&self, registry: &Registry, pause: Duration) {
-        let mut all = self
-            .left_alone
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+    fn pause_registry(&self, registry: &Registry, pause: Duration) {
+        let mut all = self.paused.lock().unwrap_or_else(PoisonError::into_inner);
         all.insert(registry.clone(), Instant::now() + pause);
     }
 
-    async fn known(&self, pinned: &Pinned) -> Result<bool, BusError> {
+    async fn is_stored(&self, pinned: &Pinned) -> Result<bool, BusError> {
         let subject = Subject::Manifest {
             digest: pinned.digest.clone(),
         };
@@ -245,7 +239,7 @@ impl Reader {
             .unwrap_or_else(|_| Err(AskError::Failed(format!("no answer in {patience:?}"))))
     }
 
-    async fn keep(
+    async fn store(
         &self,
         manifest: Manifest,
         trace: &TraceContext,
@@ -284,7 +278,7 @@ impl Reader {
     }
 
     /// What does not get better by itself: replicas lag and permissions come late, but not for ever.
-    fn give_up_or_later(
+    fn retry_or_give_up(
         &self,
         pinned: &Pinned,
         attempt: u32,
@@ -301,15 +295,15 @@ impl Reader {
     }
 }
 
-impl Hands {
+impl Reads {
     /// A read has ended: its jobs are done, or wait.
     async fn ended(&mut self, ended: Result<(Id, (ReadOutcome, Duration)), JoinError>) {
         let (id, (outcome, pause)) = ended.unwrap_or_else(|panic| {
             tracing::error!("reading a manifest panicked, it will be given out again: {panic}");
             (panic.id(), (ReadOutcome::Again, Duration::from_secs(60)))
         });
-        let of_it = self.waiting.extract_if(|_, (of, _)| *of == id);
-        let jobs: Vec<Job> = of_it.flat_map(|(_, (_, jobs))| jobs).collect();
+        let jobs_of_read = self.waiting.extract_if(|_, (of, _)| *of == id);
+        let jobs: Vec<Job> = jobs_of_read.flat_map(|(_, (_, jobs))| jobs).collect();
         for job in jobs {
             match outcome {
                 ReadOutcome::Done => job.ack().await,
@@ -320,7 +314,7 @@ impl Hands {
 
     /// Others take over at once what is not finished.
     async fn release(mut self) {
-        self.reading.shutdown().await;
+        self.running.shutdown().await;
         for (_, (_, jobs)) in self.waiting {
             for job in jobs {
                 job.nak(Duration::ZERO).await;

@@ -11,13 +11,13 @@ use tagtrail_registry::{AskError, RegistryClient};
 use time::OffsetDateTime;
 use tokio::time::Instant;
 
-use super::question::{Misfit, Question};
-use crate::answer::{Occasion, fact, publish};
+use super::question::{InvalidMessage, Question};
+use crate::answer::{Occasion, publish, push_of};
 use crate::shared::Shared;
 
 /// A tag that is not there is asked about again so often, before that is believed: events come before tags are linked, and
 /// replicas lag.
-const ABSENT: u32 = 4;
+const ABSENT_LOOKUPS: u32 = 4;
 
 /// Answers the questions about one image.
 #[derive(Debug, Clone)]
@@ -50,18 +50,18 @@ impl Asker {
         // Only what was answered before: if that still holds, there is nothing to say.
         let known = questions
             .iter()
-            .all(Question::is_second)
+            .all(Question::is_second_look)
             .then_some(&last.push.digest);
-        let anew = questions
+        let look_again = questions
             .iter()
-            .any(|question| !question.is_second() && !question.is_doubt());
+            .any(|question| !question.is_second_look() && !question.is_recheck());
         let outcome = match self.shared.registries.get(&last.image.registry) {
-            Some(registry) => self.ask(registry, last, attempt, known, anew).await,
+            Some(registry) => self.ask(registry, last, attempt, known, look_again).await,
             None => {
                 // Doubts are asked away where that can be done, and what was answered once is answered.
                 let (rest, unanswered): (Vec<_>, Vec<_>) = questions
                     .into_iter()
-                    .partition(|question| question.is_doubt() || question.is_second());
+                    .partition(|question| question.is_recheck() || question.is_second_look());
                 for question in rest {
                     question.job.ack().await;
                 }
@@ -93,7 +93,7 @@ impl Asker {
         question: &Question,
         attempt: u32,
         known: Option<&Option<Digest>>,
-        again: bool,
+        look_again: bool,
     ) -> AskOutcome {
         let image = &question.image;
         // Before asking: whatever is pushed meanwhile is newer than the answer.
@@ -109,7 +109,7 @@ impl Asker {
             span.fail(error);
         }
         let found = match answer {
-            Ok(None) if attempt < ABSENT => {
+            Ok(None) if attempt < ABSENT_LOOKUPS => {
                 tracing::info!(%image, delivery.attempt = attempt, "the registry has no {image} (yet)");
                 return AskOutcome::Again(self.shared.pause(attempt));
             }
@@ -142,12 +142,12 @@ impl Asker {
             actor: question.push.actor.clone(),
             event_id: question.push.event_id.clone(),
         };
-        let push = fact(image.clone(), found, asked_at, occasion);
+        let push = push_of(image.clone(), found, asked_at, occasion);
         let subject = Subject::of_push(&push, self.shared.bus.partitions());
         let stored = async {
             publish(&self.shared.bus, &subject, push, Some(*span.context())).await?;
-            if again {
-                let (subject, push) = once_more(question, digest);
+            if look_again {
+                let (subject, push) = second_look(question, digest);
                 publish(&self.shared.bus, &subject, push, Some(*span.context())).await?;
             }
             Ok::<(), PublishError>(())
@@ -162,12 +162,12 @@ impl Asker {
     }
 
     /// Keeps a message that can't be answered, with the reason, for people to see; `tagtrail quarantine feed` asks it again.
-    pub(super) async fn quarantine(&self, misfit: Misfit) {
-        let Misfit {
+    pub(super) async fn quarantine(&self, invalid: InvalidMessage) {
+        let InvalidMessage {
             job,
             source,
             reason,
-        } = misfit;
+        } = invalid;
         let source = source.and_then(|source| source.parse::<Name>().ok());
         let stored = async {
             let source = match source {
@@ -208,9 +208,9 @@ impl Asker {
     }
 }
 
-fn not_configured(question: Question) -> Misfit {
+fn not_configured(question: Question) -> InvalidMessage {
     let registry = &question.image.registry;
-    Misfit {
+    InvalidMessage {
         reason: format!(
             "{} names no digest, and {registry} can't be asked: add [[registry]] name = \"{registry}\" to tagtrail.toml, then feed this again",
             question.image
@@ -221,7 +221,7 @@ fn not_configured(question: Question) -> Misfit {
 }
 
 /// The same question for a second look, with the answer that it got.
-fn once_more(question: &Question, answer: Option<Digest>) -> (Subject, Push) {
+fn second_look(question: &Question, answer: Option<Digest>) -> (Subject, Push) {
     let Image {
         registry,
         repository,

@@ -27,7 +27,7 @@ struct Waiting<T> {
 impl Debounce<Question> {
     /// Takes a question. One that is given out again has waited before, but what it is about may have moved since.
     pub(super) fn take(&mut self, question: Question, now: Instant) {
-        let wait = match question.is_second() {
+        let wait = match question.is_second_look() {
             true => self.pace.second,
             false => self.pace.quiet,
         };

@@ -13,7 +13,7 @@ pub(super) struct Question {
 
 /// A message that is no question, and why.
 #[derive(Debug)]
-pub(super) struct Misfit {
+pub(super) struct InvalidMessage {
     pub(super) job: Job,
     /// The source that it came by, as far as that can be read.
     pub(super) source: Option<String>,
@@ -21,11 +21,11 @@ pub(super) struct Misfit {
 }
 
 impl Question {
-    pub(super) fn read(job: Job) -> Result<Question, Box<Misfit>> {
+    pub(super) fn read(job: Job) -> Result<Question, Box<InvalidMessage>> {
         let push = match serde_json::from_slice::<Event<Push>>(&job.payload) {
             Ok(event) => event.data,
             Err(error) => {
-                return Err(Box::new(Misfit {
+                return Err(Box::new(InvalidMessage {
                     reason: format!("not a push event: {error}"),
                     source: None,
                     job,
@@ -34,7 +34,7 @@ impl Question {
         };
         match push.image() {
             Some(image) => Ok(Question { image, push, job }),
-            None => Err(Box::new(Misfit {
+            None => Err(Box::new(InvalidMessage {
                 reason: "a question needs a tag".to_owned(),
                 source: Some(push.source),
                 job,
@@ -43,12 +43,12 @@ impl Question {
     }
 
     /// Whether it was raised by Tagtrail itself, rather than by an event.
-    pub(super) fn is_doubt(&self) -> bool {
+    pub(super) fn is_recheck(&self) -> bool {
         self.push.event_id.starts_with(Push::DOUBT)
     }
 
     /// Whether it was answered a while ago, and is asked once more.
-    pub(super) fn is_second(&self) -> bool {
+    pub(super) fn is_second_look(&self) -> bool {
         self.push.event_id.starts_with(Push::SECOND)
     }
 }

@@ -9,7 +9,7 @@ use time::OffsetDateTime;
 use tagtrail_oci::contents::{self, ImageConfig};
 
 /// The media type of content without a known one (RFC 2046).
-const UNKNOWN: &str = "application/octet-stream";
+const UNKNOWN_TYPE: &str = "application/octet-stream";
 
 /// Reads it; at most three requests. `None`: the registry has it no more. `last`: there will be no other attempt, so that what is
 /// refused beyond the manifest itself is done without.
@@ -30,10 +30,10 @@ pub(super) async fn read(
     };
     let parsed = contents::manifest(&content.bytes);
     // An index names no config of its own: an image of it speaks for all.
-    let (config, of_image) = match &parsed.image {
+    let (config, image_annotations) = match &parsed.image {
         Some(image) => {
             let image = registry.read_manifest(repository, image).await;
-            match without(image, pinned, last)? {
+            match optional(image, pinned, last)? {
                 Some(image) => {
                     let parsed = contents::manifest(&image.bytes);
                     (parsed.config, parsed.annotations)
@@ -52,12 +52,12 @@ pub(super) async fn read(
     } else {
         parsed.platforms
     };
-    let told = |key: &str| {
-        let places = [&parsed.annotations, &of_image, &config.labels];
-        let told = |texts: &&BTreeMap<String, String>| texts.get(key).cloned();
-        places.iter().find_map(told)
+    let annotation = |key: &str| {
+        let places = [&parsed.annotations, &image_annotations, &config.labels];
+        let value = |texts: &&BTreeMap<String, String>| texts.get(key).cloned();
+        places.iter().find_map(value)
     };
-    let created = told("org.opencontainers.image.created");
+    let created = annotation("org.opencontainers.image.created");
     let manifest = Manifest {
         digest: digest.clone(),
         registry: pinned.registry.clone(),
@@ -66,16 +66,16 @@ pub(super) async fn read(
         media_type: parsed
             .media_type
             .or(content.media_type)
-            .unwrap_or_else(|| UNKNOWN.to_owned()),
+            .unwrap_or_else(|| UNKNOWN_TYPE.to_owned()),
         size: content.bytes.len() as u64,
         artifact_type: parsed.artifact_type,
         platforms,
         created: config
             .created
             .or_else(|| created.and_then(|text| instant::parse(&text))),
-        revision: told("org.opencontainers.image.revision"),
-        source: told("org.opencontainers.image.source"),
-        version: told("org.opencontainers.image.version"),
+        revision: annotation("org.opencontainers.image.revision"),
+        source: annotation("org.opencontainers.image.source"),
+        version: annotation("org.opencontainers.image.version"),
         labels: config.labels,
         annotations: parsed.annotations,
         read_at,
@@ -90,12 +90,12 @@ async fn config_of(
     last: bool,
 ) -> Result<ImageConfig, AskError> {
     let blob = registry.read_blob(&pinned.repository, config).await;
-    let blob = without(blob, pinned, last)?;
+    let blob = optional(blob, pinned, last)?;
     Ok(blob.map_or_else(ImageConfig::default, |blob| contents::config(&blob.bytes)))
 }
 
 /// What is missing beyond the manifest itself is done without, and in the end also what is refused.
-fn without(
+fn optional(
     answer: Result<Option<Content>, AskError>,
     pinned: &Pinned,
     last: bool,

@@ -31,16 +31,16 @@ impl Pass<'_> {
             listed: false,
         });
         let mut listed = TagSet::default();
-        let whole = self
+        let complete = self
             .compare_list(id, &repository, first, &mut listed)
             .await?;
         // What is not listed is gone only if all was listed.
-        if let (Some(id), true) = (id, whole) {
+        if let (Some(id), true) = (id, complete) {
             self.find_missing(id, &repository, &listed).await?;
         }
-        if let Some(open) = self.progress.last_mut() {
-            open.complete &= whole;
-            open.listed = true;
+        if let Some(entry) = self.progress.last_mut() {
+            entry.complete &= complete;
+            entry.listed = true;
         }
         if self.differences.len() >= MAX_DIFFERENCES || self.progress.len() >= MAX_DIFFERENCES {
             self.confirm().await?;
@@ -50,8 +50,8 @@ impl Pass<'_> {
 
     /// What is counted of the repository that is being counts.
     fn count(&mut self, count: impl FnOnce(&mut Counts)) {
-        if let Some(open) = self.progress.last_mut() {
-            count(&mut open.counts);
+        if let Some(entry) = self.progress.last_mut() {
+            count(&mut entry.counts);
         }
     }
 

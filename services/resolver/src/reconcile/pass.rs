@@ -12,7 +12,7 @@ use time::OffsetDateTime;
 use tokio::time::Instant;
 
 use super::store::{self, Counts};
-use crate::answer::{Occasion, fact, publish};
+use crate::answer::{Occasion, publish, push_of};
 use crate::shared::Shared;
 
 /// Tags of a registry that are asked about in a pass although nothing speaks for a change.
@@ -142,18 +142,18 @@ impl<'a> Pass<'a> {
             let repository = self
                 .progress
                 .iter_mut()
-                .find(|open| open.repository == difference.repository);
-            if let Some(open) = repository {
-                open.counts.asked += 1;
+                .find(|entry| entry.repository == difference.repository);
+            if let Some(entry) = repository {
+                entry.counts.asked += 1;
                 match confirmed {
-                    Some(found) => open.counts.found += u64::from(found),
-                    None => open.complete = false,
+                    Some(found) => entry.counts.found += u64::from(found),
+                    None => entry.complete = false,
                 }
             }
         }
-        for open in self.progress.extract_if(.., |open| open.listed) {
-            if open.complete {
-                store::record_counts(self.db, &self.scope.name, &open.repository, &open.counts)
+        for entry in self.progress.extract_if(.., |entry| entry.listed) {
+            if entry.complete {
+                store::record_counts(self.db, &self.scope.name, &entry.repository, &entry.counts)
                     .await?;
             }
         }
@@ -196,7 +196,7 @@ impl<'a> Pass<'a> {
             actor: None,
             event_id: format!("{origin}:{}", asked_at.unix_timestamp_nanos()),
         };
-        let push = fact(image, found, asked_at, occasion);
+        let push = push_of(image, found, asked_at, occasion);
         let bus = &self.shared.bus;
         publish(bus, &Subject::of_push(&push, bus.partitions()), push, None).await?;
         Ok(Some(true))
@@ -211,7 +211,7 @@ impl<'a> Pass<'a> {
         for attempt in 0..=RETRIES {
             self.wait_turn().await?;
             let answer = self.registry.tags(repository, page).await;
-            match self.read(answer, attempt) {
+            match self.next_step(answer, attempt) {
                 NextStep::Answer(answer) => return Ok(answer),
                 NextStep::Retry(rest) => self.shared.sleep(rest).await,
             }
@@ -229,7 +229,7 @@ impl<'a> Pass<'a> {
         for attempt in 0..=RETRIES {
             self.wait_turn().await?;
             let answer = self.registry.compare(repository, tag, known).await;
-            match self.read(answer, attempt) {
+            match self.next_step(answer, attempt) {
                 NextStep::Answer(answer) => return Ok(answer),
                 NextStep::Retry(rest) => self.shared.sleep(rest).await,
             }
@@ -248,7 +248,7 @@ impl<'a> Pass<'a> {
     }
 
     /// Whether to ask again, and after how long.
-    fn read<T>(&self, answer: Result<T, AskError>, attempt: u32) -> NextStep<T> {
+    fn next_step<T>(&self, answer: Result<T, AskError>, attempt: u32) -> NextStep<T> {
         self.shared
             .metrics
             .reconcile_request(self.scope.name.as_ref(), &answer);
