@@ -1,4 +1,4 @@
-//! What a registry answered, as a fact on PUSHES: whether it was asked because of an event, or compared.
+//! Publishes the answer of a registry as a push: for a question, or after reconciling.
 
 use tagtrail_bus::Bus;
 use tagtrail_bus::publish::{Message, PublishError};
@@ -6,7 +6,7 @@ use tagtrail_proto::{Action, Image, Origin, Push, Scope, Subject, TimeSource, Tr
 use tagtrail_registry::Descriptor;
 use time::OffsetDateTime;
 
-/// Why a registry was asked.
+/// The reason for which a registry was asked.
 #[derive(Debug)]
 pub(crate) struct Occasion {
     pub(crate) origin: Origin,
@@ -15,7 +15,8 @@ pub(crate) struct Occasion {
     pub(crate) event_id: String,
 }
 
-/// The fact that an answer is: of the moment of asking. `found` is `None` where there is no such tag.
+/// Converts an answer to a push with the time of the request. `found` is `None` if the registry has
+/// no such tag.
 pub(crate) fn push_of(
     image: Image,
     found: Option<Descriptor>,
@@ -50,7 +51,8 @@ pub(crate) fn push_of(
     }
 }
 
-/// Without a message identifier: a fact's time tells it from every other answer, and sent twice it is one fact.
+/// Publishes a push without a `Nats-Msg-Id`. The time tells the push from all other answers, and
+/// the indexer drops a second copy of the same push.
 pub(crate) async fn publish(
     bus: &Bus,
     subject: &Subject,

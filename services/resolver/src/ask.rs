@@ -1,4 +1,4 @@
-//! Asking registries: each message of UNRESOLVED is a question about an image.
+//! Answers questions: each message of UNRESOLVED asks for the digest of an image.
 
 mod asker;
 mod debounce;
@@ -16,10 +16,10 @@ use asker::Asker;
 use debounce::Debounce;
 use question::Question;
 
-/// Name of the consumer that all instances share.
+/// Name of the durable consumer that all instances share.
 const NAME: &str = "resolver";
 
-/// Takes questions until a stop is asked for. Whatever goes wrong, the consumer is opened again.
+/// Answers questions until a stop is requested. After an error the consumer is opened again.
 pub(crate) async fn run(shared: Arc<Shared>) -> anyhow::Result<()> {
     let asker = Asker::new(Arc::clone(&shared));
     let mut debounce = Debounce::new(shared.pace);
@@ -49,7 +49,7 @@ pub(crate) async fn run(shared: Arc<Shared>) -> anyhow::Result<()> {
                 }
                 Some(ended) = answers.join_next() => {
                     if let Err(panic) = ended {
-                        tracing::error!("asking a registry panicked, the question will be given out again: {panic}");
+                        tracing::error!("asking a registry panicked; NATS will redeliver the question: {panic}");
                     }
                 }
                 () = until(due) => {
@@ -76,7 +76,7 @@ pub(crate) async fn run(shared: Arc<Shared>) -> anyhow::Result<()> {
             }
         }
     }
-    // Others take over at once what was not begun; what is under way is finished.
+    // Waiting questions go back to NATS, for other instances; those under way are finished.
     for question in debounce.rest() {
         question.job.nak(std::time::Duration::ZERO).await;
     }

@@ -1,28 +1,28 @@
-//! Whether a registry can be asked, for `tagtrail doctor`: the resolver's own way of asking, from where the doctor stands.
+//! The check of a registry for `tagtrail doctor`, with the resolver's own client.
 
 use std::time::Duration;
 
 use tagtrail_config::{ConfigError, File, RegistryAccess};
 use tagtrail_registry::{AskError, Ping, RegistryClient};
 
-/// Why nothing is known about a registry.
+/// The reasons for which a registry could not be checked.
 #[derive(Debug, thiserror::Error)]
 pub enum CheckError {
-    /// Its entry in the file is wrong.
+    /// The entry in the file is wrong.
     #[error(transparent)]
     Entry(#[from] ConfigError),
-    /// It gave no answer.
+    /// The registry gave no answer.
     #[error("{0}")]
     Unreachable(AskError),
-    /// It gave none in time.
+    /// The registry gave no answer in time.
     #[error("no answer within {0:?}")]
     TooLate(Duration),
 }
 
-/// Asks a registry whether it is there, whether it takes the configured credentials, and what time it has.
+/// Checks that a registry answers and accepts the configured credentials, and compares clocks.
 ///
 /// # Errors
-/// Nothing is known about it: see [`CheckError`].
+/// [`CheckError`] if the registry could not be checked.
 pub async fn check_registry(
     file: &File,
     access: &RegistryAccess,

@@ -14,34 +14,39 @@ pub struct Config {
     /// The bus.
     #[command(flatten)]
     pub bus: BusArgs,
-    /// URL of Postgres with its credentials, such as `postgres://tagtrail:password@127.0.0.1:5432/tagtrail`: for comparing
-    /// registries with history [default: they are not compared].
+    /// URL of Postgres with its credentials, such as
+    /// `postgres://tagtrail:password@127.0.0.1:5432/tagtrail`: for comparing registries with
+    /// history [default: registries are not reconciled].
     #[arg(long = "database-url", env = "DATABASE_URL", hide_env_values = true)]
     pub database_url: Option<String>,
-    /// How long is waited for what.
+    /// The times to wait.
     #[arg(skip)]
     pub pace: Pace,
 }
 
-/// How long is waited for what.
+/// The times to wait.
 #[derive(Debug, Clone, Copy)]
 pub struct Pace {
-    /// A tag must have been quiet for so long: of several events of one push only the last is right, and Distribution notifies
-    /// before it links the tag.
+    /// Quiet time of a tag before the lookup: of several events of a push only the
+    /// last is right, and Distribution sends the event before linking the tag.
     pub quiet: Duration,
-    /// So long after an answer the question is asked once more: an image of several platforms is told of while it is pushed.
+    /// Time after an answer until the second look: registries send the events of a multi-platform
+    /// image while the push is under way.
     pub second: Duration,
-    /// One that is never quiet is asked about after so long.
+    /// Longest wait for a tag whose events do not stop.
     pub longest: Duration,
-    /// Pause after the first question that got no answer; it doubles from there.
+    /// Pause after the first failed attempt; doubles with each further attempt.
     pub first: Duration,
-    /// The longest pause.
+    /// The longest pause between attempts.
     pub last: Duration,
-    /// An instance that is not heard of for so long has its questions taken away. More than asking takes at worst.
+    /// Time after which NATS redelivers the unacknowledged messages of an instance. Longer than the
+    /// slowest request to a registry.
     pub unheard: Duration,
-    /// Comparing begins so long after the start, or after an interval of the registry's, if that is less.
+    /// Time from the start to the first pass of the reconciler; at most the interval of the
+    /// registry.
     pub before_first: Duration,
-    /// A difference is believed if it is still there after so long, or after half an interval: its event may be on its way.
+    /// Time before the second check of a difference, whose event may still be on the way; at most
+    /// half the interval of the registry.
     pub grace: Duration,
 }
 

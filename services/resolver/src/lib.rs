@@ -1,14 +1,16 @@
-//! The resolver asks: events that name no digest, and doubts of the indexer, become facts by asking the registry. And it reads what
-//! each digest is, once.
+//! The resolver asks registries: for the digests of events without one, for re-checks of the
+//! indexer, and for the manifest of each digest. It also reconciles whole registries.
 //!
-//! In scope: waiting until a tag is quiet ([`debounce`](self), pure), asking the configured registries, retrying, and what is put on
-//! PUSHES and MANIFESTS; and comparing whole registries with history, for what no event told ([`reconcile`](self)). Any number of
-//! instances share the work. Only comparing needs a database, which it reads.
+//! In scope: waiting until a tag is quiet (`ask/debounce.rs`, pure), asking the configured
+//! registries, retrying, and publishing the answers to PUSHES and the manifests to MANIFESTS;
+//! comparing whole registries with history, to find changes without an event (`reconcile.rs`). Any
+//! number of instances share the work. Only reconciling needs a database.
 //!
-//! Out of scope: how a registry is asked (`tagtrail-registry`), what the answer changes (the indexer).
+//! Out of scope: requests to a registry (`tagtrail-registry`), the effect of an answer (the
+//! indexer).
 //!
-//! The answer is a fact of the moment of asking, with origin `resolved`: it says what the tag is now, not what the event meant.
-//! So an event that is given out twice, answered late, or asked by two instances does no harm.
+//! An answer is a push with the time of the request and with origin `resolved`: the digest of the
+//! tag now, not the digest of the event. So a repeated, late or duplicate answer does no harm.
 
 mod answer;
 mod ask;
@@ -31,10 +33,11 @@ pub use config::{Config, Pace};
 use shared::Shared;
 pub use tagtrail_registry::{AskError, Ping};
 
-/// Looks at everything that the resolver needs of the file, secrets included, and says what it found there, a line each.
+/// Checks the entries of the file that the resolver needs, secrets included. Returns a line about
+/// each registry.
 ///
 /// # Errors
-/// What is wrong, with its line and the cure.
+/// A wrong entry: the error names line and cure.
 pub fn check(file: &File) -> Result<Vec<String>, ConfigError> {
     shared::registries(file)?;
     let line = |access: &RegistryAccess| {
@@ -51,10 +54,11 @@ pub fn check(file: &File) -> Result<Vec<String>, ConfigError> {
     Ok(file.registry.iter().map(line).collect())
 }
 
-/// Runs until a stop is asked for.
+/// Runs until a stop is requested.
 ///
 /// # Errors
-/// Only what waiting can't heal: a wrong `tagtrail.toml`, refused credentials, streams that do not fit.
+/// Only errors that no retry can fix: a wrong `tagtrail.toml`, refused credentials, streams with
+/// other settings.
 pub async fn run(config: Config, ctx: Context) -> anyhow::Result<()> {
     ctx.health.register("nats");
     let file = File::load(&File::find(config.config.as_deref()))?;
@@ -76,11 +80,11 @@ pub async fn run(config: Config, ctx: Context) -> anyhow::Result<()> {
         Some(url) => {
             let db = DbArgs { url: url.clone() };
             for reconciler in reconcile::all(&file, &db, &shared) {
-                tasks.spawn("comparing a registry", reconciler.run());
+                tasks.spawn("reconciling a registry", reconciler.run());
             }
         }
         None if !shared.registries.is_empty() => tracing::warn!(
-            "registries are not compared with history, so what no event tells is not found: DATABASE_URL (--database-url) is not set"
+            "registries are not reconciled, so changes without an event stay unknown: DATABASE_URL (--database-url) is not set"
         ),
         None => {}
     }

@@ -1,8 +1,9 @@
-//! Manifests: what each digest is, read once from the registry that it was pushed to, and put on MANIFESTS.
+//! Reads the manifest of each digest once from its registry, and publishes it to MANIFESTS.
 //!
-//! Each revision is a job ([`tagtrail_bus::jobs`]), shared by all instances and apart from the questions: nothing here makes one wait.
-//! Old revisions are jobs too, done slowly. What MANIFESTS has already is not read again. So a revision that is given out twice, or
-//! to two instances, costs two reads at worst, and the bus stores the first.
+//! Each revision is a job ([`tagtrail_bus::jobs`]). All instances share the jobs, and a consumer of
+//! their own keeps them from delaying questions. Old revisions are jobs too, worked off slowly. A
+//! manifest in MANIFESTS needs no second read, so a redelivered revision costs at worst a second
+//! read, and the bus stores only the first manifest.
 
 mod metrics;
 mod reading;
@@ -25,22 +26,24 @@ use tokio::time::Instant;
 use crate::shared::Shared;
 pub(crate) use metrics::Metrics;
 
-/// Name of the consumer that all instances share.
+/// Name of the durable consumer that all instances share.
 const NAME: &str = "manifests";
 const FILTER: &str = "tagtrail.revision.>";
-/// Manifests read at once, from all registries.
+/// Concurrent reads, from all registries.
 const MAX_READS: usize = 4;
-/// Jobs that wait here for their turn.
+/// Jobs requested ahead from NATS.
 const PREFETCH: usize = 16;
-/// Pause after each read, before its place is given to the next: a backlog is no reason to lean on a registry.
+/// Pause after each read, before its place is free for the next: a backlog must not burden a
+/// registry.
 const PAUSE_AFTER_READ: Duration = Duration::from_millis(200);
-/// What is absent or refused so often is given up: it may have been deleted, or nobody lets us read it.
+/// Attempts after which a missing or refused manifest is given up: the registry deleted the
+/// manifest, or denies access.
 const ATTEMPTS: u32 = 4;
 
-/// Reads manifests until a stop is asked for. Whatever goes wrong, the consumer is opened again.
+/// Reads manifests until a stop is requested. After an error the consumer is opened again.
 pub(crate) async fn run(shared: Arc<Shared>, metrics: Metrics) -> anyhow::Result<()> {
     if shared.registries.is_empty() {
-        // Not even a consumer: once a registry is configured, everything is still to be read.
+        // Create no consumer, so that a registry configured later gets all revisions.
         shared.shutdown.cancelled().await;
         return Ok(());
     }
@@ -64,38 +67,38 @@ pub(crate) async fn run(shared: Arc<Shared>, metrics: Metrics) -> anyhow::Result
     Ok(())
 }
 
-/// What is being read, with the jobs that wait for it: a push under three tags is one manifest.
+/// The reads under way, with the jobs that wait for each: a push under three tags is one manifest.
 #[derive(Debug, Default)]
 struct Reads {
     running: JoinSet<(ReadOutcome, Duration)>,
     waiting: HashMap<Pinned, (Id, Vec<Job>)>,
 }
 
-/// What came of a digest.
+/// The outcome of a read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum ReadOutcome {
-    /// It is on MANIFESTS, or nobody can read it.
+    /// MANIFESTS has the manifest, or nobody can read it: ack the jobs.
     Done,
-    /// Somebody tries again after a pause.
+    /// The read failed: nak the jobs, to retry after a pause.
     Again,
 }
 
-/// What all reads share.
+/// The state of all reads.
 struct Reader {
     shared: Arc<Shared>,
     metrics: Metrics,
-    /// Registries that asked for a pause or do not answer, each with the end of it.
+    /// Registries that asked for a pause or do not answer, with the end of the pause.
     paused: Mutex<HashMap<Registry, Instant>>,
 }
 
 impl Reader {
-    /// Takes jobs until a stop is asked for.
+    /// Starts a read for each job until a stop is requested.
     async fn read_jobs(
         self: &Arc<Self>,
         reads: &mut Reads,
         failures: &mut u32,
     ) -> Result<(), ReadError> {
-        // A job waits for those before it.
+        // Twice the usual time, because a job waits for earlier reads.
         let ack_wait = self.shared.pace.unheard * 2;
         let bus = &self.shared.bus;
         let opening = bus.jobs_of(Stream::Revisions, NAME, FILTER, ack_wait, PREFETCH);
@@ -119,10 +122,10 @@ impl Reader {
 
     async fn start(self: &Arc<Self>, job: Job, reads: &mut Reads) {
         let pinned = match serde_json::from_slice::<Event<Revision>>(&job.payload) {
-            // A deletion points to nothing.
+            // A deletion has no digest.
             Ok(event) => event.data.pinned,
             Err(error) => {
-                tracing::error!("REVISIONS holds what is no revision: {error}");
+                tracing::error!("a message in REVISIONS is no revision: {error}");
                 None
             }
         };
@@ -146,7 +149,8 @@ impl Reader {
         reads.waiting.insert(pinned, (id, vec![job]));
     }
 
-    /// Has a digest on MANIFESTS. Gives what came of it, and the pause before it is tried again.
+    /// Reads a manifest, unless MANIFESTS has it. Returns the outcome, and the pause before a
+    /// retry.
     async fn read(
         &self,
         pinned: &Pinned,
@@ -161,7 +165,7 @@ impl Reader {
             }
             Ok(false) => {}
             Err(error) => {
-                tracing::warn!(digest = %pinned.digest, "what {pinned} is will be looked at again in {pause:.0?}: {error}");
+                tracing::warn!(digest = %pinned.digest, "MANIFESTS could not be searched for {pinned}; retrying in {pause:.0?}: {error}");
                 return (ReadOutcome::Again, pause);
             }
         }
@@ -179,7 +183,12 @@ impl Reader {
             }
             Ok(None) => {
                 self.metrics.count("absent");
-                self.retry_or_give_up(pinned, attempt, pause, "the registry has it no more")
+                self.retry_or_give_up(
+                    pinned,
+                    attempt,
+                    pause,
+                    "the registry does not have the manifest",
+                )
             }
             Err(AskError::Refused(why)) => {
                 self.metrics.count("refused");
@@ -189,7 +198,7 @@ impl Reader {
                 self.metrics.count("busy");
                 let pause = after.unwrap_or_default().max(pause);
                 self.pause_registry(&pinned.registry, pause);
-                tracing::info!(digest = %pinned.digest, "reading {pinned} again in {pause:.0?}: {error}");
+                tracing::info!(digest = %pinned.digest, "reading {pinned} failed; retrying in {pause:.0?}: {error}");
                 (ReadOutcome::Again, pause)
             }
             Err(AskError::Resting { rest }) => {
@@ -199,15 +208,15 @@ impl Reader {
             }
             Err(error @ AskError::Failed(_)) => {
                 self.metrics.count("failed");
-                // It may hang: others have their turn meanwhile.
+                // The registry may hang; other registries use the free place meanwhile.
                 self.pause_registry(&pinned.registry, self.shared.pace.first);
-                tracing::warn!(digest = %pinned.digest, delivery.attempt = attempt, "reading {pinned} again in {pause:.0?}: {error}");
+                tracing::warn!(digest = %pinned.digest, delivery.attempt = attempt, "reading {pinned} failed; retrying in {pause:.0?}: {error}");
                 (ReadOutcome::Again, pause)
             }
         }
     }
 
-    /// How much longer a registry is to be left alone, if it is.
+    /// Returns the rest of a registry's pause, if any.
     fn pause_of(&self, registry: &Registry) -> Option<Duration> {
         let all = self.paused.lock().unwrap_or_else(PoisonError::into_inner);
         let left = all.get(registry)?.duration_since(Instant::now());
@@ -231,8 +240,8 @@ impl Reader {
     async fn ask(&self, pinned: &Pinned, last: bool) -> Result<Option<Manifest>, AskError> {
         let registry = self.shared.registries.get(&pinned.registry);
         let registry = registry
-            .ok_or_else(|| AskError::Refused("its registry is not configured".to_owned()))?;
-        // Long before its job is given to somebody else.
+            .ok_or_else(|| AskError::Refused("the registry is not configured".to_owned()))?;
+        // Half the time after which NATS redelivers the job.
         let patience = self.shared.pace.unheard / 2;
         tokio::time::timeout(patience, reading::read(registry, pinned, last))
             .await
@@ -252,7 +261,7 @@ impl Reader {
                 (ReadOutcome::Done, Duration::ZERO)
             }
             Err(error) => {
-                tracing::warn!(digest = %pinned.digest, "what {pinned} is was not stored, reading it again in {pause:.0?}: {error}");
+                tracing::warn!(digest = %pinned.digest, "the manifest of {pinned} could not be published; retrying in {pause:.0?}: {error}");
                 (ReadOutcome::Again, pause)
             }
         }
@@ -277,7 +286,8 @@ impl Reader {
         self.shared.bus.publish_first(message).await
     }
 
-    /// What does not get better by itself: replicas lag and permissions come late, but not for ever.
+    /// Retries a manifest that is missing or refused, because replicas lag and permissions come
+    /// late, but gives up after [`ATTEMPTS`].
     fn retry_or_give_up(
         &self,
         pinned: &Pinned,
@@ -286,20 +296,20 @@ impl Reader {
         why: &str,
     ) -> (ReadOutcome, Duration) {
         if attempt < ATTEMPTS {
-            tracing::info!(digest = %pinned.digest, delivery.attempt = attempt, "reading {pinned} again in {pause:.0?}: {why}");
+            tracing::info!(digest = %pinned.digest, delivery.attempt = attempt, "reading {pinned} failed; retrying in {pause:.0?}: {why}");
             return (ReadOutcome::Again, pause);
         }
         self.metrics.count("given_up");
-        tracing::warn!(digest = %pinned.digest, "what {pinned} is stays unknown: {why}; `tagtrail republish` of its image has it tried again");
+        tracing::warn!(digest = %pinned.digest, "gave up reading the manifest of {pinned}: {why}; `tagtrail republish` of its image starts new attempts");
         (ReadOutcome::Done, Duration::ZERO)
     }
 }
 
 impl Reads {
-    /// A read has ended: its jobs are done, or wait.
+    /// Acks or naks the jobs of a finished read.
     async fn ended(&mut self, ended: Result<(Id, (ReadOutcome, Duration)), JoinError>) {
         let (id, (outcome, pause)) = ended.unwrap_or_else(|panic| {
-            tracing::error!("reading a manifest panicked, it will be given out again: {panic}");
+            tracing::error!("reading a manifest panicked; NATS will redeliver its jobs: {panic}");
             (panic.id(), (ReadOutcome::Again, Duration::from_secs(60)))
         });
         let jobs_of_read = self.waiting.extract_if(|_, (of, _)| *of == id);
@@ -312,7 +322,7 @@ impl Reads {
         }
     }
 
-    /// Others take over at once what is not finished.
+    /// Stops all reads, and returns their jobs to NATS for other instances.
     async fn release(mut self) {
         self.running.shutdown().await;
         for (_, (_, jobs)) in self.waiting {

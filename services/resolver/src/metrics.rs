@@ -1,4 +1,4 @@
-//! What the resolver counts.
+//! The metrics of the resolver.
 
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use tagtrail_daemon::metrics::seconds;
 use tagtrail_proto::Origin;
 use tagtrail_registry::{AskError, Descriptor};
 
-/// Its metrics.
+/// The metrics of asking and reconciling.
 #[derive(Debug, Clone)]
 pub(crate) struct Metrics {
     questions: Family<RequestLabels, Counter>,
@@ -35,7 +35,7 @@ struct RegistryLabels {
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct RequestLabels {
-    /// A configured one; empty: it may not be asked.
+    /// A configured registry, or empty.
     registry: String,
     outcome: &'static str,
 }
@@ -45,7 +45,7 @@ impl Metrics {
         Metrics {
             questions: metrics.add(
                 "resolver_questions",
-                "Questions to registries (empty: not configured, not asked), by how they ended",
+                "Questions to registries (empty: not configured, so not asked), by outcome",
                 Family::default(),
             ),
             seconds: metrics.add_seconds(
@@ -55,23 +55,23 @@ impl Metrics {
             ),
             reconcile_requests: metrics.add(
                 "resolver_reconcile_requests",
-                "Questions to registries when they are compared with history, by how they ended",
+                "Requests to registries while they are compared with history, by outcome",
                 Family::default(),
             ),
             reconcile_changes: metrics.add(
                 "resolver_reconcile_changes",
-                "Changes that no event told, found by comparing, by origin",
+                "Changes without an event, found by comparing a registry with history, by origin",
                 Family::default(),
             ),
             reconcile_seconds: metrics.add(
                 "resolver_reconcile_seconds",
-                "Time that the last comparison of the whole registry took",
+                "Duration of the last comparison of the whole registry with history",
                 Family::default(),
             ),
         }
     }
 
-    /// A registry was asked.
+    /// Counts a question to a registry, with the time of the answer.
     pub(crate) fn asked(
         &self,
         registry: &str,
@@ -86,7 +86,7 @@ impl Metrics {
         self.seconds.observe(seconds);
     }
 
-    /// A registry will be compared: what is counted of it is there from the start, so that alerts see it rise.
+    /// Creates the series of a registry with the value zero, so that alerts see the first increase.
     pub(crate) fn expect_reconciling(&self, registry: &str) {
         let registry = registry.to_owned();
         for origin in [Origin::Reconciled, Origin::Imported] {
@@ -103,7 +103,7 @@ impl Metrics {
         }
     }
 
-    /// A registry was asked while it is compared.
+    /// Counts a request of the reconciler.
     pub(crate) fn reconcile_request<T>(&self, registry: &str, answer: &Result<T, AskError>) {
         let (registry, outcome) = (registry.to_owned(), outcome(answer));
         self.reconcile_requests
@@ -111,7 +111,7 @@ impl Metrics {
             .inc();
     }
 
-    /// Something that no event told became a fact.
+    /// Counts a change without an event.
     pub(crate) fn reconcile_change(&self, registry: &str, origin: Origin) {
         let (registry, origin) = (registry.to_owned(), origin.as_str());
         self.reconcile_changes
@@ -119,7 +119,7 @@ impl Metrics {
             .inc();
     }
 
-    /// A whole registry was compared.
+    /// Records the duration of a pass over a whole registry.
     pub(crate) fn reconciled(&self, registry: &str, took: Duration) {
         let registry = registry.to_owned();
         self.reconcile_seconds
@@ -127,7 +127,7 @@ impl Metrics {
             .set(took.as_secs_f64());
     }
 
-    /// A question could not be asked at all.
+    /// Counts a question with this outcome.
     pub(crate) fn count(&self, registry: &str, outcome: &'static str) {
         let registry = registry.to_owned();
         self.questions

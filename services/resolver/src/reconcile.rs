@@ -1,17 +1,20 @@
-//! The reconciler compares what is known with what a registry has, and so finds what no event told.
+//! Reconciles registries: compares each registry with history, to find changes without an event.
 //!
-//! Each registry is walked by a task of its own on a session of its own, so a wrong one holds up no other; its lock lets one of
-//! all instances do it. A pass lists the tags of every repository that something was heard of, or that is to be watched:
+//! Each registry has a task and a database session of its own, so a broken registry delays no
+//! other. An advisory lock lets only one instance reconcile a registry. A pass lists the tags of
+//! every repository that history knows or that `watch` names, and checks
 //!
-//! - tags that history does not have, and tags of history that are not listed, are asked about;
-//! - of the others as many as [`pass::ASKED`] allows, others each time, so that all are after some passes; those that a trigger watches,
-//!   always.
+//! - the tags that only the registry has, or only history;
+//! - of all other tags at most [`pass::MAX_CHECKS`], different ones in each pass, so that some
+//!   passes cover all; images of triggers in every pass.
 //!
-//! A difference is not believed at once: its event may be on its way. It is looked at again after [`Pace::grace`](crate::config::Pace::grace), by history
-//! and by the registry, and what is still different becomes a fact of that moment, with origin `reconciled`; `imported`, if it is a
-//! tag that was there before its repository was walked for the first time.
+//! The event of a difference may still be on the way. So each difference is checked again after
+//! [`Pace::grace`](crate::config::Pace::grace), in history and at the registry. If the difference
+//! remains, a push with the time of the second check is published. Its origin is `reconciled`, or
+//! `imported` for a tag that existed before its repository was first reconciled.
 //!
-//! Memory: one page of tags, a hash for each tag of one repository, and [`pass::DOUBTS`] differences.
+//! Memory: a page of tags, a hash for each tag of a repository, and at most
+//! [`pass::MAX_DIFFERENCES`] differences.
 
 mod list;
 mod pass;
@@ -28,17 +31,17 @@ use tokio::time::Instant;
 use crate::shared::Shared;
 use pass::{Error, Pass, SILENCE, Scope};
 
-/// How often an instance asks whether it may walk a registry.
+/// Time between two attempts to acquire the lock of a registry.
 const TURN: Duration = Duration::from_secs(5);
 
-/// Walks one registry.
+/// The task that reconciles a registry.
 pub(crate) struct Reconciler {
     shared: Arc<Shared>,
     db: DbArgs,
     scope: Scope,
 }
 
-/// The registries of the file that are to be walked.
+/// Builds a reconciler for each registry of the file whose `reconcile` is not zero.
 pub(crate) fn all(file: &File, db: &DbArgs, shared: &Arc<Shared>) -> Vec<Reconciler> {
     let reconciled = file
         .registry
@@ -70,10 +73,10 @@ pub(crate) fn all(file: &File, db: &DbArgs, shared: &Arc<Shared>) -> Vec<Reconci
 }
 
 impl Reconciler {
-    /// Walks its registry until a stop is asked for.
+    /// Reconciles the registry until a stop is requested.
     pub(crate) async fn run(self) -> anyhow::Result<()> {
         let (shared, name) = (&self.shared, &self.scope.name);
-        // Questions are answered meanwhile.
+        // Without the schema only reconciling waits; questions are answered.
         match self.db.wait_for_schema("resolver", &shared.shutdown).await {
             Err(DbError::Stopped) => return Ok(()),
             there => there?,
@@ -85,7 +88,7 @@ impl Reconciler {
             if let Err(error) = self.session().await {
                 failures += 1;
                 let pause = backoff(failures);
-                tracing::warn!(registry = %name, "walking {name} starts over in {pause:.1?}: {}", chain(&error));
+                tracing::warn!(registry = %name, "reconciling {name} starts over in {pause:.1?}: {}", chain(&error));
                 shared.sleep(pause).await;
             }
         }
@@ -103,7 +106,7 @@ impl Reconciler {
             }
         }
         let Some(registry) = shared.registries.get(&scope.name) else {
-            return Ok(()); // Made of the same file.
+            return Ok(()); // Never: both are built from the same file.
         };
         for number in 0.. {
             let began = Instant::now();

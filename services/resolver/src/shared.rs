@@ -16,6 +16,9 @@ use crate::metrics::Metrics;
 pub(crate) type Registries = HashMap<Registry, RegistryClient>;
 
 /// Builds the client of each registry in the file.
+///
+/// # Errors
+/// A wrong entry: the error names line and cure.
 pub(crate) fn registries(file: &File) -> Result<Registries, ConfigError> {
     file.registry
         .iter()
@@ -39,7 +42,7 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    /// The pause after this many attempts: doubles with every attempt.
+    /// Returns the pause after an attempt. The pause doubles with every attempt.
     pub(crate) fn pause(&self, attempt: u32) -> Duration {
         let factor = 2_u32.saturating_pow(attempt.saturating_sub(1).min(30));
         self.pace.first.saturating_mul(factor).min(self.pace.last)

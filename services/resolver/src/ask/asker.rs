@@ -1,4 +1,4 @@
-//! Settling what an image means: ask its registry, and put the answer on PUSHES.
+//! Asks the registry of an image for its digest, and publishes the answer to PUSHES.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,21 +15,21 @@ use super::question::{InvalidMessage, Question};
 use crate::answer::{Occasion, publish, push_of};
 use crate::shared::Shared;
 
-/// A tag that is not there is asked about again so often, before that is believed: events come before tags are linked, and
-/// replicas lag.
+/// Lookups that must find a tag missing before the asker reports a deletion: registries send the
+/// event before they link the tag, and replicas lag.
 const ABSENT_LOOKUPS: u32 = 4;
 
-/// Answers the questions about one image.
+/// The task that answers questions about an image.
 #[derive(Debug, Clone)]
 pub(super) struct Asker {
     shared: Arc<Shared>,
 }
 
-/// What is done with the questions about an image.
+/// The next step for the questions about an image.
 enum AskOutcome {
-    /// They are answered.
+    /// Ack the questions, as answered.
     Done,
-    /// Somebody asks again after a pause.
+    /// Nak the questions, to ask again after a pause.
     Again(Duration),
 }
 
@@ -38,16 +38,16 @@ impl Asker {
         Asker { shared }
     }
 
-    /// Answers questions about one image.
+    /// Answers all questions about an image with a single request.
     pub(super) async fn answer(&self, questions: Vec<Question>) {
-        // All want to know what it is now; the last one is told as the occasion.
+        // All ask for the digest now. The push names source and actor of the last question.
         let Some(last) = questions.last() else { return };
         let attempt = questions
             .iter()
             .map(|question| question.job.attempt)
             .max()
             .unwrap_or(1);
-        // Only what was answered before: if that still holds, there is nothing to say.
+        // If all are second looks, publish only a changed answer.
         let known = questions
             .iter()
             .all(Question::is_second_look)
@@ -58,7 +58,7 @@ impl Asker {
         let outcome = match self.shared.registries.get(&last.image.registry) {
             Some(registry) => self.ask(registry, last, attempt, known, look_again).await,
             None => {
-                // Doubts are asked away where that can be done, and what was answered once is answered.
+                // Without a registry, re-checks and second looks are optional: drop them.
                 let (rest, unanswered): (Vec<_>, Vec<_>) = questions
                     .into_iter()
                     .partition(|question| question.is_recheck() || question.is_second_look());
@@ -86,7 +86,8 @@ impl Asker {
         }
     }
 
-    /// Asks, and stores the answer unless it is what is known. With `again`, the question is put once more for later.
+    /// Asks, and publishes the answer unless it is `known`. With `look_again`, a second look is
+    /// queued too.
     async fn ask(
         &self,
         registry: &RegistryClient,
@@ -96,7 +97,7 @@ impl Asker {
         look_again: bool,
     ) -> AskOutcome {
         let image = &question.image;
-        // Before asking: whatever is pushed meanwhile is newer than the answer.
+        // The time before the request: a push during the request is newer than the answer.
         let (asked_at, started) = (OffsetDateTime::now_utc(), Instant::now());
         let mut span = Span::start("ask", SpanKind::Client, question.job.trace.as_ref());
         span.set("tagtrail.image", image.to_string());
@@ -116,18 +117,18 @@ impl Asker {
             Ok(found) => found,
             Err(AskError::Busy { after }) => {
                 let pause = after.unwrap_or_default().max(self.shared.pause(attempt));
-                tracing::warn!(%image, "{} asks for a pause; asking about {image} again in {pause:.0?}", image.registry);
+                tracing::warn!(%image, "{} asks for a pause; retrying {image} in {pause:.0?}", image.registry);
                 return AskOutcome::Again(pause);
             }
             Err(AskError::Resting { rest }) => {
-                // A little later than that, and not all at once.
+                // A random share more, so that not all questions come at once.
                 let pause = rest.mul_f64(1.0 + rand::random::<f64>() / 4.0);
-                tracing::debug!(%image, "{} is left alone; asking about {image} again in {pause:.0?}", image.registry);
+                tracing::debug!(%image, "requests to {} are paused; retrying {image} in {pause:.0?}", image.registry);
                 return AskOutcome::Again(pause);
             }
             Err(error @ (AskError::Failed(_) | AskError::Refused(_))) => {
                 let pause = self.shared.pause(attempt);
-                tracing::warn!(%image, registry = %image.registry, delivery.attempt = attempt, "asking {} about {image} again in {pause:.0?}: {error}", image.registry);
+                tracing::warn!(%image, registry = %image.registry, delivery.attempt = attempt, "asking {} for the digest of {image} failed; retrying in {pause:.0?}: {error}", image.registry);
                 return AskOutcome::Again(pause);
             }
         };
@@ -155,13 +156,14 @@ impl Asker {
         match stored.await {
             Ok(()) => AskOutcome::Done,
             Err(error) => {
-                tracing::warn!(%image, "the answer about {image} was not stored, asking again: {error}");
+                tracing::warn!(%image, "the answer about {image} could not be published; asking again: {error}");
                 AskOutcome::Again(self.shared.pause(attempt))
             }
         }
     }
 
-    /// Keeps a message that can't be answered, with the reason, for people to see; `tagtrail quarantine feed` asks it again.
+    /// Publishes a message that can't be answered to QUARANTINE, with the reason. `tagtrail
+    /// quarantine replay` asks the question again.
     pub(super) async fn quarantine(&self, invalid: InvalidMessage) {
         let InvalidMessage {
             job,
@@ -176,7 +178,7 @@ impl Asker {
                     .parse()
                     .map_err(|_| PublishError::Unacknowledged("a name".to_owned()))?,
             };
-            tracing::error!(%source, "put a question into quarantine: {reason}");
+            tracing::error!(%source, "quarantined a question: {reason}");
             let kept = Quarantined::new(
                 source.as_ref(),
                 Quarantined::PUSH,
@@ -185,7 +187,7 @@ impl Asker {
                 None,
                 &job.payload,
             );
-            // One that is given out twice is kept once.
+            // The id keeps a redelivered question from a second entry.
             let id = Digest::sha256_of(&job.payload).to_string();
             let payload = serde_json::to_vec(&kept)
                 .map_err(|error| PublishError::Unacknowledged(error.to_string()))?;
@@ -201,7 +203,7 @@ impl Asker {
             Ok(_) => job.ack().await,
             Err(error) => {
                 let pause = self.shared.pause(job.attempt);
-                tracing::warn!("a question could not be put into quarantine: {error}");
+                tracing::warn!("a question could not be quarantined: {error}");
                 job.nak(pause).await;
             }
         }
@@ -212,7 +214,7 @@ fn not_configured(question: Question) -> InvalidMessage {
     let registry = &question.image.registry;
     InvalidMessage {
         reason: format!(
-            "{} names no digest, and {registry} can't be asked: add [[registry]] name = \"{registry}\" to tagtrail.toml, then feed this again",
+            "the event of {} names no digest, and {registry} is not configured: add [[registry]] name = \"{registry}\" to tagtrail.toml, then replay this entry",
             question.image
         ),
         source: Some(question.push.source),
@@ -220,7 +222,7 @@ fn not_configured(question: Question) -> InvalidMessage {
     }
 }
 
-/// The same question for a second look, with the answer that it got.
+/// Builds the second look of a question: a question with the answer so far.
 fn second_look(question: &Question, answer: Option<Digest>) -> (Subject, Push) {
     let Image {
         registry,

@@ -1,4 +1,5 @@
-//! Waiting until an image is quiet: each question about it starts the wait anew, up to a bound. No I/O.
+//! Holds questions until their image is quiet: each question restarts the wait, up to a bound. No
+//! I/O.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -9,7 +10,7 @@ use tokio::time::Instant;
 use super::question::Question;
 use crate::config::Pace;
 
-/// Questions that wait, by image.
+/// Waiting questions by image.
 #[derive(Debug)]
 pub(super) struct Debounce<T = Question> {
     pace: Pace,
@@ -19,13 +20,13 @@ pub(super) struct Debounce<T = Question> {
 #[derive(Debug)]
 struct Waiting<T> {
     due: Instant,
-    /// However much more is asked.
+    /// The bound of `due`, however many questions follow.
     latest: Instant,
     questions: Vec<T>,
 }
 
 impl Debounce<Question> {
-    /// Takes a question. One that is given out again has waited before, but what it is about may have moved since.
+    /// Adds a question. A redelivered question waits again, because the tag may have moved since.
     pub(super) fn take(&mut self, question: Question, now: Instant) {
         let wait = match question.is_second_look() {
             true => self.pace.second,
@@ -50,26 +51,26 @@ impl<T> Debounce<T> {
             latest: now + longest,
             questions: Vec::new(),
         });
-        // A second look is taken along by a first one, and does not hold it up.
+        // A second look goes with a new question about the image, without a delay for the latter.
         if waiting.questions.is_empty() || wait == self.pace.quiet {
             waiting.due = (now + wait).min(waiting.latest);
         }
         waiting.questions.push(question);
     }
 
-    /// When the next image is due.
+    /// Returns the time at which the next image is due.
     pub(super) fn next(&self) -> Option<Instant> {
         self.waiting.values().map(|waiting| waiting.due).min()
     }
 
-    /// The images that are due, with all questions about each.
+    /// Removes the images that are due, with all questions about each.
     pub(super) fn due(&mut self, now: Instant) -> Vec<(Image, Vec<T>)> {
         let due = self.waiting.extract_if(|_, waiting| waiting.due <= now);
         due.map(|(image, waiting)| (image, waiting.questions))
             .collect()
     }
 
-    /// Everything that still waits.
+    /// Returns all questions that still wait.
     pub(super) fn rest(self) -> impl Iterator<Item = T> {
         self.waiting
             .into_values()
@@ -104,7 +105,7 @@ mod tests {
     }
 
     #[test]
-    fn an_image_that_is_never_quiet_is_asked_about_after_a_while() {
+    fn an_image_that_is_never_quiet_is_due_at_the_bound() {
         let (mut debounce, start) = (Debounce::new(Pace::default()), Instant::now());
         let at = |seconds| start + Duration::from_secs(seconds);
         for second in 0..=40 {
@@ -115,7 +116,7 @@ mod tests {
     }
 
     #[test]
-    fn a_second_look_waits_longer_and_is_taken_along_by_a_first() {
+    fn a_second_look_waits_longer_and_goes_with_a_new_question() {
         let (mut debounce, start) = (Debounce::new(Pace::default()), Instant::now());
         let at = |seconds| start + Duration::from_secs(seconds);
         debounce.add(image("a"), 1, SECOND, at(0));
@@ -128,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn what_still_waits_is_given_back() {
+    fn waiting_questions_are_returned() {
         let mut debounce = Debounce::new(Pace::default());
         debounce.add(image("a"), 1, QUIET, Instant::now());
         debounce.add(image("b"), 2, QUIET, Instant::now());

@@ -1,9 +1,9 @@
-//! What is asked: a message of UNRESOLVED, checked.
+//! A question: a checked message of UNRESOLVED.
 
 use tagtrail_bus::jobs::Job;
 use tagtrail_proto::{Event, Image, Push};
 
-/// A question about an image.
+/// A question for the digest of an image.
 #[derive(Debug)]
 pub(super) struct Question {
     pub(super) image: Image,
@@ -11,11 +11,11 @@ pub(super) struct Question {
     pub(super) job: Job,
 }
 
-/// A message that is no question, and why.
+/// A message that is not a valid question, and the reason.
 #[derive(Debug)]
 pub(super) struct InvalidMessage {
     pub(super) job: Job,
-    /// The source that it came by, as far as that can be read.
+    /// The source of the event, if the message names it.
     pub(super) source: Option<String>,
     pub(super) reason: String,
 }
@@ -35,19 +35,19 @@ impl Question {
         match push.image() {
             Some(image) => Ok(Question { image, push, job }),
             None => Err(Box::new(InvalidMessage {
-                reason: "a question needs a tag".to_owned(),
+                reason: "the push names no tag".to_owned(),
                 source: Some(push.source),
                 job,
             })),
         }
     }
 
-    /// Whether it was raised by Tagtrail itself, rather than by an event.
+    /// Returns true if the indexer asked for a re-check, rather than an event for its digest.
     pub(super) fn is_recheck(&self) -> bool {
         self.push.event_id.starts_with(Push::DOUBT)
     }
 
-    /// Whether it was answered a while ago, and is asked once more.
+    /// Returns true for the second look, after an earlier answer.
     pub(super) fn is_second_look(&self) -> bool {
         self.push.event_id.starts_with(Push::SECOND)
     }

@@ -1,10 +1,10 @@
-//! What reading manifests counts.
+//! The metrics of reading manifests.
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 
-/// Everything that is counted.
+/// All values of the label `outcome`.
 const OUTCOMES: [&str; 8] = [
     "read",
     "known",
@@ -16,7 +16,7 @@ const OUTCOMES: [&str; 8] = [
     "given_up",
 ];
 
-/// Its metrics.
+/// The metrics of reading manifests.
 #[derive(Debug)]
 pub(crate) struct Metrics(Family<ManifestLabels, Counter>);
 
@@ -29,10 +29,10 @@ impl Metrics {
     pub(crate) fn new(metrics: &tagtrail_daemon::Metrics) -> Metrics {
         let all: Family<ManifestLabels, Counter> = metrics.add(
             "resolver_manifests",
-            "Manifests of revisions, by what came of each attempt to have one read",
+            "Attempts to read the manifest of a revision, by outcome",
             Family::default(),
         );
-        // There from the start, so that the first one is an increase.
+        // All series start at zero, so that alerts see the first increase.
         for outcome in OUTCOMES {
             drop(all.get_or_create(&ManifestLabels { outcome }));
         }

@@ -1,4 +1,5 @@
-//! Reading what a digest is from its registry: the manifest, and the config that it or the first of its images names.
+//! Reads a manifest from its registry, and the config of the image or, for an
+//! index, of an image in the index.
 
 use std::collections::BTreeMap;
 
@@ -8,11 +9,11 @@ use time::OffsetDateTime;
 
 use tagtrail_oci::contents::{self, ImageConfig};
 
-/// The media type of content without a known one (RFC 2046).
+/// The media type of content whose type is unknown (RFC 2046).
 const UNKNOWN_TYPE: &str = "application/octet-stream";
 
-/// Reads it; at most three requests. `None`: the registry has it no more. `last`: there will be no other attempt, so that what is
-/// refused beyond the manifest itself is done without.
+/// Reads a manifest with at most three requests. `None`: the registry does not have the manifest.
+/// In the `last` attempt a refused config is left out.
 ///
 /// # Errors
 /// [`AskError`] of the registry.
@@ -29,7 +30,7 @@ pub(super) async fn read(
         return Ok(None);
     };
     let parsed = contents::manifest(&content.bytes);
-    // An index names no config of its own: an image of it speaks for all.
+    // An index has no config: the config of one of its images stands for all.
     let (config, image_annotations) = match &parsed.image {
         Some(image) => {
             let image = registry.read_manifest(repository, image).await;
@@ -62,7 +63,7 @@ pub(super) async fn read(
         digest: digest.clone(),
         registry: pinned.registry.clone(),
         repository: repository.clone(),
-        // By the author's own word, which the digest covers, rather than the registry's.
+        // The type in the manifest goes before the header, because the digest covers it.
         media_type: parsed
             .media_type
             .or(content.media_type)
@@ -94,7 +95,7 @@ async fn config_of(
     Ok(blob.map_or_else(ImageConfig::default, |blob| contents::config(&blob.bytes)))
 }
 
-/// What is missing beyond the manifest itself is done without, and in the end also what is refused.
+/// Leaves out missing content, and in the last attempt also refused content.
 fn optional(
     answer: Result<Option<Content>, AskError>,
     pinned: &Pinned,
@@ -102,7 +103,7 @@ fn optional(
 ) -> Result<Option<Content>, AskError> {
     match answer {
         Ok(None) => {
-            tracing::info!(digest = %pinned.digest, "the registry has not all of {pinned}: its labels stay unknown");
+            tracing::info!(digest = %pinned.digest, "the registry lacks parts of {pinned}, so its labels stay unknown");
             Ok(None)
         }
         Err(AskError::Refused(why)) if last => {

@@ -1,4 +1,4 @@
-//! Walking one repository: which of its tags may have changed.
+//! Compares the list of a repository's tags with history.
 
 use std::collections::HashSet;
 use std::hash::{BuildHasher as _, RandomState};
@@ -10,11 +10,12 @@ use tagtrail_registry::Found;
 use super::pass::{Difference, Error, MAX_DIFFERENCES, Pass, Progress};
 use super::store::{self, Counts};
 
-/// Pages of one list at most: a list without an end must not be followed for ever.
+/// Pages read of a list, because a broken registry may send a list without an end.
 const PAGES: usize = 100_000;
 
 impl Pass<'_> {
-    /// Lists the repository, and notes as doubts what differs. `id`: of its row, if something was heard of it.
+    /// Lists a repository, and notes the differences. `id` is the row of the repository, if history
+    /// has it.
     pub(super) async fn reconcile_repository(
         &mut self,
         id: Option<i64>,
@@ -34,7 +35,7 @@ impl Pass<'_> {
         let complete = self
             .compare_list(id, &repository, first, &mut listed)
             .await?;
-        // What is not listed is gone only if all was listed.
+        // A tag missing from the list counts as deleted only if the list is complete.
         if let (Some(id), true) = (id, complete) {
             self.find_missing(id, &repository, &listed).await?;
         }
@@ -48,14 +49,14 @@ impl Pass<'_> {
         Ok(())
     }
 
-    /// What is counted of the repository that is being counts.
+    /// Changes the counts of the current repository.
     fn count(&mut self, count: impl FnOnce(&mut Counts)) {
         if let Some(entry) = self.progress.last_mut() {
             count(&mut entry.counts);
         }
     }
 
-    /// Whether the list was read to its end.
+    /// Returns true at the end of the list, false if a page can't be read.
     async fn compare_list(
         &mut self,
         id: Option<i64>,
@@ -67,11 +68,11 @@ impl Pass<'_> {
         for _ in 0..PAGES {
             let page = match self.list(repository, next.as_ref()).await? {
                 Some(Some(page)) => page,
-                Some(None) => return Ok(true), // The repository is gone, with all its tags.
+                Some(None) => return Ok(true), // The repository is deleted, with all its tags.
                 None => return Ok(false),
             };
             self.count(|counts| counts.tags += page.tags.len() as u64);
-            // A registry may give all at once.
+            // Some registries send all tags at once.
             let size = usize::try_from(store::PAGE).unwrap_or(usize::MAX);
             for tags in page.tags.chunks(size) {
                 let known = match id {
@@ -103,7 +104,7 @@ impl Pass<'_> {
                 }
             }
             match page.next {
-                Some(_) if page.tags.is_empty() => return Ok(false), // Going round in circles.
+                Some(_) if page.tags.is_empty() => return Ok(false), // A circle of empty pages.
                 Some(page) => next = Some(page),
                 None => return Ok(true),
             }
@@ -141,7 +142,8 @@ impl Pass<'_> {
         });
     }
 
-    /// Whether it is this tag's turn: each in one of as many passes as there are parts, the same on every instance.
+    /// Returns true if a tag is checked in this pass. The hash of the name chooses one of `parts`
+    /// passes, the same on every instance.
     fn is_due(&self, repository: &Repository, tag: &Tag) -> bool {
         self.parts == 1
             || part_of(repository, tag, self.parts) == self.number % self.parts
@@ -162,8 +164,9 @@ fn part_of(repository: &Repository, tag: &Tag, parts: u64) -> u64 {
     u64::from_be_bytes(start) % parts
 }
 
-/// The tags that were listed, eight bytes each. That two share a hash is as likely as that nobody is told of a deletion once in
-/// ten thousand years; and nobody can choose tags that do.
+/// The tags of a list, as hashes of eight bytes. A collision would hide a deletion, which may
+/// happen once in ten thousand years. The random key keeps an attacker from choosing tags that
+/// collide.
 #[derive(Debug, Default)]
 struct TagSet {
     hashes: HashSet<u64>,
@@ -185,7 +188,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_tag_has_its_turn_and_parts_are_alike() {
+    fn tags_are_spread_evenly_over_the_parts() {
         let repository: Repository = "shop/web".parse().unwrap();
         let mut sizes = [0; 7];
         for number in 0..7000 {
@@ -199,7 +202,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_listed_is_known() {
+    fn only_added_tags_are_in_the_set() {
         let mut listed = TagSet::default();
         let tag = |text: &str| text.parse::<Tag>().unwrap();
         listed.add(&tag("a"));

@@ -1,4 +1,4 @@
-//! A pass: all repositories of a registry once, and what differed looked at again.
+//! A pass: compares all repositories of a registry with history, then confirms the differences.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -15,65 +15,66 @@ use super::store::{self, Counts};
 use crate::answer::{Occasion, publish, push_of};
 use crate::shared::Shared;
 
-/// Tags of a registry that are asked about in a pass although nothing speaks for a change.
+/// Tags checked in a pass without a sign of a change.
 pub(super) const MAX_CHECKS: u64 = 1000;
-/// Differences that are kept until they are looked at again.
+/// Differences kept for the second check.
 pub(super) const MAX_DIFFERENCES: usize = 1000;
 
-/// The server ends a session that is silent for this long; others may walk the registry then.
+/// Time of silence after which Postgres ends the session, so that another instance may reconcile
+/// the registry.
 pub(super) const SILENCE: Duration = Duration::from_secs(300);
 
-/// Why walking a registry ended.
+/// The errors that end a session.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum Error {
     #[error("the database failed")]
     Database(#[from] sqlx::Error),
-    #[error("a fact was not stored")]
-    NotStored(#[from] PublishError),
+    #[error("a push could not be published")]
+    NotPublished(#[from] PublishError),
 }
 
-/// The registry that a task walks, and its settings.
+/// The registry that a task reconciles, and its settings.
 #[derive(Debug)]
 pub(super) struct Scope {
     pub(super) name: Registry,
     pub(super) interval: Duration,
     pub(super) watch: Vec<Repository>,
-    /// Images of triggers.
+    /// Images of triggers, which are checked in every pass.
     pub(super) in_triggers: HashSet<(Repository, Tag)>,
 }
 
-/// A difference between what is known and what the registry has.
+/// An unconfirmed difference between the registry and history.
 #[derive(Debug)]
 pub(super) struct Difference {
     pub(super) repository: Repository,
     pub(super) tag: Tag,
-    /// Whether history did not know the tag, and its repository was never counts before.
+    /// True if history has no such tag, and the repository was never reconciled before.
     pub(super) first_sight: bool,
 }
 
-/// A repository that is being counts, or whose differences are not confirmed yet.
+/// The progress of a repository whose comparison or differences are unfinished.
 #[derive(Debug)]
 pub(super) struct Progress {
     pub(super) repository: Repository,
     pub(super) counts: Counts,
-    /// Whether everything could be asked so far.
+    /// True if no request has failed so far.
     pub(super) complete: bool,
-    /// Whether it is counts to the end.
+    /// True after the comparison of all tags.
     pub(super) listed: bool,
 }
 
-/// One comparison of everything that is known of a registry.
+/// A pass over a registry.
 pub(super) struct Pass<'a> {
     pub(super) shared: &'a Shared,
     pub(super) scope: &'a Scope,
     registry: &'a RegistryClient,
     pub(super) db: &'a mut PgConnection,
     pub(super) number: u64,
-    /// Passes that it takes until all tags were asked about.
+    /// Passes after which every tag was checked once.
     pub(super) parts: u64,
-    /// Between two questions.
+    /// The pause between two requests.
     pause: Duration,
-    /// When the session was used last.
+    /// The time of the last statement on the session.
     used: Instant,
     pub(super) differences: Vec<Difference>,
     pub(super) progress: Vec<Progress>,
@@ -127,7 +128,7 @@ impl<'a> Pass<'a> {
         self.confirm().await
     }
 
-    /// Looks at what was different once more, and stores what still is.
+    /// Checks the differences again, and publishes those that remain.
     pub(super) async fn confirm(&mut self) -> Result<(), Error> {
         if !self.differences.is_empty() {
             self.shared
@@ -160,7 +161,7 @@ impl<'a> Pass<'a> {
         Ok(())
     }
 
-    /// Whether the difference was still there. `None`: the registry does not say.
+    /// Returns true if the difference remains. `None`: the registry gave no answer.
     async fn confirm_one(&mut self, difference: &Difference) -> Result<Option<bool>, Error> {
         let asked_at = OffsetDateTime::now_utc();
         let (repository, tag) = (&difference.repository, &difference.tag);
@@ -176,7 +177,7 @@ impl<'a> Pass<'a> {
         };
         let digest = found.as_ref().map(|found| &found.digest);
         if known.as_ref().and_then(Option::as_ref) == digest {
-            return Ok(Some(false)); // Its event came, or it never was.
+            return Ok(Some(false)); // The event arrived, or the registry's first answer was outdated.
         }
         let source = store::source(self.db, name, repository, tag).await?;
         let origin = match difference.first_sight && known.is_none() {
@@ -188,7 +189,7 @@ impl<'a> Pass<'a> {
             repository: repository.clone(),
             tag: tag.clone(),
         };
-        tracing::info!(%image, ?origin, "{image} was not told of: it is {} now", digest.map_or("gone".to_owned(), Digest::to_string));
+        tracing::info!(%image, ?origin, "found a change of {image} without an event: it is {} now", digest.map_or("gone".to_owned(), Digest::to_string));
         self.shared.metrics.reconcile_change(name.as_ref(), origin);
         let occasion = Occasion {
             origin,
@@ -202,7 +203,7 @@ impl<'a> Pass<'a> {
         Ok(Some(true))
     }
 
-    /// A page of a repository's tags. `None`: there is no answer to be had now.
+    /// Returns a page of a repository's tags. `None`: the registry gave no answer.
     pub(super) async fn list(
         &mut self,
         repository: &Repository,
@@ -219,7 +220,7 @@ impl<'a> Pass<'a> {
         Ok(None)
     }
 
-    /// What a tag is, compared with what is known. `None`: there is no answer to be had now.
+    /// Compares a tag with the digest in history. `None`: the registry gave no answer.
     pub(super) async fn check_again(
         &mut self,
         repository: &Repository,
@@ -237,7 +238,7 @@ impl<'a> Pass<'a> {
         Ok(None)
     }
 
-    /// Waits until it is time for the next question, at the pace that spreads all of them over the interval.
+    /// Waits before the next request: the pauses spread all requests over the interval.
     async fn wait_turn(&mut self) -> Result<(), Error> {
         self.shared.sleep(self.pause).await;
         if self.used.elapsed() > SILENCE / 5 {
@@ -247,7 +248,7 @@ impl<'a> Pass<'a> {
         Ok(())
     }
 
-    /// Whether to ask again, and after how long.
+    /// Decides whether to retry a request, and after which pause.
     fn next_step<T>(&self, answer: Result<T, AskError>, attempt: u32) -> NextStep<T> {
         self.shared
             .metrics
@@ -258,7 +259,7 @@ impl<'a> Pass<'a> {
             Err(AskError::Busy { after }) => after.unwrap_or(Duration::from_secs(1)),
             Err(AskError::Failed(_)) if attempt < RETRIES => self.shared.pace.first,
             Err(error) => {
-                tracing::warn!(registry = %self.scope.name, "can't compare: {error}");
+                tracing::warn!(registry = %self.scope.name, "no answer while reconciling: {error}");
                 return NextStep::Answer(None);
             }
         };
@@ -266,10 +267,10 @@ impl<'a> Pass<'a> {
     }
 }
 
-/// A registry that is left alone, or asks for it, is waited for so often.
+/// Retries of a request that failed or met a pause.
 const RETRIES: u32 = 3;
 
-/// What follows from an answer.
+/// The decision after a request.
 enum NextStep<T> {
     Answer(Option<T>),
     Retry(Duration),

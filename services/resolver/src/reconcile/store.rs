@@ -1,4 +1,4 @@
-//! What the reconciler asks of the database. It reads history, and writes only how far it has compared.
+//! The SQL of reconciling: reads history, and writes the table of reconciled repositories.
 
 use std::collections::HashMap;
 
@@ -6,10 +6,10 @@ use sqlx::{PgConnection, Row as _};
 use tagtrail_postgres::row;
 use tagtrail_proto::{Digest, Registry, Repository, Tag};
 
-/// Names read at once.
+/// Rows read at once.
 pub(super) const PAGE: i64 = 500;
 
-/// Repositories of a registry that something was heard of, by row id; those after `after`.
+/// Returns repositories of a registry in history, by row id, after the id `after`.
 pub(super) async fn repositories(
     db: &mut PgConnection,
     registry: &Registry,
@@ -28,7 +28,7 @@ pub(super) async fn repositories(
         .collect()
 }
 
-/// The row id of a repository, if something was heard of it.
+/// Returns the row id of a repository, if history has it.
 pub(super) async fn repository(
     db: &mut PgConnection,
     registry: &Registry,
@@ -41,7 +41,7 @@ pub(super) async fn repository(
         .await
 }
 
-/// How many tags of a registry there are.
+/// Returns the number of tags of a registry without deleted ones.
 pub(super) async fn live_tags(
     db: &mut PgConnection,
     registry: &Registry,
@@ -55,7 +55,8 @@ pub(super) async fn live_tags(
     Ok(row::unsigned(count))
 }
 
-/// What these tags of a repository are known to be; `None`: deleted. Those without history are left out.
+/// Returns the digests of these tags in history; `None`: deleted. Tags without history are left
+/// out.
 pub(super) async fn heads(
     db: &mut PgConnection,
     repository: i64,
@@ -74,7 +75,7 @@ pub(super) async fn heads(
         .collect()
 }
 
-/// Tags of a repository that are there as far as is known, by name; those after `after`.
+/// Returns the tags of a repository that history has as not deleted, by name, after `after`.
 pub(super) async fn tags(
     db: &mut PgConnection,
     repository: i64,
@@ -97,7 +98,8 @@ pub(super) async fn tags(
     Ok(tags)
 }
 
-/// The source that last told of this tag, else of any of its repository: it should have told of what it did not tell.
+/// Returns the source that last reported this tag, or else this repository. The webhook of this
+/// source should have reported the change, so the push names the source.
 pub(super) async fn source(
     db: &mut PgConnection,
     registry: &Registry,
@@ -118,7 +120,7 @@ pub(super) async fn source(
     .await
 }
 
-/// Whether a repository was ever compared to the end.
+/// Returns true if a pass has completed this repository before.
 pub(super) async fn was_reconciled(
     db: &mut PgConnection,
     registry: &Registry,
@@ -131,18 +133,18 @@ pub(super) async fn was_reconciled(
         .await
 }
 
-/// What comparing a repository took.
+/// The counts of a completed repository.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Counts {
     /// Tags that the registry listed.
     pub(super) tags: u64,
-    /// Those that it was asked about one by one.
+    /// Tags checked singly.
     pub(super) asked: u64,
-    /// Facts that no event had told.
+    /// Changes without an event.
     pub(super) found: u64,
 }
 
-/// Notes that a repository was compared to the end.
+/// Records that a pass has completed a repository.
 pub(super) async fn record_counts(
     db: &mut PgConnection,
     registry: &Registry,
