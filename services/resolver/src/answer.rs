@@ -59,13 +59,6 @@ pub(crate) async fn publish(
     push: Push,
     trace: Option<TraceContext>,
 ) -> Result<(), PublishError> {
-    let payload = serde_json::to_vec(&push.event())
-        .map_err(|error| PublishError::Unacknowledged(error.to_string()))?;
-    let message = Message {
-        subject,
-        id: None,
-        payload: payload.into(),
-        trace,
-    };
+    let message = Message::of(subject, &push.event())?.with_trace(trace);
     bus.publish(message).await.map(|_| ())
 }

@@ -5,9 +5,11 @@ mod debounce;
 mod question;
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use tagtrail_bus::consume::ReadError;
 use tagtrail_bus::topology::Stream;
-use tagtrail_daemon::backoff;
+use tagtrail_daemon::{Retry, until};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
@@ -21,73 +23,71 @@ const NAME: &str = "resolver";
 
 /// Answers questions until a stop is requested. After an error the consumer is opened again.
 pub(crate) async fn run(shared: Arc<Shared>) -> anyhow::Result<()> {
-    let asker = Asker::new(Arc::clone(&shared));
-    let mut debounce = Debounce::new(shared.pace);
-    let mut answers: JoinSet<()> = JoinSet::new();
-    let mut failures = 0;
+    let mut questions = Questions {
+        asker: Asker::new(Arc::clone(&shared)),
+        debounce: Debounce::new(shared.pace),
+        answers: JoinSet::new(),
+    };
+    let mut retry = Retry::new("reading UNRESOLVED");
     while !shared.shutdown.is_cancelled() {
-        let mut jobs = match shared
-            .bus
-            .jobs(Stream::Unresolved, NAME, shared.pace.unheard)
-            .await
-        {
-            Ok(jobs) => jobs,
-            Err(error) => {
-                failures += 1;
-                tracing::warn!("opening UNRESOLVED again: {error}");
-                shared.sleep(backoff(failures)).await;
-                continue;
-            }
-        };
+        if let Err(error) = questions.read(&shared, &mut retry).await {
+            let pause = retry.failed(&error);
+            shared.sleep(pause).await;
+        }
+    }
+    questions.stop().await;
+    shared.bus.flush().await;
+    Ok(())
+}
+
+/// The questions in hand.
+struct Questions {
+    asker: Asker,
+    debounce: Debounce,
+    /// The answers under way.
+    answers: JoinSet<()>,
+}
+
+impl Questions {
+    /// Reads questions, and starts the answers that are due, until a stop is requested.
+    async fn read(&mut self, shared: &Shared, retry: &mut Retry) -> Result<(), ReadError> {
+        let ack_wait = shared.pace.unheard;
+        let mut jobs = shared.bus.jobs(Stream::Unresolved, NAME, ack_wait).await?;
         loop {
-            let due = debounce.next();
             tokio::select! {
                 biased;
                 () = shared.shutdown.cancelled() => {
                     jobs.release().await;
-                    break;
+                    return Ok(());
                 }
-                Some(ended) = answers.join_next() => {
+                Some(ended) = self.answers.join_next() => {
                     if let Err(panic) = ended {
                         tracing::error!("asking a registry panicked; NATS will redeliver the question: {panic}");
                     }
                 }
-                () = until(due) => {
-                    for (_, questions) in debounce.due(Instant::now()) {
-                        let asker = asker.clone();
-                        answers.spawn(async move { asker.answer(questions).await });
+                () = until(self.debounce.next()) => {
+                    for (_, questions) in self.debounce.due(Instant::now()) {
+                        let asker = self.asker.clone();
+                        self.answers.spawn(async move { asker.answer(questions).await });
                     }
                 }
-                job = jobs.next() => match job {
-                    Ok(job) => {
-                        failures = 0;
-                        match Question::read(job) {
-                            Ok(question) => debounce.take(question, Instant::now()),
-                            Err(invalid) => asker.quarantine(*invalid).await,
-                        }
-                    }
-                    Err(error) => {
-                        failures += 1;
-                        tracing::warn!("reading UNRESOLVED again: {error}");
-                        tokio::time::sleep(backoff(failures)).await;
-                        break;
+                job = jobs.next() => {
+                    let job = job?;
+                    retry.succeeded();
+                    match Question::read(job) {
+                        Ok(question) => self.debounce.take(question, Instant::now()),
+                        Err(invalid) => self.asker.quarantine(*invalid).await,
                     }
                 }
             }
         }
     }
-    // Waiting questions go back to NATS, for other instances; those under way are finished.
-    for question in debounce.rest() {
-        question.job.nak(std::time::Duration::ZERO).await;
-    }
-    while answers.join_next().await.is_some() {}
-    shared.bus.flush().await;
-    Ok(())
-}
 
-async fn until(at: Option<Instant>) {
-    match at {
-        Some(at) => tokio::time::sleep_until(at).await,
-        None => std::future::pending().await,
+    /// Returns the waiting questions to NATS, for other instances, and finishes the answers under way.
+    async fn stop(mut self) {
+        for question in self.debounce.rest() {
+            question.job.nak(Duration::ZERO).await;
+        }
+        while self.answers.join_next().await.is_some() {}
     }
 }

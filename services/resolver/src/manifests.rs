@@ -17,7 +17,7 @@ use tagtrail_bus::consume::ReadError;
 use tagtrail_bus::jobs::{Job, Jobs};
 use tagtrail_bus::publish::{Message, PublishError};
 use tagtrail_bus::topology::Stream;
-use tagtrail_daemon::{Span, SpanKind, backoff};
+use tagtrail_daemon::{Retry, Span, SpanKind};
 use tagtrail_proto::{Event, Manifest, Pinned, Registry, Revision, Subject, TraceContext};
 use tagtrail_registry::AskError;
 use tokio::task::{Id, JoinError, JoinSet};
@@ -28,7 +28,6 @@ pub(crate) use metrics::Metrics;
 
 /// Name of the durable consumer that all instances share.
 const NAME: &str = "manifests";
-const FILTER: &str = "tagtrail.revision.>";
 /// Concurrent reads, from all registries.
 const MAX_READS: usize = 4;
 /// Jobs requested ahead from NATS.
@@ -53,14 +52,12 @@ pub(crate) async fn run(shared: Arc<Shared>, metrics: Metrics) -> anyhow::Result
         paused: Mutex::default(),
     });
     let mut reads = Reads::default();
-    let mut failures = 0;
+    let mut retry = Retry::new("reading REVISIONS for manifests");
     while !reader.shared.shutdown.is_cancelled() {
-        let Err(error) = reader.read_jobs(&mut reads, &mut failures).await else {
-            break;
-        };
-        failures += 1;
-        tracing::warn!("reading REVISIONS for manifests again: {error}");
-        reader.shared.sleep(backoff(failures)).await;
+        if let Err(error) = reader.read_jobs(&mut reads, &mut retry).await {
+            let pause = retry.failed(&error);
+            reader.shared.sleep(pause).await;
+        }
     }
     reads.release().await;
     reader.shared.bus.flush().await;
@@ -96,12 +93,18 @@ impl Reader {
     async fn read_jobs(
         self: &Arc<Self>,
         reads: &mut Reads,
-        failures: &mut u32,
+        retry: &mut Retry,
     ) -> Result<(), ReadError> {
         // Twice the usual time, because a job waits for earlier reads.
         let ack_wait = self.shared.pace.unheard * 2;
         let bus = &self.shared.bus;
-        let opening = bus.jobs_of(Stream::Revisions, NAME, FILTER, ack_wait, PREFETCH);
+        let opening = bus.jobs_of(
+            Stream::Revisions,
+            NAME,
+            Subject::ALL_REVISIONS,
+            ack_wait,
+            PREFETCH,
+        );
         let mut jobs: Jobs = opening.await?;
         loop {
             tokio::select! {
@@ -113,7 +116,7 @@ impl Reader {
                 Some(ended) = reads.running.join_next_with_id() => reads.ended(ended).await,
                 job = jobs.next(), if reads.running.len() < MAX_READS => {
                     let job = job?;
-                    *failures = 0;
+                    retry.succeeded();
                     self.start(job, reads).await;
                 }
             }
@@ -275,14 +278,7 @@ impl Reader {
         let subject = Subject::Manifest {
             digest: manifest.digest.clone(),
         };
-        let payload = serde_json::to_vec(&manifest.event())
-            .map_err(|error| PublishError::Unacknowledged(error.to_string()))?;
-        let message = Message {
-            subject: &subject,
-            id: None,
-            payload: payload.into(),
-            trace: Some(*trace),
-        };
+        let message = Message::of(&subject, &manifest.event())?.with_trace(Some(*trace));
         self.shared.bus.publish_first(message).await
     }
 

@@ -24,7 +24,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tagtrail_config::File;
-use tagtrail_daemon::{backoff, chain};
+use tagtrail_daemon::Retry;
 use tagtrail_postgres::{DbArgs, DbError, Lock, ping};
 use tokio::time::Instant;
 
@@ -81,14 +81,12 @@ impl Reconciler {
             Err(DbError::Stopped) => return Ok(()),
             there => there?,
         }
-        let mut failures = 0;
         let before_first = shared.pace.before_first.min(self.scope.interval);
         shared.sleep(before_first).await;
+        let mut retry = Retry::new(format!("reconciling {name}"));
         while !shared.shutdown.is_cancelled() {
             if let Err(error) = self.session().await {
-                failures += 1;
-                let pause = backoff(failures);
-                tracing::warn!(registry = %name, "reconciling {name} starts over in {pause:.1?}: {}", chain(&error));
+                let pause = retry.failed(&error);
                 shared.sleep(pause).await;
             }
         }

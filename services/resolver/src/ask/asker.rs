@@ -189,14 +189,10 @@ impl Asker {
             );
             // The id keeps a redelivered question from a second entry.
             let id = Digest::sha256_of(&job.payload).to_string();
-            let payload = serde_json::to_vec(&kept)
-                .map_err(|error| PublishError::Unacknowledged(error.to_string()))?;
-            let message = Message {
-                subject: &Subject::Quarantine { source },
-                id: Some(&id),
-                payload: payload.into(),
-                trace: job.trace,
-            };
+            let subject = Subject::Quarantine { source };
+            let message = Message::of(&subject, &kept)?
+                .with_id(&id)
+                .with_trace(job.trace);
             self.shared.bus.publish(message).await
         };
         match stored.await {
