@@ -1,4 +1,4 @@
-//! The resolver on a real nats-server, with a real registry and with ones that misbehave.
+//! The resolver on a real nats-server, with a real registry and with registries that misbehave.
 
 #![expect(
     clippy::unwrap_used,
@@ -26,7 +26,7 @@ use time::OffsetDateTime;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
-/// As shipped, but ten times as fast.
+/// Waits about ten times shorter than the defaults.
 const PACE: Pace = Pace {
     quiet: Duration::from_millis(200),
     second: Duration::from_millis(600),
@@ -46,12 +46,12 @@ struct Resolver {
 }
 
 impl Resolver {
-    /// Starts it with this `tagtrail.toml`, and waits until it is ready.
+    /// Starts a resolver with this `tagtrail.toml`, and waits until it is ready.
     async fn start(nats: &TestNats, file: &str) -> Resolver {
         Resolver::begin(nats, file, None).await
     }
 
-    /// The same with this database, so that registries are compared.
+    /// Starts a resolver with a database, so that it reconciles registries.
     async fn with_database(nats: &TestNats, file: &str, database: &str) -> Resolver {
         Resolver::begin(nats, file, Some(database.to_owned())).await
     }
@@ -87,7 +87,7 @@ fn args(nats: &TestNats) -> BusArgs {
     BusArgs::new(nats.url())
 }
 
-/// A registry at `url` under the name `name`.
+/// Returns the entry of a registry for `tagtrail.toml`.
 fn registry(name: &str, url: &str) -> String {
     format!("[[registry]]\nname = \"{name}\"\nurl = \"{url}\"\n")
 }
@@ -135,7 +135,7 @@ async fn wait_answers(nats: &TestNats, count: usize) -> Vec<Push> {
     .await
 }
 
-/// Messages of UNRESOLVED that nobody is done with.
+/// Returns the number of messages of UNRESOLVED without an ack.
 async fn open_questions(nats: &TestNats) -> usize {
     let stream = nats
         .jetstream()
@@ -148,13 +148,13 @@ async fn open_questions(nats: &TestNats) -> usize {
 }
 
 async fn all_done(nats: &TestNats) {
-    eventually("all questions to be done with", SOON, async || {
+    eventually("the ack of all questions", SOON, async || {
         (open_questions(nats).await == 0).then_some(())
     })
     .await;
 }
 
-/// A registry that answers its questions one after the other, the last one for ever.
+/// A registry that gives these answers in turn, and repeats the last one.
 struct Fake {
     url: String,
     asked: Arc<AtomicUsize>,
@@ -210,12 +210,12 @@ fn pause() -> Response {
 const IMAGE: &str = "registry.example.com/shop/web:latest";
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_real_registry_with_a_password_is_asked_what_the_tag_is_now() {
+async fn a_tag_is_resolved_at_a_real_registry_with_a_password() {
     asks(&Registry::with_password().await).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_real_registry_with_tokens_is_asked_what_the_tag_is_now() {
+async fn a_tag_is_resolved_at_a_real_registry_with_tokens() {
     asks(&Registry::with_tokens().await).await;
 }
 
@@ -245,7 +245,10 @@ async fn asks(real: &Registry) {
         (answer.origin, answer.occurred_at_source),
         (Origin::Resolved, TimeSource::Received)
     );
-    assert!(answer.occurred_at >= before, "its time is that of asking");
+    assert!(
+        answer.occurred_at >= before,
+        "the time is the time of the request"
+    );
     assert_eq!(
         (answer.actor.as_deref(), answer.source.as_str()),
         (Some("ci-bot"), "ci")
@@ -256,13 +259,13 @@ async fn asks(real: &Registry) {
     );
     assert!(answer.size.unwrap() > 100);
 
-    // An index too, and the same tag again: what it is now.
+    // The same tag now points to an index.
     let second = real.push(&TestImage::index("two"), "shop/web:latest");
     ask(&nats, question(&image, "2")).await;
     assert_eq!(wait_answers(&nats, 2).await[1].digest, Some(second.clone()));
     assert_eq!(real.inspect("shop/web:latest"), second);
 
-    // And gone.
+    // The tag is deleted.
     real.delete("shop/web:latest");
     ask(&nats, question(&image, "3")).await;
     let gone = wait_answers(&nats, 3).await.remove(2);
@@ -279,7 +282,7 @@ async fn many_events_of_one_push_are_one_question() {
     let (nats, fake) = (TestNats::start().await, Fake::start(vec![found]).await);
     let resolver = Resolver::start(&nats, &registry("registry.example.com", &fake.url)).await;
     for _ in 0..6 {
-        // Identical, as Docker Hub sends one for each platform.
+        // Identical events: Docker Hub sends one for each platform.
         ask(&nats, question(IMAGE, "same")).await;
     }
     ask(
@@ -289,16 +292,16 @@ async fn many_events_of_one_push_are_one_question() {
     .await;
     let answers = wait_answers(&nats, 2).await;
     all_done(&nats).await;
-    // Each once more a while later; what is the same is not said again.
+    // Each question has a second look, whose equal answer is not published again.
     assert_eq!((answers.len(), fake.asked()), (2, 4));
     assert!(answers.iter().all(|answer| answer.digest == Some(digest())));
     resolver.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_second_look_finds_what_was_not_complete_at_the_first() {
+async fn a_second_look_finds_the_index_pushed_after_the_first() {
     let nats = TestNats::start().await;
-    // First a part of the image, then the index.
+    // First an image of the index, then the index.
     let fake = Fake::start(vec![
         || {
             [(
@@ -325,7 +328,7 @@ async fn a_second_look_finds_what_was_not_complete_at_the_first() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_registry_that_fails_again_and_again_is_left_alone() {
+async fn requests_to_a_registry_that_keeps_failing_are_paused() {
     let nats = TestNats::start().await;
     let fake = Fake::start(vec![broken]).await;
     let resolver = Resolver::start(&nats, &registry("registry.example.com", &fake.url)).await;
@@ -337,7 +340,7 @@ async fn a_registry_that_fails_again_and_again_is_left_alone() {
         .await;
     }
     tokio::time::sleep(Duration::from_secs(3)).await;
-    // Five failures open the breaker; those under way with the fifth end too.
+    // Five failures open the breaker; up to three other requests are under way by then.
     assert!((5..=8).contains(&fake.asked()), "{}", fake.asked());
     assert_eq!(open_questions(&nats).await, 40, "nothing is lost");
     resolver.ctx.shutdown.cancel();
@@ -359,7 +362,7 @@ async fn a_registry_that_fails_is_asked_again_until_it_answers() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_registry_that_does_not_answer_holds_up_no_other() {
     let (nats, good) = (TestNats::start().await, Fake::start(vec![found]).await);
-    // Accepts, and never says a word.
+    // Accepts connections, and never answers.
     let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let file = format!(
         "{}{}",
@@ -386,9 +389,9 @@ async fn a_registry_that_does_not_answer_holds_up_no_other() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn that_a_tag_is_gone_is_believed_only_after_a_while() {
+async fn a_missing_tag_is_reported_as_deleted_only_after_four_lookups() {
     let nats = TestNats::start().await;
-    // Not there yet: the event came before the tag was linked.
+    // The event came before the registry linked the tag.
     let late = Fake::start(vec![absent, absent, absent, absent, found]).await;
     let gone = Fake::start(vec![absent]).await;
     let file = format!(
@@ -410,7 +413,7 @@ async fn that_a_tag_is_gone_is_believed_only_after_a_while() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_can_not_be_asked_is_kept_and_a_doubt_is_dropped() {
+async fn questions_without_a_registry_are_quarantined_and_rechecks_dropped() {
     let (nats, fake) = (TestNats::start().await, Fake::start(vec![found]).await);
     let resolver = Resolver::start(&nats, &registry("registry.example.com", &fake.url)).await;
     ask(&nats, question("other.example.com/a:b", "1")).await;
@@ -442,21 +445,23 @@ async fn what_can_not_be_asked_is_kept_and_a_doubt_is_dropped() {
     assert_eq!(
         fake.asked(),
         0,
-        "nobody asks a registry about images of another"
+        "no registry is asked about images of another"
     );
     resolver.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_one_instance_had_in_hand_when_it_stopped_another_answers() {
+async fn another_instance_answers_the_questions_of_a_stopped_one() {
     let (nats, fake) = (TestNats::start().await, Fake::start(vec![found]).await);
     let file = registry("registry.example.com", &fake.url);
     let first = Resolver::start(&nats, &file).await;
-    // Streams are there now; the question waits for the tag to be quiet when the first one stops.
+    // The first instance stops while the question waits for a quiet tag.
     ask(&nats, question(IMAGE, "1")).await;
-    eventually("the first to have it", SOON, async || {
-        (open_questions(&nats).await == 1).then_some(())
-    })
+    eventually(
+        "the first instance to receive the question",
+        SOON,
+        async || (open_questions(&nats).await == 1).then_some(()),
+    )
     .await;
     first.stop().await;
     let second = Resolver::start(&nats, &file).await;
@@ -496,7 +501,7 @@ async fn a_crash_of_nats_in_the_middle_loses_no_question() {
     .await;
     assert_eq!(images.len(), 20);
     resolver.stop().await;
-    // What it says of itself is true.
+    // NATS still accepts connections.
     assert!(
         Bus::connect(&args(&nats), "test", &Context::default().shutdown)
             .await

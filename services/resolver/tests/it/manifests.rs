@@ -1,4 +1,4 @@
-//! What each digest is, read once from its registry.
+//! Reads the manifest of each digest once from its registry.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -23,8 +23,8 @@ const SOURCE: &str = "org.opencontainers.image.source";
 const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 
-/// Says that an image has a digest, as the indexer does.
-async fn tell(nats: &TestNats, image: &str, digest: Option<&Digest>) {
+/// Publishes a revision of an image, as the indexer does.
+async fn publish_revision(nats: &TestNats, image: &str, digest: Option<&Digest>) {
     let image: Image = image.parse().unwrap();
     let now = OffsetDateTime::now_utc();
     let revision = Revision {
@@ -56,8 +56,8 @@ async fn tell(nats: &TestNats, image: &str, digest: Option<&Digest>) {
     stored.await.unwrap();
 }
 
-/// What MANIFESTS holds.
-async fn told(nats: &TestNats) -> Vec<Manifest> {
+/// Returns the contents of MANIFESTS.
+async fn manifests(nats: &TestNats) -> Vec<Manifest> {
     let messages = nats.messages("MANIFESTS").await;
     messages
         .iter()
@@ -74,16 +74,16 @@ async fn told(nats: &TestNats) -> Vec<Manifest> {
         .collect()
 }
 
-async fn wait_told(nats: &TestNats, count: usize) -> Vec<Manifest> {
+async fn wait_manifests(nats: &TestNats, count: usize) -> Vec<Manifest> {
     eventually(&format!("{count} manifests"), SOON, async || {
-        Some(told(nats).await).filter(|told| told.len() >= count)
+        Some(manifests(nats).await).filter(|found| found.len() >= count)
     })
     .await
 }
 
-/// Waits until nobody has to read anything.
+/// Waits for the ack of all revisions.
 async fn all_done(nats: &TestNats) {
-    eventually("all revisions to be done with", SOON, async || {
+    eventually("the ack of all revisions", SOON, async || {
         let stream = nats.jetstream().await.get_stream("REVISIONS").await.ok()?;
         let info = stream.consumer_info("manifests").await.ok()?;
         (info.num_ack_pending == 0 && info.num_pending == 0).then_some(())
@@ -102,17 +102,17 @@ fn counted(resolver: &Resolver, outcome: &str) -> u64 {
 
 type Answers = Vec<fn() -> Response>;
 
-/// A registry of `registry.example.com` that has what it is given, by path, and remembers what it was asked.
+/// The registry `registry.example.com`, with content by path, which logs its requests.
 #[derive(Clone, Default)]
 struct Shelf {
     has: Arc<Mutex<BTreeMap<String, Vec<u8>>>>,
-    /// Answers instead, the first one first.
+    /// Answers to the first requests, in this order.
     first: Arc<Mutex<Answers>>,
     asked: Arc<Mutex<Vec<String>>>,
 }
 
 impl Shelf {
-    /// Serves it; gives the entry of `tagtrail.toml`.
+    /// Starts the registry. Returns its entry for `tagtrail.toml`.
     async fn serve(&self, tasks: &mut JoinSet<()>) -> String {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
@@ -144,7 +144,7 @@ impl Shelf {
         self.asked.lock().unwrap().len()
     }
 
-    /// Puts something under its digest.
+    /// Stores content under its digest.
     fn put(&self, kind: &str, content: &Value) -> Digest {
         let bytes = content.to_string().into_bytes();
         let digest = Digest::sha256_of(&bytes);
@@ -153,7 +153,7 @@ impl Shelf {
         digest
     }
 
-    /// Puts an image; gives its digest and that of its config.
+    /// Stores an image. Returns the digests of its manifest and of its config.
     fn image(&self, label: &str) -> (Digest, Digest) {
         let config = self.put(
             "blobs",
@@ -191,13 +191,13 @@ async fn an_image_an_index_and_a_password_on_a_real_registry() {
         .annotation("org.opencontainers.image.version", "2.0");
     let two = real.push(&index, "shop/web:v2");
     let web = format!("{}/shop/web", real.host());
-    // Before anybody is there to read it.
+    // The revision is published before the resolver runs.
     let resolver = Resolver::start(&nats, &file).await;
     resolver.stop().await;
-    tell(&nats, &format!("{web}:latest"), Some(&one)).await;
+    publish_revision(&nats, &format!("{web}:latest"), Some(&one)).await;
     let resolver = Resolver::start(&nats, &file).await;
     let before = OffsetDateTime::now_utc() - time::Duration::minutes(1);
-    let first = wait_told(&nats, 1).await.remove(0);
+    let first = wait_manifests(&nats, 1).await.remove(0);
     assert_eq!(
         (first.digest.clone(), &first.registry.to_string()),
         (one.clone(), &real.host().to_owned())
@@ -227,7 +227,7 @@ async fn an_image_an_index_and_a_password_on_a_real_registry() {
     assert_eq!(
         first.revision.as_deref(),
         Some("9f2c"),
-        "annotations go before labels"
+        "annotations take precedence over labels"
     );
     assert_eq!(
         first.source.as_deref(),
@@ -235,8 +235,8 @@ async fn an_image_an_index_and_a_password_on_a_real_registry() {
     );
     assert_eq!(first.version, None);
 
-    tell(&nats, &format!("{web}:v2"), Some(&two)).await;
-    let second = wait_told(&nats, 2).await.remove(1);
+    publish_revision(&nats, &format!("{web}:v2"), Some(&two)).await;
+    let second = wait_manifests(&nats, 2).await.remove(1);
     assert_eq!(
         (&second.digest, second.media_type.as_str()),
         (&two, "application/vnd.oci.image.index.v1+json")
@@ -249,22 +249,22 @@ async fn an_image_an_index_and_a_password_on_a_real_registry() {
     assert_eq!(platforms, [("amd64", true), ("arm64", true)]);
     assert_eq!(
         second.labels["maintainer"], "Bob",
-        "those of its image for linux/amd64"
+        "the labels of the image for linux/amd64"
     );
     assert_eq!(second.created, instant::parse(TestImage::CREATED));
     assert_eq!(second.version.as_deref(), Some("2.0"));
 
-    // What the registry has no more is given up, what is deleted is nothing to read, and all is done with.
+    // A missing manifest is given up, and a deletion has no manifest: both revisions get an ack.
     real.delete("shop/web:latest");
     let image = TestImage::new("gone");
     let gone = real.push(&image, "shop/gone:latest");
     real.delete("shop/gone:latest");
     let image = format!("{}/shop/gone:latest", real.host());
-    tell(&nats, &image, Some(&gone)).await;
-    tell(&nats, &image, None).await;
-    // The same digest again is known, even where it is deleted.
-    tell(&nats, &format!("{web}:old"), Some(&one)).await;
-    eventually("the last one to be given up", SOON, async || {
+    publish_revision(&nats, &image, Some(&gone)).await;
+    publish_revision(&nats, &image, None).await;
+    // The manifest of a known digest is not read again, although the registry deleted the tag.
+    publish_revision(&nats, &format!("{web}:old"), Some(&one)).await;
+    eventually("the missing manifest to be given up", SOON, async || {
         (counted(&resolver, "given_up") == 1).then_some(())
     })
     .await;
@@ -274,7 +274,7 @@ async fn an_image_an_index_and_a_password_on_a_real_registry() {
         (counted(&resolver, "read"), counted(&resolver, "known")),
         (2, 1)
     );
-    assert_eq!(told(&nats).await.len(), 2);
+    assert_eq!(manifests(&nats).await.len(), 2);
     resolver.stop().await;
 }
 
@@ -283,31 +283,33 @@ async fn a_push_under_many_tags_is_read_once() {
     let (nats, shelf, mut tasks) = (TestNats::start().await, Shelf::default(), JoinSet::new());
     let (digest, _) = shelf.image("one");
     let file = shelf.serve(&mut tasks).await;
-    // Streams first, so that all are there when the reader comes.
+    // The first start creates the streams, so that all revisions are there at the second.
     Resolver::start(&nats, &file).await.stop().await;
     for tag in 0..8 {
         let image = format!("registry.example.com/shop/web:v{tag}");
-        tell(&nats, &image, Some(&digest)).await;
+        publish_revision(&nats, &image, Some(&digest)).await;
     }
     let resolver = Resolver::start(&nats, &file).await;
-    wait_told(&nats, 1).await;
+    wait_manifests(&nats, 1).await;
     all_done(&nats).await;
     assert_eq!(shelf.asked(), 2, "the manifest and its config");
-    // And never again, by nobody.
+    // Another instance does not read the manifest again.
     resolver.stop().await;
     let another = Resolver::start(&nats, &file).await;
-    tell(&nats, "registry.example.com/shop/web:latest", Some(&digest)).await;
-    eventually("it to be known", SOON, async || {
-        (counted(&another, "known") == 1).then_some(())
-    })
+    publish_revision(&nats, "registry.example.com/shop/web:latest", Some(&digest)).await;
+    eventually(
+        "the second revision to find the manifest",
+        SOON,
+        async || (counted(&another, "known") == 1).then_some(()),
+    )
     .await;
     all_done(&nats).await;
-    assert_eq!((shelf.asked(), told(&nats).await.len()), (2, 1));
+    assert_eq!((shelf.asked(), manifests(&nats).await.len()), (2, 1));
     another.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_registry_that_fails_or_wants_a_pause_is_asked_again() {
+async fn a_failed_read_is_retried_and_a_pause_kept() {
     let (nats, shelf, mut tasks) = (TestNats::start().await, Shelf::default(), JoinSet::new());
     let (digest, _) = shelf.image("one");
     *shelf.first.lock().unwrap() = vec![
@@ -318,8 +320,8 @@ async fn a_registry_that_fails_or_wants_a_pause_is_asked_again() {
         crate::broken,
     ];
     let resolver = Resolver::start(&nats, &shelf.serve(&mut tasks).await).await;
-    tell(&nats, IMAGE, Some(&digest)).await;
-    let manifest = wait_told(&nats, 1).await.remove(0);
+    publish_revision(&nats, IMAGE, Some(&digest)).await;
+    let manifest = wait_manifests(&nats, 1).await.remove(0);
     assert_eq!(manifest.labels["name"], "one");
     all_done(&nats).await;
     let counts = ["failed", "busy", "refused", "read", "given_up"]
@@ -329,11 +331,11 @@ async fn a_registry_that_fails_or_wants_a_pause_is_asked_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn other_bytes_than_the_digest_says_are_never_believed() {
+async fn bytes_that_do_not_match_the_digest_are_refused() {
     let (nats, shelf, mut tasks) = (TestNats::start().await, Shelf::default(), JoinSet::new());
     let (digest, config) = shelf.image("one");
     let path = |kind: &str, digest: &Digest| format!("/v2/shop/web/{kind}/{digest}");
-    // A config of somebody else's is no reason to know nothing of the manifest.
+    // A forged config does not prevent reading the manifest.
     let forged = br#"{"config":{"Labels":{"name":"forged"}}}"#.to_vec();
     shelf
         .has
@@ -347,17 +349,17 @@ async fn other_bytes_than_the_digest_says_are_never_believed() {
         .unwrap()
         .insert(path("manifests", &wrong), b"{}".to_vec());
     let resolver = Resolver::start(&nats, &shelf.serve(&mut tasks).await).await;
-    tell(&nats, "registry.example.com/shop/web:wrong", Some(&wrong)).await;
-    tell(&nats, IMAGE, Some(&digest)).await;
-    let told = wait_told(&nats, 1).await;
+    publish_revision(&nats, "registry.example.com/shop/web:wrong", Some(&wrong)).await;
+    publish_revision(&nats, IMAGE, Some(&digest)).await;
+    let found = wait_manifests(&nats, 1).await;
     all_done(&nats).await;
-    assert_eq!((told.len(), &told[0].digest), (1, &digest));
+    assert_eq!((found.len(), &found[0].digest), (1, &digest));
     assert!(
-        told[0].labels.is_empty() && told[0].platforms.is_empty(),
-        "{told:?}"
+        found[0].labels.is_empty() && found[0].platforms.is_empty(),
+        "{found:?}"
     );
-    assert_eq!(told[0].media_type, MANIFEST);
-    // Four times for the one; three for the other, and then without.
+    assert_eq!(found[0].media_type, MANIFEST);
+    // Four attempts for the wrong manifest; three for the config, which the fourth leaves out.
     assert_eq!(
         (
             counted(&resolver, "refused"),
@@ -369,7 +371,7 @@ async fn other_bytes_than_the_digest_says_are_never_believed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_missing_beyond_the_manifest_is_done_without() {
+async fn a_missing_config_or_image_of_an_index_is_left_out() {
     let (nats, shelf, mut tasks) = (TestNats::start().await, Shelf::default(), JoinSet::new());
     let (image, config) = shelf.image("one");
     let lost = Digest::sha256_of(b"lost");
@@ -380,11 +382,11 @@ async fn what_is_missing_beyond_the_manifest_is_done_without() {
     let blob = format!("/v2/shop/web/blobs/{config}");
     shelf.has.lock().unwrap().remove(&blob);
     let resolver = Resolver::start(&nats, &shelf.serve(&mut tasks).await).await;
-    tell(&nats, "registry.example.com/shop/web:index", Some(&index)).await;
-    let of_index = wait_told(&nats, 1).await.remove(0);
+    publish_revision(&nats, "registry.example.com/shop/web:index", Some(&index)).await;
+    let of_index = wait_manifests(&nats, 1).await.remove(0);
     assert_eq!((of_index.platforms.len(), of_index.labels.len()), (2, 0));
-    tell(&nats, IMAGE, Some(&image)).await;
-    let of_image = wait_told(&nats, 2).await.remove(1);
+    publish_revision(&nats, IMAGE, Some(&image)).await;
+    let of_image = wait_manifests(&nats, 2).await.remove(1);
     assert_eq!((of_image.platforms.len(), of_image.labels.len()), (0, 0));
     all_done(&nats).await;
     assert_eq!(counted(&resolver, "read"), 2);
@@ -395,7 +397,7 @@ async fn what_is_missing_beyond_the_manifest_is_done_without() {
 async fn only_configured_registries_are_asked_and_questions_do_not_wait() {
     let (nats, shelf, mut tasks) = (TestNats::start().await, Shelf::default(), JoinSet::new());
     let (digest, _) = shelf.image("one");
-    // Accepts, and never says a word.
+    // Accepts connections, and never answers.
     let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", silent.local_addr().unwrap());
     let good = crate::Fake::start(vec![crate::found]).await;
@@ -405,38 +407,40 @@ async fn only_configured_registries_are_asked_and_questions_do_not_wait() {
         registry("good.example.com", &good.url),
     ];
     let resolver = Resolver::start(&nats, &file.concat()).await;
-    tell(&nats, "other.example.com/shop/web:latest", Some(&digest)).await;
+    publish_revision(&nats, "other.example.com/shop/web:latest", Some(&digest)).await;
     for n in 0..40 {
         let image = format!("silent.example.com/shop/r{n}:latest");
-        tell(&nats, &image, Some(&Digest::sha256_of(&[n]))).await;
+        publish_revision(&nats, &image, Some(&Digest::sha256_of(&[n]))).await;
     }
-    eventually("the first one to be passed over", SOON, async || {
-        (counted(&resolver, "not_configured") == 1).then_some(())
-    })
+    eventually(
+        "the revision without a registry to be skipped",
+        SOON,
+        async || (counted(&resolver, "not_configured") == 1).then_some(()),
+    )
     .await;
     crate::ask(&nats, question("good.example.com/a:b", "1")).await;
     assert_eq!(wait_answers(&nats, 1).await.len(), 1);
-    // Nor do those who are read forever.
-    tell(&nats, IMAGE, Some(&digest)).await;
-    assert_eq!(wait_told(&nats, 1).await[0].digest, digest);
+    // Reads that hang do not delay other reads either.
+    publish_revision(&nats, IMAGE, Some(&digest)).await;
+    assert_eq!(wait_manifests(&nats, 1).await[0].digest, digest);
     let stopping = std::time::Instant::now();
     resolver.stop().await;
     assert!(stopping.elapsed() < SOON);
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_one_instance_was_reading_when_it_stopped_another_reads() {
+async fn another_instance_finishes_the_reads_of_a_stopped_one() {
     let (nats, shelf, mut tasks) = (TestNats::start().await, Shelf::default(), JoinSet::new());
     let (digest, _) = shelf.image("one");
     let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", silent.local_addr().unwrap());
     let first = Resolver::start(&nats, &registry("registry.example.com", &url)).await;
-    tell(&nats, IMAGE, Some(&digest)).await;
-    // Kept open, so that it waits for an answer.
+    publish_revision(&nats, IMAGE, Some(&digest)).await;
+    // The open connection keeps the resolver waiting for an answer.
     let _connection = tokio::time::timeout(SOON, silent.accept()).await.unwrap();
     first.stop().await;
     let second = Resolver::start(&nats, &shelf.serve(&mut tasks).await).await;
-    assert_eq!(wait_told(&nats, 1).await[0].digest, digest);
+    assert_eq!(wait_manifests(&nats, 1).await[0].digest, digest);
     all_done(&nats).await;
     second.stop().await;
 }
@@ -449,14 +453,14 @@ async fn a_crash_of_nats_in_the_middle_loses_no_manifest_and_doubles_none() {
         .collect();
     digests.sort();
     let resolver = Resolver::start(&nats, &shelf.serve(&mut tasks).await).await;
-    let tell_all = async || {
+    let publish_all = async || {
         for (n, digest) in digests.iter().enumerate() {
             let image = format!("registry.example.com/shop/web:v{n}");
-            tell(&nats, &image, Some(digest)).await;
+            publish_revision(&nats, &image, Some(digest)).await;
         }
     };
-    tell_all().await;
-    wait_told(&nats, 1).await;
+    publish_all().await;
+    wait_manifests(&nats, 1).await;
     nats.crash().await;
     eventually("nats-server to answer", SOON, async || {
         nats.client().await?;
@@ -464,12 +468,12 @@ async fn a_crash_of_nats_in_the_middle_loses_no_manifest_and_doubles_none() {
         jetstream.get_stream("REVISIONS").await.ok()
     })
     .await;
-    // REVISIONS may have forgotten its end; the indexer then publishes that again.
-    tell_all().await;
-    // What was sent to a connection that is gone is given out again only when it was unheard of for long enough.
+    // REVISIONS may have lost its last messages, which the indexer then publishes again.
+    publish_all().await;
+    // NATS redelivers messages of the lost connection only after `ack_wait`.
     let patience = std::time::Duration::from_secs(150);
     let kept = eventually("each manifest", patience, async || {
-        Some(told(&nats).await).filter(|told| told.len() >= digests.len())
+        Some(manifests(&nats).await).filter(|found| found.len() >= digests.len())
     })
     .await;
     let mut kept: Vec<Digest> = kept.into_iter().map(|one| one.digest).collect();

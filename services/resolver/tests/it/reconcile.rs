@@ -1,4 +1,4 @@
-//! Comparing a registry with history: what it costs, and what comes of registries that misbehave.
+//! Reconciling: the number of requests, and registries that misbehave.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -19,22 +19,22 @@ use crate::{Resolver, answers, registry, wait_answers};
 
 const NAME: &str = "registry.example.com";
 
-/// A registry with many tags, which counts what it is asked.
+/// A registry with many tags, which counts its requests.
 #[derive(Clone, Default)]
 struct Tags(Arc<Mutex<Inner>>);
 
 #[derive(Default)]
 struct Inner {
-    /// By repository, then name.
+    /// The digests, by repository and name.
     tags: BTreeMap<String, BTreeMap<String, Digest>>,
     lists: usize,
     heads: usize,
     not_modified: usize,
-    /// Pages have so many.
+    /// Tags in a page.
     page: usize,
-    /// Lists of this repository fail.
+    /// The repository whose lists fail.
     broken: Option<String>,
-    /// Whether it answers conditional questions as such.
+    /// Answers conditional requests with 304 Not Modified.
     conditional: bool,
 }
 
@@ -117,7 +117,7 @@ fn digest(text: &str) -> Digest {
     Digest::sha256_of(text.as_bytes())
 }
 
-/// History as the indexer would have made it, as far as it is compared.
+/// Writes the part of history that reconciling reads.
 async fn record(db: &mut PgConnection, repository: &str, tags: &BTreeMap<String, Digest>) {
     let id: i64 =
         sqlx::query_scalar("insert into repository (registry, name) values ($1, $2) returning id")
@@ -169,21 +169,21 @@ impl World {
         Resolver::with_database(&self.nats, &file, self.db.url()).await
     }
 
-    /// Waits until so many repositories were compared to the end.
-    async fn walked(&self, count: i64) {
+    /// Waits until this number of repositories is reconciled.
+    async fn reconciled(&self, count: i64) {
         let mut db = self.db.connect().await;
-        eventually("the registry to be walked", SOON, async || {
-            let walked: i64 = sqlx::query_scalar("select count(*) from walk")
+        eventually("the registry to be reconciled", SOON, async || {
+            let reconciled: i64 = sqlx::query_scalar("select count(*) from walk")
                 .fetch_one(&mut db)
                 .await
                 .unwrap();
-            (walked == count).then_some(())
+            (reconciled == count).then_some(())
         })
         .await;
     }
 }
 
-/// Memory of this process that is in use, in MiB.
+/// Returns the resident memory of this process in MiB.
 fn resident() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     let line = status
@@ -199,7 +199,7 @@ fn resident() -> u64 {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn ten_thousand_tags_that_did_not_change_cost_a_list_and_a_bounded_number_of_questions() {
+async fn ten_thousand_unchanged_tags_cost_a_list_and_a_bounded_number_of_requests() {
     let world = World::new().await;
     let tags: BTreeMap<String, Digest> = (0..10_000)
         .map(|number| (format!("v{number:05}"), digest(&number.to_string())))
@@ -209,19 +209,16 @@ async fn ten_thousand_tags_that_did_not_change_cost_a_list_and_a_bounded_number_
         .tags
         .change(|inner| inner.tags.insert("shop/web".to_owned(), tags));
     let before = resident();
-    // The first pass is over long before the second begins.
+    // The first pass ends long before the second begins.
     let resolver = world.resolver("reconcile = \"20s\"").await;
-    world.walked(1).await;
+    world.reconciled(1).await;
     let (lists, heads, not_modified) = world
         .tags
         .change(|inner| (inner.lists, inner.heads, inner.not_modified));
-    assert_eq!(
-        lists, 11,
-        "ten pages, and one to see that there are no more"
-    );
-    // A tenth of the tags is asked about in each pass, as their names fall.
+    assert_eq!(lists, 11, "ten pages, and an empty one at the end");
+    // Each pass checks about a tenth of the tags, by the hash of their names.
     assert!((850..1150).contains(&heads), "{heads}");
-    assert_eq!(heads, not_modified, "all by condition");
+    assert_eq!(heads, not_modified, "all requests are conditional");
     assert!(answers(&world.nats).await.is_empty());
     let grown = resident().saturating_sub(before);
     assert!(grown < 40, "{grown} MiB");
@@ -229,7 +226,7 @@ async fn ten_thousand_tags_that_did_not_change_cost_a_list_and_a_bounded_number_
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_differs_becomes_a_fact_and_first_sight_is_imported() {
+async fn differences_are_published_and_tags_of_new_repositories_are_imported() {
     let world = World::new().await;
     let known: BTreeMap<String, Digest> = ["same", "moved", "gone"]
         .map(|name| (name.to_owned(), digest(name)))
@@ -249,8 +246,8 @@ async fn what_differs_becomes_a_fact_and_first_sight_is_imported() {
     let resolver = world
         .resolver("reconcile = \"1s\"\nwatch = [\"shop/new\", \"no/such\"]")
         .await;
-    let told = wait_answers(&world.nats, 4).await;
-    let mut told: Vec<(String, Action, Origin, Option<Digest>)> = told
+    let pushes = wait_answers(&world.nats, 4).await;
+    let mut pushes: Vec<(String, Action, Origin, Option<Digest>)> = pushes
         .into_iter()
         .map(|push| {
             let image = push.image().unwrap();
@@ -262,11 +259,11 @@ async fn what_differs_becomes_a_fact_and_first_sight_is_imported() {
             )
         })
         .collect();
-    told.sort_by(|one, other| one.0.cmp(&other.0));
-    told.dedup(); // Nobody records here, so each pass finds the same again.
-    told.truncate(4);
+    pushes.sort_by(|one, other| one.0.cmp(&other.0));
+    pushes.dedup(); // Without an indexer each pass finds the same differences.
+    pushes.truncate(4);
     assert_eq!(
-        told,
+        pushes,
         [
             (
                 "shop/new:v1".to_owned(),
@@ -298,7 +295,7 @@ async fn what_differs_becomes_a_fact_and_first_sight_is_imported() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_list_that_can_not_be_read_deletes_nothing_and_holds_up_nobody() {
+async fn a_list_that_can_not_be_read_deletes_nothing_and_delays_no_other_repository() {
     let world = World::new().await;
     let known: BTreeMap<String, Digest> = [("v1".to_owned(), digest("v1"))].into();
     let mut db = world.db.connect().await;
@@ -312,16 +309,18 @@ async fn a_list_that_can_not_be_read_deletes_nothing_and_holds_up_nobody() {
         );
     });
     let resolver = world.resolver("reconcile = \"1s\"").await;
-    let told = wait_answers(&world.nats, 1).await;
+    let pushes = wait_answers(&world.nats, 1).await;
     assert!(
-        told.iter().all(|push| push.repository.as_ref() == "b/fine"),
-        "{told:?}"
+        pushes
+            .iter()
+            .all(|push| push.repository.as_ref() == "b/fine"),
+        "{pushes:?}"
     );
     tokio::time::sleep(Duration::from_millis(500)).await;
-    let walked: Vec<String> = sqlx::query_scalar("select repository from walk")
+    let reconciled: Vec<String> = sqlx::query_scalar("select repository from walk")
         .fetch_all(&mut db)
         .await
         .unwrap();
-    assert_eq!(walked, ["b/fine"]);
+    assert_eq!(reconciled, ["b/fine"]);
     resolver.stop().await;
 }
