@@ -1,4 +1,5 @@
-//! What the servers themselves can do: simple programs without any rule, on the same servers, settings, rows and payloads.
+//! The ceilings: simple programs without any rule, with the same servers, settings, rows and
+//! payloads as the product.
 
 use std::time::{Duration, Instant};
 
@@ -17,10 +18,10 @@ use crate::stack::{Stack, publish};
 
 /// Rows in a transaction.
 const BATCH: usize = 1000;
-/// Partition number that no indexer holds.
+/// A partition number that no indexer holds.
 pub(crate) const NOBODYS: i16 = 9999;
 
-/// A stream with the settings of one of the product's, beside it.
+/// Creates a stream with the settings of a stream of the product. Returns its subject prefix.
 pub(crate) async fn stream(stack: &Stack, like: topology::Stream) -> anyhow::Result<String> {
     let name = format!("CEILING_{}", like.name());
     let subjects = vec![format!("ceiling.{}.>", like.name())];
@@ -33,14 +34,14 @@ pub(crate) async fn stream(stack: &Stack, like: topology::Stream) -> anyhow::Res
     Ok(format!("ceiling.{}", like.name()))
 }
 
-/// A revision as it is published, to the letter: any of those that are there.
+/// Returns the last payload in REVISIONS, so that the ceiling sends a real revision.
 async fn payload(stack: &Stack) -> anyhow::Result<Vec<u8>> {
     let stream = stack.jetstream.get_stream("REVISIONS").await?;
     let last = stream.get_raw_message(stream.cached_info().state.last_sequence);
     Ok(last.await?.payload.to_vec())
 }
 
-/// Messages per second, published with identifiers on 20,000 subjects.
+/// Returns messages per second, published with a `Nats-Msg-Id` on 20,000 subjects.
 pub(crate) async fn published(stack: &Stack, count: usize) -> anyhow::Result<f64> {
     let prefix = stream(stack, topology::Stream::Revisions).await?;
     let payload = payload(stack).await?;
@@ -54,7 +55,7 @@ pub(crate) async fn published(stack: &Stack, count: usize) -> anyhow::Result<f64
     Ok(count as f64 / begun.elapsed().as_secs_f64())
 }
 
-/// Messages per second, read from PUSHES without acknowledgements.
+/// Returns messages per second, read from PUSHES without acks.
 pub(crate) async fn fetched(stack: &Stack, count: usize) -> anyhow::Result<f64> {
     let stream = stack.jetstream.get_stream("PUSHES").await?;
     let config = pull::Config {
@@ -76,18 +77,19 @@ pub(crate) async fn fetched(stack: &Stack, count: usize) -> anyhow::Result<f64> 
     Ok(count as f64 / begun.elapsed().as_secs_f64())
 }
 
-/// Rows to be written set by set: read the tags' rows for update, compare, and write what the product writes.
+/// The database ceiling: lock the rows of the tags, compare, and write the same rows as the
+/// product.
 #[derive(Debug)]
 pub(crate) struct Rows {
     db: PgConnection,
     tags: Vec<i64>,
     ordinal: i64,
-    /// Of the next push.
+    /// The number of the next push.
     number: usize,
 }
 
 impl Rows {
-    /// Tags of its own, in the tables of a database.
+    /// Inserts tags for this ceiling into the database.
     pub(crate) async fn new(stack: &Stack) -> anyhow::Result<Rows> {
         let mut db = stack.db().await?;
         let tags = sqlx::query_scalar(
@@ -114,7 +116,7 @@ impl Rows {
         })
     }
 
-    /// Rows per second, in sets of a thousand.
+    /// Returns rows per second, in transactions of 1,000 rows.
     pub(crate) async fn written(&mut self, count: usize) -> anyhow::Result<f64> {
         let begun = Instant::now();
         for _ in 0..count.div_ceil(BATCH) {
@@ -123,7 +125,7 @@ impl Rows {
         Ok(count as f64 / begun.elapsed().as_secs_f64())
     }
 
-    /// Milliseconds at the median for a set of one.
+    /// Returns the median milliseconds of a transaction with a single row.
     pub(crate) async fn single(&mut self, count: usize) -> anyhow::Result<f64> {
         let mut times = Vec::with_capacity(count);
         for _ in 0..count {
@@ -137,7 +139,7 @@ impl Rows {
     async fn write(&mut self, count: usize) -> anyhow::Result<()> {
         let now = OffsetDateTime::now_utc();
         let ids: Vec<i64> = (self.number..self.number + count)
-            // Spread over all, as those of one partition are.
+            // Spread over all tags, like the pushes of a partition.
             .filter_map(|number| self.tags.get(number * 7919 % self.tags.len()).copied())
             .collect();
         self.number += count;
@@ -156,7 +158,7 @@ impl Rows {
         for row in rows {
             let (tag, issued): (i64, i64) = (row.try_get(0)?, row.try_get(1)?);
             let digest: [u8; 32] = rand::random();
-            // The comparison that every one passes.
+            // The product's comparison with the head, which is never equal here.
             if row
                 .try_get::<Option<Vec<u8>>, _>(3)?
                 .is_some_and(|head| head == digest)
@@ -217,7 +219,7 @@ impl Rows {
     }
 }
 
-/// Milliseconds at the median from a publish to its acknowledgement, one at a time.
+/// Returns the median milliseconds from a publish to its ack, with a single message under way.
 pub(crate) async fn acknowledged(
     stack: &Stack,
     like: topology::Stream,

@@ -1,15 +1,17 @@
-//! How far cells carry: each has a bus, an indexer and a database of its own, and the repositories that fall to it by their hash.
+//! The capacity of several cells. Each cell has its own bus, indexer and database, and the
+//! repositories that a hash assigns to it.
 //!
-//! A simulation, and no more: whole cells can't be run on one machine. What it shows is what no tuning changes, that the busiest
-//! cell is full first.
+//! A simulation, because a single machine can't run whole cells. It shows a limit that no tuning
+//! changes: the busiest cell is full first.
 
 use comfy_table::{Table, presets};
 use tagtrail_proto::{Registry, Repository, partition_of};
 
-/// Repositories that are pushed to.
+/// Repositories with pushes.
 const REPOSITORIES: u32 = 100_000;
 
-/// Pushes per second of so many cells, where one carries `one` and the load of repositories falls as 1/rank to this power.
+/// Returns the share of the busiest cell, and the pushes per second of all cells when that cell is
+/// full. A cell carries `one` pushes per second; the load of a repository is `rank^-power`.
 fn carried(cells: u16, power: f64, one: f64) -> anyhow::Result<(f64, f64)> {
     let registry: Registry = "registry.example.com".parse()?;
     let mut loads = vec![0.0; usize::from(cells)];
@@ -27,7 +29,7 @@ fn carried(cells: u16, power: f64, one: f64) -> anyhow::Result<(f64, f64)> {
     Ok((busiest / all, one * all / busiest))
 }
 
-/// A table of 1, 4, 16 and 64 cells.
+/// Builds the table for 1, 4, 16 and 64 cells.
 pub(crate) fn table(one: f64) -> anyhow::Result<Table> {
     let mut table = Table::new();
     table.load_style(presets::ASCII_MARKDOWN).set_header([

@@ -1,14 +1,15 @@
-//! Processor time of processes, from `/proc`.
+//! Processor time and memory of processes, from `/proc`.
 
 use std::path::Path;
 
-/// Clock ticks in a second (`sysconf(_SC_CLK_TCK)`, 100 on every Linux that we run on).
+/// Clock ticks in a second (`sysconf(_SC_CLK_TCK)`, which is 100 on all usual Linux systems).
 const TICKS: f64 = 100.0;
 
-/// Processor time so far, in seconds, of a process with all its children, those that ended included.
+/// Returns the processor time so far, in seconds, of a process and its children, ended ones
+/// included.
 pub(crate) fn seconds(pid: u32) -> f64 {
     let mut ticks = own(pid).map_or(0, |(_, with_ended)| with_ended);
-    // Backends of Postgres are children of its first process; nothing here has grandchildren.
+    // Backends of Postgres are children of its first process; no process here has grandchildren.
     for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
         let Some(other) = entry
             .file_name()
@@ -26,10 +27,10 @@ pub(crate) fn seconds(pid: u32) -> f64 {
     ticks as f64 / TICKS
 }
 
-/// Parent, and ticks used by the process and by its children that were waited for.
+/// Returns the parent of a process, and the ticks of the process and its ended children.
 fn own(pid: u32) -> Option<(u32, u64)> {
     let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The second field is the name in brackets, and may hold anything.
+    // The second field is the name in brackets, which may hold any character.
     let fields: Vec<&str> = text.rsplit_once(')')?.1.split_whitespace().collect();
     let number = |place: usize| fields.get(place)?.parse::<u64>().ok();
     let parent = u32::try_from(number(1)?).ok()?;
@@ -39,7 +40,7 @@ fn own(pid: u32) -> Option<(u32, u64)> {
     ))
 }
 
-/// Resident memory of a process in MiB; `None` if it is gone.
+/// Returns the resident memory of a process in MiB; `None` after its end.
 pub(crate) fn resident(pid: u32) -> Option<f64> {
     let text = std::fs::read_to_string(Path::new("/proc").join(pid.to_string()).join("status"));
     let text = text.ok()?;

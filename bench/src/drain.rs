@@ -1,4 +1,4 @@
-//! A backlog is drained: read, recorded, published. And what that costs in processor time.
+//! Drains a backlog (read, record, publish), and measures the processor time.
 
 use std::time::{Duration, Instant};
 
@@ -10,10 +10,11 @@ use crate::cpu;
 use crate::report::{Goal, Row, Series};
 use crate::stack::Stack;
 
-/// Where the number of revisions is not known, all is done when none came for so long.
+/// Time without a new revision after which a backlog counts as drained, if the number of revisions
+/// is unknown.
 const QUIET: Duration = Duration::from_secs(3);
 
-/// Pids of the servers.
+/// Process ids of the servers.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Pids {
     pub(crate) nats: u32,
@@ -21,7 +22,7 @@ pub(crate) struct Pids {
 }
 
 impl Pids {
-    /// Those of a product's servers.
+    /// Returns the process ids of the servers of a stack.
     pub(crate) async fn of(stack: &Stack, postgres: &TestPostgres) -> anyhow::Result<Pids> {
         let (nats, postgres) = (stack.nats.pid().await, postgres.pid().await);
         Ok(Pids {
@@ -30,13 +31,13 @@ impl Pids {
         })
     }
 
-    /// Processor time so far, in seconds, of both and of this program.
+    /// Returns the processor time so far, in seconds, of both servers and of this program.
     fn used(self) -> [f64; 3] {
         [self.nats, self.postgres, std::process::id()].map(cpu::seconds)
     }
 }
 
-/// Drains in rounds, with the ceilings in each.
+/// Drains a backlog in each round, and measures the ceilings.
 pub(crate) async fn rounds(
     stack: &Stack,
     pids: Pids,
@@ -46,7 +47,7 @@ pub(crate) async fn rounds(
 ) -> anyhow::Result<Vec<Row>> {
     let [mut rates, mut ceilings, mut publishing, mut writing] =
         [(); 4].map(|()| Series::default());
-    // Of nats-server, of Postgres, of ours; and all together.
+    // The times of nats-server, of Postgres and of our process, and their sum.
     let [mut costs, mut parts] = [(); 2].map(|()| [(); 4].map(|()| Series::default()));
     let mut rows = Rows::new(stack).await?;
     let note = |series: &mut [Series; 4], seconds: [f64; 3]| {
@@ -111,21 +112,21 @@ pub(crate) async fn rounds(
     ])
 }
 
-/// How a backlog was drained.
+/// The measurements of a drained backlog.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Drained {
     /// Pushes per second.
     pub(crate) rate: f64,
     /// Processor time of nats-server, of Postgres and of the indexer, in seconds.
     pub(crate) seconds: [f64; 3],
-    /// Resident memory of the indexer at most, in MiB.
+    /// Greatest resident memory of the indexer, in MiB.
     pub(crate) resident: f64,
-    /// And when it had nothing more to do for some seconds.
+    /// Resident memory of the indexer at the end, in MiB.
     pub(crate) idle: f64,
 }
 
-/// Starts an indexer on what waits, and watches until all of it is published: `exact`, if each push makes a revision, else until
-/// nothing more comes.
+/// Starts an indexer on a backlog of `count` pushes, and waits until the indexer has published all
+/// revisions. Not `exact`: some pushes change nothing, so it waits until no more revisions come.
 pub(crate) async fn drain(
     stack: &Stack,
     pids: Pids,
@@ -152,7 +153,7 @@ pub(crate) async fn drain(
         }
         ensure!(
             begun.elapsed() < Duration::from_secs(600),
-            "{} of {count} drained in 600 s; the indexer says:\n{}",
+            "{} of {count} drained in 600 s; the log of the indexer:\n{}",
             last - before,
             indexer.process.log()
         );

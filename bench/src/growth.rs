@@ -1,4 +1,4 @@
-//! Stores of several sizes: what grows with them, and what does not.
+//! Measures stores of several sizes.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -20,19 +20,20 @@ use crate::load::{Store, digest};
 use crate::report::{Goal, Row, percentile};
 use crate::stack::{self, Stack};
 
-/// Tags; where there are few facts, half as many as those, so that some have a long history.
+/// Most tags of a store. A small store has half as many tags as pushes, so that some tags have a
+/// long history.
 const TAGS: u32 = 1_000_000;
-/// Pushes that are drained.
+/// Pushes of the backlog that the indexer drains.
 const DRAINED: usize = 100_000;
-/// The page of a history that is far back, of one item each.
+/// Pages of a long history, with an item each.
 const FAR: usize = 10_000;
-/// Questions of each kind.
-const QUESTIONS: usize = 3_000;
+/// Requests of each kind.
+const REQUESTS: usize = 3_000;
 
-/// Name of the questions of which the goal is.
+/// Name of the requests with a goal.
 const AS_OF: &str = "as of a time";
 
-/// The slowest hundredth of questions about the past, in the largest store against the smallest.
+/// Compares the 99th percentile of requests about the past in the largest store with the smallest.
 pub(crate) fn compared(rows: &[Row]) -> Option<Row> {
     let p99 = |row: &&Row| row.name.starts_with(&format!("{AS_OF}, p99"));
     let first = rows.iter().find(p99)?;
@@ -46,14 +47,14 @@ pub(crate) fn compared(rows: &[Row]) -> Option<Row> {
     ))
 }
 
-/// Everything, for a store of so many million facts.
+/// Measures a store with this many million pushes.
 pub(crate) async fn measure(folder: &Path, millions: u64) -> anyhow::Result<Vec<Row>> {
-    let facts = millions * 1_000_000;
+    let pushes = millions * 1_000_000;
     let store = Store {
-        tags: u32::try_from(facts / 2).unwrap_or(TAGS).min(TAGS),
-        facts,
+        tags: u32::try_from(pushes / 2).unwrap_or(TAGS).min(TAGS),
+        pushes,
     };
-    let of = format!("{millions} M facts");
+    let of = format!("{millions} M pushes");
     let data = folder.join(format!("data-{millions}"));
     let postgres = TestPostgres::start_in(&data).await;
     store.fill(&mut postgres.db().connect().await).await?;
@@ -69,7 +70,7 @@ pub(crate) async fn measure(folder: &Path, millions: u64) -> anyhow::Result<Vec<
     let postgres = TestPostgres::start_in(&data).await;
     let bus = folder.join(format!("nats-{millions}"));
     let stack = Stack::start(&bus, false, postgres.db().url().to_owned()).await?;
-    rows.extend(sizes(&mut stack.db().await?, store.facts, &of).await?);
+    rows.extend(sizes(&mut stack.db().await?, store.pushes, &of).await?);
     rows.extend(questions(&stack, store, &of).await?);
     rows.extend(reports(&mut stack.db().await?, &of).await?);
     let pids = Pids::of(&stack, &postgres).await?;
@@ -93,7 +94,8 @@ pub(crate) async fn measure(folder: &Path, millions: u64) -> anyhow::Result<Vec<
     Ok(rows)
 }
 
-/// Seconds until `tagtrail up` on this folder is ready; the first time makes its streams, and does not count.
+/// Returns the seconds until `tagtrail up` on this folder is ready. The first start creates the
+/// streams, and does not count.
 async fn started(data: &Path) -> anyhow::Result<f64> {
     let mut times = Vec::new();
     for _ in 0..4 {
@@ -126,8 +128,8 @@ async fn started(data: &Path) -> anyhow::Result<f64> {
     Ok(percentile(times.get(1..).unwrap_or_default(), 0.5))
 }
 
-/// Bytes for each fact: of each table, and of each of its indexes.
-async fn sizes(db: &mut PgConnection, facts: u64, of: &str) -> anyhow::Result<Vec<Row>> {
+/// Measures the bytes per push of each table and of each index.
+async fn sizes(db: &mut PgConnection, pushes: u64, of: &str) -> anyhow::Result<Vec<Row>> {
     let found = sqlx::query(
         "select relname::text, pg_relation_size(oid) from pg_class
          where relkind in ('r', 'i') and relnamespace = 'public'::regnamespace and pg_relation_size(oid) > 1000000
@@ -139,31 +141,31 @@ async fn sizes(db: &mut PgConnection, facts: u64, of: &str) -> anyhow::Result<Ve
     let mut all = 0.0;
     for row in found {
         let (name, size): (String, i64) = (row.try_get(0)?, row.try_get(1)?);
-        all += size as f64 / facts as f64;
+        all += size as f64 / pushes as f64;
         rows.push(Row::once(
             format!("{name}, {of}"),
-            "bytes/fact",
-            size as f64 / facts as f64,
+            "bytes/push",
+            size as f64 / pushes as f64,
             Goal::None,
         ));
     }
     rows.push(Row::once(
         format!("all tables and indexes, {of}"),
-        "bytes/fact",
+        "bytes/push",
         all,
         Goal::None,
     ));
     Ok(rows)
 }
 
-/// A client of the api that asks one question after another.
+/// A client of the api that sends requests in turn.
 struct Asker {
     client: Client,
     address: String,
 }
 
 impl Asker {
-    /// The answer, and how many milliseconds it took.
+    /// Returns the answer, and its time in milliseconds.
     async fn ask(&mut self, path: &str) -> anyhow::Result<(Value, f64)> {
         let request = Request::get(path)
             .header("host", &self.address)
@@ -207,25 +209,25 @@ async fn questions(stack: &Stack, store: Store, of: &str) -> anyhow::Result<Vec<
             Goal::None,
         ));
     };
-    let mut times = Vec::with_capacity(QUESTIONS);
-    for number in 0..2 * QUESTIONS {
+    let mut times = Vec::with_capacity(REQUESTS);
+    for number in 0..2 * REQUESTS {
         let at = instant::format(made + time::Duration::seconds(random.random_range(0..seconds)))?;
-        // Half of the questions are about tags that moved often.
+        // Half of the requests ask for tags that moved often.
         let place = (random.random::<f64>().powi(4) * f64::from(store.tags)) as u32;
         let (_, took) = asker
             .ask(&format!("/v1/resolve?image={}&at={at}", image(place)))
             .await?;
-        if number >= QUESTIONS {
+        if number >= REQUESTS {
             times.push(took);
         }
     }
     note(AS_OF, &times);
     times.clear();
-    for _ in 0..QUESTIONS {
-        let digest = digest(random.random_range(0..store.facts));
+    for _ in 0..REQUESTS {
+        let digest = digest(random.random_range(0..store.pushes));
         times.push(asker.ask(&format!("/v1/digests/sha256:{digest}")).await?.1);
     }
-    note("which images had a digest", &times);
+    note("images with a digest", &times);
     let (mut first, mut far, mut cursor) = (Vec::new(), Vec::new(), None::<String>);
     for page in 0..FAR {
         let after = cursor
@@ -253,7 +255,7 @@ async fn questions(stack: &Stack, store: Store, of: &str) -> anyhow::Result<Vec<
     Ok(rows)
 }
 
-/// The views that people and BI tools read.
+/// Measures the views for people and BI tools.
 async fn reports(db: &mut PgConnection, of: &str) -> anyhow::Result<Vec<Row>> {
     let mut rows = Vec::new();
     for (name, sql) in [
@@ -266,7 +268,7 @@ async fn reports(db: &mut PgConnection, of: &str) -> anyhow::Result<Vec<Row>> {
             "select count(*) from report.head where registry = 'registry.example.com' and repository = 'team-40/app-40'",
         ),
         (
-            "report: what moved in the last day",
+            "report: images moved in the last day",
             "select count(*) from (select image from report.history where recorded_at > now() - interval '1 day' group by image) i",
         ),
     ] {

@@ -1,4 +1,4 @@
-//! Requests per second over 32 connections: the gateway and the api, and plain handlers beside them.
+//! The HTTP client of the measurements, with 32 connections, and the plain handlers for comparison.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -21,14 +21,14 @@ use tokio::task::JoinSet;
 
 use crate::report::percentile;
 
-/// Connections at once.
+/// Concurrent connections.
 pub(crate) const CONNECTIONS: usize = 32;
 
-/// One connection to a server.
+/// A connection to a server.
 #[derive(Debug)]
 pub(crate) struct Client {
     sender: SendRequest<Full<Bytes>>,
-    /// Carries it.
+    /// The task that drives the connection.
     _connection: JoinSet<hyper::Result<()>>,
 }
 
@@ -45,7 +45,7 @@ impl Client {
         })
     }
 
-    /// The whole answer: its status and its body.
+    /// Sends a request. Returns status and body of the answer.
     pub(crate) async fn ask(
         &mut self,
         request: Request<Full<Bytes>>,
@@ -57,7 +57,7 @@ impl Client {
     }
 }
 
-/// The status that a path is answered with.
+/// Returns the status of a GET request.
 pub(crate) async fn get(address: &str, path: &str) -> anyhow::Result<u16> {
     let request = Request::get(path)
         .header("host", address)
@@ -65,7 +65,7 @@ pub(crate) async fn get(address: &str, path: &str) -> anyhow::Result<u16> {
     Ok(Client::connect(address).await?.ask(request).await?.0)
 }
 
-/// What was measured of requests.
+/// The measurements of a load.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Load {
     /// Requests per second.
@@ -74,8 +74,8 @@ pub(crate) struct Load {
     pub(crate) p99: f64,
 }
 
-/// Sends requests over all connections for a while, each as soon as the one before is answered; any other answer than `status`
-/// is an error. A request is made from its number.
+/// Sends requests over all connections for a while. Each connection sends its next request as soon
+/// as the previous answer arrives. An answer with another status than `status` is an error.
 pub(crate) async fn load(
     address: &str,
     during: Duration,
@@ -115,10 +115,11 @@ pub(crate) async fn load(
     })
 }
 
-/// Serves what the product is compared with, until it is killed: this program starts itself with it, so that it is a process as the
-/// product's are. Prints its address.
+/// Serves the plain handlers until the process is killed, and prints the address. `Plain` runs this
+/// in a second process, because the services of the product have a process of their own, too.
 pub(crate) async fn plain(database: &str) -> anyhow::Result<Infallible> {
-    // As many connections as the api has, without the round trip that sqlx adds to each acquire by default.
+    // The api's number of connections, without the round trip that sqlx adds to each acquire by
+    // default.
     let pool = PgPoolOptions::new()
         .max_connections(8)
         .test_before_acquire(false)
@@ -146,7 +147,7 @@ async fn one(State(pool): State<sqlx::PgPool>) -> Result<Json<Value>, StatusCode
     Ok(Json(serde_json::json!({ "one": one })))
 }
 
-/// The plain server as a process of its own.
+/// The plain handlers in a process of their own.
 #[derive(Debug)]
 pub(crate) struct Plain {
     child: std::process::Child,

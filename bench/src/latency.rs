@@ -1,4 +1,5 @@
-//! One event at a time: how long until a subscriber has the revision, and until a webhook has the rollout.
+//! Latency of single events: until a subscriber receives the revision, and until a webhook receives
+//! the rollout.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -21,12 +22,13 @@ use crate::http::Client;
 use crate::report::{Goal, Row, Series, percentile};
 use crate::stack::{Stack, push};
 
-/// Pause between two rollouts: what follows the one before must be over. Their ceilings pause as well, since idle processors wake slowly.
+/// Pause after a rollout, for the work that follows it. The ceilings pause as well, since idle
+/// processors wake slowly.
 const PAUSE: Duration = Duration::from_millis(5);
-/// Whatever takes longer is lost.
+/// Time after which a message counts as lost.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Push published to revision received.
+/// Measures the time from a push to the receipt of its revision.
 pub(crate) async fn revisions(
     stack: &Stack,
     name: &str,
@@ -37,7 +39,7 @@ pub(crate) async fn revisions(
     let mut rows = Rows::new(stack).await?;
     let indexer = stack.service("indexer", &[]);
     indexer.ready().await?;
-    // All partitions are taken by then.
+    // Time for the indexer to claim all partitions.
     tokio::time::sleep(Duration::from_secs(1)).await;
     for round in 0..rounds {
         eprintln!("latency, {name}: round {} of {rounds}", round + 1);
@@ -93,19 +95,19 @@ async fn one_by_one(stack: &Stack, count: usize) -> anyhow::Result<Vec<f64>> {
     Ok(times)
 }
 
-/// A webhook target that says when it was told what.
+/// A webhook target that reports each request with its time.
 #[derive(Debug)]
 struct Target {
     address: String,
-    told: mpsc::UnboundedReceiver<(OffsetDateTime, Bytes)>,
+    requests: mpsc::UnboundedReceiver<(OffsetDateTime, Bytes)>,
     _server: JoinSet<std::io::Result<()>>,
 }
 
 impl Target {
     async fn start() -> anyhow::Result<Target> {
-        let (tell, told) = mpsc::unbounded_channel();
+        let (sender, requests) = mpsc::unbounded_channel();
         let router = axum::Router::new().fallback(async move |body: Bytes| {
-            let _ = tell.send((OffsetDateTime::now_utc(), body));
+            let _ = sender.send((OffsetDateTime::now_utc(), body));
         });
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?.to_string();
@@ -113,13 +115,13 @@ impl Target {
         server.spawn(async move { axum::serve(listener, router).await });
         Ok(Target {
             address,
-            told,
+            requests,
             _server: server,
         })
     }
 }
 
-/// Revision published to webhook received.
+/// Measures the time from a revision to the receipt of the webhook.
 pub(crate) async fn rollouts(
     stack: &Stack,
     folder: &Path,
@@ -152,8 +154,8 @@ pub(crate) async fn rollouts(
     let trigger = stack.service("trigger", &environment);
     trigger.ready().await?;
     tokio::time::sleep(Duration::from_secs(1)).await;
-    // The head that was there is rolled out at once.
-    while tokio::time::timeout(Duration::from_millis(500), target.told.recv())
+    // The present head is rolled out at once: skip its webhooks.
+    while tokio::time::timeout(Duration::from_millis(500), target.requests.recv())
         .await
         .is_ok()
     {}
@@ -164,11 +166,11 @@ pub(crate) async fn rollouts(
             round + 1
         );
         floor.push(
-            heard_plainly(stack, count).await?
+            received(stack, count).await?
                 + committed(&mut db, count).await? * 2.0
                 + posted(&address, count).await?,
         );
-        while target.told.try_recv().is_ok() {}
+        while target.requests.try_recv().is_ok() {}
         let mut times = Vec::with_capacity(count);
         for _ in 0..count {
             let push = push(0, OffsetDateTime::now_utc());
@@ -179,8 +181,8 @@ pub(crate) async fn rollouts(
                 .publish(subject, serde_json::to_vec(&push.event())?.into())
                 .await?
                 .await?;
-            let told_at = loop {
-                let (at, body) = tokio::time::timeout(PATIENCE, target.told.recv())
+            let received_at = loop {
+                let (at, body) = tokio::time::timeout(PATIENCE, target.requests.recv())
                     .await
                     .context("no webhook in time")?
                     .context("the target ended")?;
@@ -192,7 +194,7 @@ pub(crate) async fn rollouts(
                 }
             };
             times.push(
-                (told_at - published(stack, &image, &digest).await?).as_seconds_f64() * 1000.0,
+                (received_at - published(stack, &image, &digest).await?).as_seconds_f64() * 1000.0,
             );
             tokio::time::sleep(PAUSE * 4).await;
         }
@@ -209,7 +211,8 @@ pub(crate) async fn rollouts(
     )])
 }
 
-/// When the revision with this digest, the last of its image, was stored.
+/// Returns the time at which the last revision of an image was stored. Fails if it has another
+/// digest.
 async fn published(stack: &Stack, image: &Image, digest: &str) -> anyhow::Result<OffsetDateTime> {
     let revisions = stack.jetstream.get_stream("REVISIONS").await?;
     let subject = Subject::of_revisions(image).to_string();
@@ -223,16 +226,16 @@ async fn published(stack: &Stack, image: &Image, digest: &str) -> anyhow::Result
     Ok(last.time)
 }
 
-/// Milliseconds at the median from a message's being stored to a plain subscriber's having it.
-async fn heard_plainly(stack: &Stack, count: usize) -> anyhow::Result<f64> {
+/// Returns the median milliseconds from the storing of a message to its receipt by a subscriber.
+async fn received(stack: &Stack, count: usize) -> anyhow::Result<f64> {
     let prefix = ceiling::stream(stack, topology::Stream::Revisions).await?;
     let client = stack
         .nats
         .client()
         .await
         .context("no connection to nats-server")?;
-    let subject = format!("{prefix}.heard");
-    let mut heard = client.subscribe(subject.clone()).await?;
+    let subject = format!("{prefix}.received");
+    let mut subscription = client.subscribe(subject.clone()).await?;
     client.flush().await?;
     let stream = stack.jetstream.get_stream("CEILING_REVISIONS").await?;
     let mut times = Vec::with_capacity(count);
@@ -241,17 +244,20 @@ async fn heard_plainly(stack: &Stack, count: usize) -> anyhow::Result<f64> {
             .jetstream
             .publish(subject.clone(), number.to_string().into())
             .await?;
-        heard.next().await.context("the subscription ended")?;
+        subscription
+            .next()
+            .await
+            .context("the subscription ended")?;
         let at = OffsetDateTime::now_utc();
         let stored = stream.get_raw_message(ack.await?.sequence).await?.time;
-        // The server may tell subscribers first.
+        // The server may deliver a message before storing it.
         times.push(((at - stored).as_seconds_f64() * 1000.0).max(0.0));
         tokio::time::sleep(PAUSE).await;
     }
     Ok(percentile(&times, 0.5))
 }
 
-/// Milliseconds at the median for one row to be committed.
+/// Returns the median milliseconds to commit a row.
 async fn committed(db: &mut sqlx::PgConnection, count: usize) -> anyhow::Result<f64> {
     let mut times = Vec::with_capacity(count);
     for number in 0..count {
@@ -266,7 +272,7 @@ async fn committed(db: &mut sqlx::PgConnection, count: usize) -> anyhow::Result<
     Ok(percentile(&times, 0.5))
 }
 
-/// Milliseconds at the median for a body to be posted and answered.
+/// Returns the median milliseconds from a POST to its answer.
 async fn posted(address: &str, count: usize) -> anyhow::Result<f64> {
     let mut client = Client::connect(address).await?;
     let mut times = Vec::with_capacity(count);

@@ -1,4 +1,5 @@
-//! A store as it is after years, loaded by COPY: every tag is made once, and then few of them move often and most seldom.
+//! Fills a store with the history of years, by COPY: each tag is created once; then few tags move
+//! often, and most tags seldom.
 
 use std::time::Instant;
 
@@ -10,20 +11,21 @@ use time::{Duration, OffsetDateTime};
 
 use crate::ceiling::NOBODYS;
 
-/// Rows of COPY text that are sent at once, in bytes.
+/// Bytes of COPY text in a message.
 const CHUNK: usize = 1 << 20;
-/// Tags in a repository, as in [`crate::stack::push`], whose names these are.
+/// Tags in a repository, with the names of [`crate::stack::push`].
 const TAGS: u32 = 10;
 
-/// How a store is filled.
+/// The size of a store.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Store {
     pub(crate) tags: u32,
-    pub(crate) facts: u64,
+    pub(crate) pushes: u64,
 }
 
 impl Store {
-    /// Which tag the fact of this number is about: first each in turn, then with a density that falls with the 3/4th power.
+    /// Returns the tag of a push by its number: first each tag in turn, then at random, with a
+    /// density that falls with the power 3/4.
     fn tag(self, number: u64, random: &mut StdRng) -> u32 {
         match u32::try_from(number) {
             Ok(number) if number < self.tags => number,
@@ -34,11 +36,11 @@ impl Store {
         }
     }
 
-    /// The first fact's time, and the time between two.
+    /// Returns the time of the first push, and the interval between two pushes.
     pub(crate) fn times(self) -> (OffsetDateTime, Duration) {
         let year = Duration::days(365);
         let start = OffsetDateTime::now_utc() - year - Duration::hours(1);
-        (start, year / u32::try_from(self.facts).unwrap_or(u32::MAX))
+        (start, year / u32::try_from(self.pushes).unwrap_or(u32::MAX))
     }
 
     /// Fills the empty tables of a database.
@@ -70,19 +72,19 @@ impl Store {
             let sql = format!("copy {table} ({columns}) from stdin");
             let mut copy = db.copy_in_raw(&sql).await?;
             let mut text = String::with_capacity(CHUNK + 1000);
-            for fact in 0..self.facts {
-                let tag = self.tag(fact, &mut random);
+            for push in 0..self.pushes {
+                let tag = self.tag(push, &mut random);
                 let number = numbers.get_mut(tag as usize).context("no such tag")?;
                 *number += 1;
-                row(&mut text, table, fact, tag, *number, time(fact))?;
+                row(&mut text, table, push, tag, *number, time(push))?;
                 if text.len() > CHUNK {
                     copy.send(text.as_bytes()).await?;
                     text.clear();
                 }
-                if fact % 1_000_000 == 999_999 {
+                if push % 1_000_000 == 999_999 {
                     eprintln!(
                         "{} million rows of {table}, after {:.0} s",
-                        (fact + 1) / 1_000_000,
+                        (push + 1) / 1_000_000,
                         begun.elapsed().as_secs_f64()
                     );
                 }
@@ -90,7 +92,7 @@ impl Store {
             copy.send(text.as_bytes()).await?;
             copy.finish().await?;
         }
-        // Heads and ids follow from the revisions.
+        // The heads and the next ids follow from the revisions.
         sqlx::raw_sql(
             "alter table tag disable trigger all;
              insert into tag (id, repository_id, name, issued, head, head_digest, head_at, latest_at) overriding system value
@@ -111,8 +113,8 @@ impl Store {
         sqlx::raw_sql("vacuum (analyze)").execute(&mut *db).await?;
         sqlx::raw_sql("checkpoint").execute(&mut *db).await?;
         eprintln!(
-            "loaded {} facts of {} tags in {:.0} s",
-            self.facts,
+            "loaded {} pushes of {} tags in {:.0} s",
+            self.pushes,
             self.tags,
             begun.elapsed().as_secs_f64()
         );
@@ -120,37 +122,37 @@ impl Store {
     }
 }
 
-/// The digest that the fact of this number names, in hexadecimal: like any other, no two are alike.
-pub(crate) fn digest(fact: u64) -> String {
+/// Returns the digest of a push by its number, in hexadecimal. All digests differ.
+pub(crate) fn digest(push: u64) -> String {
     (0..4_u64)
         .map(|part| {
             format!(
                 "{:016x}",
-                (fact * 4 + part + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+                (push * 4 + part + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15)
             )
         })
         .collect()
 }
 
-/// One row as COPY reads it.
+/// Appends a row in the format of COPY.
 fn row(
     text: &mut String,
     table: &str,
-    fact: u64,
+    push: u64,
     tag: u32,
     number: u32,
     at: OffsetDateTime,
 ) -> std::fmt::Result {
     use std::fmt::Write as _;
-    let (id, tag) = (fact + 1, u64::from(tag) + 1);
-    let digest = digest(fact);
+    let (id, tag) = (push + 1, u64::from(tag) + 1);
+    let digest = digest(push);
     let at = at.unix_timestamp_nanos() / 1000;
     let (seconds, micros) = (at / 1_000_000, at % 1_000_000);
     let at = time(seconds, micros);
     match table {
         "push" => writeln!(
             text,
-            "{id}\t{tag}\tpush\t\\\\x{digest}\t{at}\t{at}\tevent\t{at}\t{at}\tevent\tmain\te-{fact}\tci\tapplication/vnd.oci.image.manifest.v1+json\t1234\t{id}"
+            "{id}\t{tag}\tpush\t\\\\x{digest}\t{at}\t{at}\tevent\t{at}\t{at}\tevent\tmain\te-{push}\tci\tapplication/vnd.oci.image.manifest.v1+json\t1234\t{id}"
         ),
         _ => {
             let kind = if number == 1 { "created" } else { "moved" };
@@ -167,7 +169,7 @@ fn row(
     }
 }
 
-/// A time as Postgres reads it.
+/// Formats a time for Postgres.
 fn time(seconds: i128, micros: i128) -> String {
     let seconds = i64::try_from(seconds).unwrap_or_default();
     let at = OffsetDateTime::from_unix_timestamp(seconds).unwrap_or(OffsetDateTime::UNIX_EPOCH);
@@ -182,7 +184,7 @@ fn time(seconds: i128, micros: i128) -> String {
     )
 }
 
-/// Drops what would slow the load; gives the statements that bring it back.
+/// Drops the indexes, which would slow the load. Returns the statements that create them again.
 async fn drop_indexes(db: &mut PgConnection) -> anyhow::Result<Vec<String>> {
     let rows = sqlx::query(
         "select i.indexrelid::regclass::text, pg_get_indexdef(i.indexrelid), i.indisprimary, i.indrelid::regclass::text, pg_get_constraintdef(c.oid)

@@ -1,8 +1,9 @@
-//! Measures the product against what its servers can do, in the same run: ceilings and product take turns, round by round, since
-//! absolute times of a shared machine mean little.
+//! Measures the product against ceilings: the speed of simple programs on the same servers. Product
+//! and ceilings take turns in each round, since absolute times of a shared machine mean little.
 //!
-//! The product is measured as shipped: release binaries, its own streams, its own schema. What it is compared with is in
-//! `ceiling.rs` and `http.rs`. docs/performance.md explains every line of the report.
+//! The product is measured as shipped: release binaries, its own streams, its own schema. The
+//! ceilings are in `ceiling.rs` and `http.rs`. docs/performance.md explains every line of the
+//! report.
 
 mod ceiling;
 mod cells;
@@ -38,34 +39,34 @@ struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Every goal.
+    /// Measures every goal.
     Run {
-        /// In two minutes: fewer rounds, fewer pushes, a smaller store. Its figures say less.
+        /// Takes two minutes: fewer rounds, fewer pushes, a smaller store, less exact figures.
         #[arg(long)]
         quick: bool,
-        /// Only these parts.
+        /// Measures only these parts.
         #[arg(long, value_delimiter = ',')]
         only: Vec<Part>,
-        /// Where the report is written.
+        /// File of the report.
         #[arg(long, default_value = "target/bench/report.json")]
         report: PathBuf,
     },
-    /// Stores of several sizes: what grows with them.
+    /// Measures stores of several sizes.
     Growth {
-        /// Millions of facts of each store.
-        #[arg(long, value_delimiter = ',', default_values_t = [1, 5, 20])]
-        facts: Vec<u64>,
-        /// Where the report is written.
+        /// Millions of pushes in each store.
+        #[arg(long, alias = "facts", value_delimiter = ',', default_values_t = [1, 5, 20])]
+        pushes: Vec<u64>,
+        /// File of the report.
         #[arg(long, default_value = "target/bench/growth.json")]
         report: PathBuf,
     },
-    /// How far cells carry, by simulation.
+    /// Simulates the capacity of several cells.
     Cells {
-        /// Pushes per second that one cell carries, as `run` measured it.
+        /// Pushes per second of a single cell, as measured by `run`.
         #[arg(long, default_value_t = 10_000.0)]
         one: f64,
     },
-    /// What the product is compared with over HTTP; started by `run`.
+    /// Serves the HTTP ceilings; started by `run`.
     #[command(hide = true)]
     Plain {
         #[arg(long)]
@@ -92,18 +93,18 @@ async fn main() -> anyhow::Result<()> {
             only,
             report,
         } => run(quick, &only, &report).await,
-        Command::Growth { facts, report } => growth(&facts, &report).await,
+        Command::Growth { pushes, report } => growth(&pushes, &report).await,
         Command::Cells { one } => Ok(print(&format!("{}\n", cells::table(one)?))?),
         Command::Plain { database } => match http::plain(&database).await? {},
     }
 }
 
-/// How much is measured.
+/// The sizes of the measurements.
 #[derive(Debug, Clone, Copy)]
 struct Size {
     rounds: usize,
     pushes: usize,
-    /// Where each message is synced.
+    /// Pushes on a server that syncs each message.
     synced_pushes: usize,
     events: usize,
     store: Store,
@@ -118,7 +119,7 @@ const FULL: Size = Size {
     events: 1000,
     store: Store {
         tags: 1_000_000,
-        facts: 5_000_000,
+        pushes: 5_000_000,
     },
     backlog: 1_000_000,
     seconds: 4,
@@ -130,7 +131,7 @@ const QUICK: Size = Size {
     events: 200,
     store: Store {
         tags: 100_000,
-        facts: 500_000,
+        pushes: 500_000,
     },
     backlog: 100_000,
     seconds: 2,
@@ -180,7 +181,7 @@ async fn run(quick: bool, only: &[Part], path: &Path) -> anyhow::Result<()> {
     }
     if wanted(Part::Large) || wanted(Part::Api) {
         size.store.fill(&mut large.db().await?).await?;
-        let name = format!("{} M facts", size.store.facts as f64 / 1e6);
+        let name = format!("{} M pushes", size.store.pushes as f64 / 1e6);
         if wanted(Part::Large) {
             let servers = Pids::of(&large, &postgres).await?;
             report.add(drain::rounds(&large, servers, &name, size.rounds, size.pushes).await?);
@@ -198,10 +199,10 @@ async fn run(quick: bool, only: &[Part], path: &Path) -> anyhow::Result<()> {
     finish(&report, path)
 }
 
-async fn growth(facts: &[u64], path: &Path) -> anyhow::Result<()> {
+async fn growth(pushes: &[u64], path: &Path) -> anyhow::Result<()> {
     let folder = folder()?;
     let (mut report, mut rows) = (Report::default(), Vec::new());
-    for millions in facts {
+    for millions in pushes {
         rows.extend(growth::measure(folder.path(), *millions).await?);
     }
     rows.extend(growth::compared(&rows));
@@ -209,7 +210,7 @@ async fn growth(facts: &[u64], path: &Path) -> anyhow::Result<()> {
     finish(&report, path)
 }
 
-/// Prints and writes a report.
+/// Prints a report and writes it to a file.
 fn finish(report: &Report, path: &Path) -> anyhow::Result<()> {
     report.write(path)?;
     print(&format!(
@@ -224,7 +225,7 @@ fn finish(report: &Report, path: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// How long `tagtrail --help` takes.
+/// Measures `tagtrail --help`.
 fn help() -> anyhow::Result<Row> {
     let mut series = Series::default();
     for _ in 0..20 {
@@ -243,7 +244,7 @@ fn help() -> anyhow::Result<Row> {
     ))
 }
 
-/// A folder that is removed in the end. Its servers run as another user.
+/// Makes a temporary folder that other users may enter, because the servers run as another user.
 fn folder() -> anyhow::Result<tempfile::TempDir> {
     let folder = tempfile::Builder::new()
         .prefix("tagtrail-bench-")
@@ -253,7 +254,7 @@ fn folder() -> anyhow::Result<tempfile::TempDir> {
     Ok(folder)
 }
 
-/// A copy of a database that nobody uses.
+/// Copies a database that has no other sessions. Returns the URL of the copy.
 async fn database(of: &tagtrail_testkit::TestDb, name: &str) -> anyhow::Result<String> {
     let (server, template) = of
         .url()
@@ -267,7 +268,7 @@ async fn database(of: &tagtrail_testkit::TestDb, name: &str) -> anyhow::Result<S
     Ok(format!("{server}/{name}"))
 }
 
-/// Says it on standard output.
+/// Prints a text on standard output.
 fn print(text: &str) -> std::io::Result<()> {
     std::io::Write::write_all(&mut std::io::stdout(), text.as_bytes())
 }

@@ -1,4 +1,4 @@
-//! Resident memory of each service: idle, under load, and while a large backlog is drained.
+//! Resident memory of each service: idle, under load, and while the indexer drains a backlog.
 
 use std::path::Path;
 use std::time::Duration;
@@ -15,10 +15,10 @@ use crate::report::{Goal, Row};
 use crate::serve::{configuration, hook};
 use crate::stack::Stack;
 
-/// Most that a service may take, in MiB.
+/// The goal for each service, in MiB.
 const MOST: f64 = 100.0;
 
-/// All services, while webhooks come for some seconds and an indexer drains a backlog.
+/// Measures all services while webhooks arrive for some seconds and an indexer drains a backlog.
 pub(crate) async fn all(
     stack: &Stack,
     pids: Pids,
@@ -50,7 +50,7 @@ pub(crate) async fn all(
     let idle = others.iter().map(|pid| resident(*pid).unwrap_or(f64::NAN));
     let idle: Vec<f64> = idle.collect();
 
-    // The greatest of what is looked at ten times a second.
+    // The maximum of ten samples a second.
     let (over, watched) = (CancellationToken::new(), others.clone());
     let mut watching = JoinSet::new();
     watching.spawn({
@@ -73,12 +73,15 @@ pub(crate) async fn all(
         hook(&listen, "/hooks/ci", 1_000),
     )
     .await?;
-    // What they said is drained with the rest; each moves a tag, or says again what it was.
+    // The indexer drains the pushes of the webhooks too; some of them may change no tag.
     stack.prefill(backlog).await?;
     let pushed = (hooks.rate * seconds as f64) as usize;
     let drained = drain(stack, pids, backlog + pushed, false).await?;
     over.cancel();
-    let most = watching.join_next().await.context("nobody watched")??;
+    let most = watching
+        .join_next()
+        .await
+        .context("no memory was sampled")??;
     for service in services {
         service.stop().await;
     }

@@ -1,11 +1,12 @@
-//! What was measured: rounds, ratios against ceilings of the same round, one table and one file.
+//! The report: figures of all rounds, ratios to the ceilings of the same round, as a table and as a
+//! file.
 
 use std::path::Path;
 
 use comfy_table::{CellAlignment, Table, presets};
 use serde_json::{Value, json};
 
-/// One figure for each round.
+/// A figure of each round.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Series(Vec<f64>);
 
@@ -14,7 +15,7 @@ impl Series {
         self.0.push(value);
     }
 
-    /// Drops the first, which warmed everything up.
+    /// Drops the first round, which warms up the servers.
     pub(crate) fn warmed(mut self) -> Series {
         if self.0.len() > 1 {
             self.0.remove(0);
@@ -22,7 +23,7 @@ impl Series {
         self
     }
 
-    /// The middle one, or the mean of the two in the middle.
+    /// Returns the median.
     pub(crate) fn median(&self) -> f64 {
         let mut sorted = self.0.clone();
         sorted.sort_by(f64::total_cmp);
@@ -42,7 +43,7 @@ impl Series {
     }
 }
 
-/// The value below which this share of the sample lies; `NaN` of none.
+/// Returns a percentile of a sample; `NaN` if the sample is empty.
 pub(crate) fn percentile(sample: &[f64], share: f64) -> f64 {
     let mut sorted = sample.to_vec();
     sorted.sort_by(f64::total_cmp);
@@ -50,12 +51,12 @@ pub(crate) fn percentile(sample: &[f64], share: f64) -> f64 {
     sorted.get(place as usize).copied().unwrap_or(f64::NAN)
 }
 
-/// What is asked of a ratio, or of a value that has no ceiling.
+/// The goal for a ratio, or for a value without a ceiling.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Goal {
     AtLeast(f64),
     AtMost(f64),
-    /// Reported only.
+    /// No goal.
     None,
 }
 
@@ -77,19 +78,19 @@ impl Goal {
     }
 }
 
-/// One line of the report.
+/// A line of the report.
 #[derive(Debug, Clone)]
 pub(crate) struct Row {
     pub(crate) name: String,
     pub(crate) unit: &'static str,
     pub(crate) value: Series,
-    /// What it is compared with, round by round; none for figures that stand alone.
+    /// The ceiling of each round; `None` for figures without a ceiling.
     pub(crate) ceiling: Option<Series>,
     pub(crate) goal: Goal,
 }
 
 impl Row {
-    /// A figure with what it is compared with.
+    /// Builds the line of a figure with a ceiling.
     pub(crate) fn against(
         name: impl Into<String>,
         unit: &'static str,
@@ -106,7 +107,7 @@ impl Row {
         }
     }
 
-    /// A figure that stands alone, measured as often as it was.
+    /// Builds the line of a figure without a ceiling.
     pub(crate) fn alone(
         name: impl Into<String>,
         unit: &'static str,
@@ -122,12 +123,12 @@ impl Row {
         }
     }
 
-    /// A figure that stands alone and was measured once.
+    /// Builds the line of a single value without a ceiling.
     pub(crate) fn once(name: String, unit: &'static str, value: f64, goal: Goal) -> Row {
         Row::alone(name, unit, Series(vec![value]), goal)
     }
 
-    /// Value to ceiling, each of the same round.
+    /// Returns the ratio of value to ceiling in each round.
     fn ratio(&self) -> Option<Series> {
         let ceiling = self.ceiling.as_ref()?;
         let ratios = self.value.0.iter().zip(&ceiling.0);
@@ -161,7 +162,7 @@ impl Row {
     }
 }
 
-/// All lines so far.
+/// The lines of a report.
 #[derive(Debug, Default)]
 pub(crate) struct Report {
     rows: Vec<Row>,
@@ -172,7 +173,7 @@ impl Report {
         self.rows.extend(rows);
     }
 
-    /// Lines whose goal was not met.
+    /// Returns the lines that missed their goal.
     pub(crate) fn missed(&self) -> impl Iterator<Item = &Row> {
         self.rows.iter().filter(|row| row.met() == Some(false))
     }
@@ -180,7 +181,7 @@ impl Report {
     pub(crate) fn table(&self) -> Table {
         let mut table = Table::new();
         table.load_style(presets::ASCII_MARKDOWN).set_header([
-            "what",
+            "figure",
             "median (min - max)",
             "unit",
             "ceiling (min - max)",
@@ -230,7 +231,7 @@ fn spread(series: &Series) -> String {
     format!("{median} ({min} - {max})")
 }
 
-/// With as many digits as mean something.
+/// Formats a number with its significant digits.
 fn number(value: f64) -> String {
     match value.abs() {
         1000.0.. => {
@@ -275,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn a_goal_that_is_not_met_is_told() {
+    fn a_missed_goal_is_reported() {
         let mut report = Report::default();
         report.add([
             Row::alone("memory", "MiB", series(&[120.0]), Goal::AtMost(100.0)),
@@ -287,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_have_as_many_digits_as_mean_something() {
+    fn numbers_have_only_significant_digits() {
         let texts: Vec<String> = [0.656, 12.34, 123.4, 1234.5, 1_234_567.0]
             .map(number)
             .to_vec();

@@ -1,4 +1,4 @@
-//! Requests per second of the gateway and of the api, against plain handlers.
+//! Requests per second of the gateway and of the api, compared with plain handlers.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -16,10 +16,10 @@ use crate::load::Store;
 use crate::report::{Goal, Row, Series};
 use crate::stack::{self, REGISTRY, Stack};
 
-/// What the source proves itself with.
+/// The secret of the source.
 pub(crate) const SECRET: &str = "hook-secret-of-the-bench";
 
-/// Webhooks: each says that one image was pushed, and is answered 202 once that is stored.
+/// Measures webhooks: each reports a push, and is answered 202 after the push is stored.
 pub(crate) async fn gateway(
     stack: &Stack,
     folder: &Path,
@@ -71,7 +71,7 @@ pub(crate) async fn gateway(
     ])
 }
 
-/// A source for webhooks, as a file in this folder.
+/// Writes a `tagtrail.toml` with a webhook source into a folder. Returns the path.
 pub(crate) fn configuration(folder: &Path) -> anyhow::Result<PathBuf> {
     let path = folder.join("gateway.toml");
     let source = format!(
@@ -81,7 +81,8 @@ pub(crate) fn configuration(folder: &Path) -> anyhow::Result<PathBuf> {
     Ok(path)
 }
 
-/// A body as a script in CI sends it; no two say the same.
+/// Returns a function that builds webhook requests, like those of a CI script, with different
+/// digests.
 pub(crate) fn hook(
     address: &str,
     path: &'static str,
@@ -105,7 +106,7 @@ pub(crate) fn hook(
     }
 }
 
-/// Questions: what an image means, and what it meant, each about another one.
+/// Measures `GET /v1/resolve`, now and at a time, each request with another image.
 pub(crate) async fn api(
     stack: &Stack,
     store: Store,
@@ -146,7 +147,7 @@ pub(crate) async fn api(
         };
         head.push(load(&address, during, 200, now).await?.rate);
         let host = address.clone();
-        // From the time on when every tag was there.
+        // Only times at which every tag existed.
         let since = u64::try_from((OffsetDateTime::now_utc() - all_made).whole_seconds())?;
         let then = move |number: usize| {
             let at = all_made

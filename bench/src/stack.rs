@@ -1,4 +1,4 @@
-//! A nats-server and a database, with the processes of the product on them.
+//! A nats-server and a database, with the processes of the product.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -15,23 +15,23 @@ use tokio_util::sync::CancellationToken;
 
 use crate::report::Goal;
 
-/// Repositories, and tags in each, that are pushed to.
+/// Repositories with pushes, and tags in each.
 const REPOSITORIES: usize = 2_000;
 const TAGS: usize = 10;
-/// Registry of all of them.
+/// Registry of all repositories.
 pub(crate) const REGISTRY: &str = "registry.example.com";
 
-/// One product: its bus, its database, and how they keep what they acknowledge.
+/// A nats-server and a database for the product.
 #[derive(Debug)]
 pub(crate) struct Stack {
     pub(crate) nats: TestNats,
     pub(crate) database: String,
     pub(crate) jetstream: jetstream::Context,
-    /// Whether the server syncs each message of PUSHES.
+    /// True if the server syncs each message of PUSHES to disk.
     synced: bool,
 }
 
-/// A process of the product with its admin page.
+/// A process of the product, and the address of its admin page.
 #[derive(Debug)]
 pub(crate) struct Service {
     pub(crate) process: Process,
@@ -39,7 +39,7 @@ pub(crate) struct Service {
 }
 
 impl Service {
-    /// Waits until it says that it is ready.
+    /// Waits until the process is ready.
     pub(crate) async fn ready(&self) -> anyhow::Result<()> {
         let url = format!("http://{}/readyz", self.admin);
         let begun = Instant::now();
@@ -54,7 +54,7 @@ impl Service {
         Ok(())
     }
 
-    /// Asks it to stop, and waits.
+    /// Requests a stop, and waits for the end of the process.
     pub(crate) async fn stop(mut self) {
         self.process.signal("TERM");
         self.process.ended(Duration::from_secs(60)).await;
@@ -62,8 +62,8 @@ impl Service {
 }
 
 impl Stack {
-    /// Starts a nats-server, `durable` as it is shipped (each message of PUSHES synced) or with nats-server's own defaults, and
-    /// makes the streams.
+    /// Starts a nats-server and creates the streams. `durable`: with our shipped settings, which
+    /// sync each message of PUSHES; otherwise with the defaults of nats-server.
     pub(crate) async fn start(
         folder: &Path,
         durable: bool,
@@ -93,7 +93,7 @@ impl Stack {
         })
     }
 
-    /// Goals are for the server's own `sync_interval`; figures where each push is synced stand beside them.
+    /// Returns the goal, if the server uses its default `sync_interval`: goals hold only there.
     pub(crate) fn goal(&self, goal: Goal) -> Goal {
         if self.synced { Goal::None } else { goal }
     }
@@ -102,14 +102,14 @@ impl Stack {
         Ok(PgConnection::connect(&self.database).await?)
     }
 
-    /// Starts a service, as shipped but for what the environment says.
+    /// Starts a service as shipped, with these additions to its environment.
     pub(crate) fn service(&self, name: &str, environment: &[(&str, &str)]) -> Service {
         let admin = free_address();
         let common = [
             ("DATABASE_URL", self.database.as_str()),
             ("NATS_URL", self.nats.url()),
             ("TAGTRAIL_ADMIN", &admin),
-            // One instance has nobody to share partitions with; `tagtrail up` sets the same.
+            // A single instance shares no partitions; `tagtrail up` sets the same value.
             ("TAGTRAIL_CLAIM_INTERVAL_MS", "20"),
         ];
         let environment: Vec<(&str, &str)> = common.iter().chain(environment).copied().collect();
@@ -117,7 +117,7 @@ impl Stack {
         Service { process, admin }
     }
 
-    /// Puts pushes on PUSHES, as the gateway would; every one moves its tag. Gives how many are stored.
+    /// Publishes pushes to PUSHES, as the gateway does. Every push moves its tag.
     pub(crate) async fn prefill(&self, count: usize) -> anyhow::Result<()> {
         let start = OffsetDateTime::now_utc() - time::Duration::seconds(30);
         let messages = (0..count).map(|number| {
@@ -129,13 +129,13 @@ impl Stack {
         publish(&self.jetstream, messages).await
     }
 
-    /// The last sequence of a stream.
+    /// Returns the last sequence of a stream.
     pub(crate) async fn last(&self, stream: &str) -> anyhow::Result<u64> {
         let stream = self.jetstream.get_stream(stream).await?;
         Ok(stream.cached_info().state.last_sequence)
     }
 
-    /// When a message of a stream was stored, by the server's clock.
+    /// Returns the time at which a message was stored, by the server's clock.
     pub(crate) async fn stored_at(
         &self,
         stream: &str,
@@ -146,18 +146,18 @@ impl Stack {
     }
 }
 
-/// Name of a repository by its number; `load.rs` gives the same to those that it fills in.
+/// Returns the name of a repository by its number; `load.rs` uses the same names.
 pub(crate) fn repository(number: usize) -> String {
     format!("team-{}/app-{number}", number % 50)
 }
 
-/// The image of this place, where there are so many repositories: first one tag of each, then the next.
+/// Returns the image with this number: first a tag of each repository, then the next tag of each.
 pub(crate) fn image(place: usize, repositories: usize) -> String {
     let (number, tag) = (place % repositories, place / repositories);
     format!("{REGISTRY}/{}:v{tag}", repository(number))
 }
 
-/// A push of the tag whose turn it is, at a time.
+/// Builds push number `number` at a time: the pushes go round all tags.
 pub(crate) fn push(number: usize, at: OffsetDateTime) -> Push {
     let place = number % (REPOSITORIES * TAGS);
     let (repository, tag) = (place % REPOSITORIES, place / REPOSITORIES);
@@ -180,7 +180,7 @@ pub(crate) fn push(number: usize, at: OffsetDateTime) -> Push {
     }
 }
 
-/// Names here are ours, and right.
+/// Parses a name of this file, which is valid.
 fn parsed<T: std::str::FromStr>(text: &str) -> T
 where
     T::Err: std::fmt::Debug,
@@ -191,7 +191,7 @@ where
     }
 }
 
-/// Publishes with message identifiers, a window of 1024 at once: subject, identifier and payload of each.
+/// Publishes messages (subject, `Nats-Msg-Id`, payload) with at most 1,024 unacknowledged.
 pub(crate) async fn publish(
     context: &jetstream::Context,
     messages: impl Iterator<Item = anyhow::Result<(String, String, Vec<u8>)>>,
