@@ -156,11 +156,11 @@ impl Rows {
             Vec::with_capacity(count),
         );
         for row in rows {
-            let (tag, issued): (i64, i64) = (row.try_get(0)?, row.try_get(1)?);
+            let (tag, issued): (i64, i64) = (row.try_get("id")?, row.try_get("issued")?);
             let digest: [u8; 32] = rand::random();
             // The product's comparison with the head, which is never equal here.
             if row
-                .try_get::<Option<Vec<u8>>, _>(3)?
+                .try_get::<Option<Vec<u8>>, _>("head_digest")?
                 .is_some_and(|head| head == digest)
             {
                 continue;

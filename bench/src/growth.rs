@@ -131,7 +131,7 @@ async fn started(data: &Path) -> anyhow::Result<f64> {
 /// Measures the bytes per push of each table and of each index.
 async fn sizes(db: &mut PgConnection, pushes: u64, of: &str) -> anyhow::Result<Vec<Row>> {
     let found = sqlx::query(
-        "select relname::text, pg_relation_size(oid) from pg_class
+        "select relname::text, pg_relation_size(oid) as size from pg_class
          where relkind in ('r', 'i') and relnamespace = 'public'::regnamespace and pg_relation_size(oid) > 1000000
          order by pg_relation_size(oid) desc",
     )
@@ -140,7 +140,7 @@ async fn sizes(db: &mut PgConnection, pushes: u64, of: &str) -> anyhow::Result<V
     let mut rows = Vec::new();
     let mut all = 0.0;
     for row in found {
-        let (name, size): (String, i64) = (row.try_get(0)?, row.try_get(1)?);
+        let (name, size): (String, i64) = (row.try_get("relname")?, row.try_get("size")?);
         all += size as f64 / pushes as f64;
         rows.push(Row::once(
             format!("{name}, {of}"),

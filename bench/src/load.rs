@@ -187,7 +187,8 @@ fn time(seconds: i128, micros: i128) -> String {
 /// Drops the indexes, which would slow the load. Returns the statements that create them again.
 async fn drop_indexes(db: &mut PgConnection) -> anyhow::Result<Vec<String>> {
     let rows = sqlx::query(
-        "select i.indexrelid::regclass::text, pg_get_indexdef(i.indexrelid), i.indisprimary, i.indrelid::regclass::text, pg_get_constraintdef(c.oid)
+        "select i.indexrelid::regclass::text as name, pg_get_indexdef(i.indexrelid) as definition, i.indisprimary,
+                i.indrelid::regclass::text as table_name, pg_get_constraintdef(c.oid) as constraint_definition
          from pg_index i left join pg_constraint c on c.conindid = i.indexrelid and c.contype = 'p'
          where i.indrelid in ('push'::regclass, 'revision'::regclass)",
     )
@@ -196,13 +197,13 @@ async fn drop_indexes(db: &mut PgConnection) -> anyhow::Result<Vec<String>> {
     let mut again = Vec::with_capacity(rows.len());
     for row in rows {
         let (index, definition, primary, table): (String, String, bool, String) = (
-            row.try_get(0)?,
-            row.try_get(1)?,
-            row.try_get(2)?,
-            row.try_get(3)?,
+            row.try_get("name")?,
+            row.try_get("definition")?,
+            row.try_get("indisprimary")?,
+            row.try_get("table_name")?,
         );
         let (gone, back) = if primary {
-            let constraint: String = row.try_get(4)?;
+            let constraint: String = row.try_get("constraint_definition")?;
             (
                 format!("alter table {table} drop constraint {index}"),
                 format!("alter table {table} add constraint {index} {constraint}"),

@@ -24,7 +24,7 @@ pub(super) async fn repositories(
     .fetch_all(db)
     .await?;
     rows.iter()
-        .map(|row| Ok((row.try_get(0)?, row::parsed(row.try_get(1)?)?)))
+        .map(|row| Ok((row.try_get("id")?, row::parsed(row.try_get("name")?)?)))
         .collect()
 }
 
@@ -71,7 +71,12 @@ pub(super) async fn heads(
     .fetch_all(db)
     .await?;
     rows.iter()
-        .map(|row| Ok((row::parsed(row.try_get(0)?)?, row::digest(row.try_get(1)?)?)))
+        .map(|row| {
+            Ok((
+                row::parsed(row.try_get("name")?)?,
+                row::digest(row.try_get("head_digest")?)?,
+            ))
+        })
         .collect()
 }
 
@@ -91,8 +96,8 @@ pub(super) async fn tags(
     .await?;
     let mut tags = Vec::with_capacity(rows.len());
     for row in &rows {
-        if let Some(digest) = row::digest(row.try_get(1)?)? {
-            tags.push((row::parsed(row.try_get(0)?)?, digest));
+        if let Some(digest) = row::digest(row.try_get("head_digest")?)? {
+            tags.push((row::parsed(row.try_get("name")?)?, digest));
         }
     }
     Ok(tags)
