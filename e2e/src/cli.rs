@@ -1,48 +1,48 @@
-//! The client on the command line.
+//! The client, run as a command.
 
 use std::process::Command;
 
 use serde_json::Value;
 
-/// `tagtrail`, asking one API.
+/// `tagtrail`, with the URL of an API in the environment.
 #[derive(Debug)]
 pub struct Cli {
-    /// Where the API is: `http://host:port`.
+    /// URL of the API: `http://host:port`.
     pub api: String,
 }
 
-/// What it said.
+/// Exit code and output of a finished command.
 #[derive(Debug)]
-pub struct Said {
-    /// Its exit code.
+pub struct CommandOutput {
+    /// The exit code.
     pub code: i32,
-    /// On standard output.
+    /// Standard output.
     pub out: String,
-    /// On standard error.
+    /// Standard error.
     pub err: String,
 }
 
 impl Cli {
-    /// Runs it with these arguments.
+    /// Runs `tagtrail` with these arguments.
     #[must_use]
-    pub fn run(&self, arguments: &[&str]) -> Said {
+    pub fn run(&self, arguments: &[&str]) -> CommandOutput {
         let done = Command::new(tagtrail_testkit::binary())
             .args(arguments)
             .env("TAGTRAIL_API", &self.api)
             .output()
             .unwrap();
-        Said {
+        CommandOutput {
             code: done.status.code().unwrap_or(-1),
             out: String::from_utf8(done.stdout).unwrap(),
             err: String::from_utf8(done.stderr).unwrap(),
         }
     }
 
-    /// Runs it, asks for JSON, and expects to find something.
+    /// Runs `tagtrail` with `--output json`. Panics unless the exit code is 0.
     #[must_use]
     pub fn json(&self, arguments: &[&str]) -> Value {
-        let said = self.run(&[arguments, &["--output", "json"]].concat());
-        assert_eq!(said.code, 0, "{arguments:?}: {}", said.err);
-        serde_json::from_str(&said.out).unwrap()
+        let output = self.run(&[arguments, &["--output", "json"]].concat());
+        assert_eq!(output.code, 0, "{arguments:?}: {}", output.err);
+        serde_json::from_str(&output.out).unwrap()
     }
 }

@@ -1,4 +1,4 @@
-//! One process per service, as in production.
+//! A process for each service, as in production.
 
 use std::collections::BTreeMap;
 use std::process::Command;
@@ -8,23 +8,23 @@ use tagtrail_testkit::{Process, SOON, Sink, TestNats, TestPostgres, eventually};
 
 use crate::{Cli, HOOK_SECRET, SECRETS, answers, config, free_address};
 
-/// The services that a fleet runs.
+/// The services of a fleet.
 pub const SERVICES: [&str; 5] = ["gateway", "resolver", "indexer", "trigger", "api"];
 
-/// Separate processes, with servers of their own.
+/// A process for each service, with a private Postgres and NATS.
 #[derive(Debug)]
 pub struct Fleet {
-    /// The database.
+    /// The Postgres server.
     pub postgres: TestPostgres,
-    /// The bus.
+    /// The NATS server.
     pub nats: TestNats,
-    /// The target of the trigger `shop`.
+    /// The webhook target of the trigger `shop`.
     pub sink: Sink,
     /// The processes, by service.
     pub processes: BTreeMap<&'static str, Process>,
     client: reqwest::Client,
     environment: Vec<(&'static str, String)>,
-    /// What is added to the environment of a service, or put in the place of what all have.
+    /// Returns variables of a service, which override the common variables.
     own: fn(&Fleet, &str) -> Vec<(&'static str, String)>,
     gateway: String,
     api: String,
@@ -34,7 +34,7 @@ pub struct Fleet {
 }
 
 impl Fleet {
-    /// Starts everything. The images of the trigger are those of `registry`.
+    /// Starts the servers and all services. The trigger's images are in `registry`.
     pub async fn start(registry: &str) -> Fleet {
         let nats = TestNats::start().await;
         Fleet::start_with(registry, TestPostgres::start().await, nats, |_, _| {
@@ -43,7 +43,7 @@ impl Fleet {
         .await
     }
 
-    /// The same on servers of the caller's, with an environment that may differ by service.
+    /// Starts all services on the caller's servers. `own` returns variables of single services.
     pub async fn start_with(
         registry: &str,
         postgres: TestPostgres,
@@ -92,7 +92,7 @@ impl Fleet {
         for service in SERVICES {
             fleet.restart(service);
         }
-        // Every service says itself that it is ready.
+        // Each service reports whether it is ready.
         for service in SERVICES {
             let probe = format!("http://{}/readyz", fleet.admin[service]);
             eventually(&format!("the {service}"), SOON, async || {
@@ -108,12 +108,12 @@ impl Fleet {
         fleet
     }
 
-    /// Starts a service; ends the one that runs, if any, as `kill -9` does.
+    /// Starts a service, after `kill -9` of the running process.
     pub fn restart(&mut self, service: &'static str) {
         self.restart_with(service, None);
     }
 
-    /// The same with one more variable in the environment of this process.
+    /// Restarts a service with another variable in the environment of this process.
     pub fn restart_with(
         &mut self,
         service: &'static str,
@@ -131,7 +131,7 @@ impl Fleet {
         self.processes.insert(service, process);
     }
 
-    /// Changes the environment of services that are started from now on.
+    /// Sets a variable in the environment of services started from now on.
     pub fn set(&mut self, name: &'static str, value: &str) {
         self.environment.retain(|(has, _)| *has != name);
         self.environment.push((name, value.to_owned()));
@@ -142,20 +142,20 @@ impl Fleet {
         self.environment.iter().cloned().chain(own).collect()
     }
 
-    /// The admin page of a service: `healthz`, `readyz` or `metrics`.
+    /// Gets an admin page of a service: `healthz`, `readyz` or `metrics`.
     pub async fn admin(&self, service: &str, page: &str) -> Option<String> {
         let url = format!("http://{}/{page}", self.admin[service]);
         let answer = self.client.get(url).send().await.ok()?;
         answer.text().await.ok()
     }
 
-    /// Where registries send their notifications.
+    /// The URL to which registries send their notifications.
     #[must_use]
     pub fn hook(&self) -> String {
         format!("http://{}/hooks/main", self.gateway)
     }
 
-    /// The client.
+    /// A client of the fleet's API.
     #[must_use]
     pub fn cli(&self) -> Cli {
         Cli {
@@ -163,7 +163,7 @@ impl Fleet {
         }
     }
 
-    /// Asks the API; its status and its answer.
+    /// Sends a GET request to the API. Returns status and JSON of the response.
     pub async fn get(&self, path: &str) -> Option<(u16, Value)> {
         let answer = self
             .client
@@ -174,13 +174,13 @@ impl Fleet {
         Some((answer.status().as_u16(), answer.json().await.ok()?))
     }
 
-    /// Sends a push as a script would; its status, if there was an answer.
+    /// Sends a push as a script would. Returns the status of the response, if any.
     pub async fn push(&self, repository: &str, digest: &str, time: &str) -> Option<u16> {
         let request = self.request(repository, digest, time);
         Some(request.send().await.ok()?.status().as_u16())
     }
 
-    /// A push as a script would send it, to be changed before it is sent.
+    /// Builds the request that reports a push as a script would.
     pub fn request(&self, repository: &str, digest: &str, time: &str) -> reqwest::RequestBuilder {
         let body =
             json!({ "repository": repository, "tag": "latest", "digest": digest, "time": time });

@@ -1,6 +1,5 @@
-//! The whole program, run as its users run it: what the tests in `tests/` have in common.
+//! The whole program, run as users run it: the code that the tests in `tests/` share.
 
-// In tests a panic is the report.
 #![expect(clippy::unwrap_used, reason = "in tests a panic is the report")]
 #![expect(clippy::print_stdout, reason = "a test has no log of its own")]
 
@@ -8,17 +7,18 @@ mod cli;
 mod fleet;
 mod up;
 
-pub use cli::{Cli, Said};
+pub use cli::{Cli, CommandOutput};
 pub use fleet::{Fleet, SERVICES};
 pub use tagtrail_testkit::free_address;
 pub use up::Up;
 
-/// What the source `main` proves itself with.
+/// The secret of the sources `main` and `ci`.
 pub const HOOK_SECRET: &str = "hook-secret-of-the-tests";
-/// Made for these tests.
+/// The secret with which webhooks of triggers are signed.
 pub const SIGNING_SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 
-/// The sources `main` (a registry) and `ci` (a script), and a trigger `shop` of two images of `registry`, told to `target`.
+/// Writes a file with the sources `main` (a registry) and `ci` (a script), and the trigger `shop`
+/// of two images in `registry`, with the webhook URL `target`. Returns the path.
 #[must_use]
 pub fn config(folder: &std::path::Path, registry: &str, target: &str) -> std::path::PathBuf {
     let path = folder.join("tagtrail.toml");
@@ -52,28 +52,28 @@ pub const SECRETS: [(&str, &str); 2] = [
     ("SHOP_WEBHOOK_SECRET", SIGNING_SECRET),
 ];
 
-/// Whether an HTTP GET is answered with 200.
+/// Sends an HTTP GET request. Returns true if the status is 200.
 pub async fn answers(url: &str) -> bool {
     reqwest::get(url)
         .await
         .is_ok_and(|answer| answer.status() == 200)
 }
 
-/// A disk of the test's own, or a plain word why there is none here.
+/// Makes a private disk, or prints why this machine can't have one.
 #[must_use]
 pub fn disk() -> Option<tagtrail_testkit::Disk> {
     match tagtrail_testkit::Disk::new() {
         Ok(disk) => Some(disk),
         Err(reason) => {
             println!(
-                "NOT TESTED: it needs a file system of its own, and this machine or user does not permit one ({reason}); run it as root"
+                "NOT TESTED: this test needs a private file system, which this machine or user does not permit ({reason}); run it as root"
             );
             None
         }
     }
 }
 
-/// Chooses the TLS implementation that the HTTP client asks for; harmless if it is chosen already.
+/// Installs the TLS provider that reqwest needs. A second call does nothing.
 pub fn use_ring() {
     let _ = rustls::crypto::ring::default_provider().install_default();
 }

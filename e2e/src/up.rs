@@ -1,4 +1,4 @@
-//! `tagtrail up`.
+//! A running `tagtrail up`.
 
 use std::path::Path;
 
@@ -7,27 +7,27 @@ use tagtrail_testkit::{Process, SOON, eventually};
 
 use crate::{Cli, SECRETS, free_address};
 
-/// A running `tagtrail up`.
+/// A process that runs `tagtrail up`.
 #[derive(Debug)]
 pub struct Up {
     /// The process.
     pub process: Process,
-    /// What it wrote into `endpoints.json`.
+    /// The content of `endpoints.json`.
     pub endpoints: Value,
 }
 
 impl Up {
-    /// Starts it with this data folder and file, and waits until it is ready.
+    /// Starts `tagtrail up` with this data folder and file, and waits until it is ready.
     pub async fn start(data: &Path, config: &Path) -> Up {
         Up::start_at(data, config, &free_address()).await
     }
 
-    /// The same with the gateway at a known address.
+    /// Starts `tagtrail up` with the gateway at this address.
     pub async fn start_at(data: &Path, config: &Path, gateway: &str) -> Up {
         Up::start_all(data, config, gateway, &free_address()).await
     }
 
-    /// The same with the API at a known address.
+    /// Starts `tagtrail up` with the API at this address.
     pub async fn start_with_api(data: &Path, config: &Path, api: &str) -> Up {
         Up::start_all(data, config, &free_address(), api).await
     }
@@ -52,7 +52,7 @@ impl Up {
         let path = data.join("endpoints.json");
         let endpoints = eventually("tagtrail up to be ready", SOON, async || {
             assert!(process.running(), "tagtrail up ended");
-            // One of an earlier run is removed first, so its address says whose it is.
+            // `up` removes a file of an earlier run, which has another API address.
             let text = std::fs::read_to_string(&path).ok()?;
             text.contains(api)
                 .then(|| serde_json::from_str(&text).unwrap())
@@ -67,7 +67,7 @@ impl Up {
         self.endpoints[part].as_str().unwrap()
     }
 
-    /// The client, asking this one.
+    /// A client of this API.
     #[must_use]
     pub fn cli(&self) -> Cli {
         Cli {

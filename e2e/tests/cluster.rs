@@ -1,4 +1,4 @@
-//! A cluster of three nats-servers, with streams of three copies.
+//! A cluster of three nats-servers, with three replicas of each stream.
 
 #![expect(clippy::unwrap_used, reason = "in tests a panic is the report")]
 
@@ -35,8 +35,8 @@ fn push(n: usize) -> Push {
     }
 }
 
-/// The indexer starts when all is there, so that many revisions of one partition are to be published at once: a replicated stream
-/// takes only one at a time behind a fence.
+/// The indexer starts after all pushes were stored, and so has many revisions of a partition to
+/// publish at once. A replicated stream accepts a single message at a time after a fence.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cluster_takes_many_revisions_of_a_partition_and_survives_a_server() {
     let (postgres, mut nats) = (TestPostgres::start().await, TestCluster::start(true).await);
@@ -63,7 +63,7 @@ async fn a_cluster_takes_many_revisions_of_a_partition_and_survives_a_server() {
         let push = push(n);
         let subject = Subject::of_push(&push, tagtrail_proto::PARTITIONS).to_string();
         let body = serde_json::to_vec(&push.event()).unwrap();
-        // While a leader is chosen nothing is stored.
+        // During the election of a leader nothing is stored.
         sent.push(
             eventually("a push to be stored", SOON, async || {
                 let sent = context
@@ -77,26 +77,27 @@ async fn a_cluster_takes_many_revisions_of_a_partition_and_survives_a_server() {
     }
     nats.resume(0);
     let _indexer = Process::tagtrail(&["indexer", "--admin", "127.0.0.1:0"], &environment);
-    let told = eventually("all revisions", SOON, async || {
+    let published = eventually("all revisions", SOON, async || {
         let client = nats.client().await?;
         let messages =
             tagtrail_testkit::messages(&async_nats::jetstream::new(client), "REVISIONS").await;
-        let mut told: BTreeMap<String, Vec<u64>> = BTreeMap::new();
+        let mut published: BTreeMap<String, Vec<u64>> = BTreeMap::new();
         for (_, body) in messages
             .iter()
             .filter(|(subject, _)| subject.starts_with("tagtrail.revision."))
         {
             let event: Event<Revision> = serde_json::from_slice(body).unwrap();
-            told.entry(event.subject)
+            published
+                .entry(event.subject)
                 .or_default()
                 .push(event.data.revision);
         }
-        (told.values().map(Vec::len).sum::<usize>() >= PUSHES).then_some(told)
+        (published.values().map(Vec::len).sum::<usize>() >= PUSHES).then_some(published)
     })
     .await;
     let all: Vec<u64> = (1..=(PUSHES / TAGS) as u64).collect();
-    assert_eq!(told.len(), TAGS);
-    for (image, numbers) in told {
+    assert_eq!(published.len(), TAGS);
+    for (image, numbers) in published {
         assert_eq!(numbers, all, "{image}");
     }
 }

@@ -1,4 +1,4 @@
-//! One process per service: outages and crashes cost nothing.
+//! Outages of Postgres and of NATS lose no push.
 
 #![expect(clippy::unwrap_used, reason = "in tests a panic is the report")]
 use serde_json::json;
@@ -40,7 +40,7 @@ async fn without_postgres_pushes_are_accepted_and_recorded_later() {
         assert_eq!(
             fleet.push("shop/web", &digest(n), &time_of(second)).await,
             Some(202),
-            "the gateway does not need Postgres"
+            "the gateway needs no Postgres"
         );
     }
     let (status, problem) = fleet
@@ -62,8 +62,8 @@ async fn without_postgres_pushes_are_accepted_and_recorded_later() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_nats_the_registry_is_told_to_come_again_and_does() {
-    // The registry's own queue keeps what got no 2xx; so nothing is lost between them.
+async fn without_nats_the_gateway_answers_503_and_the_registry_retries() {
+    // The registry's queue keeps notifications that got no 2xx, so the push is not lost.
     let fleet = Fleet::start(REGISTRY).await;
     let registry = Registry::start(&fleet.hook(), &format!("Bearer {HOOK_SECRET}")).await;
     fleet.nats.stop().await;
@@ -76,8 +76,8 @@ async fn without_nats_the_registry_is_told_to_come_again_and_does() {
     assert_eq!(fleet.cli().run(&["resolve", &image]).code, 3);
     fleet.nats.resume().await;
     eventually("the push", SOON, async || {
-        let said = fleet.cli().run(&["resolve", &image, "-q"]);
-        (said.out == format!("{image}@{pushed}\n")).then_some(())
+        let resolved = fleet.cli().run(&["resolve", &image, "-q"]);
+        (resolved.out == format!("{image}@{pushed}\n")).then_some(())
     })
     .await;
 }

@@ -1,4 +1,4 @@
-//! From a push to what was pushed: who built it, when, from what, and for which platforms.
+//! The manifest of a pushed image: labels, annotations, time of the build, platforms.
 
 use std::os::unix::fs::PermissionsExt as _;
 
@@ -9,9 +9,9 @@ use tagtrail_testkit::{Registry, SOON, Sink, TestImage, eventually};
 const REVISION: &str = "org.opencontainers.image.revision";
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_was_pushed_is_read_once_and_shown() {
+async fn the_manifest_of_a_pushed_digest_is_recorded() {
     use_ring();
-    // A folder that the user of Postgres can reach, should the tests run as root.
+    // A folder that the user of Postgres can reach, in case the tests run as root.
     let folder = tempfile::Builder::new()
         .permissions(std::fs::Permissions::from_mode(0o711))
         .tempdir()
@@ -23,14 +23,14 @@ async fn what_was_pushed_is_read_once_and_shown() {
     let file = config(folder.path(), host, sink.url());
     let data = folder.path().join("data");
 
-    // Pushed while nobody may ask the registry.
+    // Pushed while the registry has no `[[registry]]`, so the manifest can't be read.
     let mut up = Up::start_at(&data, &file, &gateway).await;
     let old = TestImage::new("old").label(REVISION, "0a1b");
     let old = registry.push(&old, "shop/old:latest").to_string();
     let cli = up.cli();
     eventually("the push", SOON, async || {
-        let said = cli.run(&["resolve", &format!("{host}/shop/old")]);
-        (said.code == 0).then_some(())
+        let resolved = cli.run(&["resolve", &format!("{host}/shop/old")]);
+        (resolved.code == 0).then_some(())
     })
     .await;
     let unknown = cli.run(&["manifest", &old]);
@@ -42,7 +42,7 @@ async fn what_was_pushed_is_read_once_and_shown() {
     );
     assert_eq!(cli.run(&["manifest", "latest"]).code, 2);
 
-    // Configured, what is old is read too.
+    // Once the registry is configured, manifests of earlier pushes are read too.
     let mut text = std::fs::read_to_string(&file).unwrap();
     text += &format!("[[registry]]\nname = \"{host}\"\nurl = \"http://{host}\"\n");
     std::fs::write(&file, text).unwrap();
@@ -50,8 +50,8 @@ async fn what_was_pushed_is_read_once_and_shown() {
     assert_eq!(up.process.ended(SOON).await.code(), Some(0));
     let up = Up::start_at(&data, &file, &gateway).await;
     let cli = up.cli();
-    let known = async |digest: &str| -> Value {
-        eventually(&format!("what {digest} is"), SOON, async || {
+    let recorded = async |digest: &str| -> Value {
+        eventually(&format!("the manifest of {digest}"), SOON, async || {
             let url = format!("{}/v1/manifests/{digest}", up.address("api"));
             let answer = reqwest::get(url).await.ok()?;
             (answer.status() == 200).then_some(())?;
@@ -59,13 +59,13 @@ async fn what_was_pushed_is_read_once_and_shown() {
         })
         .await
     };
-    assert_eq!(known(&old).await["revision"], "0a1b");
+    assert_eq!(recorded(&old).await["revision"], "0a1b");
 
     let index = TestImage::index("new")
         .label("maintainer", "Ann")
         .annotation(REVISION, "9f2c");
     let new = registry.push(&index, "shop/web:latest").to_string();
-    let manifest = known(&new).await;
+    let manifest = recorded(&new).await;
     assert_eq!(
         (
             &manifest["digest"],
@@ -84,11 +84,11 @@ async fn what_was_pushed_is_read_once_and_shown() {
         .as_array()
         .unwrap()
         .iter()
-        .map(|one| one["architecture"].as_str().unwrap())
+        .map(|platform| platform["architecture"].as_str().unwrap())
         .collect();
     assert_eq!(platforms, ["amd64", "arm64"]);
 
-    // The client shows the same, for people and for programs.
+    // The client prints the same manifest, as JSON and as a table.
     assert_eq!(cli.json(&["manifest", &new]), manifest);
     let shown = cli.run(&["manifest", &new]).out;
     for part in [
@@ -101,7 +101,7 @@ async fn what_was_pushed_is_read_once_and_shown() {
     ] {
         assert!(shown.contains(part), "{part} is not in {shown}");
     }
-    // A tag more of the same digest changes nothing of what it is.
+    // A second tag of the same digest does not change the recorded manifest.
     assert_eq!(registry.push(&index, "shop/web:v1").to_string(), new);
-    assert_eq!(known(&new).await, manifest);
+    assert_eq!(recorded(&new).await, manifest);
 }

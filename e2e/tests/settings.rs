@@ -1,9 +1,9 @@
-//! A server that may lose what it acknowledged is said to be one, at the start.
+//! A service warns at start about servers that may lose acknowledged data.
 
 use sqlx::{Connection as _, PgConnection};
 use tagtrail_testkit::{Process, SOON, TestCluster, TestPostgres, eventually, free_address};
 
-/// The log of an indexer that has started with these settings.
+/// Starts an indexer on these servers, waits for readiness, and returns the log.
 async fn log(postgres: &TestPostgres, nats: &TestCluster, replicas: &str) -> String {
     let (monitor, admin) = (nats.monitor_url(0), free_address());
     let environment = [
@@ -26,7 +26,7 @@ async fn log(postgres: &TestPostgres, nats: &TestCluster, replicas: &str) -> Str
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_may_lose_acknowledged_messages_is_said_at_the_start() {
+async fn settings_that_may_lose_acknowledged_data_are_logged_at_start() {
     tagtrail_e2e::use_ring();
     let postgres = TestPostgres::start().await;
     let mut admin = PgConnection::connect(postgres.db().url()).await.unwrap();
@@ -34,7 +34,7 @@ async fn what_may_lose_acknowledged_messages_is_said_at_the_start() {
         .execute(&mut admin)
         .await
         .unwrap();
-    let said = [
+    let warnings = [
         "Postgres has synchronous_commit = off",
         "nats-server syncs to disk only every 120s",
         "stream PUSHES has one copy on a cluster",
@@ -42,7 +42,7 @@ async fn what_may_lose_acknowledged_messages_is_said_at_the_start() {
         "stream REVISIONS has one copy on a cluster",
     ];
     let weak = log(&postgres, &TestCluster::start(false).await, "1").await;
-    for line in said {
+    for line in warnings {
         assert!(weak.contains(line), "no \"{line}\" in\n{weak}");
     }
 
@@ -51,7 +51,7 @@ async fn what_may_lose_acknowledged_messages_is_said_at_the_start() {
         .await
         .unwrap();
     let strong = log(&postgres, &TestCluster::start(true).await, "3").await;
-    for line in said {
+    for line in warnings {
         assert!(!strong.contains(line), "\"{line}\" in\n{strong}");
     }
 }

@@ -41,7 +41,7 @@ async fn real_pushes_become_history_and_rollouts() {
     let (cli, host) = (up.cli(), registry.host().to_owned());
     let web = format!("{host}/shop/web:latest");
 
-    // First one manifest for each image, then an index with two platforms.
+    // First a manifest for each image, then an index with two platforms.
     let first = registry.push(&TestImage::new("one"), "shop/web:latest");
     let worker = registry.push(&TestImage::new("worker"), "shop/worker:latest");
     let delivered = sink.wait(1).await.remove(0).json();
@@ -62,7 +62,7 @@ async fn real_pushes_become_history_and_rollouts() {
         "the registry has another digest"
     );
 
-    // The index's platforms were pushed by digest alone: they move no tag and make no revision.
+    // The index's platforms were pushed by digest alone, so no tag moves and no revision is made.
     let history = cli.json(&["history", &web]);
     let digests: Vec<_> = history["items"]
         .as_array()
@@ -285,7 +285,7 @@ async fn a_quarantined_event_is_listed_shown_and_replayed_after_a_fix() {
         assert_eq!(run(&arguments).code, 3, "{arguments:?}");
     }
 
-    // With the wrong kind it can't be interpreted; with the kind of its registry it can.
+    // The wrong kind can't interpret the event; the right kind can.
     let still = run(&["replay", "1", "--config", file.to_str().unwrap()]);
     assert_eq!(still.code, 1);
     assert!(still.err.contains("still not understood"), "{}", still.err);
