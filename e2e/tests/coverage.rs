@@ -1,4 +1,5 @@
-//! What a registry does not tell: found by comparing, and counted right.
+//! Changes that a registry does not report: found by reconciling, and counted in the coverage
+//! report.
 
 #![expect(clippy::unwrap_used, reason = "in tests a panic is the report")]
 
@@ -18,103 +19,98 @@ use tagtrail_testkit::{Registry, SOON, Sink, TestImage, eventually};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
-/// Between a registry and the gateway: swallows some events, and tells the registry that they arrived.
-struct Lossy {
+/// A proxy between a registry and the gateway. Drops some events, and answers the registry with
+/// 200 for these.
+struct LossyProxy {
     address: String,
-    /// Whether an event is swallowed.
-    swallows: Arc<Mutex<Swallows>>,
-    /// What was swallowed.
-    swallowed: Arc<Mutex<Vec<(HeaderMap, Bytes)>>>,
-    /// Whether nothing is taken, and the registry told so.
-    down: Arc<AtomicBool>,
-    way: Way,
+    shared: Shared,
     _task: JoinSet<()>,
 }
 
-type Swallows = Box<dyn FnMut(&Value) -> bool + Send>;
+type Drops = Box<dyn FnMut(&Value) -> bool + Send>;
 
+/// The state of the proxy's handler.
 #[derive(Clone)]
-struct Way {
-    to: String,
+struct Shared {
+    gateway: String,
     client: reqwest::Client,
-    swallowed: Arc<Mutex<Vec<(HeaderMap, Bytes)>>>,
-    /// Identifiers of what was swallowed.
-    gone: Arc<Mutex<HashSet<String>>>,
+    /// Returns true for an event to drop.
+    drops: Arc<Mutex<Drops>>,
+    /// The requests with dropped events.
+    dropped: Arc<Mutex<Vec<(HeaderMap, Bytes)>>>,
+    /// The ids of all events dropped so far.
+    dropped_ids: Arc<Mutex<HashSet<String>>>,
+    /// Set while the proxy answers every request with 503.
     down: Arc<AtomicBool>,
-    swallows: Arc<Mutex<Swallows>>,
 }
 
-impl Lossy {
-    async fn start(gateway: &str) -> Lossy {
+impl LossyProxy {
+    async fn start(gateway: &str) -> LossyProxy {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = format!("http://{}", listener.local_addr().unwrap());
-        let swallows: Arc<Mutex<Swallows>> = Arc::new(Mutex::new(Box::new(|_| true)));
-        let down = Arc::new(AtomicBool::new(false));
-        let swallowed = Arc::default();
-        let way = Way {
-            swallowed: Arc::clone(&swallowed),
-            gone: Arc::default(),
-            down: Arc::clone(&down),
-            to: format!("http://{gateway}/hooks/main"),
+        let shared = Shared {
+            gateway: format!("http://{gateway}/hooks/main"),
             client: reqwest::Client::new(),
-            swallows: Arc::clone(&swallows),
+            drops: Arc::new(Mutex::new(Box::new(|_| true))),
+            dropped: Arc::default(),
+            dropped_ids: Arc::default(),
+            down: Arc::default(),
         };
         let router = Router::new()
-            .fallback(post(pass_on))
-            .with_state(way.clone());
+            .fallback(post(forward))
+            .with_state(shared.clone());
         let mut task = JoinSet::new();
         task.spawn(async move { axum::serve(listener, router).await.unwrap() });
-        Lossy {
+        LossyProxy {
             address,
-            swallows,
-            swallowed,
-            down,
-            way,
+            shared,
             _task: task,
         }
     }
 
-    fn swallow(&self, which: impl FnMut(&Value) -> bool + Send + 'static) {
-        *self.swallows.lock().unwrap() = Box::new(which);
+    /// Drops the events for which `drops` returns true, from now on.
+    fn drop_events(&self, drops: impl FnMut(&Value) -> bool + Send + 'static) {
+        *self.shared.drops.lock().unwrap() = Box::new(drops);
     }
 
-    /// Delivers after all what was swallowed since this was called last, or forgets it.
-    async fn deliver(&self, whether: bool) -> usize {
-        let swallowed = std::mem::take(&mut *self.swallowed.lock().unwrap());
-        let count = swallowed.len();
-        for (headers, body) in swallowed.into_iter().filter(|_| whether) {
-            assert_eq!(self.way.send(headers, body).await, StatusCode::ACCEPTED);
+    /// Takes the dropped events, and delivers these if `deliver`. Returns the number of events.
+    async fn take_dropped(&self, deliver: bool) -> usize {
+        let dropped = std::mem::take(&mut *self.shared.dropped.lock().unwrap());
+        let count = dropped.len();
+        for (headers, body) in dropped.into_iter().filter(|_| deliver) {
+            assert_eq!(self.shared.send(headers, body).await, StatusCode::ACCEPTED);
         }
         count
     }
 }
 
-async fn pass_on(State(way): State<Way>, headers: HeaderMap, body: Bytes) -> StatusCode {
-    if way.down.load(Ordering::SeqCst) {
+async fn forward(State(shared): State<Shared>, headers: HeaderMap, body: Bytes) -> StatusCode {
+    if shared.down.load(Ordering::SeqCst) {
         return StatusCode::SERVICE_UNAVAILABLE;
     }
     let event: Value = serde_json::from_slice(&body).unwrap();
     let event = &event["events"][0];
-    // Comparing pulls each tag, which the registry tells too, one after the other: what the test waits for would wait behind it.
+    // Reconciling pulls each tag, and the registry reports each pull. These reports would delay the
+    // events that the test waits for.
     if event["action"] == "pull" {
         return StatusCode::OK;
     }
     let id = event["id"].as_str().unwrap().to_owned();
-    // A registry that did not hear the answer in time sends again, perhaps only when others pass.
-    if way.gone.lock().unwrap().contains(&id) {
+    // A registry that got the answer too late sends the event again. Then it is dropped again.
+    if shared.dropped_ids.lock().unwrap().contains(&id) {
         return StatusCode::OK;
     }
-    if way.swallows.lock().unwrap()(event) {
-        way.gone.lock().unwrap().insert(id);
-        way.swallowed.lock().unwrap().push((headers, body));
+    if shared.drops.lock().unwrap()(event) {
+        shared.dropped_ids.lock().unwrap().insert(id);
+        shared.dropped.lock().unwrap().push((headers, body));
         return StatusCode::OK;
     }
-    way.send(headers, body).await
+    shared.send(headers, body).await
 }
 
-impl Way {
+impl Shared {
     async fn send(&self, headers: HeaderMap, body: Bytes) -> StatusCode {
-        let request = self.client.post(&self.to).headers(headers).body(body);
+        let request = self.client.post(&self.gateway).headers(headers).body(body);
         let answer = request.send().await;
         answer.map_or(StatusCode::SERVICE_UNAVAILABLE, |answer| answer.status())
     }
@@ -123,7 +119,7 @@ impl Way {
 struct World {
     up: Up,
     registry: Registry,
-    lossy: Lossy,
+    proxy: LossyProxy,
     sink: Sink,
     _folder: tempfile::TempDir,
 }
@@ -136,9 +132,9 @@ impl World {
             .tempdir()
             .unwrap();
         let (gateway, sink) = (free_address(), Sink::start().await);
-        let lossy = Lossy::start(&gateway).await;
-        let registry = Registry::start(&lossy.address, &format!("Bearer {HOOK_SECRET}")).await;
-        // There before anybody looks.
+        let proxy = LossyProxy::start(&gateway).await;
+        let registry = Registry::start(&proxy.address, &format!("Bearer {HOOK_SECRET}")).await;
+        // Pushed before Tagtrail runs.
         for tag in ["1", "2", "latest"] {
             let _ = registry.push(
                 &TestImage::new(&format!("old {tag}")),
@@ -161,7 +157,7 @@ url = "http://{host}"
 reconcile = "2s"
 watch = ["old/app", "no/such"]
 
-# One that nobody can reach holds up no other.
+# An unreachable registry must not delay the others.
 [[registry]]
 name = "gone.example.com"
 url = "http://127.0.0.1:1"
@@ -177,11 +173,11 @@ target.webhook = {{ url = "{}", secret = {{ env = "SHOP_WEBHOOK_SECRET" }} }}
         );
         std::fs::write(&config, text).unwrap();
         let up = Up::start_at(&folder.path().join("data"), &config, &gateway).await;
-        lossy.swallow(|_| false);
+        proxy.drop_events(|_| false);
         World {
             up,
             registry,
-            lossy,
+            proxy,
             sink,
             _folder: folder,
         }
@@ -191,7 +187,7 @@ target.webhook = {{ url = "{}", secret = {{ env = "SHOP_WEBHOOK_SECRET" }} }}
         self.up.cli()
     }
 
-    /// What is said of the source `main`.
+    /// The item of the coverage report about the source `main`.
     fn coverage(&self) -> Option<Value> {
         let coverage = self.cli().json(&["coverage"]);
         let items = coverage["items"].as_array().unwrap();
@@ -200,6 +196,7 @@ target.webhook = {{ url = "{}", secret = {{ env = "SHOP_WEBHOOK_SECRET" }} }}
         items.iter().find(of).cloned()
     }
 
+    /// Waits until the report has these numbers of changes for the source `main`.
     async fn changes(&self, expected: Value) {
         let mut last = None;
         let waiting = eventually("the coverage report", SOON, async || {
@@ -207,17 +204,18 @@ target.webhook = {{ url = "{}", secret = {{ env = "SHOP_WEBHOOK_SECRET" }} }}
             (last.as_ref()?["changes"] == expected).then_some(())
         });
         if tokio::time::timeout(SOON, waiting).await.is_err() {
-            panic!("{expected} was expected, the report says {last:?}");
+            panic!("expected {expected}, the report has {last:?}");
         }
     }
 
+    /// Waits until this revision is the newest of an image. Returns the origin.
     async fn origin(&self, image: &str, revision: u64) -> String {
         let history = eventually(
             &format!("revision {revision} of {image}"),
             SOON,
             async || {
-                let said = self.cli().run(&["history", image, "--output", "json"]);
-                let history: Value = serde_json::from_str(&said.out).ok()?;
+                let output = self.cli().run(&["history", image, "--output", "json"]);
+                let history: Value = serde_json::from_str(&output.out).ok()?;
                 (history["items"][0]["revision"] == revision).then_some(history)
             },
         )
@@ -227,11 +225,11 @@ target.webhook = {{ url = "{}", secret = {{ env = "SHOP_WEBHOOK_SECRET" }} }}
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn one_webhook_in_twenty_is_lost_and_the_report_is_right_to_the_event() {
+async fn the_coverage_report_counts_each_lost_event() {
     let world = World::start().await;
     let host = world.registry.host().to_owned();
 
-    // What was there is history, and no reason to roll out.
+    // Images that were there before are imported, without a rollout.
     for tag in ["1", "2", "latest"] {
         assert_eq!(
             world.origin(&format!("{host}/old/app:{tag}"), 1).await,
@@ -239,7 +237,7 @@ async fn one_webhook_in_twenty_is_lost_and_the_report_is_right_to_the_event() {
         );
     }
 
-    // Twenty repositories that are known, and walked.
+    // Twenty repositories that are in history and have been reconciled.
     for number in 0..20 {
         let _ = world.registry.push(
             &TestImage::new(&format!("first {number}")),
@@ -252,33 +250,34 @@ async fn one_webhook_in_twenty_is_lost_and_the_report_is_right_to_the_event() {
     let mut db = sqlx::PgConnection::connect(world.up.address("postgres"))
         .await
         .unwrap();
-    eventually("all repositories to be walked", SOON, async || {
-        let walked = "select count(*) from walk where repository like 'shop/%'";
-        let walked: i64 = sqlx::query_scalar(walked).fetch_one(&mut db).await.unwrap();
-        (walked == 20).then_some(())
+    eventually("all repositories to be reconciled", SOON, async || {
+        let sql = "select count(*) from walk where repository like 'shop/%'";
+        let reconciled: i64 = sqlx::query_scalar(sql).fetch_one(&mut db).await.unwrap();
+        (reconciled == 20).then_some(())
     })
     .await;
 
-    // Tags that move twice, and new ones; one of each twenty is not told of. What is lost twice in a row can't be seen twice, so
-    // whatever is lost moves no more.
+    // Each tag moves twice, and each repository gets a new tag; each time, an event is dropped. Two
+    // dropped changes of the same tag look like a single change, so a tag with a dropped event does
+    // not move again.
     let push = |content: String, name: String| {
         let _ = world.registry.push(&TestImage::new(&content), &name);
     };
-    world.lossy.deliver(false).await;
+    world.proxy.take_dropped(false).await;
     world
-        .lossy
-        .swallow(|event| event["target"]["repository"] == "shop/app3");
+        .proxy
+        .drop_events(|event| event["target"]["repository"] == "shop/app3");
     (0..20).for_each(|number| push(format!("second {number}"), format!("shop/app{number}:v1")));
     world
-        .lossy
-        .swallow(|event| event["target"]["repository"] == "shop/app7");
+        .proxy
+        .drop_events(|event| event["target"]["repository"] == "shop/app7");
     let others = (0..20).filter(|number| *number != 3);
     others.for_each(|number| push(format!("third {number}"), format!("shop/app{number}:v1")));
     world
-        .lossy
-        .swallow(|event| event["target"]["repository"] == "shop/app11");
+        .proxy
+        .drop_events(|event| event["target"]["repository"] == "shop/app11");
     (0..20).for_each(|number| push(format!("new {number}"), format!("shop/app{number}:v2")));
-    world.lossy.swallow(|_| false);
+    world.proxy.drop_events(|_| false);
     world
         .changes(json!({"event": 20 + 56, "resolved": 0, "reconciled": 3, "imported": 0}))
         .await;
@@ -293,39 +292,39 @@ async fn one_webhook_in_twenty_is_lost_and_the_report_is_right_to_the_event() {
         );
     }
 
-    // They come after all, with the time at which they happened: no change is counted twice, and none as lost.
-    assert!(world.lossy.deliver(true).await >= 3);
+    // The dropped events arrive late, with the time of their push: no change is counted twice, and
+    // none as lost.
+    assert!(world.proxy.take_dropped(true).await >= 3);
     world
         .changes(json!({"event": 79, "resolved": 0, "reconciled": 0, "imported": 0}))
         .await;
 
-    // A delete that nobody told, and one that was told.
-    world.lossy.swallow(|event| event["action"] == "delete");
+    // A delete whose event is dropped, and a delete whose event arrives.
+    world.proxy.drop_events(|event| event["action"] == "delete");
     world.registry.delete("shop/app0:v2");
     world
         .changes(json!({"event": 79, "resolved": 0, "reconciled": 1, "imported": 0}))
         .await;
-    world.lossy.swallow(|_| false);
+    world.proxy.drop_events(|_| false);
     world.registry.delete("shop/app1:v2");
     world
         .changes(json!({"event": 80, "resolved": 0, "reconciled": 1, "imported": 0}))
         .await;
 
-    // What was imported rolls nothing out; what is found moved, does.
+    // Imported images start no rollout. A move found by reconciling does.
     assert_eq!(world.sink.deliveries().len(), 0);
-    world.lossy.swallow(|_| true);
+    world.proxy.drop_events(|_| true);
     let moved = world
         .registry
-        .push(&TestImage::new("moved unheard"), "old/app:latest");
-    let told = world.sink.wait(1).await.remove(0).json();
-    assert_eq!(told["data"]["images"]["app"]["digest"], json!(moved));
+        .push(&TestImage::new("moved without event"), "old/app:latest");
+    let delivered = world.sink.wait(1).await.remove(0).json();
+    assert_eq!(delivered["data"]["images"]["app"]["digest"], json!(moved));
 
-    // The table for people.
-    let said = world.cli().run(&["coverage"]);
+    // The table has the columns of the API.
+    let table = world.cli().run(&["coverage"]).out;
     assert!(
-        said.out.contains("ONLY BY COMPARING") && said.out.contains(" %"),
-        "{}",
-        said.out
+        table.contains("LAST RECONCILED") && table.contains(" %"),
+        "{table}"
     );
     let later = world
         .cli()
@@ -341,7 +340,7 @@ async fn one_webhook_in_twenty_is_lost_and_the_report_is_right_to_the_event() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_registry_forgets_when_it_is_restarted_is_found() {
+async fn events_that_a_registry_loses_in_a_restart_are_found() {
     let mut world = World::start().await;
     let host = world.registry.host().to_owned();
     let push = |world: &World, content: &str| {
@@ -353,11 +352,11 @@ async fn what_a_registry_forgets_when_it_is_restarted_is_found() {
     world
         .changes(json!({"event": 1, "resolved": 0, "reconciled": 0, "imported": 0}))
         .await;
-    // Its queue fills, in memory, and is lost.
-    world.lossy.down.store(true, Ordering::SeqCst);
+    // The registry queues the event in memory, and loses the queue in the restart.
+    world.proxy.shared.down.store(true, Ordering::SeqCst);
     let second = push(&world, "two");
     world.registry.restart().await;
-    world.lossy.down.store(false, Ordering::SeqCst);
+    world.proxy.shared.down.store(false, Ordering::SeqCst);
     world
         .changes(json!({"event": 1, "resolved": 0, "reconciled": 1, "imported": 0}))
         .await;
@@ -366,7 +365,7 @@ async fn what_a_registry_forgets_when_it_is_restarted_is_found() {
         world.cli().json(&["resolve", &image])["digest"],
         json!(second)
     );
-    // What comes after is told again.
+    // Events after the restart arrive again.
     let _ = push(&world, "three");
     world
         .changes(json!({"event": 2, "resolved": 0, "reconciled": 1, "imported": 0}))
