@@ -1,5 +1,6 @@
-//! `docker-compose.yml`, the Dockerfile and the files in `deploy/`, as far as that goes without a container engine: everything
-//! that they name is there, and the same processes with the same settings and accounts do their work.
+//! `docker-compose.yml`, the Dockerfile and `deploy/`, tested without a container engine: every
+//! command, file and variable that they name exists, and the processes work with the same settings
+//! and accounts.
 
 #![expect(
     clippy::unwrap_used,
@@ -28,7 +29,7 @@ fn read(path: &str) -> String {
     std::fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
-/// What `scripts/compose-env` writes.
+/// Runs `scripts/compose-env` twice. Returns the written variables.
 fn dot_env(folder: &Path) -> BTreeMap<String, String> {
     let path = folder.join("env");
     for _ in 0..2 {
@@ -45,7 +46,7 @@ fn dot_env(folder: &Path) -> BTreeMap<String, String> {
         .collect()
 }
 
-/// `${NAME}` and `${NAME:?why}`, as Compose replaces them.
+/// Replaces `${NAME}` and `${NAME:?why}`, as Compose does.
 fn interpolate(text: &str, environment: &BTreeMap<String, String>) -> String {
     let mut parts = text.split("${");
     let mut result = parts.next().unwrap().to_owned();
@@ -59,12 +60,12 @@ fn interpolate(text: &str, environment: &BTreeMap<String, String>) -> String {
     }
     assert!(
         !result.contains('$'),
-        "something else is to be replaced: {result}"
+        "a variable in another form: {result}"
     );
     result
 }
 
-/// The file with its variables replaced and its anchors resolved.
+/// Parses `docker-compose.yml`, with variables replaced and anchors resolved.
 fn compose(environment: &BTreeMap<String, String>) -> Value {
     let text: String = read("docker-compose.yml")
         .lines()
@@ -90,7 +91,7 @@ fn environment_of(service: &Value) -> BTreeMap<String, String> {
         .collect()
 }
 
-/// The services of our own image, by name.
+/// The services that run the image `tagtrail`, by name.
 fn ours(compose: &Value) -> BTreeMap<&str, &Value> {
     let services = compose["services"].as_object().unwrap().iter();
     services
@@ -106,12 +107,12 @@ fn help(arguments: &[&str]) -> String {
         .output()
         .unwrap();
     assert!(done.status.success(), "tagtrail {arguments:?}: {done:?}");
-    // As one line: where it is broken depends on the width.
+    // Joined to a single line, since line breaks depend on the width.
     let text = String::from_utf8(done.stdout).unwrap();
     text.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
-/// The instructions of the Dockerfile, continued lines joined.
+/// The instructions of the Dockerfile, with continued lines joined.
 fn dockerfile() -> Vec<(String, String)> {
     let text = read("Dockerfile").replace("\\\n", " ");
     text.lines()
@@ -127,7 +128,7 @@ fn dockerfile() -> Vec<(String, String)> {
 }
 
 #[test]
-fn every_command_flag_variable_mount_and_port_is_there() {
+fn every_command_flag_variable_mount_and_port_exists() {
     let folder = tempfile::tempdir().unwrap();
     let environment = dot_env(folder.path());
     let compose = compose(&environment);
@@ -151,7 +152,7 @@ fn every_command_flag_variable_mount_and_port_is_there() {
                 || file.contains(&format!("env = \"{variable}\""));
             assert!(known, "{name}: nobody reads {variable}");
         }
-        // A secret that the file asks a service for is given to it.
+        // A service that reads tagtrail.toml has the file mounted.
         if service["environment"]["TAGTRAIL_CONFIG"].is_string() {
             let mounts = strings(&service["volumes"]);
             let target = service["environment"]["TAGTRAIL_CONFIG"].as_str().unwrap();
@@ -211,7 +212,7 @@ fn every_command_flag_variable_mount_and_port_is_there() {
                 "api" => "8401",
                 "nats" => "4222",
                 "registry" => "5000",
-                other => panic!("{other} has no port to show"),
+                other => panic!("{other} must not publish a port"),
             };
             assert_eq!(parts[2], listens);
         }
@@ -236,7 +237,7 @@ fn every_command_flag_variable_mount_and_port_is_there() {
             "{name} has no health check"
         );
     }
-    // The version that the tests run with.
+    // The tests use the same version of nats-server.
     let setup = read("scripts/setup");
     let version = setup
         .lines()
@@ -274,7 +275,7 @@ fn every_command_flag_variable_mount_and_port_is_there() {
 }
 
 #[test]
-fn the_image_is_made_of_what_is_there_and_runs_as_nobody_special() {
+fn the_image_is_built_from_existing_files_and_runs_without_root() {
     let lines = dockerfile();
     let of = |instruction: &str| -> Vec<&str> {
         lines
@@ -318,7 +319,7 @@ fn the_image_is_made_of_what_is_there_and_runs_as_nobody_special() {
     assert_eq!(of("USER"), ["nonroot"]);
     assert_eq!(of("ENTRYPOINT"), ["[\"/usr/local/bin/tagtrail\"]"]);
     assert_eq!(of("EXPOSE"), ["8400 8401 8402"]);
-    // Each variable is read by the service that listens there, and its port is the usual one.
+    // Each variable is a setting of its service, and each port is the default.
     let settings: BTreeMap<&str, &str> = of("ENV")[1]
         .split(' ')
         .map(|setting| setting.split_once('=').unwrap())
@@ -343,7 +344,7 @@ fn the_image_is_made_of_what_is_there_and_runs_as_nobody_special() {
 }
 
 #[test]
-fn its_tagtrail_toml_is_right() {
+fn the_tagtrail_toml_of_compose_is_valid() {
     let folder = tempfile::tempdir().unwrap();
     let checked = Command::new(tagtrail_testkit::binary())
         .args(["config", "check"])

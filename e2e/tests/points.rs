@@ -1,4 +1,5 @@
-//! A process dies at each named point once, at the worst moment: nothing is lost, nothing comes twice, and all goes on in order.
+//! A process crashes at each fail point once: no push is lost or recorded twice, and everything
+//! continues in order.
 
 #![expect(clippy::unwrap_used, reason = "in tests a panic is the report")]
 
@@ -14,16 +15,17 @@ use tagtrail_testkit::{Registry, SOON, Sink, TestImage, eventually};
 use time::{Duration, OffsetDateTime};
 use tokio::time::Instant;
 
-/// What `kill -l` calls ABRT.
+/// The number of the signal ABRT.
 const SIGABRT: i32 = 6;
 /// The images of the trigger.
 const IMAGES: [&str; 2] = ["shop/web", "shop/worker"];
 
-/// Whoever tells of pushes, and repeats each until it is accepted.
+/// Sends pushes, each repeated until accepted.
 struct Sender {
     fleet: Fleet,
     start: OffsetDateTime,
-    told: i64,
+    /// Number of the last push that was accepted for every image.
+    accepted: i64,
 }
 
 impl Sender {
@@ -31,24 +33,25 @@ impl Sender {
         Digest::sha256_of(&n.to_be_bytes()).to_string()
     }
 
-    /// The next push of each image. One that is not accepted is the next one again.
+    /// Sends the next push of each image. After a failure, the next call sends the same pushes.
     async fn push(&mut self) {
-        let n = self.told + 1;
+        let n = self.accepted + 1;
         let time = instant::format(self.start + Duration::seconds(n)).unwrap();
         for image in IMAGES {
             if self.fleet.push(image, &Sender::digest(n), &time).await != Some(202) {
                 return;
             }
         }
-        self.told = n;
+        self.accepted = n;
     }
 
-    /// An event without a digest, about which the registry has to be asked; repeated until it is accepted.
-    async fn question(&self, n: u32) {
+    /// Sends an event without a digest, so that the resolver asks the registry. Repeats the request
+    /// until the gateway accepts.
+    async fn push_without_digest(&self, n: u32) {
         let body = json!({ "repository": "shop/asked", "tag": format!("t{n}") });
         let client = reqwest::Client::new();
         let hook = self.fleet.hook().replace("/main", "/ci");
-        eventually("a question to be accepted", SOON, async || {
+        eventually("the event to be accepted", SOON, async || {
             let request = client.post(&hook).bearer_auth(HOOK_SECRET).json(&body);
             let answer = request.send().await.ok()?;
             (answer.status() == 202).then_some(())
@@ -60,11 +63,12 @@ impl Sender {
     async fn is_recorded(&self, host: &str) {
         let path = format!("/v1/resolve?image={host}/{}", IMAGES[1]);
         eventually("the last push", SOON, async || {
-            (self.get(&path).await?["digest"] == Sender::digest(self.told)).then_some(())
+            (self.get(&path).await?["digest"] == Sender::digest(self.accepted)).then_some(())
         })
         .await;
     }
 
+    /// Gets a resource of the API. Returns `None` unless the status is 200.
     async fn get(&self, path: &str) -> Option<Value> {
         let (status, answer) = self.fleet.get(path).await?;
         (status == 200).then_some(answer)
@@ -77,15 +81,15 @@ fn service_of(point: FailPoint) -> &'static str {
         "resolver" => "resolver",
         "indexer" => "indexer",
         "trigger" | "ledger" => "trigger",
-        other => panic!("whose point is {other}?"),
+        other => panic!("no service for fail points of {other}"),
     }
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_crash_at_any_point_loses_nothing_and_doubles_nothing() {
-    // What it notifies of is of no interest here.
-    let nobody = Sink::start().await;
-    let registry = Registry::start(nobody.url(), "Bearer nobody").await;
+async fn a_crash_at_any_fail_point_loses_nothing_and_repeats_nothing() {
+    // The registry's own notifications go to a sink that is not read.
+    let unused = Sink::start().await;
+    let registry = Registry::start(unused.url(), "Bearer unused").await;
     let asked = registry.push(&TestImage::new("asked"), "shop/asked:t0");
     let host = registry.host().to_owned();
     let mut fleet = Fleet::start(&host).await;
@@ -103,7 +107,7 @@ async fn a_crash_at_any_point_loses_nothing_and_doubles_nothing() {
     let mut sender = Sender {
         fleet,
         start: OffsetDateTime::now_utc() - Duration::hours(1),
-        told: 0,
+        accepted: 0,
     };
 
     let mut questions = 0;
@@ -115,10 +119,10 @@ async fn a_crash_at_any_point_loses_nothing_and_doubles_nothing() {
             questions += 1;
             let image = format!("shop/asked:t{questions}");
             assert_eq!(registry.push(&TestImage::new("asked"), &image), asked);
-            sender.question(questions).await;
+            sender.push_without_digest(questions).await;
         }
         if *point == FailPoint::IndexerStopped {
-            // While it holds partitions.
+            // The indexer must hold partitions when it is stopped.
             sender.push().await;
             sender.is_recorded(&host).await;
             sender.fleet.processes[service].signal("TERM");
@@ -127,7 +131,7 @@ async fn a_crash_at_any_point_loses_nothing_and_doubles_nothing() {
         while sender.fleet.processes.get_mut(service).unwrap().running() {
             assert!(
                 Instant::now() < deadline,
-                "the {service} never came by {}; was `tagtrail` built with the points? `cargo test --workspace` does",
+                "the {service} never reached {}; was `tagtrail` built with fail points? `cargo test --workspace` does this",
                 point.name()
             );
             sender.push().await;
@@ -138,16 +142,17 @@ async fn a_crash_at_any_point_loses_nothing_and_doubles_nothing() {
         assert_eq!(status.signal(), Some(SIGABRT), "{}", point.name());
         sender.fleet.restart(service);
     }
-    // What had no 2xx is told again, by the last of which all is known to be through.
-    let last = sender.told + 1;
+    // The push without a 2xx is repeated. Once accepted, all earlier pushes are stored.
+    let last = sender.accepted + 1;
     eventually("the last push", SOON, async || {
         sender.push().await;
-        (sender.told == last).then_some(())
+        (sender.accepted == last).then_some(())
     })
     .await;
 
-    history_is_what_was_told(&sender, &host).await;
-    // What a resolver had in hand when it died is given out again after two minutes. Here they pass in five seconds.
+    history_has_each_push_once(&sender, &host).await;
+    // Jobs of a crashed resolver are redelivered after `ack_wait`: two minutes, and in this test
+    // five seconds.
     let unresolved = sender.fleet.nats.jetstream().await;
     let unresolved = unresolved.get_stream("UNRESOLVED").await.unwrap();
     let jobs = unresolved.get_consumer::<pull::Config>("resolver");
@@ -164,16 +169,16 @@ async fn a_crash_at_any_point_loses_nothing_and_doubles_nothing() {
         );
     }
     revisions_are_published_once_in_order(&sender).await;
-    rollouts_are_told_in_order(&sender).await;
+    rollouts_are_delivered_in_order(&sender).await;
 }
 
-async fn history_is_what_was_told(sender: &Sender, host: &str) {
-    let told: Vec<String> = (1..=sender.told).map(Sender::digest).collect();
+async fn history_has_each_push_once(sender: &Sender, host: &str) {
+    let pushed: Vec<String> = (1..=sender.accepted).map(Sender::digest).collect();
     for image in IMAGES {
         let path = format!("/v1/history?image={host}/{image}&limit=1000");
         let items = eventually(&format!("the history of {image}"), SOON, async || {
             let items = sender.get(&path).await?["items"].as_array()?.clone();
-            (items.first()?["digest"] == told.last()?.as_str()).then_some(items)
+            (items.first()?["digest"] == pushed.last()?.as_str()).then_some(items)
         })
         .await;
         let digests: Vec<&str> = items
@@ -181,19 +186,23 @@ async fn history_is_what_was_told(sender: &Sender, host: &str) {
             .rev()
             .map(|item| item["digest"].as_str().unwrap())
             .collect();
-        assert_eq!(digests, told, "{image}");
+        assert_eq!(digests, pushed, "{image}");
         let numbers: Vec<i64> = items
             .iter()
             .rev()
             .map(|item| item["revision"].as_i64().unwrap())
             .collect();
-        assert_eq!(numbers, (1..=sender.told).collect::<Vec<_>>(), "{image}");
+        assert_eq!(
+            numbers,
+            (1..=sender.accepted).collect::<Vec<_>>(),
+            "{image}"
+        );
     }
 }
 
 async fn revisions_are_published_once_in_order(sender: &Sender) {
-    let last = u64::try_from(sender.told).unwrap();
-    // The stream keeps the last hundred of each tag.
+    let last = u64::try_from(sender.accepted).unwrap();
+    // The stream keeps the last hundred revisions of each tag.
     let wanted: Vec<u64> = (last.saturating_sub(99).max(1)..=last).collect();
     let published = eventually("all revisions to be published", SOON, async || {
         let mut published: BTreeMap<String, Vec<u64>> = BTreeMap::new();
@@ -218,8 +227,8 @@ async fn revisions_are_published_once_in_order(sender: &Sender) {
     }
 }
 
-async fn rollouts_are_told_in_order(sender: &Sender) {
-    let newest = Sender::digest(sender.told);
+async fn rollouts_are_delivered_in_order(sender: &Sender) {
+    let newest = Sender::digest(sender.accepted);
     let list = eventually("the last rollout", SOON, async || {
         let list = sender.get("/v1/rollouts?trigger=shop&limit=1000").await?["items"]
             .as_array()?
@@ -243,7 +252,7 @@ async fn rollouts_are_told_in_order(sender: &Sender) {
         .map(|rollout| usize::try_from(rollout["number"].as_u64().unwrap()).unwrap())
         .collect();
     assert_eq!(numbers, (1..=list.len()).collect::<Vec<_>>());
-    // A target may be told twice, in the same words; and never of an older one after a newer one.
+    // A rollout may be delivered twice with the same images, but never after a newer rollout.
     let mut before = 0;
     for delivery in sender.fleet.sink.deliveries() {
         let body = delivery.json();
@@ -253,15 +262,16 @@ async fn rollouts_are_told_in_order(sender: &Sender) {
         assert!(number >= before, "{number} after {before}");
         before = number;
     }
-    // ROLLOUTS tells of each change once.
+    // ROLLOUTS has each change of state once.
     let wanted = list.len();
-    let told = eventually("ROLLOUTS", SOON, async || {
-        let mut told: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    let published = eventually("ROLLOUTS", SOON, async || {
+        let mut published: BTreeMap<String, Vec<String>> = BTreeMap::new();
         for (_, body) in sender.fleet.nats.messages("ROLLOUTS").await {
             let rollout = serde_json::from_slice::<Event<Rollout>>(&body)
                 .unwrap()
                 .data;
-            told.entry(rollout.id)
+            published
+                .entry(rollout.id)
                 .or_default()
                 .push(rollout.state.as_str().to_owned());
         }
@@ -270,10 +280,10 @@ async fn rollouts_are_told_in_order(sender: &Sender) {
                 .last()
                 .is_some_and(|last| last == "succeeded" || last == "superseded")
         };
-        (told.len() == wanted && told.values().all(ended)).then_some(told)
+        (published.len() == wanted && published.values().all(ended)).then_some(published)
     })
     .await;
-    for (id, states) in told {
+    for (id, states) in published {
         let right = [
             &["pending", "running", "succeeded"][..],
             &["pending", "superseded"],
