@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use tagtrail_e2e::{Up, use_ring};
 use tagtrail_testkit::{Registry, SOON, TestImage, eventually};
 
-/// Runs the doctor. Returns its exit code and its output, which must not contain a secret.
+/// Runs the doctor. Returns exit code and output, which must not contain a secret.
 fn doctor(up: &Up, file: &Path, arguments: &[&str]) -> (i32, String, String) {
     let done = Command::new(tagtrail_testkit::binary())
         .arg("doctor")
@@ -42,7 +42,7 @@ fn found(json: &str, of: &str, check: &str) -> (String, String) {
     (text("result"), text("found"))
 }
 
-/// Writes a file with the source `main` of kind `quay`, whose events lack digests, and its registry.
+/// Writes a file with a registry, and the source `main` of kind `quay`, whose events lack digests.
 fn write(folder: &Path, name: &str, registry: &Registry, password: &str) -> PathBuf {
     let kept = folder.join(format!("{name}-password"));
     std::fs::write(&kept, password).unwrap();
@@ -103,7 +103,7 @@ async fn doctor_reports_each_check_and_the_cure_of_each_error() {
     );
     assert!(out.contains(&line), "{out}");
 
-    // An event without a digest counts as received once the registry answered for its digest.
+    // An event without a digest counts as received once the registry returned the digest.
     let _ = registry.push(&TestImage::new("one"), "shop/web:latest");
     let host = registry.host();
     let pushed = json!({ "repository": "shop/web", "docker_url": format!("{host}/shop/web"), "updated_tags": ["latest"] });
@@ -136,7 +136,7 @@ async fn doctor_reports_each_check_and_the_cure_of_each_error() {
     assert_eq!(found(&out, "registry", "answer").0, "ok");
     assert_eq!(found(&out, "source", "gateway").0, "ok");
 
-    // A source that the running gateway does not have, and a secret that it refuses.
+    // A source that the running gateway does not have, and a secret that the gateway refuses.
     let text = std::fs::read_to_string(&file).unwrap();
     let unknown = folder.path().join("unknown.toml");
     std::fs::write(&unknown, text.replace("\"main\"", "\"new\"")).unwrap();

@@ -1,4 +1,4 @@
-//! The examples and the recipes of the documentation, run as they stand.
+//! The programs in `examples/`, and `tagtrail watch`, run as the documentation describes them.
 
 #![expect(clippy::unwrap_used, reason = "in tests a panic is the report")]
 
@@ -42,7 +42,7 @@ impl World {
         }
     }
 
-    /// A push; gives its digest.
+    /// Pushes an image, and waits until the push is recorded. Returns the digest.
     async fn push(&self, repository: &str, n: i64) -> String {
         let digest = Digest::sha256_of(&n.to_be_bytes()).to_string();
         let time = OffsetDateTime::now_utc() - Duration::hours(1) + Duration::seconds(n);
@@ -63,7 +63,7 @@ impl World {
         digest
     }
 
-    /// A program of `examples/`, with what its own documentation says it needs.
+    /// Starts a program of `examples/`, with the environment that the program documents.
     fn example(&self, name: &str, arguments: &[&str]) -> Process {
         let mut command = Command::new("setpriv");
         command
@@ -77,7 +77,7 @@ impl World {
     }
 }
 
-/// Waits until a program has written these lines, after what it wrote before.
+/// Waits until a program has written these lines.
 async fn says(program: &Process, lines: &[String]) {
     let expected = lines.join("\n");
     eventually(&format!("{expected} from the example"), SOON, async || {
@@ -99,7 +99,7 @@ async fn the_python_example_follows_the_feed_and_keeps_its_place() {
     let line = |n: i64, kind: &str, digest: &str| {
         format!("registry.example.com/shop/web:latest#{n} {kind} {digest}")
     };
-    // It follows from when it has begun; nothing says when that is, so it is told until it hears.
+    // The program prints nothing when connecting, so images are pushed until something is printed.
     let mut n = 0;
     eventually("the first revision", SOON, async || {
         n += 1;
@@ -107,9 +107,9 @@ async fn the_python_example_follows_the_feed_and_keeps_its_place() {
         (!first.log().is_empty()).then_some(())
     })
     .await;
-    let heard = first.log();
+    let printed = first.log();
     first.kill();
-    // What comes while it is away it is told when it is back, and nothing else.
+    // After a restart, the program prints exactly the missed revisions.
     let missed = [
         world.push("shop/web", 1001).await,
         world.push("shop/web", 1002).await,
@@ -126,8 +126,8 @@ async fn the_python_example_follows_the_feed_and_keeps_its_place() {
     .await;
     assert!(!second.log().contains("other/web"));
     assert!(
-        heard.lines().all(|line| !second.log().contains(line)),
-        "{heard} again in {}",
+        printed.lines().all(|line| !second.log().contains(line)),
+        "{printed} again in {}",
         second.log()
     );
 
@@ -169,7 +169,7 @@ async fn the_shell_example_runs_a_command_for_every_revision() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_nats_example_begins_with_what_every_image_is() {
+async fn the_nats_example_begins_with_the_head_of_every_image() {
     let world = World::start().await;
     world.push("shop/web", 1).await;
     let web = world.push("shop/web", 2).await;
@@ -205,7 +205,7 @@ async fn the_nats_example_begins_with_what_every_image_is() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn watch_shows_what_is_recorded_over_a_restart_of_everything() {
+async fn watch_misses_no_revision_while_all_services_restart() {
     let mut world = World::start().await;
     world.push("shop/web", 1).await;
     let api = world.up.address("api").to_owned();
@@ -227,7 +227,7 @@ async fn watch_shows_what_is_recorded_over_a_restart_of_everything() {
         &["\"id\":\"registry.example.com/shop/web:latest#1\"".to_owned()].map(|id| id.clone()),
     )
     .await;
-    // Everything goes away and comes back at the same address.
+    // All services restart, with the API at the same address.
     world.up.process.signal("TERM");
     assert_eq!(world.up.process.ended(SOON).await.code(), Some(0));
     let file = world.folder.path().join("tagtrail.toml");
@@ -243,7 +243,7 @@ async fn watch_shows_what_is_recorded_over_a_restart_of_everything() {
     assert_eq!(
         watch.ended(SOON).await.code(),
         Some(0),
-        "it ends after three"
+        "watch --count 3 must end after three revisions"
     );
     let ids: Vec<String> = watch
         .log()

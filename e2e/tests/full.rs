@@ -1,5 +1,5 @@
-//! A disk is full: of nats-server, then of Postgres. What was accepted is kept, readiness says what is wrong, and once there is room
-//! again everything goes on by itself.
+//! A full disk of nats-server or Postgres: accepted pushes are kept, `readyz` names the
+//! cause, and once there is room again pushes are recorded without further action.
 
 #![expect(clippy::unwrap_used, reason = "in tests a panic is the report")]
 
@@ -11,7 +11,7 @@ use time::{Duration, OffsetDateTime};
 
 const REGISTRY: &str = "registry.example.com";
 
-/// Whoever pushes one after another, each until it is accepted.
+/// Sends pushes in sequence, each repeated until accepted.
 struct Sender {
     client: reqwest::Client,
     hook: String,
@@ -21,7 +21,7 @@ struct Sender {
 }
 
 impl Sender {
-    /// Pushes to a gateway, and looks at what an api says of it.
+    /// Makes a sender to a gateway, which checks history at an API.
     fn new(gateway: &str, api: &str) -> Sender {
         let client = reqwest::Client::builder().timeout(std::time::Duration::from_secs(5));
         Sender {
@@ -44,7 +44,7 @@ impl Sender {
         Digest::sha256_of(&n.to_be_bytes()).to_string()
     }
 
-    /// The status of the next push.
+    /// Sends the next push. Returns the status of the response.
     async fn push(&mut self) -> Option<u16> {
         let n = self.accepted + 1;
         let time = instant::format(self.start + Duration::seconds(n)).unwrap();
@@ -57,14 +57,14 @@ impl Sender {
         Some(status)
     }
 
-    /// Waits until history is all that was accepted.
+    /// Waits until history has exactly the accepted pushes.
     async fn all_is_recorded(&self) {
         let wanted: Vec<String> = (1..=self.accepted).rev().map(Sender::digest).collect();
         let url = format!(
             "{}/v1/history?image={REGISTRY}/shop/web&limit=1000",
             self.api
         );
-        let found = eventually("what was accepted", SOON, async || {
+        let found = eventually("all accepted pushes", SOON, async || {
             let answer: Value = self.client.get(&url).send().await.ok()?.json().await.ok()?;
             let items = answer["items"].as_array()?.clone();
             (items.len() >= wanted.len()).then_some(items)
@@ -78,21 +78,21 @@ impl Sender {
     }
 }
 
-/// Waits until a service says that it is not ready, with these words.
-async fn is_said(fleet: &Fleet, service: &str, words: &str) {
+/// Waits until the `readyz` page of a service contains these words.
+async fn readyz_has(fleet: &Fleet, service: &str, words: &str) {
     eventually(
-        &format!("the {service} to say {words:?}"),
+        &format!("{words:?} on readyz of the {service}"),
         SOON,
         async || {
-            let said = fleet.admin(service, "readyz").await?;
-            said.contains(words).then_some(())
+            let page = fleet.admin(service, "readyz").await?;
+            page.contains(words).then_some(())
         },
     )
     .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_disk_of_nats_server_is_full() {
+async fn a_full_disk_of_nats_server_loses_nothing() {
     let Some(disk) = disk() else { return };
     let nats = TestNats::start_in(&disk.folder(), true).await;
     let postgres = TestPostgres::start().await;
@@ -112,9 +112,9 @@ async fn the_disk_of_nats_server_is_full() {
         (refused >= 5).then_some(())
     })
     .await;
-    is_said(&fleet, "gateway", "make room and then restart it").await;
+    readyz_has(&fleet, "gateway", "make room and then restart it").await;
     disk.free();
-    // As whoever runs it is told to: it does not store again by itself (nats-server 2.15).
+    // As `readyz` asks: nats-server 2.15 does not store again before a restart.
     fleet.nats.crash().await;
     let before = sender.accepted;
     eventually("pushes to be accepted again", SOON, async || {
@@ -126,7 +126,7 @@ async fn the_disk_of_nats_server_is_full() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_disk_of_postgres_is_full() {
+async fn a_full_disk_of_postgres_loses_nothing() {
     let Some(disk) = disk() else { return };
     let postgres = TestPostgres::start_in(&disk.folder()).await;
     let nats = TestNats::start().await;
@@ -137,9 +137,9 @@ async fn the_disk_of_postgres_is_full() {
     }
     sender.all_is_recorded().await;
     disk.fill();
-    // What Postgres has room for in its files it still takes.
-    let mut said = String::new();
-    eventually("the indexer to say what is wrong", 2 * SOON, async || {
+    // Postgres still records pushes while allocated files have free space.
+    let mut page = String::new();
+    eventually("the cause on readyz of the indexer", 2 * SOON, async || {
         for _ in 0..50 {
             assert_eq!(
                 sender.push().await,
@@ -147,17 +147,17 @@ async fn the_disk_of_postgres_is_full() {
                 "the gateway needs no database"
             );
         }
-        said = fleet.admin("indexer", "readyz").await?;
-        said.contains("No space left on device").then_some(())
+        page = fleet.admin("indexer", "readyz").await?;
+        page.contains("No space left on device").then_some(())
     })
     .await;
-    assert!(said.contains("can't be recorded"), "{said}");
+    assert!(page.contains("can't be recorded"), "{page}");
     disk.free();
     sender.all_is_recorded().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_disk_of_tagtrail_up_is_full() {
+async fn a_full_disk_of_tagtrail_up_loses_nothing() {
     use_ring();
     let Some(disk) = disk() else { return };
     let folder = tempfile::tempdir().unwrap();
@@ -169,11 +169,11 @@ async fn the_disk_of_tagtrail_up_is_full() {
     }
     disk.fill();
     let ready = format!("{}/readyz", up.address("admin"));
-    eventually("tagtrail up to say what is wrong", 2 * SOON, async || {
+    eventually("the cause on readyz of tagtrail up", 2 * SOON, async || {
         sender.push().await;
         let answer = sender.client.get(&ready).send().await.ok()?;
-        let (status, said) = (answer.status().as_u16(), answer.text().await.ok()?);
-        (status == 503 && said.contains("its disk is full")).then_some(())
+        let (status, page) = (answer.status().as_u16(), answer.text().await.ok()?);
+        (status == 503 && page.contains("its disk is full")).then_some(())
     })
     .await;
     disk.free();

@@ -1,5 +1,5 @@
-//! Whatever is thrown at the gateway, by strangers and by those who know the secret: nothing of it reaches the store, memory stays
-//! bounded, and good traffic goes on.
+//! Hostile requests to the gateway, with and without the secret: none reaches the store, memory
+//! stays bounded, and good pushes still succeed.
 
 #![expect(clippy::unwrap_used, reason = "in tests a panic is the report")]
 
@@ -14,12 +14,13 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 
-/// Good pushes, one after the other.
+/// Number of good pushes, sent in sequence.
 const GOOD: u32 = 150;
-/// Memory that the gateway may have in the end, in MiB: a debug build has about 40 at rest.
+/// Largest memory of the gateway, in MiB. An idle debug build needs about 40.
 const MEMORY: u64 = 250;
 
-/// One request as it is, and how its answer may begin; `None`: the connection may also just be closed.
+/// The bytes of a request, and the permitted beginnings of the response. An empty string permits a
+/// closed connection.
 type Attack = (Vec<u8>, &'static [&'static str]);
 
 fn request(headers: &str, body: &[u8]) -> Vec<u8> {
@@ -40,8 +41,8 @@ fn named(repository: &str, tag: &str) -> Vec<u8> {
 }
 
 fn attacks() -> Vec<Attack> {
-    // Accepted, since a registry would stop at a 4xx, and set aside.
-    const ASIDE: &[&str] = &["HTTP/1.1 202"];
+    // Accepted, since registries stop sending after a 4xx, and quarantined.
+    const QUARANTINED: &[&str] = &["HTTP/1.1 202"];
     let deep = |depth: usize| request("", "[".repeat(depth).as_bytes());
     let mut flood = String::new();
     for n in 0..2000 {
@@ -50,14 +51,14 @@ fn attacks() -> Vec<Attack> {
     let mut sum = Vec::new();
     sum.extend(named("../../etc", "latest"));
     vec![
-        (sum, ASIDE),
-        (named("evil", "x".repeat(300).as_str()), ASIDE),
-        (named("evil\r\nset-cookie: a=b", "latest"), ASIDE),
-        (named("evil\0", "la\u{7}test"), ASIDE),
-        (named("EVIL/Upper", "latest"), ASIDE),
-        (deep(200_000), ASIDE),
-        (request("", b"\xff\xfe{\"repository\":\"evil\"}"), ASIDE),
-        (request("", b""), ASIDE),
+        (sum, QUARANTINED),
+        (named("evil", "x".repeat(300).as_str()), QUARANTINED),
+        (named("evil\r\nset-cookie: a=b", "latest"), QUARANTINED),
+        (named("evil\0", "la\u{7}test"), QUARANTINED),
+        (named("EVIL/Upper", "latest"), QUARANTINED),
+        (deep(200_000), QUARANTINED),
+        (request("", b"\xff\xfe{\"repository\":\"evil\"}"), QUARANTINED),
+        (request("", b""), QUARANTINED),
         (request("content-encoding: gzip\r\n", b"\x1f\x8b\x08\x00"), &["HTTP/1.1 415"]),
         (request("", &vec![b' '; 9 * 1024 * 1024]), &["HTTP/1.1 413", ""]),
         (request(&flood, b"{}"), &["HTTP/1.1 431", ""]),
@@ -74,13 +75,13 @@ fn attacks() -> Vec<Attack> {
     ]
 }
 
-/// Sends it and gives what is answered until the other side has nothing more to say, or a moment has passed.
+/// Sends a request. Returns the beginning of the response, or a note after 15 s of silence.
 async fn attack(gateway: &str, request: &[u8]) -> String {
     let mut stream = TcpStream::connect(gateway).await.unwrap();
     let (mut from, mut to) = stream.split();
     let mut answer = vec![0; 64];
     let asking = async {
-        // It may be refused before it is all sent.
+        // The gateway may refuse the request before all of it is sent.
         let _ = to.write_all(request).await;
         std::future::pending::<()>().await;
     };
@@ -93,13 +94,13 @@ async fn attack(gateway: &str, request: &[u8]) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn hostile_requests_cost_nobody_else_anything() {
+async fn hostile_requests_leave_no_trace_and_do_not_slow_good_pushes() {
     let registry = "registry.example.com";
     let fleet = Fleet::start(registry).await;
     let hook = fleet.hook();
     let gateway = hook.split('/').nth(2).unwrap().to_owned();
 
-    // Those who connect and say nothing, or hardly anything.
+    // Clients that connect and then send nothing, or only a few bytes.
     let mut idle = Vec::new();
     for n in 0..500 {
         let mut stream = TcpStream::connect(&gateway).await.unwrap();
@@ -123,7 +124,7 @@ async fn hostile_requests_cost_nobody_else_anything() {
                 });
                 assert!(
                     right,
-                    "round {round}, attack {n} was answered {answer:?}, and not {answers:?}"
+                    "round {round}, attack {n}: got {answer:?}, expected one of {answers:?}"
                 );
             });
         }
@@ -139,7 +140,7 @@ async fn hostile_requests_cost_nobody_else_anything() {
     while let Some(done) = attackers.join_next().await {
         done.unwrap();
     }
-    // Distribution waits for one second.
+    // Registries time out: Distribution after one second in its usual configuration.
     assert!(
         slowest < Duration::from_secs(3),
         "a good push took {slowest:?}"
@@ -149,11 +150,11 @@ async fn hostile_requests_cost_nobody_else_anything() {
         .await
         .unwrap();
     eventually("all good pushes", SOON, async || {
-        let facts: i64 = sqlx::query_scalar("select count(*) from push")
+        let pushes: i64 = sqlx::query_scalar("select count(*) from push")
             .fetch_one(&mut db)
             .await
             .unwrap();
-        (facts >= i64::from(GOOD)).then_some(())
+        (pushes >= i64::from(GOOD)).then_some(())
     })
     .await;
     let stored: Vec<(String, i64)> = sqlx::query_as(

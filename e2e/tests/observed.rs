@@ -1,4 +1,4 @@
-//! What can be seen from outside: metrics of every process, and one trace over all of them.
+//! Metrics of every process, and a trace across all processes.
 
 #![expect(clippy::unwrap_used, reason = "in tests a panic is the report")]
 
@@ -18,11 +18,11 @@ use time::OffsetDateTime;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
-/// Service and name of each span, with its trace and the step that caused it.
+/// Service, name, trace id, parent span id and span id of each span.
 type Spans = Vec<(String, String, u128, u64, u64)>;
 
 static SPANS: Mutex<Spans> = Mutex::new(Vec::new());
-/// Where the collector is, for the environment of the processes.
+/// Listener and URL of the collector of traces.
 static COLLECTOR: LazyLock<(std::net::TcpListener, String)> = LazyLock::new(|| {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     listener.set_nonblocking(true).unwrap();
@@ -60,7 +60,7 @@ async fn collect(body: Bytes) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn one_trace_leads_from_the_hook_to_the_webhook_and_everything_is_counted() {
+async fn one_trace_leads_from_the_hook_to_the_webhook_and_metrics_count_each_step() {
     let mut collector = JoinSet::new();
     let listener = TcpListener::from_std(COLLECTOR.0.try_clone().unwrap()).unwrap();
     let router = Router::new().route("/v1/traces", axum::routing::post(collect));
@@ -94,15 +94,15 @@ async fn one_trace_leads_from_the_hook_to_the_webhook_and_everything_is_counted(
         .await;
     }
 
-    // The target is told which trace it belongs to.
+    // The webhook carries the trace id of the hook.
     let delivery = fleet.sink.wait(1).await.remove(0);
-    let told: TraceContext = delivery.header("traceparent").parse().unwrap();
-    assert_eq!((told.trace, told.sampled), (given.trace, true));
-    assert_ne!(told.parent, given.parent);
+    let delivered: TraceContext = delivery.header("traceparent").parse().unwrap();
+    assert_eq!((delivered.trace, delivered.sampled), (given.trace, true));
+    assert_ne!(delivered.parent, given.parent);
 
-    // And whoever collects traces sees each step, caused by the one before.
-    // (Each process exports its spans when it likes, and the set has two
-    // pushes: that all names are there does not mean that all spans are.)
+    // The collector has a span for each step, with the step before as the parent. Processes export
+    // spans at different times, and two pushes share the trace: so the test waits for the chain of
+    // parents, and not just for all names.
     let chain = eventually("the spans", SOON, async || {
         let spans = SPANS.lock().unwrap().clone();
         let ours: Vec<_> = spans
@@ -133,10 +133,13 @@ async fn one_trace_leads_from_the_hook_to_the_webhook_and_everything_is_counted(
             "tagtrail-gateway hook",
         ]
     );
-    assert_eq!(told.parent, chain[0].4, "the attempt caused the webhook");
+    assert_eq!(
+        delivered.parent, chain[0].4,
+        "the attempt is the webhook's parent"
+    );
     assert_eq!(
         chain[3].3, given.parent,
-        "the hook was caused by its sender"
+        "the sender's span is the hook's parent"
     );
 
     for (service, lines) in [
@@ -181,7 +184,7 @@ async fn one_trace_leads_from_the_hook_to_the_webhook_and_everything_is_counted(
         })
         .await;
     }
-    // The partition is caught up.
+    // No partition lags.
     let text = fleet.admin("indexer", "metrics").await.unwrap();
     let lags: Vec<&str> = text
         .lines()
@@ -192,24 +195,24 @@ async fn one_trace_leads_from_the_hook_to_the_webhook_and_everything_is_counted(
         "{lags:?}"
     );
 
-    // Only what is configured can be compared.
+    // The metrics of reconciling exist once a registry is configured.
     let folder = tempfile::tempdir().unwrap();
     let path = config(folder.path(), "registry.example.com", fleet.sink.url());
     let mut text = std::fs::read_to_string(&path).unwrap();
-    text += "[[registry]]\nname = \"compared.example.com\"\nurl = \"http://127.0.0.1:1\"\n";
+    text += "[[registry]]\nname = \"reconciled.example.com\"\nurl = \"http://127.0.0.1:1\"\n";
     std::fs::write(&path, text).unwrap();
     fleet.set("TAGTRAIL_CONFIG", path.to_str().unwrap());
     fleet.restart("resolver");
-    // Whatever alert the documentation proposes can ring.
+    // Every metric in the documentation's alerts exists.
     let body = json!({ "repository": "shop/web", "tag": "next" });
-    let undecided = fleet.request("shop/web", "", &now).json(&body);
-    assert_eq!(undecided.send().await.unwrap().status(), 202);
-    let proposed: BTreeSet<&str> = include_str!("../../docs/operations.md")
+    let without_digest = fleet.request("shop/web", "", &now).json(&body);
+    assert_eq!(without_digest.send().await.unwrap().status(), 202);
+    let documented: BTreeSet<&str> = include_str!("../../docs/operations.md")
         .split(|character: char| !character.is_ascii_alphanumeric() && character != '_')
         .filter(|word| word.starts_with("tagtrail_"))
-        .filter(|word| *word != "tagtrail_indexer") // the name of a module, for the log
+        .filter(|word| *word != "tagtrail_indexer") // A module, in an example of a log filter.
         .collect();
-    assert!(proposed.len() > 8, "{proposed:?}");
+    assert!(documented.len() > 8, "{documented:?}");
     eventually(
         "all metrics that the documentation names",
         SOON,
@@ -226,7 +229,7 @@ async fn one_trace_leads_from_the_hook_to_the_webhook_and_everything_is_counted(
                 };
                 all.lines().any(sample)
             };
-            proposed.iter().all(is_there).then_some(())
+            documented.iter().all(is_there).then_some(())
         },
     )
     .await;

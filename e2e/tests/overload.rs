@@ -1,7 +1,9 @@
-//! Far more is pushed than the store can take, for a while. Memory stays bounded, the gateway slows down or refuses rather than
-//! lose, and in the end everything that was accepted is in history.
+//! Overload: for a while, far more pushes arrive than the store can record. Memory stays bounded,
+//! the gateway slows down or refuses pushes, but loses none, and in the end every accepted
+//! push is in history.
 //!
-//! The store is slow because the way to it is; `make overload` does it for a minute, with release binaries.
+//! A slow proxy before Postgres makes the store slow. `make overload` runs this for a minute with
+//! release binaries.
 
 #![expect(clippy::unwrap_used, reason = "in tests a panic is the report")]
 #![expect(
@@ -26,34 +28,34 @@ use tokio::time::Instant;
 const REGISTRY: &str = "registry.example.com";
 const SENDERS: usize = 32;
 /// Events in a request.
-const AT_ONCE: i64 = 10;
-/// No process may need more memory than this, in MiB.
+const BATCH: i64 = 10;
+/// Largest memory of each process, in MiB.
 const MEMORY: u64 = 256;
 
-/// What a sender was told.
+/// The number of pushes of a sender, by the gateway's answer.
 #[derive(Debug, Default)]
-struct Told {
+struct Answers {
     accepted: i64,
     refused: i64,
     unanswered: i64,
 }
 
-/// Pushes of one repository, one after another, each again until it is accepted.
-async fn send(fleet: Arc<Fleet>, number: usize, until: Instant) -> (usize, Told) {
+/// Sends pushes of a repository in sequence, and repeats each request until the gateway accepts.
+async fn send(fleet: Arc<Fleet>, number: usize, until: Instant) -> (usize, Answers) {
     let start = OffsetDateTime::now_utc() - time::Duration::days(1);
-    let mut told = Told::default();
+    let mut answers = Answers::default();
     let repository = format!("shop/r{number}");
     let client = reqwest::Client::builder()
         .timeout(Duration::from_secs(5))
         .build()
         .unwrap();
     let hook = fleet.hook().replace("/main", "/ci");
-    // What got no 2xx may be stored or not, so it is told until it did.
+    // A request without a 2xx may have been stored, so the sender repeats the request.
     let mut owed = false;
     while owed || Instant::now() < until {
-        let events: Vec<_> = (1..=AT_ONCE)
+        let events: Vec<_> = (1..=BATCH)
             .map(|n| {
-                let n = told.accepted + n;
+                let n = answers.accepted + n;
                 let digest = Digest::sha256_of(format!("{repository}/{n}").as_bytes());
                 let time = instant::format(start + time::Duration::milliseconds(n)).unwrap();
                 json!({ "repository": repository, "tag": "latest", "digest": digest.to_string(), "time": time })
@@ -63,18 +65,19 @@ async fn send(fleet: Arc<Fleet>, number: usize, until: Instant) -> (usize, Told)
         let answer = request.send().await.map(|answer| answer.status().as_u16());
         owed = !matches!(answer, Ok(202));
         match answer {
-            Ok(202) => told.accepted += AT_ONCE,
-            Ok(503 | 429) => told.refused += AT_ONCE,
-            Err(error) if error.is_timeout() => told.unanswered += AT_ONCE,
+            Ok(202) => answers.accepted += BATCH,
+            Ok(503 | 429) => answers.refused += BATCH,
+            Err(error) if error.is_timeout() => answers.unanswered += BATCH,
             other => panic!("the gateway answered {other:?}"),
         }
         if owed {
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
     }
-    (number, told)
+    (number, answers)
 }
 
+/// Resident memory of a process, in MiB.
 fn resident(pid: u32) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     let line = status.lines().find(|line| line.starts_with("VmRSS:"));
@@ -82,33 +85,34 @@ fn resident(pid: u32) -> u64 {
     kib.unwrap().parse::<u64>().unwrap() / 1024
 }
 
-async fn facts(db: &mut PgConnection) -> i64 {
+/// Number of recorded pushes.
+async fn recorded(db: &mut PgConnection) -> i64 {
     let count = sqlx::query_scalar("select count(*) from push");
     count.fetch_one(db).await.unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_accepted_beyond_capacity_is_recorded_later() {
+async fn pushes_accepted_beyond_capacity_are_recorded_later() {
     let seconds = std::env::var("OVERLOAD_SECONDS").map_or(6, |text| text.parse().unwrap());
     let mut fleet = Fleet::start(REGISTRY).await;
     let url = fleet.postgres.db().url().to_owned();
     let host = url.rsplit_once('@').unwrap().1.split('/').next().unwrap();
-    let way = Proxy::start(host.to_owned()).await;
-    fleet.set("DATABASE_URL", &url.replace(host, way.address()));
-    // One batch at a time, of ten questions or so to the database, each of which takes a while.
+    let proxy = Proxy::start(host.to_owned()).await;
+    fleet.set("DATABASE_URL", &url.replace(host, proxy.address()));
+    // A single batch at a time, of about ten slow statements.
     fleet.set("TAGTRAIL_APPLIERS", "1");
     fleet.set("TAGTRAIL_SESSION_SECONDS", "20");
     fleet.restart("indexer");
     let mut db = fleet.postgres.db().connect().await;
-    // It works, and then its way becomes long.
+    // The first push is recorded at full speed. Then the link becomes slow.
     let time = instant::format(OffsetDateTime::now_utc()).unwrap();
     let digest = Digest::sha256_of(b"first").to_string();
     assert_eq!(fleet.push("shop/first", &digest, &time).await, Some(202));
     eventually("the first push", SOON, async || {
-        (facts(&mut db).await == 1).then_some(())
+        (recorded(&mut db).await == 1).then_some(())
     })
     .await;
-    way.set(Link::Slow(Duration::from_millis(100)));
+    proxy.set(Link::Slow(Duration::from_millis(100)));
 
     let fleet = Arc::new(fleet);
     let (begun, load) = (Instant::now(), Duration::from_secs(seconds));
@@ -129,26 +133,26 @@ async fn what_is_accepted_beyond_capacity_is_recorded_later() {
         look();
         tokio::time::sleep(Duration::from_millis(500)).await;
     }
-    let mut told: BTreeMap<usize, Told> = BTreeMap::new();
+    let mut answers: BTreeMap<usize, Answers> = BTreeMap::new();
     while let Some(done) = senders.join_next().await {
-        told.extend([done.unwrap()]);
+        answers.extend([done.unwrap()]);
     }
-    let applied = facts(&mut db).await - 1;
-    let accepted: i64 = told.values().map(|told| told.accepted).sum();
-    let refused: i64 = told.values().map(|told| told.refused).sum();
-    let unanswered: i64 = told.values().map(|told| told.unanswered).sum();
+    let applied = recorded(&mut db).await - 1;
+    let accepted: i64 = answers.values().map(|answers| answers.accepted).sum();
+    let refused: i64 = answers.values().map(|answers| answers.refused).sum();
+    let unanswered: i64 = answers.values().map(|answers| answers.unanswered).sum();
     println!(
-        "{accepted} accepted, {refused} refused and {unanswered} not answered in time in {seconds} s, {applied} recorded by then: {:.1} times what the store took",
+        "{accepted} accepted, {refused} refused and {unanswered} not answered in time in {seconds} s, {applied} recorded by then: {:.1} times the capacity of the store",
         accepted as f64 / applied.max(1) as f64
     );
     assert!(accepted > 5 * applied, "this was no overload");
 
-    way.set(Link::Whole);
+    proxy.set(Link::Whole);
     let patience = Duration::from_secs(60 + 10 * seconds);
     eventually("everything to be recorded", patience, async || {
         look();
         tokio::time::sleep(Duration::from_millis(200)).await;
-        (facts(&mut db).await > accepted).then_some(())
+        (recorded(&mut db).await > accepted).then_some(())
     })
     .await;
     println!(
@@ -169,11 +173,11 @@ async fn what_is_accepted_beyond_capacity_is_recorded_later() {
         let number: usize = name.trim_start_matches("shop/r").parse().unwrap();
         assert_eq!(
             (count, last),
-            (told[&number].accepted, told[&number].accepted),
+            (answers[&number].accepted, answers[&number].accepted),
             "{name}"
         );
     }
     for (service, most) in look() {
-        assert!(most < MEMORY, "{service} needed {most} MiB");
+        assert!(most < MEMORY, "{service} used {most} MiB");
     }
 }

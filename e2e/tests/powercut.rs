@@ -1,4 +1,4 @@
-//! The power of the machine is cut: what was not synced to the disk is gone. What was answered with 2xx is not.
+//! A power cut loses data that was not synced to disk, but no push that was answered with 2xx.
 
 #![expect(clippy::unwrap_used, reason = "in tests a panic is the report")]
 #![expect(clippy::print_stdout, reason = "a test has no log of its own")]
@@ -14,7 +14,7 @@ use tagtrail_testkit::{Disk, SOON, TestNats, eventually};
 use time::OffsetDateTime;
 use tokio::task::JoinSet;
 
-/// How many of the messages that nats-server acknowledged are gone after a power cut.
+/// Counts the messages that nats-server acknowledged, and the number that a power cut loses.
 async fn lost_by_nats(disk: &Disk, durable: bool) -> (u64, u64) {
     let nats = TestNats::start_in(&disk.folder(), durable).await;
     let context = nats.jetstream().await;
@@ -39,7 +39,7 @@ async fn lost_by_nats(disk: &Disk, durable: bool) -> (u64, u64) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn with_the_shipped_setting_nats_loses_nothing_and_with_its_default_it_does() {
+async fn sync_interval_always_loses_nothing_in_a_power_cut_and_the_default_does() {
     let Some(disk) = disk() else { return };
     assert_eq!(lost_by_nats(&disk, true).await, (500, 0));
     drop(disk);
@@ -49,7 +49,7 @@ async fn with_the_shipped_setting_nats_loses_nothing_and_with_its_default_it_doe
     let (acknowledged, lost) = lost_by_nats(&disk, false).await;
     assert!(
         lost > 0,
-        "the test can't tell: {acknowledged} acknowledged, none lost"
+        "the test proves nothing: {acknowledged} acknowledged, none lost"
     );
 }
 
@@ -65,7 +65,7 @@ async fn every_push_that_got_2xx_is_in_history_after_a_power_cut() {
         Digest::sha256_of(format!("{repository}/{n}").as_bytes()).to_string()
     };
     let mut counts = [0_u32; 4];
-    // The first cut comes soon after the very first start.
+    // The first cut comes shortly after the first start.
     for round in 0..2 {
         let mut up = Up::start(&disk.folder(), &file).await;
         let hook = format!("{}/hooks/ci", up.address("gateway"));
@@ -85,7 +85,7 @@ async fn every_push_that_got_2xx_is_in_history_after_a_power_cut() {
                     });
                     let answer = client.post(&hook).bearer_auth(HOOK_SECRET).json(&body).send().await;
                     match answer.map(|answer| answer.status().as_u16()) {
-                        // Not an answer that a machine without power would have given.
+                        // After the cut, a real machine would not have answered.
                         Ok(202) if !dark.load(Ordering::SeqCst) => next += 1,
                         _ => return (number, next),
                     }
@@ -116,12 +116,12 @@ async fn every_push_that_got_2xx_is_in_history_after_a_power_cut() {
             })
             .await;
             assert_eq!(found[..wanted.len()], wanted, "round {round}, {repository}");
-            // One more may have been stored, and its answer lost with the power.
+            // Another push may have been stored just before the cut, without an answer.
             assert!(found.len() <= wanted.len() + 1);
             *count = u32::try_from(found.len()).unwrap();
         }
         drop(up);
-        // What holds the folder must be gone before the next one starts.
+        // The processes that use the folder must end before the next round.
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
     println!("{} pushes, none lost", counts.iter().sum::<u32>());

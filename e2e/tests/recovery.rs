@@ -1,4 +1,5 @@
-//! What docs/operations.md says about restoring a backup, and about a NATS that lost its disk, is so.
+//! Recovery as docs/operations.md describes it: from an older backup of Postgres, and after NATS
+//! lost the disk.
 
 #![expect(clippy::unwrap_used, reason = "in tests a panic is the report")]
 
@@ -19,7 +20,8 @@ fn digest(n: i64) -> String {
     Digest::sha256_of(&n.to_be_bytes()).to_string()
 }
 
-/// Pushes of all images; one of them arrives after a newer one.
+/// Sends pushes `from` to `to` of all images. The push before the last has an earlier time than its
+/// predecessor.
 async fn push(fleet: &Fleet, from: i64, to: i64) {
     let start = OffsetDateTime::now_utc() - Duration::hours(1);
     for n in from..=to {
@@ -31,7 +33,7 @@ async fn push(fleet: &Fleet, from: i64, to: i64) {
     }
 }
 
-/// The history of an image once its newest digest is this one, without what only says when it was written down.
+/// Waits until push `newest` is the head of an image. Returns the history without `recorded_at`.
 async fn history(fleet: &Fleet, image: &str, newest: i64) -> Vec<Value> {
     let path = format!("/v1/history?image={REGISTRY}/{image}&limit=1000");
     eventually(&format!("push {newest} of {image}"), SOON, async || {
@@ -56,7 +58,7 @@ async fn histories(fleet: &Fleet, newest: i64) -> Vec<Vec<Value>> {
     all
 }
 
-/// The command of docs/operations.md that begins so, with these things in its environment.
+/// Runs the command of docs/operations.md that begins with `begin`.
 fn documented(begin: &str, environment: &[(&str, &str)], folder: &Path) {
     let page = include_str!("../../docs/operations.md");
     let command = page
@@ -79,7 +81,7 @@ fn documented(begin: &str, environment: &[(&str, &str)], folder: &Path) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn after_an_older_backup_is_restored_history_is_what_it_was() {
+async fn history_is_complete_after_restoring_an_older_backup() {
     let mut fleet = Fleet::start(REGISTRY).await;
     let folder = tempfile::tempdir().unwrap();
     push(&fleet, 1, 5).await;
@@ -120,13 +122,13 @@ async fn after_an_older_backup_is_restored_history_is_what_it_was() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn after_nats_lost_its_disk_history_goes_on_and_subscribers_find_it_again() {
+async fn history_continues_and_is_published_again_after_nats_lost_its_disk() {
     let fleet = Fleet::start(REGISTRY).await;
     push(&fleet, 1, 5).await;
     let before = histories(&fleet, 5).await;
     fleet.nats.lose().await;
     fleet.nats.resume().await;
-    // The services make the streams again, if their accounts may.
+    // The services create the streams again, since their accounts have the right to.
     eventually("a push to be accepted", SOON, async || {
         let time = instant::format(OffsetDateTime::now_utc()).unwrap();
         let accepted = fleet.push(IMAGES[0], &digest(6), &time).await;
