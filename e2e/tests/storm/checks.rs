@@ -1,21 +1,22 @@
-//! What must hold after a storm. Each check says what is wrong; all of them together are asked until nothing is, or it took too long.
+//! The checks after a storm. Each returns an error that names the first violation. All are repeated
+//! until they pass or time is up.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use sqlx::{Connection as _, PgConnection, Row as _};
-use tagtrail_proto::{Event, Revision as Published};
+use tagtrail_proto::{Event, Revision};
 
 use crate::events::Key;
-use crate::oracle::{self, Fact, Revision, in_force};
+use crate::oracle::{self, RecordedPush, RecordedRevision, in_force};
 use crate::rollouts::{ledger, rollouts};
 use crate::world::World;
 
 pub(crate) type Tag = (String, String, String);
 
-/// Counts for the closing line.
+/// Numbers for the closing line.
 #[derive(Debug, Default)]
 pub(crate) struct Counts {
-    pub(crate) facts: usize,
+    pub(crate) pushes: usize,
     pub(crate) revisions: usize,
     pub(crate) late: i64,
     pub(crate) rollouts: i64,
@@ -23,19 +24,19 @@ pub(crate) struct Counts {
     pub(crate) fences: usize,
 }
 
-/// Everything.
-pub(crate) async fn all(world: &World, facts: &BTreeSet<Key>) -> Result<Counts, String> {
+/// Runs all checks. `pushes` are the accepted pushes of the senders.
+pub(crate) async fn all(world: &World, pushes: &BTreeSet<Key>) -> Result<Counts, String> {
     let mut db = PgConnection::connect(world.postgres.db().url())
         .await
         .map_err(|error| error.to_string())?;
-    let stored = stored_facts(&mut db).await?;
-    each_fact_once(facts, &stored)?;
+    let stored = stored_pushes(&mut db).await?;
+    each_push_is_recorded_once(pushes, &stored)?;
     let revisions = stored_revisions(&mut db).await?;
-    as_the_rule_says(&stored, &revisions)?;
+    revisions_follow_the_rule(&stored, &revisions)?;
     heads(&mut db, &revisions).await?;
-    all_is_read(world, &mut db).await?;
+    all_messages_are_read(world, &mut db).await?;
     let fences = published(world, &revisions).await?;
-    answers(world, &revisions).await?;
+    api_answers(world, &revisions).await?;
     let (rollouts, deliveries) = rollouts(world, &mut db, &revisions).await?;
     ledger(world, &mut db).await?;
     let late = scalar(&mut db, "select count(*) from revision where late").await?;
@@ -45,10 +46,10 @@ pub(crate) async fn all(world: &World, facts: &BTreeSet<Key>) -> Result<Counts, 
     )
     .await?;
     if sessions > 80 {
-        return Err(format!("{sessions} sessions of ours"));
+        return Err(format!("{sessions} sessions of Tagtrail at Postgres"));
     }
     Ok(Counts {
-        facts: stored.len(),
+        pushes: stored.len(),
         revisions: revisions.values().map(Vec::len).sum(),
         late,
         rollouts,
@@ -64,7 +65,7 @@ pub(crate) async fn scalar(db: &mut PgConnection, sql: &'static str) -> Result<i
         .map_err(|error| error.to_string())
 }
 
-async fn stored_facts(db: &mut PgConnection) -> Result<Vec<Fact>, String> {
+async fn stored_pushes(db: &mut PgConnection) -> Result<Vec<RecordedPush>, String> {
     let rows = sqlx::query(
         "select r.registry, r.name, t.name, report.digest(p.digest), p.action = 'delete',
                 (extract(epoch from p.occurred_at) * 1000000)::bigint, (extract(epoch from p.effective_at) * 1000000)::bigint,
@@ -77,7 +78,7 @@ async fn stored_facts(db: &mut PgConnection) -> Result<Vec<Fact>, String> {
     .map_err(|error| error.to_string())?;
     Ok(rows
         .iter()
-        .map(|row| Fact {
+        .map(|row| RecordedPush {
             registry: row.get(0),
             repository: row.get(1),
             tag: row.get(2),
@@ -90,25 +91,25 @@ async fn stored_facts(db: &mut PgConnection) -> Result<Vec<Fact>, String> {
         .collect())
 }
 
-/// What was accepted is a fact exactly once, and nothing else is.
-fn each_fact_once(sent: &BTreeSet<Key>, stored: &[Fact]) -> Result<(), String> {
+/// Checks that every accepted push is recorded exactly once, and no other push.
+fn each_push_is_recorded_once(sent: &BTreeSet<Key>, stored: &[RecordedPush]) -> Result<(), String> {
     let mut found: BTreeMap<Key, u32> = BTreeMap::new();
-    for fact in stored {
+    for push in stored {
         let key = (
-            fact.registry.clone(),
-            fact.repository.clone(),
-            fact.tag.clone(),
-            fact.occurred,
-            fact.digest.clone(),
-            fact.delete,
+            push.registry.clone(),
+            push.repository.clone(),
+            push.tag.clone(),
+            push.occurred,
+            push.digest.clone(),
+            push.delete,
         );
         *found.entry(key).or_default() += 1;
-        if fact.effective != fact.occurred.min(fact.received + 60_000_000) {
-            return Err(format!("a wrong effective time: {fact:?}"));
+        if push.effective != push.occurred.min(push.received + 60_000_000) {
+            return Err(format!("a wrong effective time: {push:?}"));
         }
     }
     if let Some((key, count)) = found.iter().find(|(_, count)| **count > 1) {
-        return Err(format!("{count} times in the store: {key:?}"));
+        return Err(format!("recorded {count} times: {key:?}"));
     }
     let missing: Vec<&Key> = sent
         .iter()
@@ -119,7 +120,7 @@ fn each_fact_once(sent: &BTreeSet<Key>, stored: &[Fact]) -> Result<(), String> {
         return Ok(());
     }
     Err(format!(
-        "{} facts are missing and {} invented, such as {:?} and {:?}",
+        "{} pushes are missing and {} invented, such as {:?} and {:?}",
         missing.len(),
         invented.len(),
         missing.first(),
@@ -127,7 +128,9 @@ fn each_fact_once(sent: &BTreeSet<Key>, stored: &[Fact]) -> Result<(), String> {
     ))
 }
 
-async fn stored_revisions(db: &mut PgConnection) -> Result<BTreeMap<Tag, Vec<Revision>>, String> {
+async fn stored_revisions(
+    db: &mut PgConnection,
+) -> Result<BTreeMap<Tag, Vec<RecordedRevision>>, String> {
     let rows = sqlx::query(
         "select r.registry, r.name, t.name, v.number, (extract(epoch from v.effective_at) * 1000000)::bigint, report.digest(v.digest), v.kind::text
          from revision v join tag t on t.id = v.tag_id join repository r on r.id = t.repository_id order by 1, 2, 3, 4",
@@ -135,10 +138,10 @@ async fn stored_revisions(db: &mut PgConnection) -> Result<BTreeMap<Tag, Vec<Rev
     .fetch_all(db)
     .await
     .map_err(|error| error.to_string())?;
-    let mut revisions: BTreeMap<Tag, Vec<Revision>> = BTreeMap::new();
+    let mut revisions: BTreeMap<Tag, Vec<RecordedRevision>> = BTreeMap::new();
     for row in rows {
         let tag = (row.get(0), row.get(1), row.get(2));
-        revisions.entry(tag).or_default().push(Revision {
+        revisions.entry(tag).or_default().push(RecordedRevision {
             number: row.get(3),
             at: row.get(4),
             digest: row.get(5),
@@ -148,9 +151,12 @@ async fn stored_revisions(db: &mut PgConnection) -> Result<BTreeMap<Tag, Vec<Rev
     Ok(revisions)
 }
 
-/// Numbers, kinds, times and digests are those of the rule, worked out by brute force from the facts.
-fn as_the_rule_says(facts: &[Fact], stored: &BTreeMap<Tag, Vec<Revision>>) -> Result<(), String> {
-    let right = oracle::revisions(facts);
+/// Checks that the recorded revisions equal the oracle's: numbers, kinds, times and digests.
+fn revisions_follow_the_rule(
+    pushes: &[RecordedPush],
+    stored: &BTreeMap<Tag, Vec<RecordedRevision>>,
+) -> Result<(), String> {
+    let right = oracle::revisions(pushes);
     for (tag, revisions) in &right {
         let found = stored.get(tag).map_or(&[][..], Vec::as_slice);
         if found != revisions.as_slice() {
@@ -164,14 +170,15 @@ fn as_the_rule_says(facts: &[Fact], stored: &BTreeMap<Tag, Vec<Revision>>) -> Re
         }
     }
     match stored.keys().find(|tag| !right.contains_key(*tag)) {
-        Some(tag) => Err(format!("{tag:?} has revisions without facts")),
+        Some(tag) => Err(format!("{tag:?} has revisions without pushes")),
         None => Ok(()),
     }
 }
 
+/// Checks that each tag's head is the revision in force, and that the tag's last number is right.
 async fn heads(
     db: &mut PgConnection,
-    revisions: &BTreeMap<Tag, Vec<Revision>>,
+    revisions: &BTreeMap<Tag, Vec<RecordedRevision>>,
 ) -> Result<(), String> {
     let rows = sqlx::query(
         "select r.registry, r.name, t.name, t.head, t.issued from tag t join repository r on r.id = t.repository_id where t.head is not null",
@@ -183,7 +190,7 @@ async fn heads(
         let tag: Tag = (row.get(0), row.get(1), row.get(2));
         let of = revisions
             .get(&tag)
-            .ok_or_else(|| format!("{tag:?} has a head alone"))?;
+            .ok_or_else(|| format!("{tag:?} has a head, but no revision"))?;
         let head = in_force(of, i64::MAX).map(|head| head.number);
         let is = (row.get::<Option<i64>, _>(3), row.get::<i64, _>(4));
         let should = (head, i64::try_from(of.len()).unwrap());
@@ -196,8 +203,8 @@ async fn heads(
     Ok(())
 }
 
-/// The position of every partition is at the end of its messages.
-async fn all_is_read(world: &World, db: &mut PgConnection) -> Result<(), String> {
+/// Checks that the indexer has read PUSHES to the end of each partition, and the planner REVISIONS.
+async fn all_messages_are_read(world: &World, db: &mut PgConnection) -> Result<(), String> {
     let client = world
         .nats
         .client()
@@ -247,30 +254,34 @@ async fn all_is_read(world: &World, db: &mut PgConnection) -> Result<(), String>
     Ok(())
 }
 
-/// On REVISIONS each tag's numbers rise to its last, and each message says what the store says. Gives the number of fences.
-async fn published(world: &World, stored: &BTreeMap<Tag, Vec<Revision>>) -> Result<usize, String> {
+/// Checks that REVISIONS has the last hundred revisions of each tag in order, equal to the recorded
+/// revisions. Returns the number of fences.
+async fn published(
+    world: &World,
+    stored: &BTreeMap<Tag, Vec<RecordedRevision>>,
+) -> Result<usize, String> {
     let messages = world.nats.messages("REVISIONS").await?;
-    let mut told: BTreeMap<Tag, Vec<Published>> = BTreeMap::new();
+    let mut published: BTreeMap<Tag, Vec<Revision>> = BTreeMap::new();
     let mut fences = 0;
     for (subject, body) in &messages {
         if subject.starts_with("tagtrail.fence.") {
             fences += 1;
             continue;
         }
-        let event: Event<Published> =
+        let event: Event<Revision> =
             serde_json::from_slice(body).map_err(|error| format!("{subject}: {error}"))?;
         let tag = (
             event.data.registry.to_string(),
             event.data.repository.to_string(),
             event.data.tag.to_string(),
         );
-        told.entry(tag).or_default().push(event.data);
+        published.entry(tag).or_default().push(event.data);
     }
     for (tag, revisions) in stored {
-        let told = told.get(tag).map_or(&[][..], Vec::as_slice);
-        let numbers: Vec<i64> = told
+        let of_tag = published.get(tag).map_or(&[][..], Vec::as_slice);
+        let numbers: Vec<i64> = of_tag
             .iter()
-            .map(|told| i64::try_from(told.revision).unwrap())
+            .map(|event| i64::try_from(event.revision).unwrap())
             .collect();
         let last = i64::try_from(revisions.len()).unwrap();
         let first = (last - 99).max(1);
@@ -279,21 +290,26 @@ async fn published(world: &World, stored: &BTreeMap<Tag, Vec<Revision>>) -> Resu
                 "REVISIONS holds {numbers:?} of {tag:?}, and should hold {first} to {last}"
             ));
         }
-        for told in told {
-            let stored = &revisions[usize::try_from(told.revision).unwrap() - 1];
-            let digest = told.digest.as_ref().map(ToString::to_string);
-            let at = i64::try_from(told.occurred_at.unix_timestamp_nanos() / 1000).unwrap();
-            let says = (digest, at, told.kind.as_str());
-            if says != (stored.digest.clone(), stored.at, stored.kind.as_str()) {
-                return Err(format!("REVISIONS says {told:?}, and the store {stored:?}"));
+        for event in of_tag {
+            let stored = &revisions[usize::try_from(event.revision).unwrap() - 1];
+            let digest = event.digest.as_ref().map(ToString::to_string);
+            let at = i64::try_from(event.occurred_at.unix_timestamp_nanos() / 1000).unwrap();
+            let fields = (digest, at, event.kind.as_str());
+            if fields != (stored.digest.clone(), stored.at, stored.kind.as_str()) {
+                return Err(format!(
+                    "REVISIONS has {event:?}, but {stored:?} is recorded"
+                ));
             }
         }
     }
     Ok(fences)
 }
 
-/// The API says of each image what the revisions say.
-async fn answers(world: &World, stored: &BTreeMap<Tag, Vec<Revision>>) -> Result<(), String> {
+/// Checks that the API resolves each image to the revision in force.
+async fn api_answers(
+    world: &World,
+    stored: &BTreeMap<Tag, Vec<RecordedRevision>>,
+) -> Result<(), String> {
     for ((registry, repository, tag), revisions) in stored {
         let url = format!(
             "http://{}/v1/resolve?image={registry}/{repository}:{tag}",

@@ -1,4 +1,4 @@
-//! What registries and scripts tell in a storm: made of the seed alone.
+//! The requests of registries and scripts in a storm, computed from the seed alone.
 
 use std::collections::BTreeSet;
 
@@ -9,47 +9,53 @@ use serde_json::{Value, json};
 use tagtrail_proto::{Digest, instant};
 use time::{Duration, OffsetDateTime};
 
-/// Sources, each with the registry that it speaks for.
+/// The sources and their registries.
 pub(crate) const REGISTRIES: [(&str, &str); 2] =
     [("one", "one.example.com"), ("two", "two.example.com")];
 const REPOSITORIES: [&str; 4] = ["shop/web", "shop/worker", "foo/bar", "foo/baz"];
 const TAGS: [&str; 5] = ["latest", "v1", "v2", "v3", "edge"];
-/// Digests of a repository: few, so that they come back and deletes of them concern several tags.
+/// Digests of a repository: few, so that tags return to old digests, and deletes hit several tags.
 const DIGESTS: u64 = 8;
-/// Registries repeat within this many events what they did not deliver at first.
+/// Requests are shuffled within windows of this size, as retries of registries reorder events.
 const WINDOW: usize = 50;
 
-/// One fact: registry, repository, tag, microseconds since 1970, digest, and whether it is a delete.
+/// The identity of a push: registry, repository, tag, microseconds since 1970, digest, and true for
+/// a delete.
 pub(crate) type Key = (String, String, Option<String>, i64, Option<String>, bool);
 
-/// One request to a gateway.
+/// A request to a gateway.
 #[derive(Debug, Clone)]
-pub(crate) struct Event {
+pub(crate) struct Request {
     pub(crate) source: &'static str,
     pub(crate) body: String,
-    pub(crate) kind: Kind,
+    pub(crate) expected: Expected,
 }
 
-/// What is to become of it.
+/// The expected result of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Kind {
-    /// Accepted, and then a fact.
-    Fact(Key),
-    /// The same, from a sender that does not wait for the answer. It is always sent again by one that does.
-    Abandoned,
-    /// Refused: the secret is wrong.
-    Stranger,
-    /// Accepted and set aside.
-    Nonsense,
+pub(crate) enum Expected {
+    /// Accepted, and recorded as this push.
+    Recorded(Key),
+    /// Unknown, since the sender closes the connection before the answer. Another request has the
+    /// same body.
+    Unread,
+    /// Refused, since the secret is wrong.
+    Refused,
+    /// Accepted, and quarantined.
+    Quarantined,
 }
 
-/// The events in the order in which they are sent, and the facts that they tell of.
-pub(crate) fn events(seed: u64, count: u32, start: OffsetDateTime) -> (Vec<Event>, BTreeSet<Key>) {
+/// Makes the requests, in the order of sending, and the reported pushes.
+pub(crate) fn requests(
+    seed: u64,
+    count: u32,
+    start: OffsetDateTime,
+) -> (Vec<Request>, BTreeSet<Key>) {
     let mut random = StdRng::seed_from_u64(seed);
-    let (mut events, mut facts) = (Vec::new(), BTreeSet::new());
+    let (mut requests, mut pushes) = (Vec::new(), BTreeSet::new());
     let mut time = start;
     for n in 0..count {
-        // Now and then two about the very same instant.
+        // Some pushes have the time of the push before.
         if !random.random_bool(0.05) {
             time += Duration::milliseconds(random.random_range(1..400));
         }
@@ -59,45 +65,46 @@ pub(crate) fn events(seed: u64, count: u32, start: OffsetDateTime) -> (Vec<Event
         } else {
             time
         };
-        let event = event(&mut random, n, at);
-        if let Kind::Fact(key) = &event.kind {
-            facts.insert(key.clone());
+        let request = random_push(&mut random, n, at);
+        if let Expected::Recorded(key) = &request.expected {
+            pushes.insert(key.clone());
         }
         if random.random_bool(0.03) {
-            events.push(Event {
-                kind: Kind::Abandoned,
-                ..event.clone()
+            requests.push(Request {
+                expected: Expected::Unread,
+                ..request.clone()
             });
         }
         if random.random_bool(0.2) {
-            // Half of them as a registry with two endpoints says it: the same fact, under an identifier that the bus does not know.
+            // Half of the repeats have another event id, as from a registry with two endpoints: the
+            // bus can't recognize them as duplicates.
             let body = match random.random_bool(0.5) {
-                true => event
+                true => request
                     .body
                     .replace(&format!("\"e{n}\""), &format!("\"e{n}/2\"")),
-                false => event.body.clone(),
+                false => request.body.clone(),
             };
-            events.push(Event {
+            requests.push(Request {
                 body,
-                ..event.clone()
+                ..request.clone()
             });
         }
-        events.push(event);
+        requests.push(request);
         if random.random_bool(0.03) {
-            events.push(hostile(&mut random, n));
+            requests.push(hostile(&mut random, n));
         }
     }
-    for window in events.chunks_mut(WINDOW) {
+    for window in requests.chunks_mut(WINDOW) {
         window.shuffle(&mut random);
     }
-    (events, facts)
+    (requests, pushes)
 }
 
 fn digest(repository: &str, n: u64) -> String {
     Digest::sha256_of(format!("{repository}/{n}").as_bytes()).to_string()
 }
 
-fn event(random: &mut StdRng, n: u32, at: OffsetDateTime) -> Event {
+fn random_push(random: &mut StdRng, n: u32, at: OffsetDateTime) -> Request {
     let (source, registry) = *REGISTRIES.choose(random).unwrap();
     let repository = *REPOSITORIES.choose(random).unwrap();
     let tag = *TAGS.choose(random).unwrap();
@@ -108,7 +115,7 @@ fn event(random: &mut StdRng, n: u32, at: OffsetDateTime) -> Event {
         11 => (None, None, true),
         _ => (Some(tag), Some(digest), false),
     };
-    fact(
+    request(
         source,
         registry,
         repository,
@@ -120,21 +127,21 @@ fn event(random: &mut StdRng, n: u32, at: OffsetDateTime) -> Event {
     )
 }
 
-/// A push of an image, for the end of a storm.
+/// Makes a push of an image, for the end of a storm.
 pub(crate) fn push(
     source: &'static str,
     repository: &str,
     tag: &str,
     n: u64,
     at: OffsetDateTime,
-) -> Event {
+) -> Request {
     let registry = REGISTRIES
         .iter()
         .find(|(name, _)| *name == source)
         .unwrap()
         .1;
     let digest = Some(digest(repository, n));
-    fact(
+    request(
         source,
         registry,
         repository,
@@ -146,8 +153,8 @@ pub(crate) fn push(
     )
 }
 
-#[expect(clippy::too_many_arguments, reason = "the columns of a fact")]
-fn fact(
+#[expect(clippy::too_many_arguments, reason = "the fields of a push")]
+fn request(
     source: &'static str,
     registry: &str,
     repository: &str,
@@ -156,7 +163,7 @@ fn fact(
     delete: bool,
     at: OffsetDateTime,
     id: &str,
-) -> Event {
+) -> Request {
     let mut body = json!({
         "repository": repository,
         "action": if delete { "delete" } else { "push" },
@@ -178,39 +185,39 @@ fn fact(
         digest,
         delete,
     );
-    Event {
+    Request {
         source,
         body: body.to_string(),
-        kind: Kind::Fact(key),
+        expected: Expected::Recorded(key),
     }
 }
 
-/// What must leave no trace in the store.
-fn hostile(random: &mut StdRng, n: u32) -> Event {
+/// Makes a request that must leave no trace in the store.
+fn hostile(random: &mut StdRng, n: u32) -> Request {
     let digest = digest("evil", 1);
-    let (kind, body) = match random.random_range(0..4) {
+    let (expected, body) = match random.random_range(0..4) {
         0 => (
-            Kind::Stranger,
+            Expected::Refused,
             json!({ "repository": "evil/stranger", "tag": "latest", "digest": digest }).to_string(),
         ),
         1 => (
-            Kind::Nonsense,
+            Expected::Quarantined,
             format!("{{\"repository\": \"evil/cut\", {n}"),
         ),
         2 => (
-            Kind::Nonsense,
+            Expected::Quarantined,
             json!({ "repository": "evil/digest", "tag": "latest", "digest": "sha256:../../etc" })
                 .to_string(),
         ),
         _ => (
-            Kind::Nonsense,
+            Expected::Quarantined,
             json!({ "repository": "../evil", "tag": "x".repeat(300), "digest": digest })
                 .to_string(),
         ),
     };
-    Event {
+    Request {
         source: "one",
         body,
-        kind,
+        expected,
     }
 }

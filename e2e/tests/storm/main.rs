@@ -1,8 +1,8 @@
-//! The storm: all services as processes of their own, and everything that can happen to them at once, for a while. Then it ends, and
-//! within a minute every promise must hold.
+//! The storm: all services run as separate processes, and random faults hit them for a while. After
+//! the storm, every promise must hold within a minute.
 //!
-//! The seed decides what is sent and what goes wrong; `make faults SEED=…` runs another one than the tests do, and for longer.
-//! (What the machine makes of it in time is not repeated.)
+//! The seed decides the events and the faults; their timing also depends on the machine.
+//! `make faults SEED=…` runs another seed than the tests, and for longer.
 
 #![expect(
     clippy::unwrap_used,
@@ -30,14 +30,15 @@ use std::time::Duration;
 use time::OffsetDateTime;
 use tokio::time::{Instant, sleep};
 
-use crate::events::Kind;
+use crate::events::Expected;
 use crate::world::{TRIGGERS, World};
 
-/// After the storm all must be well in this time.
-const LIVELY: Duration = Duration::from_secs(60);
-/// No process may need more memory than this, in MiB.
+/// Longest time after the storm until all checks must pass.
+const RECOVERY: Duration = Duration::from_secs(60);
+/// Largest memory of each process, in MiB.
 const MEMORY: u64 = 400;
 
+/// Reads a number from the environment.
 fn setting(name: &str, default: u64) -> u64 {
     std::env::var(name).map_or(default, |text| text.parse().unwrap())
 }
@@ -48,20 +49,21 @@ async fn after_a_storm_every_promise_holds() {
     let over = Duration::from_secs(setting("FAULTS_SECONDS", 40));
     let count = u32::try_from(setting("FAULTS_EVENTS", 1000)).unwrap();
     println!(
-        "seed {seed}: {count} events over {} s, while everything goes wrong; about a minute more to heal and to look",
+        "seed {seed}: {count} events and random faults over {} s; then about a minute to recover and check",
         over.as_secs()
     );
 
     let world = Arc::new(World::start(seed, setting("FAULTS_NATS", 1)).await);
     let start = OffsetDateTime::now_utc() - time::Duration::hours(2);
-    let (events, mut facts) = events::events(seed, count, start);
+    let (requests, mut pushes) = events::requests(seed, count, start);
     let storm = weather::weather(Arc::clone(&world), seed, Instant::now() + over);
-    let sending = senders::send(events, world.gateways.clone(), over);
+    let sending = senders::send(requests, world.gateways.clone(), over);
     let (happened, sent) = tokio::join!(storm, sending);
 
     world.heal().await;
     let healed = Instant::now();
-    // What each trigger is to reach in the end: an attempt that failed in the storm may be long in coming again.
+    // A last push of each trigger's images: after it, each trigger starts a rollout without waiting
+    // for the back-off of an attempt that failed in the storm.
     let last = TRIGGERS
         .iter()
         .flat_map(|(_, images)| images.iter())
@@ -72,16 +74,16 @@ async fn after_a_storm_every_promise_holds() {
             events::push(source, repository, tag, 100 + n, OffsetDateTime::now_utc())
         })
         .collect();
-    facts.extend(last.iter().filter_map(|event| match &event.kind {
-        Kind::Fact(key) => Some(key.clone()),
+    pushes.extend(last.iter().filter_map(|request| match &request.expected {
+        Expected::Recorded(key) => Some(key.clone()),
         _ => None,
     }));
     senders::send(last, world.gateways.clone(), Duration::from_millis(10)).await;
 
     let counts = loop {
-        match checks::all(&world, &facts).await {
+        match checks::all(&world, &pushes).await {
             Ok(counts) => break counts,
-            Err(wrong) if healed.elapsed() > LIVELY => {
+            Err(wrong) if healed.elapsed() > RECOVERY => {
                 panic!(
                     "seed {seed}: {:?} after the storm: {wrong}\n{happened:#?}",
                     healed.elapsed()
@@ -91,23 +93,23 @@ async fn after_a_storm_every_promise_holds() {
         }
     };
     let well = healed.elapsed();
-    // It must stay so: what was still under way must not undo it.
+    // The state must last: work still under way must not change it.
     sleep(Duration::from_secs(3)).await;
-    if let Err(wrong) = checks::all(&world, &facts).await {
-        panic!("seed {seed}: all was well, and then: {wrong}");
+    if let Err(wrong) = checks::all(&world, &pushes).await {
+        panic!("seed {seed}: all checks passed, and later: {wrong}");
     }
     let mut largest = 0;
     for member in &world.members {
         let resident = member.resident().await.unwrap_or(0);
-        assert!(resident < MEMORY, "{} needs {resident} MiB", member.name);
+        assert!(resident < MEMORY, "{} uses {resident} MiB", member.name);
         largest = largest.max(resident);
     }
     let number = |count: &std::sync::atomic::AtomicU64| count.load(Ordering::Relaxed);
     println!(
-        "all well {:.1} s after the storm: {} facts, {} revisions ({} late), {} rollouts told {} times, {} take-overs; \
+        "all checks passed {:.1} s after the storm: {} pushes, {} revisions ({} late), {} rollouts delivered {} times, {} take-overs; \
          {} requests accepted, {} refused, {} sent again; {largest} MiB at most; {} faults: {happened:?}",
         well.as_secs_f64(),
-        counts.facts,
+        counts.pushes,
         counts.revisions,
         counts.late,
         counts.rollouts,

@@ -1,14 +1,14 @@
-//! The rule of history once more, by brute force: from all facts, as they were recorded, to every revision. It shares no code with
-//! the indexer.
+//! A second implementation of the rule of history, by brute force: computes every revision from all
+//! recorded pushes. Shares no code with the indexer.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-/// A row of `push`.
+/// A row of the table `push`.
 #[derive(Debug, Clone)]
-pub(crate) struct Fact {
+pub(crate) struct RecordedPush {
     pub(crate) registry: String,
     pub(crate) repository: String,
-    /// `None`: about the whole repository.
+    /// `None` for a delete by digest, or of a repository.
     pub(crate) tag: Option<String>,
     pub(crate) digest: Option<String>,
     pub(crate) delete: bool,
@@ -18,40 +18,43 @@ pub(crate) struct Fact {
     pub(crate) received: i64,
 }
 
-/// A row of `revision`.
+/// A row of the table `revision`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Revision {
+pub(crate) struct RecordedRevision {
     pub(crate) number: i64,
     pub(crate) at: i64,
     pub(crate) digest: Option<String>,
     pub(crate) kind: String,
 }
 
-/// Every revision of every tag, from the facts in the order in which they were recorded.
-pub(crate) fn revisions(facts: &[Fact]) -> BTreeMap<(String, String, String), Vec<Revision>> {
-    let tags: BTreeSet<_> = facts
+/// Computes every revision of every tag, from the pushes in the order of their recording.
+pub(crate) fn revisions(
+    pushes: &[RecordedPush],
+) -> BTreeMap<(String, String, String), Vec<RecordedRevision>> {
+    let tags: BTreeSet<_> = pushes
         .iter()
-        .filter_map(|fact| Some((&fact.registry, &fact.repository, fact.tag.as_ref()?)))
+        .filter_map(|push| Some((&push.registry, &push.repository, push.tag.as_ref()?)))
         .collect();
     tags.into_iter()
         .map(|(registry, repository, tag)| {
-            let concerned: Vec<&Fact> = facts
+            let of_tag: Vec<&RecordedPush> = pushes
                 .iter()
-                .filter(|fact| &fact.registry == registry && &fact.repository == repository)
-                .filter(|fact| fact.tag.as_ref().is_none_or(|of| of == tag))
+                .filter(|push| &push.registry == registry && &push.repository == repository)
+                .filter(|push| push.tag.as_ref().is_none_or(|of| of == tag))
                 .collect();
             let key = (registry.clone(), repository.clone(), tag.clone());
-            (key, number(&concerned))
+            (key, number(&of_tag))
         })
         .filter(|(_, revisions)| !revisions.is_empty())
         .collect()
 }
 
-/// What a tag is after all facts up to an instant, in the order of the rule.
-fn state(ordered: &[&Fact], instant: i64) -> Option<String> {
+/// The digest of a tag at an instant, from the tag's pushes in the order of the rule. `None`:
+/// deleted.
+fn state(ordered: &[&RecordedPush], instant: i64) -> Option<String> {
     let mut state = None;
-    for fact in ordered.iter().take_while(|fact| fact.effective <= instant) {
-        state = match (&fact.tag, fact.delete, &fact.digest) {
+    for push in ordered.iter().take_while(|push| push.effective <= instant) {
+        state = match (&push.tag, push.delete, &push.digest) {
             (Some(_), false, digest) => digest.clone(),
             (None, _, Some(digest)) => state.filter(|had| had != digest),
             (Some(_), true, _) | (None, _, None) => None,
@@ -60,12 +63,13 @@ fn state(ordered: &[&Fact], instant: i64) -> Option<String> {
     state
 }
 
-fn number(arrived: &[&Fact]) -> Vec<Revision> {
-    let mut revisions: Vec<Revision> = Vec::new();
+/// Numbers the revisions of a tag: recomputes the whole history after each push.
+fn number(arrived: &[&RecordedPush]) -> Vec<RecordedRevision> {
+    let mut revisions: Vec<RecordedRevision> = Vec::new();
     for count in 1..=arrived.len() {
         let mut ordered = arrived[..count].to_vec();
-        ordered.sort_by_key(|fact| (fact.effective, fact.received, fact.digest.clone()));
-        let instants: BTreeSet<i64> = ordered.iter().map(|fact| fact.effective).collect();
+        ordered.sort_by_key(|push| (push.effective, push.received, push.digest.clone()));
+        let instants: BTreeSet<i64> = ordered.iter().map(|push| push.effective).collect();
         for instant in instants {
             let now = state(&ordered, instant);
             let before = in_force(&revisions, instant).cloned();
@@ -84,7 +88,7 @@ fn number(arrived: &[&Fact]) -> Vec<Revision> {
                 (Some(_), Some(digest)) if had(digest) => "reverted",
                 (Some(_), Some(_)) => "moved",
             };
-            revisions.push(Revision {
+            revisions.push(RecordedRevision {
                 number: i64::try_from(revisions.len()).unwrap() + 1,
                 at: instant,
                 digest: now,
@@ -96,7 +100,7 @@ fn number(arrived: &[&Fact]) -> Vec<Revision> {
 }
 
 /// The revision in force at an instant.
-pub(crate) fn in_force(revisions: &[Revision], instant: i64) -> Option<&Revision> {
+pub(crate) fn in_force(revisions: &[RecordedRevision], instant: i64) -> Option<&RecordedRevision> {
     revisions
         .iter()
         .filter(|revision| revision.at <= instant)

@@ -1,4 +1,4 @@
-//! What must hold of rollouts after a storm.
+//! The checks of rollouts after a storm.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -10,14 +10,15 @@ use tagtrail_e2e::SIGNING_SECRET;
 use tagtrail_proto::{Event, Rollout};
 
 use crate::checks::{Tag, scalar};
-use crate::oracle::{Revision, in_force};
+use crate::oracle::{RecordedRevision, in_force};
 use crate::world::{TRIGGERS, World};
 
-/// The last rollout of each trigger is what the heads say, no set was ever mixed, and what the target was told is what is recorded.
+/// Checks that each trigger's last rollout has the images' heads, that each image of a rollout is a
+/// revision, and that the deliveries to the target match the recorded rollouts.
 pub(crate) async fn rollouts(
     world: &World,
     db: &mut PgConnection,
-    stored: &BTreeMap<Tag, Vec<Revision>>,
+    stored: &BTreeMap<Tag, Vec<RecordedRevision>>,
 ) -> Result<(i64, usize), String> {
     let rows = sqlx::query(
         "select o.id::text, t.name, o.number, o.state::text, o.images
@@ -54,7 +55,7 @@ pub(crate) async fn rollouts(
                 });
             if !right {
                 return Err(format!(
-                    "rollout {number} of {trigger} has an image that never was: {image}"
+                    "rollout {number} of {trigger} has an image that is no revision: {image}"
                 ));
             }
         }
@@ -62,7 +63,7 @@ pub(crate) async fn rollouts(
             && digests(before) == digests(&images)
         {
             return Err(format!(
-                "rollout {number} of {trigger} wants what the one before wanted"
+                "rollout {number} of {trigger} has the same images as the one before"
             ));
         }
         recorded.insert(id, (trigger.clone(), number, images.clone()));
@@ -91,7 +92,7 @@ pub(crate) async fn rollouts(
         }
     }
     let deliveries = world.sink.deliveries();
-    told(&deliveries, &recorded)?;
+    each_delivery_is_recorded(&deliveries, &recorded)?;
     Ok((i64::try_from(rows.len()).unwrap(), deliveries.len()))
 }
 
@@ -100,7 +101,7 @@ fn digests(images: &serde_json::Value) -> Vec<&serde_json::Value> {
     images.map(|(_, image)| &image["digest"]).collect()
 }
 
-/// ROLLOUTS tells of each trigger every change of state, once, in order.
+/// Checks that ROLLOUTS has every change of state of each trigger's rollouts once, in order.
 pub(crate) async fn ledger(world: &World, db: &mut PgConnection) -> Result<(), String> {
     let rows = sqlx::query(
         "select t.name, c.rollout_id::text, c.state::text
@@ -114,27 +115,31 @@ pub(crate) async fn ledger(world: &World, db: &mut PgConnection) -> Result<(), S
         let change = (row.get(1), row.get(2));
         recorded.entry(row.get(0)).or_default().push(change);
     }
-    let mut told: BTreeMap<String, Vec<(String, String)>> = BTreeMap::new();
+    let mut published: BTreeMap<String, Vec<(String, String)>> = BTreeMap::new();
     for (subject, body) in world.nats.messages("ROLLOUTS").await? {
         let event: Event<Rollout> =
             serde_json::from_slice(&body).map_err(|error| format!("{subject}: {error}"))?;
         let change = (event.data.id, event.data.state.as_str().to_owned());
-        told.entry(event.data.trigger).or_default().push(change);
+        published
+            .entry(event.data.trigger)
+            .or_default()
+            .push(change);
     }
-    if told != recorded {
+    if published != recorded {
         return Err(format!(
-            "ROLLOUTS tells {told:?}, and recorded is {recorded:?}"
+            "ROLLOUTS has {published:?}, but {recorded:?} is recorded"
         ));
     }
     let waiting = "select count(*) from rollout_change where not published";
     match scalar(db, waiting).await? {
         0 => Ok(()),
-        count => Err(format!("{count} changes are not noted as published")),
+        count => Err(format!("{count} changes are not marked as published")),
     }
 }
 
-/// Each `webhook-id` is a recorded rollout, with one set of images, rightly signed; and per trigger the numbers do not fall.
-fn told(
+/// Checks that each delivery has the id and the images of a recorded rollout and a valid signature,
+/// and that the numbers of a trigger's rollouts do not decrease.
+fn each_delivery_is_recorded(
     deliveries: &[tagtrail_testkit::Delivery],
     recorded: &HashMap<String, (String, i64, serde_json::Value)>,
 ) -> Result<(), String> {
@@ -145,29 +150,30 @@ fn told(
     for delivery in deliveries {
         let id = delivery.header("webhook-id");
         let Some((trigger, number, images)) = recorded.get(id) else {
-            return Err(format!(
-                "the target was told of {id}, which is not recorded"
-            ));
+            return Err(format!("the target received {id}, which is not recorded"));
         };
         let mut mac = Hmac::<sha2::Sha256>::new_from_slice(&key).unwrap();
         mac.update(format!("{id}.{}.", delivery.header("webhook-timestamp")).as_bytes());
         mac.update(&delivery.body);
         let signature = format!("v1,{}", STANDARD.encode(mac.finalize().into_bytes()));
         if delivery.header("webhook-signature") != signature {
-            return Err(format!("{id} is signed wrongly"));
+            return Err(format!("{id} has a wrong signature"));
         }
         let data = &delivery.json()["data"];
         if (&data["trigger"], &data["number"]) != (&trigger.as_str().into(), &(*number).into())
             || data["images"] != *images
         {
             return Err(format!(
-                "the target was told {data}, and recorded is {images}"
+                "the target received {data}, but {images} is recorded"
             ));
         }
-        // One attempt may still be under way when its process is taken for dead: a single step back.
+        // An attempt may still be under way after the process lost its session: so the number may
+        // decrease by 1.
         let newest = newest.entry(trigger.clone()).or_default();
         if *number + 1 < *newest {
-            return Err(format!("{trigger} was told number {number} after {newest}"));
+            return Err(format!(
+                "the target received {trigger} {number} after {newest}"
+            ));
         }
         *newest = (*newest).max(*number);
     }

@@ -1,4 +1,4 @@
-//! Those who tell: again and again until they are told that it was accepted, as registries do.
+//! The senders: like registries, senders repeat each request until it is accepted.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -11,29 +11,34 @@ use tokio::sync::Mutex;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
-use crate::events::{Event, Kind};
+use crate::events::{Expected, Request};
 use crate::world::SECRET;
 
-/// Requests under way at once.
+/// Number of concurrent senders.
 const SENDERS: usize = 8;
 
-/// What came of them.
+/// Number of requests by their outcome.
 #[derive(Debug, Default)]
-pub(crate) struct Sent {
+pub(crate) struct SendCounts {
     pub(crate) accepted: AtomicU64,
     pub(crate) refused: AtomicU64,
     pub(crate) again: AtomicU64,
 }
 
-/// Sends all events, about evenly over a time and then as long as it takes.
-pub(crate) async fn send(events: Vec<Event>, gateways: Vec<String>, over: Duration) -> Arc<Sent> {
-    let sent = Arc::new(Sent::default());
-    let pace = over / u32::try_from(events.len()).unwrap();
+/// Sends all requests, spread evenly over a time, and repeats each until the gateway has answered
+/// as expected.
+pub(crate) async fn send(
+    requests: Vec<Request>,
+    gateways: Vec<String>,
+    over: Duration,
+) -> Arc<SendCounts> {
+    let sent = Arc::new(SendCounts::default());
+    let pace = over / u32::try_from(requests.len()).unwrap();
     let start = Instant::now();
-    let queue: VecDeque<(Instant, Event)> = events
+    let queue: VecDeque<(Instant, Request)> = requests
         .into_iter()
         .zip(0..)
-        .map(|(event, n)| (start + pace * n, event))
+        .map(|(request, n)| (start + pace * n, request))
         .collect();
     let queue = Arc::new(Mutex::new(queue));
     let mut senders = JoinSet::new();
@@ -46,11 +51,11 @@ pub(crate) async fn send(events: Vec<Event>, gateways: Vec<String>, over: Durati
                 .unwrap();
             let mut turn = number;
             loop {
-                let Some((at, event)) = queue.lock().await.pop_front() else {
+                let Some((at, request)) = queue.lock().await.pop_front() else {
                     return;
                 };
                 tokio::time::sleep_until(at).await;
-                deliver(&client, &gateways, &mut turn, &event, &sent).await;
+                deliver(&client, &gateways, &mut turn, &request, &sent).await;
             }
         });
     }
@@ -64,63 +69,66 @@ async fn deliver(
     client: &reqwest::Client,
     gateways: &[String],
     turn: &mut usize,
-    event: &Event,
-    sent: &Sent,
+    request: &Request,
+    sent: &SendCounts,
 ) {
     loop {
         *turn += 1;
         let gateway = &gateways[*turn % gateways.len()];
-        if event.kind == Kind::Abandoned {
-            abandon(gateway, event).await;
+        if request.expected == Expected::Unread {
+            abandon(gateway, request).await;
             return;
         }
-        let secret = if event.kind == Kind::Stranger {
+        let secret = if request.expected == Expected::Refused {
             "guessed"
         } else {
             SECRET
         };
         let answer = client
-            .post(format!("http://{gateway}/hooks/{}", event.source))
+            .post(format!("http://{gateway}/hooks/{}", request.source))
             .bearer_auth(secret)
-            .body(event.body.clone())
+            .body(request.body.clone())
             .send()
             .await;
-        match (answer.map(|answer| answer.status().as_u16()), &event.kind) {
-            (Ok(401), Kind::Stranger) => {
+        let status = answer.map(|answer| answer.status().as_u16());
+        match (status, &request.expected) {
+            (Ok(401), Expected::Refused) => {
                 sent.refused.fetch_add(1, Ordering::Relaxed);
                 return;
             }
-            (Ok(status), Kind::Stranger) if status < 500 => panic!("a stranger got {status}"),
+            (Ok(status), Expected::Refused) if status < 500 => {
+                panic!("a request with a wrong secret got {status}")
+            }
             (Ok(202), _) => {
                 sent.accepted.fetch_add(1, Ordering::Relaxed);
                 return;
             }
-            // Whoever is asked to come again, or hears nothing, comes again.
+            // A sender retries after 5xx, and without an answer.
             (Ok(500..) | Err(_), _) => {
                 sent.again.fetch_add(1, Ordering::Relaxed);
                 sleep(Duration::from_millis(200)).await;
             }
-            (Ok(status), _) => panic!("{} got {status}", event.body),
+            (Ok(status), _) => panic!("{} got {status}", request.body),
         }
     }
 }
 
-/// Sends it, whole or in part, and goes away without waiting for the answer.
-async fn abandon(gateway: &str, event: &Event) {
+/// Sends a request, whole or in part, and closes the connection without reading the answer.
+async fn abandon(gateway: &str, request: &Request) {
     let Ok(mut stream) = TcpStream::connect(gateway).await else {
         return;
     };
-    let request = format!(
+    let bytes = format!(
         "POST /hooks/{} HTTP/1.1\r\nhost: {gateway}\r\nauthorization: Bearer {SECRET}\r\ncontent-length: {}\r\n\r\n{}",
-        event.source,
-        event.body.len(),
-        event.body
+        request.source,
+        request.body.len(),
+        request.body
     );
-    // Every other one goes in the middle of its body.
-    let until = if event.body.len().is_multiple_of(2) {
-        request.len()
+    // About half of the requests end in the middle of their body.
+    let until = if request.body.len().is_multiple_of(2) {
+        bytes.len()
     } else {
-        request.len() - event.body.len() / 2
+        bytes.len() - request.body.len() / 2
     };
-    let _ = stream.write_all(&request.as_bytes()[..until]).await;
+    let _ = stream.write_all(&bytes.as_bytes()[..until]).await;
 }

@@ -1,4 +1,4 @@
-//! What goes wrong, and when: chosen by the seed.
+//! The faults of a storm, and their times, chosen by the seed.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,10 +14,10 @@ use tokio::time::{Instant, sleep};
 
 use crate::world::World;
 
-/// Longer than a silent session lives.
+/// Longer than Postgres keeps a silent session.
 const PAUSE: Duration = Duration::from_millis(4500);
 
-/// Lets things go wrong until the end, and waits until each has passed. Gives how often what happened.
+/// Starts faults until `end`, and waits until each is over. Returns the number of faults by name.
 pub(crate) async fn weather(world: Arc<World>, seed: u64, end: Instant) -> BTreeMap<String, u32> {
     let mut random = StdRng::seed_from_u64(seed ^ 0x5707_3211);
     let mut under_way = JoinSet::new();
@@ -33,13 +33,13 @@ pub(crate) async fn weather(world: Arc<World>, seed: u64, end: Instant) -> BTree
     happened
 }
 
-/// One thing that goes wrong, and is undone after a while. Members and their links are told by their places.
+/// A fault, which is undone after a while. Members and their links are given by their indexes.
 #[derive(Debug, Clone)]
 enum Fault {
     Kill(usize, Duration),
     Pause(usize),
     Restart(usize),
-    /// An indexer is stopped while the network holds back what it has just published.
+    /// An indexer is stopped while the network holds back its latest messages.
     HeldBack(usize),
     Link(usize, usize, Link, Duration),
     ToSink(Link, Duration),
@@ -47,7 +47,7 @@ enum Fault {
     Postgres,
     Sessions,
     Nats(usize),
-    /// It loses the end of REVISIONS.
+    /// nats-server loses the end of REVISIONS.
     NatsForgets(usize),
     NatsPause(usize, Duration),
     Consumer(usize),
@@ -143,7 +143,7 @@ impl Fault {
             }
             Fault::Restart(member) => {
                 world.members[member].signal("TERM").await;
-                // It may be stopped, or wait for what does not answer.
+                // Another fault may have stopped the process, or cut a link.
                 for _ in 0..50 {
                     sleep(Duration::from_millis(100)).await;
                     let mut process = world.members[member].process.lock().await;
@@ -157,11 +157,12 @@ impl Fault {
             Fault::HeldBack(member) => {
                 let member = &world.members[member];
                 let (_, to_nats) = member.links.split_last().unwrap();
-                // It goes on reading, so there is something.
+                // The indexer still reads, and so has messages to publish.
                 to_nats.iter().for_each(|link| link.set(Link::Muted));
                 sleep(Duration::from_millis(1000)).await;
                 member.signal("STOP").await;
-                // By then another has its partitions, and has published what is held back.
+                // Meanwhile another indexer acquires the partitions, and publishes the same
+                // revisions.
                 sleep(PAUSE).await;
                 to_nats.iter().for_each(|link| link.set(Link::Whole));
                 sleep(Duration::from_millis(200)).await;
@@ -182,7 +183,7 @@ impl Fault {
             Fault::Postgres => world.postgres.crash().await,
             Fault::Sessions => {
                 let Ok(mut admin) = PgConnection::connect(world.postgres.db().url()).await else {
-                    return; // It is down.
+                    return; // Postgres is down.
                 };
                 let _ = sqlx::query(
                     "select pg_terminate_backend(pid) from pg_stat_activity
@@ -196,7 +197,7 @@ impl Fault {
             Fault::NatsPause(server, pause) => world.nats.pause(server, pause).await,
             Fault::Consumer(number) => {
                 let Some(client) = world.nats.client().await else {
-                    return; // It is down.
+                    return; // NATS is down.
                 };
                 let context = async_nats::jetstream::new(client);
                 let Ok(stream) = context.get_stream("PUSHES").await else {

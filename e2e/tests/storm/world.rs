@@ -1,4 +1,4 @@
-//! All processes, each with links of its own to the servers, and the clients around them.
+//! All processes, each with private links to the servers.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -12,7 +12,7 @@ use tokio::sync::Mutex;
 
 use crate::events::REGISTRIES;
 
-/// What the sources prove themselves with.
+/// The secret of the sources.
 pub(crate) const SECRET: &str = "hook-secret-of-the-storm";
 /// The triggers, with the images of each as `source/repository:tag`.
 pub(crate) const TRIGGERS: [(&str, &[(&str, &str)]); 3] = [
@@ -24,19 +24,19 @@ pub(crate) const TRIGGERS: [(&str, &[(&str, &str)]); 3] = [
     ("gamma", &[("one", "foo/baz:edge"), ("two", "foo/baz:edge")]),
 ];
 
-/// A process of ours.
+/// A process of Tagtrail.
 #[derive(Debug)]
 pub(crate) struct Member {
     pub(crate) name: String,
     arguments: Vec<String>,
     environment: Vec<(String, String)>,
     pub(crate) process: Mutex<Option<Process>>,
-    /// To NATS, to Postgres, and from whoever asks it.
+    /// The proxies to NATS and to Postgres, and the proxy before the process's own address.
     pub(crate) links: Vec<Proxy>,
 }
 
 impl Member {
-    /// Starts it, if it does not run.
+    /// Starts the process, unless it runs.
     pub(crate) async fn start(&self) {
         let mut process = self.process.lock().await;
         if process.as_mut().is_some_and(Process::running) {
@@ -51,13 +51,14 @@ impl Member {
         *process = Some(Process::tagtrail(&arguments, &environment));
     }
 
-    /// `kill -9`.
+    /// Ends the process as `kill -9` does.
     pub(crate) async fn kill(&self) {
         if let Some(process) = self.process.lock().await.as_mut() {
             process.kill();
         }
     }
 
+    /// Sends a signal to the process, if it runs.
     pub(crate) async fn signal(&self, name: &str) {
         let mut process = self.process.lock().await;
         if let Some(process) = process.as_mut()
@@ -67,7 +68,7 @@ impl Member {
         }
     }
 
-    /// Resident memory in MiB, while it runs.
+    /// Resident memory in MiB; `None` if the process does not run.
     pub(crate) async fn resident(&self) -> Option<u64> {
         let pid = self.process.lock().await.as_ref()?.pid();
         let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
@@ -77,7 +78,7 @@ impl Member {
     }
 }
 
-/// nats-server, alone or three of them.
+/// A single nats-server, or a cluster of three.
 #[derive(Debug)]
 pub(crate) enum Bus {
     One(Box<TestNats>),
@@ -85,7 +86,7 @@ pub(crate) enum Bus {
 }
 
 impl Bus {
-    /// URLs with the password, one for each server.
+    /// The URLs of the servers, with the password.
     async fn urls(&self) -> Vec<String> {
         let urls = match self {
             Bus::One(nats) => nats.url().to_owned(),
@@ -94,7 +95,7 @@ impl Bus {
         urls.split(',').map(ToOwned::to_owned).collect()
     }
 
-    /// A connection of its own; `None` while nobody answers.
+    /// Makes a new connection; `None` while no server answers.
     pub(crate) async fn client(&self) -> Option<async_nats::Client> {
         match self {
             Bus::One(nats) => nats.client().await,
@@ -102,18 +103,18 @@ impl Bus {
         }
     }
 
-    /// What a stream holds.
+    /// Reads all messages of a stream.
     pub(crate) async fn messages(&self, stream: &str) -> Result<Vec<(String, Vec<u8>)>, String> {
         let client = self.client().await.ok_or("nats-server does not answer")?;
         Ok(tagtrail_testkit::messages(&async_nats::jetstream::new(client), stream).await)
     }
 
-    /// `kill -9` of one server, which comes back.
+    /// Ends a server as `kill -9` does, and starts it again.
     pub(crate) async fn crash(&self, number: usize) {
         match self {
             Bus::One(nats) => nats.crash().await,
             Bus::Three(cluster) => {
-                // One at a time: two of three are no majority.
+                // A single server at a time, so that two of three remain as a majority.
                 let mut cluster = cluster.lock().await;
                 cluster.kill(number);
                 tokio::time::sleep(Duration::from_secs(2)).await;
@@ -123,7 +124,8 @@ impl Bus {
         }
     }
 
-    /// The server comes back without the end of REVISIONS, which it does not sync. Where there are copies, they have it.
+    /// Restarts the server without the end of REVISIONS, which is not synced. A cluster has the
+    /// end in other replicas.
     pub(crate) async fn forget(&self, number: usize) {
         match self {
             Bus::One(nats) => nats.lose_end_of("REVISIONS").await,
@@ -131,7 +133,7 @@ impl Bus {
         }
     }
 
-    /// One server stands still for a while.
+    /// Pauses a server for a while.
     pub(crate) async fn pause(&self, number: usize, pause: Duration) {
         match self {
             Bus::One(nats) => {
@@ -148,7 +150,7 @@ impl Bus {
     }
 }
 
-/// Everything.
+/// The servers, the target and all processes.
 #[derive(Debug)]
 pub(crate) struct World {
     pub(crate) postgres: TestPostgres,
@@ -163,7 +165,7 @@ pub(crate) struct World {
 }
 
 impl World {
-    /// Starts everything; the clock of one process, which the seed chooses, is wrong by five minutes.
+    /// Starts everything. The clock of a process, chosen by the seed, is wrong by five minutes.
     pub(crate) async fn start(seed: u64, servers: u64) -> World {
         use_ring();
         let (postgres, sink) = (TestPostgres::start().await, Sink::start().await);
@@ -263,7 +265,8 @@ impl World {
                 environment.insert("TAGTRAIL_SESSION_SECONDS", "2".to_owned());
             }
         }
-        // The checks are checked: without this step they must find something wrong, and the sweeper must not mend it first.
+        // For `make faults-selftest`: without this step the checks must fail, so the sweeper, which
+        // would mend the damage, is left out too.
         if let Ok(step) = std::env::var("FAULTS_WITHOUT") {
             let steps = format!("{step}:skip,indexer.sweep:skip");
             environment.insert("TAGTRAIL_FAILPOINT", steps);
@@ -280,7 +283,7 @@ impl World {
         });
     }
 
-    /// Everything runs again, and all links carry.
+    /// Starts every process again, and mends all links.
     pub(crate) async fn heal(&self) {
         self.sink.calm();
         self.to_sink.set(Link::Whole);
@@ -295,7 +298,7 @@ impl World {
     }
 }
 
-/// Environment of a process whose wall clock is off by so many seconds.
+/// The environment of a process whose wall clock is wrong by `offset` seconds.
 fn wrong_clock(offset: &str) -> Vec<(String, String)> {
     let library = std::fs::read_dir("/usr/lib")
         .unwrap()
@@ -316,7 +319,7 @@ fn wrong_clock(offset: &str) -> Vec<(String, String)> {
     .to_vec()
 }
 
-/// `host:port` of a URL.
+/// Returns `host:port` of a URL.
 fn host(url: &str) -> String {
     let after = url.split_once("://").unwrap().1;
     let authority = after.split('/').next().unwrap();
