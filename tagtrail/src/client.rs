@@ -1,4 +1,4 @@
-//! The client: sends requests to the API, and prints its responses as tables for people or as the
+//! The client: sends requests to the API, and prints the responses as tables for people or as the
 //! API's JSON for programs.
 //!
 //! Each command is a file here and a line in [`Command`]. Exit codes: 0 success, 1 failure, 2 wrong
@@ -30,7 +30,7 @@ pub(crate) enum Command {
     Resolve(Client<resolve::Resolve>),
     /// List the revisions of an image, newest first.
     History(Client<history::History>),
-    /// Print revisions as they are recorded, until Ctrl-C.
+    /// Print revisions when recorded, until Ctrl-C.
     Watch(Client<watch::Watch>),
     /// List the images that have had a digest, and the time during which each had it.
     Digest(Client<digest::Digest>),
@@ -39,17 +39,17 @@ pub(crate) enum Command {
     /// Count the changes of tags by origin (event, resolved, reconciled), and so the events that
     /// registries lost.
     Coverage(Client<coverage::Coverage>),
-    /// List the triggers, each with its state and its current rollout.
+    /// List the triggers, each with state and current rollout.
     Triggers(Client<triggers::List>),
     /// List the rollouts of one trigger or of all, newest first.
     Rollouts(Client<rollouts::Rollouts>),
-    /// Pause a trigger: no rollout of it starts until `tagtrail resume`.
+    /// Pause a trigger: no rollout starts until `tagtrail resume`.
     Pause(Client<triggers::Pause>),
-    /// Resume a paused trigger: one rollout brings its target to the current images.
+    /// Resume a paused trigger, with a rollout of the current images.
     Resume(Client<triggers::Resume>),
 }
 
-/// A command's own arguments, and those that all commands of the client share.
+/// A command's own arguments, and the arguments of all commands of the client.
 #[derive(Debug, Args)]
 pub(crate) struct Client<C: Args> {
     #[command(flatten)]
@@ -62,7 +62,7 @@ pub(crate) struct Client<C: Args> {
         value_name = "URL"
     )]
     api: String,
-    /// Token for the API, if the API requires one. Prefer the variable: other users of this machine
+    /// Token for the API, if required. Prefer the variable: other users of this machine
     /// can read flags.
     #[arg(
         long,
@@ -105,12 +105,12 @@ impl Command {
 }
 
 impl<C: Args> Client<C> {
-    /// Runs a command and prints its result or its error. Returns the exit code.
+    /// Runs a command, and prints the result or the error. Returns the exit code.
     fn run(self, run: impl AsyncFnOnce(C, &Api) -> Result<Printable, Failure>) -> ExitCode {
         self.with_api(async |command, api, output| run(command, api).await?.print(output))
     }
 
-    /// Runs a command that prints its results itself. Returns the exit code.
+    /// Runs a command that prints results itself. Returns the exit code.
     pub(crate) fn with_api(
         self,
         run: impl AsyncFnOnce(C, &Api, Output) -> Result<(), Failure>,

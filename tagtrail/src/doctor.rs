@@ -28,8 +28,8 @@ pub(crate) struct Doctor {
     /// File with the sources and registries to check.
     #[arg(long, env = "TAGTRAIL_CONFIG", default_value = "tagtrail.toml")]
     config: PathBuf,
-    /// URL at which registries reach the gateway. The doctor tests it from this machine, and prints
-    /// it in the settings for registries.
+    /// URL at which registries reach the gateway. Tested from this machine, and printed
+    /// in the settings for registries.
     #[arg(long, env = "TAGTRAIL_GATEWAY", default_value = "http://127.0.0.1:8400", value_name = "URL", value_parser = address)]
     gateway: Url,
     /// Print the settings for the registries of all sources [default: of sources that have not
@@ -40,7 +40,7 @@ pub(crate) struct Doctor {
 
 fn address(text: &str) -> Result<Url, String> {
     let url = Url::parse(text).ok();
-    // The URL is printed, so it must not hold a password.
+    // The URL is printed, so a password in it would be, too.
     let plain = |url: &Url| url.username().is_empty() && url.password().is_none();
     url.filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host() && plain(url))
         .filter(|url| url.query().is_none() && url.fragment().is_none())

@@ -36,7 +36,7 @@ struct Cli {
 enum Command {
     /// Run all services on this machine, with a private Postgres and nats-server.
     Up(Box<Service<up::Config>>),
-    /// Receive the webhooks of registries, and publish the pushes in them.
+    /// Receive the webhooks of registries, and publish the reported pushes.
     Gateway(Box<Service<tagtrail_gateway::Config>>),
     /// Ask the configured registries: for digests that events lack, to re-check tags whose order is
     /// doubtful, and to reconcile each registry with history.
@@ -94,7 +94,7 @@ impl<C: Args> Service<C> {
 }
 
 fn main() -> ExitCode {
-    // HTTPS, NATS and Postgres use one TLS implementation.
+    // HTTPS, NATS and Postgres use the same TLS implementation.
     if rustls::crypto::ring::default_provider()
         .install_default()
         .is_err()

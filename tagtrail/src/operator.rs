@@ -15,10 +15,10 @@ use tokio_util::sync::CancellationToken;
 /// Addresses of the servers, as arguments.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct Servers {
-    /// URL of NATS, with credentials [default: as `tagtrail up` wrote it into its data folder].
+    /// URL of NATS, with credentials [default: from the data folder of `tagtrail up`].
     #[arg(long, env = "NATS_URL", hide_env_values = true)]
     nats_url: Option<String>,
-    /// Data folder of a running `tagtrail up`, in which its addresses are.
+    /// Data folder of a running `tagtrail up`, which has the addresses of both servers.
     #[arg(long, env = "TAGTRAIL_DATA", default_value = ".tagtrail")]
     data: PathBuf,
     /// Number of partitions of the stream PUSHES.
@@ -43,7 +43,7 @@ impl Servers {
             .map_err(Into::into)
     }
 
-    /// Returns the URL given, or else the one in the `endpoints.json` of a running `tagtrail up`.
+    /// Returns the URL given, or else the URL in the `endpoints.json` of a running `tagtrail up`.
     pub(crate) fn url(
         &self,
         given: Option<&str>,
@@ -71,7 +71,7 @@ fn endpoint(path: &Path, key: &str) -> anyhow::Result<String> {
         .with_context(|| format!("{} has no {key:?}", path.display()))
 }
 
-/// Runs a command to its end, and prints its error.
+/// Runs a command, and prints the error if any.
 pub(crate) fn run(command: impl Future<Output = anyhow::Result<ExitCode>>) -> ExitCode {
     let outcome = tokio::runtime::Builder::new_current_thread()
         .enable_all()

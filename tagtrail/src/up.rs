@@ -22,7 +22,7 @@ pub(crate) struct Config {
     /// `tagtrail up` can use it at a time.
     #[arg(long, env = "TAGTRAIL_DATA", default_value = ".tagtrail")]
     data: PathBuf,
-    /// File with sources, registries, triggers and tokens [default: tagtrail.toml if there is one].
+    /// File with sources, registries, triggers and tokens [default: tagtrail.toml if present].
     #[arg(long, env = "TAGTRAIL_CONFIG")]
     config: Option<PathBuf>,
     /// Address on which the gateway receives webhooks.
@@ -52,7 +52,7 @@ pub(crate) async fn run(config: Config, ctx: Context) -> anyhow::Result<()> {
     outcome
 }
 
-/// Restarts nats-server once its full disk has room again: until a restart it answers, but stores
+/// Restarts nats-server once a full disk has room again. Without a restart, the server stores
 /// nothing.
 async fn revive_nats(ctx: &Context, embedded: &Embedded) -> Infallible {
     const EVERY: Duration = Duration::from_secs(5);
@@ -67,7 +67,7 @@ async fn revive_nats(ctx: &Context, embedded: &Embedded) -> Infallible {
     }
 }
 
-/// Runs the services that production runs as separate processes, with the settings that they would
+/// Runs the services that production runs as separate processes, with the settings that each would
 /// read from their environment.
 async fn services(config: &Config, ctx: &Context, embedded: &Embedded) -> anyhow::Result<()> {
     let db = DbArgs {
@@ -102,7 +102,8 @@ async fn services(config: &Config, ctx: &Context, embedded: &Embedded) -> anyhow
         bus: bus.clone(),
         appliers: None,
         session_seconds: SESSION,
-        // Fast: no other indexer uses this data folder, so there is nobody to share partitions with.
+        // Fast: no other indexer uses this data folder, so there is nobody to share partitions
+        // with.
         claim_interval_ms: Duration::from_millis(20),
         sweep_seconds: Duration::from_secs(600),
     };
@@ -138,7 +139,7 @@ fn file(config: &Config) -> PathBuf {
     file
 }
 
-/// Writes the addresses into `endpoints.json`, and prints them, once all services are ready.
+/// Writes the addresses into `endpoints.json` and to standard output, once all services are ready.
 async fn announce(
     config: Config,
     ctx: Context,
@@ -169,7 +170,7 @@ async fn announce(
     Ok(())
 }
 
-/// Writes a file atomically, readable by its owner only.
+/// Writes a file atomically, readable by the owner only.
 fn write_private(path: &Path, content: &str) -> std::io::Result<()> {
     let new = path.with_extension("json.new");
     let _ = std::fs::remove_file(&new);

@@ -1,5 +1,5 @@
-//! `tagtrail doctor` with most servers missing: checks are independent, exit codes, and no secret in
-//! the output.
+//! `tagtrail doctor` with most servers missing: checks are independent, exit codes, and no secret
+//! in the output.
 
 #![expect(clippy::unwrap_used, reason = "in tests a panic is the report")]
 
@@ -41,8 +41,8 @@ username = "ci"
 password = { env = "DOCTOR_NEVER_SET" }
 "#;
 
-/// Starts a server that answers each `METHOD /path` with the result of `answer`: a status line, then
-/// headers and a body.
+/// Starts a server that answers each `METHOD /path` with the result of `answer`: a status line,
+/// then headers and a body.
 fn serve(answer: fn(&str) -> &'static str) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
@@ -115,7 +115,7 @@ fn a_failed_check_does_not_stop_the_others() {
         let well = check["result"] == "ok";
         assert_eq!(check["cure"].is_null(), well, "{check}");
     }
-    // Without the API it is unknown which sources are silent, so no settings are printed.
+    // Without the API, silent sources are unknown, so no settings are printed.
     assert_eq!(json["settings"], serde_json::json!([]));
     assert!(err.contains("7 of 9 checks failed"), "{err}");
 }

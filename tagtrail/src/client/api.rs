@@ -14,10 +14,10 @@ use super::events::EventStream;
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 /// Longest silence in a response: the live feed sends a heartbeat every 15 s.
 const READ_TIMEOUT: Duration = Duration::from_secs(45);
-/// Most items on one page of the API.
+/// Most items on a page of the API.
 const PAGE: usize = 1000;
 
-/// An error, and the exit code for it.
+/// An error with an exit code.
 #[derive(Debug)]
 pub(crate) struct Failure {
     code: u8,
@@ -59,7 +59,7 @@ struct Problem {
     detail: Option<String>,
 }
 
-/// A client of the API at one address.
+/// A client of an API.
 pub(crate) struct Api {
     client: reqwest::Client,
     base: reqwest::Url,
@@ -76,8 +76,8 @@ impl Api {
             message: format!("--api {address:?} is not an address such as http://127.0.0.1:8401"),
             retryable: false,
         })?;
-        // Not `tagtrail_daemon::client`: people may reach the API through a proxy, and a response of
-        // the live feed has no end.
+        // Not `tagtrail_daemon::client`: people may reach the API through a proxy, and a response
+        // of the live feed has no end.
         let client = reqwest::Client::builder()
             .read_timeout(READ_TIMEOUT)
             .connect_timeout(Duration::from_secs(5))
@@ -91,7 +91,7 @@ impl Api {
         })
     }
 
-    /// Sends a GET request. Each segment of `path` is percent-encoded, so that a name in it can't
+    /// Sends a GET request. Each segment of `path` is percent-encoded, so that no name can
     /// change the path.
     pub(crate) async fn get(
         &self,
@@ -111,7 +111,8 @@ impl Api {
         self.send(self.client.post(self.url(path))).await
     }
 
-    /// Reads a list page by page, up to `limit` items. Returns `{"items", "next"}`, as the API does.
+    /// Reads a list page by page, up to `limit` items. Returns `{"items", "next"}`, as the API
+    /// does.
     pub(crate) async fn list(
         &self,
         path: &[&str],

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-/// One event.
+/// An event.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct ServerSentEvent {
     /// Value of the field `event`; empty if the event has none.

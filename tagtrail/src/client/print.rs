@@ -46,7 +46,7 @@ pub(crate) fn items(list: &Value) -> &[Value] {
         .map_or(&[], Vec::as_slice)
 }
 
-/// Formats a field for people; `-` if the object lacks it.
+/// Formats a field for people; `-` if missing.
 pub(crate) fn field(object: &Value, name: &str) -> String {
     match object.get(name) {
         None | Some(Value::Null) => "-".to_owned(),
@@ -63,7 +63,7 @@ pub(crate) fn short(digest: &str) -> String {
     }
 }
 
-/// The line below a list that was cut at its limit; otherwise empty.
+/// The line below a list that was cut at the limit; otherwise empty.
 pub(crate) fn more(list: &Value) -> &'static str {
     match list.get("next") {
         Some(Value::String(_)) => "\n… there are more: raise --limit",

@@ -12,7 +12,7 @@ use super::print::{field, line, short};
 /// Arguments of `tagtrail watch`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Watch {
-    /// Pattern of the images, such as registry.example.com/shop/**:latest. `*` matches within one
+    /// Pattern of the images, such as registry.example.com/shop/**:latest. `*` matches within a
     /// path segment, `**` any number of segments [default: all images].
     pattern: Option<String>,
     /// Begin with the revisions recorded since this time, such as 2026-03-03T14:02:00Z
@@ -25,7 +25,7 @@ pub(crate) struct Watch {
 }
 
 impl Watch {
-    /// Prints the revisions of the live feed. After a lost connection it reconnects, and continues
+    /// Prints the revisions of the live feed. After a lost connection, reconnects and continues
     /// after the last event, so that no revision is missed.
     pub(crate) async fn follow(self, api: &Api, output: Output) -> Result<(), Failure> {
         let query = [("match", self.pattern), ("since", self.since)];
@@ -74,7 +74,7 @@ async fn back_off(reason: &str, attempt: u32) {
     tokio::time::sleep(pause).await;
 }
 
-/// Prints a revision on one line: its `CloudEvent` for programs, its main fields for people.
+/// Prints a revision on a line: the `CloudEvent` for programs, the main fields for people.
 fn show(event: &str, output: Output) -> Result<(), Failure> {
     if output == Output::Json {
         return line(event);

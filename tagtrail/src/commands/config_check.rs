@@ -16,7 +16,7 @@ pub(crate) struct Config {
 
 #[derive(Debug, clap::Subcommand)]
 enum ConfigCommand {
-    /// Read the file and its secrets as the services do, and print its entries or the first error.
+    /// Read the file and all secrets as the services do, and print the entries or the first error.
     Check {
         /// Path of the file.
         #[arg(env = "TAGTRAIL_CONFIG", default_value = "tagtrail.toml")]

@@ -18,7 +18,7 @@ pub(crate) struct Health {
 }
 
 impl Health {
-    /// Returns exit code 0 if the service is ready, and 1 if it isn't or does not answer.
+    /// Returns exit code 0 if the service is ready, otherwise 1.
     pub(crate) async fn run(self) -> anyhow::Result<ExitCode> {
         let mut address = self.admin;
         if address.ip().is_unspecified() {

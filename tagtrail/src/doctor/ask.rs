@@ -15,12 +15,12 @@ use crate::client::api::{Api, Failure};
 /// Time-out of each check.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The answers about one source.
+/// The answers about a source.
 #[derive(Debug)]
 pub(super) struct SourceAnswers {
-    /// The settings for its registry, or the error in its entry.
+    /// The settings for the registry, or the error in the entry.
     pub(super) setup: Result<Setup, String>,
-    /// For each secret the place that it is read from, and the gateway's answer to it.
+    /// For each secret, the place in the configuration and the gateway's answer.
     pub(super) secrets: Vec<(String, Result<GatewayAnswer, String>)>,
     /// The gateway's answer to a request without a secret, if no secret can be read.
     pub(super) without_secret: Option<GatewayAnswer>,
@@ -31,7 +31,7 @@ pub(super) struct SourceAnswers {
 pub(super) enum GatewayAnswer {
     /// The sender may post events.
     Accepted,
-    /// The source exists, but the request did not authenticate its sender.
+    /// The source exists, but the sender was not authenticated.
     Refused,
     /// The gateway has no such source.
     UnknownSource,
@@ -47,7 +47,7 @@ pub(super) fn client() -> Result<Client, Failure> {
         .map_err(|error| Failure::failed(format!("can't make an HTTP client: {error}")))
 }
 
-/// Checks the source at this place in the file: its entry, and its secrets at the gateway.
+/// Checks the source at this place in the file: the entry, and the secrets at the gateway.
 pub(super) async fn source(
     client: &Client,
     file: &File,

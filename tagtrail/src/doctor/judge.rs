@@ -11,10 +11,10 @@ use time::{Duration, OffsetDateTime};
 use super::ask::{GatewayAnswer, SourceAnswers};
 use super::report::Finding;
 
-/// Largest error of a clock without a warning: with a larger one, events are ordered wrongly.
+/// Largest error of a clock without a warning. A larger error orders events wrongly.
 const CLOCK_WARNING: Duration = Duration::seconds(5);
 /// Largest error of a clock that leaves history right: an event counts as at most this much later
-/// than its receipt.
+/// than received.
 const CLOCK_ERROR: Duration = Duration::seconds(60);
 /// Largest share of lost events without a warning.
 const MAX_LOST_SHARE: f64 = 0.01;
@@ -35,7 +35,7 @@ pub(super) fn file(path: &Path, file: &File) -> Finding {
     }
 }
 
-/// Judges a source, except its events. `configured` are the registries that have an entry.
+/// Judges a source, except its events. `configured` are the registries with an entry.
 pub(super) fn source(
     entry: &Source,
     answers: &SourceAnswers,
@@ -119,7 +119,7 @@ fn gateway(answer: &GatewayAnswer, url: &str, place: Option<&str>) -> Finding {
     }
 }
 
-/// Judges the lookup of digests, for a kind of source whose events lack them.
+/// Judges the lookup of digests, for a kind of source whose events lack digests.
 fn digests(kind: &str, registry: Option<&Registry>, configured: &[&Registry]) -> Finding {
     const CHECK: &str = "digests";
     let cure = |name: &str| {
@@ -155,7 +155,7 @@ fn digests(kind: &str, registry: Option<&Registry>, configured: &[&Registry]) ->
     }
 }
 
-/// The part of the coverage report that is about one source.
+/// The part of the coverage report about a source.
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct SourceCoverage {
     /// Start of the period of the report.
@@ -164,11 +164,11 @@ pub(super) struct SourceCoverage {
     pub(super) last_event: Option<OffsetDateTime>,
     /// Changes of tags.
     pub(super) changes: u64,
-    /// The changes whose digest was asked for: the event lacked it, or the order was doubtful.
+    /// The changes whose digest the registry was asked for.
     pub(super) resolved: u64,
     /// The changes without an event.
     pub(super) lost: u64,
-    /// The share of changes without an event, if the report has it.
+    /// The share of changes without an event, if reported.
     pub(super) lost_share: Option<f64>,
 }
 
@@ -184,7 +184,7 @@ impl SourceCoverage {
             .filter(|item| text(item, "source").as_deref() == Some(source))
             .collect();
         if of_source.is_empty() && registry.is_some() {
-            // Changes in its registry that no source has reported yet.
+            // Changes in the same registry that no source has reported yet.
             let without_source = |item: &&Value| {
                 text(item, "source").is_none() && text(item, "registry").as_deref() == registry
             };
@@ -215,7 +215,7 @@ impl SourceCoverage {
     }
 
     /// Returns true if no event was received. An event without a digest has no time in the report;
-    /// it counts as a resolved change.
+    /// such events count as resolved changes.
     pub(super) fn is_silent(&self) -> bool {
         self.last_event.is_none() && self.resolved == 0
     }
@@ -258,7 +258,7 @@ pub(super) fn events(coverage: &SourceCoverage, now: OffsetDateTime) -> Vec<Find
     findings
 }
 
-/// Formats a duration in its largest unit, rounded down.
+/// Formats a duration in the largest unit, rounded down.
 fn rough(age: Duration) -> String {
     let seconds = age.whole_seconds().max(0);
     match seconds {

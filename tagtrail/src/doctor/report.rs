@@ -1,4 +1,4 @@
-//! The doctor's report, and its two formats.
+//! The doctor's report, in two formats.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -29,13 +29,13 @@ impl fmt::Display for Level {
     }
 }
 
-/// The result of one check.
+/// The result of a check.
 #[derive(Debug, PartialEq)]
 pub(super) struct Finding {
     pub(super) check: &'static str,
     pub(super) level: Level,
     pub(super) found: String,
-    /// The action that mends it, for people.
+    /// The action to take, for people.
     pub(super) cure: Option<String>,
 }
 

@@ -37,18 +37,18 @@ enum QuarantineCommand {
         #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u64).range(1..))]
         limit: u64,
     },
-    /// Show one entry with its body.
+    /// Show an entry with its body.
     Show {
         /// Number of the entry in the list.
         number: u64,
     },
-    /// Interpret one entry again, as its source is configured now, and publish its pushes. Safe to
+    /// Interpret an entry again, with the current configuration, and publish the pushes. Safe to
     /// repeat.
     #[command(alias = "feed")]
     Replay {
         /// Number of the entry in the list.
         number: u64,
-        /// The file with the sources [default: tagtrail.toml if there is one].
+        /// File with the sources [default: tagtrail.toml if present].
         #[arg(long, env = "TAGTRAIL_CONFIG")]
         config: Option<PathBuf>,
     },

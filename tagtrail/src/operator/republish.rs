@@ -20,7 +20,7 @@ pub(crate) struct Republish {
     /// 2026-03-03T14:02:00Z.
     #[arg(long, value_name = "TIME", value_parser = time)]
     since: Option<OffsetDateTime>,
-    /// URL of Postgres, with credentials [default: as `tagtrail up` wrote it into its data folder].
+    /// URL of Postgres, with credentials [default: from the data folder of `tagtrail up`].
     #[arg(long, env = "DATABASE_URL", hide_env_values = true)]
     database_url: Option<String>,
     #[command(flatten)]

@@ -11,8 +11,8 @@ fn read(text: &str) -> File {
     File::parse(text, Path::new("tagtrail.toml")).unwrap()
 }
 
-/// The findings about the first source of a file, for these answers to each of its secrets and to
-/// a request without one.
+/// The findings about the first source of a file, for these answers to each secret, and to
+/// a request without a secret.
 fn found(
     text: &str,
     secrets: &[Result<GatewayAnswer, &str>],
@@ -176,7 +176,7 @@ fn missing_fields_of_the_coverage_report_are_no_error() {
     assert_eq!(main.last_event, instant::parse("2026-11-03T00:00:00Z"));
     let ci = SourceCoverage::of("ci", Some("r"), &answer);
     assert_eq!((ci.last_event, ci.changes, ci.lost_share), (None, 0, None));
-    // This source has no item: changes without a source, in its registry, count for it.
+    // This source has no item, so the changes without a source in the same registry count.
     assert_eq!(SourceCoverage::of("new", Some("q"), &answer).lost, 4);
     assert_eq!(SourceCoverage::of("new", None, &answer).lost, 0);
 }
