@@ -1,10 +1,10 @@
 #!/bin/sh
-# Follows the live feed with curl, and runs a command for every revision: for a quick script, not for what must miss nothing
-# (follow.py keeps its place over restarts).
+# Follows the live feed with curl, and runs a command for every revision. It misses revisions while it
+# does not run or is not connected; follow.py does not.
 #
 #   TAGTRAIL_API=http://127.0.0.1:8401 examples/follow.sh 'registry.example.com/shop/**:latest' ./on-revision
 #
-# The command gets the CloudEvent on its standard input.
+# The command receives the CloudEvent on its standard input.
 set -eu
 pattern=$1
 shift

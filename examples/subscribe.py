@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
-"""Subscribes to revisions on NATS itself: first what every image is now, then every change, each once in effect.
+"""Subscribes to revisions on NATS: prints the current digest of every image, and then every change once.
 
     pip install nats-py
     NATS_URL=nats://subscriber:…@127.0.0.1:4222 examples/subscribe.py 'tagtrail.revision.registry%2Eexample%2Ecom.shop.>'
 
-A JetStream consumer that starts with the last message of each subject. Revisions are delivered at least once; of each image,
-numbers that are not above the last one seen are dropped.
+The JetStream consumer starts with the last message of each subject. Revisions are delivered at least once, so the program
+skips each number that is not above the image's last number.
 """
 
 import asyncio
@@ -25,7 +25,7 @@ async def main(subject):
     subscription = await stream.subscribe(subject, stream="REVISIONS", ordered_consumer=False, config=config)
     async for message in subscription.messages:
         event = json.loads(message.data)
-        # What stands last on a subject may be news about the past: `head` says what the image is.
+        # The last message of a subject may be a late push. `head` is the image's current revision.
         head, image = event["data"]["head"], event["subject"]
         if head["revision"] <= seen.get(image, 0):
             continue
