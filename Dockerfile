@@ -1,14 +1,14 @@
-# Tagtrail: one image for every service. Nobody is root in it, and there is no shell.
+# Tagtrail: one image for all services, without root and without a shell.
 #
 #   docker build -t tagtrail .
 #   docker run --rm tagtrail --help
 
 FROM rust:1.95.0-bookworm AS build
-# The image's own toolchain, whatever rust-toolchain.toml would fetch.
+# Use the toolchain of the image: rustup would fetch the one in rust-toolchain.toml again.
 ENV RUSTUP_TOOLCHAIN=1.95.0
 WORKDIR /src
 COPY . .
-# Built with the committed versions, and nothing is kept but the program.
+# Build with the versions in Cargo.lock. The caches do not become part of the layer.
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
     --mount=type=cache,target=/src/target \
     cargo build --release --locked --package tagtrail \
@@ -17,7 +17,7 @@ RUN --mount=type=cache,target=/usr/local/cargo/registry \
 FROM gcr.io/distroless/cc-debian12:nonroot
 COPY --from=build /usr/local/bin/tagtrail /usr/local/bin/tagtrail
 COPY LICENSE /usr/share/doc/tagtrail/LICENSE
-# In a container nobody but the network can reach a service. The api still takes tokens for that (tagtrail.toml).
+# In a container, services must listen on all addresses to be reachable. Protect the api with tokens (tagtrail.toml).
 ENV TAGTRAIL_GATEWAY_LISTEN=0.0.0.0:8400 \
     TAGTRAIL_API_LISTEN=0.0.0.0:8401 \
     TAGTRAIL_ADMIN=0.0.0.0:8402 \

@@ -1,9 +1,11 @@
--- Accounts of Tagtrail's services, each with the role that the schema gives its rights to (migrations/sql/0006_reconcile.sql).
--- Run once by psql as a superuser, or put into /docker-entrypoint-initdb.d of the official image; running it again sets the
--- passwords anew. Passwords come from the environment: INDEXER_PASSWORD, RESOLVER_PASSWORD, TRIGGER_PASSWORD, API_PASSWORD,
--- REPORT_PASSWORD.
+-- Accounts of Tagtrail's services. Each is a member of the role that has the rights of its service
+-- (migrations/sql/0006_reconcile.sql). Run this file with psql as a superuser, or put it into
+-- /docker-entrypoint-initdb.d of the official image. Running it again sets the passwords again.
+-- Passwords come from the environment: INDEXER_PASSWORD, RESOLVER_PASSWORD, TRIGGER_PASSWORD,
+-- API_PASSWORD, REPORT_PASSWORD.
 --
--- The owner of the database (here: whoever runs this) alone migrates. The gateway has no account: it needs no database.
+-- Only the owner of the database (here: the superuser) may migrate. The gateway needs no database,
+-- and so no account.
 
 \set ON_ERROR_STOP on
 \getenv indexer_password INDEXER_PASSWORD
@@ -12,7 +14,8 @@
 \getenv api_password API_PASSWORD
 \getenv report_password REPORT_PASSWORD
 
--- The roles first, in case that the owner may not make any; then the accounts.
+-- First the roles, since an owner without CREATEROLE can't create them in a migration; then the
+-- accounts.
 select format('create role %I nologin', name)
 from unnest(array['tagtrail_indexer', 'tagtrail_resolver', 'tagtrail_trigger', 'tagtrail_api', 'tagtrail_report']) as wanted (name)
 where not exists (select from pg_roles where rolname = name) \gexec
