@@ -1,10 +1,11 @@
-//! Where NATS is, and who we are to it.
+//! Addresses of NATS, and our credentials there.
 
 use async_nats::{Auth, ConnectOptions, ServerAddr};
 
 use crate::{ANSWER, BusError};
 
-/// The servers of `NATS_URL` with their credentials, and the name that the server shows for our connections.
+/// The servers of `NATS_URL` with their credentials, and the name that the server shows for our
+/// connections.
 #[derive(Debug)]
 pub(crate) struct Address {
     pub(crate) servers: Vec<ServerAddr>,
@@ -24,18 +25,19 @@ impl Address {
         })
     }
 
-    /// What every connection of ours is set to.
+    /// Sets the options that all our connections share.
     pub(crate) fn common(&self, options: ConnectOptions) -> ConnectOptions {
         options
             .connection_timeout(ANSWER)
             .request_timeout(Some(ANSWER))
             .ping_interval(std::time::Duration::from_secs(5))
-            // Of its own, so that an account can be kept from hearing the answers to others (deploy/nats/nats.conf).
+            // A prefix for each service, so that its account can be denied the inboxes of others
+            // (deploy/nats/nats.conf).
             .custom_inbox_prefix(format!("_INBOX_{}", self.name))
     }
 
-    /// The client does not use the credentials in a URL by itself. Of several servers, the first one's count for all. A user
-    /// without a password is a token.
+    /// Returns the credentials of the URL, which the client does not use by itself. The first
+    /// server that has credentials decides for all. A user without a password is a token.
     pub(crate) fn auth(&self) -> Auth {
         let decoded = |text: &str| {
             percent_encoding::percent_decode_str(text)
@@ -55,7 +57,7 @@ impl Address {
         auth
     }
 
-    /// The same for a connection that the client may make again.
+    /// Adds the credentials to options whose connection may reconnect.
     pub(crate) fn with_credentials(&self, options: ConnectOptions) -> ConnectOptions {
         match self.auth() {
             Auth {

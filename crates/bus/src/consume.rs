@@ -1,9 +1,10 @@
 //! Reading a stream from a known position, in order and without a gap.
 //!
-//! A reader is a plain ephemeral pull consumer without acknowledgements: what was read is known from the reader's own
-//! position, kept with what was made of it, so nothing depends on redelivery. On any error, silence or gap the reader is
-//! thrown away and made again from the position. (Measured: of the client's five ways to read, only this one, made again on
-//! every error, gets past a killed server, a deleted consumer and a recreated stream without missing a message.)
+//! A reader is an ephemeral pull consumer without acks. The caller stores the position together
+//! with the effect of the messages, so nothing depends on redelivery. On any error, silence or gap
+//! the caller drops the reader and opens another from the stored position. (Measured: of the
+//! client's five ways to read, only this one survives a killed server, a deleted consumer and a
+//! recreated stream without missing a message.)
 
 use std::time::Duration;
 
@@ -20,32 +21,33 @@ use tokio::sync::watch;
 use crate::topology::Stream;
 use crate::{Bus, Link};
 
-/// Messages asked for at once.
+/// Messages requested at a time.
 const BATCH: usize = 500;
-/// The server says that it is alive this often; after two silences the reader fails.
+/// Interval of the server's heartbeats; after two missed ones the reader fails.
 const HEARTBEAT: Duration = Duration::from_secs(2);
 const EXPIRES: Duration = Duration::from_secs(10);
-/// The server forgets the consumer of a reader that is gone after this long.
+/// The server deletes the consumer of a dropped reader after this time.
 const FORGOTTEN: Duration = Duration::from_secs(30);
 /// Longest wait for a message that the stream is known to hold.
 const HELD_MESSAGE: Duration = Duration::from_secs(20);
-/// How often an idle reader looks whether the stream is still the same: a recreated one is silent.
+/// Interval at which an idle reader checks that its stream was not recreated: a recreated stream
+/// sends nothing.
 const IDLE_CHECK: Duration = Duration::from_secs(5);
 
 /// One message as the stream holds it.
 #[derive(Debug, Clone)]
 pub struct Delivery {
-    /// Where it stands in its stream.
+    /// Its sequence in the stream.
     pub sequence: u64,
-    /// When the stream stored it.
+    /// The stream's timestamp: the moment at which the server stored it.
     pub time: OffsetDateTime,
     /// Its subject, as text.
     pub subject: String,
     /// Its body.
     pub payload: Bytes,
-    /// What caused it.
+    /// The trace that it belongs to.
     pub trace: Option<TraceContext>,
-    /// How many more match the reader's filter behind it.
+    /// The number of later messages that match the reader's filter.
     pub pending: u64,
 }
 
@@ -62,18 +64,18 @@ impl From<jetstream::message::StreamMessage> for Delivery {
     }
 }
 
-/// The trace that a message belongs to, if it says so.
+/// Returns the trace that the headers of a message name.
 pub(crate) fn trace_of(headers: Option<&async_nats::HeaderMap>) -> Option<TraceContext> {
     headers?.get(TRACEPARENT)?.as_str().parse().ok()
 }
 
-/// Why a reader ended. It is made again from the position, after a pause.
+/// The end of a reader. The caller opens another one from the position, after a pause.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
-    /// The connection was lost, or made anew.
+    /// The connection was lost or replaced.
     #[error("the connection to NATS changed")]
     Reconnected,
-    /// The stream is not the one that this reader was made for.
+    /// The stream was recreated, or went back to an older state, since the reader was opened.
     #[error("the stream {0} was recreated or rolled back")]
     Changed(&'static str),
     /// Messages are missing between two that arrived.
@@ -81,12 +83,12 @@ pub enum ReadError {
     Gap {
         /// Name of the stream.
         stream: &'static str,
-        /// The last one that arrived.
+        /// Consumer sequence of the last message that arrived.
         from: u64,
-        /// The one that arrived next.
+        /// Consumer sequence of the message that arrived next.
         to: u64,
     },
-    /// Anything else that the server or the client said.
+    /// Any other error of the server or the client, with the name of the stream.
     #[error("reading {0}: {1}")]
     Failed(&'static str, String),
 }
@@ -105,9 +107,11 @@ pub struct Reader {
 }
 
 impl Bus {
-    /// Opens a reader of the messages that match `filter` (a subject with wildcards) after `position`.
+    /// Opens a reader of the messages that match `filter` (a subject with wildcards) after
+    /// `position`.
     ///
-    /// If the stream is not the one that the position speaks of, it is read from its first message; [`Reader::restarted_because`] says why.
+    /// If the stream was recreated or went back to an older state since, the reader starts at its
+    /// first message, and logs the reason that [`Reader::restarted_because`] returns.
     ///
     /// # Errors
     /// [`ReadError`].
@@ -147,7 +151,8 @@ impl Bus {
         };
         let start = position.sequence;
         let config = pull::Config {
-            // A start beyond the end is accepted by the server without an error; `restart_reason` has ruled it out.
+            // The server accepts a start beyond the end without an error; `restart_reason` has
+            // excluded it.
             deliver_policy: if start == 0 {
                 DeliverPolicy::All
             } else {
@@ -189,7 +194,8 @@ impl Bus {
 }
 
 impl Reader {
-    /// Returns the place after the last message returned by [`Reader::next`]; before the first one, the place to read on from.
+    /// Returns the position after the last message that [`Reader::next`] returned; at first, the
+    /// position at which the reader was opened.
     #[must_use]
     pub fn position(&self) -> Position {
         self.position
@@ -201,23 +207,25 @@ impl Reader {
         self.position.stream_created_ns.unwrap_or_default()
     }
 
-    /// Why the stream is read from its first message rather than from the position, if it is.
+    /// Returns the reason for which the reader started at the first message instead of the
+    /// position, if it did.
     #[must_use]
     pub fn restarted_because(&self) -> Option<&str> {
         self.restarted_because.as_deref()
     }
 
-    /// The next message; waits for it as long as it takes. Not cancel safe in the sense that a dropped call may lose its
-    /// place in a check of the stream, but no message is lost by it.
+    /// Returns the next message, waiting without a limit. Cancel safe: a dropped call loses no
+    /// message.
     ///
     /// # Errors
-    /// [`ReadError`]; the reader is then of no more use.
+    /// [`ReadError`]; drop the reader then.
     pub async fn next(&mut self) -> Result<Delivery, ReadError> {
         loop {
             tokio::select! {
                 biased;
                 message = self.messages.next() => return self.accept(message),
-                // The server may be another one, or the same from an older disk: faster than two missed heartbeats.
+                // The new connection may lead to another server, or to the same one with an older
+                // disk. This notices it sooner than two missed heartbeats do.
                 changed = self.link.changed() => {
                     if changed.is_err() || self.link.borrow_and_update().generation != self.generation {
                         return Err(ReadError::Reconnected);
@@ -228,11 +236,11 @@ impl Reader {
         }
     }
 
-    /// Returns the next messages: at most `most`, up to and including the one with sequence `end`. Each must arrive within 20 s,
-    /// for the caller knows that the stream holds them.
+    /// Returns the next messages: at most `most`, up to and including the message with sequence
+    /// `end`. Each must arrive within 20 s, since the caller knows that the stream holds them.
     ///
     /// # Errors
-    /// [`ReadError`]; the reader is then of no more use.
+    /// [`ReadError`]; drop the reader then.
     pub async fn next_until(&mut self, end: u64, most: usize) -> Result<Vec<Delivery>, ReadError> {
         let mut messages = Vec::new();
         while messages.len() < most {
@@ -268,7 +276,7 @@ impl Reader {
             info.published,
             info.pending,
         );
-        // Stream sequences have holes under a filter; the consumer's own have none.
+        // With a filter, stream sequences have holes; consumer sequences have none.
         if consumer_sequence != self.consumer_sequence + 1 || sequence <= self.position.sequence {
             return Err(ReadError::Gap {
                 stream: name,
@@ -304,7 +312,7 @@ impl Reader {
     }
 }
 
-/// Compares the position with the stream: `None` if reading may go on after it, else the reason why not.
+/// Returns the reason for which reading can't continue after the position, if there is one.
 async fn restart_reason(
     handle: &jetstream::stream::Stream<()>,
     info: &Info,
@@ -326,7 +334,7 @@ async fn restart_reason(
         return Ok(None);
     };
     if position.sequence < info.state.first_sequence {
-        return Ok(None); // It has aged out, as it should.
+        return Ok(None); // The message has aged out, as it should.
     }
     match handle.get_raw_message(position.sequence).await {
         Ok(found) if nanoseconds(found.time) == time_ns => Ok(None),
@@ -342,7 +350,7 @@ async fn restart_reason(
     }
 }
 
-/// Whether the server says that there is no such message.
+/// Returns whether the server reports that the message does not exist.
 pub(crate) fn is_missing(err: &RawMessageError) -> bool {
     match err.kind() {
         RawMessageErrorKind::NoMessageFound => true,

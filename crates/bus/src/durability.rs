@@ -1,5 +1,5 @@
-//! Settings of the server and of its streams under which messages that were acknowledged can be lost. They are reported, not refused:
-//! whoever tries Tagtrail out may want them.
+//! Settings of nats-server and of its streams under which acknowledged messages can be lost. They
+//! are reported and not refused: a trial of Tagtrail may want them.
 
 use std::time::Duration;
 
@@ -10,34 +10,30 @@ use serde_json::Value;
 use crate::BusError;
 use crate::topology::Stream;
 
-/// Reports what is weak in the log.
+/// Logs each weak setting.
 pub(crate) async fn report(context: &jetstream::Context, monitor_url: Option<&str>) {
     let mut weak = Vec::new();
     if let Some(url) = monitor_url {
         match varz(url).await {
             Ok(varz) => weak.extend(of_server(&varz)),
             Err(cause) => tracing::warn!(
-                "can't see whether nats-server syncs each message: {cause}; NATS_MONITOR_URL is its HTTP port, such as http://127.0.0.1:8222"
+                "can't find out whether nats-server syncs each message: {cause}; NATS_MONITOR_URL must be its HTTP port, such as http://127.0.0.1:8222"
             ),
         }
     }
     match of_streams(context).await {
         Ok(found) => weak.extend(found),
-        Err(error) => tracing::warn!("can't see how the streams are kept: {error}"),
+        Err(error) => tracing::warn!("can't read the settings of the streams: {error}"),
     }
     for weakness in weak {
         tracing::warn!("{weakness}");
     }
 }
 
-/// The general state of a server, as its monitoring port tells it.
+/// Returns the general state of a server, from its monitoring port.
 async fn varz(url: &str) -> Result<Value, String> {
     let answer = async {
-        let client = reqwest::Client::builder()
-            .no_proxy()
-            .redirect(reqwest::redirect::Policy::none())
-            .timeout(Duration::from_secs(3))
-            .build()?;
+        let client = tagtrail_daemon::client(Duration::from_secs(3)).build()?;
         let url = format!("{}/varz", url.trim_end_matches('/'));
         client
             .get(url)
@@ -52,7 +48,7 @@ async fn varz(url: &str) -> Result<Value, String> {
         .map_err(|error: reqwest::Error| tagtrail_daemon::chain(&error.without_url()))
 }
 
-/// Of the server, by its `/varz`.
+/// Returns the weakness of a server, from its `/varz`.
 fn of_server(varz: &Value) -> Option<String> {
     let config = &varz["jetstream"]["config"];
     if config["sync_always"] == true {
@@ -63,7 +59,7 @@ fn of_server(varz: &Value) -> Option<String> {
         .map(Duration::from_nanos)
         .unwrap_or_default();
     Some(format!(
-        "nats-server syncs to disk only every {interval:?}: a power cut loses what it acknowledged since, pushes that got 2xx among it; set `sync_interval: always` in the jetstream block of its configuration"
+        "nats-server syncs to disk only every {interval:?}: a power cut loses the messages acknowledged since, among them pushes that got 2xx; set `sync_interval: always` in the jetstream block of its configuration"
     ))
 }
 
@@ -78,7 +74,8 @@ async fn of_streams(context: &jetstream::Context) -> Result<Vec<String>, BusErro
     Ok(weak)
 }
 
-/// Of one stream. What REVISIONS and ROLLOUTS hold is in Postgres too, and MANIFESTS soon; the canary is worth nothing.
+/// Returns the weakness of one stream. Postgres also holds the messages of REVISIONS and ROLLOUTS,
+/// and soon those of MANIFESTS; CANARY has nothing to lose.
 fn of_stream(stream: Stream, info: &Info) -> Option<String> {
     let name = stream.name();
     let clustered = info
@@ -92,17 +89,17 @@ fn of_stream(stream: Stream, info: &Info) -> Option<String> {
     );
     if clustered && info.config.num_replicas == 1 && stream != Stream::Canary {
         return Some(format!(
-            "stream {name} has one copy on a cluster: while its server is away Tagtrail stands still, and its disk is the only one; set TAGTRAIL_NATS_REPLICAS=3"
+            "stream {name} has one copy on a cluster: Tagtrail stops while that server is down, and its disk holds the only copy; set TAGTRAIL_NATS_REPLICAS=3"
         ));
     }
     if the_only_copy && info.config.persist_mode == Some(PersistenceMode::Async) {
         return Some(format!(
-            "stream {name} acknowledges before it has written (persist_mode async): a crash loses what it acknowledged; make it anew without"
+            "stream {name} acknowledges messages before they are written (persist_mode async): a crash loses acknowledged messages; recreate the stream without that setting"
         ));
     }
     if the_only_copy && info.config.storage == StorageType::Memory {
         return Some(format!(
-            "stream {name} is kept in memory: a restart of nats-server loses it; make it anew with storage file"
+            "stream {name} is kept in memory: a restart of nats-server loses it; recreate the stream with storage file"
         ));
     }
     None
@@ -115,7 +112,7 @@ mod tests {
     use super::of_server;
 
     #[test]
-    fn only_a_server_that_syncs_each_message_is_strong() {
+    fn every_setting_but_sync_always_is_reported() {
         let varz = |config: Value| json!({ "jetstream": { "config": config } });
         assert_eq!(of_server(&varz(json!({ "sync_always": true }))), None);
         for weak in [

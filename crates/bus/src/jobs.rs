@@ -1,7 +1,8 @@
-//! Jobs: messages that several instances share, each to be done with by one of them.
+//! Jobs: messages shared by several instances, each handled by one of them.
 //!
-//! A durable consumer with explicit acknowledgements. Nothing is lost: a job that is neither done nor put off in time is given to
-//! somebody again. So it may be done twice, and doing it twice must be harmless.
+//! A durable consumer with explicit acks. Nothing is lost: the server redelivers a job that got
+//! neither an ack nor a nak in time. So a job may be done twice, and doing it twice must be
+//! harmless.
 
 use std::time::Duration;
 
@@ -17,14 +18,14 @@ use crate::consume::{ReadError, trace_of};
 use crate::topology::Stream;
 use crate::{Bus, Link};
 
-/// Jobs in hand or put off at once, of all instances.
+/// Most jobs of all instances without an ack, those that wait after a nak included.
 const AT_ONCE: i64 = 20_000;
-/// Jobs asked for at once, where nothing else is said.
+/// Jobs requested at a time by [`Bus::jobs`].
 const PREFETCH: usize = 500;
-/// The server says that it is alive this often.
+/// Interval of the server's heartbeats.
 const HEARTBEAT: Duration = Duration::from_secs(2);
 
-/// An open source of jobs.
+/// An open consumer of jobs.
 pub struct Jobs {
     stream: Stream,
     messages: pull::Stream,
@@ -32,20 +33,20 @@ pub struct Jobs {
     generation: u64,
 }
 
-/// A message to be done with.
+/// A message that waits for an ack or a nak.
 pub struct Job {
     /// Its body.
     pub payload: Bytes,
-    /// What caused it.
+    /// The trace that it belongs to.
     pub trace: Option<TraceContext>,
-    /// How often it was given out, this time included: 1, 2, 3 …
+    /// The number of its deliveries, this one included: 1, 2, 3 …
     pub attempt: u32,
     acker: Acker,
 }
 
 impl Bus {
-    /// Opens the jobs of a stream, shared by everybody who opens them under the same name. A job that is not heard of for
-    /// `ack_wait` is given to somebody else.
+    /// Opens the jobs of a stream, shared by all instances that open them under the same name. The
+    /// server redelivers a job that got neither an ack nor a nak within `ack_wait`.
     ///
     /// # Errors
     /// [`ReadError`].
@@ -58,8 +59,9 @@ impl Bus {
         self.jobs_of(stream, name, "", ack_wait, PREFETCH).await
     }
 
-    /// The same of those messages that match `filter` (a subject with wildcards; empty: of all). At most `prefetch` are sent to us
-    /// before we have taken the first: few, where each takes long, since the time that they wait here counts towards `ack_wait`.
+    /// Opens the jobs that match `filter` (a subject with wildcards; empty: all), of which the
+    /// server sends at most `prefetch` in advance. Use few where a job takes long: its wait in this
+    /// process counts towards `ack_wait`.
     ///
     /// # Errors
     /// [`ReadError`].
@@ -82,12 +84,13 @@ impl Bus {
             deliver_policy: DeliverPolicy::All,
             ack_policy: AckPolicy::Explicit,
             ack_wait,
-            // A finite number would drop what fails for long.
+            // A limit would drop a job that fails for long.
             max_deliver: -1,
             max_ack_pending: AT_ONCE,
             ..pull::Config::default()
         };
-        // Creates it or brings it up to date; merely getting it would keep settings of an older version.
+        // Creates or updates the consumer; `get_consumer` would keep the settings of an older
+        // version.
         let consumer = handle
             .create_consumer(config)
             .await
@@ -110,17 +113,18 @@ impl Bus {
 }
 
 impl Jobs {
-    /// Gives back what was sent to us and not taken, so that others need not wait until it is missed.
+    /// Naks all jobs that were sent in advance, so that other instances get them without waiting
+    /// for `ack_wait`.
     pub async fn release(mut self) {
         while let Ok(Ok(job)) = tokio::time::timeout(Duration::ZERO, self.next()).await {
             job.nak(Duration::ZERO).await;
         }
     }
 
-    /// The next job; waits for it as long as it takes. Cancel safe.
+    /// Returns the next job, waiting without a limit. Cancel safe.
     ///
     /// # Errors
-    /// [`ReadError`]; it must be opened again then.
+    /// [`ReadError`]; open the jobs again then.
     pub async fn next(&mut self) -> Result<Job, ReadError> {
         let name = self.stream.name();
         loop {
@@ -160,19 +164,19 @@ impl std::fmt::Debug for Job {
 }
 
 impl Job {
-    /// Nobody need do it any more. Should that not be heard, it is given out again.
+    /// Acks the job: it is done. If the ack is lost, the server delivers the job again.
     pub async fn ack(self) {
         self.say(AckKind::Ack).await;
     }
 
-    /// It is to be given out again, after a pause.
+    /// Naks the job: the server delivers it again after `pause`.
     pub async fn nak(self, pause: Duration) {
         self.say(AckKind::Nak(Some(pause))).await;
     }
 
     async fn say(self, what: AckKind) {
         if let Err(err) = self.acker.ack_with(what).await {
-            tracing::debug!("a job will be given out again: {err}");
+            tracing::debug!("the server will deliver a job again: {err}");
         }
     }
 }

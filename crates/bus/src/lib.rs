@@ -1,10 +1,12 @@
 //! The bus: NATS `JetStream` as Tagtrail uses it, and the only crate that names `async-nats`.
 //!
-//! In scope: connecting ([`Bus`]), the streams and their limits ([`topology`]: the one place to look), publishing with an
-//! acknowledgement that can be awaited later and with a fence ([`publish`]), reading a stream from a known position
-//! ([`consume`]), looking single messages up (`lookup.rs`), and sharing messages among instances ([`jobs`]).
+//! In scope: connecting ([`Bus`]), the streams and their limits ([`topology`]: the one place to
+//! look), publishing with an acknowledgement that can be awaited later and with a fence
+//! ([`publish`]), reading a stream from a known position ([`consume`]), looking single messages up
+//! (`lookup.rs`), and sharing messages among instances ([`jobs`]).
 //!
-//! Out of scope: what the messages mean (`tagtrail-proto`), and where positions are kept (each service's `store.rs`).
+//! Out of scope: the meaning of the messages (`tagtrail-proto`), and storing positions (each
+//! service's `store/`).
 
 mod address;
 pub mod consume;
@@ -29,10 +31,12 @@ pub use session::Session;
 use session::Sessions;
 pub use subscription::Subscription;
 
-/// Settings of the connection, as flags and environment variables of every service that uses the bus.
+/// Settings of the connection, as flags and environment variables of every service that uses the
+/// bus.
 #[derive(Debug, Clone, clap::Args)]
 pub struct BusArgs {
-    /// URL of NATS with its credentials, such as `nats://user:password@127.0.0.1:4222`; several are separated by commas.
+    /// URL of NATS with its credentials, such as `nats://user:password@127.0.0.1:4222`; several
+    /// servers of one cluster are separated by commas.
     #[arg(
         long = "nats-url",
         env = "NATS_URL",
@@ -40,20 +44,21 @@ pub struct BusArgs {
         default_value = "nats://127.0.0.1:4222"
     )]
     pub url: String,
-    /// Number of partitions of the stream PUSHES; it can't be changed once the stream exists.
+    /// Number of partitions of the stream PUSHES, fixed once the stream exists.
     #[arg(long, env = "TAGTRAIL_PARTITIONS", default_value_t = tagtrail_proto::PARTITIONS, value_parser = clap::value_parser!(u16).range(1..=256))]
     pub partitions: u16,
-    /// Copies that the cluster keeps of every stream: 1 for a single server, 3 for a cluster of three.
+    /// Copies that the cluster keeps of every stream: 1 for a single server, 3 for a cluster of
+    /// three.
     #[arg(long = "nats-replicas", env = "TAGTRAIL_NATS_REPLICAS", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=5))]
     pub replicas: u8,
-    /// URL of the monitoring port of nats-server, such as `http://127.0.0.1:8222`: to say at the start whether each message is
-    /// synced to disk [default: not looked at].
+    /// URL of the monitoring port of nats-server, such as `http://127.0.0.1:8222`, to report at the
+    /// start whether nats-server syncs each message to disk [default: no report].
     #[arg(long = "nats-monitor-url", env = "NATS_MONITOR_URL")]
     pub monitor_url: Option<String>,
 }
 
 impl BusArgs {
-    /// The defaults, for the server at this URL.
+    /// Returns the defaults, for the server at this URL.
     #[must_use]
     pub fn new(url: &str) -> BusArgs {
         BusArgs {
@@ -65,41 +70,41 @@ impl BusArgs {
     }
 }
 
-/// What went wrong with the bus.
+/// An error of the bus.
 #[derive(Debug, thiserror::Error)]
 pub enum BusError {
-    /// The address or the credentials can't be right, whatever is waited for.
+    /// The address or the credentials are wrong; waiting can't help.
     #[error("NATS refuses the connection: check the address and the credentials in NATS_URL")]
     Refused(#[source] async_nats::ConnectError),
-    /// The server, or what it holds, doesn't fit this program; waiting would not help.
+    /// The server or its streams don't fit this program; waiting can't help.
     #[error("{0}")]
     Unsuitable(String),
-    /// The server can't be reached or didn't answer in time; worth another try.
+    /// The server can't be reached or didn't answer in time; a retry may succeed.
     #[error("NATS did not answer: {0}")]
     Unreachable(String),
-    /// The program was asked to stop while it waited.
+    /// The program was asked to stop while waiting.
     #[error("stopped while waiting for NATS")]
     Stopped,
 }
 
-/// See [`Bus::listen`].
+/// A subscription without any guarantee of delivery; see [`Bus::listen`].
 #[derive(Debug)]
 pub struct Listener(async_nats::Subscriber);
 
 impl Listener {
-    /// Waits for the next message. `None`: there will be no more.
+    /// Waits for the next message. `None`: the subscription has ended.
     pub async fn next(&mut self) -> Option<()> {
         use futures_util::StreamExt as _;
         self.0.next().await.map(|_| ())
     }
 }
 
-/// State of the connection, as seen by the client.
+/// The state of the connection, as the client reports it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Link {
-    /// Whether there is a connection now.
+    /// `true` while connected.
     pub up: bool,
-    /// Rises by one with every connection made. A reader or publisher made under an older one must be made again, since
+    /// The number of connections made so far. A reader of an earlier generation must be reopened:
     /// the server may have been replaced in between.
     pub generation: u64,
 }
@@ -116,23 +121,25 @@ pub struct Bus {
     replicas: u8,
 }
 
-/// How long any one answer of the server is waited for.
+/// Longest wait for an answer of the server.
 const ANSWER: Duration = Duration::from_secs(3);
-/// Acknowledgements that may be outstanding at once. The windows of all partitions of one process fit three times, because a
-/// dropped acknowledgement keeps its place until it times out (research: 8 publishers stood still at the default).
+/// Most outstanding acknowledgements: three times the windows of all partitions of a process,
+/// because a dropped acknowledgement keeps its place until it times out (measured: 8 publishers
+/// blocked at the client's default).
 const UNACKNOWLEDGED: usize = 65_536;
-/// How often it is tried whether the server stores messages.
+/// Interval of the test messages that show whether the server stores messages.
 const CANARY: Duration = Duration::from_secs(10);
-/// Oldest server that has per-stream persistence and the fence on another subject.
+/// Oldest supported server: per-stream persistence and conditions on another subject need it.
 const MINIMUM: (u64, u64) = (2, 12);
 
 impl Bus {
-    /// Connects as `name` and waits for the server as long as it takes, saying so; then creates or checks the streams, and says
-    /// in the log what of their settings is weak.
+    /// Connects as the service `name`, waiting for the server without a limit (the log tells of
+    /// it), then creates or updates the streams and logs each setting under which the server may
+    /// lose acknowledged messages.
     ///
     /// # Errors
-    /// [`BusError::Refused`] and [`BusError::Unsuitable`] when waiting can't help, [`BusError::Stopped`] when `shutdown`
-    /// fires first.
+    /// [`BusError::Refused`] and [`BusError::Unsuitable`] when waiting can't help,
+    /// [`BusError::Stopped`] when `shutdown` fires first.
     pub async fn connect(
         args: &BusArgs,
         name: &str,
@@ -144,11 +151,12 @@ impl Bus {
         Ok(bus)
     }
 
-    /// The same without a look at the streams, for those who neither read nor write them.
+    /// Connects as [`Bus::connect`] does, without touching the streams: for a program that neither
+    /// reads nor writes them.
     ///
     /// # Errors
-    /// [`BusError::Refused`] and [`BusError::Unsuitable`] when waiting can't help, [`BusError::Stopped`] when `shutdown`
-    /// fires first.
+    /// [`BusError::Refused`] and [`BusError::Unsuitable`] when waiting can't help,
+    /// [`BusError::Stopped`] when `shutdown` fires first.
     pub async fn observe(
         args: &BusArgs,
         name: &str,
@@ -207,8 +215,9 @@ impl Bus {
         Ok(bus)
     }
 
-    /// What is published under a subject (which may hold wildcards) from now on, without any promise: for those who look
-    /// elsewhere for what is true, and want to know when to look.
+    /// Subscribes to a subject (wildcards allowed), without any guarantee: a message published
+    /// during a disconnection is missed. For readers of Postgres that only need a hint that
+    /// something is new.
     ///
     /// # Errors
     /// [`BusError::Unreachable`].
@@ -219,13 +228,14 @@ impl Bus {
             .map_err(|err| BusError::Unreachable(err.to_string()))
     }
 
-    /// The state of the connection, to be watched.
+    /// Returns the state of the connection, to be watched.
     #[must_use]
     pub fn link(&self) -> watch::Receiver<Link> {
         self.link.clone()
     }
 
-    /// A connection for messages whose order must hold over a loss of the connection; the whole process shares one.
+    /// Returns the session of this process, a connection for messages whose order must survive a
+    /// lost connection; opens one if there is none.
     ///
     /// # Errors
     /// [`BusError::Unreachable`].
@@ -233,22 +243,22 @@ impl Bus {
         self.sessions.session().await
     }
 
-    /// Waits until everything that was handed to the connection is written, a moment at most: for what needs no answer and is
-    /// said last.
+    /// Waits, for a second at most, until the client has written all buffered messages: for acks
+    /// before a stop.
     pub async fn flush(&self) {
         let client = self.context.client();
         let _ = tokio::time::timeout(Duration::from_secs(1), client.flush()).await;
     }
 
-    /// Number of partitions of PUSHES.
+    /// Returns the number of partitions of PUSHES.
     #[must_use]
     pub fn partitions(&self) -> u16 {
         self.partitions
     }
 
-    /// Reports as the part `nats` of the service's readiness, until `shutdown`, whether there is a connection and the server really
-    /// stores what it is sent: one with a full disk still answers everything else. Streams that are gone are made again: the
-    /// server may have come back with another disk.
+    /// Reports the part `nats` of the service's readiness until `shutdown`: connected, and a test
+    /// message was stored. (A server with a full disk still answers everything else.) Recreates
+    /// missing streams, since the server may have come back with another disk.
     pub async fn report_health(
         self,
         health: tagtrail_daemon::Health,
@@ -277,17 +287,18 @@ impl Bus {
         self.canary().await
     }
 
-    /// Has the server store a message.
+    /// Publishes a test message and waits for its acknowledgement.
     async fn canary(&self) -> Result<(), String> {
         let subject = format!("tagtrail.canary.{}", self.name);
-        // Large enough to need new room: on a full disk a few bytes may still fit where the last ones stood.
+        // Large enough to need a new block: on a full disk a few bytes may still fit into the last
+        // one.
         let now = time::OffsetDateTime::now_utc().unix_timestamp();
         let body = format!("{now:<16384}");
         let stored = async { self.context.publish(subject, body.into()).await?.await };
         match stored.await {
             Ok(_) => Ok(()),
             Err(err) => Err(format!(
-                "NATS stores no messages: {err}; see the log of nats-server. If its disk is full, make room and then restart it: it does not store again by itself"
+                "NATS stores no messages: {err}; see the log of nats-server. If its disk is full, free some space, then restart nats-server: it does not recover by itself"
             )),
         }
     }
@@ -329,7 +340,8 @@ fn context(client: async_nats::Client) -> jetstream::Context {
         .build(client)
 }
 
-/// `async-nats` can retry the first connection by itself, but then bad credentials look like an absent server for ever.
+/// Connects, retrying while no server answers. (`async-nats` can retry by itself, but would then
+/// retry wrong credentials as well, without reporting them.)
 async fn first_connection(
     options: async_nats::ConnectOptions,
     address: &Address,

@@ -1,4 +1,4 @@
-//! Looking things up in a stream: single messages and its ends, without reading it.
+//! Lookups in a stream: single messages, and its first and last sequence.
 
 use async_nats::jetstream;
 use bytes::Bytes;
@@ -19,7 +19,8 @@ impl Bus {
         handle.map_err(|error| ReadError::Failed(stream.name(), error.to_string()))
     }
 
-    /// Sequences of the first and the last message that a stream holds now; between them some may be missing.
+    /// Returns the sequences of the first and the last message that a stream holds; some between
+    /// may be missing.
     ///
     /// # Errors
     /// [`ReadError::Failed`].
@@ -31,7 +32,7 @@ impl Bus {
         Ok(state.first_sequence..=state.last_sequence)
     }
 
-    /// One message by its sequence; `None` if the stream does not hold it.
+    /// Returns the message with this sequence; `None` if the stream does not hold it.
     ///
     /// # Errors
     /// [`ReadError::Failed`].
@@ -49,8 +50,8 @@ impl Bus {
         }
     }
 
-    /// All messages that a stream holds of one subject, in order; one question each, for the few subjects that something is
-    /// wrong with.
+    /// Returns all messages that a stream holds of one subject, in order. One request for each
+    /// message: meant for the few subjects whose messages must be repaired.
     ///
     /// # Errors
     /// [`ReadError::Failed`].
@@ -77,7 +78,8 @@ impl Bus {
         }
     }
 
-    /// Sequence of the last message of a stream now, for an observer that needs none of those before.
+    /// Returns the position after the last message of a stream, for a reader that needs no earlier
+    /// message.
     ///
     /// # Errors
     /// [`ReadError::Failed`].
@@ -95,7 +97,7 @@ impl Bus {
         })
     }
 
-    /// The last message of each subject that has one, in no particular order.
+    /// Returns the last message of each subject that has messages, in no particular order.
     ///
     /// # Errors
     /// [`BusError::Unreachable`].
@@ -104,7 +106,7 @@ impl Bus {
         stream: Stream,
         subjects: Vec<Subject>,
     ) -> Result<Vec<(Subject, Bytes)>, BusError> {
-        /// Questions under way at once.
+        /// Concurrent requests.
         const AT_ONCE: usize = 64;
         futures_util::stream::iter(subjects)
             .map(|subject| async move {
@@ -117,7 +119,7 @@ impl Bus {
             .await
     }
 
-    /// The last message of a subject, with its sequence.
+    /// Returns the last message of a subject with its sequence; `None` if it has no message.
     ///
     /// # Errors
     /// [`BusError::Unreachable`].
@@ -136,7 +138,8 @@ impl Bus {
             .handle(stream)
             .await
             .map_err(|err| unreachable(err.to_string()))?;
-        // The leader's answer, never a replica's (direct get): a stale one would let a revision be published twice.
+        // Asks the leader, never a replica (direct get): a stale answer would let a revision be
+        // published twice.
         match handle
             .get_last_raw_message_by_subject(&subject.to_string())
             .await

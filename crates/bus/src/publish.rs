@@ -1,4 +1,5 @@
-//! Publishing with an acknowledgement that can be awaited later, and the fence that keeps a sleeper's words off the bus.
+//! Publishing with an acknowledgement that can be awaited later, and the fence, by which the server
+//! refuses messages of an instance that no longer holds the partition.
 
 use async_nats::jetstream::Context;
 use async_nats::jetstream::context::{PublishAckFuture, PublishErrorKind};
@@ -14,19 +15,20 @@ use crate::{Bus, BusError, Session};
 /// A message to be stored by a stream.
 #[derive(Debug, Clone)]
 pub struct Message<'a> {
-    /// Where it goes; the stream follows from it.
+    /// Its subject, which decides the stream.
     pub subject: &'a Subject,
-    /// `Nats-Msg-Id`: a second message with it is acknowledged, but not stored, for 10 minutes.
+    /// `Nats-Msg-Id`: for 10 minutes the server acknowledges a second message with this id without
+    /// storing it.
     pub id: Option<&'a str>,
-    /// JSON, at most 1 MiB.
+    /// The body: JSON, at most 1 MiB.
     pub payload: Bytes,
-    /// What caused it, for whoever reads it.
+    /// The trace that it belongs to.
     pub trace: Option<TraceContext>,
 }
 
 impl<'a> Message<'a> {
-    /// Builds the message that carries `body` (as a rule an [`Event`](tagtrail_proto::Event)) as JSON, without a `Nats-Msg-Id`
-    /// and without a trace.
+    /// Builds the message that carries `body` (as a rule an [`Event`](tagtrail_proto::Event)) as
+    /// JSON, without a `Nats-Msg-Id` and without a trace.
     ///
     /// # Errors
     /// [`PublishError::Json`].
@@ -55,8 +57,9 @@ impl<'a> Message<'a> {
     }
 }
 
-/// The right to publish the revisions of one partition: the sequence of the fence message that this holder wrote, and the
-/// [`Session`] that it wrote it by. Whoever fences later takes the right away.
+/// The right to publish the revisions of one partition: the sequence of the fence message of this
+/// holder, and the [`Session`] that wrote the message. A later fence of another holder ends the
+/// right.
 #[derive(Debug, Clone)]
 pub struct Fence {
     subject: String,
@@ -65,37 +68,39 @@ pub struct Fence {
     replicated: bool,
 }
 
-/// What the server said of a stored message.
+/// The server's answer about a stored message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Ack {
-    /// Where the message stands in its stream.
+    /// The sequence of the message in its stream.
     pub sequence: u64,
-    /// Whether a message with this identifier was there already.
+    /// `true` if the stream already held a message with this id, so that this one was dropped.
     pub duplicate: bool,
 }
 
-/// Why a message is not known to be stored.
+/// The reason for which a message may not be stored.
 #[derive(Debug, thiserror::Error)]
 pub enum PublishError {
-    /// The line was lost: what the server holds now has to be looked at before anything is sent again.
+    /// The session was lost: compare the stream with Postgres before anything is sent again.
     #[error("the connection to NATS was lost")]
     Lost,
-    /// The condition did not hold: another holder has fenced this one out (final: the partition is no longer ours), or another
-    /// message came in between.
+    /// The condition did not hold: another holder has fenced the partition (final), or another
+    /// message of the subject came first.
     #[error("fenced: another instance publishes this now")]
     Fenced,
-    /// It will never fit.
+    /// The message is too large for the server; a retry can't help.
     #[error("the message is larger than NATS accepts (max_payload)")]
     TooLarge,
-    /// It can't be written as JSON: a defect of the program.
+    /// The body can't be written as JSON: a defect of this program.
     #[error("the message can't be written as JSON")]
     Json(#[from] serde_json::Error),
-    /// No acknowledgement, so it may or may not be stored: send it again with the same identifier.
+    /// No acknowledgement came, so the message may or may not be stored: send it again with the
+    /// same id.
     #[error("NATS did not acknowledge: {0}")]
     Unacknowledged(String),
 }
 
-/// A message on its way. Dropping it does not take the message back.
+/// A sent message whose acknowledgement is outstanding. Dropping this value does not cancel the
+/// message.
 #[derive(Debug)]
 pub struct Unacknowledged(PublishAckFuture);
 
@@ -103,7 +108,7 @@ impl Unacknowledged {
     /// Waits for the acknowledgement, 3 s at most.
     ///
     /// # Errors
-    /// [`PublishError`]; unless it is final, the same message may be sent again.
+    /// [`PublishError`]; unless the error is final, the same message may be sent again.
     pub async fn acknowledged(self) -> Result<Ack, PublishError> {
         let ack = self.0.await.map_err(|err| publish_error(&err))?;
         Ok(Ack {
@@ -114,45 +119,48 @@ impl Unacknowledged {
 }
 
 impl Fence {
-    /// Hands a message to the line. The server refuses it if the fence is no longer the last one of its partition; if the line
-    /// is lost before the message is written, it is never written. Order between calls is kept.
+    /// Sends a message by the session, in the order of the calls. The server refuses it if another
+    /// fence of the partition was written since. A session that is lost before it has written the
+    /// message never writes it.
     ///
     /// # Errors
-    /// [`PublishError`] if it can't even be handed over.
+    /// [`PublishError`] if the client does not accept the message.
     pub async fn send(&self, message: Message<'_>) -> Result<Unacknowledged, PublishError> {
         send(&self.session.context, message, Condition::Fence(self)).await
     }
 
-    /// Messages that may be on their way at once. A replicated stream refuses a message whose condition names a subject that an
-    /// unfinished one names too (error code 10164), and all behind a fence name the fence; one of a single copy has no limit.
+    /// Returns the most unacknowledged messages: 1 for a replicated stream, which refuses a message
+    /// while another one with a condition on the same subject is unfinished (error code 10164), and
+    /// all messages behind a fence name the fence. A stream with one replica has no limit.
     #[must_use]
     pub fn at_once(&self) -> usize {
         if self.replicated { 1 } else { usize::MAX }
     }
 
-    /// The line that it holds over.
+    /// Returns the session that wrote the fence.
     #[must_use]
     pub fn session(&self) -> &Session {
         &self.session
     }
 
-    /// Resolves when the line is lost, and the right with it: the server that comes back may have forgotten an end of the
-    /// stream, so nothing may be published before that was looked at.
+    /// Resolves when the session is lost, which ends the right too: the server may have lost the
+    /// end of the stream, so the holder must compare the stream with Postgres before it publishes
+    /// again.
     pub async fn lost(&self) {
         self.session.lost().await;
     }
 }
 
-/// On what condition the server stores a message.
+/// The condition under which the server stores a message.
 pub(crate) enum Condition<'a> {
     None,
-    /// The fence is the last one of its partition.
+    /// No later fence of the partition was written.
     Fence(&'a Fence),
-    /// The last message of the same subject has this sequence; 0: there is none.
+    /// The last message of the same subject has this sequence; 0: the subject has no message.
     After(u64),
 }
 
-/// Hands a message to a connection.
+/// Sends a message by a connection.
 pub(crate) async fn send(
     context: &Context,
     message: Message<'_>,
@@ -184,11 +192,12 @@ pub(crate) async fn send(
 }
 
 impl Bus {
-    /// Hands a message to the connection. While there is none it is kept, and sent later; where that would be wrong, a
-    /// [`Session`] is right. Order between calls is kept; the acknowledgement is awaited by the caller.
+    /// Sends a message, in the order of the calls; the caller awaits the acknowledgement. While
+    /// disconnected, the client buffers the message and sends it later; use a [`Session`] where a
+    /// late message would be wrong.
     ///
     /// # Errors
-    /// [`PublishError`] if it can't even be handed over.
+    /// [`PublishError`] if the client does not accept the message.
     pub async fn send(&self, message: Message<'_>) -> Result<Unacknowledged, PublishError> {
         send(&self.context, message, Condition::None).await
     }
@@ -201,7 +210,8 @@ impl Bus {
         self.send(message).await?.acknowledged().await
     }
 
-    /// The same for what is said once of its subject. Gives whether it is stored now; `false`: there was a message already.
+    /// Publishes the first message of its subject. Returns `false` if the subject already has a
+    /// message, which stays.
     ///
     /// # Errors
     /// As [`Bus::publish`].
@@ -214,17 +224,19 @@ impl Bus {
         }
     }
 
-    /// Takes the right to publish the revisions of a partition: from the returned fence on, the server refuses what any
-    /// earlier holder still has in its queues.
+    /// Writes a fence for a partition and returns the right to publish its revisions: from now on
+    /// the server refuses the messages that an earlier holder still has in its queues.
     ///
     /// # Errors
-    /// [`PublishError::Fenced`] if another holder did the same in between.
+    /// [`PublishError::Fenced`] if another holder wrote a fence at the same time.
     pub async fn fence(&self, partition: u16) -> Result<Fence, PublishError> {
         let unreachable = |err: BusError| PublishError::Unacknowledged(err.to_string());
-        // Before the question: had the line been lost since, the answer could be an older server's.
+        // Opened before the last fence is read: a session opened later could reach another server
+        // than the read.
         let session = self.session().await.map_err(unreachable)?;
         let subject = Subject::Fence { partition };
-        // Compare and swap: a fence of an instance that lost the partition meanwhile, delayed on the way, is refused.
+        // Compare and swap: the server refuses a delayed fence of an instance that has lost the
+        // partition since.
         let last = self
             .last_message(Stream::Revisions, &subject)
             .await

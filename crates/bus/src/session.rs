@@ -1,9 +1,9 @@
-//! Sessions: connections that are never made again.
+//! Sessions: connections that never reconnect.
 //!
-//! The client keeps what it could not write while its connection is down, and writes it as soon as there is a new one. For
-//! messages whose order matters that is too late: a server that came back may have lost the end of a stream, and what comes
-//! next must be decided by whoever knows what is missing. So such messages go by a session: when it is lost, everything that it
-//! had not written is gone with it, and whoever used it starts over on a new one.
+//! While disconnected, the client buffers messages and writes them to its next connection. For
+//! ordered messages that is wrong: a restarted server may have lost the end of a stream, and the
+//! publisher must first find out which messages are missing. So ordered messages go by a session: a
+//! lost session drops its unwritten messages, and the publisher starts over on a new one.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,14 +16,14 @@ use crate::address::Address;
 use crate::publish::{Condition, Message, PublishError, Unacknowledged, send};
 use crate::{ANSWER, BusError, context};
 
-/// A connection that lives once. Cheap to clone; all clones share it.
+/// A connection that never reconnects. Cheap to clone; all clones share it.
 #[derive(Debug, Clone)]
 pub struct Session {
     pub(crate) context: jetstream::Context,
     alive: watch::Receiver<bool>,
 }
 
-/// The session of a process, made when it is needed first and after each loss.
+/// The session of a process, opened at the first use and at the first use after each loss.
 #[derive(Debug, Clone)]
 pub(crate) struct Sessions {
     address: Arc<Address>,
@@ -31,16 +31,17 @@ pub(crate) struct Sessions {
 }
 
 impl Session {
-    /// Hands a message to the session. Order between calls is kept; the acknowledgement is awaited by the caller.
+    /// Sends a message, in the order of the calls; the caller awaits the acknowledgement.
     ///
     /// # Errors
-    /// [`PublishError`] if it can't even be handed over.
+    /// [`PublishError`] if the client does not accept the message.
     pub async fn send(&self, message: Message<'_>) -> Result<Unacknowledged, PublishError> {
         send(&self.context, message, Condition::None).await
     }
 
-    /// The same for a message that is to be stored only if the last one of its subject has this sequence (0: there is none);
-    /// otherwise its acknowledgement is [`PublishError::Fenced`].
+    /// Sends a message that the server stores only if the last message of its subject has this
+    /// sequence (0: the subject has none). Otherwise the acknowledgement is
+    /// [`PublishError::Fenced`].
     ///
     /// # Errors
     /// As [`Session::send`].
@@ -54,7 +55,7 @@ impl Session {
 
     /// Resolves when the session is lost.
     pub async fn lost(&self) {
-        // Without a sender there is no connection either.
+        // An error means that the sender is gone, and the connection with it.
         let _ = self.alive.clone().wait_for(|alive| !alive).await;
     }
 
@@ -71,7 +72,7 @@ impl Sessions {
         }
     }
 
-    /// The present session, or a new one.
+    /// Returns the present session, or opens one.
     pub(crate) async fn session(&self) -> Result<Session, BusError> {
         let mut present = self.present.lock().await;
         if let Some(session) = present.as_ref().filter(|session| session.is_alive()) {
@@ -87,7 +88,8 @@ async fn connect(address: &Address) -> Result<Session, BusError> {
     let (state, alive) = watch::channel(true);
     let used = Arc::new(AtomicBool::new(false));
     let auth = address.auth();
-    // The client has no setting for "never again". It asks for credentials each time, and whoever gets none gives up.
+    // The client has no setting against reconnecting. It asks for credentials before each
+    // connection, and gives up when it gets none.
     let options = ConnectOptions::with_auth_callback(move |_nonce| {
         let answer = answer(&auth, &used);
         std::future::ready(answer)
@@ -104,23 +106,23 @@ async fn connect(address: &Address) -> Result<Session, BusError> {
             ) {
                 state.send_replace(false);
             }
-            tracing::debug!("session to NATS: {event}");
+            tracing::debug!("session with NATS: {event}");
             std::future::ready(())
         });
     let client = tokio::time::timeout(ANSWER * 2, options.connect(address.servers.clone()))
         .await
-        .map_err(|_| BusError::Unreachable("no session to NATS in time".to_owned()))?
-        .map_err(|err| BusError::Unreachable(format!("no session to NATS: {err}")))?;
+        .map_err(|_| BusError::Unreachable("no session with NATS in time".to_owned()))?
+        .map_err(|err| BusError::Unreachable(format!("no session with NATS: {err}")))?;
     Ok(Session {
         context: context(client),
         alive,
     })
 }
 
-/// Credentials, the first time that they are asked for by a server that answers.
+/// Returns the credentials at the first call, and an error at every later one.
 fn answer(auth: &Auth, used: &AtomicBool) -> Result<Auth, AuthError> {
     if used.swap(true, Ordering::Relaxed) {
-        return Err(AuthError::new("a session is connected once"));
+        return Err(AuthError::new("a session connects once"));
     }
     let mut answer = Auth::new();
     answer.username.clone_from(&auth.username);

@@ -1,4 +1,5 @@
-//! A core NATS subject of somebody else's: heard, without any promise. What is said while nobody listens is lost.
+//! Subscriptions to a core NATS subject of another system, which NATS does not store: a message
+//! that is published while no instance is subscribed is lost.
 
 use std::path::Path;
 
@@ -10,23 +11,24 @@ use tokio_util::sync::CancellationToken;
 use crate::address::Address;
 use crate::{BusError, first_connection};
 
-/// Messages that wait to be taken; more are dropped by the client, and counted by the server.
+/// Most received messages that wait in this process; the client drops more.
 const WAITING: usize = 4096;
 
-/// Somebody's subject.
+/// A subscription on a connection of its own.
 #[derive(Debug)]
 pub struct Subscription {
     messages: Subscriber,
-    // Ends the subscription when it is dropped.
+    // Dropping it ends the subscription.
     _client: async_nats::Client,
 }
 
 impl Subscription {
-    /// Connects to `url` and listens to `subject`. Of all who name the same `group`, one gets each message.
+    /// Connects to `url`, waiting for the server without a limit, and subscribes to `subject`. Each
+    /// message goes to one subscriber of the queue group `group`.
     ///
     /// # Errors
-    /// [`BusError::Refused`] for wrong credentials, [`BusError::Unsuitable`] for a wrong address or an unreadable file of
-    /// credentials, [`BusError::Stopped`] when `shutdown` fires first. A server that does not answer is waited for.
+    /// [`BusError::Refused`] for wrong credentials, [`BusError::Unsuitable`] for a wrong address or
+    /// an unreadable file of credentials, [`BusError::Stopped`] when `shutdown` fires first.
     pub async fn listen(
         url: &str,
         subject: &str,
@@ -48,7 +50,8 @@ impl Subscription {
             .queue_subscribe(subject.to_owned(), group.to_owned())
             .await
             .map_err(|error| BusError::Unreachable(error.to_string()))?;
-        // So that whoever publishes after this returns is heard.
+        // The server then knows the subscription, so that no message published after this call is
+        // missed.
         client
             .flush()
             .await
@@ -59,7 +62,8 @@ impl Subscription {
         })
     }
 
-    /// Waits for the next message; the client connects again by itself. `None`: there will be no more.
+    /// Waits for the next message; the client reconnects by itself. `None`: the subscription has
+    /// ended.
     pub async fn next(&mut self) -> Option<Bytes> {
         self.messages.next().await.map(|message| message.payload)
     }

@@ -1,5 +1,5 @@
-//! Every stream, its subjects and its limits. Readers keep their position in Postgres; the only durable consumers are the resolver's
-//! ([`crate::jobs`]).
+//! Every stream, its subjects and its limits. Readers keep their positions in Postgres; the
+//! resolver has the only durable consumers ([`crate::jobs`]).
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -15,9 +15,10 @@ use async_nats::jetstream::{self, ErrorCode};
 use crate::BusError;
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
-/// A message identifier is remembered for so long; a repeat within it is acknowledged but not stored.
+/// Duplicate window of all streams: a repeated `Nats-Msg-Id` within it is acknowledged, but not
+/// stored again.
 const DUPLICATE_WINDOW: Duration = Duration::from_secs(10 * 60);
-/// Revisions of a tag that REVISIONS keeps.
+/// Most revisions of one tag that REVISIONS keeps.
 pub const REVISIONS_KEPT: u16 = 100;
 /// Key of the number of partitions in the metadata of PUSHES.
 const PARTITIONS_KEY: &str = "tagtrail.partitions";
@@ -25,24 +26,24 @@ const PARTITIONS_KEY: &str = "tagtrail.partitions";
 /// A stream of Tagtrail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Stream {
-    /// Facts: pushes with a digest, and deletes.
+    /// Pushes with a digest, and deletes.
     Pushes,
-    /// Pushes whose digest must be asked for.
+    /// Questions: pushes without a digest, and rechecks.
     Unresolved,
     /// Numbered revisions, and the fences of their publishers.
     Revisions,
-    /// Changes of rollouts.
+    /// State changes of rollouts.
     Rollouts,
-    /// What each digest is, once.
+    /// The content of each digest, once.
     Manifests,
-    /// Authentic bodies that could not be understood.
+    /// Authentic bodies that could not be read.
     Quarantine,
-    /// A message of each service now and then: whether the server takes any.
+    /// Test messages, by which each service checks that the server stores messages.
     Canary,
 }
 
 impl Stream {
-    /// All of them.
+    /// All streams.
     pub const ALL: [Stream; 7] = [
         Stream::Pushes,
         Stream::Unresolved,
@@ -53,7 +54,7 @@ impl Stream {
         Stream::Quarantine,
     ];
 
-    /// The stream's name on the server.
+    /// Returns the stream's name on the server.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -71,7 +72,8 @@ impl Stream {
         let subjects: &[&str] = match self {
             Stream::Pushes => &["tagtrail.push.>"],
             Stream::Unresolved => &["tagtrail.unresolved.>"],
-            // The fence must be in the same stream as what it guards: the server compares within one stream.
+            // A fence must be in the stream that it guards: the server checks a condition within
+            // one stream.
             Stream::Revisions => &["tagtrail.revision.>", "tagtrail.fence.*"],
             Stream::Rollouts => &["tagtrail.rollout.>"],
             Stream::Manifests => &["tagtrail.manifest.>"],
@@ -84,7 +86,8 @@ impl Stream {
             .collect()
     }
 
-    /// The settings that this program wants. Whatever else an operator sets (placement, size limits) is left alone.
+    /// Returns the wanted settings. Other settings of an operator (placement, size limits) stay as
+    /// they are.
     #[must_use]
     pub fn config(self, partitions: u16, replicas: u8) -> Config {
         let wanted = Config {
@@ -94,11 +97,13 @@ impl Stream {
             storage: StorageType::File,
             num_replicas: usize::from(replicas),
             duplicate_window: DUPLICATE_WINDOW,
-            // A full stream refuses (the gateway then answers 503) rather than forget what nobody read.
+            // A full stream refuses messages (the gateway then answers 503) rather than drop unread
+            // ones.
             discard: DiscardPolicy::New,
             deny_delete: true,
             allow_direct: true,
-            // As the server writes "no limit": otherwise every start would find a difference.
+            // The server writes "no limit" as -1; with other values every start would find a
+            // difference.
             max_message_size: -1,
             max_messages: -1,
             max_bytes: -1,
@@ -108,7 +113,7 @@ impl Stream {
         };
         match self {
             Stream::Pushes => Config {
-                description: Some("Facts as registries reported them; the only copy until the indexer has stored them".to_owned()),
+                description: Some("Pushes as registries reported them; the only copy until the indexer has recorded them".to_owned()),
                 max_age: 14 * DAY,
                 max_message_size: 256 * 1024,
                 deny_purge: true,
@@ -116,46 +121,48 @@ impl Stream {
                 ..wanted
             },
             Stream::Unresolved => Config {
-                description: Some("Pushes whose digest must be asked for at the registry".to_owned()),
+                description: Some("Questions to registries: pushes without a digest, and rechecks".to_owned()),
                 max_age: 14 * DAY,
                 max_message_size: 256 * 1024,
                 ..wanted
             },
             Stream::Revisions => Config {
-                description: Some("Numbered revisions of tags; Postgres is their truth".to_owned()),
+                description: Some("Numbered revisions of tags; Postgres has the full record".to_owned()),
                 max_messages_per_subject: i64::from(REVISIONS_KEPT),
-                // Postgres can restore it, so the server need not sync each message: 8 times as fast (docs/decisions.md).
-                // The server allows this for streams of one replica only.
+                // Postgres can restore REVISIONS, so the server need not sync each message: 8 times
+                // as fast (docs/decisions.md). The server allows this for streams of one replica
+                // only.
                 persist_mode: (replicas == 1).then_some(PersistenceMode::Async),
                 ..wanted
             },
             Stream::Rollouts => Config {
-                description: Some("Changes of rollouts; Postgres is their truth".to_owned()),
+                description: Some("State changes of rollouts; Postgres has the full record".to_owned()),
                 max_age: 30 * DAY,
                 ..wanted
             },
             Stream::Manifests => Config {
-                description: Some("What each digest is, as read from its registry, once".to_owned()),
-                // What a digest is never changes: a second message about it is refused. Synced, unlike REVISIONS: nobody reads it
-                // from the registry again, and there are few.
+                description: Some("The content of each digest, as read from its registry, once".to_owned()),
+                // The content of a digest never changes, so a second message is refused. Synced,
+                // unlike REVISIONS: the manifest is not read from the registry again, and messages
+                // are few.
                 max_messages_per_subject: 1,
                 discard_new_per_subject: true,
                 ..wanted
             },
             Stream::Quarantine => Config {
-                description: Some("Authentic bodies that could not be understood".to_owned()),
+                description: Some("Authentic bodies that could not be read".to_owned()),
                 max_age: 30 * DAY,
-                // Here the newest are worth more than the oldest.
+                // The newest bodies are worth more than the oldest.
                 discard: DiscardPolicy::Old,
                 max_bytes: 1024 * 1024 * 1024,
                 ..wanted
             },
             Stream::Canary => Config {
-                description: Some("Whether messages are stored: written and forgotten every few seconds".to_owned()),
+                description: Some("Test messages of the services, to check that messages are stored".to_owned()),
                 max_messages_per_subject: 1,
                 max_age: Duration::from_secs(60 * 60),
                 discard: DiscardPolicy::Old,
-                // Whoever looks for it may want it gone.
+                // An operator may delete it.
                 deny_delete: false,
                 ..wanted
             },
@@ -163,7 +170,7 @@ impl Stream {
     }
 }
 
-/// Creates the streams that are missing and brings the settings of the others up to date. Never deletes one.
+/// Creates missing streams and updates the settings of the others. Never deletes a stream.
 pub(crate) async fn ensure(
     context: &jetstream::Context,
     partitions: u16,
@@ -231,7 +238,7 @@ async fn create(context: &jetstream::Context, name: &str, wanted: Config) -> Res
             Ok(())
         }
         Err(err) => match err.kind() {
-            // Another service was first, with settings that differ in what the server adds: the next round compares.
+            // Another service created it first; the next attempt compares the settings.
             CreateStreamErrorKind::JetStream(refusal)
                 if refusal.error_code() == ErrorCode::STREAM_NAME_EXIST =>
             {
@@ -242,13 +249,14 @@ async fn create(context: &jetstream::Context, name: &str, wanted: Config) -> Res
             CreateStreamErrorKind::JetStream(refusal) => Err(refused(name, &refusal)),
             // A server that refuses the request by the account's permissions does not answer it.
             _ => Err(BusError::Unreachable(format!(
-                "creating stream {name}: {err} (an account that may not make streams has to wait for `tagtrail migrate` to do it)"
+                "creating stream {name}: {err} (an account without the right to create streams waits here until `tagtrail migrate` has created them)"
             ))),
         },
     }
 }
 
-/// The existing settings with ours put over them. What can't be changed on a living stream (persistence mode, storage) is kept.
+/// Returns the existing settings with ours applied. Settings that can't change on an existing
+/// stream (persistence mode, storage) stay.
 fn merged(existing: &Config, wanted: &Config) -> Config {
     Config {
         subjects: wanted.subjects.clone(),
@@ -267,7 +275,8 @@ fn merged(existing: &Config, wanted: &Config) -> Config {
 }
 
 fn refused(stream: &str, refusal: &jetstream::Error) -> BusError {
-    // 10039, 503 and the like: JetStream is not ready (yet), or has no leader. Everything else stays as it is.
+    // 10039 and 503: JetStream is not ready yet, or has no leader. Other refusals don't heal by
+    // themselves.
     if refusal.code() == 503
         || refusal.error_code() == ErrorCode::JETSTREAM_NOT_ENABLED_FOR_ACCOUNT
             && refusal.code() >= 500
@@ -301,7 +310,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_nobody_waits_for_is_forgotten_when_it_is_full() {
+    fn only_quarantine_and_canary_drop_old_messages_when_full() {
         for stream in Stream::ALL {
             let old = stream.config(8, 1).discard == DiscardPolicy::Old;
             let unneeded = matches!(stream, Stream::Quarantine | Stream::Canary);
@@ -315,7 +324,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_digest_is_is_kept_for_ever_and_never_replaced() {
+    fn a_manifest_is_kept_without_a_limit_and_never_replaced() {
         let config = Stream::Manifests.config(8, 1);
         assert!(config.discard_new_per_subject && config.max_messages_per_subject == 1);
         assert_eq!(
@@ -325,7 +334,7 @@ mod tests {
     }
 
     #[test]
-    fn what_an_operator_added_survives_an_update() {
+    fn an_update_keeps_the_limits_of_an_operator() {
         let wanted = Stream::Pushes.config(8, 1);
         let existing = Config {
             max_bytes: 10_000_000,

@@ -81,7 +81,7 @@ async fn a_second_start_changes_no_stream_and_keeps_what_an_operator_set() {
         .unwrap();
     client.flush().await.unwrap();
     drop(connect(&nats).await);
-    // Whatever the server had to say about it came before the answer to this.
+    // An error of the server about the update would have come before the answer to this request.
     client
         .publish("$JS.EVENT.ADVISORY.STREAM.UPDATED.end", "".into())
         .await
@@ -120,7 +120,7 @@ async fn a_message_id_is_stored_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_digest_is_is_said_once() {
+async fn a_manifest_is_published_once() {
     let nats = TestNats::start().await;
     let bus = connect(&nats).await;
     let subject = Subject::Manifest {
@@ -134,7 +134,7 @@ async fn what_a_digest_is_is_said_once() {
     };
     assert!(bus.publish_first(message("first")).await.unwrap());
     assert!(!bus.publish_first(message("second")).await.unwrap());
-    // Not even by those who do not ask whether there is one.
+    // A publisher that sets no condition is refused too.
     assert!(matches!(
         bus.publish(message("third")).await,
         Err(PublishError::Unacknowledged(_))
@@ -160,28 +160,29 @@ async fn jobs_are_those_that_match() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn whoever_was_fenced_out_can_publish_nothing_any_more() {
+async fn a_fenced_out_holder_can_publish_nothing() {
     let nats = TestNats::start().await;
     let (sleeper, holder) = (connect(&nats).await, connect(&nats).await);
     let old = sleeper.fence(3).await.unwrap();
     fenced(&old, "a").await.unwrap();
-    // What it had sent before it fell asleep, and is only now read by the server.
+    // A message that was sent before the holder slept, and that the server reads only now.
     let new = holder.fence(3).await.unwrap();
     assert!(matches!(fenced(&old, "b").await, Err(PublishError::Fenced)));
     fenced(&new, "c").await.unwrap();
-    // Another partition has a fence of its own.
+    // Another partition has its own fence.
     let other = sleeper.fence(4).await.unwrap();
     fenced(&other, "d").await.unwrap();
     fenced(&new, "e").await.unwrap();
     assert_eq!(kept(&nats).await, ["a", "c", "d", "e"]);
 }
 
-/// The client keeps what it could not write for the next connection. A line must not: the server may come back without the
-/// messages before these, and they would hide it.
+/// The client buffers unwritten messages for its next connection. A session must not: the server
+/// may have lost earlier messages, and the buffered ones would hide the loss.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_line_had_not_written_when_it_was_lost_is_never_written() {
+async fn a_lost_session_never_writes_its_unwritten_messages() {
     let nats = TestNats::start().await;
-    // One that does not forget its end in a crash, or the fence would be gone too and refuse everything.
+    // A synced stream: one that loses its end in the crash would lose the fence too, and refuse
+    // everything.
     let remembering = async_nats::jetstream::stream::Config {
         persist_mode: None,
         ..Stream::Revisions.config(8, 1)
@@ -195,7 +196,8 @@ async fn what_a_line_had_not_written_when_it_was_lost_is_never_written() {
     let fence = bus.fence(3).await.unwrap();
     fenced(&fence, "before").await.unwrap();
     nats.pause().await;
-    // More than the sockets hold between a writer and a reader that sleeps, so that the rest waits inside the client.
+    // More than the socket buffers hold while the server is stopped, so that the rest waits inside
+    // the client.
     let subject = subject("queued");
     let body = bytes::Bytes::from(vec![b'x'; 100_000]);
     let mut sent = Vec::new();
@@ -215,7 +217,7 @@ async fn what_a_line_had_not_written_when_it_was_lost_is_never_written() {
     tokio::time::timeout(SOON, fence.lost()).await.unwrap();
     fenced(&fence, "after").await.unwrap_err();
     drop(sent);
-    // The other connection is made again.
+    // The other connection reconnects.
     eventually("a message to be stored again", SOON, async || {
         publish(&bus, "other").await.ok()
     })
@@ -252,7 +254,8 @@ async fn a_stream_is_read_in_order_from_a_position_and_a_new_one_from_its_start(
     publish(&bus, "d").await.unwrap();
     assert_eq!(reader.next().await.unwrap().payload, "d");
 
-    // Made anew under the reader: it ends, and one made from the old position starts with the first message.
+    // The stream is recreated under the reader, which ends; a reader opened from the old position
+    // starts at the first message.
     let jetstream = nats.jetstream().await;
     let config = jetstream
         .get_stream("REVISIONS")
@@ -306,7 +309,7 @@ async fn a_crash_of_the_server_ends_readers_and_the_connection_comes_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_waiting_can_not_heal_is_refused_at_once() {
+async fn errors_that_waiting_can_not_heal_are_returned_at_once() {
     let nats = TestNats::start().await;
     let stop = CancellationToken::new();
     let wrong = nats.url().replacen("tagtrail:", "tagtrail:wrong", 1);
@@ -336,7 +339,7 @@ async fn what_waiting_can_not_heal_is_refused_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_server_that_answers_and_does_not_say_that_it_stores_is_not_ready() {
+async fn a_server_that_stores_nothing_is_not_ready() {
     let nats = TestNats::start().await;
     let bus = connect(&nats).await;
     let (health, stop) = (tagtrail_daemon::Health::default(), CancellationToken::new());
@@ -344,7 +347,7 @@ async fn a_server_that_answers_and_does_not_say_that_it_stores_is_not_ready() {
     let mut reporting = tokio::task::JoinSet::new();
     reporting.spawn(bus.report_health(health.clone(), stop.clone()));
     health.wait_ready().await;
-    // As if it did not get to storing anything: everything else is answered.
+    // Drops the stored messages' acknowledgements alone: the server answers everything else.
     let stuck = async_nats::jetstream::stream::Config {
         no_ack: true,
         ..Stream::Canary.config(8, 1)

@@ -1,10 +1,11 @@
-//! Connections to Postgres, made the same way by every service that has a database.
+//! Connections to Postgres, opened the same way by every service that has a database.
 //!
-//! In scope: the setting, waiting for the server and for the schema, **sessions** (direct connections that hold something by an
-//! advisory lock and must die when their holder does), the list of those locks, and columns that Postgres has no type for.
+//! In scope: the setting, waiting for the server and for the schema, **sessions** (direct
+//! connections that hold an advisory lock and end when their holder does), the list of those locks,
+//! and columns whose values have no type in Postgres.
 //!
-//! Out of scope: SQL that reads history (`tagtrail-history`), all other SQL of the services (their `store`) and running migrations
-//! (`tagtrail migrate`).
+//! Out of scope: SQL that reads history (`tagtrail-history`), other SQL of the services (their
+//! `store`) and running migrations (`tagtrail migrate`).
 
 mod lock;
 pub mod position;
@@ -21,11 +22,12 @@ use tokio_util::sync::CancellationToken;
 pub use lock::Lock;
 pub use session::{ping, within};
 
-/// Where the database is.
+/// The setting of the database.
 #[derive(Clone, clap::Args)]
 pub struct DbArgs {
-    /// URL of Postgres with its credentials, such as `postgres://tagtrail:password@127.0.0.1:5432/tagtrail`. Services that hold
-    /// partitions or rollouts need a direct connection: no transaction pooler in between.
+    /// URL of Postgres with its credentials, such as
+    /// `postgres://tagtrail:password@127.0.0.1:5432/tagtrail`. Services that hold partitions or
+    /// rollouts need a direct connection, without a transaction pooler.
     #[arg(
         id = "database_url",
         long = "database-url",
@@ -42,7 +44,7 @@ impl std::fmt::Debug for DbArgs {
     }
 }
 
-/// Why there is no database to work with.
+/// The reason for which a service can't use the database.
 #[derive(Debug, thiserror::Error)]
 pub enum DbError {
     /// The setting is wrong; waiting can't help.
@@ -50,7 +52,7 @@ pub enum DbError {
         "DATABASE_URL (--database-url) is not a URL of Postgres, such as postgres://user:password@host:5432/tagtrail"
     )]
     Url(#[source] sqlx::Error),
-    /// The server refuses us; waiting can't help.
+    /// The server refuses the connection; waiting can't help.
     #[error(
         "Postgres refuses the connection: check the user, password and database in DATABASE_URL"
     )]
@@ -60,16 +62,17 @@ pub enum DbError {
         "the database schema is newer than this program (it has migration {0}): upgrade this service too"
     )]
     Newer(i64),
-    /// The program was asked to stop while it waited.
+    /// The program was asked to stop while waiting.
     #[error("stopped while waiting for Postgres")]
     Stopped,
 }
 
-/// How long a connection may take to be made.
+/// Longest wait for a connection.
 const CONNECT: Duration = Duration::from_secs(5);
 
 impl DbArgs {
-    /// Options for pools and connections of the service `name`, as shown in `pg_stat_activity`.
+    /// Returns the options of the connections of the service `name`, which `pg_stat_activity`
+    /// shows.
     ///
     /// # Errors
     /// [`DbError::Url`].
@@ -80,7 +83,8 @@ impl DbArgs {
             .log_slow_statements(tracing::log::LevelFilter::Warn, Duration::from_secs(1)))
     }
 
-    /// Waits for the server, and for `tagtrail migrate` to have brought the schema to what this program knows.
+    /// Waits for the server, and until `tagtrail migrate` has brought the schema to this program's
+    /// version.
     ///
     /// # Errors
     /// [`DbError`], where waiting can't help.
@@ -111,7 +115,7 @@ impl DbArgs {
     }
 }
 
-/// Says which settings of the server may lose what it committed.
+/// Logs the settings of the server under which it may lose committed transactions.
 async fn report_weak_settings(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
     let off: Vec<String> = sqlx::query_scalar(
         "select name from pg_settings where name in ('fsync', 'full_page_writes', 'synchronous_commit') and setting = 'off' order by name",
@@ -120,7 +124,7 @@ async fn report_weak_settings(connection: &mut PgConnection) -> Result<(), sqlx:
     .await?;
     for name in off {
         tracing::warn!(
-            "Postgres has {name} = off: a power cut loses or damages what it committed, rollouts and history among it; set it on, as it is by default"
+            "Postgres has {name} = off: a power cut loses or damages committed data, history and rollouts included; set {name} = on, the default"
         );
     }
     Ok(())
@@ -143,7 +147,7 @@ async fn schema(options: &PgConnectOptions) -> Result<Schema, sqlx::Error> {
     connection.close().await?;
     let applied = match applied {
         Ok(applied) => applied.unwrap_or(0),
-        // undefined_table: nothing was ever migrated.
+        // undefined_table: no migration was ever applied.
         Err(sqlx::Error::Database(err)) if err.code().as_deref() == Some("42P01") => 0,
         Err(err) => return Err(err),
     };
@@ -159,7 +163,7 @@ async fn schema(options: &PgConnectOptions) -> Result<Schema, sqlx::Error> {
     })
 }
 
-/// Wrong password, no such role or database: these do not heal by themselves.
+/// Returns whether the server refuses us for good: wrong password, no such role or database.
 fn refused(err: &sqlx::Error) -> bool {
     matches!(err, sqlx::Error::Database(err) if matches!(err.code().as_deref(), Some("28P01" | "28000" | "3D000")))
 }

@@ -1,29 +1,30 @@
-//! Everything that a session may hold. The server frees it when the session ends, however that comes about.
+//! The advisory locks of Tagtrail. The server releases them when the session that holds them ends
+//! for any reason.
 
 use sha2::{Digest as _, Sha256};
 use sqlx::PgConnection;
 
-/// An advisory lock. All of Tagtrail's are listed here, so that no two mean different things by one key.
+/// An advisory lock. All locks are listed here, so that no two uses share a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Lock {
-    /// The right to record the facts of this partition.
+    /// The right to record the pushes of this partition.
     Partition(u16),
     /// The right to plan rollouts.
     Plan,
     /// The right to publish changes of rollouts.
     Ledger,
-    /// The right to compare the streams with the store.
+    /// The right to compare the streams with Postgres.
     Sweep,
-    /// The right to store what digests are.
+    /// The right to store manifests.
     Manifests,
-    /// The right to compare the registry with this number (of [`Lock::number_of`] its name) with history.
+    /// The right to reconcile the registry with this number: [`Lock::number_of`] its name.
     Reconcile(i32),
     /// The right to act on the target of the trigger with this row id.
     Target(i32),
 }
 
 impl Lock {
-    /// Class and number.
+    /// Returns the two numbers that Postgres knows the lock by: class and number.
     const fn key(self) -> (i32, i32) {
         const PARTITION: i32 = 0x7461_6731; // "tag1"
         const SERVICE: i32 = 0x7461_6732; // "tag2"
@@ -40,17 +41,19 @@ impl Lock {
         }
     }
 
-    /// A number for a name, the same on every instance. Two names with one number wait for each other, which does no harm.
+    /// Returns a number for a name, the same on every instance. Two names with the same number
+    /// exclude each other, which does no harm.
     #[must_use]
     pub fn number_of(name: &str) -> i32 {
         let hash = Sha256::digest(name);
         i32::from_be_bytes(std::array::from_fn(|index| hash[index]))
     }
 
-    /// Takes it for this session, if no other session has it.
+    /// Acquires the lock for this session, unless another session has it. Returns whether this
+    /// session has it.
     ///
     /// # Errors
-    /// Whatever the driver says.
+    /// [`sqlx::Error`] of the driver.
     pub async fn try_acquire(self, db: &mut PgConnection) -> Result<bool, sqlx::Error> {
         let (class, number) = self.key();
         sqlx::query_scalar("select pg_try_advisory_lock($1, $2)")
@@ -60,10 +63,10 @@ impl Lock {
             .await
     }
 
-    /// Gives it back.
+    /// Releases the lock.
     ///
     /// # Errors
-    /// Whatever the driver says.
+    /// [`sqlx::Error`] of the driver.
     pub async fn release(self, db: &mut PgConnection) -> Result<(), sqlx::Error> {
         let (class, number) = self.key();
         sqlx::query("select pg_advisory_unlock($1, $2)")

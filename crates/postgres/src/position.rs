@@ -1,4 +1,5 @@
-//! Positions in streams, as several tables keep them in the columns `stream_created_ns`, `applied_seq` and `applied_time_ns`.
+//! Positions in streams, as several tables keep them in the columns `stream_created_ns`,
+//! `applied_seq` and `applied_time_ns`.
 
 use sqlx::Row as _;
 use sqlx::postgres::PgRow;

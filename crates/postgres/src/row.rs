@@ -1,4 +1,4 @@
-//! Columns as the services mean them: what Postgres has no type for, read and written the same way everywhere.
+//! Columns whose values have no type in Postgres, read and written in one way by all services.
 
 use std::str::FromStr;
 
@@ -7,16 +7,16 @@ use sqlx::types::{Json, Uuid};
 use sqlx::{Error, Row as _};
 use tagtrail_proto::{Digest, Rollout};
 
-/// A name or a word.
+/// Parses a name, or the word of an enum.
 ///
 /// # Errors
-/// [`Error::Decode`] if it is none: the database holds what no service writes.
+/// [`Error::Decode`] if the text does not parse: no service wrote it.
 pub fn parsed<T: FromStr>(text: &str) -> Result<T, Error> {
     text.parse()
         .map_err(|_| Error::Decode("a name or a word that does not parse".into()))
 }
 
-/// A digest: 32 bytes are sha256, 64 are sha512.
+/// Reads a digest: 32 bytes are sha256, 64 are sha512.
 ///
 /// # Errors
 /// [`Error::Decode`] for any other length.
@@ -27,38 +27,39 @@ pub fn digest(bytes: Option<&[u8]>) -> Result<Option<Digest>, Error> {
     bytes.map(whole).transpose()
 }
 
-/// Postgres has no unsigned numbers. Ours (sequences, revisions, sizes) stay far below the limit.
+/// Converts a sequence, number or size for Postgres, which has no unsigned numbers; they stay far
+/// below the limit.
 #[must_use]
 pub fn signed(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 
-/// The way back from [`signed`].
+/// Converts a number back from [`signed`].
 #[must_use]
 pub fn unsigned(number: i64) -> u64 {
     u64::try_from(number).unwrap_or(0)
 }
 
-/// Partitions are few.
+/// Converts the number of a partition for Postgres.
 #[must_use]
 pub fn small(partition: u16) -> i16 {
     i16::try_from(partition).unwrap_or(i16::MAX)
 }
 
-/// The way back from [`small`].
+/// Reads the number of a partition from the named column.
 ///
 /// # Errors
-/// [`Error`] if the column is missing or holds what no service writes.
+/// [`Error`] if the column is missing or holds a value that no service writes.
 pub fn partition(row: &PgRow, column: &str) -> Result<u16, Error> {
     u16::try_from(row.try_get::<i16, _>(column)?)
         .map_err(|_| Error::Decode("a negative partition".into()))
 }
 
-/// A rollout, from the columns `id, trigger` (its name)`, number, state` (as text)`, images, cause, attempts, created_at,
-/// finished_at, error`.
+/// Reads a rollout from the columns `id`, `trigger` (its name), `number`, `state` (as text),
+/// `images`, `cause`, `attempts`, `created_at`, `finished_at` and `error`.
 ///
 /// # Errors
-/// [`Error`] if a column is missing or holds what no service writes.
+/// [`Error`] if a column is missing or holds a value that no service writes.
 pub fn rollout(row: &PgRow) -> Result<Rollout, Error> {
     let (Json(images), Json(cause)) = (row.try_get("images")?, row.try_get("cause")?);
     Ok(Rollout {

@@ -1,4 +1,5 @@
-//! Sessions: direct connections that hold advisory locks, and that the server ends when their holder falls silent.
+//! Sessions: direct connections that hold advisory locks, and that the server ends when their
+//! holder falls silent.
 
 use std::time::Duration;
 
@@ -9,8 +10,9 @@ use crate::{CONNECT, DbArgs};
 impl DbArgs {
     /// Opens a session that may hold advisory locks, as the service `name`.
     ///
-    /// The server ends the session after `silence` without a statement, and so releases its locks: a dead, paused or cut-off
-    /// holder loses them without any clock or lease of ours. [`ping`] it every [`ping_interval`].
+    /// The server ends the session after `silence` without a statement, and so releases its locks:
+    /// a dead, paused or cut-off holder loses them without any clock or lease of ours. [`ping`] it
+    /// every [`ping_interval`].
     ///
     /// # Errors
     /// [`sqlx::Error`] of the driver, or a time-out of 5 s.
@@ -32,7 +34,8 @@ impl DbArgs {
     }
 }
 
-/// Returns the longest time between two statements of a session that the server ends after `silence`.
+/// Returns the longest time between two statements of a session that the server ends after
+/// `silence`.
 #[must_use]
 pub fn ping_interval(silence: Duration) -> Duration {
     silence / 5
@@ -46,8 +49,8 @@ pub async fn ping(db: &mut PgConnection) -> Result<(), sqlx::Error> {
     sqlx::query("select 1").execute(db).await.map(|_| ())
 }
 
-/// Runs database work with a bound. A session that did not answer within `limit` counts as lost: the server may still carry
-/// out the statement.
+/// Runs database work with a bound. A session that did not answer within `limit` counts as lost:
+/// the server may still carry out the statement.
 ///
 /// # Errors
 /// The error of `work`; after `limit` an [`sqlx::Error::Io`] of the kind `TimedOut`.
