@@ -148,13 +148,8 @@ impl Rows {
             .bind(&ids)
             .fetch_all(&mut *tx)
             .await?;
-        let mut tags = Vec::with_capacity(count);
-        let (mut numbers, mut previous) = (Vec::with_capacity(count), Vec::with_capacity(count));
-        let (mut digests, mut events, mut ordinals) = (
-            Vec::with_capacity(count),
-            Vec::with_capacity(count),
-            Vec::with_capacity(count),
-        );
+        let (mut tags, mut numbers, mut previous) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut digests, mut events, mut ordinals) = (Vec::new(), Vec::new(), Vec::new());
         for row in rows {
             let (tag, issued): (i64, i64) = (row.try_get("id")?, row.try_get("issued")?);
             let digest: [u8; 32] = rand::random();

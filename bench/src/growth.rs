@@ -15,7 +15,7 @@ use tagtrail_testkit::{Process, TestPostgres, free_address};
 use time::OffsetDateTime;
 
 use crate::drain::{Pids, drain};
-use crate::http::{self, Client};
+use crate::http::{self, Connection};
 use crate::load::{Store, digest};
 use crate::report::{Goal, Row, percentile};
 use crate::stack::{self, Stack};
@@ -159,19 +159,19 @@ async fn sizes(db: &mut PgConnection, pushes: u64, of: &str) -> anyhow::Result<V
 }
 
 /// A client of the api that sends requests in turn.
-struct Asker {
-    client: Client,
+struct ApiClient {
+    connection: Connection,
     address: String,
 }
 
-impl Asker {
+impl ApiClient {
     /// Returns the answer, and its time in milliseconds.
     async fn ask(&mut self, path: &str) -> anyhow::Result<(Value, f64)> {
         let request = Request::get(path)
             .header("host", &self.address)
             .body(Full::default())?;
         let begun = Instant::now();
-        let (status, body) = self.client.ask(request).await?;
+        let (status, body) = self.connection.ask(request).await?;
         let took = begun.elapsed().as_secs_f64() * 1000.0;
         anyhow::ensure!(
             status == 200,
@@ -186,8 +186,11 @@ async fn questions(stack: &Stack, store: Store, of: &str) -> anyhow::Result<Vec<
     let address = free_address();
     let api = stack.service("api", &[("TAGTRAIL_API_LISTEN", &address)]);
     api.ready().await?;
-    let client = Client::connect(&address).await?;
-    let mut asker = Asker { client, address };
+    let connection = Connection::connect(&address).await?;
+    let mut api_client = ApiClient {
+        connection,
+        address,
+    };
     let mut random = StdRng::seed_from_u64(2);
     let repositories = store.tags / 10;
     let image = |place: u32| stack::image(place as usize, repositories as usize);
@@ -214,7 +217,7 @@ async fn questions(stack: &Stack, store: Store, of: &str) -> anyhow::Result<Vec<
         let at = instant::format(made + time::Duration::seconds(random.random_range(0..seconds)))?;
         // Half of the requests ask for tags that moved often.
         let place = (random.random::<f64>().powi(4) * f64::from(store.tags)) as u32;
-        let (_, took) = asker
+        let (_, took) = api_client
             .ask(&format!("/v1/resolve?image={}&at={at}", image(place)))
             .await?;
         if number >= REQUESTS {
@@ -225,7 +228,12 @@ async fn questions(stack: &Stack, store: Store, of: &str) -> anyhow::Result<Vec<
     times.clear();
     for _ in 0..REQUESTS {
         let digest = digest(random.random_range(0..store.pushes));
-        times.push(asker.ask(&format!("/v1/digests/sha256:{digest}")).await?.1);
+        times.push(
+            api_client
+                .ask(&format!("/v1/digests/sha256:{digest}"))
+                .await?
+                .1,
+        );
     }
     note("images with a digest", &times);
     let (mut first, mut far, mut cursor) = (Vec::new(), Vec::new(), None::<String>);
@@ -234,7 +242,7 @@ async fn questions(stack: &Stack, store: Store, of: &str) -> anyhow::Result<Vec<
             .as_ref()
             .map(|cursor| format!("&cursor={cursor}"))
             .unwrap_or_default();
-        let (answer, took) = asker
+        let (answer, took) = api_client
             .ask(&format!("/v1/history?image={}&limit=1{after}", image(0)))
             .await?;
         match page {

@@ -26,20 +26,20 @@ pub(crate) const CONNECTIONS: usize = 32;
 
 /// A connection to a server.
 #[derive(Debug)]
-pub(crate) struct Client {
+pub(crate) struct Connection {
     sender: SendRequest<Full<Bytes>>,
     /// The task that drives the connection.
     _connection: JoinSet<hyper::Result<()>>,
 }
 
-impl Client {
-    pub(crate) async fn connect(address: &str) -> anyhow::Result<Client> {
+impl Connection {
+    pub(crate) async fn connect(address: &str) -> anyhow::Result<Connection> {
         let stream = TcpStream::connect(address).await?;
         stream.set_nodelay(true)?;
         let (sender, connection) = handshake(TokioIo::new(stream)).await?;
         let mut carrying = JoinSet::new();
         carrying.spawn(connection);
-        Ok(Client {
+        Ok(Connection {
             sender,
             _connection: carrying,
         })
@@ -62,7 +62,7 @@ pub(crate) async fn get(address: &str, path: &str) -> anyhow::Result<u16> {
     let request = Request::get(path)
         .header("host", address)
         .body(Full::default())?;
-    Ok(Client::connect(address).await?.ask(request).await?.0)
+    Ok(Connection::connect(address).await?.ask(request).await?.0)
 }
 
 /// The measurements of a load.
@@ -86,7 +86,7 @@ pub(crate) async fn load(
     let mut clients = JoinSet::new();
     let begun = Instant::now();
     for first in 0..CONNECTIONS {
-        let mut client = Client::connect(address).await?;
+        let mut client = Connection::connect(address).await?;
         let request = Arc::clone(&request);
         clients.spawn(async move {
             let mut times = Vec::new();

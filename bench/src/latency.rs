@@ -18,7 +18,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use crate::ceiling::{self, Rows};
-use crate::http::Client;
+use crate::http::Connection;
 use crate::report::{Goal, Row, Series, percentile};
 use crate::stack::{Stack, push};
 
@@ -97,14 +97,14 @@ async fn one_by_one(stack: &Stack, count: usize) -> anyhow::Result<Vec<f64>> {
 
 /// A webhook target that reports each request with its time.
 #[derive(Debug)]
-struct Target {
+struct WebhookTarget {
     address: String,
     requests: mpsc::UnboundedReceiver<(OffsetDateTime, Bytes)>,
     _server: JoinSet<std::io::Result<()>>,
 }
 
-impl Target {
-    async fn start() -> anyhow::Result<Target> {
+impl WebhookTarget {
+    async fn start() -> anyhow::Result<WebhookTarget> {
         let (sender, requests) = mpsc::unbounded_channel();
         let router = axum::Router::new().fallback(async move |body: Bytes| {
             let _ = sender.send((OffsetDateTime::now_utc(), body));
@@ -113,11 +113,25 @@ impl Target {
         let address = listener.local_addr()?.to_string();
         let mut server = JoinSet::new();
         server.spawn(async move { axum::serve(listener, router).await });
-        Ok(Target {
+        Ok(WebhookTarget {
             address,
             requests,
             _server: server,
         })
+    }
+
+    /// Waits for the webhook with a digest. Returns the time of its receipt.
+    async fn receive(&mut self, digest: &str) -> anyhow::Result<OffsetDateTime> {
+        loop {
+            let (at, body) = tokio::time::timeout(PATIENCE, self.requests.recv())
+                .await
+                .context("no webhook in time")?
+                .context("the target ended")?;
+            let mut parts = body.windows(digest.len());
+            if parts.any(|part| part == digest.as_bytes()) {
+                return Ok(at);
+            }
+        }
     }
 }
 
@@ -129,7 +143,7 @@ pub(crate) async fn rollouts(
     rounds: usize,
     count: usize,
 ) -> anyhow::Result<Vec<Row>> {
-    let mut target = Target::start().await?;
+    let mut target = WebhookTarget::start().await?;
     let address = target.address.clone();
     let image: Image = push(0, OffsetDateTime::now_utc())
         .image()
@@ -181,18 +195,7 @@ pub(crate) async fn rollouts(
                 .publish(subject, serde_json::to_vec(&push.event())?.into())
                 .await?
                 .await?;
-            let received_at = loop {
-                let (at, body) = tokio::time::timeout(PATIENCE, target.requests.recv())
-                    .await
-                    .context("no webhook in time")?
-                    .context("the target ended")?;
-                if body
-                    .windows(digest.len())
-                    .any(|part| part == digest.as_bytes())
-                {
-                    break at;
-                }
-            };
+            let received_at = target.receive(&digest).await?;
             times.push(
                 (received_at - published(stack, &image, &digest).await?).as_seconds_f64() * 1000.0,
             );
@@ -274,7 +277,7 @@ async fn committed(db: &mut sqlx::PgConnection, count: usize) -> anyhow::Result<
 
 /// Returns the median milliseconds from a POST to its answer.
 async fn posted(address: &str, count: usize) -> anyhow::Result<f64> {
-    let mut client = Client::connect(address).await?;
+    let mut client = Connection::connect(address).await?;
     let mut times = Vec::with_capacity(count);
     for _ in 0..count {
         let request = Request::post("/")

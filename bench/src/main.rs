@@ -46,7 +46,7 @@ enum Command {
         quick: bool,
         /// Measures only these parts.
         #[arg(long, value_delimiter = ',')]
-        only: Vec<Part>,
+        only: Vec<Measurement>,
         /// File of the report.
         #[arg(long, default_value = "target/bench/report.json")]
         report: PathBuf,
@@ -75,7 +75,7 @@ enum Command {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-enum Part {
+enum Measurement {
     Drain,
     Large,
     Latency,
@@ -137,9 +137,9 @@ const QUICK: Size = Size {
     seconds: 2,
 };
 
-async fn run(quick: bool, only: &[Part], path: &Path) -> anyhow::Result<()> {
+async fn run(quick: bool, only: &[Measurement], path: &Path) -> anyhow::Result<()> {
     let size = if quick { QUICK } else { FULL };
-    let wanted = |part: Part| only.is_empty() || only.contains(&part);
+    let wanted = |part: Measurement| only.is_empty() || only.contains(&part);
     let folder = folder()?;
     let mut report = Report::default();
 
@@ -150,18 +150,18 @@ async fn run(quick: bool, only: &[Part], path: &Path) -> anyhow::Result<()> {
     let stack = Stack::start(&folder.path().join("nats"), false, empty.url().to_owned()).await?;
     let synced = Stack::start(&folder.path().join("synced"), true, synced_database).await?;
     let large = Stack::start(&folder.path().join("large"), false, large_database).await?;
-    if wanted(Part::Drain) {
+    if wanted(Measurement::Drain) {
         let (name, servers) = ("empty store", Pids::of(&stack, &postgres).await?);
         report.add(drain::rounds(&stack, servers, name, size.rounds, size.pushes).await?);
         let (name, servers) = ("each push synced", Pids::of(&synced, &postgres).await?);
         report.add(drain::rounds(&synced, servers, name, size.rounds, size.synced_pushes).await?);
     }
-    if wanted(Part::Latency) {
+    if wanted(Measurement::Latency) {
         report.add(latency::revisions(&stack, "empty store", size.rounds, size.events).await?);
         report
             .add(latency::revisions(&synced, "each push synced", size.rounds, size.events).await?);
     }
-    if wanted(Part::Webhook) {
+    if wanted(Measurement::Webhook) {
         report.add(
             latency::rollouts(
                 &stack,
@@ -173,25 +173,25 @@ async fn run(quick: bool, only: &[Part], path: &Path) -> anyhow::Result<()> {
             .await?,
         );
     }
-    if wanted(Part::Gateway) {
+    if wanted(Measurement::Gateway) {
         for (stack, name) in [(&stack, "server's sync"), (&synced, "each push synced")] {
             report
                 .add(serve::gateway(stack, folder.path(), name, size.rounds, size.seconds).await?);
         }
     }
-    if wanted(Part::Large) || wanted(Part::Api) {
+    if wanted(Measurement::Large) || wanted(Measurement::Api) {
         size.store.fill(&mut large.db().await?).await?;
         let name = format!("{} M pushes", size.store.pushes as f64 / 1e6);
-        if wanted(Part::Large) {
+        if wanted(Measurement::Large) {
             let servers = Pids::of(&large, &postgres).await?;
             report.add(drain::rounds(&large, servers, &name, size.rounds, size.pushes).await?);
         }
-        if wanted(Part::Api) {
+        if wanted(Measurement::Api) {
             report.add(serve::api(&large, size.store, &name, size.rounds, size.seconds).await?);
         }
     }
 
-    if wanted(Part::Memory) {
+    if wanted(Measurement::Memory) {
         report.add([help()?]);
         let servers = Pids::of(&stack, &postgres).await?;
         report.add(memory::all(&stack, servers, folder.path(), size.backlog, size.seconds).await?);

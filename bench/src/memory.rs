@@ -50,22 +50,9 @@ pub(crate) async fn all(
     let idle = others.iter().map(|pid| resident(*pid).unwrap_or(f64::NAN));
     let idle: Vec<f64> = idle.collect();
 
-    // The maximum of ten samples a second.
-    let (over, watched) = (CancellationToken::new(), others.clone());
+    let over = CancellationToken::new();
     let mut watching = JoinSet::new();
-    watching.spawn({
-        let over = over.clone();
-        async move {
-            let mut most = vec![0.0; watched.len()];
-            while !over.is_cancelled() {
-                for (most, pid) in most.iter_mut().zip(&watched) {
-                    *most = resident(*pid).unwrap_or(0.0).max(*most);
-                }
-                tokio::time::sleep(Duration::from_millis(100)).await;
-            }
-            most
-        }
-    });
+    watching.spawn(maxima(others, over.clone()));
     let hooks = load(
         &listen,
         Duration::from_secs(seconds),
@@ -104,4 +91,16 @@ pub(crate) async fn all(
         drained.idle,
     ));
     Ok(rows)
+}
+
+/// Returns the greatest memory of each process until `over`, from ten samples a second.
+async fn maxima(pids: Vec<u32>, over: CancellationToken) -> Vec<f64> {
+    let mut most = vec![0.0; pids.len()];
+    while !over.is_cancelled() {
+        for (most, pid) in most.iter_mut().zip(&pids) {
+            *most = resident(*pid).unwrap_or(0.0).max(*most);
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    most
 }

@@ -106,6 +106,13 @@ pub(crate) fn hook(
     }
 }
 
+/// Builds a GET request.
+fn get(host: &str, path: &str) -> anyhow::Result<Request<Full<Bytes>>> {
+    Ok(Request::get(path)
+        .header("host", host)
+        .body(Full::default())?)
+}
+
 /// Measures `GET /v1/resolve`, now and at a time, each request with another image.
 pub(crate) async fn api(
     stack: &Stack,
@@ -132,19 +139,10 @@ pub(crate) async fn api(
     for round in 0..rounds {
         eprintln!("questions, {name}: round {} of {rounds}", round + 1);
         let host = plain.address.clone();
-        let one = move |_| {
-            Ok(Request::get("/one")
-                .header("host", &host)
-                .body(Full::default())?)
-        };
+        let one = move |_| get(&host, "/one");
         ceiling.push(load(&plain.address, during, 200, one).await?.rate);
         let host = address.clone();
-        let now = move |number| {
-            let path = format!("/v1/resolve?image={}", image(number));
-            Ok(Request::get(path)
-                .header("host", &host)
-                .body(Full::default())?)
-        };
+        let now = move |number| get(&host, &format!("/v1/resolve?image={}", image(number)));
         head.push(load(&address, during, 200, now).await?.rate);
         let host = address.clone();
         // Only times at which every tag existed.
@@ -162,9 +160,7 @@ pub(crate) async fn api(
                 image(number),
                 instant::format(at)?
             );
-            Ok(Request::get(path)
-                .header("host", &host)
-                .body(Full::default())?)
+            get(&host, &path)
         };
         let then = load(&address, during, 200, then).await?;
         as_of.push(then.rate);

@@ -33,12 +33,12 @@ pub(crate) struct Stack {
 
 /// A process of the product, and the address of its admin page.
 #[derive(Debug)]
-pub(crate) struct Service {
+pub(crate) struct ServiceProcess {
     pub(crate) process: Process,
     admin: String,
 }
 
-impl Service {
+impl ServiceProcess {
     /// Waits until the process is ready.
     pub(crate) async fn ready(&self) -> anyhow::Result<()> {
         let url = format!("http://{}/readyz", self.admin);
@@ -103,7 +103,7 @@ impl Stack {
     }
 
     /// Starts a service as shipped, with these additions to its environment.
-    pub(crate) fn service(&self, name: &str, environment: &[(&str, &str)]) -> Service {
+    pub(crate) fn service(&self, name: &str, environment: &[(&str, &str)]) -> ServiceProcess {
         let admin = free_address();
         let common = [
             ("DATABASE_URL", self.database.as_str()),
@@ -114,7 +114,7 @@ impl Stack {
         ];
         let environment: Vec<(&str, &str)> = common.iter().chain(environment).copied().collect();
         let process = Process::tagtrail(&[name], &environment);
-        Service { process, admin }
+        ServiceProcess { process, admin }
     }
 
     /// Publishes pushes to PUSHES, as the gateway does. Every push moves its tag.
