@@ -38,11 +38,11 @@ pub(crate) struct Auth {
 struct AuthState {
     /// The registry asked for Basic authentication.
     basic: bool,
-    tokens: HashMap<Repository, Token>,
+    tokens: HashMap<Repository, BearerToken>,
 }
 
 #[derive(Debug)]
-struct Token {
+struct BearerToken {
     header: HeaderValue,
     until: Instant,
 }
@@ -182,7 +182,7 @@ impl Auth {
         Ok(url)
     }
 
-    async fn fetch(&self, client: &Client, url: Url) -> Result<Token, AskError> {
+    async fn fetch(&self, client: &Client, url: Url) -> Result<BearerToken, AskError> {
         #[derive(Deserialize)]
         struct TokenResponse {
             token: Option<String>,
@@ -219,7 +219,7 @@ impl Auth {
             + life
                 .saturating_sub(MARGIN)
                 .clamp(Duration::from_secs(5), Duration::from_secs(3600));
-        Ok(Token { header, until })
+        Ok(BearerToken { header, until })
     }
 }
 

@@ -16,7 +16,7 @@ const MAX_PAGE: usize = 4 * 1024 * 1024;
 
 /// A page of the tags of a repository.
 #[derive(Debug)]
-pub struct Page {
+pub struct TagPage {
     /// The tags. Names outside the grammar of tags are left out: nobody can pull them.
     pub tags: Vec<Tag>,
     /// The address of the next page.
@@ -43,7 +43,7 @@ impl RegistryClient {
         &self,
         repository: &Repository,
         page: Option<&NextPage>,
-    ) -> Result<Option<Page>, AskError> {
+    ) -> Result<Option<TagPage>, AskError> {
         let url = match page {
             Some(NextPage(url)) => url.clone(),
             None => self.url(&format!("v2/{repository}/tags/list?n={PAGE}"))?,
@@ -51,7 +51,7 @@ impl RegistryClient {
         self.question(self.list(&url, repository)).await
     }
 
-    async fn list(&self, url: &Url, repository: &Repository) -> Result<Option<Page>, AskError> {
+    async fn list(&self, url: &Url, repository: &Repository) -> Result<Option<TagPage>, AskError> {
         let response = self.ask(Method::GET, url, repository, None).await?;
         match response.status() {
             StatusCode::OK => {
@@ -68,7 +68,7 @@ impl RegistryClient {
                 })?;
                 let tags = list.tags.unwrap_or_default();
                 let tags = tags.iter().filter_map(|tag| tag.parse().ok()).collect();
-                Ok(Some(Page { tags, next }))
+                Ok(Some(TagPage { tags, next }))
             }
             StatusCode::NOT_FOUND => answer::absent(response).await.map(|()| None),
             _ => Err(answer::refusal(response).await),

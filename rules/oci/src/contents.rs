@@ -88,7 +88,7 @@ pub fn manifest(bytes: &[u8]) -> ManifestFields {
     };
     let config = config.map(descriptor).unwrap_or_default();
     let is_image = matches!(config.media_type.as_deref(), Some(CONFIG | DOCKER_CONFIG));
-    let descriptors: Vec<Descriptor> = items(manifests).into_iter().map(descriptor).collect();
+    let descriptors: Vec<DescriptorFields> = items(manifests).into_iter().map(descriptor).collect();
     ManifestFields {
         media_type: text(media_type).or(inferred.map(str::to_owned)),
         // Without an `artifactType` the media type of the config counts (OCI image specification,
@@ -131,7 +131,7 @@ pub fn config(bytes: &[u8]) -> ImageConfig {
 }
 
 /// The image of an index whose config is read: the image for linux/amd64, or else the first.
-fn representative(descriptors: &[Descriptor]) -> Option<Digest> {
+fn representative(descriptors: &[DescriptorFields]) -> Option<Digest> {
     let images = || {
         descriptors.iter().filter(|one| {
             let is_image = matches!(one.media_type.as_deref(), None | Some(IMAGE | DOCKER_IMAGE));
@@ -147,7 +147,7 @@ fn representative(descriptors: &[Descriptor]) -> Option<Digest> {
 
 /// A reference to other content.
 #[derive(Debug, Default)]
-struct Descriptor {
+struct DescriptorFields {
     media_type: Option<String>,
     digest: Option<Digest>,
     size: Option<u64>,
@@ -156,7 +156,7 @@ struct Descriptor {
     attests: bool,
 }
 
-fn descriptor(raw: &RawValue) -> Descriptor {
+fn descriptor(raw: &RawValue) -> DescriptorFields {
     let [
         media_type,
         digest,
@@ -184,7 +184,7 @@ fn descriptor(raw: &RawValue) -> Descriptor {
     let [attested] = annotations.map_or([None], |annotations| {
         fields(of(annotations), ["vnd.docker.reference.digest"])
     });
-    Descriptor {
+    DescriptorFields {
         media_type: text(media_type),
         digest: text(digest).and_then(|digest| digest.parse().ok()),
         size: size.and_then(|size| size.get().parse().ok()),
@@ -247,8 +247,8 @@ fn fields<'a, const N: usize>(bytes: &'a [u8], names: [&str; N]) -> [Option<&'a 
 
 /// Returns the first items of a list.
 fn items(raw: Option<&RawValue>) -> Vec<&RawValue> {
-    struct Items;
-    impl<'a> Visitor<'a> for Items {
+    struct FirstItems;
+    impl<'a> Visitor<'a> for FirstItems {
         type Value = Vec<&'a RawValue>;
 
         fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -267,7 +267,8 @@ fn items(raw: Option<&RawValue>) -> Vec<&RawValue> {
             Ok(items)
         }
     }
-    let read = raw.map(|raw| serde_json::Deserializer::from_str(raw.get()).deserialize_seq(Items));
+    let read =
+        raw.map(|raw| serde_json::Deserializer::from_str(raw.get()).deserialize_seq(FirstItems));
     read.and_then(Result::ok).unwrap_or_default()
 }
 

@@ -95,7 +95,10 @@ pub async fn run(config: Config, ctx: Context) -> anyhow::Result<()> {
     });
     tasks.spawn(
         "manifests",
-        manifests::run(Arc::clone(&shared), manifests::Metrics::new(&ctx.metrics)),
+        manifests::run(
+            Arc::clone(&shared),
+            manifests::ManifestMetrics::new(&ctx.metrics),
+        ),
     );
     tasks.spawn("questions", ask::run(shared));
     tasks.join(&ctx.shutdown).await

@@ -24,7 +24,7 @@ use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::Instant;
 
 use crate::shared::Shared;
-pub(crate) use metrics::Metrics;
+pub(crate) use metrics::ManifestMetrics;
 
 /// Name of the durable consumer that all instances share.
 const NAME: &str = "manifests";
@@ -40,13 +40,13 @@ const PAUSE_AFTER_READ: Duration = Duration::from_millis(200);
 const ATTEMPTS: u32 = 4;
 
 /// Reads manifests until a stop is requested. After an error the consumer is opened again.
-pub(crate) async fn run(shared: Arc<Shared>, metrics: Metrics) -> anyhow::Result<()> {
+pub(crate) async fn run(shared: Arc<Shared>, metrics: ManifestMetrics) -> anyhow::Result<()> {
     if shared.registries.is_empty() {
         // Create no consumer, so that a registry configured later gets all revisions.
         shared.shutdown.cancelled().await;
         return Ok(());
     }
-    let reader = Arc::new(Reader {
+    let reader = Arc::new(ManifestReader {
         shared,
         metrics,
         paused: Mutex::default(),
@@ -81,14 +81,14 @@ enum ReadOutcome {
 }
 
 /// The state of all reads.
-struct Reader {
+struct ManifestReader {
     shared: Arc<Shared>,
-    metrics: Metrics,
+    metrics: ManifestMetrics,
     /// Registries that asked for a pause or do not answer, with the end of the pause.
     paused: Mutex<HashMap<Registry, Instant>>,
 }
 
-impl Reader {
+impl ManifestReader {
     /// Starts a read for each job until a stop is requested.
     async fn read_jobs(
         self: &Arc<Self>,
@@ -193,23 +193,36 @@ impl Reader {
                     "the registry does not have the manifest",
                 )
             }
-            Err(AskError::Refused(why)) => {
+            Err(error) => self.failed(pinned, attempt, pause, error),
+        }
+    }
+
+    /// Decides on the next step after a failed request, and pauses the registry if necessary.
+    fn failed(
+        &self,
+        pinned: &Pinned,
+        attempt: u32,
+        pause: Duration,
+        error: AskError,
+    ) -> (ReadOutcome, Duration) {
+        match error {
+            AskError::Refused(why) => {
                 self.metrics.count("refused");
                 self.retry_or_give_up(pinned, attempt, pause, &why)
             }
-            Err(error @ AskError::Busy { after }) => {
+            AskError::Busy { after } => {
                 self.metrics.count("busy");
                 let pause = after.unwrap_or_default().max(pause);
                 self.pause_registry(&pinned.registry, pause);
                 tracing::info!(digest = %pinned.digest, "reading {pinned} failed; retrying in {pause:.0?}: {error}");
                 (ReadOutcome::Again, pause)
             }
-            Err(AskError::Resting { rest }) => {
+            AskError::Resting { rest } => {
                 self.metrics.count("resting");
                 self.pause_registry(&pinned.registry, rest);
                 (ReadOutcome::Again, rest.max(pause))
             }
-            Err(error @ AskError::Failed(_)) => {
+            AskError::Failed(_) => {
                 self.metrics.count("failed");
                 // The registry may hang; other registries use the free place meanwhile.
                 self.pause_registry(&pinned.registry, self.shared.pace.first);

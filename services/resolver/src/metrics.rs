@@ -15,9 +15,9 @@ use tagtrail_registry::{AskError, Descriptor};
 /// The metrics of asking and reconciling.
 #[derive(Debug, Clone)]
 pub(crate) struct Metrics {
-    questions: Family<RequestLabels, Counter>,
+    questions: Family<QuestionLabels, Counter>,
     seconds: Histogram,
-    reconcile_requests: Family<RequestLabels, Counter>,
+    reconcile_requests: Family<QuestionLabels, Counter>,
     reconcile_changes: Family<ReconcileLabels, Counter>,
     reconcile_seconds: Family<RegistryLabels, Gauge<f64, AtomicU64>>,
 }
@@ -34,7 +34,7 @@ struct RegistryLabels {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct RequestLabels {
+struct QuestionLabels {
     /// A configured registry, or empty.
     registry: String,
     outcome: &'static str,
@@ -98,7 +98,7 @@ impl Metrics {
         }
         for outcome in ["answered", "failed", "refused"] {
             let registry = registry.clone();
-            let question = RequestLabels { registry, outcome };
+            let question = QuestionLabels { registry, outcome };
             drop(self.reconcile_requests.get_or_create(&question));
         }
     }
@@ -107,7 +107,7 @@ impl Metrics {
     pub(crate) fn reconcile_request<T>(&self, registry: &str, answer: &Result<T, AskError>) {
         let (registry, outcome) = (registry.to_owned(), outcome(answer));
         self.reconcile_requests
-            .get_or_create(&RequestLabels { registry, outcome })
+            .get_or_create(&QuestionLabels { registry, outcome })
             .inc();
     }
 
@@ -131,7 +131,7 @@ impl Metrics {
     pub(crate) fn count(&self, registry: &str, outcome: &'static str) {
         let registry = registry.to_owned();
         self.questions
-            .get_or_create(&RequestLabels { registry, outcome })
+            .get_or_create(&QuestionLabels { registry, outcome })
             .inc();
     }
 }

@@ -25,11 +25,12 @@ use std::time::Duration;
 
 use tagtrail_config::File;
 use tagtrail_daemon::Retry;
+use tagtrail_postgres::session::ping_interval;
 use tagtrail_postgres::{DbArgs, DbError, Lock, ping};
 use tokio::time::Instant;
 
 use crate::shared::Shared;
-use pass::{Error, Pass, SILENCE, Scope};
+use pass::{Pass, ReconcileError, ReconcileSettings, SILENCE};
 
 /// Time between two attempts to acquire the lock of a registry.
 const TURN: Duration = Duration::from_secs(5);
@@ -38,7 +39,7 @@ const TURN: Duration = Duration::from_secs(5);
 pub(crate) struct Reconciler {
     shared: Arc<Shared>,
     db: DbArgs,
-    scope: Scope,
+    settings: ReconcileSettings,
 }
 
 /// Builds a reconciler for each registry of the file whose `reconcile` is not zero.
@@ -61,7 +62,7 @@ pub(crate) fn all(file: &File, db: &DbArgs, shared: &Arc<Shared>) -> Vec<Reconci
             Reconciler {
                 shared: Arc::clone(shared),
                 db: db.clone(),
-                scope: Scope {
+                settings: ReconcileSettings {
                     in_triggers: in_triggers.collect(),
                     name,
                     interval: access.reconcile,
@@ -75,13 +76,13 @@ pub(crate) fn all(file: &File, db: &DbArgs, shared: &Arc<Shared>) -> Vec<Reconci
 impl Reconciler {
     /// Reconciles the registry until a stop is requested.
     pub(crate) async fn run(self) -> anyhow::Result<()> {
-        let (shared, name) = (&self.shared, &self.scope.name);
+        let (shared, name) = (&self.shared, &self.settings.name);
         // Without the schema only reconciling waits; questions are answered.
         match self.db.wait_for_schema("resolver", &shared.shutdown).await {
             Err(DbError::Stopped) => return Ok(()),
             there => there?,
         }
-        let before_first = shared.pace.before_first.min(self.scope.interval);
+        let before_first = shared.pace.before_first.min(self.settings.interval);
         shared.sleep(before_first).await;
         let mut retry = Retry::new(format!("reconciling {name}"));
         while !shared.shutdown.is_cancelled() {
@@ -93,31 +94,31 @@ impl Reconciler {
         Ok(())
     }
 
-    async fn session(&self) -> Result<(), Error> {
-        let (shared, scope) = (&self.shared, &self.scope);
+    async fn session(&self) -> Result<(), ReconcileError> {
+        let (shared, settings) = (&self.shared, &self.settings);
         let mut db = self.db.session("resolver", SILENCE).await?;
-        let lock = Lock::Reconcile(Lock::number_of(scope.name.as_ref()));
+        let lock = Lock::Reconcile(Lock::number_of(settings.name.as_ref()));
         while !lock.try_acquire(&mut db).await? {
             shared.sleep(TURN).await;
             if shared.shutdown.is_cancelled() {
                 return Ok(());
             }
         }
-        let Some(registry) = shared.registries.get(&scope.name) else {
+        let Some(registry) = shared.registries.get(&settings.name) else {
             return Ok(()); // Never: both are built from the same file.
         };
         for number in 0.. {
             let began = Instant::now();
-            Pass::new(shared, scope, registry, &mut db, number)
+            Pass::new(shared, settings, registry, &mut db, number)
                 .run()
                 .await?;
             shared
                 .metrics
-                .reconciled(scope.name.as_ref(), began.elapsed());
-            while began.elapsed() < scope.interval && !shared.shutdown.is_cancelled() {
+                .reconciled(settings.name.as_ref(), began.elapsed());
+            while began.elapsed() < settings.interval && !shared.shutdown.is_cancelled() {
                 ping(&mut db).await?;
-                let rest = scope.interval.saturating_sub(began.elapsed());
-                shared.sleep(rest.min(SILENCE / 5)).await;
+                let rest = settings.interval.saturating_sub(began.elapsed());
+                shared.sleep(rest.min(ping_interval(SILENCE))).await;
             }
             if shared.shutdown.is_cancelled() {
                 break;

@@ -7,7 +7,7 @@ use tagtrail_bus::publish::{Message, PublishError};
 use tagtrail_daemon::{Span, SpanKind};
 use tagtrail_failpoint::FailPoint;
 use tagtrail_proto::{Digest, Image, Name, Origin, Push, Quarantined, Subject, clean_text};
-use tagtrail_registry::{AskError, RegistryClient};
+use tagtrail_registry::{AskError, Descriptor, RegistryClient};
 use time::OffsetDateTime;
 use tokio::time::Instant;
 
@@ -98,39 +98,12 @@ impl Asker {
     ) -> AskOutcome {
         let image = &question.image;
         // The time before the request: a push during the request is newer than the answer.
-        let (asked_at, started) = (OffsetDateTime::now_utc(), Instant::now());
+        let asked_at = OffsetDateTime::now_utc();
         let mut span = Span::start("ask", SpanKind::Client, question.job.trace.as_ref());
         span.set("tagtrail.image", image.to_string());
-        let answer = registry.resolve(&image.repository, &image.tag).await;
-        let seconds = started.elapsed().as_secs_f64();
-        self.shared
-            .metrics
-            .asked(image.registry.as_ref(), &answer, seconds);
-        if let Err(error) = &answer {
-            span.fail(error);
-        }
-        let found = match answer {
-            Ok(None) if attempt < ABSENT_LOOKUPS => {
-                tracing::info!(%image, delivery.attempt = attempt, "the registry has no {image} (yet)");
-                return AskOutcome::Again(self.shared.pause(attempt));
-            }
+        let found = match self.resolve(registry, image, attempt, &mut span).await {
             Ok(found) => found,
-            Err(AskError::Busy { after }) => {
-                let pause = after.unwrap_or_default().max(self.shared.pause(attempt));
-                tracing::warn!(%image, "{} asks for a pause; retrying {image} in {pause:.0?}", image.registry);
-                return AskOutcome::Again(pause);
-            }
-            Err(AskError::Resting { rest }) => {
-                // A random share more, so that not all questions come at once.
-                let pause = rest.mul_f64(1.0 + rand::random::<f64>() / 4.0);
-                tracing::debug!(%image, "requests to {} are paused; retrying {image} in {pause:.0?}", image.registry);
-                return AskOutcome::Again(pause);
-            }
-            Err(error @ (AskError::Failed(_) | AskError::Refused(_))) => {
-                let pause = self.shared.pause(attempt);
-                tracing::warn!(%image, registry = %image.registry, delivery.attempt = attempt, "asking {} for the digest of {image} failed; retrying in {pause:.0?}: {error}", image.registry);
-                return AskOutcome::Again(pause);
-            }
+            Err(pause) => return AskOutcome::Again(pause),
         };
         FailPoint::ResolverAnswered.pass();
         let digest = found.as_ref().map(|found| found.digest.clone());
@@ -144,12 +117,13 @@ impl Asker {
             event_id: question.push.event_id.clone(),
         };
         let push = push_of(image.clone(), found, asked_at, occasion);
-        let subject = Subject::of_push(&push, self.shared.bus.partitions());
+        let (bus, trace) = (&self.shared.bus, Some(*span.context()));
+        let subject = Subject::of_push(&push, bus.partitions());
         let stored = async {
-            publish(&self.shared.bus, &subject, push, Some(*span.context())).await?;
+            publish(bus, &subject, push, trace).await?;
             if look_again {
                 let (subject, push) = second_look(question, digest);
-                publish(&self.shared.bus, &subject, push, Some(*span.context())).await?;
+                publish(bus, &subject, push, trace).await?;
             }
             Ok::<(), PublishError>(())
         };
@@ -158,6 +132,48 @@ impl Asker {
             Err(error) => {
                 tracing::warn!(%image, "the answer about {image} could not be published; asking again: {error}");
                 AskOutcome::Again(self.shared.pause(attempt))
+            }
+        }
+    }
+
+    /// Asks the registry for the digest of an image. `Ok(None)`: the tag does not exist. `Err`: the
+    /// pause before the next attempt.
+    async fn resolve(
+        &self,
+        registry: &RegistryClient,
+        image: &Image,
+        attempt: u32,
+        span: &mut Span,
+    ) -> Result<Option<Descriptor>, Duration> {
+        let started = Instant::now();
+        let answer = registry.resolve(&image.repository, &image.tag).await;
+        let seconds = started.elapsed().as_secs_f64();
+        let (name, metrics) = (&image.registry, &self.shared.metrics);
+        metrics.asked(name.as_ref(), &answer, seconds);
+        if let Err(error) = &answer {
+            span.fail(error);
+        }
+        let pause = self.shared.pause(attempt);
+        match answer {
+            Ok(None) if attempt < ABSENT_LOOKUPS => {
+                tracing::info!(%image, delivery.attempt = attempt, "the registry has no {image} (yet)");
+                Err(pause)
+            }
+            Ok(found) => Ok(found),
+            Err(AskError::Busy { after }) => {
+                let pause = after.unwrap_or_default().max(pause);
+                tracing::warn!(%image, "{name} asks for a pause; retrying {image} in {pause:.0?}");
+                Err(pause)
+            }
+            Err(AskError::Resting { rest }) => {
+                // A random share more, so that not all questions come at once.
+                let pause = rest.mul_f64(1.0 + rand::random::<f64>() / 4.0);
+                tracing::debug!(%image, "requests to {name} are paused; retrying {image} in {pause:.0?}");
+                Err(pause)
+            }
+            Err(error @ (AskError::Failed(_) | AskError::Refused(_))) => {
+                tracing::warn!(%image, registry = %name, delivery.attempt = attempt, "asking {name} for the digest of {image} failed; retrying in {pause:.0?}: {error}");
+                Err(pause)
             }
         }
     }

@@ -18,15 +18,15 @@ const OUTCOMES: [&str; 8] = [
 
 /// The metrics of reading manifests.
 #[derive(Debug)]
-pub(crate) struct Metrics(Family<ManifestLabels, Counter>);
+pub(crate) struct ManifestMetrics(Family<ManifestLabels, Counter>);
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ManifestLabels {
     outcome: &'static str,
 }
 
-impl Metrics {
-    pub(crate) fn new(metrics: &tagtrail_daemon::Metrics) -> Metrics {
+impl ManifestMetrics {
+    pub(crate) fn new(metrics: &tagtrail_daemon::Metrics) -> ManifestMetrics {
         let all: Family<ManifestLabels, Counter> = metrics.add(
             "resolver_manifests",
             "Attempts to read the manifest of a revision, by outcome",
@@ -36,7 +36,7 @@ impl Metrics {
         for outcome in OUTCOMES {
             drop(all.get_or_create(&ManifestLabels { outcome }));
         }
-        Metrics(all)
+        ManifestMetrics(all)
     }
 
     pub(crate) fn count(&self, outcome: &'static str) {

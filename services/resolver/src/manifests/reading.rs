@@ -32,16 +32,7 @@ pub(super) async fn read(
     let parsed = contents::manifest(&content.bytes);
     // An index has no config: the config of one of its images stands for all.
     let (config, image_annotations) = match &parsed.image {
-        Some(image) => {
-            let image = registry.read_manifest(repository, image).await;
-            match optional(image, pinned, last)? {
-                Some(image) => {
-                    let parsed = contents::manifest(&image.bytes);
-                    (parsed.config, parsed.annotations)
-                }
-                None => (None, BTreeMap::new()),
-            }
-        }
+        Some(image) => image_of_index(registry, pinned, image, last).await?,
         None => (parsed.config, BTreeMap::new()),
     };
     let config = match &config {
@@ -82,6 +73,23 @@ pub(super) async fn read(
         read_at,
     };
     Ok(Some(manifest.cleaned()))
+}
+
+/// Reads an image of an index. Returns the digest of its config, and its annotations.
+async fn image_of_index(
+    registry: &RegistryClient,
+    pinned: &Pinned,
+    image: &Digest,
+    last: bool,
+) -> Result<(Option<Digest>, BTreeMap<String, String>), AskError> {
+    let image = registry.read_manifest(&pinned.repository, image).await;
+    Ok(match optional(image, pinned, last)? {
+        Some(image) => {
+            let parsed = contents::manifest(&image.bytes);
+            (parsed.config, parsed.annotations)
+        }
+        None => (None, BTreeMap::new()),
+    })
 }
 
 async fn config_of(

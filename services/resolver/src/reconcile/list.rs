@@ -7,7 +7,7 @@ use sha2::{Digest as _, Sha256};
 use tagtrail_proto::{Repository, Tag};
 use tagtrail_registry::Found;
 
-use super::pass::{Difference, Error, MAX_DIFFERENCES, Pass, Progress};
+use super::pass::{Difference, MAX_DIFFERENCES, Pass, ReconcileError, RepositoryPass};
 use super::store::{self, Counts};
 
 /// Pages read of a list, because a broken registry may send a list without an end.
@@ -20,12 +20,12 @@ impl Pass<'_> {
         &mut self,
         id: Option<i64>,
         repository: Repository,
-    ) -> Result<(), Error> {
+    ) -> Result<(), ReconcileError> {
         if self.shared.shutdown.is_cancelled() {
             return Ok(());
         }
-        let first = !store::was_reconciled(self.db, &self.scope.name, &repository).await?;
-        self.progress.push(Progress {
+        let first = !store::was_reconciled(self.db, &self.settings.name, &repository).await?;
+        self.progress.push(RepositoryPass {
             repository: repository.clone(),
             counts: Counts::default(),
             complete: true,
@@ -63,7 +63,7 @@ impl Pass<'_> {
         repository: &Repository,
         first: bool,
         listed: &mut TagSet,
-    ) -> Result<bool, Error> {
+    ) -> Result<bool, ReconcileError> {
         let mut next = None;
         for _ in 0..PAGES {
             let page = match self.list(repository, next.as_ref()).await? {
@@ -117,7 +117,7 @@ impl Pass<'_> {
         id: i64,
         repository: &Repository,
         listed: &TagSet,
-    ) -> Result<(), Error> {
+    ) -> Result<(), ReconcileError> {
         let mut after = String::new();
         loop {
             let page = store::tags(self.db, id, &after).await?;
@@ -148,7 +148,7 @@ impl Pass<'_> {
         self.parts == 1
             || part_of(repository, tag, self.parts) == self.number % self.parts
             || self
-                .scope
+                .settings
                 .in_triggers
                 .contains(&(repository.clone(), tag.clone()))
     }

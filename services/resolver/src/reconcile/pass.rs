@@ -6,8 +6,9 @@ use std::time::Duration;
 use sqlx::PgConnection;
 use tagtrail_bus::publish::PublishError;
 use tagtrail_postgres::ping;
+use tagtrail_postgres::session::ping_interval;
 use tagtrail_proto::{Digest, Image, Origin, Registry, Repository, Subject, Tag};
-use tagtrail_registry::{AskError, Found, NextPage, Page, RegistryClient};
+use tagtrail_registry::{AskError, Found, NextPage, RegistryClient, TagPage};
 use time::OffsetDateTime;
 use tokio::time::Instant;
 
@@ -26,7 +27,7 @@ pub(super) const SILENCE: Duration = Duration::from_secs(300);
 
 /// The errors that end a session.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum Error {
+pub(super) enum ReconcileError {
     #[error("the database failed")]
     Database(#[from] sqlx::Error),
     #[error("a push could not be published")]
@@ -35,7 +36,7 @@ pub(super) enum Error {
 
 /// The registry that a task reconciles, and its settings.
 #[derive(Debug)]
-pub(super) struct Scope {
+pub(super) struct ReconcileSettings {
     pub(super) name: Registry,
     pub(super) interval: Duration,
     pub(super) watch: Vec<Repository>,
@@ -54,7 +55,7 @@ pub(super) struct Difference {
 
 /// The progress of a repository whose comparison or differences are unfinished.
 #[derive(Debug)]
-pub(super) struct Progress {
+pub(super) struct RepositoryPass {
     pub(super) repository: Repository,
     pub(super) counts: Counts,
     /// True if no request has failed so far.
@@ -66,7 +67,7 @@ pub(super) struct Progress {
 /// A pass over a registry.
 pub(super) struct Pass<'a> {
     pub(super) shared: &'a Shared,
-    pub(super) scope: &'a Scope,
+    pub(super) settings: &'a ReconcileSettings,
     registry: &'a RegistryClient,
     pub(super) db: &'a mut PgConnection,
     pub(super) number: u64,
@@ -77,33 +78,33 @@ pub(super) struct Pass<'a> {
     /// The time of the last statement on the session.
     used: Instant,
     pub(super) differences: Vec<Difference>,
-    pub(super) progress: Vec<Progress>,
+    pub(super) progress: Vec<RepositoryPass>,
 }
 
 impl<'a> Pass<'a> {
     pub(super) fn new(
         shared: &'a Shared,
-        scope: &'a Scope,
+        settings: &'a ReconcileSettings,
         registry: &'a RegistryClient,
         db: &'a mut PgConnection,
         number: u64,
     ) -> Pass<'a> {
         Pass {
             shared,
-            scope,
+            settings,
             registry,
             db,
             number,
             parts: 1,
-            pause: scope.interval / 4 / u32::try_from(MAX_CHECKS).unwrap_or(u32::MAX),
+            pause: settings.interval / 4 / u32::try_from(MAX_CHECKS).unwrap_or(u32::MAX),
             used: Instant::now(),
             differences: Vec::new(),
             progress: Vec::new(),
         }
     }
 
-    pub(super) async fn run(&mut self) -> Result<(), Error> {
-        let name = &self.scope.name;
+    pub(super) async fn run(&mut self) -> Result<(), ReconcileError> {
+        let name = &self.settings.name;
         self.parts = store::live_tags(self.db, name)
             .await?
             .div_ceil(MAX_CHECKS)
@@ -117,7 +118,7 @@ impl<'a> Pass<'a> {
                 self.reconcile_repository(Some(id), repository).await?;
             }
         }
-        for repository in self.scope.watch.clone() {
+        for repository in self.settings.watch.clone() {
             if store::repository(self.db, name, &repository)
                 .await?
                 .is_none()
@@ -129,10 +130,10 @@ impl<'a> Pass<'a> {
     }
 
     /// Checks the differences again, and publishes those that remain.
-    pub(super) async fn confirm(&mut self) -> Result<(), Error> {
+    pub(super) async fn confirm(&mut self) -> Result<(), ReconcileError> {
         if !self.differences.is_empty() {
             self.shared
-                .sleep(self.shared.pace.grace.min(self.scope.interval / 2))
+                .sleep(self.shared.pace.grace.min(self.settings.interval / 2))
                 .await;
         }
         for difference in std::mem::take(&mut self.differences) {
@@ -154,15 +155,23 @@ impl<'a> Pass<'a> {
         }
         for entry in self.progress.extract_if(.., |entry| entry.listed) {
             if entry.complete {
-                store::record_counts(self.db, &self.scope.name, &entry.repository, &entry.counts)
-                    .await?;
+                store::record_counts(
+                    self.db,
+                    &self.settings.name,
+                    &entry.repository,
+                    &entry.counts,
+                )
+                .await?;
             }
         }
         Ok(())
     }
 
     /// Returns true if the difference remains. `None`: the registry gave no answer.
-    async fn confirm_one(&mut self, difference: &Difference) -> Result<Option<bool>, Error> {
+    async fn confirm_one(
+        &mut self,
+        difference: &Difference,
+    ) -> Result<Option<bool>, ReconcileError> {
         let asked_at = OffsetDateTime::now_utc();
         let (repository, tag) = (&difference.repository, &difference.tag);
         let found = match self.check_again(repository, tag, None).await? {
@@ -170,7 +179,7 @@ impl<'a> Pass<'a> {
             Some(Found::Same | Found::Absent) => None,
             None => return Ok(None),
         };
-        let name = &self.scope.name;
+        let name = &self.settings.name;
         let known = match store::repository(self.db, name, repository).await? {
             Some(id) => store::heads(self.db, id, &[tag]).await?.remove(tag),
             None => None,
@@ -208,7 +217,7 @@ impl<'a> Pass<'a> {
         &mut self,
         repository: &Repository,
         page: Option<&NextPage>,
-    ) -> Result<Option<Option<Page>>, Error> {
+    ) -> Result<Option<Option<TagPage>>, ReconcileError> {
         for attempt in 0..=RETRIES {
             self.wait_turn().await?;
             let answer = self.registry.tags(repository, page).await;
@@ -226,7 +235,7 @@ impl<'a> Pass<'a> {
         repository: &Repository,
         tag: &Tag,
         known: Option<&Digest>,
-    ) -> Result<Option<Found>, Error> {
+    ) -> Result<Option<Found>, ReconcileError> {
         for attempt in 0..=RETRIES {
             self.wait_turn().await?;
             let answer = self.registry.compare(repository, tag, known).await;
@@ -239,9 +248,9 @@ impl<'a> Pass<'a> {
     }
 
     /// Waits before the next request: the pauses spread all requests over the interval.
-    async fn wait_turn(&mut self) -> Result<(), Error> {
+    async fn wait_turn(&mut self) -> Result<(), ReconcileError> {
         self.shared.sleep(self.pause).await;
-        if self.used.elapsed() > SILENCE / 5 {
+        if self.used.elapsed() > ping_interval(SILENCE) {
             ping(self.db).await?;
             self.used = Instant::now();
         }
@@ -252,18 +261,18 @@ impl<'a> Pass<'a> {
     fn next_step<T>(&self, answer: Result<T, AskError>, attempt: u32) -> NextStep<T> {
         self.shared
             .metrics
-            .reconcile_request(self.scope.name.as_ref(), &answer);
+            .reconcile_request(self.settings.name.as_ref(), &answer);
         let rest = match answer {
             Ok(answer) => return NextStep::Answer(Some(answer)),
             Err(AskError::Resting { rest }) => rest,
             Err(AskError::Busy { after }) => after.unwrap_or(Duration::from_secs(1)),
             Err(AskError::Failed(_)) if attempt < RETRIES => self.shared.pace.first,
             Err(error) => {
-                tracing::warn!(registry = %self.scope.name, "no answer while reconciling: {error}");
+                tracing::warn!(registry = %self.settings.name, "no answer while reconciling: {error}");
                 return NextStep::Answer(None);
             }
         };
-        NextStep::Retry(rest.min(SILENCE / 5))
+        NextStep::Retry(rest.min(ping_interval(SILENCE)))
     }
 }
 
