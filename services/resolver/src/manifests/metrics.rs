@@ -5,12 +5,13 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 
 /// All values of the label `outcome`.
-const OUTCOMES: [&str; 8] = [
+const OUTCOMES: [&str; 9] = [
     "read",
     "known",
     "not_configured",
     "absent",
     "busy",
+    "resting",
     "failed",
     "refused",
     "given_up",
