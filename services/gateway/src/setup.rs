@@ -72,25 +72,6 @@ pub fn kinds(url: &str, secret: &str) -> Vec<KindSetup> {
     ALL.iter().map(each).collect()
 }
 
-/// The service account of the examples.
-const EMAIL: &str = "tagtrail-push@PROJECT.iam.gserviceaccount.com";
-
-impl Kind {
-    /// What to set in a registry; `audience` and `email` are those of its tokens, if they are configured.
-    fn setup_for(
-        &self,
-        url: &str,
-        secret: &str,
-        (audience, email): (Option<&str>, Option<&str>),
-    ) -> String {
-        self.setup
-            .replace("{audience}", audience.unwrap_or(url))
-            .replace("{email}", email.unwrap_or(EMAIL))
-            .replace("{url}", url)
-            .replace("{secret}", secret)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -15,24 +15,24 @@ mod gitea;
 mod harbor;
 mod msr;
 mod nexus;
+mod parts;
 mod quay;
+mod report;
 mod zot;
 
-use std::cell::OnceCell;
 use std::fmt;
 
 use axum::http::HeaderMap;
-use serde::de::{Deserialize, DeserializeOwned, Deserializer, Error as _, SeqAccess, Visitor};
 use serde_json::Value;
-use serde_json::value::RawValue;
 use tagtrail_config::Access;
-use tagtrail_proto::{
-    Action, Digest, Name, NameError, Origin, Push, Registry, Scope, Tag, TimeSource, clean_text,
-    instant,
-};
+use tagtrail_proto::{Name, NameError, Push, Registry, clean_text};
 use time::OffsetDateTime;
 
 use crate::proof::signature::Signature;
+
+pub(crate) use parts::BODY_ID;
+use parts::{Parts, body_id, lenient};
+use report::{Report, folded, header, present, seconds_after_1970, sent_at};
 
 /// Every kind there is.
 pub(crate) const ALL: &[Kind] = &[
@@ -125,7 +125,24 @@ impl Kind {
     pub(crate) fn names(&self) -> impl Iterator<Item = &'static str> + use<> {
         std::iter::once(self.name).chain(self.aliases.iter().copied())
     }
+
+    /// What to set in a registry; `audience` and `email` are those of its tokens, if they are configured.
+    pub(crate) fn setup_for(
+        &self,
+        url: &str,
+        secret: &str,
+        (audience, email): (Option<&str>, Option<&str>),
+    ) -> String {
+        self.setup
+            .replace("{audience}", audience.unwrap_or(url))
+            .replace("{email}", email.unwrap_or(EMAIL))
+            .replace("{url}", url)
+            .replace("{secret}", secret)
+    }
 }
+
+/// The service account of the examples.
+const EMAIL: &str = "tagtrail-push@PROJECT.iam.gserviceaccount.com";
 
 /// What a body does not say about itself.
 #[derive(Debug)]
@@ -193,216 +210,6 @@ impl From<serde_json::Error> for Malformed {
     fn from(err: serde_json::Error) -> Malformed {
         Malformed::new(err)
     }
-}
-
-/// What an event says, in the sender's own words. The rules that all kinds share are in [`Report::decode_any`].
-#[derive(Debug)]
-struct Report {
-    action: Action,
-    registry: Registry,
-    repository: Option<String>,
-    tag: Option<String>,
-    digest: Option<String>,
-    media_type: Option<String>,
-    size: Option<u64>,
-    actor: Option<String>,
-    time: Option<OffsetDateTime>,
-    id: Option<String>,
-}
-
-impl Report {
-    /// As [`Report::decode_any`], of a sender who never means a whole repository: one that names nothing else is broken.
-    fn decode(
-        self,
-        ctx: &Context<'_>,
-        body_id: impl FnOnce() -> String,
-    ) -> Result<Decoded, Malformed> {
-        let named = |text: &Option<String>| text.as_deref().is_some_and(|text| !text.is_empty());
-        if self.action == Action::Delete && !named(&self.tag) && !named(&self.digest) {
-            return Err(Malformed::new("a delete that names neither tag nor digest"));
-        }
-        self.decode_any(ctx, body_id)
-    }
-
-    /// Only what passes the grammar of names and digests leaves here.
-    fn decode_any(
-        self,
-        ctx: &Context<'_>,
-        body_id: impl FnOnce() -> String,
-    ) -> Result<Decoded, Malformed> {
-        const ACTOR: usize = 256;
-        const MEDIA_TYPE: usize = 255;
-        const EVENT_ID: usize = 256;
-
-        let repository = present(self.repository)
-            .ok_or_else(|| Malformed::new("it names no repository"))?
-            .parse()?;
-        let tag = match present(self.tag) {
-            // Some senders repeat the digest where the tag belongs.
-            Some(text) if text.parse::<Digest>().is_err() => Some(text.parse::<Tag>()?),
-            _ => None,
-        };
-        let digest: Result<Option<Digest>, NameError> =
-            present(self.digest).map(|text| text.parse()).transpose();
-        let (scope, digest) = match (self.action, &tag, digest) {
-            // The tag is what counts. For a push its digest can be asked for; a delete does without.
-            (_, Some(_), digest) => (Scope::Tag, digest.unwrap_or_default()),
-            (_, None, Err(wrong)) => return Err(wrong.into()),
-            (Action::Push, None, Ok(Some(_))) => return Ok(Decoded::Ignored),
-            (Action::Push, None, Ok(None)) => {
-                return Err(Malformed::new("a push needs a tag or a digest"));
-            }
-            (Action::Delete, None, Ok(Some(digest))) => (Scope::Digest, Some(digest)),
-            (Action::Delete, None, Ok(None)) => (Scope::Repository, None),
-        };
-        let (occurred_at, occurred_at_source) = match self.time {
-            Some(time) => (time, TimeSource::Event),
-            None => (ctx.received_at, TimeSource::Received),
-        };
-        let push = Box::new(Push {
-            action: self.action,
-            scope,
-            registry: self.registry,
-            repository,
-            tag,
-            digest,
-            media_type: present(self.media_type).map(|text| clean_text(&text, MEDIA_TYPE)),
-            // A manifest has a size, and Postgres has no unsigned numbers.
-            size: self
-                .size
-                .filter(|size| (1..=i64::MAX.unsigned_abs()).contains(size)),
-            actor: present(self.actor).map(|text| clean_text(&text, ACTOR)),
-            occurred_at,
-            occurred_at_source,
-            source: ctx.source.to_string(),
-            origin: Origin::Event,
-            event_id: present(self.id).map_or_else(body_id, |text| clean_text(&text, EVENT_ID)),
-        });
-        if push.action == Action::Push && push.digest.is_none() {
-            return Ok(Decoded::Unresolved(push));
-        }
-        push.check().map_err(Malformed::new)?;
-        Ok(Decoded::Push(push))
-    }
-}
-
-/// Senders write an unknown text as `""` as often as they leave it out.
-fn present(text: Option<String>) -> Option<String> {
-    text.filter(|text| !text.is_empty())
-}
-
-/// A repository as its clients call it: some products show it as it was first written.
-fn folded(name: &str) -> String {
-    name.to_lowercase()
-}
-
-/// Seconds since 1970, whole or not.
-fn seconds_after_1970(seconds: f64) -> Option<OffsetDateTime> {
-    // What is more is in milliseconds.
-    let seconds = if seconds > 1e11 {
-        seconds / 1e3
-    } else {
-        seconds
-    };
-    // Whole microseconds: a number of this size has no more than that.
-    #[expect(
-        clippy::cast_possible_truncation,
-        reason = "a cast of a float ends at the limits"
-    )]
-    let microseconds = (seconds * 1e6).round() as i128;
-    OffsetDateTime::from_unix_timestamp_nanos(microseconds.saturating_mul(1000))
-        .ok()
-        .filter(|time| *time > OffsetDateTime::UNIX_EPOCH)
-}
-
-/// A header's text, if there is any.
-fn header<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
-    headers
-        .get(name)
-        .and_then(|value| value.to_str().ok())
-        .filter(|text| !text.is_empty())
-}
-
-/// A sender's time, unless it is none: unreadable, without a zone, or the zero of Go (year 1) or of Unix.
-fn sent_at(text: &str) -> Option<OffsetDateTime> {
-    instant::parse(text).filter(|time| *time > OffsetDateTime::UNIX_EPOCH)
-}
-
-/// The events of a body, each still as text.
-#[derive(Debug)]
-struct Parts<'a>(Vec<&'a RawValue>);
-
-impl Parts<'_> {
-    /// More events than this in one body are refused, so that every body can be published before its sender gives up waiting.
-    const MOST: usize = 1000;
-
-    /// Decodes each event by itself. `decode` gets its text and an identifier for it, in case that it has none of its own.
-    fn decode(
-        &self,
-        body: &[u8],
-        decode: impl Fn(&RawValue, &dyn Fn() -> String) -> Result<Decoded, Malformed>,
-    ) -> Vec<Decoded> {
-        let all = self.0.len();
-        let whole = OnceCell::new();
-        let each = |(number, part): (usize, &&RawValue)| {
-            let body_id = || {
-                let whole = whole.get_or_init(|| body_id(body));
-                if all > 1 {
-                    format!("{whole}#{number}")
-                } else {
-                    whole.clone()
-                }
-            };
-            decode(part, &body_id).unwrap_or_else(|malformed| {
-                let reason = format!("event {} of {all}: {malformed}", number + 1);
-                Decoded::Malformed(Malformed::new(reason))
-            })
-        };
-        self.0.iter().enumerate().map(each).collect()
-    }
-}
-
-/// An identifier for the event of a body that has none of its own.
-fn body_id(body: &[u8]) -> String {
-    let hash = Digest::sha256_of(body).to_string();
-    format!("{BODY_ID}{}", &hash["sha256:".len()..][..32])
-}
-
-/// Start of the identifiers that are made from bodies, for events without one of their own.
-pub(crate) const BODY_ID: &str = "body:";
-
-impl<'de: 'a, 'a> Deserialize<'de> for Parts<'a> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Parts<'a>, D::Error> {
-        struct Events;
-        impl<'de> Visitor<'de> for Events {
-            type Value = Vec<&'de RawValue>;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a list of events")
-            }
-
-            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
-                let mut parts = Vec::new();
-                while let Some(part) = list.next_element()? {
-                    if parts.len() == Parts::MOST {
-                        return Err(A::Error::custom(format_args!(
-                            "more than {} events in one body",
-                            Parts::MOST
-                        )));
-                    }
-                    parts.push(part);
-                }
-                Ok(parts)
-            }
-        }
-        deserializer.deserialize_seq(Events).map(Parts)
-    }
-}
-
-/// Deserialises what only describes an event: of a wrong type, it is as if it were absent.
-fn lenient<'de, D: Deserializer<'de>, T: DeserializeOwned>(de: D) -> Result<Option<T>, D::Error> {
-    let raw = <&RawValue>::deserialize(de)?;
-    Ok(serde_json::from_str(raw.get()).ok())
 }
 
 #[cfg(test)]

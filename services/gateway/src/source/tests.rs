@@ -6,7 +6,8 @@ use std::collections::BTreeMap;
 
 use axum::http::HeaderName;
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::json;
+use tagtrail_proto::{Action, Origin, Scope, TimeSource, instant};
 use time::macros::datetime;
 
 use super::*;

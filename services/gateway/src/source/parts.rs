@@ -1,0 +1,89 @@
+//! A body with several events, each of which is decoded by itself.
+
+use std::cell::OnceCell;
+use std::fmt;
+
+use serde::de::{Deserialize, DeserializeOwned, Deserializer, Error as _, SeqAccess, Visitor};
+use serde_json::value::RawValue;
+use tagtrail_proto::Digest;
+
+use super::{Decoded, Malformed};
+
+/// The events of a body, each still as text.
+#[derive(Debug)]
+pub(super) struct Parts<'a>(pub(super) Vec<&'a RawValue>);
+
+impl Parts<'_> {
+    /// More events than this in one body are refused, so that every body can be published before its sender gives up waiting.
+    pub(super) const MOST: usize = 1000;
+
+    /// Decodes each event by itself. `decode` gets its text and an identifier for it, in case that it has none of its own.
+    pub(super) fn decode(
+        &self,
+        body: &[u8],
+        decode: impl Fn(&RawValue, &dyn Fn() -> String) -> Result<Decoded, Malformed>,
+    ) -> Vec<Decoded> {
+        let all = self.0.len();
+        let whole = OnceCell::new();
+        let each = |(number, part): (usize, &&RawValue)| {
+            let body_id = || {
+                let whole = whole.get_or_init(|| body_id(body));
+                if all > 1 {
+                    format!("{whole}#{number}")
+                } else {
+                    whole.clone()
+                }
+            };
+            decode(part, &body_id).unwrap_or_else(|malformed| {
+                let reason = format!("event {} of {all}: {malformed}", number + 1);
+                Decoded::Malformed(Malformed::new(reason))
+            })
+        };
+        self.0.iter().enumerate().map(each).collect()
+    }
+}
+
+/// An identifier for the event of a body that has none of its own.
+pub(super) fn body_id(body: &[u8]) -> String {
+    let hash = Digest::sha256_of(body).to_string();
+    format!("{BODY_ID}{}", &hash["sha256:".len()..][..32])
+}
+
+/// Start of the identifiers that are made from bodies, for events without one of their own.
+pub(crate) const BODY_ID: &str = "body:";
+
+impl<'de: 'a, 'a> Deserialize<'de> for Parts<'a> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Parts<'a>, D::Error> {
+        struct Events;
+        impl<'de> Visitor<'de> for Events {
+            type Value = Vec<&'de RawValue>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a list of events")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
+                let mut parts = Vec::new();
+                while let Some(part) = list.next_element()? {
+                    if parts.len() == Parts::MOST {
+                        return Err(A::Error::custom(format_args!(
+                            "more than {} events in one body",
+                            Parts::MOST
+                        )));
+                    }
+                    parts.push(part);
+                }
+                Ok(parts)
+            }
+        }
+        deserializer.deserialize_seq(Events).map(Parts)
+    }
+}
+
+/// Deserialises what only describes an event: of a wrong type, it is as if it were absent.
+pub(super) fn lenient<'de, D: Deserializer<'de>, T: DeserializeOwned>(
+    de: D,
+) -> Result<Option<T>, D::Error> {
+    let raw = <&RawValue>::deserialize(de)?;
+    Ok(serde_json::from_str(raw.get()).ok())
+}
