@@ -8,7 +8,7 @@ use time::OffsetDateTime;
 use crate::config::SourceRules;
 use crate::error::NotStored;
 use crate::publish::Outgoing;
-use crate::source::{Context, Decoded};
+use crate::source::{Context, Meaning};
 
 /// Most reasons that an answer, or a quarantined body, lists.
 const REASONS: usize = 10;
@@ -64,12 +64,12 @@ impl Interpretation {
             received_at,
         };
         let events = (rules.kind.decode)(headers, body, &ctx)
-            .unwrap_or_else(|malformed| vec![Decoded::Malformed(malformed)]);
+            .unwrap_or_else(|malformed| vec![Meaning::Malformed(malformed)]);
         let mut receipt = Receipt::default();
         let (mut messages, mut malformed, mut handshake) = (Vec::new(), Vec::new(), None);
         for event in events {
             match event {
-                Decoded::Push(push) | Decoded::Unresolved(push)
+                Meaning::Push(push) | Meaning::Unresolved(push)
                     if !rules.speaks_for(&push.repository) =>
                 {
                     receipt.ignored += 1;
@@ -78,17 +78,17 @@ impl Interpretation {
                         push.repository
                     ));
                 }
-                Decoded::Push(push) => {
+                Meaning::Push(push) => {
                     receipt.accepted += 1;
                     messages.push(Outgoing::push(*push, partitions)?);
                 }
-                Decoded::Unresolved(push) => {
+                Meaning::Unresolved(push) => {
                     receipt.unresolved += 1;
                     messages.push(Outgoing::push(*push, partitions)?);
                 }
-                Decoded::Ignored => receipt.ignored += 1,
-                Decoded::Handshake(answer) => handshake = Some(answer),
-                Decoded::Malformed(reason) => {
+                Meaning::Ignored => receipt.ignored += 1,
+                Meaning::Handshake(answer) => handshake = Some(answer),
+                Meaning::Malformed(reason) => {
                     receipt.quarantined += 1;
                     malformed.push(reason.to_string());
                 }

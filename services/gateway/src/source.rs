@@ -92,7 +92,7 @@ pub(crate) enum Proof {
     IdToken,
 }
 
-type Decode = fn(&HeaderMap, &[u8], &Context<'_>) -> Result<Vec<Decoded>, Malformed>;
+type Decode = fn(&HeaderMap, &[u8], &Context<'_>) -> Result<Vec<Meaning>, DecodeError>;
 
 impl Kind {
     /// A registry's event has a few KiB; with `includereferences` it holds a manifest (4 MiB).
@@ -159,11 +159,11 @@ pub(crate) struct Context<'a> {
 
 impl Context<'_> {
     /// The registry: that of the source, else the one that the sender names.
-    fn registry(&self, host: &str) -> Result<Registry, Malformed> {
+    fn registry(&self, host: &str) -> Result<Registry, DecodeError> {
         match self.registry {
             Some(registry) => Ok(registry.clone()),
             None => host.parse().map_err(|err| {
-                Malformed::new(format_args!(
+                DecodeError::new(format_args!(
                     "{err}; set `registry` of the source to say which one it is"
                 ))
             }),
@@ -173,7 +173,7 @@ impl Context<'_> {
 
 /// What one event of a body means.
 #[derive(Debug, PartialEq)]
-pub(crate) enum Decoded {
+pub(crate) enum Meaning {
     /// A fact.
     Push(Box<Push>),
     /// A push of a tag without a usable digest: the registry has to be asked.
@@ -183,32 +183,32 @@ pub(crate) enum Decoded {
     /// The sender asks whether it may send here; this is what it wants to hear.
     Handshake(Value),
     /// Not understood; the others of the same body stand.
-    Malformed(Malformed),
+    Malformed(DecodeError),
 }
 
 /// Why a body, or an event of it, was not understood. It ends up in QUARANTINE and in the answer to the sender.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
-pub(crate) struct Malformed(String);
+pub(crate) struct DecodeError(String);
 
-impl Malformed {
+impl DecodeError {
     /// More than this of a reason helps nobody.
     const SHOWN: usize = 512;
 
-    pub(crate) fn new(reason: impl fmt::Display) -> Malformed {
-        Malformed(clean_text(&reason.to_string(), Malformed::SHOWN))
+    pub(crate) fn new(reason: impl fmt::Display) -> DecodeError {
+        DecodeError(clean_text(&reason.to_string(), DecodeError::SHOWN))
     }
 }
 
-impl From<NameError> for Malformed {
-    fn from(err: NameError) -> Malformed {
-        Malformed::new(err)
+impl From<NameError> for DecodeError {
+    fn from(err: NameError) -> DecodeError {
+        DecodeError::new(err)
     }
 }
 
-impl From<serde_json::Error> for Malformed {
-    fn from(err: serde_json::Error) -> Malformed {
-        Malformed::new(err)
+impl From<serde_json::Error> for DecodeError {
+    fn from(err: serde_json::Error) -> DecodeError {
+        DecodeError::new(err)
     }
 }
 

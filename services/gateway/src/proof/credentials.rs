@@ -24,12 +24,12 @@ use crate::proof::signature::Signature;
 pub(crate) struct Credentials {
     live: Live,
     header: Option<HeaderName>,
-    signed: Option<Signed>,
+    signed: Option<SignatureRules>,
     tokens: Option<IdTokens>,
 }
 
 /// Who signs, with what.
-struct Signed {
+struct SignatureRules {
     by: &'static [Signature],
     secrets: Vec<SecretString>,
 }
@@ -52,7 +52,7 @@ impl Credentials {
         header: Option<HeaderName>,
         signatures: &'static [Signature],
     ) -> Credentials {
-        let signed = (!signatures.is_empty()).then(|| Signed {
+        let signed = (!signatures.is_empty()).then(|| SignatureRules {
             by: signatures,
             secrets: secrets.to_vec(),
         });
@@ -83,7 +83,8 @@ impl Credentials {
                 }
             };
         }
-        let signs = |signed: &Signed| signed.by.iter().any(|by| headers.contains_key(by.header));
+        let signs =
+            |signed: &SignatureRules| signed.by.iter().any(|by| headers.contains_key(by.header));
         if self.signed.as_ref().is_some_and(signs) {
             return Admission::BySignature;
         }
@@ -95,7 +96,7 @@ impl Credentials {
 
     /// Whether the signatures that are shown are all of this body, with a live secret.
     pub(crate) fn signed(&self, headers: &HeaderMap, body: &[u8]) -> bool {
-        let Some(Signed { by, secrets }) = &self.signed else {
+        let Some(SignatureRules { by, secrets }) = &self.signed else {
             return false;
         };
         let shown = by.iter().filter(|by| headers.contains_key(by.header));
@@ -134,9 +135,9 @@ impl Credentials {
     }
 }
 
-impl std::fmt::Debug for Signed {
+impl std::fmt::Debug for SignatureRules {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Signed({} secrets)", self.secrets.len())
+        write!(f, "SignatureRules({} secrets)", self.secrets.len())
     }
 }
 
@@ -295,7 +296,7 @@ mod tests {
         let credentials = Credentials::new(&[OLD.to_owned().into()], None, SIGNATURES);
         assert_eq!(
             format!("{credentials:?}"),
-            "Credentials { live: Live(1 secrets), header: None, signed: Some(Signed(1 secrets)), tokens: None }"
+            "Credentials { live: Live(1 secrets), header: None, signed: Some(SignatureRules(1 secrets)), tokens: None }"
         );
     }
 }

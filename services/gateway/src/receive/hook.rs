@@ -68,9 +68,9 @@ async fn hook(
     // Awaited without the body, which can't be shared.
     let admission = source.credentials.admit(&head.headers, secret).await;
     let outcome = match admit(&shared, source, admission, &head.headers, &body) {
-        Ok(admitted) => {
+        Ok(permit) => {
             let request = (&head.headers, body);
-            take(&shared, source, request, admitted, span.context()).await
+            take(&shared, source, request, permit, span.context()).await
         }
         Err(refusal) => {
             body::throw_away(&head.headers, body).await;
@@ -138,7 +138,7 @@ async fn handshake(
 }
 
 /// A request whose body is read.
-struct Admitted {
+struct BodyPermit {
     _place: OwnedSemaphorePermit,
     /// Whether the body has to prove where it is from.
     by_signature: bool,
@@ -151,14 +151,14 @@ fn admit(
     admission: Admission,
     headers: &HeaderMap,
     body: &Body,
-) -> Result<Admitted, Error> {
+) -> Result<BodyPermit, Error> {
     if admission == Admission::Refused {
         return Err(Error::Unauthenticated);
     }
     if body::is_encoded(headers) {
         return Err(Error::Encoded);
     }
-    Ok(Admitted {
+    Ok(BodyPermit {
         _place: shared.budget.reserve(body, source.rules.kind.max_body)?,
         by_signature: admission == Admission::BySignature,
     })
@@ -170,13 +170,13 @@ async fn take(
     shared: &Shared,
     source: &Source,
     (headers, body): (&HeaderMap, Body),
-    admitted: Admitted,
+    permit: BodyPermit,
     trace: &TraceContext,
 ) -> Result<Reply, Error> {
     let received_at = OffsetDateTime::now_utc();
     let rules = &source.rules;
     let body = body::read(body, rules.kind.max_body).await?;
-    if admitted.by_signature && !source.credentials.signed(headers, &body) {
+    if permit.by_signature && !source.credentials.signed(headers, &body) {
         return Err(Error::WrongSignature);
     }
     let inbound = Inbound {

@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde_json::json;
 use serde_json::value::RawValue;
 
-use super::{Context, Decoded, Kind, Malformed, Parts, distribution};
+use super::{Context, DecodeError, Kind, Meaning, Parts, distribution};
 
 pub(super) const ACR: Kind = Kind::new(
     "acr",
@@ -44,7 +44,7 @@ struct Question {
     validation_code: String,
 }
 
-fn decode(_: &HeaderMap, body: &[u8], ctx: &Context<'_>) -> Result<Vec<Decoded>, Malformed> {
+fn decode(_: &HeaderMap, body: &[u8], ctx: &Context<'_>) -> Result<Vec<Meaning>, DecodeError> {
     let whole: &RawValue = serde_json::from_slice(body)?;
     let events = match whole.get().starts_with('[') {
         true => serde_json::from_str(whole.get())?,
@@ -57,11 +57,11 @@ fn decode_event(
     event: &RawValue,
     ctx: &Context<'_>,
     body_id: &dyn Fn() -> String,
-) -> Result<Decoded, Malformed> {
+) -> Result<Meaning, DecodeError> {
     let outer: GridEvent<'_> = serde_json::from_str(event.get())?;
     let Some(what) = outer.what else {
         if outer.action.is_none() {
-            return Err(Malformed::new(
+            return Err(DecodeError::new(
                 "there is neither `action` nor `eventType` in it: is the source of the right kind?",
             ));
         }
@@ -69,17 +69,17 @@ fn decode_event(
     };
     let data = outer
         .data
-        .ok_or_else(|| Malformed::new("an event without data"));
+        .ok_or_else(|| DecodeError::new("an event without data"));
     match what.as_str() {
         "Microsoft.EventGrid.SubscriptionValidationEvent" => {
             let question: Question = serde_json::from_str(data?.get())?;
-            Ok(Decoded::Handshake(
+            Ok(Meaning::Handshake(
                 json!({ "validationResponse": question.validation_code }),
             ))
         }
         "Microsoft.ContainerRegistry.ImagePushed" | "Microsoft.ContainerRegistry.ImageDeleted" => {
             distribution::decode_event(data?, ctx, body_id)
         }
-        _ => Ok(Decoded::Ignored),
+        _ => Ok(Meaning::Ignored),
     }
 }

@@ -7,7 +7,7 @@ use axum::http::HeaderMap;
 use serde::Deserialize;
 use tagtrail_proto::Action;
 
-use super::{Context, Decoded, Kind, Malformed, Report, body_id, folded, present};
+use super::{Context, DecodeError, Kind, Meaning, Report, body_id, folded, present};
 
 pub(super) const ALIYUN: Kind = Kind::new(
     "aliyun",
@@ -41,14 +41,14 @@ struct Repository {
     repo_full_name: Option<String>,
 }
 
-fn decode(_: &HeaderMap, body: &[u8], ctx: &Context<'_>) -> Result<Vec<Decoded>, Malformed> {
+fn decode(_: &HeaderMap, body: &[u8], ctx: &Context<'_>) -> Result<Vec<Meaning>, DecodeError> {
     let hook: Hook = serde_json::from_slice(body)?;
     let (Some(push), Some(repository)) = (hook.push_data, hook.repository) else {
-        return Err(Malformed::new(
+        return Err(DecodeError::new(
             "there is no `push_data` and `repository` in it: is the source of the right kind?",
         ));
     };
-    let tag = present(push.tag).ok_or_else(|| Malformed::new("it names no tag"))?;
+    let tag = present(push.tag).ok_or_else(|| DecodeError::new("it names no tag"))?;
     let region = repository.region.unwrap_or_default();
     let name = present(repository.repo_full_name).or_else(|| {
         let namespace = present(repository.namespace)?;

@@ -8,7 +8,7 @@ use serde::Deserialize;
 use tagtrail_config::Access;
 use tagtrail_proto::Action;
 
-use super::{Context, Decoded, Kind, Malformed, Proof, Report, body_id, lenient, present};
+use super::{Context, DecodeError, Kind, Meaning, Proof, Report, body_id, lenient, present};
 use crate::proof::signature::Signature;
 
 pub(super) const ARTIFACTORY: Kind = Kind {
@@ -52,26 +52,26 @@ struct Data {
     tag: Option<String>,
 }
 
-fn decode(_: &HeaderMap, body: &[u8], ctx: &Context<'_>) -> Result<Vec<Decoded>, Malformed> {
+fn decode(_: &HeaderMap, body: &[u8], ctx: &Context<'_>) -> Result<Vec<Meaning>, DecodeError> {
     let hook: Hook = serde_json::from_slice(body)?;
     let domain = hook.domain.ok_or_else(|| {
-        Malformed::new("there is no `domain` in it: is the source of the right kind?")
+        DecodeError::new("there is no `domain` in it: is the source of the right kind?")
     })?;
     let action = match (domain.as_str(), hook.event_type.as_deref()) {
         // Promoted: copied or moved to another repository, which now has the tag.
         ("docker", Some("pushed" | "promoted")) => Action::Push,
         ("docker", Some("deleted")) => Action::Delete,
         // Domain `artifact` tells of the same once more.
-        _ => return Ok(vec![Decoded::Ignored]),
+        _ => return Ok(vec![Meaning::Ignored]),
     };
     let data = hook
         .data
-        .ok_or_else(|| Malformed::new("it has no `data`"))?;
+        .ok_or_else(|| DecodeError::new("it has no `data`"))?;
     if !matches!(
         data.name.as_deref(),
         Some("manifest.json" | "list.manifest.json")
     ) {
-        return Ok(vec![Decoded::Ignored]); // The Test button sends a sample.
+        return Ok(vec![Meaning::Ignored]); // The Test button sends a sample.
     }
     let (key, image) = (present(data.repo_key), present(data.image_name));
     let origin = hook.jpd_origin.unwrap_or_default();
@@ -89,7 +89,7 @@ fn decode(_: &HeaderMap, body: &[u8], ctx: &Context<'_>) -> Result<Vec<Decoded>,
     };
     let tag = present(data.tag);
     if tag.is_none() {
-        return Err(Malformed::new("it names no tag"));
+        return Err(DecodeError::new("it names no tag"));
     }
     let report = Report {
         action,

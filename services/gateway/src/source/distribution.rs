@@ -13,7 +13,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use tagtrail_proto::{Action, Tag};
 
-use super::{Context, Decoded, Kind, Malformed, Parts, Report, lenient, present, sent_at};
+use super::{Context, DecodeError, Kind, Meaning, Parts, Report, lenient, present, sent_at};
 
 pub(super) const DISTRIBUTION: Kind = Kind {
     aliases: &["gitlab"],
@@ -96,7 +96,7 @@ struct Actor {
     name: Option<String>,
 }
 
-fn decode(_: &HeaderMap, body: &[u8], ctx: &Context<'_>) -> Result<Vec<Decoded>, Malformed> {
+fn decode(_: &HeaderMap, body: &[u8], ctx: &Context<'_>) -> Result<Vec<Meaning>, DecodeError> {
     let envelope: Envelope<'_> = serde_json::from_slice(body)?;
     match envelope.events {
         Some(events) => Ok(events.decode(body, |event, body_id| decode_event(event, ctx, body_id))),
@@ -108,7 +108,7 @@ fn decode(_: &HeaderMap, body: &[u8], ctx: &Context<'_>) -> Result<Vec<Decoded>,
         {
             Ok(Vec::new())
         }
-        None => Err(Malformed::new(
+        None => Err(DecodeError::new(
             "there is no `events` in it: is the source of the right kind?",
         )),
     }
@@ -119,19 +119,19 @@ pub(super) fn decode_event(
     event: &RawValue,
     ctx: &Context<'_>,
     body_id: &dyn Fn() -> String,
-) -> Result<Decoded, Malformed> {
+) -> Result<Meaning, DecodeError> {
     let event: Event = serde_json::from_str(event.get())?;
     let action = match event.action.as_str() {
         "push" => Action::Push,
         "delete" => Action::Delete,
         // Pulls, mounts, and what later versions and forks may add.
-        _ => return Ok(Decoded::Ignored),
+        _ => return Ok(Meaning::Ignored),
     };
     let mut target = event.target.unwrap_or_default();
     let url = Url::of(target.url.as_deref().unwrap_or_default());
     if action == Action::Push {
         if url.what == "blobs" || target.media_type.as_deref() == Some("application/octet-stream") {
-            return Ok(Decoded::Ignored);
+            return Ok(Meaning::Ignored);
         }
         if present(target.tag.clone()).is_none() && url.what == "manifests" {
             // Of 2.0. Everything later has the digest there, which is no tag.

@@ -9,7 +9,7 @@ use serde::Deserialize;
 use tagtrail_proto::Action;
 
 use super::{
-    Context, Decoded, Kind, Malformed, Report, body_id, lenient, present, seconds_after_1970,
+    Context, DecodeError, Kind, Meaning, Report, body_id, lenient, present, seconds_after_1970,
 };
 
 pub(super) const DOCKERHUB: Kind = Kind {
@@ -56,14 +56,14 @@ struct Repository {
     repo_name: Option<String>,
 }
 
-fn decode(_: &HeaderMap, body: &[u8], ctx: &Context<'_>) -> Result<Vec<Decoded>, Malformed> {
+fn decode(_: &HeaderMap, body: &[u8], ctx: &Context<'_>) -> Result<Vec<Meaning>, DecodeError> {
     let hook: Hook = serde_json::from_slice(body)?;
     let (Some(push), Some(repository)) = (hook.push_data, hook.repository) else {
-        return Err(Malformed::new(
+        return Err(DecodeError::new(
             "there is no `push_data` and `repository` in it: is the source of the right kind?",
         ));
     };
-    let tag = present(push.tag).ok_or_else(|| Malformed::new("it names no tag"))?;
+    let tag = present(push.tag).ok_or_else(|| DecodeError::new("it names no tag"))?;
     let official = |name: String| match name.contains('/') {
         true => name,
         false => format!("library/{name}"),

@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use tagtrail_proto::Action;
 
-use super::{Context, Decoded, Kind, Malformed, Parts, Report, body_id, lenient, sent_at};
+use super::{Context, DecodeError, Kind, Meaning, Parts, Report, body_id, lenient, sent_at};
 
 pub(super) const ECR: Kind = Kind::new(
     "ecr",
@@ -89,7 +89,7 @@ struct Data {
     registry_id: Option<String>,
 }
 
-fn decode(_: &HeaderMap, body: &[u8], ctx: &Context<'_>) -> Result<Vec<Decoded>, Malformed> {
+fn decode(_: &HeaderMap, body: &[u8], ctx: &Context<'_>) -> Result<Vec<Meaning>, DecodeError> {
     unwrap(body, ctx, DEEPEST, &|| body_id(body))
 }
 
@@ -98,10 +98,10 @@ fn unwrap(
     ctx: &Context<'_>,
     deeper: usize,
     body_id: &dyn Fn() -> String,
-) -> Result<Vec<Decoded>, Malformed> {
+) -> Result<Vec<Meaning>, DecodeError> {
     let deeper = deeper
         .checked_sub(1)
-        .ok_or_else(|| Malformed::new("too many envelopes in one another"))?;
+        .ok_or_else(|| DecodeError::new("too many envelopes in one another"))?;
     let whole: &RawValue = serde_json::from_slice(text)?;
     let each = |parts: &Parts<'_>| {
         let mut decoded = Vec::with_capacity(parts.0.len());
@@ -109,7 +109,7 @@ fn unwrap(
             let body_id = || format!("{}#{number}", body_id());
             decoded.extend(
                 unwrap(part.get().as_bytes(), ctx, deeper, &body_id)
-                    .unwrap_or_else(|malformed| vec![Decoded::Malformed(malformed)]),
+                    .unwrap_or_else(|malformed| vec![Meaning::Malformed(malformed)]),
             );
         }
         decoded
@@ -125,12 +125,12 @@ fn unwrap(
         }
         // To open an address that somebody sent is not for the gateway to do.
         Some("SubscriptionConfirmation") => {
-            return Err(Malformed::new(format_args!(
+            return Err(DecodeError::new(format_args!(
                 "SNS asks whether it may send here; to allow it open {}",
                 envelope.subscribe_url.unwrap_or_default()
             )));
         }
-        Some(_) => return Ok(vec![Decoded::Ignored]),
+        Some(_) => return Ok(vec![Meaning::Ignored]),
         None => {}
     }
     if let Some(records) = &envelope.records {
@@ -146,7 +146,7 @@ fn event(
     envelope: Envelope<'_>,
     ctx: &Context<'_>,
     body_id: &dyn Fn() -> String,
-) -> Result<Decoded, Malformed> {
+) -> Result<Meaning, DecodeError> {
     let time = envelope.time.as_deref().and_then(sent_at);
     if let (Some(_), Some(what), Some(data)) =
         (&envelope.specversion, &envelope.what, envelope.data)
@@ -154,7 +154,7 @@ fn event(
         let action = match what.rsplit('.').next() {
             Some("push") => Action::Push,
             Some("delete") => Action::Delete,
-            _ => return Ok(Decoded::Ignored),
+            _ => return Ok(Meaning::Ignored),
         };
         // urn:aws:ecr:REGION:ACCOUNT:repository/NAME
         let source = envelope.source.unwrap_or_default();
@@ -176,7 +176,7 @@ fn event(
         return report.decode(ctx, body_id);
     }
     let (Some(what), Some(detail)) = (envelope.detail_type, envelope.detail) else {
-        return Err(Malformed::new(
+        return Err(DecodeError::new(
             "neither an event of EventBridge nor an envelope of SNS or SQS: is the source of the right kind?",
         ));
     };
@@ -187,7 +187,7 @@ fn event(
         // Sent where the image arrives.
         ("ECR Replication Action", _) if succeeded(&detail.result) => Action::Push,
         ("ECR Pull Through Cache Action", _) if succeeded(&detail.sync_status) => Action::Push,
-        _ => return Ok(Decoded::Ignored),
+        _ => return Ok(Meaning::Ignored),
     };
     let (account, region) = (envelope.account, envelope.region);
     let report = Report {

@@ -11,7 +11,9 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use tagtrail_proto::Action;
 
-use super::{Context, Decoded, Kind, Malformed, Proof, Report, body_id, lenient, present, sent_at};
+use super::{
+    Context, DecodeError, Kind, Meaning, Proof, Report, body_id, lenient, present, sent_at,
+};
 
 pub(super) const GAR: Kind = Kind {
     proof: Proof::IdToken,
@@ -61,13 +63,13 @@ struct Notification {
     tag: Option<String>,
 }
 
-fn decode(_: &HeaderMap, body: &[u8], ctx: &Context<'_>) -> Result<Vec<Decoded>, Malformed> {
+fn decode(_: &HeaderMap, body: &[u8], ctx: &Context<'_>) -> Result<Vec<Meaning>, DecodeError> {
     let envelope: Envelope<'_> = serde_json::from_slice(body)?;
     let (notification, id, time): (Notification, _, _) = match envelope.message {
         Some(message) => {
             let data = STANDARD
                 .decode(message.data.unwrap_or_default())
-                .map_err(|_| Malformed::new("`message.data` is not in Base64"))?;
+                .map_err(|_| DecodeError::new("`message.data` is not in Base64"))?;
             let (id, time) = (
                 message.id.or(message.old_id),
                 message.time.or(message.old_time),
@@ -77,7 +79,7 @@ fn decode(_: &HeaderMap, body: &[u8], ctx: &Context<'_>) -> Result<Vec<Decoded>,
         // The subscription unwraps what it sends.
         None if envelope.action.is_some() => (serde_json::from_slice(body)?, None, None),
         None => {
-            return Err(Malformed::new(
+            return Err(DecodeError::new(
                 "there is neither `message` nor `action` in it: is the source of the right kind?",
             ));
         }
@@ -85,7 +87,7 @@ fn decode(_: &HeaderMap, body: &[u8], ctx: &Context<'_>) -> Result<Vec<Decoded>,
     let action = match notification.action.as_deref() {
         Some("INSERT") => Action::Push,
         Some("DELETE") => Action::Delete,
-        _ => return Ok(vec![Decoded::Ignored]),
+        _ => return Ok(vec![Meaning::Ignored]),
     };
     let (by_tag, by_digest) = (present(notification.tag), present(notification.digest));
     let tagged = by_tag.as_deref().map(|text| split(text, ':')).transpose()?;
@@ -95,10 +97,10 @@ fn decode(_: &HeaderMap, body: &[u8], ctx: &Context<'_>) -> Result<Vec<Decoded>,
         .transpose()?;
     let (host, repository) = match (tagged, pinned) {
         (Some((host, name, _)), Some((other, path, _))) if (host, name) != (other, path) => {
-            return Err(Malformed::new("its tag and its digest are of two images"));
+            return Err(DecodeError::new("its tag and its digest are of two images"));
         }
         (Some((host, name, _)), _) | (None, Some((host, name, _))) => (host, name),
-        (None, None) => return Err(Malformed::new("it names neither a tag nor a digest")),
+        (None, None) => return Err(DecodeError::new("it names neither a tag nor a digest")),
     };
     let report = Report {
         action,
@@ -116,8 +118,8 @@ fn decode(_: &HeaderMap, body: &[u8], ctx: &Context<'_>) -> Result<Vec<Decoded>,
 }
 
 /// Host, path and what follows the mark.
-fn split(reference: &str, mark: char) -> Result<(&str, &str, &str), Malformed> {
-    let wrong = || Malformed::new(format_args!("not a whole reference with `{mark}`"));
+fn split(reference: &str, mark: char) -> Result<(&str, &str, &str), DecodeError> {
+    let wrong = || DecodeError::new(format_args!("not a whole reference with `{mark}`"));
     let (host, rest) = reference.split_once('/').ok_or_else(wrong)?;
     let (path, last) = rest.split_once(mark).ok_or_else(wrong)?;
     Ok((host, path, last))

@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use tagtrail_proto::Action;
 
-use super::{Context, Decoded, Kind, Malformed, Parts, Report, lenient, present, sent_at};
+use super::{Context, DecodeError, Kind, Meaning, Parts, Report, lenient, present, sent_at};
 
 pub(super) const GENERIC: Kind = Kind {
     needs_registry: true,
@@ -51,7 +51,7 @@ struct Event {
     size: Option<u64>,
 }
 
-fn decode(_: &HeaderMap, body: &[u8], ctx: &Context<'_>) -> Result<Vec<Decoded>, Malformed> {
+fn decode(_: &HeaderMap, body: &[u8], ctx: &Context<'_>) -> Result<Vec<Meaning>, DecodeError> {
     let whole: &RawValue = serde_json::from_slice(body)?;
     let events = if whole.get().starts_with('[') {
         serde_json::from_str(whole.get())?
@@ -66,7 +66,7 @@ fn decode_event(
     event: &RawValue,
     ctx: &Context<'_>,
     body_id: &dyn Fn() -> String,
-) -> Result<Decoded, Malformed> {
+) -> Result<Meaning, DecodeError> {
     let event: Event = serde_json::from_str(event.get())?;
     let action: Action = match &event.action {
         Some(action) => action.parse()?,
@@ -75,11 +75,11 @@ fn decode_event(
     let registry = ctx
         .registry
         .cloned()
-        .ok_or_else(|| Malformed::new("its source names no registry"))?;
+        .ok_or_else(|| DecodeError::new("its source names no registry"))?;
     // `"tag": "$TAG"` with an empty variable must not delete the whole repository.
     let empty = |text: &Option<String>| text.as_deref() == Some("");
     if action == Action::Delete && (empty(&event.tag) || empty(&event.digest)) {
-        return Err(Malformed::new(
+        return Err(DecodeError::new(
             "a delete with an empty tag or digest: leave the field out to mean the whole repository",
         ));
     }

@@ -10,7 +10,7 @@ use serde::Deserialize;
 use tagtrail_proto::{Action, Digest};
 
 use super::{
-    Context, Decoded, Kind, Malformed, Proof, Report, body_id, folded, header, lenient, present,
+    Context, DecodeError, Kind, Meaning, Proof, Report, body_id, folded, header, lenient, present,
     sent_at,
 };
 use crate::proof::signature::Signature;
@@ -93,14 +93,18 @@ struct Account {
     login: Option<String>,
 }
 
-fn decode(headers: &HeaderMap, body: &[u8], ctx: &Context<'_>) -> Result<Vec<Decoded>, Malformed> {
+fn decode(
+    headers: &HeaderMap,
+    body: &[u8],
+    ctx: &Context<'_>,
+) -> Result<Vec<Meaning>, DecodeError> {
     let event = header(headers, EVENT);
     if event.is_some_and(|event| !matches!(event, "package" | "registry_package")) {
-        return Ok(vec![Decoded::Ignored]); // A ping, or more events than were asked for.
+        return Ok(vec![Meaning::Ignored]); // A ping, or more events than were asked for.
     }
     let hook: Hook = serde_json::from_slice(body)?;
     let Some(package) = hook.package else {
-        return Err(Malformed::new(
+        return Err(DecodeError::new(
             "there is no `package` in it: is the content type of the webhook application/json?",
         ));
     };
@@ -113,7 +117,7 @@ fn decode(headers: &HeaderMap, body: &[u8], ctx: &Context<'_>) -> Result<Vec<Dec
         Some("published" | "updated" | "create")
     );
     let Some(version) = package.package_version.filter(|_| is_image && pushed) else {
-        return Ok(vec![Decoded::Ignored]);
+        return Ok(vec![Meaning::Ignored]);
     };
     let url = Url::of(version.package_url.as_deref().unwrap_or_default());
     let Metadata { tag, manifest } = version.container_metadata.unwrap_or_default();
@@ -125,7 +129,7 @@ fn decode(headers: &HeaderMap, body: &[u8], ctx: &Context<'_>) -> Result<Vec<Dec
     let digest = named.or(digests.iter().flatten().next()).cloned();
     let tag = present(tag.name).or_else(|| present(url.tag.map(str::to_owned)));
     if tag.is_none() && digest.is_none() {
-        return Ok(vec![Decoded::Ignored]); // An update of a description.
+        return Ok(vec![Meaning::Ignored]); // An update of a description.
     }
     let repository = url.repository.map(str::to_owned).or_else(|| {
         let namespace = present(package.namespace)?;

@@ -11,7 +11,7 @@ use serde::Deserialize;
 use tagtrail_proto::{Action, Digest};
 
 use super::{
-    Context, Decoded, Kind, Malformed, Proof, Report, body_id, folded, header, lenient, present,
+    Context, DecodeError, Kind, Meaning, Proof, Report, body_id, folded, header, lenient, present,
     sent_at,
 };
 use crate::proof::signature::Signature;
@@ -85,13 +85,17 @@ impl Account {
     }
 }
 
-fn decode(headers: &HeaderMap, body: &[u8], ctx: &Context<'_>) -> Result<Vec<Decoded>, Malformed> {
+fn decode(
+    headers: &HeaderMap,
+    body: &[u8],
+    ctx: &Context<'_>,
+) -> Result<Vec<Meaning>, DecodeError> {
     let first = |end: &str| {
         let names = EVENTS.iter().filter(|name| name.ends_with(end));
         names.filter_map(|name| header(headers, name)).next()
     };
     if first("-event").is_some_and(|event| event != "package") {
-        return Ok(vec![Decoded::Ignored]);
+        return Ok(vec![Meaning::Ignored]);
     }
     let is_form = header(headers, CONTENT_TYPE.as_str())
         .is_some_and(|kind| kind.starts_with("application/x-www-form-urlencoded"));
@@ -101,16 +105,17 @@ fn decode(headers: &HeaderMap, body: &[u8], ctx: &Context<'_>) -> Result<Vec<Dec
     };
     let hook: Hook = serde_json::from_slice(&json)?;
     let Some(package) = hook.package else {
-        return Err(Malformed::new(
+        return Err(DecodeError::new(
             "there is no `package` in it: is the source of the right kind?",
         ));
     };
     let action = match (package.kind.as_deref(), hook.action.as_deref()) {
         (Some("container"), Some("created")) => Action::Push,
         (Some("container"), Some("deleted")) => Action::Delete,
-        _ => return Ok(vec![Decoded::Ignored]),
+        _ => return Ok(vec![Meaning::Ignored]),
     };
-    let version = present(package.version).ok_or_else(|| Malformed::new("it names no version"))?;
+    let version =
+        present(package.version).ok_or_else(|| DecodeError::new("it names no version"))?;
     let owner = package.owner.and_then(Account::name);
     let repository = present(package.name)
         .zip(owner)
@@ -142,9 +147,9 @@ fn host(url: &str) -> &str {
 }
 
 /// `payload` of a form.
-fn payload(body: &[u8]) -> Result<Cow<'_, [u8]>, Malformed> {
+fn payload(body: &[u8]) -> Result<Cow<'_, [u8]>, DecodeError> {
     let payload = form_urlencoded::parse(body)
         .find(|(key, _)| key == "payload")
-        .ok_or_else(|| Malformed::new("a form without `payload`"))?;
+        .ok_or_else(|| DecodeError::new("a form without `payload`"))?;
     Ok(Cow::Owned(payload.1.into_owned().into_bytes()))
 }

@@ -14,7 +14,8 @@ use tagtrail_proto::Action;
 use time::OffsetDateTime;
 
 use super::{
-    Context, Decoded, Kind, Malformed, Parts, Report, lenient, present, seconds_after_1970, sent_at,
+    Context, DecodeError, Kind, Meaning, Parts, Report, lenient, present, seconds_after_1970,
+    sent_at,
 };
 
 pub(super) const HARBOR: Kind = Kind::new(
@@ -89,16 +90,16 @@ struct Old {
     trigger_time: Option<f64>,
 }
 
-fn decode(_: &HeaderMap, body: &[u8], ctx: &Context<'_>) -> Result<Vec<Decoded>, Malformed> {
+fn decode(_: &HeaderMap, body: &[u8], ctx: &Context<'_>) -> Result<Vec<Meaning>, DecodeError> {
     let hook: Hook<'_> = serde_json::from_slice(body)?;
     let what = hook.what.or(hook.event_type).ok_or_else(|| {
-        Malformed::new("there is no `type` in it: is the source of the right kind?")
+        DecodeError::new("there is no `type` in it: is the source of the right kind?")
     })?;
     let action = match what.as_str() {
         "PUSH_ARTIFACT" | "harbor.artifact.pushed" | "pushImage" => Action::Push,
         "DELETE_ARTIFACT" | "harbor.artifact.deleted" | "deleteImage" => Action::Delete,
         // Pulls, scans, quotas, replication and retention (which deletes artifacts, and says so in events of their own).
-        _ => return Ok(vec![Decoded::Ignored]),
+        _ => return Ok(vec![Meaning::Ignored]),
     };
     if let Some(events) = hook.events {
         return Ok(events.decode(body, |event, body_id| old(event, action, ctx, body_id)));
@@ -109,15 +110,15 @@ fn decode(_: &HeaderMap, body: &[u8], ctx: &Context<'_>) -> Result<Vec<Decoded>,
         repository,
     }) = data
     else {
-        return Err(Malformed::new("it names no `resources`"));
+        return Err(DecodeError::new("it names no `resources`"));
     };
     let repository = repository.and_then(|repository| {
         let name = present(repository.name);
         present(repository.repo_full_name)
             .or_else(|| Some(format!("{}/{}", present(repository.namespace)?, name?)))
     });
-    let repository = repository.ok_or_else(|| Malformed::new("it names no `repository`"))?;
-    let said = Said {
+    let repository = repository.ok_or_else(|| DecodeError::new("it names no `repository`"))?;
+    let common = CommonFields {
         action,
         repository,
         actor: hook.operator,
@@ -128,12 +129,12 @@ fn decode(_: &HeaderMap, body: &[u8], ctx: &Context<'_>) -> Result<Vec<Decoded>,
         id: hook.id,
     };
     Ok(resources.decode(body, |resource, body_id| {
-        decode_resource(resource, &said, ctx, body_id)
+        decode_resource(resource, &common, ctx, body_id)
     }))
 }
 
 /// What is said of all resources at once.
-struct Said {
+struct CommonFields {
     action: Action,
     repository: String,
     actor: Option<String>,
@@ -143,31 +144,31 @@ struct Said {
 
 fn decode_resource(
     resource: &RawValue,
-    said: &Said,
+    common: &CommonFields,
     ctx: &Context<'_>,
     body_id: &dyn Fn() -> String,
-) -> Result<Decoded, Malformed> {
+) -> Result<Meaning, DecodeError> {
     let resource: Resource = serde_json::from_str(resource.get())?;
     let registry = ctx.registry(host(
         resource.resource_url.as_deref().unwrap_or_default(),
-        &said.repository,
+        &common.repository,
     ))?;
     let digest = present(resource.digest);
     let report = Report {
-        action: said.action,
+        action: common.action,
         registry,
-        repository: Some(said.repository.clone()),
+        repository: Some(common.repository.clone()),
         // What is deleted is the digest, whichever of its tags is named.
-        tag: match said.action {
+        tag: match common.action {
             Action::Delete if digest.is_some() => None,
             _ => resource.tag,
         },
         digest,
         media_type: None,
         size: None,
-        actor: said.actor.clone(),
-        time: said.time,
-        id: said.id.clone(),
+        actor: common.actor.clone(),
+        time: common.time,
+        id: common.id.clone(),
     };
     report.decode(ctx, body_id)
 }
@@ -188,7 +189,7 @@ fn old(
     action: Action,
     ctx: &Context<'_>,
     body_id: &dyn Fn() -> String,
-) -> Result<Decoded, Malformed> {
+) -> Result<Meaning, DecodeError> {
     let event: Old = serde_json::from_str(event.get())?;
     let report = Report {
         action,

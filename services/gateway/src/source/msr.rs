@@ -6,7 +6,7 @@ use axum::http::HeaderMap;
 use serde::Deserialize;
 use tagtrail_proto::Action;
 
-use super::{Context, Decoded, Kind, Malformed, Report, body_id, lenient, present, sent_at};
+use super::{Context, DecodeError, Kind, Meaning, Report, body_id, lenient, present, sent_at};
 
 pub(super) const MSR: Kind = Kind::new(
     "msr",
@@ -46,20 +46,20 @@ struct Contents {
     deleted_at: Option<String>,
 }
 
-fn decode(_: &HeaderMap, body: &[u8], ctx: &Context<'_>) -> Result<Vec<Decoded>, Malformed> {
+fn decode(_: &HeaderMap, body: &[u8], ctx: &Context<'_>) -> Result<Vec<Meaning>, DecodeError> {
     let hook: Hook = serde_json::from_slice(body)?;
     let what = hook.what.ok_or_else(|| {
-        Malformed::new("there is no `type` in it: is the source of the right kind?")
+        DecodeError::new("there is no `type` in it: is the source of the right kind?")
     })?;
     let action = match what.as_str() {
         "TAG_PUSH" => Action::Push,
         "TAG_DELETE" => Action::Delete,
-        _ => return Ok(vec![Decoded::Ignored]),
+        _ => return Ok(vec![Meaning::Ignored]),
     };
     let contents = hook
         .contents
-        .ok_or_else(|| Malformed::new("it has no `contents`"))?;
-    let tag = present(contents.tag).ok_or_else(|| Malformed::new("it names no tag"))?;
+        .ok_or_else(|| DecodeError::new("it has no `contents`"))?;
+    let tag = present(contents.tag).ok_or_else(|| DecodeError::new("it names no tag"))?;
     let image = contents.image_name.unwrap_or_default();
     // The Test button leaves the host out.
     let host = image

@@ -10,7 +10,7 @@ use tagtrail_proto::Action;
 use time::OffsetDateTime;
 
 use super::{
-    Context, Decoded, Kind, Malformed, Proof, Report, body_id, header, lenient, present, sent_at,
+    Context, DecodeError, Kind, Meaning, Proof, Report, body_id, header, lenient, present, sent_at,
 };
 use crate::proof::signature::Signature;
 
@@ -61,24 +61,28 @@ struct Component {
     version: Option<String>,
 }
 
-fn decode(headers: &HeaderMap, body: &[u8], ctx: &Context<'_>) -> Result<Vec<Decoded>, Malformed> {
+fn decode(
+    headers: &HeaderMap,
+    body: &[u8],
+    ctx: &Context<'_>,
+) -> Result<Vec<Meaning>, DecodeError> {
     if header(headers, EVENT).is_some_and(|event| event != "rm:repository:component") {
-        return Ok(vec![Decoded::Ignored]);
+        return Ok(vec![Meaning::Ignored]);
     }
     let hook: Hook = serde_json::from_slice(body)?;
     let action = match hook.action.as_deref() {
         Some("CREATED" | "UPDATED") => Action::Push,
         Some("DELETED") => Action::Delete,
-        Some(_) => return Ok(vec![Decoded::Ignored]),
+        Some(_) => return Ok(vec![Meaning::Ignored]),
         None => {
-            return Err(Malformed::new(
+            return Err(DecodeError::new(
                 "there is no `action` in it: is the source of the right kind?",
             ));
         }
     };
     let docker = |component: &Component| component.format.as_deref() == Some("docker");
     let Some(component) = hook.component.filter(docker) else {
-        return Ok(vec![Decoded::Ignored]);
+        return Ok(vec![Meaning::Ignored]);
     };
     let name = present(component.name);
     let repository = match ctx.access.unwrap_or(Access::Port) {
@@ -90,7 +94,7 @@ fn decode(headers: &HeaderMap, body: &[u8], ctx: &Context<'_>) -> Result<Vec<Dec
         }
         Access::Port | Access::SubDomain => name,
     };
-    let tag = present(component.version).ok_or_else(|| Malformed::new("it names no version"))?;
+    let tag = present(component.version).ok_or_else(|| DecodeError::new("it names no version"))?;
     let report = Report {
         action,
         registry: ctx.registry("")?,

@@ -7,7 +7,7 @@ use serde::de::{Deserialize, DeserializeOwned, Deserializer, Error as _, SeqAcce
 use serde_json::value::RawValue;
 use tagtrail_proto::Digest;
 
-use super::{Decoded, Malformed};
+use super::{DecodeError, Meaning};
 
 /// The events of a body, each still as text.
 #[derive(Debug)]
@@ -21,8 +21,8 @@ impl Parts<'_> {
     pub(super) fn decode(
         &self,
         body: &[u8],
-        decode: impl Fn(&RawValue, &dyn Fn() -> String) -> Result<Decoded, Malformed>,
-    ) -> Vec<Decoded> {
+        decode: impl Fn(&RawValue, &dyn Fn() -> String) -> Result<Meaning, DecodeError>,
+    ) -> Vec<Meaning> {
         let all = self.0.len();
         let whole = OnceCell::new();
         let each = |(number, part): (usize, &&RawValue)| {
@@ -36,7 +36,7 @@ impl Parts<'_> {
             };
             decode(part, &body_id).unwrap_or_else(|malformed| {
                 let reason = format!("event {} of {all}: {malformed}", number + 1);
-                Decoded::Malformed(Malformed::new(reason))
+                Meaning::Malformed(DecodeError::new(reason))
             })
         };
         self.0.iter().enumerate().map(each).collect()

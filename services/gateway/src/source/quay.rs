@@ -8,7 +8,7 @@ use axum::http::HeaderMap;
 use serde::Deserialize;
 use tagtrail_proto::Action;
 
-use super::{Context, Decoded, Kind, Malformed, Parts, Report};
+use super::{Context, DecodeError, Kind, Meaning, Parts, Report};
 
 pub(super) const QUAY: Kind = Kind {
     has_digest: false,
@@ -35,15 +35,15 @@ struct Hook<'a> {
     updated_tags: Option<Parts<'a>>,
 }
 
-fn decode(_: &HeaderMap, body: &[u8], ctx: &Context<'_>) -> Result<Vec<Decoded>, Malformed> {
+fn decode(_: &HeaderMap, body: &[u8], ctx: &Context<'_>) -> Result<Vec<Meaning>, DecodeError> {
     let hook: Hook<'_> = serde_json::from_slice(body)?;
     let url = hook.docker_url.ok_or_else(|| {
-        Malformed::new(
+        DecodeError::new(
             "there is no `docker_url` in it: is the source of the right kind, and the notification without a template?",
         )
     })?;
     let Some(tags) = hook.updated_tags else {
-        return Ok(vec![Decoded::Ignored]);
+        return Ok(vec![Meaning::Ignored]);
     };
     let registry = ctx.registry(url.split('/').next().unwrap_or_default())?;
     Ok(tags.decode(body, |tag, body_id| {

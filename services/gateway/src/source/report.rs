@@ -6,7 +6,7 @@ use tagtrail_proto::{
 };
 use time::OffsetDateTime;
 
-use super::{Context, Decoded, Malformed};
+use super::{Context, DecodeError, Meaning};
 
 /// What an event says, in the sender's own words. The rules that all kinds share are in [`Report::decode_any`].
 #[derive(Debug)]
@@ -29,10 +29,12 @@ impl Report {
         self,
         ctx: &Context<'_>,
         body_id: impl FnOnce() -> String,
-    ) -> Result<Decoded, Malformed> {
+    ) -> Result<Meaning, DecodeError> {
         let named = |text: &Option<String>| text.as_deref().is_some_and(|text| !text.is_empty());
         if self.action == Action::Delete && !named(&self.tag) && !named(&self.digest) {
-            return Err(Malformed::new("a delete that names neither tag nor digest"));
+            return Err(DecodeError::new(
+                "a delete that names neither tag nor digest",
+            ));
         }
         self.decode_any(ctx, body_id)
     }
@@ -42,13 +44,13 @@ impl Report {
         self,
         ctx: &Context<'_>,
         body_id: impl FnOnce() -> String,
-    ) -> Result<Decoded, Malformed> {
+    ) -> Result<Meaning, DecodeError> {
         const ACTOR: usize = 256;
         const MEDIA_TYPE: usize = 255;
         const EVENT_ID: usize = 256;
 
         let repository = present(self.repository)
-            .ok_or_else(|| Malformed::new("it names no repository"))?
+            .ok_or_else(|| DecodeError::new("it names no repository"))?
             .parse()?;
         let tag = match present(self.tag) {
             // Some senders repeat the digest where the tag belongs.
@@ -61,9 +63,9 @@ impl Report {
             // The tag is what counts. For a push its digest can be asked for; a delete does without.
             (_, Some(_), digest) => (Scope::Tag, digest.unwrap_or_default()),
             (_, None, Err(wrong)) => return Err(wrong.into()),
-            (Action::Push, None, Ok(Some(_))) => return Ok(Decoded::Ignored),
+            (Action::Push, None, Ok(Some(_))) => return Ok(Meaning::Ignored),
             (Action::Push, None, Ok(None)) => {
-                return Err(Malformed::new("a push needs a tag or a digest"));
+                return Err(DecodeError::new("a push needs a tag or a digest"));
             }
             (Action::Delete, None, Ok(Some(digest))) => (Scope::Digest, Some(digest)),
             (Action::Delete, None, Ok(None)) => (Scope::Repository, None),
@@ -92,10 +94,10 @@ impl Report {
             event_id: present(self.id).map_or_else(body_id, |text| clean_text(&text, EVENT_ID)),
         });
         if push.action == Action::Push && push.digest.is_none() {
-            return Ok(Decoded::Unresolved(push));
+            return Ok(Meaning::Unresolved(push));
         }
-        push.check().map_err(Malformed::new)?;
-        Ok(Decoded::Push(push))
+        push.check().map_err(DecodeError::new)?;
+        Ok(Meaning::Push(push))
     }
 }
 

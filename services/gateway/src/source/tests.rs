@@ -23,7 +23,7 @@ fn fixture(file: &str) -> Vec<u8> {
     .unwrap()
 }
 
-fn decode(kind: &str, registry: Option<&str>, body: &[u8]) -> Result<Vec<Decoded>, Malformed> {
+fn decode(kind: &str, registry: Option<&str>, body: &[u8]) -> Result<Vec<Meaning>, DecodeError> {
     let route = Route {
         registry: registry.map(str::to_owned),
         access: None,
@@ -36,7 +36,7 @@ fn decode_with(
     route: &Route,
     headers: &HeaderMap,
     body: &[u8],
-) -> Result<Vec<Decoded>, Malformed> {
+) -> Result<Vec<Meaning>, DecodeError> {
     let registry = route.registry.as_ref().map(|name| name.parse().unwrap());
     let source = "main".parse().unwrap();
     let ctx = Context {
@@ -49,7 +49,7 @@ fn decode_with(
 }
 
 /// One event of kind `generic`.
-fn generic(event: &Value) -> Result<Decoded, Malformed> {
+fn generic(event: &Value) -> Result<Meaning, DecodeError> {
     let mut events = decode(
         "generic",
         Some("registry.example.com"),
@@ -57,7 +57,7 @@ fn generic(event: &Value) -> Result<Decoded, Malformed> {
     )?;
     assert_eq!(events.len(), 1);
     match events.remove(0) {
-        Decoded::Malformed(malformed) => Err(malformed),
+        Meaning::Malformed(malformed) => Err(malformed),
         decoded => Ok(decoded),
     }
 }
@@ -65,13 +65,13 @@ fn generic(event: &Value) -> Result<Decoded, Malformed> {
 /// The same as a fact.
 fn generic_push(event: &Value) -> Push {
     match generic(event).unwrap() {
-        Decoded::Push(push) => *push,
+        Meaning::Push(push) => *push,
         other => panic!("not a fact: {other:?}"),
     }
 }
 
 /// One event of kind `distribution`, a tag pushed, with some fields changed.
-fn distribution(change: impl FnOnce(&mut Value)) -> Decoded {
+fn distribution(change: impl FnOnce(&mut Value)) -> Meaning {
     let mut body: Value =
         serde_json::from_slice(&fixture("distribution-push-sha512.json")).unwrap();
     change(&mut body["events"][0]);
@@ -80,9 +80,9 @@ fn distribution(change: impl FnOnce(&mut Value)) -> Decoded {
     events.remove(0)
 }
 
-fn pushed(decoded: Decoded) -> Push {
+fn pushed(decoded: Meaning) -> Push {
     match decoded {
-        Decoded::Push(push) => *push,
+        Meaning::Push(push) => *push,
         other => panic!("not a fact: {other:?}"),
     }
 }
@@ -120,7 +120,7 @@ impl Case {
         headers
     }
 
-    fn decode(&self) -> Result<Vec<Decoded>, Malformed> {
+    fn decode(&self) -> Result<Vec<Meaning>, DecodeError> {
         let default = Route::default();
         let route = self.route.as_ref().unwrap_or(&default);
         decode_with(&self.kind, route, &self.headers(), &fixture(&self.file))
@@ -144,9 +144,9 @@ struct Expected {
 }
 
 impl Expected {
-    fn decoded(&self) -> Decoded {
+    fn decoded(&self) -> Meaning {
         let scope = match self.index_effect.as_str() {
-            "manifest-only" | "none" => return Decoded::Ignored,
+            "manifest-only" | "none" => return Meaning::Ignored,
             "set-tag" | "untag" | "resolve-then-set-tag" => Scope::Tag,
             "untag-all-of-digest" => Scope::Digest,
             "drop-repository" => Scope::Repository,
@@ -170,8 +170,8 @@ impl Expected {
             event_id: self.event_id.clone(),
         });
         match resolve {
-            true => Decoded::Unresolved(push),
-            false => Decoded::Push(push),
+            true => Meaning::Unresolved(push),
+            false => Meaning::Push(push),
         }
     }
 }
@@ -185,10 +185,10 @@ fn every_fixture_means_what_its_case_says() {
         let decoded = decoded.unwrap_or_else(|error| panic!("{}: {error}", case.file));
         let (malformed, understood): (Vec<_>, Vec<_>) = decoded
             .into_iter()
-            .partition(|event| matches!(event, Decoded::Malformed(_)));
-        let expected: Vec<Decoded> = match case.events.is_empty() {
+            .partition(|event| matches!(event, Meaning::Malformed(_)));
+        let expected: Vec<Meaning> = match case.events.is_empty() {
             // Nothing happened, which is one thing to say but for an empty list.
-            true if case.file != "distribution-empty-envelope.json" => vec![Decoded::Ignored],
+            true if case.file != "distribution-empty-envelope.json" => vec![Meaning::Ignored],
             _ => case.events.iter().map(Expected::decoded).collect(),
         };
         assert_eq!(understood, expected, "{}", case.file);
@@ -268,9 +268,9 @@ fn broken_fixtures_do_no_harm() {
                 let decoded = decode_with(&case.kind, &route, &case.headers(), body.as_bytes());
                 for event in decoded.into_iter().flatten() {
                     match event {
-                        Decoded::Push(push) => push.check().unwrap(),
-                        Decoded::Unresolved(push) => assert!(push.image().is_some()),
-                        Decoded::Ignored | Decoded::Handshake(_) | Decoded::Malformed(_) => {}
+                        Meaning::Push(push) => push.check().unwrap(),
+                        Meaning::Unresolved(push) => assert!(push.image().is_some()),
+                        Meaning::Ignored | Meaning::Handshake(_) | Meaning::Malformed(_) => {}
                     }
                 }
             }
@@ -292,7 +292,7 @@ fn a_delete_that_names_too_little_deletes_no_repository() {
         };
         match decode_with(kind, &route, &HeaderMap::new(), body.to_string().as_bytes()) {
             Ok(mut events) => events.remove(0),
-            Err(malformed) => Decoded::Malformed(malformed),
+            Err(malformed) => Meaning::Malformed(malformed),
         }
     };
     for decoded in [
@@ -318,7 +318,7 @@ fn a_delete_that_names_too_little_deletes_no_repository() {
         ),
         emptied("msr", "msr-tag-delete.json", &["/contents/tag"]),
     ] {
-        assert!(matches!(decoded, Decoded::Malformed(_)), "{decoded:?}");
+        assert!(matches!(decoded, Meaning::Malformed(_)), "{decoded:?}");
     }
     let ecr = fixture("ecr-push.json");
     let ecr = String::from_utf8(ecr).unwrap().replace("PUSH", "DELETE");
@@ -326,7 +326,7 @@ fn a_delete_that_names_too_little_deletes_no_repository() {
     (ecr["detail"]["image-tag"], ecr["detail"]["image-digest"]) = (json!(""), json!(""));
     let decoded = decode("ecr", None, ecr.to_string().as_bytes());
     assert!(
-        !matches!(decoded.as_deref(), Ok([Decoded::Push(_)])),
+        !matches!(decoded.as_deref(), Ok([Meaning::Push(_)])),
         "{decoded:?}"
     );
 }
@@ -393,7 +393,7 @@ fn a_host_that_is_no_registry_says_what_to_configure() {
             event["request"]["host"] = host.into();
             event["target"]["url"] = Value::Null;
         });
-        let Decoded::Malformed(reason) = decoded else {
+        let Meaning::Malformed(reason) = decoded else {
             panic!("{host:?}: {decoded:?}")
         };
         assert!(
@@ -422,7 +422,7 @@ fn a_tag_without_a_usable_digest_is_to_be_resolved() {
         json!("sha256:2C26B46B68FFC68FF99B453C1D30413413422D706483BFA0F98A5E886266E7AE"),
     ] {
         let decoded = distribution(|event| event["target"]["digest"] = digest.clone());
-        let Decoded::Unresolved(push) = decoded else {
+        let Meaning::Unresolved(push) = decoded else {
             panic!("{digest}: {decoded:?}")
         };
         assert_eq!((push.tag.unwrap().as_ref(), push.digest), ("fips", None));
@@ -505,7 +505,7 @@ fn what_is_outside_the_grammar_goes_no_further() {
     ] {
         let decoded = distribution(|event| event["target"]["repository"] = repository.into());
         assert!(
-            matches!(decoded, Decoded::Malformed(_)),
+            matches!(decoded, Meaning::Malformed(_)),
             "{repository:?}: {decoded:?}"
         );
     }
@@ -514,7 +514,7 @@ fn what_is_outside_the_grammar_goes_no_further() {
     ] {
         let decoded = distribution(|event| event["target"]["tag"] = tag.into());
         assert!(
-            matches!(decoded, Decoded::Malformed(_)),
+            matches!(decoded, Meaning::Malformed(_)),
             "{tag:?}: {decoded:?}"
         );
     }
@@ -534,7 +534,7 @@ fn a_malformed_event_does_not_take_its_siblings_with_it() {
     ] {
         let body = json!([bad, good]).to_string();
         let events = decode("generic", Some("registry.example.com"), body.as_bytes()).unwrap();
-        let [Decoded::Malformed(reason), Decoded::Push(_)] = events.as_slice() else {
+        let [Meaning::Malformed(reason), Meaning::Push(_)] = events.as_slice() else {
             panic!("{bad}: {events:?}")
         };
         assert!(reason.to_string().starts_with("event 1 of 2: "), "{reason}");
@@ -545,7 +545,7 @@ fn a_malformed_event_does_not_take_its_siblings_with_it() {
     );
     let events = decode("generic", Some("registry.example.com"), body.as_bytes()).unwrap();
     assert!(
-        matches!(events.as_slice(), [Decoded::Malformed(_), Decoded::Push(_)]),
+        matches!(events.as_slice(), [Meaning::Malformed(_), Meaning::Push(_)]),
         "{events:?}"
     );
 }
@@ -579,7 +579,7 @@ fn bodies_that_are_no_events_are_malformed_as_a_whole() {
             let shown = String::from_utf8_lossy(&body[..body.len().min(60)]);
             match (kind, outcome) {
                 (_, Err(reason)) => assert!(
-                    reason.to_string().len() <= Malformed::SHOWN,
+                    reason.to_string().len() <= DecodeError::SHOWN,
                     "{kind} {shown}"
                 ),
                 (_, Ok(events)) => panic!("{kind} {shown}: {events:?}"),
@@ -596,7 +596,7 @@ fn depth_where_nobody_looks_does_no_harm() {
     );
     let events = decode("generic", Some("registry.example.com"), body.as_bytes()).unwrap();
     assert!(
-        matches!(events.as_slice(), [Decoded::Push(_)]),
+        matches!(events.as_slice(), [Meaning::Push(_)]),
         "{events:?}"
     );
 }
@@ -662,7 +662,7 @@ fn the_old_registry_extension_is_understood() {
         DIGEST,
     ] {
         let event = json!({ "namespace": "shop", "repository": "web", "tag": "latest", "image_id": image_id, "metadata": { "author": "x" } });
-        let Decoded::Unresolved(push) = generic(&event).unwrap() else {
+        let Meaning::Unresolved(push) = generic(&event).unwrap() else {
             panic!()
         };
         assert_eq!(push.repository.as_ref(), "shop/web");
@@ -751,7 +751,7 @@ fn the_examples_of_the_manual_are_understood() {
         assert!(!events.is_empty());
         for event in events {
             assert!(
-                matches!(event, Decoded::Push(_) | Decoded::Unresolved(_)),
+                matches!(event, Meaning::Push(_) | Meaning::Unresolved(_)),
                 "{example}: {event:?}"
             );
         }

@@ -9,7 +9,7 @@ use serde::Deserialize;
 use tagtrail_proto::{Action, Digest};
 
 use super::{
-    Context, Decoded, Kind, Malformed, Report, body_id, header, lenient, present, sent_at,
+    Context, DecodeError, Kind, Meaning, Report, body_id, header, lenient, present, sent_at,
 };
 
 pub(super) const ZOT: Kind = Kind {
@@ -40,7 +40,7 @@ and in tagtrail.toml: nats = { url = "nats://…:4222", subject = "zot.events" }
 };
 
 #[derive(Deserialize)]
-struct Structured<'a> {
+struct StructuredEvent<'a> {
     specversion: Option<String>,
     #[serde(rename = "type")]
     what: Option<String>,
@@ -71,14 +71,18 @@ struct Actor {
     name: Option<String>,
 }
 
-fn decode(headers: &HeaderMap, body: &[u8], ctx: &Context<'_>) -> Result<Vec<Decoded>, Malformed> {
+fn decode(
+    headers: &HeaderMap,
+    body: &[u8],
+    ctx: &Context<'_>,
+) -> Result<Vec<Meaning>, DecodeError> {
     let own = |name| header(headers, name).map(str::to_owned);
     let (what, id, time, data) = match own("ce-type") {
         Some(what) => (what, own("ce-id"), own("ce-time"), body),
         None => {
-            let event: Structured<'_> = serde_json::from_slice(body)?;
+            let event: StructuredEvent<'_> = serde_json::from_slice(body)?;
             let (Some(what), Some(_)) = (event.what, event.specversion) else {
-                return Err(Malformed::new(
+                return Err(DecodeError::new(
                     "no CloudEvent: neither the header Ce-Type nor `specversion` and `type` in the body",
                 ));
             };
@@ -90,11 +94,11 @@ fn decode(headers: &HeaderMap, body: &[u8], ctx: &Context<'_>) -> Result<Vec<Dec
         () if what.ends_with(".image.updated") => Action::Push,
         () if what.ends_with(".image.deleted") => Action::Delete,
         // Scans, lint, new repositories.
-        () => return Ok(vec![Decoded::Ignored]),
+        () => return Ok(vec![Meaning::Ignored]),
     };
     let data: Data = serde_json::from_slice(data)?;
     let reference =
-        present(data.reference).ok_or_else(|| Malformed::new("it names no reference"))?;
+        present(data.reference).ok_or_else(|| DecodeError::new("it names no reference"))?;
     // By digest, the reference is the digest.
     let is_digest = reference.parse::<Digest>().is_ok();
     let report = Report {

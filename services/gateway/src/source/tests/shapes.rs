@@ -2,7 +2,7 @@
 
 use super::*;
 
-fn one(kind: &str, registry: Option<&str>, body: &Value) -> Decoded {
+fn one(kind: &str, registry: Option<&str>, body: &Value) -> Meaning {
     one_with(kind, registry, &[], &body.to_string())
 }
 
@@ -11,7 +11,7 @@ fn one_with(
     registry: Option<&str>,
     headers: &[(&'static str, &str)],
     body: &str,
-) -> Decoded {
+) -> Meaning {
     let route = Route {
         registry: registry.map(str::to_owned),
         access: None,
@@ -31,9 +31,9 @@ fn changed(file: &str, change: impl FnOnce(&mut Value)) -> Value {
     body
 }
 
-fn image(decoded: Decoded) -> String {
+fn image(decoded: Meaning) -> String {
     match decoded {
-        Decoded::Push(push) | Decoded::Unresolved(push) => push.image().unwrap().to_string(),
+        Meaning::Push(push) | Meaning::Unresolved(push) => push.image().unwrap().to_string(),
         other => panic!("{other:?}"),
     }
 }
@@ -54,13 +54,13 @@ fn harbor_1_10() {
             "trigger_time": 1_583_222_332_130_u64, "image_id": DIGEST, "project_type": "Private"
         }]
     });
-    let Decoded::Unresolved(push) = one("harbor", Some("harbor.example.com"), &documented) else {
+    let Meaning::Unresolved(push) = one("harbor", Some("harbor.example.com"), &documented) else {
         panic!("an image's id is no digest")
     };
     assert_eq!(push.occurred_at, datetime!(2020-03-03 07:58:52.13 UTC));
     let mut unnamed = decode("harbor", None, documented.to_string().as_bytes()).unwrap();
     assert!(
-        matches!(unnamed.remove(0), Decoded::Malformed(why) if why.to_string().contains("set `registry`"))
+        matches!(unnamed.remove(0), Meaning::Malformed(why) if why.to_string().contains("set `registry`"))
     );
 }
 
@@ -93,7 +93,7 @@ fn a_repository_that_is_part_of_harbors_host_is_not_looked_for_there() {
     });
     // "app" is no registry, but it is what stands before the repository.
     let mut events = decode("harbor", None, body.to_string().as_bytes()).unwrap();
-    assert!(matches!(events.remove(0), Decoded::Malformed(_)));
+    assert!(matches!(events.remove(0), Meaning::Malformed(_)));
 }
 
 #[test]
@@ -101,7 +101,7 @@ fn docker_hubs_older_times() {
     let body = changed("dockerhub-push.json", |body| {
         body["push_data"]["pushed_at"] = json!(1.773_043_2e9);
     });
-    let Decoded::Unresolved(push) = one("dockerhub", None, &body) else {
+    let Meaning::Unresolved(push) = one("dockerhub", None, &body) else {
         panic!()
     };
     assert_eq!(push.occurred_at, datetime!(2026-03-09 08:00 UTC));
@@ -119,11 +119,11 @@ fn github_without_metadata() {
     let body = changed("ghcr-package-published.json", |body| {
         body["package"]["package_version"] = Value::Null;
     });
-    assert_eq!(one("ghcr", None, &body), Decoded::Ignored);
+    assert_eq!(one("ghcr", None, &body), Meaning::Ignored);
     let body = changed("ghcr-package-published.json", |body| {
         body["action"] = "deleted".into()
     });
-    assert_eq!(one("ghcr", None, &body), Decoded::Ignored);
+    assert_eq!(one("ghcr", None, &body), Meaning::Ignored);
 }
 
 #[test]
@@ -138,7 +138,7 @@ fn gitea_in_a_form_of_forgejo() {
         ("x-forgejo-delivery", "of-forgejo"),
         ("x-gitea-delivery", "of-gitea"),
     ];
-    let Decoded::Unresolved(push) = one_with("forgejo", None, &headers, &form) else {
+    let Meaning::Unresolved(push) = one_with("forgejo", None, &headers, &form) else {
         panic!()
     };
     assert_eq!(
@@ -146,12 +146,12 @@ fn gitea_in_a_form_of_forgejo() {
         ("of-forgejo", "acme/app")
     );
     let headers = [("x-gitea-event", "push"), ("x-github-event", "package")];
-    assert_eq!(one_with("gitea", None, &headers, "{}"), Decoded::Ignored);
+    assert_eq!(one_with("gitea", None, &headers, "{}"), Meaning::Ignored);
     // A part of an index has its digest as version.
     let body = changed("gitea-package-created-tag.json", |body| {
         body["package"]["version"] = DIGEST.into()
     });
-    assert_eq!(one("gitea", None, &body), Decoded::Ignored);
+    assert_eq!(one("gitea", None, &body), Meaning::Ignored);
     let body = changed("gitea-package-deleted.json", |body| {
         body["package"]["version"] = DIGEST.into()
     });
@@ -197,7 +197,7 @@ fn ecr_in_envelopes() {
     assert!(
         matches!(
             events.as_slice(),
-            [Decoded::Push(_), Decoded::Malformed(_), Decoded::Push(_)]
+            [Meaning::Push(_), Meaning::Malformed(_), Meaning::Push(_)]
         ),
         "{events:?}"
     );
@@ -226,7 +226,7 @@ fn ecr_elsewhere() {
     let body = changed("ecr-push.json", |body| {
         body["detail"]["result"] = "FAILURE".into()
     });
-    assert_eq!(one("ecr", None, &body), Decoded::Ignored);
+    assert_eq!(one("ecr", None, &body), Meaning::Ignored);
     let cached = changed("ecr-push.json", |body| {
         body["detail-type"] = "ECR Pull Through Cache Action".into();
         body["detail"] = json!({
@@ -262,7 +262,7 @@ fn azures_handshakes_and_schemas() {
     }]);
     assert_eq!(
         one("acr", None, &question),
-        Decoded::Handshake(json!({"validationResponse": "512d38b6"}))
+        Meaning::Handshake(json!({"validationResponse": "512d38b6"}))
     );
     let grid: Value = serde_json::from_slice(&fixture("acr-eventgrid-push.json")).unwrap();
     let cloud = json!({
