@@ -72,11 +72,18 @@ impl Retry {
     }
 
     /// As [`Retry::failed`], and sleeps for the pause. Returns whether to try again: `false` once `shutdown` has fired.
-    pub async fn wait(&mut self, error: &dyn Error, shutdown: &CancellationToken) -> bool {
+    pub fn wait<'a>(
+        &mut self,
+        error: &dyn Error,
+        shutdown: &'a CancellationToken,
+    ) -> impl Future<Output = bool> + Send + use<'a> {
+        // The future does not hold the error, which need not be `Sync`.
         let pause = self.failed(error);
-        tokio::select! {
-            () = shutdown.cancelled() => false,
-            () = tokio::time::sleep(pause) => true,
+        async move {
+            tokio::select! {
+                () = shutdown.cancelled() => false,
+                () = tokio::time::sleep(pause) => true,
+            }
         }
     }
 
