@@ -93,7 +93,7 @@ impl Doctor {
         for (place, answers) in in_order(sources).await {
             let entry = &file.source[place];
             let name = entry.name.get_ref().to_string();
-            let mut findings = judge::source(entry, &answers, &configured);
+            let mut findings = judge::source(&answers, &configured);
             let registry = answers.setup.as_ref().ok().and_then(|setup| {
                 let registry = setup.registry.as_ref()?;
                 Some(registry.to_string())

@@ -50,7 +50,7 @@ use serde::Deserialize;
 use tagtrail_proto::{Image, Name, Registry, Repository};
 
 pub use secret::{Live, Secret, SecretError, Secrets};
-pub use source::{Access, Keys, NatsSubject, Source};
+pub use source::{SettingError, Settings, Source};
 pub use tagtrail_policy::glob::{Glob, ImageGlob};
 /// Something with its place in the file, for [`File::error_at`].
 pub use toml::Spanned;

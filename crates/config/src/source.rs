@@ -1,8 +1,7 @@
 //! `[[source]]`: who may send events.
 
-use std::path::PathBuf;
-
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use tagtrail_proto::{Name, Registry};
 use toml::Spanned;
 
@@ -10,85 +9,83 @@ use crate::{Glob, Secrets};
 
 /// A configured, authenticated origin of events: one webhook route.
 #[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Source {
     /// Its name: `POST /hooks/<name>`.
     pub name: Spanned<Name>,
-    /// What sends them: the gateway knows the kinds.
+    /// The kind of sender: the gateway knows the kinds.
     pub kind: Spanned<String>,
     /// The identity recorded for its events, whatever host they name.
     pub registry: Option<Registry>,
-    /// What proves that a request is authentic; two while it is being changed. Only a kind with a proof of its own does without.
+    /// The secret that authenticates a request; two while it is being changed. Only a kind with a proof of its own does without.
     pub secret: Option<Secrets>,
     /// A header that holds the secret, for senders that can't set `Authorization`.
     pub header: Option<Spanned<String>>,
-    /// What this source may speak for; empty: everything.
+    /// The repositories that this source may report; empty: all.
     #[serde(default)]
     pub repositories: Vec<Glob>,
-    /// Kind `artifactory`: how its images are addressed.
-    pub artifactory_access: Option<Access>,
-    /// Kind `nexus`: how its images are addressed.
-    pub nexus_access: Option<Access>,
-    /// Kind `gar`: who issues the tokens.
-    pub issuer: Option<String>,
-    /// Kind `gar`: whom the tokens are for.
-    pub audience: Option<String>,
-    /// Kind `gar`: the service account that the tokens are of.
-    pub email: Option<String>,
-    /// Kind `gar`: the keys that the tokens are signed with, as a JSON Web Key Set.
-    pub keys: Option<Keys>,
-    /// Kind `zot`: the NATS subject that it publishes to.
-    pub nats: Option<NatsSubject>,
+    /// All other keys, for the kind to parse.
+    // `flatten` excludes `deny_unknown_fields`: the gateway refuses keys that the kind does not have.
+    #[serde(flatten)]
+    pub settings: Settings,
 }
 
 impl Source {
-    /// The keys of the file that it sets and only some kinds read.
-    #[must_use]
-    pub fn settings(&self) -> Vec<&'static str> {
-        let settings = [
-            ("artifactory_access", self.artifactory_access.is_some()),
-            ("nexus_access", self.nexus_access.is_some()),
-            ("issuer", self.issuer.is_some()),
-            ("audience", self.audience.is_some()),
-            ("email", self.email.is_some()),
-            ("keys", self.keys.is_some()),
-            ("nats", self.nats.is_some()),
-        ];
-        let set = settings.into_iter().filter(|(_, is_set)| *is_set);
-        set.map(|(key, _)| key).collect()
+    /// The keys of a `[[source]]` of any kind.
+    pub const KEYS: &[&str] = &[
+        "name",
+        "kind",
+        "registry",
+        "secret",
+        "header",
+        "repositories",
+    ];
+}
+
+/// The keys of a `[[source]]` that belong to its kind, not parsed yet.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(transparent)]
+pub struct Settings(toml::Table);
+
+/// A mistake in the settings of a kind. `flatten` loses their lines, so the error is reported at the line of `kind`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SettingError {
+    /// The key, with a dot for each level.
+    pub key: String,
+    /// The mistake and the cure.
+    pub message: String,
+}
+
+impl Settings {
+    /// The keys that are set.
+    pub fn keys(&self) -> impl Iterator<Item = &str> {
+        self.0.keys().map(String::as_str)
+    }
+
+    /// Parses all of them.
+    ///
+    /// # Errors
+    /// [`SettingError`] for the first one that does not fit `T`.
+    pub fn parse<T: DeserializeOwned>(&self) -> Result<T, SettingError> {
+        let settings = toml::Value::Table(self.0.clone());
+        serde_path_to_error::deserialize(settings).map_err(|error| {
+            let key = error.path().to_string();
+            let message = error.inner().message().trim();
+            let cure = match message {
+                _ if message.starts_with("missing field") => "; add it",
+                _ if message.starts_with("unknown field") => "; remove it",
+                _ => "",
+            };
+            SettingError::new(key, format!("{message}{cure}"))
+        })
     }
 }
 
-/// How Docker clients reach the repositories of a product that has many behind one host.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Access {
-    /// `host/repository/image`.
-    RepositoryPath,
-    /// `repository.host/image`.
-    SubDomain,
-    /// `host:port/image`, a port for each repository.
-    Port,
-}
-
-/// Where a JSON Web Key Set (RFC 7517) is.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Keys {
-    /// Fetched, and fetched again when a key is not in it.
-    Url(String),
-    /// Read, and read again when a key is not in it.
-    File(PathBuf),
-}
-
-/// A core NATS subject of somebody else's, on which events are published.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct NatsSubject {
-    /// Its server, `nats://` or `tls://`.
-    pub url: String,
-    /// The subject.
-    pub subject: String,
-    /// A file with credentials (`.creds`).
-    pub credentials: Option<PathBuf>,
+impl SettingError {
+    /// A mistake in the setting of this key.
+    pub fn new(key: impl Into<String>, message: impl Into<String>) -> SettingError {
+        SettingError {
+            key: key.into(),
+            message: message.into(),
+        }
+    }
 }

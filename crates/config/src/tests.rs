@@ -115,3 +115,65 @@ fn a_secret_is_read_without_its_newline_and_never_shown() {
         "the environment variable TAGTRAIL_SURELY_NOT_SET is not set; set it, or name another one"
     );
 }
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct OwnSettings {
+    access: Option<String>,
+    nats: Option<Nats>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Nats {
+    #[expect(dead_code, reason = "only its type is tested")]
+    subject: String,
+}
+
+#[test]
+fn a_source_leaves_the_other_keys_to_its_kind() {
+    let all = format!(
+        "{SOURCE}registry = \"registry.example.com\"\nheader = \"X-Secret\"\nrepositories = [\"a/*\"]\naccess = \"port\"\n"
+    );
+    let file = File::parse(&all, Path::new("tagtrail.toml")).unwrap();
+    let source = &file.source[0];
+    assert_eq!(source.settings.keys().collect::<Vec<_>>(), ["access"]);
+    for key in Source::KEYS {
+        assert!(all.contains(&format!("{key} = ")), "{key}");
+    }
+    let own: OwnSettings = source.settings.parse().unwrap();
+    assert_eq!(own.access.as_deref(), Some("port"));
+    assert!(own.nats.is_none());
+}
+
+#[test]
+fn a_wrong_setting_of_a_kind_is_named_by_its_key_with_a_cure() {
+    for (setting, key, message) in [
+        (
+            "access = 7",
+            "access",
+            "invalid type: integer `7`, expected a string",
+        ),
+        ("nats = {}", "nats", "missing field `subject`; add it"),
+        (
+            "nats = { subject = 7 }",
+            "nats.subject",
+            "invalid type: integer `7`, expected a string",
+        ),
+        (
+            "access = [2026-01-01T00:00:00Z]",
+            "access",
+            "invalid type: sequence, expected a string",
+        ),
+        (
+            "other = 1",
+            "other",
+            "unknown field `other`, expected `access` or `nats`; remove it",
+        ),
+    ] {
+        let file =
+            File::parse(&format!("{SOURCE}{setting}\n"), Path::new("tagtrail.toml")).unwrap();
+        let error = file.source[0].settings.parse::<OwnSettings>().unwrap_err();
+        assert_eq!(error, SettingError::new(key, message), "{setting}");
+    }
+}

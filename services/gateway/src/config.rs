@@ -6,12 +6,12 @@ use std::path::PathBuf;
 
 use axum::http::HeaderName;
 use tagtrail_bus::BusArgs;
-use tagtrail_config::{Access, ConfigError, File, Glob, Keys, NatsSubject};
+use tagtrail_config::{ConfigError, File, Glob};
 use tagtrail_proto::{Name, Registry, Repository};
 
 use crate::proof::credentials::Credentials;
-use crate::proof::id_token::IdTokens;
-use crate::source::{ALL, Kind, Proof};
+use crate::proof::id_token::{IdTokens, TOKENS_NEED};
+use crate::source::{ALL, Kind, Options, Proof};
 
 /// Settings, as flags and environment variables.
 #[derive(Debug, Clone, clap::Args)]
@@ -36,8 +36,6 @@ pub struct Config {
 pub(crate) struct Source {
     pub(crate) rules: SourceRules,
     pub(crate) credentials: Credentials,
-    /// Where it is heard as well.
-    pub(crate) nats: Option<NatsSubject>,
 }
 
 /// How a source speaks, and what it may speak for.
@@ -46,8 +44,8 @@ pub(crate) struct SourceRules {
     pub(crate) name: Name,
     pub(crate) kind: &'static Kind,
     pub(crate) registry: Option<Registry>,
-    /// How its images are addressed, where that can be chosen.
-    pub(crate) access: Option<Access>,
+    /// The settings of its kind.
+    pub(crate) options: Options,
     repositories: Vec<Glob>,
 }
 
@@ -76,12 +74,12 @@ impl Config {
 pub fn check(file: &File) -> Result<Vec<String>, ConfigError> {
     let mut lines: Vec<String> = sources(file)?
         .into_values()
-        .map(|Source { rules, nats, .. }| {
+        .map(|Source { rules, .. }| {
             let registry = match &rules.registry {
                 Some(registry) => format!("about {registry}"),
                 None => "about whatever registry its events name".to_owned(),
             };
-            let heard = match &nats {
+            let heard = match &rules.options.nats {
                 Some(nats) => format!("subject {} and ", nats.subject),
                 None => String::new(),
             };
@@ -124,16 +122,15 @@ pub(crate) fn rules(
         );
         return Err(file.error_at(at, "source.registry", message));
     }
-    let settings = entry.settings();
-    if let Some(key) = settings.iter().find(|key| !kind.settings.contains(key)) {
-        let message = format!("kind {:?} has no such setting; remove it", kind.name);
-        return Err(file.error_at(at, &format!("source.{key}"), message));
-    }
+    let options = kind.configure(&entry.settings).map_err(|error| {
+        let key = format!("source.{}", error.key);
+        file.error_at(at, &key, error.message)
+    })?;
     Ok(SourceRules {
         name: entry.name.get_ref().clone(),
         kind,
         registry: entry.registry.clone(),
-        access: entry.artifactory_access.or(entry.nexus_access),
+        options,
         repositories: entry.repositories.clone(),
     })
 }
@@ -150,44 +147,24 @@ fn source(file: &File, entry: &tagtrail_config::Source) -> Result<Source, Config
         })?),
         None => None,
     };
-    let credentials = credentials(file, entry, rules.kind, header)?;
-    Ok(Source {
-        rules,
-        credentials,
-        nats: entry.nats.clone(),
-    })
+    let credentials = credentials(file, entry, &rules, header)?;
+    Ok(Source { rules, credentials })
 }
-
-/// Google's, who is the only one so far.
-const ISSUER: &str = "https://accounts.google.com";
-const KEYS: &str = "https://www.googleapis.com/oauth2/v3/certs";
 
 fn credentials(
     file: &File,
     entry: &tagtrail_config::Source,
-    kind: &Kind,
+    rules: &SourceRules,
     header: Option<HeaderName>,
 ) -> Result<Credentials, ConfigError> {
     let wrong =
         |key: &str, message: String| Err(file.error_at(entry.name.span().start, key, message));
-    let tokens = ["audience", "email", "issuer", "keys"];
-    if entry.settings().iter().any(|key| tokens.contains(key)) {
-        let (Some(audience), Some(email), None) = (&entry.audience, &entry.email, &entry.secret)
-        else {
-            return wrong(
-                "source.audience",
-                "tokens need `audience` and `email`, and no `secret`: whoever shows a token shows no secret".to_owned(),
-            );
-        };
-        let tokens = IdTokens::new(
-            entry.issuer.clone().unwrap_or_else(|| ISSUER.to_owned()),
-            audience.clone(),
-            email.clone(),
-            entry
-                .keys
-                .clone()
-                .unwrap_or_else(|| Keys::Url(KEYS.to_owned())),
-        );
+    if let Some(tokens) = &rules.options.tokens {
+        if entry.secret.is_some() {
+            let at = entry.kind.span().start;
+            return Err(file.error_at(at, "source.audience", TOKENS_NEED));
+        }
+        let tokens = IdTokens::new(tokens.clone());
         return tokens.map(Credentials::tokens).or_else(|error| {
             wrong(
                 "source.keys",
@@ -197,10 +174,10 @@ fn credentials(
     }
     let Some(secret) = &entry.secret else {
         // What is heard on somebody's subject needs none, and nobody may post.
-        if entry.nats.is_some() {
+        if rules.options.nats.is_some() {
             return Ok(Credentials::default());
         }
-        let instead = match kind.proof {
+        let instead = match rules.kind.proof {
             Proof::IdToken => ", or audience = \"…\" and email = \"…\"",
             _ => "",
         };
@@ -215,7 +192,7 @@ fn credentials(
         Ok(secrets) => secrets,
         Err(error) => return wrong("source.secret", tagtrail_daemon::chain(&error)),
     };
-    let signatures = match kind.proof {
+    let signatures = match rules.kind.proof {
         Proof::Signature(signatures) => signatures,
         Proof::Secret | Proof::IdToken => &[],
     };
@@ -258,11 +235,42 @@ mod tests {
     }
 
     #[test]
+    fn a_kind_refuses_the_settings_of_other_kinds_and_wrong_values_of_its_own() {
+        let all = ALL.iter().flat_map(Kind::settings);
+        for (kind, setting) in ALL
+            .iter()
+            .flat_map(|kind| all.clone().map(move |key| (kind, *key)))
+        {
+            let error = read(&format!(
+                "[[source]]\nname = 'a'\nkind = '{}'\nregistry = 'r.example.com'\nSECRET\n{setting} = 7",
+                kind.name
+            ));
+            let error = error.unwrap_err().to_string();
+            assert!(
+                error.starts_with(&format!("tagtrail.toml:3: source.{setting}: ")),
+                "{error}"
+            );
+            let unknown = format!("kind {:?} has no such setting", kind.name);
+            assert_eq!(
+                error.contains(&unknown),
+                !kind.settings().contains(&setting),
+                "{error}"
+            );
+            // A kind that lists a key must also parse it.
+            assert!(!error.contains("unknown field"), "{error}");
+        }
+    }
+
+    #[test]
     fn mistakes_are_told_with_their_line_and_a_cure() {
         let message = |text: &str| read(text).unwrap_err().to_string();
+        let kinds: Vec<&str> = ALL.iter().flat_map(Kind::names).collect();
         assert_eq!(
             message("[[source]]\nname = 'a'\nkind = 'harbour'\nSECRET"),
-            "tagtrail.toml:3: source.kind: \"harbour\" is not a kind of source; it is one of: distribution, gitlab, harbor, quay, dockerhub, ghcr, gitea, forgejo, zot, ecr, gar, acr, artifactory, nexus, msr, aliyun, generic"
+            format!(
+                "tagtrail.toml:3: source.kind: \"harbour\" is not a kind of source; it is one of: {}",
+                kinds.join(", ")
+            )
         );
         assert_eq!(
             message("[[source]]\nname = 'a'\nkind = 'generic'\nSECRET"),
@@ -283,12 +291,12 @@ mod tests {
         ] {
             assert!(
                 message(&format!("[[source]]\nname = 'a'\nkind = 'gar'\n{mixed}"))
-                    .starts_with("tagtrail.toml:2: source.audience: tokens need `audience` and `email`, and no `secret`")
+                    .starts_with("tagtrail.toml:3: source.audience: tokens need `audience` and `email`, and no `secret`")
             );
         }
         assert_eq!(
             message("[[source]]\nname = 'a'\nkind = 'gitlab'\nSECRET\naudience = 'x'"),
-            "tagtrail.toml:3: source.audience: kind \"distribution\" has no such setting; remove it"
+            "tagtrail.toml:3: source.audience: kind \"distribution\" has no such setting, expected one of `name`, `kind`, `registry`, `secret`, `header`, `repositories`; remove it, or correct its name"
         );
         let unset = message(
             "[[source]]\nname = 'a'\nkind = 'gitlab'\nsecret = { env = 'TAGTRAIL_NEVER_SET' }",

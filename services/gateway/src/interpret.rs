@@ -60,10 +60,9 @@ impl Interpretation {
         let ctx = Context {
             source: &rules.name,
             registry: rules.registry.as_ref(),
-            access: rules.access,
             received_at,
         };
-        let events = (rules.kind.decode)(headers, body, &ctx)
+        let events = (rules.options.decode)(headers, body, &ctx)
             .unwrap_or_else(|malformed| vec![Meaning::Malformed(malformed)]);
         let mut receipt = Receipt::default();
         let (mut messages, mut malformed, mut handshake) = (Vec::new(), Vec::new(), None);

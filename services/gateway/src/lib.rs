@@ -83,7 +83,7 @@ pub async fn serve(listener: TcpListener, config: Config, ctx: Context) -> anyho
         http::serve(listener, router, ctx.shutdown.clone(), Limits::default()),
     );
     for (name, source) in &shared.sources {
-        if let Some(nats) = source.nats.clone() {
+        if let Some(nats) = source.rules.options.nats.clone() {
             let listening =
                 receive::nats::listen(Arc::clone(&shared), name.clone(), nats, ctx.clone());
             tasks.spawn("listening", listening);

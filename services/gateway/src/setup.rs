@@ -4,7 +4,7 @@ use tagtrail_config::{ConfigError, File};
 use tagtrail_proto::Registry;
 
 use crate::config;
-use crate::source::{ALL, Kind};
+use crate::source::{ALL, Kind, Proof};
 
 /// What the registry of a source needs, and what Tagtrail needs to know of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,6 +17,10 @@ pub struct Setup {
     pub registry: Option<Registry>,
     /// Whether its events name the digests of tags. Where they don't, a `[[registry]]` has to say how they are asked for.
     pub has_digest: bool,
+    /// Whether its senders show a token of an identity provider in place of a secret.
+    pub wants_token: bool,
+    /// The NATS subject on which its events are published as well.
+    pub nats_subject: Option<String>,
     /// What to set in the registry. In place of the secret it names where that is kept.
     pub text: String,
 }
@@ -34,12 +38,14 @@ pub fn setup(
     let url = format!("{}/hooks/{}", gateway.trim_end_matches('/'), rules.name);
     let newest = entry.secret.as_ref().and_then(|kept| kept.kept().last());
     let secret = newest.map_or("SECRET".to_owned(), ToString::to_string);
-    let tokens = (entry.audience.as_deref(), entry.email.as_deref());
+    let tokens = rules.options.tokens.as_ref();
     Ok(Setup {
         kind: rules.kind.name,
         text: rules.kind.setup_for(&url, &secret, tokens),
         url,
         has_digest: rules.kind.has_digest,
+        wants_token: tokens.is_some(),
+        nats_subject: rules.options.nats.map(|nats| nats.subject),
         // It is one: a test parses them all.
         registry: rules.registry.or_else(|| {
             rules
@@ -55,6 +61,12 @@ pub fn setup(
 pub struct KindSetup {
     /// Its name and its other names, as `kind` of a source.
     pub names: Vec<&'static str>,
+    /// Keys of `[[source]]` that only this kind and few others have.
+    pub settings: Vec<&'static str>,
+    /// Whether the source must name its registry, because its events don't.
+    pub needs_registry: bool,
+    /// Whether its senders can sign their bodies with the secret.
+    pub signs: bool,
     /// Whether its events name the digests of tags.
     pub has_digest: bool,
     /// What to set in the registry.
@@ -66,8 +78,11 @@ pub struct KindSetup {
 pub fn kinds(url: &str, secret: &str) -> Vec<KindSetup> {
     let each = |kind: &Kind| KindSetup {
         names: kind.names().collect(),
+        settings: kind.settings().to_vec(),
+        needs_registry: kind.needs_registry,
+        signs: matches!(kind.proof, Proof::Signature(_)),
         has_digest: kind.has_digest,
-        text: kind.setup_for(url, secret, (None, None)),
+        text: kind.setup_for(url, secret, None),
     };
     ALL.iter().map(each).collect()
 }

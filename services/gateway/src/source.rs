@@ -21,13 +21,16 @@ mod report;
 mod zot;
 
 use std::fmt;
+use std::path::PathBuf;
 
 use axum::http::HeaderMap;
+use serde::Deserialize;
 use serde_json::Value;
-use tagtrail_config::Access;
+use tagtrail_config::{SettingError, Settings};
 use tagtrail_proto::{Name, NameError, Push, Registry, clean_text};
 use time::OffsetDateTime;
 
+use crate::proof::id_token::TokenRules;
 use crate::proof::signature::Signature;
 
 pub(crate) use parts::BODY_ID;
@@ -64,8 +67,6 @@ pub(crate) struct Kind {
     pub(crate) needs_registry: bool,
     /// How a sender of this kind proves who it is, besides showing the secret.
     pub(crate) proof: Proof,
-    /// Keys of a source in `tagtrail.toml` that only this kind reads.
-    pub(crate) settings: &'static [&'static str],
     /// Headers that say what the body does not. They are kept with a body that is not understood.
     pub(crate) headers: &'static [&'static str],
     /// Most bytes of a body.
@@ -74,8 +75,8 @@ pub(crate) struct Kind {
     pub(crate) has_digest: bool,
     /// The registry that its events are always about, unless the source says otherwise.
     pub(crate) default_registry: Option<&'static str>,
-    /// Reads a body. An error is about the whole of it; what is wrong with one event of several is among the results.
-    pub(crate) decode: Decode,
+    /// How its bodies are decoded.
+    decoding: Decoding,
     /// What to set in the registry, for people. `{url}` stands for the address of the source, `{secret}` for its secret,
     /// `{audience}` and `{email}` for what its tokens must name. `docs/registries.md` has it as well.
     pub(crate) setup: &'static str,
@@ -92,25 +93,111 @@ pub(crate) enum Proof {
     IdToken,
 }
 
+/// Decodes a body. An error concerns the whole body; a mistake in one of several events is among the results.
 type Decode = fn(&HeaderMap, &[u8], &Context<'_>) -> Result<Vec<Meaning>, DecodeError>;
+
+/// How the bodies of a kind are decoded.
+#[derive(Debug, Clone, Copy)]
+enum Decoding {
+    /// In one way: the kind has no settings.
+    Fixed(Decode),
+    /// As the settings of the source say: these keys of `[[source]]`, which the function parses.
+    Configured(&'static [&'static str], Configure),
+}
+
+type Configure = fn(&Settings) -> Result<Options, SettingError>;
+
+/// The settings of a source that its kind parsed.
+pub(crate) struct Options {
+    /// Decodes a body, as [`Decode`] does.
+    pub(crate) decode: Box<Decoder>,
+    /// The subject on which its events are published as well.
+    pub(crate) nats: Option<NatsSubject>,
+    /// The tokens that its senders show in place of a secret.
+    pub(crate) tokens: Option<TokenRules>,
+}
+
+type Decoder =
+    dyn Fn(&HeaderMap, &[u8], &Context<'_>) -> Result<Vec<Meaning>, DecodeError> + Send + Sync;
+
+impl Options {
+    fn new(
+        decode: impl Fn(&HeaderMap, &[u8], &Context<'_>) -> Result<Vec<Meaning>, DecodeError>
+        + Send
+        + Sync
+        + 'static,
+    ) -> Options {
+        Options {
+            decode: Box::new(decode),
+            nats: None,
+            tokens: None,
+        }
+    }
+}
+
+impl fmt::Debug for Options {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Options")
+            .field("nats", &self.nats)
+            .field("tokens", &self.tokens)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A core NATS subject of another system, on which events are published.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct NatsSubject {
+    /// Its server, `nats://` or `tls://`.
+    pub(crate) url: String,
+    /// The subject.
+    pub(crate) subject: String,
+    /// A file with credentials (`.creds`).
+    pub(crate) credentials: Option<PathBuf>,
+}
+
+/// How Docker clients reach the repositories of a product that has many behind one host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(crate) enum Access {
+    /// `host/repository/image`.
+    RepositoryPath,
+    /// `repository.host/image`.
+    SubDomain,
+    /// `host:port/image`, a port for each repository.
+    Port,
+}
 
 impl Kind {
     /// A registry's event has a few KiB; with `includereferences` it holds a manifest (4 MiB).
     const MAX_BODY: usize = 8 << 20;
 
-    /// What most kinds have.
+    /// A kind without settings, as most are.
     const fn new(name: &'static str, decode: Decode, setup: &'static str) -> Kind {
+        Kind::with(name, Decoding::Fixed(decode), setup)
+    }
+
+    /// A kind with these settings.
+    const fn with_settings(
+        name: &'static str,
+        keys: &'static [&'static str],
+        configure: Configure,
+        setup: &'static str,
+    ) -> Kind {
+        Kind::with(name, Decoding::Configured(keys, configure), setup)
+    }
+
+    const fn with(name: &'static str, decoding: Decoding, setup: &'static str) -> Kind {
         Kind {
             name,
             aliases: &[],
             needs_registry: false,
             proof: Proof::Secret,
-            settings: &[],
             headers: &[],
             max_body: Kind::MAX_BODY,
             has_digest: true,
             default_registry: None,
-            decode,
+            decoding,
             setup,
         }
     }
@@ -126,16 +213,43 @@ impl Kind {
         std::iter::once(self.name).chain(self.aliases.iter().copied())
     }
 
-    /// What to set in a registry; `audience` and `email` are those of its tokens, if they are configured.
-    pub(crate) fn setup_for(
-        &self,
-        url: &str,
-        secret: &str,
-        (audience, email): (Option<&str>, Option<&str>),
-    ) -> String {
+    /// Its settings: keys of `[[source]]` that only some kinds have.
+    pub(crate) fn settings(&self) -> &'static [&'static str] {
+        match self.decoding {
+            Decoding::Fixed(_) => &[],
+            Decoding::Configured(keys, _) => keys,
+        }
+    }
+
+    /// Parses the settings of a source.
+    ///
+    /// # Errors
+    /// For a key that the kind does not have, or a value that it does not accept.
+    pub(crate) fn configure(&self, settings: &Settings) -> Result<Options, SettingError> {
+        let unknown = settings.keys().find(|key| !self.settings().contains(key));
+        if let Some(key) = unknown {
+            let known = tagtrail_config::Source::KEYS.iter().chain(self.settings());
+            let known: Vec<String> = known.map(|key| format!("`{key}`")).collect();
+            let message = format!(
+                "kind {:?} has no such setting, expected one of {}; remove it, or correct its name",
+                self.name,
+                known.join(", ")
+            );
+            return Err(SettingError::new(key, message));
+        }
+        match self.decoding {
+            Decoding::Fixed(decode) => Ok(Options::new(decode)),
+            Decoding::Configured(_, configure) => configure(settings),
+        }
+    }
+
+    /// The settings to make in a registry; `tokens` are those of the source, if it has any.
+    pub(crate) fn setup_for(&self, url: &str, secret: &str, tokens: Option<&TokenRules>) -> String {
+        let (audience, email) =
+            tokens.map_or((url, EMAIL), |rules| (&rules.audience, &rules.email));
         self.setup
-            .replace("{audience}", audience.unwrap_or(url))
-            .replace("{email}", email.unwrap_or(EMAIL))
+            .replace("{audience}", audience)
+            .replace("{email}", email)
             .replace("{url}", url)
             .replace("{secret}", secret)
     }
@@ -151,8 +265,6 @@ pub(crate) struct Context<'a> {
     pub(crate) source: &'a Name,
     /// The registry that the source speaks for, whatever its events say.
     pub(crate) registry: Option<&'a Registry>,
-    /// How its images are addressed, where that can be chosen.
-    pub(crate) access: Option<Access>,
     /// When it came.
     pub(crate) received_at: OffsetDateTime,
 }

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use serde_json::Value;
-use tagtrail_config::{File, RegistryAccess, Source};
+use tagtrail_config::{File, RegistryAccess};
 use tagtrail_proto::{Registry, instant};
 use tagtrail_resolver::{CheckError, Ping};
 use time::{Duration, OffsetDateTime};
@@ -36,11 +36,7 @@ pub(super) fn file(path: &Path, file: &File) -> Finding {
 }
 
 /// Judges a source, except its events. `configured` are the registries with an entry.
-pub(super) fn source(
-    entry: &Source,
-    answers: &SourceAnswers,
-    configured: &[&Registry],
-) -> Vec<Finding> {
+pub(super) fn source(answers: &SourceAnswers, configured: &[&Registry]) -> Vec<Finding> {
     let setup = match &answers.setup {
         Ok(setup) => setup,
         Err(wrong) => {
@@ -64,9 +60,9 @@ pub(super) fn source(
     }
     if let Some(answer) = &answers.without_secret {
         let mut finding = gateway(answer, &setup.url, None);
-        if *answer == GatewayAnswer::Refused && entry.audience.is_some() {
+        if *answer == GatewayAnswer::Refused && setup.wants_token {
             finding.found += "; its identity token can't be tested by this command";
-        } else if *answer == GatewayAnswer::Refused && entry.nats.is_some() {
+        } else if *answer == GatewayAnswer::Refused && setup.nats_subject.is_some() {
             finding.found += "; its NATS subject is not tested by this command";
         }
         findings.push(finding);

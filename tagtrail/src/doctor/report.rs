@@ -282,6 +282,8 @@ To do:
                     url: "http://t/hooks/main".to_owned(),
                     registry: None,
                     has_digest: true,
+                    wants_token: false,
+                    nats_subject: None,
                     text: "first:\n\n  second".to_owned(),
                 },
             });

@@ -14,7 +14,6 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ring::signature::{RSA_PKCS1_2048_8192_SHA256, RsaPublicKeyComponents};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
-use tagtrail_config::Keys;
 use time::OffsetDateTime;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
@@ -30,12 +29,34 @@ const LARGEST: usize = 64 << 10;
 /// Google's tokens have 1 KiB.
 const LONGEST: usize = 8 << 10;
 
-/// What a token must say, and the keys that it must be signed with.
-#[derive(Debug)]
-pub(crate) struct IdTokens {
+/// The rule that a source with tokens breaks if it lacks one key or has another.
+pub(crate) const TOKENS_NEED: &str = "tokens need `audience` and `email`, and no `secret`: a sender shows a token in place of a secret";
+
+/// The claims that a token must have, and where its keys are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct TokenRules {
     pub(crate) issuer: String,
     pub(crate) audience: String,
     pub(crate) email: String,
+    pub(crate) keys: Keys,
+}
+
+/// Where a JSON Web Key Set (RFC 7517) is.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Keys {
+    /// Fetched, and fetched again when a key is not in it.
+    Url(String),
+    /// Read, and read again when a key is not in it.
+    File(PathBuf),
+}
+
+/// Verifies tokens by their rules.
+#[derive(Debug)]
+pub(crate) struct IdTokens {
+    issuer: String,
+    audience: String,
+    email: String,
     source: KeySource,
     keys: Mutex<KeySet>,
 }
@@ -92,12 +113,13 @@ struct Claims {
 impl IdTokens {
     /// # Errors
     /// If there can be no HTTP client.
-    pub(crate) fn new(
-        issuer: String,
-        audience: String,
-        email: String,
-        keys: Keys,
-    ) -> reqwest::Result<IdTokens> {
+    pub(crate) fn new(rules: TokenRules) -> reqwest::Result<IdTokens> {
+        let TokenRules {
+            issuer,
+            audience,
+            email,
+            keys,
+        } = rules;
         let source = match keys {
             Keys::File(path) => KeySource::File(path),
             Keys::Url(url) => {

@@ -7,13 +7,13 @@ use std::sync::Arc;
 
 use axum::http::HeaderMap;
 use tagtrail_bus::{BusError, Subscription};
-use tagtrail_config::NatsSubject;
 use tagtrail_daemon::{Context, Span, SpanKind, backoff};
 use time::OffsetDateTime;
 
 use crate::config::Source;
 use crate::receive::{self, Inbound, Reply};
 use crate::shared::Shared;
+use crate::source::NatsSubject;
 
 /// Hears a source until a stop is asked for. A subject that can't be heard is no reason to turn other sources away.
 pub(crate) async fn listen(

@@ -3,20 +3,21 @@
 //! By `JFrog`'s pages on events and akuity/kargo (`pkg/webhook/external/artifactory.go`). What is told of is the file of the manifest,
 //! so its SHA-256 is the digest. How an image is called depends on how Docker clients reach Artifactory: `artifactory_access`.
 
-use axum::http::HeaderMap;
 use serde::Deserialize;
-use tagtrail_config::Access;
+use tagtrail_config::{SettingError, Settings};
 use tagtrail_proto::Action;
 
-use super::{Context, DecodeError, Kind, Meaning, Proof, Report, body_id, lenient, present};
+use super::{
+    Access, Context, DecodeError, Kind, Meaning, Options, Proof, Report, body_id, lenient, present,
+};
 use crate::proof::signature::Signature;
 
 pub(super) const ARTIFACTORY: Kind = Kind {
     proof: Proof::Signature(&[Signature::sha256("x-jfrog-event-auth").or_secret()]),
-    settings: &["artifactory_access"],
-    ..Kind::new(
+    ..Kind::with_settings(
         "artifactory",
-        decode,
+        &["artifactory_access"],
+        configure,
         r#"Administration, General, Webhooks, New Webhook:
 
   URL           {url}
@@ -52,7 +53,19 @@ struct Data {
     tag: Option<String>,
 }
 
-fn decode(_: &HeaderMap, body: &[u8], ctx: &Context<'_>) -> Result<Vec<Meaning>, DecodeError> {
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ArtifactorySettings {
+    artifactory_access: Option<Access>,
+}
+
+fn configure(settings: &Settings) -> Result<Options, SettingError> {
+    let ArtifactorySettings { artifactory_access } = settings.parse()?;
+    let access = artifactory_access.unwrap_or(Access::RepositoryPath);
+    Ok(Options::new(move |_, body, ctx| decode(body, ctx, access)))
+}
+
+fn decode(body: &[u8], ctx: &Context<'_>, access: Access) -> Result<Vec<Meaning>, DecodeError> {
     let hook: Hook = serde_json::from_slice(body)?;
     let domain = hook.domain.ok_or_else(|| {
         DecodeError::new("there is no `domain` in it: is the source of the right kind?")
@@ -79,7 +92,7 @@ fn decode(_: &HeaderMap, body: &[u8], ctx: &Context<'_>) -> Result<Vec<Meaning>,
         .split_once("://")
         .map_or(origin.as_str(), |(_, rest)| rest);
     let origin = origin.split('/').next().unwrap_or_default();
-    let (host, repository) = match ctx.access.unwrap_or(Access::RepositoryPath) {
+    let (host, repository) = match access {
         Access::RepositoryPath => (
             origin.to_owned(),
             key.zip(image).map(|(key, image)| format!("{key}/{image}")),

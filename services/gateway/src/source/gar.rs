@@ -9,18 +9,21 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 use serde_json::value::RawValue;
+use tagtrail_config::{SettingError, Settings};
 use tagtrail_proto::Action;
 
 use super::{
-    Context, DecodeError, Kind, Meaning, Proof, Report, body_id, lenient, present, sent_at,
+    Context, DecodeError, Kind, Meaning, Options, Proof, Report, body_id, lenient, present, sent_at,
 };
+
+use crate::proof::id_token::{Keys, TOKENS_NEED, TokenRules};
 
 pub(super) const GAR: Kind = Kind {
     proof: Proof::IdToken,
-    settings: &["issuer", "audience", "email", "keys"],
-    ..Kind::new(
+    ..Kind::with_settings(
         "gar",
-        decode,
+        &["audience", "email", "issuer", "keys"],
+        configure,
         r#"In the project of the registry:
 
 gcloud pubsub topics create gcr
@@ -35,6 +38,44 @@ audience = "{audience}"
 email = "{email}""#,
     )
 };
+
+/// Google's issuer and keys, the only provider of such tokens so far.
+const ISSUER: &str = "https://accounts.google.com";
+const KEYS: &str = "https://www.googleapis.com/oauth2/v3/certs";
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct GarSettings {
+    audience: Option<String>,
+    email: Option<String>,
+    issuer: Option<String>,
+    keys: Option<Keys>,
+}
+
+fn configure(settings: &Settings) -> Result<Options, SettingError> {
+    let GarSettings {
+        audience,
+        email,
+        issuer,
+        keys,
+    } = settings.parse()?;
+    if settings.keys().next().is_none() {
+        return Ok(Options::new(decode));
+    }
+    let (Some(audience), Some(email)) = (audience, email) else {
+        return Err(SettingError::new("audience", TOKENS_NEED));
+    };
+    let tokens = TokenRules {
+        issuer: issuer.unwrap_or_else(|| ISSUER.to_owned()),
+        audience,
+        email,
+        keys: keys.unwrap_or_else(|| Keys::Url(KEYS.to_owned())),
+    };
+    Ok(Options {
+        tokens: Some(tokens),
+        ..Options::new(decode)
+    })
+}
 
 #[derive(Deserialize)]
 struct Envelope<'a> {

@@ -5,12 +5,13 @@
 
 use axum::http::HeaderMap;
 use serde::Deserialize;
-use tagtrail_config::Access;
+use tagtrail_config::{SettingError, Settings};
 use tagtrail_proto::Action;
 use time::OffsetDateTime;
 
 use super::{
-    Context, DecodeError, Kind, Meaning, Proof, Report, body_id, header, lenient, present, sent_at,
+    Access, Context, DecodeError, Kind, Meaning, Options, Proof, Report, body_id, header, lenient,
+    present, sent_at,
 };
 use crate::proof::signature::Signature;
 
@@ -18,11 +19,11 @@ pub(super) const NEXUS: Kind = Kind {
     needs_registry: true,
     has_digest: false,
     proof: Proof::Signature(&[Signature::sha1("x-nexus-webhook-signature")]),
-    settings: &["nexus_access"],
     headers: &[EVENT, DELIVERY],
-    ..Kind::new(
+    ..Kind::with_settings(
         "nexus",
-        decode,
+        &["nexus_access"],
+        configure,
         r#"Administration, System, Capabilities, Create capability, Webhook: Repository.
 
   Repository   the hosted Docker repository
@@ -61,10 +62,25 @@ struct Component {
     version: Option<String>,
 }
 
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NexusSettings {
+    nexus_access: Option<Access>,
+}
+
+fn configure(settings: &Settings) -> Result<Options, SettingError> {
+    let NexusSettings { nexus_access } = settings.parse()?;
+    let access = nexus_access.unwrap_or(Access::Port);
+    Ok(Options::new(move |headers, body, ctx| {
+        decode(headers, body, ctx, access)
+    }))
+}
+
 fn decode(
     headers: &HeaderMap,
     body: &[u8],
     ctx: &Context<'_>,
+    access: Access,
 ) -> Result<Vec<Meaning>, DecodeError> {
     if header(headers, EVENT).is_some_and(|event| event != "rm:repository:component") {
         return Ok(vec![Meaning::Ignored]);
@@ -85,7 +101,7 @@ fn decode(
         return Ok(vec![Meaning::Ignored]);
     };
     let name = present(component.name);
-    let repository = match ctx.access.unwrap_or(Access::Port) {
+    let repository = match access {
         Access::RepositoryPath => {
             let outer = present(hook.repository_name);
             outer

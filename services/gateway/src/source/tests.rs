@@ -24,10 +24,7 @@ fn fixture(file: &str) -> Vec<u8> {
 }
 
 fn decode(kind: &str, registry: Option<&str>, body: &[u8]) -> Result<Vec<Meaning>, DecodeError> {
-    let route = Route {
-        registry: registry.map(str::to_owned),
-        access: None,
-    };
+    let route = Route::of(registry);
     decode_with(kind, &route, &HeaderMap::new(), body)
 }
 
@@ -42,10 +39,10 @@ fn decode_with(
     let ctx = Context {
         source: &source,
         registry: registry.as_ref(),
-        access: route.access,
         received_at: RECEIVED_AT,
     };
-    (Kind::named(kind).unwrap().decode)(headers, body, &ctx)
+    let options = Kind::named(kind).unwrap().configure(&route.settings);
+    (options.unwrap().decode)(headers, body, &ctx)
 }
 
 /// One event of kind `generic`.
@@ -103,11 +100,27 @@ struct Case {
 }
 
 /// What the source says in `tagtrail.toml`.
-#[derive(Default, Deserialize)]
+#[derive(Clone, Default, Deserialize)]
 struct Route {
     registry: Option<String>,
-    #[serde(rename = "artifactory_access")]
-    access: Option<Access>,
+    #[serde(flatten)]
+    settings: Settings,
+}
+
+impl Route {
+    fn of(registry: Option<&str>) -> Route {
+        Route {
+            registry: registry.map(str::to_owned),
+            settings: Settings::default(),
+        }
+    }
+
+    fn with(registry: Option<&str>, key: &str, value: &str) -> Route {
+        Route {
+            settings: serde_json::from_value(json!({ key: value })).unwrap(),
+            ..Route::of(registry)
+        }
+    }
 }
 
 impl Case {
@@ -179,7 +192,10 @@ impl Expected {
 #[test]
 fn every_fixture_means_what_its_case_says() {
     let cases: Cases = serde_json::from_slice(&fixture("CASES.json")).unwrap();
-    assert_eq!(cases.cases.len(), 79);
+    let files = std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures")).unwrap();
+    let names = files.map(|file| file.unwrap().file_name().into_string().unwrap());
+    let bodies = names.filter(|name| name.ends_with(".json") && name != "CASES.json");
+    assert_eq!(cases.cases.len(), bodies.count(), "a case for each body");
     for case in cases.cases {
         let decoded = case.decode();
         let decoded = decoded.unwrap_or_else(|error| panic!("{}: {error}", case.file));
@@ -255,11 +271,7 @@ fn broken_fixtures_do_no_harm() {
         let whole: Value = serde_json::from_slice(&fixture(&case.file)).unwrap();
         let mut places = Vec::new();
         paths(&whole, "", &mut places);
-        let route = case.route.as_ref().map(|route| Route {
-            registry: route.registry.clone(),
-            access: route.access,
-        });
-        let route = route.unwrap_or_default();
+        let route = case.route.clone().unwrap_or_default();
         for place in places {
             for wrong in WRONG {
                 let mut body = whole.clone();
@@ -286,10 +298,7 @@ fn a_delete_that_names_too_little_deletes_no_repository() {
         for field in fields {
             *body.pointer_mut(field).unwrap() = json!("");
         }
-        let route = Route {
-            registry: Some("registry.example.com".to_owned()),
-            access: None,
-        };
+        let route = Route::of(Some("registry.example.com"));
         match decode_with(kind, &route, &HeaderMap::new(), body.to_string().as_bytes()) {
             Ok(mut events) => events.remove(0),
             Err(malformed) => Meaning::Malformed(malformed),

@@ -6,19 +6,21 @@
 
 use axum::http::HeaderMap;
 use serde::Deserialize;
+use tagtrail_config::{SettingError, Settings};
 use tagtrail_proto::{Action, Digest};
 
 use super::{
-    Context, DecodeError, Kind, Meaning, Report, body_id, header, lenient, present, sent_at,
+    Context, DecodeError, Kind, Meaning, NatsSubject, Options, Report, body_id, header, lenient,
+    present, sent_at,
 };
 
 pub(super) const ZOT: Kind = Kind {
     needs_registry: true,
-    settings: &["nats"],
     headers: &["ce-type", "ce-id", "ce-time"],
-    ..Kind::new(
+    ..Kind::with_settings(
         "zot",
-        decode,
+        &["nats"],
+        configure,
         r#"In zot's config.json, under "extensions", then restart it:
 
 "events": {
@@ -38,6 +40,20 @@ Or over NATS, where a manifest of more than NATS's max_payload (1 MiB) is lost:
 and in tagtrail.toml: nats = { url = "nats://…:4222", subject = "zot.events" }"#,
     )
 };
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ZotSettings {
+    nats: Option<NatsSubject>,
+}
+
+fn configure(settings: &Settings) -> Result<Options, SettingError> {
+    let ZotSettings { nats } = settings.parse()?;
+    Ok(Options {
+        nats,
+        ..Options::new(decode)
+    })
+}
 
 #[derive(Deserialize)]
 struct StructuredEvent<'a> {

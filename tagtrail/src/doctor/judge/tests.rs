@@ -34,7 +34,7 @@ fn found(
         .iter()
         .map(|access| access.name.get_ref())
         .collect();
-    source(entry, &answers, &configured)
+    source(&answers, &configured)
 }
 
 fn levels(findings: &[Finding]) -> Vec<(&str, Level)> {

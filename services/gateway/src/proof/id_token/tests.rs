@@ -70,12 +70,12 @@ struct World {
 fn world() -> World {
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), keys("one").to_string()).unwrap();
-    let tokens = IdTokens::new(
-        "https://accounts.google.com".to_owned(),
-        "https://tagtrail.example.com/hooks/gar".to_owned(),
-        "push@acme.iam.gserviceaccount.com".to_owned(),
-        Keys::File(file.path().to_owned()),
-    )
+    let tokens = IdTokens::new(TokenRules {
+        issuer: "https://accounts.google.com".to_owned(),
+        audience: "https://tagtrail.example.com/hooks/gar".to_owned(),
+        email: "push@acme.iam.gserviceaccount.com".to_owned(),
+        keys: Keys::File(file.path().to_owned()),
+    })
     .unwrap();
     World { tokens, keys: file }
 }

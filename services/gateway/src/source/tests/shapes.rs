@@ -12,10 +12,7 @@ fn one_with(
     headers: &[(&'static str, &str)],
     body: &str,
 ) -> Meaning {
-    let route = Route {
-        registry: registry.map(str::to_owned),
-        access: None,
-    };
+    let route = Route::of(registry);
     let mut map = HeaderMap::new();
     for (name, value) in headers {
         map.insert(*name, value.parse().unwrap());
@@ -278,10 +275,7 @@ fn azures_handshakes_and_schemas() {
 #[test]
 fn artifactory_by_every_access() {
     let image_by = |access, registry: Option<&str>| {
-        let route = Route {
-            registry: registry.map(str::to_owned),
-            access: Some(access),
-        };
+        let route = Route::with(registry, "artifactory_access", access);
         let body = changed("artifactory-deleted.json", |body| {
             body["event_type"] = "promoted".into()
         });
@@ -294,26 +288,23 @@ fn artifactory_by_every_access() {
         decoded.map(|mut events| image(events.remove(0)))
     };
     assert_eq!(
-        image_by(Access::RepositoryPath, None).unwrap(),
+        image_by("repository-path", None).unwrap(),
         "acme.jfrog.io/docker-local/team/app:1.4.2"
     );
     assert_eq!(
-        image_by(Access::SubDomain, None).unwrap(),
+        image_by("sub-domain", None).unwrap(),
         "docker-local.acme.jfrog.io/team/app:1.4.2"
     );
-    assert!(image_by(Access::Port, None).is_err());
+    assert!(image_by("port", None).is_err());
     assert_eq!(
-        image_by(Access::Port, Some("acme.example.com:8444")).unwrap(),
+        image_by("port", Some("acme.example.com:8444")).unwrap(),
         "acme.example.com:8444/team/app:1.4.2"
     );
 }
 
 #[test]
 fn nexus_with_routing_by_path() {
-    let route = Route {
-        registry: Some("nexus.example.com".to_owned()),
-        access: Some(Access::RepositoryPath),
-    };
+    let route = Route::with(Some("nexus.example.com"), "nexus_access", "repository-path");
     let body = fixture("nexus-component-created.json");
     let mut events = decode_with("nexus", &route, &HeaderMap::new(), &body).unwrap();
     assert_eq!(
