@@ -6,25 +6,23 @@ use std::sync::LazyLock;
 
 use libfuzzer_sys::fuzz_target;
 use tagtrail_config::File;
+use tagtrail_gateway::KindSetup;
 use tagtrail_proto::{Event, Push, Subject};
 
 static FILE: LazyLock<File> = LazyLock::new(|| {
-    // Every kind as it is without a registry of its own, and with one.
-    let source = |(number, kind): (usize, &&str)| {
-        let registry = if number % 2 == 0 { "" } else { "registry = \"registry.example.com\"" };
-        let needs = matches!(*kind, "generic" | "zot" | "nexus");
-        let registry = if needs { "registry = \"registry.example.com:5000\"" } else { registry };
-        format!("[[source]]\nname = \"s{number}\"\nkind = \"{kind}\"\nsecret = {{ env = \"S\" }}\n{registry}\n")
+    // Each kind twice: with the registry that its events name, where they name one, and with a registry of its own.
+    let sources = |kind: KindSetup| {
+        let name = kind.names[0];
+        let source = move |number: usize, registry: &str| {
+            format!("[[source]]\nname = \"{name}-{number}\"\nkind = \"{name}\"\nsecret = {{ env = \"S\" }}\n{registry}\n")
+        };
+        let registry = "registry = \"registry.example.com:5000\"";
+        let first = if kind.needs_registry { registry } else { "" };
+        [source(0, first), source(1, "registry = \"registry.example.com\"")]
     };
-    let twice = KINDS.iter().flat_map(|kind| [kind, kind]);
-    let text: String = twice.enumerate().map(source).collect();
+    let text: String = tagtrail_gateway::kinds("", "").into_iter().flat_map(sources).collect();
     File::parse(&text, Path::new("tagtrail.toml")).expect("the file is right")
 });
-
-const KINDS: &[&str] = &[
-    "distribution", "generic", "harbor", "quay", "dockerhub", "ghcr", "gitea", "zot", "ecr", "gar", "acr", "artifactory", "nexus",
-    "msr", "aliyun",
-];
 
 // The first byte chooses the source, the first line is the content type.
 fuzz_target!(|input: &[u8]| {

@@ -144,9 +144,17 @@ fn the_example_file_is_valid_and_every_key_is_documented() {
         "{}",
         String::from_utf8_lossy(&done.stderr)
     );
-    // A wrong key makes the program list all keys. Each must have a row.
-    for table in ["source", "registry", "trigger", "token"] {
-        std::fs::write(&path, format!("[[{table}]]\nno_such_key = 1\n")).unwrap();
+    // A wrong key makes the program list all keys, which differ by the kind of a source. Each must
+    // have a row.
+    let kinds = tagtrail_gateway::kinds("", "");
+    let sources = kinds.iter().map(|kind| {
+        let name = kind.names[0];
+        format!("[[source]]\nname = \"a\"\nkind = \"{name}\"\nregistry = \"a.b\"\n")
+    });
+    let others = ["registry", "trigger", "token"].map(|table| format!("[[{table}]]\n"));
+    for entry in sources.chain(others) {
+        let table = entry.split(['[', ']']).nth(2).unwrap();
+        std::fs::write(&path, format!("{entry}no_such_key = 1\n")).unwrap();
         let done = tagtrail(&["config", "check", path.to_str().unwrap()])
             .output()
             .unwrap();
@@ -164,6 +172,36 @@ fn the_example_file_is_valid_and_every_key_is_documented() {
             );
         }
     }
+}
+
+/// The names in backquotes of a row of a table, from `from` to the end of its sentence.
+fn names_of_row<'a>(page: &'a str, row: &str, from: &str) -> BTreeSet<&'a str> {
+    let row = page.lines().find(|line| line.starts_with(row)).unwrap();
+    let (_, names) = row.split_once(from).unwrap();
+    let names = names.split(['(', ';', '.']).next().unwrap();
+    names.split('`').skip(1).step_by(2).collect()
+}
+
+#[test]
+fn the_page_on_configuration_names_every_kind_and_its_rules() {
+    let page = page("docs/configuration.md");
+    let kinds = tagtrail_gateway::kinds("", "");
+    let names = |chosen: &dyn Fn(&tagtrail_gateway::KindSetup) -> bool| -> BTreeSet<&str> {
+        let chosen = kinds.iter().filter(|kind| chosen(kind));
+        chosen.flat_map(|kind| kind.names.clone()).collect()
+    };
+    assert_eq!(
+        names_of_row(&page, "| `kind` |", "one of"),
+        names(&|_| true)
+    );
+    assert_eq!(
+        names_of_row(&page, "| `registry` |", "Needed for"),
+        names(&|kind| kind.needs_registry)
+    );
+    assert_eq!(
+        names_of_row(&page, "| `secret` |", "list of two."),
+        names(&|kind| kind.signs)
+    );
 }
 
 #[test]
