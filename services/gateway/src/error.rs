@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use axum::http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
+use axum::http::header::{ALLOW, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use tagtrail_bus::publish::PublishError;
+use tagtrail_daemon::problem;
 
 /// Why a request was not taken. The text is for the sender, so it never quotes what it sent.
 #[derive(Debug, thiserror::Error)]
@@ -67,9 +68,6 @@ pub enum NotStored {
     /// It did not say so in time.
     #[error("NATS did not acknowledge in {0:?}")]
     TooLate(std::time::Duration),
-    /// Can't happen: everything that is published can be written as JSON.
-    #[error("a message can't be written as JSON")]
-    Json(#[from] serde_json::Error),
 }
 
 impl Error {
@@ -93,19 +91,8 @@ impl Error {
 impl IntoResponse for Error {
     fn into_response(self) -> Response {
         let (status, code) = self.status();
-        let problem = serde_json::json!({
-            "type": "about:blank",
-            "title": status.canonical_reason(),
-            "status": status.as_u16(),
-            "code": code,
-            "detail": self.to_string(),
-        });
-        let mut response = (status, problem.to_string()).into_response();
+        let mut response = problem::response(status, code, &self.to_string());
         let headers = response.headers_mut();
-        headers.insert(
-            CONTENT_TYPE,
-            HeaderValue::from_static("application/problem+json"),
-        );
         match status {
             StatusCode::SERVICE_UNAVAILABLE => {
                 headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));

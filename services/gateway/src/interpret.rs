@@ -6,8 +6,7 @@ use serde_json::Value;
 use time::OffsetDateTime;
 
 use crate::config::SourceRules;
-use crate::error::NotStored;
-use crate::publish::Outgoing;
+use crate::publish::Outbound;
 use crate::source::{Context, Meaning};
 
 /// Most reasons that an answer, or a quarantined body, lists.
@@ -39,7 +38,7 @@ impl Receipt {
 
 /// What a body means.
 pub(crate) struct Interpretation {
-    pub(crate) messages: Vec<Outgoing>,
+    pub(crate) messages: Vec<Outbound>,
     /// Its reasons are about what the source may not say.
     pub(crate) receipt: Receipt,
     /// What was wrong with events that were not understood.
@@ -56,7 +55,7 @@ impl Interpretation {
         body: &[u8],
         received_at: OffsetDateTime,
         partitions: u16,
-    ) -> Result<Interpretation, NotStored> {
+    ) -> Interpretation {
         let ctx = Context {
             source: &rules.name,
             registry: rules.registry.as_ref(),
@@ -79,11 +78,11 @@ impl Interpretation {
                 }
                 Meaning::Push(push) => {
                     receipt.accepted += 1;
-                    messages.push(Outgoing::push(*push, partitions)?);
+                    messages.push(Outbound::push(*push, partitions));
                 }
                 Meaning::Unresolved(push) => {
                     receipt.unresolved += 1;
-                    messages.push(Outgoing::push(*push, partitions)?);
+                    messages.push(Outbound::push(*push, partitions));
                 }
                 Meaning::Ignored => receipt.ignored += 1,
                 Meaning::Handshake(answer) => handshake = Some(answer),
@@ -94,11 +93,11 @@ impl Interpretation {
             }
         }
         malformed.truncate(REASONS);
-        Ok(Interpretation {
+        Interpretation {
             messages,
             receipt,
             malformed,
             handshake,
-        })
+        }
     }
 }

@@ -130,11 +130,11 @@ pub mod fuzz {
             headers.insert(CONTENT_TYPE, value);
         }
         let now = OffsetDateTime::now_utc();
-        let interpretation = Interpretation::new(&rules, &headers, body, now, 8).ok()?;
-        let messages = interpretation
-            .messages
-            .iter()
-            .map(crate::publish::Outgoing::parts);
+        let interpretation = Interpretation::new(&rules, &headers, body, now, 8);
+        let messages = interpretation.messages.iter().map(|message| {
+            let message = message.message().expect("a message that can be written");
+            (message.subject.to_string(), message.payload.to_vec())
+        });
         Some((interpretation.receipt, messages.collect()))
     }
 }

@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
+use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 use tagtrail_bus::Bus;
 use tagtrail_bus::publish::{Message, PublishError};
 use tagtrail_failpoint::FailPoint;
-use tagtrail_proto::{Name, Push, Quarantined, Subject, TimeSource, TraceContext};
+use tagtrail_proto::{Event, Name, Push, Quarantined, Subject, TimeSource, TraceContext};
 
 use crate::error::NotStored;
 use crate::source::BODY_ID;
@@ -17,49 +17,59 @@ const PATIENCE: Duration = Duration::from_millis(800);
 
 /// A message to be published.
 #[derive(Debug)]
-pub(crate) struct Outgoing {
+pub(crate) struct Outbound {
     subject: Subject,
     id: Option<String>,
-    payload: Bytes,
+    body: Body,
 }
 
-impl Outgoing {
-    /// A fact, for PUSHES; or a push without a digest, for UNRESOLVED.
-    pub(crate) fn push(push: Push, partitions: u16) -> Result<Outgoing, NotStored> {
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+enum Body {
+    Push(Box<Event<Push>>),
+    Quarantined(Box<Quarantined>),
+}
+
+impl Outbound {
+    /// A push with a digest, for PUSHES; or one without, for UNRESOLVED.
+    pub(crate) fn push(push: Push, partitions: u16) -> Outbound {
         let subject = Subject::of_push(&push, partitions);
         let id = match subject {
-            // It never counts as a repetition: registries that send no digests send the same body for each platform of an
-            // image, and only the last one means that the tag is complete.
+            // An UNRESOLVED push has no identifier, so that it never counts as a duplicate: registries that send no digests
+            // send the same body for each platform of an image, and only the last one means that the tag is complete.
             Subject::Unresolved { .. } => None,
             _ => (!is_nameless(&push)).then(|| push.message_id()),
         };
-        Ok(Outgoing {
+        Outbound {
             subject,
             id,
-            payload: serde_json::to_vec(&push.event())?.into(),
-        })
+            body: Body::Push(Box::new(push.event())),
+        }
     }
 
-    /// Its subject and its payload.
-    #[cfg(fuzzing)]
-    pub(crate) fn parts(&self) -> (String, Vec<u8>) {
-        (self.subject.to_string(), self.payload.to_vec())
-    }
-
-    /// A body that was not understood, for QUARANTINE; sent again, it is kept once.
-    pub(crate) fn quarantined(source: &Name, body: &Quarantined) -> Result<Outgoing, NotStored> {
-        // A hash of the hash of the body, and no name holds a zero.
+    /// A malformed body, for QUARANTINE. A resent body has the same identifier, and is kept once.
+    pub(crate) fn quarantined(source: &Name, body: Quarantined) -> Outbound {
+        // A hash over the source and the hash of the body. No name holds a zero byte.
         let id = Sha256::new()
             .chain_update(source.as_ref())
             .chain_update([0])
             .chain_update(body.sha256.as_bytes())
             .finalize();
-        Ok(Outgoing {
+        Outbound {
             subject: Subject::Quarantine {
                 source: source.clone(),
             },
             id: Some(id.iter().map(|byte| format!("{byte:02x}")).collect()),
-            payload: serde_json::to_vec(body)?.into(),
+            body: Body::Quarantined(Box::new(body)),
+        }
+    }
+
+    /// Encodes the message.
+    pub(crate) fn message(&self) -> Result<Message<'_>, PublishError> {
+        let message = Message::of(&self.subject, &self.body)?;
+        Ok(match &self.id {
+            Some(id) => message.with_id(id),
+            None => message,
         })
     }
 }
@@ -77,7 +87,7 @@ fn is_nameless(push: &Push) -> bool {
 /// If that is not known of one of them. The others may be stored; sent again, they are recognised.
 pub(crate) async fn publish(
     bus: Option<&Bus>,
-    messages: &[Outgoing],
+    messages: &[Outbound],
     trace: Option<TraceContext>,
 ) -> Result<(), NotStored> {
     if messages.is_empty() {
@@ -88,21 +98,13 @@ pub(crate) async fn publish(
     if !bus.link().borrow().up {
         return Err(NotStored::Disconnected);
     }
+    let encoded: Result<Vec<Message<'_>>, PublishError> =
+        messages.iter().map(Outbound::message).collect();
+    let encoded = encoded?;
     let all = async {
-        let mut sent = Vec::with_capacity(messages.len());
-        for Outgoing {
-            subject,
-            id,
-            payload,
-        } in messages
-        {
-            let message = Message {
-                subject,
-                id: id.as_deref(),
-                payload: payload.clone(),
-                trace,
-            };
-            sent.push(bus.send(message).await?);
+        let mut sent = Vec::with_capacity(encoded.len());
+        for message in encoded {
+            sent.push(bus.send(message.with_trace(trace)).await?);
         }
         if FailPoint::GatewayAcknowledgement.skipped() {
             return Ok(());

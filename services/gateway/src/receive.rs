@@ -15,7 +15,7 @@ use time::OffsetDateTime;
 use crate::config::SourceRules;
 use crate::error::NotStored;
 use crate::interpret::{Interpretation, Receipt};
-use crate::publish::{Outgoing, publish};
+use crate::publish::{Outbound, publish};
 
 /// A body from an authentic sender.
 pub(crate) struct Inbound<'a> {
@@ -53,7 +53,7 @@ pub(crate) async fn store(
         mut receipt,
         malformed,
         handshake,
-    } = Interpretation::new(rules, headers, body, received_at, partitions)?;
+    } = Interpretation::new(rules, headers, body, received_at, partitions);
     if !malformed.is_empty() {
         let text =
             |value: &HeaderValue| clean_text(&String::from_utf8_lossy(value.as_bytes()), 255);
@@ -69,7 +69,7 @@ pub(crate) async fn store(
         quarantined.headers = kept
             .filter_map(|name| Some(((*name).to_owned(), text(headers.get(*name)?))))
             .collect();
-        messages.push(Outgoing::quarantined(&rules.name, &quarantined)?);
+        messages.push(Outbound::quarantined(&rules.name, quarantined));
     }
     publish(bus, &messages, Some(*trace)).await?;
     if let Some(first) = receipt.reasons.first() {

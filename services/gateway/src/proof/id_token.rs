@@ -123,10 +123,7 @@ impl IdTokens {
         let source = match keys {
             Keys::File(path) => KeySource::File(path),
             Keys::Url(url) => {
-                let client = reqwest::Client::builder()
-                    .redirect(reqwest::redirect::Policy::none())
-                    .timeout(PATIENCE)
-                    .build()?;
+                let client = tagtrail_daemon::client(PATIENCE).build()?;
                 KeySource::Url(url, client)
             }
         };

@@ -1,13 +1,13 @@
-//! Sources that publish to a NATS subject of their own instead of posting: one gateway of all hears each message.
+//! Sources that publish to a NATS subject of their own instead of posting: one gateway of all receives each message.
 //!
-//! Core NATS promises nothing: what is published while no gateway listens is lost, and the reconciler finds it. What was heard is
-//! kept until it is stored.
+//! Core NATS stores nothing: a message published while no gateway is subscribed is lost, and the reconciler finds the change. A
+//! received message is kept in memory until it is stored.
 
 use std::sync::Arc;
 
 use axum::http::HeaderMap;
 use tagtrail_bus::{BusError, Subscription};
-use tagtrail_daemon::{Context, Span, SpanKind, backoff};
+use tagtrail_daemon::{Context, Retry, Span, SpanKind};
 use time::OffsetDateTime;
 
 use crate::config::Source;
@@ -15,7 +15,8 @@ use crate::receive::{self, Inbound, Reply};
 use crate::shared::Shared;
 use crate::source::NatsSubject;
 
-/// Hears a source until a stop is asked for. A subject that can't be heard is no reason to turn other sources away.
+/// Receives the messages of a source until shutdown. A subject that can't be subscribed to must not stop other sources, so every
+/// failure is retried.
 pub(crate) async fn listen(
     shared: Arc<Shared>,
     name: String,
@@ -26,16 +27,16 @@ pub(crate) async fn listen(
         return Ok(());
     };
     let (shutdown, group) = (&ctx.shutdown, format!("tagtrail-{name}"));
-    let mut failures = 0;
+    let mut retry = Retry::new("subscribing");
     while !shutdown.is_cancelled() {
         let credentials = nats.credentials.as_deref();
         let opened = Subscription::listen(&nats.url, &nats.subject, &group, credentials, shutdown);
         match opened.await {
-            Ok(mut subject) => {
-                failures = 0;
-                tracing::info!(source = name, subject = nats.subject, "listening");
+            Ok(mut subscription) => {
+                retry.succeeded();
+                tracing::info!(source = name, subject = nats.subject, "subscribed");
                 while let Some(body) = tokio::select! {
-                    body = subject.next() => body,
+                    body = subscription.next() => body,
                     () = shutdown.cancelled() => None,
                 } {
                     store(&shared, source, &body, &ctx).await;
@@ -46,20 +47,21 @@ pub(crate) async fn listen(
                 tracing::error!(
                     source = name,
                     subject = nats.subject,
-                    "can't listen: {error}"
+                    "can't subscribe to subject {} of source {name}: {}",
+                    nats.subject,
+                    tagtrail_daemon::chain(&error)
                 );
             }
         }
-        failures += 1;
         tokio::select! {
             () = shutdown.cancelled() => {}
-            () = tokio::time::sleep(backoff(failures)) => {}
+            () = tokio::time::sleep(retry.pause()) => {}
         }
     }
     Ok(())
 }
 
-/// Stores what was heard. Nobody sends it again, so that is tried until it works.
+/// Stores a message. Nobody sends it again, so storing is retried until it succeeds.
 async fn store(shared: &Shared, source: &Source, body: &[u8], ctx: &Context) {
     let name = source.rules.name.as_ref();
     let headers = HeaderMap::new();
@@ -71,13 +73,14 @@ async fn store(shared: &Shared, source: &Source, body: &[u8], ctx: &Context) {
     if body.len() > source.rules.kind.max_body {
         tracing::warn!(
             source = name,
-            "a message of {} bytes is no event",
-            body.len()
+            "dropped a message of {} bytes: larger than any event of kind {}",
+            body.len(),
+            source.rules.kind.name
         );
         return;
     }
-    let mut failures = 0;
-    while !ctx.shutdown.is_cancelled() {
+    let mut retry = Retry::new(format!("storing a message of source {name}"));
+    loop {
         let mut span = Span::start("heard", SpanKind::Consumer, None);
         span.set("tagtrail.source", name.to_owned());
         let bus = shared.bus.get();
@@ -85,15 +88,9 @@ async fn store(shared: &Shared, source: &Source, body: &[u8], ctx: &Context) {
             Ok(Reply::Receipt(receipt)) => return shared.metrics.took(name, &receipt),
             Ok(Reply::Handshake(_)) => return,
             Err(error) => {
-                failures += 1;
                 span.fail(&error);
-                tracing::warn!(
-                    source = name,
-                    "a message was not stored, trying again: {error}"
-                );
-                tokio::select! {
-                    () = ctx.shutdown.cancelled() => {}
-                    () = tokio::time::sleep(backoff(failures)) => {}
+                if !retry.wait(&error, &ctx.shutdown).await {
+                    return;
                 }
             }
         }

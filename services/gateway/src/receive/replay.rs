@@ -12,7 +12,7 @@ use crate::config::rules;
 use crate::error::NotStored;
 use crate::interpret::{Interpretation, Receipt};
 
-use crate::publish::{Outgoing, publish};
+use crate::publish::{Outbound, publish};
 
 /// Why a body was not fed.
 #[derive(Debug, thiserror::Error)]
@@ -84,7 +84,6 @@ pub async fn replay(bus: &Bus, file: &File, kept: &Quarantined) -> Result<Receip
             kept.received_at,
             bus.partitions(),
         )
-        .map_err(ReplayError::NotStored)?
     };
     if !interpretation.malformed.is_empty() {
         return Err(ReplayError::Malformed(interpretation.malformed.join("; ")));
@@ -110,9 +109,8 @@ fn pushed(body: &[u8], partitions: u16) -> Result<Interpretation, ReplayError> {
         push.check().map_err(|error| malformed(&error))?;
         receipt.accepted = 1;
     }
-    let message = Outgoing::push(push, partitions).map_err(ReplayError::NotStored)?;
     Ok(Interpretation {
-        messages: vec![message],
+        messages: vec![Outbound::push(push, partitions)],
         receipt,
         malformed: Vec::new(),
         handshake: None,
