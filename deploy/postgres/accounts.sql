@@ -1,5 +1,5 @@
 -- Accounts of Tagtrail's services. Each is a member of the role that has the rights of its service
--- (migrations/sql/0006_reconcile.sql). Run this file with psql as a superuser, or put it into
+-- (migrations/grants.sql). Run this file with psql as a superuser, or put it into
 -- /docker-entrypoint-initdb.d of the official image. Running it again sets the passwords again.
 -- Passwords come from the environment: INDEXER_PASSWORD, RESOLVER_PASSWORD, TRIGGER_PASSWORD,
 -- API_PASSWORD, REPORT_PASSWORD.

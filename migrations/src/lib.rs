@@ -1,10 +1,26 @@
-//! The Postgres schema, as forward-only SQL files.
+//! The Postgres schema, as forward-only SQL files, and the rights of the services to its tables.
 //!
-//! In scope: every table, index, constraint and append-only guard. One [`MIGRATOR`] for the binary and all tests, so that
-//! a test database is what production runs.
+//! In scope: every table, index, constraint and append-only guard. One [`MIGRATOR`] for the binary
+//! and all tests, so that a test database has the schema of production. [`grant`] for the rights.
 //!
-//! Out of scope: queries (each service has a `store.rs`), and who runs the migrations: only `tagtrail migrate` and
-//! `tagtrail up` do; two services that migrate would fail each other on a newer version.
+//! Out of scope: queries (`store/` in each service, `crates/postgres`), and the decision to migrate:
+//! only `tagtrail migrate` and `tagtrail up` do, because two services that migrate would fail each
+//! other on a newer version.
+
+use sqlx::PgConnection;
 
 /// The migrations of `migrations/sql`, embedded in the binary. Running them twice is harmless.
 pub static MIGRATOR: sqlx::migrate::Migrator = sqlx::migrate!("./sql");
+
+/// Makes the service roles that are missing, and gives each role the rights listed in
+/// `migrations/grants.sql`, in one transaction. Running it twice, or twice at once, is harmless.
+///
+/// # Errors
+/// A row of the list names a missing table, or the connection fails. A role that is missing and that
+/// this account may not make is no error.
+pub async fn grant(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+    sqlx::raw_sql(include_str!("../grants.sql"))
+        .execute(connection)
+        .await
+        .map(|_| ())
+}

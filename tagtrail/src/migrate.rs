@@ -106,11 +106,9 @@ pub(crate) async fn migrate(db: &DbArgs, wait: Duration) -> anyhow::Result<i64> 
         .run(&mut connection)
         .await
         .context("can't migrate the schema")?;
-    // Roles belong to the server: they may have been made, or lost in a restore, since the schema was.
-    sqlx::query("select grant_to_services()")
-        .execute(&mut connection)
+    tagtrail_migrations::grant(&mut connection)
         .await
-        .context("can't give the services' roles what they need")?;
+        .context("can't grant the services' roles their rights")?;
     connection.close().await?;
     Ok(MIGRATOR
         .iter()

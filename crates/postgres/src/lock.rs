@@ -27,7 +27,8 @@ impl Lock {
     /// Returns the two numbers that Postgres knows the lock by: class and number.
     const fn key(self) -> (i32, i32) {
         const PARTITION: i32 = 0x7461_6731; // "tag1"
-        const SERVICE: i32 = 0x7461_6732; // "tag2"
+        // "tag2". Number 4 is taken by migrations/grants.sql: one session at a time changes rights.
+        const SERVICE: i32 = 0x7461_6732;
         const TARGET: i32 = 0x7461_6733; // "tag3"
         const REGISTRY: i32 = 0x7461_6734; // "tag4"
         match self {

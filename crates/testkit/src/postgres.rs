@@ -101,6 +101,9 @@ impl TestPostgres {
             .run(&mut connection)
             .await
             .expect("can't migrate");
+        tagtrail_migrations::grant(&mut connection)
+            .await
+            .expect("can't grant the services' roles their rights");
         connection.close().await.unwrap();
         TestPostgres {
             folder,

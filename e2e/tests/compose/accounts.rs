@@ -398,7 +398,9 @@ async fn refuses_on_postgres(up: &Up) {
             &[
                 "insert into push default values",
                 "update tag set head = 1",
+                "update reconcile set first_at = now()",
                 "update walk set first_at = now()",
+                "delete from reconcile",
                 "delete from walk",
                 "select * from trigger",
             ],

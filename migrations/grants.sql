@@ -1,0 +1,146 @@
+-- The rights of the service roles: one row for each role, table, privilege and list of columns.
+--
+-- Repeatable, unlike the files of sql/: `tagtrail migrate` and `tagtrail up` run this file after the
+-- migrations, each time. Roles belong to the server, so they may be made, or lost in a restore, long
+-- after the schema was. Change a row here and the next `tagtrail migrate` applies the change.
+--
+-- No role has a login: deploy/postgres/accounts.sql gives each role to the account of its service. The
+-- owner alone migrates, and nobody but the owner can change or drop a table.
+
+do $$
+declare
+    services constant text[] := array['tagtrail_indexer', 'tagtrail_resolver', 'tagtrail_trigger', 'tagtrail_api'];
+    wanted text;
+    held record;
+    item record;
+begin
+    -- Two sessions that change the rights to one table at once fail with "tuple concurrently updated".
+    -- The key is listed in crates/postgres/src/lock.rs.
+    perform pg_advisory_xact_lock(1952540466, 4);
+
+    -- A role that is missing, and that the owner may not make, is left out.
+    foreach wanted in array services || array['tagtrail_report'] loop
+        begin
+            if not exists (select from pg_roles where rolname = wanted) then
+                execute format('create role %I nologin', wanted);
+            end if;
+        exception
+            when insufficient_privilege then
+                raise notice 'role % is missing, and % may not make it: see deploy/postgres/accounts.sql', wanted, current_user;
+            when duplicate_object or unique_violation then
+                null; -- The migration of another database on this server made the role first.
+        end;
+    end loop;
+
+    -- Only the list below counts, so rights that an earlier list gave end here. tagtrail_report is for
+    -- people, who may have been granted more by hand: it keeps every right. An owner without
+    -- superuser can revoke only on objects of its own, and needs no more.
+    for held in
+        select c.oid::regclass as object, case c.relkind when 'S' then 'sequence' else 'table' end as kind, r.rolname as role
+        from pg_class c
+        join pg_roles r on r.rolname = any (services)
+        where c.relnamespace in (select m.relnamespace from pg_class m where m.oid = '_sqlx_migrations'::regclass)
+          and c.relkind in ('r', 'p', 'v', 'm', 'f', 'S')
+          and pg_has_role(c.relowner, 'usage')
+          and (exists (select from aclexplode(c.relacl) a where a.grantee = r.oid)
+               or exists (select from pg_attribute t cross join aclexplode(t.attacl) a
+                          where t.attrelid = c.oid and a.grantee = r.oid))
+    loop
+        execute format('revoke all on %s %s from %I', held.kind, held.object, held.role);
+    end loop;
+
+    for item in
+        select g.*, c.oid::regclass as object, c.relnamespace::regnamespace as schema
+        from (values
+            -- History is added to, never changed; heads and positions move.
+            ('tagtrail_indexer', '_sqlx_migrations', 'select', null),
+            ('tagtrail_indexer', 'repository', 'select', null),
+            ('tagtrail_indexer', 'repository', 'insert', null),
+            ('tagtrail_indexer', 'repository', 'update', 'latest_at'),
+            ('tagtrail_indexer', 'tag', 'select', null),
+            ('tagtrail_indexer', 'tag', 'insert', null),
+            ('tagtrail_indexer', 'tag', 'update', 'issued, head, head_digest, head_at, latest_at'),
+            ('tagtrail_indexer', 'push', 'select', null),
+            ('tagtrail_indexer', 'push', 'insert', null),
+            ('tagtrail_indexer', 'revision', 'select', null),
+            ('tagtrail_indexer', 'revision', 'insert', null),
+            ('tagtrail_indexer', 'manifest', 'select', null),
+            ('tagtrail_indexer', 'manifest', 'insert', null),
+            ('tagtrail_indexer', 'position', 'select', null),
+            ('tagtrail_indexer', 'position', 'insert', null),
+            ('tagtrail_indexer', 'position', 'update', 'stream_created_ns, applied_seq, applied_time_ns, recorded_at, published'),
+            ('tagtrail_indexer', 'sweep', 'select', null),
+            ('tagtrail_indexer', 'sweep', 'insert', null),
+            ('tagtrail_indexer', 'sweep', 'update', 'stream_created_ns, applied_seq, applied_time_ns, done_at'),
+
+            -- Reads history, and records how far each registry is reconciled.
+            ('tagtrail_resolver', '_sqlx_migrations', 'select', null),
+            ('tagtrail_resolver', 'repository', 'select', null),
+            ('tagtrail_resolver', 'tag', 'select', null),
+            ('tagtrail_resolver', 'push', 'select', null),
+            ('tagtrail_resolver', 'revision', 'select', null),
+            ('tagtrail_resolver', 'position', 'select', null),
+            ('tagtrail_resolver', 'reconcile', 'select', null),
+            ('tagtrail_resolver', 'reconcile', 'insert', null),
+            ('tagtrail_resolver', 'reconcile', 'update', 'last_at, tags, asked, found'),
+            -- The old name of reconcile, for resolvers of the version before.
+            ('tagtrail_resolver', 'walk', 'select', null),
+            ('tagtrail_resolver', 'walk', 'insert', null),
+            ('tagtrail_resolver', 'walk', 'update', 'last_at, tags, asked, found'),
+
+            -- Plans on heads, and keeps rollouts. A rollout's images and cause never change.
+            ('tagtrail_trigger', '_sqlx_migrations', 'select', null),
+            ('tagtrail_trigger', 'repository', 'select', null),
+            ('tagtrail_trigger', 'tag', 'select', null),
+            ('tagtrail_trigger', 'push', 'select', null),
+            ('tagtrail_trigger', 'revision', 'select', null),
+            ('tagtrail_trigger', 'manifest', 'select', null),
+            ('tagtrail_trigger', 'position', 'select', null),
+            ('tagtrail_trigger', 'position', 'insert', null),
+            ('tagtrail_trigger', 'position', 'update', 'stream_created_ns, applied_seq, applied_time_ns'),
+            ('tagtrail_trigger', 'planner_position', 'select', null),
+            ('tagtrail_trigger', 'planner_position', 'insert', null),
+            ('tagtrail_trigger', 'planner_position', 'update', 'stream_created_ns, applied_seq, applied_time_ns'),
+            ('tagtrail_trigger', 'trigger', 'select', null),
+            ('tagtrail_trigger', 'trigger', 'insert', null),
+            ('tagtrail_trigger', 'trigger', 'update', 'images, target, configured, state, issued'),
+            ('tagtrail_trigger', 'rollout', 'select', null),
+            ('tagtrail_trigger', 'rollout', 'insert', null),
+            ('tagtrail_trigger', 'rollout', 'update', 'state, attempts, started_at, finished_at, next_attempt_at, error'),
+            ('tagtrail_trigger', 'rollout_change', 'select', null),
+            ('tagtrail_trigger', 'rollout_change', 'insert', null),
+            ('tagtrail_trigger', 'rollout_change', 'update', 'published'),
+
+            -- Reads, and pauses or resumes a trigger.
+            ('tagtrail_api', '_sqlx_migrations', 'select', null),
+            ('tagtrail_api', 'repository', 'select', null),
+            ('tagtrail_api', 'tag', 'select', null),
+            ('tagtrail_api', 'push', 'select', null),
+            ('tagtrail_api', 'revision', 'select', null),
+            ('tagtrail_api', 'manifest', 'select', null),
+            ('tagtrail_api', 'position', 'select', null),
+            ('tagtrail_api', 'reconcile', 'select', null),
+            -- The old name of reconcile, for APIs of the version before.
+            ('tagtrail_api', 'walk', 'select', null),
+            ('tagtrail_api', 'trigger', 'select', null),
+            ('tagtrail_api', 'trigger', 'update', 'state'),
+            ('tagtrail_api', 'rollout', 'select', null),
+            ('tagtrail_api', 'rollout_change', 'select', null),
+
+            -- People and BI tools: every view of the schema report, and no table.
+            ('tagtrail_report', 'report.*', 'select', null)
+        ) as g (role, name, privilege, columns)
+        join pg_roles r on r.rolname = g.role
+        left join pg_class c on c.oid = case when g.name = 'report.*' then null else to_regclass(g.name) end
+    loop
+        if item.name = 'report.*' then
+            execute format('grant usage on schema report to %I', item.role);
+            execute format('grant %s on all tables in schema report to %I', item.privilege, item.role);
+        elsif item.object is null then
+            raise exception 'migrations/grants.sql names the table %, which does not exist', item.name;
+        else
+            execute format('grant usage on schema %s to %I', item.schema, item.role);
+            execute format('grant %s%s on %s to %I', item.privilege, ' (' || item.columns || ')', item.object, item.role);
+        end if;
+    end loop;
+end $$;
