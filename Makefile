@@ -49,10 +49,12 @@ bench-growth: setup build ## measure stores of several sizes (FACTS=1,5,20, in m
 fuzz: ## fuzz each target for FUZZ_SECONDS (60), starting from the stored corpus; needs a nightly compiler and cargo-fuzz
 	@scripts/fuzz
 
-lint: ## check formatting, lints and dependency rules
+lint: ## check formatting, lints, dependency rules and English
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
 	@scripts/check-dependencies
+	@scripts/check-english --self-test
+	@scripts/check-english
 
 fmt: ## format the code
 	$(CARGO) fmt --all
