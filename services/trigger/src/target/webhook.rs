@@ -7,7 +7,7 @@ use reqwest::{Client, Response, StatusCode, header};
 use secrecy::ExposeSecret as _;
 use serde::Deserialize;
 use tagtrail_config::Secret;
-use tagtrail_daemon::chain;
+use tagtrail_daemon::{chain, client};
 use tagtrail_proto::{TRACEPARENT, clean_text};
 
 use super::contract::{
@@ -53,13 +53,7 @@ fn configure(value: &toml::Value, _: &Path) -> ConfigureResult {
     let secret = secret.read().map_err(|error| error.to_string())?;
     let key = SigningKey::parse(secret.expose_secret())
         .ok_or("the secret must be whsec_ and 24 to 64 bytes in Base64; make one with: echo \"whsec_$(head -c 32 /dev/urandom | base64)\"")?;
-    let client = Client::builder()
-        // A redirect would send the signed rollout to a host that nobody has configured.
-        .redirect(reqwest::redirect::Policy::none())
-        .no_proxy()
-        .timeout(TIMEOUT)
-        .connect_timeout(Duration::from_secs(5))
-        .user_agent(concat!("tagtrail/", env!("CARGO_PKG_VERSION")))
+    let client = client(TIMEOUT)
         .build()
         .map_err(|error| format!("can't make an HTTP client: {error}"))?;
     Ok(Box::new(Webhook { client, url, key }))
