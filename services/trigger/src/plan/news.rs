@@ -6,12 +6,11 @@ use std::convert::Infallible;
 
 use futures_util::FutureExt as _;
 use tagtrail_bus::Bus;
-use tagtrail_bus::consume::{Position, ReadError, nanoseconds};
+use tagtrail_bus::consume::{ReadError, Reader};
 use tagtrail_bus::topology::Stream;
-use tagtrail_proto::{Image, Subject, TraceContext};
+use tagtrail_daemon::Retry;
+use tagtrail_proto::{Image, Position, Subject, TraceContext};
 use tokio::sync::mpsc;
-
-use crate::shared::Failures;
 
 /// The most revisions in one piece of news.
 const BATCH: usize = 1000;
@@ -40,15 +39,13 @@ pub(crate) async fn read_news(
     mut position: Option<Position>,
     sender: mpsc::Sender<News>,
 ) -> Infallible {
-    let mut failures = Failures::default();
+    let mut retry = Retry::new("reading REVISIONS");
     loop {
         let Err(error) = read_from(bus, &mut position, &sender).await else {
             // The planner has dropped the receiver and drops this future next.
             return std::future::pending().await;
         };
-        let pause = failures.pause();
-        tracing::warn!("reading REVISIONS again in {pause:?}: {error}");
-        tokio::time::sleep(pause).await;
+        tokio::time::sleep(retry.failed(&error)).await;
     }
 }
 
@@ -63,55 +60,52 @@ async fn read_from(
         None => bus.end_of(Stream::Revisions).await?,
     };
     let mut reader = bus
-        .read(Stream::Revisions, "tagtrail.revision.>", start)
+        .read(Stream::Revisions, Subject::ALL_REVISIONS, start)
         .await?;
-    let mut at = Position {
-        stream_created_ns: Some(reader.stream_created_ns()),
-        ..start
-    };
-    if let Some(why) = reader.restarted_because() {
-        tracing::warn!("reading REVISIONS from its first message: {why}");
-        (at.sequence, at.time_ns) = (0, None);
-    }
     let mut affected = Affected::All;
     loop {
-        *position = Some(at);
-        if sender
-            .send(News {
-                images: affected,
-                position: at,
-            })
-            .await
-            .is_err()
-        {
+        let news = News {
+            images: affected,
+            position: reader.position(),
+        };
+        *position = Some(news.position);
+        if sender.send(news).await.is_err() {
             return Ok(());
         }
-        let mut images = BTreeMap::new();
-        let mut delivery = reader.next().await?;
-        for _ in 0..BATCH {
-            // Only the image in the subject matters: the planner reads the heads from the database.
-            if let Ok(Subject::Revision {
+        affected = Affected::Only(next_images(&mut reader).await?);
+    }
+}
+
+/// Waits for a message, and returns the images of this and all messages that have arrived, each
+/// with the trace of its last message.
+async fn next_images(
+    reader: &mut Reader,
+) -> Result<BTreeMap<Image, Option<TraceContext>>, ReadError> {
+    let mut images = BTreeMap::new();
+    let mut delivery = reader.next().await?;
+    for left in (0..BATCH).rev() {
+        // Only the image in the subject matters: the planner reads the heads from the database.
+        if let Ok(Subject::Revision {
+            registry,
+            repository,
+            tag,
+        }) = delivery.subject.parse()
+        {
+            let image = Image {
                 registry,
                 repository,
                 tag,
-            }) = delivery.subject.parse()
-            {
-                let image = Image {
-                    registry,
-                    repository,
-                    tag,
-                };
-                images.insert(image, delivery.trace);
-            }
-            at.sequence = delivery.sequence;
-            at.time_ns = Some(nanoseconds(delivery.time));
-            // Takes only messages that have already arrived: the shortest timer waits a
-            // millisecond.
-            delivery = match reader.next().now_or_never() {
-                Some(next) => next?,
-                None => break,
             };
+            images.insert(image, delivery.trace);
         }
-        affected = Affected::Only(images);
+        if left == 0 {
+            break;
+        }
+        // Takes only messages that have already arrived: the shortest timer waits a millisecond.
+        delivery = match reader.next().now_or_never() {
+            Some(next) => next?,
+            None => break,
+        };
     }
+    Ok(images)
 }
