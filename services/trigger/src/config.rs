@@ -7,6 +7,7 @@ use std::time::Duration;
 use tagtrail_bus::BusArgs;
 use tagtrail_config::File;
 use tagtrail_postgres::DbArgs;
+use tagtrail_postgres::session::parse_silence;
 use tagtrail_proto::Image;
 
 pub use tagtrail_policy::retry::Pace;
@@ -28,18 +29,11 @@ pub struct Config {
     pub workers: u16,
     /// Seconds of silence after which Postgres ends a session, so that another instance can take
     /// over its locks.
-    #[arg(long, env = "TAGTRAIL_SESSION_SECONDS", default_value = "10", value_parser = seconds)]
+    #[arg(long, env = "TAGTRAIL_SESSION_SECONDS", default_value = "10", value_parser = parse_silence)]
     pub session_seconds: Duration,
     /// The pauses between attempts; tests shorten them.
     #[arg(skip)]
     pub pace: Pace,
-}
-
-fn seconds(text: &str) -> Result<Duration, String> {
-    match text.parse::<u64>() {
-        Ok(seconds @ 1..=600) => Ok(Duration::from_secs(seconds)),
-        _ => Err("must be a number of seconds from 1 to 600".to_owned()),
-    }
 }
 
 /// A trigger as configured in `tagtrail.toml`.

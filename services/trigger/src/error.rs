@@ -7,12 +7,9 @@ use tagtrail_bus::publish::PublishError;
 /// The error that ended a session.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
-    /// The database session is lost, or in an unknown state.
+    /// The database session is lost, or did not answer in time.
     #[error("the database session failed")]
     Database(#[from] sqlx::Error),
-    /// The database did not answer within this time.
-    #[error("the database did not answer in {0:?}")]
-    Silent(std::time::Duration),
     /// The database holds a value that this program never writes.
     #[error("{0}")]
     Inconsistent(&'static str),
@@ -25,15 +22,4 @@ pub(crate) enum Error {
     /// Publishing to ROLLOUTS failed.
     #[error(transparent)]
     Publish(#[from] PublishError),
-}
-
-/// Limits the time of database work: a session that does not answer counts as lost.
-pub(crate) async fn within<T, E: Into<Error>>(
-    bound: std::time::Duration,
-    work: impl Future<Output = Result<T, E>>,
-) -> Result<T, Error> {
-    match tokio::time::timeout(bound, work).await {
-        Ok(done) => done.map_err(Into::into),
-        Err(_) => Err(Error::Silent(bound)),
-    }
 }

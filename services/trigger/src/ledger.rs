@@ -4,14 +4,15 @@
 use std::time::Duration;
 
 use sqlx::PgConnection;
-use tagtrail_bus::publish::Message;
+use tagtrail_bus::publish::{Message, Unacknowledged};
 use tagtrail_bus::{Bus, Session};
+use tagtrail_daemon::Retry;
 use tagtrail_failpoint::FailPoint;
-use tagtrail_postgres::Lock;
+use tagtrail_postgres::{Lock, within};
 use tagtrail_proto::{Rollout, Subject};
 
-use crate::error::{Error, within};
-use crate::shared::{Failures, Shared};
+use crate::error::Error;
+use crate::shared::Shared;
 use crate::store::ledger::{self as store, LedgerEntry};
 
 /// The pause between a notification and the query. A rollout is often pending, running and
@@ -21,7 +22,7 @@ const GATHER: Duration = Duration::from_millis(10);
 
 /// Publishes until shutdown.
 pub(crate) async fn ledger(shared: Shared, bus: Bus) -> anyhow::Result<()> {
-    let mut failures = Failures::default();
+    let mut retry = Retry::new("publishing to ROLLOUTS");
     loop {
         let outcome = async {
             match shared.session_with(Lock::Ledger).await? {
@@ -32,7 +33,7 @@ pub(crate) async fn ledger(shared: Shared, bus: Bus) -> anyhow::Result<()> {
         let Err(error) = outcome.await else {
             return Ok(());
         };
-        if !shared.start_over("ledger", &mut failures, &error).await {
+        if !retry.wait(&error, &shared.shutdown).await {
             return Ok(());
         }
     }
@@ -77,10 +78,7 @@ async fn publish(shared: &Shared, bus: &Bus, db: &mut PgConnection) -> Result<()
     }
 }
 
-async fn send(
-    session: &Session,
-    entry: LedgerEntry,
-) -> Result<tagtrail_bus::publish::Unacknowledged, Error> {
+async fn send(session: &Session, entry: LedgerEntry) -> Result<Unacknowledged, Error> {
     let LedgerEntry {
         ordinal,
         rollout,
@@ -95,12 +93,6 @@ async fn send(
         state: rollout.state,
     };
     let id = format!("{}/{ordinal}", rollout.id);
-    let payload = serde_json::to_vec(&rollout.event(changed_at))?;
-    let message = Message {
-        subject: &subject,
-        id: Some(&id),
-        payload: payload.into(),
-        trace: None,
-    };
+    let message = Message::of(&subject, &rollout.event(changed_at))?.with_id(&id);
     Ok(session.send(message).await?)
 }

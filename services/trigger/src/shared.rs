@@ -6,13 +6,14 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use sqlx::PgConnection;
-use tagtrail_daemon::{Health, backoff, chain};
+use tagtrail_daemon::Health;
 use tagtrail_policy::retry::Pace;
-use tagtrail_postgres::{DbArgs, Lock};
+use tagtrail_postgres::session::ping_interval;
+use tagtrail_postgres::{DbArgs, Lock, within};
 use tokio::sync::{Mutex, Notify};
 use tokio_util::sync::CancellationToken;
 
-use crate::error::{Error, within};
+use crate::error::Error;
 use crate::metrics::Metrics;
 
 /// The interval at which a waiting session tries to acquire its lock.
@@ -58,11 +59,8 @@ impl Shared {
     /// together, to a server that is itself just starting, and all would exceed their time-out.
     pub(crate) async fn session(&self) -> Result<PgConnection, Error> {
         let _turn = self.opening.lock().await;
-        within(
-            self.session_timeout,
-            self.db.session("trigger", self.session_timeout),
-        )
-        .await
+        let opening = self.db.session("trigger", self.session_timeout);
+        Ok(within(self.session_timeout, opening).await?)
     }
 
     /// Opens a session and waits without limit until the session holds `lock`. `None` on shutdown.
@@ -82,43 +80,6 @@ impl Shared {
 
     /// The interval at which a session must be used to stay below the idle time-out.
     pub(crate) fn ping_every(&self) -> Duration {
-        self.session_timeout / 5
-    }
-
-    /// Says that `what` failed, and waits before it is started over. Gives whether it should be.
-    pub(crate) async fn start_over(
-        &self,
-        what: &str,
-        failures: &mut Failures,
-        error: &Error,
-    ) -> bool {
-        let pause = failures.pause();
-        tracing::warn!("the {what} starts over in {pause:?}: {}", chain(error));
-        tokio::select! {
-            () = self.shutdown.cancelled() => false,
-            () = tokio::time::sleep(pause) => true,
-        }
-    }
-}
-
-/// Failures in a row: one that comes long after the last is the first again.
-#[derive(Debug, Default)]
-pub(crate) struct Failures {
-    count: u32,
-    last: Option<tokio::time::Instant>,
-}
-
-impl Failures {
-    pub(crate) fn pause(&mut self) -> Duration {
-        let recent = self
-            .last
-            .is_some_and(|last| last.elapsed() < Duration::from_secs(30));
-        self.count = if recent {
-            self.count.saturating_add(1)
-        } else {
-            1
-        };
-        self.last = Some(tokio::time::Instant::now());
-        backoff(self.count)
+        ping_interval(self.session_timeout)
     }
 }

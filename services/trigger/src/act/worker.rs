@@ -4,13 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::{Connection as _, PgConnection};
-use tagtrail_daemon::{Span, SpanKind};
+use tagtrail_daemon::{Retry, Span, SpanKind};
 use tagtrail_failpoint::FailPoint;
-use tagtrail_postgres::{Lock, ping};
+use tagtrail_postgres::{Lock, ping, within};
 use tagtrail_proto::RolloutState;
 
-use crate::error::{Error, within};
-use crate::shared::{Failures, Shared};
+use crate::error::Error;
+use crate::shared::Shared;
 use crate::store::working::{self as store, Attempt};
 use crate::target::{Order, Targets};
 use tagtrail_policy::retry::{self, Next, Outcome};
@@ -23,7 +23,7 @@ const GRACE: Duration = Duration::from_secs(8);
 
 /// Makes attempts until shutdown.
 pub(crate) async fn worker(shared: Shared, targets: Arc<Targets>) -> anyhow::Result<()> {
-    let mut failures = Failures::default();
+    let mut retry = Retry::new("a worker");
     loop {
         let outcome = async {
             let mut db = shared.session().await?;
@@ -32,7 +32,7 @@ pub(crate) async fn worker(shared: Shared, targets: Arc<Targets>) -> anyhow::Res
         let Err(error) = outcome.await else {
             return Ok(());
         };
-        if !shared.start_over("worker", &mut failures, &error).await {
+        if !retry.wait(&error, &shared.shutdown).await {
             return Ok(());
         }
     }
@@ -154,7 +154,7 @@ async fn call(
             shared.metrics.attempted(&rollout.trigger, &outcome, seconds);
             Ok(Some(outcome))
         }
-        error = stay_alive => Err(error),
+        error = stay_alive => Err(error.into()),
         () = too_late => Ok(None),
     }
 }

@@ -8,19 +8,18 @@ use std::time::Duration;
 
 use sqlx::PgConnection;
 use tagtrail_bus::Bus;
-use tagtrail_bus::consume::Position;
 use tagtrail_bus::topology::Stream;
-use tagtrail_daemon::{Span, SpanKind};
+use tagtrail_daemon::{Retry, Span, SpanKind, until};
 use tagtrail_failpoint::FailPoint;
-use tagtrail_postgres::Lock;
-use tagtrail_proto::{Event, Image, Rollout, RolloutState, Subject, TraceContext};
+use tagtrail_postgres::{Lock, within};
+use tagtrail_proto::{Event, Image, Position, Rollout, RolloutState, Subject, TraceContext};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use crate::config::TriggerSpec;
-use crate::error::{Error, within};
+use crate::error::Error;
 use crate::plan::news::{Affected, News, read_news};
-use crate::shared::{Failures, Shared};
+use crate::shared::Shared;
 use crate::store::planning as store;
 use crate::store::planning::{NewRollout, Plan};
 use tagtrail_policy::decide::{Decision, Situation, decide};
@@ -36,7 +35,7 @@ pub(crate) async fn planner(
     bus: Bus,
     triggers: Vec<TriggerSpec>,
 ) -> anyhow::Result<()> {
-    let mut failures = Failures::default();
+    let mut retry = Retry::new("planning");
     loop {
         let Err(error) = session(&shared, &bus, &triggers).await else {
             return Ok(());
@@ -44,7 +43,7 @@ pub(crate) async fn planner(
         shared
             .health
             .set("postgres", Err("the database does not answer".to_owned()));
-        if !shared.start_over("planner", &mut failures, &error).await {
+        if !retry.wait(&error, &shared.shutdown).await {
             return Ok(());
         }
     }
@@ -286,12 +285,5 @@ impl<'a> Planner<'a> {
             }
         }
         Ok((plan, settling))
-    }
-}
-
-async fn until(at: Option<Instant>) {
-    match at {
-        Some(at) => tokio::time::sleep_until(at).await,
-        None => std::future::pending().await,
     }
 }

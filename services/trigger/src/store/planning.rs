@@ -4,9 +4,8 @@ use std::collections::BTreeMap;
 
 use sqlx::types::{Json, Uuid};
 use sqlx::{PgConnection, Row as _};
-use tagtrail_bus::consume::Position;
-use tagtrail_postgres::row;
-use tagtrail_proto::{Cause, Image, Rollout, RolloutImage, TraceContext};
+use tagtrail_postgres::{position, row};
+use tagtrail_proto::{Cause, Image, Position, Rollout, RolloutImage, TraceContext};
 use time::OffsetDateTime;
 
 use crate::config::TriggerSpec;
@@ -56,14 +55,7 @@ pub(crate) async fn position(db: &mut PgConnection) -> Result<Option<Position>, 
     .bind(STREAM)
     .fetch_optional(db)
     .await?;
-    row.map(|row| {
-        Ok(Position {
-            stream_created_ns: row.try_get("stream_created_ns")?,
-            sequence: row::unsigned(row.try_get("applied_seq")?),
-            time_ns: row.try_get("applied_time_ns")?,
-        })
-    })
-    .transpose()
+    row.as_ref().map(position::of_row).transpose()
 }
 
 /// The recorded state of a trigger.
