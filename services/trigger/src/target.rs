@@ -14,10 +14,10 @@ use tagtrail_proto::Pinned;
 
 pub(crate) use contract::{Order, Targets};
 
-use contract::Kind;
+use contract::TargetKind;
 
 /// All kinds of targets.
-const KINDS: &[Kind] = &[webhook::WEBHOOK, command::COMMAND];
+const KINDS: &[TargetKind] = &[webhook::WEBHOOK, command::COMMAND];
 
 /// Makes the targets of all triggers of the file.
 pub(crate) fn targets(file: &File) -> Result<Targets, ConfigError> {
@@ -33,7 +33,7 @@ pub(crate) fn targets(file: &File) -> Result<Targets, ConfigError> {
         .collect()
 }
 
-fn kind_of(file: &File, entry: &TargetEntry<'_>) -> Result<&'static Kind, ConfigError> {
+fn kind_of(file: &File, entry: &TargetEntry<'_>) -> Result<&'static TargetKind, ConfigError> {
     let kind = KINDS.iter().find(|kind| kind.name == entry.kind);
     kind.ok_or_else(|| {
         let known: Vec<&str> = KINDS.iter().map(|kind| kind.name).collect();

@@ -11,11 +11,11 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::process::{Child, Command};
 
 use super::contract::{
-    ConfigureResult, Kind, Order, Target, TargetFuture, nothing_to_try, settings,
+    ConfigureResult, Order, Target, TargetFuture, TargetKind, nothing_to_try, settings,
 };
 use tagtrail_policy::retry::Outcome;
 
-pub(super) const COMMAND: Kind = Kind {
+pub(super) const COMMAND: TargetKind = TargetKind {
     name: "command",
     configure,
     check: nothing_to_try,
@@ -43,7 +43,7 @@ fn ten_minutes() -> u64 {
 }
 
 /// A program with its arguments, folder and time limit.
-struct Program {
+struct CommandTarget {
     run: Vec<String>,
     folder: PathBuf,
     timeout: Duration,
@@ -60,20 +60,20 @@ fn configure(value: &toml::Value, folder: &Path) -> ConfigureResult {
                 .to_owned(),
         );
     }
-    Ok(Box::new(Program {
+    Ok(Box::new(CommandTarget {
         run,
         folder: folder.to_owned(),
         timeout: Duration::from_secs(timeout_seconds.clamp(1, 24 * 3600)),
     }))
 }
 
-impl Target for Program {
+impl Target for CommandTarget {
     fn apply<'a>(&'a self, order: &'a Order) -> TargetFuture<'a, Outcome> {
         Box::pin(self.run(order))
     }
 }
 
-impl Program {
+impl CommandTarget {
     async fn run(&self, order: &Order) -> Outcome {
         let failed = |error: String| Outcome::Failed { error, after: None };
         let mut child = match self.spawn(order) {

@@ -78,7 +78,7 @@ pub(crate) enum Observation {
 pub(super) type ConfigureResult = Result<Box<dyn Target>, String>;
 
 /// A kind of target: one row of the table in `target.rs`.
-pub(crate) struct Kind {
+pub(crate) struct TargetKind {
     /// The key of the settings in `tagtrail.toml`: `target.<name>`.
     pub(super) name: &'static str,
     /// Reads the settings. `folder` is the folder of `tagtrail.toml`.

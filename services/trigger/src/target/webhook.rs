@@ -11,12 +11,12 @@ use tagtrail_daemon::{chain, client};
 use tagtrail_proto::{TRACEPARENT, clean_text};
 
 use super::contract::{
-    ConfigureResult, Kind, Order, Target, TargetFuture, nothing_to_try, settings,
+    ConfigureResult, Order, Target, TargetFuture, TargetKind, nothing_to_try, settings,
 };
 use super::signature::SigningKey;
 use tagtrail_policy::retry::Outcome;
 
-pub(super) const WEBHOOK: Kind = Kind {
+pub(super) const WEBHOOK: TargetKind = TargetKind {
     name: "webhook",
     configure,
     check: nothing_to_try,
@@ -38,7 +38,7 @@ struct WebhookSettings {
 }
 
 /// A URL with the key that signs each order.
-struct Webhook {
+struct WebhookTarget {
     client: Client,
     url: reqwest::Url,
     key: SigningKey,
@@ -56,16 +56,16 @@ fn configure(value: &toml::Value, _: &Path) -> ConfigureResult {
     let client = client(TIMEOUT)
         .build()
         .map_err(|error| format!("can't make an HTTP client: {error}"))?;
-    Ok(Box::new(Webhook { client, url, key }))
+    Ok(Box::new(WebhookTarget { client, url, key }))
 }
 
-impl Target for Webhook {
+impl Target for WebhookTarget {
     fn apply<'a>(&'a self, order: &'a Order) -> TargetFuture<'a, Outcome> {
         Box::pin(self.post(order))
     }
 }
 
-impl Webhook {
+impl WebhookTarget {
     async fn post(&self, order: &Order) -> Outcome {
         let timestamp = time::OffsetDateTime::now_utc().unix_timestamp();
         let Some(signature) = self.key.sign(&order.rollout.id, timestamp, &order.body) else {
