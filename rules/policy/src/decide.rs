@@ -238,7 +238,7 @@ mod tests {
     }
 
     #[test]
-    fn an_image_that_is_unknown_or_deleted_leaves_everything_as_it_is() {
+    fn an_unknown_or_deleted_image_starts_nothing() {
         let mut world = world();
         world.head("web", 2, None, Origin::Event);
         world.head("worker", 2, Some(2), Origin::Event);
@@ -269,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn what_failed_is_tried_again_when_somebody_resumes_and_not_by_itself() {
+    fn a_failed_set_is_rolled_out_again_only_after_a_resume() {
         let mut world = world();
         world.roll();
         world.failed = true;
@@ -284,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_only_imported_starts_nothing() {
+    fn an_imported_head_alone_starts_nothing() {
         let mut world = world();
         world.head("web", 1, Some(1), Origin::Imported);
         world.head("worker", 1, Some(1), Origin::Imported);

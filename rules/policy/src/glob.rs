@@ -223,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn what_can_match_no_repository_is_refused() {
+    fn a_pattern_that_can_match_no_repository_is_refused() {
         for pattern in ["", "/a", "a//b", "A", "a**", "a b", "../a?"] {
             assert!(Glob::try_from(pattern.to_owned()).is_err(), "{pattern}");
         }

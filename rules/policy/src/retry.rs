@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn after_a_day_it_is_given_up() {
+    fn attempts_end_after_a_day() {
         let started = OffsetDateTime::UNIX_EPOCH;
         let failed = |hours| {
             next(
