@@ -49,8 +49,9 @@ pub enum Answer {
     Late(Duration, u16),
 }
 
+/// The requests so far, and the answers to the next ones.
 #[derive(Debug, Default)]
-struct Shared {
+struct Recording {
     deliveries: Vec<Delivery>,
     answers: VecDeque<Answer>,
 }
@@ -59,7 +60,7 @@ struct Shared {
 #[derive(Debug)]
 pub struct Sink {
     url: String,
-    shared: Arc<Mutex<Shared>>,
+    recording: Arc<Mutex<Recording>>,
     _server: JoinSet<()>,
 }
 
@@ -68,15 +69,15 @@ impl Sink {
     pub async fn start() -> Sink {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}/hook", listener.local_addr().unwrap());
-        let shared = Arc::new(Mutex::new(Shared::default()));
+        let recording = Arc::new(Mutex::new(Recording::default()));
         let router = Router::new()
             .fallback(record)
-            .with_state(Arc::clone(&shared));
+            .with_state(Arc::clone(&recording));
         let mut server = JoinSet::new();
         server.spawn(async move { axum::serve(listener, router).await.unwrap() });
         Sink {
             url,
-            shared,
+            recording,
             _server: server,
         }
     }
@@ -89,18 +90,18 @@ impl Sink {
 
     /// Sets the answers to the next requests, in this order.
     pub fn answer(&self, answers: impl IntoIterator<Item = Answer>) {
-        self.shared.lock().unwrap().answers.extend(answers);
+        self.recording.lock().unwrap().answers.extend(answers);
     }
 
     /// Drops the remaining answers: all later requests are answered with 200.
     pub fn calm(&self) {
-        self.shared.lock().unwrap().answers.clear();
+        self.recording.lock().unwrap().answers.clear();
     }
 
     /// Returns all requests so far.
     #[must_use]
     pub fn deliveries(&self) -> Vec<Delivery> {
-        self.shared.lock().unwrap().deliveries.clone()
+        self.recording.lock().unwrap().deliveries.clone()
     }
 
     /// Waits for at least `count` requests.
@@ -113,14 +114,14 @@ impl Sink {
 }
 
 async fn record(
-    State(shared): State<Arc<Mutex<Shared>>>,
+    State(recording): State<Arc<Mutex<Recording>>>,
     headers: HeaderMap,
     body: Bytes,
 ) -> Response {
     let answer = {
-        let mut shared = shared.lock().unwrap();
-        shared.deliveries.push(Delivery { headers, body });
-        shared.answers.pop_front().unwrap_or(Answer::Status(200))
+        let mut recording = recording.lock().unwrap();
+        recording.deliveries.push(Delivery { headers, body });
+        recording.answers.pop_front().unwrap_or(Answer::Status(200))
     };
     let status = |code| StatusCode::from_u16(code).unwrap();
     match answer {
