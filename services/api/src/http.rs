@@ -1,6 +1,7 @@
 //! The HTTP side of the API, apart from its resources: the type of an operation, the OpenAPI document, parameters, pages, tokens
 //! and problems.
 
+pub(crate) mod body;
 pub(crate) mod error;
 pub(crate) mod openapi;
 pub(crate) mod operation;

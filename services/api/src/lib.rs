@@ -101,7 +101,7 @@ pub async fn serve(listener: TcpListener, config: Config, ctx: Context) -> anyho
         pace: config.pace,
         metrics: metrics::Metrics::new(&ctx.metrics),
     };
-    let router = operations::router(shared)
+    let router = operations::router(operations::ALL, shared)
         .layer(CatchPanicLayer::custom(|_| Error::Panicked.into_response()));
     ctx.health.set("api", Ok(()));
     let mut tasks = Tasks::new();

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::extract::{Request, State};
+use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::Response;
 use tagtrail_config::Role;
@@ -44,19 +44,24 @@ pub(crate) const ALL: &[Operation] = &[
 /// Time for a whole answer, above everything that bounds its parts.
 const ANSWER: Duration = Duration::from_secs(10);
 
-/// The routes of all operations, each behind its role.
-pub(crate) fn router(shared: Shared) -> Router {
-    let mut router = Router::new().route("/openapi.json", openapi::route(ALL));
-    for operation in ALL {
+/// The routes of these operations, each behind its role.
+pub(crate) fn router(operations: &[Operation], shared: Shared) -> Router {
+    let mut router = Router::new().route("/openapi.json", openapi::route(operations));
+    for operation in operations {
         let guard = Guard {
             tokens: Arc::clone(&shared.tokens),
-            role: operation.method.role(),
+            role: operation.role,
         };
         let counted = Counted {
             metrics: shared.metrics.clone(),
             operation: operation.id,
         };
-        let guarded = (operation.serve)()
+        let route = (operation.serve)(operation.method.filter());
+        let route = match operation.body {
+            Some(body) => route.layer(DefaultBodyLimit::max(body.max_size)),
+            None => route,
+        };
+        let guarded = route
             .route_layer(from_fn(in_time))
             .route_layer(from_fn_with_state(guard, admit))
             .route_layer(from_fn_with_state(counted, count));

@@ -7,7 +7,7 @@ use schemars::generate::SchemaSettings;
 use serde_json::{Map, Value, json};
 
 use crate::http::error::Problem;
-use crate::http::operation::{Method, Operation, ResponseBody};
+use crate::http::operation::{Operation, RequestBody, ResponseBody};
 use crate::http::parameters::Parameter;
 use crate::shared::Shared;
 
@@ -19,6 +19,13 @@ const COMMON: &[(u16, &str)] = &[
     (403, "forbidden"),
     (500, "internal"),
     (503, "store_unavailable"),
+];
+
+/// Problems of the operations that take a body.
+const OF_BODY: &[(u16, &str)] = &[
+    (400, "body_invalid"),
+    (413, "body_too_large"),
+    (415, "body_not_json"),
 ];
 
 /// The document, the same for everybody: it holds nothing that is secret.
@@ -48,10 +55,7 @@ pub(crate) fn document(operations: &[Operation]) -> Value {
         .into_generator();
     let mut paths: Map<String, Value> = Map::new();
     for operation in operations {
-        let method = match operation.method {
-            Method::Get => "get",
-            Method::Post => "post",
-        };
+        let method = operation.method.name();
         let described = describe(operation, &mut schemas);
         paths.entry(operation.path).or_insert_with(|| json!({}))[method] = described;
     }
@@ -90,7 +94,8 @@ fn describe(operation: &Operation, schemas: &mut SchemaGenerator) -> Value {
         json!({ "description": operation.summary, "content": { media_type: { "schema": schema } } }),
     );
     let problem = Problem::schema_ref(schemas);
-    for (status, code) in COMMON.iter().chain(operation.problems) {
+    let of_body = operation.body.map_or(&[][..], |_| OF_BODY);
+    for (status, code) in COMMON.iter().chain(of_body).chain(operation.problems) {
         let response = responses.entry(status.to_string()).or_insert_with(|| {
             json!({
                 "description": "",
@@ -115,11 +120,32 @@ fn describe(operation: &Operation, schemas: &mut SchemaGenerator) -> Value {
         .chain(in_header)
         .map(|(parameter, place)| describe_parameter(parameter, place))
         .collect();
-    json!({
+    let mut described = json!({
         "operationId": operation.id,
         "summary": operation.summary,
         "parameters": parameters,
         "responses": responses,
+    });
+    if let Some(body) = operation.body {
+        described["requestBody"] = describe_body(body);
+    }
+    described
+}
+
+fn describe_body(body: RequestBody) -> Value {
+    // As deserialised: optional fields may be left out.
+    let mut schemas = SchemaSettings::draft2020_12()
+        .for_deserialize()
+        .with(|settings| {
+            settings.inline_subschemas = true;
+            settings.meta_schema = None;
+        })
+        .into_generator();
+    let schema = (body.schema)(&mut schemas).to_value();
+    json!({
+        "required": true,
+        "description": format!("At most {} bytes.", body.max_size),
+        "content": { "application/json": { "schema": schema } },
     })
 }
 

@@ -1,50 +1,81 @@
-//! What an operation of the API is: from its [`Operation`] come its route, who may use it, and its description in OpenAPI.
+//! The type of an operation: one row of the table, from which come its route, the role that it
+//! requires, and its description in OpenAPI.
 
-use axum::routing::MethodRouter;
+use axum::routing::{MethodFilter, MethodRouter};
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 use tagtrail_config::Role;
 
 use crate::http::parameters::Parameter;
 use crate::shared::Shared;
 
-/// Something that can be asked, or told.
+/// An operation of the API.
 pub(crate) struct Operation {
     /// `operationId`.
     pub(crate) id: &'static str,
     pub(crate) method: Method,
-    /// As axum and OpenAPI both write it.
+    /// In the notation that axum and OpenAPI share.
     pub(crate) path: &'static str,
     pub(crate) summary: &'static str,
-    /// What stands in the path.
+    /// The role that a token must have.
+    pub(crate) role: Role,
+    /// Parameters in the path.
     pub(crate) in_path: &'static [Parameter],
-    /// What may stand after the `?`.
+    /// Parameters after the `?`.
     pub(crate) query: &'static [Parameter],
-    /// What may stand in a header.
+    /// Parameters in headers.
     pub(crate) header: &'static [Parameter],
+    /// The body of a request. Without one, a body that is sent is not read.
+    pub(crate) body: Option<RequestBody>,
     pub(crate) response: ResponseBody,
-    /// Codes of its problems, besides those that any operation has.
+    /// Status and code of the operation's own problems, besides those that every operation has.
     pub(crate) problems: &'static [(u16, &'static str)],
-    pub(crate) serve: fn() -> MethodRouter<Shared>,
+    /// The handler, as a route of the operation's method.
+    pub(crate) serve: fn(MethodFilter) -> MethodRouter<Shared>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(
+    not(test),
+    expect(dead_code, reason = "no operation replaces or removes a resource yet")
+)]
 pub(crate) enum Method {
-    /// Asks; a token with the role `read` may.
     Get,
-    /// Changes something; takes the role `operate`.
     Post,
+    Put,
+    Delete,
 }
 
 impl Method {
-    pub(crate) fn role(self) -> Role {
+    /// The name as OpenAPI writes it.
+    pub(crate) fn name(self) -> &'static str {
         match self {
-            Method::Get => Role::Read,
-            Method::Post => Role::Operate,
+            Method::Get => "get",
+            Method::Post => "post",
+            Method::Put => "put",
+            Method::Delete => "delete",
+        }
+    }
+
+    pub(crate) fn filter(self) -> MethodFilter {
+        match self {
+            Method::Get => MethodFilter::GET,
+            Method::Post => MethodFilter::POST,
+            Method::Put => MethodFilter::PUT,
+            Method::Delete => MethodFilter::DELETE,
         }
     }
 }
 
-/// What a good answer is.
+/// The JSON body of a request.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct RequestBody {
+    /// The schema, without references: requests and responses may describe one type differently.
+    pub(crate) schema: fn(&mut SchemaGenerator) -> Schema,
+    /// Largest size in bytes. A larger body is refused before it is read to its end.
+    pub(crate) max_size: usize,
+}
+
+/// The body of a successful response.
 pub(crate) enum ResponseBody {
     /// One JSON document.
     Json(fn(&mut SchemaGenerator) -> Schema),
@@ -52,7 +83,7 @@ pub(crate) enum ResponseBody {
     Events(fn(&mut SchemaGenerator) -> Schema),
 }
 
-/// Reference to the schema of an answer.
+/// Returns a reference to the schema of a body.
 pub(crate) fn schema<T: JsonSchema>(schemas: &mut SchemaGenerator) -> Schema {
     schemas.subschema_for::<T>()
 }

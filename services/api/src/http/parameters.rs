@@ -1,7 +1,11 @@
 //! The parameters of a question, read strictly: a misspelt one would otherwise change the answer in silence.
 
-use axum::extract::Query;
+use std::collections::HashMap;
+use std::str::FromStr;
+
+use axum::extract::{FromRequestParts, Path, Query};
 use axum::http::Uri;
+use axum::http::request::Parts;
 use serde_json::{Value, json};
 use tagtrail_proto::{Image, clean_text, instant};
 use time::OffsetDateTime;
@@ -126,6 +130,31 @@ impl Parameters {
             Ok(number @ 1..) if i64::try_from(number).is_ok() => Ok(Some(number)),
             _ => Err(Error::Revision),
         }
+    }
+}
+
+/// The values in the path of a request, by the names that its operation gives them.
+#[derive(Debug)]
+pub(crate) struct PathValues(HashMap<String, String>);
+
+impl<S: Send + Sync> FromRequestParts<S> for PathValues {
+    type Rejection = Error;
+
+    /// A path that is not UTF-8 leads nowhere.
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<PathValues, Error> {
+        match Path::from_request_parts(parts, state).await {
+            Ok(Path(values)) => Ok(PathValues(values)),
+            Err(_) => Err(Error::NotFound),
+        }
+    }
+}
+
+impl PathValues {
+    /// Parses the value of a parameter.
+    pub(crate) fn parse<T: FromStr>(&self, parameter: &Parameter) -> Result<T, T::Err> {
+        // The routes come from the same table: the value is always there.
+        let value = self.0.get(parameter.name);
+        value.map_or("", String::as_str).parse()
     }
 }
 

@@ -3,9 +3,10 @@
 use axum::Json;
 use axum::extract::State;
 use axum::http::Uri;
-use axum::routing::get;
+use axum::routing::on;
 use schemars::JsonSchema;
 use serde::Serialize;
+use tagtrail_config::Role;
 use tagtrail_history::coverage::{self, SourceCoverage};
 use tagtrail_history::instant::Instant;
 use time::OffsetDateTime;
@@ -30,12 +31,14 @@ pub(crate) const COVERAGE: Operation = Operation {
     method: Method::Get,
     path: "/v1/coverage",
     summary: "By registry and source, how changes became known: by an event, by asking because an event did not say enough, or only by comparing.",
+    role: Role::Read,
     in_path: &[],
     query: &[SINCE],
     header: &[],
+    body: None,
     response: ResponseBody::Json(schema::<Coverage>),
     problems: &[(400, "time_invalid")],
-    serve: || get(coverage),
+    serve: |method| on(method, coverage),
 };
 
 /// How well registries told of their changes.

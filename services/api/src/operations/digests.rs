@@ -1,13 +1,12 @@
 //! `GET /v1/digests/{digest}`: every image that ever had it, and when.
 
 use axum::Json;
-use axum::extract::rejection::PathRejection;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::Uri;
-use axum::routing::get;
+use axum::routing::on;
 use schemars::JsonSchema;
 use serde::Serialize;
-use serde_json::json;
+use tagtrail_config::Role;
 use tagtrail_history::digests::{self, DigestInterval};
 use tagtrail_proto::Digest;
 
@@ -15,29 +14,33 @@ use crate::database::Database;
 use crate::http::error::Error;
 use crate::http::operation::{Method, Operation, ResponseBody, schema};
 use crate::http::paging::{CURSOR, Items, LIMIT, List, Page};
-use crate::http::parameters::{Parameter, Parameters};
+use crate::http::parameters::{Parameter, Parameters, PathValues, text};
+
+const DIGEST_IN_PATH: Parameter = Parameter {
+    name: "digest",
+    required: true,
+    description: "A digest.",
+    example: "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855",
+    schema: text,
+};
 
 pub(crate) const DIGEST: Operation = Operation {
     id: "digest",
     method: Method::Get,
     path: "/v1/digests/{digest}",
     summary: "Every image that ever had this digest, and when.",
-    in_path: &[Parameter {
-        name: "digest",
-        required: true,
-        description: "A digest.",
-        example: "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855",
-        schema: || json!({ "type": "string" }),
-    }],
+    role: Role::Read,
+    in_path: &[DIGEST_IN_PATH],
     query: &[LIMIT, CURSOR],
     header: &[],
+    body: None,
     response: ResponseBody::Json(schema::<Holders>),
     problems: &[
         (400, "digest_invalid"),
         (400, "limit_invalid"),
         (400, "cursor_invalid"),
     ],
-    serve: || get(digest),
+    serve: |method| on(method, digest),
 };
 
 const LIST: List<3> = List {
@@ -56,11 +59,10 @@ pub(crate) struct Holders {
 /// Answers, by image in the order in which they were first seen, then by time.
 async fn digest(
     State(database): State<Database>,
-    path: Result<Path<String>, PathRejection>,
+    path: PathValues,
     uri: Uri,
 ) -> Result<Json<Holders>, Error> {
-    let Path(digest) = path?;
-    let digest: Digest = digest.parse().map_err(Error::Digest)?;
+    let digest: Digest = path.parse(&DIGEST_IN_PATH).map_err(Error::Digest)?;
     let parameters = Parameters::read(&uri, DIGEST.query)?;
     let page = Page::read(LIST, &parameters)?;
     let intervals = database

@@ -3,7 +3,8 @@
 use axum::Json;
 use axum::extract::State;
 use axum::http::Uri;
-use axum::routing::get;
+use axum::routing::on;
+use tagtrail_config::Role;
 use tagtrail_history::changes::{self, HistoryItem};
 use tagtrail_history::tag_id;
 
@@ -18,9 +19,11 @@ pub(crate) const HISTORY: Operation = Operation {
     method: Method::Get,
     path: "/v1/history",
     summary: "The revisions of an image, newest first by (effective time, number).",
+    role: Role::Read,
     in_path: &[],
     query: &[IMAGE, LIMIT, CURSOR],
     header: &[],
+    body: None,
     response: ResponseBody::Json(schema::<Items<HistoryItem>>),
     problems: &[
         (400, "image_invalid"),
@@ -28,7 +31,7 @@ pub(crate) const HISTORY: Operation = Operation {
         (400, "cursor_invalid"),
         (404, "tag_unknown"),
     ],
-    serve: || get(history),
+    serve: |method| on(method, history),
 };
 
 const LIST: List<2> = List {

@@ -3,9 +3,10 @@
 use axum::Json;
 use axum::extract::State;
 use axum::http::Uri;
-use axum::routing::get;
+use axum::routing::on;
 use schemars::JsonSchema;
 use serde::Serialize;
+use tagtrail_config::Role;
 use tagtrail_history::instant::Instant;
 use tagtrail_history::resolve;
 use tagtrail_history::tag_id;
@@ -22,9 +23,11 @@ pub(crate) const RESOLVE: Operation = Operation {
     method: Method::Get,
     path: "/v1/resolve",
     summary: "What an image means, meant at a time, or is by its number.",
+    role: Role::Read,
     in_path: &[],
     query: &[IMAGE, AT, KNOWN_AT, REVISION],
     header: &[],
+    body: None,
     response: ResponseBody::Json(schema::<Resolved>),
     problems: &[
         (400, "image_invalid"),
@@ -35,7 +38,7 @@ pub(crate) const RESOLVE: Operation = Operation {
         (404, "tag_deleted"),
         (404, "revision_unknown"),
     ],
-    serve: || get(resolve),
+    serve: |method| on(method, resolve),
 };
 
 /// What the tag means.

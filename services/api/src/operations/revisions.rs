@@ -14,12 +14,12 @@ use axum::http::header::{CACHE_CONTROL, HeaderName};
 use axum::http::{HeaderMap, HeaderValue, Uri};
 use axum::response::sse::{Event, Sse};
 use axum::response::{IntoResponse as _, Response};
-use axum::routing::get;
+use axum::routing::on;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use futures_util::stream;
 use serde_json::json;
-use tagtrail_config::ImageGlob;
+use tagtrail_config::{ImageGlob, Role};
 use tagtrail_proto::Revision;
 use tokio::time::Instant;
 
@@ -27,7 +27,7 @@ use crate::config::Pace;
 use crate::feed::{Follower, Item, Place, Start};
 use crate::http::error::Error;
 use crate::http::operation::{Method, Operation, ResponseBody, schema};
-use crate::http::parameters::{Parameter, Parameters};
+use crate::http::parameters::{Parameter, Parameters, text, time};
 use crate::metrics::Metrics;
 use crate::shared::Shared;
 
@@ -36,21 +36,21 @@ const MATCH: Parameter = Parameter {
     required: false,
     description: "Only images that match: `*` within a part, `**` for any parts; without a tag, every tag.",
     example: "registry.example.com/foo/**:latest",
-    schema: || json!({ "type": "string" }),
+    schema: text,
 };
 const SINCE: Parameter = Parameter {
     name: "since",
     required: false,
     description: "Begin with what was recorded at this time or later (RFC 3339), rather than with what comes next.",
     example: "2026-03-03T14:02:00Z",
-    schema: || json!({ "type": "string", "format": "date-time" }),
+    schema: time,
 };
 const LAST_EVENT_ID: Parameter = Parameter {
     name: "Last-Event-ID",
     required: false,
     description: "Go on after the event with this `id`; it counts more than `since`.",
     example: "MSBmZWVkIDA6MTcsMzo0",
-    schema: || json!({ "type": "string" }),
+    schema: text,
 };
 
 pub(crate) const REVISIONS: Operation = Operation {
@@ -58,9 +58,11 @@ pub(crate) const REVISIONS: Operation = Operation {
     method: Method::Get,
     path: "/v1/revisions",
     summary: "The live feed: revisions as they are recorded, as server-sent events.",
+    role: Role::Read,
     in_path: &[],
     query: &[MATCH, SINCE],
     header: &[LAST_EVENT_ID],
+    body: None,
     response: ResponseBody::Events(schema::<tagtrail_proto::Event<Revision>>),
     problems: &[
         (400, "match_invalid"),
@@ -68,7 +70,7 @@ pub(crate) const REVISIONS: Operation = Operation {
         (400, "cursor_invalid"),
         (503, "busy"),
     ],
-    serve: || get(revisions),
+    serve: |method| on(method, revisions),
 };
 
 /// Longer than any identifier of ours: 256 partitions.

@@ -1,11 +1,11 @@
 //! `/v1/rollouts`: what was rolled out, newest first.
 
 use axum::Json;
-use axum::extract::rejection::PathRejection;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::Uri;
-use axum::routing::get;
+use axum::routing::on;
 use serde_json::json;
+use tagtrail_config::Role;
 use tagtrail_proto::{Name, Rollout};
 use uuid::Uuid;
 
@@ -13,7 +13,7 @@ use crate::database::Database;
 use crate::http::error::Error;
 use crate::http::operation::{Method, Operation, ResponseBody, schema};
 use crate::http::paging::{CURSOR, Items, LIMIT, List, Page};
-use crate::http::parameters::{Parameter, Parameters};
+use crate::http::parameters::{Parameter, Parameters, PathValues, text};
 use crate::store;
 
 const TRIGGER: Parameter = Parameter {
@@ -21,7 +21,7 @@ const TRIGGER: Parameter = Parameter {
     required: false,
     description: "Only those of this trigger, also one that is no longer configured.",
     example: "shop",
-    schema: || json!({ "type": "string" }),
+    schema: text,
 };
 const ID: Parameter = Parameter {
     name: "id",
@@ -36,28 +36,32 @@ pub(crate) const LIST: Operation = Operation {
     method: Method::Get,
     path: "/v1/rollouts",
     summary: "The rollouts of one trigger or of all, newest first.",
+    role: Role::Read,
     in_path: &[],
     query: &[TRIGGER, LIMIT, CURSOR],
     header: &[],
+    body: None,
     response: ResponseBody::Json(schema::<Items<Rollout>>),
     problems: &[
         (400, "limit_invalid"),
         (400, "cursor_invalid"),
         (404, "trigger_unknown"),
     ],
-    serve: || get(list),
+    serve: |method| on(method, list),
 };
 pub(crate) const ONE: Operation = Operation {
     id: "rollout",
     method: Method::Get,
     path: "/v1/rollouts/{id}",
     summary: "One rollout.",
+    role: Role::Read,
     in_path: &[ID],
     query: &[],
     header: &[],
+    body: None,
     response: ResponseBody::Json(schema::<Rollout>),
     problems: &[(404, "rollout_unknown")],
-    serve: || get(one),
+    serve: |method| on(method, one),
 };
 
 const ALL: List<3> = List {
@@ -94,12 +98,11 @@ async fn list(State(database): State<Database>, uri: Uri) -> Result<Json<Items<R
 
 async fn one(
     State(database): State<Database>,
-    path: Result<Path<String>, PathRejection>,
+    path: PathValues,
     uri: Uri,
 ) -> Result<Json<Rollout>, Error> {
     Parameters::read(&uri, &[])?;
-    let Path(id) = path?;
-    let id: Uuid = id.parse().map_err(|_| Error::RolloutUnknown)?;
+    let id: Uuid = path.parse(&ID).map_err(|_| Error::RolloutUnknown)?;
     let found = database
         .ask(async |db| store::rollouts::one(db, id).await)
         .await?;

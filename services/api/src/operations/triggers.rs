@@ -1,19 +1,18 @@
 //! `/v1/triggers`: what is watched, what is deployed, and whether anything may start.
 
 use axum::Json;
-use axum::extract::rejection::PathRejection;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::Uri;
-use axum::routing::{get, post};
+use axum::routing::on;
 use schemars::JsonSchema;
 use serde::Serialize;
-use serde_json::json;
+use tagtrail_config::Role;
 use tagtrail_proto::Name;
 
 use crate::database::Database;
 use crate::http::error::Error;
 use crate::http::operation::{Method, Operation, ResponseBody, schema};
-use crate::http::parameters::{Parameter, Parameters};
+use crate::http::parameters::{Parameter, Parameters, PathValues, text};
 use crate::store;
 use crate::store::triggers::{Trigger, TriggerState};
 
@@ -22,7 +21,7 @@ const NAME: Parameter = Parameter {
     required: true,
     description: "Name of the trigger.",
     example: "shop",
-    schema: || json!({ "type": "string" }),
+    schema: text,
 };
 
 pub(crate) const LIST: Operation = Operation {
@@ -30,48 +29,56 @@ pub(crate) const LIST: Operation = Operation {
     method: Method::Get,
     path: "/v1/triggers",
     summary: "The configured triggers, and what runs.",
+    role: Role::Read,
     in_path: &[],
     query: &[],
     header: &[],
+    body: None,
     response: ResponseBody::Json(schema::<Triggers>),
     problems: &[],
-    serve: || get(list),
+    serve: |method| on(method, list),
 };
 pub(crate) const ONE: Operation = Operation {
     id: "trigger",
     method: Method::Get,
     path: "/v1/triggers/{name}",
     summary: "One trigger: what it watches, and what scaling up must use.",
+    role: Role::Read,
     in_path: &[NAME],
     query: &[],
     header: &[],
+    body: None,
     response: ResponseBody::Json(schema::<Trigger>),
     problems: &[(404, "trigger_unknown")],
-    serve: || get(one),
+    serve: |method| on(method, one),
 };
 pub(crate) const PAUSE: Operation = Operation {
     id: "pause",
     method: Method::Post,
     path: "/v1/triggers/{name}/pause",
     summary: "Lets nothing start, whatever is pushed. Twice is as good as once.",
+    role: Role::Operate,
     in_path: &[NAME],
     query: &[],
     header: &[],
+    body: None,
     response: ResponseBody::Json(schema::<Trigger>),
     problems: &[(404, "trigger_unknown")],
-    serve: || post(pause),
+    serve: |method| on(method, pause),
 };
 pub(crate) const RESUME: Operation = Operation {
     id: "resume",
     method: Method::Post,
     path: "/v1/triggers/{name}/resume",
     summary: "Ends a pause: what the images mean now is rolled out, once.",
+    role: Role::Operate,
     in_path: &[NAME],
     query: &[],
     header: &[],
+    body: None,
     response: ResponseBody::Json(schema::<Trigger>),
     problems: &[(404, "trigger_unknown")],
-    serve: || post(resume),
+    serve: |method| on(method, resume),
 };
 
 /// All of them, by name. There are as many as `tagtrail.toml` has: no pages.
@@ -90,37 +97,37 @@ async fn list(State(database): State<Database>, uri: Uri) -> Result<Json<Trigger
 
 async fn one(
     State(database): State<Database>,
-    path: Result<Path<String>, PathRejection>,
+    path: PathValues,
     uri: Uri,
 ) -> Result<Json<Trigger>, Error> {
     Parameters::read(&uri, &[])?;
-    let name = named(&path?)?;
+    let name = named(&path)?;
     show(&database, &name).await
 }
 
 async fn pause(
     State(database): State<Database>,
-    path: Result<Path<String>, PathRejection>,
+    path: PathValues,
     uri: Uri,
 ) -> Result<Json<Trigger>, Error> {
     Parameters::read(&uri, &[])?;
-    let name = named(&path?)?;
+    let name = named(&path)?;
     set(&database, &name, TriggerState::Paused).await
 }
 
 async fn resume(
     State(database): State<Database>,
-    path: Result<Path<String>, PathRejection>,
+    path: PathValues,
     uri: Uri,
 ) -> Result<Json<Trigger>, Error> {
     Parameters::read(&uri, &[])?;
-    let name = named(&path?)?;
+    let name = named(&path)?;
     set(&database, &name, TriggerState::Active).await
 }
 
-/// No trigger has a name that is none.
-fn named(path: &str) -> Result<Name, Error> {
-    path.parse().map_err(|_| Error::TriggerUnknown)
+/// Text that is no name is the name of no trigger.
+fn named(path: &PathValues) -> Result<Name, Error> {
+    path.parse(&NAME).map_err(|_| Error::TriggerUnknown)
 }
 
 /// Twice is as good as once.
