@@ -109,3 +109,6 @@ async fn in_time(request: Request, next: Next) -> Result<Response, Error> {
         .await
         .map_err(|_| Error::TooSlow(ANSWER))
 }
+
+#[cfg(test)]
+mod tests;

@@ -53,6 +53,17 @@ impl Tokens {
         ))
     }
 
+    /// Tokens with a name, a secret and a role each.
+    #[cfg(test)]
+    pub(crate) fn of(tokens: &[(&str, &str, Role)]) -> Tokens {
+        let token = |(name, secret, role): &(&str, &str, Role)| Token {
+            name: (*name).to_owned(),
+            live: Live::new(&[(*secret).to_owned().into()]),
+            role: *role,
+        };
+        Tokens(tokens.iter().map(token).collect())
+    }
+
     /// Refuses to serve everybody who can reach an address that others can reach.
     pub(crate) fn check(&self, address: SocketAddr) -> anyhow::Result<()> {
         if self.0.is_empty() && !address.ip().is_loopback() {
@@ -98,14 +109,9 @@ mod tests {
     use super::*;
 
     fn tokens() -> Tokens {
-        let token = |name: &str, secret: &str, role| Token {
-            name: name.to_owned(),
-            live: Live::new(&[secret.to_owned().into()]),
-            role,
-        };
-        Tokens(vec![
-            token("dashboard", "read-only-secret", Role::Read),
-            token("deployer", "operating-secret", Role::Operate),
+        Tokens::of(&[
+            ("dashboard", "read-only-secret", Role::Read),
+            ("deployer", "operating-secret", Role::Operate),
         ])
     }
 

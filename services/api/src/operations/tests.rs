@@ -1,0 +1,234 @@
+//! The table of operations against its texts, and a row with a body and a role.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use axum::Json;
+use axum::body::Body;
+use axum::http::StatusCode;
+use axum::http::header::{AUTHORIZATION, CONTENT_TYPE};
+use axum::routing::on;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use tagtrail_proto::Name;
+use tokio_util::sync::CancellationToken;
+use tower_service::Service as _;
+
+use super::*;
+use crate::config::Pace;
+use crate::database::Database;
+use crate::feed::Feed;
+use crate::http::body::JsonBody;
+use crate::http::operation::{Method, RequestBody, ResponseBody, schema};
+use crate::http::parameters::{Parameter, PathValues, text};
+
+#[derive(Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct Hold {
+    reason: String,
+    /// May be left out.
+    until: Option<String>,
+}
+
+const NAME: Parameter = Parameter {
+    name: "name",
+    required: true,
+    description: "Name of the trigger.",
+    example: "shop",
+    schema: text,
+};
+
+const PUT: Operation = Operation {
+    id: "hold",
+    method: Method::Put,
+    path: "/v1/test/{name}/hold",
+    summary: "Holds a trigger.",
+    role: Role::Operate,
+    in_path: &[NAME],
+    query: &[],
+    header: &[],
+    body: Some(RequestBody {
+        schema: schema::<Hold>,
+        max_size: 100,
+    }),
+    response: ResponseBody::Json(schema::<Hold>),
+    problems: &[],
+    serve: |method| on(method, put),
+};
+
+const DELETE: Operation = Operation {
+    id: "end_hold",
+    method: Method::Delete,
+    summary: "Ends the hold.",
+    body: None,
+    serve: |method| on(method, async || StatusCode::NO_CONTENT),
+    ..PUT
+};
+
+async fn put(path: PathValues, JsonBody(hold): JsonBody<Hold>) -> Result<Json<Value>, Error> {
+    let name: Name = path.parse(&NAME).map_err(|_| Error::TriggerUnknown)?;
+    Ok(Json(json!({ "name": name, "hold": hold })))
+}
+
+/// A request with this token, and its answer.
+async fn send(method: &str, token: &str, content_type: &str, body: &str) -> (u16, Value) {
+    let tokens = Tokens::of(&[
+        ("dashboard", "read-only-secret", Role::Read),
+        ("deployer", "operating-secret", Role::Operate),
+    ]);
+    let database = Database::default();
+    let shared = Shared {
+        feed: Feed::new(database.clone(), CancellationToken::new()),
+        database,
+        tokens: Arc::new(tokens),
+        pace: Pace::default(),
+        metrics: Metrics::new(&tagtrail_daemon::Metrics::default()),
+    };
+    let request = Request::builder()
+        .method(method)
+        .uri("/v1/test/shop/hold")
+        .header(AUTHORIZATION, format!("Bearer {token}"))
+        .header(CONTENT_TYPE, content_type)
+        .body(Body::from(body.to_owned()))
+        .unwrap();
+    let response = router(&[PUT, DELETE], shared).call(request).await.unwrap();
+    let status = response.status().as_u16();
+    let body = axum::body::to_bytes(response.into_body(), 10_000).await;
+    (
+        status,
+        serde_json::from_slice(&body.unwrap()).unwrap_or_default(),
+    )
+}
+
+#[tokio::test]
+async fn an_operation_takes_a_body_from_those_who_have_its_role() {
+    const JSON: &str = "application/json; charset=utf-8";
+    let hold = r#"{ "reason": "sale" }"#;
+    assert_eq!(
+        send("PUT", "operating-secret", JSON, hold).await,
+        (
+            200,
+            json!({ "name": "shop", "hold": { "reason": "sale", "until": null } })
+        )
+    );
+    assert_eq!(send("DELETE", "operating-secret", JSON, "").await.0, 204);
+    let long = json!({ "reason": "x".repeat(100) }).to_string();
+    for (method, token, content_type, body, status, code) in [
+        ("PUT", "read-only-secret", JSON, hold, 403, "forbidden"),
+        ("DELETE", "read-only-secret", JSON, "", 403, "forbidden"),
+        ("PUT", "wrong", JSON, "not read", 401, "unauthenticated"),
+        (
+            "PUT",
+            "operating-secret",
+            "text/plain",
+            hold,
+            415,
+            "body_not_json",
+        ),
+        (
+            "PUT",
+            "operating-secret",
+            JSON,
+            &long,
+            413,
+            "body_too_large",
+        ),
+        ("PUT", "operating-secret", JSON, "", 400, "body_invalid"),
+        ("PUT", "operating-secret", JSON, "{}", 400, "body_invalid"),
+        (
+            "PUT",
+            "operating-secret",
+            JSON,
+            r#"{ "reason": "x", "untill": "y" }"#,
+            400,
+            "body_invalid",
+        ),
+        (
+            "POST",
+            "operating-secret",
+            JSON,
+            hold,
+            405,
+            "method_not_allowed",
+        ),
+    ] {
+        let answer = send(method, token, content_type, body).await;
+        assert_eq!(
+            (answer.0, answer.1["code"].as_str()),
+            (status, Some(code)),
+            "{method} {token} {content_type} {body}"
+        );
+    }
+}
+
+#[test]
+fn the_openapi_document_describes_the_body_of_a_request() {
+    let document = openapi::document(&[PUT, DELETE]);
+    let path = &document["paths"]["/v1/test/{name}/hold"];
+    assert_eq!(path["delete"]["requestBody"], Value::Null);
+    let body = &path["put"]["requestBody"];
+    assert_eq!(body["required"], true);
+    let schema = &body["content"]["application/json"]["schema"];
+    assert_eq!(schema["required"], json!(["reason"]), "{schema}");
+    assert_eq!(schema["additionalProperties"], false);
+    let codes = path["put"]["responses"]["413"]["description"].as_str();
+    assert_eq!(codes, Some("`code`: `body_too_large`"));
+    assert_eq!(path["delete"]["responses"]["413"], Value::Null);
+}
+
+#[test]
+fn the_text_of_not_found_names_each_resource() {
+    let text = Error::NotFound.to_string();
+    let (_, names) = text.split_once("under /v1: ").unwrap();
+    let (names, _) = names.split_once(';').unwrap();
+    let named: BTreeSet<&str> = names.split(", ").collect();
+    let resource = |operation: &Operation| operation.path.split('/').nth(2).unwrap();
+    assert_eq!(named, ALL.iter().map(resource).collect());
+}
+
+#[test]
+fn the_readme_lists_each_operation_with_parameters_that_it_has() {
+    let readme = concat!(env!("CARGO_MANIFEST_DIR"), "/../../README.md");
+    let readme = std::fs::read_to_string(readme).unwrap();
+    let mut listed = BTreeSet::new();
+    for line in readme.lines() {
+        let Some(calls) = line
+            .strip_prefix("| `")
+            .and_then(|line| line.split(" | ").next())
+        else {
+            continue;
+        };
+        let calls: Vec<&str> = calls.split('`').step_by(2).collect();
+        let Some((method, first)) = calls[0].split_once(" /v1/") else {
+            continue;
+        };
+        let mut before = String::new();
+        for call in std::iter::once(format!("/v1/{first}")).chain(
+            calls[1..]
+                .iter()
+                .filter(|call| !call.is_empty())
+                .map(|call| (*call).to_owned()),
+        ) {
+            let (path, query) = call.split_once('?').unwrap_or((&call, ""));
+            // `/resume` after `/v1/triggers/{name}/pause` replaces the last segment.
+            let path = match (path.starts_with("/v1/"), before.rsplit_once('/')) {
+                (false, Some((parent, _))) => format!("{parent}{path}"),
+                _ => path.to_owned(),
+            };
+            let operation = ALL
+                .iter()
+                .find(|row| row.path == path && row.method.name().eq_ignore_ascii_case(method))
+                .unwrap_or_else(|| panic!("no operation {method} {path}"));
+            for name in query.split('&').filter(|name| !name.is_empty()) {
+                let name = name.trim_end_matches('=');
+                let known = operation.query.iter().any(|known| known.name == name);
+                assert!(known, "{method} {path} has no parameter {name}");
+            }
+            listed.insert(operation.id);
+            before = path;
+        }
+    }
+    let all: BTreeSet<&str> = ALL.iter().map(|operation| operation.id).collect();
+    assert_eq!(listed, all);
+}
