@@ -11,11 +11,12 @@ use std::time::Duration;
 
 use sqlx::PgConnection;
 use tagtrail_bus::{Bus, BusArgs, BusError};
-use tagtrail_daemon::{Context, backoff};
+use tagtrail_daemon::{Context, Retry, until};
 use tagtrail_history::recorded::{self, OrdinalRange};
-use tagtrail_proto::{Image, Revision};
+use tagtrail_proto::{Image, Revision, Subject};
 use time::OffsetDateTime;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, broadcast, watch};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::database::Database;
@@ -131,7 +132,7 @@ impl Feed {
 
     /// Reads what is new while anybody follows, until a stop is asked for.
     pub(crate) async fn keep(self) -> anyhow::Result<()> {
-        let mut failures = 0;
+        let mut retry = Retry::new("reading new revisions for the live feed");
         while !self.shutdown.is_cancelled() {
             let pause = if self.recent.receiver_count() == 0 {
                 self.end.send_replace(None);
@@ -139,25 +140,16 @@ impl Feed {
             } else {
                 match self.read_on().await {
                     Ok(()) => {
-                        failures = 0;
+                        retry.succeeded();
                         Some(POLL)
                     }
-                    Err(error) => {
-                        failures += 1;
-                        tracing::warn!("the live feed waits for Postgres: {error}");
-                        Some(backoff(failures))
-                    }
+                    Err(error) => Some(retry.failed(&error)),
                 }
             };
-            let slept = async {
-                match pause {
-                    Some(pause) => tokio::time::sleep(pause).await,
-                    None => std::future::pending().await,
-                }
-            };
+            let next = pause.map(|pause| Instant::now() + pause);
             tokio::select! {
                 () = self.shutdown.cancelled() => {}
-                () = slept => {}
+                () = until(next) => {}
                 () = self.wake.notified() => {}
             }
         }
@@ -192,12 +184,12 @@ impl Feed {
             connected => connected?,
         };
         let mut end = self.end.subscribe();
-        let mut failures = 0;
+        let mut retry = Retry::new("listening to REVISIONS for the live feed");
         loop {
             let listening = async {
                 // Nobody follows: each push would wake us for nothing.
                 let _ = end.wait_for(Option::is_some).await;
-                let mut news = bus.listen("tagtrail.revision.>".to_owned()).await?;
+                let mut news = bus.listen(Subject::ALL_REVISIONS.to_owned()).await?;
                 while news.next().await.is_some() {
                     if end.borrow().is_none() {
                         return Ok(());
@@ -211,13 +203,10 @@ impl Feed {
                 outcome = listening => outcome,
             };
             match outcome {
-                Ok(()) => failures = 0,
+                Ok(()) => retry.succeeded(),
                 Err(error) => {
-                    failures += 1;
-                    tracing::warn!("listening to NATS again: {error}");
-                    tokio::select! {
-                        () = ctx.shutdown.cancelled() => return Ok(()),
-                        () = tokio::time::sleep(backoff(failures)) => {}
+                    if !retry.wait(&error, &ctx.shutdown).await {
+                        return Ok(());
                     }
                 }
             }
@@ -250,6 +239,7 @@ impl Feed {
             recent,
             end: self.end.subscribe(),
             ready: Vec::new(),
+            retry: Retry::new("reading revisions for a follower"),
             _permit: permit,
         })
     }
@@ -273,6 +263,7 @@ pub(crate) struct Follower {
     end: watch::Receiver<Option<Place>>,
     /// Read from Postgres and not shown yet, the next one last.
     ready: Vec<Arc<Item>>,
+    retry: Retry,
     _permit: OwnedSemaphorePermit,
 }
 
@@ -284,31 +275,27 @@ impl Follower {
 
     /// The next revision. `None`: a stop was asked for. Cancel safe.
     pub(crate) async fn next(&mut self) -> Option<Arc<Item>> {
-        let mut failures = 0;
         loop {
             if let Some(item) = self.ready.pop().or_else(|| self.recall()) {
                 self.place.0.insert(item.partition, item.ordinal);
                 return Some(item);
             }
-            let pause = match self.fetch().await {
-                Ok(true) => continue,
+            let next_attempt = match self.fetch().await {
+                Ok(true) => {
+                    self.retry.succeeded();
+                    continue;
+                }
                 Ok(false) => None,
                 Err(error) => {
-                    failures += 1;
+                    // The task that reads for all followers warns.
                     tracing::debug!("a follower waits for Postgres: {error}");
-                    Some(backoff(failures))
-                }
-            };
-            let slept = async {
-                match pause {
-                    Some(pause) => tokio::time::sleep(pause).await,
-                    None => std::future::pending().await,
+                    Some(Instant::now() + self.retry.pause())
                 }
             };
             tokio::select! {
                 () = self.feed.shutdown.cancelled() => return None,
-                () = slept => {}
-                changed = self.end.changed(), if pause.is_none() => if changed.is_err() { return None },
+                () = until(next_attempt) => {}
+                changed = self.end.changed(), if next_attempt.is_none() => if changed.is_err() { return None },
             }
         }
     }

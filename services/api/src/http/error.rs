@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-use axum::http::header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
+use axum::http::header::{RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderValue, StatusCode};
-use axum::response::{IntoResponse, Json, Response};
+use axum::response::{IntoResponse, Response};
 use schemars::{JsonSchema, SchemaGenerator};
-use serde::Serialize;
 use serde_json::Value;
 use tagtrail_proto::{Digest, Image, NameError};
 
+use tagtrail_daemon::problem;
 use tagtrail_history::instant::Instant;
 
 /// Why there is no answer. The text is for whoever asked.
@@ -187,7 +187,11 @@ impl Error {
 }
 
 /// Problem details (RFC 9457).
-#[derive(Debug, Serialize, JsonSchema)]
+#[derive(JsonSchema)]
+#[expect(
+    dead_code,
+    reason = "only the schema is used: tagtrail_daemon::problem writes the body"
+)]
 pub(crate) struct Problem {
     /// `about:blank`: `code` says what kind of problem it is.
     r#type: &'static str,
@@ -212,19 +216,8 @@ impl IntoResponse for Error {
     fn into_response(self) -> Response {
         self.log();
         let (status, code) = self.status();
-        let problem = Problem {
-            r#type: "about:blank",
-            title: status.canonical_reason(),
-            status: status.as_u16(),
-            detail: self.to_string(),
-            code,
-        };
-        let mut response = (status, Json(problem)).into_response();
+        let mut response = problem::response(status, code, &self.to_string());
         let headers = response.headers_mut();
-        headers.insert(
-            CONTENT_TYPE,
-            HeaderValue::from_static("application/problem+json"),
-        );
         if status == StatusCode::UNAUTHORIZED {
             let challenge = HeaderValue::from_static("Bearer realm=\"tagtrail\"");
             headers.insert(WWW_AUTHENTICATE, challenge);
