@@ -1,4 +1,4 @@
-//! `tagtrail.toml`: a file is right, or there is a message that names it.
+//! `tagtrail.toml`: every file is valid, or causes an error that names it.
 #![no_main]
 
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! Bodies of webhooks: whatever they hold, what goes on the bus is valid, and nothing panics.
+//! Bodies of webhooks: no body causes a panic, and every message for the bus is valid.
 #![no_main]
 
 use std::path::Path;
@@ -10,7 +10,7 @@ use tagtrail_gateway::KindSetup;
 use tagtrail_proto::{Event, Push, Subject};
 
 static FILE: LazyLock<File> = LazyLock::new(|| {
-    // Each kind twice: with the registry that its events name, where they name one, and with a registry of its own.
+    // Each kind has two sources: without `registry`, if its events name one, and with `registry`.
     let sources = |kind: KindSetup| {
         let name = kind.names[0];
         let source = move |number: usize, registry: &str| {

@@ -1,4 +1,5 @@
-//! Names, images, digests and subjects: what is read is written as it was read, and nothing panics.
+//! Names, images, digests and subjects: a parsed value is written as it was read, and nothing
+//! panics.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

@@ -1,10 +1,10 @@
-//! What registries answer: it is believed or refused, and nothing panics.
+//! Answers of registries: each is accepted or refused, and nothing panics.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
 use tagtrail_proto::Digest;
 
-// The first two bytes are the status, the lines after them the headers, up to an empty one; then comes the body.
+// The input: two bytes of status, then lines of headers up to an empty line, then the body.
 fuzz_target!(|input: &[u8]| {
     let Some((status, rest)) = input.split_at_checked(2) else {
         return;
@@ -23,7 +23,7 @@ fuzz_target!(|input: &[u8]| {
     let answer = || {
         let mut answer = http::Response::builder().status(status);
         for (name, value) in &headers {
-            // What HTTP does not permit never comes so far.
+            // The HTTP library drops invalid headers before the client sees them.
             if let (Ok(name), Ok(value)) = (
                 http::HeaderName::from_bytes(name),
                 http::HeaderValue::from_bytes(value),

@@ -26,7 +26,7 @@ fn parse(text: &str) -> Option<Duration> {
         "h" => 3_600_000,
         _ => return None,
     };
-    /// Longer than a week is a mistake.
+    /// A longer duration is a mistake.
     const MOST: Duration = Duration::from_secs(7 * 24 * 3600);
     let duration = Duration::from_millis(number.checked_mul(milliseconds)?);
     (duration <= MOST).then_some(duration)

@@ -1,24 +1,25 @@
 //! `tagtrail.toml`: sources, registries and triggers, read once at start.
 //!
-//! In scope: its form, its secrets, and errors that name file, line, key and cure. Out of scope: what a kind of source or target needs of
-//! its own (the services' tables of kinds), and settings of processes (flags and environment variables).
+//! In scope: the form of the file, its secrets, and errors that name file, line, key and cure. Out of
+//! scope: the settings of a kind of source or target (the services' tables of kinds), and the settings
+//! of processes (flags and environment variables).
 //!
 //! ```
 //! # let text = r##"
 //! [[source]]
-//! name = "main"                        # POST /hooks/main, or /hooks/main/SECRET for senders that can send no header
+//! name = "main"                        # POST /hooks/main, or /hooks/main/SECRET for senders without headers
 //! kind = "distribution"
-//! registry = "registry.example.com"    # the identity recorded for its events, whatever host they name
+//! registry = "registry.example.com"    # recorded for its events, and overrides the host that they name
 //! secret = { env = "MAIN_HOOK_SECRET" }    # or { file = "…" }; a list of two allows rotation
-//! repositories = ["shop/**"]           # optional: what this source may speak for
+//! repositories = ["shop/**"]           # optional: the repositories that it may report
 //!
-//! [[registry]]                         # how to ask it
+//! [[registry]]                         # how to reach it
 //! name = "registry.example.com"
 //! url = "https://registry.example.com"
 //! username = "ci"
 //! password = { file = "/run/secrets/registry" }
-//! reconcile = "1h"                     # how often it is compared with history; "0s": never
-//! watch = ["shop/web"]                 # to compare although nothing was heard of it yet
+//! reconcile = "1h"                     # interval of comparisons with history; "0s": never
+//! watch = ["shop/web"]                 # also reconcile before the first event
 //!
 //! [[trigger]]
 //! name = "shop"
@@ -28,7 +29,7 @@
 //! target.webhook = { url = "https://deploy.example.com/hooks/shop", secret = { file = "/run/secrets/shop" } }
 //! ## target.command = { run = ["./deploy.sh"] }
 //!
-//! [[token]]                            # who may ask the API, if it is reached from other machines
+//! [[token]]                            # for an API that other machines can reach
 //! name = "dashboard"
 //! secret = { file = "/run/secrets/dashboard" }
 //! role = "read"                        # or "operate": also pause and resume
@@ -52,23 +53,23 @@ use tagtrail_proto::{Image, Name, Registry, Repository};
 pub use secret::{Live, Secret, SecretError, Secrets};
 pub use source::{SettingError, Settings, Source};
 pub use tagtrail_policy::glob::{Glob, ImageGlob};
-/// Something with its place in the file, for [`File::error_at`].
+/// A value with its place in the file, for [`File::error_at`].
 pub use toml::Spanned;
 
 /// The whole file.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct File {
-    /// Who may send events.
+    /// The sources, which may send events.
     #[serde(default)]
     pub source: Vec<Source>,
-    /// How registries are asked.
+    /// The registries to ask.
     #[serde(default)]
     pub registry: Vec<RegistryAccess>,
-    /// What is rolled out.
+    /// The triggers.
     #[serde(default)]
     pub trigger: Vec<Trigger>,
-    /// Who may ask the API.
+    /// The tokens for the API.
     #[serde(default)]
     pub token: Vec<Token>,
     #[serde(skip)]
@@ -77,24 +78,25 @@ pub struct File {
     text: String,
 }
 
-/// How a registry is asked.
+/// The access to a registry.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct RegistryAccess {
-    /// Its identity in image names.
+    /// The registry's identity in image names.
     pub name: Spanned<Registry>,
-    /// Where it is.
+    /// The registry's address.
     pub url: Spanned<String>,
     /// User for Basic or token authentication.
     pub username: Option<String>,
-    /// That user's password.
+    /// The user's password.
     pub password: Option<Secret>,
-    /// Where its tokens are issued, if that is another host than `url`: credentials are sent nowhere else.
+    /// The address that issues tokens, if its host is not the host of `url`: credentials are sent
+    /// to no other host.
     pub realm: Option<Spanned<String>>,
-    /// How often it is compared with what is known; zero: never.
+    /// The interval of comparisons with history. Zero: never.
     #[serde(default = "hourly", with = "duration")]
     pub reconcile: Duration,
-    /// Repositories to compare although nothing was heard of them yet.
+    /// Repositories to reconcile although no event reported them yet.
     #[serde(default)]
     pub watch: Vec<Repository>,
 }
@@ -103,58 +105,58 @@ const fn hourly() -> Duration {
     Duration::from_secs(60 * 60)
 }
 
-/// What is read where there is no file: an empty one.
+/// The path of an empty file, which stands for a missing one.
 pub const NONE: &str = "/dev/null";
 
-/// Who may ask the API.
+/// A token for the API.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Token {
-    /// Its name, for the log.
+    /// The token's name, for the log.
     pub name: Spanned<Name>,
-    /// The token itself; two while it is being changed.
+    /// The token itself; two during a change.
     pub secret: Secrets,
-    /// What it may do.
+    /// The permissions.
     pub role: Role,
 }
 
-/// What a token may do.
+/// The permissions of a token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
-    /// Ask.
+    /// Read history and state.
     Read,
-    /// Also pause and resume.
+    /// Also pause and resume triggers.
     Operate,
 }
 
-/// A rule: these images, this target.
+/// A trigger: these images, this target.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Trigger {
     /// Its name.
     pub name: Spanned<Name>,
-    /// The images watched, each under a short name of its own.
+    /// The images, each under a short name.
     pub images: BTreeMap<Spanned<String>, Image>,
-    /// How long a head must have been quiet before it is rolled out.
+    /// The quiet time before a rollout: the heads must not change for this long.
     #[serde(default, with = "duration")]
     pub settle: Duration,
-    /// Exactly one: the kind of target, with its settings.
+    /// The kind of target, with its settings. Exactly one.
     target: Spanned<BTreeMap<Spanned<String>, toml::Value>>,
 }
 
-/// The target of a trigger, as far as it is known without its kind.
+/// The target of a trigger, not parsed by its kind yet.
 #[derive(Debug, Clone)]
 pub struct TargetEntry<'a> {
-    /// `webhook`, `command`, …: the trigger service knows the kinds.
+    /// `webhook`, `command`, …: the trigger service has the table of kinds.
     pub kind: &'a str,
-    /// Its settings, for the kind to read.
+    /// The settings, for the kind to parse.
     pub value: &'a toml::Value,
-    /// Where it stands in the file, for [`File::error_at`].
+    /// The place in the file, for [`File::error_at`].
     pub at: usize,
 }
 
-/// A mistake in the file: where it is, and what to do.
+/// A mistake in the file, with its place and the cure.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{place}: {message}")]
 pub struct ConfigError {
@@ -175,8 +177,8 @@ impl File {
         File::parse(&text, path)
     }
 
-    /// The file to read: the one that was given, or `tagtrail.toml` if there is one. Only that one may be missing: it is as if
-    /// it were empty then.
+    /// Returns the path to read: the given one, or `tagtrail.toml` if it exists, or else an empty
+    /// file. A given path must exist.
     #[must_use]
     pub fn find(given: Option<&Path>) -> PathBuf {
         let usual = Path::new("tagtrail.toml");
@@ -187,7 +189,8 @@ impl File {
         }
     }
 
-    /// Reads the file's text; `path` is for messages, and the folder that commands of triggers run in.
+    /// Parses the text of the file. `path` is for messages, and its folder is the working directory
+    /// of trigger commands.
     ///
     /// # Errors
     /// [`ConfigError`].
@@ -229,7 +232,8 @@ impl File {
         Ok(file)
     }
 
-    /// A mistake found by whoever knows the kind of a source or target, in the form of all others.
+    /// Returns the error for a mistake that the kind of a source or target found, in the form of
+    /// all other errors.
     #[must_use]
     pub fn error_at(&self, at: usize, key: &str, message: impl std::fmt::Display) -> ConfigError {
         ConfigError {
@@ -238,7 +242,7 @@ impl File {
         }
     }
 
-    /// The folder that the file is in.
+    /// Returns the folder of the file.
     #[must_use]
     pub fn folder(&self) -> &Path {
         match self.path.parent() {
@@ -338,11 +342,11 @@ impl File {
 }
 
 impl Trigger {
-    /// The one target.
+    /// Returns the target.
     #[must_use]
     pub fn target(&self) -> TargetEntry<'_> {
         const NONE: &toml::Value = &toml::Value::Boolean(false);
-        // The file was checked to have exactly one.
+        // `File::check` made sure of exactly one target.
         self.target.get_ref().iter().next().map_or(
             TargetEntry {
                 kind: "",

@@ -1,4 +1,4 @@
-//! Secrets: named in the file, kept outside of it.
+//! Secrets, which the file names and another place holds.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -8,13 +8,13 @@ use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
 use subtle::{Choice, ConstantTimeEq as _};
 
-/// Where a secret is kept.
+/// The place of a secret.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "Raw")]
 pub enum Secret {
     /// In an environment variable.
     Env(String),
-    /// In a file, alone; a newline at its end does not count.
+    /// In a file that holds nothing else. A final newline is ignored.
     File(PathBuf),
 }
 
@@ -37,7 +37,7 @@ impl TryFrom<Raw> for Secret {
     }
 }
 
-/// Why a secret can't be had.
+/// The reason why a secret can't be read.
 #[derive(Debug, thiserror::Error)]
 pub enum SecretError {
     /// The variable is not set.
@@ -48,19 +48,19 @@ pub enum SecretError {
     Unreadable {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the system.
         source: std::io::Error,
     },
-    /// There is nothing in it.
+    /// The value is empty.
     #[error("the secret from {0} is empty; an empty secret would let everybody in")]
     Empty(String),
 }
 
 impl Secret {
-    /// The secret itself.
+    /// Reads the secret.
     ///
     /// # Errors
-    /// [`SecretError`] names where it should be.
+    /// [`SecretError`] names the place.
     pub fn read(&self) -> Result<SecretString, SecretError> {
         let (text, place) = match self {
             Secret::Env(variable) => {
@@ -90,7 +90,7 @@ impl Secret {
     }
 }
 
-/// Where it is kept, for people to find it; never what it is.
+/// Displays the place, never the secret.
 impl fmt::Display for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -128,35 +128,35 @@ impl TryFrom<OneOrMore> for Secrets {
 }
 
 impl Secrets {
-    /// Where they are kept, the newest last.
+    /// Returns the places, the newest last.
     #[must_use]
     pub fn kept(&self) -> &[Secret] {
         &self.0
     }
 
-    /// All of them.
+    /// Reads all secrets.
     ///
     /// # Errors
-    /// [`SecretError`] of the first that can't be had.
+    /// The first [`SecretError`].
     pub fn read(&self) -> Result<Vec<SecretString>, SecretError> {
         self.0.iter().map(Secret::read).collect()
     }
 }
 
-/// The live secrets of something, to compare with what is shown. Holds hashes only: they have one length, so that comparing
-/// them tells nothing, not even how long a secret is.
+/// The live secrets of a source or token, for comparison. Only hashes are kept: they have one
+/// length, so the time of a comparison reveals nothing, not even the length of a secret.
 #[derive(Clone, Default)]
 pub struct Live(Vec<[u8; 32]>);
 
 impl Live {
-    /// These secrets.
+    /// Returns the live secrets.
     #[must_use]
     pub fn new(secrets: &[SecretString]) -> Live {
         let hashed = |secret: &SecretString| hash(secret.expose_secret().as_bytes());
         Live(secrets.iter().map(hashed).collect())
     }
 
-    /// Whether this is one of them, in constant time. Each is compared, whatever matched before.
+    /// Returns whether `shown` is a live secret, in constant time: every secret is compared.
     #[must_use]
     pub fn is(&self, shown: &[u8]) -> Choice {
         let shown = hash(shown);

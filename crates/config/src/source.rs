@@ -1,4 +1,4 @@
-//! `[[source]]`: who may send events.
+//! `[[source]]`: the senders of events.
 
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -12,19 +12,20 @@ use crate::{Glob, Secrets};
 pub struct Source {
     /// Its name: `POST /hooks/<name>`.
     pub name: Spanned<Name>,
-    /// The kind of sender: the gateway knows the kinds.
+    /// The kind of sender. The gateway has the table of kinds.
     pub kind: Spanned<String>,
-    /// The identity recorded for its events, whatever host they name.
+    /// The registry that is recorded for its events, and overrides the host that they name.
     pub registry: Option<Registry>,
-    /// The secret that authenticates a request; two while it is being changed. Only a kind with a proof of its own does without.
+    /// The secret that authenticates a request; two during a change. Only a kind with another proof
+    /// of identity may omit it.
     pub secret: Option<Secrets>,
     /// A header that holds the secret, for senders that can't set `Authorization`.
     pub header: Option<Spanned<String>>,
-    /// The repositories that this source may report; empty: all.
+    /// The repositories that this source may report. Empty: all.
     #[serde(default)]
     pub repositories: Vec<Glob>,
-    /// All other keys, for the kind to parse.
-    // `flatten` excludes `deny_unknown_fields`: the gateway refuses keys that the kind does not have.
+    /// The keys that belong to its kind.
+    // `flatten` excludes `deny_unknown_fields`, so the kind refuses unknown keys.
     #[serde(flatten)]
     pub settings: Settings,
 }
@@ -46,25 +47,26 @@ impl Source {
 #[serde(transparent)]
 pub struct Settings(toml::Table);
 
-/// A mistake in the settings of a kind. `flatten` loses their lines, so the error is reported at the line of `kind`.
+/// A mistake in the settings of a kind. `flatten` loses line numbers, so the error names the line
+/// of `kind`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SettingError {
-    /// The key, with a dot for each level.
+    /// The key, with dots between levels.
     pub key: String,
     /// The mistake and the cure.
     pub message: String,
 }
 
 impl Settings {
-    /// The keys that are set.
+    /// Returns the keys that are set.
     pub fn keys(&self) -> impl Iterator<Item = &str> {
         self.0.keys().map(String::as_str)
     }
 
-    /// Parses all of them.
+    /// Parses all keys.
     ///
     /// # Errors
-    /// [`SettingError`] for the first one that does not fit `T`.
+    /// [`SettingError`] for the first key that does not fit `T`.
     pub fn parse<T: DeserializeOwned>(&self) -> Result<T, SettingError> {
         let settings = toml::Value::Table(self.0.clone());
         serde_path_to_error::deserialize(settings).map_err(|error| {
@@ -81,7 +83,7 @@ impl Settings {
 }
 
 impl SettingError {
-    /// A mistake in the setting of this key.
+    /// Returns the error for a mistake in this key.
     pub fn new(key: impl Into<String>, message: impl Into<String>) -> SettingError {
         SettingError {
             key: key.into(),

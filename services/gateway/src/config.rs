@@ -1,4 +1,4 @@
-//! Settings of the gateway, and the sources that they name.
+//! The gateway's settings, and the sources of `tagtrail.toml`.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -16,7 +16,7 @@ use crate::source::{ALL, Kind, Options, Proof};
 /// Settings, as flags and environment variables.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Config {
-    /// Address on which registries are heard: `POST /hooks/{source}`.
+    /// Address for webhooks: `POST /hooks/{source}`.
     #[arg(
         long,
         env = "TAGTRAIL_GATEWAY_LISTEN",
@@ -31,14 +31,15 @@ pub struct Config {
     pub bus: BusArgs,
 }
 
-/// One configured source: who may post, and what is made of it.
+/// A configured source.
 #[derive(Debug)]
 pub(crate) struct Source {
     pub(crate) rules: SourceRules,
     pub(crate) credentials: Credentials,
 }
 
-/// How a source speaks, and what it may speak for.
+/// The rules for the events of a source: how its bodies are decoded, and which repositories it may
+/// report.
 #[derive(Debug)]
 pub(crate) struct SourceRules {
     pub(crate) name: Name,
@@ -50,7 +51,7 @@ pub(crate) struct SourceRules {
 }
 
 impl SourceRules {
-    /// Whether the source may say something about this repository.
+    /// Returns whether the source may report this repository.
     pub(crate) fn speaks_for(&self, repository: &Repository) -> bool {
         let path = repository.as_ref();
         self.repositories.is_empty() || self.repositories.iter().any(|glob| glob.matches(path))
@@ -58,19 +59,19 @@ impl SourceRules {
 }
 
 impl Config {
-    /// The sources of the file, by name, with their secrets.
+    /// Reads the sources of the file, with their secrets, by name.
     ///
     /// # Errors
-    /// What is wrong with the file, with its line and the cure.
+    /// A mistake in the file, with its line and the cure.
     pub(crate) fn sources(&self) -> Result<HashMap<String, Source>, ConfigError> {
         sources(&File::load(&self.config)?)
     }
 }
 
-/// Looks at everything that the gateway needs of the file, secrets included, and says what it found there, a line each.
+/// Checks the gateway's part of the file, secrets included. Returns a line for each source.
 ///
 /// # Errors
-/// What is wrong, with its line and the cure.
+/// A mistake in the file, with its line and the cure.
 pub fn check(file: &File) -> Result<Vec<String>, ConfigError> {
     let mut lines: Vec<String> = sources(file)?
         .into_values()
@@ -100,7 +101,7 @@ fn sources(file: &File) -> Result<HashMap<String, Source>, ConfigError> {
         .collect()
 }
 
-/// How an entry speaks; its secrets are not read.
+/// Returns the rules of a source, without reading its secrets.
 pub(crate) fn rules(
     file: &File,
     entry: &tagtrail_config::Source,
@@ -173,7 +174,7 @@ fn credentials(
         });
     }
     let Some(secret) = &entry.secret else {
-        // What is heard on somebody's subject needs none, and nobody may post.
+        // A source with a NATS subject needs no secret: without one, no request is accepted.
         if rules.options.nats.is_some() {
             return Ok(Credentials::default());
         }
@@ -256,7 +257,7 @@ mod tests {
                 !kind.settings().contains(&setting),
                 "{error}"
             );
-            // A kind that lists a key must also parse it.
+            // A kind must also parse each key that it lists.
             assert!(!error.contains("unknown field"), "{error}");
         }
     }

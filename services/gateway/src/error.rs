@@ -1,4 +1,4 @@
-//! Why a request is refused, and how that is told: problem details (RFC 9457) with a stable `code`.
+//! Refusals of requests, as problem details (RFC 9457) with a stable `code`.
 
 use std::time::Duration;
 
@@ -8,26 +8,26 @@ use axum::response::{IntoResponse, Response};
 use tagtrail_bus::publish::PublishError;
 use tagtrail_daemon::problem;
 
-/// Why a request was not taken. The text is for the sender, so it never quotes what it sent.
+/// The reason to refuse a request. The text is for the sender, so it never quotes the request.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
-    /// No such page.
+    /// The path is unknown.
     #[error(
         "nothing is here: registries POST their events to /hooks/SOURCE; history is answered by the api"
     )]
     NoSuchPath,
-    /// No such route.
+    /// The source is unknown.
     #[error("no source has this name: it must be the `name` of a [[source]] in tagtrail.toml")]
     UnknownSource,
-    /// Not a POST.
+    /// The method is not POST.
     #[error("events are sent by POST")]
     NotPost,
-    /// Nothing that was shown is a live secret of the source.
+    /// The request has no live secret of the source.
     #[error(
         "show the secret of the source as Bearer token, Basic password, whole Authorization value or last part of the path"
     )]
     Unauthenticated,
-    /// A signature was shown, and it is not that of the body.
+    /// The request has a signature, which does not match the body.
     #[error("the signature is not that of this body with the secret of the source")]
     WrongSignature,
     /// The body is compressed.
@@ -36,7 +36,7 @@ pub(crate) enum Error {
     /// The body has too many bytes.
     #[error("a body may have {} MiB", .most >> 20)]
     TooLarge {
-        /// Bytes that it may have.
+        /// The limit, in bytes.
         most: usize,
     },
     /// The body took too long.
@@ -45,27 +45,27 @@ pub(crate) enum Error {
     /// The connection broke.
     #[error("the body ended early")]
     Incomplete(#[source] axum::Error),
-    /// Too much is being received already.
+    /// The bodies that are being received use up the memory for bodies.
     #[error("too many bodies are being received at once")]
     Busy,
-    /// Nothing, or not all, is known to be stored. The sender keeps the event and sends it again.
+    /// The bus did not confirm every message. The sender keeps the event and sends it again.
     #[error("the event could not be stored")]
     NotStored(#[from] NotStored),
 }
 
-/// Why it is not known that everything of a body is on the bus.
+/// The reason why messages of a body may be missing on the bus.
 #[derive(Debug, thiserror::Error)]
 pub enum NotStored {
-    /// Since the process started, NATS was not reached.
+    /// The process has not reached NATS yet.
     #[error("not connected to NATS yet")]
     NotYetConnected,
-    /// NATS was reached once.
+    /// The connection to NATS was lost.
     #[error("the connection to NATS is down")]
     Disconnected,
-    /// It did not say that it stored the message.
+    /// The server did not confirm a message.
     #[error(transparent)]
     Refused(#[from] PublishError),
-    /// It did not say so in time.
+    /// The confirmation took too long.
     #[error("NATS did not acknowledge in {0:?}")]
     TooLate(std::time::Duration),
 }

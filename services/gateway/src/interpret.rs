@@ -1,4 +1,5 @@
-//! From a body to messages for the bus: what its source means, and whether it may say it. Pure.
+//! From a body to messages for the bus: decodes the events of a source, and drops those outside its
+//! repositories. Pure.
 
 use axum::http::HeaderMap;
 use serde::Serialize;
@@ -9,46 +10,46 @@ use crate::config::SourceRules;
 use crate::publish::Outbound;
 use crate::source::{Context, Meaning};
 
-/// Most reasons that an answer, or a quarantined body, lists.
+/// Most reasons in the reply to a sender, or in a quarantined body.
 const REASONS: usize = 10;
 
-/// What became of the events of a body.
+/// The outcome of the events of a body.
 #[derive(Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Receipt {
-    /// Facts that are stored.
+    /// Pushes that are stored with a digest.
     pub accepted: usize,
-    /// Pushes whose digest will be asked for.
+    /// Pushes that are stored without a digest: the resolver asks the registry.
     pub unresolved: usize,
-    /// Of no interest, or not for this source to say.
+    /// Events that change no tag, or concern a repository outside the `repositories` of the source.
     pub ignored: usize,
-    /// Not understood; the body is in QUARANTINE.
+    /// Malformed events; the body is in QUARANTINE.
     pub quarantined: usize,
-    /// What was wrong, for whoever wrote the sender.
+    /// Reasons for the author of the sender.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub reasons: Vec<String>,
 }
 
 impl Receipt {
-    /// Adds reasons, up to what anybody reads.
+    /// Adds reasons, up to the limit.
     pub(crate) fn add(&mut self, reasons: Vec<String>) {
         self.reasons.extend(reasons);
         self.reasons.truncate(REASONS);
     }
 }
 
-/// What a body means.
+/// The interpretation of a body.
 pub(crate) struct Interpretation {
     pub(crate) messages: Vec<Outbound>,
-    /// Its reasons are about what the source may not say.
+    /// The counts, and the reasons why events were ignored.
     pub(crate) receipt: Receipt,
-    /// What was wrong with events that were not understood.
+    /// The reasons why events are malformed.
     pub(crate) malformed: Vec<String>,
-    /// What the sender wants to hear before it sends anything.
+    /// The value that permits the sender to send here, if the body asked for it.
     pub(crate) handshake: Option<Value>,
 }
 
 impl Interpretation {
-    /// Reads a body that `rules` sent. What is wrong with it is among the results.
+    /// Interprets a body by the rules of its source. Mistakes in the body are part of the result.
     pub(crate) fn new(
         rules: &SourceRules,
         headers: &HeaderMap,

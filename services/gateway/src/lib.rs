@@ -1,23 +1,27 @@
-//! The gateway hears: it takes the webhooks of registries and puts what they say on the bus.
+//! The gateway receives the webhooks of registries and publishes their events on the bus.
 //!
-//! In scope: who may post, what each kind of source says ([`source`](self), one file a kind), and answering 2xx only for what is
-//! stored. It has no database, and remembers nothing: a sender that is told 503 keeps its event and sends it again.
+//! In scope: authentication of senders, decoding of bodies ([`source`](self), one file for each
+//! kind), and answering 2xx only for stored events. The gateway has no database and no memory: on
+//! 503 a sender keeps its event and sends it again.
 //!
-//! Also here: what has to be set in a registry so that it speaks to a source ([`setup()`]), for `tagtrail doctor`.
+//! Also here: the settings to make in a registry, so that its events reach a source ([`setup()`]),
+//! for `tagtrail doctor`.
 //!
-//! Out of scope: what a push changes (the indexer), digests that an event did not name (the resolver).
+//! Out of scope: the effect of a push on its tag (the indexer), digests that an event does not name
+//! (the resolver).
 //!
 //! | answer | when |
 //! |---|---|
-//! | 202 | everything in the body is stored, or is of no interest; `{"accepted","unresolved","ignored","quarantined"}` count the events, `reasons` says what was wrong with some |
-//! | 401 | no live secret of the source was shown, and nothing was read; or the signature is not that of the body |
-//! | 404, 405 | no such source, not a POST |
-//! | 408, 413, 415 | the body took over 10 s, has over 8 MiB (of GitHub 25), or is compressed |
-//! | 503 | not everything is known to be stored: NATS is down, slow or full, or there are too many bodies at once; `Retry-After: 1` |
+//! | 202 | every event of the body is stored, or need not be; `{"accepted","unresolved","ignored","quarantined"}` count the events, `reasons` explains the last two |
+//! | 401 | no live secret of the source is in the request, and the body was not read; or the signature does not match the body |
+//! | 404, 405 | the source is unknown, the method is not POST |
+//! | 408, 413, 415 | the body took over 10 s, has over 8 MiB (from GitHub 25), or is compressed |
+//! | 503 | an event may be missing on the bus: NATS is down, slow or full, or the bodies being received fill the memory for bodies; `Retry-After: 1` |
 //!
-//! A body that is authentic but not understood is answered 202 too, and kept in QUARANTINE: on anything else Distribution sends
-//! the same event for ever, and blocks those after it. The same holds for repositories outside the `repositories` of a source:
-//! a registry notifies of all of its repositories alike, so refusing some by status would stop the rest.
+//! An authentic but malformed body also gets 202, and is kept in QUARANTINE: on any other status
+//! Distribution sends the same event for ever, and blocks the events after it. Events outside the
+//! `repositories` of a source get 202 for the same reason: a registry notifies of all its
+//! repositories alike, so refusing some by status would stop the rest.
 
 mod config;
 mod error;
@@ -45,10 +49,11 @@ pub use interpret::Receipt;
 pub use receive::replay::{ReplayError, replay};
 pub use setup::{KindSetup, Setup, kinds, setup};
 
-/// Listens, and runs until a stop is asked for.
+/// Listens for webhooks until shutdown.
 ///
 /// # Errors
-/// What waiting can't heal: a wrong `tagtrail.toml`, an address in use, refused credentials, streams that do not fit.
+/// Mistakes that waiting can't heal: a wrong `tagtrail.toml`, an address in use, refused
+/// credentials, streams with other settings.
 pub async fn run(config: Config, ctx: Context) -> anyhow::Result<()> {
     let listener = TcpListener::bind(config.listen).await.with_context(|| {
         format!(
@@ -59,7 +64,7 @@ pub async fn run(config: Config, ctx: Context) -> anyhow::Result<()> {
     serve(listener, config, ctx).await
 }
 
-/// The same with a listener of the caller's, who so knows the address.
+/// As [`run`], with a listener that the caller bound, and so knows the address of.
 ///
 /// # Errors
 /// As [`run`].
@@ -74,7 +79,7 @@ pub async fn serve(listener: TcpListener, config: Config, ctx: Context) -> anyho
         budget: receive::body::Budget::default(),
         metrics: metrics::Metrics::new(&ctx.metrics),
     });
-    // Heard from the first moment on: until NATS is reached, senders are told to come again.
+    // Requests are accepted from the start: until NATS is reached, they get 503.
     let router = receive::hook::router(Arc::clone(&shared));
     ctx.health.set("http", Ok(()));
     let mut tasks = Tasks::new();
@@ -93,7 +98,7 @@ pub async fn serve(listener: TcpListener, config: Config, ctx: Context) -> anyho
     tasks.join(&ctx.shutdown).await
 }
 
-/// Connects to NATS, then reports the connection.
+/// Connects to NATS, then reports the health of the connection.
 async fn keep_bus(
     shared: Arc<Shared>,
     args: tagtrail_bus::BusArgs,
@@ -107,7 +112,7 @@ async fn keep_bus(
     Ok(bus.report_health(ctx.health, ctx.shutdown).await?)
 }
 
-/// For the fuzz targets in `fuzz/`: what a body means, without a server or a bus.
+/// Interpretation without a server or a bus, for the fuzz targets in `fuzz/`.
 #[cfg(fuzzing)]
 pub mod fuzz {
     use axum::http::header::CONTENT_TYPE;
@@ -117,7 +122,8 @@ pub mod fuzz {
 
     use crate::interpret::{Interpretation, Receipt};
 
-    /// What a body that the source with this place in the file has sent puts on the bus, as subjects and payloads.
+    /// Returns the subjects and payloads of the messages that a body becomes. `place` is the index
+    /// of its source in the file.
     pub fn understand(
         file: &File,
         place: usize,

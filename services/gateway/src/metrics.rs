@@ -1,4 +1,4 @@
-//! What the gateway counts.
+//! The gateway's metrics.
 
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
 use prometheus_client::metrics::counter::Counter;
@@ -8,12 +8,12 @@ use tagtrail_daemon::metrics::seconds;
 
 use crate::interpret::Receipt;
 
-/// Its metrics.
+/// The metrics.
 #[derive(Debug, Clone)]
 pub(crate) struct Metrics {
     events: Family<Events, Counter>,
     requests: Family<Requests, Counter>,
-    /// Time from the head of a request to its answer.
+    /// Seconds from the head of a request to its answer.
     pub(crate) seconds: Histogram,
 }
 
@@ -34,7 +34,7 @@ enum EventOutcome {
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Requests {
-    /// Empty: no such source.
+    /// Empty for an unknown source.
     source: String,
     status: u16,
 }
@@ -60,7 +60,7 @@ impl Metrics {
         }
     }
 
-    /// A body was taken.
+    /// Counts the events of a body.
     pub(crate) fn took(&self, source: &str, receipt: &Receipt) {
         for (outcome, count) in [
             (EventOutcome::accepted, receipt.accepted),
@@ -74,7 +74,7 @@ impl Metrics {
         }
     }
 
-    /// A request was answered.
+    /// Counts an answered request.
     pub(crate) fn answered(&self, source: &str, status: u16) {
         let source = source.to_owned();
         self.requests

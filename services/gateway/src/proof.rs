@@ -1,4 +1,5 @@
-//! How a sender proves its identity: with a secret, a signature of the body, or an identity provider's token.
+//! How a sender proves its identity: with a secret, a signature of the body, or an identity
+//! provider's token.
 
 pub(crate) mod credentials;
 pub(crate) mod id_token;

@@ -1,4 +1,4 @@
-//! From what a body meant to messages that are known to be stored.
+//! Publishing messages, and waiting until NATS has stored them.
 
 use std::time::Duration;
 
@@ -12,7 +12,8 @@ use tagtrail_proto::{Event, Name, Push, Quarantined, Subject, TimeSource, TraceC
 use crate::error::NotStored;
 use crate::source::BODY_ID;
 
-/// Time for all messages of a body to be acknowledged: Distribution gives up on an answer after 1 s.
+/// Longest wait for the acknowledgements of all messages of a body: Distribution waits 1 s for an
+/// answer.
 const PATIENCE: Duration = Duration::from_millis(800);
 
 /// A message to be published.
@@ -35,8 +36,9 @@ impl Outbound {
     pub(crate) fn push(push: Push, partitions: u16) -> Outbound {
         let subject = Subject::of_push(&push, partitions);
         let id = match subject {
-            // An UNRESOLVED push has no identifier, so that it never counts as a duplicate: registries that send no digests
-            // send the same body for each platform of an image, and only the last one means that the tag is complete.
+            // An UNRESOLVED push has no identifier, so that it never counts as a duplicate:
+            // registries that send no digests send the same body for each platform of an image, and
+            // the tag is complete only after the last.
             Subject::Unresolved { .. } => None,
             _ => (!is_nameless(&push)).then(|| push.message_id()),
         };
@@ -74,17 +76,19 @@ impl Outbound {
     }
 }
 
-/// Whether neither an identifier nor a time of the sender's tells this push from another with the same content. A tag that
-/// goes from A to B and back to A then looks like a retry; but to take it for one would lose a fact, while to take a retry for
-/// a fact only says twice that the tag has this digest.
+/// Returns whether a push has neither an identifier nor a time from its sender. Two such pushes
+/// with the same content can be a retry, or a tag that went from A to B and back to A. Dropping the
+/// second as a duplicate could lose a change, while keeping a retry only records twice that the tag
+/// has this digest. So such a push has no identifier.
 fn is_nameless(push: &Push) -> bool {
     push.event_id.starts_with(BODY_ID) && push.occurred_at_source == TimeSource::Received
 }
 
-/// Publishes all messages, in order, as caused by `trace`, and waits until all are stored.
+/// Publishes all messages in order, with `trace` as their cause, and waits until all are stored.
 ///
 /// # Errors
-/// If that is not known of one of them. The others may be stored; sent again, they are recognised.
+/// If a message was not confirmed. The others may be stored: on a resend, NATS drops them as
+/// duplicates.
 pub(crate) async fn publish(
     bus: Option<&Bus>,
     messages: &[Outbound],
@@ -94,7 +98,8 @@ pub(crate) async fn publish(
         return Ok(());
     }
     let bus = bus.ok_or(NotStored::NotYetConnected)?;
-    // While it is down the client would keep the messages and send them after the sender was told that they are not stored.
+    // On a lost connection the client would buffer the messages and send them later, although the
+    // sender got 503.
     if !bus.link().borrow().up {
         return Err(NotStored::Disconnected);
     }

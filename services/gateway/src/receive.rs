@@ -1,4 +1,5 @@
-//! Receivers of bodies: HTTP requests, messages of a NATS subject, and quarantined bodies that are replayed.
+//! Receivers of bodies: HTTP requests, messages of a NATS subject, and quarantined bodies that are
+//! replayed.
 
 pub(crate) mod body;
 pub(crate) mod hook;
@@ -26,7 +27,7 @@ pub(crate) struct Inbound<'a> {
 
 /// The reply to an authentic sender.
 pub(crate) enum Reply {
-    /// The events of the body are stored, or need not be.
+    /// Every event of the body is stored, or need not be.
     Receipt(Receipt),
     /// The sender asked whether it may send here; this value permits it.
     Handshake(Value),

@@ -1,4 +1,5 @@
-//! What has to be set in a registry, for people: `tagtrail doctor` prints it for a source, `docs/registries.md` has it for each kind.
+//! The settings to make in a registry. `tagtrail doctor` prints them for a source, and
+//! `docs/registries.md` lists them for each kind.
 
 use tagtrail_config::{ConfigError, File};
 use tagtrail_proto::Registry;
@@ -6,29 +7,31 @@ use tagtrail_proto::Registry;
 use crate::config;
 use crate::source::{ALL, Kind, Proof};
 
-/// What the registry of a source needs, and what Tagtrail needs to know of it.
+/// The settings to make in the registry of a source, and their conditions.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Setup {
-    /// Its kind, by its first name.
+    /// The first name of its kind.
     pub kind: &'static str,
-    /// Where its events are posted, without the secret.
+    /// The address for its events, without the secret.
     pub url: String,
-    /// The registry that its events are about. `None`: whichever they name.
+    /// The registry of its events. `None`: the registry that each event names.
     pub registry: Option<Registry>,
-    /// Whether its events name the digests of tags. Where they don't, a `[[registry]]` has to say how they are asked for.
+    /// Whether its events name the digests of tags. Otherwise the resolver needs a `[[registry]]`
+    /// to look them up.
     pub has_digest: bool,
     /// Whether its senders show a token of an identity provider in place of a secret.
     pub wants_token: bool,
     /// The NATS subject on which its events are published as well.
     pub nats_subject: Option<String>,
-    /// What to set in the registry. In place of the secret it names where that is kept.
+    /// The settings to make, with the place of the secret instead of the secret.
     pub text: String,
 }
 
-/// What the registry of a source needs; `gateway` is the address at which the registry reaches the gateway. Secrets are not read.
+/// Returns the settings to make in the registry of a source. `gateway` is the address at which the
+/// registry reaches the gateway. Secrets are not read.
 ///
 /// # Errors
-/// What is wrong with the source's entry, with its line and the cure.
+/// A mistake in the source's entry, with its line and the cure.
 pub fn setup(
     file: &File,
     entry: &tagtrail_config::Source,
@@ -46,7 +49,7 @@ pub fn setup(
         has_digest: rules.kind.has_digest,
         wants_token: tokens.is_some(),
         nats_subject: rules.options.nats.map(|nats| nats.subject),
-        // It is one: a test parses them all.
+        // A default registry always parses: a test checks them all.
         registry: rules.registry.or_else(|| {
             rules
                 .kind
@@ -56,12 +59,12 @@ pub fn setup(
     })
 }
 
-/// A kind of source, with what its registries need.
+/// A kind of source, with the settings to make in its registries.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KindSetup {
-    /// Its name and its other names, as `kind` of a source.
+    /// Its name and its aliases, as `kind` of a `[[source]]`.
     pub names: Vec<&'static str>,
-    /// Keys of `[[source]]` that only this kind and few others have.
+    /// Keys of `[[source]]` that belong to the kind.
     pub settings: Vec<&'static str>,
     /// Whether the source must name its registry, because its events don't.
     pub needs_registry: bool,
@@ -69,11 +72,11 @@ pub struct KindSetup {
     pub signs: bool,
     /// Whether its events name the digests of tags.
     pub has_digest: bool,
-    /// What to set in the registry.
+    /// The settings to make in the registry.
     pub text: String,
 }
 
-/// Every kind there is, with what its registries need where the source has this address and this secret.
+/// Returns all kinds, with the settings to make for a source with this address and this secret.
 #[must_use]
 pub fn kinds(url: &str, secret: &str) -> Vec<KindSetup> {
     let each = |kind: &Kind| KindSetup {
@@ -135,7 +138,7 @@ mod tests {
                 .contains(r#"Authorization: ["Bearer $HOOK_SECRET"]"#)
         );
         assert_eq!((env.kind, env.registry), ("distribution", None));
-        // The new one of two; there is no such file.
+        // The newer of the two secrets is named. No such file exists.
         let two = of(
             "[[source]]\nname = 'q'\nkind = 'quay'\nsecret = [{ env = 'OLD' }, { file = '/no/such/new' }]",
         );

@@ -14,7 +14,8 @@ use crate::receive::body::Budget;
 pub(crate) struct Shared {
     /// The sources, by name.
     pub(crate) sources: HashMap<String, Source>,
-    /// The bus, set on the first connection to NATS. Until then nothing can be stored, and senders receive 503.
+    /// The bus, set on the first connection to NATS. Until then nothing can be stored, and senders
+    /// receive 503.
     pub(crate) bus: OnceLock<Bus>,
     /// Memory for the bodies that are being received.
     pub(crate) budget: Budget,

@@ -1,6 +1,6 @@
-//! Kinds of sources: what each sort of sender says, brought to the words of `tagtrail-proto`.
+//! The table of source kinds: each decodes the bodies of one sort of sender to pushes.
 //!
-//! A kind is a value of pure functions. To add one: a file beside the others, and its two lines here.
+//! A kind is a value of pure functions. A new kind is a file beside the others and two lines here.
 
 mod acr;
 mod aliyun;
@@ -37,7 +37,7 @@ pub(crate) use parts::BODY_ID;
 use parts::{Parts, body_id, lenient};
 use report::{Report, folded, header, present, seconds_after_1970, sent_at};
 
-/// Every kind there is.
+/// All kinds.
 pub(crate) const ALL: &[Kind] = &[
     distribution::DISTRIBUTION,
     harbor::HARBOR,
@@ -56,64 +56,69 @@ pub(crate) const ALL: &[Kind] = &[
     generic::GENERIC,
 ];
 
-/// What a sort of sender sends.
+/// A kind of source.
 #[derive(Debug)]
 pub(crate) struct Kind {
-    /// As `kind` of a source in `tagtrail.toml`.
+    /// The value of `kind` in a `[[source]]`.
     pub(crate) name: &'static str,
-    /// Other names of it: products that send the same.
+    /// Other names: products that send the same bodies.
     pub(crate) aliases: &'static [&'static str],
-    /// Whether its bodies don't say which registry they are about, so that the source has to.
+    /// Whether the source must name its registry, because the bodies don't.
     pub(crate) needs_registry: bool,
-    /// How a sender of this kind proves who it is, besides showing the secret.
+    /// The proof of identity that senders of this kind can show, besides the secret.
     pub(crate) proof: Proof,
-    /// Headers that say what the body does not. They are kept with a body that is not understood.
+    /// Headers with facts that the body lacks. QUARANTINE keeps them with a malformed body.
     pub(crate) headers: &'static [&'static str],
-    /// Most bytes of a body.
+    /// Largest body, in bytes.
     pub(crate) max_body: usize,
-    /// Whether a tag's push names its digest. Where it does not, a `[[registry]]` has to say how that is asked for.
+    /// Whether the push of a tag names its digest. Otherwise the resolver needs a `[[registry]]` to
+    /// look the digest up.
     pub(crate) has_digest: bool,
-    /// The registry that its events are always about, unless the source says otherwise.
+    /// The registry of its events, unless the source names another.
     pub(crate) default_registry: Option<&'static str>,
     /// How its bodies are decoded.
     decoding: Decoding,
-    /// What to set in the registry, for people. `{url}` stands for the address of the source, `{secret}` for its secret,
-    /// `{audience}` and `{email}` for what its tokens must name. `docs/registries.md` has it as well.
+    /// The settings to make in the registry, for people. `{url}` stands for the address of the
+    /// source, `{secret}` for its secret, `{audience}` and `{email}` for the claims of its tokens.
+    /// `docs/registries.md` repeats them.
     pub(crate) setup: &'static str,
 }
 
-/// How senders of a kind prove who they are.
+/// A sender's proof of identity.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Proof {
-    /// They show the secret.
+    /// The secret.
     Secret,
-    /// They sign the body with the secret, in one of these headers. One that sends none of them shows the secret.
+    /// A signature of the body with the secret, in one of these headers; or else the secret.
     Signature(&'static [Signature]),
-    /// They show a token of an identity provider (`OpenID` Connect), where the source names an `audience`.
+    /// A token of an identity provider (`OpenID` Connect) if the source has an `audience`; or else
+    /// the secret.
     IdToken,
 }
 
-/// Decodes a body. An error concerns the whole body; a mistake in one of several events is among the results.
+/// Decodes a body. An error concerns the whole body; a mistake in one of several events is among
+/// the results.
 type Decode = fn(&HeaderMap, &[u8], &Context<'_>) -> Result<Vec<Meaning>, DecodeError>;
 
-/// How the bodies of a kind are decoded.
+/// The decoder of a kind.
 #[derive(Debug, Clone, Copy)]
 enum Decoding {
-    /// In one way: the kind has no settings.
+    /// The same decoder for each source: the kind has no settings.
     Fixed(Decode),
-    /// As the settings of the source say: these keys of `[[source]]`, which the function parses.
+    /// A decoder that depends on the settings of the source: the keys, and the function that parses
+    /// them.
     Configured(&'static [&'static str], Configure),
 }
 
 type Configure = fn(&Settings) -> Result<Options, SettingError>;
 
-/// The settings of a source that its kind parsed.
+/// The settings of a source, parsed by its kind.
 pub(crate) struct Options {
     /// Decodes a body, as [`Decode`] does.
     pub(crate) decode: Box<Decoder>,
-    /// The subject on which its events are published as well.
+    /// The NATS subject on which events are published, in addition to webhooks.
     pub(crate) nats: Option<NatsSubject>,
-    /// The tokens that its senders show in place of a secret.
+    /// The rules for tokens, if senders show tokens instead of a secret.
     pub(crate) tokens: Option<TokenRules>,
 }
 
@@ -156,7 +161,7 @@ pub(crate) struct NatsSubject {
     pub(crate) credentials: Option<PathBuf>,
 }
 
-/// How Docker clients reach the repositories of a product that has many behind one host.
+/// The form of image names in a product that serves many repositories from one host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Access {
@@ -169,15 +174,16 @@ pub(crate) enum Access {
 }
 
 impl Kind {
-    /// A registry's event has a few KiB; with `includereferences` it holds a manifest (4 MiB).
+    /// The event of a registry has a few KiB; with `includereferences` the event holds a manifest
+    /// (up to 4 MiB).
     const MAX_BODY: usize = 8 << 20;
 
-    /// A kind without settings, as most are.
+    /// Returns a kind without settings.
     const fn new(name: &'static str, decode: Decode, setup: &'static str) -> Kind {
         Kind::with(name, Decoding::Fixed(decode), setup)
     }
 
-    /// A kind with these settings.
+    /// Returns a kind with settings, which `configure` parses.
     const fn with_settings(
         name: &'static str,
         keys: &'static [&'static str],
@@ -202,18 +208,18 @@ impl Kind {
         }
     }
 
-    /// The kind of that name or alias.
+    /// Returns the kind with this name or alias.
     pub(crate) fn named(name: &str) -> Option<&'static Kind> {
         ALL.iter()
             .find(|kind| kind.names().any(|known| known == name))
     }
 
-    /// Its name and its aliases.
+    /// Returns the name and the aliases.
     pub(crate) fn names(&self) -> impl Iterator<Item = &'static str> + use<> {
         std::iter::once(self.name).chain(self.aliases.iter().copied())
     }
 
-    /// Its settings: keys of `[[source]]` that only some kinds have.
+    /// Returns the keys of `[[source]]` that belong to this kind.
     pub(crate) fn settings(&self) -> &'static [&'static str] {
         match self.decoding {
             Decoding::Fixed(_) => &[],
@@ -224,7 +230,7 @@ impl Kind {
     /// Parses the settings of a source.
     ///
     /// # Errors
-    /// For a key that the kind does not have, or a value that it does not accept.
+    /// For a key that the kind does not have, or a value that it refuses.
     pub(crate) fn configure(&self, settings: &Settings) -> Result<Options, SettingError> {
         let unknown = settings.keys().find(|key| !self.settings().contains(key));
         if let Some(key) = unknown {
@@ -243,7 +249,7 @@ impl Kind {
         }
     }
 
-    /// The settings to make in a registry; `tokens` are those of the source, if it has any.
+    /// Returns the settings to make in a registry. `tokens` are the token rules of the source.
     pub(crate) fn setup_for(&self, url: &str, secret: &str, tokens: Option<&TokenRules>) -> String {
         let (audience, email) =
             tokens.map_or((url, EMAIL), |rules| (&rules.audience, &rules.email));
@@ -258,19 +264,19 @@ impl Kind {
 /// The service account of the examples.
 const EMAIL: &str = "tagtrail-push@PROJECT.iam.gserviceaccount.com";
 
-/// What a body does not say about itself.
+/// The context of a body.
 #[derive(Debug)]
 pub(crate) struct Context<'a> {
-    /// The source that it came by.
+    /// The source that received the body.
     pub(crate) source: &'a Name,
-    /// The registry that the source speaks for, whatever its events say.
+    /// The registry that the source is configured for. It overrides the host that an event names.
     pub(crate) registry: Option<&'a Registry>,
-    /// When it came.
+    /// The time of receipt.
     pub(crate) received_at: OffsetDateTime,
 }
 
 impl Context<'_> {
-    /// The registry: that of the source, else the one that the sender names.
+    /// Returns the registry of the source, or else the registry that the sender names.
     fn registry(&self, host: &str) -> Result<Registry, DecodeError> {
         match self.registry {
             Some(registry) => Ok(registry.clone()),
@@ -283,28 +289,29 @@ impl Context<'_> {
     }
 }
 
-/// What one event of a body means.
+/// The meaning of one event of a body.
 #[derive(Debug, PartialEq)]
 pub(crate) enum Meaning {
-    /// A fact.
+    /// A push with a digest, or a delete.
     Push(Box<Push>),
-    /// A push of a tag without a usable digest: the registry has to be asked.
+    /// The push of a tag without a usable digest: the resolver asks the registry.
     Unresolved(Box<Push>),
-    /// Nothing that history keeps: no tag moved.
+    /// An event that changes no tag.
     Ignored,
-    /// The sender asks whether it may send here; this is what it wants to hear.
+    /// The sender asks whether it may send here; this value permits it.
     Handshake(Value),
-    /// Not understood; the others of the same body stand.
+    /// A malformed event. Other events of the same body still count.
     Malformed(DecodeError),
 }
 
-/// Why a body, or an event of it, was not understood. It ends up in QUARANTINE and in the answer to the sender.
+/// The reason why a body, or one of its events, is malformed. QUARANTINE and the reply to the
+/// sender show it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub(crate) struct DecodeError(String);
 
 impl DecodeError {
-    /// More than this of a reason helps nobody.
+    /// Most bytes of a reason.
     const SHOWN: usize = 512;
 
     pub(crate) fn new(reason: impl fmt::Display) -> DecodeError {

@@ -1,11 +1,12 @@
-//! Who may post to a source.
+//! Authentication by secret, signature or token.
 //!
-//! A sender shows the source's secret as a Bearer token, as the password of Basic authentication, as the whole `Authorization`
-//! value, in a header that the source names, or as the last part of the path, for those that can send no header. Two secrets
-//! may be live at once, so that one can be replaced without a gap.
+//! A sender shows the source's secret as a Bearer token, as the password of Basic authentication,
+//! as the whole `Authorization` value, in a header that the source names, or, if the sender can set
+//! no header, as the last part of the path. Two secrets may be live at once, so that one can be
+//! replaced without a gap.
 //!
-//! A kind whose senders sign their bodies is held to that as soon as one shows a signature: then nothing else counts. A source
-//! with an `audience` takes nothing but tokens.
+//! If the kind supports signatures and the request carries one, only the signature is checked; a
+//! secret in the request no longer counts. A source with an `audience` accepts only tokens.
 
 use axum::http::header::AUTHORIZATION;
 use axum::http::{HeaderMap, HeaderName};
@@ -19,7 +20,7 @@ use tagtrail_proto::clean_text;
 use crate::proof::id_token::IdTokens;
 use crate::proof::signature::Signature;
 
-/// What a sender has to know.
+/// The credentials that a source accepts.
 #[derive(Debug, Default)]
 pub(crate) struct Credentials {
     live: Live,
@@ -28,25 +29,25 @@ pub(crate) struct Credentials {
     tokens: Option<IdTokens>,
 }
 
-/// Who signs, with what.
+/// Accepted signatures, and the secrets that sign.
 struct SignatureRules {
     by: &'static [Signature],
     secrets: Vec<SecretString>,
 }
 
-/// What the head of a request proves.
+/// The result of checking the head of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Admission {
-    /// The sender is who it should be.
+    /// The sender is authentic.
     Granted,
-    /// That depends on its body: see [`Credentials::signed`].
+    /// The signature must still be checked against the body: see [`Credentials::signed`].
     BySignature,
-    /// It proves nothing.
+    /// The request proves no identity.
     Refused,
 }
 
 impl Credentials {
-    /// The secret is shown, or used to sign by one of `signatures`.
+    /// Returns credentials that accept the secrets, and `signatures` made with them.
     pub(crate) fn new(
         secrets: &[SecretString],
         header: Option<HeaderName>,
@@ -64,7 +65,7 @@ impl Credentials {
         }
     }
 
-    /// A token is shown.
+    /// Returns credentials that accept only tokens.
     pub(crate) fn tokens(tokens: IdTokens) -> Credentials {
         Credentials {
             tokens: Some(tokens),
@@ -72,7 +73,7 @@ impl Credentials {
         }
     }
 
-    /// What the head of a request proves.
+    /// Checks the head of a request.
     pub(crate) async fn admit(&self, headers: &HeaderMap, path: Option<&str>) -> Admission {
         if let Some(tokens) = &self.tokens {
             return match tokens.admit(headers).await {
@@ -94,7 +95,8 @@ impl Credentials {
         }
     }
 
-    /// Whether the signatures that are shown are all of this body, with a live secret.
+    /// Returns whether the request has signatures, and each of them matches the body and a live
+    /// secret.
     pub(crate) fn signed(&self, headers: &HeaderMap, body: &[u8]) -> bool {
         let Some(SignatureRules { by, secrets }) = &self.signed else {
             return false;
@@ -108,7 +110,8 @@ impl Credentials {
         (any & all).into()
     }
 
-    /// Whether any of what the sender shows is a live secret. Everything is compared with everything, whatever matched before.
+    /// Returns whether the request shows a live secret. All candidates are compared with all
+    /// secrets, so that the time does not depend on a match.
     fn shown(&self, headers: &HeaderMap, path: Option<&str>) -> bool {
         let mut shown: Vec<Vec<u8>> = path
             .map(|secret| secret.as_bytes().to_vec())
@@ -141,13 +144,14 @@ impl std::fmt::Debug for SignatureRules {
     }
 }
 
-/// What follows the scheme, in whatever case that is written (RFC 9110, section 11.1).
+/// Returns the credentials after the scheme, which is case-insensitive (RFC 9110, section 11.1).
 fn scheme<'a>(value: &'a [u8], name: &[u8]) -> Option<&'a [u8]> {
     let (start, rest) = value.split_at_checked(name.len())?;
     start.eq_ignore_ascii_case(name).then(|| rest.trim_ascii())
 }
 
-/// The password of `base64(user:password)` (RFC 7617); it may hold colons. Any user will do.
+/// Returns the password of `base64(user:password)` (RFC 7617), which may hold colons. The user is
+/// ignored.
 fn password(credentials: &[u8]) -> Option<Vec<u8>> {
     let plain = STANDARD.decode(credentials).ok()?;
     let colon = plain.iter().position(|byte| *byte == b':')?;
@@ -163,7 +167,7 @@ mod tests {
         Signature::sha1("x-two").prefixed("sha1="),
         Signature::sha256("x-or-secret").or_secret(),
     ];
-    // Of the body "body" with the secret "old-secret", by openssl.
+    // The signatures of the body "body" with the secret "old-secret", computed by openssl.
     const SHA256: &str = "1621661eae453765953d97522f20619e10c14eb84ae5da82e4f3ca38fccb9435";
     const SHA1: &str = "sha1=72dc2d67f60868ed4b7ba3a7905b35b80f2d108e";
 
@@ -187,7 +191,7 @@ mod tests {
         assert!(signed(&[("x-one", &SHA256.to_uppercase())], None, "body").await);
         assert!(signed(&[("x-two", SHA1)], None, "body").await);
         assert!(signed(&[("x-one", SHA256), ("x-two", SHA1)], None, "body").await);
-        // Whatever else is shown.
+        // A shown secret does not replace a wrong signature.
         assert!(!signed(&[("x-one", SHA256)], Some(OLD), "another body").await);
         let bearer = format!("Bearer {OLD}");
         assert!(!signed(&[("x-one", SHA256), ("authorization", &bearer)], None, "").await);

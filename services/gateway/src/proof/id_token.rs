@@ -1,7 +1,9 @@
-//! Tokens of an identity provider (`OpenID` Connect), as Google's Pub/Sub shows them: who may post without a shared secret.
+//! Tokens of an identity provider (`OpenID` Connect), as Google's Pub/Sub sends them:
+//! authentication without a shared secret.
 //!
-//! A token is `header.claims.signature` (RFC 7519, RFC 7515), each part in Base64. Only RS256 is taken, which is all that Google
-//! signs with, so that no token can choose how it is checked. The signature is checked before the claims are read.
+//! A token is `header.claims.signature` (RFC 7519, RFC 7515), each part in Base64. Only RS256 is
+//! accepted, the algorithm of Google's signatures, so that no token can choose how it is verified.
+//! The signature is verified before the claims are parsed.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -18,21 +20,21 @@ use time::OffsetDateTime;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
-/// Clocks differ by so much.
+/// Largest difference between the clocks, in seconds.
 const LEEWAY: i64 = 60;
-/// How often keys are fetched at most: a token with an unknown key is no reason to ask all the time.
+/// Shortest time between two fetches of the keys: tokens with an unknown key must not cause more.
 const EVERY: Duration = Duration::from_secs(60);
-/// Time to fetch them: the sender waits.
+/// Longest time to fetch the keys, while the sender waits.
 const PATIENCE: Duration = Duration::from_secs(5);
-/// Google's set has 2 KiB.
+/// Largest key set, in bytes. Google's has 2 KiB.
 const LARGEST: usize = 64 << 10;
-/// Google's tokens have 1 KiB.
+/// Longest token, in bytes. Google's have 1 KiB.
 const LONGEST: usize = 8 << 10;
 
-/// The rule that a source with tokens breaks if it lacks one key or has another.
+/// The error of a source that lacks a key for tokens, or also has a secret.
 pub(crate) const TOKENS_NEED: &str = "tokens need `audience` and `email`, and no `secret`: a sender shows a token in place of a secret";
 
-/// The claims that a token must have, and where its keys are.
+/// The claims that a token must have, and the place of the keys.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct TokenRules {
     pub(crate) issuer: String,
@@ -41,17 +43,17 @@ pub(crate) struct TokenRules {
     pub(crate) keys: Keys,
 }
 
-/// Where a JSON Web Key Set (RFC 7517) is.
+/// The place of a JSON Web Key Set (RFC 7517).
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Keys {
-    /// Fetched, and fetched again when a key is not in it.
+    /// An address. The set is fetched again for an unknown key.
     Url(String),
-    /// Read, and read again when a key is not in it.
+    /// A file. The file is read again for an unknown key.
     File(PathBuf),
 }
 
-/// Verifies tokens by their rules.
+/// Verifies tokens.
 #[derive(Debug)]
 pub(crate) struct IdTokens {
     issuer: String,
@@ -112,7 +114,7 @@ struct Claims {
 
 impl IdTokens {
     /// # Errors
-    /// If there can be no HTTP client.
+    /// If the HTTP client can't be made.
     pub(crate) fn new(rules: TokenRules) -> reqwest::Result<IdTokens> {
         let TokenRules {
             issuer,
@@ -136,10 +138,10 @@ impl IdTokens {
         })
     }
 
-    /// Whether the sender shows a token that is right. What was wrong with it is for the log, not for the sender.
+    /// Checks the token of a request.
     ///
     /// # Errors
-    /// What was wrong.
+    /// The reason to refuse the token. It is for the log, not for the sender.
     pub(crate) async fn admit(&self, headers: &HeaderMap) -> Result<(), String> {
         let value = headers
             .get(AUTHORIZATION)
@@ -169,7 +171,7 @@ impl IdTokens {
     }
 
     fn check(&self, claims: &Claims, now: i64) -> Result<(), String> {
-        // Google writes its name both ways.
+        // Google writes its issuer with and without a scheme.
         let bare = |issuer: &str| issuer.trim_start_matches("https://").to_owned();
         if bare(&claims.iss) != bare(&self.issuer) {
             return Err(format!("it is issued by {:?}", claims.iss));
@@ -192,7 +194,7 @@ impl IdTokens {
         Ok(())
     }
 
-    /// The key of that name; looks for new ones if it is not set.
+    /// Returns the key with this id. An unknown id causes a fetch.
     async fn key(&self, name: &str) -> Result<Key, String> {
         let mut set = self.keys.lock().await;
         if let Some(key) = set.keys.get(name) {
@@ -243,7 +245,7 @@ impl IdTokens {
     }
 }
 
-/// A part of a token, read as JSON.
+/// Decodes one part of a token.
 fn part<T: DeserializeOwned>(text: &str) -> Option<T> {
     serde_json::from_slice(&URL_SAFE_NO_PAD.decode(text).ok()?).ok()
 }

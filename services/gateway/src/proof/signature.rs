@@ -1,4 +1,5 @@
-//! Signatures of bodies: hexadecimal HMACs with the secret of the source, in a header.
+//! Signatures of bodies: a header with the HMAC of the body under the source's secret, in
+//! hexadecimal digits.
 
 use axum::http::HeaderMap;
 use hmac::{Hmac, KeyInit as _, Mac as _};
@@ -7,15 +8,15 @@ use sha1::Sha1;
 use sha2::Sha256;
 use subtle::{Choice, ConstantTimeEq as _};
 
-/// How a kind of sender signs.
+/// A form of signature.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Signature {
     /// The header, in lower case.
     pub(crate) header: &'static str,
     hash: Hash,
-    /// What stands before the digits.
+    /// The text before the digits.
     prefix: &'static str,
-    /// Whether the header holds the secret itself where signing is not turned on.
+    /// Whether the header may hold the secret itself, for senders that do not sign.
     pub(crate) or_secret: bool,
 }
 
@@ -36,7 +37,8 @@ impl Signature {
         }
     }
 
-    /// HMAC-SHA1: broken as a hash, not as a MAC, and what some still send.
+    /// HMAC-SHA1 in this header. SHA-1 is broken as a hash, but not as a MAC, and some products
+    /// still send it.
     pub(crate) const fn sha1(header: &'static str) -> Signature {
         Signature {
             hash: Hash::Sha1,
@@ -44,12 +46,12 @@ impl Signature {
         }
     }
 
-    /// With this before the digits.
+    /// Adds a prefix before the digits.
     pub(crate) const fn prefixed(self, prefix: &'static str) -> Signature {
         Signature { prefix, ..self }
     }
 
-    /// The header may hold the secret itself.
+    /// Accepts the secret itself too.
     pub(crate) const fn or_secret(self) -> Signature {
         Signature {
             or_secret: true,
@@ -57,7 +59,7 @@ impl Signature {
         }
     }
 
-    /// What the header must hold.
+    /// Returns the header value that matches the body.
     fn of(&self, secret: &SecretString, body: &[u8]) -> Option<String> {
         let key = secret.expose_secret().as_bytes();
         let mac: Vec<u8> = match self.hash {
@@ -74,7 +76,8 @@ impl Signature {
         Some(format!("{}{digits}", self.prefix))
     }
 
-    /// Whether the header is there, and each time that it is there a signature of the body with one of the secrets.
+    /// Returns whether the header is present, and each of its values is a signature of the body
+    /// with one of the secrets.
     pub(crate) fn holds(
         &self,
         secrets: &[SecretString],
@@ -87,7 +90,7 @@ impl Signature {
             let mut matched = Choice::from(0);
             for secret in secrets {
                 let right = self.of(secret, body).unwrap_or_default();
-                // Of different lengths they differ, which is no secret.
+                // `ct_eq` returns early for different lengths, which are no secret.
                 matched |=
                     shown.ct_eq(right.as_bytes()) & Choice::from(u8::from(!right.is_empty()));
                 if self.or_secret {

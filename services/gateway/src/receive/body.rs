@@ -1,4 +1,4 @@
-//! Taking a body in, within bounds of size, time and memory.
+//! Reading bodies, with limits on size, time and memory.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,17 +13,17 @@ use tokio::time::timeout;
 
 use crate::error::Error;
 
-/// Time for a whole body to arrive.
+/// Longest time for a whole body to arrive.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Memory for the bodies under way, of all senders together.
+/// Memory for the bodies that are being received, of all senders together.
 const BUDGET: usize = 256 << 20;
-/// What any body counts for at least, so that the number of requests is bounded too.
+/// Smallest reservation for a body. It bounds the number of requests too.
 const LEAST: usize = 64 << 10;
-/// Bytes that are read and thrown away of a request that is refused anyway, and the time for it.
+/// Most bytes that are read and dropped after a refusal, and the longest time for reading them.
 const THROWN_AWAY: (usize, Duration) = (16 << 20, Duration::from_secs(2));
 
-/// Budget for the bodies under way.
+/// The memory budget for the bodies that are being received.
 #[derive(Debug)]
 pub(crate) struct Budget(Arc<Semaphore>);
 
@@ -34,10 +34,10 @@ impl Default for Budget {
 }
 
 impl Budget {
-    /// A place for a body of the announced size, or of any size up to `most` if none is announced.
+    /// Reserves memory for a body of the announced size, or of `most` bytes if its size is unknown.
     ///
     /// # Errors
-    /// [`Error::TooLarge`] if it can't be taken, [`Error::Busy`] if there is no place now.
+    /// [`Error::TooLarge`] if the body exceeds `most`, [`Error::Busy`] if the budget is used up.
     pub(crate) fn reserve(&self, body: &Body, most: usize) -> Result<OwnedSemaphorePermit, Error> {
         let hint = body.size_hint();
         if hint.lower() > most as u64 {
@@ -54,12 +54,12 @@ impl Budget {
     }
 }
 
-/// Reads a whole body, of `most` bytes at most.
+/// Reads a whole body of at most `most` bytes.
 ///
 /// # Errors
 /// [`Error::TooLarge`], [`Error::TooSlow`], [`Error::Incomplete`].
 pub(crate) async fn read(body: Body, most: usize) -> Result<Bytes, Error> {
-    // What was announced is within the limit, or there would be no place for it.
+    // `Budget::reserve` refused an announced size over the limit.
     let announced = usize::try_from(body.size_hint().lower())
         .unwrap_or(0)
         .min(most);
@@ -84,9 +84,9 @@ pub(crate) async fn read(body: Body, most: usize) -> Result<Bytes, Error> {
     outcome
 }
 
-/// Lets go of the body of a request that is refused.
+/// Drops the body of a refused request.
 pub(crate) async fn throw_away(headers: &HeaderMap, body: Body) {
-    // Some senders wait to be asked for the body. These are not.
+    // A sender that waits for `100 Continue` does not send the body after a refusal.
     let held_back = headers
         .get(EXPECT)
         .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"));
@@ -95,8 +95,8 @@ pub(crate) async fn throw_away(headers: &HeaderMap, body: Body) {
     }
 }
 
-/// Reads on for a little while after a refusal: many clients send all before they listen, and a connection closed with unread
-/// bytes is reset, which takes the answer with it.
+/// Reads and drops a little of the body after a refusal. Many clients send everything before they
+/// read, and closing a connection with unread bytes resets it, which loses the answer.
 async fn drain(mut stream: BodyDataStream) {
     let (most, time) = THROWN_AWAY;
     let read = async {
@@ -108,12 +108,12 @@ async fn drain(mut stream: BodyDataStream) {
             }
         }
     };
-    // Whatever is left is the sender's loss.
+    // A sender that sends more may lose the answer.
     let _ = timeout(time, read).await;
 }
 
-/// Whether the body is something else than its own bytes. Nothing that registries send is compressed, and what is not
-/// decompressed can't explode.
+/// Returns whether the body is compressed. No registry compresses its bodies, and refusing
+/// compression rules out decompression bombs.
 pub(crate) fn is_encoded(headers: &HeaderMap) -> bool {
     let plain = |value: &str| matches!(value.trim().to_ascii_lowercase().as_str(), "" | "identity");
     headers.get_all(CONTENT_ENCODING).iter().any(|value| {

@@ -1,4 +1,4 @@
-//! The webhook: from a request to an answer, in the order in which things are checked.
+//! The webhook: from a request to an answer, in the order of the checks.
 
 use std::sync::Arc;
 
@@ -24,7 +24,7 @@ use crate::proof::credentials::Admission;
 use crate::receive::{self, Inbound, Reply, body};
 use crate::shared::Shared;
 
-/// The routes.
+/// Returns the routes.
 pub(crate) fn router(shared: Arc<Shared>) -> Router {
     Router::new()
         .route("/hooks/{source}", post(hook).options(handshake))
@@ -35,7 +35,7 @@ pub(crate) fn router(shared: Arc<Shared>) -> Router {
         .layer(CatchPanicLayer::new())
 }
 
-/// Where a request goes. The secret appears in nothing that is printed, and neither does the path.
+/// The path of a request. The secret must never be logged, nor the path, which may hold it.
 #[derive(Deserialize)]
 struct Route {
     source: String,
@@ -49,7 +49,7 @@ async fn hook(
 ) -> Result<Response, Error> {
     let started = Instant::now();
     let (head, body) = request.into_parts();
-    // A path that can't be read is no source's.
+    // An undecodable path names no source.
     let route = route.ok().map(|Path(route)| route);
     let source = route
         .as_ref()
@@ -65,7 +65,7 @@ async fn hook(
     let mut span = Span::start("hook", SpanKind::Server, caused_by.as_ref());
     span.set("tagtrail.source", name.to_owned());
     let secret = route.as_ref().and_then(|route| route.secret.as_deref());
-    // Awaited without the body, which can't be shared.
+    // Runs before the body is borrowed: a body is not `Sync`.
     let admission = source.credentials.admit(&head.headers, secret).await;
     let outcome = match admit(&shared, source, admission, &head.headers, &body) {
         Ok(permit) => {
@@ -111,7 +111,8 @@ async fn hook(
     })
 }
 
-/// Answers the question of a sender of `CloudEvents` whether it may send here (HTTP Webhooks for Event Delivery, section 4).
+/// Answers a `CloudEvents` sender that asks whether it may send here (HTTP Webhooks for Event
+/// Delivery, section 4).
 async fn handshake(
     State(shared): State<Arc<Shared>>,
     route: Result<Path<Route>, PathRejection>,
@@ -137,14 +138,14 @@ async fn handshake(
     Ok((StatusCode::OK, AppendHeaders(allowed)).into_response())
 }
 
-/// A request whose body is read.
+/// The permission to read a body.
 struct BodyPermit {
     _place: OwnedSemaphorePermit,
-    /// Whether the body has to prove where it is from.
+    /// Whether the body must still prove its origin.
     by_signature: bool,
 }
 
-/// Decides on the head of a request alone whether its body is read, and keeps a place for it.
+/// Decides by the head of a request whether to read its body, and reserves memory for it.
 fn admit(
     shared: &Shared,
     source: &Source,
@@ -164,8 +165,8 @@ fn admit(
     })
 }
 
-/// Reads, understands and stores a body. An authentic sender is told 2xx whatever it says, once its words are stored: on 4xx
-/// Distribution sends the same event for ever, and nothing after it.
+/// Reads, interprets and stores a body. An authentic sender gets 2xx for any content that is
+/// stored: on 4xx Distribution sends the same event for ever, and none of the events after it.
 async fn take(
     shared: &Shared,
     source: &Source,

@@ -1,7 +1,8 @@
-//! Sources that publish to a NATS subject of their own instead of posting: one gateway of all receives each message.
+//! Sources that publish to a NATS subject instead of posting. Of all gateways, one receives each
+//! message.
 //!
-//! Core NATS stores nothing: a message published while no gateway is subscribed is lost, and the reconciler finds the change. A
-//! received message is kept in memory until it is stored.
+//! Core NATS stores nothing: a message published while no gateway is subscribed is lost, and the
+//! reconciler finds the change. A received message stays in memory until it is stored.
 
 use std::sync::Arc;
 
@@ -15,8 +16,8 @@ use crate::receive::{self, Inbound, Reply};
 use crate::shared::Shared;
 use crate::source::NatsSubject;
 
-/// Receives the messages of a source until shutdown. A subject that can't be subscribed to must not stop other sources, so every
-/// failure is retried.
+/// Receives the messages of a source until shutdown. A failed subscription must not stop other
+/// sources, so every failure is retried.
 pub(crate) async fn listen(
     shared: Arc<Shared>,
     name: String,
@@ -61,7 +62,7 @@ pub(crate) async fn listen(
     Ok(())
 }
 
-/// Stores a message. Nobody sends it again, so storing is retried until it succeeds.
+/// Stores a message. The sender never resends it, so storing is retried until it succeeds.
 async fn store(shared: &Shared, source: &Source, body: &[u8], ctx: &Context) {
     let name = source.rules.name.as_ref();
     let headers = HeaderMap::new();

@@ -1,4 +1,4 @@
-//! Feeding a quarantined body again, after whatever was wrong with it was put right.
+//! Replaying a quarantined body after its cause is fixed.
 
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
@@ -14,39 +14,39 @@ use crate::interpret::{Interpretation, Receipt};
 
 use crate::publish::{Outbound, publish};
 
-/// Why a body was not fed.
+/// The reason why a body was not replayed.
 #[derive(Debug, thiserror::Error)]
 pub enum ReplayError {
-    /// Only its beginning was kept.
+    /// QUARANTINE holds only the beginning of the body.
     #[error(
         "only the first {} KiB of {length} bytes were kept: have the registry send it again",
         Quarantined::KEPT >> 10
     )]
     Truncated {
-        /// Bytes that the whole body had.
+        /// Bytes of the whole body.
         length: u64,
     },
-    /// Its source is gone from the configuration.
+    /// The configuration no longer has the source.
     #[error(
         "no [[source]] in tagtrail.toml has the name {0:?} any more: add it, or name another file with --config"
     )]
     NoSource(String),
-    /// The configuration is wrong.
+    /// The configuration has a mistake.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// What is kept is not what was written: somebody else wrote it.
+    /// The quarantined body is not Base64, so another program wrote it.
     #[error("its body is not in Base64")]
     Garbled,
-    /// It is still not interpretation; nothing of it was put on the bus.
+    /// The body is still malformed; none of its events was published.
     #[error("it is still not interpretation: {0}")]
     Malformed(String),
-    /// It was interpretation, and could not be stored.
+    /// The events of the body could not be stored.
     #[error("it could not be stored")]
     NotStored(#[source] NotStored),
 }
 
-/// Reads a quarantined body once more, as its source would have sent it now, and puts what it means on the bus. What was taken of
-/// it before is recognised, so feeding it twice is harmless.
+/// Interprets a quarantined body by the present rules of its source, and publishes its events.
+/// Events that were stored before are dropped as duplicates, so replaying a body twice is harmless.
 ///
 /// # Errors
 /// [`ReplayError`].
@@ -94,7 +94,8 @@ pub async fn replay(bus: &Bus, file: &File, kept: &Quarantined) -> Result<Receip
     Ok(interpretation.receipt)
 }
 
-/// A message of the bus itself: a push that could not be asked about, or that was no fact.
+/// Replays a message of the bus itself: a push that the resolver could not resolve, or that the
+/// indexer refused.
 fn pushed(body: &[u8], partitions: u16) -> Result<Interpretation, ReplayError> {
     let malformed = |error: &dyn std::fmt::Display| ReplayError::Malformed(error.to_string());
     let event: Event<Push> = serde_json::from_slice(body).map_err(|error| malformed(&error))?;

@@ -1,8 +1,9 @@
-//! Azure Container Registry: its own webhooks, and Event Grid in either of its schemas.
+//! Azure Container Registry: its own webhooks, and both schemas of Event Grid.
 //!
-//! By `container-registry-webhook-reference.md` and `event-schema-container-registry.md` of MicrosoftDocs/azure-docs. What is said
-//! is an event of Distribution's, without its envelope and without an actor. A delete is of a digest or of a repository; nothing
-//! is sent when only a tag is removed: the reconciler finds that.
+//! Sources: `container-registry-webhook-reference.md` and `event-schema-container-registry.md` of
+//! MicrosoftDocs/azure-docs. An event has the form of Distribution's, without envelope and actor. A
+//! delete removes a digest or a repository. The removal of a tag alone sends no event; the
+//! reconciler finds it.
 
 use axum::http::HeaderMap;
 use serde::Deserialize;
@@ -28,7 +29,7 @@ az eventgrid event-subscription create --name tagtrail --source-resource-id REGI
 The question with which Event Grid begins is answered."#,
 );
 
-/// An event of Event Grid: `eventType` in its own schema, `type` in that of CloudEvents.
+/// An event of Event Grid: `eventType` in its own schema, `type` in the schema of CloudEvents.
 #[derive(Deserialize)]
 struct GridEvent<'a> {
     #[serde(rename = "eventType", alias = "type")]

@@ -1,7 +1,8 @@
 //! Alibaba Cloud Container Registry.
 //!
-//! By `pkg/webhook/aliyun_acr_test.go` of argoproj-labs/argocd-image-updater. It looks like Docker Hub's, with a digest; its time
-//! names no zone, so it says nothing. Instances of the Enterprise Edition are not named: the source has to.
+//! Source: `pkg/webhook/aliyun_acr_test.go` of argoproj-labs/argocd-image-updater. The body has the
+//! form of Docker Hub's, with a digest. Its time has no zone, so the time of receipt counts. It
+//! does not name instances of the Enterprise Edition: the source must name its registry.
 
 use axum::http::HeaderMap;
 use serde::Deserialize;

@@ -1,7 +1,8 @@
 //! `JFrog` Artifactory.
 //!
-//! By `JFrog`'s pages on events and akuity/kargo (`pkg/webhook/external/artifactory.go`). What is told of is the file of the manifest,
-//! so its SHA-256 is the digest. How an image is called depends on how Docker clients reach Artifactory: `artifactory_access`.
+//! Sources: `JFrog`'s pages on events and akuity/kargo (`pkg/webhook/external/artifactory.go`). An
+//! event concerns the file of a manifest, so the SHA-256 of the file is the digest. The name of an
+//! image depends on how Docker clients reach Artifactory: `artifactory_access`.
 
 use serde::Deserialize;
 use tagtrail_config::{SettingError, Settings};
@@ -71,10 +72,10 @@ fn decode(body: &[u8], ctx: &Context<'_>, access: Access) -> Result<Vec<Meaning>
         DecodeError::new("there is no `domain` in it: is the source of the right kind?")
     })?;
     let action = match (domain.as_str(), hook.event_type.as_deref()) {
-        // Promoted: copied or moved to another repository, which now has the tag.
+        // A promoted image was copied or moved to another repository, which now has the tag.
         ("docker", Some("pushed" | "promoted")) => Action::Push,
         ("docker", Some("deleted")) => Action::Delete,
-        // Domain `artifact` tells of the same once more.
+        // Domain `artifact` repeats the same events.
         _ => return Ok(vec![Meaning::Ignored]),
     };
     let data = hook

@@ -1,12 +1,16 @@
 //! CNCF Distribution (docker-registry 2.x and 3.x), and GitLab's registry, which is a fork of it.
 //!
-//! By `notifications/{event,bridge}.go` and `docs/content/about/notifications.md` of distribution/distribution. An envelope
-//! holds events about manifests *and* blobs, pushes *and* pulls, of which only a few say that a tag moved:
+//! Sources: `notifications/{event,bridge}.go` and `docs/content/about/notifications.md` of
+//! distribution/distribution. An envelope holds events about manifests *and* blobs, pushes *and*
+//! pulls. Few of them move a tag:
 //!
-//! - 2.0 has no field for the tag, only the manifest's address; 2.1 to 2.3 have neither, so their pushes can't be used;
-//! - 2.x leaves out what it does not know, 3.x writes `""` and `0`;
-//! - a delete by digest is one event for the digest and, in 3.x, one for each tag that had it, in any order;
-//! - the delete of a blob looks like that of a manifest; it does no harm, since no tag ever had a blob's digest.
+//! - 2.0 has no field for the tag, only the manifest's address; 2.1 to 2.3 have neither, so their
+//!   pushes can't be used;
+//! - 2.x leaves out unknown values, 3.x writes `""` and `0`;
+//! - a delete by digest is one event for the digest and, in 3.x, one for each tag of the digest, in
+//!   any order;
+//! - the delete of a blob looks like the delete of a manifest, and is harmless: no tag ever had the
+//!   digest of a blob.
 
 use axum::http::HeaderMap;
 use serde::Deserialize;
@@ -100,7 +104,7 @@ fn decode(_: &HeaderMap, body: &[u8], ctx: &Context<'_>) -> Result<Vec<Meaning>,
     let envelope: Envelope<'_> = serde_json::from_slice(body)?;
     match envelope.events {
         Some(events) => Ok(events.decode(body, |event, body_id| decode_event(event, ctx, body_id))),
-        // Go leaves an empty list out.
+        // Go omits an empty list.
         None if body
             .iter()
             .filter(|byte| !byte.is_ascii_whitespace())
@@ -114,7 +118,7 @@ fn decode(_: &HeaderMap, body: &[u8], ctx: &Context<'_>) -> Result<Vec<Meaning>,
     }
 }
 
-/// One event; Azure sends these too.
+/// Decodes one event. Azure sends the same form.
 pub(super) fn decode_event(
     event: &RawValue,
     ctx: &Context<'_>,
@@ -124,7 +128,7 @@ pub(super) fn decode_event(
     let action = match event.action.as_str() {
         "push" => Action::Push,
         "delete" => Action::Delete,
-        // Pulls, mounts, and what later versions and forks may add.
+        // Pulls, mounts, and actions of later versions and forks.
         _ => return Ok(Meaning::Ignored),
     };
     let mut target = event.target.unwrap_or_default();
@@ -134,7 +138,8 @@ pub(super) fn decode_event(
             return Ok(Meaning::Ignored);
         }
         if present(target.tag.clone()).is_none() && url.what == "manifests" {
-            // Of 2.0. Everything later has the digest there, which is no tag.
+            // The address holds the tag only in 2.0. Later versions have the digest there, which is
+            // no tag.
             target.tag = url.reference.parse::<Tag>().ok().map(|tag| tag.to_string());
         }
     }
@@ -155,8 +160,9 @@ pub(super) fn decode_event(
     report.decode_any(ctx, body_id)
 }
 
-/// The registry as its clients call it: the `Host` that they asked for. Deletes carry no address, so there 443 is taken for
-/// what it nearly always is; otherwise a push and its delete would be of two registries.
+/// Returns the registry as clients name it: the `Host` of their request. Deletes carry no address,
+/// so for them port 443 is taken for HTTPS; otherwise a push and its delete would concern two
+/// registries.
 fn host_of<'a>(host: Option<&'a str>, url: &Url<'a>) -> &'a str {
     let host = host.unwrap_or(url.host);
     if url.scheme.eq_ignore_ascii_case("http") {
@@ -166,7 +172,7 @@ fn host_of<'a>(host: Option<&'a str>, url: &Url<'a>) -> &'a str {
     }
 }
 
-/// `scheme://host/v2/repository/(manifests|blobs)/reference`; what is missing is empty.
+/// `scheme://host/v2/repository/(manifests|blobs)/reference`. Missing parts are empty.
 #[derive(Default)]
 struct Url<'a> {
     scheme: &'a str,

@@ -1,8 +1,9 @@
 //! Docker Hub.
 //!
-//! By `content/manuals/docker-hub/repos/manage/webhooks.md` of docker/docs. Pushes only, without digest and without signature.
-//! A push of several platforms sends the same body once for each of their manifests (docker/hub-feedback#2148), so none of them
-//! may be taken for a repetition: the registry is asked when they have ended.
+//! Source: `content/manuals/docker-hub/repos/manage/webhooks.md` of docker/docs. Only pushes are
+//! sent, without digest and signature. A push of several platforms sends the same body once for
+//! each manifest (docker/hub-feedback#2148), so no body may count as a duplicate: the registry is
+//! asked after the last.
 
 use axum::http::HeaderMap;
 use serde::Deserialize;
@@ -74,7 +75,7 @@ fn decode(_: &HeaderMap, body: &[u8], ctx: &Context<'_>) -> Result<Vec<Meaning>,
         repository: present(repository.repo_name).map(official),
         tag: Some(tag),
         digest: None,
-        // What stands there is the type of the configuration.
+        // Docker Hub sends the media type of the config here, not of the manifest.
         media_type: None,
         size: None,
         actor: push.pusher,

@@ -1,7 +1,9 @@
-//! Amazon ECR, by `EventBridge`: straight (API destination), by SNS, by SQS, or rewritten as a `CloudEvent`.
+//! Amazon ECR, through `EventBridge`: directly (API destination), by SNS, by SQS, or rewritten as a
+//! `CloudEvent`.
 //!
-//! By `doc_source/ecr-eventbridge.md` of awsdocs/amazon-ecr-user-guide and its present page. The registry is made of account
-//! and region. `Emitted on a best effort basis`, says the page: the reconciler finds the rest.
+//! Sources: `doc_source/ecr-eventbridge.md` of awsdocs/amazon-ecr-user-guide and its present page.
+//! The registry's name is made of account and region. The page promises events on a best-effort
+//! basis only; the reconciler finds the rest.
 
 use axum::http::HeaderMap;
 use serde::Deserialize;
@@ -27,10 +29,10 @@ By SNS instead: subscribe {url}/{secret} to the topic; the address that confirms
 `tagtrail quarantine list`. What Lambda makes of an SQS queue ({"Records":[…]}) is taken as well."#,
 );
 
-/// Envelopes in envelopes: a queue that is subscribed to a topic has two.
+/// Deepest nesting of envelopes: a queue that is subscribed to a topic has two.
 const DEEPEST: usize = 4;
 
-/// The fields of all envelopes and events; which are there says what it is.
+/// The fields of all envelopes and events; the fields that are present identify the form.
 #[derive(Deserialize)]
 struct Envelope<'a> {
     // SNS.
@@ -123,7 +125,7 @@ fn unwrap(
             let message = envelope.message.unwrap_or_default();
             return unwrap(message.as_bytes(), ctx, deeper, body_id);
         }
-        // To open an address that somebody sent is not for the gateway to do.
+        // The gateway never opens an address from a request.
         Some("SubscriptionConfirmation") => {
             return Err(DecodeError::new(format_args!(
                 "SNS asks whether it may send here; to allow it open {}",
@@ -184,7 +186,7 @@ fn event(
     let action = match (what.as_str(), detail.action_type.as_deref()) {
         ("ECR Image Action", Some("PUSH")) if succeeded(&detail.result) => Action::Push,
         ("ECR Image Action", Some("DELETE")) if succeeded(&detail.result) => Action::Delete,
-        // Sent where the image arrives.
+        // Of a replication, the destination sends the event.
         ("ECR Replication Action", _) if succeeded(&detail.result) => Action::Push,
         ("ECR Pull Through Cache Action", _) if succeeded(&detail.sync_status) => Action::Push,
         _ => return Ok(Meaning::Ignored),

@@ -1,8 +1,10 @@
 //! Google Artifact Registry and Container Registry, by Pub/Sub push.
 //!
-//! By keel-hq/keel (`trigger/pubsub`), fluxcd/notification-controller and Google's page on notifications. References are whole:
-//! `host/path@digest`, `host/path:tag`; the host is what stands before the first slash. Only a digest: a manifest without a tag.
-//! Only a tag: a tag that was removed, or (of the old registry) one that was pushed and has to be asked about.
+//! Sources: keel-hq/keel (`trigger/pubsub`), fluxcd/notification-controller and Google's page on
+//! notifications. References are complete, `host/path@digest` or `host/path:tag`; the host ends at
+//! the first slash. A notification with only a digest concerns a manifest without a tag. A
+//! notification with only a tag removes the tag, or, from Container Registry, pushes a tag whose
+//! digest the resolver must ask for.
 
 use axum::http::HeaderMap;
 use base64::Engine as _;
@@ -39,7 +41,7 @@ email = "{email}""#,
     )
 };
 
-/// Google's issuer and keys, the only provider of such tokens so far.
+/// The issuer and the keys of Google, the only provider so far.
 const ISSUER: &str = "https://accounts.google.com";
 const KEYS: &str = "https://www.googleapis.com/oauth2/v3/certs";
 
@@ -117,7 +119,7 @@ fn decode(_: &HeaderMap, body: &[u8], ctx: &Context<'_>) -> Result<Vec<Meaning>,
             );
             (serde_json::from_slice(&data)?, id, time)
         }
-        // The subscription unwraps what it sends.
+        // The subscription may unwrap the message.
         None if envelope.action.is_some() => (serde_json::from_slice(body)?, None, None),
         None => {
             return Err(DecodeError::new(
@@ -158,7 +160,7 @@ fn decode(_: &HeaderMap, body: &[u8], ctx: &Context<'_>) -> Result<Vec<Meaning>,
     Ok(vec![report.decode(ctx, || body_id(body))?])
 }
 
-/// Host, path and what follows the mark.
+/// Splits a reference into host, path, and the text after the separator.
 fn split(reference: &str, mark: char) -> Result<(&str, &str, &str), DecodeError> {
     let wrong = || DecodeError::new(format_args!("not a whole reference with `{mark}`"));
     let (host, rest) = reference.split_once('/').ok_or_else(wrong)?;

@@ -1,8 +1,8 @@
-//! Anyone's script: a small JSON, documented in `docs/generic-source.md`.
+//! Events from any script, in a small JSON format that `docs/generic-source.md` documents.
 //!
-//! It also takes what the old registry extension posted (`namespace`, `repository`, `tag`, `image_id`, image metadata). An
-//! image's id is the digest of its configuration, not of its manifest, so it never stands in for `digest`: the registry is
-//! asked.
+//! The format includes the fields of the old registry extension (`namespace`, `repository`, `tag`,
+//! `image_id`, image metadata). An image id is the digest of the config, not of the manifest, so it
+//! never replaces `digest`: the resolver asks the registry.
 
 use axum::http::HeaderMap;
 use serde::Deserialize;

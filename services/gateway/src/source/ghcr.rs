@@ -1,9 +1,9 @@
 //! GitHub Container Registry (GitHub Packages).
 //!
-//! By octokit/webhooks (`payload-examples`, `payload-schemas`). Repositories and organisations send `package`, Apps send
-//! `registry_package`; where both are set up, both come for one push, each with its own delivery. There is one event for each
-//! manifest of an index. Where several tags have one digest only one is named, and deletes are not sent: the reconciler finds
-//! those.
+//! Source: octokit/webhooks (`payload-examples`, `payload-schemas`). Repositories and organisations
+//! send `package`, Apps send `registry_package`. With both set up, a push sends both, each with its
+//! own delivery id. Each manifest of an index has an event. For several tags with one digest, only
+//! one tag is named, and deletes are not sent; the reconciler finds both.
 
 use axum::http::HeaderMap;
 use serde::Deserialize;
@@ -100,7 +100,7 @@ fn decode(
 ) -> Result<Vec<Meaning>, DecodeError> {
     let event = header(headers, EVENT);
     if event.is_some_and(|event| !matches!(event, "package" | "registry_package")) {
-        return Ok(vec![Meaning::Ignored]); // A ping, or more events than were asked for.
+        return Ok(vec![Meaning::Ignored]); // A ping, or an event that was not selected.
     }
     let hook: Hook = serde_json::from_slice(body)?;
     let Some(package) = hook.package else {
@@ -123,13 +123,13 @@ fn decode(
     let Metadata { tag, manifest } = version.container_metadata.unwrap_or_default();
     let (tag, manifest) = (tag.unwrap_or_default(), manifest.unwrap_or_default());
     let is_digest = |text: &String| text.parse::<Digest>().is_ok();
-    // The first that is one: examples in GitHub's own documentation are cut off.
+    // The first valid digest: GitHub's own examples have truncated ones.
     let digests = [tag.digest, manifest.digest, present(version.version)];
     let named = digests.iter().flatten().find(|text| is_digest(text));
     let digest = named.or(digests.iter().flatten().next()).cloned();
     let tag = present(tag.name).or_else(|| present(url.tag.map(str::to_owned)));
     if tag.is_none() && digest.is_none() {
-        return Ok(vec![Meaning::Ignored]); // An update of a description.
+        return Ok(vec![Meaning::Ignored]); // A new description.
     }
     let repository = url.repository.map(str::to_owned).or_else(|| {
         let namespace = present(package.namespace)?;
@@ -153,7 +153,7 @@ fn decode(
     Ok(vec![report.decode(ctx, || body_id(body))?])
 }
 
-/// `ghcr.io/Owner/name:tag`, without the tag `ghcr.io/Owner/name:`.
+/// `ghcr.io/Owner/name:tag`, or `ghcr.io/Owner/name:` without a tag.
 #[derive(Default)]
 struct Url<'a> {
     host: Option<&'a str>,
@@ -167,7 +167,7 @@ impl Url<'_> {
             return Url::default();
         };
         if host.is_empty() || host.ends_with(':') {
-            return Url::default(); // With a scheme: the address of a page.
+            return Url::default(); // An address with a scheme is a web page.
         }
         let (repository, tag) = match path.split_once([':', '@']) {
             Some((repository, tag)) => (repository, Some(tag)),

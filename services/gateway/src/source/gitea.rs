@@ -1,7 +1,8 @@
 //! Gitea and Forgejo.
 //!
-//! By `modules/structs/{hook,package}.go` and `services/webhook/deliver.go` of go-gitea/gitea. A tag's push has no digest. An index
-//! sends one event for each of its manifests, with the digest as version. The headers have names of GitHub's too.
+//! Sources: `modules/structs/{hook,package}.go` and `services/webhook/deliver.go` of
+//! go-gitea/gitea. The push of a tag has no digest. An index sends one event for each of its
+//! manifests, with the digest as version. The headers come under GitHub's names too.
 
 use std::borrow::Cow;
 
@@ -41,7 +42,7 @@ Allow the address in app.ini: [webhook] ALLOWED_HOST_LIST. There is no digest in
     )
 };
 
-/// In the order in which they count.
+/// Headers by precedence.
 const EVENTS: &[&str] = &[
     "x-forgejo-event",
     "x-gitea-event",
@@ -136,7 +137,7 @@ fn decode(
     Ok(vec![report.decode(ctx, || body_id(body))?])
 }
 
-/// The host of a page's address.
+/// Returns the host of a web page.
 fn host(url: &str) -> &str {
     let (scheme, rest) = url.split_once("://").unwrap_or_default();
     let host = rest.split('/').next().unwrap_or_default();
@@ -146,7 +147,7 @@ fn host(url: &str) -> &str {
     }
 }
 
-/// `payload` of a form.
+/// Returns the field `payload` of a form.
 fn payload(body: &[u8]) -> Result<Cow<'_, [u8]>, DecodeError> {
     let payload = form_urlencoded::parse(body)
         .find(|(key, _)| key == "payload")

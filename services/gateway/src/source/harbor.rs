@@ -1,11 +1,13 @@
-//! Harbor, and what hosts it under another name (MSR 4 among them).
+//! Harbor, also under other names (MSR 4).
 //!
-//! By `src/controller/event/**` and `src/pkg/notifier/formats` of goharbor/harbor, and its documentation of webhooks. There are
-//! three shapes: the default one, `CloudEvents` (2.8 on), and the one that the documentation of 1.10 shows.
+//! Sources: `src/controller/event/**` and `src/pkg/notifier/formats` of goharbor/harbor, and its
+//! page on webhooks. Bodies have three forms: the default, `CloudEvents` (since 2.8), and the form
+//! in the page of 1.10.
 //!
-//! - What was pushed by its digest (parts of an index, replication, proxy caches) repeats the digest where the tag belongs.
+//! - A push by digest (parts of an index, replication, proxy caches) repeats the digest in place of
+//!   the tag.
 //! - A delete names one tag, and removes the digest with all its tags.
-//! - Nothing is sent when only a tag is made or removed: the reconciler finds those.
+//! - The creation or removal of a tag alone sends no event; the reconciler finds it.
 
 use axum::http::HeaderMap;
 use serde::Deserialize;
@@ -47,14 +49,14 @@ struct Hook<'a> {
     operator: Option<String>,
     #[serde(borrow)]
     event_data: Option<Data<'a>>,
-    // CloudEvents.
+    // Fields of CloudEvents.
     #[serde(default, deserialize_with = "lenient")]
     id: Option<String>,
     #[serde(default, deserialize_with = "lenient")]
     time: Option<String>,
     #[serde(borrow)]
     data: Option<Data<'a>>,
-    // The documentation of 1.10.
+    // Fields in the page of 1.10.
     event_type: Option<String>,
     #[serde(borrow)]
     events: Option<Parts<'a>>,
@@ -98,7 +100,8 @@ fn decode(_: &HeaderMap, body: &[u8], ctx: &Context<'_>) -> Result<Vec<Meaning>,
     let action = match what.as_str() {
         "PUSH_ARTIFACT" | "harbor.artifact.pushed" | "pushImage" => Action::Push,
         "DELETE_ARTIFACT" | "harbor.artifact.deleted" | "deleteImage" => Action::Delete,
-        // Pulls, scans, quotas, replication and retention (which deletes artifacts, and says so in events of their own).
+        // Pulls, scans, quotas, replication and retention. Retention deletes artifacts, and each
+        // delete has its own event.
         _ => return Ok(vec![Meaning::Ignored]),
     };
     if let Some(events) = hook.events {
@@ -133,7 +136,7 @@ fn decode(_: &HeaderMap, body: &[u8], ctx: &Context<'_>) -> Result<Vec<Meaning>,
     }))
 }
 
-/// What is said of all resources at once.
+/// The fields that all resources of an event share.
 struct CommonFields {
     action: Action,
     repository: String,
@@ -158,7 +161,7 @@ fn decode_resource(
         action: common.action,
         registry,
         repository: Some(common.repository.clone()),
-        // What is deleted is the digest, whichever of its tags is named.
+        // A delete removes the digest, so the named tag is ignored.
         tag: match common.action {
             Action::Delete if digest.is_some() => None,
             _ => resource.tag,
@@ -173,7 +176,8 @@ fn decode_resource(
     report.decode(ctx, body_id)
 }
 
-/// `host[:port]/repository`, then `:tag`, `@digest`, or (2.0 and 2.1) `:digest`. Nothing to split at but the repository.
+/// Returns the host of `host[:port]/repository`, followed by `:tag`, `@digest`, or (2.0 and 2.1)
+/// `:digest`. Only the repository marks the end of the host.
 fn host<'a>(url: &'a str, repository: &str) -> &'a str {
     let ends = |rest: &str| rest.is_empty() || rest.starts_with([':', '@']);
     let whole = url.match_indices('/').find_map(|(at, _)| {
@@ -183,7 +187,8 @@ fn host<'a>(url: &'a str, repository: &str) -> &'a str {
     whole.unwrap_or_default()
 }
 
-/// As the documentation of 1.10 shows them: no digest (`image_id` is that of the configuration), and no registry.
+/// Decodes an event in the form of 1.10, which has no digest (`image_id` is the digest of the
+/// config) and no registry.
 fn old(
     event: &RawValue,
     action: Action,

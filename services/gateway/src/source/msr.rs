@@ -1,6 +1,7 @@
 //! Mirantis Secure Registry 2 and 3, and Docker Trusted Registry before it. MSR 4 is a Harbor.
 //!
-//! By Mirantis's page on webhooks. `TAG_PUSH` and `TAG_DELETE` say all; events of manifests and scans say nothing about tags.
+//! Source: Mirantis's page on webhooks. `TAG_PUSH` and `TAG_DELETE` are complete; events of
+//! manifests and scans change no tag.
 
 use axum::http::HeaderMap;
 use serde::Deserialize;
@@ -61,7 +62,7 @@ fn decode(_: &HeaderMap, body: &[u8], ctx: &Context<'_>) -> Result<Vec<Meaning>,
         .ok_or_else(|| DecodeError::new("it has no `contents`"))?;
     let tag = present(contents.tag).ok_or_else(|| DecodeError::new("it names no tag"))?;
     let image = contents.image_name.unwrap_or_default();
-    // The Test button leaves the host out.
+    // The Test button omits the host.
     let host = image
         .split('/')
         .next()

@@ -1,7 +1,8 @@
 //! Sonatype Nexus Repository.
 //!
-//! By Sonatype's page on webhooks and `test/fixtures/nexus_payload` of fluxcd/flux-recv. Components have no digest; assets are told
-//! of as well, and left alone. The name of the Nexus repository is part of the image's only with routing by path.
+//! Sources: Sonatype's page on webhooks and `test/fixtures/nexus_payload` of fluxcd/flux-recv.
+//! Components have no digest. Asset events are ignored. The name of the Nexus repository is part of
+//! the image name only with `nexus_access = "repository-path"`.
 
 use axum::http::HeaderMap;
 use serde::Deserialize;
@@ -119,7 +120,7 @@ fn decode(
         digest: None,
         media_type: None,
         size: None,
-        // `user/address`.
+        // The initiator is `user/address`.
         actor: hook.initiator.map(|text| match text.rsplit_once('/') {
             Some((user, _)) => user.to_owned(),
             None => text,
@@ -130,7 +131,7 @@ fn decode(
     Ok(vec![report.decode(ctx, || body_id(body))?])
 }
 
-/// RFC 3339, but for a zone without a colon.
+/// Parses RFC 3339, also with a zone without a colon.
 fn at(text: &str) -> Option<OffsetDateTime> {
     sent_at(text).or_else(|| {
         let (date, zone) = text.split_at_checked(text.len().checked_sub(5)?)?;

@@ -9,15 +9,17 @@ use tagtrail_proto::Digest;
 
 use super::{DecodeError, Meaning};
 
-/// The events of a body, each still as text.
+/// The events of a body, as unparsed JSON.
 #[derive(Debug)]
 pub(super) struct Parts<'a>(pub(super) Vec<&'a RawValue>);
 
 impl Parts<'_> {
-    /// More events than this in one body are refused, so that every body can be published before its sender gives up waiting.
+    /// Most events in one body, so that every body can be published before its sender stops
+    /// waiting.
     pub(super) const MOST: usize = 1000;
 
-    /// Decodes each event by itself. `decode` gets its text and an identifier for it, in case that it has none of its own.
+    /// Decodes each event by itself. `decode` receives the event and a function that makes an
+    /// identifier, for an event without one.
     pub(super) fn decode(
         &self,
         body: &[u8],
@@ -43,13 +45,13 @@ impl Parts<'_> {
     }
 }
 
-/// An identifier for the event of a body that has none of its own.
+/// Returns an identifier for an event without one, made from its body.
 pub(super) fn body_id(body: &[u8]) -> String {
     let hash = Digest::sha256_of(body).to_string();
     format!("{BODY_ID}{}", &hash["sha256:".len()..][..32])
 }
 
-/// Start of the identifiers that are made from bodies, for events without one of their own.
+/// The prefix of the identifiers that are made from bodies.
 pub(crate) const BODY_ID: &str = "body:";
 
 impl<'de: 'a, 'a> Deserialize<'de> for Parts<'a> {
@@ -80,7 +82,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Parts<'a> {
     }
 }
 
-/// Deserialises what only describes an event: of a wrong type, it is as if it were absent.
+/// Deserialises a descriptive field. A value of a wrong type counts as absent.
 pub(super) fn lenient<'de, D: Deserializer<'de>, T: DeserializeOwned>(
     de: D,
 ) -> Result<Option<T>, D::Error> {

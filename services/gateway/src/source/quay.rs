@@ -1,8 +1,9 @@
 //! Quay: quay.io and Red Hat Quay.
 //!
-//! By `notifications/{__init__,notificationevent,notificationmethod}.py` of quay/quay. All notifications share one envelope; only
-//! that of a push has `updated_tags`. There is no digest, no time, no identifier and no actor, and nothing at all is sent for
-//! deletes, expiry, restored tags, or tags changed by the API: the reconciler finds those.
+//! Sources: `notifications/{__init__,notificationevent,notificationmethod}.py` of quay/quay. All
+//! notifications share one envelope; only a push has `updated_tags`. An event has no digest, time,
+//! identifier or actor. Deletes, expiry, restored tags, and tags changed by the API send nothing;
+//! the reconciler finds them.
 
 use axum::http::HeaderMap;
 use serde::Deserialize;

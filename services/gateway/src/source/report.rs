@@ -8,7 +8,7 @@ use time::OffsetDateTime;
 
 use super::{Context, DecodeError, Meaning};
 
-/// What an event says, in the sender's own words. The rules that all kinds share are in [`Report::decode_any`].
+/// An event in the sender's words.
 #[derive(Debug)]
 pub(super) struct Report {
     pub(super) action: Action,
@@ -24,7 +24,8 @@ pub(super) struct Report {
 }
 
 impl Report {
-    /// As [`Report::decode_any`], of a sender who never means a whole repository: one that names nothing else is broken.
+    /// As [`Report::decode_any`], for senders that never delete a whole repository: a delete
+    /// without tag and digest is malformed.
     pub(super) fn decode(
         self,
         ctx: &Context<'_>,
@@ -39,7 +40,7 @@ impl Report {
         self.decode_any(ctx, body_id)
     }
 
-    /// Only what passes the grammar of names and digests leaves here.
+    /// Returns the meaning of the event. Only valid names and digests pass.
     pub(super) fn decode_any(
         self,
         ctx: &Context<'_>,
@@ -53,14 +54,15 @@ impl Report {
             .ok_or_else(|| DecodeError::new("it names no repository"))?
             .parse()?;
         let tag = match present(self.tag) {
-            // Some senders repeat the digest where the tag belongs.
+            // Some senders repeat the digest in place of the tag.
             Some(text) if text.parse::<Digest>().is_err() => Some(text.parse::<Tag>()?),
             _ => None,
         };
         let digest: Result<Option<Digest>, NameError> =
             present(self.digest).map(|text| text.parse()).transpose();
         let (scope, digest) = match (self.action, &tag, digest) {
-            // The tag is what counts. For a push its digest can be asked for; a delete does without.
+            // With a tag, a missing digest is no error: the resolver can ask for the digest of a
+            // push, and a delete needs none.
             (_, Some(_), digest) => (Scope::Tag, digest.unwrap_or_default()),
             (_, None, Err(wrong)) => return Err(wrong.into()),
             (Action::Push, None, Ok(Some(_))) => return Ok(Meaning::Ignored),
@@ -82,7 +84,7 @@ impl Report {
             tag,
             digest,
             media_type: present(self.media_type).map(|text| clean_text(&text, MEDIA_TYPE)),
-            // A manifest has a size, and Postgres has no unsigned numbers.
+            // No manifest is empty, and Postgres has no unsigned numbers.
             size: self
                 .size
                 .filter(|size| (1..=i64::MAX.unsigned_abs()).contains(size)),
@@ -101,25 +103,26 @@ impl Report {
     }
 }
 
-/// Senders write an unknown text as `""` as often as they leave it out.
+/// Returns the text unless it is empty. Many senders write an unknown text as `""`.
 pub(super) fn present(text: Option<String>) -> Option<String> {
     text.filter(|text| !text.is_empty())
 }
 
-/// A repository as its clients call it: some products show it as it was first written.
+/// Returns the repository in lower case, as clients write it: some products send the spelling of
+/// its creation.
 pub(super) fn folded(name: &str) -> String {
     name.to_lowercase()
 }
 
-/// Seconds since 1970, whole or not.
+/// Parses seconds since 1970, with or without a fraction.
 pub(super) fn seconds_after_1970(seconds: f64) -> Option<OffsetDateTime> {
-    // What is more is in milliseconds.
+    // A larger number is in milliseconds.
     let seconds = if seconds > 1e11 {
         seconds / 1e3
     } else {
         seconds
     };
-    // Whole microseconds: a number of this size has no more than that.
+    // Rounded to microseconds, the precision of a number of this size.
     #[expect(
         clippy::cast_possible_truncation,
         reason = "a cast of a float ends at the limits"
@@ -130,7 +133,7 @@ pub(super) fn seconds_after_1970(seconds: f64) -> Option<OffsetDateTime> {
         .filter(|time| *time > OffsetDateTime::UNIX_EPOCH)
 }
 
-/// A header's text, if there is any.
+/// Returns the text of a header, unless empty.
 pub(super) fn header<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     headers
         .get(name)
@@ -138,7 +141,8 @@ pub(super) fn header<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> 
         .filter(|text| !text.is_empty())
 }
 
-/// A sender's time, unless it is none: unreadable, without a zone, or the zero of Go (year 1) or of Unix.
+/// Parses a sender's time. Returns `None` if it is unreadable, has no zone, or is the zero of Go
+/// (year 1) or of Unix.
 pub(super) fn sent_at(text: &str) -> Option<OffsetDateTime> {
     instant::parse(text).filter(|time| *time > OffsetDateTime::UNIX_EPOCH)
 }

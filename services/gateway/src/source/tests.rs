@@ -1,4 +1,4 @@
-//! What each kind makes of a body: the fixtures, and what nobody should send.
+//! The decoding of each kind: the fixtures, and malformed bodies.
 
 mod shapes;
 
@@ -45,7 +45,7 @@ fn decode_with(
     (options.unwrap().decode)(headers, body, &ctx)
 }
 
-/// One event of kind `generic`.
+/// Decodes one event of kind `generic`.
 fn generic(event: &Value) -> Result<Meaning, DecodeError> {
     let mut events = decode(
         "generic",
@@ -59,7 +59,7 @@ fn generic(event: &Value) -> Result<Meaning, DecodeError> {
     }
 }
 
-/// The same as a fact.
+/// Decodes one event of kind `generic` that is a push with a digest.
 fn generic_push(event: &Value) -> Push {
     match generic(event).unwrap() {
         Meaning::Push(push) => *push,
@@ -67,7 +67,7 @@ fn generic_push(event: &Value) -> Push {
     }
 }
 
-/// One event of kind `distribution`, a tag pushed, with some fields changed.
+/// Decodes one event of kind `distribution`, the push of a tag, with some fields changed.
 fn distribution(change: impl FnOnce(&mut Value)) -> Meaning {
     let mut body: Value =
         serde_json::from_slice(&fixture("distribution-push-sha512.json")).unwrap();
@@ -99,7 +99,7 @@ struct Case {
     events: Vec<Expected>,
 }
 
-/// What the source says in `tagtrail.toml`.
+/// The settings of the source in `tagtrail.toml`.
 #[derive(Clone, Default, Deserialize)]
 struct Route {
     registry: Option<String>,
@@ -203,7 +203,7 @@ fn every_fixture_means_what_its_case_says() {
             .into_iter()
             .partition(|event| matches!(event, Meaning::Malformed(_)));
         let expected: Vec<Meaning> = match case.events.is_empty() {
-            // Nothing happened, which is one thing to say but for an empty list.
+            // A body without a change has one ignored event, except an empty list of events.
             true if case.file != "distribution-empty-envelope.json" => vec![Meaning::Ignored],
             _ => case.events.iter().map(Expected::decoded).collect(),
         };
@@ -237,8 +237,8 @@ fn every_kind_has_a_fixture() {
     }
 }
 
-/// Every fixture, broken in every way that a sender may break it: no body brings anything down, and what it is taken for is a
-/// rightful fact.
+/// Every fixture, with each value replaced by wrong ones: no body causes a panic, and each push in
+/// the result is valid.
 #[test]
 fn broken_fixtures_do_no_harm() {
     const WRONG: &[fn() -> Value] = &[
@@ -290,7 +290,7 @@ fn broken_fixtures_do_no_harm() {
     }
 }
 
-/// What a broken event must never become: the delete of more than it named.
+/// A malformed event must never become the delete of more than it named.
 #[test]
 fn a_delete_that_names_too_little_deletes_no_repository() {
     let emptied = |kind: &str, file: &str, fields: &[&str]| {
@@ -387,7 +387,7 @@ fn the_port_443_of_https_is_not_part_of_a_registrys_name() {
         ),
         "r.example.com:5443"
     );
-    // Deletes have no address: they must be of the same registry as the pushes before.
+    // A delete has no address, and must concern the same registry as the pushes before.
     assert_eq!(registry("r.example.com:443", Value::Null), "r.example.com");
     assert_eq!(
         registry("", "https://r.example.com/v2/a/manifests/x".into()),
@@ -548,7 +548,7 @@ fn a_malformed_event_does_not_take_its_siblings_with_it() {
         };
         assert!(reason.to_string().starts_with("event 1 of 2: "), "{reason}");
     }
-    // A number that no type holds is the affair of its own event, too.
+    // A number too large for any type makes only its own event malformed.
     let body = format!(
         r#"{{"events":[{{"action":"push","target":{{"size":1e999,"repository":7}}}},{good}]}}"#
     );
@@ -617,7 +617,7 @@ fn an_envelope_of_something_else_is_not_taken_for_an_empty_one() {
         decode("distribution", None, br#"{"events":[]}"#).unwrap(),
         []
     );
-    // One bare event, as Azure's registry sends it.
+    // One event without an envelope, as Azure's registry sends it.
     assert!(
         decode(
             "distribution",
@@ -665,7 +665,8 @@ fn a_script_may_say_all_there_is() {
 
 #[test]
 fn the_old_registry_extension_is_understood() {
-    // The id of an image is not the digest of a manifest, even where it looks like one: the registry has to be asked.
+    // The id of an image is not the digest of its manifest, although it looks like one: the
+    // resolver must ask the registry.
     for image_id in [
         "4986bf8c15363d1c5d15512d5266f8777bfba4974ac56e3270e7760f6f0a8125",
         DIGEST,

@@ -1,8 +1,10 @@
-//! zot: `CloudEvents` over HTTP (binary mode: the body is only the data) or NATS (structured: the whole event is one JSON).
+//! zot: `CloudEvents` over HTTP (binary mode: the body is only the data) or NATS (structured mode:
+//! one JSON holds the whole event).
 //!
-//! By `pkg/extensions/events` of project-zot/zot. The start of the types can be configured, so their end decides. An event names
-//! no registry. A tag's delete names the digest too, and only the tag goes. What garbage collection and retention remove sends
-//! nothing: the reconciler finds it.
+//! Source: `pkg/extensions/events` of project-zot/zot. The prefix of the event types is
+//! configurable, so only their end is compared. An event names no registry. The delete of a tag
+//! also names the digest, and removes only the tag. Garbage collection and retention send nothing;
+//! the reconciler finds their deletes.
 
 use axum::http::HeaderMap;
 use serde::Deserialize;
@@ -115,7 +117,7 @@ fn decode(
     let data: Data = serde_json::from_slice(data)?;
     let reference =
         present(data.reference).ok_or_else(|| DecodeError::new("it names no reference"))?;
-    // By digest, the reference is the digest.
+    // In a push or delete by digest, the reference is the digest.
     let is_digest = reference.parse::<Digest>().is_ok();
     let report = Report {
         action,

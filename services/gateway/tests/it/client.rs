@@ -1,4 +1,4 @@
-//! A sender: HTTP written by hand, so that a test decides on every byte and every pause.
+//! An HTTP client written by hand, so that a test controls every byte and every pause.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -7,7 +7,7 @@ use serde_json::Value;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-/// What came back.
+/// The response.
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) status: u16,
@@ -32,7 +32,7 @@ impl Answer {
     }
 }
 
-/// A request line with headers, as far as all requests are alike.
+/// Returns a request line with the headers of every request.
 pub(crate) fn head(method: &str, path: &str, headers: &[(&str, &str)]) -> String {
     let mut head = format!("{method} {path} HTTP/1.1\r\nhost: gateway\r\nconnection: close\r\n");
     for (name, value) in headers {
@@ -54,14 +54,14 @@ pub(crate) async fn post(
     send(address, &request).await
 }
 
-/// Sends all of it, then listens: as clients do that are not clever.
+/// Sends everything before it reads, as simple clients do.
 pub(crate) async fn send(address: SocketAddr, request: &[u8]) -> Answer {
     let mut stream = TcpStream::connect(address).await.unwrap();
     stream.write_all(request).await.unwrap();
     answer(stream).await
 }
 
-/// Listens until the server closes the connection.
+/// Reads until the server closes the connection.
 pub(crate) async fn answer(mut stream: TcpStream) -> Answer {
     let mut text = String::new();
     tokio::time::timeout(Duration::from_secs(20), stream.read_to_string(&mut text))

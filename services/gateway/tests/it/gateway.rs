@@ -1,4 +1,4 @@
-//! The service, on a port of its own.
+//! The service, on a random port.
 
 use std::net::SocketAddr;
 
@@ -41,7 +41,7 @@ pub(crate) struct Gateway {
 }
 
 impl Gateway {
-    /// With a nats-server, connected.
+    /// Starts it with a nats-server, and waits for the connection.
     pub(crate) async fn with_nats() -> (TestNats, Gateway) {
         let nats = TestNats::start().await;
         let mut gateway = Gateway::start(&nats).await;
@@ -51,7 +51,8 @@ impl Gateway {
         }
     }
 
-    /// With sources of its own, each with the secret in FOLDER/fixture; connected.
+    /// Starts it with these sources, whose secret is in FOLDER/fixture, and waits for the
+    /// connection.
     pub(crate) async fn with(nats: &TestNats, sources: &str) -> Gateway {
         let mut gateway = Gateway::spawn(nats, sources).await;
         tokio::select! {
@@ -64,7 +65,7 @@ impl Gateway {
         Gateway::spawn(nats, SOURCES).await
     }
 
-    /// Why it does not start with this file.
+    /// Returns the error that the service ends with when started with these sources.
     pub(crate) async fn refused(nats: &TestNats, sources: &str) -> String {
         let mut gateway = Gateway::spawn(nats, sources).await;
         format!(
@@ -114,7 +115,7 @@ impl Gateway {
         }
     }
 
-    /// Posts as a source that knows its secret.
+    /// Posts with the secret of the source.
     pub(crate) async fn post(&self, source: &str, body: &[u8]) -> Answer {
         let secret = if source == "main" {
             "Bearer first-secret"
@@ -128,7 +129,7 @@ impl Gateway {
         post(self.address, &format!("/hooks/{source}"), &headers, body).await
     }
 
-    /// Asks it to stop, and sees that it does so without an error.
+    /// Stops the service, which must end without an error.
     pub(crate) async fn stop(mut self) {
         self.ctx.shutdown.cancel();
         let ended = tokio::time::timeout(SOON, self.task.join_next())

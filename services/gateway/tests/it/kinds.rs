@@ -1,4 +1,5 @@
-//! Every kind of source over a real socket: the fixtures, sent as each registry sends them, with its own proof of who it is.
+//! Every kind of source over a real socket: the fixtures, with headers and proof as each registry
+//! sends them.
 
 use std::collections::BTreeMap;
 
@@ -45,7 +46,7 @@ struct Expected {
 }
 
 impl Case {
-    /// A source of its own for each kind and what must be configured.
+    /// Returns the name of a source for the case's kind and settings.
     fn source(&self) -> String {
         let route = self.route.iter().flatten();
         let route = route.map(|(key, value)| format!("-{key}-{value}"));
@@ -68,7 +69,8 @@ impl Case {
         )
     }
 
-    /// The headers that its registry sends, and the path: with the secret where no header proves anything.
+    /// Returns the headers of the registry, and the path, which holds the secret if no header
+    /// proves the sender's identity.
     fn request(&self) -> (Vec<(&str, &str)>, String) {
         let headers: Vec<(&str, &str)> = self
             .headers
@@ -103,7 +105,7 @@ fn pushes(messages: Vec<(String, Vec<u8>)>) -> Vec<Push> {
     messages.iter().map(|(_, payload)| push(payload)).collect()
 }
 
-/// Name, in text, of what happened.
+/// Returns the push as text.
 fn told(push: &Push) -> String {
     let text = |value: Option<String>| value.unwrap_or_default();
     format!(
@@ -182,7 +184,8 @@ async fn all_fixtures_arrive_as_their_registries_send_them() {
     gateway.stop().await;
 }
 
-/// The same request proves nothing with another secret, with another body where that is signed, or with no proof at all.
+/// The request is refused with another secret, with another body if the body is signed, and without
+/// a proof.
 async fn refused(
     gateway: &Gateway,
     case: &Case,
@@ -206,7 +209,7 @@ async fn refused(
     };
     let path = path.replace(SECRET, "another-secret");
     let answer = post(gateway.address, &path, &wrong, &body).await;
-    // Distribution's fixtures have no secret in their headers, and so one in the path.
+    // The path holds the secret of Distribution's fixtures, whose headers have none.
     assert_eq!(answer.status, 401, "{}: {answer:?}", case.file);
 }
 
@@ -237,7 +240,7 @@ async fn azure_asks_before_it_sends() {
             json!({"validationResponse": "512d38b6-c7b8-40c8-89fe-f46f9e9622b6"})
         )
     );
-    // In the schema of CloudEvents it asks by OPTIONS.
+    // With the schema of CloudEvents, Event Grid asks by OPTIONS.
     let may_i = |path: String| {
         let head = head(
             "OPTIONS",
@@ -257,7 +260,7 @@ async fn azure_asks_before_it_sends() {
     assert_eq!(may_i("/hooks/azure/wrong".to_owned()).await.status, 401);
 }
 
-/// A token as Google's are, signed with the test key.
+/// Returns a token of the form of Google's, signed with the test key.
 fn token(claims: &Value) -> String {
     let key = RsaKeyPair::from_pkcs8(&fixture("id-token-test-key.pk8")).unwrap();
     let encode = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
@@ -339,7 +342,7 @@ async fn zot_is_heard_on_a_subject_of_its_own() {
             .unwrap();
         zot.flush().await.unwrap();
     };
-    // Until both listen.
+    // Repeats until both gateways are subscribed.
     eventually("the first event is stored", SOON, async || {
         say("zot-nats-image-updated.json").await;
         (nats.messages("PUSHES").await.len() == 1).then_some(())
@@ -362,10 +365,10 @@ async fn zot_is_heard_on_a_subject_of_its_own() {
         (facts.len() == 3 && kept.len() == 1).then_some(())
     })
     .await;
-    // Nobody may post: there is no secret.
+    // Without a secret, no request is accepted.
     let answer = post(one.address, "/hooks/zot", &[("authorization", "")], b"{}").await;
     assert_eq!(answer.status, 401);
-    // The subject's server goes away; what posts is not concerned.
+    // The loss of the foreign server leaves the gateway ready.
     drop(foreign);
     tokio::time::timeout(SOON, one.ctx.health.wait_ready())
         .await

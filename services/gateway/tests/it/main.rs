@@ -1,4 +1,4 @@
-//! The gateway as a whole: a real nats-server, a real socket, the service as it is run.
+//! The gateway as a whole: a real nats-server, a real socket, the service as in production.
 
 #![expect(
     clippy::unwrap_used,
@@ -173,7 +173,7 @@ async fn whoever_does_not_know_the_secret_writes_nothing() {
         ("/hooks/main", vec![("authorization", "Bearer wrong")]),
         ("/hooks/main", vec![("authorization", "Basic Og==")]),
         ("/hooks/main", vec![("x-hook-secret", "")]),
-        // Each source has secrets of its own.
+        // Each source has its own secrets.
         ("/hooks/ci", vec![("authorization", "Bearer first-secret")]),
     ] {
         for body in [push.as_slice(), b"not JSON"] {
@@ -335,7 +335,7 @@ async fn a_body_may_have_8_mib_and_no_more() {
     chunked.extend_from_slice(b"\r\n0\r\n\r\n");
     assert_eq!(send(gateway.address, &chunked).await.status, 413);
 
-    // Asked before it sends anything, a sender is told at once.
+    // A sender that asks before it sends is refused at once.
     let asking = head(
         "POST",
         "/hooks/main/first-secret",
@@ -439,7 +439,7 @@ async fn while_nats_is_away_nothing_is_promised_and_afterwards_all_is_well() {
             start.elapsed()
         );
     }
-    // What need not be stored, and who may not write, is not NATS's affair.
+    // Requests that store nothing, and refused ones, do not depend on NATS.
     assert_eq!(gateway.post("main", b"{}").await.status, 202);
     assert_eq!(
         post(gateway.address, "/hooks/main/wrong", &[], &push)

@@ -1,5 +1,5 @@
-//! What is logged. A test of its own in a process of its own would be cleaner, but the log is global either way: here it
-//! gathers what all tests cause, and only secrets that no other test uses are looked for.
+//! The contents of the log. The log is global to the process, so this test sees the lines of all
+//! tests, and looks only for secrets that no other test uses.
 
 use std::io;
 use std::sync::{Arc, Mutex};

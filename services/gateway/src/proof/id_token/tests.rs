@@ -11,7 +11,7 @@ fn encode(bytes: impl AsRef<[u8]>) -> String {
     URL_SAFE_NO_PAD.encode(bytes)
 }
 
-/// The key set of the test key, under a name.
+/// Returns the key set of the test key, under this key id.
 fn keys(name: &str) -> Value {
     let key = RsaKeyPair::from_pkcs8(KEY).unwrap();
     let key = RsaPublicKeyComponents::<Vec<u8>>::from(key.public());

@@ -1,4 +1,4 @@
-//! Shapes that the research names and the fixtures do not have.
+//! Forms that vendors document and no fixture has.
 
 use super::*;
 
@@ -88,7 +88,7 @@ fn a_repository_that_is_part_of_harbors_host_is_not_looked_for_there() {
         body["event_data"]["repository"]["repo_full_name"] = "app/app".into();
         body["event_data"]["resources"][0]["resource_url"] = "app/app/app:latest".into();
     });
-    // "app" is no registry, but it is what stands before the repository.
+    // "app" is no registry, but stands in its place.
     let mut events = decode("harbor", None, body.to_string().as_bytes()).unwrap();
     assert!(matches!(events.remove(0), Meaning::Malformed(_)));
 }
@@ -106,7 +106,7 @@ fn docker_hubs_older_times() {
 
 #[test]
 fn github_without_metadata() {
-    // An update of a version: its address still names the tag.
+    // The update of a version: its address still names the tag.
     let body = changed("ghcr-package-published.json", |body| {
         body["action"] = "updated".into();
         body["package"]["package_version"]["container_metadata"] = Value::Null;
@@ -173,7 +173,7 @@ fn zot_in_binary_mode() {
     );
     assert_eq!(push.event_id, "of-the-header");
     assert_eq!(push.occurred_at, datetime!(2026-03-09 08:50:00.5 UTC));
-    // By digest: all tags that it had.
+    // The delete of a digest removes all its tags.
     let mut data = whole["data"].clone();
     data["reference"] = data["digest"].clone();
     let headers = [("ce-type", "zotregistry.image.deleted"), ("ce-id", "x")];
