@@ -1,4 +1,4 @@
-//! `tagtrail.toml`: every file is valid, or causes an error that names it.
+//! `tagtrail.toml`: every file is valid, or causes an error with the file's name.
 #![no_main]
 
 use std::path::Path;

@@ -10,7 +10,8 @@ use tagtrail_gateway::KindSetup;
 use tagtrail_proto::{Event, Push, Subject};
 
 static FILE: LazyLock<File> = LazyLock::new(|| {
-    // Each kind has two sources: without `registry`, if its events name one, and with `registry`.
+    // Each kind has two sources: without `registry`, if events name the registry, and with
+    // `registry`.
     let sources = |kind: KindSetup| {
         let name = kind.names[0];
         let source = move |number: usize, registry: &str| {

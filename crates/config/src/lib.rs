@@ -1,8 +1,8 @@
 //! `tagtrail.toml`: sources, registries and triggers, read once at start.
 //!
-//! In scope: the form of the file, its secrets, and errors that name file, line, key and cure. Out of
-//! scope: the settings of a kind of source or target (the services' tables of kinds), and the settings
-//! of processes (flags and environment variables).
+//! In scope: the form of the file, its secrets, and errors that name file, line, key and cure. Out
+//! of scope: the settings of a kind of source or target (the services' tables of kinds), and the
+//! settings of processes (flags and environment variables).
 //!
 //! ```
 //! # let text = r##"
@@ -53,7 +53,7 @@ use tagtrail_proto::{Image, Name, Registry, Repository};
 pub use secret::{Live, Secret, SecretError, Secrets};
 pub use source::{SettingError, Settings, Source};
 pub use tagtrail_policy::glob::{Glob, ImageGlob};
-/// A value with its place in the file, for [`File::error_at`].
+/// A value with a place in the file, for [`File::error_at`].
 pub use toml::Spanned;
 
 /// The whole file.
@@ -96,7 +96,7 @@ pub struct RegistryAccess {
     /// The interval of comparisons with history. Zero: never.
     #[serde(default = "hourly", with = "duration")]
     pub reconcile: Duration,
-    /// Repositories to reconcile although no event reported them yet.
+    /// Repositories to reconcile before the first event.
     #[serde(default)]
     pub watch: Vec<Repository>,
 }
@@ -105,7 +105,7 @@ const fn hourly() -> Duration {
     Duration::from_secs(60 * 60)
 }
 
-/// The path of an empty file, which stands for a missing one.
+/// The path of an empty file, in place of a missing `tagtrail.toml`.
 pub const NONE: &str = "/dev/null";
 
 /// A token for the API.
@@ -134,18 +134,18 @@ pub enum Role {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Trigger {
-    /// Its name.
+    /// The trigger's name.
     pub name: Spanned<Name>,
     /// The images, each under a short name.
     pub images: BTreeMap<Spanned<String>, Image>,
     /// The quiet time before a rollout: the heads must not change for this long.
     #[serde(default, with = "duration")]
     pub settle: Duration,
-    /// The kind of target, with its settings. Exactly one.
+    /// The kind of target and the settings. Exactly one.
     target: Spanned<BTreeMap<Spanned<String>, toml::Value>>,
 }
 
-/// The target of a trigger, not parsed by its kind yet.
+/// The target of a trigger, not parsed by the kind yet.
 #[derive(Debug, Clone)]
 pub struct TargetEntry<'a> {
     /// `webhook`, `command`, …: the trigger service has the table of kinds.
@@ -156,7 +156,7 @@ pub struct TargetEntry<'a> {
     pub at: usize,
 }
 
-/// A mistake in the file, with its place and the cure.
+/// A mistake in the file, with place and cure.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{place}: {message}")]
 pub struct ConfigError {
@@ -177,8 +177,8 @@ impl File {
         File::parse(&text, path)
     }
 
-    /// Returns the path to read: the given one, or `tagtrail.toml` if it exists, or else an empty
-    /// file. A given path must exist.
+    /// Returns the path to read: the given path, which must exist, or `tagtrail.toml` if present,
+    /// or else an empty file.
     #[must_use]
     pub fn find(given: Option<&Path>) -> PathBuf {
         let usual = Path::new("tagtrail.toml");
@@ -189,8 +189,8 @@ impl File {
         }
     }
 
-    /// Parses the text of the file. `path` is for messages, and its folder is the working directory
-    /// of trigger commands.
+    /// Parses the text of the file. `path` is for messages, and the folder of `path` is the working
+    /// directory of trigger commands.
     ///
     /// # Errors
     /// [`ConfigError`].

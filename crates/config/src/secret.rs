@@ -100,7 +100,7 @@ impl fmt::Display for Secret {
     }
 }
 
-/// One secret, or two while the first is being replaced by the second.
+/// A secret, or two during a change.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "OneOrMore")]
 pub struct Secrets(Vec<Secret>);
@@ -143,7 +143,7 @@ impl Secrets {
     }
 }
 
-/// The live secrets of a source or token, for comparison. Only hashes are kept: they have one
+/// The live secrets of a source or token, for comparison. Only hashes are kept: all have the same
 /// length, so the time of a comparison reveals nothing, not even the length of a secret.
 #[derive(Clone, Default)]
 pub struct Live(Vec<[u8; 32]>);

@@ -7,24 +7,24 @@ use toml::Spanned;
 
 use crate::{Glob, Secrets};
 
-/// A configured, authenticated origin of events: one webhook route.
+/// A configured, authenticated origin of events: a webhook route.
 #[derive(Debug, Clone, Deserialize)]
 pub struct Source {
-    /// Its name: `POST /hooks/<name>`.
+    /// The name: `POST /hooks/<name>`.
     pub name: Spanned<Name>,
     /// The kind of sender. The gateway has the table of kinds.
     pub kind: Spanned<String>,
-    /// The registry that is recorded for its events, and overrides the host that they name.
+    /// The registry that is recorded for the events, and overrides the host that an event names.
     pub registry: Option<Registry>,
-    /// The secret that authenticates a request; two during a change. Only a kind with another proof
-    /// of identity may omit it.
+    /// The secret that authenticates a request; two during a change. Optional for a kind with
+    /// another proof of identity.
     pub secret: Option<Secrets>,
     /// A header that holds the secret, for senders that can't set `Authorization`.
     pub header: Option<Spanned<String>>,
     /// The repositories that this source may report. Empty: all.
     #[serde(default)]
     pub repositories: Vec<Glob>,
-    /// The keys that belong to its kind.
+    /// The keys that belong to the kind.
     // `flatten` excludes `deny_unknown_fields`, so the kind refuses unknown keys.
     #[serde(flatten)]
     pub settings: Settings,
@@ -42,7 +42,7 @@ impl Source {
     ];
 }
 
-/// The keys of a `[[source]]` that belong to its kind, not parsed yet.
+/// The keys of a `[[source]]` that belong to the kind, not parsed yet.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(transparent)]
 pub struct Settings(toml::Table);

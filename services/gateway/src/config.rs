@@ -38,14 +38,14 @@ pub(crate) struct Source {
     pub(crate) credentials: Credentials,
 }
 
-/// The rules for the events of a source: how its bodies are decoded, and which repositories it may
+/// The rules for the events of a source: the decoder, and the repositories that the source may
 /// report.
 #[derive(Debug)]
 pub(crate) struct SourceRules {
     pub(crate) name: Name,
     pub(crate) kind: &'static Kind,
     pub(crate) registry: Option<Registry>,
-    /// The settings of its kind.
+    /// The settings of the kind.
     pub(crate) options: Options,
     repositories: Vec<Glob>,
 }
@@ -62,7 +62,7 @@ impl Config {
     /// Reads the sources of the file, with their secrets, by name.
     ///
     /// # Errors
-    /// A mistake in the file, with its line and the cure.
+    /// A mistake in the file, with line and cure.
     pub(crate) fn sources(&self) -> Result<HashMap<String, Source>, ConfigError> {
         sources(&File::load(&self.config)?)
     }
@@ -71,7 +71,7 @@ impl Config {
 /// Checks the gateway's part of the file, secrets included. Returns a line for each source.
 ///
 /// # Errors
-/// A mistake in the file, with its line and the cure.
+/// A mistake in the file, with line and cure.
 pub fn check(file: &File) -> Result<Vec<String>, ConfigError> {
     let mut lines: Vec<String> = sources(file)?
         .into_values()
@@ -101,7 +101,7 @@ fn sources(file: &File) -> Result<HashMap<String, Source>, ConfigError> {
         .collect()
 }
 
-/// Returns the rules of a source, without reading its secrets.
+/// Returns the rules of a source. Secrets are not read.
 pub(crate) fn rules(
     file: &File,
     entry: &tagtrail_config::Source,
@@ -174,7 +174,7 @@ fn credentials(
         });
     }
     let Some(secret) = &entry.secret else {
-        // A source with a NATS subject needs no secret: without one, no request is accepted.
+        // A source with a NATS subject needs no secret. Without a secret, no request is accepted.
         if rules.options.nats.is_some() {
             return Ok(Credentials::default());
         }
@@ -257,7 +257,7 @@ mod tests {
                 !kind.settings().contains(&setting),
                 "{error}"
             );
-            // A kind must also parse each key that it lists.
+            // A kind must also parse each key of its list.
             assert!(!error.contains("unknown field"), "{error}");
         }
     }

@@ -1,5 +1,5 @@
-//! From a body to messages for the bus: decodes the events of a source, and drops those outside its
-//! repositories. Pure.
+//! From a body to messages for the bus: decodes the events of a source, and drops events outside
+//! the source's repositories. Pure.
 
 use axum::http::HeaderMap;
 use serde::Serialize;
@@ -44,12 +44,12 @@ pub(crate) struct Interpretation {
     pub(crate) receipt: Receipt,
     /// The reasons why events are malformed.
     pub(crate) malformed: Vec<String>,
-    /// The value that permits the sender to send here, if the body asked for it.
+    /// The value that permits the sender to send here, if the body asked for permission.
     pub(crate) handshake: Option<Value>,
 }
 
 impl Interpretation {
-    /// Interprets a body by the rules of its source. Mistakes in the body are part of the result.
+    /// Interprets a body by the rules of the source. Mistakes in the body are part of the result.
     pub(crate) fn new(
         rules: &SourceRules,
         headers: &HeaderMap,

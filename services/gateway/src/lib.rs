@@ -79,7 +79,7 @@ pub async fn serve(listener: TcpListener, config: Config, ctx: Context) -> anyho
         budget: receive::body::Budget::default(),
         metrics: metrics::Metrics::new(&ctx.metrics),
     });
-    // Requests are accepted from the start: until NATS is reached, they get 503.
+    // Requests are accepted from the start: until NATS is reached, the answer is 503.
     let router = receive::hook::router(Arc::clone(&shared));
     ctx.health.set("http", Ok(()));
     let mut tasks = Tasks::new();
@@ -123,7 +123,7 @@ pub mod fuzz {
     use crate::interpret::{Interpretation, Receipt};
 
     /// Returns the subjects and payloads of the messages that a body becomes. `place` is the index
-    /// of its source in the file.
+    /// of the source in the file.
     pub fn understand(
         file: &File,
         place: usize,

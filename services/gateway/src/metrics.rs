@@ -13,7 +13,7 @@ use crate::interpret::Receipt;
 pub(crate) struct Metrics {
     events: Family<Events, Counter>,
     requests: Family<Requests, Counter>,
-    /// Seconds from the head of a request to its answer.
+    /// Seconds from the head of a request to the answer.
     pub(crate) seconds: Histogram,
 }
 

@@ -1,5 +1,5 @@
-//! How a sender proves its identity: with a secret, a signature of the body, or an identity
-//! provider's token.
+//! Proofs of a sender's identity: a secret, a signature of the body, or an identity provider's
+//! token.
 
 pub(crate) mod credentials;
 pub(crate) mod id_token;

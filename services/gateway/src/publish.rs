@@ -1,4 +1,4 @@
-//! Publishing messages, and waiting until NATS has stored them.
+//! Publishing messages, and waiting for NATS to store them.
 
 use std::time::Duration;
 
@@ -32,11 +32,11 @@ enum Body {
 }
 
 impl Outbound {
-    /// A push with a digest, for PUSHES; or one without, for UNRESOLVED.
+    /// A push: for PUSHES if the digest is known, otherwise for UNRESOLVED.
     pub(crate) fn push(push: Push, partitions: u16) -> Outbound {
         let subject = Subject::of_push(&push, partitions);
         let id = match subject {
-            // An UNRESOLVED push has no identifier, so that it never counts as a duplicate:
+            // An UNRESOLVED push has no identifier, so that no push counts as a duplicate:
             // registries that send no digests send the same body for each platform of an image, and
             // the tag is complete only after the last.
             Subject::Unresolved { .. } => None,
@@ -76,7 +76,7 @@ impl Outbound {
     }
 }
 
-/// Returns whether a push has neither an identifier nor a time from its sender. Two such pushes
+/// Returns whether a push has neither an identifier nor a time from the sender. Two such pushes
 /// with the same content can be a retry, or a tag that went from A to B and back to A. Dropping the
 /// second as a duplicate could lose a change, while keeping a retry only records twice that the tag
 /// has this digest. So such a push has no identifier.
@@ -84,10 +84,10 @@ fn is_nameless(push: &Push) -> bool {
     push.event_id.starts_with(BODY_ID) && push.occurred_at_source == TimeSource::Received
 }
 
-/// Publishes all messages in order, with `trace` as their cause, and waits until all are stored.
+/// Publishes all messages in order, caused by `trace`, and waits until all are stored.
 ///
 /// # Errors
-/// If a message was not confirmed. The others may be stored: on a resend, NATS drops them as
+/// If a message was not confirmed. The others may be stored: on a resend, NATS drops the
 /// duplicates.
 pub(crate) async fn publish(
     bus: Option<&Bus>,
@@ -98,8 +98,8 @@ pub(crate) async fn publish(
         return Ok(());
     }
     let bus = bus.ok_or(NotStored::NotYetConnected)?;
-    // On a lost connection the client would buffer the messages and send them later, although the
-    // sender got 503.
+    // On a lost connection the client would buffer the messages and send them later, despite the
+    // 503.
     if !bus.link().borrow().up {
         return Err(NotStored::Disconnected);
     }

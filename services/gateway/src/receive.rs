@@ -29,11 +29,11 @@ pub(crate) struct Inbound<'a> {
 pub(crate) enum Reply {
     /// Every event of the body is stored, or need not be.
     Receipt(Receipt),
-    /// The sender asked whether it may send here; this value permits it.
+    /// The sender asked for permission, which this value grants.
     Handshake(Value),
 }
 
-/// Interprets a body and publishes its events. A body with malformed events goes to QUARANTINE.
+/// Interprets a body and publishes the events. A body with malformed events goes to QUARANTINE.
 ///
 /// # Errors
 /// If the bus did not confirm every message. The sender must send the body again.

@@ -1,5 +1,4 @@
-//! The settings to make in a registry. `tagtrail doctor` prints them for a source, and
-//! `docs/registries.md` lists them for each kind.
+//! The settings to make in a registry, for `tagtrail doctor` and `docs/registries.md`.
 
 use tagtrail_config::{ConfigError, File};
 use tagtrail_proto::Registry;
@@ -10,18 +9,17 @@ use crate::source::{ALL, Kind, Proof};
 /// The settings to make in the registry of a source, and their conditions.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Setup {
-    /// The first name of its kind.
+    /// The first name of the kind.
     pub kind: &'static str,
-    /// The address for its events, without the secret.
+    /// The address for events, without the secret.
     pub url: String,
-    /// The registry of its events. `None`: the registry that each event names.
+    /// The registry of the events. `None`: the registry that each event names.
     pub registry: Option<Registry>,
-    /// Whether its events name the digests of tags. Otherwise the resolver needs a `[[registry]]`
-    /// to look them up.
+    /// Whether events name the digests of tags. Otherwise the resolver needs a `[[registry]]`.
     pub has_digest: bool,
-    /// Whether its senders show a token of an identity provider in place of a secret.
+    /// Whether senders show a token of an identity provider in place of a secret.
     pub wants_token: bool,
-    /// The NATS subject on which its events are published as well.
+    /// The NATS subject on which events are published as well.
     pub nats_subject: Option<String>,
     /// The settings to make, with the place of the secret instead of the secret.
     pub text: String,
@@ -31,7 +29,7 @@ pub struct Setup {
 /// registry reaches the gateway. Secrets are not read.
 ///
 /// # Errors
-/// A mistake in the source's entry, with its line and the cure.
+/// A mistake in the source's entry, with line and cure.
 pub fn setup(
     file: &File,
     entry: &tagtrail_config::Source,
@@ -49,7 +47,7 @@ pub fn setup(
         has_digest: rules.kind.has_digest,
         wants_token: tokens.is_some(),
         nats_subject: rules.options.nats.map(|nats| nats.subject),
-        // A default registry always parses: a test checks them all.
+        // A default registry always parses: a test checks all of them.
         registry: rules.registry.or_else(|| {
             rules
                 .kind
@@ -59,18 +57,18 @@ pub fn setup(
     })
 }
 
-/// A kind of source, with the settings to make in its registries.
+/// A kind of source, with the settings to make in registries of the kind.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KindSetup {
-    /// Its name and its aliases, as `kind` of a `[[source]]`.
+    /// The name and the aliases, as `kind` of a `[[source]]`.
     pub names: Vec<&'static str>,
     /// Keys of `[[source]]` that belong to the kind.
     pub settings: Vec<&'static str>,
-    /// Whether the source must name its registry, because its events don't.
+    /// The events name no registry, so the source must.
     pub needs_registry: bool,
-    /// Whether its senders can sign their bodies with the secret.
+    /// Senders can sign bodies with the secret.
     pub signs: bool,
-    /// Whether its events name the digests of tags.
+    /// Events name the digests of tags.
     pub has_digest: bool,
     /// The settings to make in the registry.
     pub text: String,

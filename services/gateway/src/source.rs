@@ -63,24 +63,25 @@ pub(crate) struct Kind {
     pub(crate) name: &'static str,
     /// Other names: products that send the same bodies.
     pub(crate) aliases: &'static [&'static str],
-    /// Whether the source must name its registry, because the bodies don't.
+    /// The bodies name no registry, so the source must.
     pub(crate) needs_registry: bool,
     /// The proof of identity that senders of this kind can show, besides the secret.
     pub(crate) proof: Proof,
-    /// Headers with facts that the body lacks. QUARANTINE keeps them with a malformed body.
+    /// Headers with facts that the body lacks. QUARANTINE keeps these headers with a malformed
+    /// body.
     pub(crate) headers: &'static [&'static str],
     /// Largest body, in bytes.
     pub(crate) max_body: usize,
-    /// Whether the push of a tag names its digest. Otherwise the resolver needs a `[[registry]]` to
-    /// look the digest up.
+    /// The push of a tag names the digest. Otherwise the resolver needs a `[[registry]]` to look
+    /// the digest up.
     pub(crate) has_digest: bool,
-    /// The registry of its events, unless the source names another.
+    /// The registry of the events, unless the source names another.
     pub(crate) default_registry: Option<&'static str>,
-    /// How its bodies are decoded.
+    /// The decoder.
     decoding: Decoding,
     /// The settings to make in the registry, for people. `{url}` stands for the address of the
-    /// source, `{secret}` for its secret, `{audience}` and `{email}` for the claims of its tokens.
-    /// `docs/registries.md` repeats them.
+    /// source, `{secret}` for the secret, `{audience}` and `{email}` for the claims of tokens.
+    /// `docs/registries.md` has the same text.
     pub(crate) setup: &'static str,
 }
 
@@ -89,15 +90,15 @@ pub(crate) struct Kind {
 pub(crate) enum Proof {
     /// The secret.
     Secret,
-    /// A signature of the body with the secret, in one of these headers; or else the secret.
+    /// A signature of the body with the secret, in any of these headers; or else the secret.
     Signature(&'static [Signature]),
     /// A token of an identity provider (`OpenID` Connect) if the source has an `audience`; or else
     /// the secret.
     IdToken,
 }
 
-/// Decodes a body. An error concerns the whole body; a mistake in one of several events is among
-/// the results.
+/// Decodes a body. An error concerns the whole body; a mistake in a single event is among the
+/// results.
 type Decode = fn(&HeaderMap, &[u8], &Context<'_>) -> Result<Vec<Meaning>, DecodeError>;
 
 /// The decoder of a kind.
@@ -112,7 +113,7 @@ enum Decoding {
 
 type Configure = fn(&Settings) -> Result<Options, SettingError>;
 
-/// The settings of a source, parsed by its kind.
+/// The settings of a source, parsed by the kind.
 pub(crate) struct Options {
     /// Decodes a body, as [`Decode`] does.
     pub(crate) decode: Box<Decoder>,
@@ -153,7 +154,7 @@ impl fmt::Debug for Options {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct NatsSubject {
-    /// Its server, `nats://` or `tls://`.
+    /// The server, `nats://` or `tls://`.
     pub(crate) url: String,
     /// The subject.
     pub(crate) subject: String,
@@ -230,7 +231,7 @@ impl Kind {
     /// Parses the settings of a source.
     ///
     /// # Errors
-    /// For a key that the kind does not have, or a value that it refuses.
+    /// For a key or a value that the kind refuses.
     pub(crate) fn configure(&self, settings: &Settings) -> Result<Options, SettingError> {
         let unknown = settings.keys().find(|key| !self.settings().contains(key));
         if let Some(key) = unknown {
@@ -269,7 +270,7 @@ const EMAIL: &str = "tagtrail-push@PROJECT.iam.gserviceaccount.com";
 pub(crate) struct Context<'a> {
     /// The source that received the body.
     pub(crate) source: &'a Name,
-    /// The registry that the source is configured for. It overrides the host that an event names.
+    /// The registry that the source is configured for, which overrides the host in an event.
     pub(crate) registry: Option<&'a Registry>,
     /// The time of receipt.
     pub(crate) received_at: OffsetDateTime,
@@ -289,7 +290,7 @@ impl Context<'_> {
     }
 }
 
-/// The meaning of one event of a body.
+/// The meaning of an event.
 #[derive(Debug, PartialEq)]
 pub(crate) enum Meaning {
     /// A push with a digest, or a delete.
@@ -298,14 +299,13 @@ pub(crate) enum Meaning {
     Unresolved(Box<Push>),
     /// An event that changes no tag.
     Ignored,
-    /// The sender asks whether it may send here; this value permits it.
+    /// The sender asks for permission, which this value grants.
     Handshake(Value),
     /// A malformed event. Other events of the same body still count.
     Malformed(DecodeError),
 }
 
-/// The reason why a body, or one of its events, is malformed. QUARANTINE and the reply to the
-/// sender show it.
+/// The reason why a body, or an event, is malformed, for QUARANTINE and for the sender.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub(crate) struct DecodeError(String);

@@ -95,7 +95,7 @@ impl Credentials {
         }
     }
 
-    /// Returns whether the request has signatures, and each of them matches the body and a live
+    /// Returns whether the request has signatures, and all of them match the body and a live
     /// secret.
     pub(crate) fn signed(&self, headers: &HeaderMap, body: &[u8]) -> bool {
         let Some(SignatureRules { by, secrets }) = &self.signed else {

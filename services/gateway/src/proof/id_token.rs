@@ -141,7 +141,7 @@ impl IdTokens {
     /// Checks the token of a request.
     ///
     /// # Errors
-    /// The reason to refuse the token. It is for the log, not for the sender.
+    /// The reason to refuse the token, for the log and not for the sender.
     pub(crate) async fn admit(&self, headers: &HeaderMap) -> Result<(), String> {
         let value = headers
             .get(AUTHORIZATION)
@@ -171,7 +171,7 @@ impl IdTokens {
     }
 
     fn check(&self, claims: &Claims, now: i64) -> Result<(), String> {
-        // Google writes its issuer with and without a scheme.
+        // Google writes the issuer with and without a scheme.
         let bare = |issuer: &str| issuer.trim_start_matches("https://").to_owned();
         if bare(&claims.iss) != bare(&self.issuer) {
             return Err(format!("it is issued by {:?}", claims.iss));
@@ -245,7 +245,7 @@ impl IdTokens {
     }
 }
 
-/// Decodes one part of a token.
+/// Decodes a part of a token.
 fn part<T: DeserializeOwned>(text: &str) -> Option<T> {
     serde_json::from_slice(&URL_SAFE_NO_PAD.decode(text).ok()?).ok()
 }

@@ -38,7 +38,7 @@ impl Signature {
     }
 
     /// HMAC-SHA1 in this header. SHA-1 is broken as a hash, but not as a MAC, and some products
-    /// still send it.
+    /// still use SHA-1.
     pub(crate) const fn sha1(header: &'static str) -> Signature {
         Signature {
             hash: Hash::Sha1,
@@ -76,8 +76,8 @@ impl Signature {
         Some(format!("{}{digits}", self.prefix))
     }
 
-    /// Returns whether the header is present, and each of its values is a signature of the body
-    /// with one of the secrets.
+    /// Returns whether the header is present, and every value is a signature of the body with a
+    /// live secret.
     pub(crate) fn holds(
         &self,
         secrets: &[SecretString],

@@ -18,9 +18,9 @@ const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Memory for the bodies that are being received, of all senders together.
 const BUDGET: usize = 256 << 20;
-/// Smallest reservation for a body. It bounds the number of requests too.
+/// Smallest reservation for a body, which also bounds the number of requests.
 const LEAST: usize = 64 << 10;
-/// Most bytes that are read and dropped after a refusal, and the longest time for reading them.
+/// Most bytes to read and drop after a refusal, and the longest time.
 const THROWN_AWAY: (usize, Duration) = (16 << 20, Duration::from_secs(2));
 
 /// The memory budget for the bodies that are being received.
@@ -34,7 +34,7 @@ impl Default for Budget {
 }
 
 impl Budget {
-    /// Reserves memory for a body of the announced size, or of `most` bytes if its size is unknown.
+    /// Reserves memory for a body of the announced size, or of `most` bytes if the size is unknown.
     ///
     /// # Errors
     /// [`Error::TooLarge`] if the body exceeds `most`, [`Error::Busy`] if the budget is used up.
@@ -95,8 +95,9 @@ pub(crate) async fn throw_away(headers: &HeaderMap, body: Body) {
     }
 }
 
-/// Reads and drops a little of the body after a refusal. Many clients send everything before they
-/// read, and closing a connection with unread bytes resets it, which loses the answer.
+/// Reads and drops a little of the body after a refusal. Many clients send everything before
+/// reading the answer. Closing a connection with unread bytes resets the connection, and the answer
+/// is lost.
 async fn drain(mut stream: BodyDataStream) {
     let (most, time) = THROWN_AWAY;
     let read = async {
@@ -112,8 +113,8 @@ async fn drain(mut stream: BodyDataStream) {
     let _ = timeout(time, read).await;
 }
 
-/// Returns whether the body is compressed. No registry compresses its bodies, and refusing
-/// compression rules out decompression bombs.
+/// Returns whether the body is compressed. No registry compresses bodies, and refusing compression
+/// rules out decompression bombs.
 pub(crate) fn is_encoded(headers: &HeaderMap) -> bool {
     let plain = |value: &str| matches!(value.trim().to_ascii_lowercase().as_str(), "" | "identity");
     headers.get_all(CONTENT_ENCODING).iter().any(|value| {

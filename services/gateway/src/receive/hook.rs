@@ -35,7 +35,7 @@ pub(crate) fn router(shared: Arc<Shared>) -> Router {
         .layer(CatchPanicLayer::new())
 }
 
-/// The path of a request. The secret must never be logged, nor the path, which may hold it.
+/// The path of a request. The path may hold the secret, so neither must be logged.
 #[derive(Deserialize)]
 struct Route {
     source: String,
@@ -111,8 +111,8 @@ async fn hook(
     })
 }
 
-/// Answers a `CloudEvents` sender that asks whether it may send here (HTTP Webhooks for Event
-/// Delivery, section 4).
+/// Answers a `CloudEvents` sender that asks for permission (HTTP Webhooks for Event Delivery,
+/// section 4).
 async fn handshake(
     State(shared): State<Arc<Shared>>,
     route: Result<Path<Route>, PathRejection>,
@@ -141,11 +141,11 @@ async fn handshake(
 /// The permission to read a body.
 struct BodyPermit {
     _place: OwnedSemaphorePermit,
-    /// Whether the body must still prove its origin.
+    /// The signature, and so the sender, is still unchecked.
     by_signature: bool,
 }
 
-/// Decides by the head of a request whether to read its body, and reserves memory for it.
+/// Decides by the head of a request whether to read the body, and reserves memory.
 fn admit(
     shared: &Shared,
     source: &Source,
@@ -166,7 +166,7 @@ fn admit(
 }
 
 /// Reads, interprets and stores a body. An authentic sender gets 2xx for any content that is
-/// stored: on 4xx Distribution sends the same event for ever, and none of the events after it.
+/// stored: on 4xx Distribution repeats the same event for ever, and sends no later events.
 async fn take(
     shared: &Shared,
     source: &Source,

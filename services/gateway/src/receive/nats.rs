@@ -62,7 +62,7 @@ pub(crate) async fn listen(
     Ok(())
 }
 
-/// Stores a message. The sender never resends it, so storing is retried until it succeeds.
+/// Stores a message. No sender repeats a message, so storing is retried until success.
 async fn store(shared: &Shared, source: &Source, body: &[u8], ctx: &Context) {
     let name = source.rules.name.as_ref();
     let headers = HeaderMap::new();

@@ -1,4 +1,4 @@
-//! Replaying a quarantined body after its cause is fixed.
+//! Replaying a quarantined body after the cause is fixed.
 
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
@@ -34,10 +34,10 @@ pub enum ReplayError {
     /// The configuration has a mistake.
     #[error(transparent)]
     Config(#[from] ConfigError),
-    /// The quarantined body is not Base64, so another program wrote it.
+    /// The quarantined body is not Base64, so another program wrote the message.
     #[error("its body is not in Base64")]
     Garbled,
-    /// The body is still malformed; none of its events was published.
+    /// The body is still malformed, and no event was published.
     #[error("it is still not interpretation: {0}")]
     Malformed(String),
     /// The events of the body could not be stored.
@@ -45,7 +45,7 @@ pub enum ReplayError {
     NotStored(#[source] NotStored),
 }
 
-/// Interprets a quarantined body by the present rules of its source, and publishes its events.
+/// Interprets a quarantined body by the present rules of the source, and publishes the events.
 /// Events that were stored before are dropped as duplicates, so replaying a body twice is harmless.
 ///
 /// # Errors

@@ -1,8 +1,8 @@
 //! Alibaba Cloud Container Registry.
 //!
 //! Source: `pkg/webhook/aliyun_acr_test.go` of argoproj-labs/argocd-image-updater. The body has the
-//! form of Docker Hub's, with a digest. Its time has no zone, so the time of receipt counts. It
-//! does not name instances of the Enterprise Edition: the source must name its registry.
+//! form of Docker Hub's, with a digest. The time has no zone, so the time of receipt counts. An
+//! instance of the Enterprise Edition is not named: the source must name the registry.
 
 use axum::http::HeaderMap;
 use serde::Deserialize;

@@ -118,7 +118,7 @@ fn decode(_: &HeaderMap, body: &[u8], ctx: &Context<'_>) -> Result<Vec<Meaning>,
     }
 }
 
-/// Decodes one event. Azure sends the same form.
+/// Decodes an event. Azure sends the same form.
 pub(super) fn decode_event(
     event: &RawValue,
     ctx: &Context<'_>,
@@ -160,8 +160,8 @@ pub(super) fn decode_event(
     report.decode_any(ctx, body_id)
 }
 
-/// Returns the registry as clients name it: the `Host` of their request. Deletes carry no address,
-/// so for them port 443 is taken for HTTPS; otherwise a push and its delete would concern two
+/// Returns the registry as clients name it: the `Host` of the request. Deletes carry no address, so
+/// port 443 is taken for HTTPS; otherwise a push and a delete of one image would concern two
 /// registries.
 fn host_of<'a>(host: Option<&'a str>, url: &Url<'a>) -> &'a str {
     let host = host.unwrap_or(url.host);

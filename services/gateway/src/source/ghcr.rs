@@ -123,7 +123,7 @@ fn decode(
     let Metadata { tag, manifest } = version.container_metadata.unwrap_or_default();
     let (tag, manifest) = (tag.unwrap_or_default(), manifest.unwrap_or_default());
     let is_digest = |text: &String| text.parse::<Digest>().is_ok();
-    // The first valid digest: GitHub's own examples have truncated ones.
+    // The first valid digest: some examples of GitHub's have truncated digests.
     let digests = [tag.digest, manifest.digest, present(version.version)];
     let named = digests.iter().flatten().find(|text| is_digest(text));
     let digest = named.or(digests.iter().flatten().next()).cloned();

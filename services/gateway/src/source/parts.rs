@@ -14,12 +14,11 @@ use super::{DecodeError, Meaning};
 pub(super) struct Parts<'a>(pub(super) Vec<&'a RawValue>);
 
 impl Parts<'_> {
-    /// Most events in one body, so that every body can be published before its sender stops
-    /// waiting.
+    /// Most events in a body, so that every body can be published before the sender stops waiting.
     pub(super) const MOST: usize = 1000;
 
-    /// Decodes each event by itself. `decode` receives the event and a function that makes an
-    /// identifier, for an event without one.
+    /// Decodes each event separately. `decode` receives the event, and a function that makes an
+    /// identifier for an event without an identifier.
     pub(super) fn decode(
         &self,
         body: &[u8],
@@ -45,7 +44,7 @@ impl Parts<'_> {
     }
 }
 
-/// Returns an identifier for an event without one, made from its body.
+/// Returns an identifier made from the body, for an event without an identifier.
 pub(super) fn body_id(body: &[u8]) -> String {
     let hash = Digest::sha256_of(body).to_string();
     format!("{BODY_ID}{}", &hash["sha256:".len()..][..32])

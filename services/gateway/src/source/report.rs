@@ -103,13 +103,13 @@ impl Report {
     }
 }
 
-/// Returns the text unless it is empty. Many senders write an unknown text as `""`.
+/// Returns the text unless empty. Many senders write an unknown text as `""`.
 pub(super) fn present(text: Option<String>) -> Option<String> {
     text.filter(|text| !text.is_empty())
 }
 
-/// Returns the repository in lower case, as clients write it: some products send the spelling of
-/// its creation.
+/// Returns the repository in lower case, as clients do: some products keep the spelling of the
+/// first push.
 pub(super) fn folded(name: &str) -> String {
     name.to_lowercase()
 }
@@ -141,8 +141,8 @@ pub(super) fn header<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> 
         .filter(|text| !text.is_empty())
 }
 
-/// Parses a sender's time. Returns `None` if it is unreadable, has no zone, or is the zero of Go
-/// (year 1) or of Unix.
+/// Parses a sender's time. Returns `None` for a time that is unreadable, has no zone, or is the
+/// zero of Go (year 1) or of Unix.
 pub(super) fn sent_at(text: &str) -> Option<OffsetDateTime> {
     instant::parse(text).filter(|time| *time > OffsetDateTime::UNIX_EPOCH)
 }

@@ -45,7 +45,7 @@ fn decode_with(
     (options.unwrap().decode)(headers, body, &ctx)
 }
 
-/// Decodes one event of kind `generic`.
+/// Decodes an event of kind `generic`.
 fn generic(event: &Value) -> Result<Meaning, DecodeError> {
     let mut events = decode(
         "generic",
@@ -59,7 +59,7 @@ fn generic(event: &Value) -> Result<Meaning, DecodeError> {
     }
 }
 
-/// Decodes one event of kind `generic` that is a push with a digest.
+/// Decodes an event of kind `generic` that is a push with a digest.
 fn generic_push(event: &Value) -> Push {
     match generic(event).unwrap() {
         Meaning::Push(push) => *push,
@@ -67,7 +67,7 @@ fn generic_push(event: &Value) -> Push {
     }
 }
 
-/// Decodes one event of kind `distribution`, the push of a tag, with some fields changed.
+/// Decodes an event of kind `distribution`, the push of a tag, with some fields changed.
 fn distribution(change: impl FnOnce(&mut Value)) -> Meaning {
     let mut body: Value =
         serde_json::from_slice(&fixture("distribution-push-sha512.json")).unwrap();
@@ -203,7 +203,7 @@ fn every_fixture_means_what_its_case_says() {
             .into_iter()
             .partition(|event| matches!(event, Meaning::Malformed(_)));
         let expected: Vec<Meaning> = match case.events.is_empty() {
-            // A body without a change has one ignored event, except an empty list of events.
+            // A body without a change has an ignored event, except an empty list of events.
             true if case.file != "distribution-empty-envelope.json" => vec![Meaning::Ignored],
             _ => case.events.iter().map(Expected::decoded).collect(),
         };
@@ -290,7 +290,7 @@ fn broken_fixtures_do_no_harm() {
     }
 }
 
-/// A malformed event must never become the delete of more than it named.
+/// A malformed event must never delete more than the names in the event.
 #[test]
 fn a_delete_that_names_too_little_deletes_no_repository() {
     let emptied = |kind: &str, file: &str, fields: &[&str]| {
@@ -548,7 +548,7 @@ fn a_malformed_event_does_not_take_its_siblings_with_it() {
         };
         assert!(reason.to_string().starts_with("event 1 of 2: "), "{reason}");
     }
-    // A number too large for any type makes only its own event malformed.
+    // A number too large for any type makes only that event malformed.
     let body = format!(
         r#"{{"events":[{{"action":"push","target":{{"size":1e999,"repository":7}}}},{good}]}}"#
     );
@@ -617,7 +617,7 @@ fn an_envelope_of_something_else_is_not_taken_for_an_empty_one() {
         decode("distribution", None, br#"{"events":[]}"#).unwrap(),
         []
     );
-    // One event without an envelope, as Azure's registry sends it.
+    // An event without an envelope, as Azure's registry sends.
     assert!(
         decode(
             "distribution",
@@ -665,8 +665,8 @@ fn a_script_may_say_all_there_is() {
 
 #[test]
 fn the_old_registry_extension_is_understood() {
-    // The id of an image is not the digest of its manifest, although it looks like one: the
-    // resolver must ask the registry.
+    // The id of an image is not the digest of the manifest, despite the same form: the resolver
+    // must ask the registry.
     for image_id in [
         "4986bf8c15363d1c5d15512d5266f8777bfba4974ac56e3270e7760f6f0a8125",
         DIGEST,

@@ -54,7 +54,7 @@ pub(crate) async fn post(
     send(address, &request).await
 }
 
-/// Sends everything before it reads, as simple clients do.
+/// Sends everything before reading, as simple clients do.
 pub(crate) async fn send(address: SocketAddr, request: &[u8]) -> Answer {
     let mut stream = TcpStream::connect(address).await.unwrap();
     stream.write_all(request).await.unwrap();

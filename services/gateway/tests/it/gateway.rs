@@ -41,7 +41,7 @@ pub(crate) struct Gateway {
 }
 
 impl Gateway {
-    /// Starts it with a nats-server, and waits for the connection.
+    /// Starts the service and a nats-server, and waits for the connection.
     pub(crate) async fn with_nats() -> (TestNats, Gateway) {
         let nats = TestNats::start().await;
         let mut gateway = Gateway::start(&nats).await;
@@ -51,7 +51,7 @@ impl Gateway {
         }
     }
 
-    /// Starts it with these sources, whose secret is in FOLDER/fixture, and waits for the
+    /// Starts the service with these sources, whose secret is in FOLDER/fixture, and waits for the
     /// connection.
     pub(crate) async fn with(nats: &TestNats, sources: &str) -> Gateway {
         let mut gateway = Gateway::spawn(nats, sources).await;

@@ -335,7 +335,7 @@ async fn a_body_may_have_8_mib_and_no_more() {
     chunked.extend_from_slice(b"\r\n0\r\n\r\n");
     assert_eq!(send(gateway.address, &chunked).await.status, 413);
 
-    // A sender that asks before it sends is refused at once.
+    // A sender that asks before sending is refused at once.
     let asking = head(
         "POST",
         "/hooks/main/first-secret",
@@ -439,7 +439,7 @@ async fn while_nats_is_away_nothing_is_promised_and_afterwards_all_is_well() {
             start.elapsed()
         );
     }
-    // Requests that store nothing, and refused ones, do not depend on NATS.
+    // Refused requests, and requests that store nothing, do not depend on NATS.
     assert_eq!(gateway.post("main", b"{}").await.status, 202);
     assert_eq!(
         post(gateway.address, "/hooks/main/wrong", &[], &push)
