@@ -288,7 +288,7 @@ async fn a_quarantined_event_is_listed_shown_and_replayed_after_a_fix() {
     // The wrong kind can't interpret the event; the right kind can.
     let still = run(&["replay", "1", "--config", file.to_str().unwrap()]);
     assert_eq!(still.code, 1);
-    assert!(still.err.contains("still not understood"), "{}", still.err);
+    assert!(still.err.contains("still malformed"), "{}", still.err);
     let fixed = folder.path().join("fixed.toml");
     let text = std::fs::read_to_string(&file)
         .unwrap()

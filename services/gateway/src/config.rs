@@ -52,7 +52,7 @@ pub(crate) struct SourceRules {
 
 impl SourceRules {
     /// Returns whether the source may report this repository.
-    pub(crate) fn speaks_for(&self, repository: &Repository) -> bool {
+    pub(crate) fn may_report(&self, repository: &Repository) -> bool {
         let path = repository.as_ref();
         self.repositories.is_empty() || self.repositories.iter().any(|glob| glob.matches(path))
     }
@@ -78,14 +78,14 @@ pub fn check(file: &File) -> Result<Vec<String>, ConfigError> {
         .map(|Source { rules, .. }| {
             let registry = match &rules.registry {
                 Some(registry) => format!("about {registry}"),
-                None => "about whatever registry its events name".to_owned(),
+                None => "about the registry that its events name".to_owned(),
             };
-            let heard = match &rules.options.nats {
+            let subject = match &rules.options.nats {
                 Some(nats) => format!("subject {} and ", nats.subject),
                 None => String::new(),
             };
             format!(
-                "source {}: {heard}POST /hooks/{} takes {} events {registry}",
+                "source {}: {subject}POST /hooks/{} takes {} events {registry}",
                 rules.name, rules.name, rules.kind.name
             )
         })
@@ -110,7 +110,7 @@ pub(crate) fn rules(
     let Some(kind) = Kind::named(entry.kind.get_ref()) else {
         let known: Vec<&str> = ALL.iter().flat_map(Kind::names).collect();
         let message = format!(
-            "{:?} is not a kind of source; it is one of: {}",
+            "{:?} is not a kind of source; the kinds are: {}",
             entry.kind.get_ref(),
             known.join(", ")
         );
@@ -118,7 +118,7 @@ pub(crate) fn rules(
     };
     if kind.needs_registry && entry.registry.is_none() {
         let message = format!(
-            "events of kind {:?} do not say which registry they are about; add registry = \"registry.example.com\"",
+            "events of kind {:?} do not name their registry; add registry = \"registry.example.com\"",
             kind.name
         );
         return Err(file.error_at(at, "source.registry", message));
@@ -169,7 +169,7 @@ fn credentials(
         return tokens.map(Credentials::tokens).or_else(|error| {
             wrong(
                 "source.keys",
-                format!("there can be no HTTP client: {error}"),
+                format!("the HTTP client can't be made: {error}"),
             )
         });
     }
@@ -218,21 +218,21 @@ mod tests {
     }
 
     #[test]
-    fn a_source_speaks_for_what_its_patterns_match() {
+    fn a_source_may_report_the_repositories_that_match_its_patterns() {
         let sources = read(
             "[[source]]\nname = 'a'\nkind = 'gitlab'\nSECRET\nrepositories = ['shop/**', 'base']",
         )
         .unwrap();
-        let speaks_for = |path: &str| sources["a"].rules.speaks_for(&path.parse().unwrap());
+        let may_report = |path: &str| sources["a"].rules.may_report(&path.parse().unwrap());
         assert_eq!(sources["a"].rules.kind.name, "distribution");
-        assert!(speaks_for("shop/web") && speaks_for("base"));
-        assert!(!speaks_for("shop") && !speaks_for("base/web") && !speaks_for("other"));
+        assert!(may_report("shop/web") && may_report("base"));
+        assert!(!may_report("shop") && !may_report("base/web") && !may_report("other"));
     }
 
     #[test]
-    fn a_source_without_patterns_speaks_for_everything() {
+    fn a_source_without_patterns_may_report_every_repository() {
         let sources = read("[[source]]\nname = 'a'\nkind = 'distribution'\nSECRET").unwrap();
-        assert!(sources["a"].rules.speaks_for(&"any/thing".parse().unwrap()));
+        assert!(sources["a"].rules.may_report(&"any/thing".parse().unwrap()));
     }
 
     #[test]
@@ -263,19 +263,19 @@ mod tests {
     }
 
     #[test]
-    fn mistakes_are_told_with_their_line_and_a_cure() {
+    fn mistakes_are_reported_with_their_line_and_a_cure() {
         let message = |text: &str| read(text).unwrap_err().to_string();
         let kinds: Vec<&str> = ALL.iter().flat_map(Kind::names).collect();
         assert_eq!(
             message("[[source]]\nname = 'a'\nkind = 'harbour'\nSECRET"),
             format!(
-                "tagtrail.toml:3: source.kind: \"harbour\" is not a kind of source; it is one of: {}",
+                "tagtrail.toml:3: source.kind: \"harbour\" is not a kind of source; the kinds are: {}",
                 kinds.join(", ")
             )
         );
         assert_eq!(
             message("[[source]]\nname = 'a'\nkind = 'generic'\nSECRET"),
-            "tagtrail.toml:3: source.registry: events of kind \"generic\" do not say which registry they are about; add registry = \"registry.example.com\""
+            "tagtrail.toml:3: source.registry: events of kind \"generic\" do not name their registry; add registry = \"registry.example.com\""
         );
         assert_eq!(
             message("[[source]]\nname = 'a'\nkind = 'gitlab'"),
@@ -297,7 +297,7 @@ mod tests {
         }
         assert_eq!(
             message("[[source]]\nname = 'a'\nkind = 'gitlab'\nSECRET\naudience = 'x'"),
-            "tagtrail.toml:3: source.audience: kind \"distribution\" has no such setting, expected one of `name`, `kind`, `registry`, `secret`, `header`, `repositories`; remove it, or correct its name"
+            "tagtrail.toml:3: source.audience: kind \"distribution\" has no such setting, expected one of `name`, `kind`, `registry`, `secret`, `header`, `repositories`; remove the key, or correct the name"
         );
         let unset = message(
             "[[source]]\nname = 'a'\nkind = 'gitlab'\nsecret = { env = 'TAGTRAIL_NEVER_SET' }",

@@ -13,37 +13,37 @@ use tagtrail_daemon::problem;
 pub(crate) enum Error {
     /// The path is unknown.
     #[error(
-        "nothing is here: registries POST their events to /hooks/SOURCE; history is answered by the api"
+        "unknown path: registries POST their events to /hooks/SOURCE, and the api serves history"
     )]
     NoSuchPath,
     /// The source is unknown.
     #[error("no source has this name: it must be the `name` of a [[source]] in tagtrail.toml")]
     UnknownSource,
     /// The method is not POST.
-    #[error("events are sent by POST")]
+    #[error("send events by POST")]
     NotPost,
     /// The request has no live secret of the source.
     #[error(
-        "show the secret of the source as Bearer token, Basic password, whole Authorization value or last part of the path"
+        "send the secret of the source as Bearer token, Basic password, whole Authorization value or last part of the path"
     )]
     Unauthenticated,
     /// The request has a signature, which does not match the body.
-    #[error("the signature is not that of this body with the secret of the source")]
+    #[error("the signature does not match this body and the secret of the source")]
     WrongSignature,
     /// The body is compressed.
     #[error("send the body without a Content-Encoding")]
     Encoded,
     /// The body has too many bytes.
-    #[error("a body may have {} MiB", .most >> 20)]
+    #[error("the body is larger than {} MiB", .most >> 20)]
     TooLarge {
         /// The limit, in bytes.
         most: usize,
     },
     /// The body took too long.
-    #[error("the whole body has to arrive in {0:?}")]
+    #[error("the whole body must arrive within {0:?}")]
     TooSlow(Duration),
     /// The connection broke.
-    #[error("the body ended early")]
+    #[error("the connection broke before the end of the body")]
     Incomplete(#[source] axum::Error),
     /// The bodies that are being received use up the memory for bodies.
     #[error("too many bodies are being received at once")]
@@ -66,7 +66,7 @@ pub enum NotStored {
     #[error(transparent)]
     Refused(#[from] PublishError),
     /// The confirmation took too long.
-    #[error("NATS did not acknowledge in {0:?}")]
+    #[error("NATS did not acknowledge within {0:?}")]
     TooLate(std::time::Duration),
 }
 

@@ -69,7 +69,7 @@ impl Interpretation {
         for event in events {
             match event {
                 Meaning::Push(push) | Meaning::Unresolved(push)
-                    if !rules.speaks_for(&push.repository) =>
+                    if !rules.may_report(&push.repository) =>
                 {
                     receipt.ignored += 1;
                     receipt.reasons.push(format!(

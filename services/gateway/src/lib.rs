@@ -94,12 +94,12 @@ pub async fn serve(listener: TcpListener, config: Config, ctx: Context) -> anyho
             tasks.spawn("listening", listening);
         }
     }
-    tasks.spawn("bus", keep_bus(shared, config.bus, ctx.clone()));
+    tasks.spawn("bus", connect(shared, config.bus, ctx.clone()));
     tasks.join(&ctx.shutdown).await
 }
 
 /// Connects to NATS, then reports the health of the connection.
-async fn keep_bus(
+async fn connect(
     shared: Arc<Shared>,
     args: tagtrail_bus::BusArgs,
     ctx: Context,

@@ -44,7 +44,7 @@ impl Metrics {
         Metrics {
             events: metrics.add(
                 "gateway_events",
-                "Events in authentic bodies, by source and what became of them",
+                "Events in authentic bodies, by source and outcome",
                 Family::default(),
             ),
             requests: metrics.add(
@@ -61,7 +61,7 @@ impl Metrics {
     }
 
     /// Counts the events of a body.
-    pub(crate) fn took(&self, source: &str, receipt: &Receipt) {
+    pub(crate) fn count_events(&self, source: &str, receipt: &Receipt) {
         for (outcome, count) in [
             (EventOutcome::accepted, receipt.accepted),
             (EventOutcome::unresolved, receipt.unresolved),
@@ -75,7 +75,7 @@ impl Metrics {
     }
 
     /// Counts an answered request.
-    pub(crate) fn answered(&self, source: &str, status: u16) {
+    pub(crate) fn count_request(&self, source: &str, status: u16) {
         let source = source.to_owned();
         self.requests
             .get_or_create(&Requests { source, status })

@@ -14,7 +14,7 @@ use crate::source::BODY_ID;
 
 /// Longest wait for the acknowledgements of all messages of a body: Distribution waits 1 s for an
 /// answer.
-const PATIENCE: Duration = Duration::from_millis(800);
+const PUBLISH_TIMEOUT: Duration = Duration::from_millis(800);
 
 /// A message to be published.
 #[derive(Debug)]
@@ -40,7 +40,7 @@ impl Outbound {
             // registries that send no digests send the same body for each platform of an image, and
             // the tag is complete only after the last.
             Subject::Unresolved { .. } => None,
-            _ => (!is_nameless(&push)).then(|| push.message_id()),
+            _ => (!lacks_identity(&push)).then(|| push.message_id()),
         };
         Outbound {
             subject,
@@ -80,7 +80,7 @@ impl Outbound {
 /// with the same content can be a retry, or a tag that went from A to B and back to A. Dropping the
 /// second as a duplicate could lose a change, while keeping a retry only records twice that the tag
 /// has this digest. So such a push has no identifier.
-fn is_nameless(push: &Push) -> bool {
+fn lacks_identity(push: &Push) -> bool {
     push.event_id.starts_with(BODY_ID) && push.occurred_at_source == TimeSource::Received
 }
 
@@ -123,9 +123,9 @@ pub(crate) async fn publish(
     if FailPoint::GatewayStore.skipped() {
         return Ok(());
     }
-    tokio::time::timeout(PATIENCE, all)
+    tokio::time::timeout(PUBLISH_TIMEOUT, all)
         .await
-        .map_err(|_| NotStored::TooLate(PATIENCE))??;
+        .map_err(|_| NotStored::TooLate(PUBLISH_TIMEOUT))??;
     FailPoint::GatewayStored.pass();
     Ok(())
 }

@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn every_kind_says_what_to_set_and_nothing_is_left_open() {
+    fn the_setup_text_of_every_kind_is_complete() {
         for kind in kinds("https://t.example.com/hooks/a", "S3CRET") {
             let text = &kind.text;
             assert!(text.contains("https://t.example.com/hooks/a"), "{text}");
@@ -124,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn the_secret_is_named_by_where_it_is_kept_and_never_read() {
+    fn the_setup_text_names_the_place_of_the_secret_without_reading_it() {
         let env =
             of("[[source]]\nname = 'main'\nkind = 'gitlab'\nsecret = { env = 'HOOK_SECRET' }");
         assert!(
@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn tokens_are_told_as_they_are_configured() {
+    fn the_setup_text_has_the_configured_token_claims() {
         let source = "[[source]]\nname = 'g'\nkind = 'gar'\naudience = 'us'\nemail = 'push@p.iam.gserviceaccount.com'";
         let text = of(source).text;
         assert!(text.contains("--push-auth-token-audience us\n"), "{text}");
@@ -157,7 +157,7 @@ mod tests {
     }
 
     #[test]
-    fn the_registry_is_the_configured_one_or_the_one_there_is() {
+    fn the_registry_is_the_configured_one_or_the_default_of_the_kind() {
         let docker = "[[source]]\nname = 'd'\nkind = 'dockerhub'\nsecret = { env = 'S' }";
         let named = |text: &str| of(text).registry.map(|name| name.to_string());
         assert_eq!(named(docker).as_deref(), Some("docker.io"));

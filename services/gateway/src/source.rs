@@ -35,7 +35,7 @@ use crate::proof::signature::Signature;
 
 pub(crate) use parts::BODY_ID;
 use parts::{Parts, body_id, lenient};
-use report::{Report, folded, header, present, seconds_after_1970, sent_at};
+use report::{Report, header, lowercase, present, seconds_after_1970, sent_at};
 
 /// All kinds.
 pub(crate) const ALL: &[Kind] = &[
@@ -238,7 +238,7 @@ impl Kind {
             let known = tagtrail_config::Source::KEYS.iter().chain(self.settings());
             let known: Vec<String> = known.map(|key| format!("`{key}`")).collect();
             let message = format!(
-                "kind {:?} has no such setting, expected one of {}; remove it, or correct its name",
+                "kind {:?} has no such setting, expected one of {}; remove the key, or correct the name",
                 self.name,
                 known.join(", ")
             );
@@ -282,9 +282,7 @@ impl Context<'_> {
         match self.registry {
             Some(registry) => Ok(registry.clone()),
             None => host.parse().map_err(|err| {
-                DecodeError::new(format_args!(
-                    "{err}; set `registry` of the source to say which one it is"
-                ))
+                DecodeError::new(format_args!("{err}; set `registry` of the source"))
             }),
         }
     }

@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_signature_counts_alone() {
+    async fn with_a_signature_no_secret_counts() {
         assert!(signed(&[("x-one", SHA256)], None, "body").await);
         assert!(signed(&[("x-one", &SHA256.to_uppercase())], None, "body").await);
         assert!(signed(&[("x-two", SHA1)], None, "body").await);
@@ -265,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_else_admits() {
+    fn every_other_form_is_refused() {
         assert!(!admits(&[], None));
         assert!(!admits(&[], Some("")));
         for wrong in [
@@ -296,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_printed_holds_no_secret() {
+    fn debug_output_holds_no_secret() {
         let credentials = Credentials::new(&[OLD.to_owned().into()], None, SIGNATURES);
         assert_eq!(
             format!("{credentials:?}"),

@@ -23,13 +23,13 @@ use tokio::time::Instant;
 /// Largest difference between the clocks, in seconds.
 const LEEWAY: i64 = 60;
 /// Shortest time between two fetches of the keys: tokens with an unknown key must not cause more.
-const EVERY: Duration = Duration::from_secs(60);
+const FETCH_INTERVAL: Duration = Duration::from_secs(60);
 /// Longest time to fetch the keys, while the sender waits.
-const PATIENCE: Duration = Duration::from_secs(5);
+const FETCH_TIMEOUT: Duration = Duration::from_secs(5);
 /// Largest key set, in bytes. Google's has 2 KiB.
-const LARGEST: usize = 64 << 10;
+const MAX_KEY_SET: usize = 64 << 10;
 /// Longest token, in bytes. Google's have 1 KiB.
-const LONGEST: usize = 8 << 10;
+const MAX_TOKEN: usize = 8 << 10;
 
 /// The error of a source that lacks a key for tokens, or also has a secret.
 pub(crate) const TOKENS_NEED: &str = "tokens need `audience` and `email`, and no `secret`: a sender shows a token in place of a secret";
@@ -125,7 +125,7 @@ impl IdTokens {
         let source = match keys {
             Keys::File(path) => KeySource::File(path),
             Keys::Url(url) => {
-                let client = tagtrail_daemon::client(PATIENCE).build()?;
+                let client = tagtrail_daemon::client(FETCH_TIMEOUT).build()?;
                 KeySource::Url(url, client)
             }
         };
@@ -151,22 +151,25 @@ impl IdTokens {
             .split_at_checked(7)
             .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer "))
             .map(|(_, token)| token.trim())
-            .filter(|token| token.len() <= LONGEST)
+            .filter(|token| token.len() <= MAX_TOKEN)
             .ok_or("no Bearer token was shown")?;
         let (signed, signature) = token.rsplit_once('.').ok_or("not a token")?;
         let (header, claims) = signed.split_once('.').ok_or("not a token")?;
-        let header: Header = part(header).ok_or("its header can't be read")?;
+        let header: Header = part(header).ok_or("the header can't be read")?;
         if header.alg != "RS256" {
-            return Err(format!("it is signed by {:?}, not RS256", header.alg));
+            return Err(format!(
+                "the token is signed by {:?}, not RS256",
+                header.alg
+            ));
         }
         let signature = URL_SAFE_NO_PAD
             .decode(signature)
-            .map_err(|_| "its signature can't be read")?;
+            .map_err(|_| "the signature can't be read")?;
         let key = self.key(&header.kid).await?;
         RsaPublicKeyComponents { n: key.n, e: key.e }
             .verify(&RSA_PKCS1_2048_8192_SHA256, signed.as_bytes(), &signature)
-            .map_err(|_| "its signature is wrong")?;
-        let claims: Claims = part(claims).ok_or("its claims can't be read")?;
+            .map_err(|_| "the signature is wrong")?;
+        let claims: Claims = part(claims).ok_or("the claims can't be read")?;
         self.check(&claims, OffsetDateTime::now_utc().unix_timestamp())
     }
 
@@ -174,22 +177,22 @@ impl IdTokens {
         // Google writes the issuer with and without a scheme.
         let bare = |issuer: &str| issuer.trim_start_matches("https://").to_owned();
         if bare(&claims.iss) != bare(&self.issuer) {
-            return Err(format!("it is issued by {:?}", claims.iss));
+            return Err(format!("the token is issued by {:?}", claims.iss));
         }
         if claims.aud != self.audience {
-            return Err(format!("it is for {:?}", claims.aud));
+            return Err(format!("the token is for {:?}", claims.aud));
         }
         if claims.email != self.email || !claims.email_verified {
-            return Err(format!("it is of {:?}", claims.email));
+            return Err(format!("the token is of {:?}", claims.email));
         }
         if claims.exp.saturating_add(LEEWAY) < now {
-            return Err("it has expired".to_owned());
+            return Err("the token has expired".to_owned());
         }
         if claims
             .nbf
             .is_some_and(|from| from.saturating_sub(LEEWAY) > now)
         {
-            return Err("it is not valid yet".to_owned());
+            return Err("the token is not valid yet".to_owned());
         }
         Ok(())
     }
@@ -200,12 +203,12 @@ impl IdTokens {
         if let Some(key) = set.keys.get(name) {
             return Ok(key.clone());
         }
-        if set.fetched.is_none_or(|at| at.elapsed() >= EVERY) {
+        if set.fetched.is_none_or(|at| at.elapsed() >= FETCH_INTERVAL) {
             set.fetched = Some(Instant::now());
             set.keys = self.fetch().await?;
         }
         let key = set.keys.get(name).cloned();
-        key.ok_or_else(|| "it is signed with a key that is not among the keys".to_owned())
+        key.ok_or_else(|| "the token is signed with a key that is not among the keys".to_owned())
     }
 
     async fn fetch(&self) -> Result<HashMap<String, Key>, String> {
@@ -225,8 +228,8 @@ impl IdTokens {
                 let mut text = Vec::new();
                 while let Some(chunk) = answer.chunk().await.map_err(failed)? {
                     text.extend_from_slice(&chunk);
-                    if text.len() > LARGEST {
-                        return Err(format!("more than {} KiB of keys", LARGEST >> 10));
+                    if text.len() > MAX_KEY_SET {
+                        return Err(format!("more than {} KiB of keys", MAX_KEY_SET >> 10));
                     }
                 }
                 text

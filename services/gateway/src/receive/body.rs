@@ -14,14 +14,14 @@ use tokio::time::timeout;
 use crate::error::Error;
 
 /// Longest time for a whole body to arrive.
-const PATIENCE: Duration = Duration::from_secs(10);
+const RECEIVE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Memory for the bodies that are being received, of all senders together.
 const BUDGET: usize = 256 << 20;
 /// Smallest reservation for a body, which also bounds the number of requests.
-const LEAST: usize = 64 << 10;
+const MIN_RESERVATION: usize = 64 << 10;
 /// Most bytes to read and drop after a refusal, and the longest time.
-const THROWN_AWAY: (usize, Duration) = (16 << 20, Duration::from_secs(2));
+const DISCARD: (usize, Duration) = (16 << 20, Duration::from_secs(2));
 
 /// The memory budget for the bodies that are being received.
 #[derive(Debug)]
@@ -47,7 +47,7 @@ impl Budget {
             .upper()
             .and_then(|size| usize::try_from(size).ok())
             .unwrap_or(most);
-        let kib = u32::try_from(size.clamp(LEAST, most) >> 10).unwrap_or(u32::MAX);
+        let kib = u32::try_from(size.clamp(MIN_RESERVATION, most) >> 10).unwrap_or(u32::MAX);
         Arc::clone(&self.0)
             .try_acquire_many_owned(kib)
             .map_err(|_| Error::Busy)
@@ -75,9 +75,9 @@ pub(crate) async fn read(body: Body, most: usize) -> Result<Bytes, Error> {
         }
         Ok(whole.freeze())
     };
-    let outcome = timeout(PATIENCE, read)
+    let outcome = timeout(RECEIVE_TIMEOUT, read)
         .await
-        .unwrap_or(Err(Error::TooSlow(PATIENCE)));
+        .unwrap_or(Err(Error::TooSlow(RECEIVE_TIMEOUT)));
     if matches!(outcome, Err(Error::TooLarge { .. })) {
         drain(stream).await;
     }
@@ -85,7 +85,7 @@ pub(crate) async fn read(body: Body, most: usize) -> Result<Bytes, Error> {
 }
 
 /// Drops the body of a refused request.
-pub(crate) async fn throw_away(headers: &HeaderMap, body: Body) {
+pub(crate) async fn discard(headers: &HeaderMap, body: Body) {
     // A sender that waits for `100 Continue` does not send the body after a refusal.
     let held_back = headers
         .get(EXPECT)
@@ -99,7 +99,7 @@ pub(crate) async fn throw_away(headers: &HeaderMap, body: Body) {
 /// reading the answer. Closing a connection with unread bytes resets the connection, and the answer
 /// is lost.
 async fn drain(mut stream: BodyDataStream) {
-    let (most, time) = THROWN_AWAY;
+    let (most, time) = DISCARD;
     let read = async {
         let mut bytes = 0;
         while let Some(Ok(chunk)) = stream.next().await {

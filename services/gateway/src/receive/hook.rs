@@ -55,8 +55,8 @@ async fn hook(
         .as_ref()
         .and_then(|route| shared.sources.get(&route.source));
     let Some(source) = source else {
-        shared.metrics.answered("", 404);
-        body::throw_away(&head.headers, body).await;
+        shared.metrics.count_request("", 404);
+        body::discard(&head.headers, body).await;
         return Err(Error::UnknownSource);
     };
     let name = source.rules.name.as_ref();
@@ -73,22 +73,22 @@ async fn hook(
             take(&shared, source, request, permit, span.context()).await
         }
         Err(refusal) => {
-            body::throw_away(&head.headers, body).await;
+            body::discard(&head.headers, body).await;
             Err(refusal)
         }
     };
     match &outcome {
         Ok(Reply::Receipt(receipt)) => {
-            shared.metrics.took(name, receipt);
-            tracing::debug!(source = name, ?receipt, "took a body");
+            shared.metrics.count_events(name, receipt);
+            tracing::debug!(source = name, ?receipt, "accepted a body");
         }
         Ok(Reply::Handshake(_)) => {
-            tracing::info!(source = name, "told the sender that it may send here")
+            tracing::info!(source = name, "permitted the sender to send here")
         }
         Err(Error::NotStored(cause)) => {
             tracing::warn!(
                 source = name,
-                "a body was not stored, its sender keeps it: {cause}"
+                "a body was not stored, so the sender must send it again: {cause}"
             );
         }
         Err(refusal) => tracing::warn!(source = name, "refused a request: {refusal}"),
@@ -102,7 +102,7 @@ async fn hook(
         }
     };
     span.set("http.response.status_code", i64::from(status.as_u16()));
-    shared.metrics.answered(name, status.as_u16());
+    shared.metrics.count_request(name, status.as_u16());
     let seconds = started.elapsed().as_secs_f64();
     shared.metrics.seconds.observe(seconds);
     outcome.map(|answer| match answer {

@@ -82,11 +82,11 @@ async fn store(shared: &Shared, source: &Source, body: &[u8], ctx: &Context) {
     }
     let mut retry = Retry::new(format!("storing a message of source {name}"));
     loop {
-        let mut span = Span::start("heard", SpanKind::Consumer, None);
+        let mut span = Span::start("receive", SpanKind::Consumer, None);
         span.set("tagtrail.source", name.to_owned());
         let bus = shared.bus.get();
         match receive::store(bus, &source.rules, &inbound, span.context()).await {
-            Ok(Reply::Receipt(receipt)) => return shared.metrics.took(name, &receipt),
+            Ok(Reply::Receipt(receipt)) => return shared.metrics.count_events(name, &receipt),
             Ok(Reply::Handshake(_)) => return,
             Err(error) => {
                 span.fail(&error);

@@ -19,7 +19,7 @@ use crate::publish::{Outbound, publish};
 pub enum ReplayError {
     /// QUARANTINE holds only the beginning of the body.
     #[error(
-        "only the first {} KiB of {length} bytes were kept: have the registry send it again",
+        "QUARANTINE holds only the first {} KiB of {length} bytes: have the registry send the event again",
         Quarantined::KEPT >> 10
     )]
     Truncated {
@@ -35,13 +35,13 @@ pub enum ReplayError {
     #[error(transparent)]
     Config(#[from] ConfigError),
     /// The quarantined body is not Base64, so another program wrote the message.
-    #[error("its body is not in Base64")]
+    #[error("the quarantined body is not Base64")]
     Garbled,
     /// The body is still malformed, and no event was published.
-    #[error("it is still not interpretation: {0}")]
+    #[error("the body is still malformed: {0}")]
     Malformed(String),
     /// The events of the body could not be stored.
-    #[error("it could not be stored")]
+    #[error("the events of the body could not be stored")]
     NotStored(#[source] NotStored),
 }
 

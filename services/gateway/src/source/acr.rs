@@ -63,7 +63,7 @@ fn decode_event(
     let Some(what) = outer.what else {
         if outer.action.is_none() {
             return Err(DecodeError::new(
-                "there is neither `action` nor `eventType` in it: is the source of the right kind?",
+                "the body has neither `action` nor `eventType`: is the source of the right kind?",
             ));
         }
         return distribution::decode_event(event, ctx, body_id);

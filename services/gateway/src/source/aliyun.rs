@@ -8,7 +8,7 @@ use axum::http::HeaderMap;
 use serde::Deserialize;
 use tagtrail_proto::Action;
 
-use super::{Context, DecodeError, Kind, Meaning, Report, body_id, folded, present};
+use super::{Context, DecodeError, Kind, Meaning, Report, body_id, lowercase, present};
 
 pub(super) const ALIYUN: Kind = Kind::new(
     "aliyun",
@@ -46,10 +46,10 @@ fn decode(_: &HeaderMap, body: &[u8], ctx: &Context<'_>) -> Result<Vec<Meaning>,
     let hook: Hook = serde_json::from_slice(body)?;
     let (Some(push), Some(repository)) = (hook.push_data, hook.repository) else {
         return Err(DecodeError::new(
-            "there is no `push_data` and `repository` in it: is the source of the right kind?",
+            "the body has no `push_data` or no `repository`: is the source of the right kind?",
         ));
     };
-    let tag = present(push.tag).ok_or_else(|| DecodeError::new("it names no tag"))?;
+    let tag = present(push.tag).ok_or_else(|| DecodeError::new("the event names no tag"))?;
     let region = repository.region.unwrap_or_default();
     let name = present(repository.repo_full_name).or_else(|| {
         let namespace = present(repository.namespace)?;
@@ -58,7 +58,7 @@ fn decode(_: &HeaderMap, body: &[u8], ctx: &Context<'_>) -> Result<Vec<Meaning>,
     let report = Report {
         action: Action::Push,
         registry: ctx.registry(&format!("registry.{region}.aliyuncs.com"))?,
-        repository: name.as_deref().map(folded),
+        repository: name.as_deref().map(lowercase),
         tag: Some(tag),
         digest: push.digest,
         media_type: None,

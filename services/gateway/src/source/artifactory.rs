@@ -69,7 +69,7 @@ fn configure(settings: &Settings) -> Result<Options, SettingError> {
 fn decode(body: &[u8], ctx: &Context<'_>, access: Access) -> Result<Vec<Meaning>, DecodeError> {
     let hook: Hook = serde_json::from_slice(body)?;
     let domain = hook.domain.ok_or_else(|| {
-        DecodeError::new("there is no `domain` in it: is the source of the right kind?")
+        DecodeError::new("the body has no `domain`: is the source of the right kind?")
     })?;
     let action = match (domain.as_str(), hook.event_type.as_deref()) {
         // A promoted image was copied or moved to another repository, which now has the tag.
@@ -80,7 +80,7 @@ fn decode(body: &[u8], ctx: &Context<'_>, access: Access) -> Result<Vec<Meaning>
     };
     let data = hook
         .data
-        .ok_or_else(|| DecodeError::new("it has no `data`"))?;
+        .ok_or_else(|| DecodeError::new("the event has no `data`"))?;
     if !matches!(
         data.name.as_deref(),
         Some("manifest.json" | "list.manifest.json")
@@ -103,7 +103,7 @@ fn decode(body: &[u8], ctx: &Context<'_>, access: Access) -> Result<Vec<Meaning>
     };
     let tag = present(data.tag);
     if tag.is_none() {
-        return Err(DecodeError::new("it names no tag"));
+        return Err(DecodeError::new("the event names no tag"));
     }
     let report = Report {
         action,

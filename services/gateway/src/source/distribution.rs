@@ -113,7 +113,7 @@ fn decode(_: &HeaderMap, body: &[u8], ctx: &Context<'_>) -> Result<Vec<Meaning>,
             Ok(Vec::new())
         }
         None => Err(DecodeError::new(
-            "there is no `events` in it: is the source of the right kind?",
+            "the body has no `events`: is the source of the right kind?",
         )),
     }
 }

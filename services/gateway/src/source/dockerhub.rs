@@ -61,10 +61,10 @@ fn decode(_: &HeaderMap, body: &[u8], ctx: &Context<'_>) -> Result<Vec<Meaning>,
     let hook: Hook = serde_json::from_slice(body)?;
     let (Some(push), Some(repository)) = (hook.push_data, hook.repository) else {
         return Err(DecodeError::new(
-            "there is no `push_data` and `repository` in it: is the source of the right kind?",
+            "the body has no `push_data` or no `repository`: is the source of the right kind?",
         ));
     };
-    let tag = present(push.tag).ok_or_else(|| DecodeError::new("it names no tag"))?;
+    let tag = present(push.tag).ok_or_else(|| DecodeError::new("the event names no tag"))?;
     let official = |name: String| match name.contains('/') {
         true => name,
         false => format!("library/{name}"),

@@ -128,7 +128,7 @@ fn unwrap(
         // The gateway never opens an address from a request.
         Some("SubscriptionConfirmation") => {
             return Err(DecodeError::new(format_args!(
-                "SNS asks whether it may send here; to allow it open {}",
+                "SNS asks for permission to send here; to grant it, open {}",
                 envelope.subscribe_url.unwrap_or_default()
             )));
         }

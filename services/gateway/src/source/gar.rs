@@ -123,7 +123,7 @@ fn decode(_: &HeaderMap, body: &[u8], ctx: &Context<'_>) -> Result<Vec<Meaning>,
         None if envelope.action.is_some() => (serde_json::from_slice(body)?, None, None),
         None => {
             return Err(DecodeError::new(
-                "there is neither `message` nor `action` in it: is the source of the right kind?",
+                "the body has neither `message` nor `action`: is the source of the right kind?",
             ));
         }
     };
@@ -140,10 +140,14 @@ fn decode(_: &HeaderMap, body: &[u8], ctx: &Context<'_>) -> Result<Vec<Meaning>,
         .transpose()?;
     let (host, repository) = match (tagged, pinned) {
         (Some((host, name, _)), Some((other, path, _))) if (host, name) != (other, path) => {
-            return Err(DecodeError::new("its tag and its digest are of two images"));
+            return Err(DecodeError::new("tag and digest belong to two images"));
         }
         (Some((host, name, _)), _) | (None, Some((host, name, _))) => (host, name),
-        (None, None) => return Err(DecodeError::new("it names neither a tag nor a digest")),
+        (None, None) => {
+            return Err(DecodeError::new(
+                "the event names neither a tag nor a digest",
+            ));
+        }
     };
     let report = Report {
         action,

@@ -16,7 +16,7 @@ pub(super) const GENERIC: Kind = Kind {
     ..Kind::new(
         "generic",
         decode,
-        r#"After each push, from whatever makes it:
+        r#"After each push, in the script or pipeline that pushes:
 
 curl --fail --retry 5 --retry-all-errors {url} \
   -H 'Authorization: Bearer {secret}' -H 'Content-Type: application/json' \
@@ -75,7 +75,7 @@ fn decode_event(
     let registry = ctx
         .registry
         .cloned()
-        .ok_or_else(|| DecodeError::new("its source names no registry"))?;
+        .ok_or_else(|| DecodeError::new("the source names no registry"))?;
     // `"tag": "$TAG"` with an empty variable must not delete the whole repository.
     let empty = |text: &Option<String>| text.as_deref() == Some("");
     if action == Action::Delete && (empty(&event.tag) || empty(&event.digest)) {

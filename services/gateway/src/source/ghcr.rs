@@ -10,8 +10,8 @@ use serde::Deserialize;
 use tagtrail_proto::{Action, Digest};
 
 use super::{
-    Context, DecodeError, Kind, Meaning, Proof, Report, body_id, folded, header, lenient, present,
-    sent_at,
+    Context, DecodeError, Kind, Meaning, Proof, Report, body_id, header, lenient, lowercase,
+    present, sent_at,
 };
 use crate::proof::signature::Signature;
 
@@ -30,8 +30,8 @@ pub(super) const GHCR: Kind = Kind {
   Secret        {secret}
   Events        Let me select individual events: Packages (of an App: Registry packages)
 
-Only packages that are linked to a repository send events. What GitHub could not deliver it does not send again by itself:
-Recent Deliveries has "Redeliver", and the reconciler finds what nobody redelivers."#,
+Only packages that are linked to a repository send events. GitHub does not retry a failed delivery by itself: Recent
+Deliveries has "Redeliver", and the reconciler finds the rest."#,
     )
 };
 
@@ -105,7 +105,7 @@ fn decode(
     let hook: Hook = serde_json::from_slice(body)?;
     let Some(package) = hook.package else {
         return Err(DecodeError::new(
-            "there is no `package` in it: is the content type of the webhook application/json?",
+            "the body has no `package`: is the content type of the webhook application/json?",
         ));
     };
     let kind = package.package_type.as_deref().unwrap_or_default();
@@ -138,7 +138,7 @@ fn decode(
     let report = Report {
         action: Action::Push,
         registry: ctx.registry(url.host.unwrap_or("ghcr.io"))?,
-        repository: repository.as_deref().map(folded),
+        repository: repository.as_deref().map(lowercase),
         tag,
         digest,
         media_type: manifest.media_type,

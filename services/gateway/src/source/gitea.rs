@@ -12,8 +12,8 @@ use serde::Deserialize;
 use tagtrail_proto::{Action, Digest};
 
 use super::{
-    Context, DecodeError, Kind, Meaning, Proof, Report, body_id, folded, header, lenient, present,
-    sent_at,
+    Context, DecodeError, Kind, Meaning, Proof, Report, body_id, header, lenient, lowercase,
+    present, sent_at,
 };
 use crate::proof::signature::Signature;
 
@@ -107,7 +107,7 @@ fn decode(
     let hook: Hook = serde_json::from_slice(&json)?;
     let Some(package) = hook.package else {
         return Err(DecodeError::new(
-            "there is no `package` in it: is the source of the right kind?",
+            "the body has no `package`: is the source of the right kind?",
         ));
     };
     let action = match (package.kind.as_deref(), hook.action.as_deref()) {
@@ -116,11 +116,11 @@ fn decode(
         _ => return Ok(vec![Meaning::Ignored]),
     };
     let version =
-        present(package.version).ok_or_else(|| DecodeError::new("it names no version"))?;
+        present(package.version).ok_or_else(|| DecodeError::new("the event names no version"))?;
     let owner = package.owner.and_then(Account::name);
     let repository = present(package.name)
         .zip(owner)
-        .map(|(name, owner)| folded(&format!("{owner}/{name}")));
+        .map(|(name, owner)| lowercase(&format!("{owner}/{name}")));
     let is_digest = version.parse::<Digest>().is_ok();
     let report = Report {
         action,

@@ -95,7 +95,7 @@ struct Old {
 fn decode(_: &HeaderMap, body: &[u8], ctx: &Context<'_>) -> Result<Vec<Meaning>, DecodeError> {
     let hook: Hook<'_> = serde_json::from_slice(body)?;
     let what = hook.what.or(hook.event_type).ok_or_else(|| {
-        DecodeError::new("there is no `type` in it: is the source of the right kind?")
+        DecodeError::new("the body has no `type`: is the source of the right kind?")
     })?;
     let action = match what.as_str() {
         "PUSH_ARTIFACT" | "harbor.artifact.pushed" | "pushImage" => Action::Push,
@@ -113,14 +113,15 @@ fn decode(_: &HeaderMap, body: &[u8], ctx: &Context<'_>) -> Result<Vec<Meaning>,
         repository,
     }) = data
     else {
-        return Err(DecodeError::new("it names no `resources`"));
+        return Err(DecodeError::new("the event names no `resources`"));
     };
     let repository = repository.and_then(|repository| {
         let name = present(repository.name);
         present(repository.repo_full_name)
             .or_else(|| Some(format!("{}/{}", present(repository.namespace)?, name?)))
     });
-    let repository = repository.ok_or_else(|| DecodeError::new("it names no `repository`"))?;
+    let repository =
+        repository.ok_or_else(|| DecodeError::new("the event names no `repository`"))?;
     let common = CommonFields {
         action,
         repository,

@@ -50,7 +50,7 @@ struct Contents {
 fn decode(_: &HeaderMap, body: &[u8], ctx: &Context<'_>) -> Result<Vec<Meaning>, DecodeError> {
     let hook: Hook = serde_json::from_slice(body)?;
     let what = hook.what.ok_or_else(|| {
-        DecodeError::new("there is no `type` in it: is the source of the right kind?")
+        DecodeError::new("the body has no `type`: is the source of the right kind?")
     })?;
     let action = match what.as_str() {
         "TAG_PUSH" => Action::Push,
@@ -59,8 +59,8 @@ fn decode(_: &HeaderMap, body: &[u8], ctx: &Context<'_>) -> Result<Vec<Meaning>,
     };
     let contents = hook
         .contents
-        .ok_or_else(|| DecodeError::new("it has no `contents`"))?;
-    let tag = present(contents.tag).ok_or_else(|| DecodeError::new("it names no tag"))?;
+        .ok_or_else(|| DecodeError::new("the event has no `contents`"))?;
+    let tag = present(contents.tag).ok_or_else(|| DecodeError::new("the event names no tag"))?;
     let image = contents.image_name.unwrap_or_default();
     // The Test button omits the host.
     let host = image

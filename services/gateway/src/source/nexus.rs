@@ -93,7 +93,7 @@ fn decode(
         Some(_) => return Ok(vec![Meaning::Ignored]),
         None => {
             return Err(DecodeError::new(
-                "there is no `action` in it: is the source of the right kind?",
+                "the body has no `action`: is the source of the right kind?",
             ));
         }
     };
@@ -111,7 +111,8 @@ fn decode(
         }
         Access::Port | Access::SubDomain => name,
     };
-    let tag = present(component.version).ok_or_else(|| DecodeError::new("it names no version"))?;
+    let tag =
+        present(component.version).ok_or_else(|| DecodeError::new("the event names no version"))?;
     let report = Report {
         action,
         registry: ctx.registry("")?,

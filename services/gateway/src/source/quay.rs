@@ -40,7 +40,7 @@ fn decode(_: &HeaderMap, body: &[u8], ctx: &Context<'_>) -> Result<Vec<Meaning>,
     let hook: Hook<'_> = serde_json::from_slice(body)?;
     let url = hook.docker_url.ok_or_else(|| {
         DecodeError::new(
-            "there is no `docker_url` in it: is the source of the right kind, and the notification without a template?",
+            "the body has no `docker_url`: is the source of the right kind, and the notification without a template?",
         )
     })?;
     let Some(tags) = hook.updated_tags else {

@@ -51,7 +51,7 @@ impl Report {
         const EVENT_ID: usize = 256;
 
         let repository = present(self.repository)
-            .ok_or_else(|| DecodeError::new("it names no repository"))?
+            .ok_or_else(|| DecodeError::new("the event names no repository"))?
             .parse()?;
         let tag = match present(self.tag) {
             // Some senders repeat the digest in place of the tag.
@@ -110,7 +110,7 @@ pub(super) fn present(text: Option<String>) -> Option<String> {
 
 /// Returns the repository in lower case, as clients do: some products keep the spelling of the
 /// first push.
-pub(super) fn folded(name: &str) -> String {
+pub(super) fn lowercase(name: &str) -> String {
     name.to_lowercase()
 }
 

@@ -190,7 +190,7 @@ impl Expected {
 }
 
 #[test]
-fn every_fixture_means_what_its_case_says() {
+fn every_fixture_decodes_to_the_events_of_its_case() {
     let cases: Cases = serde_json::from_slice(&fixture("CASES.json")).unwrap();
     let files = std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures")).unwrap();
     let names = files.map(|file| file.unwrap().file_name().into_string().unwrap());
@@ -240,7 +240,7 @@ fn every_kind_has_a_fixture() {
 /// Every fixture, with each value replaced by wrong ones: no body causes a panic, and each push in
 /// the result is valid.
 #[test]
-fn broken_fixtures_do_no_harm() {
+fn malformed_fixtures_cause_neither_panics_nor_invalid_pushes() {
     const WRONG: &[fn() -> Value] = &[
         || Value::Null,
         || json!(7),
@@ -292,7 +292,7 @@ fn broken_fixtures_do_no_harm() {
 
 /// A malformed event must never delete more than the names in the event.
 #[test]
-fn a_delete_that_names_too_little_deletes_no_repository() {
+fn a_delete_without_tag_and_digest_deletes_no_repository() {
     let emptied = |kind: &str, file: &str, fields: &[&str]| {
         let mut body: Value = serde_json::from_slice(&fixture(file)).unwrap();
         for field in fields {
@@ -350,7 +350,7 @@ fn no_name_means_two_kinds() {
 }
 
 #[test]
-fn the_registry_of_the_source_stands_above_the_events_own_host() {
+fn the_registry_of_the_source_overrides_the_host_of_the_event() {
     let body = fixture("distribution-push-sha512.json");
     let events = decode("distribution", Some("hub.example.com:5000"), &body).unwrap();
     let push = pushed(events.into_iter().next().unwrap());
@@ -396,7 +396,7 @@ fn the_port_443_of_https_is_not_part_of_a_registrys_name() {
 }
 
 #[test]
-fn a_host_that_is_no_registry_says_what_to_configure() {
+fn an_invalid_host_is_refused_with_the_setting_that_cures_it() {
     for host in ["registry", "", "a b", "../x", "\u{0}"] {
         let decoded = distribution(|event| {
             event["request"]["host"] = host.into();
@@ -439,7 +439,7 @@ fn a_tag_without_a_usable_digest_is_to_be_resolved() {
 }
 
 #[test]
-fn what_only_describes_a_push_is_dropped_where_it_makes_no_sense() {
+fn invalid_descriptive_fields_are_dropped() {
     let push = pushed(distribution(|event| {
         event["id"] = json!({ "a": [] });
         event["timestamp"] = json!(1_773_000_000);
@@ -473,7 +473,7 @@ fn free_text_is_cleaned_and_cut() {
 }
 
 #[test]
-fn a_time_that_is_none_is_the_time_of_receipt() {
+fn an_invalid_time_is_replaced_by_the_time_of_receipt() {
     for time in [
         "",
         "0001-01-01T00:00:00Z",
@@ -506,7 +506,7 @@ fn a_time_that_is_none_is_the_time_of_receipt() {
 }
 
 #[test]
-fn what_is_outside_the_grammar_goes_no_further() {
+fn invalid_names_and_digests_are_malformed() {
     let long = "a".repeat(300);
     for repository in [
         "", "..", "a/../b", "/a", "a/", "a//b", "A/b", "a b", "a\u{0}b", "a\nb", "a%2fb", "a:b",
@@ -530,7 +530,7 @@ fn what_is_outside_the_grammar_goes_no_further() {
 }
 
 #[test]
-fn a_malformed_event_does_not_take_its_siblings_with_it() {
+fn a_malformed_event_leaves_its_siblings_valid() {
     let good = json!({ "repository": "shop/web", "tag": "v1", "digest": DIGEST });
     for bad in [
         json!(1),
@@ -629,7 +629,7 @@ fn an_envelope_of_something_else_is_not_taken_for_an_empty_one() {
 }
 
 #[test]
-fn a_script_needs_to_say_little() {
+fn a_script_needs_few_fields() {
     let push =
         generic_push(&json!({ "repository": "shop/web", "tag": "latest", "digest": DIGEST }));
     assert_eq!((push.action, push.scope), (Action::Push, Scope::Tag));
@@ -644,7 +644,7 @@ fn a_script_needs_to_say_little() {
 }
 
 #[test]
-fn a_script_may_say_all_there_is() {
+fn a_script_may_send_every_field() {
     let push = generic_push(&json!({
         "repository": "shop/web", "tag": "latest", "digest": DIGEST, "action": "push", "actor": "ci", "time": "2026-03-09T11:00:00Z",
         "id": "build-17", "media_type": "application/vnd.oci.image.index.v1+json", "size": 1234, "metadata": { "commit": "abc" }, "other": 1,
@@ -664,7 +664,7 @@ fn a_script_may_say_all_there_is() {
 }
 
 #[test]
-fn the_old_registry_extension_is_understood() {
+fn the_format_of_the_old_registry_extension_is_decoded() {
     // The id of an image is not the digest of the manifest, despite the same form: the resolver
     // must ask the registry.
     for image_id in [
@@ -684,7 +684,7 @@ fn the_old_registry_extension_is_understood() {
 }
 
 #[test]
-fn a_delete_has_the_scope_of_what_it_names() {
+fn a_delete_has_the_scope_of_its_names() {
     let scope = |event: Value| {
         let push = generic_push(&event);
         (push.scope, push.tag.is_some(), push.digest.is_some())
@@ -744,7 +744,7 @@ fn events_without_an_id_get_one_from_their_body() {
 }
 
 #[test]
-fn the_examples_of_the_manual_are_understood() {
+fn the_examples_of_the_manual_are_decoded() {
     let manual = std::fs::read_to_string(format!(
         "{}/../../docs/generic-source.md",
         env!("CARGO_MANIFEST_DIR")

@@ -116,7 +116,7 @@ fn decode(
     };
     let data: Data = serde_json::from_slice(data)?;
     let reference =
-        present(data.reference).ok_or_else(|| DecodeError::new("it names no reference"))?;
+        present(data.reference).ok_or_else(|| DecodeError::new("the event names no reference"))?;
     // In a push or delete by digest, the reference is the digest.
     let is_digest = reference.parse::<Digest>().is_ok();
     let report = Report {

@@ -325,7 +325,7 @@ async fn google_shows_a_token_instead_of_a_secret() {
 }
 
 #[tokio::test]
-async fn zot_is_heard_on_a_subject_of_its_own() {
+async fn zot_events_are_received_on_its_nats_subject() {
     let (nats, foreign) = (TestNats::start().await, TestNats::start().await);
     let sources = format!(
         "[[source]]\nname = \"zot\"\nkind = \"zot\"\nregistry = \"zot.example.com:5000\"\nnats = {{ url = \"{}\", subject = \"zot.events\" }}\n",
@@ -378,7 +378,7 @@ async fn zot_is_heard_on_a_subject_of_its_own() {
 }
 
 #[tokio::test]
-async fn what_was_not_understood_is_fed_with_the_headers_that_it_came_with() {
+async fn a_quarantined_body_keeps_the_headers_of_its_kind() {
     let nats = TestNats::start().await;
     let gateway = Gateway::with(
         &nats,

@@ -84,7 +84,7 @@ async fn an_event_sent_again_is_stored_once() {
 }
 
 #[tokio::test]
-async fn a_tag_that_goes_there_and_back_is_three_facts_though_the_script_gives_no_time() {
+async fn a_tag_that_moves_back_is_three_pushes_although_the_script_gives_no_time() {
     let (nats, gateway) = Gateway::with_nats().await;
     for digest in [DIGEST, OTHER_DIGEST, DIGEST] {
         let body = json!({ "repository": "shop/web", "tag": "v1", "digest": digest }).to_string();
@@ -94,7 +94,7 @@ async fn a_tag_that_goes_there_and_back_is_three_facts_though_the_script_gives_n
 }
 
 #[tokio::test]
-async fn what_moves_no_tag_is_taken_and_not_stored() {
+async fn events_that_move_no_tag_are_accepted_and_not_stored() {
     let (nats, gateway) = Gateway::with_nats().await;
     for file in [
         "distribution-push-blob.json",
@@ -113,7 +113,7 @@ async fn what_moves_no_tag_is_taken_and_not_stored() {
 }
 
 #[tokio::test]
-async fn a_push_without_a_digest_is_to_be_resolved_each_time_anew() {
+async fn a_resent_push_without_a_digest_is_resolved_again() {
     let (nats, gateway) = Gateway::with_nats().await;
     let body =
         json!({ "repository": "shop/web", "tag": "v1", "id": "1", "time": "2026-03-09T11:00:00Z" })
@@ -135,7 +135,7 @@ async fn a_push_without_a_digest_is_to_be_resolved_each_time_anew() {
 }
 
 #[tokio::test]
-async fn every_way_to_show_either_secret_admits() {
+async fn each_live_secret_is_accepted_in_every_form() {
     let (_nats, gateway) = Gateway::with_nats().await;
     let body = b"{}";
     for headers in [
@@ -163,7 +163,7 @@ async fn every_way_to_show_either_secret_admits() {
 }
 
 #[tokio::test]
-async fn whoever_does_not_know_the_secret_writes_nothing() {
+async fn without_the_secret_nothing_is_stored() {
     let (nats, gateway) = Gateway::with_nats().await;
     let push = fixture("distribution-push-sha512.json");
     for (path, headers) in [
@@ -198,7 +198,7 @@ async fn whoever_does_not_know_the_secret_writes_nothing() {
 }
 
 #[tokio::test]
-async fn what_is_not_there_says_so() {
+async fn unknown_paths_and_methods_are_refused_with_their_code() {
     let (nats, gateway) = Gateway::with_nats().await;
     let secret = [("authorization", "Bearer first-secret")];
     for (method, path, status, code) in [
@@ -225,7 +225,7 @@ async fn what_is_not_there_says_so() {
 }
 
 #[tokio::test]
-async fn a_body_that_is_not_understood_is_kept_and_its_sender_told() {
+async fn a_malformed_body_is_quarantined_and_its_sender_gets_the_reason() {
     let (nats, gateway) = Gateway::with_nats().await;
     for _ in 0..2 {
         let answer = gateway.post("main", b"\xffnot JSON").await;
@@ -253,7 +253,7 @@ async fn a_body_that_is_not_understood_is_kept_and_its_sender_told() {
 }
 
 #[tokio::test]
-async fn a_malformed_event_does_not_cost_its_sibling() {
+async fn a_malformed_event_leaves_its_sibling_stored() {
     let (nats, gateway) = Gateway::with_nats().await;
     let answer = gateway
         .post("main", &fixture("distribution-bad-digest-sibling.json"))
@@ -268,7 +268,7 @@ async fn a_malformed_event_does_not_cost_its_sibling() {
 }
 
 #[tokio::test]
-async fn a_source_speaks_for_its_own_repositories_only() {
+async fn a_source_may_report_only_its_own_repositories() {
     let (nats, gateway) = Gateway::with_nats().await;
     let event = |repository: &str| json!({ "repository": repository, "tag": "v1", "digest": DIGEST, "id": "1" });
     let body = json!([event("shop/web"), event("shop"), event("other/web"), { "repository": "other", "action": "delete" }]);
@@ -346,7 +346,7 @@ async fn a_body_may_have_8_mib_and_no_more() {
 }
 
 #[tokio::test]
-async fn a_body_that_trickles_in_is_not_waited_for() {
+async fn a_slow_body_is_refused_after_10_s() {
     let (nats, gateway) = Gateway::with_nats().await;
     let mut stream = TcpStream::connect(gateway.address).await.unwrap();
     let start = Instant::now();
@@ -366,7 +366,7 @@ async fn a_body_that_trickles_in_is_not_waited_for() {
 }
 
 #[tokio::test]
-async fn bodies_under_way_are_bounded() {
+async fn the_memory_for_bodies_is_bounded() {
     let (_nats, gateway) = Gateway::with_nats().await;
     let mut under_way = Vec::new();
     for _ in 0..32 {
@@ -417,7 +417,7 @@ async fn a_compressed_body_is_refused() {
 }
 
 #[tokio::test]
-async fn while_nats_is_away_nothing_is_promised_and_afterwards_all_is_well() {
+async fn while_nats_is_down_bodies_are_refused_and_afterwards_accepted() {
     let (nats, gateway) = Gateway::with_nats().await;
     let push = fixture("distribution-push-sha512.json");
     nats.stop().await;
@@ -462,7 +462,7 @@ async fn while_nats_is_away_nothing_is_promised_and_afterwards_all_is_well() {
 }
 
 #[tokio::test]
-async fn a_nats_that_hangs_is_not_waited_for() {
+async fn a_hanging_nats_is_not_waited_for() {
     let (nats, gateway) = Gateway::with_nats().await;
     let push = fixture("distribution-push-sha512.json");
     nats.pause().await;
@@ -487,7 +487,7 @@ async fn a_nats_that_hangs_is_not_waited_for() {
 }
 
 #[tokio::test]
-async fn started_before_nats_it_waits_for_it() {
+async fn started_before_nats_the_gateway_waits_for_it() {
     let nats = TestNats::stopped().await;
     let gateway = Gateway::start(&nats).await;
     let push = fixture("distribution-push-sha512.json");
@@ -505,7 +505,7 @@ async fn started_before_nats_it_waits_for_it() {
 }
 
 #[tokio::test]
-async fn it_stops_when_asked_though_nats_never_came() {
+async fn the_gateway_stops_although_nats_never_came() {
     let nats = TestNats::stopped().await;
     let gateway = Gateway::start(&nats).await;
     assert_eq!(gateway.post("main", b"{}").await.status, 202);
@@ -513,7 +513,7 @@ async fn it_stops_when_asked_though_nats_never_came() {
 }
 
 #[tokio::test]
-async fn a_wrong_file_is_refused_with_the_place_and_the_cure() {
+async fn a_wrong_file_is_refused_with_place_and_cure() {
     let nats = TestNats::stopped().await;
     let error = Gateway::refused(
         &nats,
@@ -523,7 +523,7 @@ async fn a_wrong_file_is_refused_with_the_place_and_the_cure() {
     let kinds = tagtrail_gateway::kinds("", "");
     let names: Vec<&str> = kinds.iter().flat_map(|kind| kind.names.clone()).collect();
     let expected = format!(
-        "tagtrail.toml:3: source.kind: \"docker\" is not a kind of source; it is one of: {}",
+        "tagtrail.toml:3: source.kind: \"docker\" is not a kind of source; the kinds are: {}",
         names.join(", ")
     );
     assert!(error.ends_with(&expected), "{error}");

@@ -89,7 +89,7 @@ impl World {
 }
 
 #[tokio::test]
-async fn a_right_token_admits() {
+async fn a_valid_token_is_accepted() {
     let world = world();
     let bearer = format!("Bearer {}", token(&claims()));
     assert_eq!(world.admit(&bearer).await, Ok(()));
@@ -102,23 +102,19 @@ async fn a_right_token_admits() {
 }
 
 #[tokio::test]
-async fn a_token_that_says_something_else_does_not() {
+async fn a_token_with_a_wrong_claim_is_refused() {
     let world = world();
     let now = OffsetDateTime::now_utc().unix_timestamp();
     for (claim, value, reason) in [
         ("iss", json!("https://evil.example.com"), "issued by"),
-        ("aud", json!("https://other.example.com"), "it is for"),
+        ("aud", json!("https://other.example.com"), "is for"),
         (
             "aud",
             json!(["https://tagtrail.example.com/hooks/gar"]),
             "can't be read",
         ),
-        (
-            "email",
-            json!("push@evil.iam.gserviceaccount.com"),
-            "it is of",
-        ),
-        ("email_verified", json!(false), "it is of"),
+        ("email", json!("push@evil.iam.gserviceaccount.com"), "is of"),
+        ("email_verified", json!(false), "is of"),
         ("email_verified", json!("true"), "can't be read"),
         ("exp", json!(now - 120), "has expired"),
         ("exp", json!("never"), "can't be read"),
@@ -136,7 +132,7 @@ async fn a_token_that_says_something_else_does_not() {
 }
 
 #[tokio::test]
-async fn a_token_that_is_not_signed_so_does_not() {
+async fn a_token_with_a_wrong_signature_is_refused() {
     let world = world();
     let right = token(&claims());
     let (signed, signature) = right.rsplit_once('.').unwrap();
@@ -178,7 +174,7 @@ async fn a_token_that_is_not_signed_so_does_not() {
             by(&RSA_PKCS1_SHA256, json!({"alg": "RS256"})),
             "can't be read",
         ),
-        ("x".repeat(LONGEST + 1), "no Bearer token"),
+        ("x".repeat(MAX_TOKEN + 1), "no Bearer token"),
         ("a.b.c".to_owned(), "can't be read"),
         (String::new(), "not a token"),
     ] {
@@ -193,7 +189,7 @@ async fn a_token_that_is_not_signed_so_does_not() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn new_keys_are_looked_for_and_not_too_often() {
+async fn an_unknown_key_causes_a_fetch_at_most_once_a_minute() {
     let world = world();
     let renamed = |name| {
         let header = json!({"alg": "RS256", "kid": name});
@@ -202,7 +198,7 @@ async fn new_keys_are_looked_for_and_not_too_often() {
     assert_eq!(world.admit(&renamed("one")).await, Ok(()));
     std::fs::write(world.keys.path(), keys("two").to_string()).unwrap();
     assert!(world.admit(&renamed("two")).await.is_err());
-    tokio::time::advance(EVERY).await;
+    tokio::time::advance(FETCH_INTERVAL).await;
     assert_eq!(world.admit(&renamed("two")).await, Ok(()));
     assert!(world.admit(&renamed("one")).await.is_err());
 }
