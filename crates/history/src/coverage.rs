@@ -1,4 +1,5 @@
-//! How changes became known: by an event, by resolving one, or by reconciling.
+//! Changes by the way in which they became known: an event, resolving an incomplete event, or
+//! reconciling.
 
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -9,7 +10,7 @@ use time::OffsetDateTime;
 
 use crate::instant::Instant;
 
-/// How completely a source reports the changes of a registry.
+/// The changes of a registry that a source reported, and those that it did not.
 #[derive(Debug, Serialize, JsonSchema)]
 #[schemars(rename = "Covered")]
 pub struct SourceCoverage {
@@ -87,7 +88,7 @@ pub async fn since(
              select registry, source, c.event, c.resolved, c.reconciled, c.imported, e.last_event_at
              from counted c full join last_event e using (registry, source)
          ), reconciled_at as (
-             select registry, max(last_at) as last_reconciled_at from walk group by registry
+             select registry, max(last_at) as last_reconciled_at from reconcile group by registry
          )
          select registry, source, event, resolved, reconciled, imported, last_event_at, last_reconciled_at
          from by_source full join reconciled_at using (registry)
