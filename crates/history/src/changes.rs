@@ -23,7 +23,7 @@ pub struct HistoryItem {
     pub tag: Tag,
     /// The number: 1, 2, 3 … per tag, in the order recorded.
     pub revision: u64,
-    /// How it differs from the revision before it.
+    /// The difference from the previous revision.
     pub kind: Kind,
     /// The digest from then on; none if the tag was deleted.
     pub digest: Option<Digest>,
@@ -31,13 +31,13 @@ pub struct HistoryItem {
     pub pinned: Option<Pinned>,
     /// The revision in force just before, when this one was recorded.
     pub previous: Option<Point>,
-    /// Whether it was not the head when it was recorded: news about the past.
+    /// True if it was not the head when it was recorded: news about the past.
     pub late: bool,
     /// The time from which on it holds, by the registry's clock.
     pub occurred_at: Instant,
     /// The time at which Tagtrail recorded it.
     pub recorded_at: Instant,
-    /// How the push behind it is known.
+    /// The way in which the push behind it became known.
     pub origin: Origin,
     /// Name of the source of the push.
     pub source: String,

@@ -52,7 +52,8 @@ pub fn from_micros(micros: i64) -> Option<OffsetDateTime> {
     OffsetDateTime::from_unix_timestamp_nanos(i128::from(micros) * 1000).ok()
 }
 
-/// Returns the time in a key. Callers that take keys from outside check them with [`from_micros`] first.
+/// Returns the time in a key. Callers that take keys from outside check them with [`from_micros`]
+/// first.
 ///
 /// # Errors
 /// [`sqlx::Error::Encode`] for a time outside of the years -9999 to 9999.

@@ -63,8 +63,8 @@ macro_rules! select_recorded {
     };
 }
 
-/// Returns the revisions of these ranges, by partition and ordinal, each with its partition; at most
-/// [`PAGE`] of each range.
+/// Returns the revisions of these ranges, by partition and ordinal, each with its partition; at
+/// most [`PAGE`] of each range.
 pub async fn revisions(
     db: &mut PgConnection,
     ranges: &[OrdinalRange],
@@ -73,7 +73,8 @@ pub async fn revisions(
         ranges.iter().map(|range| row::signed(of(range))).collect()
     };
     let rows = sqlx::query(concat!(
-        // The limit is a literal, not a parameter, so that the planner knows how few rows to expect.
+        // The limit is a literal, not a parameter, so that the planner knows how few rows to
+        // expect.
         select_recorded!(
             "unnest($1::smallint[], $2::bigint[], $3::bigint[]) as s (partition, after, until)
              cross join lateral (

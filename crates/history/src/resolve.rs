@@ -12,7 +12,7 @@ use time::OffsetDateTime;
 pub struct RevisionInForce {
     /// Its number.
     pub revision: u64,
-    /// How it differs from the revision before it.
+    /// The difference from the previous revision.
     pub kind: Kind,
     /// `None`: the tag was deleted.
     pub digest: Option<Digest>,
@@ -24,7 +24,8 @@ pub struct RevisionInForce {
 
 /// A statement that selects the revision `v` of the image `$1/$2:$3`, joined as the literal says.
 ///
-/// The statement finds the tag by itself instead of by [`tag_id`](crate::tag_id), so that an answer takes one round trip.
+/// The statement finds the tag by itself instead of by [`tag_id`](crate::tag_id), so that an answer
+/// takes one round trip.
 macro_rules! select_revision {
     ($join:literal) => {
         concat!(
@@ -46,7 +47,8 @@ pub async fn head(
     one(db, for_image(statement, image)).await
 }
 
-/// Returns the revision in force at `at`, by the revisions that were recorded by `known_at`. `None` is no bound.
+/// Returns the revision in force at `at`, without revisions recorded after `known_at`. `None` is no
+/// bound.
 pub async fn as_of(
     db: &mut PgConnection,
     image: &Image,

@@ -5,7 +5,8 @@ use tagtrail_proto::Image;
 
 /// Returns the row id of an image that has a history.
 ///
-/// A tag gets its row before its first revision is recorded. Without a revision it counts as unknown.
+/// A tag gets its row before its first revision is recorded. Without a revision it counts as
+/// unknown.
 pub async fn tag_id(db: &mut PgConnection, image: &Image) -> Result<Option<i64>, sqlx::Error> {
     sqlx::query_scalar(
         "select t.id from repository r join tag t on t.repository_id = r.id
