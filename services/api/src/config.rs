@@ -10,7 +10,8 @@ use tagtrail_postgres::DbArgs;
 /// Settings, as flags and environment variables.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Config {
-    /// Address on which questions are answered. Any but one of this machine's own takes a `[[token]]` in the file.
+    /// Address of the API. An address that other machines can reach requires a `[[token]]` in the
+    /// file.
     #[arg(long, env = "TAGTRAIL_API_LISTEN", default_value = "127.0.0.1:8401")]
     pub listen: SocketAddr,
     /// The file with the tokens [default: tagtrail.toml if there is one].
@@ -19,20 +20,20 @@ pub struct Config {
     /// The database.
     #[command(flatten)]
     pub db: DbArgs,
-    /// The bus: it tells the live feed when to look.
+    /// The bus, which wakes the live feed.
     #[command(flatten)]
     pub bus: BusArgs,
-    /// How the live feed behaves over time.
+    /// Times of the live feed.
     #[arg(skip)]
     pub pace: Pace,
 }
 
-/// How the feed behaves over time.
+/// Times of the live feed.
 #[derive(Debug, Clone, Copy)]
 pub struct Pace {
-    /// Silence after which a heartbeat is sent.
+    /// Time without a revision after which a heartbeat is sent.
     pub heartbeat: Duration,
-    /// A follower that takes nothing for so long, while there is something, is dropped.
+    /// Time after which a follower is dropped that does not read waiting revisions.
     pub patience: Duration,
 }
 

@@ -1,4 +1,4 @@
-//! The way to Postgres: a few connections that are made again when they are lost.
+//! A small pool of connections to Postgres.
 
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
@@ -12,34 +12,35 @@ use tokio::time::Instant;
 
 use crate::http::error::Error;
 
-/// Connections at once. A question takes a fraction of a millisecond; more would only queue up in Postgres instead of here.
+/// Most connections. A question takes a fraction of a millisecond: with more connections,
+/// requests would queue in Postgres instead of here.
 const CONNECTIONS: usize = 8;
-/// Time to get one of them.
+/// Time to acquire a connection.
 const ACQUIRE: Duration = Duration::from_secs(2);
-/// Time for a statement, in milliseconds, as Postgres wants it.
+/// Time-out of a statement, in milliseconds: the unit of Postgres.
 const STATEMENT: &str = "5000";
-/// A connection that was idle for longer is tried before use.
+/// A connection that was idle for longer is probed before use.
 const FRESH: Duration = Duration::from_secs(1);
-/// Time between two looks at whether Postgres answers, and time for one.
-const LOOK: Duration = Duration::from_secs(2);
+/// Time between two probes of Postgres, and time-out of a probe.
+const PROBE: Duration = Duration::from_secs(2);
 
-/// Connections to Postgres, once it and its schema are there.
+/// The connections to Postgres. Until the server and the schema are there, there are none.
 ///
-/// Not the driver's pool: that one tries each connection whenever it is given back, a third of the cost of a small question, and
-/// waits for the answer without a limit.
+/// The pool of sqlx is not used. sqlx pings each connection on return, which is a third of the cost
+/// of a small question, and waits for the answer without a time-out.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Database(Arc<OnceLock<Pool>>);
 
 #[derive(Debug)]
 struct Pool {
     options: PgConnectOptions,
-    room: Arc<Semaphore>,
-    /// Those that nobody uses, each with the time since when.
+    permits: Arc<Semaphore>,
+    /// Unused connections, each with the time of the last use.
     idle: Mutex<Vec<(PgConnection, Instant)>>,
 }
 
-/// A connection in use, which holds a permit of the pool. Dropping it closes the connection: only
-/// [`Connection::keep`] returns it to the pool.
+/// A connection in use, which holds a permit of the pool. Only [`Connection::keep`] returns the
+/// connection to the pool; a drop closes the connection.
 #[derive(Debug)]
 struct Connection {
     connection: PgConnection,
@@ -56,28 +57,28 @@ impl Connection {
 
 impl Pool {
     fn idle(&self) -> MutexGuard<'_, Vec<(PgConnection, Instant)>> {
-        // Nothing panics while it is held.
+        // No code panics while holding this lock.
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Waits for a permit, then for a connection.
     async fn acquire(&self) -> Result<Connection, sqlx::Error> {
-        let permit = Arc::clone(&self.room).acquire_owned().await;
+        let permit = Arc::clone(&self.permits).acquire_owned().await;
         Ok(Connection {
             permit: permit.map_err(|_| sqlx::Error::PoolClosed)?,
             connection: self.connect().await?,
         })
     }
 
-    /// The one that was used last, or a new one.
+    /// Returns the connection that was used last, or a new one.
     async fn connect(&self) -> Result<PgConnection, sqlx::Error> {
         loop {
             let last = self.idle().pop();
             let Some((mut connection, since)) = last else {
                 return self.options.connect().await;
             };
-            // After a restart of Postgres every idle connection is dead. Trying those that were idle for a while costs busy
-            // hours nothing, and spares whoever asks first a 503.
+            // After a restart of Postgres every idle connection is dead. Probing connections that
+            // were idle for a while costs nothing in busy hours, and the first client gets no 503.
             if since.elapsed() < FRESH || alive(&mut connection).await.is_ok() {
                 return Ok(connection);
             }
@@ -86,11 +87,11 @@ impl Pool {
 }
 
 impl Database {
-    /// Lends a connection to `question`: one or two single statements, never a transaction.
+    /// Lends a connection to `question`: a statement or two, never a transaction.
     ///
-    /// The connection is kept for the next question only if this one succeeds. After an error the
+    /// The connection is kept for the next question only if `question` succeeds. After an error the
     /// connection may be cut, and after a cancelled request (the client is gone) a statement may
-    /// still be running on it: then it is closed.
+    /// still be running: then the connection is closed.
     pub(crate) async fn ask<T>(
         &self,
         question: impl AsyncFnOnce(&mut PgConnection) -> Result<T, sqlx::Error>,
@@ -104,7 +105,7 @@ impl Database {
         Ok(answer)
     }
 
-    /// Waits for the schema, then says from time to time whether Postgres answers.
+    /// Waits for the schema, then probes Postgres from time to time and reports the health.
     pub(crate) async fn keep(self, db: DbArgs, ctx: Context) -> anyhow::Result<()> {
         match db.wait_for_schema("api", &ctx.shutdown).await {
             Err(DbError::Stopped) => return Ok(()),
@@ -113,17 +114,17 @@ impl Database {
         let pool = pool(&db)?;
         self.0.get_or_init(|| pool);
         loop {
-            ctx.health.set("postgres", self.look().await);
+            ctx.health.set("postgres", self.probe().await);
             tokio::select! {
                 () = ctx.shutdown.cancelled() => return Ok(()),
-                () = tokio::time::sleep(LOOK) => {}
+                () = tokio::time::sleep(PROBE) => {}
             }
         }
     }
 
-    async fn look(&self) -> Result<(), String> {
+    async fn probe(&self) -> Result<(), String> {
         let ping = self.ask(async |db| tagtrail_postgres::ping(db).await);
-        match tokio::time::timeout(LOOK + ACQUIRE, ping).await {
+        match tokio::time::timeout(PROBE + ACQUIRE, ping).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(Error::Unavailable(cause) | Error::Store(cause))) => Err(cause.to_string()),
             Ok(Err(error)) => Err(error.to_string()),
@@ -136,7 +137,7 @@ fn pool(db: &DbArgs) -> Result<Pool, DbError> {
     let options = db.options("api")?;
     Ok(Pool {
         options: options.options([("statement_timeout", STATEMENT)]),
-        room: Arc::new(Semaphore::new(CONNECTIONS)),
+        permits: Arc::new(Semaphore::new(CONNECTIONS)),
         idle: Mutex::default(),
     })
 }

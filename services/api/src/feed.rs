@@ -1,9 +1,10 @@
-//! The live feed, apart from HTTP: revisions as they are recorded, from any place on, each once, with nothing left out.
+//! The live feed, apart from HTTP: every new revision after a given place, once.
 //!
-//! The truth is in Postgres: the ordinals of a partition have no gap and are committed in order, so a [`Place`] (one ordinal a
-//! partition) says exactly what a follower has seen. One task reads what is new once for all followers and keeps the last of
-//! it in memory; a follower that finds a gap there, because it is far behind, reads Postgres by itself. NATS only says when
-//! to look.
+//! Followers rely on Postgres alone. The ordinals of a partition have no gap and are committed in
+//! order, so a [`Place`] (an ordinal for each partition) states exactly which revisions a follower
+//! has seen. A task reads new revisions for all followers and keeps the latest in memory. A
+//! follower that is too far behind finds a gap in memory, and reads Postgres by itself. NATS only
+//! wakes the feed.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -22,14 +23,14 @@ use tokio_util::sync::CancellationToken;
 use crate::database::Database;
 use crate::http::error::Error;
 
-/// Revisions kept in memory for followers: those that are further behind read Postgres.
+/// Revisions kept in memory. Followers that are further behind read Postgres.
 const KEPT: usize = 1024;
-/// Followers at once.
+/// Most followers at a time.
 const FOLLOWERS: usize = 256;
-/// How often Postgres is asked when NATS says nothing.
+/// Time between two reads of Postgres while NATS sends nothing.
 const POLL: Duration = Duration::from_millis(500);
 
-/// How far a follower has seen: the last ordinal of each partition; 0 where there is none.
+/// The place of a follower in the feed: of each partition the last ordinal seen, or 0.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Place(BTreeMap<u16, u64>);
 
@@ -38,7 +39,7 @@ impl Place {
         self.0.get(&partition).copied().unwrap_or(0)
     }
 
-    /// What lies between this place and a later one.
+    /// Returns the ordinals between this place and a later place.
     fn until(&self, end: &Place) -> Vec<OrdinalRange> {
         let range = |(partition, until): (&u16, &u64)| OrdinalRange {
             partition: *partition,
@@ -49,7 +50,7 @@ impl Place {
         ranges.filter(|range| range.after < range.until).collect()
     }
 
-    /// `partition:ordinal`, separated by commas.
+    /// Writes the place as `partition:ordinal`, separated by commas.
     pub(crate) fn text(&self) -> String {
         let parts = self
             .0
@@ -58,7 +59,7 @@ impl Place {
         parts.collect::<Vec<_>>().join(",")
     }
 
-    /// The inverse.
+    /// Reads a place that [`Place::text`] wrote.
     pub(crate) fn parse(text: &str) -> Option<Place> {
         if text.is_empty() {
             return Some(Place::default());
@@ -81,20 +82,20 @@ impl FromIterator<(u16, u64)> for Place {
     }
 }
 
-/// One revision as it is shown.
+/// A revision for followers.
 #[derive(Debug)]
 pub(crate) struct Item {
     partition: u16,
     ordinal: u64,
     pub(crate) image: Image,
-    /// Its `CloudEvent`, as on the bus.
+    /// The `CloudEvent` on the bus, as JSON.
     pub(crate) event: String,
 }
 
 impl Item {
     fn new(partition: u16, ordinal: u64, revision: Revision) -> Item {
         let image = revision.image();
-        // It is JSON of our own making, without a map in it that could fail.
+        // Serialising fails only for maps with keys other than strings; an event has no map.
         let event = serde_json::to_string(&revision.event()).unwrap_or_default();
         Item {
             partition,
@@ -105,15 +106,15 @@ impl Item {
     }
 }
 
-/// The feed. Cheap to clone; all clones are one.
+/// The feed. Clones are cheap and share their state.
 #[derive(Debug, Clone)]
 pub(crate) struct Feed {
     database: Database,
-    /// How far everything was read that is in memory. `None`: nothing was read yet.
+    /// The place up to which revisions are in memory. `None`: nobody follows, so none are read.
     end: watch::Sender<Option<Place>>,
     recent: broadcast::Sender<Arc<Item>>,
     followers: Arc<Semaphore>,
-    /// Somebody began to follow, or NATS has news.
+    /// Notified when a follower begins, and when NATS announces a revision.
     wake: Arc<Notify>,
     shutdown: CancellationToken,
 }
@@ -130,7 +131,7 @@ impl Feed {
         }
     }
 
-    /// Reads what is new while anybody follows, until a stop is asked for.
+    /// Reads new revisions while there are followers, until a stop is requested.
     pub(crate) async fn keep(self) -> anyhow::Result<()> {
         let mut retry = Retry::new("reading new revisions for the live feed");
         while !self.shutdown.is_cancelled() {
@@ -167,9 +168,9 @@ impl Feed {
                 for (partition, revision) in recorded::revisions(db, &place.until(&end)).await? {
                     place.0.insert(partition, revision.ordinal);
                     let item = Item::new(partition, revision.ordinal, revision.event);
-                    let _ = self.recent.send(Arc::new(item)); // Nobody may be left.
+                    let _ = self.recent.send(Arc::new(item)); // An error: the last follower is gone.
                 }
-                // Followers read what they miss up to here.
+                // Wakes the followers, which read any gap up to this place from Postgres.
                 self.end.send_replace(Some(place.clone()));
             }
             Ok(())
@@ -177,7 +178,8 @@ impl Feed {
         self.database.ask(read_on).await
     }
 
-    /// Wakes the feed when NATS has news, while anybody follows. Without NATS the feed is half a second slower.
+    /// Wakes the feed when NATS announces a revision, while there are followers. Without NATS the
+    /// feed is half a second slower.
     pub(crate) async fn listen(self, args: BusArgs, ctx: Context) -> anyhow::Result<()> {
         let bus = match Bus::observe(&args, "api", &ctx.shutdown).await {
             Err(BusError::Stopped) => return Ok(()),
@@ -187,10 +189,10 @@ impl Feed {
         let mut retry = Retry::new("listening to REVISIONS for the live feed");
         loop {
             let listening = async {
-                // Nobody follows: each push would wake us for nothing.
+                // Without followers each push would wake this task for nothing.
                 let _ = end.wait_for(Option::is_some).await;
-                let mut news = bus.listen(Subject::ALL_REVISIONS.to_owned()).await?;
-                while news.next().await.is_some() {
+                let mut revisions = bus.listen(Subject::ALL_REVISIONS.to_owned()).await?;
+                while revisions.next().await.is_some() {
                     if end.borrow().is_none() {
                         return Ok(());
                     }
@@ -213,19 +215,21 @@ impl Feed {
         }
     }
 
-    /// Follows from a place on.
+    /// Starts a follower at a place.
     pub(crate) async fn follow(&self, from: Start) -> Result<Follower, Error> {
         let permit = Arc::clone(&self.followers)
             .try_acquire_owned()
             .map_err(|_| Error::TooManyFollowers)?;
-        // Before the place is looked up: whatever is recorded after it is either in memory or found missing there.
+        // Subscribes before looking up the place. So each later revision is in memory, or memory
+        // has a gap.
         let recent = self.recent.subscribe();
         self.wake.notify_one();
         let find_place = async |db: &mut PgConnection| match from {
             Start::Now => Ok(recorded::ends(db).await?.into_iter().collect()),
             Start::Since(time) => Ok(recorded::before(db, time).await?.into_iter().collect()),
             Start::After(place) => {
-                // Where Postgres was restored from an older copy, what comes next counts from its end.
+                // If Postgres was restored from an older copy, the place may lie after the end of
+                // history: then the follower continues at the end.
                 let end: Place = recorded::ends(db).await?.into_iter().collect();
                 let known =
                     |(partition, ordinal): (u16, u64)| (partition, ordinal.min(end.of(partition)));
@@ -245,35 +249,37 @@ impl Feed {
     }
 }
 
-/// Where to begin.
+/// The place at which a follower starts.
 #[derive(Debug)]
 pub(crate) enum Start {
+    /// After the last recorded revision.
     Now,
-    /// With what was recorded at that time or later.
+    /// With the first revision recorded at this time or later.
     Since(OffsetDateTime),
+    /// After the revisions of this place.
     After(Place),
 }
 
-/// Somebody who follows.
+/// A client that follows the feed.
 #[derive(Debug)]
 pub(crate) struct Follower {
     feed: Feed,
     place: Place,
     recent: broadcast::Receiver<Arc<Item>>,
     end: watch::Receiver<Option<Place>>,
-    /// Read from Postgres and not shown yet, the next one last.
+    /// Revisions read from Postgres and not returned yet, the next revision last.
     ready: Vec<Arc<Item>>,
     retry: Retry,
     _permit: OwnedSemaphorePermit,
 }
 
 impl Follower {
-    /// Where it is: after the last revision that [`Follower::next`] gave.
+    /// Returns the place after the last revision that [`Follower::next`] returned.
     pub(crate) fn place(&self) -> &Place {
         &self.place
     }
 
-    /// The next revision. `None`: a stop was asked for. Cancel safe.
+    /// Waits for the next revision. `None`: a stop is requested. Cancel safe.
     pub(crate) async fn next(&mut self) -> Option<Arc<Item>> {
         loop {
             if let Some(item) = self.ready.pop().or_else(|| self.recall()) {
@@ -300,10 +306,10 @@ impl Follower {
         }
     }
 
-    /// The next one of those in memory that was not shown; `None` if there is none, or one before it is missing there.
+    /// Takes the next revision from memory. `None`: memory has no more, or has a gap.
     fn recall(&mut self) -> Option<Arc<Item>> {
         loop {
-            // Those that were overwritten are missing, and will be found to be.
+            // Revisions that were overwritten in memory leave a gap, which `fetch` reads.
             match self.recent.try_recv() {
                 Ok(item) if item.ordinal == self.place.of(item.partition) + 1 => return Some(item),
                 Ok(item) if item.ordinal <= self.place.of(item.partition) => {}
@@ -313,7 +319,7 @@ impl Follower {
         }
     }
 
-    /// Reads what lies before the end that is known. Says whether there was anything.
+    /// Reads from Postgres up to the place of the feed. Returns whether there was a revision.
     async fn fetch(&mut self) -> Result<bool, Error> {
         let ranges = match &*self.end.borrow_and_update() {
             Some(end) => self.place.until(end),
@@ -343,7 +349,7 @@ mod tests {
     }
 
     #[test]
-    fn a_place_is_read_as_it_was_written() {
+    fn a_place_survives_writing_and_reading() {
         for text in ["", "0:1", "0:17,3:4,255:9223372036854775807"] {
             assert_eq!(place(text).text(), text);
         }
@@ -362,7 +368,7 @@ mod tests {
     }
 
     #[test]
-    fn what_lies_between_two_places_is_known_by_partition() {
+    fn the_ranges_between_two_places_are_by_partition() {
         let ranges = place("0:5,1:7").until(&place("0:9,1:7,2:3"));
         let range = |partition, after, until| OrdinalRange {
             partition,

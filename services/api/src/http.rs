@@ -1,5 +1,5 @@
-//! The HTTP side of the API, apart from its resources: the type of an operation, the OpenAPI document, parameters, pages, tokens
-//! and problems.
+//! The HTTP side of the API, apart from its resources: the type of an operation, the OpenAPI
+//! document, parameters, bodies, pages, tokens and problems.
 
 pub(crate) mod body;
 pub(crate) mod error;

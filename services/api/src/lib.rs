@@ -1,12 +1,15 @@
-//! The api answers: what a tag meant at any time, which images ever had a digest and what that is, what is deployed.
+//! The api serves history, triggers and rollouts over HTTP: the digest of a tag at any time, the
+//! images that ever had a digest, manifests, and the images that are deployed.
 //!
-//! In scope: the HTTP API under `/v1`, one file a resource, from one snapshot of Postgres each; the live feed ([`feed`](self));
-//! who may ask; and the description of it all in OpenAPI. Besides pausing and resuming a trigger it writes nothing. A resource
-//! is a file with its [`Operation`](self)s and a line each in the table of operations.
+//! In scope: the HTTP API under `/v1`, each answer from one snapshot of Postgres; the live feed;
+//! tokens; the OpenAPI document. The api writes only to pause or resume a trigger. Each resource
+//! has a file in `operations/`, and each operation a row in the table of operations.
 //!
-//! Out of scope: deciding what the history is (the indexer) and what is rolled out (the trigger service).
+//! Out of scope: making the history (the indexer), rollouts (the trigger service), and the SQL
+//! that reads history (`tagtrail-history`).
 //!
-//! An answer is JSON; a refusal is problem details (RFC 9457) with a stable `code`:
+//! A successful answer is JSON. Every other answer is problem details (RFC 9457) with a stable
+//! `code`:
 //!
 //! | status | code |
 //! |---|---|
@@ -14,8 +17,9 @@
 //! | 401, 403 | `unauthenticated`, `forbidden` |
 //! | 404 | `tag_unknown`, `tag_deleted`, `revision_unknown`, `manifest_unknown`, `trigger_unknown`, `rollout_unknown`, `not_found` |
 //! | 405 | `method_not_allowed` |
-//! | 500 | `internal`: a defect of ours; the cause is in the log alone |
-//! | 503 | `store_unavailable`: Postgres is down or slow; `busy`: too many follow the feed; `Retry-After` says when to come again |
+//! | 400, 413, 415 | `body_invalid`, `body_too_large`, `body_not_json`: of operations with a body |
+//! | 500 | `internal`: a defect of Tagtrail; only the log has the cause |
+//! | 503 | `store_unavailable`: Postgres is down or slow; `busy`: the feed has too many followers; the client retries after `Retry-After` |
 
 mod config;
 mod database;
@@ -44,16 +48,16 @@ use http::openapi;
 use http::tokens::Tokens;
 use shared::Shared;
 
-/// The OpenAPI 3.1 document of the API.
+/// Returns the OpenAPI 3.1 document of the API.
 #[must_use]
 pub fn openapi() -> serde_json::Value {
     openapi::document(operations::ALL)
 }
 
-/// Looks at everything that the api needs of the file, secrets included, and says what it found there, a line each.
+/// Reads the settings of the api in the file, secrets included. Returns a line for each.
 ///
 /// # Errors
-/// What is wrong, with its line and the cure.
+/// A wrong setting, with the line and the cure.
 pub fn check(file: &File) -> Result<Vec<String>, ConfigError> {
     Tokens::read(file)?;
     let line = |token: &tagtrail_config::Token| {
@@ -66,11 +70,11 @@ pub fn check(file: &File) -> Result<Vec<String>, ConfigError> {
     Ok(file.token.iter().map(line).collect())
 }
 
-/// Listens, and runs until a stop is asked for.
+/// Listens, and runs until a stop is requested.
 ///
 /// # Errors
-/// What waiting can't heal: an address in use, one that everybody can reach without a token, a wrong `tagtrail.toml`, refused
-/// credentials, a schema that is too new.
+/// An error that a retry can't fix: an address in use, a public address without a token, a wrong
+/// `tagtrail.toml`, refused credentials, a schema newer than this program.
 pub async fn run(config: Config, ctx: Context) -> anyhow::Result<()> {
     let listener = TcpListener::bind(config.listen).await.with_context(|| {
         format!(
@@ -81,7 +85,7 @@ pub async fn run(config: Config, ctx: Context) -> anyhow::Result<()> {
     serve(listener, config, ctx).await
 }
 
-/// The same with a listener of the caller's, who so knows the address.
+/// As [`run`], on a listener of the caller, who thus knows the address.
 ///
 /// # Errors
 /// As [`run`].
@@ -91,7 +95,7 @@ pub async fn serve(listener: TcpListener, config: Config, ctx: Context) -> anyho
     let tokens = Tokens::read(&File::load(&File::find(config.config.as_deref()))?)?;
     let address = listener.local_addr()?;
     tokens.check(address)?;
-    tracing::info!(%address, "answering questions");
+    tracing::info!(%address, "serving the API");
     let database = Database::default();
     let feed = Feed::new(database.clone(), ctx.shutdown.clone());
     let shared = Shared {

@@ -1,4 +1,4 @@
-//! What the api counts.
+//! Metrics of the api.
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
@@ -7,14 +7,14 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use tagtrail_daemon::metrics::seconds;
 
-/// Its metrics.
+/// Metrics of the api.
 #[derive(Debug, Clone)]
 pub(crate) struct Metrics {
     requests: Family<RequestLabels, Counter>,
     seconds: Family<OperationLabels, Histogram>,
-    /// Who follows the live feed now.
+    /// Clients that follow the live feed now.
     pub(crate) followers: Gauge,
-    /// Followers that did not read.
+    /// Followers dropped because of not reading.
     pub(crate) dropped: Counter,
 }
 
@@ -44,7 +44,7 @@ impl Metrics {
             ),
             followers: metrics.add(
                 "api_followers",
-                "Who follows the live feed now",
+                "Clients that follow the live feed now",
                 Gauge::default(),
             ),
             dropped: metrics.add(
@@ -55,7 +55,7 @@ impl Metrics {
         }
     }
 
-    /// A request was answered.
+    /// Counts an answer.
     pub(crate) fn answered(&self, operation: &'static str, status: u16, seconds: f64) {
         self.requests
             .get_or_create(&RequestLabels { operation, status })

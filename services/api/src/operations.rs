@@ -1,4 +1,4 @@
-//! The table of all operations, and the routes made of it.
+//! The table of all operations, and the routes.
 
 mod coverage;
 mod digests;
@@ -25,7 +25,7 @@ use crate::http::tokens::Tokens;
 use crate::metrics::Metrics;
 use crate::shared::Shared;
 
-/// Every operation there is.
+/// All operations.
 pub(crate) const ALL: &[Operation] = &[
     resolve::RESOLVE,
     history::HISTORY,
@@ -41,10 +41,10 @@ pub(crate) const ALL: &[Operation] = &[
     rollouts::ONE,
 ];
 
-/// Time for a whole answer, above everything that bounds its parts.
+/// Time-out of a whole answer, longer than the time-outs of all parts.
 const ANSWER: Duration = Duration::from_secs(10);
 
-/// The routes of these operations, each behind its role.
+/// Returns the routes of these operations, each behind the check of the role.
 pub(crate) fn router(operations: &[Operation], shared: Shared) -> Router {
     let mut router = Router::new().route("/openapi.json", openapi::route(operations));
     for operation in operations {
@@ -93,7 +93,7 @@ async fn count(State(counted): State<Counted>, request: Request, next: Next) -> 
     response
 }
 
-/// Nothing is looked at before it is known who asks.
+/// Checks the token before anything else of the request is read.
 async fn admit(
     State(guard): State<Guard>,
     request: Request,
@@ -103,7 +103,8 @@ async fn admit(
     Ok(next.run(request).await)
 }
 
-/// Postgres bounds what a statement may take, but not the way there: a cut-off server answers nothing at all.
+/// Bounds the time of an answer. Postgres enforces the time-out of a statement, which does not help
+/// when the network to Postgres is cut.
 async fn in_time(request: Request, next: Next) -> Result<Response, Error> {
     tokio::time::timeout(ANSWER, next.run(request))
         .await

@@ -1,4 +1,4 @@
-//! What all requests share.
+//! The state that all requests share.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use crate::feed::Feed;
 use crate::http::tokens::Tokens;
 use crate::metrics::Metrics;
 
-/// What all requests share.
+/// The state that all requests share.
 #[derive(Debug, Clone)]
 pub(crate) struct Shared {
     pub(crate) database: Database,

@@ -1,5 +1,5 @@
-//! All SQL of the api, with what it gives: a file for each resource. Every question is one statement, and so sees one snapshot;
-//! lists are read by key, never by offset.
+//! The SQL of the triggers' and rollouts' tables. Each function is a single statement, and so reads
+//! a single snapshot. Lists are read by key, never by offset.
 
 pub(crate) mod rollouts;
 pub(crate) mod triggers;

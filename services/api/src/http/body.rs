@@ -26,7 +26,7 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for JsonBody<T> {
         let bytes = receive(request, state).await?;
         serde_json::from_slice(&bytes)
             .map(JsonBody)
-            // The text of serde_json repeats parts of the body.
+            // The text of serde_json repeats parts of the body: control characters must go.
             .map_err(|error| Error::Body(clean_text(&error.to_string(), 200)))
     }
 }

@@ -1,4 +1,4 @@
-//! Why there is no answer, and how that is told: problem details (RFC 9457) with a stable `code`.
+//! The errors of the API, as problem details (RFC 9457) with a stable `code`.
 
 use std::time::Duration;
 
@@ -12,17 +12,17 @@ use tagtrail_proto::{Digest, Image, NameError};
 use tagtrail_daemon::problem;
 use tagtrail_history::instant::Instant;
 
-/// Why there is no answer. The text is for whoever asked.
+/// An error of a request. The client receives the text as `detail`.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
-    #[error("say which image: image=registry.example.com/foo/bar:latest")]
+    #[error("the parameter image is missing: image=registry.example.com/foo/bar:latest")]
     ImageMissing,
     #[error("{0}")]
     Image(NameError),
     #[error("{0}")]
     Digest(NameError),
     #[error(
-        "{parameter} must be a time as RFC 3339 writes it, such as 2026-03-03T14:02:00Z or 2026-03-03T15:02:00%2B01:00 (the + escaped)"
+        "{parameter} must be an RFC 3339 time, such as 2026-03-03T14:02:00Z or 2026-03-03T15:02:00%2B01:00 (the + escaped)"
     )]
     Time { parameter: &'static str },
     #[error("revision must be a number: revisions of a tag are numbered 1, 2, 3 …")]
@@ -30,17 +30,17 @@ pub(crate) enum Error {
     #[error("limit must be a number from 1 to {most}")]
     Limit { most: usize },
     #[error(
-        "cursor must be the `next` of an answer to the same question; leave it out to start over"
+        "cursor must be the `next` of the previous page of the same list; leave it out to start over"
     )]
     Cursor,
-    #[error("there is no parameter {name:?} here; {}", listed(.known))]
+    #[error("there is no parameter {name:?}; {}", list(.known))]
     ParameterUnknown {
         name: String,
         known: Vec<&'static str>,
     },
     #[error("{0}")]
     Match(String),
-    #[error("{0} is given more than once")]
+    #[error("{0} must not be given more than once")]
     ParameterRepeated(&'static str),
     #[cfg_attr(not(test), expect(dead_code, reason = "no operation takes a body yet"))]
     #[error("the body is not the JSON that the operation takes: {0}")]
@@ -58,17 +58,15 @@ pub(crate) enum Error {
     )]
     RevisionAndTime,
 
-    #[error(
-        "show a token as `Authorization: Bearer …`: one of those that [[token]] in tagtrail.toml names"
-    )]
+    #[error("send `Authorization: Bearer …` with the secret of a [[token]] in tagtrail.toml")]
     Unauthenticated,
-    #[error("this token may only read; it takes one with role = \"operate\"")]
+    #[error("this token may only read; use a token with role = \"operate\"")]
     Forbidden,
 
-    #[error("nothing is known of {0}: no push of it was ever recorded")]
+    #[error("{0} is unknown: no push of it was ever recorded")]
     TagUnknown(Image),
     #[error(
-        "{0} has a history, but it begins later: by then it did not exist yet, or was not known yet"
+        "the history of {0} begins later: at that time the tag did not exist, or was not recorded yet"
     )]
     TagNotYet(Image),
     #[error("{image} was deleted: revision {revision}, at {at}")]
@@ -80,7 +78,7 @@ pub(crate) enum Error {
     #[error("{image} has no revision {revision}")]
     RevisionUnknown { image: Image, revision: u64 },
     #[error(
-        "what {0} is is not known: it was not read yet, or its registry is not configured under [[registry]] in tagtrail.toml"
+        "no manifest is recorded for {0}: it has not been read yet, or its registry has no [[registry]] entry in tagtrail.toml"
     )]
     ManifestUnknown(Digest),
     #[error("there is no such trigger; GET /v1/triggers lists them")]
@@ -88,42 +86,45 @@ pub(crate) enum Error {
     #[error("there is no such rollout; GET /v1/rollouts lists them")]
     RolloutUnknown,
     #[error(
-        "nothing is here; the API is under /v1: resolve, history, digests, manifests, coverage, revisions, triggers, rollouts; GET /openapi.json describes it"
+        "there is no such path; the API is under /v1: resolve, history, digests, manifests, coverage, revisions, triggers, rollouts; GET /openapi.json describes it"
     )]
     NotFound,
-    #[error("this can't be asked with that method; the Allow header names those that can")]
+    #[error(
+        "this path does not take this method; the Allow header lists the methods that it takes"
+    )]
     MethodNotAllowed,
 
-    #[error("too many are following the live feed; come again in a moment")]
+    #[error("the live feed has too many followers; try again in a moment")]
     TooManyFollowers,
-    #[error("the database has not been reached since the start; come again in a moment")]
+    #[error("the database has not been reached since the start; try again in a moment")]
     NotConnected,
-    #[error("the database can't be reached or is overloaded; come again in a moment")]
+    #[error("the database can't be reached or is overloaded; try again in a moment")]
     Unavailable(#[source] sqlx::Error),
-    #[error("the database did not answer in time; come again in a moment")]
+    #[error("the database did not answer in time; try again in a moment")]
     TooSlow(Duration),
-    #[error("something went wrong here that should not; the server's log says what")]
+    #[error("internal error; the server's log has the cause")]
     Store(#[source] sqlx::Error),
-    #[error("something went wrong here that should not; the server's log says what")]
+    #[error("internal error; the server's log has the cause")]
     Panicked,
 }
 
-fn listed(known: &[&str]) -> String {
+fn list(known: &[&str]) -> String {
     if known.is_empty() {
-        return "it takes none".to_owned();
+        return "the operation takes none".to_owned();
     }
-    format!("it takes {}", known.join(", "))
+    format!("the operation takes {}", known.join(", "))
 }
 
 impl From<sqlx::Error> for Error {
     fn from(error: sqlx::Error) -> Error {
-        let passes = match &error {
+        let temporary = match &error {
             sqlx::Error::Io(_)
             | sqlx::Error::Tls(_)
             | sqlx::Error::PoolTimedOut
             | sqlx::Error::PoolClosed
             | sqlx::Error::WorkerCrashed => true,
-            // Classes of SQLSTATE: connection, credentials, database name, resources, operator (also: statement_timeout), system.
+            // Classes of SQLSTATE: connection, credentials, database name, resources, operator
+            // (also statement_timeout), system.
             sqlx::Error::Database(refusal) => refusal.code().is_some_and(|code| {
                 ["08", "28", "3D", "53", "57", "58"]
                     .iter()
@@ -131,7 +132,7 @@ impl From<sqlx::Error> for Error {
             }),
             _ => false,
         };
-        if passes {
+        if temporary {
             Error::Unavailable(error)
         } else {
             Error::Store(error)
@@ -175,12 +176,12 @@ impl Error {
 
     fn log(&self) {
         match self {
-            Error::Unavailable(cause) => tracing::warn!("a question was not answered: {cause}"),
+            Error::Unavailable(cause) => tracing::warn!("a request failed: {cause}"),
             Error::TooSlow(time) => {
-                tracing::warn!("a question was not answered: no answer from Postgres in {time:?}");
+                tracing::warn!("a request failed: no answer from Postgres in {time:?}");
             }
             Error::Store(cause) => tracing::error!("a query failed: {cause}"),
-            // The panic has been reported where it happened.
+            // The panic hook has logged it.
             _ => {}
         }
     }
@@ -193,20 +194,20 @@ impl Error {
     reason = "only the schema is used: tagtrail_daemon::problem writes the body"
 )]
 pub(crate) struct Problem {
-    /// `about:blank`: `code` says what kind of problem it is.
+    /// `about:blank`: `code` states the kind of problem.
     r#type: &'static str,
-    /// What the status means.
+    /// The meaning of the status.
     title: Option<&'static str>,
-    /// The status, once more.
+    /// The status of the HTTP answer.
     status: u16,
-    /// What is wrong and what to do, for people.
+    /// Cause and cure, for people.
     detail: String,
-    /// What is wrong, for programs. It never changes.
+    /// The kind of problem, for programs. The meaning of a code never changes.
     code: &'static str,
 }
 
 impl Problem {
-    /// Reference to its schema.
+    /// Returns a reference to the schema.
     pub(crate) fn schema_ref(schemas: &mut SchemaGenerator) -> Value {
         schemas.subschema_for::<Problem>().to_value()
     }

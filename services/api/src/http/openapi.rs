@@ -1,4 +1,4 @@
-//! `GET /openapi.json`: the API described by the very table that its routes come from.
+//! `GET /openapi.json`: the OpenAPI document, made from the table that the routes come from.
 
 use axum::http::header::CONTENT_TYPE;
 use axum::routing::{MethodRouter, get};
@@ -11,7 +11,7 @@ use crate::http::operation::{Operation, RequestBody, ResponseBody};
 use crate::http::parameters::Parameter;
 use crate::shared::Shared;
 
-/// Problems that any operation may have.
+/// Problems of all operations.
 const COMMON: &[(u16, &str)] = &[
     (400, "parameter_unknown"),
     (400, "parameter_repeated"),
@@ -28,9 +28,9 @@ const OF_BODY: &[(u16, &str)] = &[
     (415, "body_not_json"),
 ];
 
-/// The document, the same for everybody: it holds nothing that is secret.
+/// Returns the route of the document, which needs no token: the document holds no secret.
 pub(crate) fn route(operations: &[Operation]) -> MethodRouter<Shared> {
-    // Made once: it does not change while the program runs.
+    // The document does not change while the program runs.
     let text = document(operations).to_string();
     get(move || {
         let text = text.clone();
@@ -43,9 +43,10 @@ pub(crate) fn route(operations: &[Operation]) -> MethodRouter<Shared> {
     })
 }
 
-/// The OpenAPI 3.1 document of these operations.
+/// Returns the OpenAPI 3.1 document of these operations.
 pub(crate) fn document(operations: &[Operation]) -> Value {
-    // OpenAPI 3.1 takes JSON Schema 2020-12 as it is. As serialised: every field is always present.
+    // OpenAPI 3.1 contains JSON Schema 2020-12 unchanged. For responses, every field is required:
+    // serialising writes all fields.
     let mut schemas = SchemaSettings::draft2020_12()
         .for_serialize()
         .with(|settings| {
@@ -64,12 +65,12 @@ pub(crate) fn document(operations: &[Operation]) -> Value {
         "jsonSchemaDialect": "https://json-schema.org/draft/2020-12/schema",
         "info": {
             "title": "Tagtrail",
-            "summary": "What each container image tag meant, for ever; and what is deployed.",
+            "summary": "The history of each container image tag, and the images that are deployed.",
             "version": env!("CARGO_PKG_VERSION"),
             "license": { "name": "Apache-2.0", "identifier": "Apache-2.0" },
         },
         "servers": [{ "url": "/" }],
-        // Without any [[token]] in tagtrail.toml the API listens on loopback only, and asks for none.
+        // Without a [[token]] in tagtrail.toml the API listens on loopback only, and requires none.
         "security": [{}, { "token": [] }],
         "paths": paths,
         "components": {
@@ -82,7 +83,7 @@ pub(crate) fn document(operations: &[Operation]) -> Value {
 fn describe(operation: &Operation, schemas: &mut SchemaGenerator) -> Value {
     let (media_type, schema) = match operation.response {
         ResponseBody::Json(schema) => ("application/json", schema(schemas).to_value()),
-        // There is no schema language for event streams; each `data` line holds one of these.
+        // OpenAPI 3.1 can't describe event streams. The schema is that of each `data` line.
         ResponseBody::Events(schema) => (
             "text/event-stream",
             json!({ "type": "string", "contentMediaType": "application/json", "contentSchema": schema(schemas).to_value() }),
@@ -133,7 +134,7 @@ fn describe(operation: &Operation, schemas: &mut SchemaGenerator) -> Value {
 }
 
 fn describe_body(body: RequestBody) -> Value {
-    // As deserialised: optional fields may be left out.
+    // In requests, optional fields may be left out.
     let mut schemas = SchemaSettings::draft2020_12()
         .for_deserialize()
         .with(|settings| {

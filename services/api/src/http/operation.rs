@@ -1,5 +1,5 @@
-//! The type of an operation: one row of the table, from which come its route, the role that it
-//! requires, and its description in OpenAPI.
+//! The type of an operation: a row of the table, from which come the route, the check of the role,
+//! and the description in OpenAPI.
 
 use axum::routing::{MethodFilter, MethodRouter};
 use schemars::{JsonSchema, Schema, SchemaGenerator};
@@ -24,10 +24,10 @@ pub(crate) struct Operation {
     pub(crate) query: &'static [Parameter],
     /// Parameters in headers.
     pub(crate) header: &'static [Parameter],
-    /// The body of a request. Without one, a body that is sent is not read.
+    /// The body of a request. `None`: the handler reads no body.
     pub(crate) body: Option<RequestBody>,
     pub(crate) response: ResponseBody,
-    /// Status and code of the operation's own problems, besides those that every operation has.
+    /// Status and code of the operation's own problems, besides the problems of all operations.
     pub(crate) problems: &'static [(u16, &'static str)],
     /// The handler, as a route of the operation's method.
     pub(crate) serve: fn(MethodFilter) -> MethodRouter<Shared>,
@@ -69,9 +69,10 @@ impl Method {
 /// The JSON body of a request.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct RequestBody {
-    /// The schema, without references: requests and responses may describe one type differently.
+    /// The schema, without references: requests and responses may describe the same type
+    /// differently.
     pub(crate) schema: fn(&mut SchemaGenerator) -> Schema,
-    /// Largest size in bytes. A larger body is refused before it is read to its end.
+    /// Largest size in bytes. A larger body is refused before all of it is read.
     pub(crate) max_size: usize,
 }
 

@@ -1,4 +1,5 @@
-//! Pages by key, not by number: what is added meanwhile neither repeats nor hides an item of a later page.
+//! Pages by key, not by number: items that are added between two requests neither repeat nor hide
+//! an item of a later page.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -10,32 +11,32 @@ use tagtrail_history::instant::from_micros;
 use crate::http::error::Error;
 use crate::http::parameters::{Parameter, Parameters, optional, text};
 
-/// Items on a page, unless the question says otherwise.
+/// Items of a page without `limit`.
 pub(crate) const USUAL: usize = 50;
-/// Items that a page may have.
+/// Most items of a page.
 pub(crate) const MOST: usize = 1000;
-/// Longer than any cursor of ours.
+/// Longest cursor that is decoded. The API issues shorter cursors.
 const LONGEST: usize = 200;
 
 pub(crate) const LIMIT: Parameter = optional(
     "limit",
-    "Most items on a page.",
+    "Most items of a page.",
     "50",
     || json!({ "type": "integer", "minimum": 1, "maximum": MOST, "default": USUAL }),
 );
 pub(crate) const CURSOR: Parameter = optional(
     "cursor",
-    "The `next` of the page before.",
+    "The `next` of the previous page.",
     "MSBoaXN0b3J5IDE3NzI1NDY1MjAwMDAwMDAgMTc",
     text,
 );
 
-/// A list that is read in pages. `N` numbers are the key of an item: they say where it stands in the list.
+/// A list that is read in pages. The key of an item is `N` numbers, by which the list is ordered.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct List<const N: usize> {
-    /// Name in its cursors, so that a cursor of another list is refused.
+    /// Name in cursors, so that a cursor of another list is refused.
     pub(crate) name: &'static str,
-    /// Index of the number of a key that is a time in microseconds, if one is.
+    /// Index of the number that is a time in microseconds, if the key has a time.
     pub(crate) time: Option<usize>,
 }
 
@@ -44,11 +45,11 @@ pub(crate) struct List<const N: usize> {
 pub(crate) struct Page<const N: usize> {
     list: List<N>,
     limit: usize,
-    /// Key of the last item of the page before.
+    /// Key of the last item of the previous page.
     pub(crate) after: Option<[i64; N]>,
 }
 
-/// A page.
+/// A page of a list.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct Items<T> {
     items: Vec<T>,
@@ -73,14 +74,15 @@ impl<const N: usize> Page<N> {
         Ok(Page { list, limit, after })
     }
 
-    /// How many items to fetch: one more than are shown, which tells whether there is a next page.
+    /// Returns the number of items to fetch: an item more than the page has, to find out whether
+    /// there is a next page.
     pub(crate) fn fetch(&self) -> i64 {
         i64::try_from(self.limit)
             .unwrap_or(i64::MAX)
             .saturating_add(1)
     }
 
-    /// Makes the page of what was fetched.
+    /// Makes the page of the items that were fetched.
     pub(crate) fn cut<T>(&self, mut fetched: Vec<([i64; N], T)>) -> Items<T> {
         let more = fetched.len() > self.limit;
         fetched.truncate(self.limit);
@@ -92,13 +94,14 @@ impl<const N: usize> Page<N> {
 }
 
 impl<const N: usize> List<N> {
-    /// `1 <list> <numbers>` in base64, so that nobody is tempted to make one up. The 1 is the version.
+    /// Writes `1 <list> <numbers>` in base64, so that clients do not build cursors by themselves.
+    /// The 1 is the version of the format.
     fn encode(&self, key: [i64; N]) -> String {
         let numbers = key.map(|number| number.to_string()).join(" ");
         URL_SAFE_NO_PAD.encode(format!("1 {} {numbers}", self.name))
     }
 
-    /// The inverse. `None`: this API did not issue the cursor for this list.
+    /// Reads a cursor. `None`: the API did not issue this cursor for this list.
     fn decode(&self, text: &str) -> Option<[i64; N]> {
         if text.len() > LONGEST {
             return None;
@@ -132,7 +135,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn a_cursor_is_read_as_it_was_written(key: [i64; 3]) {
+        fn a_cursor_survives_writing_and_reading(key: [i64; 3]) {
             let list = list("digest", None);
             prop_assert_eq!(list.decode(&list.encode(key)), Some(key));
         }
@@ -162,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_page_has_no_next_one() {
+    fn the_last_page_has_no_next_page() {
         let list = list("x", None);
         let page = |limit| Page::<1> {
             list,

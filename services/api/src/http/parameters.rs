@@ -1,4 +1,5 @@
-//! The parameters of a question, read strictly: a misspelt one would otherwise change the answer in silence.
+//! The parameters of a request, read strictly: a misspelt parameter would otherwise change the
+//! answer without notice.
 
 use std::collections::HashMap;
 use std::str::FromStr;
@@ -12,14 +13,14 @@ use time::OffsetDateTime;
 
 use crate::http::error::Error;
 
-/// Something that a question may say.
+/// A parameter of an operation.
 #[derive(Debug)]
 pub(crate) struct Parameter {
     pub(crate) name: &'static str,
     pub(crate) required: bool,
     pub(crate) description: &'static str,
     pub(crate) example: &'static str,
-    /// Its JSON Schema.
+    /// The JSON Schema of the value.
     pub(crate) schema: fn() -> Value,
 }
 
@@ -57,28 +58,29 @@ pub(crate) const IMAGE: Parameter = Parameter {
 };
 pub(crate) const AT: Parameter = optional(
     "at",
-    "What it meant at this time (RFC 3339).",
+    "The revision in force at this time (RFC 3339).",
     "2026-03-03T14:02:00Z",
     time,
 );
 pub(crate) const KNOWN_AT: Parameter = optional(
     "known_at",
-    "By what was recorded by this time (RFC 3339).",
+    "Ignore revisions recorded after this time (RFC 3339).",
     "2026-03-03T14:02:00Z",
     time,
 );
 pub(crate) const REVISION: Parameter = optional(
     "revision",
-    "What the revision of this number is.",
+    "The revision with this number.",
     "17",
     || json!({ "type": "integer", "minimum": 1 }),
 );
-/// What stood after the `?`, known names only, each at most once.
+
+/// The parameters after the `?`: only known names, each at most once.
 #[derive(Debug)]
 pub(crate) struct Parameters(Vec<(&'static str, String)>);
 
 impl Parameters {
-    /// Reads the parameters of a question that knows these.
+    /// Reads the parameters of an operation that knows only the `known` parameters.
     pub(crate) fn read(uri: &Uri, known: &'static [Parameter]) -> Result<Parameters, Error> {
         let Ok(Query(given)) = Query::<Vec<(String, String)>>::try_from_uri(uri) else {
             return Err(Error::NotFound);
@@ -99,19 +101,19 @@ impl Parameters {
         Ok(Parameters(read))
     }
 
-    /// One as it was written.
+    /// Returns a parameter as it was sent.
     pub(crate) fn text(&self, name: &str) -> Option<&str> {
         let found = self.0.iter().find(|(given, _)| *given == name);
         found.map(|(_, value)| value.as_str())
     }
 
-    /// The image asked about; without a tag it is `latest`.
+    /// Parses `image`. The default of the tag is `latest`.
     pub(crate) fn image(&self) -> Result<Image, Error> {
         let text = self.text("image").ok_or(Error::ImageMissing)?;
         text.parse().map_err(Error::Image)
     }
 
-    /// A time.
+    /// Parses a time.
     pub(crate) fn time(&self, parameter: &'static str) -> Result<Option<OffsetDateTime>, Error> {
         let Some(text) = self.text(parameter) else {
             return Ok(None);
@@ -121,7 +123,7 @@ impl Parameters {
             .map(Some)
     }
 
-    /// The number of a revision.
+    /// Parses `revision`.
     pub(crate) fn revision(&self) -> Result<Option<u64>, Error> {
         let Some(text) = self.text("revision") else {
             return Ok(None);
@@ -133,14 +135,14 @@ impl Parameters {
     }
 }
 
-/// The values in the path of a request, by the names that its operation gives them.
+/// The values in the path of a request, by the names in the path of the operation.
 #[derive(Debug)]
 pub(crate) struct PathValues(HashMap<String, String>);
 
 impl<S: Send + Sync> FromRequestParts<S> for PathValues {
     type Rejection = Error;
 
-    /// A path that is not UTF-8 leads nowhere.
+    /// A path that is not UTF-8 is not found.
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<PathValues, Error> {
         match Path::from_request_parts(parts, state).await {
             Ok(Path(values)) => Ok(PathValues(values)),
@@ -168,11 +170,11 @@ mod tests {
     }
 
     #[test]
-    fn a_misspelt_parameter_is_refused_with_the_known_ones() {
+    fn an_unknown_parameter_is_refused_with_the_known_names() {
         let error = read("image=a.b/c&At=x").unwrap_err().to_string();
         assert_eq!(
             error,
-            r#"there is no parameter "At" here; it takes image, at, revision"#
+            r#"there is no parameter "At"; the operation takes image, at, revision"#
         );
     }
 

@@ -1,4 +1,4 @@
-//! Who may ask.
+//! Bearer tokens, and the role that each has.
 
 use std::net::SocketAddr;
 
@@ -10,7 +10,7 @@ use tagtrail_config::{ConfigError, File, Live, Role};
 
 use crate::http::error::Error;
 
-/// A shorter token can be guessed.
+/// Shortest secret, in characters. A shorter secret can be guessed.
 const SHORTEST: usize = 16;
 
 /// The tokens of `tagtrail.toml`.
@@ -25,7 +25,7 @@ struct Token {
 }
 
 impl Tokens {
-    /// Reads them.
+    /// Reads the tokens and their secrets.
     pub(crate) fn read(file: &File) -> Result<Tokens, ConfigError> {
         let token = |entry: &tagtrail_config::Token| {
             let wrong =
@@ -53,7 +53,7 @@ impl Tokens {
         ))
     }
 
-    /// Tokens with a name, a secret and a role each.
+    /// Makes tokens of names, secrets and roles.
     #[cfg(test)]
     pub(crate) fn of(tokens: &[(&str, &str, Role)]) -> Tokens {
         let token = |(name, secret, role): &(&str, &str, Role)| Token {
@@ -64,38 +64,42 @@ impl Tokens {
         Tokens(tokens.iter().map(token).collect())
     }
 
-    /// Refuses to serve everybody who can reach an address that others can reach.
+    /// Refuses an address that other machines can reach, unless there is a token.
     pub(crate) fn check(&self, address: SocketAddr) -> anyhow::Result<()> {
         if self.0.is_empty() && !address.ip().is_loopback() {
             bail!(
-                "{address} can be reached from other machines, and no [[token]] in tagtrail.toml says who may ask: add one \
+                "other machines can reach {address}, and tagtrail.toml has no [[token]]: add one \
                  (name, secret, role = \"read\" or \"operate\"), or listen on 127.0.0.1"
             );
         }
         Ok(())
     }
 
-    /// Whether whoever shows these headers may do what takes this role. Without any tokens everybody may.
+    /// Checks that the headers carry a token with this role. Without tokens every request is
+    /// admitted.
     pub(crate) fn admit(&self, headers: &HeaderMap, role: Role) -> Result<(), Error> {
         if self.0.is_empty() {
             return Ok(());
         }
-        let shown = headers
+        let sent = headers
             .get(AUTHORIZATION)
             .and_then(|value| value.as_bytes().split_at_checked("bearer ".len()))
             .filter(|(scheme, _)| scheme.eq_ignore_ascii_case(b"bearer "))
             .map(|(_, token)| token.trim_ascii());
-        let shown = shown.ok_or(Error::Unauthenticated)?;
-        // All are compared, whichever matched before.
+        let sent = sent.ok_or(Error::Unauthenticated)?;
+        // Compares all tokens, so that the time does not depend on the token that matches.
         let mut found = None;
         for token in &self.0 {
-            if bool::from(token.live.is(shown)) {
+            if bool::from(token.live.is(sent)) {
                 found = Some(token);
             }
         }
         let token = found.ok_or(Error::Unauthenticated)?;
         if token.role < role {
-            tracing::warn!(token = token.name, "refused a token that may only read");
+            tracing::warn!(
+                token = token.name,
+                "refused a request: the token may only read"
+            );
             return Err(Error::Forbidden);
         }
         Ok(())
@@ -115,10 +119,10 @@ mod tests {
         ])
     }
 
-    fn admit(tokens: &Tokens, shown: Option<&str>, role: Role) -> Result<(), &'static str> {
+    fn admit(tokens: &Tokens, sent: Option<&str>, role: Role) -> Result<(), &'static str> {
         let mut headers = HeaderMap::new();
-        if let Some(shown) = shown {
-            headers.insert(AUTHORIZATION, shown.parse().unwrap());
+        if let Some(sent) = sent {
+            headers.insert(AUTHORIZATION, sent.parse().unwrap());
         }
         tokens.admit(&headers, role).map_err(|error| match error {
             Error::Unauthenticated => "unauthenticated",
@@ -128,9 +132,9 @@ mod tests {
     }
 
     #[test]
-    fn a_token_may_do_what_its_role_says() {
+    fn a_token_may_do_what_its_role_allows() {
         let tokens = tokens();
-        for (shown, read, operate) in [
+        for (sent, read, operate) in [
             (Some("Bearer read-only-secret"), Ok(()), Err("forbidden")),
             (Some("bearer  operating-secret "), Ok(()), Ok(())),
             (
@@ -155,13 +159,13 @@ mod tests {
             ),
             (None, Err("unauthenticated"), Err("unauthenticated")),
         ] {
-            assert_eq!(admit(&tokens, shown, Role::Read), read, "{shown:?}");
-            assert_eq!(admit(&tokens, shown, Role::Operate), operate, "{shown:?}");
+            assert_eq!(admit(&tokens, sent, Role::Read), read, "{sent:?}");
+            assert_eq!(admit(&tokens, sent, Role::Operate), operate, "{sent:?}");
         }
     }
 
     #[test]
-    fn without_tokens_only_this_machine_is_served() {
+    fn without_tokens_only_loopback_is_served() {
         let none = Tokens::default();
         assert_eq!(admit(&none, None, Role::Operate), Ok(()));
         for loopback in ["127.0.0.1:8401", "127.0.0.9:1", "[::1]:8401"] {

@@ -1,4 +1,5 @@
-//! `GET /v1/coverage`: how many changes came by event, and how many had to be found: the share that registries lost.
+//! `GET /v1/coverage`: the number of changes by the way in which they became known, and the share
+//! of changes that no event reported.
 
 use axum::Json;
 use axum::extract::State;
@@ -16,7 +17,7 @@ use crate::http::error::Error;
 use crate::http::operation::{Method, Operation, ResponseBody, schema};
 use crate::http::parameters::{Parameter, Parameters, optional};
 
-/// What is looked at if nothing else is asked for.
+/// Time before now that is counted without `since`.
 const USUAL: time::Duration = time::Duration::days(7);
 
 const SINCE: Parameter = optional(
@@ -30,7 +31,7 @@ pub(crate) const COVERAGE: Operation = Operation {
     id: "coverage",
     method: Method::Get,
     path: "/v1/coverage",
-    summary: "By registry and source, how changes became known: by an event, by asking because an event did not say enough, or only by comparing.",
+    summary: "Changes by registry and source, and by the way in which they became known: an event, a question to the registry about an incomplete event, or only reconciling.",
     role: Role::Read,
     in_path: &[],
     query: &[SINCE],
@@ -41,7 +42,7 @@ pub(crate) const COVERAGE: Operation = Operation {
     serve: |method| on(method, coverage),
 };
 
-/// How well registries told of their changes.
+/// The coverage of all registries and sources.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct Coverage {
     since: Instant,

@@ -1,4 +1,4 @@
-//! `GET /v1/digests/{digest}`: every image that ever had it, and when.
+//! `GET /v1/digests/{digest}`: the images that ever had a digest, with times.
 
 use axum::Json;
 use axum::extract::State;
@@ -28,7 +28,7 @@ pub(crate) const DIGEST: Operation = Operation {
     id: "digest",
     method: Method::Get,
     path: "/v1/digests/{digest}",
-    summary: "Every image that ever had this digest, and when.",
+    summary: "The images that ever had this digest, with times.",
     role: Role::Read,
     in_path: &[DIGEST_IN_PATH],
     query: &[LIMIT, CURSOR],
@@ -48,7 +48,7 @@ const LIST: List<3> = List {
     time: Some(1),
 };
 
-/// The images that had a digest. None is an answer too: nobody ever pushed it under a tag.
+/// The images that had a digest. The list is empty if no tag ever had the digest.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct Holders {
     digest: Digest,
@@ -56,7 +56,7 @@ pub(crate) struct Holders {
     intervals: Items<DigestInterval>,
 }
 
-/// Answers, by image in the order in which they were first seen, then by time.
+/// Returns the images in the order in which they were first seen, each by time.
 async fn digest(
     State(database): State<Database>,
     path: PathValues,

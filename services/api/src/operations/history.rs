@@ -39,7 +39,6 @@ const LIST: List<2> = List {
     time: Some(0),
 };
 
-/// Answers.
 async fn history(
     State(database): State<Database>,
     uri: Uri,

@@ -1,4 +1,4 @@
-//! `GET /v1/manifests/{digest}`: what a digest is.
+//! `GET /v1/manifests/{digest}`: the manifest of a digest.
 
 use axum::Json;
 use axum::extract::State;
@@ -25,7 +25,7 @@ pub(crate) const MANIFEST: Operation = Operation {
     id: "manifest",
     method: Method::Get,
     path: "/v1/manifests/{digest}",
-    summary: "What a digest is: for which platforms, built when and from what.",
+    summary: "The manifest of a digest: platforms, creation time, labels and annotations.",
     role: Role::Read,
     in_path: &[DIGEST],
     query: &[],
@@ -36,7 +36,6 @@ pub(crate) const MANIFEST: Operation = Operation {
     serve: |method| on(method, manifest),
 };
 
-/// Answers as the registry's own bytes say.
 async fn manifest(
     State(database): State<Database>,
     path: PathValues,

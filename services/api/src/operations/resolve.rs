@@ -1,4 +1,4 @@
-//! `GET /v1/resolve?image=&at=&known_at=&revision=`: what a tag means, or meant.
+//! `GET /v1/resolve?image=&at=&known_at=&revision=`: the revision of an image in force.
 
 use axum::Json;
 use axum::extract::State;
@@ -22,7 +22,7 @@ pub(crate) const RESOLVE: Operation = Operation {
     id: "resolve",
     method: Method::Get,
     path: "/v1/resolve",
-    summary: "What an image means, meant at a time, or is by its number.",
+    summary: "The revision of an image in force now or at a time, or the one with a number.",
     role: Role::Read,
     in_path: &[],
     query: &[IMAGE, AT, KNOWN_AT, REVISION],
@@ -41,7 +41,7 @@ pub(crate) const RESOLVE: Operation = Operation {
     serve: |method| on(method, resolve),
 };
 
-/// What the tag means.
+/// The revision in force.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct Resolved {
     image: Image,
@@ -53,17 +53,17 @@ pub(crate) struct Resolved {
     recorded_at: Instant,
 }
 
-/// Which revision is asked for.
+/// The revision that a request asks for.
 #[derive(Debug, Clone, Copy)]
 enum ResolveQuery {
-    /// The one in force.
+    /// The revision in force now.
     Head,
-    /// The one in force at a time, by what was recorded by a time.
+    /// The revision in force at `at`, without revisions recorded after `known_at`.
     AsOf {
         at: Option<OffsetDateTime>,
         known_at: Option<OffsetDateTime>,
     },
-    /// The one of this number.
+    /// The revision with this number.
     Numbered(u64),
 }
 
@@ -79,7 +79,6 @@ impl ResolveQuery {
     }
 }
 
-/// Answers.
 async fn resolve(State(database): State<Database>, uri: Uri) -> Result<Json<Resolved>, Error> {
     let parameters = Parameters::read(&uri, RESOLVE.query)?;
     let image = parameters.image()?;

@@ -1,9 +1,10 @@
 //! `GET /v1/revisions?match=&since=`: the live feed, as server-sent events.
 //!
-//! Each event is a revision (`event: revision`, `data:` its `CloudEvent`), with an `id` that is a place in the feed. Whoever
-//! comes again with `Last-Event-ID` goes on there: nothing is left out and nothing is repeated, over restarts of the api too.
-//! Heartbeats carry the place as well, so that a follower of a quiet image does not start far behind. A follower that does not
-//! read is dropped: the last thing that it gets is `event: dropped` with a problem in `data`.
+//! Each event is a revision (`event: revision`, `data:` the `CloudEvent`). The `id` is a place in
+//! the feed. A client that reconnects with `Last-Event-ID` continues there, without a gap or a
+//! repeat, also after a restart of the api. Heartbeats carry the place too, so that a follower of a
+//! quiet image does not restart far behind. A follower that does not read is dropped: the last
+//! event is `event: dropped`, with a problem in `data`.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -34,21 +35,21 @@ use crate::shared::Shared;
 const MATCH: Parameter = Parameter {
     name: "match",
     required: false,
-    description: "Only images that match: `*` within a part, `**` for any parts; without a tag, every tag.",
+    description: "Only images that match: `*` within a part, `**` for any parts; without a tag, every tag matches.",
     example: "registry.example.com/foo/**:latest",
     schema: text,
 };
 const SINCE: Parameter = Parameter {
     name: "since",
     required: false,
-    description: "Begin with what was recorded at this time or later (RFC 3339), rather than with what comes next.",
+    description: "Start with the revisions recorded at this time or later (RFC 3339), not with the next revision.",
     example: "2026-03-03T14:02:00Z",
     schema: time,
 };
 const LAST_EVENT_ID: Parameter = Parameter {
     name: "Last-Event-ID",
     required: false,
-    description: "Go on after the event with this `id`; it counts more than `since`.",
+    description: "Continue after the event with this `id`; it takes precedence over `since`.",
     example: "MSBmZWVkIDA6MTcsMzo0",
     schema: text,
 };
@@ -73,7 +74,7 @@ pub(crate) const REVISIONS: Operation = Operation {
     serve: |method| on(method, revisions),
 };
 
-/// Longer than any identifier of ours: 256 partitions.
+/// Longest id that is decoded. The id of 256 partitions is shorter.
 const LONGEST: usize = 8192;
 
 async fn revisions(
@@ -99,20 +100,20 @@ async fn revisions(
     };
     let follower = shared.feed.follow(start).await?;
     shared.metrics.followers.inc();
-    let shown = Shown {
+    let events = Events {
         follower,
         pattern,
         pace: shared.pace,
         metrics: shared.metrics.clone(),
-        given: None,
-        over: false,
+        last_at: None,
+        ended: false,
     };
-    let events = stream::unfold(shown, async |mut shown| {
-        let event = shown.next().await?;
-        Some((Ok::<_, Infallible>(event), shown))
+    let events = stream::unfold(events, async |mut events| {
+        let event = events.next().await?;
+        Some((Ok::<_, Infallible>(event), events))
     });
     let mut response = Sse::new(Box::pin(events)).into_response();
-    // Proxies must not hold events back to send several at once.
+    // Keeps proxies from buffering events.
     let headers = response.headers_mut();
     headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
     headers.insert(
@@ -122,28 +123,29 @@ async fn revisions(
     Ok(response)
 }
 
-/// A follower and what it is shown.
-struct Shown {
+/// The events for a follower.
+struct Events {
     follower: Follower,
     pattern: Option<ImageGlob>,
     pace: Pace,
     metrics: Metrics,
-    /// When the last event was given. The server asks for the next one only when the follower has taken it.
-    given: Option<Instant>,
-    over: bool,
+    /// The time of the last event. The server asks for the next event only after the client has
+    /// read the last.
+    last_at: Option<Instant>,
+    ended: bool,
 }
 
-impl Shown {
-    /// The next event. `None`: there are no more.
+impl Events {
+    /// Waits for the next event. `None`: the stream ends.
     async fn next(&mut self) -> Option<Event> {
-        if self.over {
+        if self.ended {
             return None;
         }
-        let event = match self.given {
-            // At once, so that a follower knows that it follows, and where it is.
+        let event = match self.last_at {
+            // Sent at once, so that the client has an id from the start.
             None => self.mark("following").retry(Duration::from_secs(1)),
-            Some(given) if given.elapsed() > self.pace.patience => {
-                self.over = true;
+            Some(last) if last.elapsed() > self.pace.patience => {
+                self.ended = true;
                 self.dropped()
             }
             Some(_) => match tokio::time::timeout(self.pace.heartbeat, self.matching()).await {
@@ -151,11 +153,11 @@ impl Shown {
                 Err(_) => self.mark("heartbeat"),
             },
         };
-        self.given = Some(Instant::now());
+        self.last_at = Some(Instant::now());
         Some(event)
     }
 
-    /// The next revision that is to be shown. Cancel safe.
+    /// Waits for the next revision that matches. Cancel safe.
     async fn matching(&mut self) -> Option<Arc<Item>> {
         loop {
             let item = self.follower.next().await?;
@@ -166,7 +168,7 @@ impl Shown {
             {
                 return Some(item);
             }
-            // Far behind with little that matches, this would otherwise never yield.
+            // A follower that is far behind with few matches would otherwise never yield.
             tokio::task::consume_budget().await;
         }
     }
@@ -177,7 +179,7 @@ impl Shown {
             .id(encode(self.follower.place()))
     }
 
-    /// Says nothing but where the follower is: without `data` no event is dispatched (HTML standard, 9.2.6).
+    /// Sends only the place: without `data` a browser dispatches no event (HTML standard, 9.2.6).
     fn mark(&self, comment: &str) -> Event {
         Event::default()
             .comment(comment)
@@ -186,22 +188,22 @@ impl Shown {
 
     fn dropped(&self) -> Event {
         self.metrics.dropped.inc();
-        tracing::warn!("dropped a follower of the live feed that does not read");
+        tracing::warn!("dropped a follower of the live feed: it does not read");
         let problem = json!({
             "code": "reader_too_slow",
-            "detail": format!("nothing was read for {:?}; come again with Last-Event-ID to go on from here", self.pace.patience),
+            "detail": format!("the client read nothing for {:?}; reconnect with Last-Event-ID to continue here", self.pace.patience),
         });
         self.event("dropped").data(problem.to_string())
     }
 }
 
-impl Drop for Shown {
+impl Drop for Events {
     fn drop(&mut self) {
         self.metrics.followers.dec();
     }
 }
 
-/// `1 feed <place>` in base64, as the cursors of lists.
+/// Writes `1 feed <place>` in base64, like the cursors of lists.
 fn encode(place: &Place) -> String {
     URL_SAFE_NO_PAD.encode(format!("1 feed {}", place.text()))
 }
@@ -219,7 +221,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_identifier_is_a_place_and_nothing_else_is() {
+    fn only_an_id_of_the_feed_is_read_as_a_place() {
         let place = Place::parse("0:17,3:4").unwrap();
         assert_eq!(decode(&encode(&place)), Some(place));
         for wrong in [

@@ -1,4 +1,4 @@
-//! `/v1/rollouts`: what was rolled out, newest first.
+//! `/v1/rollouts`: the rollouts, newest first.
 
 use axum::Json;
 use axum::extract::State;
@@ -19,7 +19,7 @@ use crate::store;
 const TRIGGER: Parameter = Parameter {
     name: "trigger",
     required: false,
-    description: "Only those of this trigger, also one that is no longer configured.",
+    description: "Only rollouts of this trigger, which may no longer be configured.",
     example: "shop",
     schema: text,
 };
@@ -73,7 +73,7 @@ const OF_TRIGGER: List<1> = List {
     time: None,
 };
 
-/// Those of one trigger (also one that is no longer configured), or of all.
+/// Returns the rollouts of a trigger, configured or not, or of all triggers.
 async fn list(State(database): State<Database>, uri: Uri) -> Result<Json<Items<Rollout>>, Error> {
     let parameters = Parameters::read(&uri, LIST.query)?;
     let Some(name) = parameters.text("trigger") else {

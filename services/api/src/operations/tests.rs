@@ -1,4 +1,5 @@
-//! The table of operations against its texts, and a row with a body and a role.
+//! The table of operations against the texts that list operations, and a row with a body and a
+//! role.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -71,7 +72,7 @@ async fn put(path: PathValues, JsonBody(hold): JsonBody<Hold>) -> Result<Json<Va
     Ok(Json(json!({ "name": name, "hold": hold })))
 }
 
-/// A request with this token, and its answer.
+/// Sends a request with this token. Returns status and body of the answer.
 async fn send(method: &str, token: &str, content_type: &str, body: &str) -> (u16, Value) {
     let tokens = Tokens::of(&[
         ("dashboard", "read-only-secret", Role::Read),

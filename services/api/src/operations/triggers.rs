@@ -1,4 +1,4 @@
-//! `/v1/triggers`: what is watched, what is deployed, and whether anything may start.
+//! `/v1/triggers`: the images watched, the images deployed, and pausing.
 
 use axum::Json;
 use axum::extract::State;
@@ -28,7 +28,7 @@ pub(crate) const LIST: Operation = Operation {
     id: "triggers",
     method: Method::Get,
     path: "/v1/triggers",
-    summary: "The configured triggers, and what runs.",
+    summary: "The configured triggers, each with its current rollout.",
     role: Role::Read,
     in_path: &[],
     query: &[],
@@ -42,7 +42,7 @@ pub(crate) const ONE: Operation = Operation {
     id: "trigger",
     method: Method::Get,
     path: "/v1/triggers/{name}",
-    summary: "One trigger: what it watches, and what scaling up must use.",
+    summary: "One trigger: the images that it watches, and the pinned images that scaling up must use.",
     role: Role::Read,
     in_path: &[NAME],
     query: &[],
@@ -56,7 +56,7 @@ pub(crate) const PAUSE: Operation = Operation {
     id: "pause",
     method: Method::Post,
     path: "/v1/triggers/{name}/pause",
-    summary: "Lets nothing start, whatever is pushed. Twice is as good as once.",
+    summary: "Pauses the trigger: no rollout starts. Pausing twice is harmless.",
     role: Role::Operate,
     in_path: &[NAME],
     query: &[],
@@ -70,7 +70,7 @@ pub(crate) const RESUME: Operation = Operation {
     id: "resume",
     method: Method::Post,
     path: "/v1/triggers/{name}/resume",
-    summary: "Ends a pause: what the images mean now is rolled out, once.",
+    summary: "Ends the pause: the present heads of the images are rolled out, once.",
     role: Role::Operate,
     in_path: &[NAME],
     query: &[],
@@ -81,7 +81,7 @@ pub(crate) const RESUME: Operation = Operation {
     serve: |method| on(method, resume),
 };
 
-/// All of them, by name. There are as many as `tagtrail.toml` has: no pages.
+/// The configured triggers by name. `tagtrail.toml` lists them all, so they are few: no pages.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct Triggers {
     items: Vec<Trigger>,
@@ -125,12 +125,12 @@ async fn resume(
     set(&database, &name, TriggerState::Active).await
 }
 
-/// Text that is no name is the name of no trigger.
+/// Parses the name. No trigger has an invalid name, so the error is "unknown".
 fn named(path: &PathValues) -> Result<Name, Error> {
     path.parse(&NAME).map_err(|_| Error::TriggerUnknown)
 }
 
-/// Twice is as good as once.
+/// Sets the state. A repeated request changes nothing.
 async fn set(
     database: &Database,
     name: &Name,
@@ -141,7 +141,7 @@ async fn set(
         .ask(async |db| store::triggers::set_paused(db, name, paused).await)
         .await?;
     if changed {
-        tracing::info!(trigger = %name, ?state, "the trigger {name} was switched");
+        tracing::info!(trigger = %name, ?state, "set the state of the trigger {name}");
     }
     show(database, name).await
 }

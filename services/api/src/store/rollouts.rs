@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use tagtrail_history::instant::{of_key, to_micros};
 
-/// All rollouts, newest first. Key: time of recording, row id of the trigger, number.
+/// Returns all rollouts, newest first. Key: time of recording, row id of the trigger, number.
 pub(crate) async fn all(
     db: &mut PgConnection,
     after: Option<[i64; 3]>,
@@ -41,7 +41,7 @@ pub(crate) async fn all(
         .collect()
 }
 
-/// Rollouts of a trigger, newest first. Key: number.
+/// Returns the rollouts of a trigger, newest first. Key: number.
 pub(crate) async fn of(
     db: &mut PgConnection,
     trigger: i32,
@@ -65,7 +65,7 @@ pub(crate) async fn of(
         .collect()
 }
 
-/// One rollout.
+/// Returns a rollout.
 pub(crate) async fn one(db: &mut PgConnection, id: Uuid) -> Result<Option<Rollout>, sqlx::Error> {
     let found = sqlx::query(
         "select t.name as trigger,

@@ -1,4 +1,4 @@
-//! Triggers, and their only switch.
+//! Triggers: reading them, pausing and resuming.
 
 use std::collections::BTreeMap;
 
@@ -14,26 +14,28 @@ use uuid::Uuid;
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct Trigger {
     pub(crate) name: String,
-    /// What is watched, by name.
+    /// The watched images, by name.
     pub(crate) images: BTreeMap<String, String>,
     /// Kind of the target.
     pub(crate) target: String,
     pub(crate) state: TriggerState,
-    /// The last rollout that is running or has succeeded: its pinned images are what scaling up must use.
+    /// The last rollout that is running or has succeeded. Scaling up must use the pinned images of
+    /// this rollout.
     pub(crate) current: Option<Rollout>,
 }
 
-/// Whether rollouts start.
+/// The state of a trigger: rollouts start, or not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum TriggerState {
-    /// They do.
+    /// Rollouts start.
     Active,
-    /// Nothing starts, whatever is pushed.
+    /// No rollout starts, even after a push.
     Paused,
 }
 
-/// The configured triggers, or the one of this name, each with its last rollout that is running or has succeeded.
+/// Returns the configured triggers, or the trigger with this name, each with the last rollout
+/// that is running or has succeeded.
 pub(crate) async fn configured(
     db: &mut PgConnection,
     name: Option<&Name>,
@@ -74,14 +76,14 @@ pub(crate) async fn configured(
         .collect()
 }
 
-/// Pauses or resumes a configured trigger. Says whether that changed anything.
+/// Pauses or resumes a configured trigger. Returns whether the state changed.
 pub(crate) async fn set_paused(
     db: &mut PgConnection,
     name: &Name,
     paused: bool,
 ) -> Result<bool, sqlx::Error> {
     let changed = sqlx::query(
-        // Resuming: workers wait until the planner has looked at the present heads.
+        // In the state `resuming` workers wait until the planner has read the present heads.
         "update trigger set state = case when $2 then 'paused'::trigger_state else 'resuming' end
          where name = $1 and configured and (state = 'paused') <> $2",
     )
@@ -92,7 +94,7 @@ pub(crate) async fn set_paused(
     Ok(changed.rows_affected() > 0)
 }
 
-/// Row id of a trigger, configured or not.
+/// Returns the row id of a trigger, configured or not.
 pub(crate) async fn id(db: &mut PgConnection, name: &Name) -> Result<Option<i32>, sqlx::Error> {
     sqlx::query_scalar("select id from trigger where name = $1")
         .bind(name.as_ref())

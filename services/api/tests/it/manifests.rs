@@ -1,4 +1,4 @@
-//! What a digest is.
+//! The manifest of a digest.
 
 use serde_json::{Value, json};
 
@@ -6,7 +6,7 @@ use crate::rows::{digest, text};
 use crate::server::Api;
 
 #[tokio::test]
-async fn what_was_read_of_a_digest_is_told_field_by_field() {
+async fn a_manifest_is_returned_with_all_fields() {
     let (api, mut rows) = Api::start().await;
     rows.manifest(1).await;
     let answer = api.found(&format!("/v1/manifests/{}", digest(1))).await;
@@ -35,14 +35,14 @@ async fn what_was_read_of_a_digest_is_told_field_by_field() {
 }
 
 #[tokio::test]
-async fn a_digest_that_was_not_read_is_unknown_and_one_that_is_none_is_refused() {
+async fn an_unread_digest_is_unknown_and_an_invalid_digest_is_refused() {
     let (api, mut rows) = Api::start().await;
     rows.manifest(1).await;
     let unknown = api.get(&format!("/v1/manifests/{}", digest(9))).await;
     assert_eq!(unknown.problem(), "404 manifest_unknown");
     let detail = unknown.body["detail"].as_str().unwrap();
     assert!(
-        detail.contains("not read yet") && detail.contains("[[registry]]"),
+        detail.contains("not been read yet") && detail.contains("[[registry]]"),
         "{detail}"
     );
     for wrong in [
@@ -60,7 +60,7 @@ async fn a_digest_that_was_not_read_is_unknown_and_one_that_is_none_is_refused()
 }
 
 #[tokio::test]
-async fn the_view_says_the_same_for_people_with_sql() {
+async fn the_report_view_has_the_same_manifest() {
     let (_api, mut rows) = Api::start().await;
     rows.manifest(1).await;
     sqlx::raw_sql("set role tagtrail_report")
