@@ -1,8 +1,8 @@
-//! Which images had a digest, and when.
+//! The images that had a digest, with times.
 
 use serde_json::{Value, json};
 
-use crate::rows::{Revision, digest, on_time, text};
+use crate::rows::{digest, late_move, on_time, text};
 use crate::server::Api;
 
 fn path(content: u8) -> String {
@@ -10,7 +10,7 @@ fn path(content: u8) -> String {
 }
 
 #[tokio::test]
-async fn every_image_that_ever_had_it_is_listed_with_from_and_until() {
+async fn every_image_that_ever_had_the_digest_is_listed_with_from_and_until() {
     let (api, mut rows) = Api::start().await;
     rows.tag(
         "registry.example.com/shop/web:latest",
@@ -43,19 +43,8 @@ async fn every_image_that_ever_had_it_is_listed_with_from_and_until() {
 #[tokio::test]
 async fn a_late_revision_ends_the_one_before_it_in_time() {
     let (api, mut rows) = Api::start().await;
-    let late = Revision {
-        number: 3,
-        content: 2,
-        at: 20,
-        recorded: 40,
-        previous: Some(1),
-        head: 2,
-    };
-    rows.tag(
-        "registry.example.com/shop/web:latest",
-        &[on_time(1, 1, 10), on_time(2, 3, 30), late],
-    )
-    .await;
+    rows.tag("registry.example.com/shop/web:latest", &late_move())
+        .await;
     for (content, revision, from, until) in
         [(1, 1, 10, Some(20)), (2, 3, 20, Some(30)), (3, 2, 30, None)]
     {
@@ -69,7 +58,7 @@ async fn a_late_revision_ends_the_one_before_it_in_time() {
 }
 
 #[tokio::test]
-async fn what_was_replaced_at_its_own_instant_was_never_in_force() {
+async fn a_revision_replaced_at_its_own_time_was_never_in_force() {
     let (api, mut rows) = Api::start().await;
     rows.tag(
         "registry.example.com/shop/web:latest",
@@ -84,7 +73,7 @@ async fn what_was_replaced_at_its_own_instant_was_never_in_force() {
 async fn pages_neither_repeat_nor_leave_out() {
     let (api, mut rows) = Api::start().await;
     for tag in 1..=5 {
-        // In and out of content 1, five times each, at the same times in every tag.
+        // Content 2 and content 1 in turn, five times each, at the same times in every tag.
         let revisions: Vec<_> = (1..=10)
             .map(|n| on_time(n, u8::try_from(n % 2).unwrap() + 1, n))
             .collect();
@@ -112,7 +101,7 @@ async fn pages_neither_repeat_nor_leave_out() {
 }
 
 #[tokio::test]
-async fn a_digest_that_nobody_had_has_an_empty_list_and_one_that_is_none_is_refused() {
+async fn an_unused_digest_has_an_empty_list_and_an_invalid_digest_is_refused() {
     let (api, _rows) = Api::start().await;
     let answer = api.found(&path(9)).await;
     assert_eq!(

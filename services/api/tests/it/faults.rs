@@ -1,4 +1,4 @@
-//! Postgres away, back, and not there yet.
+//! Postgres down, up again, and not started yet.
 
 use std::time::{Duration, Instant};
 
@@ -10,14 +10,14 @@ use crate::server::Api;
 const WEB: &str = "/v1/resolve?image=registry.example.com/shop/web";
 
 #[tokio::test]
-async fn while_postgres_is_away_there_is_a_503_and_then_answers_again() {
+async fn while_postgres_is_down_answers_are_503_and_then_200_again() {
     let postgres = TestPostgres::start().await;
     let api = Api::over(&postgres.db()).await;
     let mut rows = Rows::new(postgres.db().connect().await).await;
     rows.tag("registry.example.com/shop/web:latest", &[on_time(1, 1, 10)])
         .await;
     api.ctx.health.wait_ready().await;
-    // Several connections, all of which will be dead when Postgres is back.
+    // Several connections, all of which are dead after the restart of Postgres.
     let found = async || assert_eq!(api.get(WEB).await.status, 200);
     tokio::join!(found(), found(), found(), found());
 
@@ -27,7 +27,7 @@ async fn while_postgres_is_away_there_is_a_503_and_then_answers_again() {
     assert!(answer.header("retry-after").parse::<u32>().unwrap() > 0);
     assert!(
         !answer.body.to_string().contains("127.0.0.1"),
-        "the cause is not for the public: {answer:?}"
+        "an answer does not tell the cause: {answer:?}"
     );
     assert_eq!(
         api.send("POST", "/v1/triggers/shop/pause").await.problem(),
@@ -50,7 +50,7 @@ async fn while_postgres_is_away_there_is_a_503_and_then_answers_again() {
 }
 
 #[tokio::test]
-async fn it_may_be_started_before_postgres() {
+async fn the_api_may_start_before_postgres() {
     let postgres = TestPostgres::start().await;
     postgres.stop().await;
     let api = Api::over(&postgres.db()).await;
@@ -64,7 +64,7 @@ async fn it_may_be_started_before_postgres() {
 }
 
 #[tokio::test]
-async fn a_statement_that_waits_too_long_is_given_up() {
+async fn a_statement_that_waits_too_long_is_cancelled() {
     let (api, mut rows) = Api::start().await;
     sqlx::query("begin").execute(&mut rows.db).await.unwrap();
     sqlx::query("lock table tag in access exclusive mode")

@@ -1,4 +1,4 @@
-//! The live feed: everything, once, in order, from wherever one was.
+//! The live feed: every revision after a place, once, in order.
 
 use std::time::Duration;
 
@@ -12,11 +12,11 @@ use crate::server::{Answer, Api};
 struct Feed {
     response: reqwest::Response,
     buffer: String,
-    /// The last identifier, of events and heartbeats.
+    /// The last id, of an event or a heartbeat.
     id: String,
 }
 
-/// What came: its name, and what its data says.
+/// An event: its name and data.
 type Event = (String, Value);
 
 impl Feed {
@@ -33,12 +33,12 @@ impl Feed {
             buffer: String::new(),
             id: String::new(),
         };
-        // It says at once where it is.
+        // The first block has no data, only the id.
         assert_eq!(feed.block().await.unwrap(), None);
         feed
     }
 
-    /// The next block; `None` in it: one without data. `None`: the feed has ended.
+    /// Waits for the next block. `Some(None)`: the block has no data. `None`: the feed has ended.
     async fn block(&mut self) -> Option<Option<Event>> {
         loop {
             if let Some((block, rest)) = self.buffer.split_once("\n\n") {
@@ -68,7 +68,7 @@ impl Feed {
         }
     }
 
-    /// The next `count` revisions, as `image#number`.
+    /// Waits for the next `count` revisions, as `image#number`.
     async fn revisions(&mut self, count: usize) -> Vec<String> {
         let mut revisions = Vec::new();
         while revisions.len() < count {
@@ -91,7 +91,7 @@ fn numbered(image: &str, numbers: impl IntoIterator<Item = i64>) -> Vec<String> 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_recorded_comes_as_the_event_that_is_on_the_bus() {
+async fn a_recorded_revision_is_sent_as_the_event_on_the_bus() {
     let (api, mut rows) = Api::start().await;
     let tag = rows.empty_tag(WEB).await;
     rows.revision(tag, on_time(1, 1, 10)).await;
@@ -111,7 +111,7 @@ async fn what_is_recorded_comes_as_the_event_that_is_on_the_bus() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_follower_sees_what_its_pattern_matches() {
+async fn a_follower_receives_the_revisions_that_match_its_pattern() {
     let (api, mut rows) = Api::start().await;
     let (web, blog) = (rows.empty_tag(WEB).await, rows.empty_tag(BLOG).await);
     let mut shop = Feed::open(&api, "?match=registry.example.com/shop/**:latest", None).await;
@@ -128,7 +128,7 @@ async fn a_follower_sees_what_its_pattern_matches() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn it_goes_on_where_it_was_over_restarts_without_a_gap_or_a_repeat() {
+async fn a_follower_continues_after_restarts_without_a_gap_or_a_repeat() {
     let db = tagtrail_testkit::postgres().await;
     let mut rows = Rows::new(db.connect().await).await;
     let (web, blog) = (rows.empty_tag(WEB).await, rows.empty_tag(BLOG).await);
@@ -143,11 +143,11 @@ async fn it_goes_on_where_it_was_over_restarts_without_a_gap_or_a_repeat() {
             rows.revision(web, on_time(number, 1, number)).await;
             rows.revision(blog, on_time(number, 2, number)).await;
         }
-        // Not all of them: the rest is read by whoever comes after the restart.
+        // In the first round only 7 of 10: the others must come after the restart.
         seen.extend(feed.revisions(if round == 0 { 7 } else { 20 }).await);
         id = Some(feed.id.clone());
         api.stop().await;
-        // Also what is recorded while nobody is there.
+        // Also while the api is down, revisions are recorded.
         for n in 6..=10 {
             let number = round * 10 + n;
             rows.revision(web, on_time(number, 1, number)).await;
@@ -168,11 +168,11 @@ async fn it_goes_on_where_it_was_over_restarts_without_a_gap_or_a_repeat() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn since_begins_with_what_was_recorded_at_that_time_or_later() {
+async fn since_begins_with_the_revisions_recorded_at_that_time_or_later() {
     let (api, mut rows) = Api::start().await;
     let (web, blog) = (rows.empty_tag(WEB).await, rows.empty_tag(BLOG).await);
     for number in 1..=40 {
-        // Recorded a second after.
+        // Recorded a second later.
         rows.revision(web, on_time(number, 1, number * 10)).await;
         rows.revision(blog, on_time(number, 2, number * 10)).await;
     }
@@ -186,14 +186,14 @@ async fn since_begins_with_what_was_recorded_at_that_time_or_later() {
             "since {since}"
         );
     }
-    // After the last one there is nothing, and then what comes next.
+    // A time after the last revision: the feed begins with the next revision.
     let mut feed = Feed::open(&api, &format!("?since={}", text(402)), None).await;
     rows.revision(web, on_time(41, 1, 410)).await;
     assert_eq!(feed.revisions(1).await, numbered(WEB, [41]));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_burst_beyond_what_is_kept_in_memory_is_read_from_the_store() {
+async fn a_burst_larger_than_the_memory_is_read_from_the_store() {
     let (api, mut rows) = Api::start().await;
     let (web, blog) = (rows.empty_tag(WEB).await, rows.empty_tag(BLOG).await);
     let mut feeds = Vec::new();
@@ -231,7 +231,7 @@ async fn heartbeats_carry_the_place_so_that_a_quiet_follower_does_not_fall_behin
     while feed.id == before {
         assert_eq!(feed.block().await.unwrap(), None, "nothing matches");
     }
-    // Whoever goes on from there is after the burst.
+    // A follower that continues from there is after the burst.
     let mut again = Feed::open(&api, "", Some(&feed.id)).await;
     let blog = rows.empty_tag(BLOG).await;
     rows.revision(blog, on_time(1, 2, 1)).await;
@@ -243,7 +243,7 @@ async fn heartbeats_carry_the_place_so_that_a_quiet_follower_does_not_fall_behin
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_follower_that_does_not_read_is_dropped_and_told_so() {
+async fn a_follower_that_does_not_read_receives_dropped_and_can_continue() {
     let db = tagtrail_testkit::postgres().await;
     let api = Api::with(&db, |config| config.pace.patience = Duration::from_secs(1)).await;
     api.ctx.health.wait_ready().await;
@@ -251,11 +251,11 @@ async fn a_follower_that_does_not_read_is_dropped_and_told_so() {
     let web = rows.empty_tag(WEB).await;
     let mut slow = Feed::open(&api, "", None).await;
     let mut brisk = Feed::open(&api, "", None).await;
-    // More than sockets and buffers hold.
+    // More than the buffers of the sockets hold.
     let count = 20_000;
     rows.burst(web, count).await;
     assert_eq!(brisk.revisions(20_000).await, numbered(WEB, 1..=count));
-    tokio::time::sleep(Duration::from_secs(2)).await; // longer than it is waited for
+    tokio::time::sleep(Duration::from_secs(2)).await; // longer than `patience`
     let mut seen = Vec::new();
     let problem = loop {
         let (name, event) = slow.event().await;
@@ -266,14 +266,14 @@ async fn a_follower_that_does_not_read_is_dropped_and_told_so() {
     };
     assert_eq!(problem["code"], "reader_too_slow");
     assert_eq!(slow.block().await, None, "that was the last event");
-    // It goes on from there, and has missed nothing.
+    // It continues there, and misses nothing.
     let mut again = Feed::open(&api, "", Some(&slow.id)).await;
     seen.extend(again.revisions(20_000 - seen.len()).await);
     assert_eq!(seen, numbered(WEB, 1..=count));
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_postgres_the_feed_waits_and_goes_on() {
+async fn the_feed_waits_for_postgres_and_continues() {
     let postgres = tagtrail_testkit::TestPostgres::start().await;
     let api = Api::over(&postgres.db()).await;
     api.ctx.health.wait_ready().await;
@@ -290,7 +290,7 @@ async fn without_postgres_the_feed_waits_and_goes_on() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_wrong_with_a_follower_is_said() {
+async fn a_wrong_parameter_of_the_feed_is_refused_with_its_code() {
     let (api, _rows) = Api::start().await;
     let problem = async |query: &str, last: Option<&str>| {
         let mut request = api.request("GET", &format!("/v1/revisions{query}"));

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::rows::{Revision, digest, on_time, text};
+use crate::rows::{digest, late_move, on_time, text};
 use crate::server::Api;
 
 const WEB: &str = "/v1/history?image=registry.example.com/shop/web";
@@ -45,21 +45,10 @@ async fn an_item_is_the_data_of_the_event_without_the_head() {
 }
 
 #[tokio::test]
-async fn a_late_revision_stands_at_its_time_not_at_its_number() {
+async fn a_late_revision_is_listed_by_its_time_not_by_its_number() {
     let (api, mut rows) = Api::start().await;
-    let late = Revision {
-        number: 3,
-        content: 2,
-        at: 20,
-        recorded: 40,
-        previous: Some(1),
-        head: 2,
-    };
-    rows.tag(
-        "registry.example.com/shop/web:latest",
-        &[on_time(1, 1, 10), on_time(2, 3, 30), late],
-    )
-    .await;
+    rows.tag("registry.example.com/shop/web:latest", &late_move())
+        .await;
     let items = api.found(WEB).await["items"].as_array().unwrap().clone();
     assert_eq!(numbers(&items), [2, 3, 1]);
     assert_eq!(
@@ -71,7 +60,7 @@ async fn a_late_revision_stands_at_its_time_not_at_its_number() {
 #[tokio::test]
 async fn pages_neither_repeat_nor_leave_out_even_within_one_instant() {
     let (api, mut rows) = Api::start().await;
-    // 25 revisions in five instants; the pages of ten begin and end within one.
+    // 25 revisions, five for each second: pages of ten begin and end within a second.
     let revisions: Vec<_> = (1..=25)
         .map(|n| on_time(n, u8::try_from(n).unwrap(), (n - 1) / 5))
         .collect();
@@ -82,7 +71,7 @@ async fn pages_neither_repeat_nor_leave_out_even_within_one_instant() {
     let pages = api.pages(WEB, 10).await;
     assert_eq!(pages.iter().map(Vec::len).collect::<Vec<_>>(), [10, 10, 5]);
     assert_eq!(numbers(&pages.concat()), (1..=25).rev().collect::<Vec<_>>());
-    // A last page that is just full has no next one.
+    // A last page that is full has no next page.
     assert_eq!(api.pages(WEB, 5).await.len(), 5);
 }
 

@@ -1,4 +1,5 @@
-//! The API against a real Postgres, with rows written straight into the tables: what it says about them, and when it can't.
+//! The API on a real Postgres, with rows that the tests write into the tables: the answers about
+//! these rows, and the errors.
 
 #![expect(
     clippy::unwrap_used,

@@ -1,4 +1,4 @@
-//! The description of the API, and whether the API is what it describes.
+//! The OpenAPI document, and the API's answers checked against it.
 
 use std::collections::BTreeSet;
 
@@ -30,7 +30,7 @@ fn check(document: &Value, schema: &Value, value: &Value, what: &str) {
 }
 
 #[tokio::test]
-async fn it_is_served_and_is_openapi_3_1() {
+async fn the_document_is_served_and_is_openapi_3_1() {
     let (api, _rows) = Api::start().await;
     let answer = api.get("/openapi.json").await;
     assert_eq!(answer.status, 200);
@@ -49,7 +49,7 @@ async fn it_is_served_and_is_openapi_3_1() {
         .collect();
     assert_eq!(ids.len(), operations.len(), "identifiers are unique");
     for (path, method, operation) in &operations {
-        // What stands in the path is described, and nothing else.
+        // The document describes exactly the parameters in the path.
         let named: BTreeSet<&str> = path
             .split('/')
             .filter_map(|part| part.strip_prefix('{')?.strip_suffix('}'))
@@ -69,7 +69,7 @@ async fn it_is_served_and_is_openapi_3_1() {
 }
 
 #[test]
-fn its_schemas_are_json_schemas_that_refer_to_what_is_there() {
+fn the_schemas_are_json_schemas_whose_references_resolve() {
     let document = tagtrail_api::openapi();
     for (name, schema) in document["components"]["schemas"].as_object().unwrap() {
         jsonschema::draft202012::meta::validate(schema)
@@ -97,7 +97,7 @@ fn its_schemas_are_json_schemas_that_refer_to_what_is_there() {
 }
 
 #[tokio::test]
-async fn answers_and_problems_are_what_it_says() {
+async fn answers_and_problems_match_the_document() {
     let (api, mut rows) = Api::start().await;
     rows.tag(
         WEB,
@@ -162,7 +162,7 @@ async fn answers_and_problems_are_what_it_says() {
         let schema = &document["paths"][path][method]["responses"]["200"]["content"]["application/json"]
             ["schema"];
         check(&document, schema, &answer.body, &question);
-        // The description says so because it is so: another document would not do.
+        // The schema is not so loose that it allows any document.
         assert!(
             !validator(&document, schema).is_valid(&json!({ "other": 1 })),
             "{path}"
@@ -173,7 +173,7 @@ async fn answers_and_problems_are_what_it_says() {
     let left: Vec<_> = paths
         .filter(|path| !described.contains(path.as_str()))
         .collect();
-    assert_eq!(left, ["/v1/revisions"], "which the tests of the feed read");
+    assert_eq!(left, ["/v1/revisions"], "the tests of the feed read it");
 
     for (path, question, status) in [
         ("/v1/resolve", format!("/v1/resolve?image={WEB}"), "404"),

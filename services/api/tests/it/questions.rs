@@ -1,9 +1,9 @@
-//! Questions that are not understood: each is told what is wrong with it.
+//! Invalid requests: each is refused with its own code.
 
 use crate::server::Api;
 
 #[tokio::test]
-async fn what_is_wrong_with_a_question_is_said() {
+async fn an_invalid_request_is_refused_with_its_code() {
     let (api, _rows) = Api::start().await;
     let image = "image=registry.example.com/shop/web";
     let long = "x".repeat(5000);
@@ -69,13 +69,13 @@ async fn what_is_wrong_with_a_question_is_said() {
         assert_eq!(answer.problem(), expected, "{path}");
         assert!(
             answer.body.to_string().len() < 1000,
-            "{path}: what was sent is sent back"
+            "{path}: the answer repeats the request"
         );
     }
 }
 
 #[tokio::test]
-async fn a_time_in_a_cursor_that_no_clock_shows_is_refused() {
+async fn a_cursor_with_a_time_out_of_range_is_refused() {
     let (api, mut rows) = Api::start().await;
     rows.tag(
         "registry.example.com/shop/web:latest",
@@ -88,7 +88,7 @@ async fn a_time_in_a_cursor_that_no_clock_shows_is_refused() {
 }
 
 #[tokio::test]
-async fn another_method_is_told_which_are_allowed() {
+async fn a_wrong_method_is_refused_with_the_allowed_methods() {
     let (api, _rows) = Api::start().await;
     for (method, path, allowed) in [
         ("POST", "/v1/resolve?image=a.b/c", "GET,HEAD"),

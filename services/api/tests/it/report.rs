@@ -1,4 +1,5 @@
-//! The views for people with SQL: they say what the API says, and every query of the documentation runs.
+//! The views of the schema `report`: they agree with the API, and every query of the documentation
+//! runs.
 
 use serde_json::{Value, json};
 use sqlx::Row as _;
@@ -8,7 +9,7 @@ use crate::server::Api;
 
 const WEB: &str = "registry.example.com/shop/web:latest";
 
-/// The rows of a query as JSON.
+/// Returns the rows of a query as JSON.
 async fn rows_of(db: &mut sqlx::PgConnection, query: &str) -> Vec<Value> {
     let wrapped = format!("select to_jsonb(q) from ({query}) q");
     sqlx::query(sqlx::AssertSqlSafe(wrapped))
@@ -21,7 +22,7 @@ async fn rows_of(db: &mut sqlx::PgConnection, query: &str) -> Vec<Value> {
 }
 
 #[tokio::test]
-async fn the_views_say_what_the_api_says() {
+async fn the_views_agree_with_the_api() {
     let (api, mut rows) = Api::start().await;
     rows.tag(
         WEB,
@@ -38,10 +39,10 @@ async fn the_views_say_what_the_api_says() {
         &format!("select * from report.history where image = '{WEB}' order by occurred_at desc, revision desc"),
     )
     .await;
-    let told = api.found(&format!("/v1/history?image={WEB}")).await["items"].take();
-    let told = told.as_array().unwrap();
-    assert_eq!(history.len(), told.len());
-    for (viewed, told) in history.iter().zip(told) {
+    let items = api.found(&format!("/v1/history?image={WEB}")).await["items"].take();
+    let items = items.as_array().unwrap();
+    assert_eq!(history.len(), items.len());
+    for (viewed, item) in history.iter().zip(items) {
         for field in [
             "registry",
             "repository",
@@ -56,10 +57,10 @@ async fn the_views_say_what_the_api_says() {
             "actor",
             "media_type",
         ] {
-            assert_eq!(viewed[field], told[field], "{field}");
+            assert_eq!(viewed[field], item[field], "{field}");
         }
-        assert_eq!(viewed["previous_digest"], told["previous"]["digest"]);
-        assert_eq!(viewed["size_bytes"], told["size"]);
+        assert_eq!(viewed["previous_digest"], item["previous"]["digest"]);
+        assert_eq!(viewed["size_bytes"], item["size"]);
     }
     assert_eq!(history[0]["until"], Value::Null);
     assert_eq!(history[1]["until"], history[0]["occurred_at"]);
@@ -116,7 +117,7 @@ async fn every_query_of_the_documentation_runs() {
         .map(|rest| rest.split_once(";\n```").unwrap().0)
         .collect();
     assert!(queries.len() >= 7);
-    // Most are about the last days; the first asks about the time of these rows.
+    // Most queries cover the last days; the first covers the time of these rows.
     let mut answers = Vec::new();
     for query in queries {
         answers.push(rows_of(&mut rows.db, query).await);
@@ -129,7 +130,7 @@ async fn every_query_of_the_documentation_runs() {
 }
 
 #[tokio::test]
-async fn whoever_reads_reports_reads_nothing_else_and_changes_nothing() {
+async fn the_report_role_reads_only_reports_and_changes_nothing() {
     let (_api, mut rows) = Api::start().await;
     rows.tag(WEB, &[on_time(1, 1, 10)]).await;
     sqlx::raw_sql("set role tagtrail_report")

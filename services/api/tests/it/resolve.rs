@@ -1,32 +1,21 @@
-//! What a tag means, or meant.
+//! The revision of an image in force.
 
 use serde_json::json;
 
-use crate::rows::{Revision, digest, on_time, text};
+use crate::rows::{digest, late_move, on_time, text};
 use crate::server::Api;
 
 const WEB: &str = "/v1/resolve?image=registry.example.com/shop/web";
 
-/// A@10 and C@30, then B@20 arriving late, at 40.
+/// Starts the API with the image `web`, as [`late_move`] makes it.
 async fn web() -> Api {
     let (api, mut rows) = Api::start().await;
-    let late = Revision {
-        number: 3,
-        content: 2,
-        at: 20,
-        recorded: 40,
-        previous: Some(1),
-        head: 2,
-    };
-    rows.tag(
-        "registry.example.com/shop/web:latest",
-        &[on_time(1, 1, 10), on_time(2, 3, 30), late],
-    )
-    .await;
+    rows.tag("registry.example.com/shop/web:latest", &late_move())
+        .await;
     api
 }
 
-/// Number of the revision that answers, or the problem.
+/// Returns the number of the resolved revision, or the problem.
 async fn revision(api: &Api, question: &str) -> String {
     let answer = api.get(&format!("{WEB}{question}")).await;
     match answer.status {
@@ -36,7 +25,7 @@ async fn revision(api: &Api, question: &str) -> String {
 }
 
 #[tokio::test]
-async fn without_a_time_the_head_is_meant() {
+async fn without_a_time_the_head_is_resolved() {
     let api = web().await;
     let pinned = format!("registry.example.com/shop/web@{}", digest(3));
     let expected = json!({
@@ -53,7 +42,7 @@ async fn without_a_time_the_head_is_meant() {
 }
 
 #[tokio::test]
-async fn a_time_means_the_last_revision_not_after_it() {
+async fn a_time_resolves_to_the_last_revision_not_after_it() {
     let api = web().await;
     for (at, expected) in [
         ("2026-03-03T14:00:09.999999Z", "404 tag_unknown"),
@@ -70,7 +59,7 @@ async fn a_time_means_the_last_revision_not_after_it() {
 }
 
 #[tokio::test]
-async fn what_was_known_at_a_time_leaves_out_what_was_recorded_later() {
+async fn known_at_leaves_out_revisions_recorded_later() {
     let api = web().await;
     let at_known_at = async |at, known_at| {
         revision(
@@ -79,7 +68,11 @@ async fn what_was_known_at_a_time_leaves_out_what_was_recorded_later() {
         )
         .await
     };
-    assert_eq!(at_known_at(25, 39).await, "1", "B was not known then");
+    assert_eq!(
+        at_known_at(25, 39).await,
+        "1",
+        "revision 3 was not recorded yet"
+    );
     assert_eq!(at_known_at(25, 40).await, "3");
     assert_eq!(at_known_at(25, 10).await, "404 tag_unknown");
     assert_eq!(
@@ -93,7 +86,7 @@ async fn what_was_known_at_a_time_leaves_out_what_was_recorded_later() {
 }
 
 #[tokio::test]
-async fn a_number_means_the_same_for_ever() {
+async fn a_number_resolves_to_the_same_revision_for_ever() {
     let api = web().await;
     for (number, expected) in [
         ("1", "1"),
@@ -118,7 +111,7 @@ async fn a_number_means_the_same_for_ever() {
 }
 
 #[tokio::test]
-async fn of_revisions_of_one_instant_the_greater_number_counts() {
+async fn of_revisions_with_one_time_the_greatest_number_is_in_force() {
     let (api, mut rows) = Api::start().await;
     rows.tag(
         "registry.example.com/shop/web:latest",
@@ -130,7 +123,7 @@ async fn of_revisions_of_one_instant_the_greater_number_counts() {
 }
 
 #[tokio::test]
-async fn a_deleted_tag_means_nothing_from_then_on() {
+async fn a_deleted_tag_does_not_resolve_from_then_on() {
     let (api, mut rows) = Api::start().await;
     rows.tag(
         "registry.example.com/shop/web:latest",

@@ -1,4 +1,4 @@
-//! What was rolled out.
+//! Rollouts.
 
 use serde_json::{Value, json};
 
@@ -17,7 +17,7 @@ fn numbers(items: &[Value]) -> Vec<(String, i64)> {
         .collect()
 }
 
-/// 15 rollouts of shop and 10 of blog, five at each time.
+/// Writes 15 rollouts of shop and 10 of blog, five at each time.
 async fn two_triggers(rows: &mut Rows) {
     let (shop, blog) = (
         rows.trigger("shop", true).await,
@@ -33,7 +33,7 @@ async fn two_triggers(rows: &mut Rows) {
 }
 
 #[tokio::test]
-async fn a_rollout_is_told_whole() {
+async fn a_rollout_is_returned_with_all_fields() {
     let (api, mut rows) = Api::start().await;
     let shop = rows.trigger("shop", true).await;
     let failed = rows.rollout(shop, 1, "failed", 10).await;

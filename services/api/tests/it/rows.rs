@@ -9,7 +9,7 @@ use uuid::Uuid;
 /// A database with rows.
 pub(crate) struct Rows {
     pub(crate) db: PgConnection,
-    /// Of each partition; tags are spread over them.
+    /// The last ordinal of each partition. Tags alternate between the partitions.
     ordinals: [i64; 2],
 }
 
@@ -17,7 +17,7 @@ pub(crate) struct Rows {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Revision {
     pub(crate) number: i64,
-    /// What is pushed; 0: the tag is deleted.
+    /// Content that is pushed; 0: the tag is deleted.
     pub(crate) content: u8,
     pub(crate) at: i64,
     pub(crate) recorded: i64,
@@ -25,7 +25,7 @@ pub(crate) struct Revision {
     pub(crate) head: i64,
 }
 
-/// A revision that arrived in time: recorded a second after, on top of the one before.
+/// Returns a revision that was recorded a second after its time, on top of the previous revision.
 pub(crate) fn on_time(number: i64, content: u8, at: i64) -> Revision {
     Revision {
         number,
@@ -35,6 +35,20 @@ pub(crate) fn on_time(number: i64, content: u8, at: i64) -> Revision {
         previous: Some(number - 1).filter(|before| *before > 0),
         head: number,
     }
+}
+
+/// Returns three revisions of a tag: content 1 at 10 s and 3 at 30 s, then content 2 with the time
+/// 20 s, recorded late, at 40 s.
+pub(crate) fn late_move() -> [Revision; 3] {
+    let late = Revision {
+        number: 3,
+        content: 2,
+        at: 20,
+        recorded: 40,
+        previous: Some(1),
+        head: 2,
+    };
+    [on_time(1, 1, 10), on_time(2, 3, 30), late]
 }
 
 pub(crate) fn digest(content: u8) -> Digest {
@@ -61,7 +75,7 @@ impl Rows {
         }
     }
 
-    /// Writes a tag with its revisions; the last of them is the head, unless it is late.
+    /// Writes a tag with revisions. The head is the `head` of the last revision.
     pub(crate) async fn tag(&mut self, image: &str, revisions: &[Revision]) {
         let tag = self.empty_tag(image).await;
         for revision in revisions {
@@ -85,7 +99,7 @@ impl Rows {
         .unwrap();
     }
 
-    /// Writes a tag that has an id but no history.
+    /// Writes a tag without a revision. Returns the row id.
     pub(crate) async fn empty_tag(&mut self, image: &str) -> i64 {
         let image: Image = image.parse().unwrap();
         let repository: i64 = sqlx::query_scalar(
@@ -149,7 +163,7 @@ impl Rows {
         .unwrap();
     }
 
-    /// Writes many revisions of a tag at once, numbered from 1 on, each as on time.
+    /// Writes many revisions of a tag at once, numbered from 1 on, each as [`on_time`] makes it.
     pub(crate) async fn burst(&mut self, tag: i64, count: i64) {
         let partition = tag.rem_euclid(2);
         let ordinal = &mut self.ordinals[usize::try_from(partition).unwrap()];
@@ -176,7 +190,7 @@ impl Rows {
         .unwrap();
     }
 
-    /// Writes what an index of two platforms is.
+    /// Writes the manifest of an index of two platforms.
     pub(crate) async fn manifest(&mut self, content: u8) {
         let platforms = json!([
             { "os": "linux", "architecture": "amd64", "variant": null, "digest": digest(content + 1) },
@@ -196,7 +210,7 @@ impl Rows {
         .unwrap();
     }
 
-    /// Writes a trigger of `web`; gives its row id.
+    /// Writes a trigger of `web`. Returns the row id.
     pub(crate) async fn trigger(&mut self, name: &str, configured: bool) -> i32 {
         sqlx::query_scalar("insert into trigger (name, images, target, configured) values ($1, $2, 'webhook', $3) returning id")
             .bind(name)
@@ -207,7 +221,7 @@ impl Rows {
             .unwrap()
     }
 
-    /// Writes a rollout of `web`, recorded at a time; gives its id.
+    /// Writes a rollout of `web`, recorded at a time. Returns the id.
     pub(crate) async fn rollout(
         &mut self,
         trigger: i32,
@@ -235,7 +249,7 @@ impl Rows {
     }
 }
 
-/// The images of the rollout of this number.
+/// Returns the images of the rollout with this number.
 pub(crate) fn images(number: i64) -> Value {
     let digest = digest(u8::try_from(number).unwrap());
     let pinned = format!("registry.example.com/shop/web@{digest}");

@@ -11,7 +11,7 @@ use tokio::task::JoinSet;
 
 use crate::rows::Rows;
 
-/// The service on a database of its own, stopped when this is dropped.
+/// The service on its own database. A drop stops the service.
 pub(crate) struct Api {
     url: String,
     client: reqwest::Client,
@@ -19,7 +19,7 @@ pub(crate) struct Api {
     task: JoinSet<anyhow::Result<()>>,
 }
 
-/// What came back.
+/// An answer of the API.
 #[derive(Debug)]
 pub(crate) struct Answer {
     pub(crate) status: u16,
@@ -43,7 +43,7 @@ impl Answer {
             .map_or("", |value| value.to_str().unwrap())
     }
 
-    /// `404 tag_unknown`; checks that the rest of the problem is as it should be.
+    /// Returns status and code, such as `404 tag_unknown`, and checks the rest of the problem.
     #[track_caller]
     pub(crate) fn problem(&self) -> String {
         assert_eq!(
@@ -63,7 +63,7 @@ impl Answer {
 }
 
 impl Api {
-    /// Starts it and waits until it is ready.
+    /// Starts the service and waits until it is ready.
     pub(crate) async fn start() -> (Api, Rows) {
         let db = tagtrail_testkit::postgres().await;
         let api = Api::over(&db).await;
@@ -71,12 +71,12 @@ impl Api {
         (api, Rows::new(db.connect().await).await)
     }
 
-    /// Starts it, whether or not the database is there.
+    /// Starts the service, even if the database is down.
     pub(crate) async fn over(db: &TestDb) -> Api {
         Api::with(db, |_| {}).await
     }
 
-    /// The same with other settings.
+    /// Starts the service with changed settings.
     pub(crate) async fn with(db: &TestDb, change: impl FnOnce(&mut Config)) -> Api {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -100,13 +100,13 @@ impl Api {
             db: DbArgs {
                 url: db.url().to_owned(),
             },
-            // Nobody listens there: the api does without.
+            // No server listens there: the api works without NATS.
             bus: BusArgs::new("nats://127.0.0.1:9"),
             pace: Pace::default(),
         }
     }
 
-    /// Why it does not start on this address.
+    /// Returns the error with which the service refuses this address.
     pub(crate) async fn refused(listener: TcpListener) -> String {
         let db = tagtrail_testkit::postgres().await;
         let config = Api::config(&db, listener.local_addr().unwrap());
@@ -114,13 +114,13 @@ impl Api {
         outcome.unwrap_err().to_string()
     }
 
-    /// Asks it to stop, and waits until it has.
+    /// Requests a stop, and waits for the service to end.
     pub(crate) async fn stop(mut self) {
         self.ctx.shutdown.cancel();
         self.task.join_next().await.unwrap().unwrap().unwrap();
     }
 
-    /// A request, to be changed before it is sent.
+    /// Makes a request, which the caller may change before it is sent.
     pub(crate) fn request(&self, method: &str, path: &str) -> reqwest::RequestBuilder {
         let url = format!("{}{path}", self.url);
         self.client.request(method.parse().unwrap(), url)
@@ -134,7 +134,7 @@ impl Api {
         Answer::read(self.request(method, path).send().await.unwrap()).await
     }
 
-    /// The body of an answer that must be there.
+    /// Returns the body of an answer that must be 200.
     #[track_caller]
     pub(crate) fn found(&self, path: &str) -> impl Future<Output = Value> {
         let asked = path.to_owned();
@@ -145,7 +145,7 @@ impl Api {
         }
     }
 
-    /// The items of all pages of a list; every page but the last must be full.
+    /// Returns the items of all pages of a list. Every page but the last must be full.
     pub(crate) async fn pages(&self, path: &str, limit: usize) -> Vec<Vec<Value>> {
         let separator = if path.contains('?') { '&' } else { '?' };
         let (mut pages, mut cursor) = (Vec::new(), String::new());
@@ -164,7 +164,7 @@ impl Api {
                     cursor = format!("&cursor={next}");
                 }
             }
-            assert!(pages.len() < 100, "pages without end");
+            assert!(pages.len() < 100, "the list has no last page");
         }
     }
 }

@@ -1,9 +1,9 @@
-//! Who may ask.
+//! Tokens and roles.
 
 use crate::server::{Answer, Api};
 
 #[tokio::test]
-async fn a_token_may_do_what_its_role_says_and_nobody_else_anything() {
+async fn a_token_has_its_role_and_without_a_token_nothing_is_served() {
     let db = tagtrail_testkit::postgres().await;
     let folder = tempfile::tempdir().unwrap();
     let file = |name: &str, text: &str| {
@@ -76,12 +76,12 @@ async fn a_token_may_do_what_its_role_says_and_nobody_else_anything() {
             "active"
         );
     }
-    // What the API looks like is no secret.
+    // The document holds no secret.
     assert_eq!(ask("GET", "/openapi.json", None).await.status, 200);
 }
 
 #[tokio::test]
-async fn an_address_that_others_can_reach_is_not_served_without_tokens() {
+async fn a_public_address_is_not_served_without_tokens() {
     let listener = tokio::net::TcpListener::bind("0.0.0.0:0").await.unwrap();
     let error = Api::refused(listener).await;
     assert!(

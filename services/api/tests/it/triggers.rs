@@ -1,4 +1,4 @@
-//! What is deployed, pausing and resuming.
+//! Triggers: the current rollout, pausing and resuming.
 
 use serde_json::{Value, json};
 
@@ -31,7 +31,7 @@ async fn current_is_the_last_rollout_that_runs_or_has_succeeded() {
 }
 
 #[tokio::test]
-async fn triggers_that_are_configured_are_listed_by_name() {
+async fn configured_triggers_are_listed_by_name() {
     let (api, mut rows) = Api::start().await;
     assert_eq!(api.found("/v1/triggers").await, json!({ "items": [] }));
     for (name, configured) in [("shop", true), ("gone", false), ("blog", true)] {
@@ -58,7 +58,7 @@ async fn triggers_that_are_configured_are_listed_by_name() {
 }
 
 #[tokio::test]
-async fn pausing_and_resuming_twice_is_as_good_as_once() {
+async fn pausing_and_resuming_twice_is_harmless() {
     let (api, mut rows) = Api::start().await;
     rows.trigger("blog", true).await;
     rows.trigger("shop", true).await;
@@ -80,7 +80,7 @@ async fn pausing_and_resuming_twice_is_as_good_as_once() {
 }
 
 #[tokio::test]
-async fn names_that_no_trigger_can_have_are_unknown() {
+async fn invalid_names_of_triggers_are_unknown() {
     let (api, _rows) = Api::start().await;
     for name in ["shop", "Shop", "%00", "%ff", "a%2Fb", "-"] {
         let problem = api.get(&format!("/v1/triggers/{name}")).await.problem();
