@@ -168,7 +168,8 @@ impl Feed {
                 for (partition, revision) in recorded::revisions(db, &place.until(&end)).await? {
                     place.0.insert(partition, revision.ordinal);
                     let item = Item::new(partition, revision.ordinal, revision.event);
-                    let _ = self.recent.send(Arc::new(item)); // An error: the last follower is gone.
+                    // An error: the last follower is gone.
+                    let _ = self.recent.send(Arc::new(item));
                 }
                 // Wakes the followers, which read any gap up to this place from Postgres.
                 self.end.send_replace(Some(place.clone()));

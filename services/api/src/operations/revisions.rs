@@ -100,7 +100,7 @@ async fn revisions(
     };
     let follower = shared.feed.follow(start).await?;
     shared.metrics.followers.inc();
-    let events = Events {
+    let events = EventStream {
         follower,
         pattern,
         pace: shared.pace,
@@ -124,7 +124,7 @@ async fn revisions(
 }
 
 /// The events for a follower.
-struct Events {
+struct EventStream {
     follower: Follower,
     pattern: Option<ImageGlob>,
     pace: Pace,
@@ -135,7 +135,7 @@ struct Events {
     ended: bool,
 }
 
-impl Events {
+impl EventStream {
     /// Waits for the next event. `None`: the stream ends.
     async fn next(&mut self) -> Option<Event> {
         if self.ended {
@@ -197,7 +197,7 @@ impl Events {
     }
 }
 
-impl Drop for Events {
+impl Drop for EventStream {
     fn drop(&mut self) {
         self.metrics.followers.dec();
     }

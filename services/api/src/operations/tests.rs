@@ -188,47 +188,45 @@ fn the_text_of_not_found_names_each_resource() {
     assert_eq!(named, ALL.iter().map(resource).collect());
 }
 
+/// Returns method and path with query of each call in a row of a Markdown table. The first column
+/// looks like "`GET /v1/a?x=`, `/v1/b`".
+fn calls(row: &str) -> Vec<(&str, String)> {
+    let column = row.split('|').nth(1).unwrap_or_default();
+    let mut calls: Vec<(&str, String)> = Vec::new();
+    for code in column.split('`').skip(1).step_by(2) {
+        let call = match (code.split_once(' '), calls.last()) {
+            (Some((method, call)), _) => (method, call.to_owned()),
+            (None, None) => continue,
+            (None, Some((method, _))) if code.starts_with("/v1/") => (*method, code.to_owned()),
+            // `/resume` after `/v1/triggers/{name}/pause` replaces the last segment.
+            (None, Some((method, before))) => {
+                let (parent, _) = before.rsplit_once('/').unwrap_or_default();
+                (*method, format!("{parent}{code}"))
+            }
+        };
+        calls.push(call);
+    }
+    calls.retain(|(_, call)| call.starts_with("/v1/"));
+    calls
+}
+
 #[test]
 fn the_readme_lists_each_operation_with_parameters_that_it_has() {
     let readme = concat!(env!("CARGO_MANIFEST_DIR"), "/../../README.md");
     let readme = std::fs::read_to_string(readme).unwrap();
     let mut listed = BTreeSet::new();
-    for line in readme.lines() {
-        let Some(calls) = line
-            .strip_prefix("| `")
-            .and_then(|line| line.split(" | ").next())
-        else {
-            continue;
-        };
-        let calls: Vec<&str> = calls.split('`').step_by(2).collect();
-        let Some((method, first)) = calls[0].split_once(" /v1/") else {
-            continue;
-        };
-        let mut before = String::new();
-        for call in std::iter::once(format!("/v1/{first}")).chain(
-            calls[1..]
-                .iter()
-                .filter(|call| !call.is_empty())
-                .map(|call| (*call).to_owned()),
-        ) {
-            let (path, query) = call.split_once('?').unwrap_or((&call, ""));
-            // `/resume` after `/v1/triggers/{name}/pause` replaces the last segment.
-            let path = match (path.starts_with("/v1/"), before.rsplit_once('/')) {
-                (false, Some((parent, _))) => format!("{parent}{path}"),
-                _ => path.to_owned(),
-            };
-            let operation = ALL
-                .iter()
-                .find(|row| row.path == path && row.method.name().eq_ignore_ascii_case(method))
-                .unwrap_or_else(|| panic!("no operation {method} {path}"));
-            for name in query.split('&').filter(|name| !name.is_empty()) {
-                let name = name.trim_end_matches('=');
-                let known = operation.query.iter().any(|known| known.name == name);
-                assert!(known, "{method} {path} has no parameter {name}");
-            }
-            listed.insert(operation.id);
-            before = path;
+    for (method, call) in readme.lines().flat_map(calls) {
+        let (path, query) = call.split_once('?').unwrap_or((&call, ""));
+        let operation = ALL
+            .iter()
+            .find(|row| row.path == path && row.method.name().eq_ignore_ascii_case(method))
+            .unwrap_or_else(|| panic!("no operation {method} {path}"));
+        for name in query.split_terminator('&') {
+            let name = name.trim_end_matches('=');
+            let known = operation.query.iter().any(|known| known.name == name);
+            assert!(known, "{method} {path} has no parameter {name}");
         }
+        listed.insert(operation.id);
     }
     let all: BTreeSet<&str> = ALL.iter().map(|operation| operation.id).collect();
     assert_eq!(listed, all);
