@@ -26,7 +26,7 @@ pub struct Content {
 }
 
 /// A permit to send a request for content.
-struct Turn<'a> {
+struct ContentPermit<'a> {
     _reading: SemaphorePermit<'a>,
     _asking: SemaphorePermit<'a>,
 }
@@ -41,7 +41,7 @@ impl RegistryClient {
         repository: &Repository,
         digest: &Digest,
     ) -> Result<Option<Content>, AskError> {
-        let _turn = self.turn_to_read().await?;
+        let _permit = self.content_permit().await?;
         let url = self.content("manifests", repository, digest)?;
         let response = self.ask(Method::GET, &url, repository, None).await?;
         checked(response, MAX_MANIFEST, digest).await
@@ -60,7 +60,7 @@ impl RegistryClient {
         repository: &Repository,
         digest: &Digest,
     ) -> Result<Option<Content>, AskError> {
-        let _turn = self.turn_to_read().await?;
+        let _permit = self.content_permit().await?;
         let mut url = self.content("blobs", repository, digest)?;
         // After a redirect to another host, all further requests go without credentials, even if
         // that host redirects back to the registry.
@@ -93,16 +93,16 @@ impl RegistryClient {
     /// Waits for a permit. Fewer permits exist for content than for requests in all, because
     /// answers about tags are more urgent. Results are not recorded in the breaker: a registry that
     /// fails to deliver content may still answer questions about tags.
-    async fn turn_to_read(&self) -> Result<Turn<'_>, AskError> {
+    async fn content_permit(&self) -> Result<ContentPermit<'_>, AskError> {
         let closed = |_| AskError::Failed("the registry is closed".to_owned());
-        let turn = Turn {
+        let permit = ContentPermit {
             _reading: self.content_requests.acquire().await.map_err(closed)?,
             _asking: self.requests.acquire().await.map_err(closed)?,
         };
         let breaker = self.breaker.lock().unwrap_or_else(PoisonError::into_inner);
         match breaker.resting(Instant::now()) {
             Some(rest) => Err(AskError::Resting { rest }),
-            None => Ok(turn),
+            None => Ok(permit),
         }
     }
 

@@ -33,7 +33,7 @@ use crate::shared::Shared;
 use pass::{Pass, ReconcileError, ReconcileSettings, SILENCE};
 
 /// Time between two attempts to acquire the lock of a registry.
-const TURN: Duration = Duration::from_secs(5);
+const LOCK_INTERVAL: Duration = Duration::from_secs(5);
 
 /// The task that reconciles a registry.
 pub(crate) struct Reconciler {
@@ -99,7 +99,7 @@ impl Reconciler {
         let mut db = self.db.session("resolver", SILENCE).await?;
         let lock = Lock::Reconcile(Lock::number_of(settings.name.as_ref()));
         while !lock.try_acquire(&mut db).await? {
-            shared.sleep(TURN).await;
+            shared.sleep(LOCK_INTERVAL).await;
             if shared.shutdown.is_cancelled() {
                 return Ok(());
             }

@@ -268,7 +268,7 @@ impl<'a> Pass<'a> {
             Err(AskError::Busy { after }) => after.unwrap_or(Duration::from_secs(1)),
             Err(AskError::Failed(_)) if attempt < RETRIES => self.shared.pace.first,
             Err(error) => {
-                tracing::warn!(registry = %self.settings.name, "no answer while reconciling: {error}");
+                tracing::warn!(registry = %self.settings.name, "no answer of {} while reconciling: {error}", self.settings.name);
                 return NextStep::Answer(None);
             }
         };
