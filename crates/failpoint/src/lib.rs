@@ -1,30 +1,33 @@
-//! Named points: the places where a crash must lose nothing, and the steps without which a promise breaks.
+//! Fail points: named places at which tests crash a process or leave out a step.
 //!
-//! In a build with the feature `enabled`, `TAGTRAIL_FAILPOINT=name:abort` makes a process die when it first comes by the point, and
-//! `TAGTRAIL_FAILPOINT=name:skip` makes it leave the step out each time; several are told with commas. A test aborts at each [`FailPoint::is_passed`] once
-//! (`e2e/tests/points.rs`); `make faults-selftest` leaves out each other step, to see that the storm would notice. Without the
-//! feature nothing of it is left in the program.
+//! A crash at a *passed* point must lose nothing. Without a *step*, a promise of Tagtrail breaks.
+//!
+//! In a build with the feature `enabled`, `TAGTRAIL_FAILPOINT=name:abort` aborts the process when
+//! it first reaches the passed point, and `TAGTRAIL_FAILPOINT=name:skip` leaves the step out every
+//! time; commas separate several points. `e2e/tests/points.rs` aborts once at each passed point.
+//! `make faults-selftest` leaves out each step, to prove that the storm would notice. Without the
+//! feature, the points compile to nothing.
 
 macro_rules! points {
-    ($($(#[$meaning:meta])* $name:ident = $text:literal $what:ident,)*) => {
-        /// A place in the program.
+    ($($(#[$meaning:meta])* $name:ident = $text:literal $sort:ident,)*) => {
+        /// A place in a program.
         #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
         pub enum FailPoint { $($(#[$meaning])* $name,)* }
 
         impl FailPoint {
-            /// All there are.
+            /// All points.
             pub const ALL: &[FailPoint] = &[$(FailPoint::$name,)*];
 
-            /// Its name, as in `TAGTRAIL_FAILPOINT`.
+            /// Returns the name of the point in `TAGTRAIL_FAILPOINT`.
             #[must_use]
             pub const fn name(self) -> &'static str {
                 match self { $(FailPoint::$name => $text,)* }
             }
 
-            /// Whether it is a place that is passed. The others are steps that can be left out.
+            /// Returns whether the point is passed. All others are steps, which can be left out.
             #[must_use]
             pub const fn is_passed(self) -> bool {
-                match self { $(FailPoint::$name => points!(@ $what),)* }
+                match self { $(FailPoint::$name => points!(@ $sort),)* }
             }
         }
     };
@@ -34,99 +37,99 @@ macro_rules! points {
 
 points! {
     // The gateway.
-    /// A body is understood, and not stored.
+    /// Between interpreting a body and storing its messages.
     GatewayUnderstood = "gateway.understood" passed,
-    /// NATS has acknowledged it, and the sender has no answer.
+    /// Between the acknowledgement of NATS and the response to the sender.
     GatewayStored = "gateway.stored" passed,
-    /// Storing what was understood.
+    /// Storing the messages.
     GatewayStore = "gateway.store" step,
     /// Waiting for the acknowledgement of NATS.
     GatewayAcknowledgement = "gateway.acknowledgement" step,
 
     // The resolver.
-    /// A registry has answered, and nothing is published.
+    /// Between the answer of a registry and its publication.
     ResolverAnswered = "resolver.answered" passed,
-    /// The answer is published, and the question not acknowledged.
+    /// Between publishing the answer and acknowledging the question.
     ResolverPublished = "resolver.published" passed,
-    /// Both.
+    /// After acknowledging the question.
     ResolverAcknowledged = "resolver.acknowledged" passed,
 
     // The indexer.
-    /// A partition's lock is taken, and the partition not fenced.
+    /// Between acquiring a partition's lock and fencing the partition.
     IndexerLocked = "indexer.locked" passed,
-    /// It is fenced, and what was not published is not published.
+    /// Between fencing and publishing the revisions that the last holder left unpublished.
     IndexerFenced = "indexer.fenced" passed,
-    /// That is published, and not noted.
+    /// Between publishing these revisions and marking them as published.
     IndexerCaughtUp = "indexer.caught-up" passed,
-    /// A batch is written, and not committed.
+    /// Between writing a batch and the commit.
     IndexerWritten = "indexer.written" passed,
-    /// It is committed, and not published.
+    /// Between committing a batch and publishing its revisions.
     IndexerCommitted = "indexer.committed" passed,
-    /// A revision is handed to the connection, and not acknowledged.
+    /// Between sending a revision and the acknowledgement of NATS.
     IndexerSent = "indexer.sent" passed,
-    /// It is acknowledged, and nobody knows.
+    /// Between the acknowledgement of NATS and marking the revision as published.
     IndexerPublished = "indexer.published" passed,
-    /// That is noted.
+    /// After marking revisions as published.
     IndexerNoted = "indexer.noted" passed,
-    /// A stop was asked for, everything is put down, and the partition's lock not given back.
+    /// Between the last work before a requested stop and the release of the partition's lock.
     IndexerStopped = "indexer.stopped" passed,
-    /// Moving the position on in the transaction of what was read.
+    /// Advancing the position, in the transaction that records the messages read.
     IndexerPosition = "indexer.position" step,
-    /// The key by which a fact that comes again is known.
+    /// The key by which a repeated push is recognised.
     IndexerFactKey = "indexer.fact-key" step,
-    /// Looking at what stands around a late fact.
+    /// Reading the history around a late push.
     IndexerLate = "indexer.late" step,
-    /// Remembering that a delete of a digest or repository touched its tags.
+    /// Recording that a delete of a digest or repository touched its tags.
     IndexerTouch = "indexer.touch" step,
-    /// The condition on the fence.
+    /// The condition by which NATS refuses messages from before the fence.
     IndexerFence = "indexer.fence" step,
-    /// Publishing at take-over what was recorded and not published.
+    /// Publishing, at take-over, the revisions that are recorded and not published.
     IndexerTakeOver = "indexer.take-over" step,
-    /// Looking at take-over whether REVISIONS still holds what it acknowledged.
+    /// Finding, at take-over, acknowledged revisions that REVISIONS has lost.
     IndexerLook = "indexer.look" step,
-    /// Comparing the streams with the store.
+    /// Comparing the streams with Postgres.
     IndexerSweep = "indexer.sweep" step,
 
     // The trigger service.
-    /// Rollouts are decided, and not recorded.
+    /// Between deciding on rollouts and recording them.
     TriggerPlanned = "trigger.planned" passed,
-    /// They are recorded, and nobody is told.
+    /// Between recording rollouts and notifying the workers.
     TriggerRecorded = "trigger.recorded" passed,
-    /// The lock of a target is taken, and no attempt begun.
+    /// Between acquiring the lock of a target and the start of an attempt.
     TriggerLocked = "trigger.locked" passed,
-    /// An attempt is recorded as begun, and the target not told.
+    /// Between recording the start of an attempt and calling the target.
     TriggerBegun = "trigger.begun" passed,
-    /// The target is told, and the outcome not written.
+    /// Between calling the target and writing the outcome.
     TriggerTold = "trigger.told" passed,
-    /// The outcome is written, and not committed.
+    /// Between writing the outcome and the commit.
     TriggerWritten = "trigger.written" passed,
-    /// It is committed, and the lock not given back.
+    /// Between the commit and the release of the lock.
     TriggerDone = "trigger.done" passed,
-    /// Changes are handed to the connection, and not acknowledged.
+    /// Between sending changes of rollouts and the acknowledgement of NATS.
     LedgerSent = "ledger.sent" passed,
-    /// They are acknowledged, and that is not noted.
+    /// Between the acknowledgement of NATS and marking the changes as published.
     LedgerPublished = "ledger.published" passed,
-    /// It is noted.
+    /// After marking the changes as published.
     LedgerNoted = "ledger.noted" passed,
-    /// The identifier that all attempts of a rollout share.
+    /// The id that all attempts of a rollout share.
     TriggerRolloutId = "trigger.rollout-id" step,
-    /// Moving the position on.
+    /// Advancing the position of the planner.
     TriggerPosition = "trigger.position" step,
     /// Ending older rollouts before a newer one is begun.
     TriggerSupersede = "trigger.supersede" step,
-    /// Noting that changes were published.
+    /// Marking changes as published.
     LedgerNote = "ledger.note" step,
 }
 
 impl FailPoint {
-    /// It is passed now: with `abort` the process dies here.
+    /// Marks the place of a passed point: with `abort`, the process dies here.
     #[inline]
     pub fn pass(self) {
         #[cfg(feature = "enabled")]
         enabled::pass(self);
     }
 
-    /// Whether the step is left out.
+    /// Returns whether the step must be left out.
     #[inline]
     #[must_use]
     pub fn skipped(self) -> bool {
@@ -154,14 +157,14 @@ mod enabled {
     #[expect(
         clippy::disallowed_methods,
         clippy::print_stderr,
-        reason = "of tests, and only in their builds: no setting, and maybe before there is a log"
+        reason = "only builds for tests read this variable, maybe before the log has started"
     )]
     fn chosen() -> Vec<(FailPoint, Action)> {
         let text = std::env::var("TAGTRAIL_FAILPOINT").unwrap_or_default();
         let all = text.split(',').filter(|part| !part.is_empty());
         all.map(|part| {
             read(part).unwrap_or_else(|| {
-                eprintln!("TAGTRAIL_FAILPOINT={part}: there is no such point, or it can't do that");
+                eprintln!("TAGTRAIL_FAILPOINT={part}: no such point, or the point does not support the action");
                 std::process::abort()
             })
         })
