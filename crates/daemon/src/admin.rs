@@ -1,4 +1,4 @@
-//! The admin page: for probes and people, not for the public.
+//! The admin page: health and metrics for probes, Prometheus and operators, not for the public.
 
 use std::net::SocketAddr;
 
@@ -15,15 +15,16 @@ use crate::{Health, Metrics, http};
 /// Media type of the metrics (OpenMetrics 1.0).
 const METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// Where the admin page is.
+/// The option of the admin page.
 #[derive(Debug, Clone, clap::Args)]
 pub struct AdminArgs {
-    /// Address of the admin page: `/healthz` (alive), `/readyz` (can do its work) and `/metrics` (for Prometheus).
+    /// Address of the admin page: `/healthz` (alive), `/readyz` (able to work) and `/metrics` (for
+    /// Prometheus).
     #[arg(long, env = "TAGTRAIL_ADMIN", default_value = "127.0.0.1:8402")]
     pub admin: SocketAddr,
 }
 
-/// Serves the admin page until `shutdown`.
+/// Serves the admin page until `shutdown` fires.
 pub(crate) async fn serve(
     address: SocketAddr,
     health: Health,

@@ -4,13 +4,14 @@ use std::time::Duration;
 
 use reqwest::{Client, ClientBuilder, redirect};
 
-/// Longest wait for a TCP and TLS connection.
+/// The time-out of opening a TCP and TLS connection.
 const CONNECT: Duration = Duration::from_secs(5);
 
-/// Starts an HTTP client whose requests take at most `timeout`, answer included.
+/// Returns the builder of an HTTP client whose requests, response body included, take at most
+/// `timeout`.
 ///
-/// It ignores proxies of the environment and follows no redirect: what it sends may hold a secret, which only the configured
-/// address may receive.
+/// The client ignores proxies of the environment and follows no redirect: a request may hold a
+/// secret, which only the configured address may receive.
 pub fn client(timeout: Duration) -> ClientBuilder {
     Client::builder()
         .no_proxy()

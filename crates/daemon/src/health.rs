@@ -1,4 +1,4 @@
-//! Whether a process can do its work now.
+//! The readiness of a process: the state of each part that its work needs.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -7,8 +7,10 @@ use tokio::sync::watch;
 
 type Parts = BTreeMap<&'static str, Result<(), String>>;
 
-/// The parts that a process needs (`nats`, `postgres`, …), and whether each can be used. Ready means: there is one, and all can.
-/// Cheap to clone; all clones share one state.
+/// The parts that a process needs (`nats`, `postgres`, …), and the state of each.
+///
+/// The process is ready when it has at least one part and every part is usable. Cheap to clone; all
+/// clones share one state.
 #[derive(Debug, Clone)]
 pub struct Health(Arc<watch::Sender<Parts>>);
 
@@ -19,7 +21,7 @@ impl Default for Health {
 }
 
 impl Health {
-    /// Adds a part, not ready yet.
+    /// Adds a part, not ready yet. A part that exists keeps its state.
     pub fn register(&self, part: &'static str) {
         self.0.send_if_modified(|parts| {
             let new = !parts.contains_key(part);
@@ -30,7 +32,7 @@ impl Health {
         });
     }
 
-    /// Says whether a part can be used, and if not, why.
+    /// Sets the state of a part: usable, or the reason why not. Logs a change.
     pub fn set(&self, part: &'static str, state: Result<(), String>) {
         self.0.send_if_modified(|parts| {
             let changed = parts.get(part) != Some(&state);
@@ -45,7 +47,7 @@ impl Health {
         });
     }
 
-    /// Every part with its state.
+    /// Returns every part with its state.
     #[must_use]
     pub fn parts(&self) -> Vec<(&'static str, Result<(), String>)> {
         self.0
@@ -55,15 +57,15 @@ impl Health {
             .collect()
     }
 
-    /// Whether all parts can be used.
+    /// Returns whether every part is usable, and the process has one.
     #[must_use]
     pub fn ready(&self) -> bool {
         ready(&self.0.borrow())
     }
 
-    /// Waits until all parts can be used.
+    /// Waits until the process is ready.
     pub async fn wait_ready(&self) {
-        // The sender lives in `self`, so this can't fail.
+        // Fails only when the sender is dropped, and the sender lives in `self`.
         let _ = self.0.subscribe().wait_for(ready).await;
     }
 }
@@ -77,9 +79,9 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn ready_means_that_every_part_is() {
+    async fn ready_means_that_every_part_is_ready() {
         let health = Health::default();
-        assert!(!health.ready(), "nothing is ready before anything is known");
+        assert!(!health.ready(), "a process without parts is not ready");
         health.register("nats");
         health.register("postgres");
         health.set("nats", Ok(()));

@@ -1,4 +1,4 @@
-//! Serving HTTP/1.1 with the limits that a server on a network needs.
+//! An HTTP/1.1 server that limits the time and the connections of its clients.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,16 +13,16 @@ use tokio_io_timeout::TimeoutStream;
 use tokio_util::sync::CancellationToken;
 use tower_service::Service as _;
 
-/// What a client may take.
+/// The limits on clients.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// Time to send the headers of a request, also the time that an idle connection is kept.
+    /// The time-out for the headers of a request, and of an idle connection.
     pub headers: Duration,
-    /// Time for which a client may take nothing of an answer.
+    /// The longest time for which a client may read nothing of a response.
     pub writing: Duration,
-    /// Connections open at once; more wait to be accepted.
+    /// Most connections open at once; further connections wait to be accepted.
     pub connections: usize,
-    /// Time that requests under way are given when the server stops.
+    /// The time that requests in progress have to finish when the server stops.
     pub drain: Duration,
 }
 
@@ -37,10 +37,10 @@ impl Default for Limits {
     }
 }
 
-/// Serves until `shutdown`, then lets requests under way finish.
+/// Serves `router` until `shutdown` fires, then waits for requests in progress.
 ///
 /// # Errors
-/// None so far: a connection that fails is its client's affair, and a failed accept is tried again.
+/// None so far: a failed connection concerns its client alone, and a failed accept is retried.
 pub async fn serve(
     listener: TcpListener,
     router: Router,
@@ -64,7 +64,7 @@ pub async fn serve(
         let stream = match accepted {
             Ok((stream, _)) => stream,
             Err(err) => {
-                // Out of descriptors, mostly: connections that end give some back.
+                // Mostly the process is out of descriptors, and connections that end free some.
                 failures += 1;
                 tracing::warn!("can't accept a connection: {err}");
                 tokio::time::sleep(crate::backoff(failures)).await;
@@ -88,7 +88,7 @@ pub async fn serve(
         let watched = graceful.watch(connection);
         connections.spawn(async move {
             if let Err(err) = watched.await {
-                tracing::debug!("a connection ended: {err}");
+                tracing::debug!("a connection failed: {err}");
             }
             drop(permit);
         });
@@ -99,7 +99,7 @@ pub async fn serve(
         .is_err()
     {
         tracing::warn!(
-            "requests were still under way {:?} after the request to stop",
+            "requests were still in progress {:?} after the request to stop",
             limits.drain
         );
     }
@@ -117,7 +117,7 @@ mod tests {
         address: std::net::SocketAddr,
         shutdown: CancellationToken,
         task: JoinSet<anyhow::Result<()>>,
-        /// The endless answer was given up.
+        /// Fires when the server drops the body of the endless response.
         gone: CancellationToken,
     }
 
@@ -156,7 +156,7 @@ mod tests {
         }
     }
 
-    async fn all(mut stream: TcpStream) -> String {
+    async fn read_all(mut stream: TcpStream) -> String {
         let mut answer = String::new();
         let read = stream.read_to_string(&mut answer);
         let _ = tokio::time::timeout(Duration::from_secs(5), read)
@@ -168,7 +168,7 @@ mod tests {
     const SLOW: &[u8] = b"GET /slow HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
 
     #[tokio::test]
-    async fn headers_that_never_end_are_not_waited_for() {
+    async fn headers_that_never_end_time_out() {
         let server = start(Limits {
             headers: Duration::from_millis(100),
             ..Limits::default()
@@ -179,11 +179,11 @@ mod tests {
             .write_all(b"GET /slow HTTP/1.1\r\nx: ")
             .await
             .unwrap();
-        assert!(!all(stream).await.contains("200 OK"));
+        assert!(!read_all(stream).await.contains("200 OK"));
     }
 
     #[tokio::test]
-    async fn a_client_that_takes_nothing_of_its_answer_is_not_waited_for() {
+    async fn a_client_that_does_not_read_its_response_is_disconnected() {
         let server = start(Limits {
             writing: Duration::from_millis(200),
             ..Limits::default()
@@ -196,17 +196,17 @@ mod tests {
             .unwrap();
         tokio::time::timeout(Duration::from_secs(10), server.gone.cancelled())
             .await
-            .expect("the answer is still being written");
+            .expect("the response is still being written");
     }
 
     #[tokio::test]
-    async fn requests_under_way_are_finished_when_the_server_stops() {
+    async fn requests_in_progress_are_finished_when_the_server_stops() {
         let mut server = start(Limits::default()).await;
         let mut stream = TcpStream::connect(server.address).await.unwrap();
         stream.write_all(SLOW).await.unwrap();
-        tokio::time::sleep(Duration::from_millis(50)).await; // until the request is under way
+        tokio::time::sleep(Duration::from_millis(50)).await; // until the request is in progress
         server.shutdown.cancel();
-        assert!(all(stream).await.ends_with("done"));
+        assert!(read_all(stream).await.ends_with("done"));
         server.task.join_next().await.unwrap().unwrap().unwrap();
     }
 
@@ -221,8 +221,8 @@ mod tests {
         let idle = TcpStream::connect(server.address).await.unwrap();
         let mut second = TcpStream::connect(server.address).await.unwrap();
         second.write_all(SLOW).await.unwrap();
-        // The idle one is closed when its time for headers is over; then the second one is served.
-        assert!(all(second).await.ends_with("done"));
+        // The time-out for headers closes the idle connection; then the second one is served.
+        assert!(read_all(second).await.ends_with("done"));
         drop(idle);
     }
 }

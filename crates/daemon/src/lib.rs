@@ -1,10 +1,11 @@
 //! The parts that all processes of Tagtrail share.
 //!
-//! In scope: logs, signals, the admin page (`/healthz`, `/readyz`, `/metrics`), exit codes ([`main`]), traces ([`Span`]), tasks
-//! whose end ends the process ([`Tasks`]), serving HTTP with limits ([`http::serve`]), HTTP clients ([`client`]), problem
-//! details ([`problem`]) and retries with back-off ([`Retry`]).
+//! In scope: logs, signals, the admin page (`/healthz`, `/readyz`, `/metrics`), exit codes
+//! ([`main`]), traces ([`Span`]), tasks whose end ends the process ([`Tasks`]), an HTTP server with
+//! limits ([`http::serve`]), HTTP clients ([`client()`]), problem details ([`problem`]) and retries
+//! with back-off ([`Retry`]).
 //!
-//! Out of scope: anything that a single service does.
+//! Out of scope: the work of a single service.
 
 mod admin;
 mod client;
@@ -30,23 +31,23 @@ pub use retry::{Retry, backoff, until};
 pub use tasks::Tasks;
 pub use trace::{Span, SpanKind, TraceArgs};
 
-/// How long a process may take to stop once it was asked to.
+/// The time that a process has to stop after the request to stop.
 pub const STOP: Duration = Duration::from_secs(10);
 
-/// What a service is given to run.
+/// The handles that a service receives from its process.
 #[derive(Debug, Clone, Default)]
 pub struct Context {
-    /// Fires when the service is asked to stop.
+    /// Fires when the service must stop.
     pub shutdown: CancellationToken,
-    /// Where it says whether it is ready.
+    /// The readiness, which the service reports.
     pub health: Health,
-    /// Where it counts what it does.
+    /// The metrics, which the service records.
     pub metrics: Metrics,
-    /// Where the process serves its admin page, if it does.
+    /// The address of the admin page, if the process serves one.
     pub admin: Option<std::net::SocketAddr>,
 }
 
-/// An error with its causes, for messages that name both.
+/// Returns the text of an error and of all its causes, for messages that name both.
 #[must_use]
 pub fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();

@@ -1,4 +1,4 @@
-//! What a process counts, for Prometheus (`/metrics`, in the OpenMetrics text format).
+//! The metrics of a process, for Prometheus: `/metrics`, in the OpenMetrics text format.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,7 +11,8 @@ use prometheus_client::registry::{Metric, Registry, Unit};
 
 use crate::Health;
 
-/// The metrics of a process. Cheap to clone; all clones are one. Names begin with `tagtrail_`.
+/// The metrics of a process. Cheap to clone; all clones share one registry. Every name begins with
+/// `tagtrail_`.
 #[derive(Clone)]
 pub struct Metrics(Arc<Mutex<Registry>>);
 
@@ -28,13 +29,13 @@ impl fmt::Debug for Metrics {
 }
 
 impl Metrics {
-    /// Adds a metric, which is cheap to clone, and gives it back.
+    /// Registers a metric and returns it. Clones of a metric share its value.
     pub fn add<M: Metric + Clone>(&self, name: &str, help: &str, metric: M) -> M {
         self.with(|registry| registry.register(name, help, metric.clone()));
         metric
     }
 
-    /// The same for what is measured in seconds; the name gets that ending.
+    /// Registers a metric in seconds and returns it. Its name ends in `_seconds`, added here.
     pub fn add_seconds<M: Metric + Clone>(&self, name: &str, help: &str, metric: M) -> M {
         self.with(|registry| {
             registry.register_with_unit(name, help, Unit::Seconds, metric.clone());
@@ -42,7 +43,7 @@ impl Metrics {
         metric
     }
 
-    /// Everything as text.
+    /// Returns all metrics as text.
     ///
     /// # Errors
     /// None in practice: writing to a string does not fail.
@@ -52,24 +53,24 @@ impl Metrics {
         Ok(text)
     }
 
-    /// Adds what every process tells of itself.
+    /// Registers the metrics that every process has.
     pub(crate) fn add_process(&self, service: &'static str, health: Health) {
         self.with(|registry| registry.register_collector(Box::new(Process { service, health })));
     }
 
     fn with<T>(&self, act: impl FnOnce(&mut Registry) -> T) -> T {
-        // What is behind it is only ever added to.
+        // Metrics are only ever added, so a panic while the lock was held did no harm.
         act(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
-/// For times from a quarter of a millisecond to about a minute.
+/// Returns a histogram for durations from a quarter of a millisecond to half a minute.
 #[must_use]
 pub fn seconds() -> Histogram {
     Histogram::new(exponential_buckets(0.000_25, 2.0, 18))
 }
 
-/// What the kernel and the service's health say.
+/// The metrics that every process has: its build, readiness, memory and open files.
 #[derive(Debug)]
 struct Process {
     service: &'static str,
@@ -87,14 +88,19 @@ impl Collector for Process {
             ("service", self.service),
             ("version", env!("CARGO_PKG_VERSION")),
         ];
-        gauge("build", "Which program this is; always 1", &build, 1.0)?;
+        gauge(
+            "build",
+            "Service and version of the process; always 1",
+            &build,
+            1.0,
+        )?;
         let ready = f64::from(u8::from(self.health.ready()));
-        gauge("ready", "Whether it can do its work now", &[], ready)?;
+        gauge("ready", "1 if the process is ready, else 0", &[], ready)?;
         if let Some(bytes) = resident_bytes() {
             gauge("resident_memory_bytes", "Memory in use", &[], bytes)?;
         }
         if let Ok(files) = std::fs::read_dir("/proc/self/fd") {
-            // Far fewer than a number with decimals can count.
+            // A number of descriptors fits into 32 bits, and so into an `f64` exactly.
             let open = u32::try_from(files.count()).unwrap_or(u32::MAX);
             gauge(
                 "open_files",
@@ -123,7 +129,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_counted_can_be_read_with_its_help() {
+    fn metrics_are_written_with_their_help() {
         let metrics = Metrics::default();
         let counter: Counter = metrics.add("things", "Things that were done", Counter::default());
         counter.inc();

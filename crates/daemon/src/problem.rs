@@ -1,11 +1,12 @@
-//! Problem details (RFC 9457): the body of every HTTP answer that is an error.
+//! Problem details (RFC 9457): the body of every HTTP response that is an error.
 
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 use serde_json::json;
 
-/// Returns the answer with this status, a stable `code` for programs, and a `detail` for people that names cause and cure.
+/// Returns the response with this status, a stable `code` for programs, and a `detail` for people
+/// that names cause and cure.
 #[must_use]
 pub fn response(status: StatusCode, code: &str, detail: &str) -> Response {
     let problem = json!({

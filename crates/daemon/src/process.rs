@@ -1,4 +1,4 @@
-//! A process from its first line to its exit code.
+//! The life of a process, from its log and its signals to its exit code.
 
 use std::io::IsTerminal as _;
 use std::net::SocketAddr;
@@ -12,30 +12,33 @@ use tracing_subscriber::EnvFilter;
 use crate::trace::{Exporter, TraceArgs};
 use crate::{Context, STOP, admin};
 
-/// How the process logs, to standard error.
+/// The options of the log, which goes to standard error.
 #[derive(Debug, Clone, clap::Args)]
 pub struct LogArgs {
-    /// What is logged: `error`, `warn`, `info`, `debug`, or per module such as `info,tagtrail_indexer=debug`.
+    /// Level of the log: `error`, `warn`, `info`, `debug`, or levels per module, such as
+    /// `info,tagtrail_indexer=debug`.
     #[arg(long = "log", env = "TAGTRAIL_LOG", default_value = "info")]
     pub filter: String,
-    /// How it is written.
+    /// Form of the log lines.
     #[arg(long = "log-format", env = "TAGTRAIL_LOG_FORMAT", value_enum, default_value_t = LogFormat::Auto)]
     pub format: LogFormat,
 }
 
-/// Form of a log line.
+/// The form of a log line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum LogFormat {
     /// Text on a terminal, JSON otherwise.
     Auto,
-    /// For people.
+    /// Text, for people.
     Text,
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
 }
 
-/// Runs a service until SIGINT or SIGTERM (a second one ends it at once). Exit code 0: it stopped because it was asked to;
-/// 1: anything else, a service that just ended included.
+/// Runs a service until SIGINT or SIGTERM; a second signal ends the process at once.
+///
+/// Returns exit code 0 if the service stopped on request, 2 if the log or the traces did not start,
+/// and 1 for any other failure, which includes a service that ended by itself.
 pub fn main<F, Fut>(
     service: &'static str,
     log: LogArgs,
@@ -69,7 +72,7 @@ where
         }
     };
     let outcome = runtime.block_on(supervise(service, admin, run));
-    // Blocking work that hangs must not keep the process.
+    // Blocking work that hangs must not keep the process alive.
     runtime.shutdown_timeout(std::time::Duration::from_secs(1));
     exporter.stop();
     match outcome {
@@ -98,7 +101,7 @@ where
             _ = terminate.recv() => "SIGTERM",
         }
     };
-    // The admin page is served until the very end, so that the service can be seen to be stopping.
+    // The admin page is served until the process ends, so that probes can watch the service stop.
     ctx.metrics.add_process(service, ctx.health.clone());
     let (health, metrics) = (ctx.health.clone(), ctx.metrics.clone());
     let page = admin::serve(address, health, metrics, CancellationToken::new());
@@ -113,7 +116,7 @@ where
     tokio::select! {
         outcome = &mut service_ends => outcome,
         outcome = &mut page => outcome.and_then(|()| anyhow::bail!("the admin page ended by itself")),
-        // A little more than what the tasks have, so that they can say which of them it was.
+        // Longer than `Tasks` waits, so that its error, which names the hanging task, comes first.
         () = tokio::time::sleep(STOP + std::time::Duration::from_secs(2)) => anyhow::bail!("did not stop in {STOP:?}"),
         name = asked() => anyhow::bail!("{name} again: ended at once"),
     }
@@ -131,7 +134,8 @@ fn start_log(args: &LogArgs) -> anyhow::Result<()> {
             args.filter
         )
     })?;
-    // The client says again what the bus says of its connections, and calls it an error that a line is not made again.
+    // The bus logs its connections itself. The NATS client would log them again, and would log an
+    // error for a session, which by design never reconnects.
     let filter = if args.filter.contains("async_nats") {
         filter
     } else {
@@ -155,8 +159,8 @@ fn start_log(args: &LogArgs) -> anyhow::Result<()> {
     started.map_err(|error| anyhow::anyhow!("can't start the log: {error}"))
 }
 
-/// Before there is a log.
-#[expect(clippy::print_stderr, reason = "there is no log yet to write this to")]
+/// Prints an error to standard error, before the log has started.
+#[expect(clippy::print_stderr, reason = "the log has not started")]
 fn report(error: &anyhow::Error) {
     eprintln!("error: {error:#}");
 }
@@ -166,7 +170,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_service_that_just_ends_has_failed() {
+    async fn a_service_that_ends_by_itself_has_failed() {
         let outcome = supervise("test", ([127, 0, 0, 1], 0).into(), |_| async { Ok(()) }).await;
         assert_eq!(outcome.unwrap_err().to_string(), "test ended by itself");
     }

@@ -11,8 +11,8 @@ use crate::chain;
 /// Work that lasts this long before it fails had started well: its failure counts as the first one.
 const STARTED_WELL: Duration = Duration::from_secs(30);
 
-/// Returns the pause before attempt number `attempt` (1, 2, 3 …): 100 ms, doubled up to 5 s, plus or minus a quarter at random,
-/// so that many tasks that failed together do not retry together.
+/// Returns the pause before attempt number `attempt` (1, 2, 3 …): 100 ms, doubled up to 5 s, plus
+/// or minus a quarter at random, so that many tasks that failed together do not retry together.
 #[must_use]
 pub fn backoff(attempt: u32) -> Duration {
     let doubled = Duration::from_millis(100) * 2_u32.pow(attempt.saturating_sub(1).min(10));
@@ -21,7 +21,8 @@ pub fn backoff(attempt: u32) -> Duration {
         .mul_f64(rand::random_range(0.75..1.25))
 }
 
-/// The failures in a row of one task: counts them, logs each, and makes the pause before the next attempt.
+/// The failures in a row of one task: counts them, logs each, and makes the pause before the next
+/// attempt.
 #[derive(Debug)]
 pub struct Retry {
     task: String,
@@ -49,7 +50,8 @@ impl Retry {
         Retry { longest, ..self }
     }
 
-    /// Records a failure, logs it with its causes as a warning, and returns the pause before the next attempt.
+    /// Records a failure, logs it with its causes as a warning, and returns the pause before the
+    /// next attempt.
     pub fn failed(&mut self, error: &dyn Error) -> Duration {
         let pause = self.pause();
         tracing::warn!(
@@ -71,7 +73,8 @@ impl Retry {
         pause
     }
 
-    /// As [`Retry::failed`], and sleeps for the pause. Returns whether to try again: `false` once `shutdown` has fired.
+    /// As [`Retry::failed`], and sleeps for the pause. Returns whether to try again: `false` once
+    /// `shutdown` has fired.
     pub fn wait<'a>(
         &mut self,
         error: &dyn Error,
@@ -93,7 +96,7 @@ impl Retry {
     }
 }
 
-/// Sleeps until `deadline`; without one it never returns.
+/// Sleeps until `deadline`; never returns if there is none.
 pub async fn until(deadline: Option<Instant>) {
     match deadline {
         Some(deadline) => tokio::time::sleep_until(deadline).await,

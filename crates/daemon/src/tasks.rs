@@ -1,4 +1,4 @@
-//! Tasks of a process: one that ends by itself ends the process.
+//! The tasks of a process. A task that ends by itself ends the process.
 
 use std::collections::HashMap;
 
@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{STOP, until};
 
-/// A set of tasks with names.
+/// A set of named tasks.
 #[derive(Debug, Default)]
 pub struct Tasks {
     set: JoinSet<anyhow::Result<()>>,
@@ -16,13 +16,13 @@ pub struct Tasks {
 }
 
 impl Tasks {
-    /// No tasks yet.
+    /// Returns an empty set.
     #[must_use]
     pub fn new() -> Tasks {
         Tasks::default()
     }
 
-    /// Starts a task, which should run until a stop is asked for.
+    /// Starts a task, which must run until a stop is requested.
     pub fn spawn(
         &mut self,
         name: &'static str,
@@ -32,11 +32,11 @@ impl Tasks {
         self.names.insert(id, name);
     }
 
-    /// Waits until a stop was asked for and all tasks have ended. A task that ends before, in whatever way, ends them all:
-    /// a process that has lost a part must not look alive.
+    /// Waits until `shutdown` has fired and all tasks have ended. A task that ends earlier, with or
+    /// without an error, ends all tasks: a process that has lost a part must not look alive.
     ///
     /// # Errors
-    /// Names the task that ended too early, failed, panicked, or did not stop in [`STOP`].
+    /// Names the task that ended too early, failed, panicked, or did not stop within [`STOP`].
     pub async fn join(mut self, shutdown: &CancellationToken) -> anyhow::Result<()> {
         let mut deadline = None;
         while !self.set.is_empty() {
@@ -82,7 +82,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_task_that_ends_ends_them_all() {
+    async fn a_task_that_ends_ends_all_tasks() {
         assert_eq!(
             outcome(async { Ok(()) }).await,
             r#"the task "this" ended by itself"#
@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn tasks_that_stop_when_asked_are_no_failure() {
+    async fn tasks_that_stop_on_request_are_no_failure() {
         let (shutdown, mut tasks) = (CancellationToken::new(), Tasks::new());
         let asked = shutdown.clone();
         tasks.spawn("polite", async move {

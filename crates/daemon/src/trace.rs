@@ -1,6 +1,7 @@
-//! The way of a push through all processes, as a trace of OpenTelemetry.
+//! Traces: the path of a push through all processes, as an OpenTelemetry trace.
 //!
-//! Whether or not traces are exported, every step passes its context on: whoever is called at the end can tell what began it.
+//! Every step passes its context on, even if traces are not exported, so that a target can name the
+//! request that began a rollout.
 
 use std::sync::OnceLock;
 use std::time::Duration;
@@ -18,13 +19,14 @@ use tagtrail_proto::TraceContext;
 
 pub use opentelemetry::trace::SpanKind;
 
-/// Where traces go.
+/// The options of traces.
 #[derive(Debug, Clone, clap::Args)]
 pub struct TraceArgs {
-    /// Where traces are sent, by OTLP over HTTP, such as `http://collector:4318` [default: nowhere].
+    /// Address to which traces are sent, by OTLP over HTTP, such as `http://collector:4318`
+    /// [default: nowhere].
     #[arg(long, env = "OTEL_EXPORTER_OTLP_ENDPOINT", value_name = "URL")]
     pub otlp_endpoint: Option<String>,
-    /// Share of the traces that begin here and are sent, from 0 to 1.
+    /// Share of the traces begun by this process that are sent, from 0 to 1.
     #[arg(
         long,
         env = "OTEL_TRACES_SAMPLER_ARG",
@@ -34,20 +36,21 @@ pub struct TraceArgs {
     pub trace_ratio: f64,
 }
 
-/// Set where traces are exported.
+/// The tracer; not set if traces are not exported.
 static TRACER: OnceLock<SdkTracer> = OnceLock::new();
 
-/// What sends the spans; to be kept until the end, so that the last ones get out too.
+/// The sender of spans. [`Exporter::stop`] sends the last spans before the process ends.
 #[derive(Debug, Default)]
 pub(crate) struct Exporter(Option<SdkTracerProvider>);
 
 impl Exporter {
-    /// Starts to export, if that is configured.
+    /// Starts to export, if an address is configured.
     pub(crate) fn start(args: &TraceArgs, service: &'static str) -> anyhow::Result<Exporter> {
         let Some(endpoint) = &args.otlp_endpoint else {
             return Ok(Exporter(None));
         };
-        // By the specification the variable is the base, and traces have a path of their own below it.
+        // By the specification, the variable holds the base of the URL and traces have a path
+        // below.
         let endpoint = format!("{}/v1/traces", endpoint.trim_end_matches('/'));
         let exporter = SpanExporter::builder()
             .with_http()
@@ -71,7 +74,7 @@ impl Exporter {
         Ok(Exporter(Some(provider)))
     }
 
-    /// Sends what is left, a moment at most.
+    /// Sends the remaining spans, for two seconds at most.
     pub(crate) fn stop(self) {
         if let Some(provider) = self.0
             && let Err(error) = provider.shutdown_with_timeout(Duration::from_secs(2))
@@ -81,7 +84,7 @@ impl Exporter {
     }
 }
 
-/// One step. It ends when it is dropped.
+/// One step of a trace, which ends when the span is dropped.
 #[derive(Debug)]
 pub struct Span {
     context: TraceContext,
@@ -89,7 +92,7 @@ pub struct Span {
 }
 
 impl Span {
-    /// Begins a step that `parent` caused, or a new trace.
+    /// Begins a step that `parent` caused, or a new trace without one.
     #[must_use]
     pub fn start(name: &'static str, kind: SpanKind, parent: Option<&TraceContext>) -> Span {
         let exported = TRACER.get().map(|tracer| {
@@ -105,25 +108,25 @@ impl Span {
                 parent: u64::from_be_bytes(own.span_id().to_bytes()),
                 sampled: own.is_sampled(),
             },
-            _ => by_chance(parent),
+            _ => random_context(parent),
         };
         Span { context, exported }
     }
 
-    /// What caused whatever this step calls.
+    /// Returns the context that this step passes to the steps that it causes.
     #[must_use]
     pub fn context(&self) -> &TraceContext {
         &self.context
     }
 
-    /// Says something about it, by the names of OpenTelemetry's semantic conventions where there is one.
+    /// Sets an attribute, named by OpenTelemetry's semantic conventions where they have a name.
     pub fn set(&mut self, key: &'static str, value: impl Into<Value>) {
         if let Some(span) = &mut self.exported {
             span.set_attribute(KeyValue::new(key, value));
         }
     }
 
-    /// It did not work.
+    /// Marks the step as failed.
     pub fn fail(&mut self, why: &dyn std::fmt::Display) {
         if let Some(span) = &mut self.exported {
             span.set_status(Status::error(why.to_string()));
@@ -146,9 +149,9 @@ fn remote(parent: &TraceContext) -> Context {
     ))
 }
 
-/// The context of a step that nobody records.
-fn by_chance(parent: Option<&TraceContext>) -> TraceContext {
-    // Zero is not allowed, and one in 2^64.
+/// Returns a random context, for a step that is not exported.
+fn random_context(parent: Option<&TraceContext>) -> TraceContext {
+    // Zero is not allowed, and occurs once in 2^64.
     let step = rand::random::<u64>().max(1);
     match parent {
         Some(parent) => parent.child(step),
@@ -165,7 +168,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_step_belongs_to_the_trace_of_what_caused_it() {
+    fn a_step_belongs_to_the_trace_of_its_parent() {
         let first = Span::start("hook", SpanKind::Server, None);
         let second = Span::start("record", SpanKind::Consumer, Some(first.context()));
         assert_eq!(first.context().trace, second.context().trace);
