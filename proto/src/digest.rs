@@ -1,4 +1,4 @@
-//! Digests: the identity of content, as the OCI image specification writes it.
+//! Digests: the identity of content, in the notation of the OCI image specification.
 
 use std::fmt;
 use std::str::FromStr;
@@ -17,7 +17,7 @@ pub enum Algorithm {
 }
 
 impl Algorithm {
-    /// As it is written before the colon.
+    /// Returns the name of the function in a digest, before the colon.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -27,19 +27,20 @@ impl Algorithm {
     }
 }
 
-/// `sha256:` or `sha512:` and lower-case hex. Ordered by its bytes. Cheap to clone (no allocation).
+/// A digest: `sha256:` or `sha512:` and lower-case hex. Ordered by function, then by bytes. Cheap
+/// to clone (no allocation).
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Digest(Bytes);
 
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 enum Bytes {
     Sha256([u8; 32]),
-    // In a box of its own size sha512 would make every digest twice as large; it is rare.
+    // Behind a pointer: inline, the rare SHA-512 would double the size of every digest.
     Sha512(std::sync::Arc<[u8; 64]>),
 }
 
 impl Digest {
-    /// A digest of 32 (sha256) or 64 (sha512) bytes.
+    /// Returns the digest of 32 (SHA-256) or 64 (SHA-512) bytes; `None` for any other length.
     #[must_use]
     pub fn from_bytes(bytes: &[u8]) -> Option<Digest> {
         match bytes.len() {
@@ -55,7 +56,7 @@ impl Digest {
         }
     }
 
-    /// The bare hash: 32 or 64 bytes.
+    /// Returns the bare hash: 32 or 64 bytes.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
         match &self.0 {
@@ -64,7 +65,7 @@ impl Digest {
         }
     }
 
-    /// Which hash it is.
+    /// Returns the hash function.
     #[must_use]
     pub fn algorithm(&self) -> Algorithm {
         match &self.0 {
@@ -73,13 +74,13 @@ impl Digest {
         }
     }
 
-    /// The SHA-256 of some content.
+    /// Returns the SHA-256 of `content`.
     #[must_use]
     pub fn sha256_of(content: &[u8]) -> Digest {
         Digest(Bytes::Sha256(Sha256::digest(content).into()))
     }
 
-    /// The SHA-512 of some content.
+    /// Returns the SHA-512 of `content`.
     #[must_use]
     pub fn sha512_of(content: &[u8]) -> Digest {
         let bytes: [u8; 64] = Sha512::digest(content).into();
@@ -107,7 +108,7 @@ impl FromStr for Digest {
             NameError::new(
                 "the digest",
                 text,
-                "it is sha256: and 64, or sha512: and 128 lower-case hex digits",
+                "it must be sha256: and 64, or sha512: and 128 lower-case hex digits",
             )
         };
         let (algorithm, digits) = text.split_once(':').ok_or_else(error)?;
@@ -142,7 +143,7 @@ string_like!(
     r"^(sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128})$"
 );
 
-/// Lower-case hex.
+/// Returns bytes as lower-case hex.
 pub(crate) fn hex(bytes: &[u8]) -> String {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     let mut text = String::with_capacity(2 * bytes.len());

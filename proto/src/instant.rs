@@ -1,4 +1,4 @@
-//! Times on the wire: RFC 3339, written in UTC with up to nine decimals; any offset is read.
+//! Times in messages: RFC 3339, written in UTC with up to nine decimals, read with any offset.
 
 use serde::{Deserialize as _, Deserializer, Serialize as _, Serializer};
 use time::format_description::well_known::Rfc3339;
@@ -24,15 +24,16 @@ pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
 
 const NOT_A_TIME: &str = "a time is written as RFC 3339, such as 2026-03-03T14:02:00Z";
 
-/// A time as it is written everywhere.
+/// Returns a time as RFC 3339 in UTC.
 ///
 /// # Errors
-/// Only for years that RFC 3339 can't write.
+/// Fails only for a year that RFC 3339 can't express.
 pub fn format(time: OffsetDateTime) -> Result<String, time::error::Format> {
     time.to_offset(UtcOffset::UTC).format(&Rfc3339)
 }
 
-/// Reads RFC 3339 with any offset. `None` if it is anything else, or does not fit into the years 0 to 9999 in UTC.
+/// Reads RFC 3339 with any offset. Returns `None` for any other text, and for a time that in UTC is
+/// outside the years 0 to 9999.
 #[must_use]
 pub fn parse(text: &str) -> Option<OffsetDateTime> {
     OffsetDateTime::parse(text, &Rfc3339)
@@ -40,7 +41,7 @@ pub fn parse(text: &str) -> Option<OffsetDateTime> {
         .checked_to_offset(UtcOffset::UTC)
 }
 
-/// The same for times that may be unknown.
+/// Times that may be unknown.
 pub(crate) mod option {
     use super::{Deserializer, OffsetDateTime, Serializer};
 

@@ -1,10 +1,12 @@
-//! What two programs must agree on: names, events and subjects. The contract of the bus.
+//! The contract between the programs on the bus: names, events and subjects.
 //!
-//! In scope: names parsed once ([`Registry`], [`Repository`], [`Tag`], [`Digest`], [`Image`], [`Pinned`]), the events
-//! ([`Push`], [`Revision`], [`Rollout`], [`Manifest`], [`Quarantined`]) in their `CloudEvents` envelope ([`Event`]), and the subjects that
-//! they travel under ([`Subject`]), and the trace that they belong to ([`TraceContext`]). JSON Schemas of the events are in `proto/schemas`.
+//! In scope: names parsed once ([`Registry`], [`Repository`], [`Tag`], [`Digest`], [`Image`],
+//! [`Pinned`]); the events ([`Push`], [`Revision`], [`Rollout`], [`Manifest`], [`Quarantined`]) in
+//! their `CloudEvents` envelope ([`Event`]); the subjects of messages ([`Subject`]), the place of a
+//! reader in a stream ([`Position`]) and the trace of a message ([`TraceContext`]). The JSON
+//! Schemas of the events are in `proto/schemas`.
 //!
-//! Out of scope: any I/O, and the rule of history (the indexer).
+//! Out of scope: any I/O, and the rules of history (`rules/timeline`).
 
 mod digest;
 mod event;

@@ -1,4 +1,5 @@
-//! Names, parsed once. Whatever holds one of these types is within the grammar; nothing downstream checks again.
+//! Names, parsed once. Every value of these types is within the grammar, so that no other code
+//! checks names again.
 //!
 //! The grammar is that of `distribution/reference` and of the OCI distribution specification 1.1.
 
@@ -7,32 +8,32 @@ use std::str::FromStr;
 
 use crate::Digest;
 
-/// Text that is not the name it should be.
+/// The error of text that is not a valid name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{what} {text:?} is not valid: {rule}")]
+#[error("{kind} {text:?} is not valid: {rule}")]
 pub struct NameError {
-    what: &'static str,
+    kind: &'static str,
     text: String,
     rule: &'static str,
 }
 
 impl NameError {
-    pub(crate) fn new(what: &'static str, text: &str, rule: &'static str) -> NameError {
-        /// More than this of a hostile name helps nobody.
+    pub(crate) fn new(kind: &'static str, text: &str, rule: &'static str) -> NameError {
+        /// Most characters of a name in the error: a hostile name can be long.
         const SHOWN: usize = 80;
         let shown: String = text.chars().take(SHOWN).collect();
         let cut = if shown.len() < text.len() { "…" } else { "" };
         NameError {
-            what,
+            kind,
             text: shown + cut,
             rule,
         }
     }
 }
 
-/// A name that is text: the traits that all of them have.
+/// Implements the traits of a name that is text.
 macro_rules! text_name {
-    ($name:ident, $what:literal, $pattern:literal) => {
+    ($name:ident, $about:literal, $pattern:literal) => {
         impl AsRef<str> for $name {
             fn as_ref(&self) -> &str {
                 &self.0
@@ -45,13 +46,13 @@ macro_rules! text_name {
             }
         }
 
-        string_like!($name, $what, $pattern);
+        string_like!($name, $about, $pattern);
     };
 }
 
-/// What every type that is written as one string has, whatever it holds.
+/// Implements the traits of a type that is written as one string.
 macro_rules! string_like {
-    ($name:ident, $what:literal, $pattern:literal) => {
+    ($name:ident, $about:literal, $pattern:literal) => {
         impl TryFrom<String> for $name {
             type Error = NameError;
 
@@ -79,7 +80,7 @@ macro_rules! string_like {
             }
 
             fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
-                schemars::json_schema!({ "type": "string", "description": $what, "pattern": $pattern })
+                schemars::json_schema!({ "type": "string", "description": $about, "pattern": $pattern })
             }
         }
     };
@@ -87,8 +88,10 @@ macro_rules! string_like {
 
 pub(crate) use string_like;
 
-/// A registry: `host` or `host:port`, in lower case; an IPv6 address in brackets. It holds a dot or a port, or is `localhost`:
-/// anything else could not be told from the first part of a repository's path.
+/// A registry: `host` or `host:port`, in lower case, with an IPv6 address in brackets.
+///
+/// A registry has a dot or a port, or is `localhost`: otherwise it could not be told apart from the
+/// first part of a repository's path.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Registry(String);
 
@@ -158,12 +161,12 @@ fn valid_label(label: &str) -> bool {
         && !label.ends_with('-')
 }
 
-/// The exact text of an address is kept, so only one without a zone passes.
+/// Returns whether `address` is an IPv6 address, without a zone (`%eth0`).
 fn valid_ipv6(address: &str) -> bool {
     address.parse::<std::net::Ipv6Addr>().is_ok()
 }
 
-/// The path of a repository within its registry, such as `library/nginx`.
+/// A repository: a path within a registry, such as `library/nginx`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Repository(String);
 
@@ -183,14 +186,14 @@ impl FromStr for Repository {
         }
         if !text.split('/').all(valid_component) {
             return Err(error(
-                "it is lower-case letters and digits, with single `.`, `_`, `__` or hyphens inside, in parts joined by `/`",
+                "it must be lower-case letters and digits, with single `.`, `_`, `__` or hyphens inside, in parts joined by `/`",
             ));
         }
         Ok(Repository(text.to_owned()))
     }
 }
 
-/// `[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*`
+/// Returns whether `component` matches `[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*`.
 fn valid_component(component: &str) -> bool {
     let alphanumeric = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
     let bytes = component.as_bytes();
@@ -215,7 +218,7 @@ pub struct Tag(String);
 text_name!(Tag, "a tag", r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,127}$");
 
 impl Tag {
-    /// `latest`, which a reference without a tag means.
+    /// Returns `latest`, the tag that a reference without a tag means.
     #[must_use]
     pub fn latest() -> Tag {
         Tag("latest".to_owned())
@@ -236,13 +239,13 @@ impl FromStr for Tag {
             Err(NameError::new(
                 "the tag",
                 text,
-                "it is 1 to 128 of A-Z a-z 0-9 _ . -, not starting with `.` or `-`",
+                "it must be 1 to 128 of A-Z a-z 0-9 _ . -, not starting with `.` or `-`",
             ))
         }
     }
 }
 
-/// The name of a source, or of a trigger: `[a-z0-9][a-z0-9-]{0,62}`.
+/// The name of a source or of a trigger: `[a-z0-9][a-z0-9-]{0,62}`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Name(String);
 
@@ -265,7 +268,7 @@ impl FromStr for Name {
             Err(NameError::new(
                 "the name",
                 text,
-                "it is 1 to 63 of a-z 0-9 -, not starting with a hyphen",
+                "it must be 1 to 63 of a-z 0-9 -, not starting with a hyphen",
             ))
         }
     }
@@ -274,16 +277,16 @@ impl FromStr for Name {
 /// An image: a full reference with a tag, such as `registry.example.com/foo/bar:latest`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Image {
-    /// Its registry.
+    /// The registry.
     pub registry: Registry,
-    /// Its repository.
+    /// The repository.
     pub repository: Repository,
-    /// Its tag.
+    /// The tag.
     pub tag: Tag,
 }
 
 impl Image {
-    /// The reference that will always mean this digest.
+    /// Returns the reference of `digest` in the repository of the image.
     #[must_use]
     pub fn pinned(&self, digest: &Digest) -> Pinned {
         Pinned {
@@ -303,12 +306,12 @@ impl fmt::Display for Image {
 impl FromStr for Image {
     type Err = NameError;
 
-    /// Reads `registry/repository:tag`; without a tag it is `latest`.
+    /// Reads `registry/repository:tag`. The tag defaults to `latest`.
     fn from_str(text: &str) -> Result<Image, NameError> {
         let error = |rule| NameError::new("the image", text, rule);
         if text.contains('@') {
             return Err(error(
-                "it must name a tag, not a digest: a digest means the same for ever",
+                "it must name a tag, not a digest: a digest never changes",
             ));
         }
         let (registry, rest) = text.split_once('/').ok_or_else(|| {
@@ -332,14 +335,14 @@ string_like!(
     r"^[^/]+/[^:@]+:[A-Za-z0-9_][A-Za-z0-9._-]{0,127}$"
 );
 
-/// A pinned reference, such as `registry.example.com/foo/bar@sha256:…`: it means the same bytes for ever.
+/// A pinned reference, such as `registry.example.com/foo/bar@sha256:…`. Its content never changes.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Pinned {
-    /// Its registry.
+    /// The registry.
     pub registry: Registry,
-    /// Its repository.
+    /// The repository.
     pub repository: Repository,
-    /// The digest of its manifest.
+    /// The digest of the manifest.
     pub digest: Digest,
 }
 
@@ -357,7 +360,7 @@ impl FromStr for Pinned {
             NameError::new(
                 "the pinned reference",
                 text,
-                "it is registry/repository@algorithm:hex",
+                "it must be registry/repository@algorithm:hex",
             )
         };
         let (name, digest) = text.split_once('@').ok_or_else(error)?;
@@ -376,8 +379,8 @@ string_like!(
     r"^[^/]+/[^:@]+@(sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128})$"
 );
 
-/// Free text from outside, made fit to be kept: control characters (NUL among them, which Postgres refuses) become U+FFFD,
-/// and it is cut to `max_bytes` at a character's end.
+/// Returns foreign text in a form that can be stored: control characters become U+FFFD (Postgres
+/// refuses NUL), and the text ends with the last whole character within `max_bytes`.
 #[must_use]
 pub fn clean_text(text: &str, max_bytes: usize) -> String {
     let mut clean = String::with_capacity(text.len().min(max_bytes));

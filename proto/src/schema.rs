@@ -1,12 +1,14 @@
-//! JSON Schemas (2020-12) of the messages, generated from the types. `cargo run -p tagtrail-proto --example schemas` writes
-//! them to `proto/schemas`; a test compares.
+//! JSON Schemas (2020-12) of the messages, generated from the types.
+//!
+//! `cargo run -p tagtrail-proto --example schemas` writes the schemas to `proto/schemas`; a test
+//! compares the files with the types.
 
 use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, Schema};
 
 use crate::{Event, Manifest, Push, Quarantined, Revision, Rollout};
 
-/// Every schema, by the name of its file.
+/// Returns every schema, with the name of its file.
 #[must_use]
 pub fn all() -> Vec<(&'static str, Schema)> {
     vec![
@@ -19,14 +21,14 @@ pub fn all() -> Vec<(&'static str, Schema)> {
 }
 
 fn schema_of<T: JsonSchema>() -> Schema {
-    // As serialised: every field is always present.
+    // For serialisation, where every field is always present.
     SchemaSettings::draft2020_12()
         .for_serialize()
         .into_generator()
         .into_root_schema_for::<T>()
 }
 
-/// The text of a schema's file.
+/// Returns the text of a schema's file.
 ///
 /// # Errors
 /// None in practice: a schema is plain JSON.

@@ -1,7 +1,8 @@
-//! Subjects on the bus: one function to build them, one to read them, each the inverse of the other.
+//! Subjects of the bus: one function writes a subject, and one function, the inverse, reads it.
 //!
-//! In a token every byte outside `A-Z a-z 0-9 _ -` is written `%XX`; the parts of a repository's path are tokens of their own,
-//! so wildcards work on paths. A push without a tag (a delete of a digest or a repository) ends in the token `%`.
+//! In a token, every byte outside `A-Z a-z 0-9 _ -` is written `%XX`. Each part of a repository's
+//! path is a token, so that wildcards work on paths. The subject of a push without a tag (a delete
+//! of a digest or a repository) ends in the token `%`.
 
 use std::fmt;
 use std::str::FromStr;
@@ -15,18 +16,18 @@ use crate::{
 /// Default number of partitions of PUSHES.
 pub const PARTITIONS: u16 = 8;
 
-/// A subject, by what it is about.
+/// A subject, by the kind of its messages.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Subject {
     /// `tagtrail.push.<partition>.<registry>.<repository…>.<tag or %>`
     Push {
-        /// See [`partition_of`].
+        /// The partition; see [`partition_of`].
         partition: u16,
         /// The registry.
         registry: Registry,
         /// The repository.
         repository: Repository,
-        /// The tag, if it is about one.
+        /// The tag, if the push names one.
         tag: Option<Tag>,
     },
     /// `tagtrail.unresolved.<registry>.<repository…>.<tag>`
@@ -49,14 +50,14 @@ pub enum Subject {
     },
     /// `tagtrail.fence.<partition>`
     Fence {
-        /// The partition that it guards.
+        /// The partition that the fence guards.
         partition: u16,
     },
     /// `tagtrail.rollout.<trigger>.<state>`
     Rollout {
         /// The trigger.
         trigger: Name,
-        /// The state that the rollout came to.
+        /// The new state of the rollout.
         state: RolloutState,
     },
     /// `tagtrail.manifest.<algorithm>.<hex>`
@@ -71,19 +72,20 @@ pub enum Subject {
     },
 }
 
-/// Text that is not a subject of Tagtrail.
+/// The error of text that is not a subject of Tagtrail.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SubjectError {
-    /// It has another form.
+    /// The text has another form.
     #[error("{0:?} is not a subject of Tagtrail")]
     Form(String),
-    /// A name in it is not valid.
-    #[error("the subject holds a wrong name")]
+    /// A name in the subject is not valid.
+    #[error("the subject holds an invalid name")]
     Name(#[from] NameError),
 }
 
 impl Subject {
-    /// Where a push goes: to PUSHES, or to UNRESOLVED if the digest of its tag must be asked for.
+    /// Returns the subject of a push: of PUSHES, or of UNRESOLVED if the resolver must ask for the
+    /// digest.
     #[must_use]
     pub fn of_push(push: &Push, partitions: u16) -> Subject {
         let (registry, repository) = (push.registry.clone(), push.repository.clone());
@@ -104,7 +106,7 @@ impl Subject {
         }
     }
 
-    /// Where the revisions of an image go.
+    /// Returns the subject of an image's revisions.
     #[must_use]
     pub fn of_revisions(image: &Image) -> Subject {
         Subject::Revision {
@@ -114,7 +116,7 @@ impl Subject {
         }
     }
 
-    /// The filter for everything that Tagtrail publishes: revisions and fences alike, where a stream holds both.
+    /// The filter for all messages of Tagtrail: in REVISIONS, both revisions and fences.
     pub const EVERYTHING: &str = "tagtrail.>";
     /// The filter for the pushes of all partitions.
     pub const ALL_PUSHES: &str = "tagtrail.push.>";
@@ -174,7 +176,7 @@ impl fmt::Display for Subject {
             Subject::Fence { partition } => write!(f, "tagtrail.fence.{partition}"),
             Subject::Rollout { trigger, state } => write!(f, "tagtrail.rollout.{trigger}.{state}"),
             Subject::Manifest { digest } => {
-                // The one colon stands between algorithm and hex.
+                // A digest has a single colon, between algorithm and hex.
                 let tokens = digest.to_string().replace(':', ".");
                 write!(f, "tagtrail.manifest.{tokens}")
             }
@@ -240,7 +242,7 @@ impl FromStr for Subject {
             },
             _ => return Err(form()),
         };
-        // One way of writing each subject: another spelling of the same names is not it.
+        // Each subject has a single spelling; any other spelling of the same names is refused.
         if subject.to_string() == text {
             Ok(subject)
         } else {
@@ -253,7 +255,7 @@ fn parse_partition(text: &str) -> Option<u16> {
     text.parse().ok()
 }
 
-/// Registry, repository and the still escaped last token.
+/// Returns the registry, the repository and the last token, still escaped.
 fn parse_image<'a>(tokens: &[&'a str]) -> Option<(String, String, &'a str)> {
     let [registry, path @ .., tag] = tokens else {
         return None;
@@ -265,7 +267,7 @@ fn parse_image<'a>(tokens: &[&'a str]) -> Option<(String, String, &'a str)> {
     Some((unescape(registry)?, path?.join("/"), tag))
 }
 
-/// A name as one token of a subject.
+/// Returns a name as one token of a subject.
 #[must_use]
 pub fn escape(name: &str) -> String {
     let mut token = String::with_capacity(name.len());
@@ -298,8 +300,10 @@ fn unescape(token: &str) -> Option<String> {
     String::from_utf8(bytes).ok()
 }
 
-/// The partition of a repository: the first 8 bytes (big endian) of SHA-256 over `registry/repository`, modulo `partitions`.
-/// All facts of a repository are in one partition, and so in one order.
+/// Returns the partition of a repository: the first 8 bytes (big endian) of SHA-256 over
+/// `registry/repository`, modulo `partitions`.
+///
+/// All pushes of a repository are in one partition, and so in one order.
 #[must_use]
 pub fn partition_of(registry: &Registry, repository: &Repository, partitions: u16) -> u16 {
     let hash = Sha256::new()

@@ -1,24 +1,25 @@
-//! Trace context: which request a message belongs to, over all processes (W3C Trace Context, level 1).
+//! Trace contexts (W3C Trace Context, level 1): the request that caused a message, across
+//! processes.
 
 use std::fmt;
 use std::str::FromStr;
 
-/// Name of the header, in HTTP and in NATS.
+/// The name of the header, in HTTP and in NATS.
 pub const TRACEPARENT: &str = "traceparent";
 
 /// A place in a trace: `00-<trace>-<parent>-<flags>`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct TraceContext {
-    /// The whole way of one request; never zero.
+    /// The id of the trace: one request, through all processes. Never zero.
     pub trace: u128,
-    /// The step that caused what comes next; never zero.
+    /// The id of the step that causes the next steps. Never zero.
     pub parent: u64,
-    /// Whether the trace is recorded by somebody.
+    /// True if an exporter records the trace.
     pub sampled: bool,
 }
 
 impl TraceContext {
-    /// The same trace, seen from another step.
+    /// Returns the context that `step` of the same trace passes on.
     #[must_use]
     pub fn child(&self, step: u64) -> TraceContext {
         TraceContext {
@@ -43,7 +44,8 @@ impl fmt::Display for TraceContext {
     }
 }
 
-/// Not a trace context; by the specification it is then as if there were none.
+/// The error of text that is not a trace context. By the specification, the receiver ignores such a
+/// header.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("not a traceparent of W3C Trace Context")]
 pub struct TraceError;
@@ -62,7 +64,7 @@ impl FromStr for TraceContext {
         let mut parts = text.split('-');
         let mut next = || parts.next().ok_or(TraceError);
         let (version, trace, parent, flags) = (next()?, next()?, next()?, next()?);
-        // A later version may have more to say after the flags; ff is none.
+        // A later version may have more fields after the flags. Version ff is invalid.
         let version = hex(version, 2)?;
         if version == 0xff || version == 0 && parts.next().is_some() {
             return Err(TraceError);
@@ -86,7 +88,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_the_specification_allows_is_read() {
+    fn only_valid_contexts_are_read() {
         let good = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
         let context: TraceContext = good.parse().unwrap();
         assert!(context.sampled);
@@ -95,7 +97,7 @@ mod tests {
             context.child(7).to_string(),
             "00-4bf92f3577b34da6a3ce929d0e0e4736-0000000000000007-01"
         );
-        // A later version, with more behind it.
+        // A later version, with one more field.
         let later = format!("cc{}-more", &good[2..]);
         assert_eq!(later.parse(), Ok(context));
         for wrong in [
@@ -122,7 +124,7 @@ mod tests {
         }
 
         #[test]
-        fn no_text_is_too_odd(text in ".{0,80}") {
+        fn no_text_panics(text in ".{0,80}") {
             let _ = text.parse::<TraceContext>();
         }
     }

@@ -27,7 +27,7 @@ fn round_trip<T: FromStr<Err = NameError> + fmt::Display + PartialEq + fmt::Debu
 
 proptest! {
     #[test]
-    fn what_is_printed_parses_to_the_same(registry in registry(), repository in REPOSITORY, tag in TAG, digest in DIGEST) {
+    fn a_printed_name_parses_to_the_same_name(registry in registry(), repository in REPOSITORY, tag in TAG, digest in DIGEST) {
         prop_assert_eq!(round_trip::<Registry>(&registry).to_string(), registry.to_lowercase());
         prop_assert_eq!(round_trip::<Repository>(&repository).to_string(), repository.clone());
         prop_assert_eq!(round_trip::<Tag>(&tag).to_string(), tag.clone());
@@ -38,12 +38,12 @@ proptest! {
     }
 
     #[test]
-    fn no_text_panics_and_none_outside_the_grammar_passes(text in any::<String>()) {
+    fn hostile_text_neither_panics_nor_passes(text in any::<String>()) {
         check_hostile(&text);
     }
 
     #[test]
-    fn nearly_right_text_is_judged_by_every_byte(text in r"[a-zA-Z0-9._/:@\-\[\] %*>\x00\n]{0,40}") {
+    fn nearly_valid_text_is_checked_to_the_last_byte(text in r"[a-zA-Z0-9._/:@\-\[\] %*>\x00\n]{0,40}") {
         check_hostile(&text);
     }
 
@@ -55,7 +55,7 @@ proptest! {
     }
 }
 
-/// The grammar once more, as the specifications write it, in regular expressions.
+/// Compares the parsers with the regular expressions of the specifications.
 fn check_hostile(text: &str) {
     let matches = |pattern: &str| regex::Regex::new(pattern).unwrap().is_match(text);
     let component = r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*";
@@ -88,7 +88,7 @@ fn check_hostile(text: &str) {
 }
 
 #[test]
-fn names_that_would_do_harm_are_refused() {
+fn harmful_names_are_refused() {
     for hostile in [
         "",
         "..",
@@ -162,7 +162,7 @@ fn a_reference_without_a_tag_is_latest() {
 }
 
 #[test]
-fn an_error_names_what_is_wrong_and_what_is_right() {
-    insta::assert_snapshot!("Foo/bar".parse::<Repository>().unwrap_err(), @r#"the repository "Foo/bar" is not valid: it is lower-case letters and digits, with single `.`, `_`, `__` or hyphens inside, in parts joined by `/`"#);
-    insta::assert_snapshot!("sha256:12".parse::<Digest>().unwrap_err(), @r#"the digest "sha256:12" is not valid: it is sha256: and 64, or sha512: and 128 lower-case hex digits"#);
+fn an_error_names_the_text_and_the_rule() {
+    insta::assert_snapshot!("Foo/bar".parse::<Repository>().unwrap_err(), @r#"the repository "Foo/bar" is not valid: it must be lower-case letters and digits, with single `.`, `_`, `__` or hyphens inside, in parts joined by `/`"#);
+    insta::assert_snapshot!("sha256:12".parse::<Digest>().unwrap_err(), @r#"the digest "sha256:12" is not valid: it must be sha256: and 64, or sha512: and 128 lower-case hex digits"#);
 }
