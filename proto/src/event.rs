@@ -7,7 +7,7 @@ use time::OffsetDateTime;
 /// Content type of an [`Event`] in an HTTP body.
 pub const CONTENT_TYPE: &str = "application/cloudevents+json";
 
-/// The only version of `CloudEvents` there is.
+/// The version of the `CloudEvents` specification.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum SpecVersion {
     /// 1.0
@@ -16,7 +16,7 @@ pub enum SpecVersion {
     V1,
 }
 
-/// What `data` is: always JSON here.
+/// The media type of `data`: always JSON.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum DataContentType {
     /// `application/json`
@@ -28,17 +28,17 @@ pub enum DataContentType {
 /// An event about `subject`, with its payload.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Event<D> {
-    /// Version of the `CloudEvents` specification.
+    /// Always `1.0`.
     pub specversion: SpecVersion,
     /// Unique within `source`.
     pub id: String,
-    /// Where it comes from: `tagtrail/<registry>/<repository>` or `tagtrail/trigger/<name>`.
+    /// Repository or trigger: `tagtrail/<registry>/<repository>` or `tagtrail/trigger/<name>`.
     pub source: String,
-    /// `dev.tagtrail.<what>.v1`; a breaking change gets a new version, never an edit.
+    /// `dev.tagtrail.<type>.v1`. A breaking change gets a new version, never an edit.
     pub r#type: String,
-    /// What it is about: an image, a repository, a pinned reference or a trigger.
+    /// Image, repository, pinned reference or trigger that the event is about.
     pub subject: String,
-    /// When it happened, RFC 3339 in UTC.
+    /// Time of the event, RFC 3339 in UTC.
     #[serde(with = "crate::instant")]
     #[schemars(with = "String", extend("format" = "date-time"))]
     pub time: OffsetDateTime,
@@ -48,7 +48,7 @@ pub struct Event<D> {
     pub data: D,
 }
 
-/// An enum that is written as one fixed word a variant, in JSON, in Postgres and in subjects.
+/// Defines an enum with one fixed word per variant, for JSON, Postgres and subjects.
 macro_rules! words {
     ($(#[$doc:meta])* $name:ident { $($(#[$variant_doc:meta])* $variant:ident = $word:literal,)+ }) => {
         $(#[$doc])*
@@ -59,7 +59,7 @@ macro_rules! words {
             /// Every variant.
             pub const ALL: &'static [$name] = &[$($name::$variant),+];
 
-            /// The fixed word for it.
+            /// Returns the fixed word of the variant.
             #[must_use]
             pub const fn as_str(self) -> &'static str {
                 match self { $($name::$variant => $word,)+ }
@@ -78,7 +78,7 @@ macro_rules! words {
             fn from_str(text: &str) -> Result<$name, $crate::NameError> {
                 match text {
                     $($word => Ok($name::$variant),)+
-                    _ => Err($crate::NameError::new(stringify!($name), text, concat!("it is one of:", $(" ", $word),+))),
+                    _ => Err($crate::NameError::new(stringify!($name), text, concat!("it must be one of:", $(" ", $word),+))),
                 }
             }
         }

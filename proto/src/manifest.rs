@@ -1,4 +1,5 @@
-//! What a digest is: its manifest, and the config that the manifest names. Read once, since neither can change.
+//! The content of a digest: a manifest, and the config that the manifest names. Neither can change,
+//! so each digest is read once.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +10,7 @@ use time::OffsetDateTime;
 use crate::event::{DataContentType, SpecVersion};
 use crate::{Digest, Event, Pinned, Registry, Repository, clean_text};
 
-/// A platform that an image is for, as the OCI image specification names it.
+/// A platform of an image, as the OCI image specification names it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Platform {
     /// Operating system, such as `linux`.
@@ -18,42 +19,42 @@ pub struct Platform {
     pub architecture: String,
     /// Variant of the processor, such as `v8`.
     pub variant: Option<String>,
-    /// The manifest for it, where there are several.
+    /// Digest of the platform's own manifest, in an index.
     pub digest: Option<Digest>,
 }
 
-/// What a digest is, as its author's own bytes say.
+/// The content of a digest, as its author wrote it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Manifest {
-    /// Which manifest.
+    /// Digest of the manifest.
     pub digest: Digest,
-    /// The registry that it was read from.
+    /// Registry that returned the manifest.
     pub registry: Registry,
-    /// The repository that it was read from.
+    /// Repository that the manifest was read from.
     pub repository: Repository,
     /// Media type of the manifest.
     pub media_type: String,
     /// Size of the manifest in bytes.
     pub size: u64,
-    /// What it is, where it is no image.
+    /// Type of the artifact, if the manifest is not an image.
     pub artifact_type: Option<String>,
-    /// What it runs on: the platforms of an index, or the one of an image. At most 64.
+    /// Platforms of an index, or the single platform of an image. At most 64.
     pub platforms: Vec<Platform>,
-    /// When it was built, by its author's clock.
+    /// Time of the build, by the author's clock.
     #[serde(with = "crate::instant::option")]
     #[schemars(with = "Option<String>", extend("format" = "date-time"))]
     pub created: Option<OffsetDateTime>,
-    /// Labels of the image; of an index, those of one of its images. At most 128.
+    /// Labels of the image, or of one image of an index. At most 128.
     pub labels: BTreeMap<String, String>,
     /// Annotations of the manifest. At most 128.
     pub annotations: BTreeMap<String, String>,
-    /// Commit of the source that it was built from: `org.opencontainers.image.revision` of the annotations, else of the labels.
+    /// Source commit: `org.opencontainers.image.revision` of the annotations, else of the labels.
     pub revision: Option<String>,
-    /// Where that source is: `org.opencontainers.image.source`.
+    /// Address of the source code: `org.opencontainers.image.source`.
     pub source: Option<String>,
-    /// Version of what is packaged: `org.opencontainers.image.version`.
+    /// Version of the packaged software: `org.opencontainers.image.version`.
     pub version: Option<String>,
-    /// When it was read.
+    /// Time at which the manifest was read.
     #[serde(with = "crate::instant")]
     #[schemars(with = "String", extend("format" = "date-time"))]
     pub read_at: OffsetDateTime,
@@ -63,16 +64,18 @@ impl Manifest {
     /// Type of the `CloudEvents` envelope.
     pub const TYPE: &'static str = "dev.tagtrail.manifest.v1";
 
-    /// Most platforms that are kept.
+    /// Most platforms kept.
     pub const PLATFORMS: usize = 64;
-    /// Most labels, and most annotations, that are kept.
+    /// Most labels kept, and most annotations.
     pub const TEXTS: usize = 128;
-    /// Bytes of any text that are kept; of a map's keys, longer ones are left out.
+    /// Most bytes kept of any text. An entry of a map with a longer key is left out.
     pub const TEXT: usize = 512;
-    /// Bytes of all labels, and of all annotations, that are kept: a message stays far below what NATS accepts by default.
+    /// Most bytes kept of all labels, and of all annotations: a message stays far below the default
+    /// limit of NATS (1 MiB).
     pub const ALL_TEXTS: usize = 32 * 1024;
 
-    /// Within its bounds and fit to be kept, whatever the author wrote. Done twice it changes nothing.
+    /// Returns the manifest cut to its bounds, with each text cleaned by [`clean_text`]. A second
+    /// call changes nothing.
     #[must_use]
     pub fn cleaned(mut self) -> Manifest {
         let clean = |text: &mut String| *text = clean_text(text, Manifest::TEXT);
@@ -97,7 +100,7 @@ impl Manifest {
         self
     }
 
-    /// The reference that it was read by.
+    /// Returns the reference by which the manifest was read.
     #[must_use]
     pub fn pinned(&self) -> Pinned {
         Pinned {
@@ -107,7 +110,7 @@ impl Manifest {
         }
     }
 
-    /// The message about it.
+    /// Returns the event that carries the manifest.
     #[must_use]
     pub fn event(self) -> Event<Manifest> {
         Event {
@@ -143,7 +146,7 @@ fn cleaned_map(map: BTreeMap<String, String>) -> BTreeMap<String, String> {
         .collect()
 }
 
-/// As Postgres keeps times.
+/// Cuts a time to microseconds, as Postgres does.
 fn to_micros(time: OffsetDateTime) -> OffsetDateTime {
     let nanosecond = time.nanosecond() / 1000 * 1000;
     time.replace_nanosecond(nanosecond).unwrap_or(time)

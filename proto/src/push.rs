@@ -1,4 +1,4 @@
-//! A push: one fact that a registry reported.
+//! A push: one report of a registry.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -10,57 +10,57 @@ use crate::event::{DataContentType, SpecVersion, words};
 use crate::{Digest, Event, Image, Registry, Repository, Tag};
 
 words! {
-    /// What happened to the tag.
+    /// The kind of a push.
     Action {
-        /// It had a digest.
+        /// The tag had a digest.
         Push = "push",
-        /// It was deleted, or what it pointed to was.
+        /// The tag, its digest or its repository was deleted.
         Delete = "delete",
     }
 }
 
 words! {
-    /// What a delete removes; a push is of a tag.
+    /// The scope of a delete. The scope of a push is always `tag`.
     Scope {
         /// One tag.
         Tag = "tag",
-        /// One digest, with every tag that has it.
+        /// One digest, with every tag that points to it.
         Digest = "digest",
-        /// The repository, with all its tags.
+        /// One repository, with all its tags.
         Repository = "repository",
     }
 }
 
 words! {
-    /// How a push is known.
+    /// The way in which Tagtrail learned of a push.
     Origin {
-        /// The registry said so.
+        /// An event of the registry.
         Event = "event",
-        /// Asked for, because the event had no digest or left a doubt.
+        /// A registry's answer to a question, because an event had no digest or was doubtful.
         Resolved = "resolved",
-        /// Found by comparing with the registry.
+        /// A difference found by comparing the registry with history.
         Reconciled = "reconciled",
-        /// Was there when the repository was first seen: history, never a reason to roll out.
+        /// Present when its repository was first reconciled: history, never a reason to roll out.
         Imported = "imported",
     }
 }
 
 words! {
-    /// Whose clock `occurred_at` is from.
+    /// The clock of `occurred_at`.
     TimeSource {
-        /// The sender's own.
+        /// The sender's clock.
         Event = "event",
-        /// The sender gave none: when it was received.
+        /// The sender gave no time: the time of receipt.
         Received = "received",
     }
 }
 
-/// One fact that a registry reported: this tag had this digest, or was deleted, at this time.
+/// One report of a registry: this tag had this digest, or was deleted, at this time.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Push {
-    /// What happened.
+    /// Push or delete.
     pub action: Action,
-    /// What a delete removes.
+    /// Scope of a delete.
     pub scope: Scope,
     /// The registry.
     pub registry: Registry,
@@ -68,29 +68,29 @@ pub struct Push {
     pub repository: Repository,
     /// The tag; absent only from deletes of a digest or a repository.
     pub tag: Option<Tag>,
-    /// The digest; absent from deletes that name none, and from pushes that are to be resolved.
+    /// The digest; absent from deletes that name none, and from pushes that the resolver completes.
     pub digest: Option<Digest>,
     /// Media type of the manifest.
     pub media_type: Option<String>,
     /// Size of the manifest in bytes.
     pub size: Option<u64>,
-    /// Who did it, as the registry calls them.
+    /// Author of the change, by the name in the registry.
     pub actor: Option<String>,
-    /// When, by the sender's clock; see `occurred_at_source`.
+    /// Time of the change, by the clock that `occurred_at_source` names.
     #[serde(with = "crate::instant")]
     #[schemars(with = "String", extend("format" = "date-time"))]
     pub occurred_at: OffsetDateTime,
-    /// Whose clock that is.
+    /// Clock of `occurred_at`.
     pub occurred_at_source: TimeSource,
-    /// Name of the configured source that it came by.
+    /// Name of the configured source that reported the push.
     pub source: String,
-    /// How it is known.
+    /// Way in which Tagtrail learned of the push.
     pub origin: Origin,
-    /// The sender's identifier of the event, or one made from its body.
+    /// The sender's id of the event, or an id made from the body.
     pub event_id: String,
 }
 
-/// A combination of fields that no fact can have.
+/// The error of a push whose fields contradict each other.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("a {action} of scope {scope} {rule}")]
 pub struct PushError {
@@ -103,17 +103,18 @@ impl Push {
     /// Type of the `CloudEvents` envelope.
     pub const TYPE: &'static str = "dev.tagtrail.push.v1";
 
-    /// Start of the `event_id` of a question that no registry raised: Tagtrail itself doubts what a tag means.
+    /// The prefix of the `event_id` of a re-check: the indexer asks the registry again, because the
+    /// order of a tag's pushes is doubtful.
     pub const DOUBT: &'static str = "doubt:";
 
-    /// Start of the `event_id` of a question that is asked once more, a while after it was answered. `digest` is what the answer
-    /// was: registries tell of a push before it is complete.
+    /// The prefix of the `event_id` of a question that is asked again some time after its answer,
+    /// which is in `digest`: registries report a push before the push is complete.
     pub const SECOND: &'static str = "second:";
 
-    /// Whether this is a fact that can be recorded.
+    /// Checks that the push can be recorded.
     ///
     /// # Errors
-    /// [`PushError`] names what is missing or too much.
+    /// [`PushError`] names the field that is missing or superfluous.
     pub fn check(&self) -> Result<(), PushError> {
         let wrong = |rule| {
             Err(PushError {
@@ -124,7 +125,7 @@ impl Push {
         };
         match (self.action, self.scope, &self.tag, &self.digest) {
             (Action::Push, Scope::Digest | Scope::Repository, _, _) => {
-                wrong("is not a fact: only tags are pushed")
+                wrong("is impossible: only tags are pushed")
             }
             (_, Scope::Tag, None, _) => wrong("needs a tag"),
             (Action::Push, Scope::Tag, Some(_), None) => wrong("needs a digest"),
@@ -137,7 +138,7 @@ impl Push {
         }
     }
 
-    /// The image that it is about, if it is about one.
+    /// Returns the image, if the push names a tag.
     #[must_use]
     pub fn image(&self) -> Option<Image> {
         let tag = self.tag.clone()?;
@@ -148,13 +149,14 @@ impl Push {
         })
     }
 
-    /// Identifier of the message (`Nats-Msg-Id`): SHA-256 over the source, the event's id and the normalised push. So a retry
-    /// is swallowed by the stream, and a different push that reuses an id is not.
+    /// Returns the id of the message (`Nats-Msg-Id`): SHA-256 over the source, the event's id and
+    /// the normalised push. So the stream drops a retry as a duplicate, but not a different push
+    /// that reuses an event's id.
     #[must_use]
     pub fn message_id(&self) -> String {
         let mut hash = Sha256::new();
         let mut part = |text: Option<&str>| {
-            // Length first, so that no two lists of parts look the same.
+            // The length comes first, so that two lists of parts never become the same bytes.
             hash.update(
                 text.map_or(u64::MAX, |text| text.len() as u64)
                     .to_be_bytes(),
@@ -171,12 +173,12 @@ impl Push {
         part(Some(self.repository.as_ref()));
         part(self.tag.as_ref().map(AsRef::as_ref));
         part(digest.as_deref());
-        // A time that the sender did not give differs between retries of the same event.
+        // A time of receipt is left out: it differs between retries of the same event.
         part((self.occurred_at_source == TimeSource::Event).then_some(occurred_at.as_str()));
         hex(&hash.finalize())
     }
 
-    /// The message about it.
+    /// Returns the event that carries the push.
     #[must_use]
     pub fn event(self) -> Event<Push> {
         let name = format!("{}/{}", self.registry, self.repository);

@@ -1,4 +1,4 @@
-//! An authentic body that could not be understood, kept whole for people.
+//! The quarantine: authentic bodies that Tagtrail could not interpret, kept for people.
 
 use std::collections::BTreeMap;
 
@@ -10,42 +10,43 @@ use time::OffsetDateTime;
 
 use crate::Digest;
 
-/// A body as it came, with the reason why it was not taken.
+/// A body as received, with the reason for its quarantine.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Quarantined {
-    /// Name of the source that it came by.
+    /// Name of the source that sent the body.
     pub source: String,
-    /// Kind of that source.
+    /// Kind of the source.
     pub kind: String,
-    /// What was wrong with it.
+    /// Reason for the quarantine.
     pub reason: String,
-    /// When it came.
+    /// Time of receipt.
     #[serde(with = "crate::instant")]
     #[schemars(with = "String", extend("format" = "date-time"))]
     pub received_at: OffsetDateTime,
-    /// Its `Content-Type`.
+    /// `Content-Type` of the body.
     pub content_type: Option<String>,
-    /// Those of its headers that say what the body does not, by their names in lower case.
+    /// Headers that complete the body, by their names in lower case.
     #[serde(default)]
     pub headers: BTreeMap<String, String>,
     /// Length of the whole body in bytes.
     pub length: u64,
     /// SHA-256 of the whole body.
     pub sha256: Digest,
-    /// Whether `body` holds less than the whole.
+    /// True if `body` holds only the start of the body.
     pub truncated: bool,
     /// The first 512 KiB of the body, in Base64.
     pub body: String,
 }
 
 impl Quarantined {
-    /// `kind` of a message of the bus itself: the body is a push event.
+    /// The `kind` of a message from the bus, whose body is a push event.
     pub const PUSH: &'static str = "push";
 
-    /// Bytes of a body that are kept: with Base64 and the rest it stays below what NATS accepts by default (1 MiB).
+    /// Most bytes kept of a body: in Base64 and with the other fields, the message stays below the
+    /// default limit of NATS (1 MiB).
     pub const KEPT: usize = 512 * 1024;
 
-    /// Keeps a body.
+    /// Returns the message that keeps a body, cut to [`Quarantined::KEPT`] bytes.
     #[must_use]
     pub fn new(
         source: &str,

@@ -8,31 +8,31 @@ use crate::event::{DataContentType, SpecVersion, words};
 use crate::{Digest, Event, Image, Origin, Pinned, Registry, Repository, Tag};
 
 words! {
-    /// How a revision differs from the one before it in time.
+    /// The change from the previous revision in time.
     Kind {
-        /// There was none before.
+        /// No revision came before.
         Created = "created",
-        /// Another digest, which the tag never had.
+        /// The tag moved to a digest that it never had.
         Moved = "moved",
-        /// Back to a digest that the tag had before.
+        /// The tag moved back to a digest that it had before.
         Reverted = "reverted",
-        /// The tag is gone.
+        /// The tag was deleted.
         Deleted = "deleted",
-        /// It is there again.
+        /// The tag exists again after a delete.
         Recreated = "recreated",
     }
 }
 
-/// A numbered state of a tag.
+/// A revision of a tag, by number and digest.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Point {
-    /// Its number.
+    /// The number.
     pub revision: u64,
-    /// The digest, or none if the tag was deleted.
+    /// The digest; none if the tag was deleted.
     pub digest: Option<Digest>,
 }
 
-/// `registry/repository:tag` revision 17 is one digest for ever.
+/// A push that changed its tag. `registry/repository:tag` revision 17 never changes its digest.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Revision {
     /// The registry.
@@ -41,33 +41,33 @@ pub struct Revision {
     pub repository: Repository,
     /// The tag.
     pub tag: Tag,
-    /// The number: 1, 2, 3 … per tag, in the order recorded. Never reused, never changed.
+    /// The number: 1, 2, 3 … per tag, in the order of recording. Never reused, never changed.
     pub revision: u64,
-    /// How it differs from the one before it in time.
+    /// Change from the previous revision in time.
     pub kind: Kind,
-    /// The digest from then on; none if the tag was deleted.
+    /// The digest from `occurred_at` on; none if the tag was deleted.
     pub digest: Option<Digest>,
-    /// What a target is told to run.
+    /// Pinned reference that a target must run.
     pub pinned: Option<Pinned>,
-    /// What was in force just before it in time, when it was recorded.
+    /// Revision in force just before `occurred_at`, as of the recording.
     pub previous: Option<Point>,
-    /// Whether it was not the head when it was recorded: news about the past.
+    /// True if this revision was not the head when recorded, and so changes only the past.
     pub late: bool,
-    /// The tag's head when it was recorded: itself, unless it is late.
+    /// Head of the tag as of the recording: this revision, unless `late`.
     pub head: Point,
-    /// From when on it holds, by the registry's clock.
+    /// Start of the revision, by the registry's clock.
     #[serde(with = "crate::instant")]
     #[schemars(with = "String", extend("format" = "date-time"))]
     pub occurred_at: OffsetDateTime,
-    /// When Tagtrail recorded it.
+    /// Time of recording.
     #[serde(with = "crate::instant")]
     #[schemars(with = "String", extend("format" = "date-time"))]
     pub recorded_at: OffsetDateTime,
-    /// How the fact behind it is known.
+    /// Way in which Tagtrail learned of the push.
     pub origin: Origin,
-    /// Name of the source that the fact came by.
+    /// Name of the source that reported the push.
     pub source: String,
-    /// Who did it.
+    /// Author of the change, by the name in the registry.
     pub actor: Option<String>,
     /// Media type of the manifest.
     pub media_type: Option<String>,
@@ -79,7 +79,7 @@ impl Revision {
     /// Type of the `CloudEvents` envelope.
     pub const TYPE: &'static str = "dev.tagtrail.revision.v1";
 
-    /// The image.
+    /// Returns the image.
     #[must_use]
     pub fn image(&self) -> Image {
         Image {
@@ -89,13 +89,13 @@ impl Revision {
         }
     }
 
-    /// `<image>#<number>`: its identifier everywhere.
+    /// Returns `<image>#<number>`, the id of the revision in all programs.
     #[must_use]
     pub fn id(&self) -> String {
         format!("{}#{}", self.image(), self.revision)
     }
 
-    /// The message about it.
+    /// Returns the event that carries the revision.
     #[must_use]
     pub fn event(self) -> Event<Revision> {
         Event {

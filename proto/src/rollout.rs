@@ -10,83 +10,83 @@ use crate::event::{DataContentType, SpecVersion, words};
 use crate::{Digest, Event, Image, Pinned};
 
 words! {
-    /// How far a rollout is.
+    /// The state of a rollout.
     RolloutState {
-        /// Recorded, not begun.
+        /// Recorded, with no attempt begun.
         Pending = "pending",
-        /// At least one attempt was begun; it may be waiting for the next.
+        /// At least one attempt has begun; the next may be due later.
         Running = "running",
-        /// The target took it.
+        /// The target accepted the rollout.
         Succeeded = "succeeded",
-        /// Given up.
+        /// No further attempt follows.
         Failed = "failed",
-        /// A newer one took its place before it succeeded.
+        /// A newer rollout replaced this one before success.
         Superseded = "superseded",
     }
 }
 
 words! {
-    /// What made a rollout necessary.
+    /// The reason for a rollout.
     CauseReason {
-        /// The first one of its trigger.
+        /// The first rollout of its trigger.
         Start = "start",
         /// A tag moved.
         Revision = "revision",
         /// The trigger was resumed.
         Resume = "resume",
-        /// The trigger's images were configured anew.
+        /// The configuration of the trigger's images changed.
         Configuration = "configuration",
     }
 }
 
-/// Why a rollout was recorded.
+/// The cause of a rollout.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Cause {
-    /// What made it necessary.
+    /// Reason for the rollout.
     pub reason: CauseReason,
-    /// Names of the trigger's images whose digest differs from the rollout before.
+    /// Names of the trigger's images whose digest differs from the previous rollout.
     pub changed: Vec<String>,
 }
 
 /// One image of a rollout.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct RolloutImage {
-    /// The image watched.
+    /// The watched image.
     pub image: Image,
-    /// Its revision at that moment.
+    /// Revision of the image when the rollout was recorded.
     pub revision: u64,
-    /// The digest of that revision.
+    /// Digest of the revision.
     pub digest: Digest,
-    /// What to run.
+    /// Pinned reference to run.
     pub pinned: Pinned,
 }
 
 /// One numbered attempt to bring a trigger's target to one set of pinned images.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Rollout {
-    /// Unique, and the `webhook-id` of every attempt.
+    /// Unique id, and the `webhook-id` of every attempt.
     pub id: String,
     /// Name of the trigger.
     pub trigger: String,
-    /// 1, 2, 3 … per trigger. A target drops numbers below the last that it has seen.
+    /// Number: 1, 2, 3 … per trigger. A target ignores numbers below the highest number seen.
     pub number: u64,
-    /// How far it is.
+    /// State of the rollout.
     pub state: RolloutState,
-    /// The whole set, by the names in the trigger. Never changed.
+    /// All images, by their names in the trigger. Never changed.
     pub images: BTreeMap<String, RolloutImage>,
-    /// Why it was recorded.
+    /// Cause of the rollout.
     pub cause: Cause,
-    /// Attempts begun.
+    /// Number of attempts begun.
     pub attempts: u32,
-    /// When it was recorded.
+    /// Time of recording.
     #[serde(with = "crate::instant")]
     #[schemars(with = "String", extend("format" = "date-time"))]
     pub created_at: OffsetDateTime,
-    /// When it succeeded, failed or was superseded.
+    /// Time at which the rollout succeeded, failed or was superseded.
     #[serde(with = "crate::instant::option")]
     #[schemars(with = "Option<String>", extend("format" = "date-time"))]
     pub finished_at: Option<OffsetDateTime>,
-    /// What the last failed attempt said.
+    /// Error of the last failed attempt.
     pub error: Option<String>,
 }
 
@@ -94,7 +94,7 @@ impl Rollout {
     /// Type of the `CloudEvents` envelope.
     pub const TYPE: &'static str = "dev.tagtrail.rollout.v1";
 
-    /// The message about it, at `time`.
+    /// Returns the event that carries the rollout, as of `time`.
     #[must_use]
     pub fn event(self, time: OffsetDateTime) -> Event<Rollout> {
         Event {

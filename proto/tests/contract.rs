@@ -1,4 +1,4 @@
-//! What programs outside this repository rely on.
+//! The promises on which programs outside this repository rely.
 
 #![expect(clippy::unwrap_used, reason = "in tests a panic is the report")]
 
@@ -184,7 +184,7 @@ fn a_manifest_is_kept_within_bounds() {
     };
     let kept = hostile.cleaned();
     assert_eq!(kept.platforms.len(), 64);
-    // As many as there is room for: 10 and 512 bytes each.
+    // 32 KiB hold this many labels, each with 10 bytes of key and 512 of value.
     assert_eq!(kept.labels.len(), 32 * 1024 / 522);
     assert!(kept.labels.keys().all(|key| key.starts_with("label 00")));
     assert_eq!(
@@ -282,7 +282,8 @@ fn the_partition_of_a_repository_never_changes() {
             partitions,
         )
     };
-    // First 8 bytes of SHA-256("registry.example.com/foo/bar") and friends, modulo, computed with another program.
+    // The first 8 bytes of SHA-256("registry.example.com/foo/bar") and the others, modulo 8 and
+    // 256, computed with another program.
     let known = [
         ("registry.example.com", "foo/bar"),
         ("registry.example.com", "shop/web"),
@@ -298,7 +299,7 @@ fn the_partition_of_a_repository_never_changes() {
 }
 
 #[test]
-fn a_retry_has_the_same_message_id_and_another_push_has_not() {
+fn a_retry_keeps_its_message_id_and_another_push_has_its_own() {
     // Computed with another program.
     assert_eq!(
         push().message_id(),
@@ -307,7 +308,7 @@ fn a_retry_has_the_same_message_id_and_another_push_has_not() {
     let mut other = push();
     other.digest = Some(Digest::sha256_of(b"other"));
     assert_ne!(other.message_id(), push().message_id());
-    // The sender gave no time, so each retry is received at another one.
+    // The sender gave no time, and each retry is received at a different time.
     let received = |time| Push {
         occurred_at: time,
         occurred_at_source: TimeSource::Received,
@@ -320,13 +321,13 @@ fn a_retry_has_the_same_message_id_and_another_push_has_not() {
 }
 
 #[test]
-fn only_facts_pass_the_check() {
+fn only_possible_pushes_pass_the_check() {
     let (tag, digest) = (push().tag, push().digest);
     for action in Action::ALL {
         for scope in Scope::ALL {
             for tag in [None, tag.clone()] {
                 for digest in [None, digest.clone()] {
-                    let fact = Push {
+                    let candidate = Push {
                         action: *action,
                         scope: *scope,
                         tag: tag.clone(),
@@ -340,7 +341,7 @@ fn only_facts_pass_the_check() {
                         (Action::Delete, Scope::Digest) => tag.is_none() && digest.is_some(),
                         (Action::Delete, Scope::Repository) => tag.is_none() && digest.is_none(),
                     };
-                    assert_eq!(fact.check().is_ok(), expected, "{fact:?}");
+                    assert_eq!(candidate.check().is_ok(), expected, "{candidate:?}");
                 }
             }
         }
@@ -372,7 +373,7 @@ proptest! {
     }
 
     #[test]
-    fn only_what_is_written_so_is_a_subject(text in r"tagtrail\.(push\.[0-9]{1,2}|revision|unresolved|fence|rollout|manifest|quarantine)(\.[a-zA-Z0-9%_-]{0,6}){0,4}") {
+    fn each_subject_has_a_single_spelling(text in r"tagtrail\.(push\.[0-9]{1,2}|revision|unresolved|fence|rollout|manifest|quarantine)(\.[a-zA-Z0-9%_-]{0,6}){0,4}") {
         if let Ok(subject) = text.parse::<Subject>() {
             prop_assert_eq!(subject.to_string(), text);
         }
