@@ -242,7 +242,7 @@ async fn all_messages_are_read(world: &World, db: &mut PgConnection) -> Result<(
         .map_err(|error| error.to_string())?;
     let applied = scalar(
         db,
-        "select coalesce(max(applied_seq), 0) from position where stream = 'REVISIONS'",
+        "select coalesce(max(applied_seq), 0) from planner_position",
     )
     .await?;
     if applied < i64::try_from(last.sequence).unwrap() {

@@ -13,8 +13,6 @@ use crate::config::TriggerSpec;
 use super::columns::{columns, recorded};
 use tagtrail_policy::decide::Head;
 
-const STREAM: &str = "REVISIONS";
-
 /// Writes the configured triggers into the table `trigger`. Triggers that are no longer configured
 /// keep their rows and rollouts.
 pub(crate) async fn configure(
@@ -49,12 +47,10 @@ pub(crate) async fn configure(
 
 /// Returns the position up to which REVISIONS was read, `None` before the first plan.
 pub(crate) async fn position(db: &mut PgConnection) -> Result<Option<Position>, sqlx::Error> {
-    let row = sqlx::query(
-        "select stream_created_ns, applied_seq, applied_time_ns from position where stream = $1 and partition = 0",
-    )
-    .bind(STREAM)
-    .fetch_optional(db)
-    .await?;
+    let row =
+        sqlx::query("select stream_created_ns, applied_seq, applied_time_ns from planner_position")
+            .fetch_optional(db)
+            .await?;
     row.as_ref().map(position::of_row).transpose()
 }
 
@@ -220,14 +216,14 @@ pub(crate) async fn record(
     let position = plan.position.as_ref();
     let rows = sqlx::query(concat!(
         "with read_up_to as (
-             insert into position (stream, partition, stream_created_ns, applied_seq, applied_time_ns)
-             select $1, 0, $2, $3, $4 where $3::bigint is not null
-             on conflict (stream, partition) do update
+             insert into planner_position (stream_created_ns, applied_seq, applied_time_ns)
+             select $1, $2, $3 where $2::bigint is not null
+             on conflict (stream) do update
              set stream_created_ns = excluded.stream_created_ns, applied_seq = excluded.applied_seq, applied_time_ns = excluded.applied_time_ns
          ), resumed as (
-             update trigger set state = 'active' where id = any ($5) and state = 'resuming'
+             update trigger set state = 'active' where id = any ($4) and state = 'resuming'
          ), wanted as (
-             select * from unnest($6::uuid[], $7::int[], $8::jsonb[], $9::jsonb[], $10::text[]) as w (id, trigger_id, images, cause, traceparent)
+             select * from unnest($5::uuid[], $6::int[], $7::jsonb[], $8::jsonb[], $9::text[]) as w (id, trigger_id, images, cause, traceparent)
          ), numbered as (
              update trigger t set issued = t.issued + 1, state = 'active' from wanted w
              where t.id = w.trigger_id and t.state <> 'paused' returning t.id, t.issued
@@ -245,7 +241,6 @@ pub(crate) async fn record(
          )
          select ", columns!(), " from new o join trigger t on t.id = o.trigger_id"
     ))
-    .bind(STREAM)
     .bind(position.and_then(|position| position.stream_created_ns))
     .bind(position.map(|position| row::signed(position.sequence)))
     .bind(position.and_then(|position| position.time_ns))
