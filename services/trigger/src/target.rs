@@ -1,5 +1,5 @@
 //! The systems that rollouts act on, as a table of kinds. A new kind of target is one file in
-//! `target/` and one row of [`KINDS`].
+//! `target/` and one row of [`ALL`].
 
 mod command;
 mod contract;
@@ -17,7 +17,7 @@ pub(crate) use contract::{Order, Targets};
 use contract::TargetKind;
 
 /// All kinds of targets.
-const KINDS: &[TargetKind] = &[webhook::WEBHOOK, command::COMMAND];
+const ALL: &[TargetKind] = &[webhook::WEBHOOK, command::COMMAND];
 
 /// Makes the targets of all triggers of the file.
 pub(crate) fn targets(file: &File) -> Result<Targets, ConfigError> {
@@ -34,9 +34,9 @@ pub(crate) fn targets(file: &File) -> Result<Targets, ConfigError> {
 }
 
 fn kind_of(file: &File, entry: &TargetEntry<'_>) -> Result<&'static TargetKind, ConfigError> {
-    let kind = KINDS.iter().find(|kind| kind.name == entry.kind);
+    let kind = ALL.iter().find(|kind| kind.name == entry.kind);
     kind.ok_or_else(|| {
-        let known: Vec<&str> = KINDS.iter().map(|kind| kind.name).collect();
+        let known: Vec<&str> = ALL.iter().map(|kind| kind.name).collect();
         let message = format!("is no kind of target; known are: {}", known.join(", "));
         file.error_at(entry.at, &key_of(entry), message)
     })
@@ -106,7 +106,7 @@ mod tests {
         let secret = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(secret.path(), "not a signing secret").unwrap();
         let secret = secret.path().display();
-        let kinds: Vec<&str> = KINDS.iter().map(|kind| kind.name).collect();
+        let kinds: Vec<&str> = ALL.iter().map(|kind| kind.name).collect();
         let unknown = format!(
             "tagtrail.toml:4: trigger.target.telepathy: is no kind of target; known are: {}",
             kinds.join(", ")
@@ -129,7 +129,7 @@ mod tests {
     #[test]
     fn each_kind_is_documented() {
         let page = include_str!("../../../docs/configuration.md");
-        for kind in KINDS {
+        for kind in ALL {
             assert!(page.contains(&format!("| `target.{}` |", kind.name)));
             assert!(!kind.setup.is_empty(), "{}", kind.name);
         }
