@@ -47,7 +47,7 @@ fuzz_target!(|input: &[u8]| {
         assert_eq!(Subject::of_push(&push, 8), subject);
         assert!(payload.len() < 256 * 1024, "more than PUSHES takes");
         if matches!(subject, Subject::Push { .. }) {
-            push.check().expect("a fact that is whole");
+            push.check().expect("a valid push");
         }
     }
 });

@@ -67,7 +67,7 @@ pub(crate) struct Kind {
     pub(crate) needs_registry: bool,
     /// The proof of identity that senders of this kind can show, besides the secret.
     pub(crate) proof: Proof,
-    /// Headers with facts that the body lacks. QUARANTINE keeps these headers with a malformed
+    /// Headers with details that the body lacks. QUARANTINE keeps these headers with a malformed
     /// body.
     pub(crate) headers: &'static [&'static str],
     /// Largest body, in bytes.

@@ -89,7 +89,7 @@ impl Credentials {
         if self.signed.as_ref().is_some_and(signs) {
             return Admission::BySignature;
         }
-        match self.shown(headers, path) {
+        match self.has_secret(headers, path) {
             true => Admission::Granted,
             false => Admission::Refused,
         }
@@ -112,7 +112,7 @@ impl Credentials {
 
     /// Returns whether the request shows a live secret. All candidates are compared with all
     /// secrets, so that the time does not depend on a match.
-    fn shown(&self, headers: &HeaderMap, path: Option<&str>) -> bool {
+    fn has_secret(&self, headers: &HeaderMap, path: Option<&str>) -> bool {
         let mut shown: Vec<Vec<u8>> = path
             .map(|secret| secret.as_bytes().to_vec())
             .into_iter()
@@ -222,7 +222,7 @@ mod tests {
         for (name, value) in headers {
             map.append(name.parse::<HeaderName>().unwrap(), value.parse().unwrap());
         }
-        credentials.shown(&map, path)
+        credentials.has_secret(&map, path)
     }
 
     fn basic(user: &str, password: &str) -> String {
@@ -292,7 +292,7 @@ mod tests {
 
     #[test]
     fn a_source_without_secrets_admits_nobody() {
-        assert!(!Credentials::new(&[], None, &[]).shown(&HeaderMap::new(), Some("")));
+        assert!(!Credentials::new(&[], None, &[]).has_secret(&HeaderMap::new(), Some("")));
     }
 
     #[test]

@@ -146,13 +146,13 @@ impl IdTokens {
         let value = headers
             .get(AUTHORIZATION)
             .and_then(|value| value.to_str().ok())
-            .ok_or("no token was shown")?;
+            .ok_or("the request has no token")?;
         let token = value
             .split_at_checked(7)
             .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer "))
             .map(|(_, token)| token.trim())
             .filter(|token| token.len() <= MAX_TOKEN)
-            .ok_or("no Bearer token was shown")?;
+            .ok_or("the request has no Bearer token")?;
         let (signed, signature) = token.rsplit_once('.').ok_or("not a token")?;
         let (header, claims) = signed.split_once('.').ok_or("not a token")?;
         let header: Header = part(header).ok_or("the header can't be read")?;

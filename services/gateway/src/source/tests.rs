@@ -63,7 +63,7 @@ fn generic(event: &Value) -> Result<Meaning, DecodeError> {
 fn generic_push(event: &Value) -> Push {
     match generic(event).unwrap() {
         Meaning::Push(push) => *push,
-        other => panic!("not a fact: {other:?}"),
+        other => panic!("not a push with a digest: {other:?}"),
     }
 }
 
@@ -80,7 +80,7 @@ fn distribution(change: impl FnOnce(&mut Value)) -> Meaning {
 fn pushed(decoded: Meaning) -> Push {
     match decoded {
         Meaning::Push(push) => *push,
-        other => panic!("not a fact: {other:?}"),
+        other => panic!("not a push with a digest: {other:?}"),
     }
 }
 

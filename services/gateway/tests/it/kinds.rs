@@ -106,7 +106,7 @@ fn pushes(messages: Vec<(String, Vec<u8>)>) -> Vec<Push> {
 }
 
 /// Returns the push as text.
-fn told(push: &Push) -> String {
+fn text(push: &Push) -> String {
     let text = |value: Option<String>| value.unwrap_or_default();
     format!(
         "{} {}/{}:{} {} {}",
@@ -120,7 +120,7 @@ fn told(push: &Push) -> String {
 }
 
 impl Expected {
-    fn told(&self) -> String {
+    fn text(&self) -> String {
         let text = |value: &Option<String>| value.clone().unwrap_or_default();
         format!(
             "{} {}/{}:{} {} {}",
@@ -143,7 +143,7 @@ async fn all_fixtures_arrive_as_their_registries_send_them() {
         .map(|case| (case.source(), case.toml()))
         .collect();
     let gateway = Gateway::with(&nats, &sources.into_values().collect::<String>()).await;
-    let (mut facts, mut questions) = (Vec::new(), Vec::new());
+    let (mut resolved, mut unresolved) = (Vec::new(), Vec::new());
     for case in &cases {
         let (headers, path) = case.request();
         let body = fixture(&case.file);
@@ -152,25 +152,25 @@ async fn all_fixtures_arrive_as_their_registries_send_them() {
         for event in &case.events {
             match event.index_effect.as_str() {
                 "manifest-only" | "none" => {}
-                "resolve-then-set-tag" => questions.push(event.told()),
-                _ => facts.push(event.told()),
+                "resolve-then-set-tag" => unresolved.push(event.text()),
+                _ => resolved.push(event.text()),
             }
         }
         refused(&gateway, case, &headers, &path, &body).await;
     }
     let mut stored: Vec<String> = pushes(nats.messages("PUSHES").await)
         .iter()
-        .map(told)
+        .map(text)
         .collect();
     let mut asked: Vec<String> = pushes(nats.messages("UNRESOLVED").await)
         .iter()
-        .map(told)
+        .map(text)
         .collect();
-    for list in [&mut stored, &mut asked, &mut facts, &mut questions] {
+    for list in [&mut stored, &mut asked, &mut resolved, &mut unresolved] {
         list.sort();
     }
-    assert_eq!(stored, facts);
-    assert_eq!(asked, questions);
+    assert_eq!(stored, resolved);
+    assert_eq!(asked, unresolved);
     let kept: Vec<Quarantined> = nats
         .messages("QUARANTINE")
         .await
@@ -241,7 +241,7 @@ async fn azure_asks_before_it_sends() {
         )
     );
     // With the schema of CloudEvents, Event Grid asks by OPTIONS.
-    let may_i = |path: String| {
+    let handshake = |path: String| {
         let head = head(
             "OPTIONS",
             &path,
@@ -250,14 +250,14 @@ async fn azure_asks_before_it_sends() {
         let address = gateway.address;
         async move { send(address, format!("{head}\r\n").as_bytes()).await }
     };
-    let answer: Answer = may_i(path).await;
+    let answer: Answer = handshake(path).await;
     assert_eq!(answer.status, 200, "{answer:?}");
     assert_eq!(
         answer.header("webhook-allowed-origin"),
         Some("eventgrid.azure.net")
     );
-    assert_eq!(may_i("/hooks/azure".to_owned()).await.status, 401);
-    assert_eq!(may_i("/hooks/azure/wrong".to_owned()).await.status, 401);
+    assert_eq!(handshake("/hooks/azure".to_owned()).await.status, 401);
+    assert_eq!(handshake("/hooks/azure/wrong".to_owned()).await.status, 401);
 }
 
 /// Returns a token of the form of Google's, signed with the test key.
@@ -358,11 +358,11 @@ async fn zot_events_are_received_on_its_nats_subject() {
     zot.publish("zot.events", "{".into()).await.unwrap();
     zot.flush().await.unwrap();
     eventually("the others are stored", SOON, async || {
-        let (facts, kept) = (
+        let (pushes, kept) = (
             nats.messages("PUSHES").await,
             nats.messages("QUARANTINE").await,
         );
-        (facts.len() == 3 && kept.len() == 1).then_some(())
+        (pushes.len() == 3 && kept.len() == 1).then_some(())
     })
     .await;
     // Without a secret, no request is accepted.
@@ -397,13 +397,13 @@ async fn a_quarantined_body_keeps_the_headers_of_its_kind() {
     assert_eq!(answer.json()["quarantined"], 1, "{answer:?}");
     let messages = nats.messages("QUARANTINE").await;
     let kept: Quarantined = serde_json::from_slice(&messages[0].1).unwrap();
-    let told: Vec<(&str, &str)> = kept
+    let headers: Vec<(&str, &str)> = kept
         .headers
         .iter()
         .map(|(name, value)| (name.as_str(), value.as_str()))
         .collect();
     assert_eq!(
-        told,
+        headers,
         [("ce-id", "one"), ("ce-type", "zotregistry.image.updated")]
     );
 }
