@@ -7,9 +7,9 @@
 //! ```
 //! # let text = r##"
 //! [[source]]
-//! name = "main"                        # POST /hooks/main, or /hooks/main/SECRET for senders without headers
+//! name = "main"                        # POST /hooks/main, or /hooks/main/SECRET
 //! kind = "distribution"
-//! registry = "registry.example.com"    # recorded for its events, and overrides the host that they name
+//! registry = "registry.example.com"    # overrides the host that events name
 //! secret = { env = "MAIN_HOOK_SECRET" }    # or { file = "…" }; a list of two allows rotation
 //! repositories = ["shop/**"]           # optional: the repositories that it may report
 //!
