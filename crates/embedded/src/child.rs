@@ -116,7 +116,7 @@ impl Child {
         }
     }
 
-    /// Stops the child and waits for its end.
+    /// Stops the child and waits for the end.
     pub(crate) async fn stop(mut self) {
         self.stop.take();
         let mut state = self.state.clone();

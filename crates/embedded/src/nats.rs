@@ -98,7 +98,7 @@ impl Nats {
         self.child.failed().await
     }
 
-    /// Stops nats-server and waits for its end.
+    /// Stops nats-server and waits for the end.
     pub async fn stop(self) {
         self.child.stop().await;
     }

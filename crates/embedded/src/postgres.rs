@@ -100,7 +100,7 @@ impl Postgres {
         self.child.failed().await
     }
 
-    /// Stops Postgres and waits for its end.
+    /// Stops Postgres and waits for the end.
     pub async fn stop(self) {
         self.child.stop().await;
     }

@@ -68,7 +68,7 @@ impl TestCluster {
         urls.join(",")
     }
 
-    /// Pauses one server until `meanwhile` ends, so that the others lose contact with it. A stopped
+    /// Pauses a server until `meanwhile` ends, so that the others lose contact with it. A stopped
     /// server stays stopped.
     pub async fn without(&self, number: usize, meanwhile: impl Future<Output = ()>) {
         let process = self.nodes[number].process.as_ref();
@@ -77,7 +77,7 @@ impl TestCluster {
         process.inspect(|process| process.signal("CONT"));
     }
 
-    /// Returns the URL of the monitoring port of one server.
+    /// Returns the URL of the monitoring port of a server.
     #[must_use]
     pub fn monitor_url(&self, number: usize) -> String {
         format!("http://{}", self.nodes[number].monitor)
@@ -97,12 +97,12 @@ impl TestCluster {
         options.connect(addresses).await.ok()
     }
 
-    /// Kills one server by SIGKILL. It stays down.
+    /// Kills a server by SIGKILL. The server stays down.
     pub fn kill(&mut self, number: usize) {
         self.nodes[number].process = None;
     }
 
-    /// Starts one server with its old store.
+    /// Starts a server with the old store.
     pub fn resume(&mut self, number: usize) {
         let node = &mut self.nodes[number];
         let mut command = Command::new("setpriv");

@@ -123,7 +123,7 @@ impl TestNats {
         }
     }
 
-    /// Stops the server and deletes its store.
+    /// Stops the server and deletes the store.
     pub async fn lose(&self) {
         self.stop().await;
         std::fs::remove_dir_all(self.settings.data.join("nats")).expect("nats-server has no store");

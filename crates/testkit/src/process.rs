@@ -54,7 +54,7 @@ impl Process {
         Process::spawn(&arguments.join(" "), command)
     }
 
-    /// Starts any program, with its output in a file.
+    /// Starts any program, with the output in a file.
     ///
     /// # Panics
     /// If the program cannot be started.
@@ -98,7 +98,7 @@ impl Process {
         matches!(self.child.try_wait(), Ok(None))
     }
 
-    /// Kills the process by SIGKILL and waits for its end.
+    /// Kills the process by SIGKILL and waits for the end.
     pub fn kill(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();

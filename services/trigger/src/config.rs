@@ -42,7 +42,7 @@ pub(crate) struct TriggerSpec {
     pub(crate) name: String,
     /// The watched images, by their names in the trigger.
     pub(crate) images: BTreeMap<String, Image>,
-    /// The kind of its target, as in `target.<kind>`.
+    /// The kind of the target, as in `target.<kind>`.
     pub(crate) target: String,
     /// The time without a new head after which the planner starts a rollout.
     pub(crate) settle: Duration,

@@ -62,8 +62,8 @@ async fn publish(shared: &Shared, bus: &Bus, db: &mut PgConnection) -> Result<()
             acknowledgements.push(send(&session, entry).await?);
         }
         FailPoint::LedgerSent.pass();
-        // If one message fails, the whole set is sent again: by their ids the server drops messages
-        // that it already has.
+        // If a message fails, the whole set is sent again: the server drops messages whose ids it
+        // has.
         for acknowledgement in acknowledgements {
             acknowledgement.acknowledged().await?;
         }

@@ -16,7 +16,7 @@ pub(crate) struct Metrics {
     attempts: Family<AttemptLabels, Counter>,
     /// Seconds that a target takes to answer.
     pub(crate) attempt: Histogram,
-    /// Seconds from the recording of a rollout to its end.
+    /// Seconds from the recording of a rollout to the end.
     pub(crate) rollout: Histogram,
 }
 

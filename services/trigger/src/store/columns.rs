@@ -1,7 +1,6 @@
 //! Parts of statements that several files share.
 
-/// The columns of a rollout `o` with its trigger `t`, as [`tagtrail_postgres::row::rollout`] reads
-/// them.
+/// The columns of a rollout `o` with its trigger `t`, for [`tagtrail_postgres::row::rollout`].
 macro_rules! columns {
     () => {
         "o.id, t.name as trigger, o.number, o.state::text as state, o.images, o.cause, o.attempts, o.created_at, o.finished_at, o.error"

@@ -14,7 +14,7 @@ use tagtrail_proto::{Event, Pinned, Rollout, TraceContext};
 #[derive(Debug, Clone)]
 pub(crate) struct Order {
     pub(crate) rollout: Rollout,
-    /// The `CloudEvent` of the rollout as the planner recorded it: pending, without attempts.
+    /// The `CloudEvent` of the rollout as recorded by the planner: pending, without attempts.
     pub(crate) body: Vec<u8>,
     /// The trace of the attempt, which the target passes on.
     pub(crate) trace: TraceContext,

@@ -82,7 +82,7 @@ impl WebhookTarget {
             .body(order.body.clone());
         match request.send().await {
             Ok(response) => outcome_of(response).await,
-            // The URL may hold a secret, so the error must not show it.
+            // The URL may hold a secret, so the error must not show the URL.
             Err(error) => Outcome::Failed {
                 error: format!("no answer from the target: {}", chain(&error.without_url())),
                 after: None,
