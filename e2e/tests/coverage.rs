@@ -251,7 +251,7 @@ async fn the_coverage_report_counts_each_lost_event() {
         .await
         .unwrap();
     eventually("all repositories to be reconciled", SOON, async || {
-        let sql = "select count(*) from walk where repository like 'shop/%'";
+        let sql = "select count(*) from reconcile where repository like 'shop/%'";
         let reconciled: i64 = sqlx::query_scalar(sql).fetch_one(&mut db).await.unwrap();
         (reconciled == 20).then_some(())
     })

@@ -131,11 +131,13 @@ pub(super) async fn was_reconciled(
     registry: &Registry,
     repository: &Repository,
 ) -> Result<bool, sqlx::Error> {
-    sqlx::query_scalar("select exists (select from walk where registry = $1 and repository = $2)")
-        .bind(registry.as_ref())
-        .bind(repository.as_ref())
-        .fetch_one(db)
-        .await
+    sqlx::query_scalar(
+        "select exists (select from reconcile where registry = $1 and repository = $2)",
+    )
+    .bind(registry.as_ref())
+    .bind(repository.as_ref())
+    .fetch_one(db)
+    .await
 }
 
 /// The counts of a completed repository.
@@ -157,9 +159,9 @@ pub(super) async fn record_counts(
     counts: &Counts,
 ) -> Result<(), sqlx::Error> {
     sqlx::query(
-        "insert into walk (registry, repository, tags, asked, found) values ($1, $2, $3, $4, $5)
+        "insert into reconcile (registry, repository, tags, asked, found) values ($1, $2, $3, $4, $5)
          on conflict (registry, repository) do update
-         set last_at = now(), tags = excluded.tags, asked = excluded.asked, found = walk.found + excluded.found",
+         set last_at = now(), tags = excluded.tags, asked = excluded.asked, found = reconcile.found + excluded.found",
     )
     .bind(registry.as_ref())
     .bind(repository.as_ref())

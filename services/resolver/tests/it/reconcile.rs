@@ -173,7 +173,7 @@ impl World {
     async fn reconciled(&self, count: i64) {
         let mut db = self.db.connect().await;
         eventually("the registry to be reconciled", SOON, async || {
-            let reconciled: i64 = sqlx::query_scalar("select count(*) from walk")
+            let reconciled: i64 = sqlx::query_scalar("select count(*) from reconcile")
                 .fetch_one(&mut db)
                 .await
                 .unwrap();
@@ -317,7 +317,7 @@ async fn a_list_that_can_not_be_read_deletes_nothing_and_delays_no_other_reposit
         "{pushes:?}"
     );
     tokio::time::sleep(Duration::from_millis(500)).await;
-    let reconciled: Vec<String> = sqlx::query_scalar("select repository from walk")
+    let reconciled: Vec<String> = sqlx::query_scalar("select repository from reconcile")
         .fetch_all(&mut db)
         .await
         .unwrap();
