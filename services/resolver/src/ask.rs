@@ -83,7 +83,8 @@ impl Questions {
         }
     }
 
-    /// Returns the waiting questions to NATS, for other instances, and finishes the answers under way.
+    /// Returns the waiting questions to NATS, for other instances, and finishes the answers under
+    /// way.
     async fn stop(mut self) {
         for question in self.debounce.rest() {
             question.job.nak(Duration::ZERO).await;

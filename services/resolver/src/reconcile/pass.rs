@@ -186,7 +186,8 @@ impl<'a> Pass<'a> {
         };
         let digest = found.as_ref().map(|found| &found.digest);
         if known.as_ref().and_then(Option::as_ref) == digest {
-            return Ok(Some(false)); // The event arrived, or the registry's first answer was outdated.
+            // The event arrived, or the registry's first answer was outdated.
+            return Ok(Some(false));
         }
         let source = store::source(self.db, name, repository, tag).await?;
         let origin = match difference.first_sight && known.is_none() {
