@@ -1,5 +1,5 @@
-//! `tagtrail migrate`: brings the schema up to date, and the streams if it is told where NATS is. The only program that changes
-//! the schema, besides `tagtrail up`.
+//! `tagtrail migrate`: brings the schema and the rights of the services up to date, and the streams if
+//! `NATS_URL` is set. Besides `tagtrail up` no other program changes the schema.
 
 use std::io::Write as _;
 use std::process::ExitCode;
@@ -17,14 +17,14 @@ use tokio_util::sync::CancellationToken;
 pub(crate) struct Config {
     #[command(flatten)]
     db: DbArgs,
-    /// URL of NATS, with credentials that may make streams [default: leave the streams alone; services make those that are missing,
-    /// if they may].
+    /// URL of NATS, with credentials that may make streams [default: leave the streams alone; services
+    /// make missing streams, if they may].
     #[arg(long, env = "NATS_URL", hide_env_values = true)]
     nats_url: Option<String>,
-    /// Number of partitions of the stream PUSHES; it can't be changed once the stream exists.
+    /// Number of partitions of the stream PUSHES, fixed once the stream exists.
     #[arg(long, env = "TAGTRAIL_PARTITIONS", default_value_t = tagtrail_proto::PARTITIONS, value_parser = clap::value_parser!(u16).range(1..=256))]
     partitions: u16,
-    /// Copies that the cluster keeps of every stream: 1 for a single server, 3 for a cluster of three.
+    /// Copies of every stream in the cluster: 1 for a single server, 3 for a cluster of three.
     #[arg(long = "nats-replicas", env = "TAGTRAIL_NATS_REPLICAS", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=5))]
     replicas: u8,
     /// Seconds to wait for Postgres and NATS to answer.
@@ -62,7 +62,7 @@ pub(crate) fn main(config: &Config) -> ExitCode {
         .map_err(anyhow::Error::from)
         .and_then(|runtime| runtime.block_on(config.run()));
     let mut stderr = std::io::stderr();
-    // Nobody reads what can't be written.
+    // A failed write to standard error can't be reported anywhere.
     match outcome {
         Ok(done) => {
             let _ = writeln!(stderr, "{done}");
@@ -75,7 +75,8 @@ pub(crate) fn main(config: &Config) -> ExitCode {
     }
 }
 
-/// Waits for the server and runs what is missing. Gives the version of the schema.
+/// Waits for the server, runs the missing migrations and grants the rights of the services. Returns
+/// the version of the schema.
 pub(crate) async fn migrate(db: &DbArgs, wait: Duration) -> anyhow::Result<i64> {
     let options = db.options("migrate")?;
     let deadline = tokio::time::Instant::now() + wait;
@@ -83,7 +84,7 @@ pub(crate) async fn migrate(db: &DbArgs, wait: Duration) -> anyhow::Result<i64> 
     let mut connection = loop {
         match tokio::time::timeout(Duration::from_secs(5), options.connect()).await {
             Ok(Ok(connection)) => break connection,
-            // Whatever the server says in words will not change by waiting.
+            // A refusal of a running server does not change by waiting.
             Ok(Err(error @ sqlx::Error::Database(_)))
                 if tokio::time::Instant::now() >= deadline || !starting(&error) =>
             {
@@ -117,7 +118,7 @@ pub(crate) async fn migrate(db: &DbArgs, wait: Duration) -> anyhow::Result<i64> 
         .unwrap_or(0))
 }
 
-/// `cannot_connect_now`: the server is starting up or shutting down.
+/// Returns whether the server is starting up or shutting down (`cannot_connect_now`).
 fn starting(error: &sqlx::Error) -> bool {
     matches!(error, sqlx::Error::Database(error) if error.code().as_deref() == Some("57P03"))
 }

@@ -1,4 +1,5 @@
-//! The processes of `docker-compose.yml`, run here with the accounts of `deploy/`, and what those accounts may not do.
+//! The processes of `docker-compose.yml`, run here with the accounts of `deploy/`, and the actions that
+//! the servers refuse to each account.
 
 use std::collections::BTreeMap;
 use std::process::Command;
@@ -12,7 +13,7 @@ use tagtrail_testkit::{Process, Registry, SOON, TestImage, TestPostgres, eventua
 
 use super::{compose, dot_env, environment_of, ours, read, root};
 
-/// Everything that `docker compose up` starts, on this machine.
+/// All processes that `docker compose up` starts, on this machine.
 struct Up {
     env: BTreeMap<String, String>,
     nats: String,
@@ -33,7 +34,7 @@ impl Up {
         let compose = compose(&env);
         let [nats, monitor, gateway, api] = [(); 4].map(|()| free_address());
 
-        // Postgres with its accounts, as the image's first start makes them; the schema is for `migrate` to make.
+        // Postgres with the accounts of the image's first start; `migrate` makes the schema.
         let postgres = TestPostgres::start().await;
         let mut admin = PgConnection::connect(postgres.db().url()).await.unwrap();
         sqlx::raw_sql("create database compose")
@@ -55,7 +56,7 @@ impl Up {
         );
         let host = url.rsplit_once('@').unwrap().1.to_owned();
 
-        // nats-server with the shipped configuration, but for its places.
+        // nats-server with the shipped configuration, except for addresses and folder.
         let conf = read("deploy/nats/nats.conf")
             .replace("port: 4222", &format!("listen: \"{nats}\""))
             .replace("http: 8222", &format!("http: \"{monitor}\""))
@@ -107,7 +108,7 @@ impl Up {
             environment_of(service).into_iter().map(here).collect()
         };
         let services = ours(&compose);
-        // The owner's password is the server's own here.
+        // Here the owner has the password of the test's server.
         let migrated = Command::new(tagtrail_testkit::binary())
             .arg("migrate")
             .envs(environment(services["migrate"]))
@@ -132,7 +133,7 @@ impl Up {
                 .map(|(name, value)| (name.as_str(), value.as_str()))
                 .collect();
             processes.push(Process::tagtrail(&[name], &environment));
-            // As the container's health check asks.
+            // The same command as the health check of the container.
             eventually(&format!("the {name} to be healthy"), SOON, async || {
                 let health = Command::new(tagtrail_testkit::binary())
                     .args(["health", "--admin", &admin])
@@ -204,7 +205,7 @@ async fn the_same_processes_do_their_work_with_accounts_that_can_do_nothing_else
     let token = up.env["API_TOKEN"].clone();
     let image = "localhost:5000/shop/web";
 
-    // A real push becomes history; whoever asks shows a token.
+    // A real push becomes history; the API asks every caller for a token.
     let pushed = up.registry.push(&TestImage::new("one"), "shop/web:latest");
     let pinned = format!("{image}@{pushed}\n");
     eventually("the push", SOON, async || {
@@ -214,7 +215,8 @@ async fn the_same_processes_do_their_work_with_accounts_that_can_do_nothing_else
     .await;
     let (code, _, error) = up.cli(&["resolve", image], None);
     assert!(code == 1 && error.contains("TAGTRAIL_TOKEN"), "{error}");
-    // So does an event without a digest: the resolver asks the registry at its configured address.
+    // An event without a digest becomes history too: the resolver asks the registry at its configured
+    // address.
     let script = reqwest::Client::new()
         .post(format!("http://{}/hooks/ci", up.gateway))
         .bearer_auth(&up.env["CI_HOOK_SECRET"])
@@ -234,7 +236,7 @@ async fn the_same_processes_do_their_work_with_accounts_that_can_do_nothing_else
     })
     .await;
 
-    // And it reads what was pushed, once.
+    // The resolver reads the manifest of the push, once.
     let digest = pushed.to_string();
     eventually("the manifest", SOON, async || {
         let (_, out, _) = up.cli(&["manifest", &digest, "--output", "json"], Some(&token));
@@ -243,7 +245,7 @@ async fn the_same_processes_do_their_work_with_accounts_that_can_do_nothing_else
     })
     .await;
 
-    // Subscribers hear and read revisions, and can say nothing.
+    // Subscribers receive and read revisions, and can publish nothing.
     let subscriber = up.nats("subscriber").await;
     let stream = jetstream::new(subscriber)
         .get_stream("REVISIONS")
@@ -271,7 +273,7 @@ async fn the_same_processes_do_their_work_with_accounts_that_can_do_nothing_else
     refuses_on_postgres(&up).await;
 }
 
-/// What no account may do is refused by the server, not by good manners.
+/// Checks that NATS itself refuses the requests that an account must not make.
 async fn refuses_on_nats(up: &Up) {
     for (account, subject) in [
         ("gateway", "tagtrail.revision.a%2Eb.c.d"),
@@ -306,7 +308,7 @@ async fn refuses_on_nats(up: &Up) {
         ("migrate", "$JS.API.STREAM.DELETE.PUSHES"),
     ] {
         let client = up.nats(account).await;
-        // Refused by permission: no answer at all.
+        // A request that the permissions refuse gets no answer at all.
         let answer = client.request(subject, "{}".into()).await;
         assert!(
             answer.is_err(),
@@ -348,7 +350,7 @@ async fn refuses_on_nats(up: &Up) {
         };
         tokio::time::timeout(SOON, refused)
             .await
-            .unwrap_or_else(|_| panic!("{account} may hear {subject}"));
+            .unwrap_or_else(|_| panic!("{account} may subscribe to {subject}"));
     }
 }
 
