@@ -177,12 +177,23 @@ async fn migrating_twice_at_once_as_a_mere_owner_ends_with_the_rights_of_the_lis
     run(&mut admin, "create role mere_owner login password 'x'").await;
     let url = database(&postgres, "mere").await;
     run(&mut admin, "alter database mere owner to mere_owner").await;
+    // A role that the owner may not make, such as one that a restore to a new server lost.
+    run(
+        &mut admin,
+        "drop owned by tagtrail_resolver; drop role tagtrail_resolver",
+    )
+    .await;
     let host = url.rsplit_once('@').unwrap().1;
     let owned = format!("postgres://mere_owner:x@{host}");
 
     tokio::join!(migrate(&owned), migrate(&owned), migrate(&owned));
     let mut db = PgConnection::connect(&owned).await.unwrap();
+    let without_resolver = rights(&mut db).await;
+    run(&mut admin, "create role tagtrail_resolver").await;
+    migrate(&owned).await;
     let first = rights(&mut db).await;
+    let resolver = "tagtrail_resolver may INSERT reconcile found".to_owned();
+    assert!(!without_resolver.contains(&resolver) && first.contains(&resolver));
     assert!(
         first.contains(&"tagtrail_api may UPDATE trigger state".to_owned()),
         "{first:?}"
