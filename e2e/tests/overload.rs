@@ -161,15 +161,16 @@ async fn pushes_accepted_beyond_capacity_are_recorded_later() {
         look()
     );
     let rows = sqlx::query(
-        "select r.name, count(*), max(v.number) from revision v join tag t on t.id = v.tag_id join repository r on r.id = t.repository_id
-         where r.name <> 'shop/first' group by 1",
+        "select r.name, count(*) as count, max(v.number) as last from revision v join tag t on t.id = v.tag_id join repository r on r.id = t.repository_id
+         where r.name <> 'shop/first' group by r.name",
     )
     .fetch_all(&mut db)
     .await
     .unwrap();
     assert_eq!(rows.len(), SENDERS);
     for row in rows {
-        let (name, count, last): (String, i64, i64) = (row.get(0), row.get(1), row.get(2));
+        let (name, count, last): (String, i64, i64) =
+            (row.get("name"), row.get("count"), row.get("last"));
         let number: usize = name.trim_start_matches("shop/r").parse().unwrap();
         assert_eq!(
             (count, last),

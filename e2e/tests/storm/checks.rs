@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use sqlx::postgres::PgRow;
 use sqlx::{Connection as _, PgConnection, Row as _};
 use tagtrail_proto::{Event, Revision};
 
@@ -67,9 +68,11 @@ pub(crate) async fn scalar(db: &mut PgConnection, sql: &'static str) -> Result<i
 
 async fn stored_pushes(db: &mut PgConnection) -> Result<Vec<RecordedPush>, String> {
     let rows = sqlx::query(
-        "select r.registry, r.name, t.name, report.digest(p.digest), p.action = 'delete',
-                (extract(epoch from p.occurred_at) * 1000000)::bigint, (extract(epoch from p.effective_at) * 1000000)::bigint,
-                (extract(epoch from p.received_at) * 1000000)::bigint
+        "select r.registry, r.name as repository, t.name as tag, report.digest(p.digest) as digest,
+                p.action = 'delete' as is_delete,
+                (extract(epoch from p.occurred_at) * 1000000)::bigint as occurred,
+                (extract(epoch from p.effective_at) * 1000000)::bigint as effective,
+                (extract(epoch from p.received_at) * 1000000)::bigint as received
          from push p left join tag t on t.id = p.tag_id join repository r on r.id = coalesce(p.repository_id, t.repository_id)
          order by p.id",
     )
@@ -79,14 +82,14 @@ async fn stored_pushes(db: &mut PgConnection) -> Result<Vec<RecordedPush>, Strin
     Ok(rows
         .iter()
         .map(|row| RecordedPush {
-            registry: row.get(0),
-            repository: row.get(1),
-            tag: row.get(2),
-            digest: row.get(3),
-            delete: row.get(4),
-            occurred: row.get(5),
-            effective: row.get(6),
-            received: row.get(7),
+            registry: row.get("registry"),
+            repository: row.get("repository"),
+            tag: row.get("tag"),
+            digest: row.get("digest"),
+            delete: row.get("is_delete"),
+            occurred: row.get("occurred"),
+            effective: row.get("effective"),
+            received: row.get("received"),
         })
         .collect())
 }
@@ -128,24 +131,31 @@ fn each_push_is_recorded_once(sent: &BTreeSet<Key>, stored: &[RecordedPush]) -> 
     ))
 }
 
+fn tag_of(row: &PgRow) -> Tag {
+    (row.get("registry"), row.get("repository"), row.get("tag"))
+}
+
 async fn stored_revisions(
     db: &mut PgConnection,
 ) -> Result<BTreeMap<Tag, Vec<RecordedRevision>>, String> {
     let rows = sqlx::query(
-        "select r.registry, r.name, t.name, v.number, (extract(epoch from v.effective_at) * 1000000)::bigint, report.digest(v.digest), v.kind::text
-         from revision v join tag t on t.id = v.tag_id join repository r on r.id = t.repository_id order by 1, 2, 3, 4",
+        "select r.registry, r.name as repository, t.name as tag, v.number,
+                (extract(epoch from v.effective_at) * 1000000)::bigint as at,
+                report.digest(v.digest) as digest, v.kind::text as kind
+         from revision v join tag t on t.id = v.tag_id join repository r on r.id = t.repository_id
+         order by r.registry, r.name, t.name, v.number",
     )
     .fetch_all(db)
     .await
     .map_err(|error| error.to_string())?;
     let mut revisions: BTreeMap<Tag, Vec<RecordedRevision>> = BTreeMap::new();
     for row in rows {
-        let tag = (row.get(0), row.get(1), row.get(2));
+        let tag = tag_of(&row);
         revisions.entry(tag).or_default().push(RecordedRevision {
-            number: row.get(3),
-            at: row.get(4),
-            digest: row.get(5),
-            kind: row.get(6),
+            number: row.get("number"),
+            at: row.get("at"),
+            digest: row.get("digest"),
+            kind: row.get("kind"),
         });
     }
     Ok(revisions)
@@ -181,18 +191,22 @@ async fn heads(
     revisions: &BTreeMap<Tag, Vec<RecordedRevision>>,
 ) -> Result<(), String> {
     let rows = sqlx::query(
-        "select r.registry, r.name, t.name, t.head, t.issued from tag t join repository r on r.id = t.repository_id where t.head is not null",
+        "select r.registry, r.name as repository, t.name as tag, t.head, t.issued
+         from tag t join repository r on r.id = t.repository_id where t.head is not null",
     )
     .fetch_all(db)
     .await
     .map_err(|error| error.to_string())?;
     for row in &rows {
-        let tag: Tag = (row.get(0), row.get(1), row.get(2));
+        let tag = tag_of(row);
         let of = revisions
             .get(&tag)
             .ok_or_else(|| format!("{tag:?} has a head, but no revision"))?;
         let head = in_force(of, i64::MAX).map(|head| head.number);
-        let is = (row.get::<Option<i64>, _>(3), row.get::<i64, _>(4));
+        let is = (
+            row.get::<Option<i64>, _>("head"),
+            row.get::<i64, _>("issued"),
+        );
         let should = (head, i64::try_from(of.len()).unwrap());
         if is != should {
             return Err(format!(

@@ -21,7 +21,7 @@ pub(crate) async fn rollouts(
     stored: &BTreeMap<Tag, Vec<RecordedRevision>>,
 ) -> Result<(i64, usize), String> {
     let rows = sqlx::query(
-        "select o.id::text, t.name, o.number, o.state::text, o.images
+        "select o.id::text as id, t.name as trigger, o.number, o.state::text as state, o.images
          from rollout o join trigger t on t.id = o.trigger_id order by t.name, o.number",
     )
     .fetch_all(db)
@@ -30,8 +30,9 @@ pub(crate) async fn rollouts(
     let mut recorded: HashMap<String, (String, i64, serde_json::Value)> = HashMap::new();
     let mut last: BTreeMap<String, (i64, String, serde_json::Value)> = BTreeMap::new();
     for row in &rows {
-        let (id, trigger, number): (String, String, i64) = (row.get(0), row.get(1), row.get(2));
-        let (state, images): (String, serde_json::Value) = (row.get(3), row.get(4));
+        let (id, trigger): (String, String) = (row.get("id"), row.get("trigger"));
+        let (number, state): (i64, String) = (row.get("number"), row.get("state"));
+        let images: serde_json::Value = row.get("images");
         let before = last.get(&trigger).map_or(0, |before| before.0);
         if number != before + 1 {
             return Err(format!(
@@ -104,7 +105,7 @@ fn digests(images: &serde_json::Value) -> Vec<&serde_json::Value> {
 /// Checks that ROLLOUTS has every change of state of each trigger's rollouts once, in order.
 pub(crate) async fn ledger(world: &World, db: &mut PgConnection) -> Result<(), String> {
     let rows = sqlx::query(
-        "select t.name, c.rollout_id::text, c.state::text
+        "select t.name as trigger, c.rollout_id::text as rollout, c.state::text as state
          from rollout_change c join rollout o on o.id = c.rollout_id join trigger t on t.id = o.trigger_id order by c.ordinal",
     )
     .fetch_all(&mut *db)
@@ -112,8 +113,8 @@ pub(crate) async fn ledger(world: &World, db: &mut PgConnection) -> Result<(), S
     .map_err(|error| error.to_string())?;
     let mut recorded: BTreeMap<String, Vec<(String, String)>> = BTreeMap::new();
     for row in rows {
-        let change = (row.get(1), row.get(2));
-        recorded.entry(row.get(0)).or_default().push(change);
+        let change = (row.get("rollout"), row.get("state"));
+        recorded.entry(row.get("trigger")).or_default().push(change);
     }
     let mut published: BTreeMap<String, Vec<(String, String)>> = BTreeMap::new();
     for (subject, body) in world.nats.messages("ROLLOUTS").await? {
