@@ -258,13 +258,12 @@ role = "operate"
     assert_eq!(code, 0);
     for line in [
         ": good",
-        "source main: POST /hooks/main takes distribution events about the registry that their events name",
+        "source main: POST /hooks/main takes distribution events about the registry that its events name",
         "registry registry.example.com: asked at https://registry.example.com without a password",
         "trigger shop: rolls out registry.example.com/shop/web:latest by command",
         "token ops: may read, pause and resume",
     ] {
-        let line = line.replace("their events", "its events");
-        assert!(said.contains(&line), "{line:?} is not in {said}");
+        assert!(said.contains(line), "{line:?} is not in {said}");
     }
     for (wrong, place) in [
         (
