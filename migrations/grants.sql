@@ -1,11 +1,11 @@
 -- The rights of the service roles: one row for each role, table, privilege and list of columns.
 --
--- Repeatable, unlike the files of sql/: `tagtrail migrate` and `tagtrail up` run this file after the
--- migrations, each time. Roles belong to the server, so they may be made, or lost in a restore, long
--- after the schema was. Change a row here and the next `tagtrail migrate` applies the change.
+-- Repeatable, unlike the files of sql/: `tagtrail migrate` and `tagtrail up` run this file after
+-- the migrations, each time. Roles belong to the server, so they may be made, or lost in a restore,
+-- long after the schema was. Change a row here and the next `tagtrail migrate` applies the change.
 --
--- No role has a login: deploy/postgres/accounts.sql gives each role to the account of its service. The
--- owner alone migrates, and nobody but the owner can change or drop a table.
+-- No role has a login: deploy/postgres/accounts.sql gives each role to the account of its service.
+-- The owner alone migrates, and nobody but the owner can change or drop a table.
 
 do $$
 declare
@@ -14,8 +14,8 @@ declare
     held record;
     item record;
 begin
-    -- Two sessions that change the rights to one table at once fail with "tuple concurrently updated".
-    -- The key is listed in crates/postgres/src/lock.rs.
+    -- Two sessions that change the rights to one table at once fail with "tuple concurrently
+    -- updated". The key is listed in crates/postgres/src/lock.rs.
     perform pg_advisory_xact_lock(1952540466, 4);
 
     -- A role that is missing, and that the owner may not make, is left out.
@@ -32,8 +32,8 @@ begin
         end;
     end loop;
 
-    -- Only the list below counts, so rights that an earlier list gave end here. tagtrail_report is for
-    -- people, who may have been granted more by hand: it keeps every right. An owner without
+    -- Only the list below counts, so rights that an earlier list gave end here. tagtrail_report is
+    -- for people, who may have been granted more by hand: it keeps every right. An owner without
     -- superuser can revoke only on objects of its own, and needs no more.
     for held in
         select c.oid::regclass as object, case c.relkind when 'S' then 'sequence' else 'table' end as kind, r.rolname as role

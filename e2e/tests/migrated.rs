@@ -278,8 +278,8 @@ async fn reads_history(fleet: &Fleet) {
     assert_eq!(rollouts["items"][0]["state"], "succeeded");
 }
 
-/// Lets the resolver find a tag in a repository that it had reconciled before the migration: a change
-/// that no event reported, not an import.
+/// Lets the resolver find a tag in a repository that it had reconciled before the migration: a
+/// change that no event reported, not an import.
 async fn reconciles_what_was_reconciled_before(fleet: &mut Fleet) {
     let registry = Registry::start("http://127.0.0.1:1", "").await;
     let _ = registry.push(&TestImage::new("unreported"), "shop/web:unreported");

@@ -1,9 +1,10 @@
 -- Three rows of `position` that do not belong to a partition get tables of their own, so that each
 -- table has one writer. `position` keeps PUSHES, by partition, and MANIFESTS.
 --
--- The rows are copied, not moved: services of the version before this one go on with theirs until they
--- are replaced. A copy that falls behind is harmless: a sweep compares more, the planner reads more.
--- The first migration after the next release deletes the old rows.
+-- The rows are copied, not moved: indexers of the version before this one go on with their rows
+-- until they are replaced. Planners of that version stop before the migration, because grants.sql
+-- takes their right on `position`. A copy that falls behind is harmless: a sweep compares more, the
+-- planner reads more. The first migration after the next release deletes the old rows.
 
 create table sweep (
     stream text primary key check (stream in ('PUSHES', 'REVISIONS')),

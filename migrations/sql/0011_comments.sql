@@ -1,5 +1,5 @@
--- Comments in the words that the code and the documentation use since: push, not fact. Earlier files
--- keep theirs, because sqlx refuses a file that changed after it was applied.
+-- Comments in the words that the code and the documentation use since: push, not fact. Earlier
+-- files keep theirs, because sqlx refuses a file that changed after it was applied.
 comment on table push is 'Reports of registries: a tag got a digest, or lost it. Append-only.';
 comment on table position is 'How far each partition of PUSHES, and MANIFESTS, is applied and published.';
 comment on table manifest is 'The manifest and config of each digest, as its author''s own bytes say.';

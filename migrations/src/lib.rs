@@ -3,9 +3,9 @@
 //! In scope: every table, index, constraint and append-only guard. One [`MIGRATOR`] for the binary
 //! and all tests, so that a test database has the schema of production. [`grant`] for the rights.
 //!
-//! Out of scope: queries (`store/` in each service, `crates/postgres`), and the decision to migrate:
-//! only `tagtrail migrate` and `tagtrail up` do, because two services that migrate would fail each
-//! other on a newer version.
+//! Out of scope: queries (`store/` in each service, `crates/history`, `crates/postgres`), and the
+//! decision to migrate: only `tagtrail migrate` and `tagtrail up` do, because two services that
+//! migrate would fail each other on a newer version.
 
 use sqlx::PgConnection;
 
@@ -16,8 +16,8 @@ pub static MIGRATOR: sqlx::migrate::Migrator = sqlx::migrate!("./sql");
 /// `migrations/grants.sql`, in one transaction. Running it twice, or twice at once, is harmless.
 ///
 /// # Errors
-/// A row of the list names a missing table, or the connection fails. A role that is missing and that
-/// this account may not make is no error.
+/// A row of the list names a missing table, or the connection fails. A role that is missing and
+/// that this account may not make is no error.
 pub async fn grant(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
     sqlx::raw_sql(include_str!("../grants.sql"))
         .execute(connection)

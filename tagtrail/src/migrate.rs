@@ -1,5 +1,5 @@
-//! `tagtrail migrate`: brings the schema and the rights of the services up to date, and the streams if
-//! `NATS_URL` is set. Besides `tagtrail up` no other program changes the schema.
+//! `tagtrail migrate`: brings the schema and the rights of the services up to date, and the streams
+//! if `NATS_URL` is set. Besides `tagtrail up` no other program changes the schema.
 
 use std::io::Write as _;
 use std::process::ExitCode;
@@ -17,8 +17,8 @@ use tokio_util::sync::CancellationToken;
 pub(crate) struct Config {
     #[command(flatten)]
     db: DbArgs,
-    /// URL of NATS, with credentials that may make streams [default: leave the streams alone; services
-    /// make missing streams, if they may].
+    /// URL of NATS, with credentials that may make streams
+    /// [default: leave the streams alone; services make missing streams, if they may].
     #[arg(long, env = "NATS_URL", hide_env_values = true)]
     nats_url: Option<String>,
     /// Number of partitions of the stream PUSHES, fixed once the stream exists.

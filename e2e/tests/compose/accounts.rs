@@ -1,5 +1,5 @@
-//! The processes of `docker-compose.yml`, run here with the accounts of `deploy/`, and the actions that
-//! the servers refuse to each account.
+//! The processes of `docker-compose.yml`, run here with the accounts of `deploy/`, and the actions
+//! that the servers refuse to each account.
 
 use std::collections::BTreeMap;
 use std::process::Command;
@@ -215,8 +215,8 @@ async fn the_same_processes_do_their_work_with_accounts_that_can_do_nothing_else
     .await;
     let (code, _, error) = up.cli(&["resolve", image], None);
     assert!(code == 1 && error.contains("TAGTRAIL_TOKEN"), "{error}");
-    // An event without a digest becomes history too: the resolver asks the registry at its configured
-    // address.
+    // An event without a digest becomes history too: the resolver asks the registry at its
+    // configured address.
     let script = reqwest::Client::new()
         .post(format!("http://{}/hooks/ci", up.gateway))
         .bearer_auth(&up.env["CI_HOOK_SECRET"])
