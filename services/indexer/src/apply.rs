@@ -10,9 +10,9 @@ use tagtrail_history::recorded::Recorded;
 use tagtrail_proto::{Digest, Image, Point, Revision, TraceContext};
 use time::OffsetDateTime;
 
-use crate::ahead::Ahead;
 use crate::error::Error;
 use crate::facts::{Meta, Owner, Received};
+use crate::restore::unrecorded::Ahead;
 use crate::store;
 use crate::store::position::Progress;
 use crate::store::tags::{Head, NewHead};

@@ -11,8 +11,6 @@
 //! one session also commits the partition's batches; the position in PUSHES moves in the same transaction as what was read;
 //! whoever takes over first fences the bus, then publishes what was recorded but not published.
 
-mod adopt;
-mod ahead;
 mod apply;
 mod batch;
 mod claim;
@@ -20,12 +18,12 @@ mod config;
 mod doubt;
 mod error;
 mod facts;
-mod look;
 mod manifests;
 mod metrics;
 mod partition;
 mod publish;
 mod republish;
+mod restore;
 mod shared;
 mod store;
 mod sweep;
@@ -61,7 +59,7 @@ pub async fn run(config: Config, ctx: Context) -> anyhow::Result<()> {
         )),
         shutdown: ctx.shutdown.clone(),
         metrics: metrics::Metrics::new(&ctx.metrics),
-        known: ahead::Known::default(),
+        known: restore::unrecorded::Known::default(),
         trouble: trouble::Trouble::default(),
     };
     let mut tasks = Tasks::new();

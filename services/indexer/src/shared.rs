@@ -9,9 +9,9 @@ use tagtrail_postgres::ping;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
-use crate::ahead::Known;
 use crate::error::Error;
 use crate::metrics::Metrics;
+use crate::restore::unrecorded::Known;
 use crate::trouble::Trouble;
 
 /// What every partition of an instance shares.

@@ -18,7 +18,7 @@ use tagtrail_proto::{Event, Revision, Subject};
 
 use crate::error::Error;
 use crate::facts::Received;
-use crate::look::{look, messages};
+use crate::restore::find::{look, messages};
 use crate::shared::Shared;
 use crate::store::sweep as store;
 

@@ -3,7 +3,7 @@
 //! As a rule nothing has to be done: PUSHES is read again from the older position, and the same facts give the same revisions the
 //! same numbers. But PUSHES may have lost those facts by then, and a new push would be given a number that subscribers know as
 //! another digest. So the store notes a place in REVISIONS up to which it knows everything, the sweeper moves that place on, and each
-//! indexer looks at what stands behind it before it publishes anything (`look.rs`). Where a new revision contradicts what was published under its
+//! indexer looks at what stands behind it before it publishes anything (`find.rs`). Where a new revision contradicts what was published under its
 //! number, or PUSHES has no more to tell, what was published is taken into the store, as the facts that it tells of (`adopt.rs`).
 //!
 //! Once a process has looked, it need not look again as long as its sessions live: all that is published from then on is committed

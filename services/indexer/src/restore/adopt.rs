@@ -1,4 +1,4 @@
-//! Taking into the store what was published and what it has forgotten; see [`crate::ahead`].
+//! Taking into the store what was published and what it has forgotten; see [`crate::restore::unrecorded`].
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -1,4 +1,4 @@
-//! Looking for revisions that were published and that the store does not know; see [`crate::ahead`].
+//! Looking for revisions that were published and that the store does not know; see [`crate::restore::unrecorded`].
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
@@ -8,8 +8,8 @@ use tagtrail_bus::consume::{Delivery, Position, Reader};
 use tagtrail_bus::topology::Stream;
 use tagtrail_proto::{Image, partition_of};
 
-use crate::ahead::{Ahead, revision};
 use crate::error::Error;
+use crate::restore::unrecorded::{Ahead, revision};
 use crate::shared::Shared;
 use crate::store;
 
