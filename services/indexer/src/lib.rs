@@ -11,24 +11,17 @@
 //! one session also commits the partition's batches; the position in PUSHES moves in the same transaction as what was read;
 //! whoever takes over first fences the bus, then publishes what was recorded but not published.
 
-mod apply;
-mod batch;
-mod claim;
 mod config;
-mod doubt;
 mod error;
 mod facts;
 mod manifests;
 mod metrics;
-mod partition;
-mod publish;
+mod record;
 mod republish;
 mod restore;
 mod shared;
 mod store;
 mod sweep;
-mod tag_ids;
-mod takeover;
 mod trouble;
 
 use std::num::NonZeroUsize;
@@ -77,7 +70,7 @@ pub async fn run(config: Config, ctx: Context) -> anyhow::Result<()> {
     );
     tasks.spawn(
         "partitions",
-        claim::partitions(
+        record::claim::partitions(
             config.db,
             shared,
             config.claim_interval_ms,

@@ -6,11 +6,11 @@ use sqlx::{Connection as _, PgConnection};
 use tagtrail_history::recorded::Recorded;
 use tagtrail_proto::{Image, Revision, TimeSource};
 
-use crate::apply::Partition;
 use crate::error::Error;
+use crate::record::apply::Partition;
+use crate::record::tag_ids::TagIds;
 use crate::store;
 use crate::store::tags::NewHead;
-use crate::tag_ids::TagIds;
 use tagtrail_timeline::Numbered;
 
 impl Partition {

@@ -14,10 +14,10 @@ use tagtrail_proto::{Event, Push, Revision, Subject};
 use time::OffsetDateTime;
 use tokio::sync::{mpsc, watch};
 
-use crate::apply::Cause;
-use crate::doubt;
 use crate::error::Error;
 use crate::metrics::Metrics;
+use crate::record::apply::Cause;
+use crate::record::recheck;
 
 /// Revisions on their way at once; so far may two of them, of different tags, stand in another order than that of their
 /// ordinals, where some had to be sent again.
@@ -62,7 +62,7 @@ impl Outgoing {
     /// A revision that the stream was seen not to hold. It has no identifier as a message: the stream may remember that of one
     /// which it lost, or which somebody purged, and would swallow this one.
     pub(crate) fn again(new: Recorded) -> Result<Outgoing, Error> {
-        let question = doubt::of(&new).map(Box::new);
+        let question = recheck::of(&new).map(Box::new);
         let subject = Subject::of_revisions(&new.event.image());
         let payload = serde_json::to_vec(&new.event.event())
             .map_err(|_| Error::Inconsistent("a revision can't be written as JSON"))?;

@@ -6,9 +6,9 @@ use tagtrail_failpoint::FailPoint;
 use tagtrail_history::recorded::{self, OrdinalRange, Recorded};
 use tokio::sync::{mpsc, watch};
 
-use crate::doubt;
 use crate::error::Error;
-use crate::publish::{self, Outgoing};
+use crate::record::publish::{self, Outgoing};
+use crate::record::recheck;
 use crate::shared::Shared;
 use crate::store;
 use crate::store::position::Progress;
@@ -37,7 +37,7 @@ pub(crate) async fn catch_up(
         for question in page
             .iter()
             .filter(|new| new.ordinal > noted)
-            .filter_map(doubt::of)
+            .filter_map(recheck::of)
         {
             shared
                 .meanwhile(db, async {

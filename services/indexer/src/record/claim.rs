@@ -9,7 +9,7 @@ use tagtrail_postgres::{DbArgs, Lock, ping};
 use tokio::task::{Id, JoinSet};
 
 use crate::error::Error;
-use crate::partition;
+use crate::record::partition;
 use crate::shared::Shared;
 
 /// Takes and holds partitions until a stop is asked for, then waits for those held to be put down.

@@ -12,11 +12,11 @@ use time::OffsetDateTime;
 
 use crate::error::Error;
 use crate::facts::{Meta, Owner, Received};
+use crate::record::tag_ids::TagIds;
 use crate::restore::unrecorded::Ahead;
 use crate::store;
 use crate::store::position::Progress;
 use crate::store::tags::{Head, NewHead};
-use crate::tag_ids::TagIds;
 use tagtrail_timeline::{Change, Decided, Fact, Known, Numbered};
 
 /// The fact that made a revision necessary.

@@ -14,17 +14,17 @@ use tagtrail_proto::{Digest, Image, Name, Quarantined, Subject};
 use time::OffsetDateTime;
 use tokio::sync::{mpsc, watch};
 
-use crate::apply::{Cause, Partition};
-use crate::batch::{self, BatchSize};
 use crate::error::{Error, Next};
 use crate::facts::Received;
-use crate::publish::{self, Outgoing};
+use crate::record::apply::{Cause, Partition};
+use crate::record::batch::{self, BatchSize};
+use crate::record::publish::{self, Outgoing};
+use crate::record::tag_ids::TagIds;
+use crate::record::takeover::{catch_up, note_published};
 use crate::restore::find::unknown_of;
 use crate::shared::Shared;
 use crate::store;
 use crate::store::position::Progress;
-use crate::tag_ids::TagIds;
-use crate::takeover::{catch_up, note_published};
 
 /// Facts read ahead of the store, and batches of revisions applied ahead of the bus.
 const READ_AHEAD: usize = batch::MOST;
