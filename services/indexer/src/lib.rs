@@ -13,16 +13,16 @@
 
 mod config;
 mod error;
-mod facts;
 mod manifests;
 mod metrics;
+mod readiness;
+mod received;
 mod record;
 mod republish;
 mod restore;
 mod shared;
 mod store;
 mod sweep;
-mod trouble;
 
 use std::num::NonZeroUsize;
 use std::sync::Arc;
@@ -53,7 +53,7 @@ pub async fn run(config: Config, ctx: Context) -> anyhow::Result<()> {
         shutdown: ctx.shutdown.clone(),
         metrics: metrics::Metrics::new(&ctx.metrics),
         known: restore::unrecorded::Known::default(),
-        trouble: trouble::Trouble::default(),
+        trouble: readiness::Trouble::default(),
     };
     let mut tasks = Tasks::new();
     let (health, shutdown) = (ctx.health.clone(), ctx.shutdown.clone());

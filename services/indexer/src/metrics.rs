@@ -10,7 +10,7 @@ use tagtrail_daemon::metrics::seconds;
 use tagtrail_history::recorded::Recorded;
 use time::OffsetDateTime;
 
-use crate::facts::Received;
+use crate::received::Received;
 
 /// Its metrics.
 #[derive(Debug, Clone)]

@@ -11,8 +11,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::error::Error;
 use crate::metrics::Metrics;
+use crate::readiness::Trouble;
 use crate::restore::unrecorded::Known;
-use crate::trouble::Trouble;
 
 /// What every partition of an instance shares.
 #[derive(Debug, Clone)]

@@ -17,7 +17,7 @@ use tagtrail_postgres::{DbArgs, Lock};
 use tagtrail_proto::{Event, Revision, Subject};
 
 use crate::error::Error;
-use crate::facts::Received;
+use crate::received::Received;
 use crate::restore::find::{look, messages};
 use crate::shared::Shared;
 use crate::store::sweep as store;

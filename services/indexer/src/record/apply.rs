@@ -11,7 +11,7 @@ use tagtrail_proto::{Digest, Image, Point, Revision, TraceContext};
 use time::OffsetDateTime;
 
 use crate::error::Error;
-use crate::facts::{Meta, Owner, Received};
+use crate::received::{Meta, Owner, Received};
 use crate::record::tag_ids::TagIds;
 use crate::restore::unrecorded::Ahead;
 use crate::store;
@@ -152,7 +152,7 @@ async fn record(
     ordinal: &mut u64,
     repeats: bool,
 ) -> Result<Changed, Error> {
-    let ids = store::facts::add_facts(db, facts, recorded_at, repeats).await?;
+    let ids = store::pushes::add_facts(db, facts, recorded_at, repeats).await?;
     let repeats = ids.len() < facts.len();
     let Some(first_id) = ids.values().min().copied() else {
         return Ok(Changed {
@@ -186,7 +186,7 @@ async fn record(
             Owner::Tag(tag) => arrivals.push((*tag, fact)),
             Owner::Repository(repository) => {
                 for tag in
-                    store::facts::tags_touched(db, *repository, received.digest.as_ref(), fact.at)
+                    store::pushes::tags_touched(db, *repository, received.digest.as_ref(), fact.at)
                         .await?
                 {
                     arrivals.push((tag, fact.clone()));
@@ -283,9 +283,9 @@ async fn load(
         );
     }
     let mut near = if late.is_empty() || FailPoint::IndexerLate.skipped() {
-        store::facts::Neighbours::default()
+        store::pushes::Neighbours::default()
     } else {
-        store::facts::neighbours(db, &late, first_id).await?
+        store::pushes::neighbours(db, &late, first_id).await?
     };
     let found = std::mem::take(&mut near.metas).into_iter();
     metas.extend(found.map(|(push_id, meta)| (push_id, Cow::Owned(meta))));

@@ -15,7 +15,7 @@ use time::OffsetDateTime;
 use tokio::sync::{mpsc, watch};
 
 use crate::error::{Error, Next};
-use crate::facts::Received;
+use crate::received::Received;
 use crate::record::apply::{Cause, Partition};
 use crate::record::batch::{self, BatchSize};
 use crate::record::publish::{self, Outgoing};

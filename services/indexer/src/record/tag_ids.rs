@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use tagtrail_proto::{Image, Registry, Repository, Tag};
 
-use crate::facts::Received;
+use crate::received::Received;
 
 /// What all partitions of a process together remember at most: about 10 MB.
 const MOST: usize = 100_000;

@@ -39,7 +39,7 @@ impl Partition {
             };
             let published: Vec<&Revision> = published.iter().collect();
             let push_ids =
-                store::facts::add_published(&mut tx, *tag_id, &published, recorded_at).await?;
+                store::pushes::add_published(&mut tx, *tag_id, &published, recorded_at).await?;
             let known = |number: u64| {
                 number <= head.issued || published.iter().any(|other| other.revision == number)
             };

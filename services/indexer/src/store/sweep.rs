@@ -9,7 +9,7 @@ use tagtrail_postgres::row;
 use tagtrail_proto::{Digest, Image};
 
 use crate::error::Error;
-use crate::facts::Received;
+use crate::received::Received;
 
 /// Its own row among the positions: how far PUSHES was compared, and when.
 const SWEEP: &str = "PUSHES, swept";

@@ -10,7 +10,7 @@ use tagtrail_proto::{Digest, Revision};
 use time::OffsetDateTime;
 
 use crate::error::Error;
-use crate::facts::{Meta, Owner, Received};
+use crate::received::{Meta, Owner, Received};
 use tagtrail_timeline::{Change, Fact, Numbered};
 
 /// The columns of a new fact.
