@@ -52,7 +52,6 @@ pub async fn run(config: Config, ctx: Context) -> anyhow::Result<()> {
         )),
         shutdown: ctx.shutdown.clone(),
         metrics: metrics::Metrics::new(&ctx.metrics),
-        known: restore::unrecorded::Known::default(),
         trouble: readiness::Trouble::default(),
     };
     let mut tasks = Tasks::new();

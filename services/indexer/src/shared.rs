@@ -12,7 +12,6 @@ use tokio_util::sync::CancellationToken;
 use crate::error::Error;
 use crate::metrics::Metrics;
 use crate::readiness::Trouble;
-use crate::restore::unrecorded::Known;
 
 /// What every partition of an instance shares.
 #[derive(Debug, Clone)]
@@ -24,8 +23,6 @@ pub(crate) struct Shared {
     pub(crate) appliers: Arc<Semaphore>,
     pub(crate) shutdown: CancellationToken,
     pub(crate) metrics: Metrics,
-    /// What is known to be published and not in the store.
-    pub(crate) known: Known,
     /// What readiness has to tell of partitions.
     pub(crate) trouble: Trouble,
 }

@@ -22,6 +22,7 @@ use crate::record::publish::{self, Outgoing};
 use crate::record::tag_ids::TagIds;
 use crate::record::takeover::{catch_up, note_published};
 use crate::restore::find::unknown_of;
+use crate::restore::unrecorded::Known;
 use crate::shared::Shared;
 use crate::store;
 use crate::store::position::Progress;
@@ -34,17 +35,22 @@ const NOTHING_MORE: u32 = 3;
 
 /// Works on a partition whose lock the session `db` has, until the session is lost or a stop is asked for. Dropping the
 /// session gives the partition up.
-pub(crate) async fn hold(shared: Shared, number: u16, mut db: PgConnection) -> Result<(), Error> {
+pub(crate) async fn hold(
+    shared: Shared,
+    known: Known,
+    number: u16,
+    mut db: PgConnection,
+) -> Result<(), Error> {
     let mut failures = 0;
     loop {
         let started = tokio::time::Instant::now();
-        let error = match Box::pin(work(&shared, number, &mut db)).await {
+        let error = match Box::pin(work(&shared, &known, number, &mut db)).await {
             Ok(()) => return Ok(()),
             Err(error) => error,
         };
         shared.trouble.met(number, &error);
         if Next::from(&error) == Next::GiveUp {
-            shared.known.forget().await; // The store may come back as an older one.
+            known.forget().await; // The store may come back as an older one.
             return Err(error);
         }
         failures = if started.elapsed() > Duration::from_secs(30) {
@@ -67,7 +73,12 @@ pub(crate) async fn hold(shared: Shared, number: u16, mut db: PgConnection) -> R
     }
 }
 
-async fn work(shared: &Shared, number: u16, db: &mut PgConnection) -> Result<(), Error> {
+async fn work(
+    shared: &Shared,
+    known: &Known,
+    number: u16,
+    db: &mut PgConnection,
+) -> Result<(), Error> {
     let mut progress = shared.within(store::position::progress(db, number)).await?;
     FailPoint::IndexerLocked.pass();
     // From here on the server refuses whatever an earlier holder still has in its queues …
@@ -75,7 +86,7 @@ async fn work(shared: &Shared, number: u16, db: &mut PgConnection) -> Result<(),
     let fence = shared.meanwhile(db, fencing).await?;
     FailPoint::IndexerFenced.pass();
     // … so what REVISIONS holds now is all that was published: more than the store knows, if that is an older one …
-    let ahead = unknown_of(shared, number, db).await?;
+    let ahead = unknown_of(shared, known, number, db).await?;
     // … and what it lacks is ours to publish, before anything new.
     catch_up(shared, number, db, &fence, &mut progress).await?;
 

@@ -9,7 +9,7 @@ use tagtrail_bus::topology::Stream;
 use tagtrail_proto::{Image, partition_of};
 
 use crate::error::Error;
-use crate::restore::unrecorded::{Ahead, revision};
+use crate::restore::unrecorded::{Ahead, Known, revision};
 use crate::shared::Shared;
 use crate::store;
 
@@ -21,11 +21,12 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// What was published of a partition and is not in the store; to be asked after fencing.
 pub(crate) async fn unknown_of(
     shared: &Shared,
+    known: &Known,
     number: u16,
     db: &mut PgConnection,
 ) -> Result<Ahead, Error> {
     // One looks for all partitions; the others wait meanwhile.
-    let locking = async { Ok::<_, Error>(shared.known.0.lock().await) };
+    let locking = async { Ok::<_, Error>(known.0.lock().await) };
     let mut known = shared.meanwhile(db, locking).await?;
     if known.is_none() {
         *known = Some(look(shared, db).await?);
