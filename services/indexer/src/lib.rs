@@ -69,7 +69,7 @@ pub async fn run(config: Config, ctx: Context) -> anyhow::Result<()> {
     );
     tasks.spawn(
         "partitions",
-        record::claim::partitions(
+        record::partitions(
             config.db,
             shared,
             config.claim_interval_ms,

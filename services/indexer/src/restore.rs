@@ -3,3 +3,5 @@
 mod adopt;
 pub(crate) mod find;
 pub(crate) mod unrecorded;
+
+pub(crate) use adopt::adopt;

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use sqlx::PgConnection;
+use sqlx::{Connection as _, PgConnection};
 use tagtrail_bus::Bus;
 use tagtrail_bus::consume::{Position, Reader};
 use tagtrail_bus::publish::Message;
@@ -21,6 +21,7 @@ use crate::record::batch::{self, BatchSize};
 use crate::record::publish::{self, Outgoing};
 use crate::record::tag_ids::TagIds;
 use crate::record::takeover::{catch_up, note_published};
+use crate::restore;
 use crate::restore::find::unknown_of;
 use crate::restore::unrecorded::Known;
 use crate::shared::Shared;
@@ -305,7 +306,19 @@ async fn adopt(
 ) -> Result<(), Error> {
     let reading = partition.ahead.published(&shared.bus, images);
     let published = shared.meanwhile(db, reading).await?;
-    let revisions = shared.within(partition.adopt(db, published)).await?;
+    let mut progress = partition.progress;
+    let adopting = async {
+        let mut tx = db.begin().await?;
+        let revisions =
+            restore::adopt(&mut tx, partition.number, &mut progress, &published).await?;
+        tx.commit().await?;
+        Ok::<_, Error>(revisions)
+    };
+    let revisions = shared.within(adopting).await?;
+    partition.progress = progress;
+    // Those of the batch that failed were made in its transaction.
+    partition.tag_ids = TagIds::default();
+    partition.ahead.remove(images);
     shared.metrics.adopted.inc_by(revisions);
     tracing::error!(
         partition = partition.number,

@@ -36,6 +36,11 @@ impl Ahead {
         self.0.keys().cloned().collect()
     }
 
+    /// Forgets images: the store knows all of them now.
+    pub(crate) fn remove(&mut self, images: &BTreeSet<Image>) {
+        self.0.retain(|image, _| !images.contains(image));
+    }
+
     /// Whether these new revisions are what was published under their numbers, if anything was.
     ///
     /// # Errors
