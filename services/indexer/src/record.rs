@@ -3,6 +3,7 @@
 mod apply;
 mod batch;
 mod claim;
+mod hold;
 mod partition;
 mod publish;
 mod recheck;

@@ -12,8 +12,7 @@ use time::OffsetDateTime;
 
 use crate::error::Error;
 use crate::received::{Meta, Owner, Received};
-use crate::record::tag_ids::TagIds;
-use crate::restore::unrecorded::Ahead;
+use crate::record::partition::Partition;
 use crate::store;
 use crate::store::position::Progress;
 use crate::store::tags::{Head, NewHead};
@@ -28,111 +27,97 @@ pub(crate) struct Cause {
     pub(crate) trace: Option<TraceContext>,
 }
 
-/// The partition's state in memory, as of the last commit.
-#[derive(Debug)]
-pub(crate) struct Partition {
-    pub(crate) number: u16,
-    /// Of so many.
-    pub(crate) of: u16,
-    pub(crate) progress: Progress,
-    /// Facts of the last batch were known already.
-    pub(crate) repeats: bool,
-    pub(crate) tag_ids: TagIds,
-    pub(crate) ahead: Ahead,
+/// Applies facts in the order of the stream, and notes up to where revisions are published. After an error nothing of `partition`
+/// may be used any more: whether the commit happened is not known then.
+pub(crate) async fn apply(
+    partition: &mut Partition,
+    db: &mut PgConnection,
+    batch: &[Received],
+    published: u64,
+) -> Result<Vec<(Recorded, Cause)>, Error> {
+    let Some(last) = batch.last() else {
+        return Ok(Vec::new());
+    };
+    let to = Progress {
+        position: Position {
+            stream_created_ns: Some(partition.stream_created_ns),
+            sequence: last.sequence,
+            time_ns: Some(last.time_ns),
+        },
+        published,
+        ..partition.progress
+    };
+    let mut tx = db.begin().await?;
+    // Whoever is not the only holder fails here, before it has written anything.
+    let mut to =
+        store::position::advance(&mut tx, partition.number, &partition.progress, to, true).await?;
+    let recorded_at = to.recorded_at()?;
+    let (mut revisions, mut repeats) = (Vec::new(), false);
+    // A delete of a digest or of everything concerns tags that only the store can name, so it gets a turn of its own.
+    for segment in batch.chunk_by(|a, b| a.tag.is_some() && b.tag.is_some()) {
+        let owners = owners(partition, &mut tx, segment).await?;
+        let new = record(
+            &mut tx,
+            &owners,
+            recorded_at,
+            &mut to.recorded,
+            partition.repeats,
+        )
+        .await?;
+        repeats |= new.repeats;
+        partition
+            .ahead
+            .check(new.revisions.iter().map(|(recorded, _)| recorded))?;
+        let rows: Vec<&Recorded> = new.revisions.iter().map(|(recorded, _)| recorded).collect();
+        store::revisions::add_revisions(&mut tx, partition.number, &rows, &new.heads).await?;
+        revisions.extend(new.revisions);
+    }
+    FailPoint::IndexerWritten.pass();
+    tx.commit().await?;
+    FailPoint::IndexerCommitted.pass();
+    partition.progress = to;
+    partition.repeats = repeats;
+    Ok(revisions)
 }
 
-impl Partition {
-    /// Applies facts in the order of the stream, and notes up to where revisions are published. After an error nothing of `self` may be used any more: whether the commit
-    /// happened is not known then.
-    pub(crate) async fn apply(
-        &mut self,
-        db: &mut PgConnection,
-        batch: &[Received],
-        published: u64,
-        stream_created_ns: i64,
-    ) -> Result<Vec<(Recorded, Cause)>, Error> {
-        let Some(last) = batch.last() else {
-            return Ok(Vec::new());
-        };
-        let to = Progress {
-            position: Position {
-                stream_created_ns: Some(stream_created_ns),
-                sequence: last.sequence,
-                time_ns: Some(last.time_ns),
-            },
-            published,
-            ..self.progress
-        };
-        let mut tx = db.begin().await?;
-        // Whoever is not the only holder fails here, before it has written anything.
-        let mut to =
-            store::position::advance(&mut tx, self.number, &self.progress, to, true).await?;
-        let recorded_at = to.recorded_at()?;
-        let (mut revisions, mut repeats) = (Vec::new(), false);
-        // A delete of a digest or of everything concerns tags that only the store can name, so it gets a turn of its own.
-        for segment in batch.chunk_by(|a, b| a.tag.is_some() && b.tag.is_some()) {
-            let owners = self.owners(&mut tx, segment).await?;
-            let new = record(
-                &mut tx,
-                &owners,
-                recorded_at,
-                &mut to.recorded,
-                self.repeats,
-            )
-            .await?;
-            repeats |= new.repeats;
-            self.ahead
-                .check(new.revisions.iter().map(|(recorded, _)| recorded))?;
-            let rows: Vec<&Recorded> = new.revisions.iter().map(|(recorded, _)| recorded).collect();
-            store::revisions::add_revisions(&mut tx, self.number, &rows, &new.heads).await?;
-            revisions.extend(new.revisions);
-        }
-        FailPoint::IndexerWritten.pass();
-        tx.commit().await?;
-        FailPoint::IndexerCommitted.pass();
-        self.progress = to;
-        self.repeats = repeats;
-        Ok(revisions)
+/// Each fact with the row that it belongs to.
+async fn owners<'a>(
+    partition: &mut Partition,
+    db: &mut PgConnection,
+    segment: &'a [Received],
+) -> Result<Vec<(Owner, &'a Received)>, Error> {
+    partition.tag_ids.bound(partition.of);
+    let unknown: BTreeSet<Image> = segment
+        .iter()
+        .filter(|fact| partition.tag_ids.of(fact).is_none())
+        .filter_map(Received::image)
+        .collect();
+    if !unknown.is_empty() {
+        partition
+            .tag_ids
+            .learn(store::tags::tag_ids(db, &unknown).await?);
     }
-
-    /// Each fact with the row that it belongs to.
-    async fn owners<'a>(
-        &mut self,
-        db: &mut PgConnection,
-        segment: &'a [Received],
-    ) -> Result<Vec<(Owner, &'a Received)>, Error> {
-        self.tag_ids.bound(self.of);
-        let unknown: BTreeSet<Image> = segment
-            .iter()
-            .filter(|fact| self.tag_ids.of(fact).is_none())
-            .filter_map(Received::image)
-            .collect();
-        if !unknown.is_empty() {
-            self.tag_ids
-                .learn(store::tags::tag_ids(db, &unknown).await?);
-        }
-        let mut owners = Vec::with_capacity(segment.len());
-        for fact in segment {
-            let owner = match &fact.tag {
-                Some(_) => Owner::Tag(
-                    self.tag_ids
-                        .of(fact)
-                        .ok_or(Error::Inconsistent("a tag just made has no id"))?,
-                ),
-                None => {
-                    let key = (fact.registry.clone(), fact.repository.clone());
-                    let ids =
-                        store::tags::repository_ids(db, &BTreeSet::from([key.clone()])).await?;
-                    Owner::Repository(
-                        *ids.get(&key)
-                            .ok_or(Error::Inconsistent("a repository just made has no id"))?,
-                    )
-                }
-            };
-            owners.push((owner, fact));
-        }
-        Ok(owners)
+    let mut owners = Vec::with_capacity(segment.len());
+    for fact in segment {
+        let owner = match &fact.tag {
+            Some(_) => Owner::Tag(
+                partition
+                    .tag_ids
+                    .of(fact)
+                    .ok_or(Error::Inconsistent("a tag just made has no id"))?,
+            ),
+            None => {
+                let key = (fact.registry.clone(), fact.repository.clone());
+                let ids = store::tags::repository_ids(db, &BTreeSet::from([key.clone()])).await?;
+                Owner::Repository(
+                    *ids.get(&key)
+                        .ok_or(Error::Inconsistent("a repository just made has no id"))?,
+                )
+            }
+        };
+        owners.push((owner, fact));
     }
+    Ok(owners)
 }
 
 /// What facts changed: to be written.

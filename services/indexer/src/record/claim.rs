@@ -9,7 +9,7 @@ use tagtrail_postgres::{DbArgs, Lock, ping};
 use tokio::task::{Id, JoinSet};
 
 use crate::error::Error;
-use crate::record::partition;
+use crate::record::hold::hold;
 use crate::restore::unrecorded::Known;
 use crate::shared::Shared;
 
@@ -52,7 +52,7 @@ pub(crate) async fn partitions(
                         if let Some((number, session)) = taken {
                             tracing::info!(partition = number, "took the partition");
                             shared.metrics.held.inc();
-                            numbers.insert(held.spawn(partition::hold(shared.clone(), known.clone(), number, session)).id(), number);
+                            numbers.insert(held.spawn(hold(shared.clone(), known.clone(), number, session)).id(), number);
                         }
                     }
                     Err(error) => {
