@@ -1,6 +1,5 @@
 //! One batch of facts, applied in one transaction: facts, revisions, heads and the position together, or none of them.
 
-use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use sqlx::{Connection as _, PgConnection};
@@ -15,7 +14,7 @@ use crate::received::{Meta, Owner, Received};
 use crate::record::partition::Partition;
 use crate::store;
 use crate::store::position::Progress;
-use crate::store::tags::{Head, NewHead};
+use crate::store::tags::NewHead;
 use tagtrail_timeline::{Change, Decided, Fact, Known, Numbered};
 
 /// The fact that made a revision necessary.
@@ -137,106 +136,89 @@ async fn record(
     ordinal: &mut u64,
     repeats: bool,
 ) -> Result<Changed, Error> {
-    let ids = store::pushes::add_facts(db, facts, recorded_at, repeats).await?;
-    let repeats = ids.len() < facts.len();
-    let Some(first_id) = ids.values().min().copied() else {
+    let new = insert(db, facts, recorded_at, repeats).await?;
+    let repeats = new.len() < facts.len();
+    let Some(first_id) = new.iter().map(|new| new.push_id).min() else {
         return Ok(Changed {
             repeats,
             ..Changed::default()
         });
     }; // All were known.
-    let mut metas: HashMap<i64, Cow<'_, Meta>> = HashMap::with_capacity(ids.len());
-    let mut causes: HashMap<i64, Cause> = HashMap::with_capacity(ids.len());
-    // Per tag, in the order of arrival.
-    let mut by_tag: BTreeMap<i64, Vec<Fact>> = BTreeMap::new();
-    let mut arrivals: Vec<(i64, Fact)> = Vec::with_capacity(ids.len());
-    let mut touched = None;
-    for (owner, received) in facts {
-        let Some(push_id) = ids.get(&received.sequence).copied() else {
-            continue;
-        };
-        metas.insert(push_id, Cow::Borrowed(&received.meta));
-        let cause = Cause {
-            received_at: received.received_at,
-            trace: received.trace,
-        };
-        causes.insert(push_id, cause);
-        let fact = Fact {
-            at: received.effective_at(),
-            received: received.received_at,
-            change: received.change(),
-            push_id,
-        };
-        match owner {
-            Owner::Tag(tag) => arrivals.push((*tag, fact)),
-            Owner::Repository(repository) => {
-                for tag in
-                    store::pushes::tags_touched(db, *repository, received.digest.as_ref(), fact.at)
-                        .await?
-                {
-                    arrivals.push((tag, fact.clone()));
-                }
-                touched = Some((*repository, fact.at));
-            }
+    let by_tag = group(db, &new).await?;
+    let mut loaded = load(db, &by_tag, first_id).await?;
+    let received = new.iter().map(|new| (new.push_id, new.received)).collect();
+    let changed = number(by_tag, &mut loaded, &received, recorded_at, ordinal)?;
+    if !FailPoint::IndexerTouch.skipped() {
+        for (repository, at) in new.iter().filter_map(New::touched) {
+            store::tags::touch_repository(db, repository, at).await?;
         }
     }
-    for (tag, fact) in arrivals {
-        by_tag.entry(tag).or_default().push(fact);
-    }
-    let tags: Vec<i64> = by_tag.keys().copied().collect();
-    let pushed = by_tag.iter().flat_map(|(tag, facts)| pushed(*tag, facts));
-    let mut heads = store::tags::lock_tags(db, &tags, &pushed.collect()).await?;
-    let mut known = load(db, &by_tag, &mut heads, first_id, &mut metas).await?;
+    Ok(Changed { repeats, ..changed })
+}
 
-    let (mut revisions, mut new_heads) = (Vec::new(), Vec::with_capacity(by_tag.len()));
-    for (tag_id, facts) in by_tag {
-        let (Some(head), Some(known)) = (heads.get(&tag_id), known.get_mut(&tag_id)) else {
-            return Err(Error::Inconsistent("a tag has no row"));
-        };
-        let latest_at = facts
-            .iter()
-            .filter(|fact| matches!(fact.change, Change::Push(_) | Change::Delete))
-            .map(|fact| fact.at)
-            .max();
-        for fact in facts {
-            let cause = causes
-                .get(&fact.push_id)
-                .copied()
-                .ok_or(Error::Inconsistent("a new fact has no cause"))?;
-            for decided in known.record(fact) {
-                *ordinal += 1;
-                let meta = metas.get(&decided.push_id).ok_or(Error::Inconsistent(
-                    "a revision comes from a fact that was not loaded",
-                ))?;
-                let recorded = Recorded {
-                    tag_id,
-                    ordinal: *ordinal,
-                    push_id: decided.push_id,
-                    previous_at: decided.previous.as_ref().map(|previous| previous.at),
-                    head_at: decided.head.at,
-                    time_source: meta.time_source,
-                    event: event(&head.image, decided, meta, recorded_at),
-                };
-                revisions.push((recorded, cause));
+/// A fact that was not known.
+#[derive(Debug, Clone, Copy)]
+struct New<'a> {
+    push_id: i64,
+    owner: Owner,
+    received: &'a Received,
+}
+
+impl New<'_> {
+    fn fact(&self) -> Fact {
+        Fact {
+            at: self.received.effective_at(),
+            received: self.received.received_at,
+            change: self.received.change(),
+            push_id: self.push_id,
+        }
+    }
+
+    /// The repository that it is a fact of, and when it takes effect.
+    fn touched(&self) -> Option<(i64, OffsetDateTime)> {
+        match self.owner {
+            Owner::Tag(_) => None,
+            Owner::Repository(id) => Some((id, self.received.effective_at())),
+        }
+    }
+}
+
+/// Inserts facts. Returns those that are new, in the order of arrival.
+async fn insert<'a>(
+    db: &mut PgConnection,
+    facts: &[(Owner, &'a Received)],
+    recorded_at: OffsetDateTime,
+    repeats: bool,
+) -> Result<Vec<New<'a>>, Error> {
+    let ids = store::pushes::add_facts(db, facts, recorded_at, repeats).await?;
+    Ok(facts
+        .iter()
+        .filter_map(|(owner, received)| {
+            Some(New {
+                push_id: *ids.get(&received.sequence)?,
+                owner: *owner,
+                received,
+            })
+        })
+        .collect())
+}
+
+/// New facts by the tag that each may change, of each tag in the order of arrival.
+async fn group(db: &mut PgConnection, new: &[New<'_>]) -> Result<BTreeMap<i64, Vec<Fact>>, Error> {
+    let mut by_tag: BTreeMap<i64, Vec<Fact>> = BTreeMap::new();
+    for new in new {
+        let fact = new.fact();
+        match new.owner {
+            Owner::Tag(tag) => by_tag.entry(tag).or_default().push(fact),
+            Owner::Repository(repository) => {
+                let digest = new.received.digest.as_ref();
+                for tag in store::pushes::tags_touched(db, repository, digest, fact.at).await? {
+                    by_tag.entry(tag).or_default().push(fact.clone());
+                }
             }
         }
-        new_heads.push(NewHead {
-            tag_id,
-            issued: known.issued,
-            head: known.head.clone(),
-            latest_at,
-        });
     }
-    if let Some((repository, at)) = touched
-        && !FailPoint::IndexerTouch.skipped()
-    {
-        store::tags::touch_repository(db, repository, at).await?;
-    }
-    Ok(Changed {
-        revisions,
-        heads: new_heads,
-        repeats,
-    })
+    Ok(by_tag)
 }
 
 /// The digests that these facts move a tag to.
@@ -247,14 +229,22 @@ fn pushed(tag: i64, facts: &[Fact]) -> impl Iterator<Item = (i64, &Digest)> {
     })
 }
 
-/// What the rule needs to know of each tag. Most facts are on time, and then the head is all of it.
+/// What the rule needs to know of tags, and what facts around theirs carry, by row id of the fact.
+#[derive(Debug)]
+struct Loaded {
+    tags: HashMap<i64, (Image, Known)>,
+    metas: HashMap<i64, Meta>,
+}
+
+/// Loads what the rule needs to know of each tag. Most facts are on time, and then the head is all of it.
 async fn load(
     db: &mut PgConnection,
     by_tag: &BTreeMap<i64, Vec<Fact>>,
-    heads: &mut HashMap<i64, Head>,
     first_id: i64,
-    metas: &mut HashMap<i64, Cow<'_, Meta>>,
-) -> Result<HashMap<i64, Known>, Error> {
+) -> Result<Loaded, Error> {
+    let tags: Vec<i64> = by_tag.keys().copied().collect();
+    let pushed_now = by_tag.iter().flat_map(|(tag, facts)| pushed(*tag, facts));
+    let mut heads = store::tags::lock_tags(db, &tags, &pushed_now.collect()).await?;
     let mut late = Vec::new();
     for (tag_id, facts) in by_tag {
         let Some(head) = heads.get(tag_id) else {
@@ -272,8 +262,6 @@ async fn load(
     } else {
         store::pushes::neighbours(db, &late, first_id).await?
     };
-    let found = std::mem::take(&mut near.metas).into_iter();
-    metas.extend(found.map(|(push_id, meta)| (push_id, Cow::Owned(meta))));
 
     // What a late fact uncovers may be pushed again too.
     let uncovered: BTreeSet<(i64, &Digest)> = near
@@ -290,19 +278,76 @@ async fn load(
         }
     }
 
-    Ok(by_tag
-        .keys()
-        .filter_map(|tag_id| {
-            let head = heads.get_mut(tag_id)?;
-            let revisions = near.revisions.remove(tag_id).unwrap_or_default();
-            let facts = near.facts.remove(tag_id).unwrap_or_default();
-            let first_had = std::mem::take(&mut head.first_had);
-            Some((
-                *tag_id,
-                Known::new(head.issued, head.head.clone(), revisions, facts, first_had),
-            ))
+    let tags = heads
+        .into_iter()
+        .map(|(tag_id, head)| {
+            let revisions = near.revisions.remove(&tag_id).unwrap_or_default();
+            let facts = near.facts.remove(&tag_id).unwrap_or_default();
+            let known = Known::new(head.issued, head.head, revisions, facts, head.first_had);
+            (tag_id, (head.image, known))
         })
-        .collect())
+        .collect();
+    Ok(Loaded {
+        tags,
+        metas: near.metas,
+    })
+}
+
+/// Numbers the changes that facts make, tag by tag. `received` has the new facts by their row ids.
+fn number(
+    by_tag: BTreeMap<i64, Vec<Fact>>,
+    loaded: &mut Loaded,
+    received: &HashMap<i64, &Received>,
+    recorded_at: OffsetDateTime,
+    ordinal: &mut u64,
+) -> Result<Changed, Error> {
+    let mut changed = Changed::default();
+    for (tag_id, facts) in by_tag {
+        let Some((image, known)) = loaded.tags.get_mut(&tag_id) else {
+            return Err(Error::Inconsistent("a tag has no row"));
+        };
+        let latest_at = facts
+            .iter()
+            .filter(|fact| matches!(fact.change, Change::Push(_) | Change::Delete))
+            .map(|fact| fact.at)
+            .max();
+        for fact in facts {
+            let new = received
+                .get(&fact.push_id)
+                .ok_or(Error::Inconsistent("a new fact has no cause"))?;
+            let cause = Cause {
+                received_at: new.received_at,
+                trace: new.trace,
+            };
+            for decided in known.record(fact) {
+                *ordinal += 1;
+                let meta = received
+                    .get(&decided.push_id)
+                    .map(|new| &new.meta)
+                    .or_else(|| loaded.metas.get(&decided.push_id))
+                    .ok_or(Error::Inconsistent(
+                        "a revision comes from a fact that was not loaded",
+                    ))?;
+                let recorded = Recorded {
+                    tag_id,
+                    ordinal: *ordinal,
+                    push_id: decided.push_id,
+                    previous_at: decided.previous.as_ref().map(|previous| previous.at),
+                    head_at: decided.head.at,
+                    time_source: meta.time_source,
+                    event: event(image, decided, meta, recorded_at),
+                };
+                changed.revisions.push((recorded, cause));
+            }
+        }
+        changed.heads.push(NewHead {
+            tag_id,
+            issued: known.issued,
+            head: known.head.clone(),
+            latest_at,
+        });
+    }
+    Ok(changed)
 }
 
 fn event(image: &Image, decided: Decided, meta: &Meta, recorded_at: OffsetDateTime) -> Revision {
