@@ -196,6 +196,24 @@ pub(crate) struct Neighbours {
     pub(crate) metas: HashMap<i64, Meta>,
 }
 
+/// Late facts, each with the effective time of the next one that settles the tag's state: any of its own, or a delete of the
+/// repository.
+macro_rules! late {
+    () => {
+        "with late as (
+             select l.tag_id, l.repository_id, l.at,
+                    coalesce(least(
+                        (select p.effective_at from push p where p.tag_id = l.tag_id and p.effective_at > l.at and p.id < $4
+                         order by p.effective_at limit 1),
+                        (select p.effective_at from push p
+                         where p.repository_id = l.repository_id and p.digest is null and p.effective_at > l.at and p.id < $4
+                         order by p.effective_at limit 1)), 'infinity') as settled
+             from unnest($1::bigint[], $2::bigint[], $3::timestamptz[]) as l (tag_id, repository_id, at)
+         )
+         "
+    };
+}
+
 /// Loads the neighbours of facts of `(tag, repository, effective time)`, leaving out rows of this very batch (`push.id >= before`).
 pub(crate) async fn neighbours(
     db: &mut PgConnection,
@@ -206,25 +224,17 @@ pub(crate) async fn neighbours(
     let repositories: Vec<i64> = late.iter().map(|(_, repository, _)| *repository).collect();
     let times: Vec<OffsetDateTime> = late.iter().map(|(_, _, at)| *at).collect();
     let mut found = Neighbours::default();
-    // From each fact on to the next one that settles the tag's state: any of its own, or a delete of the repository.
-    let rows = sqlx::query(
-        "with late as (
-             select l.tag_id, l.repository_id, l.at,
-                    coalesce(least(
-                        (select p.effective_at from push p where p.tag_id = l.tag_id and p.effective_at > l.at and p.id < $4
-                         order by p.effective_at limit 1),
-                        (select p.effective_at from push p where p.repository_id = l.repository_id and p.digest is null and p.effective_at > l.at and p.id < $4
-                         order by p.effective_at limit 1)), 'infinity') as settled
-             from unnest($1::bigint[], $2::bigint[], $3::timestamptz[]) as l (tag_id, repository_id, at)
-         )
-         select l.tag_id, p.id, p.tag_id is null, p.action = 'delete', p.digest, p.effective_at, p.received_at,
+    // The facts from each on to the next one that settles the tag's state.
+    let rows = sqlx::query(concat!(
+        late!(),
+        "select l.tag_id, p.id, p.tag_id is null, p.action = 'delete', p.digest, p.effective_at, p.received_at,
                 p.origin::text, p.occurred_at_source::text, p.source, p.actor, p.media_type, p.size_bytes
          from late l join push p on p.tag_id = l.tag_id and p.effective_at between l.at and l.settled and p.id < $4
          union
          select l.tag_id, p.id, p.tag_id is null, p.action = 'delete', p.digest, p.effective_at, p.received_at,
                 p.origin::text, p.occurred_at_source::text, p.source, p.actor, p.media_type, p.size_bytes
          from late l join push p on p.repository_id = l.repository_id and p.effective_at between l.at and l.settled and p.id < $4",
-    )
+    ))
     .bind(&tags)
     .bind(&repositories)
     .bind(&times)
@@ -252,23 +262,15 @@ pub(crate) async fn neighbours(
         found.metas.insert(push_id, meta(row, 7)?);
     }
     // The revisions over the same span, and the one in force before it.
-    let rows = sqlx::query(
-        "with late as (
-             select l.tag_id, l.at,
-                    coalesce(least(
-                        (select p.effective_at from push p where p.tag_id = l.tag_id and p.effective_at > l.at and p.id < $4
-                         order by p.effective_at limit 1),
-                        (select p.effective_at from push p where p.repository_id = l.repository_id and p.digest is null and p.effective_at > l.at and p.id < $4
-                         order by p.effective_at limit 1)), 'infinity') as settled
-             from unnest($1::bigint[], $2::bigint[], $3::timestamptz[]) as l (tag_id, repository_id, at)
-         )
-         select r.tag_id, r.number, r.digest, r.effective_at
+    let rows = sqlx::query(concat!(
+        late!(),
+        "select r.tag_id, r.number, r.digest, r.effective_at
          from late l join revision r on r.tag_id = l.tag_id and r.effective_at between l.at and l.settled
          union
          select b.tag_id, b.number, b.digest, b.effective_at
          from late l cross join lateral (
              select * from revision r where r.tag_id = l.tag_id and r.effective_at < l.at order by r.effective_at desc, r.number desc limit 1) b",
-    )
+    ))
     .bind(&tags)
     .bind(&repositories)
     .bind(&times)
