@@ -8,8 +8,8 @@
 //!
 //! # Why a few neighbours are enough
 //! A fact changes the timeline only from its own instant up to the next fact that sets the tag's state whatever it was
-//! before (a push or delete of the tag, a delete of the repository: [`Change::settles`]). Only deletes of a digest depend on
-//! the state before them. So [`Known`] need not hold a tag's whole history, only what stands around the incoming facts:
+//! before (a push or delete of the tag, a delete of the repository: [`Effect::fixes_state`]). Only deletes of a digest depend on
+//! the state before them. So [`TagState`] need not hold a tag's whole history, only what stands around the incoming facts:
 //! the revision in force just before, and all facts and revisions from there through the instant of the next settling fact.
 
 use std::collections::HashMap;
@@ -27,7 +27,7 @@ pub fn effective(occurred: OffsetDateTime, received: OffsetDateTime) -> OffsetDa
 
 /// What a fact says.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Change {
+pub enum Effect {
     /// The tag had this digest.
     Push(Digest),
     /// The tag was deleted.
@@ -38,16 +38,16 @@ pub enum Change {
     DeleteRepository,
 }
 
-impl Change {
+impl Effect {
     /// Whether the state after it is the same whatever was before it.
-    fn settles(&self) -> bool {
-        !matches!(self, Change::DeleteDigest(_))
+    fn fixes_state(&self) -> bool {
+        !matches!(self, Effect::DeleteDigest(_))
     }
 
     fn digest(&self) -> Option<&Digest> {
         match self {
-            Change::Push(digest) | Change::DeleteDigest(digest) => Some(digest),
-            Change::Delete | Change::DeleteRepository => None,
+            Effect::Push(digest) | Effect::DeleteDigest(digest) => Some(digest),
+            Effect::Delete | Effect::DeleteRepository => None,
         }
     }
 }
@@ -60,21 +60,21 @@ pub struct Fact {
     /// When it was first received.
     pub received: OffsetDateTime,
     /// What it says.
-    pub change: Change,
+    pub effect: Effect,
     /// Row of `push`: for the caller, never compared.
     pub push_id: i64,
 }
 
 impl Fact {
     /// The order of facts. The last member makes it total: of two facts that agree in all else either may come first.
-    fn order(&self) -> (OffsetDateTime, OffsetDateTime, Option<&Digest>, &Change) {
-        (self.at, self.received, self.change.digest(), &self.change)
+    fn order(&self) -> (OffsetDateTime, OffsetDateTime, Option<&Digest>, &Effect) {
+        (self.at, self.received, self.effect.digest(), &self.effect)
     }
 }
 
 /// A revision as the rule needs it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Numbered {
+pub struct Entry {
     /// Effective time.
     pub at: OffsetDateTime,
     /// Its number.
@@ -83,7 +83,7 @@ pub struct Numbered {
     pub digest: Option<Digest>,
 }
 
-impl Numbered {
+impl Entry {
     fn order(&self) -> (OffsetDateTime, u64) {
         (self.at, self.number)
     }
@@ -91,45 +91,45 @@ impl Numbered {
 
 /// A change that got a number.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Decided {
+pub struct NewRevision {
     /// The revision.
-    pub revision: Numbered,
+    pub revision: Entry,
     /// How it differs from the one before it in time.
     pub kind: Kind,
     /// The revision in force just before it, when it was recorded.
-    pub previous: Option<Numbered>,
+    pub previous: Option<Entry>,
     /// The head when it was recorded: itself, unless it is late.
-    pub head: Numbered,
+    pub head: Entry,
     /// The fact that gave the tag this state.
     pub push_id: i64,
 }
 
 /// What is known of one tag around the incoming facts.
 #[derive(Debug, Clone, Default)]
-pub struct Known {
+pub struct TagState {
     /// Greatest number issued.
     pub issued: u64,
     /// The revision in force at the end of the timeline.
-    pub head: Option<Numbered>,
+    pub head: Option<Entry>,
     /// Revisions, in the order of `(at, number)`.
-    revisions: Vec<Numbered>,
+    revisions: Vec<Entry>,
     /// Facts, in their order.
     facts: Vec<Fact>,
     /// When the tag first had a digest, for those that may come again.
     first_had: HashMap<Digest, OffsetDateTime>,
 }
 
-impl Known {
+impl TagState {
     /// What is known of a tag with these revisions and facts around the incoming ones, in any order, repeats allowed.
     /// `first_had` gives the first effective time of each digest that may be pushed again, if the tag ever had it.
     pub fn new(
         issued: u64,
-        head: Option<Numbered>,
-        revisions: Vec<Numbered>,
+        head: Option<Entry>,
+        revisions: Vec<Entry>,
         facts: Vec<Fact>,
         first_had: HashMap<Digest, OffsetDateTime>,
-    ) -> Known {
-        let mut known = Known {
+    ) -> TagState {
+        let mut known = TagState {
             issued,
             head,
             revisions,
@@ -137,7 +137,7 @@ impl Known {
             first_had,
         };
         known.revisions.extend(known.head.clone());
-        known.revisions.sort_by_key(Numbered::order);
+        known.revisions.sort_by_key(Entry::order);
         known.revisions.dedup();
         known.facts.sort_by(|a, b| a.order().cmp(&b.order()));
         known.facts.dedup();
@@ -145,7 +145,7 @@ impl Known {
     }
 
     /// Takes in a fact that is not known yet, and numbers the changes that it makes, in the order of their time.
-    pub fn record(&mut self, fact: Fact) -> Vec<Decided> {
+    pub fn record(&mut self, fact: Fact) -> Vec<NewRevision> {
         let instant = fact.at;
         let place = self
             .facts
@@ -161,8 +161,8 @@ impl Known {
         while let Some(now) = self.facts.get(next).map(|fact| fact.at) {
             let mut settled = false;
             while let Some(fact) = self.facts.get(next).filter(|fact| fact.at == now) {
-                settled |= fact.change.settles();
-                let after = fold(state.as_ref(), &fact.change);
+                settled |= fact.effect.fixes_state();
+                let after = fold(state.as_ref(), &fact.effect);
                 if after != state || given_by.is_none() {
                     given_by = Some(fact.push_id);
                 }
@@ -178,9 +178,9 @@ impl Known {
         }
         // Which of them is the head shows only when all are numbered.
         let head = self.head.clone();
-        for change in &mut decided {
+        for new in &mut decided {
             if let Some(head) = &head {
-                change.head = head.clone();
+                new.head = head.clone();
             }
         }
         decided
@@ -192,7 +192,7 @@ impl Known {
         at: OffsetDateTime,
         state: Option<&Digest>,
         push_id: i64,
-    ) -> Option<Decided> {
+    ) -> Option<NewRevision> {
         let place = self.revisions.partition_point(|revision| revision.at <= at);
         let previous = place
             .checked_sub(1)
@@ -204,7 +204,7 @@ impl Known {
             return None;
         }
         self.issued += 1;
-        let revision = Numbered {
+        let revision = Entry {
             at,
             number: self.issued,
             digest: state.cloned(),
@@ -212,7 +212,7 @@ impl Known {
         let kind = match (&previous, state) {
             (None, _) => Kind::Created,
             (Some(_), None) => Kind::Deleted,
-            (Some(Numbered { digest: None, .. }), Some(_)) => Kind::Recreated,
+            (Some(Entry { digest: None, .. }), Some(_)) => Kind::Recreated,
             (Some(_), Some(digest))
                 if self.first_had.get(digest).is_some_and(|first| *first <= at) =>
             {
@@ -232,7 +232,7 @@ impl Known {
         {
             self.head = Some(revision.clone());
         }
-        Some(Decided {
+        Some(NewRevision {
             head: revision.clone(),
             revision,
             kind,
@@ -241,7 +241,7 @@ impl Known {
         })
     }
 
-    fn in_force_before(&self, instant: OffsetDateTime) -> Option<&Numbered> {
+    fn in_force_before(&self, instant: OffsetDateTime) -> Option<&Entry> {
         let place = self
             .revisions
             .partition_point(|revision| revision.at < instant);
@@ -252,11 +252,11 @@ impl Known {
 }
 
 /// The state after a fact.
-fn fold(state: Option<&Digest>, change: &Change) -> Option<Digest> {
-    match change {
-        Change::Push(digest) => Some(digest.clone()),
-        Change::Delete | Change::DeleteRepository => None,
-        Change::DeleteDigest(digest) => state.filter(|had| *had != digest).cloned(),
+fn fold(state: Option<&Digest>, effect: &Effect) -> Option<Digest> {
+    match effect {
+        Effect::Push(digest) => Some(digest.clone()),
+        Effect::Delete | Effect::DeleteRepository => None,
+        Effect::DeleteDigest(digest) => state.filter(|had| *had != digest).cloned(),
     }
 }
 

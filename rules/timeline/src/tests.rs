@@ -17,16 +17,16 @@ fn digest(n: u8) -> Digest {
 
 /// What a registry sent, and when it arrived.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Sent {
+struct Report {
     occurred: i64,
-    change: Change,
+    effect: Effect,
 }
 
 /// Every fact with every revision, and no cleverness.
 #[derive(Debug, Default)]
 struct Oracle {
-    facts: Vec<(Sent, Fact)>,
-    revisions: Vec<(Numbered, usize)>,
+    facts: Vec<(Report, Fact)>,
+    revisions: Vec<(Entry, usize)>,
 }
 
 impl Oracle {
@@ -43,22 +43,22 @@ impl Oracle {
             (
                 fact.at,
                 fact.received,
-                fact.change.digest().cloned(),
-                fact.change.clone(),
+                fact.effect.digest().cloned(),
+                fact.effect.clone(),
             )
         });
         facts
             .into_iter()
-            .fold(None, |state, fact| match &fact.change {
-                Change::Push(digest) => Some(digest.clone()),
-                Change::Delete | Change::DeleteRepository => None,
-                Change::DeleteDigest(digest) if state.as_ref() == Some(digest) => None,
-                Change::DeleteDigest(_) => state,
+            .fold(None, |state, fact| match &fact.effect {
+                Effect::Push(digest) => Some(digest.clone()),
+                Effect::Delete | Effect::DeleteRepository => None,
+                Effect::DeleteDigest(digest) if state.as_ref() == Some(digest) => None,
+                Effect::DeleteDigest(_) => state,
             })
     }
 
     /// What the revisions recorded with the first `known` facts say of instant `at`.
-    fn in_force(&self, at: OffsetDateTime, known: usize) -> Option<&Numbered> {
+    fn in_force(&self, at: OffsetDateTime, known: usize) -> Option<&Entry> {
         self.revisions
             .iter()
             .filter(|(revision, by)| revision.at <= at && *by <= known)
@@ -71,11 +71,11 @@ impl Oracle {
     }
 
     /// `None`: the fact was known already.
-    fn record(&mut self, sent: &Sent, fact: &Fact) -> Option<Vec<Numbered>> {
-        if self.facts.iter().any(|(known, _)| known == sent) {
+    fn record(&mut self, report: &Report, fact: &Fact) -> Option<Vec<Entry>> {
+        if self.facts.iter().any(|(known, _)| known == report) {
             return None;
         }
-        self.facts.push((sent.clone(), fact.clone()));
+        self.facts.push((report.clone(), fact.clone()));
         let known = self.facts.len();
         let mut numbered = Vec::new();
         for at in self.instants() {
@@ -85,7 +85,7 @@ impl Oracle {
                 .and_then(|revision| revision.digest.clone())
                 != should
             {
-                let revision = Numbered {
+                let revision = Entry {
                     at,
                     number: self.revisions.len() as u64 + 1,
                     digest: should,
@@ -97,8 +97,8 @@ impl Oracle {
         Some(numbered)
     }
 
-    /// What a store would load for facts at these instants: only the neighbours that [`Known`] asks for.
-    fn around(&self, incoming: &[OffsetDateTime]) -> Known {
+    /// What a store would load for facts at these instants: only the neighbours that [`TagState`] asks for.
+    fn around(&self, incoming: &[OffsetDateTime]) -> TagState {
         let facts = || self.facts.iter().map(|(_, fact)| fact);
         let revisions = || self.revisions.iter().map(|(revision, _)| revision);
         let head = revisions().max_by_key(|revision| revision.order()).cloned();
@@ -117,7 +117,7 @@ impl Oracle {
             .filter(|at| latest.is_some_and(|latest| *at <= latest))
         {
             let settled = facts()
-                .filter(|fact| fact.at > at && fact.change.settles())
+                .filter(|fact| fact.at > at && fact.effect.fixes_state())
                 .map(|fact| fact.at)
                 .min();
             let near = |instant: OffsetDateTime| {
@@ -132,7 +132,7 @@ impl Oracle {
                     .cloned(),
             );
         }
-        Known::new(
+        TagState::new(
             self.revisions.len() as u64,
             head,
             near_revisions,
@@ -142,30 +142,30 @@ impl Oracle {
     }
 }
 
-fn change() -> impl Strategy<Value = Change> {
+fn effect() -> impl Strategy<Value = Effect> {
     prop_oneof![
-        8 => (0..4_u8).prop_map(|n| Change::Push(digest(n))),
-        2 => Just(Change::Delete),
-        3 => (0..4_u8).prop_map(|n| Change::DeleteDigest(digest(n))),
-        1 => Just(Change::DeleteRepository),
+        8 => (0..4_u8).prop_map(|n| Effect::Push(digest(n))),
+        2 => Just(Effect::Delete),
+        3 => (0..4_u8).prop_map(|n| Effect::DeleteDigest(digest(n))),
+        1 => Just(Effect::DeleteRepository),
     ]
 }
 
 /// Facts in order of arrival, some of them sent again, in batches. Times collide often; some are far in the future.
-fn batches() -> impl Strategy<Value = Vec<Vec<(Sent, i64)>>> {
-    let sent = (prop_oneof![6 => 0..30_i64, 1 => 80..400_i64], change())
-        .prop_map(|(occurred, change)| Sent { occurred, change });
+fn batches() -> impl Strategy<Value = Vec<Vec<(Report, i64)>>> {
+    let report = (prop_oneof![6 => 0..30_i64, 1 => 80..400_i64], effect())
+        .prop_map(|(occurred, effect)| Report { occurred, effect });
     let arrival = (any::<prop::sample::Index>(), 0..3_i64);
     (
-        prop::collection::vec(sent, 1..12),
+        prop::collection::vec(report, 1..12),
         prop::collection::vec(arrival, 1..30),
         prop::collection::vec(1..6_usize, 1..30),
     )
-        .prop_map(|(sent, arrivals, sizes)| {
+        .prop_map(|(reports, arrivals, sizes)| {
             let mut received = 0;
             let mut arrivals = arrivals.into_iter().map(|(which, later)| {
                 received += later * 10;
-                (which.get(&sent).clone(), received)
+                (which.get(&reports).clone(), received)
             });
             let mut batches: Vec<Vec<_>> = sizes
                 .into_iter()
@@ -176,11 +176,11 @@ fn batches() -> impl Strategy<Value = Vec<Vec<(Sent, i64)>>> {
         })
 }
 
-fn fact(sent: &Sent, received: i64, push_id: i64) -> Fact {
+fn fact(report: &Report, received: i64, push_id: i64) -> Fact {
     Fact {
-        at: effective(second(sent.occurred), second(received)),
+        at: effective(second(report.occurred), second(received)),
         received: second(received),
-        change: sent.change.clone(),
+        effect: report.effect.clone(),
         push_id,
     }
 }
@@ -192,28 +192,28 @@ proptest! {
     fn neighbours_decide_as_the_whole_history_does(batches in batches()) {
         let mut oracle = Oracle::default();
         for batch in batches {
-            let facts: Vec<(Sent, Fact)> = batch.iter().enumerate().map(|(n, (sent, received))| (sent.clone(), fact(sent, *received, n as i64))).collect();
+            let facts: Vec<(Report, Fact)> = batch.iter().enumerate().map(|(n, (report, received))| (report.clone(), fact(report, *received, n as i64))).collect();
             let mut known = oracle.around(&facts.iter().map(|(_, fact)| fact.at).collect::<Vec<_>>());
-            for (sent, fact) in facts {
+            for (report, fact) in facts {
                 let before = oracle.revisions.len();
-                let Some(expected) = oracle.record(&sent, &fact) else { continue };
+                let Some(expected) = oracle.record(&report, &fact) else { continue };
                 let decided = known.record(fact);
-                prop_assert_eq!(decided.iter().map(|change| change.revision.clone()).collect::<Vec<_>>(), expected);
+                prop_assert_eq!(decided.iter().map(|new| new.revision.clone()).collect::<Vec<_>>(), expected);
                 let head = oracle.in_force(second(10_000), oracle.facts.len());
-                for (n, change) in decided.iter().enumerate() {
+                for (n, new) in decided.iter().enumerate() {
                     // The brute-force meaning of `previous`, `kind` and `head`.
-                    let older = || oracle.revisions.iter().take(before + n).map(|(revision, _)| revision).filter(|revision| revision.at <= change.revision.at);
+                    let older = || oracle.revisions.iter().take(before + n).map(|(revision, _)| revision).filter(|revision| revision.at <= new.revision.at);
                     let previous = older().max_by_key(|revision| revision.order());
-                    prop_assert_eq!(change.previous.as_ref(), previous);
-                    prop_assert_eq!(Some(&change.head), head);
-                    let kind = match (previous, &change.revision.digest) {
+                    prop_assert_eq!(new.previous.as_ref(), previous);
+                    prop_assert_eq!(Some(&new.head), head);
+                    let kind = match (previous, &new.revision.digest) {
                         (None, _) => Kind::Created,
                         (_, None) => Kind::Deleted,
                         (Some(previous), Some(_)) if previous.digest.is_none() => Kind::Recreated,
                         (_, Some(digest)) if older().any(|revision| revision.digest.as_ref() == Some(digest)) => Kind::Reverted,
                         _ => Kind::Moved,
                     };
-                    prop_assert_eq!(change.kind, kind);
+                    prop_assert_eq!(new.kind, kind);
                 }
                 prop_assert_eq!(known.head.as_ref(), head);
             }
@@ -233,43 +233,43 @@ proptest! {
 
     #[test]
     fn order_and_repeats_of_arrival_do_not_matter(
-        (first, second_order, repeats) in prop::collection::vec(change(), 1..14).prop_flat_map(|changes| {
-            let facts: Vec<Sent> = changes.into_iter().enumerate().map(|(n, change)| Sent { occurred: n as i64, change }).collect();
+        (first, second_order, repeats) in prop::collection::vec(effect(), 1..14).prop_flat_map(|effects| {
+            let facts: Vec<Report> = effects.into_iter().enumerate().map(|(n, effect)| Report { occurred: n as i64, effect }).collect();
             (Just(facts.clone()).prop_shuffle(), Just(facts.clone()).prop_shuffle(), subsequence(facts.clone(), 0..=facts.len()))
         })
     ) {
-        let tell = |arrivals: Vec<Sent>| {
+        let tell = |arrivals: Vec<Report>| {
             let mut oracle = Oracle::default();
-            for (n, sent) in arrivals.iter().enumerate() {
+            for (n, report) in arrivals.iter().enumerate() {
                 // All arrive later than they happened, so no clock is disbelieved.
-                let fact = fact(sent, 1000 + n as i64, 0);
+                let fact = fact(report, 1000 + n as i64, 0);
                 let mut known = oracle.around(&[fact.at]);
-                if oracle.record(sent, &fact).is_some() {
+                if oracle.record(report, &fact).is_some() {
                     known.record(fact);
                 }
             }
             (0..20).map(|at| oracle.in_force(second(at), usize::MAX).and_then(|revision| revision.digest.clone())).collect::<Vec<_>>()
         };
         let once = tell(first);
-        let again: Vec<Sent> = second_order.iter().chain(&repeats).cloned().collect();
+        let again: Vec<Report> = second_order.iter().chain(&repeats).cloned().collect();
         prop_assert_eq!(&once, &tell(again));
     }
 }
 
-fn tell(facts: &[(i64, Change)]) -> Vec<(u64, i64, &'static str, bool)> {
-    let mut known = Known::default();
+fn tell(facts: &[(i64, Effect)]) -> Vec<(u64, i64, &'static str, bool)> {
+    let mut known = TagState::default();
     let mut told = Vec::new();
-    for (n, (at, change)) in facts.iter().enumerate() {
-        let sent = Sent {
+    for (n, (at, effect)) in facts.iter().enumerate() {
+        let report = Report {
             occurred: *at,
-            change: change.clone(),
+            effect: effect.clone(),
         };
-        for change in known.record(fact(&sent, 1000 + n as i64, 0)) {
-            let late = change.head.number != change.revision.number;
+        for new in known.record(fact(&report, 1000 + n as i64, 0)) {
+            let late = new.head.number != new.revision.number;
             told.push((
-                change.revision.number,
-                (change.revision.at - second(0)).whole_seconds(),
-                change.kind.as_str(),
+                new.revision.number,
+                (new.revision.at - second(0)).whole_seconds(),
+                new.kind.as_str(),
                 late,
             ));
         }
@@ -279,7 +279,7 @@ fn tell(facts: &[(i64, Change)]) -> Vec<(u64, i64, &'static str, bool)> {
 
 #[test]
 fn a_late_push_is_numbered_and_what_follows_it_is_said_again() {
-    let (a, b) = (Change::Push(digest(1)), Change::Push(digest(2)));
+    let (a, b) = (Effect::Push(digest(1)), Effect::Push(digest(2)));
     assert_eq!(
         tell(&[(1, a.clone()), (3, a), (2, b)]),
         [
@@ -292,7 +292,7 @@ fn a_late_push_is_numbered_and_what_follows_it_is_said_again() {
 
 #[test]
 fn a_repeated_push_of_the_same_digest_gets_no_number() {
-    let a = Change::Push(digest(1));
+    let a = Effect::Push(digest(1));
     assert_eq!(
         tell(&[(1, a.clone()), (5, a.clone()), (3, a)]),
         [(1, 1, "created", false)]
@@ -303,10 +303,10 @@ fn a_repeated_push_of_the_same_digest_gets_no_number() {
 fn a_digest_delete_counts_only_if_the_tag_had_that_digest() {
     let (a, b) = (digest(1), digest(2));
     let facts = [
-        (1, Change::Push(a.clone())),
-        (2, Change::DeleteDigest(b)),
-        (3, Change::DeleteDigest(a.clone())),
-        (4, Change::Push(a)),
+        (1, Effect::Push(a.clone())),
+        (2, Effect::DeleteDigest(b)),
+        (3, Effect::DeleteDigest(a.clone())),
+        (4, Effect::Push(a)),
     ];
     assert_eq!(
         tell(&facts),
@@ -321,7 +321,7 @@ fn a_digest_delete_counts_only_if_the_tag_had_that_digest() {
 #[test]
 fn a_delete_of_a_tag_never_seen_gets_no_number() {
     assert_eq!(
-        tell(&[(1, Change::Delete), (2, Change::DeleteRepository)]),
+        tell(&[(1, Effect::Delete), (2, Effect::DeleteRepository)]),
         []
     );
 }

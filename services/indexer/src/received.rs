@@ -7,7 +7,7 @@ use tagtrail_proto::{
 };
 use time::OffsetDateTime;
 
-use tagtrail_timeline::{Change, effective};
+use tagtrail_timeline::{Effect, effective};
 
 /// What a fact carries besides what the rule of history needs.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -106,12 +106,12 @@ impl Received {
     }
 
     /// What it says of a tag.
-    pub(crate) fn change(&self) -> Change {
+    pub(crate) fn effect(&self) -> Effect {
         match (&self.tag, self.action, &self.digest) {
-            (Some(_), Action::Push, Some(digest)) => Change::Push(digest.clone()),
-            (Some(_), _, _) => Change::Delete,
-            (None, _, Some(digest)) => Change::DeleteDigest(digest.clone()),
-            (None, _, None) => Change::DeleteRepository,
+            (Some(_), Action::Push, Some(digest)) => Effect::Push(digest.clone()),
+            (Some(_), _, _) => Effect::Delete,
+            (None, _, Some(digest)) => Effect::DeleteDigest(digest.clone()),
+            (None, _, None) => Effect::DeleteRepository,
         }
     }
 

@@ -15,7 +15,7 @@ use crate::record::partition::Partition;
 use crate::store;
 use crate::store::position::Progress;
 use crate::store::tags::NewHead;
-use tagtrail_timeline::{Change, Decided, Fact, Known, Numbered};
+use tagtrail_timeline::{Effect, Entry, Fact, NewRevision, TagState};
 
 /// The fact that made a revision necessary.
 #[derive(Debug, Clone, Copy)]
@@ -169,7 +169,7 @@ impl New<'_> {
         Fact {
             at: self.received.effective_at(),
             received: self.received.received_at,
-            change: self.received.change(),
+            effect: self.received.effect(),
             push_id: self.push_id,
         }
     }
@@ -223,8 +223,8 @@ async fn group(db: &mut PgConnection, new: &[New<'_>]) -> Result<BTreeMap<i64, V
 
 /// The digests that these facts move a tag to.
 fn pushed(tag: i64, facts: &[Fact]) -> impl Iterator<Item = (i64, &Digest)> {
-    facts.iter().filter_map(move |fact| match &fact.change {
-        Change::Push(digest) => Some((tag, digest)),
+    facts.iter().filter_map(move |fact| match &fact.effect {
+        Effect::Push(digest) => Some((tag, digest)),
         _ => None,
     })
 }
@@ -232,7 +232,7 @@ fn pushed(tag: i64, facts: &[Fact]) -> impl Iterator<Item = (i64, &Digest)> {
 /// What the rule needs to know of tags, and what facts around theirs carry, by row id of the fact.
 #[derive(Debug)]
 struct Loaded {
-    tags: HashMap<i64, (Image, Known)>,
+    tags: HashMap<i64, (Image, TagState)>,
     metas: HashMap<i64, Meta>,
 }
 
@@ -283,7 +283,7 @@ async fn load(
         .map(|(tag_id, head)| {
             let revisions = near.revisions.remove(&tag_id).unwrap_or_default();
             let facts = near.facts.remove(&tag_id).unwrap_or_default();
-            let known = Known::new(head.issued, head.head, revisions, facts, head.first_had);
+            let known = TagState::new(head.issued, head.head, revisions, facts, head.first_had);
             (tag_id, (head.image, known))
         })
         .collect();
@@ -308,7 +308,7 @@ fn number(
         };
         let latest_at = facts
             .iter()
-            .filter(|fact| matches!(fact.change, Change::Push(_) | Change::Delete))
+            .filter(|fact| matches!(fact.effect, Effect::Push(_) | Effect::Delete))
             .map(|fact| fact.at)
             .max();
         for fact in facts {
@@ -350,8 +350,13 @@ fn number(
     Ok(changed)
 }
 
-fn event(image: &Image, decided: Decided, meta: &Meta, recorded_at: OffsetDateTime) -> Revision {
-    let point = |revision: Numbered| Point {
+fn event(
+    image: &Image,
+    decided: NewRevision,
+    meta: &Meta,
+    recorded_at: OffsetDateTime,
+) -> Revision {
+    let point = |revision: Entry| Point {
         revision: revision.number,
         digest: revision.digest,
     };

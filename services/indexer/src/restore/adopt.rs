@@ -11,7 +11,7 @@ use crate::error::Error;
 use crate::store;
 use crate::store::position::Progress;
 use crate::store::tags::{Head, NewHead};
-use tagtrail_timeline::Numbered;
+use tagtrail_timeline::Entry;
 
 /// Takes what was published of images into the store, as the facts that it tells of: each had or lost a digest at a time. Gives
 /// the number of revisions.
@@ -65,7 +65,7 @@ pub(crate) async fn adopt(
 fn raise(new: &mut NewHead, revision: &Revision) {
     new.issued = new.issued.max(revision.revision);
     new.latest_at = new.latest_at.max(Some(revision.occurred_at));
-    let numbered = Numbered {
+    let numbered = Entry {
         at: revision.occurred_at,
         number: revision.revision,
         digest: revision.digest.clone(),

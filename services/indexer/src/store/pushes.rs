@@ -11,7 +11,7 @@ use time::OffsetDateTime;
 
 use crate::error::Error;
 use crate::received::{Meta, Owner, Received};
-use tagtrail_timeline::{Change, Fact, Numbered};
+use tagtrail_timeline::{Effect, Entry, Fact};
 
 /// The columns of a new fact.
 macro_rules! add {
@@ -188,11 +188,11 @@ pub(crate) async fn tags_touched(
     }
 }
 
-/// What is stored around late facts: facts and revisions of their tags, as [`tagtrail_timeline::Known`] asks for.
+/// What is stored around late facts: facts and revisions of their tags, as [`tagtrail_timeline::TagState`] asks for.
 #[derive(Debug, Default)]
 pub(crate) struct Neighbours {
     pub(crate) facts: HashMap<i64, Vec<Fact>>,
-    pub(crate) revisions: HashMap<i64, Vec<Numbered>>,
+    pub(crate) revisions: HashMap<i64, Vec<Entry>>,
     pub(crate) metas: HashMap<i64, Meta>,
 }
 
@@ -243,20 +243,20 @@ pub(crate) async fn neighbours(
     .await?;
     for row in &rows {
         let push_id: i64 = row.try_get(1)?;
-        let change = match (
+        let effect = match (
             row.try_get(2)?,
             row.try_get(3)?,
             row::digest(row.try_get(4)?)?,
         ) {
-            (false, false, Some(digest)) => Change::Push(digest),
-            (false, _, _) => Change::Delete,
-            (true, _, Some(digest)) => Change::DeleteDigest(digest),
-            (true, _, None) => Change::DeleteRepository,
+            (false, false, Some(digest)) => Effect::Push(digest),
+            (false, _, _) => Effect::Delete,
+            (true, _, Some(digest)) => Effect::DeleteDigest(digest),
+            (true, _, None) => Effect::DeleteRepository,
         };
         found.facts.entry(row.try_get(0)?).or_default().push(Fact {
             at: row.try_get(5)?,
             received: row.try_get(6)?,
-            change,
+            effect,
             push_id,
         });
         found.metas.insert(push_id, meta(row, 7)?);
@@ -278,7 +278,7 @@ pub(crate) async fn neighbours(
     .fetch_all(db)
     .await?;
     for row in &rows {
-        let revision = Numbered {
+        let revision = Entry {
             number: row::unsigned(row.try_get(1)?),
             digest: row::digest(row.try_get(2)?)?,
             at: row.try_get(3)?,

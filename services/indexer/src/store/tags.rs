@@ -1,7 +1,6 @@
 //! Repositories and tags: their ids, and their heads.
 
-use std::collections::hash_map::Entry;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, hash_map};
 
 use sqlx::postgres::PgRow;
 use sqlx::{PgConnection, Row as _};
@@ -10,7 +9,7 @@ use tagtrail_proto::{Digest, Image, Registry, Repository};
 use time::OffsetDateTime;
 
 use crate::error::Error;
-use tagtrail_timeline::Numbered;
+use tagtrail_timeline::Entry;
 
 /// Row id of an image, if it has one.
 pub(crate) async fn tag_id(
@@ -177,7 +176,7 @@ pub(crate) struct Head {
     pub(crate) image: Image,
     pub(crate) repository_id: i64,
     pub(crate) issued: u64,
-    pub(crate) head: Option<Numbered>,
+    pub(crate) head: Option<Entry>,
     /// Greatest effective time of its own facts and its repository's: a fact after it is on time.
     pub(crate) latest_at: Option<OffsetDateTime>,
     /// When it first had each of the digests asked about, of those that it ever had.
@@ -215,8 +214,8 @@ pub(crate) async fn lock_tags(
     let mut heads = HashMap::with_capacity(ids.len());
     for row in &rows {
         let head = match heads.entry(row.try_get(0)?) {
-            Entry::Occupied(known) => known.into_mut(),
-            Entry::Vacant(new) => new.insert(head(row)?),
+            hash_map::Entry::Occupied(known) => known.into_mut(),
+            hash_map::Entry::Vacant(new) => new.insert(head(row)?),
         };
         if let Some(digest) = row::digest(row.try_get(10)?)? {
             head.first_had.insert(digest, row.try_get(11)?);
@@ -227,7 +226,7 @@ pub(crate) async fn lock_tags(
 
 fn head(row: &PgRow) -> Result<Head, Error> {
     let head = match (row.try_get::<Option<i64>, _>(6)?, row.try_get(8)?) {
-        (Some(number), Some(at)) => Some(Numbered {
+        (Some(number), Some(at)) => Some(Entry {
             at,
             number: row::unsigned(number),
             digest: row::digest(row.try_get(7)?)?,
@@ -253,7 +252,7 @@ fn head(row: &PgRow) -> Result<Head, Error> {
 pub(crate) struct NewHead {
     pub(crate) tag_id: i64,
     pub(crate) issued: u64,
-    pub(crate) head: Option<Numbered>,
+    pub(crate) head: Option<Entry>,
     /// Greatest effective time among its own facts of this batch.
     pub(crate) latest_at: Option<OffsetDateTime>,
 }
