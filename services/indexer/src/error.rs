@@ -44,27 +44,29 @@ pub(crate) enum Error {
 
 /// What to do next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Next {
+pub(crate) enum Recovery {
     /// Drop the session, and with it the partition: what it says can no longer be relied on.
     GiveUp,
     /// The session is sound; fence, catch up and read again from the position.
     StartOver,
 }
 
-impl From<&Error> for Next {
+impl From<&Error> for Recovery {
     #[deny(
         clippy::wildcard_enum_match_arm,
         reason = "the policy is written out, one error at a time"
     )]
-    fn from(error: &Error) -> Next {
+    fn from(error: &Error) -> Recovery {
         match error {
             Error::Database(_)
             | Error::Silent(_)
             | Error::PositionMoved(_)
             | Error::Forgotten(_)
             | Error::Repeated
-            | Error::Inconsistent(_) => Next::GiveUp,
-            Error::Read(_) | Error::Publish(_) | Error::Bus(_) | Error::Ended(_) => Next::StartOver,
+            | Error::Inconsistent(_) => Recovery::GiveUp,
+            Error::Read(_) | Error::Publish(_) | Error::Bus(_) | Error::Ended(_) => {
+                Recovery::StartOver
+            }
         }
     }
 }

@@ -52,7 +52,7 @@ pub async fn run(config: Config, ctx: Context) -> anyhow::Result<()> {
         )),
         shutdown: ctx.shutdown.clone(),
         metrics: metrics::Metrics::new(&ctx.metrics),
-        trouble: readiness::Trouble::default(),
+        readiness: readiness::Readiness::default(),
     };
     let mut tasks = Tasks::new();
     let (health, shutdown) = (ctx.health.clone(), ctx.shutdown.clone());

@@ -60,7 +60,7 @@ async fn hold(db: &DbArgs, shared: &Shared) -> Result<Infallible, Error> {
     let opening = shared
         .bus
         .read(Stream::Manifests, "tagtrail.manifest.>", start);
-    let mut reader = shared.meanwhile(&mut db, opening).await?;
+    let mut reader = shared.while_pinging(&mut db, opening).await?;
     let mut at = Position {
         stream_created_ns: Some(reader.stream_created_ns()),
         ..start
@@ -71,7 +71,7 @@ async fn hold(db: &DbArgs, shared: &Shared) -> Result<Infallible, Error> {
     }
     loop {
         let mut batch = Vec::new();
-        let mut next = Some(shared.meanwhile(&mut db, reader.next()).await?);
+        let mut next = Some(shared.while_pinging(&mut db, reader.next()).await?);
         while let Some(delivery) = next {
             (at.sequence, at.time_ns) = (delivery.sequence, Some(nanoseconds(delivery.time)));
             batch.extend(manifest(&delivery));

@@ -9,17 +9,17 @@ use crate::error::Error;
 
 /// What went wrong with each partition the last time, until it is worked on again, here or elsewhere.
 #[derive(Debug, Clone)]
-pub(crate) struct Trouble(Arc<watch::Sender<BTreeMap<u16, String>>>);
+pub(crate) struct Readiness(Arc<watch::Sender<BTreeMap<u16, String>>>);
 
-impl Default for Trouble {
-    fn default() -> Trouble {
-        Trouble(Arc::new(watch::Sender::default()))
+impl Default for Readiness {
+    fn default() -> Readiness {
+        Readiness(Arc::new(watch::Sender::default()))
     }
 }
 
-impl Trouble {
+impl Readiness {
     /// The database refused, or did not do, what a partition needs.
-    pub(crate) fn met(&self, partition: u16, error: &Error) {
+    pub(crate) fn failed(&self, partition: u16, error: &Error) {
         // The others are told by the part `nats`, or are over once the partition is taken again.
         if let Error::Database(_) | Error::Silent(_) = error {
             let text = tagtrail_daemon::chain(error);
@@ -30,7 +30,7 @@ impl Trouble {
     }
 
     /// The partition is worked on.
-    pub(crate) fn over(&self, partition: u16) {
+    pub(crate) fn recovered(&self, partition: u16) {
         self.0
             .send_if_modified(|all| all.remove(&partition).is_some());
     }

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::error::Error;
 use crate::metrics::Metrics;
-use crate::readiness::Trouble;
+use crate::readiness::Readiness;
 
 /// What every partition of an instance shares.
 #[derive(Debug, Clone)]
@@ -24,7 +24,7 @@ pub(crate) struct Shared {
     pub(crate) shutdown: CancellationToken,
     pub(crate) metrics: Metrics,
     /// What readiness has to tell of partitions.
-    pub(crate) trouble: Trouble,
+    pub(crate) readiness: Readiness,
 }
 
 impl Shared {
@@ -40,7 +40,7 @@ impl Shared {
     }
 
     /// Waits for NATS and keeps the session alive meanwhile: it must not die of the slowness of another server.
-    pub(crate) async fn meanwhile<T, E: Into<Error>>(
+    pub(crate) async fn while_pinging<T, E: Into<Error>>(
         &self,
         db: &mut PgConnection,
         work: impl Future<Output = Result<T, E>>,

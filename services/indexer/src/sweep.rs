@@ -73,10 +73,10 @@ async fn facts(shared: &Shared, db: &mut PgConnection) -> Result<u64, Error> {
     let position = shared.within(store::position(db)).await?;
     let applied = shared.within(store::applied(db)).await?;
     let held = shared
-        .meanwhile(db, shared.bus.held(Stream::Pushes))
+        .while_pinging(db, shared.bus.held(Stream::Pushes))
         .await?;
     let opening = shared.bus.read(Stream::Pushes, "tagtrail.push.>", position);
-    let mut reader = shared.meanwhile(db, opening).await?;
+    let mut reader = shared.while_pinging(db, opening).await?;
     let created_ns = reader.stream_created_ns();
     let after = reader.restarted_because().map_or(position.sequence, |_| 0);
     if *held.end() <= after || held.is_empty() {
@@ -90,7 +90,7 @@ async fn facts(shared: &Shared, db: &mut PgConnection) -> Result<u64, Error> {
     let mut looked_at = 0;
     loop {
         let reading = messages(&mut reader, *held.end());
-        let some = shared.meanwhile(db, reading).await?;
+        let some = shared.while_pinging(db, reading).await?;
         let (mut batch, mut last) = (Vec::new(), None);
         for message in &some {
             let partition = match message.subject.parse() {
@@ -156,7 +156,7 @@ async fn revisions(shared: &Shared, db: &mut PgConnection) -> Result<u64, Error>
             .bus
             .last_messages(Stream::Revisions, subjects.collect());
         let told: HashMap<String, u64> = shared
-            .meanwhile(db, asking)
+            .while_pinging(db, asking)
             .await?
             .into_iter()
             .filter_map(|(subject, payload)| {
@@ -187,7 +187,7 @@ async fn revisions(shared: &Shared, db: &mut PgConnection) -> Result<u64, Error>
             shared.within(store::publish_again(db, &missing)).await?;
         }
         shared
-            .meanwhile(db, async {
+            .while_pinging(db, async {
                 tokio::time::sleep(PAUSE).await;
                 Ok::<_, Error>(())
             })

@@ -48,7 +48,7 @@ pub(crate) async fn partitions(
                 match take_one(&db, &shared, &mut spare, free).await {
                     Ok(taken) => {
                         failures = 0;
-                        health.set("postgres", shared.trouble.state());
+                        health.set("postgres", shared.readiness.state());
                         if let Some((number, session)) = taken {
                             tracing::info!(partition = number, "took the partition");
                             shared.metrics.held.inc();
@@ -87,7 +87,7 @@ async fn take_one(
                 return Ok(Some((number, session)));
             }
             // Another instance has it.
-            shared.trouble.over(number);
+            shared.readiness.recovered(number);
         }
         // Asked or not, it must not fall silent.
         ping(&mut session).await?;

@@ -14,7 +14,7 @@ use tagtrail_proto::{Digest, Image, Name, Quarantined, Subject};
 use time::OffsetDateTime;
 use tokio::sync::{mpsc, watch};
 
-use crate::error::{Error, Next};
+use crate::error::{Error, Recovery};
 use crate::received::Received;
 use crate::record::apply::{Cause, apply};
 use crate::record::batch::{self, BatchSize};
@@ -50,8 +50,8 @@ pub(crate) async fn hold(
             Ok(()) => return Ok(()),
             Err(error) => error,
         };
-        shared.trouble.met(number, &error);
-        if Next::from(&error) == Next::GiveUp {
+        shared.readiness.failed(number, &error);
+        if Recovery::from(&error) == Recovery::GiveUp {
             known.forget().await; // The store may come back as an older one.
             return Err(error);
         }
@@ -85,7 +85,7 @@ async fn work(
     FailPoint::IndexerLocked.pass();
     // From here on the server refuses whatever an earlier holder still has in its queues …
     let fencing = Box::pin(shared.bus.fence(number));
-    let fence = shared.meanwhile(db, fencing).await?;
+    let fence = shared.while_pinging(db, fencing).await?;
     FailPoint::IndexerFenced.pass();
     // … so what REVISIONS holds now is all that was published: more than the store knows, if that is an older one …
     let ahead = unknown_of(shared, known, number, db).await?;
@@ -94,7 +94,7 @@ async fn work(
 
     let filter = format!("tagtrail.push.{number}.>");
     let opening = shared.bus.read(Stream::Pushes, &filter, progress.position);
-    let reader = shared.meanwhile(db, opening).await?;
+    let reader = shared.while_pinging(db, opening).await?;
     let stream_created_ns = reader.stream_created_ns();
     if let Some(why) = reader.restarted_because() {
         tracing::warn!(
@@ -233,7 +233,7 @@ async fn apply_all(
                     shared.within(store::position::check(db, partition.number, &partition.progress)).await?;
                 }
                 if quiet == NOTHING_MORE {
-                    shared.trouble.over(partition.number);
+                    shared.readiness.recovered(partition.number);
                 }
                 if quiet == NOTHING_MORE && !partition.ahead.is_empty() {
                     adopt(shared, partition, db, &partition.ahead.images()).await?;
@@ -247,14 +247,14 @@ async fn apply_all(
                 quiet = 0;
                 // No more is recorded than can be handed on: NATS may be slow or away.
                 let room = async { revisions.reserve().await.map_err(|_| Error::Ended("publisher")) };
-                let room = shared.meanwhile(db, room).await?;
+                let room = shared.while_pinging(db, room).await?;
                 let turn = async { shared.appliers.acquire().await.map_err(|_| Error::Ended("semaphore")) };
-                let permit = shared.meanwhile(db, turn).await?;
+                let permit = shared.while_pinging(db, turn).await?;
                 let acknowledged = *published.borrow();
                 let started = tokio::time::Instant::now();
                 let new = apply_or_adopt(shared, partition, db, &batch, acknowledged).await?;
                 drop(permit);
-                shared.trouble.over(partition.number);
+                shared.readiness.recovered(partition.number);
                 size.took(batch.len(), started.elapsed());
                 shared.metrics.applying.observe(started.elapsed().as_secs_f64());
                 let recorded = new.iter().map(|(recorded, _)| recorded);
@@ -301,7 +301,7 @@ async fn adopt(
     images: &BTreeSet<Image>,
 ) -> Result<(), Error> {
     let reading = partition.ahead.published(&shared.bus, images);
-    let published = shared.meanwhile(db, reading).await?;
+    let published = shared.while_pinging(db, reading).await?;
     let mut progress = partition.progress;
     let adopting = async {
         let mut tx = db.begin().await?;

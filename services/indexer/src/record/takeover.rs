@@ -40,14 +40,14 @@ pub(crate) async fn catch_up(
             .filter_map(recheck::of)
         {
             shared
-                .meanwhile(db, async {
+                .while_pinging(db, async {
                     publish::ask(fence.session(), question).await;
                     Ok::<_, Error>(())
                 })
                 .await?;
         }
         let missing: Vec<Outgoing> = shared
-            .meanwhile(db, publish::missing(&shared.bus, page))
+            .while_pinging(db, publish::missing(&shared.bus, page))
             .await?
             .into_iter()
             .map(Outgoing::again)
@@ -68,7 +68,7 @@ pub(crate) async fn catch_up(
         drop(sender);
         let nobody = watch::Sender::new(0);
         let publishing = publish::publish(fence, &mut receiver, &nobody, &shared.metrics);
-        shared.meanwhile(db, publishing).await?;
+        shared.while_pinging(db, publishing).await?;
         FailPoint::IndexerCaughtUp.pass();
         published = last;
         note_published(shared, number, db, progress, published).await?;
@@ -128,7 +128,7 @@ async fn truly_published(
     while there + 1 < gone {
         let one = recorded_in(shared, number, db, probe - 1, probe).await?;
         let missing = shared
-            .meanwhile(db, publish::missing(&shared.bus, one))
+            .while_pinging(db, publish::missing(&shared.bus, one))
             .await?;
         if missing.is_empty() {
             there = probe;

@@ -27,7 +27,7 @@ pub(crate) async fn unknown_of(
 ) -> Result<Ahead, Error> {
     // One looks for all partitions; the others wait meanwhile.
     let locking = async { Ok::<_, Error>(known.0.lock().await) };
-    let mut known = shared.meanwhile(db, locking).await?;
+    let mut known = shared.while_pinging(db, locking).await?;
     if known.is_none() {
         *known = Some(look(shared, db).await?);
     }
@@ -54,17 +54,17 @@ pub(crate) async fn look(
     let mut found: HashMap<u16, Ahead> = HashMap::new();
     let place = shared.within(store::sweep::known(db)).await?;
     let held = shared
-        .meanwhile(db, shared.bus.held(Stream::Revisions))
+        .while_pinging(db, shared.bus.held(Stream::Revisions))
         .await?;
     // Fences too: with them the end of the stream is noticed, whatever stands there.
     let opening = shared.bus.read(Stream::Revisions, "tagtrail.>", place);
-    let mut reader = shared.meanwhile(db, opening).await?;
+    let mut reader = shared.while_pinging(db, opening).await?;
     let created_ns = reader.stream_created_ns();
     let after = reader.restarted_because().map_or(place.sequence, |_| 0);
     let mut at_end = held.is_empty() || *held.end() <= after;
     while !at_end {
         let reading = messages(&mut reader, *held.end());
-        let some = shared.meanwhile(db, reading).await?;
+        let some = shared.while_pinging(db, reading).await?;
         at_end = some.last().is_some_and(|last| last.sequence >= *held.end());
         let mut told: BTreeMap<Image, BTreeMap<u64, _>> = BTreeMap::new();
         for one in some.iter().filter_map(revision) {
