@@ -86,7 +86,7 @@ points! {
     /// Publishing, at take-over, the revisions that are recorded and not published.
     IndexerTakeOver = "indexer.take-over" step,
     /// Finding, at take-over, acknowledged revisions that REVISIONS has lost.
-    IndexerLook = "indexer.look" step,
+    IndexerFind = "indexer.find" step,
     /// Comparing the streams with Postgres.
     IndexerSweep = "indexer.sweep" step,
 

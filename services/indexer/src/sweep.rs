@@ -18,7 +18,7 @@ use tagtrail_proto::{Event, Revision, Subject};
 
 use crate::error::Error;
 use crate::received::Received;
-use crate::restore::find::{look, messages};
+use crate::restore::find::{find, messages};
 use crate::shared::Shared;
 use crate::store::sweep as store;
 
@@ -29,11 +29,11 @@ const PAUSE: Duration = Duration::from_millis(50);
 /// Sweeps until a stop is asked for, once in `every` by whichever instance is first.
 pub(crate) async fn sweeper(db: DbArgs, shared: Shared, every: Duration) -> anyhow::Result<()> {
     // So that instances that start together don't all ask at once; one that is due is done soon after the start.
-    let look = (every / 10).clamp(Duration::from_millis(100), Duration::from_secs(60));
+    let period = (every / 10).clamp(Duration::from_millis(100), Duration::from_secs(60));
     loop {
         tokio::select! {
             () = shared.shutdown.cancelled() => return Ok(()),
-            () = tokio::time::sleep(look) => {}
+            () = tokio::time::sleep(period) => {}
         }
         tokio::select! {
             () = shared.shutdown.cancelled() => return Ok(()),
@@ -56,7 +56,7 @@ async fn sweep(db: &DbArgs, shared: &Shared, every: Duration) -> Result<(), Erro
     let started = tokio::time::Instant::now();
     let facts = facts(shared, &mut db).await?;
     let revisions = revisions(shared, &mut db).await?;
-    look(shared, &mut db).await?;
+    find(shared, &mut db).await?;
     shared.within(store::swept(&mut db)).await?;
     let took = started.elapsed();
     tracing::debug!(

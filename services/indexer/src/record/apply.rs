@@ -65,7 +65,7 @@ pub(crate) async fn apply(
         .await?;
         repeats |= new.repeats;
         partition
-            .ahead
+            .unrecorded
             .check(new.revisions.iter().map(|(recorded, _)| recorded))?;
         let rows: Vec<&Recorded> = new.revisions.iter().map(|(recorded, _)| recorded).collect();
         store::revisions::add_revisions(&mut tx, partition.number, &rows, &new.heads).await?;

@@ -10,7 +10,7 @@ use tokio::task::{Id, JoinSet};
 
 use crate::error::Error;
 use crate::record::hold::hold;
-use crate::restore::unrecorded::Known;
+use crate::restore::unrecorded::UnrecordedCache;
 use crate::shared::Shared;
 
 /// Takes and holds partitions until a stop is asked for, then waits for those held to be put down.
@@ -26,7 +26,7 @@ pub(crate) async fn partitions(
     let mut spare: Option<PgConnection> = None;
     let mut every = tokio::time::interval(interval);
     every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    let known = Known::default();
+    let cache = UnrecordedCache::default();
     let mut failures = 0;
     loop {
         tokio::select! {
@@ -52,7 +52,7 @@ pub(crate) async fn partitions(
                         if let Some((number, session)) = taken {
                             tracing::info!(partition = number, "took the partition");
                             shared.metrics.held.inc();
-                            numbers.insert(held.spawn(hold(shared.clone(), known.clone(), number, session)).id(), number);
+                            numbers.insert(held.spawn(hold(shared.clone(), cache.clone(), number, session)).id(), number);
                         }
                     }
                     Err(error) => {

@@ -23,8 +23,8 @@ use crate::record::publish::{self, Outgoing};
 use crate::record::tag_ids::TagIds;
 use crate::record::takeover::{catch_up, note_published};
 use crate::restore;
-use crate::restore::find::unknown_of;
-use crate::restore::unrecorded::Known;
+use crate::restore::find::unrecorded_of;
+use crate::restore::unrecorded::UnrecordedCache;
 use crate::shared::Shared;
 use crate::store;
 use crate::store::position::Progress;
@@ -39,20 +39,20 @@ const NOTHING_MORE: u32 = 3;
 /// session gives the partition up.
 pub(crate) async fn hold(
     shared: Shared,
-    known: Known,
+    cache: UnrecordedCache,
     number: u16,
     mut db: PgConnection,
 ) -> Result<(), Error> {
     let mut failures = 0;
     loop {
         let started = tokio::time::Instant::now();
-        let error = match Box::pin(work(&shared, &known, number, &mut db)).await {
+        let error = match Box::pin(work(&shared, &cache, number, &mut db)).await {
             Ok(()) => return Ok(()),
             Err(error) => error,
         };
         shared.readiness.failed(number, &error);
         if Recovery::from(&error) == Recovery::GiveUp {
-            known.forget().await; // The store may come back as an older one.
+            cache.forget().await; // The store may come back as an older one.
             return Err(error);
         }
         failures = if started.elapsed() > Duration::from_secs(30) {
@@ -77,7 +77,7 @@ pub(crate) async fn hold(
 
 async fn work(
     shared: &Shared,
-    known: &Known,
+    cache: &UnrecordedCache,
     number: u16,
     db: &mut PgConnection,
 ) -> Result<(), Error> {
@@ -88,7 +88,7 @@ async fn work(
     let fence = shared.while_pinging(db, fencing).await?;
     FailPoint::IndexerFenced.pass();
     // … so what REVISIONS holds now is all that was published: more than the store knows, if that is an older one …
-    let ahead = unknown_of(shared, known, number, db).await?;
+    let unrecorded = unrecorded_of(shared, cache, number, db).await?;
     // … and what it lacks is ours to publish, before anything new.
     catch_up(shared, number, db, &fence, &mut progress).await?;
 
@@ -126,7 +126,7 @@ async fn work(
         progress,
         repeats: false,
         tag_ids: TagIds::default(),
-        ahead,
+        unrecorded,
     };
     let (facts_in, mut facts) = mpsc::channel(READ_AHEAD);
     let (revisions, mut revisions_out) = mpsc::channel(PUBLISH_AHEAD);
@@ -235,8 +235,8 @@ async fn apply_all(
                 if quiet == NOTHING_MORE {
                     shared.readiness.recovered(partition.number);
                 }
-                if quiet == NOTHING_MORE && !partition.ahead.is_empty() {
-                    adopt(shared, partition, db, &partition.ahead.images()).await?;
+                if quiet == NOTHING_MORE && !partition.unrecorded.is_empty() {
+                    adopt(shared, partition, db, &partition.unrecorded.images()).await?;
                 }
             }
             // Never waited for: a single fact is applied at once.
@@ -260,7 +260,7 @@ async fn apply_all(
                 let recorded = new.iter().map(|(recorded, _)| recorded);
                 shared.metrics.applied(partition.number, &batch, facts.len(), recorded);
                 batch.clear();
-                let new = partition.ahead.still_to_publish(new);
+                let new = partition.unrecorded.still_to_publish(new);
                 if new.is_empty() {
                     continue;
                 }
@@ -300,7 +300,7 @@ async fn adopt(
     db: &mut PgConnection,
     images: &BTreeSet<Image>,
 ) -> Result<(), Error> {
-    let reading = partition.ahead.published(&shared.bus, images);
+    let reading = partition.unrecorded.published(&shared.bus, images);
     let published = shared.while_pinging(db, reading).await?;
     let mut progress = partition.progress;
     let adopting = async {
@@ -314,7 +314,7 @@ async fn adopt(
     partition.progress = progress;
     // Those of the batch that failed were made in its transaction.
     partition.tag_ids = TagIds::default();
-    partition.ahead.remove(images);
+    partition.unrecorded.remove(images);
     shared.metrics.adopted.inc_by(revisions);
     tracing::error!(
         partition = partition.number,

@@ -1,7 +1,7 @@
 //! What the holder of a partition remembers between batches.
 
 use crate::record::tag_ids::TagIds;
-use crate::restore::unrecorded::Ahead;
+use crate::restore::unrecorded::Unrecorded;
 use crate::store::position::Progress;
 
 /// The partition's state in memory, as of the last commit.
@@ -16,5 +16,5 @@ pub(crate) struct Partition {
     /// Facts of the last batch were known already.
     pub(crate) repeats: bool,
     pub(crate) tag_ids: TagIds,
-    pub(crate) ahead: Ahead,
+    pub(crate) unrecorded: Unrecorded,
 }

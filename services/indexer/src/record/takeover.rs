@@ -120,7 +120,7 @@ async fn truly_published(
     db: &mut PgConnection,
     published: u64,
 ) -> Result<u64, Error> {
-    if FailPoint::IndexerLook.skipped() {
+    if FailPoint::IndexerFind.skipped() {
         return Ok(published);
     }
     let (mut there, mut gone) = (0, published + 1);

@@ -9,7 +9,7 @@ use tagtrail_bus::topology::Stream;
 use tagtrail_proto::{Image, partition_of};
 
 use crate::error::Error;
-use crate::restore::unrecorded::{Ahead, Known, revision};
+use crate::restore::unrecorded::{Unrecorded, UnrecordedCache, revision};
 use crate::shared::Shared;
 use crate::store;
 
@@ -19,39 +19,39 @@ const MESSAGES: usize = 1000;
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// What was published of a partition and is not in the store; to be asked after fencing.
-pub(crate) async fn unknown_of(
+pub(crate) async fn unrecorded_of(
     shared: &Shared,
-    known: &Known,
+    cache: &UnrecordedCache,
     number: u16,
     db: &mut PgConnection,
-) -> Result<Ahead, Error> {
+) -> Result<Unrecorded, Error> {
     // One looks for all partitions; the others wait meanwhile.
-    let locking = async { Ok::<_, Error>(known.0.lock().await) };
-    let mut known = shared.while_pinging(db, locking).await?;
-    if known.is_none() {
-        *known = Some(look(shared, db).await?);
+    let locking = async { Ok::<_, Error>(cache.0.lock().await) };
+    let mut cached = shared.while_pinging(db, locking).await?;
+    if cached.is_none() {
+        *cached = Some(find(shared, db).await?);
     }
-    let of_all = known.as_ref();
-    let Some(mut ahead) = of_all.and_then(|all| all.get(&number)).cloned() else {
-        return Ok(Ahead::default());
+    let of_all = cached.as_ref();
+    let Some(mut unrecorded) = of_all.and_then(|all| all.get(&number)).cloned() else {
+        return Ok(Unrecorded::default());
     };
-    drop(known);
+    drop(cached);
     // Some of it may have been read or adopted since.
-    let issued = store::tags::issued(db, ahead.0.keys());
+    let issued = store::tags::issued(db, unrecorded.0.keys());
     let issued = shared.within(issued).await?;
-    for (numbers, issued) in ahead.0.values_mut().zip(issued) {
+    for (numbers, issued) in unrecorded.0.values_mut().zip(issued) {
         numbers.retain(|number, _| *number > issued);
     }
-    ahead.0.retain(|_, numbers| !numbers.is_empty());
-    Ok(ahead)
+    unrecorded.0.retain(|_, numbers| !numbers.is_empty());
+    Ok(unrecorded)
 }
 
 /// Looks at what REVISIONS holds behind the place up to which the store knows everything. If all of it is known, moves that place on.
-pub(crate) async fn look(
+pub(crate) async fn find(
     shared: &Shared,
     db: &mut PgConnection,
-) -> Result<HashMap<u16, Ahead>, Error> {
-    let mut found: HashMap<u16, Ahead> = HashMap::new();
+) -> Result<HashMap<u16, Unrecorded>, Error> {
+    let mut found: HashMap<u16, Unrecorded> = HashMap::new();
     let place = shared.within(store::sweep::known(db)).await?;
     let held = shared
         .while_pinging(db, shared.bus.held(Stream::Revisions))
@@ -78,8 +78,8 @@ pub(crate) async fn look(
             if !numbers.is_empty() {
                 let partitions = shared.bus.partitions();
                 let partition = partition_of(&image.registry, &image.repository, partitions);
-                let ahead = found.entry(partition).or_default();
-                ahead.0.entry(image).or_default().extend(numbers);
+                let unrecorded = found.entry(partition).or_default();
+                unrecorded.0.entry(image).or_default().extend(numbers);
             }
         }
     }
@@ -92,7 +92,10 @@ pub(crate) async fn look(
         shared.within(store::sweep::know(db, end)).await?;
     } else {
         tracing::warn!(
-            images = found.values().map(|ahead| ahead.0.len()).sum::<usize>(),
+            images = found
+                .values()
+                .map(|unrecorded| unrecorded.0.len())
+                .sum::<usize>(),
             "revisions were published that the store does not know: was it restored from a backup?"
         );
     }

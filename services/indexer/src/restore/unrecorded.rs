@@ -24,9 +24,11 @@ use crate::error::Error;
 
 /// What was published of the images of a partition beyond what the store knows: digest and time by number.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Ahead(pub(crate) HashMap<Image, BTreeMap<u64, (Option<Digest>, OffsetDateTime)>>);
+pub(crate) struct Unrecorded(
+    pub(crate) HashMap<Image, BTreeMap<u64, (Option<Digest>, OffsetDateTime)>>,
+);
 
-impl Ahead {
+impl Unrecorded {
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -109,9 +111,9 @@ impl Ahead {
 
 /// What a process knows to be published and not in the store, by partition; `None`: it has not looked.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Known(pub(crate) Arc<Mutex<Option<HashMap<u16, Ahead>>>>);
+pub(crate) struct UnrecordedCache(pub(crate) Arc<Mutex<Option<HashMap<u16, Unrecorded>>>>);
 
-impl Known {
+impl UnrecordedCache {
     /// Whatever was found may be wrong from now on.
     pub(crate) async fn forget(&self) {
         *self.0.lock().await = None;
