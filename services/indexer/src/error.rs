@@ -23,7 +23,7 @@ pub(crate) enum Error {
     #[error("the store has forgotten revisions that were published of {}", listed(.0))]
     Forgotten(BTreeSet<Image>),
     /// Facts of a batch are in the store already. Nothing was written.
-    #[error("facts came a second time")]
+    #[error("pushes came a second time")]
     Repeated,
     /// The database holds what this program never writes.
     #[error("{0}")]

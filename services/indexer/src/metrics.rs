@@ -10,13 +10,13 @@ use tagtrail_daemon::metrics::seconds;
 use tagtrail_history::recorded::Recorded;
 use time::OffsetDateTime;
 
-use crate::received::Received;
+use crate::received::ReceivedPush;
 
 /// Its metrics.
 #[derive(Debug, Clone)]
 pub(crate) struct Metrics {
-    facts: Counter,
-    revisions: Family<Kind, Counter>,
+    pushes: Counter,
+    revisions: Family<KindLabels, Counter>,
     published: Counter,
     /// Revisions that REVISIONS had forgotten.
     pub(crate) forgotten: Counter,
@@ -25,46 +25,46 @@ pub(crate) struct Metrics {
     /// Manifests stored that were not there.
     pub(crate) manifests: Counter,
     /// What the sweeper had to have done again.
-    swept: Family<Swept, Counter>,
+    swept: Family<StreamLabels, Counter>,
     /// Time to apply a batch.
     pub(crate) applying: Histogram,
     push_to_revision: Histogram,
-    lag_messages: Family<Partition, Gauge>,
-    lag_seconds: Family<Partition, Gauge<f64, std::sync::atomic::AtomicU64>>,
+    lag_messages: Family<PartitionLabels, Gauge>,
+    lag_seconds: Family<PartitionLabels, Gauge<f64, std::sync::atomic::AtomicU64>>,
     /// Partitions held.
     pub(crate) held: Gauge,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Kind {
+struct KindLabels {
     kind: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Swept {
+struct StreamLabels {
     stream: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Partition {
+struct PartitionLabels {
     partition: u16,
 }
 
 impl Metrics {
     pub(crate) fn new(metrics: &tagtrail_daemon::Metrics) -> Metrics {
-        let swept: Family<Swept, Counter> = metrics.add(
+        let swept: Family<StreamLabels, Counter> = metrics.add(
             "indexer_swept",
-            "What the sweeper found missing and had done again: facts of PUSHES that were not recorded, revisions that REVISIONS did not hold",
+            "What the sweeper found missing and had done again: pushes of PUSHES that were not recorded, revisions that REVISIONS did not hold",
             Family::default(),
         );
         // There from the start, so that the first find is an increase.
         for stream in [Stream::Pushes, Stream::Revisions] {
             let stream = stream.name();
-            drop(swept.get_or_create(&Swept { stream }));
+            drop(swept.get_or_create(&StreamLabels { stream }));
         }
         Metrics {
-            facts: metrics.add(
-                "indexer_facts",
+            pushes: metrics.add(
+                "indexer_pushes",
                 "Messages of PUSHES that were applied, repeats included",
                 Counter::default(),
             ),
@@ -85,7 +85,7 @@ impl Metrics {
             ),
             adopted: metrics.add(
                 "indexer_adopted",
-                "Revisions that the store had lost, with the facts behind them, and that were taken over from REVISIONS",
+                "Revisions that the store had lost, with the pushes behind them, and that were taken over from REVISIONS",
                 Counter::default(),
             ),
             manifests: metrics.add(
@@ -96,7 +96,7 @@ impl Metrics {
             swept,
             applying: metrics.add_seconds(
                 "indexer_batch",
-                "Time to apply a batch of facts in one transaction",
+                "Time to apply a batch of pushes in one transaction",
                 seconds(),
             ),
             push_to_revision: metrics.add_seconds(
@@ -126,14 +126,14 @@ impl Metrics {
     pub(crate) fn applied<'a>(
         &self,
         partition: u16,
-        batch: &[Received],
+        batch: &[ReceivedPush],
         ahead: usize,
         revisions: impl Iterator<Item = &'a Recorded>,
     ) {
-        self.facts.inc_by(batch.len() as u64);
+        self.pushes.inc_by(batch.len() as u64);
         for revision in revisions {
             let kind = revision.event.kind.as_str();
-            self.revisions.get_or_create(&Kind { kind }).inc();
+            self.revisions.get_or_create(&KindLabels { kind }).inc();
         }
         if let Some(last) = batch.last() {
             // Counted when it was read: those that were read ahead are among them.
@@ -149,7 +149,7 @@ impl Metrics {
                 .as_seconds_f64()
                 .max(0.0),
         };
-        let label = Partition { partition };
+        let label = PartitionLabels { partition };
         self.lag_messages
             .get_or_create(&label)
             .set(i64::try_from(waiting).unwrap_or(i64::MAX));
@@ -169,12 +169,14 @@ impl Metrics {
     /// The sweeper found so much missing.
     pub(crate) fn swept(&self, stream: Stream, count: u64) {
         let stream = stream.name();
-        self.swept.get_or_create(&Swept { stream }).inc_by(count);
+        self.swept
+            .get_or_create(&StreamLabels { stream })
+            .inc_by(count);
     }
 
     /// A partition is somebody else's now: its lag is theirs to tell.
     pub(crate) fn gave_up(&self, partition: u16) {
-        let label = Partition { partition };
+        let label = PartitionLabels { partition };
         self.lag_messages.remove(&label);
         self.lag_seconds.remove(&label);
     }

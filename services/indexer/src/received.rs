@@ -29,7 +29,7 @@ pub(crate) enum Owner {
 
 /// A fact as it was received.
 #[derive(Debug, Clone)]
-pub(crate) struct Received {
+pub(crate) struct ReceivedPush {
     pub(crate) registry: Registry,
     pub(crate) repository: Repository,
     /// `None`: a fact of the whole repository.
@@ -49,13 +49,13 @@ pub(crate) struct Received {
     pub(crate) pending: u64,
 }
 
-impl Received {
+impl ReceivedPush {
     /// Reads a message of `partition`. Whatever is wrong with it is said in the error: such a message can't be a fact.
     pub(crate) fn parse(
         delivery: &Delivery,
         partition: u16,
         partitions: u16,
-    ) -> Result<Received, String> {
+    ) -> Result<ReceivedPush, String> {
         let event: Event<Push> = serde_json::from_slice(&delivery.payload)
             .map_err(|err| format!("not a push event: {err}"))?;
         let push = event.data;
@@ -67,7 +67,7 @@ impl Received {
                 push.registry, push.repository
             ));
         }
-        Ok(Received {
+        Ok(ReceivedPush {
             tag: if push.scope == Scope::Tag {
                 push.tag
             } else {

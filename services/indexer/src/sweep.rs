@@ -17,7 +17,7 @@ use tagtrail_postgres::{DbArgs, Lock};
 use tagtrail_proto::{Event, Revision, Subject};
 
 use crate::error::Error;
-use crate::received::Received;
+use crate::received::ReceivedPush;
 use crate::restore::find::{find, messages};
 use crate::shared::Shared;
 use crate::store::sweep as store;
@@ -54,13 +54,13 @@ async fn sweep(db: &DbArgs, shared: &Shared, every: Duration) -> Result<(), Erro
         return Ok(());
     }
     let started = tokio::time::Instant::now();
-    let facts = facts(shared, &mut db).await?;
+    let pushes = pushes(shared, &mut db).await?;
     let revisions = revisions(shared, &mut db).await?;
     find(shared, &mut db).await?;
     shared.within(store::swept(&mut db)).await?;
     let took = started.elapsed();
     tracing::debug!(
-        facts,
+        pushes,
         revisions,
         took_ms = took.as_secs_f64() * 1e3,
         "swept"
@@ -69,7 +69,7 @@ async fn sweep(db: &DbArgs, shared: &Shared, every: Duration) -> Result<(), Erro
 }
 
 /// Looks up what was applied of PUSHES since the last sweep. Gives the number of messages.
-async fn facts(shared: &Shared, db: &mut PgConnection) -> Result<u64, Error> {
+async fn pushes(shared: &Shared, db: &mut PgConnection) -> Result<u64, Error> {
     let position = shared.within(store::position(db)).await?;
     let applied = shared.within(store::applied(db)).await?;
     let held = shared
@@ -101,9 +101,9 @@ async fn facts(shared: &Shared, db: &mut PgConnection) -> Result<u64, Error> {
                 break; // The rest waits for the next sweep.
             }
             last = Some(message);
-            // What is no fact is in quarantine.
-            if let Ok(fact) = Received::parse(message, partition, shared.bus.partitions()) {
-                batch.push(fact);
+            // What is no push is in quarantine.
+            if let Ok(push) = ReceivedPush::parse(message, partition, shared.bus.partitions()) {
+                batch.push(push);
             }
         }
         let Some(last) = last else {
@@ -112,16 +112,16 @@ async fn facts(shared: &Shared, db: &mut PgConnection) -> Result<u64, Error> {
         let missing = shared.within(store::missing(db, &batch)).await?;
         looked_at += batch.len() as u64;
         let mut first: BTreeMap<u16, u64> = BTreeMap::new();
-        for fact in batch.iter().filter(|fact| missing.contains(&fact.sequence)) {
+        for push in batch.iter().filter(|push| missing.contains(&push.sequence)) {
             first
-                .entry(fact.partition(shared.bus.partitions()))
-                .or_insert(fact.sequence);
+                .entry(push.partition(shared.bus.partitions()))
+                .or_insert(push.sequence);
         }
         if !missing.is_empty() {
             shared.metrics.swept(Stream::Pushes, missing.len() as u64);
             tracing::error!(
-                facts = missing.len(),
-                "facts of PUSHES were passed over and are not in the store; they are read again"
+                pushes = missing.len(),
+                "pushes of PUSHES were passed over and are not in the store; they are read again"
             );
         }
         for (partition, sequence) in first {

@@ -10,11 +10,11 @@ use tagtrail_proto::{Digest, Image, Point, Revision, TraceContext};
 use time::OffsetDateTime;
 
 use crate::error::Error;
-use crate::received::{Meta, Owner, Received};
+use crate::received::{Meta, Owner, ReceivedPush};
 use crate::record::partition::Partition;
 use crate::store;
 use crate::store::position::Progress;
-use crate::store::tags::NewHead;
+use crate::store::tags::NewTagRow;
 use tagtrail_timeline::{Effect, Entry, Fact, NewRevision, TagState};
 
 /// The fact that made a revision necessary.
@@ -31,7 +31,7 @@ pub(crate) struct Cause {
 pub(crate) async fn apply(
     partition: &mut Partition,
     db: &mut PgConnection,
-    batch: &[Received],
+    batch: &[ReceivedPush],
     published: u64,
 ) -> Result<Vec<(Recorded, Cause)>, Error> {
     let Some(last) = batch.last() else {
@@ -68,7 +68,7 @@ pub(crate) async fn apply(
             .unrecorded
             .check(new.revisions.iter().map(|(recorded, _)| recorded))?;
         let rows: Vec<&Recorded> = new.revisions.iter().map(|(recorded, _)| recorded).collect();
-        store::revisions::add_revisions(&mut tx, partition.number, &rows, &new.heads).await?;
+        store::revisions::insert(&mut tx, partition.number, &rows, &new.heads).await?;
         revisions.extend(new.revisions);
     }
     FailPoint::IndexerWritten.pass();
@@ -83,13 +83,13 @@ pub(crate) async fn apply(
 async fn owners<'a>(
     partition: &mut Partition,
     db: &mut PgConnection,
-    segment: &'a [Received],
-) -> Result<Vec<(Owner, &'a Received)>, Error> {
-    partition.tag_ids.bound(partition.of);
+    segment: &'a [ReceivedPush],
+) -> Result<Vec<(Owner, &'a ReceivedPush)>, Error> {
+    partition.tag_ids.bound(partition.partitions);
     let unknown: BTreeSet<Image> = segment
         .iter()
-        .filter(|fact| partition.tag_ids.of(fact).is_none())
-        .filter_map(Received::image)
+        .filter(|push| partition.tag_ids.of(push).is_none())
+        .filter_map(ReceivedPush::image)
         .collect();
     if !unknown.is_empty() {
         partition
@@ -97,16 +97,16 @@ async fn owners<'a>(
             .learn(store::tags::tag_ids(db, &unknown).await?);
     }
     let mut owners = Vec::with_capacity(segment.len());
-    for fact in segment {
-        let owner = match &fact.tag {
+    for push in segment {
+        let owner = match &push.tag {
             Some(_) => Owner::Tag(
                 partition
                     .tag_ids
-                    .of(fact)
+                    .of(push)
                     .ok_or(Error::Inconsistent("a tag just made has no id"))?,
             ),
             None => {
-                let key = (fact.registry.clone(), fact.repository.clone());
+                let key = (push.registry.clone(), push.repository.clone());
                 let ids = store::tags::repository_ids(db, &BTreeSet::from([key.clone()])).await?;
                 Owner::Repository(
                     *ids.get(&key)
@@ -114,34 +114,34 @@ async fn owners<'a>(
                 )
             }
         };
-        owners.push((owner, fact));
+        owners.push((owner, push));
     }
     Ok(owners)
 }
 
-/// What facts changed: to be written.
+/// What pushes changed: to be written.
 #[derive(Debug, Default)]
-struct Changed {
+struct Changes {
     revisions: Vec<(Recorded, Cause)>,
-    heads: Vec<NewHead>,
-    /// Some of the facts were known already.
+    heads: Vec<NewTagRow>,
+    /// Some of the pushes were known already.
     repeats: bool,
 }
 
-/// Adds the facts that are new and numbers the changes they make.
+/// Adds the pushes that are new and numbers the changes they make.
 async fn record(
     db: &mut PgConnection,
-    facts: &[(Owner, &Received)],
+    pushes: &[(Owner, &ReceivedPush)],
     recorded_at: OffsetDateTime,
     ordinal: &mut u64,
     repeats: bool,
-) -> Result<Changed, Error> {
-    let new = insert(db, facts, recorded_at, repeats).await?;
-    let repeats = new.len() < facts.len();
+) -> Result<Changes, Error> {
+    let new = insert(db, pushes, recorded_at, repeats).await?;
+    let repeats = new.len() < pushes.len();
     let Some(first_id) = new.iter().map(|new| new.push_id).min() else {
-        return Ok(Changed {
+        return Ok(Changes {
             repeats,
-            ..Changed::default()
+            ..Changes::default()
         });
     }; // All were known.
     let by_tag = group(db, &new).await?;
@@ -149,22 +149,22 @@ async fn record(
     let received = new.iter().map(|new| (new.push_id, new.received)).collect();
     let changed = number(by_tag, &mut loaded, &received, recorded_at, ordinal)?;
     if !FailPoint::IndexerTouch.skipped() {
-        for (repository, at) in new.iter().filter_map(New::touched) {
+        for (repository, at) in new.iter().filter_map(NewPush::touched) {
             store::tags::touch_repository(db, repository, at).await?;
         }
     }
-    Ok(Changed { repeats, ..changed })
+    Ok(Changes { repeats, ..changed })
 }
 
-/// A fact that was not known.
+/// A push that was not known.
 #[derive(Debug, Clone, Copy)]
-struct New<'a> {
+struct NewPush<'a> {
     push_id: i64,
     owner: Owner,
-    received: &'a Received,
+    received: &'a ReceivedPush,
 }
 
-impl New<'_> {
+impl NewPush<'_> {
     fn fact(&self) -> Fact {
         Fact {
             at: self.received.effective_at(),
@@ -174,7 +174,7 @@ impl New<'_> {
         }
     }
 
-    /// The repository that it is a fact of, and when it takes effect.
+    /// The repository that it is a push of, and when it takes effect.
     fn touched(&self) -> Option<(i64, OffsetDateTime)> {
         match self.owner {
             Owner::Tag(_) => None,
@@ -183,18 +183,18 @@ impl New<'_> {
     }
 }
 
-/// Inserts facts. Returns those that are new, in the order of arrival.
+/// Inserts pushes. Returns those that are new, in the order of arrival.
 async fn insert<'a>(
     db: &mut PgConnection,
-    facts: &[(Owner, &'a Received)],
+    pushes: &[(Owner, &'a ReceivedPush)],
     recorded_at: OffsetDateTime,
     repeats: bool,
-) -> Result<Vec<New<'a>>, Error> {
-    let ids = store::pushes::add_facts(db, facts, recorded_at, repeats).await?;
-    Ok(facts
+) -> Result<Vec<NewPush<'a>>, Error> {
+    let ids = store::pushes::insert(db, pushes, recorded_at, repeats).await?;
+    Ok(pushes
         .iter()
         .filter_map(|(owner, received)| {
-            Some(New {
+            Some(NewPush {
                 push_id: *ids.get(&received.sequence)?,
                 owner: *owner,
                 received,
@@ -204,7 +204,10 @@ async fn insert<'a>(
 }
 
 /// New facts by the tag that each may change, of each tag in the order of arrival.
-async fn group(db: &mut PgConnection, new: &[New<'_>]) -> Result<BTreeMap<i64, Vec<Fact>>, Error> {
+async fn group(
+    db: &mut PgConnection,
+    new: &[NewPush<'_>],
+) -> Result<BTreeMap<i64, Vec<Fact>>, Error> {
     let mut by_tag: BTreeMap<i64, Vec<Fact>> = BTreeMap::new();
     for new in new {
         let fact = new.fact();
@@ -231,7 +234,7 @@ fn pushed(tag: i64, facts: &[Fact]) -> impl Iterator<Item = (i64, &Digest)> {
 
 /// What the rule needs to know of tags, and what facts around theirs carry, by row id of the fact.
 #[derive(Debug)]
-struct Loaded {
+struct TagStates {
     tags: HashMap<i64, (Image, TagState)>,
     metas: HashMap<i64, Meta>,
 }
@@ -241,7 +244,7 @@ async fn load(
     db: &mut PgConnection,
     by_tag: &BTreeMap<i64, Vec<Fact>>,
     first_id: i64,
-) -> Result<Loaded, Error> {
+) -> Result<TagStates, Error> {
     let tags: Vec<i64> = by_tag.keys().copied().collect();
     let pushed_now = by_tag.iter().flat_map(|(tag, facts)| pushed(*tag, facts));
     let mut heads = store::tags::lock_tags(db, &tags, &pushed_now.collect()).await?;
@@ -287,7 +290,7 @@ async fn load(
             (tag_id, (head.image, known))
         })
         .collect();
-    Ok(Loaded {
+    Ok(TagStates {
         tags,
         metas: near.metas,
     })
@@ -296,12 +299,12 @@ async fn load(
 /// Numbers the changes that facts make, tag by tag. `received` has the new facts by their row ids.
 fn number(
     by_tag: BTreeMap<i64, Vec<Fact>>,
-    loaded: &mut Loaded,
-    received: &HashMap<i64, &Received>,
+    loaded: &mut TagStates,
+    received: &HashMap<i64, &ReceivedPush>,
     recorded_at: OffsetDateTime,
     ordinal: &mut u64,
-) -> Result<Changed, Error> {
-    let mut changed = Changed::default();
+) -> Result<Changes, Error> {
+    let mut changed = Changes::default();
     for (tag_id, facts) in by_tag {
         let Some((image, known)) = loaded.tags.get_mut(&tag_id) else {
             return Err(Error::Inconsistent("a tag has no row"));
@@ -314,7 +317,7 @@ fn number(
         for fact in facts {
             let new = received
                 .get(&fact.push_id)
-                .ok_or(Error::Inconsistent("a new fact has no cause"))?;
+                .ok_or(Error::Inconsistent("a new push has no cause"))?;
             let cause = Cause {
                 received_at: new.received_at,
                 trace: new.trace,
@@ -326,7 +329,7 @@ fn number(
                     .map(|new| &new.meta)
                     .or_else(|| loaded.metas.get(&decided.push_id))
                     .ok_or(Error::Inconsistent(
-                        "a revision comes from a fact that was not loaded",
+                        "a revision comes from a push that was not loaded",
                     ))?;
                 let recorded = Recorded {
                     tag_id,
@@ -340,7 +343,7 @@ fn number(
                 changed.revisions.push((recorded, cause));
             }
         }
-        changed.heads.push(NewHead {
+        changed.heads.push(NewTagRow {
             tag_id,
             issued: known.issued,
             head: known.head.clone(),

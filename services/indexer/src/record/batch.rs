@@ -1,8 +1,8 @@
-//! How many facts go into one transaction: as many as the store takes in time, found out anew by each holder.
+//! How many pushes go into one transaction: as many as the store takes in time, found out anew by each holder.
 
 use std::time::Duration;
 
-/// Most facts in one transaction; above it more is not faster.
+/// Most pushes in one transaction; above it more is not faster.
 pub(crate) const MOST: usize = 400;
 /// The first batch. Whoever held the partition before may have failed at a larger one.
 const FIRST: usize = 8;
@@ -11,7 +11,7 @@ const FIRST: usize = 8;
 /// a thousand would be given up as unanswered again and again.
 #[derive(Debug)]
 pub(crate) struct BatchSize {
-    facts: usize,
+    pushes: usize,
     /// After which a transaction is given up.
     limit: Duration,
 }
@@ -19,22 +19,22 @@ pub(crate) struct BatchSize {
 impl BatchSize {
     pub(crate) fn new(limit: Duration) -> BatchSize {
         BatchSize {
-            facts: FIRST,
+            pushes: FIRST,
             limit,
         }
     }
 
-    /// Facts in the next transaction at most.
-    pub(crate) fn facts(&self) -> usize {
-        self.facts
+    /// Pushes in the next transaction at most.
+    pub(crate) fn pushes(&self) -> usize {
+        self.pushes
     }
 
-    /// Learns from a transaction of so many facts that took so long.
-    pub(crate) fn took(&mut self, facts: usize, duration: Duration) {
+    /// Learns from a transaction of so many pushes that took so long.
+    pub(crate) fn took(&mut self, pushes: usize, duration: Duration) {
         if duration > self.limit / 4 {
-            self.facts = (facts / 2).max(1);
-        } else if duration < self.limit / 10 && facts == self.facts {
-            self.facts = (self.facts * 2).min(MOST);
+            self.pushes = (pushes / 2).max(1);
+        } else if duration < self.limit / 10 && pushes == self.pushes {
+            self.pushes = (self.pushes * 2).min(MOST);
         }
     }
 }
@@ -47,16 +47,16 @@ mod tests {
     fn grows_to_the_most_and_shrinks_to_one() {
         let mut size = BatchSize::new(Duration::from_secs(10));
         for _ in 0..6 {
-            size.took(size.facts(), Duration::from_millis(5));
+            size.took(size.pushes(), Duration::from_millis(5));
         }
-        assert_eq!(size.facts(), MOST);
+        assert_eq!(size.pushes(), MOST);
         size.took(3, Duration::from_millis(5)); // It says nothing of a full one.
-        assert_eq!(size.facts(), MOST);
+        assert_eq!(size.pushes(), MOST);
         size.took(MOST, Duration::from_secs(2)); // Neither short nor long.
-        assert_eq!(size.facts(), MOST);
+        assert_eq!(size.pushes(), MOST);
         for _ in 0..20 {
-            size.took(size.facts(), Duration::from_secs(3));
+            size.took(size.pushes(), Duration::from_secs(3));
         }
-        assert_eq!(size.facts(), 1);
+        assert_eq!(size.pushes(), 1);
     }
 }

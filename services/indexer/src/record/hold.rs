@@ -15,11 +15,11 @@ use time::OffsetDateTime;
 use tokio::sync::{mpsc, watch};
 
 use crate::error::{Error, Recovery};
-use crate::received::Received;
+use crate::received::ReceivedPush;
 use crate::record::apply::{Cause, apply};
 use crate::record::batch::{self, BatchSize};
 use crate::record::partition::Partition;
-use crate::record::publish::{self, Outgoing};
+use crate::record::publish::{self, OutgoingRevision};
 use crate::record::tag_ids::TagIds;
 use crate::record::takeover::{catch_up, note_published};
 use crate::restore;
@@ -29,7 +29,7 @@ use crate::shared::Shared;
 use crate::store;
 use crate::store::position::Progress;
 
-/// Facts read ahead of the store, and batches of revisions applied ahead of the bus.
+/// Pushes read ahead of the store, and batches of revisions applied ahead of the bus.
 const READ_AHEAD: usize = batch::MOST;
 const PUBLISH_AHEAD: usize = 1;
 /// Idle ticks after which PUSHES surely has no more, and what the store still lacks will not come from there.
@@ -121,14 +121,14 @@ async fn work(
 
     let mut partition = Partition {
         number,
-        of: shared.bus.partitions(),
+        partitions: shared.bus.partitions(),
         stream_created_ns,
         progress,
         repeats: false,
         tag_ids: TagIds::default(),
         unrecorded,
     };
-    let (facts_in, mut facts) = mpsc::channel(READ_AHEAD);
+    let (facts_in, mut pushes) = mpsc::channel(READ_AHEAD);
     let (revisions, mut revisions_out) = mpsc::channel(PUBLISH_AHEAD);
     let published = watch::Sender::new(progress.published);
     let reading = read(shared, number, reader, facts_in);
@@ -136,7 +136,7 @@ async fn work(
         shared,
         &mut partition,
         db,
-        &mut facts,
+        &mut pushes,
         revisions,
         published.subscribe(),
     );
@@ -155,16 +155,16 @@ async fn read(
     shared: &Shared,
     number: u16,
     mut reader: Reader,
-    facts: mpsc::Sender<Received>,
+    pushes: mpsc::Sender<ReceivedPush>,
 ) -> Result<(), Error> {
     loop {
         let delivery = tokio::select! {
             () = shared.shutdown.cancelled() => return Ok(()),
             delivery = reader.next() => delivery?,
         };
-        match Received::parse(&delivery, number, shared.bus.partitions()) {
-            Ok(fact) => {
-                if facts.send(fact).await.is_err() {
+        match ReceivedPush::parse(&delivery, number, shared.bus.partitions()) {
+            Ok(push) => {
+                if pushes.send(push).await.is_err() {
                     return Err(Error::Ended("applier"));
                 }
             }
@@ -173,7 +173,7 @@ async fn read(
                 tracing::error!(
                     partition = number,
                     sequence = delivery.sequence,
-                    "a message of PUSHES is no fact: {reason}"
+                    "a message of PUSHES is not a valid push: {reason}"
                 );
                 quarantine(&shared.bus, &delivery.payload, reason).await?;
             }
@@ -211,8 +211,8 @@ async fn apply_all(
     shared: &Shared,
     partition: &mut Partition,
     db: &mut PgConnection,
-    facts: &mut mpsc::Receiver<Received>,
-    revisions: mpsc::Sender<Vec<Outgoing>>,
+    pushes: &mut mpsc::Receiver<ReceivedPush>,
+    revisions: mpsc::Sender<Vec<OutgoingRevision>>,
     published: watch::Receiver<u64>,
 ) -> Result<(), Error> {
     let mut batch = Vec::with_capacity(batch::MOST);
@@ -239,8 +239,8 @@ async fn apply_all(
                     adopt(shared, partition, db, &partition.unrecorded.images()).await?;
                 }
             }
-            // Never waited for: a single fact is applied at once.
-            read = facts.recv_many(&mut batch, size.facts()) => {
+            // Never waited for: a single push is applied at once.
+            read = pushes.recv_many(&mut batch, size.pushes()) => {
                 if read == 0 {
                     return Ok(()); // A stop was asked for and all that was read is applied.
                 }
@@ -258,26 +258,26 @@ async fn apply_all(
                 size.took(batch.len(), started.elapsed());
                 shared.metrics.applying.observe(started.elapsed().as_secs_f64());
                 let recorded = new.iter().map(|(recorded, _)| recorded);
-                shared.metrics.applied(partition.number, &batch, facts.len(), recorded);
+                shared.metrics.applied(partition.number, &batch, pushes.len(), recorded);
                 batch.clear();
                 let new = partition.unrecorded.still_to_publish(new);
                 if new.is_empty() {
                     continue;
                 }
-                let outgoing = new.into_iter().map(|(new, cause)| Outgoing::new(new, cause)).collect::<Result<Vec<_>, _>>()?;
+                let outgoing = new.into_iter().map(|(new, cause)| OutgoingRevision::new(new, cause)).collect::<Result<Vec<_>, _>>()?;
                 room.send(outgoing);
             }
         }
     }
 }
 
-/// Applies a batch. Where the store turns out to have forgotten what was published, that is taken in first; where facts of it turn
+/// Applies a batch. Where the store turns out to have forgotten what was published, that is taken in first; where pushes of it turn
 /// out to be known, they are left out.
 async fn apply_or_adopt(
     shared: &Shared,
     partition: &mut Partition,
     db: &mut PgConnection,
-    batch: &[Received],
+    batch: &[ReceivedPush],
     published: u64,
 ) -> Result<Vec<(Recorded, Cause)>, Error> {
     loop {
@@ -320,7 +320,7 @@ async fn adopt(
         partition = partition.number,
         images = images.len(),
         revisions,
-        "the store had lost revisions that were published, and PUSHES their facts; took them over from REVISIONS"
+        "the store had lost revisions that were published, and PUSHES their pushes; took them over from REVISIONS"
     );
     Ok(())
 }

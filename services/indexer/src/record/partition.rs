@@ -9,11 +9,11 @@ use crate::store::position::Progress;
 pub(crate) struct Partition {
     pub(crate) number: u16,
     /// Of so many.
-    pub(crate) of: u16,
+    pub(crate) partitions: u16,
     /// When PUSHES was created, as it is read now.
     pub(crate) stream_created_ns: i64,
     pub(crate) progress: Progress,
-    /// Facts of the last batch were known already.
+    /// Pushes of the last batch were known already.
     pub(crate) repeats: bool,
     pub(crate) tag_ids: TagIds,
     pub(crate) unrecorded: Unrecorded,

@@ -27,7 +27,7 @@ const ATTEMPTS: u32 = 3;
 
 /// A revision as it goes out.
 #[derive(Debug)]
-pub(crate) struct Outgoing {
+pub(crate) struct OutgoingRevision {
     ordinal: u64,
     tag_id: i64,
     subject: Subject,
@@ -42,31 +42,31 @@ pub(crate) struct Outgoing {
     span: Option<Box<Span>>,
 }
 
-impl Outgoing {
+impl OutgoingRevision {
     /// A revision that was recorded just now.
-    pub(crate) fn new(new: Recorded, cause: Cause) -> Result<Outgoing, Error> {
+    pub(crate) fn new(new: Recorded, cause: Cause) -> Result<OutgoingRevision, Error> {
         let id = new.event.id();
         let span = cause.trace.map(|trace| {
             let mut span = Span::start("record", SpanKind::Consumer, Some(&trace));
             span.set("tagtrail.revision", id.clone());
             Box::new(span)
         });
-        Ok(Outgoing {
+        Ok(OutgoingRevision {
             id: Some(id),
             received_at: Some(cause.received_at),
             span,
-            ..Outgoing::again(new)?
+            ..OutgoingRevision::again(new)?
         })
     }
 
     /// A revision that the stream was seen not to hold. It has no identifier as a message: the stream may remember that of one
     /// which it lost, or which somebody purged, and would swallow this one.
-    pub(crate) fn again(new: Recorded) -> Result<Outgoing, Error> {
+    pub(crate) fn again(new: Recorded) -> Result<OutgoingRevision, Error> {
         let question = recheck::of(&new).map(Box::new);
         let subject = Subject::of_revisions(&new.event.image());
         let payload = serde_json::to_vec(&new.event.event())
             .map_err(|_| Error::Inconsistent("a revision can't be written as JSON"))?;
-        Ok(Outgoing {
+        Ok(OutgoingRevision {
             ordinal: new.ordinal,
             tag_id: new.tag_id,
             subject,
@@ -130,7 +130,7 @@ type Acknowledgement = BoxFuture<'static, Result<Ack, PublishError>>;
 /// and the next revisions of those tags would hide that.
 pub(crate) async fn publish(
     fence: &Fence,
-    incoming: &mut mpsc::Receiver<Vec<Outgoing>>,
+    incoming: &mut mpsc::Receiver<Vec<OutgoingRevision>>,
     published: &watch::Sender<u64>,
     metrics: &Metrics,
 ) -> Result<(), Error> {
@@ -146,12 +146,12 @@ pub(crate) async fn publish(
 /// again, in order.
 async fn in_order(
     fence: &Fence,
-    incoming: &mut mpsc::Receiver<Vec<Outgoing>>,
+    incoming: &mut mpsc::Receiver<Vec<OutgoingRevision>>,
     published: &watch::Sender<u64>,
     metrics: &Metrics,
 ) -> Result<(), Error> {
-    let mut queue: VecDeque<Outgoing> = VecDeque::new();
-    let mut window: VecDeque<(Outgoing, Acknowledgement)> = VecDeque::new();
+    let mut queue: VecDeque<OutgoingRevision> = VecDeque::new();
+    let mut window: VecDeque<(OutgoingRevision, Acknowledgement)> = VecDeque::new();
     let mut on_their_way: HashSet<i64> = HashSet::new();
     let (mut failures, mut open) = (0, true);
     let at_once = WINDOW.min(fence.at_once());
@@ -215,7 +215,11 @@ async fn in_order(
     }
 }
 
-fn take(batch: Option<Vec<Outgoing>>, queue: &mut VecDeque<Outgoing>, open: &mut bool) {
+fn take(
+    batch: Option<Vec<OutgoingRevision>>,
+    queue: &mut VecDeque<OutgoingRevision>,
+    open: &mut bool,
+) {
     match batch {
         Some(batch) => queue.extend(batch),
         None => *open = false,

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use tagtrail_proto::{Image, Registry, Repository, Tag};
 
-use crate::received::Received;
+use crate::received::ReceivedPush;
 
 /// What all partitions of a process together remember at most: about 10 MB.
 const MOST: usize = 100_000;
@@ -17,10 +17,10 @@ pub(crate) struct TagIds {
 }
 
 impl TagIds {
-    /// The row of the tag that a fact is about, if it is known.
-    pub(crate) fn of(&self, fact: &Received) -> Option<i64> {
-        let tags = self.ids.get(&fact.registry)?.get(&fact.repository)?;
-        tags.get(fact.tag.as_ref()?).copied()
+    /// The row of the tag that a push is about, if it is known.
+    pub(crate) fn of(&self, push: &ReceivedPush) -> Option<i64> {
+        let tags = self.ids.get(&push.registry)?.get(&push.repository)?;
+        tags.get(push.tag.as_ref()?).copied()
     }
 
     /// Learns more.

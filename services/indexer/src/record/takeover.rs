@@ -7,7 +7,7 @@ use tagtrail_history::recorded::{self, OrdinalRange, Recorded};
 use tokio::sync::{mpsc, watch};
 
 use crate::error::Error;
-use crate::record::publish::{self, Outgoing};
+use crate::record::publish::{self, OutgoingRevision};
 use crate::record::recheck;
 use crate::shared::Shared;
 use crate::store;
@@ -46,11 +46,11 @@ pub(crate) async fn catch_up(
                 })
                 .await?;
         }
-        let missing: Vec<Outgoing> = shared
+        let missing: Vec<OutgoingRevision> = shared
             .while_pinging(db, publish::missing(&shared.bus, page))
             .await?
             .into_iter()
-            .map(Outgoing::again)
+            .map(OutgoingRevision::again)
             .collect::<Result<_, _>>()?;
         if !missing.is_empty() {
             tracing::info!(

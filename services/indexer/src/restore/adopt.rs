@@ -10,7 +10,7 @@ use time::OffsetDateTime;
 use crate::error::Error;
 use crate::store;
 use crate::store::position::Progress;
-use crate::store::tags::{Head, NewHead};
+use crate::store::tags::{NewTagRow, TagRow};
 use tagtrail_timeline::Entry;
 
 /// Takes what was published of images into the store, as the facts that it tells of: each had or lost a digest at a time. Gives
@@ -33,8 +33,8 @@ pub(crate) async fn adopt(
             return Err(Error::Inconsistent("a forgotten tag has no row"));
         };
         let rows: Vec<&Revision> = published.iter().collect();
-        let push_ids = store::pushes::add_published(&mut *tx, *tag_id, &rows, recorded_at).await?;
-        let mut new = NewHead {
+        let push_ids = store::pushes::insert_implied(&mut *tx, *tag_id, &rows, recorded_at).await?;
+        let mut new = NewTagRow {
             tag_id: *tag_id,
             issued: head.issued,
             head: head.head.clone(),
@@ -56,13 +56,13 @@ pub(crate) async fn adopt(
         new_heads.push(new);
     }
     let rows: Vec<&Recorded> = revisions.iter().collect();
-    store::revisions::add_revisions(tx, partition, &rows, &new_heads).await?;
+    store::revisions::insert(tx, partition, &rows, &new_heads).await?;
     *progress = to;
     Ok(revisions.len() as u64)
 }
 
 /// Brings the row of a tag up to a revision.
-fn raise(new: &mut NewHead, revision: &Revision) {
+fn raise(new: &mut NewTagRow, revision: &Revision) {
     new.issued = new.issued.max(revision.revision);
     new.latest_at = new.latest_at.max(Some(revision.occurred_at));
     let numbered = Entry {
@@ -83,7 +83,7 @@ fn raise(new: &mut NewHead, revision: &Revision) {
 fn event(
     revision: &Revision,
     published: &[Revision],
-    head: &Head,
+    head: &TagRow,
     recorded_at: OffsetDateTime,
 ) -> Revision {
     let mut event = revision.clone();

@@ -10,10 +10,10 @@ use tagtrail_proto::{Digest, Revision};
 use time::OffsetDateTime;
 
 use crate::error::Error;
-use crate::received::{Meta, Owner, Received};
+use crate::received::{Meta, Owner, ReceivedPush};
 use tagtrail_timeline::{Effect, Entry, Fact};
 
-/// The columns of a new fact.
+/// The columns of a new push.
 macro_rules! add {
     ($conflict:literal) => {
         concat!(
@@ -31,13 +31,13 @@ macro_rules! add {
     };
 }
 
-/// Adds facts. Gives the row id of each new one by its sequence in the stream.
+/// Adds pushes. Gives the row id of each new one by its sequence in the stream.
 ///
 /// With `repeats`, those that are known already are left out; without, one of them is [`Error::Repeated`], and the transaction is
 /// lost. To look first costs a quarter more, and a repeat is rare: the bus drops those within 10 minutes.
-pub(crate) async fn add_facts(
+pub(crate) async fn insert(
     db: &mut PgConnection,
-    facts: &[(Owner, &Received)],
+    pushes: &[(Owner, &ReceivedPush)],
     recorded_at: OffsetDateTime,
     repeats: bool,
 ) -> Result<HashMap<u64, i64>, Error> {
@@ -46,16 +46,16 @@ pub(crate) async fn add_facts(
         sqlx::query(sql).execute(&mut *db).await?;
     }
     let column = |owner: fn(&Owner) -> Option<i64>| -> Vec<Option<i64>> {
-        facts.iter().map(|(of, _)| owner(of)).collect()
+        pushes.iter().map(|(of, _)| owner(of)).collect()
     };
-    let text = |of: fn(&Received) -> &str| -> Vec<&str> {
-        facts.iter().map(|(_, fact)| of(fact)).collect()
+    let text = |of: fn(&ReceivedPush) -> &str| -> Vec<&str> {
+        pushes.iter().map(|(_, push)| of(push)).collect()
     };
     let optional = |of: fn(&Meta) -> Option<&str>| -> Vec<Option<&str>> {
-        facts.iter().map(|(_, fact)| of(&fact.meta)).collect()
+        pushes.iter().map(|(_, push)| of(&push.meta)).collect()
     };
-    let times = |of: fn(&Received) -> OffsetDateTime| -> Vec<OffsetDateTime> {
-        facts.iter().map(|(_, fact)| of(fact)).collect()
+    let times = |of: fn(&ReceivedPush) -> OffsetDateTime| -> Vec<OffsetDateTime> {
+        pushes.iter().map(|(_, push)| of(push)).collect()
     };
     let sql = if repeats {
         add!("on conflict do nothing")
@@ -71,33 +71,33 @@ pub(crate) async fn add_facts(
             Owner::Tag(_) => None,
             Owner::Repository(id) => Some(*id),
         }))
-        .bind(text(|fact| fact.action.as_str()))
+        .bind(text(|push| push.action.as_str()))
         .bind(
-            facts
+            pushes
                 .iter()
-                .map(|(_, fact)| fact.digest.as_ref().map(Digest::as_bytes))
+                .map(|(_, push)| push.digest.as_ref().map(Digest::as_bytes))
                 .collect::<Vec<_>>(),
         )
-        .bind(times(|fact| fact.occurred_at))
-        .bind(times(Received::effective_at))
-        .bind(text(|fact| fact.meta.time_source.as_str()))
-        .bind(times(|fact| fact.received_at))
-        .bind(text(|fact| fact.meta.origin.as_str()))
-        .bind(text(|fact| &fact.meta.source))
-        .bind(text(|fact| &fact.event_id))
+        .bind(times(|push| push.occurred_at))
+        .bind(times(ReceivedPush::effective_at))
+        .bind(text(|push| push.meta.time_source.as_str()))
+        .bind(times(|push| push.received_at))
+        .bind(text(|push| push.meta.origin.as_str()))
+        .bind(text(|push| &push.meta.source))
+        .bind(text(|push| &push.event_id))
         .bind(optional(|meta| meta.actor.as_deref()))
         .bind(optional(|meta| meta.media_type.as_deref()))
         .bind(
-            facts
+            pushes
                 .iter()
-                .map(|(_, fact)| fact.meta.size.map(row::signed))
+                .map(|(_, push)| push.meta.size.map(row::signed))
                 .collect::<Vec<_>>(),
         )
         .bind(recorded_at)
         .bind(
-            facts
+            pushes
                 .iter()
-                .map(|(_, fact)| row::signed(fact.sequence))
+                .map(|(_, push)| row::signed(push.sequence))
                 .collect::<Vec<_>>(),
         )
         .fetch_all(db)
@@ -113,7 +113,7 @@ pub(crate) async fn add_facts(
 
 /// Adds what published revisions of a tag tell, as facts: it had, or lost, a digest at a time. Gives the row id of each, in the
 /// same order; one that is known already is not added again. Of two about the same time the later number was received later.
-pub(crate) async fn add_published(
+pub(crate) async fn insert_implied(
     db: &mut PgConnection,
     tag_id: i64,
     revisions: &[&Revision],

@@ -9,19 +9,19 @@ use tagtrail_proto::Digest;
 use time::OffsetDateTime;
 
 use crate::error::Error;
-use crate::store::tags::NewHead;
+use crate::store::tags::NewTagRow;
 
 /// Writes revisions, and brings the rows of tags up to date.
-pub(crate) async fn add_revisions(
+pub(crate) async fn insert(
     db: &mut PgConnection,
     partition: u16,
     revisions: &[&Recorded],
-    tags: &[NewHead],
+    tags: &[NewTagRow],
 ) -> Result<(), sqlx::Error> {
     fn each<'a, T>(revisions: &[&'a Recorded], of: impl Fn(&'a Recorded) -> T) -> Vec<T> {
         revisions.iter().copied().map(of).collect()
     }
-    fn every<'a, T>(tags: &'a [NewHead], of: impl Fn(&'a NewHead) -> T) -> Vec<T> {
+    fn every<'a, T>(tags: &'a [NewTagRow], of: impl Fn(&'a NewTagRow) -> T) -> Vec<T> {
         tags.iter().map(of).collect()
     }
     // Both in one statement: a round trip less for each push that comes alone.

@@ -9,7 +9,7 @@ use tagtrail_postgres::row;
 use tagtrail_proto::{Digest, Image};
 
 use crate::error::Error;
-use crate::received::Received;
+use crate::received::ReceivedPush;
 
 /// Its own row among the positions: how far PUSHES was compared, and when.
 const SWEEP: &str = "PUSHES, swept";
@@ -115,13 +115,13 @@ fn of_row(found: &sqlx::postgres::PgRow) -> Result<Position, sqlx::Error> {
     })
 }
 
-/// Which of these facts are not in the store, by their sequences.
+/// Which of these pushes are not in the store, by their sequences.
 pub(crate) async fn missing(
     db: &mut PgConnection,
-    facts: &[Received],
+    pushes: &[ReceivedPush],
 ) -> Result<BTreeSet<u64>, sqlx::Error> {
-    fn each<'a, T>(facts: &'a [Received], of: impl Fn(&'a Received) -> T) -> Vec<T> {
-        facts.iter().map(of).collect()
+    fn each<'a, T>(pushes: &'a [ReceivedPush], of: impl Fn(&'a ReceivedPush) -> T) -> Vec<T> {
+        pushes.iter().map(of).collect()
     }
     let sequences: Vec<i64> = sqlx::query_scalar(
         "select w.sequence
@@ -136,13 +136,13 @@ pub(crate) async fn missing(
                               and p.digest is not distinct from w.digest)
          end",
     )
-    .bind(each(facts, |fact| row::signed(fact.sequence)))
-    .bind(each(facts, |fact| fact.registry.as_ref()))
-    .bind(each(facts, |fact| fact.repository.as_ref()))
-    .bind(each(facts, |fact| fact.tag.as_ref().map(AsRef::<str>::as_ref)))
-    .bind(each(facts, |fact| fact.occurred_at))
-    .bind(each(facts, |fact| fact.digest.as_ref().map(Digest::as_bytes)))
-    .bind(each(facts, |fact| fact.action.as_str()))
+    .bind(each(pushes, |push| row::signed(push.sequence)))
+    .bind(each(pushes, |push| push.registry.as_ref()))
+    .bind(each(pushes, |push| push.repository.as_ref()))
+    .bind(each(pushes, |push| push.tag.as_ref().map(AsRef::<str>::as_ref)))
+    .bind(each(pushes, |push| push.occurred_at))
+    .bind(each(pushes, |push| push.digest.as_ref().map(Digest::as_bytes)))
+    .bind(each(pushes, |push| push.action.as_str()))
     .fetch_all(db)
     .await?;
     Ok(sequences.into_iter().map(row::unsigned).collect())

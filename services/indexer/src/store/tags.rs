@@ -172,7 +172,7 @@ pub(crate) async fn repository_ids(
 
 /// A tag as its row tells it.
 #[derive(Debug, Clone)]
-pub(crate) struct Head {
+pub(crate) struct TagRow {
     pub(crate) image: Image,
     pub(crate) repository_id: i64,
     pub(crate) issued: u64,
@@ -188,7 +188,7 @@ pub(crate) async fn lock_tags(
     db: &mut PgConnection,
     ids: &[i64],
     pushed: &BTreeSet<(i64, &Digest)>,
-) -> Result<HashMap<i64, Head>, Error> {
+) -> Result<HashMap<i64, TagRow>, Error> {
     let tags: Vec<i64> = pushed.iter().map(|(tag, _)| *tag).collect();
     let digests: Vec<&[u8]> = pushed.iter().map(|(_, digest)| digest.as_bytes()).collect();
     let rows = sqlx::query(
@@ -224,7 +224,7 @@ pub(crate) async fn lock_tags(
     Ok(heads)
 }
 
-fn head(row: &PgRow) -> Result<Head, Error> {
+fn head(row: &PgRow) -> Result<TagRow, Error> {
     let head = match (row.try_get::<Option<i64>, _>(6)?, row.try_get(8)?) {
         (Some(number), Some(at)) => Some(Entry {
             at,
@@ -233,7 +233,7 @@ fn head(row: &PgRow) -> Result<Head, Error> {
         }),
         _ => None,
     };
-    Ok(Head {
+    Ok(TagRow {
         image: Image {
             registry: row::parsed(row.try_get(1)?)?,
             repository: row::parsed(row.try_get(2)?)?,
@@ -249,7 +249,7 @@ fn head(row: &PgRow) -> Result<Head, Error> {
 
 /// The new state of a tag's row.
 #[derive(Debug)]
-pub(crate) struct NewHead {
+pub(crate) struct NewTagRow {
     pub(crate) tag_id: i64,
     pub(crate) issued: u64,
     pub(crate) head: Option<Entry>,
