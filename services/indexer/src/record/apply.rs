@@ -49,7 +49,8 @@ pub(crate) async fn apply(
     let mut tx = db.begin().await?;
     // Whoever is not the only holder fails here, before it has written anything.
     let mut to =
-        store::position::advance(&mut tx, partition.number, &partition.progress, to, true).await?;
+        store::position::advance_and_record(&mut tx, partition.number, &partition.progress, to)
+            .await?;
     let recorded_at = to.recorded_at()?;
     let (mut revisions, mut repeats) = (Vec::new(), false);
     // A delete of a digest or of everything concerns tags that only the store can name, so it gets a turn of its own.

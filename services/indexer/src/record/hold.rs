@@ -110,7 +110,7 @@ async fn work(
             },
             ..progress
         };
-        let advancing = store::position::advance(db, number, &progress, afresh, false);
+        let advancing = store::position::advance(db, number, &progress, afresh);
         progress = shared.within(advancing).await?;
     }
     tracing::info!(

@@ -62,7 +62,7 @@ impl OutgoingRevision {
     /// A revision that the stream was seen not to hold. It has no identifier as a message: the stream may remember that of one
     /// which it lost, or which somebody purged, and would swallow this one.
     pub(crate) fn again(new: Recorded) -> Result<OutgoingRevision, Error> {
-        let question = recheck::of(&new).map(Box::new);
+        let question = recheck::question_for(&new).map(Box::new);
         let subject = Subject::of_revisions(&new.event.image());
         let payload = serde_json::to_vec(&new.event.event())
             .map_err(|_| Error::Inconsistent("a revision can't be written as JSON"))?;

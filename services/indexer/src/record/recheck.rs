@@ -10,7 +10,7 @@ use time::Duration;
 const NEAR: Duration = Duration::seconds(10);
 
 /// The question that a revision raises, if it raises one.
-pub(crate) fn of(recorded: &Recorded) -> Option<Push> {
+pub(crate) fn question_for(recorded: &Recorded) -> Option<Push> {
     let revision = &recorded.event;
     // What was asked for or compared is the registry's own word.
     if revision.origin != Origin::Event {
@@ -92,7 +92,7 @@ mod tests {
     fn doubted(change: impl FnOnce(&mut Recorded)) -> bool {
         let mut recorded = recorded();
         change(&mut recorded);
-        of(&recorded).is_some()
+        question_for(&recorded).is_some()
     }
 
     #[test]
@@ -145,7 +145,7 @@ mod tests {
     fn the_question_is_about_the_tag_and_names_no_digest() {
         let mut recorded = recorded();
         recorded.previous_at = Some(at(100));
-        let question = of(&recorded).unwrap();
+        let question = question_for(&recorded).unwrap();
         assert_eq!(question.image().unwrap(), recorded.event.image());
         assert_eq!((question.digest, question.actor), (None, None));
         assert_eq!(

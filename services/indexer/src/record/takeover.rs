@@ -37,7 +37,7 @@ pub(crate) async fn catch_up(
         for question in page
             .iter()
             .filter(|new| new.ordinal > noted)
-            .filter_map(recheck::of)
+            .filter_map(recheck::question_for)
         {
             shared
                 .while_pinging(db, async {
@@ -88,7 +88,7 @@ pub(crate) async fn note_published(
         published,
         ..*progress
     };
-    let advancing = store::position::advance(db, number, progress, to, false);
+    let advancing = store::position::advance(db, number, progress, to);
     *progress = shared.within(advancing).await?;
     FailPoint::IndexerNoted.pass();
     Ok(())

@@ -22,7 +22,8 @@ pub(crate) async fn adopt(
     published: &BTreeMap<Image, Vec<Revision>>,
 ) -> Result<u64, Error> {
     let images: BTreeSet<Image> = published.keys().cloned().collect();
-    let mut to = store::position::advance(&mut *tx, partition, progress, *progress, true).await?;
+    let mut to =
+        store::position::advance_and_record(&mut *tx, partition, progress, *progress).await?;
     let recorded_at = to.recorded_at()?;
     let ids = store::tags::tag_ids(&mut *tx, &images).await?;
     let tags: Vec<i64> = ids.values().copied().collect();

@@ -66,19 +66,26 @@ pub(crate) async fn progress(
     })
 }
 
-/// Moves the row of a partition on from where this holder left it, in the transaction of what was read where there is one. Fails
-/// if it is not there any more: another holder has moved it, or the sweeper has set it back to have something done again.
-///
-/// With `records`, what the transaction records is recorded now: by the database's clock, one for all instances, and never earlier
-/// than what was recorded before.
+/// Moves the row of a partition on from where this holder left it. Fails if it is not there any more: another holder has moved
+/// it, or the sweeper has set it back to have something done again.
 pub(crate) async fn advance(
     db: &mut PgConnection,
     partition: u16,
     from: &Progress,
     to: Progress,
-    records: bool,
 ) -> Result<Progress, Error> {
-    if records && FailPoint::IndexerPosition.skipped() {
+    update(db, partition, from, to, false).await
+}
+
+/// The same in the transaction of what was read, which is recorded now: by the database's clock, one for all instances, and never
+/// earlier than what was recorded before.
+pub(crate) async fn advance_and_record(
+    db: &mut PgConnection,
+    partition: u16,
+    from: &Progress,
+    to: Progress,
+) -> Result<Progress, Error> {
+    if FailPoint::IndexerPosition.skipped() {
         let now = sqlx::query_scalar("select now()").fetch_one(db).await?;
         return Ok(Progress {
             recorded_at: Some(now),
@@ -86,6 +93,16 @@ pub(crate) async fn advance(
             ..to
         });
     }
+    update(db, partition, from, to, true).await
+}
+
+async fn update(
+    db: &mut PgConnection,
+    partition: u16,
+    from: &Progress,
+    to: Progress,
+    records: bool,
+) -> Result<Progress, Error> {
     let moved: Option<Option<OffsetDateTime>> = sqlx::query_scalar(
         "update position
          set stream_created_ns = $3, applied_seq = $4, applied_time_ns = $5, published = $6,
