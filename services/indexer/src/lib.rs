@@ -32,7 +32,7 @@ use tagtrail_daemon::{Context, Tasks};
 use tokio::sync::Semaphore;
 
 pub use config::Config;
-pub use republish::{Republish, RepublishError, Republished, republish};
+pub use republish::{Republish, RepublishCounts, RepublishError, republish};
 
 /// Runs until a stop is asked for.
 ///

@@ -33,7 +33,7 @@ pub enum Republish {
 
 /// How much was published.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Republished {
+pub struct RepublishCounts {
     /// Images of which anything was.
     pub images: u64,
     /// Revisions.
@@ -54,7 +54,7 @@ pub enum RepublishError {
     Publish(#[from] PublishError),
     /// New revisions come faster than old ones can be sent.
     #[error("{0} moves too often to be published again now: try it in a quieter moment")]
-    Restless(Image),
+    Contended(Image),
     /// Can't happen: a revision is JSON of our own making.
     #[error("a revision can't be written as JSON")]
     Json(#[from] serde_json::Error),
@@ -69,7 +69,7 @@ pub async fn republish(
     bus: &Bus,
     what: Republish,
     mut progress: impl FnMut(u64),
-) -> Result<Republished, RepublishError> {
+) -> Result<RepublishCounts, RepublishError> {
     let session = bus.session().await?;
     let tags: BTreeMap<i64, u64> = match what {
         Republish::Image(image) => {
@@ -78,7 +78,7 @@ pub async fn republish(
         }
         Republish::Since(time) => store::revisions::tags_since(db, time).await?,
     };
-    let mut done = Republished::default();
+    let mut done = RepublishCounts::default();
     let tags: Vec<Place> = tags
         .into_iter()
         .map(|(tag, number)| Place::new(tag, number))
@@ -87,22 +87,22 @@ pub async fn republish(
         let mut left = some.to_vec();
         let mut attempt = 0;
         while !left.is_empty() {
-            let outcomes: Vec<Outcome> = round(db, bus, &session, left).await?;
+            let outcomes: Vec<RepublishOutcome> = round(db, bus, &session, left).await?;
             left = Vec::new();
             for outcome in outcomes {
                 match outcome {
-                    Outcome::Page { next, count } => {
+                    RepublishOutcome::Page { next, count } => {
                         done.revisions += count;
                         match next {
                             Some(next) => left.push(next),
                             None => done.images += 1,
                         }
                     }
-                    Outcome::Overtaken(_, image) if attempt >= ATTEMPTS => {
-                        return Err(RepublishError::Restless(image));
+                    RepublishOutcome::Contended(_, image) if attempt >= ATTEMPTS => {
+                        return Err(RepublishError::Contended(image));
                     }
                     // From its beginning: what came in between is its newest now, and must come last again.
-                    Outcome::Overtaken(tag, _) => {
+                    RepublishOutcome::Contended(tag, _) => {
                         left.extend(some.iter().filter(|place| place.tag == tag).copied());
                     }
                 }
@@ -134,11 +134,11 @@ impl Place {
     }
 }
 
-enum Outcome {
+enum RepublishOutcome {
     /// As many as are read at once; `next` says where to go on.
     Page { next: Option<Place>, count: u64 },
     /// Somebody published something of the tag in between.
-    Overtaken(i64, Image),
+    Contended(i64, Image),
 }
 
 /// Publishes the next page of each of these tags.
@@ -147,7 +147,7 @@ async fn round(
     bus: &Bus,
     session: &Session,
     places: Vec<Place>,
-) -> Result<Vec<Outcome>, RepublishError> {
+) -> Result<Vec<RepublishOutcome>, RepublishError> {
     let mut pages = Vec::with_capacity(places.len());
     for mut place in places {
         // The last message is looked up before the page is read: an indexer commits before it publishes, so the page holds all
@@ -166,18 +166,18 @@ async fn round(
         ));
     }
     stream::iter(pages)
-        .map(|(place, page)| one(session, place, page))
+        .map(|(place, page)| publish_page(session, place, page))
         .buffer_unordered(AT_ONCE)
         .try_collect()
         .await
 }
 
 /// Publishes revisions of one tag, each after the one before.
-async fn one(
+async fn publish_page(
     session: &Session,
     mut place: Place,
     page: Vec<Recorded>,
-) -> Result<Outcome, RepublishError> {
+) -> Result<RepublishOutcome, RepublishError> {
     let count = page.len() as u64;
     for recorded in page {
         let image = recorded.event.image();
@@ -194,11 +194,11 @@ async fn one(
         let sent = session.send_after(message, before).await?;
         match sent.acknowledged().await {
             Ok(ack) => place.sequence = Some(ack.sequence),
-            Err(PublishError::Fenced) => return Ok(Outcome::Overtaken(place.tag, image)),
+            Err(PublishError::Fenced) => return Ok(RepublishOutcome::Contended(place.tag, image)),
             Err(error) => return Err(error.into()),
         }
     }
-    Ok(Outcome::Page {
+    Ok(RepublishOutcome::Page {
         next: (count == recorded::PAGE).then_some(place),
         count,
     })

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use tagtrail_bus::{Bus, BusArgs};
-use tagtrail_indexer::{Republish, Republished, republish};
+use tagtrail_indexer::{Republish, RepublishCounts, republish};
 use tagtrail_testkit::TestNats;
 
 use crate::bench::*;
@@ -63,7 +63,7 @@ async fn what_subscribers_lost_is_published_again_with_the_same_identity() {
     let total = republish(&mut connection, &bus, one, |_| {}).await.unwrap();
     assert_eq!(
         total,
-        Republished {
+        RepublishCounts {
             images: 1,
             revisions: 5
         }
@@ -95,7 +95,7 @@ async fn what_subscribers_lost_is_published_again_with_the_same_identity() {
         republish(&mut connection, &bus, nobody, |_| {})
             .await
             .unwrap(),
-        Republished::default()
+        RepublishCounts::default()
     );
 }
 
