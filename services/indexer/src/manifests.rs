@@ -7,7 +7,7 @@ use std::convert::Infallible;
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
-use tagtrail_bus::consume::{Delivery, Position, nanoseconds};
+use tagtrail_bus::consume::Delivery;
 use tagtrail_bus::topology::Stream;
 use tagtrail_daemon::backoff;
 use tagtrail_postgres::{DbArgs, Lock};
@@ -59,21 +59,12 @@ async fn hold(db: &DbArgs, shared: &Shared) -> Result<Infallible, Error> {
     let start = shared.within(store::position(&mut db)).await?;
     let opening = shared
         .bus
-        .read(Stream::Manifests, "tagtrail.manifest.>", start);
+        .read(Stream::Manifests, Subject::ALL_MANIFESTS, start);
     let mut reader = shared.while_pinging(&mut db, opening).await?;
-    let mut at = Position {
-        stream_created_ns: Some(reader.stream_created_ns()),
-        ..start
-    };
-    if let Some(why) = reader.restarted_because() {
-        tracing::warn!("reading MANIFESTS from its first message: {why}");
-        (at.sequence, at.time_ns) = (0, None);
-    }
     loop {
         let mut batch = Vec::new();
         let mut next = Some(shared.while_pinging(&mut db, reader.next()).await?);
         while let Some(delivery) = next {
-            (at.sequence, at.time_ns) = (delivery.sequence, Some(nanoseconds(delivery.time)));
             batch.extend(manifest(&delivery));
             // Only what is there already: nobody waits to fill a batch.
             next = if batch.len() < BATCH {
@@ -82,7 +73,7 @@ async fn hold(db: &DbArgs, shared: &Shared) -> Result<Infallible, Error> {
                 None
             };
         }
-        let added = shared.within(store::add(&mut db, &batch, at)).await?;
+        let added = shared.within(store::add(&mut db, &batch, reader.position())).await?;
         shared.metrics.manifests.inc_by(added);
     }
 }

@@ -18,7 +18,7 @@ use tagtrail_proto::{Event, Revision, Subject};
 
 use crate::error::Error;
 use crate::received::ReceivedPush;
-use crate::restore::find::{find, messages};
+use crate::restore::find::{MESSAGES, find};
 use crate::shared::Shared;
 use crate::store::sweep as store;
 
@@ -75,11 +75,12 @@ async fn pushes(shared: &Shared, db: &mut PgConnection) -> Result<u64, Error> {
     let held = shared
         .while_pinging(db, shared.bus.held(Stream::Pushes))
         .await?;
-    let opening = shared.bus.read(Stream::Pushes, "tagtrail.push.>", position);
+    let opening = shared
+        .bus
+        .read(Stream::Pushes, Subject::ALL_PUSHES, position);
     let mut reader = shared.while_pinging(db, opening).await?;
     let created_ns = reader.stream_created_ns();
-    let after = reader.restarted_because().map_or(position.sequence, |_| 0);
-    if *held.end() <= after || held.is_empty() {
+    if *held.end() <= reader.position().sequence || held.is_empty() {
         return Ok(0);
     }
     let was_applied = |message: &Delivery, partition: u16| match applied.get(&partition) {
@@ -89,7 +90,7 @@ async fn pushes(shared: &Shared, db: &mut PgConnection) -> Result<u64, Error> {
     };
     let mut looked_at = 0;
     loop {
-        let reading = messages(&mut reader, *held.end());
+        let reading = reader.next_until(*held.end(), MESSAGES);
         let some = shared.while_pinging(db, reading).await?;
         let (mut batch, mut last) = (Vec::new(), None);
         for message in &some {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use sqlx::{Connection as _, PgConnection};
 use tagtrail_bus::Bus;
-use tagtrail_bus::consume::{Position, Reader};
+use tagtrail_bus::consume::Reader;
 use tagtrail_bus::publish::Message;
 use tagtrail_bus::topology::Stream;
 use tagtrail_failpoint::FailPoint;
@@ -92,25 +92,17 @@ async fn work(
     // … and what it lacks is ours to publish, before anything new.
     catch_up(shared, number, db, &fence, &mut progress).await?;
 
-    let filter = format!("tagtrail.push.{number}.>");
+    let filter = Subject::all_pushes(number);
     let opening = shared.bus.read(Stream::Pushes, &filter, progress.position);
     let reader = shared.while_pinging(db, opening).await?;
-    let stream_created_ns = reader.stream_created_ns();
-    if let Some(why) = reader.restarted_because() {
-        tracing::warn!(
-            partition = number,
-            "reading PUSHES from its first message, not after {}: {why}",
-            progress.position.sequence
-        );
-        // What is read a second time changes nothing.
-        let afresh = Progress {
-            position: Position {
-                stream_created_ns: Some(stream_created_ns),
-                ..Position::default()
-            },
+    if reader.restarted_because().is_some() {
+        // Pushes that are read a second time change nothing.
+        let position = reader.position();
+        let restarted = Progress {
+            position,
             ..progress
         };
-        let advancing = store::position::advance(db, number, &progress, afresh);
+        let advancing = store::position::advance(db, number, &progress, restarted);
         progress = shared.within(advancing).await?;
     }
     tracing::info!(
@@ -122,16 +114,16 @@ async fn work(
     let mut partition = Partition {
         number,
         partitions: shared.bus.partitions(),
-        stream_created_ns,
+        stream_created_ns: reader.stream_created_ns(),
         progress,
         repeats: false,
         tag_ids: TagIds::default(),
         unrecorded,
     };
-    let (facts_in, mut pushes) = mpsc::channel(READ_AHEAD);
+    let (pushes_in, mut pushes) = mpsc::channel(READ_AHEAD);
     let (revisions, mut revisions_out) = mpsc::channel(PUBLISH_AHEAD);
     let published = watch::Sender::new(progress.published);
-    let reading = read(shared, number, reader, facts_in);
+    let reading = read(shared, number, reader, pushes_in);
     let applying = apply_all(
         shared,
         &mut partition,

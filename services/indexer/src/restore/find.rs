@@ -1,12 +1,11 @@
 //! Looking for revisions that were published and that the store does not know; see [`crate::restore::unrecorded`].
 
 use std::collections::{BTreeMap, HashMap};
-use std::time::Duration;
 
 use sqlx::PgConnection;
-use tagtrail_bus::consume::{Delivery, Position, Reader};
+use tagtrail_bus::consume::Position;
 use tagtrail_bus::topology::Stream;
-use tagtrail_proto::{Image, partition_of};
+use tagtrail_proto::{Image, Subject, partition_of};
 
 use crate::error::Error;
 use crate::restore::unrecorded::{Unrecorded, UnrecordedCache, revision};
@@ -14,9 +13,7 @@ use crate::shared::Shared;
 use crate::store;
 
 /// Messages looked at between two questions to the store.
-const MESSAGES: usize = 1000;
-/// The next message must come in this time: those that are read are known to be there.
-const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const MESSAGES: usize = 1000;
 
 /// What was published of a partition and is not in the store; to be asked after fencing.
 pub(crate) async fn unrecorded_of(
@@ -57,13 +54,13 @@ pub(crate) async fn find(
         .while_pinging(db, shared.bus.held(Stream::Revisions))
         .await?;
     // Fences too: with them the end of the stream is noticed, whatever stands there.
-    let opening = shared.bus.read(Stream::Revisions, "tagtrail.>", place);
+    let opening = shared
+        .bus
+        .read(Stream::Revisions, Subject::EVERYTHING, place);
     let mut reader = shared.while_pinging(db, opening).await?;
-    let created_ns = reader.stream_created_ns();
-    let after = reader.restarted_because().map_or(place.sequence, |_| 0);
-    let mut at_end = held.is_empty() || *held.end() <= after;
+    let mut at_end = held.is_empty() || *held.end() <= reader.position().sequence;
     while !at_end {
-        let reading = messages(&mut reader, *held.end());
+        let reading = reader.next_until(*held.end(), MESSAGES);
         let some = shared.while_pinging(db, reading).await?;
         at_end = some.last().is_some_and(|last| last.sequence >= *held.end());
         let mut told: BTreeMap<Image, BTreeMap<u64, _>> = BTreeMap::new();
@@ -85,9 +82,9 @@ pub(crate) async fn find(
     }
     if found.is_empty() {
         let end = Position {
-            stream_created_ns: Some(created_ns),
             sequence: *held.end(),
             time_ns: None,
+            ..reader.position()
         };
         shared.within(store::sweep::know(db, end)).await?;
     } else {
@@ -100,20 +97,4 @@ pub(crate) async fn find(
         );
     }
     Ok(found)
-}
-
-/// The next messages, as many as are looked at between two questions to the store, up to the one with sequence `end` at most.
-pub(crate) async fn messages(reader: &mut Reader, end: u64) -> Result<Vec<Delivery>, Error> {
-    let mut some = Vec::new();
-    while some.len() < MESSAGES {
-        let message = tokio::time::timeout(PATIENCE, reader.next())
-            .await
-            .map_err(|_| Error::Ended("stream that was read"))??;
-        let at_end = message.sequence >= end;
-        some.push(message);
-        if at_end {
-            break;
-        }
-    }
-    Ok(some)
 }
