@@ -9,7 +9,7 @@ use std::time::Duration;
 use futures_util::FutureExt as _;
 use tagtrail_bus::consume::Delivery;
 use tagtrail_bus::topology::Stream;
-use tagtrail_daemon::backoff;
+use tagtrail_daemon::Retry;
 use tagtrail_postgres::{DbArgs, Lock};
 use tagtrail_proto::{Event, Manifest, Subject};
 
@@ -21,29 +21,17 @@ use crate::store::manifests as store;
 const BATCH: usize = 100;
 /// How often an instance that waits for its turn asks.
 const TURN: Duration = Duration::from_secs(1);
-/// Work that lasted so long had begun well.
-const WELL: Duration = Duration::from_secs(30);
 
 /// Stores manifests until a stop is asked for. Whatever goes wrong, it starts over from the position.
 pub(crate) async fn manifests(db: DbArgs, shared: Shared) -> anyhow::Result<()> {
-    let mut failures = 0;
+    let mut retry = Retry::new("storing manifests");
     loop {
-        let started = tokio::time::Instant::now();
-        let ended = tokio::select! {
+        let Err(error) = tokio::select! {
             () = shared.shutdown.cancelled() => return Ok(()),
             ended = hold(&db, &shared) => ended,
         };
-        failures = if started.elapsed() > WELL {
-            1
-        } else {
-            failures + 1
-        };
-        let Err(error) = ended;
-        let error = anyhow::Error::from(error);
-        tracing::warn!("storing manifests starts over: {error:#}");
-        tokio::select! {
-            () = shared.shutdown.cancelled() => return Ok(()),
-            () = tokio::time::sleep(backoff(failures)) => {}
+        if !retry.wait(&error, &shared.shutdown).await {
+            return Ok(());
         }
     }
 }
@@ -73,7 +61,9 @@ async fn hold(db: &DbArgs, shared: &Shared) -> Result<Infallible, Error> {
                 None
             };
         }
-        let added = shared.within(store::add(&mut db, &batch, reader.position())).await?;
+        let added = shared
+            .within(store::add(&mut db, &batch, reader.position()))
+            .await?;
         shared.metrics.manifests.inc_by(added);
     }
 }

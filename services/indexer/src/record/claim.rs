@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use sqlx::PgConnection;
-use tagtrail_daemon::Health;
+use tagtrail_daemon::{Health, Retry};
 use tagtrail_postgres::{DbArgs, Lock, ping};
 use tokio::task::{Id, JoinSet};
 
@@ -27,7 +27,7 @@ pub(crate) async fn partitions(
     let mut every = tokio::time::interval(interval);
     every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let cache = UnrecordedCache::default();
-    let mut failures = 0;
+    let mut retry = Retry::new("acquiring partitions");
     loop {
         tokio::select! {
             () = shared.shutdown.cancelled() => break,
@@ -47,7 +47,7 @@ pub(crate) async fn partitions(
                 let free: BTreeSet<u16> = (0..shared.bus.partitions()).filter(|number| !numbers.values().any(|held| held == number)).collect();
                 match take_one(&db, &shared, &mut spare, free).await {
                     Ok(taken) => {
-                        failures = 0;
+                        retry.succeeded();
                         health.set("postgres", shared.readiness.state());
                         if let Some((number, session)) = taken {
                             tracing::info!(partition = number, "took the partition");
@@ -57,10 +57,8 @@ pub(crate) async fn partitions(
                     }
                     Err(error) => {
                         spare = None;
-                        failures += 1;
                         health.set("postgres", Err("can't take partitions: the database does not answer".to_owned()));
-                        tracing::warn!("can't take partitions: {error:#}");
-                        every.reset_after(interval.max(tagtrail_daemon::backoff(failures)));
+                        every.reset_after(interval.max(retry.failed(&error)));
                     }
                 }
             }

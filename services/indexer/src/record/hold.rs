@@ -8,6 +8,7 @@ use tagtrail_bus::Bus;
 use tagtrail_bus::consume::Reader;
 use tagtrail_bus::publish::Message;
 use tagtrail_bus::topology::Stream;
+use tagtrail_daemon::Retry;
 use tagtrail_failpoint::FailPoint;
 use tagtrail_history::recorded::Recorded;
 use tagtrail_proto::{Digest, Image, Name, Quarantined, Subject};
@@ -34,6 +35,8 @@ const READ_AHEAD: usize = batch::MOST;
 const PUBLISH_AHEAD: usize = 1;
 /// Idle ticks after which PUSHES surely has no more, and what the store still lacks will not come from there.
 const NOTHING_MORE: u32 = 3;
+/// Longest pause between two attempts: Postgres ends the session if it is silent for longer than the session time-out.
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
 /// Works on a partition whose lock the session `db` has, until the session is lost or a stop is asked for. Dropping the
 /// session gives the partition up.
@@ -43,9 +46,9 @@ pub(crate) async fn hold(
     number: u16,
     mut db: PgConnection,
 ) -> Result<(), Error> {
-    let mut failures = 0;
+    let task = format!("work on partition {number}");
+    let mut retry = Retry::new(task).at_most(LONGEST_PAUSE);
     loop {
-        let started = tokio::time::Instant::now();
         let error = match Box::pin(work(&shared, &cache, number, &mut db)).await {
             Ok(()) => return Ok(()),
             Err(error) => error,
@@ -55,19 +58,8 @@ pub(crate) async fn hold(
             cache.forget().await; // The store may come back as an older one.
             return Err(error);
         }
-        failures = if started.elapsed() > Duration::from_secs(30) {
-            1
-        } else {
-            failures + 1
-        };
-        let pause = tagtrail_daemon::backoff(failures).min(Duration::from_secs(2));
-        tracing::warn!(
-            partition = number,
-            "starting the partition over in {pause:?}: {error:#}"
-        );
-        tokio::select! {
-            () = shared.shutdown.cancelled() => return Ok(()),
-            () = tokio::time::sleep(pause) => {}
+        if !retry.wait(&error, &shared.shutdown).await {
+            return Ok(());
         }
         // The work may have been dropped in the middle of a transaction (and the driver forgets one whose BEGIN was cancelled:
         // sqlx issue 4393). This also keeps the session from dying of silence while NATS is away.

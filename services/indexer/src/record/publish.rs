@@ -7,7 +7,7 @@ use futures_util::future::BoxFuture;
 use tagtrail_bus::publish::{Ack, Fence, Message, PublishError};
 use tagtrail_bus::topology::Stream;
 use tagtrail_bus::{Bus, Session};
-use tagtrail_daemon::{Span, SpanKind};
+use tagtrail_daemon::{Retry, Span, SpanKind};
 use tagtrail_failpoint::FailPoint;
 use tagtrail_history::recorded::Recorded;
 use tagtrail_proto::{Event, Push, Revision, Subject};
@@ -153,6 +153,7 @@ async fn in_order(
     let mut queue: VecDeque<OutgoingRevision> = VecDeque::new();
     let mut window: VecDeque<(OutgoingRevision, Acknowledgement)> = VecDeque::new();
     let mut on_their_way: HashSet<i64> = HashSet::new();
+    let mut retry = Retry::new("publishing revisions").at_most(Duration::from_secs(1));
     let (mut failures, mut open) = (0, true);
     let at_once = WINDOW.min(fence.at_once());
     loop {
@@ -196,19 +197,18 @@ async fn in_order(
                     metrics.published(done.received_at);
                 }
                 failures = 0;
+                retry.succeeded();
             }
             // Without an identifier it may come twice: then what the stream holds has to be looked at first.
-            Some(Err(PublishError::Unacknowledged(cause)))
+            Some(Err(error @ PublishError::Unacknowledged(_)))
                 if failures < ATTEMPTS && window.iter().all(|(sent, _)| sent.id.is_some()) =>
             {
                 failures += 1;
-                tracing::warn!(unacknowledged = window.len(), "publishing again: {cause}");
                 for (again, _) in window.drain(..).rev() {
                     queue.push_front(again);
                 }
                 on_their_way.clear();
-                tokio::time::sleep(tagtrail_daemon::backoff(failures).min(Duration::from_secs(1)))
-                    .await;
+                tokio::time::sleep(retry.failed(&error)).await;
             }
             Some(Err(final_error)) => return Err(final_error.into()),
         }
