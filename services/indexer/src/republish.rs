@@ -55,9 +55,6 @@ pub enum RepublishError {
     /// New revisions come faster than old ones can be sent.
     #[error("{0} moves too often to be published again now: try it in a quieter moment")]
     Contended(Image),
-    /// Can't happen: a revision is JSON of our own making.
-    #[error("a revision can't be written as JSON")]
-    Json(#[from] serde_json::Error),
 }
 
 /// Publishes again; `progress` is told the number of revisions so far.
@@ -184,12 +181,7 @@ async fn publish_page(
         let subject = Subject::of_revisions(&image);
         place.number = recorded.event.revision;
         let event: Event<Revision> = recorded.event.event();
-        let message = Message {
-            subject: &subject,
-            id: None,
-            payload: serde_json::to_vec(&event)?.into(),
-            trace: None,
-        };
+        let message = Message::of(&subject, &event)?;
         let before = place.sequence.unwrap_or(0);
         let sent = session.send_after(message, before).await?;
         match sent.acknowledged().await {

@@ -178,15 +178,9 @@ async fn quarantine(bus: &Bus, body: &[u8], reason: String) -> Result<(), Error>
         body,
     );
     let id = Digest::sha256_of(body).to_string();
-    let payload = serde_json::to_vec(&quarantined)
-        .map_err(|_| Error::Inconsistent("a quarantined body can't be written as JSON"))?;
-    bus.publish(Message {
-        subject: &Subject::Quarantine { source },
-        id: Some(&id),
-        payload: payload.into(),
-        trace: None,
-    })
-    .await?;
+    let subject = Subject::Quarantine { source };
+    let message = Message::of(&subject, &quarantined)?.with_id(&id);
+    bus.publish(message).await?;
     Ok(())
 }
 

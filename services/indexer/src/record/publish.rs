@@ -64,14 +64,13 @@ impl OutgoingRevision {
     pub(crate) fn again(new: Recorded) -> Result<OutgoingRevision, Error> {
         let question = recheck::question_for(&new).map(Box::new);
         let subject = Subject::of_revisions(&new.event.image());
-        let payload = serde_json::to_vec(&new.event.event())
-            .map_err(|_| Error::Inconsistent("a revision can't be written as JSON"))?;
+        let payload = Message::of(&subject, &new.event.event())?.payload;
         Ok(OutgoingRevision {
             ordinal: new.ordinal,
             tag_id: new.tag_id,
             subject,
             id: None,
-            payload: payload.into(),
+            payload,
             question,
             received_at: None,
             span: None,
@@ -83,14 +82,7 @@ impl OutgoingRevision {
 pub(crate) async fn ask(session: &Session, question: Push) {
     let subject = Subject::of_push(&question, tagtrail_proto::PARTITIONS);
     let outcome = async {
-        let payload = serde_json::to_vec(&question.event())
-            .map_err(|error| PublishError::Unacknowledged(error.to_string()))?;
-        let message = Message {
-            subject: &subject,
-            id: None,
-            payload: payload.into(),
-            trace: None,
-        };
+        let message = Message::of(&subject, &question.event())?;
         session.send(message).await?.acknowledged().await
     };
     if let Err(error) = outcome.await {
