@@ -145,6 +145,5 @@ async fn truly_published(
             "REVISIONS lost revisions that it had acknowledged; publishing them again from Postgres"
         );
     }
-    // Four times the window: that of an earlier version.
-    Ok(there.saturating_sub(4 * publish::WINDOW as u64))
+    Ok(there.saturating_sub(publish::WINDOW as u64))
 }
