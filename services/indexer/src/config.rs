@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tagtrail_bus::BusArgs;
 use tagtrail_postgres::DbArgs;
+use tagtrail_postgres::session::parse_silence;
 
 /// Settings, as flags and environment variables.
 #[derive(Debug, Clone, clap::Args)]
@@ -20,7 +21,7 @@ pub struct Config {
     pub appliers: Option<NonZeroUsize>,
     /// Seconds after which Postgres ends a silent session, and with it the hold on a partition. Lower is a faster take-over
     /// from a dead instance; too low, and a slow moment looks like death.
-    #[arg(long, env = "TAGTRAIL_SESSION_SECONDS", default_value = "10", value_parser = seconds)]
+    #[arg(long, env = "TAGTRAIL_SESSION_SECONDS", default_value = "10", value_parser = parse_silence)]
     pub session_seconds: Duration,
     /// Milliseconds between taking one free partition and the next. Slow, so that instances that start together share them.
     #[arg(long, env = "TAGTRAIL_CLAIM_INTERVAL_MS", default_value = "1000", value_parser = milliseconds)]
@@ -34,13 +35,6 @@ fn milliseconds(text: &str) -> Result<Duration, String> {
     match text.parse::<u64>() {
         Ok(milliseconds @ 1..=60_000) => Ok(Duration::from_millis(milliseconds)),
         _ => Err("must be a number of milliseconds from 1 to 60000".to_owned()),
-    }
-}
-
-fn seconds(text: &str) -> Result<Duration, String> {
-    match text.parse::<u64>() {
-        Ok(seconds @ 1..=600) => Ok(Duration::from_secs(seconds)),
-        _ => Err("must be a number of seconds from 1 to 600".to_owned()),
     }
 }
 

@@ -13,9 +13,6 @@ pub(crate) enum Error {
     /// The session's word is law: once it fails in any way, nobody knows what was committed, and the partition is given up.
     #[error("the database session failed")]
     Database(#[from] sqlx::Error),
-    /// The database did not answer in time; it may still act on what it was told.
-    #[error("the database did not answer in {0:?}")]
-    Silent(std::time::Duration),
     /// The position is not where this holder left it: it is not the only holder, or the sweeper has set it back.
     #[error("the position of partition {0} is not where it was left")]
     PositionMoved(u16),
@@ -59,7 +56,6 @@ impl From<&Error> for Recovery {
     fn from(error: &Error) -> Recovery {
         match error {
             Error::Database(_)
-            | Error::Silent(_)
             | Error::PositionMoved(_)
             | Error::Forgotten(_)
             | Error::Repeated

@@ -10,6 +10,7 @@ use futures_util::FutureExt as _;
 use tagtrail_bus::consume::Delivery;
 use tagtrail_bus::topology::Stream;
 use tagtrail_daemon::Retry;
+use tagtrail_postgres::session::ping_interval;
 use tagtrail_postgres::{DbArgs, Lock};
 use tagtrail_proto::{Event, Manifest, Subject};
 
@@ -40,7 +41,7 @@ pub(crate) async fn manifests(db: DbArgs, shared: Shared) -> anyhow::Result<()> 
 async fn hold(db: &DbArgs, shared: &Shared) -> Result<Infallible, Error> {
     let mut db = db.session("manifests", shared.silence).await?;
     // An instance that waits must not fall silent either.
-    let turn = TURN.min(shared.silence / 5);
+    let turn = TURN.min(ping_interval(shared.silence));
     while !shared.within(Lock::Manifests.try_acquire(&mut db)).await? {
         tokio::time::sleep(turn).await;
     }

@@ -21,7 +21,7 @@ impl Readiness {
     /// The database refused, or did not do, what a partition needs.
     pub(crate) fn failed(&self, partition: u16, error: &Error) {
         // The others are told by the part `nats`, or are over once the partition is taken again.
-        if let Error::Database(_) | Error::Silent(_) = error {
+        if let Error::Database(_) = error {
             let text = tagtrail_daemon::chain(error);
             self.0.send_modify(|all| {
                 all.insert(partition, text);

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use sqlx::PgConnection;
 use tagtrail_bus::Bus;
-use tagtrail_postgres::ping;
+use tagtrail_postgres::session::ping_interval;
+use tagtrail_postgres::{ping, within};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
@@ -29,14 +30,11 @@ pub(crate) struct Shared {
 
 impl Shared {
     /// Database work with a bound: a session that does not answer is as good as lost.
-    pub(crate) async fn within<T, E: Into<Error>>(
+    pub(crate) async fn within<T, E: Into<Error> + From<sqlx::Error>>(
         &self,
         work: impl Future<Output = Result<T, E>>,
     ) -> Result<T, Error> {
-        match tokio::time::timeout(self.silence, work).await {
-            Ok(done) => done.map_err(Into::into),
-            Err(_) => Err(Error::Silent(self.silence)),
-        }
+        within(self.silence, work).await.map_err(Into::into)
     }
 
     /// Waits for NATS and keeps the session alive meanwhile: it must not die of the slowness of another server.
@@ -45,7 +43,7 @@ impl Shared {
         db: &mut PgConnection,
         work: impl Future<Output = Result<T, E>>,
     ) -> Result<T, Error> {
-        let period = self.silence / 5;
+        let period = ping_interval(self.silence);
         let mut every = tokio::time::interval_at(tokio::time::Instant::now() + period, period);
         tokio::pin!(work);
         loop {

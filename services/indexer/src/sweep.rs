@@ -70,7 +70,7 @@ async fn sweep(db: &DbArgs, shared: &Shared, every: Duration) -> Result<(), Erro
 
 /// Looks up what was applied of PUSHES since the last sweep. Gives the number of messages.
 async fn pushes(shared: &Shared, db: &mut PgConnection) -> Result<u64, Error> {
-    let position = shared.within(store::position(db)).await?;
+    let position = shared.within(store::compared(db)).await?;
     let applied = shared.within(store::applied(db)).await?;
     let held = shared
         .while_pinging(db, shared.bus.held(Stream::Pushes))

@@ -75,7 +75,7 @@ async fn take_one(
     spare: &mut Option<PgConnection>,
     free: BTreeSet<u16>,
 ) -> Result<Option<(u16, PgConnection)>, Error> {
-    let ask = async {
+    let asking = async {
         let mut session = match spare.take() {
             Some(session) => session,
             None => db.session("indexer", shared.silence).await?,
@@ -90,9 +90,7 @@ async fn take_one(
         // Asked or not, it must not fall silent.
         ping(&mut session).await?;
         *spare = Some(session);
-        Ok(None)
+        Ok::<_, sqlx::Error>(None)
     };
-    tokio::time::timeout(shared.silence, ask)
-        .await
-        .map_err(|_| Error::Silent(shared.silence))?
+    shared.within(Box::pin(asking)).await
 }

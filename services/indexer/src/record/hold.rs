@@ -11,6 +11,7 @@ use tagtrail_bus::topology::Stream;
 use tagtrail_daemon::Retry;
 use tagtrail_failpoint::FailPoint;
 use tagtrail_history::recorded::Recorded;
+use tagtrail_postgres::session::ping_interval;
 use tagtrail_proto::{Digest, Image, Name, Quarantined, Subject};
 use time::OffsetDateTime;
 use tokio::sync::{mpsc, watch};
@@ -196,7 +197,7 @@ async fn apply_all(
     let mut batch = Vec::with_capacity(batch::MOST);
     let mut size = BatchSize::new(shared.silence);
     // Well within the silence after which the server ends the session.
-    let mut idle = tokio::time::interval(shared.silence / 5);
+    let mut idle = tokio::time::interval(ping_interval(shared.silence));
     let mut quiet = 0;
     loop {
         tokio::select! {

@@ -1,9 +1,9 @@
 //! What each digest is, and how far MANIFESTS is read.
 
+use sqlx::PgConnection;
 use sqlx::types::Json;
-use sqlx::{PgConnection, Row as _};
 use tagtrail_bus::consume::Position;
-use tagtrail_postgres::row;
+use tagtrail_postgres::{position, row};
 use tagtrail_proto::Manifest;
 
 /// Its row among the positions.
@@ -17,13 +17,7 @@ pub(crate) async fn position(db: &mut PgConnection) -> Result<Position, sqlx::Er
     .bind(STREAM)
     .fetch_optional(db)
     .await?;
-    found.map_or(Ok(Position::default()), |found| {
-        Ok(Position {
-            stream_created_ns: found.try_get(0)?,
-            sequence: row::unsigned(found.try_get(1)?),
-            time_ns: found.try_get(2)?,
-        })
-    })
+    found.map_or(Ok(Position::default()), |found| position::of_row(&found))
 }
 
 /// Writes manifests and moves the position, in one statement, so that both happen or neither. What is there stays as it is. Gives how

@@ -3,7 +3,7 @@
 use sqlx::{PgConnection, Row as _};
 use tagtrail_bus::consume::Position;
 use tagtrail_failpoint::FailPoint;
-use tagtrail_postgres::row;
+use tagtrail_postgres::{position, row};
 use time::OffsetDateTime;
 
 use crate::error::Error;
@@ -55,11 +55,7 @@ pub(crate) async fn progress(
     .fetch_one(db)
     .await?;
     Ok(Progress {
-        position: Position {
-            stream_created_ns: row.try_get("stream_created_ns")?,
-            sequence: row::unsigned(row.try_get("applied_seq")?),
-            time_ns: row.try_get("applied_time_ns")?,
-        },
+        position: position::of_row(&row)?,
         published: row::unsigned(row.try_get("published")?),
         recorded: row::unsigned(row.try_get("recorded")?),
         recorded_at: row.try_get("recorded_at")?,

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use sqlx::{PgConnection, Row as _};
 use tagtrail_bus::consume::Position;
-use tagtrail_postgres::row;
+use tagtrail_postgres::{position, row};
 use tagtrail_proto::{Digest, Image};
 
 use crate::error::Error;
@@ -25,7 +25,7 @@ pub(crate) async fn known(db: &mut PgConnection) -> Result<Position, sqlx::Error
     .bind(KNOWN)
     .fetch_optional(db)
     .await?;
-    row.map_or(Ok(Position::default()), |row| of_row(&row))
+    row.map_or(Ok(Position::default()), |row| position::of_row(&row))
 }
 
 /// Notes up to where everything that REVISIONS holds is in the store.
@@ -68,14 +68,14 @@ pub(crate) async fn swept(db: &mut PgConnection) -> Result<(), sqlx::Error> {
 }
 
 /// How far PUSHES was compared.
-pub(crate) async fn position(db: &mut PgConnection) -> Result<Position, sqlx::Error> {
+pub(crate) async fn compared(db: &mut PgConnection) -> Result<Position, sqlx::Error> {
     let row = sqlx::query(
         "select stream_created_ns, applied_seq, applied_time_ns from position where stream = $1",
     )
     .bind(SWEEP)
     .fetch_one(db)
     .await?;
-    of_row(&row)
+    position::of_row(&row)
 }
 
 /// Notes how far PUSHES was compared.
@@ -103,16 +103,13 @@ pub(crate) async fn applied(db: &mut PgConnection) -> Result<BTreeMap<u16, Posit
     .fetch_all(db)
     .await?;
     rows.iter()
-        .map(|found| Ok((row::partition(found, "partition")?, of_row(found)?)))
+        .map(|found| {
+            Ok((
+                row::partition(found, "partition")?,
+                position::of_row(found)?,
+            ))
+        })
         .collect()
-}
-
-fn of_row(found: &sqlx::postgres::PgRow) -> Result<Position, sqlx::Error> {
-    Ok(Position {
-        stream_created_ns: found.try_get("stream_created_ns")?,
-        sequence: row::unsigned(found.try_get("applied_seq")?),
-        time_ns: found.try_get("applied_time_ns")?,
-    })
 }
 
 /// Which of these pushes are not in the store, by their sequences.
