@@ -27,7 +27,25 @@ pub(crate) enum Owner {
     Repository(i64),
 }
 
-/// A fact as it was received.
+impl Owner {
+    /// Returns the row id of the tag, if a tag owns it.
+    pub(crate) fn tag(self) -> Option<i64> {
+        match self {
+            Owner::Tag(id) => Some(id),
+            Owner::Repository(_) => None,
+        }
+    }
+
+    /// Returns the row id of the repository, if the repository owns it.
+    pub(crate) fn repository(self) -> Option<i64> {
+        match self {
+            Owner::Tag(_) => None,
+            Owner::Repository(id) => Some(id),
+        }
+    }
+}
+
+/// A push as it was received.
 #[derive(Debug, Clone)]
 pub(crate) struct ReceivedPush {
     pub(crate) registry: Registry,

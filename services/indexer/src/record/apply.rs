@@ -177,10 +177,8 @@ impl NewPush<'_> {
 
     /// The repository that it is a push of, and when it takes effect.
     fn touched(&self) -> Option<(i64, OffsetDateTime)> {
-        match self.owner {
-            Owner::Tag(_) => None,
-            Owner::Repository(id) => Some((id, self.received.effective_at())),
-        }
+        let repository = self.owner.repository()?;
+        Some((repository, self.received.effective_at()))
     }
 }
 

@@ -18,13 +18,13 @@ macro_rules! add {
     ($conflict:literal) => {
         concat!(
             "insert into push (tag_id, repository_id, action, digest, occurred_at, effective_at, occurred_at_source, received_at,
-                               recorded_at, origin, source, event_id, actor, media_type, size_bytes, stream_seq)
+                               origin, source, event_id, actor, media_type, size_bytes, stream_seq, recorded_at)
              select tag_id, repository_id, action::push_action, digest, occurred_at, effective_at, time_source::time_source, received_at,
-                    $15, origin::push_origin, source, event_id, actor, media_type, size_bytes, stream_seq
+                    origin::push_origin, source, event_id, actor, media_type, size_bytes, stream_seq, $16
              from unnest($1::bigint[], $2::bigint[], $3::text[], $4::bytea[], $5::timestamptz[], $6::timestamptz[], $7::text[],
-                         $8::timestamptz[], $9::text[], $10::text[], $11::text[], $12::text[], $13::text[], $14::bigint[], $16::bigint[])
-                  as f (tag_id, repository_id, action, digest, occurred_at, effective_at, time_source,
-                        received_at, origin, source, event_id, actor, media_type, size_bytes, stream_seq) ",
+                         $8::timestamptz[], $9::text[], $10::text[], $11::text[], $12::text[], $13::text[], $14::bigint[], $15::bigint[])
+                  as n (tag_id, repository_id, action, digest, occurred_at, effective_at, time_source, received_at,
+                        origin, source, event_id, actor, media_type, size_bytes, stream_seq) ",
             $conflict,
             " returning stream_seq, id"
         )
@@ -45,17 +45,14 @@ pub(crate) async fn insert(
         let sql = "drop index if exists push_is_one_fact, push_of_repository_is_one_fact";
         sqlx::query(sql).execute(&mut *db).await?;
     }
-    let column = |owner: fn(&Owner) -> Option<i64>| -> Vec<Option<i64>> {
-        pushes.iter().map(|(of, _)| owner(of)).collect()
-    };
-    let text = |of: fn(&ReceivedPush) -> &str| -> Vec<&str> {
+    fn each<'a, T>(
+        pushes: &[(Owner, &'a ReceivedPush)],
+        of: impl Fn(&'a ReceivedPush) -> T,
+    ) -> Vec<T> {
         pushes.iter().map(|(_, push)| of(push)).collect()
-    };
-    let optional = |of: fn(&Meta) -> Option<&str>| -> Vec<Option<&str>> {
-        pushes.iter().map(|(_, push)| of(&push.meta)).collect()
-    };
-    let times = |of: fn(&ReceivedPush) -> OffsetDateTime| -> Vec<OffsetDateTime> {
-        pushes.iter().map(|(_, push)| of(push)).collect()
+    }
+    let owners = |id: fn(Owner) -> Option<i64>| -> Vec<Option<i64>> {
+        pushes.iter().map(|(owner, _)| id(*owner)).collect()
     };
     let sql = if repeats {
         add!("on conflict do nothing")
@@ -63,43 +60,24 @@ pub(crate) async fn insert(
         add!("")
     };
     let rows = sqlx::query(sql)
-        .bind(column(|owner| match owner {
-            Owner::Tag(id) => Some(*id),
-            Owner::Repository(_) => None,
+        .bind(owners(Owner::tag))
+        .bind(owners(Owner::repository))
+        .bind(each(pushes, |push| push.action.as_str()))
+        .bind(each(pushes, |push| {
+            push.digest.as_ref().map(Digest::as_bytes)
         }))
-        .bind(column(|owner| match owner {
-            Owner::Tag(_) => None,
-            Owner::Repository(id) => Some(*id),
-        }))
-        .bind(text(|push| push.action.as_str()))
-        .bind(
-            pushes
-                .iter()
-                .map(|(_, push)| push.digest.as_ref().map(Digest::as_bytes))
-                .collect::<Vec<_>>(),
-        )
-        .bind(times(|push| push.occurred_at))
-        .bind(times(ReceivedPush::effective_at))
-        .bind(text(|push| push.meta.time_source.as_str()))
-        .bind(times(|push| push.received_at))
-        .bind(text(|push| push.meta.origin.as_str()))
-        .bind(text(|push| &push.meta.source))
-        .bind(text(|push| &push.event_id))
-        .bind(optional(|meta| meta.actor.as_deref()))
-        .bind(optional(|meta| meta.media_type.as_deref()))
-        .bind(
-            pushes
-                .iter()
-                .map(|(_, push)| push.meta.size.map(row::signed))
-                .collect::<Vec<_>>(),
-        )
+        .bind(each(pushes, |push| push.occurred_at))
+        .bind(each(pushes, ReceivedPush::effective_at))
+        .bind(each(pushes, |push| push.meta.time_source.as_str()))
+        .bind(each(pushes, |push| push.received_at))
+        .bind(each(pushes, |push| push.meta.origin.as_str()))
+        .bind(each(pushes, |push| push.meta.source.as_str()))
+        .bind(each(pushes, |push| push.event_id.as_str()))
+        .bind(each(pushes, |push| push.meta.actor.as_deref()))
+        .bind(each(pushes, |push| push.meta.media_type.as_deref()))
+        .bind(each(pushes, |push| push.meta.size.map(row::signed)))
+        .bind(each(pushes, |push| row::signed(push.sequence)))
         .bind(recorded_at)
-        .bind(
-            pushes
-                .iter()
-                .map(|(_, push)| row::signed(push.sequence))
-                .collect::<Vec<_>>(),
-        )
         .fetch_all(db)
         .await
         .map_err(|error| match error.as_database_error() {
@@ -107,7 +85,10 @@ pub(crate) async fn insert(
             _ => error.into(),
         })?;
     rows.iter()
-        .map(|row| Ok((row::unsigned(row.try_get(0)?), row.try_get(1)?)))
+        .map(|row| {
+            let sequence = row::unsigned(row.try_get("stream_seq")?);
+            Ok((sequence, row.try_get("id")?))
+        })
         .collect()
 }
 
@@ -227,12 +208,12 @@ pub(crate) async fn neighbours(
     // The facts from each on to the next one that settles the tag's state.
     let rows = sqlx::query(concat!(
         late!(),
-        "select l.tag_id, p.id, p.tag_id is null, p.action = 'delete', p.digest, p.effective_at, p.received_at,
-                p.origin::text, p.occurred_at_source::text, p.source, p.actor, p.media_type, p.size_bytes
+        "select l.tag_id, p.id, p.tag_id is null as of_repository, p.action = 'delete' as deleted, p.digest, p.effective_at, p.received_at,
+                p.origin::text as origin, p.occurred_at_source::text as time_source, p.source, p.actor, p.media_type, p.size_bytes
          from late l join push p on p.tag_id = l.tag_id and p.effective_at between l.at and l.settled and p.id < $4
          union
-         select l.tag_id, p.id, p.tag_id is null, p.action = 'delete', p.digest, p.effective_at, p.received_at,
-                p.origin::text, p.occurred_at_source::text, p.source, p.actor, p.media_type, p.size_bytes
+         select l.tag_id, p.id, p.tag_id is null as of_repository, p.action = 'delete' as deleted, p.digest, p.effective_at, p.received_at,
+                p.origin::text as origin, p.occurred_at_source::text as time_source, p.source, p.actor, p.media_type, p.size_bytes
          from late l join push p on p.repository_id = l.repository_id and p.effective_at between l.at and l.settled and p.id < $4",
     ))
     .bind(&tags)
@@ -242,24 +223,28 @@ pub(crate) async fn neighbours(
     .fetch_all(&mut *db)
     .await?;
     for row in &rows {
-        let push_id: i64 = row.try_get(1)?;
+        let push_id: i64 = row.try_get("id")?;
         let effect = match (
-            row.try_get(2)?,
-            row.try_get(3)?,
-            row::digest(row.try_get(4)?)?,
+            row.try_get("of_repository")?,
+            row.try_get("deleted")?,
+            row::digest(row.try_get("digest")?)?,
         ) {
             (false, false, Some(digest)) => Effect::Push(digest),
             (false, _, _) => Effect::Delete,
             (true, _, Some(digest)) => Effect::DeleteDigest(digest),
             (true, _, None) => Effect::DeleteRepository,
         };
-        found.facts.entry(row.try_get(0)?).or_default().push(Fact {
-            at: row.try_get(5)?,
-            received: row.try_get(6)?,
-            effect,
-            push_id,
-        });
-        found.metas.insert(push_id, meta(row, 7)?);
+        found
+            .facts
+            .entry(row.try_get("tag_id")?)
+            .or_default()
+            .push(Fact {
+                at: row.try_get("effective_at")?,
+                received: row.try_get("received_at")?,
+                effect,
+                push_id,
+            });
+        found.metas.insert(push_id, meta(row)?);
     }
     // The revisions over the same span, and the one in force before it.
     let rows = sqlx::query(concat!(
@@ -279,27 +264,28 @@ pub(crate) async fn neighbours(
     .await?;
     for row in &rows {
         let revision = Entry {
-            number: row::unsigned(row.try_get(1)?),
-            digest: row::digest(row.try_get(2)?)?,
-            at: row.try_get(3)?,
+            number: row::unsigned(row.try_get("number")?),
+            digest: row::digest(row.try_get("digest")?)?,
+            at: row.try_get("effective_at")?,
         };
         found
             .revisions
-            .entry(row.try_get(0)?)
+            .entry(row.try_get("tag_id")?)
             .or_default()
             .push(revision);
     }
     Ok(found)
 }
 
-/// Origin, source of the time, source, actor, media type and size, from six columns in a row.
-fn meta(row: &PgRow, first: usize) -> Result<Meta, sqlx::Error> {
+/// Reads the columns `origin, time_source, source, actor, media_type, size_bytes`.
+fn meta(row: &PgRow) -> Result<Meta, sqlx::Error> {
+    let size: Option<i64> = row.try_get("size_bytes")?;
     Ok(Meta {
-        origin: row::parsed(row.try_get(first)?)?,
-        time_source: row::parsed(row.try_get(first + 1)?)?,
-        source: row.try_get(first + 2)?,
-        actor: row.try_get(first + 3)?,
-        media_type: row.try_get(first + 4)?,
-        size: row.try_get::<Option<i64>, _>(first + 5)?.map(row::unsigned),
+        origin: row::parsed(row.try_get("origin")?)?,
+        time_source: row::parsed(row.try_get("time_source")?)?,
+        source: row.try_get("source")?,
+        actor: row.try_get("actor")?,
+        media_type: row.try_get("media_type")?,
+        size: size.map(row::unsigned),
     })
 }

@@ -30,15 +30,22 @@ pub(crate) async fn insert(
              update tag t
              set issued = n.issued, head = n.head, head_digest = n.head_digest, head_at = n.head_at,
                  latest_at = greatest(t.latest_at, n.latest_at)
-             from unnest($12::bigint[], $13::bigint[], $14::bigint[], $15::bytea[], $16::timestamptz[], $17::timestamptz[])
+             from unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bytea[], $5::timestamptz[], $6::timestamptz[])
                   as n (id, issued, head, head_digest, head_at, latest_at)
              where t.id = n.id
          )
-         insert into revision (tag_id, number, kind, digest, effective_at, recorded_at, previous, head, push_id, partition, ordinal)
-         select tag_id, number, kind::revision_kind, digest, effective_at, recorded_at, previous, head, push_id, $10, ordinal
-         from unnest($1::bigint[], $2::bigint[], $3::text[], $4::bytea[], $5::timestamptz[], $6::timestamptz[], $7::bigint[], $8::bigint[], $9::bigint[], $11::bigint[])
+         insert into revision (tag_id, number, kind, digest, effective_at, recorded_at, previous, head, push_id, ordinal, partition)
+         select tag_id, number, kind::revision_kind, digest, effective_at, recorded_at, previous, head, push_id, ordinal, $17
+         from unnest($7::bigint[], $8::bigint[], $9::text[], $10::bytea[], $11::timestamptz[], $12::timestamptz[], $13::bigint[],
+                     $14::bigint[], $15::bigint[], $16::bigint[])
               as r (tag_id, number, kind, digest, effective_at, recorded_at, previous, head, push_id, ordinal)",
     )
+    .bind(every(tags, |tag| tag.tag_id))
+    .bind(every(tags, |tag| row::signed(tag.issued)))
+    .bind(every(tags, |tag| tag.head.as_ref().map(|head| row::signed(head.number))))
+    .bind(every(tags, |tag| tag.head.as_ref().and_then(|head| head.digest.as_ref()).map(Digest::as_bytes)))
+    .bind(every(tags, |tag| tag.head.as_ref().map(|head| head.at)))
+    .bind(every(tags, |tag| tag.latest_at))
     .bind(each(revisions, |new| new.tag_id))
     .bind(each(revisions, |new| row::signed(new.event.revision)))
     .bind(each(revisions, |new| new.event.kind.as_str()))
@@ -48,14 +55,8 @@ pub(crate) async fn insert(
     .bind(each(revisions, |new| new.event.previous.as_ref().map(|point| row::signed(point.revision))))
     .bind(each(revisions, |new| row::signed(new.event.head.revision)))
     .bind(each(revisions, |new| new.push_id))
-    .bind(row::small(partition))
     .bind(each(revisions, |new| row::signed(new.ordinal)))
-    .bind(every(tags, |tag| tag.tag_id))
-    .bind(every(tags, |tag| row::signed(tag.issued)))
-    .bind(every(tags, |tag| tag.head.as_ref().map(|head| row::signed(head.number))))
-    .bind(every(tags, |tag| tag.head.as_ref().and_then(|head| head.digest.as_ref()).map(Digest::as_bytes)))
-    .bind(every(tags, |tag| tag.head.as_ref().map(|head| head.at)))
-    .bind(every(tags, |tag| tag.latest_at))
+    .bind(row::small(partition))
     .execute(db)
     .await
     .map(|_| ())
@@ -80,11 +81,11 @@ pub(crate) async fn first_had(
     .await?;
     let mut first: HashMap<i64, HashMap<Digest, OffsetDateTime>> = HashMap::new();
     for row in &rows {
-        if let Some(digest) = row::digest(row.try_get(1)?)? {
+        if let Some(digest) = row::digest(row.try_get("digest")?)? {
             first
-                .entry(row.try_get(0)?)
+                .entry(row.try_get("tag_id")?)
                 .or_default()
-                .insert(digest, row.try_get(2)?);
+                .insert(digest, row.try_get("effective_at")?);
         }
     }
     Ok(first)
@@ -96,12 +97,15 @@ pub(crate) async fn tags_since(
     time: OffsetDateTime,
 ) -> Result<BTreeMap<i64, u64>, sqlx::Error> {
     let rows = sqlx::query(
-        "select tag_id, min(number) - 1 from revision where recorded_at >= $1 group by tag_id",
+        "select tag_id, min(number) - 1 as before from revision where recorded_at >= $1 group by tag_id",
     )
     .bind(time)
     .fetch_all(db)
     .await?;
     rows.iter()
-        .map(|found| Ok((found.try_get(0)?, row::unsigned(found.try_get(1)?))))
+        .map(|found| {
+            let before = row::unsigned(found.try_get("before")?);
+            Ok((found.try_get("tag_id")?, before))
+        })
         .collect()
 }

@@ -10,6 +10,7 @@ use tagtrail_proto::{Digest, Image};
 
 use crate::error::Error;
 use crate::received::ReceivedPush;
+use crate::store::tags::image_of;
 
 /// Its own row among the positions: how far PUSHES was compared, and when.
 const SWEEP: &str = "PUSHES, swept";
@@ -203,7 +204,7 @@ pub(crate) async fn published_tags(
         "with on_its_way as materialized (
              select v.tag_id from position p join revision v on v.partition = p.partition and v.ordinal > p.published where p.stream = 'PUSHES'
          )
-         select t.id, r.registry, r.name, t.name, t.issued
+         select t.id, r.registry, r.name as repository, t.name as tag, t.issued
          from tag t join repository r on r.id = t.repository_id
          where t.id > $1 and t.issued > 0 and t.id not in (select tag_id from on_its_way)
          order by t.id limit $2",
@@ -215,13 +216,9 @@ pub(crate) async fn published_tags(
     rows.iter()
         .map(|found| {
             Ok(PublishedTag {
-                tag_id: found.try_get(0)?,
-                image: Image {
-                    registry: row::parsed(found.try_get(1)?)?,
-                    repository: row::parsed(found.try_get(2)?)?,
-                    tag: row::parsed(found.try_get(3)?)?,
-                },
-                issued: row::unsigned(found.try_get(4)?),
+                tag_id: found.try_get("id")?,
+                image: image_of(found)?,
+                issued: row::unsigned(found.try_get("issued")?),
             })
         })
         .collect()

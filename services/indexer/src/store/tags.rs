@@ -33,19 +33,21 @@ pub(crate) async fn image(
     tag_id: i64,
 ) -> Result<Option<Image>, sqlx::Error> {
     let row = sqlx::query(
-        "select r.registry, r.name, t.name from tag t join repository r on r.id = t.repository_id where t.id = $1",
+        "select r.registry, r.name as repository, t.name as tag from tag t join repository r on r.id = t.repository_id where t.id = $1",
     )
     .bind(tag_id)
     .fetch_optional(db)
     .await?;
-    row.map(|row| {
-        Ok(Image {
-            registry: row::parsed(row.try_get(0)?)?,
-            repository: row::parsed(row.try_get(1)?)?,
-            tag: row::parsed(row.try_get(2)?)?,
-        })
+    row.as_ref().map(image_of).transpose()
+}
+
+/// Reads an image from the columns `registry, repository, tag`.
+pub(crate) fn image_of(row: &PgRow) -> Result<Image, sqlx::Error> {
+    Ok(Image {
+        registry: row::parsed(row.try_get("registry")?)?,
+        repository: row::parsed(row.try_get("repository")?)?,
+        tag: row::parsed(row.try_get("tag")?)?,
     })
-    .transpose()
 }
 
 /// The greatest number issued of each of these images, in the same order; 0 of those that the store does not know.
@@ -121,7 +123,8 @@ pub(crate) async fn tag_ids(
     .await?;
     let mut by_name: HashMap<(i64, String), i64> = HashMap::with_capacity(rows.len());
     for row in rows {
-        by_name.insert((row.try_get(0)?, row.try_get(1)?), row.try_get(2)?);
+        let key = (row.try_get("repository_id")?, row.try_get("name")?);
+        by_name.insert(key, row.try_get("id")?);
     }
     wanted
         .into_iter()
@@ -163,8 +166,11 @@ pub(crate) async fn repository_ids(
     rows.iter()
         .map(|row| {
             Ok((
-                (row::parsed(row.try_get(0)?)?, row::parsed(row.try_get(1)?)?),
-                row.try_get(2)?,
+                (
+                    row::parsed(row.try_get("registry")?)?,
+                    row::parsed(row.try_get("name")?)?,
+                ),
+                row.try_get("id")?,
             ))
         })
         .collect()
@@ -194,12 +200,12 @@ pub(crate) async fn lock_tags(
     let rows = sqlx::query(
         // Only a tag that was moved before can be moved back.
         "with head as (
-             select t.id, r.registry, r.name as repository, t.name, t.repository_id, t.issued, t.head, t.head_digest, t.head_at,
-                    greatest(t.latest_at, r.latest_at)
+             select t.id, r.registry, r.name as repository, t.name as tag, t.repository_id, t.issued, t.head, t.head_digest, t.head_at,
+                    greatest(t.latest_at, r.latest_at) as latest_at
              from tag t join repository r on r.id = t.repository_id
              where t.id = any($1) order by t.id for update of t
          )
-         select h.*, f.digest, f.effective_at
+         select h.*, f.digest as first_digest, f.effective_at as first_at
          from head h
          left join unnest($2::bigint[], $3::bytea[]) as w (tag_id, digest) on w.tag_id = h.id and h.issued > 0
          left join lateral (
@@ -213,36 +219,33 @@ pub(crate) async fn lock_tags(
     .await?;
     let mut heads = HashMap::with_capacity(ids.len());
     for row in &rows {
-        let head = match heads.entry(row.try_get(0)?) {
+        let head = match heads.entry(row.try_get("id")?) {
             hash_map::Entry::Occupied(known) => known.into_mut(),
             hash_map::Entry::Vacant(new) => new.insert(head(row)?),
         };
-        if let Some(digest) = row::digest(row.try_get(10)?)? {
-            head.first_had.insert(digest, row.try_get(11)?);
+        if let Some(digest) = row::digest(row.try_get("first_digest")?)? {
+            head.first_had.insert(digest, row.try_get("first_at")?);
         }
     }
     Ok(heads)
 }
 
 fn head(row: &PgRow) -> Result<TagRow, Error> {
-    let head = match (row.try_get::<Option<i64>, _>(6)?, row.try_get(8)?) {
+    let number: Option<i64> = row.try_get("head")?;
+    let head = match (number, row.try_get("head_at")?) {
         (Some(number), Some(at)) => Some(Entry {
             at,
             number: row::unsigned(number),
-            digest: row::digest(row.try_get(7)?)?,
+            digest: row::digest(row.try_get("head_digest")?)?,
         }),
         _ => None,
     };
     Ok(TagRow {
-        image: Image {
-            registry: row::parsed(row.try_get(1)?)?,
-            repository: row::parsed(row.try_get(2)?)?,
-            tag: row::parsed(row.try_get(3)?)?,
-        },
-        repository_id: row.try_get(4)?,
-        issued: row::unsigned(row.try_get(5)?),
+        image: image_of(row)?,
+        repository_id: row.try_get("repository_id")?,
+        issued: row::unsigned(row.try_get("issued")?),
         head,
-        latest_at: row.try_get(9)?,
+        latest_at: row.try_get("latest_at")?,
         first_had: HashMap::new(),
     })
 }
