@@ -1,45 +1,49 @@
-//! The rule of history: what a tag meant when, and which changes get a number. Pure; no I/O, no clock.
+//! The rule of history: the digest of a tag at each time, and the numbers of its changes. Pure: no
+//! I/O, no clock.
 //!
-//! A **fact** is what a registry said about a time. Facts are ordered by `(at, received, digest)`; `at` is the effective
-//! time: the sender's, but never more than [`MAX_AHEAD`] after the stream received it. The **timeline** of a tag is the fold
-//! of its own facts and its repository's in that order. **Revisions** number its changes: after each fact, every instant at
-//! which the timeline differs from what the revisions so far say gets the next number. A revision never changes: a later
-//! fact about an earlier time adds revisions, it edits none.
+//! A **fact** is one report of a registry about a time. Facts have the order
+//! `(at, received, digest)`; `at` is the effective time: the sender's, but at most [`MAX_AHEAD`]
+//! after the stream received the report. The **timeline** of a tag is the fold of its own facts and
+//! its repository's in this order. **Revisions** number the changes of the timeline: after each
+//! fact, every instant at which the timeline differs from the revisions so far gets the next number.
+//! A revision never changes: a later fact about an earlier time adds revisions and edits none.
 //!
 //! # Why a few neighbours are enough
-//! A fact changes the timeline only from its own instant up to the next fact that sets the tag's state whatever it was
-//! before (a push or delete of the tag, a delete of the repository: [`Effect::fixes_state`]). Only deletes of a digest depend on
-//! the state before them. So [`TagState`] need not hold a tag's whole history, only what stands around the incoming facts:
-//! the revision in force just before, and all facts and revisions from there through the instant of the next settling fact.
+//! A fact changes the timeline only from its own instant up to the next fact that fixes the tag's
+//! state, independent of the state before (a push or delete of the tag, a delete of the repository:
+//! [`Effect::fixes_state`]). Only deletes of a digest depend on the state before them. So
+//! [`TagState`] needs a small part of a tag's history, around the incoming facts: the revision in
+//! force just before, and all facts and revisions from there to the instant of the next fact that
+//! fixes the state.
 
 use std::collections::HashMap;
 
 use tagtrail_proto::{Digest, Kind};
 use time::{Duration, OffsetDateTime};
 
-/// How far the sender's clock may be ahead of the stream's before it is disbelieved.
+/// Largest lead of the sender's clock over the stream's. A later time is cut to this lead.
 pub const MAX_AHEAD: Duration = Duration::seconds(60);
 
-/// The time at which a fact takes effect, in microseconds, as Postgres keeps them.
+/// Returns the effective time of a fact. Both times have microseconds, the precision of Postgres.
 pub fn effective(occurred: OffsetDateTime, received: OffsetDateTime) -> OffsetDateTime {
     occurred.min(received + MAX_AHEAD)
 }
 
-/// What a fact says.
+/// The change of a tag that a fact reports.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Effect {
     /// The tag had this digest.
     Push(Digest),
     /// The tag was deleted.
     Delete,
-    /// This digest was deleted with every tag that had it. A fact of the repository.
+    /// The digest was deleted with every tag that had it. A fact of the repository.
     DeleteDigest(Digest),
     /// The repository was deleted. A fact of the repository.
     DeleteRepository,
 }
 
 impl Effect {
-    /// Whether the state after it is the same whatever was before it.
+    /// Returns whether the state after this effect is independent of the state before.
     fn fixes_state(&self) -> bool {
         !matches!(self, Effect::DeleteDigest(_))
     }
@@ -55,29 +59,30 @@ impl Effect {
 /// One fact about a tag: its own, or one of its repository.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fact {
-    /// When it takes effect.
+    /// The effective time.
     pub at: OffsetDateTime,
-    /// When it was first received.
+    /// The time of the first receipt.
     pub received: OffsetDateTime,
-    /// What it says.
+    /// The change that the fact reports.
     pub effect: Effect,
-    /// Row of `push`: for the caller, never compared.
+    /// Row id in the table `push`: for the caller, never compared.
     pub push_id: i64,
 }
 
 impl Fact {
-    /// The order of facts. The last member makes it total: of two facts that agree in all else either may come first.
+    /// The order of facts. The last member makes the order total: two facts that differ only there
+    /// may come in either order.
     fn order(&self) -> (OffsetDateTime, OffsetDateTime, Option<&Digest>, &Effect) {
         (self.at, self.received, self.effect.digest(), &self.effect)
     }
 }
 
-/// A revision as the rule needs it.
+/// A revision, with the fields that the rule needs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
     /// Effective time.
     pub at: OffsetDateTime,
-    /// Its number.
+    /// The number of the revision.
     pub number: u64,
     /// The digest from then on; `None`: deleted.
     pub digest: Option<Digest>,
@@ -89,22 +94,22 @@ impl Entry {
     }
 }
 
-/// A change that got a number.
+/// A change with its number.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewRevision {
     /// The revision.
     pub revision: Entry,
-    /// How it differs from the one before it in time.
+    /// The difference from the revision before it in time.
     pub kind: Kind,
-    /// The revision in force just before it, when it was recorded.
+    /// The revision in force just before this one, as of its recording.
     pub previous: Option<Entry>,
-    /// The head when it was recorded: itself, unless it is late.
+    /// The head as of its recording: this revision, unless it is late.
     pub head: Entry,
     /// The fact that gave the tag this state.
     pub push_id: i64,
 }
 
-/// What is known of one tag around the incoming facts.
+/// The history of one tag around the incoming facts.
 #[derive(Debug, Clone, Default)]
 pub struct TagState {
     /// Greatest number issued.
@@ -115,13 +120,14 @@ pub struct TagState {
     revisions: Vec<Entry>,
     /// Facts, in their order.
     facts: Vec<Fact>,
-    /// When the tag first had a digest, for those that may come again.
+    /// The first effective time of each digest that may be pushed again.
     first_had: HashMap<Digest, OffsetDateTime>,
 }
 
 impl TagState {
-    /// What is known of a tag with these revisions and facts around the incoming ones, in any order, repeats allowed.
-    /// `first_had` gives the first effective time of each digest that may be pushed again, if the tag ever had it.
+    /// Makes the state of a tag from the revisions and facts around the incoming ones, in any
+    /// order, repeats allowed. `first_had` has the first effective time of each digest that may be
+    /// pushed again, if the tag ever had the digest.
     pub fn new(
         issued: u64,
         head: Option<Entry>,
@@ -144,7 +150,7 @@ impl TagState {
         known
     }
 
-    /// Takes in a fact that is not known yet, and numbers the changes that it makes, in the order of their time.
+    /// Adds a new fact, and numbers the changes that follow from it, in the order of their time.
     pub fn record(&mut self, fact: Fact) -> Vec<NewRevision> {
         let instant = fact.at;
         let place = self
@@ -152,7 +158,8 @@ impl TagState {
             .partition_point(|known| known.order() <= fact.order());
         self.facts.insert(place, fact);
         let mut decided = Vec::new();
-        // From the state just before the instant, fold on to the end of the first instant at which the state is settled again.
+        // Fold from the state just before the instant to the end of the first later instant at
+        // which a fact fixes the state.
         let mut state = self
             .in_force_before(instant)
             .and_then(|revision| revision.digest.clone());
@@ -176,7 +183,7 @@ impl TagState {
                 break;
             }
         }
-        // Which of them is the head shows only when all are numbered.
+        // The head is certain only after all changes have their numbers.
         let head = self.head.clone();
         for new in &mut decided {
             if let Some(head) = &head {
@@ -186,7 +193,8 @@ impl TagState {
         decided
     }
 
-    /// The next number for this instant, if the revisions so far say otherwise than `state`.
+    /// Gives the next number to this instant, if the revisions so far have another state there than
+    /// `state`.
     fn number(
         &mut self,
         at: OffsetDateTime,
@@ -251,7 +259,7 @@ impl TagState {
     }
 }
 
-/// The state after a fact.
+/// Returns the state after an effect.
 fn fold(state: Option<&Digest>, effect: &Effect) -> Option<Digest> {
     match effect {
         Effect::Push(digest) => Some(digest.clone()),

@@ -1,4 +1,5 @@
-//! The rule against an oracle that knows no shortcut: it keeps every fact and folds all of them anew each time.
+//! Tests of the rule against an oracle without shortcuts, which keeps every fact and folds all of
+//! them anew each time.
 
 use std::collections::BTreeSet;
 
@@ -15,14 +16,14 @@ fn digest(n: u8) -> Digest {
     Digest::sha256_of(&[n])
 }
 
-/// What a registry sent, and when it arrived.
+/// A report of a registry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Report {
     occurred: i64,
     effect: Effect,
 }
 
-/// Every fact with every revision, and no cleverness.
+/// All facts and all revisions of a tag.
 #[derive(Debug, Default)]
 struct Oracle {
     facts: Vec<(Report, Fact)>,
@@ -57,7 +58,8 @@ impl Oracle {
             })
     }
 
-    /// What the revisions recorded with the first `known` facts say of instant `at`.
+    /// The revision in force at the instant `at`, among those recorded with the first `known`
+    /// facts.
     fn in_force(&self, at: OffsetDateTime, known: usize) -> Option<&Entry> {
         self.revisions
             .iter()
@@ -70,7 +72,7 @@ impl Oracle {
         self.facts.iter().map(|(_, fact)| fact.at).collect()
     }
 
-    /// `None`: the fact was known already.
+    /// Records a fact. Returns the new revisions, or `None` for a repeated report.
     fn record(&mut self, report: &Report, fact: &Fact) -> Option<Vec<Entry>> {
         if self.facts.iter().any(|(known, _)| known == report) {
             return None;
@@ -97,7 +99,8 @@ impl Oracle {
         Some(numbered)
     }
 
-    /// What a store would load for facts at these instants: only the neighbours that [`TagState`] asks for.
+    /// The state that a store would load for facts at these instants: only the neighbours that
+    /// [`TagState`] needs.
     fn around(&self, incoming: &[OffsetDateTime]) -> TagState {
         let facts = || self.facts.iter().map(|(_, fact)| fact);
         let revisions = || self.revisions.iter().map(|(revision, _)| revision);
@@ -151,7 +154,8 @@ fn effect() -> impl Strategy<Value = Effect> {
     ]
 }
 
-/// Facts in order of arrival, some of them sent again, in batches. Times collide often; some are far in the future.
+/// Batches of reports in the order of arrival, some sent twice. Their times collide often; some are
+/// far in the future.
 fn batches() -> impl Strategy<Value = Vec<Vec<(Report, i64)>>> {
     let report = (prop_oneof![6 => 0..30_i64, 1 => 80..400_i64], effect())
         .prop_map(|(occurred, effect)| Report { occurred, effect });
@@ -201,7 +205,7 @@ proptest! {
                 prop_assert_eq!(decided.iter().map(|new| new.revision.clone()).collect::<Vec<_>>(), expected);
                 let head = oracle.in_force(second(10_000), oracle.facts.len());
                 for (n, new) in decided.iter().enumerate() {
-                    // The brute-force meaning of `previous`, `kind` and `head`.
+                    // `previous`, `kind` and `head` by brute force.
                     let older = || oracle.revisions.iter().take(before + n).map(|(revision, _)| revision).filter(|revision| revision.at <= new.revision.at);
                     let previous = older().max_by_key(|revision| revision.order());
                     prop_assert_eq!(new.previous.as_ref(), previous);
@@ -218,7 +222,7 @@ proptest! {
                 prop_assert_eq!(known.head.as_ref(), head);
             }
         }
-        // What the revisions say of any time, as known at any time, is what the facts say.
+        // The revisions agree with the facts about every time, as of every number of facts.
         for known in 0..=oracle.facts.len() {
             for at in oracle.instants() {
                 for at in [at - Duration::MICROSECOND, at, at + Duration::MICROSECOND] {
@@ -241,7 +245,7 @@ proptest! {
         let tell = |arrivals: Vec<Report>| {
             let mut oracle = Oracle::default();
             for (n, report) in arrivals.iter().enumerate() {
-                // All arrive later than they happened, so no clock is disbelieved.
+                // All reports arrive later than their times, so that no time is cut.
                 let fact = fact(report, 1000 + n as i64, 0);
                 let mut known = oracle.around(&[fact.at]);
                 if oracle.record(report, &fact).is_some() {
@@ -278,7 +282,7 @@ fn tell(facts: &[(i64, Effect)]) -> Vec<(u64, i64, &'static str, bool)> {
 }
 
 #[test]
-fn a_late_push_is_numbered_and_what_follows_it_is_said_again() {
+fn a_late_push_and_the_state_after_it_get_numbers() {
     let (a, b) = (Effect::Push(digest(1)), Effect::Push(digest(2)));
     assert_eq!(
         tell(&[(1, a.clone()), (3, a), (2, b)]),
@@ -327,7 +331,7 @@ fn a_delete_of_a_tag_never_seen_gets_no_number() {
 }
 
 #[test]
-fn a_clock_far_ahead_is_not_believed() {
+fn a_time_far_ahead_is_cut() {
     assert_eq!(effective(second(500), second(10)), second(70));
     assert_eq!(effective(second(60), second(10)), second(60));
 }
