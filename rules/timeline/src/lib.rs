@@ -5,8 +5,9 @@
 //! `(at, received, digest)`; `at` is the effective time: the sender's, but at most [`MAX_AHEAD`]
 //! after the stream received the report. The **timeline** of a tag is the fold of its own facts and
 //! its repository's in this order. **Revisions** number the changes of the timeline: after each
-//! fact, every instant at which the timeline differs from the revisions so far gets the next number.
-//! A revision never changes: a later fact about an earlier time adds revisions and edits none.
+//! fact, every instant at which the timeline differs from the revisions so far gets the next
+//! number. A revision never changes: a later fact about an earlier time adds revisions and edits
+//! none.
 //!
 //! # Why a few neighbours are enough
 //! A fact changes the timeline only from its own instant up to the next fact that fixes the tag's

@@ -7,7 +7,7 @@ use tagtrail_bus::BusArgs;
 use tagtrail_postgres::DbArgs;
 use tagtrail_postgres::session::parse_silence;
 
-/// Settings, as flags and environment variables.
+/// The settings, as flags and environment variables.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Config {
     /// The database.
@@ -19,14 +19,17 @@ pub struct Config {
     /// Batches applied at once [default: number of cores + 1].
     #[arg(long, env = "TAGTRAIL_APPLIERS")]
     pub appliers: Option<NonZeroUsize>,
-    /// Seconds after which Postgres ends a silent session, and with it the hold on a partition. Lower is a faster take-over
-    /// from a dead instance; too low, and a slow moment looks like death.
+    /// Seconds without a statement after which Postgres ends a session, and so releases its
+    /// partition. A lower value lets another instance take over faster; a value that is too low
+    /// ends the session of a slow but healthy instance.
     #[arg(long, env = "TAGTRAIL_SESSION_SECONDS", default_value = "10", value_parser = parse_silence)]
     pub session_seconds: Duration,
-    /// Milliseconds between taking one free partition and the next. Slow, so that instances that start together share them.
+    /// Milliseconds between acquiring one free partition and the next. The pause lets instances
+    /// that start together share the partitions.
     #[arg(long, env = "TAGTRAIL_CLAIM_INTERVAL_MS", default_value = "1000", value_parser = milliseconds)]
     pub claim_interval_ms: Duration,
-    /// Seconds between sweeps, which compare the streams with the store. One instance sweeps for all.
+    /// Seconds between sweeps, which compare the streams with Postgres. One instance sweeps for
+    /// all.
     #[arg(long, env = "TAGTRAIL_SWEEP_SECONDS", default_value = "600", value_parser = sweep_seconds)]
     pub sweep_seconds: Duration,
 }

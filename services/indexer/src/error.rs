@@ -1,4 +1,4 @@
-//! What can go wrong while a partition is held, and what that means for holding it.
+//! The errors of the work on a partition, and the recovery from each.
 
 use std::collections::BTreeSet;
 
@@ -10,48 +10,51 @@ use tagtrail_proto::Image;
 /// Why the work on a partition stopped.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
-    /// The session's word is law: once it fails in any way, nobody knows what was committed, and the partition is given up.
+    /// The session failed. Nobody knows which statements were committed, so the partition is given
+    /// up.
     #[error("the database session failed")]
     Database(#[from] sqlx::Error),
-    /// The position is not where this holder left it: it is not the only holder, or the sweeper has set it back.
-    #[error("the position of partition {0} is not where it was left")]
+    /// The position in Postgres is not the one that this holder wrote, because another holder or
+    /// the sweeper has changed the row.
+    #[error("another instance or the sweeper moved the position of partition {0}")]
     PositionMoved(u16),
-    /// Other revisions were published under numbers that the store was about to give: it has forgotten them.
-    #[error("the store has forgotten revisions that were published of {}", listed(.0))]
+    /// REVISIONS has other revisions under numbers that this transaction was about to give:
+    /// Postgres has lost revisions.
+    #[error("Postgres has lost published revisions of {}", listed(.0))]
     Forgotten(BTreeSet<Image>),
-    /// Facts of a batch are in the store already. Nothing was written.
-    #[error("pushes came a second time")]
+    /// Some pushes of the batch are already recorded. Nothing was written.
+    #[error("some pushes of the batch are already recorded")]
     Repeated,
-    /// The database holds what this program never writes.
+    /// The database holds data that this program never writes.
     #[error("{0}")]
     Inconsistent(&'static str),
-    /// Reading PUSHES ended.
+    /// A stream could not be read on.
     #[error(transparent)]
     Read(#[from] ReadError),
-    /// Publishing to REVISIONS failed.
+    /// A message could not be published.
     #[error(transparent)]
     Publish(#[from] PublishError),
-    /// The bus did not answer a question.
+    /// NATS did not answer a request.
     #[error(transparent)]
     Bus(#[from] BusError),
-    /// A part of the partition's work ended without saying why.
+    /// A part of the work on the partition ended without an error.
     #[error("the {0} ended")]
     Ended(&'static str),
 }
 
-/// What to do next.
+/// The recovery from an error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Recovery {
-    /// Drop the session, and with it the partition: what it says can no longer be relied on.
+    /// Drop the session, and so release the partition: the state of the session is unknown.
     GiveUp,
-    /// The session is sound; fence, catch up and read again from the position.
+    /// Keep the session: fence, publish missing revisions, and read again from the position.
     StartOver,
 }
 
 impl From<&Error> for Recovery {
     #[deny(
         clippy::wildcard_enum_match_arm,
-        reason = "the policy is written out, one error at a time"
+        reason = "the policy names every error"
     )]
     fn from(error: &Error) -> Recovery {
         match error {

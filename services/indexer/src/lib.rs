@@ -1,15 +1,18 @@
-//! The indexer records: it reads PUSHES, applies the rule of history, and publishes numbered revisions.
+//! The indexer records history: it reads PUSHES, applies the rule of history, and publishes
+//! numbered revisions.
 //!
-//! In scope: which facts are new, which changes they make ([`timeline`](self), pure), their place in Postgres, their ordered,
-//! fenced way to REVISIONS, and which of them leave a doubt that the registry is asked about; and what the resolver read of each digest.
-//! Any number of instances share the partitions.
+//! In scope: new pushes, the revisions that follow from them (the pure rule is `rules/timeline`),
+//! their storage in Postgres, their ordered and fenced publication on REVISIONS, re-checks of
+//! images whose order of pushes is doubtful, and the manifests that the resolver read. Any number
+//! of instances share the partitions.
 //!
-//! Out of scope: what registries send (the gateway), what a revision starts (the trigger service), answering questions (the
-//! api). Nothing here deletes or rewrites history.
+//! Out of scope: the bodies of registries (the gateway), rollouts (the trigger service), queries
+//! (the api). Nothing here deletes or rewrites history.
 //!
-//! How it never loses, repeats or reorders: a partition belongs to the Postgres session that holds its advisory lock, and that
-//! one session also commits the partition's batches; the position in PUSHES moves in the same transaction as what was read;
-//! whoever takes over first fences the bus, then publishes what was recorded but not published.
+//! How nothing is lost, repeated or reordered: a partition belongs to the Postgres session that
+//! holds its advisory lock, and the same session commits the partition's batches. The position in
+//! PUSHES moves in the transaction that records the pushes up to there. A new holder first fences
+//! the bus, and then publishes the revisions that were recorded and not published.
 
 mod config;
 mod error;
@@ -34,10 +37,11 @@ use tokio::sync::Semaphore;
 pub use config::Config;
 pub use republish::{Republish, RepublishCounts, RepublishError, republish};
 
-/// Runs until a stop is asked for.
+/// Runs until a stop is requested.
 ///
 /// # Errors
-/// Only what waiting can't heal: refused credentials, streams that do not fit, a schema that is too new.
+/// Errors that waiting can't cure: refused credentials, unsuitable streams, a schema that is too
+/// new.
 pub async fn run(config: Config, ctx: Context) -> anyhow::Result<()> {
     ctx.health.register("nats");
     ctx.health.register("postgres");

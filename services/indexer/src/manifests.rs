@@ -1,7 +1,8 @@
-//! Manifests: what each digest is, from MANIFESTS into the store. One instance does it for all, the one that has the lock.
+//! Stores the manifests of MANIFESTS in Postgres. The instance that holds the lock does it for all.
 //!
-//! The position moves in the statement that writes what was read, so nothing is passed over, whoever goes on and whichever backup the
-//! store comes from; and MANIFESTS forgets nothing. Reading twice is harmless: a digest means one thing.
+//! The position moves in the statement that inserts the manifests, so no manifest is skipped after
+//! a change of instance or with Postgres from an older backup; and MANIFESTS keeps every message.
+//! Reading a message twice is harmless: a digest has one manifest.
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -18,12 +19,13 @@ use crate::error::Error;
 use crate::shared::Shared;
 use crate::store::manifests as store;
 
-/// Messages taken in at once.
+/// Most messages stored at once.
 const BATCH: usize = 100;
-/// How often an instance that waits for its turn asks.
+/// Interval at which an instance without the lock tries to acquire the lock.
 const TURN: Duration = Duration::from_secs(1);
 
-/// Stores manifests until a stop is asked for. Whatever goes wrong, it starts over from the position.
+/// Stores manifests until a stop is requested. After an error the work starts over from the
+/// position.
 pub(crate) async fn manifests(db: DbArgs, shared: Shared) -> anyhow::Result<()> {
     let mut retry = Retry::new("storing manifests");
     loop {
@@ -37,10 +39,10 @@ pub(crate) async fn manifests(db: DbArgs, shared: Shared) -> anyhow::Result<()> 
     }
 }
 
-/// Waits for the lock, and works as long as it has it.
+/// Waits for the lock, and stores manifests until an error.
 async fn hold(db: &DbArgs, shared: &Shared) -> Result<Infallible, Error> {
     let mut db = db.session("manifests", shared.silence).await?;
-    // An instance that waits must not fall silent either.
+    // The session of an instance that waits must stay alive too.
     let turn = TURN.min(ping_interval(shared.silence));
     while !shared.within(Lock::Manifests.try_acquire(&mut db)).await? {
         tokio::time::sleep(turn).await;
@@ -55,7 +57,7 @@ async fn hold(db: &DbArgs, shared: &Shared) -> Result<Infallible, Error> {
         let mut next = Some(shared.while_pinging(&mut db, reader.next()).await?);
         while let Some(delivery) = next {
             batch.extend(manifest(&delivery));
-            // Only what is there already: nobody waits to fill a batch.
+            // Take only messages that have arrived, so that a single message does not wait.
             next = if batch.len() < BATCH {
                 reader.next().now_or_never().transpose()?
             } else {
@@ -69,11 +71,10 @@ async fn hold(db: &DbArgs, shared: &Shared) -> Result<Infallible, Error> {
     }
 }
 
-/// The manifest that a message tells of, if it stands where it belongs.
+/// Parses the manifest in a message, if the message is on the subject of the manifest's digest.
 fn manifest(message: &Delivery) -> Option<Manifest> {
-    let told = serde_json::from_slice::<Event<Manifest>>(&message.payload);
-    let told = told.map(|event| event.data.cleaned());
-    match told {
+    let event = serde_json::from_slice::<Event<Manifest>>(&message.payload);
+    match event.map(|event| event.data.cleaned()) {
         Ok(manifest) => {
             let digest = manifest.digest.clone();
             if (Subject::Manifest { digest }).to_string() == message.subject {
@@ -81,12 +82,12 @@ fn manifest(message: &Delivery) -> Option<Manifest> {
             }
             tracing::error!(
                 sequence = message.sequence,
-                "MANIFESTS holds a manifest under another digest; it is left out"
+                "ignoring a manifest that MANIFESTS has under the digest of another one"
             );
         }
         Err(error) => tracing::error!(
             sequence = message.sequence,
-            "MANIFESTS holds what is no manifest, which is left out: {error}"
+            "ignoring a message of MANIFESTS that is not a manifest: {error}"
         ),
     }
     None

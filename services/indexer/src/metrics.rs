@@ -1,4 +1,4 @@
-//! What the indexer counts.
+//! The metrics of the indexer.
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
@@ -12,26 +12,26 @@ use time::OffsetDateTime;
 
 use crate::received::ReceivedPush;
 
-/// Its metrics.
+/// The metrics of the indexer.
 #[derive(Debug, Clone)]
 pub(crate) struct Metrics {
     pushes: Counter,
     revisions: Family<KindLabels, Counter>,
     published: Counter,
-    /// Revisions that REVISIONS had forgotten.
+    /// Revisions that REVISIONS had lost.
     pub(crate) forgotten: Counter,
-    /// Revisions that the store had forgotten.
+    /// Revisions that Postgres had lost.
     pub(crate) adopted: Counter,
-    /// Manifests stored that were not there.
+    /// New manifests.
     pub(crate) manifests: Counter,
-    /// What the sweeper had to have done again.
+    /// Messages that the sweeper found missing.
     swept: Family<StreamLabels, Counter>,
-    /// Time to apply a batch.
+    /// Duration of applying a batch.
     pub(crate) applying: Histogram,
     push_to_revision: Histogram,
     lag_messages: Family<PartitionLabels, Gauge>,
     lag_seconds: Family<PartitionLabels, Gauge<f64, std::sync::atomic::AtomicU64>>,
-    /// Partitions held.
+    /// Partitions that this instance holds.
     pub(crate) held: Gauge,
 }
 
@@ -54,10 +54,10 @@ impl Metrics {
     pub(crate) fn new(metrics: &tagtrail_daemon::Metrics) -> Metrics {
         let swept: Family<StreamLabels, Counter> = metrics.add(
             "indexer_swept",
-            "What the sweeper found missing and had done again: pushes of PUSHES that were not recorded, revisions that REVISIONS did not hold",
+            "Messages that the sweeper found missing and had processed again: pushes missing from Postgres, revisions missing from REVISIONS",
             Family::default(),
         );
-        // There from the start, so that the first find is an increase.
+        // Both series exist from the start, so that the first finding shows as an increase.
         for stream in [Stream::Pushes, Stream::Revisions] {
             let stream = stream.name();
             drop(swept.get_or_create(&StreamLabels { stream }));
@@ -65,12 +65,12 @@ impl Metrics {
         Metrics {
             pushes: metrics.add(
                 "indexer_pushes",
-                "Messages of PUSHES that were applied, repeats included",
+                "Pushes applied from PUSHES, repeats included",
                 Counter::default(),
             ),
             revisions: metrics.add(
                 "indexer_revisions",
-                "Revisions recorded, by how each differs from the one before it",
+                "Revisions recorded, by kind of change",
                 Family::default(),
             ),
             published: metrics.add(
@@ -85,7 +85,7 @@ impl Metrics {
             ),
             adopted: metrics.add(
                 "indexer_adopted",
-                "Revisions that the store had lost, with the pushes behind them, and that were taken over from REVISIONS",
+                "Revisions that Postgres had lost, and that were inserted again from REVISIONS",
                 Counter::default(),
             ),
             manifests: metrics.add(
@@ -96,22 +96,22 @@ impl Metrics {
             swept,
             applying: metrics.add_seconds(
                 "indexer_batch",
-                "Time to apply a batch of pushes in one transaction",
+                "Duration of applying a batch of pushes in one transaction",
                 seconds(),
             ),
             push_to_revision: metrics.add_seconds(
                 "indexer_push_to_revision",
-                "Time from a push being stored by PUSHES to its revision being stored by REVISIONS",
+                "Time from the acknowledgement of a push by PUSHES to the acknowledgement of its revision by REVISIONS",
                 seconds(),
             ),
             lag_messages: metrics.add(
                 "indexer_lag_messages",
-                "Messages of a partition of PUSHES that wait to be applied",
+                "Pushes of a partition that wait to be applied",
                 Family::default(),
             ),
             lag_seconds: metrics.add_seconds(
                 "indexer_lag",
-                "Age of the last applied message of a partition while others wait behind it, else 0",
+                "Age of the last applied push of a partition while others wait, else 0",
                 Family::default(),
             ),
             held: metrics.add(
@@ -122,7 +122,7 @@ impl Metrics {
         }
     }
 
-    /// A batch was applied; `ahead` more were read already.
+    /// Records an applied batch; `ahead` more pushes are already in memory.
     pub(crate) fn applied<'a>(
         &self,
         partition: u16,
@@ -136,7 +136,7 @@ impl Metrics {
             self.revisions.get_or_create(&KindLabels { kind }).inc();
         }
         if let Some(last) = batch.last() {
-            // Counted when it was read: those that were read ahead are among them.
+            // `pending` is the count as of the delivery, and includes the pushes in memory.
             let waiting = last.pending.max(ahead as u64);
             self.lag(partition, waiting, last.received_at);
         }
@@ -156,7 +156,7 @@ impl Metrics {
         self.lag_seconds.get_or_create(&label).set(age);
     }
 
-    /// A revision was acknowledged.
+    /// Records an acknowledged revision.
     pub(crate) fn published(&self, received_at: Option<OffsetDateTime>) {
         self.published.inc();
         if let Some(received_at) = received_at {
@@ -166,7 +166,7 @@ impl Metrics {
         }
     }
 
-    /// The sweeper found so much missing.
+    /// Records messages that the sweeper found missing.
     pub(crate) fn swept(&self, stream: Stream, count: u64) {
         let stream = stream.name();
         self.swept
@@ -174,7 +174,7 @@ impl Metrics {
             .inc_by(count);
     }
 
-    /// A partition is somebody else's now: its lag is theirs to tell.
+    /// Removes the lag of a partition that another instance holds from now on.
     pub(crate) fn gave_up(&self, partition: u16) {
         let label = PartitionLabels { partition };
         self.lag_messages.remove(&label);

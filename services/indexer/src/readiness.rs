@@ -1,4 +1,5 @@
-//! Partitions that can't be worked on, for readiness: taking one again and again may look like life.
+//! Readiness of the partitions: an instance that acquires a partition again and again, and fails
+//! each time, must not look healthy.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -7,7 +8,7 @@ use tokio::sync::watch;
 
 use crate::error::Error;
 
-/// What went wrong with each partition the last time, until it is worked on again, here or elsewhere.
+/// The last failure of each partition, until this or another instance works on the partition again.
 #[derive(Debug, Clone)]
 pub(crate) struct Readiness(Arc<watch::Sender<BTreeMap<u16, String>>>);
 
@@ -18,9 +19,10 @@ impl Default for Readiness {
 }
 
 impl Readiness {
-    /// The database refused, or did not do, what a partition needs.
+    /// Records a failure of the database in the work on a partition.
     pub(crate) fn failed(&self, partition: u16, error: &Error) {
-        // The others are told by the part `nats`, or are over once the partition is taken again.
+        // Failures of NATS appear in the part `nats`; the other errors end when the partition is
+        // acquired again.
         if let Error::Database(_) = error {
             let text = tagtrail_daemon::chain(error);
             self.0.send_modify(|all| {
@@ -29,13 +31,13 @@ impl Readiness {
         }
     }
 
-    /// The partition is worked on.
+    /// Records that some instance works on the partition.
     pub(crate) fn recovered(&self, partition: u16) {
         self.0
             .send_if_modified(|all| all.remove(&partition).is_some());
     }
 
-    /// As a part of readiness.
+    /// Returns the state for readiness: an error if any partition fails.
     pub(crate) fn state(&self) -> Result<(), String> {
         let all = self.0.borrow();
         match all.first_key_value() {

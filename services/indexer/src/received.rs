@@ -1,4 +1,4 @@
-//! A message of PUSHES, checked and brought to the precision of the store.
+//! A push from PUSHES, checked, with times in the precision of Postgres.
 
 use tagtrail_bus::consume::Delivery;
 use tagtrail_proto::{
@@ -9,7 +9,7 @@ use time::OffsetDateTime;
 
 use tagtrail_timeline::{Effect, effective};
 
-/// What a fact carries besides what the rule of history needs.
+/// The fields of a push that the rule of history does not need.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Meta {
     pub(crate) origin: Origin,
@@ -20,7 +20,7 @@ pub(crate) struct Meta {
     pub(crate) size: Option<u64>,
 }
 
-/// Whose fact it is, as a row id.
+/// The owner of a push, as a row id.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Owner {
     Tag(i64),
@@ -45,12 +45,12 @@ impl Owner {
     }
 }
 
-/// A push as it was received.
+/// A push as the stream delivered it.
 #[derive(Debug, Clone)]
 pub(crate) struct ReceivedPush {
     pub(crate) registry: Registry,
     pub(crate) repository: Repository,
-    /// `None`: a fact of the whole repository.
+    /// `None`: the push is about the whole repository.
     pub(crate) tag: Option<Tag>,
     pub(crate) action: Action,
     pub(crate) digest: Option<Digest>,
@@ -59,16 +59,17 @@ pub(crate) struct ReceivedPush {
     pub(crate) received_at: OffsetDateTime,
     pub(crate) event_id: String,
     pub(crate) meta: Meta,
-    /// Where the message stands in PUSHES, and the stream's timestamp of it to the nanosecond.
+    /// The sequence of the message in PUSHES, and the timestamp in nanoseconds.
     pub(crate) sequence: u64,
     pub(crate) time_ns: i64,
-    /// What caused the message, and how many more of the partition stood behind it.
+    /// The trace of the message, and the number of messages of the partition behind it.
     pub(crate) trace: Option<TraceContext>,
     pub(crate) pending: u64,
 }
 
 impl ReceivedPush {
-    /// Reads a message of `partition`. Whatever is wrong with it is said in the error: such a message can't be a fact.
+    /// Parses a message of `partition`. The error is the reason why the message is not a valid
+    /// push.
     pub(crate) fn parse(
         delivery: &Delivery,
         partition: u16,
@@ -113,17 +114,17 @@ impl ReceivedPush {
         })
     }
 
-    /// When it takes effect.
+    /// Returns the effective time.
     pub(crate) fn effective_at(&self) -> OffsetDateTime {
         effective(self.occurred_at, self.received_at)
     }
 
-    /// The partition that it belongs to.
+    /// Returns the partition of the repository.
     pub(crate) fn partition(&self, partitions: u16) -> u16 {
         partition_of(&self.registry, &self.repository, partitions)
     }
 
-    /// What it says of a tag.
+    /// Returns the effect on a tag.
     pub(crate) fn effect(&self) -> Effect {
         match (&self.tag, self.action, &self.digest) {
             (Some(_), Action::Push, Some(digest)) => Effect::Push(digest.clone()),
@@ -133,7 +134,7 @@ impl ReceivedPush {
         }
     }
 
-    /// The image, if it is a fact of a tag.
+    /// Returns the image, if the push is about a tag.
     pub(crate) fn image(&self) -> Option<Image> {
         self.tag.clone().map(|tag| Image {
             registry: self.registry.clone(),
@@ -143,7 +144,7 @@ impl ReceivedPush {
     }
 }
 
-/// Cut to microseconds, which is what Postgres keeps.
+/// Cuts a time to microseconds, the precision of Postgres.
 pub(crate) fn microseconds(time: OffsetDateTime) -> OffsetDateTime {
     let micros = time.microsecond();
     time.replace_microsecond(micros).unwrap_or(time)

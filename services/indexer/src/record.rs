@@ -1,4 +1,5 @@
-//! Recording: holds partitions of PUSHES, numbers the revisions of their pushes, and publishes them.
+//! Recording: holds partitions of PUSHES, numbers the revisions of their pushes, and publishes
+//! them.
 
 mod apply;
 mod batch;

@@ -1,8 +1,9 @@
-//! Publishing revisions again, for subscribers that lost what they had. It does not disturb the indexers that run meanwhile.
+//! Publishes revisions again, for subscribers that lost theirs, while the indexers run on.
 //!
-//! Of each tag the revisions go out in order and end with its newest, so what stands last on its subject is its head again. Each
-//! is sent on the condition that nothing came after the one before: if an indexer publishes something new in between, the tag is
-//! begun anew. They carry their own identifiers as events, but none as messages: the stream would swallow a repetition.
+//! The revisions of a tag go out in order and end with the newest, so the last message on the tag's
+//! subject is the head again. Each message has a condition: no other message came after the
+//! previous revision. If an indexer publishes a new revision in between, the tag starts over. The
+//! events keep their ids, but the messages have no `Nats-Msg-Id`: the server would drop duplicates.
 
 use std::collections::BTreeMap;
 
@@ -17,58 +18,58 @@ use time::OffsetDateTime;
 
 use crate::store;
 
-/// Tags that are published at once.
+/// Tags published at once.
 const AT_ONCE: usize = 64;
-/// Times that a tag is begun anew because something new came in between.
+/// Most restarts of a tag because of new revisions.
 const ATTEMPTS: u32 = 20;
 
-/// What is published again.
+/// The revisions to publish again.
 #[derive(Debug, Clone)]
 pub enum Republish {
     /// All revisions of an image.
     Image(Image),
-    /// What was recorded at this time or later.
+    /// All revisions recorded at this time or later.
     Since(OffsetDateTime),
 }
 
-/// How much was published.
+/// The counts of published revisions.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct RepublishCounts {
-    /// Images of which anything was.
+    /// Images with published revisions.
     pub images: u64,
-    /// Revisions.
+    /// Published revisions.
     pub revisions: u64,
 }
 
-/// Why it ended early. What was published until then does no harm.
+/// Why publishing ended early. The revisions published until then do no harm.
 #[derive(Debug, thiserror::Error)]
 pub enum RepublishError {
-    /// Postgres.
+    /// Postgres failed.
     #[error("Postgres failed")]
     Database(#[from] sqlx::Error),
-    /// NATS.
+    /// NATS did not answer.
     #[error(transparent)]
     Bus(#[from] BusError),
-    /// NATS, while publishing.
+    /// NATS did not store a message.
     #[error(transparent)]
     Publish(#[from] PublishError),
-    /// New revisions come faster than old ones can be sent.
-    #[error("{0} moves too often to be published again now: try it in a quieter moment")]
+    /// New revisions of an image come faster than old revisions can be sent.
+    #[error("{0} changes too often to be published again now: try again when it changes less")]
     Contended(Image),
 }
 
-/// Publishes again; `progress` is told the number of revisions so far.
+/// Publishes revisions again, and calls `progress` with the number of revisions so far.
 ///
 /// # Errors
 /// [`RepublishError`].
 pub async fn republish(
     db: &mut PgConnection,
     bus: &Bus,
-    what: Republish,
+    selection: Republish,
     mut progress: impl FnMut(u64),
 ) -> Result<RepublishCounts, RepublishError> {
     let session = bus.session().await?;
-    let tags: BTreeMap<i64, u64> = match what {
+    let tags: BTreeMap<i64, u64> = match selection {
         Republish::Image(image) => {
             let tag = store::tags::tag_id(db, &image).await?;
             tag.map(|tag| (tag, 0)).into_iter().collect()
@@ -98,7 +99,8 @@ pub async fn republish(
                     RepublishOutcome::Contended(_, image) if attempt >= ATTEMPTS => {
                         return Err(RepublishError::Contended(image));
                     }
-                    // From its beginning: what came in between is its newest now, and must come last again.
+                    // From its first revision: the revision that came in between is the newest now,
+                    // and must come last again.
                     RepublishOutcome::Contended(tag, _) => {
                         left.extend(some.iter().filter(|place| place.tag == tag).copied());
                     }
@@ -111,13 +113,13 @@ pub async fn republish(
     Ok(done)
 }
 
-/// Where a tag is to go on.
+/// The place of a tag at which publishing goes on.
 #[derive(Debug, Clone, Copy)]
 struct Place {
     tag: i64,
-    /// The number before the next one.
+    /// The last number published.
     number: u64,
-    /// Sequence of the last message that we know of on its subject; `None`: not looked up yet.
+    /// Sequence of the last known message on the tag's subject; `None`: not looked up yet.
     sequence: Option<u64>,
 }
 
@@ -132,9 +134,9 @@ impl Place {
 }
 
 enum RepublishOutcome {
-    /// As many as are read at once; `next` says where to go on.
+    /// One page is published; `next` is the place of the following page.
     Page { next: Option<Place>, count: u64 },
-    /// Somebody published something of the tag in between.
+    /// An indexer published a revision of the tag in between.
     Contended(i64, Image),
 }
 
@@ -147,8 +149,9 @@ async fn round(
 ) -> Result<Vec<RepublishOutcome>, RepublishError> {
     let mut pages = Vec::with_capacity(places.len());
     for mut place in places {
-        // The last message is looked up before the page is read: an indexer commits before it publishes, so the page holds all
-        // that stands before that message, and whatever comes after it is noticed.
+        // Look up the last message before the page is read. An indexer commits before it publishes,
+        // so the page has every revision up to that message, and the condition detects every later
+        // message.
         if place.sequence.is_none() {
             let Some(image) = store::tags::image(db, place.tag).await? else {
                 continue;
@@ -169,7 +172,7 @@ async fn round(
         .await
 }
 
-/// Publishes revisions of one tag, each after the one before.
+/// Publishes a page of revisions of a tag, in order.
 async fn publish_page(
     session: &Session,
     mut place: Place,

@@ -1,4 +1,5 @@
-//! What the work on every partition shares, and how it waits for one server without losing the other.
+//! The state that all tasks of an instance share, and waiting for one server while the session of
+//! the other stays alive.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,22 +15,22 @@ use crate::error::Error;
 use crate::metrics::Metrics;
 use crate::readiness::Readiness;
 
-/// What every partition of an instance shares.
+/// The state that all tasks of an instance share.
 #[derive(Debug, Clone)]
 pub(crate) struct Shared {
     pub(crate) bus: Bus,
-    /// The server ends a session that is silent for this long.
+    /// Postgres ends a session after this long without a statement.
     pub(crate) silence: Duration,
-    /// As many batches are applied at once as are of use: more only wait for the same cores.
+    /// Permits to apply a batch. More batches at once than cores would only wait for a core.
     pub(crate) appliers: Arc<Semaphore>,
     pub(crate) shutdown: CancellationToken,
     pub(crate) metrics: Metrics,
-    /// What readiness has to tell of partitions.
+    /// The last failure of each partition, for readiness.
     pub(crate) readiness: Readiness,
 }
 
 impl Shared {
-    /// Database work with a bound: a session that does not answer is as good as lost.
+    /// Runs database work with a bound: a session without an answer counts as lost.
     pub(crate) async fn within<T, E: Into<Error> + From<sqlx::Error>>(
         &self,
         work: impl Future<Output = Result<T, E>>,
@@ -37,7 +38,8 @@ impl Shared {
         within(self.silence, work).await.map_err(Into::into)
     }
 
-    /// Waits for NATS and keeps the session alive meanwhile: it must not die of the slowness of another server.
+    /// Runs `work` on NATS while pinging Postgres, so that a slow NATS does not let the session
+    /// reach `idle_session_timeout`.
     pub(crate) async fn while_pinging<T, E: Into<Error>>(
         &self,
         db: &mut PgConnection,

@@ -1,6 +1,7 @@
-//! All SQL of the indexer. Every function takes the connection that holds the partition (the sweeper's own, in `sweep`; that of
-//! whoever has the lock, in `manifests`), inside the batch's transaction where it writes. Sets in, sets out: no statement is run once
-//! per fact.
+//! All SQL of the indexer. Each function takes a connection: the session that holds the partition,
+//! within the transaction of the batch where it writes; in `sweep` the session of the sweeper; in
+//! `manifests` the session that holds the lock. A statement takes a set and returns a set; none
+//! runs once per push.
 
 pub(crate) mod manifests;
 pub(crate) mod position;

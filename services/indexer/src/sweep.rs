@@ -1,10 +1,13 @@
-//! The sweeper: now and then, one instance compares the streams with the store, and has done again what was missed.
+//! The sweeper: from time to time one instance compares the streams with Postgres, and has missing
+//! messages processed again.
 //!
-//! Nothing should ever be found: positions move with what was read, and gaps are noticed by who reads and who publishes. But servers
-//! have been seen to skip messages silently (nats-server issue 8036), and people purge streams. So each message of PUSHES is looked
-//! up in the store once, after it was applied; and each tag's subject on REVISIONS must end with the revision that was published last.
-//! Where something is missing, the row of its partition is set back. Its holder notices, takes the partition over from itself, and
-//! does what is always done then: it publishes what REVISIONS lacks, and reads on from the position.
+//! As a rule a sweep finds nothing: positions move with the data, and readers and publishers detect
+//! gaps. But servers have skipped messages silently (nats-server issue 8036), and people purge
+//! streams. So the sweeper looks up each applied message of PUSHES in Postgres once, and checks
+//! that each tag's subject on REVISIONS ends with the tag's last published revision. Where a
+//! message is missing, the sweeper sets the position of the partition back. The holder of the
+//! partition detects the change, starts over with a take-over, and so publishes the missing
+//! revisions and reads on from the position.
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
@@ -22,13 +25,14 @@ use crate::restore::find::{MESSAGES, find};
 use crate::shared::Shared;
 use crate::store::sweep as store;
 
-/// Tags compared at once, and the pause after them: a sweep is in no hurry.
+/// Tags compared at once, and the pause after them: a sweep has time.
 const TAGS: i64 = 256;
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// Sweeps until a stop is asked for, once in `every` by whichever instance is first.
+/// Sweeps until a stop is requested, once in each period `every` over all instances.
 pub(crate) async fn sweeper(db: DbArgs, shared: Shared, every: Duration) -> anyhow::Result<()> {
-    // So that instances that start together don't all ask at once; one that is due is done soon after the start.
+    // Instances that start together ask at different times, and a due sweep begins soon after the
+    // start.
     let period = (every / 10).clamp(Duration::from_millis(100), Duration::from_secs(60));
     loop {
         tokio::select! {
@@ -38,13 +42,13 @@ pub(crate) async fn sweeper(db: DbArgs, shared: Shared, every: Duration) -> anyh
         tokio::select! {
             () = shared.shutdown.cancelled() => return Ok(()),
             swept = sweep(&db, &shared, every) => if let Err(error) = swept {
-                tracing::warn!("the sweep ended early and is tried again: {error:#}");
+                tracing::warn!("the sweep failed and is tried again: {error:#}");
             }
         }
     }
 }
 
-/// One sweep, if it is time for one and nobody else is at it.
+/// Runs a sweep, if it is due and no other instance is sweeping.
 async fn sweep(db: &DbArgs, shared: &Shared, every: Duration) -> Result<(), Error> {
     let mut db = db.session("sweeper", shared.silence).await?;
     if FailPoint::IndexerSweep.skipped()
@@ -68,7 +72,7 @@ async fn sweep(db: &DbArgs, shared: &Shared, every: Duration) -> Result<(), Erro
     Ok(())
 }
 
-/// Looks up what was applied of PUSHES since the last sweep. Gives the number of messages.
+/// Looks up the pushes applied since the last sweep. Returns the number of messages.
 async fn pushes(shared: &Shared, db: &mut PgConnection) -> Result<u64, Error> {
     let position = shared.within(store::compared(db)).await?;
     let applied = shared.within(store::applied(db)).await?;
@@ -85,7 +89,8 @@ async fn pushes(shared: &Shared, db: &mut PgConnection) -> Result<u64, Error> {
     }
     let was_applied = |message: &Delivery, partition: u16| match applied.get(&partition) {
         Some(of) => of.stream_created_ns == Some(created_ns) && message.sequence <= of.sequence,
-        // Nobody's: what is there is in no partition of ours, or nothing of it was ever applied.
+        // The partition has no position: another configuration made it, or nothing of it was
+        // applied yet.
         None => partition >= shared.bus.partitions(),
     };
     let mut looked_at = 0;
@@ -99,10 +104,10 @@ async fn pushes(shared: &Shared, db: &mut PgConnection) -> Result<u64, Error> {
                 _ => u16::MAX,
             };
             if !was_applied(message, partition) {
-                break; // The rest waits for the next sweep.
+                break; // The next sweep looks the rest up.
             }
             last = Some(message);
-            // What is no push is in quarantine.
+            // An invalid message is in QUARANTINE.
             if let Ok(push) = ReceivedPush::parse(message, partition, shared.bus.partitions()) {
                 batch.push(push);
             }
@@ -122,7 +127,7 @@ async fn pushes(shared: &Shared, db: &mut PgConnection) -> Result<u64, Error> {
             shared.metrics.swept(Stream::Pushes, missing.len() as u64);
             tracing::error!(
                 pushes = missing.len(),
-                "pushes of PUSHES were passed over and are not in the store; they are read again"
+                "Postgres lacks pushes that were counted as applied; they are read again"
             );
         }
         for (partition, sequence) in first {
@@ -140,7 +145,8 @@ async fn pushes(shared: &Shared, db: &mut PgConnection) -> Result<u64, Error> {
     }
 }
 
-/// Looks whether the subject of each tag ends with the revision that was published last. Gives the number of tags.
+/// Compares the last message of each tag's subject with the tag's last published revision. Returns
+/// the number of tags.
 async fn revisions(shared: &Shared, db: &mut PgConnection) -> Result<u64, Error> {
     let (mut after, mut looked_at) = (0, 0);
     loop {
@@ -183,7 +189,7 @@ async fn revisions(shared: &Shared, db: &mut PgConnection) -> Result<u64, Error>
             tracing::error!(
                 images = missing.len(),
                 revisions,
-                "REVISIONS does not hold what was published; it is published again from Postgres"
+                "REVISIONS lacks revisions that were published; they are published again from Postgres"
             );
             shared.within(store::publish_again(db, &missing)).await?;
         }

@@ -1,4 +1,5 @@
-//! One batch of facts, applied in one transaction: facts, revisions, heads and the position together, or none of them.
+//! Applies a batch of pushes in one transaction: either writes pushes, revisions, heads and the
+//! position together, or nothing.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -17,17 +18,18 @@ use crate::store::position::Progress;
 use crate::store::tags::NewTagRow;
 use tagtrail_timeline::{Effect, Entry, Fact, NewRevision, TagState};
 
-/// The fact that made a revision necessary.
+/// The push behind a revision.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Cause {
-    /// When the stream received it.
+    /// The time at which the stream received the push.
     pub(crate) received_at: OffsetDateTime,
-    /// The trace that it belongs to.
+    /// The trace of the push.
     pub(crate) trace: Option<TraceContext>,
 }
 
-/// Applies facts in the order of the stream, and notes up to where revisions are published. After an error nothing of `partition`
-/// may be used any more: whether the commit happened is not known then.
+/// Applies pushes in the order of the stream, and records the ordinal up to which revisions are
+/// published. After an error `partition` must not be used any more: the transaction may or may not
+/// be committed.
 pub(crate) async fn apply(
     partition: &mut Partition,
     db: &mut PgConnection,
@@ -47,13 +49,13 @@ pub(crate) async fn apply(
         ..partition.progress
     };
     let mut tx = db.begin().await?;
-    // Whoever is not the only holder fails here, before it has written anything.
+    // Fails before anything is written, unless this session is the only holder.
     let mut to =
         store::position::advance_and_record(&mut tx, partition.number, &partition.progress, to)
             .await?;
     let recorded_at = to.recorded_at()?;
     let (mut revisions, mut repeats) = (Vec::new(), false);
-    // A delete of a digest or of everything concerns tags that only the store can name, so it gets a turn of its own.
+    // A delete of a digest or repository is a segment by itself: only Postgres can name its tags.
     for segment in batch.chunk_by(|a, b| a.tag.is_some() && b.tag.is_some()) {
         let owners = owners(partition, &mut tx, segment).await?;
         let new = record(
@@ -80,7 +82,7 @@ pub(crate) async fn apply(
     Ok(revisions)
 }
 
-/// Each fact with the row that it belongs to.
+/// Returns each push with its owner, the tag or the repository.
 async fn owners<'a>(
     partition: &mut Partition,
     db: &mut PgConnection,
@@ -120,16 +122,16 @@ async fn owners<'a>(
     Ok(owners)
 }
 
-/// What pushes changed: to be written.
+/// The rows to write for a segment.
 #[derive(Debug, Default)]
 struct Changes {
     revisions: Vec<(Recorded, Cause)>,
     heads: Vec<NewTagRow>,
-    /// Some of the pushes were known already.
+    /// Some of the pushes were recorded already.
     repeats: bool,
 }
 
-/// Adds the pushes that are new and numbers the changes they make.
+/// Inserts the new pushes of a segment, and numbers the changes of their tags.
 async fn record(
     db: &mut PgConnection,
     pushes: &[(Owner, &ReceivedPush)],
@@ -144,7 +146,7 @@ async fn record(
             repeats,
             ..Changes::default()
         });
-    }; // All were known.
+    }; // All pushes were recorded already.
     let by_tag = group(db, &new).await?;
     let mut loaded = load(db, &by_tag, first_id).await?;
     let received = new.iter().map(|new| (new.push_id, new.received)).collect();
@@ -157,7 +159,7 @@ async fn record(
     Ok(Changes { repeats, ..changed })
 }
 
-/// A push that was not known.
+/// A push that was not recorded before.
 #[derive(Debug, Clone, Copy)]
 struct NewPush<'a> {
     push_id: i64,
@@ -175,14 +177,14 @@ impl NewPush<'_> {
         }
     }
 
-    /// The repository that it is a push of, and when it takes effect.
+    /// Returns the repository and the effective time of a push about a whole repository.
     fn touched(&self) -> Option<(i64, OffsetDateTime)> {
         let repository = self.owner.repository()?;
         Some((repository, self.received.effective_at()))
     }
 }
 
-/// Inserts pushes. Returns those that are new, in the order of arrival.
+/// Inserts pushes. Returns the new ones, in the order of arrival.
 async fn insert<'a>(
     db: &mut PgConnection,
     pushes: &[(Owner, &'a ReceivedPush)],
@@ -202,7 +204,8 @@ async fn insert<'a>(
         .collect())
 }
 
-/// New facts by the tag that each may change, of each tag in the order of arrival.
+/// Groups new pushes by tag, as facts in the order of arrival. A delete of a digest or repository
+/// belongs to each tag that the delete may change.
 async fn group(
     db: &mut PgConnection,
     new: &[NewPush<'_>],
@@ -223,7 +226,7 @@ async fn group(
     Ok(by_tag)
 }
 
-/// The digests that these facts move a tag to.
+/// Returns the digests that facts set for a tag.
 fn pushed(tag: i64, facts: &[Fact]) -> impl Iterator<Item = (i64, &Digest)> {
     facts.iter().filter_map(move |fact| match &fact.effect {
         Effect::Push(digest) => Some((tag, digest)),
@@ -231,14 +234,15 @@ fn pushed(tag: i64, facts: &[Fact]) -> impl Iterator<Item = (i64, &Digest)> {
     })
 }
 
-/// What the rule needs to know of tags, and what facts around theirs carry, by row id of the fact.
+/// The input of the rule: the state of each tag, and the fields of recorded pushes around late
+/// ones, by row id of the push.
 #[derive(Debug)]
 struct TagStates {
     tags: HashMap<i64, (Image, TagState)>,
     metas: HashMap<i64, Meta>,
 }
 
-/// Loads what the rule needs to know of each tag. Most facts are on time, and then the head is all of it.
+/// Loads the state of each tag. Most pushes are on time, and need no more than the head.
 async fn load(
     db: &mut PgConnection,
     by_tag: &BTreeMap<i64, Vec<Fact>>,
@@ -265,7 +269,8 @@ async fn load(
         store::pushes::neighbours(db, &late, first_id).await?
     };
 
-    // What a late fact uncovers may be pushed again too.
+    // A late fact may bring back the state of a fact around it, and so a digest that the tag had
+    // before.
     let uncovered: BTreeSet<(i64, &Digest)> = near
         .facts
         .iter()
@@ -295,7 +300,8 @@ async fn load(
     })
 }
 
-/// Numbers the changes that facts make, tag by tag. `received` has the new facts by their row ids.
+/// Numbers the changes that follow from new facts, tag by tag. `received` has the new pushes by row
+/// id.
 fn number(
     by_tag: BTreeMap<i64, Vec<Fact>>,
     loaded: &mut TagStates,

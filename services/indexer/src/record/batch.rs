@@ -1,18 +1,18 @@
-//! How many pushes go into one transaction: as many as the store takes in time, found out anew by each holder.
+//! The size of a batch: the most pushes that Postgres records in time. Each holder measures anew.
 
 use std::time::Duration;
 
-/// Most pushes in one transaction; above it more is not faster.
+/// Largest batch. A higher limit makes nothing faster.
 pub(crate) const MOST: usize = 400;
-/// The first batch. Whoever held the partition before may have failed at a larger one.
+/// Size of the first batch: the previous holder may have failed at a large batch.
 const FIRST: usize = 8;
 
-/// Doubles while transactions are short, halves when one is long: a store that is slow gets through small batches, where one of
-/// a thousand would be given up as unanswered again and again.
+/// Doubles the size after short transactions, and halves it after a long transaction. So a slow
+/// Postgres gets through small batches, where a large batch would time out again and again.
 #[derive(Debug)]
 pub(crate) struct BatchSize {
     pushes: usize,
-    /// After which a transaction is given up.
+    /// Time-out of a transaction.
     limit: Duration,
 }
 
@@ -24,12 +24,12 @@ impl BatchSize {
         }
     }
 
-    /// Pushes in the next transaction at most.
+    /// Returns the most pushes for the next transaction.
     pub(crate) fn pushes(&self) -> usize {
         self.pushes
     }
 
-    /// Learns from a transaction of so many pushes that took so long.
+    /// Adapts the size to the duration of a transaction with this number of pushes.
     pub(crate) fn took(&mut self, pushes: usize, duration: Duration) {
         if duration > self.limit / 4 {
             self.pushes = (pushes / 2).max(1);
@@ -50,7 +50,7 @@ mod tests {
             size.took(size.pushes(), Duration::from_millis(5));
         }
         assert_eq!(size.pushes(), MOST);
-        size.took(3, Duration::from_millis(5)); // It says nothing of a full one.
+        size.took(3, Duration::from_millis(5)); // A batch that is not full changes nothing.
         assert_eq!(size.pushes(), MOST);
         size.took(MOST, Duration::from_secs(2)); // Neither short nor long.
         assert_eq!(size.pushes(), MOST);

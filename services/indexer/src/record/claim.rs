@@ -1,4 +1,5 @@
-//! Taking partitions: one free one at a time, with a pause between, so that instances that start together share them.
+//! Acquires partitions: one free partition at a time, with a pause between, so that instances that
+//! start together get equal shares.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -13,7 +14,8 @@ use crate::record::hold::hold;
 use crate::restore::unrecorded::UnrecordedCache;
 use crate::shared::Shared;
 
-/// Takes and holds partitions until a stop is asked for, then waits for those held to be put down.
+/// Acquires and holds partitions until a stop is requested, then waits for the release of all
+/// partitions held.
 pub(crate) async fn partitions(
     db: DbArgs,
     shared: Shared,
@@ -22,7 +24,7 @@ pub(crate) async fn partitions(
 ) -> anyhow::Result<()> {
     let mut held: JoinSet<Result<(), Error>> = JoinSet::new();
     let mut numbers: BTreeMap<Id, u16> = BTreeMap::new();
-    // The session that asks; it becomes the partition's own once it has got one.
+    // The session that tries to acquire a partition. The acquired partition keeps this session.
     let mut spare: Option<PgConnection> = None;
     let mut every = tokio::time::interval(interval);
     every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -50,14 +52,14 @@ pub(crate) async fn partitions(
                         retry.succeeded();
                         health.set("postgres", shared.readiness.state());
                         if let Some((number, session)) = taken {
-                            tracing::info!(partition = number, "took the partition");
+                            tracing::info!(partition = number, "acquired the partition");
                             shared.metrics.held.inc();
                             numbers.insert(held.spawn(hold(shared.clone(), cache.clone(), number, session)).id(), number);
                         }
                     }
                     Err(error) => {
                         spare = None;
-                        health.set("postgres", Err("can't take partitions: the database does not answer".to_owned()));
+                        health.set("postgres", Err("can't acquire partitions: the database does not answer".to_owned()));
                         every.reset_after(interval.max(retry.failed(&error)));
                     }
                 }
@@ -68,7 +70,7 @@ pub(crate) async fn partitions(
     Ok(())
 }
 
-/// Asks for each free partition until one is got.
+/// Tries to acquire each free partition until one succeeds.
 async fn take_one(
     db: &DbArgs,
     shared: &Shared,
@@ -84,10 +86,10 @@ async fn take_one(
             if Lock::Partition(number).try_acquire(&mut session).await? {
                 return Ok(Some((number, session)));
             }
-            // Another instance has it.
+            // Another instance holds the partition.
             shared.readiness.recovered(number);
         }
-        // Asked or not, it must not fall silent.
+        // Keeps the session alive.
         ping(&mut session).await?;
         *spare = Some(session);
         Ok::<_, sqlx::Error>(None)

@@ -1,4 +1,5 @@
-//! Holding one partition: catch up with what was recorded but not published, then read, apply and publish, overlapped.
+//! Holds one partition: publishes its recorded but unpublished revisions, and then reads, applies
+//! and publishes at the same time.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -31,16 +32,17 @@ use crate::shared::Shared;
 use crate::store;
 use crate::store::position::Progress;
 
-/// Pushes read ahead of the store, and batches of revisions applied ahead of the bus.
+/// Most pushes read ahead of Postgres, and most batches of revisions recorded ahead of NATS.
 const READ_AHEAD: usize = batch::MOST;
 const PUBLISH_AHEAD: usize = 1;
-/// Idle ticks after which PUSHES surely has no more, and what the store still lacks will not come from there.
+/// Idle ticks after which PUSHES counts as read to its end: revisions still missing from Postgres
+/// must then be adopted from REVISIONS.
 const NOTHING_MORE: u32 = 3;
-/// Longest pause between two attempts: Postgres ends the session if it is silent for longer than the session time-out.
+/// Longest pause between two attempts. It must be shorter than `idle_session_timeout`.
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
-/// Works on a partition whose lock the session `db` has, until the session is lost or a stop is asked for. Dropping the
-/// session gives the partition up.
+/// Works on a partition whose lock the session `db` holds, until the session is lost or a stop is
+/// requested. Dropping the session releases the partition.
 pub(crate) async fn hold(
     shared: Shared,
     cache: UnrecordedCache,
@@ -56,14 +58,15 @@ pub(crate) async fn hold(
         };
         shared.readiness.failed(number, &error);
         if Recovery::from(&error) == Recovery::GiveUp {
-            cache.forget().await; // The store may come back as an older one.
+            cache.forget().await; // Postgres may come back from an older backup.
             return Err(error);
         }
         if !retry.wait(&error, &shared.shutdown).await {
             return Ok(());
         }
-        // The work may have been dropped in the middle of a transaction (and the driver forgets one whose BEGIN was cancelled:
-        // sqlx issue 4393). This also keeps the session from dying of silence while NATS is away.
+        // The work may have been dropped within a transaction, and the driver does not roll back a
+        // transaction whose BEGIN was cancelled (sqlx issue 4393). The statement also keeps the
+        // session alive while NATS is away.
         shared.within(store::position::rollback(&mut db)).await?;
     }
 }
@@ -76,13 +79,13 @@ async fn work(
 ) -> Result<(), Error> {
     let mut progress = shared.within(store::position::progress(db, number)).await?;
     FailPoint::IndexerLocked.pass();
-    // From here on the server refuses whatever an earlier holder still has in its queues …
+    // From now on the server refuses messages that an earlier holder still has in its queues …
     let fencing = Box::pin(shared.bus.fence(number));
     let fence = shared.while_pinging(db, fencing).await?;
     FailPoint::IndexerFenced.pass();
-    // … so what REVISIONS holds now is all that was published: more than the store knows, if that is an older one …
+    // … so REVISIONS now has every published revision, perhaps more than an older Postgres …
     let unrecorded = unrecorded_of(shared, cache, number, db).await?;
-    // … and what it lacks is ours to publish, before anything new.
+    // … and this holder publishes the missing revisions, before any new revision.
     catch_up(shared, number, db, &fence, &mut progress).await?;
 
     let filter = Subject::all_pushes(number);
@@ -126,16 +129,16 @@ async fn work(
         published.subscribe(),
     );
     let publishing = publish::publish(&fence, &mut revisions_out, &published, &shared.metrics);
-    // All three in this task: when one fails the others are dropped with it, and nothing is left running behind.
+    // All three run in this task: when one fails, the other two are dropped too.
     tokio::try_join!(reading, applying, publishing)?;
-    // A stop was asked for, and everything applied is published.
+    // A stop was requested, and everything applied is published.
     let published = *published.borrow();
     note_published(shared, number, db, &mut partition.progress, published).await?;
     FailPoint::IndexerStopped.pass();
     Ok(())
 }
 
-/// Reads ahead until a stop is asked for.
+/// Reads ahead until a stop is requested.
 async fn read(
     shared: &Shared,
     number: u16,
@@ -153,7 +156,8 @@ async fn read(
                     return Err(Error::Ended("applier"));
                 }
             }
-            // Only a program other than the gateway can have put it there. Kept whole for people; the position passes over it.
+            // Only a program other than the gateway can have published this message. QUARANTINE
+            // keeps the body for people, and reading goes on.
             Err(reason) => {
                 tracing::error!(
                     partition = number,
@@ -185,7 +189,8 @@ async fn quarantine(bus: &Bus, body: &[u8], reason: String) -> Result<(), Error>
     Ok(())
 }
 
-/// Applies what was read, as much at once as there is, and hands the revisions on.
+/// Applies the pushes that were read, as many at once as have arrived, and hands the revisions to
+/// the publisher.
 async fn apply_all(
     shared: &Shared,
     partition: &mut Partition,
@@ -196,14 +201,14 @@ async fn apply_all(
 ) -> Result<(), Error> {
     let mut batch = Vec::with_capacity(batch::MOST);
     let mut size = BatchSize::new(shared.silence);
-    // Well within the silence after which the server ends the session.
+    // Shorter than the time-out of the session.
     let mut idle = tokio::time::interval(ping_interval(shared.silence));
     let mut quiet = 0;
     loop {
         tokio::select! {
             biased;
             _ = idle.tick() => {
-                // Also keeps the session alive while there is nothing to do.
+                // The statement also keeps an idle session alive.
                 quiet += 1;
                 let now = *published.borrow();
                 if now > partition.progress.published {
@@ -218,13 +223,13 @@ async fn apply_all(
                     adopt(shared, partition, db, &partition.unrecorded.images()).await?;
                 }
             }
-            // Never waited for: a single push is applied at once.
+            // A single push is applied at once.
             read = pushes.recv_many(&mut batch, size.pushes()) => {
                 if read == 0 {
-                    return Ok(()); // A stop was asked for and all that was read is applied.
+                    return Ok(()); // A stop was requested, and all pushes read are applied.
                 }
                 quiet = 0;
-                // No more is recorded than can be handed on: NATS may be slow or away.
+                // Record no more than the publisher can take: NATS may be slow or away.
                 let room = async { revisions.reserve().await.map_err(|_| Error::Ended("publisher")) };
                 let room = shared.while_pinging(db, room).await?;
                 let turn = async { shared.appliers.acquire().await.map_err(|_| Error::Ended("semaphore")) };
@@ -250,8 +255,8 @@ async fn apply_all(
     }
 }
 
-/// Applies a batch. Where the store turns out to have forgotten what was published, that is taken in first; where pushes of it turn
-/// out to be known, they are left out.
+/// Applies a batch. If Postgres turns out to lack published revisions, adopts these first; if
+/// pushes of the batch turn out to be recorded already, leaves these out.
 async fn apply_or_adopt(
     shared: &Shared,
     partition: &mut Partition,
@@ -264,7 +269,7 @@ async fn apply_or_adopt(
             Err(Error::Forgotten(images)) => adopt(shared, partition, db, &images).await?,
             Err(Error::Repeated) if !partition.repeats => {
                 partition.repeats = true;
-                // Those of the batch that failed were made in its transaction.
+                // The failed transaction may have inserted some of these tags.
                 partition.tag_ids = TagIds::default();
             }
             done => return done,
@@ -272,7 +277,7 @@ async fn apply_or_adopt(
     }
 }
 
-/// Takes what was published of these images, and the store has forgotten, into the store.
+/// Adopts the unrecorded revisions of these images.
 async fn adopt(
     shared: &Shared,
     partition: &mut Partition,
@@ -291,7 +296,7 @@ async fn adopt(
     };
     let revisions = shared.within(adopting).await?;
     partition.progress = progress;
-    // Those of the batch that failed were made in its transaction.
+    // The failed transaction may have inserted some of these tags.
     partition.tag_ids = TagIds::default();
     partition.unrecorded.remove(images);
     shared.metrics.adopted.inc_by(revisions);
@@ -299,7 +304,7 @@ async fn adopt(
         partition = partition.number,
         images = images.len(),
         revisions,
-        "the store had lost revisions that were published, and PUSHES their pushes; took them over from REVISIONS"
+        "Postgres had lost published revisions, and PUSHES has lost their pushes; inserted them again from REVISIONS"
     );
     Ok(())
 }

@@ -1,19 +1,19 @@
-//! What the holder of a partition remembers between batches.
+//! The state of a partition that its holder keeps in memory.
 
 use crate::record::tag_ids::TagIds;
 use crate::restore::unrecorded::Unrecorded;
 use crate::store::position::Progress;
 
-/// The partition's state in memory, as of the last commit.
+/// The state of a partition, as of the last commit.
 #[derive(Debug)]
 pub(crate) struct Partition {
     pub(crate) number: u16,
-    /// Of so many.
+    /// The number of all partitions.
     pub(crate) partitions: u16,
-    /// When PUSHES was created, as it is read now.
+    /// The creation time of the stream PUSHES that is being read, in nanoseconds since 1970.
     pub(crate) stream_created_ns: i64,
     pub(crate) progress: Progress,
-    /// Pushes of the last batch were known already.
+    /// Some pushes of the last batch were recorded already.
     pub(crate) repeats: bool,
     pub(crate) tag_ids: TagIds,
     pub(crate) unrecorded: Unrecorded,

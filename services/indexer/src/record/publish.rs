@@ -1,4 +1,4 @@
-//! Publishing revisions in order, many at once, none after a newer one of the same tag.
+//! Publishes revisions in order, many at once, and never after a newer revision of the same tag.
 
 use std::collections::{HashSet, VecDeque};
 use std::time::Duration;
@@ -19,31 +19,31 @@ use crate::metrics::Metrics;
 use crate::record::apply::Cause;
 use crate::record::recheck;
 
-/// Revisions on their way at once; so far may two of them, of different tags, stand in another order than that of their
-/// ordinals, where some had to be sent again.
+/// Most unacknowledged revisions of a partition. After a resend, revisions of different tags may be
+/// out of ordinal order by up to this many.
 pub(crate) const WINDOW: usize = 256;
-/// Failed acknowledgements in a row after which the partition is started over.
+/// Failed acknowledgements in a row after which the work on the partition starts over.
 const ATTEMPTS: u32 = 3;
 
-/// A revision as it goes out.
+/// A revision to publish.
 #[derive(Debug)]
 pub(crate) struct OutgoingRevision {
     ordinal: u64,
     tag_id: i64,
     subject: Subject,
-    /// By which the stream knows a repeat. `None`: it has to be stored, whatever the stream remembers.
+    /// The `Nats-Msg-Id`. `None`: the server must not treat the message as a duplicate.
     id: Option<String>,
     payload: bytes::Bytes,
-    /// What the registry is asked once this is published.
+    /// The question to ask the registry after the revision is published.
     question: Option<Box<Push>>,
-    /// When the fact behind it was received.
+    /// The time at which the push behind it was received.
     received_at: Option<OffsetDateTime>,
-    /// Lasts until it is published.
+    /// Ends when the revision is published.
     span: Option<Box<Span>>,
 }
 
 impl OutgoingRevision {
-    /// A revision that was recorded just now.
+    /// A newly recorded revision.
     pub(crate) fn new(new: Recorded, cause: Cause) -> Result<OutgoingRevision, Error> {
         let id = new.event.id();
         let span = cause.trace.map(|trace| {
@@ -59,8 +59,8 @@ impl OutgoingRevision {
         })
     }
 
-    /// A revision that the stream was seen not to hold. It has no identifier as a message: the stream may remember that of one
-    /// which it lost, or which somebody purged, and would swallow this one.
+    /// A revision that REVISIONS is missing. It is sent without a `Nats-Msg-Id`: the server may
+    /// still remember the id of the lost copy, and would drop this message as a duplicate.
     pub(crate) fn again(new: Recorded) -> Result<OutgoingRevision, Error> {
         let question = recheck::question_for(&new).map(Box::new);
         let subject = Subject::of_revisions(&new.event.image());
@@ -78,19 +78,23 @@ impl OutgoingRevision {
     }
 }
 
-/// Asks what a tag means now. A question is a hint like any other: one that can't be asked holds nothing up.
+/// Queues a re-check of an image at its registry. Logs a failure, and goes on: a re-check must not
+/// hold up revisions.
 pub(crate) async fn ask(session: &Session, question: Push) {
     let subject = Subject::of_push(&question, tagtrail_proto::PARTITIONS);
+    let image = question.image();
     let outcome = async {
         let message = Message::of(&subject, &question.event())?;
         session.send(message).await?.acknowledged().await
     };
     if let Err(error) = outcome.await {
-        tracing::warn!("a doubt was not asked away: {error}");
+        let image = image.map(|image| image.to_string()).unwrap_or_default();
+        tracing::warn!("could not queue a re-check of {image}: {error}");
     }
 }
 
-/// Which of these revisions REVISIONS does not hold yet. Only right while nobody else can publish, that is after fencing.
+/// Returns the revisions that REVISIONS is missing. Right only after fencing, while no other
+/// instance can publish.
 pub(crate) async fn missing(bus: &Bus, revisions: Vec<Recorded>) -> Result<Vec<Recorded>, Error> {
     let mut subjects: Vec<Subject> = revisions
         .iter()
@@ -100,7 +104,7 @@ pub(crate) async fn missing(bus: &Bus, revisions: Vec<Recorded>) -> Result<Vec<R
     subjects.dedup();
     let mut last = std::collections::HashMap::new();
     for (subject, payload) in bus.last_messages(Stream::Revisions, subjects).await? {
-        // What is no revision was not published by an indexer, and hides nothing.
+        // Ignore messages without a revision: no indexer published such a message.
         if let Ok(event) = serde_json::from_slice::<Event<Revision>>(&payload) {
             last.insert(subject.to_string(), event.data.revision);
         }
@@ -116,10 +120,11 @@ pub(crate) async fn missing(bus: &Bus, revisions: Vec<Recorded>) -> Result<Vec<R
 
 type Acknowledgement = BoxFuture<'static, Result<Ack, PublishError>>;
 
-/// Publishes what comes in until the sender is dropped and everything is acknowledged; `published` follows with the ordinals.
+/// Publishes incoming revisions until the sender is dropped and all are acknowledged; `published`
+/// follows with the ordinals.
 ///
-/// Once the line of the fence is lost nothing more is published: the server may come back without what it had acknowledged,
-/// and the next revisions of those tags would hide that.
+/// After the session of the fence is lost, nothing more is published. The server may have lost
+/// acknowledged revisions, and newer revisions of the same tags would hide the loss.
 pub(crate) async fn publish(
     fence: &Fence,
     incoming: &mut mpsc::Receiver<Vec<OutgoingRevision>>,
@@ -133,9 +138,9 @@ pub(crate) async fn publish(
     }
 }
 
-/// The server stores in the order in which the line wrote, but a message that is lost on the way must not be overtaken by the
-/// next one of the same tag: so of each tag only one is on its way, and after a failure all that are unacknowledged are sent
-/// again, in order.
+/// The server stores messages in the order of the session, but the next message of a tag must not
+/// overtake a lost one. So each tag has one message on its way, and after a failure all
+/// unacknowledged messages are sent again, in order.
 async fn in_order(
     fence: &Fence,
     incoming: &mut mpsc::Receiver<Vec<OutgoingRevision>>,
@@ -191,7 +196,8 @@ async fn in_order(
                 failures = 0;
                 retry.succeeded();
             }
-            // Without an identifier it may come twice: then what the stream holds has to be looked at first.
+            // A message without a `Nats-Msg-Id` could be stored twice: the holder must first look
+            // up the last messages on the stream.
             Some(Err(error @ PublishError::Unacknowledged(_)))
                 if failures < ATTEMPTS && window.iter().all(|(sent, _)| sent.id.is_some()) =>
             {

@@ -1,24 +1,25 @@
-//! Revisions after which nobody can be sure what the tag means: the registry is asked. Pure.
+//! Revisions whose order is doubtful, and the question about them to the registry. Pure.
 //!
-//! It is a question about now: the answer is a new fact, and whatever it says, the revision stays what it is.
+//! The question is about the present. The answer is a new push; the revision itself stays as it is.
 
 use tagtrail_history::recorded::Recorded;
 use tagtrail_proto::{Action, Kind, Origin, Push, Scope, TimeSource};
 use time::Duration;
 
-/// News about a time so shortly before the head may have been made after it: clocks differ.
+/// Largest distance of a late revision from the head at which the order is doubtful: the clocks of
+/// two senders differ.
 const NEAR: Duration = Duration::seconds(10);
 
-/// The question that a revision raises, if it raises one.
+/// Returns the question that a revision raises, if any.
 pub(crate) fn question_for(recorded: &Recorded) -> Option<Push> {
     let revision = &recorded.event;
-    // What was asked for or compared is the registry's own word.
+    // Only events can be out of order; the other origins are answers of the registry.
     if revision.origin != Origin::Event {
         return None;
     }
     let same_instant = recorded.previous_at == Some(revision.occurred_at);
     let shortly_before = revision.late && recorded.head_at - revision.occurred_at <= NEAR;
-    // Without a time of its own a late event looks like a new one.
+    // Without a time of its own, a late event looks like a new one.
     let maybe_old = revision.kind == Kind::Reverted && recorded.time_source == TimeSource::Received;
     (same_instant || shortly_before || maybe_old).then(|| Push {
         action: Action::Push,
@@ -49,7 +50,7 @@ mod tests {
         OffsetDateTime::UNIX_EPOCH + Duration::seconds(second)
     }
 
-    /// Revision 2 of a tag, at second 100, a second after the one before; the head.
+    /// Revision 2 of a tag, the head, at second 100; revision 1 is one second older.
     fn recorded() -> Recorded {
         let image: Image = "registry.example.com/foo/bar:latest".parse().unwrap();
         let digest = Digest::sha256_of(b"2");
@@ -96,10 +97,10 @@ mod tests {
     }
 
     #[test]
-    fn what_is_on_time_is_not_doubted() {
+    fn a_push_on_time_is_not_doubted() {
         assert!(!doubted(|_| {}));
         assert!(!doubted(|recorded| recorded.previous_at = None));
-        // Back to an older digest, and the sender says when.
+        // A return to an older digest, at a time that the sender reports.
         assert!(!doubted(|recorded| recorded.event.kind = Kind::Reverted));
         assert!(!doubted(
             |recorded| recorded.time_source = TimeSource::Received
@@ -112,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn news_about_a_time_shortly_before_the_head_is_doubted() {
+    fn a_push_shortly_before_the_head_is_doubted() {
         let late = |seconds: i64| {
             doubted(|recorded| {
                 recorded.event.late = true;
@@ -124,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn a_return_to_an_older_digest_is_doubted_if_the_sender_does_not_say_when() {
+    fn a_return_to_an_older_digest_without_a_time_is_doubted() {
         assert!(doubted(|recorded| {
             recorded.event.kind = Kind::Reverted;
             recorded.time_source = TimeSource::Received;
@@ -132,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_registry_itself_said_when_asked_is_never_doubted() {
+    fn an_answer_of_the_registry_is_never_doubted() {
         for origin in [Origin::Resolved, Origin::Reconciled, Origin::Imported] {
             assert!(!doubted(|recorded| {
                 recorded.event.origin = origin;

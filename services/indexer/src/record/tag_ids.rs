@@ -1,4 +1,4 @@
-//! Row ids of tags, remembered between batches.
+//! Row ids of tags, kept between batches.
 
 use std::collections::HashMap;
 
@@ -6,10 +6,11 @@ use tagtrail_proto::{Image, Registry, Repository, Tag};
 
 use crate::received::ReceivedPush;
 
-/// What all partitions of a process together remember at most: about 10 MB.
+/// Most row ids in memory for all partitions of a process: about 10 MB.
 const MOST: usize = 100_000;
 
-/// Filled only from what was committed; thrown away with the session. Nested, so that a look needs no copy of a name.
+/// Row ids of committed tags, dropped with the session. The maps are nested, so that a lookup needs
+/// no copy of a name.
 #[derive(Debug, Default)]
 pub(crate) struct TagIds {
     ids: HashMap<Registry, HashMap<Repository, HashMap<Tag, i64>>>,
@@ -17,13 +18,13 @@ pub(crate) struct TagIds {
 }
 
 impl TagIds {
-    /// The row of the tag that a push is about, if it is known.
+    /// Returns the row id of the tag of a push, if known.
     pub(crate) fn of(&self, push: &ReceivedPush) -> Option<i64> {
         let tags = self.ids.get(&push.registry)?.get(&push.repository)?;
         tags.get(push.tag.as_ref()?).copied()
     }
 
-    /// Learns more.
+    /// Adds row ids.
     pub(crate) fn learn(&mut self, ids: HashMap<Image, i64>) {
         for (image, id) in ids {
             let repositories = self.ids.entry(image.registry).or_default();
@@ -32,7 +33,7 @@ impl TagIds {
         }
     }
 
-    /// Forgets all, where it is more than one of so many partitions may remember.
+    /// Empties the map when it exceeds the share of one partition.
     pub(crate) fn bound(&mut self, partitions: u16) {
         if self.count > MOST / usize::from(partitions.max(1)) {
             *self = TagIds::default();

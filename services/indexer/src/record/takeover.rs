@@ -1,4 +1,4 @@
-//! Taking a partition over: what was recorded but not published goes out before anything new does.
+//! Takes a partition over: publishes recorded but unpublished revisions, before any new revision.
 
 use sqlx::PgConnection;
 use tagtrail_bus::publish::Fence;
@@ -13,7 +13,8 @@ use crate::shared::Shared;
 use crate::store;
 use crate::store::position::Progress;
 
-/// Publishes the revisions that were recorded and not published, except those that REVISIONS holds already.
+/// Publishes the revisions that were recorded and not published, except those that REVISIONS
+/// already has.
 pub(crate) async fn catch_up(
     shared: &Shared,
     number: u16,
@@ -33,7 +34,8 @@ pub(crate) async fn catch_up(
                 "revisions are missing between two ordinals",
             ));
         };
-        // Those that REVISIONS holds already are not published again, but what they raise may not have been asked yet.
+        // Queue the re-checks of all revisions again: REVISIONS may have a revision whose re-check
+        // was never queued.
         for question in page
             .iter()
             .filter(|new| new.ordinal > noted)
@@ -56,11 +58,11 @@ pub(crate) async fn catch_up(
             tracing::info!(
                 partition = number,
                 revisions = missing.len(),
-                "publishing what was recorded but not published"
+                "publishing revisions that were recorded but not published"
             );
         }
         let (sender, mut receiver) = mpsc::channel(1);
-        // The channel has room for one, so this does not wait.
+        // The channel has room for one batch, so this does not wait.
         sender
             .send(missing)
             .await
@@ -76,7 +78,8 @@ pub(crate) async fn catch_up(
     Ok(())
 }
 
-/// Notes up to where REVISIONS has acknowledged. May be lower than before, where that stream lost its end.
+/// Records the ordinal up to which REVISIONS has acknowledged. It can be lower than before, where
+/// REVISIONS lost its end.
 pub(crate) async fn note_published(
     shared: &Shared,
     number: u16,
@@ -94,7 +97,7 @@ pub(crate) async fn note_published(
     Ok(())
 }
 
-/// The revisions of the partition after one ordinal and up to another, as many as are read at once.
+/// Returns the revisions of a partition after one ordinal and up to another, at most a page.
 async fn recorded_in(
     shared: &Shared,
     partition: u16,
@@ -111,9 +114,10 @@ async fn recorded_in(
     Ok(found.into_iter().map(|(_, revision)| revision).collect())
 }
 
-/// An ordinal up to which REVISIONS surely holds what it once acknowledged: that stream may have lost its end (it is not synced
-/// message by message), or have been made anew. Revisions are published in the order of their ordinals, give or take a window,
-/// so what is lost is an end, and its beginning is found by halving.
+/// Returns an ordinal up to which REVISIONS certainly has all revisions. REVISIONS may have lost
+/// acknowledged messages at the end of the stream (nats-server does not sync each message to disk),
+/// or somebody may have recreated the stream. Revisions are published in the order of ordinals, up
+/// to a window, so the missing revisions are the last ones; bisection finds the first of them.
 async fn truly_published(
     shared: &Shared,
     number: u16,

@@ -1,4 +1,4 @@
-//! Taking into the store what was published and what it has forgotten; see [`crate::restore::unrecorded`].
+//! Inserts unrecorded revisions into Postgres; see [`crate::restore::unrecorded`].
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,8 +13,8 @@ use crate::store::position::Progress;
 use crate::store::tags::{NewTagRow, TagRow};
 use tagtrail_timeline::Entry;
 
-/// Takes what was published of images into the store, as the facts that it tells of: each had or lost a digest at a time. Gives
-/// the number of revisions.
+/// Inserts revisions that REVISIONS has and Postgres lost, and for each the implied push (the tag
+/// had, or lost, a digest at that time). Returns the number of revisions.
 pub(crate) async fn adopt(
     tx: &mut PgConnection,
     partition: u16,
@@ -62,7 +62,7 @@ pub(crate) async fn adopt(
     Ok(revisions.len() as u64)
 }
 
-/// Brings the row of a tag up to a revision.
+/// Moves the row of a tag up to a revision.
 fn raise(new: &mut NewTagRow, revision: &Revision) {
     new.issued = new.issued.max(revision.revision);
     new.latest_at = new.latest_at.max(Some(revision.occurred_at));
@@ -80,7 +80,7 @@ fn raise(new: &mut NewTagRow, revision: &Revision) {
     }
 }
 
-/// The revision as it is recorded now.
+/// Returns the revision as this transaction records it.
 fn event(
     revision: &Revision,
     published: &[Revision],
@@ -90,7 +90,8 @@ fn event(
     let mut event = revision.clone();
     event.recorded_at = recorded_at;
     let named = event.head.revision;
-    // The stream holds a hundred of a tag: what came before may be lost for good, a head among it.
+    // REVISIONS keeps the last hundred revisions of a tag, so the head that this revision names may
+    // be lost for good.
     if named > head.issued && published.iter().all(|other| other.revision != named) {
         event.head.revision = event.revision;
     }

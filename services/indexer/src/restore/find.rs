@@ -1,4 +1,4 @@
-//! Looking for revisions that were published and that the store does not know; see [`crate::restore::unrecorded`].
+//! Finds unrecorded revisions; see [`crate::restore::unrecorded`].
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -12,17 +12,17 @@ use crate::restore::unrecorded::{Unrecorded, UnrecordedCache, revision};
 use crate::shared::Shared;
 use crate::store;
 
-/// Messages looked at between two questions to the store.
+/// Most messages between two queries of Postgres.
 pub(crate) const MESSAGES: usize = 1000;
 
-/// What was published of a partition and is not in the store; to be asked after fencing.
+/// Returns the unrecorded revisions of a partition. Right only after fencing.
 pub(crate) async fn unrecorded_of(
     shared: &Shared,
     cache: &UnrecordedCache,
     number: u16,
     db: &mut PgConnection,
 ) -> Result<Unrecorded, Error> {
-    // One looks for all partitions; the others wait meanwhile.
+    // One partition searches for all; the others wait meanwhile.
     let locking = async { Ok::<_, Error>(cache.0.lock().await) };
     let mut cached = shared.while_pinging(db, locking).await?;
     if cached.is_none() {
@@ -33,7 +33,7 @@ pub(crate) async fn unrecorded_of(
         return Ok(Unrecorded::default());
     };
     drop(cached);
-    // Some of it may have been read or adopted since.
+    // Some revisions may have been recorded or adopted since.
     let issued = store::tags::issued(db, unrecorded.0.keys());
     let issued = shared.within(issued).await?;
     for (numbers, issued) in unrecorded.0.values_mut().zip(issued) {
@@ -43,7 +43,8 @@ pub(crate) async fn unrecorded_of(
     Ok(unrecorded)
 }
 
-/// Looks at what REVISIONS holds behind the place up to which the store knows everything. If all of it is known, moves that place on.
+/// Finds the unrecorded revisions of all partitions, after the place in REVISIONS up to which
+/// Postgres has every revision. If there are none, moves this place to the end of the stream.
 pub(crate) async fn find(
     shared: &Shared,
     db: &mut PgConnection,
@@ -53,7 +54,7 @@ pub(crate) async fn find(
     let held = shared
         .while_pinging(db, shared.bus.held(Stream::Revisions))
         .await?;
-    // Fences too: with them the end of the stream is noticed, whatever stands there.
+    // The filter includes fences, so that the reader always reaches the end of the stream.
     let opening = shared
         .bus
         .read(Stream::Revisions, Subject::EVERYTHING, place);
@@ -68,7 +69,7 @@ pub(crate) async fn find(
             let numbers = told.entry(one.image()).or_default();
             numbers.insert(one.revision, (one.digest, one.occurred_at));
         }
-        // Also keeps the session alive.
+        // The query also keeps the session alive.
         let issued = shared.within(store::tags::issued(db, told.keys())).await?;
         for ((image, mut numbers), issued) in told.into_iter().zip(issued) {
             numbers.retain(|number, _| *number > issued);
@@ -93,7 +94,7 @@ pub(crate) async fn find(
                 .values()
                 .map(|unrecorded| unrecorded.0.len())
                 .sum::<usize>(),
-            "revisions were published that the store does not know: was it restored from a backup?"
+            "REVISIONS has revisions that Postgres lacks: was Postgres restored from a backup?"
         );
     }
     Ok(found)

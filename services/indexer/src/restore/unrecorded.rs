@@ -1,13 +1,16 @@
-//! Revisions that were published and that the store does not know, because it was restored from an older backup.
+//! Unrecorded revisions: REVISIONS has these revisions, but Postgres, restored from an older
+//! backup, lacks them.
 //!
-//! As a rule nothing has to be done: PUSHES is read again from the older position, and the same facts give the same revisions the
-//! same numbers. But PUSHES may have lost those facts by then, and a new push would be given a number that subscribers know as
-//! another digest. So the store notes a place in REVISIONS up to which it knows everything, the sweeper moves that place on, and each
-//! indexer looks at what stands behind it before it publishes anything (`find.rs`). Where a new revision contradicts what was published under its
-//! number, or PUSHES has no more to tell, what was published is taken into the store, as the facts that it tells of (`adopt.rs`).
+//! As a rule no repair is needed: PUSHES is read again from the older position, and the same pushes
+//! give the same revisions with the same numbers. But PUSHES may have lost these pushes by then,
+//! and a new push would get a number that subscribers know with another digest. So Postgres keeps a
+//! place in REVISIONS up to which no revision is unrecorded. The sweeper moves this place on, and
+//! each indexer reads REVISIONS from there before publishing anything (`find.rs`). If a new
+//! revision contradicts the published revision of the same number, or PUSHES is read to the end,
+//! the unrecorded revisions are inserted, with the pushes that these revisions imply (`adopt.rs`).
 //!
-//! Once a process has looked, it need not look again as long as its sessions live: all that is published from then on is committed
-//! to this store before.
+//! A process searches once and relies on the result as long as the sessions live: revisions
+//! published later were committed to this Postgres before.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
@@ -22,7 +25,7 @@ use tokio::sync::Mutex;
 
 use crate::error::Error;
 
-/// What was published of the images of a partition beyond what the store knows: digest and time by number.
+/// The unrecorded revisions of a partition, by image and number, with the digest and time of each.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Unrecorded(
     pub(crate) HashMap<Image, BTreeMap<u64, (Option<Digest>, OffsetDateTime)>>,
@@ -33,20 +36,20 @@ impl Unrecorded {
         self.0.is_empty()
     }
 
-    /// All images of which anything is missing.
+    /// Returns the images with unrecorded revisions.
     pub(crate) fn images(&self) -> BTreeSet<Image> {
         self.0.keys().cloned().collect()
     }
 
-    /// Forgets images: the store knows all of them now.
+    /// Removes images, whose revisions are recorded now.
     pub(crate) fn remove(&mut self, images: &BTreeSet<Image>) {
         self.0.retain(|image, _| !images.contains(image));
     }
 
-    /// Whether these new revisions are what was published under their numbers, if anything was.
+    /// Checks that new revisions equal the published revisions of the same numbers.
     ///
     /// # Errors
-    /// [`Error::Forgotten`] with the images where not.
+    /// [`Error::Forgotten`] with the images whose revisions differ.
     pub(crate) fn check<'a>(&self, new: impl Iterator<Item = &'a Recorded>) -> Result<(), Error> {
         if self.0.is_empty() {
             return Ok(());
@@ -68,7 +71,7 @@ impl Unrecorded {
         }
     }
 
-    /// Those of some new revisions, committed now, that are still to be published: some may have been, before the store forgot them.
+    /// Returns the new revisions without those that REVISIONS already has.
     pub(crate) fn still_to_publish<C>(&mut self, new: Vec<(Recorded, C)>) -> Vec<(Recorded, C)> {
         if self.0.is_empty() {
             return new;
@@ -84,7 +87,8 @@ impl Unrecorded {
         to_publish
     }
 
-    /// What was published of these images beyond what the store knows, as REVISIONS holds it: the last hundred of each at most.
+    /// Returns the unrecorded revisions of these images from REVISIONS, at most the last hundred of
+    /// each.
     pub(crate) async fn published(
         &self,
         bus: &Bus,
@@ -96,12 +100,14 @@ impl Unrecorded {
             let messages = bus.messages_of(Stream::Revisions, &subject).await;
             let messages = messages.map_err(|error| BusError::Unreachable(error.to_string()))?;
             let missing = self.0.get(image);
-            // By number, so that one that was published twice counts once.
+            // By number, so that a revision that was published twice counts once.
             let revisions: BTreeMap<u64, Revision> = messages
                 .iter()
                 .filter_map(revision)
-                .filter(|told| missing.is_some_and(|missing| missing.contains_key(&told.revision)))
-                .map(|told| (told.revision, told))
+                .filter(|found| {
+                    missing.is_some_and(|missing| missing.contains_key(&found.revision))
+                })
+                .map(|found| (found.revision, found))
                 .collect();
             published.insert(image.clone(), revisions.into_values().collect());
         }
@@ -109,18 +115,18 @@ impl Unrecorded {
     }
 }
 
-/// What a process knows to be published and not in the store, by partition; `None`: it has not looked.
+/// The unrecorded revisions that a process found, by partition; `None` before the first search.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct UnrecordedCache(pub(crate) Arc<Mutex<Option<HashMap<u16, Unrecorded>>>>);
 
 impl UnrecordedCache {
-    /// Whatever was found may be wrong from now on.
+    /// Empties the cache, for a restored Postgres may have fewer revisions.
     pub(crate) async fn forget(&self) {
         *self.0.lock().await = None;
     }
 }
 
-/// The revision that a message tells of, if it stands where it belongs.
+/// Parses the revision in a message, if the message is on the subject of its image.
 pub(crate) fn revision(message: &Delivery) -> Option<Revision> {
     let event: Event<Revision> = serde_json::from_slice(&message.payload).ok()?;
     let subject = Subject::of_revisions(&event.data.image()).to_string();

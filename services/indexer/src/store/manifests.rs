@@ -1,4 +1,4 @@
-//! What each digest is, and how far MANIFESTS is read.
+//! Manifests, and the position in MANIFESTS.
 
 use sqlx::PgConnection;
 use sqlx::types::Json;
@@ -6,10 +6,10 @@ use tagtrail_bus::consume::Position;
 use tagtrail_postgres::{position, row};
 use tagtrail_proto::Manifest;
 
-/// Its row among the positions.
+/// The row of MANIFESTS in the table `position`.
 const STREAM: &str = "MANIFESTS";
 
-/// How far MANIFESTS is read.
+/// Returns the position in MANIFESTS.
 pub(crate) async fn position(db: &mut PgConnection) -> Result<Position, sqlx::Error> {
     let found = sqlx::query(
         "select stream_created_ns, applied_seq, applied_time_ns from position where stream = $1 and partition = 0",
@@ -20,8 +20,8 @@ pub(crate) async fn position(db: &mut PgConnection) -> Result<Position, sqlx::Er
     found.map_or(Ok(Position::default()), |found| position::of_row(&found))
 }
 
-/// Writes manifests and moves the position, in one statement, so that both happen or neither. What is there stays as it is. Gives how
-/// many are new.
+/// Inserts manifests and moves the position in one statement, so that both happen or neither.
+/// Recorded manifests stay unchanged. Returns the number of new manifests.
 pub(crate) async fn add(
     db: &mut PgConnection,
     manifests: &[Manifest],

@@ -1,4 +1,4 @@
-//! How far a partition is applied and published.
+//! The progress of a partition: applied pushes, recorded and published revisions.
 
 use sqlx::{PgConnection, Row as _};
 use tagtrail_bus::consume::Position;
@@ -10,32 +10,32 @@ use crate::error::Error;
 
 const STREAM: &str = "PUSHES";
 
-/// Ends a transaction that may have been left open; harmless if there is none.
+/// Rolls back an open transaction; does no harm without a transaction.
 pub(crate) async fn rollback(db: &mut PgConnection) -> Result<(), sqlx::Error> {
     sqlx::query("rollback").execute(db).await.map(|_| ())
 }
 
-/// How far a partition is applied and published.
+/// The progress of a partition.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Progress {
     pub(crate) position: Position,
-    /// Ordinal of the last revision that REVISIONS acknowledged, as noted in the row.
+    /// Ordinal of the last revision that REVISIONS acknowledged, as recorded in the row.
     pub(crate) published: u64,
-    /// Ordinal of the last revision recorded.
+    /// Ordinal of the last recorded revision.
     pub(crate) recorded: u64,
     /// Time of the last batch.
     pub(crate) recorded_at: Option<OffsetDateTime>,
 }
 
 impl Progress {
-    /// Time of the last batch, of which there is one.
+    /// Returns the time of the last batch, after which there must be one.
     pub(crate) fn recorded_at(&self) -> Result<OffsetDateTime, Error> {
         self.recorded_at
             .ok_or(Error::Inconsistent("a batch was recorded at no time"))
     }
 }
 
-/// Reads the progress of a partition; the first time makes its row.
+/// Reads the progress of a partition, and inserts its row the first time.
 pub(crate) async fn progress(
     db: &mut PgConnection,
     partition: u16,
@@ -62,8 +62,8 @@ pub(crate) async fn progress(
     })
 }
 
-/// Moves the row of a partition on from where this holder left it. Fails if it is not there any more: another holder has moved
-/// it, or the sweeper has set it back to have something done again.
+/// Moves the position of a partition on from `from`, the position that this holder left. Fails if
+/// the row has another position, because another holder or the sweeper has changed the row.
 pub(crate) async fn advance(
     db: &mut PgConnection,
     partition: u16,
@@ -73,8 +73,9 @@ pub(crate) async fn advance(
     update(db, partition, from, to, false).await
 }
 
-/// The same in the transaction of what was read, which is recorded now: by the database's clock, one for all instances, and never
-/// earlier than what was recorded before.
+/// As [`advance`], in the transaction that records the pushes up to the position. The time of
+/// recording is the clock of the database, one for all instances, and never earlier than the
+/// previous one.
 pub(crate) async fn advance_and_record(
     db: &mut PgConnection,
     partition: u16,
@@ -122,7 +123,7 @@ async fn update(
     Ok(Progress { recorded_at, ..to })
 }
 
-/// Looks whether the row of a partition is where this holder left it.
+/// Checks that the row of a partition still has the position that this holder left.
 pub(crate) async fn check(
     db: &mut PgConnection,
     partition: u16,

@@ -1,4 +1,4 @@
-//! Facts: adding new ones, and finding those around late ones.
+//! Pushes: inserts new pushes, and finds the neighbours of late pushes.
 
 use std::collections::HashMap;
 
@@ -13,7 +13,7 @@ use crate::error::Error;
 use crate::received::{Meta, Owner, ReceivedPush};
 use tagtrail_timeline::{Effect, Entry, Fact};
 
-/// The columns of a new push.
+/// The statement that inserts pushes.
 macro_rules! add {
     ($conflict:literal) => {
         concat!(
@@ -31,10 +31,11 @@ macro_rules! add {
     };
 }
 
-/// Adds pushes. Gives the row id of each new one by its sequence in the stream.
+/// Inserts pushes. Returns the row id of each new one by its sequence in the stream.
 ///
-/// With `repeats`, those that are known already are left out; without, one of them is [`Error::Repeated`], and the transaction is
-/// lost. To look first costs a quarter more, and a repeat is rare: the bus drops those within 10 minutes.
+/// With `repeats`, pushes that are recorded already are left out. Without, such a push is an
+/// [`Error::Repeated`], and the transaction fails. A lookup before each insert would cost a quarter
+/// more time, and repeats are rare: the bus drops duplicates within 10 minutes.
 pub(crate) async fn insert(
     db: &mut PgConnection,
     pushes: &[(Owner, &ReceivedPush)],
@@ -92,8 +93,9 @@ pub(crate) async fn insert(
         .collect()
 }
 
-/// Adds what published revisions of a tag tell, as facts: it had, or lost, a digest at a time. Gives the row id of each, in the
-/// same order; one that is known already is not added again. Of two about the same time the later number was received later.
+/// Inserts the pushes that published revisions of a tag imply: the tag had, or lost, a digest at
+/// that time. A push that is recorded already stays. Returns the row ids of all in the same order.
+/// Of two revisions about the same time, the higher number counts as received later.
 pub(crate) async fn insert_implied(
     db: &mut PgConnection,
     tag_id: i64,
@@ -141,7 +143,8 @@ pub(crate) async fn insert_implied(
     .await
 }
 
-/// Tags that a delete of a digest (or, with `None`, of everything) at `at` may change: those that had the digest by then.
+/// Returns the tags that a delete at `at` may change: the tags that had the digest `deleted` by
+/// then, or with `None` all tags of the repository.
 pub(crate) async fn tags_touched(
     db: &mut PgConnection,
     repository: i64,
@@ -169,7 +172,8 @@ pub(crate) async fn tags_touched(
     }
 }
 
-/// What is stored around late facts: facts and revisions of their tags, as [`tagtrail_timeline::TagState`] asks for.
+/// The recorded facts and revisions around late facts, by tag: the input of
+/// [`tagtrail_timeline::TagState`].
 #[derive(Debug, Default)]
 pub(crate) struct Neighbours {
     pub(crate) facts: HashMap<i64, Vec<Fact>>,
@@ -177,8 +181,8 @@ pub(crate) struct Neighbours {
     pub(crate) metas: HashMap<i64, Meta>,
 }
 
-/// Late facts, each with the effective time of the next one that settles the tag's state: any of its own, or a delete of the
-/// repository.
+/// Late facts, each with the effective time of the next fact that fixes the state of the tag: a
+/// push or delete of the tag, or a delete of the repository.
 macro_rules! late {
     () => {
         "with late as (
@@ -195,7 +199,8 @@ macro_rules! late {
     };
 }
 
-/// Loads the neighbours of facts of `(tag, repository, effective time)`, leaving out rows of this very batch (`push.id >= before`).
+/// Loads the neighbours of late facts, given as `(tag, repository, effective time)`, without the
+/// rows of this batch (`push.id >= before`).
 pub(crate) async fn neighbours(
     db: &mut PgConnection,
     late: &[(i64, i64, OffsetDateTime)],
@@ -205,7 +210,7 @@ pub(crate) async fn neighbours(
     let repositories: Vec<i64> = late.iter().map(|(_, repository, _)| *repository).collect();
     let times: Vec<OffsetDateTime> = late.iter().map(|(_, _, at)| *at).collect();
     let mut found = Neighbours::default();
-    // The facts from each on to the next one that settles the tag's state.
+    // The facts from each late fact to the next one that fixes the state.
     let rows = sqlx::query(concat!(
         late!(),
         "select l.tag_id, p.id, p.tag_id is null as of_repository, p.action = 'delete' as deleted, p.digest, p.effective_at, p.received_at,
@@ -246,7 +251,7 @@ pub(crate) async fn neighbours(
             });
         found.metas.insert(push_id, meta(row)?);
     }
-    // The revisions over the same span, and the one in force before it.
+    // The revisions in the same span, and the revision in force before the span.
     let rows = sqlx::query(concat!(
         late!(),
         "select r.tag_id, r.number, r.digest, r.effective_at

@@ -1,4 +1,4 @@
-//! Revisions: writing new ones, and what a tag had before.
+//! Revisions: inserts new revisions, and reads older ones.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -11,7 +11,7 @@ use time::OffsetDateTime;
 use crate::error::Error;
 use crate::store::tags::NewTagRow;
 
-/// Writes revisions, and brings the rows of tags up to date.
+/// Inserts revisions, and updates the rows of their tags.
 pub(crate) async fn insert(
     db: &mut PgConnection,
     partition: u16,
@@ -24,7 +24,7 @@ pub(crate) async fn insert(
     fn every<'a, T>(tags: &'a [NewTagRow], of: impl Fn(&'a NewTagRow) -> T) -> Vec<T> {
         tags.iter().map(of).collect()
     }
-    // Both in one statement: a round trip less for each push that comes alone.
+    // One statement for both: this saves a round trip for each push that comes alone.
     sqlx::query(
         "with moved as (
              update tag t
@@ -62,7 +62,7 @@ pub(crate) async fn insert(
     .map(|_| ())
 }
 
-/// When each of these tags first had the digest, for those that ever had it.
+/// Returns the first effective time of each digest for its tag, if the tag ever had the digest.
 pub(crate) async fn first_had(
     db: &mut PgConnection,
     pairs: &BTreeSet<(i64, &Digest)>,
@@ -91,7 +91,8 @@ pub(crate) async fn first_had(
     Ok(first)
 }
 
-/// The tags of which something was recorded at a time or later, each with the number before the first of that.
+/// Returns the tags with revisions recorded at `time` or later, each with the number before the
+/// first such revision.
 pub(crate) async fn tags_since(
     db: &mut PgConnection,
     time: OffsetDateTime,

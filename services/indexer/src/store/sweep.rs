@@ -1,4 +1,4 @@
-//! What the sweeper compares.
+//! The positions of the sweeper, and its comparisons.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -44,7 +44,8 @@ pub(crate) async fn know(db: &mut PgConnection, place: Position) -> Result<(), s
     .map(|_| ())
 }
 
-/// Whether the last sweep is so long ago. Makes the row the first time.
+/// Returns whether a sweep is due: the last one ended at least `every` ago. Inserts the row the
+/// first time.
 pub(crate) async fn is_due(db: &mut PgConnection, every: Duration) -> Result<bool, sqlx::Error> {
     sqlx::query("insert into position (stream, partition) values ($1, 0) on conflict do nothing")
         .bind(SWEEP)
@@ -59,7 +60,7 @@ pub(crate) async fn is_due(db: &mut PgConnection, every: Duration) -> Result<boo
     .await
 }
 
-/// Notes that a sweep is done.
+/// Records the end of a sweep.
 pub(crate) async fn swept(db: &mut PgConnection) -> Result<(), sqlx::Error> {
     sqlx::query("update position set recorded_at = now() where stream = $1")
         .bind(SWEEP)
@@ -68,7 +69,7 @@ pub(crate) async fn swept(db: &mut PgConnection) -> Result<(), sqlx::Error> {
         .map(|_| ())
 }
 
-/// How far PUSHES was compared.
+/// Returns the position up to which PUSHES was compared.
 pub(crate) async fn compared(db: &mut PgConnection) -> Result<Position, sqlx::Error> {
     let row = sqlx::query(
         "select stream_created_ns, applied_seq, applied_time_ns from position where stream = $1",
@@ -79,7 +80,7 @@ pub(crate) async fn compared(db: &mut PgConnection) -> Result<Position, sqlx::Er
     position::of_row(&row)
 }
 
-/// Notes how far PUSHES was compared.
+/// Records the position up to which PUSHES was compared.
 pub(crate) async fn advance(
     db: &mut PgConnection,
     stream_created_ns: i64,
@@ -96,7 +97,7 @@ pub(crate) async fn advance(
         .map(|_| ())
 }
 
-/// How far each partition is applied.
+/// Returns the position up to which each partition is applied.
 pub(crate) async fn applied(db: &mut PgConnection) -> Result<BTreeMap<u16, Position>, sqlx::Error> {
     let rows = sqlx::query(
         "select partition, stream_created_ns, applied_seq, applied_time_ns from position where stream = 'PUSHES'",
@@ -113,7 +114,7 @@ pub(crate) async fn applied(db: &mut PgConnection) -> Result<BTreeMap<u16, Posit
         .collect()
 }
 
-/// Which of these pushes are not in the store, by their sequences.
+/// Returns the sequences of the pushes that Postgres is missing.
 pub(crate) async fn missing(
     db: &mut PgConnection,
     pushes: &[ReceivedPush],
@@ -146,7 +147,8 @@ pub(crate) async fn missing(
     Ok(sequences.into_iter().map(row::unsigned).collect())
 }
 
-/// Sets the position of a partition back, so that what comes after is read again. Its holder notices, and takes it up from there.
+/// Sets the position of a partition back, so that later pushes are read again. The holder detects
+/// the change, and starts over from this position.
 pub(crate) async fn set_back(
     db: &mut PgConnection,
     partition: u16,
@@ -165,7 +167,8 @@ pub(crate) async fn set_back(
     .map(|_| ())
 }
 
-/// Sets back up to where partitions are published, so that what these tags have above a number each is published again.
+/// Sets back the published ordinal of partitions, so that the revisions of each tag above the given
+/// number are published again.
 pub(crate) async fn publish_again(
     db: &mut PgConnection,
     tags: &BTreeMap<i64, u64>,
@@ -185,16 +188,16 @@ pub(crate) async fn publish_again(
     .map(|_| ())
 }
 
-/// A tag all of whose revisions are published.
+/// A tag whose revisions are all published.
 #[derive(Debug)]
 pub(crate) struct PublishedTag {
     pub(crate) tag_id: i64,
     pub(crate) image: Image,
-    /// Greatest number issued.
+    /// The greatest number issued.
     pub(crate) issued: u64,
 }
 
-/// The next tags, by their ids, of which nothing is on its way to REVISIONS.
+/// Returns the next tags, by their ids, without a revision on its way to REVISIONS.
 pub(crate) async fn published_tags(
     db: &mut PgConnection,
     after: i64,

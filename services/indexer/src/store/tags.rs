@@ -1,4 +1,4 @@
-//! Repositories and tags: their ids, and their heads.
+//! Repositories and tags: row ids and heads.
 
 use std::collections::{BTreeSet, HashMap, hash_map};
 
@@ -27,7 +27,7 @@ pub(crate) async fn tag_id(
     .await
 }
 
-/// The image that a row id of a tag stands for.
+/// Returns the image of a tag, by its row id.
 pub(crate) async fn image(
     db: &mut PgConnection,
     tag_id: i64,
@@ -50,7 +50,7 @@ pub(crate) fn image_of(row: &PgRow) -> Result<Image, sqlx::Error> {
     })
 }
 
-/// The greatest number issued of each of these images, in the same order; 0 of those that the store does not know.
+/// Returns the greatest number issued for each image, in the same order; 0 for unknown images.
 pub(crate) async fn issued(
     db: &mut PgConnection,
     images: impl Iterator<Item = &Image> + Clone,
@@ -79,7 +79,8 @@ pub(crate) async fn issued(
     Ok(numbers.into_iter().map(row::unsigned).collect())
 }
 
-/// Row ids of repositories and their tags, made where they are missing. A tag that has no facts yet does not show outside.
+/// Returns the row ids of tags, and inserts missing tags and repositories. Queries do not show a
+/// tag without pushes.
 pub(crate) async fn tag_ids(
     db: &mut PgConnection,
     images: &BTreeSet<Image>,
@@ -104,7 +105,7 @@ pub(crate) async fn tag_ids(
     }
     let ids: Vec<i64> = wanted.iter().map(|(id, _)| *id).collect();
     let names: Vec<&str> = wanted.iter().map(|(_, image)| image.tag.as_ref()).collect();
-    // Looked up first: an insert that finds a conflict still uses up an id.
+    // Look up before inserting: an insert that meets a conflict still uses up an id.
     let rows = sqlx::query(
         "with wanted as (
              select * from unnest($1::bigint[], $2::text[]) as w (repository_id, name)
@@ -137,7 +138,7 @@ pub(crate) async fn tag_ids(
         .collect()
 }
 
-/// Row ids of repositories, made where they are missing.
+/// Returns the row ids of repositories, and inserts missing repositories.
 pub(crate) async fn repository_ids(
     db: &mut PgConnection,
     wanted: &BTreeSet<(Registry, Repository)>,
@@ -176,20 +177,22 @@ pub(crate) async fn repository_ids(
         .collect()
 }
 
-/// A tag as its row tells it.
+/// The row of a tag.
 #[derive(Debug, Clone)]
 pub(crate) struct TagRow {
     pub(crate) image: Image,
     pub(crate) repository_id: i64,
     pub(crate) issued: u64,
     pub(crate) head: Option<Entry>,
-    /// Greatest effective time of its own facts and its repository's: a fact after it is on time.
+    /// The greatest effective time of the pushes of the tag and its repository: a later push is on
+    /// time.
     pub(crate) latest_at: Option<OffsetDateTime>,
-    /// When it first had each of the digests asked about, of those that it ever had.
+    /// The first effective time of the requested digests that the tag ever had.
     pub(crate) first_had: HashMap<Digest, OffsetDateTime>,
 }
 
-/// Locks the rows of tags, in the order of their ids, and reads them; looks when each first had the digests that it is pushed to.
+/// Locks the rows of tags in the order of their ids, and reads them, with the first effective time
+/// of each digest in `pushed`.
 pub(crate) async fn lock_tags(
     db: &mut PgConnection,
     ids: &[i64],
@@ -198,7 +201,7 @@ pub(crate) async fn lock_tags(
     let tags: Vec<i64> = pushed.iter().map(|(tag, _)| *tag).collect();
     let digests: Vec<&[u8]> = pushed.iter().map(|(_, digest)| digest.as_bytes()).collect();
     let rows = sqlx::query(
-        // Only a tag that was moved before can be moved back.
+        // Only a tag that has changed before can return to a digest.
         "with head as (
              select t.id, r.registry, r.name as repository, t.name as tag, t.repository_id, t.issued, t.head, t.head_digest, t.head_at,
                     greatest(t.latest_at, r.latest_at) as latest_at
@@ -250,17 +253,17 @@ fn head(row: &PgRow) -> Result<TagRow, Error> {
     })
 }
 
-/// The new state of a tag's row.
+/// The new values of a tag's row.
 #[derive(Debug)]
 pub(crate) struct NewTagRow {
     pub(crate) tag_id: i64,
     pub(crate) issued: u64,
     pub(crate) head: Option<Entry>,
-    /// Greatest effective time among its own facts of this batch.
+    /// The greatest effective time of the tag's own pushes in this batch.
     pub(crate) latest_at: Option<OffsetDateTime>,
 }
 
-/// Notes that the repository has a fact of its own at this time.
+/// Records that the repository has a push of its own at this time.
 pub(crate) async fn touch_repository(
     db: &mut PgConnection,
     repository: i64,
