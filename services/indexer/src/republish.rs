@@ -71,7 +71,7 @@ pub async fn republish(
     let session = bus.session().await?;
     let tags: BTreeMap<i64, u64> = match selection {
         Republish::Image(image) => {
-            let tag = store::tags::tag_id(db, &image).await?;
+            let tag = tagtrail_history::tag_id(db, &image).await?;
             tag.map(|tag| (tag, 0)).into_iter().collect()
         }
         Republish::Since(time) => store::revisions::tags_since(db, time).await?,

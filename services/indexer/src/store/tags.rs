@@ -11,22 +11,6 @@ use time::OffsetDateTime;
 use crate::error::Error;
 use tagtrail_timeline::Entry;
 
-/// Row id of an image, if it has one.
-pub(crate) async fn tag_id(
-    db: &mut PgConnection,
-    image: &Image,
-) -> Result<Option<i64>, sqlx::Error> {
-    sqlx::query_scalar(
-        "select t.id from repository r join tag t on t.repository_id = r.id
-         where r.registry = $1 and r.name = $2 and t.name = $3 and t.head is not null",
-    )
-    .bind(image.registry.as_ref())
-    .bind(image.repository.as_ref())
-    .bind(image.tag.as_ref())
-    .fetch_optional(db)
-    .await
-}
-
 /// Returns the image of a tag, by its row id.
 pub(crate) async fn image(
     db: &mut PgConnection,
