@@ -1,4 +1,5 @@
-//! What the tests work with: pushes sent as the gateway does, and questions to the store and the stream.
+//! The tools of the tests: pushes as the gateway publishes them, and queries of Postgres and the
+//! streams.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -23,7 +24,7 @@ pub(crate) struct Indexer {
 
 impl Indexer {
     pub(crate) fn start(db: &str, nats: &str) -> Indexer {
-        // Shown if the test fails.
+        // The test harness shows the logs of a failed test.
         let _ = tracing_subscriber::fmt().with_test_writer().try_init();
         let ctx = Context::default();
         let config = Config {
@@ -39,7 +40,7 @@ impl Indexer {
         Indexer { ctx, tasks }
     }
 
-    /// What it counted under this name and these labels; 0 if nothing.
+    /// Returns the value of a metric with this name and these labels; 0 if there is none.
     pub(crate) fn metric(&self, name: &str) -> f64 {
         let text = self.ctx.metrics.text().unwrap();
         let line = text.lines().find(|line| line.starts_with(name));
@@ -47,7 +48,7 @@ impl Indexer {
             .map_or(0.0, |(_, value)| value.parse().unwrap())
     }
 
-    /// Asks it to stop, and waits until it has.
+    /// Stops the indexer, and waits for its end.
     pub(crate) async fn stop(mut self) {
         self.ctx.shutdown.cancel();
         self.tasks.join_next().await.unwrap().unwrap().unwrap();
@@ -66,7 +67,7 @@ pub(crate) fn image(text: &str) -> Image {
     text.parse().unwrap()
 }
 
-/// A push of an image; `fact` turns it into something else where needed.
+/// A push of an image.
 pub(crate) fn push(name: &str, second: i64, n: u64) -> Push {
     let image = image(name);
     Push {
@@ -114,7 +115,8 @@ pub(crate) fn delete_repository(name: &str, second: i64) -> Push {
     }
 }
 
-/// Sends pushes to PUSHES, many at once, in order; without a message id, so that repeats really arrive.
+/// Publishes pushes on PUSHES in order, many at once, without a `Nats-Msg-Id`, so that repeats
+/// arrive.
 pub(crate) async fn send(nats: &TestNats, pushes: impl IntoIterator<Item = Push>) {
     let jetstream = nats.jetstream().await;
     let mut acknowledgements = Vec::new();
@@ -133,7 +135,7 @@ pub(crate) async fn send(nats: &TestNats, pushes: impl IntoIterator<Item = Push>
     }
 }
 
-/// The revisions that REVISIONS holds, in its order.
+/// Returns the revisions in REVISIONS, in the order of the stream.
 pub(crate) async fn published(nats: &TestNats) -> Vec<Revision> {
     let messages = nats.messages("REVISIONS").await;
     let revisions = messages
@@ -148,7 +150,7 @@ pub(crate) async fn published(nats: &TestNats) -> Vec<Revision> {
         .collect()
 }
 
-/// Waits until REVISIONS holds so many revisions, and gives them.
+/// Waits until REVISIONS has this number of revisions, and returns them.
 pub(crate) async fn wait_published(nats: &TestNats, count: usize) -> Vec<Revision> {
     eventually(&format!("{count} published revisions"), SOON, async || {
         Some(published(nats).await).filter(|revisions| revisions.len() >= count)
@@ -156,7 +158,8 @@ pub(crate) async fn wait_published(nats: &TestNats, count: usize) -> Vec<Revisio
     .await
 }
 
-/// `number kind digest-number late` per tag, from the store, in the order of the numbers.
+/// Returns `(number, kind, late)` of each revision in Postgres, by image, in the order of the
+/// numbers.
 pub(crate) async fn stored(
     db: &mut sqlx::PgConnection,
 ) -> BTreeMap<String, Vec<(i64, Kind, bool)>> {
@@ -178,22 +181,26 @@ pub(crate) async fn stored(
     stored
 }
 
-/// What subscribers must be able to rely on, whatever happened: per tag the numbers 1, 2, 3 … in order, each once, as stored.
+/// Checks the guarantee for subscribers: REVISIONS has the numbers 1, 2, 3 … of each tag in order,
+/// each once, as Postgres has them.
 pub(crate) async fn check_published(db: &mut sqlx::PgConnection, nats: &TestNats) {
     let count: i64 = sqlx::query_scalar("select count(*) from revision")
         .fetch_one(&mut *db)
         .await
         .unwrap();
     let published = wait_published(nats, usize::try_from(count).unwrap()).await;
-    let mut told: BTreeMap<String, Vec<(i64, Kind, bool)>> = BTreeMap::new();
+    let mut by_image: BTreeMap<String, Vec<(i64, Kind, bool)>> = BTreeMap::new();
     for revision in published {
-        told.entry(revision.image().to_string()).or_default().push((
-            i64::try_from(revision.revision).unwrap(),
-            revision.kind,
-            revision.late,
-        ));
+        by_image
+            .entry(revision.image().to_string())
+            .or_default()
+            .push((
+                i64::try_from(revision.revision).unwrap(),
+                revision.kind,
+                revision.late,
+            ));
     }
-    assert_eq!(told, stored(db).await);
+    assert_eq!(by_image, stored(db).await);
 }
 
 /// Waits until every message of PUSHES is applied.

@@ -1,4 +1,4 @@
-//! Crashes, pauses and outages in the worst moments. Nothing is lost, nothing comes twice, nothing comes out of order.
+//! Crashes, pauses and outages at the worst moments: nothing is lost, repeated or out of order.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use tagtrail_testkit::{Process, SOON, TestDb, TestNats, TestPostgres, eventually
 
 use crate::bench::*;
 
-/// An indexer as a process of its own, which can be killed and paused.
+/// An indexer in a process of its own, for kills and pauses.
 fn process(db: &TestDb, nats: &TestNats) -> Process {
     let environment = [
         ("DATABASE_URL", db.url()),
@@ -38,13 +38,13 @@ async fn recorded(db: &mut sqlx::PgConnection) -> i64 {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_was_committed_but_not_published_is_published_by_the_next_holder() {
+async fn committed_but_unpublished_revisions_are_published_by_the_next_holder() {
     let (db, nats) = (tagtrail_testkit::postgres().await, TestNats::start().await);
     let mut first = process(&db, &nats);
     send_when_ready(&nats, [push("registry.example.com/foo/bar:latest", 1, 1)]).await;
     wait_published(&nats, 1).await;
 
-    // Hold its transaction just before the end, so that NATS can be put to sleep between its reading and its commit.
+    // Hold the transaction just before its end, to pause NATS between the read and the commit.
     let mut blocker = db.connect().await;
     sqlx::raw_sql("begin; lock table revision in exclusive mode")
         .execute(&mut blocker)
@@ -60,7 +60,7 @@ async fn what_was_committed_but_not_published_is_published_by_the_next_holder() 
     .await;
     let mut db_watch = db.connect().await;
     eventually("the indexer to wait for the lock", SOON, async || {
-        // Of this database: other tests share the server.
+        // Only this database: other tests share the server.
         let waiting: i64 = sqlx::query_scalar(
             "select count(*) from pg_locks l join pg_stat_activity a using (pid)
              where not l.granted and a.datname = current_database() and a.application_name = 'tagtrail-indexer'",
@@ -78,7 +78,7 @@ async fn what_was_committed_but_not_published_is_published_by_the_next_holder() 
     })
     .await;
     first.kill();
-    // What the sleeper had not read from its sockets goes with it.
+    // The server loses the data that it had not read from its sockets.
     nats.crash().await;
     eventually("nats-server to answer", SOON, async || nats.client().await).await;
     let newer = published(&nats)
@@ -122,11 +122,12 @@ async fn a_holder_that_slept_can_neither_commit_nor_publish_when_it_wakes() {
     send_when_ready(&nats, pushes(0)).await;
     wait_published(&nats, 100).await;
     let mut db_watch = db.connect().await;
-    // In the middle of much work, so that its queues are full.
+    // Stop the process while its queues are full.
     send(&nats, (1..8).flat_map(pushes)).await;
     sleeper.signal("STOP");
     let awake = process(&db, &nats);
-    // All of it is done by the other one, longer than the sleeper's session lives.
+    // The other instance applies everything, and takes longer than the session of the stopped one
+    // lives.
     wait_applied(&mut db_watch, &nats).await;
     send(&nats, pushes(9)).await;
     wait_applied(&mut db_watch, &nats).await;
@@ -134,7 +135,8 @@ async fn a_holder_that_slept_can_neither_commit_nor_publish_when_it_wakes() {
     send(&nats, pushes(10)).await;
     wait_applied(&mut db_watch, &nats).await;
     check_published(&mut db_watch, &nats).await;
-    // Whatever the sleeper still had to say has been refused by now: the other one has published after it woke.
+    // The server has refused the messages of the stopped instance by now: the other one published
+    // after it woke.
     eventually("the sleeper to notice", SOON, async || {
         sleeper
             .log()
@@ -162,7 +164,7 @@ async fn servers_that_crash_in_the_middle_cost_nothing() {
             2 => postgres.crash().await,
             3 => {
                 nats.pause().await;
-                tokio::time::sleep(Duration::from_secs(5)).await; // longer than heartbeats and acknowledgements are waited for
+                tokio::time::sleep(Duration::from_secs(5)).await; // longer than the time-outs of heartbeats and acknowledgements
                 nats.unpause().await;
             }
             _ => {
@@ -184,10 +186,10 @@ async fn servers_that_crash_in_the_middle_cost_nothing() {
     indexer.stop().await;
 }
 
-/// REVISIONS is not synced message by message, so a crash takes acknowledged revisions with it while newer ones of the same tags
-/// are already on their way.
+/// nats-server does not sync REVISIONS after each message, so a crash loses acknowledged revisions
+/// while newer revisions of the same tags are on their way.
 #[tokio::test(flavor = "multi_thread")]
-async fn what_nats_forgets_in_a_crash_under_load_is_published_before_anything_newer() {
+async fn revisions_lost_in_a_crash_of_nats_are_published_before_newer_ones() {
     let (db, nats) = (tagtrail_testkit::postgres().await, TestNats::start().await);
     let indexer = Indexer::start(db.url(), nats.url());
     indexer.ctx.health.wait_ready().await;
@@ -197,7 +199,7 @@ async fn what_nats_forgets_in_a_crash_under_load_is_published_before_anything_ne
         for round in rounds.by_ref().take(3) {
             send(&nats, pushes(round)).await;
         }
-        // In the middle: some are acknowledged, some on their way, some not even recorded.
+        // Some revisions are acknowledged, some on their way, some not recorded.
         let before = recorded(&mut connection).await;
         eventually("some of them to be recorded", SOON, async || {
             (recorded(&mut connection).await > before).then_some(())
@@ -224,7 +226,7 @@ async fn an_end_that_revisions_lost_is_published_again() {
     wait_applied(&mut connection, &nats).await;
     check_published(&mut connection, &nats).await;
     indexer.stop().await;
-    // As after a power cut: the stream ends earlier than it once did.
+    // As after a power cut: the stream has lost its end.
     let stream = nats
         .jetstream()
         .await
@@ -282,7 +284,7 @@ async fn an_indexer_that_starts_first_waits_for_its_servers() {
         TestNats::stopped().await,
     );
     let indexer = Indexer::start(db.url(), nats.url());
-    tokio::time::sleep(Duration::from_millis(500)).await; // it has tried by then
+    tokio::time::sleep(Duration::from_millis(500)).await; // longer than its first attempt
     nats.resume().await;
     indexer.ctx.health.wait_ready().await;
     send(&nats, [push("registry.example.com/foo/bar:latest", 1, 1)]).await;
@@ -309,7 +311,7 @@ async fn another_number_of_partitions_is_refused() {
     drop(first);
 }
 
-/// A process makes the streams before it reads them.
+/// Sends pushes after the process has made the streams.
 async fn send_when_ready(nats: &TestNats, pushes: impl IntoIterator<Item = Push>) {
     eventually("the streams", SOON, async || {
         nats.jetstream().await.get_stream("QUARANTINE").await.ok()

@@ -1,4 +1,4 @@
-//! What is stored and published equals the rule of history.
+//! Postgres and REVISIONS have the revisions of the rule of history.
 
 use std::collections::BTreeMap;
 
@@ -49,7 +49,7 @@ async fn a_push_becomes_a_numbered_revision_in_the_store_and_on_the_bus() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_leaves_a_doubt_is_asked_about_and_nothing_else_is() {
+async fn doubtful_revisions_and_no_others_are_rechecked() {
     let (db, nats) = (tagtrail_testkit::postgres().await, TestNats::start().await);
     let indexer = Indexer::start(db.url(), nats.url());
     indexer.ctx.health.wait_ready().await;
@@ -60,19 +60,20 @@ async fn what_leaves_a_doubt_is_asked_about_and_nothing_else_is() {
     send(
         &nats,
         [
-            // On time, and back to an older digest at a time of its own: no doubt.
+            // On time; the third is a return to an older digest with a time of its own: not
+            // doubtful.
             push("registry.example.com/sure/a:latest", 1, 1),
             push("registry.example.com/sure/a:latest", 2, 2),
             push("registry.example.com/sure/a:latest", 3, 1),
-            // Two digests of the same instant.
+            // Two digests at the same instant.
             push("registry.example.com/doubt/same:latest", 5, 1),
             push("registry.example.com/doubt/same:latest", 5, 2),
-            // Ten seconds late, and eleven.
+            // Ten seconds late, and eleven seconds late.
             push("registry.example.com/doubt/late:latest", 100, 1),
             push("registry.example.com/doubt/late:latest", 90, 2),
             push("registry.example.com/sure/late:latest", 100, 1),
             push("registry.example.com/sure/late:latest", 89, 2),
-            // Back to an older digest, and nobody says when.
+            // A return to an older digest without a time.
             untimed("registry.example.com/doubt/back:latest", 1, 1),
             untimed("registry.example.com/doubt/back:latest", 2, 2),
             untimed("registry.example.com/doubt/back:latest", 3, 1),
@@ -125,7 +126,7 @@ async fn history_can_not_be_rewritten_even_by_its_owner() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_message_that_is_no_fact_is_kept_aside_and_does_not_stop_the_rest() {
+async fn an_invalid_message_is_quarantined_and_does_not_stop_the_rest() {
     let (db, nats) = (tagtrail_testkit::postgres().await, TestNats::start().await);
     let indexer = Indexer::start(db.url(), nats.url());
     indexer.ctx.health.wait_ready().await;
@@ -147,8 +148,8 @@ async fn a_message_that_is_no_fact_is_kept_aside_and_does_not_stop_the_rest() {
     indexer.stop().await;
 }
 
-/// The whole of `push`, `revision` and `tag`, compared with a fold of all facts of each tag.
-async fn compare_with_the_facts(db: &mut sqlx::PgConnection) {
+/// Compares the tables `revision` and `tag` with a fold of all pushes of each tag.
+async fn compare_with_the_pushes(db: &mut sqlx::PgConnection) {
     let tags =
         sqlx::query("select t.id, t.repository_id, t.head, t.head_digest, t.issued from tag t")
             .fetch_all(&mut *db)
@@ -156,7 +157,7 @@ async fn compare_with_the_facts(db: &mut sqlx::PgConnection) {
             .unwrap();
     for tag in tags {
         let id: i64 = tag.get(0);
-        let facts = sqlx::query(
+        let pushes = sqlx::query(
             "select effective_at, received_at, digest, action::text, tag_id is null from push
              where tag_id = $1 or repository_id = $2 order by effective_at, received_at, digest nulls first, tag_id is null",
         )
@@ -165,17 +166,17 @@ async fn compare_with_the_facts(db: &mut sqlx::PgConnection) {
         .fetch_all(&mut *db)
         .await
         .unwrap();
-        // What the tag meant at the end of each instant, straight from the facts.
+        // The digest of the tag at the end of each instant, by a fold of the pushes.
         let mut timeline = BTreeMap::new();
         let mut state: Option<Vec<u8>> = None;
-        for fact in &facts {
-            let digest: Option<Vec<u8>> = fact.get(2);
-            state = match (fact.get::<&str, _>(3), fact.get::<bool, _>(4)) {
+        for push in &pushes {
+            let digest: Option<Vec<u8>> = push.get(2);
+            state = match (push.get::<&str, _>(3), push.get::<bool, _>(4)) {
                 ("push", _) => digest,
                 (_, true) if digest.is_some() && digest != state => state,
                 _ => None,
             };
-            timeline.insert(fact.get::<time::OffsetDateTime, _>(0), state.clone());
+            timeline.insert(push.get::<time::OffsetDateTime, _>(0), state.clone());
         }
         for (instant, expected) in &timeline {
             let said: Option<Option<Vec<u8>>> =
@@ -203,12 +204,12 @@ async fn compare_with_the_facts(db: &mut sqlx::PgConnection) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn random_facts_in_any_order_are_stored_as_the_rule_says() {
+async fn random_pushes_in_any_order_are_recorded_by_the_rule() {
     let (db, nats) = (tagtrail_testkit::postgres().await, TestNats::start().await);
     let url = db.url();
     let indexer = Indexer::start(url, nats.url());
     indexer.ctx.health.wait_ready().await;
-    let fact = (0..3_usize, 0..3_usize, 0..40_i64, 0..4_u64, 0..20_u8).prop_map(
+    let push = (0..3_usize, 0..3_usize, 0..40_i64, 0..4_u64, 0..20_u8).prop_map(
         |(repository, tag, second, n, what)| {
             let name = format!("registry.example.com/random/r{repository}:t{tag}");
             match what {
@@ -219,28 +220,28 @@ async fn random_facts_in_any_order_are_stored_as_the_rule_says() {
             }
         },
     );
-    // With repeats, and in bursts, so that batches hold many facts of one tag, on time and late.
-    let facts = prop::collection::vec((fact, any::<bool>()), 600..=600);
+    // With repeats, and in bursts, so that batches have many pushes of one tag, on time and late.
+    let pushes = prop::collection::vec((push, any::<bool>()), 600..=600);
     let mut runner = TestRunner::new(Config::default());
-    let facts: Vec<Push> = facts
+    let pushes: Vec<Push> = pushes
         .new_tree(&mut runner)
         .unwrap()
         .current()
         .into_iter()
-        .flat_map(|(fact, twice)| std::iter::repeat_n(fact, if twice { 2 } else { 1 }))
+        .flat_map(|(push, twice)| std::iter::repeat_n(push, if twice { 2 } else { 1 }))
         .collect();
     assert!(
-        facts.iter().any(|fact| fact.scope == Scope::Digest)
-            && facts.iter().any(|fact| fact.action == Action::Delete)
+        pushes.iter().any(|push| push.scope == Scope::Digest)
+            && pushes.iter().any(|push| push.action == Action::Delete)
     );
-    for burst in facts.chunks(50) {
+    for burst in pushes.chunks(50) {
         send(&nats, burst.to_vec()).await;
     }
     let mut db = db.connect().await;
     wait_applied(&mut db, &nats).await;
-    compare_with_the_facts(&mut db).await;
+    compare_with_the_pushes(&mut db).await;
     check_published(&mut db, &nats).await;
-    // Read a second time from the start, nothing changes.
+    // Reading everything again from the start changes nothing.
     let before = stored(&mut db).await;
     indexer.stop().await;
     sqlx::query("update position set applied_seq = 0, applied_time_ns = null")

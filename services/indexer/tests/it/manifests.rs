@@ -1,4 +1,4 @@
-//! What digests are, from MANIFESTS into the store.
+//! Storing the manifests of MANIFESTS in Postgres.
 
 use sqlx::{Connection as _, PgConnection};
 use tagtrail_proto::{Digest, Manifest, Platform, Subject};
@@ -30,14 +30,14 @@ fn manifest(n: u64) -> Manifest {
     }
 }
 
-async fn tell(nats: &TestNats, manifest: Manifest) {
+async fn publish(nats: &TestNats, manifest: Manifest) {
     let digest = manifest.digest.clone();
     let body = serde_json::to_vec(&manifest.event()).unwrap();
-    tell_so(nats, &digest, body).await;
+    publish_body(nats, &digest, body).await;
 }
 
-/// Puts a body on MANIFESTS, whatever it is.
-async fn tell_so(nats: &TestNats, digest: &Digest, body: Vec<u8>) {
+/// Publishes any body on MANIFESTS.
+async fn publish_body(nats: &TestNats, digest: &Digest, body: Vec<u8>) {
     let digest = digest.clone();
     let subject = Subject::Manifest { digest }.to_string();
     let jetstream = nats.jetstream().await;
@@ -45,7 +45,7 @@ async fn tell_so(nats: &TestNats, digest: &Digest, body: Vec<u8>) {
     stored.await.unwrap();
 }
 
-/// The digests that are stored, by what their annotation says.
+/// Returns the numbers of the stored manifests, from their annotation.
 async fn stored(db: &mut PgConnection) -> Vec<i64> {
     sqlx::query_scalar("select (annotations ->> 'number')::bigint from manifest order by 1")
         .fetch_all(db)
@@ -61,7 +61,7 @@ async fn wait_stored(db: &mut PgConnection, expected: &[i64]) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn each_is_stored_once_by_whichever_instance_has_its_turn() {
+async fn each_manifest_is_stored_once_by_the_instance_with_the_lock() {
     let (db, nats) = (tagtrail_testkit::postgres().await, TestNats::start().await);
     let first = Indexer::start(db.url(), nats.url());
     first.ctx.health.wait_ready().await;
@@ -69,7 +69,7 @@ async fn each_is_stored_once_by_whichever_instance_has_its_turn() {
     second.ctx.health.wait_ready().await;
     let mut connection = db.connect().await;
     for n in 1..=20 {
-        tell(&nats, manifest(n)).await;
+        publish(&nats, manifest(n)).await;
     }
     wait_stored(&mut connection, &(1..=20).collect::<Vec<_>>()).await;
     let counted = |indexer: &Indexer| indexer.metric("tagtrail_indexer_manifests_total");
@@ -78,7 +78,7 @@ async fn each_is_stored_once_by_whichever_instance_has_its_turn() {
     })
     .await;
     first.stop().await;
-    tell(&nats, manifest(21)).await;
+    publish(&nats, manifest(21)).await;
     wait_stored(&mut connection, &(1..=21).collect::<Vec<_>>()).await;
     second.stop().await;
 
@@ -101,26 +101,26 @@ async fn each_is_stored_once_by_whichever_instance_has_its_turn() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_store_from_an_older_backup_and_a_stream_made_anew_are_read_again() {
+async fn after_an_older_backup_or_with_a_recreated_stream_manifests_are_read_again() {
     let (db, nats) = (tagtrail_testkit::postgres().await, TestNats::start().await);
     let indexer = Indexer::start(db.url(), nats.url());
     indexer.ctx.health.wait_ready().await;
     let mut connection = db.connect().await;
-    tell(&nats, manifest(1)).await;
+    publish(&nats, manifest(1)).await;
     wait_stored(&mut connection, &[1]).await;
     indexer.stop().await;
     connection.close().await.unwrap();
     let backup = db.copy().await;
     let indexer = Indexer::start(db.url(), nats.url());
     let mut connection = db.connect().await;
-    tell(&nats, manifest(2)).await;
+    publish(&nats, manifest(2)).await;
     wait_stored(&mut connection, &[1, 2]).await;
     indexer.stop().await;
 
     let indexer = Indexer::start(backup.url(), nats.url());
     let mut restored = backup.connect().await;
     wait_stored(&mut restored, &[1, 2]).await;
-    // Made anew, with what nobody has stored under sequences that were.
+    // The recreated stream has new manifests under old sequences.
     nats.jetstream()
         .await
         .delete_stream("MANIFESTS")
@@ -130,28 +130,28 @@ async fn a_store_from_an_older_backup_and_a_stream_made_anew_are_read_again() {
         nats.jetstream().await.get_stream("MANIFESTS").await.ok()
     })
     .await;
-    tell(&nats, manifest(3)).await;
+    publish(&nats, manifest(3)).await;
     wait_stored(&mut restored, &[1, 2, 3]).await;
     indexer.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_no_manifest_or_can_not_be_stored_as_it_is_stops_nothing() {
+async fn invalid_messages_and_nul_characters_stop_nothing() {
     let (db, nats) = (tagtrail_testkit::postgres().await, TestNats::start().await);
     let indexer = Indexer::start(db.url(), nats.url());
     indexer.ctx.health.wait_ready().await;
-    tell_so(&nats, &digest(1), b"{}".to_vec()).await;
-    // Under a digest that is another's.
+    publish_body(&nats, &digest(1), b"{}".to_vec()).await;
+    // A manifest under the digest of another one.
     let misplaced = serde_json::to_vec(&manifest(2).event()).unwrap();
-    tell_so(&nats, &digest(3), misplaced).await;
+    publish_body(&nats, &digest(3), misplaced).await;
     // Postgres keeps no NUL in a text.
     let nul = Manifest {
         labels: [("a\0b".to_owned(), "\0".to_owned())].into(),
         version: Some("1\0".to_owned()),
         ..manifest(4)
     };
-    tell(&nats, nul).await;
-    tell(&nats, manifest(5)).await;
+    publish(&nats, nul).await;
+    publish(&nats, manifest(5)).await;
     let mut connection = db.connect().await;
     wait_stored(&mut connection, &[4, 5]).await;
     indexer.stop().await;

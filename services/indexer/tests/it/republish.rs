@@ -1,4 +1,4 @@
-//! Publishing again what subscribers lost.
+//! Publishing revisions again, for subscribers that lost theirs.
 
 use std::collections::BTreeMap;
 
@@ -27,7 +27,7 @@ async fn purge(nats: &TestNats) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_subscribers_lost_is_published_again_with_the_same_identity() {
+async fn lost_revisions_are_published_again_with_the_same_identity() {
     let (db, nats) = (tagtrail_testkit::postgres().await, TestNats::start().await);
     let indexer = Indexer::start(db.url(), nats.url());
     indexer.ctx.health.wait_ready().await;
@@ -43,7 +43,7 @@ async fn what_subscribers_lost_is_published_again_with_the_same_identity() {
             }),
         )
         .await;
-        // Each round is recorded at a time of its own.
+        // Each round has a time of recording of its own.
         wait_published(&nats, usize::try_from(2 * n).unwrap()).await;
     }
     let before = published(&nats).await;
@@ -100,7 +100,7 @@ async fn what_subscribers_lost_is_published_again_with_the_same_identity() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn new_revisions_that_come_meanwhile_still_stand_last() {
+async fn revisions_recorded_meanwhile_still_come_last() {
     let (db, nats) = (tagtrail_testkit::postgres().await, TestNats::start().await);
     let indexer = Indexer::start(db.url(), nats.url());
     indexer.ctx.health.wait_ready().await;
@@ -132,7 +132,7 @@ async fn new_revisions_that_come_meanwhile_still_stand_last() {
     assert_eq!(total.images, 5);
     let mut watch = db.connect().await;
     wait_applied(&mut watch, &nats).await;
-    // What a late subscriber starts from: the last message of each subject.
+    // A late subscriber starts from the last message of each subject.
     let stored = stored(&mut watch).await;
     tagtrail_testkit::eventually(
         "each newest revision to stand last",

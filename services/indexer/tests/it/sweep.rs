@@ -1,4 +1,5 @@
-//! Streams that forgot, a store that is older than it was, and what was passed over: found, repaired and counted.
+//! Streams that lost messages, Postgres from an older backup, and skipped messages: found, repaired
+//! and counted.
 
 use sqlx::Connection as _;
 use tagtrail_proto::{Kind, Push};
@@ -8,7 +9,7 @@ use crate::bench::*;
 
 const IMAGE: &str = "registry.example.com/foo/bar:latest";
 
-/// Pushes of one image and of another repository, each of which moves its tag.
+/// Pushes of one image and of another repository, each with a new digest.
 fn pushes(numbers: std::ops::RangeInclusive<i64>) -> Vec<Push> {
     numbers
         .flat_map(|n| {
@@ -52,7 +53,7 @@ async fn a_purged_stream_of_revisions_is_filled_again_while_everything_runs() {
         .await
         .unwrap();
     stream.purge().await.unwrap();
-    // Nobody restarts anything.
+    // Without a restart.
     check_published(&mut connection, &nats).await;
     send(&nats, pushes(21..=25)).await;
     wait_applied(&mut connection, &nats).await;
@@ -63,10 +64,10 @@ async fn a_purged_stream_of_revisions_is_filled_again_while_everything_runs() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn facts_that_were_passed_over_are_read_again() {
+async fn skipped_pushes_are_read_again() {
     let (db, nats) = (tagtrail_testkit::postgres().await, TestNats::start().await);
     apply(&db, &nats, pushes(1..=5)).await;
-    // As if the server had skipped some to the reader: they are behind the position, and nowhere in the store.
+    // As if the server had skipped messages: they are before the position, but not in Postgres.
     send(&nats, pushes(6..=15)).await;
     let mut connection = db.connect().await;
     sqlx::query(
@@ -77,18 +78,18 @@ async fn facts_that_were_passed_over_are_read_again() {
     .unwrap();
     let indexer = Indexer::start(db.url(), nats.url());
     send(&nats, [push(IMAGE, 100, 100)]).await;
-    eventually("all facts", SOON, async || {
-        let facts: i64 = sqlx::query_scalar("select count(*) from push")
+    eventually("all pushes", SOON, async || {
+        let pushes: i64 = sqlx::query_scalar("select count(*) from push")
             .fetch_one(&mut connection)
             .await
             .unwrap();
-        (facts == 31).then_some(())
+        (pushes == 31).then_some(())
     })
     .await;
     wait_applied(&mut connection, &nats).await;
     check_published(&mut connection, &nats).await;
     let missed = indexer.metric("tagtrail_indexer_swept_total{stream=\"PUSHES\"}");
-    assert_eq!(missed, 10.0, "ten of thirty were passed over");
+    assert_eq!(missed, 10.0, "ten of thirty were skipped");
     indexer.stop().await;
 }
 
@@ -103,7 +104,7 @@ async fn streams_rolled_back_to_an_older_copy_cost_nothing_that_was_applied() {
     nats.stop().await;
     nats.restore();
     nats.resume().await;
-    // Sequences that were used before are used again, for other messages.
+    // Other messages get the sequences of lost ones.
     apply(&db, &nats, pushes(21..=40)).await;
     let stored = stored(&mut db.connect().await).await;
     assert_eq!(stored[IMAGE].len(), 40);
@@ -115,12 +116,12 @@ async fn streams_rolled_back_to_an_older_copy_cost_nothing_that_was_applied() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_older_store_reads_again_and_gives_the_same_numbers() {
+async fn an_older_backup_of_postgres_gets_the_same_numbers_again() {
     let (db, nats) = (tagtrail_testkit::postgres().await, TestNats::start().await);
     apply(&db, &nats, pushes(1..=10)).await;
     let backup = db.copy().await;
     let mut all = pushes(11..=20);
-    // One of them late.
+    // One push is late.
     all.push(push(IMAGE, 5, 500));
     apply(&db, &nats, all).await;
     let before = published(&nats).await;
@@ -138,7 +139,7 @@ async fn an_older_store_reads_again_and_gives_the_same_numbers() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_older_store_never_gives_a_number_twice_even_if_pushes_is_lost_too() {
+async fn an_older_backup_of_postgres_never_gives_a_number_twice_even_without_pushes() {
     let (db, nats) = (tagtrail_testkit::postgres().await, TestNats::start().await);
     apply(&db, &nats, pushes(1..=10)).await;
     let backup = db.copy().await;
@@ -156,10 +157,11 @@ async fn an_older_store_never_gives_a_number_twice_even_if_pushes_is_lost_too() 
     let indexer = Indexer::start(backup.url(), nats.url());
     let mut connection = backup.connect().await;
     let mut news = pushes(41..=42);
-    // Touches tags that no push names.
+    // Changes tags that no push names.
     news.push(delete_repository("registry.example.com/foo/other:any", 50));
     send(&nats, news).await;
-    // Of the image 22, of the other repository's tags 9 + 8 + 9, of the new one, which nobody mentions now, 1.
+    // 22 of the image, 9 + 8 + 9 of the tags of the other repository, and 1 of the new image, which
+    // no new push names.
     eventually("all revisions", SOON, async || {
         let count: i64 = sqlx::query_scalar("select count(*) from revision")
             .fetch_one(&mut connection)
@@ -182,7 +184,7 @@ async fn an_older_store_never_gives_a_number_twice_even_if_pushes_is_lost_too() 
     check_same_digests(&before, &nats).await;
 }
 
-/// What was published once is what it was, wherever it is published again.
+/// Checks that revisions published again equal the first copies.
 async fn check_same_digests(before: &[tagtrail_proto::Revision], nats: &TestNats) {
     for now in published(nats).await {
         let then = before.iter().find(|old| old.id() == now.id());
