@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use sqlx::PgConnection;
-use tagtrail_bus::consume::Delivery;
+use tagtrail_bus::consume::{Delivery, Position, nanoseconds};
 use tagtrail_bus::topology::{REVISIONS_KEPT, Stream};
 use tagtrail_failpoint::FailPoint;
 use tagtrail_postgres::{DbArgs, Lock};
@@ -61,7 +61,7 @@ async fn sweep(db: &DbArgs, shared: &Shared, every: Duration) -> Result<(), Erro
     let pushes = pushes(shared, &mut db).await?;
     let revisions = revisions(shared, &mut db).await?;
     find(shared, &mut db).await?;
-    shared.within(store::swept(&mut db)).await?;
+    shared.within(store::finish(&mut db)).await?;
     let took = started.elapsed();
     tracing::debug!(
         pushes,
@@ -74,7 +74,7 @@ async fn sweep(db: &DbArgs, shared: &Shared, every: Duration) -> Result<(), Erro
 
 /// Looks up the pushes applied since the last sweep. Returns the number of messages.
 async fn pushes(shared: &Shared, db: &mut PgConnection) -> Result<u64, Error> {
-    let position = shared.within(store::compared(db)).await?;
+    let position = shared.within(store::compared(db, Stream::Pushes)).await?;
     let applied = shared.within(store::applied(db)).await?;
     let held = shared
         .while_pinging(db, shared.bus.held(Stream::Pushes))
@@ -135,9 +135,14 @@ async fn pushes(shared: &Shared, db: &mut PgConnection) -> Result<u64, Error> {
                 .within(store::set_back(db, partition, created_ns, sequence - 1))
                 .await?;
         }
-        let time_ns = tagtrail_bus::consume::nanoseconds(last.time);
-        let advancing = store::advance(db, created_ns, last.sequence, time_ns);
-        shared.within(advancing).await?;
+        let to = Position {
+            stream_created_ns: Some(created_ns),
+            sequence: last.sequence,
+            time_ns: Some(nanoseconds(last.time)),
+        };
+        shared
+            .within(store::advance(db, Stream::Pushes, to))
+            .await?;
         let all = some.last().map(|message| message.sequence) == Some(last.sequence);
         if !all || last.sequence >= *held.end() {
             return Ok(looked_at);

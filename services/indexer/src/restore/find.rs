@@ -50,7 +50,9 @@ pub(crate) async fn find(
     db: &mut PgConnection,
 ) -> Result<HashMap<u16, Unrecorded>, Error> {
     let mut found: HashMap<u16, Unrecorded> = HashMap::new();
-    let place = shared.within(store::sweep::known(db)).await?;
+    let place = shared
+        .within(store::sweep::compared(db, Stream::Revisions))
+        .await?;
     let held = shared
         .while_pinging(db, shared.bus.held(Stream::Revisions))
         .await?;
@@ -87,7 +89,9 @@ pub(crate) async fn find(
             time_ns: None,
             ..reader.position()
         };
-        shared.within(store::sweep::know(db, end)).await?;
+        shared
+            .within(store::sweep::advance(db, Stream::Revisions, end))
+            .await?;
     } else {
         tracing::warn!(
             images = found

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use sqlx::{PgConnection, Row as _};
 use tagtrail_bus::consume::Position;
+use tagtrail_bus::topology::Stream;
 use tagtrail_postgres::{position, row};
 use tagtrail_proto::{Digest, Image};
 
@@ -12,89 +13,60 @@ use crate::error::Error;
 use crate::received::ReceivedPush;
 use crate::store::tags::image_of;
 
-/// Its own row among the positions: how far PUSHES was compared, and when.
-const SWEEP: &str = "PUSHES, swept";
-
-/// Another: up to where everything that REVISIONS holds is known to be in the store.
-const KNOWN: &str = "REVISIONS, known";
-
-/// Up to where everything that REVISIONS holds is in the store.
-pub(crate) async fn known(db: &mut PgConnection) -> Result<Position, sqlx::Error> {
+/// Returns the position up to which a stream was compared; before the first sweep, its beginning.
+pub(crate) async fn compared(
+    db: &mut PgConnection,
+    stream: Stream,
+) -> Result<Position, sqlx::Error> {
     let row = sqlx::query(
-        "select stream_created_ns, applied_seq, applied_time_ns from position where stream = $1",
+        "select stream_created_ns, applied_seq, applied_time_ns from sweep where stream = $1",
     )
-    .bind(KNOWN)
+    .bind(stream.name())
     .fetch_optional(db)
     .await?;
     row.map_or(Ok(Position::default()), |row| position::of_row(&row))
 }
 
-/// Notes up to where everything that REVISIONS holds is in the store.
-pub(crate) async fn know(db: &mut PgConnection, place: Position) -> Result<(), sqlx::Error> {
+/// Records the position up to which a stream was compared.
+pub(crate) async fn advance(
+    db: &mut PgConnection,
+    stream: Stream,
+    to: Position,
+) -> Result<(), sqlx::Error> {
     sqlx::query(
-        "insert into position (stream, partition, stream_created_ns, applied_seq) values ($1, 0, $2, $3)
-         on conflict (stream, partition) do update
-         set stream_created_ns = excluded.stream_created_ns, applied_seq = excluded.applied_seq",
+        "insert into sweep (stream, stream_created_ns, applied_seq, applied_time_ns) values ($1, $2, $3, $4)
+         on conflict (stream) do update
+         set stream_created_ns = excluded.stream_created_ns, applied_seq = excluded.applied_seq, applied_time_ns = excluded.applied_time_ns",
     )
-    .bind(KNOWN)
-    .bind(place.stream_created_ns)
-    .bind(row::signed(place.sequence))
+    .bind(stream.name())
+    .bind(to.stream_created_ns)
+    .bind(row::signed(to.sequence))
+    .bind(to.time_ns)
     .execute(db)
     .await
     .map(|_| ())
 }
 
-/// Returns whether a sweep is due: the last one ended at least `every` ago. Inserts the row the
-/// first time.
+/// Returns whether a sweep is due: the last one ended at least `every` ago.
 pub(crate) async fn is_due(db: &mut PgConnection, every: Duration) -> Result<bool, sqlx::Error> {
-    sqlx::query("insert into position (stream, partition) values ($1, 0) on conflict do nothing")
-        .bind(SWEEP)
-        .execute(&mut *db)
-        .await?;
     sqlx::query_scalar(
-        "select coalesce(recorded_at + make_interval(secs => $2) <= now(), true) from position where stream = $1",
+        "select coalesce(
+             (select done_at + make_interval(secs => $1) <= now() from sweep where stream = 'PUSHES'), true)",
     )
-    .bind(SWEEP)
     .bind(every.as_secs_f64())
     .fetch_one(db)
     .await
 }
 
 /// Records the end of a sweep.
-pub(crate) async fn swept(db: &mut PgConnection) -> Result<(), sqlx::Error> {
-    sqlx::query("update position set recorded_at = now() where stream = $1")
-        .bind(SWEEP)
-        .execute(db)
-        .await
-        .map(|_| ())
-}
-
-/// Returns the position up to which PUSHES was compared.
-pub(crate) async fn compared(db: &mut PgConnection) -> Result<Position, sqlx::Error> {
-    let row = sqlx::query(
-        "select stream_created_ns, applied_seq, applied_time_ns from position where stream = $1",
+pub(crate) async fn finish(db: &mut PgConnection) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "insert into sweep (stream, done_at) values ('PUSHES', now())
+         on conflict (stream) do update set done_at = excluded.done_at",
     )
-    .bind(SWEEP)
-    .fetch_one(db)
-    .await?;
-    position::of_row(&row)
-}
-
-/// Records the position up to which PUSHES was compared.
-pub(crate) async fn advance(
-    db: &mut PgConnection,
-    stream_created_ns: i64,
-    sequence: u64,
-    time_ns: i64,
-) -> Result<(), sqlx::Error> {
-    sqlx::query("update position set stream_created_ns = $2, applied_seq = $3, applied_time_ns = $4 where stream = $1")
-        .bind(SWEEP)
-        .bind(stream_created_ns)
-        .bind(row::signed(sequence))
-        .bind(time_ns)
-        .execute(db)
-        .await
-        .map(|_| ())
+    .execute(db)
+    .await
+    .map(|_| ())
 }
 
 /// Returns the position up to which each partition is applied.
