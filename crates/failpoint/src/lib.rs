@@ -76,7 +76,7 @@ points! {
     /// Advancing the position, in the transaction that records the messages read.
     IndexerPosition = "indexer.position" step,
     /// The key by which a repeated push is recognised.
-    IndexerFactKey = "indexer.fact-key" step,
+    IndexerPushKey = "indexer.push-key" step,
     /// Reading the history around a late push.
     IndexerLate = "indexer.late" step,
     /// Recording that a delete of a digest or repository touched its tags.

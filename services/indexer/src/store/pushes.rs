@@ -42,7 +42,7 @@ pub(crate) async fn insert(
     recorded_at: OffsetDateTime,
     repeats: bool,
 ) -> Result<HashMap<u64, i64>, Error> {
-    if FailPoint::IndexerFactKey.skipped() {
+    if FailPoint::IndexerPushKey.skipped() {
         let sql = "drop index if exists push_is_one_fact, push_of_repository_is_one_fact";
         sqlx::query(sql).execute(&mut *db).await?;
     }
