@@ -5,9 +5,8 @@ use tagtrail_proto::{
     Action, Digest, Event, Image, Origin, Push, Registry, Repository, Scope, Tag, TimeSource,
     TraceContext, partition_of,
 };
-use time::OffsetDateTime;
-
 use tagtrail_timeline::{Effect, effective};
+use time::OffsetDateTime;
 
 /// The fields of a push that the rule of history does not need.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -8,6 +8,7 @@ use tagtrail_bus::consume::Position;
 use tagtrail_failpoint::FailPoint;
 use tagtrail_history::recorded::Recorded;
 use tagtrail_proto::{Digest, Image, Point, Revision, TraceContext};
+use tagtrail_timeline::{Effect, Entry, Fact, NewRevision, TagState};
 use time::OffsetDateTime;
 
 use crate::error::Error;
@@ -16,7 +17,6 @@ use crate::record::partition::Partition;
 use crate::store;
 use crate::store::position::Progress;
 use crate::store::tags::NewTagRow;
-use tagtrail_timeline::{Effect, Entry, Fact, NewRevision, TagState};
 
 /// The push behind a revision.
 #[derive(Debug, Clone, Copy)]

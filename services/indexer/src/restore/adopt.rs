@@ -5,13 +5,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use sqlx::PgConnection;
 use tagtrail_history::recorded::Recorded;
 use tagtrail_proto::{Image, Revision, TimeSource};
+use tagtrail_timeline::Entry;
 use time::OffsetDateTime;
 
 use crate::error::Error;
 use crate::store;
 use crate::store::position::Progress;
 use crate::store::tags::{NewTagRow, TagRow};
-use tagtrail_timeline::Entry;
 
 /// Inserts revisions that REVISIONS has and Postgres lost, and for each the implied push (the tag
 /// had, or lost, a digest at that time). Returns the number of revisions.

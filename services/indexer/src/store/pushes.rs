@@ -7,11 +7,11 @@ use sqlx::{PgConnection, Row as _};
 use tagtrail_failpoint::FailPoint;
 use tagtrail_postgres::row;
 use tagtrail_proto::{Digest, Revision};
+use tagtrail_timeline::{Effect, Entry, Fact};
 use time::OffsetDateTime;
 
 use crate::error::Error;
 use crate::received::{Meta, Owner, ReceivedPush};
-use tagtrail_timeline::{Effect, Entry, Fact};
 
 /// The statement that inserts pushes.
 macro_rules! add {

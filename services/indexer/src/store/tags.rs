@@ -6,10 +6,10 @@ use sqlx::postgres::PgRow;
 use sqlx::{PgConnection, Row as _};
 use tagtrail_postgres::row;
 use tagtrail_proto::{Digest, Image, Registry, Repository};
+use tagtrail_timeline::Entry;
 use time::OffsetDateTime;
 
 use crate::error::Error;
-use tagtrail_timeline::Entry;
 
 /// Returns the image of a tag, by its row id.
 pub(crate) async fn image(
