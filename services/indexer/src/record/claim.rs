@@ -42,7 +42,7 @@ pub(crate) async fn partitions(
                 shared.metrics.held.dec();
                 shared.metrics.gave_up(number);
                 if let Err(error) = outcome {
-                    tracing::warn!(partition = number, "gave the partition up: {error:#}");
+                    tracing::warn!(partition = number, "released the partition: {error:#}");
                 }
             }
             _ = every.tick() => {

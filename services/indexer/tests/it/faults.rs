@@ -140,7 +140,7 @@ async fn a_holder_that_slept_can_neither_commit_nor_publish_when_it_wakes() {
     eventually("the sleeper to notice", SOON, async || {
         sleeper
             .log()
-            .contains("gave the partition up")
+            .contains("released the partition")
             .then_some(())
     })
     .await;
