@@ -105,7 +105,7 @@ impl Push {
 
     /// The prefix of the `event_id` of a re-check: the indexer asks the registry again, because the
     /// order of a tag's pushes is doubtful.
-    pub const DOUBT: &'static str = "doubt:";
+    pub const RECHECK: &'static str = "doubt:";
 
     /// The prefix of the `event_id` of a question that is asked again some time after its answer,
     /// which is in `digest`: registries report a push before the push is complete.

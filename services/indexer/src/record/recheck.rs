@@ -35,7 +35,7 @@ pub(crate) fn question_for(recorded: &Recorded) -> Option<Push> {
         occurred_at_source: recorded.time_source,
         source: revision.source.clone(),
         origin: Origin::Event,
-        event_id: format!("{}{}", Push::DOUBT, revision.id()),
+        event_id: format!("{}{}", Push::RECHECK, revision.id()),
     })
 }
 

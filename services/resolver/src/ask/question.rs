@@ -44,7 +44,7 @@ impl Question {
 
     /// Returns true if the indexer asked for a re-check, rather than an event for its digest.
     pub(super) fn is_recheck(&self) -> bool {
-        self.push.event_id.starts_with(Push::DOUBT)
+        self.push.event_id.starts_with(Push::RECHECK)
     }
 
     /// Returns true for the second look, after an earlier answer.
