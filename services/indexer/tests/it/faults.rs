@@ -164,7 +164,8 @@ async fn servers_that_crash_in_the_middle_cost_nothing() {
             2 => postgres.crash().await,
             3 => {
                 nats.pause().await;
-                tokio::time::sleep(Duration::from_secs(5)).await; // longer than the time-outs of heartbeats and acknowledgements
+                // Longer than the time-outs of heartbeats and acknowledgements.
+                tokio::time::sleep(Duration::from_secs(5)).await;
                 nats.unpause().await;
             }
             _ => {
