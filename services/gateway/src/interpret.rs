@@ -1,6 +1,8 @@
 //! From a body to messages for the bus: decodes the events of a source, and drops events outside
 //! the source's repositories. Pure.
 
+mod payload;
+
 use axum::http::HeaderMap;
 use serde::Serialize;
 use serde_json::Value;
@@ -62,8 +64,12 @@ impl Interpretation {
             registry: rules.registry.as_ref(),
             received_at,
         };
-        let events = (rules.options.decode)(headers, body, &ctx)
-            .unwrap_or_else(|malformed| vec![Meaning::Malformed(malformed)]);
+        let decoded = payload::json(headers, body)
+            .and_then(|json| (rules.options.decode)(headers, &json, &ctx));
+        let events = decoded.unwrap_or_else(|malformed| {
+            let explained = payload::explain(malformed, headers, body, rules.kind.name);
+            vec![Meaning::Malformed(explained)]
+        });
         let mut receipt = Receipt::default();
         let (mut messages, mut malformed, mut handshake) = (Vec::new(), Vec::new(), None);
         for event in events {

@@ -33,8 +33,8 @@ use time::OffsetDateTime;
 use crate::proof::id_token::TokenRules;
 use crate::proof::signature::Signature;
 
-pub(crate) use parts::BODY_ID;
-use parts::{Parts, body_id, lenient};
+pub(crate) use parts::{BODY_ID, Parts};
+use parts::{body_id, lenient};
 use report::{Report, header, lowercase, present, seconds_after_1970, sent_at};
 
 /// All kinds.
@@ -305,15 +305,31 @@ pub(crate) enum Meaning {
 
 /// The reason why a body, or an event, is malformed, for QUARANTINE and for the sender.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub(crate) struct DecodeError(String);
+#[error("{reason}")]
+pub(crate) struct DecodeError {
+    reason: String,
+    /// The whole body has another form than the bodies of the kind, so a setting is probably wrong,
+    /// here or at the sender.
+    pub(crate) wrong_form: bool,
+}
 
 impl DecodeError {
     /// Most bytes of a reason.
     const SHOWN: usize = 512;
 
     pub(crate) fn new(reason: impl fmt::Display) -> DecodeError {
-        DecodeError(clean_text(&reason.to_string(), DecodeError::SHOWN))
+        DecodeError {
+            reason: clean_text(&reason.to_string(), DecodeError::SHOWN),
+            wrong_form: false,
+        }
+    }
+
+    /// Returns the error for a body of another form than the bodies of the kind.
+    pub(crate) fn wrong_form(reason: impl fmt::Display) -> DecodeError {
+        DecodeError {
+            wrong_form: true,
+            ..DecodeError::new(reason)
+        }
     }
 }
 
@@ -325,7 +341,7 @@ impl From<NameError> for DecodeError {
 
 impl From<serde_json::Error> for DecodeError {
     fn from(err: serde_json::Error) -> DecodeError {
-        DecodeError::new(err)
+        DecodeError::wrong_form(err)
     }
 }
 

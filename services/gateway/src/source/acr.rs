@@ -62,8 +62,8 @@ fn decode_event(
     let outer: GridEvent<'_> = serde_json::from_str(event.get())?;
     let Some(what) = outer.what else {
         if outer.action.is_none() {
-            return Err(DecodeError::new(
-                "the body has neither `action` nor `eventType`: is the source of the right kind?",
+            return Err(DecodeError::wrong_form(
+                "the body has neither `action` nor `eventType`",
             ));
         }
         return distribution::decode_event(event, ctx, body_id);

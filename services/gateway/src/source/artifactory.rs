@@ -68,9 +68,9 @@ fn configure(settings: &Settings) -> Result<Options, SettingError> {
 
 fn decode(body: &[u8], ctx: &Context<'_>, access: Access) -> Result<Vec<Meaning>, DecodeError> {
     let hook: Hook = serde_json::from_slice(body)?;
-    let domain = hook.domain.ok_or_else(|| {
-        DecodeError::new("the body has no `domain`: is the source of the right kind?")
-    })?;
+    let domain = hook
+        .domain
+        .ok_or_else(|| DecodeError::wrong_form("the body has no `domain`"))?;
     let action = match (domain.as_str(), hook.event_type.as_deref()) {
         // A promoted image was copied or moved to another repository, which now has the tag.
         ("docker", Some("pushed" | "promoted")) => Action::Push,

@@ -112,9 +112,7 @@ fn decode(_: &HeaderMap, body: &[u8], ctx: &Context<'_>) -> Result<Vec<Meaning>,
         {
             Ok(Vec::new())
         }
-        None => Err(DecodeError::new(
-            "the body has no `events`: is the source of the right kind?",
-        )),
+        None => Err(DecodeError::wrong_form("the body has no `events`")),
     }
 }
 

@@ -60,8 +60,8 @@ struct Repository {
 fn decode(_: &HeaderMap, body: &[u8], ctx: &Context<'_>) -> Result<Vec<Meaning>, DecodeError> {
     let hook: Hook = serde_json::from_slice(body)?;
     let (Some(push), Some(repository)) = (hook.push_data, hook.repository) else {
-        return Err(DecodeError::new(
-            "the body has no `push_data` or no `repository`: is the source of the right kind?",
+        return Err(DecodeError::wrong_form(
+            "the body has no `push_data` or no `repository`",
         ));
     };
     let tag = present(push.tag).ok_or_else(|| DecodeError::new("the event names no tag"))?;

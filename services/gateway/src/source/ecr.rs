@@ -178,8 +178,8 @@ fn event(
         return report.decode(ctx, body_id);
     }
     let (Some(what), Some(detail)) = (envelope.detail_type, envelope.detail) else {
-        return Err(DecodeError::new(
-            "neither an event of EventBridge nor an envelope of SNS or SQS: is the source of the right kind?",
+        return Err(DecodeError::wrong_form(
+            "neither an event of EventBridge nor an envelope of SNS or SQS",
         ));
     };
     let succeeded = |result: &Option<String>| result.as_deref() == Some("SUCCESS");

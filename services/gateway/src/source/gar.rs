@@ -122,8 +122,8 @@ fn decode(_: &HeaderMap, body: &[u8], ctx: &Context<'_>) -> Result<Vec<Meaning>,
         // The subscription may unwrap the message.
         None if envelope.action.is_some() => (serde_json::from_slice(body)?, None, None),
         None => {
-            return Err(DecodeError::new(
-                "the body has neither `message` nor `action`: is the source of the right kind?",
+            return Err(DecodeError::wrong_form(
+                "the body has neither `message` nor `action`",
             ));
         }
     };

@@ -26,7 +26,7 @@ pub(super) const GHCR: Kind = Kind {
         r#"In the repository or organisation: Settings, Webhooks, Add webhook.
 
   Payload URL   {url}
-  Content type  application/json
+  Content type  application/json (or application/x-www-form-urlencoded)
   Secret        {secret}
   Events        Let me select individual events: Packages (of an App: Registry packages)
 
@@ -104,9 +104,7 @@ fn decode(
     }
     let hook: Hook = serde_json::from_slice(body)?;
     let Some(package) = hook.package else {
-        return Err(DecodeError::new(
-            "the body has no `package`: is the content type of the webhook application/json?",
-        ));
+        return Err(DecodeError::wrong_form("the body has no `package`"));
     };
     let kind = package.package_type.as_deref().unwrap_or_default();
     let is_image = ["container", "docker"]

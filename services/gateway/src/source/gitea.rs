@@ -4,10 +4,7 @@
 //! go-gitea/gitea. The push of a tag has no digest. An index sends one event for each of its
 //! manifests, with the digest as version. The headers come under GitHub's names too.
 
-use std::borrow::Cow;
-
 use axum::http::HeaderMap;
-use axum::http::header::CONTENT_TYPE;
 use serde::Deserialize;
 use tagtrail_proto::{Action, Digest};
 
@@ -33,7 +30,7 @@ pub(super) const GITEA: Kind = Kind {
 
   Target URL      {url}
   HTTP Method     POST
-  Content Type    application/json
+  Content Type    application/json (or application/x-www-form-urlencoded)
   Secret          {secret}
   Trigger On      Custom Events: Package
 
@@ -98,17 +95,9 @@ fn decode(
     if first("-event").is_some_and(|event| event != "package") {
         return Ok(vec![Meaning::Ignored]);
     }
-    let is_form = header(headers, CONTENT_TYPE.as_str())
-        .is_some_and(|kind| kind.starts_with("application/x-www-form-urlencoded"));
-    let json = match is_form {
-        true => payload(body)?,
-        false => Cow::Borrowed(body),
-    };
-    let hook: Hook = serde_json::from_slice(&json)?;
+    let hook: Hook = serde_json::from_slice(body)?;
     let Some(package) = hook.package else {
-        return Err(DecodeError::new(
-            "the body has no `package`: is the source of the right kind?",
-        ));
+        return Err(DecodeError::wrong_form("the body has no `package`"));
     };
     let action = match (package.kind.as_deref(), hook.action.as_deref()) {
         (Some("container"), Some("created")) => Action::Push,
@@ -145,12 +134,4 @@ fn host(url: &str) -> &str {
         "https" => host.strip_suffix(":443").unwrap_or(host),
         _ => host,
     }
-}
-
-/// Returns the field `payload` of a form.
-fn payload(body: &[u8]) -> Result<Cow<'_, [u8]>, DecodeError> {
-    let payload = form_urlencoded::parse(body)
-        .find(|(key, _)| key == "payload")
-        .ok_or_else(|| DecodeError::new("a form without `payload`"))?;
-    Ok(Cow::Owned(payload.1.into_owned().into_bytes()))
 }

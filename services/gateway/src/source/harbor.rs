@@ -94,9 +94,10 @@ struct Old {
 
 fn decode(_: &HeaderMap, body: &[u8], ctx: &Context<'_>) -> Result<Vec<Meaning>, DecodeError> {
     let hook: Hook<'_> = serde_json::from_slice(body)?;
-    let what = hook.what.or(hook.event_type).ok_or_else(|| {
-        DecodeError::new("the body has no `type`: is the source of the right kind?")
-    })?;
+    let what = hook
+        .what
+        .or(hook.event_type)
+        .ok_or_else(|| DecodeError::wrong_form("the body has no `type`"))?;
     let action = match what.as_str() {
         "PUSH_ARTIFACT" | "harbor.artifact.pushed" | "pushImage" => Action::Push,
         "DELETE_ARTIFACT" | "harbor.artifact.deleted" | "deleteImage" => Action::Delete,

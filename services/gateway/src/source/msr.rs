@@ -49,9 +49,9 @@ struct Contents {
 
 fn decode(_: &HeaderMap, body: &[u8], ctx: &Context<'_>) -> Result<Vec<Meaning>, DecodeError> {
     let hook: Hook = serde_json::from_slice(body)?;
-    let what = hook.what.ok_or_else(|| {
-        DecodeError::new("the body has no `type`: is the source of the right kind?")
-    })?;
+    let what = hook
+        .what
+        .ok_or_else(|| DecodeError::wrong_form("the body has no `type`"))?;
     let action = match what.as_str() {
         "TAG_PUSH" => Action::Push,
         "TAG_DELETE" => Action::Delete,

@@ -92,9 +92,7 @@ fn decode(
         Some("DELETED") => Action::Delete,
         Some(_) => return Ok(vec![Meaning::Ignored]),
         None => {
-            return Err(DecodeError::new(
-                "the body has no `action`: is the source of the right kind?",
-            ));
+            return Err(DecodeError::wrong_form("the body has no `action`"));
         }
     };
     let docker = |component: &Component| component.format.as_deref() == Some("docker");

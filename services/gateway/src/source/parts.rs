@@ -11,11 +11,13 @@ use super::{DecodeError, Meaning};
 
 /// The events of a body, as unparsed JSON.
 #[derive(Debug)]
-pub(super) struct Parts<'a>(pub(super) Vec<&'a RawValue>);
+pub(crate) struct Parts<'a>(pub(super) Vec<&'a RawValue>);
 
 impl Parts<'_> {
     /// Most events in a body, so that every body can be published before the sender stops waiting.
     pub(super) const MOST: usize = 1000;
+    /// The beginning of the error for more events.
+    pub(crate) const TOO_MANY: &'static str = "more than 1000 events in one body";
 
     /// Decodes each event separately. `decode` receives the event, and a function that makes an
     /// identifier for an event without an identifier.
@@ -67,10 +69,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Parts<'a> {
                 let mut parts = Vec::new();
                 while let Some(part) = list.next_element()? {
                     if parts.len() == Parts::MOST {
-                        return Err(A::Error::custom(format_args!(
-                            "more than {} events in one body",
-                            Parts::MOST
-                        )));
+                        return Err(A::Error::custom(Parts::TOO_MANY));
                     }
                     parts.push(part);
                 }

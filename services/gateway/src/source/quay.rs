@@ -39,8 +39,8 @@ struct Hook<'a> {
 fn decode(_: &HeaderMap, body: &[u8], ctx: &Context<'_>) -> Result<Vec<Meaning>, DecodeError> {
     let hook: Hook<'_> = serde_json::from_slice(body)?;
     let url = hook.docker_url.ok_or_else(|| {
-        DecodeError::new(
-            "the body has no `docker_url`: is the source of the right kind, and the notification without a template?",
+        DecodeError::wrong_form(
+            "the body has no `docker_url`: the notification must have no template of its own",
         )
     })?;
     let Some(tags) = hook.updated_tags else {

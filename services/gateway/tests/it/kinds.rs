@@ -5,11 +5,13 @@ use std::collections::BTreeMap;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use hmac::{Hmac, KeyInit as _, Mac as _};
 use ring::rand::SystemRandom;
 use ring::rsa::PublicKeyComponents;
 use ring::signature::{RSA_PKCS1_SHA256, RsaKeyPair};
 use serde::Deserialize;
 use serde_json::{Value, json};
+use sha2::Sha256;
 use tagtrail_proto::{Event, Push, Quarantined};
 use tagtrail_testkit::{SOON, TestNats, eventually};
 use time::OffsetDateTime;
@@ -211,6 +213,97 @@ async fn refused(
     let answer = post(gateway.address, &path, &wrong, &body).await;
     // The path holds the secret of Distribution's fixtures, whose headers have none.
     assert_eq!(answer.status, 401, "{}: {answer:?}", case.file);
+}
+
+/// Returns a body as a form, with the headers of the case except the proof of the sender.
+fn form<'a>(case: &'a Case, body: &[u8]) -> (Vec<(&'a str, &'a str)>, String) {
+    let (mut headers, _) = case.request();
+    headers.retain(|(name, _)| {
+        let name = name.to_lowercase();
+        !name.contains("auth") && !name.contains("signature") && name != "content-type"
+    });
+    headers.push(("content-type", "application/x-www-form-urlencoded"));
+    let json = String::from_utf8(body.to_vec()).unwrap();
+    let form = form_urlencoded::Serializer::new(String::new())
+        .append_pair("payload", &json)
+        .finish();
+    (headers, form)
+}
+
+#[tokio::test]
+async fn every_kind_takes_its_json_in_a_form() {
+    let nats = TestNats::start().await;
+    let cases = cases();
+    let sources: BTreeMap<String, String> = cases
+        .iter()
+        .map(|case| (case.source(), case.toml()))
+        .collect();
+    let gateway = Gateway::with(&nats, &sources.into_values().collect::<String>()).await;
+    for case in &cases {
+        let body = fixture(&case.file);
+        let path = format!("/hooks/{}/{SECRET}", case.source());
+        let (headers, form) = form(case, &body);
+        let from_form = post(gateway.address, &path, &headers, form.as_bytes()).await;
+        let json: Vec<_> = headers
+            .into_iter()
+            .filter(|(name, _)| *name != "content-type")
+            .collect();
+        let from_json = post(gateway.address, &path, &json, &body).await;
+        assert_eq!(from_form.status, 202, "{}: {from_form:?}", case.file);
+        assert_eq!(from_form.json(), from_json.json(), "{}", case.file);
+    }
+}
+
+#[tokio::test]
+async fn the_signature_of_a_form_covers_the_raw_body() {
+    let nats = TestNats::start().await;
+    let gateway = Gateway::with(
+        &nats,
+        "[[source]]\nname = \"hub\"\nkind = \"ghcr\"\nsecret = { file = \"FOLDER/fixture\" }\n",
+    )
+    .await;
+    let json = String::from_utf8(fixture("ghcr-package-published.json")).unwrap();
+    let form = form_urlencoded::Serializer::new(String::new())
+        .append_pair("payload", &json)
+        .finish();
+    let sign = |text: &str| {
+        let mac = Hmac::<Sha256>::new_from_slice(SECRET.as_bytes()).unwrap();
+        let mac = mac.chain_update(text).finalize().into_bytes();
+        let digits: String = mac.iter().map(|byte| format!("{byte:02x}")).collect();
+        format!("sha256={digits}")
+    };
+    let deliver = async |signature: String, body: &str| {
+        let headers = [
+            ("content-type", "application/x-www-form-urlencoded"),
+            ("x-github-event", "package"),
+            ("x-github-delivery", "one"),
+            ("x-hub-signature-256", signature.as_str()),
+        ];
+        post(gateway.address, "/hooks/hub", &headers, body.as_bytes()).await
+    };
+    let answer = deliver(sign(&json), &form).await;
+    assert_eq!(answer.status, 401, "{answer:?}");
+    let answer = deliver(sign(&form), &form).await;
+    assert_eq!(
+        (answer.status, &answer.json()["accepted"]),
+        (202, &json!(1)),
+        "{answer:?}"
+    );
+    let push = &pushes(nats.messages("PUSHES").await)[0];
+    assert_eq!(push.event_id, "one");
+
+    // A form without the field: the sender's setting is the cure.
+    let wrong = "package=app&tag=v1";
+    let answer = deliver(sign(wrong), wrong).await;
+    assert_eq!(answer.json()["quarantined"], 1, "{answer:?}");
+    let reason = answer.json()["reasons"][0].as_str().unwrap().to_owned();
+    for part in [
+        "content type application/x-www-form-urlencoded",
+        "package=",
+        "set the content type of the webhook to application/json",
+    ] {
+        assert!(reason.contains(part), "{part}: {reason}");
+    }
 }
 
 #[tokio::test]

@@ -124,18 +124,14 @@ fn github_without_metadata() {
 }
 
 #[test]
-fn gitea_in_a_form_of_forgejo() {
+fn gitea_with_headers_of_forgejo() {
     let json = String::from_utf8(fixture("gitea-package-created-tag.json")).unwrap();
-    let form: String = form_urlencoded::Serializer::new(String::new())
-        .append_pair("payload", &json)
-        .finish();
     let headers = [
-        ("content-type", "application/x-www-form-urlencoded"),
         ("x-forgejo-event", "package"),
         ("x-forgejo-delivery", "of-forgejo"),
         ("x-gitea-delivery", "of-gitea"),
     ];
-    let Meaning::Unresolved(push) = one_with("forgejo", None, &headers, &form) else {
+    let Meaning::Unresolved(push) = one_with("forgejo", None, &headers, &json) else {
         panic!()
     };
     assert_eq!(
