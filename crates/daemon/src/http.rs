@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use axum::extract::ConnectInfo;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use tokio::net::TcpListener;
@@ -37,7 +38,8 @@ impl Default for Limits {
     }
 }
 
-/// Serves `router` until `shutdown` fires, then waits for requests in progress.
+/// Serves `router` until `shutdown` fires, then waits for requests in progress. Requests carry the
+/// address of their client as `ConnectInfo<SocketAddr>`.
 ///
 /// # Errors
 /// None so far: a failed connection concerns its client alone, and a failed accept is retried.
@@ -61,8 +63,8 @@ pub async fn serve(
             Some(_) = connections.join_next() => continue,
             accepted = accept => accepted,
         };
-        let stream = match accepted {
-            Ok((stream, _)) => stream,
+        let (stream, remote) = match accepted {
+            Ok(accepted) => accepted,
             Err(err) => {
                 // Mostly the process is out of descriptors, and connections that end free some.
                 failures += 1;
@@ -76,10 +78,12 @@ pub async fn serve(
         let mut stream = TimeoutStream::new(stream);
         stream.set_write_timeout(Some(limits.writing));
         let router = router.clone();
-        let service =
-            hyper::service::service_fn(move |request: hyper::Request<hyper::body::Incoming>| {
+        let service = hyper::service::service_fn(
+            move |mut request: hyper::Request<hyper::body::Incoming>| {
+                request.extensions_mut().insert(ConnectInfo(remote));
                 router.clone().call(request)
-            });
+            },
+        );
         let connection = hyper::server::conn::http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(limits.headers)

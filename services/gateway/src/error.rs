@@ -13,11 +13,13 @@ use tagtrail_daemon::problem;
 pub(crate) enum Error {
     /// The path is unknown.
     #[error(
-        "unknown path: registries POST their events to /hooks/SOURCE, and the api serves history"
+        "unknown path: registries POST their events to /hooks/SOURCE, or to /hooks/SOURCE/SECRET if they can send no header; SOURCE is the `name` of a [[source]] in tagtrail.toml. The api serves history"
     )]
     NoSuchPath,
     /// The source is unknown.
-    #[error("no source has this name: it must be the `name` of a [[source]] in tagtrail.toml")]
+    #[error(
+        "no source has this name: registries POST their events to /hooks/SOURCE, or to /hooks/SOURCE/SECRET if they can send no header; SOURCE is the `name` of a [[source]] in tagtrail.toml"
+    )]
     UnknownSource,
     /// The method is not POST.
     #[error("send events by POST")]

@@ -14,7 +14,7 @@
 //! |---|---|
 //! | 202 | every event of the body is stored, or need not be; `{"accepted","unresolved","ignored","quarantined"}` count the events, `reasons` explains the last two |
 //! | 401 | no live secret of the source is in the request, and the body was not read; or the signature does not match the body |
-//! | 404, 405 | the source is unknown, the method is not POST |
+//! | 404, 405 | no source has the path (counted, and logged below `/hooks`), the method is not POST |
 //! | 408, 413, 415 | the body took over 10 s, has over 8 MiB (from GitHub 25), or is compressed |
 //! | 503 | an event may be missing on the bus: NATS is down, slow or full, or the bodies being received fill the memory for bodies; `Retry-After: 1` |
 //!
@@ -78,6 +78,7 @@ pub async fn serve(listener: TcpListener, config: Config, ctx: Context) -> anyho
         bus: OnceLock::new(),
         budget: receive::body::Budget::default(),
         metrics: metrics::Metrics::new(&ctx.metrics),
+        unknown_paths: receive::unknown::Throttle::default(),
     });
     // Requests are accepted from the start: until NATS is reached, the answer is 503.
     let router = receive::hook::router(Arc::clone(&shared));

@@ -34,7 +34,7 @@ enum EventOutcome {
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Requests {
-    /// Empty for an unknown source.
+    /// Empty for a path that belongs to no source.
     source: String,
     status: u16,
 }
@@ -49,7 +49,7 @@ impl Metrics {
             ),
             requests: metrics.add(
                 "gateway_requests",
-                "Requests, by source (empty: unknown) and HTTP status",
+                "Requests, by source (empty: no source has the path) and HTTP status",
                 Family::default(),
             ),
             seconds: metrics.add_seconds(

@@ -5,6 +5,7 @@ pub(crate) mod body;
 pub(crate) mod hook;
 pub(crate) mod nats;
 pub(crate) mod replay;
+pub(crate) mod unknown;
 
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderMap, HeaderValue};

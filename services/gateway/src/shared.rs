@@ -8,6 +8,7 @@ use tagtrail_bus::Bus;
 use crate::config::Source;
 use crate::metrics::Metrics;
 use crate::receive::body::Budget;
+use crate::receive::unknown::Throttle;
 
 /// The shared state.
 #[derive(Debug)]
@@ -20,4 +21,6 @@ pub(crate) struct Shared {
     /// Memory for the bodies that are being received.
     pub(crate) budget: Budget,
     pub(crate) metrics: Metrics,
+    /// The limit on log lines about unknown paths.
+    pub(crate) unknown_paths: Throttle,
 }

@@ -1,12 +1,13 @@
 //! The webhook: from a request to an answer, in the order of the checks.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::body::Body;
 use axum::extract::rejection::PathRejection;
-use axum::extract::{Path, Request, State};
+use axum::extract::{ConnectInfo, Path, Request, State};
 use axum::http::header::ALLOW;
-use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use axum::http::{Extensions, HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::{AppendHeaders, IntoResponse as _, Response};
 use axum::routing::post;
 use axum::{Json, Router};
@@ -21,16 +22,18 @@ use tower_http::catch_panic::CatchPanicLayer;
 use crate::config::Source;
 use crate::error::Error;
 use crate::proof::credentials::Admission;
-use crate::receive::{self, Inbound, Reply, body};
+use crate::receive::{self, Inbound, Reply, body, unknown};
 use crate::shared::Shared;
 
 /// Returns the routes.
 pub(crate) fn router(shared: Arc<Shared>) -> Router {
     Router::new()
         .route("/hooks/{source}", post(hook).options(handshake))
+        .route("/hooks/{source}/", post(hook).options(handshake))
         .route("/hooks/{source}/{secret}", post(hook).options(handshake))
+        .route("/hooks/{source}/{secret}/", post(hook).options(handshake))
         .method_not_allowed_fallback(async || Error::NotPost)
-        .fallback(async || Error::NoSuchPath)
+        .fallback(no_such_path)
         .with_state(shared)
         .layer(CatchPanicLayer::new())
 }
@@ -40,6 +43,21 @@ pub(crate) fn router(shared: Arc<Shared>) -> Router {
 struct Route {
     source: String,
     secret: Option<String>,
+}
+
+/// Counts and logs a request to a path that belongs to no source.
+fn report_unknown(shared: &Shared, path: &str, extensions: &Extensions) {
+    shared.metrics.count_request("", 404);
+    let remote = extensions.get::<ConnectInfo<SocketAddr>>();
+    let remote = remote.map(|ConnectInfo(remote)| *remote);
+    unknown::log(&shared.unknown_paths, &shared.sources, path, remote);
+}
+
+async fn no_such_path(State(shared): State<Arc<Shared>>, request: Request) -> Error {
+    let (head, body) = request.into_parts();
+    report_unknown(&shared, head.uri.path(), &head.extensions);
+    body::discard(&head.headers, body).await;
+    Error::NoSuchPath
 }
 
 async fn hook(
@@ -55,7 +73,7 @@ async fn hook(
         .as_ref()
         .and_then(|route| shared.sources.get(&route.source));
     let Some(source) = source else {
-        shared.metrics.count_request("", 404);
+        report_unknown(&shared, head.uri.path(), &head.extensions);
         body::discard(&head.headers, body).await;
         return Err(Error::UnknownSource);
     };
@@ -116,13 +134,20 @@ async fn hook(
 async fn handshake(
     State(shared): State<Arc<Shared>>,
     route: Result<Path<Route>, PathRejection>,
-    headers: HeaderMap,
+    request: Request,
 ) -> Result<Response, Error> {
-    let Path(route) = route.map_err(|_| Error::UnknownSource)?;
-    let source = shared.sources.get(&route.source);
-    let source = source.ok_or(Error::UnknownSource)?;
-    let secret = route.secret.as_deref();
-    if source.credentials.admit(&headers, secret).await != Admission::Granted {
+    let (head, _) = request.into_parts();
+    let headers = &head.headers;
+    let route = route.ok().map(|Path(route)| route);
+    let source = route
+        .as_ref()
+        .and_then(|route| shared.sources.get(&route.source));
+    let Some(source) = source else {
+        report_unknown(&shared, head.uri.path(), &head.extensions);
+        return Err(Error::UnknownSource);
+    };
+    let secret = route.as_ref().and_then(|route| route.secret.as_deref());
+    if source.credentials.admit(headers, secret).await != Admission::Granted {
         return Err(Error::Unauthenticated);
     }
     let origin = headers.get("webhook-request-origin").cloned();

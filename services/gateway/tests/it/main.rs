@@ -225,6 +225,48 @@ async fn unknown_paths_and_methods_are_refused_with_their_code() {
 }
 
 #[tokio::test]
+async fn a_slash_after_a_path_is_accepted() {
+    let (nats, gateway) = Gateway::with_nats().await;
+    let push = fixture("distribution-push-sha512.json");
+    let secret = [("authorization", "Bearer first-secret")];
+    for (path, headers, status) in [
+        ("/hooks/main/", secret.as_slice(), 202),
+        ("/hooks/main/first-secret/", &[], 202),
+        ("/hooks/main/second%2Fsecret/?x=1", &[], 202),
+        ("/hooks/main/wrong/", &[], 401),
+        ("/hooks/main/", &[], 401),
+        ("/hooks/main//", &[], 401),
+    ] {
+        let answer = post(gateway.address, path, headers, &push).await;
+        assert_eq!(answer.status, status, "{path}: {answer:?}");
+    }
+    assert_eq!(nats.messages("PUSHES").await.len(), 1);
+}
+
+#[tokio::test]
+async fn each_404_is_counted_and_names_the_form_of_a_path() {
+    let (_nats, gateway) = Gateway::with_nats().await;
+    for (method, path) in [
+        ("POST", "/hooks/mian"),
+        ("POST", "/hooks/main/x/y"),
+        ("POST", "/hooks"),
+        ("POST", "/webhook"),
+        ("GET", "/"),
+        ("OPTIONS", "/hooks/mian"),
+    ] {
+        let request = head(method, path, &[]) + "content-length: 2\r\n\r\n{}";
+        let answer = send(gateway.address, request.as_bytes()).await;
+        assert_eq!(answer.status, 404, "{method} {path}: {answer:?}");
+        let text = answer.json()["detail"].as_str().unwrap().to_owned();
+        assert!(text.contains("/hooks/SOURCE/SECRET"), "{path}: {text}");
+        assert!(!text.contains("main"), "a stranger learns no name: {text}");
+    }
+    let metrics = gateway.ctx.metrics.text().unwrap();
+    let counted = "tagtrail_gateway_requests_total{source=\"\",status=\"404\"} 6";
+    assert!(metrics.contains(counted), "{metrics}");
+}
+
+#[tokio::test]
 async fn a_malformed_body_is_quarantined_and_its_sender_gets_the_reason() {
     let (nats, gateway) = Gateway::with_nats().await;
     for _ in 0..2 {

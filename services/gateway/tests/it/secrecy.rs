@@ -35,6 +35,7 @@ async fn no_log_line_holds_a_secret() {
     for (path, header) in [
         ("/hooks/main/mistyped-secret", "Bearer shown-secret"),
         ("/hooks/mistyped-secret", "shown-secret"),
+        ("/hooks/mian/mistyped-secret", "shown-secret"),
         (
             "/mistyped-secret/x",
             "Basic c2hvd24tc2VjcmV0OnNob3duLXNlY3JldA==",
@@ -51,6 +52,12 @@ async fn no_log_line_holds_a_secret() {
     }
     let text = String::from_utf8_lossy(&log.0.lock().unwrap()).into_owned();
     assert!(text.contains("refused a request"), "nothing was logged");
+    // An operator can find the registry with the wrong address.
+    let line = text.lines().find(|line| line.contains("/hooks/mian/…"));
+    let line = line.expect("no line about a path that is nearly right");
+    for part in ["127.0.0.1:", "/hooks/main", "WARN"] {
+        assert!(line.contains(part), "{part}: {line}");
+    }
     for secret in ["first-secret", "mistyped", "shown-secret", "c2hvd24t"] {
         assert!(!text.contains(secret), "{secret} is in the log");
     }
