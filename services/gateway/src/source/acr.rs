@@ -4,6 +4,15 @@
 //! MicrosoftDocs/azure-docs. An event has the form of Distribution's, without envelope and actor. A
 //! delete removes a digest or a repository. The removal of a tag alone sends no event; the
 //! reconciler finds it.
+//!
+//! The fields that count, known from the page of Azure; no captured body:
+//!
+//! | field | meaning |
+//! |---|---|
+//! | `action`, `timestamp`, `id` | of the event, as in Distribution |
+//! | `target.{repository,tag,digest,mediaType,size}` | of the manifest |
+//! | `request.host` | the registry |
+//! | `eventType` or `type`, `data` | of Event Grid: the sort of event, and the event itself. `eventTime` is not read: `data.timestamp` is the event's own |
 
 use axum::http::HeaderMap;
 use serde::Deserialize;

@@ -3,6 +3,14 @@
 //! Source: `pkg/webhook/aliyun_acr_test.go` of argoproj-labs/argocd-image-updater. The body has the
 //! form of Docker Hub's, with a digest. The time has no zone, so the time of receipt counts. An
 //! instance of the Enterprise Edition is not named: the source must name the registry.
+//!
+//! The fields that count, known from the test of the argocd-image-updater, a captured body:
+//!
+//! | field | meaning |
+//! |---|---|
+//! | `push_data.{tag,digest}` | the pushed tag and its manifest |
+//! | `repository.{repo_full_name,namespace,name,region}` | the repository, and the region that makes the host |
+//! | `push_data.pushed_at` | not read: a time without a zone |
 
 use axum::http::HeaderMap;
 use serde::Deserialize;

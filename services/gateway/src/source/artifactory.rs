@@ -3,6 +3,19 @@
 //! Sources: `JFrog`'s pages on events and akuity/kargo (`pkg/webhook/external/artifactory.go`). An
 //! event concerns the file of a manifest, so the SHA-256 of the file is the digest. The name of an
 //! image depends on how Docker clients reach Artifactory: `artifactory_access`.
+//!
+//! The fields that count, known from `JFrog`'s pages, and bodies captured in akuity/kargo#4498 and
+//! #4899:
+//!
+//! | field | meaning |
+//! |---|---|
+//! | `domain`, `event_type` | the sort of event |
+//! | `data.repo_key` | the repository of Artifactory |
+//! | `data.path` | of the manifest's file: IMAGE/TAG/FILE, where IMAGE may have several parts |
+//! | `data.image_name` | not read: the page shows the whole name, real servers send its last part |
+//! | `data.{name,sha256,size}` | of the manifest's file |
+//! | `data.tag` | the tag; of a push by digest, the digest |
+//! | `jpd_origin` | the address of Artifactory; absent without a base URL |
 
 use serde::Deserialize;
 use tagtrail_config::{SettingError, Settings};
@@ -46,11 +59,11 @@ struct Hook {
 #[derive(Deserialize)]
 struct Data {
     repo_key: Option<String>,
+    path: Option<String>,
     name: Option<String>,
     sha256: Option<String>,
     #[serde(default, deserialize_with = "lenient")]
     size: Option<u64>,
-    image_name: Option<String>,
     tag: Option<String>,
 }
 
@@ -87,19 +100,18 @@ fn decode(body: &[u8], ctx: &Context<'_>, access: Access) -> Result<Vec<Meaning>
     ) {
         return Ok(vec![Meaning::Ignored]); // The Test button sends a sample.
     }
-    let (key, image) = (present(data.repo_key), present(data.image_name));
+    let key = present(data.repo_key);
+    let image = image(data.path.as_deref().unwrap_or_default())
+        .ok_or_else(|| DecodeError::new("`data.path` is not IMAGE/TAG/FILE"))?;
     let origin = hook.jpd_origin.unwrap_or_default();
     let origin = origin
         .split_once("://")
         .map_or(origin.as_str(), |(_, rest)| rest);
     let origin = origin.split('/').next().unwrap_or_default();
     let (host, repository) = match access {
-        Access::RepositoryPath => (
-            origin.to_owned(),
-            key.zip(image).map(|(key, image)| format!("{key}/{image}")),
-        ),
-        Access::SubDomain => (format!("{}.{origin}", key.unwrap_or_default()), image),
-        Access::Port => (String::new(), image),
+        Access::RepositoryPath => (origin.to_owned(), key.map(|key| format!("{key}/{image}"))),
+        Access::SubDomain => (format!("{}.{origin}", key.unwrap_or_default()), Some(image)),
+        Access::Port => (String::new(), Some(image)),
     };
     let tag = present(data.tag);
     if tag.is_none() {
@@ -118,4 +130,11 @@ fn decode(body: &[u8], ctx: &Context<'_>, access: Access) -> Result<Vec<Meaning>
         id: None,
     };
     Ok(vec![report.decode(ctx, || body_id(body))?])
+}
+
+/// Returns the name of an image: the path of the manifest without its last two parts, the folder of
+/// the tag or digest and the file.
+fn image(path: &str) -> Option<String> {
+    let (image, _folder) = path.rsplit_once('/')?.0.rsplit_once('/')?;
+    present(Some(image.trim_start_matches('/').to_owned()))
 }

@@ -11,6 +11,16 @@
 //!   any order;
 //! - the delete of a blob looks like the delete of a manifest, and is harmless: no tag ever had the
 //!   digest of a blob.
+//!
+//! The fields that count, known from the code, and captured bodies of 2.8 and 3.1:
+//!
+//! | field | meaning |
+//! |---|---|
+//! | `action`, `id`, `timestamp` | of the event; `timestamp` is the event's own time |
+//! | `target.{repository,tag,digest,mediaType,size,length}` | of the manifest |
+//! | `target.url` | the address: host, and in 2.0 the tag |
+//! | `request.host` | the registry as the client named it |
+//! | `actor.name` | the user who pushed or deleted |
 
 use axum::http::HeaderMap;
 use serde::Deserialize;

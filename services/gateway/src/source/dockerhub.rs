@@ -4,6 +4,13 @@
 //! sent, without digest and signature. A push of several platforms sends the same body once for
 //! each manifest (docker/hub-feedback#2148), so no body may count as a duplicate: the registry is
 //! asked after the last.
+//!
+//! The fields that count, known from Docker's page:
+//!
+//! | field | meaning |
+//! |---|---|
+//! | `push_data.{tag,pusher,pushed_at}` | the pushed tag, its user, and the time of the push |
+//! | `repository.repo_name` | the repository |
 
 use axum::http::HeaderMap;
 use serde::Deserialize;

@@ -4,6 +4,17 @@
 //! Sources: `doc_source/ecr-eventbridge.md` of awsdocs/amazon-ecr-user-guide and its present page.
 //! The registry's name is made of account and region. The page promises events on a best-effort
 //! basis only; the reconciler finds the rest.
+//!
+//! The fields that count, known from Amazon's pages; no captured body:
+//!
+//! | field | meaning |
+//! |---|---|
+//! | `id`, `time` | of the event; `time` is the event's own |
+//! | `account`, `region`, `source` | make the host of the registry |
+//! | `detail-type`, `detail.{action-type,result,sync-status}` | the sort of event |
+//! | `detail.{repository-name,image-tag,image-digest,manifest-media-type}` | of the manifest |
+//! | `specversion`, `type`, `data` | of a `CloudEvent`: the same |
+//! | `Type`, `Message`, `SubscribeURL`, `Records`, `body` | of the envelopes of SNS and SQS |
 
 use axum::http::HeaderMap;
 use serde::Deserialize;

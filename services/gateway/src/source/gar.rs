@@ -5,6 +5,13 @@
 //! the first slash. A notification with only a digest concerns a manifest without a tag. A
 //! notification with only a tag removes the tag, or, from Container Registry, pushes a tag whose
 //! digest the resolver must ask for.
+//!
+//! The fields that count, known from Google's page, keel and the notification-controller:
+//!
+//! | field | meaning |
+//! |---|---|
+//! | `message.{data,messageId,publishTime}` | of the notification; it is published at the change, so `publishTime` is the event's own time |
+//! | `action`, `tag`, `digest` | INSERT or DELETE, and whole references |
 
 use axum::http::HeaderMap;
 use base64::Engine as _;

@@ -3,6 +3,12 @@
 //! The format includes the fields of the old registry extension (`namespace`, `repository`, `tag`,
 //! `image_id`, image metadata). An image id is the digest of the config, not of the manifest, so it
 //! never replaces `digest`: the resolver asks the registry.
+//!
+//! The fields that count, known from `docs/generic-source.md`:
+//!
+//! | field | meaning |
+//! |---|---|
+//! | `namespace`, `repository`, `tag`, `digest`, `action`, `actor`, `time`, `id`, `media_type`, `size` | as documented; `time` is the time of the push or delete |
 
 use axum::http::HeaderMap;
 use serde::Deserialize;

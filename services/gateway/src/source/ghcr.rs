@@ -4,6 +4,21 @@
 //! send `package`, Apps send `registry_package`. With both set up, a push sends both, each with its
 //! own delivery id. Each manifest of an index has an event. For several tags with one digest, only
 //! one tag is named, and deletes are not sent; the reconciler finds both.
+//!
+//! The fields that count, known from octokit's examples, and bodies in go-github#2033, keel#646 and
+//! disgit#3:
+//!
+//! | field | meaning |
+//! |---|---|
+//! | `action`, `package.package_type` | the sort of event |
+//! | `package.{namespace,name}` | the repository, if there is no `package_url` |
+//! | `package.package_version.package_url` | host, repository and tag |
+//! | `package.package_version.version` | the digest |
+//! | `….container_metadata.{tag,manifest}` | tag, digest, media type and size |
+//! | `sender.login` | the user |
+//! | `X-GitHub-Event`, `X-GitHub-Delivery` | the sort of event, and its identifier |
+//! | `package.updated_at` | not read: of the package, and weeks older than the push in a captured body |
+//! | `package.package_version.updated_at` | not read: year 1 in captured bodies |
 
 use axum::http::HeaderMap;
 use serde::Deserialize;
@@ -11,7 +26,7 @@ use tagtrail_proto::{Action, Digest};
 
 use super::{
     Context, DecodeError, Kind, Meaning, Proof, Report, body_id, header, lenient, lowercase,
-    present, sent_at,
+    present,
 };
 use crate::proof::signature::Signature;
 
@@ -52,8 +67,6 @@ struct Package {
     name: Option<String>,
     namespace: Option<String>,
     package_type: Option<String>,
-    #[serde(default, deserialize_with = "lenient")]
-    updated_at: Option<String>,
     package_version: Option<Version>,
 }
 
@@ -61,8 +74,6 @@ struct Package {
 struct Version {
     version: Option<String>,
     package_url: Option<String>,
-    #[serde(default, deserialize_with = "lenient")]
-    updated_at: Option<String>,
     #[serde(default, deserialize_with = "lenient")]
     container_metadata: Option<Metadata>,
 }
@@ -142,10 +153,7 @@ fn decode(
         media_type: manifest.media_type,
         size: manifest.size,
         actor: hook.sender.and_then(|sender| sender.login),
-        time: [package.updated_at, version.updated_at]
-            .iter()
-            .flatten()
-            .find_map(|time| sent_at(time)),
+        time: None,
         id: header(headers, DELIVERY).map(str::to_owned),
     };
     Ok(vec![report.decode(ctx, || body_id(body))?])

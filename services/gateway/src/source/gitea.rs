@@ -3,6 +3,17 @@
 //! Sources: `modules/structs/{hook,package}.go` and `services/webhook/deliver.go` of
 //! go-gitea/gitea. The push of a tag has no digest. An index sends one event for each of its
 //! manifests, with the digest as version. The headers come under GitHub's names too.
+//!
+//! The fields that count, known from the code, and captured bodies of Gitea 1.26:
+//!
+//! | field | meaning |
+//! |---|---|
+//! | `action`, `package.type` | the sort of event |
+//! | `package.{owner,name,version}` | repository, and tag or digest |
+//! | `package.created_at` | when this version of the package was made: the time of a push, also of a repeated one. Not read of a delete, which has no time |
+//! | `package.html_url` | the host |
+//! | `sender.{login,username}` | the user |
+//! | `X-Gitea-Event`, `X-Gitea-Delivery` | the sort of event, and its identifier |
 
 use axum::http::HeaderMap;
 use serde::Deserialize;
@@ -120,7 +131,10 @@ fn decode(
         media_type: None,
         size: None,
         actor: hook.sender.and_then(Account::name),
-        time: package.created_at.as_deref().and_then(sent_at),
+        time: match action {
+            Action::Push => package.created_at.as_deref().and_then(sent_at),
+            Action::Delete => None,
+        },
         id: first("-delivery").map(str::to_owned),
     };
     Ok(vec![report.decode(ctx, || body_id(body))?])

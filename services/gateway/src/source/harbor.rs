@@ -8,6 +8,17 @@
 //!   the tag.
 //! - A delete names one tag, and removes the digest with all its tags.
 //! - The creation or removal of a tag alone sends no event; the reconciler finds it.
+//!
+//! The fields that count, known from the code and Harbor's page:
+//!
+//! | field | meaning |
+//! |---|---|
+//! | `type` or `event_type` | the sort of event |
+//! | `occur_at`, of `CloudEvents` `time` | the event's own time |
+//! | `operator`, `id` | the user, and the identifier |
+//! | `….repository.{repo_full_name,namespace,name}` | the repository |
+//! | `….resources[].{digest,tag,resource_url}` | of the manifest; the address has the host |
+//! | `events[].{full_name,tag,trigger_time}` | the same, in 1.10 |
 
 use axum::http::HeaderMap;
 use serde::Deserialize;

@@ -2,6 +2,18 @@
 //!
 //! Source: Mirantis's page on webhooks. `TAG_PUSH` and `TAG_DELETE` are complete; events of
 //! manifests and scans change no tag.
+//!
+//! The fields that count, known from Mirantis's page; no captured body:
+//!
+//! | field | meaning |
+//! |---|---|
+//! | `type` | the sort of event |
+//! | `contents.{namespace,repository,tag,digest}` | of the tag |
+//! | `contents.imageName` | the host, unless the Test button was used |
+//! | `contents.author` | the user |
+//! | `contents.pushedAt` | the time of a push. A delete may name it too, and then it is that of the push before |
+//! | `contents.deletedAt` | the time of a delete |
+//! | `createdAt` | when the event was made, if its own time is absent |
 
 use axum::http::HeaderMap;
 use serde::Deserialize;
@@ -68,7 +80,11 @@ fn decode(_: &HeaderMap, body: &[u8], ctx: &Context<'_>) -> Result<Vec<Meaning>,
         .next()
         .filter(|host| host.contains(['.', ':']) || *host == "localhost");
     let repository = present(contents.namespace).zip(present(contents.repository));
-    let times = [contents.pushed_at, contents.deleted_at, hook.created_at];
+    let own = match action {
+        Action::Push => contents.pushed_at,
+        Action::Delete => contents.deleted_at,
+    };
+    let times = [own, hook.created_at];
     let report = Report {
         action,
         registry: ctx.registry(host.unwrap_or_default())?,

@@ -3,6 +3,16 @@
 //! Sources: Sonatype's page on webhooks and `test/fixtures/nexus_payload` of fluxcd/flux-recv.
 //! Components have no digest. Asset events are ignored. The name of the Nexus repository is part of
 //! the image name only with `nexus_access = "repository-path"`.
+//!
+//! The fields that count, known from Sonatype's page and the fixture of flux-recv:
+//!
+//! | field | meaning |
+//! |---|---|
+//! | `timestamp` | the event's own time |
+//! | `initiator` | `user/address` |
+//! | `repositoryName` | the repository of Nexus |
+//! | `action`, `component.{format,name,version}` | the sort of event, the image and the tag |
+//! | `X-Nexus-Webhook-Id`, `X-Nexus-Webhook-Delivery` | the sort of event, and its identifier |
 
 use axum::http::HeaderMap;
 use serde::Deserialize;

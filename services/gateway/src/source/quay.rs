@@ -4,6 +4,13 @@
 //! notifications share one envelope; only a push has `updated_tags`. An event has no digest, time,
 //! identifier or actor. Deletes, expiry, restored tags, and tags changed by the API send nothing;
 //! the reconciler finds them.
+//!
+//! The fields that count, known from the code:
+//!
+//! | field | meaning |
+//! |---|---|
+//! | `docker_url` | the host |
+//! | `repository`, `updated_tags` | the repository and its pushed tags |
 
 use axum::http::HeaderMap;
 use serde::Deserialize;

@@ -299,6 +299,72 @@ fn artifactory_by_every_access() {
 }
 
 #[test]
+fn artifactorys_image_is_its_path_without_tag_and_file() {
+    let decoded = |path: Value| {
+        let body = changed("artifactory-deleted.json", |body| {
+            body["data"]["path"] = path;
+        });
+        decode("artifactory", None, body.to_string().as_bytes())
+    };
+    for (path, expected) in [
+        ("web/1.4.2/manifest.json", "web"),
+        ("team-a/web/1.4.2/manifest.json", "team-a/web"),
+        ("team-b/web/1.4.2/manifest.json", "team-b/web"),
+        ("/a/b/c/d/1.4.2/list.manifest.json", "a/b/c/d"),
+    ] {
+        let mut events = decoded(path.into()).unwrap();
+        assert_eq!(
+            image(events.remove(0)),
+            format!("acme.jfrog.io/docker-local/{expected}:1.4.2")
+        );
+    }
+    for path in [
+        json!(null),
+        json!(""),
+        json!("manifest.json"),
+        json!("1.4.2/manifest.json"),
+        json!("//manifest.json"),
+    ] {
+        assert!(decoded(path.clone()).is_err(), "{path}");
+    }
+}
+
+#[test]
+fn a_time_of_something_else_is_not_the_events_own() {
+    let own = |kind: &str, file: &str, change: fn(&mut Value)| {
+        let (Meaning::Push(push) | Meaning::Unresolved(push)) =
+            one(kind, None, &changed(file, change))
+        else {
+            panic!("{file}")
+        };
+        (push.occurred_at_source == TimeSource::Event).then_some(push.occurred_at)
+    };
+    let deleted = datetime!(2026-03-09 19:45 UTC);
+    // The time of the push is no time of the delete after it.
+    let time = own("msr", "msr-tag-delete.json", |body| {
+        body["contents"]["pushedAt"] = "2026-01-02T03:04:05Z".into();
+    });
+    assert_eq!(time, Some(deleted));
+    let time = own("msr", "msr-tag-delete.json", |body| {
+        body["contents"]["pushedAt"] = "2026-01-02T03:04:05Z".into();
+        body["contents"]["deletedAt"] = Value::Null;
+        body["createdAt"] = "2026-03-09T19:46:00Z".into();
+    });
+    assert_eq!(time, Some(datetime!(2026-03-09 19:46 UTC)));
+    let time = own("msr", "msr-tag-push.json", |body| {
+        body["contents"]["deletedAt"] = "2026-01-02T03:04:05Z".into();
+    });
+    assert_eq!(time, Some(datetime!(2026-03-09 19:39:40 UTC)));
+    assert_eq!(own("gitea", "gitea-package-deleted.json", |_| {}), None);
+    let time = own("gitea", "gitea-package-created-tag.json", |_| {});
+    assert_eq!(time, Some(datetime!(2026-03-09 08:40 UTC)));
+    let time = own("ghcr", "ghcr-package-published.json", |body| {
+        body["package"]["package_version"]["updated_at"] = "2026-03-01T00:00:00Z".into();
+    });
+    assert_eq!(time, None);
+}
+
+#[test]
 fn nexus_with_routing_by_path() {
     let route = Route::with(Some("nexus.example.com"), "nexus_access", "repository-path");
     let body = fixture("nexus-component-created.json");
