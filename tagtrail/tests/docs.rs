@@ -262,7 +262,9 @@ fn every_link_of_the_documentation_has_a_target() {
         "docs/decisions.md",
         "docs/generic-source.md",
         "docs/operations.md",
+        "docs/performance.md",
         "docs/registries.md",
+        "docs/reliability.md",
         "docs/reports.md",
         "docs/subscribe.md",
     ];
@@ -281,4 +283,62 @@ fn every_link_of_the_documentation_has_a_target() {
             );
         }
     }
+}
+
+/// Collects the files and folders below a folder, by their paths from the root, without builds and
+/// tools.
+fn tree(folder: &Path, all: &mut BTreeSet<String>) {
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let entry = entry.unwrap();
+        let name = entry.file_name().into_string().unwrap();
+        let of_cargo = name == "target" && !entry.path().with_extension("rs").exists();
+        if name.starts_with('.') || of_cargo {
+            continue;
+        }
+        let path = entry.path();
+        let from_root = path.strip_prefix(root()).unwrap();
+        all.insert(format!("/{}", from_root.to_str().unwrap()));
+        if entry.file_type().unwrap().is_dir() {
+            tree(&path, all);
+        }
+    }
+}
+
+#[test]
+fn every_path_on_the_pages_for_developers_exists() {
+    let mut all = BTreeSet::new();
+    tree(&root(), &mut all);
+    let exists = |path: &str| {
+        let end = format!("/{}", path.trim_end_matches('/'));
+        all.iter().any(|there| there.ends_with(&end))
+    };
+    let mut checked = 0;
+    for name in ["ARCHITECTURE.md", "CONTRIBUTING.md", "docs/reliability.md"] {
+        let text = page(name);
+        let (mut in_block, mut words) = (false, Vec::new());
+        for line in text.lines() {
+            if line.starts_with("```") {
+                in_block = !in_block;
+            } else if in_block && name == "ARCHITECTURE.md" {
+                // The tree names files without backquotes.
+                words.extend(line.split([' ', ',', ';', ':', '(', ')']));
+            } else if !in_block {
+                words.extend(line.split('`').skip(1).step_by(2));
+            }
+        }
+        let is_path = |word: &&str| {
+            let extensions = [
+                ".rs", ".sql", ".md", ".json", ".sh", ".py", ".toml", ".conf", "/",
+            ];
+            extensions.iter().any(|extension| word.ends_with(extension))
+                && !word.contains(['<', ' ', '*'])
+                && !word.starts_with(['/', '.'])
+                && !word.starts_with("foo")
+        };
+        for path in words.into_iter().filter(is_path) {
+            assert!(exists(path), "{name} names {path}, which does not exist");
+            checked += 1;
+        }
+    }
+    assert!(checked > 100, "{checked}");
 }
