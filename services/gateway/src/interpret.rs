@@ -3,6 +3,8 @@
 
 mod payload;
 
+use std::cell::RefCell;
+
 use axum::http::HeaderMap;
 use serde::Serialize;
 use serde_json::Value;
@@ -26,6 +28,10 @@ pub struct Receipt {
     pub ignored: usize,
     /// Malformed events; the body is in QUARANTINE.
     pub quarantined: usize,
+    /// Accepted and unresolved events whose time could not be read, so that the time of receipt
+    /// counts.
+    #[serde(skip)]
+    pub unread_times: usize,
     /// Reasons for the author of the sender.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub reasons: Vec<String>,
@@ -46,6 +52,8 @@ pub(crate) struct Interpretation {
     pub(crate) receipt: Receipt,
     /// The reasons why events are malformed.
     pub(crate) malformed: Vec<String>,
+    /// The reasons why times of events could not be read.
+    pub(crate) unread_times: Vec<String>,
     /// The value that permits the sender to send here, if the body asked for permission.
     pub(crate) handshake: Option<Value>,
 }
@@ -63,6 +71,7 @@ impl Interpretation {
             source: &rules.name,
             registry: rules.registry.as_ref(),
             received_at,
+            unread_times: RefCell::default(),
         };
         let decoded = payload::json(headers, body)
             .and_then(|json| (rules.options.decode)(headers, &json, &ctx));
@@ -100,7 +109,10 @@ impl Interpretation {
             }
         }
         malformed.truncate(REASONS);
+        let unread_times = ctx.unread_times.into_inner();
+        receipt.unread_times = unread_times.len();
         Interpretation {
+            unread_times: unread_times.iter().map(ToString::to_string).collect(),
             messages,
             receipt,
             malformed,

@@ -12,6 +12,7 @@ use crate::interpret::Receipt;
 #[derive(Debug, Clone)]
 pub(crate) struct Metrics {
     events: Family<Events, Counter>,
+    unread_times: Family<UnreadTimes, Counter>,
     requests: Family<Requests, Counter>,
     /// Seconds from the head of a request to the answer.
     pub(crate) seconds: Histogram,
@@ -33,6 +34,11 @@ enum EventOutcome {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct UnreadTimes {
+    source: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Requests {
     /// Empty for a path that belongs to no source.
     source: String,
@@ -45,6 +51,11 @@ impl Metrics {
             events: metrics.add(
                 "gateway_events",
                 "Events in authentic bodies, by source and outcome",
+                Family::default(),
+            ),
+            unread_times: metrics.add(
+                "gateway_unread_times",
+                "Events whose time could not be read, so that the time of receipt counts, by source",
                 Family::default(),
             ),
             requests: metrics.add(
@@ -72,6 +83,9 @@ impl Metrics {
             let events = Events { source, outcome };
             self.events.get_or_create(&events).inc_by(count as u64);
         }
+        let source = source.to_owned();
+        let unread = self.unread_times.get_or_create(&UnreadTimes { source });
+        unread.inc_by(receipt.unread_times as u64);
     }
 
     /// Counts an answered request.

@@ -54,6 +54,7 @@ pub(crate) async fn store(
         mut messages,
         mut receipt,
         malformed,
+        unread_times,
         handshake,
     } = Interpretation::new(rules, headers, body, received_at, partitions);
     if !malformed.is_empty() {
@@ -80,6 +81,10 @@ pub(crate) async fn store(
     if let Some(first) = malformed.first() {
         tracing::warn!(source = %rules.name, events = receipt.quarantined, "quarantined a body: {first}");
     }
+    if let Some(first) = unread_times.first() {
+        tracing::warn!(source = %rules.name, events = receipt.unread_times, "accepted events whose time can't be read: {first}");
+    }
     receipt.add(malformed);
+    receipt.add(unread_times);
     Ok(handshake.map_or(Reply::Receipt(receipt), Reply::Handshake))
 }

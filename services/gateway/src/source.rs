@@ -5,6 +5,7 @@
 mod acr;
 mod aliyun;
 mod artifactory;
+mod clock;
 mod distribution;
 mod dockerhub;
 mod ecr;
@@ -20,6 +21,7 @@ mod quay;
 mod report;
 mod zot;
 
+use std::cell::RefCell;
 use std::fmt;
 use std::path::PathBuf;
 
@@ -33,9 +35,10 @@ use time::OffsetDateTime;
 use crate::proof::id_token::TokenRules;
 use crate::proof::signature::Signature;
 
+use clock::{EventTime, Stamp, UnreadTime, first_of};
 pub(crate) use parts::{BODY_ID, Parts};
 use parts::{body_id, lenient};
-use report::{Report, header, lowercase, present, seconds_after_1970, sent_at};
+use report::{Report, header, lowercase, present};
 
 /// All kinds.
 pub(crate) const ALL: &[Kind] = &[
@@ -274,6 +277,8 @@ pub(crate) struct Context<'a> {
     pub(crate) registry: Option<&'a Registry>,
     /// The time of receipt.
     pub(crate) received_at: OffsetDateTime,
+    /// The times of events that could not be read, for the author of the sender.
+    pub(crate) unread_times: RefCell<Vec<UnreadTime>>,
 }
 
 impl Context<'_> {

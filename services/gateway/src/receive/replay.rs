@@ -59,7 +59,7 @@ pub async fn replay(bus: &Bus, file: &File, kept: &Quarantined) -> Result<Receip
     let body = STANDARD
         .decode(&kept.body)
         .map_err(|_| ReplayError::Garbled)?;
-    let interpretation = if kept.kind == Quarantined::PUSH {
+    let mut interpretation = if kept.kind == Quarantined::PUSH {
         pushed(&body, bus.partitions())?
     } else {
         let entry = file
@@ -85,6 +85,9 @@ pub async fn replay(bus: &Bus, file: &File, kept: &Quarantined) -> Result<Receip
             bus.partitions(),
         )
     };
+    interpretation
+        .receipt
+        .add(std::mem::take(&mut interpretation.unread_times));
     if !interpretation.malformed.is_empty() {
         return Err(ReplayError::Malformed(interpretation.malformed.join("; ")));
     }
@@ -114,6 +117,7 @@ fn pushed(body: &[u8], partitions: u16) -> Result<Interpretation, ReplayError> {
         messages: vec![Outbound::push(push, partitions)],
         receipt,
         malformed: Vec::new(),
+        unread_times: Vec::new(),
         handshake: None,
     })
 }

@@ -72,7 +72,7 @@ fn decode(_: &HeaderMap, body: &[u8], ctx: &Context<'_>) -> Result<Vec<Meaning>,
         media_type: None,
         size: None,
         actor: None,
-        time: None,
+        time: Ok(None),
         id: None,
     };
     Ok(vec![report.decode(ctx, || body_id(body))?])

@@ -126,7 +126,7 @@ fn decode(body: &[u8], ctx: &Context<'_>, access: Access) -> Result<Vec<Meaning>
         media_type: None,
         size: data.size,
         actor: None,
-        time: None,
+        time: Ok(None),
         id: None,
     };
     Ok(vec![report.decode(ctx, || body_id(body))?])

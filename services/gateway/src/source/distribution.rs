@@ -27,7 +27,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use tagtrail_proto::{Action, Tag};
 
-use super::{Context, DecodeError, Kind, Meaning, Parts, Report, lenient, present, sent_at};
+use super::{Context, DecodeError, Kind, Meaning, Parts, Report, Stamp, lenient, present};
 
 pub(super) const DISTRIBUTION: Kind = Kind {
     aliases: &["gitlab"],
@@ -75,8 +75,8 @@ struct Event {
     action: String,
     #[serde(default, deserialize_with = "lenient")]
     id: Option<String>,
-    #[serde(default, deserialize_with = "lenient")]
-    timestamp: Option<String>,
+    #[serde(default)]
+    timestamp: Stamp,
     target: Option<Target>,
     #[serde(default, deserialize_with = "lenient")]
     request: Option<Request>,
@@ -162,7 +162,7 @@ pub(super) fn decode_event(
         media_type: target.media_type,
         size: target.size.or(target.length),
         actor: event.actor.and_then(|actor| actor.name),
-        time: event.timestamp.as_deref().and_then(sent_at),
+        time: event.timestamp.read("timestamp"),
         id: event.id,
     };
     report.decode_any(ctx, body_id)

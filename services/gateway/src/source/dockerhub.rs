@@ -16,9 +16,7 @@ use axum::http::HeaderMap;
 use serde::Deserialize;
 use tagtrail_proto::Action;
 
-use super::{
-    Context, DecodeError, Kind, Meaning, Report, body_id, lenient, present, seconds_after_1970,
-};
+use super::{Context, DecodeError, Kind, Meaning, Report, Stamp, body_id, lenient, present};
 
 pub(super) const DOCKERHUB: Kind = Kind {
     has_digest: false,
@@ -55,8 +53,8 @@ struct PushData {
     tag: Option<String>,
     #[serde(default, deserialize_with = "lenient")]
     pusher: Option<String>,
-    #[serde(default, deserialize_with = "lenient")]
-    pushed_at: Option<f64>,
+    #[serde(default)]
+    pushed_at: Stamp,
 }
 
 #[derive(Deserialize)]
@@ -86,7 +84,7 @@ fn decode(_: &HeaderMap, body: &[u8], ctx: &Context<'_>) -> Result<Vec<Meaning>,
         media_type: None,
         size: None,
         actor: push.pusher,
-        time: push.pushed_at.and_then(seconds_after_1970),
+        time: push.pushed_at.read("pushed_at"),
         id: None,
     };
     Ok(vec![report.decode(ctx, || body_id(body))?])

@@ -21,7 +21,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use tagtrail_proto::Action;
 
-use super::{Context, DecodeError, Kind, Meaning, Parts, Report, body_id, lenient, sent_at};
+use super::{Context, DecodeError, Kind, Meaning, Parts, Report, Stamp, body_id, lenient};
 
 pub(super) const ECR: Kind = Kind::new(
     "ecr",
@@ -75,8 +75,8 @@ struct Envelope<'a> {
     data: Option<Data>,
     #[serde(default, deserialize_with = "lenient")]
     id: Option<String>,
-    #[serde(default, deserialize_with = "lenient")]
-    time: Option<String>,
+    #[serde(default)]
+    time: Stamp,
 }
 
 #[derive(Deserialize)]
@@ -160,7 +160,7 @@ fn event(
     ctx: &Context<'_>,
     body_id: &dyn Fn() -> String,
 ) -> Result<Meaning, DecodeError> {
-    let time = envelope.time.as_deref().and_then(sent_at);
+    let time = envelope.time.read("time");
     if let (Some(_), Some(what), Some(data)) =
         (&envelope.specversion, &envelope.what, envelope.data)
     {

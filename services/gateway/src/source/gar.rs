@@ -22,7 +22,8 @@ use tagtrail_config::{SettingError, Settings};
 use tagtrail_proto::Action;
 
 use super::{
-    Context, DecodeError, Kind, Meaning, Options, Proof, Report, body_id, lenient, present, sent_at,
+    Context, DecodeError, Kind, Meaning, Options, Proof, Report, Stamp, body_id, first_of, lenient,
+    present,
 };
 
 use crate::proof::id_token::{Keys, TOKENS_NEED, TokenRules};
@@ -100,10 +101,10 @@ struct Message {
     id: Option<String>,
     #[serde(rename = "message_id", default, deserialize_with = "lenient")]
     old_id: Option<String>,
-    #[serde(rename = "publishTime", default, deserialize_with = "lenient")]
-    time: Option<String>,
-    #[serde(rename = "publish_time", default, deserialize_with = "lenient")]
-    old_time: Option<String>,
+    #[serde(rename = "publishTime", default)]
+    time: Stamp,
+    #[serde(rename = "publish_time", default)]
+    old_time: Stamp,
 }
 
 #[derive(Deserialize)]
@@ -122,12 +123,15 @@ fn decode(_: &HeaderMap, body: &[u8], ctx: &Context<'_>) -> Result<Vec<Meaning>,
                 .map_err(|_| DecodeError::new("`message.data` is not in Base64"))?;
             let (id, time) = (
                 message.id.or(message.old_id),
-                message.time.or(message.old_time),
+                first_of([
+                    message.time.read("publishTime"),
+                    message.old_time.read("publish_time"),
+                ]),
             );
             (serde_json::from_slice(&data)?, id, time)
         }
         // The subscription may unwrap the message.
-        None if envelope.action.is_some() => (serde_json::from_slice(body)?, None, None),
+        None if envelope.action.is_some() => (serde_json::from_slice(body)?, None, Ok(None)),
         None => {
             return Err(DecodeError::wrong_form(
                 "the body has neither `message` nor `action`",
@@ -165,7 +169,7 @@ fn decode(_: &HeaderMap, body: &[u8], ctx: &Context<'_>) -> Result<Vec<Meaning>,
         media_type: None,
         size: None,
         actor: None,
-        time: time.as_deref().and_then(sent_at),
+        time,
         id,
     };
     Ok(vec![report.decode(ctx, || body_id(body))?])

@@ -15,7 +15,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use tagtrail_proto::Action;
 
-use super::{Context, DecodeError, Kind, Meaning, Parts, Report, lenient, present, sent_at};
+use super::{Context, DecodeError, Kind, Meaning, Parts, Report, Stamp, lenient, present};
 
 pub(super) const GENERIC: Kind = Kind {
     needs_registry: true,
@@ -47,8 +47,8 @@ struct Event {
     action: Option<String>,
     #[serde(default, deserialize_with = "lenient")]
     actor: Option<String>,
-    #[serde(default, deserialize_with = "lenient")]
-    time: Option<String>,
+    #[serde(default)]
+    time: Stamp,
     #[serde(default, deserialize_with = "lenient")]
     id: Option<String>,
     #[serde(default, deserialize_with = "lenient")]
@@ -102,7 +102,7 @@ fn decode_event(
         media_type: event.media_type,
         size: event.size,
         actor: event.actor,
-        time: event.time.as_deref().and_then(sent_at),
+        time: event.time.read("time"),
         id: event.id,
     };
     report.decode_any(ctx, body_id)

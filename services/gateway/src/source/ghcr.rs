@@ -153,7 +153,7 @@ fn decode(
         media_type: manifest.media_type,
         size: manifest.size,
         actor: hook.sender.and_then(|sender| sender.login),
-        time: None,
+        time: Ok(None),
         id: header(headers, DELIVERY).map(str::to_owned),
     };
     Ok(vec![report.decode(ctx, || body_id(body))?])

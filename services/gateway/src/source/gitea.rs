@@ -20,8 +20,8 @@ use serde::Deserialize;
 use tagtrail_proto::{Action, Digest};
 
 use super::{
-    Context, DecodeError, Kind, Meaning, Proof, Report, body_id, header, lenient, lowercase,
-    present, sent_at,
+    Context, DecodeError, Kind, Meaning, Proof, Report, Stamp, body_id, header, lenient, lowercase,
+    present,
 };
 use crate::proof::signature::Signature;
 
@@ -76,8 +76,8 @@ struct Package {
     version: Option<String>,
     #[serde(default, deserialize_with = "lenient")]
     html_url: Option<String>,
-    #[serde(default, deserialize_with = "lenient")]
-    created_at: Option<String>,
+    #[serde(default)]
+    created_at: Stamp,
     #[serde(default, deserialize_with = "lenient")]
     owner: Option<Account>,
 }
@@ -132,8 +132,8 @@ fn decode(
         size: None,
         actor: hook.sender.and_then(Account::name),
         time: match action {
-            Action::Push => package.created_at.as_deref().and_then(sent_at),
-            Action::Delete => None,
+            Action::Push => package.created_at.read("created_at"),
+            Action::Delete => Ok(None),
         },
         id: first("-delivery").map(str::to_owned),
     };

@@ -24,11 +24,10 @@ use axum::http::HeaderMap;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use tagtrail_proto::Action;
-use time::OffsetDateTime;
 
 use super::{
-    Context, DecodeError, Kind, Meaning, Parts, Report, lenient, present, seconds_after_1970,
-    sent_at,
+    Context, DecodeError, EventTime, Kind, Meaning, Parts, Report, Stamp, first_of, lenient,
+    present,
 };
 
 pub(super) const HARBOR: Kind = Kind::new(
@@ -54,8 +53,8 @@ curl -u admin 'https://HARBOR/api/v2.0/projects/PROJECT/webhook/policies' -H 'Co
 struct Hook<'a> {
     #[serde(rename = "type")]
     what: Option<String>,
-    #[serde(default, deserialize_with = "lenient")]
-    occur_at: Option<f64>,
+    #[serde(default)]
+    occur_at: Stamp,
     #[serde(default, deserialize_with = "lenient")]
     operator: Option<String>,
     #[serde(borrow)]
@@ -63,8 +62,8 @@ struct Hook<'a> {
     // Fields of CloudEvents.
     #[serde(default, deserialize_with = "lenient")]
     id: Option<String>,
-    #[serde(default, deserialize_with = "lenient")]
-    time: Option<String>,
+    #[serde(default)]
+    time: Stamp,
     #[serde(borrow)]
     data: Option<Data<'a>>,
     // Fields in the page of 1.10.
@@ -99,8 +98,8 @@ struct Resource {
 struct Old {
     full_name: Option<String>,
     tag: Option<String>,
-    #[serde(default, deserialize_with = "lenient")]
-    trigger_time: Option<f64>,
+    #[serde(default)]
+    trigger_time: Stamp,
 }
 
 fn decode(_: &HeaderMap, body: &[u8], ctx: &Context<'_>) -> Result<Vec<Meaning>, DecodeError> {
@@ -138,10 +137,7 @@ fn decode(_: &HeaderMap, body: &[u8], ctx: &Context<'_>) -> Result<Vec<Meaning>,
         action,
         repository,
         actor: hook.operator,
-        time: hook
-            .occur_at
-            .and_then(seconds_after_1970)
-            .or_else(|| sent_at(hook.time.as_deref()?)),
+        time: first_of([hook.occur_at.read("occur_at"), hook.time.read("time")]),
         id: hook.id,
     };
     Ok(resources.decode(body, |resource, body_id| {
@@ -154,7 +150,7 @@ struct CommonFields {
     action: Action,
     repository: String,
     actor: Option<String>,
-    time: Option<OffsetDateTime>,
+    time: EventTime,
     id: Option<String>,
 }
 
@@ -183,7 +179,7 @@ fn decode_resource(
         media_type: None,
         size: None,
         actor: common.actor.clone(),
-        time: common.time,
+        time: common.time.clone(),
         id: common.id.clone(),
     };
     report.decode(ctx, body_id)
@@ -218,7 +214,7 @@ fn old(
         media_type: None,
         size: None,
         actor: None,
-        time: event.trigger_time.and_then(seconds_after_1970),
+        time: event.trigger_time.read("trigger_time"),
         id: None,
     };
     report.decode(ctx, body_id)

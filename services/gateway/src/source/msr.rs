@@ -19,7 +19,9 @@ use axum::http::HeaderMap;
 use serde::Deserialize;
 use tagtrail_proto::Action;
 
-use super::{Context, DecodeError, Kind, Meaning, Report, body_id, lenient, present, sent_at};
+use super::{
+    Context, DecodeError, Kind, Meaning, Report, Stamp, body_id, first_of, lenient, present,
+};
 
 pub(super) const MSR: Kind = Kind::new(
     "msr",
@@ -37,8 +39,8 @@ Of MSR 4 use kind "harbor"."#,
 struct Hook {
     #[serde(rename = "type")]
     what: Option<String>,
-    #[serde(default, deserialize_with = "lenient")]
-    created_at: Option<String>,
+    #[serde(default)]
+    created_at: Stamp,
     #[serde(default, deserialize_with = "lenient")]
     contents: Option<Contents>,
 }
@@ -53,10 +55,10 @@ struct Contents {
     image_name: Option<String>,
     #[serde(default, deserialize_with = "lenient")]
     author: Option<String>,
-    #[serde(default, deserialize_with = "lenient")]
-    pushed_at: Option<String>,
-    #[serde(default, deserialize_with = "lenient")]
-    deleted_at: Option<String>,
+    #[serde(default)]
+    pushed_at: Stamp,
+    #[serde(default)]
+    deleted_at: Stamp,
 }
 
 fn decode(_: &HeaderMap, body: &[u8], ctx: &Context<'_>) -> Result<Vec<Meaning>, DecodeError> {
@@ -81,10 +83,9 @@ fn decode(_: &HeaderMap, body: &[u8], ctx: &Context<'_>) -> Result<Vec<Meaning>,
         .filter(|host| host.contains(['.', ':']) || *host == "localhost");
     let repository = present(contents.namespace).zip(present(contents.repository));
     let own = match action {
-        Action::Push => contents.pushed_at,
-        Action::Delete => contents.deleted_at,
+        Action::Push => contents.pushed_at.read("pushedAt"),
+        Action::Delete => contents.deleted_at.read("deletedAt"),
     };
-    let times = [own, hook.created_at];
     let report = Report {
         action,
         registry: ctx.registry(host.unwrap_or_default())?,
@@ -94,7 +95,7 @@ fn decode(_: &HeaderMap, body: &[u8], ctx: &Context<'_>) -> Result<Vec<Meaning>,
         media_type: None,
         size: None,
         actor: contents.author,
-        time: times.iter().flatten().find_map(|time| sent_at(time)),
+        time: first_of([own, hook.created_at.read("createdAt")]),
         id: None,
     };
     Ok(vec![report.decode(ctx, || body_id(body))?])

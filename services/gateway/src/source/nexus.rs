@@ -18,11 +18,10 @@ use axum::http::HeaderMap;
 use serde::Deserialize;
 use tagtrail_config::{SettingError, Settings};
 use tagtrail_proto::Action;
-use time::OffsetDateTime;
 
 use super::{
-    Access, Context, DecodeError, Kind, Meaning, Options, Proof, Report, body_id, header, lenient,
-    present, sent_at,
+    Access, Context, DecodeError, Kind, Meaning, Options, Proof, Report, Stamp, body_id, header,
+    lenient, present,
 };
 use crate::proof::signature::Signature;
 
@@ -57,8 +56,8 @@ const DELIVERY: &str = "x-nexus-webhook-delivery";
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Hook {
-    #[serde(default, deserialize_with = "lenient")]
-    timestamp: Option<String>,
+    #[serde(default)]
+    timestamp: Stamp,
     #[serde(default, deserialize_with = "lenient")]
     initiator: Option<String>,
     repository_name: Option<String>,
@@ -134,17 +133,8 @@ fn decode(
             Some((user, _)) => user.to_owned(),
             None => text,
         }),
-        time: hook.timestamp.as_deref().and_then(at),
+        time: hook.timestamp.read("timestamp"),
         id: header(headers, DELIVERY).map(str::to_owned),
     };
     Ok(vec![report.decode(ctx, || body_id(body))?])
-}
-
-/// Parses RFC 3339, also with a zone without a colon.
-fn at(text: &str) -> Option<OffsetDateTime> {
-    sent_at(text).or_else(|| {
-        let (date, zone) = text.split_at_checked(text.len().checked_sub(5)?)?;
-        let (hours, minutes) = zone.split_at_checked(3)?;
-        sent_at(&format!("{date}{hours}:{minutes}"))
-    })
 }

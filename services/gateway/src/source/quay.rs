@@ -64,7 +64,7 @@ fn decode(_: &HeaderMap, body: &[u8], ctx: &Context<'_>) -> Result<Vec<Meaning>,
             media_type: None,
             size: None,
             actor: None,
-            time: None,
+            time: Ok(None),
             id: None,
         };
         report.decode(ctx, body_id)

@@ -2,11 +2,10 @@
 
 use axum::http::HeaderMap;
 use tagtrail_proto::{
-    Action, Digest, NameError, Origin, Push, Registry, Scope, Tag, TimeSource, clean_text, instant,
+    Action, Digest, NameError, Origin, Push, Registry, Scope, Tag, TimeSource, clean_text,
 };
-use time::OffsetDateTime;
 
-use super::{Context, DecodeError, Meaning};
+use super::{Context, DecodeError, EventTime, Meaning};
 
 /// An event in the sender's words.
 #[derive(Debug)]
@@ -19,7 +18,7 @@ pub(super) struct Report {
     pub(super) media_type: Option<String>,
     pub(super) size: Option<u64>,
     pub(super) actor: Option<String>,
-    pub(super) time: Option<OffsetDateTime>,
+    pub(super) time: EventTime,
     pub(super) id: Option<String>,
 }
 
@@ -72,7 +71,11 @@ impl Report {
             (Action::Delete, None, Ok(Some(digest))) => (Scope::Digest, Some(digest)),
             (Action::Delete, None, Ok(None)) => (Scope::Repository, None),
         };
-        let (occurred_at, occurred_at_source) = match self.time {
+        let time = self.time.unwrap_or_else(|unread| {
+            ctx.unread_times.borrow_mut().push(unread);
+            None
+        });
+        let (occurred_at, occurred_at_source) = match time {
             Some(time) => (time, TimeSource::Event),
             None => (ctx.received_at, TimeSource::Received),
         };
@@ -114,35 +117,10 @@ pub(super) fn lowercase(name: &str) -> String {
     name.to_lowercase()
 }
 
-/// Parses seconds since 1970, with or without a fraction.
-pub(super) fn seconds_after_1970(seconds: f64) -> Option<OffsetDateTime> {
-    // A larger number is in milliseconds.
-    let seconds = if seconds > 1e11 {
-        seconds / 1e3
-    } else {
-        seconds
-    };
-    // Rounded to microseconds, the precision of a number of this size.
-    #[expect(
-        clippy::cast_possible_truncation,
-        reason = "a cast of a float ends at the limits"
-    )]
-    let microseconds = (seconds * 1e6).round() as i128;
-    OffsetDateTime::from_unix_timestamp_nanos(microseconds.saturating_mul(1000))
-        .ok()
-        .filter(|time| *time > OffsetDateTime::UNIX_EPOCH)
-}
-
 /// Returns the text of a header, unless empty.
 pub(super) fn header<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     headers
         .get(name)
         .and_then(|value| value.to_str().ok())
         .filter(|text| !text.is_empty())
-}
-
-/// Parses a sender's time. Returns `None` for a time that is unreadable, has no zone, or is the
-/// zero of Go (year 1) or of Unix.
-pub(super) fn sent_at(text: &str) -> Option<OffsetDateTime> {
-    instant::parse(text).filter(|time| *time > OffsetDateTime::UNIX_EPOCH)
 }

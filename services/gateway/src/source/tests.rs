@@ -40,6 +40,7 @@ fn decode_with(
         source: &source,
         registry: registry.as_ref(),
         received_at: RECEIVED_AT,
+        unread_times: RefCell::default(),
     };
     let options = Kind::named(kind).unwrap().configure(&route.settings);
     (options.unwrap().decode)(headers, body, &ctx)
@@ -442,7 +443,7 @@ fn a_tag_without_a_usable_digest_is_to_be_resolved() {
 fn invalid_descriptive_fields_are_dropped() {
     let push = pushed(distribution(|event| {
         event["id"] = json!({ "a": [] });
-        event["timestamp"] = json!(1_773_000_000);
+        event["timestamp"] = json!({ "seconds": 1_773_000_000 });
         event["actor"] = json!("x");
         event["target"]["mediaType"] = json!(7);
         event["target"]["size"] = json!(-1);
@@ -481,7 +482,7 @@ fn an_invalid_time_is_replaced_by_the_time_of_receipt() {
         "2026-03-09T11:00:00",
         "2026-03-09",
         "yesterday",
-        "1773000000",
+        "17730000",
         "9999-12-31T23:59:59-14:00",
         "0000-01-01T00:00:00+14:00",
         "2026-13-40T25:61:61Z",

@@ -22,8 +22,8 @@ use tagtrail_config::{SettingError, Settings};
 use tagtrail_proto::{Action, Digest};
 
 use super::{
-    Context, DecodeError, Kind, Meaning, NatsSubject, Options, Report, body_id, header, lenient,
-    present, sent_at,
+    Context, DecodeError, Kind, Meaning, NatsSubject, Options, Report, Stamp, body_id, header,
+    lenient, present,
 };
 
 pub(super) const ZOT: Kind = Kind {
@@ -74,8 +74,8 @@ struct StructuredEvent<'a> {
     what: Option<String>,
     #[serde(default, deserialize_with = "lenient")]
     id: Option<String>,
-    #[serde(default, deserialize_with = "lenient")]
-    time: Option<String>,
+    #[serde(default)]
+    time: Stamp,
     #[serde(borrow)]
     data: Option<&'a serde_json::value::RawValue>,
 }
@@ -106,7 +106,12 @@ fn decode(
 ) -> Result<Vec<Meaning>, DecodeError> {
     let own = |name| header(headers, name).map(str::to_owned);
     let (what, id, time, data) = match own("ce-type") {
-        Some(what) => (what, own("ce-id"), own("ce-time"), body),
+        Some(what) => (
+            what,
+            own("ce-id"),
+            Stamp::from(header(headers, "ce-time")),
+            body,
+        ),
         None => {
             let event: StructuredEvent<'_> = serde_json::from_slice(body)?;
             let (Some(what), Some(_)) = (event.what, event.specversion) else {
@@ -141,7 +146,7 @@ fn decode(
         media_type: data.media_type,
         size: data.manifest.map(|manifest| manifest.len() as u64),
         actor: data.actor.and_then(|actor| actor.name),
-        time: time.as_deref().and_then(sent_at),
+        time: time.read("time"),
         id,
     };
     Ok(vec![report.decode(ctx, || body_id(body))?])

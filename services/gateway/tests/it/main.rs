@@ -267,6 +267,40 @@ async fn each_404_is_counted_and_names_the_form_of_a_path() {
 }
 
 #[tokio::test]
+async fn a_time_that_cannot_be_read_is_reported_and_counted() {
+    let (nats, gateway) = Gateway::with_nats().await;
+    let event = |tag: &str, time: serde_json::Value| json!({ "repository": "shop/web", "tag": tag, "digest": DIGEST, "id": tag, "time": time });
+    let body = json!([
+        event("a", json!("2026-05-06T07:08:09")),
+        event("b", json!("2026-05-06T09:08:09+0200")),
+        event("c", json!("soon")),
+        event("d", json!(1_778_051_289_000_u64)),
+        event("e", json!(null)),
+    ]);
+    let answer = gateway.post("ci", body.to_string().as_bytes()).await;
+    assert_eq!(
+        (answer.status, &answer.json()["accepted"]),
+        (202, &json!(5))
+    );
+    assert_eq!(
+        answer.json()["reasons"],
+        json!([
+            "the time in `time` has no zone (such as Z or +01:00), so the time of receipt counts: \"2026-05-06T07:08:09\"",
+            "the time in `time` is not understood, so the time of receipt counts: \"soon\"",
+        ])
+    );
+    let stored = nats.messages("PUSHES").await;
+    let own = stored.iter().filter(|(_, payload)| {
+        let push = serde_json::from_slice::<Event<Push>>(payload).unwrap().data;
+        push.occurred_at.unix_timestamp() == 1_778_051_289
+    });
+    assert_eq!(own.count(), 2);
+    let metrics = gateway.ctx.metrics.text().unwrap();
+    let counted = "tagtrail_gateway_unread_times_total{source=\"ci\"} 2";
+    assert!(metrics.contains(counted), "{metrics}");
+}
+
+#[tokio::test]
 async fn a_malformed_body_is_quarantined_and_its_sender_gets_the_reason() {
     let (nats, gateway) = Gateway::with_nats().await;
     for _ in 0..2 {
