@@ -38,7 +38,7 @@ def revisions(api, token, pattern, last):
                         data.append(value)
                     elif field == "id":
                         new = value
-                    elif field == "":  # An empty line ends an event. Heartbeats have an id and no data.
+                    elif field == "":  # An empty line ends an event. Heartbeats are `event: place`: only their id counts.
                         last = new
                         if name == "revision":
                             yield last, json.loads("\n".join(data))

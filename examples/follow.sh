@@ -13,7 +13,9 @@ curl --silent --show-error --fail-with-body --no-buffer --get \
     ${TAGTRAIL_TOKEN:+--header "Authorization: Bearer $TAGTRAIL_TOKEN"} \
     --data-urlencode "match=$pattern" "${TAGTRAIL_API:-http://127.0.0.1:8401}/v1/revisions" |
     while IFS= read -r line; do
+        # `event: place` is a heartbeat, and `event: dropped` the end of the feed.
         case $line in
-        'data: '*) printf '%s\n' "${line#data: }" | "$@" ;;
+        'event: '*) event=${line#event: } ;;
+        'data: '*) [ "${event-}" != revision ] || printf '%s\n' "${line#data: }" | "$@" ;;
         esac
     done

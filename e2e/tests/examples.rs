@@ -166,6 +166,8 @@ async fn the_shell_example_runs_a_command_for_every_revision() {
             .then_some(())
     })
     .await;
+    // The command would fail on the data of another event.
+    assert!(!program.log().contains("Traceback"), "{}", program.log());
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -49,13 +49,16 @@ impl Watch {
                     Err(error) => break format!("the connection to the API was lost: {error}"),
                 };
                 attempt = 0;
-                if event.name != "revision" {
-                    break event.data; // The event `dropped`, whose data is the reason.
-                }
-                show(&event.data, output)?;
-                left -= 1;
-                if left == 0 {
-                    return Ok(());
+                match event.name.as_str() {
+                    "revision" => {
+                        show(&event.data, output)?;
+                        left -= 1;
+                        if left == 0 {
+                            return Ok(());
+                        }
+                    }
+                    "dropped" => break event.data, // The reason.
+                    _ => {}                        // `place`: only its id counts.
                 }
             };
             if let Some(id) = events.last_id() {

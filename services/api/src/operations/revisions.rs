@@ -1,10 +1,11 @@
 //! `GET /v1/revisions?match=&since=`: the live feed, as server-sent events.
 //!
-//! Each event is a revision (`event: revision`, `data:` the `CloudEvent`). The `id` is a place in
-//! the feed. A client that reconnects with `Last-Event-ID` continues there, without a gap or a
-//! repeat, also after a restart of the api. Heartbeats carry the place too, so that a follower of a
-//! quiet image does not restart far behind. A follower that does not read is dropped: the last
-//! event is `event: dropped`, with a problem in `data`.
+//! A revision is `event: revision`, with the `CloudEvent` in `data`. The `id` of each event is a
+//! place in the feed. A client that reconnects with `Last-Event-ID` continues there, without a gap
+//! or a repeat, also after a restart of the api. The first event and each heartbeat is `event:
+//! place`: a client has a place before its first revision, and a follower of a quiet image does not
+//! restart far behind. A follower that does not read is dropped: the last event is `event:
+//! dropped`, with a problem in `data`.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -143,14 +144,14 @@ impl EventStream {
         }
         let event = match self.last_at {
             // Sent at once, so that the client has an id from the start.
-            None => self.mark("following").retry(Duration::from_secs(1)),
+            None => self.place().retry(Duration::from_secs(1)),
             Some(last) if last.elapsed() > self.pace.patience => {
                 self.ended = true;
                 self.dropped()
             }
             Some(_) => match tokio::time::timeout(self.pace.heartbeat, self.matching()).await {
                 Ok(item) => self.event("revision").data(&item?.event),
-                Err(_) => self.mark("heartbeat"),
+                Err(_) => self.place(),
             },
         };
         self.last_at = Some(Instant::now());
@@ -179,11 +180,10 @@ impl EventStream {
             .id(encode(self.follower.place()))
     }
 
-    /// Sends only the place: without `data` a browser dispatches no event (HTML standard, 9.2.6).
-    fn mark(&self, comment: &str) -> Event {
-        Event::default()
-            .comment(comment)
-            .id(encode(self.follower.place()))
+    /// An event without a revision, for its `id`. The event has `data` because many clients forget
+    /// the `id` of an event without `data`, and would reconnect without their place.
+    fn place(&self) -> Event {
+        self.event("place").data("{}")
     }
 
     fn dropped(&self) -> Event {

@@ -33,26 +33,32 @@ impl Feed {
             buffer: String::new(),
             id: String::new(),
         };
-        // The first block has no data, only the id.
-        assert_eq!(feed.block().await.unwrap(), None);
+        // The first event carries the place, as a heartbeat does.
+        assert_eq!(feed.block().await.unwrap().0, "place");
         feed
     }
 
-    /// Waits for the next block. `Some(None)`: the block has no data. `None`: the feed has ended.
-    async fn block(&mut self) -> Option<Option<Event>> {
+    /// Waits for the next event. `None`: the feed has ended.
+    async fn block(&mut self) -> Option<Event> {
         loop {
             if let Some((block, rest)) = self.buffer.split_once("\n\n") {
-                let (mut name, mut data) = (String::new(), None);
+                let (mut name, mut id, mut data) = (None, None, None);
                 for line in block.lines() {
                     match line.split_once(": ") {
-                        Some(("event", value)) => value.clone_into(&mut name),
-                        Some(("id", value)) => value.clone_into(&mut self.id),
+                        Some(("event", value)) => name = Some(value.to_owned()),
+                        Some(("id", value)) => id = Some(value.to_owned()),
                         Some(("data", value)) => data = Some(serde_json::from_str(value).unwrap()),
                         _ => {}
                     }
                 }
+                // Some clients forget the id of an event without data, and some show an event
+                // without a name to every listener.
+                let (Some(name), Some(id), Some(data)) = (name, id, data) else {
+                    panic!("an event without a name, an id or data: {block}")
+                };
+                self.id = id;
                 self.buffer = rest.to_owned();
-                return Some(data.map(|data| (name, data)));
+                return Some((name, data));
             }
             let chunk = tokio::time::timeout(SOON, self.response.chunk());
             let chunk = chunk.await.expect("nothing came").unwrap()?;
@@ -62,7 +68,8 @@ impl Feed {
 
     async fn event(&mut self) -> Event {
         loop {
-            if let Some(event) = self.block().await.expect("the feed has ended") {
+            let event = self.block().await.expect("the feed has ended");
+            if event.0 != "place" {
                 return event;
             }
         }
@@ -168,6 +175,21 @@ async fn a_follower_continues_after_restarts_without_a_gap_or_a_repeat() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_connection_cut_before_the_first_revision_loses_none() {
+    let (api, mut rows) = Api::start().await;
+    let (web, blog) = (rows.empty_tag(WEB).await, rows.empty_tag(BLOG).await);
+    let first = Feed::open(&api, "?match=**:latest", None).await;
+    let id = first.id.clone();
+    drop(first);
+    for number in 1..=3 {
+        rows.revision(blog, on_time(number, 2, number)).await;
+        rows.revision(web, on_time(number, 1, number)).await;
+    }
+    let mut again = Feed::open(&api, "?match=**:latest", Some(&id)).await;
+    assert_eq!(again.revisions(3).await, numbered(WEB, 1..=3));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn since_begins_with_the_revisions_recorded_at_that_time_or_later() {
     let (api, mut rows) = Api::start().await;
     let (web, blog) = (rows.empty_tag(WEB).await, rows.empty_tag(BLOG).await);
@@ -229,7 +251,8 @@ async fn heartbeats_carry_the_place_so_that_a_quiet_follower_does_not_fall_behin
     let before = feed.id.clone();
     rows.burst(web, 100).await;
     while feed.id == before {
-        assert_eq!(feed.block().await.unwrap(), None, "nothing matches");
+        let (name, data) = feed.block().await.unwrap();
+        assert_eq!((name.as_str(), data), ("place", serde_json::json!({})));
     }
     // A follower that continues from there is after the burst.
     let mut again = Feed::open(&api, "", Some(&feed.id)).await;
