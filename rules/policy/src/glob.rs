@@ -1,7 +1,9 @@
 //! Patterns over repositories and images.
 
+use std::str::FromStr;
+
 use serde::Deserialize;
-use tagtrail_proto::Image;
+use tagtrail_proto::{Image, Registry, Repository, Tag};
 
 /// A pattern over the path of a repository. `*` matches any text within one part; `**` matches one
 /// or more whole parts. `shop/**` matches every repository below `shop`, but not `shop` itself. At
@@ -35,42 +37,70 @@ impl Glob {
     }
 }
 
-/// A pattern over images. Registry and path match part by part, as in [`Glob`]. A tag follows a
+/// A pattern over images. Registry and path match part by part, as in [`Glob`]. A pattern whose
+/// first part is no registry matches in any registry: `shop/**` is `**/shop/**`. A tag follows a
 /// colon and may contain `*`; without a tag every tag matches. Examples:
-/// `registry.example.com/shop/**:latest`, `**/web`, `**`. At most 512 bytes.
+/// `registry.example.com/shop/**:latest`, `shop/web`, `**`. At most 512 bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ImageGlob {
-    repository: String,
+    /// Patterns over registry and path; an image matches one of them.
+    paths: Vec<String>,
     tag: Option<String>,
 }
 
-impl std::str::FromStr for ImageGlob {
+impl FromStr for ImageGlob {
     type Err = String;
 
     fn from_str(pattern: &str) -> Result<ImageGlob, String> {
+        let refused = |reason: &str| {
+            let shown: String = pattern.chars().take(80).collect();
+            format!(
+                "{shown:?} is not a pattern over images: {reason}; write * within a part and ** for any parts, such as \"registry.example.com/shop/**:latest\""
+            )
+        };
+        if pattern.len() > 512 {
+            return Err(refused("it is longer than 512 bytes"));
+        }
         // A colon before the last slash belongs to the port of the registry.
         let last_part = pattern.rfind('/').map_or(0, |slash| slash + 1);
-        let (repository, tag) = match pattern[last_part..].split_once(':') {
+        let (path, tag) = match pattern[last_part..].split_once(':') {
             Some((name, tag)) => (&pattern[..last_part + name.len()], Some(tag)),
             None => (pattern, None),
         };
-        let in_name = |byte: u8| byte.is_ascii_alphanumeric() || b"._-/*:[]".contains(&byte);
-        let in_tag = |byte: u8| byte.is_ascii_alphanumeric() || b"._-*".contains(&byte);
-        let good = pattern.len() <= 512
-            && repository.bytes().all(in_name)
-            && repository.split('/').all(is_part)
-            && tag.is_none_or(|tag| !tag.is_empty() && tag.bytes().all(in_tag));
-        if good {
-            Ok(ImageGlob {
-                repository: repository.to_owned(),
-                tag: tag.map(str::to_owned),
-            })
-        } else {
-            let shown: String = pattern.chars().take(80).collect();
-            Err(format!(
-                "{shown:?} is not a pattern over images; write * within a part and ** for any parts, such as \"registry.example.com/shop/**:latest\""
-            ))
+        if tag.is_some_and(|tag| !can_be::<Tag>(tag, "1")) {
+            return Err(refused("no tag can match"));
         }
+        let (first, rest) = match path.split_once('/') {
+            Some((first, rest)) => (first, Some(rest)),
+            None => (path, None),
+        };
+        let in_repository = |part: &str| part == "**" || can_be::<Repository>(part, "1");
+        if rest.is_some_and(|rest| !rest.split('/').all(in_repository)) {
+            return Err(refused("no repository can match"));
+        }
+        let anywhere = || format!("**/{path}");
+        let paths = match rest {
+            _ if first == "**" => vec![path.to_owned()],
+            // A registry is written in lower case in every image.
+            Some(rest) if is_registry(first) => {
+                vec![format!("{}/{rest}", first.to_ascii_lowercase())]
+            }
+            None if is_registry(first) => {
+                return Err(refused(&format!(
+                    "{first} is a registry, without a repository ({first}/** is all of it)"
+                )));
+            }
+            Some(_) if first == "*" => vec![path.to_owned()],
+            // `shop*` may be a part of a path, and may be the beginning of a registry.
+            _ if in_repository(first) && first.contains('*') => vec![path.to_owned(), anywhere()],
+            _ if in_repository(first) => vec![anywhere()],
+            _ if rest.is_some() && can_be::<Registry>(first, "1.1") => vec![path.to_owned()],
+            _ => return Err(refused("no registry and no repository can match")),
+        };
+        Ok(ImageGlob {
+            paths,
+            tag: tag.map(str::to_owned),
+        })
     }
 }
 
@@ -78,13 +108,35 @@ impl ImageGlob {
     /// Returns true if registry, path and tag of the image match.
     #[must_use]
     pub fn matches(&self, image: &Image) -> bool {
-        let tag = |tag: &String| within_part(tag.as_bytes(), image.tag.as_ref().as_bytes());
+        let tag = |glob: &String| within_part(glob.as_bytes(), image.tag.as_ref().as_bytes());
         self.tag.as_ref().is_none_or(tag)
-            && parts_match(
-                &self.repository,
-                &format!("{}/{}", image.registry, image.repository),
-            )
+            && self.matches_repository(&image.registry, &image.repository)
     }
+
+    /// Returns true if registry and path match.
+    #[must_use]
+    pub fn matches_repository(&self, registry: &Registry, repository: &Repository) -> bool {
+        let text = format!("{registry}/{repository}");
+        self.paths.iter().any(|path| parts_match(path, &text))
+    }
+
+    /// Returns the pattern over the tag, with `*` for any text. `None`: every tag matches.
+    #[must_use]
+    pub fn tag(&self) -> Option<&str> {
+        self.tag.as_deref()
+    }
+}
+
+/// Returns whether a part of a pattern is a registry, by the rule of image references: a dot, a
+/// port, or `localhost`.
+fn is_registry(part: &str) -> bool {
+    // The second text is for a `*` in the brackets of an IPv6 address.
+    can_be::<Registry>(part, "1") || can_be::<Registry>(part, "::1")
+}
+
+/// Returns whether a name matches a part of a pattern: the part with `text` for each `*`.
+fn can_be<T: FromStr>(part: &str, text: &str) -> bool {
+    !part.contains("**") && part.replace('*', text).parse::<T>().is_ok()
 }
 
 /// Returns true for `**`, and for a non-empty part without `**`.
@@ -208,15 +260,70 @@ mod tests {
                 "{pattern} {image}"
             );
         }
+    }
+
+    #[test]
+    fn a_pattern_without_a_registry_matches_in_any_registry() {
+        for (pattern, image, expected) in [
+            ("team/**", "registry.example.com/team/api:v1", true),
+            ("team/**", "localhost:5000/org/team/api:v1", true),
+            ("team/**", "registry.example.com/team:v1", false),
+            ("team/**", "registry.example.com/teams/api:v1", false),
+            ("api", "[::1]:5000/api:v1", true),
+            ("api:v*", "registry.example.com/team/api:v1", true),
+            ("api:v*", "registry.example.com/team/api:latest", false),
+            ("*", "registry.example.com/team/api:v1", true),
+            ("*:v1", "registry.example.com/api:v1", true),
+            // A first part with a dot, a port or the name localhost is a registry.
+            ("team.io/api", "registry.example.com/team.io/api:v1", false),
+            (
+                "localhost/api",
+                "registry.example.com/localhost/api:v1",
+                false,
+            ),
+            ("Team.IO/api", "team.io/api:v1", true),
+            ("[fd00::*]:*/api", "[fd00::7]:5000/api:v1", true),
+            // A star alone is one part, here a registry.
+            ("*/api", "registry.example.com/api:v1", true),
+            ("*/api", "registry.example.com/team/api:v1", false),
+            // A part with a star may be a registry or a part of a path.
+            ("reg*/api", "registry.example.com/api:v1", true),
+            ("te*/api", "registry.example.com/team/api:v1", true),
+            ("te*/api", "registry.example.com/a/api:v1", false),
+        ] {
+            let glob: ImageGlob = pattern.parse().unwrap();
+            let matched = glob.matches(&image.parse().unwrap());
+            assert_eq!(matched, expected, "{pattern} {image}");
+        }
+    }
+
+    #[test]
+    fn a_pattern_that_can_match_no_image_is_refused() {
         for wrong in [
             "",
             "a/",
             "/a",
             "a/b:",
             "a**",
+            "a/***",
             "a/b:c:d",
             "a b",
             "a/b@sha256:00",
+            "[",
+            "]",
+            "[a]/b",
+            "team/[ab]",
+            "team/a?i",
+            "Team/api",
+            "team/Api",
+            "team/../api",
+            "team/-*",
+            "registry.example.com/a:b/c",
+            "registry.example.com:*",
+            "*.example.com",
+            "registry.example.com/team/api:.v1",
+            "localhost",
+            "registry.example.com:70000/api",
         ] {
             assert!(wrong.parse::<ImageGlob>().is_err(), "{wrong}");
         }

@@ -12,8 +12,9 @@ use super::print::{field, line, short};
 /// Arguments of `tagtrail watch`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Watch {
-    /// Pattern of the images, such as registry.example.com/shop/**:latest. `*` matches within a
-    /// path segment, `**` any number of segments [default: all images].
+    /// Pattern of the images, such as registry.example.com/shop/**:latest, or shop/** in any
+    /// registry. `*` matches within a path segment, `**` any number of segments [default: all
+    /// images].
     pattern: Option<String>,
     /// Begin with the revisions recorded since this time, such as 2026-03-03T14:02:00Z
     /// [default: only new ones].
@@ -28,6 +29,7 @@ impl Watch {
     /// Prints the revisions of the live feed. After a lost connection, reconnects and continues
     /// after the last event, so that no revision is missed.
     pub(crate) async fn follow(self, api: &Api, output: Output) -> Result<(), Failure> {
+        let pattern = self.pattern.clone().unwrap_or_default();
         let query = [("match", self.pattern), ("since", self.since)];
         let mut left = self.count.unwrap_or(u64::MAX);
         let mut last: Option<String> = None;
@@ -57,8 +59,9 @@ impl Watch {
                             return Ok(());
                         }
                     }
+                    "place" => show_images(&event.data, &pattern),
                     "dropped" => break event.data, // The reason.
-                    _ => {}                        // `place`: only its id counts.
+                    _ => {}
                 }
             };
             if let Some(id) = events.last_id() {
@@ -68,6 +71,19 @@ impl Watch {
             back_off(&ended, attempt).await;
         }
     }
+}
+
+/// Prints the number of images that match, which the first event of the feed has. The number goes
+/// to standard error, so that standard output has only revisions.
+fn show_images(place: &str, pattern: &str) {
+    let place: Value = serde_json::from_str(place).unwrap_or_default();
+    let text = match place["images"].as_u64() {
+        None => return,
+        Some(0) => format!("no known image matches {pattern} so far; waiting for revisions"),
+        Some(1) => format!("1 known image matches {pattern}; waiting for revisions"),
+        Some(images) => format!("{images} known images match {pattern}; waiting for revisions"),
+    };
+    let _ = writeln!(std::io::stderr(), "{text}");
 }
 
 /// Prints the reason, and waits before the next attempt.

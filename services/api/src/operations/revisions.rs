@@ -22,7 +22,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use futures_util::stream;
 use serde_json::json;
 use tagtrail_config::{ImageGlob, Role};
-use tagtrail_proto::Revision;
+use tagtrail_proto::{Registry, Repository, Revision};
 use tokio::time::Instant;
 
 use crate::config::Pace;
@@ -36,7 +36,7 @@ use crate::shared::Shared;
 const MATCH: Parameter = Parameter {
     name: "match",
     required: false,
-    description: "Only images that match: `*` within a part, `**` for any parts; without a tag, every tag matches.",
+    description: "Only images that match: `*` within a part, `**` for any parts; without a tag, every tag matches. A pattern whose first part is no registry matches in any registry.",
     example: "registry.example.com/foo/**:latest",
     schema: text,
 };
@@ -77,6 +77,8 @@ pub(crate) const REVISIONS: Operation = Operation {
 
 /// Longest id that is decoded. The id of 256 partitions is shorter.
 const LONGEST: usize = 8192;
+/// Time-out of the count of known images, which delays the first event.
+const COUNTING: Duration = Duration::from_secs(1);
 
 async fn revisions(
     State(shared): State<Shared>,
@@ -99,11 +101,18 @@ async fn revisions(
         (None, Some(time)) => Start::Since(time),
         (None, None) => Start::Now,
     };
+    let resumed = matches!(start, Start::After(_));
     let follower = shared.feed.follow(start).await?;
+    // A client that resumes received the number before.
+    let images = match &pattern {
+        Some(pattern) if !resumed => images(&shared, pattern).await,
+        _ => None,
+    };
     shared.metrics.followers.inc();
     let events = EventStream {
         follower,
         pattern,
+        images,
         pace: shared.pace,
         metrics: shared.metrics.clone(),
         last_at: None,
@@ -124,10 +133,31 @@ async fn revisions(
     Ok(response)
 }
 
+/// Counts the known images that match. `None`: not counted, since only people read the number, and
+/// the feed works without it.
+async fn images(shared: &Shared, pattern: &ImageGlob) -> Option<u64> {
+    let count = shared.database.ask(async |db| {
+        let matches = |registry: &Registry, repository: &Repository| {
+            pattern.matches_repository(registry, repository)
+        };
+        tagtrail_history::images::count(db, matches, pattern.tag()).await
+    });
+    match tokio::time::timeout(COUNTING, count).await {
+        Ok(Ok(count)) => Some(count),
+        Ok(Err(error)) => {
+            tracing::debug!("could not count the images for a follower: {error}");
+            None
+        }
+        Err(_) => None,
+    }
+}
+
 /// The events for a follower.
 struct EventStream {
     follower: Follower,
     pattern: Option<ImageGlob>,
+    /// The number of known images that match, for the first event.
+    images: Option<u64>,
     pace: Pace,
     metrics: Metrics,
     /// The time of the last event. The server asks for the next event only after the client has
@@ -182,8 +212,12 @@ impl EventStream {
 
     /// An event without a revision, for its `id`. The event has `data` because many clients forget
     /// the `id` of an event without `data`, and would reconnect without their place.
-    fn place(&self) -> Event {
-        self.event("place").data("{}")
+    fn place(&mut self) -> Event {
+        let data = match self.images.take() {
+            Some(images) => json!({ "images": images }),
+            None => json!({}),
+        };
+        self.event("place").data(data.to_string())
     }
 
     fn dropped(&self) -> Event {

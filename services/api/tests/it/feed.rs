@@ -14,6 +14,8 @@ struct Feed {
     buffer: String,
     /// The last id, of an event or a heartbeat.
     id: String,
+    /// The number of known images that match, if the feed sent it.
+    images: Option<u64>,
 }
 
 /// An event: its name and data.
@@ -32,9 +34,12 @@ impl Feed {
             response,
             buffer: String::new(),
             id: String::new(),
+            images: None,
         };
         // The first event carries the place, as a heartbeat does.
-        assert_eq!(feed.block().await.unwrap().0, "place");
+        let (name, data) = feed.block().await.unwrap();
+        assert_eq!(name, "place");
+        feed.images = data["images"].as_u64();
         feed
     }
 
@@ -130,6 +135,10 @@ async fn a_follower_receives_the_revisions_that_match_its_pattern() {
     }
     assert_eq!(shop.revisions(3).await, numbered(WEB, 1..=3));
     assert_eq!(v1.revisions(3).await, numbered(BLOG, 1..=3));
+    // Without a registry, in any registry.
+    let mut any = Feed::open(&api, "?match=shop/**", None).await;
+    rows.revision(web, on_time(4, 1, 4)).await;
+    assert_eq!(any.revisions(1).await, numbered(WEB, [4]));
     let quiet = tokio::time::timeout(Duration::from_millis(300), nothing.event()).await;
     assert!(quiet.is_err(), "{quiet:?}");
 }
@@ -172,6 +181,35 @@ async fn a_follower_continues_after_restarts_without_a_gap_or_a_repeat() {
         let count = i64::try_from(of(image).len()).unwrap();
         assert_eq!(of(image), numbered(image, 1..=count));
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_first_event_has_the_number_of_known_images_that_match() {
+    let (api, mut rows) = Api::start().await;
+    for image in [
+        WEB,
+        BLOG,
+        "registry.example.com/blog:v_1",
+        "other.example.com/blog:vx1",
+    ] {
+        rows.tag(image, &[on_time(1, 1, 1)]).await;
+    }
+    // Known to the ids only: a tag without a revision is no image yet.
+    rows.empty_tag("registry.example.com/blog:v2").await;
+    for (pattern, images) in [
+        ("**", 4),
+        ("blog", 3),
+        ("blog:v*", 3),
+        ("blog:v_1", 1),
+        ("registry.example.com/**", 3),
+        ("nothing/**", 0),
+    ] {
+        let feed = Feed::open(&api, &format!("?match={pattern}"), None).await;
+        assert_eq!(feed.images, Some(images), "{pattern}");
+        let again = Feed::open(&api, &format!("?match={pattern}"), Some(&feed.id)).await;
+        assert_eq!(again.images, None, "only at the first connection");
+    }
+    assert_eq!(Feed::open(&api, "", None).await.images, None);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -323,7 +361,10 @@ async fn a_wrong_parameter_of_the_feed_is_refused_with_its_code() {
         Answer::read(request.send().await.unwrap()).await.problem()
     };
     assert_eq!(problem("?match=a//b", None).await, "400 match_invalid");
-    assert_eq!(problem("?match=", None).await, "400 match_invalid");
+    for pattern in ["", "[", "shop/[a", "registry.example.com", "shop/Web"] {
+        let query = format!("?match={pattern}");
+        assert_eq!(problem(&query, None).await, "400 match_invalid");
+    }
     assert_eq!(problem("?since=yesterday", None).await, "400 time_invalid");
     assert_eq!(problem("?limit=1", None).await, "400 parameter_unknown");
     for last in ["17", "MSBoaXN0b3J5IDE3", &"x".repeat(9000)] {
