@@ -3,17 +3,15 @@
 use std::net::SocketAddr;
 
 use anyhow::Context as _;
-use axum::http::StatusCode;
-use axum::http::header::CONTENT_TYPE;
+use axum::http::header::{CONTENT_TYPE, VARY};
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse as _, Json, Response};
 use axum::{Router, routing};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+use crate::metrics::Format;
 use crate::{Health, Metrics, http};
-
-/// Media type of the metrics (OpenMetrics 1.0).
-const METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// The option of the admin page.
 #[derive(Debug, Clone, clap::Args)]
@@ -42,9 +40,13 @@ pub(crate) async fn serve(
         )
         .route(
             "/metrics",
-            routing::get(move || {
-                let answer = match metrics.text() {
-                    Ok(text) => ([(CONTENT_TYPE, METRICS)], text).into_response(),
+            routing::get(move |headers: HeaderMap| {
+                let format = Format::accepted(&headers);
+                let answer = match metrics.text_in(format) {
+                    Ok(text) => {
+                        let headers = [(CONTENT_TYPE, format.media_type()), (VARY, "accept")];
+                        (headers, text).into_response()
+                    }
                     Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
                 };
                 std::future::ready(answer)

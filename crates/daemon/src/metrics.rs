@@ -1,8 +1,11 @@
-//! The metrics of a process, for Prometheus: `/metrics`, in the OpenMetrics text format.
+//! The metrics of a process, for Prometheus: `/metrics`, in the text format that the client accepts.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use axum::http::HeaderMap;
+use axum::http::header::ACCEPT;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric as _};
 use prometheus_client::metrics::gauge::ConstGauge;
@@ -43,7 +46,7 @@ impl Metrics {
         metric
     }
 
-    /// Returns all metrics as text.
+    /// Returns all metrics as OpenMetrics.
     ///
     /// # Errors
     /// None in practice: writing to a string does not fail.
@@ -51,6 +54,18 @@ impl Metrics {
         let mut text = String::new();
         self.with(|registry| prometheus_client::encoding::text::encode(&mut text, registry))?;
         Ok(text)
+    }
+
+    /// Returns all metrics in a format.
+    ///
+    /// # Errors
+    /// As [`Metrics::text`].
+    pub fn text_in(&self, format: Format) -> Result<String, fmt::Error> {
+        let text = self.text()?;
+        Ok(match format {
+            Format::OpenMetrics => text,
+            Format::Prometheus => prometheus_text(&text),
+        })
     }
 
     /// Registers the metrics that every process has.
@@ -62,6 +77,82 @@ impl Metrics {
         // Metrics are only ever added, so a panic while the lock was held did no harm.
         act(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
     }
+}
+
+/// A text format of metrics.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// OpenMetrics 1.0.
+    OpenMetrics,
+    /// The text format of Prometheus, 0.0.4, which every reader of metrics knows.
+    Prometheus,
+}
+
+impl Format {
+    /// Returns OpenMetrics if the header `Accept` names it, and prefers no plain text to it.
+    #[must_use]
+    pub fn accepted(headers: &HeaderMap) -> Format {
+        let ranges = headers.get_all(ACCEPT).iter();
+        let ranges = ranges.filter_map(|value| value.to_str().ok());
+        // Weights of OpenMetrics and of plain text. `*/*` does not ask for OpenMetrics.
+        let (mut open, mut plain) = (0.0_f32, 0.0_f32);
+        for range in ranges.flat_map(|value| value.split(',')) {
+            let mut parts = range.split(';').map(str::trim);
+            let media_type = parts.next().unwrap_or_default();
+            let (mut weight, mut known_version) = (1.0_f32, true);
+            for parameter in parts {
+                let (name, value) = parameter.split_once('=').unwrap_or((parameter, ""));
+                let (name, value) = (name.trim(), value.trim().trim_matches('"'));
+                if name.eq_ignore_ascii_case("q") {
+                    weight = value.parse().unwrap_or(0.0);
+                } else if name.eq_ignore_ascii_case("version") {
+                    known_version = ["0.0.1", "1.0.0"].contains(&value);
+                }
+            }
+            if media_type.eq_ignore_ascii_case("application/openmetrics-text") && known_version {
+                open = open.max(weight);
+            } else if media_type.eq_ignore_ascii_case("text/plain") {
+                plain = plain.max(weight);
+            }
+        }
+        if open > 0.0 && open >= plain {
+            Format::OpenMetrics
+        } else {
+            Format::Prometheus
+        }
+    }
+
+    /// Returns the media type.
+    #[must_use]
+    pub const fn media_type(self) -> &'static str {
+        match self {
+            Format::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
+            Format::Prometheus => "text/plain; version=0.0.4; charset=utf-8",
+        }
+    }
+}
+
+/// Rewrites OpenMetrics in the text format of Prometheus: the name of a counter ends in `_total` in
+/// its metadata too, and there are no units and no end mark.
+fn prometheus_text(open: &str) -> String {
+    let types = open.lines().filter_map(|line| line.strip_prefix("# TYPE "));
+    let counters: HashSet<&str> = types
+        .filter_map(|line| line.strip_suffix(" counter"))
+        .collect();
+    let mut text = String::with_capacity(open.len());
+    for line in open.lines() {
+        let mut words = line.splitn(4, ' ');
+        match (words.next(), words.next(), words.next()) {
+            (Some("#"), Some("UNIT" | "EOF"), _) => continue,
+            (Some("#"), Some(word), Some(name)) if counters.contains(name) => {
+                let rest = words.next().unwrap_or_default();
+                text.extend(["# ", word, " ", name, "_total ", rest]);
+            }
+            _ => text.push_str(line),
+        }
+        text.push('\n');
+    }
+    text
 }
 
 /// Returns a histogram for durations from a quarter of a millisecond to half a minute.
@@ -156,5 +247,61 @@ mod tests {
             "{text}"
         );
         assert!(text.contains("tagtrail_resident_memory_bytes"), "{text}");
+        let plain = metrics.text_in(Format::Prometheus).unwrap();
+        for line in [
+            "# HELP tagtrail_things_total Things that were done.",
+            "# TYPE tagtrail_things_total counter",
+            "tagtrail_things_total 1",
+            "# TYPE tagtrail_wait_seconds histogram",
+            "tagtrail_wait_seconds_count 1",
+            "# TYPE tagtrail_ready gauge",
+        ] {
+            assert!(
+                plain.lines().any(|found| found == line),
+                "{line:?} is not in\n{plain}"
+            );
+        }
+        assert!(
+            !plain.contains("# EOF") && !plain.contains("# UNIT"),
+            "{plain}"
+        );
+        assert!(plain.ends_with('\n'), "{plain}");
+    }
+
+    #[test]
+    fn open_metrics_is_for_those_that_accept_it() {
+        for (accept, expected) in [
+            // Prometheus 3 and 2, as they ask by default.
+            (
+                "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.6,application/openmetrics-text;version=0.0.1;q=0.5,text/plain;version=1.0.0;escaping=allow-utf-8;q=0.4,text/plain;version=0.0.4;q=0.3,*/*;q=0.2",
+                Format::OpenMetrics,
+            ),
+            (
+                "application/openmetrics-text; version=0.0.1,text/plain;version=0.0.4;q=0.5,*/*;q=0.1",
+                Format::OpenMetrics,
+            ),
+            ("Application/OpenMetrics-Text", Format::OpenMetrics),
+            (
+                "text/html, application/openmetrics-text; q=0.2",
+                Format::OpenMetrics,
+            ),
+            ("", Format::Prometheus),
+            ("*/*", Format::Prometheus),
+            ("text/plain", Format::Prometheus),
+            (
+                "text/plain;version=0.0.4;q=0.9, application/openmetrics-text;q=0.1",
+                Format::Prometheus,
+            ),
+            ("application/openmetrics-text;q=0", Format::Prometheus),
+            (
+                "application/openmetrics-text;version=2.0.0",
+                Format::Prometheus,
+            ),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert(ACCEPT, accept.parse().unwrap());
+            assert_eq!(Format::accepted(&headers), expected, "{accept}");
+        }
+        assert_eq!(Format::accepted(&HeaderMap::new()), Format::Prometheus);
     }
 }
