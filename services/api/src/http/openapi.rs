@@ -4,7 +4,9 @@ use axum::http::header::CONTENT_TYPE;
 use axum::routing::{MethodRouter, get};
 use schemars::SchemaGenerator;
 use schemars::generate::SchemaSettings;
+use schemars::transform::RecursiveTransform;
 use serde_json::{Map, Value, json};
+use tagtrail_proto::schema::plain_enum;
 
 use crate::http::error::Problem;
 use crate::http::operation::{Operation, RequestBody, ResponseBody};
@@ -53,6 +55,7 @@ pub(crate) fn document(operations: &[Operation]) -> Value {
             settings.definitions_path = "/components/schemas".into();
             settings.meta_schema = None;
         })
+        .with_transform(RecursiveTransform(plain_enum))
         .into_generator();
     let mut paths: Map<String, Value> = Map::new();
     for operation in operations {
@@ -141,6 +144,7 @@ fn describe_body(body: RequestBody) -> Value {
             settings.inline_subschemas = true;
             settings.meta_schema = None;
         })
+        .with_transform(RecursiveTransform(plain_enum))
         .into_generator();
     let schema = (body.schema)(&mut schemas).to_value();
     json!({

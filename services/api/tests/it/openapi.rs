@@ -96,6 +96,41 @@ fn the_schemas_are_json_schemas_whose_references_resolve() {
     }
 }
 
+#[test]
+fn an_enum_is_a_plain_list_of_words() {
+    fn check(value: &Value, place: &str) {
+        if let Some(variants) = value.get("oneOf").and_then(Value::as_array) {
+            // Generators of clients read it as a union of types.
+            let constants = variants
+                .iter()
+                .any(|variant| variant.get("const").is_some());
+            assert!(!constants, "{place}: {value}");
+        }
+        let children: Vec<(String, &Value)> = match value {
+            Value::Object(map) => map
+                .iter()
+                .map(|(key, child)| (key.clone(), child))
+                .collect(),
+            Value::Array(list) => list.iter().map(|child| ("[]".to_owned(), child)).collect(),
+            _ => return,
+        };
+        for (key, child) in children {
+            check(child, &format!("{place}/{key}"));
+        }
+    }
+    let document = tagtrail_api::openapi();
+    check(&document, "");
+    let kind = &document["components"]["schemas"]["Kind"];
+    assert_eq!(kind["type"], "string");
+    let words = json!(["created", "moved", "reverted", "deleted", "recreated"]);
+    assert_eq!(kind["enum"], words);
+    let described = kind["description"].as_str().unwrap();
+    assert!(
+        described.contains("- `deleted`: The tag was deleted."),
+        "{described}"
+    );
+}
+
 #[tokio::test]
 async fn answers_and_problems_match_the_document() {
     let (api, mut rows) = Api::start().await;
