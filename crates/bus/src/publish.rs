@@ -12,6 +12,9 @@ use tagtrail_proto::{Subject, TRACEPARENT, TraceContext};
 use crate::topology::Stream;
 use crate::{Bus, BusError, Session};
 
+/// The header with the media type of a message, as the NATS binding of CloudEvents spells it.
+const CONTENT_TYPE: &str = "content-type";
+
 /// A message to be stored by a stream.
 #[derive(Debug, Clone)]
 pub struct Message<'a> {
@@ -151,6 +154,19 @@ impl Fence {
     }
 }
 
+/// Returns the media type of the messages of a subject. SDKs of CloudEvents recognise an event by
+/// it.
+fn content_type(subject: &Subject) -> &'static str {
+    match subject {
+        Subject::Push { .. }
+        | Subject::Unresolved { .. }
+        | Subject::Revision { .. }
+        | Subject::Rollout { .. }
+        | Subject::Manifest { .. } => "application/cloudevents+json",
+        Subject::Fence { .. } | Subject::Quarantine { .. } => "application/json",
+    }
+}
+
 /// The condition under which the server stores a message.
 pub(crate) enum Condition<'a> {
     None,
@@ -170,6 +186,7 @@ pub(crate) async fn send(
     if let Some(id) = message.id {
         publish = publish.message_id(id);
     }
+    publish = publish.header(CONTENT_TYPE, content_type(message.subject));
     if let Some(trace) = message.trace {
         publish = publish.header(TRACEPARENT, trace.to_string().as_str());
     }

@@ -372,3 +372,38 @@ async fn a_server_that_stores_nothing_is_not_ready() {
     stop.cancel();
     reporting.join_next().await.unwrap().unwrap().unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_message_has_its_content_type() {
+    let nats = TestNats::start().await;
+    let bus = connect(&nats).await;
+    publish(&bus, "a").await.unwrap();
+    bus.fence(0).await.unwrap();
+    for (subject, stream, content_type) in [
+        (
+            "tagtrail.rollout.shop.pending",
+            "ROLLOUTS",
+            "application/cloudevents+json",
+        ),
+        (
+            "tagtrail.revision.registry%2Eexample%2Ecom.foo.bar.a",
+            "REVISIONS",
+            "application/cloudevents+json",
+        ),
+        ("tagtrail.fence.0", "REVISIONS", "application/json"),
+        ("tagtrail.quarantine.ci", "QUARANTINE", "application/json"),
+    ] {
+        let of: Subject = subject.parse().unwrap();
+        if stream != "REVISIONS" {
+            let message = Message::of(&of, &"any").unwrap().with_id("1");
+            bus.publish(message).await.unwrap();
+        }
+        let stream = nats.jetstream().await.get_stream(stream).await.unwrap();
+        let stored = stream
+            .get_last_raw_message_by_subject(subject)
+            .await
+            .unwrap();
+        let header = stored.headers.get("content-type").map(ToString::to_string);
+        assert_eq!(header.as_deref(), Some(content_type), "{subject}");
+    }
+}
