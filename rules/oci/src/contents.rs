@@ -87,13 +87,13 @@ pub fn manifest(bytes: &[u8]) -> ManifestFields {
         old.map(|_| SCHEMA_1)
     };
     let config = config.map(descriptor).unwrap_or_default();
-    let is_image = matches!(config.media_type.as_deref(), Some(CONFIG | DOCKER_CONFIG));
+    let is_image = config.media_type.as_deref().is_some_and(is_image_config);
     let descriptors: Vec<DescriptorFields> = items(manifests).into_iter().map(descriptor).collect();
     ManifestFields {
         media_type: text(media_type).or(inferred.map(str::to_owned)),
         // Without an `artifactType` the media type of the config counts (OCI image specification,
         // "Guidelines for Artifact Usage").
-        artifact_type: text(artifact_type).or_else(|| {
+        artifact_type: artifact(artifact_type).or_else(|| {
             let kind = config.media_type.clone();
             kind.filter(|kind| !is_image && kind != EMPTY)
         }),
@@ -125,9 +125,25 @@ pub fn config(bytes: &[u8]) -> ImageConfig {
     let [labels] = config.map_or([None], |config| fields(of(config), ["Labels"]));
     ImageConfig {
         platform: platform(os, architecture, variant),
-        created: text(created).and_then(|text| instant::parse(&text)),
+        created: text(created).and_then(|text| build_time(&text)),
         labels: texts(labels),
     }
+}
+
+/// Parses the time of a build. A time in year 1 is Go's zero time, which encoders write for a time
+/// that was never set, so it counts as missing.
+pub fn build_time(text: &str) -> Option<OffsetDateTime> {
+    instant::parse(text).filter(|time| time.year() > 1)
+}
+
+/// Parses an `artifactType`. The type of an image config says that the content is an image:
+/// go-containerregistry writes this type into the descriptor of each image of an index.
+fn artifact(raw: Option<&RawValue>) -> Option<String> {
+    text(raw).filter(|kind| !kind.is_empty() && !is_image_config(kind))
+}
+
+fn is_image_config(media_type: &str) -> bool {
+    matches!(media_type, CONFIG | DOCKER_CONFIG)
 }
 
 /// The image of an index whose config is read: the image for linux/amd64, or else the first.
@@ -189,7 +205,7 @@ fn descriptor(raw: &RawValue) -> DescriptorFields {
         digest: text(digest).and_then(|digest| digest.parse().ok()),
         size: size.and_then(|size| size.get().parse().ok()),
         platform: platform(os, architecture, variant).filter(|_| !unknown),
-        attests: unknown || attested.is_some() || artifact_type.is_some(),
+        attests: unknown || attested.is_some() || artifact(artifact_type).is_some(),
     }
 }
 

@@ -93,6 +93,76 @@ fn an_index_names_its_platforms_and_the_image_whose_config_is_read() {
 }
 
 #[test]
+fn a_descriptor_with_the_type_of_an_image_config_is_an_image() {
+    // Entries as ko 0.19.1 and crane 0.22.1 write them.
+    let entry = |name: &str, kind: &str, architecture: Option<&str>| {
+        let mut entry = json!({ "mediaType": IMAGE, "digest": digest(name), "size": 909, "artifactType": kind });
+        if let Some(architecture) = architecture {
+            entry["platform"] = json!({ "os": "linux", "architecture": architecture });
+        }
+        entry
+    };
+    let image_of =
+        |entries: Value| parsed(&json!({ "mediaType": INDEX, "manifests": entries })).image;
+    for kind in [CONFIG, DOCKER_CONFIG, ""] {
+        let signature = entry(
+            "signature",
+            "application/vnd.dev.sigstore.bundle.v0.3+json",
+            None,
+        );
+        let (arm, amd) = (
+            entry("arm", kind, Some("arm64")),
+            entry("amd", kind, Some("amd64")),
+        );
+        assert_eq!(
+            image_of(json!([signature, arm, amd])),
+            Some(digest("amd")),
+            "{kind}"
+        );
+        assert_eq!(
+            image_of(json!([signature, arm])),
+            Some(digest("arm")),
+            "{kind}"
+        );
+        let bare = entry("bare", kind, None);
+        assert_eq!(
+            image_of(json!([signature, bare])),
+            Some(digest("bare")),
+            "{kind}"
+        );
+        // An attestation of BuildKit stays an attestation.
+        let mut attestation = entry("attestation", kind, None);
+        attestation["platform"] = json!({ "os": "unknown", "architecture": "unknown" });
+        assert_eq!(image_of(json!([attestation])), None, "{kind}");
+        // A manifest may state the type as well.
+        let image = json!({ "artifactType": kind, "config": { "mediaType": CONFIG, "digest": digest("c") } });
+        let found = parsed(&image);
+        assert_eq!(
+            (found.artifact_type, found.config),
+            (None, Some(digest("c"))),
+            "{kind}"
+        );
+    }
+}
+
+#[test]
+fn the_zero_time_of_go_is_no_build_time() {
+    let created = |text: &str| config(json!({ "created": text }).to_string().as_bytes()).created;
+    for text in [
+        "0001-01-01T00:00:00Z",
+        "0001-06-30T12:00:00+02:00",
+        "0000-12-31T23:59:59Z",
+    ] {
+        assert_eq!(created(text), None, "{text}");
+    }
+    // A time that a reproducible build sets is kept.
+    assert_eq!(
+        created("1970-01-01T00:00:00Z"),
+        Some(OffsetDateTime::UNIX_EPOCH)
+    );
+}
+
+#[test]
 fn an_artifact_has_a_type_and_no_config() {
     let helm = "application/vnd.cncf.helm.config.v1+json";
     for (manifest, kind) in [

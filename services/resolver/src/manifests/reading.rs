@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use tagtrail_proto::{Digest, Manifest, Pinned, instant};
+use tagtrail_proto::{Digest, Manifest, Pinned};
 use tagtrail_registry::{AskError, Content, RegistryClient};
 use time::OffsetDateTime;
 
@@ -44,12 +44,12 @@ pub(super) async fn read(
     } else {
         parsed.platforms
     };
-    let annotation = |key: &str| {
-        let places = [&parsed.annotations, &image_annotations, &config.labels];
-        let value = |texts: &&BTreeMap<String, String>| texts.get(key).cloned();
-        places.iter().find_map(value)
+    let places = [&parsed.annotations, &image_annotations, &config.labels];
+    let annotations = |key| places.into_iter().filter_map(move |texts| texts.get(key));
+    let annotation = |key| annotations(key).next().cloned();
+    let annotated_time = || {
+        annotations("org.opencontainers.image.created").find_map(|text| contents::build_time(text))
     };
-    let created = annotation("org.opencontainers.image.created");
     let manifest = Manifest {
         digest: digest.clone(),
         registry: pinned.registry.clone(),
@@ -62,9 +62,7 @@ pub(super) async fn read(
         size: content.bytes.len() as u64,
         artifact_type: parsed.artifact_type,
         platforms,
-        created: config
-            .created
-            .or_else(|| created.and_then(|text| instant::parse(&text))),
+        created: config.created.or_else(annotated_time),
         revision: annotation("org.opencontainers.image.revision"),
         source: annotation("org.opencontainers.image.source"),
         version: annotation("org.opencontainers.image.version"),

@@ -394,6 +394,40 @@ async fn a_missing_config_or_image_of_an_index_is_left_out() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_index_of_go_containerregistry_has_the_labels_of_its_image() {
+    let (nats, shelf, mut tasks) = (TestNats::start().await, Shelf::default(), JoinSet::new());
+    let config = shelf.put("blobs", &json!({
+        "os": "linux", "architecture": "arm64", "created": "0001-01-01T00:00:00Z",
+        "config": { "Labels": { "org.opencontainers.image.created": "2026-05-06T07:08:09Z", SOURCE: "https://git.example.com/ko" } },
+    }));
+    let image = shelf.put(
+        "manifests",
+        &json!({
+            "mediaType": MANIFEST, "config": { "mediaType": CONFIG, "digest": config },
+            "annotations": { "org.opencontainers.image.created": "0001-01-01T00:00:00Z" },
+        }),
+    );
+    let index = shelf.put(
+        "manifests",
+        &json!({ "manifests": [{
+        "mediaType": MANIFEST, "size": 909, "digest": image, "artifactType": CONFIG,
+        "platform": { "architecture": "arm64", "os": "linux" },
+    }] }),
+    );
+    let resolver = Resolver::start(&nats, &shelf.serve(&mut tasks).await).await;
+    publish_revision(&nats, IMAGE, Some(&index)).await;
+    let found = wait_manifests(&nats, 1).await.remove(0);
+    assert_eq!(found.source.as_deref(), Some("https://git.example.com/ko"));
+    assert_eq!(found.platforms.len(), 1);
+    assert_eq!(
+        found.created,
+        instant::parse("2026-05-06T07:08:09Z"),
+        "the first time that is one"
+    );
+    resolver.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn only_configured_registries_are_asked_and_questions_do_not_wait() {
     let (nats, shelf, mut tasks) = (TestNats::start().await, Shelf::default(), JoinSet::new());
     let (digest, _) = shelf.image("one");
