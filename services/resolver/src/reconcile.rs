@@ -112,6 +112,9 @@ impl Reconciler {
             Pass::new(shared, settings, registry, &mut db, number)
                 .run()
                 .await?;
+            if shared.shutdown.is_cancelled() {
+                break; // The pass is unfinished.
+            }
             shared
                 .metrics
                 .reconciled(settings.name.as_ref(), began.elapsed());

@@ -15,6 +15,9 @@ use super::question::{InvalidMessage, Question};
 use crate::answer::{Occasion, publish, push_of};
 use crate::shared::Shared;
 
+/// Time that answers under way have after a stop request.
+const LAST_ANSWERS: Duration = Duration::from_secs(1);
+
 /// Lookups that must find a tag missing before the asker reports a deletion: registries send the
 /// event before they link the tag, and replicas lag.
 const ABSENT_LOOKUPS: u32 = 4;
@@ -137,7 +140,7 @@ impl Asker {
     }
 
     /// Asks the registry for the digest of an image. `Ok(None)`: the tag does not exist. `Err`: the
-    /// pause before the next attempt.
+    /// pause before the next attempt, of another instance if a stop is requested.
     async fn resolve(
         &self,
         registry: &RegistryClient,
@@ -146,7 +149,11 @@ impl Asker {
         span: &mut Span,
     ) -> Result<Option<Descriptor>, Duration> {
         let started = Instant::now();
-        let answer = registry.resolve(&image.repository, &image.tag).await;
+        let answer = tokio::select! {
+            biased;
+            answer = registry.resolve(&image.repository, &image.tag) => answer,
+            () = self.stopped() => return Err(Duration::ZERO),
+        };
         let seconds = started.elapsed().as_secs_f64();
         let (name, metrics) = (&image.registry, &self.shared.metrics);
         metrics.asked(name.as_ref(), &answer, seconds);
@@ -176,6 +183,12 @@ impl Asker {
                 Err(pause)
             }
         }
+    }
+
+    /// Waits for a stop request, and then for [`LAST_ANSWERS`].
+    async fn stopped(&self) {
+        self.shared.shutdown.cancelled().await;
+        tokio::time::sleep(LAST_ANSWERS).await;
     }
 
     /// Publishes a message that can't be answered to QUARANTINE, with the reason. `tagtrail

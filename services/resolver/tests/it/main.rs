@@ -299,6 +299,32 @@ async fn many_events_of_one_push_are_one_question() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_stop_request_does_not_wait_for_a_registry_that_hangs() {
+    let nats = TestNats::start().await;
+    // The kernel accepts connections for the listener, and nobody answers.
+    let silent = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", silent.local_addr().unwrap());
+    let resolver = Resolver::start(&nats, &registry("registry.example.com", &url)).await;
+    ask(&nats, question(IMAGE, "1")).await;
+    tokio::time::timeout(SOON, silent.accept())
+        .await
+        .unwrap()
+        .unwrap();
+    let began = std::time::Instant::now();
+    resolver.stop().await;
+    assert!(
+        began.elapsed() < Duration::from_secs(2),
+        "{:?}",
+        began.elapsed()
+    );
+    // Another instance answers the question at once.
+    let fake = Fake::start(vec![found]).await;
+    let another = Resolver::start(&nats, &registry("registry.example.com", &fake.url)).await;
+    assert_eq!(wait_answers(&nats, 1).await[0].digest, Some(digest()));
+    another.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_second_look_finds_the_index_pushed_after_the_first() {
     let nats = TestNats::start().await;
     // First an image of the index, then the index.
