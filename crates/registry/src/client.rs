@@ -41,7 +41,7 @@ pub struct RegistryClient {
 
 /// The media types of all manifests that a tag may point to. A registry may convert a manifest
 /// whose type is missing here, which changes the digest.
-const MANIFESTS: &str = "application/vnd.oci.image.index.v1+json, application/vnd.oci.image.manifest.v1+json, \
+pub(crate) const MANIFESTS: &str = "application/vnd.oci.image.index.v1+json, application/vnd.oci.image.manifest.v1+json, \
      application/vnd.docker.distribution.manifest.list.v2+json, application/vnd.docker.distribution.manifest.v2+json, \
      application/vnd.oci.artifact.manifest.v1+json, application/vnd.docker.distribution.manifest.v1+prettyjws, \
      application/vnd.docker.distribution.manifest.v1+json;q=0.5";
@@ -183,7 +183,9 @@ impl RegistryClient {
         repository: &Repository,
         known: Option<&Digest>,
     ) -> Result<Found, AskError> {
-        let head = self.ask(Method::HEAD, url, repository, known).await?;
+        let head = self
+            .ask(Method::HEAD, url, repository, MANIFESTS, known)
+            .await?;
         let status = head.status();
         if status == StatusCode::OK {
             if let Some(descriptor) = answer::described(&head)? {
@@ -198,7 +200,9 @@ impl RegistryClient {
         }
         // Some registries do not name the digest and some do not support HEAD. The cause of a
         // refusal is in its body, which the answer to a HEAD lacks.
-        let get = self.ask(Method::GET, url, repository, None).await?;
+        let get = self
+            .ask(Method::GET, url, repository, MANIFESTS, None)
+            .await?;
         match get.status() {
             StatusCode::OK => answer::hashed(get, MAX_MANIFEST).await.map(Found::Other),
             StatusCode::NOT_FOUND => answer::absent(get).await.map(|()| Found::Absent),
@@ -224,12 +228,13 @@ impl RegistryClient {
         method: Method,
         url: &Url,
         repository: &Repository,
+        accept: &'static str,
         known: Option<&Digest>,
     ) -> Result<Response, AskError> {
         let mut url = url.clone();
         for _ in 0..=MAX_REDIRECTS {
             let response = self
-                .exchange(&method, &url, repository, MANIFESTS, known)
+                .exchange(&method, &url, repository, accept, known)
                 .await?;
             if !response.status().is_redirection() || response.status() == StatusCode::NOT_MODIFIED
             {

@@ -10,7 +10,7 @@ use tokio::sync::SemaphorePermit;
 use tokio::time::Instant;
 
 use crate::answer::{self, MAX_REDIRECTS};
-use crate::client::{MAX_MANIFEST, RegistryClient};
+use crate::client::{MANIFESTS, MAX_MANIFEST, RegistryClient};
 use crate::error::AskError;
 
 /// Bytes of a blob: the config of an image, never a layer.
@@ -43,7 +43,9 @@ impl RegistryClient {
     ) -> Result<Option<Content>, AskError> {
         let _permit = self.content_permit().await?;
         let url = self.content("manifests", repository, digest)?;
-        let response = self.ask(Method::GET, &url, repository, None).await?;
+        let response = self
+            .ask(Method::GET, &url, repository, MANIFESTS, None)
+            .await?;
         checked(response, MAX_MANIFEST, digest).await
     }
 

@@ -28,7 +28,7 @@ pub use client::{Found, RegistryClient};
 pub use content::Content;
 pub use error::AskError;
 pub use ping::Ping;
-pub use tags::{NextPage, TagPage};
+pub use tags::{NextPage, TagList, TagPage};
 
 /// For the fuzz targets in `fuzz/`: reads answers without a registry.
 #[cfg(fuzzing)]

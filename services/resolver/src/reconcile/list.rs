@@ -5,13 +5,15 @@ use std::hash::{BuildHasher as _, RandomState};
 
 use sha2::{Digest as _, Sha256};
 use tagtrail_proto::{Repository, Tag};
-use tagtrail_registry::Found;
+use tagtrail_registry::{Found, NextPage, TagList};
 
 use super::pass::{Difference, MAX_DIFFERENCES, Pass, ReconcileError, RepositoryPass};
 use super::store::{self, Counts};
 
 /// Pages read of a list, because a broken registry may send a list without an end.
 const PAGES: usize = 100_000;
+/// Times that a list is read again from its beginning, because the registry refuses its next page.
+const RESTARTS: u32 = 2;
 
 impl Pass<'_> {
     /// Lists a repository, and notes the differences. `id` is the row of the repository, if history
@@ -64,52 +66,92 @@ impl Pass<'_> {
         first: bool,
         listed: &mut TagSet,
     ) -> Result<bool, ReconcileError> {
-        let mut next = None;
+        let mut next: Option<NextPage> = None;
+        let mut restarts = 0;
         for _ in 0..PAGES {
             let page = match self.list(repository, next.as_ref()).await? {
-                Some(Some(page)) => page,
-                Some(None) => return Ok(true), // The repository is deleted, with all its tags.
+                Some(TagList::Page(page)) => page,
+                Some(TagList::Absent) => return Ok(true), // Deleted, with all its tags.
+                Some(TagList::PageRefused(why)) => {
+                    match page_after_refusal(next.take(), &mut restarts) {
+                        AfterRefusal::Ask(page) => next = page,
+                        AfterRefusal::End => {
+                            tracing::info!(registry = %self.settings.name, "a full page ends the list of the tags of {}/{repository}: the registry links to no next page, and asked anyway it refuses: {why}", self.settings.name);
+                            return Ok(true);
+                        }
+                        AfterRefusal::GiveUp => {
+                            let image = format!("{}/{repository}", self.settings.name);
+                            tracing::warn!(registry = %self.settings.name, "the list of tags of {image} is incomplete, so its deleted tags are not looked for in this pass: the registry refuses a page after the first: {why}");
+                            return Ok(false);
+                        }
+                    }
+                    continue;
+                }
                 None => return Ok(false),
             };
-            self.count(|counts| counts.tags += page.tags.len() as u64);
+            let has_tags = !page.tags.is_empty();
+            // A page may repeat tags: after a refused page, or if the registry ignores the cursor.
+            let new: Vec<Tag> = page
+                .tags
+                .into_iter()
+                .filter(|tag| listed.add(tag))
+                .collect();
+            self.count(|counts| counts.tags += new.len() as u64);
             // Some registries send all tags at once.
             let size = usize::try_from(store::PAGE).unwrap_or(usize::MAX);
-            for tags in page.tags.chunks(size) {
-                let known = match id {
-                    Some(id) => store::heads(self.db, id, &tags.iter().collect::<Vec<_>>()).await?,
-                    None => Default::default(),
-                };
-                for tag in tags {
-                    listed.add(tag);
-                    match known.get(tag) {
-                        Some(Some(digest)) => {
-                            if !self.is_due(repository, tag) {
-                                continue;
-                            }
-                            self.count(|counts| counts.asked += 1);
-                            match self.check_again(repository, tag, Some(digest)).await? {
-                                Some(Found::Same) => {}
-                                Some(Found::Other(_) | Found::Absent) => {
-                                    self.note(repository, tag, false)
-                                }
-                                None => return Ok(false),
-                            }
-                        }
-                        Some(None) => self.note(repository, tag, false),
-                        None => self.note(repository, tag, first),
-                    }
-                }
-                if self.differences.len() >= MAX_DIFFERENCES {
-                    self.confirm().await?;
+            for tags in new.chunks(size) {
+                if !self.compare_tags(id, repository, first, tags).await? {
+                    return Ok(false);
                 }
             }
+            let is_repeated =
+                has_tags && new.is_empty() && next.as_ref().is_some_and(NextPage::is_guessed);
             match page.next {
-                Some(_) if page.tags.is_empty() => return Ok(false), // A circle of empty pages.
+                Some(_) if page.is_empty => return Ok(false), // A circle of empty pages.
+                _ if is_repeated => return Ok(true),
                 Some(page) => next = Some(page),
                 None => return Ok(true),
             }
         }
         Ok(false)
+    }
+
+    /// Compares tags of the list with history. Returns false if the registry gave no answer.
+    async fn compare_tags(
+        &mut self,
+        id: Option<i64>,
+        repository: &Repository,
+        first: bool,
+        tags: &[Tag],
+    ) -> Result<bool, ReconcileError> {
+        if self.shared.shutdown.is_cancelled() {
+            return Ok(false);
+        }
+        let known = match id {
+            Some(id) => store::heads(self.db, id, &tags.iter().collect::<Vec<_>>()).await?,
+            None => Default::default(),
+        };
+        for tag in tags {
+            match known.get(tag) {
+                Some(Some(digest)) => {
+                    if !self.is_due(repository, tag) {
+                        continue;
+                    }
+                    self.count(|counts| counts.asked += 1);
+                    match self.check_again(repository, tag, Some(digest)).await? {
+                        Some(Found::Same) => {}
+                        Some(Found::Other(_) | Found::Absent) => self.note(repository, tag, false),
+                        None => return Ok(false),
+                    }
+                }
+                Some(None) => self.note(repository, tag, false),
+                None => self.note(repository, tag, first),
+            }
+        }
+        if self.differences.len() >= MAX_DIFFERENCES {
+            self.confirm().await?;
+        }
+        Ok(true)
     }
 
     async fn find_missing(
@@ -124,6 +166,9 @@ impl Pass<'_> {
             let Some((last, _)) = page.last() else {
                 return Ok(());
             };
+            if self.shared.shutdown.is_cancelled() {
+                return Ok(());
+            }
             after = last.to_string();
             for (tag, _) in page.iter().filter(|(tag, _)| !listed.has(tag)) {
                 self.note(repository, tag, false);
@@ -154,6 +199,34 @@ impl Pass<'_> {
     }
 }
 
+/// The request that follows a refused page.
+#[derive(Debug, PartialEq, Eq)]
+enum AfterRefusal {
+    /// This page; `None`: the first.
+    Ask(Option<NextPage>),
+    /// None: the list has no such page.
+    End,
+    /// None: the list stays incomplete.
+    GiveUp,
+}
+
+/// Decides which page to request after the registry refused `page`. A registry may refuse a page
+/// whose cursor is a tag that was deleted meanwhile, so an earlier tag is tried, and then the list
+/// from its beginning.
+fn page_after_refusal(page: Option<NextPage>, restarts: &mut u32) -> AfterRefusal {
+    let is_guessed = page.as_ref().is_some_and(NextPage::is_guessed);
+    match page.and_then(NextPage::earlier) {
+        Some(earlier) => AfterRefusal::Ask(Some(earlier)),
+        // The registry named no such page.
+        None if is_guessed => AfterRefusal::End,
+        None if *restarts < RESTARTS => {
+            *restarts += 1;
+            AfterRefusal::Ask(None)
+        }
+        None => AfterRefusal::GiveUp,
+    }
+}
+
 fn part_of(repository: &Repository, tag: &Tag, parts: u64) -> u64 {
     let hash = Sha256::new()
         .chain_update(repository.as_ref())
@@ -174,8 +247,9 @@ struct TagSet {
 }
 
 impl TagSet {
-    fn add(&mut self, tag: &Tag) {
-        self.hashes.insert(self.key.hash_one(tag.as_ref()));
+    /// Returns true if the set had no such tag.
+    fn add(&mut self, tag: &Tag) -> bool {
+        self.hashes.insert(self.key.hash_one(tag.as_ref()))
     }
 
     fn has(&self, tag: &Tag) -> bool {
@@ -205,7 +279,7 @@ mod tests {
     fn only_added_tags_are_in_the_set() {
         let mut listed = TagSet::default();
         let tag = |text: &str| text.parse::<Tag>().unwrap();
-        listed.add(&tag("a"));
+        assert!(listed.add(&tag("a")) && !listed.add(&tag("a")));
         assert!(listed.has(&tag("a")) && !listed.has(&tag("b")));
     }
 }

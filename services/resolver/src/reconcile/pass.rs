@@ -8,7 +8,7 @@ use tagtrail_bus::publish::PublishError;
 use tagtrail_postgres::ping;
 use tagtrail_postgres::session::ping_interval;
 use tagtrail_proto::{Digest, Image, Origin, Registry, Repository, Subject, Tag};
-use tagtrail_registry::{AskError, Found, NextPage, RegistryClient, TagPage};
+use tagtrail_registry::{AskError, Found, NextPage, RegistryClient, TagList};
 use time::OffsetDateTime;
 use tokio::time::Instant;
 
@@ -114,6 +114,9 @@ impl<'a> Pass<'a> {
             let page = store::repositories(self.db, name, after).await?;
             let Some((last, _)) = page.last() else { break };
             after = *last;
+            if self.shared.shutdown.is_cancelled() {
+                return Ok(());
+            }
             for (id, repository) in page {
                 self.reconcile_repository(Some(id), repository).await?;
             }
@@ -135,6 +138,10 @@ impl<'a> Pass<'a> {
             self.shared
                 .sleep(self.shared.pace.grace.min(self.settings.interval / 2))
                 .await;
+        }
+        // After a stop request nothing counts as reconciled, because differences may be unconfirmed.
+        if self.shared.shutdown.is_cancelled() {
+            return Ok(());
         }
         for difference in std::mem::take(&mut self.differences) {
             if self.shared.shutdown.is_cancelled() {
@@ -213,15 +220,21 @@ impl<'a> Pass<'a> {
         Ok(Some(true))
     }
 
-    /// Returns a page of a repository's tags. `None`: the registry gave no answer.
+    /// Returns a page of a repository's tags. `None`: the registry gave no answer, or a stop was
+    /// requested.
     pub(super) async fn list(
         &mut self,
         repository: &Repository,
         page: Option<&NextPage>,
-    ) -> Result<Option<Option<TagPage>>, ReconcileError> {
+    ) -> Result<Option<TagList>, ReconcileError> {
         for attempt in 0..=RETRIES {
             self.wait_turn().await?;
-            let answer = self.registry.tags(repository, page).await;
+            let Some(answer) = self
+                .unless_stopped(self.registry.tags(repository, page))
+                .await
+            else {
+                return Ok(None);
+            };
             match self.next_step(answer, attempt) {
                 NextStep::Answer(answer) => return Ok(answer),
                 NextStep::Retry(rest) => self.shared.sleep(rest).await,
@@ -230,7 +243,8 @@ impl<'a> Pass<'a> {
         Ok(None)
     }
 
-    /// Compares a tag with the digest in history. `None`: the registry gave no answer.
+    /// Compares a tag with the digest in history. `None`: the registry gave no answer, or a stop was
+    /// requested.
     pub(super) async fn check_again(
         &mut self,
         repository: &Repository,
@@ -239,13 +253,25 @@ impl<'a> Pass<'a> {
     ) -> Result<Option<Found>, ReconcileError> {
         for attempt in 0..=RETRIES {
             self.wait_turn().await?;
-            let answer = self.registry.compare(repository, tag, known).await;
+            let question = self.registry.compare(repository, tag, known);
+            let Some(answer) = self.unless_stopped(question).await else {
+                return Ok(None);
+            };
             match self.next_step(answer, attempt) {
                 NextStep::Answer(answer) => return Ok(answer),
                 NextStep::Retry(rest) => self.shared.sleep(rest).await,
             }
         }
         Ok(None)
+    }
+
+    /// Asks the registry, unless a stop is requested before the answer arrives.
+    async fn unless_stopped<T>(&self, question: impl Future<Output = T>) -> Option<T> {
+        tokio::select! {
+            biased;
+            () = self.shared.shutdown.cancelled() => None,
+            answer = question => Some(answer),
+        }
     }
 
     /// Waits before the next request: the pauses spread all requests over the interval.

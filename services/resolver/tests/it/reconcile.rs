@@ -19,6 +19,9 @@ use crate::{Resolver, answers, registry, wait_answers};
 
 const NAME: &str = "registry.example.com";
 
+/// Held by tests with thousands of tags, because one of them measures the memory of this process.
+static HEAVY: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
+
 /// A registry with many tags, which counts its requests.
 #[derive(Clone, Default)]
 struct Tags(Arc<Mutex<Inner>>);
@@ -36,6 +39,30 @@ struct Inner {
     broken: Option<String>,
     /// Answers conditional requests with 304 Not Modified.
     conditional: bool,
+    /// The names of next pages.
+    pages: Pages,
+    /// Tags deleted as soon as the page that ends with them is sent.
+    deleted_after_page: bool,
+    /// Time that each answer takes.
+    delay: Duration,
+}
+
+/// How a registry names the next page.
+#[derive(Clone, Copy, Default, PartialEq, Eq)]
+enum Pages {
+    /// By a link; an unknown `last` goes on in lexical order, as in distribution.
+    #[default]
+    Link,
+    /// By a link; an unknown `last` is refused with 404 and no body, as in zot.
+    KnownLink,
+    /// By a link whose cursor is no tag, and refused.
+    BrokenCursor,
+    /// Without a link, as in `crane registry serve`.
+    NoLink,
+    /// Without a link, and `last` is ignored.
+    IgnoresLast,
+    /// Without a link, and `last` is refused.
+    RefusesLast,
 }
 
 impl Tags {
@@ -58,6 +85,8 @@ async fn answer(
     headers: HeaderMap,
     request: Request<Body>,
 ) -> Response {
+    let delay = inner.lock().unwrap().delay;
+    tokio::time::sleep(delay).await;
     let mut inner = inner.lock().unwrap();
     let path = request.uri().path().to_owned();
     let Some(path) = path.strip_prefix("/v2/") else {
@@ -72,21 +101,49 @@ async fn answer(
         if inner.broken.as_deref() == Some(repository) {
             return StatusCode::INTERNAL_SERVER_ERROR.into_response();
         }
-        let size = inner.page;
-        let Some(tags) = inner.tags.get(repository) else {
+        // As Pulp does.
+        if headers
+            .get("accept")
+            .is_none_or(|accept| accept != "application/json")
+        {
+            return StatusCode::NOT_ACCEPTABLE.into_response();
+        }
+        let (size, pages) = (inner.page, inner.pages);
+        let deleted_after_page = inner.deleted_after_page;
+        let Some(tags) = inner.tags.get_mut(repository) else {
             return unknown("NAME_UNKNOWN");
         };
         let last = query.get("last").cloned().unwrap_or_default();
-        let page: Vec<&String> = tags.keys().filter(|tag| **tag > last).take(size).collect();
-        let body = serde_json::json!({"name": repository, "tags": page}).to_string();
-        return match page.last() {
-            Some(last) if page.len() == size => {
-                let link =
-                    format!("</v2/{repository}/tags/list?last={last}&n={size}>; rel=\"next\"");
-                ([("link", link)], body).into_response()
-            }
-            _ => body.into_response(),
+        let refused = match pages {
+            Pages::KnownLink => !last.is_empty() && !tags.contains_key(&last),
+            Pages::BrokenCursor => query.contains_key("cursor"),
+            Pages::RefusesLast => !last.is_empty(),
+            Pages::Link | Pages::NoLink | Pages::IgnoresLast => false,
         };
+        if refused {
+            return StatusCode::NOT_FOUND.into_response();
+        }
+        let begins = |tag: &String| pages == Pages::IgnoresLast || *tag > last;
+        let page: Vec<String> = tags
+            .keys()
+            .filter(|tag| begins(tag))
+            .take(size)
+            .cloned()
+            .collect();
+        let body = serde_json::json!({"name": repository, "tags": page}).to_string();
+        let Some(last) = page.last().filter(|_| page.len() == size) else {
+            return body.into_response();
+        };
+        if deleted_after_page {
+            tags.remove(last);
+        }
+        let cursor = match pages {
+            Pages::Link | Pages::KnownLink => format!("last={last}"),
+            Pages::BrokenCursor => "cursor=7".to_owned(),
+            Pages::NoLink | Pages::IgnoresLast | Pages::RefusesLast => return body.into_response(),
+        };
+        let link = format!("</v2/{repository}/tags/list?{cursor}&n={size}>; rel=\"next\"");
+        return ([("link", link)], body).into_response();
     }
     let Some((repository, tag)) = path.split_once("/manifests/") else {
         return StatusCode::NOT_FOUND.into_response();
@@ -200,6 +257,7 @@ fn resident() -> u64 {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn ten_thousand_unchanged_tags_cost_a_list_and_a_bounded_number_of_requests() {
+    let _alone = HEAVY.lock().await;
     let world = World::new().await;
     let tags: BTreeMap<String, Digest> = (0..10_000)
         .map(|number| (format!("v{number:05}"), digest(&number.to_string())))
@@ -323,4 +381,131 @@ async fn a_list_that_can_not_be_read_deletes_nothing_and_delays_no_other_reposit
         .unwrap();
     assert_eq!(reconciled, ["b/fine"]);
     resolver.stop().await;
+}
+
+/// Returns this number of tags, from `v0000` on.
+fn numbered(count: usize) -> BTreeMap<String, Digest> {
+    (0..count)
+        .map(|number| (format!("v{number:04}"), digest(&number.to_string())))
+        .collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_page_without_a_link_is_followed_by_the_next() {
+    let _alone = HEAVY.lock().await;
+    for (pages, count, lists) in [
+        (Pages::NoLink, 2005, 3),
+        (Pages::NoLink, 2000, 3),
+        (Pages::NoLink, 999, 1),
+        (Pages::IgnoresLast, 1000, 2),
+        // The refused page after tag 999, then after the four tags before.
+        (Pages::RefusesLast, 1000, 6),
+    ] {
+        let world = World::new().await;
+        let mut db = world.db.connect().await;
+        record(&mut db, "shop/web", &numbered(count - 1)).await;
+        world.tags.change(|inner| {
+            inner.pages = pages;
+            inner.tags.insert("shop/web".to_owned(), numbered(count));
+        });
+        let resolver = world.resolver("reconcile = \"12s\"").await;
+        world.reconciled(1).await;
+        let (listed, found): (i64, i64) = sqlx::query_as("select tags, found from reconcile")
+            .fetch_one(&mut db)
+            .await
+            .unwrap();
+        let lists_asked = world.tags.change(|inner| inner.lists);
+        assert_eq!((listed, found), (i64::try_from(count).unwrap(), 1));
+        assert_eq!(lists_asked, lists, "{count} tags");
+        resolver.stop().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refused_next_page_does_not_end_the_comparison() {
+    let world = World::new().await;
+    let mut history = numbered(20);
+    history.insert("gone".to_owned(), digest("gone"));
+    record(&mut world.db.connect().await, "shop/web", &history).await;
+    // A job deletes the last tag of each page before the next page is requested.
+    world.tags.change(|inner| {
+        (inner.page, inner.pages, inner.deleted_after_page) = (5, Pages::KnownLink, true);
+        let mut tags = numbered(20);
+        tags.insert("v9999".to_owned(), digest("new"));
+        inner.tags.insert("shop/web".to_owned(), tags);
+    });
+    let resolver = world.resolver("reconcile = \"1s\"").await;
+    world.reconciled(1).await;
+    let pushes = wait_answers(&world.nats, 2).await;
+    let has = |name: &str, action| {
+        pushes.iter().any(|push| {
+            push.tag.as_ref().is_some_and(|tag| tag.as_ref() == name) && push.action == action
+        })
+    };
+    assert!(
+        has("gone", Action::Delete) && has("v9999", Action::Push),
+        "{pushes:?}"
+    );
+    resolver.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_list_whose_next_page_stays_refused_is_read_again_a_few_times_and_deletes_nothing() {
+    let world = World::new().await;
+    let mut db = world.db.connect().await;
+    let mut history = numbered(20);
+    history.insert("v0001".to_owned(), digest("before"));
+    record(&mut db, "shop/web", &history).await;
+    world.tags.change(|inner| {
+        (inner.page, inner.pages) = (5, Pages::BrokenCursor);
+        inner.tags.insert("shop/web".to_owned(), numbered(20));
+    });
+    let resolver = world.resolver("reconcile = \"30s\"").await;
+    // The part that could be listed is compared.
+    let pushes = wait_answers(&world.nats, 1).await;
+    assert_eq!(pushes[0].tag.as_ref().unwrap().as_ref(), "v0001");
+    assert_eq!(
+        world.tags.change(|inner| inner.lists),
+        6,
+        "three times two pages"
+    );
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let count: i64 = sqlx::query_scalar("select count(*) from reconcile")
+        .fetch_one(&mut db)
+        .await
+        .unwrap();
+    assert_eq!((count, answers(&world.nats).await.len()), (0, 1));
+    resolver.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_request_ends_a_comparison_at_once_and_records_nothing() {
+    let _alone = HEAVY.lock().await;
+    // Slow answers, as of a busy registry, and then none.
+    for delay in [Duration::from_millis(50), Duration::from_secs(60)] {
+        let world = World::new().await;
+        let mut db = world.db.connect().await;
+        record(&mut db, "a/first", &numbered(1300)).await;
+        record(&mut db, "b/second", &numbered(10)).await;
+        world.tags.change(|inner| {
+            inner.delay = delay;
+            for name in ["a/first", "b/second"] {
+                inner.tags.insert(name.to_owned(), numbered(1300));
+            }
+        });
+        let resolver = world.resolver("reconcile = \"1h\"").await;
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let began = std::time::Instant::now();
+        resolver.stop().await;
+        assert!(
+            began.elapsed() < Duration::from_secs(2),
+            "{:?}",
+            began.elapsed()
+        );
+        let count: i64 = sqlx::query_scalar("select count(*) from reconcile")
+            .fetch_one(&mut db)
+            .await
+            .unwrap();
+        assert_eq!(count, 0);
+    }
 }
