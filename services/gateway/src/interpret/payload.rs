@@ -49,6 +49,9 @@ pub(super) fn explain(
             "`kind` of the source in tagtrail.toml may be another than the sender's"
         }
         Some(b'{' | b'[') => "the template of the webhook, if it has one, must make valid JSON",
+        Some(_) if content_type.to_ascii_lowercase().contains("json") => {
+            "the format or template of the webhook must make JSON"
+        }
         Some(_) => "set the content type of the webhook to application/json at the sender",
     };
     DecodeError::new(format_args!(
@@ -132,6 +135,11 @@ mod tests {
                 "text/xml",
                 "<push/>",
                 ["text/xml", "\"<push/>\"", "application/json"],
+            ),
+            (
+                "application/json",
+                "pushed v1",
+                ["application/json", "\"pushed v1\"", "must make JSON"],
             ),
             (
                 "application/json",
