@@ -1,4 +1,5 @@
-//! The metrics of a process, for Prometheus: `/metrics`, in the text format that the client accepts.
+//! The metrics of a process, for Prometheus: `/metrics`, in the text format that the client
+//! accepts.
 
 use std::collections::HashSet;
 use std::fmt;

@@ -1,5 +1,6 @@
 //! The SQL that reads history: the revision in force at a time, the revisions of a tag, the images
-//! that had a digest, the number of images that match, manifests, and the revisions of a partition in the order recorded.
+//! that had a digest, the number of images that match, manifests, and the revisions of a partition
+//! in the order recorded.
 //!
 //! In scope: `select` statements over the tables that the indexer writes. Each function takes a
 //! connection and returns plain rows, or the [`sqlx::Error`] of its statement. Lists are read by

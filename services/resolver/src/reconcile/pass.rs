@@ -139,7 +139,8 @@ impl<'a> Pass<'a> {
                 .sleep(self.shared.pace.grace.min(self.settings.interval / 2))
                 .await;
         }
-        // After a stop request nothing counts as reconciled, because differences may be unconfirmed.
+        // After a stop request nothing counts as reconciled, because differences may be
+        // unconfirmed.
         if self.shared.shutdown.is_cancelled() {
             return Ok(());
         }
@@ -243,8 +244,8 @@ impl<'a> Pass<'a> {
         Ok(None)
     }
 
-    /// Compares a tag with the digest in history. `None`: the registry gave no answer, or a stop was
-    /// requested.
+    /// Compares a tag with the digest in history. `None`: the registry gave no answer, or a stop
+    /// was requested.
     pub(super) async fn check_again(
         &mut self,
         repository: &Repository,
