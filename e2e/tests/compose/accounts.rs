@@ -127,6 +127,7 @@ impl Up {
                 ("TAGTRAIL_ADMIN".to_owned(), admin.clone()),
                 ("TAGTRAIL_GATEWAY_LISTEN".to_owned(), gateway.clone()),
                 ("TAGTRAIL_API_LISTEN".to_owned(), api.clone()),
+                ("TAGTRAIL_SWEEP_SECONDS".to_owned(), "1".to_owned()),
             ]);
             let environment: Vec<(&str, &str)> = environment
                 .iter()
@@ -268,6 +269,29 @@ async fn the_same_processes_do_their_work_with_accounts_that_can_do_nothing_else
         .unwrap();
     let event: Value = serde_json::from_slice(&manifest.payload).unwrap();
     assert_eq!(event["data"]["digest"], digest);
+
+    // Each service writes the tables that it alone writes, with the rights of its role.
+    for (account, written) in [
+        (
+            "indexer",
+            "select done_at is not null from sweep where stream = 'PUSHES'",
+        ),
+        (
+            "resolver",
+            "select true from reconcile where repository = 'shop/web'",
+        ),
+        ("trigger", "select applied_seq > 0 from planner_position"),
+    ] {
+        let mut db = up.postgres(account).await;
+        eventually(&format!("a row of the {account}"), SOON, async || {
+            let row: Option<bool> = sqlx::query_scalar(written)
+                .fetch_optional(&mut db)
+                .await
+                .unwrap();
+            row.filter(|written| *written)
+        })
+        .await;
+    }
 
     refuses_on_nats(&up).await;
     refuses_on_postgres(&up).await;
