@@ -112,7 +112,12 @@ async fn a_full_disk_of_nats_server_loses_nothing() {
         (refused >= 5).then_some(())
     })
     .await;
-    readyz_has(&fleet, "gateway", "free some space, then restart nats-server").await;
+    readyz_has(
+        &fleet,
+        "gateway",
+        "free some space, then restart nats-server",
+    )
+    .await;
     disk.free();
     // As `readyz` asks: nats-server 2.15 does not store again before a restart.
     fleet.nats.crash().await;
