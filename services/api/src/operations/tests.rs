@@ -22,7 +22,8 @@ use crate::database::Database;
 use crate::feed::Feed;
 use crate::http::body::JsonBody;
 use crate::http::operation::{Method, RequestBody, ResponseBody, schema};
-use crate::http::parameters::{Parameter, PathValues, text};
+use crate::http::parameters::PathValues;
+use crate::operations::triggers::NAME;
 
 #[derive(Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -31,14 +32,6 @@ struct Hold {
     /// May be left out.
     until: Option<String>,
 }
-
-const NAME: Parameter = Parameter {
-    name: "name",
-    required: true,
-    description: "Name of the trigger.",
-    example: "shop",
-    schema: text,
-};
 
 const PUT: Operation = Operation {
     id: "hold",

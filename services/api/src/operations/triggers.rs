@@ -16,7 +16,7 @@ use crate::http::parameters::{Parameter, Parameters, PathValues, text};
 use crate::store;
 use crate::store::triggers::{Trigger, TriggerState};
 
-const NAME: Parameter = Parameter {
+pub(super) const NAME: Parameter = Parameter {
     name: "name",
     required: true,
     description: "Name of the trigger.",
