@@ -55,6 +55,30 @@ const MAX_CONTENT_REQUESTS: usize = 2;
 /// Bytes of a manifest. Registries accept manifests of at most 4 MiB.
 pub(crate) const MAX_MANIFEST: usize = 4 * 1024 * 1024;
 
+/// A request to the registry, apart from its URL.
+#[derive(Debug)]
+pub(crate) struct Request<'a> {
+    pub(crate) method: Method,
+    /// The repository that the credentials are for.
+    pub(crate) repository: &'a Repository,
+    /// The media types of the header `Accept`.
+    pub(crate) accept: &'static str,
+    /// With a known digest the request is conditional.
+    pub(crate) known: Option<&'a Digest>,
+}
+
+impl<'a> Request<'a> {
+    /// Returns an unconditional GET.
+    pub(crate) fn get(repository: &'a Repository, accept: &'static str) -> Request<'a> {
+        Request {
+            method: Method::GET,
+            repository,
+            accept,
+            known: None,
+        }
+    }
+}
+
 impl RegistryClient {
     /// Builds the client of a configured registry.
     ///
@@ -183,9 +207,12 @@ impl RegistryClient {
         repository: &Repository,
         known: Option<&Digest>,
     ) -> Result<Found, AskError> {
-        let head = self
-            .ask(Method::HEAD, url, repository, MANIFESTS, known)
-            .await?;
+        let head = Request {
+            method: Method::HEAD,
+            known,
+            ..Request::get(repository, MANIFESTS)
+        };
+        let head = self.ask(url, &head).await?;
         let status = head.status();
         if status == StatusCode::OK {
             if let Some(descriptor) = answer::described(&head)? {
@@ -200,9 +227,7 @@ impl RegistryClient {
         }
         // Some registries do not name the digest and some do not support HEAD. The cause of a
         // refusal is in its body, which the answer to a HEAD lacks.
-        let get = self
-            .ask(Method::GET, url, repository, MANIFESTS, None)
-            .await?;
+        let get = self.ask(url, &Request::get(repository, MANIFESTS)).await?;
         match get.status() {
             StatusCode::OK => answer::hashed(get, MAX_MANIFEST).await.map(Found::Other),
             StatusCode::NOT_FOUND => answer::absent(get).await.map(|()| Found::Absent),
@@ -222,20 +247,11 @@ impl RegistryClient {
     }
 
     /// Sends a request, authenticates if the registry asks for it, and follows redirects within the
-    /// origin. With a known digest the request is conditional.
-    pub(crate) async fn ask(
-        &self,
-        method: Method,
-        url: &Url,
-        repository: &Repository,
-        accept: &'static str,
-        known: Option<&Digest>,
-    ) -> Result<Response, AskError> {
+    /// origin.
+    pub(crate) async fn ask(&self, url: &Url, request: &Request<'_>) -> Result<Response, AskError> {
         let mut url = url.clone();
         for _ in 0..=MAX_REDIRECTS {
-            let response = self
-                .exchange(&method, &url, repository, accept, known)
-                .await?;
+            let response = self.exchange(&url, request).await?;
             if !response.status().is_redirection() || response.status() == StatusCode::NOT_MODIFIED
             {
                 return Ok(response);
@@ -255,13 +271,10 @@ impl RegistryClient {
     /// Sends a request, and authenticates if the registry asks for it. Follows no redirect.
     pub(crate) async fn exchange(
         &self,
-        method: &Method,
         url: &Url,
-        repository: &Repository,
-        accept: &'static str,
-        known: Option<&Digest>,
+        request: &Request<'_>,
     ) -> Result<Response, AskError> {
-        let response = self.send(method, url, repository, accept, known).await?;
+        let response = self.send(url, request).await?;
         if response.status() != StatusCode::UNAUTHORIZED {
             return Ok(response);
         }
@@ -269,36 +282,29 @@ impl RegistryClient {
         let challenge =
             Challenge::choose(challenges.iter().filter_map(|value| value.to_str().ok()));
         self.auth
-            .answer(&self.client, challenge, repository)
+            .answer(&self.client, challenge, request.repository)
             .await?;
-        let response = self.send(method, url, repository, accept, known).await?;
+        let response = self.send(url, request).await?;
         if response.status() == StatusCode::UNAUTHORIZED {
-            self.auth.forget(repository).await;
+            self.auth.forget(request.repository).await;
             return Err(answer::refusal(response).await);
         }
         Ok(response)
     }
 
-    async fn send(
-        &self,
-        method: &Method,
-        url: &Url,
-        repository: &Repository,
-        accept: &'static str,
-        known: Option<&Digest>,
-    ) -> Result<Response, AskError> {
-        let mut request = self
+    async fn send(&self, url: &Url, request: &Request<'_>) -> Result<Response, AskError> {
+        let mut builder = self
             .client
-            .request(method.clone(), url.clone())
-            .header(ACCEPT, accept);
-        if let Some(known) = known {
+            .request(request.method.clone(), url.clone())
+            .header(ACCEPT, request.accept);
+        if let Some(known) = request.known {
             // An ETag is in quotes (RFC 9110, section 8.8.3), and registries use the digest as
             // ETag.
-            request = request.header(IF_NONE_MATCH, format!("\"{known}\""));
+            builder = builder.header(IF_NONE_MATCH, format!("\"{known}\""));
         }
-        if let Some(value) = self.auth.header(repository).await {
-            request = request.header(AUTHORIZATION, value);
+        if let Some(value) = self.auth.header(request.repository).await {
+            builder = builder.header(AUTHORIZATION, value);
         }
-        request.send().await.map_err(AskError::from)
+        builder.send().await.map_err(AskError::from)
     }
 }

@@ -4,13 +4,13 @@
 use std::net::IpAddr;
 use std::sync::PoisonError;
 
-use reqwest::{Method, Response, StatusCode, Url};
+use reqwest::{Response, StatusCode, Url};
 use tagtrail_proto::{Algorithm, Digest, Repository};
 use tokio::sync::SemaphorePermit;
 use tokio::time::Instant;
 
 use crate::answer::{self, MAX_REDIRECTS};
-use crate::client::{MANIFESTS, MAX_MANIFEST, RegistryClient};
+use crate::client::{MANIFESTS, MAX_MANIFEST, RegistryClient, Request};
 use crate::error::AskError;
 
 /// Bytes of a blob: the config of an image, never a layer.
@@ -43,9 +43,7 @@ impl RegistryClient {
     ) -> Result<Option<Content>, AskError> {
         let _permit = self.content_permit().await?;
         let url = self.content("manifests", repository, digest)?;
-        let response = self
-            .ask(Method::GET, &url, repository, MANIFESTS, None)
-            .await?;
+        let response = self.ask(&url, &Request::get(repository, MANIFESTS)).await?;
         checked(response, MAX_MANIFEST, digest).await
     }
 
@@ -71,7 +69,7 @@ impl RegistryClient {
             let response = if elsewhere {
                 self.client.get(url.clone()).send().await?
             } else {
-                self.exchange(&Method::GET, &url, repository, "*/*", None)
+                self.exchange(&url, &Request::get(repository, "*/*"))
                     .await?
             };
             if !response.status().is_redirection() {

@@ -1,12 +1,12 @@
 //! Lists the tags of a repository by pages (OCI distribution specification 1.1, "Listing Tags").
 
 use reqwest::header::LINK;
-use reqwest::{Method, Response, StatusCode, Url};
+use reqwest::{Response, StatusCode, Url};
 use serde::Deserialize;
 use tagtrail_proto::{Repository, Tag, clean_text};
 
 use crate::answer;
-use crate::client::RegistryClient;
+use crate::client::{RegistryClient, Request};
 use crate::error::AskError;
 
 /// Tags requested in a page. Some registries send fewer, some all at once.
@@ -102,7 +102,7 @@ impl RegistryClient {
         repository: &Repository,
         is_first: bool,
     ) -> Result<TagList, AskError> {
-        let response = self.ask(Method::GET, url, repository, LIST, None).await?;
+        let response = self.ask(url, &Request::get(repository, LIST)).await?;
         match response.status() {
             StatusCode::OK => {
                 let link = self.next(url, &response)?;
