@@ -35,8 +35,8 @@ use crate::store::position::Progress;
 /// Most pushes read ahead of Postgres, and most batches of revisions recorded ahead of NATS.
 const READ_AHEAD: usize = batch::MOST;
 const PUBLISH_AHEAD: usize = 1;
-/// Idle ticks after which PUSHES counts as read to its end: revisions still missing from Postgres
-/// must then be adopted from REVISIONS.
+/// Idle ticks in a row after which PUSHES counts as read to its end. Revisions that are still
+/// missing from Postgres can then come only from REVISIONS, and are adopted.
 const NOTHING_MORE: u32 = 3;
 /// Longest pause between two attempts. It must be shorter than `idle_session_timeout`.
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
@@ -79,13 +79,13 @@ async fn work(
 ) -> Result<(), Error> {
     let mut progress = shared.within(store::position::progress(db, number)).await?;
     FailPoint::IndexerLocked.pass();
-    // From now on the server refuses messages that an earlier holder still has in its queues …
+    // From now on the server refuses messages that an earlier holder still has in its queues.
     let fencing = Box::pin(shared.bus.fence(number));
     let fence = shared.while_pinging(db, fencing).await?;
     FailPoint::IndexerFenced.pass();
-    // … so REVISIONS now has every published revision, perhaps more than an older Postgres …
+    // So REVISIONS now has every published revision, perhaps more of them than a restored Postgres.
     let unrecorded = unrecorded_of(shared, cache, number, db).await?;
-    // … and this holder publishes the missing revisions, before any new revision.
+    // The revisions that REVISIONS is missing come before any new revision.
     catch_up(shared, number, db, &fence, &mut progress).await?;
 
     let filter = Subject::all_pushes(number);

@@ -138,9 +138,9 @@ pub(crate) async fn publish(
     }
 }
 
-/// The server stores messages in the order of the session, but the next message of a tag must not
-/// overtake a lost one. So each tag has one message on its way, and after a failure all
-/// unacknowledged messages are sent again, in order.
+/// Publishes with at most one unacknowledged message of each tag, and after a failure sends all
+/// unacknowledged messages again, in order. Otherwise a message could be stored although the one
+/// before it of the same tag was lost.
 async fn in_order(
     fence: &Fence,
     incoming: &mut mpsc::Receiver<Vec<OutgoingRevision>>,

@@ -78,8 +78,8 @@ pub(crate) async fn catch_up(
     Ok(())
 }
 
-/// Records the ordinal up to which REVISIONS has acknowledged. It can be lower than before, where
-/// REVISIONS lost its end.
+/// Records the ordinal up to which REVISIONS has acknowledged. The ordinal may decrease: REVISIONS
+/// may have lost its last messages.
 pub(crate) async fn note_published(
     shared: &Shared,
     number: u16,
@@ -116,8 +116,9 @@ async fn recorded_in(
 
 /// Returns an ordinal up to which REVISIONS certainly has all revisions. REVISIONS may have lost
 /// acknowledged messages at the end of the stream (nats-server does not sync each message to disk),
-/// or somebody may have recreated the stream. Revisions are published in the order of ordinals, up
-/// to a window, so the missing revisions are the last ones; bisection finds the first of them.
+/// or somebody may have recreated the stream. Revisions are published nearly in the order of their
+/// ordinals, so the missing revisions are the last ones, and bisection finds the first of them. A
+/// resend may have changed the order within [`publish::WINDOW`]: the result lies that far before.
 async fn truly_published(
     shared: &Shared,
     number: u16,
