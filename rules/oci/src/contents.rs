@@ -93,10 +93,12 @@ pub fn manifest(bytes: &[u8]) -> ManifestFields {
         media_type: text(media_type).or(inferred.map(str::to_owned)),
         // Without an `artifactType` the media type of the config counts (OCI image specification,
         // "Guidelines for Artifact Usage").
-        artifact_type: artifact(artifact_type).or_else(|| {
-            let kind = config.media_type.clone();
-            kind.filter(|kind| !is_image && kind != EMPTY)
-        }),
+        artifact_type: artifact(artifact_type)
+            .or_else(|| {
+                let kind = config.media_type.clone();
+                kind.filter(|kind| !is_image && kind != EMPTY)
+            })
+            .or_else(|| index_of_blobs(&descriptors)),
         annotations: texts(annotations),
         config: config
             .digest
@@ -144,6 +146,33 @@ fn artifact(raw: Option<&RawValue>) -> Option<String> {
 
 fn is_image_config(media_type: &str) -> bool {
     matches!(media_type, CONFIG | DOCKER_CONFIG)
+}
+
+/// Returns the type of an index that lists blobs in place of manifests, as a build cache of
+/// `BuildKit` does: the one media type among the entries that is no layer.
+fn index_of_blobs(descriptors: &[DescriptorFields]) -> Option<String> {
+    let kinds: Option<Vec<&str>> = descriptors
+        .iter()
+        .map(|one| one.media_type.as_deref().filter(|kind| !is_manifest(kind)))
+        .collect();
+    let mut others = kinds?.into_iter().filter(|kind| !is_layer(kind));
+    let kind = others.next()?;
+    others.all(|other| other == kind).then(|| kind.to_owned())
+}
+
+fn is_manifest(media_type: &str) -> bool {
+    let kinds = [
+        "application/vnd.oci.artifact.manifest.",
+        "application/vnd.oci.image.manifest.",
+        "application/vnd.oci.image.index.",
+        "application/vnd.docker.distribution.manifest.",
+    ];
+    kinds.iter().any(|kind| media_type.starts_with(kind))
+}
+
+fn is_layer(media_type: &str) -> bool {
+    media_type.starts_with("application/vnd.oci.image.layer.")
+        || media_type.starts_with("application/vnd.docker.image.rootfs.")
 }
 
 /// The image of an index whose config is read: the image for linux/amd64, or else the first.

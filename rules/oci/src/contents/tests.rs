@@ -146,6 +146,32 @@ fn a_descriptor_with_the_type_of_an_image_config_is_an_image() {
 }
 
 #[test]
+fn an_index_of_blobs_has_the_type_of_its_one_entry_that_is_no_layer() {
+    let cache = "application/vnd.buildkit.cacheconfig.v0";
+    let layer = "application/vnd.oci.image.layer.v1.tar+gzip";
+    let docker = "application/vnd.docker.image.rootfs.diff.tar.gzip";
+    for (entries, expected) in [
+        (vec![layer, layer, cache], Some(cache)),
+        (vec![cache, docker], Some(cache)),
+        (vec![layer, cache, IMAGE], None),
+        (vec![INDEX], None),
+        (vec![cache, "application/x"], None),
+        (vec![layer], None),
+        (vec![], None),
+    ] {
+        let entry = |kind: &&str| json!({ "mediaType": kind, "digest": digest(kind), "size": 9 });
+        let list: Vec<Value> = entries.iter().map(entry).collect();
+        let found = parsed(&json!({ "mediaType": INDEX, "manifests": list }));
+        assert_eq!(found.artifact_type.as_deref(), expected, "{entries:?}");
+    }
+    // An entry without a media type may be an image.
+    let bare = parsed(
+        &json!({ "manifests": [{ "digest": digest("a") }, { "mediaType": cache, "digest": digest("b") }] }),
+    );
+    assert_eq!(bare.artifact_type, None);
+}
+
+#[test]
 fn the_zero_time_of_go_is_no_build_time() {
     let created = |text: &str| config(json!({ "created": text }).to_string().as_bytes()).created;
     for text in [
