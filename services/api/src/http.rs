@@ -1,7 +1,8 @@
 //! The HTTP side of the API, apart from its resources: the type of an operation, the OpenAPI
-//! document, parameters, bodies, pages, tokens and problems.
+//! document, parameters, bodies, pages, tokens, cross-origin requests and problems.
 
 pub(crate) mod body;
+pub(crate) mod cors;
 pub(crate) mod error;
 pub(crate) mod openapi;
 pub(crate) mod operation;

@@ -18,10 +18,11 @@ use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::Response;
 use tagtrail_config::Role;
 
+use crate::http::cors::share_reads;
 use crate::http::error::Error;
 use crate::http::openapi;
 use crate::http::operation::Operation;
-use crate::http::tokens::Tokens;
+use crate::http::tokens::{Sent, Tokens};
 use crate::metrics::Metrics;
 use crate::shared::Shared;
 
@@ -51,6 +52,7 @@ pub(crate) fn router(operations: &[Operation], shared: Shared) -> Router {
         let guard = Guard {
             tokens: Arc::clone(&shared.tokens),
             role: operation.role,
+            in_query: operation.takes_token(),
         };
         let counted = Counted {
             metrics: shared.metrics.clone(),
@@ -67,16 +69,22 @@ pub(crate) fn router(operations: &[Operation], shared: Shared) -> Router {
             .route_layer(from_fn_with_state(counted, count));
         router = router.route(operation.path, guarded);
     }
-    router
+    let router = router
         .method_not_allowed_fallback(async || Error::MethodNotAllowed)
-        .fallback(async || Error::NotFound)
-        .with_state(shared)
+        .fallback(async || Error::NotFound);
+    let router = match shared.tokens.is_empty() {
+        true => router,
+        false => router.layer(from_fn(share_reads)),
+    };
+    router.with_state(shared)
 }
 
 #[derive(Clone)]
 struct Guard {
     tokens: Arc<Tokens>,
     role: Role,
+    /// Whether the query may carry the token.
+    in_query: bool,
 }
 
 #[derive(Clone)]
@@ -99,7 +107,12 @@ async fn admit(
     request: Request,
     next: Next,
 ) -> Result<Response, Error> {
-    guard.tokens.admit(request.headers(), guard.role)?;
+    let query = match guard.in_query {
+        true => request.uri().query(),
+        false => None,
+    };
+    let sent = Sent::find(request.headers(), query);
+    guard.tokens.admit(&sent, guard.role)?;
     Ok(next.run(request).await)
 }
 

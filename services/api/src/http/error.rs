@@ -60,6 +60,10 @@ pub(crate) enum Error {
 
     #[error("send `Authorization: Bearer …` with the secret of a [[token]] in tagtrail.toml")]
     Unauthenticated,
+    #[error(
+        "an address may carry only a token with role = \"read\": send this token as `Authorization: Bearer …`, and replace it if the address was logged"
+    )]
+    TokenInQuery,
     #[error("this token may only read; use a token with role = \"operate\"")]
     Forbidden,
 
@@ -157,7 +161,7 @@ impl Error {
             Error::BodyNotJson => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "body_not_json"),
             Error::RevisionAndTime => (StatusCode::BAD_REQUEST, "parameter_conflict"),
             Error::Unauthenticated => (StatusCode::UNAUTHORIZED, "unauthenticated"),
-            Error::Forbidden => (StatusCode::FORBIDDEN, "forbidden"),
+            Error::Forbidden | Error::TokenInQuery => (StatusCode::FORBIDDEN, "forbidden"),
             Error::TagUnknown(_) | Error::TagNotYet(_) => (StatusCode::NOT_FOUND, "tag_unknown"),
             Error::TagDeleted { .. } => (StatusCode::NOT_FOUND, "tag_deleted"),
             Error::RevisionUnknown { .. } => (StatusCode::NOT_FOUND, "revision_unknown"),

@@ -6,6 +6,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator};
 use tagtrail_config::Role;
 
 use crate::http::parameters::Parameter;
+use crate::http::tokens::ACCESS_TOKEN;
 use crate::shared::Shared;
 
 /// An operation of the API.
@@ -43,6 +44,15 @@ pub(crate) enum Method {
     Post,
     Put,
     Delete,
+}
+
+impl Operation {
+    /// Whether the query may carry the token.
+    pub(crate) fn takes_token(&self) -> bool {
+        self.query
+            .iter()
+            .any(|parameter| parameter.name == ACCESS_TOKEN.name)
+    }
 }
 
 impl Method {

@@ -1,5 +1,6 @@
 //! Bearer tokens, and the role that each has.
 
+use std::borrow::Cow;
 use std::net::SocketAddr;
 
 use anyhow::bail;
@@ -9,9 +10,45 @@ use secrecy::ExposeSecret as _;
 use tagtrail_config::{ConfigError, File, Live, Role};
 
 use crate::http::error::Error;
+use crate::http::parameters::{Parameter, optional, text};
 
 /// Shortest secret, in characters. A shorter secret can be guessed.
 const SHORTEST: usize = 16;
+
+/// A browser's `EventSource` can set no header. The name is that of RFC 6750, section 2.3. An
+/// operation that lists this parameter takes a token from the query.
+pub(crate) const ACCESS_TOKEN: Parameter = optional(
+    "access_token",
+    "A token with the role `read`, for an `EventSource`, which can send no `Authorization` header. Proxies may log addresses: prefer the header.",
+    "reader-0123456789abcdef",
+    text,
+);
+
+/// The token that a request carries. Without `Debug`: nothing may log it.
+pub(crate) enum Sent<'a> {
+    Header(&'a [u8]),
+    /// In the query, where a proxy or a browser may log it.
+    Query(Cow<'a, str>),
+    Nothing,
+}
+
+impl<'a> Sent<'a> {
+    /// Finds the token. `query`: the query of an operation that takes a token there; a header
+    /// takes precedence.
+    pub(crate) fn find(headers: &'a HeaderMap, query: Option<&'a str>) -> Sent<'a> {
+        if let Some(value) = headers.get(AUTHORIZATION) {
+            return match value.as_bytes().split_at_checked("bearer ".len()) {
+                Some((scheme, token)) if scheme.eq_ignore_ascii_case(b"bearer ") => {
+                    Sent::Header(token.trim_ascii())
+                }
+                _ => Sent::Nothing,
+            };
+        }
+        form_urlencoded::parse(query.unwrap_or_default().as_bytes())
+            .find(|(name, _)| name == ACCESS_TOKEN.name)
+            .map_or(Sent::Nothing, |(_, token)| Sent::Query(token))
+    }
+}
 
 /// The tokens of `tagtrail.toml`.
 #[derive(Debug, Default)]
@@ -75,26 +112,36 @@ impl Tokens {
         Ok(())
     }
 
-    /// Checks that the headers carry a token with this role. Without tokens every request is
-    /// admitted.
-    pub(crate) fn admit(&self, headers: &HeaderMap, role: Role) -> Result<(), Error> {
+    /// Whether the API admits every request.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Checks that the token has this role. Without tokens every request is admitted.
+    pub(crate) fn admit(&self, sent: &Sent<'_>, role: Role) -> Result<(), Error> {
         if self.0.is_empty() {
             return Ok(());
         }
-        let sent = headers
-            .get(AUTHORIZATION)
-            .and_then(|value| value.as_bytes().split_at_checked("bearer ".len()))
-            .filter(|(scheme, _)| scheme.eq_ignore_ascii_case(b"bearer "))
-            .map(|(_, token)| token.trim_ascii());
-        let sent = sent.ok_or(Error::Unauthenticated)?;
+        let (secret, in_query) = match sent {
+            Sent::Header(secret) => (*secret, false),
+            Sent::Query(secret) => (secret.as_bytes(), true),
+            Sent::Nothing => return Err(Error::Unauthenticated),
+        };
         // Compares all tokens, so that the time does not depend on the token that matches.
         let mut found = None;
         for token in &self.0 {
-            if bool::from(token.live.is(sent)) {
+            if bool::from(token.live.is(secret)) {
                 found = Some(token);
             }
         }
         let token = found.ok_or(Error::Unauthenticated)?;
+        if in_query && token.role != Role::Read {
+            tracing::warn!(
+                token = token.name,
+                "refused a token in the address of a request: the token may do more than read"
+            );
+            return Err(Error::TokenInQuery);
+        }
         if token.role < role {
             tracing::warn!(
                 token = token.name,
@@ -124,11 +171,40 @@ mod tests {
         if let Some(sent) = sent {
             headers.insert(AUTHORIZATION, sent.parse().unwrap());
         }
-        tokens.admit(&headers, role).map_err(|error| match error {
+        code(tokens.admit(&Sent::find(&headers, None), role))
+    }
+
+    fn code(outcome: Result<(), Error>) -> Result<(), &'static str> {
+        outcome.map_err(|error| match error {
             Error::Unauthenticated => "unauthenticated",
             Error::Forbidden => "forbidden",
+            Error::TokenInQuery => "in query",
             _ => "?",
         })
+    }
+
+    #[test]
+    fn an_address_may_carry_only_a_token_that_reads() {
+        let tokens = tokens();
+        let headers = HeaderMap::new();
+        for (query, expected) in [
+            ("access_token=read-only-secret", Ok(())),
+            ("since=x&access_token=read%2Donly-secret&since", Ok(())),
+            ("access_token=operating-secret", Err("in query")),
+            ("access_token=wrong", Err("unauthenticated")),
+            ("access_token=", Err("unauthenticated")),
+            ("token=read-only-secret", Err("unauthenticated")),
+        ] {
+            let sent = Sent::find(&headers, Some(query));
+            assert_eq!(code(tokens.admit(&sent, Role::Read)), expected, "{query}");
+        }
+        let mut headers = HeaderMap::new();
+        headers.insert(AUTHORIZATION, "Bearer wrong".parse().unwrap());
+        let sent = Sent::find(&headers, Some("access_token=read-only-secret"));
+        assert_eq!(
+            code(tokens.admit(&sent, Role::Read)),
+            Err("unauthenticated")
+        );
     }
 
     #[test]

@@ -30,6 +30,7 @@ use crate::feed::{Follower, Item, Place, Start};
 use crate::http::error::Error;
 use crate::http::operation::{Method, Operation, ResponseBody, schema};
 use crate::http::parameters::{Parameter, Parameters, text, time};
+use crate::http::tokens::ACCESS_TOKEN;
 use crate::metrics::Metrics;
 use crate::shared::Shared;
 
@@ -62,7 +63,7 @@ pub(crate) const REVISIONS: Operation = Operation {
     summary: "The live feed: revisions as they are recorded, as server-sent events.",
     role: Role::Read,
     in_path: &[],
-    query: &[MATCH, SINCE],
+    query: &[MATCH, SINCE, ACCESS_TOKEN],
     header: &[LAST_EVENT_ID],
     body: None,
     response: ResponseBody::Events(schema::<tagtrail_proto::Event<Revision>>),
