@@ -2,7 +2,7 @@
 //! role.
 
 use std::collections::BTreeSet;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use axum::Json;
 use axum::body::Body;
@@ -65,20 +65,27 @@ async fn put(path: PathValues, JsonBody(hold): JsonBody<Hold>) -> Result<Json<Va
     Ok(Json(json!({ "name": name, "hold": hold })))
 }
 
-/// Sends a request with this token. Returns status and body of the answer.
-async fn send(method: &str, token: &str, content_type: &str, body: &str) -> (u16, Value) {
-    let tokens = Tokens::of(&[
+fn tokens() -> Tokens {
+    Tokens::of(&[
         ("dashboard", "read-only-secret", Role::Read),
         ("deployer", "operating-secret", Role::Operate),
-    ]);
+    ])
+}
+
+/// The state of an api without a database.
+fn shared(tokens: Tokens) -> Shared {
     let database = Database::default();
-    let shared = Shared {
+    Shared {
         feed: Feed::new(database.clone(), CancellationToken::new()),
         database,
         tokens: Arc::new(tokens),
         pace: Pace::default(),
         metrics: Metrics::new(&tagtrail_daemon::Metrics::default()),
-    };
+    }
+}
+
+/// Sends a request with this token. Returns status and body of the answer.
+async fn send(method: &str, token: &str, content_type: &str, body: &str) -> (u16, Value) {
     let request = Request::builder()
         .method(method)
         .uri("/v1/test/shop/hold")
@@ -86,7 +93,8 @@ async fn send(method: &str, token: &str, content_type: &str, body: &str) -> (u16
         .header(CONTENT_TYPE, content_type)
         .body(Body::from(body.to_owned()))
         .unwrap();
-    let response = router(&[PUT, DELETE], shared).call(request).await.unwrap();
+    let mut router = router(&[PUT, DELETE], shared(tokens()));
+    let response = router.call(request).await.unwrap();
     let status = response.status().as_u16();
     let body = axum::body::to_bytes(response.into_body(), 10_000).await;
     (
@@ -153,6 +161,134 @@ async fn an_operation_takes_a_body_from_those_who_have_its_role() {
             (status, Some(code)),
             "{method} {token} {content_type} {body}"
         );
+    }
+}
+
+/// Sends a request as a browser does for a page of another origin. Returns the status, and the
+/// headers of the answer that concern other origins.
+async fn from_a_page(
+    tokens: Tokens,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+) -> (u16, String) {
+    let mut request = Request::builder()
+        .method(method)
+        .uri(path)
+        .header("origin", "https://dash.example.com");
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    let request = request.body(Body::empty()).unwrap();
+    let response = router(ALL, shared(tokens)).call(request).await.unwrap();
+    let shown = response.headers().iter().filter_map(|(name, value)| {
+        let name = name.as_str().strip_prefix("access-control-")?;
+        Some(format!("{name}: {}", value.to_str().unwrap()))
+    });
+    let mut shown: Vec<String> = shown.collect();
+    shown.sort();
+    (response.status().as_u16(), shown.join("; "))
+}
+
+#[tokio::test]
+async fn pages_of_other_origins_may_read_with_a_token_and_do_nothing_else() {
+    const FEED: &str = "/v1/revisions";
+    let asked = |method| {
+        [
+            ("access-control-request-method", method),
+            (
+                "access-control-request-headers",
+                "authorization,last-event-id",
+            ),
+        ]
+    };
+    let preflight = "allow-headers: Authorization, Last-Event-ID; allow-methods: GET; allow-origin: *; max-age: 3600";
+    for (method, path, headers, expected) in [
+        ("OPTIONS", FEED, &asked("GET")[..], (204, preflight)),
+        ("OPTIONS", "/v1/triggers", &asked("GET"), (204, preflight)),
+        ("OPTIONS", "/v1/triggers/x/pause", &asked("POST"), (405, "")),
+        ("OPTIONS", FEED, &asked("get"), (405, "")),
+        ("OPTIONS", FEED, &[], (405, "")),
+        ("GET", "/v1/triggers", &[], (401, "allow-origin: *")),
+        ("GET", "/v1/nothing", &[], (404, "allow-origin: *")),
+        (
+            "GET",
+            FEED,
+            &[("authorization", "Bearer read-only-secret")],
+            (503, "allow-origin: *"),
+        ),
+        (
+            "GET",
+            "/v1/revisions?access_token=read-only-secret",
+            &[],
+            (503, "allow-origin: *"),
+        ),
+        (
+            "GET",
+            "/v1/revisions?access_token=operating-secret",
+            &[],
+            (403, "allow-origin: *"),
+        ),
+        // Only the feed takes a token from the query.
+        (
+            "GET",
+            "/v1/triggers?access_token=read-only-secret",
+            &[],
+            (401, "allow-origin: *"),
+        ),
+        ("POST", "/v1/triggers/x/pause", &[], (401, "")),
+    ] {
+        let answer = from_a_page(tokens(), method, path, headers).await;
+        assert_eq!(
+            (answer.0, answer.1.as_str()),
+            expected,
+            "{method} {path} {headers:?}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_token_in_an_address_is_never_logged() {
+    let log = Log::default();
+    let writer = log.clone();
+    let subscriber = tracing_subscriber::fmt()
+        .with_max_level(tracing_subscriber::filter::LevelFilter::TRACE)
+        .with_ansi(false)
+        .with_writer(move || writer.clone())
+        .finish();
+    let _guard = tracing::subscriber::set_default(subscriber);
+    for token in ["read-only-secret", "operating-secret", "wrong-secret"] {
+        let path = format!("/v1/revisions?since=x&access_token={token}");
+        from_a_page(tokens(), "GET", &path, &[]).await;
+        let path = format!("/v1/triggers?access_token={token}");
+        from_a_page(tokens(), "GET", &path, &[]).await;
+    }
+    let text = String::from_utf8_lossy(&log.0.lock().unwrap()).into_owned();
+    assert!(text.contains("token=\"deployer\""), "{text}");
+    assert!(!text.contains("-secret"), "{text}");
+}
+
+/// The text of the log.
+#[derive(Clone, Default)]
+struct Log(Arc<Mutex<Vec<u8>>>);
+
+impl std::io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+#[tokio::test]
+async fn without_tokens_pages_of_other_origins_may_not_read() {
+    let asked = [("access-control-request-method", "GET")];
+    for (method, headers, status) in [("OPTIONS", &asked[..], 405), ("GET", &[], 503)] {
+        let answer = from_a_page(Tokens::default(), method, "/v1/triggers", headers).await;
+        assert_eq!(answer, (status, String::new()), "{method}");
     }
 }
 

@@ -76,6 +76,14 @@ async fn a_token_has_its_role_and_without_a_token_nothing_is_served() {
             "active"
         );
     }
+    // A browser's EventSource can only send an address.
+    let feed = |token| format!("/v1/revisions?access_token={token}");
+    let answer = api.request("GET", &feed(reader)).send().await.unwrap();
+    assert_eq!(answer.status(), 200);
+    assert_eq!(answer.headers()["access-control-allow-origin"], "*");
+    assert_eq!(answer.headers()["content-type"], "text/event-stream");
+    let answer = ask("GET", &feed(operator), None).await;
+    assert_eq!(answer.problem(), "403 forbidden");
     // The document holds no secret.
     assert_eq!(ask("GET", "/openapi.json", None).await.status, 200);
 }
