@@ -5,14 +5,13 @@ mod payload;
 
 use std::cell::RefCell;
 
+use crate::config::SourceRules;
+use crate::publish::Outbound;
+use crate::receive::attempts::Identity;
+use crate::source::{Context, Meaning};
 use axum::http::HeaderMap;
 use serde::Serialize;
 use serde_json::Value;
-use time::OffsetDateTime;
-
-use crate::config::SourceRules;
-use crate::publish::Outbound;
-use crate::source::{Context, Meaning};
 
 /// Most reasons in the reply to a sender, or in a quarantined body.
 const REASONS: usize = 10;
@@ -64,13 +63,13 @@ impl Interpretation {
         rules: &SourceRules,
         headers: &HeaderMap,
         body: &[u8],
-        received_at: OffsetDateTime,
+        identity: Identity,
         partitions: u16,
     ) -> Interpretation {
         let ctx = Context {
             source: &rules.name,
             registry: rules.registry.as_ref(),
-            received_at,
+            received_at: identity.received_at,
             unread_times: RefCell::default(),
         };
         let decoded = payload::json(headers, body)
@@ -94,11 +93,11 @@ impl Interpretation {
                 }
                 Meaning::Push(push) => {
                     receipt.accepted += 1;
-                    messages.push(Outbound::push(*push, partitions));
+                    messages.push(Outbound::push(*push, partitions, identity.number));
                 }
                 Meaning::Unresolved(push) => {
                     receipt.unresolved += 1;
-                    messages.push(Outbound::push(*push, partitions));
+                    messages.push(Outbound::push(*push, partitions, identity.number));
                 }
                 Meaning::Ignored => receipt.ignored += 1,
                 Meaning::Handshake(answer) => handshake = Some(answer),

@@ -1,8 +1,9 @@
 //! The gateway receives the webhooks of registries and publishes their events on the bus.
 //!
 //! In scope: authentication of senders, decoding of bodies ([`source`](self), one file for each
-//! kind), and answering 2xx only for stored events. The gateway has no database and no memory: on
-//! 503 a sender keeps its event and sends it again.
+//! kind), and answering 2xx only for stored events. The gateway has no database: on 503 a
+//! sender keeps its event and sends it again. In memory the gateway keeps only the numbers of bodies
+//! that it did not accept ([`receive`](self), `attempts`), so that a retry is a duplicate.
 //!
 //! Also here: the settings to make in a registry, so that its events reach a source ([`setup()`]),
 //! for `tagtrail doctor`.
@@ -77,6 +78,7 @@ pub async fn serve(listener: TcpListener, config: Config, ctx: Context) -> anyho
         sources,
         bus: OnceLock::new(),
         budget: receive::body::Budget::default(),
+        attempts: receive::attempts::Attempts::default(),
         metrics: metrics::Metrics::new(&ctx.metrics),
         unknown_paths: receive::unknown::Throttle::default(),
     });
@@ -122,6 +124,7 @@ pub mod fuzz {
     use time::OffsetDateTime;
 
     use crate::interpret::{Interpretation, Receipt};
+    use crate::receive::attempts::Identity;
 
     /// Returns the subjects and payloads of the messages that a body becomes. `place` is the index
     /// of the source in the file.
@@ -136,8 +139,11 @@ pub mod fuzz {
         if let Ok(value) = HeaderValue::from_bytes(content_type) {
             headers.insert(CONTENT_TYPE, value);
         }
-        let now = OffsetDateTime::now_utc();
-        let interpretation = Interpretation::new(&rules, &headers, body, now, 8);
+        let identity = Identity {
+            number: 0,
+            received_at: OffsetDateTime::now_utc(),
+        };
+        let interpretation = Interpretation::new(&rules, &headers, body, identity, 8);
         let messages = interpretation.messages.iter().map(|message| {
             let message = message.message().expect("a message that can be written");
             (message.subject.to_string(), message.payload.to_vec())

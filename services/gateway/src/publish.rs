@@ -12,9 +12,12 @@ use tagtrail_proto::{Event, Name, Push, Quarantined, Subject, TimeSource, TraceC
 use crate::error::NotStored;
 use crate::source::BODY_ID;
 
-/// Longest wait for the acknowledgements of all messages of a body: Distribution waits 1 s for an
+/// Longest wait for the acknowledgement of a body's first message: Distribution waits 1 s for an
 /// answer.
-const PUBLISH_TIMEOUT: Duration = Duration::from_millis(800);
+const FIRST: Duration = Duration::from_millis(800);
+/// The time that each further message of a body adds, if the sender waits that long. NATS syncs each
+/// message, which takes a busy disk about this long.
+const FURTHER: Duration = Duration::from_millis(20);
 
 /// A message to be published.
 #[derive(Debug)]
@@ -33,14 +36,21 @@ enum Body {
 
 impl Outbound {
     /// A push: for PUSHES if the digest is known, otherwise for UNRESOLVED.
-    pub(crate) fn push(push: Push, partitions: u16) -> Outbound {
+    /// `number` is the number of the body.
+    pub(crate) fn push(push: Push, partitions: u16, number: u64) -> Outbound {
         let subject = Subject::of_push(&push, partitions);
         let id = match subject {
             // An UNRESOLVED push has no identifier, so that no push counts as a duplicate:
             // registries that send no digests send the same body for each platform of an image, and
             // the tag is complete only after the last.
             Subject::Unresolved { .. } => None,
-            _ => (!lacks_identity(&push)).then(|| push.message_id()),
+            _ if lacks_identity(&push) => {
+                let within_body = Sha256::new()
+                    .chain_update(push.message_id())
+                    .chain_update(number.to_be_bytes());
+                Some(hex(&within_body.finalize()))
+            }
+            _ => Some(push.message_id()),
         };
         Outbound {
             subject,
@@ -61,7 +71,7 @@ impl Outbound {
             subject: Subject::Quarantine {
                 source: source.clone(),
             },
-            id: Some(id.iter().map(|byte| format!("{byte:02x}")).collect()),
+            id: Some(hex(&id)),
             body: Body::Quarantined(Box::new(body)),
         }
     }
@@ -77,32 +87,50 @@ impl Outbound {
 }
 
 /// Returns whether a push has neither an identifier nor a time from the sender. Two such pushes
-/// with the same content can be a retry, or a tag that went from A to B and back to A. Dropping the
-/// second as a duplicate could lose a change, while keeping a retry only records twice that the tag
-/// has this digest. So such a push has no identifier.
+/// with the same content can be a retry, or a tag that went from A to B and back to A. So the
+/// identifier of such a push counts within its body and the retries of the body.
 fn lacks_identity(push: &Push) -> bool {
     push.event_id.starts_with(BODY_ID) && push.occurred_at_source == TimeSource::Received
 }
 
-/// Publishes all messages in order, caused by `trace`, and waits until all are stored.
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// Returns the bus, if it is connected.
 ///
 /// # Errors
-/// If a message was not confirmed. The others may be stored: on a resend, NATS drops the
-/// duplicates.
-pub(crate) async fn publish(
-    bus: Option<&Bus>,
-    messages: &[Outbound],
-    trace: Option<TraceContext>,
-) -> Result<(), NotStored> {
-    if messages.is_empty() {
-        return Ok(());
-    }
+/// If nothing can be sent now.
+pub(crate) fn reached(bus: Option<&Bus>) -> Result<&Bus, NotStored> {
     let bus = bus.ok_or(NotStored::NotYetConnected)?;
     // On a lost connection the client would buffer the messages and send them later, despite the
     // 503.
     if !bus.link().borrow().up {
         return Err(NotStored::Disconnected);
     }
+    Ok(bus)
+}
+
+/// Returns the longest wait for the acknowledgements of `count` messages, if the sender waits for
+/// an answer for `patience`. A fifth of that time remains for the network.
+fn time_for(count: usize, patience: Duration) -> Duration {
+    let further = u32::try_from(count.saturating_sub(1)).unwrap_or(u32::MAX);
+    let needed = FIRST.saturating_add(FURTHER.saturating_mul(further));
+    needed.min((patience / 5 * 4).max(FIRST))
+}
+
+/// Publishes all messages in order, caused by `trace`, and waits until all are stored: for the time
+/// that their number needs, and at most until the sender stops waiting.
+///
+/// # Errors
+/// If a message was not confirmed. The others may be stored: on a resend, NATS drops the
+/// duplicates.
+pub(crate) async fn publish(
+    bus: &Bus,
+    messages: &[Outbound],
+    trace: Option<TraceContext>,
+    patience: Duration,
+) -> Result<(), NotStored> {
     let encoded: Result<Vec<Message<'_>>, PublishError> =
         messages.iter().map(Outbound::message).collect();
     let encoded = encoded?;
@@ -123,9 +151,32 @@ pub(crate) async fn publish(
     if FailPoint::GatewayStore.skipped() {
         return Ok(());
     }
-    tokio::time::timeout(PUBLISH_TIMEOUT, all)
+    let most = time_for(messages.len(), patience);
+    tokio::time::timeout(most, all)
         .await
-        .map_err(|_| NotStored::TooLate(PUBLISH_TIMEOUT))??;
+        .map_err(|_| NotStored::TooLate(most))??;
     FailPoint::GatewayStored.pass();
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_body_gets_the_time_that_its_size_needs_and_that_its_sender_waits() {
+        for (count, patience, expected) in [
+            (1, 1000, 800),
+            (1, 30_000, 800),
+            (40, 1000, 800),
+            (40, 3000, 1580),
+            (1000, 5000, 4000),
+            (1000, 30_000, 20_780),
+            (0, 0, 800),
+            (usize::MAX, 10_000, 8000),
+        ] {
+            let time = time_for(count, Duration::from_millis(patience));
+            assert_eq!(time, Duration::from_millis(expected), "{count} {patience}");
+        }
+    }
 }

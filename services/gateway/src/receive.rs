@@ -1,6 +1,7 @@
 //! Receivers of bodies: HTTP requests, messages of a NATS subject, and quarantined bodies that are
 //! replayed.
 
+pub(crate) mod attempts;
 pub(crate) mod body;
 pub(crate) mod hook;
 pub(crate) mod nats;
@@ -13,17 +14,24 @@ use serde_json::Value;
 use tagtrail_bus::Bus;
 use tagtrail_proto::{PARTITIONS, Quarantined, TraceContext, clean_text};
 use time::OffsetDateTime;
+use tokio::time::Duration;
 
 use crate::config::SourceRules;
 use crate::error::NotStored;
 use crate::interpret::{Interpretation, Receipt};
-use crate::publish::{Outbound, publish};
+use crate::publish::{Outbound, publish, reached};
+use crate::shared::Shared;
+
+/// The patience where no sender waits for an answer.
+pub(crate) const UNWATCHED: Duration = Duration::from_secs(30);
 
 /// A body from an authentic sender.
 pub(crate) struct Inbound<'a> {
     pub(crate) headers: &'a HeaderMap,
     pub(crate) body: &'a [u8],
     pub(crate) received_at: OffsetDateTime,
+    /// The time after which the sender stops waiting for an answer.
+    pub(crate) patience: Duration,
 }
 
 /// The reply to an authentic sender.
@@ -39,16 +47,17 @@ pub(crate) enum Reply {
 /// # Errors
 /// If the bus did not confirm every message. The sender must send the body again.
 pub(crate) async fn store(
-    bus: Option<&Bus>,
+    shared: &Shared,
     rules: &SourceRules,
     inbound: &Inbound<'_>,
     trace: &TraceContext,
 ) -> Result<Reply, NotStored> {
-    let Inbound {
-        headers,
-        body,
-        received_at,
-    } = *inbound;
+    let Inbound { headers, body, .. } = *inbound;
+    let bus = shared.bus.get();
+    let mut attempt = shared
+        .attempts
+        .begin(&rules.name, body, inbound.received_at);
+    let identity = attempt.identity();
     let partitions = bus.map_or(PARTITIONS, Bus::partitions);
     let Interpretation {
         mut messages,
@@ -56,7 +65,7 @@ pub(crate) async fn store(
         malformed,
         unread_times,
         handshake,
-    } = Interpretation::new(rules, headers, body, received_at, partitions);
+    } = Interpretation::new(rules, headers, body, identity, partitions);
     if !malformed.is_empty() {
         let text =
             |value: &HeaderValue| clean_text(&String::from_utf8_lossy(value.as_bytes()), 255);
@@ -64,7 +73,7 @@ pub(crate) async fn store(
             rules.name.as_ref(),
             rules.kind.name,
             malformed.join("; "),
-            received_at,
+            identity.received_at,
             headers.get(CONTENT_TYPE).map(text),
             body,
         );
@@ -74,7 +83,12 @@ pub(crate) async fn store(
             .collect();
         messages.push(Outbound::quarantined(&rules.name, quarantined));
     }
-    publish(bus, &messages, Some(*trace)).await?;
+    if !messages.is_empty() {
+        let bus = reached(bus)?;
+        attempt.publishing();
+        publish(bus, &messages, Some(*trace), inbound.patience).await?;
+    }
+    attempt.stored();
     if let Some(first) = receipt.reasons.first() {
         tracing::warn!(source = %rules.name, events = receipt.reasons.len(), "ignored events outside the `repositories` of the source: {first}");
     }

@@ -7,6 +7,7 @@ use tagtrail_bus::Bus;
 
 use crate::config::Source;
 use crate::metrics::Metrics;
+use crate::receive::attempts::Attempts;
 use crate::receive::body::Budget;
 use crate::receive::unknown::Throttle;
 
@@ -20,6 +21,8 @@ pub(crate) struct Shared {
     pub(crate) bus: OnceLock<Bus>,
     /// Memory for the bodies that are being received.
     pub(crate) budget: Budget,
+    /// The bodies that were not accepted, for their retries.
+    pub(crate) attempts: Attempts,
     pub(crate) metrics: Metrics,
     /// The limit on log lines about unknown paths.
     pub(crate) unknown_paths: Throttle,

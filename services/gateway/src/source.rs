@@ -24,6 +24,7 @@ mod zot;
 use std::cell::RefCell;
 use std::fmt;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use axum::http::HeaderMap;
 use serde::Deserialize;
@@ -75,6 +76,8 @@ pub(crate) struct Kind {
     pub(crate) headers: &'static [&'static str],
     /// Largest body, in bytes.
     pub(crate) max_body: usize,
+    /// The time after which senders of this kind stop waiting for an answer.
+    pub(crate) patience: Duration,
     /// The push of a tag names the digest. Otherwise the resolver needs a `[[registry]]` to look
     /// the digest up.
     pub(crate) has_digest: bool,
@@ -182,6 +185,9 @@ impl Kind {
     /// (up to 4 MiB).
     const MAX_BODY: usize = 8 << 20;
 
+    /// The time-out of Distribution, and the bound for senders whose time-out is unknown.
+    const PATIENCE: Duration = Duration::from_secs(1);
+
     /// Returns a kind without settings.
     const fn new(name: &'static str, decode: Decode, setup: &'static str) -> Kind {
         Kind::with(name, Decoding::Fixed(decode), setup)
@@ -205,6 +211,7 @@ impl Kind {
             proof: Proof::Secret,
             headers: &[],
             max_body: Kind::MAX_BODY,
+            patience: Kind::PATIENCE,
             has_digest: true,
             default_registry: None,
             decoding,

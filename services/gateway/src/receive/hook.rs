@@ -209,6 +209,7 @@ async fn take(
         headers,
         body: &body,
         received_at,
+        patience: rules.kind.patience,
     };
-    Ok(receive::store(shared.bus.get(), rules, &inbound, trace).await?)
+    Ok(receive::store(shared, rules, &inbound, trace).await?)
 }

@@ -70,6 +70,7 @@ async fn store(shared: &Shared, source: &Source, body: &[u8], ctx: &Context) {
         headers: &headers,
         body,
         received_at: OffsetDateTime::now_utc(),
+        patience: receive::UNWATCHED,
     };
     if body.len() > source.rules.kind.max_body {
         tracing::warn!(
@@ -84,8 +85,7 @@ async fn store(shared: &Shared, source: &Source, body: &[u8], ctx: &Context) {
     loop {
         let mut span = Span::start("receive", SpanKind::Consumer, None);
         span.set("tagtrail.source", name.to_owned());
-        let bus = shared.bus.get();
-        match receive::store(bus, &source.rules, &inbound, span.context()).await {
+        match receive::store(shared, &source.rules, &inbound, span.context()).await {
             Ok(Reply::Receipt(receipt)) => return shared.metrics.count_events(name, &receipt),
             Ok(Reply::Handshake(_)) => return,
             Err(error) => {

@@ -12,7 +12,9 @@ use crate::config::rules;
 use crate::error::NotStored;
 use crate::interpret::{Interpretation, Receipt};
 
-use crate::publish::{Outbound, publish};
+use crate::publish::{Outbound, publish, reached};
+use crate::receive::UNWATCHED;
+use crate::receive::attempts::Identity;
 
 /// The reason why a body was not replayed.
 #[derive(Debug, thiserror::Error)]
@@ -59,8 +61,14 @@ pub async fn replay(bus: &Bus, file: &File, kept: &Quarantined) -> Result<Receip
     let body = STANDARD
         .decode(&kept.body)
         .map_err(|_| ReplayError::Garbled)?;
+    // A replay has a number of its own. The time of receipt is the first one, so that a push that is
+    // replayed twice is recorded once.
+    let identity = Identity {
+        number: rand::random(),
+        received_at: kept.received_at,
+    };
     let mut interpretation = if kept.kind == Quarantined::PUSH {
-        pushed(&body, bus.partitions())?
+        pushed(&body, bus.partitions(), identity.number)?
     } else {
         let entry = file
             .source
@@ -81,7 +89,7 @@ pub async fn replay(bus: &Bus, file: &File, kept: &Quarantined) -> Result<Receip
             &rules(file, entry)?,
             &headers,
             &body,
-            kept.received_at,
+            identity,
             bus.partitions(),
         )
     };
@@ -91,15 +99,18 @@ pub async fn replay(bus: &Bus, file: &File, kept: &Quarantined) -> Result<Receip
     if !interpretation.malformed.is_empty() {
         return Err(ReplayError::Malformed(interpretation.malformed.join("; ")));
     }
-    publish(Some(bus), &interpretation.messages, None)
-        .await
-        .map_err(ReplayError::NotStored)?;
+    if !interpretation.messages.is_empty() {
+        let bus = reached(Some(bus)).map_err(ReplayError::NotStored)?;
+        publish(bus, &interpretation.messages, None, UNWATCHED)
+            .await
+            .map_err(ReplayError::NotStored)?;
+    }
     Ok(interpretation.receipt)
 }
 
 /// Replays a message of the bus itself: a push that the resolver could not resolve, or that the
 /// indexer refused.
-fn pushed(body: &[u8], partitions: u16) -> Result<Interpretation, ReplayError> {
+fn pushed(body: &[u8], partitions: u16, number: u64) -> Result<Interpretation, ReplayError> {
     let malformed = |error: &dyn std::fmt::Display| ReplayError::Malformed(error.to_string());
     let event: Event<Push> = serde_json::from_slice(body).map_err(|error| malformed(&error))?;
     let push = event.data;
@@ -114,7 +125,7 @@ fn pushed(body: &[u8], partitions: u16) -> Result<Interpretation, ReplayError> {
         receipt.accepted = 1;
     }
     Ok(Interpretation {
-        messages: vec![Outbound::push(push, partitions)],
+        messages: vec![Outbound::push(push, partitions, number)],
         receipt,
         malformed: Vec::new(),
         unread_times: Vec::new(),

@@ -16,6 +16,8 @@
 //! | `specversion`, `type`, `data` | of a `CloudEvent`: the same |
 //! | `Type`, `Message`, `SubscribeURL`, `Records`, `body` | of the envelopes of SNS and SQS |
 
+use std::time::Duration;
+
 use axum::http::HeaderMap;
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -23,10 +25,13 @@ use tagtrail_proto::Action;
 
 use super::{Context, DecodeError, Kind, Meaning, Parts, Report, Stamp, body_id, lenient};
 
-pub(super) const ECR: Kind = Kind::new(
-    "ecr",
-    decode,
-    r#"An EventBridge rule with an API destination, for each region:
+pub(super) const ECR: Kind = Kind {
+    // The limit of an API destination of EventBridge.
+    patience: Duration::from_secs(5),
+    ..Kind::new(
+        "ecr",
+        decode,
+        r#"An EventBridge rule with an API destination, for each region:
 
 aws events create-connection --name tagtrail --authorization-type API_KEY \
   --auth-parameters 'ApiKeyAuthParameters={ApiKeyName=Authorization,ApiKeyValue=Bearer {secret}}'
@@ -38,7 +43,8 @@ aws events put-targets --rule tagtrail --targets 'Id=tagtrail,Arn=DESTINATION,Ro
 
 By SNS instead: subscribe {url}/{secret} to the topic; the address that confirms the subscription is then in
 `tagtrail quarantine list`. What Lambda makes of an SQS queue ({"Records":[…]}) is taken as well."#,
-);
+    )
+};
 
 /// Deepest nesting of envelopes: a queue that is subscribed to a topic has two.
 const DEEPEST: usize = 4;

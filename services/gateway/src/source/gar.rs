@@ -13,6 +13,8 @@
 //! | `message.{data,messageId,publishTime}` | of the notification; it is published at the change, so `publishTime` is the event's own time |
 //! | `action`, `tag`, `digest` | INSERT or DELETE, and whole references |
 
+use std::time::Duration;
+
 use axum::http::HeaderMap;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -29,6 +31,8 @@ use super::{
 use crate::proof::id_token::{Keys, TOKENS_NEED, TokenRules};
 
 pub(super) const GAR: Kind = Kind {
+    // The default acknowledgement deadline of Pub/Sub.
+    patience: Duration::from_secs(10),
     proof: Proof::IdToken,
     ..Kind::with_settings(
         "gar",

@@ -10,6 +10,8 @@
 //! |---|---|
 //! | `namespace`, `repository`, `tag`, `digest`, `action`, `actor`, `time`, `id`, `media_type`, `size` | as documented; `time` is the time of the push or delete |
 
+use std::time::Duration;
+
 use axum::http::HeaderMap;
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -18,6 +20,8 @@ use tagtrail_proto::Action;
 use super::{Context, DecodeError, Kind, Meaning, Parts, Report, Stamp, lenient, present};
 
 pub(super) const GENERIC: Kind = Kind {
+    // As documented for scripts; curl has no time-out.
+    patience: Duration::from_secs(30),
     needs_registry: true,
     ..Kind::new(
         "generic",

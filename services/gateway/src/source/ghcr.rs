@@ -20,6 +20,8 @@
 //! | `package.updated_at` | not read: of the package, and weeks older than the push in a captured body |
 //! | `package.package_version.updated_at` | not read: year 1 in captured bodies |
 
+use std::time::Duration;
+
 use axum::http::HeaderMap;
 use serde::Deserialize;
 use tagtrail_proto::{Action, Digest};
@@ -31,6 +33,8 @@ use super::{
 use crate::proof::signature::Signature;
 
 pub(super) const GHCR: Kind = Kind {
+    // GitHub's own limit.
+    patience: Duration::from_secs(10),
     proof: Proof::Signature(&[Signature::sha256("x-hub-signature-256").prefixed("sha256=")]),
     headers: &[EVENT, DELIVERY],
     // GitHub's own limit.

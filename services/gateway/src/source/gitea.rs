@@ -15,6 +15,8 @@
 //! | `sender.{login,username}` | the user |
 //! | `X-Gitea-Event`, `X-Gitea-Delivery` | the sort of event, and its identifier |
 
+use std::time::Duration;
+
 use axum::http::HeaderMap;
 use serde::Deserialize;
 use tagtrail_proto::{Action, Digest};
@@ -26,6 +28,8 @@ use super::{
 use crate::proof::signature::Signature;
 
 pub(super) const GITEA: Kind = Kind {
+    // The default of [webhook] DELIVER_TIMEOUT.
+    patience: Duration::from_secs(5),
     aliases: &["forgejo"],
     has_digest: false,
     proof: Proof::Signature(&[

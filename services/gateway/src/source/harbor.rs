@@ -20,6 +20,8 @@
 //! | `….resources[].{digest,tag,resource_url}` | of the manifest; the address has the host |
 //! | `events[].{full_name,tag,trigger_time}` | the same, in 1.10 |
 
+use std::time::Duration;
+
 use axum::http::HeaderMap;
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -30,10 +32,13 @@ use super::{
     present,
 };
 
-pub(super) const HARBOR: Kind = Kind::new(
-    "harbor",
-    decode,
-    r#"In each project: Webhooks, New webhook.
+pub(super) const HARBOR: Kind = Kind {
+    // The default of JOBSERVICE_WEBHOOK_JOB_HTTP_CLIENT_TIMEOUT.
+    patience: Duration::from_secs(3),
+    ..Kind::new(
+        "harbor",
+        decode,
+        r#"In each project: Webhooks, New webhook.
 
   Notify type     http
   Payload format  Default (or CloudEvents)
@@ -47,7 +52,8 @@ curl -u admin 'https://HARBOR/api/v2.0/projects/PROJECT/webhook/policies' -H 'Co
   "name": "tagtrail", "enabled": true, "event_types": ["PUSH_ARTIFACT", "DELETE_ARTIFACT"],
   "targets": [{"type": "http", "address": "{url}", "auth_header": "Bearer {secret}"}]
 }'"#,
-);
+    )
+};
 
 #[derive(Deserialize)]
 struct Hook<'a> {

@@ -16,6 +16,8 @@
 //! | `manifest` | the manifest, of which only the length is read |
 //! | `actor.name` | the user, from 2.1.18 on |
 
+use std::time::Duration;
+
 use axum::http::HeaderMap;
 use serde::Deserialize;
 use tagtrail_config::{SettingError, Settings};
@@ -27,6 +29,8 @@ use super::{
 };
 
 pub(super) const ZOT: Kind = Kind {
+    // The `timeout` of the settings below.
+    patience: Duration::from_secs(5),
     needs_registry: true,
     headers: &["ce-type", "ce-id", "ce-time"],
     ..Kind::with_settings(

@@ -9,6 +9,7 @@
 mod client;
 mod gateway;
 mod kinds;
+mod retries;
 mod secrecy;
 
 use std::time::{Duration, Instant};
