@@ -44,6 +44,7 @@ mod secret;
 mod source;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -172,7 +173,10 @@ impl File {
     pub fn load(path: &Path) -> Result<File, ConfigError> {
         let text = std::fs::read_to_string(path).map_err(|err| ConfigError {
             place: path.display().to_string(),
-            message: format!("can't be read ({err}); give its path with --config"),
+            message: match err.kind() {
+                ErrorKind::InvalidData => "is not UTF-8 text; save it as UTF-8".to_owned(),
+                _ => format!("can't be read ({err}); give its path with --config"),
+            },
         })?;
         File::parse(&text, path)
     }

@@ -1,6 +1,7 @@
 //! Secrets, which the file names and another place holds.
 
 use std::fmt;
+use std::io::ErrorKind;
 use std::path::PathBuf;
 
 use secrecy::{ExposeSecret as _, SecretString};
@@ -14,7 +15,8 @@ use subtle::{Choice, ConstantTimeEq as _};
 pub enum Secret {
     /// In an environment variable.
     Env(String),
-    /// In a file that holds nothing else. A final newline is ignored.
+    /// In a file that holds nothing else. Editors add white space and a byte order mark around a
+    /// secret; neither counts.
     File(PathBuf),
 }
 
@@ -51,6 +53,9 @@ pub enum SecretError {
         /// The error of the system.
         source: std::io::Error,
     },
+    /// The file is not text.
+    #[error("the file {0} is not UTF-8 text; save it as UTF-8")]
+    NotText(PathBuf),
     /// The value is empty.
     #[error("the secret from {0} is empty; an empty secret would let everybody in")]
     Empty(String),
@@ -73,15 +78,17 @@ impl Secret {
                 (text, variable.clone())
             }
             Secret::File(path) => {
-                let text =
-                    std::fs::read_to_string(path).map_err(|source| SecretError::Unreadable {
+                let text = std::fs::read_to_string(path).map_err(|source| match source.kind() {
+                    ErrorKind::InvalidData => SecretError::NotText(path.clone()),
+                    _ => SecretError::Unreadable {
                         path: path.clone(),
                         source,
-                    })?;
+                    },
+                })?;
                 (text, path.display().to_string())
             }
         };
-        let secret = text.trim_end_matches(['\r', '\n']);
+        let secret = text.trim_start_matches('\u{feff}').trim();
         if secret.is_empty() {
             Err(SecretError::Empty(place))
         } else {

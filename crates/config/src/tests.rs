@@ -116,6 +116,50 @@ fn a_secret_is_read_without_its_newline_and_never_shown() {
     );
 }
 
+#[test]
+fn white_space_and_a_byte_order_mark_around_a_secret_do_not_count() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("secret");
+    let read = |bytes: &[u8]| {
+        std::fs::write(&path, bytes).unwrap();
+        let secret = Secret::File(path.clone()).read();
+        secret.map(|secret| secrecy::ExposeSecret::expose_secret(&secret).to_owned())
+    };
+    for text in [
+        "\u{feff}two words\r\n",
+        " \ttwo words \n\n",
+        "\u{feff} two words",
+    ] {
+        assert_eq!(read(text.as_bytes()).unwrap(), "two words", "{text:?}");
+    }
+    for empty in ["\u{feff}\n", " "] {
+        let error = read(empty.as_bytes()).unwrap_err();
+        assert!(matches!(error, SecretError::Empty(_)), "{error}");
+    }
+    let error = read(b"\xff\xfet\0w\0").unwrap_err().to_string();
+    assert!(
+        error.ends_with("is not UTF-8 text; save it as UTF-8"),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_file_may_begin_with_a_byte_order_mark() {
+    let file = File::parse(&format!("\u{feff}{SOURCE}"), Path::new("tagtrail.toml")).unwrap();
+    assert_eq!(file.source.len(), 1);
+    let error = refused(&format!("\u{feff}{SOURCE}{SOURCE}"));
+    assert!(error.starts_with("tagtrail.toml:6: "), "{error}");
+
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("tagtrail.toml");
+    std::fs::write(&path, b"\xff\xfe[\0").unwrap();
+    let error = File::load(&path).unwrap_err().to_string();
+    assert!(
+        error.ends_with(": is not UTF-8 text; save it as UTF-8"),
+        "{error}"
+    );
+}
+
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct OwnSettings {

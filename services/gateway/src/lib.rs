@@ -2,8 +2,8 @@
 //!
 //! In scope: authentication of senders, decoding of bodies ([`source`](self), one file for each
 //! kind), and answering 2xx only for stored events. The gateway has no database: on 503 a
-//! sender keeps its event and sends it again. In memory the gateway keeps only the numbers of bodies
-//! that it did not accept ([`receive`](self), `attempts`), so that a retry is a duplicate.
+//! sender keeps its event and sends it again. In memory the gateway keeps only the numbers of
+//! bodies that it did not accept ([`receive`](self), `attempts`), so that a retry is a duplicate.
 //!
 //! Also here: the settings to make in a registry, so that its events reach a source ([`setup()`]),
 //! for `tagtrail doctor`.

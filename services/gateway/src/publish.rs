@@ -15,8 +15,8 @@ use crate::source::BODY_ID;
 /// Longest wait for the acknowledgement of a body's first message: Distribution waits 1 s for an
 /// answer.
 const FIRST: Duration = Duration::from_millis(800);
-/// The time that each further message of a body adds, if the sender waits that long. NATS syncs each
-/// message, which takes a busy disk about this long.
+/// The time that each further message of a body adds, if the sender waits that long. NATS syncs
+/// each message, which takes a busy disk about this long.
 const FURTHER: Duration = Duration::from_millis(20);
 
 /// A message to be published.

@@ -75,6 +75,10 @@ pub(crate) const REVISION: Parameter = optional(
     || json!({ "type": "integer", "minimum": 1 }),
 );
 
+/// The name of a parameter that clients of many frameworks add to avoid cached answers. Its value
+/// means nothing.
+const CACHE_BUSTER: &str = "_";
+
 /// The parameters after the `?`: only known names, each at most once.
 #[derive(Debug)]
 pub(crate) struct Parameters(Vec<(&'static str, String)>);
@@ -82,21 +86,34 @@ pub(crate) struct Parameters(Vec<(&'static str, String)>);
 impl Parameters {
     /// Reads the parameters of an operation that knows only the `known` parameters.
     pub(crate) fn read(uri: &Uri, known: &'static [Parameter]) -> Result<Parameters, Error> {
+        Parameters::read_also(uri, known, &[])
+    }
+
+    /// As [`Parameters::read`], with names that the description of the API leaves out.
+    pub(crate) fn read_also(
+        uri: &Uri,
+        known: &'static [Parameter],
+        also: &'static [&'static str],
+    ) -> Result<Parameters, Error> {
         let Ok(Query(given)) = Query::<Vec<(String, String)>>::try_from_uri(uri) else {
             return Err(Error::NotFound);
         };
-        let mut read: Vec<(&'static str, String)> =
-            Vec::with_capacity(given.len().min(known.len()));
-        for (name, value) in given {
-            let Some(known) = known.iter().find(|known| known.name == name) else {
-                let name = clean_text(&name, 80);
-                let known = known.iter().map(|parameter| parameter.name).collect();
+        let names = || known.iter().map(|parameter| parameter.name);
+        let mut read: Vec<(&'static str, String)> = Vec::new();
+        for (given, value) in given {
+            if given == CACHE_BUSTER {
+                continue;
+            }
+            let mut accepted = names().chain(also.iter().copied());
+            let Some(name) = accepted.find(|name| *name == given) else {
+                let name = clean_text(&given, 80);
+                let known = names().collect();
                 return Err(Error::ParameterUnknown { name, known });
             };
-            if read.iter().any(|(before, _)| *before == known.name) {
-                return Err(Error::ParameterRepeated(known.name));
+            if read.iter().any(|(before, _)| *before == name) {
+                return Err(Error::ParameterRepeated(name));
             }
-            read.push((known.name, value));
+            read.push((name, value));
         }
         Ok(Parameters(read))
     }
@@ -176,6 +193,13 @@ mod tests {
             error,
             r#"there is no parameter "At"; the operation takes image, at, revision"#
         );
+    }
+
+    #[test]
+    fn a_parameter_against_caches_is_ignored_also_if_it_is_repeated() {
+        let given = read("_=1764230400123&at=x&_=1764230400123").unwrap();
+        assert_eq!((given.text("at"), given.text("_")), (Some("x"), None));
+        assert!(read("_").is_ok() && read("__=1").is_err());
     }
 
     #[test]

@@ -56,6 +56,11 @@ const LAST_EVENT_ID: Parameter = Parameter {
     schema: text,
 };
 
+/// The parameters in which polyfills of `EventSource` send the last id: a header would need the
+/// permission of CORS. The description of the API names only the header, as clients made from the
+/// description send it.
+const LAST_EVENT_ID_IN_QUERY: &[&str] = &["lastEventId", LAST_EVENT_ID.name];
+
 pub(crate) const REVISIONS: Operation = Operation {
     id: "revisions",
     method: Method::Get,
@@ -86,19 +91,16 @@ async fn revisions(
     headers: HeaderMap,
     uri: Uri,
 ) -> Result<Response, Error> {
-    let parameters = Parameters::read(&uri, REVISIONS.query)?;
+    let parameters = Parameters::read_also(&uri, REVISIONS.query, LAST_EVENT_ID_IN_QUERY)?;
     let pattern = match parameters.text("match") {
         None => None,
         Some(text) => Some(text.parse::<ImageGlob>().map_err(Error::Match)?),
     };
-    let last = headers
-        .get(LAST_EVENT_ID.name)
-        .filter(|value| !value.is_empty());
-    let start = match (last, parameters.time("since")?) {
-        (Some(last), _) => {
-            let place = last.to_str().ok().and_then(decode);
-            Start::After(place.ok_or(Error::Cursor)?)
-        }
+    let start = match (
+        last_event_id(&headers, &parameters)?,
+        parameters.time("since")?,
+    ) {
+        (Some(last), _) => Start::After(decode(last).ok_or(Error::Cursor)?),
         (None, Some(time)) => Start::Since(time),
         (None, None) => Start::Now,
     };
@@ -132,6 +134,22 @@ async fn revisions(
         HeaderValue::from_static("no"),
     );
     Ok(response)
+}
+
+/// Returns the last id that the client received: of the header, or else of the query.
+fn last_event_id<'a>(
+    headers: &'a HeaderMap,
+    parameters: &'a Parameters,
+) -> Result<Option<&'a str>, Error> {
+    let header = headers.get(LAST_EVENT_ID.name);
+    let header = header.map(|value| value.to_str().map_err(|_| Error::Cursor));
+    let in_query = LAST_EVENT_ID_IN_QUERY.iter();
+    let mut given = in_query.filter_map(|name| parameters.text(name));
+    let present = |text: &&str| !text.is_empty();
+    Ok(header
+        .transpose()?
+        .filter(present)
+        .or_else(|| given.find(present)))
 }
 
 /// Counts the known images that match. `None`: not counted, since only people read the number, and

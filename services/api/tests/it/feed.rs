@@ -351,6 +351,31 @@ async fn the_feed_waits_for_postgres_and_continues() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_last_id_may_stand_in_the_query_as_polyfills_send_it() {
+    let (api, mut rows) = Api::start().await;
+    let tag = rows.empty_tag(WEB).await;
+    let start = Feed::open(&api, "?_=1", None).await.id;
+    rows.revision(tag, on_time(1, 1, 1)).await;
+    rows.revision(tag, on_time(2, 2, 2)).await;
+    let mut feed = Feed::open(&api, &format!("?lastEventId={start}&_=2"), None).await;
+    assert_eq!(feed.revisions(1).await, numbered(WEB, [1]));
+    let first = feed.id;
+    for (query, last) in [
+        (format!("?Last-Event-ID={first}&match=shop/**"), None),
+        (format!("?lastEventId={first}&Last-Event-ID={start}"), None),
+        (format!("?lastEventId=&Last-Event-ID={first}"), None),
+        // A client that sends both has the newer one in the header.
+        (format!("?lastEventId={start}"), Some(first.as_str())),
+    ] {
+        let mut feed = Feed::open(&api, &query, last).await;
+        assert_eq!(feed.revisions(1).await, numbered(WEB, [2]), "{query}");
+    }
+    let wrong = api.request("GET", "/v1/revisions?lastEventId=17");
+    let wrong = Answer::read(wrong.send().await.unwrap()).await.problem();
+    assert_eq!(wrong, "400 cursor_invalid");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_wrong_parameter_of_the_feed_is_refused_with_its_code() {
     let (api, _rows) = Api::start().await;
     let problem = async |query: &str, last: Option<&str>| {

@@ -11,19 +11,27 @@ use crate::source::{DecodeError, Parts};
 /// Most bytes of a body, and of its content type, in a reason.
 const SHOWN: usize = 48;
 
-/// Returns the JSON in a body. A body whose content type is a form has the JSON in the field
-/// `payload`. A form of JSON is JSON: `curl -d` sends every body as a form.
+/// The mark that some senders write before UTF-8 text (RFC 8259, section 8.1).
+const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
+
+/// Returns the JSON in a body, without a byte order mark. A body whose content type is a form has
+/// the JSON in the field `payload`. A form of JSON is JSON: `curl -d` sends every body as a form.
 ///
 /// # Errors
 /// For a form without `payload`.
 pub(super) fn json<'a>(headers: &HeaderMap, body: &'a [u8]) -> Result<Cow<'a, [u8]>, DecodeError> {
+    let body = without_mark(body);
     if !is_form(headers) || matches!(body.trim_ascii_start().first(), None | Some(b'{' | b'[')) {
         return Ok(Cow::Borrowed(body));
     }
     let payload = form_urlencoded::parse(body).find(|(key, _)| key == "payload");
     let (_, payload) =
         payload.ok_or_else(|| DecodeError::wrong_form("a form without `payload`"))?;
-    Ok(Cow::Owned(payload.into_owned().into_bytes()))
+    Ok(Cow::Owned(without_mark(payload.as_bytes()).to_vec()))
+}
+
+fn without_mark(body: &[u8]) -> &[u8] {
+    body.strip_prefix(BYTE_ORDER_MARK).unwrap_or(body)
 }
 
 /// Returns the reason with the content type of the body, its first bytes, and the setting that is
@@ -37,6 +45,7 @@ pub(super) fn explain(
     if !reason.wrong_form {
         return reason;
     }
+    let body = without_mark(body);
     let content_type = match headers.get(CONTENT_TYPE) {
         Some(value) => clean_text(&String::from_utf8_lossy(value.as_bytes()), SHOWN),
         None => "none".to_owned(),
@@ -91,6 +100,26 @@ mod tests {
         let mut headers = HeaderMap::new();
         headers.insert(CONTENT_TYPE, content_type.parse().unwrap());
         headers
+    }
+
+    #[test]
+    fn a_byte_order_mark_before_json_is_skipped() {
+        for (content_type, body) in [
+            ("application/json", "\u{feff}[1]"),
+            (FORM, "\u{feff}[1]"),
+            (FORM, "\u{feff}payload=%5B1%5D"),
+            (FORM, "payload=%EF%BB%BF%5B1%5D"),
+        ] {
+            let json = json(&headers(content_type), body.as_bytes()).unwrap();
+            assert_eq!(json.as_ref(), b"[1]", "{content_type} {body:?}");
+        }
+        let reason = explain(
+            DecodeError::wrong_form("no"),
+            &headers("application/json"),
+            "\u{feff}[1]".as_bytes(),
+            "zot",
+        );
+        assert!(reason.to_string().contains("`kind`"), "{reason}");
     }
 
     #[test]

@@ -235,7 +235,8 @@ impl IdTokens {
                 text
             }
         };
-        let set: JsonKeySet = serde_json::from_slice(&text)
+        let text = text.strip_prefix("\u{feff}".as_bytes()).unwrap_or(&text);
+        let set: JsonKeySet = serde_json::from_slice(text)
             .map_err(|error| format!("the keys are no JSON Web Key Set: {error}"))?;
         let number = |text: Option<String>| URL_SAFE_NO_PAD.decode(text?).ok();
         let keys = set.keys.into_iter().filter(|key| key.kty == "RSA");

@@ -61,8 +61,8 @@ pub async fn replay(bus: &Bus, file: &File, kept: &Quarantined) -> Result<Receip
     let body = STANDARD
         .decode(&kept.body)
         .map_err(|_| ReplayError::Garbled)?;
-    // A replay has a number of its own. The time of receipt is the first one, so that a push that is
-    // replayed twice is recorded once.
+    // A replay has a number of its own. The time of receipt is the first one, so that a push that
+    // is replayed twice is recorded once.
     let identity = Identity {
         number: rand::random(),
         received_at: kept.received_at,
