@@ -12,9 +12,11 @@
 )]
 
 mod cluster;
+mod custom;
 mod disk;
 mod image;
 mod nats;
+mod pooler;
 mod postgres;
 mod process;
 mod proxy;
@@ -27,9 +29,11 @@ use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 pub use cluster::{NODES, TestCluster};
+pub use custom::CustomNats;
 pub use disk::Disk;
 pub use image::TestImage;
 pub use nats::{TestNats, messages};
+pub use pooler::PgBouncer;
 pub use postgres::{TestDb, TestPostgres, postgres};
 pub use process::{Process, binary};
 pub use proxy::{Link, Proxy};
