@@ -11,6 +11,8 @@ use async_nats::jetstream::stream::{
     Config, DiscardPolicy, PersistenceMode, RetentionPolicy, StorageType,
 };
 use async_nats::jetstream::{self, ErrorCode};
+use serde_json::Value;
+use tagtrail_proto::Subject;
 
 use crate::BusError;
 
@@ -65,6 +67,19 @@ impl Stream {
             Stream::Manifests => "MANIFESTS",
             Stream::Quarantine => "QUARANTINE",
             Stream::Canary => "CANARY",
+        }
+    }
+
+    /// Returns the stream that keeps the messages of a subject.
+    #[must_use]
+    pub const fn of(subject: &Subject) -> Stream {
+        match subject {
+            Subject::Push { .. } => Stream::Pushes,
+            Subject::Unresolved { .. } => Stream::Unresolved,
+            Subject::Revision { .. } | Subject::Fence { .. } => Stream::Revisions,
+            Subject::Rollout { .. } => Stream::Rollouts,
+            Subject::Manifest { .. } => Stream::Manifests,
+            Subject::Quarantine { .. } => Stream::Quarantine,
         }
     }
 
@@ -220,6 +235,7 @@ async fn ensure_one(
     if updated == existing {
         return Ok(());
     }
+    refuse_to_reset(context, name, &updated).await?;
     tracing::info!(stream = name, "bringing the stream's settings up to date");
     context
         .update_stream(updated)
@@ -271,6 +287,50 @@ fn merged(existing: &Config, wanted: &Config) -> Config {
         num_replicas: wanted.num_replicas,
         description: wanted.description.clone(),
         ..existing.clone()
+    }
+}
+
+/// Refuses an update that would reset settings of a newer nats-server: the client does not know
+/// them, so it can't write them back.
+async fn refuse_to_reset(
+    context: &jetstream::Context,
+    name: &str,
+    updated: &Config,
+) -> Result<(), BusError> {
+    let failed =
+        |cause: String| BusError::Unreachable(format!("asking for stream {name}: {cause}"));
+    let asking = context.request(format!("STREAM.INFO.{name}"), &());
+    let info: Value = asking.await.map_err(|err| failed(err.to_string()))?;
+    let written = serde_json::to_value(updated).map_err(|err| failed(err.to_string()))?;
+    let mut unknown = Vec::new();
+    find_missing(&info["config"], &written, "", &mut unknown);
+    if unknown.is_empty() {
+        return Ok(());
+    }
+    Err(BusError::Unsuitable(format!(
+        "the stream {name} has settings of a newer nats-server, which an update by this version of Tagtrail would reset: {}; take these settings back, or upgrade Tagtrail",
+        unknown.join(", ")
+    )))
+}
+
+/// Collects the names of the settings in `kept` that `written` lacks. An empty setting is as good
+/// as a missing one.
+fn find_missing(kept: &Value, written: &Value, path: &str, missing: &mut Vec<String>) {
+    let empty = |value: &Value| match value {
+        Value::Null => true,
+        Value::Bool(set) => !set,
+        Value::Number(number) => number.as_f64() == Some(0.0),
+        Value::String(text) => text.is_empty(),
+        Value::Array(items) => items.is_empty(),
+        Value::Object(fields) => fields.is_empty(),
+    };
+    for (name, value) in kept.as_object().into_iter().flatten() {
+        let name_in = format!("{path}{name}");
+        match written.get(name) {
+            Some(inner) => find_missing(value, inner, &format!("{name_in}."), missing),
+            None if empty(value) => {}
+            None => missing.push(name_in),
+        }
     }
 }
 
@@ -331,6 +391,19 @@ mod tests {
             (config.max_age, config.persist_mode),
             (Duration::ZERO, None)
         );
+    }
+
+    #[test]
+    fn settings_that_an_update_would_reset_are_named() {
+        let kept = serde_json::json!({
+            "name": "PUSHES", "new_switch": false, "new_limit": 5,
+            "placement": { "cluster": "c", "zone": "z" },
+        });
+        let written =
+            serde_json::json!({ "name": "PUSHES", "placement": { "cluster": "c" }, "max_age": 1 });
+        let mut missing = Vec::new();
+        find_missing(&kept, &written, "", &mut missing);
+        assert_eq!(missing, ["new_limit", "placement.zone"]);
     }
 
     #[test]
