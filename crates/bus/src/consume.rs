@@ -88,6 +88,16 @@ pub enum ReadError {
         /// Consumer sequence of the message that arrived next.
         to: u64,
     },
+    /// An operator has paused the consumer, which then delivers nothing.
+    #[error(
+        "the consumer {consumer} of the stream {stream} is paused and delivers nothing; `nats consumer resume {stream} {consumer}` ends the pause"
+    )]
+    Paused {
+        /// Name of the stream.
+        stream: &'static str,
+        /// Name of the consumer.
+        consumer: String,
+    },
     /// Any other error of the server or the client, with the name of the stream.
     #[error("reading {0}: {1}")]
     Failed(&'static str, String),

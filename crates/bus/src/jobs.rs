@@ -7,12 +7,13 @@
 use std::time::Duration;
 
 use async_nats::jetstream::AckKind;
-use async_nats::jetstream::consumer::{AckPolicy, DeliverPolicy, pull};
+use async_nats::jetstream::consumer::{AckPolicy, Consumer, DeliverPolicy, Info, pull};
 use async_nats::jetstream::message::Acker;
 use bytes::Bytes;
 use futures_util::StreamExt as _;
 use tagtrail_proto::TraceContext;
 use tokio::sync::watch;
+use tokio::time::{Instant, Interval, MissedTickBehavior};
 
 use crate::consume::{ReadError, trace_of};
 use crate::topology::Stream;
@@ -24,10 +25,15 @@ const AT_ONCE: i64 = 20_000;
 const PREFETCH: usize = 500;
 /// Interval of the server's heartbeats.
 const HEARTBEAT: Duration = Duration::from_secs(2);
+/// Interval at which idle jobs check that nobody has paused their consumer: a paused consumer sends
+/// heartbeats as an idle one does.
+const PAUSE_CHECK: Duration = Duration::from_secs(10);
 
 /// An open consumer of jobs.
 pub struct Jobs {
     stream: Stream,
+    consumer: Consumer<pull::Config>,
+    pause_check: Interval,
     messages: pull::Stream,
     link: watch::Receiver<Link>,
     generation: u64,
@@ -95,6 +101,10 @@ impl Bus {
             .create_consumer(config)
             .await
             .map_err(|err| failed(err.to_string()))?;
+        // Creating the consumer again does not end a pause.
+        refuse_pause(stream, consumer.cached_info())?;
+        let mut pause_check = tokio::time::interval_at(Instant::now() + PAUSE_CHECK, PAUSE_CHECK);
+        pause_check.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let messages = consumer
             .stream()
             .max_messages_per_batch(prefetch)
@@ -105,6 +115,8 @@ impl Bus {
             .map_err(|err| failed(err.to_string()))?;
         Ok(Jobs {
             stream,
+            consumer,
+            pause_check,
             messages,
             link,
             generation,
@@ -137,6 +149,11 @@ impl Jobs {
                     }
                     continue;
                 }
+                _ = self.pause_check.tick() => {
+                    let info = self.consumer.get_info().await;
+                    refuse_pause(self.stream, &info.map_err(|err| ReadError::Failed(name, err.to_string()))?)?;
+                    continue;
+                }
             };
             let message = message
                 .ok_or_else(|| ReadError::Failed(name, "the consumer ended".to_owned()))?
@@ -153,6 +170,17 @@ impl Jobs {
             });
         }
     }
+}
+
+/// Fails if the consumer is paused.
+fn refuse_pause(stream: Stream, info: &Info) -> Result<(), ReadError> {
+    if info.paused {
+        return Err(ReadError::Paused {
+            stream: stream.name(),
+            consumer: info.name.clone(),
+        });
+    }
+    Ok(())
 }
 
 impl std::fmt::Debug for Job {

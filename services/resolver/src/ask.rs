@@ -20,6 +20,8 @@ use question::Question;
 
 /// Name of the durable consumer that all instances share.
 const NAME: &str = "resolver";
+/// The part of readiness.
+const HEALTH: &str = "questions";
 
 /// Answers questions until a stop is requested. After an error the consumer is opened again.
 pub(crate) async fn run(shared: Arc<Shared>) -> anyhow::Result<()> {
@@ -28,9 +30,11 @@ pub(crate) async fn run(shared: Arc<Shared>) -> anyhow::Result<()> {
         debounce: Debounce::new(shared.pace),
         answers: JoinSet::new(),
     };
+    shared.health.register(HEALTH);
     let mut retry = Retry::new("reading UNRESOLVED");
     while !shared.shutdown.is_cancelled() {
         if let Err(error) = questions.read(&shared, &mut retry).await {
+            shared.cannot_read(HEALTH, &error);
             let pause = retry.failed(&error);
             shared.sleep(pause).await;
         }
@@ -53,6 +57,7 @@ impl Questions {
     async fn read(&mut self, shared: &Shared, retry: &mut Retry) -> Result<(), ReadError> {
         let ack_wait = shared.pace.unheard;
         let mut jobs = shared.bus.jobs(Stream::Unresolved, NAME, ack_wait).await?;
+        shared.health.set(HEALTH, Ok(()));
         loop {
             tokio::select! {
                 biased;

@@ -74,6 +74,7 @@ pub async fn run(config: Config, ctx: Context) -> anyhow::Result<()> {
         pace: config.pace,
         metrics: metrics::Metrics::new(&ctx.metrics),
         shutdown: ctx.shutdown.clone(),
+        health: ctx.health.clone(),
     });
     let mut tasks = Tasks::new();
     match &config.database_url {

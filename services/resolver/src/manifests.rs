@@ -28,6 +28,8 @@ pub(crate) use metrics::ManifestMetrics;
 
 /// Name of the durable consumer that all instances share.
 const NAME: &str = "manifests";
+/// The part of readiness.
+const HEALTH: &str = "manifests";
 /// Concurrent reads, from all registries.
 const MAX_READS: usize = 4;
 /// Jobs requested ahead from NATS.
@@ -51,10 +53,12 @@ pub(crate) async fn run(shared: Arc<Shared>, metrics: ManifestMetrics) -> anyhow
         metrics,
         paused: Mutex::default(),
     });
+    reader.shared.health.register(HEALTH);
     let mut reads = Reads::default();
     let mut retry = Retry::new("reading REVISIONS for manifests");
     while !reader.shared.shutdown.is_cancelled() {
         if let Err(error) = reader.read_jobs(&mut reads, &mut retry).await {
+            reader.shared.cannot_read(HEALTH, &error);
             let pause = retry.failed(&error);
             reader.shared.sleep(pause).await;
         }
@@ -106,6 +110,7 @@ impl ManifestReader {
             PREFETCH,
         );
         let mut jobs: Jobs = opening.await?;
+        self.shared.health.set(HEALTH, Ok(()));
         loop {
             tokio::select! {
                 biased;

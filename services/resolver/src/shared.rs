@@ -4,7 +4,9 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use tagtrail_bus::Bus;
+use tagtrail_bus::consume::ReadError;
 use tagtrail_config::{ConfigError, File};
+use tagtrail_daemon::Health;
 use tagtrail_proto::Registry;
 use tagtrail_registry::RegistryClient;
 use tokio_util::sync::CancellationToken;
@@ -39,6 +41,7 @@ pub(crate) struct Shared {
     pub(crate) pace: Pace,
     pub(crate) metrics: Metrics,
     pub(crate) shutdown: CancellationToken,
+    pub(crate) health: Health,
 }
 
 impl Shared {
@@ -46,6 +49,14 @@ impl Shared {
     pub(crate) fn pause(&self, attempt: u32) -> Duration {
         let factor = 2_u32.saturating_pow(attempt.saturating_sub(1).min(30));
         self.pace.first.saturating_mul(factor).min(self.pace.last)
+    }
+
+    /// Records for readiness that the jobs of this part can't be read. The part `nats` reports a
+    /// lost connection.
+    pub(crate) fn cannot_read(&self, part: &'static str, error: &ReadError) {
+        if !matches!(error, ReadError::Reconnected) {
+            self.health.set(part, Err(error.to_string()));
+        }
     }
 
     /// Sleeps for `time`, or until a stop is requested.
