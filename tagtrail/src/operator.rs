@@ -10,7 +10,6 @@ use std::time::Duration;
 use anyhow::Context as _;
 use serde_json::Value;
 use tagtrail_bus::{Bus, BusArgs};
-use tokio_util::sync::CancellationToken;
 
 /// Addresses of the servers, as arguments.
 #[derive(Debug, Clone, clap::Args)]
@@ -36,11 +35,9 @@ impl Servers {
             partitions: self.partitions,
             ..BusArgs::new(&self.url(self.nats_url.as_deref(), "nats", "NATS_URL")?)
         };
-        let stop = CancellationToken::new();
-        tokio::time::timeout(CONNECT_TIMEOUT, Bus::observe(&args, "operator", &stop))
+        Bus::observe_within(&args, "operator", CONNECT_TIMEOUT)
             .await
-            .context("can't reach NATS: check NATS_URL, and that nats-server runs")?
-            .map_err(Into::into)
+            .context("can't reach NATS: check NATS_URL, and that nats-server runs")
     }
 
     /// Returns the URL given, or else the URL in the `endpoints.json` of a running `tagtrail up`.

@@ -14,9 +14,11 @@ mod durability;
 pub mod jobs;
 mod lookup;
 pub mod publish;
+mod server;
 mod session;
 mod subscription;
 pub mod topology;
+mod wait;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -30,6 +32,7 @@ use address::Address;
 pub use session::Session;
 use session::Sessions;
 pub use subscription::Subscription;
+use wait::{Patience, first_connection};
 
 /// Settings of the connection, as flags and environment variables of every service that uses the
 /// bus.
@@ -129,8 +132,6 @@ const ANSWER: Duration = Duration::from_secs(3);
 const UNACKNOWLEDGED: usize = 65_536;
 /// Interval of the test messages that show whether the server stores messages.
 const CANARY: Duration = Duration::from_secs(10);
-/// Oldest supported server: per-stream persistence and conditions on another subject need it.
-const MINIMUM: (u64, u64) = (2, 12);
 
 impl Bus {
     /// Connects as the service `name`, waiting for the server without a limit (the log tells of
@@ -145,10 +146,20 @@ impl Bus {
         name: &str,
         shutdown: &CancellationToken,
     ) -> Result<Bus, BusError> {
-        let bus = Bus::observe(args, name, shutdown).await?;
-        bus.ensure_streams(shutdown).await?;
-        durability::report(&bus.context, args.monitor_url.as_deref()).await;
-        Ok(bus)
+        Bus::prepare(args, name, Patience::until(shutdown)).await
+    }
+
+    /// Connects as [`Bus::connect`] does, and waits for the server and its streams up to `wait`.
+    ///
+    /// # Errors
+    /// [`BusError::Unreachable`] with the cause of the last failed attempt; else as
+    /// [`Bus::connect`].
+    pub async fn connect_within(
+        args: &BusArgs,
+        name: &str,
+        wait: Duration,
+    ) -> Result<Bus, BusError> {
+        Bus::prepare(args, name, Patience::of(wait)).await
     }
 
     /// Connects as [`Bus::connect`] does, without touching the streams: for a program that neither
@@ -162,13 +173,37 @@ impl Bus {
         name: &str,
         shutdown: &CancellationToken,
     ) -> Result<Bus, BusError> {
+        Bus::open(args, name, &mut Patience::until(shutdown)).await
+    }
+
+    /// Connects as [`Bus::observe`] does, and waits for the server up to `wait`.
+    ///
+    /// # Errors
+    /// [`BusError::Unreachable`] with the cause of the last failed attempt; else as
+    /// [`Bus::observe`].
+    pub async fn observe_within(
+        args: &BusArgs,
+        name: &str,
+        wait: Duration,
+    ) -> Result<Bus, BusError> {
+        Bus::open(args, name, &mut Patience::of(wait)).await
+    }
+
+    async fn prepare(args: &BusArgs, name: &str, mut patience: Patience) -> Result<Bus, BusError> {
+        let bus = Bus::open(args, name, &mut patience).await?;
+        bus.ensure_streams(&mut patience).await?;
+        durability::report(&bus.context, args.monitor_url.as_deref()).await;
+        Ok(bus)
+    }
+
+    async fn open(args: &BusArgs, name: &str, patience: &mut Patience) -> Result<Bus, BusError> {
         let (sender, link) = watch::channel(Link {
             up: false,
             generation: 0,
         });
-        let made = AtomicU64::new(0);
         let address = Arc::new(Address::parse(&args.url, name)?);
         let options = address.with_credentials(address.common(async_nats::ConnectOptions::new()));
+        let made = AtomicU64::new(0);
         let options = options
             .name(format!("tagtrail-{name}"))
             .reconnect_delay_callback(|attempt| {
@@ -176,43 +211,19 @@ impl Bus {
                     .min(Duration::from_secs(2))
             })
             .event_callback(move |event| {
-                let link = match &event {
-                    async_nats::Event::Connected => Some(Link {
-                        up: true,
-                        generation: made.fetch_add(1, Ordering::Relaxed) + 1,
-                    }),
-                    async_nats::Event::Disconnected | async_nats::Event::Closed => Some(Link {
-                        up: false,
-                        generation: made.load(Ordering::Relaxed),
-                    }),
-                    _ => None,
-                };
-                match (&event, link) {
-                    (_, Some(link)) => {
-                        tracing::info!(generation = link.generation, "NATS: {event}");
-                        sender.send_replace(link);
-                    }
-                    (
-                        async_nats::Event::ServerError(_) | async_nats::Event::ClientError(_),
-                        None,
-                    ) => {
-                        tracing::warn!("NATS: {event}");
-                    }
-                    _ => tracing::debug!("NATS: {event}"),
-                }
+                note_event(&event, &made, &sender);
                 std::future::ready(())
             });
-        let client = first_connection(options, &address, shutdown).await?;
-        let bus = Bus {
+        let client = first_connection(options, &address, patience).await?;
+        server::check(&client)?;
+        Ok(Bus {
             context: context(client),
             link,
             sessions: Sessions::new(address),
             name: name.into(),
             partitions: args.partitions,
             replicas: args.replicas,
-        };
-        bus.check_version()?;
-        Ok(bus)
+        })
     }
 
     /// Subscribes to a subject (wildcards allowed), without any guarantee: a message published
@@ -265,10 +276,11 @@ impl Bus {
         shutdown: CancellationToken,
     ) -> Result<(), std::convert::Infallible> {
         let mut link = self.link();
+        let mut reported = 0;
         loop {
-            let up = link.borrow_and_update().up;
+            let Link { up, generation } = *link.borrow_and_update();
             let state = if up {
-                self.probe().await
+                self.probe(generation, &mut reported).await
             } else {
                 Err("not connected to NATS".to_owned())
             };
@@ -281,7 +293,17 @@ impl Bus {
         }
     }
 
-    async fn probe(&self) -> Result<(), String> {
+    /// Checks the server of this generation of the connection. Logs the limits of each server once.
+    async fn probe(&self, generation: u64, reported: &mut u64) -> Result<(), String> {
+        // The client learns the version of a new server a moment after it reports the connection,
+        // and before it writes a message.
+        self.flush().await;
+        let client = self.context.client();
+        server::check(&client).map_err(|err| err.to_string())?;
+        if *reported != generation {
+            server::report(&client);
+            *reported = generation;
+        }
         let streams = topology::ensure(&self.context, self.partitions, self.replicas).await;
         streams.map_err(|err| err.to_string())?;
         self.canary().await
@@ -303,33 +325,40 @@ impl Bus {
         }
     }
 
-    async fn ensure_streams(&self, shutdown: &CancellationToken) -> Result<(), BusError> {
-        let mut attempt = 0;
+    async fn ensure_streams(&self, patience: &mut Patience) -> Result<(), BusError> {
         loop {
             match topology::ensure(&self.context, self.partitions, self.replicas).await {
                 Ok(()) => return Ok(()),
-                Err(BusError::Unreachable(cause)) => {
-                    tracing::warn!("waiting for JetStream: {cause}");
-                    pause(&mut attempt, shutdown).await?;
-                }
+                Err(BusError::Unreachable(cause)) => patience.pause(cause).await?,
                 Err(other) => return Err(other),
             }
         }
     }
+}
 
-    fn check_version(&self) -> Result<(), BusError> {
-        let version = self.context.client().server_info().version;
-        let mut numbers = version
-            .split('.')
-            .map_while(|part| part.parse::<u64>().ok());
-        match (numbers.next(), numbers.next()) {
-            (Some(major), Some(minor)) if (major, minor) >= MINIMUM => Ok(()),
-            _ => Err(BusError::Unsuitable(format!(
-                "nats-server {version} is too old: Tagtrail needs {}.{} or newer (older ones lose data and can't fence); `make setup` fetches one",
-                MINIMUM.0, MINIMUM.1
-            ))),
+/// Logs an event of the client, and records a change of the connection.
+fn note_event(event: &async_nats::Event, made: &AtomicU64, link: &watch::Sender<Link>) {
+    use async_nats::Event;
+    let changed = match event {
+        Event::Connected => Link {
+            up: true,
+            generation: made.fetch_add(1, Ordering::Relaxed) + 1,
+        },
+        Event::Disconnected | Event::Closed => Link {
+            up: false,
+            generation: made.load(Ordering::Relaxed),
+        },
+        Event::ServerError(_) | Event::ClientError(_) => {
+            tracing::warn!("NATS: {event}");
+            return;
         }
-    }
+        _ => {
+            tracing::debug!("NATS: {event}");
+            return;
+        }
+    };
+    tracing::info!(generation = changed.generation, "NATS: {event}");
+    link.send_replace(changed);
 }
 
 fn context(client: async_nats::Client) -> jetstream::Context {
@@ -338,39 +367,4 @@ fn context(client: async_nats::Client) -> jetstream::Context {
         .ack_timeout(ANSWER)
         .max_ack_inflight(UNACKNOWLEDGED)
         .build(client)
-}
-
-/// Connects, retrying while no server answers. (`async-nats` can retry by itself, but would then
-/// retry wrong credentials as well, without reporting them.)
-async fn first_connection(
-    options: async_nats::ConnectOptions,
-    address: &Address,
-    shutdown: &CancellationToken,
-) -> Result<async_nats::Client, BusError> {
-    use async_nats::ConnectErrorKind as Kind;
-    let mut attempt = 0;
-    loop {
-        match options.clone().connect(address.servers.clone()).await {
-            Ok(client) => return Ok(client),
-            Err(err) => match err.kind() {
-                Kind::ServerParse
-                | Kind::Authentication
-                | Kind::AuthorizationViolation
-                | Kind::MaxReconnects => return Err(BusError::Refused(err)),
-                Kind::Dns | Kind::TimedOut | Kind::Tls | Kind::Io => {
-                    // The error of async-nats names the address without its credentials.
-                    tracing::warn!("waiting for NATS: {err:#}");
-                    pause(&mut attempt, shutdown).await?;
-                }
-            },
-        }
-    }
-}
-
-async fn pause(attempt: &mut u32, shutdown: &CancellationToken) -> Result<(), BusError> {
-    *attempt = attempt.saturating_add(1);
-    tokio::select! {
-        () = shutdown.cancelled() => Err(BusError::Stopped),
-        () = tokio::time::sleep(tagtrail_daemon::backoff(*attempt)) => Ok(()),
-    }
 }

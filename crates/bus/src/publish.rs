@@ -1,16 +1,16 @@
 //! Publishing with an acknowledgement that can be awaited later, and the fence, by which the server
 //! refuses messages of an instance that no longer holds the partition.
 
-use async_nats::jetstream::Context;
 use async_nats::jetstream::context::{PublishAckFuture, PublishErrorKind};
 use async_nats::jetstream::message::PublishMessage;
+use async_nats::jetstream::{Context, ErrorCode};
 use bytes::Bytes;
 use serde::Serialize;
 use tagtrail_failpoint::FailPoint;
 use tagtrail_proto::{Subject, TRACEPARENT, TraceContext};
 
 use crate::topology::Stream;
-use crate::{Bus, BusError, Session};
+use crate::{Bus, BusError, Session, server};
 
 /// The header with the media type of a message, as the NATS binding of CloudEvents spells it.
 const CONTENT_TYPE: &str = "content-type";
@@ -91,11 +91,25 @@ pub enum PublishError {
     #[error("fenced: another instance publishes this now")]
     Fenced,
     /// The message is too large for the server; a retry can't help.
-    #[error("the message is larger than NATS accepts (max_payload)")]
+    #[error("the message is larger than NATS accepts (max_payload, or max_msg_size of the stream)")]
     TooLarge,
+    /// The stream is full, by a limit of an operator or of the account.
+    #[error(
+        "the stream {} is full: {cause}; raise its limits, or those of the account",
+        .stream.name()
+    )]
+    Full {
+        /// The stream.
+        stream: Stream,
+        /// The limit, as the server names it.
+        cause: String,
+    },
     /// The body can't be written as JSON: a defect of this program.
     #[error("the message can't be written as JSON")]
     Json(#[from] serde_json::Error),
+    /// The server does not fit this program, so nothing was sent.
+    #[error("{0}")]
+    Unsuitable(String),
     /// No acknowledgement came, so the message may or may not be stored: send it again with the
     /// same id.
     #[error("NATS did not acknowledge: {0}")]
@@ -105,7 +119,10 @@ pub enum PublishError {
 /// A sent message whose acknowledgement is outstanding. Dropping this value does not cancel the
 /// message.
 #[derive(Debug)]
-pub struct Unacknowledged(PublishAckFuture);
+pub struct Unacknowledged {
+    ack: PublishAckFuture,
+    stream: Stream,
+}
 
 impl Unacknowledged {
     /// Waits for the acknowledgement, 3 s at most.
@@ -113,7 +130,8 @@ impl Unacknowledged {
     /// # Errors
     /// [`PublishError`]; unless the error is final, the same message may be sent again.
     pub async fn acknowledged(self) -> Result<Ack, PublishError> {
-        let ack = self.0.await.map_err(|err| publish_error(&err))?;
+        let ack = self.ack.await;
+        let ack = ack.map_err(|err| publish_error(&err, self.stream))?;
         Ok(Ack {
             sequence: ack.sequence,
             duplicate: ack.duplicate,
@@ -201,21 +219,33 @@ pub(crate) async fn send(
             ),
         Condition::After(sequence) => publish.expected_last_subject_sequence(sequence),
     };
-    let sent = context
+    let stream = Stream::of(message.subject);
+    let ack = context
         .send_publish(message.subject.to_string(), publish)
         .await
-        .map_err(|err| publish_error(&err))?;
-    Ok(Unacknowledged(sent))
+        .map_err(|err| publish_error(&err, stream))?;
+    Ok(Unacknowledged { ack, stream })
+}
+
+impl From<BusError> for PublishError {
+    fn from(error: BusError) -> PublishError {
+        match error {
+            BusError::Unsuitable(cause) => PublishError::Unsuitable(cause),
+            other => PublishError::Unacknowledged(other.to_string()),
+        }
+    }
 }
 
 impl Bus {
     /// Sends a message, in the order of the calls; the caller awaits the acknowledgement. While
     /// disconnected, the client buffers the message and sends it later; use a [`Session`] where a
-    /// late message would be wrong.
+    /// late message would be wrong. After a reconnection to a server that is too old nothing is
+    /// sent.
     ///
     /// # Errors
     /// [`PublishError`] if the client does not accept the message.
     pub async fn send(&self, message: Message<'_>) -> Result<Unacknowledged, PublishError> {
+        server::check(&self.context.client())?;
         send(&self.context, message, Condition::None).await
     }
 
@@ -233,6 +263,7 @@ impl Bus {
     /// # Errors
     /// As [`Bus::publish`].
     pub async fn publish_first(&self, message: Message<'_>) -> Result<bool, PublishError> {
+        server::check(&self.context.client())?;
         let sent = send(&self.context, message, Condition::After(0)).await?;
         match sent.acknowledged().await {
             Ok(_) => Ok(true),
@@ -247,17 +278,13 @@ impl Bus {
     /// # Errors
     /// [`PublishError::Fenced`] if another holder wrote a fence at the same time.
     pub async fn fence(&self, partition: u16) -> Result<Fence, PublishError> {
-        let unreachable = |err: BusError| PublishError::Unacknowledged(err.to_string());
         // Opened before the last fence is read: a session opened later could reach another server
         // than the read.
-        let session = self.session().await.map_err(unreachable)?;
+        let session = self.session().await?;
         let subject = Subject::Fence { partition };
         // Compare and swap: the server refuses a delayed fence of an instance that has lost the
         // partition since.
-        let last = self
-            .last_message(Stream::Revisions, &subject)
-            .await
-            .map_err(unreachable)?;
+        let last = self.last_message(Stream::Revisions, &subject).await?;
         let revisions = self.context.get_stream(Stream::Revisions.name()).await;
         let revisions = revisions.map_err(|err| PublishError::Unacknowledged(err.to_string()))?;
         let before = Fence {
@@ -281,7 +308,14 @@ impl Bus {
     }
 }
 
-fn publish_error(err: &async_nats::jetstream::context::PublishError) -> PublishError {
+fn publish_error(
+    err: &async_nats::jetstream::context::PublishError,
+    stream: Stream,
+) -> PublishError {
+    let refusal = std::error::Error::source(err).and_then(|cause| cause.downcast_ref());
+    if let Some(refusal) = refusal {
+        return refused(refusal, stream);
+    }
     match err.kind() {
         PublishErrorKind::WrongLastSequence => PublishError::Fenced,
         PublishErrorKind::MaxPayloadExceeded => PublishError::TooLarge,
@@ -291,5 +325,21 @@ fn publish_error(err: &async_nats::jetstream::context::PublishError) -> PublishE
         | PublishErrorKind::BrokenPipe
         | PublishErrorKind::MaxAckPending
         | PublishErrorKind::Other => PublishError::Unacknowledged(err.to_string()),
+    }
+}
+
+/// Returns the meaning of the server's refusal to store a message.
+fn refused(refusal: &async_nats::jetstream::Error, stream: Stream) -> PublishError {
+    match refusal.error_code() {
+        ErrorCode::STREAM_WRONG_LAST_SEQUENCE => PublishError::Fenced,
+        ErrorCode::STREAM_MESSAGE_EXCEEDS_MAXIMUM => PublishError::TooLarge,
+        // The same code also refuses a second message of a subject that takes only one.
+        ErrorCode::STREAM_STORE_FAILED if !refusal.to_string().contains("per subject") => {
+            PublishError::Full {
+                stream,
+                cause: refusal.to_string(),
+            }
+        }
+        _ => PublishError::Unacknowledged(refusal.to_string()),
     }
 }

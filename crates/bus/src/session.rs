@@ -14,7 +14,7 @@ use tokio::sync::{Mutex, watch};
 
 use crate::address::Address;
 use crate::publish::{Condition, Message, PublishError, Unacknowledged, send};
-use crate::{ANSWER, BusError, context};
+use crate::{ANSWER, BusError, context, server};
 
 /// A connection that never reconnects. Cheap to clone; all clones share it.
 #[derive(Debug, Clone)]
@@ -73,6 +73,9 @@ impl Sessions {
     }
 
     /// Returns the present session, or opens one.
+    ///
+    /// # Errors
+    /// [`BusError::Unreachable`], or [`BusError::Unsuitable`] if the server is too old.
     pub(crate) async fn session(&self) -> Result<Session, BusError> {
         let mut present = self.present.lock().await;
         if let Some(session) = present.as_ref().filter(|session| session.is_alive()) {
@@ -113,6 +116,8 @@ async fn connect(address: &Address) -> Result<Session, BusError> {
         .await
         .map_err(|_| BusError::Unreachable("no session with NATS in time".to_owned()))?
         .map_err(|err| BusError::Unreachable(format!("no session with NATS: {err}")))?;
+    // The server may have been replaced since the first connection.
+    server::check(&client)?;
     Ok(Session {
         context: context(client),
         alive,

@@ -8,8 +8,9 @@ use bytes::Bytes;
 use futures_util::StreamExt as _;
 use tokio_util::sync::CancellationToken;
 
+use crate::BusError;
 use crate::address::Address;
-use crate::{BusError, first_connection};
+use crate::wait::{Patience, first_connection};
 
 /// Most received messages that wait in this process; the client drops more.
 const WAITING: usize = 4096;
@@ -45,7 +46,7 @@ impl Subscription {
             None => options,
         };
         let options = options.name(group).subscription_capacity(WAITING);
-        let client = first_connection(options, &address, shutdown).await?;
+        let client = first_connection(options, &address, &mut Patience::until(shutdown)).await?;
         let messages = client
             .queue_subscribe(subject.to_owned(), group.to_owned())
             .await

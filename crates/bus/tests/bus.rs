@@ -13,6 +13,9 @@ use tagtrail_proto::Subject;
 use tagtrail_testkit::{SOON, TestNats, eventually};
 use tokio_util::sync::CancellationToken;
 
+#[path = "bus/servers.rs"]
+mod servers;
+
 fn args(url: &str) -> BusArgs {
     BusArgs::new(url)
 }

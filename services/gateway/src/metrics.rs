@@ -4,8 +4,11 @@ use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::histogram::Histogram;
+use tagtrail_bus::publish::PublishError;
+use tagtrail_bus::topology::Stream;
 use tagtrail_daemon::metrics::seconds;
 
+use crate::error::NotStored;
 use crate::interpret::Receipt;
 
 /// The metrics.
@@ -14,6 +17,7 @@ pub(crate) struct Metrics {
     events: Family<Events, Counter>,
     unread_times: Family<UnreadTimes, Counter>,
     requests: Family<Requests, Counter>,
+    full: Family<FullStream, Counter>,
     /// Seconds from the head of a request to the answer.
     pub(crate) seconds: Histogram,
 }
@@ -45,8 +49,23 @@ struct Requests {
     status: u16,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct FullStream {
+    stream: &'static str,
+}
+
 impl Metrics {
     pub(crate) fn new(metrics: &tagtrail_daemon::Metrics) -> Metrics {
+        let full: Family<FullStream, Counter> = metrics.add(
+            "gateway_full_streams",
+            "Bodies that were not stored because a stream is full, by stream",
+            Family::default(),
+        );
+        // The series exist from the start, so that the first refusal shows as an increase.
+        for stream in [Stream::Pushes, Stream::Unresolved, Stream::Quarantine] {
+            let stream = stream.name();
+            full.get_or_create(&FullStream { stream });
+        }
         Metrics {
             events: metrics.add(
                 "gateway_events",
@@ -63,6 +82,7 @@ impl Metrics {
                 "Requests, by source (empty: no source has the path) and HTTP status",
                 Family::default(),
             ),
+            full,
             seconds: metrics.add_seconds(
                 "gateway_request",
                 "Time from the head of a request to its answer",
@@ -86,6 +106,14 @@ impl Metrics {
         let source = source.to_owned();
         let unread = self.unread_times.get_or_create(&UnreadTimes { source });
         unread.inc_by(receipt.unread_times as u64);
+    }
+
+    /// Counts a body that was not stored, if a full stream is the reason.
+    pub(crate) fn count_not_stored(&self, cause: &NotStored) {
+        if let NotStored::Refused(PublishError::Full { stream, .. }) = cause {
+            let stream = stream.name();
+            self.full.get_or_create(&FullStream { stream }).inc();
+        }
     }
 
     /// Counts an answered request.

@@ -104,6 +104,7 @@ async fn hook(
             tracing::info!(source = name, "permitted the sender to send here")
         }
         Err(Error::NotStored(cause)) => {
+            shared.metrics.count_not_stored(cause);
             tracing::warn!(
                 source = name,
                 "a body was not stored, so the sender must send it again: {cause}"
