@@ -5,12 +5,14 @@ use std::io::Write as _;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::Context as _;
-use sqlx::{ConnectOptions as _, Connection as _};
+use anyhow::{Context as _, bail};
+use sqlx::{ConnectOptions as _, Connection as _, PgConnection};
 use tagtrail_bus::{Bus, BusArgs};
 use tagtrail_migrations::MIGRATOR;
 use tagtrail_postgres::DbArgs;
-use tokio_util::sync::CancellationToken;
+
+/// Time-out of connecting, and of the first answer.
+const ANSWER: Duration = Duration::from_secs(5);
 
 /// Settings.
 #[derive(Debug, Clone, clap::Args)]
@@ -43,11 +45,9 @@ impl Config {
                 replicas: self.replicas,
                 ..BusArgs::new(url)
             };
-            let stop = CancellationToken::new();
-            let connected = tokio::time::timeout(wait, Bus::connect(&args, "migrate", &stop));
-            connected
+            Bus::connect_within(&args, "migrate", wait)
                 .await
-                .context("NATS does not answer, or this account may not make streams: check NATS_URL, and the log of nats-server")??;
+                .context("can't make the streams: check NATS_URL, the rights of its account, and the log of nats-server")?;
             done += ", and the streams are as they should be";
         }
         Ok(done)
@@ -78,31 +78,7 @@ pub(crate) fn main(config: &Config) -> ExitCode {
 /// Waits for the server, runs the missing migrations and grants the rights of the services. Returns
 /// the version of the schema.
 pub(crate) async fn migrate(db: &DbArgs, wait: Duration) -> anyhow::Result<i64> {
-    let options = db.options("migrate")?;
-    let deadline = tokio::time::Instant::now() + wait;
-    let mut attempt = 0;
-    let mut connection = loop {
-        match tokio::time::timeout(Duration::from_secs(5), options.connect()).await {
-            Ok(Ok(connection)) => break connection,
-            // A refusal of a running server does not change by waiting.
-            Ok(Err(error @ sqlx::Error::Database(_)))
-                if tokio::time::Instant::now() >= deadline || !starting(&error) =>
-            {
-                return Err(error).context("Postgres refuses the connection: check DATABASE_URL");
-            }
-            Ok(Err(error)) if tokio::time::Instant::now() >= deadline => {
-                return Err(error)
-                    .context("can't reach Postgres: check DATABASE_URL, and that it runs");
-            }
-            Err(_) if tokio::time::Instant::now() >= deadline => {
-                anyhow::bail!("can't reach Postgres: no answer; check DATABASE_URL")
-            }
-            Ok(Err(_)) | Err(_) => {
-                attempt += 1;
-                tokio::time::sleep(tagtrail_daemon::backoff(attempt)).await;
-            }
-        }
-    };
+    let mut connection = connect(db, wait).await?;
     MIGRATOR
         .run(&mut connection)
         .await
@@ -116,6 +92,39 @@ pub(crate) async fn migrate(db: &DbArgs, wait: Duration) -> anyhow::Result<i64> 
         .map(|migration| migration.version)
         .max()
         .unwrap_or(0))
+}
+
+/// Waits up to `wait` for the server to answer a statement: a pooler accepts connections without
+/// one.
+async fn connect(db: &DbArgs, wait: Duration) -> anyhow::Result<PgConnection> {
+    let options = db.options("migrate")?;
+    let deadline = tokio::time::Instant::now() + wait;
+    let mut attempt = 0;
+    loop {
+        let asking = async {
+            let mut connection = options.connect().await?;
+            let too_old = tagtrail_postgres::too_old(&mut connection).await?;
+            Ok((connection, too_old))
+        };
+        let late = tokio::time::Instant::now() >= deadline;
+        match tokio::time::timeout(ANSWER, asking).await {
+            Ok(Ok((_, Some(too_old)))) => bail!(too_old),
+            Ok(Ok((connection, None))) => return Ok(connection),
+            // A refusal of a running server does not change by waiting.
+            Ok(Err(error @ sqlx::Error::Database(_))) if late || !starting(&error) => {
+                return Err(error).context("Postgres refuses the connection: check DATABASE_URL");
+            }
+            Ok(Err(error)) if late => {
+                return Err(error)
+                    .context("can't reach Postgres: check DATABASE_URL, and that it runs");
+            }
+            Err(_) if late => bail!("can't reach Postgres: no answer; check DATABASE_URL"),
+            Ok(Err(_)) | Err(_) => {
+                attempt += 1;
+                tokio::time::sleep(tagtrail_daemon::backoff(attempt)).await;
+            }
+        }
+    }
 }
 
 /// Returns whether the server is starting up or shutting down (`cannot_connect_now`).

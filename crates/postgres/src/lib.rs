@@ -7,6 +7,7 @@
 //! Out of scope: SQL that reads history (`tagtrail-history`), other SQL of the services (their
 //! `store`) and running migrations (`tagtrail migrate`).
 
+mod connection;
 mod lock;
 pub mod position;
 pub mod row;
@@ -16,9 +17,11 @@ use std::str::FromStr as _;
 use std::time::Duration;
 
 use sqlx::postgres::PgConnectOptions;
-use sqlx::{ConnectOptions as _, Connection as _, PgConnection};
+use sqlx::{ConnectOptions as _, Connection as _, PgConnection, Row as _};
+use tagtrail_daemon::Health;
 use tokio_util::sync::CancellationToken;
 
+pub use connection::{check_writable, connect, too_old};
 pub use lock::Lock;
 pub use session::{ping, within};
 
@@ -26,8 +29,8 @@ pub use session::{ping, within};
 #[derive(Clone, clap::Args)]
 pub struct DbArgs {
     /// URL of Postgres with its credentials, such as
-    /// `postgres://tagtrail:password@127.0.0.1:5432/tagtrail`. Services that hold partitions or
-    /// rollouts need a direct connection, without a transaction pooler.
+    /// `postgres://tagtrail:password@127.0.0.1:5432/tagtrail`: one host, and Postgres itself, not a
+    /// pooler.
     #[arg(
         id = "database_url",
         long = "database-url",
@@ -57,6 +60,9 @@ pub enum DbError {
         "Postgres refuses the connection: check the user, password and database in DATABASE_URL"
     )]
     Refused(#[source] sqlx::Error),
+    /// The version of the server is too old.
+    #[error("{0}")]
+    TooOld(String),
     /// The schema is newer than this program.
     #[error(
         "the database schema is newer than this program (it has migration {0}): upgrade this service too"
@@ -84,27 +90,33 @@ impl DbArgs {
     }
 
     /// Waits for the server, and until `tagtrail migrate` has brought the schema to this program's
-    /// version.
+    /// version. Meanwhile the part `postgres` of `health`, if given, has the cause.
     ///
     /// # Errors
     /// [`DbError`], where waiting can't help.
     pub async fn wait_for_schema(
         &self,
         name: &str,
+        health: Option<&Health>,
         shutdown: &CancellationToken,
     ) -> Result<(), DbError> {
         let options = self.options(name)?;
         let mut attempt = 0;
         loop {
-            match tokio::time::timeout(CONNECT, schema(&options)).await {
+            let cause = match tokio::time::timeout(CONNECT, schema(&options)).await {
                 Ok(Ok(Schema::Current)) => return Ok(()),
                 Ok(Ok(Schema::Newer(version))) => return Err(DbError::Newer(version)),
+                Ok(Ok(Schema::TooOld(text))) => return Err(DbError::TooOld(text)),
                 Ok(Ok(Schema::Older)) => {
-                    tracing::warn!("waiting for the database schema: run `tagtrail migrate`")
+                    "waiting for the database schema: run `tagtrail migrate`".to_owned()
                 }
                 Ok(Err(err)) if refused(&err) => return Err(DbError::Refused(err)),
-                Ok(Err(err)) => tracing::warn!("waiting for Postgres: {err:#}"),
-                Err(_) => tracing::warn!("waiting for Postgres: no answer in {CONNECT:?}"),
+                Ok(Err(err)) => format!("waiting for Postgres: {err:#}"),
+                Err(_) => format!("waiting for Postgres: no answer in {CONNECT:?}"),
+            };
+            tracing::warn!("{cause}");
+            if let Some(health) = health {
+                health.set("postgres", Err(cause));
             }
             attempt += 1;
             tokio::select! {
@@ -117,12 +129,13 @@ impl DbArgs {
 
 /// Logs the settings of the server under which it may lose committed transactions.
 async fn report_weak_settings(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
-    let off: Vec<String> = sqlx::query_scalar(
+    let off = sqlx::raw_sql(
         "select name from pg_settings where name in ('fsync', 'full_page_writes', 'synchronous_commit') and setting = 'off' order by name",
     )
     .fetch_all(connection)
     .await?;
-    for name in off {
+    for row in off {
+        let name: &str = row.try_get("name")?;
         tracing::warn!(
             "Postgres has {name} = off: a power cut loses or damages committed data, history and rollouts included; set {name} = on, the default"
         );
@@ -134,19 +147,24 @@ enum Schema {
     Current,
     Older,
     Newer(i64),
+    TooOld(String),
 }
 
 async fn schema(options: &PgConnectOptions) -> Result<Schema, sqlx::Error> {
     let mut connection = options.connect().await?;
-    let applied = sqlx::query_scalar::<_, Option<i64>>(
-        "select max(version) from _sqlx_migrations where success",
+    if let Some(text) = too_old(&mut connection).await? {
+        return Ok(Schema::TooOld(text));
+    }
+    // No statement here is prepared: behind a transaction pooler the cause would stay hidden.
+    let applied = sqlx::raw_sql(
+        "select coalesce(max(version), 0) as version from _sqlx_migrations where success",
     )
     .fetch_one(&mut connection)
     .await;
     report_weak_settings(&mut connection).await?;
     connection.close().await?;
     let applied = match applied {
-        Ok(applied) => applied.unwrap_or(0),
+        Ok(row) => row.try_get("version")?,
         // undefined_table: no migration was ever applied.
         Err(sqlx::Error::Database(err)) if err.code().as_deref() == Some("42P01") => 0,
         Err(err) => return Err(err),

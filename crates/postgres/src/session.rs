@@ -3,9 +3,9 @@
 
 use std::time::Duration;
 
-use sqlx::{ConnectOptions as _, PgConnection};
+use sqlx::PgConnection;
 
-use crate::{CONNECT, DbArgs};
+use crate::{CONNECT, DbArgs, check_writable, connect};
 
 impl DbArgs {
     /// Opens a session that may hold advisory locks, as the service `name`.
@@ -15,7 +15,8 @@ impl DbArgs {
     /// every [`ping_interval`].
     ///
     /// # Errors
-    /// [`sqlx::Error`] of the driver, or a time-out of 5 s.
+    /// [`sqlx::Error`] of the driver, a time-out of 5 s, or [`sqlx::Error::Configuration`] if a
+    /// pooler has dropped these time-outs, or the server can only read.
     pub async fn session(
         &self,
         name: &str,
@@ -24,13 +25,16 @@ impl DbArgs {
         let milliseconds = silence.as_millis().to_string();
         let options = self
             .options(name)
-            .map_err(|err| sqlx::Error::Configuration(Box::new(err)))?
-            .options([
-                ("idle_session_timeout", milliseconds.as_str()),
-                ("idle_in_transaction_session_timeout", milliseconds.as_str()),
-            ])
-            .options([("lock_timeout", "5s"), ("statement_timeout", "60s")]);
-        within(CONNECT, options.connect()).await
+            .map_err(|err| sqlx::Error::Configuration(Box::new(err)))?;
+        let settings = [
+            ("idle_session_timeout", milliseconds.as_str()),
+            ("idle_in_transaction_session_timeout", &milliseconds),
+            ("lock_timeout", "5000"),
+            ("statement_timeout", "60000"),
+        ];
+        let mut db = connect(options, &settings).await?;
+        within(CONNECT, check_writable(&mut db)).await?;
+        Ok(db)
     }
 }
 

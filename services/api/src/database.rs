@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use sqlx::postgres::PgConnectOptions;
-use sqlx::{ConnectOptions as _, Connection as _, PgConnection};
+use sqlx::{Connection as _, PgConnection};
 use tagtrail_daemon::Context;
 use tagtrail_postgres::{DbArgs, DbError};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -17,8 +17,8 @@ use crate::http::error::Error;
 const CONNECTIONS: usize = 8;
 /// Time to acquire a connection.
 const ACQUIRE: Duration = Duration::from_secs(2);
-/// Time-out of a statement, in milliseconds: the unit of Postgres.
-const STATEMENT: &str = "5000";
+/// Settings of each connection: the time-out of a statement, in milliseconds.
+const SETTINGS: [(&str, &str); 1] = [("statement_timeout", "5000")];
 /// A connection that was idle for longer is probed before use.
 const FRESH: Duration = Duration::from_secs(1);
 /// Time between two probes of Postgres, and time-out of a probe.
@@ -75,7 +75,7 @@ impl Pool {
         loop {
             let last = self.idle().pop();
             let Some((mut connection, since)) = last else {
-                return self.options.connect().await;
+                return tagtrail_postgres::connect(self.options.clone(), &SETTINGS).await;
             };
             // After a restart of Postgres every idle connection is dead. Probing connections that
             // were idle for a while costs nothing in busy hours, and the first client gets no 503.
@@ -107,7 +107,8 @@ impl Database {
 
     /// Waits for the schema, then probes Postgres from time to time and reports the health.
     pub(crate) async fn keep(self, db: DbArgs, ctx: Context) -> anyhow::Result<()> {
-        match db.wait_for_schema("api", &ctx.shutdown).await {
+        let waiting = db.wait_for_schema("api", Some(&ctx.health), &ctx.shutdown);
+        match waiting.await {
             Err(DbError::Stopped) => return Ok(()),
             there => there?,
         }
@@ -134,9 +135,8 @@ impl Database {
 }
 
 fn pool(db: &DbArgs) -> Result<Pool, DbError> {
-    let options = db.options("api")?;
     Ok(Pool {
-        options: options.options([("statement_timeout", STATEMENT)]),
+        options: db.options("api")?,
         permits: Arc::new(Semaphore::new(CONNECTIONS)),
         idle: Mutex::default(),
     })

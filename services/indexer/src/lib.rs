@@ -45,7 +45,10 @@ pub use republish::{Republish, RepublishCounts, RepublishError, republish};
 pub async fn run(config: Config, ctx: Context) -> anyhow::Result<()> {
     ctx.health.register("nats");
     ctx.health.register("postgres");
-    config.db.wait_for_schema("indexer", &ctx.shutdown).await?;
+    config
+        .db
+        .wait_for_schema("indexer", Some(&ctx.health), &ctx.shutdown)
+        .await?;
     let bus = Bus::connect(&config.bus, "indexer", &ctx.shutdown).await?;
     let cores = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
     let shared = shared::Shared {

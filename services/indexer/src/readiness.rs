@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use tagtrail_bus::consume::ReadError;
 use tokio::sync::watch;
 
 use crate::error::Error;
@@ -19,11 +20,11 @@ impl Default for Readiness {
 }
 
 impl Readiness {
-    /// Records a failure of the database in the work on a partition.
+    /// Records a failure of the database, or of the stream PUSHES, in the work on a partition.
     pub(crate) fn failed(&self, partition: u16, error: &Error) {
-        // Failures of NATS appear in the part `nats`; the other errors end when the partition is
-        // acquired again.
-        if let Error::Database(_) = error {
+        // A lost connection to NATS appears in the part `nats`; the other errors end when the
+        // partition is acquired again.
+        if let Error::Database(_) | Error::Read(ReadError::Failed(..)) = error {
             let text = tagtrail_daemon::chain(error);
             self.0.send_modify(|all| {
                 all.insert(partition, text);

@@ -15,6 +15,7 @@ use std::time::Duration;
 use sqlx::PgConnection;
 use tagtrail_bus::consume::{Delivery, Position, nanoseconds};
 use tagtrail_bus::topology::{REVISIONS_KEPT, Stream};
+use tagtrail_daemon::chain;
 use tagtrail_failpoint::FailPoint;
 use tagtrail_postgres::{DbArgs, Lock};
 use tagtrail_proto::{Event, Revision, Subject};
@@ -42,7 +43,7 @@ pub(crate) async fn sweeper(db: DbArgs, shared: Shared, every: Duration) -> anyh
         tokio::select! {
             () = shared.shutdown.cancelled() => return Ok(()),
             swept = sweep(&db, &shared, every) => if let Err(error) = swept {
-                tracing::warn!("the sweep failed and is tried again: {error:#}");
+                tracing::warn!("the sweep failed and is tried again: {}", chain(&error));
             }
         }
     }

@@ -78,7 +78,8 @@ impl Reconciler {
     pub(crate) async fn run(self) -> anyhow::Result<()> {
         let (shared, name) = (&self.shared, &self.settings.name);
         // Without the schema only reconciling waits; questions are answered.
-        match self.db.wait_for_schema("resolver", &shared.shutdown).await {
+        let waiting = self.db.wait_for_schema("resolver", None, &shared.shutdown);
+        match waiting.await {
             Err(DbError::Stopped) => return Ok(()),
             there => there?,
         }

@@ -65,7 +65,10 @@ pub async fn run(config: Config, ctx: Context) -> anyhow::Result<()> {
     let file = File::load(&config.config)?;
     let targets = Arc::new(target::targets(&file)?);
     let triggers = config::triggers(&file);
-    config.db.wait_for_schema("trigger", &ctx.shutdown).await?;
+    config
+        .db
+        .wait_for_schema("trigger", Some(&ctx.health), &ctx.shutdown)
+        .await?;
     let bus = Bus::connect(&config.bus, "trigger", &ctx.shutdown).await?;
     let shared = Shared {
         db: config.db,

@@ -124,13 +124,15 @@ impl From<sqlx::Error> for Error {
         let temporary = match &error {
             sqlx::Error::Io(_)
             | sqlx::Error::Tls(_)
+            // A pooler dropped the settings of a connection.
+            | sqlx::Error::Configuration(_)
             | sqlx::Error::PoolTimedOut
             | sqlx::Error::PoolClosed
             | sqlx::Error::WorkerCrashed => true,
             // Classes of SQLSTATE: connection, credentials, database name, resources, operator
-            // (also statement_timeout), system.
+            // (also statement_timeout), system. 25006: Postgres is read-only, as after a failover.
             sqlx::Error::Database(refusal) => refusal.code().is_some_and(|code| {
-                ["08", "28", "3D", "53", "57", "58"]
+                ["08", "25006", "28", "3D", "53", "57", "58"]
                     .iter()
                     .any(|class| code.starts_with(class))
             }),

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use sqlx::PgConnection;
-use tagtrail_daemon::{Health, Retry};
+use tagtrail_daemon::{Health, Retry, chain};
 use tagtrail_postgres::{DbArgs, Lock, ping};
 use tokio::task::{Id, JoinSet};
 
@@ -59,7 +59,7 @@ pub(crate) async fn partitions(
                     }
                     Err(error) => {
                         spare = None;
-                        health.set("postgres", Err("can't acquire partitions: the database does not answer".to_owned()));
+                        health.set("postgres", Err(format!("can't acquire partitions: {}", chain(&error))));
                         every.reset_after(interval.max(retry.failed(&error)));
                     }
                 }

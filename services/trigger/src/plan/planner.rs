@@ -9,9 +9,9 @@ use std::time::Duration;
 use sqlx::PgConnection;
 use tagtrail_bus::Bus;
 use tagtrail_bus::topology::Stream;
-use tagtrail_daemon::{Retry, Span, SpanKind, until};
+use tagtrail_daemon::{Retry, Span, SpanKind, chain, until};
 use tagtrail_failpoint::FailPoint;
-use tagtrail_postgres::{Lock, within};
+use tagtrail_postgres::{Lock, check_writable, within};
 use tagtrail_proto::{Event, Image, Position, Rollout, RolloutState, Subject, TraceContext};
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -40,9 +40,7 @@ pub(crate) async fn planner(
         let Err(error) = session(&shared, &bus, &triggers).await else {
             return Ok(());
         };
-        shared
-            .health
-            .set("postgres", Err("the database does not answer".to_owned()));
+        shared.health.set("postgres", Err(chain(&error)));
         if !retry.wait(&error, &shared.shutdown).await {
             return Ok(());
         }
@@ -108,6 +106,8 @@ impl<'a> Planner<'a> {
                 }
                 () = until(settled) => (self.settled(), None),
                 _ = every.tick() => {
+                    // After a failover the heads can be read, and no rollout can be recorded.
+                    within(timeout, check_writable(&mut self.db)).await?;
                     let resuming = within(timeout, store::resuming_triggers(&mut self.db)).await?;
                     self.shared.health.set("postgres", Ok(()));
                     let all = Instant::now() >= next_full_plan;
