@@ -24,7 +24,7 @@ pub async fn connect(
         check_settings(&mut db, settings).await?;
         Ok(db)
     };
-    within(CONNECT, connecting).await
+    within(CONNECT, Box::pin(connecting)).await
 }
 
 async fn check_settings(db: &mut PgConnection, settings: &[(&str, &str)]) -> Result<(), Error> {

@@ -33,7 +33,7 @@ impl DbArgs {
             ("statement_timeout", "60000"),
         ];
         let mut db = connect(options, &settings).await?;
-        within(CONNECT, check_writable(&mut db)).await?;
+        within(CONNECT, Box::pin(check_writable(&mut db))).await?;
         Ok(db)
     }
 }

@@ -1,4 +1,4 @@
-//! A real PgBouncer in front of a database.
+//! A real `PgBouncer` in front of a database.
 
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::process::Command;
@@ -6,7 +6,7 @@ use std::process::Command;
 use crate::scratch::Scratch;
 use crate::{Process, SOON, TestDb, eventually, free_address};
 
-/// A running PgBouncer, which drops the settings that clients ask for.
+/// A running `PgBouncer`, which drops the settings that clients ask for.
 #[derive(Debug)]
 pub struct PgBouncer {
     url: String,
@@ -15,11 +15,11 @@ pub struct PgBouncer {
 }
 
 impl PgBouncer {
-    /// Starts PgBouncer with at most `connections` to the server. `mode` is `session` or
+    /// Starts `PgBouncer` with at most `connections` to the server. `mode` is `session` or
     /// `transaction`.
     ///
     /// # Panics
-    /// If PgBouncer is not installed.
+    /// If `PgBouncer` is not installed.
     pub async fn start(db: &TestDb, mode: &str, connections: u16) -> PgBouncer {
         let scratch = Scratch::new("pgbouncer");
         let address = free_address();

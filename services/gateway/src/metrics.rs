@@ -64,7 +64,7 @@ impl Metrics {
         // The series exist from the start, so that the first refusal shows as an increase.
         for stream in [Stream::Pushes, Stream::Unresolved, Stream::Quarantine] {
             let stream = stream.name();
-            full.get_or_create(&FullStream { stream });
+            drop(full.get_or_create(&FullStream { stream }));
         }
         Metrics {
             events: metrics.add(

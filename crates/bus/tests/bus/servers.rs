@@ -77,7 +77,8 @@ async fn nothing_is_published_to_a_server_that_was_replaced_by_an_old_one() {
         .await
         .unwrap();
     let health = Health::default();
-    let reporting = tokio::spawn(bus.clone().report_health(health.clone(), stop.clone()));
+    let mut reporting = JoinSet::new();
+    reporting.spawn(bus.clone().report_health(health.clone(), stop.clone()));
     health.wait_ready().await;
     publish(&bus, "before").await.unwrap();
 
@@ -106,7 +107,7 @@ async fn nothing_is_published_to_a_server_that_was_replaced_by_an_old_one() {
     publish(&bus, "after").await.unwrap();
     assert_eq!(super::kept(&nats).await, ["before", "after"]);
     stop.cancel();
-    reporting.await.unwrap().unwrap();
+    reporting.join_next().await.unwrap().unwrap().unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
