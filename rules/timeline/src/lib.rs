@@ -2,9 +2,8 @@
 //! I/O, no clock.
 //!
 //! A **fact** is one report of a registry about a time. Facts have the order
-//! `(at, received, digest)`; `at` is the effective time: the sender's, but at most [`MAX_AHEAD`]
-//! after the stream received the report. The **timeline** of a tag is the fold of its own facts and
-//! its repository's in this order. **Revisions** number the changes of the timeline: after each
+//! `(at, received, digest)`; `at` is the effective time ([`effective`]). The **timeline** of a tag is
+//! the fold of its own facts and its repository's in this order. **Revisions** number the changes of the timeline: after each
 //! fact, every instant at which the timeline differs from the revisions so far gets the next
 //! number. A revision never changes: a later fact about an earlier time adds revisions and edits
 //! none.
@@ -19,15 +18,34 @@
 
 use std::collections::HashMap;
 
-use tagtrail_proto::{Digest, Kind};
+use tagtrail_proto::{Digest, Kind, Origin, TimeSource};
 use time::{Duration, OffsetDateTime};
 
-/// Largest lead of the sender's clock over the stream's. A later time is cut to this lead.
+mod doubt;
+
+pub use doubt::{End, NEAR, Suspect, is_doubtful};
+
+/// Largest lead of the sender's clock over the stream's. A later time does not count: the sender's
+/// clock is wrong.
 pub const MAX_AHEAD: Duration = Duration::seconds(60);
 
-/// Returns the effective time of a fact. Both times have microseconds, the precision of Postgres.
-pub fn effective(occurred: OffsetDateTime, received: OffsetDateTime) -> OffsetDateTime {
-    occurred.min(received + MAX_AHEAD)
+/// Returns the effective time of a fact: the moment from which it counts. `received` is the time of
+/// the stream, the one clock that all facts share. All times have microseconds, the precision of
+/// Postgres.
+pub fn effective(
+    occurred: OffsetDateTime,
+    received: OffsetDateTime,
+    source: TimeSource,
+    origin: Origin,
+) -> OffsetDateTime {
+    match (origin, source) {
+        (Origin::Event, TimeSource::Event) if occurred <= received + MAX_AHEAD => occurred,
+        // No time of its own: the receipt, by the gateway's clock or by the stream's.
+        (Origin::Event, _) => occurred.min(received),
+        // An answer of a registry: the resolver put it after the head that the question was about,
+        // which may be ahead of the stream.
+        _ => occurred.min(received + MAX_AHEAD),
+    }
 }
 
 /// The change of a tag that a fact reports.
@@ -37,7 +55,8 @@ pub enum Effect {
     Push(Digest),
     /// The tag was deleted.
     Delete,
-    /// The digest was deleted with every tag that had it. A fact of the repository.
+    /// The digest was deleted: with every tag that had it, as a fact of the repository, or from one
+    /// tag, as a fact of the tag. Tags that have another digest keep it.
     DeleteDigest(Digest),
     /// The repository was deleted. A fact of the repository.
     DeleteRepository,
@@ -102,6 +121,8 @@ pub struct NewRevision {
     pub revision: Entry,
     /// The difference from the revision before it in time.
     pub kind: Kind,
+    /// The tag had this digest before, at some earlier time.
+    pub returns: bool,
     /// The revision in force just before this one, as of its recording.
     pub previous: Option<Entry>,
     /// The head as of its recording: this revision, unless it is late.
@@ -218,15 +239,14 @@ impl TagState {
             number: self.issued,
             digest: state.cloned(),
         };
+        let returns = state
+            .and_then(|digest| self.first_had.get(digest))
+            .is_some_and(|first| *first <= at);
         let kind = match (&previous, state) {
             (None, _) => Kind::Created,
             (Some(_), None) => Kind::Deleted,
             (Some(Entry { digest: None, .. }), Some(_)) => Kind::Recreated,
-            (Some(_), Some(digest))
-                if self.first_had.get(digest).is_some_and(|first| *first <= at) =>
-            {
-                Kind::Reverted
-            }
+            (Some(_), Some(_)) if returns => Kind::Reverted,
             (Some(_), Some(_)) => Kind::Moved,
         };
         if let Some(digest) = state {
@@ -245,6 +265,7 @@ impl TagState {
             head: revision.clone(),
             revision,
             kind,
+            returns,
             previous,
             push_id,
         })

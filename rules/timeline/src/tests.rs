@@ -182,7 +182,12 @@ fn batches() -> impl Strategy<Value = Vec<Vec<(Report, i64)>>> {
 
 fn fact(report: &Report, received: i64, push_id: i64) -> Fact {
     Fact {
-        at: effective(second(report.occurred), second(received)),
+        at: effective(
+            second(report.occurred),
+            second(received),
+            TimeSource::Event,
+            Origin::Event,
+        ),
         received: second(received),
         effect: report.effect.clone(),
         push_id,
@@ -331,7 +336,27 @@ fn a_delete_of_a_tag_never_seen_gets_no_number() {
 }
 
 #[test]
-fn a_time_far_ahead_is_cut() {
-    assert_eq!(effective(second(500), second(10)), second(70));
-    assert_eq!(effective(second(60), second(10)), second(60));
+fn a_time_far_ahead_counts_as_the_time_of_receipt() {
+    let event = |occurred, received, source| {
+        let at = effective(second(occurred), second(received), source, Origin::Event);
+        (at - second(0)).whole_seconds()
+    };
+    assert_eq!(event(71, 10, TimeSource::Event), 10);
+    assert_eq!(event(70, 10, TimeSource::Event), 70);
+    assert_eq!(event(3, 10, TimeSource::Event), 3);
+    // A gateway's clock may be ahead of the stream's.
+    assert_eq!(event(15, 10, TimeSource::Received), 10);
+    assert_eq!(event(3, 10, TimeSource::Received), 3);
+}
+
+#[test]
+fn an_answer_may_be_ahead_of_the_stream_as_its_head_is() {
+    for origin in [Origin::Resolved, Origin::Reconciled, Origin::Imported] {
+        let answer = |occurred| {
+            let at = effective(second(occurred), second(10), TimeSource::Received, origin);
+            (at - second(0)).whole_seconds()
+        };
+        assert_eq!(answer(60), 60);
+        assert_eq!(answer(500), 70);
+    }
 }

@@ -115,7 +115,17 @@ impl ReceivedPush {
 
     /// Returns the effective time.
     pub(crate) fn effective_at(&self) -> OffsetDateTime {
-        effective(self.occurred_at, self.received_at)
+        effective(
+            self.occurred_at,
+            self.received_at,
+            self.meta.time_source,
+            self.meta.origin,
+        )
+    }
+
+    /// Returns whether the push counts from the sender's own time of the event.
+    pub(crate) fn has_own_time(&self) -> bool {
+        self.meta.time_source == TimeSource::Event && self.effective_at() == self.occurred_at
     }
 
     /// Returns the partition of the repository.
@@ -127,8 +137,9 @@ impl ReceivedPush {
     pub(crate) fn effect(&self) -> Effect {
         match (&self.tag, self.action, &self.digest) {
             (Some(_), Action::Push, Some(digest)) => Effect::Push(digest.clone()),
-            (Some(_), _, _) => Effect::Delete,
-            (None, _, Some(digest)) => Effect::DeleteDigest(digest.clone()),
+            (Some(_), _, None) => Effect::Delete,
+            // From this tag, or from all tags of the repository.
+            (_, _, Some(digest)) => Effect::DeleteDigest(digest.clone()),
             (None, _, None) => Effect::DeleteRepository,
         }
     }

@@ -182,13 +182,14 @@ pub(crate) struct Neighbours {
 }
 
 /// Late facts, each with the effective time of the next fact that fixes the state of the tag: a
-/// push or delete of the tag, or a delete of the repository.
+/// push of the tag, or a delete of the tag or its repository that names no digest.
 macro_rules! late {
     () => {
         "with late as (
              select l.tag_id, l.repository_id, l.at,
                     coalesce(least(
-                        (select p.effective_at from push p where p.tag_id = l.tag_id and p.effective_at > l.at and p.id < $4
+                        (select p.effective_at from push p
+                         where p.tag_id = l.tag_id and (p.action = 'push' or p.digest is null) and p.effective_at > l.at and p.id < $4
                          order by p.effective_at limit 1),
                         (select p.effective_at from push p
                          where p.repository_id = l.repository_id and p.digest is null and p.effective_at > l.at and p.id < $4
@@ -229,16 +230,7 @@ pub(crate) async fn neighbours(
     .await?;
     for row in &rows {
         let push_id: i64 = row.try_get("id")?;
-        let effect = match (
-            row.try_get("of_repository")?,
-            row.try_get("deleted")?,
-            row::digest(row.try_get("digest")?)?,
-        ) {
-            (false, false, Some(digest)) => Effect::Push(digest),
-            (false, _, _) => Effect::Delete,
-            (true, _, Some(digest)) => Effect::DeleteDigest(digest),
-            (true, _, None) => Effect::DeleteRepository,
-        };
+        let effect = effect(row)?;
         found
             .facts
             .entry(row.try_get("tag_id")?)
@@ -280,6 +272,19 @@ pub(crate) async fn neighbours(
             .push(revision);
     }
     Ok(found)
+}
+
+/// Reads the columns `of_repository, deleted, digest`.
+pub(crate) fn effect(row: &PgRow) -> Result<Effect, sqlx::Error> {
+    let (of_repository, deleted) = (row.try_get("of_repository")?, row.try_get("deleted")?);
+    Ok(
+        match (of_repository, deleted, row::digest(row.try_get("digest")?)?) {
+            (_, false, Some(digest)) => Effect::Push(digest),
+            (_, true, Some(digest)) => Effect::DeleteDigest(digest),
+            (false, _, None) => Effect::Delete,
+            (true, _, None) => Effect::DeleteRepository,
+        },
+    )
 }
 
 /// Reads the columns `origin, time_source, source, actor, media_type, size_bytes`.
