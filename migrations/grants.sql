@@ -71,7 +71,7 @@ begin
             ('tagtrail_indexer', 'position', 'update', 'stream_created_ns, applied_seq, applied_time_ns, recorded_at, published'),
             ('tagtrail_indexer', 'sweep', 'select', null),
             ('tagtrail_indexer', 'sweep', 'insert', null),
-            ('tagtrail_indexer', 'sweep', 'update', 'stream_created_ns, applied_seq, applied_time_ns, done_at'),
+            ('tagtrail_indexer', 'sweep', 'update', 'stream_created_ns, applied_seq, applied_time_ns, done_at, doubts_until'),
 
             -- Reads history, and records how far each registry is reconciled.
             ('tagtrail_resolver', '_sqlx_migrations', 'select', null),

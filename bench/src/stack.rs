@@ -1,6 +1,6 @@
 //! A nats-server and a database, with the processes of the product.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
@@ -27,6 +27,8 @@ pub(crate) struct Stack {
     pub(crate) nats: TestNats,
     pub(crate) database: String,
     pub(crate) jetstream: jetstream::Context,
+    /// A `tagtrail.toml` without registries: no service asks any.
+    no_registries: PathBuf,
     /// True if the server syncs each message of PUSHES to disk.
     synced: bool,
 }
@@ -70,6 +72,8 @@ impl Stack {
         database: String,
     ) -> anyhow::Result<Stack> {
         std::fs::create_dir_all(folder)?;
+        let no_registries = folder.join("tagtrail.toml");
+        std::fs::write(&no_registries, "")?;
         let nats = TestNats::start_in(folder, durable).await;
         Bus::connect(
             &BusArgs::new(nats.url()),
@@ -89,6 +93,7 @@ impl Stack {
             nats,
             database,
             jetstream: context,
+            no_registries,
             synced: durable,
         })
     }
@@ -105,7 +110,9 @@ impl Stack {
     /// Starts a service as shipped, with these additions to its environment.
     pub(crate) fn service(&self, name: &str, environment: &[(&str, &str)]) -> ServiceProcess {
         let admin = free_address();
+        let file = self.no_registries.to_string_lossy();
         let common = [
+            ("TAGTRAIL_CONFIG", file.as_ref()),
             ("DATABASE_URL", self.database.as_str()),
             ("NATS_URL", self.nats.url()),
             ("TAGTRAIL_ADMIN", &admin),

@@ -94,12 +94,14 @@ async fn services(config: &Config, ctx: &Context, embedded: &Embedded) -> anyhow
         config: Some(file.clone()),
         bus: bus.clone(),
         database_url: Some(db.url.clone()),
+        ack_seconds: Duration::from_secs(120),
         pace: tagtrail_resolver::Pace::default(),
     };
     tasks.spawn("resolver", tagtrail_resolver::run(resolver, ctx.clone()));
     let indexer = tagtrail_indexer::Config {
         db: db.clone(),
         bus: bus.clone(),
+        config: Some(file.clone()),
         appliers: None,
         session_seconds: SESSION,
         // Fast: no other indexer uses this data folder, so there is nobody to share partitions

@@ -87,6 +87,8 @@ points! {
     IndexerTakeOver = "indexer.take-over" step,
     /// Finding, at take-over, acknowledged revisions that REVISIONS has lost.
     IndexerFind = "indexer.find" step,
+    /// Asking registries about tags whose order of pushes is doubtful.
+    IndexerRecheck = "indexer.recheck" step,
     /// Comparing the streams with Postgres.
     IndexerSweep = "indexer.sweep" step,
 

@@ -8,7 +8,7 @@
 use sqlx::postgres::PgRow;
 use sqlx::{Error, PgConnection, Row as _};
 use tagtrail_postgres::row;
-use tagtrail_proto::{Image, Kind, Origin, Point, Revision, TimeSource};
+use tagtrail_proto::{Image, Kind, Origin, Point, Revision};
 use time::OffsetDateTime;
 
 /// A revision with its place in its partition.
@@ -22,12 +22,6 @@ pub struct Recorded {
     pub push_id: i64,
     /// The event that was or will be published.
     pub event: Revision,
-    /// Effective time of the previous revision.
-    pub previous_at: Option<OffsetDateTime>,
-    /// Effective time of the head at the time of recording.
-    pub head_at: OffsetDateTime,
-    /// The clock that the push's time is from.
-    pub time_source: TimeSource,
 }
 
 /// A range of ordinals of one partition.
@@ -49,10 +43,10 @@ macro_rules! select_recorded {
     ($($rest:literal),*) => {
         concat!(
             "select v.partition, v.tag_id, v.ordinal, v.push_id, v.number, v.kind::text as kind, v.digest, v.late, v.effective_at, v.recorded_at,
-                    v.previous, before.digest as previous_digest, before.effective_at as previous_at,
-                    v.head, head.digest as head_digest, head.effective_at as head_at,
+                    v.previous, before.digest as previous_digest,
+                    v.head, head.digest as head_digest,
                     r.registry, r.name as repository, t.name as tag,
-                    p.origin::text as origin, p.occurred_at_source::text as time_source, p.source, p.actor, p.media_type, p.size_bytes
+                    p.origin::text as origin, p.source, p.actor, p.media_type, p.size_bytes
              from ", $($rest,)* "
              join push p on p.id = v.push_id
              join tag t on t.id = v.tag_id
@@ -229,9 +223,6 @@ fn of_row(found: &PgRow) -> Result<(u16, Recorded), Error> {
         ordinal: row::unsigned(found.try_get("ordinal")?),
         push_id: found.try_get("push_id")?,
         event,
-        previous_at: found.try_get("previous_at")?,
-        head_at: found.try_get("head_at")?,
-        time_source: row::parsed(found.try_get("time_source")?)?,
     };
     Ok((row::partition(found, "partition")?, recorded))
 }

@@ -57,8 +57,9 @@ pub fn is_doubtful(push: Suspect<'_>, end: &End) -> bool {
     let differs = push.differs(end.digest.as_ref());
     let late = end.at.is_some_and(|newest| push.at < newest);
     if push.origin != Origin::Event {
-        // An answer stands after the head that its question was about. If a newer push overtook it,
-        // or two answers share an instant, only a new answer can tell. So a series of questions ends.
+        // An answer stands after the head that its question was about. If a newer push overtook the
+        // answer, or two answers share an instant, only a new answer can tell. So a series of
+        // questions ends.
         return differs && end.at.is_some_and(|newest| push.at <= newest);
     }
     let near = end

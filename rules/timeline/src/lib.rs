@@ -2,10 +2,11 @@
 //! I/O, no clock.
 //!
 //! A **fact** is one report of a registry about a time. Facts have the order
-//! `(at, received, digest)`; `at` is the effective time ([`effective`]). The **timeline** of a tag is
-//! the fold of its own facts and its repository's in this order. **Revisions** number the changes of the timeline: after each
-//! fact, every instant at which the timeline differs from the revisions so far gets the next
-//! number. A revision never changes: a later fact about an earlier time adds revisions and edits
+//! `(at, received, digest)`; `at` is the effective time ([`effective`]). The **timeline** of a tag
+//! is the fold of its own facts and its repository's in this order. **Revisions** number the
+//! changes of the timeline: after each fact, every instant at which the timeline differs from the
+//! revisions so far gets the next number. A revision never changes: a later fact about an earlier
+//! time adds revisions and edits
 //! none.
 //!
 //! # Why a few neighbours are enough

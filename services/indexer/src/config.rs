@@ -1,6 +1,7 @@
 //! Settings of the indexer.
 
 use std::num::NonZeroUsize;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use tagtrail_bus::BusArgs;
@@ -16,6 +17,10 @@ pub struct Config {
     /// The bus.
     #[command(flatten)]
     pub bus: BusArgs,
+    /// The file with the registries that re-checks ask [default: tagtrail.toml if there is one;
+    /// else the resolver decides which registries to ask].
+    #[arg(long, env = "TAGTRAIL_CONFIG")]
+    pub config: Option<PathBuf>,
     /// Batches applied at once [default: number of cores + 1].
     #[arg(long, env = "TAGTRAIL_APPLIERS")]
     pub appliers: Option<NonZeroUsize>,

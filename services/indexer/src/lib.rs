@@ -20,6 +20,7 @@ mod manifests;
 mod metrics;
 mod readiness;
 mod received;
+mod recheck;
 mod record;
 mod republish;
 mod restore;
@@ -28,21 +29,25 @@ mod store;
 mod sweep;
 
 use std::num::NonZeroUsize;
+use std::path::Path;
 use std::sync::Arc;
 
 use tagtrail_bus::Bus;
+use tagtrail_config::{ConfigError, File};
 use tagtrail_daemon::{Context, Tasks};
 use tokio::sync::Semaphore;
 
 pub use config::Config;
+use recheck::AskedRegistries;
 pub use republish::{Republish, RepublishCounts, RepublishError, republish};
 
 /// Runs until a stop is requested.
 ///
 /// # Errors
-/// Errors that waiting can't cure: refused credentials, unsuitable streams, a schema that is too
-/// new.
+/// Errors that waiting can't cure: a wrong `tagtrail.toml`, refused credentials, unsuitable
+/// streams, a schema that is too new.
 pub async fn run(config: Config, ctx: Context) -> anyhow::Result<()> {
+    let asked = asked(config.config.as_deref())?;
     ctx.health.register("nats");
     ctx.health.register("postgres");
     config
@@ -57,6 +62,7 @@ pub async fn run(config: Config, ctx: Context) -> anyhow::Result<()> {
         appliers: Arc::new(Semaphore::new(
             config.appliers.map_or(cores + 1, NonZeroUsize::get),
         )),
+        asked,
         shutdown: ctx.shutdown.clone(),
         metrics: metrics::Metrics::new(&ctx.metrics),
         readiness: readiness::Readiness::default(),
@@ -84,4 +90,19 @@ pub async fn run(config: Config, ctx: Context) -> anyhow::Result<()> {
         ),
     );
     tasks.join(&ctx.shutdown).await
+}
+
+/// Returns the registries of the file. Without a file every registry may be one that the resolver
+/// asks.
+fn asked(config: Option<&Path>) -> Result<AskedRegistries, ConfigError> {
+    let path = File::find(config);
+    if path == Path::new(tagtrail_config::NONE) {
+        return Ok(AskedRegistries::new(None));
+    }
+    let file = File::load(&path)?;
+    let names = file
+        .registry
+        .iter()
+        .map(|access| access.name.get_ref().clone());
+    Ok(AskedRegistries::new(Some(names.collect())))
 }

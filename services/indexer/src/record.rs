@@ -5,9 +5,9 @@ mod apply;
 mod batch;
 mod claim;
 mod hold;
+mod number;
 mod partition;
 mod publish;
-mod recheck;
 mod tag_ids;
 mod takeover;
 

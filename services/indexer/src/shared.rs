@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 use crate::error::Error;
 use crate::metrics::Metrics;
 use crate::readiness::Readiness;
+use crate::recheck::AskedRegistries;
 
 /// The state that all tasks of an instance share.
 #[derive(Debug, Clone)]
@@ -23,6 +24,8 @@ pub(crate) struct Shared {
     pub(crate) silence: Duration,
     /// Permits to apply a batch. More batches at once than cores would only wait for a core.
     pub(crate) appliers: Arc<Semaphore>,
+    /// The registries that re-checks ask.
+    pub(crate) asked: AskedRegistries,
     pub(crate) shutdown: CancellationToken,
     pub(crate) metrics: Metrics,
     /// The last failure of each partition, for readiness.

@@ -3,6 +3,7 @@
 //! `manifests` the session that holds the lock. A statement takes a set and returns a set; none
 //! runs once per push.
 
+pub(crate) mod doubts;
 pub(crate) mod manifests;
 pub(crate) mod position;
 pub(crate) mod pushes;

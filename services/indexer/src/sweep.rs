@@ -22,9 +22,10 @@ use tagtrail_proto::{Event, Revision, Subject};
 
 use crate::error::Error;
 use crate::received::ReceivedPush;
+use crate::recheck;
 use crate::restore::find::{MESSAGES, find};
 use crate::shared::Shared;
-use crate::store::sweep as store;
+use crate::store::{doubts, sweep as store};
 
 /// Tags compared at once, and the pause after them: a sweep has time.
 const TAGS: i64 = 256;
@@ -62,6 +63,7 @@ async fn sweep(db: &DbArgs, shared: &Shared, every: Duration) -> Result<(), Erro
     let pushes = pushes(shared, &mut db).await?;
     let revisions = revisions(shared, &mut db).await?;
     find(shared, &mut db).await?;
+    ask_lost(shared, &mut db).await?;
     shared.within(store::finish(&mut db)).await?;
     let took = started.elapsed();
     tracing::debug!(
@@ -149,6 +151,32 @@ async fn pushes(shared: &Shared, db: &mut PgConnection) -> Result<u64, Error> {
             return Ok(looked_at);
         }
     }
+}
+
+/// Asks registries about pushes since the last sweep whose doubts no answer has settled: the bus
+/// refused the question, or a crash lost it. A question that the registry has not answered yet is
+/// asked twice, which does no harm.
+async fn ask_lost(shared: &Shared, db: &mut PgConnection) -> Result<(), Error> {
+    if shared.asked.names().is_some_and(|names| names.is_empty()) {
+        return Ok(());
+    }
+    let Some(mut range) = shared.within(store::undoubted(db)).await? else {
+        return Ok(());
+    };
+    while range.after < range.last {
+        let finding = doubts::page(db, &mut range, &shared.asked);
+        let questions = shared.within(finding).await?;
+        if !questions.is_empty() {
+            tracing::info!(
+                questions = questions.len(),
+                "asking registries again about images whose order of pushes is doubtful"
+            );
+            let asking = recheck::ask(&shared.bus, &questions);
+            shared.while_pinging(db, asking).await?;
+        }
+        shared.within(store::set_undoubted(db, range.after)).await?;
+    }
+    Ok(())
 }
 
 /// Compares the last message of each tag's subject with the tag's last published revision. Returns

@@ -4,7 +4,7 @@ use tagtrail_bus::Bus;
 use tagtrail_bus::publish::{Message, PublishError};
 use tagtrail_proto::{Action, Image, Origin, Push, Scope, Subject, TimeSource, TraceContext};
 use tagtrail_registry::Descriptor;
-use time::OffsetDateTime;
+use time::{Duration, OffsetDateTime};
 
 /// The reason for which a registry was asked.
 #[derive(Debug)]
@@ -15,12 +15,23 @@ pub(crate) struct Occasion {
     pub(crate) event_id: String,
 }
 
-/// Converts an answer to a push with the time of the request. `found` is `None` if the registry has
-/// no such tag.
+/// Returns the time from which an answer counts: the moment of asking, but after the head that the
+/// question was about. That head may be ahead, by the clock of its sender.
+pub(crate) fn effective_from(
+    asked_at: OffsetDateTime,
+    head_at: Option<OffsetDateTime>,
+) -> OffsetDateTime {
+    head_at.map_or(asked_at, |head| {
+        asked_at.max(head + Duration::microseconds(1))
+    })
+}
+
+/// Converts an answer to a push with the time from which it counts. `found` is `None` if the
+/// registry has no such tag.
 pub(crate) fn push_of(
     image: Image,
     found: Option<Descriptor>,
-    asked_at: OffsetDateTime,
+    at: OffsetDateTime,
     occasion: Occasion,
 ) -> Push {
     let (action, digest, media_type, size) = match found {
@@ -43,7 +54,7 @@ pub(crate) fn push_of(
         // Postgres has no unsigned numbers.
         size: size.filter(|size| i64::try_from(*size).is_ok()),
         actor: occasion.actor,
-        occurred_at: asked_at,
+        occurred_at: at,
         occurred_at_source: TimeSource::Received,
         source: occasion.source,
         origin: occasion.origin,
@@ -61,4 +72,19 @@ pub(crate) async fn publish(
 ) -> Result<(), PublishError> {
     let message = Message::of(subject, &push.event())?.with_trace(trace);
     bus.publish(message).await.map(|_| ())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_answer_counts_after_a_head_that_is_ahead() {
+        let now = OffsetDateTime::UNIX_EPOCH + Duration::days(20_000);
+        let after = |seconds| effective_from(now, Some(now + Duration::seconds(seconds)));
+        assert_eq!(after(-3), now);
+        assert_eq!(after(0), now + Duration::MICROSECOND);
+        assert_eq!(after(8), now + Duration::seconds(8) + Duration::MICROSECOND);
+        assert_eq!(effective_from(now, None), now);
+    }
 }

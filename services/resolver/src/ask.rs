@@ -55,7 +55,7 @@ struct Questions {
 impl Questions {
     /// Reads questions, and starts the answers that are due, until a stop is requested.
     async fn read(&mut self, shared: &Shared, retry: &mut Retry) -> Result<(), ReadError> {
-        let ack_wait = shared.pace.unheard;
+        let ack_wait = shared.ack_wait;
         let mut jobs = shared.bus.jobs(Stream::Unresolved, NAME, ack_wait).await?;
         shared.health.set(HEALTH, Ok(()));
         loop {
@@ -71,10 +71,9 @@ impl Questions {
                     }
                 }
                 () = until(self.debounce.next()) => {
-                    for (_, questions) in self.debounce.due(Instant::now()) {
-                        let asker = self.asker.clone();
-                        self.answers.spawn(async move { asker.answer(questions).await });
-                    }
+                    let due = self.debounce.due(Instant::now());
+                    let asker = self.asker.clone();
+                    self.answers.spawn(async move { asker.answer_all(due).await });
                 }
                 job = jobs.next() => {
                     let job = job?;

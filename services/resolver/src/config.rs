@@ -19,9 +19,20 @@ pub struct Config {
     /// history [default: registries are not reconciled].
     #[arg(long = "database-url", env = "DATABASE_URL", hide_env_values = true)]
     pub database_url: Option<String>,
+    /// Seconds after which NATS hands the unanswered questions of a crashed instance to another.
+    /// Longer than the slowest request to a registry.
+    #[arg(long, env = "TAGTRAIL_ACK_SECONDS", default_value = "120", value_parser = ack_seconds)]
+    pub ack_seconds: Duration,
     /// The times to wait.
     #[arg(skip)]
     pub pace: Pace,
+}
+
+fn ack_seconds(text: &str) -> Result<Duration, String> {
+    match text.parse::<u64>() {
+        Ok(seconds @ 5..=3600) => Ok(Duration::from_secs(seconds)),
+        _ => Err("must be a number of seconds from 5 to 3600".to_owned()),
+    }
 }
 
 /// The times to wait.
@@ -39,9 +50,6 @@ pub struct Pace {
     pub first: Duration,
     /// The longest pause between attempts.
     pub last: Duration,
-    /// Time after which NATS redelivers the unacknowledged messages of an instance. Longer than the
-    /// slowest request to a registry.
-    pub unheard: Duration,
     /// Time from the start to the first pass of the reconciler; at most the interval of the
     /// registry.
     pub before_first: Duration,
@@ -58,7 +66,6 @@ impl Default for Pace {
             longest: Duration::from_secs(30),
             first: Duration::from_secs(5),
             last: Duration::from_secs(5 * 60),
-            unheard: Duration::from_secs(120),
             before_first: Duration::from_secs(10),
             grace: Duration::from_secs(30),
         }

@@ -4,13 +4,15 @@
 //! In scope: waiting until a tag is quiet (`ask/debounce.rs`, pure), asking the configured
 //! registries, retrying, and publishing the answers to PUSHES and the manifests to MANIFESTS;
 //! comparing whole registries with history, to find changes without an event (`reconcile.rs`). Any
-//! number of instances share the work. Only reconciling needs a database.
+//! number of instances share the work. Reconciling needs a database; answers take effect after the
+//! head that the database has.
 //!
 //! Out of scope: requests to a registry (`tagtrail-registry`), the effect of an answer (the
 //! indexer).
 //!
-//! An answer is a push with the time of the request and with origin `resolved`: the digest of the
-//! tag now, not the digest of the event. So a repeated, late or duplicate answer does no harm.
+//! An answer is a push with origin `resolved`: the digest of the tag now, not the digest of the
+//! event. Its time is the moment of asking, or shortly after the head that the question was about,
+//! whichever is later. So a repeated, late or duplicate answer does no harm.
 
 mod answer;
 mod ask;
@@ -20,6 +22,7 @@ mod manifests;
 mod metrics;
 mod reconcile;
 mod shared;
+mod store;
 
 use std::sync::Arc;
 
@@ -71,21 +74,22 @@ pub async fn run(config: Config, ctx: Context) -> anyhow::Result<()> {
     let shared = Arc::new(Shared {
         bus,
         registries,
+        heads: store::Heads::new(database(&config)),
         pace: config.pace,
+        ack_wait: config.ack_seconds,
         metrics: metrics::Metrics::new(&ctx.metrics),
         shutdown: ctx.shutdown.clone(),
         health: ctx.health.clone(),
     });
     let mut tasks = Tasks::new();
-    match &config.database_url {
-        Some(url) => {
-            let db = DbArgs { url: url.clone() };
+    match database(&config) {
+        Some(db) => {
             for reconciler in reconcile::all(&file, &db, &shared) {
                 tasks.spawn("reconciling a registry", reconciler.run());
             }
         }
         None if !shared.registries.is_empty() => tracing::warn!(
-            "registries are not reconciled, so changes without an event stay unknown: DATABASE_URL (--database-url) is not set"
+            "registries are not reconciled, so changes without an event stay unknown, and answers do not take effect after the head of a sender whose clock is ahead: DATABASE_URL (--database-url) is not set"
         ),
         None => {}
     }
@@ -103,4 +107,9 @@ pub async fn run(config: Config, ctx: Context) -> anyhow::Result<()> {
     );
     tasks.spawn("questions", ask::run(shared));
     tasks.join(&ctx.shutdown).await
+}
+
+fn database(config: &Config) -> Option<DbArgs> {
+    let url = config.database_url.clone()?;
+    Some(DbArgs { url })
 }

@@ -100,7 +100,7 @@ impl ManifestReader {
         retry: &mut Retry,
     ) -> Result<(), ReadError> {
         // Twice the usual time, because a job waits for earlier reads.
-        let ack_wait = self.shared.pace.unheard * 2;
+        let ack_wait = self.shared.ack_wait * 2;
         let bus = &self.shared.bus;
         let opening = bus.jobs_of(
             Stream::Revisions,
@@ -263,7 +263,7 @@ impl ManifestReader {
         let registry = registry
             .ok_or_else(|| AskError::Refused("the registry is not configured".to_owned()))?;
         // Half the time after which NATS redelivers the job.
-        let patience = self.shared.pace.unheard / 2;
+        let patience = self.shared.ack_wait / 2;
         tokio::time::timeout(patience, reading::read(registry, pinned, last))
             .await
             .unwrap_or_else(|_| Err(AskError::Failed(format!("no answer in {patience:?}"))))

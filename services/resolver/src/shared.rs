@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::Pace;
 use crate::metrics::Metrics;
+use crate::store::Heads;
 
 /// The configured registries.
 pub(crate) type Registries = HashMap<Registry, RegistryClient>;
@@ -38,7 +39,10 @@ pub(crate) fn registries(file: &File) -> Result<Registries, ConfigError> {
 pub(crate) struct Shared {
     pub(crate) bus: Bus,
     pub(crate) registries: Registries,
+    pub(crate) heads: Heads,
     pub(crate) pace: Pace,
+    /// Time after which NATS redelivers the unacknowledged messages of an instance.
+    pub(crate) ack_wait: Duration,
     pub(crate) metrics: Metrics,
     pub(crate) shutdown: CancellationToken,
     pub(crate) health: Health,

@@ -1,22 +1,22 @@
 //! Applies a batch of pushes in one transaction: either writes pushes, revisions, heads and the
 //! position together, or nothing.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 
 use sqlx::{Connection as _, PgConnection};
 use tagtrail_bus::consume::Position;
 use tagtrail_failpoint::FailPoint;
 use tagtrail_history::recorded::Recorded;
-use tagtrail_proto::{Digest, Image, Point, Revision, TraceContext};
-use tagtrail_timeline::{Effect, Entry, Fact, NewRevision, TagState};
+use tagtrail_proto::{Digest, Image, Push, TraceContext};
+use tagtrail_timeline::{Effect, Fact, TagState};
 use time::OffsetDateTime;
 
 use crate::error::Error;
-use crate::received::{Meta, Owner, ReceivedPush};
+use crate::received::{Owner, ReceivedPush};
+use crate::record::number::{Batch, Changes, KnownTag, KnownTags};
 use crate::record::partition::Partition;
 use crate::store;
 use crate::store::position::Progress;
-use crate::store::tags::NewTagRow;
 
 /// The push behind a revision.
 #[derive(Debug, Clone, Copy)]
@@ -27,6 +27,15 @@ pub(crate) struct Cause {
     pub(crate) trace: Option<TraceContext>,
 }
 
+/// The outcome of a batch.
+#[derive(Debug, Default)]
+pub(crate) struct Applied {
+    /// The new revisions, in the order of their ordinals.
+    pub(crate) revisions: Vec<(Recorded, Cause)>,
+    /// Questions to registries about tags whose end is doubtful, at most one for each tag.
+    pub(crate) rechecks: Vec<Push>,
+}
+
 /// Applies pushes in the order of the stream, and records the ordinal up to which revisions are
 /// published. After an error `partition` must not be used any more: the transaction may or may not
 /// be committed.
@@ -35,9 +44,9 @@ pub(crate) async fn apply(
     db: &mut PgConnection,
     batch: &[ReceivedPush],
     published: u64,
-) -> Result<Vec<(Recorded, Cause)>, Error> {
+) -> Result<Applied, Error> {
     let Some(last) = batch.last() else {
-        return Ok(Vec::new());
+        return Ok(Applied::default());
     };
     let to = Progress {
         position: Position {
@@ -54,32 +63,31 @@ pub(crate) async fn apply(
         store::position::advance_and_record(&mut tx, partition.number, &partition.progress, to)
             .await?;
     let recorded_at = to.recorded_at()?;
-    let (mut revisions, mut repeats) = (Vec::new(), false);
+    let (mut applied, mut repeats) = (Applied::default(), false);
     // A delete of a digest or repository is a segment by itself: only Postgres can name its tags.
     for segment in batch.chunk_by(|a, b| a.tag.is_some() && b.tag.is_some()) {
         let owners = owners(partition, &mut tx, segment).await?;
-        let new = record(
-            &mut tx,
-            &owners,
+        let into = Batch {
             recorded_at,
-            &mut to.recorded,
-            partition.repeats,
-        )
-        .await?;
+            ordinal: &mut to.recorded,
+            asked: &partition.asked,
+        };
+        let new = record(&mut tx, &owners, into, partition.repeats).await?;
         repeats |= new.repeats;
         partition
             .unrecorded
             .check(new.revisions.iter().map(|(recorded, _)| recorded))?;
         let rows: Vec<&Recorded> = new.revisions.iter().map(|(recorded, _)| recorded).collect();
         store::revisions::insert(&mut tx, partition.number, &rows, &new.heads).await?;
-        revisions.extend(new.revisions);
+        applied.revisions.extend(new.revisions);
+        applied.rechecks.extend(new.rechecks);
     }
     FailPoint::IndexerWritten.pass();
     tx.commit().await?;
     FailPoint::IndexerCommitted.pass();
     partition.progress = to;
     partition.repeats = repeats;
-    Ok(revisions)
+    Ok(applied)
 }
 
 /// Returns each push with its owner, the tag or the repository.
@@ -122,24 +130,14 @@ async fn owners<'a>(
     Ok(owners)
 }
 
-/// The rows to write for a segment.
-#[derive(Debug, Default)]
-struct Changes {
-    revisions: Vec<(Recorded, Cause)>,
-    heads: Vec<NewTagRow>,
-    /// Some of the pushes were recorded already.
-    repeats: bool,
-}
-
 /// Inserts the new pushes of a segment, and numbers the changes of their tags.
 async fn record(
     db: &mut PgConnection,
     pushes: &[(Owner, &ReceivedPush)],
-    recorded_at: OffsetDateTime,
-    ordinal: &mut u64,
+    into: Batch<'_>,
     repeats: bool,
 ) -> Result<Changes, Error> {
-    let new = insert(db, pushes, recorded_at, repeats).await?;
+    let new = insert(db, pushes, into.recorded_at, repeats).await?;
     let repeats = new.len() < pushes.len();
     let Some(first_id) = new.iter().map(|new| new.push_id).min() else {
         return Ok(Changes {
@@ -150,7 +148,7 @@ async fn record(
     let by_tag = group(db, &new).await?;
     let mut loaded = load(db, &by_tag, first_id).await?;
     let received = new.iter().map(|new| (new.push_id, new.received)).collect();
-    let changed = number(by_tag, &mut loaded, &received, recorded_at, ordinal)?;
+    let changed = into.number(by_tag, &mut loaded, &received)?;
     if !FailPoint::IndexerTouch.skipped() {
         for (repository, at) in new.iter().filter_map(NewPush::touched) {
             store::tags::touch_repository(db, repository, at).await?;
@@ -234,20 +232,12 @@ fn pushed(tag: i64, facts: &[Fact]) -> impl Iterator<Item = (i64, &Digest)> {
     })
 }
 
-/// The input of the rule: the state of each tag, and the fields of recorded pushes around late
-/// ones, by row id of the push.
-#[derive(Debug)]
-struct TagStates {
-    tags: HashMap<i64, (Image, TagState)>,
-    metas: HashMap<i64, Meta>,
-}
-
 /// Loads the state of each tag. Most pushes are on time, and need no more than the head.
 async fn load(
     db: &mut PgConnection,
     by_tag: &BTreeMap<i64, Vec<Fact>>,
     first_id: i64,
-) -> Result<TagStates, Error> {
+) -> Result<KnownTags, Error> {
     let tags: Vec<i64> = by_tag.keys().copied().collect();
     let pushed_now = by_tag.iter().flat_map(|(tag, facts)| pushed(*tag, facts));
     let mut heads = store::tags::lock_tags(db, &tags, &pushed_now.collect()).await?;
@@ -290,105 +280,18 @@ async fn load(
         .map(|(tag_id, head)| {
             let revisions = near.revisions.remove(&tag_id).unwrap_or_default();
             let facts = near.facts.remove(&tag_id).unwrap_or_default();
-            let known = TagState::new(head.issued, head.head, revisions, facts, head.first_had);
-            (tag_id, (head.image, known))
+            let known = KnownTag {
+                newest_at: head
+                    .own_latest_at
+                    .max(head.head.as_ref().map(|head| head.at)),
+                state: TagState::new(head.issued, head.head, revisions, facts, head.first_had),
+                image: head.image,
+            };
+            (tag_id, known)
         })
         .collect();
-    Ok(TagStates {
+    Ok(KnownTags {
         tags,
         metas: near.metas,
     })
-}
-
-/// Numbers the changes that follow from new facts, tag by tag. `received` has the new pushes by row
-/// id.
-fn number(
-    by_tag: BTreeMap<i64, Vec<Fact>>,
-    loaded: &mut TagStates,
-    received: &HashMap<i64, &ReceivedPush>,
-    recorded_at: OffsetDateTime,
-    ordinal: &mut u64,
-) -> Result<Changes, Error> {
-    let mut changed = Changes::default();
-    for (tag_id, facts) in by_tag {
-        let Some((image, known)) = loaded.tags.get_mut(&tag_id) else {
-            return Err(Error::Inconsistent("a tag has no row"));
-        };
-        let latest_at = facts
-            .iter()
-            .filter(|fact| matches!(fact.effect, Effect::Push(_) | Effect::Delete))
-            .map(|fact| fact.at)
-            .max();
-        for fact in facts {
-            let new = received
-                .get(&fact.push_id)
-                .ok_or(Error::Inconsistent("a new push has no cause"))?;
-            let cause = Cause {
-                received_at: new.received_at,
-                trace: new.trace,
-            };
-            for decided in known.record(fact) {
-                *ordinal += 1;
-                let meta = received
-                    .get(&decided.push_id)
-                    .map(|new| &new.meta)
-                    .or_else(|| loaded.metas.get(&decided.push_id))
-                    .ok_or(Error::Inconsistent(
-                        "a revision comes from a push that was not loaded",
-                    ))?;
-                let recorded = Recorded {
-                    tag_id,
-                    ordinal: *ordinal,
-                    push_id: decided.push_id,
-                    previous_at: decided.previous.as_ref().map(|previous| previous.at),
-                    head_at: decided.head.at,
-                    time_source: meta.time_source,
-                    event: event(image, decided, meta, recorded_at),
-                };
-                changed.revisions.push((recorded, cause));
-            }
-        }
-        changed.heads.push(NewTagRow {
-            tag_id,
-            issued: known.issued,
-            head: known.head.clone(),
-            latest_at,
-        });
-    }
-    Ok(changed)
-}
-
-fn event(
-    image: &Image,
-    decided: NewRevision,
-    meta: &Meta,
-    recorded_at: OffsetDateTime,
-) -> Revision {
-    let point = |revision: Entry| Point {
-        revision: revision.number,
-        digest: revision.digest,
-    };
-    Revision {
-        registry: image.registry.clone(),
-        repository: image.repository.clone(),
-        tag: image.tag.clone(),
-        revision: decided.revision.number,
-        kind: decided.kind,
-        pinned: decided
-            .revision
-            .digest
-            .as_ref()
-            .map(|digest| image.pinned(digest)),
-        late: decided.head.number != decided.revision.number,
-        previous: decided.previous.map(point),
-        head: point(decided.head),
-        occurred_at: decided.revision.at,
-        recorded_at,
-        origin: meta.origin,
-        source: meta.source.clone(),
-        actor: meta.actor.clone(),
-        media_type: meta.media_type.clone(),
-        size: meta.size,
-        digest: decided.revision.digest,
-    }
 }

@@ -11,15 +11,15 @@ use tagtrail_bus::publish::Message;
 use tagtrail_bus::topology::Stream;
 use tagtrail_daemon::Retry;
 use tagtrail_failpoint::FailPoint;
-use tagtrail_history::recorded::Recorded;
 use tagtrail_postgres::session::ping_interval;
-use tagtrail_proto::{Digest, Image, Name, Quarantined, Subject};
+use tagtrail_proto::{Digest, Image, Name, Push, Quarantined, Subject};
 use time::OffsetDateTime;
 use tokio::sync::{mpsc, watch};
 
 use crate::error::{Error, Recovery};
 use crate::received::ReceivedPush;
-use crate::record::apply::{Cause, apply};
+use crate::recheck;
+use crate::record::apply::{Applied, apply};
 use crate::record::batch::{self, BatchSize};
 use crate::record::partition::Partition;
 use crate::record::publish::{self, OutgoingRevision};
@@ -115,9 +115,11 @@ async fn work(
         repeats: false,
         tag_ids: TagIds::default(),
         unrecorded,
+        asked: shared.asked.clone(),
     };
     let (pushes_in, mut pushes) = mpsc::channel(READ_AHEAD);
     let (revisions, mut revisions_out) = mpsc::channel(PUBLISH_AHEAD);
+    let (rechecks, mut rechecks_out) = mpsc::channel(recheck::WAITING);
     let published = watch::Sender::new(progress.published);
     let reading = read(shared, number, reader, pushes_in);
     let applying = apply_all(
@@ -125,12 +127,16 @@ async fn work(
         &mut partition,
         db,
         &mut pushes,
-        revisions,
-        published.subscribe(),
+        Outlets {
+            revisions,
+            rechecks,
+            published: published.subscribe(),
+        },
     );
     let publishing = publish::publish(&fence, &mut revisions_out, &published, &shared.metrics);
-    // All three run in this task: when one fails, the other two are dropped too.
-    tokio::try_join!(reading, applying, publishing)?;
+    let asking = recheck::ask_all(&shared.bus, &mut rechecks_out);
+    // All four run in this task: when one fails, the others are dropped too.
+    tokio::try_join!(reading, applying, publishing, asking)?;
     // A stop was requested, and everything applied is published.
     let published = *published.borrow();
     note_published(shared, number, db, &mut partition.progress, published).await?;
@@ -189,6 +195,14 @@ async fn quarantine(bus: &Bus, body: &[u8], reason: String) -> Result<(), Error>
     Ok(())
 }
 
+/// The ways out of the applier.
+struct Outlets {
+    revisions: mpsc::Sender<Vec<OutgoingRevision>>,
+    rechecks: mpsc::Sender<Vec<Push>>,
+    /// The ordinal of the last published revision.
+    published: watch::Receiver<u64>,
+}
+
 /// Applies the pushes that were read, as many at once as have arrived, and hands the revisions to
 /// the publisher.
 async fn apply_all(
@@ -196,9 +210,13 @@ async fn apply_all(
     partition: &mut Partition,
     db: &mut PgConnection,
     pushes: &mut mpsc::Receiver<ReceivedPush>,
-    revisions: mpsc::Sender<Vec<OutgoingRevision>>,
-    published: watch::Receiver<u64>,
+    out: Outlets,
 ) -> Result<(), Error> {
+    let Outlets {
+        revisions,
+        rechecks,
+        published,
+    } = out;
     let mut batch = Vec::with_capacity(batch::MOST);
     let mut size = BatchSize::new(shared.silence);
     // Shorter than the time-out of the session.
@@ -241,10 +259,13 @@ async fn apply_all(
                 shared.readiness.recovered(partition.number);
                 size.took(batch.len(), started.elapsed());
                 shared.metrics.applying.observe(started.elapsed().as_secs_f64());
-                let recorded = new.iter().map(|(recorded, _)| recorded);
+                let recorded = new.revisions.iter().map(|(recorded, _)| recorded);
                 shared.metrics.applied(partition.number, &batch, pushes.len(), recorded);
                 batch.clear();
-                let new = partition.unrecorded.still_to_publish(new);
+                if !new.rechecks.is_empty() && rechecks.try_send(new.rechecks).is_err() {
+                    tracing::warn!(partition = partition.number, "the bus is slow to take re-checks; the sweeper asks again");
+                }
+                let new = partition.unrecorded.still_to_publish(new.revisions);
                 if new.is_empty() {
                     continue;
                 }
@@ -263,7 +284,7 @@ async fn apply_or_adopt(
     db: &mut PgConnection,
     batch: &[ReceivedPush],
     published: u64,
-) -> Result<Vec<(Recorded, Cause)>, Error> {
+) -> Result<Applied, Error> {
     loop {
         match shared.within(apply(partition, db, batch, published)).await {
             Err(Error::Forgotten(images)) => adopt(shared, partition, db, &images).await?,

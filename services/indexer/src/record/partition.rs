@@ -1,5 +1,6 @@
 //! The state of a partition that its holder keeps in memory.
 
+use crate::recheck::AskedRegistries;
 use crate::record::tag_ids::TagIds;
 use crate::restore::unrecorded::Unrecorded;
 use crate::store::position::Progress;
@@ -17,4 +18,5 @@ pub(crate) struct Partition {
     pub(crate) repeats: bool,
     pub(crate) tag_ids: TagIds,
     pub(crate) unrecorded: Unrecorded,
+    pub(crate) asked: AskedRegistries,
 }

@@ -4,20 +4,19 @@ use std::collections::{HashSet, VecDeque};
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
+use tagtrail_bus::Bus;
 use tagtrail_bus::publish::{Ack, Fence, Message, PublishError};
 use tagtrail_bus::topology::Stream;
-use tagtrail_bus::{Bus, Session};
 use tagtrail_daemon::{Retry, Span, SpanKind};
 use tagtrail_failpoint::FailPoint;
 use tagtrail_history::recorded::Recorded;
-use tagtrail_proto::{Event, Push, Revision, Subject};
+use tagtrail_proto::{Event, Revision, Subject};
 use time::OffsetDateTime;
 use tokio::sync::{mpsc, watch};
 
 use crate::error::Error;
 use crate::metrics::Metrics;
 use crate::record::apply::Cause;
-use crate::record::recheck;
 
 /// Most unacknowledged revisions of a partition. After a resend, revisions of different tags may be
 /// out of ordinal order by up to this many.
@@ -34,8 +33,6 @@ pub(crate) struct OutgoingRevision {
     /// The `Nats-Msg-Id`. `None`: the server must not treat the message as a duplicate.
     id: Option<String>,
     payload: bytes::Bytes,
-    /// The question to ask the registry after the revision is published.
-    question: Option<Box<Push>>,
     /// The time at which the push behind it was received.
     received_at: Option<OffsetDateTime>,
     /// Ends when the revision is published.
@@ -62,7 +59,6 @@ impl OutgoingRevision {
     /// A revision that REVISIONS is missing. It is sent without a `Nats-Msg-Id`: the server may
     /// still remember the id of the lost copy, and would drop this message as a duplicate.
     pub(crate) fn again(new: Recorded) -> Result<OutgoingRevision, Error> {
-        let question = recheck::question_for(&new).map(Box::new);
         let subject = Subject::of_revisions(&new.event.image());
         let payload = Message::of(&subject, &new.event.event())?.payload;
         Ok(OutgoingRevision {
@@ -71,25 +67,9 @@ impl OutgoingRevision {
             subject,
             id: None,
             payload,
-            question,
             received_at: None,
             span: None,
         })
-    }
-}
-
-/// Queues a re-check of an image at its registry. Logs a failure, and goes on: a re-check must not
-/// hold up revisions.
-pub(crate) async fn ask(session: &Session, question: Push) {
-    let subject = Subject::of_push(&question, tagtrail_proto::PARTITIONS);
-    let image = question.image();
-    let outcome = async {
-        let message = Message::of(&subject, &question.event())?;
-        session.send(message).await?.acknowledged().await
-    };
-    if let Err(error) = outcome.await {
-        let image = image.map(|image| image.to_string()).unwrap_or_default();
-        tracing::warn!("could not queue a re-check of {image}: {error}");
     }
 }
 
@@ -186,9 +166,6 @@ async fn in_order(
             Some(Ok(_)) => {
                 FailPoint::IndexerPublished.pass();
                 if let Some((done, _)) = window.pop_front() {
-                    if let Some(question) = done.question {
-                        ask(fence.session(), *question).await;
-                    }
                     on_their_way.remove(&done.tag_id);
                     published.send_replace(done.ordinal);
                     metrics.published(done.received_at);

@@ -7,8 +7,8 @@ use tagtrail_history::recorded::{self, OrdinalRange, Recorded};
 use tokio::sync::{mpsc, watch};
 
 use crate::error::Error;
+use crate::recheck;
 use crate::record::publish::{self, OutgoingRevision};
-use crate::record::recheck;
 use crate::shared::Shared;
 use crate::store;
 use crate::store::position::Progress;
@@ -25,8 +25,7 @@ pub(crate) async fn catch_up(
     if FailPoint::IndexerTakeOver.skipped() {
         return Ok(());
     }
-    let noted = progress.published;
-    let mut published = truly_published(shared, number, db, noted).await?;
+    let mut published = truly_published(shared, number, db, progress.published).await?;
     while published < progress.recorded {
         let page = recorded_in(shared, number, db, published, progress.recorded).await?;
         let Some(last) = page.last().map(|new| new.ordinal) else {
@@ -34,20 +33,6 @@ pub(crate) async fn catch_up(
                 "revisions are missing between two ordinals",
             ));
         };
-        // Queue the re-checks of all revisions again: REVISIONS may have a revision whose re-check
-        // was never queued.
-        for question in page
-            .iter()
-            .filter(|new| new.ordinal > noted)
-            .filter_map(recheck::question_for)
-        {
-            shared
-                .while_pinging(db, async {
-                    publish::ask(fence.session(), question).await;
-                    Ok::<_, Error>(())
-                })
-                .await?;
-        }
         let missing: Vec<OutgoingRevision> = shared
             .while_pinging(db, publish::missing(&shared.bus, page))
             .await?
@@ -75,7 +60,7 @@ pub(crate) async fn catch_up(
         published = last;
         note_published(shared, number, db, progress, published).await?;
     }
-    Ok(())
+    recheck::ask_again(shared, number, db, progress).await
 }
 
 /// Records the ordinal up to which REVISIONS has acknowledged. The ordinal may decrease: REVISIONS

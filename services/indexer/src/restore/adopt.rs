@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use sqlx::PgConnection;
 use tagtrail_history::recorded::Recorded;
-use tagtrail_proto::{Image, Revision, TimeSource};
+use tagtrail_proto::{Image, Revision};
 use tagtrail_timeline::Entry;
 use time::OffsetDateTime;
 
@@ -48,9 +48,6 @@ pub(crate) async fn adopt(
                 tag_id: *tag_id,
                 ordinal: to.recorded,
                 push_id,
-                previous_at: None,
-                head_at: revision.occurred_at,
-                time_source: TimeSource::Event,
                 event: event(revision, published, head, recorded_at),
             });
         }

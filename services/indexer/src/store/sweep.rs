@@ -11,6 +11,7 @@ use tagtrail_proto::{Digest, Image};
 
 use crate::error::Error;
 use crate::received::ReceivedPush;
+use crate::store::doubts::PushRange;
 use crate::store::tags::image_of;
 
 /// Returns the position up to which a stream was compared; before the first sweep, its beginning.
@@ -56,6 +57,37 @@ pub(crate) async fn is_due(db: &mut PgConnection, every: Duration) -> Result<boo
     .bind(every.as_secs_f64())
     .fetch_one(db)
     .await
+}
+
+/// Returns the pushes whose doubts no sweep has looked at yet: recorded at least a minute ago, so
+/// that the first question has had time; before the first sweep, at most an hour ago. `None`: there
+/// is none.
+pub(crate) async fn undoubted(db: &mut PgConnection) -> Result<Option<PushRange>, sqlx::Error> {
+    let row = sqlx::query(
+        "select coalesce(
+                    (select doubts_until from sweep where stream = 'PUSHES'),
+                    (select min(id) - 1 from push where recorded_at > now() - interval '1 hour')) as after,
+                (select max(id) from push where recorded_at between now() - interval '2 hours' and now() - interval '1 minute') as last",
+    )
+    .fetch_one(db)
+    .await?;
+    let (after, last) = (row.try_get("after")?, row.try_get("last")?);
+    Ok(match (after, last) {
+        (Some(after), Some(last)) if after < last => Some(PushRange { after, last }),
+        _ => None,
+    })
+}
+
+/// Records the last push whose doubts were looked at.
+pub(crate) async fn set_undoubted(db: &mut PgConnection, until: i64) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "insert into sweep (stream, doubts_until) values ('PUSHES', $1)
+         on conflict (stream) do update set doubts_until = excluded.doubts_until",
+    )
+    .bind(until)
+    .execute(db)
+    .await
+    .map(|_| ())
 }
 
 /// Records the end of a sweep.

@@ -171,6 +171,8 @@ pub(crate) struct TagRow {
     /// The greatest effective time of the pushes of the tag and its repository: a later push is on
     /// time.
     pub(crate) latest_at: Option<OffsetDateTime>,
+    /// The greatest effective time of the tag's own pushes.
+    pub(crate) own_latest_at: Option<OffsetDateTime>,
     /// The first effective time of the requested digests that the tag ever had.
     pub(crate) first_had: HashMap<Digest, OffsetDateTime>,
 }
@@ -188,7 +190,7 @@ pub(crate) async fn lock_tags(
         // Only a tag that has changed before can return to a digest.
         "with head as (
              select t.id, r.registry, r.name as repository, t.name as tag, t.repository_id, t.issued, t.head, t.head_digest, t.head_at,
-                    greatest(t.latest_at, r.latest_at) as latest_at
+                    t.latest_at as own_latest_at, greatest(t.latest_at, r.latest_at) as latest_at
              from tag t join repository r on r.id = t.repository_id
              where t.id = any($1) order by t.id for update of t
          )
@@ -233,6 +235,7 @@ fn head(row: &PgRow) -> Result<TagRow, Error> {
         issued: row::unsigned(row.try_get("issued")?),
         head,
         latest_at: row.try_get("latest_at")?,
+        own_latest_at: row.try_get("own_latest_at")?,
         first_had: HashMap::new(),
     })
 }

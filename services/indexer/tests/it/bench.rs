@@ -2,6 +2,7 @@
 //! streams.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::time::Duration;
 
 use sqlx::Row as _;
@@ -24,12 +25,18 @@ pub(crate) struct Indexer {
 
 impl Indexer {
     pub(crate) fn start(db: &str, nats: &str) -> Indexer {
+        Indexer::configured(db, nats, None)
+    }
+
+    /// Starts an indexer with this `tagtrail.toml`.
+    pub(crate) fn configured(db: &str, nats: &str, file: Option<&Path>) -> Indexer {
         // The test harness shows the logs of a failed test.
         let _ = tracing_subscriber::fmt().with_test_writer().try_init();
         let ctx = Context::default();
         let config = Config {
             db: DbArgs { url: db.to_owned() },
             bus: BusArgs::new(nats),
+            config: file.map(Path::to_owned),
             appliers: None,
             session_seconds: Duration::from_secs(2),
             claim_interval_ms: Duration::from_millis(10),
@@ -95,6 +102,30 @@ pub(crate) fn delete(name: &str, second: i64) -> Push {
         media_type: None,
         size: None,
         ..push(name, second, 0)
+    }
+}
+
+/// A delete of a tag that names the digest.
+pub(crate) fn delete_of(name: &str, second: i64, n: u64) -> Push {
+    Push {
+        digest: Some(digest(n)),
+        ..delete(name, second)
+    }
+}
+
+/// The same push without a time of its own.
+pub(crate) fn untimed(push: Push) -> Push {
+    Push {
+        occurred_at_source: TimeSource::Received,
+        ..push
+    }
+}
+
+/// The same push as an answer of the registry.
+pub(crate) fn answer(push: Push) -> Push {
+    Push {
+        origin: Origin::Resolved,
+        ..untimed(push)
     }
 }
 

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use proptest::strategy::ValueTree as _;
 use proptest::test_runner::{Config, TestRunner};
 use sqlx::Row as _;
-use tagtrail_proto::{Action, Kind, Push, Scope, TimeSource};
+use tagtrail_proto::{Action, Kind, Push, Scope};
 use tagtrail_testkit::{SOON, TestNats, eventually};
 
 use crate::bench::*;
@@ -45,54 +45,6 @@ async fn a_push_becomes_a_numbered_revision_in_the_store_and_on_the_bus() {
         (Some("ci-bot"), Some(1), "main")
     );
     check_published(&mut db.connect().await, &nats).await;
-    indexer.stop().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn doubtful_revisions_and_no_others_are_rechecked() {
-    let (db, nats) = (tagtrail_testkit::postgres().await, TestNats::start().await);
-    let indexer = Indexer::start(db.url(), nats.url());
-    indexer.ctx.health.wait_ready().await;
-    let untimed = |name: &str, second, n| Push {
-        occurred_at_source: TimeSource::Received,
-        ..push(name, second, n)
-    };
-    send(
-        &nats,
-        [
-            // On time; the third is a return to an older digest with a time of its own: not
-            // doubtful.
-            push("registry.example.com/sure/a:latest", 1, 1),
-            push("registry.example.com/sure/a:latest", 2, 2),
-            push("registry.example.com/sure/a:latest", 3, 1),
-            // Two digests at the same instant.
-            push("registry.example.com/doubt/same:latest", 5, 1),
-            push("registry.example.com/doubt/same:latest", 5, 2),
-            // Ten seconds late, and eleven seconds late.
-            push("registry.example.com/doubt/late:latest", 100, 1),
-            push("registry.example.com/doubt/late:latest", 90, 2),
-            push("registry.example.com/sure/late:latest", 100, 1),
-            push("registry.example.com/sure/late:latest", 89, 2),
-            // A return to an older digest without a time.
-            untimed("registry.example.com/doubt/back:latest", 1, 1),
-            untimed("registry.example.com/doubt/back:latest", 2, 2),
-            untimed("registry.example.com/doubt/back:latest", 3, 1),
-        ],
-    )
-    .await;
-    wait_published(&nats, 12).await;
-    let asked = eventually("three questions", SOON, async || {
-        Some(nats.messages("UNRESOLVED").await).filter(|asked| asked.len() >= 3)
-    })
-    .await;
-    let mut subjects: Vec<&str> = asked.iter().map(|(subject, _)| subject.as_str()).collect();
-    subjects.sort_unstable();
-    assert_eq!(
-        subjects,
-        ["back", "late", "same"].map(|name| format!(
-            "tagtrail.unresolved.registry%2Eexample%2Ecom.doubt.{name}.latest"
-        ))
-    );
     indexer.stop().await;
 }
 

@@ -6,5 +6,6 @@ mod bench;
 mod faults;
 mod history;
 mod manifests;
+mod recheck;
 mod republish;
 mod sweep;

@@ -1,8 +1,10 @@
 //! Asks the registry of an image for its digest, and publishes the answer to PUSHES.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use tagtrail_bus::publish::{Message, PublishError};
 use tagtrail_daemon::{Span, SpanKind};
 use tagtrail_failpoint::FailPoint;
@@ -12,8 +14,9 @@ use time::OffsetDateTime;
 use tokio::time::Instant;
 
 use super::question::{InvalidMessage, Question};
-use crate::answer::{Occasion, publish, push_of};
+use crate::answer::{Occasion, effective_from, publish, push_of};
 use crate::shared::Shared;
+use crate::store::Head;
 
 /// Time that answers under way have after a stop request.
 const LAST_ANSWERS: Duration = Duration::from_secs(1);
@@ -21,6 +24,26 @@ const LAST_ANSWERS: Duration = Duration::from_secs(1);
 /// Lookups that must find a tag missing before the asker reports a deletion: registries send the
 /// event before they link the tag, and replicas lag.
 const ABSENT_LOOKUPS: u32 = 4;
+
+/// As [`ABSENT_LOOKUPS`], if all questions are re-checks: the registry reported the tag a while
+/// ago, and a deletion too.
+const ABSENT_RECHECKS: u32 = 2;
+
+/// The circumstances of a request.
+struct AskContext<'a> {
+    /// The number of deliveries of the question.
+    attempt: u32,
+    /// The answer that history already has.
+    known: Option<&'a Option<Digest>>,
+    /// A second look follows.
+    look_again: bool,
+    /// Lookups that must find the tag missing.
+    lookups: u32,
+    /// History has the tag as deleted: a missing tag is no surprise.
+    deleted: bool,
+    /// The effective time of the head.
+    head_at: Option<OffsetDateTime>,
+}
 
 /// The task that answers questions about an image.
 #[derive(Debug, Clone)]
@@ -41,8 +64,53 @@ impl Asker {
         Asker { shared }
     }
 
+    /// Answers the questions about several images, all at once.
+    pub(super) async fn answer_all(&self, due: Vec<(Image, Vec<Question>)>) {
+        let asked: Vec<Image> = due
+            .iter()
+            .map(|(image, _)| image)
+            .filter(|image| self.shared.registries.contains_key(&image.registry))
+            .cloned()
+            .collect();
+        // The heads before the request: a push that arrives meanwhile is newer than the answer.
+        let heads = match asked.is_empty() {
+            true => HashMap::new(),
+            false => match self.heads(&asked).await {
+                Some(heads) => heads,
+                None => {
+                    for question in due.into_iter().flat_map(|(_, questions)| questions) {
+                        let pause = self.shared.pause(question.job.attempt);
+                        question.job.nak(pause).await;
+                    }
+                    return;
+                }
+            },
+        };
+        let answers = due
+            .into_iter()
+            .map(|(image, questions)| self.answer(questions, heads.get(&image)));
+        join_all(answers).await;
+    }
+
+    /// Returns the heads of images. `None`: Postgres does not answer, or a stop was requested.
+    async fn heads(&self, images: &[Image]) -> Option<HashMap<Image, Head>> {
+        let found = tokio::select! {
+            biased;
+            found = self.shared.heads.of(images) => found,
+            () = self.stopped() => return None,
+        };
+        found
+            .inspect_err(|error| {
+                let images = images.len();
+                tracing::warn!(
+                    "the heads of {images} images could not be read; asking again: {error}"
+                );
+            })
+            .ok()
+    }
+
     /// Answers all questions about an image with a single request.
-    pub(super) async fn answer(&self, questions: Vec<Question>) {
+    async fn answer(&self, questions: Vec<Question>, head: Option<&Head>) {
         // All ask for the digest now. The push names source and actor of the last question.
         let Some(last) = questions.last() else { return };
         let attempt = questions
@@ -50,16 +118,25 @@ impl Asker {
             .map(|question| question.job.attempt)
             .max()
             .unwrap_or(1);
-        // If all are second looks, publish only a changed answer.
-        let known = questions
-            .iter()
-            .all(Question::is_second_look)
-            .then_some(&last.push.digest);
-        let look_again = questions
-            .iter()
-            .any(|question| !question.is_second_look() && !question.is_recheck());
+        let all = |is: fn(&Question) -> bool| questions.iter().all(is);
+        let context = AskContext {
+            attempt,
+            // If all are second looks, publish only a changed answer.
+            known: all(Question::is_second_look).then_some(&last.push.digest),
+            look_again: !all(Question::is_second_look),
+            lookups: match all(|question| question.head_at().is_some()) {
+                true => ABSENT_RECHECKS,
+                false => ABSENT_LOOKUPS,
+            },
+            deleted: head.is_some_and(|head| head.digest.is_none()),
+            head_at: questions
+                .iter()
+                .filter_map(Question::head_at)
+                .chain(head.map(|head| head.at))
+                .max(),
+        };
         let outcome = match self.shared.registries.get(&last.image.registry) {
-            Some(registry) => self.ask(registry, last, attempt, known, look_again).await,
+            Some(registry) => self.ask(registry, last, context).await,
             None => {
                 // Without a registry, re-checks and second looks are optional: drop them.
                 let (rest, unanswered): (Vec<_>, Vec<_>) = questions
@@ -89,28 +166,26 @@ impl Asker {
         }
     }
 
-    /// Asks, and publishes the answer unless it is `known`. With `look_again`, a second look is
-    /// queued too.
+    /// Asks, and publishes the answer unless it is known. Queues a second look if the context wants
+    /// one.
     async fn ask(
         &self,
         registry: &RegistryClient,
         question: &Question,
-        attempt: u32,
-        known: Option<&Option<Digest>>,
-        look_again: bool,
+        context: AskContext<'_>,
     ) -> AskOutcome {
         let image = &question.image;
         // The time before the request: a push during the request is newer than the answer.
         let asked_at = OffsetDateTime::now_utc();
         let mut span = Span::start("ask", SpanKind::Client, question.job.trace.as_ref());
         span.set("tagtrail.image", image.to_string());
-        let found = match self.resolve(registry, image, attempt, &mut span).await {
+        let found = match self.resolve(registry, image, &context, &mut span).await {
             Ok(found) => found,
             Err(pause) => return AskOutcome::Again(pause),
         };
         FailPoint::ResolverAnswered.pass();
         let digest = found.as_ref().map(|found| found.digest.clone());
-        if known == Some(&digest) {
+        if context.known == Some(&digest) {
             return AskOutcome::Done;
         }
         let occasion = Occasion {
@@ -119,12 +194,13 @@ impl Asker {
             actor: question.push.actor.clone(),
             event_id: question.push.event_id.clone(),
         };
-        let push = push_of(image.clone(), found, asked_at, occasion);
+        let at = effective_from(asked_at, context.head_at);
+        let push = push_of(image.clone(), found, at, occasion);
         let (bus, trace) = (&self.shared.bus, Some(*span.context()));
         let subject = Subject::of_push(&push, bus.partitions());
         let stored = async {
             publish(bus, &subject, push, trace).await?;
-            if look_again {
+            if context.look_again {
                 let (subject, push) = second_look(question, digest);
                 publish(bus, &subject, push, trace).await?;
             }
@@ -134,7 +210,7 @@ impl Asker {
             Ok(()) => AskOutcome::Done,
             Err(error) => {
                 tracing::warn!(%image, "the answer about {image} could not be published; asking again: {error}");
-                AskOutcome::Again(self.shared.pause(attempt))
+                AskOutcome::Again(self.shared.pause(context.attempt))
             }
         }
     }
@@ -145,7 +221,7 @@ impl Asker {
         &self,
         registry: &RegistryClient,
         image: &Image,
-        attempt: u32,
+        context: &AskContext<'_>,
         span: &mut Span,
     ) -> Result<Option<Descriptor>, Duration> {
         let started = Instant::now();
@@ -160,9 +236,10 @@ impl Asker {
         if let Err(error) = &answer {
             span.fail(error);
         }
+        let attempt = context.attempt;
         let pause = self.shared.pause(attempt);
         match answer {
-            Ok(None) if attempt < ABSENT_LOOKUPS => {
+            Ok(None) if attempt < context.lookups && !context.deleted => {
                 tracing::info!(%image, delivery.attempt = attempt, "the registry has no {image} (yet)");
                 Err(pause)
             }

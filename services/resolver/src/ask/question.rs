@@ -2,6 +2,7 @@
 
 use tagtrail_bus::jobs::Job;
 use tagtrail_proto::{Event, Image, Push};
+use time::OffsetDateTime;
 
 /// A question for the digest of an image.
 #[derive(Debug)]
@@ -45,6 +46,15 @@ impl Question {
     /// Returns true if the indexer asked for a re-check, rather than an event for its digest.
     pub(super) fn is_recheck(&self) -> bool {
         self.push.event_id.starts_with(Push::RECHECK)
+    }
+
+    /// Returns the effective time of the head that a re-check is about, as the indexer wrote it.
+    pub(super) fn head_at(&self) -> Option<OffsetDateTime> {
+        let id = &self.push.event_id;
+        let first = id.strip_prefix(Push::SECOND).unwrap_or(id);
+        first
+            .starts_with(Push::RECHECK)
+            .then_some(self.push.occurred_at)
     }
 
     /// Returns true for the second look, after an earlier answer.

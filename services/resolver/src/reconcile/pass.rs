@@ -13,7 +13,7 @@ use time::OffsetDateTime;
 use tokio::time::Instant;
 
 use super::store::{self, Counts};
-use crate::answer::{Occasion, publish, push_of};
+use crate::answer::{Occasion, effective_from, publish, push_of};
 use crate::shared::Shared;
 
 /// Tags checked in a pass without a sign of a change.
@@ -180,8 +180,15 @@ impl<'a> Pass<'a> {
         &mut self,
         difference: &Difference,
     ) -> Result<Option<bool>, ReconcileError> {
-        let asked_at = OffsetDateTime::now_utc();
         let (repository, tag) = (&difference.repository, &difference.tag);
+        let image = Image {
+            registry: self.settings.name.clone(),
+            repository: repository.clone(),
+            tag: tag.clone(),
+        };
+        // Before the request: a push that arrives meanwhile is newer than the answer.
+        let before = store::head_at(self.db, &image).await?;
+        let asked_at = OffsetDateTime::now_utc();
         let found = match self.check_again(repository, tag, None).await? {
             Some(Found::Other(found)) => Some(found),
             Some(Found::Same | Found::Absent) => None,
@@ -202,10 +209,10 @@ impl<'a> Pass<'a> {
             true => Origin::Imported,
             false => Origin::Reconciled,
         };
-        let image = Image {
-            registry: name.clone(),
-            repository: repository.clone(),
-            tag: tag.clone(),
+        // At first sight nothing is known of the time before.
+        let at = match origin {
+            Origin::Imported => asked_at,
+            _ => effective_from(asked_at, before),
         };
         tracing::info!(%image, ?origin, "found a change of {image} without an event: it is {} now", digest.map_or("gone".to_owned(), Digest::to_string));
         self.shared.metrics.reconcile_change(name.as_ref(), origin);
@@ -215,7 +222,7 @@ impl<'a> Pass<'a> {
             actor: None,
             event_id: format!("{origin}:{}", asked_at.unix_timestamp_nanos()),
         };
-        let push = push_of(image, found, asked_at, occasion);
+        let push = push_of(image, found, at, occasion);
         let bus = &self.shared.bus;
         publish(bus, &Subject::of_push(&push, bus.partitions()), push, None).await?;
         Ok(Some(true))

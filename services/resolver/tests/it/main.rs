@@ -33,7 +33,6 @@ const PACE: Pace = Pace {
     longest: Duration::from_secs(3),
     first: Duration::from_millis(100),
     last: Duration::from_millis(400),
-    unheard: Duration::from_secs(10),
     before_first: Duration::ZERO,
     grace: Duration::from_millis(200),
 };
@@ -65,6 +64,7 @@ impl Resolver {
             config: Some(path),
             bus: args(nats),
             database_url,
+            ack_seconds: Duration::from_secs(10),
             pace: PACE,
         };
         let (ctx, mut tasks) = (Context::default(), JoinSet::new());

@@ -1,0 +1,177 @@
+//! Re-checks: questions to a registry about a tag whose order of pushes is doubtful. The rule is
+//! [`tagtrail_timeline::is_doubtful`].
+//!
+//! The question is about the present. The answer is a new push; the revisions stay as they are.
+//! Recording never waits for a re-check. A lost one is found in Postgres: by the next holder of the
+//! partition, and by the sweeper.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use sqlx::PgConnection;
+use tagtrail_bus::Bus;
+use tagtrail_bus::publish::{Message, PublishError};
+use tagtrail_failpoint::FailPoint;
+use tagtrail_proto::{
+    Action, Image, Origin, PARTITIONS, Push, Registry, Scope, Subject, TimeSource,
+};
+use tagtrail_timeline::Entry;
+use tokio::sync::mpsc;
+
+use crate::error::Error;
+use crate::shared::Shared;
+use crate::store;
+use crate::store::position::Progress;
+
+/// Most batches whose re-checks wait for the bus.
+pub(crate) const WAITING: usize = 16;
+
+/// The registries that can be asked.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct AskedRegistries(Option<Arc<HashSet<Registry>>>);
+
+impl AskedRegistries {
+    /// The registries of `tagtrail.toml`. `None`: the indexer has no such file, so every registry
+    /// may be one; the resolver drops questions about the others.
+    pub(crate) fn new(configured: Option<HashSet<Registry>>) -> AskedRegistries {
+        AskedRegistries(configured.map(Arc::new))
+    }
+
+    /// Returns whether the registry can be asked.
+    pub(crate) fn contains(&self, registry: &Registry) -> bool {
+        self.0.as_ref().is_none_or(|asked| asked.contains(registry))
+    }
+
+    /// Returns the registries, if they are known.
+    pub(crate) fn names(&self) -> Option<Vec<&str>> {
+        let names = self.0.as_ref()?.iter().map(AsRef::as_ref);
+        Some(names.collect())
+    }
+}
+
+/// Returns the question about a tag with this head. The answer must take effect after the head,
+/// even where the head's sender had a clock that is ahead: so `occurred_at` is the head's time.
+pub(crate) fn question(image: &Image, head: &Entry, source: &str) -> Push {
+    Push {
+        action: Action::Push,
+        scope: Scope::Tag,
+        registry: image.registry.clone(),
+        repository: image.repository.clone(),
+        tag: Some(image.tag.clone()),
+        digest: None,
+        media_type: None,
+        size: None,
+        actor: None,
+        occurred_at: head.at,
+        occurred_at_source: TimeSource::Event,
+        source: source.to_owned(),
+        origin: Origin::Event,
+        event_id: format!("{}{image}#{}", Push::RECHECK, head.number),
+    }
+}
+
+/// Queues the re-checks of each batch until the sender is dropped. Logs a failure, and goes on:
+/// re-checks must not hold up revisions.
+pub(crate) async fn ask_all(
+    bus: &Bus,
+    incoming: &mut mpsc::Receiver<Vec<Push>>,
+) -> Result<(), Error> {
+    while let Some(questions) = incoming.recv().await {
+        let asked = questions.len();
+        if let Err(error) = ask(bus, &questions).await {
+            tracing::warn!(
+                questions = asked,
+                "re-checks could not be queued; the sweeper asks again: {error}"
+            );
+        }
+    }
+    Ok(())
+}
+
+/// Queues re-checks: sends all, then waits for the acknowledgements.
+pub(crate) async fn ask(bus: &Bus, questions: &[Push]) -> Result<(), PublishError> {
+    if FailPoint::IndexerRecheck.skipped() {
+        return Ok(());
+    }
+    let mut sent = Vec::with_capacity(questions.len());
+    for question in questions {
+        let subject = Subject::of_push(question, PARTITIONS);
+        let message = Message::of(&subject, &question.clone().event())?;
+        sent.push(bus.send(message).await?);
+    }
+    for acknowledgement in sent {
+        acknowledgement.acknowledged().await?;
+    }
+    Ok(())
+}
+
+/// Queues the re-checks again that the last holder of a partition may have lost: those of pushes
+/// shortly before its end.
+pub(crate) async fn ask_again(
+    shared: &Shared,
+    number: u16,
+    db: &mut PgConnection,
+    progress: &Progress,
+) -> Result<(), Error> {
+    let Some(recorded_at) = progress.recorded_at else {
+        return Ok(());
+    };
+    let finding = store::doubts::shortly_before(db, recorded_at, &shared.asked);
+    let mut questions = shared.within(finding).await?;
+    let partitions = shared.bus.partitions();
+    questions.retain(|push| {
+        tagtrail_proto::partition_of(&push.registry, &push.repository, partitions) == number
+    });
+    if !questions.is_empty() {
+        shared
+            .while_pinging(db, async {
+                if let Err(error) = ask(&shared.bus, &questions).await {
+                    tracing::warn!(
+                        partition = number,
+                        "re-checks could not be queued; the sweeper asks again: {error}"
+                    );
+                }
+                Ok::<_, Error>(())
+            })
+            .await?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use tagtrail_proto::Digest;
+    use time::OffsetDateTime;
+
+    use super::*;
+
+    #[test]
+    fn the_question_names_the_head_and_its_time() {
+        let image: Image = "registry.example.com/foo/bar:latest".parse().unwrap();
+        let head = Entry {
+            at: OffsetDateTime::UNIX_EPOCH,
+            number: 2,
+            digest: Some(Digest::sha256_of(b"2")),
+        };
+        let question = question(&image, &head, "main");
+        assert_eq!(question.image(), Some(image));
+        assert_eq!((question.digest, question.actor), (None, None));
+        assert_eq!(question.occurred_at, OffsetDateTime::UNIX_EPOCH);
+        assert_eq!(
+            question.event_id,
+            "doubt:registry.example.com/foo/bar:latest#2"
+        );
+    }
+
+    #[test]
+    fn without_a_file_every_registry_may_be_asked() {
+        let (one, two): (Registry, Registry) = (
+            "one.example.com".parse().unwrap(),
+            "two.example.com".parse().unwrap(),
+        );
+        assert!(AskedRegistries::new(None).contains(&one));
+        let asked = AskedRegistries::new(Some(HashSet::from([one.clone()])));
+        assert!(asked.contains(&one) && !asked.contains(&two));
+        assert!(!AskedRegistries::new(Some(HashSet::new())).contains(&one));
+    }
+}

@@ -1,0 +1,133 @@
+//! Re-checks that may never have been queued, derived from recorded pushes.
+
+use sqlx::postgres::PgRow;
+use sqlx::{PgConnection, Row as _};
+use tagtrail_postgres::row;
+use tagtrail_proto::{Push, TimeSource};
+use tagtrail_timeline::{End, Entry, Suspect, is_doubtful};
+use time::OffsetDateTime;
+
+use crate::recheck::{AskedRegistries, question};
+use crate::store::pushes::effect;
+use crate::store::tags::image_of;
+
+/// Row ids of pushes that one statement looks at.
+const PAGE: i64 = 1000;
+/// Pages that [`shortly_before`] looks at: a holder loses re-checks only with its last batches.
+const PAGES: i64 = 20;
+
+/// A range of row ids of pushes: after the first, up to the last.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct PushRange {
+    pub(crate) after: i64,
+    pub(crate) last: i64,
+}
+
+/// Returns the questions about pushes that were recorded in the ten seconds up to a time.
+pub(crate) async fn shortly_before(
+    db: &mut PgConnection,
+    time: OffsetDateTime,
+    asked: &AskedRegistries,
+) -> Result<Vec<Push>, sqlx::Error> {
+    let last: Option<i64> = sqlx::query_scalar(
+        "select max(id) from push where recorded_at > $1 - interval '10 seconds' and recorded_at <= $1",
+    )
+    .bind(time)
+    .fetch_one(&mut *db)
+    .await?;
+    let Some(last) = last else {
+        return Ok(Vec::new());
+    };
+    let first: Option<i64> = sqlx::query_scalar(
+        "select min(id) from push where recorded_at > $1 - interval '10 seconds' and recorded_at <= $1",
+    )
+    .bind(time)
+    .fetch_one(&mut *db)
+    .await?;
+    let mut range = PushRange {
+        after: (first.unwrap_or(last) - 1).max(last - PAGE * PAGES),
+        last,
+    };
+    let mut questions = Vec::new();
+    while range.after < range.last {
+        questions.extend(page(db, &mut range, asked).await?);
+    }
+    Ok(questions)
+}
+
+/// Returns the questions about the next pushes of a range that no answer followed, and moves the
+/// beginning of the range on.
+pub(crate) async fn page(
+    db: &mut PgConnection,
+    range: &mut PushRange,
+    asked: &AskedRegistries,
+) -> Result<Vec<Push>, sqlx::Error> {
+    let until = range.last.min(range.after + PAGE);
+    let rows = sqlx::query(
+        "select distinct on (t.id) r.registry, r.name as repository, t.name as tag, t.head, t.head_at, t.head_digest,
+                p.tag_id is null as of_repository, p.action = 'delete' as deleted, p.digest, p.effective_at,
+                p.occurred_at_source::text as time_source, p.effective_at = p.occurred_at as undelayed, p.origin::text as origin, p.source,
+                v.number is not null as changed, before.digest as digest_before,
+                greatest(newest.effective_at, before.effective_at) as newest_at,
+                coalesce(v.number = t.head and exists (
+                    select from revision o where o.digest = v.digest and o.tag_id = v.tag_id and o.number < v.number
+                ), false) as returns
+         from push p
+         join tag t on t.id = p.tag_id or t.repository_id = p.repository_id
+         join repository r on r.id = t.repository_id
+         left join revision v on v.tag_id = t.id and v.effective_at = p.effective_at and v.push_id = p.id
+         left join revision before on before.tag_id = v.tag_id and before.number = v.previous
+         left join lateral (
+             select n.effective_at from push n where n.tag_id = t.id and n.id <> p.id order by n.effective_at desc limit 1) newest on true
+         where p.id > $1 and p.id <= $2 and ($3::text[] is null or r.registry = any ($3))
+           and t.head is not null and (p.tag_id is not null or v.number is not null)
+           and not exists (
+               select from push a
+               where a.tag_id = t.id and a.effective_at > p.effective_at and a.origin <> 'event' and a.id > p.id)
+         order by t.id, p.id desc",
+    )
+    .bind(range.after)
+    .bind(until)
+    .bind(asked.names())
+    .fetch_all(db)
+    .await?;
+    range.after = until;
+    rows.iter()
+        .filter_map(|row| of_row(row).transpose())
+        .collect()
+}
+
+/// Returns the question about a push, if the push leaves a doubt.
+fn of_row(row: &PgRow) -> Result<Option<Push>, sqlx::Error> {
+    let effect = effect(row)?;
+    let at: OffsetDateTime = row.try_get("effective_at")?;
+    let newest_at: Option<OffsetDateTime> = row.try_get("newest_at")?;
+    let is_newest = newest_at.is_none_or(|newest| newest <= at);
+    let digest = match is_newest && row.try_get("changed")? {
+        true => row.try_get("digest_before")?,
+        false => row.try_get("head_digest")?,
+    };
+    let end = End {
+        digest: row::digest(digest)?,
+        at: newest_at,
+    };
+    let source: TimeSource = row::parsed(row.try_get("time_source")?)?;
+    let suspect = Suspect {
+        at,
+        effect: &effect,
+        of_tag: !row.try_get::<bool, _>("of_repository")?,
+        origin: row::parsed(row.try_get("origin")?)?,
+        own_time: source == TimeSource::Event && row.try_get("undelayed")?,
+        returns: row.try_get("returns")?,
+    };
+    if !is_doubtful(suspect, &end) {
+        return Ok(None);
+    }
+    let head = Entry {
+        at: row.try_get("head_at")?,
+        number: row::unsigned(row.try_get("head")?),
+        digest: None,
+    };
+    let source: String = row.try_get("source")?;
+    Ok(Some(question(&image_of(row)?, &head, &source)))
+}
