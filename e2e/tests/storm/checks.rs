@@ -10,6 +10,7 @@ use tagtrail_proto::{Event, Revision};
 use crate::events::Key;
 use crate::oracle::{self, RecordedPush, RecordedRevision, in_force};
 use crate::rollouts::{ledger, rollouts};
+use crate::skewed::{AskedRegistry, SKEWED};
 use crate::world::World;
 
 pub(crate) type Tag = (String, String, String);
@@ -35,6 +36,7 @@ pub(crate) async fn all(world: &World, pushes: &BTreeSet<Key>) -> Result<Counts,
     let revisions = stored_revisions(&mut db).await?;
     revisions_follow_the_rule(&stored, &revisions)?;
     heads(&mut db, &revisions).await?;
+    heads_equal_the_registry(&world.asked, &revisions)?;
     all_messages_are_read(world, &mut db).await?;
     let fences = published(world, &revisions).await?;
     api_answers(world, &revisions).await?;
@@ -72,7 +74,8 @@ async fn stored_pushes(db: &mut PgConnection) -> Result<Vec<RecordedPush>, Strin
                 p.action = 'delete' as is_delete,
                 (extract(epoch from p.occurred_at) * 1000000)::bigint as occurred,
                 (extract(epoch from p.effective_at) * 1000000)::bigint as effective,
-                (extract(epoch from p.received_at) * 1000000)::bigint as received
+                (extract(epoch from p.received_at) * 1000000)::bigint as received,
+                p.origin <> 'event' as answer, p.occurred_at_source = 'event' as timed
          from push p left join tag t on t.id = p.tag_id join repository r on r.id = coalesce(p.repository_id, t.repository_id)
          order by p.id",
     )
@@ -90,13 +93,16 @@ async fn stored_pushes(db: &mut PgConnection) -> Result<Vec<RecordedPush>, Strin
             occurred: row.get("occurred"),
             effective: row.get("effective"),
             received: row.get("received"),
+            answer: row.get("answer"),
+            timed: row.get("timed"),
         })
         .collect())
 }
 
-/// Checks that every accepted push is recorded exactly once, and no other push.
+/// Checks that every accepted push is recorded exactly once, and no other push but answers of the
+/// registry.
 fn each_push_is_recorded_once(sent: &BTreeSet<Key>, stored: &[RecordedPush]) -> Result<(), String> {
-    let mut found: BTreeMap<Key, u32> = BTreeMap::new();
+    let (mut found, mut answers) = (BTreeMap::<Key, u32>::new(), BTreeSet::new());
     for push in stored {
         let key = (
             push.registry.clone(),
@@ -106,9 +112,18 @@ fn each_push_is_recorded_once(sent: &BTreeSet<Key>, stored: &[RecordedPush]) -> 
             push.digest.clone(),
             push.delete,
         );
-        *found.entry(key).or_default() += 1;
-        if push.effective != push.occurred.min(push.received + 60_000_000) {
+        *found.entry(key.clone()).or_default() += 1;
+        let ahead = push.received + 60_000_000;
+        let effective = match (push.answer, push.timed) {
+            (true, _) => push.occurred.min(ahead),
+            (false, true) if push.occurred <= ahead => push.occurred,
+            (false, _) => push.occurred.min(push.received),
+        };
+        if push.effective != effective {
             return Err(format!("a wrong effective time: {push:?}"));
+        }
+        if push.answer {
+            answers.insert(key.clone());
         }
     }
     if let Some((key, count)) = found.iter().find(|(_, count)| **count > 1) {
@@ -118,7 +133,10 @@ fn each_push_is_recorded_once(sent: &BTreeSet<Key>, stored: &[RecordedPush]) -> 
         .iter()
         .filter(|key| !found.contains_key(*key))
         .collect();
-    let invented: Vec<&Key> = found.keys().filter(|key| !sent.contains(*key)).collect();
+    let invented: Vec<&Key> = found
+        .keys()
+        .filter(|key| !sent.contains(*key) && !answers.contains(*key))
+        .collect();
     if missing.is_empty() && invented.is_empty() {
         return Ok(());
     }
@@ -211,6 +229,27 @@ async fn heads(
         if is != should {
             return Err(format!(
                 "{tag:?} has head and numbers {is:?}, and should have {should:?}"
+            ));
+        }
+    }
+    Ok(())
+}
+
+/// Checks that each tag of the registry that can be asked has the registry's digest as its head,
+/// however wrong the senders' clocks were.
+fn heads_equal_the_registry(
+    asked: &AskedRegistry,
+    revisions: &BTreeMap<Tag, Vec<RecordedRevision>>,
+) -> Result<(), String> {
+    for (name, digest) in asked.tags() {
+        let tag = revisions
+            .iter()
+            .find(|((registry, _, tag), _)| registry == SKEWED.1 && *tag == name);
+        let head = tag.and_then(|(_, revisions)| in_force(revisions, i64::MAX));
+        let is = head.and_then(|head| head.digest.clone());
+        if is != digest {
+            return Err(format!(
+                "{name} has the head {head:?}, and the registry has {digest:?}"
             ));
         }
     }

@@ -100,7 +100,7 @@ pub(crate) fn requests(
     (requests, pushes)
 }
 
-fn digest(repository: &str, n: u64) -> String {
+pub(crate) fn digest(repository: &str, n: u64) -> String {
     Digest::sha256_of(format!("{repository}/{n}").as_bytes()).to_string()
 }
 
@@ -154,7 +154,7 @@ pub(crate) fn push(
 }
 
 #[expect(clippy::too_many_arguments, reason = "the fields of a push")]
-fn request(
+pub(crate) fn request(
     source: &'static str,
     registry: &str,
     repository: &str,

@@ -20,6 +20,7 @@ mod events;
 mod oracle;
 mod rollouts;
 mod senders;
+mod skewed;
 mod weather;
 mod world;
 
@@ -58,7 +59,14 @@ async fn after_a_storm_every_promise_holds() {
     let (requests, mut pushes) = events::requests(seed, count, start);
     let storm = weather::weather(Arc::clone(&world), seed, Instant::now() + over);
     let sending = senders::send(requests, world.gateways.clone(), over);
-    let (happened, sent) = tokio::join!(storm, sending);
+    let changing = skewed::send(
+        &world.asked,
+        seed,
+        world.gateways.clone(),
+        Instant::now() + over,
+    );
+    let (happened, sent, reported) = tokio::join!(storm, sending, changing);
+    pushes.extend(reported);
 
     world.heal().await;
     let healed = Instant::now();

@@ -16,6 +16,10 @@ pub(crate) struct RecordedPush {
     pub(crate) occurred: i64,
     pub(crate) effective: i64,
     pub(crate) received: i64,
+    /// The registry's answer to a question, not an event.
+    pub(crate) answer: bool,
+    /// The time is from the event.
+    pub(crate) timed: bool,
 }
 
 /// A row of the table `revision`.
@@ -56,8 +60,8 @@ fn state(ordered: &[&RecordedPush], instant: i64) -> Option<String> {
     for push in ordered.iter().take_while(|push| push.effective <= instant) {
         state = match (&push.tag, push.delete, &push.digest) {
             (Some(_), false, digest) => digest.clone(),
-            (None, _, Some(digest)) => state.filter(|had| had != digest),
-            (Some(_), true, _) | (None, _, None) => None,
+            (_, _, Some(digest)) => state.filter(|had| had != digest),
+            (_, _, None) => None,
         };
     }
     state

@@ -65,7 +65,7 @@ pub(crate) async fn send(
     sent
 }
 
-async fn deliver(
+pub(crate) async fn deliver(
     client: &reqwest::Client,
     gateways: &[String],
     turn: &mut usize,

@@ -11,6 +11,7 @@ use tagtrail_testkit::{
 use tokio::sync::Mutex;
 
 use crate::events::REGISTRIES;
+use crate::skewed::{AskedRegistry, SKEWED};
 
 /// The secret of the sources.
 pub(crate) const SECRET: &str = "hook-secret-of-the-storm";
@@ -157,6 +158,8 @@ pub(crate) struct World {
     pub(crate) nats: Bus,
     pub(crate) sink: Sink,
     pub(crate) to_sink: Proxy,
+    /// The registry that the resolvers ask.
+    pub(crate) asked: AskedRegistry,
     pub(crate) members: Vec<Member>,
     /// Addresses of the gateways, behind their proxies.
     pub(crate) gateways: Vec<String>,
@@ -174,22 +177,32 @@ impl World {
             _ => Bus::Three(Mutex::new(TestCluster::start(true).await)),
         };
         let to_sink = Proxy::start(host(sink.url())).await;
+        let (asked, asked_url) = AskedRegistry::start().await;
         let folder = tempfile::tempdir().unwrap();
         let config = config(
             folder.path(),
             &sink.url().replace(&host(sink.url()), to_sink.address()),
+            &asked_url,
         );
         let mut world = World {
             postgres,
             nats,
             sink,
             to_sink,
+            asked,
             members: Vec::new(),
             gateways: Vec::new(),
             api: String::new(),
             _folder: folder,
         };
-        for (service, count) in [("gateway", 2), ("indexer", 3), ("trigger", 2), ("api", 1)] {
+        let services = [
+            ("gateway", 2),
+            ("resolver", 2),
+            ("indexer", 3),
+            ("trigger", 2),
+            ("api", 1),
+        ];
+        for (service, count) in services {
             for number in 1..=count {
                 world.add(service, number, &config).await;
             }
@@ -261,6 +274,9 @@ impl World {
                 environment.insert("TAGTRAIL_CLAIM_INTERVAL_MS", "200".to_owned());
                 environment.insert("TAGTRAIL_SWEEP_SECONDS", "5".to_owned());
             }
+            "resolver" => {
+                environment.insert("TAGTRAIL_ACK_SECONDS", "15".to_owned());
+            }
             _ => {
                 environment.insert("TAGTRAIL_SESSION_SECONDS", "2".to_owned());
             }
@@ -326,9 +342,12 @@ fn host(url: &str) -> String {
     authority.rsplit('@').next().unwrap().to_owned()
 }
 
-fn config(folder: &std::path::Path, target: &str) -> PathBuf {
-    let mut text = String::new();
-    for (source, registry) in REGISTRIES {
+fn config(folder: &std::path::Path, target: &str, asked: &str) -> PathBuf {
+    let mut text = format!(
+        "[[registry]]\nname = \"{}\"\nurl = \"{asked}\"\nreconcile = \"0s\"\n",
+        SKEWED.1
+    );
+    for (source, registry) in REGISTRIES.into_iter().chain([SKEWED]) {
         text += &format!(
             "[[source]]\nname = \"{source}\"\nkind = \"generic\"\nregistry = \"{registry}\"\nsecret = {{ env = \"STORM_HOOK_SECRET\" }}\n"
         );

@@ -352,7 +352,7 @@ fn clock(ahead: Duration) -> Finding {
             "ahead of"
         }
     );
-    let cure = "synchronize both clocks by NTP: events are ordered by the registry's clock";
+    let cure = "synchronize both clocks by NTP: history has the times of the registry's clock";
     match () {
         () if off > CLOCK_ERROR => Finding::error(CHECK, found, cure),
         () if off > CLOCK_WARNING => Finding::warning(CHECK, found, cure),
