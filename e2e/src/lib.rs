@@ -27,6 +27,7 @@ pub fn config(folder: &std::path::Path, registry: &str, target: &str) -> std::pa
 [[source]]
 name = "main"
 kind = "distribution"
+registry = "{registry}"
 secret = {{ env = "MAIN_HOOK_SECRET" }}
 
 [[source]]

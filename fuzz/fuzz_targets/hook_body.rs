@@ -10,15 +10,15 @@ use tagtrail_gateway::KindSetup;
 use tagtrail_proto::{Event, Push, Subject};
 
 static FILE: LazyLock<File> = LazyLock::new(|| {
-    // Each kind has two sources: without `registry`, if events name the registry, and with
-    // `registry`.
+    // Each kind has two sources: of any registry, if events name the registry, and of
+    // one.
     let sources = |kind: KindSetup| {
         let name = kind.names[0];
         let source = move |number: usize, registry: &str| {
             format!("[[source]]\nname = \"{name}-{number}\"\nkind = \"{name}\"\nsecret = {{ env = \"S\" }}\n{registry}\n")
         };
         let registry = "registry = \"registry.example.com:5000\"";
-        let first = if kind.needs_registry { registry } else { "" };
+        let first = if kind.needs_registry { registry } else { "registry = \"any\"" };
         [source(0, first), source(1, "registry = \"registry.example.com\"")]
     };
     let text: String = tagtrail_gateway::kinds("", "").into_iter().flat_map(sources).collect();

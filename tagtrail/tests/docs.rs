@@ -195,7 +195,7 @@ fn the_page_on_configuration_names_every_kind_and_its_rules() {
         names(&|_| true)
     );
     assert_eq!(
-        names_of_row(&page, "| `registry` |", "Needed for"),
+        names_of_row(&page, "| `registry` |", "; not for"),
         names(&|kind| kind.needs_registry)
     );
     assert_eq!(

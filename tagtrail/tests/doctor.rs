@@ -16,6 +16,7 @@ const FILE: &str = r#"
 [[source]]
 name = "main"
 kind = "distribution"
+registry = "any"
 secret = { env = "DOCTOR_HOOK_SECRET" }
 
 [[source]]

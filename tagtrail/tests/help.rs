@@ -234,6 +234,7 @@ fn config_check_reads_the_file_as_the_services_do() {
 [[source]]
 name = "main"
 kind = "distribution"
+registry = "registry.example.com"
 secret = { env = "CHECK_HOOK_SECRET" }
 
 [[registry]]
@@ -258,26 +259,35 @@ role = "operate"
     assert_eq!(code, 0);
     for line in [
         ": good",
-        "source main: POST /hooks/main takes distribution events about the registry that its events name",
+        "source main: POST /hooks/main takes distribution events about registry.example.com",
         "registry registry.example.com: asked at https://registry.example.com without a password",
         "trigger shop: rolls out registry.example.com/shop/web:latest by command",
         "token ops: may read, pause and resume",
     ] {
         assert!(said.contains(line), "{line:?} is not in {said}");
     }
+    assert!(!said.contains("warning"), "{said}");
+    let any = text.replacen("\"registry.example.com\"", "\"any\"", 1);
+    let (code, said, _) = check(&any, &environment);
+    let warned = "tagtrail.toml:14: trigger shop, images.web: source main, which is of any registry, can move registry.example.com/shop/web:latest";
+    assert!(code == 0 && said.contains(warned), "{said}");
     for (wrong, place) in [
         (
             text.replace("\"distribution\"", "\"harbour\""),
             ":4: source.kind: ",
         ),
         (
-            text.replace("target.command", "target.telepathy"),
-            ":14: trigger.target.telepathy: ",
+            text.replacen("registry = \"registry.example.com\"\n", "", 1),
+            ":3: source.registry: source main names no registry; add registry = \"registry.example.com\", as images name it, or registry = \"any\"",
         ),
-        (text.replace("https://", "ftp://"), ":9: registry.url: "),
+        (
+            text.replace("target.command", "target.telepathy"),
+            ":15: trigger.target.telepathy: ",
+        ),
+        (text.replace("https://", "ftp://"), ":10: registry.url: "),
         (
             text.replace("CHECK_TOKEN", "CHECK_NOTHING"),
-            ":17: token.secret: ",
+            ":18: token.secret: ",
         ),
     ] {
         let (code, said, error) = check(&wrong, &environment);

@@ -9,7 +9,7 @@
 //! [[source]]
 //! name = "main"                        # POST /hooks/main, or /hooks/main/SECRET
 //! kind = "distribution"
-//! registry = "registry.example.com"    # overrides the host that events name
+//! registry = "registry.example.com"    # of all its events; "any": the host that an event names
 //! secret = { env = "MAIN_HOOK_SECRET" }    # or { file = "…" }; a list of two allows rotation
 //! repositories = ["shop/**"]           # optional: the repositories that it may report
 //!
@@ -52,7 +52,7 @@ use serde::Deserialize;
 use tagtrail_proto::{Image, Name, Registry, Repository};
 
 pub use secret::{Live, Secret, SecretError, Secrets};
-pub use source::{SettingError, Settings, Source};
+pub use source::{SettingError, Settings, Source, SourceRegistry};
 pub use tagtrail_policy::glob::{Glob, ImageGlob};
 /// A value with a place in the file, for [`File::error_at`].
 pub use toml::Spanned;

@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
-use tagtrail_proto::{Name, Registry};
+use tagtrail_proto::{Name, NameError, Registry};
 use toml::Spanned;
 
 use crate::{Glob, Secrets};
@@ -14,8 +14,10 @@ pub struct Source {
     pub name: Spanned<Name>,
     /// The kind of sender. The gateway has the table of kinds.
     pub kind: Spanned<String>,
-    /// The registry that is recorded for the events, and overrides the host that an event names.
-    pub registry: Option<Registry>,
+    /// The registry that the source reports. `None` is a mistake, except of a kind that is always
+    /// about one registry; services take it as [`SourceRegistry::Any`], so that an upgrade shuts no
+    /// sender out.
+    pub registry: Option<SourceRegistry>,
     /// The secret that authenticates a request; two during a change. Optional for a kind with
     /// another proof of identity.
     pub secret: Option<Secrets>,
@@ -28,6 +30,28 @@ pub struct Source {
     // `flatten` excludes `deny_unknown_fields`, so the kind refuses unknown keys.
     #[serde(flatten)]
     pub settings: Settings,
+}
+
+/// The registry that a source reports.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub enum SourceRegistry {
+    /// `any`: the registry that each event names. So the source can move the images of every
+    /// registry.
+    Any,
+    /// This one, whichever host an event names.
+    Named(Registry),
+}
+
+impl TryFrom<String> for SourceRegistry {
+    type Error = NameError;
+
+    fn try_from(text: String) -> Result<SourceRegistry, NameError> {
+        match text.as_str() {
+            "any" => Ok(SourceRegistry::Any),
+            name => name.parse().map(SourceRegistry::Named),
+        }
+    }
 }
 
 impl Source {

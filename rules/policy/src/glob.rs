@@ -6,11 +6,16 @@ use serde::Deserialize;
 use tagtrail_proto::{Image, Registry, Repository, Tag};
 
 /// A pattern over the path of a repository. `*` matches any text within one part; `**` matches one
-/// or more whole parts. `shop/**` matches every repository below `shop`, but not `shop` itself. At
-/// most 255 bytes.
+/// or more whole parts. `shop/**` matches every repository below `shop`, but not `shop` itself. A
+/// registry before the path is understood: `registry.example.com/shop/**`. At most 255 bytes.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
-pub struct Glob(String);
+pub struct Glob {
+    /// The pattern as a path. The first part of a path may look like a registry (`shop.v2/web`).
+    path: String,
+    /// The pattern as a registry and a path.
+    qualified: Option<(Registry, String)>,
+}
 
 impl TryFrom<String> for Glob {
     type Error = String;
@@ -19,8 +24,16 @@ impl TryFrom<String> for Glob {
         let allowed = |byte: u8| {
             byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"._-/*".contains(&byte)
         };
-        if pattern.len() <= 255 && pattern.bytes().all(allowed) && pattern.split('/').all(is_part) {
-            Ok(Glob(pattern))
+        let is_path = |path: &str| path.bytes().all(allowed) && path.split('/').all(is_part);
+        let qualified = pattern.split_once('/').and_then(|(first, rest)| {
+            let registry = first.parse::<Registry>().ok()?;
+            is_path(rest).then(|| (registry, rest.to_owned()))
+        });
+        if pattern.len() <= 255 && (qualified.is_some() || is_path(&pattern)) {
+            Ok(Glob {
+                path: pattern,
+                qualified,
+            })
         } else {
             Err(format!(
                 "{pattern:?} is not a pattern over repositories; write paths with * within a part and ** for any parts, such as \"shop/**\""
@@ -30,10 +43,26 @@ impl TryFrom<String> for Glob {
 }
 
 impl Glob {
-    /// Returns true if the path of the repository matches.
+    /// Returns true if the repository matches.
     #[must_use]
-    pub fn matches(&self, repository: &str) -> bool {
-        parts_match(&self.0, repository)
+    pub fn matches(&self, registry: &Registry, repository: &Repository) -> bool {
+        let repository = repository.as_ref();
+        parts_match(&self.path, repository)
+            || self
+                .qualified
+                .as_ref()
+                .is_some_and(|(named, path)| named == registry && parts_match(path, repository))
+    }
+
+    /// Returns the pattern with another name of its registry.
+    #[must_use]
+    pub fn with_registry(self, name: impl FnOnce(Registry) -> Registry) -> Glob {
+        Glob {
+            qualified: self
+                .qualified
+                .map(|(registry, path)| (name(registry), path)),
+            ..self
+        }
     }
 }
 
@@ -120,6 +149,15 @@ impl ImageGlob {
         self.paths.iter().any(|path| parts_match(path, &text))
     }
 
+    /// Returns the pattern for a registry that writes every tag in lower case.
+    #[must_use]
+    pub fn with_lowercase_tag(&self) -> ImageGlob {
+        ImageGlob {
+            paths: self.paths.clone(),
+            tag: self.tag.as_ref().map(|tag| tag.to_ascii_lowercase()),
+        }
+    }
+
     /// Returns the pattern over the tag, with `*` for any text. `None`: every tag matches.
     #[must_use]
     pub fn tag(&self) -> Option<&str> {
@@ -165,8 +203,10 @@ fn parts_match(pattern: &str, text: &str) -> bool {
     matched[parts.len()]
 }
 
-/// Matches `*` within one part by backtracking to the last star: quadratic at worst.
-fn within_part(pattern: &[u8], text: &[u8]) -> bool {
+/// Returns whether a part matches a pattern in which `*` is any text, by backtracking to the last
+/// star: quadratic at worst.
+#[must_use]
+pub fn within_part(pattern: &[u8], text: &[u8]) -> bool {
     let (mut p, mut t, mut star) = (0, 0, None);
     while t < text.len() {
         if pattern.get(p) == Some(&b'*') {
@@ -202,14 +242,55 @@ mod tests {
             ("**", "a", true),
             ("s*p/*-api", "shop/web-api", true),
             ("s*p/*-api", "shop/web-apis", false),
-            ("a*b*c", "aXbXbc", true),
+            ("a*b*c", "axbxbc", true),
             ("a/**/z/**/y", "a/b/z/z/c/y", true),
         ] {
+            let registry = "registry.example.com".parse().unwrap();
             assert_eq!(
-                Glob::try_from(pattern.to_owned()).unwrap().matches(path),
+                Glob::try_from(pattern.to_owned())
+                    .unwrap()
+                    .matches(&registry, &path.parse().unwrap()),
                 expected,
                 "{pattern} {path}"
             );
+        }
+    }
+
+    #[test]
+    fn a_registry_before_the_path_of_a_repository_is_understood() {
+        for (pattern, registry, path, expected) in [
+            (
+                "hub.example.com/shop/**",
+                "hub.example.com",
+                "shop/web",
+                true,
+            ),
+            ("hub.example.com/shop/**", "hub.example.com", "base", false),
+            (
+                "hub.example.com/shop/**",
+                "a.example.com",
+                "shop/web",
+                false,
+            ),
+            ("localhost:5000/*", "localhost:5000", "web", true),
+            ("[2001:db8::1]:5000/*", "[2001:db8::1]:5000", "web", true),
+            ("localhost/*", "hub.example.com", "localhost/web", true),
+            ("shop.v2/**", "hub.example.com", "shop.v2/web", true),
+            // A part with `*` is a part of a path: `*/web` is no `web` of each registry.
+            ("*/web", "hub.example.com", "web", false),
+            ("*.example.com/web", "hub.example.com", "web", false),
+        ] {
+            let glob = Glob::try_from(pattern.to_owned()).unwrap();
+            let matched = glob.matches(&registry.parse().unwrap(), &path.parse().unwrap());
+            assert_eq!(matched, expected, "{pattern} {registry}/{path}");
+        }
+        for wrong in [
+            "localhost:5000",
+            "a/localhost:5000/b",
+            "localhost:5000/",
+            "localhost:5000/A",
+        ] {
+            assert!(Glob::try_from(wrong.to_owned()).is_err(), "{wrong}");
         }
     }
 

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use axum::http::HeaderName;
 use tagtrail_bus::BusArgs;
-use tagtrail_config::{ConfigError, File, Glob};
+use tagtrail_config::{ConfigError, File, Glob, SourceRegistry};
 use tagtrail_proto::{Name, Registry, Repository};
 
 use crate::proof::credentials::Credentials;
@@ -52,9 +52,9 @@ pub(crate) struct SourceRules {
 
 impl SourceRules {
     /// Returns whether the source may report this repository.
-    pub(crate) fn may_report(&self, repository: &Repository) -> bool {
-        let path = repository.as_ref();
-        self.repositories.is_empty() || self.repositories.iter().any(|glob| glob.matches(path))
+    pub(crate) fn may_report(&self, registry: &Registry, repository: &Repository) -> bool {
+        let matches = |glob: &Glob| glob.matches(registry, repository);
+        self.repositories.is_empty() || self.repositories.iter().any(matches)
     }
 }
 
@@ -64,16 +64,45 @@ impl Config {
     /// # Errors
     /// A mistake in the file, with line and cure.
     pub(crate) fn sources(&self) -> Result<HashMap<String, Source>, ConfigError> {
-        sources(&File::load(&self.config)?)
+        let file = File::load(&self.config)?;
+        let sources = sources(&file)?;
+        for entry in &file.source {
+            // An upgrade must not shut out a sender, so the rule is strict only in `config check`.
+            if let Err(unnamed) = check_registry(&file, entry) {
+                tracing::warn!(source = %entry.name.get_ref(), "{unnamed}; until then it acts as \"any\"");
+            }
+        }
+        Ok(sources)
     }
 }
 
-/// Checks the gateway's part of the file, secrets included. Returns a line for each source.
+/// Checks that the source names its registry.
+pub(crate) fn check_registry(
+    file: &File,
+    entry: &tagtrail_config::Source,
+) -> Result<(), ConfigError> {
+    let fixed = Kind::named(entry.kind.get_ref()).and_then(|kind| kind.default_registry);
+    if entry.registry.is_some() || fixed.is_some() {
+        return Ok(());
+    }
+    let message = format!(
+        "source {} names no registry; add registry = \"registry.example.com\", as images name it, or registry = \"any\" if its events may move the images of every registry",
+        entry.name.get_ref()
+    );
+    Err(file.error_at(entry.name.span().start, "source.registry", message))
+}
+
+/// Checks the gateway's part of the file, secrets included. Returns a line for each source. The
+/// rules are stricter than at the start of the service, which warns instead.
 ///
 /// # Errors
 /// A mistake in the file, with line and cure.
 pub fn check(file: &File) -> Result<Vec<String>, ConfigError> {
-    let mut lines: Vec<String> = sources(file)?
+    let checked = sources(file)?;
+    for entry in &file.source {
+        check_registry(file, entry)?;
+    }
+    let mut lines: Vec<String> = checked
         .into_values()
         .map(|Source { rules, .. }| {
             let registry = match &rules.registry {
@@ -116,7 +145,14 @@ pub(crate) fn rules(
         );
         return Err(file.error_at(at, "source.kind", message));
     };
-    if kind.needs_registry && entry.registry.is_none() {
+    let registry = match &entry.registry {
+        Some(SourceRegistry::Named(registry)) => Some(registry.clone()),
+        // A default registry always parses: a test checks all of them.
+        Some(SourceRegistry::Any) | None => kind
+            .default_registry
+            .and_then(|registry| registry.parse().ok()),
+    };
+    if kind.needs_registry && registry.is_none() {
         let message = format!(
             "events of kind {:?} do not name their registry; add registry = \"registry.example.com\"",
             kind.name
@@ -130,7 +166,7 @@ pub(crate) fn rules(
     Ok(SourceRules {
         name: entry.name.get_ref().clone(),
         kind,
-        registry: entry.registry.clone(),
+        registry,
         options,
         repositories: entry.repositories.clone(),
     })
@@ -223,7 +259,12 @@ mod tests {
             "[[source]]\nname = 'a'\nkind = 'gitlab'\nSECRET\nrepositories = ['shop/**', 'base']",
         )
         .unwrap();
-        let may_report = |path: &str| sources["a"].rules.may_report(&path.parse().unwrap());
+        let registry = "registry.example.com".parse().unwrap();
+        let may_report = |path: &str| {
+            sources["a"]
+                .rules
+                .may_report(&registry, &path.parse().unwrap())
+        };
         assert_eq!(sources["a"].rules.kind.name, "distribution");
         assert!(may_report("shop/web") && may_report("base"));
         assert!(!may_report("shop") && !may_report("base/web") && !may_report("other"));
@@ -232,7 +273,9 @@ mod tests {
     #[test]
     fn a_source_without_patterns_may_report_every_repository() {
         let sources = read("[[source]]\nname = 'a'\nkind = 'distribution'\nSECRET").unwrap();
-        assert!(sources["a"].rules.may_report(&"any/thing".parse().unwrap()));
+        let registry = "registry.example.com".parse().unwrap();
+        let repository = "any/thing".parse().unwrap();
+        assert!(sources["a"].rules.may_report(&registry, &repository));
     }
 
     #[test]

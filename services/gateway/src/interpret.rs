@@ -83,7 +83,7 @@ impl Interpretation {
         for event in events {
             match event {
                 Meaning::Push(push) | Meaning::Unresolved(push)
-                    if !rules.may_report(&push.repository) =>
+                    if !rules.may_report(&push.registry, &push.repository) =>
                 {
                     receipt.ignored += 1;
                     receipt.reasons.push(format!(

@@ -28,6 +28,7 @@ mod config;
 mod error;
 mod interpret;
 mod metrics;
+mod movers;
 mod proof;
 mod publish;
 mod receive;
@@ -47,6 +48,7 @@ use crate::shared::Shared;
 
 pub use config::{Config, check};
 pub use interpret::Receipt;
+pub use movers::warnings;
 pub use receive::replay::{ReplayError, replay};
 pub use setup::{KindSetup, Setup, kinds, setup};
 

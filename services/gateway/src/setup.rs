@@ -15,6 +15,8 @@ pub struct Setup {
     pub url: String,
     /// The registry of the events. `None`: the registry that each event names.
     pub registry: Option<Registry>,
+    /// Whether the source says so, or is of a kind that is always about one registry.
+    pub names_registry: bool,
     /// Whether events name the digests of tags. Otherwise the resolver needs a `[[registry]]`.
     pub has_digest: bool,
     /// Whether senders show a token of an identity provider in place of a secret.
@@ -47,13 +49,8 @@ pub fn setup(
         has_digest: rules.kind.has_digest,
         wants_token: tokens.is_some(),
         nats_subject: rules.options.nats.map(|nats| nats.subject),
-        // A default registry always parses: a test checks all of them.
-        registry: rules.registry.or_else(|| {
-            rules
-                .kind
-                .default_registry
-                .and_then(|name| name.parse().ok())
-        }),
+        names_registry: config::check_registry(file, entry).is_ok(),
+        registry: rules.registry,
     })
 }
 

@@ -16,7 +16,8 @@ pub(crate) struct Config {
 
 #[derive(Debug, clap::Subcommand)]
 enum ConfigCommand {
-    /// Read the file and all secrets as the services do, and print the entries or the first error.
+    /// Read the file and all secrets as the services do, and print the entries and warnings, or the
+    /// first error. The check is stricter than a service, which warns and goes on.
     Check {
         /// Path of the file.
         #[arg(env = "TAGTRAIL_CONFIG", default_value = "tagtrail.toml")]
@@ -40,7 +41,10 @@ impl Config {
         if lines.is_empty() {
             lines.push("it is empty: no events are accepted, and nothing is rolled out".to_owned());
         }
-        let text = format!("{}: good\n  {}\n", path.display(), lines.join("\n  "));
+        let mut text = format!("{}: good\n  {}\n", path.display(), lines.join("\n  "));
+        for warning in tagtrail_gateway::warnings(&file)? {
+            text += &format!("warning: {warning}\n");
+        }
         Ok(write(text.as_bytes()))
     }
 }

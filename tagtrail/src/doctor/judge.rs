@@ -48,6 +48,13 @@ pub(super) fn source(answers: &SourceAnswers, configured: &[&Registry]) -> Vec<F
         }
     };
     let mut findings = Vec::new();
+    if !setup.names_registry {
+        findings.push(Finding::warning(
+            "registry",
+            "the source names no registry, so its events can move the images of every registry",
+            "set `registry` of the source; registry = \"any\" if that is intended",
+        ));
+    }
     for (place, answer) in &answers.secrets {
         findings.push(match answer {
             Err(why) => Finding::error(

@@ -279,6 +279,7 @@ To do:
                 source: "main".to_owned(),
                 setup: Setup {
                     kind: "distribution",
+                    names_registry: true,
                     url: "http://t/hooks/main".to_owned(),
                     registry: None,
                     has_digest: true,

@@ -4,7 +4,8 @@ use tagtrail_config::File;
 use super::super::report::Level;
 use super::*;
 
-const SOURCE: &str = "[[source]]\nname = 'main'\nkind = 'distribution'\nsecret = { env = 'S' }\n";
+const SOURCE: &str =
+    "[[source]]\nname = 'main'\nkind = 'distribution'\nregistry = 'any'\nsecret = { env = 'S' }\n";
 const REGISTRY: &str = "[[registry]]\nname = 'r.example.com'\nurl = 'https://r.example.com'\n";
 
 fn read(text: &str) -> File {
@@ -42,6 +43,19 @@ fn levels(findings: &[Finding]) -> Vec<(&str, Level)> {
         .iter()
         .map(|finding| (finding.check, finding.level))
         .collect()
+}
+
+#[test]
+fn a_source_that_names_no_registry_is_warned_about() {
+    let unnamed = SOURCE.replace("registry = 'any'\n", "");
+    let findings = found(&unnamed, &[Ok(GatewayAnswer::Accepted)], None);
+    assert_eq!(
+        levels(&findings),
+        [("registry", Level::Warning), ("gateway", Level::Ok)]
+    );
+    let hub = unnamed.replace("distribution", "dockerhub");
+    let findings = found(&hub, &[Ok(GatewayAnswer::Accepted)], None);
+    assert!(findings.iter().all(|finding| finding.check != "registry"));
 }
 
 #[test]
@@ -104,7 +118,8 @@ fn without_a_readable_secret_the_gateway_must_still_have_the_source() {
         levels(&unreadable),
         [("secret", Level::Error), ("gateway", Level::Ok)]
     );
-    let token = "[[source]]\nname = 'g'\nkind = 'gar'\naudience = 'a'\nemail = 'e'\n";
+    let token =
+        "[[source]]\nname = 'g'\nkind = 'gar'\nregistry = 'any'\naudience = 'a'\nemail = 'e'\n";
     let token = found(token, &[], Some(GatewayAnswer::Refused));
     assert_eq!(levels(&token), [("gateway", Level::Ok)]);
     assert!(token[0].found.contains("token can't be tested"));
@@ -132,13 +147,13 @@ fn events_without_digests_need_a_registry_to_ask() {
         findings.remove(1)
     };
     let quay = SOURCE.replace("distribution", "quay");
-    let named = format!("registry = 'r.example.com'\n{REGISTRY}");
-    assert_eq!(digests(&format!("{quay}{named}")).level, Level::Ok);
+    let named = quay.replace("'any'", "'r.example.com'");
+    assert_eq!(digests(&format!("{named}{REGISTRY}")).level, Level::Ok);
     assert_eq!(digests(&format!("{quay}{REGISTRY}")).level, Level::Ok);
     for (text, name) in [
         (quay.clone(), "\"…\""),
         (
-            format!("{quay}registry = 'quay.io'\n{REGISTRY}"),
+            format!("{}{REGISTRY}", quay.replace("'any'", "'quay.io'")),
             "\"quay.io\"",
         ),
         (
