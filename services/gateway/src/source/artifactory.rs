@@ -17,6 +17,8 @@
 //! | `data.tag` | the tag; of a push by digest, the digest |
 //! | `jpd_origin` | the address of Artifactory; absent without a base URL |
 
+use std::collections::{BTreeMap, HashMap};
+
 use serde::Deserialize;
 use tagtrail_config::{SettingError, Settings};
 use tagtrail_proto::Action;
@@ -30,7 +32,7 @@ pub(super) const ARTIFACTORY: Kind = Kind {
     proof: Proof::Signature(&[Signature::sha256("x-jfrog-event-auth").or_secret()]),
     ..Kind::with_settings(
         "artifactory",
-        &["artifactory_access"],
+        &["artifactory_access", "virtual"],
         configure,
         r#"Administration, General, Webhooks, New Webhook:
 
@@ -42,7 +44,11 @@ pub(super) const ARTIFACTORY: Kind = Kind {
 and in tagtrail.toml how Docker clients reach it, with the host that they name:
 
 registry = "acme.jfrog.io"
-artifactory_access = "repository-path"   # acme.jfrog.io/REPOSITORY/image; or "sub-domain", or "port""#,
+artifactory_access = "repository-path"   # acme.jfrog.io/REPOSITORY/image; or "sub-domain", or "port"
+
+Events name the local repository. If clients pull by a virtual one, name it:
+
+virtual = { "docker-virtual" = ["docker-local"] }"#,
     )
 };
 
@@ -71,15 +77,55 @@ struct Data {
 #[serde(deny_unknown_fields)]
 struct ArtifactorySettings {
     artifactory_access: Option<Access>,
+    /// By the key of each virtual repository, the keys of repositories behind it.
+    #[serde(default)]
+    r#virtual: BTreeMap<String, Vec<String>>,
+}
+
+/// By the key of a repository, the key under which clients know it.
+type VirtualOf = HashMap<String, String>;
+
+fn virtual_of(settings: BTreeMap<String, Vec<String>>) -> Result<VirtualOf, SettingError> {
+    let wrong = |message: String| Err(SettingError::new("virtual", message));
+    let mut virtual_of = VirtualOf::new();
+    for (key, behind) in settings {
+        for local in behind {
+            if local == key {
+                return wrong(format!(
+                    "{local:?} is behind itself; name the local repository"
+                ));
+            }
+            if let Some(other) = virtual_of.insert(local.clone(), key.clone()) {
+                return wrong(format!(
+                    "{local:?} is behind {other:?} and {key:?}; keep the one that triggers name"
+                ));
+            }
+        }
+    }
+    Ok(virtual_of)
 }
 
 fn configure(settings: &Settings) -> Result<Options, SettingError> {
-    let ArtifactorySettings { artifactory_access } = settings.parse()?;
-    let access = artifactory_access.unwrap_or(Access::RepositoryPath);
-    Ok(Options::new(move |_, body, ctx| decode(body, ctx, access)))
+    let settings: ArtifactorySettings = settings.parse()?;
+    let access = settings
+        .artifactory_access
+        .unwrap_or(Access::RepositoryPath);
+    if access == Access::Port && !settings.r#virtual.is_empty() {
+        let message = "images have no repository key with artifactory_access = \"port\"; set `registry` to the port of the virtual repository, and remove the key";
+        return Err(SettingError::new("virtual", message));
+    }
+    let virtual_of = virtual_of(settings.r#virtual)?;
+    Ok(Options::new(move |_, body, ctx| {
+        decode(body, ctx, access, &virtual_of)
+    }))
 }
 
-fn decode(body: &[u8], ctx: &Context<'_>, access: Access) -> Result<Vec<Meaning>, DecodeError> {
+fn decode(
+    body: &[u8],
+    ctx: &Context<'_>,
+    access: Access,
+    virtual_of: &VirtualOf,
+) -> Result<Vec<Meaning>, DecodeError> {
     let hook: Hook = serde_json::from_slice(body)?;
     let domain = hook
         .domain
@@ -101,6 +147,7 @@ fn decode(body: &[u8], ctx: &Context<'_>, access: Access) -> Result<Vec<Meaning>
         return Ok(vec![Meaning::Ignored]); // The Test button sends a sample.
     }
     let key = present(data.repo_key);
+    let key = key.map(|key| virtual_of.get(&key).cloned().unwrap_or(key));
     let image = image(data.path.as_deref().unwrap_or_default())
         .ok_or_else(|| DecodeError::new("`data.path` is not IMAGE/TAG/FILE"))?;
     let origin = hook.jpd_origin.unwrap_or_default();

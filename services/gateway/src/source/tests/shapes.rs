@@ -299,6 +299,53 @@ fn artifactory_by_every_access() {
 }
 
 #[test]
+fn artifactorys_local_repository_is_the_virtual_one_that_clients_name() {
+    let configure = |settings: Value| {
+        let route = Route {
+            settings: serde_json::from_value(settings).unwrap(),
+            ..Route::of(None)
+        };
+        let kind = Kind::named("artifactory").unwrap();
+        kind.configure(&route.settings).map(|_| route)
+    };
+    let behind = json!({ "docker": ["docker-remote", "docker-local"], "other": ["x"] });
+    for (access, expected) in [
+        ("repository-path", "acme.jfrog.io/docker/team/app:1.4.2"),
+        ("sub-domain", "docker.acme.jfrog.io/team/app:1.4.2"),
+    ] {
+        let route = json!({ "virtual": behind, "artifactory_access": access });
+        let route = configure(route).unwrap();
+        let body = fixture("artifactory-deleted.json");
+        let decoded = decode_with("artifactory", &route, &HeaderMap::new(), &body);
+        assert_eq!(image(decoded.unwrap().remove(0)), expected);
+    }
+    for (wrong, message) in [
+        (
+            json!({ "virtual": { "a": ["x"], "b": ["x"] } }),
+            "\"x\" is behind \"a\" and \"b\"",
+        ),
+        (
+            json!({ "virtual": { "a": ["x", "x"] } }),
+            "\"x\" is behind \"a\" and \"a\"",
+        ),
+        (
+            json!({ "virtual": { "a": ["a"] } }),
+            "\"a\" is behind itself",
+        ),
+        (
+            json!({ "virtual": behind, "artifactory_access": "port" }),
+            "no repository key",
+        ),
+    ] {
+        let error = configure(wrong).map(|_| ()).unwrap_err();
+        assert!(
+            error.key == "virtual" && error.message.contains(message),
+            "{error:?}"
+        );
+    }
+}
+
+#[test]
 fn artifactorys_image_is_its_path_without_tag_and_file() {
     let decoded = |path: Value| {
         let body = changed("artifactory-deleted.json", |body| {
