@@ -223,6 +223,12 @@ impl Tag {
     pub fn latest() -> Tag {
         Tag("latest".to_owned())
     }
+
+    /// Returns the tag in lower case, as a registry that folds the case of tags writes it.
+    #[must_use]
+    pub fn to_lowercase(&self) -> Tag {
+        Tag(self.0.to_ascii_lowercase())
+    }
 }
 
 impl FromStr for Tag {

@@ -20,6 +20,7 @@
 //! password = { file = "/run/secrets/registry" }
 //! reconcile = "1h"                     # interval of comparisons with history; "0s": never
 //! watch = ["shop/web"]                 # also reconcile before the first event
+//! aliases = ["localhost:5000"]         # other names of the same registry
 //!
 //! [[trigger]]
 //! name = "shop"
@@ -40,6 +41,7 @@
 //! ```
 
 mod duration;
+mod names;
 mod secret;
 mod source;
 
@@ -51,9 +53,10 @@ use std::time::Duration;
 use serde::Deserialize;
 use tagtrail_proto::{Image, Name, Registry, Repository};
 
+pub use names::{ImagePattern, Names};
 pub use secret::{Live, Secret, SecretError, Secrets};
 pub use source::{SettingError, Settings, Source, SourceRegistry};
-pub use tagtrail_policy::glob::{Glob, ImageGlob};
+pub use tagtrail_policy::glob::Glob;
 /// A value with a place in the file, for [`File::error_at`].
 pub use toml::Spanned;
 
@@ -74,6 +77,8 @@ pub struct File {
     #[serde(default)]
     pub token: Vec<Token>,
     #[serde(skip)]
+    names: Names,
+    #[serde(skip)]
     path: PathBuf,
     #[serde(skip)]
     text: String,
@@ -85,6 +90,9 @@ pub struct File {
 pub struct RegistryAccess {
     /// The registry's identity in image names.
     pub name: Spanned<Registry>,
+    /// Other names of the registry, in events, triggers, patterns and questions.
+    #[serde(default)]
+    pub aliases: Vec<Spanned<String>>,
     /// The registry's address.
     pub url: Spanned<String>,
     /// User for Basic or token authentication.
@@ -137,7 +145,11 @@ pub enum Role {
 pub struct Trigger {
     /// The trigger's name.
     pub name: Spanned<Name>,
-    /// The images, each under a short name.
+    /// The images as written, each under a short name.
+    #[serde(rename = "images")]
+    written: BTreeMap<Spanned<String>, Spanned<String>>,
+    /// The images, under the names of their registries.
+    #[serde(skip)]
     pub images: BTreeMap<Spanned<String>, Image>,
     /// The quiet time before a rollout: the heads must not change for this long.
     #[serde(default, with = "duration")]
@@ -233,7 +245,57 @@ impl File {
         file.path = path.to_owned();
         file.text = text.to_owned();
         file.check()?;
+        file.names = Names::of(&file)?;
+        file.read_images()?;
         Ok(file)
+    }
+
+    /// Reads the images of the triggers by the names of the registries.
+    fn read_images(&mut self) -> Result<(), ConfigError> {
+        let mut triggers = std::mem::take(&mut self.trigger);
+        for trigger in &mut triggers {
+            for (name, text) in &trigger.written {
+                let image = self.names.image(text.get_ref()).map_err(|error| {
+                    let key = format!("trigger.images.{}", name.get_ref());
+                    self.error_at(text.span().start, &key, error)
+                })?;
+                trigger.images.insert(name.clone(), image);
+            }
+        }
+        self.trigger = triggers;
+        Ok(())
+    }
+
+    /// Returns the names of the registries.
+    #[must_use]
+    pub fn names(&self) -> &Names {
+        &self.names
+    }
+
+    /// Returns warnings about the file: tags that are read in another spelling.
+    #[must_use]
+    pub fn warnings(&self) -> Vec<String> {
+        let written = self.trigger.iter().flat_map(|trigger| {
+            let images = trigger.written.iter();
+            images.filter_map(|(name, text)| Some((name, text, trigger.images.get(name)?)))
+        });
+        let other = written.filter(|(_, text, image)| {
+            let tag = text.get_ref().rsplit_once(':').map(|(_, tag)| tag);
+            tag.is_some_and(|tag| {
+                tag != image.tag.as_ref() && tag.eq_ignore_ascii_case(image.tag.as_ref())
+            })
+        });
+        other
+            .map(|(name, text, image)| {
+                let message = format!(
+                    "{} writes tags in lower case, so {} is read as {image}",
+                    image.registry,
+                    text.get_ref()
+                );
+                let key = format!("trigger.images.{}", name.get_ref());
+                self.error_at(text.span().start, &key, message).to_string()
+            })
+            .collect()
     }
 
     /// Returns the error for a mistake that the kind of a source or target found, in the form of
@@ -304,7 +366,7 @@ impl File {
         }
         for trigger in &self.trigger {
             let at = trigger.name.span().start;
-            if trigger.images.is_empty() {
+            if trigger.written.is_empty() {
                 return Err(self.error_at(
                     at,
                     "trigger.images",
@@ -312,7 +374,7 @@ impl File {
                 ));
             }
             if let Some(name) = trigger
-                .images
+                .written
                 .keys()
                 .find(|name| !valid_image_name(name.get_ref()))
             {

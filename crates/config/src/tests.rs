@@ -80,7 +80,7 @@ fn every_mistake_is_named_with_file_line_key_and_cure() {
     tagtrail.toml:5: source.header: must be the name of an HTTP header, such as X-Tagtrail-Secret
     tagtrail.toml:6: source.name: "main" is the name of another source too; give it a name of its own
     tagtrail.toml:6: trigger.name: "shop" is the name of another trigger too; give it a name of its own
-    tagtrail.toml:3: trigger[0].images: the registry "shop" is not valid: it needs a dot or a port (or to be localhost), such as registry.example.com or registry:5000
+    tagtrail.toml:3: trigger.images.web: the registry "shop" is not valid: it needs a dot or a port (or to be localhost), such as registry.example.com or registry:5000
     tagtrail.toml:3: trigger.images: "Web" is not a name for an image: 1 to 63 of a-z 0-9 - _, starting with a letter or digit
     tagtrail.toml:2: trigger.images: watches nothing; add images.<name> = "registry/repository:tag"
     tagtrail.toml:1: trigger[0]: missing field `target`; add it

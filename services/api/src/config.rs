@@ -14,7 +14,8 @@ pub struct Config {
     /// file.
     #[arg(long, env = "TAGTRAIL_API_LISTEN", default_value = "127.0.0.1:8401")]
     pub listen: SocketAddr,
-    /// The file with the tokens [default: tagtrail.toml if there is one].
+    /// The file with the tokens and the aliases of registries [default: tagtrail.toml if there is
+    /// one].
     #[arg(long, env = "TAGTRAIL_CONFIG")]
     pub config: Option<PathBuf>,
     /// The database.

@@ -92,7 +92,8 @@ pub async fn run(config: Config, ctx: Context) -> anyhow::Result<()> {
 pub async fn serve(listener: TcpListener, config: Config, ctx: Context) -> anyhow::Result<()> {
     ctx.health.register("api");
     ctx.health.register("postgres");
-    let tokens = Tokens::read(&File::load(&File::find(config.config.as_deref()))?)?;
+    let file = File::load(&File::find(config.config.as_deref()))?;
+    let tokens = Tokens::read(&file)?;
     let address = listener.local_addr()?;
     tokens.check(address)?;
     tracing::info!(%address, "serving the API");
@@ -102,6 +103,7 @@ pub async fn serve(listener: TcpListener, config: Config, ctx: Context) -> anyho
         database: database.clone(),
         feed: feed.clone(),
         tokens: Arc::new(tokens),
+        names: Arc::new(file.names().clone()),
         pace: config.pace,
         metrics: metrics::Metrics::new(&ctx.metrics),
     };

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use axum::extract::FromRef;
+use tagtrail_config::Names;
 
 use crate::config::Pace;
 use crate::database::Database;
@@ -16,6 +17,8 @@ pub(crate) struct Shared {
     pub(crate) database: Database,
     pub(crate) feed: Feed,
     pub(crate) tokens: Arc<Tokens>,
+    /// The names of registries.
+    pub(crate) names: Arc<Names>,
     pub(crate) pace: Pace,
     pub(crate) metrics: Metrics,
 }

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use axum::http::HeaderName;
 use tagtrail_bus::BusArgs;
-use tagtrail_config::{ConfigError, File, Glob, SourceRegistry};
+use tagtrail_config::{ConfigError, File, Glob, Names, SourceRegistry};
 use tagtrail_proto::{Name, Registry, Repository};
 
 use crate::proof::credentials::Credentials;
@@ -47,6 +47,8 @@ pub(crate) struct SourceRules {
     pub(crate) registry: Option<Registry>,
     /// The settings of the kind.
     pub(crate) options: Options,
+    /// The names of registries.
+    pub(crate) names: Names,
     repositories: Vec<Glob>,
 }
 
@@ -146,7 +148,7 @@ pub(crate) fn rules(
         return Err(file.error_at(at, "source.kind", message));
     };
     let registry = match &entry.registry {
-        Some(SourceRegistry::Named(registry)) => Some(registry.clone()),
+        Some(SourceRegistry::Named(registry)) => Some(file.names().registry(registry.clone())),
         // A default registry always parses: a test checks all of them.
         Some(SourceRegistry::Any) | None => kind
             .default_registry
@@ -163,12 +165,17 @@ pub(crate) fn rules(
         let key = format!("source.{}", error.key);
         file.error_at(at, &key, error.message)
     })?;
+    let named = |glob: &Glob| {
+        let name = |registry| file.names().registry(registry);
+        glob.clone().with_registry(name)
+    };
     Ok(SourceRules {
         name: entry.name.get_ref().clone(),
         kind,
         registry,
         options,
-        repositories: entry.repositories.clone(),
+        repositories: entry.repositories.iter().map(named).collect(),
+        names: file.names().clone(),
     })
 }
 

@@ -69,6 +69,7 @@ impl Interpretation {
         let ctx = Context {
             source: &rules.name,
             registry: rules.registry.as_ref(),
+            names: &rules.names,
             received_at: identity.received_at,
             unread_times: RefCell::default(),
         };

@@ -29,7 +29,7 @@ use std::time::Duration;
 use axum::http::HeaderMap;
 use serde::Deserialize;
 use serde_json::Value;
-use tagtrail_config::{SettingError, Settings};
+use tagtrail_config::{Names, SettingError, Settings};
 use tagtrail_proto::{Name, NameError, Push, Registry, clean_text};
 use time::OffsetDateTime;
 
@@ -282,6 +282,8 @@ pub(crate) struct Context<'a> {
     pub(crate) source: &'a Name,
     /// The registry that the source is configured for, which overrides the host in an event.
     pub(crate) registry: Option<&'a Registry>,
+    /// The names of registries.
+    pub(crate) names: &'a Names,
     /// The time of receipt.
     pub(crate) received_at: OffsetDateTime,
     /// The times of events that could not be read, for the author of the sender.

@@ -42,7 +42,8 @@ impl Config {
             lines.push("it is empty: no events are accepted, and nothing is rolled out".to_owned());
         }
         let mut text = format!("{}: good\n  {}\n", path.display(), lines.join("\n  "));
-        for warning in tagtrail_gateway::warnings(&file)? {
+        let warnings = tagtrail_gateway::warnings(&file)?;
+        for warning in file.warnings().into_iter().chain(warnings) {
             text += &format!("warning: {warning}\n");
         }
         Ok(write(text.as_bytes()))

@@ -8,6 +8,7 @@ use axum::extract::{FromRequestParts, Path, Query};
 use axum::http::Uri;
 use axum::http::request::Parts;
 use serde_json::{Value, json};
+use tagtrail_config::Names;
 use tagtrail_proto::{Image, clean_text, instant};
 use time::OffsetDateTime;
 
@@ -124,10 +125,11 @@ impl Parameters {
         found.map(|(_, value)| value.as_str())
     }
 
-    /// Parses `image`. The default of the tag is `latest`.
-    pub(crate) fn image(&self) -> Result<Image, Error> {
+    /// Parses `image`, whose registry may be written under an alias. The default of the tag is
+    /// `latest`.
+    pub(crate) fn image(&self, names: &Names) -> Result<Image, Error> {
         let text = self.text("image").ok_or(Error::ImageMissing)?;
-        text.parse().map_err(Error::Image)
+        names.image(text).map_err(Error::Image)
     }
 
     /// Parses a time.

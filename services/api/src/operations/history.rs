@@ -8,11 +8,11 @@ use tagtrail_config::Role;
 use tagtrail_history::changes::{self, HistoryItem};
 use tagtrail_history::tag_id;
 
-use crate::database::Database;
 use crate::http::error::Error;
 use crate::http::operation::{Method, Operation, ResponseBody, schema};
 use crate::http::paging::{CURSOR, Items, LIMIT, List, Page};
 use crate::http::parameters::{IMAGE, Parameters};
+use crate::shared::Shared;
 
 pub(crate) const HISTORY: Operation = Operation {
     id: "history",
@@ -40,11 +40,13 @@ const LIST: List<2> = List {
 };
 
 async fn history(
-    State(database): State<Database>,
+    State(Shared {
+        database, names, ..
+    }): State<Shared>,
     uri: Uri,
 ) -> Result<Json<Items<HistoryItem>>, Error> {
     let parameters = Parameters::read(&uri, HISTORY.query)?;
-    let image = parameters.image()?;
+    let image = parameters.image(&names)?;
     let page = Page::read(LIST, &parameters)?;
     let changes = database
         .ask(async |db| match tag_id(db, &image).await? {

@@ -13,10 +13,10 @@ use tagtrail_history::tag_id;
 use tagtrail_proto::{Digest, Image, Kind, Pinned};
 use time::OffsetDateTime;
 
-use crate::database::Database;
 use crate::http::error::Error;
 use crate::http::operation::{Method, Operation, ResponseBody, schema};
 use crate::http::parameters::{AT, IMAGE, KNOWN_AT, Parameters, REVISION};
+use crate::shared::Shared;
 
 pub(crate) const RESOLVE: Operation = Operation {
     id: "resolve",
@@ -79,9 +79,14 @@ impl ResolveQuery {
     }
 }
 
-async fn resolve(State(database): State<Database>, uri: Uri) -> Result<Json<Resolved>, Error> {
+async fn resolve(
+    State(Shared {
+        database, names, ..
+    }): State<Shared>,
+    uri: Uri,
+) -> Result<Json<Resolved>, Error> {
     let parameters = Parameters::read(&uri, RESOLVE.query)?;
-    let image = parameters.image()?;
+    let image = parameters.image(&names)?;
     let query = ResolveQuery::read(&parameters)?;
     let (found, known) = database
         .ask(async |db| {

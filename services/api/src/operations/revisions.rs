@@ -21,7 +21,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use futures_util::stream;
 use serde_json::json;
-use tagtrail_config::{ImageGlob, Role};
+use tagtrail_config::{ImagePattern, Role};
 use tagtrail_proto::{Registry, Repository, Revision};
 use tokio::time::Instant;
 
@@ -94,7 +94,7 @@ async fn revisions(
     let parameters = Parameters::read_also(&uri, REVISIONS.query, LAST_EVENT_ID_IN_QUERY)?;
     let pattern = match parameters.text("match") {
         None => None,
-        Some(text) => Some(text.parse::<ImageGlob>().map_err(Error::Match)?),
+        Some(text) => Some(shared.names.pattern(text).map_err(Error::Match)?),
     };
     let start = match (
         last_event_id(&headers, &parameters)?,
@@ -154,12 +154,16 @@ fn last_event_id<'a>(
 
 /// Counts the known images that match. `None`: not counted, since only people read the number, and
 /// the feed works without it.
-async fn images(shared: &Shared, pattern: &ImageGlob) -> Option<u64> {
+async fn images(shared: &Shared, pattern: &ImagePattern) -> Option<u64> {
     let count = shared.database.ask(async |db| {
-        let matches = |registry: &Registry, repository: &Repository| {
-            pattern.matches_repository(registry, repository)
-        };
-        tagtrail_history::images::count(db, matches, pattern.tag()).await
+        let mut count = 0;
+        for folds in [false, true] {
+            let matches = |registry: &Registry, repository: &Repository| {
+                pattern.matches_repository(registry, repository, folds)
+            };
+            count += tagtrail_history::images::count(db, matches, pattern.tag(folds)).await?;
+        }
+        Ok(count)
     });
     match tokio::time::timeout(COUNTING, count).await {
         Ok(Ok(count)) => Some(count),
@@ -174,7 +178,7 @@ async fn images(shared: &Shared, pattern: &ImageGlob) -> Option<u64> {
 /// The events for a follower.
 struct EventStream {
     follower: Follower,
-    pattern: Option<ImageGlob>,
+    pattern: Option<ImagePattern>,
     /// The number of known images that match, for the first event.
     images: Option<u64>,
     pace: Pace,

@@ -78,6 +78,7 @@ fn shared(tokens: Tokens) -> Shared {
     Shared {
         feed: Feed::new(database.clone(), CancellationToken::new()),
         database,
+        names: Arc::default(),
         tokens: Arc::new(tokens),
         pace: Pace::default(),
         metrics: Metrics::new(&tagtrail_daemon::Metrics::default()),

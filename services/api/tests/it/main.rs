@@ -12,6 +12,7 @@ mod faults;
 mod feed;
 mod history;
 mod manifests;
+mod names;
 mod openapi;
 mod questions;
 mod report;

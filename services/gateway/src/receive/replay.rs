@@ -5,7 +5,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use tagtrail_bus::Bus;
-use tagtrail_config::{ConfigError, File};
+use tagtrail_config::{ConfigError, File, Names};
 use tagtrail_proto::{Event, Push, Quarantined};
 
 use crate::config::rules;
@@ -68,7 +68,7 @@ pub async fn replay(bus: &Bus, file: &File, kept: &Quarantined) -> Result<Receip
         received_at: kept.received_at,
     };
     let mut interpretation = if kept.kind == Quarantined::PUSH {
-        pushed(&body, bus.partitions(), identity.number)?
+        pushed(&body, file.names(), bus.partitions(), identity.number)?
     } else {
         let entry = file
             .source
@@ -110,10 +110,17 @@ pub async fn replay(bus: &Bus, file: &File, kept: &Quarantined) -> Result<Receip
 
 /// Replays a message of the bus itself: a push that the resolver could not resolve, or that the
 /// indexer refused.
-fn pushed(body: &[u8], partitions: u16, number: u64) -> Result<Interpretation, ReplayError> {
+fn pushed(
+    body: &[u8],
+    names: &Names,
+    partitions: u16,
+    number: u64,
+) -> Result<Interpretation, ReplayError> {
     let malformed = |error: &dyn std::fmt::Display| ReplayError::Malformed(error.to_string());
     let event: Event<Push> = serde_json::from_slice(body).map_err(|error| malformed(&error))?;
-    let push = event.data;
+    let mut push = event.data;
+    push.registry = names.registry(push.registry);
+    push.tag = push.tag.map(|tag| names.tag(&push.registry, tag));
     let mut receipt = Receipt::default();
     if push.image().is_some()
         && push.digest.is_none()

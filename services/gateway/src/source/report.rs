@@ -2,7 +2,7 @@
 
 use axum::http::HeaderMap;
 use tagtrail_proto::{
-    Action, Digest, NameError, Origin, Push, Registry, Scope, Tag, TimeSource, clean_text,
+    Action, Digest, NameError, Origin, Push, Registry, Scope, TimeSource, clean_text,
 };
 
 use super::{Context, DecodeError, EventTime, Meaning};
@@ -49,12 +49,15 @@ impl Report {
         const MEDIA_TYPE: usize = 255;
         const EVENT_ID: usize = 256;
 
+        let registry = ctx.names.registry(self.registry);
         let repository = present(self.repository)
             .ok_or_else(|| DecodeError::new("the event names no repository"))?
             .parse()?;
         let tag = match present(self.tag) {
             // Some senders repeat the digest in place of the tag.
-            Some(text) if text.parse::<Digest>().is_err() => Some(text.parse::<Tag>()?),
+            Some(text) if text.parse::<Digest>().is_err() => {
+                Some(ctx.names.tag(&registry, text.parse()?))
+            }
             _ => None,
         };
         let digest: Result<Option<Digest>, NameError> =
@@ -82,7 +85,7 @@ impl Report {
         let push = Box::new(Push {
             action: self.action,
             scope,
-            registry: self.registry,
+            registry,
             repository,
             tag,
             digest,

@@ -36,9 +36,11 @@ fn decode_with(
 ) -> Result<Vec<Meaning>, DecodeError> {
     let registry = route.registry.as_ref().map(|name| name.parse().unwrap());
     let source = "main".parse().unwrap();
+    let names = Names::default();
     let ctx = Context {
         source: &source,
         registry: registry.as_ref(),
+        names: &names,
         received_at: RECEIVED_AT,
         unread_times: RefCell::default(),
     };

@@ -9,6 +9,7 @@
 mod client;
 mod gateway;
 mod kinds;
+mod names;
 mod retries;
 mod secrecy;
 
