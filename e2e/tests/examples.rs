@@ -9,7 +9,7 @@ use std::process::Command;
 use serde_json::json;
 use tagtrail_e2e::{HOOK_SECRET, Up, config, use_ring};
 use tagtrail_proto::{Digest, instant};
-use tagtrail_testkit::{Process, SOON, Sink, eventually};
+use tagtrail_testkit::{Link, Process, Proxy, SOON, Sink, eventually, signal};
 use time::{Duration, OffsetDateTime};
 
 fn root() -> PathBuf {
@@ -63,15 +63,35 @@ impl World {
         digest
     }
 
+    /// As [`World::push`], and waits until NATS takes pushes again.
+    async fn push_patiently(&self, repository: &str, n: i64) -> String {
+        eventually("the gateway", SOON, async || {
+            let page = format!("{}/readyz", self.up.address("admin"));
+            let answer = reqwest::get(page).await.ok()?;
+            (answer.status() == 200).then_some(())
+        })
+        .await;
+        self.push(repository, n).await
+    }
+
+    /// Starts `subscribe.py` with this URL of NATS.
+    fn subscriber(&self, url: &str) -> Process {
+        self.program("subscribe.py", &[], url)
+    }
+
     /// Starts a program of `examples/`, with the environment that the program documents.
     fn example(&self, name: &str, arguments: &[&str]) -> Process {
+        self.program(name, arguments, self.up.address("nats"))
+    }
+
+    fn program(&self, name: &str, arguments: &[&str], nats: &str) -> Process {
         let mut command = Command::new("setpriv");
         command
             .args(["--pdeathsig", "KILL", "--"])
             .arg(root().join("examples").join(name))
             .args(arguments)
             .env("TAGTRAIL_API", self.up.address("api"))
-            .env("NATS_URL", self.up.address("nats"))
+            .env("NATS_URL", nats)
             .env("PYTHONPATH", root().join(".tools/python"));
         Process::spawn(name, command)
     }
@@ -204,6 +224,85 @@ async fn the_nats_example_begins_with_the_head_of_every_image() {
         !log.contains("web:latest#1") && !log.contains("other/web"),
         "{log}"
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_nats_example_misses_nothing_over_a_cut_and_a_killed_server() {
+    let world = World::start().await;
+    let (login, target) = world.up.address("nats").rsplit_once('@').unwrap();
+    let proxy = Proxy::start(target.to_owned()).await;
+    let url = format!("{login}@{}", proxy.address());
+    let mut program = world.subscriber(&url);
+    let line = |n: i64, digest: &str| format!("registry.example.com/shop/web:latest#{n} {digest}");
+    let first = world.push("shop/web", 1).await;
+    says(&program, &[line(1, &first)]).await;
+
+    // Longer than the server keeps a consumer without a client. In silence no connection ends.
+    for link in [Link::Cut, Link::Silent] {
+        proxy.set(link);
+        tokio::time::sleep(std::time::Duration::from_secs(15)).await;
+        world
+            .push("shop/web", if link == Link::Cut { 2 } else { 4 })
+            .await;
+        proxy.set(Link::Whole);
+        world
+            .push("shop/web", if link == Link::Cut { 3 } else { 5 })
+            .await;
+        let last = if link == Link::Cut { "#3 " } else { "#5 " };
+        eventually("the revision after the cut", SOON, async || {
+            program.log().contains(last).then_some(())
+        })
+        .await;
+    }
+    // `tagtrail up` starts its nats-server again.
+    let pid = std::process::Command::new("pgrep")
+        .args([
+            "-P",
+            &world.up.process.pid().to_string(),
+            "-f",
+            "nats-server",
+        ])
+        .output()
+        .unwrap();
+    let pid = String::from_utf8(pid.stdout)
+        .unwrap()
+        .trim()
+        .parse()
+        .unwrap();
+    signal(pid, "KILL");
+    let sixth = world.push_patiently("shop/web", 6).await;
+    says(&program, &[line(6, &sixth)]).await;
+    assert!(program.running());
+    for n in 1..=6 {
+        let times = program.log().matches(&format!("latest#{n} ")).count();
+        assert_eq!(times, 1, "revision {n} in {}", program.log());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_nats_example_fails_if_it_cannot_begin_and_skips_other_messages() {
+    let world = World::start().await;
+    let mut wrong = world.subscriber("nats://nobody:wrong@127.0.0.1:9");
+    assert_eq!(wrong.ended(SOON).await.code(), Some(1));
+    assert!(
+        wrong.log().contains("can't read revisions"),
+        "{}",
+        wrong.log()
+    );
+
+    let client = async_nats::ConnectOptions::new();
+    let address: async_nats::ServerAddr = world.up.address("nats").parse().unwrap();
+    let (user, password) = (address.username().unwrap(), address.password().unwrap());
+    let client = client.user_and_password(user.to_owned(), password.to_owned());
+    let client = client.connect(address.clone()).await.unwrap();
+    for body in ["not JSON", "[]", "{\"data\":{\"head\":null}}"] {
+        let subject = "tagtrail.revision.registry%2Eexample%2Ecom.other.latest";
+        client.publish(subject, body.into()).await.unwrap();
+    }
+    client.flush().await.unwrap();
+    let digest = world.push("shop/web", 1).await;
+    let program = world.subscriber(world.up.address("nats"));
+    says(&program, &[format!("shop/web:latest#1 {digest}")]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
