@@ -6,6 +6,7 @@
 )]
 
 mod manifests;
+mod recheck;
 mod reconcile;
 
 use std::sync::Arc;
