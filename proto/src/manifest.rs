@@ -54,6 +54,11 @@ pub struct Manifest {
     pub source: Option<String>,
     /// Version of the packaged software: `org.opencontainers.image.version`.
     pub version: Option<String>,
+    /// True if a client made the image up in order to delete a tag. It is never rolled out.
+    /// Messages of earlier versions lack this field.
+    #[serde(default)]
+    #[schemars(required)]
+    pub tombstone: bool,
     /// Time at which the manifest was read.
     #[serde(with = "crate::instant")]
     #[schemars(with = "String", extend("format" = "date-time"))]

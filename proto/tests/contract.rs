@@ -119,6 +119,7 @@ fn manifest() -> Manifest {
         revision: Some("9f2c".to_owned()),
         source: None,
         version: None,
+        tombstone: false,
         read_at: datetime!(2026-03-03 14:02:13 UTC),
     }
 }
@@ -159,6 +160,7 @@ fn a_manifest_is_written_as_the_contract_says() {
         "revision": "9f2c",
         "source": null,
         "version": null,
+        "tombstone": false,
         "read_at": "2026-03-03T14:02:13Z"
       }
     }

@@ -12,7 +12,7 @@ pub async fn manifest(
 ) -> Result<Option<Manifest>, sqlx::Error> {
     let row = sqlx::query(
         "select registry, repository, media_type, size_bytes, artifact_type, platforms, created, labels, annotations, revision, source,
-                version, read_at
+                version, tombstone, read_at
          from manifest where digest = $1",
     )
     .bind(digest.as_bytes())
@@ -38,6 +38,7 @@ pub async fn manifest(
         revision: row.try_get("revision")?,
         source: row.try_get("source")?,
         version: row.try_get("version")?,
+        tombstone: row.try_get("tombstone")?,
         read_at: row.try_get("read_at")?,
     }))
 }

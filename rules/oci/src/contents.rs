@@ -57,6 +57,17 @@ pub struct ImageConfig {
     pub labels: BTreeMap<String, String>,
 }
 
+impl ImageConfig {
+    /// Returns true if a client made the image up in order to delete a tag. Where a registry has no
+    /// deletion of tags, `regctl` and its libraries push such an image under the tag, and then
+    /// delete the digest of the image.
+    pub fn is_tombstone(&self) -> bool {
+        ["delete-tag", "delete-date"]
+            .iter()
+            .all(|label| self.labels.contains_key(*label))
+    }
+}
+
 /// Parses a manifest of any kind, OCI or Docker: of an image, an index, or an artifact.
 pub fn manifest(bytes: &[u8]) -> ManifestFields {
     let [

@@ -44,6 +44,10 @@ fn describe(manifest: &Value) -> String {
     ] {
         rows.push([name.replace('_', " "), field(manifest, name)]);
     }
+    if manifest.get("tombstone") == Some(&Value::Bool(true)) {
+        let meaning = "yes: made up by a client in order to delete a tag; never rolled out";
+        rows.push(["tombstone".to_owned(), meaning.to_owned()]);
+    }
     for (kind, name) in [("labels", "label"), ("annotations", "annotation")] {
         let texts = manifest.get(kind).and_then(Value::as_object);
         for (key, value) in texts.into_iter().flatten() {

@@ -319,6 +319,21 @@ fn hostile_bytes_have_no_fields() {
 }
 
 #[test]
+fn an_image_made_up_for_the_deletion_of_a_tag_is_a_tombstone() {
+    let with = |labels: Value| {
+        let config = json!({ "config": { "Labels": labels } });
+        super::config(config.to_string().as_bytes()).is_tombstone()
+    };
+    assert!(with(json!({
+        "delete-tag": "stable", "delete-date": "2026-03-03 14:02:13.9 +0000 UTC m=+0.02", "a": "b",
+    })));
+    assert!(!with(json!({ "delete-tag": "stable" })));
+    assert!(!with(json!({ "delete-date": "2026-03-03" })));
+    assert!(!with(json!({ "delete-tag": null, "delete-date": 7 })));
+    assert!(!with(json!(null)));
+}
+
+#[test]
 fn platforms_and_annotations_are_bounded() {
     let many: Vec<Value> = (0..100_000)
         .map(|n| json!({ "digest": digest(&n.to_string()), "platform": { "os": "linux", "architecture": format!("a{n}") } }))

@@ -29,6 +29,7 @@ async fn a_manifest_is_returned_with_all_fields() {
             "revision": "9f2c",
             "source": null,
             "version": null,
+            "tombstone": false,
             "read_at": text(5),
         })
     );
@@ -80,6 +81,7 @@ async fn the_report_view_has_the_same_manifest() {
             "media_type": "application/vnd.oci.image.index.v1+json", "artifact_type": null, "size_bytes": 1234,
             "platforms": ["linux/amd64", "linux/arm64/v8"],
             "vcs_revision": "9f2c", "vcs_source": null, "version": null,
+            "tombstone": false,
         })
     );
 }

@@ -26,6 +26,7 @@ fn manifest(n: u64) -> Manifest {
         revision: Some("9f2c".to_owned()),
         source: None,
         version: Some("1.0".to_owned()),
+        tombstone: false,
         read_at: at(2),
     }
 }
@@ -95,7 +96,7 @@ async fn each_manifest_is_stored_once_by_the_instance_with_the_lock() {
             "media_type": "application/vnd.oci.image.index.v1+json", "size_bytes": 7, "artifact_type": "application/x",
             "platforms": [{ "os": "linux", "architecture": "arm64", "variant": "v8", "digest": digest(8) }],
             "labels": { "maintainer": "Ann" }, "annotations": { "number": "7" },
-            "revision": "9f2c", "source": null, "version": "1.0",
+            "revision": "9f2c", "source": null, "version": "1.0", "tombstone": false,
         })
     );
 }

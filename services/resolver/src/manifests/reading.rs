@@ -39,6 +39,8 @@ pub(super) async fn read(
         Some(config) => config_of(registry, pinned, config, last).await?,
         None => ImageConfig::default(),
     };
+    // An index is pushed on purpose.
+    let tombstone = parsed.image.is_none() && config.is_tombstone();
     let platforms = if parsed.platforms.is_empty() && parsed.image.is_none() {
         config.platform.into_iter().collect()
     } else {
@@ -66,6 +68,7 @@ pub(super) async fn read(
         revision: annotation("org.opencontainers.image.revision"),
         source: annotation("org.opencontainers.image.source"),
         version: annotation("org.opencontainers.image.version"),
+        tombstone,
         labels: config.labels,
         annotations: parsed.annotations,
         read_at,
