@@ -3,8 +3,8 @@
 //! In scope: names parsed once ([`Registry`], [`Repository`], [`Tag`], [`Digest`], [`Image`],
 //! [`Pinned`]); the events ([`Push`], [`Revision`], [`Rollout`], [`Manifest`], [`Quarantined`]) in
 //! their `CloudEvents` envelope ([`Event`]); the subjects of messages ([`Subject`]), the place of a
-//! reader in a stream ([`Position`]) and the trace of a message ([`TraceContext`]). The JSON
-//! Schemas of the events are in `proto/schemas`.
+//! reader in a stream ([`Position`]) and the trace of a message ([`TraceContext`]); the closed
+//! gates of a trigger ([`Waiting`]). The JSON Schemas of the events are in `proto/schemas`.
 //!
 //! Out of scope: any I/O, and the rules of history (`rules/timeline`).
 
@@ -21,6 +21,7 @@ mod rollout;
 pub mod schema;
 mod subject;
 mod trace;
+mod waiting;
 
 pub use digest::{Algorithm, Digest};
 pub use event::{CONTENT_TYPE, DataContentType, Event, SpecVersion};
@@ -33,3 +34,4 @@ pub use revision::{Kind, Point, Revision};
 pub use rollout::{Cause, CauseReason, Rollout, RolloutImage, RolloutState};
 pub use subject::{PARTITIONS, Subject, SubjectError, escape, partition_of};
 pub use trace::{TRACEPARENT, TraceContext, TraceError};
+pub use waiting::{Gate, Waiting};

@@ -1,24 +1,13 @@
 //! The decision whether a trigger needs a new rollout. The decision is level-triggered: it depends
 //! on the present heads alone, so a missed revision in between does no harm.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use tagtrail_proto::{Cause, CauseReason, Digest, Image, Origin, RolloutImage};
+use tagtrail_proto::{Cause, CauseReason, Gate, Image, Origin, Registry, RolloutImage, Waiting};
 use time::OffsetDateTime;
 
-/// The present revision of an image.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Head {
-    /// The number of the revision.
-    pub revision: u64,
-    /// The digest of the tag; `None` if the tag is deleted.
-    pub digest: Option<Digest>,
-    /// The origin of the push behind the revision.
-    pub origin: Origin,
-    /// The time at which the indexer recorded the revision.
-    pub recorded_at: OffsetDateTime,
-}
+use crate::gates::{Head, ManifestState, Rules, closed, look_again};
 
 /// The facts that the decision depends on.
 #[derive(Debug, Clone)]
@@ -35,8 +24,10 @@ pub struct Situation<'a> {
     pub paused: bool,
     /// True if a person resumed the trigger after the last decision.
     pub resumed: bool,
-    /// The time since the newest head before a rollout may start.
-    pub settle: Duration,
+    /// The time since the newest head before a rollout may start, if configured.
+    pub settle: Option<Duration>,
+    /// The registries that can be asked.
+    pub asked: &'a BTreeSet<Registry>,
     /// The time of the decision.
     pub now: OffsetDateTime,
 }
@@ -44,11 +35,19 @@ pub struct Situation<'a> {
 /// The decision for one trigger.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Decision {
-    /// Nothing to do: the last rollout already has these images, one image has no digest, all
-    /// changes are imported, or the trigger is paused.
-    Nothing,
-    /// A rollout is needed, but the heads have not settled: decide again at this time.
-    Wait(OffsetDateTime),
+    /// Nothing to do: the last rollout already has these images, one image has no digest or is a
+    /// tombstone, all changes are imported, or the trigger is paused.
+    Nothing {
+        /// The images that are tombstones.
+        waiting: Vec<Waiting>,
+    },
+    /// A rollout is needed, but gates are closed.
+    Wait {
+        /// The time at which to decide again.
+        again: OffsetDateTime,
+        /// The closed gates.
+        waiting: Vec<Waiting>,
+    },
     /// Record a rollout of these images.
     Start {
         /// The images, by their names in the trigger.
@@ -58,31 +57,21 @@ pub enum Decision {
     },
 }
 
+impl Decision {
+    const NOTHING: Decision = Decision::Nothing {
+        waiting: Vec::new(),
+    };
+}
+
 /// Decides for one trigger.
 pub fn decide(situation: &Situation<'_>) -> Decision {
     if situation.paused {
-        return Decision::Nothing;
+        return Decision::NOTHING;
     }
-    let mut images = BTreeMap::new();
-    let mut newest = None;
-    for (name, image) in situation.images {
-        // A rollout sets all images of a trigger, so one unknown or deleted image stops the rollout
-        // and leaves the deployment as it is.
-        let Some(head) = situation.heads.get(image) else {
-            return Decision::Nothing;
-        };
-        let Some(digest) = &head.digest else {
-            return Decision::Nothing;
-        };
-        newest = newest.max(Some(head.recorded_at));
-        let wanted = RolloutImage {
-            image: image.clone(),
-            revision: head.revision,
-            digest: digest.clone(),
-            pinned: image.pinned(digest),
-        };
-        images.insert(name.clone(), wanted);
-    }
+    let images = match wanted(situation) {
+        Ok(images) => images,
+        Err(nothing) => return nothing,
+    };
     let pinned_before = |name: &String| {
         situation
             .last
@@ -100,24 +89,19 @@ pub fn decide(situation: &Situation<'_>) -> Decision {
     // A person who resumes a trigger after a failed rollout wants another attempt.
     let again = situation.failed && situation.resumed;
     if changed.is_empty() && same_names && !again {
-        return Decision::Nothing;
+        return Decision::NOTHING;
     }
     // An image from before the first reconciliation is history, and no reason for a rollout.
     let imported = |name: &String| {
-        situation
-            .images
-            .get(name)
-            .and_then(|image| situation.heads.get(image))
-            .is_some_and(|head| head.origin == Origin::Imported)
+        watched(situation, name).is_some_and(|(_, head)| head.origin == Origin::Imported)
     };
     if !changed.is_empty() && changed.iter().all(imported) {
-        return Decision::Nothing;
+        return Decision::NOTHING;
     }
-    if let Some(quiet) = newest
-        .map(|newest| newest + situation.settle)
-        .filter(|quiet| *quiet > situation.now)
-    {
-        return Decision::Wait(quiet);
+    let waiting = closed_gates(situation, &changed);
+    let pauses = waiting.iter().map(|gate| look_again(gate, situation.now));
+    if let Some(again) = pauses.max() {
+        return Decision::Wait { again, waiting };
     }
     let same_watched = situation.last.is_some_and(|last| {
         last.iter()
@@ -135,186 +119,80 @@ pub fn decide(situation: &Situation<'_>) -> Decision {
         cause: Cause { reason, changed },
     }
 }
+/// Returns an image of the trigger and its head, by the name in the trigger.
+fn watched<'a>(situation: &Situation<'a>, name: &str) -> Option<(&'a Image, &'a Head)> {
+    let image = situation.images.get(name)?;
+    Some((image, situation.heads.get(image)?))
+}
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn at(second: i64) -> OffsetDateTime {
-        OffsetDateTime::UNIX_EPOCH + time::Duration::seconds(second)
-    }
-
-    struct World {
-        images: BTreeMap<String, Image>,
-        heads: BTreeMap<Image, Head>,
-        last: Option<BTreeMap<String, RolloutImage>>,
-        failed: bool,
-        paused: bool,
-        resumed: bool,
-        settle: u64,
-    }
-
-    /// Two images, each at revision 1 since second 100, and no rollout.
-    fn world() -> World {
-        let mut world = World {
-            images: BTreeMap::new(),
-            heads: BTreeMap::new(),
-            last: None,
-            failed: false,
-            paused: false,
-            resumed: false,
-            settle: 0,
+/// Returns the images of the heads, or the decision if one of the images has none. A rollout sets
+/// all images of a trigger, so one unknown or deleted image stops the rollout and leaves the
+/// deployment as it is.
+fn wanted(situation: &Situation<'_>) -> Result<BTreeMap<String, RolloutImage>, Decision> {
+    let (mut images, mut tombstones) = (BTreeMap::new(), Vec::new());
+    for name in situation.images.keys() {
+        let Some((image, head)) = watched(situation, name) else {
+            return Err(Decision::NOTHING);
         };
-        for name in ["web", "worker"] {
-            world.images.insert(
-                name.to_owned(),
-                format!("registry.example.com/shop/{name}").parse().unwrap(),
-            );
-            world.head(name, 1, Some(1), Origin::Event);
+        let Some(digest) = &head.digest else {
+            return Err(Decision::NOTHING);
+        };
+        if head.manifest == ManifestState::Tombstone {
+            tombstones.extend(closed(image, head, rules(situation, image), situation.now));
         }
-        world
+        let wanted = RolloutImage {
+            image: image.clone(),
+            revision: head.revision,
+            digest: digest.clone(),
+            pinned: image.pinned(digest),
+        };
+        images.insert(name.clone(), wanted);
     }
-
-    impl World {
-        fn head(&mut self, name: &str, revision: u64, digest: Option<u8>, origin: Origin) {
-            let digest = digest.map(|n| Digest::sha256_of(&[n]));
-            self.heads.insert(
-                self.images[name].clone(),
-                Head {
-                    revision,
-                    digest,
-                    origin,
-                    recorded_at: at(100),
-                },
-            );
-        }
-
-        fn decide(&self) -> Decision {
-            decide(&Situation {
-                images: &self.images,
-                heads: &self.heads,
-                last: self.last.as_ref(),
-                failed: self.failed,
-                paused: self.paused,
-                resumed: self.resumed,
-                settle: Duration::from_secs(self.settle),
-                now: at(110),
-            })
-        }
-
-        /// Decides, and records the new rollout as the last rollout. `None` if there is none.
-        fn roll(&mut self) -> Option<(CauseReason, Vec<String>, Vec<u64>)> {
-            match self.decide() {
-                Decision::Start { images, cause } => {
-                    let revisions = images.values().map(|image| image.revision).collect();
-                    self.last = Some(images);
-                    Some((cause.reason, cause.changed, revisions))
-                }
-                _ => None,
-            }
-        }
-    }
-
-    fn names(names: &[&str]) -> Vec<String> {
-        names.iter().map(|name| (*name).to_owned()).collect()
-    }
-
-    #[test]
-    fn a_set_is_rolled_out_once_and_again_when_it_differs() {
-        let mut world = world();
-        assert_eq!(
-            world.roll(),
-            Some((CauseReason::Start, names(&["web", "worker"]), vec![1, 1]))
-        );
-        assert_eq!(world.roll(), None);
-        world.head("web", 17, Some(2), Origin::Event);
-        assert_eq!(
-            world.roll(),
-            Some((CauseReason::Revision, names(&["web"]), vec![17, 1]))
-        );
-        // A late fact gives the same digest a new number; the deployed image stays the same.
-        world.head("web", 19, Some(2), Origin::Event);
-        assert_eq!(world.roll(), None);
-    }
-
-    #[test]
-    fn an_unknown_or_deleted_image_starts_nothing() {
-        let mut world = world();
-        world.head("web", 2, None, Origin::Event);
-        world.head("worker", 2, Some(2), Origin::Event);
-        assert_eq!(world.decide(), Decision::Nothing);
-        world.heads.remove(&world.images["web"]);
-        assert_eq!(world.decide(), Decision::Nothing);
-    }
-
-    #[test]
-    fn while_paused_nothing_starts_and_resuming_rolls_out_the_present_heads() {
-        let mut world = world();
-        world.roll();
-        world.paused = true;
-        for revision in 2..18 {
-            world.head(
-                "web",
-                revision,
-                Some(u8::try_from(revision).unwrap()),
-                Origin::Event,
-            );
-            assert_eq!(world.roll(), None);
-        }
-        (world.paused, world.resumed) = (false, true);
-        assert_eq!(
-            world.roll(),
-            Some((CauseReason::Resume, names(&["web"]), vec![17, 1]))
-        );
-    }
-
-    #[test]
-    fn a_failed_set_is_rolled_out_again_only_after_a_resume() {
-        let mut world = world();
-        world.roll();
-        world.failed = true;
-        assert_eq!(world.roll(), None);
-        world.resumed = true;
-        assert_eq!(
-            world.roll(),
-            Some((CauseReason::Resume, names(&[]), vec![1, 1]))
-        );
-        world.failed = false;
-        assert_eq!(world.roll(), None);
-    }
-
-    #[test]
-    fn an_imported_head_alone_starts_nothing() {
-        let mut world = world();
-        world.head("web", 1, Some(1), Origin::Imported);
-        world.head("worker", 1, Some(1), Origin::Imported);
-        assert_eq!(world.roll(), None);
-        world.head("worker", 2, Some(2), Origin::Event);
-        assert_eq!(
-            world.roll(),
-            Some((CauseReason::Start, names(&["web", "worker"]), vec![1, 2]))
-        );
-        world.head("web", 2, Some(3), Origin::Imported);
-        assert_eq!(world.roll(), None);
-    }
-
-    #[test]
-    fn heads_must_have_been_quiet_for_the_time_to_settle() {
-        let mut world = world();
-        world.settle = 30;
-        assert_eq!(world.decide(), Decision::Wait(at(130)));
-        world.settle = 10;
-        assert!(matches!(world.decide(), Decision::Start { .. }));
-    }
-
-    #[test]
-    fn other_images_in_the_configuration_are_another_set() {
-        let mut world = world();
-        world.roll();
-        world.images.remove("worker");
-        assert_eq!(
-            world.roll(),
-            Some((CauseReason::Configuration, names(&[]), vec![1]))
-        );
+    if tombstones.is_empty() {
+        Ok(images)
+    } else {
+        Err(Decision::Nothing {
+            waiting: tombstones,
+        })
     }
 }
+
+/// Returns the closed gates of the images that a rollout would change. A person who resumes a
+/// trigger skips all gates but `settle`.
+fn closed_gates(situation: &Situation<'_>, changed: &[String]) -> Vec<Waiting> {
+    let heads = changed.iter().filter_map(|name| watched(situation, name));
+    let mut waiting: Vec<Waiting> = heads
+        .filter(|_| !situation.resumed)
+        .filter_map(|(image, head)| closed(image, head, rules(situation, image), situation.now))
+        .collect();
+    let all = situation
+        .images
+        .keys()
+        .filter_map(|name| watched(situation, name));
+    let newest = all.max_by_key(|(_, head)| head.recorded_at);
+    if let (Some((image, head)), Some(settle)) = (newest, situation.settle) {
+        let quiet = head.recorded_at + settle;
+        if quiet > situation.now {
+            waiting.push(Waiting {
+                gate: Gate::Settle,
+                image: image.clone(),
+                registry: image.registry.clone(),
+                why: "the tag changed less than `settle` ago".to_owned(),
+                since: head.recorded_at,
+                opens_at: Some(quiet),
+            });
+        }
+    }
+    waiting
+}
+
+fn rules(situation: &Situation<'_>, image: &Image) -> Rules {
+    Rules {
+        asked: situation.asked.contains(&image.registry),
+        // `settle` gives a client the time for its next step, and `0s` asks for no delay.
+        skip_manifest: situation.settle.is_some(),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,259 @@
+use tagtrail_proto::Digest;
+
+use super::*;
+
+fn at(second: i64) -> OffsetDateTime {
+    OffsetDateTime::UNIX_EPOCH + time::Duration::seconds(second)
+}
+
+struct World {
+    images: BTreeMap<String, Image>,
+    heads: BTreeMap<Image, Head>,
+    last: Option<BTreeMap<String, RolloutImage>>,
+    failed: bool,
+    paused: bool,
+    resumed: bool,
+    settle: Option<u64>,
+    asked: BTreeSet<Registry>,
+}
+
+/// Two images, each at revision 1 since second 100, and no rollout.
+fn world() -> World {
+    let mut world = World {
+        images: BTreeMap::new(),
+        heads: BTreeMap::new(),
+        last: None,
+        failed: false,
+        paused: false,
+        resumed: false,
+        settle: None,
+        asked: BTreeSet::new(),
+    };
+    for name in ["web", "worker"] {
+        world.images.insert(
+            name.to_owned(),
+            format!("registry.example.com/shop/{name}").parse().unwrap(),
+        );
+        world.head(name, 1, Some(1), Origin::Event);
+    }
+    world
+}
+
+impl World {
+    fn head(&mut self, name: &str, revision: u64, digest: Option<u8>, origin: Origin) {
+        let digest = digest.map(|n| Digest::sha256_of(&[n]));
+        self.heads.insert(
+            self.images[name].clone(),
+            Head {
+                revision,
+                digest,
+                origin,
+                own_time: true,
+                held_before: false,
+                confirmed_at: None,
+                manifest: ManifestState::Unread,
+                recorded_at: at(100),
+            },
+        );
+    }
+
+    fn decide(&self) -> Decision {
+        decide(&Situation {
+            images: &self.images,
+            heads: &self.heads,
+            last: self.last.as_ref(),
+            failed: self.failed,
+            paused: self.paused,
+            resumed: self.resumed,
+            settle: self.settle.map(Duration::from_secs),
+            asked: &self.asked,
+            now: at(110),
+        })
+    }
+
+    /// Decides, and records the new rollout as the last rollout. `None` if there is none.
+    fn roll(&mut self) -> Option<(CauseReason, Vec<String>, Vec<u64>)> {
+        match self.decide() {
+            Decision::Start { images, cause } => {
+                let revisions = images.values().map(|image| image.revision).collect();
+                self.last = Some(images);
+                Some((cause.reason, cause.changed, revisions))
+            }
+            _ => None,
+        }
+    }
+}
+
+fn names(names: &[&str]) -> Vec<String> {
+    names.iter().map(|name| (*name).to_owned()).collect()
+}
+
+#[test]
+fn a_set_is_rolled_out_once_and_again_when_it_differs() {
+    let mut world = world();
+    assert_eq!(
+        world.roll(),
+        Some((CauseReason::Start, names(&["web", "worker"]), vec![1, 1]))
+    );
+    assert_eq!(world.roll(), None);
+    world.head("web", 17, Some(2), Origin::Event);
+    assert_eq!(
+        world.roll(),
+        Some((CauseReason::Revision, names(&["web"]), vec![17, 1]))
+    );
+    // A late fact gives the same digest a new number; the deployed image stays the same.
+    world.head("web", 19, Some(2), Origin::Event);
+    assert_eq!(world.roll(), None);
+}
+
+#[test]
+fn an_unknown_or_deleted_image_starts_nothing() {
+    let mut world = world();
+    world.head("web", 2, None, Origin::Event);
+    world.head("worker", 2, Some(2), Origin::Event);
+    assert_eq!(world.decide(), Decision::NOTHING);
+    world.heads.remove(&world.images["web"]);
+    assert_eq!(world.decide(), Decision::NOTHING);
+}
+
+#[test]
+fn while_paused_nothing_starts_and_resuming_rolls_out_the_present_heads() {
+    let mut world = world();
+    world.roll();
+    world.paused = true;
+    for revision in 2..18 {
+        world.head(
+            "web",
+            revision,
+            Some(u8::try_from(revision).unwrap()),
+            Origin::Event,
+        );
+        assert_eq!(world.roll(), None);
+    }
+    (world.paused, world.resumed) = (false, true);
+    assert_eq!(
+        world.roll(),
+        Some((CauseReason::Resume, names(&["web"]), vec![17, 1]))
+    );
+}
+
+#[test]
+fn a_failed_set_is_rolled_out_again_only_after_a_resume() {
+    let mut world = world();
+    world.roll();
+    world.failed = true;
+    assert_eq!(world.roll(), None);
+    world.resumed = true;
+    assert_eq!(
+        world.roll(),
+        Some((CauseReason::Resume, names(&[]), vec![1, 1]))
+    );
+    world.failed = false;
+    assert_eq!(world.roll(), None);
+}
+
+#[test]
+fn an_imported_head_alone_starts_nothing() {
+    let mut world = world();
+    world.head("web", 1, Some(1), Origin::Imported);
+    world.head("worker", 1, Some(1), Origin::Imported);
+    assert_eq!(world.roll(), None);
+    world.head("worker", 2, Some(2), Origin::Event);
+    assert_eq!(
+        world.roll(),
+        Some((CauseReason::Start, names(&["web", "worker"]), vec![1, 2]))
+    );
+    world.head("web", 2, Some(3), Origin::Imported);
+    assert_eq!(world.roll(), None);
+}
+
+#[test]
+fn heads_must_have_been_quiet_for_the_time_to_settle() {
+    let mut world = world();
+    world.settle = Some(30);
+    let Decision::Wait { again, waiting } = world.decide() else {
+        panic!("{:?}", world.decide());
+    };
+    assert_eq!(again, at(130));
+    assert_eq!(
+        (waiting[0].gate, waiting[0].opens_at),
+        (Gate::Settle, Some(at(130)))
+    );
+    world.settle = Some(10);
+    assert!(matches!(world.decide(), Decision::Start { .. }));
+}
+
+#[test]
+fn other_images_in_the_configuration_are_another_set() {
+    let mut world = world();
+    world.roll();
+    world.images.remove("worker");
+    assert_eq!(
+        world.roll(),
+        Some((CauseReason::Configuration, names(&[]), vec![1]))
+    );
+}
+
+impl World {
+    /// Lets the registry be asked, with all manifests read.
+    fn asked(&mut self) {
+        self.asked.insert("registry.example.com".parse().unwrap());
+        for head in self.heads.values_mut() {
+            head.manifest = ManifestState::Read;
+            head.recorded_at = at(109);
+        }
+    }
+
+    fn change(&mut self, name: &str, change: impl FnOnce(&mut Head)) {
+        change(self.heads.get_mut(&self.images[name]).unwrap());
+    }
+
+    fn gates(&self) -> Vec<(Gate, String)> {
+        match self.decide() {
+            Decision::Wait { waiting, .. } | Decision::Nothing { waiting } => waiting
+                .into_iter()
+                .map(|one| (one.gate, one.image.to_string()))
+                .collect(),
+            Decision::Start { .. } => Vec::new(),
+        }
+    }
+}
+
+#[test]
+fn a_group_waits_for_the_changed_image_whose_gate_is_closed() {
+    let mut world = world();
+    world.asked();
+    world.roll();
+    world.head("web", 2, Some(2), Origin::Event);
+    world.head("worker", 2, Some(2), Origin::Event);
+    world.asked();
+    world.change("worker", |head| {
+        head.manifest = ManifestState::Unread;
+    });
+    let worker = "registry.example.com/shop/worker:latest".to_owned();
+    assert_eq!(world.gates(), [(Gate::Manifest, worker)]);
+    world.change("worker", |head| head.manifest = ManifestState::Read);
+    assert!(matches!(world.decide(), Decision::Start { .. }));
+    // The target already has this digest.
+    world.roll();
+    world.change("worker", |head| head.manifest = ManifestState::Unread);
+    world.head("web", 3, Some(3), Origin::Event);
+    world.change("web", |head| head.manifest = ManifestState::Read);
+    assert!(world.roll().is_some());
+}
+
+#[test]
+fn a_resume_skips_a_closed_gate_but_rolls_out_no_tombstone() {
+    let mut world = world();
+    world.asked();
+    world.change("web", |head| {
+        (head.own_time, head.held_before) = (false, true)
+    });
+    assert_eq!(world.gates().len(), 1);
+    world.resumed = true;
+    assert!(matches!(world.decide(), Decision::Start { .. }));
+    world.change("web", |head| head.manifest = ManifestState::Tombstone);
+    let web = "registry.example.com/shop/web:latest".to_owned();
+    assert!(matches!(world.decide(), Decision::Nothing { .. }));
+    assert_eq!(world.gates(), [(Gate::Tombstone, web)]);
+}
