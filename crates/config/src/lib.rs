@@ -151,9 +151,10 @@ pub struct Trigger {
     /// The images, under the names of their registries.
     #[serde(skip)]
     pub images: BTreeMap<Spanned<String>, Image>,
-    /// The quiet time before a rollout: the heads must not change for this long.
-    #[serde(default, with = "duration")]
-    pub settle: Duration,
+    /// The quiet time before a rollout: the heads must not change for this long. Without this
+    /// setting a new digest waits for its manifest instead.
+    #[serde(default, with = "duration::option")]
+    pub settle: Option<Duration>,
     /// The kind of target and the settings. Exactly one.
     target: Spanned<BTreeMap<Spanned<String>, toml::Value>>,
 }

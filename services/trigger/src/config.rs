@@ -1,6 +1,6 @@
 //! Settings of the trigger service.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use tagtrail_bus::BusArgs;
 use tagtrail_config::File;
 use tagtrail_postgres::DbArgs;
 use tagtrail_postgres::session::parse_silence;
-use tagtrail_proto::Image;
+use tagtrail_proto::{Image, Registry};
 
 pub use tagtrail_policy::retry::Pace;
 
@@ -44,8 +44,8 @@ pub(crate) struct TriggerSpec {
     pub(crate) images: BTreeMap<String, Image>,
     /// The kind of the target, as in `target.<kind>`.
     pub(crate) target: String,
-    /// The time without a new head after which the planner starts a rollout.
-    pub(crate) settle: Duration,
+    /// The time without a new head after which the planner starts a rollout, if configured.
+    pub(crate) settle: Option<Duration>,
 }
 
 /// Reads the triggers of the file.
@@ -63,4 +63,10 @@ pub(crate) fn triggers(file: &File) -> Vec<TriggerSpec> {
             settle: trigger.settle,
         })
         .collect()
+}
+
+/// Returns the registries that can be asked.
+pub(crate) fn asked(file: &File) -> BTreeSet<Registry> {
+    let names = file.registry.iter().map(|access| access.name.get_ref());
+    names.cloned().collect()
 }

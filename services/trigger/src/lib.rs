@@ -65,6 +65,7 @@ pub async fn run(config: Config, ctx: Context) -> anyhow::Result<()> {
     let file = File::load(&config.config)?;
     let targets = Arc::new(target::targets(&file)?);
     let triggers = config::triggers(&file);
+    let asked = config::asked(&file);
     config
         .db
         .wait_for_schema("trigger", Some(&ctx.health), &ctx.shutdown)
@@ -92,7 +93,10 @@ pub async fn run(config: Config, ctx: Context) -> anyhow::Result<()> {
         tasks.spawn("worker", act::worker(shared.clone(), Arc::clone(&targets)));
     }
     tasks.spawn("ledger", ledger::ledger(shared.clone(), bus.clone()));
-    tasks.spawn("planner", plan::planner(shared, bus.clone(), triggers));
+    tasks.spawn(
+        "planner",
+        plan::planner(shared, bus.clone(), triggers, asked),
+    );
     tasks.spawn("health of the bus", async move {
         Ok(bus.report_health(ctx.health, ctx.shutdown).await?)
     });

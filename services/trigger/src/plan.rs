@@ -2,5 +2,6 @@
 
 mod news;
 mod planner;
+mod question;
 
 pub(crate) use planner::planner;

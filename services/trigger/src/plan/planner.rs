@@ -12,16 +12,20 @@ use tagtrail_bus::topology::Stream;
 use tagtrail_daemon::{Retry, Span, SpanKind, chain, until};
 use tagtrail_failpoint::FailPoint;
 use tagtrail_postgres::{Lock, check_writable, within};
-use tagtrail_proto::{Event, Image, Position, Rollout, RolloutState, Subject, TraceContext};
+use tagtrail_proto::{
+    Event, Image, Position, Registry, Rollout, RolloutState, Subject, TraceContext, Waiting,
+};
+use time::OffsetDateTime;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use crate::config::TriggerSpec;
 use crate::error::Error;
 use crate::plan::news::{Affected, News, read_news};
+use crate::plan::question::Questions;
 use crate::shared::Shared;
 use crate::store::planning as store;
-use crate::store::planning::{NewRollout, Plan};
+use crate::store::planning::{NewRollout, Plan, TriggerState};
 use tagtrail_policy::decide::{Decision, Situation, decide};
 
 /// The interval at which the planner checks all triggers, in case a message was lost.
@@ -29,15 +33,16 @@ const PLAN_ALL_EVERY: Duration = Duration::from_secs(30);
 /// The interval of queries for resumed triggers. The queries also keep the session alive.
 const TICK: Duration = Duration::from_millis(500);
 
-/// Plans until shutdown.
+/// Plans until shutdown. `asked` are the registries that can be asked.
 pub(crate) async fn planner(
     shared: Shared,
     bus: Bus,
     triggers: Vec<TriggerSpec>,
+    asked: BTreeSet<Registry>,
 ) -> anyhow::Result<()> {
     let mut retry = Retry::new("planning");
     loop {
-        let Err(error) = session(&shared, &bus, &triggers).await else {
+        let Err(error) = session(&shared, &bus, &triggers, &asked).await else {
             return Ok(());
         };
         shared.health.set("postgres", Err(chain(&error)));
@@ -48,7 +53,12 @@ pub(crate) async fn planner(
 }
 
 /// Plans in one session, from acquiring the lock to the first error.
-async fn session(shared: &Shared, bus: &Bus, triggers: &[TriggerSpec]) -> Result<(), Error> {
+async fn session(
+    shared: &Shared,
+    bus: &Bus,
+    triggers: &[TriggerSpec],
+    asked: &BTreeSet<Registry>,
+) -> Result<(), Error> {
     let Some(mut db) = shared.session_with(Lock::Plan).await? else {
         return Ok(());
     };
@@ -62,9 +72,11 @@ async fn session(shared: &Shared, bus: &Bus, triggers: &[TriggerSpec]) -> Result
             .iter()
             .map(|trigger| (trigger.name.as_str(), trigger))
             .collect(),
+        asked,
         db,
         bus,
         settling: BTreeMap::new(),
+        questions: Questions::default(),
         numbers_compared: false,
     };
     tokio::select! {
@@ -76,11 +88,14 @@ async fn session(shared: &Shared, bus: &Bus, triggers: &[TriggerSpec]) -> Result
 struct Planner<'a> {
     shared: &'a Shared,
     triggers: BTreeMap<&'a str, &'a TriggerSpec>,
+    /// The registries that can be asked.
+    asked: &'a BTreeSet<Registry>,
     db: PgConnection,
     bus: &'a Bus,
     /// True once the issued numbers are at least as high as the numbers in ROLLOUTS.
     numbers_compared: bool,
-    /// Triggers with unsettled heads, and the time at which each is checked again.
+    questions: Questions,
+    /// Triggers with closed gates, and the time at which each is checked again.
     settling: BTreeMap<&'a str, Instant>,
 }
 
@@ -206,7 +221,12 @@ impl<'a> Planner<'a> {
         if due.is_empty() && position.is_none() {
             return Ok(());
         }
-        let (mut plan, settling) = self.decide(due, traces).await?;
+        let Decisions {
+            mut plan,
+            settling,
+            waiting,
+            waiting_changed,
+        } = self.decide(due, traces).await?;
         plan.position = position.filter(|_| !FailPoint::TriggerPosition.skipped());
         FailPoint::TriggerPlanned.pass();
         let recorded = match plan.is_empty() {
@@ -215,6 +235,9 @@ impl<'a> Planner<'a> {
         };
         if !recorded.is_empty() {
             FailPoint::TriggerRecorded.pass();
+        }
+        if !waiting_changed.is_empty() {
+            store::record_waiting(&mut self.db, &waiting_changed).await?;
         }
         self.settling.retain(|name, _| !due.contains(name));
         self.settling.extend(settling);
@@ -227,19 +250,21 @@ impl<'a> Planner<'a> {
                 .queue(plan.new_rollouts.iter().map(|rollout| rollout.trigger));
             self.shared.entries_recorded.notify_one();
         }
-        Ok(())
+        let (bus, timeout) = (self.bus, self.shared.session_timeout);
+        self.questions
+            .ask(bus, &mut self.db, &waiting, timeout)
+            .await
     }
 
-    /// Decides for the due triggers from one snapshot of the heads. Returns the plan, and the
-    /// triggers whose heads must settle first.
+    /// Decides for the due triggers from one snapshot of the heads.
     async fn decide(
         &mut self,
         due: &BTreeSet<&'a str>,
         traces: &BTreeMap<Image, Option<TraceContext>>,
-    ) -> Result<(Plan, BTreeMap<&'a str, Instant>), Error> {
-        let (mut plan, mut settling) = (Plan::default(), BTreeMap::new());
+    ) -> Result<Decisions<'a>, Error> {
+        let mut decisions = Decisions::default();
         if due.is_empty() {
-            return Ok((plan, settling));
+            return Ok(decisions);
         }
         let names: Vec<&str> = due.iter().copied().collect();
         let images: BTreeSet<&Image> = due
@@ -262,28 +287,65 @@ impl<'a> Planner<'a> {
                 paused: state.paused,
                 resumed: state.resuming,
                 settle: trigger.settle,
+                asked: self.asked,
                 now,
             });
-            match decision {
-                Decision::Nothing if state.resuming => plan.resumed.push(state.id),
-                Decision::Nothing => {}
-                Decision::Wait(at) => {
-                    let pause = (at - now).try_into().unwrap_or(Duration::ZERO);
-                    settling.insert(*name, Instant::now() + pause);
-                }
-                Decision::Start { images, cause } => {
-                    let watched = trigger.images.values();
-                    let trace = watched.filter_map(|image| *traces.get(image)?).next();
-                    let span = Span::start("plan", SpanKind::Consumer, trace.as_ref());
-                    plan.new_rollouts.push(NewRollout {
-                        trigger: state.id,
-                        images,
-                        cause,
-                        trace: *span.context(),
-                    });
-                }
-            }
+            decisions.add(name, trigger, (&state, now), decision, traces);
         }
-        Ok((plan, settling))
+        Ok(decisions)
+    }
+}
+
+/// The decisions of one round.
+#[derive(Debug, Default)]
+struct Decisions<'a> {
+    plan: Plan,
+    /// Triggers with closed gates, and the time at which each is checked again.
+    settling: BTreeMap<&'a str, Instant>,
+    /// All closed gates.
+    waiting: Vec<Waiting>,
+    /// The closed gates that differ from the recorded ones, by the id of the trigger.
+    waiting_changed: BTreeMap<i32, Vec<Waiting>>,
+}
+
+impl<'a> Decisions<'a> {
+    fn add(
+        &mut self,
+        name: &'a str,
+        trigger: &TriggerSpec,
+        (state, now): (&TriggerState, OffsetDateTime),
+        decision: Decision,
+        traces: &BTreeMap<Image, Option<TraceContext>>,
+    ) {
+        let waiting = match decision {
+            Decision::Nothing { waiting } => {
+                self.plan.resumed.extend(state.resuming.then_some(state.id));
+                waiting
+            }
+            Decision::Wait { again, waiting } => {
+                let pause = (again - now).try_into().unwrap_or(Duration::ZERO);
+                self.settling.insert(name, Instant::now() + pause);
+                waiting
+            }
+            Decision::Start { images, cause } => {
+                let watched = trigger.images.values();
+                let trace = watched.filter_map(|image| *traces.get(image)?).next();
+                let span = Span::start("plan", SpanKind::Consumer, trace.as_ref());
+                self.plan.new_rollouts.push(NewRollout {
+                    trigger: state.id,
+                    images,
+                    cause,
+                    trace: *span.context(),
+                });
+                Vec::new()
+            }
+        };
+        if waiting != state.waiting {
+            for one in waiting.iter().filter(|one| !state.waiting.contains(one)) {
+                tracing::info!(trigger = name, image = %one.image, gate = %one.gate, registry = %one.registry, "{name} waits: {}", one.why);
+            }
+            self.waiting_changed.insert(state.id, waiting.clone());
+        }
+        self.waiting.extend(waiting);
     }
 }

@@ -2,16 +2,20 @@
 
 use std::collections::BTreeMap;
 
+use sqlx::postgres::PgRow;
 use sqlx::types::{Json, Uuid};
 use sqlx::{PgConnection, Row as _};
 use tagtrail_postgres::{position, row};
-use tagtrail_proto::{Cause, Image, Position, Rollout, RolloutImage, TraceContext};
+use tagtrail_proto::{
+    Action, Cause, Image, Origin, Position, Push, Rollout, RolloutImage, Scope, TimeSource,
+    TraceContext, Waiting,
+};
 use time::OffsetDateTime;
 
 use crate::config::TriggerSpec;
 
 use super::columns::{columns, recorded};
-use tagtrail_policy::decide::Head;
+use tagtrail_policy::gates::{Head, ManifestState};
 
 /// Writes the configured triggers into the table `trigger`. Triggers that are no longer configured
 /// keep their rows and rollouts.
@@ -62,10 +66,13 @@ pub(crate) struct TriggerState {
     pub(crate) paused: bool,
     /// True from a resume until the next plan.
     pub(crate) resuming: bool,
-    /// The images of the last rollout, by their names in the trigger.
+    /// The images of the last rollout, by their names in the trigger. A rollout that was superseded
+    /// before its first attempt has changed nothing: either a newer one follows, or it was withdrawn.
     pub(crate) last: Option<BTreeMap<String, RolloutImage>>,
     /// True if the last rollout failed.
     pub(crate) failed: bool,
+    /// The closed gates of the last decision.
+    pub(crate) waiting: Vec<Waiting>,
 }
 
 /// Returns the state of these triggers, each with the time by the clock of the database. Heads are
@@ -76,9 +83,12 @@ pub(crate) async fn trigger_states(
 ) -> Result<Vec<(TriggerState, OffsetDateTime)>, sqlx::Error> {
     let rows = sqlx::query(
         "select t.id, t.name, t.state = 'paused' as paused, t.state = 'resuming' as resuming,
-             o.images, coalesce(o.state = 'failed', false) as failed, clock_timestamp() as now
+             t.waiting, o.images, coalesce(o.state = 'failed', false) as failed, clock_timestamp() as now
          from trigger t
-         left join lateral (select images, state from rollout o where o.trigger_id = t.id order by o.number desc limit 1) o on true
+         left join lateral (
+             select images, state from rollout o
+             where o.trigger_id = t.id and not (o.state = 'superseded' and o.attempts = 0)
+             order by o.number desc limit 1) o on true
          where t.configured and t.name = any ($1)",
     )
     .bind(names)
@@ -95,6 +105,8 @@ pub(crate) async fn trigger_states(
                     .try_get::<Option<Json<_>>, _>("images")?
                     .map(|Json(images)| images),
                 failed: row.try_get("failed")?,
+                // An older planner may have known other gates. The next decision replaces the list.
+                waiting: serde_json::from_value(row.try_get("waiting")?).unwrap_or_default(),
             };
             Ok((state, row.try_get("now")?))
         })
@@ -116,12 +128,21 @@ pub(crate) async fn heads(
 ) -> Result<BTreeMap<Image, Head>, sqlx::Error> {
     let rows = sqlx::query(
         "select r.registry, r.name as repository, t.name as tag,
-             v.number, v.digest, p.origin::text as origin, v.recorded_at
+             v.number, v.digest, p.origin::text as origin, v.recorded_at,
+             p.occurred_at_source = 'event' and p.effective_at = p.occurred_at as own_time,
+             exists (select from revision e where e.digest = v.digest and e.tag_id = v.tag_id and e.number < v.number) as held_before,
+             (select max(c.received_at) from push c
+              where c.tag_id = v.tag_id and c.effective_at >= p.effective_at and c.id > p.id and c.action = 'push'
+                and c.digest = v.digest and c.origin in ('resolved', 'reconciled')) as confirmed_at,
+             m.tombstone, missing.looked_at, missing.given_up
          from unnest($1::text[], $2::text[], $3::text[]) as w (registry, repository, tag)
          join repository r on r.registry = w.registry and r.name = w.repository
          join tag t on t.repository_id = r.id and t.name = w.tag
          join revision v on v.tag_id = t.id and v.number = t.head
-         join push p on p.id = v.push_id",
+         join push p on p.id = v.push_id
+         left join manifest m on m.digest = v.digest
+         left join missing_manifest missing
+             on missing.digest = v.digest and missing.registry = r.registry and missing.repository = r.name",
     )
     .bind(
         images
@@ -155,11 +176,85 @@ pub(crate) async fn heads(
                 revision: row::unsigned(row.try_get("number")?),
                 digest,
                 origin: row::parsed(row.try_get("origin")?)?,
+                own_time: row.try_get("own_time")?,
+                held_before: row.try_get("held_before")?,
+                confirmed_at: row.try_get("confirmed_at")?,
+                manifest: manifest_state(row)?,
                 recorded_at: row.try_get("recorded_at")?,
             };
             Ok((image, head))
         })
         .collect()
+}
+
+/// Returns the question whether the tag of an image has the digest of its head. The time is that of
+/// the head, so that the answer takes effect after the head.
+pub(crate) async fn question(
+    db: &mut PgConnection,
+    image: &Image,
+) -> Result<Option<Push>, sqlx::Error> {
+    let row = sqlx::query(
+        "select v.number, v.effective_at, p.source
+         from repository r join tag t on t.repository_id = r.id
+         join revision v on v.tag_id = t.id and v.number = t.head
+         join push p on p.id = v.push_id
+         where r.registry = $1 and r.name = $2 and t.name = $3",
+    )
+    .bind(image.registry.as_ref())
+    .bind(image.repository.as_ref())
+    .bind(image.tag.as_ref())
+    .fetch_optional(db)
+    .await?;
+    let Some(row) = row else { return Ok(None) };
+    let number = row::unsigned(row.try_get("number")?);
+    Ok(Some(Push {
+        action: Action::Push,
+        scope: Scope::Tag,
+        registry: image.registry.clone(),
+        repository: image.repository.clone(),
+        tag: Some(image.tag.clone()),
+        digest: None,
+        media_type: None,
+        size: None,
+        actor: None,
+        occurred_at: row.try_get("effective_at")?,
+        occurred_at_source: TimeSource::Received,
+        source: row.try_get("source")?,
+        origin: Origin::Event,
+        event_id: format!("{}{image}#{number}", Push::RECHECK),
+    }))
+}
+
+fn manifest_state(row: &PgRow) -> Result<ManifestState, sqlx::Error> {
+    Ok(match row.try_get("tombstone")? {
+        Some(true) => ManifestState::Tombstone,
+        Some(false) => ManifestState::Read,
+        None => match row.try_get("looked_at")? {
+            Some(looked_at) => ManifestState::Missing {
+                looked_at,
+                given_up: row.try_get("given_up")?,
+            },
+            None => ManifestState::Unread,
+        },
+    })
+}
+
+/// Records the closed gates of triggers, by the ids of the triggers.
+pub(crate) async fn record_waiting(
+    db: &mut PgConnection,
+    waiting: &BTreeMap<i32, Vec<Waiting>>,
+) -> Result<(), sqlx::Error> {
+    let triggers: Vec<i32> = waiting.keys().copied().collect();
+    let lists: Vec<_> = waiting.values().map(Json).collect();
+    sqlx::query(
+        "update trigger t set waiting = w.waiting
+         from unnest($1::int[], $2::jsonb[]) as w (id, waiting) where t.id = w.id",
+    )
+    .bind(triggers)
+    .bind(lists)
+    .execute(db)
+    .await
+    .map(|_| ())
 }
 
 /// Raises the issued number of a trigger to `number`, so that the next rollout gets a higher

@@ -5,5 +5,6 @@
 mod answers;
 mod command;
 mod faults;
+mod gates;
 mod planning;
 mod world;

@@ -7,7 +7,7 @@ use sqlx::{PgConnection, Row as _};
 use tagtrail_bus::BusArgs;
 use tagtrail_daemon::Context;
 use tagtrail_postgres::DbArgs;
-use tagtrail_proto::{Digest, Event, Image, Rollout, RolloutState, Subject};
+use tagtrail_proto::{Digest, Event, Image, Rollout, RolloutState, Subject, Waiting};
 use tagtrail_testkit::{Process, SOON, Sink, TestDb, TestNats, eventually};
 use tagtrail_trigger::{Config, Pace};
 use tokio::task::JoinSet;
@@ -127,6 +127,18 @@ impl World {
 
     /// Gives the image a new head, or deletes the tag if `n` is `None`.
     pub(crate) async fn head(&mut self, image: &str, n: Option<u8>, origin: &str) {
+        self.head_of(image, n, origin, "event", 0).await;
+    }
+
+    /// Gives the image a new head some seconds ago, by a push whose time is of this source.
+    pub(crate) async fn head_of(
+        &mut self,
+        image: &str,
+        n: Option<u8>,
+        origin: &str,
+        time_source: &str,
+        ago: i32,
+    ) {
         let image: Image = image.parse().unwrap();
         sqlx::query(
             "with r as (
@@ -146,12 +158,12 @@ impl World {
                  where r.registry = $1 and r.name = $2 and t.name = $3),
              p as (
                  insert into push (tag_id, action, digest, occurred_at, effective_at, occurred_at_source, received_at, recorded_at, origin, source, event_id, stream_seq)
-                 select id, case when $4::bytea is null then 'delete' else 'push' end::push_action, $4, now(), now(), 'event', now(), now(), $5::push_origin, 'main', '', 0
+                 select id, case when $4::bytea is null then 'delete' else 'push' end::push_action, $4, now(), now(), $6::time_source, now(), now(), $5::push_origin, 'main', '', 0
                  from t returning id),
              v as (
                  insert into revision (tag_id, number, kind, digest, effective_at, recorded_at, previous, head, push_id, partition, ordinal)
                  select t.id, t.number, case when $4 is null then 'deleted' when t.head is null then 'created' else 'moved' end::revision_kind,
-                        $4, now(), now(), t.head, t.number, p.id, 0, p.id
+                        $4, now(), now() - make_interval(secs => $7), t.head, t.number, p.id, 0, p.id
                  from t, p)
              update tag set issued = t.number, head = t.number, head_digest = $4, head_at = now() from t where tag.id = t.id",
         )
@@ -160,6 +172,8 @@ impl World {
         .bind(image.tag.as_ref())
         .bind(digest.as_ref().map(Digest::as_bytes))
         .bind(origin)
+        .bind(time_source)
+        .bind(ago)
         .execute(&mut self.sql)
         .await
         .unwrap();
@@ -177,6 +191,62 @@ impl World {
                 let _ = sent.await;
             }
         }
+    }
+
+    /// Records the answer of the registry that the tag has the digest of its head: no revision.
+    pub(crate) async fn confirm(&mut self, image: &str) {
+        let image: Image = image.parse().unwrap();
+        sqlx::query(
+            "insert into push (tag_id, action, digest, occurred_at, effective_at, occurred_at_source, received_at, recorded_at, origin, source, event_id, stream_seq)
+             select t.id, 'push', t.head_digest, now(), now(), 'received', now(), now(), 'resolved', 'main', 'doubt:', 0
+             from tag t join repository r on r.id = t.repository_id
+             where r.registry = $1 and r.name = $2 and t.name = $3",
+        )
+        .bind(image.registry.as_ref())
+        .bind(image.repository.as_ref())
+        .bind(image.tag.as_ref())
+        .execute(&mut self.sql)
+        .await
+        .unwrap();
+    }
+
+    /// Stores the manifest of a digest, as the indexer does.
+    pub(crate) async fn read_manifest(&mut self, n: u8, tombstone: bool) {
+        sqlx::query(
+            "insert into manifest (digest, registry, repository, media_type, size_bytes, platforms, labels, annotations, tombstone, read_at)
+             values ($1, 'registry.example.com', 'shop/web', 'x', 1, '[]', '{}', '{}', $2, now())",
+        )
+        .bind(digest(n).as_bytes())
+        .bind(tombstone)
+        .execute(&mut self.sql)
+        .await
+        .unwrap();
+    }
+
+    /// Records that the registry did not have a manifest in the last of all attempts.
+    pub(crate) async fn missing_manifest(&mut self, n: u8) {
+        sqlx::query(
+            "insert into missing_manifest (digest, registry, repository, looked_at, given_up)
+             values ($1, 'registry.example.com', 'shop/web', now(), true)",
+        )
+        .bind(digest(n).as_bytes())
+        .execute(&mut self.sql)
+        .await
+        .unwrap();
+    }
+
+    /// Waits until the trigger has this number of closed gates, and returns them.
+    pub(crate) async fn waiting(&mut self, count: usize) -> Vec<Waiting> {
+        eventually(&format!("{count} closed gates"), SOON, async || {
+            let waiting: serde_json::Value =
+                sqlx::query_scalar("select waiting from trigger where name = 'shop'")
+                    .fetch_one(&mut self.sql)
+                    .await
+                    .unwrap();
+            let waiting: Vec<Waiting> = serde_json::from_value(waiting).unwrap();
+            (waiting.len() == count).then_some(waiting)
+        })
+        .await
     }
 
     /// Pauses or resumes the trigger as the api does.
