@@ -1,5 +1,7 @@
 //! `tagtrail triggers`, `pause` and `resume`.
 
+use std::fmt::Write as _;
+
 use serde_json::Value;
 
 use super::Printable;
@@ -71,8 +73,51 @@ fn describe(triggers: &[Value]) -> String {
             images,
         ]
     });
-    table(
+    let mut text = table(
         ["TRIGGER", "STATE", "TARGET", "ROLLOUT", "", "IMAGES"],
         rows,
-    )
+    );
+    for trigger in triggers {
+        let waiting = trigger.get("waiting").and_then(Value::as_array);
+        for gate in waiting.into_iter().flatten() {
+            let [name, image, why, since] = [
+                field(trigger, "name"),
+                field(gate, "image"),
+                field(gate, "why"),
+                field(gate, "since"),
+            ];
+            let gate = field(gate, "gate");
+            let _ = write!(
+                text,
+                "\n{name} waits since {since} (gate {gate}):\n  {image}: {why}"
+            );
+        }
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_closed_gate_is_shown_below_the_table() {
+        let trigger = json!({
+            "name": "shop", "state": "active", "target": "webhook", "current": null,
+            "waiting": [{
+                "gate": "recheck", "image": "registry.example.com/shop/web:stable",
+                "registry": "registry.example.com", "why": "it is asked", "since": "2026-03-03T14:00:00Z",
+                "opens_at": null,
+            }],
+        });
+        let text = describe(&[trigger]);
+        assert!(
+            text.ends_with(
+                "\nshop waits since 2026-03-03T14:00:00Z (gate recheck):\n  registry.example.com/shop/web:stable: it is asked"
+            ),
+            "{text}"
+        );
+    }
 }

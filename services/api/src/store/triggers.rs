@@ -7,7 +7,7 @@ use serde::Serialize;
 use sqlx::types::Json;
 use sqlx::{PgConnection, Row as _};
 use tagtrail_postgres::row;
-use tagtrail_proto::{Name, Rollout};
+use tagtrail_proto::{Name, Rollout, Waiting};
 use uuid::Uuid;
 
 /// A configured trigger.
@@ -22,6 +22,9 @@ pub(crate) struct Trigger {
     /// The last rollout that is running or has succeeded. Scaling up must use the pinned images of
     /// this rollout.
     pub(crate) current: Option<Rollout>,
+    /// The closed gates: the reasons why the present images are not rolled out yet. Empty while
+    /// paused.
+    pub(crate) waiting: Vec<Waiting>,
 }
 
 /// The state of a trigger: rollouts start, or not.
@@ -42,6 +45,7 @@ pub(crate) async fn configured(
 ) -> Result<Vec<Trigger>, sqlx::Error> {
     let rows = sqlx::query(
         "select t.name as trigger, t.images as watched, t.target, t.state = 'paused' as paused,
+                case when t.state = 'active' then t.waiting else '[]' end as waiting,
                 o.id, o.number, o.state::text as state, o.images, o.cause, o.attempts, o.created_at, o.finished_at, o.error
          from trigger t
          left join lateral (
@@ -61,6 +65,12 @@ pub(crate) async fn configured(
                 None => None,
             };
             let Json(images) = row.try_get("watched")?;
+            // A planner of another version may know other gates.
+            let Json(waiting): Json<Vec<serde_json::Value>> = row.try_get("waiting")?;
+            let waiting = waiting
+                .into_iter()
+                .filter_map(|one| serde_json::from_value(one).ok())
+                .collect();
             Ok(Trigger {
                 name: row.try_get("trigger")?,
                 images,
@@ -71,6 +81,7 @@ pub(crate) async fn configured(
                     TriggerState::Active
                 },
                 current,
+                waiting,
             })
         })
         .collect()
