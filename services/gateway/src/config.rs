@@ -11,6 +11,7 @@ use tagtrail_proto::{Name, Registry, Repository};
 
 use crate::proof::credentials::Credentials;
 use crate::proof::id_token::{IdTokens, TOKENS_NEED};
+use crate::setup::replay_warning;
 use crate::source::{ALL, Kind, Options, Proof};
 
 /// Settings, as flags and environment variables.
@@ -122,6 +123,9 @@ pub fn check(file: &File) -> Result<Vec<String>, ConfigError> {
         })
         .collect();
     lines.sort();
+    for entry in &file.source {
+        lines.extend(replay_warning(file, &rules(file, entry)?));
+    }
     Ok(lines)
 }
 

@@ -3,7 +3,7 @@
 use tagtrail_config::{ConfigError, File};
 use tagtrail_proto::Registry;
 
-use crate::config;
+use crate::config::{self, SourceRules};
 use crate::source::{ALL, Kind, Proof};
 
 /// The settings to make in the registry of a source, and their conditions.
@@ -19,6 +19,9 @@ pub struct Setup {
     pub names_registry: bool,
     /// Whether events name the digests of tags. Otherwise the resolver needs a `[[registry]]`.
     pub has_digest: bool,
+    /// Whether each push has a time of its own. Otherwise a `[[registry]]` keeps a repeated body
+    /// from a rollback.
+    pub has_time: bool,
     /// Whether senders show a token of an identity provider in place of a secret.
     pub wants_token: bool,
     /// The NATS subject on which events are published as well.
@@ -47,10 +50,32 @@ pub fn setup(
         text: rules.kind.setup_for(&url, &secret, tokens),
         url,
         has_digest: rules.kind.has_digest,
+        has_time: rules.kind.has_time,
         wants_token: tokens.is_some(),
         nats_subject: rules.options.nats.map(|nats| nats.subject),
         names_registry: config::check_registry(file, entry).is_ok(),
         registry: rules.registry,
+    })
+}
+
+/// Returns a warning if a repeated body of this source can roll back a tag: its pushes have a
+/// digest and no time of their own, and the registry can't be asked.
+pub(crate) fn replay_warning(file: &File, rules: &SourceRules) -> Option<String> {
+    if rules.kind.has_time || !rules.kind.has_digest {
+        return None;
+    }
+    let mut configured = file.registry.iter().map(|access| access.name.get_ref());
+    let asked = match &rules.registry {
+        Some(registry) => configured.any(|name| name == registry),
+        None => configured.next().is_some(),
+    };
+    let name = rules.registry.as_ref();
+    let name = name.map_or("its registry", AsRef::as_ref);
+    (!asked).then(|| {
+        format!(
+            "warning: source {}: pushes of kind {} need not have a time of their own, so a body that is sent again rolls its tag back to the older digest; add a [[registry]] for {name}, which is then asked first",
+            rules.name, rules.kind.name
+        )
     })
 }
 
@@ -140,6 +165,30 @@ mod tests {
         let line = "https://tagtrail.example.com/hooks/q/<the content of /no/such/new>\n";
         assert!(two.text.contains(line), "{}", two.text);
         assert!(!two.has_digest);
+    }
+
+    #[test]
+    fn a_source_that_a_repeated_body_can_roll_back_is_warned_of() {
+        let warning = |kind: &str, more: &str| {
+            let file = file(&format!(
+                "[[source]]\nname = 'main'\nkind = '{kind}'\nregistry = 'r.example.com'\nsecret = {{ env = 'S' }}\n{more}"
+            ));
+            let rules = config::rules(&file, &file.source[0]).unwrap();
+            replay_warning(&file, &rules)
+        };
+        for kind in ["artifactory", "aliyun", "ghcr", "generic"] {
+            let text = warning(kind, "").unwrap();
+            assert!(
+                text.contains("add a [[registry]] for r.example.com"),
+                "{text}"
+            );
+            let asked = "[[registry]]\nname = 'r.example.com'\nurl = 'https://r.example.com'";
+            assert_eq!(warning(kind, asked), None);
+        }
+        // The time is in the body, or the registry is asked for the digest in any case.
+        for kind in ["distribution", "quay"] {
+            assert_eq!(warning(kind, ""), None);
+        }
     }
 
     #[test]

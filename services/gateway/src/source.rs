@@ -81,6 +81,9 @@ pub(crate) struct Kind {
     /// The push of a tag names the digest. Otherwise the resolver needs a `[[registry]]` to look
     /// the digest up.
     pub(crate) has_digest: bool,
+    /// Each push of the senders has a time of its own. Otherwise a body that somebody sends again
+    /// looks like a new push, and the registry is asked before an older digest is rolled out.
+    pub(crate) has_time: bool,
     /// The registry of the events, unless the source names another.
     pub(crate) default_registry: Option<&'static str>,
     /// The decoder.
@@ -213,6 +216,7 @@ impl Kind {
             max_body: Kind::MAX_BODY,
             patience: Kind::PATIENCE,
             has_digest: true,
+            has_time: true,
             default_registry: None,
             decoding,
             setup,

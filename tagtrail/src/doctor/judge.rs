@@ -76,6 +76,8 @@ pub(super) fn source(answers: &SourceAnswers, configured: &[&Registry]) -> Vec<F
     }
     if !setup.has_digest {
         findings.push(digests(setup.kind, setup.registry.as_ref(), configured));
+    } else if !setup.has_time {
+        findings.push(replays(setup.kind, setup.registry.as_ref(), configured));
     }
     findings
 }
@@ -156,6 +158,30 @@ fn digests(kind: &str, registry: Option<&Registry>, configured: &[&Registry]) ->
             )
         }
     }
+}
+
+/// Judges the protection from a body that is sent again, for a kind of source whose pushes need not
+/// have a time of their own.
+fn replays(kind: &str, registry: Option<&Registry>, configured: &[&Registry]) -> Finding {
+    const CHECK: &str = "replays";
+    let asked = match registry {
+        Some(registry) => configured.contains(&registry),
+        None => !configured.is_empty(),
+    };
+    let name = registry.map_or("its registry", AsRef::as_ref);
+    if asked {
+        let found = format!(
+            "its events need not have a time; {name} is asked before a return to an older digest is rolled out"
+        );
+        return Finding::ok(CHECK, found);
+    }
+    Finding::warning(
+        CHECK,
+        format!(
+            "events of kind {kind} need not have a time, so a body that is sent again rolls its tag back to the older digest"
+        ),
+        format!("add a [[registry]] for {name}, which is then asked first"),
+    )
 }
 
 /// The part of the coverage report about a source.

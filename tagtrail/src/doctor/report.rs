@@ -283,6 +283,7 @@ To do:
                     url: "http://t/hooks/main".to_owned(),
                     registry: None,
                     has_digest: true,
+                    has_time: true,
                     wants_token: false,
                     nats_subject: None,
                     text: "first:\n\n  second".to_owned(),

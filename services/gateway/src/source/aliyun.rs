@@ -18,17 +18,20 @@ use tagtrail_proto::Action;
 
 use super::{Context, DecodeError, Kind, Meaning, Report, body_id, lowercase, present};
 
-pub(super) const ALIYUN: Kind = Kind::new(
-    "aliyun",
-    decode,
-    r#"In each repository: Trigger, Create.
+pub(super) const ALIYUN: Kind = Kind {
+    has_time: false,
+    ..Kind::new(
+        "aliyun",
+        decode,
+        r#"In each repository: Trigger, Create.
 
   Name            tagtrail
   Trigger URL     {url}/{secret}
   Trigger         All
 
 Of an Enterprise Edition instance set `registry` of the source to its host; without one it is registry.REGION.aliyuncs.com."#,
-);
+    )
+};
 
 #[derive(Deserialize)]
 struct Hook {

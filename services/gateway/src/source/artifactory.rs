@@ -29,6 +29,7 @@ use super::{
 use crate::proof::signature::Signature;
 
 pub(super) const ARTIFACTORY: Kind = Kind {
+    has_time: false,
     proof: Proof::Signature(&[Signature::sha256("x-jfrog-event-auth").or_secret()]),
     ..Kind::with_settings(
         "artifactory",

@@ -23,6 +23,8 @@ pub(super) const GENERIC: Kind = Kind {
     // As documented for scripts; curl has no time-out.
     patience: Duration::from_secs(30),
     needs_registry: true,
+    // `time` is optional.
+    has_time: false,
     ..Kind::new(
         "generic",
         decode,

@@ -35,6 +35,7 @@ use crate::proof::signature::Signature;
 pub(super) const GHCR: Kind = Kind {
     // GitHub's own limit.
     patience: Duration::from_secs(10),
+    has_time: false,
     proof: Proof::Signature(&[Signature::sha256("x-hub-signature-256").prefixed("sha256=")]),
     headers: &[EVENT, DELIVERY],
     // GitHub's own limit.

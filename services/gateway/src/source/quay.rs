@@ -20,6 +20,7 @@ use super::{Context, DecodeError, Kind, Meaning, Parts, Report};
 
 pub(super) const QUAY: Kind = Kind {
     has_digest: false,
+    has_time: false,
     ..Kind::new(
         "quay",
         decode,

@@ -227,6 +227,22 @@ fn every_fixture_decodes_to_the_events_of_its_case() {
 }
 
 #[test]
+fn the_pushes_of_a_kind_have_a_time_as_the_table_of_kinds_says() {
+    let cases: Cases = serde_json::from_slice(&fixture("CASES.json")).unwrap();
+    for kind in ALL.iter().filter(|kind| kind.name != "generic") {
+        let of_kind = cases
+            .cases
+            .iter()
+            .filter(|case| kind.names().any(|name| name == case.kind));
+        let pushes = of_kind.flat_map(|case| &case.events);
+        let mut times = pushes
+            .filter(|event| event.action == "push" && event.index_effect != "manifest-only")
+            .map(|event| event.occurred_at_source == "event");
+        assert_eq!(times.any(|own| own), kind.has_time, "{}", kind.name);
+    }
+}
+
+#[test]
 fn every_kind_has_a_fixture() {
     let cases: Cases = serde_json::from_slice(&fixture("CASES.json")).unwrap();
     for kind in ALL.iter().filter(|kind| kind.name != "generic") {

@@ -59,6 +59,23 @@ fn a_source_that_names_no_registry_is_warned_about() {
 }
 
 #[test]
+fn a_source_whose_events_have_no_time_needs_a_registry_that_can_be_asked() {
+    for kind in ["artifactory", "aliyun", "ghcr"] {
+        let source = format!(
+            "[[source]]\nname = 'main'\nkind = '{kind}'\nregistry = 'r.example.com'\nsecret = {{ env = 'S' }}\n"
+        );
+        let alone = found(&source, &[], None);
+        assert_eq!(levels(&alone), [("replays", Level::Warning)], "{kind}");
+        let cure = alone[0].cure.as_deref().unwrap_or_default();
+        assert!(cure.contains("[[registry]] for r.example.com"), "{cure}");
+        let asked = found(&format!("{source}{REGISTRY}"), &[], None);
+        assert_eq!(levels(&asked), [("replays", Level::Ok)], "{kind}");
+    }
+    let timed = found(SOURCE, &[], None);
+    assert!(timed.iter().all(|finding| finding.check != "replays"));
+}
+
+#[test]
 fn a_source_is_ok_if_the_gateway_accepts_its_secret() {
     for (answer, level, found_word, cure_word) in [
         (
