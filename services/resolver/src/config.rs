@@ -48,6 +48,9 @@ pub struct Pace {
     pub longest: Duration,
     /// Pause after the first failed attempt; doubles with each further attempt.
     pub first: Duration,
+    /// Pauses before a manifest is read again that its registry did not have. Then the registry is
+    /// asked for the tag.
+    pub absent: [Duration; 4],
     /// The longest pause between attempts.
     pub last: Duration,
     /// Time from the start to the first pass of the reconciler; at most the interval of the
@@ -65,6 +68,7 @@ impl Default for Pace {
             second: Duration::from_secs(10),
             longest: Duration::from_secs(30),
             first: Duration::from_secs(5),
+            absent: [1, 3, 10, 30].map(Duration::from_secs),
             last: Duration::from_secs(5 * 60),
             before_first: Duration::from_secs(10),
             grace: Duration::from_secs(30),

@@ -102,6 +102,7 @@ pub async fn run(config: Config, ctx: Context) -> anyhow::Result<()> {
         "manifests",
         manifests::run(
             Arc::clone(&shared),
+            config.database_url.map(|url| DbArgs { url }),
             manifests::ManifestMetrics::new(&ctx.metrics),
         ),
     );

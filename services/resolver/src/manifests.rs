@@ -7,6 +7,7 @@
 
 mod metrics;
 mod reading;
+mod store;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -18,13 +19,20 @@ use tagtrail_bus::jobs::{Job, Jobs};
 use tagtrail_bus::publish::{Message, PublishError};
 use tagtrail_bus::topology::Stream;
 use tagtrail_daemon::{Retry, Span, SpanKind};
-use tagtrail_proto::{Event, Manifest, Pinned, Registry, Revision, Subject, TraceContext};
+use tagtrail_postgres::DbArgs;
+use tagtrail_proto::{
+    Action, Event, Manifest, Origin, Pinned, Push, Registry, Revision, Scope, Subject, TimeSource,
+    TraceContext,
+};
 use tagtrail_registry::AskError;
+use time::OffsetDateTime;
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::Instant;
 
+use crate::answer::publish;
 use crate::shared::Shared;
 pub(crate) use metrics::ManifestMetrics;
+use store::MissingManifests;
 
 /// Name of the durable consumer that all instances share.
 const NAME: &str = "manifests";
@@ -37,12 +45,17 @@ const PREFETCH: usize = 16;
 /// Pause after each read, before its place is free for the next: a backlog must not burden a
 /// registry.
 const PAUSE_AFTER_READ: Duration = Duration::from_millis(200);
-/// Attempts after which a missing or refused manifest is given up: the registry deleted the
-/// manifest, or denies access.
+/// Attempts after which a refused manifest is given up: the registry denies access.
 const ATTEMPTS: u32 = 4;
+/// The age of a revision up to which a trigger may wait for its manifest.
+const NEW: time::Duration = time::Duration::minutes(10);
 
 /// Reads manifests until a stop is requested. After an error the consumer is opened again.
-pub(crate) async fn run(shared: Arc<Shared>, metrics: ManifestMetrics) -> anyhow::Result<()> {
+pub(crate) async fn run(
+    shared: Arc<Shared>,
+    db: Option<DbArgs>,
+    metrics: ManifestMetrics,
+) -> anyhow::Result<()> {
     if shared.registries.is_empty() {
         // Create no consumer, so that a registry configured later gets all revisions.
         shared.shutdown.cancelled().await;
@@ -51,6 +64,7 @@ pub(crate) async fn run(shared: Arc<Shared>, metrics: ManifestMetrics) -> anyhow
     let reader = Arc::new(ManifestReader {
         shared,
         metrics,
+        missing: MissingManifests { db },
         paused: Mutex::default(),
     });
     reader.shared.health.register(HEALTH);
@@ -72,7 +86,14 @@ pub(crate) async fn run(shared: Arc<Shared>, metrics: ManifestMetrics) -> anyhow
 #[derive(Debug, Default)]
 struct Reads {
     running: JoinSet<(ReadOutcome, Duration)>,
-    waiting: HashMap<Pinned, (Id, Vec<Job>)>,
+    waiting: HashMap<Pinned, (Id, Vec<Waiter>)>,
+}
+
+/// A revision that waits for a read.
+#[derive(Debug)]
+struct Waiter {
+    job: Job,
+    revision: Revision,
 }
 
 /// The outcome of a read.
@@ -82,12 +103,15 @@ enum ReadOutcome {
     Done,
     /// The read failed: nak the jobs, to retry after a pause.
     Again,
+    /// The registry does not have the manifest: ask for the tags, then ack the jobs.
+    Missing,
 }
 
 /// The state of all reads.
 struct ManifestReader {
     shared: Arc<Shared>,
     metrics: ManifestMetrics,
+    missing: MissingManifests,
     /// Registries that asked for a pause or do not answer, with the end of the pause.
     paused: Mutex<HashMap<Registry, Instant>>,
 }
@@ -118,7 +142,7 @@ impl ManifestReader {
                     jobs.release().await;
                     return Ok(());
                 }
-                Some(ended) = reads.running.join_next_with_id() => reads.ended(ended).await,
+                Some(ended) = reads.running.join_next_with_id() => self.ended(reads, ended).await,
                 job = jobs.next(), if reads.running.len() < MAX_READS => {
                     let job = job?;
                     retry.succeeded();
@@ -129,15 +153,15 @@ impl ManifestReader {
     }
 
     async fn start(self: &Arc<Self>, job: Job, reads: &mut Reads) {
-        let pinned = match serde_json::from_slice::<Event<Revision>>(&job.payload) {
-            // A deletion has no digest.
-            Ok(event) => event.data.pinned,
+        let revision = match serde_json::from_slice::<Event<Revision>>(&job.payload) {
+            Ok(event) => event.data,
             Err(error) => {
                 tracing::error!("a message in REVISIONS is no revision: {error}");
-                None
+                return job.ack().await;
             }
         };
-        let Some(pinned) = pinned else {
+        // A deletion has no digest.
+        let Some(pinned) = revision.pinned.clone() else {
             return job.ack().await;
         };
         let (trace, attempt) = (job.trace, job.attempt);
@@ -149,12 +173,13 @@ impl ManifestReader {
             return job.nak(pause.max(self.shared.pause(attempt))).await;
         }
         if let Some((_, jobs)) = reads.waiting.get_mut(&pinned) {
-            return jobs.push(job);
+            return jobs.push(Waiter { job, revision });
         }
-        let (reader, wanted) = (Arc::clone(self), pinned.clone());
-        let reading = async move { reader.read(&wanted, trace, attempt).await };
+        let (reader, wanted, new) = (Arc::clone(self), pinned.clone(), is_new(&revision));
+        let reading = async move { reader.read(&wanted, trace, attempt, new).await };
         let id = reads.running.spawn(reading).id();
-        reads.waiting.insert(pinned, (id, vec![job]));
+        let waiter = Waiter { job, revision };
+        reads.waiting.insert(pinned, (id, vec![waiter]));
     }
 
     /// Reads a manifest, unless MANIFESTS has it. Returns the outcome, and the pause before a
@@ -164,6 +189,7 @@ impl ManifestReader {
         pinned: &Pinned,
         trace: Option<TraceContext>,
         attempt: u32,
+        new: bool,
     ) -> (ReadOutcome, Duration) {
         let pause = self.shared.pause(attempt);
         match self.is_stored(pinned).await {
@@ -191,15 +217,28 @@ impl ManifestReader {
             }
             Ok(None) => {
                 self.metrics.count("absent");
-                self.retry_or_give_up(
-                    pinned,
-                    attempt,
-                    pause,
-                    "the registry does not have the manifest",
-                )
+                self.absent(pinned, attempt, new).await
             }
             Err(error) => self.failed(pinned, attempt, pause, error),
         }
+    }
+
+    /// Decides on the next step if the registry does not have a manifest. Replicas lag, and some
+    /// clients delete an image just after its push.
+    async fn absent(&self, pinned: &Pinned, attempt: u32, new: bool) -> (ReadOutcome, Duration) {
+        let pauses = self.shared.pace.absent;
+        let place = usize::try_from(attempt.saturating_sub(1)).unwrap_or(usize::MAX);
+        let next = pauses.get(place);
+        if new {
+            self.missing.record(pinned, next.is_none()).await;
+        }
+        let Some(pause) = next else {
+            self.metrics.count("given_up");
+            tracing::warn!(digest = %pinned.digest, "gave up reading the manifest of {pinned}: the registry does not have it; `tagtrail republish` of its image starts new attempts");
+            return (ReadOutcome::Missing, self.shared.pause(attempt));
+        };
+        tracing::info!(digest = %pinned.digest, delivery.attempt = attempt, "the registry does not have the manifest of {pinned} (yet); reading it again in {pause:.0?}");
+        (ReadOutcome::Again, *pause)
     }
 
     /// Decides on the next step after a failed request, and pauses the registry if necessary.
@@ -300,8 +339,8 @@ impl ManifestReader {
         self.shared.bus.publish_first(message).await
     }
 
-    /// Retries a manifest that is missing or refused, because replicas lag and permissions come
-    /// late, but gives up after [`ATTEMPTS`].
+    /// Retries a manifest that is refused, because permissions come late, but gives up after
+    /// [`ATTEMPTS`].
     fn retry_or_give_up(
         &self,
         pinned: &Pinned,
@@ -319,28 +358,81 @@ impl ManifestReader {
     }
 }
 
-impl Reads {
+impl ManifestReader {
     /// Acks or naks the jobs of a finished read.
-    async fn ended(&mut self, ended: Result<(Id, (ReadOutcome, Duration)), JoinError>) {
+    async fn ended(
+        &self,
+        reads: &mut Reads,
+        ended: Result<(Id, (ReadOutcome, Duration)), JoinError>,
+    ) {
         let (id, (outcome, pause)) = ended.unwrap_or_else(|panic| {
             tracing::error!("reading a manifest panicked; NATS will redeliver its jobs: {panic}");
             (panic.id(), (ReadOutcome::Again, Duration::from_secs(60)))
         });
-        let jobs_of_read = self.waiting.extract_if(|_, (of, _)| *of == id);
-        let jobs: Vec<Job> = jobs_of_read.flat_map(|(_, (_, jobs))| jobs).collect();
-        for job in jobs {
-            match outcome {
-                ReadOutcome::Done => job.ack().await,
-                ReadOutcome::Again => job.nak(pause).await,
+        let of_read = reads.waiting.extract_if(|_, (of, _)| *of == id);
+        let waiters: Vec<Waiter> = of_read.flat_map(|(_, (_, waiters))| waiters).collect();
+        for Waiter { job, revision } in waiters {
+            let asked = match outcome {
+                ReadOutcome::Done => Ok(()),
+                ReadOutcome::Missing => self.ask_for_tag(&revision).await,
+                ReadOutcome::Again => {
+                    job.nak(pause).await;
+                    continue;
+                }
+            };
+            match asked {
+                Ok(()) => job.ack().await,
+                Err(error) => {
+                    tracing::warn!(image = %revision.image(), "could not queue a re-check of {} at its registry: {error}", revision.image());
+                    job.nak(pause).await;
+                }
             }
         }
     }
 
+    /// Queues the question whether a tag still has the digest of a revision without a manifest. An
+    /// old revision changes no tag, so nothing is asked about it.
+    async fn ask_for_tag(&self, revision: &Revision) -> Result<(), PublishError> {
+        if !is_new(revision) {
+            return Ok(());
+        }
+        let subject = Subject::Unresolved {
+            registry: revision.registry.clone(),
+            repository: revision.repository.clone(),
+            tag: revision.tag.clone(),
+        };
+        let question = Push {
+            action: Action::Push,
+            scope: Scope::Tag,
+            registry: revision.registry.clone(),
+            repository: revision.repository.clone(),
+            tag: Some(revision.tag.clone()),
+            digest: None,
+            media_type: None,
+            size: None,
+            actor: None,
+            // The answer takes effect after the head that the question is about.
+            occurred_at: revision.occurred_at,
+            occurred_at_source: TimeSource::Received,
+            source: revision.source.clone(),
+            origin: Origin::Event,
+            event_id: format!("{}{}", Push::RECHECK, revision.id()),
+        };
+        publish(&self.shared.bus, &subject, question, None).await
+    }
+}
+
+/// Returns true if a trigger may wait for the manifest of this revision.
+fn is_new(revision: &Revision) -> bool {
+    !revision.late && OffsetDateTime::now_utc() - revision.recorded_at < NEW
+}
+
+impl Reads {
     /// Stops all reads, and returns their jobs to NATS for other instances.
     async fn release(mut self) {
         self.running.shutdown().await;
-        for (_, (_, jobs)) in self.waiting {
-            for job in jobs {
+        for (_, (_, waiters)) in self.waiting {
+            for Waiter { job, .. } in waiters {
                 job.nak(Duration::ZERO).await;
             }
         }

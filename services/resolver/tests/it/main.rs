@@ -33,6 +33,7 @@ const PACE: Pace = Pace {
     second: Duration::from_millis(600),
     longest: Duration::from_secs(3),
     first: Duration::from_millis(100),
+    absent: [Duration::from_millis(100); 4],
     last: Duration::from_millis(400),
     before_first: Duration::ZERO,
     grace: Duration::from_millis(200),

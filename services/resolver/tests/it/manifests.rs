@@ -8,8 +8,9 @@ use axum::extract::Request;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Response};
 use serde_json::{Value, json};
+use sqlx::PgConnection;
 use tagtrail_proto::{
-    Digest, Event, Image, Kind, Manifest, Origin, Point, Revision, Subject, instant,
+    Action, Digest, Event, Image, Kind, Manifest, Origin, Point, Revision, Subject, instant,
 };
 use tagtrail_testkit::{Registry, SOON, TestImage, TestNats, eventually};
 use time::OffsetDateTime;
@@ -269,7 +270,7 @@ async fn an_image_an_index_and_a_password_on_a_real_registry() {
     })
     .await;
     all_done(&nats).await;
-    assert_eq!(counted(&resolver, "absent"), 4);
+    assert_eq!(counted(&resolver, "absent"), 5);
     assert_eq!(
         (counted(&resolver, "read"), counted(&resolver, "known")),
         (2, 1)
@@ -327,6 +328,37 @@ async fn a_failed_read_is_retried_and_a_pause_kept() {
     let counts = ["failed", "busy", "refused", "read", "given_up"]
         .map(|outcome| counted(&resolver, outcome));
     assert_eq!(counts, [3, 1, 1, 1, 0]);
+    resolver.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_missing_manifest_is_recorded_and_then_the_registry_is_asked_for_the_tag() {
+    let (nats, shelf, mut tasks) = (TestNats::start().await, Shelf::default(), JoinSet::new());
+    let db = tagtrail_testkit::postgres().await;
+    let digest = Digest::sha256_of(b"deleted just after the push");
+    let file = shelf.serve(&mut tasks).await;
+    let resolver = Resolver::with_database(&nats, &file, db.url()).await;
+    publish_revision(&nats, IMAGE, Some(&digest)).await;
+    let mut sql = db.connect().await;
+    let recorded = async |sql: &mut PgConnection| -> Option<bool> {
+        let missing = "select given_up from missing_manifest where registry = 'registry.example.com' and digest = $1";
+        sqlx::query_scalar(missing)
+            .bind(digest.as_bytes())
+            .fetch_optional(sql)
+            .await
+            .unwrap()
+    };
+    eventually("the missing manifest to be recorded", SOON, async || {
+        recorded(&mut sql).await
+    })
+    .await;
+    let answer = wait_answers(&nats, 1).await.remove(0);
+    assert_eq!(recorded(&mut sql).await, Some(true));
+    assert_eq!(answer.action, Action::Delete);
+    assert_eq!(answer.event_id, format!("doubt:{IMAGE}#1"));
+    all_done(&nats).await;
+    let counts = ["absent", "given_up"].map(|outcome| counted(&resolver, outcome));
+    assert_eq!(counts, [5, 1]);
     resolver.stop().await;
 }
 
