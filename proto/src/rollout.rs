@@ -20,7 +20,8 @@ words! {
         Succeeded = "succeeded",
         /// No further attempt follows.
         Failed = "failed",
-        /// A newer rollout replaced this one before success.
+        /// A newer rollout replaced this one before success, or an image changed before the first
+        /// attempt.
         Superseded = "superseded",
     }
 }

@@ -54,8 +54,9 @@ pub(crate) struct Attempt {
 }
 
 /// Begins an attempt of the newest live rollout of a trigger, and supersedes all older live
-/// rollouts. `None` if no rollout may be attempted now, or if the planner recorded a rollout
-/// meanwhile; the caller tries again later. The caller holds the lock of the target, so no other
+/// rollouts. A rollout with an image whose head has changed before the first attempt is withdrawn
+/// instead: the planner decides again on the present heads. `None` if no rollout may be attempted
+/// now, or if the planner recorded a rollout meanwhile; the caller tries again later. The caller holds the lock of the target, so no other
 /// attempt is under way.
 pub(crate) async fn begin(
     db: &mut PgConnection,
@@ -65,18 +66,32 @@ pub(crate) async fn begin(
         "with held as (
              select id from trigger where id = $1 and configured and state = 'active' for update
          ), newest as (
-             select o.id, o.number, o.state from held join rollout o on o.trigger_id = held.id
+             select o.id, o.number, o.state, o.images from held join rollout o on o.trigger_id = held.id
              where o.state in ('pending', 'running') order by o.number desc limit 1
+         ), moved as (
+             select n.id, min(i.value ->> 'image') as image from newest n cross join lateral jsonb_each(n.images) i
+             where n.state = 'pending' and not exists (
+                 select from repository r join tag t on t.repository_id = r.id
+                 where r.registry = split_part(i.value ->> 'image', '/', 1)
+                   and r.name = substring(i.value ->> 'image' from '^[^/]+/(.*):[^:]+$')
+                   and t.name = substring(i.value ->> 'image' from '[^:]+$')
+                   and encode(t.head_digest, 'hex') = split_part(i.value ->> 'digest', ':', 2))
+             group by n.id
+         ), withdrawn as (
+             update rollout o set state = 'superseded', finished_at = now(),
+                 error = 'not begun: ' || m.image || ' has changed since this rollout was recorded'
+             from moved m where o.id = m.id and o.state = 'pending'
+             returning o.*, true as changed
          ), old as (
              update rollout o set state = 'superseded', finished_at = now()
-             from newest n where $2 and o.trigger_id = $1 and o.state in ('pending', 'running') and o.number < n.number
+             from newest n where $2 and not exists (select from moved) and o.trigger_id = $1 and o.state in ('pending', 'running') and o.number < n.number
              returning o.*, true as changed
          ), new as (
              update rollout o set state = 'running', attempts = attempts + 1, started_at = coalesce(started_at, now())
-             from newest n where o.id = n.id and o.state in ('pending', 'running') and o.next_attempt_at <= now()
+             from newest n where not exists (select from moved) and o.id = n.id and o.state in ('pending', 'running') and o.next_attempt_at <= now()
              returning o.*, n.state = 'pending' as changed
          ), o as (
-             select * from old union all select * from new where changed
+             select * from withdrawn union all select * from old union all select * from new where changed
          ), told as (
              ", recorded!(), "
          )
