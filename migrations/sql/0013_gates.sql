@@ -1,14 +1,17 @@
 -- Gates: conditions that keep the planner from starting a rollout, and the facts that they need.
 
--- The gates that are closed for this trigger: [{"gate", "image", "registry", "why", "since", "opens_at"}].
+-- The closed gates of this trigger:
+-- [{"gate", "image", "registry", "why", "since", "opens_at"}].
 alter table trigger add column waiting jsonb not null default '[]' check (jsonb_typeof(waiting) = 'array');
 comment on column trigger.waiting is 'Closed gates of the planner''s last decision: the reasons why no rollout starts.';
 
--- Some clients delete a tag by pushing an image made up for that purpose, and then delete its digest.
+-- Some clients delete a tag by pushing an image made up for that purpose. Then they delete the
+-- digest of the image.
 alter table manifest add column tombstone boolean not null default false;
 comment on column manifest.tombstone is 'The image was made up by a client in order to delete a tag. It is never rolled out.';
 
--- Manifests of new revisions that their registry answers 404 for. Rows older than a day are removed.
+-- Manifests of new revisions for which their registry answers 404. Rows older than a day are
+-- removed.
 create table missing_manifest (
     digest bytea not null check (octet_length(digest) in (32, 64)),
     registry text not null,

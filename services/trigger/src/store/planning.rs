@@ -67,7 +67,8 @@ pub(crate) struct TriggerState {
     /// True from a resume until the next plan.
     pub(crate) resuming: bool,
     /// The images of the last rollout, by their names in the trigger. A rollout that was superseded
-    /// before its first attempt has changed nothing: either a newer one follows, or it was withdrawn.
+    /// before its first attempt has changed nothing: either a newer one follows, or the rollout
+    /// was withdrawn.
     pub(crate) last: Option<BTreeMap<String, RolloutImage>>,
     /// True if the last rollout failed.
     pub(crate) failed: bool,

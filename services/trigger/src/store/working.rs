@@ -56,8 +56,8 @@ pub(crate) struct Attempt {
 /// Begins an attempt of the newest live rollout of a trigger, and supersedes all older live
 /// rollouts. A rollout with an image whose head has changed before the first attempt is withdrawn
 /// instead: the planner decides again on the present heads. `None` if no rollout may be attempted
-/// now, or if the planner recorded a rollout meanwhile; the caller tries again later. The caller holds the lock of the target, so no other
-/// attempt is under way.
+/// now, or if the planner recorded a rollout meanwhile; the caller tries again later. The caller
+/// holds the lock of the target, so no other attempt is under way.
 pub(crate) async fn begin(
     db: &mut PgConnection,
     trigger: i32,
