@@ -17,6 +17,8 @@ use tokio::time::Instant;
 
 /// The number of the signal ABRT.
 const SIGABRT: i32 = 6;
+/// The registry of the images, which can't be asked: it has none of the digests.
+const REGISTRY: &str = "registry.example.com";
 /// The images of the trigger.
 const IMAGES: [&str; 2] = ["shop/web", "shop/worker"];
 
@@ -50,7 +52,7 @@ impl Sender {
     async fn push_without_digest(&self, n: u32) {
         let body = json!({ "repository": "shop/asked", "tag": format!("t{n}") });
         let client = reqwest::Client::new();
-        let hook = self.fleet.hook().replace("/main", "/ci");
+        let hook = self.fleet.hook().replace("/main", "/asking");
         eventually("the event to be accepted", SOON, async || {
             let request = client.post(&hook).bearer_auth(HOOK_SECRET).json(&body);
             let answer = request.send().await.ok()?;
@@ -60,8 +62,8 @@ impl Sender {
     }
 
     /// Waits until the last push is recorded.
-    async fn is_recorded(&self, host: &str) {
-        let path = format!("/v1/resolve?image={host}/{}", IMAGES[1]);
+    async fn is_recorded(&self) {
+        let path = format!("/v1/resolve?image={REGISTRY}/{}", IMAGES[1]);
         eventually("the last push", SOON, async || {
             (self.get(&path).await?["digest"] == Sender::digest(self.accepted)).then_some(())
         })
@@ -92,12 +94,15 @@ async fn a_crash_at_any_fail_point_loses_nothing_and_repeats_nothing() {
     let registry = Registry::start(unused.url(), "Bearer unused").await;
     let asked = registry.push(&TestImage::new("asked"), "shop/asked:t0");
     let host = registry.host().to_owned();
-    let mut fleet = Fleet::start(&host).await;
+    let mut fleet = Fleet::start(REGISTRY).await;
     let folder = tempfile::tempdir().unwrap();
-    let path = config(folder.path(), &host, fleet.sink.url());
+    let path = config(folder.path(), REGISTRY, fleet.sink.url());
     let mut text = std::fs::read_to_string(&path).unwrap();
     text +=
         &format!("[[registry]]\nname = \"{host}\"\nurl = \"http://{host}\"\nreconcile = \"0s\"\n");
+    text += &format!(
+        "[[source]]\nname = \"asking\"\nkind = \"generic\"\nregistry = \"{host}\"\nsecret = {{ env = \"MAIN_HOOK_SECRET\" }}\n"
+    );
     std::fs::write(&path, text).unwrap();
     fleet.set("TAGTRAIL_CONFIG", path.to_str().unwrap());
     fleet.set("TAGTRAIL_CLAIM_INTERVAL_MS", "50");
@@ -124,7 +129,7 @@ async fn a_crash_at_any_fail_point_loses_nothing_and_repeats_nothing() {
         if *point == FailPoint::IndexerStopped {
             // The indexer must hold partitions when it is stopped.
             sender.push().await;
-            sender.is_recorded(&host).await;
+            sender.is_recorded().await;
             sender.fleet.processes[service].signal("TERM");
         }
         let deadline = Instant::now() + SOON;
@@ -150,7 +155,7 @@ async fn a_crash_at_any_fail_point_loses_nothing_and_repeats_nothing() {
     })
     .await;
 
-    history_has_each_push_once(&sender, &host).await;
+    history_has_each_push_once(&sender).await;
     // Jobs of a crashed resolver are redelivered after `ack_wait`: two minutes, and in this test
     // five seconds.
     let unresolved = sender.fleet.nats.jetstream().await;
@@ -172,10 +177,10 @@ async fn a_crash_at_any_fail_point_loses_nothing_and_repeats_nothing() {
     rollouts_are_delivered_in_order(&sender).await;
 }
 
-async fn history_has_each_push_once(sender: &Sender, host: &str) {
+async fn history_has_each_push_once(sender: &Sender) {
     let pushed: Vec<String> = (1..=sender.accepted).map(Sender::digest).collect();
     for image in IMAGES {
-        let path = format!("/v1/history?image={host}/{image}&limit=1000");
+        let path = format!("/v1/history?image={REGISTRY}/{image}&limit=1000");
         let items = eventually(&format!("the history of {image}"), SOON, async || {
             let items = sender.get(&path).await?["items"].as_array()?.clone();
             (items.first()?["digest"] == pushed.last()?.as_str()).then_some(items)
