@@ -102,7 +102,7 @@ pub async fn run(config: Config, ctx: Context) -> anyhow::Result<()> {
         "manifests",
         manifests::run(
             Arc::clone(&shared),
-            config.database_url.map(|url| DbArgs { url }),
+            database(&config),
             manifests::ManifestMetrics::new(&ctx.metrics),
         ),
     );
