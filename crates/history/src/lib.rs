@@ -1,6 +1,6 @@
 //! The SQL that reads history: the revision in force at a time, the revisions of a tag, the images
-//! that had a digest, the number of images that match, manifests, and the revisions of a partition
-//! in the order recorded.
+//! that had a digest, the number of images that match, registries, manifests, and the revisions of
+//! a partition in the order recorded.
 //!
 //! In scope: `select` statements over the tables that the indexer writes. Each function takes a
 //! connection and returns plain rows, or the [`sqlx::Error`] of its statement. Lists are read by
@@ -16,6 +16,7 @@ pub mod images;
 pub mod instant;
 pub mod manifests;
 pub mod recorded;
+pub mod registries;
 pub mod resolve;
 mod tag;
 

@@ -4,6 +4,7 @@ mod coverage;
 mod digests;
 mod history;
 mod manifests;
+mod registries;
 mod resolve;
 mod revisions;
 mod rollouts;
@@ -33,6 +34,7 @@ pub(crate) const ALL: &[Operation] = &[
     digests::DIGEST,
     manifests::MANIFEST,
     coverage::COVERAGE,
+    registries::REGISTRIES,
     revisions::REVISIONS,
     triggers::LIST,
     triggers::ONE,

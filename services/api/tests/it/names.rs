@@ -68,3 +68,34 @@ async fn a_question_under_an_alias_is_about_the_registry() {
         assert!(first.contains(&images), "{pattern}: {first}");
     }
 }
+
+#[tokio::test]
+async fn registries_that_share_images_are_listed_in_pairs() {
+    let (api, mut rows) = Api::start().await;
+    let images = [
+        ("hub.example.com", "shop/web", "v1", 1),
+        ("hub.example.com", "shop/web", "v2", 2),
+        ("hub.example.com", "shop/api", "v1", 3),
+        ("localhost:5000", "shop/web", "v1", 1),
+        ("localhost:5000", "shop/web", "v2", 9),
+        ("localhost:5000", "tool", "v1", 1),
+        ("quay.io", "shop/api", "v2", 3),
+    ];
+    for (registry, repository, tag, content) in images {
+        let image = format!("{registry}/{repository}:{tag}");
+        rows.tag(&image, &[on_time(1, content, 10)]).await;
+    }
+    let found = api.found("/v1/registries").await;
+    let expected = serde_json::json!({
+        "items": [
+            { "registry": "hub.example.com", "images": 3 },
+            { "registry": "localhost:5000", "images": 3 },
+            { "registry": "quay.io", "images": 1 },
+        ],
+        "shared": [{
+            "registry": "hub.example.com", "other": "localhost:5000", "images": 2, "same_digest": 1,
+            "first": ["shop/web:v1", "shop/web:v2"],
+        }],
+    });
+    assert_eq!(found, expected);
+}

@@ -168,6 +168,7 @@ async fn answers_and_problems_match_the_document() {
             "/v1/coverage",
             "/v1/coverage?since=2000-01-01T00:00:00Z".to_owned(),
         ),
+        ("get", "/v1/registries", "/v1/registries".to_owned()),
         (
             "get",
             "/v1/manifests/{digest}",
