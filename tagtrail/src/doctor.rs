@@ -7,6 +7,7 @@
 
 mod ask;
 mod judge;
+mod names;
 mod report;
 
 use std::path::PathBuf;
@@ -79,6 +80,7 @@ impl Doctor {
             registries.spawn(async move { (place, ask::registry(&file, place).await) });
         }
         let coverage = ask::coverage(api).await;
+        let known = ask::registries(api).await.unwrap_or_default();
         let mut report = Report::new(self.gateway.host_str(), self.setup);
         report.parts.push(Part::new(
             "file",
@@ -128,9 +130,9 @@ impl Doctor {
             Ok(_) => Finding::ok("events", "it reports when events were received"),
             Err(why) => judge::no_coverage(&why),
         };
-        report
-            .parts
-            .push(Part::new("api", String::new(), vec![api]));
+        let mut findings = vec![api];
+        findings.extend(names::shared(&file, &known));
+        report.parts.push(Part::new("api", String::new(), findings));
         Ok(report)
     }
 }

@@ -104,6 +104,13 @@ pub(super) async fn registry(file: &File, place: usize) -> Result<Ping, CheckErr
     tagtrail_resolver::check_registry(file, &file.registry[place], TIMEOUT).await
 }
 
+/// Reads the registries in history from the API. `None` if that fails: the checks of the API report
+/// the reason.
+pub(super) async fn registries(api: &Api) -> Option<Value> {
+    let answer = tokio::time::timeout(TIMEOUT, api.get(&["registries"], &[]));
+    answer.await.ok()?.ok()
+}
+
 /// Reads the coverage report from the API. Returns the message of the error if that fails.
 pub(super) async fn coverage(api: &Api) -> Result<Value, String> {
     match tokio::time::timeout(TIMEOUT, api.get(&["coverage"], &[])).await {
