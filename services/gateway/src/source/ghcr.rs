@@ -17,7 +17,7 @@
 //! | `….container_metadata.{tag,manifest}` | tag, digest, media type and size |
 //! | `sender.login` | the user |
 //! | `X-GitHub-Event`, `X-GitHub-Delivery` | the sort of event, and its identifier |
-//! | `package.updated_at` | not read: of the package, and weeks older than the push in a captured body |
+//! | `package.{created_at,updated_at}` | the last change, which is the push; no time if equal |
 //! | `package.package_version.updated_at` | not read: year 1 in captured bodies |
 
 use std::time::Duration;
@@ -26,6 +26,7 @@ use axum::http::HeaderMap;
 use serde::Deserialize;
 use tagtrail_proto::{Action, Digest};
 
+use super::clock::{EventTime, Stamp};
 use super::{
     Context, DecodeError, Kind, Meaning, Proof, Report, body_id, header, lenient, lowercase,
     present,
@@ -35,7 +36,6 @@ use crate::proof::signature::Signature;
 pub(super) const GHCR: Kind = Kind {
     // GitHub's own limit.
     patience: Duration::from_secs(10),
-    has_time: false,
     proof: Proof::Signature(&[Signature::sha256("x-hub-signature-256").prefixed("sha256=")]),
     headers: &[EVENT, DELIVERY],
     // GitHub's own limit.
@@ -73,6 +73,20 @@ struct Package {
     namespace: Option<String>,
     package_type: Option<String>,
     package_version: Option<Version>,
+    #[serde(default)]
+    created_at: Stamp,
+    #[serde(default)]
+    updated_at: Stamp,
+}
+
+impl Package {
+    /// Returns the time of the last change. In a captured body it was the creation of the package,
+    /// three weeks before the push: a package that seems never to have changed tells no time.
+    fn changed_at(&self) -> EventTime {
+        let changed = self.updated_at.read("package.updated_at")?;
+        let created = self.created_at.read("package.created_at").ok().flatten();
+        Ok(changed.filter(|changed| created != Some(*changed)))
+    }
 }
 
 #[derive(Deserialize)]
@@ -130,6 +144,7 @@ fn decode(
         hook.action.as_deref(),
         Some("published" | "updated" | "create")
     );
+    let changed_at = package.changed_at();
     let Some(version) = package.package_version.filter(|_| is_image && pushed) else {
         return Ok(vec![Meaning::Ignored]);
     };
@@ -158,7 +173,7 @@ fn decode(
         media_type: manifest.media_type,
         size: manifest.size,
         actor: hook.sender.and_then(|sender| sender.login),
-        time: Ok(None),
+        time: changed_at,
         id: header(headers, DELIVERY).map(str::to_owned),
     };
     Ok(vec![report.decode(ctx, || body_id(body))?])

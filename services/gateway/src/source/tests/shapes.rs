@@ -405,8 +405,13 @@ fn a_time_of_something_else_is_not_the_events_own() {
     assert_eq!(own("gitea", "gitea-package-deleted.json", |_| {}), None);
     let time = own("gitea", "gitea-package-created-tag.json", |_| {});
     assert_eq!(time, Some(datetime!(2026-03-09 08:40 UTC)));
+    // GHCR: the last change of the package, but not its creation.
     let time = own("ghcr", "ghcr-package-published.json", |body| {
         body["package"]["package_version"]["updated_at"] = "2026-03-01T00:00:00Z".into();
+    });
+    assert_eq!(time, Some(datetime!(2026-03-09 08:30 UTC)));
+    let time = own("ghcr", "ghcr-package-published.json", |body| {
+        body["package"]["created_at"] = "2026-03-09T08:30:00Z".into();
     });
     assert_eq!(time, None);
 }
