@@ -176,7 +176,7 @@ mod tests {
             let rules = config::rules(&file, &file.source[0]).unwrap();
             replay_warning(&file, &rules)
         };
-        for kind in ["artifactory", "aliyun", "ghcr", "generic"] {
+        for kind in ["artifactory", "aliyun", "generic"] {
             let text = warning(kind, "").unwrap();
             assert!(
                 text.contains("add a [[registry]] for r.example.com"),
@@ -186,7 +186,7 @@ mod tests {
             assert_eq!(warning(kind, asked), None);
         }
         // The time is in the body, or the registry is asked for the digest in any case.
-        for kind in ["distribution", "quay"] {
+        for kind in ["distribution", "ghcr", "quay"] {
             assert_eq!(warning(kind, ""), None);
         }
     }
