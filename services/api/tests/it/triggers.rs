@@ -11,6 +11,7 @@ async fn current_is_the_last_rollout_that_runs_or_has_succeeded() {
     let shop = rows.trigger("shop", true).await;
     let without = json!({
         "name": "shop", "images": { "web": "registry.example.com/shop/web:latest" }, "target": "webhook", "state": "active", "current": null,
+        "waiting": [],
     });
     assert_eq!(api.found("/v1/triggers/shop").await, without);
 
@@ -28,6 +29,27 @@ async fn current_is_the_last_rollout_that_runs_or_has_succeeded() {
     );
     rows.rollout(shop, 5, "running", 50).await;
     assert_eq!(api.found("/v1/triggers/shop").await["current"]["number"], 5);
+}
+
+#[tokio::test]
+async fn closed_gates_are_shown_unless_the_trigger_is_paused() {
+    let (api, mut rows) = Api::start().await;
+    rows.trigger("shop", true).await;
+    let recheck = json!({
+        "gate": "recheck", "image": "registry.example.com/shop/web:latest", "registry": "registry.example.com",
+        "why": "the registry is asked", "since": text(10), "opens_at": null,
+    });
+    // A planner of a later version may know more gates.
+    let unknown = json!({ "gate": "window" });
+    sqlx::query("update trigger set waiting = $1")
+        .bind(json!([recheck, unknown]))
+        .execute(&mut rows.db)
+        .await
+        .unwrap();
+    let waiting = api.found("/v1/triggers/shop").await["waiting"].take();
+    assert_eq!(waiting, json!([recheck]));
+    let paused = api.send("POST", "/v1/triggers/shop/pause").await;
+    assert_eq!(paused.body["waiting"], json!([]));
 }
 
 #[tokio::test]
