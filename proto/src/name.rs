@@ -224,6 +224,34 @@ impl Tag {
         Tag("latest".to_owned())
     }
 
+    /// The rule of [`Tag::is_signature`] as a regular expression, for queries.
+    pub const SIGNATURE: &str = r"^sha(256|512)-[0-9a-f]{64}([.].+)?$";
+
+    /// Returns true if the tag is no image, but holds signatures, attestations or other content
+    /// about a digest. Cosign names such a tag after the digest, with a suffix such as `.sig`; a
+    /// client of a registry without the referrers API uses the name without a suffix, cut to 64
+    /// digits (OCI distribution specification, "Referrers Tag Schema").
+    #[must_use]
+    pub fn is_signature(&self) -> bool {
+        let named = |(hex, suffix): (&str, &str)| {
+            let digit = |byte: u8| matches!(byte, b'0'..=b'9' | b'a'..=b'f');
+            let has_suffix = suffix.len() > 1 && suffix.starts_with('.');
+            hex.bytes().all(digit) && (suffix.is_empty() || has_suffix)
+        };
+        ["sha256-", "sha512-"].iter().any(|prefix| {
+            let rest = self.0.strip_prefix(prefix);
+            rest.and_then(|rest| rest.split_at_checked(64))
+                .is_some_and(named)
+        })
+    }
+
+    /// Returns true if a pattern over tags names tags of [`Tag::is_signature`]: by the begin, which
+    /// they have in common.
+    #[must_use]
+    pub fn names_signatures(pattern: &str) -> bool {
+        pattern.starts_with("sha256-") || pattern.starts_with("sha512-")
+    }
+
     /// Returns the tag in lower case, as a registry that folds the case of tags writes it.
     #[must_use]
     pub fn to_lowercase(&self) -> Tag {

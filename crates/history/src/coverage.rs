@@ -6,6 +6,7 @@ use serde::Serialize;
 use sqlx::postgres::PgRow;
 use sqlx::{PgConnection, Row as _};
 use tagtrail_postgres::row;
+use tagtrail_proto::Tag;
 use time::OffsetDateTime;
 
 use crate::instant::Instant;
@@ -20,6 +21,9 @@ pub struct SourceCoverage {
     pub source: Option<String>,
     /// Changes, by how they became known.
     pub changes: Changes,
+    /// Changes of tags that are no images, but hold signatures and the like. They are not among
+    /// `changes`.
+    pub signatures: u64,
     /// The share of changes that only reconciling found, among those that an event should have
     /// reported. None: there were no such changes.
     pub lost_share: Option<f64>,
@@ -75,8 +79,12 @@ pub async fn since(
                     count(*) filter (where k.origin = 'event') as event,
                     count(*) filter (where k.origin = 'resolved') as resolved,
                     count(*) filter (where k.origin = 'reconciled') as reconciled,
-                    count(*) filter (where k.origin = 'imported') as imported
-             from known k join tag t on t.id = k.tag_id join repository r on r.id = t.repository_id
+                    count(*) filter (where k.origin = 'imported') as imported,
+                    count(*) filter (where k.origin = 'signature') as signatures
+             from (
+                 select k.source, t.repository_id, case when t.name ~ $2 then 'signature' else k.origin::text end as origin
+                 from known k join tag t on t.id = k.tag_id) k
+             join repository r on r.id = k.repository_id
              group by r.registry, k.source
          ), last_event as (
              select r.registry, p.source, max(p.received_at) as last_event_at
@@ -85,16 +93,17 @@ pub async fn since(
              where p.recorded_at >= $1 and p.origin in ('event', 'resolved')
              group by r.registry, p.source
          ), by_source as (
-             select registry, source, c.event, c.resolved, c.reconciled, c.imported, e.last_event_at
+             select registry, source, c.event, c.resolved, c.reconciled, c.imported, c.signatures, e.last_event_at
              from counted c full join last_event e using (registry, source)
          ), reconciled_at as (
              select registry, max(last_at) as last_reconciled_at from reconcile group by registry
          )
-         select registry, source, event, resolved, reconciled, imported, last_event_at, last_reconciled_at
+         select registry, source, event, resolved, reconciled, imported, signatures, last_event_at, last_reconciled_at
          from by_source full join reconciled_at using (registry)
          order by registry, source",
     )
     .bind(since)
+    .bind(Tag::SIGNATURE)
     .fetch_all(db)
     .await?;
     rows.iter().map(of_row).collect()
@@ -124,6 +133,7 @@ fn of_row(row: &PgRow) -> Result<SourceCoverage, sqlx::Error> {
         source: row.try_get("source")?,
         lost_share: (reportable > 0).then_some(share),
         changes,
+        signatures: count("signatures")?,
         last_event_at: time("last_event_at")?,
         last_reconciled_at: time("last_reconciled_at")?,
     })

@@ -5,7 +5,7 @@ use serde::Serialize;
 use sqlx::postgres::PgRow;
 use sqlx::{PgConnection, Row as _};
 use tagtrail_postgres::row;
-use tagtrail_proto::{Digest, Image};
+use tagtrail_proto::{Digest, Image, Tag};
 use time::OffsetDateTime;
 
 use crate::instant::{Instant, of_key, to_micros};
@@ -16,6 +16,8 @@ use crate::instant::{Instant, of_key, to_micros};
 pub struct DigestInterval {
     /// The image.
     pub image: Image,
+    /// True if the tag is no image, but holds signatures or other content about a digest.
+    pub signature: bool,
     /// The revision by which the image got the digest.
     pub revision: u64,
     /// Effective time of this revision.
@@ -25,41 +27,47 @@ pub struct DigestInterval {
 }
 
 /// Returns the intervals in which images had a digest. A revision replaced at its own effective
-/// time was never in force, and is left out. Key: row id of the tag, effective time, number.
+/// time was never in force, and is left out. Tags that hold signatures come last. Key: 1 for a tag that
+/// holds signatures and otherwise 0, row id of the tag, effective time, number.
 pub async fn intervals(
     db: &mut PgConnection,
     digest: &Digest,
-    after: Option<[i64; 3]>,
+    after: Option<[i64; 4]>,
     limit: i64,
-) -> Result<Vec<([i64; 3], DigestInterval)>, sqlx::Error> {
+) -> Result<Vec<([i64; 4], DigestInterval)>, sqlx::Error> {
     let after = after
-        .map(|[tag, at, number]| of_key(at).map(|at| (tag, at, number)))
+        .map(|[signature, tag, at, number]| of_key(at).map(|at| (signature, tag, at, number)))
         .transpose()?;
     let rows = sqlx::query(
-        "select r.registry, r.name as repository, t.name as tag, v.tag_id, v.number, v.effective_at, next.effective_at as until
+        "select r.registry, r.name as repository, t.name as tag, v.tag_id, v.number, v.effective_at, next.effective_at as until,
+                s.signature
          from revision v
          join tag t on t.id = v.tag_id
          join repository r on r.id = t.repository_id
+         cross join lateral (select (t.name ~ $6)::int::bigint as signature) s
          left join lateral (
              select n.effective_at from revision n
              where n.tag_id = v.tag_id and (n.effective_at, n.number) > (v.effective_at, v.number)
              order by n.effective_at, n.number limit 1) next on true
          where v.digest = $1
-           and (v.tag_id, v.effective_at, v.number) > (coalesce($2, 0), coalesce($3::timestamptz, '-infinity'), coalesce($4, 0))
+           and (s.signature, v.tag_id, v.effective_at, v.number)
+               > (coalesce($7, 0), coalesce($2, 0), coalesce($3::timestamptz, '-infinity'), coalesce($4, 0))
            and next.effective_at is distinct from v.effective_at
-         order by v.tag_id, v.effective_at, v.number limit $5",
+         order by s.signature, v.tag_id, v.effective_at, v.number limit $5",
     )
     .bind(digest.as_bytes())
-    .bind(after.map(|(tag, _, _)| tag))
-    .bind(after.map(|(_, at, _)| at))
-    .bind(after.map(|(_, _, number)| number))
+    .bind(after.map(|(_, tag, _, _)| tag))
+    .bind(after.map(|(_, _, at, _)| at))
+    .bind(after.map(|(_, _, _, number)| number))
     .bind(limit)
+    .bind(Tag::SIGNATURE)
+    .bind(after.map(|(signature, ..)| signature))
     .fetch_all(db)
     .await?;
     rows.iter().map(interval).collect()
 }
 
-fn interval(row: &PgRow) -> Result<([i64; 3], DigestInterval), sqlx::Error> {
+fn interval(row: &PgRow) -> Result<([i64; 4], DigestInterval), sqlx::Error> {
     let (number, from): (i64, OffsetDateTime) =
         (row.try_get("number")?, row.try_get("effective_at")?);
     let image = Image {
@@ -68,10 +76,17 @@ fn interval(row: &PgRow) -> Result<([i64; 3], DigestInterval), sqlx::Error> {
         tag: row::parsed(row.try_get("tag")?)?,
     };
     let interval = DigestInterval {
+        signature: image.tag.is_signature(),
         image,
         revision: row::unsigned(number),
         from: Instant(from),
         until: row.try_get::<Option<_>, _>("until")?.map(Instant),
     };
-    Ok(([row.try_get("tag_id")?, to_micros(from), number], interval))
+    let key = [
+        row.try_get("signature")?,
+        row.try_get("tag_id")?,
+        to_micros(from),
+        number,
+    ];
+    Ok((key, interval))
 }

@@ -166,3 +166,32 @@ fn an_error_names_the_text_and_the_rule() {
     insta::assert_snapshot!("Foo/bar".parse::<Repository>().unwrap_err(), @r#"the repository "Foo/bar" is not valid: it must be lower-case letters and digits, with single `.`, `_`, `__` or hyphens inside, in parts joined by `/`"#);
     insta::assert_snapshot!("sha256:12".parse::<Digest>().unwrap_err(), @r#"the digest "sha256:12" is not valid: it must be sha256: and 64, or sha512: and 128 lower-case hex digits"#);
 }
+
+#[test]
+fn tags_that_are_named_after_a_digest_are_no_images() {
+    let hex = "0123456789abcdef".repeat(4);
+    for signature in [
+        format!("sha256-{hex}"),
+        format!("sha256-{hex}.sig"),
+        format!("sha256-{hex}.att"),
+        format!("sha256-{hex}.sbom"),
+        format!("sha512-{hex}"),
+    ] {
+        assert!(
+            signature.parse::<Tag>().unwrap().is_signature(),
+            "{signature}"
+        );
+    }
+    for image in [
+        "latest".to_owned(),
+        format!("sha256-{}", &hex[1..]),
+        format!("sha256-{hex}0"),
+        format!("sha256-{hex}."),
+        format!("sha256-{}", hex.to_uppercase()),
+        format!("sha256-{hex}-amd64"),
+        format!("v-sha256-{hex}"),
+        format!("sha384-{hex}"),
+    ] {
+        assert!(!image.parse::<Tag>().unwrap().is_signature(), "{image}");
+    }
+}

@@ -13,7 +13,7 @@
 //!
 //! | status | code |
 //! |---|---|
-//! | 400 | `image_invalid`, `digest_invalid`, `time_invalid`, `revision_invalid`, `limit_invalid`, `cursor_invalid`, `match_invalid`, `parameter_unknown`, `parameter_repeated`, `parameter_conflict` |
+//! | 400 | `image_invalid`, `digest_invalid`, `time_invalid`, `revision_invalid`, `flag_invalid`, `limit_invalid`, `cursor_invalid`, `match_invalid`, `parameter_unknown`, `parameter_repeated`, `parameter_conflict` |
 //! | 401, 403 | `unauthenticated`, `forbidden` |
 //! | 404 | `tag_unknown`, `tag_deleted`, `revision_unknown`, `manifest_unknown`, `trigger_unknown`, `rollout_unknown`, `not_found` |
 //! | 405 | `method_not_allowed` |

@@ -1,5 +1,7 @@
 //! `tagtrail digest`.
 
+use serde_json::Value;
+
 use super::Printable;
 use super::api::{Api, Failure};
 use super::print::{field, items, more, table};
@@ -25,9 +27,13 @@ impl Digest {
                 self.digest
             )));
         }
-        let rows = items(&json)
-            .iter()
-            .map(|item| ["image", "revision", "from", "until"].map(|name| field(item, name)));
+        let rows = items(&json).iter().map(|item| {
+            let mut row = ["image", "revision", "from", "until"].map(|name| field(item, name));
+            if item.get("signature") == Some(&Value::Bool(true)) {
+                row[0] += " (signature)";
+            }
+            row
+        });
         let text = table(["IMAGE", "REVISION", "FROM", "UNTIL"], rows) + more(&json);
         if let Some(answer) = json.as_object_mut() {
             answer.insert("digest".to_owned(), self.digest.into());

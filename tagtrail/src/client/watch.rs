@@ -20,6 +20,9 @@ pub(crate) struct Watch {
     /// [default: only new ones].
     #[arg(long, value_name = "TIME")]
     since: Option<String>,
+    /// Also show tags that hold signatures, attestations and the like (`sha256-….sig`).
+    #[arg(long)]
+    signatures: bool,
     /// End after this number of revisions.
     #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u64).range(1..))]
     count: Option<u64>,
@@ -30,7 +33,12 @@ impl Watch {
     /// after the last event, so that no revision is missed.
     pub(crate) async fn follow(self, api: &Api, output: Output) -> Result<(), Failure> {
         let pattern = self.pattern.clone().unwrap_or_default();
-        let query = [("match", self.pattern), ("since", self.since)];
+        let signatures = self.signatures.then(|| "true".to_owned());
+        let query = [
+            ("match", self.pattern),
+            ("since", self.since),
+            ("signatures", signatures),
+        ];
         let mut left = self.count.unwrap_or(u64::MAX);
         let mut last: Option<String> = None;
         let mut attempt = 0;

@@ -25,6 +25,8 @@ pub(crate) enum Error {
         "{parameter} must be an RFC 3339 time, such as 2026-03-03T14:02:00Z or 2026-03-03T15:02:00%2B01:00 (the + escaped)"
     )]
     Time { parameter: &'static str },
+    #[error("{parameter} must be true or false")]
+    Flag { parameter: &'static str },
     #[error("revision must be a number: revisions of a tag are numbered 1, 2, 3 …")]
     Revision,
     #[error("limit must be a number from 1 to {most}")]
@@ -153,6 +155,7 @@ impl Error {
             Error::Digest(_) => (StatusCode::BAD_REQUEST, "digest_invalid"),
             Error::Time { .. } => (StatusCode::BAD_REQUEST, "time_invalid"),
             Error::Revision => (StatusCode::BAD_REQUEST, "revision_invalid"),
+            Error::Flag { .. } => (StatusCode::BAD_REQUEST, "flag_invalid"),
             Error::Limit { .. } => (StatusCode::BAD_REQUEST, "limit_invalid"),
             Error::Match(_) => (StatusCode::BAD_REQUEST, "match_invalid"),
             Error::Cursor => (StatusCode::BAD_REQUEST, "cursor_invalid"),

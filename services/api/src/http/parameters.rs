@@ -69,6 +69,12 @@ pub(crate) const KNOWN_AT: Parameter = optional(
     "2026-03-03T14:02:00Z",
     time,
 );
+pub(crate) const SIGNATURES: Parameter = optional(
+    "signatures",
+    "`true`: also tags that hold signatures, attestations and other content about a digest (`sha256-…`, `sha256-….sig`). They are no images.",
+    "true",
+    || json!({ "type": "boolean", "default": false }),
+);
 pub(crate) const REVISION: Parameter = optional(
     "revision",
     "The revision with this number.",
@@ -123,6 +129,15 @@ impl Parameters {
     pub(crate) fn text(&self, name: &str) -> Option<&str> {
         let found = self.0.iter().find(|(given, _)| *given == name);
         found.map(|(_, value)| value.as_str())
+    }
+
+    /// Parses a parameter that is true or false; false if it is missing.
+    pub(crate) fn flag(&self, parameter: &'static str) -> Result<bool, Error> {
+        match self.text(parameter) {
+            None | Some("false") => Ok(false),
+            Some("true") => Ok(true),
+            Some(_) => Err(Error::Flag { parameter }),
+        }
     }
 
     /// Parses `image`, whose registry may be written under an alias. The default of the tag is

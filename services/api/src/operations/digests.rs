@@ -28,7 +28,7 @@ pub(crate) const DIGEST: Operation = Operation {
     id: "digest",
     method: Method::Get,
     path: "/v1/digests/{digest}",
-    summary: "The images that ever had this digest, with times.",
+    summary: "The images that ever had this digest, with times. Tags that hold signatures come last.",
     role: Role::Read,
     in_path: &[DIGEST_IN_PATH],
     query: &[LIMIT, CURSOR],
@@ -43,9 +43,9 @@ pub(crate) const DIGEST: Operation = Operation {
     serve: |method| on(method, digest),
 };
 
-const LIST: List<3> = List {
-    name: "digest",
-    time: Some(1),
+const LIST: List<4> = List {
+    name: "holders",
+    time: Some(2),
 };
 
 /// The images that had a digest. The list is empty if no tag ever had the digest.
@@ -56,7 +56,8 @@ pub(crate) struct Holders {
     intervals: Items<DigestInterval>,
 }
 
-/// Returns the images in the order in which they were first seen, each by time.
+/// Returns the images in the order in which they were first seen, each by time. Tags that hold
+/// signatures come last.
 async fn digest(
     State(database): State<Database>,
     path: PathValues,

@@ -22,14 +22,14 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use futures_util::stream;
 use serde_json::json;
 use tagtrail_config::{ImagePattern, Role};
-use tagtrail_proto::{Registry, Repository, Revision};
+use tagtrail_proto::{Registry, Repository, Revision, Tag};
 use tokio::time::Instant;
 
 use crate::config::Pace;
 use crate::feed::{Follower, Item, Place, Start};
 use crate::http::error::Error;
 use crate::http::operation::{Method, Operation, ResponseBody, schema};
-use crate::http::parameters::{Parameter, Parameters, text, time};
+use crate::http::parameters::{Parameter, Parameters, SIGNATURES, text, time};
 use crate::http::tokens::ACCESS_TOKEN;
 use crate::metrics::Metrics;
 use crate::shared::Shared;
@@ -68,13 +68,14 @@ pub(crate) const REVISIONS: Operation = Operation {
     summary: "The live feed: revisions as they are recorded, as server-sent events.",
     role: Role::Read,
     in_path: &[],
-    query: &[MATCH, SINCE, ACCESS_TOKEN],
+    query: &[MATCH, SINCE, SIGNATURES, ACCESS_TOKEN],
     header: &[LAST_EVENT_ID],
     body: None,
     response: ResponseBody::Events(schema::<tagtrail_proto::Event<Revision>>),
     problems: &[
         (400, "match_invalid"),
         (400, "time_invalid"),
+        (400, "flag_invalid"),
         (400, "cursor_invalid"),
         (503, "busy"),
     ],
@@ -96,6 +97,9 @@ async fn revisions(
         None => None,
         Some(text) => Some(shared.names.pattern(text).map_err(Error::Match)?),
     };
+    let tag = pattern.as_ref().and_then(|pattern| pattern.tag(false));
+    let by_name = tag.is_some_and(Tag::names_signatures);
+    let signatures = parameters.flag(SIGNATURES.name)? || by_name;
     let start = match (
         last_event_id(&headers, &parameters)?,
         parameters.time("since")?,
@@ -108,13 +112,14 @@ async fn revisions(
     let follower = shared.feed.follow(start).await?;
     // A client that resumes received the number before.
     let images = match &pattern {
-        Some(pattern) if !resumed => images(&shared, pattern).await,
+        Some(pattern) if !resumed => images(&shared, pattern, signatures).await,
         _ => None,
     };
     shared.metrics.followers.inc();
     let events = EventStream {
         follower,
         pattern,
+        signatures,
         images,
         pace: shared.pace,
         metrics: shared.metrics.clone(),
@@ -154,14 +159,15 @@ fn last_event_id<'a>(
 
 /// Counts the known images that match. `None`: not counted, since only people read the number, and
 /// the feed works without it.
-async fn images(shared: &Shared, pattern: &ImagePattern) -> Option<u64> {
+async fn images(shared: &Shared, pattern: &ImagePattern, signatures: bool) -> Option<u64> {
     let count = shared.database.ask(async |db| {
         let mut count = 0;
         for folds in [false, true] {
             let matches = |registry: &Registry, repository: &Repository| {
                 pattern.matches_repository(registry, repository, folds)
             };
-            count += tagtrail_history::images::count(db, matches, pattern.tag(folds)).await?;
+            count += tagtrail_history::images::count(db, matches, pattern.tag(folds), signatures)
+                .await?;
         }
         Ok(count)
     });
@@ -179,6 +185,8 @@ async fn images(shared: &Shared, pattern: &ImagePattern) -> Option<u64> {
 struct EventStream {
     follower: Follower,
     pattern: Option<ImagePattern>,
+    /// Tags that hold signatures are sent too.
+    signatures: bool,
     /// The number of known images that match, for the first event.
     images: Option<u64>,
     pace: Pace,
@@ -215,10 +223,9 @@ impl EventStream {
     async fn matching(&mut self) -> Option<Arc<Item>> {
         loop {
             let item = self.follower.next().await?;
-            if self
-                .pattern
-                .as_ref()
-                .is_none_or(|pattern| pattern.matches(&item.image))
+            let pattern = self.pattern.as_ref();
+            if (self.signatures || !item.image.tag.is_signature())
+                && pattern.is_none_or(|pattern| pattern.matches(&item.image))
             {
                 return Some(item);
             }

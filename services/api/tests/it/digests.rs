@@ -30,10 +30,10 @@ async fn every_image_that_ever_had_the_digest_is_listed_with_from_and_until() {
         json!({
             "digest": digest(1),
             "items": [
-                { "image": "registry.example.com/shop/web:latest", "revision": 1, "from": text(10), "until": text(20) },
-                { "image": "registry.example.com/shop/web:latest", "revision": 3, "from": text(30), "until": null },
-                { "image": "registry.example.com/shop/web:v1", "revision": 1, "from": text(12), "until": null },
-                { "image": "mirror.example.com/web:gone", "revision": 1, "from": text(15), "until": text(16) },
+                { "image": "registry.example.com/shop/web:latest", "signature": false, "revision": 1, "from": text(10), "until": text(20) },
+                { "image": "registry.example.com/shop/web:latest", "signature": false, "revision": 3, "from": text(30), "until": null },
+                { "image": "registry.example.com/shop/web:v1", "signature": false, "revision": 1, "from": text(12), "until": null },
+                { "image": "mirror.example.com/web:gone", "signature": false, "revision": 1, "from": text(15), "until": text(16) },
             ],
             "next": null,
         })
@@ -52,7 +52,7 @@ async fn a_late_revision_ends_the_one_before_it_in_time() {
         let image = "registry.example.com/shop/web:latest";
         assert_eq!(
             items,
-            json!([{ "image": image, "revision": revision, "from": text(from), "until": until.map(text) }])
+            json!([{ "image": image, "signature": false, "revision": revision, "from": text(from), "until": until.map(text) }])
         );
     }
 }
@@ -121,4 +121,36 @@ async fn an_unused_digest_has_an_empty_list_and_an_invalid_digest_is_refused() {
             "{wrong}"
         );
     }
+}
+
+#[tokio::test]
+async fn tags_that_hold_signatures_come_last_and_are_marked() {
+    let (api, mut rows) = Api::start().await;
+    let signature = format!("registry.example.com/shop/web:sha256-{}", "a".repeat(64));
+    // The signature tag was seen first.
+    for image in [
+        signature.as_str(),
+        "registry.example.com/shop/web:v1",
+        "registry.example.com/shop/web:v2",
+    ] {
+        rows.tag(image, &[on_time(1, 1, 10)]).await;
+    }
+    let (mut found, mut query) = (Vec::new(), "?limit=1".to_owned());
+    loop {
+        let page = api.get(&format!("{}{query}", path(1))).await.body;
+        for item in page["items"].as_array().unwrap() {
+            let image = item["image"].as_str().unwrap().to_owned();
+            found.push((image, item["signature"] == json!(true)));
+        }
+        let Some(next) = page["next"].as_str() else {
+            break;
+        };
+        query = format!("?limit=1&cursor={next}");
+    }
+    let expected = [
+        ("registry.example.com/shop/web:v1".to_owned(), false),
+        ("registry.example.com/shop/web:v2".to_owned(), false),
+        (signature, true),
+    ];
+    assert_eq!(found, expected);
 }

@@ -144,6 +144,53 @@ async fn a_follower_receives_the_revisions_that_match_its_pattern() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn tags_that_hold_signatures_are_sent_only_on_request() {
+    let (api, mut rows) = Api::start().await;
+    let hex = "0123456789abcdef".repeat(4);
+    let [list, signature] =
+        ["", ".sig"].map(|suffix| format!("registry.example.com/shop/web:sha256-{hex}{suffix}"));
+    let (web, list_tag) = (rows.empty_tag(WEB).await, rows.empty_tag(&list).await);
+    let signature_tag = rows.empty_tag(&signature).await;
+    let mut images = Feed::open(&api, "?match=**", None).await;
+    let mut all = Feed::open(&api, "?signatures=true", None).await;
+    let mut by_name = Feed::open(&api, "?match=shop/web:sha256-*", None).await;
+    // Tags alternate between the partitions.
+    rows.revision(list_tag, on_time(1, 1, 1)).await;
+    rows.revision(signature_tag, on_time(1, 2, 1)).await;
+    rows.revision(web, on_time(1, 3, 1)).await;
+    assert_eq!(images.revisions(1).await, numbered(WEB, [1]));
+    for feed in [&mut all, &mut by_name] {
+        let mut found = feed.revisions(2).await;
+        if found.contains(&format!("{WEB}#1")) {
+            found.extend(feed.revisions(1).await);
+        }
+        for image in [&list, &signature] {
+            assert!(found.contains(&format!("{image}#1")), "{found:?}");
+        }
+    }
+    let wrong = api.get("/v1/revisions?signatures=yes").await;
+    assert_eq!(wrong.problem(), "400 flag_invalid");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tags_that_hold_signatures_are_counted_only_on_request() {
+    let (api, mut rows) = Api::start().await;
+    let signature = format!("{BLOG}x").replace("v1x", &format!("sha256-{}.att", "0".repeat(64)));
+    for image in [WEB, BLOG, signature.as_str()] {
+        rows.tag(image, &[on_time(1, 1, 1)]).await;
+    }
+    for (query, images) in [
+        ("match=**", 2),
+        ("match=**&signatures=false", 2),
+        ("match=**&signatures=true", 3),
+        ("match=blog:sha256-*", 1),
+    ] {
+        let feed = Feed::open(&api, &format!("?{query}"), None).await;
+        assert_eq!(feed.images, Some(images), "{query}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_follower_continues_after_restarts_without_a_gap_or_a_repeat() {
     let db = tagtrail_testkit::postgres().await;
     let mut rows = Rows::new(db.connect().await).await;

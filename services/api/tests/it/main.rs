@@ -20,5 +20,6 @@ mod resolve;
 mod rollouts;
 mod rows;
 mod server;
+mod signatures;
 mod tokens;
 mod triggers;
