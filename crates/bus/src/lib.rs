@@ -25,6 +25,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_nats::jetstream;
+use async_nats::jetstream::message::PublishMessage;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -316,7 +317,10 @@ impl Bus {
         // one.
         let now = time::OffsetDateTime::now_utc().unix_timestamp();
         let body = format!("{now:<16384}");
-        let stored = async { self.context.publish(subject, body.into()).await?.await };
+        let message = PublishMessage::build()
+            .payload(body.into())
+            .header(publish::CONTENT_TYPE, "text/plain");
+        let stored = async { self.context.send_publish(subject, message).await?.await };
         match stored.await {
             Ok(_) => Ok(()),
             Err(err) => Err(format!(

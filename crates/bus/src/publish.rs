@@ -13,7 +13,7 @@ use crate::topology::Stream;
 use crate::{Bus, BusError, Session, server};
 
 /// The header with the media type of a message, as the NATS binding of CloudEvents spells it.
-const CONTENT_TYPE: &str = "content-type";
+pub(crate) const CONTENT_TYPE: &str = "content-type";
 
 /// A message to be stored by a stream.
 #[derive(Debug, Clone)]

@@ -80,6 +80,10 @@ async fn nothing_is_published_to_a_server_that_was_replaced_by_an_old_one() {
     let mut reporting = JoinSet::new();
     reporting.spawn(bus.clone().report_health(health.clone(), stop.clone()));
     health.wait_ready().await;
+    let canary = nats.jetstream().await.get_stream("CANARY").await.unwrap();
+    let message = canary.get_last_raw_message_by_subject("tagtrail.canary.test");
+    let headers = message.await.unwrap().headers;
+    assert_eq!(headers.get("content-type").unwrap().as_str(), "text/plain");
     publish(&bus, "before").await.unwrap();
 
     disguise.version.send_replace(Some("2.11.11"));
