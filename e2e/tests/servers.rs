@@ -258,3 +258,22 @@ async fn a_full_stream_is_named_in_the_log_and_counted() {
     let counted = "tagtrail_gateway_full_streams_total{stream=\"PUSHES\"} 1";
     assert!(metrics.contains(counted), "{metrics}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_paused_consumer_makes_the_resolver_not_ready() {
+    let fleet = Fleet::start("registry.example.com").await;
+    let jetstream = fleet.nats.jetstream().await;
+    let stream = jetstream.get_stream("UNRESOLVED").await.unwrap();
+    let until = time::OffsetDateTime::now_utc() + time::Duration::hours(1);
+    stream.pause_consumer("resolver", until).await.unwrap();
+    let reports = async |wanted: &str| {
+        eventually(wanted, SOON, async || {
+            let page = fleet.admin("resolver", "readyz").await?;
+            page.contains(wanted).then_some(())
+        })
+        .await;
+    };
+    reports("`nats consumer resume UNRESOLVED resolver` ends the pause").await;
+    stream.resume_consumer("resolver").await.unwrap();
+    reports("\"ready\":true").await;
+}
