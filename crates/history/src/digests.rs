@@ -27,8 +27,8 @@ pub struct DigestInterval {
 }
 
 /// Returns the intervals in which images had a digest. A revision replaced at its own effective
-/// time was never in force, and is left out. Tags that hold signatures come last. Key: 1 for a tag that
-/// holds signatures and otherwise 0, row id of the tag, effective time, number.
+/// time was never in force, and is left out. Tags that hold signatures come last. Key: 1 for a tag
+/// that holds signatures and otherwise 0, row id of the tag, effective time, number.
 pub async fn intervals(
     db: &mut PgConnection,
     digest: &Digest,

@@ -81,8 +81,9 @@ pub(crate) struct Kind {
     /// The push of a tag names the digest. Otherwise the resolver needs a `[[registry]]` to look
     /// the digest up.
     pub(crate) has_digest: bool,
-    /// Pushes of the senders have a time of their own, as a rule. Otherwise a body that somebody sends again
-    /// looks like a new push, and the registry is asked before an older digest is rolled out.
+    /// Pushes of the senders have a time of their own, as a rule. Otherwise a body that somebody
+    /// sends again looks like a new push, and the registry is asked before an older digest is
+    /// rolled out.
     pub(crate) has_time: bool,
     /// The registry of the events, unless the source names another.
     pub(crate) default_registry: Option<&'static str>,
