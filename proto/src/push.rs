@@ -111,6 +111,10 @@ impl Push {
     /// which is in `digest`: registries report a push before the push is complete.
     pub const SECOND: &'static str = "second:";
 
+    /// The prefix of the `event_id` of an observation: a pull reported that the tag has the digest
+    /// in `digest`. The answer of the registry to an observation has the same `event_id`.
+    pub const OBSERVED: &'static str = "observed:";
+
     /// Checks that the push can be recorded.
     ///
     /// # Errors

@@ -55,7 +55,7 @@ use tagtrail_proto::{Image, Name, Registry, Repository};
 
 pub use names::{ImagePattern, Names};
 pub use secret::{Live, Secret, SecretError, Secrets};
-pub use source::{SettingError, Settings, Source, SourceRegistry};
+pub use source::{Pulls, SettingError, Settings, Source, SourceRegistry};
 pub use tagtrail_policy::glob::Glob;
 /// A value with a place in the file, for [`File::error_at`].
 pub use toml::Spanned;

@@ -26,6 +26,9 @@ pub struct Source {
     /// The repositories that this source may report. Empty: all.
     #[serde(default)]
     pub repositories: Vec<Glob>,
+    /// The use of the pulls that this source reports.
+    #[serde(default)]
+    pub pulls: Pulls,
     /// The keys that belong to the kind.
     // `flatten` excludes `deny_unknown_fields`, so the kind refuses unknown keys.
     #[serde(flatten)]
@@ -63,7 +66,20 @@ impl Source {
         "secret",
         "header",
         "repositories",
+        "pulls",
     ];
+}
+
+/// The use of reported pulls: a pull by tag names the digest that the tag has.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Pulls {
+    /// A pull of another digest than the last reported one makes the resolver compare history with
+    /// the registry.
+    #[default]
+    Observe,
+    /// Pulls have no effect.
+    Ignore,
 }
 
 /// The keys of a `[[source]]` that belong to the kind, not parsed yet.

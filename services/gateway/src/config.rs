@@ -1,16 +1,17 @@
 //! The gateway's settings, and the sources of `tagtrail.toml`.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use axum::http::HeaderName;
 use tagtrail_bus::BusArgs;
-use tagtrail_config::{ConfigError, File, Glob, Names, SourceRegistry};
-use tagtrail_proto::{Name, Registry, Repository};
+use tagtrail_config::{ConfigError, File, Glob, Names, Pulls, SourceRegistry};
+use tagtrail_proto::{Action, Name, Push, Registry, Repository};
 
 use crate::proof::credentials::Credentials;
 use crate::proof::id_token::{IdTokens, TOKENS_NEED};
+use crate::receive::pulls::Sighting;
 use crate::setup::replay_warning;
 use crate::source::{ALL, Kind, Options, Proof};
 
@@ -51,9 +52,21 @@ pub(crate) struct SourceRules {
     /// The names of registries.
     pub(crate) names: Names,
     repositories: Vec<Glob>,
+    /// Whether pulls are observed.
+    pub(crate) observes: bool,
 }
 
 impl SourceRules {
+    /// Returns the report of a tag's digest in a push or delete, if the source observes pulls.
+    pub(crate) fn sighting(&self, push: &Push) -> Option<Sighting> {
+        let image = push.image().filter(|_| self.observes)?;
+        let digest = match push.action {
+            Action::Push => push.digest.clone(),
+            Action::Delete => None,
+        };
+        Some(Sighting::Changed(image, digest))
+    }
+
     /// Returns whether the source may report this repository.
     pub(crate) fn may_report(&self, registry: &Registry, repository: &Repository) -> bool {
         let matches = |glob: &Glob| glob.matches(registry, repository);
@@ -62,11 +75,14 @@ impl SourceRules {
 }
 
 impl Config {
-    /// Reads the sources of the file, with their secrets, by name.
+    /// Reads the sources of the file, with their secrets, by name; and the names of the registries
+    /// that the resolver may ask.
     ///
     /// # Errors
     /// A mistake in the file, with line and cure.
-    pub(crate) fn sources(&self) -> Result<HashMap<String, Source>, ConfigError> {
+    pub(crate) fn sources(
+        &self,
+    ) -> Result<(HashMap<String, Source>, HashSet<Registry>), ConfigError> {
         let file = File::load(&self.config)?;
         let sources = sources(&file)?;
         for entry in &file.source {
@@ -75,7 +91,9 @@ impl Config {
                 tracing::warn!(source = %entry.name.get_ref(), "{unnamed}; until then it acts as \"any\"");
             }
         }
-        Ok(sources)
+        let registries = file.registry.iter();
+        let registries = registries.map(|access| access.name.get_ref().clone());
+        Ok((sources, registries.collect()))
     }
 }
 
@@ -180,6 +198,7 @@ pub(crate) fn rules(
         options,
         repositories: entry.repositories.iter().map(named).collect(),
         names: file.names().clone(),
+        observes: entry.pulls == Pulls::Observe,
     })
 }
 
@@ -351,7 +370,7 @@ mod tests {
         }
         assert_eq!(
             message("[[source]]\nname = 'a'\nkind = 'gitlab'\nSECRET\naudience = 'x'"),
-            "tagtrail.toml:3: source.audience: kind \"distribution\" has no such setting, expected one of `name`, `kind`, `registry`, `secret`, `header`, `repositories`; remove the key, or correct the name"
+            "tagtrail.toml:3: source.audience: kind \"distribution\" has no such setting, expected one of `name`, `kind`, `registry`, `secret`, `header`, `repositories`, `pulls`; remove the key, or correct the name"
         );
         let unset = message(
             "[[source]]\nname = 'a'\nkind = 'gitlab'\nsecret = { env = 'TAGTRAIL_NEVER_SET' }",

@@ -8,6 +8,7 @@ use std::cell::RefCell;
 use crate::config::SourceRules;
 use crate::publish::Outbound;
 use crate::receive::attempts::Identity;
+use crate::receive::pulls::Sighting;
 use crate::source::{Context, Meaning};
 use axum::http::HeaderMap;
 use serde::Serialize;
@@ -47,6 +48,8 @@ impl Receipt {
 /// The interpretation of a body.
 pub(crate) struct Interpretation {
     pub(crate) messages: Vec<Outbound>,
+    /// The reports of digests of tags, in the order of the body.
+    pub(crate) sightings: Vec<Sighting>,
     /// The counts, and the reasons why events were ignored.
     pub(crate) receipt: Receipt,
     /// The reasons why events are malformed.
@@ -81,6 +84,7 @@ impl Interpretation {
         });
         let mut receipt = Receipt::default();
         let (mut messages, mut malformed, mut handshake) = (Vec::new(), Vec::new(), None);
+        let mut sightings = Vec::new();
         for event in events {
             match event {
                 Meaning::Push(push) | Meaning::Unresolved(push)
@@ -94,11 +98,20 @@ impl Interpretation {
                 }
                 Meaning::Push(push) => {
                     receipt.accepted += 1;
+                    sightings.extend(rules.sighting(&push));
                     messages.push(Outbound::push(*push, partitions, identity.number));
                 }
                 Meaning::Unresolved(push) => {
                     receipt.unresolved += 1;
+                    sightings.extend(rules.sighting(&push));
                     messages.push(Outbound::push(*push, partitions, identity.number));
+                }
+                Meaning::Observed(pull) => {
+                    // A pull changes no tag, so it counts as ignored.
+                    receipt.ignored += 1;
+                    if rules.observes && rules.may_report(&pull.registry, &pull.repository) {
+                        sightings.push(Sighting::Pulled(pull));
+                    }
                 }
                 Meaning::Ignored => receipt.ignored += 1,
                 Meaning::Handshake(answer) => handshake = Some(answer),
@@ -114,6 +127,7 @@ impl Interpretation {
         Interpretation {
             unread_times: unread_times.iter().map(ToString::to_string).collect(),
             messages,
+            sightings,
             receipt,
             malformed,
             handshake,

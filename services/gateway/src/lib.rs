@@ -74,13 +74,14 @@ pub async fn run(config: Config, ctx: Context) -> anyhow::Result<()> {
 pub async fn serve(listener: TcpListener, config: Config, ctx: Context) -> anyhow::Result<()> {
     ctx.health.register("http");
     ctx.health.register("nats");
-    let sources = config.sources()?;
+    let (sources, registries) = config.sources()?;
     tracing::info!(address = %listener.local_addr()?, sources = sources.len(), "listening for webhooks");
     let shared = Arc::new(Shared {
         sources,
         bus: OnceLock::new(),
         budget: receive::body::Budget::default(),
         attempts: receive::attempts::Attempts::default(),
+        pulls: receive::pulls::Pulls::new(registries),
         metrics: metrics::Metrics::new(&ctx.metrics),
         unknown_paths: receive::unknown::Throttle::default(),
     });

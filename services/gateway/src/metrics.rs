@@ -15,7 +15,8 @@ use crate::interpret::Receipt;
 #[derive(Debug, Clone)]
 pub(crate) struct Metrics {
     events: Family<Events, Counter>,
-    unread_times: Family<UnreadTimes, Counter>,
+    unread_times: Family<SourceLabels, Counter>,
+    observations: Family<SourceLabels, Counter>,
     requests: Family<Requests, Counter>,
     full: Family<FullStream, Counter>,
     /// Seconds from the head of a request to the answer.
@@ -38,7 +39,7 @@ enum EventOutcome {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct UnreadTimes {
+struct SourceLabels {
     source: String,
 }
 
@@ -77,6 +78,11 @@ impl Metrics {
                 "Events whose time could not be read, so that the time of receipt counts, by source",
                 Family::default(),
             ),
+            observations: metrics.add(
+                "gateway_observations",
+                "Pulls of another digest than the last reported one, sent to the resolver, by source",
+                Family::default(),
+            ),
             requests: metrics.add(
                 "gateway_requests",
                 "Requests, by source (empty: no source has the path) and HTTP status",
@@ -104,7 +110,7 @@ impl Metrics {
             self.events.get_or_create(&events).inc_by(count as u64);
         }
         let source = source.to_owned();
-        let unread = self.unread_times.get_or_create(&UnreadTimes { source });
+        let unread = self.unread_times.get_or_create(&SourceLabels { source });
         unread.inc_by(receipt.unread_times as u64);
     }
 
@@ -114,6 +120,13 @@ impl Metrics {
             let stream = stream.name();
             self.full.get_or_create(&FullStream { stream }).inc();
         }
+    }
+
+    /// Counts pulls that became observations.
+    pub(crate) fn count_observations(&self, source: &str, observed: usize) {
+        let source = source.to_owned();
+        let observations = self.observations.get_or_create(&SourceLabels { source });
+        observations.inc_by(observed as u64);
     }
 
     /// Counts an answered request.

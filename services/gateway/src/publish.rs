@@ -7,7 +7,7 @@ use sha2::{Digest as _, Sha256};
 use tagtrail_bus::Bus;
 use tagtrail_bus::publish::{Message, PublishError};
 use tagtrail_failpoint::FailPoint;
-use tagtrail_proto::{Event, Name, Push, Quarantined, Subject, TimeSource, TraceContext};
+use tagtrail_proto::{Event, Image, Name, Push, Quarantined, Subject, TimeSource, TraceContext};
 
 use crate::error::NotStored;
 use crate::source::BODY_ID;
@@ -57,6 +57,25 @@ impl Outbound {
             id,
             body: Body::Push(Box::new(push.event())),
         }
+    }
+
+    /// An observation: a question for the resolver with the digest that a pull named. `None` if
+    /// the push names no tag.
+    pub(crate) fn observation(push: Push) -> Option<Outbound> {
+        let Image {
+            registry,
+            repository,
+            tag,
+        } = push.image()?;
+        Some(Outbound {
+            subject: Subject::Unresolved {
+                registry,
+                repository,
+                tag,
+            },
+            id: None,
+            body: Body::Push(Box::new(push.event())),
+        })
     }
 
     /// A malformed body, for QUARANTINE. A resent body has the same identifier, and is kept once.

@@ -5,8 +5,11 @@ pub(crate) mod attempts;
 pub(crate) mod body;
 pub(crate) mod hook;
 pub(crate) mod nats;
+pub(crate) mod pulls;
 pub(crate) mod replay;
 pub(crate) mod unknown;
+
+use std::time::Instant;
 
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderMap, HeaderValue};
@@ -20,6 +23,7 @@ use crate::config::SourceRules;
 use crate::error::NotStored;
 use crate::interpret::{Interpretation, Receipt};
 use crate::publish::{Outbound, publish, reached};
+use crate::receive::attempts::Attempt;
 use crate::shared::Shared;
 
 /// The patience where no sender waits for an answer.
@@ -61,6 +65,7 @@ pub(crate) async fn store(
     let partitions = bus.map_or(PARTITIONS, Bus::partitions);
     let Interpretation {
         mut messages,
+        sightings,
         mut receipt,
         malformed,
         unread_times,
@@ -83,12 +88,13 @@ pub(crate) async fn store(
             .collect();
         messages.push(Outbound::quarantined(&rules.name, quarantined));
     }
-    if !messages.is_empty() {
-        let bus = reached(bus)?;
-        attempt.publishing();
-        publish(bus, &messages, Some(*trace), inbound.patience).await?;
-    }
+    let (observations, noted) = shared.pulls.take(&sightings, Instant::now());
+    let name = rules.name.as_ref();
+    shared.metrics.count_observations(name, observations.len());
+    messages.extend(observations.into_iter().filter_map(Outbound::observation));
+    send(bus, &messages, &mut attempt, inbound.patience, trace).await?;
     attempt.stored();
+    noted.stored();
     if let Some(first) = receipt.reasons.first() {
         tracing::warn!(source = %rules.name, events = receipt.reasons.len(), "ignored events outside the `repositories` of the source: {first}");
     }
@@ -101,4 +107,20 @@ pub(crate) async fn store(
     receipt.add(malformed);
     receipt.add(unread_times);
     Ok(handshake.map_or(Reply::Receipt(receipt), Reply::Handshake))
+}
+
+/// Publishes the messages of a body.
+async fn send(
+    bus: Option<&Bus>,
+    messages: &[Outbound],
+    attempt: &mut Attempt<'_>,
+    patience: Duration,
+    trace: &TraceContext,
+) -> Result<(), NotStored> {
+    if messages.is_empty() {
+        return Ok(());
+    }
+    let bus = reached(bus)?;
+    attempt.publishing();
+    publish(bus, messages, Some(*trace), patience).await
 }

@@ -9,6 +9,7 @@ use crate::config::Source;
 use crate::metrics::Metrics;
 use crate::receive::attempts::Attempts;
 use crate::receive::body::Budget;
+use crate::receive::pulls::Pulls;
 use crate::receive::unknown::Throttle;
 
 /// The shared state.
@@ -23,6 +24,8 @@ pub(crate) struct Shared {
     pub(crate) budget: Budget,
     /// The bodies that were not accepted, for their retries.
     pub(crate) attempts: Attempts,
+    /// The digests that events and pulls reported last.
+    pub(crate) pulls: Pulls,
     pub(crate) metrics: Metrics,
     /// The limit on log lines about unknown paths.
     pub(crate) unknown_paths: Throttle,

@@ -314,6 +314,8 @@ pub(crate) enum Meaning {
     Push(Box<Push>),
     /// The push of a tag without a usable digest: the resolver asks the registry.
     Unresolved(Box<Push>),
+    /// A pull by tag, which says what digest the tag has.
+    Observed(Box<Push>),
     /// An event that changes no tag.
     Ignored,
     /// The sender asks for permission, which this value grants.

@@ -133,6 +133,7 @@ fn pushed(
     }
     Ok(Interpretation {
         messages: vec![Outbound::push(push, partitions, number)],
+        sightings: Vec::new(),
         receipt,
         malformed: Vec::new(),
         unread_times: Vec::new(),

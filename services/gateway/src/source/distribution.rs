@@ -20,12 +20,15 @@
 //! | `target.{repository,tag,digest,mediaType,size,length}` | of the manifest |
 //! | `target.url` | the address: host, and in 2.0 the tag |
 //! | `request.host` | the registry as the client named it |
+//! | `request.useragent` | the client: pulls by Tagtrail itself are left out |
 //! | `actor.name` | the user who pushed or deleted |
+//!
+//! A pull by tag, also one by `HEAD`, names the tag and the digest that the registry answered with.
 
 use axum::http::HeaderMap;
 use serde::Deserialize;
 use serde_json::value::RawValue;
-use tagtrail_proto::{Action, Tag};
+use tagtrail_proto::{Action, Push, Tag, clean_text};
 
 use super::{Context, DecodeError, Kind, Meaning, Parts, Report, Stamp, lenient, present};
 
@@ -103,6 +106,8 @@ struct Target {
 #[derive(Deserialize)]
 struct Request {
     host: Option<String>,
+    #[serde(default, deserialize_with = "lenient")]
+    useragent: Option<String>,
 }
 
 #[derive(Deserialize)]
@@ -133,12 +138,48 @@ pub(super) fn decode_event(
     body_id: &dyn Fn() -> String,
 ) -> Result<Meaning, DecodeError> {
     let event: Event = serde_json::from_str(event.get())?;
-    let action = match event.action.as_str() {
-        "push" => Action::Push,
-        "delete" => Action::Delete,
-        // Pulls, mounts, and actions of later versions and forks.
-        _ => return Ok(Meaning::Ignored),
+    match event.action.as_str() {
+        "push" => decode_change(event, Action::Push, ctx, body_id),
+        "delete" => decode_change(event, Action::Delete, ctx, body_id),
+        "pull" => Ok(decode_pull(event, ctx, body_id)),
+        // Mounts, and actions of later versions and forks.
+        _ => Ok(Meaning::Ignored),
+    }
+}
+
+/// Decodes a pull. A pull that can't be understood changes nothing, so it is never malformed.
+fn decode_pull(event: Event, ctx: &Context<'_>, body_id: &dyn Fn() -> String) -> Meaning {
+    let agent = event.request.as_ref();
+    let agent = agent.and_then(|request| request.useragent.as_deref());
+    // Each question of the resolver is a pull too.
+    if agent.is_some_and(|agent| agent.starts_with("tagtrail/")) {
+        return Meaning::Ignored;
+    }
+    let event = Event {
+        // A pull says what the tag is when it is received.
+        timestamp: Stamp::default(),
+        // The client that pulls is not the author of the tag.
+        actor: None,
+        ..event
     };
+    match decode_change(event, Action::Push, ctx, body_id) {
+        Ok(Meaning::Push(pull)) => {
+            let event_id = format!("{}{}", Push::OBSERVED, pull.event_id);
+            Meaning::Observed(Box::new(Push {
+                event_id: clean_text(&event_id, 256),
+                ..*pull
+            }))
+        }
+        _ => Meaning::Ignored,
+    }
+}
+
+fn decode_change(
+    event: Event,
+    action: Action,
+    ctx: &Context<'_>,
+    body_id: &dyn Fn() -> String,
+) -> Result<Meaning, DecodeError> {
     let mut target = event.target.unwrap_or_default();
     let url = Url::of(target.url.as_deref().unwrap_or_default());
     if action == Action::Push {

@@ -299,7 +299,7 @@ fn malformed_fixtures_cause_neither_panics_nor_invalid_pushes() {
                 let decoded = decode_with(&case.kind, &route, &case.headers(), body.as_bytes());
                 for event in decoded.into_iter().flatten() {
                     match event {
-                        Meaning::Push(push) => push.check().unwrap(),
+                        Meaning::Push(push) | Meaning::Observed(push) => push.check().unwrap(),
                         Meaning::Unresolved(push) => assert!(push.image().is_some()),
                         Meaning::Ignored | Meaning::Handshake(_) | Meaning::Malformed(_) => {}
                     }
@@ -307,6 +307,61 @@ fn malformed_fixtures_cause_neither_panics_nor_invalid_pushes() {
             }
         }
     }
+}
+
+/// The form of a pull by tag of distribution 3.1.2, which 2.8.2 sends too.
+fn pull(change: impl FnOnce(&mut Value)) -> Meaning {
+    let mut event = json!({
+        "id": "01a21a74", "timestamp": "2026-03-10T09:00:00.845183548Z", "action": "pull",
+        "target": {
+            "mediaType": "application/vnd.oci.image.index.v1+json", "digest": DIGEST, "size": 491,
+            "repository": "shop/web", "tag": "v1",
+            "url": format!("http://registry.example.com:5000/v2/shop/web/manifests/{DIGEST}"),
+        },
+        "request": { "host": "registry.example.com:5000", "method": "GET", "useragent": "crane/v0.22.1" },
+        "actor": { "name": "reader" },
+    });
+    change(&mut event);
+    let body = json!({ "events": [event] }).to_string();
+    let mut events = decode("distribution", None, body.as_bytes()).unwrap();
+    assert_eq!(events.len(), 1);
+    events.remove(0)
+}
+
+#[test]
+fn a_pull_by_tag_is_an_observation_of_the_time_of_receipt() {
+    let Meaning::Observed(seen) = pull(|_| {}) else {
+        panic!("no observation");
+    };
+    let image = seen.image().unwrap().to_string();
+    assert_eq!(image, "registry.example.com:5000/shop/web:v1");
+    assert_eq!(seen.digest, Some(DIGEST.parse().unwrap()));
+    assert_eq!(seen.event_id, "observed:01a21a74");
+    assert_eq!(
+        (seen.occurred_at, seen.occurred_at_source),
+        (RECEIVED_AT, TimeSource::Received)
+    );
+    assert_eq!(seen.actor, None, "a reader is not the author of the tag");
+}
+
+#[test]
+fn other_pulls_are_ignored_and_never_malformed() {
+    let wrong: [(&str, Value); 6] = [
+        ("/request/useragent", json!("tagtrail/0.1.0")),
+        ("/target/tag", json!("")),
+        ("/target/digest", json!("none")),
+        ("/target/repository", json!("No Name")),
+        ("/request/host", json!("bad host")),
+        ("/target/mediaType", json!("application/octet-stream")),
+    ];
+    for (place, value) in wrong {
+        let meaning = pull(|event| *event.pointer_mut(place).unwrap() = value);
+        assert_eq!(meaning, Meaning::Ignored, "{place}");
+    }
+    assert_eq!(
+        pull(|event| event["target"] = Value::Null),
+        Meaning::Ignored
+    );
 }
 
 /// A malformed event must never delete more than the names in the event.

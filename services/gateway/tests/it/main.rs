@@ -136,6 +136,67 @@ async fn a_resent_push_without_a_digest_is_resolved_again() {
     assert!(nats.messages("PUSHES").await.is_empty());
 }
 
+/// Sources of a registry that may be asked. `quiet` leaves pulls out.
+const OBSERVED: &str = r#"
+[[source]]
+name = "main"
+kind = "distribution"
+secret = { file = "FOLDER/first" }
+
+[[source]]
+name = "quiet"
+kind = "gitlab"
+secret = { file = "FOLDER/ci" }
+pulls = "ignore"
+
+[[registry]]
+name = "registry.example.com:5000"
+url = "http://127.0.0.1:1"
+"#;
+
+/// Returns an event of distribution about `shop/web:v1`.
+fn event(action: &str, host: &str, digest: &str) -> serde_json::Value {
+    json!({
+        "id": format!("{action}-{digest}"), "timestamp": "2026-03-10T09:00:00Z", "action": action,
+        "target": { "repository": "shop/web", "tag": "v1", "digest": digest },
+        "request": { "host": host, "useragent": "crane/v0.22.1" },
+    })
+}
+
+#[tokio::test]
+async fn a_pull_of_a_digest_that_no_event_reported_is_a_question_with_the_digest() {
+    const HOST: &str = "registry.example.com:5000";
+    let nats = TestNats::start().await;
+    let gateway = Gateway::with(&nats, OBSERVED).await;
+    let send = async |source: &str, events: &[serde_json::Value]| {
+        let body = json!({ "events": events }).to_string();
+        let answer = gateway.post(source, body.as_bytes()).await;
+        assert_eq!(answer.status, 202, "{answer:?}");
+        let accepted = answer.json()["accepted"].as_u64().unwrap();
+        (accepted, nats.messages("UNRESOLVED").await.len())
+    };
+    let pull = |digest| event("pull", HOST, digest);
+    assert_eq!(send("main", &[event("push", HOST, DIGEST)]).await, (1, 0));
+    assert_eq!(send("main", &[pull(DIGEST)]).await, (0, 0), "as pushed");
+    // The source leaves pulls out, and the other registry can't be asked.
+    assert_eq!(send("quiet", &[pull(OTHER_DIGEST)]).await, (0, 0));
+    let foreign = event("pull", "other.example.com", DIGEST);
+    assert_eq!(send("main", &[foreign]).await, (0, 0));
+    // One question for all pulls of the other digest.
+    let pulls = [pull(OTHER_DIGEST), pull(OTHER_DIGEST)];
+    assert_eq!(send("main", &pulls).await, (0, 1));
+    assert_eq!(send("main", &pulls).await, (0, 1));
+    let (subject, body) = nats.messages("UNRESOLVED").await.remove(0);
+    let place = "registry%2Eexample%2Ecom%3A5000.shop.web.v1";
+    assert_eq!(subject, format!("tagtrail.unresolved.{place}"));
+    let question: Event<Push> = serde_json::from_slice(&body).unwrap();
+    assert_eq!(question.data.digest, Some(OTHER_DIGEST.parse().unwrap()));
+    let id = format!("observed:pull-{OTHER_DIGEST}");
+    assert_eq!(question.data.event_id, id);
+    assert_eq!(nats.messages("PUSHES").await.len(), 1);
+    gateway.stop().await;
+}
+
 #[tokio::test]
 async fn each_live_secret_is_accepted_in_every_form() {
     let (_nats, gateway) = Gateway::with_nats().await;
