@@ -17,6 +17,7 @@ use tagtrail_registry::{AskError, Descriptor};
 pub(crate) struct Metrics {
     questions: Family<QuestionLabels, Counter>,
     seconds: Histogram,
+    observations: Family<OutcomeLabels, Counter>,
     reconcile_requests: Family<QuestionLabels, Counter>,
     reconcile_changes: Family<ReconcileLabels, Counter>,
     reconcile_seconds: Family<RegistryLabels, Gauge<f64, AtomicU64>>,
@@ -31,6 +32,11 @@ struct ReconcileLabels {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct RegistryLabels {
     registry: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OutcomeLabels {
+    outcome: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -52,6 +58,11 @@ impl Metrics {
                 "resolver_question",
                 "Time that a registry takes to answer, tokens included",
                 seconds(),
+            ),
+            observations: metrics.add(
+                "resolver_observations",
+                "Digests that pulls reported: as_known in history, asked at the registry, or dropped (not_configured, no_database)",
+                Family::default(),
             ),
             reconcile_requests: metrics.add(
                 "resolver_reconcile_requests",
@@ -125,6 +136,13 @@ impl Metrics {
         self.reconcile_seconds
             .get_or_create(&RegistryLabels { registry })
             .set(took.as_secs_f64());
+    }
+
+    /// Counts observations with this outcome.
+    pub(crate) fn observed(&self, outcome: &'static str, count: usize) {
+        self.observations
+            .get_or_create(&OutcomeLabels { outcome })
+            .inc_by(count as u64);
     }
 
     /// Counts a question with this outcome.

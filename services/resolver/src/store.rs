@@ -40,6 +40,11 @@ impl Heads {
         }
     }
 
+    /// Returns whether there is a database.
+    pub(crate) fn are_known(&self) -> bool {
+        self.db.is_some()
+    }
+
     /// Returns the heads of images. Images without history are left out.
     pub(crate) async fn of(&self, images: &[Image]) -> Result<HashMap<Image, Head>, sqlx::Error> {
         let Some(db) = &self.db else {

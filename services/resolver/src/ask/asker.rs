@@ -110,8 +110,17 @@ impl Asker {
     }
 
     /// Answers all questions about an image with a single request.
-    async fn answer(&self, questions: Vec<Question>, head: Option<&Head>) {
-        // All ask for the digest now. The push names source and actor of the last question.
+    async fn answer(&self, mut questions: Vec<Question>, head: Option<&Head>) {
+        let all_observed = questions.iter().all(Question::is_observation);
+        if all_observed && self.is_needless(&questions, head) {
+            for question in questions {
+                question.job.ack().await;
+            }
+            return;
+        }
+        // All ask for the digest now. The push names source and actor of the last question; an
+        // event comes after pulls.
+        questions.sort_by_key(|question| !question.is_observation());
         let Some(last) = questions.last() else { return };
         let attempt = questions
             .iter()
@@ -121,9 +130,12 @@ impl Asker {
         let all = |is: fn(&Question) -> bool| questions.iter().all(is);
         let context = AskContext {
             attempt,
-            // If all are second looks, publish only a changed answer.
-            known: all(Question::is_second_look).then_some(&last.push.digest),
-            look_again: !all(Question::is_second_look),
+            // If all are second looks or observations, publish only a changed answer.
+            known: match head {
+                Some(head) if all_observed => Some(&head.digest),
+                _ => all(Question::is_second_look).then_some(&last.push.digest),
+            },
+            look_again: !all(|question| question.is_second_look() || question.is_observation()),
             lookups: match all(|question| question.head_at().is_some()) {
                 true => ABSENT_RECHECKS,
                 false => ABSENT_LOOKUPS,
@@ -135,13 +147,19 @@ impl Asker {
                 .chain(head.map(|head| head.at))
                 .max(),
         };
+        if all_observed {
+            self.shared.metrics.observed("asked", questions.len());
+        }
         let outcome = match self.shared.registries.get(&last.image.registry) {
             Some(registry) => self.ask(registry, last, context).await,
             None => {
                 // Without a registry, re-checks and second looks are optional: drop them.
-                let (rest, unanswered): (Vec<_>, Vec<_>) = questions
-                    .into_iter()
-                    .partition(|question| question.is_recheck() || question.is_second_look());
+                let (rest, unanswered): (Vec<_>, Vec<_>) =
+                    questions.into_iter().partition(|question| {
+                        question.is_recheck()
+                            || question.is_second_look()
+                            || question.is_observation()
+                    });
                 for question in rest {
                     question.job.ack().await;
                 }
@@ -164,6 +182,31 @@ impl Asker {
                 AskOutcome::Again(pause) => question.job.nak(pause).await,
             }
         }
+    }
+
+    /// Returns whether observations of an image need no answer: history has the digest, or nothing
+    /// can be asked or compared.
+    fn is_needless(&self, observations: &[Question], head: Option<&Head>) -> bool {
+        let Some(first) = observations.first() else {
+            return true;
+        };
+        let registry = &first.image.registry;
+        let as_known = |head: &Head| {
+            observations
+                .iter()
+                .all(|seen| seen.push.digest == head.digest)
+        };
+        let outcome = if !self.shared.registries.contains_key(registry) {
+            "not_configured"
+        } else if !self.shared.heads.are_known() {
+            "no_database"
+        } else if head.is_some_and(as_known) {
+            "as_known"
+        } else {
+            return false;
+        };
+        self.shared.metrics.observed(outcome, observations.len());
+        true
     }
 
     /// Asks, and publishes the answer unless it is known. Queues a second look if the context wants

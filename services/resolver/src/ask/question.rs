@@ -57,6 +57,11 @@ impl Question {
             .then_some(self.push.occurred_at)
     }
 
+    /// Returns true if a pull reported the digest in the question.
+    pub(super) fn is_observation(&self) -> bool {
+        self.push.event_id.starts_with(Push::OBSERVED)
+    }
+
     /// Returns true for the second look, after an earlier answer.
     pub(super) fn is_second_look(&self) -> bool {
         self.push.event_id.starts_with(Push::SECOND)
