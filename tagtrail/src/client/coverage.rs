@@ -19,8 +19,15 @@ impl Coverage {
         let json = api.get(&["coverage"], &[("since", self.since)]).await?;
         let rows = items(&json).iter().map(|item| {
             let changes = item.get("changes").unwrap_or(&Value::Null);
-            let [event, resolved, reconciled, imported] =
-                ["event", "resolved", "reconciled", "imported"].map(|name| field(changes, name));
+            let [event, resolved, observed, reconciled, reordered, imported] = [
+                "event",
+                "resolved",
+                "observed",
+                "reconciled",
+                "reordered",
+                "imported",
+            ]
+            .map(|name| field(changes, name));
             let lost = match item.get("lost_share").and_then(Value::as_f64) {
                 Some(share) => format!("{:.1} %", share * 100.0),
                 None => "-".to_owned(),
@@ -30,8 +37,10 @@ impl Coverage {
                 field(item, "source"),
                 event,
                 resolved,
+                observed,
                 reconciled,
                 lost,
+                reordered,
                 imported,
                 field(item, "last_event_at"),
                 field(item, "last_reconciled_at"),
@@ -42,8 +51,10 @@ impl Coverage {
             "SOURCE",
             "EVENT",
             "RESOLVED",
+            "OBSERVED",
             "RECONCILED",
             "LOST",
+            "REORDERED",
             "IMPORTED",
             "LAST EVENT",
             "LAST RECONCILED",

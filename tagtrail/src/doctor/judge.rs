@@ -197,6 +197,10 @@ pub(super) struct SourceCoverage {
     pub(super) resolved: u64,
     /// The changes without an event.
     pub(super) lost: u64,
+    /// Of those, the changes that a pull showed.
+    pub(super) observed: u64,
+    /// The changes whose events came in another order than the registry wrote the tag.
+    pub(super) reordered: u64,
     /// The share of changes without an event, if reported.
     pub(super) lost_share: Option<f64>,
 }
@@ -232,8 +236,11 @@ impl SourceCoverage {
             let last = text(item, "last_event_at").and_then(|text| instant::parse(&text));
             sum.last_event = sum.last_event.max(last);
             sum.resolved += count("resolved");
-            sum.lost += count("reconciled");
-            sum.changes += count("event") + count("resolved") + count("reconciled");
+            sum.observed += count("observed");
+            sum.reordered += count("reordered");
+            let lost = count("reconciled") + count("observed");
+            sum.lost += lost;
+            sum.changes += count("event") + count("resolved") + count("reordered") + lost;
             let share = item.get("lost_share").and_then(Value::as_f64);
             sum.lost_share = match (sum.lost_share, share) {
                 (Some(one), Some(other)) => Some(one.max(other)),
@@ -271,6 +278,16 @@ pub(super) fn events(coverage: &SourceCoverage, now: OffsetDateTime) -> Vec<Find
     let share = coverage.lost_share.filter(|share| *share > MAX_LOST_SHARE);
     if let Some(share) = share {
         let percent = share * 100.0;
+        if coverage.observed == coverage.lost && coverage.observed == coverage.changes {
+            findings.push(Finding::ok(
+                "lost",
+                format!(
+                    "all {} changes were shown by pulls and none by a push, as a pull-through cache does",
+                    coverage.changes
+                ),
+            ));
+            return findings;
+        }
         let found = match coverage.lost {
             0 => format!("the registry lost {percent:.1} % of its webhooks"),
             lost => format!(
@@ -282,6 +299,16 @@ pub(super) fn events(coverage: &SourceCoverage, now: OffsetDateTime) -> Vec<Find
             "lost",
             found,
             "compare its settings with the output of --setup; docs/registries.md lists the events that this kind of registry loses, and why",
+        ));
+    }
+    if coverage.reordered > 0 {
+        findings.push(Finding::warning(
+            "order",
+            format!(
+                "{} of {} changes were corrected by a comparison, because the registry reported two pushes of one tag in another order than it wrote the tag; no webhook was lost",
+                coverage.reordered, coverage.changes
+            ),
+            "let only one client at a time push or delete a tag: several clients push the same tags at the same time",
         ));
     }
     findings

@@ -119,6 +119,17 @@ impl Rows {
     }
 
     pub(crate) async fn revision(&mut self, tag: i64, revision: Revision) {
+        self.revision_of(tag, revision, "event", "").await;
+    }
+
+    /// Writes a revision of another origin, whose push has an event id that begins with `prefix`.
+    pub(crate) async fn revision_of(
+        &mut self,
+        tag: i64,
+        revision: Revision,
+        origin: &str,
+        prefix: &str,
+    ) {
         let partition = tag.rem_euclid(2);
         let ordinal = &mut self.ordinals[usize::try_from(partition).unwrap()];
         *ordinal += 1;
@@ -126,7 +137,7 @@ impl Rows {
         let push: i64 = sqlx::query_scalar(
             "insert into push (tag_id, action, digest, occurred_at, effective_at, occurred_at_source, received_at, recorded_at, origin,
                                source, event_id, actor, media_type, size_bytes, stream_seq)
-             values ($1, $2::push_action, $3, $4, $4, 'event', $4, $5, 'event', 'main', $6::text, 'ci-bot', 'application/json', $6, $6)
+             values ($1, $2::push_action, $3, $4, $4, 'event', $4, $5, $7::push_origin, 'main', $8 || $6::text, 'ci-bot', 'application/json', $6, $6)
              returning id",
         )
         .bind(tag)
@@ -135,6 +146,8 @@ impl Rows {
         .bind(time(revision.at))
         .bind(time(revision.recorded))
         .bind(ordinal)
+        .bind(origin)
+        .bind(prefix)
         .fetch_one(&mut self.db)
         .await
         .unwrap();

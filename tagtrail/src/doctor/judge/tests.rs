@@ -194,7 +194,7 @@ fn missing_fields_of_the_coverage_report_are_no_error() {
         );
     }
     let answer = json!({ "since": "2026-11-01T00:00:00Z", "items": [
-        { "registry": "r", "source": "main", "changes": { "event": 57, "resolved": 0, "reconciled": 3, "imported": 9 },
+        { "registry": "r", "source": "main", "changes": { "event": 55, "resolved": 0, "observed": 2, "reconciled": 1, "reordered": 2, "imported": 9 },
           "late": 0, "lost_share": 0.05, "last_event_at": "2026-11-02T00:00:00Z", "last_reconciled_at": null },
         { "registry": "s", "source": "main", "changes": { "event": 1 }, "lost_share": null, "last_event_at": "2026-11-03T00:00:00Z" },
         { "registry": "r", "source": "ci", "changes": "?", "last_event_at": 7 },
@@ -206,6 +206,7 @@ fn missing_fields_of_the_coverage_report_are_no_error() {
         (61, 3, Some(0.05))
     );
     assert_eq!(main.last_event, instant::parse("2026-11-03T00:00:00Z"));
+    assert_eq!((main.observed, main.reordered), (2, 2));
     let ci = SourceCoverage::of("ci", Some("r"), &answer);
     assert_eq!((ci.last_event, ci.changes, ci.lost_share), (None, 0, None));
     // This source has no item, so the changes without a source in the same registry count.
@@ -221,6 +222,8 @@ fn a_source_without_events_and_one_that_loses_events_get_a_warning() {
         changes: 60,
         resolved: 0,
         lost,
+        observed: 0,
+        reordered: 0,
         lost_share,
         since: Some("2026-11-01T00:00:00Z".to_owned()),
     };
@@ -246,6 +249,26 @@ fn a_source_without_events_and_one_that_loses_events_get_a_warning() {
         let lost = findings.get(1).map(|finding| finding.found.as_str());
         assert_eq!(lost, expected);
     }
+    // Reordered changes are no loss, and changes of a pull-through cache come from pulls alone.
+    let reordered = SourceCoverage {
+        reordered: 37,
+        ..coverage(Some(0.0), 0)
+    };
+    let findings = events(&reordered, now);
+    assert_eq!(
+        levels(&findings),
+        [("events", Level::Ok), ("order", Level::Warning)]
+    );
+    assert!(findings[1].found.starts_with("37 of 60 changes"));
+    assert!(findings[1].found.ends_with("no webhook was lost"));
+    let cache = SourceCoverage {
+        observed: 60,
+        ..coverage(Some(1.0), 60)
+    };
+    assert_eq!(
+        levels(&events(&cache, now)),
+        [("events", Level::Ok), ("lost", Level::Ok)]
+    );
     let never = SourceCoverage {
         last_event: None,
         ..coverage(None, 0)
