@@ -19,6 +19,7 @@
 //! username = "ci"
 //! password = { file = "/run/secrets/registry" }
 //! reconcile = "1h"                     # interval of comparisons with history; "0s": never
+//! watch_triggers = "1m"                # find lost changes of triggers' images within this time
 //! watch = ["shop/web"]                 # also reconcile before the first event
 //! aliases = ["localhost:5000"]         # other names of the same registry
 //!
@@ -105,6 +106,9 @@ pub struct RegistryAccess {
     /// The interval of comparisons with history. Zero: never.
     #[serde(default = "hourly", with = "duration")]
     pub reconcile: Duration,
+    /// The time within which a lost change of a trigger's image is found. Zero: only by comparisons.
+    #[serde(default = "each_minute", with = "duration")]
+    pub watch_triggers: Duration,
     /// Repositories to reconcile before the first event.
     #[serde(default)]
     pub watch: Vec<Repository>,
@@ -112,6 +116,10 @@ pub struct RegistryAccess {
 
 const fn hourly() -> Duration {
     Duration::from_secs(60 * 60)
+}
+
+const fn each_minute() -> Duration {
+    Duration::from_secs(60)
 }
 
 /// The path of an empty file, in place of a missing `tagtrail.toml`.

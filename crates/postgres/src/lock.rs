@@ -19,6 +19,8 @@ pub enum Lock {
     Manifests,
     /// The right to reconcile the registry with this number: [`Lock::number_of`] its name.
     Reconcile(i32),
+    /// The right to ask the registry with this number about the images of triggers.
+    WatchTriggers(i32),
     /// The right to act on the target of the trigger with this row id.
     Target(i32),
 }
@@ -31,6 +33,7 @@ impl Lock {
         const SERVICE: i32 = 0x7461_6732;
         const TARGET: i32 = 0x7461_6733; // "tag3"
         const REGISTRY: i32 = 0x7461_6734; // "tag4"
+        const TRIGGERS: i32 = 0x7461_6735; // "tag5"
         match self {
             Lock::Partition(number) => (PARTITION, number as i32),
             Lock::Plan => (SERVICE, 0),
@@ -39,6 +42,7 @@ impl Lock {
             Lock::Manifests => (SERVICE, 3),
             Lock::Target(trigger) => (TARGET, trigger),
             Lock::Reconcile(registry) => (REGISTRY, registry),
+            Lock::WatchTriggers(registry) => (TRIGGERS, registry),
         }
     }
 

@@ -59,6 +59,9 @@ pub struct Pace {
     /// Time before the second check of a difference, whose event may still be on the way; at most
     /// half the interval of the registry.
     pub grace: Duration,
+    /// As `grace`, for an image of a trigger; at most a twelfth of the registry's
+    /// `watch_triggers`.
+    pub watch_grace: Duration,
 }
 
 impl Default for Pace {
@@ -72,6 +75,7 @@ impl Default for Pace {
             last: Duration::from_secs(5 * 60),
             before_first: Duration::from_secs(10),
             grace: Duration::from_secs(30),
+            watch_grace: Duration::from_secs(5),
         }
     }
 }

@@ -13,13 +13,17 @@
 //! remains, a push with the time of the second check is published. Its origin is `reconciled`, or
 //! `imported` for a tag that existed before its repository was first reconciled.
 //!
+//! A second task asks about the images of triggers alone, much more often (`watch.rs`).
+//!
 //! Memory: a page of tags, a hash for each tag of a repository, and at most
 //! [`pass::MAX_DIFFERENCES`] differences.
 
 mod list;
 mod pass;
 mod store;
+mod watch;
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -27,50 +31,74 @@ use tagtrail_config::File;
 use tagtrail_daemon::Retry;
 use tagtrail_postgres::session::ping_interval;
 use tagtrail_postgres::{DbArgs, DbError, Lock, ping};
+use tagtrail_proto::{Repository, Tag};
 use tokio::time::Instant;
 
 use crate::shared::Shared;
 use pass::{Pass, ReconcileError, ReconcileSettings, SILENCE};
+use watch::Watch;
 
 /// Time between two attempts to acquire the lock of a registry.
 const LOCK_INTERVAL: Duration = Duration::from_secs(5);
 
-/// The task that reconciles a registry.
+/// A task that compares a registry with history.
 pub(crate) struct Reconciler {
     shared: Arc<Shared>,
     db: DbArgs,
     settings: ReconcileSettings,
+    scope: Scope,
 }
 
-/// Builds a reconciler for each registry of the file whose `reconcile` is not zero.
+/// The tags that a task compares.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Scope {
+    /// All tags, each `reconcile`.
+    All,
+    /// The images of triggers, each `watch_triggers`.
+    Triggers,
+}
+
+/// Builds the reconcilers of each registry of the file: one for all tags, and one for the images of
+/// triggers, unless the setting is zero.
 pub(crate) fn all(file: &File, db: &DbArgs, shared: &Arc<Shared>) -> Vec<Reconciler> {
-    let reconciled = file
-        .registry
-        .iter()
-        .filter(|access| !access.reconcile.is_zero());
-    reconciled
-        .map(|access| {
-            let name = access.name.get_ref().clone();
+    let mut reconcilers = Vec::new();
+    for access in &file.registry {
+        let name = access.name.get_ref();
+        let images = file
+            .trigger
+            .iter()
+            .flat_map(|trigger| trigger.images.values());
+        let in_triggers: HashSet<(Repository, Tag)> = images
+            .filter(|image| image.registry == *name)
+            .map(|image| (image.repository.clone(), image.tag.clone()))
+            .collect();
+        let scopes = [
+            (Scope::All, access.reconcile, true),
+            (
+                Scope::Triggers,
+                access.watch_triggers,
+                !in_triggers.is_empty(),
+            ),
+        ];
+        for (scope, interval, is_useful) in scopes {
+            if interval.is_zero() || !is_useful {
+                continue;
+            }
             shared.metrics.expect_reconciling(name.as_ref());
-            let images = file
-                .trigger
-                .iter()
-                .flat_map(|trigger| trigger.images.values());
-            let in_triggers = images
-                .filter(|image| image.registry == name)
-                .map(|image| (image.repository.clone(), image.tag.clone()));
-            Reconciler {
+            reconcilers.push(Reconciler {
                 shared: Arc::clone(shared),
                 db: db.clone(),
                 settings: ReconcileSettings {
-                    in_triggers: in_triggers.collect(),
-                    name,
-                    interval: access.reconcile,
+                    name: name.clone(),
+                    interval,
                     watch: access.watch.clone(),
+                    in_triggers: in_triggers.clone(),
                 },
-            }
-        })
-        .collect()
+                scope,
+            });
+        }
+    }
+    reconcilers
 }
 
 impl Reconciler {
@@ -98,7 +126,11 @@ impl Reconciler {
     async fn session(&self) -> Result<(), ReconcileError> {
         let (shared, settings) = (&self.shared, &self.settings);
         let mut db = self.db.session("resolver", SILENCE).await?;
-        let lock = Lock::Reconcile(Lock::number_of(settings.name.as_ref()));
+        let number = Lock::number_of(settings.name.as_ref());
+        let lock = match self.scope {
+            Scope::All => Lock::Reconcile(number),
+            Scope::Triggers => Lock::WatchTriggers(number),
+        };
         while !lock.try_acquire(&mut db).await? {
             shared.sleep(LOCK_INTERVAL).await;
             if shared.shutdown.is_cancelled() {
@@ -108,6 +140,10 @@ impl Reconciler {
         let Some(registry) = shared.registries.get(&settings.name) else {
             return Ok(()); // Never: both are built from the same file.
         };
+        if self.scope == Scope::Triggers {
+            let pass = Pass::new(shared, settings, registry, &mut db, 0);
+            return Watch::new(pass).run().await;
+        }
         for number in 0.. {
             let began = Instant::now();
             Pass::new(shared, settings, registry, &mut db, number)

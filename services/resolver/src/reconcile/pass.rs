@@ -68,13 +68,13 @@ pub(super) struct RepositoryPass {
 pub(super) struct Pass<'a> {
     pub(super) shared: &'a Shared,
     pub(super) settings: &'a ReconcileSettings,
-    registry: &'a RegistryClient,
+    pub(super) registry: &'a RegistryClient,
     pub(super) db: &'a mut PgConnection,
     pub(super) number: u64,
     /// Passes after which every tag was checked once.
     pub(super) parts: u64,
     /// The pause between two requests.
-    pause: Duration,
+    pub(super) pause: Duration,
     /// The time of the last statement on the session.
     used: Instant,
     pub(super) differences: Vec<Difference>,
@@ -176,7 +176,7 @@ impl<'a> Pass<'a> {
     }
 
     /// Returns true if the difference remains. `None`: the registry gave no answer.
-    async fn confirm_one(
+    pub(super) async fn confirm_one(
         &mut self,
         difference: &Difference,
     ) -> Result<Option<bool>, ReconcileError> {
@@ -274,7 +274,7 @@ impl<'a> Pass<'a> {
     }
 
     /// Asks the registry, unless a stop is requested before the answer arrives.
-    async fn unless_stopped<T>(&self, question: impl Future<Output = T>) -> Option<T> {
+    pub(super) async fn unless_stopped<T>(&self, question: impl Future<Output = T>) -> Option<T> {
         tokio::select! {
             biased;
             () = self.shared.shutdown.cancelled() => None,
@@ -283,7 +283,7 @@ impl<'a> Pass<'a> {
     }
 
     /// Waits before the next request: the pauses spread all requests over the interval.
-    async fn wait_turn(&mut self) -> Result<(), ReconcileError> {
+    pub(super) async fn wait_turn(&mut self) -> Result<(), ReconcileError> {
         self.shared.sleep(self.pause).await;
         if self.used.elapsed() > ping_interval(SILENCE) {
             ping(self.db).await?;

@@ -6,6 +6,7 @@
 )]
 
 mod manifests;
+mod observations;
 mod recheck;
 mod reconcile;
 
@@ -37,6 +38,7 @@ const PACE: Pace = Pace {
     last: Duration::from_millis(400),
     before_first: Duration::ZERO,
     grace: Duration::from_millis(200),
+    watch_grace: Duration::from_millis(100),
 };
 
 /// A resolver in this process.

@@ -17,21 +17,21 @@ use tokio::task::JoinSet;
 
 use crate::{Resolver, answers, registry, wait_answers};
 
-const NAME: &str = "registry.example.com";
+pub(crate) const NAME: &str = "registry.example.com";
 
 /// Held by tests with thousands of tags, because one of them measures the memory of this process.
 static HEAVY: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 
 /// A registry with many tags, which counts its requests.
 #[derive(Clone, Default)]
-struct Tags(Arc<Mutex<Inner>>);
+pub(crate) struct Tags(Arc<Mutex<Inner>>);
 
 #[derive(Default)]
-struct Inner {
+pub(crate) struct Inner {
     /// The digests, by repository and name.
-    tags: BTreeMap<String, BTreeMap<String, Digest>>,
+    pub(crate) tags: BTreeMap<String, BTreeMap<String, Digest>>,
     lists: usize,
-    heads: usize,
+    pub(crate) heads: usize,
     not_modified: usize,
     /// Tags in a page.
     page: usize,
@@ -74,7 +74,7 @@ impl Tags {
         url
     }
 
-    fn change<T>(&self, change: impl FnOnce(&mut Inner) -> T) -> T {
+    pub(crate) fn change<T>(&self, change: impl FnOnce(&mut Inner) -> T) -> T {
         change(&mut self.0.lock().unwrap())
     }
 }
@@ -170,12 +170,16 @@ async fn answer(
     [("docker-content-digest", digest.to_string())].into_response()
 }
 
-fn digest(text: &str) -> Digest {
+pub(crate) fn digest(text: &str) -> Digest {
     Digest::sha256_of(text.as_bytes())
 }
 
 /// Writes the part of history that reconciling reads.
-async fn record(db: &mut PgConnection, repository: &str, tags: &BTreeMap<String, Digest>) {
+pub(crate) async fn record(
+    db: &mut PgConnection,
+    repository: &str,
+    tags: &BTreeMap<String, Digest>,
+) {
     let id: i64 =
         sqlx::query_scalar("insert into repository (registry, name) values ($1, $2) returning id")
             .bind(NAME)
@@ -195,16 +199,16 @@ async fn record(db: &mut PgConnection, repository: &str, tags: &BTreeMap<String,
     .unwrap();
 }
 
-struct World {
-    nats: TestNats,
-    db: TestDb,
-    tags: Tags,
+pub(crate) struct World {
+    pub(crate) nats: TestNats,
+    pub(crate) db: TestDb,
+    pub(crate) tags: Tags,
     url: String,
     _tasks: JoinSet<()>,
 }
 
 impl World {
-    async fn new() -> World {
+    pub(crate) async fn new() -> World {
         let tags = Tags::default();
         tags.change(|inner| {
             inner.page = 1000;
@@ -221,7 +225,7 @@ impl World {
         }
     }
 
-    async fn resolver(&self, settings: &str) -> Resolver {
+    pub(crate) async fn resolver(&self, settings: &str) -> Resolver {
         let file = format!("{}{settings}\n", registry(NAME, &self.url));
         Resolver::with_database(&self.nats, &file, self.db.url()).await
     }
@@ -508,4 +512,93 @@ async fn a_stop_request_ends_a_comparison_at_once_and_records_nothing() {
             .unwrap();
         assert_eq!(count, 0);
     }
+}
+
+/// Returns a trigger of the first `count` tags of a repository.
+fn trigger(repository: &str, count: usize) -> String {
+    let image = |n| format!("images.i{n} = \"{NAME}/{repository}:v{n:04}\"\n");
+    let images: String = (0..count).map(image).collect();
+    format!(
+        "[[trigger]]\nname = \"shop\"\n{images}target.webhook = {{ url = \"http://127.0.0.1:1\", secret = {{ env = \"S\" }} }}\n"
+    )
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn lost_changes_of_images_of_triggers_are_found_within_the_interval() {
+    let world = World::new().await;
+    let tags = numbered(30);
+    record(&mut world.db.connect().await, "shop/web", &tags).await;
+    world
+        .tags
+        .change(|inner| inner.tags.insert("shop/web".to_owned(), tags));
+    let settings = format!(
+        "reconcile = \"0s\"\nwatch_triggers = \"2s\"\n{}",
+        trigger("shop/web", 20)
+    );
+    let resolver = world.resolver(&settings).await;
+    let heads = || {
+        let counts = |inner: &mut crate::reconcile::Inner| (inner.heads, inner.not_modified);
+        world.tags.change(counts)
+    };
+    // A round asks about the images of triggers alone, with a condition, spread over the interval.
+    eventually("half a round", SOON, async || {
+        (heads().0 >= 10).then_some(())
+    })
+    .await;
+    assert!(heads().0 < 20, "{:?}", heads());
+    eventually("a whole round", SOON, async || {
+        (heads().0 >= 20).then_some(())
+    })
+    .await;
+    assert_eq!(heads().0, heads().1);
+
+    // A move, a delete, and a change of a tag that no trigger names.
+    let began = std::time::Instant::now();
+    world.tags.change(|inner| {
+        let tags = inner.tags.get_mut("shop/web").unwrap();
+        tags.insert("v0003".to_owned(), digest("moved"));
+        tags.remove("v0007");
+        tags.insert("v0025".to_owned(), digest("moved"));
+    });
+    let mut found = wait_answers(&world.nats, 2).await;
+    assert!(
+        began.elapsed() < Duration::from_secs(3),
+        "{:?}",
+        began.elapsed()
+    );
+    found.sort_by_key(|push| push.tag.clone());
+    let found: Vec<_> = found
+        .iter()
+        .map(|push| {
+            (
+                push.tag.as_ref().unwrap().as_ref(),
+                push.action,
+                push.origin,
+            )
+        })
+        .collect();
+    assert_eq!(
+        found[..2],
+        [
+            ("v0003", Action::Push, Origin::Reconciled),
+            ("v0007", Action::Delete, Origin::Reconciled)
+        ]
+    );
+    assert!(found.iter().all(|(tag, ..)| *tag != "v0025"));
+    resolver.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn images_of_triggers_are_not_watched_if_the_setting_is_zero() {
+    let world = World::new().await;
+    let tags = numbered(3);
+    record(&mut world.db.connect().await, "shop/web", &tags).await;
+    let settings = format!(
+        "reconcile = \"0s\"\nwatch_triggers = \"0s\"\n{}",
+        trigger("shop/web", 3)
+    );
+    let resolver = world.resolver(&settings).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(world.tags.change(|inner| inner.heads), 0);
+    resolver.stop().await;
 }

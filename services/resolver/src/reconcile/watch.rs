@@ -1,0 +1,137 @@
+//! Asks the registry about the images of triggers, so that a lost change of such an image is found
+//! within the interval, by default a minute.
+//!
+//! Each round asks about every image once, one after the other, spread over five sixths of the
+//! interval. A difference is checked again after a twelfth of the interval, or 5 s. So a loss lasts
+//! no longer than the interval, if the registry answers. A question without an answer is left to
+//! the next round.
+
+use std::time::Duration;
+
+use tagtrail_postgres::session::ping_interval;
+use tagtrail_proto::{Image, Repository, Tag};
+use tagtrail_registry::Found;
+use tokio::time::Instant;
+
+use super::pass::{Difference, Pass, ReconcileError, SILENCE};
+use super::store;
+
+/// The rounds of a registry.
+pub(super) struct Watch<'a> {
+    pass: Pass<'a>,
+    images: Vec<(Repository, Tag)>,
+    /// The unconfirmed differences, at most one of each image, with the time of the second check.
+    unconfirmed: Vec<(Instant, Difference)>,
+}
+
+impl<'a> Watch<'a> {
+    pub(super) fn new(mut pass: Pass<'a>) -> Watch<'a> {
+        // The rounds have their own pauses.
+        pass.pause = Duration::ZERO;
+        let mut images: Vec<_> = pass.settings.in_triggers.iter().cloned().collect();
+        images.sort();
+        Watch {
+            pass,
+            images,
+            unconfirmed: Vec::new(),
+        }
+    }
+
+    /// Asks until a stop is requested.
+    pub(super) async fn run(mut self) -> Result<(), ReconcileError> {
+        let count = u32::try_from(self.images.len()).unwrap_or(u32::MAX).max(1);
+        let step = self.pass.settings.interval * 5 / 6 / count;
+        let mut due = Instant::now();
+        for place in (0..self.images.len()).cycle() {
+            self.confirm_until(due).await?;
+            if self.pass.shared.shutdown.is_cancelled() {
+                return Ok(());
+            }
+            self.check(place).await?;
+            // A registry that is slower than the steps is not asked in a burst.
+            due = (due + step).max(Instant::now());
+        }
+        Ok(())
+    }
+
+    /// Checks an image, and notes a difference.
+    async fn check(&mut self, place: usize) -> Result<(), ReconcileError> {
+        let pass = &mut self.pass;
+        pass.wait_turn().await?;
+        let Some((repository, tag)) = self.images.get(place) else {
+            return Ok(());
+        };
+        let image = Image {
+            registry: pass.settings.name.clone(),
+            repository: repository.clone(),
+            tag: tag.clone(),
+        };
+        let heads = pass.shared.heads.of(std::slice::from_ref(&image)).await?;
+        let head = heads.get(&image);
+        let known = head.and_then(|head| head.digest.as_ref());
+        let question = pass.registry.compare(repository, tag, known);
+        let Some(answer) = pass.unless_stopped(question).await else {
+            return Ok(());
+        };
+        let metrics = &pass.shared.metrics;
+        metrics.reconcile_request(pass.settings.name.as_ref(), &answer);
+        let differs = match answer {
+            Ok(Found::Same) => false,
+            Ok(Found::Other(_)) => true,
+            Ok(Found::Absent) => known.is_some(),
+            Err(error) => {
+                tracing::debug!(%image, "no answer about {image}, which a trigger names: {error}");
+                false
+            }
+        };
+        let is_noted = || {
+            let mut noted = self.unconfirmed.iter();
+            noted.any(|(_, noted)| noted.repository == *repository && noted.tag == *tag)
+        };
+        if !differs || is_noted() {
+            return Ok(());
+        }
+        let first_sight = head.is_none()
+            && !store::was_reconciled(pass.db, &pass.settings.name, repository).await?;
+        // A tag found at first sight counts as imported, and starts no rollout. Its event gets
+        // more time.
+        let interval = pass.settings.interval;
+        let grace = match first_sight {
+            true => pass.shared.pace.grace.min(interval / 2),
+            false => pass.shared.pace.watch_grace.min(interval / 12),
+        };
+        let at = Instant::now() + grace;
+        let difference = Difference {
+            repository: repository.clone(),
+            tag: tag.clone(),
+            first_sight,
+        };
+        self.unconfirmed.push((at, difference));
+        Ok(())
+    }
+
+    /// Checks differences again as they become due, until a time or a stop request.
+    async fn confirm_until(&mut self, end: Instant) -> Result<(), ReconcileError> {
+        loop {
+            let due = self.unconfirmed.iter().map(|(at, _)| *at).min();
+            let at = due.filter(|at| *at <= end).unwrap_or(end);
+            let rest = at.saturating_duration_since(Instant::now());
+            if !rest.is_zero() {
+                let rest = rest.min(ping_interval(SILENCE));
+                self.pass.shared.sleep(rest).await;
+                self.pass.wait_turn().await?;
+            }
+            if self.pass.shared.shutdown.is_cancelled() {
+                return Ok(());
+            }
+            let now = Instant::now();
+            let confirmed = self.unconfirmed.iter().position(|(at, _)| *at <= now);
+            if let Some(place) = confirmed {
+                let (_, difference) = self.unconfirmed.swap_remove(place);
+                self.pass.confirm_one(&difference).await?;
+            } else if now >= end {
+                return Ok(());
+            }
+        }
+    }
+}
