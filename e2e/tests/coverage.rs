@@ -42,6 +42,8 @@ struct Shared {
     dropped_ids: Arc<Mutex<HashSet<String>>>,
     /// Set while the proxy answers every request with 503.
     down: Arc<AtomicBool>,
+    /// Set while the proxy forwards the reports of pulls.
+    pulls: Arc<AtomicBool>,
 }
 
 impl LossyProxy {
@@ -55,6 +57,7 @@ impl LossyProxy {
             dropped: Arc::default(),
             dropped_ids: Arc::default(),
             down: Arc::default(),
+            pulls: Arc::default(),
         };
         let router = Router::new()
             .fallback(post(forward))
@@ -93,7 +96,10 @@ async fn forward(State(shared): State<Shared>, headers: HeaderMap, body: Bytes) 
     // Reconciling pulls each tag, and the registry reports each pull. These reports would delay the
     // events that the test waits for.
     if event["action"] == "pull" {
-        return StatusCode::OK;
+        return match shared.pulls.load(Ordering::SeqCst) {
+            true => shared.send(headers, body).await,
+            false => StatusCode::OK,
+        };
     }
     let id = event["id"].as_str().unwrap().to_owned();
     // A registry that got the answer too late sends the event again. Then it is dropped again.
@@ -126,6 +132,11 @@ struct World {
 
 impl World {
     async fn start() -> World {
+        World::with("reconcile = \"2s\"\nwatch_triggers = \"0s\"").await
+    }
+
+    /// Starts everything with these settings of the registry.
+    async fn with(settings: &str) -> World {
         use_ring();
         let folder = tempfile::Builder::new()
             .permissions(std::fs::Permissions::from_mode(0o711))
@@ -154,7 +165,7 @@ secret = {{ env = "MAIN_HOOK_SECRET" }}
 [[registry]]
 name = "{host}"
 url = "http://{host}"
-reconcile = "2s"
+{settings}
 watch = ["old/app", "no/such"]
 
 # An unreachable registry must not delay the others.
@@ -224,6 +235,11 @@ target.webhook = {{ url = "{}", secret = {{ env = "SHOP_WEBHOOK_SECRET" }} }}
     }
 }
 
+/// Returns the numbers of changes of the report, if there are no others.
+fn changes(event: u64, reconciled: u64) -> Value {
+    json!({ "event": event, "resolved": 0, "observed": 0, "reconciled": reconciled, "reordered": 0, "imported": 0 })
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_coverage_report_counts_each_lost_event() {
     let world = World::start().await;
@@ -244,9 +260,7 @@ async fn the_coverage_report_counts_each_lost_event() {
             &format!("shop/app{number}:v1"),
         );
     }
-    world
-        .changes(json!({"event": 20, "resolved": 0, "reconciled": 0, "imported": 0}))
-        .await;
+    world.changes(changes(20, 0)).await;
     let mut db = sqlx::PgConnection::connect(world.up.address("postgres"))
         .await
         .unwrap();
@@ -278,9 +292,7 @@ async fn the_coverage_report_counts_each_lost_event() {
         .drop_events(|event| event["target"]["repository"] == "shop/app11");
     (0..20).for_each(|number| push(format!("new {number}"), format!("shop/app{number}:v2")));
     world.proxy.drop_events(|_| false);
-    world
-        .changes(json!({"event": 20 + 56, "resolved": 0, "reconciled": 3, "imported": 0}))
-        .await;
+    world.changes(changes(20 + 56, 3)).await;
     let share = world.coverage().unwrap()["lost_share"].as_f64().unwrap();
     assert!((share - 3.0 / 79.0).abs() < 1e-9, "{share}");
     for (image, revision) in [("app3:v1", 2), ("app7:v1", 3), ("app11:v2", 1)] {
@@ -295,21 +307,15 @@ async fn the_coverage_report_counts_each_lost_event() {
     // The dropped events arrive late, with the time of their push: no change is counted twice, and
     // none as lost.
     assert!(world.proxy.take_dropped(true).await >= 3);
-    world
-        .changes(json!({"event": 79, "resolved": 0, "reconciled": 0, "imported": 0}))
-        .await;
+    world.changes(changes(79, 0)).await;
 
     // A delete whose event is dropped, and a delete whose event arrives.
     world.proxy.drop_events(|event| event["action"] == "delete");
     world.registry.delete("shop/app0:v2");
-    world
-        .changes(json!({"event": 79, "resolved": 0, "reconciled": 1, "imported": 0}))
-        .await;
+    world.changes(changes(79, 1)).await;
     world.proxy.drop_events(|_| false);
     world.registry.delete("shop/app1:v2");
-    world
-        .changes(json!({"event": 80, "resolved": 0, "reconciled": 1, "imported": 0}))
-        .await;
+    world.changes(changes(80, 1)).await;
 
     // Imported images start no rollout. A move found by reconciling does.
     assert_eq!(world.sink.deliveries().len(), 0);
@@ -349,17 +355,13 @@ async fn events_that_a_registry_loses_in_a_restart_are_found() {
             .push(&TestImage::new(content), "shop/web:latest")
     };
     let _ = push(&world, "one");
-    world
-        .changes(json!({"event": 1, "resolved": 0, "reconciled": 0, "imported": 0}))
-        .await;
+    world.changes(changes(1, 0)).await;
     // The registry queues the event in memory, and loses the queue in the restart.
     world.proxy.shared.down.store(true, Ordering::SeqCst);
     let second = push(&world, "two");
     world.registry.restart().await;
     world.proxy.shared.down.store(false, Ordering::SeqCst);
-    world
-        .changes(json!({"event": 1, "resolved": 0, "reconciled": 1, "imported": 0}))
-        .await;
+    world.changes(changes(1, 1)).await;
     let image = format!("{host}/shop/web:latest");
     assert_eq!(
         world.cli().json(&["resolve", &image])["digest"],
@@ -367,7 +369,60 @@ async fn events_that_a_registry_loses_in_a_restart_are_found() {
     );
     // Events after the restart arrive again.
     let _ = push(&world, "three");
+    world.changes(changes(2, 1)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_push_is_found_when_the_image_is_pulled() {
+    let world = World::with("reconcile = \"1h\"\nwatch_triggers = \"0s\"").await;
+    let host = world.registry.host().to_owned();
+    let image = format!("{host}/shop/web:latest");
+    let push = |content: &str| {
+        world
+            .registry
+            .push(&TestImage::new(content), "shop/web:latest")
+    };
+    world.proxy.shared.pulls.store(true, Ordering::SeqCst);
+    let _ = push("one");
+    world.changes(changes(1, 0)).await;
+    // A pull of the reported digest asks nothing, and the lost push is unknown until its pull.
+    let _ = world.registry.inspect("shop/web:latest");
+    world.proxy.drop_events(|_| true);
+    let second = push("two");
+    let began = std::time::Instant::now();
+    assert_eq!(world.registry.inspect("shop/web:latest"), second);
+    assert_eq!(world.origin(&image, 2).await, "resolved");
+    let took = began.elapsed();
+    println!("a pull healed a lost push after {took:.1?}");
+    assert!(took < std::time::Duration::from_secs(15), "{took:?}");
+    let resolved = world.cli().json(&["resolve", &image]);
+    assert_eq!(resolved["digest"], json!(second));
     world
-        .changes(json!({"event": 2, "resolved": 0, "reconciled": 1, "imported": 0}))
+        .changes(json!({ "event": 1, "resolved": 0, "observed": 1, "reconciled": 0, "reordered": 0, "imported": 0 }))
         .await;
+    // Many pulls later, also by Tagtrail itself, history is as before.
+    for _ in 0..5 {
+        let _ = world.registry.inspect("shop/web:latest");
+    }
+    let history = world.cli().json(&["history", &image]);
+    assert_eq!(history["items"].as_array().unwrap().len(), 2, "{history}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_push_of_an_image_of_a_trigger_is_rolled_out_within_the_interval() {
+    let world = World::with("reconcile = \"1h\"\nwatch_triggers = \"12s\"").await;
+    let host = world.registry.host().to_owned();
+    let image = format!("{host}/old/app:latest");
+    assert_eq!(world.origin(&image, 1).await, "imported");
+    world.proxy.drop_events(|_| true);
+    let began = std::time::Instant::now();
+    let moved = world
+        .registry
+        .push(&TestImage::new("moved without event"), "old/app:latest");
+    let delivered = world.sink.wait(1).await.remove(0).json();
+    let took = began.elapsed();
+    println!("a lost push was rolled out after {took:.1?}");
+    assert_eq!(delivered["data"]["images"]["app"]["digest"], json!(moved));
+    assert!(took < std::time::Duration::from_secs(16), "{took:?}");
+    assert_eq!(world.origin(&image, 2).await, "reconciled");
 }
