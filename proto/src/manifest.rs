@@ -19,6 +19,10 @@ pub struct Platform {
     pub architecture: String,
     /// Variant of the processor, such as `v8`.
     pub variant: Option<String>,
+    /// Version of the operating system, such as `10.0.20348.2113`: images for Windows run only on
+    /// this version.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub os_version: Option<String>,
     /// Digest of the platform's own manifest, in an index.
     pub digest: Option<Digest>,
 }
@@ -97,6 +101,7 @@ impl Manifest {
             clean(&mut platform.os);
             clean(&mut platform.architecture);
             platform.variant.iter_mut().for_each(clean);
+            platform.os_version.iter_mut().for_each(clean);
         }
         self.labels = cleaned_map(self.labels);
         self.annotations = cleaned_map(self.annotations);

@@ -107,6 +107,7 @@ fn manifest() -> Manifest {
             os: "linux".to_owned(),
             architecture: "arm64".to_owned(),
             variant: Some("v8".to_owned()),
+            os_version: None,
             digest: Some(Digest::sha256_of(b"arm64")),
         }],
         created: Some(datetime!(2026-03-03 13:58 UTC)),

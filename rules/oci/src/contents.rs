@@ -20,6 +20,7 @@ const MAX_DESCRIPTORS: usize = 4 * Manifest::PLATFORMS;
 const MAX_TEXTS: usize = 8 * Manifest::TEXTS;
 
 const INDEX: &str = "application/vnd.oci.image.index.v1+json";
+const DOCKER_INDEX: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
 const IMAGE: &str = "application/vnd.oci.image.manifest.v1+json";
 const DOCKER_IMAGE: &str = "application/vnd.docker.distribution.manifest.v2+json";
 const SCHEMA_1: &str = "application/vnd.docker.distribution.manifest.v1+json";
@@ -44,6 +45,8 @@ pub struct ManifestFields {
     pub config: Option<Digest>,
     /// The image of an index whose config stands for all its images.
     pub image: Option<Digest>,
+    /// The first index in an index without an image of its own.
+    pub index: Option<Digest>,
 }
 
 /// The fields of the config of an image.
@@ -114,6 +117,7 @@ pub fn manifest(bytes: &[u8]) -> ManifestFields {
         config: config
             .digest
             .filter(|_| is_image && config.size.is_none_or(|size| size <= MAX_CONFIG_SIZE)),
+        index: nested(&descriptors),
         image: representative(&descriptors),
         platforms: descriptors
             .into_iter()
@@ -131,13 +135,10 @@ pub fn manifest(bytes: &[u8]) -> ManifestFields {
 
 /// Parses the config of an image.
 pub fn config(bytes: &[u8]) -> ImageConfig {
-    let [os, architecture, variant, created, config] = fields(
-        bytes,
-        ["os", "architecture", "variant", "created", "config"],
-    );
+    let [created, config] = fields(bytes, ["created", "config"]);
     let [labels] = config.map_or([None], |config| fields(of(config), ["Labels"]));
     ImageConfig {
-        platform: platform(os, architecture, variant),
+        platform: platform(bytes),
         created: text(created).and_then(|text| build_time(&text)),
         labels: texts(labels),
     }
@@ -201,6 +202,18 @@ fn representative(descriptors: &[DescriptorFields]) -> Option<Digest> {
     usual.or_else(|| images().next())?.digest.clone()
 }
 
+/// Returns the first index of an index without an image of its own.
+fn nested(descriptors: &[DescriptorFields]) -> Option<Digest> {
+    if representative(descriptors).is_some() {
+        return None;
+    }
+    let mut indexes = descriptors.iter().filter(|one| {
+        let kind = one.media_type.as_deref();
+        matches!(kind, Some(INDEX | DOCKER_INDEX)) && !one.attests && one.digest.is_some()
+    });
+    indexes.next()?.digest.clone()
+}
+
 /// A reference to other content.
 #[derive(Debug, Default)]
 struct DescriptorFields {
@@ -231,12 +244,10 @@ fn descriptor(raw: &RawValue) -> DescriptorFields {
             "artifactType",
         ],
     );
-    let [os, architecture, variant] = its_platform.map_or([None; 3], |platform| {
-        fields(of(platform), ["os", "architecture", "variant"])
-    });
-    let unknown = [os, architecture]
-        .iter()
-        .all(|name| text(*name).as_deref() == Some("unknown"));
+    let platform = its_platform.and_then(|raw| platform(of(raw)));
+    let unknown = platform
+        .as_ref()
+        .is_some_and(|one| one.os == "unknown" && one.architecture == "unknown");
     let [attested] = annotations.map_or([None], |annotations| {
         fields(of(annotations), ["vnd.docker.reference.digest"])
     });
@@ -244,21 +255,21 @@ fn descriptor(raw: &RawValue) -> DescriptorFields {
         media_type: text(media_type),
         digest: text(digest).and_then(|digest| digest.parse().ok()),
         size: size.and_then(|size| size.get().parse().ok()),
-        platform: platform(os, architecture, variant).filter(|_| !unknown),
+        platform: platform.filter(|_| !unknown),
         attests: unknown || attested.is_some() || artifact(artifact_type).is_some(),
     }
 }
 
-fn platform(
-    os: Option<&RawValue>,
-    architecture: Option<&RawValue>,
-    variant: Option<&RawValue>,
-) -> Option<Platform> {
+/// Parses the fields that a config and the `platform` of a descriptor share.
+fn platform(bytes: &[u8]) -> Option<Platform> {
+    let names = ["os", "architecture", "variant", "os.version"];
     let name = |raw| text(raw).filter(|name| !name.is_empty());
+    let [os, architecture, variant, os_version] = fields(bytes, names).map(name);
     Some(Platform {
-        os: name(os)?,
-        architecture: name(architecture)?,
-        variant: name(variant),
+        os: os?,
+        architecture: architecture?,
+        variant,
+        os_version,
         digest: None,
     })
 }

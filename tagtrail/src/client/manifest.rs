@@ -58,7 +58,7 @@ fn describe(manifest: &Value) -> String {
     table(["MANIFEST", &field(manifest, "digest")], rows)
 }
 
-/// Formats a platform: `linux/arm64/v8`.
+/// Formats a platform: `linux/arm64/v8`, `windows/amd64:10.0.20348.2113`.
 fn platform(platform: &Value) -> String {
     let parts = ["os", "architecture", "variant"].map(|name| field(platform, name));
     let parts: Vec<&str> = parts
@@ -66,5 +66,7 @@ fn platform(platform: &Value) -> String {
         .map(String::as_str)
         .filter(|part| *part != "-")
         .collect();
-    parts.join("/")
+    let version = platform.get("os_version").and_then(Value::as_str);
+    let version = version.map_or_else(String::new, |version| format!(":{version}"));
+    parts.join("/") + &version
 }

@@ -172,6 +172,40 @@ fn an_index_of_blobs_has_the_type_of_its_one_entry_that_is_no_layer() {
 }
 
 #[test]
+fn images_for_windows_differ_by_the_version_of_the_system() {
+    let one = |version: &Value| {
+        json!({
+            "mediaType": IMAGE, "digest": digest(&version.to_string()),
+            "platform": { "os": "windows", "architecture": "amd64", "os.version": version },
+        })
+    };
+    let versions = [json!("10.0.20348.2113"), json!("10.0.26100.1"), json!(7)];
+    let list: Vec<Value> = versions.iter().map(one).collect();
+    let found = parsed(&json!({ "mediaType": INDEX, "manifests": list }));
+    let found = found.platforms.iter().map(|one| one.os_version.as_deref());
+    let expected = [Some("10.0.20348.2113"), Some("10.0.26100.1"), None];
+    assert_eq!(found.collect::<Vec<_>>(), expected);
+    let config = json!({ "os": "windows", "architecture": "amd64", "os.version": "10.0.1" });
+    let platform = super::config(config.to_string().as_bytes()).platform;
+    assert_eq!(platform.unwrap().os_version.as_deref(), Some("10.0.1"));
+}
+
+#[test]
+fn an_index_of_indexes_names_the_first_one() {
+    let entry = |kind: &str, name: &str| json!({ "mediaType": kind, "digest": digest(name) });
+    for (entries, expected) in [
+        (vec![entry(INDEX, "a"), entry(INDEX, "b")], Some("a")),
+        (vec![entry(DOCKER_INDEX, "a")], Some("a")),
+        // An image of its own goes before, and a signature is no index.
+        (vec![entry(INDEX, "a"), entry(IMAGE, "b")], None),
+        (vec![entry("application/x", "a")], None),
+    ] {
+        let found = parsed(&json!({ "mediaType": INDEX, "manifests": entries }));
+        assert_eq!(found.index, expected.map(digest), "{entries:?}");
+    }
+}
+
+#[test]
 fn the_zero_time_of_go_is_no_build_time() {
     let created = |text: &str| config(json!({ "created": text }).to_string().as_bytes()).created;
     for text in [

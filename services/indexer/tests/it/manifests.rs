@@ -18,6 +18,7 @@ fn manifest(n: u64) -> Manifest {
             os: "linux".to_owned(),
             architecture: "arm64".to_owned(),
             variant: Some("v8".to_owned()),
+            os_version: None,
             digest: Some(digest(n + 1)),
         }],
         created: Some(at(1)),

@@ -7,7 +7,7 @@ use tagtrail_proto::{Digest, Manifest, Pinned};
 use tagtrail_registry::{AskError, Content, RegistryClient};
 use time::OffsetDateTime;
 
-use tagtrail_oci::contents::{self, ImageConfig};
+use tagtrail_oci::contents::{self, ImageConfig, ManifestFields};
 
 /// The media type of content whose type is unknown (RFC 2046).
 const UNKNOWN_TYPE: &str = "application/octet-stream";
@@ -29,19 +29,30 @@ pub(super) async fn read(
     let Some(content) = registry.read_manifest(repository, digest).await? else {
         return Ok(None);
     };
-    let parsed = contents::manifest(&content.bytes);
+    let mut parsed = contents::manifest(&content.bytes);
     // An index has no config: the config of one of its images stands for all.
-    let (config, image_annotations) = match &parsed.image {
-        Some(image) => image_of_index(registry, pinned, image, last).await?,
-        None => (parsed.config, BTreeMap::new()),
+    let (config, image_annotations) = match (&parsed.image, &parsed.index) {
+        (Some(image), _) => image_of_index(registry, pinned, image, last).await?,
+        (None, Some(index)) => {
+            let index = nested_index(registry, pinned, index, last).await?;
+            parsed.platforms = index.platforms;
+            let image = match &index.image {
+                Some(image) => image_of_index(registry, pinned, image, last).await?.1,
+                None => BTreeMap::new(),
+            };
+            // A config would be a fourth request.
+            (None, or_else(index.annotations, image))
+        }
+        (None, None) => (parsed.config, BTreeMap::new()),
     };
     let config = match &config {
         Some(config) => config_of(registry, pinned, config, last).await?,
         None => ImageConfig::default(),
     };
+    let is_index = parsed.image.is_some() || parsed.index.is_some();
     // An index is pushed on purpose.
-    let tombstone = parsed.image.is_none() && config.is_tombstone();
-    let platforms = if parsed.platforms.is_empty() && parsed.image.is_none() {
+    let tombstone = !is_index && config.is_tombstone();
+    let platforms = if parsed.platforms.is_empty() && !is_index {
         config.platform.into_iter().collect()
     } else {
         parsed.platforms
@@ -74,6 +85,29 @@ pub(super) async fn read(
         read_at,
     };
     Ok(Some(manifest.cleaned()))
+}
+
+/// Reads the first index of an index of indexes, which stands for all.
+async fn nested_index(
+    registry: &RegistryClient,
+    pinned: &Pinned,
+    index: &Digest,
+    last: bool,
+) -> Result<ManifestFields, AskError> {
+    let index = registry.read_manifest(&pinned.repository, index).await;
+    let index = optional(index, pinned, last)?;
+    Ok(index.map_or_else(ManifestFields::default, |index| {
+        contents::manifest(&index.bytes)
+    }))
+}
+
+/// Returns the entries of both maps. Of two entries with the same key the first map's counts.
+fn or_else(
+    first: BTreeMap<String, String>,
+    mut second: BTreeMap<String, String>,
+) -> BTreeMap<String, String> {
+    second.extend(first);
+    second
 }
 
 /// Reads an image of an index. Returns the digest of its config, and its annotations.

@@ -460,6 +460,35 @@ async fn an_index_of_go_containerregistry_has_the_labels_of_its_image() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_index_of_indexes_has_the_platforms_of_the_first_index() {
+    let nats = TestNats::start().await;
+    let (shelf, mut tasks) = (Shelf::default(), JoinSet::new());
+    let file = shelf.serve(&mut tasks).await;
+    let resolver = Resolver::start(&nats, &file).await;
+    let image = shelf.put(
+        "manifests",
+        &json!({ "config": {}, "annotations": { "org.opencontainers.image.revision": "9f2c" } }),
+    );
+    let index = json!({ "mediaType": "application/vnd.oci.image.index.v1+json", "manifests": [{
+        "mediaType": "application/vnd.oci.image.manifest.v1+json", "digest": image,
+        "platform": { "os": "windows", "architecture": "amd64", "os.version": "10.0.20348.2113" },
+    }]});
+    let inner = shelf.put("manifests", &index);
+    let outer = json!({ "mediaType": "application/vnd.oci.image.index.v1+json", "manifests": [{
+        "mediaType": "application/vnd.oci.image.index.v1+json", "digest": inner,
+    }]});
+    let outer = shelf.put("manifests", &outer);
+    publish_revision(&nats, "registry.example.com/shop/web:v1", Some(&outer)).await;
+    let found = wait_manifests(&nats, 1).await.remove(0);
+    assert_eq!(found.revision.as_deref(), Some("9f2c"));
+    let version = found.platforms[0].os_version.as_deref();
+    assert_eq!(version, Some("10.0.20348.2113"));
+    assert_eq!(found.platforms[0].digest, Some(image));
+    assert_eq!(shelf.asked.lock().unwrap().len(), 3);
+    resolver.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn only_configured_registries_are_asked_and_questions_do_not_wait() {
     let (nats, shelf, mut tasks) = (TestNats::start().await, Shelf::default(), JoinSet::new());
     let (digest, _) = shelf.image("one");
