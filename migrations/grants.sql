@@ -87,6 +87,9 @@ begin
             ('tagtrail_resolver', 'missing_manifest', 'insert', null),
             ('tagtrail_resolver', 'missing_manifest', 'update', 'looked_at, given_up'),
             ('tagtrail_resolver', 'missing_manifest', 'delete', null),
+            ('tagtrail_resolver', 'reconcile_failure', 'insert', null),
+            ('tagtrail_resolver', 'reconcile_failure', 'select', null),
+            ('tagtrail_resolver', 'reconcile_failure', 'update', 'failed_at, reason'),
             -- The old name of reconcile, for resolvers of the version before.
             ('tagtrail_resolver', 'walk', 'select', null),
             ('tagtrail_resolver', 'walk', 'insert', null),
@@ -122,6 +125,7 @@ begin
             ('tagtrail_api', 'manifest', 'select', null),
             ('tagtrail_api', 'position', 'select', null),
             ('tagtrail_api', 'reconcile', 'select', null),
+            ('tagtrail_api', 'reconcile_failure', 'select', null),
             -- The old name of reconcile, for APIs of the version before.
             ('tagtrail_api', 'walk', 'select', null),
             ('tagtrail_api', 'trigger', 'select', null),

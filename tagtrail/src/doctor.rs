@@ -21,6 +21,7 @@ use tokio::task::JoinSet;
 use crate::client::api::{Api, Failure};
 use crate::client::{Output, print};
 use judge::SourceCoverage;
+use judge::comparison::comparison;
 use report::{Finding, Part, Report, SourceSetup};
 
 /// Arguments of `tagtrail doctor`.
@@ -120,11 +121,11 @@ impl Doctor {
         for (place, answer) in in_order(registries).await {
             let access = &file.registry[place];
             let name = access.name.get_ref().to_string();
-            report.parts.push(Part::new(
-                "registry",
-                name,
-                judge::registry(access, &answer),
-            ));
+            let mut findings = judge::registry(access, &answer);
+            if let Ok(coverage) = &coverage {
+                findings.extend(comparison(access, coverage, OffsetDateTime::now_utc()));
+            }
+            report.parts.push(Part::new("registry", name, findings));
         }
         let api = match coverage {
             Ok(_) => Finding::ok("events", "it reports when events were received"),

@@ -53,6 +53,48 @@ pub struct Changes {
     pub imported: u64,
 }
 
+/// A repository whose last comparison with its registry did not reach its end.
+#[derive(Debug, Serialize, JsonSchema)]
+pub struct NotCompared {
+    /// The registry.
+    pub registry: String,
+    /// The repository.
+    pub repository: String,
+    /// The time of that comparison.
+    pub failed_at: Instant,
+    /// The answer of the registry, or the error in its place.
+    pub reason: String,
+    /// The last comparison that reached the end. None: there was none.
+    pub last_reconciled_at: Option<Instant>,
+}
+
+/// Most repositories in the list of those that are not compared.
+pub const MOST_NOT_COMPARED: i64 = 100;
+
+/// Returns the repositories whose last comparison did not reach its end, the newest first.
+pub async fn not_compared(db: &mut PgConnection) -> Result<Vec<NotCompared>, sqlx::Error> {
+    let rows = sqlx::query(
+        "select f.registry, f.repository, f.failed_at, f.reason, r.last_at
+         from reconcile_failure f left join reconcile r using (registry, repository)
+         where r.last_at is null or r.last_at < f.failed_at
+         order by f.failed_at desc, f.registry, f.repository limit $1",
+    )
+    .bind(MOST_NOT_COMPARED)
+    .fetch_all(db)
+    .await?;
+    rows.iter()
+        .map(|row| {
+            Ok(NotCompared {
+                registry: row.try_get("registry")?,
+                repository: row.try_get("repository")?,
+                failed_at: Instant(row.try_get("failed_at")?),
+                reason: row.try_get("reason")?,
+                last_reconciled_at: row.try_get::<Option<_>, _>("last_at")?.map(Instant),
+            })
+        })
+        .collect()
+}
+
 /// Returns the coverage of each registry and source, by the revisions recorded since a time.
 ///
 /// A change that was found by reconciling or a pull and reported by an event afterwards counts

@@ -1,8 +1,9 @@
-//! The check of a registry for `tagtrail doctor`, with the resolver's own client.
+//! The checks of a registry for `tagtrail doctor`, with the resolver's own client.
 
 use std::time::Duration;
 
 use tagtrail_config::{ConfigError, File, RegistryAccess};
+use tagtrail_proto::Repository;
 use tagtrail_registry::{AskError, Ping, RegistryClient};
 
 /// The reasons for which a registry could not be checked.
@@ -31,6 +32,24 @@ pub async fn check_registry(
     let registry = RegistryClient::new(file, access)?;
     match tokio::time::timeout(patience, registry.ping()).await {
         Ok(answer) => answer.map_err(CheckError::Unreachable),
+        Err(_) => Err(CheckError::TooLate(patience)),
+    }
+}
+
+/// Checks that a registry lists the tags of a repository, as a comparison needs them.
+///
+/// # Errors
+/// [`CheckError`] if the list can't be read.
+pub async fn check_list(
+    file: &File,
+    access: &RegistryAccess,
+    repository: &Repository,
+    patience: Duration,
+) -> Result<(), CheckError> {
+    let registry = RegistryClient::new(file, access)?;
+    match tokio::time::timeout(patience, registry.tags(repository, None)).await {
+        Ok(Ok(_)) => Ok(()),
+        Ok(Err(error)) => Err(CheckError::Unreachable(error)),
         Err(_) => Err(CheckError::TooLate(patience)),
     }
 }

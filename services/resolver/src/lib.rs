@@ -31,7 +31,7 @@ use tagtrail_config::{ConfigError, File, RegistryAccess};
 use tagtrail_daemon::{Context, Tasks};
 use tagtrail_postgres::DbArgs;
 
-pub use check::{CheckError, check_registry};
+pub use check::{CheckError, check_list, check_registry};
 pub use config::{Config, Pace};
 use shared::Shared;
 pub use tagtrail_registry::{AskError, Ping};

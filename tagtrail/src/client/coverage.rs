@@ -59,10 +59,28 @@ impl Coverage {
             "LAST EVENT",
             "LAST RECONCILED",
         ];
-        let text = match items(&json) {
+        let mut text = match items(&json) {
             [] => format!("no changes since {}", field(&json, "since")),
             _ => table(names, rows),
         };
+        let not_compared = json.get("not_compared").and_then(Value::as_array);
+        let failed: Vec<_> = not_compared.into_iter().flatten().collect();
+        if !failed.is_empty() {
+            let rows = failed.iter().map(|failed| {
+                [
+                    format!(
+                        "{}/{}",
+                        field(failed, "registry"),
+                        field(failed, "repository")
+                    ),
+                    field(failed, "failed_at"),
+                    field(failed, "last_reconciled_at"),
+                    field(failed, "reason"),
+                ]
+            });
+            let names = ["NOT COMPARED", "FAILED", "LAST RECONCILED", "REASON"];
+            text = format!("{}\n\n{}", text.trim_end(), table(names, rows));
+        }
         Ok(Printable { json, text })
     }
 }

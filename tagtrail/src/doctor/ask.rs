@@ -8,6 +8,7 @@ use serde_json::Value;
 use tagtrail_config::File;
 use tagtrail_daemon::chain;
 use tagtrail_gateway::Setup;
+use tagtrail_proto::Repository;
 use tagtrail_resolver::{CheckError, Ping};
 
 use crate::client::api::{Api, Failure};
@@ -99,9 +100,34 @@ async fn probe(client: &Client, url: &str, secret: Option<&SecretString>) -> Gat
     }
 }
 
+/// The answers of a registry.
+#[derive(Debug)]
+pub(super) struct RegistryAnswers {
+    pub(super) ping: Result<Ping, CheckError>,
+    /// The answer to a request for the tags of a repository that the file names.
+    pub(super) list: Option<(Repository, Result<(), CheckError>)>,
+}
+
 /// Checks the registry at this place in the file.
-pub(super) async fn registry(file: &File, place: usize) -> Result<Ping, CheckError> {
-    tagtrail_resolver::check_registry(file, &file.registry[place], TIMEOUT).await
+pub(super) async fn registry(file: &File, place: usize) -> RegistryAnswers {
+    let access = &file.registry[place];
+    let mut images = file
+        .trigger
+        .iter()
+        .flat_map(|trigger| trigger.images.values());
+    let in_trigger = images.find(|image| image.registry == *access.name.get_ref());
+    let repository = access.watch.first();
+    let repository = repository.or(in_trigger.map(|image| &image.repository));
+    let list = async {
+        let repository = repository?;
+        let answer = tagtrail_resolver::check_list(file, access, repository, TIMEOUT).await;
+        Some((repository.clone(), answer))
+    };
+    let (ping, list) = tokio::join!(
+        tagtrail_resolver::check_registry(file, access, TIMEOUT),
+        list
+    );
+    RegistryAnswers { ping, list }
 }
 
 /// Reads the registries in history from the API. `None` if that fails: the checks of the API report

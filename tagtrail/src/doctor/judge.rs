@@ -1,5 +1,7 @@
 //! The findings that follow from the answers, and the cure for each. Pure.
 
+pub(super) mod comparison;
+
 use std::path::Path;
 
 use serde_json::Value;
@@ -8,7 +10,7 @@ use tagtrail_proto::{Registry, instant};
 use tagtrail_resolver::{CheckError, Ping};
 use time::{Duration, OffsetDateTime};
 
-use super::ask::{GatewayAnswer, SourceAnswers};
+use super::ask::{GatewayAnswer, RegistryAnswers, SourceAnswers};
 use super::report::Finding;
 
 /// Largest error of a clock without a warning. A larger error orders events wrongly.
@@ -335,9 +337,9 @@ pub(super) fn no_coverage(why: &str) -> Finding {
 }
 
 /// Judges a registry.
-pub(super) fn registry(access: &RegistryAccess, answer: &Result<Ping, CheckError>) -> Vec<Finding> {
+pub(super) fn registry(access: &RegistryAccess, answers: &RegistryAnswers) -> Vec<Finding> {
     let (name, url) = (access.name.get_ref(), access.url.get_ref());
-    let ping = match answer {
+    let ping = match &answers.ping {
         Ok(ping) => ping,
         Err(CheckError::Entry(wrong)) => {
             return vec![Finding::error(
@@ -358,6 +360,9 @@ pub(super) fn registry(access: &RegistryAccess, answer: &Result<Ping, CheckError
     };
     let mut findings = vec![Finding::ok("answer", format!("{url} answers"))];
     findings.push(credentials(access, ping));
+    // Without the right credentials no list can be read either.
+    let list = answers.list.as_ref().filter(|_| ping.admitted.is_ok());
+    findings.extend(list.map(|(repository, answer)| comparison::tags(repository, answer)));
     findings.extend(ping.ahead.map(clock));
     findings
 }

@@ -8,7 +8,7 @@ use axum::routing::on;
 use schemars::JsonSchema;
 use serde::Serialize;
 use tagtrail_config::Role;
-use tagtrail_history::coverage::{self, SourceCoverage};
+use tagtrail_history::coverage::{self, NotCompared, SourceCoverage};
 use tagtrail_history::instant::Instant;
 use time::OffsetDateTime;
 
@@ -31,7 +31,7 @@ pub(crate) const COVERAGE: Operation = Operation {
     id: "coverage",
     method: Method::Get,
     path: "/v1/coverage",
-    summary: "Changes by registry and source, and by the way in which they became known: an event, a question to the registry about an incomplete event, or only reconciling.",
+    summary: "Changes by registry and source, and by the way in which they became known: an event, a question to the registry about an incomplete event, a pull, or only reconciling; and the repositories that could not be reconciled.",
     role: Role::Read,
     in_path: &[],
     query: &[SINCE],
@@ -48,17 +48,24 @@ pub(crate) struct Coverage {
     since: Instant,
     /// By registry, then source.
     items: Vec<SourceCoverage>,
+    /// Repositories whose last comparison with their registry did not reach its end, the newest
+    /// first. At most 100.
+    not_compared: Vec<NotCompared>,
 }
 
 async fn coverage(State(database): State<Database>, uri: Uri) -> Result<Json<Coverage>, Error> {
     let parameters = Parameters::read(&uri, COVERAGE.query)?;
     let since = parameters.time("since")?;
     let since = since.unwrap_or_else(|| OffsetDateTime::now_utc() - USUAL);
-    let items = database
-        .ask(async |db| coverage::since(db, since).await)
+    let (items, not_compared) = database
+        .ask(async |db| {
+            let items = coverage::since(db, since).await?;
+            Ok((items, coverage::not_compared(db).await?))
+        })
         .await?;
     Ok(Json(Coverage {
         since: Instant(since),
         items,
+        not_compared,
     }))
 }

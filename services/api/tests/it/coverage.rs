@@ -45,3 +45,32 @@ async fn a_change_counts_by_how_it_became_known_and_a_wrong_order_is_no_loss() {
     let share = item["lost_share"].as_f64().unwrap();
     assert!((share - 2.0 / 15.0).abs() < 1e-9, "{share}");
 }
+
+#[tokio::test]
+async fn repositories_whose_last_comparison_failed_are_listed() {
+    let (api, mut rows) = Api::start().await;
+    sqlx::raw_sql(
+        "insert into reconcile (registry, repository, last_at, tags, asked, found) values
+             ('r.example.com', 'mended', now(), 1, 1, 0), ('r.example.com', 'broken', now() - interval '1 hour', 1, 1, 0);
+         insert into reconcile_failure (registry, repository, failed_at, reason) values
+             ('r.example.com', 'mended', now() - interval '1 hour', '500'),
+             ('r.example.com', 'broken', now() - interval '1 minute', '406 Not Acceptable'),
+             ('r.example.com', 'never', now() - interval '2 minutes', '401')",
+    )
+    .execute(&mut rows.db)
+    .await
+    .unwrap();
+    let report = api.found("/v1/coverage").await;
+    let failed = report["not_compared"].as_array().unwrap();
+    let of = |place: usize, key: &str| failed[place][key].clone();
+    assert_eq!(failed.len(), 2, "{report}");
+    assert_eq!(
+        (of(0, "repository"), of(0, "reason")),
+        (json!("broken"), json!("406 Not Acceptable"))
+    );
+    assert!(of(0, "last_reconciled_at").is_string());
+    assert_eq!(
+        (of(1, "repository"), of(1, "last_reconciled_at")),
+        (json!("never"), json!(null))
+    );
+}

@@ -32,7 +32,9 @@ impl Pass<'_> {
             counts: Counts::default(),
             complete: true,
             listed: false,
+            failure: None,
         });
+        self.failure = None;
         let mut listed = TagSet::default();
         let complete = self
             .compare_list(id, &repository, first, &mut listed)
@@ -43,6 +45,9 @@ impl Pass<'_> {
         }
         if let Some(entry) = self.progress.last_mut() {
             entry.complete &= complete;
+            if !complete {
+                entry.failure = self.failure.take();
+            }
             entry.listed = true;
         }
         if self.differences.len() >= MAX_DIFFERENCES || self.progress.len() >= MAX_DIFFERENCES {
@@ -82,6 +87,7 @@ impl Pass<'_> {
                         AfterRefusal::GiveUp => {
                             let image = format!("{}/{repository}", self.settings.name);
                             tracing::warn!(registry = %self.settings.name, "the list of tags of {image} is incomplete, so its deleted tags are not looked for in this pass: the registry refuses a page after the first: {why}");
+                            self.failure = Some(why);
                             return Ok(false);
                         }
                     }
@@ -107,12 +113,17 @@ impl Pass<'_> {
             let is_repeated =
                 has_tags && new.is_empty() && next.as_ref().is_some_and(NextPage::is_guessed);
             match page.next {
-                Some(_) if page.is_empty => return Ok(false), // A circle of empty pages.
+                Some(_) if page.is_empty => {
+                    // Perhaps a circle of empty pages.
+                    self.failure = Some("the list of tags has an empty page".to_owned());
+                    return Ok(false);
+                }
                 _ if is_repeated => return Ok(true),
                 Some(page) => next = Some(page),
                 None => return Ok(true),
             }
         }
+        self.failure = Some("the list of tags has no end".to_owned());
         Ok(false)
     }
 

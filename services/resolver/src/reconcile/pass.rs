@@ -7,7 +7,7 @@ use sqlx::PgConnection;
 use tagtrail_bus::publish::PublishError;
 use tagtrail_postgres::ping;
 use tagtrail_postgres::session::ping_interval;
-use tagtrail_proto::{Digest, Image, Origin, Registry, Repository, Subject, Tag};
+use tagtrail_proto::{Digest, Image, Origin, Registry, Repository, Subject, Tag, clean_text};
 use tagtrail_registry::{AskError, Found, NextPage, RegistryClient, TagList};
 use time::OffsetDateTime;
 use tokio::time::Instant;
@@ -20,6 +20,9 @@ use crate::shared::Shared;
 pub(super) const MAX_CHECKS: u64 = 1000;
 /// Differences kept for the second check.
 pub(super) const MAX_DIFFERENCES: usize = 1000;
+
+/// Most bytes kept of the reason for which a comparison failed.
+const MAX_REASON: usize = 500;
 
 /// Time of silence after which Postgres ends the session, so that another instance may reconcile
 /// the registry.
@@ -62,6 +65,8 @@ pub(super) struct RepositoryPass {
     pub(super) complete: bool,
     /// True after the comparison of all tags.
     pub(super) listed: bool,
+    /// The last answer that ended the comparison early.
+    pub(super) failure: Option<String>,
 }
 
 /// A pass over a registry.
@@ -79,6 +84,8 @@ pub(super) struct Pass<'a> {
     used: Instant,
     pub(super) differences: Vec<Difference>,
     pub(super) progress: Vec<RepositoryPass>,
+    /// The last answer that was no answer to the question.
+    pub(super) failure: Option<String>,
 }
 
 impl<'a> Pass<'a> {
@@ -100,6 +107,7 @@ impl<'a> Pass<'a> {
             used: Instant::now(),
             differences: Vec::new(),
             progress: Vec::new(),
+            failure: None,
         }
     }
 
@@ -157,19 +165,20 @@ impl<'a> Pass<'a> {
                 entry.counts.asked += 1;
                 match confirmed {
                     Some(found) => entry.counts.found += u64::from(found),
-                    None => entry.complete = false,
+                    None => {
+                        entry.complete = false;
+                        entry.failure = self.failure.take();
+                    }
                 }
             }
         }
+        let name = &self.settings.name;
         for entry in self.progress.extract_if(.., |entry| entry.listed) {
             if entry.complete {
-                store::record_counts(
-                    self.db,
-                    &self.settings.name,
-                    &entry.repository,
-                    &entry.counts,
-                )
-                .await?;
+                store::record_counts(self.db, name, &entry.repository, &entry.counts).await?;
+            } else if let Some(reason) = entry.failure {
+                let reason = clean_text(&reason, MAX_REASON);
+                store::record_failure(self.db, name, &entry.repository, &reason).await?;
             }
         }
         Ok(())
@@ -293,10 +302,13 @@ impl<'a> Pass<'a> {
     }
 
     /// Decides whether to retry a request, and after which pause.
-    fn next_step<T>(&self, answer: Result<T, AskError>, attempt: u32) -> NextStep<T> {
+    fn next_step<T>(&mut self, answer: Result<T, AskError>, attempt: u32) -> NextStep<T> {
         self.shared
             .metrics
             .reconcile_request(self.settings.name.as_ref(), &answer);
+        if let Err(error) = &answer {
+            self.failure = Some(error.to_string());
+        }
         let rest = match answer {
             Ok(answer) => return NextStep::Answer(Some(answer)),
             Err(AskError::Resting { rest }) => rest,

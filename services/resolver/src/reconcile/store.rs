@@ -190,3 +190,22 @@ pub(super) async fn record_counts(
     .await
     .map(|_| ())
 }
+
+/// Records that a pass did not reach the end of a repository, and why.
+pub(super) async fn record_failure(
+    db: &mut PgConnection,
+    registry: &Registry,
+    repository: &Repository,
+    reason: &str,
+) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "insert into reconcile_failure (registry, repository, reason) values ($1, $2, $3)
+         on conflict (registry, repository) do update set failed_at = now(), reason = excluded.reason",
+    )
+    .bind(registry.as_ref())
+    .bind(repository.as_ref())
+    .bind(reason)
+    .execute(db)
+    .await
+    .map(|_| ())
+}

@@ -384,6 +384,15 @@ async fn a_list_that_can_not_be_read_deletes_nothing_and_delays_no_other_reposit
         .await
         .unwrap();
     assert_eq!(reconciled, ["b/fine"]);
+    let failed: Vec<(String, String)> =
+        sqlx::query_as("select repository, reason from reconcile_failure")
+            .fetch_all(&mut db)
+            .await
+            .unwrap();
+    assert_eq!(failed.len(), 1, "{failed:?}");
+    let (repository, reason) = &failed[0];
+    assert_eq!(repository, "a/broken");
+    assert!(reason.contains("500"), "{reason}");
     resolver.stop().await;
 }
 

@@ -291,6 +291,10 @@ fn a_source_without_events_and_one_that_loses_events_get_a_warning() {
     assert_eq!(rough(Duration::seconds(-3)), "0 s");
 }
 
+fn answers(ping: Result<Ping, CheckError>) -> RegistryAnswers {
+    RegistryAnswers { ping, list: None }
+}
+
 /// The findings about a registry that answers like this.
 fn judge_ping(user: bool, ping: Ping) -> Vec<Finding> {
     let user = match user {
@@ -298,7 +302,7 @@ fn judge_ping(user: bool, ping: Ping) -> Vec<Finding> {
         false => "",
     };
     let file = read(&format!("{REGISTRY}{user}"));
-    registry(&file.registry[0], &Ok(ping))
+    registry(&file.registry[0], &answers(Ok(ping)))
 }
 
 #[test]
@@ -372,12 +376,32 @@ fn a_wrong_clock_is_a_warning_and_a_very_wrong_one_an_error() {
 fn the_finding_about_an_unreachable_registry_has_its_url() {
     let file = read(REGISTRY);
     let unreachable = Err(CheckError::TooLate(std::time::Duration::from_secs(10)));
-    let findings = registry(&file.registry[0], &unreachable);
+    let findings = registry(&file.registry[0], &answers(unreachable));
     assert_eq!(levels(&findings), [("answer", Level::Error)]);
     assert_eq!(
         findings[0].found,
         "https://r.example.com: no answer within 10s"
     );
+}
+
+#[test]
+fn a_registry_that_refuses_the_list_of_tags_is_an_error() {
+    let file = read(REGISTRY);
+    let judge = |list| {
+        let ping = Ok(Ping {
+            scheme: None,
+            ahead: None,
+            admitted: Ok(()),
+        });
+        let list = Some(("shop/web".parse().unwrap(), list));
+        registry(&file.registry[0], &RegistryAnswers { ping, list }).remove(2)
+    };
+    let listed = judge(Ok(()));
+    assert_eq!(listed, Finding::ok("tags", "it lists the tags of shop/web"));
+    let refused = tagtrail_resolver::AskError::Refused("406 Not Acceptable".to_owned());
+    let refused = judge(Err(CheckError::Unreachable(refused)));
+    assert_eq!((refused.check, refused.level), ("tags", Level::Error));
+    assert!(refused.found.contains("406"), "{refused:?}");
 }
 
 #[test]
