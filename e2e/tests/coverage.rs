@@ -393,7 +393,6 @@ async fn a_lost_push_is_found_when_the_image_is_pulled() {
     assert_eq!(world.registry.inspect("shop/web:latest"), second);
     assert_eq!(world.origin(&image, 2).await, "resolved");
     let took = began.elapsed();
-    println!("a pull healed a lost push after {took:.1?}");
     assert!(took < std::time::Duration::from_secs(15), "{took:?}");
     let resolved = world.cli().json(&["resolve", &image]);
     assert_eq!(resolved["digest"], json!(second));
@@ -421,7 +420,6 @@ async fn a_lost_push_of_an_image_of_a_trigger_is_rolled_out_within_the_interval(
         .push(&TestImage::new("moved without event"), "old/app:latest");
     let delivered = world.sink.wait(1).await.remove(0).json();
     let took = began.elapsed();
-    println!("a lost push was rolled out after {took:.1?}");
     assert_eq!(delivered["data"]["images"]["app"]["digest"], json!(moved));
     assert!(took < std::time::Duration::from_secs(16), "{took:?}");
     assert_eq!(world.origin(&image, 2).await, "reconciled");

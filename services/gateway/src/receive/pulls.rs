@@ -86,10 +86,10 @@ impl Pulls {
                 Sighting::Changed(image, digest) if self.registries.contains(&image.registry) => {
                     memory.change(image, digest.as_ref());
                 }
-                Sighting::Pulled(push) if self.registries.contains(&push.registry) => {
-                    if memory.pull(push, now) {
-                        observations.push(Push::clone(push));
-                    }
+                Sighting::Pulled(push)
+                    if self.registries.contains(&push.registry) && memory.pull(push, now) =>
+                {
+                    observations.push(Push::clone(push));
                 }
                 _ => {}
             }
