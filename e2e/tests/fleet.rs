@@ -68,11 +68,12 @@ async fn without_nats_the_gateway_answers_503_and_the_registry_retries() {
     let registry = Registry::start(&fleet.hook(), &format!("Bearer {HOOK_SECRET}")).await;
     fleet.nats.stop().await;
     eventually("the gateway to notice", SOON, async || {
-        (fleet.push("shop/web", &digest(1), &time_of(1)).await == Some(503)).then_some(())
+        (fleet.push("shop/other", &digest(1), &time_of(1)).await == Some(503)).then_some(())
     })
     .await;
     let pushed = registry.push(&TestImage::new("while NATS was away"), "shop/web:latest");
-    let image = format!("{}/shop/web", registry.host());
+    // The source names the registry of its events.
+    let image = format!("{REGISTRY}/shop/web");
     assert_eq!(fleet.cli().run(&["resolve", &image]).code, 3);
     fleet.nats.resume().await;
     eventually("the push", SOON, async || {
