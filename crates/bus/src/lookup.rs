@@ -20,7 +20,7 @@ impl Bus {
     }
 
     /// Returns the sequences of the first and the last message that a stream holds; some between
-    /// may be missing.
+    /// may be missing. Empty for a stream that holds nothing.
     ///
     /// # Errors
     /// [`ReadError::Failed`].
@@ -29,7 +29,8 @@ impl Bus {
         let handle = self.context.get_stream(stream.name()).await;
         let handle = handle.map_err(|err| failed(err.to_string()))?;
         let state = &handle.cached_info().state;
-        Ok(state.first_sequence..=state.last_sequence)
+        // A stream that never had a message reports 0 for both: there is no message 0.
+        Ok(state.first_sequence.max(1)..=state.last_sequence)
     }
 
     /// Returns the message with this sequence; `None` if the stream does not hold it.
@@ -41,6 +42,10 @@ impl Bus {
         stream: Stream,
         sequence: u64,
     ) -> Result<Option<Delivery>, ReadError> {
+        // The server refuses a request for message 0 in place of reporting it as missing.
+        if sequence == 0 {
+            return Ok(None);
+        }
         let failed = |cause: String| ReadError::Failed(stream.name(), cause);
         let handle = self.handle(stream).await?;
         match handle.get_raw_message(sequence).await {

@@ -101,6 +101,9 @@ async fn list(bus: &Bus, limit: u64, output: Output) -> anyhow::Result<()> {
             .collect();
         return print(&serde_json::to_string_pretty(&json!({ "items": items }))?);
     }
+    if found.is_empty() {
+        return print("nothing in quarantine");
+    }
     let rows = found.iter().map(|(number, entry)| {
         [
             number.to_string(),
