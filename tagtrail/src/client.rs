@@ -13,6 +13,7 @@ mod manifest;
 pub(crate) mod print;
 mod resolve;
 mod rollouts;
+pub(crate) mod time;
 mod triggers;
 mod watch;
 

@@ -4,11 +4,45 @@ use std::io::Write as _;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use reqwest::StatusCode;
+use reqwest::header::CONTENT_TYPE;
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::events::EventStream;
+
+/// The failure that a problem of the API means. `None`: not a problem of this API. The API names
+/// cures for programs that send requests; the client names its own commands.
+fn failure(status: StatusCode, problem: Problem) -> Option<Failure> {
+    let (code, exit) = (problem.code?, status.as_u16());
+    let detail = problem.detail.unwrap_or(problem.title);
+    let (exit, message) = match (exit, code.as_str()) {
+        (404, "trigger_unknown") => (
+            3,
+            "there is no such trigger; `tagtrail triggers` lists them".to_owned(),
+        ),
+        (404, "rollout_unknown") => (
+            3,
+            "there is no such rollout; `tagtrail rollouts` lists them".to_owned(),
+        ),
+        (401, _) => (
+            1,
+            "the API requires a token: set TAGTRAIL_TOKEN to the secret of a [[token]] in tagtrail.toml".to_owned(),
+        ),
+        (400, _) => (2, detail),
+        (404, "tag_unknown" | "tag_deleted" | "revision_unknown" | "manifest_unknown") => (3, detail),
+        // The path of a command exists in every API of this version, and the gateway and other
+        // servers have codes of their own.
+        (404, _) => return None,
+        _ => (1, detail),
+    };
+    Some(Failure {
+        code: exit,
+        message,
+        retryable: status.is_server_error(),
+    })
+}
 
 /// Time-out of a request.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
@@ -57,6 +91,8 @@ struct Problem {
     #[serde(default)]
     title: String,
     detail: Option<String>,
+    /// The API always sends a code; other servers do not.
+    code: Option<String>,
 }
 
 /// A client of an API.
@@ -127,9 +163,7 @@ impl Api {
             query.extend([("limit", Some(page.to_string())), ("cursor", cursor)]);
             let mut response = self.get(path, &query).await?;
             let Some(Value::Array(found)) = response.get_mut("items").map(Value::take) else {
-                return Err(Failure::failed(
-                    "the response is not a list; is --api the address of Tagtrail's API?",
-                ));
+                return Err(self.other_server("the response is not a list"));
             };
             items.extend(found);
             cursor = response
@@ -165,7 +199,14 @@ impl Api {
         if let Some(last) = last {
             request = request.header("Last-Event-ID", last);
         }
-        self.successful(request).await.map(EventStream::new)
+        let response = self.successful(request).await?;
+        let content_type = response.headers().get(CONTENT_TYPE);
+        let streams =
+            content_type.is_some_and(|value| value.as_bytes().starts_with(b"text/event-stream"));
+        if !streams {
+            return Err(self.other_server("the response is not the live feed"));
+        }
+        Ok(EventStream::new(response))
     }
 
     async fn send(&self, request: reqwest::RequestBuilder) -> Result<Value, Failure> {
@@ -174,9 +215,11 @@ impl Api {
             .bytes()
             .await
             .map_err(|error| self.unreachable(&error))?;
-        serde_json::from_slice(&body).map_err(|_| {
-            Failure::failed("the response is not JSON; is --api the address of Tagtrail's API?")
-        })
+        match serde_json::from_slice(&body) {
+            // Every resource has fields.
+            Ok(Value::Object(fields)) if !fields.is_empty() => Ok(Value::Object(fields)),
+            _ => Err(self.other_server("the response is not the JSON of the API")),
+        }
     }
 
     /// Sends a request. A status other than 2xx is a [`Failure`].
@@ -200,25 +243,20 @@ impl Api {
             .bytes()
             .await
             .map_err(|error| self.unreachable(&error))?;
-        let message = match serde_json::from_slice::<Problem>(&body) {
-            Ok(Problem {
-                detail: Some(detail),
-                ..
-            }) => detail,
-            Ok(Problem { title, .. }) if !title.is_empty() => title,
-            _ => format!("the API answered {status}; is --api the address of Tagtrail's API?"),
-        };
-        let (code, cure) = match status.as_u16() {
-            400 => (2, ""),
-            401 => (1, " (set it with TAGTRAIL_TOKEN)"),
-            404 => (3, ""),
-            _ => (1, ""),
-        };
-        Err(Failure {
-            code,
-            message: format!("{message}{cure}"),
+        let problem = serde_json::from_slice::<Problem>(&body).ok();
+        let failure = problem.and_then(|problem| failure(status, problem));
+        Err(failure.unwrap_or_else(|| Failure {
             retryable: status.is_server_error(),
-        })
+            ..self.other_server(&format!("the server answered {status}"))
+        }))
+    }
+
+    /// The failure of an answer that Tagtrail's API does not give.
+    fn other_server(&self, answer: &str) -> Failure {
+        Failure::failed(format!(
+            "{answer}; is {} the address of Tagtrail's API? Set it with --api or TAGTRAIL_API",
+            self.base
+        ))
     }
 
     fn unreachable(&self, error: &reqwest::Error) -> Failure {
@@ -232,6 +270,40 @@ impl Api {
                 "can't reach the API at {}: {cause}; start it with `tagtrail up`, or set its address with --api or TAGTRAIL_API",
                 self.base
             ))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn exit_code(code: &str) -> Option<u8> {
+        let problem = Problem {
+            title: "Not Found".to_owned(),
+            detail: Some("text".to_owned()),
+            code: Some(code.to_owned()),
+        };
+        failure(StatusCode::NOT_FOUND, problem).map(|failure| failure.code)
+    }
+
+    #[test]
+    fn only_a_404_of_the_api_means_that_it_has_no_such_thing() {
+        let document = tagtrail_api::openapi();
+        let mut codes = 0;
+        for operation in document["paths"].as_object().unwrap().values() {
+            for described in operation.as_object().unwrap().values() {
+                let text = described["responses"]["404"]["description"].as_str();
+                let text = text.unwrap_or_default();
+                for code in text.split('`').filter(|word| word.contains('_')) {
+                    assert_eq!(exit_code(code), Some(3), "{code}");
+                    codes += 1;
+                }
+            }
+        }
+        assert!(codes > 5, "{codes} codes found");
+        for code in ["not_found", "path_unknown", "NAME_UNKNOWN"] {
+            assert_eq!(exit_code(code), None, "{code}");
         }
     }
 }

@@ -10,7 +10,7 @@ use super::print::{field, items, table};
 #[derive(Debug, clap::Args)]
 pub(crate) struct Coverage {
     /// Count changes recorded since this time (RFC 3339) [default: seven days ago].
-    #[arg(long, value_name = "TIME")]
+    #[arg(long, value_name = "TIME", value_parser = super::time::text)]
     since: Option<String>,
 }
 

@@ -12,10 +12,10 @@ pub(crate) struct Resolve {
     /// The image, such as registry.example.com/shop/web:latest (without a tag: latest).
     image: String,
     /// Print the digest at this time, such as 2026-03-03T14:02:00Z.
-    #[arg(long, value_name = "TIME")]
+    #[arg(long, value_name = "TIME", value_parser = super::time::text)]
     at: Option<String>,
     /// Ignore revisions recorded after this time.
-    #[arg(long, value_name = "TIME")]
+    #[arg(long, value_name = "TIME", value_parser = super::time::text)]
     known_at: Option<String>,
     /// Print the digest of this revision.
     #[arg(long, value_name = "NUMBER", conflicts_with_all = ["at", "known_at"])]

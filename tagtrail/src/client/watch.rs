@@ -18,7 +18,7 @@ pub(crate) struct Watch {
     pattern: Option<String>,
     /// Begin with the revisions recorded since this time, such as 2026-03-03T14:02:00Z
     /// [default: only new ones].
-    #[arg(long, value_name = "TIME")]
+    #[arg(long, value_name = "TIME", value_parser = super::time::text)]
     since: Option<String>,
     /// Also show tags that hold signatures, attestations and the like (`sha256-….sig`).
     #[arg(long)]
@@ -107,7 +107,9 @@ fn show(event: &str, output: Output) -> Result<(), Failure> {
         return line(event);
     }
     let event: Value = serde_json::from_str(event).map_err(|_| {
-        Failure::failed("the event is not JSON; is --api the address of Tagtrail's API?")
+        Failure::failed(
+            "the event is not JSON; set the address of Tagtrail's API with --api or TAGTRAIL_API",
+        )
     })?;
     let data = &event["data"];
     let digest = short(&field(data, "digest"));

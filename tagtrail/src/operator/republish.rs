@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use anyhow::{Context as _, bail};
 use sqlx::{ConnectOptions as _, Connection as _};
 use tagtrail_postgres::DbArgs;
-use tagtrail_proto::{Image, instant};
+use tagtrail_proto::Image;
 use time::OffsetDateTime;
 
 use super::Servers;
@@ -18,17 +18,13 @@ pub(crate) struct Republish {
     image: Option<Image>,
     /// Republish all revisions of each image with a push recorded at this time or later, such as
     /// 2026-03-03T14:02:00Z.
-    #[arg(long, value_name = "TIME", value_parser = time)]
+    #[arg(long, value_name = "TIME", value_parser = crate::client::time::parse)]
     since: Option<OffsetDateTime>,
     /// URL of Postgres, with credentials [default: from the data folder of `tagtrail up`].
     #[arg(long, env = "DATABASE_URL", hide_env_values = true)]
     database_url: Option<String>,
     #[command(flatten)]
     servers: Servers,
-}
-
-fn time(text: &str) -> Result<OffsetDateTime, String> {
-    instant::parse(text).ok_or_else(|| "write a time such as 2026-03-03T14:02:00Z".to_owned())
 }
 
 impl Republish {
