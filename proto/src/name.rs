@@ -110,6 +110,11 @@ impl FromStr for Registry {
             return Err(error("it is longer than 255 bytes"));
         }
         let lower = text.to_ascii_lowercase();
+        if lower.contains('/') || matches!(lower.as_str(), "http:" | "https:") {
+            return Err(error(
+                "it is a host without https:// and without a path, such as registry.example.com or localhost:5000",
+            ));
+        }
         let (host, port) = match lower
             .strip_prefix('[')
             .and_then(|rest| rest.split_once(']'))

@@ -3,6 +3,8 @@
 
 mod client;
 mod commands;
+#[cfg(test)]
+mod cures;
 mod doctor;
 mod migrate;
 mod operator;

@@ -196,7 +196,7 @@ impl File {
             place: path.display().to_string(),
             message: match err.kind() {
                 ErrorKind::InvalidData => "is not UTF-8 text; save it as UTF-8".to_owned(),
-                _ => format!("can't be read ({err}); give its path with --config"),
+                _ => format!("can't be read ({err}); set TAGTRAIL_CONFIG to the path of the file"),
             },
         })?;
         File::parse(&text, path)

@@ -195,3 +195,22 @@ fn tags_that_are_named_after_a_digest_are_no_images() {
         assert!(!image.parse::<Tag>().unwrap().is_signature(), "{image}");
     }
 }
+
+#[test]
+fn a_url_in_place_of_a_registry_is_refused_with_names_that_are_taken() {
+    for wrong in [
+        "https://registry.example.com",
+        "http://localhost:5000/",
+        "HTTPS://registry.example.com:443",
+        "registry.example.com/shop",
+    ] {
+        let error = wrong.parse::<Registry>().unwrap_err().to_string();
+        let (_, examples) = error.split_once("such as ").unwrap();
+        for example in examples.split(" or ") {
+            assert!(example.parse::<Registry>().is_ok(), "{error}");
+        }
+    }
+    let image = "https://registry.example.com/shop/web".parse::<Image>();
+    let error = image.unwrap_err().to_string();
+    assert!(error.contains("without https://"), "{error}");
+}

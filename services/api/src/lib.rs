@@ -78,7 +78,7 @@ pub fn check(file: &File) -> Result<Vec<String>, ConfigError> {
 pub async fn run(config: Config, ctx: Context) -> anyhow::Result<()> {
     let listener = TcpListener::bind(config.listen).await.with_context(|| {
         format!(
-            "can't listen on {} for the API; choose another address",
+            "can't listen on {} for the API; choose another address (`--listen`, or `--api` of `tagtrail up`)",
             config.listen
         )
     })?;

@@ -60,7 +60,7 @@ pub use setup::{KindSetup, Setup, kinds, setup};
 pub async fn run(config: Config, ctx: Context) -> anyhow::Result<()> {
     let listener = TcpListener::bind(config.listen).await.with_context(|| {
         format!(
-            "can't listen on {}; --listen sets another address",
+            "can't listen on {} for webhooks; choose another address (`--listen`, or `--gateway` of `tagtrail up`)",
             config.listen
         )
     })?;
