@@ -31,17 +31,16 @@ use tagtrail_daemon::{Context, Tasks};
 use tokio::sync::Notify;
 
 pub use config::{Config, Pace};
-pub use target::{TargetReport, inspect_targets};
+pub use target::{TargetProblem, TargetReport, inspect_target};
 
 use crate::shared::Shared;
 
 /// Parses the triggers of the file, reads their secrets, and returns one line of description for
-/// each trigger.
+/// each trigger, and a line for each warning.
 ///
 /// # Errors
 /// The first wrong setting, with its line and the cure.
 pub fn check(file: &File) -> Result<Vec<String>, ConfigError> {
-    target::targets(file)?;
     let line = |trigger: &config::TriggerSpec| {
         let images: Vec<String> = trigger.images.values().map(ToString::to_string).collect();
         format!(
@@ -51,7 +50,9 @@ pub fn check(file: &File) -> Result<Vec<String>, ConfigError> {
             trigger.target
         )
     };
-    Ok(config::triggers(file).iter().map(line).collect())
+    let mut lines: Vec<String> = config::triggers(file).iter().map(line).collect();
+    lines.extend(target::warnings(file)?);
+    Ok(lines)
 }
 
 /// Runs the service until `ctx.shutdown` is cancelled.

@@ -1,6 +1,7 @@
 //! The systems that rollouts act on, as a table of kinds. A new kind of target is one file in
 //! `target/` and one row of [`ALL`].
 
+mod address;
 mod command;
 mod contract;
 mod signature;
@@ -12,9 +13,10 @@ use std::sync::Arc;
 use tagtrail_config::{ConfigError, File, TargetEntry};
 use tagtrail_proto::Pinned;
 
+pub use contract::TargetProblem;
 pub(crate) use contract::{Order, Targets};
 
-use contract::TargetKind;
+use contract::{Target, TargetKind};
 
 /// All kinds of targets.
 const ALL: &[TargetKind] = &[webhook::WEBHOOK, command::COMMAND];
@@ -24,13 +26,28 @@ pub(crate) fn targets(file: &File) -> Result<Targets, ConfigError> {
     file.trigger
         .iter()
         .map(|trigger| {
-            let entry = trigger.target();
-            let kind = kind_of(file, &entry)?;
-            let target = (kind.configure)(entry.value, file.folder())
-                .map_err(|message| file.error_at(entry.at, &key_of(&entry), message))?;
+            let target = configure(file, &trigger.target())?;
             Ok((trigger.name.get_ref().to_string(), Arc::from(target)))
         })
         .collect()
+}
+
+fn configure(file: &File, entry: &TargetEntry<'_>) -> Result<Box<dyn Target>, ConfigError> {
+    (kind_of(file, entry)?.configure)(entry.value, file.folder())
+        .map_err(|message| file.error_at(entry.at, &key_of(entry), message))
+}
+
+/// Judges the settings of all targets, without trying the targets. Returns a line for each problem.
+pub(crate) fn warnings(file: &File) -> Result<Vec<String>, ConfigError> {
+    let mut lines = Vec::new();
+    for (trigger, target) in targets(file)? {
+        let line = |problem: TargetProblem| {
+            let TargetProblem { found, cure, .. } = problem;
+            format!("warning: trigger {trigger}: {found}; {cure}")
+        };
+        lines.extend(target.judge().into_iter().map(line));
+    }
+    Ok(lines)
 }
 
 fn kind_of(file: &File, entry: &TargetEntry<'_>) -> Result<&'static TargetKind, ConfigError> {
@@ -52,44 +69,50 @@ pub struct TargetReport {
     /// The name of the trigger.
     pub trigger: String,
     /// The kind of the target, as in `target.<kind>`.
-    pub kind: &'static str,
+    pub kind: String,
     /// The steps that prepare a system for this kind of target.
     pub setup: &'static str,
-    /// Problems of the settings, each with its cure.
-    pub problems: Vec<String>,
+    /// Problems of the settings and of the target, each with its cure.
+    pub problems: Vec<TargetProblem>,
     /// The images that the target runs now, by their names in the trigger. `None`: the target
     /// cannot tell.
     pub images: Option<BTreeMap<String, Pinned>>,
 }
 
-/// Inspects the targets of all triggers of the file, without an effect on them.
-///
-/// # Errors
-/// Settings that no service would start with, with their line and the cure.
-pub async fn inspect_targets(file: &File) -> Result<Vec<TargetReport>, ConfigError> {
-    let targets = targets(file)?;
-    let mut reports = Vec::with_capacity(file.trigger.len());
-    for trigger in &file.trigger {
-        let (name, entry) = (trigger.name.get_ref().to_string(), trigger.target());
-        let kind = kind_of(file, &entry)?;
-        let images = match targets.get(&name) {
-            Some(target) => target.current().await,
-            None => None,
-        };
-        reports.push(TargetReport {
-            trigger: name,
-            kind: kind.name,
-            setup: kind.setup,
-            problems: (kind.check)(entry.value, file.folder()).await,
-            images,
-        });
+/// Inspects the target of the trigger at this place in the file, without an effect on it.
+pub async fn inspect_target(file: &File, place: usize) -> Option<TargetReport> {
+    let trigger = file.trigger.get(place)?;
+    let entry = trigger.target();
+    let mut report = TargetReport {
+        trigger: trigger.name.get_ref().to_string(),
+        kind: entry.kind.to_owned(),
+        setup: kind_of(file, &entry).map_or("", |kind| kind.setup),
+        problems: Vec::new(),
+        images: None,
+    };
+    match configure(file, &entry) {
+        Ok(target) => {
+            report.problems = target.judge();
+            report.problems.extend(target.try_out().await);
+            report.images = target.current().await;
+        }
+        Err(wrong) => report.problems.push(TargetProblem {
+            fatal: true,
+            found: wrong.to_string(),
+            cure: "correct the entry: until then no trigger service starts".to_owned(),
+        }),
     }
-    Ok(reports)
+    Some(report)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs::Permissions;
+    use std::os::unix::fs::PermissionsExt as _;
     use std::path::Path;
+
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::task::JoinSet;
 
     use super::*;
 
@@ -135,18 +158,121 @@ mod tests {
         }
     }
 
-    #[tokio::test]
-    async fn a_target_that_cannot_tell_its_images_is_reported_without_images() {
-        let text = "[[trigger]]\nname = \"shop\"\nimages.web = \"registry.example.com/shop/web\"\n\
-                    target.command = { run = [\"true\"] }\n";
-        let file = File::parse(text, Path::new("tagtrail.toml")).unwrap();
-        let reports = inspect_targets(&file).await.unwrap();
-        assert_eq!(reports.len(), 1);
-        assert_eq!(
-            (reports[0].trigger.as_str(), reports[0].kind),
-            ("shop", "command")
+    fn file(target: &str) -> File {
+        let text = format!(
+            "[[trigger]]\nname = \"shop\"\nimages.web = \"registry.example.com/shop/web\"\n{target}\n"
         );
-        assert_eq!(reports[0].problems, Vec::<String>::new());
-        assert_eq!(reports[0].images, None);
+        File::parse(&text, Path::new("tagtrail.toml")).unwrap()
+    }
+
+    /// The problems of a target: whether fatal, and the text.
+    async fn problems(target: &str) -> Vec<(bool, String)> {
+        let report = inspect_target(&file(target), 0).await.unwrap();
+        assert_eq!((report.trigger.as_str(), report.images), ("shop", None));
+        let text = |problem: TargetProblem| {
+            assert!(!problem.cure.is_empty());
+            (
+                problem.fatal,
+                format!("{}; {}", problem.found, problem.cure),
+            )
+        };
+        report.problems.into_iter().map(text).collect()
+    }
+
+    #[tokio::test]
+    async fn a_command_that_cannot_be_started_is_a_problem() {
+        assert_eq!(problems("target.command = { run = [\"true\"] }").await, []);
+        let folder = tempfile::tempdir().unwrap();
+        let plain = folder.path().join("noexec.sh");
+        std::fs::write(&plain, "#!/bin/sh\n").unwrap();
+        for (run, expected) in [
+            ("[\"./no-such-program\"]", "no program ./no-such-program"),
+            (
+                "[\"no-such-program\"]",
+                "PATH has no program no-such-program",
+            ),
+            (
+                "[\"./deploy.sh --now && true\"]",
+                "one text for each argument",
+            ),
+            (&format!("[{plain:?}]"), "chmod +x"),
+            (&format!("[{:?}]", folder.path()), "is no file"),
+        ] {
+            let target = format!("target.command = {{ run = {run} }}");
+            let found = problems(&target).await;
+            assert_eq!(found.len(), 1, "{run}: {found:?}");
+            assert!(found[0].1.contains(expected), "{run}: {found:?}");
+            let lines = warnings(&file(&target)).unwrap();
+            assert!(lines[0].starts_with("warning: trigger shop: "), "{lines:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_webhook_that_nobody_receives_is_a_problem() {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let folder = tempfile::tempdir().unwrap();
+        let secret = folder.path().join("secret");
+        std::fs::write(&secret, "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw").unwrap();
+        let open = Permissions::from_mode(0o600);
+        std::fs::set_permissions(&secret, open).unwrap();
+        let target = |url: &str| {
+            format!("target.webhook = {{ url = \"{url}\", secret = {{ file = {secret:?} }} }}")
+        };
+        let receiver = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = receiver.local_addr().unwrap();
+        let mut answers = JoinSet::new();
+        answers.spawn(async move {
+            let (mut stream, _) = receiver.accept().await.unwrap();
+            let mut request = vec![0; 4096];
+            let read = stream.read(&mut request).await.unwrap();
+            let answer = b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n";
+            stream.write_all(answer).await.unwrap();
+            String::from_utf8_lossy(&request[..read]).into_owned()
+        });
+        let url = format!("http://{address}/hooks/hidden?key=hidden");
+        assert_eq!(problems(&target(&url)).await, []);
+        // The receiver takes no rollout for this request, and its log gets no secret.
+        let request = answers.join_next().await.unwrap().unwrap();
+        assert!(request.starts_with("HEAD / HTTP/1.1\r\n"), "{request}");
+        assert!(!request.contains("hidden"), "{request}");
+        for (url, fatal, expected) in [
+            (url.as_str(), vec![true], "refused"),
+            (
+                "https://receiver.invalid/hidden",
+                vec![true],
+                "receiver.invalid",
+            ),
+            (
+                "http://receiver.invalid/hidden",
+                vec![false, true],
+                "plain http",
+            ),
+            (
+                "https://[fe80::1]:1/hidden",
+                vec![false, true],
+                "link-local",
+            ),
+        ] {
+            let found = problems(&target(url)).await;
+            let fatals: Vec<bool> = found.iter().map(|(fatal, _)| *fatal).collect();
+            assert_eq!(fatals, fatal, "{url}: {found:?}");
+            let text = format!("{found:?}");
+            assert!(
+                text.contains(expected) && !text.contains("hidden"),
+                "{text}"
+            );
+        }
+        std::fs::set_permissions(&secret, Permissions::from_mode(0o644)).unwrap();
+        let lines = warnings(&file(&target("https://receiver.invalid"))).unwrap();
+        assert!(
+            lines.len() == 1 && lines[0].contains("chmod 600"),
+            "{lines:?}"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_wrong_entry_is_reported_and_hides_no_other_target() {
+        let found = problems("target.telepathy = {}").await;
+        assert!(found[0].0 && found[0].1.contains("telepathy"), "{found:?}");
     }
 }

@@ -1,6 +1,7 @@
 //! Target `command`: a program that receives the rollout as JSON on standard input and the pinned
 //! images in its environment.
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -11,14 +12,13 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::process::{Child, Command};
 
 use super::contract::{
-    ConfigureResult, Order, Target, TargetFuture, TargetKind, nothing_to_try, settings,
+    ConfigureResult, Order, Target, TargetFuture, TargetKind, TargetProblem, settings,
 };
 use tagtrail_policy::retry::Outcome;
 
 pub(super) const COMMAND: TargetKind = TargetKind {
     name: "command",
     configure,
-    check: nothing_to_try,
     setup: "The program must be installed where the trigger service runs. It receives the rollout as JSON on \
             standard input and each pinned image as TAGTRAIL_IMAGE_<NAME>; exit code 0 is success, and \
             running the program twice must be harmless.",
@@ -71,9 +71,62 @@ impl Target for CommandTarget {
     fn apply<'a>(&'a self, order: &'a Order) -> TargetFuture<'a, Outcome> {
         Box::pin(self.run(order))
     }
+
+    fn judge(&self) -> Vec<TargetProblem> {
+        let problem = self.run.first().and_then(|name| self.unusable(name));
+        problem.into_iter().collect()
+    }
 }
 
 impl CommandTarget {
+    /// The reason why this program can't be started here. Another machine may have the program, so
+    /// the problem is a warning.
+    fn unusable(&self, name: &str) -> Option<TargetProblem> {
+        let problem = |found: String, cure: &str| {
+            Some(TargetProblem {
+                fatal: false,
+                found,
+                cure: cure.to_owned(),
+            })
+        };
+        let Some(path) = self.find(name) else {
+            if name.contains(' ') {
+                return problem(
+                    format!("no program has the name {name:?}"),
+                    "write one text for each argument, run = [\"./deploy.sh\", \"--now\"], or for a shell, run = [\"sh\", \"-c\", \"…\"]",
+                );
+            }
+            let place = match name.contains('/') {
+                true => format!("{} has no program {name}", self.folder.display()),
+                false => format!("PATH has no program {name}"),
+            };
+            return problem(
+                place,
+                "install the program where the trigger service runs, or correct run",
+            );
+        };
+        let shown = path.display();
+        match std::fs::metadata(&path) {
+            Ok(file) if !file.is_file() => problem(format!("{shown} is no file"), "correct run"),
+            Ok(file) if file.permissions().mode() & 0o111 == 0 => {
+                problem(format!("{shown} is not executable"), "chmod +x makes it so")
+            }
+            _ => None,
+        }
+    }
+
+    /// Finds the program as the system does: by its path from the folder, or in PATH.
+    fn find(&self, name: &str) -> Option<PathBuf> {
+        if name.contains('/') {
+            let path = self.folder.join(name);
+            return path.exists().then_some(path);
+        }
+        let folders = std::env::var_os("PATH")?;
+        std::env::split_paths(&folders)
+            .map(|folder| folder.join(name))
+            .find(|path| path.is_file())
+    }
+
     async fn run(&self, order: &Order) -> Outcome {
         let failed = |error: String| Outcome::Failed { error, after: None };
         let mut child = match self.spawn(order) {

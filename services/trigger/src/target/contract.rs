@@ -48,6 +48,17 @@ pub(crate) trait Target: Send + Sync {
     /// future cancels the attempt as far as possible.
     fn apply<'a>(&'a self, order: &'a Order) -> TargetFuture<'a, Outcome>;
 
+    /// Judges the settings, without trying the target. The default: nothing to report.
+    fn judge(&self) -> Vec<TargetProblem> {
+        Vec::new()
+    }
+
+    /// Tries the target, bounded in time and without an effect on it. The default: nothing can be
+    /// tried.
+    fn try_out(&self) -> TargetFuture<'_, Vec<TargetProblem>> {
+        Box::pin(std::future::ready(Vec::new()))
+    }
+
     /// Reads the effect of an order that the target took. The default: the target cannot tell.
     #[expect(
         dead_code,
@@ -67,6 +78,17 @@ pub(crate) trait Target: Send + Sync {
 /// The future of a target's answer: a trait object can't have async methods.
 pub(crate) type TargetFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
+/// A problem of a target, found without an effect on the target.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TargetProblem {
+    /// Whether no rollout can succeed before the cure.
+    pub fatal: bool,
+    /// The problem.
+    pub found: String,
+    /// The action to take, for people.
+    pub cure: String,
+}
+
 /// The effect of an order, as the target reports it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Observation {
@@ -83,17 +105,8 @@ pub(crate) struct TargetKind {
     pub(super) name: &'static str,
     /// Reads the settings. `folder` is the folder of `tagtrail.toml`.
     pub(super) configure: fn(settings: &toml::Value, folder: &Path) -> ConfigureResult,
-    /// Tries the settings without an effect on the target. Returns one problem with its cure each.
-    pub(super) check:
-        for<'a> fn(settings: &'a toml::Value, folder: &'a Path) -> TargetFuture<'a, Vec<String>>,
     /// The text for operators: the steps that prepare a system for this kind of target.
     pub(super) setup: &'static str,
-}
-
-/// The check of a kind whose settings `configure` alone can judge: nothing more can be tried
-/// without an effect on the target.
-pub(super) fn nothing_to_try<'a>(_: &'a toml::Value, _: &'a Path) -> TargetFuture<'a, Vec<String>> {
-    Box::pin(std::future::ready(Vec::new()))
 }
 
 /// The targets of all triggers, by the triggers' names.

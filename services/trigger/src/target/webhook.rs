@@ -1,5 +1,6 @@
 //! Target `webhook`: a signed POST to a URL.
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::time::Duration;
 
@@ -10,8 +11,9 @@ use tagtrail_config::Secret;
 use tagtrail_daemon::{chain, client};
 use tagtrail_proto::{TRACEPARENT, clean_text};
 
+use super::address;
 use super::contract::{
-    ConfigureResult, Order, Target, TargetFuture, TargetKind, nothing_to_try, settings,
+    ConfigureResult, Order, Target, TargetFuture, TargetKind, TargetProblem, settings,
 };
 use super::signature::SigningKey;
 use tagtrail_policy::retry::Outcome;
@@ -19,7 +21,6 @@ use tagtrail_policy::retry::Outcome;
 pub(super) const WEBHOOK: TargetKind = TargetKind {
     name: "webhook",
     configure,
-    check: nothing_to_try,
     setup: "The receiver checks each POST by Standard Webhooks 1.0 with the same secret, ignores a webhook-id \
             that it has seen, and answers 2xx within 15 s; answers of 5xx, 408, 425 and 429 are retried.",
 };
@@ -42,6 +43,8 @@ struct WebhookTarget {
     client: Client,
     url: reqwest::Url,
     key: SigningKey,
+    /// The place of the key.
+    secret: Secret,
 }
 
 fn configure(value: &toml::Value, _: &Path) -> ConfigureResult {
@@ -50,22 +53,80 @@ fn configure(value: &toml::Value, _: &Path) -> ConfigureResult {
         .ok()
         .filter(|url| matches!(url.scheme(), "http" | "https"))
         .ok_or("url must start with https:// (or http://)")?;
-    let secret = secret.read().map_err(|error| error.to_string())?;
-    let key = SigningKey::parse(secret.expose_secret())
+    let text = secret.read().map_err(|error| error.to_string())?;
+    let key = SigningKey::parse(text.expose_secret())
         .ok_or("the secret must be whsec_ and 24 to 64 bytes in Base64; make one with: echo \"whsec_$(head -c 32 /dev/urandom | base64)\"")?;
     let client = client(TIMEOUT)
         .build()
         .map_err(|error| format!("can't make an HTTP client: {error}"))?;
-    Ok(Box::new(WebhookTarget { client, url, key }))
+    Ok(Box::new(WebhookTarget {
+        client,
+        url,
+        key,
+        secret,
+    }))
 }
 
 impl Target for WebhookTarget {
     fn apply<'a>(&'a self, order: &'a Order) -> TargetFuture<'a, Outcome> {
         Box::pin(self.post(order))
     }
+
+    fn judge(&self) -> Vec<TargetProblem> {
+        let warning = |found: String, cure: &str| TargetProblem {
+            fatal: false,
+            found,
+            cure: cure.to_owned(),
+        };
+        let (mut problems, server) = (Vec::new(), self.server());
+        if self.url.scheme() == "http" && !address::is_loopback(&self.url) {
+            problems.push(warning(
+                format!("{server} receives rollouts over plain http"),
+                "use https: others on the way can read and repeat a rollout",
+            ));
+        }
+        if address::is_link_local(&self.url) {
+            problems.push(warning(
+                format!("{server} is a link-local address, as metadata services have"),
+                "use the address of the receiver",
+            ));
+        }
+        if let Secret::File(path) = &self.secret
+            && std::fs::metadata(path).is_ok_and(|file| file.permissions().mode() & 0o004 != 0)
+        {
+            problems.push(warning(
+                format!("every user can read the secret in {}", path.display()),
+                "chmod 600, with the user of the trigger service as owner",
+            ));
+        }
+        problems
+    }
+
+    fn try_out(&self) -> TargetFuture<'_, Vec<TargetProblem>> {
+        Box::pin(self.connect())
+    }
 }
 
 impl WebhookTarget {
+    /// The server without the path, which may hold a secret.
+    fn server(&self) -> String {
+        self.url.origin().ascii_serialization()
+    }
+
+    /// Resolves the server's name, connects, and reads any answer. A receiver expects a rollout as
+    /// POST at the path of the URL, so this request is a HEAD of the root.
+    async fn connect(&self) -> Vec<TargetProblem> {
+        let server = self.server();
+        match self.client.head(&server).send().await {
+            Ok(_) => Vec::new(),
+            Err(error) => vec![TargetProblem {
+                fatal: true,
+                found: format!("no answer from {server}: {}", chain(&error.without_url())),
+                cure: "check the url of target.webhook, that its receiver runs, and that this machine can reach it".to_owned(),
+            }],
+        }
+    }
+
     async fn post(&self, order: &Order) -> Outcome {
         let timestamp = time::OffsetDateTime::now_utc().unix_timestamp();
         let Some(signature) = self.key.sign(&order.rollout.id, timestamp, &order.body) else {
