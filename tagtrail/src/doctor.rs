@@ -80,6 +80,7 @@ impl Doctor {
             let file = Arc::clone(&file);
             registries.spawn(async move { (place, ask::registry(&file, place).await) });
         }
+        let targets = targets(&file);
         let coverage = ask::coverage(api).await;
         let known = ask::registries(api).await.unwrap_or_default();
         let mut report = Report::new(self.gateway.host_str(), self.setup);
@@ -127,6 +128,9 @@ impl Doctor {
             }
             report.parts.push(Part::new("registry", name, findings));
         }
+        for (_, of_target) in in_order(targets).await {
+            report.parts.extend(of_target);
+        }
         let api = match coverage {
             Ok(_) => Finding::ok("events", "it reports when events were received"),
             Err(why) => judge::no_coverage(&why),
@@ -136,6 +140,23 @@ impl Doctor {
         report.parts.push(Part::new("api", String::new(), findings));
         Ok(report)
     }
+}
+
+/// Tries the targets of all triggers, each in a task.
+fn targets(file: &Arc<File>) -> JoinSet<(usize, Option<Part>)> {
+    let mut tasks = JoinSet::new();
+    for place in 0..file.trigger.len() {
+        let file = Arc::clone(file);
+        tasks.spawn(async move {
+            let report = tagtrail_trigger::inspect_target(&file, place).await;
+            let part = report.map(|report| {
+                let findings = judge::target(&report);
+                Part::new("trigger", report.trigger, findings)
+            });
+            (place, part)
+        });
+    }
+    tasks
 }
 
 /// Waits for all tasks. Returns their results in the order of the file.

@@ -8,6 +8,7 @@ use serde_json::Value;
 use tagtrail_config::{File, RegistryAccess};
 use tagtrail_proto::{Registry, instant};
 use tagtrail_resolver::{CheckError, Ping};
+use tagtrail_trigger::{TargetProblem, TargetReport};
 use time::{Duration, OffsetDateTime};
 
 use super::ask::{GatewayAnswer, RegistryAnswers, SourceAnswers};
@@ -314,6 +315,22 @@ pub(super) fn events(coverage: &SourceCoverage, now: OffsetDateTime) -> Vec<Find
         ));
     }
     findings
+}
+
+/// Judges the target of a trigger.
+pub(super) fn target(report: &TargetReport) -> Vec<Finding> {
+    const CHECK: &str = "target";
+    if report.problems.is_empty() {
+        return vec![Finding::ok(
+            CHECK,
+            format!("the {} can be reached", report.kind),
+        )];
+    }
+    let finding = |problem: &TargetProblem| match problem.fatal {
+        true => Finding::error(CHECK, &problem.found, &problem.cure),
+        false => Finding::warning(CHECK, &problem.found, &problem.cure),
+    };
+    report.problems.iter().map(finding).collect()
 }
 
 /// Formats a duration in the largest unit, rounded down.

@@ -1,0 +1,167 @@
+//! The client and the operator's commands as people meet them: on a fresh installation, with a
+//! wrong address, and after advice of their own errors.
+
+#![expect(clippy::unwrap_used, reason = "in tests a panic is the report")]
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::process::Command;
+
+use axum::response::Html;
+use axum::routing::get;
+use axum::{Json, Router};
+use serde_json::json;
+use tagtrail_e2e::{Cli, HOOK_SECRET, SECRETS, Up, config, free_address, use_ring};
+use tagtrail_testkit::{SOON, binary, eventually};
+use tokio::task::JoinSet;
+
+const WEB: &str = "registry.example.com/shop/web";
+
+/// Servers that are not the API, with their addresses.
+async fn other_servers() -> (JoinSet<std::io::Result<()>>, Vec<String>) {
+    let empty = Router::new().fallback(get(async || Json(json!({}))));
+    let page = Router::new().fallback(get(async || Html("<html>")));
+    let missing = Router::new();
+    let (mut servers, mut addresses) = (JoinSet::new(), Vec::new());
+    for router in [empty, page, missing] {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        addresses.push(format!("http://{}", listener.local_addr().unwrap()));
+        servers.spawn(async move { axum::serve(listener, router).await });
+    }
+    (servers, addresses)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn commands_answer_as_people_expect() {
+    use_ring();
+    let folder = tempfile::Builder::new()
+        .permissions(std::fs::Permissions::from_mode(0o711))
+        .tempdir()
+        .unwrap();
+    let target = format!("http://{}/hidden", free_address());
+    let file = config(folder.path(), "registry.example.com", &target);
+    let up = Up::start(&folder.path().join("data"), &file).await;
+    let cli = up.cli();
+    quarantine_of_a_fresh_installation(&up);
+    times(&up).await;
+
+    // 3 would mean that the API has no such thing.
+    let (_servers, mut wrong) = other_servers().await;
+    wrong.extend([
+        up.address("gateway").to_owned(),
+        format!("http://{}", free_address()),
+    ]);
+    for api in wrong {
+        let cli = Cli { api: api.clone() };
+        for command in [
+            &["resolve", WEB][..],
+            &["history", WEB],
+            &["watch"],
+            &["pause", "shop"],
+            &["coverage"],
+        ] {
+            let output = cli.run(command);
+            assert_eq!(output.code, 1, "{api} {command:?}: {output:?}");
+            assert!(
+                output.err.contains("--api"),
+                "{api} {command:?}: {output:?}"
+            );
+        }
+    }
+    for (command, cure) in [
+        (&["pause", "nope"][..], "triggers"),
+        (&["rollouts", "nope"], "triggers"),
+    ] {
+        let output = cli.run(command);
+        assert_eq!(output.code, 3, "{command:?}: {output:?}");
+        assert!(
+            output.err.contains(&format!("`tagtrail {cure}`")),
+            "{output:?}"
+        );
+        assert_eq!(cli.run(&[cure]).code, 0, "{cure}");
+    }
+
+    // Nobody listens at the target of the trigger.
+    let done = Command::new(binary())
+        .args(["doctor", "--config", file.to_str().unwrap()])
+        .envs(SECRETS)
+        .env("TAGTRAIL_GATEWAY", up.address("gateway"))
+        .env("TAGTRAIL_API", up.address("api"))
+        .output()
+        .unwrap();
+    assert_eq!(done.status.code(), Some(1), "{done:?}");
+    let text = String::from_utf8(done.stdout).unwrap();
+    let line = text.lines().find(|line| line.contains("trigger shop"));
+    let line = line.unwrap();
+    assert!(
+        line.contains("error") && line.contains("no answer from"),
+        "{line}"
+    );
+    assert!(!text.contains("hidden"), "{text}");
+}
+
+fn quarantine_of_a_fresh_installation(up: &Up) {
+    let nats = ["--nats-url", up.address("nats")];
+    let cli = up.cli();
+    let output = cli.run(&[&["quarantine"][..], &nats].concat());
+    assert_eq!(
+        (output.code, output.out.as_str()),
+        (0, "nothing in quarantine\n"),
+        "{output:?}"
+    );
+    let list = cli.json(&[&["quarantine"][..], &nats].concat());
+    assert_eq!(list, json!({ "items": [] }));
+    for number in ["0", "1"] {
+        let arguments = [&["quarantine"][..], &nats, &["show", number]].concat();
+        let output = cli.run(&arguments);
+        assert_eq!(output.code, 3, "{output:?}");
+        assert!(
+            output.err.contains(&format!("no entry {number}")),
+            "{output:?}"
+        );
+    }
+}
+
+/// A time may be written as each error text advises.
+async fn times(up: &Up) {
+    let push = json!({ "repository": "shop/web", "tag": "latest", "digest": format!("sha256:{}", "1".repeat(64)), "id": "1", "time": "2026-03-03T12:00:00Z" });
+    let posted = reqwest::Client::new()
+        .post(format!("{}/hooks/ci", up.address("gateway")))
+        .bearer_auth(HOOK_SECRET)
+        .json(&push)
+        .send()
+        .await
+        .unwrap();
+    assert_eq!(posted.status(), 202);
+    let cli = up.cli();
+    let at = |time: &str| cli.run(&["resolve", WEB, "--at", time]);
+    eventually("the push", SOON, async || {
+        (cli.run(&["resolve", WEB]).code == 0).then_some(())
+    })
+    .await;
+    for (time, code) in [
+        ("2026-03-03T13:00:00+01:00", 0),
+        ("2026-03-03T13:00:00%2B01:00", 0),
+        ("2026-03-03T12:59:59+01:00", 3),
+        ("2026-03-04", 0),
+        ("2026-03-03", 3),
+        ("2026-03-03T14:02:00", 2),
+    ] {
+        let output = at(time);
+        assert_eq!(output.code, code, "{time}: {output:?}");
+        assert!(!output.err.contains("%2B"), "{time}: {output:?}");
+    }
+    // The API's own advice is for addresses.
+    let ask = async |time: &str| {
+        let url = format!("{}/v1/resolve?image={WEB}&at={time}", up.address("api"));
+        reqwest::get(url).await.unwrap()
+    };
+    let refused = ask("2026-03-03T15:02:00+01:00").await;
+    assert_eq!(refused.status(), 400);
+    let text = refused.text().await.unwrap();
+    for word in text
+        .split([' ', '"', ','])
+        .filter(|word| word.starts_with("2026-"))
+    {
+        assert_eq!(ask(word).await.status(), 200, "{word}");
+    }
+}
