@@ -1,5 +1,6 @@
 //! The decoding of each kind: the fixtures, and malformed bodies.
 
+mod captured;
 mod shapes;
 
 use std::collections::BTreeMap;
