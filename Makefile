@@ -4,7 +4,7 @@ CARGO ?= cargo
 # Data folder of `make up`. As root, Postgres runs as another user, who must be able to reach the folder.
 DATA ?= $(if $(filter 0,$(shell id -u)),/var/lib/tagtrail,.tagtrail)
 
-.PHONY: help setup build up demo test test-servers test-clients faults faults-selftest overload bench bench-growth fuzz lint fmt clean-data
+.PHONY: help setup build up demo test test-servers test-clients findings faults faults-selftest overload bench bench-growth fuzz lint fmt clean-data
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -23,6 +23,9 @@ demo: setup build ## run the demo: a real registry, real pushes and rollouts
 
 test: setup ## run all tests, with real servers
 	$(CARGO) test --locked --workspace
+
+findings: ## check that the surprises of findings/ still hold
+	@scripts/findings
 
 # A random seed, so that each run is another storm.
 SEED ?= $(shell od -An -N4 -tu4 /dev/urandom | tr -d ' ')
