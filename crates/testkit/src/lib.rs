@@ -37,7 +37,7 @@ pub use pooler::PgBouncer;
 pub use postgres::{TestDb, TestPostgres, postgres};
 pub use process::{Process, binary};
 pub use proxy::{Link, Proxy};
-pub use registry::Registry;
+pub use registry::{Registry, RegistryProgram, tool};
 pub use sink::{Answer, Delivery, Sink};
 pub use tagtrail_embedded::signal;
 

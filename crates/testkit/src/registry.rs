@@ -1,7 +1,8 @@
-//! The `docker-registry` of Debian, with `skopeo` for pushes.
+//! Registries: the `docker-registry` of Debian (version 2), or CNCF distribution 3. Clients:
+//! `skopeo`, crane and regctl.
 
 use std::net::TcpListener;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use tagtrail_proto::Digest;
@@ -14,10 +15,37 @@ use crate::{SOON, TestImage, eventually};
 const CURE: &str =
     "install both with `apt-get install docker-registry skopeo`, or run `make setup`";
 
+/// The programs that serve a registry.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RegistryProgram {
+    /// `docker-registry` 2 of Debian. It has no delete by tag.
+    Debian,
+    /// CNCF distribution 3, which `make setup` builds.
+    Distribution3,
+}
+
+/// Returns the program that `make setup` put into `.tools/`.
+///
+/// # Panics
+/// If the program is missing.
+#[must_use]
+pub fn tool(name: &str) -> PathBuf {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../../.tools")
+        .join(name);
+    assert!(
+        path.exists(),
+        "{} is missing: run `make setup`",
+        path.display()
+    );
+    path
+}
+
 /// A running registry.
 #[derive(Debug)]
 pub struct Registry {
     host: String,
+    program: PathBuf,
     scratch: Scratch,
     password: bool,
     users: Option<Scratch>,
@@ -33,6 +61,17 @@ impl Registry {
 
     /// Starts a registry that sends its notifications to `url` with this `Authorization` header.
     pub async fn start(url: &str, authorization: &str) -> Registry {
+        Registry::start_program(RegistryProgram::Debian, url, authorization, &[]).await
+    }
+
+    /// Starts a registry as [`Registry::start`] does, which reports none of these actions, such as
+    /// `push`.
+    pub async fn start_program(
+        program: RegistryProgram,
+        url: &str,
+        authorization: &str,
+        ignored: &[&str],
+    ) -> Registry {
         let notifications = serde_json::json!({ "endpoints": [{
             "name": "tagtrail",
             "url": url,
@@ -40,8 +79,13 @@ impl Registry {
             "timeout": "1s",
             "threshold": 5,
             "backoff": "200ms",
+            // Version 2 heeds `actions` only beside `mediatypes`.
+            "ignore": { "actions": ignored, "mediatypes": ["application/octet-stream"] },
         }] });
-        Registry::run(|host, storage| json(host, storage, "notifications", &notifications)).await
+        Registry::run_program(program, |host, storage| {
+            json(host, storage, "notifications", &notifications)
+        })
+        .await
     }
 
     /// Starts a registry with this configuration (YAML); only address and folder are replaced.
@@ -92,6 +136,17 @@ impl Registry {
     }
 
     async fn run(config: impl FnOnce(&str, &Path) -> String) -> Registry {
+        Registry::run_program(RegistryProgram::Debian, config).await
+    }
+
+    async fn run_program(
+        program: RegistryProgram,
+        config: impl FnOnce(&str, &Path) -> String,
+    ) -> Registry {
+        let program = match program {
+            RegistryProgram::Debian => PathBuf::from("docker-registry"),
+            RegistryProgram::Distribution3 => tool("distribution"),
+        };
         let scratch = Scratch::new("registry");
         let port = TcpListener::bind("127.0.0.1:0")
             .unwrap()
@@ -103,14 +158,12 @@ impl Registry {
         let path = scratch.path().join("config.yml");
         std::fs::write(&path, config(&host, &storage)).unwrap();
         assert!(
-            Command::new("docker-registry")
-                .arg("--version")
-                .output()
-                .is_ok(),
+            Command::new(&program).arg("--version").output().is_ok(),
             "docker-registry is missing: {CURE}"
         );
         let mut registry = Registry {
             host,
+            program,
             scratch,
             password: false,
             users: None,
@@ -124,7 +177,9 @@ impl Registry {
     async fn serve(&mut self) {
         let mut command = Command::new("setpriv");
         command
-            .args(["--pdeathsig", "KILL", "--", "docker-registry", "serve"])
+            .args(["--pdeathsig", "KILL", "--"])
+            .arg(&self.program)
+            .arg("serve")
             .arg(self.scratch.path().join("config.yml"));
         self.process = Some(Process::spawn("docker-registry", command));
         eventually("the registry", SOON, async || {
@@ -183,6 +238,21 @@ impl Registry {
     /// Deletes the manifest that a tag points to, and so all tags of this manifest.
     pub fn delete(&self, name: &str) {
         self.skopeo(&["delete", "--tls-verify=false", &self.reference(name)]);
+    }
+
+    /// Runs regctl.
+    ///
+    /// # Panics
+    /// If the command fails.
+    pub fn regctl(&self, arguments: &[&str]) {
+        let done = Command::new(tool("regctl"))
+            .env("REGCTL_CONFIG", self.scratch.path().join("regctl.json"))
+            .args(["--host", &format!("reg={},tls=disabled", self.host)])
+            .args(arguments)
+            .output()
+            .unwrap();
+        let error = String::from_utf8_lossy(&done.stderr);
+        assert!(done.status.success(), "regctl {arguments:?}: {error}");
     }
 
     fn reference(&self, name: &str) -> String {
