@@ -13,7 +13,7 @@ use std::time::Duration;
 use serde_json::Value;
 use tagtrail_e2e::{HOOK_SECRET, Up, free_address, use_ring};
 use tagtrail_proto::Digest;
-use tagtrail_testkit::{Registry, RegistryProgram, TestImage, tool};
+use tagtrail_testkit::{Registry, RegistryProgram, SOON, Sink, TestImage, eventually, tool};
 
 /// `tagtrail up` with one configured registry, which sends its events.
 struct World {
@@ -126,4 +126,37 @@ async fn two_clients_that_push_one_tag_at_one_moment_leave_the_head_of_distribut
 #[tokio::test(flavor = "multi_thread")]
 async fn two_clients_that_push_one_tag_at_one_moment_leave_the_head_of_docker_registry_2() {
     assert_eq!(race(RegistryProgram::Debian).await, 0);
+}
+
+/// regctl puts a made-up image under the tag, and deletes its digest, where a registry refuses to
+/// delete a tag.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tag_deleted_by_regctl_starts_no_rollout() {
+    for program in [RegistryProgram::Debian, RegistryProgram::Distribution3] {
+        let sink = Sink::start().await;
+        let world = World::start(program, &[], |host| {
+            format!(
+                "\n[[trigger]]\nname = \"shop\"\nimages.web = \"{host}/shop/web:stable\"\ntarget.webhook = {{ url = \"{}\", secret = {{ env = \"SHOP_WEBHOOK_SECRET\" }} }}\n",
+                sink.url()
+            )
+        })
+        .await;
+        let digest = world
+            .registry
+            .push(&TestImage::new("one"), "shop/web:stable");
+        eventually("the first rollout", SOON, async || {
+            (sink.deliveries().len() == 1).then_some(())
+        })
+        .await;
+        assert_eq!(world.head("shop/web:stable"), Some(digest));
+        let name = format!("{}/shop/web:stable", world.registry.host());
+        world.registry.regctl(&["tag", "delete", &name]);
+        eventually("the delete", SOON, async || {
+            world.head("shop/web:stable").is_none().then_some(())
+        })
+        .await;
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        let rollouts = sink.deliveries().len();
+        assert_eq!(rollouts, 1, "{program:?}");
+    }
 }
