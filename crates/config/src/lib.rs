@@ -106,7 +106,8 @@ pub struct RegistryAccess {
     /// The interval of comparisons with history. Zero: never.
     #[serde(default = "hourly", with = "duration")]
     pub reconcile: Duration,
-    /// The time within which a lost change of a trigger's image is found. Zero: only by comparisons.
+    /// The time within which a lost change of a trigger's image is found. Zero: only by
+    /// comparisons.
     #[serde(default = "each_minute", with = "duration")]
     pub watch_triggers: Duration,
     /// Repositories to reconcile before the first event.
