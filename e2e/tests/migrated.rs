@@ -62,6 +62,15 @@ async fn tables(db: &mut PgConnection) -> BTreeMap<String, Vec<Value>> {
     tables
 }
 
+/// The columns of a row that another row has too.
+fn columns_of(row: &Value, like: &Value) -> Value {
+    let like = like.as_object().unwrap();
+    let both = row.as_object().unwrap().iter();
+    let both = both.filter(|(name, _)| like.contains_key(*name));
+    both.map(|(name, value)| (name.clone(), value.clone()))
+        .collect()
+}
+
 async fn migrate(url: &str) {
     let mut migrating = Process::tagtrail(&["migrate"], &[("DATABASE_URL", url)]);
     let status = migrating.ended(SOON).await;
@@ -80,18 +89,22 @@ async fn migrating_keeps_every_row_and_copies_the_positions() {
 
     for (table, rows) in &before {
         let new_name = if table == "walk" { "reconcile" } else { table };
-        assert_eq!(&after[new_name], rows, "{table}");
+        assert_eq!(after[new_name].len(), rows.len(), "{table}");
+        // Later versions add columns.
+        for (row, old) in after[new_name].iter().zip(rows) {
+            assert_eq!(&columns_of(row, old), old, "{table}");
+        }
     }
     assert_eq!(
         after["sweep"],
         [
             serde_json::json!({
                 "stream": "PUSHES", "stream_created_ns": 1_772_546_400_000_000_000_i64, "applied_seq": 3,
-                "applied_time_ns": 1_772_550_001_000_000_000_i64, "done_at": "2026-03-03T15:20:00+00:00",
+                "applied_time_ns": 1_772_550_001_000_000_000_i64, "done_at": "2026-03-03T15:20:00+00:00", "doubts_until": null,
             }),
             serde_json::json!({
                 "stream": "REVISIONS", "stream_created_ns": 1_772_546_400_000_000_001_i64, "applied_seq": 5,
-                "applied_time_ns": 1_772_550_002_000_000_000_i64, "done_at": null,
+                "applied_time_ns": 1_772_550_002_000_000_000_i64, "done_at": null, "doubts_until": null,
             }),
         ]
     );

@@ -177,7 +177,7 @@ struct Nats {
 #[test]
 fn a_source_leaves_the_other_keys_to_its_kind() {
     let all = format!(
-        "{SOURCE}registry = \"registry.example.com\"\nheader = \"X-Secret\"\nrepositories = [\"a/*\"]\naccess = \"port\"\n"
+        "{SOURCE}registry = \"registry.example.com\"\nheader = \"X-Secret\"\nrepositories = [\"a/*\"]\npulls = \"ignore\"\naccess = \"port\"\n"
     );
     let file = File::parse(&all, Path::new("tagtrail.toml")).unwrap();
     let source = &file.source[0];

@@ -110,8 +110,11 @@ impl Metrics {
             self.events.get_or_create(&events).inc_by(count as u64);
         }
         let source = source.to_owned();
-        let unread = self.unread_times.get_or_create(&SourceLabels { source });
+        let source = SourceLabels { source };
+        let unread = self.unread_times.get_or_create(&source);
         unread.inc_by(receipt.unread_times as u64);
+        // The series exists from the first body on, so that the first observation is an increase.
+        drop(self.observations.get_or_create(&source));
     }
 
     /// Counts a body that was not stored, if a full stream is the reason.

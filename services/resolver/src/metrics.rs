@@ -48,6 +48,15 @@ struct QuestionLabels {
 
 impl Metrics {
     pub(crate) fn new(metrics: &tagtrail_daemon::Metrics) -> Metrics {
+        let observations: Family<OutcomeLabels, Counter> = metrics.add(
+            "resolver_observations",
+            "Digests that pulls reported: as_known in history, asked at the registry, or dropped (not_configured, no_database)",
+            Family::default(),
+        );
+        // The series exist from the start, so that the first observation shows as an increase.
+        for outcome in ["as_known", "asked", "not_configured", "no_database"] {
+            drop(observations.get_or_create(&OutcomeLabels { outcome }));
+        }
         Metrics {
             questions: metrics.add(
                 "resolver_questions",
@@ -59,11 +68,7 @@ impl Metrics {
                 "Time that a registry takes to answer, tokens included",
                 seconds(),
             ),
-            observations: metrics.add(
-                "resolver_observations",
-                "Digests that pulls reported: as_known in history, asked at the registry, or dropped (not_configured, no_database)",
-                Family::default(),
-            ),
+            observations,
             reconcile_requests: metrics.add(
                 "resolver_reconcile_requests",
                 "Requests to registries while they are compared with history, by outcome",

@@ -92,7 +92,7 @@ pub(crate) enum Error {
     #[error("there is no such rollout; GET /v1/rollouts lists them")]
     RolloutUnknown,
     #[error(
-        "there is no such path; the API is under /v1: resolve, history, digests, manifests, coverage, revisions, triggers, rollouts; GET /openapi.json describes it"
+        "there is no such path; the API is under /v1: resolve, history, digests, manifests, coverage, registries, revisions, triggers, rollouts; GET /openapi.json describes it"
     )]
     NotFound,
     #[error(

@@ -60,7 +60,7 @@ fn a_source_that_names_no_registry_is_warned_about() {
 
 #[test]
 fn a_source_whose_events_have_no_time_needs_a_registry_that_can_be_asked() {
-    for kind in ["artifactory", "aliyun", "ghcr"] {
+    for kind in ["artifactory", "aliyun"] {
         let source = format!(
             "[[source]]\nname = 'main'\nkind = '{kind}'\nregistry = 'r.example.com'\nsecret = {{ env = 'S' }}\n"
         );
