@@ -6,6 +6,7 @@
 #[path = "registries/captured.rs"]
 mod captured;
 
+use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt as _;
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -158,5 +159,33 @@ async fn a_tag_deleted_by_regctl_starts_no_rollout() {
         tokio::time::sleep(Duration::from_secs(5)).await;
         let rollouts = sink.deliveries().len();
         assert_eq!(rollouts, 1, "{program:?}");
+    }
+}
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_push_is_found_by_the_next_pull() {
+    for program in [RegistryProgram::Debian, RegistryProgram::Distribution3] {
+        // The registry reports pulls only: each push is lost.
+        let world = World::start(program, &["push"], |_| String::new()).await;
+        let host = world.registry.host().to_owned();
+        let mut digests = BTreeMap::new();
+        for content in ["one", "two"] {
+            let digest = world
+                .registry
+                .push(&TestImage::new(content), "shop/web:latest");
+            assert_ne!(world.head("shop/web:latest").as_ref(), Some(&digest));
+            let pulled = Command::new(tool("crane"))
+                .args(["digest", &format!("{host}/shop/web:latest")])
+                .output()
+                .unwrap();
+            assert!(pulled.status.success(), "{pulled:?}");
+            let started = std::time::Instant::now();
+            eventually("the pull to be compared", SOON, async || {
+                (world.head("shop/web:latest").as_ref() == Some(&digest)).then_some(())
+            })
+            .await;
+            println!("{program:?}: found after {:?}", started.elapsed());
+            digests.insert(content, digest);
+        }
+        assert_ne!(digests["one"], digests["two"]);
     }
 }
