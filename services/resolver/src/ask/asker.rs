@@ -78,9 +78,9 @@ impl Asker {
             false => match self.heads(&asked).await {
                 Some(heads) => heads,
                 None => {
+                    // Postgres is the same for all questions, so a growing pause would help nobody.
                     for question in due.into_iter().flat_map(|(_, questions)| questions) {
-                        let pause = self.shared.pause(question.job.attempt);
-                        question.job.nak(pause).await;
+                        question.job.nak(self.shared.pace.first).await;
                     }
                     return;
                 }
