@@ -127,7 +127,9 @@ pub(crate) async fn absent(response: Response) -> Result<(), AskError> {
             "MANIFEST_UNKNOWN" | "NAME_UNKNOWN" | "BLOB_UNKNOWN" | "NOT_FOUND"
         )
     };
-    if error.is_some_and(|error| error.errors.iter().any(unknown)) {
+    // An empty object names no other cause; simple registries send it.
+    let is_empty = body.trim_ascii() == b"{}";
+    if is_empty || error.is_some_and(|error| error.errors.iter().any(unknown)) {
         return Ok(());
     }
     Err(AskError::Refused(format!(

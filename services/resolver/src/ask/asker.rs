@@ -39,6 +39,8 @@ struct AskContext<'a> {
     look_again: bool,
     /// Lookups that must find the tag missing.
     lookups: u32,
+    /// The pause between lookups, if not the one after a failure.
+    until_lookup: Option<Duration>,
     /// History has the tag as deleted: a missing tag is no surprise.
     deleted: bool,
     /// The effective time of the head.
@@ -128,6 +130,7 @@ impl Asker {
             .max()
             .unwrap_or(1);
         let all = |is: fn(&Question) -> bool| questions.iter().all(is);
+        let only_rechecks = all(|question| question.head_at().is_some());
         let context = AskContext {
             attempt,
             // If all are second looks or observations, publish only a changed answer.
@@ -136,10 +139,12 @@ impl Asker {
                 _ => all(Question::is_second_look).then_some(&last.push.digest),
             },
             look_again: !all(|question| question.is_second_look() || question.is_observation()),
-            lookups: match all(|question| question.head_at().is_some()) {
+            lookups: match only_rechecks {
                 true => ABSENT_RECHECKS,
                 false => ABSENT_LOOKUPS,
             },
+            // A question that comes again waits for a quiet tag besides.
+            until_lookup: only_rechecks.then_some(self.shared.pace.quiet / 2),
             deleted: head.is_some_and(|head| head.digest.is_none()),
             head_at: questions
                 .iter()
@@ -284,7 +289,7 @@ impl Asker {
         match answer {
             Ok(None) if attempt < context.lookups && !context.deleted => {
                 tracing::info!(%image, delivery.attempt = attempt, "the registry has no {image} (yet)");
-                Err(pause)
+                Err(context.until_lookup.unwrap_or(pause))
             }
             Ok(found) => Ok(found),
             Err(AskError::Busy { after }) => {
