@@ -115,6 +115,29 @@ impl Push {
     /// in `digest`. The answer of the registry to an observation has the same `event_id`.
     pub const OBSERVED: &'static str = "observed:";
 
+    /// Returns a re-check: a question about the present digest of an image. `head` is the number of the
+    /// revision that the question is about, and `head_at` its effective time: the answer takes
+    /// effect after it, even where the head's sender had a clock that is ahead.
+    #[must_use]
+    pub fn recheck(image: &Image, head: u64, head_at: OffsetDateTime, source: &str) -> Push {
+        Push {
+            action: Action::Push,
+            scope: Scope::Tag,
+            registry: image.registry.clone(),
+            repository: image.repository.clone(),
+            tag: Some(image.tag.clone()),
+            digest: None,
+            media_type: None,
+            size: None,
+            actor: None,
+            occurred_at: head_at,
+            occurred_at_source: TimeSource::Received,
+            source: source.to_owned(),
+            origin: Origin::Event,
+            event_id: format!("{}{image}#{head}", Push::RECHECK),
+        }
+    }
+
     /// Checks that the push can be recorded.
     ///
     /// # Errors

@@ -324,6 +324,19 @@ fn a_retry_keeps_its_message_id_and_another_push_has_its_own() {
 }
 
 #[test]
+fn a_recheck_names_the_head_and_its_time() {
+    let image: Image = "registry.example.com/foo/bar:latest".parse().unwrap();
+    let question = Push::recheck(&image, 2, time::OffsetDateTime::UNIX_EPOCH, "main");
+    assert_eq!(question.image(), Some(image));
+    assert_eq!((&question.digest, &question.actor), (&None, &None));
+    assert_eq!(question.occurred_at, time::OffsetDateTime::UNIX_EPOCH);
+    assert_eq!(
+        question.event_id,
+        "doubt:registry.example.com/foo/bar:latest#2"
+    );
+}
+
+#[test]
 fn only_possible_pushes_pass_the_check() {
     let (tag, digest) = (push().tag, push().digest);
     for action in Action::ALL {

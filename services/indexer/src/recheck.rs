@@ -12,10 +12,7 @@ use sqlx::PgConnection;
 use tagtrail_bus::Bus;
 use tagtrail_bus::publish::{Message, PublishError};
 use tagtrail_failpoint::FailPoint;
-use tagtrail_proto::{
-    Action, Image, Origin, PARTITIONS, Push, Registry, Scope, Subject, TimeSource,
-};
-use tagtrail_timeline::Entry;
+use tagtrail_proto::{PARTITIONS, Push, Registry, Subject};
 use tokio::sync::mpsc;
 
 use crate::error::Error;
@@ -46,27 +43,6 @@ impl AskedRegistries {
     pub(crate) fn names(&self) -> Option<Vec<&str>> {
         let names = self.0.as_ref()?.iter().map(AsRef::as_ref);
         Some(names.collect())
-    }
-}
-
-/// Returns the question about a tag with this head. The answer must take effect after the head,
-/// even where the head's sender had a clock that is ahead: so `occurred_at` is the head's time.
-pub(crate) fn question(image: &Image, head: &Entry, source: &str) -> Push {
-    Push {
-        action: Action::Push,
-        scope: Scope::Tag,
-        registry: image.registry.clone(),
-        repository: image.repository.clone(),
-        tag: Some(image.tag.clone()),
-        digest: None,
-        media_type: None,
-        size: None,
-        actor: None,
-        occurred_at: head.at,
-        occurred_at_source: TimeSource::Event,
-        source: source.to_owned(),
-        origin: Origin::Event,
-        event_id: format!("{}{image}#{}", Push::RECHECK, head.number),
     }
 }
 
@@ -140,28 +116,7 @@ pub(crate) async fn ask_again(
 
 #[cfg(test)]
 mod tests {
-    use tagtrail_proto::Digest;
-    use time::OffsetDateTime;
-
     use super::*;
-
-    #[test]
-    fn the_question_names_the_head_and_its_time() {
-        let image: Image = "registry.example.com/foo/bar:latest".parse().unwrap();
-        let head = Entry {
-            at: OffsetDateTime::UNIX_EPOCH,
-            number: 2,
-            digest: Some(Digest::sha256_of(b"2")),
-        };
-        let question = question(&image, &head, "main");
-        assert_eq!(question.image(), Some(image));
-        assert_eq!((question.digest, question.actor), (None, None));
-        assert_eq!(question.occurred_at, OffsetDateTime::UNIX_EPOCH);
-        assert_eq!(
-            question.event_id,
-            "doubt:registry.example.com/foo/bar:latest#2"
-        );
-    }
 
     #[test]
     fn without_a_file_every_registry_may_be_asked() {

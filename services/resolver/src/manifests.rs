@@ -20,10 +20,7 @@ use tagtrail_bus::publish::{Message, PublishError};
 use tagtrail_bus::topology::Stream;
 use tagtrail_daemon::{Retry, Span, SpanKind};
 use tagtrail_postgres::DbArgs;
-use tagtrail_proto::{
-    Action, Event, Manifest, Origin, Pinned, Push, Registry, Revision, Scope, Subject, TimeSource,
-    TraceContext,
-};
+use tagtrail_proto::{Event, Manifest, Pinned, Push, Registry, Revision, Subject, TraceContext};
 use tagtrail_registry::AskError;
 use time::OffsetDateTime;
 use tokio::task::{Id, JoinError, JoinSet};
@@ -396,28 +393,9 @@ impl ManifestReader {
         if !is_new(revision) {
             return Ok(());
         }
-        let subject = Subject::Unresolved {
-            registry: revision.registry.clone(),
-            repository: revision.repository.clone(),
-            tag: revision.tag.clone(),
-        };
-        let question = Push {
-            action: Action::Push,
-            scope: Scope::Tag,
-            registry: revision.registry.clone(),
-            repository: revision.repository.clone(),
-            tag: Some(revision.tag.clone()),
-            digest: None,
-            media_type: None,
-            size: None,
-            actor: None,
-            // The answer takes effect after the head that the question is about.
-            occurred_at: revision.occurred_at,
-            occurred_at_source: TimeSource::Received,
-            source: revision.source.clone(),
-            origin: Origin::Event,
-            event_id: format!("{}{}", Push::RECHECK, revision.id()),
-        };
+        let (image, at) = (revision.image(), revision.occurred_at);
+        let question = Push::recheck(&image, revision.revision, at, &revision.source);
+        let subject = Subject::of_push(&question, self.shared.bus.partitions());
         publish(&self.shared.bus, &subject, question, None).await
     }
 }

@@ -9,7 +9,7 @@ use time::OffsetDateTime;
 
 use crate::error::Error;
 use crate::received::{Meta, ReceivedPush};
-use crate::recheck::{self, AskedRegistries};
+use crate::recheck::AskedRegistries;
 use crate::record::apply::Cause;
 use crate::store::tags::NewTagRow;
 
@@ -106,7 +106,7 @@ impl Batch<'_> {
                 let source = &doubtful.meta.source;
                 changed
                     .rechecks
-                    .push(recheck::question(&known.image, head, source));
+                    .push(Push::recheck(&known.image, head.number, head.at, source));
             }
             changed.heads.push(NewTagRow {
                 tag_id,

@@ -4,10 +4,10 @@ use sqlx::postgres::PgRow;
 use sqlx::{PgConnection, Row as _};
 use tagtrail_postgres::row;
 use tagtrail_proto::{Push, TimeSource};
-use tagtrail_timeline::{End, Entry, Suspect, is_doubtful};
+use tagtrail_timeline::{End, Suspect, is_doubtful};
 use time::OffsetDateTime;
 
-use crate::recheck::{AskedRegistries, question};
+use crate::recheck::AskedRegistries;
 use crate::store::pushes::effect;
 use crate::store::tags::image_of;
 
@@ -123,11 +123,8 @@ fn of_row(row: &PgRow) -> Result<Option<Push>, sqlx::Error> {
     if !is_doubtful(suspect, &end) {
         return Ok(None);
     }
-    let head = Entry {
-        at: row.try_get("head_at")?,
-        number: row::unsigned(row.try_get("head")?),
-        digest: None,
-    };
-    let source: String = row.try_get("source")?;
-    Ok(Some(question(&image_of(row)?, &head, &source)))
+    let head = row::unsigned(row.try_get("head")?);
+    let (head_at, source): (OffsetDateTime, String) =
+        (row.try_get("head_at")?, row.try_get("source")?);
+    Ok(Some(Push::recheck(&image_of(row)?, head, head_at, &source)))
 }

@@ -6,10 +6,7 @@ use sqlx::postgres::PgRow;
 use sqlx::types::{Json, Uuid};
 use sqlx::{PgConnection, Row as _};
 use tagtrail_postgres::{position, row};
-use tagtrail_proto::{
-    Action, Cause, Image, Origin, Position, Push, Rollout, RolloutImage, Scope, TimeSource,
-    TraceContext, Waiting,
-};
+use tagtrail_proto::{Cause, Image, Position, Push, Rollout, RolloutImage, TraceContext, Waiting};
 use time::OffsetDateTime;
 
 use crate::config::TriggerSpec;
@@ -208,22 +205,9 @@ pub(crate) async fn question(
     .await?;
     let Some(row) = row else { return Ok(None) };
     let number = row::unsigned(row.try_get("number")?);
-    Ok(Some(Push {
-        action: Action::Push,
-        scope: Scope::Tag,
-        registry: image.registry.clone(),
-        repository: image.repository.clone(),
-        tag: Some(image.tag.clone()),
-        digest: None,
-        media_type: None,
-        size: None,
-        actor: None,
-        occurred_at: row.try_get("effective_at")?,
-        occurred_at_source: TimeSource::Received,
-        source: row.try_get("source")?,
-        origin: Origin::Event,
-        event_id: format!("{}{image}#{number}", Push::RECHECK),
-    }))
+    let (head_at, source): (OffsetDateTime, String) =
+        (row.try_get("effective_at")?, row.try_get("source")?);
+    Ok(Some(Push::recheck(image, number, head_at, &source)))
 }
 
 fn manifest_state(row: &PgRow) -> Result<ManifestState, sqlx::Error> {
