@@ -353,9 +353,7 @@ impl ManifestReader {
         tracing::warn!(digest = %pinned.digest, "gave up reading the manifest of {pinned}: {why}; `tagtrail republish` of its image starts new attempts");
         (ReadOutcome::Done, Duration::ZERO)
     }
-}
 
-impl ManifestReader {
     /// Acks or naks the jobs of a finished read.
     async fn ended(
         &self,

@@ -65,7 +65,8 @@ impl Heads {
     }
 }
 
-async fn heads(
+/// Returns the heads of images. Images without history are left out.
+pub(crate) async fn heads(
     db: &mut PgConnection,
     images: &[Image],
 ) -> Result<HashMap<Image, Head>, sqlx::Error> {

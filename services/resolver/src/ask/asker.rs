@@ -41,8 +41,6 @@ struct AskContext<'a> {
     lookups: u32,
     /// The pause between lookups, if not the one after a failure.
     until_lookup: Option<Duration>,
-    /// History has the tag as deleted: a missing tag is no surprise.
-    deleted: bool,
     /// The effective time of the head.
     head_at: Option<OffsetDateTime>,
 }
@@ -139,13 +137,14 @@ impl Asker {
                 _ => all(Question::is_second_look).then_some(&last.push.digest),
             },
             look_again: !all(|question| question.is_second_look() || question.is_observation()),
-            lookups: match only_rechecks {
-                true => ABSENT_RECHECKS,
-                false => ABSENT_LOOKUPS,
+            lookups: match head {
+                // History has the tag as deleted: a missing tag is no surprise.
+                Some(head) if head.digest.is_none() => 1,
+                _ if only_rechecks => ABSENT_RECHECKS,
+                _ => ABSENT_LOOKUPS,
             },
             // A question that comes again waits for a quiet tag besides.
             until_lookup: only_rechecks.then_some(self.shared.pace.quiet / 2),
-            deleted: head.is_some_and(|head| head.digest.is_none()),
             head_at: questions
                 .iter()
                 .filter_map(Question::head_at)
@@ -287,7 +286,7 @@ impl Asker {
         let attempt = context.attempt;
         let pause = self.shared.pause(attempt);
         match answer {
-            Ok(None) if attempt < context.lookups && !context.deleted => {
+            Ok(None) if attempt < context.lookups => {
                 tracing::info!(%image, delivery.attempt = attempt, "the registry has no {image} (yet)");
                 Err(context.until_lookup.unwrap_or(pause))
             }

@@ -1,6 +1,7 @@
 //! A pass: compares all repositories of a registry with history, then confirms the differences.
 
 use std::collections::HashSet;
+use std::slice;
 use std::time::Duration;
 
 use sqlx::PgConnection;
@@ -15,6 +16,7 @@ use tokio::time::Instant;
 use super::store::{self, Counts};
 use crate::answer::{Occasion, effective_from, publish, push_of};
 use crate::shared::Shared;
+use crate::store::heads;
 
 /// Tags checked in a pass without a sign of a change.
 pub(super) const MAX_CHECKS: u64 = 1000;
@@ -196,7 +198,9 @@ impl<'a> Pass<'a> {
             tag: tag.clone(),
         };
         // Before the request: a push that arrives meanwhile is newer than the answer.
-        let before = store::head_at(self.db, &image).await?;
+        let before = heads(self.db, slice::from_ref(&image))
+            .await?
+            .remove(&image);
         let asked_at = OffsetDateTime::now_utc();
         let found = match self.check_again(repository, tag, None).await? {
             Some(Found::Other(found)) => Some(found),
@@ -204,12 +208,11 @@ impl<'a> Pass<'a> {
             None => return Ok(None),
         };
         let name = &self.settings.name;
-        let known = match store::repository(self.db, name, repository).await? {
-            Some(id) => store::heads(self.db, id, &[tag]).await?.remove(tag),
-            None => None,
-        };
+        let known = heads(self.db, slice::from_ref(&image))
+            .await?
+            .remove(&image);
         let digest = found.as_ref().map(|found| &found.digest);
-        if known.as_ref().and_then(Option::as_ref) == digest {
+        if known.as_ref().and_then(|head| head.digest.as_ref()) == digest {
             // The event arrived, or the registry's first answer was outdated.
             return Ok(Some(false));
         }
@@ -221,7 +224,7 @@ impl<'a> Pass<'a> {
         // At first sight nothing is known of the time before.
         let at = match origin {
             Origin::Imported => asked_at,
-            _ => effective_from(asked_at, before),
+            _ => effective_from(asked_at, before.map(|head| head.at)),
         };
         tracing::info!(%image, ?origin, "found a change of {image} without an event: it is {} now", digest.map_or("gone".to_owned(), Digest::to_string));
         self.shared.metrics.reconcile_change(name.as_ref(), origin);

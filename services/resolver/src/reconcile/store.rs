@@ -4,8 +4,7 @@ use std::collections::HashMap;
 
 use sqlx::{PgConnection, Row as _};
 use tagtrail_postgres::row;
-use tagtrail_proto::{Digest, Image, Registry, Repository, Tag};
-use time::OffsetDateTime;
+use tagtrail_proto::{Digest, Registry, Repository, Tag};
 
 /// Rows read at once.
 pub(super) const PAGE: i64 = 500;
@@ -79,23 +78,6 @@ pub(super) async fn heads(
             ))
         })
         .collect()
-}
-
-/// Returns the effective time of the head of an image.
-pub(super) async fn head_at(
-    db: &mut PgConnection,
-    image: &Image,
-) -> Result<Option<OffsetDateTime>, sqlx::Error> {
-    let found: Option<Option<OffsetDateTime>> = sqlx::query_scalar(
-        "select t.head_at from repository r join tag t on t.repository_id = r.id
-         where r.registry = $1 and r.name = $2 and t.name = $3",
-    )
-    .bind(image.registry.as_ref())
-    .bind(image.repository.as_ref())
-    .bind(image.tag.as_ref())
-    .fetch_optional(db)
-    .await?;
-    Ok(found.flatten())
 }
 
 /// Returns the tags of a repository that history has as not deleted, by name, after `after`.

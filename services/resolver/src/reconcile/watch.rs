@@ -15,6 +15,7 @@ use tokio::time::Instant;
 
 use super::pass::{Difference, Pass, ReconcileError, SILENCE};
 use super::store;
+use crate::store::heads;
 
 /// The rounds of a registry.
 pub(super) struct Watch<'a> {
@@ -66,9 +67,10 @@ impl<'a> Watch<'a> {
             repository: repository.clone(),
             tag: tag.clone(),
         };
-        let heads = pass.shared.heads.of(std::slice::from_ref(&image)).await?;
-        let head = heads.get(&image);
-        let known = head.and_then(|head| head.digest.as_ref());
+        let head = heads(pass.db, std::slice::from_ref(&image))
+            .await?
+            .remove(&image);
+        let known = head.as_ref().and_then(|head| head.digest.as_ref());
         let question = pass.registry.compare(repository, tag, known);
         let Some(answer) = pass.unless_stopped(question).await else {
             return Ok(());
