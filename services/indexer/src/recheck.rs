@@ -12,7 +12,7 @@ use sqlx::PgConnection;
 use tagtrail_bus::Bus;
 use tagtrail_bus::publish::{Message, PublishError};
 use tagtrail_failpoint::FailPoint;
-use tagtrail_proto::{PARTITIONS, Push, Registry, Subject};
+use tagtrail_proto::{PARTITIONS, Push, Registry, Subject, partition_of};
 use tokio::sync::mpsc;
 
 use crate::error::Error;
@@ -39,6 +39,11 @@ impl AskedRegistries {
         self.0.as_ref().is_none_or(|asked| asked.contains(registry))
     }
 
+    /// Returns whether no registry can be asked.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.as_ref().is_some_and(|asked| asked.is_empty())
+    }
+
     /// Returns the registries, if they are known.
     pub(crate) fn names(&self) -> Option<Vec<&str>> {
         let names = self.0.as_ref()?.iter().map(AsRef::as_ref);
@@ -53,15 +58,18 @@ pub(crate) async fn ask_all(
     incoming: &mut mpsc::Receiver<Vec<Push>>,
 ) -> Result<(), Error> {
     while let Some(questions) = incoming.recv().await {
-        let asked = questions.len();
-        if let Err(error) = ask(bus, &questions).await {
-            tracing::warn!(
-                questions = asked,
-                "re-checks could not be queued; the sweeper asks again: {error}"
-            );
-        }
+        try_to_ask(bus, &questions).await;
     }
     Ok(())
+}
+
+async fn try_to_ask(bus: &Bus, questions: &[Push]) {
+    if let Err(error) = ask(bus, questions).await {
+        tracing::warn!(
+            questions = questions.len(),
+            "re-checks could not be queued; the sweeper asks again: {error}"
+        );
+    }
 }
 
 /// Queues re-checks: sends all, then waits for the acknowledgements.
@@ -89,29 +97,18 @@ pub(crate) async fn ask_again(
     db: &mut PgConnection,
     progress: &Progress,
 ) -> Result<(), Error> {
-    let Some(recorded_at) = progress.recorded_at else {
+    let Some(recorded_at) = progress.recorded_at.filter(|_| !shared.asked.is_empty()) else {
         return Ok(());
     };
     let finding = store::doubts::shortly_before(db, recorded_at, &shared.asked);
     let mut questions = shared.within(finding).await?;
     let partitions = shared.bus.partitions();
-    questions.retain(|push| {
-        tagtrail_proto::partition_of(&push.registry, &push.repository, partitions) == number
-    });
-    if !questions.is_empty() {
-        shared
-            .while_pinging(db, async {
-                if let Err(error) = ask(&shared.bus, &questions).await {
-                    tracing::warn!(
-                        partition = number,
-                        "re-checks could not be queued; the sweeper asks again: {error}"
-                    );
-                }
-                Ok::<_, Error>(())
-            })
-            .await?;
-    }
-    Ok(())
+    questions.retain(|push| partition_of(&push.registry, &push.repository, partitions) == number);
+    let asking = async {
+        try_to_ask(&shared.bus, &questions).await;
+        Ok::<_, Error>(())
+    };
+    shared.while_pinging(db, asking).await
 }
 
 #[cfg(test)]

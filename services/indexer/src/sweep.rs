@@ -157,7 +157,7 @@ async fn pushes(shared: &Shared, db: &mut PgConnection) -> Result<u64, Error> {
 /// refused the question, or a crash lost it. A question that the registry has not answered yet is
 /// asked twice, which does no harm.
 async fn ask_lost(shared: &Shared, db: &mut PgConnection) -> Result<(), Error> {
-    if shared.asked.names().is_some_and(|names| names.is_empty()) {
+    if shared.asked.is_empty() {
         return Ok(());
     }
     let Some(mut range) = shared.within(store::undoubted(db)).await? else {

@@ -29,23 +29,20 @@ pub(crate) async fn shortly_before(
     time: OffsetDateTime,
     asked: &AskedRegistries,
 ) -> Result<Vec<Push>, sqlx::Error> {
-    let last: Option<i64> = sqlx::query_scalar(
-        "select max(id) from push where recorded_at > $1 - interval '10 seconds' and recorded_at <= $1",
+    let row = sqlx::query(
+        "select min(id) as first, max(id) as last from push
+         where recorded_at > $1 - interval '10 seconds' and recorded_at <= $1",
     )
     .bind(time)
     .fetch_one(&mut *db)
     .await?;
-    let Some(last) = last else {
+    let (Some(first), Some(last)): (Option<i64>, Option<i64>) =
+        (row.try_get("first")?, row.try_get("last")?)
+    else {
         return Ok(Vec::new());
     };
-    let first: Option<i64> = sqlx::query_scalar(
-        "select min(id) from push where recorded_at > $1 - interval '10 seconds' and recorded_at <= $1",
-    )
-    .bind(time)
-    .fetch_one(&mut *db)
-    .await?;
     let mut range = PushRange {
-        after: (first.unwrap_or(last) - 1).max(last - PAGE * PAGES),
+        after: (first - 1).max(last - PAGE * PAGES),
         last,
     };
     let mut questions = Vec::new();
