@@ -10,7 +10,7 @@ use sqlx::PgConnection;
 use tagtrail_bus::Bus;
 use tagtrail_bus::publish::Message;
 use tagtrail_postgres::within;
-use tagtrail_proto::{Gate, Image, Subject, Waiting};
+use tagtrail_proto::{Gate, Image, PARTITIONS, Subject, Waiting};
 use time::OffsetDateTime;
 use tokio::time::Instant;
 
@@ -48,11 +48,7 @@ impl Questions {
             let Some(question) = within(timeout, reading).await? else {
                 continue;
             };
-            let subject = Subject::Unresolved {
-                registry: one.registry.clone(),
-                repository: one.image.repository.clone(),
-                tag: one.image.tag.clone(),
-            };
+            let subject = Subject::of_push(&question, PARTITIONS);
             let asking = async { bus.publish(Message::of(&subject, &question.event())?).await };
             // The database session must not reach its idle time-out while NATS answers.
             match tokio::time::timeout(timeout / 3, asking).await {
