@@ -5,6 +5,7 @@
 //! manifest in MANIFESTS needs no second read, so a redelivered revision costs at worst a second
 //! read, and the bus stores only the first manifest.
 
+mod absent;
 mod metrics;
 mod reading;
 mod store;
@@ -20,14 +21,13 @@ use tagtrail_bus::publish::{Message, PublishError};
 use tagtrail_bus::topology::Stream;
 use tagtrail_daemon::{Retry, Span, SpanKind};
 use tagtrail_postgres::DbArgs;
-use tagtrail_proto::{Event, Manifest, Pinned, Push, Registry, Revision, Subject, TraceContext};
+use tagtrail_proto::{Event, Manifest, Pinned, Registry, Revision, Subject, TraceContext};
 use tagtrail_registry::AskError;
-use time::OffsetDateTime;
 use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::Instant;
 
-use crate::answer::publish;
 use crate::shared::Shared;
+use absent::is_new;
 pub(crate) use metrics::ManifestMetrics;
 use store::MissingManifests;
 
@@ -44,8 +44,6 @@ const PREFETCH: usize = 16;
 const PAUSE_AFTER_READ: Duration = Duration::from_millis(200);
 /// Attempts after which a refused manifest is given up: the registry denies access.
 const ATTEMPTS: u32 = 4;
-/// The age of a revision up to which a trigger may wait for its manifest.
-const NEW: time::Duration = time::Duration::minutes(10);
 
 /// Reads manifests until a stop is requested. After an error the consumer is opened again.
 pub(crate) async fn run(
@@ -220,24 +218,6 @@ impl ManifestReader {
         }
     }
 
-    /// Decides on the next step if the registry does not have a manifest. Replicas lag, and some
-    /// clients delete an image just after its push.
-    async fn absent(&self, pinned: &Pinned, attempt: u32, new: bool) -> (ReadOutcome, Duration) {
-        let pauses = self.shared.pace.absent;
-        let place = usize::try_from(attempt.saturating_sub(1)).unwrap_or(usize::MAX);
-        let next = pauses.get(place);
-        if new {
-            self.missing.record(pinned, next.is_none()).await;
-        }
-        let Some(pause) = next else {
-            self.metrics.count("given_up");
-            tracing::warn!(digest = %pinned.digest, "gave up reading the manifest of {pinned}: the registry does not have it; `tagtrail republish` of its image starts new attempts");
-            return (ReadOutcome::Missing, self.shared.pause(attempt));
-        };
-        tracing::info!(digest = %pinned.digest, delivery.attempt = attempt, "the registry does not have the manifest of {pinned} (yet); reading it again in {pause:.0?}");
-        (ReadOutcome::Again, *pause)
-    }
-
     /// Decides on the next step after a failed request, and pauses the registry if necessary.
     fn failed(
         &self,
@@ -384,23 +364,6 @@ impl ManifestReader {
             }
         }
     }
-
-    /// Queues the question whether a tag still has the digest of a revision without a manifest. An
-    /// old revision changes no tag, so nothing is asked about it.
-    async fn ask_for_tag(&self, revision: &Revision) -> Result<(), PublishError> {
-        if !is_new(revision) {
-            return Ok(());
-        }
-        let (image, at) = (revision.image(), revision.occurred_at);
-        let question = Push::recheck(&image, revision.revision, at, &revision.source);
-        let subject = Subject::of_push(&question, self.shared.bus.partitions());
-        publish(&self.shared.bus, &subject, question, None).await
-    }
-}
-
-/// Returns true if a trigger may wait for the manifest of this revision.
-fn is_new(revision: &Revision) -> bool {
-    !revision.late && OffsetDateTime::now_utc() - revision.recorded_at < NEW
 }
 
 impl Reads {
