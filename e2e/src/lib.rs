@@ -7,6 +7,8 @@ mod cli;
 mod fleet;
 mod up;
 
+use std::os::unix::fs::PermissionsExt;
+
 pub use cli::{Cli, CommandOutput};
 pub use fleet::{Fleet, SERVICES};
 pub use tagtrail_testkit::free_address;
@@ -16,6 +18,15 @@ pub use up::Up;
 pub const HOOK_SECRET: &str = "hook-secret-of-the-tests";
 /// The secret with which webhooks of triggers are signed.
 pub const SIGNING_SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
+
+/// Makes a temporary folder that the user of Postgres can reach, in case the tests run as root.
+#[must_use]
+pub fn shared_folder() -> tempfile::TempDir {
+    tempfile::Builder::new()
+        .permissions(PermissionsExt::from_mode(0o711))
+        .tempdir()
+        .unwrap()
+}
 
 /// Writes a file with the sources `main` (a registry) and `ci` (a script), and the trigger `shop`
 /// of two images in `registry`, with the webhook URL `target`. Returns the path.

@@ -3,14 +3,13 @@
 
 #![expect(clippy::unwrap_used, reason = "in tests a panic is the report")]
 
-use std::os::unix::fs::PermissionsExt as _;
 use std::process::Command;
 
 use axum::response::Html;
 use axum::routing::get;
 use axum::{Json, Router};
 use serde_json::json;
-use tagtrail_e2e::{Cli, HOOK_SECRET, SECRETS, Up, config, free_address, use_ring};
+use tagtrail_e2e::{Cli, HOOK_SECRET, SECRETS, Up, config, free_address, shared_folder, use_ring};
 use tagtrail_testkit::{SOON, binary, eventually};
 use tokio::task::JoinSet;
 
@@ -33,10 +32,7 @@ async fn other_servers() -> (JoinSet<std::io::Result<()>>, Vec<String>) {
 #[tokio::test(flavor = "multi_thread")]
 async fn commands_answer_as_people_expect() {
     use_ring();
-    let folder = tempfile::Builder::new()
-        .permissions(std::fs::Permissions::from_mode(0o711))
-        .tempdir()
-        .unwrap();
+    let folder = shared_folder();
     let target = format!("http://{}/hidden", free_address());
     let file = config(folder.path(), "registry.example.com", &target);
     let up = Up::start(&folder.path().join("data"), &file).await;

@@ -4,7 +4,6 @@
 #![expect(clippy::unwrap_used, reason = "in tests a panic is the report")]
 
 use std::collections::HashSet;
-use std::os::unix::fs::PermissionsExt as _;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -14,7 +13,7 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::{Router, routing::post};
 use serde_json::{Value, json};
 use sqlx::Connection as _;
-use tagtrail_e2e::{Cli, HOOK_SECRET, Up, free_address, use_ring};
+use tagtrail_e2e::{Cli, HOOK_SECRET, Up, free_address, shared_folder, use_ring};
 use tagtrail_testkit::{Registry, SOON, Sink, TestImage, eventually};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
@@ -138,10 +137,7 @@ impl World {
     /// Starts everything with these settings of the registry.
     async fn with(settings: &str) -> World {
         use_ring();
-        let folder = tempfile::Builder::new()
-            .permissions(std::fs::Permissions::from_mode(0o711))
-            .tempdir()
-            .unwrap();
+        let folder = shared_folder();
         let (gateway, sink) = (free_address(), Sink::start().await);
         let proxy = LossyProxy::start(&gateway).await;
         let registry = Registry::start(&proxy.address, &format!("Bearer {HOOK_SECRET}")).await;

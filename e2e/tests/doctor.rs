@@ -2,12 +2,11 @@
 
 #![expect(clippy::unwrap_used, reason = "in tests a panic is the report")]
 
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde_json::{Value, json};
-use tagtrail_e2e::{Up, use_ring};
+use tagtrail_e2e::{Up, shared_folder, use_ring};
 use tagtrail_testkit::{Registry, SOON, TestImage, eventually};
 
 /// Runs the doctor. Returns exit code and output, which must not contain a secret.
@@ -70,10 +69,7 @@ password = {{ file = {kept:?} }}
 #[tokio::test(flavor = "multi_thread")]
 async fn doctor_reports_each_check_and_the_cure_of_each_error() {
     use_ring();
-    let folder = tempfile::Builder::new()
-        .permissions(std::fs::Permissions::from_mode(0o711))
-        .tempdir()
-        .unwrap();
+    let folder = shared_folder();
     let registry = Registry::with_password().await;
     let file = write(folder.path(), "right.toml", &registry, Registry::PASSWORD);
     let up = Up::start(&folder.path().join("data"), &file).await;

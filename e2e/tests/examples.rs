@@ -2,12 +2,11 @@
 
 #![expect(clippy::unwrap_used, reason = "in tests a panic is the report")]
 
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde_json::json;
-use tagtrail_e2e::{HOOK_SECRET, Up, config, use_ring};
+use tagtrail_e2e::{HOOK_SECRET, Up, config, shared_folder, use_ring};
 use tagtrail_proto::{Digest, instant};
 use tagtrail_testkit::{Link, Process, Proxy, SOON, Sink, eventually, signal};
 use time::{Duration, OffsetDateTime};
@@ -28,10 +27,7 @@ struct World {
 impl World {
     async fn start() -> World {
         use_ring();
-        let folder = tempfile::Builder::new()
-            .permissions(std::fs::Permissions::from_mode(0o711))
-            .tempdir()
-            .unwrap();
+        let folder = shared_folder();
         let sink = Sink::start().await;
         let file = config(folder.path(), "registry.example.com", sink.url());
         let up = Up::start(&folder.path().join("data"), &file).await;

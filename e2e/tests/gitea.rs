@@ -3,11 +3,10 @@
 
 #![expect(clippy::unwrap_used, reason = "in tests a panic is the report")]
 
-use std::os::unix::fs::PermissionsExt as _;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
-use tagtrail_e2e::{HOOK_SECRET, Up, free_address, use_ring};
+use tagtrail_e2e::{HOOK_SECRET, Up, free_address, shared_folder, use_ring};
 use tagtrail_proto::{Digest, instant};
 use tagtrail_testkit::{Registry, SOON, Sink, TestImage, eventually};
 use time::OffsetDateTime;
@@ -27,11 +26,7 @@ struct World {
 impl World {
     async fn start() -> World {
         use_ring();
-        // A folder that the user of Postgres can reach, in case the tests run as root.
-        let folder = tempfile::Builder::new()
-            .permissions(std::fs::Permissions::from_mode(0o711))
-            .tempdir()
-            .unwrap();
+        let folder = shared_folder();
         // The registry's own events go elsewhere: the test sends those of Gitea.
         let (sink, gateway) = (Sink::start().await, free_address());
         let registry = Registry::start(sink.url(), "").await;

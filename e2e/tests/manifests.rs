@@ -1,9 +1,7 @@
 //! The manifest of a pushed image: labels, annotations, time of the build, platforms.
 
-use std::os::unix::fs::PermissionsExt as _;
-
 use serde_json::{Value, json};
-use tagtrail_e2e::{HOOK_SECRET, Up, config, free_address, use_ring};
+use tagtrail_e2e::{HOOK_SECRET, Up, config, free_address, shared_folder, use_ring};
 use tagtrail_testkit::{Registry, SOON, Sink, TestImage, eventually};
 
 const REVISION: &str = "org.opencontainers.image.revision";
@@ -11,11 +9,7 @@ const REVISION: &str = "org.opencontainers.image.revision";
 #[tokio::test(flavor = "multi_thread")]
 async fn the_manifest_of_a_pushed_digest_is_recorded() {
     use_ring();
-    // A folder that the user of Postgres can reach, in case the tests run as root.
-    let folder = tempfile::Builder::new()
-        .permissions(std::fs::Permissions::from_mode(0o711))
-        .tempdir()
-        .unwrap();
+    let folder = shared_folder();
     let (sink, gateway) = (Sink::start().await, free_address());
     let hook = format!("http://{gateway}/hooks/main");
     let registry = Registry::start(&hook, &format!("Bearer {HOOK_SECRET}")).await;

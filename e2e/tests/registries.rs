@@ -7,12 +7,11 @@
 mod captured;
 
 use std::collections::BTreeMap;
-use std::os::unix::fs::PermissionsExt as _;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use serde_json::Value;
-use tagtrail_e2e::{HOOK_SECRET, Up, free_address, use_ring};
+use tagtrail_e2e::{HOOK_SECRET, Up, free_address, shared_folder, use_ring};
 use tagtrail_proto::Digest;
 use tagtrail_testkit::{Registry, RegistryProgram, SOON, Sink, TestImage, eventually, tool};
 
@@ -31,10 +30,7 @@ impl World {
         rest: impl FnOnce(&str) -> String,
     ) -> World {
         use_ring();
-        let folder = tempfile::Builder::new()
-            .permissions(std::fs::Permissions::from_mode(0o711))
-            .tempdir()
-            .unwrap();
+        let folder = shared_folder();
         let gateway = free_address();
         let url = format!("http://{gateway}/hooks/main");
         let secret = format!("Bearer {HOOK_SECRET}");

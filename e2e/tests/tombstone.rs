@@ -3,12 +3,11 @@
 
 #![expect(clippy::unwrap_used, reason = "in tests a panic is the report")]
 
-use std::os::unix::fs::PermissionsExt as _;
 use std::time::{Duration, Instant};
 
 use reqwest::{Client, StatusCode};
 use serde_json::{Value, json};
-use tagtrail_e2e::{HOOK_SECRET, Up, config, free_address, use_ring};
+use tagtrail_e2e::{HOOK_SECRET, Up, config, free_address, shared_folder, use_ring};
 use tagtrail_proto::Digest;
 use tagtrail_testkit::{Registry, SOON, Sink, TestImage, eventually};
 
@@ -82,11 +81,7 @@ impl World {
     /// Starts everything, with a trigger of one image without `settle`.
     async fn start() -> World {
         use_ring();
-        // A folder that the user of Postgres can reach, in case the tests run as root.
-        let folder = tempfile::Builder::new()
-            .permissions(std::fs::Permissions::from_mode(0o711))
-            .tempdir()
-            .unwrap();
+        let folder = shared_folder();
         let (sink, gateway) = (Sink::start().await, free_address());
         let hook = format!("http://{gateway}/hooks/main");
         let registry = Registry::start(&hook, &format!("Bearer {HOOK_SECRET}")).await;

@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use serde_json::json;
-use tagtrail_e2e::{HOOK_SECRET, Up, answers, config, free_address, use_ring};
+use tagtrail_e2e::{HOOK_SECRET, Up, answers, config, free_address, shared_folder, use_ring};
 use tagtrail_testkit::{Process, Registry, SOON, Sink, TestImage, eventually};
 
 async fn with_registry(folder: &Path, sink: &Sink) -> (Up, Registry) {
@@ -26,17 +26,9 @@ async fn with_registry(folder: &Path, sink: &Sink) -> (Up, Registry) {
     (up, registry)
 }
 
-/// A folder that the user of Postgres can reach, in case the tests run as root.
-fn folder() -> tempfile::TempDir {
-    tempfile::Builder::new()
-        .permissions(std::fs::Permissions::from_mode(0o711))
-        .tempdir()
-        .unwrap()
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn real_pushes_become_history_and_rollouts() {
-    let (folder, sink) = (folder(), Sink::start().await);
+    let (folder, sink) = (shared_folder(), Sink::start().await);
     let (up, registry) = with_registry(folder.path(), &sink).await;
     let (cli, host) = (up.cli(), registry.host().to_owned());
     let web = format!("{host}/shop/web:latest");
@@ -165,7 +157,7 @@ async fn real_pushes_become_history_and_rollouts() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_registry_is_asked_for_missing_digests_and_contradicting_events() {
     use_ring();
-    let (folder, registry) = (folder(), Registry::with_password().await);
+    let (folder, registry) = (shared_folder(), Registry::with_password().await);
     let host = registry.host();
     let password = folder.path().join("password");
     std::fs::write(&password, Registry::PASSWORD).unwrap();
@@ -241,7 +233,7 @@ password = {{ file = {password:?} }}
 #[tokio::test(flavor = "multi_thread")]
 async fn a_quarantined_event_is_listed_shown_and_replayed_after_a_fix() {
     use_ring();
-    let (folder, sink) = (folder(), Sink::start().await);
+    let (folder, sink) = (shared_folder(), Sink::start().await);
     let file = config(folder.path(), "registry.example.com", sink.url());
     let data = folder.path().join("data");
     let up = Up::start(&data, &file).await;
@@ -337,7 +329,7 @@ async fn a_quarantined_event_is_listed_shown_and_replayed_after_a_fix() {
 #[tokio::test(flavor = "multi_thread")]
 async fn up_loses_nothing_when_it_is_stopped_killed_and_restarted() {
     use_ring();
-    let (folder, sink) = (folder(), Sink::start().await);
+    let (folder, sink) = (shared_folder(), Sink::start().await);
     let (data, config) = (
         folder.path().join("data"),
         config(folder.path(), "registry.example.com", sink.url()),
@@ -415,7 +407,7 @@ async fn up_loses_nothing_when_it_is_stopped_killed_and_restarted() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_error_at_start_names_its_cause() {
-    let folder = folder();
+    let folder = shared_folder();
     let (data, file) = (
         folder.path().join("data"),
         folder.path().join("tagtrail.toml"),

@@ -2,11 +2,10 @@
 //! history has the same digests at all times.
 
 use std::collections::BTreeSet;
-use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 
 use serde_json::Value;
-use tagtrail_e2e::{HOOK_SECRET, Up, use_ring};
+use tagtrail_e2e::{HOOK_SECRET, Up, shared_folder, use_ring};
 use tagtrail_testkit::{SOON, eventually};
 
 /// The requests during one command, and the events that count.
@@ -91,10 +90,7 @@ fn orders(count: usize) -> [Vec<usize>; 3] {
 #[tokio::test(flavor = "multi_thread")]
 async fn captured_requests_give_the_same_history_in_any_order() {
     use_ring();
-    let folder = tempfile::Builder::new()
-        .permissions(std::fs::Permissions::from_mode(0o711))
-        .tempdir()
-        .unwrap();
+    let folder = shared_folder();
     let all = all();
     assert!(all.len() >= 23, "{}", all.len());
     let host = |place: usize, order: usize| format!("c{place}-{order}.example.com");

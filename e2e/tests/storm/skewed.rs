@@ -1,5 +1,5 @@
 //! Senders whose clocks are wrong by up to a minute, and a registry that can be asked. After the
-//! storm each head must be what the registry has.
+//! storm each head must have the digest of the registry.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
@@ -28,7 +28,7 @@ const TAGS: [&str; 6] = ["a", "b", "c", "d", "e", "f"];
 /// Errors of the senders' clocks, in milliseconds.
 const OFFSETS: [i64; 6] = [-60_000, -8_000, -700, 0, 9_000, 59_000];
 
-/// A registry that answers what its tags have now.
+/// A registry that answers with the present digests of its tags.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct AskedRegistry {
     tags: Arc<Mutex<BTreeMap<String, Option<String>>>>,
