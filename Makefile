@@ -4,7 +4,7 @@ CARGO ?= cargo
 # Data folder of `make up`. As root, Postgres runs as another user, who must be able to reach the folder.
 DATA ?= $(if $(filter 0,$(shell id -u)),/var/lib/tagtrail,.tagtrail)
 
-.PHONY: help setup build up demo test test-servers test-clients findings faults faults-selftest overload bench bench-growth fuzz lint fmt clean-data
+.PHONY: help setup servers build up demo test test-servers test-clients findings faults faults-selftest overload bench bench-growth fuzz lint fmt clean-data
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -12,13 +12,17 @@ help: ## list the targets
 setup: ## install missing packages and tools (without root: print the command to run)
 	@scripts/setup
 
+# To run the product: without the programs that only tests use.
+servers:
+	@scripts/setup --without-tests
+
 build: ## build the release binary, target/release/tagtrail
 	$(CARGO) build --release --locked --package tagtrail
 
-up: setup build ## run all services on this machine, with data in $(DATA)
+up: servers build ## run all services on this machine, with data in $(DATA)
 	target/release/tagtrail up --data $(DATA)
 
-demo: setup build ## run the demo: a real registry, real pushes and rollouts
+demo: servers build ## run the demo: a real registry, real pushes and rollouts
 	@scripts/demo
 
 test: setup ## run all tests, with real servers
@@ -43,15 +47,15 @@ test-servers: setup ## test on several releases of Postgres and nats-server, fro
 test-clients: setup ## run the examples in five languages, with libraries from public package registries
 	@scripts/test-clients
 
-overload: setup build ## push more than the store can record for a minute: memory must stay bounded, and no push be lost
+overload: servers build ## push more than the store can record for a minute: memory must stay bounded, and no push be lost
 	OVERLOAD_SECONDS=60 TAGTRAIL_BINARY=$(CURDIR)/target/release/tagtrail \
 		$(CARGO) test --locked --package tagtrail-e2e --test overload -- --nocapture
 
-bench: setup build ## measure performance, and the limits of Postgres and NATS in the same run (15 minutes; QUICK=1: 2 minutes)
+bench: servers build ## measure performance, and the limits of Postgres and NATS in the same run (15 minutes; QUICK=1: 2 minutes)
 	$(CARGO) build --release --locked --package tagtrail-bench
 	TAGTRAIL_BINARY=$(CURDIR)/target/release/tagtrail target/release/tagtrail-bench run $(if $(QUICK),--quick)
 
-bench-growth: setup build ## measure stores of several sizes (FACTS=1,5,20, in millions of pushes)
+bench-growth: servers build ## measure stores of several sizes (FACTS=1,5,20, in millions of pushes)
 	$(CARGO) build --release --locked --package tagtrail-bench
 	TAGTRAIL_BINARY=$(CURDIR)/target/release/tagtrail target/release/tagtrail-bench growth --facts $(or $(FACTS),1,5,20)
 
