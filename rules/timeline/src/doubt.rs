@@ -1,5 +1,5 @@
 //! Which pushes leave a doubt about the end of their tag's timeline, so that the registry is asked
-//! what the tag has now.
+//! for the present digest of the tag.
 //!
 //! Clocks of senders differ, and registries report pushes before they write the tag. The times of
 //! two pushes then say too little about their order, and only the registry knows the outcome. A

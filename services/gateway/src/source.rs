@@ -314,7 +314,7 @@ pub(crate) enum Meaning {
     Push(Box<Push>),
     /// The push of a tag without a usable digest: the resolver asks the registry.
     Unresolved(Box<Push>),
-    /// A pull by tag, which says what digest the tag has.
+    /// A pull by tag, which names the digest of the tag.
     Observed(Box<Push>),
     /// An event that changes no tag.
     Ignored,

@@ -1,4 +1,4 @@
-//! Pulls as observations. A pull by tag says what digest the tag has, so a pull of another digest
+//! Pulls as observations. A pull by tag names the digest of the tag, so a pull of another digest
 //! than the last reported one shows a lost push, or a tag that moved in a pull-through cache.
 //!
 //! The gateway has no database, so it remembers the last reported digest of each image. A pull that

@@ -156,7 +156,7 @@ fn decode_pull(event: Event, ctx: &Context<'_>, body_id: &dyn Fn() -> String) ->
         return Meaning::Ignored;
     }
     let event = Event {
-        // A pull says what the tag is when it is received.
+        // A pull names the digest of the tag at its receipt.
         timestamp: Stamp::default(),
         // The client that pulls is not the author of the tag.
         actor: None,
