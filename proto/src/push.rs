@@ -115,9 +115,9 @@ impl Push {
     /// in `digest`. The answer of the registry to an observation has the same `event_id`.
     pub const OBSERVED: &'static str = "observed:";
 
-    /// Returns a re-check: a question about the present digest of an image. `head` is the number of the
-    /// revision that the question is about, and `head_at` its effective time: the answer takes
-    /// effect after it, even where the head's sender had a clock that is ahead.
+    /// Returns a re-check: a question about the present digest of an image. `head` is the number of
+    /// the revision that the question is about, and `head_at` its effective time. The answer takes
+    /// effect after that time, even where the head's sender had a clock that is ahead.
     #[must_use]
     pub fn recheck(image: &Image, head: u64, head_at: OffsetDateTime, source: &str) -> Push {
         Push {

@@ -1,5 +1,5 @@
-//! Manifests that a registry does not have: each is read again a few times, and then the registry is
-//! asked for the tag.
+//! Manifests that a registry does not have: each is read again a few times, and then the registry
+//! is asked for the tag.
 
 use std::time::Duration;
 
