@@ -21,7 +21,8 @@ pub(crate) async fn rollouts(
     stored: &BTreeMap<Tag, Vec<RecordedRevision>>,
 ) -> Result<(i64, usize), String> {
     let rows = sqlx::query(
-        "select o.id::text as id, t.name as trigger, o.number, o.state::text as state, o.images
+        "select o.id::text as id, t.name as trigger, o.number, o.state::text as state, o.images, o.attempts,
+             coalesce(o.error like 'not begun: %', false) as withdrawn
          from rollout o join trigger t on t.id = o.trigger_id order by t.name, o.number",
     )
     .fetch_all(db)
@@ -29,6 +30,10 @@ pub(crate) async fn rollouts(
     .map_err(|error| error.to_string())?;
     let mut recorded: HashMap<String, (String, i64, serde_json::Value)> = HashMap::new();
     let mut last: BTreeMap<String, (i64, String, serde_json::Value)> = BTreeMap::new();
+    // A rollout that was withdrawn before its first attempt changed nothing, so the next one may
+    // have the same images. The next one must then differ from the last attempted rollout.
+    let mut attempted: HashMap<String, serde_json::Value> = HashMap::new();
+    let mut compared: HashMap<String, Option<serde_json::Value>> = HashMap::new();
     for row in &rows {
         let (id, trigger): (String, String) = (row.get("id"), row.get("trigger"));
         let (number, state): (i64, String) = (row.get("number"), row.get("state"));
@@ -60,13 +65,21 @@ pub(crate) async fn rollouts(
                 ));
             }
         }
-        if let Some((_, _, before)) = last.get(&trigger)
+        if let Some(Some(before)) = compared.get(&trigger)
             && digests(before) == digests(&images)
         {
             return Err(format!(
                 "rollout {number} of {trigger} has the same images as the one before"
             ));
         }
+        if row.get::<i32, _>("attempts") > 0 {
+            attempted.insert(trigger.clone(), images.clone());
+        }
+        let next_to = match row.get("withdrawn") {
+            true => attempted.get(&trigger).cloned(),
+            false => Some(images.clone()),
+        };
+        compared.insert(trigger.clone(), next_to);
         recorded.insert(id, (trigger.clone(), number, images.clone()));
         last.insert(trigger, (number, state, images));
     }
