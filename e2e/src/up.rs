@@ -50,7 +50,8 @@ impl Up {
         ];
         let mut process = Process::tagtrail(&arguments, &SECRETS);
         let path = data.join("endpoints.json");
-        let endpoints = eventually("tagtrail up to be ready", SOON, async || {
+        // The start of both servers and all services takes most of the time on a loaded machine.
+        let endpoints = eventually("tagtrail up to be ready", SOON * 3, async || {
             assert!(process.running(), "tagtrail up ended");
             // `up` removes a file of an earlier run, which has another API address.
             let text = std::fs::read_to_string(&path).ok()?;
