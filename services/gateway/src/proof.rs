@@ -2,5 +2,6 @@
 //! token.
 
 pub(crate) mod credentials;
+pub(crate) mod hashing;
 pub(crate) mod id_token;
 pub(crate) mod signature;

@@ -13,6 +13,7 @@ use std::time::Instant;
 
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderMap, HeaderValue};
+use bytes::Bytes;
 use serde_json::Value;
 use tagtrail_bus::Bus;
 use tagtrail_proto::{PARTITIONS, Quarantined, TraceContext, clean_text};
@@ -22,6 +23,7 @@ use tokio::time::Duration;
 use crate::config::SourceRules;
 use crate::error::NotStored;
 use crate::interpret::{Interpretation, Receipt};
+use crate::proof::hashing::off_thread;
 use crate::publish::{Outbound, publish, reached};
 use crate::receive::attempts::Attempt;
 use crate::shared::Shared;
@@ -32,7 +34,7 @@ pub(crate) const UNWATCHED: Duration = Duration::from_secs(30);
 /// A body from an authentic sender.
 pub(crate) struct Inbound<'a> {
     pub(crate) headers: &'a HeaderMap,
-    pub(crate) body: &'a [u8],
+    pub(crate) body: &'a Bytes,
     pub(crate) received_at: OffsetDateTime,
     /// The time after which the sender stops waiting for an answer.
     pub(crate) patience: Duration,
@@ -58,9 +60,9 @@ pub(crate) async fn store(
 ) -> Result<Reply, NotStored> {
     let Inbound { headers, body, .. } = *inbound;
     let bus = shared.bus.get();
-    let mut attempt = shared
-        .attempts
-        .begin(&rules.name, body, inbound.received_at);
+    let (source, hashed) = (rules.name.clone(), body.clone());
+    let key = off_thread(body.len(), move || attempts::key(&source, &hashed)).await;
+    let mut attempt = shared.attempts.begin(key, inbound.received_at);
     let identity = attempt.identity();
     let partitions = bus.map_or(PARTITIONS, Bus::partitions);
     let Interpretation {

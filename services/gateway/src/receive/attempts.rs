@@ -19,7 +19,16 @@ const KEPT: Duration = Duration::from_secs(10 * 60);
 const MOST: usize = 20_000;
 
 /// The hash of a source and a body.
-type Key = [u8; 32];
+pub(crate) type Key = [u8; 32];
+
+/// Returns the key of a body.
+pub(crate) fn key(source: &Name, body: &[u8]) -> Key {
+    // No name holds a zero byte.
+    let hash = Sha256::new()
+        .chain_update(source.as_ref())
+        .chain_update([0]);
+    hash.chain_update(body).finalize().into()
+}
 
 /// The bodies that were not accepted.
 #[derive(Debug, Default)]
@@ -52,20 +61,9 @@ pub(crate) struct Attempt<'a> {
 }
 
 impl Attempts {
-    /// Begins to store a body. Until the end of the attempt, an equal body is no retry.
-    pub(crate) fn begin(
-        &self,
-        source: &Name,
-        body: &[u8],
-        received_at: OffsetDateTime,
-    ) -> Attempt<'_> {
-        // No name holds a zero byte.
-        let key = Sha256::new()
-            .chain_update(source.as_ref())
-            .chain_update([0])
-            .chain_update(body)
-            .finalize()
-            .into();
+    /// Begins to store the body with this key. Until the end of the attempt, an equal body is no
+    /// retry.
+    pub(crate) fn begin(&self, key: Key, received_at: OffsetDateTime) -> Attempt<'_> {
         let known = self.with(|memory| memory.take(&key, Instant::now()));
         Attempt {
             attempts: self,
@@ -142,7 +140,7 @@ mod tests {
 
     fn begin<'a>(attempts: &'a Attempts, source: &str, body: &str) -> Attempt<'a> {
         let now = OffsetDateTime::now_utc();
-        attempts.begin(&source.parse().unwrap(), body.as_bytes(), now)
+        attempts.begin(key(&source.parse().unwrap(), body.as_bytes()), now)
     }
 
     #[test]

@@ -7,6 +7,7 @@
 use std::sync::Arc;
 
 use axum::http::HeaderMap;
+use bytes::Bytes;
 use tagtrail_bus::{BusError, Subscription};
 use tagtrail_daemon::{Context, Retry, Span, SpanKind};
 use time::OffsetDateTime;
@@ -63,7 +64,7 @@ pub(crate) async fn listen(
 }
 
 /// Stores a message. No sender repeats a message, so storing is retried until success.
-async fn store(shared: &Shared, source: &Source, body: &[u8], ctx: &Context) {
+async fn store(shared: &Shared, source: &Source, body: &Bytes, ctx: &Context) {
     let name = source.rules.name.as_ref();
     let headers = HeaderMap::new();
     let inbound = Inbound {
