@@ -29,6 +29,9 @@ pub(crate) enum Error {
         "send the secret of the source as Bearer token, Basic password, whole Authorization value or last part of the path"
     )]
     Unauthenticated,
+    /// A header that may prove the identity has several values.
+    #[error("send the Authorization header, and each header of a signature or secret, once")]
+    HeaderRepeated,
     /// The request has a signature, which does not match the body.
     #[error("the signature does not match this body and the secret of the source")]
     WrongSignature,
@@ -79,6 +82,7 @@ impl Error {
             Error::UnknownSource => (StatusCode::NOT_FOUND, "source_unknown"),
             Error::NotPost => (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed"),
             Error::Unauthenticated => (StatusCode::UNAUTHORIZED, "unauthenticated"),
+            Error::HeaderRepeated => (StatusCode::BAD_REQUEST, "header_repeated"),
             Error::WrongSignature => (StatusCode::UNAUTHORIZED, "signature_wrong"),
             Error::Encoded => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "content_encoded"),
             Error::TooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "body_too_large"),

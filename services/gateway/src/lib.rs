@@ -14,6 +14,7 @@
 //! | answer | when |
 //! |---|---|
 //! | 202 | every event of the body is stored, or need not be; `{"accepted","unresolved","ignored","quarantined"}` count the events, `reasons` explains the last two |
+//! | 400 | a header that may prove the sender's identity has several values; the body was not read |
 //! | 401 | no live secret of the source is in the request, and the body was not read; or the signature does not match the body |
 //! | 404, 405 | no source has the path (counted, and logged below `/hooks`), the method is not POST |
 //! | 408, 413, 415 | the body took over 10 s, has over 8 MiB (from GitHub 25), or is compressed |

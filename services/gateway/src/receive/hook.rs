@@ -85,7 +85,9 @@ async fn hook(
     let secret = route.as_ref().and_then(|route| route.secret.as_deref());
     // Runs before the body is borrowed: a body is not `Sync`.
     let admission = source.credentials.admit(&head.headers, secret).await;
-    let outcome = match admit(&shared, source, admission, &head.headers, &body) {
+    let permit =
+        admission.and_then(|admission| permit(&shared, source, admission, &head.headers, &body));
+    let outcome = match permit {
         Ok(permit) => {
             let request = (&head.headers, body);
             take(&shared, source, request, permit, span.context()).await
@@ -148,8 +150,9 @@ async fn handshake(
         return Err(Error::UnknownSource);
     };
     let secret = route.as_ref().and_then(|route| route.secret.as_deref());
-    if source.credentials.admit(headers, secret).await != Admission::Granted {
-        return Err(Error::Unauthenticated);
+    match source.credentials.admit(headers, secret).await? {
+        Admission::Granted => {}
+        Admission::BySignature(_) => return Err(Error::Unauthenticated),
     }
     let origin = headers.get("webhook-request-origin").cloned();
     let origin = origin.unwrap_or(HeaderValue::from_static("*"));
@@ -167,27 +170,23 @@ async fn handshake(
 /// The permission to read a body.
 struct BodyPermit {
     _place: OwnedSemaphorePermit,
-    /// The signature, and so the sender, is still unchecked.
-    by_signature: bool,
+    admission: Admission,
 }
 
 /// Decides by the head of a request whether to read the body, and reserves memory.
-fn admit(
+fn permit(
     shared: &Shared,
     source: &Source,
     admission: Admission,
     headers: &HeaderMap,
     body: &Body,
 ) -> Result<BodyPermit, Error> {
-    if admission == Admission::Refused {
-        return Err(Error::Unauthenticated);
-    }
     if body::is_encoded(headers) {
         return Err(Error::Encoded);
     }
     Ok(BodyPermit {
         _place: shared.budget.reserve(body, source.rules.kind.max_body)?,
-        by_signature: admission == Admission::BySignature,
+        admission,
     })
 }
 
@@ -203,7 +202,9 @@ async fn take(
     let received_at = OffsetDateTime::now_utc();
     let rules = &source.rules;
     let body = body::read(body, rules.kind.max_body).await?;
-    if permit.by_signature && !source.credentials.signed(headers, &body) {
+    if let Admission::BySignature(claim) = permit.admission
+        && !source.credentials.signed(claim, &body).await
+    {
         return Err(Error::WrongSignature);
     }
     let inbound = Inbound {

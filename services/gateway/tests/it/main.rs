@@ -261,6 +261,33 @@ async fn without_the_secret_nothing_is_stored() {
 }
 
 #[tokio::test]
+async fn a_header_that_proves_the_identity_is_sent_once() {
+    let (nats, gateway) = Gateway::with_nats().await;
+    for headers in [
+        [("authorization", "Bearer first-secret"); 2],
+        [
+            ("authorization", "Bearer wrong"),
+            ("Authorization", "first-secret"),
+        ],
+        [
+            ("x-hook-secret", "wrong"),
+            ("x-hook-secret", "first-secret"),
+        ],
+    ] {
+        // The answer does not wait for the body, which never arrives.
+        let head = head("POST", "/hooks/main/first-secret", &headers);
+        let request = head + "expect: 100-continue\r\ncontent-length: 100\r\n\r\n";
+        let answer = send(gateway.address, request.as_bytes()).await;
+        assert_eq!(
+            (answer.status, &answer.json()["code"]),
+            (400, &json!("header_repeated")),
+            "{headers:?}"
+        );
+    }
+    nats_is_empty(&nats).await;
+}
+
+#[tokio::test]
 async fn unknown_paths_and_methods_are_refused_with_their_code() {
     let (nats, gateway) = Gateway::with_nats().await;
     let secret = [("authorization", "Bearer first-secret")];
