@@ -35,6 +35,9 @@
 //! name = "dashboard"
 //! secret = { file = "/run/secrets/dashboard" }
 //! role = "read"                        # or "operate": also pause and resume
+//!
+//! [pages]
+//! hosts = ["tagtrail.example.com"]     # names by which clients reach the gateway and the api
 //! # "##;
 //! let file = tagtrail_config::File::parse(text, "tagtrail.toml".as_ref())?;
 //! assert_eq!(file.trigger[0].images.len(), 2);
@@ -42,6 +45,7 @@
 //! ```
 
 mod duration;
+mod host;
 mod names;
 mod secret;
 mod source;
@@ -54,6 +58,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use tagtrail_proto::{Image, Name, Registry, Repository};
 
+pub use host::HostName;
 pub use names::{ImagePattern, Names};
 pub use secret::{Live, Secret, SecretError, Secrets};
 pub use source::{Pulls, SettingError, Settings, Source, SourceRegistry};
@@ -77,12 +82,24 @@ pub struct File {
     /// The tokens for the API.
     #[serde(default)]
     pub token: Vec<Token>,
+    /// The settings of requests by browsers.
+    #[serde(default)]
+    pub pages: Pages,
     #[serde(skip)]
     names: Names,
     #[serde(skip)]
     path: PathBuf,
     #[serde(skip)]
     text: String,
+}
+
+/// The settings of requests by browsers.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Pages {
+    /// Names by which clients reach the gateway and the api, in addition to `localhost`.
+    #[serde(default)]
+    pub hosts: Vec<HostName>,
 }
 
 /// The access to a registry.
@@ -201,6 +218,12 @@ impl File {
             },
         })?;
         File::parse(&text, path)
+    }
+
+    /// Returns the names by which clients reach the gateway and the api.
+    #[must_use]
+    pub fn hosts(&self) -> Vec<String> {
+        self.pages.hosts.iter().map(HostName::to_string).collect()
     }
 
     /// Returns the path to read: the given path, which must exist, or `tagtrail.toml` if present,

@@ -69,7 +69,7 @@ fn every_mistake_is_named_with_file_line_key_and_cure() {
     let messages: Vec<String> = cases.iter().map(|text| refused(text)).collect();
     insta::assert_snapshot!(messages.join("\n"), @r#"
     tagtrail.toml:1: unclosed array table, expected `]]`; it is not TOML
-    tagtrail.toml:1: sauce: unknown field `sauce`, expected one of `source`, `registry`, `trigger`, `token`
+    tagtrail.toml:1: sauce: unknown field `sauce`, expected one of `source`, `registry`, `trigger`, `token`, `pages`
     tagtrail.toml:1: source[0]: missing field `kind`; add it
     tagtrail.toml:2: source[0].name: the name "Main!" is not valid: it must be 1 to 63 of a-z 0-9 -, not starting with a hyphen
     tagtrail.toml:4: source[0].secret: a secret is { env = "VARIABLE" } or { file = "path" }, or a list of two of them
