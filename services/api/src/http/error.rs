@@ -62,6 +62,8 @@ pub(crate) enum Error {
 
     #[error("send `Authorization: Bearer …` with the secret of a [[token]] in tagtrail.toml")]
     Unauthenticated,
+    #[error("send the Authorization header once")]
+    HeaderRepeated,
     #[error(
         "an address may carry only a token with role = \"read\": send this token as `Authorization: Bearer …`, and replace it if the address was logged"
     )]
@@ -165,6 +167,7 @@ impl Error {
             Error::BodyTooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "body_too_large"),
             Error::BodyNotJson => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "body_not_json"),
             Error::RevisionAndTime => (StatusCode::BAD_REQUEST, "parameter_conflict"),
+            Error::HeaderRepeated => (StatusCode::BAD_REQUEST, "header_repeated"),
             Error::Unauthenticated => (StatusCode::UNAUTHORIZED, "unauthenticated"),
             Error::Forbidden | Error::TokenInQuery => (StatusCode::FORBIDDEN, "forbidden"),
             Error::TagUnknown(_) | Error::TagNotYet(_) => (StatusCode::NOT_FOUND, "tag_unknown"),

@@ -29,6 +29,8 @@ pub(crate) enum Sent<'a> {
     Header(&'a [u8]),
     /// In the query, where a proxy or a browser may log it.
     Query(Cow<'a, str>),
+    /// Several `Authorization` headers: proxies differ in the one that they take.
+    Several,
     Nothing,
 }
 
@@ -36,7 +38,11 @@ impl<'a> Sent<'a> {
     /// Finds the token. `query`: the query of an operation that takes a token there; a header
     /// takes precedence.
     pub(crate) fn find(headers: &'a HeaderMap, query: Option<&'a str>) -> Sent<'a> {
-        if let Some(value) = headers.get(AUTHORIZATION) {
+        let mut values = headers.get_all(AUTHORIZATION).iter();
+        if let Some(value) = values.next() {
+            if values.next().is_some() {
+                return Sent::Several;
+            }
             return match value.as_bytes().split_at_checked("bearer ".len()) {
                 Some((scheme, token)) if scheme.eq_ignore_ascii_case(b"bearer ") => {
                     Sent::Header(token.trim_ascii())
@@ -125,6 +131,7 @@ impl Tokens {
         let (secret, in_query) = match sent {
             Sent::Header(secret) => (*secret, false),
             Sent::Query(secret) => (secret.as_bytes(), true),
+            Sent::Several => return Err(Error::HeaderRepeated),
             Sent::Nothing => return Err(Error::Unauthenticated),
         };
         // Compares all tokens, so that the time does not depend on the token that matches.
@@ -179,6 +186,7 @@ mod tests {
             Error::Unauthenticated => "unauthenticated",
             Error::Forbidden => "forbidden",
             Error::TokenInQuery => "in query",
+            Error::HeaderRepeated => "repeated",
             _ => "?",
         })
     }
@@ -205,6 +213,19 @@ mod tests {
             code(tokens.admit(&sent, Role::Read)),
             Err("unauthenticated")
         );
+    }
+
+    #[test]
+    fn a_token_is_sent_once() {
+        let right = "Bearer operating-secret";
+        for second in ["Bearer wrong", right] {
+            let mut headers = HeaderMap::new();
+            headers.append(AUTHORIZATION, right.parse().unwrap());
+            headers.append(AUTHORIZATION, second.parse().unwrap());
+            let sent = Sent::find(&headers, None);
+            assert_eq!(code(tokens().admit(&sent, Role::Read)), Err("repeated"));
+            assert_eq!(code(Tokens::default().admit(&sent, Role::Read)), Ok(()));
+        }
     }
 
     #[test]
