@@ -25,7 +25,7 @@ type Attack = (Vec<u8>, &'static [&'static str]);
 
 fn request(headers: &str, body: &[u8]) -> Vec<u8> {
     let mut request = format!(
-        "POST /hooks/ci HTTP/1.1\r\nhost: gateway\r\nauthorization: Bearer {HOOK_SECRET}\r\n{headers}content-length: {}\r\n\r\n",
+        "POST /hooks/ci HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer {HOOK_SECRET}\r\n{headers}content-length: {}\r\n\r\n",
         body.len()
     )
     .into_bytes();
@@ -65,11 +65,11 @@ fn attacks() -> Vec<Attack> {
         (b"GET / HTTP/9.9\r\n\r\n".to_vec(), &["HTTP/1.1 400", ""]),
         (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03".to_vec(), &["HTTP/1.1 400", ""]),
         (
-            b"POST /hooks/ci HTTP/1.1\r\nhost: g\r\ncontent-length: 5\r\ncontent-length: 6\r\n\r\nhello".to_vec(),
+            b"POST /hooks/ci HTTP/1.1\r\nhost: localhost\r\ncontent-length: 5\r\ncontent-length: 6\r\n\r\nhello".to_vec(),
             &["HTTP/1.1 400", ""],
         ),
         (
-            b"POST /hooks/ci HTTP/1.1\r\nhost: g\r\nauthorization: Bearer guessed\r\ncontent-length: 2\r\n\r\n{}".to_vec(),
+            b"POST /hooks/ci HTTP/1.1\r\nhost: localhost\r\nauthorization: Bearer guessed\r\ncontent-length: 2\r\n\r\n{}".to_vec(),
             &["HTTP/1.1 401"],
         ),
     ]

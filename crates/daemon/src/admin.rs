@@ -60,6 +60,7 @@ pub(crate) async fn serve(
             connections: 64,
             ..http::Limits::default()
         },
+        Vec::new(),
     )
     .await
 }

@@ -1,18 +1,33 @@
-//! An HTTP/1.1 server that limits the time and the connections of its clients.
+//! An HTTP/1.1 server that limits the time and the connections of its clients, and refuses requests
+//! that a foreign web page made a browser send.
 
+mod discard;
+mod forgery;
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::Router;
-use axum::extract::ConnectInfo;
+use axum::body::Body;
+use axum::extract::{ConnectInfo, Request};
+use axum::http::header::{CACHE_CONTROL, HOST, X_CONTENT_TYPE_OPTIONS};
+use axum::http::{HeaderMap, HeaderValue};
+use axum::response::Response;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
+use tagtrail_proto::clean_text;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_io_timeout::TimeoutStream;
 use tokio_util::sync::CancellationToken;
 use tower_service::Service as _;
+
+use crate::throttle::Throttle;
+pub use discard::{discard, discard_rest};
+use forgery::{Forgery, Hosts};
 
 /// The limits on clients.
 #[derive(Debug, Clone, Copy)]
@@ -38,17 +53,64 @@ impl Default for Limits {
     }
 }
 
+/// Answers the requests of all connections.
+#[derive(Debug)]
+struct Service {
+    router: Router,
+    hosts: Hosts,
+    refusals: Throttle,
+}
+
+impl Service {
+    async fn answer(&self, remote: SocketAddr, request: Request) -> Result<Response, Infallible> {
+        let (mut head, body) = request.into_parts();
+        let checked = self
+            .hosts
+            .check(&head.method, &head.uri, head.version, &head.headers);
+        if let Err(forgery) = checked {
+            self.log(forgery, remote, &head.headers);
+            discard(&head.headers, body);
+            return Ok(forgery.response());
+        }
+        head.extensions.insert(ConnectInfo(remote));
+        let request = Request::from_parts(head, body);
+        let mut response = self.router.clone().call(request).await?;
+        let headers = response.headers_mut();
+        headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+        let no_store = HeaderValue::from_static("no-store");
+        headers.entry(CACHE_CONTROL).or_insert(no_store);
+        Ok(response)
+    }
+
+    fn log(&self, forgery: Forgery, remote: SocketAddr, headers: &HeaderMap) {
+        let Some(count) = self.refusals.line(Instant::now()) else {
+            return;
+        };
+        let host = headers.get(HOST).map(HeaderValue::as_bytes);
+        let host = String::from_utf8_lossy(host.unwrap_or_default());
+        let host = clean_text(&host, 255);
+        tracing::warn!(%remote, host, count, "refused a request: {forgery}");
+    }
+}
+
 /// Serves `router` until `shutdown` fires, then waits for requests in progress. Requests carry the
-/// address of their client as `ConnectInfo<SocketAddr>`.
+/// address of their client as `ConnectInfo<SocketAddr>`. `hosts` are further names of the server.
 ///
 /// # Errors
-/// None so far: a failed connection concerns its client alone, and a failed accept is retried.
+/// If the listener has no address. A failed connection concerns its client alone, and a failed
+/// accept is retried.
 pub async fn serve(
     listener: TcpListener,
     router: Router,
     shutdown: CancellationToken,
     limits: Limits,
+    hosts: Vec<String>,
 ) -> anyhow::Result<()> {
+    let service = Arc::new(Service {
+        router,
+        hosts: Hosts::new(listener.local_addr()?, hosts),
+        refusals: Throttle::default(),
+    });
     let permits = Arc::new(Semaphore::new(limits.connections));
     let graceful = GracefulShutdown::new();
     let mut connections = JoinSet::new();
@@ -77,13 +139,12 @@ pub async fn serve(
         let _ = stream.set_nodelay(true);
         let mut stream = TimeoutStream::new(stream);
         stream.set_write_timeout(Some(limits.writing));
-        let router = router.clone();
-        let service = hyper::service::service_fn(
-            move |mut request: hyper::Request<hyper::body::Incoming>| {
-                request.extensions_mut().insert(ConnectInfo(remote));
-                router.clone().call(request)
-            },
-        );
+        let service = Arc::clone(&service);
+        let service =
+            hyper::service::service_fn(move |request: hyper::Request<hyper::body::Incoming>| {
+                let service = Arc::clone(&service);
+                async move { service.answer(remote, request.map(Body::new)).await }
+            });
         let connection = hyper::server::conn::http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(limits.headers)
@@ -151,7 +212,13 @@ mod tests {
             CancellationToken::new(),
             JoinSet::new(),
         );
-        task.spawn(serve(listener, router, shutdown.clone(), limits));
+        task.spawn(serve(
+            listener,
+            router,
+            shutdown.clone(),
+            limits,
+            Vec::new(),
+        ));
         Server {
             address,
             shutdown,
@@ -169,7 +236,50 @@ mod tests {
         answer
     }
 
-    const SLOW: &[u8] = b"GET /slow HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+    const SLOW: &[u8] = b"GET /slow HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
+
+    async fn ask(address: std::net::SocketAddr, request: &str) -> String {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        stream.write_all(request.as_bytes()).await.unwrap();
+        read_all(stream).await
+    }
+
+    #[tokio::test]
+    async fn a_foreign_page_gets_no_answer_of_the_router() {
+        let server = start(Limits::default()).await;
+        for (request, status, code) in [
+            (
+                "GET /slow HTTP/1.1\r\nhost: evil.example",
+                421,
+                "host_unknown",
+            ),
+            ("GET /slow HTTP/1.1\r\nx: y", 400, "host_invalid"),
+            (
+                "POST /slow HTTP/1.1\r\nhost: localhost\r\ncontent-length: 0\r\norigin: https://evil.example",
+                403,
+                "origin_forbidden",
+            ),
+            // The body is discarded, so that the sender receives the answer.
+            (
+                "POST /slow HTTP/1.1\r\nhost: evil.example\r\ncontent-length: 9",
+                421,
+                "host_unknown",
+            ),
+        ] {
+            let request = format!("{request}\r\nconnection: close\r\n\r\n");
+            let answer = ask(server.address, &request).await;
+            assert!(
+                answer.starts_with(&format!("HTTP/1.1 {status} ")),
+                "{answer}"
+            );
+            assert!(answer.contains(code), "{answer}");
+        }
+        let answer = ask(server.address, std::str::from_utf8(SLOW).unwrap()).await;
+        assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+        for header in ["x-content-type-options: nosniff", "cache-control: no-store"] {
+            assert!(answer.contains(header), "{answer}");
+        }
+    }
 
     #[tokio::test]
     async fn headers_that_never_end_time_out() {
@@ -195,7 +305,7 @@ mod tests {
         .await;
         let mut stream = TcpStream::connect(server.address).await.unwrap();
         stream
-            .write_all(b"GET /endless HTTP/1.1\r\nhost: x\r\n\r\n")
+            .write_all(b"GET /endless HTTP/1.1\r\nhost: localhost\r\n\r\n")
             .await
             .unwrap();
         tokio::time::timeout(Duration::from_secs(10), server.gone.cancelled())

@@ -16,6 +16,7 @@ pub mod problem;
 mod process;
 mod retry;
 mod tasks;
+mod throttle;
 pub mod trace;
 
 use std::time::Duration;
@@ -29,6 +30,7 @@ pub use metrics::Metrics;
 pub use process::{LogArgs, main};
 pub use retry::{Retry, backoff, until};
 pub use tasks::Tasks;
+pub use throttle::Throttle;
 pub use trace::{Span, SpanKind, TraceArgs};
 
 /// The time that a process has to stop after the request to stop.

@@ -14,7 +14,9 @@
 //! | status | code |
 //! |---|---|
 //! | 400 | `image_invalid`, `digest_invalid`, `time_invalid`, `revision_invalid`, `flag_invalid`, `limit_invalid`, `cursor_invalid`, `match_invalid`, `parameter_unknown`, `parameter_repeated`, `parameter_conflict` |
-//! | 401, 403 | `unauthenticated`, `forbidden` |
+//! | 400, 421 | `host_invalid`, `host_unknown`: the request names no host, or another one than this server's |
+//! | 400 | `header_repeated`: several `Authorization` headers |
+//! | 401, 403 | `unauthenticated`, `forbidden`; `origin_forbidden`: a web page of another origin sent the request |
 //! | 404 | `tag_unknown`, `tag_deleted`, `revision_unknown`, `manifest_unknown`, `trigger_unknown`, `rollout_unknown`, `not_found` |
 //! | 405 | `method_not_allowed` |
 //! | 400, 413, 415 | `body_invalid`, `body_too_large`, `body_not_json`: of operations with a body |
@@ -113,7 +115,13 @@ pub async fn serve(listener: TcpListener, config: Config, ctx: Context) -> anyho
     let mut tasks = Tasks::new();
     tasks.spawn(
         "http",
-        serve_http(listener, router, ctx.shutdown.clone(), Limits::default()),
+        serve_http(
+            listener,
+            router,
+            ctx.shutdown.clone(),
+            Limits::default(),
+            file.hosts(),
+        ),
     );
     tasks.spawn("postgres", database.keep(config.db, ctx.clone()));
     tasks.spawn("feed", feed.clone().keep());

@@ -33,6 +33,17 @@ pub struct Config {
     pub bus: BusArgs,
 }
 
+/// The gateway's part of the file.
+#[derive(Debug)]
+pub(crate) struct Settings {
+    /// The sources, by name.
+    pub(crate) sources: HashMap<String, Source>,
+    /// The registries that the resolver may ask.
+    pub(crate) registries: HashSet<Registry>,
+    /// Further names of the gateway's host.
+    pub(crate) hosts: Vec<String>,
+}
+
 /// A configured source.
 #[derive(Debug)]
 pub(crate) struct Source {
@@ -75,14 +86,11 @@ impl SourceRules {
 }
 
 impl Config {
-    /// Reads the sources of the file, with their secrets, by name; and the names of the registries
-    /// that the resolver may ask.
+    /// Reads the gateway's part of the file, with the secrets of the sources.
     ///
     /// # Errors
     /// A mistake in the file, with line and cure.
-    pub(crate) fn sources(
-        &self,
-    ) -> Result<(HashMap<String, Source>, HashSet<Registry>), ConfigError> {
+    pub(crate) fn read(&self) -> Result<Settings, ConfigError> {
         let file = File::load(&self.config)?;
         let sources = sources(&file)?;
         for entry in &file.source {
@@ -93,7 +101,11 @@ impl Config {
         }
         let registries = file.registry.iter();
         let registries = registries.map(|access| access.name.get_ref().clone());
-        Ok((sources, registries.collect()))
+        Ok(Settings {
+            sources,
+            registries: registries.collect(),
+            hosts: file.hosts(),
+        })
     }
 }
 

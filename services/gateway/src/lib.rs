@@ -45,6 +45,7 @@ use tagtrail_daemon::http::{self, Limits};
 use tagtrail_daemon::{Context, Tasks};
 use tokio::net::TcpListener;
 
+use crate::config::Settings;
 use crate::shared::Shared;
 
 pub use config::{Config, check};
@@ -75,7 +76,11 @@ pub async fn run(config: Config, ctx: Context) -> anyhow::Result<()> {
 pub async fn serve(listener: TcpListener, config: Config, ctx: Context) -> anyhow::Result<()> {
     ctx.health.register("http");
     ctx.health.register("nats");
-    let (sources, registries) = config.sources()?;
+    let Settings {
+        sources,
+        registries,
+        hosts,
+    } = config.read()?;
     tracing::info!(address = %listener.local_addr()?, sources = sources.len(), "listening for webhooks");
     let shared = Arc::new(Shared {
         sources,
@@ -90,9 +95,10 @@ pub async fn serve(listener: TcpListener, config: Config, ctx: Context) -> anyho
     let router = receive::hook::router(Arc::clone(&shared));
     ctx.health.set("http", Ok(()));
     let mut tasks = Tasks::new();
+    let limits = Limits::default();
     tasks.spawn(
         "http",
-        http::serve(listener, router, ctx.shutdown.clone(), Limits::default()),
+        http::serve(listener, router, ctx.shutdown.clone(), limits, hosts),
     );
     for (name, source) in &shared.sources {
         if let Some(nats) = source.rules.options.nats.clone() {

@@ -17,8 +17,12 @@ use crate::shared::Shared;
 const COMMON: &[(u16, &str)] = &[
     (400, "parameter_unknown"),
     (400, "parameter_repeated"),
+    (400, "header_repeated"),
+    (400, "host_invalid"),
     (401, "unauthenticated"),
     (403, "forbidden"),
+    (403, "origin_forbidden"),
+    (421, "host_unknown"),
     (500, "internal"),
     (503, "store_unavailable"),
 ];

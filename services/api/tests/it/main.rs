@@ -11,6 +11,7 @@ mod coverage;
 mod digests;
 mod faults;
 mod feed;
+mod forgery;
 mod history;
 mod manifests;
 mod names;

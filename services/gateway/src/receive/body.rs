@@ -3,11 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::body::{Body, BodyDataStream, HttpBody as _};
+use axum::body::{Body, HttpBody as _};
 use axum::http::HeaderMap;
-use axum::http::header::{CONTENT_ENCODING, EXPECT};
+use axum::http::header::CONTENT_ENCODING;
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt as _;
+use tagtrail_daemon::http::discard_rest;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
@@ -20,8 +21,6 @@ const RECEIVE_TIMEOUT: Duration = Duration::from_secs(10);
 const BUDGET: usize = 256 << 20;
 /// Smallest reservation for a body, which also bounds the number of requests.
 const MIN_RESERVATION: usize = 64 << 10;
-/// Most bytes to read and drop after a refusal, and the longest time.
-const DISCARD: (usize, Duration) = (16 << 20, Duration::from_secs(2));
 
 /// The memory budget for the bodies that are being received.
 #[derive(Debug)]
@@ -79,38 +78,9 @@ pub(crate) async fn read(body: Body, most: usize) -> Result<Bytes, Error> {
         .await
         .unwrap_or(Err(Error::TooSlow(RECEIVE_TIMEOUT)));
     if matches!(outcome, Err(Error::TooLarge { .. })) {
-        drain(stream).await;
+        discard_rest(Body::from_stream(stream));
     }
     outcome
-}
-
-/// Drops the body of a refused request.
-pub(crate) async fn discard(headers: &HeaderMap, body: Body) {
-    // A sender that waits for `100 Continue` does not send the body after a refusal.
-    let held_back = headers
-        .get(EXPECT)
-        .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"));
-    if !held_back {
-        drain(body.into_data_stream()).await;
-    }
-}
-
-/// Reads and drops a little of the body after a refusal. Many clients send everything before
-/// reading the answer. Closing a connection with unread bytes resets the connection, and the answer
-/// is lost.
-async fn drain(mut stream: BodyDataStream) {
-    let (most, time) = DISCARD;
-    let read = async {
-        let mut bytes = 0;
-        while let Some(Ok(chunk)) = stream.next().await {
-            bytes += chunk.len();
-            if bytes > most {
-                break;
-            }
-        }
-    };
-    // A sender that sends more may lose the answer.
-    let _ = timeout(time, read).await;
 }
 
 /// Returns whether the body is compressed. No registry compresses bodies, and refusing compression

@@ -12,6 +12,7 @@ use axum::response::{AppendHeaders, IntoResponse as _, Response};
 use axum::routing::post;
 use axum::{Json, Router};
 use serde::Deserialize;
+use tagtrail_daemon::http::discard;
 use tagtrail_daemon::{Span, SpanKind};
 use tagtrail_proto::{TRACEPARENT, TraceContext};
 use time::OffsetDateTime;
@@ -56,7 +57,7 @@ fn report_unknown(shared: &Shared, path: &str, extensions: &Extensions) {
 async fn no_such_path(State(shared): State<Arc<Shared>>, request: Request) -> Error {
     let (head, body) = request.into_parts();
     report_unknown(&shared, head.uri.path(), &head.extensions);
-    body::discard(&head.headers, body).await;
+    discard(&head.headers, body);
     Error::NoSuchPath
 }
 
@@ -74,7 +75,7 @@ async fn hook(
         .and_then(|route| shared.sources.get(&route.source));
     let Some(source) = source else {
         report_unknown(&shared, head.uri.path(), &head.extensions);
-        body::discard(&head.headers, body).await;
+        discard(&head.headers, body);
         return Err(Error::UnknownSource);
     };
     let name = source.rules.name.as_ref();
@@ -93,7 +94,7 @@ async fn hook(
             take(&shared, source, request, permit, span.context()).await
         }
         Err(refusal) => {
-            body::discard(&head.headers, body).await;
+            discard(&head.headers, body);
             Err(refusal)
         }
     };
