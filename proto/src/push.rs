@@ -115,6 +115,10 @@ impl Push {
     /// in `digest`. The answer of the registry to an observation has the same `event_id`.
     pub const OBSERVED: &'static str = "observed:";
 
+    /// The beginnings of `event_id` that change how a message is treated. No sender's id keeps one
+    /// of them.
+    pub const RESERVED: [&'static str; 3] = [Push::RECHECK, Push::SECOND, Push::OBSERVED];
+
     /// Returns a re-check: a question about the present digest of an image. `head` is the number of
     /// the revision that the question is about, and `head_at` its effective time. The answer takes
     /// effect after that time, even where the head's sender had a clock that is ahead.

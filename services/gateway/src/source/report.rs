@@ -5,7 +5,7 @@ use tagtrail_proto::{
     Action, Digest, NameError, Origin, Push, Registry, Scope, TimeSource, clean_text,
 };
 
-use super::{Context, DecodeError, EventTime, Meaning};
+use super::{BODY_ID, Context, DecodeError, EventTime, Meaning};
 
 /// An event in the sender's words.
 #[derive(Debug)]
@@ -47,7 +47,6 @@ impl Report {
     ) -> Result<Meaning, DecodeError> {
         const ACTOR: usize = 256;
         const MEDIA_TYPE: usize = 255;
-        const EVENT_ID: usize = 256;
 
         let registry = ctx.names.registry(self.registry);
         let repository = present(self.repository)
@@ -99,7 +98,7 @@ impl Report {
             occurred_at_source,
             source: ctx.source.to_string(),
             origin: Origin::Event,
-            event_id: present(self.id).map_or_else(body_id, |text| clean_text(&text, EVENT_ID)),
+            event_id: present(self.id).map_or_else(body_id, |id| sender_id(&id)),
         });
         if push.action == Action::Push && push.digest.is_none() {
             return Ok(Meaning::Unresolved(push));
@@ -107,6 +106,20 @@ impl Report {
         push.check().map_err(DecodeError::new)?;
         Ok(Meaning::Push(push))
     }
+}
+
+/// Returns the sender's identifier of an event. Behind the gateway an identifier of Tagtrail's own
+/// says that a message is a question of the indexer or the resolver, so a sender's identifier that
+/// begins like one gets another beginning: always the same, so that a retry is still recognised.
+fn sender_id(text: &str) -> String {
+    const EVENT_ID: usize = 256;
+
+    let id = clean_text(text, EVENT_ID);
+    let mut reserved = Push::RESERVED.into_iter().chain([BODY_ID]);
+    if reserved.any(|prefix| id.starts_with(prefix)) {
+        return clean_text(&format!("sender:{id}"), EVENT_ID);
+    }
+    id
 }
 
 /// Returns the text unless empty. Many senders write an unknown text as `""`.

@@ -819,6 +819,39 @@ fn events_without_an_id_get_one_from_their_body() {
 }
 
 #[test]
+fn a_senders_id_is_never_taken_for_a_question_of_tagtrail() {
+    for id in [
+        "doubt:registry.example.com/shop/web:latest#2",
+        "second:7",
+        "observed:7",
+        "body:00000000000000000000000000000000",
+    ] {
+        let push = pushed(distribution(|event| event["id"] = id.into()));
+        assert_eq!(push.event_id, format!("sender:{id}"));
+        // The resolver gets an event without a digest as it is.
+        let unresolved = distribution(|event| {
+            event["id"] = id.into();
+            event["target"]["digest"] = "".into();
+        });
+        let Meaning::Unresolved(push) = unresolved else {
+            panic!("{unresolved:?}")
+        };
+        assert_eq!(push.event_id, format!("sender:{id}"));
+        let Meaning::Observed(seen) = pull(|event| event["id"] = id.into()) else {
+            panic!("no observation");
+        };
+        assert_eq!(seen.event_id, format!("observed:sender:{id}"));
+    }
+    let long = pushed(distribution(|event| {
+        event["id"] = format!("doubt:{}", "x".repeat(10_000)).into();
+    }));
+    assert_eq!(long.event_id.len(), 256);
+    // A beginning that only resembles one stays.
+    let plain = pushed(distribution(|event| event["id"] = "doubtful:7".into()));
+    assert_eq!(plain.event_id, "doubtful:7");
+}
+
+#[test]
 fn the_examples_of_the_manual_are_decoded() {
     let manual = std::fs::read_to_string(format!(
         "{}/../../docs/generic-source.md",
