@@ -13,6 +13,8 @@ mod manifest;
 pub(crate) mod print;
 mod resolve;
 mod rollouts;
+pub(crate) mod screen;
+pub(crate) mod table;
 pub(crate) mod time;
 mod triggers;
 mod watch;
