@@ -21,10 +21,11 @@ mod watch;
 
 use std::process::ExitCode;
 
-use clap::{Args, Subcommand, ValueEnum};
+use clap::{Args, Subcommand};
 use secrecy::SecretString;
 
 use api::{Api, Failure};
+use screen::{Format, Output, Screen};
 
 /// The commands of the client.
 #[derive(Debug, Subcommand)]
@@ -74,18 +75,8 @@ pub(crate) struct Client<C: Args> {
         value_name = "TOKEN"
     )]
     token: Option<SecretString>,
-    /// Format of the output.
-    #[arg(long, short, value_enum, default_value_t = Output::Table)]
-    output: Output,
-}
-
-/// The formats of the output.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(crate) enum Output {
-    /// A table, for people.
-    Table,
-    /// JSON, for programs.
-    Json,
+    #[command(flatten)]
+    format: Format,
 }
 
 impl Command {
@@ -94,7 +85,7 @@ impl Command {
             Command::Resolve(client) => client.run(resolve::Resolve::run),
             Command::History(client) => client.run(history::History::run),
             Command::Watch(client) => {
-                client.with_api(async |watch, api, output| watch.follow(api, output).await)
+                client.with_api(async |watch, api, screen| watch.follow(api, screen).await)
             }
             Command::Digest(client) => client.run(digest::Digest::run),
             Command::Manifest(client) => client.run(manifest::Manifest::run),
@@ -109,14 +100,19 @@ impl Command {
 
 impl<C: Args> Client<C> {
     /// Runs a command, and prints the result or the error. Returns the exit code.
-    fn run(self, run: impl AsyncFnOnce(C, &Api) -> Result<Printable, Failure>) -> ExitCode {
-        self.with_api(async |command, api, output| run(command, api).await?.print(output))
+    fn run(
+        self,
+        run: impl AsyncFnOnce(C, &Api, &Screen) -> Result<Printable, Failure>,
+    ) -> ExitCode {
+        self.with_api(async |command, api, screen| {
+            run(command, api, screen).await?.print(screen.output)
+        })
     }
 
     /// Runs a command that prints results itself. Returns the exit code.
     pub(crate) fn with_api(
         self,
-        run: impl AsyncFnOnce(C, &Api, Output) -> Result<(), Failure>,
+        run: impl AsyncFnOnce(C, &Api, &Screen) -> Result<(), Failure>,
     ) -> ExitCode {
         let outcome = tokio::runtime::Builder::new_current_thread()
             .enable_all()
@@ -125,7 +121,7 @@ impl<C: Args> Client<C> {
             .and_then(|runtime| {
                 runtime.block_on(async {
                     let api = Api::new(&self.api, self.token)?;
-                    run(self.command, &api, self.output).await
+                    run(self.command, &api, &self.format.screen()).await
                 })
             });
         match outcome {
@@ -145,7 +141,7 @@ pub(crate) struct Printable {
 impl Printable {
     fn print(self, output: Output) -> Result<(), Failure> {
         match output {
-            Output::Table => print::line(&self.text),
+            Output::Table | Output::Wide => print::line(&self.text),
             Output::Json => print::line(&format!("{:#}", self.json)),
         }
     }

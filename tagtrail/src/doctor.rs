@@ -19,7 +19,8 @@ use time::OffsetDateTime;
 use tokio::task::JoinSet;
 
 use crate::client::api::{Api, Failure};
-use crate::client::{Output, print};
+use crate::client::print;
+use crate::client::screen::{Output, Screen};
 use judge::SourceCoverage;
 use judge::comparison::comparison;
 use report::{Finding, Part, Report, SourceSetup};
@@ -51,11 +52,11 @@ fn address(text: &str) -> Result<Url, String> {
 
 impl Doctor {
     /// Prints the report. Fails afterwards if a check found an error.
-    pub(crate) async fn run(self, api: &Api, output: Output) -> Result<(), Failure> {
+    pub(crate) async fn run(self, api: &Api, screen: &Screen) -> Result<(), Failure> {
         let file = File::load(&self.config).map_err(|error| Failure::failed(error.to_string()))?;
         let report = self.examine(Arc::new(file), api).await?;
-        match output {
-            Output::Table => print::line(&report.text())?,
+        match screen.output {
+            Output::Table | Output::Wide => print::line(&report.text(screen))?,
             Output::Json => print::line(&format!("{:#}", report.json()))?,
         }
         match report.wrong() {

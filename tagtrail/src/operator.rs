@@ -76,9 +76,7 @@ pub(crate) fn run(command: impl Future<Output = anyhow::Result<ExitCode>>) -> Ex
         .map_err(anyhow::Error::from)
         .and_then(|runtime| runtime.block_on(command));
     outcome.unwrap_or_else(|error| {
-        use std::io::Write as _;
-        // If standard error is closed, there is nobody to tell.
-        let _ = writeln!(std::io::stderr(), "error: {error:#}");
+        crate::client::print::error(&format!("{error:#}"));
         ExitCode::FAILURE
     })
 }

@@ -1,6 +1,5 @@
 //! Requests to the API.
 
-use std::io::Write as _;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -79,8 +78,7 @@ impl Failure {
 
     /// Prints the message on standard error, and returns the exit code.
     pub(crate) fn report(self) -> ExitCode {
-        // If standard error is closed, there is nobody to tell.
-        let _ = writeln!(std::io::stderr(), "error: {}", self.message);
+        super::print::error(&self.message);
         ExitCode::from(self.code)
     }
 }

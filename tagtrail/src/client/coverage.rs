@@ -4,7 +4,9 @@ use serde_json::Value;
 
 use super::Printable;
 use super::api::{Api, Failure};
-use super::print::{field, items, table};
+use super::print::{field, items};
+use super::screen::Screen;
+use super::table::{Column, table};
 
 /// Arguments of `tagtrail coverage`.
 #[derive(Debug, clap::Args)]
@@ -15,72 +17,96 @@ pub(crate) struct Coverage {
 }
 
 impl Coverage {
-    pub(crate) async fn run(self, api: &Api) -> Result<Printable, Failure> {
+    pub(crate) async fn run(self, api: &Api, screen: &Screen) -> Result<Printable, Failure> {
         let json = api.get(&["coverage"], &[("since", self.since)]).await?;
-        let rows = items(&json).iter().map(|item| {
-            let changes = item.get("changes").unwrap_or(&Value::Null);
-            let [event, resolved, observed, reconciled, reordered, imported] = [
-                "event",
-                "resolved",
-                "observed",
-                "reconciled",
-                "reordered",
-                "imported",
-            ]
-            .map(|name| field(changes, name));
-            let lost = match item.get("lost_share").and_then(Value::as_f64) {
-                Some(share) => format!("{:.1} %", share * 100.0),
-                None => "-".to_owned(),
-            };
-            [
-                field(item, "registry"),
-                field(item, "source"),
-                event,
-                resolved,
-                observed,
-                reconciled,
-                lost,
-                reordered,
-                imported,
-                field(item, "last_event_at"),
-                field(item, "last_reconciled_at"),
-            ]
-        });
-        let names = [
-            "REGISTRY",
-            "SOURCE",
-            "EVENT",
-            "RESOLVED",
-            "OBSERVED",
-            "RECONCILED",
-            "LOST",
-            "REORDERED",
-            "IMPORTED",
-            "LAST EVENT",
-            "LAST RECONCILED",
-        ];
-        let mut text = match items(&json) {
-            [] => format!("no changes since {}", field(&json, "since")),
-            _ => table(names, rows),
-        };
-        let not_compared = json.get("not_compared").and_then(Value::as_array);
-        let failed: Vec<_> = not_compared.into_iter().flatten().collect();
-        if !failed.is_empty() {
-            let rows = failed.iter().map(|failed| {
-                [
-                    format!(
-                        "{}/{}",
-                        field(failed, "registry"),
-                        field(failed, "repository")
-                    ),
-                    field(failed, "failed_at"),
-                    field(failed, "last_reconciled_at"),
-                    field(failed, "reason"),
-                ]
-            });
-            let names = ["NOT COMPARED", "FAILED", "LAST RECONCILED", "REASON"];
-            text = format!("{}\n\n{}", text.trim_end(), table(names, rows));
-        }
+        let text = describe(&json, screen);
         Ok(Printable { json, text })
     }
+}
+
+pub(super) fn describe(json: &Value, screen: &Screen) -> String {
+    let mut text = match items(json) {
+        [] => format!("no changes since {}", screen.time(&field(json, "since"))),
+        registries => changes(registries, screen),
+    };
+    let not_compared = json.get("not_compared").and_then(Value::as_array);
+    if let Some(failed) = not_compared.filter(|failed| !failed.is_empty()) {
+        text += "\n\n";
+        text += &describe_failed(failed, screen);
+    }
+    text
+}
+
+/// The origins of changes, with the field of the time that belongs to each.
+const ORIGINS: [(&str, &str); 6] = [
+    ("event", "last_event_at"),
+    ("resolved", ""),
+    ("observed", ""),
+    ("reconciled", "last_reconciled_at"),
+    ("reordered", ""),
+    ("imported", ""),
+];
+
+/// Formats a line for each origin with changes: eight columns of numbers fit no terminal. Lines of
+/// the same registry and source follow each other, and the first line has the names.
+fn changes(registries: &[Value], screen: &Screen) -> String {
+    let columns = [
+        Column::name("REGISTRY"),
+        Column::name("SOURCE"),
+        Column::state("ORIGIN"),
+        Column::whole("CHANGES"),
+        Column::whole(screen.time_name("LAST")),
+    ];
+    let mut rows = Vec::new();
+    for item in registries {
+        let mut names = [field(item, "registry"), field(item, "source")];
+        let mut add = |origin: &str, changes: String, last: String| {
+            let [registry, source] = std::mem::take(&mut names);
+            rows.push([
+                registry,
+                source,
+                origin.to_owned(),
+                changes,
+                screen.time(&last),
+            ]);
+        };
+        let counts = item.get("changes").unwrap_or(&Value::Null);
+        for (origin, last) in ORIGINS {
+            let (count, last) = (field(counts, origin), field(item, last));
+            // Events are always shown: none is news, too.
+            if count != "0" || last != "-" || origin == "event" {
+                add(
+                    origin,
+                    count,
+                    if last == "-" { String::new() } else { last },
+                );
+            }
+        }
+        if let Some(signatures) = item["signatures"].as_u64().filter(|count| *count > 0) {
+            add("signatures", signatures.to_string(), String::new());
+        }
+        if let Some(share) = item.get("lost_share").and_then(Value::as_f64) {
+            let state = if share > 0.0 { "lost" } else { "none lost" };
+            add(state, format!("{:.1} %", share * 100.0), String::new());
+        }
+    }
+    table(screen, columns, rows)
+}
+
+/// Formats the repositories whose last comparison did not reach its end.
+fn describe_failed(failed: &[Value], screen: &Screen) -> String {
+    let columns = [
+        Column::name("NOT COMPARED"),
+        Column::whole(screen.time_name("FAILED")),
+        Column::whole("LAST RECONCILED").only_wide(),
+        Column::text("REASON"),
+    ];
+    let rows = failed.iter().map(|failed| {
+        let [registry, repository] = ["registry", "repository"].map(|name| field(failed, name));
+        let [failed_at, last] =
+            ["failed_at", "last_reconciled_at"].map(|name| screen.time(&field(failed, name)));
+        let reason = field(failed, "reason");
+        [format!("{registry}/{repository}"), failed_at, last, reason]
+    });
+    table(screen, columns, rows)
 }

@@ -4,7 +4,9 @@ use serde_json::Value;
 
 use super::Printable;
 use super::api::{Api, Failure};
-use super::print::{field, items, more, table};
+use super::print::{field, items, more};
+use super::screen::Screen;
+use super::table::{Column, table};
 
 /// Arguments of `tagtrail digest`.
 #[derive(Debug, clap::Args)]
@@ -17,7 +19,7 @@ pub(crate) struct Digest {
 }
 
 impl Digest {
-    pub(crate) async fn run(self, api: &Api) -> Result<Printable, Failure> {
+    pub(crate) async fn run(self, api: &Api, screen: &Screen) -> Result<Printable, Failure> {
         let mut json = api
             .list(&["digests", &self.digest], &[], self.limit)
             .await?;
@@ -27,17 +29,28 @@ impl Digest {
                 self.digest
             )));
         }
-        let rows = items(&json).iter().map(|item| {
-            let mut row = ["image", "revision", "from", "until"].map(|name| field(item, name));
-            if item.get("signature") == Some(&Value::Bool(true)) {
-                row[0] += " (signature)";
-            }
-            row
-        });
-        let text = table(["IMAGE", "REVISION", "FROM", "UNTIL"], rows) + more(&json);
+        let text = describe(&json, screen);
         if let Some(answer) = json.as_object_mut() {
             answer.insert("digest".to_owned(), self.digest.into());
         }
         Ok(Printable { json, text })
     }
+}
+
+pub(super) fn describe(list: &Value, screen: &Screen) -> String {
+    let columns = [
+        Column::name("IMAGE"),
+        Column::whole("REVISION"),
+        Column::whole(screen.time_name("FROM")),
+        Column::whole("UNTIL"),
+    ];
+    let rows = items(list).iter().map(|item| {
+        let [mut image, revision, from, until] =
+            ["image", "revision", "from", "until"].map(|name| field(item, name));
+        if item.get("signature") == Some(&Value::Bool(true)) {
+            image += " (signature)";
+        }
+        [image, revision, screen.time(&from), screen.time(&until)]
+    });
+    table(screen, columns, rows) + more(list)
 }

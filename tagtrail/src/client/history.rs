@@ -1,8 +1,12 @@
 //! `tagtrail history`.
 
+use serde_json::Value;
+
 use super::Printable;
 use super::api::{Api, Failure};
-use super::print::{field, items, more, short, table};
+use super::print::{field, items, more};
+use super::screen::Screen;
+use super::table::{Column, table};
 
 /// Arguments of `tagtrail history`.
 #[derive(Debug, clap::Args)]
@@ -15,29 +19,37 @@ pub(crate) struct History {
 }
 
 impl History {
-    pub(crate) async fn run(self, api: &Api) -> Result<Printable, Failure> {
+    pub(crate) async fn run(self, api: &Api, screen: &Screen) -> Result<Printable, Failure> {
         let json = api
             .list(&["history"], &[("image", Some(self.image))], self.limit)
             .await?;
-        let rows = items(&json).iter().map(|item| {
-            let late = if item.get("late").and_then(serde_json::Value::as_bool) == Some(true) {
-                " (late)"
-            } else {
-                ""
-            };
-            [
-                field(item, "revision"),
-                format!("{}{late}", field(item, "kind")),
-                short(&field(item, "digest")),
-                field(item, "occurred_at"),
-                field(item, "actor"),
-                field(item, "source"),
-            ]
-        });
-        let text = table(
-            ["REVISION", "KIND", "DIGEST", "SINCE", "ACTOR", "SOURCE"],
-            rows,
-        ) + more(&json);
+        let text = describe(&json, screen);
         Ok(Printable { json, text })
     }
+}
+
+pub(super) fn describe(list: &Value, screen: &Screen) -> String {
+    let columns = [
+        Column::whole("REVISION"),
+        Column::state("KIND"),
+        Column::whole("DIGEST"),
+        Column::whole(screen.time_name("SINCE")),
+        Column::name("ACTOR"),
+        Column::name("SOURCE"),
+    ];
+    let rows = items(list).iter().map(|item| {
+        let late = match item.get("late") {
+            Some(Value::Bool(true)) => " (late)",
+            _ => "",
+        };
+        [
+            field(item, "revision"),
+            format!("{}{late}", field(item, "kind")),
+            screen.digest(&field(item, "digest")),
+            screen.time(&field(item, "occurred_at")),
+            field(item, "actor"),
+            field(item, "source"),
+        ]
+    });
+    table(screen, columns, rows) + more(list)
 }

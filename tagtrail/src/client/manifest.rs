@@ -4,7 +4,9 @@ use serde_json::Value;
 
 use super::Printable;
 use super::api::{Api, Failure};
-use super::print::{field, table};
+use super::print::field;
+use super::screen::Screen;
+use super::table::{Column, table};
 
 /// Arguments of `tagtrail manifest`.
 #[derive(Debug, clap::Args)]
@@ -14,14 +16,14 @@ pub(crate) struct Manifest {
 }
 
 impl Manifest {
-    pub(crate) async fn run(self, api: &Api) -> Result<Printable, Failure> {
+    pub(crate) async fn run(self, api: &Api, screen: &Screen) -> Result<Printable, Failure> {
         let json = api.get(&["manifests", &self.digest], &[]).await?;
-        let text = describe(&json);
+        let text = describe(&json, screen);
         Ok(Printable { json, text })
     }
 }
 
-fn describe(manifest: &Value) -> String {
+pub(super) fn describe(manifest: &Value, screen: &Screen) -> String {
     let platforms = manifest.get("platforms").and_then(Value::as_array);
     let platforms: Vec<String> = platforms.into_iter().flatten().map(platform).collect();
     let read_from = format!(
@@ -55,7 +57,9 @@ fn describe(manifest: &Value) -> String {
             rows.push([format!("{name} {key}"), value.to_owned()]);
         }
     }
-    table(["MANIFEST", &field(manifest, "digest")], rows)
+    let digest = screen.digest(&field(manifest, "digest"));
+    let columns = [Column::name("MANIFEST"), Column::text(digest)];
+    table(screen, columns, rows)
 }
 
 /// Formats a platform: `linux/arm64/v8`, `windows/amd64:10.0.20348.2113`.

@@ -1,8 +1,7 @@
-//! Output of the client: tables and lines for people.
+//! Output of the client: lines, and the fields of the API's answers.
 
 use std::io::Write as _;
 
-use comfy_table::{Table, presets};
 use serde_json::Value;
 
 use super::api::Failure;
@@ -17,26 +16,10 @@ pub(crate) fn line(text: &str) -> Result<(), Failure> {
     }
 }
 
-/// Formats a table with a header line.
-pub(crate) fn table<const N: usize>(
-    names: [&str; N],
-    rows: impl IntoIterator<Item = [String; N]>,
-) -> String {
-    let mut table = Table::new();
-    table.load_style(presets::NOTHING).set_header(names);
-    for row in rows {
-        table.add_row(row);
-    }
-    table
-        .lines()
-        .map(|line| {
-            line.strip_prefix(' ')
-                .unwrap_or(line.as_str())
-                .trim_end()
-                .to_owned()
-        })
-        .collect::<Vec<_>>()
-        .join("\n")
+/// Writes an error to standard error, with a red mark on a terminal.
+pub(crate) fn error(message: &str) {
+    // If standard error is closed, there is nobody to tell.
+    let _ = writeln!(anstream::stderr(), "\u{1b}[1;31merror:\u{1b}[0m {message}");
 }
 
 /// The `items` of a list of the API.
@@ -52,14 +35,6 @@ pub(crate) fn field(object: &Value, name: &str) -> String {
         None | Some(Value::Null) => "-".to_owned(),
         Some(Value::String(text)) => text.clone(),
         Some(other) => other.to_string(),
-    }
-}
-
-/// Shortens a digest to 12 hexadecimal digits, as most tools do. JSON has the full digest.
-pub(crate) fn short(digest: &str) -> String {
-    match digest.split_once(':') {
-        Some((algorithm, hex)) => format!("{algorithm}:{}", hex.get(..12).unwrap_or(hex)),
-        None => digest.to_owned(),
     }
 }
 

@@ -4,7 +4,9 @@ use serde_json::Value;
 
 use super::Printable;
 use super::api::{Api, Failure};
-use super::print::{field, table};
+use super::print::field;
+use super::screen::Screen;
+use super::table::{Column, table};
 
 /// Arguments of `tagtrail resolve`.
 #[derive(Debug, clap::Args)]
@@ -26,7 +28,7 @@ pub(crate) struct Resolve {
 }
 
 impl Resolve {
-    pub(crate) async fn run(self, api: &Api) -> Result<Printable, Failure> {
+    pub(crate) async fn run(self, api: &Api, screen: &Screen) -> Result<Printable, Failure> {
         let query = [
             ("image", Some(self.image)),
             ("at", self.at),
@@ -37,16 +39,23 @@ impl Resolve {
         let text = if self.quiet {
             field(&json, "pinned")
         } else {
-            describe(&json)
+            describe(&json, screen)
         };
         Ok(Printable { json, text })
     }
 }
 
-fn describe(revision: &Value) -> String {
-    let names = ["REVISION", "KIND", "SINCE", "PINNED"];
-    table(
-        names,
-        [["revision", "kind", "occurred_at", "pinned"].map(|name| field(revision, name))],
-    )
+/// The table has the digest; only a wide table has room for the pinned reference.
+pub(super) fn describe(revision: &Value, screen: &Screen) -> String {
+    let columns = [
+        Column::whole("REVISION"),
+        Column::state("KIND"),
+        Column::whole(screen.time_name("SINCE")),
+        Column::whole("DIGEST"),
+        Column::name("PINNED").only_wide(),
+    ];
+    let [number, kind, since, digest, pinned] =
+        ["revision", "kind", "occurred_at", "digest", "pinned"].map(|name| field(revision, name));
+    let (since, digest) = (screen.time(&since), screen.digest(&digest));
+    table(screen, columns, [[number, kind, since, digest, pinned]])
 }

@@ -4,7 +4,9 @@ use serde_json::Value;
 
 use super::Printable;
 use super::api::{Api, Failure};
-use super::print::{field, items, more, short, table};
+use super::print::{field, items, more};
+use super::screen::Screen;
+use super::table::{Column, table, wrap};
 
 /// Arguments of `tagtrail rollouts`.
 #[derive(Debug, clap::Args)]
@@ -17,51 +19,56 @@ pub(crate) struct Rollouts {
 }
 
 impl Rollouts {
-    pub(crate) async fn run(self, api: &Api) -> Result<Printable, Failure> {
+    pub(crate) async fn run(self, api: &Api, screen: &Screen) -> Result<Printable, Failure> {
         let json = api
             .list(&["rollouts"], &[("trigger", self.trigger)], self.limit)
             .await?;
-        let rows = items(&json).iter().map(|item| {
-            let [trigger, number, state, attempts, created, error] = [
-                "trigger",
-                "number",
-                "state",
-                "attempts",
-                "created_at",
-                "error",
-            ]
-            .map(|name| field(item, name));
-            [
-                trigger,
-                number,
-                state,
-                attempts,
-                created,
-                images(item),
-                error,
-            ]
-        });
-        let text = table(
-            [
-                "TRIGGER", "NUMBER", "STATE", "ATTEMPTS", "CREATED", "IMAGES", "ERROR",
-            ],
-            rows,
-        ) + more(&json);
+        let text = describe(&json, screen);
         Ok(Printable { json, text })
     }
 }
 
-/// Formats the images of a rollout: `web#17=sha256:0123456789ab worker#4=…`.
-pub(crate) fn images(rollout: &Value) -> String {
+/// Errors are sentences: they stand below the table, with the number of attempts.
+pub(super) fn describe(list: &Value, screen: &Screen) -> String {
+    let columns = [
+        Column::name("TRIGGER"),
+        Column::whole("NUMBER"),
+        Column::state("STATE"),
+        Column::whole("ATTEMPTS").only_wide(),
+        Column::whole(screen.time_name("CREATED")),
+        Column::text("IMAGES"),
+    ];
+    let mut errors = String::new();
+    let rows = items(list).iter().map(|item| {
+        let [trigger, number, state, attempts, created, error] = [
+            "trigger",
+            "number",
+            "state",
+            "attempts",
+            "created_at",
+            "error",
+        ]
+        .map(|name| field(item, name));
+        if error != "-" {
+            let error = format!("{trigger} {number}, {state} after attempt {attempts}: {error}");
+            errors += "\n";
+            errors += &wrap(screen, &error, 0);
+        }
+        let images = images(item, screen);
+        let created = screen.time(&created);
+        [trigger, number, state, attempts, created, images]
+    });
+    table(screen, columns, rows) + &errors + more(list)
+}
+
+/// Formats the images of a rollout: `web#17=0123456789ab worker#4=…`.
+pub(crate) fn images(rollout: &Value, screen: &Screen) -> String {
     let Some(images) = rollout.get("images").and_then(Value::as_object) else {
         return "-".to_owned();
     };
     let one = |(name, image): (&String, &Value)| {
-        format!(
-            "{name}#{}={}",
-            field(image, "revision"),
-            short(&field(image, "digest"))
-        )
+        let digest = screen.digest(&field(image, "digest"));
+        format!("{name}#{}={digest}", field(image, "revision"))
     };
     images.iter().map(one).collect::<Vec<_>>().join(" ")
 }

@@ -1,13 +1,13 @@
 //! `tagtrail triggers`, `pause` and `resume`.
 
-use std::fmt::Write as _;
-
 use serde_json::Value;
 
 use super::Printable;
 use super::api::{Api, Failure};
-use super::print::{field, items, table};
+use super::print::{field, items};
 use super::rollouts::images;
+use super::screen::Screen;
+use super::table::{Column, table, wrap};
 
 /// Arguments of `tagtrail triggers`.
 #[derive(Debug, clap::Args)]
@@ -28,39 +28,44 @@ pub(crate) struct Resume {
 }
 
 impl List {
-    pub(crate) async fn run(self, api: &Api) -> Result<Printable, Failure> {
+    pub(crate) async fn run(self, api: &Api, screen: &Screen) -> Result<Printable, Failure> {
         let json = api.get(&["triggers"], &[]).await?;
-        let text = describe(items(&json));
+        let text = describe(items(&json), screen);
         Ok(Printable { json, text })
     }
 }
 
 impl Pause {
-    pub(crate) async fn run(self, api: &Api) -> Result<Printable, Failure> {
-        switch(api, &self.trigger, "pause").await
+    pub(crate) async fn run(self, api: &Api, screen: &Screen) -> Result<Printable, Failure> {
+        switch(api, &self.trigger, "pause", screen).await
     }
 }
 
 impl Resume {
-    pub(crate) async fn run(self, api: &Api) -> Result<Printable, Failure> {
-        switch(api, &self.trigger, "resume").await
+    pub(crate) async fn run(self, api: &Api, screen: &Screen) -> Result<Printable, Failure> {
+        switch(api, &self.trigger, "resume", screen).await
     }
 }
 
-async fn switch(api: &Api, trigger: &str, action: &str) -> Result<Printable, Failure> {
+async fn switch(
+    api: &Api,
+    trigger: &str,
+    action: &str,
+    screen: &Screen,
+) -> Result<Printable, Failure> {
     let json = api.post(&["triggers", trigger, action]).await?;
-    let text = describe(std::slice::from_ref(&json));
+    let text = describe(std::slice::from_ref(&json), screen);
     Ok(Printable { json, text })
 }
 
-fn describe(triggers: &[Value]) -> String {
+pub(super) fn describe(triggers: &[Value], screen: &Screen) -> String {
     let rows = triggers.iter().map(|trigger| {
         let current = trigger.get("current").filter(|current| !current.is_null());
         let [number, state, images] = match current {
             Some(rollout) => [
                 field(rollout, "number"),
                 field(rollout, "state"),
-                images(rollout),
+                images(rollout, screen),
             ],
             None => ["-"; 3].map(str::to_owned),
         };
@@ -73,10 +78,15 @@ fn describe(triggers: &[Value]) -> String {
             images,
         ]
     });
-    let mut text = table(
-        ["TRIGGER", "STATE", "TARGET", "ROLLOUT", "", "IMAGES"],
-        rows,
-    );
+    let columns = [
+        Column::name("TRIGGER"),
+        Column::state("STATE"),
+        Column::whole("TARGET"),
+        Column::whole("ROLLOUT"),
+        Column::state("OUTCOME"),
+        Column::text("IMAGES"),
+    ];
+    let mut text = table(screen, columns, rows);
     for trigger in triggers {
         let waiting = trigger.get("waiting").and_then(Value::as_array);
         for gate in waiting.into_iter().flatten() {
@@ -86,11 +96,13 @@ fn describe(triggers: &[Value]) -> String {
                 field(gate, "why"),
                 field(gate, "since"),
             ];
-            let gate = field(gate, "gate");
-            let _ = write!(
-                text,
-                "\n{name} waits since {since} (gate {gate}):\n  {image}: {why}"
-            );
+            let (since, gate) = (screen.time(&since), field(gate, "gate"));
+            let zone = screen.zone();
+            let waits = format!("{name} waits since {since} {zone} (gate {gate}):");
+            for (line, indent) in [(waits, 0), (format!("{image}: {why}"), 2)] {
+                text += "\n";
+                text += &wrap(screen, &line, indent);
+            }
         }
     }
     text
@@ -100,6 +112,7 @@ fn describe(triggers: &[Value]) -> String {
 mod tests {
     use serde_json::json;
 
+    use super::super::screen::tests::screen;
     use super::*;
 
     #[test]
@@ -112,10 +125,10 @@ mod tests {
                 "opens_at": null,
             }],
         });
-        let text = describe(&[trigger]);
+        let text = describe(&[trigger], &screen(80));
         assert!(
             text.ends_with(
-                "\nshop waits since 2026-03-03T14:00:00Z (gate recheck):\n  registry.example.com/shop/web:stable: it is asked"
+                "\nshop waits since 2026-03-03 14:00:00 UTC (gate recheck):\n  registry.example.com/shop/web:stable: it is asked"
             ),
             "{text}"
         );

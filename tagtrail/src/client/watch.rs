@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::Output;
 use super::api::{Api, Failure};
-use super::print::{field, line, short};
+use super::print::{field, line};
+use super::screen::{Output, Screen};
+use super::table::{Column, row, table};
 
 /// Arguments of `tagtrail watch`.
 #[derive(Debug, clap::Args)]
@@ -31,7 +32,8 @@ pub(crate) struct Watch {
 impl Watch {
     /// Prints the revisions of the live feed. After a lost connection, reconnects and continues
     /// after the last event, so that no revision is missed.
-    pub(crate) async fn follow(self, api: &Api, output: Output) -> Result<(), Failure> {
+    pub(crate) async fn follow(self, api: &Api, screen: &Screen) -> Result<(), Failure> {
+        let mut lines = Lines::new(screen);
         let pattern = self.pattern.clone().unwrap_or_default();
         let signatures = self.signatures.then(|| "true".to_owned());
         let query = [
@@ -61,7 +63,7 @@ impl Watch {
                 attempt = 0;
                 match event.name.as_str() {
                     "revision" => {
-                        show(&event.data, output)?;
+                        lines.print(&event.data)?;
                         left -= 1;
                         if left == 0 {
                             return Ok(());
@@ -101,25 +103,82 @@ async fn back_off(reason: &str, attempt: u32) {
     tokio::time::sleep(pause).await;
 }
 
-/// Prints a revision on a line: the `CloudEvent` for programs, the main fields for people.
-fn show(event: &str, output: Output) -> Result<(), Failure> {
-    if output == Output::Json {
-        return line(event);
+/// Prints revisions: the `CloudEvent` for programs, the main fields in columns for people.
+pub(super) struct Lines<'a> {
+    screen: &'a Screen,
+    columns: [Column; 5],
+    /// The day of the last line.
+    day: String,
+}
+
+impl<'a> Lines<'a> {
+    pub(super) fn new(screen: &'a Screen) -> Lines<'a> {
+        // The widths are fixed, because the rows to come are unknown. The actor has less than a
+        // third of the room that the other columns leave.
+        let room = screen.width.map_or(80, usize::from).saturating_sub(37);
+        let actor = (room / 4).clamp(8, 20);
+        let columns = [
+            Column::whole("TIME").fixed(8),
+            Column::state("KIND").fixed(9),
+            Column::whole("DIGEST").fixed(12),
+            Column::name("IMAGE").fixed(room.saturating_sub(actor).max(12)),
+            Column::name("ACTOR").fixed(actor),
+        ];
+        Lines {
+            screen,
+            columns,
+            day: String::new(),
+        }
     }
-    let event: Value = serde_json::from_str(event).map_err(|_| {
-        Failure::failed(
-            "the event is not JSON; set the address of Tagtrail's API with --api or TAGTRAIL_API",
-        )
-    })?;
-    let data = &event["data"];
-    let digest = short(&field(data, "digest"));
-    let late = if data["late"] == true { " (late)" } else { "" };
-    line(&format!(
-        "{}  {}#{}  {}{late}  {digest}  {}",
-        field(data, "occurred_at"),
-        field(&event, "subject"),
-        field(data, "revision"),
-        field(data, "kind"),
-        field(data, "actor"),
-    ))
+
+    fn print(&mut self, event: &str) -> Result<(), Failure> {
+        if self.screen.output == Output::Json {
+            return line(event);
+        }
+        let event: Value = serde_json::from_str(event).map_err(|_| {
+            Failure::failed(
+                "the event is not JSON; set the address of Tagtrail's API with --api or TAGTRAIL_API",
+            )
+        })?;
+        for text in self.format(&event) {
+            line(&text)?;
+        }
+        Ok(())
+    }
+
+    /// Returns the line of a revision. A line with the day stands before the first revision of each
+    /// day, and the names of the columns at the start.
+    pub(super) fn format(&mut self, event: &Value) -> Vec<String> {
+        let mut lines = Vec::new();
+        let data = &event["data"];
+        let at = field(data, "occurred_at");
+        let (day, mut time) = self.screen.day_and_time(&at).unwrap_or_default();
+        if self.screen.width.is_none() {
+            time = self.screen.time(&at);
+        }
+        if self.day.is_empty() {
+            let none: [[String; 5]; 0] = [];
+            lines.push(table(self.screen, self.columns.clone(), none));
+        }
+        if self.day != day && self.screen.width.is_some() {
+            lines.push(format!("{day} {}", self.screen.zone()));
+        }
+        self.day = day;
+        // News about the past.
+        let late = if data["late"] == true { " late" } else { "" };
+        let image = format!(
+            "{}#{}{late}",
+            field(event, "subject"),
+            field(data, "revision")
+        );
+        let cells = [
+            time,
+            field(data, "kind"),
+            self.screen.digest(&field(data, "digest")),
+            image,
+            field(data, "actor"),
+        ];
+        lines.push(row(self.screen, &self.columns, cells));
+        lines
+    }
 }

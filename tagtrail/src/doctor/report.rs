@@ -6,7 +6,8 @@ use std::net::IpAddr;
 use serde_json::{Value, json};
 use tagtrail_gateway::Setup;
 
-use crate::client::print::table;
+use crate::client::screen::Screen;
+use crate::client::table::{Column, table, wrap};
 
 /// Severity of a finding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -144,7 +145,7 @@ impl Report {
     }
 
     /// Formats the report for people.
-    pub(super) fn text(&self) -> String {
+    pub(super) fn text(&self, screen: &Screen) -> String {
         let rows = self.findings().map(|(part, finding)| {
             [
                 part.title(),
@@ -153,7 +154,13 @@ impl Report {
                 finding.found.clone(),
             ]
         });
-        let mut text = table(["PART", "CHECK", "RESULT", "FOUND"], rows);
+        let columns = [
+            Column::name("PART"),
+            Column::whole("CHECK"),
+            Column::state("RESULT"),
+            Column::text("FOUND"),
+        ];
+        let mut text = table(screen, columns, rows);
         // Findings with the same cure share a line.
         let mut cures: Vec<(String, &str)> = Vec::new();
         for (part, finding) in self.findings() {
@@ -170,7 +177,8 @@ impl Report {
             text += "\n\nTo do:";
         }
         for (titles, cure) in cures {
-            text += &format!("\n  {titles}: {cure}");
+            text += "\n";
+            text += &wrap(screen, &format!("{titles}: {cure}"), 2);
         }
         for SourceSetup { source, setup } in &self.setups {
             text += &format!(
@@ -185,9 +193,13 @@ impl Report {
             }
         }
         if !self.setups.is_empty() {
-            text += "\n\nInstead of a secret, the settings name its place ($NAME: an environment variable): enter the secret itself.";
+            let note = "Instead of a secret, the settings name its place ($NAME: an environment variable): enter the secret itself.";
+            text += "\n\n";
+            text += &wrap(screen, note, 0);
             if self.local {
-                text += "\nOnly this machine can reach the gateway at this address: for registries on other machines, set the public URL with --gateway.";
+                let note = "Only this machine can reach the gateway at this address: for registries on other machines, set the public URL with --gateway.";
+                text += "\n";
+                text += &wrap(screen, note, 0);
             }
         } else if !self.complete {
             text += "\n\n--setup prints the settings for each registry.";
@@ -226,6 +238,7 @@ impl Report {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::client::screen::tests::screen;
 
     fn report(gateway: &str) -> Report {
         let mut report = Report::new(Some(gateway), false);
@@ -254,7 +267,7 @@ mod tests {
     #[test]
     fn the_text_has_a_line_for_each_check_and_then_the_cures() {
         assert_eq!(
-            report("t.example.com").text(),
+            report("t.example.com").text(&screen(80)),
             "\
 PART             CHECK    RESULT   FOUND
 source main      gateway  ok       it accepts $S
@@ -269,6 +282,20 @@ To do:
 
 --setup prints the settings for each registry."
         );
+    }
+
+    #[test]
+    fn the_report_fits_80_columns() {
+        let mut report = report("t.example.com");
+        let found = "the registry answers 503 Service Unavailable ".repeat(4);
+        let name = "registry.of-a-department.example.com:5000".repeat(2);
+        let finding = Finding::error("comparison", &found, &found);
+        report
+            .parts
+            .push(Part::new("registry", name, vec![finding]));
+        let text = report.text(&screen(80));
+        let widest = text.lines().map(|line| line.chars().count()).max();
+        assert!(widest <= Some(80), "{text}");
     }
 
     #[test]
@@ -291,12 +318,16 @@ To do:
             });
             report
         };
-        let text = with_settings("t.example.com").text();
+        let text = with_settings("t.example.com").text(&screen(80));
         let settings = "Settings for the registry of source main (kind distribution):\n\n    first:\n\n      second\n\n";
         assert!(text.contains(settings), "{text}");
         assert!(text.ends_with("enter the secret itself."), "{text}");
         for local in ["127.0.0.1", "localhost", "[::1]"] {
-            assert!(with_settings(local).text().ends_with("with --gateway."));
+            assert!(
+                with_settings(local)
+                    .text(&screen(80))
+                    .ends_with("with --gateway.")
+            );
         }
         let json = with_settings("t").json();
         assert_eq!(json["settings"][0]["url"], "http://t/hooks/main");

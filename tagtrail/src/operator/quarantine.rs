@@ -14,8 +14,9 @@ use tagtrail_config::File;
 use tagtrail_proto::{Quarantined, clean_text, instant};
 
 use super::Servers;
-use crate::client::Output;
-use crate::client::print::{line, table};
+use crate::client::print::line;
+use crate::client::screen::{Format, Output, Screen};
+use crate::client::table::{Column, table};
 
 /// Arguments of `tagtrail quarantine`.
 #[derive(Debug, clap::Args)]
@@ -24,9 +25,8 @@ pub(crate) struct Quarantine {
     command: Option<QuarantineCommand>,
     #[command(flatten)]
     servers: Servers,
-    /// Format of the output.
-    #[arg(long, short, value_enum, default_value_t = Output::Table, global = true)]
-    output: Output,
+    #[command(flatten)]
+    format: Format,
 }
 
 #[derive(Debug, clap::Subcommand)]
@@ -60,14 +60,14 @@ const NOT_FOUND: u8 = 3;
 impl Quarantine {
     pub(crate) async fn run(self) -> anyhow::Result<ExitCode> {
         let bus = self.servers.bus().await?;
-        let output = self.output;
+        let screen = self.format.screen();
         match self
             .command
             .unwrap_or(QuarantineCommand::List { limit: 50 })
         {
-            QuarantineCommand::List { limit } => list(&bus, limit, output).await?,
+            QuarantineCommand::List { limit } => list(&bus, limit, &screen).await?,
             QuarantineCommand::Show { number } => match entry(&bus, number).await? {
-                Some(entry) => show(number, &entry, output)?,
+                Some(entry) => show(number, &entry, &screen)?,
                 None => return missing(number),
             },
             QuarantineCommand::Replay { number, config } => {
@@ -83,7 +83,7 @@ impl Quarantine {
     }
 }
 
-async fn list(bus: &Bus, limit: u64, output: Output) -> anyhow::Result<()> {
+async fn list(bus: &Bus, limit: u64, screen: &Screen) -> anyhow::Result<()> {
     let held = bus.held(Stream::Quarantine).await?;
     let mut found = Vec::new();
     for number in held.rev() {
@@ -94,7 +94,7 @@ async fn list(bus: &Bus, limit: u64, output: Output) -> anyhow::Result<()> {
             found.push((number, entry));
         }
     }
-    if output == Output::Json {
+    if screen.output == Output::Json {
         let items: Vec<Value> = found
             .iter()
             .map(|(number, entry)| without_body(*number, entry))
@@ -104,22 +104,33 @@ async fn list(bus: &Bus, limit: u64, output: Output) -> anyhow::Result<()> {
     if found.is_empty() {
         return print("nothing in quarantine");
     }
+    print(&describe(&found, screen))
+}
+
+fn describe(found: &[(u64, Quarantined)], screen: &Screen) -> String {
+    let columns = [
+        Column::whole("NUMBER"),
+        Column::whole(screen.time_name("RECEIVED")),
+        Column::name("SOURCE"),
+        Column::whole("KIND").only_wide(),
+        Column::whole("BYTES").only_wide(),
+        Column::text("REASON"),
+    ];
     let rows = found.iter().map(|(number, entry)| {
         [
             number.to_string(),
-            instant::format(entry.received_at).unwrap_or_default(),
+            screen.time(&instant::format(entry.received_at).unwrap_or_default()),
             entry.source.clone(),
             entry.kind.clone(),
             entry.length.to_string(),
             clean_text(&entry.reason, 120),
         ]
     });
-    let names = ["NUMBER", "RECEIVED", "SOURCE", "KIND", "BYTES", "REASON"];
-    print(&table(names, rows))
+    table(screen, columns, rows)
 }
 
-fn show(number: u64, entry: &Quarantined, output: Output) -> anyhow::Result<()> {
-    if output == Output::Json {
+fn show(number: u64, entry: &Quarantined, screen: &Screen) -> anyhow::Result<()> {
+    if screen.output == Output::Json {
         let mut whole = without_body(number, entry);
         whole["body"] = entry.body.clone().into();
         return print(&serde_json::to_string_pretty(&whole)?);
@@ -174,5 +185,26 @@ fn print(text: &str) -> anyhow::Result<()> {
     match line(text) {
         Ok(()) => Ok(()),
         Err(failure) => bail!(failure.message),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::client::screen::tests::screen;
+
+    #[test]
+    fn the_list_fits_80_columns() {
+        let entry = Quarantined::new(
+            &"s".repeat(63),
+            "distribution",
+            "the body is not JSON: expected a value at line 1, column 1; ".repeat(9),
+            instant::parse("2026-11-26T22:15:27.392241Z").unwrap(),
+            None,
+            b"not JSON",
+        );
+        let text = describe(&[(1, entry.clone()), (1_234_567, entry)], &screen(80));
+        let widest = text.lines().map(|line| line.chars().count()).max();
+        assert_eq!(widest, Some(80), "{text}");
     }
 }
