@@ -80,6 +80,7 @@ async fn commands_answer_as_people_expect() {
     let done = Command::new(binary())
         .args(["doctor", "--config", file.to_str().unwrap()])
         .envs(SECRETS)
+        .env("COLUMNS", "1000")
         .env("TAGTRAIL_GATEWAY", up.address("gateway"))
         .env("TAGTRAIL_API", up.address("api"))
         .output()

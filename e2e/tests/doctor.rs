@@ -16,6 +16,7 @@ fn doctor(up: &Up, file: &Path, arguments: &[&str]) -> (i32, String, String) {
         .args(arguments)
         .envs(tagtrail_e2e::SECRETS)
         .env("TAGTRAIL_CONFIG", file)
+        .env("COLUMNS", "1000")
         .env("TAGTRAIL_GATEWAY", up.address("gateway"))
         .env("TAGTRAIL_API", up.address("api"))
         .output()

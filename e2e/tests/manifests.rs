@@ -84,7 +84,7 @@ async fn the_manifest_of_a_pushed_digest_is_recorded() {
 
     // The client prints the same manifest, as JSON and as a table.
     assert_eq!(cli.json(&["manifest", &new]), manifest);
-    let shown = cli.run(&["manifest", &new]).out;
+    let shown = cli.run(&["manifest", &new, "--output", "wide"]).out;
     for part in [
         &new,
         "linux/amd64, linux/arm64",

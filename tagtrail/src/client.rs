@@ -18,6 +18,8 @@ pub(crate) mod table;
 pub(crate) mod time;
 mod triggers;
 mod watch;
+#[cfg(test)]
+mod widths;
 
 use std::process::ExitCode;
 

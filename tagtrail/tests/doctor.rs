@@ -71,6 +71,7 @@ fn doctor(file: &str, arguments: &[&str]) -> (i32, String, String) {
     let done = Command::new(env!("CARGO_BIN_EXE_tagtrail"))
         .arg("doctor")
         .args(arguments)
+        .env("COLUMNS", "1000")
         .env("TAGTRAIL_CONFIG", &path)
         .env("TAGTRAIL_GATEWAY", UNREACHABLE)
         .env("TAGTRAIL_API", UNREACHABLE)

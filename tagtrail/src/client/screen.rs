@@ -7,7 +7,7 @@ use jiff::tz::TimeZone;
 use tagtrail_proto::instant;
 use time::{OffsetDateTime, UtcOffset};
 
-/// Width of tables if standard output is no terminal and `COLUMNS` is not set.
+/// Width of tables if standard output is no terminal and no width is given.
 const WIDTH: u16 = 80;
 
 /// The formats of the output.
@@ -22,7 +22,7 @@ pub(crate) enum Output {
 }
 
 /// Arguments of all commands that print tables.
-#[derive(Debug, Clone, Copy, clap::Args)]
+#[derive(Debug, Clone, clap::Args)]
 pub(crate) struct Format {
     /// Format of the output.
     #[arg(long, short, value_enum, default_value_t = Output::Table, global = true)]
@@ -33,26 +33,25 @@ pub(crate) struct Format {
     /// Print the times of tables in UTC (the default).
     #[arg(long, global = true)]
     utc: bool,
+    /// Width of tables [default: width of the terminal, or 80].
+    #[arg(long, env = "COLUMNS", global = true)]
+    width: Option<String>,
 }
 
 impl Format {
     /// Returns the form for standard output.
-    pub(crate) fn screen(self) -> Screen {
+    pub(crate) fn screen(&self) -> Screen {
+        // A text that is no number is ignored: other programs set `COLUMNS`, too.
+        let given = self.width.as_deref().and_then(|width| width.parse().ok());
+        let width = given.or_else(|| comfy_table::Table::new().width());
         let never = anstream::ColorChoice::Never;
         Screen {
             output: self.output,
-            width: (self.output != Output::Wide).then(width),
+            width: (self.output != Output::Wide).then(|| width.unwrap_or(WIDTH)),
             colour: AutoStream::choice(&std::io::stdout()) != never,
             zone: (self.local && !self.utc).then(TimeZone::system),
         }
     }
-}
-
-/// The width of the terminal, or else the number in `COLUMNS`, or else 80.
-fn width() -> u16 {
-    let columns = || std::env::var("COLUMNS").ok()?.parse().ok();
-    let terminal = comfy_table::Table::new().width();
-    terminal.or_else(columns).unwrap_or(WIDTH)
 }
 
 /// The form of the output.

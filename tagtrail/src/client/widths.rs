@@ -1,0 +1,106 @@
+//! A test: every table of the client fits 80 columns, also with the longest names.
+
+use serde_json::{Value, json};
+use unicode_width::UnicodeWidthStr as _;
+
+use super::screen::Screen;
+use super::screen::tests::{screen, wide};
+use super::{coverage, digest, history, manifest, resolve, rollouts, triggers, watch};
+
+fn digest_of(letter: &str) -> String {
+    format!("sha256:{}", letter.repeat(64))
+}
+
+const TIME: &str = "2026-11-26T22:15:27.392241Z";
+
+fn image() -> String {
+    format!(
+        "registry.of-a-long-department.example.com:5000/{}web:{}",
+        "part-of-a-path/".repeat(12),
+        "t".repeat(128)
+    )
+}
+
+fn revision() -> Value {
+    json!({
+        "registry": "registry.of-a-long-department.example.com:5000", "repository": "shop/web", "tag": "latest",
+        "image": image(), "revision": 1_234_567, "kind": "recreated", "digest": digest_of("a"),
+        "pinned": format!("registry.example.com/shop/web@{}", digest_of("a")), "late": true, "occurred_at": TIME,
+        "actor": "somebody.with-a-long-name@of-a-long-department.example.com", "source": "s".repeat(63),
+        "signature": true, "from": TIME, "until": TIME,
+    })
+}
+
+fn rollout() -> Value {
+    let image = json!({ "revision": 1_234_567, "digest": digest_of("b") });
+    json!({
+        "trigger": "t".repeat(63), "number": 123_456, "state": "superseded", "attempts": 1234, "created_at": TIME,
+        "images": { "web": image, "worker-with-a-long-name": image, "x".repeat(63): image },
+        "error": format!("the command ended with exit status: 127: {}", "no such file: /a/path/with/many/parts ".repeat(9)),
+    })
+}
+
+fn list(item: &Value) -> Value {
+    json!({ "items": [item, item], "next": "x" })
+}
+
+/// The text of each command, with long names and numbers.
+fn all(screen: &Screen) -> Vec<(&'static str, String)> {
+    let trigger = json!({
+        "name": "t".repeat(63), "state": "paused", "target": "webhook", "current": rollout(),
+        "waiting": [{ "gate": "recheck", "image": image(), "why": "the registry has not confirmed it yet, ".repeat(5), "since": TIME }],
+    });
+    let number = 12_345_678;
+    let covered = json!({
+        "since": TIME,
+        "items": [{
+            "registry": "registry.of-a-long-department.example.com:5000", "source": "s".repeat(63), "signatures": number,
+            "changes": { "event": number, "resolved": number, "observed": number, "reconciled": number, "reordered": number, "imported": number },
+            "lost_share": 1.0, "last_event_at": TIME, "last_reconciled_at": TIME,
+        }],
+        "not_compared": [{ "registry": "registry.example.com", "repository": "a/b/".repeat(30), "failed_at": TIME,
+                           "last_reconciled_at": TIME, "reason": "the registry answered 503 Service Unavailable ".repeat(5) }],
+    });
+    let read = json!({
+        "digest": digest_of("c"), "registry": "registry.example.com", "repository": "a/b/".repeat(30), "size": 1234, "tombstone": true,
+        "platforms": vec![json!({ "os": "windows", "architecture": "amd64", "os_version": "10.0.20348.2113" }); 9],
+        "labels": { "com.example.a-very-long-key-of-a-label-that-some-tool-makes": "a value ".repeat(40), "b": "v".repeat(200) },
+    });
+    let event = json!({ "subject": image(), "data": revision() });
+    vec![
+        ("resolve", resolve::describe(&revision(), screen)),
+        ("history", history::describe(&list(&revision()), screen)),
+        ("watch", watch::Lines::new(screen).format(&event).join("\n")),
+        ("digest", digest::describe(&list(&revision()), screen)),
+        ("manifest", manifest::describe(&read, screen)),
+        ("coverage", coverage::describe(&covered, screen)),
+        ("triggers", triggers::describe(&[trigger], screen)),
+        ("rollouts", rollouts::describe(&list(&rollout()), screen)),
+    ]
+}
+
+#[test]
+fn every_table_fits_80_columns() {
+    for (command, text) in all(&screen(80)) {
+        let widest = text.lines().map(|line| line.width()).max().unwrap();
+        assert!(widest <= 80, "{command}: {widest} columns\n{text}");
+    }
+}
+
+#[test]
+fn wide_tables_have_whole_names_digests_and_times() {
+    for (command, text) in all(&wide()) {
+        let whole = text.contains(TIME) || command == "manifest";
+        assert!(
+            whole && !text.replace("… there are more", "").contains('…'),
+            "{command}\n{text}"
+        );
+        let digest = ["a", "b", "c"]
+            .iter()
+            .any(|letter| text.contains(&digest_of(letter)));
+        assert!(
+            digest || ["digest", "coverage"].contains(&command),
+            "{command}\n{text}"
+        );
+    }
+}
