@@ -4,15 +4,13 @@
 use std::convert::Infallible;
 use std::io::Write as _;
 use std::net::SocketAddr;
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::Context as _;
 use tagtrail_bus::BusArgs;
 use tagtrail_config::File;
 use tagtrail_daemon::{Context, Tasks};
-use tagtrail_embedded::{Embedded, Settings};
+use tagtrail_embedded::{Embedded, Settings, write_private};
 use tagtrail_postgres::DbArgs;
 
 /// Settings of `tagtrail up`.
@@ -162,25 +160,11 @@ async fn announce(
         "nats": nats,
         "postgres": postgres,
     });
-    write_private(&path, &endpoints.to_string())
-        .with_context(|| format!("can't write {}", path.display()))?;
+    write_private(&path, &format!("{endpoints}\n"))?;
     // For the program or person that started `up`; the log goes to standard error.
     let _ = writeln!(std::io::stdout(), "{endpoints:#}");
     tracing::info!("ready; addresses and passwords are in {}", path.display());
     ctx.shutdown.cancelled().await;
     let _ = std::fs::remove_file(&path);
     Ok(())
-}
-
-/// Writes a file atomically, readable by the owner only.
-fn write_private(path: &Path, content: &str) -> std::io::Result<()> {
-    let new = path.with_extension("json.new");
-    let _ = std::fs::remove_file(&new);
-    let mut file = std::fs::OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(&new)?;
-    writeln!(file, "{content}")?;
-    std::fs::rename(&new, path)
 }

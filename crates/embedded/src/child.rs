@@ -1,8 +1,7 @@
 //! One child process under supervision: started, watched and restarted.
 
-use std::fs::OpenOptions;
+use std::fs::File;
 use std::io::{Read as _, Seek as _, SeekFrom};
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -11,6 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, anyhow};
 use tokio::sync::watch;
 
+use crate::entry;
 use crate::user::User;
 
 /// The program of a child, and the signals that end it.
@@ -203,12 +203,7 @@ fn watch(
 }
 
 fn spawn(spec: &ChildSpec) -> anyhow::Result<std::process::Child> {
-    let log = OpenOptions::new()
-        .create(true)
-        .append(true)
-        .mode(0o600)
-        .open(&spec.log)
-        .with_context(|| format!("can't open {}", spec.log.display()))?;
+    let log = entry::open(File::options().create(true).append(true), &spec.log)?;
     let mut command = as_user(spec.user.as_ref(), Some(spec.death_signal));
     command.arg(&spec.program).args(&spec.arguments);
     command
@@ -255,7 +250,7 @@ fn tail(log: &Path) -> String {
     /// Most bytes read: more than 15 lines have, and little of a log that has grown for years.
     const END: u64 = 16 * 1024;
     let read = || {
-        let mut file = std::fs::File::open(log)?;
+        let mut file = File::open(log)?;
         let length = file.metadata()?.len();
         file.seek(SeekFrom::Start(length.saturating_sub(END)))?;
         let mut bytes = Vec::new();

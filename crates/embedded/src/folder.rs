@@ -1,14 +1,16 @@
 //! The data folder, with one owning process and no other reader.
 
-use std::fs::{File, OpenOptions, TryLockError};
-use std::io::{Read as _, Write as _};
+use std::fs::{File, TryLockError};
+use std::io::{Read as _, Seek as _, Write as _};
 use std::net::TcpListener;
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt, chown};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 
+use crate::claim::claim;
+use crate::entry;
 use crate::user::User;
 
 /// A data folder, locked until this value is dropped.
@@ -23,26 +25,12 @@ impl Folder {
     /// Creates the folder if it is missing, and locks it.
     ///
     /// # Errors
-    /// Another process holds the lock, or the user of the children cannot reach the folder.
+    /// Another process holds the lock, the folder or an entry of it belongs to another user, the
+    /// folder holds files that Tagtrail did not make, or the user of the children cannot reach the
+    /// folder.
     pub fn open(path: &Path) -> anyhow::Result<Folder> {
         let user = User::for_children()?;
-        std::fs::create_dir_all(path)
-            .with_context(|| format!("can't create the data folder {}", path.display()))?;
-        let path = path
-            .canonicalize()
-            .with_context(|| format!("can't find the data folder {}", path.display()))?;
-        if let Some(user) = &user {
-            user.check_reach(&path)?;
-        }
-        // Other users may neither list nor read. If this process is root, the children are other
-        // users and must be able to pass.
-        let mode = if user.is_some() { 0o711 } else { 0o700 };
-        std::fs::set_permissions(&path, PermissionsExt::from_mode(mode)).with_context(|| {
-            format!(
-                "can't set the mode of {}: it belongs to another user",
-                path.display()
-            )
-        })?;
+        let path = claim(path, user.as_ref())?;
         let lock = lock(&path)?;
         Ok(Folder {
             path,
@@ -83,26 +71,19 @@ impl Folder {
     /// Creates a subfolder that belongs to the user of the children.
     pub(crate) fn child_folder(&self, name: &str) -> anyhow::Result<PathBuf> {
         let path = self.path.join(name);
-        std::fs::create_dir_all(&path)
-            .with_context(|| format!("can't create {}", path.display()))?;
-        std::fs::set_permissions(&path, PermissionsExt::from_mode(0o700))
+        match std::fs::create_dir(&path) {
+            Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
+                return Err(error).with_context(|| format!("can't create {}", path.display()));
+            }
+            _ => {}
+        }
+        let (handle, owner) = entry::open_folder(&path)?;
+        handle
+            .set_permissions(PermissionsExt::from_mode(0o700))
             .with_context(|| format!("can't set the mode of {}", path.display()))?;
-        let owner = std::fs::metadata(&path)?.uid();
         if let Some(user) = self.user.as_ref().filter(|user| user.uid != owner) {
             // Includes files that an earlier start as another user has left.
-            let status = std::process::Command::new("chown")
-                .arg("-R")
-                .arg(format!("{}:{}", user.uid, user.gid))
-                .arg(&path)
-                .status()
-                .context("can't run chown")?;
-            if !status.success() {
-                bail!(
-                    "can't make the user {1} the owner of {0}",
-                    path.display(),
-                    user.name
-                );
-            }
+            user.own_all(&path)?;
         }
         Ok(path)
     }
@@ -110,31 +91,30 @@ impl Folder {
     /// Writes a file that only the user of the children can read.
     pub(crate) fn child_file(&self, name: &str, content: &str) -> anyhow::Result<PathBuf> {
         let path = self.path.join(name);
-        write_private(&path, content)?;
+        entry::write_private(&path, content)?;
         if let Some(user) = &self.user {
-            chown(&path, Some(user.uid), Some(user.gid)).with_context(|| {
-                format!(
-                    "can't make the user {1} the owner of {0}",
-                    path.display(),
-                    user.name
-                )
-            })?;
+            user.own(&path)?;
         }
         Ok(path)
+    }
+
+    /// Writes a file that only the user of this process can read.
+    pub(crate) fn write(&self, name: &str, content: &str) -> anyhow::Result<()> {
+        entry::write_private(&self.path.join(name), content)
     }
 
     /// Returns the password of a child, created once and kept in the folder.
     pub(crate) fn password(&self, child: &str) -> anyhow::Result<String> {
         let path = self.path.join(format!("{child}.password"));
-        match std::fs::read_to_string(&path) {
-            Ok(password) if !password.is_empty() => Ok(password),
+        match entry::read(&path)? {
+            Some(password) if !password.is_empty() => Ok(password),
             _ => {
                 let mut random = [0_u8; 32];
                 File::open("/dev/urandom")
                     .and_then(|mut source| source.read_exact(&mut random))
                     .context("can't read /dev/urandom")?;
                 let password: String = random.iter().map(|byte| format!("{byte:02x}")).collect();
-                write_private(&path, &password)?;
+                entry::write_private(&path, &password)?;
                 Ok(password)
             }
         }
@@ -144,8 +124,7 @@ impl Folder {
     /// URLs stay valid.
     pub(crate) fn port(&self, child: &str) -> anyhow::Result<u16> {
         let path = self.path.join(format!("{child}.port"));
-        let last = std::fs::read_to_string(&path)
-            .ok()
+        let last = entry::read(&path)?
             .and_then(|port| port.trim().parse().ok())
             .unwrap_or(0);
         let free = |port: u16| {
@@ -155,7 +134,7 @@ impl Folder {
             .or_else(|_| free(0))
             .context("no free port on 127.0.0.1")?
             .port();
-        write_private(&path, &port.to_string())?;
+        entry::write_private(&path, &port.to_string())?;
         Ok(port)
     }
 }
@@ -163,14 +142,7 @@ impl Folder {
 /// Locks the folder for this process.
 fn lock(folder: &Path) -> anyhow::Result<File> {
     let path = folder.join("lock");
-    let mut lock = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .open(&path)
-        .with_context(|| format!("can't open {}", path.display()))?;
+    let mut lock = entry::open(File::options().read(true).write(true).create(true), &path)?;
     match lock.try_lock() {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => {
@@ -187,26 +159,7 @@ fn lock(folder: &Path) -> anyhow::Result<File> {
         }
     }
     lock.set_len(0)?;
+    lock.rewind()?;
     writeln!(lock, "{}", std::process::id())?;
     Ok(lock)
-}
-
-/// Writes the whole file or nothing. No other user can read it at any time.
-fn write_private(path: &Path, content: &str) -> anyhow::Result<()> {
-    let new = path.with_extension("new");
-    let write = || {
-        let _ = std::fs::remove_file(&new);
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .mode(0o600)
-            .open(&new)?;
-        file.write_all(content.as_bytes())?;
-        file.sync_all()?;
-        std::fs::rename(&new, path)?;
-        // Syncs the folder too: after a power cut the name must lead to the new or the old file.
-        path.parent()
-            .map_or(Ok(()), |folder| File::open(folder)?.sync_all())
-    };
-    write().with_context(|| format!("can't write {}", path.display()))
 }

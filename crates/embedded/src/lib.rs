@@ -1,9 +1,10 @@
 //! A private Postgres and a private nats-server as supervised child processes, for `tagtrail up`
 //! and for tests.
 //!
-//! In scope: finding the programs (but never downloading them), a data folder with one owning
-//! process, passwords and file modes that keep other local users out, restarting a crashed child,
-//! and ending all children even after `kill -9` of this process.
+//! In scope: finding the programs (but never downloading them, and none that another user could have
+//! planted), a data folder with one owning process in which nothing that Tagtrail did not make is
+//! removed or followed, passwords and file modes that keep other local users out, restarting a
+//! crashed child, and ending all children even after `kill -9` of this process.
 //!
 //! Out of scope: the schema and the streams.
 //!
@@ -11,6 +12,8 @@
 //! root.
 
 mod child;
+mod claim;
+mod entry;
 mod find;
 mod folder;
 mod nats;
@@ -20,6 +23,7 @@ mod user;
 use std::path::PathBuf;
 
 pub use child::signal;
+pub use entry::write_private;
 pub use folder::Folder;
 pub use nats::Nats;
 pub use postgres::Postgres;
@@ -85,6 +89,15 @@ impl Embedded {
     #[must_use]
     pub fn nats_url(&self) -> &str {
         self.nats.url()
+    }
+
+    /// Returns the process ids of the children that run.
+    #[must_use]
+    pub fn pids(&self) -> Vec<u32> {
+        [self.postgres.pid(), self.nats.pid()]
+            .into_iter()
+            .flatten()
+            .collect()
     }
 
     /// Restarts nats-server if its log ends with a full disk and the disk has room again: until a

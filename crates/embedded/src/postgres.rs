@@ -119,8 +119,8 @@ async fn is_ready(program: &Path, port: u16) -> bool {
     matches!(status.await, Ok(Ok(status)) if status.success())
 }
 
-/// Creates the cluster and the database once. A marker file records that both are complete; without
-/// it the next start begins again from an empty folder.
+/// Creates the cluster and the database once. A marker file records that both are complete, and
+/// another one that they were begun: only then the next start begins again from an empty folder.
 async fn initialise(
     folder: &Folder,
     programs: &Path,
@@ -128,20 +128,25 @@ async fn initialise(
     password: &str,
     durable: bool,
 ) -> anyhow::Result<()> {
-    let marker = folder.path().join("postgres.initialised");
-    if marker.exists() {
+    let (done, begun) = (
+        folder.path().join("postgres.initialised"),
+        folder.path().join("postgres.begun"),
+    );
+    if done.exists() {
         return Ok(());
     }
-    tracing::info!("creating the database in {}", data.display());
-    for left in std::fs::read_dir(data)?.flatten() {
-        let path = left.path();
-        if path.is_dir() {
-            std::fs::remove_dir_all(&path)
-        } else {
-            std::fs::remove_file(&path)
-        }
-        .with_context(|| format!("can't remove {}", path.display()))?;
+    if begun.exists() {
+        std::fs::remove_dir_all(data)
+            .with_context(|| format!("can't remove {}", data.display()))?;
+        folder.child_folder("postgres")?;
+    } else if std::fs::read_dir(data)?.next().is_some() {
+        bail!(
+            "{} holds files, but not a database that Tagtrail made: move them elsewhere, or choose another folder with --data",
+            data.display()
+        );
     }
+    tracing::info!("creating the database in {}", data.display());
+    folder.write("postgres.begun", "")?;
     let password_file = folder.child_file("postgres.init", password)?;
     let mut arguments = vec![
         format!("--pgdata={}", data.display()),
@@ -178,7 +183,9 @@ async fn initialise(
         None,
     )
     .await?;
-    std::fs::write(&marker, "").with_context(|| format!("can't write {}", marker.display()))
+    folder.write("postgres.initialised", "")?;
+    let _ = std::fs::remove_file(&begun);
+    Ok(())
 }
 
 /// Runs a program as the user of the children. An error shows the output of the program.

@@ -1,6 +1,6 @@
 //! The user that the children run as.
 
-use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, lchown};
 use std::path::Path;
 
 use anyhow::{Context as _, bail};
@@ -13,24 +13,79 @@ pub(crate) struct User {
     pub(crate) gid: u32,
 }
 
+/// The users of the children if this process is root, the preferred one first.
+const OF_CHILDREN: [&str; 2] = ["postgres", "nobody"];
+
+/// Returns the id of the user of this process.
+pub(crate) fn own_id() -> u32 {
+    rustix::process::geteuid().as_raw()
+}
+
 impl User {
     /// Returns `postgres`, or `nobody` if there is no `postgres`; `None` if this process does not
     /// run as root and the children run as its own user.
     pub(crate) fn for_children() -> anyhow::Result<Option<User>> {
-        // The owner of `/proc/self` is the user of this process: without unsafe code or another
-        // crate there is no other way to learn it.
-        let own = std::fs::metadata("/proc/self")
-            .context("can't read the user of this process: /proc is missing")?
-            .uid();
-        if own != 0 {
+        if own_id() != 0 {
             return Ok(None);
         }
-        let passwd = std::fs::read_to_string("/etc/passwd").context("can't read /etc/passwd")?;
-        ["postgres", "nobody"]
+        let passwd = passwd()?;
+        OF_CHILDREN
             .into_iter()
             .find_map(|name| find(&passwd, name))
             .map(Some)
             .context("started as root, but neither the user postgres nor nobody exists to run Postgres; start Tagtrail as another user")
+    }
+
+    /// Returns the ids of the users who may own entries of a data folder: this process, and under
+    /// root also the children.
+    pub(crate) fn may_own() -> anyhow::Result<Vec<u32>> {
+        let mut ids = vec![own_id()];
+        if own_id() == 0 {
+            let passwd = passwd()?;
+            let users = OF_CHILDREN
+                .into_iter()
+                .filter_map(|name| find(&passwd, name));
+            ids.extend(users.map(|user| user.uid));
+        }
+        Ok(ids)
+    }
+
+    /// Returns the name of a user, or else the number, for an error text.
+    pub(crate) fn name_of(id: u32) -> String {
+        let passwd = passwd().unwrap_or_default();
+        let named = passwd.lines().find_map(|line| {
+            let mut fields = line.split(':');
+            let name = fields.next()?;
+            (fields.nth(1)?.parse() == Ok(id)).then(|| name.to_owned())
+        });
+        named.unwrap_or_else(|| id.to_string())
+    }
+
+    /// Makes this user the owner of a file that this process made.
+    pub(crate) fn own(&self, path: &Path) -> anyhow::Result<()> {
+        lchown(path, Some(self.uid), Some(self.gid)).with_context(|| self.cannot_own(path))
+    }
+
+    /// Makes this user the owner of a folder and of all its content. Follows no link.
+    pub(crate) fn own_all(&self, path: &Path) -> anyhow::Result<()> {
+        let status = std::process::Command::new("chown")
+            .args(["-R", "-h", "--"])
+            .arg(format!("{}:{}", self.uid, self.gid))
+            .arg(path)
+            .status()
+            .context("can't run chown")?;
+        if !status.success() {
+            bail!(self.cannot_own(path));
+        }
+        Ok(())
+    }
+
+    fn cannot_own(&self, path: &Path) -> String {
+        format!(
+            "can't make the user {1} the owner of {0}",
+            path.display(),
+            self.name
+        )
     }
 
     /// Fails unless this user can reach the folder.
@@ -57,6 +112,10 @@ impl User {
         }
         Ok(())
     }
+}
+
+fn passwd() -> anyhow::Result<String> {
+    std::fs::read_to_string("/etc/passwd").context("can't read /etc/passwd")
 }
 
 /// Finds a user by name in the text of `/etc/passwd`.
