@@ -220,6 +220,7 @@ fn spawn(spec: &ChildSpec) -> anyhow::Result<std::process::Child> {
 /// when the parent thread ends.
 pub(crate) fn as_user(user: Option<&User>, death_signal: Option<&str>) -> Command {
     let mut command = Command::new("setpriv");
+    clear_environment(&mut command);
     if let Some(signal) = death_signal {
         command.args(["--pdeathsig", signal]);
     }
@@ -231,6 +232,15 @@ pub(crate) fn as_user(user: Option<&User>, death_signal: Option<&str>) -> Comman
     }
     command.arg("--");
     command
+}
+
+/// Leaves a program only the variables that it needs. The rest of this process's environment holds
+/// secrets of the services, and other users may read the environment of a child that runs as them.
+pub(crate) fn clear_environment(command: &mut Command) {
+    command.env_clear();
+    for name in ["PATH", "LANG"] {
+        command.envs(std::env::var_os(name).map(|value| (name, value)));
+    }
 }
 
 /// Sends a signal (`TERM`, `KILL`, `STOP` …) to a process that this process started.

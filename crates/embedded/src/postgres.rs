@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 
-use crate::child::{Child, ChildSpec, as_user};
+use crate::child::{Child, ChildSpec, as_user, clear_environment};
 use crate::find::Program;
 use crate::{Folder, Settings};
 
@@ -109,7 +109,9 @@ impl Postgres {
 async fn is_ready(program: &Path, port: u16) -> bool {
     let (program, port) = (program.to_owned(), port.to_string());
     let status = tokio::task::spawn_blocking(move || {
-        std::process::Command::new(program)
+        let mut command = std::process::Command::new(program);
+        clear_environment(&mut command);
+        command
             .args(["-q", "-h", "127.0.0.1", "-t", "2", "-p", &port])
             .stdin(Stdio::null())
             .stdout(Stdio::null())

@@ -163,3 +163,23 @@ async fn a_folder_belongs_to_one_process_at_a_time() {
     // A child that another test starts at this moment holds our open files until its `exec`.
     eventually("the folder to be free", async || Folder::open(&data).ok()).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_servers_get_no_variable_of_this_process_but_those_that_they_need() {
+    let folder = folder();
+    let servers = Embedded::start(&settings(folder.path())).await.unwrap();
+    // Cargo sets variables such as CARGO_PKG_NAME for this test.
+    assert!(std::env::var_os("CARGO_PKG_NAME").is_some());
+    for pid in servers.pids() {
+        let environment = std::fs::read_to_string(format!("/proc/{pid}/environ")).unwrap();
+        let names: Vec<&str> = environment
+            .split_terminator('\0')
+            .filter_map(|variable| variable.split('=').next())
+            // The servers add these themselves.
+            .filter(|name| !name.starts_with("PG") && !["LC_COLLATE", "LC_CTYPE"].contains(name))
+            .collect();
+        let needed = names.iter().all(|name| ["PATH", "LANG"].contains(name));
+        assert!(needed, "{names:?}");
+    }
+    servers.stop().await;
+}
