@@ -341,6 +341,26 @@ impl File {
         }
     }
 
+    /// Returns the environment variables that hold secrets: all that the file names by
+    /// `{ env = "…" }`, in settings of any kind of source or target.
+    #[must_use]
+    pub fn secret_variables(&self) -> BTreeSet<String> {
+        let mut found = BTreeSet::new();
+        let mut left: Vec<toml::Value> = toml::from_str(&self.text).into_iter().collect();
+        while let Some(value) = left.pop() {
+            match value {
+                toml::Value::Table(table) => {
+                    let variable = table.get("env").and_then(toml::Value::as_str);
+                    found.extend(variable.map(str::to_owned));
+                    left.extend(table.into_iter().map(|(_, value)| value));
+                }
+                toml::Value::Array(values) => left.extend(values),
+                _ => {}
+            }
+        }
+        found
+    }
+
     /// Returns the folder of the file.
     #[must_use]
     pub fn folder(&self) -> &Path {

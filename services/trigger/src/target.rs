@@ -33,7 +33,7 @@ pub(crate) fn targets(file: &File) -> Result<Targets, ConfigError> {
 }
 
 fn configure(file: &File, entry: &TargetEntry<'_>) -> Result<Box<dyn Target>, ConfigError> {
-    (kind_of(file, entry)?.configure)(entry.value, file.folder())
+    (kind_of(file, entry)?.configure)(entry.value, file)
         .map_err(|message| file.error_at(entry.at, &key_of(entry), message))
 }
 
@@ -137,8 +137,9 @@ mod tests {
         for (target, expected) in [
             ("target.telepathy = {}", unknown),
             ("target.command = {}", "tagtrail.toml:4: trigger.target.command: missing field `run`".to_owned()),
+            ("target.command = { run = [\"true\"], environment = [\"*\"] }", "tagtrail.toml:4: trigger.target.command: environment: \"*\" is no name of a variable; write names such as \"KUBECONFIG\", or \"HELM_*\" for all that begin with HELM_".to_owned()),
             ("target.command = { run = [] }", "tagtrail.toml:4: trigger.target.command: run is empty; give the program and its arguments, such as run = [\"./deploy.sh\"]".to_owned()),
-            ("target.command = { run = [\"x\"], shell = true }", "tagtrail.toml:4: trigger.target.command: unknown field `shell`, expected `run` or `timeout_seconds`".to_owned()),
+            ("target.command = { run = [\"x\"], shell = true }", "tagtrail.toml:4: trigger.target.command: unknown field `shell`, expected one of `run`, `timeout_seconds`, `environment`".to_owned()),
             ("target.webhook = { url = \"ftp://a.b\", secret = { env = \"X\" } }", "tagtrail.toml:4: trigger.target.webhook: url must start with https:// (or http://)".to_owned()),
             (
                 &format!("target.webhook = {{ url = \"https://a.b\", secret = {{ file = \"{secret}\" }} }}"),

@@ -1,12 +1,15 @@
 //! Target `command`: a program that receives the rollout as JSON on standard input and the pinned
 //! images in its environment.
 
+use std::collections::BTreeSet;
+use std::ffi::OsString;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Duration;
 
 use serde::Deserialize;
+use tagtrail_config::File;
 use tagtrail_proto::clean_text;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::process::{Child, Command};
@@ -21,8 +24,15 @@ pub(super) const COMMAND: TargetKind = TargetKind {
     configure,
     setup: "The program must be installed where the trigger service runs. It receives the rollout as JSON on \
             standard input and each pinned image as TAGTRAIL_IMAGE_<NAME>; exit code 0 is success, and \
-            running the program twice must be harmless.",
+            running the program twice must be harmless. Of the service's own environment it receives the \
+            usual variables (PATH, HOME …) and those that `environment` names.",
 };
+
+/// The variables of the service's environment that every program receives, besides `LC_*`.
+const USUAL: [&str; 6] = ["PATH", "HOME", "USER", "LANG", "TZ", "TMPDIR"];
+
+/// Variables with the credentials of Tagtrail's own processes.
+const CREDENTIALS: [&str; 3] = ["DATABASE_URL", "NATS_URL", "TAGTRAIL_TOKEN"];
 
 /// Most bytes kept from the end of each output stream.
 const TAIL: usize = 2048;
@@ -36,23 +46,31 @@ struct CommandSettings {
     /// Seconds after which the program is killed.
     #[serde(default = "ten_minutes")]
     timeout_seconds: u64,
+    /// Names of variables that the program receives from the service's own environment. `HELM_*`
+    /// is every variable that begins with `HELM_`, except those that hold secrets.
+    #[serde(default)]
+    environment: Vec<String>,
 }
 
 fn ten_minutes() -> u64 {
     600
 }
 
-/// A program with its arguments, folder and time limit.
+/// A program with its arguments, folder, time limit and environment.
 struct CommandTarget {
     run: Vec<String>,
     folder: PathBuf,
     timeout: Duration,
+    environment: Vec<String>,
+    /// Variables that only their whole name in `environment` passes on.
+    secrets: BTreeSet<String>,
 }
 
-fn configure(value: &toml::Value, folder: &Path) -> ConfigureResult {
+fn configure(value: &toml::Value, file: &File) -> ConfigureResult {
     let CommandSettings {
         run,
         timeout_seconds,
+        environment,
     } = settings(value)?;
     if run.is_empty() {
         return Err(
@@ -60,11 +78,27 @@ fn configure(value: &toml::Value, folder: &Path) -> ConfigureResult {
                 .to_owned(),
         );
     }
+    if let Some(wrong) = environment.iter().find(|name| !is_variable(name)) {
+        return Err(format!(
+            "environment: {wrong:?} is no name of a variable; write names such as \"KUBECONFIG\", or \"HELM_*\" for all that begin with HELM_"
+        ));
+    }
+    let mut secrets = file.secret_variables();
+    secrets.extend(CREDENTIALS.map(str::to_owned));
     Ok(Box::new(CommandTarget {
         run,
-        folder: folder.to_owned(),
+        folder: file.folder().to_owned(),
         timeout: Duration::from_secs(timeout_seconds.clamp(1, 24 * 3600)),
+        environment,
+        secrets,
     }))
+}
+
+/// Returns whether this is the name of a variable, or the beginning of names followed by `*`.
+fn is_variable(name: &str) -> bool {
+    let name = name.strip_suffix('*').unwrap_or(name);
+    let allowed = |character: char| character.is_ascii_alphanumeric() || character == '_';
+    !name.is_empty() && name.chars().all(allowed)
 }
 
 impl Target for CommandTarget {
@@ -153,13 +187,30 @@ impl CommandTarget {
         }
     }
 
+    /// Returns whether the program receives this variable of the service's environment.
+    fn passes(&self, variable: &str) -> bool {
+        let listed = |wanted: &String| match wanted.strip_suffix('*') {
+            Some(start) => variable.starts_with(start) && !self.secrets.contains(variable),
+            None => wanted == variable,
+        };
+        USUAL.contains(&variable)
+            || variable.starts_with("LC_")
+            || self.environment.iter().any(listed)
+    }
+
+    fn environment(&self) -> impl Iterator<Item = (OsString, OsString)> {
+        std::env::vars_os().filter(|(name, _)| name.to_str().is_some_and(|name| self.passes(name)))
+    }
+
     fn spawn(&self, order: &Order) -> std::io::Result<Child> {
         // `setpriv` lets the kernel kill the command when its worker dies, even by SIGKILL.
         let mut command = Command::new("setpriv");
         command
             .args(["--pdeathsig", "KILL", "--"])
             .args(&self.run)
-            .current_dir(&self.folder);
+            .current_dir(&self.folder)
+            .env_clear()
+            .envs(self.environment());
         for (name, image) in &order.rollout.images {
             let name = name.to_ascii_uppercase().replace('-', "_");
             command.env(format!("TAGTRAIL_IMAGE_{name}"), image.pinned.to_string());
@@ -170,9 +221,6 @@ impl CommandTarget {
             .env("TAGTRAIL_ROLLOUT_NUMBER", order.rollout.number.to_string())
             // Tracing tools read the trace context from this variable.
             .env("TRACEPARENT", order.trace.to_string())
-            // The command must not receive the credentials of the service.
-            .env_remove("DATABASE_URL")
-            .env_remove("NATS_URL")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -242,4 +290,69 @@ async fn tail(reader: Option<impl AsyncRead + Unpin>) -> Vec<u8> {
         }
     }
     kept
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    const SECRETS: &str = r#"
+[[source]]
+name = "main"
+kind = "generic"
+registry = "registry.example.com"
+secret = [{ env = "HELM_HOOK_SECRET" }, { env = "OTHER_HOOK_SECRET" }]
+[[trigger]]
+name = "hook"
+images.web = "registry.example.com/shop/web"
+target.webhook = { url = "https://deploy.example.com", secret = { env = "HELM_SIGNING_SECRET" } }
+"#;
+
+    fn target(environment: &str) -> CommandTarget {
+        let file = File::parse(SECRETS, Path::new("tagtrail.toml")).unwrap();
+        let CommandSettings {
+            run, environment, ..
+        } = toml::from_str(&format!("run = [\"true\"]\nenvironment = {environment}")).unwrap();
+        let mut secrets = file.secret_variables();
+        secrets.extend(CREDENTIALS.map(str::to_owned));
+        CommandTarget {
+            run,
+            folder: PathBuf::new(),
+            timeout: Duration::from_secs(1),
+            environment,
+            secrets,
+        }
+    }
+
+    #[test]
+    fn a_program_gets_the_usual_variables_and_those_that_its_trigger_names() {
+        let usual = target("[]");
+        for name in ["PATH", "HOME", "LC_ALL", "TZ"] {
+            assert!(usual.passes(name), "{name}");
+        }
+        for name in [
+            "DATABASE_URL",
+            "HELM_HOOK_SECRET",
+            "KUBECONFIG",
+            "TAGTRAIL_TOKEN",
+            "PATHS",
+        ] {
+            assert!(!usual.passes(name), "{name}");
+        }
+        let more = target(r#"["KUBECONFIG", "HELM_*", "OTHER_HOOK_SECRET", "DATABASE_*"]"#);
+        for name in ["KUBECONFIG", "HELM_CACHE_HOME", "OTHER_HOOK_SECRET"] {
+            assert!(more.passes(name), "{name}");
+        }
+        // A pattern passes on no secret; only the whole name does.
+        for name in [
+            "HELM_HOOK_SECRET",
+            "HELM_SIGNING_SECRET",
+            "DATABASE_URL",
+            "KUBECONFIG_2",
+        ] {
+            assert!(!more.passes(name), "{name}");
+        }
+    }
 }

@@ -1,13 +1,12 @@
 //! Target `webhook`: a signed POST to a URL.
 
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::Path;
 use std::time::Duration;
 
 use reqwest::{Client, Response, StatusCode, header};
 use secrecy::ExposeSecret as _;
 use serde::Deserialize;
-use tagtrail_config::Secret;
+use tagtrail_config::{File, Secret};
 use tagtrail_daemon::{chain, client};
 use tagtrail_proto::{TRACEPARENT, clean_text};
 
@@ -47,7 +46,7 @@ struct WebhookTarget {
     secret: Secret,
 }
 
-fn configure(value: &toml::Value, _: &Path) -> ConfigureResult {
+fn configure(value: &toml::Value, _: &File) -> ConfigureResult {
     let WebhookSettings { url, secret } = settings(value)?;
     let url = reqwest::Url::parse(&url)
         .ok()

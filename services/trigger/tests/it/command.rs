@@ -8,9 +8,10 @@ use crate::world::*;
 #[tokio::test(flavor = "multi_thread")]
 async fn a_command_gets_the_rollout_and_the_pinned_images() {
     let mut world = World::new().await;
-    world.command(
-        "cat > body; env | grep -E '^(TAGTRAIL_|DATABASE_URL|NATS_URL)' | sort > environment",
-    );
+    // The shell itself sets the three variables that `grep` leaves out; cargo sets CARGO_PKG_NAME
+    // and others for this test, which is in the place of the service.
+    world.command("cat > body; env | grep -vE '^(PWD|SHLVL|_)=' | sort > environment");
+    assert!(std::env::var_os("CARGO_PKG_NAME").is_some());
     world.push(WEB, 1).await;
     let service = world.start().await;
     world.wait(1, Succeeded).await;
@@ -21,11 +22,31 @@ async fn a_command_gets_the_rollout_and_the_pinned_images() {
         format!("registry.example.com/shop/web@{}", digest(1)),
     );
     assert_eq!(body["data"]["images"]["web"]["pinned"], pinned.as_str());
+    let usual = [
+        "PATH",
+        "HOME",
+        "USER",
+        "LANG",
+        "TZ",
+        "TMPDIR",
+        "TRACEPARENT",
+    ];
+    let environment = read("environment");
+    let ours: Vec<&str> = environment
+        .lines()
+        .filter(|line| {
+            let name = line.split('=').next().unwrap();
+            !usual.contains(&name) && !name.starts_with("LC_")
+        })
+        .collect();
     assert_eq!(
-        read("environment"),
-        format!(
-            "TAGTRAIL_IMAGE_WEB={pinned}\nTAGTRAIL_ROLLOUT_ID={id}\nTAGTRAIL_ROLLOUT_NUMBER=1\nTAGTRAIL_TRIGGER=shop\n"
-        )
+        ours,
+        [
+            &format!("TAGTRAIL_IMAGE_WEB={pinned}"),
+            &format!("TAGTRAIL_ROLLOUT_ID={id}"),
+            "TAGTRAIL_ROLLOUT_NUMBER=1",
+            "TAGTRAIL_TRIGGER=shop",
+        ]
     );
     service.stop().await;
 }
