@@ -2,7 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "in tests a panic is the report")]
 
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::Path;
 
 use serde_json::json;
@@ -450,6 +450,131 @@ async fn an_error_at_start_names_its_cause() {
         process.log().contains("can't listen on"),
         "{}",
         process.log()
+    );
+}
+
+/// Starts `up` with a trigger whose command writes its user and its environment into `said`.
+async fn up_with_command(folder: &Path, more: &[&str]) -> (Process, String) {
+    let (file, said) = (folder.join("tagtrail.toml"), folder.join("said"));
+    let text = format!(
+        r#"
+[[source]]
+name = "ci"
+kind = "generic"
+registry = "registry.example.com"
+secret = {{ env = "MAIN_HOOK_SECRET" }}
+
+[[trigger]]
+name = "shop"
+images.web = "registry.example.com/shop/web:latest"
+settle = "0s"
+target.command = {{ run = ["sh", "-c", "(id -u; env) > new && mv new {}"] }}
+"#,
+        said.display()
+    );
+    std::fs::write(&file, text).unwrap();
+    let (gateway, data) = (free_address(), folder.join("data"));
+    let place = [
+        "--data",
+        data.to_str().unwrap(),
+        "--config",
+        file.to_str().unwrap(),
+    ];
+    let addresses = [
+        "--gateway",
+        &gateway,
+        "--api",
+        "127.0.0.1:0",
+        "--admin",
+        "127.0.0.1:0",
+    ];
+    let arguments = [&["up"], &place[..], &addresses, more].concat();
+    let mut process = Process::tagtrail(&arguments, &tagtrail_e2e::SECRETS);
+    let hook = async || {
+        let digest = tagtrail_proto::Digest::sha256_of(more.concat().as_bytes()).to_string();
+        let posted = reqwest::Client::new()
+            .post(format!("http://{gateway}/hooks/ci"))
+            .bearer_auth(HOOK_SECRET)
+            .json(&json!({ "repository": "shop/web", "tag": "latest", "digest": digest }))
+            .send();
+        posted
+            .await
+            .is_ok_and(|answer| answer.status() == 202)
+            .then_some(())
+    };
+    eventually("the push to be taken", SOON, async || {
+        assert!(process.running(), "tagtrail up ended");
+        hook().await
+    })
+    .await;
+    let text = eventually("the command", SOON, async || {
+        std::fs::read_to_string(&said).ok()
+    })
+    .await;
+    (process, text)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn root_may_leave_everything_to_another_user() {
+    use_ring();
+    let folder = shared_folder();
+    let own = std::fs::metadata("/proc/self").unwrap().uid();
+    if own != 0 {
+        let user = [
+            "up",
+            "--user",
+            "nobody",
+            "--data",
+            folder.path().to_str().unwrap(),
+        ];
+        let mut refused = Process::tagtrail(&user, &[]);
+        assert_eq!(refused.ended(SOON).await.code(), Some(1));
+        assert!(refused.log().contains("only root"), "{}", refused.log());
+        return;
+    }
+    std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o777)).unwrap();
+
+    // As root `up` warns and goes on; Postgres and nats-server have another user all the same.
+    let (mut process, said) = up_with_command(folder.path(), &[]).await;
+    assert_eq!(said.lines().next(), Some("0"));
+    assert!(process.log().contains("--user NAME"), "{}", process.log());
+    let user = |pid: u32| std::fs::metadata(format!("/proc/{pid}")).unwrap().uid();
+    assert!(
+        children(process.pid())
+            .into_iter()
+            .all(|pid| user(pid) != 0)
+    );
+    process.signal("TERM");
+    assert_eq!(process.ended(SOON).await.code(), Some(0));
+
+    // The same data folder, given to another user: no process of root is left, and no secret of
+    // the services is in the command's environment.
+    std::fs::remove_file(folder.path().join("said")).unwrap();
+    let (mut process, said) = up_with_command(folder.path(), &["--user", "nobody"]).await;
+    let nobody = user(process.pid());
+    assert_ne!(nobody, 0);
+    assert_eq!(said.lines().next(), Some(nobody.to_string().as_str()));
+    assert!(
+        !said.contains("SECRET") && said.contains("TAGTRAIL_IMAGE_WEB="),
+        "{said}"
+    );
+    assert!(
+        children(process.pid())
+            .into_iter()
+            .all(|pid| user(pid) == nobody)
+    );
+    assert!(!process.log().contains("--user NAME"), "{}", process.log());
+    process.signal("TERM");
+    assert_eq!(process.ended(SOON).await.code(), Some(0));
+
+    // Now the folder is of that user, so root alone does not take it.
+    let place = ["up", "--data", &format!("{}/data", folder.path().display())];
+    let mut refused = Process::tagtrail(&place, &[]);
+    assert_eq!(refused.ended(SOON).await.code(), Some(1));
+    assert!(
+        refused.log().contains("another user (nobody)"),
+        "{}",
+        refused.log()
     );
 }
 

@@ -104,7 +104,10 @@ fn main() -> ExitCode {
         return ExitCode::FAILURE; // Unreachable: nothing else installs a provider.
     }
     match Cli::parse().command {
-        Command::Up(service) => service.run("up", up::run),
+        Command::Up(service) => match service.config.become_user() {
+            Ok(()) => service.run("up", up::run),
+            Err(error) => operator::fail(&error),
+        },
         Command::Gateway(service) => service.run("gateway", tagtrail_gateway::run),
         Command::Resolver(service) => service.run("resolver", tagtrail_resolver::run),
         Command::Indexer(service) => service.run("indexer", tagtrail_indexer::run),

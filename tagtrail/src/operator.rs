@@ -75,8 +75,11 @@ pub(crate) fn run(command: impl Future<Output = anyhow::Result<ExitCode>>) -> Ex
         .build()
         .map_err(anyhow::Error::from)
         .and_then(|runtime| runtime.block_on(command));
-    outcome.unwrap_or_else(|error| {
-        crate::client::print::error(&format!("{error:#}"));
-        ExitCode::FAILURE
-    })
+    outcome.unwrap_or_else(|error| fail(&error))
+}
+
+/// Prints an error. Returns the exit code of a failure.
+pub(crate) fn fail(error: &anyhow::Error) -> ExitCode {
+    crate::client::print::error(&format!("{error:#}"));
+    ExitCode::FAILURE
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use tagtrail_bus::BusArgs;
 use tagtrail_config::File;
 use tagtrail_daemon::{Context, Tasks};
-use tagtrail_embedded::{Embedded, Settings, write_private};
+use tagtrail_embedded::{Embedded, Settings, become_user, runs_as_root, write_private};
 use tagtrail_postgres::DbArgs;
 
 /// Settings of `tagtrail up`.
@@ -33,6 +33,20 @@ pub(crate) struct Config {
     /// Address on which the API listens.
     #[arg(long, env = "TAGTRAIL_API_LISTEN", default_value = "127.0.0.1:8401")]
     api: SocketAddr,
+    /// User that runs everything, if root starts the program. The user gets the data folder, and
+    /// must be able to read `tagtrail.toml` and its secrets.
+    #[arg(long, env = "TAGTRAIL_USER", value_name = "NAME")]
+    user: Option<String>,
+}
+
+impl Config {
+    /// Goes on as the user of `--user`, if given. Root without it goes on as root.
+    pub(crate) fn become_user(&self) -> anyhow::Result<()> {
+        match &self.user {
+            Some(name) => become_user(name, &self.data),
+            None => Ok(()),
+        }
+    }
 }
 
 /// The default of the services' `TAGTRAIL_SESSION_SECONDS`.
@@ -40,6 +54,11 @@ const SESSION: Duration = Duration::from_secs(10);
 
 /// Runs Postgres, nats-server and all services until a stop is requested.
 pub(crate) async fn run(config: Config, ctx: Context) -> anyhow::Result<()> {
+    if runs_as_root() {
+        tracing::warn!(
+            "the services run as root, and so do the commands of triggers: start with --user NAME, or by the systemd unit deploy/systemd/tagtrail.service"
+        );
+    }
     let embedded = Embedded::start(&Settings::new(&config.data)).await?;
     let outcome = tokio::select! {
         outcome = services(&config, &ctx, &embedded) => outcome,

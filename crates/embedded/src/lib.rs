@@ -9,7 +9,7 @@
 //! Out of scope: the schema and the streams.
 //!
 //! If this process runs as root, both children run as another user: Postgres refuses to run as
-//! root.
+//! root. [`become_user`] leaves root altogether.
 
 mod child;
 mod claim;
@@ -18,6 +18,7 @@ mod find;
 mod folder;
 mod nats;
 mod postgres;
+mod switch;
 mod user;
 
 use std::path::PathBuf;
@@ -27,6 +28,7 @@ pub use entry::write_private;
 pub use folder::Folder;
 pub use nats::Nats;
 pub use postgres::Postgres;
+pub use switch::{become_user, runs_as_root};
 
 /// The settings of both children.
 #[derive(Debug, Clone)]

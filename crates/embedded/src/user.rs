@@ -11,6 +11,7 @@ pub(crate) struct User {
     pub(crate) name: String,
     pub(crate) uid: u32,
     pub(crate) gid: u32,
+    pub(crate) home: String,
 }
 
 /// The users of the children if this process is root, the preferred one first.
@@ -48,6 +49,11 @@ impl User {
             ids.extend(users.map(|user| user.uid));
         }
         Ok(ids)
+    }
+
+    /// Returns the user with this name.
+    pub(crate) fn named(name: &str) -> anyhow::Result<User> {
+        find(&passwd()?, name).with_context(|| format!("there is no user {name:?} in /etc/passwd"))
     }
 
     /// Returns the name of a user, or else the number, for an error text.
@@ -103,7 +109,7 @@ impl User {
                 || (metadata.gid() == self.gid && mode & 0o010 != 0);
             if !open {
                 bail!(
-                    "started as root, Postgres runs as the user {}, who can't pass {} to reach {}: choose another folder with --data, such as --data /var/lib/tagtrail, or start as another user",
+                    "the user {}, who runs Postgres and nats-server, can't pass {} to reach {}: choose another folder with --data, such as --data /var/lib/tagtrail, or start as another user",
                     self.name,
                     ancestor.display(),
                     folder.display()
@@ -122,7 +128,7 @@ fn passwd() -> anyhow::Result<String> {
 fn find(passwd: &str, name: &str) -> Option<User> {
     passwd.lines().find_map(|line| {
         let fields: Vec<&str> = line.split(':').collect();
-        let [found, _, uid, gid, ..] = fields.as_slice() else {
+        let [found, _, uid, gid, _, home, ..] = fields.as_slice() else {
             return None;
         };
         (*found == name).then_some(())?;
@@ -130,6 +136,7 @@ fn find(passwd: &str, name: &str) -> Option<User> {
             name: name.to_owned(),
             uid: uid.parse().ok()?,
             gid: gid.parse().ok()?,
+            home: (*home).to_owned(),
         })
     })
 }
@@ -147,7 +154,8 @@ mod tests {
             Some(User {
                 name: "postgres".to_owned(),
                 uid: 101,
-                gid: 104
+                gid: 104,
+                home: "/var/lib/postgresql".to_owned(),
             })
         );
         assert_eq!(find(passwd, "post"), None);
