@@ -49,11 +49,22 @@ pub struct HistoryItem {
     pub size: Option<u64>,
 }
 
-/// Returns the revisions of a tag, newest first, each with its push. Key: effective time, number.
+/// A range of effective times. `None` is no bound.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Range {
+    /// The first time of the range.
+    pub since: Option<OffsetDateTime>,
+    /// The first time after the range.
+    pub until: Option<OffsetDateTime>,
+}
+
+/// Returns the revisions of a tag in a range, newest first, each with its push. Key: effective
+/// time, number.
 pub async fn changes(
     db: &mut PgConnection,
     tag: i64,
     image: &Image,
+    range: Range,
     after: Option<[i64; 2]>,
     limit: i64,
 ) -> Result<Vec<([i64; 2], HistoryItem)>, sqlx::Error> {
@@ -67,12 +78,15 @@ pub async fn changes(
          join push p on p.id = v.push_id
          left join revision before on before.tag_id = v.tag_id and before.number = v.previous
          where v.tag_id = $1 and (v.effective_at, v.number) < (coalesce($2::timestamptz, 'infinity'), coalesce($3, 0))
+           and v.effective_at >= coalesce($5::timestamptz, '-infinity') and v.effective_at < coalesce($6::timestamptz, 'infinity')
          order by v.effective_at desc, v.number desc limit $4",
     )
     .bind(tag)
     .bind(after.map(|(at, _)| at))
     .bind(after.map(|(_, number)| number))
     .bind(limit)
+    .bind(range.since)
+    .bind(range.until)
     .fetch_all(db)
     .await?;
     rows.iter().map(|row| item(row, image)).collect()

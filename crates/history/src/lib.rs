@@ -1,6 +1,7 @@
 //! The SQL that reads history: the revision in force at a time, the revisions of a tag, the images
-//! that had a digest, the number of images that match, registries, manifests, and the revisions of
-//! a partition in the order recorded.
+//! that had a digest, the digests that begin with given digits, the number of images that match,
+//! registries, repositories, tags, manifests, and the revisions of a partition in the order
+//! recorded.
 //!
 //! In scope: `select` statements over the tables that the indexer writes. Each function takes a
 //! connection and returns plain rows, or the [`sqlx::Error`] of its statement. Lists are read by
@@ -15,6 +16,8 @@ pub mod digests;
 pub mod images;
 pub mod instant;
 pub mod manifests;
+pub mod names;
+pub mod prefix;
 pub mod recorded;
 pub mod registries;
 pub mod resolve;

@@ -69,6 +69,18 @@ pub(crate) const KNOWN_AT: Parameter = optional(
     "2026-03-03T14:02:00Z",
     time,
 );
+pub(crate) const SINCE: Parameter = optional(
+    "since",
+    "Only revisions that took effect at this time or later (RFC 3339).",
+    "2026-03-03T14:02:00Z",
+    time,
+);
+pub(crate) const UNTIL: Parameter = optional(
+    "until",
+    "Only revisions that took effect before this time (RFC 3339).",
+    "2026-03-03T15:00:00Z",
+    time,
+);
 pub(crate) const SIGNATURES: Parameter = optional(
     "signatures",
     "`true`: also tags that hold signatures, attestations and other content about a digest (`sha256-…`, `sha256-….sig`). They are no images.",

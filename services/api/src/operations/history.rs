@@ -1,17 +1,17 @@
-//! `GET /v1/history?image=&limit=&cursor=`: the revisions of a tag, newest first.
+//! `GET /v1/history?image=&since=&until=&limit=&cursor=`: the revisions of a tag, newest first.
 
 use axum::Json;
 use axum::extract::State;
 use axum::http::Uri;
 use axum::routing::on;
 use tagtrail_config::Role;
-use tagtrail_history::changes::{self, HistoryItem};
+use tagtrail_history::changes::{self, HistoryItem, Range};
 use tagtrail_history::tag_id;
 
 use crate::http::error::Error;
 use crate::http::operation::{Method, Operation, ResponseBody, schema};
 use crate::http::paging::{CURSOR, Items, LIMIT, List, Page};
-use crate::http::parameters::{IMAGE, Parameters};
+use crate::http::parameters::{IMAGE, Parameters, SINCE, UNTIL};
 use crate::shared::Shared;
 
 pub(crate) const HISTORY: Operation = Operation {
@@ -21,12 +21,13 @@ pub(crate) const HISTORY: Operation = Operation {
     summary: "The revisions of an image, newest first by (effective time, number).",
     role: Role::Read,
     in_path: &[],
-    query: &[IMAGE, LIMIT, CURSOR],
+    query: &[IMAGE, SINCE, UNTIL, LIMIT, CURSOR],
     header: &[],
     body: None,
     response: ResponseBody::Json(schema::<Items<HistoryItem>>),
     problems: &[
         (400, "image_invalid"),
+        (400, "time_invalid"),
         (400, "limit_invalid"),
         (400, "cursor_invalid"),
         (404, "tag_unknown"),
@@ -47,10 +48,14 @@ async fn history(
 ) -> Result<Json<Items<HistoryItem>>, Error> {
     let parameters = Parameters::read(&uri, HISTORY.query)?;
     let image = parameters.image(&names)?;
+    let range = Range {
+        since: parameters.time(SINCE.name)?,
+        until: parameters.time(UNTIL.name)?,
+    };
     let page = Page::read(LIST, &parameters)?;
     let changes = database
         .ask(async |db| match tag_id(db, &image).await? {
-            Some(tag) => changes::changes(db, tag, &image, page.after, page.fetch())
+            Some(tag) => changes::changes(db, tag, &image, range, page.after, page.fetch())
                 .await
                 .map(Some),
             None => Ok(None),

@@ -76,6 +76,27 @@ async fn pages_neither_repeat_nor_leave_out_even_within_one_instant() {
 }
 
 #[tokio::test]
+async fn a_range_has_its_first_time_and_not_its_last() {
+    let (api, mut rows) = Api::start().await;
+    rows.tag("registry.example.com/shop/web:latest", &late_move())
+        .await;
+    for (query, expected) in [
+        (format!("&since={}", text(20)), vec![2, 3]),
+        (format!("&until={}", text(20)), vec![1]),
+        (
+            format!("&since={}&until={}", text(10), text(30)),
+            vec![3, 1],
+        ),
+        (format!("&since={}", text(31)), vec![]),
+    ] {
+        let pages = api.pages(&format!("{WEB}{query}"), 1).await;
+        assert_eq!(numbers(&pages.concat()), expected, "{query}");
+    }
+    let wrong = api.get(&format!("{WEB}&since=yesterday")).await;
+    assert_eq!(wrong.problem(), "400 time_invalid");
+}
+
+#[tokio::test]
 async fn a_tag_without_history_is_unknown() {
     let (api, mut rows) = Api::start().await;
     rows.empty_tag("registry.example.com/shop/web:latest").await;
