@@ -114,7 +114,8 @@ impl Names {
     }
 
     /// Returns the text with the registry's name in place of an alias.
-    fn without_alias<'a>(&self, text: &'a str) -> Cow<'a, str> {
+    #[must_use]
+    pub fn without_alias<'a>(&self, text: &'a str) -> Cow<'a, str> {
         let name = text.split_once('/').and_then(|(first, rest)| {
             let name = self.aliases.get(&first.to_ascii_lowercase())?;
             Some(format!("{name}/{rest}"))

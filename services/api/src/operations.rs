@@ -5,9 +5,11 @@ mod digests;
 mod history;
 mod manifests;
 mod registries;
+mod repositories;
 mod resolve;
 mod revisions;
 mod rollouts;
+mod tags;
 mod triggers;
 
 use std::sync::Arc;
@@ -35,6 +37,8 @@ pub(crate) const ALL: &[Operation] = &[
     manifests::MANIFEST,
     coverage::COVERAGE,
     registries::REGISTRIES,
+    repositories::REPOSITORIES,
+    tags::TAGS,
     revisions::REVISIONS,
     triggers::LIST,
     triggers::ONE,

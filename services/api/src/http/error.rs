@@ -11,6 +11,7 @@ use tagtrail_proto::{Digest, Image, NameError};
 
 use tagtrail_daemon::problem;
 use tagtrail_history::instant::Instant;
+use tagtrail_history::prefix::DigestPrefix;
 
 /// An error of a request. The client receives the text as `detail`.
 #[derive(Debug, thiserror::Error)]
@@ -19,8 +20,21 @@ pub(crate) enum Error {
     ImageMissing,
     #[error("{0}")]
     Image(NameError),
-    #[error("{0}")]
-    Digest(NameError),
+    #[error(
+        "a digest is sha256: and 64, or sha512: and 128 lower-case hex digits; its first digits will do, with or without the function, if they are six or more"
+    )]
+    Digest,
+    #[error("{}", candidates(.prefix, .digests, *.more))]
+    DigestAmbiguous {
+        prefix: DigestPrefix,
+        digests: Vec<Digest>,
+        /// Set if more digests begin with the prefix than those listed.
+        more: bool,
+    },
+    #[error(
+        "repository must be a registry and a path without a tag, such as registry.example.com/shop/web"
+    )]
+    Repository,
     #[error(
         "{parameter} must be an RFC 3339 time, such as 2026-03-03T14:02:00Z or 2026-03-03T15:02:00%2B01:00 (the + escaped)"
     )]
@@ -83,6 +97,12 @@ pub(crate) enum Error {
         revision: u64,
         at: Instant,
     },
+    #[error(
+        "{0} is unknown: no push of it was ever recorded; GET /v1/repositories lists the repositories"
+    )]
+    RepositoryUnknown(String),
+    #[error("no digest of an image or manifest begins with {0}")]
+    DigestUnknown(DigestPrefix),
     #[error("{image} has no revision {revision}")]
     RevisionUnknown { image: Image, revision: u64 },
     #[error(
@@ -94,7 +114,7 @@ pub(crate) enum Error {
     #[error("there is no such rollout; GET /v1/rollouts lists them")]
     RolloutUnknown,
     #[error(
-        "there is no such path; the API is under /v1: resolve, history, digests, manifests, coverage, registries, revisions, triggers, rollouts; GET /openapi.json describes it"
+        "there is no such path; the API is under /v1: resolve, history, digests, manifests, coverage, registries, repositories, tags, revisions, triggers, rollouts; GET /openapi.json describes it"
     )]
     NotFound,
     #[error(
@@ -121,6 +141,15 @@ fn list(known: &[&str]) -> String {
         return "the operation takes none".to_owned();
     }
     format!("the operation takes {}", known.join(", "))
+}
+
+fn candidates(prefix: &DigestPrefix, digests: &[Digest], more: bool) -> String {
+    let digests: Vec<String> = digests.iter().map(Digest::to_string).collect();
+    let more = if more { " and others" } else { "" };
+    format!(
+        "several digests begin with {prefix}: {}{more}; write more digits",
+        digests.join(", ")
+    )
 }
 
 impl From<sqlx::Error> for Error {
@@ -154,7 +183,9 @@ impl Error {
     fn status(&self) -> (StatusCode, &'static str) {
         match self {
             Error::ImageMissing | Error::Image(_) => (StatusCode::BAD_REQUEST, "image_invalid"),
-            Error::Digest(_) => (StatusCode::BAD_REQUEST, "digest_invalid"),
+            Error::Digest => (StatusCode::BAD_REQUEST, "digest_invalid"),
+            Error::DigestAmbiguous { .. } => (StatusCode::BAD_REQUEST, "digest_ambiguous"),
+            Error::Repository => (StatusCode::BAD_REQUEST, "repository_invalid"),
             Error::Time { .. } => (StatusCode::BAD_REQUEST, "time_invalid"),
             Error::Revision => (StatusCode::BAD_REQUEST, "revision_invalid"),
             Error::Flag { .. } => (StatusCode::BAD_REQUEST, "flag_invalid"),
@@ -171,6 +202,8 @@ impl Error {
             Error::Unauthenticated => (StatusCode::UNAUTHORIZED, "unauthenticated"),
             Error::Forbidden | Error::TokenInQuery => (StatusCode::FORBIDDEN, "forbidden"),
             Error::TagUnknown(_) | Error::TagNotYet(_) => (StatusCode::NOT_FOUND, "tag_unknown"),
+            Error::RepositoryUnknown(_) => (StatusCode::NOT_FOUND, "repository_unknown"),
+            Error::DigestUnknown(_) => (StatusCode::NOT_FOUND, "digest_unknown"),
             Error::TagDeleted { .. } => (StatusCode::NOT_FOUND, "tag_deleted"),
             Error::RevisionUnknown { .. } => (StatusCode::NOT_FOUND, "revision_unknown"),
             Error::ManifestUnknown(_) => (StatusCode::NOT_FOUND, "manifest_unknown"),

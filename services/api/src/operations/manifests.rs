@@ -6,20 +6,13 @@ use axum::http::Uri;
 use axum::routing::on;
 use tagtrail_config::Role;
 use tagtrail_history::manifests;
-use tagtrail_proto::{Digest, Manifest};
+use tagtrail_proto::Manifest;
 
 use crate::database::Database;
 use crate::http::error::Error;
 use crate::http::operation::{Method, Operation, ResponseBody, schema};
-use crate::http::parameters::{Parameter, Parameters, PathValues, text};
-
-const DIGEST: Parameter = Parameter {
-    name: "digest",
-    required: true,
-    description: "A digest that an image has, or had.",
-    example: "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855",
-    schema: text,
-};
+use crate::http::parameters::{Parameters, PathValues};
+use crate::operations::digests::{DIGEST_IN_PATH, whole_digest};
 
 pub(crate) const MANIFEST: Operation = Operation {
     id: "manifest",
@@ -27,12 +20,17 @@ pub(crate) const MANIFEST: Operation = Operation {
     path: "/v1/manifests/{digest}",
     summary: "The manifest of a digest: platforms, creation time, labels and annotations.",
     role: Role::Read,
-    in_path: &[DIGEST],
+    in_path: &[DIGEST_IN_PATH],
     query: &[],
     header: &[],
     body: None,
     response: ResponseBody::Json(schema::<Manifest>),
-    problems: &[(400, "digest_invalid"), (404, "manifest_unknown")],
+    problems: &[
+        (400, "digest_invalid"),
+        (400, "digest_ambiguous"),
+        (404, "digest_unknown"),
+        (404, "manifest_unknown"),
+    ],
     serve: |method| on(method, manifest),
 };
 
@@ -41,8 +39,8 @@ async fn manifest(
     path: PathValues,
     uri: Uri,
 ) -> Result<Json<Manifest>, Error> {
-    let digest: Digest = path.parse(&DIGEST).map_err(Error::Digest)?;
     Parameters::read(&uri, MANIFEST.query)?;
+    let digest = whole_digest(&database, &path).await?;
     let found = database
         .ask(async |db| manifests::manifest(db, &digest).await)
         .await?;

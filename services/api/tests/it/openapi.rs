@@ -169,6 +169,12 @@ async fn answers_and_problems_match_the_document() {
             "/v1/coverage?since=2000-01-01T00:00:00Z".to_owned(),
         ),
         ("get", "/v1/registries", "/v1/registries".to_owned()),
+        ("get", "/v1/repositories", "/v1/repositories".to_owned()),
+        (
+            "get",
+            "/v1/tags",
+            "/v1/tags?repository=registry.example.com/shop/web&deleted=true".to_owned(),
+        ),
         (
             "get",
             "/v1/manifests/{digest}",
@@ -225,6 +231,17 @@ async fn answers_and_problems_match_the_document() {
             "404",
         ),
         ("/v1/revisions", "/v1/revisions?match=".to_owned(), "400"),
+        (
+            "/v1/digests/{digest}",
+            "/v1/digests/abcdef".to_owned(),
+            "404",
+        ),
+        (
+            "/v1/tags",
+            "/v1/tags?repository=registry.example.com/nope".to_owned(),
+            "404",
+        ),
+        ("/v1/tags", "/v1/tags".to_owned(), "400"),
     ] {
         let answer = api.get(&question).await;
         assert_eq!(answer.status.to_string(), status);

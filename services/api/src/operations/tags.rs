@@ -1,0 +1,95 @@
+//! `GET /v1/tags?repository=&at=&deleted=&signatures=&limit=&cursor=`: the tags of a repository,
+//! each with its digest now or at a time.
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::Uri;
+use axum::routing::on;
+use serde_json::json;
+use tagtrail_config::Role;
+use tagtrail_history::names::{self, KnownTag, TagsQuery};
+
+use crate::http::error::Error;
+use crate::http::operation::{Method, Operation, ResponseBody, schema};
+use crate::http::paging::{CURSOR, Items, LIMIT, List, Page};
+use crate::http::parameters::{AT, Parameter, Parameters, SIGNATURES, optional, text};
+use crate::shared::Shared;
+
+const REPOSITORY: Parameter = Parameter {
+    required: true,
+    ..optional(
+        "repository",
+        "The repository, with its registry and without a tag.",
+        "registry.example.com/shop/web",
+        text,
+    )
+};
+const DELETED: Parameter = optional(
+    "deleted",
+    "`true`: also tags that were deleted.",
+    "true",
+    || json!({ "type": "boolean", "default": false }),
+);
+
+pub(crate) const TAGS: Operation = Operation {
+    id: "tags",
+    method: Method::Get,
+    path: "/v1/tags",
+    summary: "The tags of a repository by name, each with its revision in force now or at a time.",
+    role: Role::Read,
+    in_path: &[],
+    query: &[REPOSITORY, AT, DELETED, SIGNATURES, LIMIT, CURSOR],
+    header: &[],
+    body: None,
+    response: ResponseBody::Json(schema::<Items<KnownTag>>),
+    problems: &[
+        (400, "repository_invalid"),
+        (400, "time_invalid"),
+        (400, "flag_invalid"),
+        (400, "limit_invalid"),
+        (400, "cursor_invalid"),
+        (404, "repository_unknown"),
+    ],
+    serve: |method| on(method, tags),
+};
+
+const LIST: List<1> = List {
+    name: "tags",
+    time: None,
+};
+
+async fn tags(
+    State(Shared {
+        database, names, ..
+    }): State<Shared>,
+    uri: Uri,
+) -> Result<Json<Items<KnownTag>>, Error> {
+    let parameters = Parameters::read(&uri, TAGS.query)?;
+    let text = parameters.text(REPOSITORY.name).unwrap_or_default();
+    // Only the registry may have a colon, before its port.
+    let has_tag = text
+        .rsplit('/')
+        .next()
+        .is_some_and(|last| last.contains(':'));
+    let image = names.image(text).ok().filter(|_| !has_tag);
+    let image = image.ok_or(Error::Repository)?;
+    let query = TagsQuery {
+        at: parameters.time(AT.name)?,
+        deleted: parameters.flag(DELETED.name)?,
+        signatures: parameters.flag(SIGNATURES.name)?,
+    };
+    let page = Page::read(LIST, &parameters)?;
+    let (registry, repository) = (&image.registry, &image.repository);
+    let (found, known) = database
+        .ask(async |db| {
+            let found =
+                names::tags(db, registry, repository, query, page.after, page.fetch()).await?;
+            let known = !found.is_empty() || names::is_known(db, registry, repository).await?;
+            Ok((found, known))
+        })
+        .await?;
+    match known {
+        true => Ok(Json(page.cut(found))),
+        false => Err(Error::RepositoryUnknown(format!("{registry}/{repository}"))),
+    }
+}

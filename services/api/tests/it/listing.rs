@@ -1,0 +1,154 @@
+//! The repositories that have a history, and their tags.
+
+use serde_json::{Value, json};
+
+use crate::rows::{digest, on_time, text};
+use crate::server::Api;
+
+const WEB: &str = "registry.example.com/shop/web";
+
+fn names(items: &[Value]) -> Vec<String> {
+    let name = |item: &Value| match item["image"].as_str() {
+        Some(image) => image.to_owned(),
+        None => format!("{}/{}", item["registry"], item["repository"]).replace('"', ""),
+    };
+    items.iter().map(name).collect()
+}
+
+#[tokio::test]
+async fn repositories_are_listed_by_name_with_their_tags() {
+    let (api, mut rows) = Api::start().await;
+    let moves = [on_time(1, 1, 10), on_time(2, 2, 20)];
+    let gone = [on_time(1, 1, 10), on_time(2, 0, 30)];
+    rows.tag(&format!("{WEB}:latest"), &moves).await;
+    rows.tag(&format!("{WEB}:v1"), &gone).await;
+    rows.tag(&format!("{WEB}:sha256-{}", "a".repeat(64)), &gone)
+        .await;
+    rows.tag("registry.example.com/shop/api:latest", &moves)
+        .await;
+    rows.tag("mirror.example.com/shop/web:latest", &moves).await;
+    rows.tag("registry.example.com/other_shop/web:latest", &moves)
+        .await;
+    rows.empty_tag("registry.example.com/shop/never:latest")
+        .await;
+    let all = [
+        "mirror.example.com/shop/web",
+        "registry.example.com/other_shop/web",
+        "registry.example.com/shop/api",
+        WEB,
+    ];
+    for limit in [1, 2, 4, 50] {
+        let pages = api.pages("/v1/repositories?_=1", limit).await;
+        assert_eq!(names(&pages.concat()), all, "{limit}");
+    }
+    for (prefix, expected) in [
+        ("registry.example.com/", &all[1..]),
+        ("registry.example.com/shop/w", &all[3..]),
+        ("shop/web", &[all[0], all[3]]),
+        ("shop_", &[]),
+        ("%25", &[]),
+    ] {
+        let found = api
+            .found(&format!("/v1/repositories?prefix={prefix}"))
+            .await;
+        assert_eq!(
+            names(found["items"].as_array().unwrap()),
+            expected,
+            "{prefix}"
+        );
+    }
+    let web = |found: Value| found["items"][0].clone();
+    let path = format!("/v1/repositories?prefix={WEB}");
+    assert_eq!(
+        web(api.found(&path).await),
+        json!({ "registry": "registry.example.com", "repository": "shop/web", "tags": 1, "deleted": 1, "changed_at": text(30) })
+    );
+    let with = web(api.found(&format!("{path}&signatures=true")).await);
+    assert_eq!(with["deleted"], json!(2));
+}
+
+#[tokio::test]
+async fn tags_have_their_digest_now_or_at_a_time() {
+    let (api, mut rows) = Api::start().await;
+    let gone = [on_time(1, 1, 10), on_time(2, 0, 30)];
+    rows.tag(&format!("{WEB}:v1"), &gone).await;
+    rows.tag(
+        &format!("{WEB}:latest"),
+        &[on_time(1, 1, 10), on_time(2, 2, 20)],
+    )
+    .await;
+    rows.tag(&format!("{WEB}:v2"), &[on_time(1, 2, 21)]).await;
+    let signature = format!("{WEB}:sha256-{}.sig", "a".repeat(64));
+    rows.tag(&signature, &[on_time(1, 3, 10)]).await;
+    rows.tag("registry.example.com/shop/api:v9", &gone).await;
+    let [latest, v1, v2] = ["latest", "v1", "v2"].map(|tag| format!("{WEB}:{tag}"));
+    let tags = format!("/v1/tags?repository={WEB}");
+    for (query, expected) in [
+        (String::new(), vec![&latest, &v2]),
+        ("&deleted=true".to_owned(), vec![&latest, &v1, &v2]),
+        (
+            "&signatures=true".to_owned(),
+            vec![&latest, &signature, &v2],
+        ),
+        (format!("&at={}", text(20)), vec![&latest, &v1]),
+        (
+            format!("&at={}&deleted=true", text(35)),
+            vec![&latest, &v1, &v2],
+        ),
+        (format!("&at={}", text(9)), vec![]),
+    ] {
+        for limit in [1, 2, 50] {
+            let pages = api.pages(&format!("{tags}{query}"), limit).await;
+            let found = names(&pages.concat());
+            assert_eq!(
+                found.iter().collect::<Vec<_>>(),
+                expected,
+                "{query}, {limit}"
+            );
+        }
+    }
+    let item = async |query: &str| api.found(&format!("{tags}{query}")).await["items"][0].clone();
+    assert_eq!(
+        item("").await,
+        json!({
+            "image": latest, "signature": false, "revision": 2, "kind": "moved", "digest": digest(2),
+            "pinned": format!("{WEB}@{}", digest(2)), "occurred_at": text(20),
+        })
+    );
+    assert_eq!(
+        item(&format!("&at={}", text(15))).await["digest"],
+        json!(digest(1))
+    );
+}
+
+#[tokio::test]
+async fn a_repository_without_history_is_unknown_and_a_tag_is_refused() {
+    let (api, mut rows) = Api::start().await;
+    rows.empty_tag(&format!("{WEB}:latest")).await;
+    let answer = api.get(&format!("/v1/tags?repository={WEB}")).await;
+    assert_eq!(answer.problem(), "404 repository_unknown");
+    for wrong in [
+        "",
+        "web",
+        "registry.example.com/shop/web:v1",
+        "registry.example.com/a%00b",
+    ] {
+        let answer = api.get(&format!("/v1/tags?repository={wrong}")).await;
+        assert_eq!(answer.problem(), "400 repository_invalid", "{wrong}");
+    }
+    for (query, expected) in [
+        ("tags?repository=a.b/c&at=noon", "400 time_invalid"),
+        ("tags?repository=a.b/c&deleted=1", "400 flag_invalid"),
+        ("tags?repository=a.b/c&limit=1001", "400 limit_invalid"),
+        ("repositories?limit=0", "400 limit_invalid"),
+        ("repositories?cursor=MSB0YWdzIDE", "400 cursor_invalid"),
+        ("repositories?signatures=yes", "400 flag_invalid"),
+        ("repositories?match=x", "400 parameter_unknown"),
+    ] {
+        assert_eq!(
+            api.get(&format!("/v1/{query}")).await.problem(),
+            expected,
+            "{query}"
+        );
+    }
+}
