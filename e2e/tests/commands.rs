@@ -39,6 +39,7 @@ async fn commands_answer_as_people_expect() {
     let cli = up.cli();
     quarantine_of_a_fresh_installation(&up);
     times(&up).await;
+    names(&up);
 
     // 3 would mean that the API has no such thing.
     let (_servers, mut wrong) = other_servers().await;
@@ -116,6 +117,40 @@ fn quarantine_of_a_fresh_installation(up: &Up) {
             "{output:?}"
         );
     }
+}
+
+/// Names and digests that a command prints are taken by the other commands, and a name like a known
+/// name is answered with the known name.
+fn names(up: &Up) {
+    let cli = up.cli();
+    let images = cli.run(&["images", "shop/"]);
+    assert!(images.out.contains(WEB), "{images:?}");
+    let tags = cli.run(&["tags", WEB]).out;
+    let short = "1".repeat(12);
+    assert!(tags.contains(&format!("  {short}  ")), "{tags}");
+    for digest in [short.as_str(), &short[..6], WEB] {
+        let holders = cli.json(&["digest", digest]);
+        let image = format!("{WEB}:latest");
+        assert_eq!(holders["items"][0]["image"], json!(image), "{holders}");
+    }
+    for (command, code, meant) in [
+        (["history", "shop/web"], 2, WEB),
+        (["resolve", "registry.example.com/shop/wbe"], 3, WEB),
+        (
+            ["history", "registry.example.com/shop/web:latset"],
+            3,
+            "web:latest",
+        ),
+        (["tags", "registry.exmaple.com/shop/web"], 3, WEB),
+        (["pause", "shpo"], 3, "shop"),
+        (["rollouts", "shoop"], 3, "shop"),
+    ] {
+        let output = cli.run(&command);
+        let asked = output.err.contains("did you mean ") && output.err.contains(meant);
+        assert!(output.code == code && asked, "{command:?}: {output:?}");
+    }
+    let none = cli.run(&["images", "nothing/"]);
+    assert_eq!(none.code, 3, "{none:?}");
 }
 
 /// A time may be written as each error text advises.

@@ -9,12 +9,15 @@ mod coverage;
 mod digest;
 mod events;
 mod history;
+mod images;
 mod manifest;
 pub(crate) mod print;
 mod resolve;
 mod rollouts;
 pub(crate) mod screen;
+mod suggest;
 pub(crate) mod table;
+mod tags;
 pub(crate) mod time;
 mod triggers;
 mod watch;
@@ -34,6 +37,10 @@ use screen::{Format, Output, Screen};
 pub(crate) enum Command {
     /// Print the digest of an image: now, at an earlier time, or of a revision.
     Resolve(Client<resolve::Resolve>),
+    /// List the repositories that have a history.
+    Images(Client<images::Images>),
+    /// List the tags of a repository, each with its digest, now or at an earlier time.
+    Tags(Client<tags::Tags>),
     /// List the revisions of an image, newest first.
     History(Client<history::History>),
     /// Print revisions when recorded, until Ctrl-C.
@@ -85,6 +92,8 @@ impl Command {
     pub(crate) fn run(self) -> ExitCode {
         match self {
             Command::Resolve(client) => client.run(resolve::Resolve::run),
+            Command::Images(client) => client.run(images::Images::run),
+            Command::Tags(client) => client.run(tags::Tags::run),
             Command::History(client) => client.run(history::History::run),
             Command::Watch(client) => {
                 client.with_api(async |watch, api, screen| watch.follow(api, screen).await)

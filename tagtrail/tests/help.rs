@@ -105,7 +105,24 @@ fn every_command_has_help() {
                 "TAGTRAIL_LOCAL",
             ],
         ),
-        ("history", &["TAGTRAIL_API", "--limit", "--output"]),
+        (
+            "images",
+            &["TAGTRAIL_API", "--limit", "--signatures", "--output"],
+        ),
+        (
+            "tags",
+            &[
+                "TAGTRAIL_API",
+                "--at",
+                "--deleted",
+                "--signatures",
+                "--limit",
+            ],
+        ),
+        (
+            "history",
+            &["TAGTRAIL_API", "--since", "--until", "--limit", "--output"],
+        ),
         (
             "watch",
             &["TAGTRAIL_API", "TAGTRAIL_TOKEN", "--since", "--output"],

@@ -7,7 +7,7 @@ use reqwest::StatusCode;
 use reqwest::header::CONTENT_TYPE;
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::events::EventStream;
 
@@ -30,7 +30,11 @@ fn failure(status: StatusCode, problem: Problem) -> Option<Failure> {
             "the API requires a token: set TAGTRAIL_TOKEN to the secret of a [[token]] in tagtrail.toml".to_owned(),
         ),
         (400, _) => (2, detail),
-        (404, "tag_unknown" | "tag_deleted" | "revision_unknown" | "manifest_unknown") => (3, detail),
+        (404, "repository_unknown") => {
+            // The API names its own list as the cure.
+            (3, detail.split(';').next().unwrap_or_default().to_owned())
+        }
+        (404, "tag_unknown" | "tag_deleted" | "revision_unknown" | "manifest_unknown" | "digest_unknown") => (3, detail),
         // The path of a command exists in every API of this version, and the gateway and other
         // servers have codes of their own.
         (404, _) => return None,
@@ -40,6 +44,7 @@ fn failure(status: StatusCode, problem: Problem) -> Option<Failure> {
         code: exit,
         message,
         retryable: status.is_server_error(),
+        problem: code,
     })
 }
 
@@ -57,6 +62,8 @@ pub(crate) struct Failure {
     pub(crate) message: String,
     /// Set if a retry may succeed.
     pub(crate) retryable: bool,
+    /// The code of the API's problem; empty for other failures.
+    pub(crate) problem: String,
 }
 
 impl Failure {
@@ -65,14 +72,22 @@ impl Failure {
             code: 1,
             message: message.into(),
             retryable: false,
+            problem: String::new(),
         }
     }
 
     pub(crate) fn not_found(message: impl Into<String>) -> Failure {
         Failure {
             code: 3,
-            message: message.into(),
-            retryable: false,
+            ..Failure::failed(message)
+        }
+    }
+
+    /// Adds a cure or a question to the message.
+    pub(crate) fn and(self, more: &str) -> Failure {
+        Failure {
+            message: format!("{}; {more}", self.message),
+            ..self
         }
     }
 
@@ -107,8 +122,9 @@ impl Api {
             .filter(|url| matches!(url.scheme(), "http" | "https") && !url.cannot_be_a_base());
         let base = base.ok_or_else(|| Failure {
             code: 2,
-            message: format!("--api {address:?} is not an address such as http://127.0.0.1:8401"),
-            retryable: false,
+            ..Failure::failed(format!(
+                "--api {address:?} is not an address such as http://127.0.0.1:8401"
+            ))
         })?;
         // Not `tagtrail_daemon::client`: people may reach the API through a proxy, and a response
         // of the live feed has no end.
@@ -145,8 +161,8 @@ impl Api {
         self.send(self.client.post(self.url(path))).await
     }
 
-    /// Reads a list page by page, up to `limit` items. Returns `{"items", "next"}`, as the API
-    /// does.
+    /// Reads a list page by page, up to `limit` items. Returns the answer of the API to the last
+    /// request, with the items of all.
     pub(crate) async fn list(
         &self,
         path: &[&str],
@@ -169,7 +185,8 @@ impl Api {
                 .and_then(Value::as_str)
                 .map(str::to_owned);
             if cursor.is_none() || items.len() >= limit {
-                return Ok(json!({ "items": items, "next": cursor }));
+                response["items"] = items.into();
+                return Ok(response);
             }
         }
     }

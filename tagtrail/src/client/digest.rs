@@ -2,16 +2,17 @@
 
 use serde_json::Value;
 
-use super::Printable;
 use super::api::{Api, Failure};
 use super::print::{field, items, more};
 use super::screen::Screen;
 use super::table::{Column, table};
+use super::{Printable, suggest};
 
 /// Arguments of `tagtrail digest`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Digest {
-    /// The full digest: sha256:… or sha512:….
+    /// The digest: whole (sha256:…), or its first six hex digits or more. Of an image: its present
+    /// digest.
     digest: String,
     /// Most images to list.
     #[arg(long, default_value_t = 50, value_parser = super::rollouts::limit)]
@@ -20,21 +21,32 @@ pub(crate) struct Digest {
 
 impl Digest {
     pub(crate) async fn run(self, api: &Api, screen: &Screen) -> Result<Printable, Failure> {
-        let mut json = api
-            .list(&["digests", &self.digest], &[], self.limit)
-            .await?;
+        let digest = digest_of(api, &self.digest).await?;
+        let json = api.list(&["digests", &digest], &[], self.limit).await?;
         if items(&json).is_empty() {
             return Err(Failure::not_found(format!(
                 "no image ever had {}",
-                self.digest
+                field(&json, "digest")
             )));
         }
         let text = describe(&json, screen);
-        if let Some(answer) = json.as_object_mut() {
-            answer.insert("digest".to_owned(), self.digest.into());
-        }
         Ok(Printable { json, text })
     }
+}
+
+/// Returns the digest that an argument means: as given, of a pinned reference, or of an image now.
+pub(super) async fn digest_of(api: &Api, given: &str) -> Result<String, Failure> {
+    if let Some((_, digest)) = given.split_once('@') {
+        return Ok(digest.to_owned());
+    }
+    if !given.contains('/') {
+        return Ok(given.to_owned());
+    }
+    let answer = api
+        .get(&["resolve"], &[("image", Some(given.to_owned()))])
+        .await;
+    let resolved = suggest::image(api, given, answer).await?;
+    Ok(field(&resolved, "digest"))
 }
 
 pub(super) fn describe(list: &Value, screen: &Screen) -> String {

@@ -2,17 +2,23 @@
 
 use serde_json::Value;
 
-use super::Printable;
 use super::api::{Api, Failure};
 use super::print::{field, items, more};
 use super::screen::Screen;
 use super::table::{Column, table};
+use super::{Printable, suggest};
 
 /// Arguments of `tagtrail history`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct History {
     /// The image, such as registry.example.com/shop/web:latest (without a tag: latest).
     image: String,
+    /// List revisions that took effect at this time or later, such as 2026-03-03T14:02:00Z.
+    #[arg(long, value_name = "TIME", value_parser = super::time::text)]
+    since: Option<String>,
+    /// List revisions that took effect before this time.
+    #[arg(long, value_name = "TIME", value_parser = super::time::text)]
+    until: Option<String>,
     /// Most revisions to list.
     #[arg(long, default_value_t = 50, value_parser = super::rollouts::limit)]
     limit: usize,
@@ -20,10 +26,17 @@ pub(crate) struct History {
 
 impl History {
     pub(crate) async fn run(self, api: &Api, screen: &Screen) -> Result<Printable, Failure> {
-        let json = api
-            .list(&["history"], &[("image", Some(self.image))], self.limit)
-            .await?;
-        let text = describe(&json, screen);
+        let query = [
+            ("image", Some(self.image.clone())),
+            ("since", self.since),
+            ("until", self.until),
+        ];
+        let answer = api.list(&["history"], &query, self.limit).await;
+        let json = suggest::image(api, &self.image, answer).await?;
+        let text = match items(&json) {
+            [] => "no revision took effect in this time".to_owned(),
+            _ => describe(&json, screen),
+        };
         Ok(Printable { json, text })
     }
 }

@@ -4,6 +4,7 @@ use serde_json::Value;
 
 use super::Printable;
 use super::api::{Api, Failure};
+use super::digest::digest_of;
 use super::print::field;
 use super::screen::Screen;
 use super::table::{Column, table};
@@ -11,13 +12,15 @@ use super::table::{Column, table};
 /// Arguments of `tagtrail manifest`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Manifest {
-    /// The full digest: sha256:… or sha512:….
+    /// The digest: whole (sha256:…), or its first six hex digits or more. Of an image: its present
+    /// digest.
     digest: String,
 }
 
 impl Manifest {
     pub(crate) async fn run(self, api: &Api, screen: &Screen) -> Result<Printable, Failure> {
-        let json = api.get(&["manifests", &self.digest], &[]).await?;
+        let digest = digest_of(api, &self.digest).await?;
+        let json = api.get(&["manifests", &digest], &[]).await?;
         let text = describe(&json, screen);
         Ok(Printable { json, text })
     }

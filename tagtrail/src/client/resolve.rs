@@ -2,11 +2,11 @@
 
 use serde_json::Value;
 
-use super::Printable;
 use super::api::{Api, Failure};
 use super::print::field;
 use super::screen::Screen;
 use super::table::{Column, table};
+use super::{Printable, suggest};
 
 /// Arguments of `tagtrail resolve`.
 #[derive(Debug, clap::Args)]
@@ -30,12 +30,13 @@ pub(crate) struct Resolve {
 impl Resolve {
     pub(crate) async fn run(self, api: &Api, screen: &Screen) -> Result<Printable, Failure> {
         let query = [
-            ("image", Some(self.image)),
+            ("image", Some(self.image.clone())),
             ("at", self.at),
             ("known_at", self.known_at),
             ("revision", self.revision.map(|number| number.to_string())),
         ];
-        let json = api.get(&["resolve"], &query).await?;
+        let answer = api.get(&["resolve"], &query).await;
+        let json = suggest::image(api, &self.image, answer).await?;
         let text = if self.quiet {
             field(&json, "pinned")
         } else {

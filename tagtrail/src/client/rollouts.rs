@@ -2,11 +2,11 @@
 
 use serde_json::Value;
 
-use super::Printable;
 use super::api::{Api, Failure};
 use super::print::{field, items, more};
 use super::screen::Screen;
 use super::table::{Column, table, wrap};
+use super::{Printable, suggest};
 
 /// Arguments of `tagtrail rollouts`.
 #[derive(Debug, clap::Args)]
@@ -20,9 +20,12 @@ pub(crate) struct Rollouts {
 
 impl Rollouts {
     pub(crate) async fn run(self, api: &Api, screen: &Screen) -> Result<Printable, Failure> {
-        let json = api
-            .list(&["rollouts"], &[("trigger", self.trigger)], self.limit)
-            .await?;
+        let query = [("trigger", self.trigger.clone())];
+        let answer = api.list(&["rollouts"], &query, self.limit).await;
+        let json = match &self.trigger {
+            Some(trigger) => suggest::trigger(api, trigger, answer).await?,
+            None => answer?,
+        };
         let text = describe(&json, screen);
         Ok(Printable { json, text })
     }

@@ -2,12 +2,12 @@
 
 use serde_json::Value;
 
-use super::Printable;
 use super::api::{Api, Failure};
 use super::print::{field, items};
 use super::rollouts::images;
 use super::screen::Screen;
 use super::table::{Column, table, wrap};
+use super::{Printable, suggest};
 
 /// Arguments of `tagtrail triggers`.
 #[derive(Debug, clap::Args)]
@@ -53,7 +53,8 @@ async fn switch(
     action: &str,
     screen: &Screen,
 ) -> Result<Printable, Failure> {
-    let json = api.post(&["triggers", trigger, action]).await?;
+    let answer = api.post(&["triggers", trigger, action]).await;
+    let json = suggest::trigger(api, trigger, answer).await?;
     let text = describe(std::slice::from_ref(&json), screen);
     Ok(Printable { json, text })
 }

@@ -5,7 +5,9 @@ use unicode_width::UnicodeWidthStr as _;
 
 use super::screen::Screen;
 use super::screen::tests::{screen, wide};
-use super::{coverage, digest, history, manifest, resolve, rollouts, triggers, watch};
+use super::{
+    coverage, digest, history, images, manifest, resolve, rollouts, tags, triggers, watch,
+};
 
 fn digest_of(letter: &str) -> String {
     format!("sha256:{}", letter.repeat(64))
@@ -27,7 +29,7 @@ fn revision() -> Value {
         "image": image(), "revision": 1_234_567, "kind": "recreated", "digest": digest_of("a"),
         "pinned": format!("registry.example.com/shop/web@{}", digest_of("a")), "late": true, "occurred_at": TIME,
         "actor": "somebody.with-a-long-name@of-a-long-department.example.com", "source": "s".repeat(63),
-        "signature": true, "from": TIME, "until": TIME,
+        "tags": 1234, "deleted": 123_456, "changed_at": TIME, "signature": true, "from": TIME, "until": TIME,
     })
 }
 
@@ -70,6 +72,8 @@ fn all(screen: &Screen) -> Vec<(&'static str, String)> {
     vec![
         ("resolve", resolve::describe(&revision(), screen)),
         ("history", history::describe(&list(&revision()), screen)),
+        ("images", images::describe(&list(&revision()), screen)),
+        ("tags", tags::describe(&list(&revision()), screen)),
         ("watch", watch::Lines::new(screen).format(&event).join("\n")),
         ("digest", digest::describe(&list(&revision()), screen)),
         ("manifest", manifest::describe(&read, screen)),
@@ -99,7 +103,7 @@ fn wide_tables_have_whole_names_digests_and_times() {
             .iter()
             .any(|letter| text.contains(&digest_of(letter)));
         assert!(
-            digest || ["digest", "coverage"].contains(&command),
+            digest || ["digest", "coverage", "images"].contains(&command),
             "{command}\n{text}"
         );
     }

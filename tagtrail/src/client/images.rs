@@ -1,0 +1,60 @@
+//! `tagtrail images`.
+
+use serde_json::Value;
+
+use super::Printable;
+use super::api::{Api, Failure};
+use super::print::{field, items, more};
+use super::screen::Screen;
+use super::table::{Column, table};
+
+/// Arguments of `tagtrail images`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Images {
+    /// Begin of the names, with or without the registry, such as registry.example.com/shop/
+    /// [default: all].
+    prefix: Option<String>,
+    /// Also count tags that hold signatures, attestations and the like (`sha256-….sig`).
+    #[arg(long)]
+    signatures: bool,
+    /// Most repositories to list.
+    #[arg(long, default_value_t = 50, value_parser = super::rollouts::limit)]
+    limit: usize,
+}
+
+impl Images {
+    pub(crate) async fn run(self, api: &Api, screen: &Screen) -> Result<Printable, Failure> {
+        let query = [
+            ("prefix", self.prefix.clone()),
+            ("signatures", self.signatures.then(|| "true".to_owned())),
+        ];
+        let json = api.list(&["repositories"], &query, self.limit).await?;
+        if items(&json).is_empty() {
+            return Err(Failure::not_found(match self.prefix {
+                Some(prefix) => format!(
+                    "the name of no image begins with {prefix}; `tagtrail images` lists all"
+                ),
+                None => "no push has been recorded yet".to_owned(),
+            }));
+        }
+        let text = describe(&json, screen);
+        Ok(Printable { json, text })
+    }
+}
+
+pub(super) fn describe(list: &Value, screen: &Screen) -> String {
+    let columns = [
+        Column::name("REPOSITORY"),
+        Column::whole("TAGS"),
+        Column::whole("DELETED"),
+        Column::whole(screen.time_name("CHANGED")),
+    ];
+    let rows = items(list).iter().map(|item| {
+        let [registry, repository, tags, deleted, changed] =
+            ["registry", "repository", "tags", "deleted", "changed_at"]
+                .map(|name| field(item, name));
+        let name = format!("{registry}/{repository}");
+        [name, tags, deleted, screen.time(&changed)]
+    });
+    table(screen, columns, rows) + more(list)
+}

@@ -1,0 +1,96 @@
+//! `tagtrail tags`.
+
+use serde_json::Value;
+
+use super::api::{Api, Failure};
+use super::print::{field, items, more};
+use super::screen::Screen;
+use super::table::{Column, table};
+use super::{Printable, suggest};
+
+/// Arguments of `tagtrail tags`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Tags {
+    /// The image, such as registry.example.com/shop/web. A tag or digest of it is ignored.
+    image: String,
+    /// Print the digests at this time, such as 2026-03-03T14:02:00Z [default: now].
+    #[arg(long, value_name = "TIME", value_parser = super::time::text)]
+    at: Option<String>,
+    /// Also list tags that were deleted.
+    #[arg(long)]
+    deleted: bool,
+    /// Also list tags that hold signatures, attestations and the like (`sha256-….sig`).
+    #[arg(long)]
+    signatures: bool,
+    /// Most tags to list.
+    #[arg(long, default_value_t = 50, value_parser = super::rollouts::limit)]
+    limit: usize,
+}
+
+impl Tags {
+    pub(crate) async fn run(self, api: &Api, screen: &Screen) -> Result<Printable, Failure> {
+        let flag = |given: bool| given.then(|| "true".to_owned());
+        let query = [
+            ("repository", Some(repository(&self.image).to_owned())),
+            ("at", self.at),
+            ("deleted", flag(self.deleted)),
+            ("signatures", flag(self.signatures)),
+        ];
+        let answer = api.list(&["tags"], &query, self.limit).await;
+        let json = suggest::image(api, &self.image, answer).await?;
+        let text = match items(&json) {
+            [] => "no tag had a digest; --deleted lists tags that were deleted".to_owned(),
+            _ => describe(&json, screen),
+        };
+        Ok(Printable { json, text })
+    }
+}
+
+/// Returns an image without its tag and digest.
+pub(super) fn repository(image: &str) -> &str {
+    let name = image.split('@').next().unwrap_or(image);
+    let start = name.rfind('/').map_or(0, |slash| slash + 1);
+    let end = name[start..].find(':').map(|colon| start + colon);
+    &name[..end.unwrap_or(name.len())]
+}
+
+pub(super) fn describe(list: &Value, screen: &Screen) -> String {
+    let columns = [
+        Column::name("TAG"),
+        Column::whole("REVISION"),
+        Column::state("KIND"),
+        Column::whole("DIGEST"),
+        Column::whole(screen.time_name("SINCE")),
+    ];
+    let rows = items(list).iter().map(|item| {
+        let [image, revision, kind, digest, since] =
+            ["image", "revision", "kind", "digest", "occurred_at"].map(|name| field(item, name));
+        let tag = image.rsplit(':').next().unwrap_or_default().to_owned();
+        [
+            tag,
+            revision,
+            kind,
+            screen.digest(&digest),
+            screen.time(&since),
+        ]
+    });
+    table(screen, columns, rows) + more(list)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_repository_is_an_image_without_tag_and_digest() {
+        for image in [
+            "a.b:5000/c/d",
+            "a.b:5000/c/d:v1",
+            "a.b:5000/c/d@sha256:00",
+            "a.b:5000/c/d:v1@sha256:00",
+        ] {
+            assert_eq!(repository(image), "a.b:5000/c/d", "{image}");
+        }
+        assert_eq!(repository("web:v1"), "web");
+    }
+}
