@@ -3,6 +3,7 @@
 
 mod discard;
 mod forgery;
+mod places;
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -19,7 +20,6 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
 use tagtrail_proto::clean_text;
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_io_timeout::TimeoutStream;
 use tokio_util::sync::CancellationToken;
@@ -28,6 +28,11 @@ use tower_service::Service as _;
 use crate::throttle::Throttle;
 pub use discard::{discard, discard_rest};
 use forgery::{Forgery, Hosts};
+pub use places::keep;
+use places::{Place, Places, Served};
+
+/// Most bytes of the head of a request. The buffer of a connection grows to twice this size.
+const HEAD: usize = 16 << 10;
 
 /// The limits on clients.
 #[derive(Debug, Clone, Copy)]
@@ -36,8 +41,12 @@ pub struct Limits {
     pub headers: Duration,
     /// The longest time for which a client may read nothing of a response.
     pub writing: Duration,
-    /// Most connections open at once; further connections wait to be accepted.
+    /// Most connections open at once. A further connection replaces one that serves no request, or
+    /// else waits to be accepted.
     pub connections: usize,
+    /// Whether requests of strangers take time. If so, a connection may also be replaced while it
+    /// serves a request, until the handler calls [`keep`].
+    pub strangers: bool,
     /// The time that requests in progress have to finish when the server stops.
     pub drain: Duration,
 }
@@ -48,6 +57,7 @@ impl Default for Limits {
             headers: Duration::from_secs(10),
             writing: Duration::from_secs(60),
             connections: 1024,
+            strangers: false,
             drain: Duration::from_secs(5),
         }
     }
@@ -58,11 +68,17 @@ impl Default for Limits {
 struct Service {
     router: Router,
     hosts: Hosts,
+    strangers: bool,
     refusals: Throttle,
 }
 
 impl Service {
-    async fn answer(&self, remote: SocketAddr, request: Request) -> Result<Response, Infallible> {
+    async fn answer(
+        &self,
+        remote: SocketAddr,
+        place: Place,
+        request: Request,
+    ) -> Result<Response, Infallible> {
         let (mut head, body) = request.into_parts();
         let checked = self
             .hosts
@@ -72,14 +88,18 @@ impl Service {
             discard(&head.headers, body);
             return Ok(forgery.response());
         }
+        if !self.strangers {
+            place.keep();
+        }
         head.extensions.insert(ConnectInfo(remote));
+        head.extensions.insert(place.clone());
         let request = Request::from_parts(head, body);
         let mut response = self.router.clone().call(request).await?;
         let headers = response.headers_mut();
         headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
         let no_store = HeaderValue::from_static("no-store");
         headers.entry(CACHE_CONTROL).or_insert(no_store);
-        Ok(response)
+        Ok(response.map(|body| Served::body(body, place)))
     }
 
     fn log(&self, forgery: Forgery, remote: SocketAddr, headers: &HeaderMap) {
@@ -109,18 +129,19 @@ pub async fn serve(
     let service = Arc::new(Service {
         router,
         hosts: Hosts::new(listener.local_addr()?, hosts),
+        strangers: limits.strangers,
         refusals: Throttle::default(),
     });
-    let permits = Arc::new(Semaphore::new(limits.connections));
+    let places = Places::new(limits.connections);
     let graceful = GracefulShutdown::new();
     let mut connections = JoinSet::new();
     let mut failures = 0;
     loop {
         let accept = async {
-            let permit = Arc::clone(&permits).acquire_owned().await;
-            (permit, listener.accept().await)
+            places.free().await;
+            listener.accept().await
         };
-        let (permit, accepted) = tokio::select! {
+        let accepted = tokio::select! {
             () = shutdown.cancelled() => break,
             Some(_) = connections.join_next() => continue,
             accepted = accept => accepted,
@@ -139,23 +160,31 @@ pub async fn serve(
         let _ = stream.set_nodelay(true);
         let mut stream = TimeoutStream::new(stream);
         stream.set_write_timeout(Some(limits.writing));
-        let service = Arc::clone(&service);
+        let place = places.take(remote);
+        let (service, served) = (Arc::clone(&service), place.clone());
         let service =
             hyper::service::service_fn(move |request: hyper::Request<hyper::body::Incoming>| {
-                let service = Arc::clone(&service);
-                async move { service.answer(remote, request.map(Body::new)).await }
+                let (service, place) = (Arc::clone(&service), served.clone());
+                async move {
+                    let request = request.map(Body::new);
+                    service.answer(remote, place, request).await
+                }
             });
         let connection = hyper::server::conn::http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(limits.headers)
             .max_headers(100)
+            .max_buf_size(HEAD)
             .serve_connection(TokioIo::new(Box::pin(stream)), service);
         let watched = graceful.watch(connection);
         connections.spawn(async move {
-            if let Err(err) = watched.await {
-                tracing::debug!("a connection failed: {err}");
+            tokio::select! {
+                biased;
+                () = place.closed().cancelled() => {}
+                ended = watched => if let Err(err) = ended {
+                    tracing::debug!("a connection failed: {err}");
+                },
             }
-            drop(permit);
         });
     }
     drop(listener);
@@ -172,171 +201,4 @@ pub async fn serve(
 }
 
 #[cfg(test)]
-mod tests {
-    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-    use tokio::net::TcpStream;
-
-    use super::*;
-
-    struct Server {
-        address: std::net::SocketAddr,
-        shutdown: CancellationToken,
-        task: JoinSet<anyhow::Result<()>>,
-        /// Fires when the server drops the body of the endless response.
-        gone: CancellationToken,
-    }
-
-    async fn start(limits: Limits) -> Server {
-        let gone = CancellationToken::new();
-        let guard = Arc::new(std::sync::Mutex::new(Some(gone.clone().drop_guard())));
-        let endless = move || {
-            let guard = guard.lock().unwrap().take();
-            let chunks = futures_util::stream::repeat_with(move || {
-                let _kept = &guard;
-                Ok::<_, std::convert::Infallible>(vec![b'x'; 65_536])
-            });
-            std::future::ready(axum::body::Body::from_stream(chunks))
-        };
-        let router = Router::new()
-            .route("/endless", axum::routing::get(endless))
-            .route(
-                "/slow",
-                axum::routing::get(async || {
-                    tokio::time::sleep(Duration::from_millis(200)).await;
-                    "done"
-                }),
-            );
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let (address, shutdown, mut task) = (
-            listener.local_addr().unwrap(),
-            CancellationToken::new(),
-            JoinSet::new(),
-        );
-        task.spawn(serve(
-            listener,
-            router,
-            shutdown.clone(),
-            limits,
-            Vec::new(),
-        ));
-        Server {
-            address,
-            shutdown,
-            task,
-            gone,
-        }
-    }
-
-    async fn read_all(mut stream: TcpStream) -> String {
-        let mut answer = String::new();
-        let read = stream.read_to_string(&mut answer);
-        let _ = tokio::time::timeout(Duration::from_secs(5), read)
-            .await
-            .expect("the server neither answers nor closes");
-        answer
-    }
-
-    const SLOW: &[u8] = b"GET /slow HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
-
-    async fn ask(address: std::net::SocketAddr, request: &str) -> String {
-        let mut stream = TcpStream::connect(address).await.unwrap();
-        stream.write_all(request.as_bytes()).await.unwrap();
-        read_all(stream).await
-    }
-
-    #[tokio::test]
-    async fn a_foreign_page_gets_no_answer_of_the_router() {
-        let server = start(Limits::default()).await;
-        for (request, status, code) in [
-            (
-                "GET /slow HTTP/1.1\r\nhost: evil.example",
-                421,
-                "host_unknown",
-            ),
-            ("GET /slow HTTP/1.1\r\nx: y", 400, "host_invalid"),
-            (
-                "POST /slow HTTP/1.1\r\nhost: localhost\r\ncontent-length: 0\r\norigin: https://evil.example",
-                403,
-                "origin_forbidden",
-            ),
-            // The body is discarded, so that the sender receives the answer.
-            (
-                "POST /slow HTTP/1.1\r\nhost: evil.example\r\ncontent-length: 9",
-                421,
-                "host_unknown",
-            ),
-        ] {
-            let request = format!("{request}\r\nconnection: close\r\n\r\n");
-            let answer = ask(server.address, &request).await;
-            assert!(
-                answer.starts_with(&format!("HTTP/1.1 {status} ")),
-                "{answer}"
-            );
-            assert!(answer.contains(code), "{answer}");
-        }
-        let answer = ask(server.address, std::str::from_utf8(SLOW).unwrap()).await;
-        assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
-        for header in ["x-content-type-options: nosniff", "cache-control: no-store"] {
-            assert!(answer.contains(header), "{answer}");
-        }
-    }
-
-    #[tokio::test]
-    async fn headers_that_never_end_time_out() {
-        let server = start(Limits {
-            headers: Duration::from_millis(100),
-            ..Limits::default()
-        })
-        .await;
-        let mut stream = TcpStream::connect(server.address).await.unwrap();
-        stream
-            .write_all(b"GET /slow HTTP/1.1\r\nx: ")
-            .await
-            .unwrap();
-        assert!(!read_all(stream).await.contains("200 OK"));
-    }
-
-    #[tokio::test]
-    async fn a_client_that_does_not_read_its_response_is_disconnected() {
-        let server = start(Limits {
-            writing: Duration::from_millis(200),
-            ..Limits::default()
-        })
-        .await;
-        let mut stream = TcpStream::connect(server.address).await.unwrap();
-        stream
-            .write_all(b"GET /endless HTTP/1.1\r\nhost: localhost\r\n\r\n")
-            .await
-            .unwrap();
-        tokio::time::timeout(Duration::from_secs(10), server.gone.cancelled())
-            .await
-            .expect("the response is still being written");
-    }
-
-    #[tokio::test]
-    async fn requests_in_progress_are_finished_when_the_server_stops() {
-        let mut server = start(Limits::default()).await;
-        let mut stream = TcpStream::connect(server.address).await.unwrap();
-        stream.write_all(SLOW).await.unwrap();
-        tokio::time::sleep(Duration::from_millis(50)).await; // until the request is in progress
-        server.shutdown.cancel();
-        assert!(read_all(stream).await.ends_with("done"));
-        server.task.join_next().await.unwrap().unwrap().unwrap();
-    }
-
-    #[tokio::test]
-    async fn connections_beyond_the_limit_wait_for_their_turn() {
-        let server = start(Limits {
-            connections: 1,
-            headers: Duration::from_millis(300),
-            ..Limits::default()
-        })
-        .await;
-        let idle = TcpStream::connect(server.address).await.unwrap();
-        let mut second = TcpStream::connect(server.address).await.unwrap();
-        second.write_all(SLOW).await.unwrap();
-        // The time-out for headers closes the idle connection; then the second one is served.
-        assert!(read_all(second).await.ends_with("done"));
-        drop(idle);
-    }
-}
+mod tests;

@@ -7,8 +7,9 @@ use axum::http::HeaderMap;
 use axum::http::header::EXPECT;
 use futures_util::StreamExt as _;
 
-/// Most bytes to read and drop after a refusal, and the longest time.
-const DISCARD: (usize, Duration) = (16 << 20, Duration::from_secs(2));
+/// Most bytes to read and drop after a refusal, more than any permitted body has, and the longest
+/// time.
+const DISCARD: (usize, Duration) = (32 << 20, Duration::from_secs(3));
 
 /// Drops the body of a refused request, of which nothing was read. The answer does not wait.
 pub fn discard(headers: &HeaderMap, body: Body) {
@@ -26,7 +27,7 @@ pub fn discard(headers: &HeaderMap, body: Body) {
 /// body is read.
 #[expect(
     clippy::disallowed_methods,
-    reason = "the task ends within 2 s, and nothing depends on it"
+    reason = "the task ends within 3 s, and nothing depends on it"
 )]
 pub fn discard_rest(body: Body) {
     let mut stream = body.into_data_stream();
