@@ -60,7 +60,7 @@ use tagtrail_proto::{Image, Name, Registry, Repository};
 
 pub use host::HostName;
 pub use names::{ImagePattern, Names};
-pub use secret::{Live, Secret, SecretError, Secrets};
+pub use secret::{Live, SHORT, Secret, SecretError, Secrets, is_short};
 pub use source::{Pulls, SettingError, Settings, Source, SourceRegistry};
 pub use tagtrail_policy::glob::Glob;
 /// A value with a place in the file, for [`File::error_at`].

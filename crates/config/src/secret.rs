@@ -150,6 +150,19 @@ impl Secrets {
     }
 }
 
+/// Fewest characters of a secret that proves an identity.
+const SHORTEST: usize = 16;
+
+/// The error of a short secret.
+pub const SHORT: &str =
+    "is shorter than 16 characters, and can be guessed; make one with `openssl rand -hex 32`";
+
+/// Returns whether a secret can be guessed by its length.
+#[must_use]
+pub fn is_short(secret: &SecretString) -> bool {
+    secret.expose_secret().chars().count() < SHORTEST
+}
+
 /// The live secrets of a source or token, for comparison. Only hashes are kept: all have the same
 /// length, so the time of a comparison reveals nothing, not even the length of a secret.
 #[derive(Clone, Default)]
