@@ -4,6 +4,7 @@
 pub(crate) mod body;
 pub(crate) mod cors;
 pub(crate) mod error;
+pub(crate) mod guard;
 pub(crate) mod openapi;
 pub(crate) mod operation;
 pub(crate) mod paging;

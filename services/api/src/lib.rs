@@ -17,6 +17,7 @@
 //! | 400, 421 | `host_invalid`, `host_unknown`: the request names no host, or another one than this server's |
 //! | 400 | `header_repeated`: several `Authorization` headers |
 //! | 401, 403 | `unauthenticated`, `forbidden`; `origin_forbidden`: a web page of another origin sent the request |
+//! | 429 | `too_many_refusals`: the address sent many requests without a right token |
 //! | 404 | `tag_unknown`, `tag_deleted`, `revision_unknown`, `manifest_unknown`, `trigger_unknown`, `rollout_unknown`, `not_found` |
 //! | 405 | `method_not_allowed` |
 //! | 400, 413, 415 | `body_invalid`, `body_too_large`, `body_not_json`: of operations with a body |
@@ -105,6 +106,7 @@ pub async fn serve(listener: TcpListener, config: Config, ctx: Context) -> anyho
         database: database.clone(),
         feed: feed.clone(),
         tokens: Arc::new(tokens),
+        refusals: Arc::default(),
         names: Arc::new(file.names().clone()),
         pace: config.pace,
         metrics: metrics::Metrics::new(&ctx.metrics),

@@ -19,13 +19,12 @@ use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::Response;
-use tagtrail_config::Role;
 
 use crate::http::cors::share_reads;
 use crate::http::error::Error;
+use crate::http::guard::{Guard, admit};
 use crate::http::openapi;
 use crate::http::operation::Operation;
-use crate::http::tokens::{Sent, Tokens};
 use crate::metrics::Metrics;
 use crate::shared::Shared;
 
@@ -57,8 +56,10 @@ pub(crate) fn router(operations: &[Operation], shared: Shared) -> Router {
     for operation in operations {
         let guard = Guard {
             tokens: Arc::clone(&shared.tokens),
+            refusals: Arc::clone(&shared.refusals),
             role: operation.role,
             in_query: operation.takes_token(),
+            path: operation.path,
         };
         let counted = Counted {
             metrics: shared.metrics.clone(),
@@ -86,14 +87,6 @@ pub(crate) fn router(operations: &[Operation], shared: Shared) -> Router {
 }
 
 #[derive(Clone)]
-struct Guard {
-    tokens: Arc<Tokens>,
-    role: Role,
-    /// Whether the query may carry the token.
-    in_query: bool,
-}
-
-#[derive(Clone)]
 struct Counted {
     metrics: Metrics,
     operation: &'static str,
@@ -105,21 +98,6 @@ async fn count(State(counted): State<Counted>, request: Request, next: Next) -> 
     let (status, seconds) = (response.status().as_u16(), started.elapsed().as_secs_f64());
     counted.metrics.answered(counted.operation, status, seconds);
     response
-}
-
-/// Checks the token before anything else of the request is read.
-async fn admit(
-    State(guard): State<Guard>,
-    request: Request,
-    next: Next,
-) -> Result<Response, Error> {
-    let query = match guard.in_query {
-        true => request.uri().query(),
-        false => None,
-    };
-    let sent = Sent::find(request.headers(), query);
-    guard.tokens.admit(&sent, guard.role)?;
-    Ok(next.run(request).await)
 }
 
 /// Bounds the time of an answer. Postgres enforces the time-out of a statement, which does not help

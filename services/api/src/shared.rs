@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use axum::extract::FromRef;
 use tagtrail_config::Names;
+use tagtrail_daemon::Refusals;
 
 use crate::config::Pace;
 use crate::database::Database;
@@ -17,6 +18,7 @@ pub(crate) struct Shared {
     pub(crate) database: Database,
     pub(crate) feed: Feed,
     pub(crate) tokens: Arc<Tokens>,
+    pub(crate) refusals: Arc<Refusals>,
     /// The names of registries.
     pub(crate) names: Arc<Names>,
     pub(crate) pace: Pace,

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use axum::http::header::{RETRY_AFTER, WWW_AUTHENTICATE};
+use axum::http::header::{CONNECTION, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use schemars::{JsonSchema, SchemaGenerator};
@@ -81,9 +81,13 @@ pub(crate) enum Error {
     #[error(
         "an address may carry only a token with role = \"read\": send this token as `Authorization: Bearer …`, and replace it if the address was logged"
     )]
-    TokenInQuery,
+    TokenInQuery { token: String },
     #[error("this token may only read; use a token with role = \"operate\"")]
-    Forbidden,
+    Forbidden { token: String },
+    #[error(
+        "too many requests without a right token came from this address; correct the token, and send one request a second"
+    )]
+    TooManyRefusals,
 
     #[error("{0} is unknown: no push of it was ever recorded")]
     TagUnknown(Image),
@@ -200,7 +204,10 @@ impl Error {
             Error::RevisionAndTime => (StatusCode::BAD_REQUEST, "parameter_conflict"),
             Error::HeaderRepeated => (StatusCode::BAD_REQUEST, "header_repeated"),
             Error::Unauthenticated => (StatusCode::UNAUTHORIZED, "unauthenticated"),
-            Error::Forbidden | Error::TokenInQuery => (StatusCode::FORBIDDEN, "forbidden"),
+            Error::Forbidden { .. } | Error::TokenInQuery { .. } => {
+                (StatusCode::FORBIDDEN, "forbidden")
+            }
+            Error::TooManyRefusals => (StatusCode::TOO_MANY_REQUESTS, "too_many_refusals"),
             Error::TagUnknown(_) | Error::TagNotYet(_) => (StatusCode::NOT_FOUND, "tag_unknown"),
             Error::RepositoryUnknown(_) => (StatusCode::NOT_FOUND, "repository_unknown"),
             Error::DigestUnknown(_) => (StatusCode::NOT_FOUND, "digest_unknown"),
@@ -267,6 +274,10 @@ impl IntoResponse for Error {
         if status == StatusCode::UNAUTHORIZED {
             let challenge = HeaderValue::from_static("Bearer realm=\"tagtrail\"");
             headers.insert(WWW_AUTHENTICATE, challenge);
+        }
+        if status == StatusCode::TOO_MANY_REQUESTS {
+            headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
+            headers.insert(CONNECTION, HeaderValue::from_static("close"));
         }
         if status == StatusCode::SERVICE_UNAVAILABLE {
             headers.insert(RETRY_AFTER, HeaderValue::from_static("2"));

@@ -23,6 +23,7 @@ const COMMON: &[(u16, &str)] = &[
     (403, "forbidden"),
     (403, "origin_forbidden"),
     (421, "host_unknown"),
+    (429, "too_many_refusals"),
     (500, "internal"),
     (503, "store_unavailable"),
 ];

@@ -6,14 +6,10 @@ use std::net::SocketAddr;
 use anyhow::bail;
 use axum::http::HeaderMap;
 use axum::http::header::AUTHORIZATION;
-use secrecy::ExposeSecret as _;
-use tagtrail_config::{ConfigError, File, Live, Role};
+use tagtrail_config::{ConfigError, File, Live, Role, SHORT, is_short};
 
 use crate::http::error::Error;
 use crate::http::parameters::{Parameter, optional, text};
-
-/// Shortest secret, in characters. A shorter secret can be guessed.
-const SHORTEST: usize = 16;
 
 /// A browser's `EventSource` can set no header. The name is that of RFC 6750, section 2.3. An
 /// operation that lists this parameter takes a token from the query.
@@ -77,13 +73,8 @@ impl Tokens {
                 .secret
                 .read()
                 .map_err(|error| wrong(tagtrail_daemon::chain(&error)))?;
-            if secrets
-                .iter()
-                .any(|secret| secret.expose_secret().len() < SHORTEST)
-            {
-                return Err(wrong(format!(
-                    "is shorter than {SHORTEST} characters; make one with `openssl rand -hex 32`"
-                )));
+            if secrets.iter().any(is_short) {
+                return Err(wrong(SHORT.to_owned()));
             }
             Ok(Token {
                 name: entry.name.get_ref().to_string(),
@@ -123,10 +114,11 @@ impl Tokens {
         self.0.is_empty()
     }
 
-    /// Checks that the token has this role. Without tokens every request is admitted.
-    pub(crate) fn admit(&self, sent: &Sent<'_>, role: Role) -> Result<(), Error> {
+    /// Checks that the token has this role, and returns the name of the token. Without tokens every
+    /// request is admitted.
+    pub(crate) fn admit(&self, sent: &Sent<'_>, role: Role) -> Result<Option<&str>, Error> {
         if self.0.is_empty() {
-            return Ok(());
+            return Ok(None);
         }
         let (secret, in_query) = match sent {
             Sent::Header(secret) => (*secret, false),
@@ -143,20 +135,16 @@ impl Tokens {
         }
         let token = found.ok_or(Error::Unauthenticated)?;
         if in_query && token.role != Role::Read {
-            tracing::warn!(
-                token = token.name,
-                "refused a token in the address of a request: the token may do more than read"
-            );
-            return Err(Error::TokenInQuery);
+            return Err(Error::TokenInQuery {
+                token: token.name.clone(),
+            });
         }
         if token.role < role {
-            tracing::warn!(
-                token = token.name,
-                "refused a request: the token may only read"
-            );
-            return Err(Error::Forbidden);
+            return Err(Error::Forbidden {
+                token: token.name.clone(),
+            });
         }
-        Ok(())
+        Ok(Some(&token.name))
     }
 }
 
@@ -181,11 +169,11 @@ mod tests {
         code(tokens.admit(&Sent::find(&headers, None), role))
     }
 
-    fn code(outcome: Result<(), Error>) -> Result<(), &'static str> {
-        outcome.map_err(|error| match error {
+    fn code(outcome: Result<Option<&str>, Error>) -> Result<(), &'static str> {
+        outcome.map(drop).map_err(|error| match error {
             Error::Unauthenticated => "unauthenticated",
-            Error::Forbidden => "forbidden",
-            Error::TokenInQuery => "in query",
+            Error::Forbidden { .. } => "forbidden",
+            Error::TokenInQuery { .. } => "in query",
             Error::HeaderRepeated => "repeated",
             _ => "?",
         })
@@ -291,7 +279,7 @@ mod tests {
         let error = Tokens::read(&file).unwrap_err().to_string();
         assert_eq!(
             error,
-            "tagtrail.toml:3: token.secret: is shorter than 16 characters; make one with `openssl rand -hex 32`"
+            "tagtrail.toml:3: token.secret: is shorter than 16 characters, and can be guessed; make one with `openssl rand -hex 32`"
         );
     }
 }

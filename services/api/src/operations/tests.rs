@@ -12,6 +12,7 @@ use axum::routing::on;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use tagtrail_config::Role;
 use tagtrail_proto::Name;
 use tokio_util::sync::CancellationToken;
 use tower_service::Service as _;
@@ -23,6 +24,7 @@ use crate::feed::Feed;
 use crate::http::body::JsonBody;
 use crate::http::operation::{Method, RequestBody, ResponseBody, schema};
 use crate::http::parameters::PathValues;
+use crate::http::tokens::Tokens;
 use crate::operations::triggers::NAME;
 
 #[derive(Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -80,6 +82,7 @@ fn shared(tokens: Tokens) -> Shared {
         database,
         names: Arc::default(),
         tokens: Arc::new(tokens),
+        refusals: Arc::default(),
         pace: Pace::default(),
         metrics: Metrics::new(&tagtrail_daemon::Metrics::default()),
     }

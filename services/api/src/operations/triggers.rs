@@ -1,9 +1,9 @@
 //! `/v1/triggers`: the images watched, the images deployed, and pausing.
 
-use axum::Json;
 use axum::extract::State;
 use axum::http::Uri;
 use axum::routing::on;
+use axum::{Extension, Json};
 use schemars::JsonSchema;
 use serde::Serialize;
 use tagtrail_config::Role;
@@ -11,6 +11,7 @@ use tagtrail_proto::Name;
 
 use crate::database::Database;
 use crate::http::error::Error;
+use crate::http::guard::Actor;
 use crate::http::operation::{Method, Operation, ResponseBody, schema};
 use crate::http::parameters::{Parameter, Parameters, PathValues, text};
 use crate::store;
@@ -107,22 +108,24 @@ async fn one(
 
 async fn pause(
     State(database): State<Database>,
+    Extension(actor): Extension<Actor>,
     path: PathValues,
     uri: Uri,
 ) -> Result<Json<Trigger>, Error> {
     Parameters::read(&uri, &[])?;
     let name = named(&path)?;
-    set(&database, &name, TriggerState::Paused).await
+    set(&database, &actor, &name, TriggerState::Paused).await
 }
 
 async fn resume(
     State(database): State<Database>,
+    Extension(actor): Extension<Actor>,
     path: PathValues,
     uri: Uri,
 ) -> Result<Json<Trigger>, Error> {
     Parameters::read(&uri, &[])?;
     let name = named(&path)?;
-    set(&database, &name, TriggerState::Active).await
+    set(&database, &actor, &name, TriggerState::Active).await
 }
 
 /// Parses the name. No trigger has an invalid name, so the error is "unknown".
@@ -133,6 +136,7 @@ fn named(path: &PathValues) -> Result<Name, Error> {
 /// Sets the state. A repeated request changes nothing.
 async fn set(
     database: &Database,
+    actor: &Actor,
     name: &Name,
     state: TriggerState,
 ) -> Result<Json<Trigger>, Error> {
@@ -141,7 +145,11 @@ async fn set(
         .ask(async |db| store::triggers::set_paused(db, name, paused).await)
         .await?;
     if changed {
-        tracing::info!(trigger = %name, ?state, "set the state of the trigger {name}");
+        let change = match state {
+            TriggerState::Paused => "paused",
+            _ => "resumed",
+        };
+        tracing::info!(%actor, trigger = %name, change, "{actor} {change} the trigger {name}");
     }
     show(database, name).await
 }
