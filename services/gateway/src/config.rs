@@ -6,7 +6,10 @@ use std::path::PathBuf;
 
 use axum::http::HeaderName;
 use tagtrail_bus::BusArgs;
-use tagtrail_config::{ConfigError, File, Glob, Names, Pulls, SourceRegistry};
+use tagtrail_config::{
+    ConfigError, File, Glob, Names, Pulls, SHORT, Secrets, SourceRegistry, is_short,
+};
+use tagtrail_daemon::Refusals;
 use tagtrail_proto::{Action, Name, Push, Registry, Repository};
 
 use crate::proof::credentials::Credentials;
@@ -49,6 +52,7 @@ pub(crate) struct Settings {
 pub(crate) struct Source {
     pub(crate) rules: SourceRules,
     pub(crate) credentials: Credentials,
+    pub(crate) refusals: Refusals,
 }
 
 /// The rules for the events of a source: the decoder, and the repositories that the source may
@@ -94,9 +98,12 @@ impl Config {
         let file = File::load(&self.config)?;
         let sources = sources(&file)?;
         for entry in &file.source {
-            // An upgrade must not shut out a sender, so the rule is strict only in `config check`.
+            // An upgrade must not shut out a sender: only `config check` is strict.
             if let Err(unnamed) = check_registry(&file, entry) {
                 tracing::warn!(source = %entry.name.get_ref(), "{unnamed}; until then it acts as \"any\"");
+            }
+            if let Err(short) = check_secret(&file, entry) {
+                tracing::warn!(source = %entry.name.get_ref(), "{short}; until then the gateway takes the short one");
             }
         }
         let registries = file.registry.iter();
@@ -125,6 +132,18 @@ pub(crate) fn check_registry(
     Err(file.error_at(entry.name.span().start, "source.registry", message))
 }
 
+/// Checks that the secrets of a source can't be guessed.
+fn check_secret(file: &File, entry: &tagtrail_config::Source) -> Result<(), ConfigError> {
+    let at = entry.name.span().start;
+    let secrets = entry.secret.as_ref().map_or(Ok(Vec::new()), Secrets::read);
+    let secrets = secrets
+        .map_err(|error| file.error_at(at, "source.secret", tagtrail_daemon::chain(&error)))?;
+    match secrets.iter().any(is_short) {
+        true => Err(file.error_at(at, "source.secret", SHORT)),
+        false => Ok(()),
+    }
+}
+
 /// Checks the gateway's part of the file, secrets included. Returns a line for each source. The
 /// rules are stricter than at the start of the service, which warns instead.
 ///
@@ -134,6 +153,7 @@ pub fn check(file: &File) -> Result<Vec<String>, ConfigError> {
     let checked = sources(file)?;
     for entry in &file.source {
         check_registry(file, entry)?;
+        check_secret(file, entry)?;
     }
     let mut lines: Vec<String> = checked
         .into_values()
@@ -227,7 +247,11 @@ fn source(file: &File, entry: &tagtrail_config::Source) -> Result<Source, Config
         None => None,
     };
     let credentials = credentials(file, entry, &rules, header)?;
-    Ok(Source { rules, credentials })
+    Ok(Source {
+        rules,
+        credentials,
+        refusals: Refusals::default(),
+    })
 }
 
 fn credentials(
@@ -279,118 +303,4 @@ fn credentials(
 }
 
 #[cfg(test)]
-mod tests {
-    use std::path::Path;
-
-    use super::*;
-
-    const SECRET: &str = concat!(
-        "secret = { file = \"",
-        env!("CARGO_MANIFEST_DIR"),
-        "/Cargo.toml\" }"
-    );
-
-    fn read(text: &str) -> Result<HashMap<String, Source>, ConfigError> {
-        let text = text.replace("SECRET", SECRET);
-        sources(&File::parse(&text, Path::new("tagtrail.toml")).unwrap())
-    }
-
-    #[test]
-    fn a_source_may_report_the_repositories_that_match_its_patterns() {
-        let sources = read(
-            "[[source]]\nname = 'a'\nkind = 'gitlab'\nSECRET\nrepositories = ['shop/**', 'base']",
-        )
-        .unwrap();
-        let registry = "registry.example.com".parse().unwrap();
-        let may_report = |path: &str| {
-            sources["a"]
-                .rules
-                .may_report(&registry, &path.parse().unwrap())
-        };
-        assert_eq!(sources["a"].rules.kind.name, "distribution");
-        assert!(may_report("shop/web") && may_report("base"));
-        assert!(!may_report("shop") && !may_report("base/web") && !may_report("other"));
-    }
-
-    #[test]
-    fn a_source_without_patterns_may_report_every_repository() {
-        let sources = read("[[source]]\nname = 'a'\nkind = 'distribution'\nSECRET").unwrap();
-        let registry = "registry.example.com".parse().unwrap();
-        let repository = "any/thing".parse().unwrap();
-        assert!(sources["a"].rules.may_report(&registry, &repository));
-    }
-
-    #[test]
-    fn a_kind_refuses_the_settings_of_other_kinds_and_wrong_values_of_its_own() {
-        let all = ALL.iter().flat_map(Kind::settings);
-        for (kind, setting) in ALL
-            .iter()
-            .flat_map(|kind| all.clone().map(move |key| (kind, *key)))
-        {
-            let error = read(&format!(
-                "[[source]]\nname = 'a'\nkind = '{}'\nregistry = 'r.example.com'\nSECRET\n{setting} = 7",
-                kind.name
-            ));
-            let error = error.unwrap_err().to_string();
-            assert!(
-                error.starts_with(&format!("tagtrail.toml:3: source.{setting}: ")),
-                "{error}"
-            );
-            let unknown = format!("kind {:?} has no such setting", kind.name);
-            assert_eq!(
-                error.contains(&unknown),
-                !kind.settings().contains(&setting),
-                "{error}"
-            );
-            // A kind must also parse each key of its list.
-            assert!(!error.contains("unknown field"), "{error}");
-        }
-    }
-
-    #[test]
-    fn mistakes_are_reported_with_their_line_and_a_cure() {
-        let message = |text: &str| read(text).unwrap_err().to_string();
-        let kinds: Vec<&str> = ALL.iter().flat_map(Kind::names).collect();
-        assert_eq!(
-            message("[[source]]\nname = 'a'\nkind = 'harbour'\nSECRET"),
-            format!(
-                "tagtrail.toml:3: source.kind: \"harbour\" is not a kind of source; the kinds are: {}",
-                kinds.join(", ")
-            )
-        );
-        assert_eq!(
-            message("[[source]]\nname = 'a'\nkind = 'generic'\nSECRET"),
-            "tagtrail.toml:3: source.registry: events of kind \"generic\" do not name their registry; add registry = \"registry.example.com\""
-        );
-        assert_eq!(
-            message("[[source]]\nname = 'a'\nkind = 'gitlab'"),
-            "tagtrail.toml:2: source.secret: is missing; add secret = { env = \"VARIABLE\" } or { file = \"path\" }"
-        );
-        assert!(
-            message("[[source]]\nname = 'a'\nkind = 'gar'")
-                .ends_with("{ file = \"path\" }, or audience = \"…\" and email = \"…\"")
-        );
-        for mixed in [
-            "audience = 'x'",
-            "email = 'x'",
-            "audience = 'x'\nemail = 'x'\nSECRET",
-        ] {
-            assert!(
-                message(&format!("[[source]]\nname = 'a'\nkind = 'gar'\n{mixed}"))
-                    .starts_with("tagtrail.toml:3: source.audience: tokens need `audience` and `email`, and no `secret`")
-            );
-        }
-        assert_eq!(
-            message("[[source]]\nname = 'a'\nkind = 'gitlab'\nSECRET\naudience = 'x'"),
-            "tagtrail.toml:3: source.audience: kind \"distribution\" has no such setting, expected one of `name`, `kind`, `registry`, `secret`, `header`, `repositories`, `pulls`; remove the key, or correct the name"
-        );
-        let unset = message(
-            "[[source]]\nname = 'a'\nkind = 'gitlab'\nsecret = { env = 'TAGTRAIL_NEVER_SET' }",
-        );
-        assert!(
-            unset.starts_with("tagtrail.toml:2: source.secret: ")
-                && unset.contains("TAGTRAIL_NEVER_SET"),
-            "{unset}"
-        );
-    }
-}
+mod tests;

@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
-use axum::http::header::{ALLOW, RETRY_AFTER, WWW_AUTHENTICATE};
+use axum::http::header::{ALLOW, CONNECTION, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use tagtrail_bus::publish::PublishError;
 use tagtrail_daemon::problem;
+use tagtrail_proto::clean_text;
 
 /// The reason to refuse a request. The text is for the sender, so it never quotes the request.
 #[derive(Debug, thiserror::Error)]
@@ -29,6 +30,17 @@ pub(crate) enum Error {
         "send the secret of the source as Bearer token, Basic password, whole Authorization value or last part of the path"
     )]
     Unauthenticated,
+    /// The token is refused. The reason quotes the token, so it is for the log alone.
+    #[error("the token was refused; the gateway's log has the reason")]
+    TokenRefused(String),
+    /// The keys that verify tokens can't be had at present.
+    #[error("the keys of the identity provider can't be had at present; send the request again")]
+    KeysUnavailable,
+    /// The address sent too many wrong proofs of identity.
+    #[error(
+        "too many requests with a wrong secret, signature or token came from this address; correct it, and send one request a second"
+    )]
+    TooManyRefusals,
     /// A header that may prove the identity has several values.
     #[error("send the Authorization header, and each header of a signature or secret, once")]
     HeaderRepeated,
@@ -47,6 +59,9 @@ pub(crate) enum Error {
     /// The body took too long.
     #[error("the whole body must arrive within {0:?}")]
     TooSlow(Duration),
+    /// A stranger's body arrives too slowly.
+    #[error("a signed body must arrive at 16 KiB/s at least")]
+    BelowRate,
     /// The connection broke.
     #[error("the connection broke before the end of the body")]
     Incomplete(#[source] axum::Error),
@@ -76,17 +91,37 @@ pub enum NotStored {
 }
 
 impl Error {
+    /// Returns whether the request shows a wrong proof of identity, or none.
+    pub(crate) fn is_wrong_proof(&self) -> bool {
+        matches!(
+            self,
+            Error::Unauthenticated | Error::WrongSignature | Error::TokenRefused(_)
+        )
+    }
+
+    /// Returns the text for the log.
+    pub(crate) fn reason(&self) -> String {
+        match self {
+            Error::TokenRefused(why) => format!("the token: {}", clean_text(why, 300)),
+            other => other.to_string(),
+        }
+    }
+
     pub(crate) fn status(&self) -> (StatusCode, &'static str) {
         match self {
             Error::NoSuchPath => (StatusCode::NOT_FOUND, "path_unknown"),
             Error::UnknownSource => (StatusCode::NOT_FOUND, "source_unknown"),
             Error::NotPost => (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed"),
-            Error::Unauthenticated => (StatusCode::UNAUTHORIZED, "unauthenticated"),
+            Error::Unauthenticated | Error::TokenRefused(_) => {
+                (StatusCode::UNAUTHORIZED, "unauthenticated")
+            }
+            Error::KeysUnavailable => (StatusCode::SERVICE_UNAVAILABLE, "keys_unavailable"),
+            Error::TooManyRefusals => (StatusCode::TOO_MANY_REQUESTS, "too_many_refusals"),
             Error::HeaderRepeated => (StatusCode::BAD_REQUEST, "header_repeated"),
             Error::WrongSignature => (StatusCode::UNAUTHORIZED, "signature_wrong"),
             Error::Encoded => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "content_encoded"),
             Error::TooLarge { .. } => (StatusCode::PAYLOAD_TOO_LARGE, "body_too_large"),
-            Error::TooSlow(_) => (StatusCode::REQUEST_TIMEOUT, "body_too_slow"),
+            Error::TooSlow(_) | Error::BelowRate => (StatusCode::REQUEST_TIMEOUT, "body_too_slow"),
             Error::Incomplete(_) => (StatusCode::BAD_REQUEST, "body_incomplete"),
             Error::Busy => (StatusCode::SERVICE_UNAVAILABLE, "busy"),
             Error::NotStored(_) => (StatusCode::SERVICE_UNAVAILABLE, "not_stored"),
@@ -102,6 +137,10 @@ impl IntoResponse for Error {
         match status {
             StatusCode::SERVICE_UNAVAILABLE => {
                 headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
+            }
+            StatusCode::TOO_MANY_REQUESTS => {
+                headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
+                headers.insert(CONNECTION, HeaderValue::from_static("close"));
             }
             StatusCode::UNAUTHORIZED => {
                 for challenge in ["Bearer realm=\"tagtrail\"", "Basic realm=\"tagtrail\""] {

@@ -16,9 +16,10 @@
 //! | 202 | every event of the body is stored, or need not be; `{"accepted","unresolved","ignored","quarantined"}` count the events, `reasons` explains the last two |
 //! | 400 | a header that may prove the sender's identity has several values; the body was not read |
 //! | 401 | no live secret of the source is in the request, and the body was not read; or the signature does not match the body |
+//! | 429 | the address has sent many wrong proofs of identity; a right proof is always accepted |
 //! | 404, 405 | no source has the path (counted, and logged below `/hooks`), the method is not POST |
-//! | 408, 413, 415 | the body took over 10 s, has over 8 MiB (from GitHub 25), or is compressed |
-//! | 503 | an event may be missing on the bus: NATS is down, slow or full, or the bodies being received fill the memory for bodies; `Retry-After: 1` |
+//! | 408, 413, 415 | the body took over 10 s, or has a signature and arrives at less than 16 KiB/s; has over 8 MiB (from GitHub 25), or is compressed |
+//! | 503 | the keys that verify tokens can't be had; or an event may be missing on the bus: NATS is down, slow or full, or the bodies being received fill the memory for bodies; `Retry-After: 1` |
 //!
 //! An authentic but malformed body also gets 202, and is kept in QUARANTINE: on any other status
 //! Distribution sends the same event for ever, and blocks the events after it. Events outside the
@@ -95,12 +96,22 @@ pub async fn serve(listener: TcpListener, config: Config, ctx: Context) -> anyho
     let router = receive::hook::router(Arc::clone(&shared));
     ctx.health.set("http", Ok(()));
     let mut tasks = Tasks::new();
-    let limits = Limits::default();
+    let limits = Limits {
+        strangers: true,
+        ..Limits::default()
+    };
     tasks.spawn(
         "http",
         http::serve(listener, router, ctx.shutdown.clone(), limits, hosts),
     );
     for (name, source) in &shared.sources {
+        if let Some(keys) = source.credentials.keys().cloned() {
+            let shutdown = ctx.shutdown.clone();
+            tasks.spawn("keys", async move {
+                keys.keep(&shutdown).await;
+                Ok(())
+            });
+        }
         if let Some(nats) = source.rules.options.nats.clone() {
             let listening =
                 receive::nats::listen(Arc::clone(&shared), name.clone(), nats, ctx.clone());

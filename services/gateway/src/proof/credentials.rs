@@ -23,11 +23,10 @@ use bytes::Bytes;
 use secrecy::SecretString;
 use subtle::Choice;
 use tagtrail_config::Live;
-use tagtrail_proto::clean_text;
 
 use crate::error::Error;
 use crate::proof::hashing::off_thread;
-use crate::proof::id_token::IdTokens;
+use crate::proof::id_token::{IdTokens, KeyKeeper};
 use crate::proof::signature::{Claim, Signature};
 
 /// The credentials that a source accepts.
@@ -81,10 +80,16 @@ impl Credentials {
         }
     }
 
+    /// Returns the keys that verify tokens, if the source has tokens.
+    pub(crate) fn keys(&self) -> Option<&Arc<KeyKeeper>> {
+        self.tokens.as_ref().map(IdTokens::keys)
+    }
+
     /// Checks the head of a request.
     ///
     /// # Errors
-    /// [`Error::HeaderRepeated`], [`Error::WrongSignature`], [`Error::Unauthenticated`].
+    /// [`Error::HeaderRepeated`], [`Error::WrongSignature`], [`Error::Unauthenticated`], and the
+    /// errors of [`IdTokens::admit`].
     pub(crate) async fn admit(
         &self,
         headers: &HeaderMap,
@@ -92,13 +97,7 @@ impl Credentials {
     ) -> Result<Admission, Error> {
         self.check_single(headers)?;
         if let Some(tokens) = &self.tokens {
-            return match tokens.admit(headers).await {
-                Ok(()) => Ok(Admission::Granted),
-                Err(why) => {
-                    tracing::warn!("a token was refused: {}", clean_text(&why, 300));
-                    Err(Error::Unauthenticated)
-                }
-            };
+            return tokens.admit(headers).await.map(|()| Admission::Granted);
         }
         if let Some((signature, value)) = self.signature(headers) {
             if signature.or_secret && self.live.is(value.as_bytes()).into() {

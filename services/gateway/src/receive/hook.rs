@@ -7,23 +7,24 @@ use axum::body::Body;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{ConnectInfo, Path, Request, State};
 use axum::http::header::ALLOW;
-use axum::http::{Extensions, HeaderMap, HeaderName, HeaderValue, StatusCode};
+use axum::http::request::Parts;
+use axum::http::{Extensions, HeaderName, HeaderValue, StatusCode};
 use axum::response::{AppendHeaders, IntoResponse as _, Response};
 use axum::routing::post;
 use axum::{Json, Router};
 use serde::Deserialize;
-use tagtrail_daemon::http::discard;
+use tagtrail_daemon::http::{discard, keep};
 use tagtrail_daemon::{Span, SpanKind};
 use tagtrail_proto::{TRACEPARENT, TraceContext};
 use time::OffsetDateTime;
-use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::config::Source;
 use crate::error::Error;
 use crate::proof::credentials::Admission;
-use crate::receive::{self, Inbound, Reply, body, unknown};
+use crate::receive::body::{self, Room};
+use crate::receive::{self, Inbound, Reply, unknown};
 use crate::shared::Shared;
 
 /// Returns the routes.
@@ -46,11 +47,16 @@ struct Route {
     secret: Option<String>,
 }
 
+/// Returns the address of the client, or of the proxy before the gateway.
+fn remote(extensions: &Extensions) -> Option<SocketAddr> {
+    let remote = extensions.get::<ConnectInfo<SocketAddr>>();
+    remote.map(|ConnectInfo(remote)| *remote)
+}
+
 /// Counts and logs a request to a path that belongs to no source.
 fn report_unknown(shared: &Shared, path: &str, extensions: &Extensions) {
     shared.metrics.count_request("", 404);
-    let remote = extensions.get::<ConnectInfo<SocketAddr>>();
-    let remote = remote.map(|ConnectInfo(remote)| *remote);
+    let remote = remote(extensions);
     unknown::log(&shared.unknown_paths, &shared.sources, path, remote);
 }
 
@@ -84,37 +90,11 @@ async fn hook(
     let mut span = Span::start("hook", SpanKind::Server, caused_by.as_ref());
     span.set("tagtrail.source", name.to_owned());
     let secret = route.as_ref().and_then(|route| route.secret.as_deref());
-    // Runs before the body is borrowed: a body is not `Sync`.
-    let admission = source.credentials.admit(&head.headers, secret).await;
-    let permit =
-        admission.and_then(|admission| permit(&shared, source, admission, &head.headers, &body));
-    let outcome = match permit {
-        Ok(permit) => {
-            let request = (&head.headers, body);
-            take(&shared, source, request, permit, span.context()).await
-        }
-        Err(refusal) => {
-            discard(&head.headers, body);
-            Err(refusal)
-        }
-    };
-    match &outcome {
-        Ok(Reply::Receipt(receipt)) => {
-            shared.metrics.count_events(name, receipt);
-            tracing::debug!(source = name, ?receipt, "accepted a body");
-        }
-        Ok(Reply::Handshake(_)) => {
-            tracing::info!(source = name, "permitted the sender to send here")
-        }
-        Err(Error::NotStored(cause)) => {
-            shared.metrics.count_not_stored(cause);
-            tracing::warn!(
-                source = name,
-                "a body was not stored, so the sender must send it again: {cause}"
-            );
-        }
-        Err(refusal) => tracing::warn!(source = name, "refused a request: {refusal}"),
+    let mut outcome = accept(&shared, source, (&head, secret), body, span.context()).await;
+    if let Err(refusal) = outcome {
+        outcome = Err(refuse(source, refusal, &head.extensions).await);
     }
+    log(&shared, source, &outcome, remote(&head.extensions));
     let status = match &outcome {
         Ok(Reply::Receipt(_)) => StatusCode::ACCEPTED,
         Ok(Reply::Handshake(_)) => StatusCode::OK,
@@ -131,6 +111,48 @@ async fn hook(
         Reply::Receipt(receipt) => (status, Json(receipt)).into_response(),
         Reply::Handshake(answer) => (status, Json(answer)).into_response(),
     })
+}
+
+/// Counts a wrong proof of identity. A sender of many receives another error, after a moment.
+async fn refuse(source: &Source, refusal: Error, extensions: &Extensions) -> Error {
+    let address = remote(extensions).map(|remote| remote.ip());
+    if refusal.is_wrong_proof() && source.refusals.exceeded(address).await {
+        return Error::TooManyRefusals;
+    }
+    refusal
+}
+
+fn log(
+    shared: &Shared,
+    source: &Source,
+    outcome: &Result<Reply, Error>,
+    remote: Option<SocketAddr>,
+) {
+    let name = source.rules.name.as_ref();
+    match outcome {
+        Ok(Reply::Receipt(receipt)) => {
+            shared.metrics.count_events(name, receipt);
+            tracing::debug!(source = name, ?receipt, "accepted a body");
+        }
+        Ok(Reply::Handshake(_)) => {
+            tracing::info!(source = name, "permitted the sender to send here")
+        }
+        Err(Error::NotStored(cause)) => {
+            shared.metrics.count_not_stored(cause);
+            tracing::warn!(
+                source = name,
+                "a body was not stored, so the sender must send it again: {cause}"
+            );
+        }
+        // Anybody can send such requests, and must not fill the log.
+        Err(refusal) => {
+            if let Some(count) = source.refusals.line() {
+                let remote = remote.map_or_else(|| "unknown".to_owned(), |it| it.to_string());
+                let reason = refusal.reason();
+                tracing::warn!(source = name, remote, count, "refused a request: {reason}");
+            }
+        }
+    }
 }
 
 /// Answers a `CloudEvents` sender that asks for permission (HTTP Webhooks for Event Delivery,
@@ -151,9 +173,15 @@ async fn handshake(
         return Err(Error::UnknownSource);
     };
     let secret = route.as_ref().and_then(|route| route.secret.as_deref());
-    match source.credentials.admit(headers, secret).await? {
-        Admission::Granted => {}
-        Admission::BySignature(_) => return Err(Error::Unauthenticated),
+    let refusal = match source.credentials.admit(headers, secret).await {
+        Ok(Admission::Granted) => None,
+        Ok(Admission::BySignature(_)) => Some(Error::Unauthenticated),
+        Err(refusal) => Some(refusal),
+    };
+    if let Some(refusal) = refusal {
+        let outcome = Err(refuse(source, refusal, &head.extensions).await);
+        log(&shared, source, &outcome, remote(&head.extensions));
+        return outcome.map(|_: Reply| StatusCode::OK.into_response());
     }
     let origin = headers.get("webhook-request-origin").cloned();
     let origin = origin.unwrap_or(HeaderValue::from_static("*"));
@@ -168,9 +196,29 @@ async fn handshake(
     Ok((StatusCode::OK, AppendHeaders(allowed)).into_response())
 }
 
+/// Authenticates a request, then reads, interprets and stores its body. `secret` is the last part
+/// of the path.
+async fn accept(
+    shared: &Shared,
+    source: &Source,
+    (head, secret): (&Parts, Option<&str>),
+    body: Body,
+    trace: &TraceContext,
+) -> Result<Reply, Error> {
+    let admission = source.credentials.admit(&head.headers, secret).await;
+    let permit = admission.and_then(|admission| permit(shared, source, admission, head, &body));
+    match permit {
+        Ok(permit) => take(shared, source, head, body, permit, trace).await,
+        Err(refusal) => {
+            discard(&head.headers, body);
+            Err(refusal)
+        }
+    }
+}
+
 /// The permission to read a body.
 struct BodyPermit {
-    _place: OwnedSemaphorePermit,
+    room: Room,
     admission: Admission,
 }
 
@@ -179,14 +227,19 @@ fn permit(
     shared: &Shared,
     source: &Source,
     admission: Admission,
-    headers: &HeaderMap,
+    head: &Parts,
     body: &Body,
 ) -> Result<BodyPermit, Error> {
-    if body::is_encoded(headers) {
+    if body::is_encoded(&head.headers) {
         return Err(Error::Encoded);
     }
+    let authentic = admission == Admission::Granted;
+    if authentic {
+        keep(&head.extensions);
+    }
+    let most = source.rules.kind.max_body;
     Ok(BodyPermit {
-        _place: shared.budget.reserve(body, source.rules.kind.max_body)?,
+        room: shared.budget.room(body, most, authentic)?,
         admission,
     })
 }
@@ -196,20 +249,31 @@ fn permit(
 async fn take(
     shared: &Shared,
     source: &Source,
-    (headers, body): (&HeaderMap, Body),
+    head: &Parts,
+    body: Body,
     permit: BodyPermit,
     trace: &TraceContext,
 ) -> Result<Reply, Error> {
     let received_at = OffsetDateTime::now_utc();
     let rules = &source.rules;
-    let body = body::read(body, rules.kind.max_body).await?;
-    if let Admission::BySignature(claim) = permit.admission
-        && !source.credentials.signed(claim, &body).await
-    {
-        return Err(Error::WrongSignature);
-    }
+    let BodyPermit { room, admission } = permit;
+    let body = body::read(body, rules.kind.max_body, &room).await?;
+    let _room = match admission {
+        Admission::Granted => room,
+        Admission::BySignature(claim) => {
+            let signed = tokio::select! {
+                signed = source.credentials.signed(claim, &body) => signed,
+                displaced = room.displaced() => return Err(displaced),
+            };
+            if !signed {
+                return Err(Error::WrongSignature);
+            }
+            keep(&head.extensions);
+            shared.budget.reserve(body.len())?
+        }
+    };
     let inbound = Inbound {
-        headers,
+        headers: &head.headers,
         body: &body,
         received_at,
         patience: rules.kind.patience,

@@ -12,6 +12,7 @@ mod kinds;
 mod names;
 mod retries;
 mod secrecy;
+mod strangers;
 
 use std::time::{Duration, Instant};
 

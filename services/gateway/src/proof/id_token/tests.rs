@@ -3,6 +3,14 @@ use ring::rand::SystemRandom;
 use ring::signature::{RSA_PKCS1_SHA256, RSA_PKCS1_SHA512, RsaEncoding, RsaKeyPair};
 use serde_json::{Value, json};
 
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
 use super::*;
 
 const KEY: &[u8] = include_bytes!("../../../tests/fixtures/id-token-test-key.pk8");
@@ -65,26 +73,47 @@ fn token(claims: &Value) -> String {
 struct World {
     tokens: IdTokens,
     keys: tempfile::NamedTempFile,
+    _task: JoinSet<()>,
+}
+
+/// Returns tokens with these keys, and the task that fetches the keys.
+fn start(keys: Keys) -> (IdTokens, JoinSet<()>) {
+    let tokens = IdTokens::new(TokenRules {
+        issuer: "https://accounts.google.com".to_owned(),
+        audience: "https://tagtrail.example.com/hooks/gar".to_owned(),
+        email: "push@acme.iam.gserviceaccount.com".to_owned(),
+        keys,
+    })
+    .unwrap();
+    let (keeper, mut task) = (Arc::clone(tokens.keys()), JoinSet::new());
+    task.spawn(async move { keeper.keep(&CancellationToken::new()).await });
+    (tokens, task)
+}
+
+/// Checks the token, and returns the reason of a refusal.
+async fn admit(tokens: &IdTokens, value: &str) -> Result<(), String> {
+    let mut headers = HeaderMap::new();
+    headers.insert(AUTHORIZATION, value.parse().unwrap());
+    tokens.admit(&headers).await.map_err(|error| match error {
+        Error::TokenRefused(why) => why,
+        other => other.status().1.to_owned(),
+    })
 }
 
 fn world() -> World {
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), keys("one").to_string()).unwrap();
-    let tokens = IdTokens::new(TokenRules {
-        issuer: "https://accounts.google.com".to_owned(),
-        audience: "https://tagtrail.example.com/hooks/gar".to_owned(),
-        email: "push@acme.iam.gserviceaccount.com".to_owned(),
-        keys: Keys::File(file.path().to_owned()),
-    })
-    .unwrap();
-    World { tokens, keys: file }
+    let (tokens, _task) = start(Keys::File(file.path().to_owned()));
+    World {
+        tokens,
+        keys: file,
+        _task,
+    }
 }
 
 impl World {
     async fn admit(&self, value: &str) -> Result<(), String> {
-        let mut headers = HeaderMap::new();
-        headers.insert(AUTHORIZATION, value.parse().unwrap());
-        self.tokens.admit(&headers).await
+        admit(&self.tokens, value).await
     }
 }
 
@@ -198,7 +227,84 @@ async fn an_unknown_key_causes_a_fetch_at_most_once_a_minute() {
     assert_eq!(world.admit(&renamed("one")).await, Ok(()));
     std::fs::write(world.keys.path(), keys("two").to_string()).unwrap();
     assert!(world.admit(&renamed("two")).await.is_err());
-    tokio::time::advance(FETCH_INTERVAL).await;
+    tokio::time::advance(Duration::from_secs(60)).await;
     assert_eq!(world.admit(&renamed("two")).await, Ok(()));
     assert!(world.admit(&renamed("one")).await.is_err());
+}
+
+/// An identity provider whose keys take some time.
+struct Provider {
+    address: SocketAddr,
+    listener: TcpListener,
+}
+
+impl Provider {
+    async fn new() -> Provider {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        Provider { address, listener }
+    }
+
+    /// Answers one request, after 0.4 s.
+    async fn answer(&self, status: &str) {
+        let (mut stream, _) = self.listener.accept().await.unwrap();
+        let _ = stream.read(&mut [0; 4096]).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(400)).await;
+        let keys = keys("one").to_string();
+        let head = format!(
+            "HTTP/1.1 {status}\r\nconnection: close\r\ncontent-length: {}\r\n\r\n",
+            keys.len()
+        );
+        stream.write_all((head + &keys).as_bytes()).await.unwrap();
+    }
+
+    fn keys(&self) -> Keys {
+        Keys::Url(format!("http://{}/keys", self.address))
+    }
+}
+
+#[tokio::test]
+async fn a_sender_that_hangs_up_cancels_no_fetch() {
+    let provider = Provider::new().await;
+    let (tokens, _task) = start(provider.keys());
+    let header = json!({"alg": "RS256", "kid": "unknown"});
+    let unknown = format!("Bearer {}", token_by(&RSA_PKCS1_SHA256, &header, &claims()));
+    let genuine = format!("Bearer {}", token(&claims()));
+    let senders = async {
+        for value in [&unknown, &genuine] {
+            let hangs_up = Duration::from_millis(100);
+            let admitted = tokio::time::timeout(hangs_up, admit(&tokens, value)).await;
+            assert!(admitted.is_err(), "the keys are not there yet");
+        }
+        admit(&tokens, &genuine).await
+    };
+    // The provider is asked once.
+    let (admitted, ()) = tokio::join!(senders, provider.answer("200 OK"));
+    assert_eq!(admitted, Ok(()));
+    let refused = admit(&tokens, &unknown).await.unwrap_err();
+    assert!(refused.contains("not among the keys"), "{refused}");
+}
+
+#[tokio::test]
+async fn keys_that_cannot_be_had_are_fetched_again_after_5_s() {
+    let provider = Provider::new().await;
+    let (tokens, _task) = start(provider.keys());
+    let genuine = format!("Bearer {}", token(&claims()));
+    let failed = provider.answer("500 Internal Server Error");
+    let (admitted, ()) = tokio::join!(admit(&tokens, &genuine), failed);
+    assert_eq!(admitted, Err("keys_unavailable".to_owned()));
+    let started = tokio::time::Instant::now();
+    let again = async {
+        loop {
+            match admit(&tokens, &genuine).await {
+                Err(code) if code == "keys_unavailable" => {}
+                admitted => return admitted,
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    let (admitted, ()) = tokio::join!(again, provider.answer("200 OK"));
+    assert_eq!(admitted, Ok(()));
+    assert!(started.elapsed() > Duration::from_secs(4));
 }
