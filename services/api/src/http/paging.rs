@@ -117,7 +117,9 @@ impl<const N: usize> List<N> {
             .collect();
         let key: [i64; N] = numbers?.try_into().ok()?;
         if let Some(time) = self.time {
-            from_micros(*key.get(time)?)?;
+            // No answer names a year before 0, and Postgres has none before -4713.
+            let time = from_micros(*key.get(time)?)?;
+            (time.year() >= 0).then_some(())?;
         }
         Some(key)
     }
@@ -162,6 +164,13 @@ mod tests {
         assert_eq!(list("history", None).decode(&cursor), Some(key));
         assert_eq!(list("history", Some(0)).decode(&cursor), Some(key));
         assert_eq!(list::<2>("history", Some(1)).decode(&cursor), None);
+        // Of the years -4713, which Postgres has not in whole, and -1.
+        for micros in [-210_866_803_200_000_001, -62_167_219_200_000_001] {
+            let cursor = list("history", None).encode([micros, 4]);
+            assert_eq!(list::<2>("history", Some(0)).decode(&cursor), None);
+        }
+        let cursor = list("history", None).encode([-62_167_219_200_000_000, 4]);
+        assert!(list::<2>("history", Some(0)).decode(&cursor).is_some());
     }
 
     #[test]
