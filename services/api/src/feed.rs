@@ -6,6 +6,8 @@
 //! follower that is too far behind finds a gap in memory, and reads Postgres by itself. NATS only
 //! wakes the feed.
 
+mod seats;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,17 +18,16 @@ use tagtrail_daemon::{Context, Retry, until};
 use tagtrail_history::recorded::{self, OrdinalRange};
 use tagtrail_proto::{Image, Revision, Subject};
 use time::OffsetDateTime;
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, broadcast, watch};
+use tokio::sync::{Notify, broadcast, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::database::Database;
 use crate::http::error::Error;
+use seats::{Seat, Seats};
 
 /// Revisions kept in memory. Followers that are further behind read Postgres.
 const KEPT: usize = 1024;
-/// Most followers at a time.
-const FOLLOWERS: usize = 256;
 /// Time between two reads of Postgres while NATS sends nothing.
 const POLL: Duration = Duration::from_millis(500);
 
@@ -113,7 +114,7 @@ pub(crate) struct Feed {
     /// The place up to which revisions are in memory. `None`: nobody follows, so none are read.
     end: watch::Sender<Option<Place>>,
     recent: broadcast::Sender<Arc<Item>>,
-    followers: Arc<Semaphore>,
+    seats: Arc<Seats>,
     /// Notified when a follower begins, and when NATS announces a revision.
     wake: Arc<Notify>,
     shutdown: CancellationToken,
@@ -125,7 +126,7 @@ impl Feed {
             database,
             end: watch::Sender::new(None),
             recent: broadcast::Sender::new(KEPT),
-            followers: Arc::new(Semaphore::new(FOLLOWERS)),
+            seats: Arc::default(),
             wake: Arc::default(),
             shutdown,
         }
@@ -216,11 +217,9 @@ impl Feed {
         }
     }
 
-    /// Starts a follower at a place.
-    pub(crate) async fn follow(&self, from: Start) -> Result<Follower, Error> {
-        let permit = Arc::clone(&self.followers)
-            .try_acquire_owned()
-            .map_err(|_| Error::TooManyFollowers)?;
+    /// Starts a follower at a place. `token`: the name of the client's token.
+    pub(crate) async fn follow(&self, from: Start, token: Option<&str>) -> Result<Follower, Error> {
+        let seat = self.seats.take(token)?;
         // Subscribes before looking up the place. So each later revision is in memory, or memory
         // has a gap.
         let recent = self.recent.subscribe();
@@ -245,7 +244,7 @@ impl Feed {
             end: self.end.subscribe(),
             ready: Vec::new(),
             retry: Retry::new("reading revisions for a follower"),
-            _permit: permit,
+            _seat: seat,
         })
     }
 }
@@ -271,7 +270,7 @@ pub(crate) struct Follower {
     /// Revisions read from Postgres and not returned yet, the next revision last.
     ready: Vec<Arc<Item>>,
     retry: Retry,
-    _permit: OwnedSemaphorePermit,
+    _seat: Seat,
 }
 
 impl Follower {

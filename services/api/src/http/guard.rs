@@ -33,6 +33,13 @@ pub(crate) struct Actor {
     remote: Option<SocketAddr>,
 }
 
+impl Actor {
+    /// The name of the token.
+    pub(crate) fn token(&self) -> Option<&str> {
+        self.token.as_deref()
+    }
+}
+
 impl fmt::Display for Actor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.token.as_deref().unwrap_or("local"))?;

@@ -11,6 +11,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::Extension;
 use axum::extract::State;
 use axum::http::header::{CACHE_CONTROL, HeaderName};
 use axum::http::{HeaderMap, HeaderValue, Uri};
@@ -28,6 +29,7 @@ use tokio::time::Instant;
 use crate::config::Pace;
 use crate::feed::{Follower, Item, Place, Start};
 use crate::http::error::Error;
+use crate::http::guard::Actor;
 use crate::http::operation::{Method, Operation, ResponseBody, schema};
 use crate::http::parameters::{Parameter, Parameters, SIGNATURES, text, time};
 use crate::http::tokens::ACCESS_TOKEN;
@@ -89,6 +91,7 @@ const COUNTING: Duration = Duration::from_secs(1);
 
 async fn revisions(
     State(shared): State<Shared>,
+    Extension(actor): Extension<Actor>,
     headers: HeaderMap,
     uri: Uri,
 ) -> Result<Response, Error> {
@@ -109,7 +112,7 @@ async fn revisions(
         (None, None) => Start::Now,
     };
     let resumed = matches!(start, Start::After(_));
-    let follower = shared.feed.follow(start).await?;
+    let follower = shared.feed.follow(start, actor.token()).await?;
     // A client that resumes received the number before.
     let images = match &pattern {
         Some(pattern) if !resumed => images(&shared, pattern, signatures).await,
