@@ -4,7 +4,7 @@ CARGO ?= cargo
 # Data folder of `make up`. As root, Postgres runs as another user, who must be able to reach the folder.
 DATA ?= $(if $(filter 0,$(shell id -u)),/var/lib/tagtrail,.tagtrail)
 
-.PHONY: help setup servers build up demo test test-servers test-clients findings faults faults-selftest overload bench bench-growth fuzz lint fmt clean-data
+.PHONY: about-demo help setup servers build up demo test test-servers test-clients findings faults faults-selftest overload bench bench-growth fuzz lint fmt clean-data
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -22,8 +22,12 @@ build: ## build the release binary, target/release/tagtrail
 up: servers build ## run all services on this machine, with data in $(DATA)
 	target/release/tagtrail up --data $(DATA)
 
-demo: servers build ## run the demo: a real registry, real pushes and rollouts
+demo: about-demo servers build ## run the demo: a real registry, real pushes and rollouts
 	@scripts/demo
+
+about-demo:
+	@echo 'The demo takes half a minute. Before it, the first build takes 10 to 20 minutes and 1 GB of disk; packages that are'
+	@echo 'missing are installed (as root) or named.'
 
 test: setup ## run all tests, with real servers
 	$(CARGO) test --locked --workspace
