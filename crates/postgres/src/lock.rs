@@ -1,6 +1,8 @@
 //! The advisory locks of Tagtrail. The server releases them when the session that holds them ends
 //! for any reason.
 
+use std::collections::BTreeSet;
+
 use sha2::{Digest as _, Sha256};
 use sqlx::PgConnection;
 
@@ -66,6 +68,30 @@ impl Lock {
             .bind(number)
             .fetch_one(db)
             .await
+    }
+
+    /// Returns the partitions whose lock a process of this service holds: a session with the same
+    /// account and name as this one.
+    ///
+    /// # Errors
+    /// [`sqlx::Error`] of the driver.
+    pub async fn held_partitions(db: &mut PgConnection) -> Result<BTreeSet<u16>, sqlx::Error> {
+        let (class, _) = Lock::Partition(0).key();
+        let held: Vec<i64> = sqlx::query_scalar(
+            "select l.objid::bigint as number
+             from pg_locks l
+             join pg_stat_activity a on a.pid = l.pid
+             where l.locktype = 'advisory' and l.granted and l.classid = $1::oid and l.objsubid = 2
+               and l.database = (select oid from pg_database where datname = current_database())
+               and a.usename = current_user and a.application_name = current_setting('application_name')",
+        )
+        .bind(class)
+        .fetch_all(db)
+        .await?;
+        Ok(held
+            .into_iter()
+            .filter_map(|number| u16::try_from(number).ok())
+            .collect())
     }
 
     /// Releases the lock.

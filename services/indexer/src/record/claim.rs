@@ -8,11 +8,15 @@ use sqlx::PgConnection;
 use tagtrail_daemon::{Health, Retry, chain};
 use tagtrail_postgres::{DbArgs, Lock, ping};
 use tokio::task::{Id, JoinSet};
+use tokio::time::Instant;
 
 use crate::error::Error;
 use crate::record::hold::hold;
 use crate::restore::unrecorded::UnrecordedCache;
 use crate::shared::Shared;
+
+/// Time between two looks at who holds the partitions that this instance could not acquire.
+const LOOK: Duration = Duration::from_secs(5);
 
 /// Acquires and holds partitions until a stop is requested, then waits for the release of all
 /// partitions held.
@@ -29,6 +33,7 @@ pub(crate) async fn partitions(
     let mut every = tokio::time::interval(interval);
     every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let cache = UnrecordedCache::default();
+    let mut looked = Instant::now();
     let mut retry = Retry::new("acquiring partitions");
     loop {
         tokio::select! {
@@ -47,10 +52,10 @@ pub(crate) async fn partitions(
             }
             _ = every.tick() => {
                 let free: BTreeSet<u16> = (0..shared.bus.partitions()).filter(|number| !numbers.values().any(|held| held == number)).collect();
-                match take_one(&db, &shared, &mut spare, free).await {
+                match take_one(&db, &shared, &mut spare, free, &mut looked).await {
                     Ok(taken) => {
                         retry.succeeded();
-                        health.set("postgres", shared.readiness.state());
+                        health.set("postgres", shared.readiness.state(Instant::now()));
                         if let Some((number, session)) = taken {
                             tracing::info!(partition = number, "acquired the partition");
                             shared.metrics.held.inc();
@@ -76,21 +81,29 @@ async fn take_one(
     shared: &Shared,
     spare: &mut Option<PgConnection>,
     free: BTreeSet<u16>,
+    looked: &mut Instant,
 ) -> Result<Option<(u16, PgConnection)>, Error> {
     let asking = async {
         let mut session = match spare.take() {
             Some(session) => session,
             None => db.session("indexer", shared.silence).await?,
         };
-        for number in free {
-            if Lock::Partition(number).try_acquire(&mut session).await? {
-                return Ok(Some((number, session)));
+        for number in &free {
+            if Lock::Partition(*number).try_acquire(&mut session).await? {
+                return Ok(Some((*number, session)));
             }
             // Another instance holds the partition.
-            shared.readiness.recovered(number);
+            shared.readiness.recovered(*number);
         }
         // Keeps the session alive.
         ping(&mut session).await?;
+        if looked.elapsed() >= LOOK {
+            *looked = Instant::now();
+            let held = Lock::held_partitions(&mut session).await?;
+            shared
+                .readiness
+                .unheld(&free.difference(&held).copied().collect(), *looked);
+        }
         *spare = Some(session);
         Ok::<_, sqlx::Error>(None)
     };

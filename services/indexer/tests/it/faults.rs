@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use tagtrail_postgres::{DbArgs, Lock};
 use tagtrail_proto::Push;
 use tagtrail_testkit::{Process, SOON, TestDb, TestNats, TestPostgres, eventually};
 
@@ -319,4 +320,21 @@ async fn send_when_ready(nats: &TestNats, pushes: impl IntoIterator<Item = Push>
     })
     .await;
     send(nats, pushes).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_indexers_count_as_holders_of_a_partition() {
+    let db = tagtrail_testkit::postgres().await;
+    let args = DbArgs {
+        url: db.url().to_owned(),
+    };
+    let mut indexer = args.session("indexer", SOON).await.unwrap();
+    let mut other = args.session("indexer", SOON).await.unwrap();
+    // A person with the account of the indexer, say in psql.
+    let mut person = db.connect().await;
+    assert!(Lock::Partition(1).try_acquire(&mut other).await.unwrap());
+    assert!(Lock::Partition(2).try_acquire(&mut person).await.unwrap());
+    assert!(Lock::Sweep.try_acquire(&mut other).await.unwrap());
+    let held = Lock::held_partitions(&mut indexer).await.unwrap();
+    assert_eq!(held.into_iter().collect::<Vec<_>>(), [1]);
 }
