@@ -87,16 +87,21 @@ async fn revive_nats(ctx: &Context, embedded: &Embedded) -> Infallible {
 /// Runs the services that production runs as separate processes, with the settings that each would
 /// read from their environment.
 async fn services(config: &Config, ctx: &Context, embedded: &Embedded) -> anyhow::Result<()> {
-    let db = DbArgs {
+    let owner = DbArgs {
         url: embedded.postgres_url().to_owned(),
     };
+    // The accounts of a server install: no service has more rights here than there.
+    let account = |service| {
+        let url = embedded.postgres_url_of(service)?;
+        Ok::<_, anyhow::Error>(DbArgs { url })
+    };
     let bus = BusArgs::new(embedded.nats_url());
-    crate::migrate::migrate(&db, Duration::from_secs(60)).await?;
+    crate::migrate::migrate(&owner, Duration::from_secs(60)).await?;
     let file = file(config);
     let api = tagtrail_api::Config {
         listen: config.api,
         config: Some(file.clone()),
-        db: db.clone(),
+        db: account("api")?,
         bus: bus.clone(),
         pace: tagtrail_api::Pace::default(),
     };
@@ -110,13 +115,13 @@ async fn services(config: &Config, ctx: &Context, embedded: &Embedded) -> anyhow
     let resolver = tagtrail_resolver::Config {
         config: Some(file.clone()),
         bus: bus.clone(),
-        database_url: Some(db.url.clone()),
+        database_url: Some(account("resolver")?.url),
         ack_seconds: Duration::from_secs(120),
         pace: tagtrail_resolver::Pace::default(),
     };
     tasks.spawn("resolver", tagtrail_resolver::run(resolver, ctx.clone()));
     let indexer = tagtrail_indexer::Config {
-        db: db.clone(),
+        db: account("indexer")?,
         bus: bus.clone(),
         config: Some(file.clone()),
         appliers: None,
@@ -128,7 +133,7 @@ async fn services(config: &Config, ctx: &Context, embedded: &Embedded) -> anyhow
     };
     tasks.spawn("indexer", tagtrail_indexer::run(indexer, ctx.clone()));
     let trigger = tagtrail_trigger::Config {
-        db,
+        db: account("trigger")?,
         bus,
         config: file,
         workers: 8,

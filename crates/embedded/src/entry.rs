@@ -23,8 +23,8 @@ pub(crate) fn open(options: &mut OpenOptions, path: &Path) -> anyhow::Result<Fil
 
 /// Reads a small file; `None` if it does not exist.
 pub(crate) fn read(path: &Path) -> anyhow::Result<Option<String>> {
-    /// Passwords, ports and versions are shorter.
-    const LONGEST: u64 = 4096;
+    /// Passwords, ports, versions and the statements of the accounts are shorter.
+    const LONGEST: u64 = 64 * 1024;
     if let Err(error) = path.symlink_metadata()
         && error.kind() == ErrorKind::NotFound
     {

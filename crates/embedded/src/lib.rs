@@ -11,6 +11,7 @@
 //! If this process runs as root, both children run as another user: Postgres refuses to run as
 //! root. [`become_user`] leaves root altogether.
 
+mod accounts;
 mod child;
 mod claim;
 mod entry;
@@ -22,6 +23,8 @@ mod switch;
 mod user;
 
 use std::path::PathBuf;
+
+use anyhow::Context as _;
 
 pub use child::signal;
 pub use entry::write_private;
@@ -37,6 +40,10 @@ pub struct Settings {
     pub data: PathBuf,
     /// True if acknowledged data must survive a power cut. False only for tests that need speed.
     pub durable: bool,
+    /// True if each service and people have an account of their own, as on a server with
+    /// `deploy/postgres/accounts.sql`, and the owner of the database is no superuser. False only for
+    /// tests that need a superuser.
+    pub accounts: bool,
     /// The shared memory of Postgres, in the notation of Postgres.
     pub shared_buffers: String,
 }
@@ -48,6 +55,7 @@ impl Settings {
         Settings {
             data: data.into(),
             durable: true,
+            accounts: true,
             shared_buffers: "128MB".to_owned(),
         }
     }
@@ -81,10 +89,19 @@ impl Embedded {
         })
     }
 
-    /// Returns the URL of Postgres with its password.
+    /// Returns the URL of Postgres for the owner of the database, with the password.
     #[must_use]
     pub fn postgres_url(&self) -> &str {
         self.postgres.url()
+    }
+
+    /// Returns the URL of a service's account in Postgres, with its password.
+    ///
+    /// # Errors
+    /// There is no such account.
+    pub fn postgres_url_of(&self, account: &str) -> anyhow::Result<String> {
+        let url = self.postgres.url_of(account);
+        url.with_context(|| format!("Postgres has no account for {account}"))
     }
 
     /// Returns the URL of NATS with its password.

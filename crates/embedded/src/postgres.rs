@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 
+use crate::accounts::{self, Passwords};
 use crate::child::{Child, ChildSpec, as_user, clear_environment};
 use crate::find::Program;
 use crate::{Folder, Settings};
@@ -22,12 +23,15 @@ const POSTGRES: Program = Program {
 };
 
 /// The name of the user and of the database.
-const NAME: &str = "tagtrail";
+pub(crate) const NAME: &str = "tagtrail";
 
 /// A running Postgres.
 #[derive(Debug)]
 pub struct Postgres {
     child: Child,
+    port: u16,
+    /// The passwords of the services; `None` if the owner is a superuser.
+    passwords: Option<Passwords>,
     url: String,
 }
 
@@ -45,6 +49,10 @@ impl Postgres {
         let data = folder.child_folder("postgres")?;
         let password = folder.password("postgres")?;
         initialise(folder, &programs, &data, &password, settings.durable).await?;
+        let passwords = match settings.accounts {
+            true => Some(accounts::set_up(folder, &programs, &data).await?),
+            false => None,
+        };
         let port = folder.port("postgres")?;
         let mut arguments = vec!["-D".to_owned(), data.display().to_string()];
         let durable = if settings.durable { "on" } else { "off" };
@@ -79,11 +87,21 @@ impl Postgres {
         child.wait_until(answers, Duration::from_secs(120)).await?;
         Ok(Postgres {
             child,
-            url: format!("postgres://{NAME}:{password}@127.0.0.1:{port}/{NAME}"),
+            port,
+            passwords,
+            url: url(NAME, &password, port),
         })
     }
 
-    /// Returns the URL with the password.
+    /// Returns the URL of the account of a service, with the password; `None` if the settings have
+    /// no accounts, or the account does not exist.
+    #[must_use]
+    pub fn url_of(&self, account: &str) -> Option<String> {
+        let password = self.passwords.as_ref()?.of_account(account)?;
+        Some(url(account, password, self.port))
+    }
+
+    /// Returns the URL of the owner of the database, with the password.
     #[must_use]
     pub fn url(&self) -> &str {
         &self.url
@@ -104,6 +122,10 @@ impl Postgres {
     pub async fn stop(self) {
         self.child.stop().await;
     }
+}
+
+fn url(account: &str, password: &str, port: u16) -> String {
+    format!("postgres://{account}:{password}@127.0.0.1:{port}/{NAME}")
 }
 
 async fn is_ready(program: &Path, port: u16) -> bool {
@@ -190,13 +212,13 @@ async fn initialise(
     Ok(())
 }
 
-/// Runs a program as the user of the children. An error shows the output of the program.
-async fn run(
+/// Runs a program as the user of the children. Returns the output of the program.
+pub(crate) async fn run(
     folder: &Folder,
     program: PathBuf,
     arguments: &[String],
     input: Option<String>,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<String> {
     let mut command = as_user(folder.user(), Some("KILL"));
     command
         .arg(&program)
@@ -219,12 +241,10 @@ async fn run(
     })
     .await?
     .with_context(|| format!("can't run {name}"))?;
+    let said = [done.stdout, done.stderr].concat();
+    let said = String::from_utf8_lossy(&said).into_owned();
     if !done.status.success() {
-        bail!(
-            "{name} failed: {}{}",
-            String::from_utf8_lossy(&done.stdout),
-            String::from_utf8_lossy(&done.stderr)
-        );
+        bail!("{name} failed: {said}");
     }
-    Ok(())
+    Ok(said)
 }

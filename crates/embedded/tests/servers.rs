@@ -183,3 +183,121 @@ async fn the_servers_get_no_variable_of_this_process_but_those_that_they_need() 
     }
     servers.stop().await;
 }
+
+async fn connect(url: &str) -> PgConnection {
+    PgConnection::connect(url).await.unwrap()
+}
+
+async fn refusal(db: &mut PgConnection, statement: &str) -> String {
+    match sqlx::raw_sql(sqlx::AssertSqlSafe(statement.to_owned()))
+        .execute(db)
+        .await
+    {
+        Ok(_) => panic!("{statement} is permitted"),
+        Err(error) => error.to_string(),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_can_log_in_as_a_superuser_and_people_can_take_nothing_from_the_services() {
+    let folder = folder();
+    let servers = Embedded::start(&settings(folder.path())).await.unwrap();
+    let mut owner = connect(servers.postgres_url()).await;
+    let superusers: Vec<String> = sqlx::query_scalar(
+        "select rolname::text as name from pg_roles where rolsuper and rolcanlogin",
+    )
+    .fetch_all(&mut owner)
+    .await
+    .unwrap();
+    assert_eq!(superusers, ["postgres"]);
+    // That one has no password, and no connection is trusted.
+    let (_, address) = servers.postgres_url().rsplit_once('@').unwrap();
+    for password in ["", ":postgres"] {
+        let url = format!("postgres://postgres{password}@{address}");
+        assert!(PgConnection::connect(&url).await.is_err());
+    }
+    let refused = refusal(&mut owner, "copy (select 1) to program 'id'").await;
+    assert!(["must be superuser", "permission denied"].iter().any(|text| refused.contains(text)),
+        "{refused}");
+
+    let mut people = connect(&servers.postgres_url_of("report").unwrap()).await;
+    for statement in [
+        "select pg_advisory_lock(1952540465, 3)",
+        "select pg_try_advisory_xact_lock_shared(7)",
+        "create temporary table t (n int)",
+        "select lo_create(0)",
+        "select lo_from_bytea(0, '\\x00')",
+    ] {
+        let refused = refusal(&mut people, statement).await;
+        assert!(
+            refused.contains("permission denied"),
+            "{statement}: {refused}"
+        );
+    }
+    let mut others = Vec::new();
+    for _ in 0..9 {
+        others.push(connect(&servers.postgres_url_of("report").unwrap()).await);
+    }
+    let eleventh = PgConnection::connect(&servers.postgres_url_of("report").unwrap()).await;
+    assert!(
+        eleventh
+            .unwrap_err()
+            .to_string()
+            .contains("too many connections for role")
+    );
+    let timeout: String = sqlx::query_scalar("show statement_timeout")
+        .fetch_one(&mut people)
+        .await
+        .unwrap();
+    assert_eq!(timeout, "5min");
+    for account in ["indexer", "resolver", "trigger"] {
+        let mut service = connect(&servers.postgres_url_of(account).unwrap()).await;
+        sqlx::query("select pg_advisory_lock(1, 1)")
+            .execute(&mut service)
+            .await
+            .unwrap();
+    }
+    servers.stop().await;
+}
+
+/// In folders of older releases the services and the owner were one superuser, who owned all.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_folder_of_a_superuser_gets_an_owner_without_rights_over_the_server() {
+    let folder = folder();
+    let new = settings(folder.path());
+    let old = Settings {
+        accounts: false,
+        ..new.clone()
+    };
+    let held = Folder::open(&old.data).unwrap();
+    let postgres = Postgres::start(&held, &old).await.unwrap();
+    let url = postgres.url().to_owned();
+    let mut db = connect(&url).await;
+    let made = "create schema report;
+        create type kind as enum ('a', 'b');
+        create table kept (id int generated always as identity, s serial, k kind default 'a');
+        create sequence alone;
+        create function one() returns int language sql as 'select 1';
+        create view report.kept as select * from kept;
+        insert into kept default values";
+    sqlx::raw_sql(made).execute(&mut db).await.unwrap();
+    drop(db);
+    postgres.stop().await;
+    drop(held);
+
+    for _ in 0..2 {
+        let servers = Embedded::start(&new).await.unwrap();
+        assert_eq!(servers.postgres_url(), url);
+        let mut db = connect(&url).await;
+        let superuser: String = sqlx::query_scalar("show is_superuser")
+            .fetch_one(&mut db)
+            .await
+            .unwrap();
+        assert_eq!(superuser, "off");
+        // Only an owner may change these.
+        let changes = "begin; alter table kept add column more int; drop view report.kept; drop sequence alone;
+            alter type kind add value 'c'; drop function one(); drop table kept; drop schema report; rollback";
+        sqlx::raw_sql(changes).execute(&mut db).await.unwrap();
+        servers.stop().await;
+    }
+}

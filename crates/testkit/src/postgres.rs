@@ -87,7 +87,11 @@ impl TestPostgres {
 
     /// Starts a server with its files in `folder`, synced to disk as under `tagtrail up`.
     pub async fn start_in(folder: &Path) -> TestPostgres {
-        TestPostgres::start_with(Settings::new(folder), Scratch::new("postgres")).await
+        let settings = Settings {
+            accounts: false,
+            ..Settings::new(folder)
+        };
+        TestPostgres::start_with(settings, Scratch::new("postgres")).await
     }
 
     async fn start_with(settings: Settings, scratch: Scratch) -> TestPostgres {

@@ -48,6 +48,7 @@ impl Scratch {
 pub(crate) fn settings(scratch: &Scratch) -> Settings {
     Settings {
         durable: false,
+        accounts: false,
         shared_buffers: "32MB".to_owned(),
         ..Settings::new(scratch.path())
     }

@@ -43,12 +43,21 @@ impl Up {
             .unwrap();
         let url = postgres.db().url().replace("/tagtrail", "/compose");
         let url = url.replacen("/compose:", "/tagtrail:", 1);
-        let accounts = Command::new("psql")
-            .args([&url, "--quiet", "--file"])
-            .arg(root().join("deploy/postgres/accounts.sql"))
-            .envs(&env)
-            .output()
-            .unwrap();
+        let make_accounts = |env: &BTreeMap<String, String>| {
+            let mut psql = Command::new("psql");
+            psql.args([&url, "--quiet", "--file"]);
+            psql.arg(root().join("deploy/postgres/accounts.sql"));
+            psql.envs(env).output().unwrap()
+        };
+        let mut incomplete = env.clone();
+        incomplete.remove("REPORT_PASSWORD");
+        let refused = make_accounts(&incomplete);
+        let said = String::from_utf8_lossy(&refused.stderr);
+        assert!(
+            !refused.status.success() && said.contains("REPORT_PASSWORD"),
+            "{said}"
+        );
+        let accounts = make_accounts(&env);
         assert!(
             accounts.status.success(),
             "{}",
@@ -448,6 +457,10 @@ async fn refuses_on_postgres(up: &Up) {
                 "select * from public.tag",
                 "select * from public.manifest",
                 "delete from report.push",
+                "select pg_try_advisory_lock(1952540465, 0)",
+                "select pg_advisory_xact_lock(1)",
+                "create temporary table mine (id int)",
+                "select lo_create(0)",
             ],
         ),
     ] {

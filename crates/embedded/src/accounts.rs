@@ -1,0 +1,105 @@
+//! The accounts in Postgres under `tagtrail up`: the same as on a server with
+//! `deploy/postgres/accounts.sql`, and an owner of the database who is no superuser.
+
+use std::fmt::Write as _;
+use std::path::Path;
+
+use anyhow::{Context as _, bail};
+
+use crate::Folder;
+use crate::postgres::{NAME, run};
+
+/// The accounts of the services, and the account of people.
+const ACCOUNTS: [&str; 5] = ["indexer", "resolver", "trigger", "api", "report"];
+
+const OWNER: &str = include_str!("accounts.sql");
+const SERVICES: &str = include_str!("../../../deploy/postgres/accounts.sql");
+/// The line of `deploy/postgres/accounts.sql` after which the file has no commands of psql.
+const PLAIN: &str = "from the next line on.\n";
+
+/// The passwords of all accounts.
+#[derive(Debug, Clone)]
+pub(crate) struct Passwords {
+    owner: String,
+    accounts: Vec<(&'static str, String)>,
+}
+
+impl Passwords {
+    fn of(folder: &Folder) -> anyhow::Result<Passwords> {
+        let mut accounts = Vec::new();
+        for account in ACCOUNTS {
+            accounts.push((account, folder.password(&format!("postgres.{account}"))?));
+        }
+        Ok(Passwords {
+            owner: folder.password("postgres")?,
+            accounts,
+        })
+    }
+
+    /// Returns the password of this account.
+    pub(crate) fn of_account(&self, account: &str) -> Option<&str> {
+        let mut accounts = self.accounts.iter();
+        let found = accounts.find(|(name, _)| *name == account);
+        found.map(|(_, password)| password.as_str())
+    }
+}
+
+/// Makes the accounts, unless the folder records that they are as they should be. The server must
+/// not run.
+pub(crate) async fn set_up(
+    folder: &Folder,
+    programs: &Path,
+    data: &Path,
+) -> anyhow::Result<Passwords> {
+    let passwords = Passwords::of(folder)?;
+    let statements = statements(&passwords)?;
+    let done = folder.path().join("postgres.accounts");
+    if crate::entry::read(&done)?.as_deref() == Some(&statements) {
+        return Ok(passwords);
+    }
+    tracing::info!("setting up the accounts of the services in Postgres");
+    let arguments = ["--single", "-j", "-D"].map(str::to_owned);
+    let arguments = [
+        &arguments[..],
+        &[data.display().to_string(), NAME.to_owned()],
+    ]
+    .concat();
+    let said = run(
+        folder,
+        programs.join("postgres"),
+        &arguments,
+        Some(statements.clone()),
+    )
+    .await?;
+    // In single-user mode the exit code does not report a failed statement.
+    if let Some(line) = said.lines().find(|line| {
+        ["ERROR:", "FATAL:", "PANIC:"]
+            .iter()
+            .any(|word| line.contains(word))
+    }) {
+        bail!("can't set up the accounts of the services in Postgres: {line}");
+    }
+    folder.write("postgres.accounts", &statements)?;
+    Ok(passwords)
+}
+
+/// Returns the statements. In single-user mode a statement ends with a semicolon and an empty line.
+fn statements(passwords: &Passwords) -> anyhow::Result<String> {
+    let (_, services) = SERVICES
+        .split_once(PLAIN)
+        .context("deploy/postgres/accounts.sql lacks the line that names `tagtrail up`")?;
+    let mut text = String::new();
+    let owner = ("owner", passwords.owner.clone());
+    for (account, password) in passwords.accounts.iter().chain([&owner]) {
+        // Passwords are hexadecimal, so nothing needs to be escaped.
+        write!(
+            text,
+            "select set_config('tagtrail.{account}_password', '{password}', false);\n\n"
+        )?;
+    }
+    for part in [OWNER, services] {
+        text += &part.replace("\n\n", "\n");
+        text += "\n\n";
+    }
+    Ok(text)
+}
