@@ -57,6 +57,27 @@ pub(crate) async fn set_up(
     if crate::entry::read(&done)?.as_deref() == Some(&statements) {
         return Ok(passwords);
     }
+    apply(folder, programs, data, &statements).await?;
+    folder.write("postgres.accounts", &statements)?;
+    Ok(passwords)
+}
+
+/// Makes the accounts in a new cluster, with the passwords of the folder.
+pub(crate) async fn set_up_new(
+    folder: &Folder,
+    programs: &Path,
+    data: &Path,
+) -> anyhow::Result<()> {
+    let statements = statements(&Passwords::of(folder)?)?;
+    apply(folder, programs, data, &statements).await
+}
+
+async fn apply(
+    folder: &Folder,
+    programs: &Path,
+    data: &Path,
+    statements: &str,
+) -> anyhow::Result<()> {
     tracing::info!("setting up the accounts of the services in Postgres");
     let arguments = ["--single", "-j", "-D"].map(str::to_owned);
     let arguments = [
@@ -68,7 +89,7 @@ pub(crate) async fn set_up(
         folder,
         programs.join("postgres"),
         &arguments,
-        Some(statements.clone()),
+        Some(statements.to_owned()),
     )
     .await?;
     // In single-user mode the exit code does not report a failed statement.
@@ -79,8 +100,7 @@ pub(crate) async fn set_up(
     }) {
         bail!("can't set up the accounts of the services in Postgres: {line}");
     }
-    folder.write("postgres.accounts", &statements)?;
-    Ok(passwords)
+    Ok(())
 }
 
 /// Returns the statements. In single-user mode a statement ends with a semicolon and an empty line.

@@ -40,6 +40,16 @@ impl Program {
         )
     }
 
+    /// Returns the program with the newest version.
+    pub(crate) fn newest(&self) -> anyhow::Result<(PathBuf, Version)> {
+        let newer = |than: Version| self.first(|version| version > than).ok();
+        let mut found = (self.find()?, self.minimum);
+        while let Some(next) = newer(found.1) {
+            found = next;
+        }
+        Ok(found)
+    }
+
     /// Returns the first program with a wanted version, or else why each program found is not one.
     pub(crate) fn first(
         &self,

@@ -21,6 +21,7 @@ mod nats;
 mod postgres;
 mod switch;
 mod user;
+mod version;
 
 use std::path::PathBuf;
 
@@ -32,6 +33,7 @@ pub use folder::Folder;
 pub use nats::Nats;
 pub use postgres::Postgres;
 pub use switch::{become_user, runs_as_root};
+pub use version::upgrade_data;
 
 /// The settings of both children.
 #[derive(Debug, Clone)]

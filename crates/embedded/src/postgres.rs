@@ -9,9 +9,9 @@ use anyhow::{Context as _, bail};
 use crate::accounts::{self, Passwords};
 use crate::child::{Child, ChildSpec, as_user, clear_environment};
 use crate::find::Program;
-use crate::{Folder, Settings};
+use crate::{Folder, Settings, version};
 
-const POSTGRES: Program = Program {
+pub(crate) const POSTGRES: Program = Program {
     name: "postgres",
     folders: &[
         ("/usr/lib/postgresql", "bin"),
@@ -41,19 +41,31 @@ impl Postgres {
     /// # Errors
     /// Names the missing program or the failed start, with the cure.
     pub async fn start(folder: &Folder, settings: &Settings) -> anyhow::Result<Postgres> {
-        let programs = POSTGRES
-            .find()?
-            .parent()
-            .map(Path::to_path_buf)
-            .context("postgres is in no folder")?;
         let data = folder.child_folder("postgres")?;
+        let programs = match version::of_data(folder, &data)? {
+            Some(major) => version::programs_of(major, folder)?,
+            None => version::folder_of(&POSTGRES.find()?)?,
+        };
         let password = folder.password("postgres")?;
         initialise(folder, &programs, &data, &password, settings.durable).await?;
         let passwords = match settings.accounts {
             true => Some(accounts::set_up(folder, &programs, &data).await?),
             false => None,
         };
-        let port = folder.port("postgres")?;
+        Postgres::run(folder, settings, "postgres", &programs, passwords).await
+    }
+
+    /// Starts the server on the cluster with this name, which exists.
+    pub(crate) async fn run(
+        folder: &Folder,
+        settings: &Settings,
+        name: &'static str,
+        programs: &Path,
+        passwords: Option<Passwords>,
+    ) -> anyhow::Result<Postgres> {
+        let data = folder.child_folder(name)?;
+        let password = folder.password("postgres")?;
+        let port = folder.port(name)?;
         let mut arguments = vec!["-D".to_owned(), data.display().to_string()];
         let durable = if settings.durable { "on" } else { "off" };
         for (name, value) in [
@@ -73,11 +85,11 @@ impl Postgres {
             arguments.extend(["-c".to_owned(), format!("{name}={value}")]);
         }
         let child = Child::start(ChildSpec {
-            name: "postgres",
+            name,
             program: programs.join("postgres"),
             arguments,
             user: folder.user().cloned(),
-            log: folder.path().join("postgres.log"),
+            log: folder.path().join(format!("{name}.log")),
             stop: "INT",          // "fast": ends all connections, loses nothing
             death_signal: "QUIT", // "immediate": recovers at the next start
         })?;
@@ -105,6 +117,10 @@ impl Postgres {
     #[must_use]
     pub fn url(&self) -> &str {
         &self.url
+    }
+
+    pub(crate) fn port(&self) -> u16 {
+        self.port
     }
 
     /// Returns the process id, while Postgres runs.
@@ -171,6 +187,20 @@ async fn initialise(
     }
     tracing::info!("creating the database in {}", data.display());
     folder.write("postgres.begun", "")?;
+    create(folder, programs, data, password, durable).await?;
+    folder.write("postgres.initialised", "")?;
+    let _ = std::fs::remove_file(&begun);
+    Ok(())
+}
+
+/// Creates the cluster and the database in an empty folder.
+pub(crate) async fn create(
+    folder: &Folder,
+    programs: &Path,
+    data: &Path,
+    password: &str,
+    durable: bool,
+) -> anyhow::Result<()> {
     let password_file = folder.child_file("postgres.init", password)?;
     let mut arguments = vec![
         format!("--pgdata={}", data.display()),
@@ -206,10 +236,8 @@ async fn initialise(
         &["-f".to_owned(), data.display().to_string()],
         None,
     )
-    .await?;
-    folder.write("postgres.initialised", "")?;
-    let _ = std::fs::remove_file(&begun);
-    Ok(())
+    .await
+    .map(|_| ())
 }
 
 /// Runs a program as the user of the children. Returns the output of the program.

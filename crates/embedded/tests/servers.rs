@@ -217,8 +217,12 @@ async fn nobody_can_log_in_as_a_superuser_and_people_can_take_nothing_from_the_s
         assert!(PgConnection::connect(&url).await.is_err());
     }
     let refused = refusal(&mut owner, "copy (select 1) to program 'id'").await;
-    assert!(["must be superuser", "permission denied"].iter().any(|text| refused.contains(text)),
-        "{refused}");
+    assert!(
+        ["must be superuser", "permission denied"]
+            .iter()
+            .any(|text| refused.contains(text)),
+        "{refused}"
+    );
 
     let mut people = connect(&servers.postgres_url_of("report").unwrap()).await;
     for statement in [
