@@ -367,6 +367,37 @@ async fn up_loses_nothing_when_it_is_stopped_killed_and_restarted() {
     };
     resolves(&up).await;
 
+    // The screen at the start and the lines have no password; `tagtrail env` has all addresses.
+    let line = "registry.example.com/shop/web:latest #1";
+    eventually("the line of the revision", SOON, async || {
+        up.process.log().contains(line).then_some(())
+    })
+    .await;
+    let log = up.process.log();
+    assert!(
+        log.contains("Tagtrail is ready.") && log.contains("tagtrail doctor --setup"),
+        "{log}"
+    );
+    let env = up.cli().run(&["env", "--data", data.to_str().unwrap()]);
+    for (variable, part) in [
+        ("TAGTRAIL_API", "api"),
+        ("NATS_URL", "nats"),
+        ("DATABASE_URL", "postgres"),
+    ] {
+        let address = up.address(part);
+        let export = format!("export {variable}='{address}'");
+        assert!(env.out.lines().any(|line| line == export), "{}", env.out);
+        let password = address
+            .split('@')
+            .next()
+            .unwrap()
+            .rsplit(':')
+            .next()
+            .unwrap();
+        assert!(part == "api" || !log.contains(password), "{log}");
+    }
+    assert!(!env.out.contains("SUBSCRIBER"), "{}", env.out);
+
     // A second `tagtrail up` on the same data folder is refused.
     let mut second = Process::tagtrail(
         &[
@@ -451,6 +482,68 @@ async fn an_error_at_start_names_its_cause() {
         "{}",
         process.log()
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_version_of_the_data_decides_which_postgres_is_started() {
+    use_ring();
+    let folder = shared_folder();
+    let data = folder.path().join("data");
+    let file = config(folder.path(), "registry.example.com", "http://127.0.0.1:9/");
+    let mut up = Up::start(&data, &file).await;
+    up.process.signal("TERM");
+    assert_eq!(up.process.ended(SOON).await.code(), Some(0));
+
+    // A newer release is installed, and comes first.
+    let bin = folder.path().join("bin");
+    std::fs::create_dir(&bin).unwrap();
+    let newer = bin.join("postgres");
+    std::fs::write(&newer, "#!/bin/sh\necho 'postgres (PostgreSQL) 99.1'\n").unwrap();
+    std::fs::set_permissions(&newer, std::fs::Permissions::from_mode(0o755)).unwrap();
+    let path = format!(
+        "{}:{}",
+        bin.display(),
+        std::env::var_os("PATH").unwrap().display()
+    );
+    let place = [
+        "--data",
+        data.to_str().unwrap(),
+        "--config",
+        file.to_str().unwrap(),
+    ];
+    let addresses = [
+        "--gateway",
+        "127.0.0.1:0",
+        "--api",
+        "127.0.0.1:0",
+        "--admin",
+        "127.0.0.1:0",
+    ];
+    let arguments = [&["up"], &place[..], &addresses].concat();
+    let environment = [&tagtrail_e2e::SECRETS[..], &[("PATH", path.as_str())]].concat();
+    let mut process = Process::tagtrail(&arguments, &environment);
+    eventually("tagtrail up to be ready", SOON, async || {
+        assert!(process.running(), "tagtrail up ended");
+        data.join("endpoints.json").exists().then_some(())
+    })
+    .await;
+    process.signal("TERM");
+    assert_eq!(process.ended(SOON).await.code(), Some(0));
+
+    // Only other releases are installed.
+    std::fs::write(data.join("postgres/PG_VERSION"), "98\n").unwrap();
+    let mut process = Process::tagtrail(&arguments, &environment);
+    let ended = process.ended(std::time::Duration::from_secs(5)).await;
+    assert_eq!(ended.code(), Some(1));
+    let log = process.log();
+    for text in [
+        "is of Postgres 98",
+        "is 99.1",
+        "postgresql-98",
+        "tagtrail upgrade-data",
+    ] {
+        assert!(log.contains(text), "{text}: {log}");
+    }
 }
 
 /// Starts `up` with a trigger whose command writes its user and its environment into `said`.

@@ -67,14 +67,10 @@ pub(crate) enum Command {
 pub(crate) struct Client<C: Args> {
     #[command(flatten)]
     command: C,
-    /// URL of the API.
-    #[arg(
-        long,
-        env = "TAGTRAIL_API",
-        default_value = "http://127.0.0.1:8401",
-        value_name = "URL"
-    )]
-    api: String,
+    /// URL of the API [default: that of the data folder of `tagtrail up`, or else
+    /// `http://127.0.0.1:8401`].
+    #[arg(long, env = "TAGTRAIL_API", value_name = "URL")]
+    api: Option<String>,
     /// Token for the API, if required. Prefer the variable: other users of this machine
     /// can read flags.
     #[arg(
@@ -125,13 +121,17 @@ impl<C: Args> Client<C> {
         self,
         run: impl AsyncFnOnce(C, &Api, &Screen) -> Result<(), Failure>,
     ) -> ExitCode {
+        let address = self
+            .api
+            .or_else(crate::data::api)
+            .unwrap_or_else(|| "http://127.0.0.1:8401".to_owned());
         let outcome = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
             .map_err(|error| Failure::failed(format!("can't start the runtime: {error}")))
             .and_then(|runtime| {
                 runtime.block_on(async {
-                    let api = Api::new(&self.api, self.token)?;
+                    let api = Api::new(&address, self.token)?;
                     run(self.command, &api, &self.format.screen()).await
                 })
             });

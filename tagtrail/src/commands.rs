@@ -2,8 +2,10 @@
 
 pub(crate) mod completions;
 pub(crate) mod config_check;
+pub(crate) mod env;
 pub(crate) mod health;
 pub(crate) mod man;
+pub(crate) mod upgrade_data;
 
 use std::io::Write as _;
 use std::process::ExitCode;

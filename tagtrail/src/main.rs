@@ -5,6 +5,7 @@ mod client;
 mod commands;
 #[cfg(test)]
 mod cures;
+mod data;
 mod doctor;
 mod migrate;
 mod operator;
@@ -51,6 +52,11 @@ enum Command {
     Api(Box<Service<tagtrail_api::Config>>),
     /// Bring the database schema up to date. Run this once, before the services start.
     Migrate(migrate::Config),
+    /// Move the data folder of `tagtrail up` to the newest Postgres that is installed. The old
+    /// database is kept.
+    UpgradeData(commands::upgrade_data::UpgradeData),
+    /// Print the addresses of a running `tagtrail up` as variables, for `eval "$(tagtrail env)"`.
+    Env(commands::env::Env),
     /// List, show and replay authenticated events whose body could not be interpreted.
     Quarantine(operator::quarantine::Quarantine),
     /// Publish recorded revisions to the stream REVISIONS again.
@@ -119,6 +125,8 @@ fn main() -> ExitCode {
         Command::Health(command) => operator::run(command.run()),
         Command::Completions(command) => command.run(),
         Command::Man(command) => operator::run(async { command.run() }),
+        Command::UpgradeData(command) => operator::run(command.run()),
+        Command::Env(command) => operator::run(async move { command.run() }),
         Command::Quarantine(command) => operator::run(command.run()),
         Command::Republish(command) => operator::run(command.run()),
         Command::Client(command) => command.run(),

@@ -3,13 +3,13 @@
 pub(crate) mod quarantine;
 pub(crate) mod republish;
 
-use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::Context as _;
-use serde_json::Value;
 use tagtrail_bus::{Bus, BusArgs};
+
+use crate::data::Data;
 
 /// Addresses of the servers, as arguments.
 #[derive(Debug, Clone, clap::Args)]
@@ -17,9 +17,8 @@ pub(crate) struct Servers {
     /// URL of NATS, with credentials [default: from the data folder of `tagtrail up`].
     #[arg(long, env = "NATS_URL", hide_env_values = true)]
     nats_url: Option<String>,
-    /// Data folder of a running `tagtrail up`, which has the addresses of both servers.
-    #[arg(long, env = "TAGTRAIL_DATA", default_value = ".tagtrail")]
-    data: PathBuf,
+    #[command(flatten)]
+    data: Data,
     /// Number of partitions of the stream PUSHES.
     #[arg(long, env = "TAGTRAIL_PARTITIONS", default_value_t = tagtrail_proto::PARTITIONS, value_parser = clap::value_parser!(u16).range(1..=256))]
     partitions: u16,
@@ -50,22 +49,17 @@ impl Servers {
         if let Some(given) = given {
             return Ok(given.to_owned());
         }
-        let path = self.data.join("endpoints.json");
-        endpoint(&path, key).with_context(|| {
+        let found = self.data.endpoints().and_then(|endpoints| {
+            let url = endpoints[key].as_str().map(str::to_owned);
+            url.with_context(|| format!("it has no {key:?}"))
+        });
+        found.with_context(|| {
             format!(
                 "set {variable}, or name the data folder of a running `tagtrail up` with --data (no address found in {})",
-                path.display()
+                self.data.file().display()
             )
         })
     }
-}
-
-fn endpoint(path: &Path, key: &str) -> anyhow::Result<String> {
-    let text = std::fs::read_to_string(path)?;
-    let endpoints: Value = serde_json::from_str(&text)?;
-    let url = endpoints.get(key).and_then(Value::as_str);
-    url.map(str::to_owned)
-        .with_context(|| format!("{} has no {key:?}", path.display()))
 }
 
 /// Runs a command, and prints the error if any.

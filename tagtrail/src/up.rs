@@ -1,6 +1,8 @@
 //! `tagtrail up`: all services in one process, with a private Postgres and nats-server as
 //! supervised child processes.
 
+mod screen;
+
 use std::convert::Infallible;
 use std::io::Write as _;
 use std::net::SocketAddr;
@@ -37,6 +39,9 @@ pub(crate) struct Config {
     /// must be able to read `tagtrail.toml` and its secrets.
     #[arg(long, env = "TAGTRAIL_USER", value_name = "NAME")]
     user: Option<String>,
+    /// Print no line for each revision and each ended rollout.
+    #[arg(long)]
+    quiet: bool,
 }
 
 impl Config {
@@ -181,13 +186,22 @@ async fn announce(
         "gateway": format!("http://{}", config.gateway),
         "api": format!("http://{}", config.api),
         "admin": ctx.admin.map(|address| format!("http://{address}")),
-        "nats": nats,
+        "nats": &nats,
         "postgres": postgres,
     });
     write_private(&path, &format!("{endpoints}\n"))?;
-    // For the program or person that started `up`; the log goes to standard error.
-    let _ = writeln!(std::io::stdout(), "{endpoints:#}");
     tracing::info!("ready; addresses and passwords are in {}", path.display());
+    // For the person who started `up`; the log goes to standard error.
+    let _ = writeln!(
+        std::io::stdout(),
+        "{}",
+        screen::first(&endpoints, &config.data)
+    );
+    if !config.quiet
+        && let Err(error) = screen::follow(&nats, &ctx.shutdown).await
+    {
+        tracing::warn!("can't print revisions and rollouts: {error:#}");
+    }
     ctx.shutdown.cancelled().await;
     let _ = std::fs::remove_file(&path);
     Ok(())

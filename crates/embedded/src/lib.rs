@@ -1,10 +1,10 @@
 //! A private Postgres and a private nats-server as supervised child processes, for `tagtrail up`
 //! and for tests.
 //!
-//! In scope: finding the programs (but never downloading them, and none that another user could have
-//! planted), a data folder with one owning process in which nothing that Tagtrail did not make is
-//! removed or followed, passwords and file modes that keep other local users out, restarting a
-//! crashed child, and ending all children even after `kill -9` of this process.
+//! In scope: finding the programs (but never downloading them, and none that another user could
+//! have planted), a data folder with one owning process in which nothing that Tagtrail did not
+//! make is removed or followed, passwords and file modes that keep other local users out,
+//! restarting a crashed child, and ending all children even after `kill -9` of this process.
 //!
 //! Out of scope: the schema and the streams.
 //!
@@ -43,8 +43,8 @@ pub struct Settings {
     /// True if acknowledged data must survive a power cut. False only for tests that need speed.
     pub durable: bool,
     /// True if each service and people have an account of their own, as on a server with
-    /// `deploy/postgres/accounts.sql`, and the owner of the database is no superuser. False only for
-    /// tests that need a superuser.
+    /// `deploy/postgres/accounts.sql`, and the owner of the database is no superuser. False only
+    /// for tests that need a superuser.
     pub accounts: bool,
     /// The shared memory of Postgres, in the notation of Postgres.
     pub shared_buffers: String,

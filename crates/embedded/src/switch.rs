@@ -15,8 +15,8 @@ use crate::user::{User, own_id};
 /// arguments; then the function does not return. So no process of root is left.
 ///
 /// # Errors
-/// The user does not exist, is root, cannot reach the data folder or may not own it, or this process
-/// runs as a third user.
+/// The user does not exist, is root, cannot reach the data folder or may not own it, or this
+/// process runs as a third user.
 pub fn become_user(name: &str, data: &Path) -> anyhow::Result<()> {
     let user = User::named(name)?;
     if user.uid == 0 {

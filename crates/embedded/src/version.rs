@@ -1,5 +1,5 @@
-//! The major version of the database in a data folder, which decides the server, and the move of the
-//! database to a newer one.
+//! The major version of the database in a data folder, which decides the server, and the move of
+//! the database to a newer one.
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;

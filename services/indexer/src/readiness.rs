@@ -11,8 +11,8 @@ use tokio::time::Instant;
 
 use crate::error::Error;
 
-/// The time for which no indexer may hold a partition. Another indexer takes over that of a dead one
-/// within `TAGTRAIL_SESSION_SECONDS`.
+/// The time for which no indexer may hold a partition. Another indexer takes over that of a dead
+/// one within `TAGTRAIL_SESSION_SECONDS`.
 const UNHELD: Duration = Duration::from_secs(60);
 
 /// The last failure of each partition, until this or another instance works on the partition again.
