@@ -13,6 +13,21 @@ use tagtrail_testkit::{Process, Registry, SOON, TestImage, TestPostgres, eventua
 
 use super::{compose, dot_env, environment_of, ours, read, root};
 
+/// The resolver's interval of requests for the state of its consumers is 10 s, the longest one.
+const LONGEST_INTERVAL: Duration = Duration::from_secs(13);
+
+/// Runs the command that is the health check of a container.
+fn health(admin: &str) -> Result<(), String> {
+    let health = Command::new(tagtrail_testkit::binary())
+        .args(["health", "--admin", admin])
+        .output()
+        .unwrap();
+    match health.status.success() {
+        true => Ok(()),
+        false => Err(String::from_utf8_lossy(&health.stderr).into_owned()),
+    }
+}
+
 /// All processes that `docker compose up` starts, on this machine.
 struct Up {
     env: BTreeMap<String, String>,
@@ -23,7 +38,10 @@ struct Up {
     registry: Registry,
     _folder: tempfile::TempDir,
     _postgres: TestPostgres,
-    _processes: Vec<Process>,
+    /// nats-server first.
+    processes: Vec<Process>,
+    /// The admin address of each service, by its name.
+    admins: BTreeMap<String, String>,
 }
 
 impl Up {
@@ -129,6 +147,7 @@ impl Up {
             migrated.status.success() && said.contains("the streams are as they should be"),
             "{said}"
         );
+        let mut admins = BTreeMap::new();
         for (name, service) in services.iter().filter(|(name, _)| **name != "migrate") {
             let admin = free_address();
             let mut environment = environment(service);
@@ -143,15 +162,11 @@ impl Up {
                 .map(|(name, value)| (name.as_str(), value.as_str()))
                 .collect();
             processes.push(Process::tagtrail(&[name], &environment));
-            // The same command as the health check of the container.
             eventually(&format!("the {name} to be healthy"), SOON, async || {
-                let health = Command::new(tagtrail_testkit::binary())
-                    .args(["health", "--admin", &admin])
-                    .output()
-                    .unwrap();
-                health.status.success().then_some(())
+                health(&admin).ok()
             })
             .await;
+            admins.insert((*name).to_owned(), admin);
         }
         Up {
             env,
@@ -162,8 +177,24 @@ impl Up {
             registry,
             _folder: folder,
             _postgres: postgres,
-            _processes: processes,
+            processes,
+            admins,
         }
+    }
+
+    /// Checks that each service stays healthy for longer than the interval of each request that it
+    /// repeats, and that nats-server refused none of its requests.
+    async fn stays_healthy(&self) {
+        tokio::time::sleep(LONGEST_INTERVAL).await;
+        for (name, admin) in &self.admins {
+            health(admin).unwrap_or_else(|error| panic!("{name} is not healthy: {error}"));
+        }
+        let log = self.processes[0].log();
+        let refused: Vec<&str> = log
+            .lines()
+            .filter(|line| line.to_lowercase().contains("violation"))
+            .collect();
+        assert!(refused.is_empty(), "{refused:#?}");
     }
 
     fn cli(&self, arguments: &[&str], token: Option<&str>) -> (i32, String, String) {
@@ -302,6 +333,7 @@ async fn the_same_processes_do_their_work_with_accounts_that_can_do_nothing_else
         .await;
     }
 
+    up.stays_healthy().await;
     refuses_on_nats(&up).await;
     refuses_on_postgres(&up).await;
 }
