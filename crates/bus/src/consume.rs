@@ -26,6 +26,8 @@ const BATCH: usize = 500;
 /// Interval of the server's heartbeats; after two missed ones the reader fails.
 const HEARTBEAT: Duration = Duration::from_secs(2);
 const EXPIRES: Duration = Duration::from_secs(10);
+/// The begin of the names of readers' consumers.
+const READER_PREFIX: &str = "tt-";
 /// The server deletes the consumer of a dropped reader after this time.
 const FORGOTTEN: Duration = Duration::from_secs(30);
 /// Longest wait for a message that the stream is known to hold.
@@ -161,6 +163,9 @@ impl Bus {
         };
         let start = position.sequence;
         let config = pull::Config {
+            // Without a name the request goes to a subject at which the server also takes the name
+            // of another consumer, and changes that one. So no account is allowed that subject.
+            name: Some(format!("{READER_PREFIX}{:016x}", rand::random::<u64>())),
             // The server accepts a start beyond the end without an error; `restart_reason` has
             // excluded it.
             deliver_policy: if start == 0 {
