@@ -16,6 +16,8 @@ use serde_json::Value;
 
 #[path = "compose/accounts.rs"]
 mod accounts;
+#[path = "compose/rights.rs"]
+mod rights;
 
 /// The root of the repository.
 fn root() -> PathBuf {

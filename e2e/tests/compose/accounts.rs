@@ -11,6 +11,7 @@ use sqlx::{Connection as _, PgConnection};
 use tagtrail_e2e::{answers, free_address, use_ring};
 use tagtrail_testkit::{Process, Registry, SOON, TestImage, TestPostgres, eventually};
 
+use super::rights;
 use super::{compose, dot_env, environment_of, ours, read, root};
 
 /// The resolver's interval of requests for the state of its consumers is 10 s, the longest one.
@@ -29,9 +30,9 @@ fn health(admin: &str) -> Result<(), String> {
 }
 
 /// All processes that `docker compose up` starts, on this machine.
-struct Up {
-    env: BTreeMap<String, String>,
-    nats: String,
+pub(super) struct Up {
+    pub(super) env: BTreeMap<String, String>,
+    pub(super) nats: String,
     gateway: String,
     database: String,
     api: String,
@@ -215,7 +216,7 @@ impl Up {
         )
     }
 
-    async fn nats(&self, account: &str) -> async_nats::Client {
+    pub(super) async fn nats(&self, account: &str) -> async_nats::Client {
         let password = self.env[&format!("NATS_{}_PASSWORD", account.to_uppercase())].clone();
         let prefix = match account {
             "subscriber" => "_INBOX".to_owned(),
@@ -334,89 +335,9 @@ async fn the_same_processes_do_their_work_with_accounts_that_can_do_nothing_else
     }
 
     up.stays_healthy().await;
-    refuses_on_nats(&up).await;
+    rights::refuses_requests(&up).await;
+    rights::stores_no_answer(&up).await;
     refuses_on_postgres(&up).await;
-}
-
-/// Checks that NATS itself refuses the requests that an account must not make.
-async fn refuses_on_nats(up: &Up) {
-    for (account, subject) in [
-        ("gateway", "tagtrail.revision.a%2Eb.c.d"),
-        ("gateway", "tagtrail.fence.0"),
-        ("gateway", "$JS.API.STREAM.DELETE.PUSHES"),
-        ("gateway", "$JS.API.STREAM.PURGE.PUSHES"),
-        ("gateway", "$JS.API.STREAM.MSG.GET.PUSHES"),
-        ("gateway", "$JS.API.CONSUMER.CREATE.PUSHES"),
-        ("resolver", "tagtrail.revision.a%2Eb.c.d"),
-        ("resolver", "$JS.API.CONSUMER.DELETE.UNRESOLVED.resolver"),
-        ("resolver", "$JS.API.CONSUMER.CREATE.REVISIONS.other"),
-        ("indexer", "tagtrail.push.0.a%2Eb.c.d"),
-        ("indexer", "tagtrail.rollout.shop.succeeded"),
-        ("indexer", "tagtrail.manifest.sha256.00"),
-        ("gateway", "tagtrail.manifest.sha256.00"),
-        ("indexer", "$JS.API.STREAM.UPDATE.REVISIONS"),
-        ("trigger", "tagtrail.revision.a%2Eb.c.d"),
-        ("trigger", "tagtrail.push.0.a%2Eb.c.d"),
-        ("api", "tagtrail.push.0.a%2Eb.c.d"),
-        ("api", "$JS.API.STREAM.INFO.PUSHES"),
-        ("operator", "$JS.API.STREAM.DELETE.QUARANTINE"),
-        ("subscriber", "tagtrail.revision.a%2Eb.c.d"),
-        ("subscriber", "$JS.API.STREAM.MSG.DELETE.REVISIONS"),
-        ("subscriber", "$JS.API.CONSUMER.CREATE.PUSHES"),
-        ("subscriber", "$JS.API.CONSUMER.DELETE.REVISIONS.manifests"),
-        (
-            "subscriber",
-            "$JS.API.CONSUMER.MSG.NEXT.REVISIONS.manifests",
-        ),
-        ("subscriber", "tagtrail.manifest.sha256.00"),
-        ("migrate", "tagtrail.push.0.a%2Eb.c.d"),
-        ("migrate", "$JS.API.STREAM.DELETE.PUSHES"),
-    ] {
-        let client = up.nats(account).await;
-        // A request that the permissions refuse gets no answer at all.
-        let answer = client.request(subject, "{}".into()).await;
-        assert!(
-            answer.is_err(),
-            "{account} may publish to {subject}: {answer:?}"
-        );
-    }
-    for (account, subject) in [
-        ("gateway", "tagtrail.>"),
-        ("resolver", "tagtrail.push.>"),
-        ("api", "tagtrail.push.>"),
-        ("subscriber", "tagtrail.push.>"),
-        ("subscriber", "tagtrail.quarantine.*"),
-        ("subscriber", "_INBOX_gateway.>"),
-        ("indexer", "_INBOX_gateway.>"),
-    ] {
-        let (events, mut heard) = tokio::sync::mpsc::unbounded_channel();
-        let password = up.env[&format!("NATS_{}_PASSWORD", account.to_uppercase())].clone();
-        let client =
-            async_nats::ConnectOptions::with_user_and_password(account.to_owned(), password)
-                .event_callback(move |event| {
-                    let _ = events.send(event.to_string());
-                    std::future::ready(())
-                })
-                .connect(&up.nats)
-                .await
-                .unwrap();
-        let _subscription = client.subscribe(subject).await.unwrap();
-        client.flush().await.unwrap();
-        let refused = async {
-            loop {
-                let event = heard.recv().await.unwrap();
-                if event
-                    .to_lowercase()
-                    .contains("permissions violation for subscription")
-                {
-                    return;
-                }
-            }
-        };
-        tokio::time::timeout(SOON, refused)
-            .await
-            .unwrap_or_else(|_| panic!("{account} may subscribe to {subject}"));
-    }
 }
 
 async fn refuses_on_postgres(up: &Up) {
