@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use tagtrail_bus::BusArgs;
+use tagtrail_bus::{Bus, BusArgs};
 use tagtrail_config::File;
 use tagtrail_daemon::{Context, Tasks};
 use tagtrail_embedded::{Embedded, Settings, become_user, runs_as_root, write_private};
@@ -54,6 +54,8 @@ impl Config {
     }
 }
 
+/// Longest wait for both servers.
+const START: Duration = Duration::from_secs(60);
 /// The default of the services' `TAGTRAIL_SESSION_SECONDS`.
 const SESSION: Duration = Duration::from_secs(10);
 
@@ -100,26 +102,28 @@ async fn services(config: &Config, ctx: &Context, embedded: &Embedded) -> anyhow
         let url = embedded.postgres_url_of(service)?;
         Ok::<_, anyhow::Error>(DbArgs { url })
     };
-    let bus = BusArgs::new(embedded.nats_url());
-    crate::migrate::migrate(&owner, Duration::from_secs(60)).await?;
+    let bus = |service: &str| BusArgs::new(&embedded.nats_url_of(service));
+    crate::migrate::migrate(&owner, START).await?;
+    // No service may make streams.
+    Bus::connect_within(&BusArgs::new(&embedded.nats_url()), "up", START).await?;
     let file = file(config);
     let api = tagtrail_api::Config {
         listen: config.api,
         config: Some(file.clone()),
         db: account("api")?,
-        bus: bus.clone(),
+        bus: bus("api"),
         pace: tagtrail_api::Pace::default(),
     };
     let mut tasks = Tasks::new();
     let gateway = tagtrail_gateway::Config {
         listen: config.gateway,
         config: file.clone(),
-        bus: bus.clone(),
+        bus: bus("gateway"),
     };
     tasks.spawn("gateway", tagtrail_gateway::run(gateway, ctx.clone()));
     let resolver = tagtrail_resolver::Config {
         config: Some(file.clone()),
-        bus: bus.clone(),
+        bus: bus("resolver"),
         database_url: Some(account("resolver")?.url),
         ack_seconds: Duration::from_secs(120),
         pace: tagtrail_resolver::Pace::default(),
@@ -127,7 +131,7 @@ async fn services(config: &Config, ctx: &Context, embedded: &Embedded) -> anyhow
     tasks.spawn("resolver", tagtrail_resolver::run(resolver, ctx.clone()));
     let indexer = tagtrail_indexer::Config {
         db: account("indexer")?,
-        bus: bus.clone(),
+        bus: bus("indexer"),
         config: Some(file.clone()),
         appliers: None,
         session_seconds: SESSION,
@@ -139,7 +143,7 @@ async fn services(config: &Config, ctx: &Context, embedded: &Embedded) -> anyhow
     tasks.spawn("indexer", tagtrail_indexer::run(indexer, ctx.clone()));
     let trigger = tagtrail_trigger::Config {
         db: account("trigger")?,
-        bus,
+        bus: bus("trigger"),
         config: file,
         workers: 8,
         session_seconds: SESSION,
@@ -150,7 +154,8 @@ async fn services(config: &Config, ctx: &Context, embedded: &Embedded) -> anyhow
     let announce = announce(
         config.clone(),
         ctx.clone(),
-        embedded.nats_url().to_owned(),
+        embedded.nats_url(),
+        embedded.nats_url_of("subscriber"),
         embedded.postgres_url().to_owned(),
     );
     tasks.spawn("announcement", announce);
@@ -173,6 +178,7 @@ async fn announce(
     config: Config,
     ctx: Context,
     nats: String,
+    subscriber: String,
     postgres: String,
 ) -> anyhow::Result<()> {
     let path = config.data.join("endpoints.json");
@@ -187,6 +193,7 @@ async fn announce(
         "api": format!("http://{}", config.api),
         "admin": ctx.admin.map(|address| format!("http://{address}")),
         "nats": &nats,
+        "subscriber": subscriber,
         "postgres": postgres,
     });
     write_private(&path, &format!("{endpoints}\n"))?;

@@ -106,10 +106,16 @@ impl Embedded {
         url.with_context(|| format!("Postgres has no account for {account}"))
     }
 
-    /// Returns the URL of NATS with its password.
+    /// Returns the URL of NATS with the password of the user with all rights.
     #[must_use]
-    pub fn nats_url(&self) -> &str {
+    pub fn nats_url(&self) -> String {
         self.nats.url()
+    }
+
+    /// Returns the URL of NATS with the password of a user of `deploy/nats/nats.conf`.
+    #[must_use]
+    pub fn nats_url_of(&self, user: &str) -> String {
+        self.nats.url_of(user)
     }
 
     /// Returns the process ids of the children that run.

@@ -1,7 +1,10 @@
 //! The private nats-server.
 
+use std::collections::BTreeMap;
+use std::path::Path;
 use std::time::Duration;
 
+use anyhow::Context as _;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::net::TcpStream;
 
@@ -16,13 +19,32 @@ const NATS: Program = Program {
     cure: "run `make setup`, which puts a current version into .tools (the package of Debian 12 is too old)",
 };
 
-const USER: &str = "tagtrail";
+/// The user with all rights, for people and for tests.
+const OWNER: &str = "tagtrail";
+/// The users of services and subscribers.
+const USERS: [&str; 8] = [
+    "migrate",
+    "gateway",
+    "resolver",
+    "indexer",
+    "trigger",
+    "api",
+    "operator",
+    "subscriber",
+];
+/// The configuration of an installation with a nats-server of its own, whose accounts hold here too.
+const DEPLOYED: &str = include_str!("../../../deploy/nats/nats.conf");
+/// The account with the streams, and the one that nats-server uses without accounts.
+const ACCOUNT: &str = "BUS";
+const WITHOUT_ACCOUNTS: &str = "$G";
 
 /// A running nats-server.
 #[derive(Debug)]
 pub struct Nats {
     child: Child,
-    url: String,
+    port: u16,
+    /// The passwords of all users.
+    passwords: BTreeMap<&'static str, String>,
 }
 
 impl Nats {
@@ -33,23 +55,22 @@ impl Nats {
     pub async fn start(folder: &Folder, settings: &Settings) -> anyhow::Result<Nats> {
         let program = NATS.find()?;
         let store = folder.child_folder("nats")?;
-        let password = folder.password("nats")?;
+        let passwords = passwords(folder)?;
         let port = folder.port("nats")?;
+        adopt_streams(&store)?;
         // The configuration format is a superset of JSON, so the quoting of JSON is right for the
         // path.
-        let config = serde_json::json!({
-            "host": "127.0.0.1",
-            "port": port,
-            "server_name": "tagtrail",
-            "authorization": { "user": USER, "password": password },
-            "jetstream": {
-                "store_dir": store,
-                // With the default interval a power cut loses up to two minutes of acknowledged
-                // messages.
-                "sync_interval": if settings.durable { "always" } else { "2m" },
-            },
+        let jetstream = serde_json::json!({
+            "store_dir": store,
+            // With the default interval a power cut loses up to two minutes of acknowledged
+            // messages.
+            "sync_interval": if settings.durable { "always" } else { "2m" },
         });
-        let config = folder.child_file("nats.conf", &config.to_string())?;
+        let config = format!(
+            "host: 127.0.0.1\nport: {port}\nserver_name: tagtrail\njetstream: {jetstream}\n{}",
+            accounts(&passwords)?
+        );
+        let config = folder.child_file("nats.conf", &config)?;
         let child = Child::start(ChildSpec {
             name: "nats-server",
             program,
@@ -64,7 +85,8 @@ impl Nats {
             .await?;
         Ok(Nats {
             child,
-            url: format!("nats://{USER}:{password}@127.0.0.1:{port}"),
+            port,
+            passwords,
         })
     }
 
@@ -76,10 +98,17 @@ impl Nats {
         NATS.find()
     }
 
-    /// Returns the URL with the password.
+    /// Returns the URL with the password of the user with all rights.
     #[must_use]
-    pub fn url(&self) -> &str {
-        &self.url
+    pub fn url(&self) -> String {
+        self.url_of(OWNER)
+    }
+
+    /// Returns the URL with the password of a user of `deploy/nats/nats.conf`, such as `gateway`.
+    #[must_use]
+    pub fn url_of(&self, user: &str) -> String {
+        let password = self.passwords.get(user).map_or("", String::as_str);
+        format!("nats://{user}:{password}@127.0.0.1:{}", self.port)
     }
 
     /// Returns the process id, while nats-server runs.
@@ -104,6 +133,42 @@ impl Nats {
     }
 }
 
+/// Returns the password of each user, made at the first start.
+fn passwords(folder: &Folder) -> anyhow::Result<BTreeMap<&'static str, String>> {
+    let mut passwords = BTreeMap::from([(OWNER, folder.password("nats")?)]);
+    for user in USERS {
+        passwords.insert(user, folder.password(&format!("nats-{user}"))?);
+    }
+    Ok(passwords)
+}
+
+/// Returns the accounts of [`DEPLOYED`] with these passwords, and [`OWNER`] in the account with the
+/// streams.
+fn accounts(passwords: &BTreeMap<&'static str, String>) -> anyhow::Result<String> {
+    let (_, accounts) = DEPLOYED.split_once("\naccounts {").context("no accounts")?;
+    let (before, users) = accounts.split_once("    users: [\n").context("no users")?;
+    let owner = serde_json::json!({ "user": OWNER, "password": passwords.get(OWNER) });
+    let mut accounts = format!("accounts {{{before}    users: [\n      {owner}\n{users}");
+    for user in USERS {
+        let variable = format!("$NATS_{}_PASSWORD", user.to_uppercase());
+        let password = serde_json::json!(passwords.get(user)).to_string();
+        accounts = accounts.replace(&variable, &password);
+    }
+    Ok(accounts)
+}
+
+/// Gives the streams of an earlier version, which had no accounts, to [`ACCOUNT`].
+fn adopt_streams(store: &Path) -> anyhow::Result<()> {
+    let streams = store.join("jetstream");
+    let (before, now) = (streams.join(WITHOUT_ACCOUNTS), streams.join(ACCOUNT));
+    let is_folder = |path: &Path| path.symlink_metadata().is_ok_and(|found| found.is_dir());
+    if is_folder(&streams) && is_folder(&before) && now.symlink_metadata().is_err() {
+        std::fs::rename(&before, &now)
+            .with_context(|| format!("can't rename {}", before.display()))?;
+    }
+    Ok(())
+}
+
 /// Returns whether the greeting of the server announces `JetStream`.
 async fn is_ready(port: u16) -> bool {
     let greeting = async {
@@ -116,4 +181,37 @@ async fn is_ready(port: u16) -> bool {
         tokio::time::timeout(Duration::from_secs(2), greeting).await,
         Ok(Some(()))
     )
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "in tests a panic is the report")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_user_of_the_deployed_accounts_has_a_password() {
+        let mut passwords: BTreeMap<_, _> = USERS.map(|user| (user, format!("pw-{user}"))).into();
+        passwords.insert(OWNER, "pw".to_owned());
+        let accounts = accounts(&passwords).unwrap();
+        let of_user = |user: &str| format!("user: {user}, password: \"pw-{user}\"");
+        for user in USERS {
+            assert_eq!(accounts.matches(&of_user(user)).count(), 1, "{user}");
+        }
+        assert_eq!(accounts.matches("password: ").count(), USERS.len());
+        assert!(!accounts.contains("_PASSWORD"), "{accounts}");
+    }
+
+    #[test]
+    fn streams_of_an_earlier_version_are_kept() {
+        let store = tempfile::tempdir().unwrap();
+        let streams = store.path().join("jetstream");
+        std::fs::create_dir_all(streams.join("$G/streams/PUSHES")).unwrap();
+        adopt_streams(store.path()).unwrap();
+        assert!(streams.join("BUS/streams/PUSHES").is_dir());
+        assert!(!streams.join("$G").exists());
+        // A second start, and a new folder, change nothing.
+        adopt_streams(store.path()).unwrap();
+        adopt_streams(&store.path().join("new")).unwrap();
+        assert!(streams.join("BUS/streams/PUSHES").is_dir());
+    }
 }

@@ -48,7 +48,7 @@ async fn a_restart_keeps_data_and_addresses() {
     let folder = folder();
     let settings = settings(folder.path());
     let first = Embedded::start(&settings).await.unwrap();
-    let urls = (first.postgres_url().to_owned(), first.nats_url().to_owned());
+    let urls = (first.postgres_url().to_owned(), first.nats_url());
     let mut db = PgConnection::connect(&urls.0).await.unwrap();
     sqlx::raw_sql("create table kept (n int); insert into kept values (17)")
         .execute(&mut db)
@@ -68,7 +68,7 @@ async fn a_restart_keeps_data_and_addresses() {
     let second = Embedded::start(&settings).await.unwrap();
     assert_eq!(
         (second.postgres_url(), second.nats_url()),
-        (urls.0.as_str(), urls.1.as_str())
+        (urls.0.as_str(), urls.1.clone())
     );
     let mut db = PgConnection::connect(&urls.0).await.unwrap();
     let kept: i32 = sqlx::query_scalar("select n from kept")
@@ -101,7 +101,7 @@ async fn a_dead_child_is_restarted_at_the_same_address() {
     .await;
     eventually("nats-server to restart", async || {
         (nats_server.pid()? != before.1).then_some(())?;
-        nats(nats_server.url()).await.ok()
+        nats(&nats_server.url()).await.ok()
     })
     .await;
     tokio::join!(postgres.stop(), nats_server.stop());
@@ -122,7 +122,8 @@ async fn the_servers_require_their_passwords_and_other_users_cannot_read_them() 
         .as_database_error()
         .and_then(|error| error.code().map(|code| code.into_owned()));
     assert_eq!(code.as_deref(), Some("28P01"));
-    let address = servers.nats_url().rsplit_once('@').unwrap().1;
+    let url = servers.nats_url();
+    let address = url.rsplit_once('@').unwrap().1;
     assert!(
         async_nats::connect(format!("nats://{address}"))
             .await

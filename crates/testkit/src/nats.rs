@@ -43,7 +43,7 @@ impl TestNats {
         let server = Nats::start(&folder, &settings)
             .await
             .unwrap_or_else(|error| panic!("{error:#}"));
-        let url = server.url().to_owned();
+        let url = server.url();
         TestNats {
             folder,
             settings,
