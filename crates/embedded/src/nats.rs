@@ -32,7 +32,7 @@ const USERS: [&str; 8] = [
     "operator",
     "subscriber",
 ];
-/// The configuration of an installation with a nats-server of its own, whose accounts hold here too.
+/// The configuration of an installation with a nats-server of its own. Its accounts hold here too.
 const DEPLOYED: &str = include_str!("../../../deploy/nats/nats.conf");
 /// The account with the streams, and the one that nats-server uses without accounts.
 const ACCOUNT: &str = "BUS";
