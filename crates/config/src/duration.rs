@@ -2,17 +2,32 @@
 
 use std::time::Duration;
 
-use serde::{Deserialize as _, Deserializer};
+use serde::{Deserialize, Deserializer};
 
 pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Duration, D::Error> {
-    let text = String::deserialize(deserializer)?;
-    parse(&text).ok_or_else(|| {
-        serde::de::Error::custom(format!(
-            "{text:?} is not a duration; write a number with ms, s, m or h, such as \"30s\""
-        ))
-    })
+    match Written::deserialize(deserializer)? {
+        Written::Number(number) => Err(serde::de::Error::custom(format!(
+            "{number} has no unit; write it with ms, s, m or h, such as \"{number}s\""
+        ))),
+        Written::Text(text) => parse(&text).ok_or_else(|| {
+            serde::de::Error::custom(format!(
+                "{text:?} is not a duration; write a number with ms, s, m or h, such as \"30s\""
+            ))
+        }),
+    }
+}
+
+/// A duration as written. A number is a mistake, which the error explains.
+#[derive(Deserialize)]
+#[serde(
+    untagged,
+    expecting = "a duration is a number with ms, s, m or h, such as \"30s\""
+)]
+enum Written {
+    Text(String),
+    Number(i64),
 }
 
 /// For a setting without a default.

@@ -44,6 +44,7 @@
 //! # Ok::<(), tagtrail_config::ConfigError>(())
 //! ```
 
+mod cure;
 mod duration;
 mod host;
 mod names;
@@ -58,6 +59,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use tagtrail_proto::{Image, Name, Registry, Repository};
 
+pub use cure::closest;
 pub use host::HostName;
 pub use names::{ImagePattern, Names};
 pub use secret::{Live, SHORT, Secret, SecretError, Secrets, is_short};
@@ -265,11 +267,7 @@ impl File {
                 format!("{key}: ")
             };
             let message = inner.message().trim();
-            let cure = if message.starts_with("missing field") {
-                "; add it"
-            } else {
-                ""
-            };
+            let cure = cure::cure(key.trim_end_matches(": "), message);
             ConfigError {
                 place: place(inner.span()),
                 message: format!("{key}{message}{cure}"),
@@ -277,10 +275,30 @@ impl File {
         })?;
         file.path = path.to_owned();
         file.text = text.to_owned();
+        file.find_secrets();
         file.check()?;
         file.names = Names::of(&file)?;
         file.read_images()?;
         Ok(file)
+    }
+
+    /// Makes the paths of secrets relative to the folder of the file.
+    fn find_secrets(&mut self) {
+        let folder = self.folder().to_owned();
+        let of_sources = self
+            .source
+            .iter_mut()
+            .filter_map(|source| source.secret.as_mut());
+        let of_tokens = self.token.iter_mut().map(|token| &mut token.secret);
+        for secrets in of_sources.chain(of_tokens) {
+            secrets.find_in(&folder);
+        }
+        for registry in &mut self.registry {
+            registry.password = registry
+                .password
+                .take()
+                .map(|secret| secret.in_folder(&folder));
+        }
     }
 
     /// Reads the images of the triggers by the names of the registries.

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io::ErrorKind;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::Deserialize;
@@ -15,8 +15,8 @@ use subtle::{Choice, ConstantTimeEq as _};
 pub enum Secret {
     /// In an environment variable.
     Env(String),
-    /// In a file that holds nothing else. Editors add white space and a byte order mark around a
-    /// secret; neither counts.
+    /// In a file that holds nothing else. A relative path begins in the folder of `tagtrail.toml`.
+    /// Editors add white space and a byte order mark around a secret; neither counts.
     File(PathBuf),
 }
 
@@ -62,6 +62,15 @@ pub enum SecretError {
 }
 
 impl Secret {
+    /// Returns the secret with its path below a folder, unless the path is absolute.
+    #[must_use]
+    pub fn in_folder(self, folder: &Path) -> Secret {
+        match self {
+            Secret::File(path) if folder != Path::new(".") => Secret::File(folder.join(path)),
+            secret => secret,
+        }
+    }
+
     /// Reads the secret.
     ///
     /// # Errors
@@ -135,6 +144,12 @@ impl TryFrom<OneOrMore> for Secrets {
 }
 
 impl Secrets {
+    /// Makes relative paths begin in a folder.
+    pub(crate) fn find_in(&mut self, folder: &Path) {
+        let found = std::mem::take(&mut self.0).into_iter();
+        self.0 = found.map(|secret| secret.in_folder(folder)).collect();
+    }
+
     /// Returns the places, the newest last.
     #[must_use]
     pub fn kept(&self) -> &[Secret] {

@@ -37,6 +37,13 @@ fn every_mistake_is_named_with_file_line_key_and_cure() {
     let cases = [
         "[[source",
         "[[sauce]]\nname = \"main\"",
+        "[source]\nname = \"main\"",
+        &TRIGGER.replace("[[trigger]]", "[trigger]"),
+        &format!("{TRIGGER}settle = 30"),
+        &format!("{REGISTRY}usrname = \"ci\""),
+        &TRIGGER
+            .replace("images.web =", "images = [")
+            .replace("/web\"", "/web\"]"),
         "[[source]]\nname = \"main\"",
         &SOURCE.replace("\"main\"", "\"Main!\""),
         &SOURCE.replace("{ env = \"S\" }", "\"S\""),
@@ -69,7 +76,12 @@ fn every_mistake_is_named_with_file_line_key_and_cure() {
     let messages: Vec<String> = cases.iter().map(|text| refused(text)).collect();
     insta::assert_snapshot!(messages.join("\n"), @r#"
     tagtrail.toml:1: unclosed array table, expected `]]`; it is not TOML
-    tagtrail.toml:1: sauce: unknown field `sauce`, expected one of `source`, `registry`, `trigger`, `token`, `pages`
+    tagtrail.toml:1: sauce: unknown field `sauce`, expected one of `source`, `registry`, `trigger`, `token`, `pages`; did you mean `source`?
+    tagtrail.toml:1: source: invalid type: map, expected a sequence; write [[source]], with two brackets on each side: there may be several
+    tagtrail.toml:1: trigger: invalid type: map, expected a sequence; write [[trigger]], with two brackets on each side: there may be several
+    tagtrail.toml:5: trigger[0].settle: 30 has no unit; write it with ms, s, m or h, such as "30s"
+    tagtrail.toml:4: registry[0].usrname: unknown field `usrname`, expected one of `name`, `aliases`, `url`, `username`, `password`, `realm`, `reconcile`, `watch_triggers`, `watch`; did you mean `username`?
+    tagtrail.toml:3: trigger[0].images: invalid type: sequence, expected a map; write a line for each image: images.web = "registry.example.com/shop/web:latest"
     tagtrail.toml:1: source[0]: missing field `kind`; add it
     tagtrail.toml:2: source[0].name: the name "Main!" is not valid: it must be 1 to 63 of a-z 0-9 -, not starting with a hyphen
     tagtrail.toml:4: source[0].secret: a secret is { env = "VARIABLE" } or { file = "path" }, or a list of two of them
@@ -219,5 +231,51 @@ fn a_wrong_setting_of_a_kind_is_named_by_its_key_with_a_cure() {
             File::parse(&format!("{SOURCE}{setting}\n"), Path::new("tagtrail.toml")).unwrap();
         let error = file.source[0].settings.parse::<OwnSettings>().unwrap_err();
         assert_eq!(error, SettingError::new(key, message), "{setting}");
+    }
+}
+
+#[test]
+fn files_of_secrets_are_found_from_the_folder_of_the_file() {
+    let text = format!(
+        "{}{REGISTRY}username = \"ci\"\npassword = {{ file = \"secrets/ci\" }}\n{}",
+        SOURCE.replace(
+            "{ env = \"S\" }",
+            "[{ file = \"old\" }, { file = \"/run/secrets/new\" }]"
+        ),
+        TOKEN.replace("{ env = \"T\" }", "{ file = \"../token\" }")
+    );
+    let shown = |path: &str| {
+        let file = File::parse(&text, Path::new(path)).unwrap();
+        let mut secrets = file.source[0].secret.clone().unwrap().kept().to_vec();
+        secrets.extend(file.registry[0].password.clone());
+        secrets.extend(file.token[0].secret.kept().to_vec());
+        secrets
+    };
+    let files = |paths: [&str; 4]| paths.map(|path| Secret::File(path.into())).to_vec();
+    assert_eq!(
+        shown("/etc/tagtrail/tagtrail.toml"),
+        files([
+            "/etc/tagtrail/old",
+            "/run/secrets/new",
+            "/etc/tagtrail/secrets/ci",
+            "/etc/tagtrail/../token"
+        ])
+    );
+    assert_eq!(
+        shown("tagtrail.toml"),
+        files(["old", "/run/secrets/new", "secrets/ci", "../token"])
+    );
+}
+
+#[test]
+fn a_word_is_suggested_only_if_it_is_like_the_given_one() {
+    let kinds = ["distribution", "harbor", "quay", "ghcr"];
+    for (given, meant) in [
+        ("harbour", Some("harbor")),
+        ("distributon", Some("distribution")),
+        ("nexus", None),
+        ("", None),
+    ] {
+        assert_eq!(closest(given, &kinds), meant, "{given}");
     }
 }

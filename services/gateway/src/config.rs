@@ -194,8 +194,10 @@ pub(crate) fn rules(
     let at = entry.kind.span().start;
     let Some(kind) = Kind::named(entry.kind.get_ref()) else {
         let known: Vec<&str> = ALL.iter().flat_map(Kind::names).collect();
+        let meant = tagtrail_config::closest(entry.kind.get_ref(), &known);
+        let meant = meant.map_or_else(String::new, |kind| format!("; did you mean {kind:?}?"));
         let message = format!(
-            "{:?} is not a kind of source; the kinds are: {}",
+            "{:?} is not a kind of source; the kinds are: {}{meant}",
             entry.kind.get_ref(),
             known.join(", ")
         );
@@ -215,10 +217,11 @@ pub(crate) fn rules(
         );
         return Err(file.error_at(at, "source.registry", message));
     }
-    let options = kind.configure(&entry.settings).map_err(|error| {
+    let mut options = kind.configure(&entry.settings).map_err(|error| {
         let key = format!("source.{}", error.key);
         file.error_at(at, &key, error.message)
     })?;
+    options.find_files(file.folder());
     let named = |glob: &Glob| {
         let name = |registry| file.names().registry(registry);
         glob.clone().with_registry(name)

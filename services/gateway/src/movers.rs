@@ -1,12 +1,13 @@
 //! The sources that can move the images of triggers, for `tagtrail config check`.
 
-use tagtrail_config::{ConfigError, File};
-use tagtrail_proto::Image;
+use tagtrail_config::{ConfigError, File, Source};
+use tagtrail_proto::{Image, Registry};
 
 use crate::config::{SourceRules, rules};
 
 /// Returns a warning for each image of a trigger that more than one source can move, or a source
-/// of any registry.
+/// of any registry, or nothing; and for each source whose events lack digests that nothing can
+/// look up.
 ///
 /// # Errors
 /// A mistake in a source's entry, with line and cure.
@@ -14,7 +15,11 @@ pub fn warnings(file: &File) -> Result<Vec<String>, ConfigError> {
     let sources: Result<Vec<SourceRules>, ConfigError> =
         file.source.iter().map(|entry| rules(file, entry)).collect();
     let sources = sources?;
-    let mut warnings = Vec::new();
+    let mut warnings: Vec<String> = sources
+        .iter()
+        .zip(&file.source)
+        .filter_map(|(rules, entry)| without_digests(file, rules, entry))
+        .collect();
     for (trigger, name, image) in file.trigger.iter().flat_map(|trigger| {
         let images = trigger.images.iter();
         images.map(move |(name, image)| (trigger.name.get_ref(), name, image))
@@ -34,6 +39,13 @@ pub fn warnings(file: &File) -> Result<Vec<String>, ConfigError> {
                 any.name
             ));
         }
+        if movers.is_empty() && !asked(file, &image.registry) {
+            warn(format!(
+                "nothing can move {image}: no [[source]] reports {registry} and no [[registry]] asks it; {}",
+                cure(file, &sources, &image.registry),
+                registry = image.registry,
+            ));
+        }
         if movers.len() > 1 {
             let names: Vec<&str> = movers.iter().map(|rules| rules.name.as_ref()).collect();
             warn(format!(
@@ -43,6 +55,44 @@ pub fn warnings(file: &File) -> Result<Vec<String>, ConfigError> {
         }
     }
     Ok(warnings)
+}
+
+/// Returns whether the resolver asks this registry.
+fn asked(file: &File, registry: &Registry) -> bool {
+    let mut all = file.registry.iter();
+    all.any(|access| access.name.get_ref() == registry)
+}
+
+/// Returns the cure for an image of a registry that nothing names.
+fn cure(file: &File, sources: &[SourceRules], registry: &Registry) -> String {
+    let of_sources = sources.iter().filter_map(|rules| rules.registry.as_ref());
+    let asked = file.registry.iter().map(|access| access.name.get_ref());
+    let known: Vec<&str> = of_sources.chain(asked).map(AsRef::as_ref).collect();
+    match tagtrail_config::closest(registry.as_ref(), &known) {
+        Some(meant) => format!("did you mean {meant}?"),
+        None => "correct the image, or add a [[source]] of its registry".to_owned(),
+    }
+}
+
+/// Returns the warning about a source whose events name no digests, if no registry can be asked.
+fn without_digests(file: &File, rules: &SourceRules, entry: &Source) -> Option<String> {
+    let can_ask = match &rules.registry {
+        Some(registry) => asked(file, registry),
+        None => !file.registry.is_empty(),
+    };
+    if rules.kind.has_digest || can_ask {
+        return None;
+    }
+    let registry = rules
+        .registry
+        .as_ref()
+        .map_or("registry.example.com", AsRef::as_ref);
+    let message = format!(
+        "events of kind {:?} name no digests, so no push of source {} is recorded; add a [[registry]] with name = \"{registry}\" and url = \"https://{registry}\", which is asked for them",
+        rules.kind.name, rules.name
+    );
+    let warning = file.error_at(entry.kind.span().start, "source.kind", message);
+    Some(warning.to_string())
 }
 
 fn can_move(rules: &SourceRules, image: &Image) -> bool {

@@ -88,6 +88,8 @@ pub struct KindSetup {
     pub settings: Vec<&'static str>,
     /// The events name no registry, so the source must.
     pub needs_registry: bool,
+    /// The registry of the events, unless the source names another.
+    pub default_registry: Option<&'static str>,
     /// Senders can sign bodies with the secret.
     pub signs: bool,
     /// Events name the digests of tags.
@@ -103,6 +105,7 @@ pub fn kinds(url: &str, secret: &str) -> Vec<KindSetup> {
         names: kind.names().collect(),
         settings: kind.settings().to_vec(),
         needs_registry: kind.needs_registry,
+        default_registry: kind.default_registry,
         signs: matches!(kind.proof, Proof::Signature(_)),
         has_digest: kind.has_digest,
         text: kind.setup_for(url, secret, None),

@@ -23,7 +23,7 @@ mod zot;
 
 use std::cell::RefCell;
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use axum::http::HeaderMap;
@@ -147,6 +147,22 @@ impl Options {
             decode: Box::new(decode),
             nats: None,
             tokens: None,
+        }
+    }
+}
+
+impl Options {
+    /// Makes relative paths of files begin in a folder.
+    pub(crate) fn find_files(&mut self, folder: &Path) {
+        let credentials = self
+            .nats
+            .iter_mut()
+            .filter_map(|nats| nats.credentials.as_mut());
+        let keys = self.tokens.iter_mut().filter_map(TokenRules::file);
+        for path in credentials.chain(keys) {
+            if folder != Path::new(".") {
+                *path = folder.join(&*path);
+            }
         }
     }
 }

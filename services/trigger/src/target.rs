@@ -54,7 +54,12 @@ fn kind_of(file: &File, entry: &TargetEntry<'_>) -> Result<&'static TargetKind, 
     let kind = ALL.iter().find(|kind| kind.name == entry.kind);
     kind.ok_or_else(|| {
         let known: Vec<&str> = ALL.iter().map(|kind| kind.name).collect();
-        let message = format!("is no kind of target; known are: {}", known.join(", "));
+        let meant = tagtrail_config::closest(entry.kind, &known);
+        let meant = meant.map_or_else(String::new, |kind| format!("; did you mean {kind}?"));
+        let message = format!(
+            "is no kind of target; known are: {}{meant}",
+            known.join(", ")
+        );
         file.error_at(entry.at, &key_of(entry), message)
     })
 }

@@ -38,6 +38,16 @@ pub(crate) struct TokenRules {
     pub(crate) keys: Keys,
 }
 
+impl TokenRules {
+    /// The file of the keys, if they are in a file.
+    pub(crate) fn file(&mut self) -> Option<&mut PathBuf> {
+        match &mut self.keys {
+            Keys::File(path) => Some(path),
+            Keys::Url(_) => None,
+        }
+    }
+}
+
 /// Verifies tokens.
 #[derive(Debug)]
 pub(crate) struct IdTokens {

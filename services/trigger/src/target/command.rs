@@ -42,7 +42,7 @@ const TAIL: usize = 2048;
 #[serde(deny_unknown_fields)]
 struct CommandSettings {
     /// The program and its arguments, started without a shell.
-    run: Vec<String>,
+    run: Run,
     /// Seconds after which the program is killed.
     #[serde(default = "ten_minutes")]
     timeout_seconds: u64,
@@ -50,6 +50,17 @@ struct CommandSettings {
     /// is every variable that begins with `HELM_`, except those that hold secrets.
     #[serde(default)]
     environment: Vec<String>,
+}
+
+/// The program and its arguments as written. A single text is a mistake, which the error explains.
+#[derive(Deserialize)]
+#[serde(
+    untagged,
+    expecting = "run is a list of the program and its arguments, such as run = [\"./deploy.sh\"]"
+)]
+enum Run {
+    Words(Vec<String>),
+    Line(String),
 }
 
 fn ten_minutes() -> u64 {
@@ -72,6 +83,15 @@ fn configure(value: &toml::Value, file: &File) -> ConfigureResult {
         timeout_seconds,
         environment,
     } = settings(value)?;
+    let run = match run {
+        Run::Words(words) => words,
+        Run::Line(line) => {
+            let words: Vec<&str> = line.split_whitespace().collect();
+            return Err(format!(
+                "run is a list of the program and its arguments; write run = {words:?}, or for a shell, run = [\"sh\", \"-c\", {line:?}]"
+            ));
+        }
+    };
     if run.is_empty() {
         return Err(
             "run is empty; give the program and its arguments, such as run = [\"./deploy.sh\"]"
@@ -315,6 +335,10 @@ target.webhook = { url = "https://deploy.example.com", secret = { env = "HELM_SI
         let CommandSettings {
             run, environment, ..
         } = toml::from_str(&format!("run = [\"true\"]\nenvironment = {environment}")).unwrap();
+        let run = match run {
+            Run::Words(words) => words,
+            Run::Line(_) => Vec::new(),
+        };
         let mut secrets = file.secret_variables();
         secrets.extend(CREDENTIALS.map(str::to_owned));
         CommandTarget {

@@ -46,8 +46,9 @@ struct WebhookTarget {
     secret: Secret,
 }
 
-fn configure(value: &toml::Value, _: &File) -> ConfigureResult {
+fn configure(value: &toml::Value, file: &File) -> ConfigureResult {
     let WebhookSettings { url, secret } = settings(value)?;
+    let secret = secret.in_folder(file.folder());
     let url = reqwest::Url::parse(&url)
         .ok()
         .filter(|url| matches!(url.scheme(), "http" | "https"))
