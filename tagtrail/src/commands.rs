@@ -4,6 +4,7 @@ pub(crate) mod completions;
 pub(crate) mod config_check;
 pub(crate) mod env;
 pub(crate) mod health;
+pub(crate) mod init;
 pub(crate) mod man;
 pub(crate) mod upgrade_data;
 

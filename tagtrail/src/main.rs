@@ -61,6 +61,8 @@ enum Command {
     Quarantine(operator::quarantine::Quarantine),
     /// Publish recorded revisions to the stream REVISIONS again.
     Republish(operator::republish::Republish),
+    /// Write a `tagtrail.toml` with comments and a generated secret for each source.
+    Init(commands::init::Init),
     /// Check `tagtrail.toml`.
     Config(commands::config_check::Config),
     /// Check every source and registry (address, credentials, clock, last event), and print the
@@ -120,6 +122,7 @@ fn main() -> ExitCode {
         Command::Trigger(service) => service.run("trigger", tagtrail_trigger::run),
         Command::Api(service) => service.run("api", tagtrail_api::run),
         Command::Migrate(config) => migrate::main(&config),
+        Command::Init(command) => operator::run(async { command.run() }),
         Command::Config(command) => operator::run(async { command.run() }),
         Command::Doctor(command) => command.with_api(doctor::Doctor::run),
         Command::Health(command) => operator::run(command.run()),

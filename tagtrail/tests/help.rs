@@ -66,6 +66,7 @@ fn every_command_has_help() {
             ],
         ),
         ("migrate", &["DATABASE_URL"]),
+        ("init", &["KIND=REGISTRY", "--dir"]),
         ("config", &["check"]),
         (
             "doctor",
@@ -292,10 +293,52 @@ role = "operate"
     let (code, said, _) = check(&any, &environment);
     let warned = "tagtrail.toml:14: trigger shop, images.web: source main, which is of any registry, can move registry.example.com/shop/web:latest";
     assert!(code == 0 && said.contains(warned), "{said}");
+    for (changed, warned) in [
+        (
+            text.replace(
+                "web = \"registry.example.com",
+                "web = \"registry.exmaple.com",
+            ),
+            "tagtrail.toml:14: trigger shop, images.web: nothing can move registry.exmaple.com/shop/web:latest",
+        ),
+        (
+            text.replace(
+                "web = \"registry.example.com",
+                "web = \"registry.exmaple.com",
+            ),
+            "did you mean registry.example.com?",
+        ),
+        (
+            text.replace("\"distribution\"", "\"quay\"").replace(
+                "[[registry]]\nname = \"reg",
+                "[[registry]]\nname = \"other.reg",
+            ),
+            "tagtrail.toml:4: source.kind: events of kind \"quay\" name no digests",
+        ),
+        (
+            text.replace("/bin/true", "./absent.sh"),
+            "has no program ./absent.sh",
+        ),
+    ] {
+        let (code, said, _) = check(&changed, &environment);
+        assert!(code == 0 && said.contains(warned), "{warned}: {said}");
+    }
     for (wrong, place) in [
         (
             text.replace("\"distribution\"", "\"harbour\""),
             ":4: source.kind: ",
+        ),
+        (
+            text.replace("\"distribution\"", "\"harbour\""),
+            "did you mean \"harbor\"?",
+        ),
+        (
+            text.replace("[\"/bin/true\"]", "\"./deploy.sh --now\""),
+            "write run = [\"./deploy.sh\", \"--now\"]",
+        ),
+        (
+            text.replace("target.command", "target.comand"),
+            "did you mean command?",
         ),
         (
             text.replacen("registry = \"registry.example.com\"\n", "", 1),
@@ -317,6 +360,82 @@ role = "operate"
     }
     let (code, _, error) = tagtrail(&["config", "check", "/no/such/file"], &[]);
     assert!(code == 1 && error.contains("can't be read"), "{error}");
+}
+
+#[test]
+fn init_writes_a_file_that_passes_the_check_and_replaces_nothing() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let folder = tempfile::tempdir().unwrap();
+    let dir = folder.path().join("new");
+    let dir = dir.to_str().unwrap();
+    let names = [
+        "harbor",
+        "quay",
+        "dockerhub",
+        "distribution",
+        "harbor-2",
+        "zot",
+        "generic",
+    ];
+    let kinds = [
+        "harbor=harbor.example.com",
+        "quay=quay.io",
+        "dockerhub",
+        "distribution=127.0.0.1:5000",
+        "harbor=other.example.com",
+        "zot=zot.example.com",
+        "generic=harbor.example.com",
+    ];
+    let all = [&["init", "--dir", dir][..], &kinds].concat();
+    let (code, said, error) = tagtrail(&all, &[]);
+    assert_eq!(code, 0, "{error}");
+    assert!(said.contains("tagtrail up --config"), "{said}");
+    let path = |name: &str| format!("{dir}/{name}");
+    // From another folder: paths of secrets are relative to the file.
+    let (code, said, error) = tagtrail(&["config", "check", &path("tagtrail.toml")], &[]);
+    assert_eq!(code, 0, "{error}");
+    for line in [
+        "source harbor: POST /hooks/harbor takes harbor events about harbor.example.com",
+        "source harbor-2: POST /hooks/harbor-2 takes harbor events about other.example.com",
+        "registry docker.io: asked at https://registry-1.docker.io",
+        "registry 127.0.0.1:5000: asked at http://127.0.0.1:5000",
+    ] {
+        assert!(said.contains(line), "{line} is not in {said}");
+    }
+    assert!(!said.contains("warning"), "{said}");
+    let secret = |name: &str| std::fs::read_to_string(path(&format!("secrets/{name}"))).unwrap();
+    for name in names {
+        let file = std::fs::metadata(path(&format!("secrets/{name}"))).unwrap();
+        assert_eq!(file.permissions().mode() & 0o777, 0o600, "{name}");
+        assert_eq!(secret(name).trim().len(), 48, "{name}");
+    }
+    let different: std::collections::BTreeSet<String> = names.map(secret).into();
+    assert_eq!(different.len(), names.len());
+    let before = std::fs::read_to_string(path("tagtrail.toml")).unwrap();
+    let (code, _, error) = tagtrail(&all, &[]);
+    assert!(
+        code == 1 && error.contains("nothing was written"),
+        "{error}"
+    );
+    let after = std::fs::read_to_string(path("tagtrail.toml")).unwrap();
+    assert_eq!(after, before);
+    // A secret that is there is kept.
+    std::fs::remove_file(path("tagtrail.toml")).unwrap();
+    let (code, said, _) = tagtrail(&all, &[]);
+    assert!(code == 0 && said.contains("kept "), "{said}");
+    assert!(different.contains(&secret("quay")));
+}
+
+#[test]
+fn init_refuses_an_unknown_kind_with_a_cure() {
+    for (wrong, cure) in [
+        ("harbour=a.b", "did you mean harbor?"),
+        ("harbor", "harbor=registry.example.com"),
+        ("harbor=nodots", "needs a dot"),
+    ] {
+        let (code, _, error) = tagtrail(&["init", wrong], &[]);
+        assert!(code == 2 && error.contains(cure), "{wrong}: {error}");
+    }
 }
 
 #[test]

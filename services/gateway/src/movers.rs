@@ -111,6 +111,13 @@ mod tests {
         let mut text = String::from(
             "[[trigger]]\nname = 'shop'\nimages.web = 'hub.example.com/shop/web'\ntarget.webhook = {}\n",
         );
+        for registry in ["hub.example.com", "docker.io"] {
+            text += &format!("[[registry]]\nname = '{registry}'\nurl = 'https://{registry}'\n");
+        }
+        warned_by(text, sources)
+    }
+
+    fn warned_by(mut text: String, sources: &[&str]) -> Vec<String> {
         for (number, source) in sources.iter().enumerate() {
             text +=
                 &format!("[[source]]\nname = 's{number}'\nsecret = {{ env = 'S' }}\n{source}\n");
@@ -152,6 +159,51 @@ mod tests {
                     && warned[0].contains("source s0, which is of any registry, can move hub"),
                 "{warned:?}"
             );
+        }
+    }
+
+    #[test]
+    fn an_image_that_nothing_can_move_is_warned_about() {
+        let warned = |image: &str| {
+            let text = format!(
+                "[[trigger]]\nname = 'shop'\nimages.web = '{image}'\ntarget.webhook = {{}}\n"
+            );
+            warned_by(text, &["kind = 'harbor'\nregistry = 'hub.example.com'"])
+        };
+        assert_eq!(warned("hub.example.com/shop/web"), Vec::<String>::new());
+        for (image, cure) in [
+            ("hub.exmaple.com/shop/web", "did you mean hub.example.com?"),
+            (
+                "127.0.0.1:5000/shop/web",
+                "add a [[source]] of its registry",
+            ),
+        ] {
+            let warned = warned(image);
+            let start = "tagtrail.toml:3: trigger shop, images.web: nothing can move ";
+            let right = |warning: &String| warning.starts_with(start) && warning.ends_with(cure);
+            assert!(warned.len() == 1 && warned.iter().all(right), "{warned:?}");
+        }
+    }
+
+    #[test]
+    fn a_source_without_digests_needs_a_registry_to_ask() {
+        let warned = |registry: &str, more: &str| {
+            let source = format!("kind = 'quay'\nregistry = '{registry}'\n{more}");
+            warned_by(String::new(), &[&source])
+        };
+        let access = |name: &str| format!("[[registry]]\nname = '{name}'\nurl = 'https://{name}'");
+        assert!(warned("quay.io", &access("quay.io")).is_empty());
+        assert!(warned("any", &access("quay.io")).is_empty());
+        for (registry, more) in [
+            ("quay.io", String::new()),
+            ("any", String::new()),
+            ("quay.io", access("other.io")),
+        ] {
+            let warned = warned(registry, &more);
+            let line = warned
+                .iter()
+                .all(|warning| warning.starts_with("tagtrail.toml:4: source.kind: "));
+            assert!(warned.len() == 1 && line, "{warned:?}");
         }
     }
 }

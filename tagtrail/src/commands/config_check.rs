@@ -29,15 +29,7 @@ impl Config {
     pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
         let ConfigCommand::Check { file: path } = self.command;
         let file = File::load(&path)?;
-        let mut lines = Vec::new();
-        for check in [
-            tagtrail_gateway::check,
-            tagtrail_resolver::check,
-            tagtrail_trigger::check,
-            tagtrail_api::check,
-        ] {
-            lines.extend(check(&file)?);
-        }
+        let mut lines = check(&file)?;
         if lines.is_empty() {
             lines.push("it is empty: no events are accepted, and nothing is rolled out".to_owned());
         }
@@ -48,4 +40,18 @@ impl Config {
         }
         Ok(write(text.as_bytes()))
     }
+}
+
+/// Returns a line for each entry of the file, or the first mistake.
+pub(super) fn check(file: &File) -> anyhow::Result<Vec<String>> {
+    let mut lines = Vec::new();
+    for check in [
+        tagtrail_gateway::check,
+        tagtrail_resolver::check,
+        tagtrail_trigger::check,
+        tagtrail_api::check,
+    ] {
+        lines.extend(check(file)?);
+    }
+    Ok(lines)
 }

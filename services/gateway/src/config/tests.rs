@@ -103,7 +103,7 @@ fn mistakes_are_reported_with_their_line_and_a_cure() {
     assert_eq!(
         message("[[source]]\nname = 'a'\nkind = 'harbour'\nSECRET"),
         format!(
-            "tagtrail.toml:3: source.kind: \"harbour\" is not a kind of source; the kinds are: {}",
+            "tagtrail.toml:3: source.kind: \"harbour\" is not a kind of source; the kinds are: {}; did you mean \"harbor\"?",
             kinds.join(", ")
         )
     );

@@ -40,7 +40,7 @@ pub(crate) struct TokenRules {
 
 impl TokenRules {
     /// The file of the keys, if they are in a file.
-    pub(crate) fn file(&mut self) -> Option<&mut PathBuf> {
+    pub(crate) fn file(&mut self) -> Option<&mut std::path::PathBuf> {
         match &mut self.keys {
             Keys::File(path) => Some(path),
             Keys::Url(_) => None,

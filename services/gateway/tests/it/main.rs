@@ -690,7 +690,7 @@ async fn a_wrong_file_is_refused_with_place_and_cure() {
     let kinds = tagtrail_gateway::kinds("", "");
     let names: Vec<&str> = kinds.iter().flat_map(|kind| kind.names.clone()).collect();
     let expected = format!(
-        "tagtrail.toml:3: source.kind: \"docker\" is not a kind of source; the kinds are: {}",
+        "tagtrail.toml:3: source.kind: \"docker\" is not a kind of source; the kinds are: {}; did you mean \"dockerhub\"?",
         names.join(", ")
     );
     assert!(error.ends_with(&expected), "{error}");
