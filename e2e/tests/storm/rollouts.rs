@@ -31,9 +31,10 @@ pub(crate) async fn rollouts(
     let mut recorded: HashMap<String, (String, i64, serde_json::Value)> = HashMap::new();
     let mut last: BTreeMap<String, (i64, String, serde_json::Value)> = BTreeMap::new();
     // A rollout that was withdrawn before its first attempt changed nothing, so the next one may
-    // have the same images. The next one must then differ from the last attempted rollout.
+    // have the same images. The planner compared with the withdrawn rollout, or with the last
+    // attempted one if the withdrawal came first: the next one must differ from one of the two.
     let mut attempted: HashMap<String, serde_json::Value> = HashMap::new();
-    let mut compared: HashMap<String, Option<serde_json::Value>> = HashMap::new();
+    let mut compared: HashMap<String, Vec<serde_json::Value>> = HashMap::new();
     for row in &rows {
         let (id, trigger): (String, String) = (row.get("id"), row.get("trigger"));
         let (number, state): (i64, String) = (row.get("number"), row.get("state"));
@@ -65,8 +66,10 @@ pub(crate) async fn rollouts(
                 ));
             }
         }
-        if let Some(Some(before)) = compared.get(&trigger)
-            && digests(before) == digests(&images)
+        if let Some(before) = compared.get(&trigger)
+            && before
+                .iter()
+                .all(|before| digests(before) == digests(&images))
         {
             return Err(format!(
                 "rollout {number} of {trigger} has the same images as the one before"
@@ -75,9 +78,11 @@ pub(crate) async fn rollouts(
         if row.get::<i32, _>("attempts") > 0 {
             attempted.insert(trigger.clone(), images.clone());
         }
-        let next_to = match row.get("withdrawn") {
-            true => attempted.get(&trigger).cloned(),
-            false => Some(images.clone()),
+        let next_to = match (row.get("withdrawn"), attempted.get(&trigger)) {
+            (false, _) => vec![images.clone()],
+            (true, Some(attempted)) => vec![images.clone(), attempted.clone()],
+            // The next one is the first.
+            (true, None) => Vec::new(),
         };
         compared.insert(trigger.clone(), next_to);
         recorded.insert(id, (trigger.clone(), number, images.clone()));
