@@ -130,7 +130,7 @@ fn the_example_file_is_valid_and_every_key_is_documented() {
     let path = folder.path().join("tagtrail.toml");
     std::fs::write(&path, example).unwrap();
     let done = tagtrail(&["config", "check", path.to_str().unwrap()])
-        .env("MAIN_HOOK_SECRET", "x")
+        .env("MAIN_HOOK_SECRET", "0123456789abcdef")
         .env("REGISTRY_PASSWORD", "x")
         .env("DASHBOARD_TOKEN", "0123456789abcdef")
         .env(

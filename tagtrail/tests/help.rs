@@ -274,7 +274,7 @@ secret = { env = "CHECK_TOKEN" }
 role = "operate"
 "#;
     let environment = [
-        ("CHECK_HOOK_SECRET", "x"),
+        ("CHECK_HOOK_SECRET", "0123456789abcdef"),
         ("CHECK_TOKEN", "0123456789abcdef"),
     ];
     let (code, said, _) = check(text, &environment);

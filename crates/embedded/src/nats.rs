@@ -184,7 +184,6 @@ async fn is_ready(port: u16) -> bool {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "in tests a panic is the report")]
 mod tests {
     use super::*;
 

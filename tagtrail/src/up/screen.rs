@@ -28,10 +28,11 @@ pub(super) fn first(endpoints: &Value, data: &Path) -> String {
          \x20 admin     {}\n\
          \x20 NATS      {}\n\
          \x20 Postgres  {}\n\n\
-         The addresses with passwords are in {data}/endpoints.json. Next, elsewhere:\n\n\
-         \x20 eval \"$(tagtrail env --data {data})\"   # the addresses, for all commands\n\
-         \x20 tagtrail doctor --setup               # settings for each registry\n\
-         \x20 tagtrail watch                        # changes of tags, as they come\n",
+         Addresses with passwords: {data}/endpoints.json\n\n\
+         Next, in another terminal:\n\n\
+         \x20 eval \"$(tagtrail env --data {data})\"\n\
+         \x20 tagtrail doctor --setup   # settings for each registry\n\
+         \x20 tagtrail watch            # changes of tags, as they come\n",
         address("gateway"),
         address("api"),
         address("admin"),
