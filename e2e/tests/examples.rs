@@ -24,6 +24,10 @@ struct World {
     _sink: Sink,
 }
 
+fn digest_of(n: i64) -> String {
+    Digest::sha256_of(&n.to_be_bytes()).to_string()
+}
+
 impl World {
     async fn start() -> World {
         use_ring();
@@ -40,7 +44,13 @@ impl World {
 
     /// Pushes an image, and waits until the push is recorded. Returns the digest.
     async fn push(&self, repository: &str, n: i64) -> String {
-        let digest = Digest::sha256_of(&n.to_be_bytes()).to_string();
+        assert_eq!(self.hook(repository, n).await, 202);
+        self.recorded(repository, n).await
+    }
+
+    /// Posts the event of a push. Returns the status.
+    async fn hook(&self, repository: &str, n: i64) -> u16 {
+        let digest = digest_of(n);
         let time = OffsetDateTime::now_utc() - Duration::hours(1) + Duration::seconds(n);
         let posted = reqwest::Client::new()
             .post(format!("{}/hooks/ci", self.up.address("gateway")))
@@ -49,7 +59,12 @@ impl World {
             .send()
             .await
             .unwrap();
-        assert_eq!(posted.status(), 202);
+        posted.status().as_u16()
+    }
+
+    /// Waits until the push is recorded. Returns the digest.
+    async fn recorded(&self, repository: &str, n: i64) -> String {
+        let digest = digest_of(n);
         let image = format!("registry.example.com/{repository}");
         let pinned = format!("{image}@{digest}\n");
         eventually("the push", SOON, async || {
@@ -59,15 +74,13 @@ impl World {
         digest
     }
 
-    /// As [`World::push`], and waits until NATS takes pushes again.
+    /// As [`World::push`], and sends the event again until NATS takes it, as a registry does.
     async fn push_patiently(&self, repository: &str, n: i64) -> String {
         eventually("the gateway", SOON, async || {
-            let page = format!("{}/readyz", self.up.address("admin"));
-            let answer = reqwest::get(page).await.ok()?;
-            (answer.status() == 200).then_some(())
+            (self.hook(repository, n).await == 202).then_some(())
         })
         .await;
-        self.push(repository, n).await
+        self.recorded(repository, n).await
     }
 
     /// Starts `subscribe.py` with this URL of NATS.
