@@ -21,7 +21,7 @@ pub(crate) async fn rollouts(
     stored: &BTreeMap<Tag, Vec<RecordedRevision>>,
 ) -> Result<(i64, usize), String> {
     let rows = sqlx::query(
-        "select o.id::text as id, t.name as trigger, o.number, o.state::text as state, o.images, o.attempts,
+        "select o.id::text as id, t.name as trigger, o.number, o.state::text as state, o.images, o.attempts, o.cause::text as cause,
              coalesce(o.error like 'not begun: %', false) as withdrawn
          from rollout o join trigger t on t.id = o.trigger_id order by t.name, o.number",
     )
@@ -71,8 +71,18 @@ pub(crate) async fn rollouts(
                 .iter()
                 .all(|before| digests(before) == digests(&images))
         {
+            let told: Vec<String> = rows
+                .iter()
+                .filter(|row| row.get::<String, _>("trigger") == trigger)
+                .filter(|row| (number - 3..=number).contains(&row.get("number")))
+                .map(|row| {
+                    let (number, attempts): (i64, i32) = (row.get("number"), row.get("attempts"));
+                    let (state, cause): (String, String) = (row.get("state"), row.get("cause"));
+                    format!("{number}: {state}, {attempts} attempts, {cause}")
+                })
+                .collect();
             return Err(format!(
-                "rollout {number} of {trigger} has the same images as the one before"
+                "rollout {number} of {trigger} has the same images as the one before: {told:?}"
             ));
         }
         if row.get::<i32, _>("attempts") > 0 {

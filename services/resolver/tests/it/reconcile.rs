@@ -421,7 +421,7 @@ async fn a_full_page_without_a_link_is_followed_by_the_next() {
             inner.pages = pages;
             inner.tags.insert("shop/web".to_owned(), numbered(count));
         });
-        let resolver = world.resolver("reconcile = \"1h\"").await;
+        let resolver = world.resolver("reconcile = \"12s\"").await;
         world.reconciled(1).await;
         let (listed, found): (i64, i64) = sqlx::query_as("select tags, found from reconcile")
             .fetch_one(&mut db)
