@@ -21,7 +21,7 @@ pub(crate) async fn rollouts(
     stored: &BTreeMap<Tag, Vec<RecordedRevision>>,
 ) -> Result<(i64, usize), String> {
     let rows = sqlx::query(
-        "select o.id::text as id, t.name as trigger, o.number, o.state::text as state, o.images, o.attempts, o.cause::text as cause,
+        "select o.id::text as id, t.name as trigger, o.number, o.state::text as state, o.images, o.attempts,
              coalesce(o.error like 'not begun: %', false) as withdrawn
          from rollout o join trigger t on t.id = o.trigger_id order by t.name, o.number",
     )
@@ -30,11 +30,7 @@ pub(crate) async fn rollouts(
     .map_err(|error| error.to_string())?;
     let mut recorded: HashMap<String, (String, i64, serde_json::Value)> = HashMap::new();
     let mut last: BTreeMap<String, (i64, String, serde_json::Value)> = BTreeMap::new();
-    // A rollout that was withdrawn before its first attempt changed nothing, so the next one may
-    // have the same images. The planner compared with the withdrawn rollout, or with the last
-    // attempted one if the withdrawal came first: the next one must differ from one of the two.
-    let mut attempted: HashMap<String, serde_json::Value> = HashMap::new();
-    let mut compared: HashMap<String, Vec<serde_json::Value>> = HashMap::new();
+    let mut made: BTreeMap<String, Vec<Made>> = BTreeMap::new();
     for row in &rows {
         let (id, trigger): (String, String) = (row.get("id"), row.get("trigger"));
         let (number, state): (i64, String) = (row.get("number"), row.get("state"));
@@ -66,37 +62,21 @@ pub(crate) async fn rollouts(
                 ));
             }
         }
-        if let Some(before) = compared.get(&trigger)
-            && before
-                .iter()
-                .all(|before| digests(before) == digests(&images))
-        {
-            let told: Vec<String> = rows
-                .iter()
-                .filter(|row| row.get::<String, _>("trigger") == trigger)
-                .filter(|row| (number - 3..=number).contains(&row.get("number")))
-                .map(|row| {
-                    let (number, attempts): (i64, i32) = (row.get("number"), row.get("attempts"));
-                    let (state, cause): (String, String) = (row.get("state"), row.get("cause"));
-                    format!("{number}: {state}, {attempts} attempts, {cause}")
-                })
-                .collect();
-            return Err(format!(
-                "rollout {number} of {trigger} has the same images as the one before: {told:?}"
-            ));
-        }
-        if row.get::<i32, _>("attempts") > 0 {
-            attempted.insert(trigger.clone(), images.clone());
-        }
-        let next_to = match (row.get("withdrawn"), attempted.get(&trigger)) {
-            (false, _) => vec![images.clone()],
-            (true, Some(attempted)) => vec![images.clone(), attempted.clone()],
-            // The next one is the first.
-            (true, None) => Vec::new(),
-        };
-        compared.insert(trigger.clone(), next_to);
+        made.entry(trigger.clone()).or_default().push(Made {
+            number,
+            digests: digests(&images),
+            attempts: row.get("attempts"),
+            withdrawn: row.get("withdrawn"),
+        });
         recorded.insert(id, (trigger.clone(), number, images.clone()));
         last.insert(trigger, (number, state, images));
+    }
+    for (trigger, made) in &made {
+        if let Some(repeated) = repeated(made) {
+            return Err(format!(
+                "a rollout of {trigger} has the same images as the one before: {repeated:?}"
+            ));
+        }
     }
     for (trigger, images) in TRIGGERS {
         let Some((number, state, set)) = last.get(trigger) else {
@@ -125,9 +105,87 @@ pub(crate) async fn rollouts(
     Ok((i64::try_from(rows.len()).unwrap(), deliveries.len()))
 }
 
-fn digests(images: &serde_json::Value) -> Vec<&serde_json::Value> {
+fn digests(images: &serde_json::Value) -> Vec<serde_json::Value> {
     let images = images.as_object().into_iter().flatten();
-    images.map(|(_, image)| &image["digest"]).collect()
+    images.map(|(_, image)| image["digest"].clone()).collect()
+}
+
+/// A recorded rollout of a trigger.
+#[derive(Debug, Clone)]
+struct Made {
+    number: i64,
+    digests: Vec<serde_json::Value>,
+    attempts: i32,
+    /// Withdrawn before the first attempt.
+    withdrawn: bool,
+}
+
+/// Returns the first rollout that repeats the one before, after that one.
+///
+/// A withdrawn rollout changed nothing, so the next one may have the same images. The planner
+/// compared with the withdrawn rollout, or with the last attempted one if the withdrawal came
+/// first: the next one must differ from one of the two. Without an attempted one it is the first.
+fn repeated(made: &[Made]) -> Option<[&Made; 2]> {
+    let mut attempted: Option<&Made> = None;
+    for pair in made.windows(2) {
+        let [before, next] = pair else { continue };
+        if before.attempts > 0 {
+            attempted = Some(before);
+        }
+        let same = |other: &Made| other.digests == next.digests;
+        let unchanged = !before.withdrawn || attempted.is_some_and(same);
+        if same(before) && unchanged {
+            return Some([before, next]);
+        }
+    }
+    None
+}
+
+#[test]
+fn a_rollout_repeats_the_one_before_unless_that_was_withdrawn() {
+    const ATTEMPTED: (i32, bool) = (1, false);
+    const PENDING: (i32, bool) = (0, false);
+    const WITHDRAWN: (i32, bool) = (0, true);
+    let repeats = |rollouts: &[(&str, (i32, bool))]| {
+        let made: Vec<Made> = (1..)
+            .zip(rollouts)
+            .map(|(number, (digest, (attempts, withdrawn)))| Made {
+                number,
+                digests: vec![(*digest).into()],
+                attempts: *attempts,
+                withdrawn: *withdrawn,
+            })
+            .collect();
+        repeated(&made).map(|[_, next]| next.number)
+    };
+    assert_eq!(
+        repeats(&[("a", ATTEMPTED), ("b", ATTEMPTED), ("a", ATTEMPTED)]),
+        None
+    );
+    assert_eq!(repeats(&[("a", ATTEMPTED), ("a", ATTEMPTED)]), Some(2));
+    assert_eq!(repeats(&[("a", PENDING), ("a", ATTEMPTED)]), Some(2));
+    // The first rollout was withdrawn.
+    assert_eq!(repeats(&[("a", WITHDRAWN), ("a", ATTEMPTED)]), None);
+    // The image went and came back, before or after the decision.
+    assert_eq!(
+        repeats(&[("a", ATTEMPTED), ("b", WITHDRAWN), ("b", ATTEMPTED)]),
+        None
+    );
+    assert_eq!(
+        repeats(&[("a", ATTEMPTED), ("b", WITHDRAWN), ("a", ATTEMPTED)]),
+        None
+    );
+    assert_eq!(
+        repeats(&[("a", ATTEMPTED), ("a", WITHDRAWN), ("a", ATTEMPTED)]),
+        Some(2)
+    );
+    let later = [
+        ("a", ATTEMPTED),
+        ("b", WITHDRAWN),
+        ("b", ATTEMPTED),
+        ("b", ATTEMPTED),
+    ];
+    assert_eq!(repeats(&later), Some(4));
 }
 
 /// Checks that ROLLOUTS has every change of state of each trigger's rollouts once, in order.
