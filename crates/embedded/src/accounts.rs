@@ -1,6 +1,7 @@
 //! The accounts in Postgres under `tagtrail up`: the same as on a server with
 //! `deploy/postgres/accounts.sql`, and an owner of the database who is no superuser.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::Path;
 
@@ -17,32 +18,8 @@ const SERVICES: &str = include_str!("../../../deploy/postgres/accounts.sql");
 /// The line of `deploy/postgres/accounts.sql` after which the file has no commands of psql.
 const PLAIN: &str = "from the next line on.\n";
 
-/// The passwords of all accounts.
-#[derive(Debug, Clone)]
-pub(crate) struct Passwords {
-    owner: String,
-    accounts: Vec<(&'static str, String)>,
-}
-
-impl Passwords {
-    fn of(folder: &Folder) -> anyhow::Result<Passwords> {
-        let mut accounts = Vec::new();
-        for account in ACCOUNTS {
-            accounts.push((account, folder.password(&format!("postgres.{account}"))?));
-        }
-        Ok(Passwords {
-            owner: folder.password("postgres")?,
-            accounts,
-        })
-    }
-
-    /// Returns the password of this account.
-    pub(crate) fn of_account(&self, account: &str) -> Option<&str> {
-        let mut accounts = self.accounts.iter();
-        let found = accounts.find(|(name, _)| *name == account);
-        found.map(|(_, password)| password.as_str())
-    }
-}
+/// The passwords of the accounts, by their names.
+pub(crate) type Passwords = BTreeMap<&'static str, String>;
 
 /// Makes the accounts, unless the folder records that they are as they should be. The server must
 /// not run.
@@ -51,8 +28,8 @@ pub(crate) async fn set_up(
     programs: &Path,
     data: &Path,
 ) -> anyhow::Result<Passwords> {
-    let passwords = Passwords::of(folder)?;
-    let statements = statements(&passwords)?;
+    let passwords = folder.passwords("postgres", &ACCOUNTS)?;
+    let statements = statements(folder, &passwords)?;
     let done = folder.path().join("postgres.accounts");
     if crate::entry::read(&done)?.as_deref() == Some(&statements) {
         return Ok(passwords);
@@ -68,7 +45,8 @@ pub(crate) async fn set_up_new(
     programs: &Path,
     data: &Path,
 ) -> anyhow::Result<()> {
-    let statements = statements(&Passwords::of(folder)?)?;
+    let passwords = folder.passwords("postgres", &ACCOUNTS)?;
+    let statements = statements(folder, &passwords)?;
     apply(folder, programs, data, &statements).await
 }
 
@@ -104,13 +82,13 @@ async fn apply(
 }
 
 /// Returns the statements. In single-user mode a statement ends with a semicolon and an empty line.
-fn statements(passwords: &Passwords) -> anyhow::Result<String> {
+fn statements(folder: &Folder, passwords: &Passwords) -> anyhow::Result<String> {
     let (_, services) = SERVICES
         .split_once(PLAIN)
         .context("deploy/postgres/accounts.sql lacks the line that names `tagtrail up`")?;
     let mut text = String::new();
-    let owner = ("owner", passwords.owner.clone());
-    for (account, password) in passwords.accounts.iter().chain([&owner]) {
+    let owner = folder.password("postgres")?;
+    for (account, password) in passwords.iter().chain([(&"owner", &owner)]) {
         // Passwords are hexadecimal, so nothing needs to be escaped.
         write!(
             text,

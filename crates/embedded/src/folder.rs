@@ -1,5 +1,6 @@
 //! The data folder, with one owning process and no other reader.
 
+use std::collections::BTreeMap;
 use std::fs::{File, TryLockError};
 use std::io::{Read as _, Seek as _, Write as _};
 use std::net::TcpListener;
@@ -118,6 +119,19 @@ impl Folder {
                 Ok(password)
             }
         }
+    }
+
+    /// Returns the passwords of these accounts of a child, each created once and kept in the folder.
+    pub(crate) fn passwords(
+        &self,
+        child: &str,
+        accounts: &[&'static str],
+    ) -> anyhow::Result<BTreeMap<&'static str, String>> {
+        let password = |account: &&'static str| {
+            let password = self.password(&format!("{child}.{account}"))?;
+            Ok((*account, password))
+        };
+        accounts.iter().map(password).collect()
     }
 
     /// Returns a port of 127.0.0.1 for a child: the same as before if it is free, so that known

@@ -113,9 +113,12 @@ impl Embedded {
     }
 
     /// Returns the URL of NATS with the password of a user of `deploy/nats/nats.conf`.
-    #[must_use]
-    pub fn nats_url_of(&self, user: &str) -> String {
-        self.nats.url_of(user)
+    ///
+    /// # Errors
+    /// There is no such user.
+    pub fn nats_url_of(&self, user: &str) -> anyhow::Result<String> {
+        let url = self.nats.url_of(user);
+        url.with_context(|| format!("NATS has no user {user}"))
     }
 
     /// Returns the process ids of the children that run.

@@ -43,7 +43,9 @@ const WITHOUT_ACCOUNTS: &str = "$G";
 pub struct Nats {
     child: Child,
     port: u16,
-    /// The passwords of all users.
+    /// The password of [`OWNER`].
+    password: String,
+    /// The passwords of [`USERS`].
     passwords: BTreeMap<&'static str, String>,
 }
 
@@ -55,7 +57,8 @@ impl Nats {
     pub async fn start(folder: &Folder, settings: &Settings) -> anyhow::Result<Nats> {
         let program = NATS.find()?;
         let store = folder.child_folder("nats")?;
-        let passwords = passwords(folder)?;
+        let password = folder.password("nats")?;
+        let passwords = folder.passwords("nats", &USERS)?;
         let port = folder.port("nats")?;
         adopt_streams(&store)?;
         // The configuration format is a superset of JSON, so the quoting of JSON is right for the
@@ -68,7 +71,7 @@ impl Nats {
         });
         let config = format!(
             "host: 127.0.0.1\nport: {port}\nserver_name: tagtrail\njetstream: {jetstream}\n{}",
-            accounts(&passwords)?
+            accounts(&password, &passwords)?
         );
         let config = folder.child_file("nats.conf", &config)?;
         let child = Child::start(ChildSpec {
@@ -86,6 +89,7 @@ impl Nats {
         Ok(Nats {
             child,
             port,
+            password,
             passwords,
         })
     }
@@ -101,14 +105,15 @@ impl Nats {
     /// Returns the URL with the password of the user with all rights.
     #[must_use]
     pub fn url(&self) -> String {
-        self.url_of(OWNER)
+        url(OWNER, &self.password, self.port)
     }
 
-    /// Returns the URL with the password of a user of `deploy/nats/nats.conf`, such as `gateway`.
+    /// Returns the URL with the password of a user of `deploy/nats/nats.conf`, such as `gateway`;
+    /// `None` if the user does not exist.
     #[must_use]
-    pub fn url_of(&self, user: &str) -> String {
-        let password = self.passwords.get(user).map_or("", String::as_str);
-        format!("nats://{user}:{password}@127.0.0.1:{}", self.port)
+    pub fn url_of(&self, user: &str) -> Option<String> {
+        let password = self.passwords.get(user)?;
+        Some(url(user, password, self.port))
     }
 
     /// Returns the process id, while nats-server runs.
@@ -133,25 +138,20 @@ impl Nats {
     }
 }
 
-/// Returns the password of each user, made at the first start.
-fn passwords(folder: &Folder) -> anyhow::Result<BTreeMap<&'static str, String>> {
-    let mut passwords = BTreeMap::from([(OWNER, folder.password("nats")?)]);
-    for user in USERS {
-        passwords.insert(user, folder.password(&format!("nats-{user}"))?);
-    }
-    Ok(passwords)
+fn url(user: &str, password: &str, port: u16) -> String {
+    format!("nats://{user}:{password}@127.0.0.1:{port}")
 }
 
 /// Returns the accounts of [`DEPLOYED`] with these passwords, and [`OWNER`] in the account with the
 /// streams.
-fn accounts(passwords: &BTreeMap<&'static str, String>) -> anyhow::Result<String> {
+fn accounts(password: &str, passwords: &BTreeMap<&'static str, String>) -> anyhow::Result<String> {
     let (_, accounts) = DEPLOYED.split_once("\naccounts {").context("no accounts")?;
     let (before, users) = accounts.split_once("    users: [\n").context("no users")?;
-    let owner = serde_json::json!({ "user": OWNER, "password": passwords.get(OWNER) });
+    let owner = serde_json::json!({ "user": OWNER, "password": password });
     let mut accounts = format!("accounts {{{before}    users: [\n      {owner}\n{users}");
-    for user in USERS {
+    for (user, password) in passwords {
         let variable = format!("$NATS_{}_PASSWORD", user.to_uppercase());
-        let password = serde_json::json!(passwords.get(user)).to_string();
+        let password = serde_json::json!(password).to_string();
         accounts = accounts.replace(&variable, &password);
     }
     Ok(accounts)
@@ -189,9 +189,8 @@ mod tests {
 
     #[test]
     fn each_user_of_the_deployed_accounts_has_a_password() {
-        let mut passwords: BTreeMap<_, _> = USERS.map(|user| (user, format!("pw-{user}"))).into();
-        passwords.insert(OWNER, "pw".to_owned());
-        let accounts = accounts(&passwords).unwrap();
+        let passwords = USERS.map(|user| (user, format!("pw-{user}"))).into();
+        let accounts = accounts("pw", &passwords).unwrap();
         let of_user = |user: &str| format!("user: {user}, password: \"pw-{user}\"");
         for user in USERS {
             assert_eq!(accounts.matches(&of_user(user)).count(), 1, "{user}");

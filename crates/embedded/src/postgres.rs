@@ -109,7 +109,7 @@ impl Postgres {
     /// no accounts, or the account does not exist.
     #[must_use]
     pub fn url_of(&self, account: &str) -> Option<String> {
-        let password = self.passwords.as_ref()?.of_account(account)?;
+        let password = self.passwords.as_ref()?.get(account)?;
         Some(url(account, password, self.port))
     }
 

@@ -1,4 +1,4 @@
-//! The data folder: what Tagtrail did not make is neither removed nor followed nor trusted.
+//! The data folder: files of others are neither removed nor followed nor trusted.
 
 #![expect(clippy::unwrap_used, reason = "in tests a panic is the report")]
 
