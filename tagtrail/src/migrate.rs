@@ -45,9 +45,7 @@ impl Config {
                 replicas: self.replicas,
                 ..BusArgs::new(url)
             };
-            Bus::connect_within(&args, "migrate", wait)
-                .await
-                .context("can't make the streams: check NATS_URL, the rights of its account, and the log of nats-server")?;
+            streams(&args, wait).await?;
             done += ", and the streams are as they should be";
         }
         Ok(done)
@@ -92,6 +90,14 @@ pub(crate) async fn migrate(db: &DbArgs, wait: Duration) -> anyhow::Result<i64> 
         .map(|migration| migration.version)
         .max()
         .unwrap_or(0))
+}
+
+/// Waits for the server, and makes the missing streams.
+pub(crate) async fn streams(bus: &BusArgs, wait: Duration) -> anyhow::Result<()> {
+    Bus::connect_within(bus, "migrate", wait)
+        .await
+        .context("can't make the streams: check NATS_URL, the rights of its account, and the log of nats-server")?;
+    Ok(())
 }
 
 /// Waits up to `wait` for the server to answer a statement: a pooler accepts connections without

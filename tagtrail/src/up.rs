@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use tagtrail_bus::{Bus, BusArgs};
+use tagtrail_bus::BusArgs;
 use tagtrail_config::File;
 use tagtrail_daemon::{Context, Tasks};
 use tagtrail_embedded::{Embedded, Settings, become_user, runs_as_root, write_private};
@@ -102,28 +102,31 @@ async fn services(config: &Config, ctx: &Context, embedded: &Embedded) -> anyhow
         let url = embedded.postgres_url_of(service)?;
         Ok::<_, anyhow::Error>(DbArgs { url })
     };
-    let bus = |service: &str| BusArgs::new(&embedded.nats_url_of(service));
+    let bus = |service| {
+        let url = embedded.nats_url_of(service)?;
+        Ok::<_, anyhow::Error>(BusArgs::new(&url))
+    };
     crate::migrate::migrate(&owner, START).await?;
     // No service may make streams.
-    Bus::connect_within(&BusArgs::new(&embedded.nats_url()), "up", START).await?;
+    crate::migrate::streams(&bus("migrate")?, START).await?;
     let file = file(config);
     let api = tagtrail_api::Config {
         listen: config.api,
         config: Some(file.clone()),
         db: account("api")?,
-        bus: bus("api"),
+        bus: bus("api")?,
         pace: tagtrail_api::Pace::default(),
     };
     let mut tasks = Tasks::new();
     let gateway = tagtrail_gateway::Config {
         listen: config.gateway,
         config: file.clone(),
-        bus: bus("gateway"),
+        bus: bus("gateway")?,
     };
     tasks.spawn("gateway", tagtrail_gateway::run(gateway, ctx.clone()));
     let resolver = tagtrail_resolver::Config {
         config: Some(file.clone()),
-        bus: bus("resolver"),
+        bus: bus("resolver")?,
         database_url: Some(account("resolver")?.url),
         ack_seconds: Duration::from_secs(120),
         pace: tagtrail_resolver::Pace::default(),
@@ -131,7 +134,7 @@ async fn services(config: &Config, ctx: &Context, embedded: &Embedded) -> anyhow
     tasks.spawn("resolver", tagtrail_resolver::run(resolver, ctx.clone()));
     let indexer = tagtrail_indexer::Config {
         db: account("indexer")?,
-        bus: bus("indexer"),
+        bus: bus("indexer")?,
         config: Some(file.clone()),
         appliers: None,
         session_seconds: SESSION,
@@ -143,7 +146,7 @@ async fn services(config: &Config, ctx: &Context, embedded: &Embedded) -> anyhow
     tasks.spawn("indexer", tagtrail_indexer::run(indexer, ctx.clone()));
     let trigger = tagtrail_trigger::Config {
         db: account("trigger")?,
-        bus: bus("trigger"),
+        bus: bus("trigger")?,
         config: file,
         workers: 8,
         session_seconds: SESSION,
@@ -155,7 +158,7 @@ async fn services(config: &Config, ctx: &Context, embedded: &Embedded) -> anyhow
         config.clone(),
         ctx.clone(),
         embedded.nats_url(),
-        embedded.nats_url_of("subscriber"),
+        embedded.nats_url_of("subscriber")?,
         embedded.postgres_url().to_owned(),
     );
     tasks.spawn("announcement", announce);
@@ -192,8 +195,8 @@ async fn announce(
         "gateway": format!("http://{}", config.gateway),
         "api": format!("http://{}", config.api),
         "admin": ctx.admin.map(|address| format!("http://{address}")),
-        "nats": &nats,
-        "subscriber": subscriber,
+        "nats": nats,
+        "subscriber": &subscriber,
         "postgres": postgres,
     });
     write_private(&path, &format!("{endpoints}\n"))?;
@@ -205,7 +208,7 @@ async fn announce(
         screen::first(&endpoints, &config.data)
     );
     if !config.quiet
-        && let Err(error) = screen::follow(&nats, &ctx.shutdown).await
+        && let Err(error) = screen::follow(&subscriber, &ctx.shutdown).await
     {
         tracing::warn!("can't print revisions and rollouts: {error:#}");
     }
