@@ -121,7 +121,7 @@ impl Folder {
         }
     }
 
-    /// Returns the passwords of these accounts of a child, each created once and kept in the folder.
+    /// Returns the passwords of these accounts of a child, created once and kept in the folder.
     pub(crate) fn passwords(
         &self,
         child: &str,
