@@ -4,7 +4,7 @@ CARGO ?= cargo
 # Data folder of `make up`. As root, Postgres runs as another user, who must be able to reach the folder.
 DATA ?= $(if $(filter 0,$(shell id -u)),/var/lib/tagtrail,.tagtrail)
 
-.PHONY: about-demo help setup servers build up demo test test-servers test-clients test-registries findings faults faults-selftest overload bench bench-growth fuzz lint fmt clean-data
+.PHONY: about-demo help setup servers build up demo test test-servers test-clients test-browser test-registries findings faults faults-selftest overload bench bench-growth fuzz lint fmt clean-data
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -50,6 +50,9 @@ test-servers: setup ## test on several releases of Postgres and nats-server, fro
 
 test-clients: setup ## run the examples in five languages, with libraries from public package registries
 	@scripts/test-clients
+
+test-browser: setup ## check in a real browser that pages of other origins change and read nothing (needs chromium, node and npm)
+	@scripts/test-browser
 
 test-registries: setup ## run seven clients against four registries, Gitea and Pulp among them (the first time half an hour or more)
 	@scripts/test-registries
