@@ -265,6 +265,7 @@ fn every_link_of_the_documentation_has_a_target() {
         "ARCHITECTURE.md",
         "CONTRIBUTING.md",
         "CHANGELOG.md",
+        "SECURITY.md",
         "docs/configuration.md",
         "docs/decisions.md",
         "docs/generic-source.md",
@@ -273,6 +274,7 @@ fn every_link_of_the_documentation_has_a_target() {
         "docs/registries.md",
         "docs/reliability.md",
         "docs/reports.md",
+        "docs/security.md",
         "docs/subscribe.md",
     ];
     for name in pages {
@@ -320,7 +322,12 @@ fn every_path_on_the_pages_for_developers_exists() {
         all.iter().any(|there| there.ends_with(&end))
     };
     let mut checked = 0;
-    for name in ["ARCHITECTURE.md", "CONTRIBUTING.md", "docs/reliability.md"] {
+    for name in [
+        "ARCHITECTURE.md",
+        "CONTRIBUTING.md",
+        "docs/reliability.md",
+        "docs/security.md",
+    ] {
         let text = page(name);
         let (mut in_block, mut words) = (false, Vec::new());
         for line in text.lines() {
@@ -348,4 +355,29 @@ fn every_path_on_the_pages_for_developers_exists() {
         }
     }
     assert!(checked > 100, "{checked}");
+}
+
+#[test]
+fn every_test_that_the_page_on_security_names_exists() {
+    let mut paths = BTreeSet::new();
+    tree(&root(), &mut paths);
+    let sources: String = paths
+        .iter()
+        .filter(|path| path.ends_with(".rs"))
+        .map(|path| page(path.trim_start_matches('/')))
+        .collect();
+    let text = page("docs/security.md");
+    let is_test = |word: &&str| {
+        let lower = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
+        word.chars().all(lower) && word.matches('_').count() >= 3
+    };
+    let mut checked = 0;
+    for name in text.split('`').skip(1).step_by(2).filter(is_test) {
+        assert!(
+            sources.contains(&format!("fn {name}(")),
+            "docs/security.md names {name}, which does not exist"
+        );
+        checked += 1;
+    }
+    assert!(checked > 10, "{checked}");
 }
