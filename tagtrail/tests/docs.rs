@@ -379,5 +379,33 @@ fn every_test_that_the_page_on_security_names_exists() {
         );
         checked += 1;
     }
-    assert!(checked > 10, "{checked}");
+    assert!(checked > 60, "{checked}");
+}
+
+/// Returns the number of requirements in a list such as `1.2.6–1.2.8, 2.1.1`.
+fn requirements(list: &str) -> u32 {
+    let last = |number: &str| -> u32 { number.rsplit('.').next().unwrap().parse().unwrap() };
+    list.split(", ")
+        .map(|part| match part.split_once('–') {
+            Some((from, to)) => last(to) - last(from) + 1,
+            None => 1,
+        })
+        .sum()
+}
+
+#[test]
+fn the_page_on_security_judges_every_requirement_of_levels_1_and_2() {
+    let text = page("docs/security.md");
+    let (_, table) = text.split_once("| requirement |").unwrap();
+    let mut judged = 0;
+    for row in table.lines().skip(2) {
+        let cells: Vec<&str> = row.trim_matches(['|', ' ']).split(" | ").collect();
+        let [numbers, _, holds, evidence] = cells[..] else {
+            panic!("a row without four cells: {row}");
+        };
+        assert!(["yes", "partly", "no", "n/a"].contains(&holds), "{row}");
+        assert!(!evidence.is_empty(), "{row}");
+        judged += requirements(numbers);
+    }
+    assert_eq!(judged, 253);
 }
