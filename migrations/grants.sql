@@ -72,6 +72,16 @@ begin
             ('tagtrail_indexer', 'sweep', 'select', null),
             ('tagtrail_indexer', 'sweep', 'insert', null),
             ('tagtrail_indexer', 'sweep', 'update', 'stream_created_ns, applied_seq, applied_time_ns, done_at, doubts_until'),
+            ('tagtrail_indexer', 'coverage', 'select', null),
+            ('tagtrail_indexer', 'coverage', 'insert', null),
+            ('tagtrail_indexer', 'coverage', 'update', 'event, resolved, observed, reconciled, reordered, imported, signatures, last_event_at'),
+            ('tagtrail_indexer', 'coverage_change', 'select', null),
+            ('tagtrail_indexer', 'coverage_change', 'insert', null),
+            ('tagtrail_indexer', 'coverage_change', 'update', 'counted_as'),
+            ('tagtrail_indexer', 'coverage_change', 'delete', null),
+            ('tagtrail_indexer', 'coverage_position', 'select', null),
+            ('tagtrail_indexer', 'coverage_position', 'insert', null),
+            ('tagtrail_indexer', 'coverage_position', 'update', 'counted'),
 
             -- Reads history, and records how far each registry is reconciled.
             ('tagtrail_resolver', '_sqlx_migrations', 'select', null),
@@ -126,6 +136,8 @@ begin
             ('tagtrail_api', 'position', 'select', null),
             ('tagtrail_api', 'reconcile', 'select', null),
             ('tagtrail_api', 'reconcile_failure', 'select', null),
+            ('tagtrail_api', 'coverage', 'select', null),
+            ('tagtrail_api', 'coverage_position', 'select', null),
             -- The old name of reconcile, for APIs of the version before.
             ('tagtrail_api', 'walk', 'select', null),
             ('tagtrail_api', 'trigger', 'select', null),
