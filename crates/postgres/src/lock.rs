@@ -19,6 +19,8 @@ pub enum Lock {
     Sweep,
     /// The right to store manifests.
     Manifests,
+    /// The right to count changes for the coverage report.
+    Coverage,
     /// The right to reconcile the registry with this number: [`Lock::number_of`] its name.
     Reconcile(i32),
     /// The right to ask the registry with this number about the images of triggers.
@@ -42,6 +44,7 @@ impl Lock {
             Lock::Ledger => (SERVICE, 1),
             Lock::Sweep => (SERVICE, 2),
             Lock::Manifests => (SERVICE, 3),
+            Lock::Coverage => (SERVICE, 5),
             Lock::Target(trigger) => (TARGET, trigger),
             Lock::Reconcile(registry) => (REGISTRY, registry),
             Lock::WatchTriggers(registry) => (TRIGGERS, registry),

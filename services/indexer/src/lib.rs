@@ -3,8 +3,8 @@
 //!
 //! In scope: new pushes, the revisions that follow from them (the pure rule is `rules/timeline`),
 //! their storage in Postgres, their ordered and fenced publication on REVISIONS, re-checks of
-//! images whose order of pushes is doubtful, and the manifests that the resolver read. Any number
-//! of instances share the partitions.
+//! images whose order of pushes is doubtful, the manifests that the resolver read, and the numbers of
+//! the coverage report. Any number of instances share the partitions.
 //!
 //! Out of scope: the bodies of registries (the gateway), rollouts (the trigger service), queries
 //! (the api). Nothing here deletes or rewrites history.
@@ -15,6 +15,7 @@
 //! the bus, and then publishes the revisions that were recorded and not published.
 
 mod config;
+mod coverage;
 mod error;
 mod manifests;
 mod metrics;
@@ -79,6 +80,10 @@ pub async fn run(config: Config, ctx: Context) -> anyhow::Result<()> {
     tasks.spawn(
         "manifests",
         manifests::manifests(config.db.clone(), shared.clone()),
+    );
+    tasks.spawn(
+        "coverage",
+        coverage::coverage(config.db.clone(), shared.clone()),
     );
     tasks.spawn(
         "partitions",

@@ -1,8 +1,9 @@
 //! All SQL of the indexer. Each function takes a connection: the session that holds the partition,
 //! within the transaction of the batch where it writes; in `sweep` the session of the sweeper; in
-//! `manifests` the session that holds the lock. A statement takes a set and returns a set; none
+//! `manifests` and `coverage` the session that holds the lock. A statement takes a set and returns a set; none
 //! runs once per push.
 
+pub(crate) mod coverage;
 pub(crate) mod doubts;
 pub(crate) mod manifests;
 pub(crate) mod position;
