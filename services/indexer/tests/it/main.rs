@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "in tests a panic is the report")]
 
 mod bench;
+mod coverage;
 mod faults;
 mod history;
 mod manifests;
