@@ -15,10 +15,15 @@ use crate::http::error::Error;
 /// Most connections. A question takes a fraction of a millisecond: with more connections,
 /// requests would queue in Postgres instead of here.
 const CONNECTIONS: usize = 8;
-/// Time to acquire a connection.
+/// Most connections for large questions at once: half, so that a small question never waits for
+/// their end.
+const LARGE: usize = CONNECTIONS / 2;
+/// Time to acquire a connection, and before it the place of a large question.
 const ACQUIRE: Duration = Duration::from_secs(2);
 /// Settings of each connection: the time-out of a statement, in milliseconds.
 const SETTINGS: [(&str, &str); 1] = [("statement_timeout", "5000")];
+/// The same time-out.
+const STATEMENT: Duration = Duration::from_secs(5);
 /// A connection that was idle for longer is probed before use.
 const FRESH: Duration = Duration::from_secs(1);
 /// Time between two probes of Postgres, and time-out of a probe.
@@ -35,6 +40,10 @@ pub(crate) struct Database(Arc<OnceLock<Pool>>);
 struct Pool {
     options: PgConnectOptions,
     permits: Arc<Semaphore>,
+    /// Places of large questions.
+    large: Arc<Semaphore>,
+    /// Places of cancelled large questions, each with the time of the cancellation.
+    cancelled: Mutex<Vec<(OwnedSemaphorePermit, Instant)>>,
     /// Unused connections, each with the time of the last use.
     idle: Mutex<Vec<(PgConnection, Instant)>>,
 }
@@ -47,18 +56,46 @@ struct Connection {
     permit: OwnedSemaphorePermit,
 }
 
+/// The place of a large question. A request that is cancelled, because the client is gone, leaves
+/// its statement running in Postgres: the place is free again after the time-out of the statement.
+/// Otherwise clients that hang up could start any number of statements.
+struct Place<'a> {
+    pool: &'a Pool,
+    permit: Option<OwnedSemaphorePermit>,
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        if let Some(permit) = self.permit.take() {
+            locked(&self.pool.cancelled).push((permit, Instant::now()));
+        }
+    }
+}
+
 impl Connection {
     /// Returns the connection to the pool.
     fn keep(self, pool: &Pool) {
-        pool.idle().push((self.connection, Instant::now()));
+        locked(&pool.idle).push((self.connection, Instant::now()));
         drop(self.permit);
     }
 }
 
 impl Pool {
-    fn idle(&self) -> MutexGuard<'_, Vec<(PgConnection, Instant)>> {
-        // No code panics while holding this lock.
-        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Waits for the place of a large question.
+    async fn place(&self) -> Result<Place<'_>, Error> {
+        let permit = Arc::clone(&self.large).acquire_owned();
+        match tokio::time::timeout(ACQUIRE, permit).await {
+            Ok(Ok(permit)) => Ok(Place {
+                pool: self,
+                permit: Some(permit),
+            }),
+            _ => Err(Error::TooManyQuestions),
+        }
+    }
+
+    /// Frees the places of cancelled questions whose statement has reached its time-out.
+    fn free_cancelled(&self) {
+        locked(&self.cancelled).retain(|(_, since)| since.elapsed() < STATEMENT);
     }
 
     /// Waits for a permit, then for a connection.
@@ -73,7 +110,7 @@ impl Pool {
     /// Returns the connection that was used last, or a new one.
     async fn connect(&self) -> Result<PgConnection, sqlx::Error> {
         loop {
-            let last = self.idle().pop();
+            let last = locked(&self.idle).pop();
             let Some((mut connection, since)) = last else {
                 return tagtrail_postgres::connect(self.options.clone(), &SETTINGS).await;
             };
@@ -87,6 +124,18 @@ impl Pool {
 }
 
 impl Database {
+    /// As [`Database::ask`], for a question whose cost grows with history: a list, a report, or
+    /// revisions by their time of recording. Only [`LARGE`] of them run at once, the others wait.
+    pub(crate) async fn ask_large<T>(
+        &self,
+        question: impl AsyncFnOnce(&mut PgConnection) -> Result<T, sqlx::Error>,
+    ) -> Result<T, Error> {
+        let mut place = self.0.get().ok_or(Error::NotConnected)?.place().await?;
+        let answer = self.ask(question).await;
+        drop(place.permit.take());
+        answer
+    }
+
     /// Lends a connection to `question`: a statement or two, never a transaction.
     ///
     /// The connection is kept for the next question only if `question` succeeds. After an error the
@@ -115,6 +164,9 @@ impl Database {
         let pool = pool(&db)?;
         self.0.get_or_init(|| pool);
         loop {
+            if let Some(pool) = self.0.get() {
+                pool.free_cancelled();
+            }
             ctx.health.set("postgres", self.probe().await);
             tokio::select! {
                 () = ctx.shutdown.cancelled() => return Ok(()),
@@ -138,8 +190,15 @@ fn pool(db: &DbArgs) -> Result<Pool, DbError> {
     Ok(Pool {
         options: db.options("api")?,
         permits: Arc::new(Semaphore::new(CONNECTIONS)),
+        large: Arc::new(Semaphore::new(LARGE)),
+        cancelled: Mutex::default(),
         idle: Mutex::default(),
     })
+}
+
+/// Locks a mutex. No code panics while holding one.
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 async fn alive(connection: &mut PgConnection) -> Result<(), sqlx::Error> {

@@ -330,7 +330,7 @@ impl Follower {
         }
         let database = &self.feed.database;
         let found = database
-            .ask(async |db| recorded::revisions(db, &ranges).await)
+            .ask_large(async |db| recorded::revisions(db, &ranges).await)
             .await?;
         let items = found.into_iter().rev();
         self.ready = items

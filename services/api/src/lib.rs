@@ -22,7 +22,7 @@
 //! | 405 | `method_not_allowed` |
 //! | 400, 413, 415 | `body_invalid`, `body_too_large`, `body_not_json`: of operations with a body |
 //! | 500 | `internal`: a defect of Tagtrail; only the log has the cause |
-//! | 503 | `store_unavailable`: Postgres is down or slow; `busy`: the feed has too many followers; the client retries after `Retry-After` |
+//! | 503 | `store_unavailable`: Postgres is down or slow; `busy`: the feed has too many followers, or too many large questions are being answered; the client retries after `Retry-After` |
 
 mod config;
 mod database;

@@ -128,6 +128,8 @@ pub(crate) enum Error {
 
     #[error("the live feed has too many followers; try again in a moment")]
     TooManyFollowers,
+    #[error("too many large questions are being answered; try again in a moment")]
+    TooManyQuestions,
     #[error("the database has not been reached since the start; try again in a moment")]
     NotConnected,
     #[error("the database can't be reached or is overloaded; try again in a moment")]
@@ -218,7 +220,9 @@ impl Error {
             Error::RolloutUnknown => (StatusCode::NOT_FOUND, "rollout_unknown"),
             Error::NotFound => (StatusCode::NOT_FOUND, "not_found"),
             Error::MethodNotAllowed => (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed"),
-            Error::TooManyFollowers => (StatusCode::SERVICE_UNAVAILABLE, "busy"),
+            Error::TooManyFollowers | Error::TooManyQuestions => {
+                (StatusCode::SERVICE_UNAVAILABLE, "busy")
+            }
             Error::NotConnected | Error::Unavailable(_) | Error::TooSlow(_) => {
                 (StatusCode::SERVICE_UNAVAILABLE, "store_unavailable")
             }

@@ -26,6 +26,7 @@ const COMMON: &[(u16, &str)] = &[
     (429, "too_many_refusals"),
     (500, "internal"),
     (503, "store_unavailable"),
+    (503, "busy"),
 ];
 
 /// Problems of the operations that take a body.

@@ -98,7 +98,7 @@ async fn digest(
     let page = Page::read(LIST, &parameters)?;
     let digest = whole_digest(&database, &path).await?;
     let intervals = database
-        .ask(async |db| digests::intervals(db, &digest, page.after, page.fetch()).await)
+        .ask_large(async |db| digests::intervals(db, &digest, page.after, page.fetch()).await)
         .await?;
     let intervals = page.cut(intervals);
     Ok(Json(Holders { digest, intervals }))

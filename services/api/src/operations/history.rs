@@ -54,7 +54,7 @@ async fn history(
     };
     let page = Page::read(LIST, &parameters)?;
     let changes = database
-        .ask(async |db| match tag_id(db, &image).await? {
+        .ask_large(async |db| match tag_id(db, &image).await? {
             Some(tag) => changes::changes(db, tag, &image, range, page.after, page.fetch())
                 .await
                 .map(Some),

@@ -40,7 +40,7 @@ pub(crate) struct Registries {
 
 async fn registries(State(database): State<Database>, uri: Uri) -> Result<Json<Registries>, Error> {
     Parameters::read(&uri, REGISTRIES.query)?;
-    let answer = database.ask(async |db| {
+    let answer = database.ask_large(async |db| {
         Ok(Registries {
             items: registries::known(db).await?,
             shared: registries::shared(db).await?,

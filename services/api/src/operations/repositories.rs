@@ -57,7 +57,7 @@ async fn repositories(
     let signatures = parameters.flag(SIGNATURES.name)?;
     let page = Page::read(LIST, &parameters)?;
     let found = database
-        .ask(async |db| {
+        .ask_large(async |db| {
             names::repositories(db, prefix.as_deref(), signatures, page.after, page.fetch()).await
         })
         .await?;

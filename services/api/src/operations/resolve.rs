@@ -6,6 +6,7 @@ use axum::http::Uri;
 use axum::routing::on;
 use schemars::JsonSchema;
 use serde::Serialize;
+use sqlx::PgConnection;
 use tagtrail_config::Role;
 use tagtrail_history::instant::Instant;
 use tagtrail_history::resolve;
@@ -88,19 +89,22 @@ async fn resolve(
     let parameters = Parameters::read(&uri, RESOLVE.query)?;
     let image = parameters.image(&names)?;
     let query = ResolveQuery::read(&parameters)?;
-    let (found, known) = database
-        .ask(async |db| {
-            let found = match query {
-                ResolveQuery::Head => resolve::head(db, &image).await?,
-                ResolveQuery::AsOf { at, known_at } => {
-                    resolve::as_of(db, &image, at, known_at).await?
-                }
-                ResolveQuery::Numbered(revision) => resolve::numbered(db, &image, revision).await?,
-            };
-            let known = found.is_some() || tag_id(db, &image).await?.is_some();
-            Ok((found, known))
-        })
-        .await?;
+    let question = async |db: &mut PgConnection| {
+        let found = match query {
+            ResolveQuery::Head => resolve::head(db, &image).await?,
+            ResolveQuery::AsOf { at, known_at } => resolve::as_of(db, &image, at, known_at).await?,
+            ResolveQuery::Numbered(revision) => resolve::numbered(db, &image, revision).await?,
+        };
+        let known = found.is_some() || tag_id(db, &image).await?.is_some();
+        Ok((found, known))
+    };
+    let (found, known) = match query {
+        // Revisions recorded later than `known_at` are passed over one by one.
+        ResolveQuery::AsOf {
+            known_at: Some(_), ..
+        } => database.ask_large(question).await?,
+        _ => database.ask(question).await?,
+    };
     let Some(found) = found else {
         return Err(match query {
             ResolveQuery::Numbered(revision) if known => Error::RevisionUnknown { image, revision },

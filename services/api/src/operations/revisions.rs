@@ -79,7 +79,6 @@ pub(crate) const REVISIONS: Operation = Operation {
         (400, "time_invalid"),
         (400, "flag_invalid"),
         (400, "cursor_invalid"),
-        (503, "busy"),
     ],
     serve: |method| on(method, revisions),
 };
@@ -163,7 +162,7 @@ fn last_event_id<'a>(
 /// Counts the known images that match. `None`: not counted, since only people read the number, and
 /// the feed works without it.
 async fn images(shared: &Shared, pattern: &ImagePattern, signatures: bool) -> Option<u64> {
-    let count = shared.database.ask(async |db| {
+    let count = shared.database.ask_large(async |db| {
         let mut count = 0;
         for folds in [false, true] {
             let matches = |registry: &Registry, repository: &Repository| {

@@ -79,14 +79,14 @@ async fn list(State(database): State<Database>, uri: Uri) -> Result<Json<Items<R
     let Some(name) = parameters.text("trigger") else {
         let page = Page::read(ALL, &parameters)?;
         let rollouts = database
-            .ask(async |db| store::rollouts::all(db, page.after, page.fetch()).await)
+            .ask_large(async |db| store::rollouts::all(db, page.after, page.fetch()).await)
             .await?;
         return Ok(Json(page.cut(rollouts)));
     };
     let page = Page::read(OF_TRIGGER, &parameters)?;
     let name: Name = name.parse().map_err(|_| Error::TriggerUnknown)?;
     let rollouts = database
-        .ask(async |db| match store::triggers::id(db, &name).await? {
+        .ask_large(async |db| match store::triggers::id(db, &name).await? {
             Some(trigger) => store::rollouts::of(db, trigger, page.after, page.fetch())
                 .await
                 .map(Some),

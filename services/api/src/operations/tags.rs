@@ -81,7 +81,7 @@ async fn tags(
     let page = Page::read(LIST, &parameters)?;
     let (registry, repository) = (&image.registry, &image.repository);
     let (found, known) = database
-        .ask(async |db| {
+        .ask_large(async |db| {
             let found =
                 names::tags(db, registry, repository, query, page.after, page.fetch()).await?;
             let known = !found.is_empty() || names::is_known(db, registry, repository).await?;
