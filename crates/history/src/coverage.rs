@@ -6,8 +6,7 @@ use serde::Serialize;
 use sqlx::postgres::PgRow;
 use sqlx::{PgConnection, Row as _};
 use tagtrail_postgres::row;
-use tagtrail_proto::{Push, Tag};
-use time::OffsetDateTime;
+use time::{Duration, OffsetDateTime, UtcOffset};
 
 use crate::instant::Instant;
 
@@ -95,85 +94,73 @@ pub async fn not_compared(db: &mut PgConnection) -> Result<Vec<NotCompared>, sql
         .collect()
 }
 
-/// Returns the coverage of each registry and source, by the revisions recorded since a time.
+/// The coverage since a time.
+#[derive(Debug)]
+pub struct Coverage {
+    /// The start of the hour (UTC) from which on changes are counted.
+    pub since: OffsetDateTime,
+    /// By registry, then source.
+    pub items: Vec<SourceCoverage>,
+    /// Recorded changes that are not counted yet.
+    pub uncounted: u64,
+}
+
+/// Returns the coverage of each registry and source, by the revisions recorded since the hour (UTC)
+/// of a time. The indexer counts them; the rule is with its statements.
 ///
-/// A change that was found by reconciling or a pull and reported by an event afterwards counts
-/// once, as an event. Either the event has an earlier time: then the tag changed at that time, and
-/// the revision found by reconciling repeats the digest. Or the event has a later time, and reports
-/// the same digest.
-///
-/// A change is reordered if an event reported its digest at most two minutes before or after the
-/// revision that the change replaces: of two pushes at one moment the registry may write the tag in
-/// another order than that of their events. The same digest reported at another time proves
-/// nothing: the tag may have returned to it without an event.
-pub async fn since(
-    db: &mut PgConnection,
-    since: OffsetDateTime,
-) -> Result<Vec<SourceCoverage>, sqlx::Error> {
+/// The time depends on the number of days, registries and sources, and not on the number of
+/// changes: hours are added up to the end of the first day, and days from there on.
+pub async fn since(db: &mut PgConnection, since: OffsetDateTime) -> Result<Coverage, sqlx::Error> {
+    let in_utc = since.checked_to_offset(UtcOffset::UTC);
+    let since = in_utc.unwrap_or(since).truncate_to_hour();
     let rows = sqlx::query(
-        "with change as (
-             select v.tag_id, v.digest, v.effective_at, p.source,
-                    case when p.origin = 'resolved' and starts_with(p.event_id, $2) then 'observed' else p.origin::text end as origin,
-                    coalesce(lag(v.effective_at) over same, v.effective_at) as replaced_at,
-                    lag(v.number) over same is not null and lag(v.digest) over same is not distinct from v.digest as again,
-                    lead(v.effective_at) over same as until
-             from revision v join push p on p.id = v.push_id
-             where v.recorded_at >= $1
-             window same as (partition by v.tag_id order by v.effective_at, v.number)
-         ), known as (
-             select c.tag_id, c.source,
-                    case
-                        when c.origin in ('observed', 'reconciled', 'imported') and exists (
-                            select from push e
-                            where e.tag_id = c.tag_id and e.origin = 'event' and e.effective_at >= c.effective_at
-                              and (c.until is null or e.effective_at < c.until)
-                              and case e.action when 'push' then e.digest end is not distinct from c.digest)
-                        then 'event'
-                        when c.origin in ('observed', 'reconciled') and exists (
-                            select from push e
-                            where e.tag_id = c.tag_id and e.origin = 'event' and e.effective_at < c.effective_at
-                              and e.effective_at between c.replaced_at - interval '2 min' and c.replaced_at + interval '2 min'
-                              and case e.action when 'push' then e.digest end is not distinct from c.digest)
-                        then 'reordered'
-                        else c.origin
-                    end as origin
-             from change c where not c.again
-         ), counted as (
-             select r.registry, k.source,
-                    count(*) filter (where k.origin = 'event') as event,
-                    count(*) filter (where k.origin = 'resolved') as resolved,
-                    count(*) filter (where k.origin = 'observed') as observed,
-                    count(*) filter (where k.origin = 'reconciled') as reconciled,
-                    count(*) filter (where k.origin = 'reordered') as reordered,
-                    count(*) filter (where k.origin = 'imported') as imported,
-                    count(*) filter (where k.origin = 'signature') as signatures
-             from (
-                 select k.source, t.repository_id, case when t.name ~ $3 then 'signature' else k.origin end as origin
-                 from known k join tag t on t.id = k.tag_id) k
-             join repository r on r.id = k.repository_id
-             group by r.registry, k.source
-         ), last_event as (
-             select r.registry, p.source, max(p.received_at) as last_event_at
-             from push p left join tag t on t.id = p.tag_id
-             join repository r on r.id = coalesce(t.repository_id, p.repository_id)
-             where p.recorded_at >= $1 and p.origin in ('event', 'resolved')
-             group by r.registry, p.source
-         ), by_source as (
-             select registry, source, c.event, c.resolved, c.observed, c.reconciled, c.reordered, c.imported, c.signatures, e.last_event_at
-             from counted c full join last_event e using (registry, source)
+        "with counted as (
+             select registry, source, sum(event)::bigint as event, sum(resolved)::bigint as resolved, sum(observed)::bigint as observed,
+                    sum(reconciled)::bigint as reconciled, sum(reordered)::bigint as reordered, sum(imported)::bigint as imported,
+                    sum(signatures)::bigint as signatures, max(last_event_at) as last_event_at
+             from coverage
+             where period = 'hour' and starts_at >= $1 and starts_at < $2 or period = 'day' and starts_at >= $2
+             group by registry, source
+             having max(last_event_at) is not null
+                 or sum(event + resolved + observed + reconciled + reordered + imported + signatures) <> 0
          ), reconciled_at as (
              select registry, max(last_at) as last_reconciled_at from reconcile group by registry
          )
          select registry, source, event, resolved, observed, reconciled, reordered, imported, signatures, last_event_at, last_reconciled_at
-         from by_source full join reconciled_at using (registry)
+         from counted full join reconciled_at using (registry)
          order by registry, source",
     )
     .bind(since)
-    .bind(Push::OBSERVED)
-    .bind(Tag::SIGNATURE)
-    .fetch_all(db)
+    .bind(next_day(since))
+    .fetch_all(&mut *db)
     .await?;
-    rows.iter().map(of_row).collect()
+    Ok(Coverage {
+        since,
+        items: rows.iter().map(of_row).collect::<Result<_, _>>()?,
+        uncounted: uncounted(db).await?,
+    })
+}
+
+/// Returns the first midnight (UTC) at or after an hour. `None`: the calendar ends before.
+fn next_day(hour: OffsetDateTime) -> Option<OffsetDateTime> {
+    match hour.truncate_to_day() {
+        day if day == hour => Some(day),
+        day => day.checked_add(Duration::DAY),
+    }
+}
+
+/// Returns the number of recorded changes that are not counted yet.
+async fn uncounted(db: &mut PgConnection) -> Result<u64, sqlx::Error> {
+    let count: Option<i64> = sqlx::query_scalar(
+        "select sum(greatest(e.ordinal - coalesce(c.counted, 0), 0))::bigint
+         from position p
+         cross join lateral (select coalesce(max(r.ordinal), 0) as ordinal from revision r where r.partition = p.partition) e
+         left join coverage_position c on c.feed = 'revision' and c.partition = p.partition
+         where p.stream = 'PUSHES'",
+    )
+    .fetch_one(db)
+    .await?;
+    Ok(row::unsigned(count.unwrap_or(0)))
 }
 
 fn of_row(row: &PgRow) -> Result<SourceCoverage, sqlx::Error> {

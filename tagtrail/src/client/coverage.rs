@@ -11,7 +11,8 @@ use super::table::{Column, table};
 /// Arguments of `tagtrail coverage`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Coverage {
-    /// Count changes recorded since this time (RFC 3339) [default: seven days ago].
+    /// Count changes recorded since the hour (UTC) of this time (RFC 3339)
+    /// [default: seven days ago].
     #[arg(long, value_name = "TIME", value_parser = super::time::text)]
     since: Option<String>,
 }
@@ -29,6 +30,9 @@ pub(super) fn describe(json: &Value, screen: &Screen) -> String {
         [] => format!("no changes since {}", screen.time(&field(json, "since"))),
         registries => changes(registries, screen),
     };
+    if let Some(uncounted) = json["uncounted"].as_u64().filter(|count| *count > 0) {
+        text += &format!("\n\n{uncounted} recorded changes are not counted yet");
+    }
     let not_compared = json.get("not_compared").and_then(Value::as_array);
     if let Some(failed) = not_compared.filter(|failed| !failed.is_empty()) {
         text += "\n\n";

@@ -22,7 +22,7 @@ const USUAL: time::Duration = time::Duration::days(7);
 
 const SINCE: Parameter = optional(
     "since",
-    "Changes recorded since this time (RFC 3339); without it, those of the last seven days.",
+    "Changes recorded since the hour (UTC) of this time (RFC 3339); without it, those of the last seven days.",
     "2026-03-03T00:00:00Z",
     crate::http::parameters::time,
 );
@@ -45,27 +45,32 @@ pub(crate) const COVERAGE: Operation = Operation {
 /// The coverage of all registries and sources.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct Coverage {
+    /// The start of the hour (UTC) from which on changes are counted.
     since: Instant,
     /// By registry, then source.
     items: Vec<SourceCoverage>,
     /// Repositories whose last comparison with their registry did not reach its end, the newest
     /// first. At most 100.
     not_compared: Vec<NotCompared>,
+    /// Recorded changes that are not among the numbers yet. The indexer counts every second; after
+    /// an upgrade it counts all of history first.
+    uncounted: u64,
 }
 
 async fn coverage(State(database): State<Database>, uri: Uri) -> Result<Json<Coverage>, Error> {
     let parameters = Parameters::read(&uri, COVERAGE.query)?;
     let since = parameters.time("since")?;
     let since = since.unwrap_or_else(|| OffsetDateTime::now_utc() - USUAL);
-    let (items, not_compared) = database
-        .ask(async |db| {
-            let items = coverage::since(db, since).await?;
-            Ok((items, coverage::not_compared(db).await?))
+    let (counted, not_compared) = database
+        .ask_large(async |db| {
+            let counted = coverage::since(db, since).await?;
+            Ok((counted, coverage::not_compared(db).await?))
         })
         .await?;
     Ok(Json(Coverage {
-        since: Instant(since),
-        items,
+        since: Instant(counted.since),
+        items: counted.items,
         not_compared,
+        uncounted: counted.uncounted,
     }))
 }
