@@ -61,6 +61,15 @@ impl Decision {
     const NOTHING: Decision = Decision::Nothing {
         waiting: Vec::new(),
     };
+
+    /// Returns the closed gates.
+    #[must_use]
+    pub fn waiting(&self) -> &[Waiting] {
+        match self {
+            Decision::Nothing { waiting } | Decision::Wait { waiting, .. } => waiting,
+            Decision::Start { .. } => &[],
+        }
+    }
 }
 
 /// Decides for one trigger.

@@ -7,6 +7,9 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use tagtrail_daemon::metrics::seconds;
 
+/// Statuses that alerts ask for.
+const STATUSES: [u16; 5] = [200, 401, 429, 500, 503];
+
 /// Metrics of the api.
 #[derive(Debug, Clone)]
 pub(crate) struct Metrics {
@@ -53,6 +56,16 @@ impl Metrics {
                 Counter::default(),
             ),
         }
+    }
+
+    /// Creates the series of an operation with the value zero, so that alerts see the first
+    /// increase.
+    pub(crate) fn expect_operation(&self, operation: &'static str) {
+        for status in STATUSES {
+            let answered = RequestLabels { operation, status };
+            drop(self.requests.get_or_create(&answered));
+        }
+        drop(self.seconds.get_or_create(&OperationLabels { operation }));
     }
 
     /// Counts an answer.

@@ -54,6 +54,7 @@ const ANSWER: Duration = Duration::from_secs(10);
 pub(crate) fn router(operations: &[Operation], shared: Shared) -> Router {
     let mut router = Router::new().route("/openapi.json", openapi::route(operations));
     for operation in operations {
+        shared.metrics.expect_operation(operation.id);
         let guard = Guard {
             tokens: Arc::clone(&shared.tokens),
             refusals: Arc::clone(&shared.refusals),

@@ -83,13 +83,15 @@ pub async fn serve(listener: TcpListener, config: Config, ctx: Context) -> anyho
         hosts,
     } = config.read()?;
     tracing::info!(address = %listener.local_addr()?, sources = sources.len(), "listening for webhooks");
+    let metrics = metrics::Metrics::new(&ctx.metrics);
+    sources.keys().for_each(|name| metrics.expect_source(name));
     let shared = Arc::new(Shared {
         sources,
         bus: OnceLock::new(),
         budget: receive::body::Budget::default(),
         attempts: receive::attempts::Attempts::default(),
         pulls: receive::pulls::Pulls::new(registries),
-        metrics: metrics::Metrics::new(&ctx.metrics),
+        metrics,
         unknown_paths: receive::unknown::Throttle::default(),
     });
     // Requests are accepted from the start: until NATS is reached, the answer is 503.

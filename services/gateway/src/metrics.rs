@@ -11,6 +11,9 @@ use tagtrail_daemon::metrics::seconds;
 use crate::error::NotStored;
 use crate::interpret::Receipt;
 
+/// The statuses of answers to requests of a source.
+const STATUSES: [u16; 8] = [202, 400, 401, 408, 413, 415, 429, 503];
+
 /// The metrics.
 #[derive(Debug, Clone)]
 pub(crate) struct Metrics {
@@ -67,6 +70,16 @@ impl Metrics {
             let stream = stream.name();
             drop(full.get_or_create(&FullStream { stream }));
         }
+        let requests: Family<Requests, Counter> = metrics.add(
+            "gateway_requests",
+            "Requests, by source (empty: no source has the path) and HTTP status",
+            Family::default(),
+        );
+        let nowhere = Requests {
+            source: String::new(),
+            status: 404,
+        };
+        drop(requests.get_or_create(&nowhere));
         Metrics {
             events: metrics.add(
                 "gateway_events",
@@ -83,17 +96,22 @@ impl Metrics {
                 "Pulls of another digest than the last reported one, sent to the resolver, by source",
                 Family::default(),
             ),
-            requests: metrics.add(
-                "gateway_requests",
-                "Requests, by source (empty: no source has the path) and HTTP status",
-                Family::default(),
-            ),
+            requests,
             full,
             seconds: metrics.add_seconds(
                 "gateway_request",
                 "Time from the head of a request to its answer",
                 seconds(),
             ),
+        }
+    }
+
+    /// Creates the series of a source with the value zero, so that alerts see the first increase.
+    pub(crate) fn expect_source(&self, source: &str) {
+        self.count_events(source, &Receipt::default());
+        for status in STATUSES {
+            let source = source.to_owned();
+            drop(self.requests.get_or_create(&Requests { source, status }));
         }
     }
 
@@ -113,7 +131,6 @@ impl Metrics {
         let source = SourceLabels { source };
         let unread = self.unread_times.get_or_create(&source);
         unread.inc_by(receipt.unread_times as u64);
-        // The series exists from the first body on, so that the first observation is an increase.
         drop(self.observations.get_or_create(&source));
     }
 

@@ -8,6 +8,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use tagtrail_bus::topology::Stream;
 use tagtrail_daemon::metrics::seconds;
 use tagtrail_history::recorded::Recorded;
+use tagtrail_proto::Kind;
 use time::OffsetDateTime;
 
 use crate::received::ReceivedPush;
@@ -57,10 +58,19 @@ impl Metrics {
             "Messages that the sweeper found missing and had processed again: pushes missing from Postgres, revisions missing from REVISIONS",
             Family::default(),
         );
-        // Both series exist from the start, so that the first finding shows as an increase.
+        // All series exist from the start, so that the first finding shows as an increase.
         for stream in [Stream::Pushes, Stream::Revisions] {
             let stream = stream.name();
             drop(swept.get_or_create(&StreamLabels { stream }));
+        }
+        let revisions: Family<KindLabels, Counter> = metrics.add(
+            "indexer_revisions",
+            "Revisions recorded, by kind of change",
+            Family::default(),
+        );
+        for kind in Kind::ALL {
+            let kind = kind.as_str();
+            drop(revisions.get_or_create(&KindLabels { kind }));
         }
         Metrics {
             pushes: metrics.add(
@@ -68,11 +78,7 @@ impl Metrics {
                 "Pushes applied from PUSHES, repeats included",
                 Counter::default(),
             ),
-            revisions: metrics.add(
-                "indexer_revisions",
-                "Revisions recorded, by kind of change",
-                Family::default(),
-            ),
+            revisions,
             published: metrics.add(
                 "indexer_published",
                 "Revisions acknowledged by REVISIONS, repeats included",

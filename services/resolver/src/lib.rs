@@ -71,13 +71,17 @@ pub async fn run(config: Config, ctx: Context) -> anyhow::Result<()> {
         Err(BusError::Stopped) => return Ok(()),
         connected => connected?,
     };
+    let metrics = metrics::Metrics::new(&ctx.metrics);
+    for name in registries.keys() {
+        metrics.expect_registry(name.as_ref());
+    }
     let shared = Arc::new(Shared {
         bus,
         registries,
         heads: store::Heads::new(database(&config)),
         pace: config.pace,
         ack_wait: config.ack_seconds,
-        metrics: metrics::Metrics::new(&ctx.metrics),
+        metrics,
         shutdown: ctx.shutdown.clone(),
         health: ctx.health.clone(),
     });

@@ -11,6 +11,10 @@ use prometheus_client::metrics::histogram::Histogram;
 use tagtrail_daemon::metrics::seconds;
 use tagtrail_proto::Origin;
 use tagtrail_registry::{AskError, Descriptor};
+use time::OffsetDateTime;
+
+/// All outcomes of a request to a registry.
+const OUTCOMES: [&str; 5] = ["answered", "failed", "busy", "resting", "refused"];
 
 /// The metrics of asking and reconciling.
 #[derive(Debug, Clone)]
@@ -21,6 +25,7 @@ pub(crate) struct Metrics {
     reconcile_requests: Family<QuestionLabels, Counter>,
     reconcile_changes: Family<ReconcileLabels, Counter>,
     reconcile_seconds: Family<RegistryLabels, Gauge<f64, AtomicU64>>,
+    reconciled_at: Family<RegistryLabels, Gauge>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -57,7 +62,7 @@ impl Metrics {
         for outcome in ["as_known", "asked", "not_configured", "no_database"] {
             drop(observations.get_or_create(&OutcomeLabels { outcome }));
         }
-        Metrics {
+        let all = Metrics {
             questions: metrics.add(
                 "resolver_questions",
                 "Questions to registries (empty: not configured, so not asked), by outcome",
@@ -84,7 +89,14 @@ impl Metrics {
                 "Duration of the last comparison of the whole registry with history",
                 Family::default(),
             ),
-        }
+            reconciled_at: metrics.add(
+                "resolver_reconciled_timestamp_seconds",
+                "End of the last comparison of the whole registry with history, also if requests failed, in seconds since 1970",
+                Family::default(),
+            ),
+        };
+        drop(all.question("", "not_configured"));
+        all
     }
 
     /// Counts a question to a registry, with the time of the answer.
@@ -103,6 +115,13 @@ impl Metrics {
     }
 
     /// Creates the series of a registry with the value zero, so that alerts see the first increase.
+    pub(crate) fn expect_registry(&self, registry: &str) {
+        for outcome in OUTCOMES.into_iter().chain(["absent"]) {
+            drop(self.question(registry, outcome));
+        }
+    }
+
+    /// As [`Metrics::expect_registry`], for a registry that is compared with history.
     pub(crate) fn expect_reconciling(&self, registry: &str) {
         let registry = registry.to_owned();
         for origin in [Origin::Reconciled, Origin::Imported] {
@@ -112,7 +131,7 @@ impl Metrics {
                     .get_or_create(&ReconcileLabels { registry, origin }),
             );
         }
-        for outcome in ["answered", "failed", "refused"] {
+        for outcome in OUTCOMES {
             let registry = registry.clone();
             let question = QuestionLabels { registry, outcome };
             drop(self.reconcile_requests.get_or_create(&question));
@@ -135,12 +154,15 @@ impl Metrics {
             .inc();
     }
 
-    /// Records the duration of a pass over a whole registry.
+    /// Records the end of a pass over a whole registry, now, and its duration.
     pub(crate) fn reconciled(&self, registry: &str, took: Duration) {
         let registry = registry.to_owned();
+        let labels = RegistryLabels { registry };
         self.reconcile_seconds
-            .get_or_create(&RegistryLabels { registry })
+            .get_or_create(&labels)
             .set(took.as_secs_f64());
+        let now = OffsetDateTime::now_utc().unix_timestamp();
+        self.reconciled_at.get_or_create(&labels).set(now);
     }
 
     /// Counts observations with this outcome.
@@ -152,10 +174,13 @@ impl Metrics {
 
     /// Counts a question with this outcome.
     pub(crate) fn count(&self, registry: &str, outcome: &'static str) {
+        self.question(registry, outcome).inc();
+    }
+
+    fn question(&self, registry: &str, outcome: &'static str) -> Counter {
         let registry = registry.to_owned();
-        self.questions
-            .get_or_create(&QuestionLabels { registry, outcome })
-            .inc();
+        let question = QuestionLabels { registry, outcome };
+        self.questions.get_or_create_owned(&question)
     }
 }
 

@@ -72,13 +72,17 @@ pub async fn run(config: Config, ctx: Context) -> anyhow::Result<()> {
         .wait_for_schema("trigger", Some(&ctx.health), &ctx.shutdown)
         .await?;
     let bus = Bus::connect(&config.bus, "trigger", &ctx.shutdown).await?;
+    let metrics = metrics::Metrics::new(&ctx.metrics);
+    for trigger in &triggers {
+        metrics.expect_trigger(&trigger.name);
+    }
     let shared = Shared {
         db: config.db,
         session_timeout: config.session_seconds,
         opening: Arc::default(),
         pace: config.pace,
         health: ctx.health.clone(),
-        metrics: metrics::Metrics::new(&ctx.metrics),
+        metrics,
         shutdown: ctx.shutdown.clone(),
         work_recorded: Arc::new(Notify::new()),
         queued: Arc::default(),

@@ -3,9 +3,10 @@
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use tagtrail_daemon::metrics::seconds;
-use tagtrail_proto::Rollout;
+use tagtrail_proto::{Gate, Rollout, RolloutState, Waiting};
 
 use tagtrail_policy::retry::Outcome;
 
@@ -14,6 +15,7 @@ use tagtrail_policy::retry::Outcome;
 pub(crate) struct Metrics {
     rollouts: Family<RolloutLabels, Counter>,
     attempts: Family<AttemptLabels, Counter>,
+    closed_gates: Family<GateLabels, Gauge>,
     /// Seconds that a target takes to answer.
     pub(crate) attempt: Histogram,
     /// Seconds from the recording of a rollout to the end.
@@ -32,6 +34,12 @@ struct AttemptLabels {
     outcome: &'static str,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct GateLabels {
+    trigger: String,
+    gate: &'static str,
+}
+
 impl Metrics {
     pub(crate) fn new(metrics: &tagtrail_daemon::Metrics) -> Metrics {
         Metrics {
@@ -45,6 +53,11 @@ impl Metrics {
                 "Attempts at targets, by trigger and outcome",
                 Family::default(),
             ),
+            closed_gates: metrics.add(
+                "trigger_closed_gates",
+                "Images that keep a trigger waiting now, by trigger and gate; of the instance that plans",
+                Family::default(),
+            ),
             attempt: metrics.add_seconds(
                 "trigger_attempt",
                 "Time that a target takes to answer",
@@ -56,6 +69,39 @@ impl Metrics {
                 seconds(),
             ),
         }
+    }
+
+    /// Creates the series of a trigger with the value zero, so that alerts see the first increase.
+    pub(crate) fn expect_trigger(&self, trigger: &str) {
+        for state in RolloutState::ALL {
+            drop(self.rollouts.get_or_create(&RolloutLabels {
+                trigger: trigger.to_owned(),
+                state: state.as_str(),
+            }));
+        }
+        for outcome in ["done", "refused", "failed"] {
+            let trigger = trigger.to_owned();
+            let attempts = AttemptLabels { trigger, outcome };
+            drop(self.attempts.get_or_create(&attempts));
+        }
+    }
+
+    /// Records the closed gates of a trigger.
+    pub(crate) fn closed_gates(&self, trigger: &str, waiting: &[Waiting]) {
+        for gate in Gate::ALL {
+            let closed = waiting.iter().filter(|one| one.gate == *gate).count();
+            let labels = GateLabels {
+                trigger: trigger.to_owned(),
+                gate: gate.as_str(),
+            };
+            let closed = i64::try_from(closed).unwrap_or(i64::MAX);
+            self.closed_gates.get_or_create(&labels).set(closed);
+        }
+    }
+
+    /// Removes the closed gates of all triggers: this instance plans no longer.
+    pub(crate) fn ended_planning(&self) {
+        self.closed_gates.clear();
     }
 
     /// Counts a rollout that reached its present state. Only the instance that publishes the entry

@@ -42,7 +42,9 @@ pub(crate) async fn planner(
 ) -> anyhow::Result<()> {
     let mut retry = Retry::new("planning");
     loop {
-        let Err(error) = session(&shared, &bus, &triggers, &asked).await else {
+        let ended = session(&shared, &bus, &triggers, &asked).await;
+        shared.metrics.ended_planning();
+        let Err(error) = ended else {
             return Ok(());
         };
         shared.health.set("postgres", Err(chain(&error)));
@@ -290,6 +292,7 @@ impl<'a> Planner<'a> {
                 asked: self.asked,
                 now,
             });
+            self.shared.metrics.closed_gates(name, decision.waiting());
             decisions.add(name, trigger, (&state, now), decision, traces);
         }
         Ok(decisions)
