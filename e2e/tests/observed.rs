@@ -2,7 +2,6 @@
 
 #![expect(clippy::unwrap_used, reason = "in tests a panic is the report")]
 
-use std::collections::BTreeSet;
 use std::sync::{LazyLock, Mutex};
 
 use axum::Router;
@@ -10,8 +9,7 @@ use axum::body::Bytes;
 use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
 use opentelemetry_proto::tonic::common::v1::any_value::Value;
 use prost::Message as _;
-use serde_json::json;
-use tagtrail_e2e::{Fleet, SERVICES, config};
+use tagtrail_e2e::Fleet;
 use tagtrail_proto::{Digest, TraceContext, instant};
 use tagtrail_testkit::{SOON, TestNats, TestPostgres, eventually};
 use time::OffsetDateTime;
@@ -67,7 +65,7 @@ async fn one_trace_leads_from_the_hook_to_the_webhook_and_metrics_count_each_ste
     collector.spawn(async move { axum::serve(listener, router).await.unwrap() });
 
     let (postgres, nats) = (TestPostgres::start().await, TestNats::start().await);
-    let mut fleet = Fleet::start_with("registry.example.com", postgres, nats, |_, _| {
+    let fleet = Fleet::start_with("registry.example.com", postgres, nats, |_, _| {
         vec![
             ("OTEL_EXPORTER_OTLP_ENDPOINT", COLLECTOR.1.clone()),
             ("OTEL_BSP_SCHEDULE_DELAY", "100".to_owned()),
@@ -194,44 +192,4 @@ async fn one_trace_leads_from_the_hook_to_the_webhook_and_metrics_count_each_ste
         !lags.is_empty() && lags.iter().all(|line| line.ends_with("} 0")),
         "{lags:?}"
     );
-
-    // The metrics of reconciling exist once a registry is configured.
-    let folder = tempfile::tempdir().unwrap();
-    let path = config(folder.path(), "registry.example.com", fleet.sink.url());
-    let mut text = std::fs::read_to_string(&path).unwrap();
-    text += "[[registry]]\nname = \"reconciled.example.com\"\nurl = \"http://127.0.0.1:1\"\n";
-    std::fs::write(&path, text).unwrap();
-    fleet.set("TAGTRAIL_CONFIG", path.to_str().unwrap());
-    fleet.restart("resolver");
-    // Every metric in the documentation's alerts exists.
-    let body = json!({ "repository": "shop/web", "tag": "next" });
-    let without_digest = fleet.request("shop/web", "", &now).json(&body);
-    assert_eq!(without_digest.send().await.unwrap().status(), 202);
-    let documented: BTreeSet<&str> = include_str!("../../docs/operations.md")
-        .split(|character: char| !character.is_ascii_alphanumeric() && character != '_')
-        .filter(|word| word.starts_with("tagtrail_"))
-        .filter(|word| *word != "tagtrail_indexer") // A module, in an example of a log filter.
-        .filter(|word| *word != "tagtrail_") // The prefix of the roles in Postgres.
-        .collect();
-    assert!(documented.len() > 8, "{documented:?}");
-    eventually(
-        "all metrics that the documentation names",
-        SOON,
-        async || {
-            let mut all = String::new();
-            for service in SERVICES {
-                all.push_str(&fleet.admin(service, "metrics").await?);
-            }
-            let is_there = |name: &&str| {
-                let sample = |line: &str| {
-                    line.strip_prefix(*name).is_some_and(|rest| {
-                        rest.starts_with([' ', '{']) || rest.starts_with("_count")
-                    })
-                };
-                all.lines().any(sample)
-            };
-            documented.iter().all(is_there).then_some(())
-        },
-    )
-    .await;
 }
