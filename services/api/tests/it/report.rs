@@ -1,6 +1,8 @@
 //! The views of the schema `report`: they agree with the API, and every query of the documentation
 //! runs.
 
+use std::collections::BTreeMap;
+
 use serde_json::{Value, json};
 use sqlx::Row as _;
 
@@ -127,6 +129,68 @@ async fn every_query_of_the_documentation_runs() {
         answers[1],
         [json!({ "tag": "latest", "revision": 2, "digest": crate::rows::digest(2) })]
     );
+}
+
+/// The tables of columns of the documentation, by view: name and type of each column, and whether
+/// it is never null.
+fn documented_columns() -> BTreeMap<&'static str, Vec<(&'static str, &'static str, bool)>> {
+    let page = include_str!("../../../../docs/reports.md");
+    let sections = page.split("\n### `report.").skip(1);
+    let column = |line: &'static str| {
+        let cells: Vec<&str> = line.split('|').map(str::trim).collect();
+        (cells[1].trim_matches('`'), cells[2], cells[4].is_empty())
+    };
+    let table = |section: &'static str| {
+        let (view, rest) = section.split_once('`').unwrap();
+        let rows = rest.lines().filter(|line| line.starts_with("| `"));
+        (view, rows.map(column).collect())
+    };
+    sections.map(table).collect()
+}
+
+#[tokio::test]
+async fn every_column_of_the_views_is_documented_with_its_type() {
+    let (_api, mut rows) = Api::start().await;
+    let columns = rows_of(
+        &mut rows.db,
+        "select c.relname as view, a.attname as name, format_type(a.atttypid, a.atttypmod) as type
+         from pg_attribute a join pg_class c on c.oid = a.attrelid
+         where c.relnamespace = 'report'::regnamespace and a.attnum > 0 and not a.attisdropped
+         order by c.relname, a.attnum",
+    )
+    .await;
+    let mut found: BTreeMap<&str, Vec<(&str, &str)>> = BTreeMap::new();
+    for column in &columns {
+        let of = |key: &str| column[key].as_str().unwrap();
+        let kind = match of("type") {
+            "timestamp with time zone" => "timestamptz",
+            other => other,
+        };
+        found
+            .entry(of("view"))
+            .or_default()
+            .push((of("name"), kind));
+    }
+    let documented = documented_columns();
+    let without_null = documented.iter().map(|(view, columns)| {
+        let columns = columns.iter().map(|(name, kind, _)| (*name, *kind));
+        (*view, columns.collect())
+    });
+    assert_eq!(found, without_null.collect());
+
+    // Rows with every absent part: a delete, an image without a manifest of its own, a rollout that
+    // has not begun.
+    rows.tag(WEB, &[on_time(1, 1, 10), on_time(2, 0, 20)]).await;
+    rows.manifest(1).await;
+    let shop = rows.trigger("shop", true).await;
+    rows.rollout(shop, 1, "pending", 10).await;
+    for (view, columns) in documented {
+        for (name, ..) in columns.iter().filter(|(.., never_null)| *never_null) {
+            let query = format!("select * from report.{view} where \"{name}\" is null");
+            let nulls = rows_of(&mut rows.db, &query).await;
+            assert!(nulls.is_empty(), "report.{view}.{name} is null: {nulls:?}");
+        }
+    }
 }
 
 #[tokio::test]
