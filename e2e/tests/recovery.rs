@@ -87,6 +87,12 @@ async fn history_is_complete_after_restoring_an_older_backup() {
     push(&fleet, 1, 5).await;
     histories(&fleet, 5).await;
     let url = fleet.postgres.db().url().to_owned();
+    let mut admin = PgConnection::connect(&url).await.unwrap();
+    // As deploy/postgres/accounts.sql does. The owner of a database may not repeat it.
+    sqlx::raw_sql("revoke execute on function lo_creat(integer) from public")
+        .execute(&mut admin)
+        .await
+        .unwrap();
     documented("pg_dump ", &[("DATABASE_URL", &url)], folder.path());
     push(&fleet, 6, 10).await;
     let before = histories(&fleet, 10).await;
@@ -94,12 +100,15 @@ async fn history_is_complete_after_restoring_an_older_backup() {
     for service in SERVICES {
         drop(fleet.processes.remove(service));
     }
-    let mut admin = PgConnection::connect(&url).await.unwrap();
-    sqlx::raw_sql("create database restored")
-        .execute(&mut admin)
-        .await
-        .unwrap();
-    let restored = format!("{}/restored", url.rsplit_once('/').unwrap().0);
+    for statement in [
+        "create role owner login password 'owner'",
+        "create database restored owner owner",
+    ] {
+        let done = sqlx::raw_sql(statement).execute(&mut admin).await;
+        done.unwrap();
+    }
+    let server = url.rsplit(['@', '/']).nth(1).unwrap();
+    let restored = format!("postgres://owner:owner@{server}/restored");
     let environment = [("DATABASE_URL", restored.as_str())];
     documented("pg_restore ", &environment, folder.path());
     documented("tagtrail migrate", &environment, folder.path());
