@@ -115,9 +115,9 @@ fn format(screen: &Screen, columns: &[Column], rows: &[Vec<String>], header: boo
     table
         .load_style(presets::NOTHING)
         .set_content_arrangement(ContentArrangement::Dynamic)
-        // The last column has padding, too, which is trimmed.
         .set_width(
-            u16::try_from(widths.iter().sum::<usize>() + GAP * widths.len()).unwrap_or(u16::MAX),
+            u16::try_from(widths.iter().sum::<usize>() + GAP * (widths.len() - 1))
+                .unwrap_or(u16::MAX),
         );
     match screen.colour {
         true => table.enforce_styling(),
@@ -131,9 +131,11 @@ fn format(screen: &Screen, columns: &[Column], rows: &[Vec<String>], header: boo
         let cells = columns.iter().zip(row).zip(&widths);
         table.add_row(cells.map(|((column, text), width)| cell(column.fit, text, *width)));
     }
-    for (column, width) in table.column_iter_mut().zip(&widths) {
-        column.set_padding((0, u16::try_from(GAP).unwrap_or_default()));
-        let width = u16::try_from(width + GAP).unwrap_or(u16::MAX);
+    for (place, (column, width)) in table.column_iter_mut().zip(&widths).enumerate() {
+        // Blanks of a coloured cell can't be trimmed, so the last column has no gap.
+        let gap = if place + 1 == widths.len() { 0 } else { GAP };
+        column.set_padding((0, u16::try_from(gap).unwrap_or_default()));
+        let width = u16::try_from(width + gap).unwrap_or(u16::MAX);
         column.set_constraint(ColumnConstraint::Absolute(Width::Fixed(width)));
     }
     let lines = table.lines().map(|line| line.trim_end().to_owned());
@@ -268,13 +270,25 @@ mod tests {
     #[test]
     fn a_table_is_as_wide_as_the_screen_at_most() {
         for width in [40, 80, 81, 120, 200] {
-            let text = table(&screen(width), columns(), [long(), long()]);
-            let widest = text.lines().map(UnicodeWidthStr::width).max();
-            assert!(widest <= Some(width.into()), "{width}:\n{text}");
-            assert!(widest > Some(usize::from(width) - 12), "{width}:\n{text}");
-            assert!(text.contains(":latest") && text.contains("regi"), "{text}");
-            assert_eq!(text.matches("target").count(), 16, "{text}");
+            for colour in [false, true] {
+                let screen = Screen {
+                    colour,
+                    ..screen(width)
+                };
+                let text = without_colours(&table(&screen, columns(), [long(), long()]));
+                let widest = text.lines().map(UnicodeWidthStr::width).max();
+                assert!(widest <= Some(width.into()), "{width}:\n{text}");
+                assert!(widest > Some(usize::from(width) - 12), "{width}:\n{text}");
+                assert!(text.contains(":latest") && text.contains("regi"), "{text}");
+                assert_eq!(text.matches("target").count(), 16, "{text}");
+            }
         }
+    }
+
+    fn without_colours(text: &str) -> String {
+        let mut parts = text.split('\u{1b}');
+        let first = parts.next().unwrap().to_owned();
+        parts.fold(first, |text, part| text + part.split_once('m').unwrap().1)
     }
 
     #[test]
