@@ -27,7 +27,7 @@ pub(super) const ACR: Kind = Kind::new(
     r#"A webhook of the registry:
 
 az acr webhook create --registry REGISTRY --name tagtrail --actions push delete --uri {url} \
-  --headers 'Authorization=Bearer {secret}'
+  --headers "Authorization=Bearer {secret}"
 
 Or Event Grid, which tries again for a day:
 

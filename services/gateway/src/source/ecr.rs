@@ -34,7 +34,7 @@ pub(super) const ECR: Kind = Kind {
         r#"An EventBridge rule with an API destination, for each region:
 
 aws events create-connection --name tagtrail --authorization-type API_KEY \
-  --auth-parameters 'ApiKeyAuthParameters={ApiKeyName=Authorization,ApiKeyValue=Bearer {secret}}'
+  --auth-parameters "ApiKeyAuthParameters={ApiKeyName=Authorization,ApiKeyValue=Bearer {secret}}"
 aws events create-api-destination --name tagtrail --connection-arn CONNECTION --http-method POST \
   --invocation-endpoint {url}
 aws events put-rule --name tagtrail --event-pattern '{"source":["aws.ecr"],"detail-type":
