@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Subscribes to revisions on NATS: prints the current digest of every image, and then every change once.
 
-    pip install nats-py
+    python3 -m venv .venv && . .venv/bin/activate && pip install nats-py
     NATS_URL=nats://subscriber:…@127.0.0.1:4222 examples/subscribe.py 'tagtrail.revision.registry%2Eexample%2Ecom.shop.>'
 
 The JetStream consumer starts with the last message of each subject. Revisions are delivered at least once, so the program

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Follows the live feed with the library requests-sse. examples/follow.py does it without a library.
 
-    pip install -r requirements.txt
+    python3 -m venv .venv && . .venv/bin/activate && pip install -r requirements.txt
     TAGTRAIL_API=http://127.0.0.1:8401 ./follower.py
 """
 

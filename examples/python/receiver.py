@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Receives the signed webhook of a trigger, and prints each rollout once.
 
-    pip install -r requirements.txt
+    python3 -m venv .venv && . .venv/bin/activate && pip install -r requirements.txt
     LISTEN=127.0.0.1:9000 SHOP_WEBHOOK_SECRET=whsec_… ./receiver.py
 """
 
