@@ -4,7 +4,7 @@ CARGO ?= cargo
 # Data folder of `make up`. As root, Postgres runs as another user, who must be able to reach the folder.
 DATA ?= $(if $(filter 0,$(shell id -u)),/var/lib/tagtrail,.tagtrail)
 
-.PHONY: about-demo help setup servers build up demo test test-servers test-clients test-browser test-registries findings faults faults-selftest overload bench bench-growth fuzz lint fmt clean-data
+.PHONY: about-demo help setup servers build up demo test test-servers test-clients test-browser test-registries findings faults faults-selftest overload bench bench-growth fuzz lint advisories fmt clean-data
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -72,12 +72,16 @@ bench-growth: servers build ## measure stores of several sizes (FACTS=1,5,20, in
 fuzz: ## fuzz each target for FUZZ_SECONDS (60), starting from the stored corpus; needs a nightly compiler and cargo-fuzz
 	@scripts/fuzz
 
-lint: ## check formatting, lints, dependency rules and English
+lint: ## check formatting, lints, dependency rules, licences and English
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
 	@scripts/check-dependencies
+	@scripts/deny
 	@scripts/check-english --self-test
 	@scripts/check-english
+
+advisories: ## look up known vulnerabilities of all dependencies; needs github.com
+	@scripts/deny advisories
 
 fmt: ## format the code
 	$(CARGO) fmt --all
