@@ -102,8 +102,15 @@ impl Auth {
                 service,
                 scope,
             }) => {
-                let scope = scope.unwrap_or_else(|| format!("repository:{repository}:pull"));
-                let url = self.token_url(&realm, service, Some(scope))?;
+                let url = self.token_url(&realm, service)?;
+                // An issuer that serves several registries must not be asked, with our password,
+                // for a token that is good at another one or for more than reading.
+                let own = format!("repository:{repository}:pull");
+                let scope = match scope {
+                    Some(scope) if url.origin() == self.registry.origin() => scope,
+                    _ => own,
+                };
+                let url = with(url, "scope", &scope);
                 let token = self.fetch(client, url).await?;
                 let mut state = self.state.lock().await;
                 if state.tokens.len() >= MAX_TOKENS {
@@ -138,7 +145,7 @@ impl Auth {
             // Without the scope, like `docker login`: in it some registries name a
             // repository that nobody may read.
             Some(Challenge::Bearer { realm, service, .. }) => {
-                let url = self.token_url(&realm, service, None)?;
+                let url = self.token_url(&realm, service)?;
                 Ok(self.fetch(client, url).await?.header)
             }
         }
@@ -154,13 +161,8 @@ impl Auth {
 
     /// Returns the URL of the token, if its origin is allowed. The registry chooses the realm, so
     /// without this check our password could go to any host.
-    fn token_url(
-        &self,
-        realm: &str,
-        service: Option<String>,
-        scope: Option<String>,
-    ) -> Result<Url, AskError> {
-        let mut url = Url::parse(realm).map_err(|_| {
+    fn token_url(&self, realm: &str, service: Option<String>) -> Result<Url, AskError> {
+        let url = Url::parse(realm).map_err(|_| {
             AskError::Refused("the token realm in its challenge is no URL".to_owned())
         })?;
         let allowed = [Some(&self.registry), self.realm.as_ref()];
@@ -174,12 +176,10 @@ impl Auth {
                 "its tokens are issued at {origin}, and credentials go to another origin only if the file allows it: if the origin is right, add realm = \"{origin}\" to its [[registry]]"
             )));
         }
-        for (name, value) in [("service", service), ("scope", scope)] {
-            if let Some(value) = value {
-                url.query_pairs_mut().append_pair(name, &value);
-            }
-        }
-        Ok(url)
+        Ok(match service {
+            Some(service) => with(url, "service", &service),
+            None => url,
+        })
     }
 
     async fn fetch(&self, client: &Client, url: Url) -> Result<BearerToken, AskError> {
@@ -221,6 +221,12 @@ impl Auth {
                 .clamp(Duration::from_secs(5), Duration::from_secs(3600));
         Ok(BearerToken { header, until })
     }
+}
+
+/// Adds a parameter to the query of a URL.
+fn with(mut url: Url, name: &str, value: &str) -> Url {
+    url.query_pairs_mut().append_pair(name, value);
+    url
 }
 
 fn unknown_challenge() -> AskError {
@@ -382,15 +388,14 @@ mod tests {
             Some(&url("https://auth.example.com")),
             None,
         );
-        let scope = "repository:shop/web:pull";
         let at = |realm: &str| {
-            auth.token_url(realm, Some("a b".to_owned()), Some(scope.to_owned()))
+            auth.token_url(realm, Some("a b".to_owned()))
                 .map(|url| url.to_string())
                 .map_err(|error| error.to_string())
         };
         assert_eq!(
             at("https://auth.example.com/token?x=1").unwrap(),
-            "https://auth.example.com/token?x=1&service=a+b&scope=repository%3Ashop%2Fweb%3Apull"
+            "https://auth.example.com/token?x=1&service=a+b"
         );
         assert!(at("https://registry.example.com/token").is_ok());
         for elsewhere in [

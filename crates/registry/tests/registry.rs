@@ -350,6 +350,34 @@ async fn a_realm_of_another_origin_gets_no_password_unless_it_is_configured() {
 }
 
 #[tokio::test]
+async fn an_issuer_for_several_registries_is_asked_for_the_repository_and_reading_alone() {
+    let hostile = "repository:payroll/app:pull,push,delete repository:shop/web:*";
+    let challenge = move |realm: &str| {
+        unauthorized(&format!(
+            r#"Bearer realm="{realm}",service="registry",scope="{hostile}""#
+        ))
+    };
+    let issuer = Server::start(|_, _, _| r#"{"token":"t"}"#.into_response()).await;
+    let realm = format!("{}/token", issuer.url);
+    let server = Server::start(move |_, _, headers| match headers.get("authorization") {
+        Some(_) => manifest(Some(&Digest::sha256_of(MANIFEST).to_string())),
+        None => challenge(&realm),
+    })
+    .await;
+    let folder = tempfile::tempdir().unwrap();
+    let settings = format!(
+        "{}realm = \"{}\"\n",
+        with_password(folder.path()),
+        issuer.url
+    );
+    ask(&registry(&server.url, &settings)).await.unwrap();
+    assert_eq!(
+        issuer.asked(),
+        ["GET /token?service=registry&scope=repository%3Ashop%2Fweb%3Apull"]
+    );
+}
+
+#[tokio::test]
 async fn redirects_are_followed_within_the_registry_only() {
     let other = Server::start(|_, _, _| manifest(None)).await;
     let target = other.url.clone();
