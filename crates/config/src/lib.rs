@@ -48,6 +48,7 @@ mod cure;
 mod duration;
 mod host;
 mod names;
+mod plain;
 mod secret;
 mod source;
 
@@ -323,7 +324,8 @@ impl File {
         &self.names
     }
 
-    /// Returns warnings about the file: tags that are read in another spelling.
+    /// Returns warnings about the file: tags that are read in another spelling, and passwords that
+    /// others could read.
     #[must_use]
     pub fn warnings(&self) -> Vec<String> {
         let written = self.trigger.iter().flat_map(|trigger| {
@@ -346,6 +348,7 @@ impl File {
                 let key = format!("trigger.images.{}", name.get_ref());
                 self.error_at(text.span().start, &key, message).to_string()
             })
+            .chain(self.plain_passwords())
             .collect()
     }
 
