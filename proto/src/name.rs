@@ -418,13 +418,14 @@ string_like!(
     r"^[^/]+/[^:@]+@(sha256:[0-9a-f]{64}|sha512:[0-9a-f]{128})$"
 );
 
-/// Returns foreign text in a form that can be stored: control characters become U+FFFD (Postgres
-/// refuses NUL), and the text ends with the last whole character within `max_bytes`.
+/// Returns foreign text in a form that can be stored and shown: control characters become U+FFFD
+/// (Postgres refuses NUL), and so do characters that reorder or hide the text around them. The text
+/// ends with the last whole character within `max_bytes`.
 #[must_use]
 pub fn clean_text(text: &str, max_bytes: usize) -> String {
     let mut clean = String::with_capacity(text.len().min(max_bytes));
     for character in text.chars().map(|character| {
-        if character.is_control() {
+        if character.is_control() || is_deceptive(character) {
             char::REPLACEMENT_CHARACTER
         } else {
             character
@@ -436,6 +437,15 @@ pub fn clean_text(text: &str, max_bytes: usize) -> String {
         clean.push(character);
     }
     clean
+}
+
+/// Returns true for a character without a picture of its own that changes how other text
+/// looks: marks of direction, zero-width spaces, separators of lines, tags. The joiners
+/// U+200C and U+200D stay, since words of some languages and emoji need them.
+fn is_deceptive(character: char) -> bool {
+    matches!(character,
+        '\u{61c}' | '\u{180e}' | '\u{200b}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}'
+        | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
 }
 
 #[cfg(test)]

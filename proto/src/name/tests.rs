@@ -55,6 +55,20 @@ proptest! {
     }
 }
 
+#[test]
+fn text_that_deceives_a_reader_is_cleaned() {
+    // "Trojan source": shown as another text, or hidden.
+    let text =
+        "bob\u{202e}nimda \u{2066}x\u{2069} \u{200b}\u{feff}a\u{2028}b \u{e0041}\u{9b}31m\u{7f}";
+    assert_eq!(
+        clean_text(text, 100),
+        "bob\u{fffd}nimda \u{fffd}x\u{fffd} \u{fffd}\u{fffd}a\u{fffd}b \u{fffd}\u{fffd}31m\u{fffd}"
+    );
+    // Persian with a joiner, Hebrew, a family, an accent as a character of its own.
+    let text = "می\u{200c}خواهم שלום 👨\u{200d}👩 e\u{301}";
+    assert_eq!(clean_text(text, 100), text);
+}
+
 /// Compares the parsers with the regular expressions of the specifications.
 fn check_hostile(text: &str) {
     let matches = |pattern: &str| regex::Regex::new(pattern).unwrap().is_match(text);

@@ -3,6 +3,7 @@
 use std::io::Write as _;
 
 use serde_json::Value;
+use tagtrail_proto::clean_text;
 
 use super::api::Failure;
 
@@ -20,6 +21,13 @@ pub(crate) fn line(text: &str) -> Result<(), Failure> {
 pub(crate) fn error(message: &str) {
     // If standard error is closed, there is nobody to tell.
     let _ = writeln!(anstream::stderr(), "\u{1b}[1;31merror:\u{1b}[0m {message}");
+}
+
+/// Returns text of strangers as a terminal may have it: with its lines, and without other control
+/// characters and characters that change how text looks. JSON, too, may hold them.
+pub(crate) fn clean(text: &str) -> String {
+    let lines = text.lines().map(|line| clean_text(line, usize::MAX));
+    lines.collect::<Vec<_>>().join("\n")
 }
 
 /// The `items` of a list of the API.
@@ -43,5 +51,19 @@ pub(crate) fn more(list: &Value) -> &'static str {
     match list.get("next") {
         Some(Value::String(_)) => "\n… there are more: raise --limit",
         _ => "",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_of_strangers_reaches_the_terminal_without_control_characters() {
+        let body = "{\n  \"actor\": \"\u{9b}2J\u{7f}\u{202e}x\u{1b}[1m\"\n}";
+        assert_eq!(
+            clean(body),
+            "{\n  \"actor\": \"\u{fffd}2J\u{fffd}\u{fffd}x\u{fffd}[1m\"\n}"
+        );
     }
 }

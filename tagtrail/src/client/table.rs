@@ -3,6 +3,7 @@
 use comfy_table::{Attribute, Cell, Color, ColumnConstraint, ContentArrangement, Width, presets};
 use unicode_width::{UnicodeWidthChar as _, UnicodeWidthStr};
 
+use super::print::clean;
 use super::screen::Screen;
 
 /// Columns between two columns of a table.
@@ -143,8 +144,7 @@ fn format(screen: &Screen, columns: &[Column], rows: &[Vec<String>], header: boo
 }
 
 fn cell(fit: Fit, text: &str, width: usize) -> Cell {
-    // A name of a sender must not reach the terminal with control characters.
-    let clean = text.replace(|letter: char| letter.is_control() && letter != '\n', " ");
+    let clean = clean(text);
     match fit {
         Fit::Name => Cell::new(cut(&clean, width)),
         Fit::State => match colour(&clean) {

@@ -14,7 +14,7 @@ use tagtrail_config::File;
 use tagtrail_proto::{Quarantined, clean_text, instant};
 
 use super::Servers;
-use crate::client::print::line;
+use crate::client::print::{clean, line};
 use crate::client::screen::{Format, Output, Screen};
 use crate::client::table::{Column, table};
 
@@ -137,9 +137,8 @@ fn show(number: u64, entry: &Quarantined, screen: &Screen) -> anyhow::Result<()>
     }
     let body = STANDARD.decode(&entry.body).unwrap_or_default();
     let body = match serde_json::from_slice::<Value>(&body) {
-        Ok(json) => serde_json::to_string_pretty(&json)?,
-        // An untrusted body must not reach the terminal with control characters.
-        Err(_) => clean_text(&String::from_utf8_lossy(&body), Quarantined::KEPT),
+        Ok(json) => clean(&serde_json::to_string_pretty(&json)?),
+        Err(_) => clean(&String::from_utf8_lossy(&body)),
     };
     let cut = if entry.truncated {
         format!("\n… cut: the whole body had {} bytes", entry.length)
