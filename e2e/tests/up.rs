@@ -688,3 +688,40 @@ fn children(pid: u32) -> Vec<u32> {
 fn runs(pid: u32) -> bool {
     std::fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| !stat.contains(") Z "))
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_request_is_followed_while_a_server_does_not_start() {
+    let folder = shared_folder();
+    let programs = folder.path().join("programs");
+    std::fs::create_dir(&programs).unwrap();
+    let server = programs.join("nats-server");
+    let script = "#!/bin/sh\n[ \"$1\" != --version ] || exec echo 'nats-server: v2.15.1'\nexit 1\n";
+    std::fs::write(&server, script).unwrap();
+    for path in [&programs, &server] {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    let others = std::env::var_os("PATH").unwrap();
+    let path = format!("{}:{}", programs.display(), others.display());
+    let data = folder.path().join("data");
+    let mut process = Process::tagtrail(
+        &[
+            "up",
+            "--data",
+            data.to_str().unwrap(),
+            "--config",
+            "/dev/null",
+            "--admin",
+            "127.0.0.1:0",
+        ],
+        &[("PATH", &path)],
+    );
+    eventually("a death of nats-server", SOON, async || {
+        process.log().contains("nats-server died").then_some(())
+    })
+    .await;
+    process.signal("TERM");
+    let asked = std::time::Instant::now();
+    let code = process.ended(SOON).await.code();
+    assert_eq!(code, Some(0), "{}", process.log());
+    assert!(asked.elapsed() < std::time::Duration::from_secs(5));
+}

@@ -66,7 +66,12 @@ pub(crate) async fn run(config: Config, ctx: Context) -> anyhow::Result<()> {
             "the services run as root, and so do the commands of triggers: start with --user NAME, or by the systemd unit deploy/systemd/tagtrail.service"
         );
     }
-    let embedded = Embedded::start(&Settings::new(&config.data)).await?;
+    let settings = Settings::new(&config.data);
+    let embedded = tokio::select! {
+        started = Embedded::start(&settings) => started?,
+        // A server may not come up, or take long. Dropping the start stops its processes.
+        () = ctx.shutdown.cancelled() => return Ok(()),
+    };
     let outcome = tokio::select! {
         outcome = services(&config, &ctx, &embedded) => outcome,
         error = embedded.failed() => Err(error),
