@@ -277,6 +277,56 @@ fn every_command_flag_variable_mount_and_port_exists() {
 }
 
 #[test]
+fn each_container_reaches_only_the_servers_that_it_needs() {
+    let folder = tempfile::tempdir().unwrap();
+    let compose = compose(&dot_env(folder.path()));
+    let services = compose["services"].as_object().unwrap();
+    let networks: BTreeMap<&str, BTreeSet<&str>> = services
+        .iter()
+        .map(|(name, service)| {
+            let networks = strings(&service["networks"]).into_iter().collect();
+            (name.as_str(), networks)
+        })
+        .collect();
+    for (name, service) in services {
+        let own = &networks[name.as_str()];
+        let is_declared = |network: &&str| compose["networks"].get(*network).is_some();
+        assert!(!own.is_empty() && own.iter().all(is_declared), "{name}");
+        // The servers whose addresses its variables and its part of the configuration have.
+        let text = serde_json::to_string(&service["environment"]).unwrap();
+        let file = match service["environment"]["TAGTRAIL_CONFIG"].is_string() {
+            true if name == "resolver" => read("deploy/compose/tagtrail.toml"),
+            _ => String::new(),
+        };
+        for (server, mark) in [
+            ("postgres", "@postgres:"),
+            ("nats", "@nats:"),
+            ("registry", "http://registry:"),
+        ] {
+            let is_needed = text.contains(mark) || file.contains(mark);
+            // The registry sends its events to the gateway.
+            let is_joined = name == server || (name == "gateway" && server == "registry");
+            let reaches = !own.is_disjoint(&networks[server]);
+            assert_eq!(reaches, is_needed || is_joined, "{name} and {server}");
+        }
+        assert_eq!(strings(&service["cap_drop"]), ["ALL"], "{name}");
+        assert_eq!(
+            strings(&service["security_opt"]),
+            ["no-new-privileges:true"],
+            "{name}"
+        );
+        assert!(service["pids_limit"].is_u64(), "{name}");
+    }
+    assert_eq!(compose["networks"]["store"]["internal"], true);
+    // A published port needs a network that is not internal.
+    for (name, service) in services {
+        let is_internal = |network: &&str| compose["networks"][*network]["internal"] == true;
+        let all_internal = networks[name.as_str()].iter().all(is_internal);
+        assert!(service["ports"].is_null() || !all_internal, "{name}");
+    }
+}
+
+#[test]
 fn the_image_is_built_from_existing_files_and_runs_without_root() {
     let lines = dockerfile();
     let of = |instruction: &str| -> Vec<&str> {
