@@ -6,17 +6,22 @@
 FROM rust:1.95.0-bookworm AS build
 # Use the toolchain of the image: rustup would fetch the one in rust-toolchain.toml again.
 ENV RUSTUP_TOOLCHAIN=1.95.0
+# Writes the list of all crates into the program, for scanners of vulnerabilities.
+RUN cargo install --locked cargo-auditable@0.7.7
 WORKDIR /src
 COPY . .
 # Build with the versions in Cargo.lock. The caches do not become part of the layer.
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
     --mount=type=cache,target=/src/target \
-    cargo build --release --locked --package tagtrail \
-    && cp target/release/tagtrail /usr/local/bin/tagtrail
+    cargo auditable build --release --locked --package tagtrail \
+    && cp target/release/tagtrail /usr/local/bin/tagtrail \
+    && scripts/notices /usr/local/share/NOTICES.txt
 
 FROM gcr.io/distroless/cc-debian12:nonroot
 COPY --from=build /usr/local/bin/tagtrail /usr/local/bin/tagtrail
 COPY LICENSE /usr/share/doc/tagtrail/LICENSE
+# The licences and notices of all crates in the program.
+COPY --from=build /usr/local/share/NOTICES.txt /usr/share/doc/tagtrail/NOTICES.txt
 # In a container, services must listen on all addresses to be reachable. Protect the api with tokens (tagtrail.toml).
 ENV TAGTRAIL_GATEWAY_LISTEN=0.0.0.0:8400 \
     TAGTRAIL_API_LISTEN=0.0.0.0:8401 \

@@ -4,7 +4,7 @@ CARGO ?= cargo
 # Data folder of `make up`. As root, Postgres runs as another user, who must be able to reach the folder.
 DATA ?= $(if $(filter 0,$(shell id -u)),/var/lib/tagtrail,.tagtrail)
 
-.PHONY: about-demo help setup servers build up demo test test-servers test-clients test-browser test-registries findings faults faults-selftest overload bench bench-growth fuzz lint advisories fmt clean-data
+.PHONY: about-demo help setup servers build up demo test test-servers test-clients test-browser test-registries findings faults faults-selftest overload bench bench-growth fuzz lint advisories notices fmt clean-data
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -82,6 +82,9 @@ lint: ## check formatting, lints, dependency rules, licences and English
 
 advisories: ## look up known vulnerabilities of all dependencies; needs github.com
 	@scripts/deny advisories
+
+notices: ## write the licences and notices of all crates in the program to target/NOTICES.txt
+	@mkdir -p target && scripts/notices target/NOTICES.txt
 
 fmt: ## format the code
 	$(CARGO) fmt --all

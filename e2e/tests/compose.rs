@@ -350,9 +350,11 @@ fn the_image_is_built_from_existing_files_and_runs_without_root() {
         ]
     );
     assert!(of("ENV")[0] == format!("RUSTUP_TOOLCHAIN={rust}.0"));
-    let build = of("RUN")[0];
+    const BUILD: &str = "cargo auditable build ";
+    let runs = of("RUN");
+    let build = runs.iter().find(|run| run.contains(BUILD)).unwrap();
     let cargo = build
-        .split("cargo build ")
+        .split(BUILD)
         .nth(1)
         .unwrap()
         .split(" &&")
@@ -367,6 +369,12 @@ fn the_image_is_built_from_existing_files_and_runs_without_root() {
     assert!(
         of("COPY").contains(&"LICENSE /usr/share/doc/tagtrail/LICENSE")
             && root().join("LICENSE").is_file()
+    );
+    let notices = "--from=build /usr/local/share/NOTICES.txt /usr/share/doc/tagtrail/NOTICES.txt";
+    assert!(
+        of("COPY").contains(&notices)
+            && build.contains("scripts/notices /usr/local/share/NOTICES.txt")
+            && root().join("scripts/notices").is_file()
     );
     assert_eq!(of("USER"), ["nonroot"]);
     assert_eq!(of("ENTRYPOINT"), ["[\"/usr/local/bin/tagtrail\"]"]);
