@@ -77,6 +77,7 @@ lint: ## check formatting, lints, dependency rules, licences and English
 	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
 	@scripts/check-dependencies
 	@scripts/deny
+	@scripts/notices /dev/null
 	@scripts/check-english --self-test
 	@scripts/check-english
 
