@@ -168,6 +168,14 @@ impl RegistryClient {
         })
     }
 
+    /// Returns the time for which no request is sent, because earlier ones failed or the registry
+    /// asked for a pause.
+    #[must_use]
+    pub fn resting(&self) -> Option<Duration> {
+        let breaker = self.breaker.lock().unwrap_or_else(PoisonError::into_inner);
+        breaker.resting(Instant::now())
+    }
+
     /// Waits for a free place, then asks unless the breaker is open, and records the result in the
     /// breaker.
     pub(crate) async fn question<T>(

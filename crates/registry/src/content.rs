@@ -2,12 +2,10 @@
 //! hosts to which we send a request are restricted.
 
 use std::net::IpAddr;
-use std::sync::PoisonError;
 
 use reqwest::{Response, StatusCode, Url};
 use tagtrail_proto::{Algorithm, Digest, Repository};
 use tokio::sync::SemaphorePermit;
-use tokio::time::Instant;
 
 use crate::answer::{self, MAX_REDIRECTS};
 use crate::client::{MANIFESTS, MAX_MANIFEST, RegistryClient, Request};
@@ -99,8 +97,7 @@ impl RegistryClient {
             _reading: self.content_requests.acquire().await.map_err(closed)?,
             _asking: self.requests.acquire().await.map_err(closed)?,
         };
-        let breaker = self.breaker.lock().unwrap_or_else(PoisonError::into_inner);
-        match breaker.resting(Instant::now()) {
+        match self.resting() {
             Some(rest) => Err(AskError::Resting { rest }),
             None => Ok(permit),
         }
