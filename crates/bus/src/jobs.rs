@@ -13,27 +13,20 @@ use bytes::Bytes;
 use futures_util::StreamExt as _;
 use tagtrail_proto::TraceContext;
 use tokio::sync::watch;
-use tokio::time::{Instant, Interval, MissedTickBehavior};
 
 use crate::consume::{ReadError, trace_of};
 use crate::topology::Stream;
 use crate::{Bus, Link};
 
-/// Most jobs of all instances without an ack, those that wait after a nak included.
-const AT_ONCE: i64 = 20_000;
 /// Jobs requested at a time by [`Bus::jobs`].
 const PREFETCH: usize = 500;
 /// Interval of the server's heartbeats.
 const HEARTBEAT: Duration = Duration::from_secs(2);
-/// Interval at which idle jobs check that nobody has paused their consumer: a paused consumer sends
-/// heartbeats as an idle one does.
-const PAUSE_CHECK: Duration = Duration::from_secs(10);
 
 /// An open consumer of jobs.
 pub struct Jobs {
     stream: Stream,
     consumer: Consumer<pull::Config>,
-    pause_check: Interval,
     messages: pull::Stream,
     link: watch::Receiver<Link>,
     generation: u64,
@@ -92,7 +85,7 @@ impl Bus {
             ack_wait,
             // A limit would drop a job that fails for long.
             max_deliver: -1,
-            max_ack_pending: AT_ONCE,
+            max_ack_pending: Jobs::AT_ONCE.try_into().unwrap_or(i64::MAX),
             ..pull::Config::default()
         };
         // Creates or updates the consumer; `get_consumer` would keep the settings of an older
@@ -103,8 +96,6 @@ impl Bus {
             .map_err(|err| failed(err.to_string()))?;
         // Creating the consumer again does not end a pause.
         refuse_pause(stream, consumer.cached_info())?;
-        let mut pause_check = tokio::time::interval_at(Instant::now() + PAUSE_CHECK, PAUSE_CHECK);
-        pause_check.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let messages = consumer
             .stream()
             .max_messages_per_batch(prefetch)
@@ -116,7 +107,6 @@ impl Bus {
         Ok(Jobs {
             stream,
             consumer,
-            pause_check,
             messages,
             link,
             generation,
@@ -125,6 +115,25 @@ impl Bus {
 }
 
 impl Jobs {
+    /// Most jobs of all instances without an ack, those that wait after a nak included.
+    pub const AT_ONCE: usize = 20_000;
+
+    /// Interval of [`Jobs::check`].
+    pub const CHECK_EVERY: Duration = Duration::from_secs(10);
+
+    /// Checks that nobody has paused the consumer: a paused consumer sends heartbeats as an idle
+    /// one does. Returns the number of jobs of all instances without an ack; beyond
+    /// [`Jobs::AT_ONCE`] the server delivers none.
+    ///
+    /// # Errors
+    /// [`ReadError`]; open the jobs again then.
+    pub async fn check(&self) -> Result<usize, ReadError> {
+        let info = self.consumer.get_info().await;
+        let info = info.map_err(|err| ReadError::Failed(self.stream.name(), err.to_string()))?;
+        refuse_pause(self.stream, &info)?;
+        Ok(info.num_ack_pending)
+    }
+
     /// Naks all jobs that were sent in advance, so that other instances get them without waiting
     /// for `ack_wait`.
     pub async fn release(mut self) {
@@ -147,11 +156,6 @@ impl Jobs {
                     if changed.is_err() || self.link.borrow_and_update().generation != self.generation {
                         return Err(ReadError::Reconnected);
                     }
-                    continue;
-                }
-                _ = self.pause_check.tick() => {
-                    let info = self.consumer.get_info().await;
-                    refuse_pause(self.stream, &info.map_err(|err| ReadError::Failed(name, err.to_string()))?)?;
                     continue;
                 }
             };

@@ -179,7 +179,7 @@ async fn a_paused_consumer_is_an_error_that_names_it() {
     let nats = TestNats::start().await;
     let bus = super::connect(&nats).await;
     let open = async || bus.jobs(Stream::Unresolved, "questions", SOON).await;
-    let mut jobs = open().await.unwrap();
+    let jobs = open().await.unwrap();
     let stream = nats
         .jetstream()
         .await
@@ -195,7 +195,7 @@ async fn a_paused_consumer_is_an_error_that_names_it() {
         );
     };
     // A consumer that is open notices the pause too.
-    let noticed = tokio::time::timeout(SOON, jobs.next()).await.unwrap();
+    let noticed = tokio::time::timeout(SOON, jobs.check()).await.unwrap();
     paused(noticed.unwrap_err());
     paused(open().await.err().unwrap());
     stream.resume_consumer("questions").await.unwrap();
