@@ -8,12 +8,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tagtrail_bus::consume::ReadError;
+use tagtrail_bus::jobs::Jobs;
 use tagtrail_bus::topology::Stream;
 use tagtrail_daemon::{Retry, until};
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
-use tokio::time::Instant;
+use tokio::time::{Instant, MissedTickBehavior, interval};
 
-use crate::shared::Shared;
+use crate::postponed::{Admission, Work};
+use crate::shared::{Shared, is_full};
+use crate::task::Task;
 use asker::Asker;
 use debounce::Debounce;
 use question::Question;
@@ -24,8 +28,12 @@ const NAME: &str = "resolver";
 const HEALTH: &str = "questions";
 
 /// Answers questions until a stop is requested. After an error the consumer is opened again.
-pub(crate) async fn run(shared: Arc<Shared>) -> anyhow::Result<()> {
+pub(crate) async fn run(
+    shared: Arc<Shared>,
+    returned: mpsc::UnboundedReceiver<Task>,
+) -> anyhow::Result<()> {
     let mut questions = Questions {
+        returned,
         asker: Asker::new(Arc::clone(&shared)),
         debounce: Debounce::new(shared.pace),
         answers: JoinSet::new(),
@@ -46,6 +54,8 @@ pub(crate) async fn run(shared: Arc<Shared>) -> anyhow::Result<()> {
 
 /// The questions in hand.
 struct Questions {
+    /// Postponed questions that are due.
+    returned: mpsc::UnboundedReceiver<Task>,
     asker: Asker,
     debounce: Debounce,
     /// The answers under way.
@@ -58,6 +68,8 @@ impl Questions {
         let ack_wait = shared.ack_wait;
         let mut jobs = shared.bus.jobs(Stream::Unresolved, NAME, ack_wait).await?;
         shared.health.set(HEALTH, Ok(()));
+        let mut checks = interval(Jobs::CHECK_EVERY);
+        checks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 biased;
@@ -75,15 +87,48 @@ impl Questions {
                     let asker = self.asker.clone();
                     self.answers.spawn(async move { asker.answer_all(due).await });
                 }
+                _ = checks.tick() => {
+                    let unacked = jobs.check().await?;
+                    shared.metrics.unacked(Work::Question, unacked);
+                    shared.health.set(HEALTH, is_full(unacked).map_or(Ok(()), Err));
+                }
+                Some(task) = self.returned.recv() => self.take_returned(task).await,
                 job = jobs.next() => {
                     let job = job?;
                     retry.succeeded();
-                    match Question::read(job) {
-                        Ok(question) => self.debounce.take(question, Instant::now()),
-                        Err(invalid) => self.asker.quarantine(*invalid).await,
-                    }
+                    let task = Task::of_job(job, &shared.postponed);
+                    self.take(task, shared).await;
                 }
             }
+        }
+    }
+
+    /// Takes a message of UNRESOLVED. Without a place for its registry it is postponed.
+    async fn take(&mut self, task: Task, shared: &Shared) {
+        let mut question = match Question::read(task) {
+            Ok(question) => question,
+            Err(invalid) => return self.asker.quarantine(*invalid).await,
+        };
+        let registry = &question.image.registry;
+        if let Some(client) = shared.registries.get(registry)
+            && shared.postponed.is_kept()
+        {
+            if let Some(rest) = client.resting() {
+                return question.wait(rest).await;
+            }
+            match shared.postponed.admit(Work::Question, registry) {
+                Admission::Go(place) => question.task = question.task.with_place(place),
+                Admission::Full => return question.wait(Duration::ZERO).await,
+            }
+        }
+        self.debounce.take(question, Instant::now());
+    }
+
+    /// Takes a question that was postponed.
+    async fn take_returned(&mut self, task: Task) {
+        match Question::read(task) {
+            Ok(question) => self.debounce.take(question, Instant::now()),
+            Err(invalid) => self.asker.quarantine(*invalid).await,
         }
     }
 
@@ -91,7 +136,11 @@ impl Questions {
     /// way.
     async fn stop(mut self) {
         for question in self.debounce.rest() {
-            question.job.nak(Duration::ZERO).await;
+            question.task.release().await;
+        }
+        self.returned.close();
+        while let Some(task) = self.returned.recv().await {
+            task.release().await;
         }
         while self.answers.join_next().await.is_some() {}
     }

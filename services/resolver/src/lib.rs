@@ -20,9 +20,11 @@ mod check;
 mod config;
 mod manifests;
 mod metrics;
+mod postponed;
 mod reconcile;
 mod shared;
 mod store;
+mod task;
 
 use std::sync::Arc;
 
@@ -65,7 +67,7 @@ pub fn check(file: &File) -> Result<Vec<String>, ConfigError> {
 pub async fn run(config: Config, ctx: Context) -> anyhow::Result<()> {
     ctx.health.register("nats");
     let file = File::load(&File::find(config.config.as_deref()))?;
-    let registries = shared::registries(&file)?;
+    let registries = Arc::new(shared::registries(&file)?);
     tracing::info!(registries = registries.len(), "asking registries");
     let bus = match Bus::connect(&config.bus, "resolver", &ctx.shutdown).await {
         Err(BusError::Stopped) => return Ok(()),
@@ -75,9 +77,21 @@ pub async fn run(config: Config, ctx: Context) -> anyhow::Result<()> {
     for name in registries.keys() {
         metrics.expect_registry(name.as_ref());
     }
+    let times = postponed::Times {
+        poll: config.pace.first / 5,
+        lease: config.ack_seconds * 2,
+    };
+    let (postponed, returned, keeper) = postponed::start(
+        database(&config),
+        &registries,
+        times,
+        &metrics,
+        &ctx.shutdown,
+    );
     let shared = Arc::new(Shared {
         bus,
         registries,
+        postponed,
         heads: store::Heads::new(database(&config)),
         pace: config.pace,
         ack_wait: config.ack_seconds,
@@ -108,9 +122,13 @@ pub async fn run(config: Config, ctx: Context) -> anyhow::Result<()> {
             Arc::clone(&shared),
             database(&config),
             manifests::ManifestMetrics::new(&ctx.metrics),
+            returned.manifests,
         ),
     );
-    tasks.spawn("questions", ask::run(shared));
+    tasks.spawn("questions", ask::run(shared, returned.questions));
+    if let Some(keeper) = keeper {
+        tasks.spawn("postponed tasks", keeper.run());
+    }
     tasks.join(&ctx.shutdown).await
 }
 

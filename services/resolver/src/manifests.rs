@@ -16,17 +16,20 @@ use std::time::Duration;
 
 use tagtrail_bus::BusError;
 use tagtrail_bus::consume::ReadError;
-use tagtrail_bus::jobs::{Job, Jobs};
+use tagtrail_bus::jobs::Jobs;
 use tagtrail_bus::publish::{Message, PublishError};
 use tagtrail_bus::topology::Stream;
 use tagtrail_daemon::{Retry, Span, SpanKind};
 use tagtrail_postgres::DbArgs;
 use tagtrail_proto::{Event, Manifest, Pinned, Registry, Revision, Subject, TraceContext};
 use tagtrail_registry::AskError;
+use tokio::sync::mpsc;
 use tokio::task::{Id, JoinError, JoinSet};
-use tokio::time::Instant;
+use tokio::time::{Instant, MissedTickBehavior, interval};
 
-use crate::shared::Shared;
+use crate::postponed::{Admission, Key, Work};
+use crate::shared::{Shared, is_full};
+use crate::task::Task;
 use absent::is_new;
 pub(crate) use metrics::ManifestMetrics;
 use store::MissingManifests;
@@ -35,7 +38,7 @@ use store::MissingManifests;
 const NAME: &str = "manifests";
 /// The part of readiness.
 const HEALTH: &str = "manifests";
-/// Concurrent reads, from all registries.
+/// Concurrent reads, from all registries, where no task can be postponed.
 const MAX_READS: usize = 4;
 /// Jobs requested ahead from NATS.
 const PREFETCH: usize = 16;
@@ -50,6 +53,7 @@ pub(crate) async fn run(
     shared: Arc<Shared>,
     db: Option<DbArgs>,
     metrics: ManifestMetrics,
+    mut returned: mpsc::UnboundedReceiver<Task>,
 ) -> anyhow::Result<()> {
     if shared.registries.is_empty() {
         // Create no consumer, so that a registry configured later gets all revisions.
@@ -66,18 +70,26 @@ pub(crate) async fn run(
     let mut reads = Reads::default();
     let mut retry = Retry::new("reading REVISIONS for manifests");
     while !reader.shared.shutdown.is_cancelled() {
-        if let Err(error) = reader.read_jobs(&mut reads, &mut retry).await {
+        if let Err(error) = reader
+            .read_jobs(&mut reads, &mut returned, &mut retry)
+            .await
+        {
             reader.shared.cannot_read(HEALTH, &error);
             let pause = retry.failed(&error);
             reader.shared.sleep(pause).await;
         }
     }
     reads.release().await;
+    returned.close();
+    while let Some(task) = returned.recv().await {
+        task.release().await;
+    }
     reader.shared.bus.flush().await;
     Ok(())
 }
 
-/// The reads under way, with the jobs that wait for each: a push under three tags is one manifest.
+/// The reads under way, with the revisions that wait for each: a push under three tags is one
+/// manifest.
 #[derive(Debug, Default)]
 struct Reads {
     running: JoinSet<(ReadOutcome, Duration)>,
@@ -87,18 +99,18 @@ struct Reads {
 /// A revision that waits for a read.
 #[derive(Debug)]
 struct Waiter {
-    job: Job,
+    task: Task,
     revision: Revision,
 }
 
 /// The outcome of a read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum ReadOutcome {
-    /// MANIFESTS has the manifest, or nobody can read it: ack the jobs.
+    /// MANIFESTS has the manifest, or nobody can read it: end the tasks.
     Done,
-    /// The read failed: nak the jobs, to retry after a pause.
+    /// The read failed: put the tasks off, to retry after a pause.
     Again,
-    /// The registry does not have the manifest: ask for the tags, then ack the jobs.
+    /// The registry does not have the manifest: ask for the tags, then end the tasks.
     Missing,
 }
 
@@ -116,6 +128,7 @@ impl ManifestReader {
     async fn read_jobs(
         self: &Arc<Self>,
         reads: &mut Reads,
+        returned: &mut mpsc::UnboundedReceiver<Task>,
         retry: &mut Retry,
     ) -> Result<(), ReadError> {
         // Twice the usual time, because a job waits for earlier reads.
@@ -130,6 +143,10 @@ impl ManifestReader {
         );
         let mut jobs: Jobs = opening.await?;
         self.shared.health.set(HEALTH, Ok(()));
+        // Places bound the reads of each registry. Without them the bound is one for all.
+        let counted = self.shared.postponed.is_kept();
+        let mut checks = interval(Jobs::CHECK_EVERY);
+        checks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 biased;
@@ -138,42 +155,62 @@ impl ManifestReader {
                     return Ok(());
                 }
                 Some(ended) = reads.running.join_next_with_id() => self.ended(reads, ended).await,
-                job = jobs.next(), if reads.running.len() < MAX_READS => {
+                _ = checks.tick() => {
+                    let unacked = jobs.check().await?;
+                    self.shared.metrics.unacked(Work::Manifest, unacked);
+                    self.shared.health.set(HEALTH, is_full(unacked).map_or(Ok(()), Err));
+                }
+                Some(task) = returned.recv() => self.start(task, reads, true).await,
+                job = jobs.next(), if counted || reads.running.len() < MAX_READS => {
                     let job = job?;
                     retry.succeeded();
-                    self.start(job, reads).await;
+                    let task = Task::of_job(job, &self.shared.postponed);
+                    self.start(task, reads, false).await;
                 }
             }
         }
     }
 
-    async fn start(self: &Arc<Self>, job: Job, reads: &mut Reads) {
-        let revision = match serde_json::from_slice::<Event<Revision>>(&job.payload) {
+    /// Starts the read for a revision, unless its registry has no place for it. A postponed task
+    /// has its place already.
+    async fn start(self: &Arc<Self>, mut task: Task, reads: &mut Reads, has_place: bool) {
+        let revision = match serde_json::from_slice::<Event<Revision>>(task.payload()) {
             Ok(event) => event.data,
             Err(error) => {
                 tracing::error!("a message in REVISIONS is no revision: {error}");
-                return job.ack().await;
+                return task.done().await;
             }
         };
         // A deletion has no digest.
         let Some(pinned) = revision.pinned.clone() else {
-            return job.ack().await;
+            return task.done().await;
         };
-        let (trace, attempt) = (job.trace, job.attempt);
+        let (trace, attempt) = (task.trace, task.attempt);
         if !self.shared.registries.contains_key(&pinned.registry) {
             self.metrics.count("not_configured");
-            return job.ack().await;
+            return task.done().await;
         }
         if let Some(pause) = self.pause_of(&pinned.registry) {
-            return job.nak(pause.max(self.shared.pause(attempt))).await;
+            let pause = pause.max(self.shared.pause(attempt));
+            return task.later(key(&revision), pause).await;
         }
-        if let Some((_, jobs)) = reads.waiting.get_mut(&pinned) {
-            return jobs.push(Waiter { job, revision });
+        if let Some((_, waiters)) = reads.waiting.get_mut(&pinned) {
+            return waiters.push(Waiter { task, revision });
+        }
+        if !has_place {
+            match self
+                .shared
+                .postponed
+                .admit(Work::Manifest, &pinned.registry)
+            {
+                Admission::Go(place) => task = task.with_place(place),
+                Admission::Full => return task.wait(key(&revision), Duration::ZERO).await,
+            }
         }
         let (reader, wanted, new) = (Arc::clone(self), pinned.clone(), is_new(&revision));
         let reading = async move { reader.read(&wanted, trace, attempt, new).await };
         let id = reads.running.spawn(reading).id();
-        let waiter = Waiter { job, revision };
+        let waiter = Waiter { task, revision };
         reads.waiting.insert(pinned, (id, vec![waiter]));
     }
 
@@ -334,45 +371,56 @@ impl ManifestReader {
         (ReadOutcome::Done, Duration::ZERO)
     }
 
-    /// Acks or naks the jobs of a finished read.
+    /// Ends the tasks of a finished read, or puts them off.
     async fn ended(
         &self,
         reads: &mut Reads,
         ended: Result<(Id, (ReadOutcome, Duration)), JoinError>,
     ) {
         let (id, (outcome, pause)) = ended.unwrap_or_else(|panic| {
-            tracing::error!("reading a manifest panicked; NATS will redeliver its jobs: {panic}");
+            tracing::error!("reading a manifest panicked; its revisions are read again: {panic}");
             (panic.id(), (ReadOutcome::Again, Duration::from_secs(60)))
         });
         let of_read = reads.waiting.extract_if(|_, (of, _)| *of == id);
         let waiters: Vec<Waiter> = of_read.flat_map(|(_, (_, waiters))| waiters).collect();
-        for Waiter { job, revision } in waiters {
+        for Waiter { task, revision } in waiters {
             let asked = match outcome {
                 ReadOutcome::Done => Ok(()),
                 ReadOutcome::Missing => self.ask_for_tag(&revision).await,
                 ReadOutcome::Again => {
-                    job.nak(pause).await;
+                    task.later(key(&revision), pause).await;
                     continue;
                 }
             };
             match asked {
-                Ok(()) => job.ack().await,
+                Ok(()) => task.done().await,
                 Err(error) => {
                     tracing::warn!(image = %revision.image(), "could not queue a re-check of {} at its registry: {error}", revision.image());
-                    job.nak(pause).await;
+                    task.later(key(&revision), pause).await;
                 }
             }
         }
     }
 }
 
+/// Returns the identity of the task of a revision. Each tag has a task of its own: if the manifest
+/// is missing, the registry is asked for the tag.
+fn key(revision: &Revision) -> Key {
+    Key {
+        work: Work::Manifest,
+        registry: revision.registry.clone(),
+        source: revision.source.clone(),
+        key: format!("{} {}", revision.image(), revision.revision),
+    }
+}
+
 impl Reads {
-    /// Stops all reads, and returns their jobs to NATS for other instances.
+    /// Stops all reads, and returns their tasks for other instances.
     async fn release(mut self) {
         self.running.shutdown().await;
         for (_, (_, waiters)) in self.waiting {
-            for Waiter { job, .. } in waiters {
-                job.nak(Duration::ZERO).await;
+            for Waiter { task, .. } in waiters {
+                task.release().await;
             }
         }
     }

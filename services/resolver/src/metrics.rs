@@ -13,6 +13,8 @@ use tagtrail_proto::Origin;
 use tagtrail_registry::{AskError, Descriptor};
 use time::OffsetDateTime;
 
+use crate::postponed::Work;
+
 /// All outcomes of a request to a registry.
 const OUTCOMES: [&str; 5] = ["answered", "failed", "busy", "resting", "refused"];
 
@@ -26,6 +28,8 @@ pub(crate) struct Metrics {
     reconcile_changes: Family<ReconcileLabels, Counter>,
     reconcile_seconds: Family<RegistryLabels, Gauge<f64, AtomicU64>>,
     reconciled_at: Family<RegistryLabels, Gauge>,
+    postponed: Family<PostponedLabels, Gauge>,
+    unacked: Family<WorkLabels, Gauge>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -37,6 +41,17 @@ struct ReconcileLabels {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct RegistryLabels {
     registry: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct PostponedLabels {
+    registry: String,
+    work: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct WorkLabels {
+    work: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -92,6 +107,16 @@ impl Metrics {
             reconciled_at: metrics.add(
                 "resolver_reconciled_timestamp_seconds",
                 "End of the last comparison of the whole registry with history, also if requests failed, in seconds since 1970",
+                Family::default(),
+            ),
+            postponed: metrics.add(
+                "resolver_postponed",
+                "Questions and manifests that wait in Postgres for their registry",
+                Family::default(),
+            ),
+            unacked: metrics.add(
+                "resolver_unacked",
+                "Messages delivered without an ack yet, to all instances; NATS delivers at most 20000",
                 Family::default(),
             ),
         };
@@ -163,6 +188,22 @@ impl Metrics {
             .set(took.as_secs_f64());
         let now = OffsetDateTime::now_utc().unix_timestamp();
         self.reconciled_at.get_or_create(&labels).set(now);
+    }
+
+    /// Records the number of rows that wait for a registry.
+    pub(crate) fn postponed(&self, registry: &str, work: Work, rows: usize) {
+        let (registry, work) = (registry.to_owned(), work.as_str());
+        self.postponed
+            .get_or_create(&PostponedLabels { registry, work })
+            .set(i64::try_from(rows).unwrap_or(i64::MAX));
+    }
+
+    /// Records the number of messages without an ack.
+    pub(crate) fn unacked(&self, work: Work, messages: usize) {
+        let work = work.as_str();
+        self.unacked
+            .get_or_create(&WorkLabels { work })
+            .set(i64::try_from(messages).unwrap_or(i64::MAX));
     }
 
     /// Counts observations with this outcome.

@@ -1,10 +1,12 @@
 //! State that all tasks of the resolver share.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tagtrail_bus::Bus;
 use tagtrail_bus::consume::ReadError;
+use tagtrail_bus::jobs::Jobs;
 use tagtrail_config::{ConfigError, File};
 use tagtrail_daemon::Health;
 use tagtrail_proto::Registry;
@@ -13,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::Pace;
 use crate::metrics::Metrics;
+use crate::postponed::Postponed;
 use crate::store::Heads;
 
 /// The configured registries.
@@ -34,12 +37,24 @@ pub(crate) fn registries(file: &File) -> Result<Registries, ConfigError> {
         .collect()
 }
 
+/// Returns the reason for readiness if a consumer is nearly full of messages without an ack.
+pub(crate) fn is_full(unacked: usize) -> Option<String> {
+    const MOST: usize = Jobs::AT_ONCE;
+    (unacked > MOST / 10 * 8).then(|| {
+        format!(
+            "{unacked} messages wait for an ack, and NATS delivers no others beyond {MOST}: a registry is away, slow or refuses (`tagtrail doctor` names it). With DATABASE_URL, the tasks of such a registry wait in Postgres and hold up no other registry"
+        )
+    })
+}
+
 /// The state of all tasks.
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) bus: Bus,
-    pub(crate) registries: Registries,
+    pub(crate) registries: Arc<Registries>,
     pub(crate) heads: Heads,
+    /// Tasks that wait for their registry.
+    pub(crate) postponed: Postponed,
     pub(crate) pace: Pace,
     /// Time after which NATS redelivers the unacknowledged messages of an instance.
     pub(crate) ack_wait: Duration,

@@ -53,9 +53,9 @@ pub(super) struct Asker {
 
 /// The next step for the questions about an image.
 enum AskOutcome {
-    /// Ack the questions, as answered.
+    /// End the questions, as answered.
     Done,
-    /// Nak the questions, to ask again after a pause.
+    /// Put the questions off, to ask again after a pause.
     Again(Duration),
 }
 
@@ -80,7 +80,7 @@ impl Asker {
                 None => {
                     // Postgres is the same for all questions, so a growing pause would help nobody.
                     for question in due.into_iter().flat_map(|(_, questions)| questions) {
-                        question.job.nak(self.shared.pace.first).await;
+                        question.later(self.shared.pace.first).await;
                     }
                     return;
                 }
@@ -114,7 +114,7 @@ impl Asker {
         let all_observed = questions.iter().all(Question::is_observation);
         if all_observed && self.is_needless(&questions, head) {
             for question in questions {
-                question.job.ack().await;
+                question.task.done().await;
             }
             return;
         }
@@ -124,7 +124,7 @@ impl Asker {
         let Some(last) = questions.last() else { return };
         let attempt = questions
             .iter()
-            .map(|question| question.job.attempt)
+            .map(|question| question.task.attempt)
             .max()
             .unwrap_or(1);
         let all = |is: fn(&Question) -> bool| questions.iter().all(is);
@@ -165,7 +165,7 @@ impl Asker {
                             || question.is_observation()
                     });
                 for question in rest {
-                    question.job.ack().await;
+                    question.task.done().await;
                 }
                 if !unanswered.is_empty() {
                     self.shared.metrics.count("", "not_configured");
@@ -180,10 +180,10 @@ impl Asker {
             match outcome {
                 AskOutcome::Done => {
                     FailPoint::ResolverPublished.pass();
-                    question.job.ack().await;
+                    question.task.done().await;
                     FailPoint::ResolverAcknowledged.pass();
                 }
-                AskOutcome::Again(pause) => question.job.nak(pause).await,
+                AskOutcome::Again(pause) => question.later(pause).await,
             }
         }
     }
@@ -224,7 +224,7 @@ impl Asker {
         let image = &question.image;
         // The time before the request: a push during the request is newer than the answer.
         let asked_at = OffsetDateTime::now_utc();
-        let mut span = Span::start("ask", SpanKind::Client, question.job.trace.as_ref());
+        let mut span = Span::start("ask", SpanKind::Client, question.task.trace.as_ref());
         span.set("tagtrail.image", image.to_string());
         let found = match self.resolve(registry, image, &context, &mut span).await {
             Ok(found) => found,
@@ -319,7 +319,7 @@ impl Asker {
     /// quarantine replay` asks the question again.
     pub(super) async fn quarantine(&self, invalid: InvalidMessage) {
         let InvalidMessage {
-            job,
+            task,
             source,
             reason,
         } = invalid;
@@ -338,22 +338,22 @@ impl Asker {
                 reason,
                 OffsetDateTime::now_utc(),
                 None,
-                &job.payload,
+                task.payload(),
             );
             // The id keeps a redelivered question from a second entry.
-            let id = Digest::sha256_of(&job.payload).to_string();
+            let id = Digest::sha256_of(task.payload()).to_string();
             let subject = Subject::Quarantine { source };
             let message = Message::of(&subject, &kept)?
                 .with_id(&id)
-                .with_trace(job.trace);
+                .with_trace(task.trace);
             self.shared.bus.publish(message).await
         };
         match stored.await {
-            Ok(_) => job.ack().await,
+            Ok(_) => task.done().await,
             Err(error) => {
-                let pause = self.shared.pause(job.attempt);
+                let pause = self.shared.pause(task.attempt);
                 tracing::warn!("a question could not be quarantined: {error}");
-                job.nak(pause).await;
+                task.again(pause).await;
             }
         }
     }
@@ -367,7 +367,7 @@ fn not_configured(question: Question) -> InvalidMessage {
             question.image
         ),
         source: Some(question.push.source),
-        job: question.job,
+        task: question.task,
     }
 }
 
