@@ -7,6 +7,7 @@
 
 mod manifests;
 mod observations;
+mod postponed;
 mod recheck;
 mod reconcile;
 

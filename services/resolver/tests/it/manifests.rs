@@ -24,8 +24,8 @@ const SOURCE: &str = "org.opencontainers.image.source";
 const CONFIG: &str = "application/vnd.oci.image.config.v1+json";
 const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
 
-/// Publishes a revision of an image, as the indexer does.
-async fn publish_revision(nats: &TestNats, image: &str, digest: Option<&Digest>) {
+/// Returns the message of a revision of an image, as the indexer publishes it.
+pub(crate) fn revision_of(image: &str, digest: Option<&Digest>) -> (Subject, Vec<u8>) {
     let image: Image = image.parse().unwrap();
     let now = OffsetDateTime::now_utc();
     let revision = Revision {
@@ -50,10 +50,18 @@ async fn publish_revision(nats: &TestNats, image: &str, digest: Option<&Digest>)
         media_type: None,
         size: None,
     };
-    let subject = Subject::of_revisions(&image).to_string();
     let body = serde_json::to_vec(&revision.event()).unwrap();
+    (Subject::of_revisions(&image), body)
+}
+
+/// Publishes a revision of an image.
+async fn publish_revision(nats: &TestNats, image: &str, digest: Option<&Digest>) {
+    let (subject, body) = revision_of(image, digest);
     let jetstream = nats.jetstream().await;
-    let stored = jetstream.publish(subject, body.into()).await.unwrap();
+    let stored = jetstream
+        .publish(subject.to_string(), body.into())
+        .await
+        .unwrap();
     stored.await.unwrap();
 }
 
@@ -75,7 +83,7 @@ async fn manifests(nats: &TestNats) -> Vec<Manifest> {
         .collect()
 }
 
-async fn wait_manifests(nats: &TestNats, count: usize) -> Vec<Manifest> {
+pub(crate) async fn wait_manifests(nats: &TestNats, count: usize) -> Vec<Manifest> {
     eventually(&format!("{count} manifests"), SOON, async || {
         Some(manifests(nats).await).filter(|found| found.len() >= count)
     })
@@ -105,7 +113,7 @@ type Answers = Vec<fn() -> Response>;
 
 /// The registry `registry.example.com`, with content by path, which logs its requests.
 #[derive(Clone, Default)]
-struct Shelf {
+pub(crate) struct Shelf {
     has: Arc<Mutex<BTreeMap<String, Vec<u8>>>>,
     /// Answers to the first requests, in this order.
     first: Arc<Mutex<Answers>>,
@@ -114,7 +122,7 @@ struct Shelf {
 
 impl Shelf {
     /// Starts the registry. Returns its entry for `tagtrail.toml`.
-    async fn serve(&self, tasks: &mut JoinSet<()>) -> String {
+    pub(crate) async fn serve(&self, tasks: &mut JoinSet<()>) -> String {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let shelf = self.clone();
@@ -155,7 +163,7 @@ impl Shelf {
     }
 
     /// Stores an image. Returns the digests of its manifest and of its config.
-    fn image(&self, label: &str) -> (Digest, Digest) {
+    pub(crate) fn image(&self, label: &str) -> (Digest, Digest) {
         let config = self.put(
             "blobs",
             &json!({ "os": "linux", "architecture": "amd64", "config": { "Labels": { "name": label } } }),
