@@ -3,8 +3,8 @@
 //!
 //! In scope: new pushes, the revisions that follow from them (the pure rule is `rules/timeline`),
 //! their storage in Postgres, their ordered and fenced publication on REVISIONS, re-checks of
-//! images whose order of pushes is doubtful, the manifests that the resolver read, and the numbers of
-//! the coverage report. Any number of instances share the partitions.
+//! images whose order of pushes is doubtful, the manifests that the resolver read, and the
+//! numbers of the coverage report. Any number of instances share the partitions.
 //!
 //! Out of scope: the bodies of registries (the gateway), rollouts (the trigger service), queries
 //! (the api). Nothing here deletes or rewrites history.

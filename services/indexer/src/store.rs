@@ -1,7 +1,7 @@
 //! All SQL of the indexer. Each function takes a connection: the session that holds the partition,
 //! within the transaction of the batch where it writes; in `sweep` the session of the sweeper; in
-//! `manifests` and `coverage` the session that holds the lock. A statement takes a set and returns a set; none
-//! runs once per push.
+//! `manifests` and `coverage` the session that holds the lock. A statement takes a set and returns
+//! a set; none runs once per push.
 
 pub(crate) mod coverage;
 pub(crate) mod doubts;
