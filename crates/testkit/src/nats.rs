@@ -102,10 +102,13 @@ impl TestNats {
 
     /// Pauses the server: connections stay open without answers.
     pub async fn pause(&self) {
-        signal(
-            self.pid().await.expect("nats-server is not running"),
-            "STOP",
-        );
+        let pid = self.pid().await.expect("nats-server is not running");
+        signal(pid, "STOP");
+        // On a busy machine a thread may answer once more before the signal reaches all threads.
+        crate::eventually("the pause of nats-server", crate::SOON, async || {
+            all_stopped(pid).then_some(())
+        })
+        .await;
     }
 
     /// Ends a pause.
@@ -224,4 +227,13 @@ pub async fn messages(
         Some(messages)
     };
     read.await.unwrap_or_default()
+}
+
+/// Returns whether no thread of a process runs any more.
+fn all_stopped(pid: u32) -> bool {
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).expect("the process has ended");
+    threads.filter_map(Result::ok).all(|thread| {
+        let status = std::fs::read_to_string(thread.path().join("status")).unwrap_or_default();
+        status.contains("State:\tT")
+    })
 }
