@@ -217,6 +217,13 @@ impl Up {
     }
 
     pub(super) async fn nats(&self, account: &str) -> async_nats::Client {
+        self.try_nats(account).await.unwrap()
+    }
+
+    pub(super) async fn try_nats(
+        &self,
+        account: &str,
+    ) -> Result<async_nats::Client, async_nats::ConnectError> {
         let password = self.env[&format!("NATS_{}_PASSWORD", account.to_uppercase())].clone();
         let prefix = match account {
             "subscriber" => "_INBOX".to_owned(),
@@ -227,7 +234,6 @@ impl Up {
             .request_timeout(Some(Duration::from_millis(500)))
             .connect(&self.nats)
             .await
-            .unwrap()
     }
 
     async fn postgres(&self, account: &str) -> PgConnection {
@@ -337,6 +343,7 @@ async fn the_same_processes_do_their_work_with_accounts_that_can_do_nothing_else
     up.stays_healthy().await;
     rights::refuses_requests(&up).await;
     rights::stores_no_answer(&up).await;
+    rights::leaves_connections_to_services(&up).await;
     refuses_on_postgres(&up).await;
 }
 

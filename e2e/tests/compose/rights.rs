@@ -184,6 +184,18 @@ pub(super) async fn stores_no_answer(up: &Up) {
     }
 }
 
+/// Checks that subscribers can't take all connections of the server.
+pub(super) async fn leaves_connections_to_services(up: &Up) {
+    const MOST: usize = 500;
+    let mut clients = Vec::new();
+    while let Ok(client) = up.try_nats("subscriber").await {
+        clients.push(client);
+        assert!(clients.len() <= MOST);
+    }
+    assert!(clients.len() > MOST / 2, "{}", clients.len());
+    up.nats("gateway").await;
+}
+
 /// Returns the number of messages in the forged subjects of each stream.
 async fn stored(up: &Up) -> BTreeMap<&'static str, Value> {
     let client = up.nats("migrate").await;
