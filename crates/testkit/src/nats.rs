@@ -105,10 +105,14 @@ impl TestNats {
         let pid = self.pid().await.expect("nats-server is not running");
         signal(pid, "STOP");
         // On a busy machine a thread may answer once more before the signal reaches all threads.
-        crate::eventually("the pause of nats-server", crate::SOON, async || {
-            all_stopped(pid).then_some(())
-        })
-        .await;
+        let stopped = async {
+            while !all_stopped(pid) {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(crate::SOON, stopped)
+            .await
+            .expect("nats-server does not pause");
     }
 
     /// Ends a pause.
