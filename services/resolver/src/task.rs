@@ -9,6 +9,9 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use crate::postponed::{Change, Entry, Key, Postponed, Row};
 
+/// The least pause of a message that the table has no room for.
+const WITHOUT_ROOM: Duration = Duration::from_secs(5);
+
 /// A message in hand. A dropped task comes back: NATS redelivers its message, or its row is due
 /// again.
 #[derive(Debug)]
@@ -104,7 +107,14 @@ impl Task {
                 };
                 self.postponed.send(Change::Add(entry, job)).await;
             }
-            Held::Message(job) => job.nak(pause).await,
+            Held::Message(job) => {
+                // NATS redelivers at once without a pause, again and again.
+                let least = match self.postponed.is_kept() {
+                    true => WITHOUT_ROOM,
+                    false => Duration::ZERO,
+                };
+                job.nak(pause.max(least)).await;
+            }
             Held::Row { row, .. } => self.postponed.send(Change::Due(row, due_at)).await,
         }
     }
