@@ -6,6 +6,7 @@ use serde_json::Value;
 use tagtrail_proto::clean_text;
 
 use super::api::Failure;
+use super::table::fold;
 
 /// Writes a line to standard output. A closed pipe (`| head`) counts as success.
 pub(crate) fn line(text: &str) -> Result<(), Failure> {
@@ -17,10 +18,14 @@ pub(crate) fn line(text: &str) -> Result<(), Failure> {
     }
 }
 
-/// Writes an error to standard error, with a red mark on a terminal.
+/// Writes an error to standard error. On a terminal the mark is red, and lines wrap between words.
 pub(crate) fn error(message: &str) {
+    const MARK: &str = "error:";
+    let width = comfy_table::Table::new().use_stderr().width();
+    let text = fold(&format!("{MARK} {message}"), width, 2);
+    let message = text.strip_prefix(MARK).unwrap_or_default();
     // If standard error is closed, there is nobody to tell.
-    let _ = writeln!(anstream::stderr(), "\u{1b}[1;31merror:\u{1b}[0m {message}");
+    let _ = writeln!(anstream::stderr(), "\u{1b}[1;31m{MARK}\u{1b}[0m{message}");
 }
 
 /// Returns text of strangers as a terminal may have it: with its lines, and without other control

@@ -10,6 +10,11 @@ use time::{OffsetDateTime, UtcOffset};
 /// Width of tables if standard output is no terminal and no width is given.
 const WIDTH: u16 = 80;
 
+/// Returns the width of the terminal of standard output; `None` if it is no terminal.
+pub(crate) fn terminal() -> Option<u16> {
+    comfy_table::Table::new().width()
+}
+
 /// The formats of the output.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Output {
@@ -43,7 +48,7 @@ impl Format {
     pub(crate) fn screen(&self) -> Screen {
         // A text that is no number is ignored: other programs set `COLUMNS`, too.
         let given = self.width.as_deref().and_then(|width| width.parse().ok());
-        let width = given.or_else(|| comfy_table::Table::new().width());
+        let width = given.or_else(terminal);
         let never = anstream::ColorChoice::Never;
         Screen {
             output: self.output,

@@ -244,6 +244,41 @@ pub(crate) fn wrap(screen: &Screen, text: &str, indent: usize) -> String {
     lines.collect::<Vec<_>>().join("\n")
 }
 
+/// Wraps the lines of a text between words, at the width of a terminal. The rest of a line has
+/// `indent` blanks more than its beginning. Without a width lines stay whole, for programs; words
+/// stay whole in any case, so that people can copy names.
+pub(crate) fn fold(text: &str, width: Option<u16>, indent: usize) -> String {
+    let Some(width) = width.map(usize::from) else {
+        return text.to_owned();
+    };
+    let lines = text.split('\n').map(|line| fold_line(line, width, indent));
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+fn fold_line(line: &str, width: usize, indent: usize) -> String {
+    if line.width() <= width {
+        return line.to_owned();
+    }
+    let words = line.trim_start();
+    let blanks = line.len() - words.len();
+    let mut folded = line[..blanks].to_owned();
+    let (mut column, mut begun) = (blanks, false);
+    for word in words.split(' ') {
+        if begun && column + 1 + word.width() > width {
+            folded.push('\n');
+            column = blanks + indent;
+            folded += &" ".repeat(column);
+        } else if begun {
+            folded.push(' ');
+            column += 1;
+        }
+        folded += word;
+        column += word.width();
+        begun = true;
+    }
+    folded
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::screen::tests::{screen, wide};
@@ -299,6 +334,16 @@ mod tests {
             assert!(text.contains(cell.trim()), "{cell} is not in\n{text}");
         }
         assert!(!table(&screen(200), columns(), [long()]).contains("BYTES"));
+    }
+
+    #[test]
+    fn lines_fold_between_words_on_a_terminal() {
+        let text =
+            "good\n  trigger shop: rolls out registry.example.com/shop/web:latest by webhook";
+        let folded = "good\n  trigger shop:\n    rolls out\n    registry.example.com/shop/web:latest\n    by webhook";
+        assert_eq!(fold(text, Some(20), 2), folded);
+        assert_eq!(fold(text, Some(80), 2), text);
+        assert_eq!(fold(text, None, 2), text);
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use tagtrail_config::File;
 
 use super::write;
+use crate::client::{screen::terminal, table::fold};
 
 /// Arguments of `tagtrail config`.
 #[derive(Debug, clap::Args)]
@@ -38,7 +39,7 @@ impl Config {
         for warning in file.warnings().into_iter().chain(warnings) {
             text += &format!("warning: {warning}\n");
         }
-        Ok(write(text.as_bytes()))
+        Ok(write(fold(&text, terminal(), 2).as_bytes()))
     }
 }
 
