@@ -31,7 +31,8 @@ pub(super) const GENERIC: Kind = Kind {
         r#"After each push, in the script or pipeline that pushes:
 
 curl --fail --retry 5 --retry-all-errors {url} \
-  -H "Authorization: Bearer {secret}" -H 'Content-Type: application/json' \
+  -H "Authorization: Bearer {secret}" \
+  -H 'Content-Type: application/json' \
   -d '{"repository":"shop/web","tag":"latest","digest":"sha256:…"}'
 
 Leave digest out, and the registry is asked for it."#,
