@@ -48,6 +48,7 @@ pub(crate) async fn coverage(db: DbArgs, shared: Shared) -> anyhow::Result<()> {
 /// Waits for the lock, and counts until an error.
 async fn hold(db: &DbArgs, shared: &Shared) -> Result<Infallible, Error> {
     let mut db = db.session("coverage", shared.silence).await?;
+    shared.within(store::prepare(&mut db)).await?;
     // The session must stay alive between two turns.
     let turn = TURN.min(ping_interval(shared.silence));
     while !shared.within(Lock::Coverage.try_acquire(&mut db)).await? {
@@ -115,6 +116,7 @@ async fn count(db: &mut PgConnection, settled: i64) -> Result<bool, sqlx::Error>
     };
     let pushes = store::next_pushes(&mut tx, waiting).await?;
     if pushes.after == pushes.last && ranges.iter().all(|range| range.after >= range.until) {
+        tx.rollback().await?;
         return Ok(false);
     }
     let recounts = store::recounts(&mut tx, &ranges, pushes).await?;

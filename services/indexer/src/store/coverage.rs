@@ -61,6 +61,18 @@ pub(crate) struct LastEvent {
     pub(crate) at: OffsetDateTime,
 }
 
+/// Prepares a session for statements of many small lookups: compiling one takes seconds, and
+/// running it takes less than one. While the tables grow their statistics are old, and Postgres may
+/// take a table for so small that it reads all of it for each lookup.
+pub(crate) async fn prepare(db: &mut PgConnection) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "select set_config('jit', 'off', false), set_config('enable_seqscan', 'off', false)",
+    )
+    .execute(db)
+    .await
+    .map(|_| ())
+}
+
 /// Returns which transactions run, and the last visible push, in one snapshot.
 pub(crate) async fn moment(db: &mut PgConnection) -> Result<Moment, sqlx::Error> {
     let row = sqlx::query(
@@ -127,9 +139,10 @@ pub(crate) async fn next_pushes(
 /// another order than that of their events. The same digest reported at another time proves
 /// nothing: the tag may have returned to it without an event.
 ///
-/// So a revision is looked at again after a revision next to it, and after an event before the
-/// revision that follows it. Every lookup has a limit, so that it is one descent of an index
-/// however large the tables are.
+/// So a revision is looked at again after a new one before it. If it is in `coverage_change`, it is
+/// also looked at after a new one behind it, and after an event before the revision that follows
+/// it. Every lookup has a limit, so that it is one descent of an index however large the tables
+/// are.
 pub(crate) async fn recounts(
     db: &mut PgConnection,
     ranges: &[OrdinalRange],
@@ -167,9 +180,9 @@ const RECOUNTS: &str = "with share (partition, after, until) as materialized (
          select * from added
          union
          select n.* from added a cross join lateral (
-             (select r.tag_id, r.effective_at, r.number from revision r
-              where r.tag_id = a.tag_id and (r.effective_at, r.number) < (a.effective_at, a.number)
-              order by r.effective_at desc, r.number desc limit 1)
+             (select c.tag_id, c.effective_at, c.number from coverage_change c
+              where c.tag_id = a.tag_id and (c.effective_at, c.number) < (a.effective_at, a.number)
+              order by c.effective_at desc, c.number desc limit 1)
              union all
              (select r.tag_id, r.effective_at, r.number from revision r
               where r.tag_id = a.tag_id and (r.effective_at, r.number) > (a.effective_at, a.number)
