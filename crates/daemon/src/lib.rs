@@ -2,8 +2,8 @@
 //!
 //! In scope: logs, signals, the admin page (`/healthz`, `/readyz`, `/metrics`), exit codes
 //! ([`main`]), traces ([`Span`]), tasks whose end ends the process ([`Tasks`]), an HTTP server with
-//! limits ([`http::serve`]), HTTP clients ([`client()`]), problem details ([`problem`]) and retries
-//! with back-off ([`Retry`]).
+//! limits ([`http::serve`]), HTTP clients ([`client()`]), problem details ([`problem`]), retries
+//! with back-off ([`Retry`]), and reports about long work ([`Progress`]).
 //!
 //! Out of scope: the work of a single service.
 
@@ -14,6 +14,7 @@ pub mod http;
 pub mod metrics;
 pub mod problem;
 mod process;
+mod progress;
 mod refusals;
 mod retry;
 mod tasks;
@@ -29,6 +30,7 @@ pub use client::client;
 pub use health::Health;
 pub use metrics::Metrics;
 pub use process::{LogArgs, main};
+pub use progress::Progress;
 pub use refusals::Refusals;
 pub use retry::{Retry, backoff, until};
 pub use tasks::Tasks;
