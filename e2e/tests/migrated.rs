@@ -118,6 +118,29 @@ async fn migrating_keeps_every_row_and_copies_the_positions() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_migration_that_takes_long_is_reported_each_ten_seconds() {
+    let postgres = TestPostgres::start().await;
+    let url = database(&postgres, "old").await;
+    let mut db = PgConnection::connect(&url).await.unwrap();
+    make_old_store(&mut db).await;
+    run(&mut db, "begin; lock table walk").await;
+    let mut migrating = Process::tagtrail(&["migrate"], &[("DATABASE_URL", &url)]);
+    eventually("two reports", SOON, async || {
+        let log = migrating.log();
+        let reports = log.lines().filter(|line| {
+            line.starts_with("migrating the schema: ")
+                && line.contains(" of ")
+                && line.contains(" migrations, ")
+        });
+        (reports.count() == 2).then_some(())
+    })
+    .await;
+    run(&mut db, "rollback").await;
+    let status = migrating.ended(SOON).await;
+    assert!(status.success(), "{}", migrating.log());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn resolvers_and_apis_of_the_version_before_still_use_the_name_walk() {
     let postgres = TestPostgres::start().await;
     let url = database(&postgres, "old").await;

@@ -8,9 +8,13 @@ use std::time::Duration;
 use anyhow::{Context as _, bail};
 use sqlx::{ConnectOptions as _, Connection as _, PgConnection};
 use tagtrail_bus::{Bus, BusArgs};
+use tagtrail_daemon::Progress;
 use tagtrail_migrations::MIGRATOR;
 use tagtrail_postgres::DbArgs;
 
+/// The words of the report about migrations.
+pub(crate) const MIGRATING: &str = "migrating the schema";
+pub(crate) const MIGRATIONS: &str = "migrations";
 /// Time-out of connecting, and of the first answer.
 const ANSWER: Duration = Duration::from_secs(5);
 
@@ -37,7 +41,8 @@ pub(crate) struct Config {
 impl Config {
     async fn run(&self) -> anyhow::Result<String> {
         let wait = Duration::from_secs(self.wait);
-        let version = migrate(&self.db, wait).await?;
+        let progress = Progress::of_command(MIGRATING, MIGRATIONS);
+        let version = migrate(&self.db, wait, progress).await?;
         let mut done = format!("the schema is at version {version}");
         if let Some(url) = &self.nats_url {
             let args = BusArgs {
@@ -75,12 +80,23 @@ pub(crate) fn main(config: &Config) -> ExitCode {
 
 /// Waits for the server, runs the missing migrations and grants the rights of the services. Returns
 /// the version of the schema.
-pub(crate) async fn migrate(db: &DbArgs, wait: Duration) -> anyhow::Result<i64> {
+pub(crate) async fn migrate(
+    db: &DbArgs,
+    wait: Duration,
+    mut progress: Progress,
+) -> anyhow::Result<i64> {
     let mut connection = connect(db, wait).await?;
-    MIGRATOR
-        .run(&mut connection)
-        .await
-        .context("can't migrate the schema")?;
+    // One by one, for the report. A migration that was applied before costs a look.
+    let total = MIGRATOR.iter().len() as u64;
+    for (done, migration) in (0..).zip(MIGRATOR.iter()) {
+        progress.set(done, total);
+        let step = MIGRATOR.run_to(migration.version, &mut connection);
+        progress
+            .during(step)
+            .await
+            .context("can't migrate the schema")?;
+    }
+    drop(progress);
     tagtrail_migrations::grant(&mut connection)
         .await
         .context("can't grant the services' roles their rights")?;

@@ -11,9 +11,11 @@ use std::time::Duration;
 
 use tagtrail_bus::BusArgs;
 use tagtrail_config::File;
-use tagtrail_daemon::{Context, Tasks};
+use tagtrail_daemon::{Context, Progress, Tasks};
 use tagtrail_embedded::{Embedded, Settings, become_user, runs_as_root, write_private};
 use tagtrail_postgres::DbArgs;
+
+use crate::migrate;
 
 /// Settings of `tagtrail up`.
 #[derive(Debug, Clone, clap::Args)]
@@ -111,9 +113,10 @@ async fn services(config: &Config, ctx: &Context, embedded: &Embedded) -> anyhow
         let url = embedded.nats_url_of(service)?;
         Ok::<_, anyhow::Error>(BusArgs::new(&url))
     };
-    crate::migrate::migrate(&owner, START).await?;
+    let progress = Progress::of_service(migrate::MIGRATING, migrate::MIGRATIONS);
+    migrate::migrate(&owner, START, progress).await?;
     // No service may make streams.
-    crate::migrate::streams(&bus("migrate")?, START).await?;
+    migrate::streams(&bus("migrate")?, START).await?;
     let file = file(config);
     let api = tagtrail_api::Config {
         listen: config.api,

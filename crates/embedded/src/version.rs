@@ -3,6 +3,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use rustix::fs::{CWD, RenameFlags, renameat_with};
@@ -55,10 +56,16 @@ pub(crate) fn folder_of(program: &Path) -> anyhow::Result<PathBuf> {
 /// Moves the database of a data folder to the newest Postgres that is installed, by dump and
 /// restore. The old database is kept. Returns a text about the result.
 ///
+/// `report` receives the megabytes on disk of the new and of the old database, each second. The new
+/// database may end smaller than the old one.
+///
 /// # Errors
 /// The folder is in use, a program is missing, or a step failed. Then the old database stays in
 /// place, and the move can be repeated.
-pub async fn upgrade_data(settings: &Settings) -> anyhow::Result<String> {
+pub async fn upgrade_data(
+    settings: &Settings,
+    report: impl FnMut(u64, u64),
+) -> anyhow::Result<String> {
     let folder = Folder::open(&settings.data)?;
     let data = folder.child_folder("postgres")?;
     let Some(old) = of_data(&folder, &data)? else {
@@ -95,7 +102,8 @@ pub async fn upgrade_data(settings: &Settings) -> anyhow::Result<String> {
         ),
         Postgres::run(&folder, settings, "postgres.next", &to, Some(passwords)),
     )?;
-    let copied = copy(&folder, tools, &password, source.port(), target.port()).await;
+    let copying = copy(&folder, tools, &password, source.port(), target.port());
+    let copied = reporting(copying, report, &next, &data).await;
     tokio::join!(source.stop(), target.stop());
     copied?;
 
@@ -108,6 +116,37 @@ pub async fn upgrade_data(settings: &Settings) -> anyhow::Result<String> {
         "the database is of Postgres {new} now. The database of Postgres {old} is kept in {}: remove it once all is well",
         kept.display()
     ))
+}
+
+/// Runs the copy of a database, and reports its size in between.
+async fn reporting<T>(
+    copying: impl Future<Output = T>,
+    mut report: impl FnMut(u64, u64),
+    new: &Path,
+    old: &Path,
+) -> T {
+    let size = |data: &Path| size_of(&data.join("base")) >> 20;
+    let total = size(old);
+    let mut every = tokio::time::interval(Duration::from_secs(1));
+    tokio::pin!(copying);
+    loop {
+        tokio::select! {
+            done = &mut copying => return done,
+            _ = every.tick() => report(size(new).min(total), total),
+        }
+    }
+}
+
+/// Returns the bytes of all files in a folder. A file that vanishes meanwhile has none.
+fn size_of(folder: &Path) -> u64 {
+    let entries = std::fs::read_dir(folder).into_iter().flatten().flatten();
+    entries
+        .map(|entry| match entry.metadata() {
+            Ok(found) if found.is_dir() => size_of(&entry.path()),
+            Ok(found) => found.len(),
+            Err(_) => 0,
+        })
+        .sum()
 }
 
 /// The clients that copy a database.

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use tagtrail_daemon::Progress;
 use tagtrail_embedded::{Settings, upgrade_data};
 
 use crate::client::print;
@@ -17,7 +18,10 @@ pub(crate) struct UpgradeData {
 
 impl UpgradeData {
     pub(crate) async fn run(self) -> anyhow::Result<ExitCode> {
-        let done = upgrade_data(&Settings::new(self.data)).await?;
+        let mut progress = Progress::of_command("copying the database", "MB");
+        let report = |done, total| progress.set(done, total);
+        let done = upgrade_data(&Settings::new(self.data), report).await?;
+        drop(progress);
         // A closed standard output is no failure of the upgrade.
         let _ = print::line(&done);
         Ok(ExitCode::SUCCESS)
