@@ -12,7 +12,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use sqlx::{Connection as _, PgConnection};
-use tagtrail_daemon::Retry;
+use tagtrail_daemon::{Progress, Retry};
 use tagtrail_history::recorded::{self, OrdinalRange};
 use tagtrail_postgres::session::ping_interval;
 use tagtrail_postgres::{DbArgs, Lock, within};
@@ -54,11 +54,18 @@ async fn hold(db: &DbArgs, shared: &Shared) -> Result<Infallible, Error> {
     while !shared.within(Lock::Coverage.try_acquire(&mut db)).await? {
         tokio::time::sleep(turn).await;
     }
-    let mut horizon = Horizon::default();
+    let (mut horizon, mut progress) = (Horizon::default(), None);
     loop {
         horizon.pass(shared.within(store::moment(&mut db)).await?);
         let started = tokio::time::Instant::now();
-        let more = within(TIMEOUT, count(&mut db, horizon.settled)).await?;
+        let left = within(TIMEOUT, count(&mut db, horizon.settled)).await?;
+        let more = left.is_some();
+        match left {
+            Some((done, total)) => progress
+                .get_or_insert_with(|| Progress::of_service("counting changes", "changes"))
+                .set(done, total),
+            None => progress = None,
+        }
         // A backlog takes at most half of the time of one core of Postgres.
         let pause = if more {
             started.elapsed().min(turn)
@@ -92,14 +99,16 @@ impl Horizon {
     }
 }
 
-/// Counts a batch: revisions, and pushes up to `settled`. Returns whether more are waiting.
-async fn count(db: &mut PgConnection, settled: i64) -> Result<bool, sqlx::Error> {
+/// Counts a batch: revisions, and pushes up to `settled`. If more are waiting, returns the number
+/// of counted revisions and of all revisions.
+async fn count(db: &mut PgConnection, settled: i64) -> Result<Option<(u64, u64)>, sqlx::Error> {
     // One snapshot for all statements.
     let mut tx = db
         .begin_with("begin isolation level repeatable read")
         .await?;
     let counted = store::counted(&mut tx).await?;
     let ends = recorded::ends(&mut tx).await?;
+    let total = ends.iter().map(|(_, end)| end).sum();
     let of = |partition| counted.revisions.get(&partition).copied().unwrap_or(0);
     let waiting = ends
         .into_iter()
@@ -117,7 +126,7 @@ async fn count(db: &mut PgConnection, settled: i64) -> Result<bool, sqlx::Error>
     let pushes = store::next_pushes(&mut tx, waiting).await?;
     if pushes.after == pushes.last && ranges.iter().all(|range| range.after >= range.until) {
         tx.rollback().await?;
-        return Ok(false);
+        return Ok(None);
     }
     let recounts = store::recounts(&mut tx, &ranges, pushes).await?;
     let mut numbers = Numbers::default();
@@ -131,7 +140,8 @@ async fn count(db: &mut PgConnection, settled: i64) -> Result<bool, sqlx::Error>
     store::keep(&mut tx, &recounts).await?;
     store::advance(&mut tx, &ranges, pushes.last).await?;
     tx.commit().await?;
-    Ok(more_revisions || pushes.last < waiting.last)
+    let more = more_revisions || pushes.last < waiting.last;
+    Ok(more.then(|| (ranges.iter().map(|range| range.until).sum(), total)))
 }
 
 /// Cuts the ranges of all partitions to one batch, to which each partition with a backlog

@@ -14,6 +14,7 @@
 //! PUSHES moves in the transaction that records the pushes up to there. A new holder first fences
 //! the bus, and then publishes the revisions that were recorded and not published.
 
+mod backlog;
 mod config;
 mod coverage;
 mod error;
@@ -85,6 +86,7 @@ pub async fn run(config: Config, ctx: Context) -> anyhow::Result<()> {
         "coverage",
         coverage::coverage(config.db.clone(), shared.clone()),
     );
+    tasks.spawn("report about a backlog", backlog::report(shared.clone()));
     tasks.spawn(
         "partitions",
         record::partitions(

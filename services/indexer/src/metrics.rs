@@ -1,5 +1,8 @@
 //! The metrics of the indexer.
 
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -34,6 +37,8 @@ pub(crate) struct Metrics {
     lag_seconds: Family<PartitionLabels, Gauge<f64, std::sync::atomic::AtomicU64>>,
     /// Partitions that this instance holds.
     pub(crate) held: Gauge,
+    /// The values of `lag_messages`, which a family cannot list.
+    waiting: Arc<Mutex<BTreeMap<u16, u64>>>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -125,6 +130,7 @@ impl Metrics {
                 "Partitions that this instance holds",
                 Gauge::default(),
             ),
+            waiting: Arc::default(),
         }
     }
 
@@ -155,11 +161,23 @@ impl Metrics {
                 .as_seconds_f64()
                 .max(0.0),
         };
+        self.waiting().insert(partition, waiting);
         let label = PartitionLabels { partition };
         self.lag_messages
             .get_or_create(&label)
             .set(i64::try_from(waiting).unwrap_or(i64::MAX));
         self.lag_seconds.get_or_create(&label).set(age);
+    }
+
+    /// Returns the number of pushes applied since the start, and of those that wait in the
+    /// partitions of this instance.
+    pub(crate) fn backlog(&self) -> (u64, u64) {
+        (self.pushes.get(), self.waiting().values().sum())
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, BTreeMap<u16, u64>> {
+        // No code panics while holding this lock.
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Records an acknowledged revision.
@@ -182,6 +200,7 @@ impl Metrics {
 
     /// Removes the lag of a partition that another instance holds from now on.
     pub(crate) fn gave_up(&self, partition: u16) {
+        self.waiting().remove(&partition);
         let label = PartitionLabels { partition };
         self.lag_messages.remove(&label);
         self.lag_seconds.remove(&label);

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use sqlx::PgConnection;
 use tagtrail_bus::publish::PublishError;
+use tagtrail_daemon::Progress;
 use tagtrail_postgres::ping;
 use tagtrail_postgres::session::ping_interval;
 use tagtrail_proto::{Digest, Image, Origin, Registry, Repository, Subject, Tag, clean_text};
@@ -119,6 +120,14 @@ impl<'a> Pass<'a> {
             .await?
             .div_ceil(MAX_CHECKS)
             .max(1);
+        let total = store::count_repositories(self.db, name).await?;
+        let mut report = Report {
+            // Later passes are spread over a quarter of the interval on purpose.
+            progress: (self.number == 0)
+                .then(|| Progress::of_service(format!("comparing {name}"), "repositories")),
+            done: 0,
+            total: total + self.settings.watch.len() as u64,
+        };
         let mut after = 0;
         loop {
             let page = store::repositories(self.db, name, after).await?;
@@ -128,7 +137,8 @@ impl<'a> Pass<'a> {
                 return Ok(());
             }
             for (id, repository) in page {
-                self.reconcile_repository(Some(id), repository).await?;
+                let comparing = Box::pin(self.reconcile_repository(Some(id), repository));
+                report.during(comparing).await?;
             }
         }
         for repository in self.settings.watch.clone() {
@@ -136,7 +146,8 @@ impl<'a> Pass<'a> {
                 .await?
                 .is_none()
             {
-                self.reconcile_repository(None, repository).await?;
+                let comparing = Box::pin(self.reconcile_repository(None, repository));
+                report.during(comparing).await?;
             }
         }
         self.confirm().await
@@ -323,6 +334,25 @@ impl<'a> Pass<'a> {
             }
         };
         NextStep::Retry(rest.min(ping_interval(SILENCE)))
+    }
+}
+
+/// The report about a pass, if the pass has one.
+struct Report {
+    progress: Option<Progress>,
+    done: u64,
+    total: u64,
+}
+
+impl Report {
+    /// Compares a repository, and reports in between.
+    async fn during<T>(&mut self, comparing: impl Future<Output = T>) -> T {
+        let Some(progress) = &mut self.progress else {
+            return comparing.await;
+        };
+        progress.set(self.done, self.total);
+        self.done += 1;
+        progress.during(comparing).await
     }
 }
 

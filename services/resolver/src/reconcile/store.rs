@@ -28,6 +28,18 @@ pub(super) async fn repositories(
         .collect()
 }
 
+/// Returns the number of repositories of a registry in history.
+pub(super) async fn count_repositories(
+    db: &mut PgConnection,
+    registry: &Registry,
+) -> Result<u64, sqlx::Error> {
+    let count = sqlx::query_scalar("select count(*) from repository where registry = $1")
+        .bind(registry.as_ref())
+        .fetch_one(db)
+        .await?;
+    Ok(row::unsigned(count))
+}
+
 /// Returns the row id of a repository, if history has it.
 pub(super) async fn repository(
     db: &mut PgConnection,
