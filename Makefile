@@ -26,8 +26,8 @@ demo: about-demo servers build ## run the demo: a real registry, real pushes and
 	@scripts/demo
 
 about-demo:
-	@echo 'The demo takes half a minute. Before it, the first build takes 10 to 20 minutes and 1 GB of disk; packages that are'
-	@echo 'missing are installed (as root) or named.'
+	@echo 'The demo takes half a minute. Before it, the first build takes 10 to 20 minutes'
+	@echo 'and 1 GB of disk; packages that are missing are installed (as root) or named.'
 
 test: setup ## run all tests, with real servers
 	$(CARGO) test --locked --workspace
