@@ -130,9 +130,10 @@ async fn each_process_has_at_most_the_documented_connections() {
         ("tagtrail-indexer", 9),
         ("tagtrail-manifests", 1),
         ("tagtrail-sweeper", 1),
+        ("tagtrail-coverage", 1),
         ("tagtrail-trigger", 10),
         ("tagtrail-api", 8),
-        ("tagtrail-resolver", 1),
+        ("tagtrail-resolver", 4),
     ];
     for (name, count) in connections(&mut db).await {
         let (_, limit) = most.iter().find(|(process, _)| *process == name).unwrap();
