@@ -350,14 +350,16 @@ async fn up_loses_nothing_when_it_is_stopped_killed_and_restarted() {
         0o600
     );
     let digest = format!("sha256:{}", "a".repeat(64));
-    let pushed = reqwest::Client::new()
-        .post(format!("{}/hooks/ci", up.address("gateway")))
-        .bearer_auth(HOOK_SECRET)
-        .json(&json!({ "repository": "shop/web", "tag": "latest", "digest": digest }))
-        .send()
-        .await
-        .unwrap();
-    assert_eq!(pushed.status(), 202);
+    for repository in ["shop/worker", "shop/web"] {
+        let pushed = reqwest::Client::new()
+            .post(format!("{}/hooks/ci", up.address("gateway")))
+            .bearer_auth(HOOK_SECRET)
+            .json(&json!({ "repository": repository, "tag": "latest", "digest": digest }))
+            .send()
+            .await
+            .unwrap();
+        assert_eq!(pushed.status(), 202);
+    }
     let resolves = async |up: &Up| {
         let cli = up.cli();
         eventually("the push", SOON, async || {
@@ -371,6 +373,13 @@ async fn up_loses_nothing_when_it_is_stopped_killed_and_restarted() {
     let line = "registry.example.com/shop/web:latest #1";
     eventually("the line of the revision", SOON, async || {
         up.process.log().contains(line).then_some(())
+    })
+    .await;
+    eventually("the line of the rollout", SOON, async || {
+        let log = up.process.log();
+        log.lines()
+            .any(|line| line.contains("rollout   succeeded") && line.contains("shop #1"))
+            .then_some(())
     })
     .await;
     let log = up.process.log();

@@ -6,6 +6,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use async_nats::jetstream;
+use futures_util::StreamExt as _;
 use serde_json::Value;
 use sqlx::{Connection as _, PgConnection};
 use tagtrail_e2e::{answers, free_address, use_ring};
@@ -253,6 +254,15 @@ async fn the_same_processes_do_their_work_with_accounts_that_can_do_nothing_else
     let token = up.env["API_TOKEN"].clone();
     let image = "localhost:5000/shop/web";
 
+    // Core subscriptions of a subscriber: nothing but the events as they are published.
+    let follower = up.nats("subscriber").await;
+    let mut followed = Vec::new();
+    for events in ["revision", "manifest", "rollout"] {
+        let subject = format!("tagtrail.{events}.>");
+        followed.push((events, follower.subscribe(subject).await.unwrap()));
+    }
+    follower.flush().await.unwrap();
+
     // A real push becomes history; the API asks every caller for a token.
     let pushed = up.registry.push(&TestImage::new("one"), "shop/web:latest");
     let pinned = format!("{image}@{pushed}\n");
@@ -316,6 +326,17 @@ async fn the_same_processes_do_their_work_with_accounts_that_can_do_nothing_else
         .unwrap();
     let event: Value = serde_json::from_slice(&manifest.payload).unwrap();
     assert_eq!(event["data"]["digest"], digest);
+
+    // No trigger is configured, so its account publishes in place of the service.
+    let trigger = up.nats("trigger").await;
+    let rollout = trigger.publish("tagtrail.rollout.shop.failed", "{}".into());
+    rollout.await.unwrap();
+    trigger.flush().await.unwrap();
+    for (events, mut messages) in followed {
+        let message = tokio::time::timeout(SOON, messages.next()).await;
+        let message = message.unwrap_or_else(|_| panic!("no {events} arrived"));
+        assert!(message.is_some());
+    }
 
     // Each service writes the tables that it alone writes, with the rights of its role.
     for (account, written) in [

