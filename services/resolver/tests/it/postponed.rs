@@ -1,8 +1,11 @@
 //! Tasks that wait for their registry hold up no other registry, and none is lost.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use axum::Router;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Response};
 use tagtrail_proto::{Digest, Subject};
@@ -154,4 +157,70 @@ async fn postponed_questions_are_merged_by_image_and_answered_when_the_registry_
     let asked = fake.asked();
     assert!(asked < 200, "{asked} requests for 30 images");
     resolver.stop().await;
+}
+
+/// Starts a registry that has every image and takes a moment for each answer. Returns its URL.
+async fn slow(load: Arc<Load>, tasks: &mut JoinSet<()>) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let router = Router::new().fallback(move || {
+        let load = Arc::clone(&load);
+        async move {
+            let now = load.now.fetch_add(1, Ordering::SeqCst) + 1;
+            load.most.fetch_max(now, Ordering::SeqCst);
+            load.all.fetch_add(1, Ordering::SeqCst);
+            tokio::time::sleep(Duration::from_millis(8)).await;
+            load.now.fetch_sub(1, Ordering::SeqCst);
+            found()
+        }
+    });
+    tasks.spawn(async move { axum::serve(listener, router).await.unwrap() });
+    url
+}
+
+/// The requests to a registry: at the same time, at most at the same time, in all.
+#[derive(Default)]
+struct Load {
+    now: AtomicUsize,
+    most: AtomicUsize,
+    all: AtomicUsize,
+}
+
+/// After a restart nats-server delivers all questions in hand again at once.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restart_of_nats_with_a_thousand_questions_in_hand_does_not_burden_the_registry() {
+    let (nats, db) = (TestNats::start().await, tagtrail_testkit::postgres().await);
+    let (load, mut tasks) = (Arc::new(Load::default()), JoinSet::new());
+    let file = registry(
+        "registry.example.com",
+        &slow(Arc::clone(&load), &mut tasks).await,
+    );
+    for database in [None, Some(db.url().to_owned())] {
+        let before = crate::answers(&nats).await.len();
+        let resolver = Resolver::begin(&nats, &file, database).await;
+        let image = |number: usize| format!("registry.example.com/shop/web:t{number}");
+        ask_all(&nats, (0..1000).map(image)).await;
+        eventually("the first answers", SOON, async || {
+            (load.all.load(Ordering::SeqCst) > before + 20).then_some(())
+        })
+        .await;
+        nats.crash().await;
+        eventually("nats-server to be back", SOON, async || {
+            nats.client().await.map(drop)
+        })
+        .await;
+        eventually("all answers", SOON * 3, async || {
+            let pushes = crate::answers(&nats).await;
+            let new = pushes.get(before..).unwrap_or_default();
+            let tags: BTreeSet<String> = new
+                .iter()
+                .filter_map(|push| push.tag.as_ref().map(ToString::to_string))
+                .collect();
+            (tags.len() == 1000).then_some(())
+        })
+        .await;
+        let most = load.most.load(Ordering::SeqCst);
+        assert!(most <= 4, "{most} requests at the same time");
+        resolver.stop().await;
+    }
 }
