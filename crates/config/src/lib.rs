@@ -217,7 +217,7 @@ impl File {
             place: path.display().to_string(),
             message: match err.kind() {
                 ErrorKind::InvalidData => "is not UTF-8 text; save it as UTF-8".to_owned(),
-                _ => format!("can't be read ({err}); set TAGTRAIL_CONFIG to the path of the file"),
+                _ => format!("can't be read ({err}); give the path of the file by --config or TAGTRAIL_CONFIG"),
             },
         })?;
         File::parse(&text, path)

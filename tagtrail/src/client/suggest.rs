@@ -44,6 +44,15 @@ pub(super) async fn image<T>(
         }
         None => repositories_like(api, image).await,
     };
+    // The tag exists, but did not at the time of the question.
+    if like
+        .iter()
+        .any(|name| name == image || *name == format!("{image}:latest"))
+    {
+        return Err(failure.and(&format!(
+            "`tagtrail history {image}` shows its first revision"
+        )));
+    }
     let cure = if failure.problem.ends_with("unknown") {
         "`tagtrail images` lists the images"
     } else {
