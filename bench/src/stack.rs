@@ -74,7 +74,7 @@ impl Stack {
         std::fs::create_dir_all(folder)?;
         let no_registries = folder.join("tagtrail.toml");
         std::fs::write(&no_registries, "")?;
-        let nats = TestNats::start_in(folder, durable).await;
+        let nats = TestNats::start_in(&folder.join("server"), durable).await;
         Bus::connect(
             &BusArgs::new(nats.url()),
             "bench",
