@@ -14,6 +14,7 @@ mod http;
 mod latency;
 mod load;
 mod memory;
+mod pulls;
 mod report;
 mod serve;
 mod stack;

@@ -13,6 +13,7 @@ use time::OffsetDateTime;
 
 use crate::http::{Plain, load};
 use crate::load::Store;
+use crate::pulls::{PER_SECOND, Pulls};
 use crate::report::{Goal, Row, Series};
 use crate::stack::{self, REGISTRY, Stack};
 
@@ -38,7 +39,7 @@ pub(crate) async fn gateway(
     gateway.ready().await?;
     let plain = Plain::start(&stack.database)?;
     let during = Duration::from_secs(seconds);
-    let [mut rate, mut p99, mut ceiling] = [(); 3].map(|()| Series::default());
+    let [mut rate, mut beside, mut p99, mut ceiling] = [(); 4].map(|()| Series::default());
     for round in 0..rounds {
         eprintln!("webhooks, {name}: round {} of {rounds}", round + 1);
         let parsed = load(
@@ -49,8 +50,18 @@ pub(crate) async fn gateway(
         )
         .await?;
         let stored = load(&address, during, 202, hook(&address, "/hooks/ci", round)).await?;
+        let pulls = Pulls::start(&address);
+        let stored_beside = load(
+            &address,
+            during,
+            202,
+            hook(&address, "/hooks/ci", rounds + round),
+        )
+        .await?;
+        pulls.stop().await?;
         ceiling.push(parsed.rate);
         rate.push(stored.rate);
+        beside.push(stored_beside.rate);
         p99.push(stored.p99);
     }
     gateway.stop().await;
@@ -58,9 +69,16 @@ pub(crate) async fn gateway(
         Row::against(
             format!("webhook to 202, 32 connections, {name}"),
             "req/s",
-            rate,
+            rate.clone(),
             ceiling,
             stack.goal(Goal::AtLeast(0.3)),
+        ),
+        Row::against(
+            format!("the same beside {PER_SECOND} pulls a second, {name}"),
+            "req/s",
+            beside,
+            rate,
+            Goal::None,
         ),
         Row::alone(
             format!("webhook to 202, p99, {name}"),
@@ -77,7 +95,11 @@ pub(crate) fn configuration(folder: &Path) -> anyhow::Result<PathBuf> {
     let source = format!(
         "[[source]]\nname = \"ci\"\nkind = \"generic\"\nregistry = \"{REGISTRY}\"\nsecret = {{ env = \"BENCH_SECRET\" }}\n"
     );
-    std::fs::write(&path, source)?;
+    // Pulls count only for a registry that may be asked. No resolver runs, so none is.
+    let pulled = format!(
+        "[[source]]\nname = \"registry\"\nkind = \"distribution\"\nregistry = \"{REGISTRY}\"\nsecret = {{ env = \"BENCH_SECRET\" }}\n\n[[registry]]\nname = \"{REGISTRY}\"\nurl = \"http://127.0.0.1:1\"\n"
+    );
+    std::fs::write(&path, source + &pulled)?;
     Ok(path)
 }
 
