@@ -166,11 +166,8 @@ async fn slow(load: Arc<Load>, tasks: &mut JoinSet<()>) -> String {
     let router = Router::new().fallback(move || {
         let load = Arc::clone(&load);
         async move {
-            let now = load.now.fetch_add(1, Ordering::SeqCst) + 1;
-            load.most.fetch_max(now, Ordering::SeqCst);
-            load.all.fetch_add(1, Ordering::SeqCst);
+            let _request = Request::begin(load);
             tokio::time::sleep(Duration::from_millis(8)).await;
-            load.now.fetch_sub(1, Ordering::SeqCst);
             found()
         }
     });
@@ -184,6 +181,24 @@ struct Load {
     now: AtomicUsize,
     most: AtomicUsize,
     all: AtomicUsize,
+}
+
+/// A request under way. A resolver that stops drops its connections, and so the requests.
+struct Request(Arc<Load>);
+
+impl Request {
+    fn begin(load: Arc<Load>) -> Request {
+        let now = load.now.fetch_add(1, Ordering::SeqCst) + 1;
+        load.most.fetch_max(now, Ordering::SeqCst);
+        load.all.fetch_add(1, Ordering::SeqCst);
+        Request(load)
+    }
+}
+
+impl Drop for Request {
+    fn drop(&mut self) {
+        self.0.now.fetch_sub(1, Ordering::SeqCst);
+    }
 }
 
 /// After a restart nats-server delivers all questions in hand again at once.
