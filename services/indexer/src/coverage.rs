@@ -12,9 +12,8 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use sqlx::{Connection as _, PgConnection};
-use tagtrail_daemon::{Progress, Retry};
+use tagtrail_daemon::Progress;
 use tagtrail_history::recorded::{self, OrdinalRange};
-use tagtrail_postgres::session::ping_interval;
 use tagtrail_postgres::{DbArgs, Lock, within};
 use time::OffsetDateTime;
 
@@ -22,9 +21,6 @@ use crate::error::Error;
 use crate::shared::Shared;
 use crate::store::coverage::{self as store, LastEvent, Moment, PushRange, Recount};
 
-/// Interval between two looks for new changes, and at which an instance without the lock tries to
-/// acquire the lock.
-const TURN: Duration = Duration::from_secs(1);
 /// Most revisions of a batch, of all partitions together. The statements read at most as many
 /// pushes, and as many revisions of one partition.
 const BATCH: u64 = 1000;
@@ -33,27 +29,19 @@ const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Counts until a stop is requested. After an error the work starts over from the position.
 pub(crate) async fn coverage(db: DbArgs, shared: Shared) -> anyhow::Result<()> {
-    let mut retry = Retry::new("counting changes for the coverage report");
-    loop {
-        let Err(error) = tokio::select! {
-            () = shared.shutdown.cancelled() => return Ok(()),
-            ended = hold(&db, &shared) => ended,
-        };
-        if !retry.wait(&error, &shared.shutdown).await {
-            return Ok(());
-        }
-    }
+    shared
+        .repeat("counting changes for the coverage report", || {
+            hold(&db, &shared)
+        })
+        .await;
+    Ok(())
 }
 
 /// Waits for the lock, and counts until an error.
 async fn hold(db: &DbArgs, shared: &Shared) -> Result<Infallible, Error> {
-    let mut db = db.session("coverage", shared.silence).await?;
+    let mut db = shared.session(db, "coverage", Lock::Coverage).await?;
     shared.within(store::prepare(&mut db)).await?;
-    // The session must stay alive between two turns.
-    let turn = TURN.min(ping_interval(shared.silence));
-    while !shared.within(Lock::Coverage.try_acquire(&mut db)).await? {
-        tokio::time::sleep(turn).await;
-    }
+    let turn = shared.turn();
     let (mut horizon, mut progress) = (Horizon::default(), None);
     loop {
         horizon.pass(shared.within(store::moment(&mut db)).await?);

@@ -5,13 +5,10 @@
 //! Reading a message twice is harmless: a digest has one manifest.
 
 use std::convert::Infallible;
-use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use tagtrail_bus::consume::Delivery;
 use tagtrail_bus::topology::Stream;
-use tagtrail_daemon::Retry;
-use tagtrail_postgres::session::ping_interval;
 use tagtrail_postgres::{DbArgs, Lock};
 use tagtrail_proto::{Event, Manifest, Subject};
 
@@ -21,32 +18,19 @@ use crate::store::manifests as store;
 
 /// Most messages stored at once.
 const BATCH: usize = 100;
-/// Interval at which an instance without the lock tries to acquire the lock.
-const TURN: Duration = Duration::from_secs(1);
 
 /// Stores manifests until a stop is requested. After an error the work starts over from the
 /// position.
 pub(crate) async fn manifests(db: DbArgs, shared: Shared) -> anyhow::Result<()> {
-    let mut retry = Retry::new("storing manifests");
-    loop {
-        let Err(error) = tokio::select! {
-            () = shared.shutdown.cancelled() => return Ok(()),
-            ended = hold(&db, &shared) => ended,
-        };
-        if !retry.wait(&error, &shared.shutdown).await {
-            return Ok(());
-        }
-    }
+    shared
+        .repeat("storing manifests", || hold(&db, &shared))
+        .await;
+    Ok(())
 }
 
 /// Waits for the lock, and stores manifests until an error.
 async fn hold(db: &DbArgs, shared: &Shared) -> Result<Infallible, Error> {
-    let mut db = db.session("manifests", shared.silence).await?;
-    // The session of an instance that waits must stay alive too.
-    let turn = TURN.min(ping_interval(shared.silence));
-    while !shared.within(Lock::Manifests.try_acquire(&mut db)).await? {
-        tokio::time::sleep(turn).await;
-    }
+    let mut db = shared.session(db, "manifests", Lock::Manifests).await?;
     let start = shared.within(store::position(&mut db)).await?;
     let opening = shared
         .bus
