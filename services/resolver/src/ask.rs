@@ -16,7 +16,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use crate::postponed::{Admission, Work};
-use crate::shared::{Shared, is_full};
+use crate::shared::Shared;
 use crate::task::Task;
 use asker::Asker;
 use debounce::Debounce;
@@ -87,11 +87,7 @@ impl Questions {
                     let asker = self.asker.clone();
                     self.answers.spawn(async move { asker.answer_all(due).await });
                 }
-                _ = checks.tick() => {
-                    let unacked = jobs.check().await?;
-                    shared.metrics.unacked(Work::Question, unacked);
-                    shared.health.set(HEALTH, is_full(unacked).map_or(Ok(()), Err));
-                }
+                _ = checks.tick() => shared.check(&jobs, Work::Question, HEALTH).await?,
                 Some(task) = self.returned.recv() => self.take_returned(task).await,
                 job = jobs.next() => {
                     let job = job?;

@@ -28,7 +28,7 @@ use tokio::task::{Id, JoinError, JoinSet};
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use crate::postponed::{Admission, Key, Work};
-use crate::shared::{Shared, is_full};
+use crate::shared::Shared;
 use crate::task::Task;
 use absent::is_new;
 pub(crate) use metrics::ManifestMetrics;
@@ -155,11 +155,7 @@ impl ManifestReader {
                     return Ok(());
                 }
                 Some(ended) = reads.running.join_next_with_id() => self.ended(reads, ended).await,
-                _ = checks.tick() => {
-                    let unacked = jobs.check().await?;
-                    self.shared.metrics.unacked(Work::Manifest, unacked);
-                    self.shared.health.set(HEALTH, is_full(unacked).map_or(Ok(()), Err));
-                }
+                _ = checks.tick() => self.shared.check(&jobs, Work::Manifest, HEALTH).await?,
                 Some(task) = returned.recv() => self.start(task, reads, true).await,
                 job = jobs.next(), if counted || reads.running.len() < MAX_READS => {
                     let job = job?;

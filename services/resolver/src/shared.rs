@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::Pace;
 use crate::metrics::Metrics;
-use crate::postponed::Postponed;
+use crate::postponed::{Postponed, Work};
 use crate::store::Heads;
 
 /// The configured registries.
@@ -37,8 +37,8 @@ pub(crate) fn registries(file: &File) -> Result<Registries, ConfigError> {
         .collect()
 }
 
-/// Returns the reason for readiness if a consumer is nearly full of messages without an ack.
-pub(crate) fn is_full(unacked: usize) -> Option<String> {
+/// Returns the reason for not being ready if a consumer is nearly full of messages without an ack.
+fn is_full(unacked: usize) -> Option<String> {
     const MOST: usize = Jobs::AT_ONCE;
     (unacked > MOST / 10 * 8).then(|| {
         format!(
@@ -68,6 +68,19 @@ impl Shared {
     pub(crate) fn pause(&self, attempt: u32) -> Duration {
         let factor = 2_u32.saturating_pow(attempt.saturating_sub(1).min(30));
         self.pace.first.saturating_mul(factor).min(self.pace.last)
+    }
+
+    /// Checks the consumer of a part, and shows how near its bound is.
+    pub(crate) async fn check(
+        &self,
+        jobs: &Jobs,
+        work: Work,
+        part: &'static str,
+    ) -> Result<(), ReadError> {
+        let unacked = jobs.check().await?;
+        self.metrics.unacked(work, unacked);
+        self.health.set(part, is_full(unacked).map_or(Ok(()), Err));
+        Ok(())
     }
 
     /// Records for readiness that the jobs of this part can't be read. The part `nats` reports a

@@ -95,27 +95,25 @@ impl Task {
     }
 
     async fn put_off(self, key: Key, attempts: u32, pause: Duration) {
-        let due_at = OffsetDateTime::now_utc() + pause;
         match self.held {
             Held::Message(job) if self.postponed.has_room(&key) => {
                 let entry = Entry {
                     body: job.payload.to_vec(),
                     trace: self.trace,
                     attempts,
-                    due_at,
+                    due_at: OffsetDateTime::now_utc() + pause,
                     key,
                 };
                 self.postponed.send(Change::Add(entry, job)).await;
             }
-            Held::Message(job) => {
-                // NATS redelivers at once without a pause, again and again.
-                let least = match self.postponed.is_kept() {
-                    true => WITHOUT_ROOM,
-                    false => Duration::ZERO,
+            held => {
+                // NATS redelivers a message without a pause at once, again and again.
+                let pause = match (&held, self.postponed.is_kept()) {
+                    (Held::Message(_), true) => pause.max(WITHOUT_ROOM),
+                    _ => pause,
                 };
-                job.nak(pause.max(least)).await;
+                Task { held, ..self }.again(pause).await;
             }
-            Held::Row { row, .. } => self.postponed.send(Change::Due(row, due_at)).await,
         }
     }
 

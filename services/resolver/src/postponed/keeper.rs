@@ -6,14 +6,16 @@ use std::sync::{Arc, Weak};
 use std::time::Duration;
 
 use sqlx::PgConnection;
+use tagtrail_bus::jobs::Job;
 use tagtrail_daemon::Retry;
 use tagtrail_postgres::{DbArgs, within};
 use tagtrail_proto::Registry;
+use time::OffsetDateTime;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use super::{Access, CHANGES, Change, Postponed, Share, Shares, Work, store};
+use super::{Access, CHANGES, Change, Entry, Postponed, Row, Share, Shares, Work, store};
 use crate::metrics::Metrics;
 use crate::shared::Registries;
 use crate::task::Task;
@@ -137,21 +139,28 @@ impl Keeper {
             match change {
                 Change::Add(entry, job) => {
                     entries.push(entry);
-                    jobs.push(job);
+                    jobs.push(*job);
                 }
                 Change::Due(row, at) => due.push((row, at)),
                 Change::Done(row) => done.push(row),
             }
         }
+        if !entries.is_empty() {
+            self.add(&entries, jobs).await;
+        }
+        if !due.is_empty() || !done.is_empty() {
+            self.finish(&due, &done).await;
+        }
+    }
+
+    /// Adds entries, and acks their messages.
+    async fn add(&mut self, entries: &[Entry], jobs: Vec<Job>) {
         let added = self
-            .with_session(async |db| match entries.is_empty() {
-                true => Ok(()),
-                false => store::add(db, &entries).await,
-            })
+            .with_session(async |db| store::add(db, entries).await)
             .await;
         match added {
             Ok(()) => {
-                for entry in &entries {
+                for entry in entries {
                     let share = self
                         .shares
                         .get(&(entry.key.work, entry.key.registry.clone()));
@@ -173,13 +182,17 @@ impl Keeper {
                 }
             }
         }
+    }
+
+    /// Records that claimed rows are due again, or done.
+    async fn finish(&mut self, due: &[(Row, OffsetDateTime)], done: &[Row]) {
         let kept = self
             .with_session(async |db| {
                 if !due.is_empty() {
-                    store::set_due(db, &due).await?;
+                    store::set_due(db, due).await?;
                 }
                 if !done.is_empty() {
-                    store::remove(db, &done).await?;
+                    store::remove(db, done).await?;
                 }
                 Ok(())
             })
@@ -192,8 +205,8 @@ impl Keeper {
         }
     }
 
-    /// Claims what is due, of registries that can be asked and have places. Returns the time until
-    /// the next claim.
+    /// Claims due rows of registries that can be asked and have places. Returns the time until the
+    /// next claim.
     async fn claim_all(&mut self) -> Duration {
         let mut more = false;
         for work in Work::ALL {
