@@ -22,81 +22,146 @@ pub struct RevisionInForce {
     pub recorded_at: OffsetDateTime,
 }
 
-/// A statement that selects the revision `v` of the image `$1/$2:$3`, joined as the literal says.
-///
-/// The statement finds the tag by itself instead of by [`tag_id`](crate::tag_id), so that an answer
-/// takes one round trip.
-macro_rules! select_revision {
-    ($join:literal) => {
-        concat!(
-            "select v.number, v.kind::text as kind, v.digest, v.effective_at, v.recorded_at
-             from repository r
-             join tag t on t.repository_id = r.id ",
-            $join,
-            " where r.registry = $1 and r.name = $2 and t.name = $3"
-        )
-    };
+/// The answer to the question which revision of an image is in force.
+#[derive(Debug)]
+pub enum Resolution {
+    /// The image has no history.
+    Unknown,
+    /// The history of the image begins after the time asked for.
+    NotYet,
+    /// The revision in force.
+    InForce(RevisionInForce),
 }
 
-/// Returns the revision in force now: the head.
-pub async fn head(
+/// Returns the head of each image: the revision in force now. One statement answers all.
+pub async fn heads(
     db: &mut PgConnection,
-    image: &Image,
-) -> Result<Option<RevisionInForce>, sqlx::Error> {
-    let statement = select_revision!("join revision v on v.tag_id = t.id and v.number = t.head");
-    one(db, for_image(statement, image)).await
+    images: &[&Image],
+) -> Result<Vec<Resolution>, sqlx::Error> {
+    // `lateral` and `limit` make Postgres look up one image after the other by the indexes,
+    // whatever its statistics say.
+    let statement = "select w.place, v.*
+         from unnest($1::text[], $2::text[], $3::text[]) with ordinality as w (registry, repository, tag, place)
+         cross join lateral (
+             select v.number, v.kind::text as kind, v.digest, v.effective_at, v.recorded_at
+             from repository r
+             join tag t on t.repository_id = r.id
+             join revision v on v.tag_id = t.id and v.number = t.head
+             where r.registry = w.registry and r.name = w.repository and t.name = w.tag limit 1) v";
+    let rows = for_images(statement, images).fetch_all(db).await?;
+    by_place(&rows, images.len())
 }
 
-/// Returns the revision in force at `at`, without revisions recorded after `known_at`. `None` is no
-/// bound.
-pub async fn as_of(
+/// Returns the revision of each image in force at a time. One statement answers all.
+pub async fn at_times(
+    db: &mut PgConnection,
+    images: &[&Image],
+    times: &[OffsetDateTime],
+) -> Result<Vec<Resolution>, sqlx::Error> {
+    let statement = "select w.place, v.*
+         from unnest($1::text[], $2::text[], $3::text[], $4::timestamptz[])
+              with ordinality as w (registry, repository, tag, at, place)
+         cross join lateral (
+             select t.id from repository r join tag t on t.repository_id = r.id
+             where r.registry = w.registry and r.name = w.repository and t.name = w.tag
+               and t.head is not null limit 1) t
+         left join lateral (
+             select v.number, v.kind::text as kind, v.digest, v.effective_at, v.recorded_at
+             from revision v
+             where v.tag_id = t.id and v.effective_at <= w.at
+             order by v.effective_at desc, v.number desc limit 1) v on true";
+    let query = for_images(statement, images).bind(times);
+    let rows = query.fetch_all(db).await?;
+    by_place(&rows, images.len())
+}
+
+/// Returns the revision in force at `at` among those recorded up to `known_at`. Without `at`, the
+/// last of them in time.
+pub async fn known_at(
     db: &mut PgConnection,
     image: &Image,
     at: Option<OffsetDateTime>,
-    known_at: Option<OffsetDateTime>,
-) -> Result<Option<RevisionInForce>, sqlx::Error> {
-    let statement = select_revision!(
-        "cross join lateral (
-             select * from revision v
+    known_at: OffsetDateTime,
+) -> Result<Resolution, sqlx::Error> {
+    let query = sqlx::query(
+        "select v.*
+         from repository r
+         join tag t on t.repository_id = r.id
+         left join lateral (
+             select v.number, v.kind::text as kind, v.digest, v.effective_at, v.recorded_at
+             from revision v
              where v.tag_id = t.id
                and v.effective_at <= coalesce($4::timestamptz, 'infinity')
-               and v.recorded_at <= coalesce($5::timestamptz, 'infinity')
-             order by v.effective_at desc, v.number desc limit 1) v"
+               and v.recorded_at <= $5
+             order by v.effective_at desc, v.number desc limit 1) v on true
+         where r.registry = $1 and r.name = $2 and t.name = $3 and t.head is not null",
     );
-    one(db, for_image(statement, image).bind(at).bind(known_at)).await
+    let query = for_image(query, image).bind(at).bind(known_at);
+    let row = query.fetch_optional(db).await?;
+    row.as_ref().map_or(Ok(Resolution::Unknown), resolution)
 }
 
-/// Returns the revision of this number.
+/// Returns the revision of this number; [`Resolution::NotYet`] if the image has no such revision.
 pub async fn numbered(
     db: &mut PgConnection,
     image: &Image,
     number: u64,
-) -> Result<Option<RevisionInForce>, sqlx::Error> {
-    let statement = select_revision!("join revision v on v.tag_id = t.id and v.number = $4");
-    one(db, for_image(statement, image).bind(row::signed(number))).await
+) -> Result<Resolution, sqlx::Error> {
+    let query = sqlx::query(
+        "select v.number, v.kind::text as kind, v.digest, v.effective_at, v.recorded_at
+         from repository r
+         join tag t on t.repository_id = r.id
+         left join revision v on v.tag_id = t.id and v.number = $4
+         where r.registry = $1 and r.name = $2 and t.name = $3 and t.head is not null",
+    );
+    let query = for_image(query, image).bind(row::signed(number));
+    let row = query.fetch_optional(db).await?;
+    row.as_ref().map_or(Ok(Resolution::Unknown), resolution)
 }
 
-fn for_image<'q>(statement: &'static str, image: &Image) -> Query<'q, Postgres, PgArguments> {
-    sqlx::query(statement)
+type PgQuery<'q> = Query<'q, Postgres, PgArguments>;
+
+fn for_image<'q>(query: PgQuery<'q>, image: &Image) -> PgQuery<'q> {
+    query
         .bind(image.registry.as_ref())
         .bind(image.repository.as_ref())
         .bind(image.tag.as_ref())
 }
 
-async fn one(
-    db: &mut PgConnection,
-    query: Query<'_, Postgres, PgArguments>,
-) -> Result<Option<RevisionInForce>, sqlx::Error> {
-    let found = query.fetch_optional(db).await?;
-    found.as_ref().map(of_row).transpose()
+fn for_images(statement: &'static str, images: &[&Image]) -> PgQuery<'static> {
+    let each = |of: fn(&Image) -> &str| images.iter().map(|image| of(image).to_owned()).collect();
+    let (registries, repositories, tags): (Vec<String>, Vec<String>, Vec<String>) = (
+        each(|image| image.registry.as_ref()),
+        each(|image| image.repository.as_ref()),
+        each(|image| image.tag.as_ref()),
+    );
+    sqlx::query(statement)
+        .bind(registries)
+        .bind(repositories)
+        .bind(tags)
 }
 
-fn of_row(row: &PgRow) -> Result<RevisionInForce, sqlx::Error> {
-    Ok(RevisionInForce {
-        revision: row::unsigned(row.try_get("number")?),
+/// Returns an answer for each place from 1 to `places`. A place without a row is unknown.
+fn by_place(rows: &[PgRow], places: usize) -> Result<Vec<Resolution>, sqlx::Error> {
+    let mut answers: Vec<Resolution> = (0..places).map(|_| Resolution::Unknown).collect();
+    for row in rows {
+        let place = usize::try_from(row.try_get::<i64, _>("place")? - 1).unwrap_or(usize::MAX);
+        let answer = answers.get_mut(place).ok_or(sqlx::Error::RowNotFound)?;
+        *answer = resolution(row)?;
+    }
+    Ok(answers)
+}
+
+/// Reads a row of an image that has a history; without a revision, the history begins later.
+fn resolution(row: &PgRow) -> Result<Resolution, sqlx::Error> {
+    let Some(number) = row.try_get("number")? else {
+        return Ok(Resolution::NotYet);
+    };
+    Ok(Resolution::InForce(RevisionInForce {
+        revision: row::unsigned(number),
         kind: row::parsed(row.try_get("kind")?)?,
         digest: row::digest(row.try_get("digest")?)?,
         occurred_at: row.try_get("effective_at")?,
         recorded_at: row.try_get("recorded_at")?,
-    })
+    }))
 }

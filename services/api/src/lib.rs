@@ -22,7 +22,7 @@
 //! | 405 | `method_not_allowed` |
 //! | 400, 413, 415 | `body_invalid`, `body_too_large`, `body_not_json`: of operations with a body |
 //! | 500 | `internal`: a defect of Tagtrail; only the log has the cause |
-//! | 503 | `store_unavailable`: Postgres is down or slow; `busy`: the feed has too many followers, or too many large questions are being answered; the client retries after `Retry-After` |
+//! | 503 | `store_unavailable`: Postgres is down or slow; `busy`: the feed has too many followers, or too many questions wait for an answer; the client retries after `Retry-After` |
 
 mod config;
 mod database;
@@ -32,6 +32,7 @@ mod metrics;
 mod operations;
 mod shared;
 mod store;
+mod together;
 
 use std::sync::Arc;
 
@@ -50,6 +51,7 @@ use http::error::Error;
 use http::openapi;
 use http::tokens::Tokens;
 use shared::Shared;
+use together::Together;
 
 /// Returns the OpenAPI 3.1 document of the API.
 #[must_use]
@@ -102,14 +104,17 @@ pub async fn serve(listener: TcpListener, config: Config, ctx: Context) -> anyho
     tracing::info!(%address, "serving the API");
     let database = Database::default();
     let feed = Feed::new(database.clone(), ctx.shutdown.clone());
+    let metrics = metrics::Metrics::new(&ctx.metrics);
+    let (together, askers) = Together::new(&database, &metrics);
     let shared = Shared {
         database: database.clone(),
+        together,
         feed: feed.clone(),
         tokens: Arc::new(tokens),
         refusals: Arc::default(),
         names: Arc::new(file.names().clone()),
         pace: config.pace,
-        metrics: metrics::Metrics::new(&ctx.metrics),
+        metrics,
     };
     let router = operations::router(operations::ALL, shared)
         .layer(CatchPanicLayer::custom(|_| Error::Panicked.into_response()));
@@ -125,6 +130,9 @@ pub async fn serve(listener: TcpListener, config: Config, ctx: Context) -> anyho
             file.hosts(),
         ),
     );
+    for asker in askers {
+        tasks.spawn("asker", asker.run());
+    }
     tasks.spawn("postgres", database.keep(config.db, ctx.clone()));
     tasks.spawn("feed", feed.clone().keep());
     tasks.spawn("news", feed.listen(config.bus, ctx.clone()));

@@ -4,7 +4,7 @@ use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
-use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use tagtrail_daemon::metrics::seconds;
 
 /// Statuses that alerts ask for.
@@ -15,6 +15,7 @@ const STATUSES: [u16; 5] = [200, 401, 429, 500, 503];
 pub(crate) struct Metrics {
     requests: Family<RequestLabels, Counter>,
     seconds: Family<OperationLabels, Histogram>,
+    together: Family<QuestionLabels, Histogram>,
     /// Clients that follow the live feed now.
     pub(crate) followers: Gauge,
     /// Followers dropped because of not reading.
@@ -32,6 +33,11 @@ struct OperationLabels {
     operation: &'static str,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct QuestionLabels {
+    question: &'static str,
+}
+
 impl Metrics {
     pub(crate) fn new(metrics: &tagtrail_daemon::Metrics) -> Metrics {
         Metrics {
@@ -44,6 +50,11 @@ impl Metrics {
                 "api_request",
                 "Time to answer, by operation; of the live feed, until it begins",
                 Family::new_with_constructor(seconds),
+            ),
+            together: metrics.add(
+                "api_asked_together",
+                "Questions answered by one statement, by question",
+                Family::new_with_constructor(|| Histogram::new(exponential_buckets(1.0, 2.0, 7))),
             ),
             followers: metrics.add(
                 "api_followers",
@@ -76,5 +87,12 @@ impl Metrics {
         self.seconds
             .get_or_create(&OperationLabels { operation })
             .observe(seconds);
+    }
+
+    /// Counts a statement that answers several questions of this kind.
+    pub(crate) fn asked_together(&self, question: &'static str, questions: usize) {
+        self.together
+            .get_or_create(&QuestionLabels { question })
+            .observe(questions as f64);
     }
 }

@@ -11,11 +11,14 @@ use crate::database::Database;
 use crate::feed::Feed;
 use crate::http::tokens::Tokens;
 use crate::metrics::Metrics;
+use crate::together::Together;
 
 /// The state that all requests share.
 #[derive(Debug, Clone)]
 pub(crate) struct Shared {
     pub(crate) database: Database,
+    /// Questions that are asked together.
+    pub(crate) together: Together,
     pub(crate) feed: Feed,
     pub(crate) tokens: Arc<Tokens>,
     pub(crate) refusals: Arc<Refusals>,

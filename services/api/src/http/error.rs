@@ -1,5 +1,6 @@
 //! The errors of the API, as problem details (RFC 9457) with a stable `code`.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::http::header::{CONNECTION, RETRY_AFTER, WWW_AUTHENTICATE};
@@ -128,7 +129,7 @@ pub(crate) enum Error {
 
     #[error("the live feed has too many followers; try again in a moment")]
     TooManyFollowers,
-    #[error("too many large questions are being answered; try again in a moment")]
+    #[error("too many questions are waiting for an answer; try again in a moment")]
     TooManyQuestions,
     #[error("the database has not been reached since the start; try again in a moment")]
     NotConnected,
@@ -140,6 +141,9 @@ pub(crate) enum Error {
     Store(#[source] sqlx::Error),
     #[error("internal error; the server's log has the cause")]
     Panicked,
+    /// The error of a statement that answers several requests. It is logged where it happened.
+    #[error("{0}")]
+    OfAll(Arc<Error>),
 }
 
 fn list(known: &[&str]) -> String {
@@ -226,11 +230,13 @@ impl Error {
             Error::NotConnected | Error::Unavailable(_) | Error::TooSlow(_) => {
                 (StatusCode::SERVICE_UNAVAILABLE, "store_unavailable")
             }
+            Error::OfAll(error) => error.status(),
             Error::Store(_) | Error::Panicked => (StatusCode::INTERNAL_SERVER_ERROR, "internal"),
         }
     }
 
-    fn log(&self) {
+    /// Logs the cause of an error that the client is not told.
+    pub(crate) fn log(&self) {
         match self {
             Error::Unavailable(cause) => tracing::warn!("a request failed: {cause}"),
             Error::TooSlow(time) => {

@@ -6,11 +6,9 @@ use axum::http::Uri;
 use axum::routing::on;
 use schemars::JsonSchema;
 use serde::Serialize;
-use sqlx::PgConnection;
 use tagtrail_config::Role;
 use tagtrail_history::instant::Instant;
-use tagtrail_history::resolve;
-use tagtrail_history::tag_id;
+use tagtrail_history::resolve::{self, Resolution};
 use tagtrail_proto::{Digest, Image, Kind, Pinned};
 use time::OffsetDateTime;
 
@@ -59,10 +57,12 @@ pub(crate) struct Resolved {
 enum ResolveQuery {
     /// The revision in force now.
     Head,
+    /// The revision in force at a time.
+    At(OffsetDateTime),
     /// The revision in force at `at`, without revisions recorded after `known_at`.
-    AsOf {
+    KnownAt {
         at: Option<OffsetDateTime>,
-        known_at: Option<OffsetDateTime>,
+        known_at: OffsetDateTime,
     },
     /// The revision with this number.
     Numbered(u64),
@@ -73,7 +73,8 @@ impl ResolveQuery {
         let (at, known_at) = (parameters.time("at")?, parameters.time("known_at")?);
         match (parameters.revision()?, at, known_at) {
             (None, None, None) => Ok(ResolveQuery::Head),
-            (None, at, known_at) => Ok(ResolveQuery::AsOf { at, known_at }),
+            (None, Some(at), None) => Ok(ResolveQuery::At(at)),
+            (None, at, Some(known_at)) => Ok(ResolveQuery::KnownAt { at, known_at }),
             (Some(revision), None, None) => Ok(ResolveQuery::Numbered(revision)),
             (Some(_), _, _) => Err(Error::RevisionAndTime),
         }
@@ -82,35 +83,36 @@ impl ResolveQuery {
 
 async fn resolve(
     State(Shared {
-        database, names, ..
+        database,
+        together,
+        names,
+        ..
     }): State<Shared>,
     uri: Uri,
 ) -> Result<Json<Resolved>, Error> {
     let parameters = Parameters::read(&uri, RESOLVE.query)?;
     let image = parameters.image(&names)?;
     let query = ResolveQuery::read(&parameters)?;
-    let question = async |db: &mut PgConnection| {
-        let found = match query {
-            ResolveQuery::Head => resolve::head(db, &image).await?,
-            ResolveQuery::AsOf { at, known_at } => resolve::as_of(db, &image, at, known_at).await?,
-            ResolveQuery::Numbered(revision) => resolve::numbered(db, &image, revision).await?,
-        };
-        let known = found.is_some() || tag_id(db, &image).await?.is_some();
-        Ok((found, known))
-    };
-    let (found, known) = match query {
+    let resolution = match query {
+        ResolveQuery::Head => together.head(&image).await?,
+        ResolveQuery::At(at) => together.at(&image, at).await?,
         // Revisions recorded later than `known_at` are passed over one by one.
-        ResolveQuery::AsOf {
-            known_at: Some(_), ..
-        } => database.ask_large(question).await?,
-        _ => database.ask(question).await?,
+        ResolveQuery::KnownAt { at, known_at } => {
+            let question = async |db: &mut _| resolve::known_at(db, &image, at, known_at).await;
+            database.ask_large(question).await?
+        }
+        ResolveQuery::Numbered(revision) => {
+            let question = async |db: &mut _| resolve::numbered(db, &image, revision).await;
+            database.ask(question).await?
+        }
     };
-    let Some(found) = found else {
-        return Err(match query {
-            ResolveQuery::Numbered(revision) if known => Error::RevisionUnknown { image, revision },
-            ResolveQuery::AsOf { .. } if known => Error::TagNotYet(image),
-            _ => Error::TagUnknown(image),
-        });
+    let found = match (resolution, query) {
+        (Resolution::InForce(found), _) => found,
+        (Resolution::Unknown, _) => return Err(Error::TagUnknown(image)),
+        (Resolution::NotYet, ResolveQuery::Numbered(revision)) => {
+            return Err(Error::RevisionUnknown { image, revision });
+        }
+        (Resolution::NotYet, _) => return Err(Error::TagNotYet(image)),
     };
     let Some(digest) = found.digest else {
         return Err(Error::TagDeleted {

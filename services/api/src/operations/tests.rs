@@ -26,6 +26,7 @@ use crate::http::operation::{Method, RequestBody, ResponseBody, schema};
 use crate::http::parameters::PathValues;
 use crate::http::tokens::Tokens;
 use crate::operations::triggers::NAME;
+use crate::together::Together;
 
 #[derive(Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -77,14 +78,16 @@ fn tokens() -> Tokens {
 /// The state of an api without a database.
 fn shared(tokens: Tokens) -> Shared {
     let database = Database::default();
+    let metrics = Metrics::new(&tagtrail_daemon::Metrics::default());
     Shared {
         feed: Feed::new(database.clone(), CancellationToken::new()),
+        together: Together::new(&database, &metrics).0,
         database,
         names: Arc::default(),
         tokens: Arc::new(tokens),
         refusals: Arc::default(),
         pace: Pace::default(),
-        metrics: Metrics::new(&tagtrail_daemon::Metrics::default()),
+        metrics,
     }
 }
 

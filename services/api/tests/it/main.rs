@@ -26,5 +26,6 @@ mod rollouts;
 mod rows;
 mod server;
 mod signatures;
+mod together;
 mod tokens;
 mod triggers;
