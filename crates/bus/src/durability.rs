@@ -10,12 +10,21 @@ use serde_json::Value;
 use crate::BusError;
 use crate::topology::Stream;
 
-/// Logs each weak setting.
-pub(crate) async fn report(context: &jetstream::Context, monitor_url: Option<&str>) {
+/// Logs each weak setting. Returns whether the server syncs each message; `None` if that is
+/// unknown.
+pub(crate) async fn report(
+    context: &jetstream::Context,
+    monitor_url: Option<&str>,
+) -> Option<bool> {
     let mut weak = Vec::new();
+    let mut synced = None;
     if let Some(url) = monitor_url {
         match varz(url).await {
-            Ok(varz) => weak.extend(of_server(&varz)),
+            Ok(varz) => {
+                let of_server = of_server(&varz);
+                synced = Some(of_server.is_none());
+                weak.extend(of_server);
+            }
             Err(cause) => tracing::warn!(
                 "can't find out whether nats-server syncs each message: {cause}; NATS_MONITOR_URL must be its HTTP port, such as http://127.0.0.1:8222"
             ),
@@ -28,6 +37,7 @@ pub(crate) async fn report(context: &jetstream::Context, monitor_url: Option<&st
     for weakness in weak {
         tracing::warn!("{weakness}");
     }
+    synced
 }
 
 /// Returns the general state of a server, from its monitoring port.

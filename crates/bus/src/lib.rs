@@ -2,8 +2,9 @@
 //!
 //! In scope: connecting ([`Bus`]), the streams and their limits ([`topology`]: the one place to
 //! look), publishing with an acknowledgement that can be awaited later and with a fence
-//! ([`publish`]), reading a stream from a known position ([`consume`]), looking single messages up
-//! (`lookup.rs`), and sharing messages among instances ([`jobs`]).
+//! ([`publish`]), or several at once ([`group`]), reading a stream from a known position
+//! ([`consume`]), looking single messages up (`lookup.rs`), and sharing messages among instances
+//! ([`jobs`]).
 //!
 //! Out of scope: the meaning of the messages (`tagtrail-proto`), and storing positions (each
 //! service's `store/`).
@@ -11,6 +12,7 @@
 mod address;
 pub mod consume;
 mod durability;
+pub mod group;
 pub mod jobs;
 mod lookup;
 pub mod publish;
@@ -59,6 +61,10 @@ pub struct BusArgs {
     /// start whether nats-server syncs each message to disk [default: no report].
     #[arg(long = "nats-monitor-url", env = "NATS_MONITOR_URL")]
     pub monitor_url: Option<String>,
+    /// Whether nats-server syncs each message to disk (`sync_interval: always`): the gateway then
+    /// stores pushes that wait in groups [default: as the monitoring port says; without it false].
+    #[arg(long = "nats-sync-always", env = "TAGTRAIL_NATS_SYNC_ALWAYS")]
+    pub sync_always: Option<bool>,
 }
 
 impl BusArgs {
@@ -70,6 +76,7 @@ impl BusArgs {
             partitions: tagtrail_proto::PARTITIONS,
             replicas: 1,
             monitor_url: None,
+            sync_always: None,
         }
     }
 }
@@ -123,6 +130,8 @@ pub struct Bus {
     name: Arc<str>,
     partitions: u16,
     replicas: u8,
+    /// Whether the server is known to sync each message.
+    sync_always: bool,
 }
 
 /// Longest wait for an answer of the server.
@@ -191,9 +200,10 @@ impl Bus {
     }
 
     async fn prepare(args: &BusArgs, name: &str, mut patience: Patience) -> Result<Bus, BusError> {
-        let bus = Bus::open(args, name, &mut patience).await?;
+        let mut bus = Bus::open(args, name, &mut patience).await?;
         bus.ensure_streams(&mut patience).await?;
-        durability::report(&bus.context, args.monitor_url.as_deref()).await;
+        let found = durability::report(&bus.context, args.monitor_url.as_deref()).await;
+        bus.sync_always = args.sync_always.or(found).unwrap_or(false);
         Ok(bus)
     }
 
@@ -224,6 +234,7 @@ impl Bus {
             name: name.into(),
             partitions: args.partitions,
             replicas: args.replicas,
+            sync_always: false,
         })
     }
 

@@ -194,13 +194,9 @@ pub(crate) enum Condition<'a> {
     After(u64),
 }
 
-/// Sends a message by a connection.
-pub(crate) async fn send(
-    context: &Context,
-    message: Message<'_>,
-    condition: Condition<'_>,
-) -> Result<Unacknowledged, PublishError> {
-    let mut publish = PublishMessage::build().payload(message.payload);
+/// Returns a message as the client takes it.
+pub(crate) fn build(message: &Message<'_>, condition: Condition<'_>) -> PublishMessage {
+    let mut publish = PublishMessage::build().payload(message.payload.clone());
     if let Some(id) = message.id {
         publish = publish.message_id(id);
     }
@@ -208,7 +204,7 @@ pub(crate) async fn send(
     if let Some(trace) = message.trace {
         publish = publish.header(TRACEPARENT, trace.to_string().as_str());
     }
-    publish = match condition {
+    match condition {
         Condition::None => publish,
         Condition::Fence(_) if FailPoint::IndexerFence.skipped() => publish,
         Condition::Fence(fence) => publish
@@ -218,7 +214,16 @@ pub(crate) async fn send(
                 fence.subject.as_str(),
             ),
         Condition::After(sequence) => publish.expected_last_subject_sequence(sequence),
-    };
+    }
+}
+
+/// Sends a message by a connection.
+pub(crate) async fn send(
+    context: &Context,
+    message: Message<'_>,
+    condition: Condition<'_>,
+) -> Result<Unacknowledged, PublishError> {
+    let publish = build(&message, condition);
     let stream = Stream::of(message.subject);
     let ack = context
         .send_publish(message.subject.to_string(), publish)
@@ -308,7 +313,7 @@ impl Bus {
     }
 }
 
-fn publish_error(
+pub(crate) fn publish_error(
     err: &async_nats::jetstream::context::PublishError,
     stream: Stream,
 ) -> PublishError {

@@ -132,6 +132,8 @@ impl Stream {
                 max_age: 14 * DAY,
                 max_message_size: 256 * 1024,
                 deny_purge: true,
+                // For groups of pushes (`group.rs`).
+                allow_atomic_publish: true,
                 metadata: HashMap::from([(PARTITIONS_KEY.to_owned(), partitions.to_string())]),
                 ..wanted
             },
@@ -284,6 +286,7 @@ fn merged(existing: &Config, wanted: &Config) -> Config {
         deny_delete: existing.deny_delete || wanted.deny_delete,
         deny_purge: existing.deny_purge || wanted.deny_purge,
         allow_direct: wanted.allow_direct,
+        allow_atomic_publish: existing.allow_atomic_publish || wanted.allow_atomic_publish,
         num_replicas: wanted.num_replicas,
         description: wanted.description.clone(),
         ..existing.clone()

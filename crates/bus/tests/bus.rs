@@ -106,6 +106,46 @@ async fn a_second_start_changes_no_stream_and_keeps_what_an_operator_set() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_stream_of_an_earlier_version_takes_groups_after_the_start() {
+    let nats = TestNats::start().await;
+    let earlier = async_nats::jetstream::stream::Config {
+        allow_atomic_publish: false,
+        ..Stream::Pushes.config(8, 1)
+    };
+    let jetstream = nats.jetstream().await;
+    jetstream.create_stream(earlier).await.unwrap();
+    let bus = connect(&nats).await;
+    let subject: Subject = "tagtrail.push.1.registry%2Eexample%2Ecom.foo.bar.%"
+        .parse()
+        .unwrap();
+    let message = |id| Message {
+        subject: &subject,
+        id: Some(id),
+        payload: "x".into(),
+        trace: None,
+    };
+    let acks = bus
+        .publish_group(&[message("a"), message("b")])
+        .await
+        .unwrap();
+    let acks: Vec<_> = acks
+        .iter()
+        .map(|ack| (ack.sequence, ack.duplicate))
+        .collect();
+    assert_eq!(acks, [(1, false), (2, false)]);
+    // A group that the stream refuses leaves no message and no id behind.
+    let refused = bus
+        .publish_group(&[message("c"), message("b"), message("d")])
+        .await;
+    assert!(
+        matches!(refused, Err(PublishError::Unacknowledged(_))),
+        "{refused:?}"
+    );
+    assert_eq!(nats.messages("PUSHES").await.len(), 2);
+    assert!(!bus.publish(message("c")).await.unwrap().duplicate);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_message_id_is_stored_once() {
     let nats = TestNats::start().await;
     let bus = connect(&nats).await;
