@@ -111,7 +111,11 @@ async fn services(config: &Config, ctx: &Context, embedded: &Embedded) -> anyhow
     };
     let bus = |service| {
         let url = embedded.nats_url_of(service)?;
-        Ok::<_, anyhow::Error>(BusArgs::new(&url))
+        let sync_always = Some(true);
+        Ok::<_, anyhow::Error>(BusArgs {
+            sync_always,
+            ..BusArgs::new(&url)
+        })
     };
     let progress = Progress::of_service(migrate::MIGRATING, migrate::MIGRATIONS);
     migrate::migrate(&owner, START, progress).await?;

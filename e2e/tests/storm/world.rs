@@ -249,6 +249,8 @@ impl World {
             ("TAGTRAIL_ADMIN", free_address()),
             ("STORM_HOOK_SECRET", SECRET.to_owned()),
             ("STORM_SIGNING_SECRET", SIGNING_SECRET.to_owned()),
+            // One of two gateways stores pushes in groups, the other one by one.
+            ("TAGTRAIL_NATS_SYNC_ALWAYS", (number == 1).to_string()),
         ]);
         if service != "gateway" {
             environment.insert(

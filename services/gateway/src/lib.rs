@@ -26,6 +26,7 @@
 //! `repositories` of a source get 202 for the same reason: a registry notifies of all its
 //! repositories alike, so refusing some by status would stop the rest.
 
+mod commit;
 mod config;
 mod error;
 mod interpret;
@@ -40,13 +41,15 @@ mod source;
 
 use std::sync::{Arc, OnceLock};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
+use futures_util::future::OptionFuture;
 use tagtrail_bus::{Bus, BusError};
 use tagtrail_daemon::http::{self, Limits};
 use tagtrail_daemon::{Context, Tasks};
 use tokio::net::TcpListener;
 
 use crate::config::Settings;
+use crate::publish::Outlet;
 use crate::shared::Shared;
 
 pub use config::{Config, check};
@@ -87,7 +90,7 @@ pub async fn serve(listener: TcpListener, config: Config, ctx: Context) -> anyho
     sources.keys().for_each(|name| metrics.expect_source(name));
     let shared = Arc::new(Shared {
         sources,
-        bus: OnceLock::new(),
+        outlet: OnceLock::new(),
         budget: receive::body::Budget::default(),
         attempts: receive::attempts::Attempts::default(),
         pulls: receive::pulls::Pulls::new(registries),
@@ -134,8 +137,25 @@ async fn connect(
         Err(BusError::Stopped) => return Ok(()),
         connected => connected?,
     };
-    let bus = shared.bus.get_or_init(|| bus).clone();
-    Ok(bus.report_health(ctx.health, ctx.shutdown).await?)
+    let (queue, committing) = if bus.prefers_groups() {
+        tracing::info!(
+            "pushes that wait are stored in groups, because nats-server syncs each message"
+        );
+        let (queue, committer) = commit::committer(bus.clone(), shared.metrics.clone());
+        (Some(queue), Some(committer.run()))
+    } else {
+        (None, None)
+    };
+    let outlet = Outlet::new(bus.clone(), queue);
+    if shared.outlet.set(outlet).is_err() {
+        bail!("the gateway connected to NATS twice");
+    }
+    // The committer ends after the last receiver of bodies, so also bodies that are received during
+    // a stop are stored.
+    drop(shared);
+    let reporting = bus.report_health(ctx.health, ctx.shutdown);
+    let (reported, _) = tokio::join!(reporting, OptionFuture::from(committing));
+    Ok(reported?)
 }
 
 /// Interpretation without a server or a bus, for the fuzz targets in `fuzz/`.

@@ -3,7 +3,7 @@
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
-use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use tagtrail_bus::publish::PublishError;
 use tagtrail_bus::topology::Stream;
 use tagtrail_daemon::metrics::seconds;
@@ -22,6 +22,8 @@ pub(crate) struct Metrics {
     observations: Family<SourceLabels, Counter>,
     requests: Family<Requests, Counter>,
     full: Family<FullStream, Counter>,
+    groups: Family<Groups, Counter>,
+    group_pushes: Histogram,
     /// Seconds from the head of a request to the answer.
     pub(crate) seconds: Histogram,
 }
@@ -58,6 +60,20 @@ struct FullStream {
     stream: &'static str,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Groups {
+    outcome: GroupOutcome,
+}
+
+/// The fate of a group of pushes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, EncodeLabelValue)]
+#[expect(non_camel_case_types, reason = "as they are written in the metric")]
+pub(crate) enum GroupOutcome {
+    stored,
+    /// Refused, or not acknowledged in time: each push was published again by itself.
+    failed,
+}
+
 impl Metrics {
     pub(crate) fn new(metrics: &tagtrail_daemon::Metrics) -> Metrics {
         let full: Family<FullStream, Counter> = metrics.add(
@@ -80,6 +96,14 @@ impl Metrics {
             status: 404,
         };
         drop(requests.get_or_create(&nowhere));
+        let groups: Family<Groups, Counter> = metrics.add(
+            "gateway_groups",
+            "Groups of pushes published as one, by outcome (failed: each push was published again by itself)",
+            Family::default(),
+        );
+        for outcome in [GroupOutcome::stored, GroupOutcome::failed] {
+            drop(groups.get_or_create(&Groups { outcome }));
+        }
         Metrics {
             events: metrics.add(
                 "gateway_events",
@@ -98,6 +122,12 @@ impl Metrics {
             ),
             requests,
             full,
+            groups,
+            group_pushes: metrics.add(
+                "gateway_group_pushes",
+                "Pushes in a group",
+                Histogram::new(exponential_buckets(8.0, 2.0, 7)),
+            ),
             seconds: metrics.add_seconds(
                 "gateway_request",
                 "Time from the head of a request to its answer",
@@ -140,6 +170,12 @@ impl Metrics {
             let stream = stream.name();
             self.full.get_or_create(&FullStream { stream }).inc();
         }
+    }
+
+    /// Counts a group of pushes.
+    pub(crate) fn count_group(&self, pushes: usize, outcome: GroupOutcome) {
+        self.groups.get_or_create(&Groups { outcome }).inc();
+        self.group_pushes.observe(pushes as f64);
     }
 
     /// Counts pulls that became observations.

@@ -5,10 +5,11 @@ use std::time::Duration;
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 use tagtrail_bus::Bus;
-use tagtrail_bus::publish::{Message, PublishError};
+use tagtrail_bus::publish::{Message, PublishError, Unacknowledged};
 use tagtrail_failpoint::FailPoint;
 use tagtrail_proto::{Event, Image, Name, Push, Quarantined, Subject, TimeSource, TraceContext};
 
+use crate::commit::{Answer, Queue};
 use crate::error::NotStored;
 use crate::source::BODY_ID;
 
@@ -116,18 +117,59 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Returns the bus, if it is connected.
+/// The way to the streams.
+#[derive(Debug)]
+pub(crate) struct Outlet {
+    bus: Bus,
+    /// The queue of pushes that are stored in groups; without it each push is published by itself.
+    pushes: Option<Queue>,
+}
+
+/// A message under way.
+enum Sent {
+    Alone(Unacknowledged),
+    Queued(Answer),
+}
+
+impl Outlet {
+    pub(crate) fn new(bus: Bus, pushes: Option<Queue>) -> Outlet {
+        Outlet { bus, pushes }
+    }
+
+    pub(crate) fn bus(&self) -> &Bus {
+        &self.bus
+    }
+
+    async fn send(&self, message: Message<'_>) -> Result<Sent, PublishError> {
+        match (&self.pushes, message.subject) {
+            (Some(queue), Subject::Push { .. }) => queue.push(message).await.map(Sent::Queued),
+            _ => self.bus.send(message).await.map(Sent::Alone),
+        }
+    }
+}
+
+impl Sent {
+    async fn acknowledged(self) -> Result<(), PublishError> {
+        match self {
+            Sent::Alone(sent) => sent.acknowledged().await?,
+            Sent::Queued(answer) => answer.acknowledged().await?,
+        };
+        Ok(())
+    }
+}
+
+/// Returns the way to the streams, if NATS is connected.
 ///
 /// # Errors
 /// If nothing can be sent now.
-pub(crate) fn reached(bus: Option<&Bus>) -> Result<&Bus, NotStored> {
-    let bus = bus.ok_or(NotStored::NotYetConnected)?;
+pub(crate) fn reached(outlet: Option<&Outlet>) -> Result<&Outlet, NotStored> {
+    let outlet = outlet.ok_or(NotStored::NotYetConnected)?;
     // On a lost connection the client would buffer the messages and send them later, despite the
     // 503.
-    if !bus.link().borrow().up {
+    if !outlet.bus.link().borrow().up {
         return Err(NotStored::Disconnected);
     }
-    Ok(bus)
+    Ok(outlet)
 }
 
 /// Returns the longest wait for the acknowledgements of `count` messages, if the sender waits for
@@ -145,7 +187,7 @@ fn time_for(count: usize, patience: Duration) -> Duration {
 /// If a message was not confirmed. The others may be stored: on a resend, NATS drops the
 /// duplicates.
 pub(crate) async fn publish(
-    bus: &Bus,
+    outlet: &Outlet,
     messages: &[Outbound],
     trace: Option<TraceContext>,
     patience: Duration,
@@ -156,7 +198,7 @@ pub(crate) async fn publish(
     let all = async {
         let mut sent = Vec::with_capacity(encoded.len());
         for message in encoded {
-            sent.push(bus.send(message.with_trace(trace)).await?);
+            sent.push(outlet.send(message.with_trace(trace)).await?);
         }
         if FailPoint::GatewayAcknowledgement.skipped() {
             return Ok(());

@@ -16,7 +16,6 @@ use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderMap, HeaderValue};
 use bytes::Bytes;
 use serde_json::Value;
-use tagtrail_bus::Bus;
 use tagtrail_proto::{PARTITIONS, Quarantined, TraceContext, clean_text};
 use time::OffsetDateTime;
 use tokio::time::Duration;
@@ -25,7 +24,7 @@ use crate::config::SourceRules;
 use crate::error::NotStored;
 use crate::interpret::{Interpretation, Receipt};
 use crate::proof::hashing::off_thread;
-use crate::publish::{Outbound, publish, reached};
+use crate::publish::{Outbound, Outlet, publish, reached};
 use crate::receive::attempts::Attempt;
 use crate::shared::Shared;
 
@@ -60,12 +59,12 @@ pub(crate) async fn store(
     trace: &TraceContext,
 ) -> Result<Reply, NotStored> {
     let Inbound { headers, body, .. } = *inbound;
-    let bus = shared.bus.get();
+    let outlet = shared.outlet.get();
     let (source, hashed) = (rules.name.clone(), body.clone());
     let key = off_thread(body.len(), move || attempts::key(&source, &hashed)).await;
     let mut attempt = shared.attempts.begin(key, inbound.received_at);
     let identity = attempt.identity();
-    let partitions = bus.map_or(PARTITIONS, Bus::partitions);
+    let partitions = outlet.map_or(PARTITIONS, |outlet| outlet.bus().partitions());
     let Interpretation {
         mut messages,
         sightings,
@@ -95,7 +94,7 @@ pub(crate) async fn store(
     let name = rules.name.as_ref();
     shared.metrics.count_observations(name, observations.len());
     messages.extend(observations.into_iter().filter_map(Outbound::observation));
-    send(bus, &messages, &mut attempt, inbound.patience, trace).await?;
+    send(outlet, &messages, &mut attempt, inbound.patience, trace).await?;
     attempt.stored();
     noted.stored();
     if let Some(first) = receipt.reasons.first() {
@@ -114,7 +113,7 @@ pub(crate) async fn store(
 
 /// Publishes the messages of a body.
 async fn send(
-    bus: Option<&Bus>,
+    outlet: Option<&Outlet>,
     messages: &[Outbound],
     attempt: &mut Attempt<'_>,
     patience: Duration,
@@ -123,7 +122,7 @@ async fn send(
     if messages.is_empty() {
         return Ok(());
     }
-    let bus = reached(bus)?;
+    let outlet = reached(outlet)?;
     attempt.publishing();
-    publish(bus, messages, Some(*trace), patience).await
+    publish(outlet, messages, Some(*trace), patience).await
 }

@@ -3,10 +3,9 @@
 use std::collections::HashMap;
 use std::sync::OnceLock;
 
-use tagtrail_bus::Bus;
-
 use crate::config::Source;
 use crate::metrics::Metrics;
+use crate::publish::Outlet;
 use crate::receive::attempts::Attempts;
 use crate::receive::body::Budget;
 use crate::receive::pulls::Pulls;
@@ -17,9 +16,9 @@ use crate::receive::unknown::Throttle;
 pub(crate) struct Shared {
     /// The sources, by name.
     pub(crate) sources: HashMap<String, Source>,
-    /// The bus, set on the first connection to NATS. Until then nothing can be stored, and senders
-    /// receive 503.
-    pub(crate) bus: OnceLock<Bus>,
+    /// The way to the streams, set on the first connection to NATS. Until then nothing can be
+    /// stored, and senders receive 503.
+    pub(crate) outlet: OnceLock<Outlet>,
     /// Memory for the bodies that are being received.
     pub(crate) budget: Budget,
     /// The bodies that were not accepted, for their retries.

@@ -12,7 +12,7 @@ use crate::config::rules;
 use crate::error::NotStored;
 use crate::interpret::{Interpretation, Receipt};
 
-use crate::publish::{Outbound, publish, reached};
+use crate::publish::{Outbound, Outlet, publish, reached};
 use crate::receive::UNWATCHED;
 use crate::receive::attempts::Identity;
 
@@ -100,8 +100,9 @@ pub async fn replay(bus: &Bus, file: &File, kept: &Quarantined) -> Result<Receip
         return Err(ReplayError::Malformed(interpretation.malformed.join("; ")));
     }
     if !interpretation.messages.is_empty() {
-        let bus = reached(Some(bus)).map_err(ReplayError::NotStored)?;
-        publish(bus, &interpretation.messages, None, UNWATCHED)
+        let outlet = Outlet::new(bus.clone(), None);
+        let outlet = reached(Some(&outlet)).map_err(ReplayError::NotStored)?;
+        publish(outlet, &interpretation.messages, None, UNWATCHED)
             .await
             .map_err(ReplayError::NotStored)?;
     }

@@ -99,7 +99,11 @@ impl Gateway {
 
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let bus = BusArgs::new(nats.url());
+        // The tests of bodies run with groups; `commit/tests.rs` has those of groups.
+        let bus = BusArgs {
+            sync_always: Some(true),
+            ..BusArgs::new(nats.url())
+        };
         let config = Config {
             listen: address,
             config: file,
