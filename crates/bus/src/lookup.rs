@@ -65,21 +65,34 @@ impl Bus {
         stream: Stream,
         subject: &Subject,
     ) -> Result<Vec<Delivery>, ReadError> {
-        let failed = |cause: String| ReadError::Failed(stream.name(), cause);
+        let (mut found, mut next) = (Vec::new(), 1);
+        while let Some(message) = self.first_message(stream, subject, next).await? {
+            next = message.sequence + 1;
+            found.push(message);
+        }
+        Ok(found)
+    }
+
+    /// Returns the first message of a subject that has this sequence or a later one; `None` if
+    /// there is none.
+    ///
+    /// # Errors
+    /// [`ReadError::Failed`].
+    pub async fn first_message(
+        &self,
+        stream: Stream,
+        subject: &Subject,
+        from: u64,
+    ) -> Result<Option<Delivery>, ReadError> {
         let handle = self.handle(stream).await?;
-        let (subject, mut found, mut next) = (subject.to_string(), Vec::new(), 1);
-        loop {
-            match handle
-                .get_first_raw_message_by_subject(&subject, next)
-                .await
-            {
-                Ok(message) => {
-                    next = message.sequence + 1;
-                    found.push(message.into());
-                }
-                Err(err) if is_missing(&err) => return Ok(found),
-                Err(err) => return Err(failed(err.to_string())),
-            }
+        let subject = subject.to_string();
+        match handle
+            .get_first_raw_message_by_subject(&subject, from)
+            .await
+        {
+            Ok(message) => Ok(Some(message.into())),
+            Err(err) if is_missing(&err) => Ok(None),
+            Err(err) => Err(ReadError::Failed(stream.name(), err.to_string())),
         }
     }
 

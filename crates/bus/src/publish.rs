@@ -5,10 +5,11 @@ use async_nats::jetstream::context::{PublishAckFuture, PublishErrorKind};
 use async_nats::jetstream::message::PublishMessage;
 use async_nats::jetstream::{Context, ErrorCode};
 use bytes::Bytes;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tagtrail_failpoint::FailPoint;
 use tagtrail_proto::{Subject, TRACEPARENT, TraceContext};
 
+use crate::consume::{ReadError, nanoseconds};
 use crate::topology::Stream;
 use crate::{Bus, BusError, Session, server};
 
@@ -67,8 +68,40 @@ impl<'a> Message<'a> {
 pub struct Fence {
     subject: String,
     sequence: u64,
+    id: i64,
+    stream_created_ns: i64,
     session: Session,
     replicated: bool,
+}
+
+/// The body of a fence message.
+#[derive(Debug, Serialize, Deserialize)]
+struct FenceBody {
+    /// The connection that wrote the fence, for people.
+    client: u64,
+    /// A random number that tells this fence from another one with the same sequence, which a
+    /// stream that went back to an older state can give a second time. Fences of version 0.1 have
+    /// none.
+    #[serde(default)]
+    id: Option<i64>,
+}
+
+/// A place in REVISIONS, with the fence under which its holder published.
+///
+/// Each message of the partition up to the sequence is in the Postgres that keeps the place, since
+/// a holder commits each revision before it publishes the revision. This stays true of a Postgres
+/// restored from a backup, but not of a REVISIONS that went back to an older state and then grew
+/// again: [`Bus::still_holds`] tells.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Known {
+    /// Creation time of the stream in nanoseconds since 1970.
+    pub stream_created_ns: i64,
+    /// The place: a sequence of REVISIONS.
+    pub sequence: u64,
+    /// The sequence of the fence.
+    pub fence_sequence: u64,
+    /// The random number of the fence.
+    pub fence_id: i64,
 }
 
 /// The server's answer about a stored message.
@@ -122,6 +155,8 @@ pub enum PublishError {
 pub struct Unacknowledged {
     ack: PublishAckFuture,
     stream: Stream,
+    /// The session of the fence that the message was sent behind.
+    fenced: Option<Session>,
 }
 
 impl Unacknowledged {
@@ -132,6 +167,9 @@ impl Unacknowledged {
     pub async fn acknowledged(self) -> Result<Ack, PublishError> {
         let ack = self.ack.await;
         let ack = ack.map_err(|err| publish_error(&err, self.stream))?;
+        if let Some(session) = self.fenced {
+            session.note_acknowledged(ack.sequence);
+        }
         Ok(Ack {
             sequence: ack.sequence,
             duplicate: ack.duplicate,
@@ -147,7 +185,29 @@ impl Fence {
     /// # Errors
     /// [`PublishError`] if the client does not accept the message.
     pub async fn send(&self, message: Message<'_>) -> Result<Unacknowledged, PublishError> {
-        send(&self.session.context, message, Condition::Fence(self)).await
+        let sent = send(&self.session.context, message, Condition::Fence(self)).await?;
+        Ok(Unacknowledged {
+            fenced: Some(self.session.clone()),
+            ..sent
+        })
+    }
+
+    /// Returns the last place in REVISIONS known to this holder: all messages of the partition up
+    /// to there were sent by earlier holders, or by this one.
+    #[must_use]
+    pub fn known(&self) -> Known {
+        Known {
+            stream_created_ns: self.stream_created_ns,
+            sequence: self.session.acknowledged().max(self.sequence),
+            fence_sequence: self.sequence,
+            fence_id: self.id,
+        }
+    }
+
+    /// Returns whether the stream has several copies.
+    #[must_use]
+    pub fn is_replicated(&self) -> bool {
+        self.replicated
     }
 
     /// Returns the most unacknowledged messages: 1 for a replicated stream, which refuses a message
@@ -229,7 +289,11 @@ pub(crate) async fn send(
         .send_publish(message.subject.to_string(), publish)
         .await
         .map_err(|err| publish_error(&err, stream))?;
-    Ok(Unacknowledged { ack, stream })
+    Ok(Unacknowledged {
+        ack,
+        stream,
+        fenced: None,
+    })
 }
 
 impl From<BusError> for PublishError {
@@ -294,22 +358,49 @@ impl Bus {
         let revisions = revisions.map_err(|err| PublishError::Unacknowledged(err.to_string()))?;
         let before = Fence {
             replicated: revisions.cached_info().config.num_replicas > 1,
+            stream_created_ns: nanoseconds(revisions.cached_info().created),
+            id: rand::random(),
             subject: subject.to_string(),
             sequence: last.map_or(0, |(sequence, _)| sequence),
             session,
         };
-        let holder = serde_json::json!({ "client": before.session.context.client().server_info().client_id });
-        let message = Message {
-            subject: &subject,
-            id: None,
-            payload: holder.to_string().into(),
-            trace: None,
+        let body = FenceBody {
+            client: before.session.context.client().server_info().client_id,
+            id: Some(before.id),
         };
+        let message = Message::of(&subject, &body)?;
         let ack = before.send(message).await?.acknowledged().await?;
         Ok(Fence {
             sequence: ack.sequence,
             ..before
         })
+    }
+
+    /// Returns whether REVISIONS still holds all that it held when the place was noted: the fence
+    /// of the partition is there, and no other fence up to the place. A stream that went back to an
+    /// older state before the place ended the holder's session, and the next holder wrote a fence
+    /// before its first message. Returns `false` too if the stream no longer holds the old fence.
+    ///
+    /// # Errors
+    /// [`ReadError::Failed`].
+    pub async fn still_holds(&self, partition: u16, known: &Known) -> Result<bool, ReadError> {
+        let subject = Subject::Fence { partition };
+        let fence = self
+            .first_message(Stream::Revisions, &subject, known.fence_sequence)
+            .await?;
+        let Some(fence) = fence else {
+            return Ok(false);
+        };
+        let body: Option<FenceBody> = serde_json::from_slice(&fence.payload).ok();
+        if fence.sequence != known.fence_sequence
+            || body.and_then(|body| body.id) != Some(known.fence_id)
+        {
+            return Ok(false);
+        }
+        let next = self
+            .first_message(Stream::Revisions, &subject, known.fence_sequence + 1)
+            .await?;
+        Ok(next.is_none_or(|next| next.sequence > known.sequence))
     }
 }
 

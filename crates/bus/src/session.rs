@@ -6,7 +6,7 @@
 //! lost session drops its unwritten messages, and the publisher starts over on a new one.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use async_nats::jetstream;
 use async_nats::{Auth, AuthError, ConnectOptions};
@@ -21,6 +21,8 @@ use crate::{ANSWER, BusError, context, server};
 pub struct Session {
     pub(crate) context: jetstream::Context,
     alive: watch::Receiver<bool>,
+    /// The greatest sequence of REVISIONS that the server acknowledged by this session.
+    acknowledged: Arc<AtomicU64>,
 }
 
 /// The session of a process, opened at the first use and at the first use after each loss.
@@ -57,6 +59,18 @@ impl Session {
     pub async fn lost(&self) {
         // An error means that the sender is gone, and the connection with it.
         let _ = self.alive.clone().wait_for(|alive| !alive).await;
+    }
+
+    /// Returns the greatest sequence of REVISIONS that the server acknowledged to a fence of this
+    /// session; 0 before the first.
+    #[must_use]
+    pub fn acknowledged(&self) -> u64 {
+        self.acknowledged.load(Ordering::Relaxed)
+    }
+
+    /// Notes an acknowledged sequence of REVISIONS.
+    pub(crate) fn note_acknowledged(&self, sequence: u64) {
+        self.acknowledged.fetch_max(sequence, Ordering::Relaxed);
     }
 
     fn is_alive(&self) -> bool {
@@ -121,6 +135,7 @@ async fn connect(address: &Address) -> Result<Session, BusError> {
     Ok(Session {
         context: context(client),
         alive,
+        acknowledged: Arc::default(),
     })
 }
 
