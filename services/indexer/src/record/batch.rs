@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 /// Largest batch. A higher limit makes nothing faster.
-pub(crate) const MOST: usize = 400;
+pub(crate) const MOST: usize = 1000;
 /// Size of the first batch: the previous holder may have failed at a large batch.
 const FIRST: usize = 8;
 
@@ -46,7 +46,7 @@ mod tests {
     #[test]
     fn grows_to_the_most_and_shrinks_to_one() {
         let mut size = BatchSize::new(Duration::from_secs(10));
-        for _ in 0..6 {
+        for _ in 0..7 {
             size.took(size.pushes(), Duration::from_millis(5));
         }
         assert_eq!(size.pushes(), MOST);

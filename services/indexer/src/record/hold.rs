@@ -269,8 +269,7 @@ async fn apply_all(
                 if new.is_empty() {
                     continue;
                 }
-                let outgoing = new.into_iter().map(|(new, cause)| OutgoingRevision::new(new, cause)).collect::<Result<Vec<_>, _>>()?;
-                room.send(outgoing);
+                room.send(new.into_iter().map(|(new, cause)| OutgoingRevision::new(new, cause)).collect());
             }
         }
     }

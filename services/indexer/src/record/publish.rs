@@ -1,13 +1,12 @@
 //! Publishes revisions in order, many at once, and never after a newer revision of the same tag.
 
 use std::collections::{HashSet, VecDeque};
-use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use tagtrail_bus::Bus;
 use tagtrail_bus::publish::{Ack, Fence, Message, PublishError};
 use tagtrail_bus::topology::Stream;
-use tagtrail_daemon::{Retry, Span, SpanKind};
+use tagtrail_daemon::{Span, SpanKind};
 use tagtrail_failpoint::FailPoint;
 use tagtrail_history::recorded::Recorded;
 use tagtrail_proto::{Event, Revision, Subject};
@@ -18,21 +17,15 @@ use crate::error::Error;
 use crate::metrics::Metrics;
 use crate::record::apply::Cause;
 
-/// Most unacknowledged revisions of a partition. After a resend, revisions of different tags may be
-/// out of ordinal order by up to this many.
+/// Most unacknowledged revisions of a partition. After a lost acknowledgement, revisions of
+/// different tags may be out of ordinal order by up to this many.
 pub(crate) const WINDOW: usize = 256;
-/// Failed acknowledgements in a row after which the work on the partition starts over.
-const ATTEMPTS: u32 = 3;
 
-/// A revision to publish.
+/// A revision to publish. It waits as a row, and becomes JSON when its turn comes: the text of a
+/// batch takes several times the memory.
 #[derive(Debug)]
 pub(crate) struct OutgoingRevision {
-    ordinal: u64,
-    tag_id: i64,
-    subject: Subject,
-    /// The `Nats-Msg-Id`. `None`: the server must not treat the message as a duplicate.
-    id: Option<String>,
-    payload: bytes::Bytes,
+    recorded: Recorded,
     /// The time at which the push behind it was received.
     received_at: Option<OffsetDateTime>,
     /// Ends when the revision is published.
@@ -41,35 +34,26 @@ pub(crate) struct OutgoingRevision {
 
 impl OutgoingRevision {
     /// A newly recorded revision.
-    pub(crate) fn new(new: Recorded, cause: Cause) -> Result<OutgoingRevision, Error> {
-        let id = new.event.id();
+    pub(crate) fn new(new: Recorded, cause: Cause) -> OutgoingRevision {
         let span = cause.trace.map(|trace| {
             let mut span = Span::start("record", SpanKind::Consumer, Some(&trace));
-            span.set("tagtrail.revision", id.clone());
+            span.set("tagtrail.revision", new.event.id());
             Box::new(span)
         });
-        Ok(OutgoingRevision {
-            id: Some(id),
+        OutgoingRevision {
+            recorded: new,
             received_at: Some(cause.received_at),
             span,
-            ..OutgoingRevision::again(new)?
-        })
+        }
     }
 
-    /// A revision that REVISIONS is missing. It is sent without a `Nats-Msg-Id`: the server may
-    /// still remember the id of the lost copy, and would drop this message as a duplicate.
-    pub(crate) fn again(new: Recorded) -> Result<OutgoingRevision, Error> {
-        let subject = Subject::of_revisions(&new.event.image());
-        let payload = Message::of(&subject, &new.event.event())?.payload;
-        Ok(OutgoingRevision {
-            ordinal: new.ordinal,
-            tag_id: new.tag_id,
-            subject,
-            id: None,
-            payload,
+    /// A revision that REVISIONS is missing.
+    pub(crate) fn again(missing: Recorded) -> OutgoingRevision {
+        OutgoingRevision {
+            recorded: missing,
             received_at: None,
             span: None,
-        })
+        }
     }
 }
 
@@ -118,9 +102,21 @@ pub(crate) async fn publish(
     }
 }
 
-/// Publishes with at most one unacknowledged message of each tag, and after a failure sends all
-/// unacknowledged messages again, in order. Otherwise a message could be stored although the one
-/// before it of the same tag was lost.
+/// A revision sent and not acknowledged yet.
+struct Sent {
+    ordinal: u64,
+    tag_id: i64,
+    received_at: Option<OffsetDateTime>,
+    acknowledgement: Acknowledgement,
+    _span: Option<Box<Span>>,
+}
+
+/// Publishes with at most one unacknowledged message of each tag: otherwise a message could be
+/// stored although the one before it of the same tag was lost.
+///
+/// Revisions have no `Nats-Msg-Id`, which the server would keep for ten minutes each. So nothing is
+/// sent again blindly: after a missing acknowledgement the holder starts over, with a new fence and
+/// a look at the last messages of REVISIONS.
 async fn in_order(
     fence: &Fence,
     incoming: &mut mpsc::Receiver<Vec<OutgoingRevision>>,
@@ -128,66 +124,65 @@ async fn in_order(
     metrics: &Metrics,
 ) -> Result<(), Error> {
     let mut queue: VecDeque<OutgoingRevision> = VecDeque::new();
-    let mut window: VecDeque<(OutgoingRevision, Acknowledgement)> = VecDeque::new();
+    let mut window: VecDeque<Sent> = VecDeque::new();
     let mut on_their_way: HashSet<i64> = HashSet::new();
-    let mut retry = Retry::new("publishing revisions").at_most(Duration::from_secs(1));
-    let (mut failures, mut open) = (0, true);
+    let mut open = true;
     let at_once = WINDOW.min(fence.at_once());
     loop {
         while window.len() < at_once
             && queue
                 .front()
-                .is_some_and(|next| !on_their_way.contains(&next.tag_id))
+                .is_some_and(|next| !on_their_way.contains(&next.recorded.tag_id))
         {
             let Some(next) = queue.pop_front() else { break };
-            let message = Message {
-                subject: &next.subject,
-                id: next.id.as_deref(),
-                payload: next.payload.clone(),
-                trace: next.span.as_ref().map(|span| *span.context()),
-            };
-            let sent = fence.send(message).await?;
+            let sent = send(fence, next).await?;
             FailPoint::IndexerSent.pass();
-            on_their_way.insert(next.tag_id);
-            window.push_back((next, Box::pin(sent.acknowledged())));
+            on_their_way.insert(sent.tag_id);
+            window.push_back(sent);
         }
-        let outcome = match window.front_mut() {
+        let acknowledged = match window.front_mut() {
             None if !open && queue.is_empty() => return Ok(()),
             None => None,
-            Some((_, oldest)) if open && queue.is_empty() => tokio::select! {
+            Some(oldest) if open && queue.is_empty() => tokio::select! {
                 biased;
-                outcome = oldest => Some(outcome),
+                acknowledged = &mut oldest.acknowledgement => Some(acknowledged),
                 batch = incoming.recv() => { take(batch, &mut queue, &mut open); continue },
             },
-            Some((_, oldest)) => Some(oldest.await),
+            Some(oldest) => Some((&mut oldest.acknowledgement).await),
         };
-        match outcome {
+        match acknowledged {
             None => take(incoming.recv().await, &mut queue, &mut open),
-            Some(Ok(_)) => {
+            Some(acknowledged) => {
+                acknowledged?;
                 FailPoint::IndexerPublished.pass();
-                if let Some((done, _)) = window.pop_front() {
+                if let Some(done) = window.pop_front() {
                     on_their_way.remove(&done.tag_id);
                     published.send_replace(done.ordinal);
                     metrics.published(done.received_at);
                 }
-                failures = 0;
-                retry.succeeded();
             }
-            // A message without a `Nats-Msg-Id` could be stored twice: the holder must first look
-            // up the last messages on the stream.
-            Some(Err(error @ PublishError::Unacknowledged(_)))
-                if failures < ATTEMPTS && window.iter().all(|(sent, _)| sent.id.is_some()) =>
-            {
-                failures += 1;
-                for (again, _) in window.drain(..).rev() {
-                    queue.push_front(again);
-                }
-                on_their_way.clear();
-                tokio::time::sleep(retry.failed(&error)).await;
-            }
-            Some(Err(final_error)) => return Err(final_error.into()),
         }
     }
+}
+
+async fn send(fence: &Fence, next: OutgoingRevision) -> Result<Sent, Error> {
+    let Recorded {
+        ordinal,
+        tag_id,
+        event,
+        ..
+    } = next.recorded;
+    let subject = Subject::of_revisions(&event.image());
+    let message = Message::of(&subject, &event.event())?
+        .with_trace(next.span.as_ref().map(|span| *span.context()));
+    let sent = fence.send(message).await?;
+    Ok(Sent {
+        ordinal,
+        tag_id,
+        received_at: next.received_at,
+        acknowledgement: Box::pin(sent.acknowledged()),
+        _span: next.span,
+    })
 }
 
 fn take(

@@ -38,7 +38,7 @@ pub(crate) async fn catch_up(
             .await?
             .into_iter()
             .map(OutgoingRevision::again)
-            .collect::<Result<_, _>>()?;
+            .collect();
         if !missing.is_empty() {
             tracing::info!(
                 partition = number,
@@ -103,7 +103,7 @@ async fn recorded_in(
 /// acknowledged messages at the end of the stream (nats-server does not sync each message to disk),
 /// or somebody may have recreated the stream. Revisions are published nearly in the order of their
 /// ordinals, so the missing revisions are the last ones, and bisection finds the first of them. A
-/// resend may have changed the order within [`publish::WINDOW`]: the result lies that far before.
+/// repetition may have changed the order within [`publish::WINDOW`]: the result lies that far before.
 async fn truly_published(
     shared: &Shared,
     number: u16,
