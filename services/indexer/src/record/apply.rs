@@ -55,6 +55,7 @@ pub(crate) async fn apply(
             time_ns: Some(last.time_ns),
         },
         published,
+        known: partition.known(),
         ..partition.progress
     };
     let mut tx = db.begin().await?;

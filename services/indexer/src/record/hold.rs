@@ -116,6 +116,7 @@ async fn work(
         tag_ids: TagIds::default(),
         unrecorded,
         asked: shared.asked.clone(),
+        fence: fence.clone(),
     };
     let (pushes_in, mut pushes) = mpsc::channel(READ_AHEAD);
     let (revisions, mut revisions_out) = mpsc::channel(PUBLISH_AHEAD);
@@ -138,8 +139,16 @@ async fn work(
     // All four run in this task: when one fails, the others are dropped too.
     tokio::try_join!(reading, applying, publishing, asking)?;
     // A stop was requested, and everything applied is published.
-    let published = *published.borrow();
-    note_published(shared, number, db, &mut partition.progress, published).await?;
+    let (published, known) = (*published.borrow(), partition.known());
+    note_published(
+        shared,
+        number,
+        db,
+        &mut partition.progress,
+        published,
+        known,
+    )
+    .await?;
     FailPoint::IndexerStopped.pass();
     Ok(())
 }
@@ -228,9 +237,9 @@ async fn apply_all(
             _ = idle.tick() => {
                 // The statement also keeps an idle session alive.
                 quiet += 1;
-                let now = *published.borrow();
-                if now > partition.progress.published {
-                    note_published(shared, partition.number, db, &mut partition.progress, now).await?;
+                let (now, known) = (*published.borrow(), partition.known());
+                if (now, known) != (partition.progress.published, partition.progress.known) {
+                    note_published(shared, partition.number, db, &mut partition.progress, now, known).await?;
                 } else {
                     shared.within(store::position::check(db, partition.number, &partition.progress)).await?;
                 }

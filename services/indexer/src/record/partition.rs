@@ -1,5 +1,7 @@
 //! The state of a partition that its holder keeps in memory.
 
+use tagtrail_bus::publish::{Fence, Known};
+
 use crate::recheck::AskedRegistries;
 use crate::record::tag_ids::TagIds;
 use crate::restore::unrecorded::Unrecorded;
@@ -19,4 +21,18 @@ pub(crate) struct Partition {
     pub(crate) tag_ids: TagIds,
     pub(crate) unrecorded: Unrecorded,
     pub(crate) asked: AskedRegistries,
+    pub(crate) fence: Fence,
+}
+
+impl Partition {
+    /// Returns the place in REVISIONS up to which Postgres has every message of the partition. The
+    /// place moves on with all that the process publishes, except while Postgres lacks published
+    /// revisions.
+    pub(crate) fn known(&self) -> Option<Known> {
+        if self.unrecorded.is_empty() {
+            Some(self.fence.known())
+        } else {
+            self.progress.known
+        }
+    }
 }

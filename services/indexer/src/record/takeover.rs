@@ -1,7 +1,7 @@
 //! Takes a partition over: publishes recorded but unpublished revisions, before any new revision.
 
 use sqlx::PgConnection;
-use tagtrail_bus::publish::Fence;
+use tagtrail_bus::publish::{Fence, Known};
 use tagtrail_failpoint::FailPoint;
 use tagtrail_history::recorded::{self, OrdinalRange, Recorded};
 use tokio::sync::{mpsc, watch};
@@ -58,22 +58,25 @@ pub(crate) async fn catch_up(
         shared.while_pinging(db, publishing).await?;
         FailPoint::IndexerCaughtUp.pass();
         published = last;
-        note_published(shared, number, db, progress, published).await?;
+        let known = progress.known;
+        note_published(shared, number, db, progress, published, known).await?;
     }
     recheck::ask_again(shared, number, db, progress).await
 }
 
-/// Records the ordinal up to which REVISIONS has acknowledged. The ordinal may decrease: REVISIONS
-/// may have lost its last messages.
+/// Records the ordinal up to which REVISIONS has acknowledged, and the known place in it. Both may
+/// decrease: REVISIONS may have lost its last messages.
 pub(crate) async fn note_published(
     shared: &Shared,
     number: u16,
     db: &mut PgConnection,
     progress: &mut Progress,
     published: u64,
+    known: Option<Known>,
 ) -> Result<(), Error> {
     let to = Progress {
         published,
+        known,
         ..*progress
     };
     let advancing = store::position::advance(db, number, progress, to);

@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, HashMap};
 
 use sqlx::PgConnection;
-use tagtrail_bus::consume::Position;
+use tagtrail_bus::Bus;
+use tagtrail_bus::consume::{Position, ReadError};
+use tagtrail_bus::publish::Known;
 use tagtrail_bus::topology::Stream;
 use tagtrail_proto::{Image, Subject, partition_of};
 
@@ -44,15 +46,14 @@ pub(crate) async fn unrecorded_of(
 }
 
 /// Finds the unrecorded revisions of all partitions, after the place in REVISIONS up to which
-/// Postgres has every revision. If there are none, moves this place to the end of the stream.
+/// Postgres has every revision. If there are none, moves the place of the sweeper to the end of the
+/// stream.
 pub(crate) async fn find(
     shared: &Shared,
     db: &mut PgConnection,
 ) -> Result<HashMap<u16, Unrecorded>, Error> {
     let mut found: HashMap<u16, Unrecorded> = HashMap::new();
-    let place = shared
-        .within(store::sweep::compared(db, Stream::Revisions))
-        .await?;
+    let place = place(shared, db).await?;
     let held = shared
         .while_pinging(db, shared.bus.held(Stream::Revisions))
         .await?;
@@ -84,14 +85,13 @@ pub(crate) async fn find(
         }
     }
     if found.is_empty() {
-        let end = Position {
-            sequence: *held.end(),
-            time_ns: None,
-            ..reader.position()
-        };
-        shared
-            .within(store::sweep::advance(db, Stream::Revisions, end))
-            .await?;
+        // The time of the last message read tells the place from the same sequence of a stream that
+        // was rolled back and grew again.
+        let end = reader.position();
+        if end.time_ns.is_some() {
+            let advancing = store::sweep::advance(db, Stream::Revisions, end);
+            shared.within(advancing).await?;
+        }
     } else {
         tracing::warn!(
             images = found
@@ -102,4 +102,55 @@ pub(crate) async fn find(
         );
     }
     Ok(found)
+}
+
+/// Returns the place in REVISIONS up to which Postgres has every revision: the earliest of the
+/// places that the holders keep, or the place of the sweeper if that one is later, or if REVISIONS
+/// no longer is the stream that one of the holders knew.
+async fn place(shared: &Shared, db: &mut PgConnection) -> Result<Position, Error> {
+    let swept = shared
+        .within(store::sweep::compared(db, Stream::Revisions))
+        .await?;
+    let by_partition = shared.within(store::position::known(db)).await?;
+    let asking = async {
+        let end = shared.bus.end_of(Stream::Revisions).await?;
+        known_to_all(&shared.bus, &by_partition, end).await
+    };
+    let known = shared.while_pinging(db, asking).await?;
+    Ok(match known {
+        Some(known)
+            if known.stream_created_ns != swept.stream_created_ns
+                || known.sequence > swept.sequence =>
+        {
+            known
+        }
+        _ => swept,
+    })
+}
+
+/// Returns the earliest of the places that holders keep; `None` unless all of them are places of
+/// the stream as it is now.
+async fn known_to_all(
+    bus: &Bus,
+    by_partition: &BTreeMap<u16, Option<Known>>,
+    end: Position,
+) -> Result<Option<Position>, ReadError> {
+    let mut earliest = None;
+    for partition in 0..bus.partitions() {
+        let Some(Some(known)) = by_partition.get(&partition) else {
+            return Ok(None);
+        };
+        if Some(known.stream_created_ns) != end.stream_created_ns
+            || known.sequence > end.sequence
+            || !bus.still_holds(partition, known).await?
+        {
+            return Ok(None);
+        }
+        earliest = Some(earliest.unwrap_or(u64::MAX).min(known.sequence));
+    }
+    Ok(earliest.map(|sequence| Position {
+        sequence,
+        time_ns: None,
+        ..end
+    }))
 }

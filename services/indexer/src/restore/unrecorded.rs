@@ -3,11 +3,12 @@
 //!
 //! As a rule no repair is needed: PUSHES is read again from the older position, and the same pushes
 //! give the same revisions with the same numbers. But PUSHES may have lost these pushes by then,
-//! and a new push would get a number that subscribers know with another digest. So Postgres keeps a
-//! place in REVISIONS up to which no revision is unrecorded. The sweeper moves this place on, and
-//! each indexer reads REVISIONS from there before publishing anything (`find.rs`). If a new
-//! revision contradicts the published revision of the same number, or PUSHES is read to the end,
-//! the unrecorded revisions are inserted, with the pushes that these revisions imply (`adopt.rs`).
+//! and a new push would get a number that subscribers know with another digest. So Postgres keeps
+//! places in REVISIONS up to which no revision is unrecorded: each holder moves its own on with the
+//! ordinal that it has published, and the sweeper one for all. Each indexer reads REVISIONS from
+//! there before publishing anything (`find.rs`). If a new revision contradicts the published
+//! revision of the same number, or PUSHES is read to the end, the unrecorded revisions are inserted,
+//! with the pushes that these revisions imply (`adopt.rs`).
 //!
 //! A process searches once and relies on the result as long as the sessions live: revisions
 //! published later were committed to this Postgres before.

@@ -1,7 +1,11 @@
 //! The progress of a partition: applied pushes, recorded and published revisions.
 
+use std::collections::BTreeMap;
+
+use sqlx::postgres::PgRow;
 use sqlx::{PgConnection, Row as _};
 use tagtrail_bus::consume::Position;
+use tagtrail_bus::publish::Known;
 use tagtrail_failpoint::FailPoint;
 use tagtrail_postgres::{position, row};
 use time::OffsetDateTime;
@@ -25,6 +29,8 @@ pub(crate) struct Progress {
     pub(crate) recorded: u64,
     /// Time of the last batch.
     pub(crate) recorded_at: Option<OffsetDateTime>,
+    /// The place in REVISIONS up to which Postgres has every message of the partition.
+    pub(crate) known: Option<Known>,
 }
 
 impl Progress {
@@ -47,6 +53,7 @@ pub(crate) async fn progress(
         .await?;
     let row = sqlx::query(
         "select stream_created_ns, applied_seq, applied_time_ns, recorded_at, published,
+                known_created_ns, known_seq, known_fence_seq, known_fence_id,
                 coalesce((select max(ordinal) from revision r where r.partition = p.partition), 0) as recorded
          from position p where stream = $1 and partition = $2",
     )
@@ -59,7 +66,36 @@ pub(crate) async fn progress(
         published: row::unsigned(row.try_get("published")?),
         recorded: row::unsigned(row.try_get("recorded")?),
         recorded_at: row.try_get("recorded_at")?,
+        known: known_of_row(&row)?,
     })
+}
+
+fn known_of_row(row: &PgRow) -> Result<Option<Known>, sqlx::Error> {
+    let Some(sequence) = row.try_get::<Option<i64>, _>("known_seq")? else {
+        return Ok(None);
+    };
+    Ok(Some(Known {
+        stream_created_ns: row.try_get("known_created_ns")?,
+        sequence: row::unsigned(sequence),
+        fence_sequence: row::unsigned(row.try_get("known_fence_seq")?),
+        fence_id: row.try_get("known_fence_id")?,
+    }))
+}
+
+/// Returns the known place in REVISIONS of each partition that has a row.
+pub(crate) async fn known(
+    db: &mut PgConnection,
+) -> Result<BTreeMap<u16, Option<Known>>, sqlx::Error> {
+    let rows = sqlx::query(
+        "select partition, known_created_ns, known_seq, known_fence_seq, known_fence_id
+         from position where stream = $1",
+    )
+    .bind(STREAM)
+    .fetch_all(db)
+    .await?;
+    rows.iter()
+        .map(|found| Ok((row::partition(found, "partition")?, known_of_row(found)?)))
+        .collect()
 }
 
 /// Moves the position of a partition on from `from`, the position that this holder left. Fails if
@@ -103,7 +139,8 @@ async fn update(
     let moved: Option<Option<OffsetDateTime>> = sqlx::query_scalar(
         "update position
          set stream_created_ns = $3, applied_seq = $4, applied_time_ns = $5, published = $6,
-             recorded_at = case when $7 then greatest(recorded_at, now()) else recorded_at end
+             recorded_at = case when $7 then greatest(recorded_at, now()) else recorded_at end,
+             known_created_ns = $11, known_seq = $12, known_fence_seq = $13, known_fence_id = $14
          where stream = $1 and partition = $2 and applied_seq = $8 and stream_created_ns is not distinct from $9 and published = $10
          returning recorded_at",
     )
@@ -117,6 +154,10 @@ async fn update(
     .bind(row::signed(from.position.sequence))
     .bind(from.position.stream_created_ns)
     .bind(row::signed(from.published))
+    .bind(to.known.map(|known| known.stream_created_ns))
+    .bind(to.known.map(|known| row::signed(known.sequence)))
+    .bind(to.known.map(|known| row::signed(known.fence_sequence)))
+    .bind(to.known.map(|known| known.fence_id))
     .fetch_optional(db)
     .await?;
     let recorded_at = moved.ok_or(Error::PositionMoved(partition))?;

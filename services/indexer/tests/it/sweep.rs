@@ -2,7 +2,7 @@
 //! and counted.
 
 use sqlx::Connection as _;
-use tagtrail_proto::{Kind, Push};
+use tagtrail_proto::{Event, Kind, Push, Revision};
 use tagtrail_testkit::{SOON, TestDb, TestNats, eventually};
 
 use crate::bench::*;
@@ -184,8 +184,93 @@ async fn an_older_backup_of_postgres_never_gives_a_number_twice_even_without_pus
     check_same_digests(&before, &nats).await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn holders_keep_the_place_in_revisions_that_they_know() {
+    let (db, nats) = (tagtrail_testkit::postgres().await, TestNats::start().await);
+    let indexer = Indexer::start(db.url(), nats.url());
+    indexer.ctx.health.wait_ready().await;
+    // Two partitions have pushes, and the others are idle.
+    send(&nats, pushes(1..=20)).await;
+    let mut connection = db.connect().await;
+    wait_applied(&mut connection, &nats).await;
+    check_published(&mut connection, &nats).await;
+    let context = nats.jetstream().await;
+    eventually("all partitions to know the end", SOON, async || {
+        let stream = context.get_stream("REVISIONS").await.unwrap();
+        let end = stream.cached_info().state.last_sequence;
+        let known: Vec<Option<i64>> = sqlx::query_scalar("select known_seq from position")
+            .fetch_all(&mut connection)
+            .await
+            .unwrap();
+        let all = usize::from(tagtrail_proto::PARTITIONS);
+        (known.len() == all && known.iter().all(|seq| *seq == Some(end.cast_signed())))
+            .then_some(())
+    })
+    .await;
+    indexer.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_known_place_of_a_stream_that_was_rolled_back_and_grew_again_is_not_trusted() {
+    let (db, nats) = (tagtrail_testkit::postgres().await, TestNats::start().await);
+    apply(&db, &nats, pushes(1..=5)).await;
+    nats.stop().await;
+    nats.back_up();
+    nats.resume().await;
+    // Each start writes fences, so the places of the backup lie far ahead of the copy of the stream.
+    for n in 6..=10 {
+        apply(&db, &nats, pushes(n..=n)).await;
+    }
+    let backup = db.copy().await;
+    nats.stop().await;
+    nats.restore();
+    nats.resume().await;
+    // Revisions that the backup lacks get sequences before these places.
+    apply(&db, &nats, pushes(11..=40)).await;
+    let before = published(&nats).await;
+    let mut connection = backup.connect().await;
+    let place: i64 = sqlx::query_scalar("select min(known_seq) from position")
+        .fetch_one(&mut connection)
+        .await
+        .unwrap();
+    let recorded: Vec<i64> = sqlx::query_scalar("select number from revision")
+        .fetch_all(&mut connection)
+        .await
+        .unwrap();
+    assert_eq!(recorded.len(), 20, "the backup has the first ten rounds");
+    let context = nats.jetstream().await;
+    let stream = context.get_stream("REVISIONS").await.unwrap();
+    let mut unrecorded = 0;
+    for sequence in 1..=place.cast_unsigned() {
+        let message = stream.get_raw_message(sequence).await.unwrap();
+        let event = serde_json::from_slice::<Event<Revision>>(&message.payload);
+        // Fences are no events.
+        unrecorded += usize::from(event.is_ok_and(|event| event.data.occurred_at > at(10)));
+    }
+    assert!(unrecorded > 10, "{unrecorded}");
+    // PUSHES can't bring the lost revisions back.
+    let config = context.get_stream("PUSHES").await.unwrap();
+    let config = config.cached_info().config.clone();
+    context.delete_stream("PUSHES").await.unwrap();
+    context.create_stream(config).await.unwrap();
+
+    let indexer = Indexer::start(backup.url(), nats.url());
+    send(&nats, [push(IMAGE, 41, 41)]).await;
+    eventually("all revisions", SOON, async || {
+        let count: i64 = sqlx::query_scalar("select count(*) from revision")
+            .fetch_one(&mut connection)
+            .await
+            .unwrap();
+        (count == 81).then_some(())
+    })
+    .await;
+    check_published(&mut connection, &nats).await;
+    indexer.stop().await;
+    check_same_digests(&before, &nats).await;
+}
+
 /// Checks that revisions published again equal the first copies.
-async fn check_same_digests(before: &[tagtrail_proto::Revision], nats: &TestNats) {
+async fn check_same_digests(before: &[Revision], nats: &TestNats) {
     for now in published(nats).await {
         let then = before.iter().find(|old| old.id() == now.id());
         if let Some(old) = then {
