@@ -101,3 +101,74 @@ async fn a_cluster_takes_many_revisions_of_a_partition_and_survives_a_server() {
         assert_eq!(numbers, all, "{image}");
     }
 }
+
+/// The server that leads REVISIONS is killed while the indexer publishes groups: after each group
+/// was sent, its acknowledgement may or may not have come.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_leader_of_revisions_costs_no_revision_of_a_group() {
+    const MANY: usize = 6_000;
+    const KILLS: usize = 4;
+    let (postgres, mut nats) = (TestPostgres::start().await, TestCluster::start(true).await);
+    let (url, db) = (nats.url(), postgres.db());
+    let environment = [
+        ("DATABASE_URL", db.url()),
+        ("NATS_URL", url.as_str()),
+        ("TAGTRAIL_NATS_REPLICAS", "3"),
+        ("TAGTRAIL_CLAIM_INTERVAL_MS", "20"),
+    ];
+    let migrated = Process::tagtrail(&["migrate"], &environment)
+        .ended(SOON)
+        .await;
+    assert!(migrated.success());
+    let context = async_nats::jetstream::new(nats.client().await.unwrap());
+    let (mut sent, mut n) = (Vec::new(), 0);
+    while n < MANY {
+        let push = push(n);
+        let subject = Subject::of_push(&push, tagtrail_proto::PARTITIONS).to_string();
+        let body = serde_json::to_vec(&push.event()).unwrap();
+        sent.push(context.publish(subject, body.into()).await.unwrap());
+        n += 1;
+        if sent.len() == 200 {
+            for ack in sent.drain(..) {
+                ack.await.unwrap();
+            }
+        }
+    }
+    let _indexer = Process::tagtrail(&["indexer", "--admin", "127.0.0.1:0"], &environment);
+    let mut killed = Vec::new();
+    for kill in 1..=KILLS {
+        // The indexer goes on from kill to kill.
+        let leader = eventually("the next revisions", SOON, async || {
+            let context = async_nats::jetstream::new(nats.client().await?);
+            let stream = context.get_stream("REVISIONS").await.ok()?;
+            let info = stream.cached_info();
+            let enough = info.state.messages > (MANY * kill / (KILLS + 2)) as u64;
+            let leader = info.cluster.as_ref()?.leader.as_ref()?;
+            let number = leader.strip_prefix("n")?.parse().ok()?;
+            enough.then_some(number)
+        })
+        .await;
+        nats.kill(leader);
+        killed.push(leader);
+        tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+        nats.resume(leader);
+    }
+    let published = eventually("all revisions", SOON * 2, async || {
+        let context = async_nats::jetstream::new(nats.client().await?);
+        let messages = tagtrail_testkit::messages(&context, "REVISIONS").await;
+        let mut published: BTreeMap<String, Vec<u64>> = BTreeMap::new();
+        for (subject, body) in &messages {
+            if subject.starts_with("tagtrail.revision.") {
+                let event: Event<Revision> = serde_json::from_slice(body).unwrap();
+                let numbers = published.entry(event.subject).or_default();
+                numbers.push(event.data.revision);
+            }
+        }
+        (published.values().map(Vec::len).sum::<usize>() >= MANY).then_some(published)
+    })
+    .await;
+    let all: Vec<u64> = (1..=(MANY / TAGS) as u64).collect();
+    for (image, numbers) in published {
+        assert_eq!(numbers, all, "{image}, after kills of {killed:?}");
+    }
+}

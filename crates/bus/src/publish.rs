@@ -72,6 +72,7 @@ pub struct Fence {
     stream_created_ns: i64,
     session: Session,
     replicated: bool,
+    takes_groups: bool,
 }
 
 /// The body of a fence message.
@@ -204,10 +205,11 @@ impl Fence {
         }
     }
 
-    /// Returns whether the stream has several copies.
+    /// Returns whether revisions are published in groups: the stream has several copies, and its
+    /// settings allow groups, as `tagtrail migrate` makes them.
     #[must_use]
-    pub fn is_replicated(&self) -> bool {
-        self.replicated
+    pub fn takes_groups(&self) -> bool {
+        self.takes_groups
     }
 
     /// Returns the most unacknowledged messages: 1 for a replicated stream, which refuses a message
@@ -246,6 +248,7 @@ fn content_type(subject: &Subject) -> &'static str {
 }
 
 /// The condition under which the server stores a message.
+#[derive(Debug, Clone, Copy)]
 pub(crate) enum Condition<'a> {
     None,
     /// No later fence of the partition was written.
@@ -356,8 +359,10 @@ impl Bus {
         let last = self.last_message(Stream::Revisions, &subject).await?;
         let revisions = self.context.get_stream(Stream::Revisions.name()).await;
         let revisions = revisions.map_err(|err| PublishError::Unacknowledged(err.to_string()))?;
+        let config = &revisions.cached_info().config;
         let before = Fence {
-            replicated: revisions.cached_info().config.num_replicas > 1,
+            replicated: config.num_replicas > 1,
+            takes_groups: config.num_replicas > 1 && config.allow_atomic_publish,
             stream_created_ns: nanoseconds(revisions.cached_info().created),
             id: rand::random(),
             subject: subject.to_string(),

@@ -150,6 +150,8 @@ impl Stream {
                 // as fast (docs/decisions.md). The server allows this for streams of one replica
                 // only.
                 persist_mode: (replicas == 1).then_some(PersistenceMode::Async),
+                // A partition has one message behind its fence under way at a time, or one group.
+                allow_atomic_publish: replicas > 1,
                 ..wanted
             },
             Stream::Rollouts => Config {

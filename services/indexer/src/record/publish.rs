@@ -3,9 +3,9 @@
 use std::collections::{HashSet, VecDeque};
 
 use futures_util::future::BoxFuture;
-use tagtrail_bus::Bus;
 use tagtrail_bus::publish::{Ack, Fence, Message, PublishError};
 use tagtrail_bus::topology::Stream;
+use tagtrail_bus::{Bus, group};
 use tagtrail_daemon::{Span, SpanKind};
 use tagtrail_failpoint::FailPoint;
 use tagtrail_history::recorded::Recorded;
@@ -98,7 +98,13 @@ pub(crate) async fn publish(
     tokio::select! {
         biased;
         () = fence.lost() => Err(PublishError::Lost.into()),
-        done = in_order(fence, incoming, published, metrics) => done,
+        done = async {
+            if fence.takes_groups() {
+                in_groups(fence, incoming, published, metrics).await
+            } else {
+                in_order(fence, incoming, published, metrics).await
+            }
+        } => done,
     }
 }
 
@@ -166,15 +172,10 @@ async fn in_order(
 }
 
 async fn send(fence: &Fence, next: OutgoingRevision) -> Result<Sent, Error> {
-    let Recorded {
-        ordinal,
-        tag_id,
-        event,
-        ..
-    } = next.recorded;
-    let subject = Subject::of_revisions(&event.image());
-    let message = Message::of(&subject, &event.event())?
-        .with_trace(next.span.as_ref().map(|span| *span.context()));
+    let (ordinal, tag_id) = (next.recorded.ordinal, next.recorded.tag_id);
+    let subject = Subject::of_revisions(&next.recorded.event.image());
+    let trace = next.span.as_ref().map(|span| *span.context());
+    let message = Message::of(&subject, &next.recorded.event.event())?.with_trace(trace);
     let sent = fence.send(message).await?;
     Ok(Sent {
         ordinal,
@@ -183,6 +184,63 @@ async fn send(fence: &Fence, next: OutgoingRevision) -> Result<Sent, Error> {
         acknowledgement: Box::pin(sent.acknowledged()),
         _span: next.span,
     })
+}
+
+/// Publishes all revisions that wait as one group, and then the next: a replicated stream takes no
+/// second message behind a fence before it has stored the first. The order within a group is kept,
+/// so a group may hold several revisions of a tag.
+async fn in_groups(
+    fence: &Fence,
+    incoming: &mut mpsc::Receiver<Vec<OutgoingRevision>>,
+    published: &watch::Sender<u64>,
+    metrics: &Metrics,
+) -> Result<(), Error> {
+    let mut queue: VecDeque<OutgoingRevision> = VecDeque::new();
+    loop {
+        if queue.is_empty() {
+            match incoming.recv().await {
+                Some(batch) => queue.extend(batch),
+                None => return Ok(()),
+            }
+        }
+        let group: Vec<OutgoingRevision> = queue.drain(..queue.len().min(group::MOST)).collect();
+        let Some(ordinal) = group.last().map(|last| last.recorded.ordinal) else {
+            continue;
+        };
+        send_group(fence, &group).await?;
+        FailPoint::IndexerPublished.pass();
+        published.send_replace(ordinal);
+        for done in &group {
+            metrics.published(done.received_at);
+        }
+    }
+}
+
+/// Sends a group, and waits until it is stored. A single revision costs the server less without the
+/// form of a group.
+async fn send_group(fence: &Fence, group: &[OutgoingRevision]) -> Result<(), Error> {
+    let subjects: Vec<Subject> = group
+        .iter()
+        .map(|next| Subject::of_revisions(&next.recorded.event.image()))
+        .collect();
+    let mut messages = group
+        .iter()
+        .zip(&subjects)
+        .map(|(next, subject)| {
+            let trace = next.span.as_ref().map(|span| *span.context());
+            let event = next.recorded.event.clone().event();
+            Ok(Message::of(subject, &event)?.with_trace(trace))
+        })
+        .collect::<Result<Vec<_>, PublishError>>()?;
+    FailPoint::IndexerSent.pass();
+    if group.len() == 1
+        && let Some(message) = messages.pop()
+    {
+        fence.send(message).await?.acknowledged().await?;
+    } else {
+        fence.publish_group(&messages).await?;
+    }
+    Ok(())
 }
 
 fn take(

@@ -106,7 +106,8 @@ async fn recorded_in(
 /// acknowledged messages at the end of the stream (nats-server does not sync each message to disk),
 /// or somebody may have recreated the stream. Revisions are published nearly in the order of their
 /// ordinals, so the missing revisions are the last ones, and bisection finds the first of them. A
-/// repetition may have changed the order within [`publish::WINDOW`]: the result lies that far before.
+/// lost acknowledgement may have changed the order within [`publish::WINDOW`], so the result lies
+/// that far before.
 async fn truly_published(
     shared: &Shared,
     number: u16,

@@ -217,7 +217,8 @@ async fn a_known_place_of_a_stream_that_was_rolled_back_and_grew_again_is_not_tr
     nats.stop().await;
     nats.back_up();
     nats.resume().await;
-    // Each start writes fences, so the places of the backup lie far ahead of the copy of the stream.
+    // Each start writes fences, so the places of the backup lie far ahead of the copy of the
+    // stream.
     for n in 6..=10 {
         apply(&db, &nats, pushes(n..=n)).await;
     }
