@@ -68,6 +68,10 @@ impl Postgres {
         let port = folder.port(name)?;
         let mut arguments = vec!["-D".to_owned(), data.display().to_string()];
         let durable = if settings.durable { "on" } else { "off" };
+        let compression = match has_lz4(folder, programs, &data).await {
+            true => "lz4",
+            false => "off",
+        };
         for (name, value) in [
             ("listen_addresses", "127.0.0.1"),
             ("port", &port.to_string()),
@@ -75,6 +79,7 @@ impl Postgres {
             ("shared_buffers", &settings.shared_buffers),
             ("max_connections", "100"),
             ("max_wal_size", "4GB"),
+            ("wal_compression", compression),
             ("fsync", durable),
             // A crash of Postgres alone must lose no commit, even in settings where a power cut
             // may.
@@ -138,6 +143,17 @@ impl Postgres {
     pub async fn stop(self) {
         self.child.stop().await;
     }
+}
+
+/// Returns whether this build of Postgres compresses its log by lz4. A build without lz4 does not
+/// start with that setting.
+async fn has_lz4(folder: &Folder, programs: &Path, data: &Path) -> bool {
+    let mut arguments = vec!["-D".to_owned(), data.display().to_string()];
+    // `-C` prints a setting, and starts nothing.
+    arguments.extend(["-c", "wal_compression=lz4", "-C", "wal_compression"].map(str::to_owned));
+    run(folder, programs.join("postgres"), &arguments, None)
+        .await
+        .is_ok()
 }
 
 fn url(account: &str, password: &str, port: u16) -> String {
@@ -275,4 +291,30 @@ pub(crate) async fn run(
         bail!("{name} failed: {said}");
     }
     Ok(said)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_build_of_postgres_without_lz4_starts_without_compression() {
+        let scratch = tempfile::tempdir().unwrap();
+        let settings = Settings::new(scratch.path().join("data"));
+        let folder = Folder::open(&settings.data).unwrap();
+        // Other users, as whom the programs run, must reach the program.
+        std::fs::set_permissions(scratch.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+        let program = scratch.path().join("postgres");
+        for (script, expected) in [
+            ("#!/bin/sh\necho lz4\n", true),
+            ("#!/bin/sh\nexit 1\n", false),
+        ] {
+            std::fs::write(&program, script).unwrap();
+            std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+            let found = has_lz4(&folder, scratch.path(), scratch.path()).await;
+            assert_eq!(found, expected, "{script}");
+        }
+    }
 }

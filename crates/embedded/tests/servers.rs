@@ -44,6 +44,19 @@ async fn eventually<T>(goal: &str, mut ask: impl AsyncFnMut() -> Option<T>) -> T
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_log_of_postgres_is_compressed_by_lz4() {
+    let folder = folder();
+    let servers = Embedded::start(&settings(folder.path())).await.unwrap();
+    let mut db = PgConnection::connect(servers.postgres_url()).await.unwrap();
+    let compression: String = sqlx::query_scalar("select current_setting('wal_compression')")
+        .fetch_one(&mut db)
+        .await
+        .unwrap();
+    assert_eq!(compression, "lz4");
+    servers.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_restart_keeps_data_and_addresses() {
     let folder = folder();
     let settings = settings(folder.path());
