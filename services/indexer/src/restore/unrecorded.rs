@@ -7,8 +7,8 @@
 //! places in REVISIONS up to which no revision is unrecorded: each holder moves its own on with the
 //! ordinal that it has published, and the sweeper one for all. Each indexer reads REVISIONS from
 //! there before publishing anything (`find.rs`). If a new revision contradicts the published
-//! revision of the same number, or PUSHES is read to the end, the unrecorded revisions are inserted,
-//! with the pushes that these revisions imply (`adopt.rs`).
+//! revision of the same number, or PUSHES is read to the end, the unrecorded revisions are
+//! inserted, with the pushes that these revisions imply (`adopt.rs`).
 //!
 //! A process searches once and relies on the result as long as the sessions live: revisions
 //! published later were committed to this Postgres before.
