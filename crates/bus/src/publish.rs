@@ -1,6 +1,9 @@
 //! Publishing with an acknowledgement that can be awaited later, and the fence, by which the server
 //! refuses messages of an instance that no longer holds the partition.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use async_nats::jetstream::context::{PublishAckFuture, PublishErrorKind};
 use async_nats::jetstream::message::PublishMessage;
 use async_nats::jetstream::{Context, ErrorCode};
@@ -156,8 +159,8 @@ pub enum PublishError {
 pub struct Unacknowledged {
     ack: PublishAckFuture,
     stream: Stream,
-    /// The session of the fence that the message was sent behind.
-    fenced: Option<Session>,
+    /// Of the session whose fence the message was sent behind: the greatest acknowledged sequence.
+    acknowledged: Option<Arc<AtomicU64>>,
 }
 
 impl Unacknowledged {
@@ -168,8 +171,8 @@ impl Unacknowledged {
     pub async fn acknowledged(self) -> Result<Ack, PublishError> {
         let ack = self.ack.await;
         let ack = ack.map_err(|err| publish_error(&err, self.stream))?;
-        if let Some(session) = self.fenced {
-            session.note_acknowledged(ack.sequence);
+        if let Some(acknowledged) = self.acknowledged {
+            acknowledged.fetch_max(ack.sequence, Ordering::Relaxed);
         }
         Ok(Ack {
             sequence: ack.sequence,
@@ -188,7 +191,7 @@ impl Fence {
     pub async fn send(&self, message: Message<'_>) -> Result<Unacknowledged, PublishError> {
         let sent = send(&self.session.context, message, Condition::Fence(self)).await?;
         Ok(Unacknowledged {
-            fenced: Some(self.session.clone()),
+            acknowledged: Some(Arc::clone(&self.session.acknowledged)),
             ..sent
         })
     }
@@ -295,7 +298,7 @@ pub(crate) async fn send(
     Ok(Unacknowledged {
         ack,
         stream,
-        fenced: None,
+        acknowledged: None,
     })
 }
 

@@ -22,7 +22,7 @@ pub struct Session {
     pub(crate) context: jetstream::Context,
     alive: watch::Receiver<bool>,
     /// The greatest sequence of REVISIONS that the server acknowledged by this session.
-    acknowledged: Arc<AtomicU64>,
+    pub(crate) acknowledged: Arc<AtomicU64>,
 }
 
 /// The session of a process, opened at the first use and at the first use after each loss.
