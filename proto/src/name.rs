@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use crate::Digest;
 
@@ -31,7 +32,8 @@ impl NameError {
     }
 }
 
-/// Implements the traits of a name that is text.
+/// Implements the traits of a name that is text. Clones share the text: most names are copied
+/// several times on their way.
 macro_rules! text_name {
     ($name:ident, $about:literal, $pattern:literal) => {
         impl AsRef<str> for $name {
@@ -69,8 +71,22 @@ macro_rules! string_like {
 
         impl<'de> serde::Deserialize<'de> for $name {
             fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<$name, D::Error> {
-                let text = <std::borrow::Cow<'de, str>>::deserialize(deserializer)?;
-                text.parse().map_err(serde::de::Error::custom)
+                struct Parse;
+
+                impl serde::de::Visitor<'_> for Parse {
+                    type Value = $name;
+
+                    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                        f.write_str("a string")
+                    }
+
+                    // Not by way of a `Cow`, for which serde copies the text first.
+                    fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<$name, E> {
+                        text.parse().map_err(E::custom)
+                    }
+                }
+
+                deserializer.deserialize_str(Parse)
             }
         }
 
@@ -93,7 +109,7 @@ pub(crate) use string_like;
 /// A registry has a dot or a port, or is `localhost`: otherwise it could not be told apart from the
 /// first part of a repository's path.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Registry(String);
+pub struct Registry(Arc<str>);
 
 text_name!(
     Registry,
@@ -154,7 +170,7 @@ impl FromStr for Registry {
                 ));
             }
         }
-        Ok(Registry(lower))
+        Ok(Registry(lower.into()))
     }
 }
 
@@ -173,7 +189,7 @@ fn valid_ipv6(address: &str) -> bool {
 
 /// A repository: a path within a registry, such as `library/nginx`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Repository(String);
+pub struct Repository(Arc<str>);
 
 text_name!(
     Repository,
@@ -194,7 +210,7 @@ impl FromStr for Repository {
                 "it must be lower-case letters and digits, with single `.`, `_`, `__` or hyphens inside, in parts joined by `/`",
             ));
         }
-        Ok(Repository(text.to_owned()))
+        Ok(Repository(text.into()))
     }
 }
 
@@ -218,7 +234,7 @@ fn valid_component(component: &str) -> bool {
 
 /// A tag, such as `latest`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Tag(String);
+pub struct Tag(Arc<str>);
 
 text_name!(Tag, "a tag", r"^[A-Za-z0-9_][A-Za-z0-9._-]{0,127}$");
 
@@ -226,7 +242,7 @@ impl Tag {
     /// Returns `latest`, the tag that a reference without a tag means.
     #[must_use]
     pub fn latest() -> Tag {
-        Tag("latest".to_owned())
+        Tag("latest".into())
     }
 
     /// The rule of [`Tag::is_signature`] as a regular expression, for queries.
@@ -260,7 +276,7 @@ impl Tag {
     /// Returns the tag in lower case, as a registry that folds the case of tags writes it.
     #[must_use]
     pub fn to_lowercase(&self) -> Tag {
-        Tag(self.0.to_ascii_lowercase())
+        Tag(self.0.to_ascii_lowercase().into())
     }
 }
 
@@ -273,7 +289,7 @@ impl FromStr for Tag {
             && text.bytes().all(allowed)
             && !text.starts_with(['.', '-']);
         if valid {
-            Ok(Tag(text.to_owned()))
+            Ok(Tag(text.into()))
         } else {
             Err(NameError::new(
                 "the tag",
@@ -286,7 +302,7 @@ impl FromStr for Tag {
 
 /// The name of a source or of a trigger: `[a-z0-9][a-z0-9-]{0,62}`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Name(String);
+pub struct Name(Arc<str>);
 
 text_name!(
     Name,
@@ -302,7 +318,7 @@ impl FromStr for Name {
         let valid =
             (1..=63).contains(&text.len()) && text.bytes().all(allowed) && !text.starts_with('-');
         if valid {
-            Ok(Name(text.to_owned()))
+            Ok(Name(text.into()))
         } else {
             Err(NameError::new(
                 "the name",
