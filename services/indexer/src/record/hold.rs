@@ -226,7 +226,7 @@ async fn apply_all(
         rechecks,
         published,
     } = out;
-    let mut batch = Vec::with_capacity(batch::MOST);
+    let mut batch = Vec::new();
     let mut size = BatchSize::new(shared.silence);
     // Shorter than the time-out of the session.
     let mut idle = tokio::time::interval(ping_interval(shared.silence));
@@ -251,16 +251,24 @@ async fn apply_all(
                 }
             }
             // A single push is applied at once.
-            read = pushes.recv_many(&mut batch, size.pushes()) => {
-                if read == 0 {
+            first = pushes.recv() => {
+                let Some(first) = first else {
                     return Ok(()); // A stop was requested, and all pushes read are applied.
-                }
+                };
+                batch.push(first);
                 quiet = 0;
                 // Record no more than the publisher can take: NATS may be slow or away.
                 let room = async { revisions.reserve().await.map_err(|_| Error::Ended("publisher")) };
                 let room = shared.while_pinging(db, room).await?;
                 let turn = async { shared.appliers.acquire().await.map_err(|_| Error::Ended("semaphore")) };
                 let permit = shared.while_pinging(db, turn).await?;
+                // Only now, so that partitions without a turn keep no batch besides the pushes
+                // read ahead.
+                while batch.len() < size.pushes()
+                    && let Ok(next) = pushes.try_recv()
+                {
+                    batch.push(next);
+                }
                 let acknowledged = *published.borrow();
                 let started = tokio::time::Instant::now();
                 let new = apply_or_adopt(shared, partition, db, &batch, acknowledged).await?;
