@@ -46,12 +46,20 @@ pub(crate) async fn partitions(
                 let Some(number) = numbers.remove(&id) else { continue };
                 shared.metrics.held.dec();
                 shared.metrics.gave_up(number);
+                every.reset_after(interval);
                 if let Err(error) = outcome {
                     tracing::warn!(partition = number, "released the partition: {error:#}");
                 }
             }
             _ = every.tick() => {
                 let free: BTreeSet<u16> = (0..shared.bus.partitions()).filter(|number| !numbers.values().any(|held| held == number)).collect();
+                if free.is_empty() {
+                    // Each holder's session finds out by itself whether Postgres is there.
+                    spare = None;
+                    health.set("postgres", shared.readiness.state(Instant::now()));
+                    every.reset_after(interval.max(shared.turn()));
+                    continue;
+                }
                 match take_one(&db, &shared, &mut spare, free, &mut looked).await {
                     Ok(taken) => {
                         retry.succeeded();
