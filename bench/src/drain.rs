@@ -31,9 +31,11 @@ impl Pids {
         })
     }
 
-    /// Returns the processor time so far, in seconds, of both servers and of this program.
+    /// Returns the processor time so far, in seconds, of both servers and of this program. Both
+    /// servers are children of this program, and count once.
     fn used(self) -> [f64; 3] {
-        [self.nats, self.postgres, std::process::id()].map(cpu::seconds)
+        let [nats, postgres] = [self.nats, self.postgres].map(cpu::seconds);
+        [nats, postgres, cpu::alone(std::process::id())]
     }
 }
 
@@ -45,8 +47,13 @@ pub(crate) async fn rounds(
     rounds: usize,
     count: usize,
 ) -> anyhow::Result<Vec<Row>> {
-    let [mut rates, mut ceilings, mut publishing, mut writing] =
-        [(); 4].map(|()| Series::default());
+    let [
+        mut rates,
+        mut ceilings,
+        mut together,
+        mut publishing,
+        mut writing,
+    ] = [(); 5].map(|()| Series::default());
     // The times of nats-server, of Postgres and of our process, and their sum.
     let [mut costs, mut parts] = [(); 2].map(|()| [(); 4].map(|()| Series::default()));
     let mut rows = Rows::new(stack).await?;
@@ -75,6 +82,7 @@ pub(crate) async fn rounds(
         publishing.push(published);
         writing.push(written);
         ceilings.push(published.min(written));
+        together.push(at_once(stack, &mut rows, count).await?);
     }
     let time = |of: &str, place: usize, goal: Goal| {
         Row::against(
@@ -89,9 +97,16 @@ pub(crate) async fn rounds(
         Row::against(
             format!("drain, {name}"),
             "pushes/s",
-            rates,
+            rates.clone(),
             ceilings,
             stack.goal(Goal::AtLeast(0.65)),
+        ),
+        Row::against(
+            format!("drain against its parts at once, {name}"),
+            "pushes/s",
+            rates,
+            together,
+            Goal::None,
         ),
         time("", 3, stack.goal(Goal::AtMost(1.4))),
         time(" of nats-server", 0, Goal::None),
@@ -110,6 +125,18 @@ pub(crate) async fn rounds(
             Goal::None,
         ),
     ])
+}
+
+/// Returns messages per second through all parts at the same time, on the same cores: read from
+/// PUSHES, written as rows and published with an identifier. Nothing decides anything.
+async fn at_once(stack: &Stack, rows: &mut Rows, count: usize) -> anyhow::Result<f64> {
+    let begun = Instant::now();
+    tokio::try_join!(
+        ceiling::published(stack, count),
+        ceiling::fetched(stack, count),
+        rows.written(count),
+    )?;
+    Ok(count as f64 / begun.elapsed().as_secs_f64())
 }
 
 /// The measurements of a drained backlog.

@@ -6,6 +6,8 @@ use std::path::Path;
 use comfy_table::{CellAlignment, Table, presets};
 use serde_json::{Value, json};
 
+use crate::cpu::Others;
+
 /// A figure of each round.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Series(Vec<f64>);
@@ -87,6 +89,8 @@ pub(crate) struct Row {
     /// The ceiling of each round; `None` for figures without a ceiling.
     pub(crate) ceiling: Option<Series>,
     pub(crate) goal: Goal,
+    /// Cores that other programs used while the figure was measured.
+    others: Option<f64>,
 }
 
 impl Row {
@@ -104,6 +108,7 @@ impl Row {
             value: value.warmed(),
             ceiling: Some(ceiling.warmed()),
             goal,
+            others: None,
         }
     }
 
@@ -120,6 +125,7 @@ impl Row {
             value,
             ceiling: None,
             goal,
+            others: None,
         }
     }
 
@@ -158,19 +164,36 @@ impl Row {
             "rounds": self.value.0.len(),
             "goal": self.goal.text(),
             "met": self.met(),
+            "cores_of_others": self.others,
         })
     }
 }
 
 /// The lines of a report.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Report {
     rows: Vec<Row>,
+    others: Others,
+}
+
+impl Default for Report {
+    fn default() -> Report {
+        Report {
+            rows: Vec::new(),
+            others: Others::watch(),
+        }
+    }
 }
 
 impl Report {
+    /// Adds lines that were measured since the last call, or since the creation of the report.
     pub(crate) fn add(&mut self, rows: impl IntoIterator<Item = Row>) {
-        self.rows.extend(rows);
+        let others = self.others.cores();
+        self.rows.extend(rows.into_iter().map(|row| Row {
+            others: Some(others),
+            ..row
+        }));
+        self.others = Others::watch();
     }
 
     /// Returns the lines that missed their goal.
@@ -186,10 +209,11 @@ impl Report {
             "unit",
             "ceiling (min - max)",
             "ratio (min - max)",
+            "others",
             "goal",
             "",
         ]);
-        for column in 1..5 {
+        for column in 1..6 {
             if let Some(column) = table.column_mut(column) {
                 column.set_cell_alignment(CellAlignment::Right);
             }
@@ -206,6 +230,7 @@ impl Report {
                 row.unit.to_owned(),
                 row.ceiling.as_ref().map(spread).unwrap_or_default(),
                 row.ratio().as_ref().map(spread).unwrap_or_default(),
+                row.others.map(number).unwrap_or_default(),
                 row.goal.text(),
                 verdict.to_owned(),
             ]);
