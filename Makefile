@@ -4,7 +4,7 @@ CARGO ?= cargo
 # Data folder of `make up`. As root, Postgres runs as another user, who must be able to reach the folder.
 DATA ?= $(if $(filter 0,$(shell id -u)),/var/lib/tagtrail,.tagtrail)
 
-.PHONY: about-demo help setup servers build up demo test test-servers test-clients test-browser test-registries findings faults faults-selftest overload bench bench-growth fuzz lint advisories notices fmt clean-data
+.PHONY: about-demo help setup servers build up demo test test-servers test-clients test-browser test-registries findings faults faults-selftest overload bench bench-pairs bench-growth fuzz lint advisories notices fmt clean-data
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -64,6 +64,10 @@ overload: servers build ## push more than the store can record for a minute: mem
 bench: servers build ## measure performance, and the limits of Postgres and NATS in the same run (15 minutes; QUICK=1: 2 minutes)
 	$(CARGO) build --release --locked --package tagtrail-bench
 	TAGTRAIL_BINARY=$(CURDIR)/target/release/tagtrail target/release/tagtrail-bench run $(if $(QUICK),--quick)
+
+bench-pairs: servers build ## measure this build and an older one in turn (BEFORE=path of a release build of tagtrail)
+	$(CARGO) build --release --locked --package tagtrail-bench
+	TAGTRAIL_BINARY=$(CURDIR)/target/release/tagtrail target/release/tagtrail-bench pairs --before $(BEFORE)
 
 bench-growth: servers build ## measure stores of several sizes (FACTS=1,5,20, in millions of pushes)
 	$(CARGO) build --release --locked --package tagtrail-bench

@@ -1,4 +1,4 @@
-//! The HTTP client of the measurements, with 32 connections, and the plain handlers for comparison.
+//! The HTTP client of the measurements, and the plain handlers for comparison.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -21,8 +21,22 @@ use tokio::task::JoinSet;
 
 use crate::report::percentile;
 
-/// Concurrent connections.
-pub(crate) const CONNECTIONS: usize = 32;
+/// Connections that send requests for a while.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Clients {
+    pub(crate) connections: usize,
+    pub(crate) during: Duration,
+}
+
+impl Clients {
+    /// Returns the usual 32 connections.
+    pub(crate) fn during(seconds: u64) -> Clients {
+        Clients {
+            connections: 32,
+            during: Duration::from_secs(seconds),
+        }
+    }
+}
 
 /// A connection to a server.
 #[derive(Debug)]
@@ -74,18 +88,22 @@ pub(crate) struct Load {
     pub(crate) p99: f64,
 }
 
-/// Sends requests over all connections for a while. Each connection sends its next request as soon
+/// Sends requests over all connections. Each connection sends its next request as soon
 /// as the previous answer arrives. An answer with another status than `status` is an error.
 pub(crate) async fn load(
     address: &str,
-    during: Duration,
+    clients: Clients,
     status: u16,
     request: impl Fn(usize) -> anyhow::Result<Request<Full<Bytes>>> + Send + Sync + 'static,
 ) -> anyhow::Result<Load> {
+    let Clients {
+        connections,
+        during,
+    } = clients;
     let request = Arc::new(request);
     let mut clients = JoinSet::new();
     let begun = Instant::now();
-    for first in 0..CONNECTIONS {
+    for first in 0..connections {
         let mut client = Connection::connect(address).await?;
         let request = Arc::clone(&request);
         clients.spawn(async move {
@@ -100,7 +118,7 @@ pub(crate) async fn load(
                     String::from_utf8_lossy(&body)
                 );
                 times.push(sent.elapsed().as_secs_f64() * 1000.0);
-                number += CONNECTIONS;
+                number += connections;
             }
             Ok::<_, anyhow::Error>(times)
         });

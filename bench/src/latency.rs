@@ -69,7 +69,7 @@ pub(crate) async fn revisions(
     ])
 }
 
-async fn one_by_one(stack: &Stack, count: usize) -> anyhow::Result<Vec<f64>> {
+pub(crate) async fn one_by_one(stack: &Stack, count: usize) -> anyhow::Result<Vec<f64>> {
     let client = stack
         .nats
         .client()

@@ -14,6 +14,7 @@ mod http;
 mod latency;
 mod load;
 mod memory;
+mod pairs;
 mod pulls;
 mod report;
 mod serve;
@@ -61,6 +62,21 @@ enum Command {
         #[arg(long, default_value = "target/bench/growth.json")]
         report: PathBuf,
     },
+    /// Measures this build and an older one in turn: the effect of the changes between them.
+    Pairs {
+        /// The older program, a release build of `tagtrail`.
+        #[arg(long)]
+        before: PathBuf,
+        /// Rounds, of which the first does not count.
+        #[arg(long, default_value_t = 5)]
+        rounds: usize,
+        /// Pushes of a backlog.
+        #[arg(long, default_value_t = 100_000)]
+        pushes: usize,
+        /// File of the report.
+        #[arg(long, default_value = "target/bench/pairs.json")]
+        report: PathBuf,
+    },
     /// Simulates the capacity of several cells.
     Cells {
         /// Pushes per second of a single cell, as measured by `run`.
@@ -95,6 +111,23 @@ async fn main() -> anyhow::Result<()> {
             report,
         } => run(quick, &only, &report).await,
         Command::Growth { pushes, report } => growth(&pushes, &report).await,
+        Command::Pairs {
+            before,
+            rounds,
+            pushes,
+            report,
+        } => {
+            let folder = folder()?;
+            let size = pairs::Size {
+                rounds,
+                pushes,
+                events: 300,
+                seconds: 3,
+            };
+            let comparing = Box::pin(pairs::compare(&before, folder.path(), size));
+            let compared = comparing.await?;
+            finish(&compared, &report)
+        }
         Command::Cells { one } => Ok(print(&format!("{}\n", cells::table(one)?))?),
         Command::Plain { database } => match http::plain(&database).await? {},
     }

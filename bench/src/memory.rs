@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::cpu::resident;
 use crate::drain::{Pids, drain};
-use crate::http::load;
+use crate::http::{Clients, load};
 use crate::report::{Goal, Row};
 use crate::serve::{configuration, hook};
 use crate::stack::Stack;
@@ -55,7 +55,7 @@ pub(crate) async fn all(
     watching.spawn(maxima(others, over.clone()));
     let hooks = load(
         &listen,
-        Duration::from_secs(seconds),
+        Clients::during(seconds),
         202,
         hook(&listen, "/hooks/ci", 1_000),
     )

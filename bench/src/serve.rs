@@ -1,7 +1,6 @@
 //! Requests per second of the gateway and of the api, compared with plain handlers.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use anyhow::Context as _;
 use bytes::Bytes;
@@ -11,7 +10,7 @@ use tagtrail_proto::{Digest, instant};
 use tagtrail_testkit::free_address;
 use time::OffsetDateTime;
 
-use crate::http::{Plain, load};
+use crate::http::{Clients, Plain, load};
 use crate::load::Store;
 use crate::pulls::{PER_SECOND, Pulls};
 use crate::report::{Goal, Row, Series};
@@ -38,7 +37,7 @@ pub(crate) async fn gateway(
     let gateway = stack.service("gateway", &environment);
     gateway.ready().await?;
     let plain = Plain::start(&stack.database)?;
-    let during = Duration::from_secs(seconds);
+    let during = Clients::during(seconds);
     let [mut rate, mut beside, mut p99, mut ceiling] = [(); 4].map(|()| Series::default());
     for round in 0..rounds {
         eprintln!("webhooks, {name}: round {} of {rounds}", round + 1);
@@ -147,7 +146,7 @@ pub(crate) async fn api(
     let api = stack.service("api", &[("TAGTRAIL_API_LISTEN", &address)]);
     api.ready().await?;
     let plain = Plain::start(&stack.database)?;
-    let during = Duration::from_secs(seconds);
+    let during = Clients::during(seconds);
     let (start, step) = store.times();
     let all_made = start + step * (store.tags + 1);
     let repositories = store.tags as usize / 10;

@@ -31,6 +31,8 @@ pub(crate) struct Stack {
     no_registries: PathBuf,
     /// True if the server syncs each message of PUSHES to disk.
     synced: bool,
+    /// The program that is measured.
+    program: PathBuf,
 }
 
 /// A process of the product, and the address of its admin page.
@@ -71,9 +73,6 @@ impl Stack {
         durable: bool,
         database: String,
     ) -> anyhow::Result<Stack> {
-        std::fs::create_dir_all(folder)?;
-        let no_registries = folder.join("tagtrail.toml");
-        std::fs::write(&no_registries, "")?;
         let nats = TestNats::start_in(&folder.join("server"), durable).await;
         Bus::connect(
             &BusArgs::new(nats.url()),
@@ -81,6 +80,38 @@ impl Stack {
             &CancellationToken::new(),
         )
         .await?;
+        Stack::of(tagtrail_testkit::binary(), folder, nats, durable, database).await
+    }
+
+    /// As [`Stack::start`], for another build of the program, which creates its own schema in an
+    /// empty database, and its own streams.
+    pub(crate) async fn start_with(
+        program: &Path,
+        folder: &Path,
+        durable: bool,
+        database: String,
+    ) -> anyhow::Result<Stack> {
+        let nats = TestNats::start_in(&folder.join("server"), durable).await;
+        let stack = Stack::of(program.to_owned(), folder, nats, durable, database).await?;
+        let environment = [
+            ("DATABASE_URL", stack.database.as_str()),
+            ("NATS_URL", stack.nats.url()),
+        ];
+        let mut migrating = Process::of(program, &["migrate"], &environment);
+        let ended = migrating.ended(Duration::from_secs(60)).await;
+        anyhow::ensure!(ended.success(), "migrate failed:\n{}", migrating.log());
+        Ok(stack)
+    }
+
+    async fn of(
+        program: PathBuf,
+        folder: &Path,
+        nats: TestNats,
+        synced: bool,
+        database: String,
+    ) -> anyhow::Result<Stack> {
+        let no_registries = folder.join("tagtrail.toml");
+        std::fs::write(&no_registries, "")?;
         let client = nats
             .client()
             .await
@@ -94,7 +125,8 @@ impl Stack {
             database,
             jetstream: context,
             no_registries,
-            synced: durable,
+            synced,
+            program,
         })
     }
 
@@ -120,7 +152,7 @@ impl Stack {
             ("TAGTRAIL_CLAIM_INTERVAL_MS", "20"),
         ];
         let environment: Vec<(&str, &str)> = common.iter().chain(environment).copied().collect();
-        let process = Process::tagtrail(&[name], &environment);
+        let process = Process::of(&self.program, &[name], &environment);
         ServiceProcess { process, admin }
     }
 
@@ -162,6 +194,11 @@ pub(crate) fn repository(number: usize) -> String {
 pub(crate) fn image(place: usize, repositories: usize) -> String {
     let (number, tag) = (place % repositories, place / repositories);
     format!("{REGISTRY}/{}:v{tag}", repository(number))
+}
+
+/// Returns the image of push number `number` of [`push`].
+pub(crate) fn any_image(number: usize) -> String {
+    image(number % (REPOSITORIES * TAGS), REPOSITORIES)
 }
 
 /// Builds push number `number` at a time: the pushes go round all tags.

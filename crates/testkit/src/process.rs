@@ -1,7 +1,7 @@
 //! The programs under test, each as a process of its own.
 
 use std::io::Write as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
@@ -45,10 +45,19 @@ impl Process {
     /// Starts `tagtrail` with these arguments and environment variables.
     #[must_use]
     pub fn tagtrail(arguments: &[&str], environment: &[(&str, &str)]) -> Process {
+        Process::of(&binary(), arguments, environment)
+    }
+
+    /// Starts another build of `tagtrail` with these arguments and environment variables.
+    ///
+    /// # Panics
+    /// If the binary cannot be started.
+    #[must_use]
+    pub fn of(program: &Path, arguments: &[&str], environment: &[(&str, &str)]) -> Process {
         let mut command = Command::new("setpriv");
         command
             .args(["--pdeathsig", "KILL", "--"])
-            .arg(binary())
+            .arg(program)
             .args(arguments)
             .envs(environment.iter().copied());
         Process::spawn(&arguments.join(" "), command)
