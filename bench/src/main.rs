@@ -16,6 +16,7 @@ mod load;
 mod memory;
 mod pairs;
 mod pulls;
+mod quiet;
 mod report;
 mod serve;
 mod stack;
@@ -100,6 +101,7 @@ enum Measurement {
     Gateway,
     Api,
     Memory,
+    Quiet,
 }
 
 #[tokio::main]
@@ -225,6 +227,9 @@ async fn run(quick: bool, only: &[Measurement], path: &Path) -> anyhow::Result<(
         }
     }
 
+    if wanted(Measurement::Quiet) {
+        report.add(quiet::measure(folder.path(), size.rounds, size.seconds * 10).await?);
+    }
     if wanted(Measurement::Memory) {
         report.add([help()?]);
         let servers = Pids::of(&stack, &postgres).await?;
