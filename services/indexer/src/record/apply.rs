@@ -17,6 +17,7 @@ use crate::record::number::{Batch, Changes, KnownTag, KnownTags};
 use crate::record::partition::Partition;
 use crate::store;
 use crate::store::position::Progress;
+use crate::store::pushes::Late;
 
 /// The push behind a revision.
 #[derive(Debug, Clone, Copy)]
@@ -251,7 +252,12 @@ async fn load(
             facts
                 .iter()
                 .filter(|fact| head.latest_at.is_some_and(|latest| fact.at <= latest))
-                .map(|fact| (*tag_id, head.repository_id, fact.at)),
+                .map(|fact| Late {
+                    tag_id: *tag_id,
+                    repository_id: head.repository_id,
+                    at: fact.at,
+                    own_latest_at: head.own_latest_at,
+                }),
         );
     }
     let mut near = if late.is_empty() || FailPoint::IndexerLate.skipped() {

@@ -227,17 +227,31 @@ const RECOUNTS: &str = "with share (partition, after, until) as materialized (
                 case
                     when c.again then null
                     when c.is_signature then 'signatures'
-                    when c.origin in ('observed', 'reconciled', 'imported') and exists (
-                        select from push e
-                        where e.tag_id = c.tag_id and e.origin = 'event' and e.effective_at >= c.effective_at
-                          and (c.until is null or e.effective_at < c.until)
-                          and case e.action when 'push' then e.digest end is not distinct from c.digest)
+                    when c.origin in ('observed', 'reconciled', 'imported') and (
+                        exists (
+                            select from push e
+                            where e.tag_id = c.tag_id and e.origin = 'event' and e.effective_at = e.occurred_at
+                              and e.occurred_at >= c.effective_at and e.occurred_at < coalesce(c.until, 'infinity')
+                              and case e.action when 'push' then e.digest end is not distinct from c.digest)
+                        or exists (
+                            select from push e
+                            where e.tag_id = c.tag_id and e.origin = 'event' and e.effective_at <> e.occurred_at
+                              and e.effective_at >= c.effective_at and e.effective_at < coalesce(c.until, 'infinity')
+                              and case e.action when 'push' then e.digest end is not distinct from c.digest))
                     then 'event'
-                    when c.origin in ('observed', 'reconciled') and exists (
-                        select from push e
-                        where e.tag_id = c.tag_id and e.origin = 'event' and e.effective_at < c.effective_at
-                          and e.effective_at between c.replaced_at - interval '2 min' and c.replaced_at + interval '2 min'
-                          and case e.action when 'push' then e.digest end is not distinct from c.digest)
+                    when c.origin in ('observed', 'reconciled') and (
+                        exists (
+                            select from push e
+                            where e.tag_id = c.tag_id and e.origin = 'event' and e.effective_at = e.occurred_at
+                              and e.occurred_at < c.effective_at
+                              and e.occurred_at between c.replaced_at - interval '2 min' and c.replaced_at + interval '2 min'
+                              and case e.action when 'push' then e.digest end is not distinct from c.digest)
+                        or exists (
+                            select from push e
+                            where e.tag_id = c.tag_id and e.origin = 'event' and e.effective_at <> e.occurred_at
+                              and e.effective_at < c.effective_at
+                              and e.effective_at between c.replaced_at - interval '2 min' and c.replaced_at + interval '2 min'
+                              and case e.action when 'push' then e.digest end is not distinct from c.digest))
                     then 'reordered'
                     else c.origin
                 end as after

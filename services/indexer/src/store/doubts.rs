@@ -65,7 +65,7 @@ pub(crate) async fn page(
                 p.tag_id is null as of_repository, p.action = 'delete' as deleted, p.digest, p.effective_at,
                 p.occurred_at_source::text as time_source, p.effective_at = p.occurred_at as undelayed, p.origin::text as origin, p.source,
                 v.number is not null as changed, before.digest as digest_before,
-                greatest(newest.effective_at, before.effective_at) as newest_at,
+                greatest(receipt.at, own.at, before.effective_at) as newest_at,
                 coalesce(v.number = t.head and exists (
                     select from revision o where o.digest = v.digest and o.tag_id = v.tag_id and o.number < v.number
                 ), false) as returns
@@ -75,12 +75,20 @@ pub(crate) async fn page(
          left join revision v on v.tag_id = t.id and v.effective_at = p.effective_at and v.push_id = p.id
          left join revision before on before.tag_id = v.tag_id and before.number = v.previous
          left join lateral (
-             select n.effective_at from push n where n.tag_id = t.id and n.id <> p.id order by n.effective_at desc limit 1) newest on true
+             select n.effective_at as at from push n
+             where n.tag_id = t.id and n.id <> p.id and n.effective_at <> n.occurred_at
+             order by n.effective_at desc limit 1) receipt on true
+         left join lateral (
+             select n.occurred_at as at from push n
+             where n.tag_id = t.id and n.id <> p.id and n.effective_at = n.occurred_at
+               and n.occurred_at > coalesce(receipt.at, '-infinity') and n.occurred_at <= t.latest_at
+             order by n.occurred_at desc limit 1) own on true
          where p.id > $1 and p.id <= $2 and ($3::text[] is null or r.registry = any ($3))
            and t.head is not null and (p.tag_id is not null or v.number is not null)
            and not exists (
                select from push a
-               where a.tag_id = t.id and a.effective_at > p.effective_at and a.origin <> 'event' and a.id > p.id)
+               where a.tag_id = t.id and a.effective_at > p.effective_at and a.occurred_at > p.effective_at
+                 and a.origin <> 'event' and a.id > p.id)
          order by t.id, p.id desc",
     )
     .bind(range.after)

@@ -181,53 +181,110 @@ pub(crate) struct Neighbours {
     pub(crate) metas: HashMap<i64, Meta>,
 }
 
-/// Late facts, each with the effective time of the next fact that fixes the state of the tag: a
-/// push of the tag, or a delete of the tag or its repository that names no digest.
-macro_rules! late {
-    () => {
-        "with late as (
-             select l.tag_id, l.repository_id, l.at,
-                    coalesce(least(
-                        (select p.effective_at from push p
-                         where p.tag_id = l.tag_id and (p.action = 'push' or p.digest is null) and p.effective_at > l.at and p.id < $4
-                         order by p.effective_at limit 1),
-                        (select p.effective_at from push p
-                         where p.repository_id = l.repository_id and p.digest is null and p.effective_at > l.at and p.id < $4
-                         order by p.effective_at limit 1)), 'infinity') as settled
-             from unnest($1::bigint[], $2::bigint[], $3::timestamptz[]) as l (tag_id, repository_id, at)
-         )
-         "
+/// A late fact of a tag.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Late {
+    pub(crate) tag_id: i64,
+    pub(crate) repository_id: i64,
+    /// Its effective time.
+    pub(crate) at: OffsetDateTime,
+    /// The greatest effective time of the tag's own facts.
+    pub(crate) own_latest_at: Option<OffsetDateTime>,
+}
+
+fn of_late<T>(late: &[Late], of: impl Fn(&Late) -> T) -> Vec<T> {
+    late.iter().map(of).collect()
+}
+
+/// Returns for each late fact the effective time of the next fact that fixes the state of the tag:
+/// a push of the tag, or a delete of the tag or its repository that names no digest. `None`: there
+/// is no such fact.
+///
+/// Facts of a tag that count from the time that they name are found by the index
+/// `push_is_one_fact`, and the others, which count from their receipt, by `push_from_receipt`. The
+/// latter are sought first, so that the search in the former has an end where all facts are of the
+/// latter kind.
+async fn settled(
+    db: &mut PgConnection,
+    late: &[Late],
+    before: i64,
+) -> Result<Vec<Option<OffsetDateTime>>, sqlx::Error> {
+    sqlx::query_scalar(
+        "select least(
+                    receipt.at,
+                    (select p.occurred_at from push p
+                     where p.tag_id = l.tag_id and p.effective_at = p.occurred_at and (p.action = 'push' or p.digest is null)
+                       and p.occurred_at > l.at and p.occurred_at < coalesce(receipt.at, 'infinity') and p.occurred_at <= l.latest_at
+                       and p.id < $5
+                     order by p.occurred_at limit 1),
+                    (select p.effective_at from push p
+                     where p.repository_id = l.repository_id and p.digest is null and p.effective_at > l.at and p.id < $5
+                     order by p.effective_at limit 1))
+         from unnest($1::bigint[], $2::bigint[], $3::timestamptz[], $4::timestamptz[])
+              with ordinality as l (tag_id, repository_id, at, latest_at, place)
+         left join lateral (
+             select p.effective_at as at from push p
+             where p.tag_id = l.tag_id and p.effective_at <> p.occurred_at and (p.action = 'push' or p.digest is null)
+               and p.effective_at > l.at and p.id < $5
+             order by p.effective_at limit 1) receipt on true
+         order by l.place",
+    )
+    .bind(of_late(late, |late| late.tag_id))
+    .bind(of_late(late, |late| late.repository_id))
+    .bind(of_late(late, |late| late.at))
+    .bind(of_late(late, |late| late.own_latest_at))
+    .bind(before)
+    .fetch_all(db)
+    .await
+}
+
+/// Selects the facts between late facts and the next ones that fix the state, by a condition.
+macro_rules! near {
+    ($condition:literal) => {
+        concat!(
+            "select l.tag_id, p.id, p.tag_id is null as of_repository, p.action = 'delete' as deleted, p.digest, p.effective_at, p.received_at,
+                    p.origin::text as origin, p.occurred_at_source::text as time_source, p.source, p.actor, p.media_type, p.size_bytes
+             from late l join push p on p.id < $6 and ",
+            $condition
+        )
     };
 }
 
-/// Loads the neighbours of late facts, given as `(tag, repository, effective time)`, without the
-/// rows of this batch (`push.id >= before`).
+/// The spans of late facts overlap, hence `union`.
+const NEAR: &str = concat!(
+    "with late as (
+         select l.tag_id, l.repository_id, l.at, l.latest_at, coalesce(l.settled, 'infinity') as settled
+         from unnest($1::bigint[], $2::bigint[], $3::timestamptz[], $4::timestamptz[], $5::timestamptz[])
+              as l (tag_id, repository_id, at, latest_at, settled)
+     ) ",
+    near!(
+        "p.tag_id = l.tag_id and p.effective_at = p.occurred_at and p.occurred_at between l.at and least(l.settled, l.latest_at)"
+    ),
+    " union ",
+    near!(
+        "p.tag_id = l.tag_id and p.effective_at <> p.occurred_at and p.effective_at between l.at and l.settled"
+    ),
+    " union ",
+    near!("p.repository_id = l.repository_id and p.effective_at between l.at and l.settled")
+);
+
+/// Loads the neighbours of late facts, without the rows of this batch (`push.id >= before`).
 pub(crate) async fn neighbours(
     db: &mut PgConnection,
-    late: &[(i64, i64, OffsetDateTime)],
+    late: &[Late],
     before: i64,
 ) -> Result<Neighbours, Error> {
-    let tags: Vec<i64> = late.iter().map(|(tag, _, _)| *tag).collect();
-    let repositories: Vec<i64> = late.iter().map(|(_, repository, _)| *repository).collect();
-    let times: Vec<OffsetDateTime> = late.iter().map(|(_, _, at)| *at).collect();
+    let until = settled(&mut *db, late, before).await?;
     let mut found = Neighbours::default();
-    // The facts from each late fact to the next one that fixes the state.
-    let rows = sqlx::query(concat!(
-        late!(),
-        "select l.tag_id, p.id, p.tag_id is null as of_repository, p.action = 'delete' as deleted, p.digest, p.effective_at, p.received_at,
-                p.origin::text as origin, p.occurred_at_source::text as time_source, p.source, p.actor, p.media_type, p.size_bytes
-         from late l join push p on p.tag_id = l.tag_id and p.effective_at between l.at and l.settled and p.id < $4
-         union
-         select l.tag_id, p.id, p.tag_id is null as of_repository, p.action = 'delete' as deleted, p.digest, p.effective_at, p.received_at,
-                p.origin::text as origin, p.occurred_at_source::text as time_source, p.source, p.actor, p.media_type, p.size_bytes
-         from late l join push p on p.repository_id = l.repository_id and p.effective_at between l.at and l.settled and p.id < $4",
-    ))
-    .bind(&tags)
-    .bind(&repositories)
-    .bind(&times)
-    .bind(before)
-    .fetch_all(&mut *db)
-    .await?;
+    let rows = sqlx::query(NEAR)
+        .bind(of_late(late, |late| late.tag_id))
+        .bind(of_late(late, |late| late.repository_id))
+        .bind(of_late(late, |late| late.at))
+        .bind(of_late(late, |late| late.own_latest_at))
+        .bind(&until)
+        .bind(before)
+        .fetch_all(&mut *db)
+        .await?;
     for row in &rows {
         let push_id: i64 = row.try_get("id")?;
         let effect = effect(row)?;
@@ -244,19 +301,21 @@ pub(crate) async fn neighbours(
         found.metas.insert(push_id, meta(row)?);
     }
     // The revisions in the same span, and the revision in force before the span.
-    let rows = sqlx::query(concat!(
-        late!(),
-        "select r.tag_id, r.number, r.digest, r.effective_at
+    let rows = sqlx::query(
+        "with late as (
+             select l.tag_id, l.at, coalesce(l.settled, 'infinity') as settled
+             from unnest($1::bigint[], $2::timestamptz[], $3::timestamptz[]) as l (tag_id, at, settled)
+         )
+         select r.tag_id, r.number, r.digest, r.effective_at
          from late l join revision r on r.tag_id = l.tag_id and r.effective_at between l.at and l.settled
          union
          select b.tag_id, b.number, b.digest, b.effective_at
          from late l cross join lateral (
              select * from revision r where r.tag_id = l.tag_id and r.effective_at < l.at order by r.effective_at desc, r.number desc limit 1) b",
-    ))
-    .bind(&tags)
-    .bind(&repositories)
-    .bind(&times)
-    .bind(before)
+    )
+    .bind(of_late(late, |late| late.tag_id))
+    .bind(of_late(late, |late| late.at))
+    .bind(&until)
     .fetch_all(db)
     .await?;
     for row in &rows {

@@ -1,13 +1,15 @@
 //! Postgres and REVISIONS have the revisions of the rule of history.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use proptest::prelude::*;
 use proptest::strategy::ValueTree as _;
 use proptest::test_runner::{Config, TestRunner};
 use sqlx::Row as _;
-use tagtrail_proto::{Action, Kind, Push, Scope};
+use tagtrail_proto::{Action, Kind, Push, Scope, TimeSource};
 use tagtrail_testkit::{SOON, TestNats, eventually};
+use time::OffsetDateTime;
 
 use crate::bench::*;
 
@@ -157,10 +159,6 @@ async fn compare_with_the_pushes(db: &mut sqlx::PgConnection) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn random_pushes_in_any_order_are_recorded_by_the_rule() {
-    let (db, nats) = (tagtrail_testkit::postgres().await, TestNats::start().await);
-    let url = db.url();
-    let indexer = Indexer::start(url, nats.url());
-    indexer.ctx.health.wait_ready().await;
     let push = (0..3_usize, 0..3_usize, 0..40_i64, 0..4_u64, 0..20_u8).prop_map(
         |(repository, tag, second, n, what)| {
             let name = format!("registry.example.com/random/r{repository}:t{tag}");
@@ -172,6 +170,53 @@ async fn random_pushes_in_any_order_are_recorded_by_the_rule() {
             }
         },
     );
+    recorded_by_the_rule(push).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pushes_of_clocks_that_run_ahead_are_recorded_by_the_rule() {
+    let now = OffsetDateTime::now_utc();
+    let push =
+        (0..12_usize, 0..60_i64, 0..4_u64, 0..20_u8).prop_map(move |(tag, step, n, what)| {
+            let name = format!("registry.example.com/ahead/r{}:t{tag}", tag % 2);
+            let made = match what {
+                0 => delete_repository(&name, 0),
+                1..3 => delete_digest(&name, 0, n),
+                3..5 => delete(&name, 0),
+                _ => push(&name, 0, n),
+            };
+            let (occurred_at, occurred_at_source) = match what % 4 {
+                // The gateway has a clock that is ahead: the push counts from its receipt.
+                0 => (
+                    now + Duration::from_secs(3600) + Duration::from_millis(step.unsigned_abs()),
+                    TimeSource::Received,
+                ),
+                // The clock of the sender is wrong by far more than is believed.
+                1 => (
+                    now + Duration::from_secs(7200) + Duration::from_millis(step.unsigned_abs()),
+                    TimeSource::Event,
+                ),
+                // Around the receipt of the others, and up to three seconds ahead.
+                _ => (
+                    now + Duration::from_millis(50 * step.unsigned_abs()),
+                    TimeSource::Event,
+                ),
+            };
+            Push {
+                occurred_at,
+                occurred_at_source,
+                ..made
+            }
+        });
+    recorded_by_the_rule(push).await;
+}
+
+/// Sends pushes at random to an indexer, and compares history with the rule.
+async fn recorded_by_the_rule(push: impl Strategy<Value = Push>) {
+    let (db, nats) = (tagtrail_testkit::postgres().await, TestNats::start().await);
+    let url = db.url();
+    let indexer = Indexer::start(url, nats.url());
+    indexer.ctx.health.wait_ready().await;
     // With repeats, and in bursts, so that batches have many pushes of one tag, on time and late.
     let pushes = prop::collection::vec((push, any::<bool>()), 600..=600);
     let mut runner = TestRunner::new(Config::default());

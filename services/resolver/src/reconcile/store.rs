@@ -126,8 +126,16 @@ pub(super) async fn source(
     sqlx::query_scalar(
         "select p.source
          from repository r join tag t on t.repository_id = r.id
-         cross join lateral (select source from push where tag_id = t.id order by effective_at desc limit 1) p
-         where r.registry = $1 and r.name = $2
+         left join lateral (
+             select p.source, p.effective_at as at from push p
+             where p.tag_id = t.id and p.effective_at <> p.occurred_at
+             order by p.effective_at desc limit 1) receipt on true
+         left join lateral (
+             select p.source from push p
+             where p.tag_id = t.id and p.effective_at = p.occurred_at and p.occurred_at > coalesce(receipt.at, '-infinity')
+             order by p.occurred_at desc limit 1) own on true
+         cross join lateral (select coalesce(own.source, receipt.source) as source) p
+         where r.registry = $1 and r.name = $2 and p.source is not null
          order by (t.name = $3) desc limit 1",
     )
     .bind(registry.as_ref())

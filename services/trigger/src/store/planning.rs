@@ -130,7 +130,8 @@ pub(crate) async fn heads(
              p.occurred_at_source = 'event' and p.effective_at = p.occurred_at as own_time,
              exists (select from revision e where e.digest = v.digest and e.tag_id = v.tag_id and e.number < v.number) as held_before,
              (select max(c.received_at) from push c
-              where c.tag_id = v.tag_id and c.effective_at >= p.effective_at and c.id > p.id and c.action = 'push'
+              where c.tag_id = v.tag_id and c.effective_at >= p.effective_at and c.occurred_at >= p.effective_at
+                and c.id > p.id and c.action = 'push'
                 and c.digest = v.digest and c.origin in ('resolved', 'reconciled')) as confirmed_at,
              m.tombstone, missing.looked_at, missing.given_up
          from unnest($1::text[], $2::text[], $3::text[]) as w (registry, repository, tag)
