@@ -2,10 +2,13 @@
 //!
 //! In scope: every table, index, constraint and append-only guard. One [`MIGRATOR`] for the binary
 //! and all tests, so that a test database has the schema of production. [`grant`] for the rights.
+//! [`indexes`] for the indexes that are built while services write.
 //!
 //! Out of scope: queries (`store/` in each service, `crates/history`, `crates/postgres`), and the
 //! decision to migrate: only `tagtrail migrate` and `tagtrail up` do, because two services that
 //! migrate would fail each other on a newer version.
+
+pub mod indexes;
 
 use sqlx::PgConnection;
 

@@ -9,7 +9,7 @@ use anyhow::{Context as _, bail};
 use sqlx::{ConnectOptions as _, Connection as _, PgConnection};
 use tagtrail_bus::{Bus, BusArgs};
 use tagtrail_daemon::Progress;
-use tagtrail_migrations::MIGRATOR;
+use tagtrail_migrations::{MIGRATOR, indexes};
 use tagtrail_postgres::DbArgs;
 
 /// The words of the report about migrations.
@@ -17,6 +17,8 @@ pub(crate) const MIGRATING: &str = "migrating the schema";
 pub(crate) const MIGRATIONS: &str = "migrations";
 /// Time-out of connecting, and of the first answer.
 const ANSWER: Duration = Duration::from_secs(5);
+/// Time between two attempts to take the lock of the migration.
+const LOCK: Duration = Duration::from_millis(200);
 
 /// Settings.
 #[derive(Debug, Clone, clap::Args)]
@@ -86,11 +88,18 @@ pub(crate) async fn migrate(
     mut progress: Progress,
 ) -> anyhow::Result<i64> {
     let mut connection = connect(db, wait).await?;
+    progress.during(lock(&mut connection)).await?;
     // One by one, for the report. A migration that was applied before costs a look.
     let total = MIGRATOR.iter().len() as u64;
     for (done, migration) in (0..).zip(MIGRATOR.iter()) {
         progress.set(done, total);
-        let step = MIGRATOR.run_to(migration.version, &mut connection);
+        let step = async {
+            indexes::build(&mut connection, migration.version).await?;
+            MIGRATOR
+                .run_to(migration.version, &mut connection)
+                .await
+                .map_err(anyhow::Error::from)
+        };
         progress
             .during(step)
             .await
@@ -106,6 +115,17 @@ pub(crate) async fn migrate(
         .map(|migration| migration.version)
         .max()
         .unwrap_or(0))
+}
+
+/// Waits until no other session migrates. The lock ends with the connection.
+async fn lock(connection: &mut PgConnection) -> anyhow::Result<()> {
+    while !indexes::lock(connection)
+        .await
+        .context("can't take the lock of the migration")?
+    {
+        tokio::time::sleep(LOCK).await;
+    }
+    Ok(())
 }
 
 /// Waits for the server, and makes the missing streams.

@@ -34,6 +34,7 @@ impl Lock {
     const fn key(self) -> (i32, i32) {
         const PARTITION: i32 = 0x7461_6731; // "tag1"
         // "tag2". Number 4 is taken by migrations/grants.sql: one session at a time changes rights.
+        // Number 6 by migrations/src/indexes.rs: one session at a time migrates.
         const SERVICE: i32 = 0x7461_6732;
         const TARGET: i32 = 0x7461_6733; // "tag3"
         const REGISTRY: i32 = 0x7461_6734; // "tag4"

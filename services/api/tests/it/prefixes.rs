@@ -114,7 +114,7 @@ async fn the_look_up_reads_the_index_and_not_the_table() {
         .unwrap();
     let plan = plan.join("\n");
     let scans = plan
-        .matches("Index Only Scan using revision_by_digest")
+        .matches("Index Only Scan using revision_of_digest")
         .count();
     assert!(scans > 0, "{plan}");
     assert!(!plan.contains("Seq Scan on revision"), "{plan}");
