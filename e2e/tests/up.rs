@@ -478,19 +478,56 @@ async fn an_error_at_start_names_its_cause() {
         assert_eq!(process.ended(SOON).await.code(), Some(1));
         assert!(process.log().contains(cause), "{}", process.log());
     }
-    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let mut process = up(&[
-        "--config",
-        "/dev/null",
-        "--gateway",
-        &taken.local_addr().unwrap().to_string(),
-    ]);
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = listener.local_addr().unwrap().to_string();
+    for flag in ["--gateway", "--api", "--admin"] {
+        let data = data.to_str().unwrap();
+        let mut arguments = vec!["up", "--data", data, "--config", "/dev/null", flag, &taken];
+        if flag != "--admin" {
+            arguments.extend(["--admin", "127.0.0.1:0"]);
+        }
+        let mut process = Process::tagtrail(&arguments, &[]);
+        assert_eq!(process.ended(SOON).await.code(), Some(1));
+        let log = process.log();
+        let told = log.contains(&format!("can't listen on {taken}")) && log.contains(flag);
+        assert!(
+            told && log.contains("another program has this address"),
+            "{log}"
+        );
+    }
+    let mut process = up(&["--config", "/dev/null", "--api", "0.0.0.0:0"]);
     assert_eq!(process.ended(SOON).await.code(), Some(1));
+    assert!(process.log().contains("[[token]]"), "{}", process.log());
+    assert!(!data.exists(), "a start that can't succeed created data");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_missing_server_is_reported_before_the_database_is_created() {
+    let folder = shared_folder();
+    let (data, program) = (folder.path().join("data"), folder.path().join("tagtrail"));
+    // Beside a copy there is no folder `.tools` with a nats-server.
+    std::fs::copy(tagtrail_testkit::binary(), &program).unwrap();
+    let mut command = std::process::Command::new(&program);
+    command
+        .args([
+            "up",
+            "--config",
+            "/dev/null",
+            "--admin",
+            "127.0.0.1:0",
+            "--data",
+        ])
+        .arg(&data)
+        .args(["--gateway", "127.0.0.1:0", "--api", "127.0.0.1:0"])
+        .env("PATH", "/no/such/folder");
+    let mut process = Process::spawn("tagtrail up", command);
+    assert_eq!(process.ended(SOON).await.code(), Some(1));
+    let log = process.log();
     assert!(
-        process.log().contains("can't listen on"),
-        "{}",
-        process.log()
+        log.contains("nats-server 2.12 or newer was not found"),
+        "{log}"
     );
+    assert!(!data.join("postgres").exists(), "{log}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -68,6 +68,8 @@ pub(crate) async fn run(config: Config, ctx: Context) -> anyhow::Result<()> {
             "the services run as root, and so do the commands of triggers: start with --user NAME, or by the systemd unit deploy/systemd/tagtrail.service"
         );
     }
+    let file = file(&config);
+    check(&config, &file).await?;
     let settings = Settings::new(&config.data);
     let embedded = tokio::select! {
         started = Embedded::start(&settings) => started?,
@@ -75,7 +77,7 @@ pub(crate) async fn run(config: Config, ctx: Context) -> anyhow::Result<()> {
         () = ctx.shutdown.cancelled() => return Ok(()),
     };
     let outcome = tokio::select! {
-        outcome = services(&config, &ctx, &embedded) => outcome,
+        outcome = services(&config, file, &ctx, &embedded) => outcome,
         error = embedded.failed() => Err(error),
         never = revive_nats(&ctx, &embedded) => match never {},
     };
@@ -100,7 +102,12 @@ async fn revive_nats(ctx: &Context, embedded: &Embedded) -> Infallible {
 
 /// Runs the services that production runs as separate processes, with the settings that each would
 /// read from their environment.
-async fn services(config: &Config, ctx: &Context, embedded: &Embedded) -> anyhow::Result<()> {
+async fn services(
+    config: &Config,
+    file: PathBuf,
+    ctx: &Context,
+    embedded: &Embedded,
+) -> anyhow::Result<()> {
     let owner = DbArgs {
         url: embedded.postgres_url().to_owned(),
     };
@@ -121,7 +128,6 @@ async fn services(config: &Config, ctx: &Context, embedded: &Embedded) -> anyhow
     migrate::migrate(&owner, START, progress).await?;
     // No service may make streams.
     migrate::streams(&bus("migrate")?, START).await?;
-    let file = file(config);
     let api = tagtrail_api::Config {
         listen: config.api,
         config: Some(file.clone()),
@@ -175,6 +181,20 @@ async fn services(config: &Config, ctx: &Context, embedded: &Embedded) -> anyhow
     );
     tasks.spawn("announcement", announce);
     tasks.join(&ctx.shutdown).await
+}
+
+/// Checks the file and the addresses before anything is created or started, so that a mistake costs
+/// no time and leaves nothing behind. The services check both again.
+async fn check(config: &Config, file: &Path) -> anyhow::Result<()> {
+    let file = File::load(file)?;
+    tagtrail_gateway::check_start(&file)?;
+    tagtrail_resolver::check(&file)?;
+    tagtrail_trigger::check(&file)?;
+    tagtrail_api::check_start(&file, config.api)?;
+    // Free until the services bind them: a client that connected meanwhile would wait for an answer.
+    tagtrail_gateway::bind(config.gateway).await?;
+    tagtrail_api::bind(config.api).await?;
+    Ok(())
 }
 
 /// The path of the configuration file. Logs a warning if there is none.

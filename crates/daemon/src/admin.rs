@@ -2,7 +2,6 @@
 
 use std::net::SocketAddr;
 
-use anyhow::Context as _;
 use axum::http::header::{CONTENT_TYPE, VARY};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse as _, Json, Response};
@@ -22,16 +21,18 @@ pub struct AdminArgs {
     pub admin: SocketAddr,
 }
 
+/// Binds the address of the admin page.
+pub(crate) async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
+    http::listen(address, "the admin page", "--admin").await
+}
+
 /// Serves the admin page until `shutdown` fires.
 pub(crate) async fn serve(
-    address: SocketAddr,
+    listener: TcpListener,
     health: Health,
     metrics: Metrics,
     shutdown: CancellationToken,
 ) -> anyhow::Result<()> {
-    let listener = TcpListener::bind(address).await.with_context(|| {
-        format!("can't listen on {address} for the admin page; choose another with --admin")
-    })?;
     let router = Router::new()
         .route("/healthz", routing::get(async || "ok\n"))
         .route(

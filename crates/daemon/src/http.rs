@@ -6,6 +6,7 @@ mod forgery;
 mod places;
 
 use std::convert::Infallible;
+use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -111,6 +112,28 @@ impl Service {
         let host = clean_text(&host, 255);
         tracing::warn!(%remote, host, count, "refused a request: {forgery}");
     }
+}
+
+/// Binds the address of a server. An error names the cause, and the flags that set the address.
+///
+/// # Errors
+/// The address can't be bound.
+pub async fn listen(
+    address: SocketAddr,
+    purpose: &str,
+    flags: &str,
+) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address).await.map_err(|error| {
+        let cause = match error.kind() {
+            ErrorKind::AddrInUse => {
+                "another program has this address, perhaps another `tagtrail up`; stop that program, or".to_owned()
+            }
+            _ => format!("{error};"),
+        };
+        anyhow::anyhow!(
+            "can't listen on {address} for {purpose}: {cause} choose another address with {flags}"
+        )
+    })
 }
 
 /// Serves `router` until `shutdown` fires, then waits for requests in progress. Requests carry the

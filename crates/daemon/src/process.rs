@@ -102,9 +102,11 @@ where
         }
     };
     // The admin page is served until the process ends, so that probes can watch the service stop.
+    // The address is bound before the service does anything that would have to be undone.
+    let listener = admin::bind(address).await?;
     ctx.metrics.add_process(service, ctx.health.clone());
     let (health, metrics) = (ctx.health.clone(), ctx.metrics.clone());
-    let page = admin::serve(address, health, metrics, CancellationToken::new());
+    let page = admin::serve(listener, health, metrics, CancellationToken::new());
     let service_ends = run(ctx.clone());
     tokio::pin!(page, service_ends);
     tokio::select! {

@@ -25,7 +25,7 @@ mod version;
 
 use std::path::PathBuf;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 
 pub use child::signal;
 pub use entry::write_private;
@@ -63,6 +63,19 @@ impl Settings {
     }
 }
 
+/// Checks that both programs are installed, before a step of either child. An error names all that
+/// is missing.
+fn check_programs(folder: &Folder) -> anyhow::Result<()> {
+    let missing: Vec<String> = [Postgres::programs(folder), Nats::program()]
+        .into_iter()
+        .filter_map(|found| Some(format!("{:#}", found.err()?)))
+        .collect();
+    match missing.is_empty() {
+        true => Ok(()),
+        false => bail!(missing.join("; ")),
+    }
+}
+
 /// Both children with their data folder.
 #[derive(Debug)]
 pub struct Embedded {
@@ -80,6 +93,7 @@ impl Embedded {
     /// cure.
     pub async fn start(settings: &Settings) -> anyhow::Result<Embedded> {
         let folder = Folder::open(&settings.data)?;
+        check_programs(&folder)?;
         let (postgres, nats) = tokio::try_join!(
             Postgres::start(&folder, settings),
             Nats::start(&folder, settings)

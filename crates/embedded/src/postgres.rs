@@ -41,11 +41,8 @@ impl Postgres {
     /// # Errors
     /// Names the missing program or the failed start, with the cure.
     pub async fn start(folder: &Folder, settings: &Settings) -> anyhow::Result<Postgres> {
+        let programs = Postgres::programs(folder)?;
         let data = folder.child_folder("postgres")?;
-        let programs = match version::of_data(folder, &data)? {
-            Some(major) => version::programs_of(major, folder)?,
-            None => version::folder_of(&POSTGRES.find()?)?,
-        };
         let password = folder.password("postgres")?;
         initialise(folder, &programs, &data, &password, settings.durable).await?;
         let passwords = match settings.accounts {
@@ -53,6 +50,14 @@ impl Postgres {
             false => None,
         };
         Postgres::run(folder, settings, "postgres", &programs, passwords).await
+    }
+
+    /// Returns the folder of the programs that fit the database of the data folder.
+    pub(crate) fn programs(folder: &Folder) -> anyhow::Result<PathBuf> {
+        match version::of_data(folder, &folder.path().join("postgres"))? {
+            Some(major) => version::programs_of(major, folder),
+            None => version::folder_of(&POSTGRES.find()?),
+        }
     }
 
     /// Starts the server on the cluster with this name, which exists.

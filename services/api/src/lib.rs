@@ -34,12 +34,12 @@ mod shared;
 mod store;
 mod together;
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
-use anyhow::Context as _;
 use axum::response::IntoResponse as _;
 use tagtrail_config::{ConfigError, File, Role};
-use tagtrail_daemon::http::{Limits, serve as serve_http};
+use tagtrail_daemon::http::{Limits, listen, serve as serve_http};
 use tagtrail_daemon::{Context, Tasks};
 use tokio::net::TcpListener;
 use tower_http::catch_panic::CatchPanicLayer;
@@ -81,13 +81,25 @@ pub fn check(file: &File) -> Result<Vec<String>, ConfigError> {
 /// An error that a retry can't fix: an address in use, a public address without a token, a wrong
 /// `tagtrail.toml`, refused credentials, a schema newer than this program.
 pub async fn run(config: Config, ctx: Context) -> anyhow::Result<()> {
-    let listener = TcpListener::bind(config.listen).await.with_context(|| {
-        format!(
-            "can't listen on {} for the API; choose another address (`--listen`, or `--api` of `tagtrail up`)",
-            config.listen
-        )
-    })?;
+    let listener = bind(config.listen).await?;
     serve(listener, config, ctx).await
+}
+
+/// Binds the address of the API.
+///
+/// # Errors
+/// The address can't be bound: the error names cause and cure.
+pub async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
+    const FLAGS: &str = "`--listen`, or `--api` of `tagtrail up`";
+    listen(address, "the API", FLAGS).await
+}
+
+/// Checks the api's part of the file as the start of the service does, for this address.
+///
+/// # Errors
+/// A mistake with which the service does not start.
+pub fn check_start(file: &File, address: SocketAddr) -> anyhow::Result<()> {
+    Tokens::read(file)?.check(address)
 }
 
 /// As [`run`], on a listener of the caller, who thus knows the address.

@@ -179,6 +179,14 @@ pub fn check(file: &File) -> Result<Vec<String>, ConfigError> {
     Ok(lines)
 }
 
+/// Checks the gateway's part of the file as the start of the service does, secrets included.
+///
+/// # Errors
+/// A mistake with which the service does not start, with line and cure.
+pub fn check_start(file: &File) -> Result<(), ConfigError> {
+    sources(file).map(drop)
+}
+
 fn sources(file: &File) -> Result<HashMap<String, Source>, ConfigError> {
     file.source
         .iter()

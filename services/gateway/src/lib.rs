@@ -39,9 +39,10 @@ mod setup;
 mod shared;
 mod source;
 
+use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 
-use anyhow::{Context as _, bail};
+use anyhow::bail;
 use futures_util::future::OptionFuture;
 use tagtrail_bus::{Bus, BusError};
 use tagtrail_daemon::http::{self, Limits};
@@ -52,7 +53,7 @@ use crate::config::Settings;
 use crate::publish::Outlet;
 use crate::shared::Shared;
 
-pub use config::{Config, check};
+pub use config::{Config, check, check_start};
 pub use interpret::Receipt;
 pub use movers::warnings;
 pub use receive::replay::{ReplayError, replay};
@@ -64,13 +65,17 @@ pub use setup::{KindSetup, Setup, kinds, setup};
 /// Mistakes that waiting can't heal: a wrong `tagtrail.toml`, an address in use, refused
 /// credentials, streams with other settings.
 pub async fn run(config: Config, ctx: Context) -> anyhow::Result<()> {
-    let listener = TcpListener::bind(config.listen).await.with_context(|| {
-        format!(
-            "can't listen on {} for webhooks; choose another address (`--listen`, or `--gateway` of `tagtrail up`)",
-            config.listen
-        )
-    })?;
+    let listener = bind(config.listen).await?;
     serve(listener, config, ctx).await
+}
+
+/// Binds the address for webhooks.
+///
+/// # Errors
+/// The address can't be bound: the error names cause and cure.
+pub async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
+    const FLAGS: &str = "`--listen`, or `--gateway` of `tagtrail up`";
+    http::listen(address, "webhooks", FLAGS).await
 }
 
 /// As [`run`], with a listener that the caller bound, and so knows the address of.
