@@ -22,6 +22,9 @@ pub(crate) struct Trigger {
     /// The last rollout that is running or has succeeded. Scaling up must use the pinned images of
     /// this rollout.
     pub(crate) current: Option<Rollout>,
+    /// Number of images whose head differs from the current rollout. While paused, resuming rolls
+    /// these heads out.
+    pub(crate) newer: u32,
     /// The closed gates: the reasons why the present images are not rolled out yet. Empty while
     /// paused.
     pub(crate) waiting: Vec<Waiting>,
@@ -46,6 +49,11 @@ pub(crate) async fn configured(
     let rows = sqlx::query(
         "select t.name as trigger, t.images as watched, t.target, t.state = 'paused' as paused,
                 case when t.state = 'active' then t.waiting else '[]' end as waiting,
+                (select count(*) from jsonb_each_text(t.images) w
+                 join repository r on r.registry = split_part(w.value, '/', 1) and r.name = substring(w.value from '^[^/]+/(.*):[^:]+$')
+                 join tag g on g.repository_id = r.id and g.name = substring(w.value from '[^:]+$')
+                 where g.head_digest is not null
+                   and encode(g.head_digest, 'hex') is distinct from split_part(o.images -> w.key ->> 'digest', ':', 2)) as newer,
                 o.id, o.number, o.state::text as state, o.images, o.cause, o.attempts, o.created_at, o.finished_at, o.error
          from trigger t
          left join lateral (
@@ -81,6 +89,7 @@ pub(crate) async fn configured(
                     TriggerState::Active
                 },
                 current,
+                newer: u32::try_from(row.try_get::<i64, _>("newer")?).unwrap_or(u32::MAX),
                 waiting,
             })
         })

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::rows::{images, text};
+use crate::rows::{images, on_time, text};
 use crate::server::Api;
 
 #[tokio::test]
@@ -11,7 +11,7 @@ async fn current_is_the_last_rollout_that_runs_or_has_succeeded() {
     let shop = rows.trigger("shop", true).await;
     let without = json!({
         "name": "shop", "images": { "web": "registry.example.com/shop/web:latest" }, "target": "webhook", "state": "active", "current": null,
-        "waiting": [],
+        "newer": 0, "waiting": [],
     });
     assert_eq!(api.found("/v1/triggers/shop").await, without);
 
@@ -29,6 +29,22 @@ async fn current_is_the_last_rollout_that_runs_or_has_succeeded() {
     );
     rows.rollout(shop, 5, "running", 50).await;
     assert_eq!(api.found("/v1/triggers/shop").await["current"]["number"], 5);
+}
+
+#[tokio::test]
+async fn heads_that_the_current_rollout_does_not_have_are_counted() {
+    let (api, mut rows) = Api::start().await;
+    let shop = rows.trigger("shop", true).await;
+    let newer = async || api.found("/v1/triggers/shop").await["newer"].take();
+    assert_eq!(newer().await, 0, "no image has a head");
+    let image = "registry.example.com/shop/web:latest";
+    rows.tag(image, &[on_time(1, 1, 10), on_time(2, 2, 20)])
+        .await;
+    assert_eq!(newer().await, 1, "there is no rollout");
+    rows.rollout(shop, 1, "succeeded", 30).await;
+    assert_eq!(newer().await, 1);
+    rows.rollout(shop, 2, "running", 40).await;
+    assert_eq!(newer().await, 0);
 }
 
 #[tokio::test]
