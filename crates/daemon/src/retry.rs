@@ -33,7 +33,7 @@ pub struct Retry {
 }
 
 impl Retry {
-    /// Starts to count for a task. The log names it: "`task` failed, next attempt in 200ms: …".
+    /// Starts to count for a task. The log names it: "`task` failed; retrying in 200ms: …".
     #[must_use]
     pub fn new(task: impl Into<String>) -> Retry {
         Retry {
@@ -55,7 +55,7 @@ impl Retry {
     pub fn failed(&mut self, error: &dyn Error) -> Duration {
         let pause = self.pause();
         tracing::warn!(
-            "{} failed, next attempt in {pause:.1?}: {}",
+            "{} failed; retrying in {pause:.1?}: {}",
             self.task,
             chain(error)
         );

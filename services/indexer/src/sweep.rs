@@ -44,7 +44,7 @@ pub(crate) async fn sweeper(db: DbArgs, shared: Shared, every: Duration) -> anyh
         tokio::select! {
             () = shared.shutdown.cancelled() => return Ok(()),
             swept = sweep(&db, &shared, every) => if let Err(error) = swept {
-                tracing::warn!("the sweep failed and is tried again: {}", chain(&error));
+                tracing::warn!("the sweep failed; retrying in {period:.0?}: {}", chain(&error));
             }
         }
     }

@@ -199,7 +199,7 @@ async fn record(
                 trigger,
                 rollout.id = id,
                 rollout.number = number,
-                "rollout {number} of {trigger} failed: {error}"
+                "rollout {number} of {trigger} failed, and is not retried: {error}"
             );
         }
         Next::Retry { error, .. } if newer => {
@@ -218,7 +218,8 @@ async fn record(
                 rollout.id = id,
                 rollout.number = number,
                 delivery.attempt = rollout.attempts,
-                "rollout {number} of {trigger} failed and will be retried in {:.1} s: {error}",
+                "attempt {} of rollout {number} of {trigger} failed; retrying in {:.1}s: {error}",
+                rollout.attempts,
                 (at - now).as_seconds_f64()
             );
         }
