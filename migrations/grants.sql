@@ -26,7 +26,7 @@ begin
             end if;
         exception
             when insufficient_privilege then
-                raise notice 'role % is missing, and % may not make it: see deploy/postgres/accounts.sql', wanted, current_user;
+                raise warning 'role % is missing, and % may not make it: see deploy/postgres/accounts.sql', wanted, current_user;
             when duplicate_object or unique_violation then
                 null; -- The migration of another database on this server made the role first.
         end;

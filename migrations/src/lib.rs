@@ -15,6 +15,18 @@ use sqlx::PgConnection;
 /// The migrations of `migrations/sql`, embedded in the binary. Running them twice is harmless.
 pub static MIGRATOR: sqlx::migrate::Migrator = sqlx::migrate!("./sql");
 
+/// Keeps notices of this session, such as "relation already exists, skipping", out of the log.
+/// Warnings of Postgres stay.
+///
+/// # Errors
+/// The connection fails.
+pub async fn quiet(connection: &mut PgConnection) -> Result<(), sqlx::Error> {
+    sqlx::raw_sql("set client_min_messages = warning")
+        .execute(connection)
+        .await
+        .map(|_| ())
+}
+
 /// Makes the service roles that are missing, and gives each role the rights listed in
 /// `migrations/grants.sql`, in one transaction. Running it twice, or twice at once, is harmless.
 ///

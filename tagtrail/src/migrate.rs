@@ -88,6 +88,7 @@ pub(crate) async fn migrate(
     mut progress: Progress,
 ) -> anyhow::Result<i64> {
     let mut connection = connect(db, wait).await?;
+    tagtrail_migrations::quiet(&mut connection).await?;
     progress.during(lock(&mut connection)).await?;
     // One by one, for the report. A migration that was applied before costs a look.
     let total = MIGRATOR.iter().len() as u64;
@@ -139,7 +140,8 @@ pub(crate) async fn streams(bus: &BusArgs, wait: Duration) -> anyhow::Result<()>
 /// Waits up to `wait` for the server to answer a statement: a pooler accepts connections without
 /// one.
 async fn connect(db: &DbArgs, wait: Duration) -> anyhow::Result<PgConnection> {
-    let options = db.options("migrate")?;
+    // A migration may take long, and its text is long: progress is reported instead.
+    let options = db.options("migrate")?.disable_statement_logging();
     let deadline = tokio::time::Instant::now() + wait;
     let mut attempt = 0;
     loop {
