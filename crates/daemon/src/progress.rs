@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 const LINE: Duration = Duration::from_secs(10);
 /// Time between two drawings of the bar, and before the first one.
 const DRAW: Duration = Duration::from_millis(200);
-/// Columns of the bar.
-const WIDTH: u64 = 20;
+/// Columns of the bar. The longest report beside it ends within 80 columns.
+const WIDTH: u64 = 10;
 
 /// The progress of long work.
 #[derive(Debug)]
@@ -82,7 +82,7 @@ impl Progress {
         match self.output {
             Output::Bar => {
                 let bar = bar(self.done, self.total);
-                let _ = write!(stderr(), "\r\x1b[2K[{bar}] {text}");
+                let _ = write!(stderr(), "{}", drawing(&bar, &text));
             }
             Output::Lines => {
                 let _ = writeln!(stderr(), "{text}");
@@ -123,6 +123,12 @@ impl Drop for Progress {
             let _ = write!(stderr(), "\r\x1b[2K");
         }
     }
+}
+
+/// Returns the text that replaces the line of the bar. Without automatic margins a terminal cuts
+/// a line that is too long: the rest of a wrapped line would stay on the screen.
+fn drawing(bar: &str, text: &str) -> String {
+    format!("\r\x1b[2K\x1b[?7l[{bar}] {text}\x1b[?7h")
 }
 
 /// Decides when a report is due.
@@ -172,7 +178,7 @@ fn text(work: &str, unit: &str, done: u64, total: u64, elapsed: Duration) -> Str
     };
     let left = u128::from(total.saturating_sub(done)) * u128::from(seconds) / u128::from(done);
     let left = rough(u64::try_from(left).unwrap_or(u64::MAX));
-    format!("{so_far},{rate} about {left} left")
+    format!("{so_far},{rate} {left} left")
 }
 
 /// Returns a time in its two largest units.
@@ -225,30 +231,48 @@ mod tests {
         assert_eq!(line(0, 7, 20), "comparing: 0 of 7 tags, 20s so far");
         assert_eq!(
             line(120, 480, 10),
-            "comparing: 120 of 480 tags, 12/s, about 30s left"
+            "comparing: 120 of 480 tags, 12/s, 30s left"
         );
         assert_eq!(
             line(3, 16, 60),
-            "comparing: 3 of 16 tags, 3/min, about 4min 20s left"
+            "comparing: 3 of 16 tags, 3/min, 4min 20s left"
         );
-        assert_eq!(
-            line(1, 3, 7200),
-            "comparing: 1 of 3 tags, about 4h 0min left"
-        );
-        assert_eq!(
-            line(5, 5, 10),
-            "comparing: 5 of 5 tags, 30/min, about 0s left"
-        );
+        assert_eq!(line(1, 3, 7200), "comparing: 1 of 3 tags, 4h 0min left");
+        assert_eq!(line(5, 5, 10), "comparing: 5 of 5 tags, 30/min, 0s left");
         // No number is too large.
         let _ = line(1, u64::MAX, u64::MAX / 7200);
     }
 
     #[test]
     fn the_bar_has_the_same_width_at_all_times() {
-        assert_eq!(bar(0, 0), "-".repeat(20));
-        assert_eq!(bar(1, 4), format!("{}{}", "#".repeat(5), "-".repeat(15)));
-        assert_eq!(bar(4, 4), "#".repeat(20));
-        assert_eq!(bar(u64::MAX, 1), "#".repeat(20));
+        assert_eq!(bar(0, 0), "----------");
+        assert_eq!(bar(1, 2), "#####-----");
+        assert_eq!(bar(4, 4), "##########");
+        assert_eq!(bar(u64::MAX, 1), "##########");
+    }
+
+    #[test]
+    fn the_reports_of_all_commands_fit_80_columns() {
+        let time = Duration::from_secs(110);
+        for (work, unit, done, total) in [
+            ("migrating the schema", "migrations", 10, 16),
+            ("copying the database", "MB", 12_345, 99_999),
+        ] {
+            let line = format!(
+                "[{}] {}",
+                bar(done, total),
+                text(work, unit, done, total, time)
+            );
+            assert!(line.chars().count() <= 80, "{line}");
+        }
+    }
+
+    #[test]
+    fn a_drawing_stays_on_its_line_and_leaves_the_terminal_as_it_was() {
+        let drawing = drawing(&bar(1, 2), &"long ".repeat(40));
+        let (start, end) = ("\r\x1b[2K\x1b[?7l", "\x1b[?7h");
+        assert!(drawing.starts_with(start) && drawing.ends_with(end));
+        assert!(!drawing.contains('\n'));
     }
 
     #[tokio::test(start_paused = true)]
