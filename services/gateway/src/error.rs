@@ -25,11 +25,16 @@ pub(crate) enum Error {
     /// The method is not POST.
     #[error("send events by POST")]
     NotPost,
-    /// The request has no live secret of the source.
+    /// The request shows no secret.
     #[error(
-        "send the secret of the source as Bearer token, Basic password, whole Authorization value or last part of the path"
+        "the request has no secret; send the secret of the source as Bearer token, Basic password, whole Authorization value or last part of the path"
     )]
     Unauthenticated,
+    /// The request shows a secret that is not live.
+    #[error(
+        "the secret in the request does not match; send the secret of the source as Bearer token, Basic password, whole Authorization value or last part of the path"
+    )]
+    WrongSecret,
     /// The token is refused. The reason quotes the token, so it is for the log alone.
     #[error("the token was refused; the gateway's log has the reason")]
     TokenRefused(String),
@@ -95,7 +100,10 @@ impl Error {
     pub(crate) fn is_wrong_proof(&self) -> bool {
         matches!(
             self,
-            Error::Unauthenticated | Error::WrongSignature | Error::TokenRefused(_)
+            Error::Unauthenticated
+                | Error::WrongSecret
+                | Error::WrongSignature
+                | Error::TokenRefused(_)
         )
     }
 
@@ -112,7 +120,7 @@ impl Error {
             Error::NoSuchPath => (StatusCode::NOT_FOUND, "path_unknown"),
             Error::UnknownSource => (StatusCode::NOT_FOUND, "source_unknown"),
             Error::NotPost => (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed"),
-            Error::Unauthenticated | Error::TokenRefused(_) => {
+            Error::Unauthenticated | Error::WrongSecret | Error::TokenRefused(_) => {
                 (StatusCode::UNAUTHORIZED, "unauthenticated")
             }
             Error::KeysUnavailable => (StatusCode::SERVICE_UNAVAILABLE, "keys_unavailable"),

@@ -88,8 +88,8 @@ impl Credentials {
     /// Checks the head of a request.
     ///
     /// # Errors
-    /// [`Error::HeaderRepeated`], [`Error::WrongSignature`], [`Error::Unauthenticated`], and the
-    /// errors of [`IdTokens::admit`].
+    /// [`Error::HeaderRepeated`], [`Error::WrongSignature`], [`Error::Unauthenticated`],
+    /// [`Error::WrongSecret`], and the errors of [`IdTokens::admit`].
     pub(crate) async fn admit(
         &self,
         headers: &HeaderMap,
@@ -108,9 +108,20 @@ impl Credentials {
                 .map(Admission::BySignature)
                 .ok_or(Error::WrongSignature);
         }
-        match self.has_secret(headers, path) {
-            true => Ok(Admission::Granted),
-            false => Err(Error::Unauthenticated),
+        self.check_secret(headers, path)
+            .map(|()| Admission::Granted)
+    }
+
+    /// Checks that the request shows a live secret.
+    fn check_secret(&self, headers: &HeaderMap, path: Option<&str>) -> Result<(), Error> {
+        let shown = self.shown(headers, path);
+        // All are compared with all secrets, so that the time does not depend on a match.
+        let matches = shown.iter().map(|shown| self.live.is(shown));
+        let matched = matches.fold(Choice::from(0), |any, this| any | this);
+        match (bool::from(matched), shown.is_empty()) {
+            (true, _) => Ok(()),
+            (false, true) => Err(Error::Unauthenticated),
+            (false, false) => Err(Error::WrongSecret),
         }
     }
 
@@ -151,9 +162,8 @@ impl Credentials {
         off_thread(body.len(), matches).await
     }
 
-    /// Returns whether the request shows a live secret. All candidates are compared with all
-    /// secrets, so that the time does not depend on a match.
-    fn has_secret(&self, headers: &HeaderMap, path: Option<&str>) -> bool {
+    /// Returns all texts of a request that may be meant as a secret.
+    fn shown(&self, headers: &HeaderMap, path: Option<&str>) -> Vec<Vec<u8>> {
         let mut shown: Vec<Vec<u8>> = path
             .map(|secret| secret.as_bytes().to_vec())
             .into_iter()
@@ -166,11 +176,7 @@ impl Credentials {
             shown.extend(scheme(value.as_bytes(), b"bearer ").map(<[u8]>::to_vec));
             shown.extend(scheme(value.as_bytes(), b"basic ").and_then(password));
         }
-        let mut matched = Choice::from(0);
-        for shown in shown {
-            matched |= self.live.is(&shown);
-        }
-        matched.into()
+        shown
     }
 }
 
@@ -222,6 +228,20 @@ mod tests {
             }
             Err(_) => false,
         }
+    }
+
+    #[tokio::test]
+    async fn a_wrong_secret_is_told_apart_from_a_missing_one() {
+        let secrets = [OLD.to_owned().into()];
+        let credentials = Credentials::new(&secrets, None, SIGNATURES);
+        let none = credentials.admit(&HeaderMap::new(), None).await;
+        assert!(matches!(none, Err(Error::Unauthenticated)), "{none:?}");
+        let path = credentials.admit(&HeaderMap::new(), Some("wrong")).await;
+        assert!(matches!(path, Err(Error::WrongSecret)), "{path:?}");
+        let mut headers = HeaderMap::new();
+        headers.insert(AUTHORIZATION, "Bearer old-secre".parse().unwrap());
+        let header = credentials.admit(&headers, None).await;
+        assert!(matches!(header, Err(Error::WrongSecret)), "{header:?}");
     }
 
     #[tokio::test]
@@ -318,7 +338,7 @@ mod tests {
         for (name, value) in headers {
             map.append(name.parse::<HeaderName>().unwrap(), value.parse().unwrap());
         }
-        credentials.has_secret(&map, path)
+        credentials.check_secret(&map, path).is_ok()
     }
 
     fn basic(user: &str, password: &str) -> String {
@@ -384,7 +404,8 @@ mod tests {
 
     #[test]
     fn a_source_without_secrets_admits_nobody() {
-        assert!(!Credentials::new(&[], None, &[]).has_secret(&HeaderMap::new(), Some("")));
+        let none = Credentials::new(&[], None, &[]);
+        assert!(none.check_secret(&HeaderMap::new(), Some("")).is_err());
     }
 
     #[test]
