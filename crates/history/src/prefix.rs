@@ -26,9 +26,37 @@ pub enum DigestPrefix {
     },
 }
 
-/// The text is neither a digest nor the first digits of one.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct NotDigits;
+/// The reason why a text is neither a digest nor the first digits of one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NotDigits {
+    /// The hash function is no known one.
+    Function,
+    /// There are other characters than hex digits.
+    NotHex,
+    /// There are too few digits.
+    TooFew,
+    /// There are more digits than a digest has.
+    TooMany,
+}
+
+impl fmt::Display for NotDigits {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            NotDigits::Function => {
+                "the hash function before the colon must be sha256 or sha512, or left out"
+            }
+            NotDigits::NotHex => {
+                "a digest is written with the hex digits 0 to 9 and a to f, in lower case, perhaps after sha256: or sha512:"
+            }
+            NotDigits::TooFew => {
+                "write six or more of the first digits of the digest: fewer match too many digests"
+            }
+            NotDigits::TooMany => {
+                "there are too many digits: a digest has 64 hex digits (sha256) or 128 (sha512)"
+            }
+        })
+    }
+}
 
 impl FromStr for DigestPrefix {
     type Err = NotDigits;
@@ -41,20 +69,22 @@ impl FromStr for DigestPrefix {
             None => (None, text),
             Some(("sha256", digits)) => (Some(Algorithm::Sha256), digits),
             Some(("sha512", digits)) => (Some(Algorithm::Sha512), digits),
-            Some(_) => return Err(NotDigits),
+            Some(_) => return Err(NotDigits::Function),
         };
         let most = match algorithm {
             Some(Algorithm::Sha256) => LONGEST,
             Some(Algorithm::Sha512) | None => 2 * LONGEST,
         };
         let hex = |digit: u8| digit.is_ascii_digit() || (b'a'..=b'f').contains(&digit);
-        if !(FEWEST..=most).contains(&digits.len()) || !digits.bytes().all(hex) {
-            return Err(NotDigits);
+        match digits.len() {
+            _ if !digits.bytes().all(hex) => Err(NotDigits::NotHex),
+            ..FEWEST => Err(NotDigits::TooFew),
+            length if length > most => Err(NotDigits::TooMany),
+            _ => Ok(DigestPrefix::Prefix {
+                algorithm,
+                digits: digits.to_owned(),
+            }),
         }
-        Ok(DigestPrefix::Prefix {
-            algorithm,
-            digits: digits.to_owned(),
-        })
     }
 }
 
@@ -149,19 +179,19 @@ mod tests {
             assert_eq!(prefix.to_string(), text);
         }
         assert!(matches!(whole.parse(), Ok(DigestPrefix::Whole(_))));
-        for text in [
-            "abcde",
-            "sha256:abcde",
-            "ABCDEF",
-            "md5:abcdef",
-            "latest",
-            "",
-            ":abcdef",
-            "sha256:",
-            "ab-def",
-            &format!("{whole}0"),
+        for (text, why) in [
+            ("abcde", NotDigits::TooFew),
+            ("sha256:abcde", NotDigits::TooFew),
+            ("", NotDigits::TooFew),
+            ("sha256:", NotDigits::TooFew),
+            ("ABCDEF", NotDigits::NotHex),
+            ("latest", NotDigits::NotHex),
+            ("ab-def", NotDigits::NotHex),
+            ("md5:abcdef", NotDigits::Function),
+            (":abcdef", NotDigits::Function),
+            (&format!("{whole}0"), NotDigits::TooMany),
         ] {
-            assert_eq!(text.parse::<DigestPrefix>(), Err(NotDigits), "{text}");
+            assert_eq!(text.parse::<DigestPrefix>(), Err(why), "{text}");
         }
     }
 }

@@ -12,7 +12,7 @@ use tagtrail_proto::{Digest, Image, NameError};
 
 use tagtrail_daemon::problem;
 use tagtrail_history::instant::Instant;
-use tagtrail_history::prefix::DigestPrefix;
+use tagtrail_history::prefix::{DigestPrefix, NotDigits};
 
 /// An error of a request. The client receives the text as `detail`.
 #[derive(Debug, thiserror::Error)]
@@ -21,10 +21,8 @@ pub(crate) enum Error {
     ImageMissing,
     #[error("{0}")]
     Image(NameError),
-    #[error(
-        "a digest is sha256: and 64, or sha512: and 128 lower-case hex digits; its first digits will do, with or without the function, if they are six or more"
-    )]
-    Digest,
+    #[error("{0}")]
+    Digest(NotDigits),
     #[error("{}", candidates(.prefix, .digests, *.more))]
     DigestAmbiguous {
         prefix: DigestPrefix,
@@ -40,6 +38,8 @@ pub(crate) enum Error {
         "{parameter} must be an RFC 3339 time, such as 2026-03-03T14:02:00Z or 2026-03-03T15:02:00%2B01:00 (the + escaped)"
     )]
     Time { parameter: &'static str },
+    #[error("since ({since}) is later than until ({until}), so no time is in the range")]
+    RangeEmpty { since: Instant, until: Instant },
     #[error("{parameter} must be true or false")]
     Flag { parameter: &'static str },
     #[error("revision must be a number: revisions of a tag are numbered 1, 2, 3 …")]
@@ -77,6 +77,10 @@ pub(crate) enum Error {
 
     #[error("send `Authorization: Bearer …` with the secret of a [[token]] in tagtrail.toml")]
     Unauthenticated,
+    #[error(
+        "the token in the request does not match: send `Authorization: Bearer …` with the secret of a [[token]] in tagtrail.toml"
+    )]
+    WrongToken,
     #[error("send the Authorization header once")]
     HeaderRepeated,
     #[error(
@@ -193,7 +197,7 @@ impl Error {
     fn status(&self) -> (StatusCode, &'static str) {
         match self {
             Error::ImageMissing | Error::Image(_) => (StatusCode::BAD_REQUEST, "image_invalid"),
-            Error::Digest => (StatusCode::BAD_REQUEST, "digest_invalid"),
+            Error::Digest(_) => (StatusCode::BAD_REQUEST, "digest_invalid"),
             Error::DigestAmbiguous { .. } => (StatusCode::BAD_REQUEST, "digest_ambiguous"),
             Error::Repository => (StatusCode::BAD_REQUEST, "repository_invalid"),
             Error::Time { .. } => (StatusCode::BAD_REQUEST, "time_invalid"),
@@ -207,9 +211,13 @@ impl Error {
             Error::Body(_) | Error::BodyCut => (StatusCode::BAD_REQUEST, "body_invalid"),
             Error::BodyTooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "body_too_large"),
             Error::BodyNotJson => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "body_not_json"),
-            Error::RevisionAndTime => (StatusCode::BAD_REQUEST, "parameter_conflict"),
+            Error::RevisionAndTime | Error::RangeEmpty { .. } => {
+                (StatusCode::BAD_REQUEST, "parameter_conflict")
+            }
             Error::HeaderRepeated => (StatusCode::BAD_REQUEST, "header_repeated"),
-            Error::Unauthenticated => (StatusCode::UNAUTHORIZED, "unauthenticated"),
+            Error::Unauthenticated | Error::WrongToken => {
+                (StatusCode::UNAUTHORIZED, "unauthenticated")
+            }
             Error::Forbidden { .. } | Error::TokenInQuery { .. } => {
                 (StatusCode::FORBIDDEN, "forbidden")
             }

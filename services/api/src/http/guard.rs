@@ -88,7 +88,8 @@ impl Guard {
             tracing::warn!(remote, token, route, count, "refused a request: {refusal}");
         }
         let address = remote.map(|remote| remote.ip());
-        if matches!(refusal, Error::Unauthenticated) && self.refusals.exceeded(address).await {
+        let wrong = matches!(refusal, Error::Unauthenticated | Error::WrongToken);
+        if wrong && self.refusals.exceeded(address).await {
             return Error::TooManyRefusals;
         }
         refusal

@@ -133,7 +133,7 @@ impl Tokens {
                 found = Some(token);
             }
         }
-        let token = found.ok_or(Error::Unauthenticated)?;
+        let token = found.ok_or(Error::WrongToken)?;
         if in_query && token.role != Role::Read {
             return Err(Error::TokenInQuery {
                 token: token.name.clone(),
@@ -169,9 +169,18 @@ mod tests {
         code(tokens.admit(&Sent::find(&headers, None), role))
     }
 
+    #[test]
+    fn a_wrong_token_is_told_apart_from_a_missing_one() {
+        let tokens = tokens();
+        let text = |sent: &Sent<'_>| tokens.admit(sent, Role::Read).unwrap_err().to_string();
+        let none = text(&Sent::Nothing);
+        let wrong = text(&Sent::Header(b"read-only-secre"));
+        assert!(none.starts_with("send ") && wrong.contains("does not match"));
+    }
+
     fn code(outcome: Result<Option<&str>, Error>) -> Result<(), &'static str> {
         outcome.map(drop).map_err(|error| match error {
-            Error::Unauthenticated => "unauthenticated",
+            Error::Unauthenticated | Error::WrongToken => "unauthenticated",
             Error::Forbidden { .. } => "forbidden",
             Error::TokenInQuery { .. } => "in query",
             Error::HeaderRepeated => "repeated",

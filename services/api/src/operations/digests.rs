@@ -65,7 +65,7 @@ const NAMED: usize = 5;
 /// Returns the digest that a path names, perhaps by its first digits. Whole digests are returned
 /// without a look into the database.
 pub(crate) async fn whole_digest(database: &Database, path: &PathValues) -> Result<Digest, Error> {
-    let prefix: DigestPrefix = path.parse(&DIGEST_IN_PATH).map_err(|_| Error::Digest)?;
+    let prefix: DigestPrefix = path.parse(&DIGEST_IN_PATH).map_err(Error::Digest)?;
     if let DigestPrefix::Whole(digest) = prefix {
         return Ok(digest);
     }

@@ -6,6 +6,7 @@ use axum::http::Uri;
 use axum::routing::on;
 use tagtrail_config::Role;
 use tagtrail_history::changes::{self, HistoryItem, Range};
+use tagtrail_history::instant::Instant;
 use tagtrail_history::tag_id;
 
 use crate::http::error::Error;
@@ -28,6 +29,7 @@ pub(crate) const HISTORY: Operation = Operation {
     problems: &[
         (400, "image_invalid"),
         (400, "time_invalid"),
+        (400, "parameter_conflict"),
         (400, "limit_invalid"),
         (400, "cursor_invalid"),
         (404, "tag_unknown"),
@@ -52,6 +54,12 @@ async fn history(
         since: parameters.time(SINCE.name)?,
         until: parameters.time(UNTIL.name)?,
     };
+    if let (Some(since), Some(until)) = (range.since, range.until)
+        && since > until
+    {
+        let [since, until] = [since, until].map(Instant);
+        return Err(Error::RangeEmpty { since, until });
+    }
     let page = Page::read(LIST, &parameters)?;
     let changes = database
         .ask_large(async |db| match tag_id(db, &image).await? {

@@ -92,6 +92,9 @@ async fn a_range_has_its_first_time_and_not_its_last() {
         let pages = api.pages(&format!("{WEB}{query}"), 1).await;
         assert_eq!(numbers(&pages.concat()), expected, "{query}");
     }
+    let swapped = format!("{WEB}&since={}&until={}", text(30), text(10));
+    let swapped = api.get(&swapped).await;
+    assert_eq!(swapped.problem(), "400 parameter_conflict");
     let wrong = api.get(&format!("{WEB}&since=yesterday")).await;
     assert_eq!(wrong.problem(), "400 time_invalid");
 }
