@@ -59,7 +59,7 @@ async fn commands_answer_as_people_expect() {
             let output = cli.run(command);
             assert_eq!(output.code, 1, "{api} {command:?}: {output:?}");
             assert!(
-                output.err.contains("--api"),
+                output.err.contains("TAGTRAIL_API"),
                 "{api} {command:?}: {output:?}"
             );
         }

@@ -11,6 +11,7 @@ mod events;
 mod history;
 mod images;
 mod manifest;
+mod origin;
 pub(crate) mod print;
 mod resolve;
 mod rollouts;
@@ -30,6 +31,7 @@ use clap::{Args, Subcommand};
 use secrecy::SecretString;
 
 use api::{Api, Failure};
+use origin::Origin;
 use screen::{Format, Output, Screen};
 
 /// The commands of the client.
@@ -67,7 +69,7 @@ pub(crate) enum Command {
 pub(crate) struct Client<C: Args> {
     #[command(flatten)]
     command: C,
-    /// URL of the API [default: that of the data folder of `tagtrail up`, or else
+    /// URL of the API, or its HOST:PORT [default: that of the data folder of `tagtrail up`, or else
     /// `http://127.0.0.1:8401`].
     #[arg(long, env = "TAGTRAIL_API", value_name = "URL")]
     api: Option<String>,
@@ -121,17 +123,14 @@ impl<C: Args> Client<C> {
         self,
         run: impl AsyncFnOnce(C, &Api, &Screen) -> Result<(), Failure>,
     ) -> ExitCode {
-        let address = self
-            .api
-            .or_else(crate::data::api)
-            .unwrap_or_else(|| "http://127.0.0.1:8401".to_owned());
+        let (address, origin) = Origin::find(self.api);
         let outcome = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
             .map_err(|error| Failure::failed(format!("can't start the runtime: {error}")))
             .and_then(|runtime| {
                 runtime.block_on(async {
-                    let api = Api::new(&address, self.token)?;
+                    let api = Api::new(&address, origin, self.token)?;
                     run(self.command, &api, &self.format.screen()).await
                 })
             });

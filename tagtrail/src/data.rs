@@ -44,9 +44,17 @@ impl Data {
     }
 }
 
-/// Returns the address of the API in the usual data folders; `None` if `tagtrail up` does not run
-/// here, or as another user.
-pub(crate) fn api() -> Option<String> {
+/// Returns the address of the admin page in the usual data folders, as HOST:PORT.
+pub(crate) fn admin() -> Option<std::net::SocketAddr> {
     let endpoints = Data { data: None }.endpoints().ok()?;
-    endpoints["api"].as_str().map(str::to_owned)
+    let address = endpoints["admin"].as_str()?;
+    address.strip_prefix("http://")?.parse().ok()
+}
+
+/// Returns the address of the API in the usual data folders, and the file that has it; `None` if
+/// `tagtrail up` does not run here, or as another user.
+pub(crate) fn api() -> Option<(String, PathBuf)> {
+    let data = Data { data: None };
+    let endpoints = data.endpoints().ok()?;
+    Some((endpoints["api"].as_str()?.to_owned(), data.file()))
 }

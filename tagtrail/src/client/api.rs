@@ -10,6 +10,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::events::EventStream;
+use super::origin::Origin;
 
 /// The failure that a problem of the API means. `None`: not a problem of this API. The API names
 /// cures for programs that send requests; the client names its own commands.
@@ -25,16 +26,17 @@ fn failure(status: StatusCode, problem: Problem) -> Option<Failure> {
             3,
             "there is no such rollout; `tagtrail rollouts` lists them".to_owned(),
         ),
-        (401, _) => (
-            1,
-            "the API requires a token: set TAGTRAIL_TOKEN to the secret of a [[token]] in tagtrail.toml".to_owned(),
-        ),
+        (401, _) => (1, detail),
         (400, _) => (2, detail),
         (404, "repository_unknown") => {
             // The API names its own list as the cure.
             (3, detail.split(';').next().unwrap_or_default().to_owned())
         }
-        (404, "tag_unknown" | "tag_deleted" | "revision_unknown" | "manifest_unknown" | "digest_unknown") => (3, detail),
+        (
+            404,
+            "tag_unknown" | "tag_deleted" | "revision_unknown" | "manifest_unknown"
+            | "digest_unknown",
+        ) => (3, detail),
         // The path of a command exists in every API of this version, and the gateway and other
         // servers have codes of their own.
         (404, _) => return None,
@@ -46,6 +48,22 @@ fn failure(status: StatusCode, problem: Problem) -> Option<Failure> {
         retryable: status.is_server_error(),
         problem: code,
     })
+}
+
+/// Names the client's own setting in the failure of a request without the right token.
+fn unauthenticated(failure: Failure, sent: bool) -> Failure {
+    let message = match sent {
+        false => {
+            "the API requires a token: set TAGTRAIL_TOKEN to the secret of a [[token]] in tagtrail.toml"
+        }
+        true => {
+            "the API refuses the token: set TAGTRAIL_TOKEN to the secret of a [[token]] in tagtrail.toml, which the API reads when it starts"
+        }
+    };
+    Failure {
+        message: message.to_owned(),
+        ..failure
+    }
 }
 
 /// Time-out of a request.
@@ -73,6 +91,14 @@ impl Failure {
             message: message.into(),
             retryable: false,
             problem: String::new(),
+        }
+    }
+
+    /// A mistake in the arguments.
+    pub(crate) fn usage(message: impl Into<String>) -> Failure {
+        Failure {
+            code: 2,
+            ..Failure::failed(message)
         }
     }
 
@@ -108,22 +134,35 @@ struct Problem {
     code: Option<String>,
 }
 
+/// Parses the URL of a server. A host with a port, such as `127.0.0.1:8401`, means HTTP.
+pub(crate) fn http_url(address: &str) -> Option<reqwest::Url> {
+    let url = match (address.contains("://"), address.contains(':')) {
+        (true, _) => reqwest::Url::parse(address),
+        (false, true) => reqwest::Url::parse(&format!("http://{address}")),
+        (false, false) => return None,
+    };
+    url.ok()
+        .filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host())
+}
+
 /// A client of an API.
 pub(crate) struct Api {
     client: reqwest::Client,
     base: reqwest::Url,
+    origin: Origin,
     token: Option<SecretString>,
 }
 
 impl Api {
-    pub(crate) fn new(address: &str, token: Option<SecretString>) -> Result<Api, Failure> {
-        let base = reqwest::Url::parse(address)
-            .ok()
-            .filter(|url| matches!(url.scheme(), "http" | "https") && !url.cannot_be_a_base());
-        let base = base.ok_or_else(|| Failure {
-            code: 2,
-            ..Failure::failed(format!(
-                "--api {address:?} is not an address such as http://127.0.0.1:8401"
+    pub(crate) fn new(
+        address: &str,
+        origin: Origin,
+        token: Option<SecretString>,
+    ) -> Result<Api, Failure> {
+        let base = http_url(address).ok_or_else(|| {
+            Failure::usage(format!(
+                "{} {address:?} is not an address such as http://127.0.0.1:8401",
+                origin.name()
             ))
         })?;
         // Not `tagtrail_daemon::client`: people may reach the API through a proxy, and a response
@@ -137,6 +176,7 @@ impl Api {
         Ok(Api {
             client,
             base,
+            origin,
             token,
         })
     }
@@ -260,6 +300,10 @@ impl Api {
             .map_err(|error| self.unreachable(&error))?;
         let problem = serde_json::from_slice::<Problem>(&body).ok();
         let failure = problem.and_then(|problem| failure(status, problem));
+        let failure = failure.map(|failure| match status {
+            StatusCode::UNAUTHORIZED => unauthenticated(failure, self.token.is_some()),
+            _ => failure,
+        });
         Err(failure.unwrap_or_else(|| Failure {
             retryable: status.is_server_error(),
             ..self.other_server(&format!("the server answered {status}"))
@@ -269,8 +313,12 @@ impl Api {
     /// The failure of an answer that Tagtrail's API does not give.
     fn other_server(&self, answer: &str) -> Failure {
         Failure::failed(format!(
-            "{answer}; is {} the address of Tagtrail's API? Set it with --api or TAGTRAIL_API",
-            self.base
+            "{answer}; is {} the address of Tagtrail's API? If not, correct {}",
+            self.base,
+            match self.origin {
+                Origin::Default => "it with --api".to_owned(),
+                _ => self.origin.name(),
+            }
         ))
     }
 
@@ -282,8 +330,9 @@ impl Api {
         Failure {
             retryable: true,
             ..Failure::failed(format!(
-                "can't reach the API at {}: {cause}; start it with `tagtrail up`, or set its address with --api or TAGTRAIL_API",
-                self.base
+                "can't reach the API at {}: {cause}; {}",
+                self.base,
+                self.origin.cure()
             ))
         }
     }
@@ -292,6 +341,32 @@ impl Api {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_host_with_a_port_is_an_address_of_http() {
+        for (address, url) in [
+            ("127.0.0.1:8401", Some("http://127.0.0.1:8401/")),
+            ("localhost:8401", Some("http://localhost:8401/")),
+            ("[::1]:8401/x", Some("http://[::1]:8401/x")),
+            ("t.example.com:80", Some("http://t.example.com/")),
+            ("nowhere", None),
+            ("https://t.example.com", Some("https://t.example.com/")),
+            ("ftp://t.example.com", None),
+            ("http://", None),
+            ("", None),
+            ("a b", None),
+        ] {
+            let found = http_url(address).map(String::from);
+            assert_eq!(found.as_deref(), url, "{address}");
+        }
+    }
+
+    #[test]
+    fn a_refused_token_is_told_apart_from_a_missing_one() {
+        let message = |sent| unauthenticated(Failure::failed("x"), sent).message;
+        assert!(message(false).contains("requires a token"));
+        assert!(message(true).contains("refuses the token"));
+    }
 
     fn exit_code(code: &str) -> Option<u8> {
         let problem = Problem {

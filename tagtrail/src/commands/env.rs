@@ -1,5 +1,6 @@
 //! `tagtrail env`: the addresses of a running `tagtrail up` as variables, for `eval`.
 
+use std::io::IsTerminal as _;
 use std::process::ExitCode;
 
 use anyhow::Context as _;
@@ -26,7 +27,12 @@ pub(crate) struct Env {
 
 impl Env {
     pub(crate) fn run(&self) -> anyhow::Result<ExitCode> {
-        let endpoints = self.data.endpoints().context(
+        let endpoints = self.data.endpoints();
+        if endpoints.is_err() && !std::io::stdout().is_terminal() {
+            // `eval ""` would succeed. The cause goes to standard error.
+            super::write(b"false\n");
+        }
+        let endpoints = endpoints.context(
             "name the data folder of a running `tagtrail up` with --data or TAGTRAIL_DATA",
         )?;
         let mut text = String::new();
