@@ -19,6 +19,10 @@ fn doctor(up: &Up, file: &Path, arguments: &[&str]) -> (i32, String, String) {
         .env("COLUMNS", "1000")
         .env("TAGTRAIL_GATEWAY", up.address("gateway"))
         .env("TAGTRAIL_API", up.address("api"))
+        .env(
+            "TAGTRAIL_ADMIN",
+            up.address("admin").trim_start_matches("http://"),
+        )
         .output()
         .unwrap();
     let text = |bytes| String::from_utf8(bytes).unwrap();
@@ -132,6 +136,28 @@ async fn doctor_reports_each_check_and_the_cure_of_each_error() {
     assert!(out.contains("correct username and password of [[registry]]"));
     assert_eq!(found(&out, "registry", "answer").0, "ok");
     assert_eq!(found(&out, "source", "gateway").0, "ok");
+
+    // The registry sends another secret. Trials of the doctor itself are not counted.
+    let (_, out, _) = doctor(&up, &file, &["--output", "json"]);
+    assert_eq!(found(&out, "gateway", "refused").0, "ok");
+    let url = format!("{}/hooks/main", up.address("gateway"));
+    let client = reqwest::Client::new();
+    let post = async |url: &str| {
+        let request = client.post(url).bearer_auth("not-the-secret");
+        request.send().await.unwrap().status()
+    };
+    assert_eq!(post(&url).await, 401);
+    assert_eq!(
+        post(&format!("{}/hooks/mian", up.address("gateway"))).await,
+        404
+    );
+    let (code, out, _) = doctor(&up, &file, &["--output", "json"]);
+    assert_eq!(code, 0, "{out}");
+    for (of, text) in [("source", "wrong (401)"), ("gateway", "path (404)")] {
+        let (result, cause) = found(&out, of, "refused");
+        let one = cause.starts_with("1 request was refused") && cause.contains(text);
+        assert!(result == "warning" && one, "{cause}");
+    }
 
     // A source that the running gateway does not have, and a secret that the gateway refuses.
     let text = std::fs::read_to_string(&file).unwrap();

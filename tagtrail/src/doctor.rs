@@ -10,19 +10,24 @@ mod judge;
 mod names;
 mod report;
 
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use reqwest::Url;
+use serde_json::Value;
 use tagtrail_config::File;
 use time::OffsetDateTime;
 use tokio::task::JoinSet;
 
-use crate::client::api::{Api, Failure};
+use crate::client::api::{Api, Failure, http_url};
 use crate::client::print;
 use crate::client::screen::{Output, Screen};
+use crate::commands::health::reachable;
+use ask::SourceAnswers;
 use judge::SourceCoverage;
 use judge::comparison::comparison;
+use judge::refused::Refused;
 use report::{Finding, Part, Report, SourceSetup};
 
 /// Arguments of `tagtrail doctor`.
@@ -35,6 +40,10 @@ pub(crate) struct Doctor {
     /// in the settings for registries.
     #[arg(long, env = "TAGTRAIL_GATEWAY", default_value = "http://127.0.0.1:8400", value_name = "URL", value_parser = address)]
     gateway: Url,
+    /// Address of the gateway's admin page, which counts refused requests
+    /// [default: that of the data folder of `tagtrail up`, or else 127.0.0.1:8402].
+    #[arg(long, env = "TAGTRAIL_ADMIN", value_name = "ADDRESS")]
+    admin: Option<SocketAddr>,
     /// Print the settings for the registries of all sources [default: of sources that have not
     /// received an event].
     #[arg(long)]
@@ -42,10 +51,10 @@ pub(crate) struct Doctor {
 }
 
 fn address(text: &str) -> Result<Url, String> {
-    let url = Url::parse(text).ok();
+    let url = http_url(text);
     // The URL is printed, so a password in it would be, too.
     let plain = |url: &Url| url.username().is_empty() && url.password().is_none();
-    url.filter(|url| matches!(url.scheme(), "http" | "https") && url.has_host() && plain(url))
+    url.filter(plain)
         .filter(|url| url.query().is_none() && url.fragment().is_none())
         .ok_or_else(|| "write an address such as http://127.0.0.1:8400".to_owned())
 }
@@ -68,6 +77,11 @@ impl Doctor {
         }
     }
 
+    fn admin(&self) -> SocketAddr {
+        let admin = self.admin.or_else(crate::data::admin);
+        reachable(admin.unwrap_or_else(|| (Ipv4Addr::LOCALHOST, 8402).into()))
+    }
+
     async fn examine(&self, file: Arc<File>, api: &Api) -> Result<Report, Failure> {
         let client = ask::client()?;
         let (mut sources, mut registries) = (JoinSet::new(), JoinSet::new());
@@ -82,7 +96,10 @@ impl Doctor {
             registries.spawn(async move { (place, ask::registry(&file, place).await) });
         }
         let targets = targets(&file);
-        let coverage = ask::coverage(api).await;
+        let records = Records {
+            coverage: ask::coverage(api).await,
+            refused: Refused::new(ask::metrics(&client, self.admin()).await),
+        };
         let known = ask::registries(api).await.unwrap_or_default();
         let mut report = Report::new(self.gateway.host_str(), self.setup);
         report.parts.push(Part::new(
@@ -90,49 +107,31 @@ impl Doctor {
             String::new(),
             vec![judge::file(&self.config, &file)],
         ));
-        let configured: Vec<_> = file
-            .registry
-            .iter()
-            .map(|access| access.name.get_ref())
-            .collect();
         for (place, answers) in in_order(sources).await {
-            let entry = &file.source[place];
-            let name = entry.name.get_ref().to_string();
-            let mut findings = judge::source(&answers, &configured);
-            let registry = answers.setup.as_ref().ok().and_then(|setup| {
-                let registry = setup.registry.as_ref()?;
-                Some(registry.to_string())
-            });
-            let of_source = coverage
-                .as_ref()
-                .ok()
-                .map(|coverage| SourceCoverage::of(&name, registry.as_deref(), coverage));
-            if let Some(of_source) = &of_source {
-                findings.extend(judge::events(of_source, OffsetDateTime::now_utc()));
-            }
-            if let Ok(setup) = answers.setup
-                && (self.setup || of_source.is_some_and(|of_source| of_source.is_silent()))
-            {
-                report.setups.push(SourceSetup {
-                    source: name.clone(),
-                    setup,
-                });
-            }
-            report.parts.push(Part::new("source", name, findings));
+            self.judge_source(&mut report, &file, place, answers, &records);
         }
         for (place, answer) in in_order(registries).await {
             let access = &file.registry[place];
             let name = access.name.get_ref().to_string();
             let mut findings = judge::registry(access, &answer);
-            if let Ok(coverage) = &coverage {
+            if let Ok(coverage) = &records.coverage {
                 findings.extend(comparison(access, coverage, OffsetDateTime::now_utc()));
             }
             report.parts.push(Part::new("registry", name, findings));
         }
-        for (_, of_target) in in_order(targets).await {
-            report.parts.extend(of_target);
+        for (place, mut findings) in in_order(targets).await {
+            let trigger = &file.trigger[place];
+            if records.coverage.is_ok() {
+                findings.extend(judge::images(&ask::unseen(api, trigger).await));
+            }
+            let name = trigger.name.get_ref().to_string();
+            report.parts.push(Part::new("trigger", name, findings));
         }
-        let api = match coverage {
+        let elsewhere = records.refused.elsewhere();
+        report
+            .parts
+            .push(Part::new("gateway", String::new(), elsewhere));
+        let api = match records.coverage {
             Ok(_) => Finding::ok("events", "it reports when events were received"),
             Err(why) => judge::no_coverage(&why),
         };
@@ -141,20 +140,62 @@ impl Doctor {
         report.parts.push(Part::new("api", String::new(), findings));
         Ok(report)
     }
+
+    /// Adds the findings about the source at this place in the file, and its settings.
+    fn judge_source(
+        &self,
+        report: &mut Report,
+        file: &File,
+        place: usize,
+        answers: SourceAnswers,
+        records: &Records,
+    ) {
+        let name = file.source[place].name.get_ref().to_string();
+        let configured = file.registry.iter().map(|access| access.name.get_ref());
+        let mut findings = judge::source(&answers, &configured.collect::<Vec<_>>());
+        let coverage = records.coverage.as_ref().ok();
+        let coverage = coverage.map(|coverage| coverage_of(&name, &answers, coverage));
+        if let Some(coverage) = &coverage {
+            findings.extend(judge::events(coverage, OffsetDateTime::now_utc()));
+        }
+        findings.extend(records.refused.of_source(&name));
+        if let Ok(setup) = answers.setup
+            && (self.setup || coverage.is_some_and(|coverage| coverage.is_silent()))
+        {
+            report.setups.push(SourceSetup {
+                source: name.clone(),
+                setup,
+            });
+        }
+        report.parts.push(Part::new("source", name, findings));
+    }
+}
+
+/// The records of the running services.
+struct Records {
+    /// The coverage report of the API, or the reason why there is none.
+    coverage: Result<Value, String>,
+    refused: Refused,
+}
+
+/// Returns the part of the coverage report about a source.
+fn coverage_of(name: &str, answers: &SourceAnswers, coverage: &Value) -> SourceCoverage {
+    let setup = answers.setup.as_ref().ok();
+    let registry = setup.and_then(|setup| Some(setup.registry.as_ref()?.to_string()));
+    SourceCoverage::of(name, registry.as_deref(), coverage)
 }
 
 /// Tries the targets of all triggers, each in a task.
-fn targets(file: &Arc<File>) -> JoinSet<(usize, Option<Part>)> {
+fn targets(file: &Arc<File>) -> JoinSet<(usize, Vec<Finding>)> {
     let mut tasks = JoinSet::new();
     for place in 0..file.trigger.len() {
         let file = Arc::clone(file);
         tasks.spawn(async move {
             let report = tagtrail_trigger::inspect_target(&file, place).await;
-            let part = report.map(|report| {
-                let findings = judge::target(&report);
-                Part::new("trigger", report.trigger, findings)
-            });
-            (place, part)
+            (
+                place,
+                report.map_or_else(Vec::new, |report| judge::target(&report)),
+            )
         });
     }
     tasks

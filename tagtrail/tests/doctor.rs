@@ -75,6 +75,7 @@ fn doctor(file: &str, arguments: &[&str]) -> (i32, String, String) {
         .env("TAGTRAIL_CONFIG", &path)
         .env("TAGTRAIL_GATEWAY", UNREACHABLE)
         .env("TAGTRAIL_API", UNREACHABLE)
+        .env("TAGTRAIL_ADMIN", "127.0.0.1:1")
         .env("DOCTOR_HOOK_SECRET", "hidden-hook-secret")
         .env("DOCTOR_PASSWORD", "hidden-password")
         .output()
@@ -110,6 +111,7 @@ fn a_failed_check_does_not_stop_the_others() {
             ("source", "wrong", "entry", "error"),
             ("registry", "registry.example.com", "answer", "error"),
             ("registry", "other.example.com", "entry", "error"),
+            ("gateway", "", "refused", "warning"),
             ("api", "", "events", "warning"),
         ]
     );
@@ -119,7 +121,7 @@ fn a_failed_check_does_not_stop_the_others() {
     }
     // Without the API, silent sources are unknown, so no settings are printed.
     assert_eq!(json["settings"], serde_json::json!([]));
-    assert!(err.contains("7 of 9 checks failed"), "{err}");
+    assert!(err.contains("7 of 10 checks failed"), "{err}");
 }
 
 #[test]
@@ -190,4 +192,46 @@ fn settings_are_printed_for_a_source_without_events() {
         out.contains("answers 404, which Tagtrail's gateway does not return"),
         "{out}"
     );
+}
+
+#[test]
+fn refused_requests_and_images_that_were_never_seen_are_named() {
+    let server = serve(|request| match request {
+        "OPTIONS /hooks/main" => "200 OK\nwebhook-allowed-origin: *\r\ncontent-length: 0\r\n\r\n",
+        "GET /metrics" => {
+            "200 OK\n\r\ntagtrail_gateway_requests_total{source=\"main\",status=\"401\"} 3\n"
+        }
+        "GET /v1/coverage" => "200 OK\ncontent-type: application/json\r\n\r\n{\"items\":[]}",
+        "GET /v1/resolve?image=r.example.com%2Fshop%2Fweb%3Alatest" => {
+            "200 OK\ncontent-type: application/json\r\n\r\n{\"revision\":1}"
+        }
+        _ => {
+            "404 Not Found\ncontent-type: application/problem+json\r\n\r\n{\"title\":\"x\",\"code\":\"tag_unknown\"}"
+        }
+    });
+    let file = "
+[[source]]
+name = 'main'
+kind = 'harbor'
+registry = 'r.example.com'
+secret = { env = 'DOCTOR_HOOK_SECRET' }
+
+[[trigger]]
+name = 'shop'
+images.web = 'r.example.com/shop/web:latest'
+images.worker = 'r.example.com/shop/wroker:latest'
+target.command = { run = ['/bin/true'] }
+";
+    let admin = server.strip_prefix("http://").unwrap();
+    let arguments = ["--gateway", &server, "--api", &server, "--admin", admin];
+    let (code, out, err) = doctor(file, &arguments);
+    assert_eq!(code, 0, "warnings alone are no failure: {out}{err}");
+    for text in [
+        "warning  3 requests were refused since the gateway started, because the secret was missing or wrong (401)",
+        "set the secret of source main in the settings of its registry",
+        "warning  r.example.com/shop/wroker:latest was never seen, so the trigger starts no rollout",
+        "no request to a path of no source",
+    ] {
+        assert!(out.contains(text), "{text:?} is not in\n{out}");
+    }
 }

@@ -104,7 +104,7 @@ pub async fn inspect_target(file: &File, place: usize) -> Option<TargetReport> {
         Err(wrong) => report.problems.push(TargetProblem {
             fatal: true,
             found: wrong.to_string(),
-            cure: "correct the entry: until then no trigger service starts".to_owned(),
+            cure: "edit the entry as found: until then no trigger service starts".to_owned(),
         }),
     }
     Some(report)

@@ -17,16 +17,21 @@ pub(crate) struct Health {
     admin: SocketAddr,
 }
 
+/// Returns the address at which this machine reaches a server that listens on `address`.
+pub(crate) fn reachable(mut address: SocketAddr) -> SocketAddr {
+    if address.ip().is_unspecified() {
+        address.set_ip(match address.ip() {
+            IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
+            IpAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
+        });
+    }
+    address
+}
+
 impl Health {
     /// Returns exit code 0 if the service is ready, otherwise 1.
     pub(crate) async fn run(self) -> anyhow::Result<ExitCode> {
-        let mut address = self.admin;
-        if address.ip().is_unspecified() {
-            address.set_ip(match address.ip() {
-                IpAddr::V4(_) => Ipv4Addr::LOCALHOST.into(),
-                IpAddr::V6(_) => Ipv6Addr::LOCALHOST.into(),
-            });
-        }
+        let address = reachable(self.admin);
         let client = tagtrail_daemon::client(Duration::from_secs(3)).build()?;
         let answer = client
             .get(format!("http://{address}/readyz"))

@@ -1,11 +1,12 @@
 //! The requests of the doctor. A failed request is an answer too, and not an error.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use reqwest::{Client, Method};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::Value;
-use tagtrail_config::File;
+use tagtrail_config::{File, Trigger};
 use tagtrail_daemon::chain;
 use tagtrail_gateway::Setup;
 use tagtrail_proto::Repository;
@@ -128,6 +129,39 @@ pub(super) async fn registry(file: &File, place: usize) -> RegistryAnswers {
         list
     );
     RegistryAnswers { ping, list }
+}
+
+/// Reads the metrics of an admin page. Returns the reason if that fails.
+pub(super) async fn metrics(client: &Client, address: SocketAddr) -> Result<String, String> {
+    let url = format!("http://{address}/metrics");
+    let answer = match client.get(&url).send().await {
+        Ok(answer) => answer.error_for_status(),
+        Err(error) => Err(error),
+    };
+    let why = |error: reqwest::Error| {
+        format!("no metrics from {address}: {}", chain(&error.without_url()))
+    };
+    answer.map_err(why)?.text().await.map_err(why)
+}
+
+/// Returns the images of a trigger that have no history. An image about which the API does not
+/// answer is left out.
+pub(super) async fn unseen(api: &Api, trigger: &Trigger) -> Vec<String> {
+    let mut unseen = Vec::new();
+    let asking = async {
+        for image in trigger.images.values() {
+            let image = image.to_string();
+            let query = [("image", Some(image.clone()))];
+            let answer = api.get(&["resolve"], &query);
+            let unknown = |failure: Failure| failure.problem == "tag_unknown";
+            if answer.await.is_err_and(unknown) {
+                unseen.push(image);
+            }
+        }
+    };
+    // The images found until then are named.
+    let _ = tokio::time::timeout(TIMEOUT, asking).await;
+    unseen
 }
 
 /// Reads the registries in history from the API. `None` if that fails: the checks of the API report

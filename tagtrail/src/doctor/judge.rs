@@ -1,6 +1,7 @@
 //! The findings that follow from the answers, and the cure for each. Pure.
 
 pub(super) mod comparison;
+pub(super) mod refused;
 
 use std::path::Path;
 
@@ -46,7 +47,7 @@ pub(super) fn source(answers: &SourceAnswers, configured: &[&Registry]) -> Vec<F
             return vec![Finding::error(
                 "entry",
                 wrong,
-                "correct the entry: until then no service starts",
+                "edit the entry as found: until then no service starts",
             )];
         }
     };
@@ -333,6 +334,20 @@ pub(super) fn target(report: &TargetReport) -> Vec<Finding> {
     report.problems.iter().map(finding).collect()
 }
 
+/// Judges the images of a trigger that have no history.
+pub(super) fn images(unseen: &[String]) -> Option<Finding> {
+    let subject = match unseen {
+        [] => return None,
+        [image] => format!("{image} was never seen"),
+        images => format!("{} were never seen", images.join(", ")),
+    };
+    Some(Finding::warning(
+        "images",
+        format!("{subject}, so the trigger starts no rollout"),
+        "push each image once, or correct its name: tagtrail images lists the images that were seen",
+    ))
+}
+
 /// Formats a duration in the largest unit, rounded down.
 fn rough(age: Duration) -> String {
     let seconds = age.whole_seconds().max(0);
@@ -349,7 +364,7 @@ pub(super) fn no_coverage(why: &str) -> Finding {
     Finding::warning(
         "events",
         format!("the last events are unknown: {why}"),
-        "start the API, or set its address with --api or TAGTRAIL_API; an older version has no coverage report",
+        "start the API, or correct its address; an older version has no coverage report",
     )
 }
 
@@ -362,7 +377,7 @@ pub(super) fn registry(access: &RegistryAccess, answers: &RegistryAnswers) -> Ve
             return vec![Finding::error(
                 "entry",
                 wrong,
-                "correct the entry: until then no service starts",
+                "edit the entry as found: until then no service starts",
             )];
         }
         Err(why @ (CheckError::Unreachable(_) | CheckError::TooLate(_))) => {

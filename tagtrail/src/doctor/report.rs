@@ -77,7 +77,7 @@ impl Finding {
 /// A part of the configuration, with the findings about it.
 #[derive(Debug)]
 pub(super) struct Part {
-    /// `file`, `source`, `registry`, `trigger` or `api`.
+    /// `file`, `source`, `registry`, `trigger`, `gateway` or `api`.
     kind: &'static str,
     name: String,
     findings: Vec<Finding>,
