@@ -43,25 +43,38 @@ pub(super) fn describe(list: &Value, screen: &Screen) -> String {
     ];
     let mut errors = String::new();
     let rows = items(list).iter().map(|item| {
-        let [trigger, number, state, attempts, created, error] = [
-            "trigger",
-            "number",
-            "state",
-            "attempts",
-            "created_at",
-            "error",
-        ]
-        .map(|name| field(item, name));
-        if error != "-" {
-            let error = format!("{trigger} {number}, {state} after attempt {attempts}: {error}");
-            errors += "\n";
-            errors += &wrap(screen, &error, 0);
-        }
+        let [trigger, number, attempts, created] =
+            ["trigger", "number", "attempts", "created_at"].map(|name| field(item, name));
+        let state = state(item);
+        errors += &failure(item, screen);
         let images = images(item, screen);
         let created = screen.time(&created);
         [trigger, number, state, attempts, created, images]
     });
     table(screen, columns, rows) + &errors + more(list)
+}
+
+/// Formats the state of a rollout. A rollout whose last attempt failed, and which is not ended,
+/// waits for its next attempt or is in it: `retrying (2)` after two attempts.
+pub(crate) fn state(rollout: &Value) -> String {
+    let state = field(rollout, "state");
+    match state == "running" && field(rollout, "error") != "-" {
+        true => format!("retrying ({})", field(rollout, "attempts")),
+        false => state,
+    }
+}
+
+/// Returns a line with the error of a rollout's last attempt; otherwise nothing.
+pub(crate) fn failure(rollout: &Value, screen: &Screen) -> String {
+    let [trigger, number, attempts, error] =
+        ["trigger", "number", "attempts", "error"].map(|name| field(rollout, name));
+    if error == "-" {
+        return String::new();
+    }
+    let state = state(rollout);
+    let state = state.split(' ').next().unwrap_or_default();
+    let text = format!("{trigger} {number}, {state} after attempt {attempts}: {error}");
+    format!("\n{}", wrap(screen, &text, 0))
 }
 
 /// Formats the images of a rollout: `web#17=0123456789ab worker#4=…`.

@@ -157,9 +157,9 @@ fn cell(fit: Fit, text: &str, width: usize) -> Cell {
 
 /// The colour of a state.
 fn colour(state: &str) -> Option<Color> {
-    match state.split(' ').next()? {
+    match state.split([' ', ',']).next()? {
         "ok" | "active" | "succeeded" | "created" | "recreated" => Some(Color::Green),
-        "warning" | "paused" | "running" | "reverted" => Some(Color::Yellow),
+        "warning" | "paused" | "running" | "retrying" | "reverted" => Some(Color::Yellow),
         "error" | "failed" | "deleted" | "lost" => Some(Color::Red),
         "superseded" => Some(Color::DarkGrey),
         _ => None,
@@ -224,6 +224,24 @@ pub(crate) fn cut(text: &str, width: usize) -> String {
     let mut end = take(&mut text.chars().rev(), room - room / 3);
     end.reverse();
     start.into_iter().chain(['…']).chain(end).collect()
+}
+
+/// Cuts the end of a sentence that has more than `most` columns, between two words.
+pub(crate) fn shorten(text: &str, most: usize) -> String {
+    if text.width() <= most {
+        return text.to_owned();
+    }
+    let mut short = String::new();
+    for word in text.split_whitespace() {
+        // Room for a blank and the mark.
+        if short.width() + word.width() + 3 > most {
+            break;
+        }
+        short += word;
+        short.push(' ');
+    }
+    short.push('…');
+    short
 }
 
 /// Wraps a sentence at the width of the screen, with this many blanks before each line.

@@ -4,10 +4,9 @@ use serde_json::Value;
 
 use super::api::{Api, Failure};
 use super::print::{field, items};
-use super::rollouts::images;
 use super::screen::Screen;
 use super::table::{Column, table, wrap};
-use super::{Printable, suggest};
+use super::{Printable, rollouts, suggest};
 
 /// Arguments of `tagtrail triggers`.
 #[derive(Debug, clap::Args)]
@@ -59,14 +58,27 @@ async fn switch(
     Ok(Printable { json, text })
 }
 
+/// Returns a line about a paused trigger whose images have newer heads; otherwise nothing.
+fn newer_heads(trigger: &Value, screen: &Screen) -> String {
+    let [name, state] = ["name", "state"].map(|key| field(trigger, key));
+    let heads = match trigger.get("newer").and_then(Value::as_u64) {
+        None | Some(0) => return String::new(),
+        _ if state != "paused" => return String::new(),
+        Some(1) => "1 newer head".to_owned(),
+        Some(newer) => format!("{newer} newer heads"),
+    };
+    let text = format!("{name} is paused, {heads}: `tagtrail resume {name}` starts a rollout");
+    format!("\n{}", wrap(screen, &text, 0))
+}
+
 pub(super) fn describe(triggers: &[Value], screen: &Screen) -> String {
     let rows = triggers.iter().map(|trigger| {
         let current = trigger.get("current").filter(|current| !current.is_null());
-        let [number, state, images] = match current {
+        let [number, outcome, images] = match current {
             Some(rollout) => [
                 field(rollout, "number"),
-                field(rollout, "state"),
-                images(rollout, screen),
+                rollouts::state(rollout),
+                rollouts::images(rollout, screen),
             ],
             None => ["-"; 3].map(str::to_owned),
         };
@@ -75,7 +87,7 @@ pub(super) fn describe(triggers: &[Value], screen: &Screen) -> String {
             field(trigger, "state"),
             field(trigger, "target"),
             number,
-            state,
+            outcome,
             images,
         ]
     });
@@ -89,6 +101,10 @@ pub(super) fn describe(triggers: &[Value], screen: &Screen) -> String {
     ];
     let mut text = table(screen, columns, rows);
     for trigger in triggers {
+        text += &newer_heads(trigger, screen);
+        if let Some(rollout) = trigger.get("current") {
+            text += &rollouts::failure(rollout, screen);
+        }
         let waiting = trigger.get("waiting").and_then(Value::as_array);
         for gate in waiting.into_iter().flatten() {
             let [name, image, why, since] = [
@@ -115,6 +131,26 @@ mod tests {
 
     use super::super::screen::tests::screen;
     use super::*;
+
+    #[test]
+    fn newer_heads_of_a_paused_trigger_and_attempts_are_shown() {
+        let current = json!({ "trigger": "shop", "number": 4, "state": "running", "attempts": 2, "error": "exit status: 7" });
+        let trigger = |state: &str, newer: u64| json!({ "name": "shop", "state": state, "target": "command", "newer": newer, "current": current });
+        let text = describe(&[trigger("paused", 1)], &screen(80));
+        assert!(text.contains("retrying (2)"), "{text}");
+        assert!(
+            text.ends_with(
+                "\nshop is paused, 1 newer head: `tagtrail resume shop` starts a rollout\nshop 4, retrying after attempt 2: exit status: 7"
+            ),
+            "{text}"
+        );
+        let text = describe(&[trigger("paused", 3)], &screen(80));
+        assert!(text.contains("paused, 3 newer heads"), "{text}");
+        for nothing_newer in [trigger("paused", 0), trigger("active", 1)] {
+            let text = describe(&[nothing_newer], &screen(80));
+            assert!(!text.contains("newer"), "{text}");
+        }
+    }
 
     #[test]
     fn a_closed_gate_is_shown_below_the_table() {
