@@ -44,10 +44,10 @@ fn wanted(text: &str) -> Result<Wanted, String> {
     let found = kinds.iter().find_map(|setup| Some((setup, known(setup)?)));
     let Some((setup, kind)) = found else {
         let names: Vec<&str> = kinds.iter().flat_map(|setup| setup.names.clone()).collect();
-        let meant =
-            closest(kind, &names).map_or_else(String::new, |name| format!("did you mean {name}? "));
+        let meant = closest(kind, &names);
+        let meant = meant.map_or_else(String::new, |name| format!("; did you mean {name}?"));
         return Err(format!(
-            "{kind:?} is no kind of source; {meant}The kinds are {}",
+            "{kind:?} is no kind of source; the kinds are {}{meant}",
             names.join(", ")
         ));
     };

@@ -11,12 +11,12 @@ use serde_json::{Value, json};
 use tagtrail_bus::Bus;
 use tagtrail_bus::topology::Stream;
 use tagtrail_config::File;
-use tagtrail_proto::{Quarantined, clean_text, instant};
+use tagtrail_proto::{Quarantined, instant};
 
 use super::Servers;
 use crate::client::print::{clean, line};
 use crate::client::screen::{Format, Output, Screen};
-use crate::client::table::{Column, table};
+use crate::client::table::{Column, shorten, table};
 
 /// Arguments of `tagtrail quarantine`.
 #[derive(Debug, clap::Args)]
@@ -54,6 +54,8 @@ enum QuarantineCommand {
     },
 }
 
+/// Columns of a reason in a table that fits the screen.
+const REASON: usize = 120;
 /// Exit code for a number that is not in the list.
 const NOT_FOUND: u8 = 3;
 
@@ -123,7 +125,10 @@ fn describe(found: &[(u64, Quarantined)], screen: &Screen) -> String {
             entry.source.clone(),
             entry.kind.clone(),
             entry.length.to_string(),
-            clean_text(&entry.reason, 120),
+            match screen.width {
+                Some(_) => shorten(&entry.reason, REASON),
+                None => entry.reason.clone(),
+            },
         ]
     });
     table(screen, columns, rows)
@@ -190,7 +195,7 @@ fn print(text: &str) -> anyhow::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::client::screen::tests::screen;
+    use crate::client::screen::tests::{screen, wide};
 
     #[test]
     fn the_list_fits_80_columns() {
@@ -202,8 +207,12 @@ mod tests {
             None,
             b"not JSON",
         );
-        let text = describe(&[(1, entry.clone()), (1_234_567, entry)], &screen(80));
+        let reason = entry.reason.clone();
+        let entries = [(1, entry.clone()), (1_234_567, entry)];
+        assert!(describe(&entries, &wide()).contains(reason.trim_end()));
+        let text = describe(&entries, &screen(80));
         let widest = text.lines().map(|line| line.chars().count()).max();
-        assert_eq!(widest, Some(80), "{text}");
+        assert!(widest > Some(70) && widest <= Some(80), "{text}");
+        assert!(text.contains("…"), "{text}");
     }
 }
