@@ -176,12 +176,20 @@ async fn times(up: &Up) {
         ("2026-03-03T12:59:59+01:00", 3),
         ("2026-03-04", 0),
         ("2026-03-03", 3),
-        ("2026-03-03T14:02:00", 2),
+        ("2026-03-03T14:02:00", 0),
+        ("2026-03-03 11:59", 3),
+        ("2h", 0),
+        ("yesterday", 2),
     ] {
         let output = at(time);
         assert_eq!(output.code, code, "{time}: {output:?}");
         assert!(!output.err.contains("%2B"), "{time}: {output:?}");
     }
+    let swapped = cli.run(&["history", WEB, "--since", "1h", "--until", "2h"]);
+    assert!(
+        swapped.code == 2 && swapped.err.contains("is later than until"),
+        "{swapped:?}"
+    );
     // The API's own advice is for addresses.
     let ask = async |time: &str| {
         let url = format!("{}/v1/resolve?image={WEB}&at={time}", up.address("api"));

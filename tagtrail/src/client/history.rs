@@ -6,6 +6,7 @@ use super::api::{Api, Failure};
 use super::print::{field, items, more};
 use super::screen::Screen;
 use super::table::{Column, table};
+use super::time::{self, Time};
 use super::{Printable, suggest};
 
 /// Arguments of `tagtrail history`.
@@ -13,12 +14,13 @@ use super::{Printable, suggest};
 pub(crate) struct History {
     /// The image, such as registry.example.com/shop/web:latest (without a tag: latest).
     image: String,
-    /// List revisions that took effect at this time or later, such as 2026-03-03T14:02:00Z.
-    #[arg(long, value_name = "TIME", value_parser = super::time::text)]
-    since: Option<String>,
+    /// List revisions that took effect at this time or later, such as 2026-03-03T14:02:00Z or 2h
+    /// (ago).
+    #[arg(long, value_name = "TIME", value_parser = super::time::parse)]
+    since: Option<Time>,
     /// List revisions that took effect before this time.
-    #[arg(long, value_name = "TIME", value_parser = super::time::text)]
-    until: Option<String>,
+    #[arg(long, value_name = "TIME", value_parser = super::time::parse)]
+    until: Option<Time>,
     /// Most revisions to list.
     #[arg(long, default_value_t = 50, value_parser = super::rollouts::limit)]
     limit: usize,
@@ -26,10 +28,11 @@ pub(crate) struct History {
 
 impl History {
     pub(crate) async fn run(self, api: &Api, screen: &Screen) -> Result<Printable, Failure> {
+        let time = |given: Option<&Time>| time::text(given, screen.zone.as_ref());
         let query = [
             ("image", Some(self.image.clone())),
-            ("since", self.since),
-            ("until", self.until),
+            ("since", time(self.since.as_ref())?),
+            ("until", time(self.until.as_ref())?),
         ];
         let answer = api.list(&["history"], &query, self.limit).await;
         let json = suggest::image(api, &self.image, answer).await?;
@@ -49,6 +52,7 @@ pub(super) fn describe(list: &Value, screen: &Screen) -> String {
         Column::whole(screen.time_name("SINCE")),
         Column::name("ACTOR"),
         Column::name("SOURCE"),
+        Column::whole("ORIGIN").only_wide(),
     ];
     let rows = items(list).iter().map(|item| {
         let late = match item.get("late") {
@@ -62,6 +66,7 @@ pub(super) fn describe(list: &Value, screen: &Screen) -> String {
             screen.time(&field(item, "occurred_at")),
             field(item, "actor"),
             field(item, "source"),
+            field(item, "origin"),
         ]
     });
     table(screen, columns, rows) + more(list)

@@ -6,6 +6,7 @@ use super::api::{Api, Failure};
 use super::print::field;
 use super::screen::Screen;
 use super::table::{Column, table};
+use super::time::{self, Time};
 use super::{Printable, suggest};
 
 /// Arguments of `tagtrail resolve`.
@@ -13,12 +14,12 @@ use super::{Printable, suggest};
 pub(crate) struct Resolve {
     /// The image, such as registry.example.com/shop/web:latest (without a tag: latest).
     image: String,
-    /// Print the digest at this time, such as 2026-03-03T14:02:00Z.
-    #[arg(long, value_name = "TIME", value_parser = super::time::text)]
-    at: Option<String>,
+    /// Print the digest at this time, such as 2026-03-03T14:02:00Z or 2h (ago).
+    #[arg(long, value_name = "TIME", value_parser = super::time::parse)]
+    at: Option<Time>,
     /// Ignore revisions recorded after this time.
-    #[arg(long, value_name = "TIME", value_parser = super::time::text)]
-    known_at: Option<String>,
+    #[arg(long, value_name = "TIME", value_parser = super::time::parse)]
+    known_at: Option<Time>,
     /// Print the digest of this revision.
     #[arg(long, value_name = "NUMBER", conflicts_with_all = ["at", "known_at"])]
     revision: Option<u64>,
@@ -29,10 +30,11 @@ pub(crate) struct Resolve {
 
 impl Resolve {
     pub(crate) async fn run(self, api: &Api, screen: &Screen) -> Result<Printable, Failure> {
+        let time = |given: Option<&Time>| time::text(given, screen.zone.as_ref());
         let query = [
             ("image", Some(self.image.clone())),
-            ("at", self.at),
-            ("known_at", self.known_at),
+            ("at", time(self.at.as_ref())?),
+            ("known_at", time(self.known_at.as_ref())?),
             ("revision", self.revision.map(|number| number.to_string())),
         ];
         let answer = api.get(&["resolve"], &query).await;

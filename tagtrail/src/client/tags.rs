@@ -6,6 +6,7 @@ use super::api::{Api, Failure};
 use super::print::{field, items, more};
 use super::screen::Screen;
 use super::table::{Column, table};
+use super::time::{self, Time};
 use super::{Printable, suggest};
 
 /// Arguments of `tagtrail tags`.
@@ -14,8 +15,8 @@ pub(crate) struct Tags {
     /// The image, such as registry.example.com/shop/web. A tag or digest of it is ignored.
     image: String,
     /// Print the digests at this time, such as 2026-03-03T14:02:00Z [default: now].
-    #[arg(long, value_name = "TIME", value_parser = super::time::text)]
-    at: Option<String>,
+    #[arg(long, value_name = "TIME", value_parser = super::time::parse)]
+    at: Option<Time>,
     /// Also list tags that were deleted.
     #[arg(long)]
     deleted: bool,
@@ -32,7 +33,7 @@ impl Tags {
         let flag = |given: bool| given.then(|| "true".to_owned());
         let query = [
             ("repository", Some(repository(&self.image).to_owned())),
-            ("at", self.at),
+            ("at", time::text(self.at.as_ref(), screen.zone.as_ref())?),
             ("deleted", flag(self.deleted)),
             ("signatures", flag(self.signatures)),
         ];

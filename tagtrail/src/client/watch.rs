@@ -9,6 +9,7 @@ use super::api::{Api, Failure};
 use super::print::{field, line};
 use super::screen::{Output, Screen};
 use super::table::{Column, row, table};
+use super::time::{self, Time};
 
 /// Arguments of `tagtrail watch`.
 #[derive(Debug, clap::Args)]
@@ -19,8 +20,8 @@ pub(crate) struct Watch {
     pattern: Option<String>,
     /// Begin with the revisions recorded since this time, such as 2026-03-03T14:02:00Z
     /// [default: only new ones].
-    #[arg(long, value_name = "TIME", value_parser = super::time::text)]
-    since: Option<String>,
+    #[arg(long, value_name = "TIME", value_parser = super::time::parse)]
+    since: Option<Time>,
     /// Also show tags that hold signatures, attestations and the like (`sha256-….sig`).
     #[arg(long)]
     signatures: bool,
@@ -38,7 +39,10 @@ impl Watch {
         let signatures = self.signatures.then(|| "true".to_owned());
         let query = [
             ("match", self.pattern),
-            ("since", self.since),
+            (
+                "since",
+                time::text(self.since.as_ref(), screen.zone.as_ref())?,
+            ),
             ("signatures", signatures),
         ];
         let mut left = self.count.unwrap_or(u64::MAX);
@@ -99,7 +103,7 @@ fn show_images(place: &str, pattern: &str) {
 /// Prints the reason, and waits before the next attempt.
 async fn back_off(reason: &str, attempt: u32) {
     let pause = tagtrail_daemon::backoff(attempt).min(Duration::from_secs(2));
-    let _ = writeln!(std::io::stderr(), "{reason}; trying again in {pause:.1?}");
+    let _ = writeln!(std::io::stderr(), "{reason}; retrying in {pause:.1?}");
     tokio::time::sleep(pause).await;
 }
 

@@ -2,13 +2,13 @@
 
 use std::process::ExitCode;
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, anyhow, bail};
 use sqlx::{ConnectOptions as _, Connection as _};
 use tagtrail_postgres::DbArgs;
 use tagtrail_proto::Image;
-use time::OffsetDateTime;
 
 use super::Servers;
+use crate::client::time::Time;
 
 /// Arguments of `tagtrail republish`.
 #[derive(Debug, clap::Args)]
@@ -19,7 +19,7 @@ pub(crate) struct Republish {
     /// Republish all revisions of each image with a push recorded at this time or later, such as
     /// 2026-03-03T14:02:00Z.
     #[arg(long, value_name = "TIME", value_parser = crate::client::time::parse)]
-    since: Option<OffsetDateTime>,
+    since: Option<Time>,
     /// URL of Postgres, with credentials [default: from the data folder of `tagtrail up`].
     #[arg(long, env = "DATABASE_URL", hide_env_values = true)]
     database_url: Option<String>,
@@ -41,7 +41,10 @@ impl Republish {
         let bus = self.servers.bus().await?;
         let selection = match (self.image, self.since) {
             (Some(image), _) => tagtrail_indexer::Republish::Image(image),
-            (None, Some(time)) => tagtrail_indexer::Republish::Since(time),
+            (None, Some(time)) => {
+                let time = time.at(None).map_err(|failure| anyhow!(failure.message))?;
+                tagtrail_indexer::Republish::Since(time)
+            }
             (None, None) => bail!("--image or --since is required"),
         };
         let mut shown = std::time::Instant::now();
