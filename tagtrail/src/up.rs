@@ -191,7 +191,7 @@ async fn check(config: &Config, file: &Path) -> anyhow::Result<()> {
     tagtrail_resolver::check(&file)?;
     tagtrail_trigger::check(&file)?;
     tagtrail_api::check_start(&file, config.api)?;
-    // Free until the services bind them: a client that connected meanwhile would wait for an answer.
+    // The listeners are dropped: until the services listen, a client must not wait for an answer.
     tagtrail_gateway::bind(config.gateway).await?;
     tagtrail_api::bind(config.api).await?;
     Ok(())

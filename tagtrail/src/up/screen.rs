@@ -7,7 +7,7 @@ use std::path::Path;
 use serde_json::Value;
 use tagtrail_bus::Subscription;
 use tagtrail_proto::{Event, Revision, Rollout, RolloutState};
-use time::OffsetDateTime;
+use time::{OffsetDateTime, UtcOffset};
 use tokio_util::sync::CancellationToken;
 
 /// Columns of a line, and of a digest in it.
@@ -89,10 +89,16 @@ fn of_revision(event: &Event<Revision>) -> String {
         revision.registry, revision.repository, revision.tag
     );
     let late = if revision.late { " (late)" } else { "" };
+    // The time that history and `tagtrail watch` have, too. It may be of another day.
+    let at = revision.occurred_at.to_offset(UtcOffset::UTC);
+    let day = match at.date() == revision.recorded_at.to_offset(UtcOffset::UTC).date() {
+        true => String::new(),
+        false => format!(" of {}", at.date()),
+    };
     row(
-        revision.recorded_at,
+        at,
         &format!("{:<9} {short:<DIGEST$}", revision.kind.to_string()),
-        &format!("{name} #{}{late}", revision.revision),
+        &format!("{name} #{}{late}{day}", revision.revision),
     )
 }
 
