@@ -57,7 +57,7 @@ pub(crate) async fn revisions(
             "ms",
             p50.clone(),
             floor,
-            stack.goal(Goal::AtMost(1.5)),
+            stack.goal(Goal::AtMost(1.3)),
         ),
         Row::against(
             format!("push to revision, p99 to p50, {name}"),

@@ -194,14 +194,14 @@ pub(crate) async fn api(
             "req/s",
             head,
             ceiling.clone(),
-            Goal::AtLeast(0.8),
+            Goal::AtLeast(1.2),
         ),
         Row::against(
             format!("resolve at a time, {name}"),
             "req/s",
             as_of,
             ceiling,
-            Goal::AtLeast(0.7),
+            Goal::AtLeast(1.0),
         ),
         Row::alone(
             format!("resolve at a time, p99, {name}"),
