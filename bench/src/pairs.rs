@@ -1,6 +1,6 @@
 //! Two builds of the program in turn, in one run: the effect of a change on this machine. Each
-//! build has its own nats-servers and databases, made by its own `migrate`, and the order of the two
-//! is reversed in every other round.
+//! build has its own nats-servers and databases, made by its own `migrate`, and the order of the
+//! two is reversed in every other round.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
