@@ -121,9 +121,8 @@ async fn each_process_has_at_most_the_documented_connections() {
     let fleet = Fleet::start("registry.example.com").await;
     let mut db = fleet.postgres.db().connect().await;
     eventually("the indexer to hold all partitions", SOON, async || {
-        let held = connections(&mut db).await;
-        held.contains(&("tagtrail-indexer".to_owned(), 9))
-            .then_some(())
+        let page = fleet.admin("indexer", "metrics").await?;
+        page.contains("tagtrail_indexer_partitions 8").then_some(())
     })
     .await;
     let most = [

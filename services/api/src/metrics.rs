@@ -79,6 +79,11 @@ impl Metrics {
         drop(self.seconds.get_or_create(&OperationLabels { operation }));
     }
 
+    /// Creates the series of a kind of question, for the same reason.
+    pub(crate) fn expect_question(&self, question: &'static str) {
+        drop(self.together.get_or_create(&QuestionLabels { question }));
+    }
+
     /// Counts an answer.
     pub(crate) fn answered(&self, operation: &'static str, status: u16, seconds: f64) {
         self.requests

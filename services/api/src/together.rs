@@ -87,6 +87,7 @@ impl Together {
     pub(crate) fn new(database: &Database, metrics: &Metrics) -> (Together, Vec<Asker>) {
         let mut askers = Vec::new();
         let mut queue = |kind| {
+            metrics.expect_question(Kind::name(kind));
             let (sender, receiver) = mpsc::channel(WAITING);
             let queue = Arc::new(Mutex::new(receiver));
             askers.extend((0..ASKERS).map(|_| Asker {
