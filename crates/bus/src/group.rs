@@ -1,6 +1,6 @@
 //! Publishing a group of messages: the server stores all of them, or none (an atomic batch).
 //!
-//! A server that syncs each message syncs a group about five times, whatever the size of the group.
+//! A server that syncs each message syncs a group about five times, regardless of its size.
 //! So a group costs more than a few single messages, and far less than many. The server refuses a
 //! whole group for one id that the stream holds already. The caller then sends the messages one by
 //! one with the same ids: each gets an answer of its own.
@@ -13,7 +13,8 @@ use async_nats::header::{
 use async_nats::jetstream::Context;
 use async_nats::jetstream::message::PublishMessage;
 
-use crate::publish::{Ack, Condition, Fence, Message, PublishError, build, publish_error};
+use crate::fence::Fence;
+use crate::publish::{Ack, Condition, Message, PublishError, build, publish_error};
 use crate::topology::Stream;
 use crate::{Bus, server};
 

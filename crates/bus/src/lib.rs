@@ -1,8 +1,8 @@
 //! The bus: NATS `JetStream` as Tagtrail uses it, and the only crate that names `async-nats`.
 //!
 //! In scope: connecting ([`Bus`]), the streams and their limits ([`topology`]: the one place to
-//! look), publishing with an acknowledgement that can be awaited later and with a fence
-//! ([`publish`]), or several at once ([`group`]), reading a stream from a known position
+//! look), publishing with an acknowledgement that can be awaited later ([`publish`]), behind a
+//! fence ([`fence`]), or several at once ([`group`]), reading a stream from a known position
 //! ([`consume`]), looking single messages up (`lookup.rs`), and sharing messages among instances
 //! ([`jobs`]).
 //!
@@ -12,6 +12,7 @@
 mod address;
 pub mod consume;
 mod durability;
+pub mod fence;
 pub mod group;
 pub mod jobs;
 mod lookup;

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use tagtrail_bus::consume::{Position, ReadError};
-use tagtrail_bus::publish::{Fence, Message, PublishError};
+use tagtrail_bus::fence::Fence;
+use tagtrail_bus::publish::{Message, PublishError};
 use tagtrail_bus::topology::Stream;
 use tagtrail_bus::{Bus, BusArgs, BusError};
 use tagtrail_proto::Subject;

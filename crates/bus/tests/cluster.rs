@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "in tests a panic is the report")]
 
+use tagtrail_bus::fence::Fence;
 use tagtrail_bus::publish::{Message, PublishError};
 use tagtrail_bus::{Bus, BusArgs};
 use tagtrail_proto::Subject;
@@ -53,7 +54,7 @@ async fn a_group_behind_a_fence_is_stored_whole_and_in_order_or_not_at_all() {
     let (sleeper, holder) = (connect(&cluster).await, connect(&cluster).await);
     let old = sleeper.fence(3).await.unwrap();
     assert!(old.takes_groups());
-    let group = async |fence: &tagtrail_bus::publish::Fence, bodies: Bodies| {
+    let group = async |fence: &Fence, bodies: Bodies| {
         let subjects: Vec<Subject> = bodies.iter().map(|body| subject(&body[..1])).collect();
         let messages = bodies.iter().zip(&subjects);
         let messages: Vec<_> = messages.map(|(body, to)| message(to, body)).collect();

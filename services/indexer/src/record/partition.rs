@@ -1,6 +1,6 @@
 //! The state of a partition that its holder keeps in memory.
 
-use tagtrail_bus::publish::{Fence, Known};
+use tagtrail_bus::fence::{Fence, Known};
 
 use crate::recheck::AskedRegistries;
 use crate::record::tag_ids::TagIds;

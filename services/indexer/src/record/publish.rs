@@ -3,7 +3,8 @@
 use std::collections::{HashSet, VecDeque};
 
 use futures_util::future::BoxFuture;
-use tagtrail_bus::publish::{Ack, Fence, Message, PublishError};
+use tagtrail_bus::fence::Fence;
+use tagtrail_bus::publish::{Ack, Message, PublishError};
 use tagtrail_bus::topology::Stream;
 use tagtrail_bus::{Bus, group};
 use tagtrail_daemon::{Span, SpanKind};

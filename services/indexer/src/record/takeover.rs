@@ -1,7 +1,7 @@
 //! Takes a partition over: publishes recorded but unpublished revisions, before any new revision.
 
 use sqlx::PgConnection;
-use tagtrail_bus::publish::{Fence, Known};
+use tagtrail_bus::fence::{Fence, Known};
 use tagtrail_failpoint::FailPoint;
 use tagtrail_history::recorded::{self, OrdinalRange, Recorded};
 use tokio::sync::{mpsc, watch};

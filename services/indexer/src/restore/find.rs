@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use sqlx::PgConnection;
 use tagtrail_bus::Bus;
 use tagtrail_bus::consume::{Position, ReadError};
-use tagtrail_bus::publish::Known;
+use tagtrail_bus::fence::Known;
 use tagtrail_bus::topology::Stream;
 use tagtrail_proto::{Image, Subject, partition_of};
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use sqlx::postgres::PgRow;
 use sqlx::{PgConnection, Row as _};
 use tagtrail_bus::consume::Position;
-use tagtrail_bus::publish::Known;
+use tagtrail_bus::fence::Known;
 use tagtrail_failpoint::FailPoint;
 use tagtrail_postgres::{position, row};
 use time::OffsetDateTime;
