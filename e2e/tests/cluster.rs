@@ -35,22 +35,46 @@ fn push(n: usize) -> Push {
     }
 }
 
+/// The environment of a process that uses the cluster.
+fn environment<'a>(db: &'a str, nats: &'a str) -> [(&'a str, &'a str); 4] {
+    [
+        ("DATABASE_URL", db),
+        ("NATS_URL", nats),
+        ("TAGTRAIL_NATS_REPLICAS", "3"),
+        ("TAGTRAIL_CLAIM_INTERVAL_MS", "20"),
+    ]
+}
+
+/// Creates the schema and the streams.
+async fn migrate(environment: &[(&str, &str)]) {
+    let mut migrating = Process::tagtrail(&["migrate"], environment);
+    assert!(migrating.ended(SOON).await.success());
+}
+
+/// Returns the numbers of the revisions in REVISIONS, by image, in the order of the stream; `None`
+/// if no server answers.
+async fn published(nats: &TestCluster) -> Option<BTreeMap<String, Vec<u64>>> {
+    let context = async_nats::jetstream::new(nats.client().await?);
+    let messages = tagtrail_testkit::messages(&context, "REVISIONS").await;
+    let mut published: BTreeMap<String, Vec<u64>> = BTreeMap::new();
+    for (subject, body) in &messages {
+        if subject.starts_with("tagtrail.revision.") {
+            let event: Event<Revision> = serde_json::from_slice(body).unwrap();
+            let numbers = published.entry(event.subject).or_default();
+            numbers.push(event.data.revision);
+        }
+    }
+    Some(published)
+}
+
 /// The indexer starts after all pushes were stored, and so has many revisions of a partition to
 /// publish at once. A replicated stream accepts a single message at a time after a fence.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cluster_takes_many_revisions_of_a_partition_and_survives_a_server() {
     let (postgres, mut nats) = (TestPostgres::start().await, TestCluster::start(true).await);
     let (url, db) = (nats.url(), postgres.db());
-    let environment = [
-        ("DATABASE_URL", db.url()),
-        ("NATS_URL", url.as_str()),
-        ("TAGTRAIL_NATS_REPLICAS", "3"),
-        ("TAGTRAIL_CLAIM_INTERVAL_MS", "20"),
-    ];
-    let migrated = Process::tagtrail(&["migrate"], &environment)
-        .ended(SOON)
-        .await;
-    assert!(migrated.success());
+    let environment = environment(db.url(), &url);
+    migrate(&environment).await;
     let context = async_nats::jetstream::new(nats.client().await.unwrap());
     let revisions = context.get_stream("REVISIONS").await.unwrap();
     assert_eq!(revisions.cached_info().config.num_replicas, 3);
@@ -78,20 +102,7 @@ async fn a_cluster_takes_many_revisions_of_a_partition_and_survives_a_server() {
     nats.resume(0);
     let _indexer = Process::tagtrail(&["indexer", "--admin", "127.0.0.1:0"], &environment);
     let published = eventually("all revisions", SOON, async || {
-        let client = nats.client().await?;
-        let messages =
-            tagtrail_testkit::messages(&async_nats::jetstream::new(client), "REVISIONS").await;
-        let mut published: BTreeMap<String, Vec<u64>> = BTreeMap::new();
-        for (_, body) in messages
-            .iter()
-            .filter(|(subject, _)| subject.starts_with("tagtrail.revision."))
-        {
-            let event: Event<Revision> = serde_json::from_slice(body).unwrap();
-            published
-                .entry(event.subject)
-                .or_default()
-                .push(event.data.revision);
-        }
+        let published = published(&nats).await?;
         (published.values().map(Vec::len).sum::<usize>() >= PUSHES).then_some(published)
     })
     .await;
@@ -110,16 +121,8 @@ async fn a_killed_leader_of_revisions_costs_no_revision_of_a_group() {
     const KILLS: usize = 4;
     let (postgres, mut nats) = (TestPostgres::start().await, TestCluster::start(true).await);
     let (url, db) = (nats.url(), postgres.db());
-    let environment = [
-        ("DATABASE_URL", db.url()),
-        ("NATS_URL", url.as_str()),
-        ("TAGTRAIL_NATS_REPLICAS", "3"),
-        ("TAGTRAIL_CLAIM_INTERVAL_MS", "20"),
-    ];
-    let migrated = Process::tagtrail(&["migrate"], &environment)
-        .ended(SOON)
-        .await;
-    assert!(migrated.success());
+    let environment = environment(db.url(), &url);
+    migrate(&environment).await;
     let context = async_nats::jetstream::new(nats.client().await.unwrap());
     let (mut sent, mut n) = (Vec::new(), 0);
     while n < MANY {
@@ -154,16 +157,7 @@ async fn a_killed_leader_of_revisions_costs_no_revision_of_a_group() {
         nats.resume(leader);
     }
     let published = eventually("all revisions", SOON * 2, async || {
-        let context = async_nats::jetstream::new(nats.client().await?);
-        let messages = tagtrail_testkit::messages(&context, "REVISIONS").await;
-        let mut published: BTreeMap<String, Vec<u64>> = BTreeMap::new();
-        for (subject, body) in &messages {
-            if subject.starts_with("tagtrail.revision.") {
-                let event: Event<Revision> = serde_json::from_slice(body).unwrap();
-                let numbers = published.entry(event.subject).or_default();
-                numbers.push(event.data.revision);
-            }
-        }
+        let published = published(&nats).await?;
         (published.values().map(Vec::len).sum::<usize>() >= MANY).then_some(published)
     })
     .await;

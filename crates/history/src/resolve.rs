@@ -39,7 +39,7 @@ pub async fn heads(
     images: &[&Image],
 ) -> Result<Vec<Resolution>, sqlx::Error> {
     // `lateral` and `limit` make Postgres look up one image after the other by the indexes,
-    // whatever its statistics say.
+    // also where its statistics are wrong.
     let statement = "select w.place, v.*
          from unnest($1::text[], $2::text[], $3::text[]) with ordinality as w (registry, repository, tag, place)
          cross join lateral (

@@ -10,7 +10,7 @@ use tagtrail_bus::{Bus, group};
 use tagtrail_daemon::{Span, SpanKind};
 use tagtrail_failpoint::FailPoint;
 use tagtrail_history::recorded::Recorded;
-use tagtrail_proto::{Event, Revision, Subject};
+use tagtrail_proto::{Event, Revision, Subject, TraceContext};
 use time::OffsetDateTime;
 use tokio::sync::{mpsc, watch};
 
@@ -55,6 +55,14 @@ impl OutgoingRevision {
             received_at: None,
             span: None,
         }
+    }
+
+    fn subject(&self) -> Subject {
+        Subject::of_revisions(&self.recorded.event.image())
+    }
+
+    fn trace(&self) -> Option<TraceContext> {
+        self.span.as_ref().map(|span| *span.context())
     }
 }
 
@@ -174,8 +182,7 @@ async fn in_order(
 
 async fn send(fence: &Fence, next: OutgoingRevision) -> Result<Sent, Error> {
     let (ordinal, tag_id) = (next.recorded.ordinal, next.recorded.tag_id);
-    let subject = Subject::of_revisions(&next.recorded.event.image());
-    let trace = next.span.as_ref().map(|span| *span.context());
+    let (subject, trace) = (next.subject(), next.trace());
     let message = Message::of(&subject, &next.recorded.event.event())?.with_trace(trace);
     let sent = fence.send(message).await?;
     Ok(Sent {
@@ -220,24 +227,21 @@ async fn in_groups(
 /// Sends a group, and waits until it is stored. A single revision costs the server less without the
 /// form of a group.
 async fn send_group(fence: &Fence, group: &[OutgoingRevision]) -> Result<(), Error> {
-    let subjects: Vec<Subject> = group
-        .iter()
-        .map(|next| Subject::of_revisions(&next.recorded.event.image()))
-        .collect();
+    let subjects: Vec<Subject> = group.iter().map(OutgoingRevision::subject).collect();
     let mut messages = group
         .iter()
         .zip(&subjects)
         .map(|(next, subject)| {
-            let trace = next.span.as_ref().map(|span| *span.context());
             let event = next.recorded.event.clone().event();
-            Ok(Message::of(subject, &event)?.with_trace(trace))
+            Ok(Message::of(subject, &event)?.with_trace(next.trace()))
         })
         .collect::<Result<Vec<_>, PublishError>>()?;
-    FailPoint::IndexerSent.pass();
     if group.len() == 1
         && let Some(message) = messages.pop()
     {
-        fence.send(message).await?.acknowledged().await?;
+        let sent = fence.send(message).await?;
+        FailPoint::IndexerSent.pass();
+        sent.acknowledged().await?;
     } else {
         fence.publish_group(&messages).await?;
     }

@@ -148,11 +148,7 @@ async fn an_older_backup_of_postgres_never_gives_a_number_twice_even_without_pus
     all.push(push("registry.example.com/foo/new:one", 15, 1));
     apply(&db, &nats, all).await;
     let before = published(&nats).await;
-    let context = nats.jetstream().await;
-    let config = context.get_stream("PUSHES").await.unwrap();
-    let config = config.cached_info().config.clone();
-    context.delete_stream("PUSHES").await.unwrap();
-    context.create_stream(config).await.unwrap();
+    lose_pushes(&nats).await;
 
     let indexer = Indexer::start(backup.url(), nats.url());
     let mut connection = backup.connect().await;
@@ -250,10 +246,7 @@ async fn a_known_place_of_a_stream_that_was_rolled_back_and_grew_again_is_not_tr
     }
     assert!(unrecorded > 10, "{unrecorded}");
     // PUSHES can't bring the lost revisions back.
-    let config = context.get_stream("PUSHES").await.unwrap();
-    let config = config.cached_info().config.clone();
-    context.delete_stream("PUSHES").await.unwrap();
-    context.create_stream(config).await.unwrap();
+    lose_pushes(&nats).await;
 
     let indexer = Indexer::start(backup.url(), nats.url());
     send(&nats, [push(IMAGE, 41, 41)]).await;
@@ -268,6 +261,15 @@ async fn a_known_place_of_a_stream_that_was_rolled_back_and_grew_again_is_not_tr
     check_published(&mut connection, &nats).await;
     indexer.stop().await;
     check_same_digests(&before, &nats).await;
+}
+
+/// Replaces PUSHES by an empty stream, so that lost pushes can't be read again.
+async fn lose_pushes(nats: &TestNats) {
+    let context = nats.jetstream().await;
+    let config = context.get_stream("PUSHES").await.unwrap();
+    let config = config.cached_info().config.clone();
+    context.delete_stream("PUSHES").await.unwrap();
+    context.create_stream(config).await.unwrap();
 }
 
 /// Checks that revisions published again equal the first copies.
