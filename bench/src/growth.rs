@@ -11,14 +11,15 @@ use rand::{RngExt as _, SeedableRng as _};
 use serde_json::Value;
 use sqlx::{AssertSqlSafe, PgConnection, Row as _};
 use tagtrail_proto::instant;
-use tagtrail_testkit::{Process, TestPostgres, free_address};
+use tagtrail_testkit::{TestPostgres, free_address};
 use time::OffsetDateTime;
 
 use crate::drain::{Pids, drain};
-use crate::http::{self, Connection};
+use crate::http::Connection;
 use crate::load::{Store, digest};
 use crate::report::{Goal, Row, percentile};
 use crate::stack::{self, Stack};
+use crate::up::Up;
 
 /// Most tags of a store. A small store has half as many tags as pushes, so that some tags have a
 /// long history.
@@ -99,28 +100,8 @@ pub(crate) async fn measure(folder: &Path, millions: u64) -> anyhow::Result<Vec<
 async fn started(data: &Path) -> anyhow::Result<f64> {
     let mut times = Vec::new();
     for _ in 0..4 {
-        let [gateway, api, admin] = [free_address(), free_address(), free_address()];
-        let arguments = [
-            "up",
-            "--data",
-            data.to_str().context("no path")?,
-            "--gateway",
-            &gateway,
-            "--api",
-            &api,
-            "--admin",
-            &admin,
-        ];
         let begun = Instant::now();
-        let mut up = Process::tagtrail(&arguments, &[]);
-        while http::get(&admin, "/readyz").await.ok() != Some(200) {
-            anyhow::ensure!(
-                begun.elapsed() < Duration::from_secs(60) && up.running(),
-                "`tagtrail up` does not become ready:\n{}",
-                up.log()
-            );
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
+        let mut up = Up::start(data, &[]).await?.process;
         times.push(begun.elapsed().as_secs_f64());
         up.signal("TERM");
         up.ended(Duration::from_secs(60)).await;

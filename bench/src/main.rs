@@ -20,6 +20,7 @@ mod quiet;
 mod report;
 mod serve;
 mod stack;
+mod up;
 
 use std::path::{Path, PathBuf};
 

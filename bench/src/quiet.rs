@@ -4,12 +4,12 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use tagtrail_testkit::{Process, binary, free_address};
 
 use crate::cpu;
 use crate::http::Connection;
 use crate::report::{Goal, Row, Series};
 use crate::serve::{SECRET, configuration, hook};
+use crate::up::Up;
 
 /// Time between two pushes.
 const BETWEEN: Duration = Duration::from_secs(2);
@@ -24,33 +24,11 @@ pub(crate) async fn measure(
     seconds: u64,
 ) -> anyhow::Result<Vec<Row>> {
     let config = configuration(folder)?;
-    let data = folder.join("up");
-    let [gateway, api, admin] = [(); 3].map(|()| free_address());
-    let arguments = [
-        "up",
-        "--data",
-        data.to_str().context("no path")?,
-        "--gateway",
-        &gateway,
-        "--api",
-        &api,
-        "--admin",
-        &admin,
-    ];
     let environment = [
         ("TAGTRAIL_CONFIG", config.to_str().context("no path")?),
         ("BENCH_SECRET", SECRET),
     ];
-    let up = Process::of(&binary(), &arguments, &environment);
-    let begun = Instant::now();
-    while crate::http::get(&admin, "/readyz").await.ok() != Some(200) {
-        anyhow::ensure!(
-            begun.elapsed() < Duration::from_secs(60),
-            "`tagtrail up` does not become ready; its log:\n{}",
-            up.log()
-        );
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
+    let Up { process, gateway } = Up::start(&folder.join("up"), &environment).await?;
     tokio::time::sleep(SETTLE).await;
     let [mut own, mut all, mut push] = [(); 3].map(|()| Series::default());
     let during = Duration::from_secs(seconds);
@@ -58,7 +36,7 @@ pub(crate) async fn measure(
     let mut number = 0;
     for round in 0..rounds {
         eprintln!("quiet: round {} of {rounds}", round + 1);
-        let idle = Used::during(up.pid(), during, async { Ok(()) }).await?;
+        let idle = Used::during(process.pid(), during, async { Ok(()) }).await?;
         own.push(idle.own * 100.0);
         all.push(idle.all * 100.0);
         let pushes = seconds / BETWEEN.as_secs();
@@ -74,7 +52,7 @@ pub(crate) async fn measure(
             }
             Ok(())
         };
-        let busy = Used::during(up.pid(), during, pushing).await?;
+        let busy = Used::during(process.pid(), during, pushing).await?;
         push.push((busy.all - idle.all) * busy.seconds * 1000.0 / pushes as f64);
     }
     Ok(vec![
