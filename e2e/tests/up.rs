@@ -677,12 +677,7 @@ async fn root_may_leave_everything_to_another_user() {
     let (mut process, said) = up_with_command(folder.path(), &[]).await;
     assert_eq!(said.lines().next(), Some("0"));
     assert!(process.log().contains("--user NAME"), "{}", process.log());
-    let user = |pid: u32| std::fs::metadata(format!("/proc/{pid}")).unwrap().uid();
-    assert!(
-        children(process.pid())
-            .into_iter()
-            .all(|pid| user(pid) != 0)
-    );
+    wait_children(&process, |user| user != 0).await;
     process.signal("TERM");
     assert_eq!(process.ended(SOON).await.code(), Some(0));
 
@@ -690,18 +685,14 @@ async fn root_may_leave_everything_to_another_user() {
     // the services is in the command's environment.
     std::fs::remove_file(folder.path().join("said")).unwrap();
     let (mut process, said) = up_with_command(folder.path(), &["--user", "nobody"]).await;
-    let nobody = user(process.pid());
+    let nobody = user(process.pid()).unwrap();
     assert_ne!(nobody, 0);
     assert_eq!(said.lines().next(), Some(nobody.to_string().as_str()));
     assert!(
         !said.contains("SECRET") && said.contains("TAGTRAIL_IMAGE_WEB="),
         "{said}"
     );
-    assert!(
-        children(process.pid())
-            .into_iter()
-            .all(|pid| user(pid) == nobody)
-    );
+    wait_children(&process, |user| user == nobody).await;
     assert!(!process.log().contains("--user NAME"), "{}", process.log());
     process.signal("TERM");
     assert_eq!(process.ended(SOON).await.code(), Some(0));
@@ -715,6 +706,22 @@ async fn root_may_leave_everything_to_another_user() {
         "{}",
         refused.log()
     );
+}
+
+/// Waits until the users of all child processes are the expected ones. The command of the rollout
+/// has the user of `up` and is a child for a moment longer than its file has been written.
+async fn wait_children(process: &Process, expected: impl Fn(u32) -> bool) {
+    eventually("the users of the child processes", SOON, async || {
+        let children = children(process.pid());
+        let users: Vec<u32> = children.into_iter().filter_map(user).collect();
+        (!users.is_empty() && users.iter().all(|user| expected(*user))).then_some(())
+    })
+    .await;
+}
+
+/// The user of a process, none if the process has ended.
+fn user(pid: u32) -> Option<u32> {
+    Some(std::fs::metadata(format!("/proc/{pid}")).ok()?.uid())
 }
 
 /// The child processes of a process.
