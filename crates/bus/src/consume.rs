@@ -216,6 +216,12 @@ impl Reader {
         self.position
     }
 
+    /// Returns the stream.
+    #[must_use]
+    pub fn stream(&self) -> Stream {
+        self.stream
+    }
+
     /// Returns the creation time of the stream in nanoseconds since 1970.
     #[must_use]
     pub fn stream_created_ns(&self) -> i64 {

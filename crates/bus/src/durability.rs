@@ -3,19 +3,15 @@
 
 use std::time::Duration;
 
-use async_nats::jetstream;
 use async_nats::jetstream::stream::{Info, PersistenceMode, StorageType};
 use serde_json::Value;
 
-use crate::BusError;
 use crate::topology::Stream;
+use crate::{Bus, BusError};
 
 /// Logs each weak setting. Returns whether the server syncs each message; `None` if that is
 /// unknown.
-pub(crate) async fn report(
-    context: &jetstream::Context,
-    monitor_url: Option<&str>,
-) -> Option<bool> {
+pub(crate) async fn report(bus: &Bus, monitor_url: Option<&str>) -> Option<bool> {
     let mut weak = Vec::new();
     let mut synced = None;
     if let Some(url) = monitor_url {
@@ -30,7 +26,7 @@ pub(crate) async fn report(
             ),
         }
     }
-    match of_streams(context).await {
+    match of_streams(bus).await {
         Ok(found) => weak.extend(found),
         Err(error) => tracing::warn!("can't read the settings of the streams: {error}"),
     }
@@ -73,12 +69,20 @@ fn of_server(varz: &Value) -> Option<String> {
     ))
 }
 
-async fn of_streams(context: &jetstream::Context) -> Result<Vec<String>, BusError> {
+async fn of_streams(bus: &Bus) -> Result<Vec<String>, BusError> {
     let mut weak = Vec::new();
-    for stream in Stream::ALL {
-        let handle = context.get_stream(stream.name()).await.map_err(|error| {
-            BusError::Unreachable(format!("asking for stream {}: {error}", stream.name()))
-        })?;
+    let layout = bus.layout();
+    let others = Stream::ALL
+        .iter()
+        .filter(|stream| **stream != Stream::Pushes);
+    for &stream in layout.streams.iter().chain(others) {
+        let handle = bus
+            .context
+            .get_stream(stream.name())
+            .await
+            .map_err(|error| {
+                BusError::Unreachable(format!("asking for stream {}: {error}", stream.name()))
+            })?;
         weak.extend(of_stream(stream, handle.cached_info()));
     }
     Ok(weak)
@@ -94,7 +98,7 @@ fn of_stream(stream: Stream, info: &Info) -> Option<String> {
         .and_then(|cluster| cluster.name.as_deref())
         .is_some_and(|name| !name.is_empty());
     let the_only_copy = matches!(
-        stream,
+        stream.kind(),
         Stream::Pushes | Stream::Unresolved | Stream::Quarantine
     );
     if clustered && info.config.num_replicas == 1 && stream != Stream::Canary {

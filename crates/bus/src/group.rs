@@ -40,7 +40,11 @@ impl Bus {
     /// have stored all of them, so send them again with the same ids.
     pub async fn publish_group(&self, messages: &[Message<'_>]) -> Result<Vec<Ack>, PublishError> {
         server::check(&self.context.client())?;
-        store(&self.context, messages, Condition::None).await
+        let last = messages.last().map(|last| self.stream_of(last.subject));
+        let Some(stream) = last else {
+            return Ok(Vec::new());
+        };
+        store(&self.context, stream, messages, Condition::None).await
     }
 }
 
@@ -53,7 +57,8 @@ impl Fence {
     /// As [`Bus::publish_group`].
     pub async fn publish_group(&self, messages: &[Message<'_>]) -> Result<Vec<Ack>, PublishError> {
         let session = self.session();
-        let acks = store(&session.context, messages, Condition::Fence(self)).await?;
+        let (stream, condition) = (Stream::Revisions, Condition::Fence(self));
+        let acks = store(&session.context, stream, messages, condition).await?;
         if let Some(last) = acks.last() {
             session.note_acknowledged(last.sequence);
         }
@@ -64,6 +69,7 @@ impl Fence {
 /// Stores a group by a connection, under a condition that each of its messages names.
 async fn store(
     context: &Context,
+    stream: Stream,
     messages: &[Message<'_>],
     condition: Condition<'_>,
 ) -> Result<Vec<Ack>, PublishError> {
@@ -88,7 +94,6 @@ async fn store(
     }
     let commit = member(last, condition, &group, messages.len())
         .header(NATS_BATCH_COMMIT, NATS_BATCH_COMMIT_FINAL);
-    let stream = Stream::of(last.subject);
     let failed = |err| publish_error(&err, stream);
     let sent = context.send_publish(last.subject.to_string(), commit);
     let ack = sent.await.map_err(failed)?.await.map_err(failed)?;

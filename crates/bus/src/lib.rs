@@ -17,6 +17,7 @@ pub mod group;
 pub mod jobs;
 mod lookup;
 pub mod publish;
+pub mod pushes;
 mod server;
 mod session;
 mod subscription;
@@ -33,6 +34,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use address::Address;
+use pushes::Layout;
 pub use session::Session;
 use session::Sessions;
 pub use subscription::Subscription;
@@ -58,6 +60,10 @@ pub struct BusArgs {
     /// three.
     #[arg(long = "nats-replicas", env = "TAGTRAIL_NATS_REPLICAS", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=5))]
     pub replicas: u8,
+    /// Number of streams of pushes, if this process makes them; there is one for all partitions, or
+    /// several share the partitions. `tagtrail migrate` moves existing ones [default: 1].
+    #[arg(long, env = "TAGTRAIL_PUSH_STREAMS", value_parser = clap::value_parser!(u16).range(1..=256))]
+    pub push_streams: Option<u16>,
     /// URL of the monitoring port of nats-server, such as `http://127.0.0.1:8222`, to report at the
     /// start whether nats-server syncs each message to disk [default: no report].
     #[arg(long = "nats-monitor-url", env = "NATS_MONITOR_URL")]
@@ -76,6 +82,7 @@ impl BusArgs {
             url: url.to_owned(),
             partitions: tagtrail_proto::PARTITIONS,
             replicas: 1,
+            push_streams: None,
             monitor_url: None,
             sync_always: None,
         }
@@ -131,6 +138,8 @@ pub struct Bus {
     name: Arc<str>,
     partitions: u16,
     replicas: u8,
+    push_streams: Option<u16>,
+    layout: Arc<watch::Sender<Layout>>,
     /// Whether the server is known to sync each message.
     sync_always: bool,
 }
@@ -203,7 +212,7 @@ impl Bus {
     async fn prepare(args: &BusArgs, name: &str, mut patience: Patience) -> Result<Bus, BusError> {
         let mut bus = Bus::open(args, name, &mut patience).await?;
         bus.ensure_streams(&mut patience).await?;
-        let found = durability::report(&bus.context, args.monitor_url.as_deref()).await;
+        let found = durability::report(&bus, args.monitor_url.as_deref()).await;
         bus.sync_always = args.sync_always.or(found).unwrap_or(false);
         Ok(bus)
     }
@@ -235,6 +244,8 @@ impl Bus {
             name: name.into(),
             partitions: args.partitions,
             replicas: args.replicas,
+            push_streams: args.push_streams,
+            layout: Arc::new(watch::Sender::new(Layout::default())),
             sync_always: false,
         })
     }
@@ -317,8 +328,7 @@ impl Bus {
             server::report(&client);
             *reported = generation;
         }
-        let streams = topology::ensure(&self.context, self.partitions, self.replicas).await;
-        streams.map_err(|err| err.to_string())?;
+        self.ensure_all().await.map_err(|err| err.to_string())?;
         self.canary().await
     }
 
@@ -343,7 +353,7 @@ impl Bus {
 
     async fn ensure_streams(&self, patience: &mut Patience) -> Result<(), BusError> {
         loop {
-            match topology::ensure(&self.context, self.partitions, self.replicas).await {
+            match self.ensure_all().await {
                 Ok(()) => return Ok(()),
                 Err(BusError::Unreachable(cause)) => patience.pause(cause).await?,
                 Err(other) => return Err(other),

@@ -33,6 +33,24 @@ impl Bus {
         Ok(state.first_sequence.max(1)..=state.last_sequence)
     }
 
+    /// Returns the sequence of the last message that matches a subject with wildcards; `None` if
+    /// there is no such message.
+    ///
+    /// # Errors
+    /// [`ReadError::Failed`].
+    pub async fn last_sequence(
+        &self,
+        stream: Stream,
+        filter: &str,
+    ) -> Result<Option<u64>, ReadError> {
+        let handle = self.handle(stream).await?;
+        match handle.get_last_raw_message_by_subject(filter).await {
+            Ok(message) => Ok(Some(message.sequence)),
+            Err(err) if is_missing(&err) => Ok(None),
+            Err(err) => Err(ReadError::Failed(stream.name(), err.to_string())),
+        }
+    }
+
     /// Returns the message with this sequence; `None` if the stream does not hold it.
     ///
     /// # Errors

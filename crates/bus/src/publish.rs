@@ -228,7 +228,9 @@ impl Bus {
     /// [`PublishError`] if the client does not accept the message.
     pub async fn send(&self, message: Message<'_>) -> Result<Unacknowledged, PublishError> {
         server::check(&self.context.client())?;
-        send(&self.context, message, Condition::None).await
+        let stream = self.stream_of(message.subject);
+        let sent = send(&self.context, message, Condition::None).await?;
+        Ok(Unacknowledged { stream, ..sent })
     }
 
     /// Sends a message and waits until it is stored.

@@ -2,6 +2,7 @@
 //! resolver has the only durable consumers ([`crate::jobs`]).
 
 use std::collections::HashMap;
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use async_nats::jetstream::context::{
@@ -22,14 +23,25 @@ const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 const DUPLICATE_WINDOW: Duration = Duration::from_secs(10 * 60);
 /// Most revisions of one tag that REVISIONS keeps.
 pub const REVISIONS_KEPT: u16 = 100;
-/// Key of the number of partitions in the metadata of PUSHES.
-const PARTITIONS_KEY: &str = "tagtrail.partitions";
+/// Key of the number of partitions in the metadata of the streams of pushes.
+pub(crate) const PARTITIONS_KEY: &str = "tagtrail.partitions";
+/// Key of the number of streams of pushes.
+pub(crate) const STREAMS_KEY: &str = "tagtrail.streams";
+/// The names of [`Stream::PushesOf`].
+static NUMBERED: LazyLock<Vec<String>> = LazyLock::new(|| {
+    (0..=u8::MAX)
+        .map(|number| format!("PUSHES_{number}"))
+        .collect()
+});
 
 /// A stream of Tagtrail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Stream {
-    /// Pushes with a digest, and deletes.
+    /// Pushes with a digest, and deletes: all of them, where there is one such stream.
     Pushes,
+    /// The pushes of a share of the partitions, where there are several such streams
+    /// ([`crate::pushes`]).
+    PushesOf(u8),
     /// Questions: pushes without a digest, and rechecks.
     Unresolved,
     /// Numbered revisions, and the fences of their publishers.
@@ -45,7 +57,7 @@ pub enum Stream {
 }
 
 impl Stream {
-    /// All streams.
+    /// All streams, as they are with one stream of pushes.
     pub const ALL: [Stream; 7] = [
         Stream::Pushes,
         Stream::Unresolved,
@@ -58,9 +70,12 @@ impl Stream {
 
     /// Returns the stream's name on the server.
     #[must_use]
-    pub const fn name(self) -> &'static str {
+    pub fn name(self) -> &'static str {
         match self {
             Stream::Pushes => "PUSHES",
+            Stream::PushesOf(number) => NUMBERED
+                .get(usize::from(number))
+                .map_or("PUSHES", String::as_str),
             Stream::Unresolved => "UNRESOLVED",
             Stream::Revisions => "REVISIONS",
             Stream::Rollouts => "ROLLOUTS",
@@ -70,7 +85,27 @@ impl Stream {
         }
     }
 
-    /// Returns the stream that keeps the messages of a subject.
+    /// Returns the stream of pushes with this name.
+    #[must_use]
+    pub fn of_pushes(name: &str) -> Option<Stream> {
+        if name == Stream::Pushes.name() {
+            return Some(Stream::Pushes);
+        }
+        let number = name.strip_prefix("PUSHES_")?.parse().ok()?;
+        Some(Stream::PushesOf(number))
+    }
+
+    /// Returns the stream, with all streams of pushes taken as one.
+    #[must_use]
+    pub const fn kind(self) -> Stream {
+        match self {
+            Stream::PushesOf(_) => Stream::Pushes,
+            other => other,
+        }
+    }
+
+    /// Returns the stream that keeps the messages of a subject, with all streams of pushes taken as
+    /// one.
     #[must_use]
     pub const fn of(subject: &Subject) -> Stream {
         match subject {
@@ -85,7 +120,9 @@ impl Stream {
 
     fn subjects(self) -> Vec<String> {
         let subjects: &[&str] = match self {
-            Stream::Pushes => &["tagtrail.push.>"],
+            Stream::Pushes => &[Subject::ALL_PUSHES],
+            // Given with the number of streams.
+            Stream::PushesOf(_) => &[],
             Stream::Unresolved => &["tagtrail.unresolved.>"],
             // A fence must be in the stream that it guards: the server checks a condition within
             // one stream.
@@ -127,14 +164,17 @@ impl Stream {
             ..Config::default()
         };
         match self {
-            Stream::Pushes => Config {
+            Stream::Pushes | Stream::PushesOf(_) => Config {
                 description: Some("Pushes as registries reported them; the only copy until the indexer has recorded them".to_owned()),
                 max_age: 14 * DAY,
                 max_message_size: 256 * 1024,
                 deny_purge: true,
                 // For groups of pushes (`group.rs`).
                 allow_atomic_publish: true,
-                metadata: HashMap::from([(PARTITIONS_KEY.to_owned(), partitions.to_string())]),
+                metadata: HashMap::from([
+                    (PARTITIONS_KEY.to_owned(), partitions.to_string()),
+                    (STREAMS_KEY.to_owned(), "1".to_owned()),
+                ]),
                 ..wanted
             },
             Stream::Unresolved => Config {
@@ -189,40 +229,55 @@ impl Stream {
     }
 }
 
-/// Creates missing streams and updates the settings of the others. Never deletes a stream.
+/// Creates missing streams and updates the settings of the others, except the streams of pushes.
+/// Never deletes a stream.
 pub(crate) async fn ensure(
     context: &jetstream::Context,
     partitions: u16,
     replicas: u8,
 ) -> Result<(), BusError> {
     for stream in Stream::ALL {
-        ensure_one(context, stream, stream.config(partitions, replicas)).await?;
+        if stream == Stream::Pushes {
+            continue;
+        }
+        let wanted = stream.config(partitions, replicas);
+        match existing(context, stream).await? {
+            Some(existing) => update(context, &existing, &wanted).await?,
+            None => drop(create(context, wanted).await?),
+        }
     }
     Ok(())
 }
 
-async fn ensure_one(
+/// Returns the settings of a stream; `None` if it does not exist.
+pub(crate) async fn existing(
     context: &jetstream::Context,
     stream: Stream,
-    wanted: Config,
-) -> Result<(), BusError> {
+) -> Result<Option<Config>, BusError> {
     let name = stream.name();
-    let existing = match context.get_stream(name).await {
-        Ok(existing) => existing.cached_info().config.clone(),
+    match context.get_stream(name).await {
+        Ok(existing) => Ok(Some(existing.cached_info().config.clone())),
         Err(err) => match err.kind() {
             GetStreamErrorKind::JetStream(refusal)
                 if refusal.error_code() == ErrorCode::STREAM_NOT_FOUND =>
             {
-                return create(context, name, wanted).await;
+                Ok(None)
             }
-            GetStreamErrorKind::JetStream(refusal) => return Err(refused(name, &refusal)),
-            _ => {
-                return Err(BusError::Unreachable(format!(
-                    "asking for stream {name}: {err}"
-                )));
-            }
+            GetStreamErrorKind::JetStream(refusal) => Err(refused(name, &refusal)),
+            _ => Err(BusError::Unreachable(format!(
+                "asking for stream {name}: {err}"
+            ))),
         },
-    };
+    }
+}
+
+/// Brings the settings of an existing stream up to date.
+pub(crate) async fn update(
+    context: &jetstream::Context,
+    existing: &Config,
+    wanted: &Config,
+) -> Result<(), BusError> {
+    let name = wanted.name.as_str();
     let (has, wants) = (
         existing.metadata.get(PARTITIONS_KEY),
         wanted.metadata.get(PARTITIONS_KEY),
@@ -235,8 +290,8 @@ async fn ensure_one(
             has.map_or("as the stream was made", String::as_str),
         )));
     }
-    let updated = merged(&existing, &wanted);
-    if updated == existing {
+    let updated = merged(existing, wanted);
+    if updated == *existing {
         return Ok(());
     }
     refuse_to_reset(context, name, &updated).await?;
@@ -251,11 +306,16 @@ async fn ensure_one(
         })
 }
 
-async fn create(context: &jetstream::Context, name: &str, wanted: Config) -> Result<(), BusError> {
+/// Creates a stream, and returns its settings as the server completed them.
+pub(crate) async fn create(
+    context: &jetstream::Context,
+    wanted: Config,
+) -> Result<Config, BusError> {
+    let name = wanted.name.clone();
     match context.create_stream(wanted).await {
-        Ok(_) => {
+        Ok(created) => {
             tracing::info!(stream = name, "created the stream");
-            Ok(())
+            Ok(created.cached_info().config.clone())
         }
         Err(err) => match err.kind() {
             // Another service created it first; the next attempt compares the settings.
@@ -266,7 +326,7 @@ async fn create(context: &jetstream::Context, name: &str, wanted: Config) -> Res
                     "stream {name} is being created by another process"
                 )))
             }
-            CreateStreamErrorKind::JetStream(refusal) => Err(refused(name, &refusal)),
+            CreateStreamErrorKind::JetStream(refusal) => Err(refused(&name, &refusal)),
             // A server that refuses the request by the account's permissions does not answer it.
             _ => Err(BusError::Unreachable(format!(
                 "creating stream {name}: {err} (an account without the right to create streams waits here until `tagtrail migrate` has created them)"
@@ -278,7 +338,10 @@ async fn create(context: &jetstream::Context, name: &str, wanted: Config) -> Res
 /// Returns the existing settings with ours applied. Settings that can't change on an existing
 /// stream (persistence mode, storage) stay.
 fn merged(existing: &Config, wanted: &Config) -> Config {
+    let mut metadata = existing.metadata.clone();
+    metadata.extend(wanted.metadata.clone());
     Config {
+        metadata,
         subjects: wanted.subjects.clone(),
         max_age: wanted.max_age,
         max_messages_per_subject: wanted.max_messages_per_subject,

@@ -14,6 +14,8 @@ use tagtrail_proto::Subject;
 use tagtrail_testkit::{SOON, TestNats, eventually};
 use tokio_util::sync::CancellationToken;
 
+#[path = "bus/pushes.rs"]
+mod pushes;
 #[path = "bus/servers.rs"]
 mod servers;
 

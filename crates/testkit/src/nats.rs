@@ -202,8 +202,21 @@ impl TestNats {
 }
 
 /// Returns subjects and bodies of all messages in a stream, in order; nothing if the stream does
-/// not exist or its server fails meanwhile.
+/// not exist or its server fails meanwhile. PUSHES stands for all streams of pushes.
 pub async fn messages(
+    context: &async_nats::jetstream::Context,
+    stream: &str,
+) -> Vec<(String, Vec<u8>)> {
+    let mut messages = messages_of(context, stream).await;
+    if stream == "PUSHES" {
+        for number in 0..8 {
+            messages.extend(messages_of(context, &format!("PUSHES_{number}")).await);
+        }
+    }
+    messages
+}
+
+async fn messages_of(
     context: &async_nats::jetstream::Context,
     stream: &str,
 ) -> Vec<(String, Vec<u8>)> {
