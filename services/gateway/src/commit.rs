@@ -1,5 +1,5 @@
-//! The committer: one task through which all pushes of a process go to their stream, where
-//! nats-server syncs each message.
+//! The committer: one task, through which all pushes of a process go to one stream, where
+//! nats-server syncs each message. There is a committer for each stream of pushes.
 //!
 //! While the server stores some pushes, others wait. Many that wait are stored as one group, which
 //! costs a few syncs; few of them are published one by one. There is one group under way at a time:
@@ -15,6 +15,7 @@ use bytes::Bytes;
 use tagtrail_bus::Bus;
 use tagtrail_bus::group::MOST;
 use tagtrail_bus::publish::{Ack, Message, PublishError};
+use tagtrail_bus::topology::Stream;
 use tagtrail_proto::{Subject, TraceContext};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::task::JoinSet;
@@ -48,7 +49,7 @@ pub(crate) struct Queue {
 #[derive(Debug)]
 pub(crate) struct Answer(oneshot::Receiver<Result<Ack, PublishError>>);
 
-/// Publishes the pushes of a queue, until the queue is dropped and empty.
+/// Publishes the pushes of a queue, all of one stream, until the queue is dropped and empty.
 #[derive(Debug)]
 pub(crate) struct Committer {
     bus: Bus,
@@ -67,8 +68,20 @@ struct Waiting {
     _room: OwnedSemaphorePermit,
 }
 
+/// Runs a committer for each stream of pushes. Returns the queues, and the tasks, which end when
+/// the queues are dropped.
+pub(crate) fn committers(bus: &Bus, metrics: &Metrics) -> (HashMap<Stream, Queue>, JoinSet<()>) {
+    let (mut queues, mut tasks) = (HashMap::new(), JoinSet::new());
+    for &stream in bus.layout().streams.iter() {
+        let (queue, committer) = committer(bus.clone(), metrics.clone());
+        queues.insert(stream, queue);
+        tasks.spawn(committer.run());
+    }
+    (queues, tasks)
+}
+
 /// Returns a committer with its queue.
-pub(crate) fn committer(bus: Bus, metrics: Metrics) -> (Queue, Committer) {
+fn committer(bus: Bus, metrics: Metrics) -> (Queue, Committer) {
     let (sender, waiting) = mpsc::unbounded_channel();
     let queue = Queue {
         waiting: sender,

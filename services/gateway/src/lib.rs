@@ -43,7 +43,6 @@ use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 
 use anyhow::bail;
-use futures_util::future::OptionFuture;
 use tagtrail_bus::{Bus, BusError};
 use tagtrail_daemon::http::{self, Limits};
 use tagtrail_daemon::{Context, Tasks};
@@ -142,24 +141,23 @@ async fn connect(
         Err(BusError::Stopped) => return Ok(()),
         connected => connected?,
     };
-    let (queue, committing) = if bus.prefers_groups() {
+    let (queues, committing) = if bus.prefers_groups() {
         tracing::info!(
             "pushes that wait are stored in groups, because nats-server syncs each message"
         );
-        let (queue, committer) = commit::committer(bus.clone(), shared.metrics.clone());
-        (Some(queue), Some(committer.run()))
+        commit::committers(&bus, &shared.metrics)
     } else {
-        (None, None)
+        Default::default()
     };
-    let outlet = Outlet::new(bus.clone(), queue);
+    let outlet = Outlet::new(bus.clone(), queues);
     if shared.outlet.set(outlet).is_err() {
         bail!("the gateway connected to NATS twice");
     }
-    // The committer ends after the last receiver of bodies, so also bodies that are received during
+    // A committer ends after the last receiver of bodies, so also bodies that are received during
     // a stop are stored.
     drop(shared);
     let reporting = bus.report_health(ctx.health, ctx.shutdown);
-    let (reported, _) = tokio::join!(reporting, OptionFuture::from(committing));
+    let (reported, _) = tokio::join!(reporting, committing.join_all());
     Ok(reported?)
 }
 

@@ -167,7 +167,7 @@ impl Metrics {
     /// Counts a body that was not stored, if a full stream is the reason.
     pub(crate) fn count_not_stored(&self, cause: &NotStored) {
         if let NotStored::Refused(PublishError::Full { stream, .. }) = cause {
-            let stream = stream.name();
+            let stream = stream.kind().name();
             self.full.get_or_create(&FullStream { stream }).inc();
         }
     }

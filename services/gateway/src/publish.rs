@@ -1,11 +1,13 @@
 //! Publishing messages, and waiting for NATS to store them.
 
+use std::collections::HashMap;
 use std::time::Duration;
 
 use serde::Serialize;
 use sha2::{Digest as _, Sha256};
 use tagtrail_bus::Bus;
 use tagtrail_bus::publish::{Message, PublishError, Unacknowledged};
+use tagtrail_bus::topology::Stream;
 use tagtrail_failpoint::FailPoint;
 use tagtrail_proto::{Event, Image, Name, Push, Quarantined, Subject, TimeSource, TraceContext};
 
@@ -121,18 +123,19 @@ fn hex(bytes: &[u8]) -> String {
 #[derive(Debug)]
 pub(crate) struct Outlet {
     bus: Bus,
-    /// The queue of pushes that are stored in groups; without it each push is published by itself.
-    pushes: Option<Queue>,
+    /// The queues of pushes that are stored in groups, by stream. A push without one is published
+    /// by itself.
+    pushes: HashMap<Stream, Queue>,
 }
 
 /// A message under way.
-enum Sent {
+pub(crate) enum Sent {
     Alone(Unacknowledged),
     Queued(Answer),
 }
 
 impl Outlet {
-    pub(crate) fn new(bus: Bus, pushes: Option<Queue>) -> Outlet {
+    pub(crate) fn new(bus: Bus, pushes: HashMap<Stream, Queue>) -> Outlet {
         Outlet { bus, pushes }
     }
 
@@ -140,16 +143,23 @@ impl Outlet {
         &self.bus
     }
 
-    async fn send(&self, message: Message<'_>) -> Result<Sent, PublishError> {
-        match (&self.pushes, message.subject) {
-            (Some(queue), Subject::Push { .. }) => queue.push(message).await.map(Sent::Queued),
-            _ => self.bus.send(message).await.map(Sent::Alone),
+    pub(crate) async fn send(&self, message: Message<'_>) -> Result<Sent, PublishError> {
+        let stream = match message.subject {
+            // Not known, or a new one, after a move of partitions.
+            Subject::Push { partition, .. } if !self.pushes.is_empty() => {
+                self.bus.layout().owner(*partition)
+            }
+            _ => None,
+        };
+        match stream.and_then(|stream| self.pushes.get(&stream)) {
+            Some(queue) => queue.push(message).await.map(Sent::Queued),
+            None => self.bus.send(message).await.map(Sent::Alone),
         }
     }
 }
 
 impl Sent {
-    async fn acknowledged(self) -> Result<(), PublishError> {
+    pub(crate) async fn acknowledged(self) -> Result<(), PublishError> {
         match self {
             Sent::Alone(sent) => sent.acknowledged().await?,
             Sent::Queued(answer) => answer.acknowledged().await?,

@@ -9,6 +9,7 @@ use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 
 use super::*;
+use crate::publish::Outlet;
 
 /// A server, and a committer that does not run yet.
 struct Room {
@@ -25,12 +26,7 @@ impl Room {
     async fn new() -> Room {
         let folder = TempDir::new().unwrap();
         let nats = TestNats::start_in(folder.path(), true).await;
-        let args = BusArgs {
-            sync_always: Some(true),
-            ..BusArgs::new(nats.url())
-        };
-        let stop = CancellationToken::new();
-        let bus = Bus::connect(&args, "gateway", &stop).await.unwrap();
+        let bus = connect(&nats, 1).await;
         assert!(bus.prefers_groups());
         let registry = tagtrail_daemon::Metrics::default();
         let (queue, committer) = committer(bus.clone(), Metrics::new(&registry));
@@ -79,8 +75,22 @@ impl Room {
     }
 }
 
+async fn connect(nats: &TestNats, streams: u16) -> Bus {
+    let args = BusArgs {
+        sync_always: Some(true),
+        push_streams: Some(streams),
+        ..BusArgs::new(nats.url())
+    };
+    let stop = CancellationToken::new();
+    Bus::connect(&args, "gateway", &stop).await.unwrap()
+}
+
 fn subject() -> Subject {
-    "tagtrail.push.3.registry%2Eexample%2Ecom.foo.bar.latest"
+    subject_of(3)
+}
+
+fn subject_of(partition: u16) -> Subject {
+    format!("tagtrail.push.{partition}.registry%2Eexample%2Ecom.foo.bar.latest")
         .parse()
         .unwrap()
 }
@@ -286,63 +296,107 @@ async fn crashes_of_the_server_lose_no_acknowledged_push_and_store_none_twice() 
     assert!(lost.is_empty(), "of {} acknowledged: {lost:?}", acked.len());
 }
 
-/// Prints the rates of senders that each wait for the answer, one by one and through the committer:
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_whose_pushes_wait_holds_up_no_other() {
+    let folder = TempDir::new().unwrap();
+    let nats = TestNats::start_in(folder.path(), true).await;
+    let bus = connect(&nats, 8).await;
+    let metrics = Metrics::new(&tagtrail_daemon::Metrics::default());
+    let (mut queues, _running) = committers(&bus, &metrics);
+    // A committer that does not come to its pushes.
+    let (queue, _stuck) = committer(bus.clone(), metrics);
+    queues.insert(Stream::PushesOf(2), queue);
+    let outlet = Outlet::new(bus, queues);
+    for partition in 0..8 {
+        let subject = subject_of(partition);
+        let sent = outlet.send(message(&subject, "one", 400)).await.unwrap();
+        let answer = timeout(
+            Duration::from_secs(if partition == 2 { 1 } else { 20 }),
+            sent.acknowledged(),
+        )
+        .await;
+        assert_eq!(answer.is_ok(), partition != 2, "{partition}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pushes_go_on_one_by_one_after_their_partitions_have_moved() {
+    let folder = TempDir::new().unwrap();
+    let nats = TestNats::start_in(folder.path(), true).await;
+    let bus = connect(&nats, 1).await;
+    let registry = tagtrail_daemon::Metrics::default();
+    let (queues, _running) = committers(&bus, &Metrics::new(&registry));
+    let outlet = Outlet::new(bus.clone(), queues);
+    bus.move_pushes(8, &HashMap::new()).await.unwrap();
+    for partition in 0..8 {
+        let subject = subject_of(partition);
+        let sent = outlet.send(message(&subject, "one", 400)).await.unwrap();
+        sent.acknowledged().await.unwrap();
+    }
+    assert_eq!(nats.messages("PUSHES").await.len(), 8);
+}
+
+/// Prints the rates of senders that each wait for the answer: one stream with single pushes, one
+/// stream with groups, eight streams with groups.
 /// `cargo test --release -p tagtrail-gateway --lib -- --ignored --nocapture rates`.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "measures"]
 #[expect(clippy::print_stdout, reason = "the report")]
-async fn rates_of_single_pushes_and_of_the_committer() {
-    const ROUNDS: usize = 6;
-    let mut room = Room::new().await;
-    room.run();
-    for senders in [32, 128] {
-        let mut ratios = Vec::new();
-        for round in 0..ROUNDS {
-            let mut rates = [0.0; 2];
-            let order = if round % 2 == 0 { [0, 1] } else { [1, 0] };
-            for variant in order {
-                let queue = (variant == 1).then(|| room.queue.clone());
-                rates[variant] = rate(&room.bus, queue, senders).await;
-            }
-            ratios.push(rates[1] / rates[0]);
-            println!(
-                "{senders} senders: {rates:.0?} pushes/s, ratio {:.2}",
-                rates[1] / rates[0]
-            );
+async fn rates_of_single_pushes_and_of_committers() {
+    const ROUNDS: usize = 8;
+    let folders = [TempDir::new().unwrap(), TempDir::new().unwrap()];
+    let metrics = Metrics::new(&tagtrail_daemon::Metrics::default());
+    let (mut servers, mut outlets, mut running) = (Vec::new(), Vec::new(), Vec::new());
+    for (folder, streams) in folders.iter().zip([1, 8]) {
+        let nats = TestNats::start_in(folder.path(), true).await;
+        let bus = connect(&nats, streams).await;
+        if streams == 1 {
+            outlets.push(Arc::new(Outlet::new(bus.clone(), HashMap::new())));
         }
-        ratios.sort_by(f64::total_cmp);
-        println!(
-            "{senders} senders: median ratio {:.2}, groups {:?}",
-            ratios[ROUNDS / 2],
-            room.groups()
-        );
+        let (queues, tasks) = committers(&bus, &metrics);
+        outlets.push(Arc::new(Outlet::new(bus, queues)));
+        running.push(tasks);
+        servers.push(nats);
+    }
+    for senders in [32, 128] {
+        let mut ratios = [Vec::new(), Vec::new()];
+        for round in 0..ROUNDS {
+            let mut order = [0, 1, 2];
+            if round % 2 == 1 {
+                order.reverse();
+            }
+            let mut rates = [0.0; 3];
+            for variant in order {
+                rates[variant] = rate(&outlets[variant], senders).await;
+            }
+            for (ratios, rate) in ratios.iter_mut().zip(&rates[1..]) {
+                ratios.push(rate / rates[0]);
+            }
+            println!("{senders} senders: {rates:.0?} pushes/s");
+        }
+        for (name, mut ratios) in ["one stream", "eight streams"].into_iter().zip(ratios) {
+            ratios.sort_by(f64::total_cmp);
+            let median = ratios[ROUNDS / 2 - 1].midpoint(ratios[ROUNDS / 2]);
+            println!("{senders} senders, {name}: median {median:.2} of {ratios:.2?}");
+        }
     }
 }
 
 /// Pushes per second in two seconds.
-async fn rate(bus: &Bus, queue: Option<Queue>, senders: usize) -> f64 {
+async fn rate(outlet: &Arc<Outlet>, senders: usize) -> f64 {
     const SECONDS: u64 = 2;
     let end = tokio::time::Instant::now() + Duration::from_secs(SECONDS);
     let mut tasks = JoinSet::new();
     for sender in 0..senders {
-        let (bus, queue) = (bus.clone(), queue.clone());
+        let outlet = Arc::clone(outlet);
         tasks.spawn(async move {
-            let (subject, mut count) = (subject(), 0_u32);
+            let mut count = 0_u32;
             while tokio::time::Instant::now() < end {
+                // Each push of another repository.
+                let subject = subject_of((sender as u32 + count * 7) as u16 % 8);
                 let id = format!("{end:?}-{sender}-{count}");
-                let message = message(&subject, &id, 430);
-                match &queue {
-                    Some(queue) => drop(
-                        queue
-                            .push(message)
-                            .await
-                            .unwrap()
-                            .acknowledged()
-                            .await
-                            .unwrap(),
-                    ),
-                    None => drop(bus.publish(message).await.unwrap()),
-                }
+                let sent = outlet.send(message(&subject, &id, 430)).await.unwrap();
+                sent.acknowledged().await.unwrap();
                 count += 1;
             }
             count

@@ -1,5 +1,7 @@
 //! Replaying a quarantined body after the cause is fixed.
 
+use std::collections::HashMap;
+
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use base64::Engine as _;
@@ -100,7 +102,7 @@ pub async fn replay(bus: &Bus, file: &File, kept: &Quarantined) -> Result<Receip
         return Err(ReplayError::Malformed(interpretation.malformed.join("; ")));
     }
     if !interpretation.messages.is_empty() {
-        let outlet = Outlet::new(bus.clone(), None);
+        let outlet = Outlet::new(bus.clone(), HashMap::new());
         let outlet = reached(Some(&outlet)).map_err(ReplayError::NotStored)?;
         publish(outlet, &interpretation.messages, None, UNWATCHED)
             .await
