@@ -17,6 +17,7 @@ pub use tagtrail_proto::{Position, nanoseconds};
 use tagtrail_proto::{TRACEPARENT, TraceContext};
 use time::OffsetDateTime;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use crate::topology::Stream;
 use crate::{Bus, Link};
@@ -113,6 +114,8 @@ pub struct Reader {
     /// The place after the last message returned.
     position: Position,
     consumer_sequence: u64,
+    /// The time of the last message or check. Kept here, because callers drop a waiting call.
+    checked: Instant,
     link: watch::Receiver<Link>,
     generation: u64,
     restarted_because: Option<String>,
@@ -201,6 +204,7 @@ impl Bus {
             messages,
             position,
             consumer_sequence: 0,
+            checked: Instant::now(),
             link,
             generation,
             restarted_because,
@@ -252,7 +256,10 @@ impl Reader {
                         return Err(ReadError::Reconnected);
                     }
                 }
-                () = tokio::time::sleep(IDLE_CHECK) => self.check().await?,
+                () = tokio::time::sleep_until(self.checked + IDLE_CHECK) => {
+                    self.check().await?;
+                    self.checked = Instant::now();
+                }
             }
         }
     }
@@ -306,6 +313,7 @@ impl Reader {
             });
         }
         self.consumer_sequence = consumer_sequence;
+        self.checked = Instant::now();
         self.position.sequence = sequence;
         self.position.time_ns = Some(nanoseconds(time));
         Ok(Delivery {
