@@ -68,7 +68,7 @@ begin
             ('tagtrail_indexer', 'manifest', 'insert', null),
             ('tagtrail_indexer', 'position', 'select', null),
             ('tagtrail_indexer', 'position', 'insert', null),
-            ('tagtrail_indexer', 'position', 'update', 'stream_created_ns, applied_seq, applied_time_ns, recorded_at, published, known_created_ns, known_seq, known_fence_seq, known_fence_id'),
+            ('tagtrail_indexer', 'position', 'update', 'stream_created_ns, applied_seq, applied_time_ns, recorded_at, published, known_created_ns, known_seq, known_fence_seq, known_fence_id, source'),
             ('tagtrail_indexer', 'sweep', 'select', null),
             ('tagtrail_indexer', 'sweep', 'insert', null),
             ('tagtrail_indexer', 'sweep', 'update', 'stream_created_ns, applied_seq, applied_time_ns, done_at, doubts_until'),

@@ -8,6 +8,7 @@ mod hold;
 mod number;
 mod partition;
 mod publish;
+mod source;
 mod tag_ids;
 mod takeover;
 

@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use sqlx::PgConnection;
 use tagtrail_bus::consume::{Delivery, Position, nanoseconds};
+use tagtrail_bus::pushes::Layout;
 use tagtrail_bus::topology::{REVISIONS_KEPT, Stream};
 use tagtrail_daemon::chain;
 use tagtrail_failpoint::FailPoint;
@@ -77,36 +78,50 @@ async fn sweep(db: &DbArgs, shared: &Shared, every: Duration) -> Result<(), Erro
 
 /// Looks up the pushes applied since the last sweep. Returns the number of messages.
 async fn pushes(shared: &Shared, db: &mut PgConnection) -> Result<u64, Error> {
-    let position = shared.within(store::compared(db, Stream::Pushes)).await?;
+    let mut looked_at = 0;
+    for &stream in shared.bus.layout().streams.iter() {
+        looked_at += pushes_of(shared, db, stream).await?;
+    }
+    Ok(looked_at)
+}
+
+/// Looks up the pushes of one stream.
+async fn pushes_of(shared: &Shared, db: &mut PgConnection, stream: Stream) -> Result<u64, Error> {
+    let position = shared.within(store::compared(db, stream)).await?;
     let applied = shared.within(store::applied(db)).await?;
-    let held = shared
-        .while_pinging(db, shared.bus.held(Stream::Pushes))
-        .await?;
-    let opening = shared
-        .bus
-        .read(Stream::Pushes, Subject::ALL_PUSHES, position);
+    let held = shared.while_pinging(db, shared.bus.held(stream)).await?;
+    let opening = shared.bus.read(stream, Subject::ALL_PUSHES, position);
     let mut reader = shared.while_pinging(db, opening).await?;
     let created_ns = reader.stream_created_ns();
     if *held.end() <= reader.position().sequence || held.is_empty() {
         return Ok(0);
     }
-    let was_applied = |message: &Delivery, partition: u16| match applied.get(&partition) {
-        Some(of) => of.stream_created_ns == Some(created_ns) && message.sequence <= of.sequence,
-        // The partition has no position: another configuration made it, or nothing of it was
-        // applied yet.
-        None => partition >= shared.bus.partitions(),
-    };
+    let was_applied =
+        |message: &Delivery, partition: u16, layout: &Layout| match applied.get(&partition) {
+            Some((source, of)) if *source == stream => {
+                of.stream_created_ns == Some(created_ns) && message.sequence <= of.sequence
+            }
+            // A stream that the partition has left, not the one that it moves to.
+            Some(_) => layout.owner(partition) != Some(stream),
+            // The partition has no position: another configuration made it, or nothing of it was
+            // applied yet.
+            None => partition >= shared.bus.partitions(),
+        };
     let mut looked_at = 0;
     loop {
         let reading = reader.next_until(*held.end(), MESSAGES);
         let some = shared.while_pinging(db, reading).await?;
+        // Later than the messages: a stream that still takes the pushes of a partition is not one
+        // that the partition has left.
+        let asking = shared.bus.present_layout();
+        let layout = shared.while_pinging(db, asking).await?;
         let (mut batch, mut last) = (Vec::new(), None);
         for message in &some {
             let partition = match message.subject.parse() {
                 Ok(Subject::Push { partition, .. }) => partition,
                 _ => u16::MAX,
             };
-            if !was_applied(message, partition) {
+            if !was_applied(message, partition, &layout) {
                 break; // The next sweep looks the rest up.
             }
             last = Some(message);
@@ -135,7 +150,12 @@ async fn pushes(shared: &Shared, db: &mut PgConnection) -> Result<u64, Error> {
         }
         for (partition, sequence) in first {
             shared
-                .within(store::set_back(db, partition, created_ns, sequence - 1))
+                .within(store::set_back(
+                    db,
+                    partition,
+                    (stream, created_ns),
+                    sequence - 1,
+                ))
                 .await?;
         }
         let to = Position {
@@ -143,9 +163,7 @@ async fn pushes(shared: &Shared, db: &mut PgConnection) -> Result<u64, Error> {
             sequence: last.sequence,
             time_ns: Some(nanoseconds(last.time)),
         };
-        shared
-            .within(store::advance(db, Stream::Pushes, to))
-            .await?;
+        shared.within(store::advance(db, stream, to)).await?;
         let all = some.last().map(|message| message.sequence) == Some(last.sequence);
         if !all || last.sequence >= *held.end() {
             return Ok(looked_at);

@@ -8,7 +8,6 @@ use sqlx::{Connection as _, PgConnection};
 use tagtrail_bus::Bus;
 use tagtrail_bus::consume::Reader;
 use tagtrail_bus::publish::Message;
-use tagtrail_bus::topology::Stream;
 use tagtrail_daemon::Retry;
 use tagtrail_failpoint::FailPoint;
 use tagtrail_postgres::session::ping_interval;
@@ -23,6 +22,7 @@ use crate::record::apply::{Applied, apply};
 use crate::record::batch::{self, BatchSize};
 use crate::record::partition::Partition;
 use crate::record::publish::{self, OutgoingRevision};
+use crate::record::source;
 use crate::record::tag_ids::TagIds;
 use crate::record::takeover::{catch_up, note_published};
 use crate::restore;
@@ -53,7 +53,8 @@ pub(crate) async fn hold(
     let mut retry = Retry::new(task).at_most(LONGEST_PAUSE);
     loop {
         let error = match Box::pin(work(&shared, &cache, number, &mut db)).await {
-            Ok(()) => return Ok(()),
+            Ok(Ended::Stopped) => return Ok(()),
+            Ok(Ended::Moved) => continue,
             Err(error) => error,
         };
         shared.readiness.failed(number, &error);
@@ -71,12 +72,20 @@ pub(crate) async fn hold(
     }
 }
 
+/// The end of work without an error.
+enum Ended {
+    /// A stop was requested.
+    Stopped,
+    /// The partition goes on with another stream.
+    Moved,
+}
+
 async fn work(
     shared: &Shared,
     cache: &UnrecordedCache,
     number: u16,
     db: &mut PgConnection,
-) -> Result<(), Error> {
+) -> Result<Ended, Error> {
     let mut progress = shared.within(store::position::progress(db, number)).await?;
     FailPoint::IndexerLocked.pass();
     // From now on the server refuses messages that an earlier holder still has in its queues.
@@ -88,25 +97,7 @@ async fn work(
     // The revisions that REVISIONS is missing come before any new revision.
     catch_up(shared, number, db, &fence, &mut progress).await?;
 
-    let filter = Subject::all_pushes(number);
-    let opening = shared.bus.read(Stream::Pushes, &filter, progress.position);
-    let reader = shared.while_pinging(db, opening).await?;
-    if reader.restarted_because().is_some() {
-        // Pushes that are read a second time change nothing.
-        let position = reader.position();
-        let restarted = Progress {
-            position,
-            ..progress
-        };
-        let advancing = store::position::advance(db, number, &progress, restarted);
-        progress = shared.within(advancing).await?;
-    }
-    tracing::info!(
-        partition = number,
-        after = progress.position.sequence,
-        "reading"
-    );
-
+    let reader = open(shared, number, db, &mut progress).await?;
     let mut partition = Partition {
         number,
         partitions: shared.bus.partitions(),
@@ -138,7 +129,7 @@ async fn work(
     let asking = recheck::ask_all(&shared.bus, &mut rechecks_out);
     // All four run in this task: when one fails, the others are dropped too.
     tokio::try_join!(reading, applying, publishing, asking)?;
-    // A stop was requested, and everything applied is published.
+    // A stop was requested, or the stream is read to its end, and everything applied is published.
     let (published, known) = (*published.borrow(), partition.known());
     note_published(
         shared,
@@ -149,21 +140,73 @@ async fn work(
         known,
     )
     .await?;
+    if !shared.shutdown.is_cancelled() {
+        let finding = source::next(shared, number, partition.progress.source);
+        if let Some(next) = shared.while_pinging(db, finding).await? {
+            source::move_on(shared, number, db, &mut partition.progress, next).await?;
+        }
+        return Ok(Ended::Moved);
+    }
     FailPoint::IndexerStopped.pass();
-    Ok(())
+    Ok(Ended::Stopped)
 }
 
-/// Reads ahead until a stop is requested.
+/// Opens a reader of the partition's stream.
+async fn open(
+    shared: &Shared,
+    number: u16,
+    db: &mut PgConnection,
+    progress: &mut Progress,
+) -> Result<Reader, Error> {
+    let finding = source::next(shared, number, progress.source);
+    let next = shared.while_pinging(db, finding).await?;
+    if let Some(next) = next
+        && !shared.bus.layout().streams.contains(&progress.source)
+    {
+        // Nothing is left to be read there.
+        source::move_on(shared, number, db, progress, next).await?;
+    }
+    let filter = Subject::all_pushes(number);
+    let opening = shared.bus.read(progress.source, &filter, progress.position);
+    let reader = shared.while_pinging(db, opening).await?;
+    if reader.restarted_because().is_some() {
+        // Pushes that are read a second time change nothing.
+        let position = reader.position();
+        let restarted = Progress {
+            position,
+            ..*progress
+        };
+        let advancing = store::position::advance(db, number, progress, restarted);
+        *progress = shared.within(advancing).await?;
+    }
+    tracing::info!(
+        partition = number,
+        stream = progress.source.name(),
+        after = progress.position.sequence,
+        "reading"
+    );
+    Ok(reader)
+}
+
+/// Reads ahead until a stop is requested, or the end of a stream that takes no more pushes of the
+/// partition.
 async fn read(
     shared: &Shared,
     number: u16,
     mut reader: Reader,
     pushes: mpsc::Sender<ReceivedPush>,
 ) -> Result<(), Error> {
+    let mut look = tokio::time::interval(source::LOOK);
     loop {
         let delivery = tokio::select! {
             () = shared.shutdown.cancelled() => return Ok(()),
             delivery = reader.next() => delivery?,
+            _ = look.tick() => {
+                if source::is_read(shared, number, &reader).await? {
+                    return Ok(());
+                }
+                continue;
+            }
         };
         match ReceivedPush::parse(&delivery, number, shared.bus.partitions()) {
             Ok(push) => {

@@ -6,12 +6,14 @@ use sqlx::postgres::PgRow;
 use sqlx::{PgConnection, Row as _};
 use tagtrail_bus::consume::Position;
 use tagtrail_bus::fence::Known;
+use tagtrail_bus::topology::Stream;
 use tagtrail_failpoint::FailPoint;
 use tagtrail_postgres::{position, row};
 use time::OffsetDateTime;
 
 use crate::error::Error;
 
+/// The rows of partitions, whichever stream of pushes each of them reads.
 const STREAM: &str = "PUSHES";
 
 /// Rolls back an open transaction; does no harm without a transaction.
@@ -22,6 +24,9 @@ pub(crate) async fn rollback(db: &mut PgConnection) -> Result<(), sqlx::Error> {
 /// The progress of a partition.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Progress {
+    /// The stream of pushes that is read.
+    pub(crate) source: Stream,
+    /// The position in this stream.
     pub(crate) position: Position,
     /// Ordinal of the last revision that REVISIONS acknowledged, as recorded in the row.
     pub(crate) published: u64,
@@ -52,7 +57,7 @@ pub(crate) async fn progress(
         .execute(&mut *db)
         .await?;
     let row = sqlx::query(
-        "select stream_created_ns, applied_seq, applied_time_ns, recorded_at, published,
+        "select source, stream_created_ns, applied_seq, applied_time_ns, recorded_at, published,
                 known_created_ns, known_seq, known_fence_seq, known_fence_id,
                 coalesce((select max(ordinal) from revision r where r.partition = p.partition), 0) as recorded
          from position p where stream = $1 and partition = $2",
@@ -61,7 +66,12 @@ pub(crate) async fn progress(
     .bind(row::small(partition))
     .fetch_one(db)
     .await?;
+    let source: Option<String> = row.try_get("source")?;
     Ok(Progress {
+        source: source
+            .as_deref()
+            .and_then(Stream::of_pushes)
+            .unwrap_or(Stream::Pushes),
         position: position::of_row(&row)?,
         published: row::unsigned(row.try_get("published")?),
         recorded: row::unsigned(row.try_get("recorded")?),
@@ -140,7 +150,7 @@ async fn update(
         "update position
          set stream_created_ns = $3, applied_seq = $4, applied_time_ns = $5, published = $6,
              recorded_at = case when $7 then greatest(recorded_at, now()) else recorded_at end,
-             known_created_ns = $11, known_seq = $12, known_fence_seq = $13, known_fence_id = $14
+             known_created_ns = $11, known_seq = $12, known_fence_seq = $13, known_fence_id = $14, source = nullif($15, 'PUSHES')
          where stream = $1 and partition = $2 and applied_seq = $8 and stream_created_ns is not distinct from $9 and published = $10
          returning recorded_at",
     )
@@ -158,6 +168,7 @@ async fn update(
     .bind(to.known.map(|known| row::signed(known.sequence)))
     .bind(to.known.map(|known| row::signed(known.fence_sequence)))
     .bind(to.known.map(|known| known.fence_id))
+    .bind(to.source.name())
     .fetch_optional(db)
     .await?;
     let recorded_at = moved.ok_or(Error::PositionMoved(partition))?;

@@ -101,18 +101,22 @@ pub(crate) async fn finish(db: &mut PgConnection) -> Result<(), sqlx::Error> {
     .map(|_| ())
 }
 
-/// Returns the position up to which each partition is applied.
-pub(crate) async fn applied(db: &mut PgConnection) -> Result<BTreeMap<u16, Position>, sqlx::Error> {
+/// Returns the stream that each partition reads, and the position up to which it is applied.
+pub(crate) async fn applied(
+    db: &mut PgConnection,
+) -> Result<BTreeMap<u16, (Stream, Position)>, sqlx::Error> {
     let rows = sqlx::query(
-        "select partition, stream_created_ns, applied_seq, applied_time_ns from position where stream = 'PUSHES'",
+        "select partition, coalesce(source, 'PUSHES') as source, stream_created_ns, applied_seq, applied_time_ns from position where stream = 'PUSHES'",
     )
     .fetch_all(db)
     .await?;
     rows.iter()
         .map(|found| {
+            let source: String = found.try_get("source")?;
+            let source = Stream::of_pushes(&source).unwrap_or(Stream::Pushes);
             Ok((
                 row::partition(found, "partition")?,
-                position::of_row(found)?,
+                (source, position::of_row(found)?),
             ))
         })
         .collect()
@@ -151,21 +155,23 @@ pub(crate) async fn missing(
     Ok(sequences.into_iter().map(row::unsigned).collect())
 }
 
-/// Sets the position of a partition back, so that later pushes are read again. The holder detects
-/// the change, and starts over from this position.
+/// Sets the position of a partition back, also to a stream that the partition has left, so that
+/// later pushes are read again. The holder detects the change, and starts over from this position.
 pub(crate) async fn set_back(
     db: &mut PgConnection,
     partition: u16,
-    stream_created_ns: i64,
+    (stream, stream_created_ns): (Stream, i64),
     sequence: u64,
 ) -> Result<(), sqlx::Error> {
     sqlx::query(
-        "update position set applied_seq = $3, applied_time_ns = null
-         where stream = 'PUSHES' and partition = $1 and stream_created_ns = $2 and applied_seq > $3",
+        "update position set source = nullif($4, 'PUSHES'), stream_created_ns = $2, applied_seq = $3, applied_time_ns = null
+         where stream = 'PUSHES' and partition = $1
+             and (coalesce(source, 'PUSHES') <> $4 or stream_created_ns = $2 and applied_seq > $3)",
     )
     .bind(row::small(partition))
     .bind(stream_created_ns)
     .bind(row::signed(sequence))
+    .bind(stream.name())
     .execute(db)
     .await
     .map(|_| ())

@@ -7,6 +7,7 @@ mod coverage;
 mod faults;
 mod history;
 mod manifests;
+mod moves;
 mod recheck;
 mod republish;
 mod sweep;
