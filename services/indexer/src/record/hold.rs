@@ -197,12 +197,13 @@ async fn read(
     pushes: mpsc::Sender<ReceivedPush>,
 ) -> Result<(), Error> {
     let mut look = tokio::time::interval(source::LOOK);
+    let mut end = source::End::default();
     loop {
         let delivery = tokio::select! {
             () = shared.shutdown.cancelled() => return Ok(()),
             delivery = reader.next() => delivery?,
             _ = look.tick() => {
-                if source::is_read(shared, number, &reader).await? {
+                if end.is_reached(shared, number, &reader).await? {
                     return Ok(());
                 }
                 continue;
@@ -289,7 +290,9 @@ async fn apply_all(
                 if quiet == NOTHING_MORE {
                     shared.readiness.recovered(partition.number);
                 }
-                if quiet == NOTHING_MORE && !partition.unrecorded.is_empty() {
+                // The next stream may have their pushes.
+                let last = source::is_last(shared, partition.number, partition.progress.source);
+                if quiet == NOTHING_MORE && last && !partition.unrecorded.is_empty() {
                     adopt(shared, partition, db, &partition.unrecorded.images()).await?;
                 }
             }

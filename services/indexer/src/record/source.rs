@@ -1,7 +1,8 @@
 //! The stream from which a partition is read, and the move to the next one.
 //!
-//! A stream that gave the partition up takes no more of its pushes. Such a stream is read to its
-//! end, then the stream that has taken the pushes since.
+//! A stream that gave the partition up takes no more of its pushes, once the server has stored
+//! those in its queue. Such a stream is read to its end, then the stream that has taken the pushes
+//! since.
 
 use std::time::Duration;
 
@@ -9,6 +10,7 @@ use sqlx::PgConnection;
 use tagtrail_bus::consume::{Position, Reader};
 use tagtrail_bus::topology::Stream;
 use tagtrail_proto::Subject;
+use tokio::time::Instant;
 
 use crate::error::Error;
 use crate::shared::Shared;
@@ -16,6 +18,11 @@ use crate::store::position::{self, Progress};
 
 /// Interval at which a reader looks for the end of a stream.
 pub(crate) const LOOK: Duration = Duration::from_secs(1);
+/// Longest wait of a publisher for its acknowledgement. nats-server takes pushes into a queue
+/// before it stores them, and stores them also if their subject has moved meanwhile: 5,000 were
+/// seen. The sender of a push that is stored later has given up, and sends the push again, to the
+/// next stream.
+const QUEUED: Duration = Duration::from_secs(10);
 
 /// Returns the stream that takes the pushes of a partition, if that is not the one that is read.
 pub(crate) async fn next(
@@ -23,30 +30,52 @@ pub(crate) async fn next(
     number: u16,
     source: Stream,
 ) -> Result<Option<Stream>, Error> {
-    let is_other = |owner: &Stream| *owner != source;
-    if shared
-        .bus
-        .layout()
-        .owner(number)
-        .is_none_or(|owner| !is_other(&owner))
-    {
+    if is_last(shared, number, source) {
         return Ok(None);
     }
     // Another instance may have seen a later move, and have moved on already.
     let present = shared.bus.present_layout().await?;
-    Ok(present.owner(number).filter(is_other))
+    Ok(present.owner(number).filter(|owner| *owner != source))
 }
 
-/// Returns whether the stream takes no more pushes of the partition, and is read to its end.
-pub(crate) async fn is_read(shared: &Shared, number: u16, reader: &Reader) -> Result<bool, Error> {
-    let source = reader.stream();
-    if next(shared, number, source).await?.is_none() {
-        return Ok(false);
+/// Returns whether the stream is the last one that has pushes of the partition, as far as this
+/// process knows.
+pub(crate) fn is_last(shared: &Shared, number: u16, source: Stream) -> bool {
+    let owner = shared.bus.layout().owner(number);
+    owner.is_none_or(|owner| owner == source)
+}
+
+/// The end of a stream that gives a partition up.
+#[derive(Debug, Default)]
+pub(crate) struct End {
+    /// The time at which the partition was first seen in another stream.
+    moved: Option<Instant>,
+}
+
+impl End {
+    /// Returns whether the stream gets no more pushes of the partition, and is read to its end.
+    pub(crate) async fn is_reached(
+        &mut self,
+        shared: &Shared,
+        number: u16,
+        reader: &Reader,
+    ) -> Result<bool, Error> {
+        let source = reader.stream();
+        if self.moved.is_some_and(|moved| moved.elapsed() < QUEUED) {
+            return Ok(false);
+        }
+        if next(shared, number, source).await?.is_none() {
+            self.moved = None;
+            return Ok(false);
+        }
+        if self.moved.is_none() {
+            self.moved = Some(Instant::now());
+            return Ok(false);
+        }
+        let filter = Subject::all_pushes(number);
+        let last = shared.bus.last_sequence(source, &filter).await?;
+        Ok(last.is_none_or(|last| last <= reader.position().sequence))
     }
-    // The layout is older than the answer, so the answer is final.
-    let filter = Subject::all_pushes(number);
-    let last = shared.bus.last_sequence(source, &filter).await?;
-    Ok(last.is_none_or(|last| last <= reader.position().sequence))
 }
 
 /// Goes on with the first message of another stream.

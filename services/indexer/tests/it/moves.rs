@@ -1,5 +1,6 @@
 //! Partitions that move to other streams of pushes while pushes arrive.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
 use std::time::Duration;
@@ -17,12 +18,13 @@ use crate::bench::*;
 /// A process looks for the present streams every 10 s; a busy machine needs longer.
 const READ: Duration = Duration::from_secs(180);
 
-/// Sends pushes of many repositories, each until it is acknowledged, as a registry does.
+/// Sends pushes of many repositories, each until it is acknowledged, as a registry does. They are
+/// so many that REVISIONS, which keeps 100 revisions of an image, drops none.
 async fn keep_sending(nats: Arc<TestNats>, sent: Arc<AtomicI64>, ended: Arc<AtomicBool>) {
     let jetstream = nats.jetstream().await;
     while !ended.load(Ordering::Relaxed) {
         let number = sent.load(Ordering::Relaxed);
-        let name = format!("registry.example.com/foo/r{}:latest", number % 24);
+        let name = format!("registry.example.com/foo/r{}:latest", number % 480);
         let push = push(&name, number, u64::try_from(number).unwrap());
         let subject = Subject::of_push(&push, 8);
         let id = push.message_id();
@@ -37,7 +39,7 @@ async fn keep_sending(nats: Arc<TestNats>, sent: Arc<AtomicI64>, ended: Arc<Atom
         if stored.await.is_ok() {
             sent.fetch_add(1, Ordering::Relaxed);
         }
-        tokio::time::sleep(Duration::from_millis(3)).await;
+        tokio::time::sleep(Duration::from_millis(10)).await;
     }
 }
 
@@ -59,6 +61,18 @@ async fn wait_moved(streams: u16, db: &mut PgConnection) {
             .then_some(())
     })
     .await;
+}
+
+/// Sets the positions as if the partitions had been read to the end of the streams they have left.
+async fn skip_to(streams: u16, db: &mut PgConnection) {
+    sqlx::query(
+        "insert into position (stream, partition, source) select 'PUSHES', n, 'PUSHES_' || n % $1 from generate_series(0, 7) n
+         on conflict (stream, partition) do update set source = excluded.source, stream_created_ns = null, applied_seq = 0, applied_time_ns = null",
+    )
+    .bind(i32::from(streams))
+    .execute(db)
+    .await
+    .unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -135,18 +149,9 @@ async fn pushes_that_were_skipped_in_a_stream_that_the_partition_left_are_read_a
     let bus = Bus::connect(&BusArgs::new(nats.url()), "test", &stop)
         .await
         .unwrap();
-    bus.move_pushes(8, &std::collections::HashMap::new())
-        .await
-        .unwrap();
-    // As if PUSHES had been read to its end.
+    bus.move_pushes(8, &HashMap::new()).await.unwrap();
     let mut connection = db.connect().await;
-    sqlx::query(
-        "insert into position (stream, partition, source) select 'PUSHES', n, 'PUSHES_' || n from generate_series(0, 7) n
-         on conflict (stream, partition) do update set source = excluded.source, stream_created_ns = null, applied_seq = 0, applied_time_ns = null",
-    )
-    .execute(&mut connection)
-    .await
-    .unwrap();
+    skip_to(8, &mut connection).await;
     let indexer = Indexer::start(db.url(), nats.url());
     send(&nats, [push("registry.example.com/foo/bar:latest", 2, 2)]).await;
     wait_published(&nats, 2).await;
@@ -157,5 +162,79 @@ async fn pushes_that_were_skipped_in_a_stream_that_the_partition_left_are_read_a
     );
     let missed = indexer.metric("tagtrail_indexer_swept_total{stream=\"PUSHES\"}");
     assert_eq!(missed, 1.0);
+    indexer.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pushes_that_the_server_stores_after_their_partition_moved_are_read() {
+    const PUSHES: i64 = 4000;
+    let (db, folder) = (
+        tagtrail_testkit::postgres().await,
+        tempfile::TempDir::new().unwrap(),
+    );
+    let nats = TestNats::start_in(folder.path(), true).await;
+    let stop = CancellationToken::new();
+    let bus = Bus::connect(&BusArgs::new(nats.url()), "test", &stop).await;
+    let (bus, jetstream) = (bus.unwrap(), nats.jetstream().await);
+    let mut sent = Vec::new();
+    for number in 0..PUSHES {
+        let push = push(
+            "registry.example.com/foo/bar:latest",
+            number,
+            number.unsigned_abs(),
+        );
+        let subject = Subject::of_push(&push, 8);
+        let body = serde_json::to_vec(&push.event()).unwrap();
+        let sending = jetstream.publish(subject.to_string(), body.into());
+        sent.push(sending.await.unwrap());
+    }
+    bus.move_pushes(8, &HashMap::new()).await.unwrap();
+    let indexer = Indexer::start(db.url(), nats.url());
+    let mut connection = db.connect().await;
+    wait_moved(8, &mut connection).await;
+    let stored = nats.messages("PUSHES").await.len();
+    let count: i64 = sqlx::query_scalar("select count(*) from push")
+        .fetch_one(&mut connection)
+        .await
+        .unwrap();
+    assert_eq!(usize::try_from(count).unwrap(), stored);
+    let missed = indexer.metric("tagtrail_indexer_swept_total{stream=\"PUSHES\"}");
+    assert_eq!(missed, 0.0);
+    indexer.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_postgres_from_before_a_move_reads_the_streams_in_order_and_adopts_nothing() {
+    let (db, nats) = (tagtrail_testkit::postgres().await, TestNats::start().await);
+    let pushes = |seconds: std::ops::RangeInclusive<i64>| {
+        seconds.map(|second| {
+            let name = format!("registry.example.com/foo/r{}:latest", second % 8);
+            push(&name, second, second.unsigned_abs())
+        })
+    };
+    let indexer = Indexer::start(db.url(), nats.url());
+    indexer.ctx.health.wait_ready().await;
+    send(&nats, pushes(1..=20)).await;
+    wait_published(&nats, 20).await;
+    indexer.stop().await;
+    let backup = db.copy().await;
+    let stop = CancellationToken::new();
+    let bus = Bus::connect(&BusArgs::new(nats.url()), "test", &stop).await;
+    let (bus, mut connection) = (bus.unwrap(), db.connect().await);
+    let indexer = Indexer::start(db.url(), nats.url());
+    move_to(8, &bus, &mut connection).await;
+    send(&nats, pushes(21..=40)).await;
+    wait_published(&nats, 40).await;
+    indexer.stop().await;
+    let before = published(&nats).await;
+
+    let indexer = Indexer::start(backup.url(), nats.url());
+    let mut connection = backup.connect().await;
+    wait_moved(8, &mut connection).await;
+    send(&nats, pushes(41..=48)).await;
+    wait_published(&nats, 48).await;
+    check_published(&mut connection, &nats).await;
+    assert_eq!(published(&nats).await[..40], before);
+    assert_eq!(indexer.metric("tagtrail_indexer_adopted_total"), 0.0);
     indexer.stop().await;
 }
