@@ -101,8 +101,9 @@ async fn pushes_of(shared: &Shared, db: &mut PgConnection, stream: Stream) -> Re
             Some((source, of)) if *source == stream => {
                 of.stream_created_ns == Some(created_ns) && message.sequence <= of.sequence
             }
-            // A stream that the partition has left, not the one that it moves to.
-            Some(_) => layout.owner(partition) != Some(stream),
+            // The partition has left this stream. While it is between two others, this stream may
+            // be one that it still has to read: the next sweep looks here.
+            Some((source, _)) => layout.owner(partition) == Some(*source),
             // The partition has no position: another configuration made it, or nothing of it was
             // applied yet.
             None => partition >= shared.bus.partitions(),

@@ -8,7 +8,7 @@ use std::time::Duration;
 use async_nats::jetstream::message::PublishMessage;
 use sqlx::PgConnection;
 use tagtrail_bus::{Bus, BusArgs};
-use tagtrail_proto::Subject;
+use tagtrail_proto::{Push, Subject};
 use tagtrail_testkit::{TestNats, eventually};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -162,6 +162,52 @@ async fn pushes_that_were_skipped_in_a_stream_that_the_partition_left_are_read_a
     );
     let missed = indexer.metric("tagtrail_indexer_swept_total{stream=\"PUSHES\"}");
     assert_eq!(missed, 1.0);
+    indexer.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pushes_that_were_skipped_in_two_streams_are_read_again_from_each() {
+    let (db, nats) = (tagtrail_testkit::postgres().await, TestNats::start().await);
+    let indexer = Indexer::start(db.url(), nats.url());
+    indexer.ctx.health.wait_ready().await;
+    indexer.stop().await;
+    // Its partition is in PUSHES, then in one of two streams, then in a third one.
+    let pushes = |second| {
+        let names = (0..).map(|number| format!("registry.example.com/foo/r{number}:latest"));
+        let mut pushes = names.map(|name| push(&name, second, second.unsigned_abs()));
+        let of = |push: &Push| match Subject::of_push(push, 8) {
+            Subject::Push { partition, .. } => partition,
+            other => panic!("{other}"),
+        };
+        pushes.find(|push| of(push) >= 2)
+    };
+    let stop = CancellationToken::new();
+    let bus = Bus::connect(&BusArgs::new(nats.url()), "test", &stop).await;
+    let bus = bus.unwrap();
+    let mut connection = db.connect().await;
+    send(&nats, pushes(1)).await;
+    for streams in [2, 8] {
+        let sources = tagtrail_postgres::position::sources(&mut connection).await;
+        bus.move_pushes(streams, &sources.unwrap()).await.unwrap();
+        send(&nats, pushes(i64::from(streams))).await;
+        skip_to(streams, &mut connection).await;
+    }
+    // The last stream is read as usual.
+    sqlx::query("update sweep set done_at = null")
+        .execute(&mut connection)
+        .await
+        .unwrap();
+    let indexer = Indexer::start(db.url(), nats.url());
+    eventually("three pushes", READ, async || {
+        let count: i64 = sqlx::query_scalar("select count(*) from push")
+            .fetch_one(&mut connection)
+            .await
+            .unwrap();
+        (count == 3).then_some(())
+    })
+    .await;
+    let missed = indexer.metric("tagtrail_indexer_swept_total{stream=\"PUSHES\"}");
+    assert_eq!(missed, 2.0);
     indexer.stop().await;
 }
 
