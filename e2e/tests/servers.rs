@@ -207,7 +207,13 @@ async fn an_account_with_too_few_consumers_makes_the_indexer_not_ready() {
     } } });
     let nats = CustomNats::start(account).await;
     let url = nats.url("u", "pw");
-    let migrated = migrate(postgres.db().url(), Some(&url), "20");
+    // The limit is one of each stream.
+    let migrated = Command::new(binary())
+        .args(["migrate", "--push-streams", "1"])
+        .env("DATABASE_URL", postgres.db().url())
+        .env("NATS_URL", &url)
+        .output()
+        .unwrap();
     assert!(migrated.status.success(), "{}", text(&migrated));
     let folder = tempfile::tempdir().unwrap();
     let indexer = Service::start(folder.path(), "indexer", postgres.db().url(), &url);
@@ -238,10 +244,15 @@ async fn a_full_stream_is_named_in_the_log_and_counted() {
     use_ring();
     let fleet = Fleet::start("registry.example.com").await;
     let jetstream = fleet.nats.jetstream().await;
-    let stream = jetstream.get_stream("PUSHES").await.unwrap();
-    let mut limited = stream.cached_info().config.clone();
-    limited.max_messages = 1;
-    jetstream.update_stream(&limited).await.unwrap();
+    for number in 0..8 {
+        let stream = jetstream
+            .get_stream(format!("PUSHES_{number}"))
+            .await
+            .unwrap();
+        let mut limited = stream.cached_info().config.clone();
+        limited.max_messages = 1;
+        jetstream.update_stream(&limited).await.unwrap();
+    }
     let push = async |number: u8| {
         let digest = tagtrail_proto::Digest::sha256_of(&[number]).to_string();
         let body: Value = json!({ "repository": "shop/web", "tag": "latest", "digest": digest });
@@ -253,7 +264,8 @@ async fn a_full_stream_is_named_in_the_log_and_counted() {
     assert_eq!(push(1).await, 202);
     assert_eq!(push(2).await, 503);
     let log = fleet.processes["gateway"].log();
-    assert!(log.contains("the stream PUSHES is full"), "{log}");
+    let named = (0..8).any(|n| log.contains(&format!("the stream PUSHES_{n} is full")));
+    assert!(named, "{log}");
     let metrics = fleet.admin("gateway", "metrics").await.unwrap();
     let counted = "tagtrail_gateway_full_streams_total{stream=\"PUSHES\"} 1";
     assert!(metrics.contains(counted), "{metrics}");

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use sqlx::{ConnectOptions as _, Connection as _, PgConnection};
+use tagtrail_bus::pushes::suitable;
 use tagtrail_bus::{Bus, BusArgs};
 use tagtrail_daemon::Progress;
 use tagtrail_migrations::{MIGRATOR, indexes};
@@ -35,6 +36,11 @@ pub(crate) struct Config {
     /// Copies of every stream in the cluster: 1 for a single server, 3 for a cluster of three.
     #[arg(long = "nats-replicas", env = "TAGTRAIL_NATS_REPLICAS", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=5))]
     replicas: u8,
+    /// Number of streams of pushes: 1 for all partitions, or several that share the partitions and
+    /// are synced at the same time. Existing pushes stay in their streams, and are read first
+    /// [default: as it is; at first one for each partition up to 8, or 1 with several copies].
+    #[arg(long, env = "TAGTRAIL_PUSH_STREAMS", value_parser = clap::value_parser!(u16).range(1..=256))]
+    push_streams: Option<u16>,
     /// Seconds to wait for Postgres and NATS to answer.
     #[arg(long, default_value_t = 60)]
     wait: u64,
@@ -50,9 +56,10 @@ impl Config {
             let args = BusArgs {
                 partitions: self.partitions,
                 replicas: self.replicas,
+                push_streams: self.push_streams,
                 ..BusArgs::new(url)
             };
-            streams(&args, wait).await?;
+            streams(&args, &self.db, wait).await?;
             done += ", and the streams are as they should be";
         }
         Ok(done)
@@ -129,11 +136,42 @@ async fn lock(connection: &mut PgConnection) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Waits for the server, and makes the missing streams.
-pub(crate) async fn streams(bus: &BusArgs, wait: Duration) -> anyhow::Result<()> {
-    Bus::connect_within(bus, "migrate", wait)
+/// Waits for the server, makes the missing streams, and moves partitions if `push_streams` names
+/// another number of streams of pushes.
+pub(crate) async fn streams(bus: &BusArgs, db: &DbArgs, wait: Duration) -> anyhow::Result<()> {
+    let at_first = bus
+        .push_streams
+        .unwrap_or(suitable(bus.partitions, bus.replicas));
+    let args = BusArgs {
+        push_streams: Some(at_first.min(bus.partitions)),
+        ..bus.clone()
+    };
+    let connected = Bus::connect_within(&args, "migrate", wait)
         .await
         .context("can't make the streams: check NATS_URL, the rights of its account, and the log of nats-server")?;
+    let Some(streams) = bus.push_streams.map(|streams| streams.min(bus.partitions)) else {
+        if let Some(partition) = connected.partition_without_stream() {
+            bail!(
+                "the pushes of partition {partition} are refused, because a move to another number of streams was broken off: repeat it with TAGTRAIL_PUSH_STREAMS"
+            );
+        }
+        return Ok(());
+    };
+    if connected.has_streams_of_pushes(streams) {
+        return Ok(());
+    }
+    // One command moves at a time. The second one then has nothing to do.
+    let mut db = connect(db, wait).await?;
+    lock(&mut db).await?;
+    connected.present_layout().await?;
+    if !connected.has_streams_of_pushes(streams) {
+        let sources = tagtrail_postgres::position::sources(&mut db).await?;
+        let moving = connected.move_pushes(streams, &sources);
+        moving
+            .await
+            .context("can't move the pushes to other streams")?;
+    }
+    db.close().await?;
     Ok(())
 }
 

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tagtrail_bus::BusArgs;
+use tagtrail_bus::pushes::suitable;
 use tagtrail_config::File;
 use tagtrail_daemon::{Context, Progress, Tasks};
 use tagtrail_embedded::{Embedded, Settings, become_user, runs_as_root, write_private};
@@ -127,7 +128,9 @@ async fn services(
     let progress = Progress::of_service(migrate::MIGRATING, migrate::MIGRATIONS);
     migrate::migrate(&owner, START, progress).await?;
     // No service may make streams.
-    migrate::streams(&bus("migrate")?, START).await?;
+    let mut streams = bus("migrate")?;
+    streams.push_streams = Some(suitable(streams.partitions, streams.replicas));
+    migrate::streams(&streams, &owner, START).await?;
     let api = tagtrail_api::Config {
         listen: config.api,
         config: Some(file.clone()),

@@ -12,8 +12,9 @@ use super::accounts::Up;
 const OUTSIDE: [&str; 5] = ["gateway", "resolver", "trigger", "api", "subscriber"];
 
 /// The streams that hold messages.
-const STREAMS: [&str; 6] = [
+const STREAMS: [&str; 7] = [
     "PUSHES",
+    "PUSHES_0",
     "UNRESOLVED",
     "REVISIONS",
     "ROLLOUTS",

@@ -264,11 +264,10 @@ async fn all_messages_are_read(world: &World, db: &mut PgConnection) -> Result<(
         .await
         .ok_or("nats-server does not answer")?;
     let context = async_nats::jetstream::new(client);
-    let stream = context
-        .get_stream("PUSHES")
-        .await
-        .map_err(|error| error.to_string())?;
     for partition in 0..8_i16 {
+        let stream = world.pushes(partition.unsigned_abs().into());
+        let stream = context.get_stream(stream).await;
+        let stream = stream.map_err(|error| error.to_string())?;
         let subject = format!("tagtrail.push.{partition}.>");
         let Ok(last) = stream.get_last_raw_message_by_subject(&subject).await else {
             continue;

@@ -200,7 +200,9 @@ impl Fault {
                     return; // NATS is down.
                 };
                 let context = async_nats::jetstream::new(client);
-                let Ok(stream) = context.get_stream("PUSHES").await else {
+                let streams = usize::try_from(world.streams).unwrap();
+                let (stream, number) = (world.pushes((number % streams) as u64), number / streams);
+                let Ok(stream) = context.get_stream(stream).await else {
                     return;
                 };
                 let mut names = stream.consumer_names();

@@ -156,6 +156,8 @@ impl Bus {
 pub(crate) struct World {
     pub(crate) postgres: TestPostgres,
     pub(crate) nats: Bus,
+    /// Number of streams of pushes.
+    pub(crate) streams: u64,
     pub(crate) sink: Sink,
     pub(crate) to_sink: Proxy,
     /// The registry that the resolvers ask.
@@ -168,6 +170,14 @@ pub(crate) struct World {
 }
 
 impl World {
+    /// Returns the stream with the pushes of a partition.
+    pub(crate) fn pushes(&self, partition: u64) -> String {
+        match self.streams {
+            1 => "PUSHES".to_owned(),
+            several => format!("PUSHES_{}", partition % several),
+        }
+    }
+
     /// Starts everything. The clock of a process, chosen by the seed, is wrong by five minutes.
     pub(crate) async fn start(seed: u64, servers: u64) -> World {
         use_ring();
@@ -187,6 +197,11 @@ impl World {
         let mut world = World {
             postgres,
             nats,
+            streams: if servers == 1 {
+                [1, 3, 8][usize::try_from(seed % 3).unwrap()]
+            } else {
+                1
+            },
             sink,
             to_sink,
             asked,
@@ -245,6 +260,7 @@ impl World {
         let mut environment = BTreeMap::from([
             ("NATS_URL", urls.join(",")),
             ("TAGTRAIL_NATS_REPLICAS", replicas),
+            ("TAGTRAIL_PUSH_STREAMS", self.streams.to_string()),
             ("TAGTRAIL_CONFIG", config.to_str().unwrap().to_owned()),
             ("TAGTRAIL_ADMIN", free_address()),
             ("STORM_HOOK_SECRET", SECRET.to_owned()),
