@@ -117,6 +117,9 @@ pub(super) async fn tags(
 
 /// Returns the source that last reported this tag, or else this repository. The webhook of this
 /// source should have reported the change, so the push names the source.
+///
+/// A push counts from the time that it names (`>=` in place of `=`, which Postgres takes for rare),
+/// or from an earlier one, its receipt.
 pub(super) async fn source(
     db: &mut PgConnection,
     registry: &Registry,
@@ -125,18 +128,22 @@ pub(super) async fn source(
 ) -> Result<Option<String>, sqlx::Error> {
     sqlx::query_scalar(
         "select p.source
-         from repository r join tag t on t.repository_id = r.id
+         from repository r
+         cross join lateral (
+             (select t.id, true as same from tag t where t.repository_id = r.id and t.name = $3)
+             union all
+             (select t.id, false from tag t where t.repository_id = r.id and t.name <> $3 and t.issued > 0 limit 1)) t
          left join lateral (
              select p.source, p.effective_at as at from push p
              where p.tag_id = t.id and p.effective_at <> p.occurred_at
              order by p.effective_at desc limit 1) receipt on true
          left join lateral (
              select p.source from push p
-             where p.tag_id = t.id and p.effective_at = p.occurred_at and p.occurred_at > coalesce(receipt.at, '-infinity')
+             where p.tag_id = t.id and p.effective_at >= p.occurred_at and p.occurred_at > coalesce(receipt.at, '-infinity')
              order by p.occurred_at desc limit 1) own on true
          cross join lateral (select coalesce(own.source, receipt.source) as source) p
          where r.registry = $1 and r.name = $2 and p.source is not null
-         order by (t.name = $3) desc limit 1",
+         order by t.same desc limit 1",
     )
     .bind(registry.as_ref())
     .bind(repository.as_ref())
