@@ -30,7 +30,8 @@ pub(crate) struct Tags(Arc<Mutex<Inner>>);
 pub(crate) struct Inner {
     /// The digests, by repository and name.
     pub(crate) tags: BTreeMap<String, BTreeMap<String, Digest>>,
-    lists: usize,
+    /// The tag after which each requested page begins, empty for the first page.
+    lists: Vec<String>,
     pub(crate) heads: usize,
     not_modified: usize,
     /// Tags in a page.
@@ -97,7 +98,8 @@ async fn answer(
         (StatusCode::NOT_FOUND, body).into_response()
     };
     if let Some(repository) = path.strip_suffix("/tags/list") {
-        inner.lists += 1;
+        let last = query.get("last").cloned().unwrap_or_default();
+        inner.lists.push(last.clone());
         if inner.broken.as_deref() == Some(repository) {
             return StatusCode::INTERNAL_SERVER_ERROR.into_response();
         }
@@ -113,7 +115,6 @@ async fn answer(
         let Some(tags) = inner.tags.get_mut(repository) else {
             return unknown("NAME_UNKNOWN");
         };
-        let last = query.get("last").cloned().unwrap_or_default();
         let refused = match pages {
             Pages::KnownLink => !last.is_empty() && !tags.contains_key(&last),
             Pages::BrokenCursor => query.contains_key("cursor"),
@@ -276,7 +277,7 @@ async fn ten_thousand_unchanged_tags_cost_a_list_and_a_bounded_number_of_request
     world.reconciled(1).await;
     let (lists, heads, not_modified) = world
         .tags
-        .change(|inner| (inner.lists, inner.heads, inner.not_modified));
+        .change(|inner| (inner.lists.len(), inner.heads, inner.not_modified));
     assert_eq!(lists, 11, "ten pages, and an empty one at the end");
     // Each pass checks about a tenth of the tags, by the hash of their names.
     assert!((850..1150).contains(&heads), "{heads}");
@@ -427,7 +428,11 @@ async fn a_full_page_without_a_link_is_followed_by_the_next() {
             .fetch_one(&mut db)
             .await
             .unwrap();
-        let lists_asked = world.tags.change(|inner| inner.lists);
+        // On a busy machine the next comparison has begun.
+        let lists_asked = world.tags.change(|inner| {
+            let next_pages = inner.lists.iter().skip(1);
+            1 + next_pages.take_while(|last| !last.is_empty()).count()
+        });
         assert_eq!((listed, found), (i64::try_from(count).unwrap(), 1));
         assert_eq!(lists_asked, lists, "{count} tags");
         resolver.stop().await;
@@ -478,7 +483,7 @@ async fn a_list_whose_next_page_stays_refused_is_read_again_a_few_times_and_dele
     let pushes = wait_answers(&world.nats, 1).await;
     assert_eq!(pushes[0].tag.as_ref().unwrap().as_ref(), "v0001");
     assert_eq!(
-        world.tags.change(|inner| inner.lists),
+        world.tags.change(|inner| inner.lists.len()),
         6,
         "three times two pages"
     );
