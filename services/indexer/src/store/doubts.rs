@@ -53,7 +53,11 @@ pub(crate) async fn shortly_before(
 }
 
 /// Returns the questions about the next pushes of a range that no answer followed, and moves the
-/// beginning of the range on.
+/// beginning of the range on. An answer is a later push about a later time that no event brought;
+/// the answers of each tag are read once.
+///
+/// A push counts from the time that it names (`>=` in place of `=`, which Postgres takes for rare),
+/// or from an earlier one, its receipt.
 pub(crate) async fn page(
     db: &mut PgConnection,
     range: &mut PushRange,
@@ -61,35 +65,46 @@ pub(crate) async fn page(
 ) -> Result<Vec<Push>, sqlx::Error> {
     let until = range.last.min(range.after + PAGE);
     let rows = sqlx::query(
-        "select distinct on (t.id) r.registry, r.name as repository, t.name as tag, t.head, t.head_at, t.head_digest,
-                p.tag_id is null as of_repository, p.action = 'delete' as deleted, p.digest, p.effective_at,
-                p.occurred_at_source::text as time_source, p.effective_at = p.occurred_at as undelayed, p.origin::text as origin, p.source,
-                v.number is not null as changed, before.digest as digest_before,
+        "with near as materialized (
+             select t.id as tag_id, r.registry, r.name as repository, t.name as tag, t.head, t.head_at, t.head_digest, t.latest_at,
+                    p.id, p.tag_id is null as of_repository, p.action = 'delete' as deleted, p.digest, p.effective_at,
+                    p.occurred_at_source::text as time_source, p.effective_at = p.occurred_at as undelayed, p.origin::text as origin, p.source,
+                    v.number, v.previous, v.digest as set
+             from push p
+             join tag t on t.id = p.tag_id or t.repository_id = p.repository_id
+             join repository r on r.id = t.repository_id
+             left join revision v on v.tag_id = t.id and v.effective_at = p.effective_at and v.push_id = p.id
+             where p.id > $1 and p.id <= $2 and ($3::text[] is null or r.registry = any ($3))
+               and t.head is not null and (p.tag_id is not null or v.number is not null)
+         ), answer as materialized (
+             select n.tag_id, a.id, a.effective_at
+             from (select tag_id, min(id) as id, min(effective_at) as at from near group by tag_id) n
+             cross join lateral (
+                 select a.id, a.effective_at from push a
+                 where a.tag_id = n.tag_id and a.effective_at > n.at and a.occurred_at > n.at and a.id > n.id and a.origin <> 'event'
+                 offset 0) a
+         ), last as materialized (
+             select distinct on (n.tag_id) n.* from near n
+             where not exists (
+                 select from answer a where a.tag_id = n.tag_id and a.id > n.id and a.effective_at > n.effective_at)
+             order by n.tag_id, n.id desc
+         )
+         select l.*, l.number is not null as changed, before.digest as digest_before,
                 greatest(receipt.at, own.at, before.effective_at) as newest_at,
-                coalesce(v.number = t.head and exists (
-                    select from revision o where o.digest = v.digest and o.tag_id = v.tag_id and o.number < v.number
+                coalesce(l.number = l.head and exists (
+                    select from revision o where o.digest = l.set and o.tag_id = l.tag_id and o.number < l.number
                 ), false) as returns
-         from push p
-         join tag t on t.id = p.tag_id or t.repository_id = p.repository_id
-         join repository r on r.id = t.repository_id
-         left join revision v on v.tag_id = t.id and v.effective_at = p.effective_at and v.push_id = p.id
-         left join revision before on before.tag_id = v.tag_id and before.number = v.previous
+         from last l
+         left join revision before on before.tag_id = l.tag_id and before.number = l.previous
          left join lateral (
              select n.effective_at as at from push n
-             where n.tag_id = t.id and n.id <> p.id and n.effective_at <> n.occurred_at
+             where n.tag_id = l.tag_id and n.id <> l.id and n.effective_at <> n.occurred_at
              order by n.effective_at desc limit 1) receipt on true
          left join lateral (
              select n.occurred_at as at from push n
-             where n.tag_id = t.id and n.id <> p.id and n.effective_at = n.occurred_at
-               and n.occurred_at > coalesce(receipt.at, '-infinity') and n.occurred_at <= t.latest_at
-             order by n.occurred_at desc limit 1) own on true
-         where p.id > $1 and p.id <= $2 and ($3::text[] is null or r.registry = any ($3))
-           and t.head is not null and (p.tag_id is not null or v.number is not null)
-           and not exists (
-               select from push a
-               where a.tag_id = t.id and a.effective_at > p.effective_at and a.occurred_at > p.effective_at
-                 and a.origin <> 'event' and a.id > p.id)
-         order by t.id, p.id desc",
+             where n.tag_id = l.tag_id and n.id <> l.id and n.effective_at >= n.occurred_at
+               and n.occurred_at > coalesce(receipt.at, '-infinity') and n.occurred_at <= l.latest_at
+             order by n.occurred_at desc limit 1) own on true",
     )
     .bind(range.after)
     .bind(until)
