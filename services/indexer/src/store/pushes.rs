@@ -238,14 +238,18 @@ async fn settled(
     .await
 }
 
-/// Selects the facts between late facts and the next ones that fix the state, by a condition.
+/// Selects the facts between late facts and the next ones that fix the state, by a condition. With
+/// `offset 0`, Postgres asks an index for each late fact: it takes the facts of a tag that meet the
+/// conditions for very few, and would rather read the whole table once.
 macro_rules! near {
     ($condition:literal) => {
         concat!(
-            "select l.tag_id, p.id, p.tag_id is null as of_repository, p.action = 'delete' as deleted, p.digest, p.effective_at, p.received_at,
-                    p.origin::text as origin, p.occurred_at_source::text as time_source, p.source, p.actor, p.media_type, p.size_bytes
-             from late l join push p on p.id < $6 and ",
-            $condition
+            "select l.tag_id, p.* from late l cross join lateral (
+                 select p.id, p.tag_id is null as of_repository, p.action = 'delete' as deleted, p.digest, p.effective_at, p.received_at,
+                        p.origin::text as origin, p.occurred_at_source::text as time_source, p.source, p.actor, p.media_type, p.size_bytes
+                 from push p where p.id < $6 and ",
+            $condition,
+            " offset 0) p"
         )
     };
 }
@@ -268,12 +272,26 @@ const NEAR: &str = concat!(
     near!("p.repository_id = l.repository_id and p.effective_at between l.at and l.settled")
 );
 
+/// Makes Postgres follow indexes to the end of the transaction. The next fact of a tag is one row of
+/// an index, but Postgres knows little of how the times of a fact relate, and would rather read and
+/// sort all later facts of the tag.
+async fn follow_indexes(db: &mut PgConnection) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "select set_config(name, 'off', true)
+         from unnest(array['enable_seqscan', 'enable_bitmapscan', 'enable_hashjoin', 'enable_mergejoin']) as s (name)",
+    )
+    .execute(db)
+    .await
+    .map(|_| ())
+}
+
 /// Loads the neighbours of late facts, without the rows of this batch (`push.id >= before`).
 pub(crate) async fn neighbours(
     db: &mut PgConnection,
     late: &[Late],
     before: i64,
 ) -> Result<Neighbours, Error> {
+    follow_indexes(&mut *db).await?;
     let until = settled(&mut *db, late, before).await?;
     let mut found = Neighbours::default();
     let rows = sqlx::query(NEAR)
@@ -306,8 +324,9 @@ pub(crate) async fn neighbours(
              select l.tag_id, l.at, coalesce(l.settled, 'infinity') as settled
              from unnest($1::bigint[], $2::timestamptz[], $3::timestamptz[]) as l (tag_id, at, settled)
          )
-         select r.tag_id, r.number, r.digest, r.effective_at
-         from late l join revision r on r.tag_id = l.tag_id and r.effective_at between l.at and l.settled
+         select s.tag_id, s.number, s.digest, s.effective_at
+         from late l cross join lateral (
+             select * from revision r where r.tag_id = l.tag_id and r.effective_at between l.at and l.settled offset 0) s
          union
          select b.tag_id, b.number, b.digest, b.effective_at
          from late l cross join lateral (

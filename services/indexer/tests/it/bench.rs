@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
-use sqlx::Row as _;
+use sqlx::{Connection as _, Row as _};
 use tagtrail_bus::BusArgs;
 use tagtrail_daemon::Context;
 use tagtrail_indexer::Config;
@@ -13,7 +13,7 @@ use tagtrail_postgres::DbArgs;
 use tagtrail_proto::{
     Action, Digest, Event, Image, Kind, Origin, Push, Revision, Scope, Subject, TimeSource,
 };
-use tagtrail_testkit::{SOON, TestNats, eventually};
+use tagtrail_testkit::{SOON, TestDb, TestNats, eventually};
 use time::OffsetDateTime;
 use tokio::task::JoinSet;
 
@@ -265,4 +265,15 @@ pub(crate) async fn wait_applied(db: &mut sqlx::PgConnection, nats: &TestNats) {
         )
         .await;
     }
+}
+
+pub(crate) async fn apply(db: &TestDb, nats: &TestNats, pushes: Vec<Push>) {
+    let indexer = Indexer::start(db.url(), nats.url());
+    indexer.ctx.health.wait_ready().await;
+    send(nats, pushes).await;
+    let mut connection = db.connect().await;
+    wait_applied(&mut connection, nats).await;
+    check_published(&mut connection, nats).await;
+    connection.close().await.unwrap();
+    indexer.stop().await;
 }

@@ -51,6 +51,52 @@ async fn a_push_becomes_a_numbered_revision_in_the_store_and_on_the_bus() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_late_push_reads_its_neighbours_alone() {
+    const FACTS: i64 = 20_000;
+    const LATE: i64 = 200;
+    let (db, nats) = (tagtrail_testkit::postgres().await, TestNats::start().await);
+    let name = "registry.example.com/foo/bar:latest";
+    apply(&db, &nats, vec![push(name, 0, 1)]).await;
+    // Each tenth counts from its receipt, half a minute before the time that it names.
+    let mut connection = db.connect().await;
+    sqlx::query(
+        "insert into push (tag_id, action, digest, occurred_at, effective_at, occurred_at_source, received_at, recorded_at, origin,
+                           source, event_id, stream_seq)
+         select p.tag_id, p.action, p.digest, p.occurred_at + 2 * n * interval '1 second' + ahead.by, p.occurred_at + 2 * n * interval '1 second',
+                p.occurred_at_source, p.received_at, p.recorded_at - interval '1 day', p.origin, p.source, 'event ' || n, 0
+         from push p cross join generate_series(1, $1) as n
+         cross join lateral (select case when n % 10 = 0 then interval '30.5 seconds' else '0' end as by) ahead",
+    )
+    .bind(FACTS)
+    .execute(&mut connection)
+    .await
+    .unwrap();
+    sqlx::query("update tag set latest_at = (select max(effective_at) from push)")
+        .execute(&mut connection)
+        .await
+        .unwrap();
+    let before = rows_read(&mut connection).await;
+    let late = (0..LATE).map(|n| push(name, 10 * n + 1, 1));
+    apply(&db, &nats, late.collect()).await;
+    let read = rows_read(&mut connection).await - before;
+    // A handful for each late push, and all facts a few times, by the sweeper and the counts of
+    // events.
+    assert!(read < 10 * FACTS, "{read} rows of push were read");
+    check_published(&mut connection, &nats).await;
+}
+
+/// Returns the number of rows of pushes that statements of ended sessions read.
+async fn rows_read(db: &mut sqlx::PgConnection) -> i64 {
+    sqlx::query_scalar(
+        "select (seq_tup_read + (select sum(idx_tup_read) from pg_stat_user_indexes where relname = 'push'))::bigint
+         from pg_stat_user_tables where relname = 'push'",
+    )
+    .fetch_one(db)
+    .await
+    .unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn history_can_not_be_rewritten_even_by_its_owner() {
     let (db, nats) = (tagtrail_testkit::postgres().await, TestNats::start().await);
     let indexer = Indexer::start(db.url(), nats.url());

@@ -3,7 +3,7 @@
 
 use sqlx::Connection as _;
 use tagtrail_proto::{Event, Kind, Push, Revision};
-use tagtrail_testkit::{SOON, TestDb, TestNats, eventually};
+use tagtrail_testkit::{SOON, TestNats, eventually};
 
 use crate::bench::*;
 
@@ -24,17 +24,6 @@ fn pushes(numbers: std::ops::RangeInclusive<i64>) -> Vec<Push> {
             ]
         })
         .collect()
-}
-
-async fn apply(db: &TestDb, nats: &TestNats, pushes: Vec<Push>) {
-    let indexer = Indexer::start(db.url(), nats.url());
-    indexer.ctx.health.wait_ready().await;
-    send(nats, pushes).await;
-    let mut connection = db.connect().await;
-    wait_applied(&mut connection, nats).await;
-    check_published(&mut connection, nats).await;
-    connection.close().await.unwrap();
-    indexer.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
