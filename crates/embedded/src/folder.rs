@@ -153,11 +153,23 @@ impl Folder {
     }
 }
 
+/// Attempts to lock a folder, and the pause between two. A program that is being started by the
+/// last holder has the lock until its own code runs.
+const ATTEMPTS: u32 = 20;
+const PAUSE: Duration = Duration::from_millis(50);
+
 /// Locks the folder for this process.
 fn lock(folder: &Path) -> anyhow::Result<File> {
     let path = folder.join("lock");
     let mut lock = entry::open(File::options().read(true).write(true).create(true), &path)?;
-    match lock.try_lock() {
+    let mut attempts = 1;
+    let mut locked = lock.try_lock();
+    while attempts < ATTEMPTS && matches!(locked, Err(TryLockError::WouldBlock)) {
+        std::thread::sleep(PAUSE);
+        attempts += 1;
+        locked = lock.try_lock();
+    }
+    match locked {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => {
             let mut holder = String::new();
