@@ -4,7 +4,9 @@ use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
+use async_nats::jetstream::ErrorCode;
 use async_nats::jetstream::consumer::{AckPolicy, pull};
+use async_nats::jetstream::context::{GetStreamError, GetStreamErrorKind};
 use futures_util::StreamExt as _;
 use tagtrail_embedded::{Folder, Nats, Settings, signal};
 use tokio::sync::Mutex;
@@ -220,8 +222,12 @@ async fn messages_of(
     context: &async_nats::jetstream::Context,
     stream: &str,
 ) -> Vec<(String, Vec<u8>)> {
-    let read = async {
-        let stream = context.get_stream(stream).await.ok()?;
+    let read = async || {
+        let stream = match context.get_stream(stream).await {
+            Ok(stream) => stream,
+            Err(error) if is_missing(&error) => return Some(Vec::new()),
+            Err(_) => return None,
+        };
         let consumer = stream
             .create_consumer(pull::Config {
                 ack_policy: AckPolicy::None,
@@ -243,7 +249,18 @@ async fn messages_of(
         }
         Some(messages)
     };
-    read.await.unwrap_or_default()
+    // A busy or restarted server may leave a request without an answer.
+    for _ in 0..3 {
+        if let Some(messages) = read().await {
+            return messages;
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    Vec::new()
+}
+
+fn is_missing(error: &GetStreamError) -> bool {
+    matches!(error.kind(), GetStreamErrorKind::JetStream(cause) if cause.error_code() == ErrorCode::STREAM_NOT_FOUND)
 }
 
 /// Returns whether no thread of a process runs any more.
