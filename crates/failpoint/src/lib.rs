@@ -61,9 +61,9 @@ points! {
     IndexerFenced = "indexer.fenced" passed,
     /// Between publishing these revisions and marking them as published.
     IndexerCaughtUp = "indexer.caught-up" passed,
-    /// Between writing a batch and the commit.
+    /// Between deciding what follows from pushes and writing it.
     IndexerWritten = "indexer.written" passed,
-    /// Between committing a batch and publishing its revisions.
+    /// Between writing pushes with their revisions and publishing the revisions.
     IndexerCommitted = "indexer.committed" passed,
     /// Between sending a revision and the acknowledgement of NATS.
     IndexerSent = "indexer.sent" passed,
@@ -73,7 +73,7 @@ points! {
     IndexerNoted = "indexer.noted" passed,
     /// Between the last work before a requested stop and the release of the partition's lock.
     IndexerStopped = "indexer.stopped" passed,
-    /// Advancing the position, in the transaction that records the messages read.
+    /// Advancing the position, in the statement that records the messages read.
     IndexerPosition = "indexer.position" step,
     /// The key by which a repeated push is recognised.
     IndexerPushKey = "indexer.push-key" step,

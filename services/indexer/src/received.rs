@@ -20,7 +20,7 @@ pub(crate) struct Meta {
 }
 
 /// The owner of a push, as a row id.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Owner {
     Tag(i64),
     Repository(i64),

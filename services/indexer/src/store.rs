@@ -1,6 +1,6 @@
-//! All SQL of the indexer. Each function takes a connection: the session that holds the partition,
-//! within the transaction of the batch where it writes; in `sweep` the session of the sweeper; in
-//! `manifests` and `coverage` the session that holds the lock. A statement takes a set and returns
+//! All SQL of the indexer. Each function takes a connection: the session that holds the partition
+//! (`write` writes all that follows from a segment of pushes); in `sweep` the session of the
+//! sweeper; in `manifests` and `coverage` the session that holds the lock. A statement takes a set and returns
 //! a set; none runs once per push.
 
 pub(crate) mod coverage;
@@ -11,3 +11,4 @@ pub(crate) mod pushes;
 pub(crate) mod revisions;
 pub(crate) mod sweep;
 pub(crate) mod tags;
+pub(crate) mod write;

@@ -1,9 +1,9 @@
-//! Applies a batch of pushes in one transaction: either writes pushes, revisions, heads and the
-//! position together, or nothing.
+//! Applies pushes, a segment at a time: either writes pushes, revisions, heads and the position
+//! together, or nothing.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
-use sqlx::{Connection as _, PgConnection};
+use sqlx::PgConnection;
 use tagtrail_bus::consume::Position;
 use tagtrail_failpoint::FailPoint;
 use tagtrail_history::recorded::Recorded;
@@ -13,11 +13,13 @@ use time::OffsetDateTime;
 
 use crate::error::Error;
 use crate::received::{Owner, ReceivedPush};
+use crate::recheck::AskedRegistries;
 use crate::record::number::{Batch, Changes, KnownTag, KnownTags};
 use crate::record::partition::Partition;
 use crate::store;
 use crate::store::position::Progress;
 use crate::store::pushes::Late;
+use crate::store::write::{Behind, Rows};
 
 /// The push behind a revision.
 #[derive(Debug, Clone, Copy)]
@@ -28,7 +30,7 @@ pub(crate) struct Cause {
     pub(crate) trace: Option<TraceContext>,
 }
 
-/// The outcome of a batch.
+/// The outcome of a segment.
 #[derive(Debug, Default)]
 pub(crate) struct Applied {
     /// The new revisions, in the order of their ordinals.
@@ -37,19 +39,28 @@ pub(crate) struct Applied {
     pub(crate) rechecks: Vec<Push>,
 }
 
-/// Applies pushes in the order of the stream, and records the ordinal up to which revisions are
-/// published. After an error `partition` must not be used any more: the transaction may or may not
-/// be committed.
+/// Splits pushes into segments, in the order of the stream. A delete of a digest or repository is a
+/// segment by itself: only Postgres can name its tags.
+pub(crate) fn segments(batch: &[ReceivedPush]) -> impl Iterator<Item = &[ReceivedPush]> {
+    batch.chunk_by(|a, b| a.tag.is_some() && b.tag.is_some())
+}
+
+/// Applies a segment, and records the ordinal up to which revisions are published: reads what the
+/// rule needs, and writes everything in one statement. Nothing can change in between, because this
+/// session alone writes the partition; the statement checks this.
+///
+/// After an error other than [`Error::Forgotten`] and [`Error::Repeated`], `partition` must not be
+/// used any more: the statement may or may not be committed.
 pub(crate) async fn apply(
     partition: &mut Partition,
     db: &mut PgConnection,
-    batch: &[ReceivedPush],
+    segment: &[ReceivedPush],
     published: u64,
 ) -> Result<Applied, Error> {
-    let Some(last) = batch.last() else {
+    let Some(last) = segment.last() else {
         return Ok(Applied::default());
     };
-    let to = Progress {
+    let mut to = Progress {
         position: Position {
             stream_created_ns: Some(partition.stream_created_ns),
             sequence: last.sequence,
@@ -59,37 +70,39 @@ pub(crate) async fn apply(
         known: partition.known(),
         ..partition.progress
     };
-    let mut tx = db.begin().await?;
-    // Fails before anything is written, unless this session is the only holder.
-    let mut to =
-        store::position::advance_and_record(&mut tx, partition.number, &partition.progress, to)
-            .await?;
-    let recorded_at = to.recorded_at()?;
-    let (mut applied, mut repeats) = (Applied::default(), false);
-    // A delete of a digest or repository is a segment by itself: only Postgres can name its tags.
-    for segment in batch.chunk_by(|a, b| a.tag.is_some() && b.tag.is_some()) {
-        let owners = owners(partition, &mut tx, segment).await?;
-        let into = Batch {
-            recorded_at,
-            ordinal: &mut to.recorded,
-            asked: &partition.asked,
-        };
-        let new = record(&mut tx, &owners, into, partition.repeats).await?;
-        repeats |= new.repeats;
-        partition
-            .unrecorded
-            .check(new.revisions.iter().map(|(recorded, _)| recorded))?;
-        let rows: Vec<&Recorded> = new.revisions.iter().map(|(recorded, _)| recorded).collect();
-        store::revisions::insert(&mut tx, partition.number, &rows, &new.heads).await?;
-        applied.revisions.extend(new.revisions);
-        applied.rechecks.extend(new.rechecks);
-    }
+    let owners = owners(partition, db, segment).await?;
+    let new = if partition.repeats {
+        without_repeats(db, &owners).await?
+    } else {
+        owners.clone()
+    };
+    let mut changes = decide(db, &new, &partition.asked, &mut to.recorded).await?;
+    let recorded = changes.revisions.iter().map(|(recorded, _)| recorded);
+    partition.unrecorded.check(recorded)?;
+    let rows = Rows {
+        pushes: &new,
+        revisions: changes
+            .revisions
+            .iter()
+            .map(|(recorded, _)| (recorded, behind(recorded.push_id, new.len())))
+            .collect(),
+        heads: &changes.heads,
+        touched: touched(&new),
+    };
     FailPoint::IndexerWritten.pass();
-    tx.commit().await?;
+    let from = &partition.progress;
+    let to = store::write::write(db, partition.number, from, to, &rows).await?;
     FailPoint::IndexerCommitted.pass();
+    let recorded_at = to.recorded_at()?;
+    for (recorded, _) in &mut changes.revisions {
+        recorded.event.recorded_at = recorded_at;
+    }
+    partition.repeats = new.len() < owners.len();
     partition.progress = to;
-    partition.repeats = repeats;
-    Ok(applied)
+    Ok(Applied {
+        revisions: changes.revisions,
+        rechecks: changes.rechecks,
+    })
 }
 
 /// Returns each push with its owner, the tag or the repository.
@@ -132,92 +145,92 @@ async fn owners<'a>(
     Ok(owners)
 }
 
-/// Inserts the new pushes of a segment, and numbers the changes of their tags.
-async fn record(
-    db: &mut PgConnection,
-    pushes: &[(Owner, &ReceivedPush)],
-    into: Batch<'_>,
-    repeats: bool,
-) -> Result<Changes, Error> {
-    let new = insert(db, pushes, into.recorded_at, repeats).await?;
-    let repeats = new.len() < pushes.len();
-    let Some(first_id) = new.iter().map(|new| new.push_id).min() else {
-        return Ok(Changes {
-            repeats,
-            ..Changes::default()
-        });
-    }; // All pushes were recorded already.
-    let by_tag = group(db, &new).await?;
-    let mut loaded = load(db, &by_tag, first_id).await?;
-    let received = new.iter().map(|new| (new.push_id, new.received)).collect();
-    let changed = into.number(by_tag, &mut loaded, &received)?;
-    if !FailPoint::IndexerTouch.skipped() {
-        for (repository, at) in new.iter().filter_map(NewPush::touched) {
-            store::tags::touch_repository(db, repository, at).await?;
-        }
-    }
-    Ok(Changes { repeats, ..changed })
-}
-
-/// A push that was not recorded before.
-#[derive(Debug, Clone, Copy)]
-struct NewPush<'a> {
-    push_id: i64,
-    owner: Owner,
-    received: &'a ReceivedPush,
-}
-
-impl NewPush<'_> {
-    fn fact(&self) -> Fact {
-        Fact {
-            at: self.received.effective_at(),
-            received: self.received.received_at,
-            effect: self.received.effect(),
-            push_id: self.push_id,
-        }
-    }
-
-    /// Returns the repository and the effective time of a push about a whole repository.
-    fn touched(&self) -> Option<(i64, OffsetDateTime)> {
-        let repository = self.owner.repository()?;
-        Some((repository, self.received.effective_at()))
-    }
-}
-
-/// Inserts pushes. Returns the new ones, in the order of arrival.
-async fn insert<'a>(
+/// Returns the pushes that are neither recorded already nor twice in the segment.
+async fn without_repeats<'a>(
     db: &mut PgConnection,
     pushes: &[(Owner, &'a ReceivedPush)],
-    recorded_at: OffsetDateTime,
-    repeats: bool,
-) -> Result<Vec<NewPush<'a>>, Error> {
-    let ids = store::pushes::insert(db, pushes, recorded_at, repeats).await?;
+) -> Result<Vec<(Owner, &'a ReceivedPush)>, Error> {
+    let recorded = store::pushes::recorded(db, pushes).await?;
+    let mut seen = HashSet::new();
     Ok(pushes
         .iter()
-        .filter_map(|(owner, received)| {
-            Some(NewPush {
-                push_id: *ids.get(&received.sequence)?,
-                owner: *owner,
-                received,
-            })
+        .filter(|(owner, push)| {
+            !recorded.contains(&push.sequence)
+                && seen.insert((*owner, push.occurred_at, &push.digest, push.action))
         })
+        .copied()
         .collect())
+}
+
+/// Numbers the changes that follow from new pushes. Row ids are drawn at the write, so new pushes
+/// have provisional ids here, greater than all others; see [`behind`].
+async fn decide(
+    db: &mut PgConnection,
+    pushes: &[(Owner, &ReceivedPush)],
+    asked: &AskedRegistries,
+    ordinal: &mut u64,
+) -> Result<Changes, Error> {
+    let by_tag = group(db, pushes).await?;
+    let mut loaded = load(db, &by_tag).await?;
+    let provisional = (0..).map(|place| provisional_id(place, pushes.len()));
+    let received = provisional
+        .zip(pushes)
+        .map(|(id, (_, push))| (id, *push))
+        .collect();
+    let deciding = Batch {
+        // Set when the database has given the time.
+        recorded_at: OffsetDateTime::UNIX_EPOCH,
+        ordinal,
+        asked,
+    };
+    deciding.number(by_tag, &mut loaded, &received)
+}
+
+/// Returns the provisional row id of a new push, by its place among all new pushes.
+fn provisional_id(place: usize, all: usize) -> i64 {
+    i64::try_from(all - place).map_or(i64::MIN, |before_last| i64::MAX - before_last)
+}
+
+/// Returns the push with this id, which may be provisional.
+fn behind(id: i64, all: usize) -> Behind {
+    usize::try_from(i64::MAX - id)
+        .ok()
+        .filter(|before_last| *before_last <= all)
+        .map_or(Behind::Recorded(id), |before_last| {
+            Behind::New(all - before_last)
+        })
+}
+
+/// Returns the repositories with a push of their own, with its effective time.
+fn touched(pushes: &[(Owner, &ReceivedPush)]) -> Vec<(i64, OffsetDateTime)> {
+    if FailPoint::IndexerTouch.skipped() {
+        return Vec::new();
+    }
+    pushes
+        .iter()
+        .filter_map(|(owner, push)| Some((owner.repository()?, push.effective_at())))
+        .collect()
 }
 
 /// Groups new pushes by tag, as facts in the order of arrival. A delete of a digest or repository
 /// belongs to each tag that the delete may change.
 async fn group(
     db: &mut PgConnection,
-    new: &[NewPush<'_>],
+    pushes: &[(Owner, &ReceivedPush)],
 ) -> Result<BTreeMap<i64, Vec<Fact>>, Error> {
     let mut by_tag: BTreeMap<i64, Vec<Fact>> = BTreeMap::new();
-    for new in new {
-        let fact = new.fact();
-        match new.owner {
-            Owner::Tag(tag) => by_tag.entry(tag).or_default().push(fact),
+    for (place, (owner, push)) in pushes.iter().enumerate() {
+        let fact = Fact {
+            at: push.effective_at(),
+            received: push.received_at,
+            effect: push.effect(),
+            push_id: provisional_id(place, pushes.len()),
+        };
+        match owner {
+            Owner::Tag(tag) => by_tag.entry(*tag).or_default().push(fact),
             Owner::Repository(repository) => {
-                let digest = new.received.digest.as_ref();
-                for tag in store::pushes::tags_touched(db, repository, digest, fact.at).await? {
+                let digest = push.digest.as_ref();
+                for tag in store::pushes::tags_touched(db, *repository, digest, fact.at).await? {
                     by_tag.entry(tag).or_default().push(fact.clone());
                 }
             }
@@ -238,11 +251,10 @@ fn pushed(tag: i64, facts: &[Fact]) -> impl Iterator<Item = (i64, &Digest)> {
 async fn load(
     db: &mut PgConnection,
     by_tag: &BTreeMap<i64, Vec<Fact>>,
-    first_id: i64,
 ) -> Result<KnownTags, Error> {
     let tags: Vec<i64> = by_tag.keys().copied().collect();
     let pushed_now = by_tag.iter().flat_map(|(tag, facts)| pushed(*tag, facts));
-    let mut heads = store::tags::lock_tags(db, &tags, &pushed_now.collect()).await?;
+    let mut heads = store::tags::heads(db, &tags, &pushed_now.collect()).await?;
     let mut late = Vec::new();
     for (tag_id, facts) in by_tag {
         let Some(head) = heads.get(tag_id) else {
@@ -263,7 +275,7 @@ async fn load(
     let mut near = if late.is_empty() || FailPoint::IndexerLate.skipped() {
         store::pushes::Neighbours::default()
     } else {
-        store::pushes::neighbours(db, &late, first_id).await?
+        store::pushes::neighbours(db, &late).await?
     };
 
     // A late fact may bring back the state of a fact around it, and so a digest that the tag had

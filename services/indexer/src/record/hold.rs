@@ -13,12 +13,12 @@ use tagtrail_failpoint::FailPoint;
 use tagtrail_postgres::session::ping_interval;
 use tagtrail_proto::{Digest, Image, Name, Push, Quarantined, Subject};
 use time::OffsetDateTime;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{SemaphorePermit, mpsc, watch};
 
 use crate::error::{Error, Recovery};
 use crate::received::ReceivedPush;
 use crate::recheck;
-use crate::record::apply::{Applied, apply};
+use crate::record::apply::{Applied, apply, segments};
 use crate::record::batch::{self, BatchSize};
 use crate::record::partition::Partition;
 use crate::record::publish::{self, OutgoingRevision};
@@ -303,11 +303,7 @@ async fn apply_all(
                 };
                 batch.push(first);
                 quiet = 0;
-                // Record no more than the publisher can take: NATS may be slow or away.
-                let room = async { revisions.reserve().await.map_err(|_| Error::Ended("publisher")) };
-                let room = shared.while_pinging(db, room).await?;
-                let turn = async { shared.appliers.acquire().await.map_err(|_| Error::Ended("semaphore")) };
-                let permit = shared.while_pinging(db, turn).await?;
+                let mut turn = Some(turn(shared, db, &revisions).await?);
                 // Only now, so that partitions without a turn keep no batch besides the pushes
                 // read ahead.
                 while batch.len() < size.pushes()
@@ -315,45 +311,69 @@ async fn apply_all(
                 {
                     batch.push(next);
                 }
-                let acknowledged = *published.borrow();
-                let started = tokio::time::Instant::now();
-                let new = apply_or_adopt(shared, partition, db, &batch, acknowledged).await?;
-                drop(permit);
-                shared.readiness.recovered(partition.number);
-                size.took(batch.len(), started.elapsed());
-                shared.metrics.applying.observe(started.elapsed().as_secs_f64());
-                let recorded = new.revisions.iter().map(|(recorded, _)| recorded);
-                shared.metrics.applied(partition.number, &batch, pushes.len(), recorded);
+                for segment in segments(&batch) {
+                    let (room, permit) = match turn.take() {
+                        Some(turn) => turn,
+                        None => self::turn(shared, db, &revisions).await?,
+                    };
+                    let started = tokio::time::Instant::now();
+                    let acknowledged = *published.borrow();
+                    let new = apply_or_adopt(shared, partition, db, segment, acknowledged).await?;
+                    drop(permit);
+                    shared.readiness.recovered(partition.number);
+                    size.took(segment.len(), started.elapsed());
+                    shared.metrics.applying.observe(started.elapsed().as_secs_f64());
+                    let recorded = new.revisions.iter().map(|(recorded, _)| recorded);
+                    shared.metrics.applied(partition.number, segment, pushes.len(), recorded);
+                    if !new.rechecks.is_empty() && rechecks.try_send(new.rechecks).is_err() {
+                        tracing::warn!(partition = partition.number, "the bus is slow to take re-checks; the sweeper asks again");
+                    }
+                    let new = partition.unrecorded.still_to_publish(new.revisions);
+                    let new: Vec<_> = new.into_iter().map(|(new, cause)| OutgoingRevision::new(new, cause)).collect();
+                    if !new.is_empty() {
+                        room.send(new);
+                    }
+                }
                 batch.clear();
-                if !new.rechecks.is_empty() && rechecks.try_send(new.rechecks).is_err() {
-                    tracing::warn!(partition = partition.number, "the bus is slow to take re-checks; the sweeper asks again");
-                }
-                let new = partition.unrecorded.still_to_publish(new.revisions);
-                if new.is_empty() {
-                    continue;
-                }
-                room.send(new.into_iter().map(|(new, cause)| OutgoingRevision::new(new, cause)).collect());
             }
         }
     }
 }
 
-/// Applies a batch. If Postgres turns out to lack published revisions, adopts these first; if
-/// pushes of the batch turn out to be recorded already, leaves these out.
+/// Waits for room for the revisions of one more segment, and for a permit to apply it: no more is
+/// recorded than the publisher can take, for NATS may be slow or away.
+async fn turn<'a>(
+    shared: &'a Shared,
+    db: &mut PgConnection,
+    revisions: &'a mpsc::Sender<Vec<OutgoingRevision>>,
+) -> Result<(mpsc::Permit<'a, Vec<OutgoingRevision>>, SemaphorePermit<'a>), Error> {
+    let waiting = async {
+        let room = revisions.reserve().await;
+        let room = room.map_err(|_| Error::Ended("publisher"))?;
+        let permit = shared.appliers.acquire().await;
+        let permit = permit.map_err(|_| Error::Ended("semaphore"))?;
+        Ok::<_, Error>((room, permit))
+    };
+    shared.while_pinging(db, waiting).await
+}
+
+/// Applies a segment. If Postgres turns out to lack published revisions, adopts these first; if
+/// pushes of the segment turn out to be recorded already, leaves these out.
 async fn apply_or_adopt(
     shared: &Shared,
     partition: &mut Partition,
     db: &mut PgConnection,
-    batch: &[ReceivedPush],
+    segment: &[ReceivedPush],
     published: u64,
 ) -> Result<Applied, Error> {
     loop {
-        match shared.within(apply(partition, db, batch, published)).await {
+        match shared
+            .within(apply(partition, db, segment, published))
+            .await
+        {
             Err(Error::Forgotten(images)) => adopt(shared, partition, db, &images).await?,
             Err(Error::Repeated) if !partition.repeats => {
                 partition.repeats = true;
-                // The failed transaction may have inserted some of these tags.
-                partition.tag_ids = TagIds::default();
             }
             done => return done,
         }
@@ -379,8 +399,6 @@ async fn adopt(
     };
     let revisions = shared.within(adopting).await?;
     partition.progress = progress;
-    // The failed transaction may have inserted some of these tags.
-    partition.tag_ids = TagIds::default();
     partition.unrecorded.remove(images);
     shared.metrics.adopted.inc_by(revisions);
     tracing::error!(

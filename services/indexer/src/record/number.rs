@@ -36,8 +36,6 @@ pub(super) struct Changes {
     pub(super) revisions: Vec<(Recorded, Cause)>,
     pub(super) heads: Vec<NewTagRow>,
     pub(super) rechecks: Vec<Push>,
-    /// Some of the pushes were recorded already.
-    pub(super) repeats: bool,
 }
 
 /// The batch that the changes belong to.

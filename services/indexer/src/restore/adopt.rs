@@ -27,7 +27,7 @@ pub(crate) async fn adopt(
     let recorded_at = to.recorded_at()?;
     let ids = store::tags::tag_ids(&mut *tx, &images).await?;
     let tags: Vec<i64> = ids.values().copied().collect();
-    let heads = store::tags::lock_tags(&mut *tx, &tags, &BTreeSet::new()).await?;
+    let heads = store::tags::heads(&mut *tx, &tags, &BTreeSet::new()).await?;
     let (mut revisions, mut new_heads) = (Vec::new(), Vec::new());
     for (image, tag_id) in &ids {
         let (Some(published), Some(head)) = (published.get(image), heads.get(tag_id)) else {

@@ -1,10 +1,9 @@
-//! Pushes: inserts new pushes, and finds the neighbours of late pushes.
+//! Pushes: finds recorded ones, and the neighbours of late pushes.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use sqlx::postgres::PgRow;
-use sqlx::{PgConnection, Row as _};
-use tagtrail_failpoint::FailPoint;
+use sqlx::{Connection as _, PgConnection, Row as _};
 use tagtrail_postgres::row;
 use tagtrail_proto::{Digest, Revision};
 use tagtrail_timeline::{Effect, Entry, Fact};
@@ -13,39 +12,14 @@ use time::OffsetDateTime;
 use crate::error::Error;
 use crate::received::{Meta, Owner, ReceivedPush};
 
-/// The statement that inserts pushes.
-macro_rules! add {
-    ($conflict:literal) => {
-        concat!(
-            "insert into push (tag_id, repository_id, action, digest, occurred_at, effective_at, occurred_at_source, received_at,
-                               origin, source, event_id, actor, media_type, size_bytes, stream_seq, recorded_at)
-             select tag_id, repository_id, action::push_action, digest, occurred_at, effective_at, time_source::time_source, received_at,
-                    origin::push_origin, source, event_id, actor, media_type, size_bytes, stream_seq, $16
-             from unnest($1::bigint[], $2::bigint[], $3::text[], $4::bytea[], $5::timestamptz[], $6::timestamptz[], $7::text[],
-                         $8::timestamptz[], $9::text[], $10::text[], $11::text[], $12::text[], $13::text[], $14::bigint[], $15::bigint[])
-                  as n (tag_id, repository_id, action, digest, occurred_at, effective_at, time_source, received_at,
-                        origin, source, event_id, actor, media_type, size_bytes, stream_seq) ",
-            $conflict,
-            " returning stream_seq, id"
-        )
-    };
-}
-
-/// Inserts pushes. Returns the row id of each new one by its sequence in the stream.
+/// Returns the sequences of the pushes that are recorded already.
 ///
-/// With `repeats`, pushes that are recorded already are left out. Without, such a push is an
-/// [`Error::Repeated`], and the transaction fails. A lookup before each insert would cost a quarter
-/// more time, and repeats are rare: the bus drops duplicates within 10 minutes.
-pub(crate) async fn insert(
+/// A lookup before each write would cost a quarter more time, and repeats are rare: the bus drops
+/// duplicates within 10 minutes. So this is asked only after a write has found a repeat.
+pub(crate) async fn recorded(
     db: &mut PgConnection,
     pushes: &[(Owner, &ReceivedPush)],
-    recorded_at: OffsetDateTime,
-    repeats: bool,
-) -> Result<HashMap<u64, i64>, Error> {
-    if FailPoint::IndexerPushKey.skipped() {
-        let sql = "drop index if exists push_is_one_fact, push_of_repository_is_one_fact";
-        sqlx::query(sql).execute(&mut *db).await?;
-    }
+) -> Result<HashSet<u64>, sqlx::Error> {
     fn each<'a, T>(
         pushes: &[(Owner, &'a ReceivedPush)],
         of: impl Fn(&'a ReceivedPush) -> T,
@@ -55,42 +29,26 @@ pub(crate) async fn insert(
     let owners = |id: fn(Owner) -> Option<i64>| -> Vec<Option<i64>> {
         pushes.iter().map(|(owner, _)| id(*owner)).collect()
     };
-    let sql = if repeats {
-        add!("on conflict do nothing")
-    } else {
-        add!("")
-    };
-    let rows = sqlx::query(sql)
-        .bind(owners(Owner::tag))
-        .bind(owners(Owner::repository))
-        .bind(each(pushes, |push| push.action.as_str()))
-        .bind(each(pushes, |push| {
-            push.digest.as_ref().map(Digest::as_bytes)
-        }))
-        .bind(each(pushes, |push| push.occurred_at))
-        .bind(each(pushes, ReceivedPush::effective_at))
-        .bind(each(pushes, |push| push.meta.time_source.as_str()))
-        .bind(each(pushes, |push| push.received_at))
-        .bind(each(pushes, |push| push.meta.origin.as_str()))
-        .bind(each(pushes, |push| push.meta.source.as_str()))
-        .bind(each(pushes, |push| push.event_id.as_str()))
-        .bind(each(pushes, |push| push.meta.actor.as_deref()))
-        .bind(each(pushes, |push| push.meta.media_type.as_deref()))
-        .bind(each(pushes, |push| push.meta.size.map(row::signed)))
-        .bind(each(pushes, |push| row::signed(push.sequence)))
-        .bind(recorded_at)
-        .fetch_all(db)
-        .await
-        .map_err(|error| match error.as_database_error() {
-            Some(refusal) if refusal.is_unique_violation() => Error::Repeated,
-            _ => error.into(),
-        })?;
-    rows.iter()
-        .map(|row| {
-            let sequence = row::unsigned(row.try_get("stream_seq")?);
-            Ok((sequence, row.try_get("id")?))
-        })
-        .collect()
+    let sequences: Vec<i64> = sqlx::query_scalar(
+        "select n.stream_seq
+         from unnest($1::bigint[], $2::bigint[], $3::text[], $4::bytea[], $5::timestamptz[], $6::bigint[])
+              as n (tag_id, repository_id, action, digest, occurred_at, stream_seq)
+         where case when n.tag_id is not null
+             then exists (select from push p where p.tag_id = n.tag_id and p.occurred_at = n.occurred_at
+                              and p.digest is not distinct from n.digest and p.action = n.action::push_action)
+             else exists (select from push p where p.repository_id = n.repository_id and p.occurred_at = n.occurred_at
+                              and p.digest is not distinct from n.digest)
+         end",
+    )
+    .bind(owners(Owner::tag))
+    .bind(owners(Owner::repository))
+    .bind(each(pushes, |push| push.action.as_str()))
+    .bind(each(pushes, |push| push.digest.as_ref().map(Digest::as_bytes)))
+    .bind(each(pushes, |push| push.occurred_at))
+    .bind(each(pushes, |push| row::signed(push.sequence)))
+    .fetch_all(db)
+    .await?;
+    Ok(sequences.into_iter().map(row::unsigned).collect())
 }
 
 /// Inserts the pushes that published revisions of a tag imply: the tag had, or lost, a digest at
@@ -207,7 +165,6 @@ fn of_late<T>(late: &[Late], of: impl Fn(&Late) -> T) -> Vec<T> {
 async fn settled(
     db: &mut PgConnection,
     late: &[Late],
-    before: i64,
 ) -> Result<Vec<Option<OffsetDateTime>>, sqlx::Error> {
     sqlx::query_scalar(
         "select least(
@@ -215,17 +172,16 @@ async fn settled(
                     (select p.occurred_at from push p
                      where p.tag_id = l.tag_id and p.effective_at = p.occurred_at and (p.action = 'push' or p.digest is null)
                        and p.occurred_at > l.at and p.occurred_at < coalesce(receipt.at, 'infinity') and p.occurred_at <= l.latest_at
-                       and p.id < $5
                      order by p.occurred_at limit 1),
                     (select p.effective_at from push p
-                     where p.repository_id = l.repository_id and p.digest is null and p.effective_at > l.at and p.id < $5
+                     where p.repository_id = l.repository_id and p.digest is null and p.effective_at > l.at
                      order by p.effective_at limit 1))
          from unnest($1::bigint[], $2::bigint[], $3::timestamptz[], $4::timestamptz[])
               with ordinality as l (tag_id, repository_id, at, latest_at, place)
          left join lateral (
              select p.effective_at as at from push p
              where p.tag_id = l.tag_id and p.effective_at <> p.occurred_at and (p.action = 'push' or p.digest is null)
-               and p.effective_at > l.at and p.id < $5
+               and p.effective_at > l.at
              order by p.effective_at limit 1) receipt on true
          order by l.place",
     )
@@ -233,7 +189,6 @@ async fn settled(
     .bind(of_late(late, |late| late.repository_id))
     .bind(of_late(late, |late| late.at))
     .bind(of_late(late, |late| late.own_latest_at))
-    .bind(before)
     .fetch_all(db)
     .await
 }
@@ -247,7 +202,7 @@ macro_rules! near {
             "select l.tag_id, p.* from late l cross join lateral (
                  select p.id, p.tag_id is null as of_repository, p.action = 'delete' as deleted, p.digest, p.effective_at, p.received_at,
                         p.origin::text as origin, p.occurred_at_source::text as time_source, p.source, p.actor, p.media_type, p.size_bytes
-                 from push p where p.id < $6 and ",
+                 from push p where ",
             $condition,
             " offset 0) p"
         )
@@ -285,14 +240,11 @@ async fn follow_indexes(db: &mut PgConnection) -> Result<(), sqlx::Error> {
     .map(|_| ())
 }
 
-/// Loads the neighbours of late facts, without the rows of this batch (`push.id >= before`).
-pub(crate) async fn neighbours(
-    db: &mut PgConnection,
-    late: &[Late],
-    before: i64,
-) -> Result<Neighbours, Error> {
-    follow_indexes(&mut *db).await?;
-    let until = settled(&mut *db, late, before).await?;
+/// Loads the neighbours of late facts.
+pub(crate) async fn neighbours(db: &mut PgConnection, late: &[Late]) -> Result<Neighbours, Error> {
+    let mut tx = db.begin().await?;
+    follow_indexes(&mut tx).await?;
+    let until = settled(&mut tx, late).await?;
     let mut found = Neighbours::default();
     let rows = sqlx::query(NEAR)
         .bind(of_late(late, |late| late.tag_id))
@@ -300,8 +252,7 @@ pub(crate) async fn neighbours(
         .bind(of_late(late, |late| late.at))
         .bind(of_late(late, |late| late.own_latest_at))
         .bind(&until)
-        .bind(before)
-        .fetch_all(&mut *db)
+        .fetch_all(&mut *tx)
         .await?;
     for row in &rows {
         let push_id: i64 = row.try_get("id")?;
@@ -335,8 +286,9 @@ pub(crate) async fn neighbours(
     .bind(of_late(late, |late| late.tag_id))
     .bind(of_late(late, |late| late.at))
     .bind(&until)
-    .fetch_all(db)
+    .fetch_all(&mut *tx)
     .await?;
+    tx.commit().await?;
     for row in &rows {
         let revision = Entry {
             number: row::unsigned(row.try_get("number")?),

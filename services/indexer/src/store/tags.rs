@@ -177,9 +177,9 @@ pub(crate) struct TagRow {
     pub(crate) first_had: HashMap<Digest, OffsetDateTime>,
 }
 
-/// Locks the rows of tags in the order of their ids, and reads them, with the first effective time
-/// of each digest in `pushed`.
-pub(crate) async fn lock_tags(
+/// Reads the rows of tags, with the first effective time of each digest in `pushed`. No lock: one
+/// session alone writes the tags of a partition.
+pub(crate) async fn heads(
     db: &mut PgConnection,
     ids: &[i64],
     pushed: &BTreeSet<(i64, &Digest)>,
@@ -192,7 +192,7 @@ pub(crate) async fn lock_tags(
              select t.id, r.registry, r.name as repository, t.name as tag, t.repository_id, t.issued, t.head, t.head_digest, t.head_at,
                     t.latest_at as own_latest_at, greatest(t.latest_at, r.latest_at) as latest_at
              from tag t join repository r on r.id = t.repository_id
-             where t.id = any($1) order by t.id for update of t
+             where t.id = any($1)
          )
          select h.*, f.digest as first_digest, f.effective_at as first_at
          from head h
@@ -248,18 +248,4 @@ pub(crate) struct NewTagRow {
     pub(crate) head: Option<Entry>,
     /// The greatest effective time of the tag's own pushes in this batch.
     pub(crate) latest_at: Option<OffsetDateTime>,
-}
-
-/// Records that the repository has a push of its own at this time.
-pub(crate) async fn touch_repository(
-    db: &mut PgConnection,
-    repository: i64,
-    at: OffsetDateTime,
-) -> Result<(), sqlx::Error> {
-    sqlx::query("update repository set latest_at = greatest(latest_at, $2) where id = $1")
-        .bind(repository)
-        .bind(at)
-        .execute(db)
-        .await
-        .map(|_| ())
 }
