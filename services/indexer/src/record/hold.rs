@@ -86,6 +86,8 @@ async fn work(
     number: u16,
     db: &mut PgConnection,
 ) -> Result<Ended, Error> {
+    // The statements of a take-over look at ranges of different sizes.
+    shared.within(store::write::keep_plans(db, false)).await?;
     let mut progress = shared.within(store::position::progress(db, number)).await?;
     FailPoint::IndexerLocked.pass();
     // From now on the server refuses messages that an earlier holder still has in its queues.
@@ -98,6 +100,7 @@ async fn work(
     catch_up(shared, number, db, &fence, &mut progress).await?;
 
     let reader = open(shared, number, db, &mut progress).await?;
+    shared.within(store::write::keep_plans(db, true)).await?;
     let mut partition = Partition {
         number,
         partitions: shared.bus.partitions(),

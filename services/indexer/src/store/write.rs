@@ -183,6 +183,17 @@ pub(crate) async fn write(
     })
 }
 
+/// Makes Postgres keep the plan of each statement of a session, or choose as by default. The plan of
+/// [`WRITE`] takes longer than its execution for one push, and is the same for any number of pushes.
+pub(crate) async fn keep_plans(db: &mut PgConnection, keep: bool) -> Result<(), sqlx::Error> {
+    let mode = if keep { "force_generic_plan" } else { "auto" };
+    sqlx::query("select set_config('plan_cache_mode', $1, false)")
+        .bind(mode)
+        .execute(db)
+        .await
+        .map(|_| ())
+}
+
 /// `ids` has the row ids of the new pushes by place, for their revisions: the ids are drawn in the
 /// order of the rows. A join of the two would be planned for a few rows, and take long for a
 /// thousand.
