@@ -227,9 +227,9 @@ const NEAR: &str = concat!(
     near!("p.repository_id = l.repository_id and p.effective_at between l.at and l.settled")
 );
 
-/// Makes Postgres follow indexes to the end of the transaction. The next fact of a tag is one row of
-/// an index, but Postgres knows little of how the times of a fact relate, and would rather read and
-/// sort all later facts of the tag.
+/// Makes Postgres follow indexes to the end of the transaction. The next fact of a tag is one row
+/// of an index, but Postgres knows little of how the times of a fact relate, and would rather read
+/// and sort all later facts of the tag.
 async fn follow_indexes(db: &mut PgConnection) -> Result<(), sqlx::Error> {
     sqlx::query(
         "select set_config(name, 'off', true)

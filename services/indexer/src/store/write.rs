@@ -183,8 +183,8 @@ pub(crate) async fn write(
     })
 }
 
-/// Makes Postgres keep the plan of each statement of a session, or choose as by default. The plan of
-/// [`WRITE`] takes longer than its execution for one push, and is the same for any number of pushes.
+/// Makes Postgres keep the plan of each statement of a session, or choose as by default. To plan
+/// [`WRITE`] takes longer than to execute it for one push, and the plan is the same for any number.
 pub(crate) async fn keep_plans(db: &mut PgConnection, keep: bool) -> Result<(), sqlx::Error> {
     let mode = if keep { "force_generic_plan" } else { "auto" };
     sqlx::query("select set_config('plan_cache_mode', $1, false)")
