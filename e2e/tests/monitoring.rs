@@ -184,12 +184,13 @@ async fn every_metric_of_alerts_exists_before_a_failure_and_of_the_dashboard_aft
         .partition(|expression| expression.starts_with("increase("));
     let counters: Vec<Selector> = counters.iter().flat_map(|one| selectors(one)).collect();
     assert!(counters.len() > 15, "{counters:?}");
-    let text_of_metrics = metrics().await.unwrap();
-    let absent: Vec<String> = counters
-        .iter()
-        .flat_map(|selector| missing(selector, &text_of_metrics))
-        .collect();
-    assert_eq!(absent, [""; 0], "series of alerts that do not exist yet");
+    // A service makes its series once it has its connections.
+    eventually("the series of alerts", SOON, async || {
+        let text = metrics().await?;
+        let all_exist = counters.iter().all(|one| missing(one, &text).is_empty());
+        all_exist.then_some(())
+    })
+    .await;
 
     let now = instant::format(OffsetDateTime::now_utc()).unwrap();
     let body = json!({ "repository": "shop/web", "tag": "latest", "digest": Digest::sha256_of(b"one"), "time": now });
