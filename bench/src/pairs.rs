@@ -253,8 +253,6 @@ async fn gateway(side: &Side) -> anyhow::Result<(ServiceProcess, String)> {
         ("TAGTRAIL_CONFIG", config.to_str().context("no path")?),
         ("TAGTRAIL_GATEWAY_LISTEN", &address),
         ("BENCH_SECRET", SECRET),
-        // As `tagtrail up` sets it; a build without the setting ignores it.
-        ("TAGTRAIL_NATS_SYNC_ALWAYS", "true"),
     ];
     let gateway = side.synced.service("gateway", &environment);
     gateway.ready().await?;

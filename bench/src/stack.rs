@@ -143,6 +143,7 @@ impl Stack {
     pub(crate) fn service(&self, name: &str, environment: &[(&str, &str)]) -> ServiceProcess {
         let admin = free_address();
         let file = self.no_registries.to_string_lossy();
+        let synced = if self.synced { "true" } else { "false" };
         let common = [
             ("TAGTRAIL_CONFIG", file.as_ref()),
             ("DATABASE_URL", self.database.as_str()),
@@ -150,6 +151,8 @@ impl Stack {
             ("TAGTRAIL_ADMIN", &admin),
             // A single instance shares no partitions; `tagtrail up` sets the same value.
             ("TAGTRAIL_CLAIM_INTERVAL_MS", "20"),
+            // As `tagtrail up` sets it for its own nats-server.
+            ("TAGTRAIL_NATS_SYNC_ALWAYS", synced),
         ];
         let environment: Vec<(&str, &str)> = common.iter().chain(environment).copied().collect();
         let process = Process::of(&self.program, &[name], &environment);
