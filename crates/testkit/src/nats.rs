@@ -146,9 +146,14 @@ impl TestNats {
         let mut server = self.server.lock().await;
         let Some(running) = server.take() else { return };
         running.stop().await;
-        let store = self.settings.data.join("nats/jetstream/$G/streams");
-        let folder = store.join(stream).join("msgs");
-        let files = std::fs::read_dir(&folder).into_iter().flatten();
+        // Below the folder of the account.
+        let accounts = std::fs::read_dir(self.settings.data.join("nats/jetstream")).unwrap();
+        let folders = accounts.map(|account| account.unwrap().path().join("streams").join(stream));
+        let folders: Vec<_> = folders.filter(|folder| folder.is_dir()).collect();
+        assert!(!folders.is_empty(), "no account has the stream {stream}");
+        let files = folders
+            .iter()
+            .flat_map(|folder| std::fs::read_dir(folder.join("msgs")).unwrap());
         let files = files.map(|entry| entry.unwrap().path());
         let (blocks, others): (Vec<_>, Vec<_>) =
             files.partition(|path| path.extension().is_some_and(|kind| kind == "blk"));

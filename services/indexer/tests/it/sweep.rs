@@ -286,3 +286,15 @@ async fn check_same_digests(before: &[Revision], nats: &TestNats) {
         }
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn revisions_that_the_server_forgot_are_published_again() {
+    let (db, nats) = (tagtrail_testkit::postgres().await, TestNats::start().await);
+    apply(&db, &nats, pushes(1..=40)).await;
+    let before = nats.messages("REVISIONS").await.len();
+    nats.lose_end_of("REVISIONS").await;
+    let after = nats.messages("REVISIONS").await.len();
+    assert!(after < before, "{after} of {before} messages are left");
+    // Compares REVISIONS with history.
+    apply(&db, &nats, pushes(41..=44)).await;
+}
