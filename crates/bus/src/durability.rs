@@ -72,10 +72,7 @@ fn of_server(varz: &Value) -> Option<String> {
 async fn of_streams(bus: &Bus) -> Result<Vec<String>, BusError> {
     let mut weak = Vec::new();
     let layout = bus.layout();
-    let others = Stream::ALL
-        .iter()
-        .filter(|stream| **stream != Stream::Pushes);
-    for &stream in layout.streams.iter().chain(others) {
+    for stream in layout.streams.iter().copied().chain(Stream::of_others()) {
         let handle = bus
             .context
             .get_stream(stream.name())

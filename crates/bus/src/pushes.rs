@@ -18,16 +18,18 @@ use async_nats::jetstream;
 use async_nats::jetstream::stream::Config;
 use tagtrail_proto::Subject;
 
-use crate::topology::{PARTITIONS_KEY, STREAMS_KEY, Stream, create, existing, update};
+use crate::topology::{Stream, create, existing, update};
+use crate::wait::Patience;
 use crate::{Bus, BusError};
 
 /// Most streams that are made without being asked for by number: `deploy/nats/nats.conf` names
 /// them.
 const AT_MOST: u16 = 8;
-/// Attempts at a move, and the pause between two: the server may be away for a moment, or a service
-/// makes the same stream.
-const ATTEMPTS: u32 = 5;
-const PAUSE: Duration = Duration::from_secs(1);
+/// Time in which a move is attempted again: the server may be away for a moment, or a service makes
+/// the same stream.
+const MOVING: Duration = Duration::from_secs(30);
+/// Key, in the metadata, of the number of streams of pushes.
+const STREAMS_KEY: &str = "tagtrail.streams";
 /// Key, in the metadata, of the greatest number of streams that there have been.
 const MOST_KEY: &str = "tagtrail.streams-most";
 
@@ -97,6 +99,11 @@ impl Found {
         let number = self.config.metadata.get(key);
         number.and_then(|text| text.parse().ok()).unwrap_or(1)
     }
+
+    /// Returns the greatest number of streams that there have been, as this stream has it.
+    fn most(&self) -> u16 {
+        self.number(MOST_KEY).max(self.number(STREAMS_KEY))
+    }
 }
 
 /// Returns the streams for this number of them.
@@ -110,10 +117,15 @@ fn streams_of(count: u16) -> Vec<Stream> {
         .collect()
 }
 
-/// Returns the subjects of stream number `number` of `count`: partition p is in stream p mod count.
+/// Returns the partitions of stream number `number` of `count`: partition p is in stream p mod
+/// count.
+fn share_of(number: u16, count: u16, partitions: u16) -> impl Iterator<Item = u16> {
+    (0..partitions).filter(move |partition| partition % count.max(1) == number)
+}
+
+/// Returns the subjects of stream number `number` of `count`.
 fn subjects_of(number: u16, count: u16, partitions: u16) -> Vec<String> {
-    (0..partitions)
-        .filter(|partition| partition % count.max(1) == number)
+    share_of(number, count, partitions)
         .map(Subject::all_pushes)
         .collect()
 }
@@ -127,8 +139,8 @@ fn wanted(stream: Stream, subjects: Vec<String>, size: Size) -> Config {
     } else {
         subjects
     };
-    let metadata = HashMap::from([
-        (PARTITIONS_KEY.to_owned(), size.partitions.to_string()),
+    let mut metadata = config.metadata;
+    metadata.extend([
         (STREAMS_KEY.to_owned(), size.streams.to_string()),
         (MOST_KEY.to_owned(), size.most.to_string()),
     ]);
@@ -149,15 +161,24 @@ struct Size {
     most: u16,
 }
 
+impl Size {
+    fn of(found: &[Found], partitions: u16, replicas: u8, streams: u16) -> Size {
+        let most = found.iter().map(Found::most).max();
+        Size {
+            partitions,
+            replicas,
+            streams,
+            most: most.unwrap_or(1).max(streams),
+        }
+    }
+}
+
 async fn find(context: &jetstream::Context) -> Result<Vec<Found>, BusError> {
     let mut found = Vec::new();
     let mut look = |stream, config: Option<Config>| {
         found.extend(config.map(|config| Found { stream, config }));
-        let numbers = found
-            .iter()
-            .map(|found: &Found| found.number(MOST_KEY).max(found.number(STREAMS_KEY)));
         // PUSHES may have been deleted, and others may have been lost.
-        numbers.max().unwrap_or(AT_MOST)
+        found.iter().map(Found::most).max().unwrap_or(AT_MOST)
     };
     let mut most = look(Stream::Pushes, existing(context, Stream::Pushes).await?);
     for number in 0..=u8::MAX {
@@ -179,15 +200,9 @@ pub(crate) async fn ensure(
     streams: u16,
 ) -> Result<Layout, BusError> {
     let mut found = find(context).await?;
-    let numbers = |key| found.iter().map(|found| found.number(key)).max();
-    let streams = numbers(STREAMS_KEY).unwrap_or(streams).clamp(1, partitions);
-    let most = numbers(MOST_KEY).unwrap_or(1).max(streams);
-    let size = Size {
-        partitions,
-        replicas,
-        streams,
-        most,
-    };
+    let present = found.iter().map(|found| found.number(STREAMS_KEY)).max();
+    let streams = present.unwrap_or(streams).clamp(1, partitions);
+    let size = Size::of(&found, partitions, replicas, streams);
     for found in &found {
         let mut wanted = wanted(found.stream, found.config.subjects.clone(), size);
         // A move writes these numbers.
@@ -198,10 +213,9 @@ pub(crate) async fn ensure(
         update(context, &found.config, &wanted).await?;
     }
     for (number, stream) in (0..).zip(streams_of(streams)) {
-        let free = |partition: &u16| !found.iter().any(|found| found.takes(*partition));
-        let share = (0..partitions).filter(|partition| partition % streams == number);
+        let free = |partition| !found.iter().any(|found| found.takes(partition));
         let missing = !found.iter().any(|found| found.stream == stream);
-        if missing && share.clone().all(|partition| free(&partition)) {
+        if missing && share_of(number, streams, partitions).all(free) {
             let mut config = wanted(stream, subjects_of(number, streams, partitions), size);
             if streams == 1 {
                 config.subjects = vec![Subject::ALL_PUSHES.to_owned()];
@@ -223,15 +237,7 @@ async fn arrange(
     streams: u16,
 ) -> Result<(), BusError> {
     let mut found = find(context).await?;
-    let most = found
-        .iter()
-        .map(|found| found.number(MOST_KEY).max(found.number(STREAMS_KEY)));
-    let size = Size {
-        partitions,
-        replicas,
-        streams,
-        most: most.max().unwrap_or(1).max(streams),
-    };
+    let size = Size::of(&found, partitions, replicas, streams);
     for found in &mut found {
         if found
             .config
@@ -337,9 +343,10 @@ impl Bus {
     #[must_use]
     pub fn has_streams_of_pushes(&self, streams: u16) -> bool {
         let layout = self.layout();
-        let all = streams_of(streams);
-        let wanted = |partition: u16| all.get(usize::from(partition % streams.max(1))).copied();
-        (0..self.partitions).all(|partition| layout.owner(partition) == wanted(partition))
+        (0..).zip(streams_of(streams)).all(|(number, stream)| {
+            let mut share = share_of(number, streams, self.partitions);
+            share.all(|partition| layout.owner(partition) == Some(stream))
+        })
     }
 
     /// Moves the pushes of all partitions to this number of streams. Streams keep the pushes that
@@ -371,17 +378,15 @@ impl Bus {
             }
         }
         tracing::info!(streams, "moving the pushes to other streams");
-        for attempt in 1.. {
-            match arrange(&self.context, self.partitions, self.replicas, streams).await {
-                Err(BusError::Unreachable(cause)) if attempt < ATTEMPTS => {
-                    tracing::warn!("the move was broken off, and goes on in {PAUSE:?}: {cause}");
-                    tokio::time::sleep(PAUSE).await;
-                }
-                done => {
-                    done?;
-                    break;
-                }
-            }
+        let mut patience = Patience::of(MOVING);
+        while let Err(error) = arrange(&self.context, self.partitions, self.replicas, streams).await
+        {
+            let BusError::Unreachable(cause) = error else {
+                return Err(error);
+            };
+            patience
+                .pause(format!("moving the pushes: {cause}"))
+                .await?;
         }
         self.ensure_all().await
     }

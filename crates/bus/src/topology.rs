@@ -24,9 +24,7 @@ const DUPLICATE_WINDOW: Duration = Duration::from_secs(10 * 60);
 /// Most revisions of one tag that REVISIONS keeps.
 pub const REVISIONS_KEPT: u16 = 100;
 /// Key of the number of partitions in the metadata of the streams of pushes.
-pub(crate) const PARTITIONS_KEY: &str = "tagtrail.partitions";
-/// Key of the number of streams of pushes.
-pub(crate) const STREAMS_KEY: &str = "tagtrail.streams";
+const PARTITIONS_KEY: &str = "tagtrail.partitions";
 /// The names of [`Stream::PushesOf`].
 static NUMBERED: LazyLock<Vec<String>> = LazyLock::new(|| {
     (0..=u8::MAX)
@@ -67,6 +65,12 @@ impl Stream {
         Stream::Canary,
         Stream::Quarantine,
     ];
+
+    /// Returns the streams of anything but pushes.
+    pub(crate) fn of_others() -> impl Iterator<Item = Stream> {
+        let all = Stream::ALL.into_iter();
+        all.filter(|stream| *stream != Stream::Pushes)
+    }
 
     /// Returns the stream's name on the server.
     #[must_use]
@@ -171,10 +175,7 @@ impl Stream {
                 deny_purge: true,
                 // For groups of pushes (`group.rs`).
                 allow_atomic_publish: true,
-                metadata: HashMap::from([
-                    (PARTITIONS_KEY.to_owned(), partitions.to_string()),
-                    (STREAMS_KEY.to_owned(), "1".to_owned()),
-                ]),
+                metadata: HashMap::from([(PARTITIONS_KEY.to_owned(), partitions.to_string())]),
                 ..wanted
             },
             Stream::Unresolved => Config {
@@ -236,10 +237,7 @@ pub(crate) async fn ensure(
     partitions: u16,
     replicas: u8,
 ) -> Result<(), BusError> {
-    for stream in Stream::ALL {
-        if stream == Stream::Pushes {
-            continue;
-        }
+    for stream in Stream::of_others() {
         let wanted = stream.config(partitions, replicas);
         match existing(context, stream).await? {
             Some(existing) => update(context, &existing, &wanted).await?,
