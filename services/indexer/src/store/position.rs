@@ -7,7 +7,6 @@ use sqlx::{PgConnection, Row as _};
 use tagtrail_bus::consume::Position;
 use tagtrail_bus::fence::Known;
 use tagtrail_bus::topology::Stream;
-use tagtrail_failpoint::FailPoint;
 use tagtrail_postgres::{position, row};
 use time::OffsetDateTime;
 
@@ -66,18 +65,20 @@ pub(crate) async fn progress(
     .bind(row::small(partition))
     .fetch_one(db)
     .await?;
-    let source: Option<String> = row.try_get("source")?;
     Ok(Progress {
-        source: source
-            .as_deref()
-            .and_then(Stream::of_pushes)
-            .unwrap_or(Stream::Pushes),
+        source: source_of_row(&row)?,
         position: position::of_row(&row)?,
         published: row::unsigned(row.try_get("published")?),
         recorded: row::unsigned(row.try_get("recorded")?),
         recorded_at: row.try_get("recorded_at")?,
         known: known_of_row(&row)?,
     })
+}
+
+/// Reads the stream of pushes from the column `source`.
+pub(crate) fn source_of_row(row: &PgRow) -> Result<Stream, sqlx::Error> {
+    let source: Option<&str> = row.try_get("source")?;
+    Ok(source.and_then(Stream::of_pushes).unwrap_or(Stream::Pushes))
 }
 
 fn known_of_row(row: &PgRow) -> Result<Option<Known>, sqlx::Error> {
@@ -119,23 +120,14 @@ pub(crate) async fn advance(
     update(db, partition, from, to, false).await
 }
 
-/// As [`advance`], in the transaction that records the pushes up to the position. The time of
-/// recording is the clock of the database, one for all instances, and never earlier than the
-/// previous one.
+/// As [`advance`], in a transaction that records adopted revisions. The time of recording is the
+/// clock of the database, one for all instances, and never earlier than the previous one.
 pub(crate) async fn advance_and_record(
     db: &mut PgConnection,
     partition: u16,
     from: &Progress,
     to: Progress,
 ) -> Result<Progress, Error> {
-    if FailPoint::IndexerPosition.skipped() {
-        let now = sqlx::query_scalar("select now()").fetch_one(db).await?;
-        return Ok(Progress {
-            recorded_at: Some(now),
-            position: from.position,
-            ..to
-        });
-    }
     update(db, partition, from, to, true).await
 }
 

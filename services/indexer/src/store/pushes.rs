@@ -12,6 +12,22 @@ use time::OffsetDateTime;
 use crate::error::Error;
 use crate::received::{Meta, Owner, ReceivedPush};
 
+/// Returns a column of pushes.
+pub(crate) fn each<'a, T>(
+    pushes: &[(Owner, &'a ReceivedPush)],
+    of: impl Fn(&'a ReceivedPush) -> T,
+) -> Vec<T> {
+    pushes.iter().map(|(_, push)| of(push)).collect()
+}
+
+/// Returns the column of the row ids of the owners of one kind.
+pub(crate) fn owners(
+    pushes: &[(Owner, &ReceivedPush)],
+    id: fn(Owner) -> Option<i64>,
+) -> Vec<Option<i64>> {
+    pushes.iter().map(|(owner, _)| id(*owner)).collect()
+}
+
 /// Returns the sequences of the pushes that are recorded already.
 ///
 /// A lookup before each write would cost a quarter more time, and repeats are rare: the bus drops
@@ -20,15 +36,6 @@ pub(crate) async fn recorded(
     db: &mut PgConnection,
     pushes: &[(Owner, &ReceivedPush)],
 ) -> Result<HashSet<u64>, sqlx::Error> {
-    fn each<'a, T>(
-        pushes: &[(Owner, &'a ReceivedPush)],
-        of: impl Fn(&'a ReceivedPush) -> T,
-    ) -> Vec<T> {
-        pushes.iter().map(|(_, push)| of(push)).collect()
-    }
-    let owners = |id: fn(Owner) -> Option<i64>| -> Vec<Option<i64>> {
-        pushes.iter().map(|(owner, _)| id(*owner)).collect()
-    };
     let sequences: Vec<i64> = sqlx::query_scalar(
         "select n.stream_seq
          from unnest($1::bigint[], $2::bigint[], $3::text[], $4::bytea[], $5::timestamptz[], $6::bigint[])
@@ -40,8 +47,8 @@ pub(crate) async fn recorded(
                               and p.digest is not distinct from n.digest)
          end",
     )
-    .bind(owners(Owner::tag))
-    .bind(owners(Owner::repository))
+    .bind(owners(pushes, Owner::tag))
+    .bind(owners(pushes, Owner::repository))
     .bind(each(pushes, |push| push.action.as_str()))
     .bind(each(pushes, |push| push.digest.as_ref().map(Digest::as_bytes)))
     .bind(each(pushes, |push| push.occurred_at))

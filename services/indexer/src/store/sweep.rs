@@ -12,6 +12,7 @@ use tagtrail_proto::{Digest, Image};
 use crate::error::Error;
 use crate::received::ReceivedPush;
 use crate::store::doubts::PushRange;
+use crate::store::position::source_of_row;
 use crate::store::tags::image_of;
 
 /// Returns the position up to which a stream was compared; before the first sweep, its beginning.
@@ -106,17 +107,15 @@ pub(crate) async fn applied(
     db: &mut PgConnection,
 ) -> Result<BTreeMap<u16, (Stream, Position)>, sqlx::Error> {
     let rows = sqlx::query(
-        "select partition, coalesce(source, 'PUSHES') as source, stream_created_ns, applied_seq, applied_time_ns from position where stream = 'PUSHES'",
+        "select partition, source, stream_created_ns, applied_seq, applied_time_ns from position where stream = 'PUSHES'",
     )
     .fetch_all(db)
     .await?;
     rows.iter()
         .map(|found| {
-            let source: String = found.try_get("source")?;
-            let source = Stream::of_pushes(&source).unwrap_or(Stream::Pushes);
             Ok((
                 row::partition(found, "partition")?,
-                (source, position::of_row(found)?),
+                (source_of_row(found)?, position::of_row(found)?),
             ))
         })
         .collect()

@@ -14,6 +14,7 @@ use time::OffsetDateTime;
 use crate::error::Error;
 use crate::received::{Owner, ReceivedPush};
 use crate::store::position::Progress;
+use crate::store::pushes::{each, owners};
 use crate::store::tags::NewTagRow;
 
 /// The rows of a segment.
@@ -83,15 +84,6 @@ pub(crate) async fn write(
         to
     };
     let pushes = rows.pushes;
-    fn each<'a, T>(
-        pushes: &[(Owner, &'a ReceivedPush)],
-        of: impl Fn(&'a ReceivedPush) -> T,
-    ) -> Vec<T> {
-        pushes.iter().map(|(_, push)| of(push)).collect()
-    }
-    let owners = |id: fn(Owner) -> Option<i64>| -> Vec<Option<i64>> {
-        pushes.iter().map(|(owner, _)| id(*owner)).collect()
-    };
     fn every<'a, T>(
         revisions: &[(&'a Recorded, Behind)],
         of: impl Fn(&'a Recorded) -> T,
@@ -119,8 +111,8 @@ pub(crate) async fn write(
         .bind(to.known.map(|known| row::signed(known.sequence)))
         .bind(to.known.map(|known| row::signed(known.fence_sequence)))
         .bind(to.known.map(|known| known.fence_id))
-        .bind(owners(Owner::tag))
-        .bind(owners(Owner::repository))
+        .bind(owners(pushes, Owner::tag))
+        .bind(owners(pushes, Owner::repository))
         .bind(each(pushes, |push| push.action.as_str()))
         .bind(each(pushes, |push| {
             push.digest.as_ref().map(Digest::as_bytes)
