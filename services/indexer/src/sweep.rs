@@ -113,15 +113,20 @@ async fn pushes_of(shared: &Shared, db: &mut PgConnection, stream: Stream) -> Re
         let reading = reader.next_until(*held.end(), MESSAGES);
         let some = shared.while_pinging(db, reading).await?;
         // Later than the messages: a stream that still takes the pushes of a partition is not one
-        // that the partition has left.
-        let asking = shared.bus.present_layout();
-        let layout = shared.while_pinging(db, asking).await?;
+        // that the partition has left. The server is asked only if there is such a partition.
+        let left = some.iter().any(|message| {
+            let applied = applied.get(&partition_of(message));
+            applied.is_some_and(|(source, _)| *source != stream)
+        });
+        let layout = if left {
+            let asking = shared.bus.present_layout();
+            shared.while_pinging(db, asking).await?
+        } else {
+            shared.bus.layout()
+        };
         let (mut batch, mut last) = (Vec::new(), None);
         for message in &some {
-            let partition = match message.subject.parse() {
-                Ok(Subject::Push { partition, .. }) => partition,
-                _ => u16::MAX,
-            };
+            let partition = partition_of(message);
             if !was_applied(message, partition, &layout) {
                 break; // The next sweep looks the rest up.
             }
@@ -169,6 +174,14 @@ async fn pushes_of(shared: &Shared, db: &mut PgConnection, stream: Stream) -> Re
         if !all || last.sequence >= *held.end() {
             return Ok(looked_at);
         }
+    }
+}
+
+/// Returns the partition of a message; one that does not exist if the subject is not of a push.
+fn partition_of(message: &Delivery) -> u16 {
+    match message.subject.parse() {
+        Ok(Subject::Push { partition, .. }) => partition,
+        _ => u16::MAX,
     }
 }
 
