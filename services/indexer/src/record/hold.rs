@@ -5,14 +5,10 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use sqlx::{Connection as _, PgConnection};
-use tagtrail_bus::Bus;
-use tagtrail_bus::consume::Reader;
-use tagtrail_bus::publish::Message;
 use tagtrail_daemon::Retry;
 use tagtrail_failpoint::FailPoint;
 use tagtrail_postgres::session::ping_interval;
-use tagtrail_proto::{Digest, Image, Name, Push, Quarantined, Subject};
-use time::OffsetDateTime;
+use tagtrail_proto::{Image, Push};
 use tokio::sync::{SemaphorePermit, mpsc, watch};
 
 use crate::error::{Error, Recovery};
@@ -30,7 +26,6 @@ use crate::restore::find::unrecorded_of;
 use crate::restore::unrecorded::UnrecordedCache;
 use crate::shared::Shared;
 use crate::store;
-use crate::store::position::Progress;
 
 /// Most pushes read ahead of Postgres, and most batches of revisions recorded ahead of NATS.
 const READ_AHEAD: usize = batch::MOST;
@@ -99,7 +94,7 @@ async fn work(
     // The revisions that REVISIONS is missing come before any new revision.
     catch_up(shared, number, db, &fence, &mut progress).await?;
 
-    let reader = open(shared, number, db, &mut progress).await?;
+    let reader = source::open(shared, number, db, &mut progress).await?;
     shared.within(store::write::keep_plans(db, true)).await?;
     let mut partition = Partition {
         number,
@@ -116,7 +111,7 @@ async fn work(
     let (revisions, mut revisions_out) = mpsc::channel(PUBLISH_AHEAD);
     let (rechecks, mut rechecks_out) = mpsc::channel(recheck::WAITING);
     let published = watch::Sender::new(progress.published);
-    let reading = read(shared, number, reader, pushes_in);
+    let reading = source::read(shared, number, reader, pushes_in);
     let applying = apply_all(
         shared,
         &mut partition,
@@ -152,103 +147,6 @@ async fn work(
     }
     FailPoint::IndexerStopped.pass();
     Ok(Ended::Stopped)
-}
-
-/// Opens a reader of the partition's stream.
-async fn open(
-    shared: &Shared,
-    number: u16,
-    db: &mut PgConnection,
-    progress: &mut Progress,
-) -> Result<Reader, Error> {
-    let finding = source::next(shared, number, progress.source);
-    let next = shared.while_pinging(db, finding).await?;
-    if let Some(next) = next
-        && !shared.bus.layout().streams.contains(&progress.source)
-    {
-        // Nothing is left to be read there.
-        source::move_on(shared, number, db, progress, next).await?;
-    }
-    let filter = Subject::all_pushes(number);
-    let opening = shared.bus.read(progress.source, &filter, progress.position);
-    let reader = shared.while_pinging(db, opening).await?;
-    if reader.restarted_because().is_some() {
-        // Pushes that are read a second time change nothing.
-        let position = reader.position();
-        let restarted = Progress {
-            position,
-            ..*progress
-        };
-        let advancing = store::position::advance(db, number, progress, restarted);
-        *progress = shared.within(advancing).await?;
-    }
-    tracing::info!(
-        partition = number,
-        stream = progress.source.name(),
-        after = progress.position.sequence,
-        "reading"
-    );
-    Ok(reader)
-}
-
-/// Reads ahead until a stop is requested, or the end of a stream that takes no more pushes of the
-/// partition.
-async fn read(
-    shared: &Shared,
-    number: u16,
-    mut reader: Reader,
-    pushes: mpsc::Sender<ReceivedPush>,
-) -> Result<(), Error> {
-    let mut look = tokio::time::interval(source::LOOK);
-    let mut end = source::End::default();
-    loop {
-        let delivery = tokio::select! {
-            () = shared.shutdown.cancelled() => return Ok(()),
-            delivery = reader.next() => delivery?,
-            _ = look.tick() => {
-                if end.is_reached(shared, number, &reader).await? {
-                    return Ok(());
-                }
-                continue;
-            }
-        };
-        match ReceivedPush::parse(&delivery, number, shared.bus.partitions()) {
-            Ok(push) => {
-                if pushes.send(push).await.is_err() {
-                    return Err(Error::Ended("applier"));
-                }
-            }
-            // Only a program other than the gateway can have published this message. QUARANTINE
-            // keeps the body for people, and reading goes on.
-            Err(reason) => {
-                tracing::error!(
-                    partition = number,
-                    sequence = delivery.sequence,
-                    "a message of PUSHES is not a valid push: {reason}"
-                );
-                quarantine(&shared.bus, &delivery.payload, reason).await?;
-            }
-        }
-    }
-}
-
-async fn quarantine(bus: &Bus, body: &[u8], reason: String) -> Result<(), Error> {
-    let source: Name = "indexer"
-        .parse()
-        .map_err(|_| Error::Inconsistent("a name"))?;
-    let quarantined = Quarantined::new(
-        source.as_ref(),
-        Quarantined::PUSH,
-        reason,
-        OffsetDateTime::now_utc(),
-        None,
-        body,
-    );
-    let id = Digest::sha256_of(body).to_string();
-    let subject = Subject::Quarantine { source };
-    let message = Message::of(&subject, &quarantined)?.with_id(&id);
-    bus.publish(message).await?;
-    Ok(())
 }
 
 /// The ways out of the applier.
