@@ -61,7 +61,7 @@ points! {
     IndexerFenced = "indexer.fenced" passed,
     /// Between publishing these revisions and marking them as published.
     IndexerCaughtUp = "indexer.caught-up" passed,
-    /// Between deciding what follows from pushes and writing it.
+    /// Between the decision about pushes and the write.
     IndexerWritten = "indexer.written" passed,
     /// Between writing pushes with their revisions and publishing the revisions.
     IndexerCommitted = "indexer.committed" passed,

@@ -45,8 +45,8 @@ pub(crate) fn segments(batch: &[ReceivedPush]) -> impl Iterator<Item = &[Receive
     batch.chunk_by(|a, b| a.tag.is_some() && b.tag.is_some())
 }
 
-/// Applies a segment, and records the ordinal up to which revisions are published: reads what the
-/// rule needs, and writes everything in one statement. Nothing can change in between, because this
+/// Applies a segment, and records the ordinal up to which revisions are published: reads the input
+/// of the rule, and writes everything in one statement. Nothing can change in between, because this
 /// session alone writes the partition; the statement checks this.
 ///
 /// After an error other than [`Error::Forgotten`] and [`Error::Repeated`], `partition` must not be
