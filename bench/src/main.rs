@@ -17,9 +17,11 @@ mod memory;
 mod pairs;
 mod pulls;
 mod quiet;
+mod replicated;
 mod report;
 mod serve;
 mod stack;
+mod streams;
 mod up;
 
 use std::path::{Path, PathBuf};
@@ -100,6 +102,10 @@ enum Measurement {
     Latency,
     Webhook,
     Gateway,
+    /// Groups and several streams of pushes.
+    Streams,
+    /// Revisions on three nats-servers.
+    Replicated,
     Api,
     Memory,
     Quiet,
@@ -215,6 +221,13 @@ async fn run(quick: bool, only: &[Measurement], path: &Path) -> anyhow::Result<(
             report
                 .add(serve::gateway(stack, folder.path(), name, size.rounds, size.seconds).await?);
         }
+    }
+    if wanted(Measurement::Streams) {
+        let (rounds, seconds) = (size.rounds, size.seconds);
+        report.add(streams::measure(&postgres, folder.path(), rounds, seconds).await?);
+    }
+    if wanted(Measurement::Replicated) {
+        report.add(replicated::measure(size.rounds, size.seconds).await?);
     }
     if wanted(Measurement::Large) || wanted(Measurement::Api) {
         size.store.fill(&mut large.db().await?).await?;

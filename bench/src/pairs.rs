@@ -94,7 +94,7 @@ impl Side {
         let folder = folder.join(name);
         let start = async |durable: bool, kind: &str| {
             let database = empty(postgres, &format!("{name}_{kind}")).await?;
-            Stack::start_with(program, &folder.join(kind), durable, database).await
+            Stack::start_with(program, &folder.join(kind), durable, database, &[]).await
         };
         Ok(Side {
             stack: start(false, "default").await?,
@@ -105,7 +105,7 @@ impl Side {
 }
 
 /// Creates an empty database. Returns its URL.
-async fn empty(postgres: &TestPostgres, name: &str) -> anyhow::Result<String> {
+pub(crate) async fn empty(postgres: &TestPostgres, name: &str) -> anyhow::Result<String> {
     let db = postgres.db();
     let (server, _) = db.url().rsplit_once('/').context("a URL without a name")?;
     let mut admin = PgConnection::connect(&format!("{server}/postgres")).await?;

@@ -84,12 +84,14 @@ impl Stack {
     }
 
     /// As [`Stack::start`], for another build of the program, which creates its own schema in an
-    /// empty database, and its own streams.
+    /// empty database, and its own streams, with these additions to the environment of its
+    /// `migrate`.
     pub(crate) async fn start_with(
         program: &Path,
         folder: &Path,
         durable: bool,
         database: String,
+        settings: &[(&str, &str)],
     ) -> anyhow::Result<Stack> {
         let nats = TestNats::start_in(&folder.join("server"), durable).await;
         let stack = Stack::of(program.to_owned(), folder, nats, durable, database).await?;
@@ -97,6 +99,7 @@ impl Stack {
             ("DATABASE_URL", stack.database.as_str()),
             ("NATS_URL", stack.nats.url()),
         ];
+        let environment = [&environment, settings].concat();
         let mut migrating = Process::of(program, &["migrate"], &environment);
         let ended = migrating.ended(Duration::from_secs(60)).await;
         anyhow::ensure!(ended.success(), "migrate failed:\n{}", migrating.log());
