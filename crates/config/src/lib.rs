@@ -51,6 +51,7 @@ mod names;
 mod plain;
 mod secret;
 mod source;
+mod text;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::ErrorKind;
@@ -66,6 +67,7 @@ pub use names::{ImagePattern, Names};
 pub use secret::{Live, SHORT, Secret, SecretError, Secrets, is_short};
 pub use source::{Pulls, SettingError, Settings, Source, SourceRegistry};
 pub use tagtrail_policy::glob::Glob;
+pub use text::Text;
 /// A value with a place in the file, for [`File::error_at`].
 pub use toml::Spanned;
 
@@ -286,19 +288,16 @@ impl File {
     /// Makes the paths of secrets relative to the folder of the file.
     fn find_secrets(&mut self) {
         let folder = self.folder().to_owned();
-        let of_sources = self
-            .source
-            .iter_mut()
-            .filter_map(|source| source.secret.as_mut());
-        let of_tokens = self.token.iter_mut().map(|token| &mut token.secret);
-        for secrets in of_sources.chain(of_tokens) {
-            secrets.find_in(&folder);
+        for source in &mut self.source {
+            let secret = source.secret.take();
+            source.secret = secret.map(|secret| secret.in_folder(&folder));
+        }
+        for token in &mut self.token {
+            token.secret = token.secret.clone().in_folder(&folder);
         }
         for registry in &mut self.registry {
-            registry.password = registry
-                .password
-                .take()
-                .map(|secret| secret.in_folder(&folder));
+            let password = registry.password.take();
+            registry.password = password.map(|secret| secret.in_folder(&folder));
         }
     }
 

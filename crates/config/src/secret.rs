@@ -31,11 +31,7 @@ impl TryFrom<Raw> for Secret {
     type Error = &'static str;
 
     fn try_from(raw: Raw) -> Result<Secret, &'static str> {
-        match (raw.env, raw.file) {
-            (Some(variable), None) => Ok(Secret::Env(variable)),
-            (None, Some(path)) => Ok(Secret::File(path)),
-            _ => Err("a secret is either { env = \"VARIABLE\" } or { file = \"path\" }"),
-        }
+        Secret::of(raw.env, raw.file)
     }
 }
 
@@ -62,6 +58,15 @@ pub enum SecretError {
 }
 
 impl Secret {
+    /// Returns the one place that is given.
+    pub(crate) fn of(env: Option<String>, file: Option<PathBuf>) -> Result<Secret, &'static str> {
+        match (env, file) {
+            (Some(variable), None) => Ok(Secret::Env(variable)),
+            (None, Some(path)) => Ok(Secret::File(path)),
+            _ => Err("a secret is either { env = \"VARIABLE\" } or { file = \"path\" }"),
+        }
+    }
+
     /// Returns the secret with its path below a folder, unless the path is absolute.
     #[must_use]
     pub fn in_folder(self, folder: &Path) -> Secret {
@@ -144,10 +149,11 @@ impl TryFrom<OneOrMore> for Secrets {
 }
 
 impl Secrets {
-    /// Makes relative paths begin in a folder.
-    pub(crate) fn find_in(&mut self, folder: &Path) {
-        let found = std::mem::take(&mut self.0).into_iter();
-        self.0 = found.map(|secret| secret.in_folder(folder)).collect();
+    /// Returns the secrets with their paths below a folder, unless a path is absolute.
+    #[must_use]
+    pub fn in_folder(self, folder: &Path) -> Secrets {
+        let secrets = self.0.into_iter();
+        Secrets(secrets.map(|secret| secret.in_folder(folder)).collect())
     }
 
     /// Returns the places, the newest last.
