@@ -38,7 +38,7 @@ pub use postgres::{TestDb, TestPostgres, postgres};
 pub use process::{Process, binary};
 pub use proxy::{Link, Proxy};
 pub use registry::{Registry, RegistryProgram, tool};
-pub use sink::{Answer, Delivery, Sink};
+pub use sink::{Answer, Delivery, Judge, Sink};
 pub use tagtrail_embedded::signal;
 
 /// Calls `ask` every 20 ms until it returns a value.

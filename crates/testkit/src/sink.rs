@@ -7,7 +7,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::State;
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::{HeaderMap, Method, StatusCode, Uri};
 use axum::response::{IntoResponse as _, Response};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
@@ -15,6 +15,10 @@ use tokio::task::JoinSet;
 /// A recorded request.
 #[derive(Debug, Clone)]
 pub struct Delivery {
+    /// The method of the request.
+    pub method: Method,
+    /// The path and query of the request; the whole URL if the target acts as a proxy.
+    pub uri: Uri,
     /// The headers of the request.
     pub headers: HeaderMap,
     /// The body of the request.
@@ -45,15 +49,21 @@ pub enum Answer {
     Status(u16),
     /// A status with one header.
     With(u16, &'static str, String),
+    /// A status with a body.
+    Said(u16, String),
     /// A status after a pause.
     Late(Duration, u16),
 }
+
+/// Answers a request as a certain product does.
+pub type Judge = fn(&Delivery) -> Answer;
 
 /// The requests so far, and the answers to the next ones.
 #[derive(Debug, Default)]
 struct Recording {
     deliveries: Vec<Delivery>,
     answers: VecDeque<Answer>,
+    judge: Option<Judge>,
 }
 
 /// A running target. Without other orders it answers 200.
@@ -80,6 +90,11 @@ impl Sink {
             recording,
             _server: server,
         }
+    }
+
+    /// Lets `judge` answer the requests for which no answer is set.
+    pub fn judge(&self, judge: Judge) {
+        self.recording.lock().unwrap().judge = Some(judge);
     }
 
     /// Returns the URL of the target.
@@ -115,18 +130,30 @@ impl Sink {
 
 async fn record(
     State(recording): State<Arc<Mutex<Recording>>>,
+    method: Method,
+    uri: Uri,
     headers: HeaderMap,
     body: Bytes,
 ) -> Response {
+    let delivery = Delivery {
+        method,
+        uri,
+        headers,
+        body,
+    };
     let answer = {
         let mut recording = recording.lock().unwrap();
-        recording.deliveries.push(Delivery { headers, body });
-        recording.answers.pop_front().unwrap_or(Answer::Status(200))
+        let judged = |judge: Judge| judge(&delivery);
+        let usual = recording.judge.map_or(Answer::Status(200), judged);
+        let answer = recording.answers.pop_front().unwrap_or(usual);
+        recording.deliveries.push(delivery);
+        answer
     };
     let status = |code| StatusCode::from_u16(code).unwrap();
     match answer {
         Answer::Status(code) => status(code).into_response(),
         Answer::With(code, name, value) => (status(code), [(name, value)]).into_response(),
+        Answer::Said(code, text) => (status(code), text).into_response(),
         Answer::Late(pause, code) => {
             tokio::time::sleep(pause).await;
             status(code).into_response()
