@@ -276,6 +276,7 @@ fn every_link_of_the_documentation_has_a_target() {
         "docs/reports.md",
         "docs/security.md",
         "docs/subscribe.md",
+        "docs/webhook.md",
     ];
     for name in pages {
         let text = page(name);

@@ -112,10 +112,16 @@ pub(crate) struct TargetKind {
 /// The targets of all triggers, by the triggers' names.
 pub(crate) type Targets = BTreeMap<String, Arc<dyn Target>>;
 
-/// Reads the settings of a kind; unknown keys are errors.
+/// Reads the settings of a kind; unknown keys are errors. An error begins with its key.
 pub(super) fn settings<T: serde::de::DeserializeOwned>(value: &toml::Value) -> Result<T, String> {
-    value
-        .clone()
-        .try_into()
-        .map_err(|error: toml::de::Error| error.message().trim().to_owned())
+    serde_path_to_error::deserialize(value.clone()).map_err(|error| {
+        let key = error.path().to_string();
+        let message = error.inner().message().trim();
+        // These messages name the key themselves.
+        let named = message.starts_with("missing field") || message.starts_with("unknown field");
+        match key == "." || named {
+            true => message.to_owned(),
+            false => format!("{key}: {message}"),
+        }
+    })
 }

@@ -15,8 +15,8 @@ impl SigningKey {
         (24..=64).contains(&key.len()).then_some(SigningKey(key))
     }
 
-    /// Returns the value of the header `webhook-signature`.
-    pub(super) fn sign(&self, id: &str, timestamp: i64, body: &[u8]) -> Option<String> {
+    /// Returns the signature, with its version.
+    fn sign(&self, id: &str, timestamp: i64, body: &[u8]) -> Option<String> {
         let mut mac = Hmac::<Sha256>::new_from_slice(&self.0).ok()?;
         mac.update(format!("{id}.{timestamp}.").as_bytes());
         mac.update(body);
@@ -25,6 +25,18 @@ impl SigningKey {
             STANDARD.encode(mac.finalize().into_bytes())
         ))
     }
+}
+
+/// Returns the value of the header `webhook-signature`: a signature by each key.
+pub(super) fn signatures(
+    keys: &[SigningKey],
+    id: &str,
+    timestamp: i64,
+    body: &[u8],
+) -> Option<String> {
+    let signed = keys.iter().map(|key| key.sign(id, timestamp, body));
+    let signed: Option<Vec<String>> = signed.collect();
+    signed.map(|signed| signed.join(" "))
 }
 
 #[cfg(test)]

@@ -1,69 +1,55 @@
-//! Target `webhook`: a signed POST to a URL.
+//! Target `webhook`: a POST to a URL, signed or with credentials of the receiver.
+
+mod settings;
 
 use std::os::unix::fs::PermissionsExt as _;
 use std::time::Duration;
 
-use reqwest::{Client, Response, StatusCode, header};
-use secrecy::ExposeSecret as _;
-use serde::Deserialize;
+use reqwest::header::{self, HeaderMap, HeaderValue};
+use reqwest::{Client, Response, StatusCode};
 use tagtrail_config::{File, Secret};
 use tagtrail_daemon::{chain, client};
 use tagtrail_proto::{TRACEPARENT, clean_text};
 
 use super::address;
-use super::contract::{
-    ConfigureResult, Order, Target, TargetFuture, TargetKind, TargetProblem, settings,
-};
-use super::signature::SigningKey;
+use super::contract::{ConfigureResult, Order, Target, TargetFuture, TargetKind, TargetProblem};
+use super::signature::signatures;
+use settings::{Access, Settings};
 use tagtrail_policy::retry::Outcome;
 
 pub(super) const WEBHOOK: TargetKind = TargetKind {
     name: "webhook",
     configure,
-    setup: "The receiver checks each POST by Standard Webhooks 1.0 with the same secret, ignores a webhook-id \
-            that it has seen, and answers 2xx within 15 s; answers of 5xx, 408, 425 and 429 are retried.",
+    setup: "The receiver checks each request by Standard Webhooks 1.0 with the same secret, or by the token in \
+            `url` or `headers`, ignores a webhook-id that it has seen, and answers 2xx within \
+            `timeout_seconds` (30 s); answers of 5xx, 408, 425 and 429 are retried.",
 };
 
-/// Time limit of the whole exchange.
-const TIMEOUT: Duration = Duration::from_secs(15);
-/// Most bytes of a response body that an error shows.
+/// Most bytes read of an answer.
+const READ: usize = 4096;
+/// Most bytes of an answer that an error shows.
 const SHOWN: usize = 500;
 
-/// The settings below `target.webhook`.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct WebhookSettings {
-    url: String,
-    secret: Secret,
-}
-
-/// A URL with the key that signs each order.
+/// A receiver of rollouts.
 struct WebhookTarget {
     client: Client,
-    url: reqwest::Url,
-    key: SigningKey,
-    /// The place of the key.
-    secret: Secret,
+    settings: Settings,
+    content_type: HeaderValue,
+    access: Access,
 }
 
 fn configure(value: &toml::Value, file: &File) -> ConfigureResult {
-    let WebhookSettings { url, secret } = settings(value)?;
-    let secret = secret.in_folder(file.folder());
-    let url = reqwest::Url::parse(&url)
-        .ok()
-        .filter(|url| matches!(url.scheme(), "http" | "https"))
-        .ok_or("url must start with https:// (or http://)")?;
-    let text = secret.read().map_err(|error| error.to_string())?;
-    let key = SigningKey::parse(text.expose_secret())
-        .ok_or("the secret must be whsec_ and 24 to 64 bytes in Base64; make one with: echo \"whsec_$(head -c 32 /dev/urandom | base64)\"")?;
-    let client = client(TIMEOUT)
+    let settings = Settings::parse(value, file)?;
+    let content_type = settings.content_type()?;
+    let access = Access::read(&settings)?;
+    let client = client(settings.timeout())
         .build()
         .map_err(|error| format!("can't make an HTTP client: {error}"))?;
     Ok(Box::new(WebhookTarget {
         client,
-        url,
-        key,
-        secret,
+        settings,
+        content_type,
+        access,
     }))
 }
 
@@ -78,26 +64,35 @@ impl Target for WebhookTarget {
             found,
             cure: cure.to_owned(),
         };
-        let (mut problems, server) = (Vec::new(), self.server());
-        if self.url.scheme() == "http" && !address::is_loopback(&self.url) {
+        let (mut problems, server) = (Vec::new(), self.access.server());
+        let url = &self.access.url;
+        if url.scheme() == "http" && !address::is_loopback(url) {
             problems.push(warning(
                 format!("{server} receives rollouts over plain http"),
                 "use https: others on the way can read and repeat a rollout",
             ));
         }
-        if address::is_link_local(&self.url) {
+        if address::is_link_local(url) {
             problems.push(warning(
                 format!("{server} is a link-local address, as metadata services have"),
                 "use the address of the receiver",
             ));
         }
-        if let Secret::File(path) = &self.secret
-            && std::fs::metadata(path).is_ok_and(|file| file.permissions().mode() & 0o004 != 0)
-        {
+        if !self.settings.authenticates() {
             problems.push(warning(
-                format!("every user can read the secret in {}", path.display()),
-                "chmod 600, with the user of the trigger service as owner",
+                format!("{server} cannot tell rollouts from requests of strangers"),
+                "set secret (Standard Webhooks), or write url or a header of the receiver as a secret, { file = \"…\" } or { env = \"…\" }",
             ));
+        }
+        for place in self.settings.places() {
+            if let Secret::File(path) = place
+                && std::fs::metadata(path).is_ok_and(|file| file.permissions().mode() & 0o004 != 0)
+            {
+                problems.push(warning(
+                    format!("every user can read the secret in {}", path.display()),
+                    "chmod 600, with the user of the trigger service as owner",
+                ));
+            }
         }
         problems
     }
@@ -108,15 +103,10 @@ impl Target for WebhookTarget {
 }
 
 impl WebhookTarget {
-    /// The server without the path, which may hold a secret.
-    fn server(&self) -> String {
-        self.url.origin().ascii_serialization()
-    }
-
     /// Resolves the server's name, connects, and reads any answer. A receiver expects a rollout as
     /// POST at the path of the URL, so this request is a HEAD of the root.
     async fn connect(&self) -> Vec<TargetProblem> {
-        let server = self.server();
+        let server = self.access.server();
         match self.client.head(&server).send().await {
             Ok(_) => Vec::new(),
             Err(error) => vec![TargetProblem {
@@ -128,32 +118,51 @@ impl WebhookTarget {
     }
 
     async fn post(&self, order: &Order) -> Outcome {
-        let timestamp = time::OffsetDateTime::now_utc().unix_timestamp();
-        let Some(signature) = self.key.sign(&order.rollout.id, timestamp, &order.body) else {
+        let access = &self.access;
+        let Some(signed) = signed(access, order) else {
             return Outcome::Refused("the rollout can't be signed".to_owned());
         };
         let request = self
             .client
-            .post(self.url.clone())
-            .header(header::CONTENT_TYPE, tagtrail_proto::CONTENT_TYPE)
-            .header("webhook-id", &order.rollout.id)
-            .header("webhook-timestamp", timestamp)
-            .header("webhook-signature", signature)
+            .request(self.settings.method(), access.url.clone())
+            .headers(access.headers.clone())
+            .headers(signed)
+            .header(header::CONTENT_TYPE, &self.content_type)
             .header(TRACEPARENT, order.trace.to_string())
             .body(order.body.clone());
         match request.send().await {
-            Ok(response) => outcome_of(response).await,
+            Ok(response) => outcome_of(response, access).await,
             // The URL may hold a secret, so the error must not show the URL.
             Err(error) => Outcome::Failed {
-                error: format!("no answer from the target: {}", chain(&error.without_url())),
+                error: format!(
+                    "no answer from the target: {}",
+                    access.hide(&chain(&error.without_url()))
+                ),
                 after: None,
             },
         }
     }
 }
 
+/// Returns the headers of Standard Webhooks; none without a key.
+fn signed(access: &Access, order: &Order) -> Option<HeaderMap> {
+    let mut headers = HeaderMap::new();
+    if access.keys.is_empty() {
+        return Some(headers);
+    }
+    let (id, timestamp) = (
+        &order.rollout.id,
+        time::OffsetDateTime::now_utc().unix_timestamp(),
+    );
+    let signature = signatures(&access.keys, id, timestamp, &order.body)?;
+    headers.insert("webhook-id", id.parse().ok()?);
+    headers.insert("webhook-timestamp", timestamp.into());
+    headers.insert("webhook-signature", signature.parse().ok()?);
+    Some(headers)
+}
+
 /// Maps a response to the outcome of the attempt.
-async fn outcome_of(response: Response) -> Outcome {
+async fn outcome_of(response: Response, access: &Access) -> Outcome {
     let status = response.status();
     if status.is_success() {
         return Outcome::Done;
@@ -163,7 +172,8 @@ async fn outcome_of(response: Response) -> Outcome {
         .get(header::RETRY_AFTER)
         .and_then(|value| value.to_str().ok()?.trim().parse().ok())
         .map(Duration::from_secs);
-    let said = body(response).await;
+    let elsewhere = redirect_host(&response, access);
+    let said = body(response, access).await;
     let said = if said.is_empty() {
         said
     } else {
@@ -178,7 +188,7 @@ async fn outcome_of(response: Response) -> Outcome {
             }
         }
         status if status.is_redirection() => Outcome::Refused(format!(
-            "the target redirects ({status}), which is not followed; configure the address it redirects to"
+            "the target redirects ({status}{elsewhere}), which is not followed; configure the final URL"
         )),
         status if status.is_client_error() => {
             Outcome::Refused(format!("the target refused the rollout ({status}){said}"))
@@ -190,14 +200,29 @@ async fn outcome_of(response: Response) -> Outcome {
     }
 }
 
-/// Returns the beginning of the response body.
-async fn body(mut response: Response) -> String {
+/// Returns ` to HOST` of a redirect. The rest of the address may hold a secret.
+fn redirect_host(response: &Response, access: &Access) -> String {
+    let location = response.headers().get(header::LOCATION);
+    let location = location.and_then(|value| access.url.join(value.to_str().ok()?).ok());
+    let host = location.as_ref().and_then(|url| url.host_str());
+    host.map_or_else(String::new, |host| {
+        format!(" to {}", clean_text(&access.hide(host), SHOWN))
+    })
+}
+
+/// Returns the beginning of the response body, without secrets.
+async fn body(mut response: Response, access: &Access) -> String {
     let mut bytes = Vec::new();
     while let Ok(Some(chunk)) = response.chunk().await {
-        bytes.extend_from_slice(&chunk);
-        if bytes.len() >= SHOWN {
+        let room = READ - bytes.len();
+        bytes.extend_from_slice(&chunk[..chunk.len().min(room)]);
+        if bytes.len() >= READ {
             break;
         }
     }
-    clean_text(String::from_utf8_lossy(&bytes).trim(), SHOWN)
+    let said = access.hide(&String::from_utf8_lossy(&bytes));
+    clean_text(said.trim(), SHOWN)
 }
+
+#[cfg(test)]
+mod tests;

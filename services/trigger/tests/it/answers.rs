@@ -53,7 +53,7 @@ async fn a_permanent_failure_fails_at_once_with_its_cause() {
         ),
         (
             Answer::With(307, "location", elsewhere.url().to_owned()),
-            "the target redirects (307 Temporary Redirect), which is not followed; configure the address it redirects to",
+            "the target redirects (307 Temporary Redirect to 127.0.0.1), which is not followed; configure the final URL",
         ),
     ] {
         let (mut world, service) = meets([answer]).await;

@@ -1,0 +1,246 @@
+//! The settings below `target.webhook`, and the parts of a request that they name.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
+use reqwest::{Method, Url};
+use secrecy::{ExposeSecret as _, SecretString};
+use serde::Deserialize;
+use tagtrail_config::{File, Secret, Secrets, Text};
+
+use super::super::contract::settings;
+use super::super::signature::SigningKey;
+
+/// Shortest text that is cut out of answers as a part of a secret: shorter ones are parts of words.
+const HIDDEN: usize = 4;
+/// Shortest part of a path, and shortest value of a query, that may be a token.
+const SEGMENT: usize = 16;
+const VALUE: usize = 8;
+/// Most headers, and most bytes of one of them or of the URL: receivers refuse more.
+const MOST_HEADERS: usize = 32;
+const LONGEST: usize = 8 * 1024;
+
+/// Headers of the connection, and those that Tagtrail sets itself.
+const RESERVED: [&str; 16] = [
+    "connection",
+    "content-length",
+    "content-type",
+    "expect",
+    "host",
+    "keep-alive",
+    "proxy-authorization",
+    "proxy-connection",
+    "te",
+    "traceparent",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+    "webhook-id",
+    "webhook-signature",
+    "webhook-timestamp",
+];
+
+/// The settings as written.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Settings {
+    url: Text,
+    /// The keys of the signatures; two during a change.
+    secret: Option<Secrets>,
+    #[serde(default)]
+    headers: BTreeMap<String, Text>,
+    #[serde(default)]
+    method: Verb,
+    content_type: Option<String>,
+    /// Time limit of the whole exchange.
+    #[serde(default = "half_a_minute")]
+    timeout_seconds: u64,
+}
+
+#[derive(Clone, Copy, Default, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+enum Verb {
+    #[default]
+    Post,
+    Put,
+    Patch,
+}
+
+fn half_a_minute() -> u64 {
+    30
+}
+
+impl Settings {
+    /// Reads the settings. Secrets are not read.
+    pub(super) fn parse(value: &toml::Value, file: &File) -> Result<Settings, String> {
+        let mut written: Settings = settings(value)?;
+        if !(1..=600).contains(&written.timeout_seconds) {
+            return Err("timeout_seconds must be 1 to 600".to_owned());
+        }
+        if written.headers.len() > MOST_HEADERS {
+            return Err(format!("headers has more than {MOST_HEADERS} entries"));
+        }
+        let folder = file.folder();
+        written.url = written.url.in_folder(folder);
+        written.secret = written.secret.map(|secret| secret.in_folder(folder));
+        let headers = std::mem::take(&mut written.headers).into_iter();
+        written.headers = headers
+            .map(|(name, value)| (name, value.in_folder(folder)))
+            .collect();
+        Ok(written)
+    }
+
+    pub(super) fn timeout(&self) -> Duration {
+        Duration::from_secs(self.timeout_seconds)
+    }
+
+    pub(super) fn method(&self) -> Method {
+        match self.method {
+            Verb::Post => Method::POST,
+            Verb::Put => Method::PUT,
+            Verb::Patch => Method::PATCH,
+        }
+    }
+
+    /// Returns the value of the header `Content-Type`.
+    pub(super) fn content_type(&self) -> Result<HeaderValue, String> {
+        let Some(written) = &self.content_type else {
+            return Ok(HeaderValue::from_static(tagtrail_proto::CONTENT_TYPE));
+        };
+        let value = HeaderValue::from_str(written).ok();
+        value.filter(|_| written.contains('/')).ok_or_else(|| {
+            format!(
+                "content_type: {written:?} is no media type; write one such as \"application/json\""
+            )
+        })
+    }
+
+    /// Returns the places of all secrets.
+    pub(super) fn places(&self) -> Vec<&Secret> {
+        let keys = self.secret.iter().flat_map(|secrets| secrets.kept());
+        keys.chain(self.credentials()).collect()
+    }
+
+    /// Returns the places of the secrets that the receiver sees in a request.
+    fn credentials(&self) -> impl Iterator<Item = &Secret> {
+        let texts = [&self.url].into_iter().chain(self.headers.values());
+        texts.filter_map(Text::secret)
+    }
+
+    /// Returns whether the receiver can tell a rollout of Tagtrail from one of a stranger.
+    pub(super) fn authenticates(&self) -> bool {
+        self.secret.is_some() || self.credentials().next().is_some()
+    }
+}
+
+/// The parts of a request that may be secret. Without `Debug`: nothing may log them.
+pub(super) struct Access {
+    pub(super) url: Url,
+    pub(super) headers: HeaderMap,
+    /// Empty: rollouts are not signed.
+    pub(super) keys: Vec<SigningKey>,
+    /// The texts that no error shows, the longest first.
+    hidden: Vec<String>,
+}
+
+impl Access {
+    /// Reads all secrets. An error names the key and the cure, and no secret.
+    pub(super) fn read(settings: &Settings) -> Result<Access, String> {
+        let mut hidden = Vec::new();
+        let url = read("url", &settings.url, &mut hidden)?;
+        let url = Url::parse(url.expose_secret())
+            .ok()
+            .filter(|url| matches!(url.scheme(), "http" | "https") && url.as_str().len() <= LONGEST)
+            .ok_or("url must start with https:// (or http://)")?;
+        hidden.extend(parts(&url));
+        let mut headers = HeaderMap::new();
+        for (name, value) in &settings.headers {
+            let key = format!("headers.{name}");
+            let text = read(&key, value, &mut hidden)?;
+            let name = header_name(name).map_err(|why| format!("{key}: {why}"))?;
+            let value = header_value(&text, value.secret().is_some()).ok_or_else(|| {
+                format!("{key}: the value may have printable ASCII characters only, 8 KiB at most")
+            })?;
+            if headers.insert(name, value).is_some() {
+                return Err(format!("{key}: the header is set twice; keep one"));
+            }
+        }
+        let mut keys = Vec::new();
+        for secret in settings.secret.iter().flat_map(|secrets| secrets.kept()) {
+            let text = secret.read().map_err(|error| error.to_string())?;
+            let text = text.expose_secret();
+            let key = SigningKey::parse(text).ok_or("the secret must be whsec_ and 24 to 64 bytes in Base64; make one with: echo \"whsec_$(head -c 32 /dev/urandom | base64)\"")?;
+            hidden.push(text.trim_start_matches("whsec_").to_owned());
+            keys.push(key);
+        }
+        hidden.retain(|text| text.len() >= HIDDEN);
+        hidden.sort_by_key(|text| std::cmp::Reverse(text.len()));
+        Ok(Access {
+            url,
+            headers,
+            keys,
+            hidden,
+        })
+    }
+
+    /// Returns the server without the path, which may hold a secret.
+    pub(super) fn server(&self) -> String {
+        self.url.origin().ascii_serialization()
+    }
+
+    /// Replaces the URL, its path and query, and all secrets in a text.
+    pub(super) fn hide(&self, text: &str) -> String {
+        let hidden = self.hidden.iter();
+        hidden.fold(text.to_owned(), |text, hidden| text.replace(hidden, "…"))
+    }
+}
+
+/// Reads a text, and notes a secret among the texts to hide.
+fn read(key: &str, text: &Text, hidden: &mut Vec<String>) -> Result<SecretString, String> {
+    let whole = text.read().map_err(|error| format!("{key}: {error}"))?;
+    if let Text::Secret { prefix, .. } = text {
+        let secret = whole.expose_secret().strip_prefix(prefix.as_str());
+        hidden.extend(secret.map(str::to_owned));
+    }
+    Ok(whole)
+}
+
+/// Returns the texts of a URL that an error must not show. Receivers repeat the path in their
+/// answers, as a whole or in parts, and tokens stand in the path as well as in the query.
+fn parts(url: &Url) -> Vec<String> {
+    let (path, query) = (url.path(), url.query().unwrap_or_default());
+    let mut parts = vec![
+        url.as_str().to_owned(),
+        format!("{path}?{query}"),
+        path.to_owned(),
+        query.to_owned(),
+        url.password().unwrap_or_default().to_owned(),
+    ];
+    let segments = path.split('/').filter(|segment| segment.len() >= SEGMENT);
+    parts.extend(segments.map(str::to_owned));
+    let written = query.split('&').filter_map(|pair| pair.split_once('='));
+    let written = written.map(|(_, value)| value.to_owned());
+    let values = written.chain(url.query_pairs().map(|(_, value)| value.into_owned()));
+    parts.extend(values.filter(|value| value.len() >= VALUE));
+    parts
+}
+
+fn header_name(name: &str) -> Result<HeaderName, String> {
+    let parsed = HeaderName::from_bytes(name.as_bytes())
+        .map_err(|_| "is no name of a header; write one such as X-Token".to_owned())?;
+    match parsed.as_str() {
+        "content-type" => Err("is set by content_type".to_owned()),
+        reserved if RESERVED.contains(&reserved) => {
+            Err("is set by Tagtrail or by the connection; remove it".to_owned())
+        }
+        _ => Ok(parsed),
+    }
+}
+
+fn header_value(text: &SecretString, secret: bool) -> Option<HeaderValue> {
+    let text = text.expose_secret();
+    let mut value = HeaderValue::from_str(text).ok()?;
+    value.set_sensitive(secret);
+    (text.len() <= LONGEST).then_some(value)
+}
