@@ -10,7 +10,7 @@ mod webhook;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use tagtrail_config::{ConfigError, File, TargetEntry};
+use tagtrail_config::{ConfigError, File, TargetEntry, Trigger};
 use tagtrail_proto::Pinned;
 
 pub use contract::TargetProblem;
@@ -26,15 +26,16 @@ pub(crate) fn targets(file: &File) -> Result<Targets, ConfigError> {
     file.trigger
         .iter()
         .map(|trigger| {
-            let target = configure(file, &trigger.target())?;
+            let target = configure(file, trigger)?;
             Ok((trigger.name.get_ref().to_string(), Arc::from(target)))
         })
         .collect()
 }
 
-fn configure(file: &File, entry: &TargetEntry<'_>) -> Result<Box<dyn Target>, ConfigError> {
-    (kind_of(file, entry)?.configure)(entry.value, file)
-        .map_err(|message| file.error_at(entry.at, &key_of(entry), message))
+fn configure(file: &File, trigger: &Trigger) -> Result<Box<dyn Target>, ConfigError> {
+    let entry = trigger.target();
+    (kind_of(file, &entry)?.configure)(entry.value, trigger, file)
+        .map_err(|message| file.error_at(entry.at, &key_of(&entry), message))
 }
 
 /// Judges the settings of all targets, without trying the targets. Returns a line for each problem.
@@ -95,7 +96,7 @@ pub async fn inspect_target(file: &File, place: usize) -> Option<TargetReport> {
         problems: Vec::new(),
         images: None,
     };
-    match configure(file, &entry) {
+    match configure(file, trigger) {
         Ok(target) => {
             report.problems = target.judge();
             report.problems.extend(target.try_out().await);

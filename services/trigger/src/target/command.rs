@@ -9,7 +9,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use serde::Deserialize;
-use tagtrail_config::File;
+use tagtrail_config::{File, Trigger};
 use tagtrail_proto::clean_text;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::process::{Child, Command};
@@ -77,7 +77,7 @@ struct CommandTarget {
     secrets: BTreeSet<String>,
 }
 
-fn configure(value: &toml::Value, file: &File) -> ConfigureResult {
+fn configure(value: &toml::Value, _trigger: &Trigger, file: &File) -> ConfigureResult {
     let CommandSettings {
         run,
         timeout_seconds,

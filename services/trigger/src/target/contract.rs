@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use tagtrail_config::File;
+use tagtrail_config::{File, Trigger};
 use tagtrail_failpoint::FailPoint;
 use tagtrail_policy::retry::Outcome;
 use tagtrail_proto::{Event, Pinned, Rollout, TraceContext};
@@ -103,8 +103,9 @@ pub(super) type ConfigureResult = Result<Box<dyn Target>, String>;
 pub(crate) struct TargetKind {
     /// The key of the settings in `tagtrail.toml`: `target.<name>`.
     pub(super) name: &'static str,
-    /// Reads the settings below `target.<name>` of this file.
-    pub(super) configure: fn(settings: &toml::Value, file: &File) -> ConfigureResult,
+    /// Reads the settings below `target.<name>` of this trigger of this file.
+    pub(super) configure:
+        fn(settings: &toml::Value, trigger: &Trigger, file: &File) -> ConfigureResult,
     /// The text for operators: the steps that prepare a system for this kind of target.
     pub(super) setup: &'static str,
 }

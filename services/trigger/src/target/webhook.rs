@@ -1,13 +1,15 @@
 //! Target `webhook`: a POST to a URL, signed or with credentials of the receiver.
 
 mod settings;
+mod template;
 
+use std::borrow::Cow;
 use std::os::unix::fs::PermissionsExt as _;
 use std::time::Duration;
 
 use reqwest::header::{self, HeaderMap, HeaderValue};
 use reqwest::{Client, Response, StatusCode};
-use tagtrail_config::{File, Secret};
+use tagtrail_config::{File, Secret, Trigger};
 use tagtrail_daemon::{chain, client};
 use tagtrail_proto::{TRACEPARENT, clean_text};
 
@@ -16,6 +18,7 @@ use super::contract::{ConfigureResult, Order, Target, TargetFuture, TargetKind, 
 use super::signature::signatures;
 use settings::{Access, Settings};
 use tagtrail_policy::retry::Outcome;
+use template::Template;
 
 pub(super) const WEBHOOK: TargetKind = TargetKind {
     name: "webhook",
@@ -35,12 +38,15 @@ struct WebhookTarget {
     client: Client,
     settings: Settings,
     content_type: HeaderValue,
+    /// `None`: the body is the event.
+    template: Option<Template>,
     access: Access,
 }
 
-fn configure(value: &toml::Value, file: &File) -> ConfigureResult {
+fn configure(value: &toml::Value, trigger: &Trigger, file: &File) -> ConfigureResult {
     let settings = Settings::parse(value, file)?;
     let content_type = settings.content_type()?;
+    let template = settings.template(trigger)?;
     let access = Access::read(&settings)?;
     let client = client(settings.timeout())
         .build()
@@ -49,6 +55,7 @@ fn configure(value: &toml::Value, file: &File) -> ConfigureResult {
         client,
         settings,
         content_type,
+        template,
         access,
     }))
 }
@@ -117,9 +124,21 @@ impl WebhookTarget {
         }
     }
 
+    /// Returns the body: the same bytes at each attempt.
+    fn body<'a>(&self, order: &'a Order) -> Result<Cow<'a, [u8]>, String> {
+        match &self.template {
+            Some(template) => template.render(&order.body).map(Cow::Owned),
+            None => Ok(Cow::Borrowed(&order.body)),
+        }
+    }
+
     async fn post(&self, order: &Order) -> Outcome {
         let access = &self.access;
-        let Some(signed) = signed(access, order) else {
+        let body = match self.body(order) {
+            Ok(body) => body,
+            Err(why) => return Outcome::Refused(format!("the body can't be made: {why}")),
+        };
+        let Some(signed) = signed(access, &order.rollout.id, &body) else {
             return Outcome::Refused("the rollout can't be signed".to_owned());
         };
         let request = self
@@ -129,7 +148,7 @@ impl WebhookTarget {
             .headers(signed)
             .header(header::CONTENT_TYPE, &self.content_type)
             .header(TRACEPARENT, order.trace.to_string())
-            .body(order.body.clone());
+            .body(body.into_owned());
         match request.send().await {
             Ok(response) => outcome_of(response, access).await,
             // The URL may hold a secret, so the error must not show the URL.
@@ -145,16 +164,13 @@ impl WebhookTarget {
 }
 
 /// Returns the headers of Standard Webhooks; none without a key.
-fn signed(access: &Access, order: &Order) -> Option<HeaderMap> {
+fn signed(access: &Access, id: &str, body: &[u8]) -> Option<HeaderMap> {
     let mut headers = HeaderMap::new();
     if access.keys.is_empty() {
         return Some(headers);
     }
-    let (id, timestamp) = (
-        &order.rollout.id,
-        time::OffsetDateTime::now_utc().unix_timestamp(),
-    );
-    let signature = signatures(&access.keys, id, timestamp, &order.body)?;
+    let timestamp = time::OffsetDateTime::now_utc().unix_timestamp();
+    let signature = signatures(&access.keys, id, timestamp, body)?;
     headers.insert("webhook-id", id.parse().ok()?);
     headers.insert("webhook-timestamp", timestamp.into());
     headers.insert("webhook-signature", signature.parse().ok()?);

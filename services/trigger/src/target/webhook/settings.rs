@@ -7,10 +7,11 @@ use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Method, Url};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::Deserialize;
-use tagtrail_config::{File, Secret, Secrets, Text};
+use tagtrail_config::{File, Secret, Secrets, Text, Trigger};
 
 use super::super::contract::settings;
 use super::super::signature::SigningKey;
+use super::template::{Template, check_json, sample};
 
 /// Shortest text that is cut out of answers as a part of a secret: shorter ones are parts of words.
 const HIDDEN: usize = 4;
@@ -53,6 +54,8 @@ pub(super) struct Settings {
     #[serde(default)]
     method: Verb,
     content_type: Option<String>,
+    /// A template of the body, in place of the event.
+    body: Option<String>,
     /// Time limit of the whole exchange.
     #[serde(default = "half_a_minute")]
     timeout_seconds: u64,
@@ -105,15 +108,38 @@ impl Settings {
 
     /// Returns the value of the header `Content-Type`.
     pub(super) fn content_type(&self) -> Result<HeaderValue, String> {
-        let Some(written) = &self.content_type else {
-            return Ok(HeaderValue::from_static(tagtrail_proto::CONTENT_TYPE));
+        let usual = match self.body {
+            Some(_) => "application/json",
+            None => tagtrail_proto::CONTENT_TYPE,
         };
+        let written = self.content_type.as_deref().unwrap_or(usual);
         let value = HeaderValue::from_str(written).ok();
         value.filter(|_| written.contains('/')).ok_or_else(|| {
             format!(
                 "content_type: {written:?} is no media type; write one such as \"application/json\""
             )
         })
+    }
+
+    /// Returns the template of the body, tried with a sample rollout of the trigger.
+    pub(super) fn template(&self, trigger: &Trigger) -> Result<Option<Template>, String> {
+        let Some(text) = &self.body else {
+            return Ok(None);
+        };
+        let content_type = self.content_type()?;
+        let json = content_type.to_str().is_ok_and(is_json);
+        let tried = Template::parse(text, json).and_then(|template| {
+            let sample = sample(trigger);
+            let time = sample.created_at;
+            let event =
+                serde_json::to_vec(&sample.event(time)).map_err(|error| error.to_string())?;
+            let body = template.render(&event)?;
+            if json {
+                check_json(&body)?;
+            }
+            Ok(template)
+        });
+        tried.map(Some).map_err(|why| format!("body: {why}"))
     }
 
     /// Returns the places of all secrets.
@@ -224,6 +250,13 @@ fn parts(url: &Url) -> Vec<String> {
     let values = written.chain(url.query_pairs().map(|(_, value)| value.into_owned()));
     parts.extend(values.filter(|value| value.len() >= VALUE));
     parts
+}
+
+/// Returns whether a body of this media type is JSON (RFC 6839).
+fn is_json(content_type: &str) -> bool {
+    let essence = content_type.split(';').next().unwrap_or_default().trim();
+    let essence = essence.to_ascii_lowercase();
+    essence.ends_with("/json") || essence.ends_with("+json")
 }
 
 fn header_name(name: &str) -> Result<HeaderName, String> {
