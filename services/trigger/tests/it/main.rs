@@ -7,4 +7,5 @@ mod command;
 mod faults;
 mod gates;
 mod planning;
+mod receivers;
 mod world;
