@@ -1,7 +1,10 @@
 //! Image selection policies: which tag of a repository an image of a trigger stands for.
 
+mod dialect;
+mod pattern;
 mod range;
 mod semver;
 
+pub use pattern::{Pattern, TagGlob, Template};
 pub use range::{Prereleases, Range};
 pub use semver::{Parse, Version};
