@@ -1,10 +1,14 @@
 //! Image selection policies: which tag of a repository an image of a trigger stands for.
 
+mod calver;
 mod dialect;
+mod key;
 mod pattern;
 mod range;
 mod semver;
 
+pub use calver::Calver;
+pub use key::Key;
 pub use pattern::{Pattern, TagGlob, Template};
 pub use range::{Prereleases, Range};
 pub use semver::{Parse, Version};
