@@ -5,10 +5,12 @@ mod dialect;
 mod key;
 mod pattern;
 mod range;
+mod reason;
 mod semver;
 
 pub use calver::Calver;
 pub use key::Key;
 pub use pattern::{Pattern, TagGlob, Template};
 pub use range::{Prereleases, Range};
+pub use reason::Reason;
 pub use semver::{Parse, Version};
