@@ -2,17 +2,24 @@
 
 mod calver;
 mod dialect;
+mod duration;
 mod key;
 mod pattern;
 mod platform;
 mod range;
 mod reason;
 mod semver;
+mod spec;
 
 pub use calver::Calver;
+pub use duration::parse as parse_duration;
 pub use key::Key;
 pub use pattern::{Pattern, TagGlob, Template};
 pub use platform::PlatformRule;
 pub use range::{Prereleases, Range};
 pub use reason::Reason;
 pub use semver::{Parse, Version};
+pub use spec::{
+    Alphabetical, AnyPlatform, ImagePolicy, Newest, Numeric, OnMoved, OnRemoved, OneOrMany,
+    Platforms, SemverRule, Suffix, WatchedImage, Within,
+};
