@@ -4,20 +4,24 @@ mod calver;
 mod dialect;
 mod duration;
 mod key;
+mod order;
 mod pattern;
 mod platform;
 mod range;
 mod reason;
+mod rule;
 mod semver;
 mod spec;
 
 pub use calver::Calver;
 pub use duration::parse as parse_duration;
 pub use key::Key;
+pub use order::Times;
 pub use pattern::{Pattern, TagGlob, Template};
 pub use platform::PlatformRule;
 pub use range::{Prereleases, Range};
 pub use reason::Reason;
+pub use rule::{Fit, Rule};
 pub use semver::{Parse, Version};
 pub use spec::{
     Alphabetical, AnyPlatform, ImagePolicy, Newest, Numeric, OnMoved, OnRemoved, OneOrMany,
