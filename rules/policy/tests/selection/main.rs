@@ -1,0 +1,5 @@
+//! Tests of the selection policies.
+
+#![expect(clippy::unwrap_used, reason = "in tests a panic is the report")]
+
+mod vectors;
