@@ -2,7 +2,9 @@
 
 #![expect(clippy::unwrap_used, reason = "in tests a panic is the report")]
 
+mod changes;
 mod patterns;
 mod refusals;
+mod select;
 mod settings;
 mod vectors;
