@@ -4,6 +4,7 @@
 
 mod changes;
 mod patterns;
+mod properties;
 mod refusals;
 mod select;
 mod settings;
