@@ -2,8 +2,8 @@
 //!
 //! In scope: logs, signals, the admin page (`/healthz`, `/readyz`, `/metrics`), exit codes
 //! ([`main`]), traces ([`Span`]), tasks whose end ends the process ([`Tasks`]), an HTTP server with
-//! limits ([`http::serve`]), HTTP clients ([`client()`]), problem details ([`problem`]), retries
-//! with back-off ([`Retry`]), and reports about long work ([`Progress`]).
+//! limits ([`http::serve`]), HTTP clients ([`client()`], [`Route`]), problem details ([`problem`]),
+//! retries with back-off ([`Retry`]), and reports about long work ([`Progress`]).
 //!
 //! Out of scope: the work of a single service.
 
@@ -26,7 +26,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 pub use admin::AdminArgs;
-pub use client::client;
+pub use client::{Route, client};
 pub use health::Health;
 pub use metrics::Metrics;
 pub use process::{LogArgs, main};
