@@ -1,11 +1,7 @@
 //! TLS to Postgres and nats-server, by the settings that `docs/security.md` names: the servers that
 //! the programs trust, and that they never go on in plain text.
 
-#![expect(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    reason = "in tests a panic is the report"
-)]
+#![expect(clippy::unwrap_used, reason = "in tests a panic is the report")]
 
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
 use std::path::{Path, PathBuf};
@@ -13,41 +9,7 @@ use std::process::Command;
 
 use serde_json::json;
 use tagtrail_e2e::shared_folder;
-use tagtrail_testkit::{CustomNats, SOON, TestPostgres, binary, eventually};
-
-fn openssl(folder: &Path, arguments: &str) {
-    let done = Command::new("openssl")
-        .args(arguments.split(' '))
-        .current_dir(folder)
-        .output()
-        .expect("openssl is missing: apt-get install openssl");
-    assert!(done.status.success(), "{done:?}");
-}
-
-/// Makes two authorities, `ca.pem` and `other.pem`, and a certificate of `ca.pem` for 127.0.0.1.
-fn certificates(folder: &Path) {
-    for name in ["ca", "other"] {
-        openssl(
-            folder,
-            &format!(
-                "req -x509 -newkey rsa:2048 -nodes -keyout {name}.key -out {name}.pem -days 2 -subj /CN={name}"
-            ),
-        );
-    }
-    std::fs::write(
-        folder.join("names"),
-        "subjectAltName=IP:127.0.0.1\nbasicConstraints=CA:FALSE\n",
-    )
-    .unwrap();
-    openssl(
-        folder,
-        "req -newkey rsa:2048 -nodes -keyout server.key -out server.csr -subj /CN=server",
-    );
-    openssl(
-        folder,
-        "x509 -req -in server.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days 2 -extfile names -out server.pem",
-    );
-}
+use tagtrail_testkit::{CustomNats, SOON, TestPostgres, binary, certificates, eventually};
 
 /// Runs `tagtrail migrate`, which connects to both servers. Returns its output if it failed.
 fn migrate(postgres: &str, nats: &str, trusted: Option<&PathBuf>) -> Result<(), String> {

@@ -11,6 +11,7 @@
     reason = "in tests a panic is the report"
 )]
 
+mod certificate;
 mod cluster;
 mod custom;
 mod disk;
@@ -28,6 +29,7 @@ mod token;
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
+pub use certificate::certificates;
 pub use cluster::{NODES, TestCluster};
 pub use custom::CustomNats;
 pub use disk::Disk;

@@ -1,6 +1,8 @@
 //! A webhook target that records its requests.
 
 use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -9,8 +11,14 @@ use axum::body::Bytes;
 use axum::extract::State;
 use axum::http::{HeaderMap, Method, StatusCode, Uri};
 use axum::response::{IntoResponse as _, Response};
-use tokio::net::TcpListener;
+use axum::serve::Listener;
+use rustls::ServerConfig;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 
 /// A recorded request.
 #[derive(Debug, Clone)]
@@ -79,6 +87,32 @@ impl Sink {
     pub async fn start() -> Sink {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}/hook", listener.local_addr().unwrap());
+        Sink::serve(url, listener)
+    }
+
+    /// Starts a target behind TLS, with the certificate that [`crate::certificates`] made in this
+    /// folder.
+    pub async fn start_tls(folder: &Path) -> Sink {
+        let certificates = CertificateDer::pem_file_iter(folder.join("server.pem")).unwrap();
+        let certificates = certificates.map(Result::unwrap).collect();
+        let key = PrivateKeyDer::from_pem_file(folder.join("server.key")).unwrap();
+        let ring = Arc::new(rustls::crypto::ring::default_provider());
+        let config = ServerConfig::builder_with_provider(ring)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(certificates, key)
+            .unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("https://{}/hook", listener.local_addr().unwrap());
+        let tls = TlsAcceptor::from(Arc::new(config));
+        Sink::serve(url, TlsListener { listener, tls })
+    }
+
+    fn serve<L: Listener>(url: String, listener: L) -> Sink
+    where
+        L::Addr: std::fmt::Debug,
+    {
         let recording = Arc::new(Mutex::new(Recording::default()));
         let router = Router::new()
             .fallback(record)
@@ -125,6 +159,30 @@ impl Sink {
             Some(self.deliveries()).filter(|deliveries| deliveries.len() >= count)
         })
         .await
+    }
+}
+
+/// Accepts connections whose client trusts the certificate.
+struct TlsListener {
+    listener: TcpListener,
+    tls: TlsAcceptor,
+}
+
+impl Listener for TlsListener {
+    type Io = TlsStream<TcpStream>;
+    type Addr = SocketAddr;
+
+    async fn accept(&mut self) -> (Self::Io, Self::Addr) {
+        loop {
+            let (stream, address) = Listener::accept(&mut self.listener).await;
+            if let Ok(stream) = self.tls.accept(stream).await {
+                return (stream, address);
+            }
+        }
+    }
+
+    fn local_addr(&self) -> std::io::Result<Self::Addr> {
+        self.listener.local_addr()
     }
 }
 
