@@ -125,6 +125,10 @@ pub struct RegistryAccess {
     /// The address that issues tokens, if its host is not the host of `url`: credentials are sent
     /// to no other host.
     pub realm: Option<Spanned<String>>,
+    /// The certificate authority of the registry, besides those of the system.
+    pub ca: Option<Secret>,
+    /// The proxy to the registry, or `none`. Without this setting: the proxies of the environment.
+    pub proxy: Option<Text>,
     /// The interval of comparisons with history. Zero: never.
     #[serde(default = "hourly", with = "duration")]
     pub reconcile: Duration,
@@ -298,6 +302,10 @@ impl File {
         for registry in &mut self.registry {
             let password = registry.password.take();
             registry.password = password.map(|secret| secret.in_folder(&folder));
+            let ca = registry.ca.take();
+            registry.ca = ca.map(|ca| ca.in_folder(&folder));
+            let proxy = registry.proxy.take();
+            registry.proxy = proxy.map(|proxy| proxy.in_folder(&folder));
         }
     }
 

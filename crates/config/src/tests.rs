@@ -80,7 +80,7 @@ fn every_mistake_is_named_with_file_line_key_and_cure() {
     tagtrail.toml:1: source: invalid type: map, expected a sequence; write [[source]], with two brackets on each side: there may be several
     tagtrail.toml:1: trigger: invalid type: map, expected a sequence; write [[trigger]], with two brackets on each side: there may be several
     tagtrail.toml:5: trigger[0].settle: 30 has no unit; write it with ms, s, m or h, such as "30s"
-    tagtrail.toml:4: registry[0].usrname: unknown field `usrname`, expected one of `name`, `aliases`, `url`, `username`, `password`, `realm`, `reconcile`, `watch_triggers`, `watch`; did you mean `username`?
+    tagtrail.toml:4: registry[0].usrname: unknown field `usrname`, expected one of `name`, `aliases`, `url`, `username`, `password`, `realm`, `ca`, `proxy`, `reconcile`, `watch_triggers`, `watch`; did you mean `username`?
     tagtrail.toml:3: trigger[0].images: invalid type: sequence, expected a map; write a line for each image: images.web = "registry.example.com/shop/web:latest"
     tagtrail.toml:1: source[0]: missing field `kind`; add it
     tagtrail.toml:2: source[0].name: the name "Main!" is not valid: it must be 1 to 63 of a-z 0-9 -, not starting with a hyphen

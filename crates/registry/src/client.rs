@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use reqwest::header::{ACCEPT, AUTHORIZATION, IF_NONE_MATCH, WWW_AUTHENTICATE};
 use reqwest::{Client, Method, Response, StatusCode, Url};
+use secrecy::ExposeSecret as _;
 use tagtrail_config::{ConfigError, File, RegistryAccess};
+use tagtrail_daemon::Route;
 use tagtrail_proto::{Digest, Repository, Tag};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
@@ -54,6 +56,23 @@ const MAX_REQUESTS: usize = 4;
 const MAX_CONTENT_REQUESTS: usize = 2;
 /// Bytes of a manifest. Registries accept manifests of at most 4 MiB.
 pub(crate) const MAX_MANIFEST: usize = 4 * 1024 * 1024;
+
+/// Returns the way to the registry.
+fn route(file: &File, access: &RegistryAccess) -> Result<Route, ConfigError> {
+    let wrong = |key: &str, message: String| file.error_at(access.name.span().start, key, message);
+    let mut route = Route::default();
+    if let Some(ca) = &access.ca {
+        let pem = ca.read().map_err(|error| error.to_string());
+        let trusting = pem.and_then(|pem| route.trusting(pem.expose_secret()));
+        route = trusting.map_err(|message| wrong("registry.ca", message))?;
+    }
+    if let Some(proxy) = &access.proxy {
+        let proxy = proxy.read().map_err(|error| error.to_string());
+        let via = proxy.and_then(|proxy| route.via(proxy.expose_secret()));
+        route = via.map_err(|message| wrong("registry.proxy", message))?;
+    }
+    Ok(route)
+}
 
 /// A request to the registry, apart from its URL.
 #[derive(Debug)]
@@ -111,18 +130,11 @@ impl RegistryClient {
             None => None,
         };
         let credentials = access.username.clone().zip(password);
-        let client = Client::builder()
-            // `ask` follows redirects, within the origin.
-            .redirect(reqwest::redirect::Policy::none())
-            .no_proxy()
-            .timeout(TIMEOUT)
-            .connect_timeout(Duration::from_secs(5))
-            .user_agent(concat!("tagtrail/", env!("CARGO_PKG_VERSION")))
-            .build()
-            .map_err(|error| {
-                let message = format!("can't make an HTTP client: {error}");
-                wrong(access.name.span().start, "registry.url", message)
-            })?;
+        // `ask` follows redirects, within the origin.
+        let client = route(file, access)?.build(TIMEOUT).map_err(|message| {
+            let key = "registry.url";
+            wrong(access.name.span().start, key, message)
+        })?;
         Ok(RegistryClient {
             name: access.name.get_ref().to_string(),
             breaker: Mutex::default(),

@@ -279,12 +279,9 @@ fn credentials(
             return Err(file.error_at(at, "source.audience", TOKENS_NEED));
         }
         let tokens = IdTokens::new(tokens.clone());
-        return tokens.map(Credentials::tokens).or_else(|error| {
-            wrong(
-                "source.keys",
-                format!("the HTTP client can't be made: {error}"),
-            )
-        });
+        return tokens
+            .map(Credentials::tokens)
+            .or_else(|error| wrong("source.keys", error));
     }
     let Some(secret) = &entry.secret else {
         // A source with a NATS subject needs no secret. Without a secret, no request is accepted.

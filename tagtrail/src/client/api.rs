@@ -8,6 +8,7 @@ use reqwest::header::CONTENT_TYPE;
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::Deserialize;
 use serde_json::Value;
+use tagtrail_daemon::Route;
 
 use super::events::EventStream;
 use super::origin::Origin;
@@ -165,12 +166,13 @@ impl Api {
                 origin.name()
             ))
         })?;
-        // Not `tagtrail_daemon::client`: people may reach the API through a proxy, and a response
-        // of the live feed has no end.
+        // Without a time-out of the whole: a response of the live feed has no end.
         let client = reqwest::Client::builder()
             .read_timeout(READ_TIMEOUT)
             .connect_timeout(Duration::from_secs(5))
-            .user_agent(concat!("tagtrail/", env!("CARGO_PKG_VERSION")))
+            .user_agent(concat!("tagtrail/", env!("CARGO_PKG_VERSION")));
+        let client = Route::default().apply(client).map_err(Failure::usage)?;
+        let client = client
             .build()
             .map_err(|error| Failure::failed(format!("can't make an HTTP client: {error}")))?;
         Ok(Api {

@@ -7,7 +7,7 @@ use reqwest::{Client, Method};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::Value;
 use tagtrail_config::{File, Trigger};
-use tagtrail_daemon::chain;
+use tagtrail_daemon::{Route, chain};
 use tagtrail_gateway::Setup;
 use tagtrail_proto::Repository;
 use tagtrail_resolver::{CheckError, Ping};
@@ -44,9 +44,7 @@ pub(super) enum GatewayAnswer {
 }
 
 pub(super) fn client() -> Result<Client, Failure> {
-    tagtrail_daemon::client(TIMEOUT)
-        .build()
-        .map_err(|error| Failure::failed(format!("can't make an HTTP client: {error}")))
+    Route::default().build(TIMEOUT).map_err(Failure::failed)
 }
 
 /// Checks the source at this place in the file: the entry, and the secrets at the gateway.

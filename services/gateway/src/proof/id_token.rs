@@ -77,7 +77,7 @@ struct Claims {
 impl IdTokens {
     /// # Errors
     /// If the HTTP client can't be made.
-    pub(crate) fn new(rules: TokenRules) -> reqwest::Result<IdTokens> {
+    pub(crate) fn new(rules: TokenRules) -> Result<IdTokens, String> {
         let TokenRules {
             issuer,
             audience,

@@ -8,6 +8,7 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde::Deserialize;
+use tagtrail_daemon::Route;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
@@ -102,11 +103,11 @@ impl KeySet {
 impl KeyKeeper {
     /// # Errors
     /// If the HTTP client can't be made.
-    pub(super) fn new(keys: Keys) -> reqwest::Result<KeyKeeper> {
+    pub(super) fn new(keys: Keys) -> Result<KeyKeeper, String> {
         let source = match keys {
             Keys::File(path) => KeySource::File(path),
             Keys::Url(url) => {
-                let client = tagtrail_daemon::client(FETCH_TIMEOUT).build()?;
+                let client = Route::default().build(FETCH_TIMEOUT)?;
                 KeySource::Url(url, client)
             }
         };
