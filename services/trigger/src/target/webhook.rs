@@ -10,7 +10,7 @@ use std::time::Duration;
 use reqwest::header::{self, HeaderMap, HeaderValue};
 use reqwest::{Client, Response, StatusCode};
 use tagtrail_config::{File, Secret, Trigger};
-use tagtrail_daemon::{chain, client};
+use tagtrail_daemon::chain;
 use tagtrail_proto::{TRACEPARENT, clean_text};
 
 use super::address;
@@ -48,9 +48,7 @@ fn configure(value: &toml::Value, trigger: &Trigger, file: &File) -> ConfigureRe
     let content_type = settings.content_type()?;
     let template = settings.template(trigger)?;
     let access = Access::read(&settings)?;
-    let client = client(settings.timeout())
-        .build()
-        .map_err(|error| format!("can't make an HTTP client: {error}"))?;
+    let client = settings.route()?.build(settings.timeout())?;
     Ok(Box::new(WebhookTarget {
         client,
         settings,

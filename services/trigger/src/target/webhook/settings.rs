@@ -8,6 +8,7 @@ use reqwest::{Method, Url};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::Deserialize;
 use tagtrail_config::{File, Secret, Secrets, Text, Trigger};
+use tagtrail_daemon::Route;
 
 use super::super::contract::settings;
 use super::super::signature::SigningKey;
@@ -56,6 +57,10 @@ pub(super) struct Settings {
     content_type: Option<String>,
     /// A template of the body, in place of the event.
     body: Option<String>,
+    /// The certificate authority of the receiver, besides those of the system.
+    ca: Option<Secret>,
+    /// The proxy to the receiver, or `none`.
+    proxy: Option<Text>,
     /// Time limit of the whole exchange.
     #[serde(default = "half_a_minute")]
     timeout_seconds: u64,
@@ -87,6 +92,8 @@ impl Settings {
         let folder = file.folder();
         written.url = written.url.in_folder(folder);
         written.secret = written.secret.map(|secret| secret.in_folder(folder));
+        written.ca = written.ca.map(|ca| ca.in_folder(folder));
+        written.proxy = written.proxy.map(|proxy| proxy.in_folder(folder));
         let headers = std::mem::take(&mut written.headers).into_iter();
         written.headers = headers
             .map(|(name, value)| (name, value.in_folder(folder)))
@@ -104,6 +111,22 @@ impl Settings {
             Verb::Put => Method::PUT,
             Verb::Patch => Method::PATCH,
         }
+    }
+
+    /// Returns the way to the receiver.
+    pub(super) fn route(&self) -> Result<Route, String> {
+        let mut route = Route::default();
+        if let Some(ca) = &self.ca {
+            let pem = ca.read().map_err(|error| error.to_string());
+            let trusting = pem.and_then(|pem| route.trusting(pem.expose_secret()));
+            route = trusting.map_err(|why| format!("ca: {why}"))?;
+        }
+        if let Some(proxy) = &self.proxy {
+            let proxy = proxy.read().map_err(|error| error.to_string());
+            let via = proxy.and_then(|proxy| route.via(proxy.expose_secret()));
+            route = via.map_err(|why| format!("proxy: {why}"))?;
+        }
+        Ok(route)
     }
 
     /// Returns the value of the header `Content-Type`.
