@@ -46,6 +46,7 @@
 
 mod cure;
 mod duration;
+mod fresh;
 mod host;
 mod names;
 mod plain;
@@ -62,6 +63,7 @@ use serde::Deserialize;
 use tagtrail_proto::{Image, Name, Registry, Repository};
 
 pub use cure::closest;
+pub use fresh::Fresh;
 pub use host::HostName;
 pub use names::{ImagePattern, Names};
 pub use secret::{Live, SHORT, Secret, SecretError, Secrets, is_short};
