@@ -8,6 +8,7 @@ use reqwest::header::HeaderValue;
 use reqwest::{Client, StatusCode, Url};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::Deserialize;
+use tagtrail_config::Fresh;
 use tagtrail_proto::Repository;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
@@ -29,7 +30,7 @@ const MAX_TOKENS: usize = 1000;
 pub(crate) struct Auth {
     registry: Url,
     realm: Option<Url>,
-    credentials: Option<(String, SecretString)>,
+    credentials: Option<(String, Fresh<SecretString>)>,
     state: Mutex<AuthState>,
 }
 
@@ -62,7 +63,7 @@ impl Auth {
     pub(crate) fn new(
         registry: &Url,
         realm: Option<&Url>,
-        credentials: Option<(String, SecretString)>,
+        credentials: Option<(String, Fresh<SecretString>)>,
     ) -> Auth {
         Auth {
             registry: registry.clone(),
@@ -154,7 +155,7 @@ impl Auth {
     fn basic(&self) -> Option<HeaderValue> {
         use base64::Engine as _;
         let (user, password) = self.credentials.as_ref()?;
-        let plain = format!("{user}:{}", password.expose_secret());
+        let plain = format!("{user}:{}", password.get().expose_secret());
         let encoded = base64::engine::general_purpose::STANDARD.encode(plain);
         sensitive(&format!("Basic {encoded}"))
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use reqwest::header::{ACCEPT, AUTHORIZATION, IF_NONE_MATCH, WWW_AUTHENTICATE};
 use reqwest::{Client, Method, Response, StatusCode, Url};
 use secrecy::ExposeSecret as _;
-use tagtrail_config::{ConfigError, File, RegistryAccess};
+use tagtrail_config::{ConfigError, File, Fresh, RegistryAccess};
 use tagtrail_daemon::Route;
 use tagtrail_proto::{Digest, Repository, Tag};
 use tokio::sync::Semaphore;
@@ -123,10 +123,17 @@ impl RegistryClient {
             None => None,
         };
         let password = match &access.password {
-            Some(secret) => Some(secret.read().map_err(|error| {
-                let message = tagtrail_daemon::chain(&error);
-                wrong(access.name.span().start, "registry.password", message)
-            })?),
+            Some(secret) => {
+                let (of, place) = (
+                    format!("registry {}", access.name.get_ref()),
+                    secret.clone(),
+                );
+                let make = move || place.read().map_err(|error| tagtrail_daemon::chain(&error));
+                let password = Fresh::new(of, vec![secret.clone()], make);
+                Some(password.map_err(|message| {
+                    wrong(access.name.span().start, "registry.password", message)
+                })?)
+            }
             None => None,
         };
         let credentials = access.username.clone().zip(password);

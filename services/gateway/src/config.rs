@@ -7,12 +7,12 @@ use std::path::PathBuf;
 use axum::http::HeaderName;
 use tagtrail_bus::BusArgs;
 use tagtrail_config::{
-    ConfigError, File, Glob, Names, Pulls, SHORT, Secrets, SourceRegistry, is_short,
+    ConfigError, File, Fresh, Glob, Names, Pulls, SHORT, Secrets, SourceRegistry, is_short,
 };
 use tagtrail_daemon::Refusals;
 use tagtrail_proto::{Action, Name, Push, Registry, Repository};
 
-use crate::proof::credentials::Credentials;
+use crate::proof::credentials::{Credentials, LiveSecrets};
 use crate::proof::id_token::{IdTokens, TOKENS_NEED};
 use crate::receive::pulls::Sighting;
 use crate::setup::replay_warning;
@@ -299,15 +299,23 @@ fn credentials(
             ),
         );
     };
-    let secrets = match secret.read() {
+    let of = format!("source {}", entry.name.get_ref());
+    let read = secret.clone();
+    let make = move || {
+        let secrets = read.read();
+        secrets
+            .map(LiveSecrets::from)
+            .map_err(|error| tagtrail_daemon::chain(&error))
+    };
+    let secrets = match Fresh::new(of, secret.kept().to_vec(), make) {
         Ok(secrets) => secrets,
-        Err(error) => return wrong("source.secret", tagtrail_daemon::chain(&error)),
+        Err(error) => return wrong("source.secret", error),
     };
     let signatures = match rules.kind.proof {
         Proof::Signature(signatures) => signatures,
         Proof::Secret | Proof::IdToken => &[],
     };
-    Ok(Credentials::new(&secrets, header, signatures))
+    Ok(Credentials::new(secrets, header, signatures))
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use anyhow::bail;
 use axum::http::HeaderMap;
 use axum::http::header::AUTHORIZATION;
-use tagtrail_config::{ConfigError, File, Live, Role, SHORT, is_short};
+use tagtrail_config::{ConfigError, File, Fresh, Live, Role, SHORT, is_short};
 
 use crate::http::error::Error;
 use crate::http::parameters::{Parameter, optional, text};
@@ -59,7 +59,7 @@ pub(crate) struct Tokens(Vec<Token>);
 #[derive(Debug)]
 struct Token {
     name: String,
-    live: Live,
+    live: Fresh<Live>,
     role: Role,
 }
 
@@ -69,16 +69,19 @@ impl Tokens {
         let token = |entry: &tagtrail_config::Token| {
             let wrong =
                 |message: String| file.error_at(entry.name.span().start, "token.secret", message);
-            let secrets = entry
-                .secret
-                .read()
-                .map_err(|error| wrong(tagtrail_daemon::chain(&error)))?;
-            if secrets.iter().any(is_short) {
-                return Err(wrong(SHORT.to_owned()));
-            }
+            let (name, read) = (entry.name.get_ref().to_string(), entry.secret.clone());
+            let make = move || {
+                let secrets = read.read();
+                let secrets = secrets.map_err(|error| tagtrail_daemon::chain(&error))?;
+                match secrets.iter().any(is_short) {
+                    true => Err(SHORT.to_owned()),
+                    false => Ok(Live::new(&secrets)),
+                }
+            };
+            let live = Fresh::new(format!("token {name}"), entry.secret.kept().to_vec(), make);
             Ok(Token {
-                name: entry.name.get_ref().to_string(),
-                live: Live::new(&secrets),
+                name,
+                live: live.map_err(wrong)?,
                 role: entry.role,
             })
         };
@@ -92,7 +95,7 @@ impl Tokens {
     pub(crate) fn of(tokens: &[(&str, &str, Role)]) -> Tokens {
         let token = |(name, secret, role): &(&str, &str, Role)| Token {
             name: (*name).to_owned(),
-            live: Live::new(&[(*secret).to_owned().into()]),
+            live: Live::new(&[(*secret).to_owned().into()]).into(),
             role: *role,
         };
         Tokens(tokens.iter().map(token).collect())
@@ -129,7 +132,7 @@ impl Tokens {
         // Compares all tokens, so that the time does not depend on the token that matches.
         let mut found = None;
         for token in &self.0 {
-            if bool::from(token.live.is(secret)) {
+            if bool::from(token.live.get().is(secret)) {
                 found = Some(token);
             }
         }

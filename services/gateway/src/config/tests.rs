@@ -141,3 +141,30 @@ fn mistakes_are_reported_with_their_line_and_a_cure() {
         "{unset}"
     );
 }
+
+#[tokio::test]
+async fn a_changed_secret_of_a_source_counts_without_a_restart() {
+    use axum::http::HeaderMap;
+    use axum::http::header::AUTHORIZATION;
+    let folder = tempfile::tempdir().unwrap();
+    let write = |text: &str| std::fs::write(folder.path().join("hook"), text).unwrap();
+    write("the-old-secret-of-a-source");
+    let text = "[[source]]\nname = 'a'\nkind = 'gitea'\nregistry = 'r.example.com'\nsecret = { file = 'hook' }";
+    let file = File::parse(text, &folder.path().join("tagtrail.toml")).unwrap();
+    let sources = sources(&file).unwrap();
+    let admits = async |secret: &str| {
+        let mut headers = HeaderMap::new();
+        headers.insert(AUTHORIZATION, format!("Bearer {secret}").parse().unwrap());
+        let admitted = sources["a"].credentials.admit(&headers, None).await;
+        admitted.is_ok()
+    };
+    assert!(admits("the-old-secret-of-a-source").await);
+    write("the-new-secret-of-a-source");
+    tokio::time::sleep(std::time::Duration::from_millis(2100)).await;
+    assert!(admits("the-new-secret-of-a-source").await);
+    assert!(!admits("the-old-secret-of-a-source").await);
+    // Empty while it is written.
+    write("");
+    tokio::time::sleep(std::time::Duration::from_millis(2100)).await;
+    assert!(admits("the-new-secret-of-a-source").await && !admits("").await);
+}

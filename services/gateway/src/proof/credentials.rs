@@ -22,7 +22,7 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use secrecy::SecretString;
 use subtle::Choice;
-use tagtrail_config::Live;
+use tagtrail_config::{Fresh, Live};
 
 use crate::error::Error;
 use crate::proof::hashing::off_thread;
@@ -32,16 +32,27 @@ use crate::proof::signature::{Claim, Signature};
 /// The credentials that a source accepts.
 #[derive(Debug, Default)]
 pub(crate) struct Credentials {
-    live: Live,
+    /// `None`: no secret is accepted.
+    secrets: Option<Fresh<LiveSecrets>>,
     header: Option<HeaderName>,
-    signed: Option<SignatureRules>,
+    /// The accepted signatures, made with the secrets.
+    signatures: &'static [Signature],
     tokens: Option<IdTokens>,
 }
 
-/// Accepted signatures, and the secrets that sign.
-struct SignatureRules {
-    by: &'static [Signature],
-    secrets: Arc<[SecretString]>,
+/// The secrets that are accepted now, for comparison and for signatures.
+pub(crate) struct LiveSecrets {
+    live: Live,
+    sign: Arc<[SecretString]>,
+}
+
+impl From<Vec<SecretString>> for LiveSecrets {
+    fn from(secrets: Vec<SecretString>) -> LiveSecrets {
+        LiveSecrets {
+            live: Live::new(&secrets),
+            sign: secrets.into(),
+        }
+    }
 }
 
 /// The result of checking the head of a request.
@@ -56,18 +67,14 @@ pub(crate) enum Admission {
 impl Credentials {
     /// Returns credentials that accept the secrets, and `signatures` made with them.
     pub(crate) fn new(
-        secrets: &[SecretString],
+        secrets: Fresh<LiveSecrets>,
         header: Option<HeaderName>,
         signatures: &'static [Signature],
     ) -> Credentials {
-        let signed = (!signatures.is_empty()).then(|| SignatureRules {
-            by: signatures,
-            secrets: secrets.into(),
-        });
         Credentials {
-            live: Live::new(secrets),
+            secrets: Some(secrets),
             header,
-            signed,
+            signatures,
             tokens: None,
         }
     }
@@ -100,7 +107,7 @@ impl Credentials {
             return tokens.admit(headers).await.map(|()| Admission::Granted);
         }
         if let Some((signature, value)) = self.signature(headers) {
-            if signature.or_secret && self.live.is(value.as_bytes()).into() {
+            if signature.or_secret && self.live().is(value.as_bytes()).into() {
                 return Ok(Admission::Granted);
             }
             let claim = signature.claim(value.as_bytes());
@@ -116,7 +123,8 @@ impl Credentials {
     fn check_secret(&self, headers: &HeaderMap, path: Option<&str>) -> Result<(), Error> {
         let shown = self.shown(headers, path);
         // All are compared with all secrets, so that the time does not depend on a match.
-        let matches = shown.iter().map(|shown| self.live.is(shown));
+        let live = self.live();
+        let matches = shown.iter().map(|shown| live.is(shown));
         let matched = matches.fold(Choice::from(0), |any, this| any | this);
         match (bool::from(matched), shown.is_empty()) {
             (true, _) => Ok(()),
@@ -125,9 +133,15 @@ impl Credentials {
         }
     }
 
+    /// Returns the secrets to compare with.
+    fn live(&self) -> Live {
+        let secrets = self.secrets.as_ref();
+        secrets.map_or_else(Live::default, |secrets| secrets.get().live.clone())
+    }
+
     /// Refuses a request with several values of a header that may prove the identity.
     fn check_single(&self, headers: &HeaderMap) -> Result<(), Error> {
-        let signatures = self.signed.iter().flat_map(|signed| signed.by);
+        let signatures = self.signatures.iter();
         let mut names = [AUTHORIZATION.as_str()]
             .into_iter()
             .chain(self.header.as_ref().map(HeaderName::as_str))
@@ -143,17 +157,17 @@ impl Credentials {
         &self,
         headers: &'a HeaderMap,
     ) -> Option<(&'static Signature, &'a HeaderValue)> {
-        let by = self.signed.as_ref()?.by;
+        let by = self.signatures;
         by.iter()
             .find_map(|signature| Some((signature, headers.get(signature.header)?)))
     }
 
     /// Returns whether the body has the claimed signature with a live secret.
     pub(crate) async fn signed(&self, claim: Claim, body: &Bytes) -> bool {
-        let Some(SignatureRules { secrets, .. }) = &self.signed else {
+        let Some(secrets) = &self.secrets else {
             return false;
         };
-        let (secrets, hashed) = (Arc::clone(secrets), body.clone());
+        let (secrets, hashed) = (Arc::clone(&secrets.get().sign), body.clone());
         let matches = move || {
             // All secrets are tried, so that the time does not depend on the one that matches.
             let matches = secrets.iter().map(|secret| claim.holds(secret, &hashed));
@@ -177,12 +191,6 @@ impl Credentials {
             shown.extend(scheme(value.as_bytes(), b"basic ").and_then(password));
         }
         shown
-    }
-}
-
-impl std::fmt::Debug for SignatureRules {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "SignatureRules({} secrets)", self.secrets.len())
     }
 }
 
@@ -213,13 +221,22 @@ mod tests {
     const SHA256: &str = "1621661eae453765953d97522f20619e10c14eb84ae5da82e4f3ca38fccb9435";
     const SHA1: &str = "sha1=72dc2d67f60868ed4b7ba3a7905b35b80f2d108e";
 
+    fn credentials(
+        secrets: &[&str],
+        header: Option<HeaderName>,
+        signatures: &'static [Signature],
+    ) -> Credentials {
+        let secrets = secrets.iter().map(|secret| (*secret).to_owned().into());
+        let secrets = LiveSecrets::from(secrets.collect::<Vec<SecretString>>());
+        Credentials::new(secrets.into(), header, signatures)
+    }
+
     async fn signed(headers: &[(&'static str, &str)], path: Option<&str>, body: &str) -> bool {
         let mut map = HeaderMap::new();
         for (name, value) in headers {
             map.append(*name, value.parse().unwrap());
         }
-        let secrets = ["another".to_owned().into(), OLD.to_owned().into()];
-        let credentials = Credentials::new(&secrets, None, SIGNATURES);
+        let credentials = credentials(&["another", OLD], None, SIGNATURES);
         match credentials.admit(&map, path).await {
             Ok(Admission::Granted) => true,
             Ok(Admission::BySignature(claim)) => {
@@ -232,8 +249,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_wrong_secret_is_told_apart_from_a_missing_one() {
-        let secrets = [OLD.to_owned().into()];
-        let credentials = Credentials::new(&secrets, None, SIGNATURES);
+        let credentials = credentials(&[OLD], None, SIGNATURES);
         let none = credentials.admit(&HeaderMap::new(), None).await;
         assert!(matches!(none, Err(Error::Unauthenticated)), "{none:?}");
         let path = credentials.admit(&HeaderMap::new(), Some("wrong")).await;
@@ -275,8 +291,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_value_that_can_be_no_signature_is_refused_without_the_body() {
-        let secrets = [OLD.to_owned().into()];
-        let credentials = Credentials::new(&secrets, None, SIGNATURES);
+        let credentials = credentials(&[OLD], None, SIGNATURES);
         let signs = format!("+1{}", &SHA256[2..]);
         for value in [
             "0",
@@ -297,9 +312,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_header_that_proves_the_identity_has_one_value() {
-        let secrets = [OLD.to_owned().into()];
         let own = HeaderName::from_static("x-own");
-        let credentials = Credentials::new(&secrets, Some(own), SIGNATURES);
+        let credentials = credentials(&[OLD], Some(own), SIGNATURES);
         for name in ["authorization", "x-own", "x-one", "x-two", "x-or-secret"] {
             for values in [["0", "1"], [OLD, OLD]] {
                 let mut headers = HeaderMap::new();
@@ -332,8 +346,7 @@ mod tests {
 
     fn admits(headers: &[(&str, &str)], path: Option<&str>) -> bool {
         let header = Some(HeaderName::from_static("x-hook-secret"));
-        let secrets = [OLD.to_owned().into(), NEW.to_owned().into()];
-        let credentials = Credentials::new(&secrets, header, &[]);
+        let credentials = credentials(&[OLD, NEW], header, &[]);
         let mut map = HeaderMap::new();
         for (name, value) in headers {
             map.append(name.parse::<HeaderName>().unwrap(), value.parse().unwrap());
@@ -404,16 +417,18 @@ mod tests {
 
     #[test]
     fn a_source_without_secrets_admits_nobody() {
-        let none = Credentials::new(&[], None, &[]);
+        let none = credentials(&[], None, &[]);
         assert!(none.check_secret(&HeaderMap::new(), Some("")).is_err());
     }
 
     #[test]
     fn debug_output_holds_no_secret() {
-        let credentials = Credentials::new(&[OLD.to_owned().into()], None, SIGNATURES);
-        assert_eq!(
-            format!("{credentials:?}"),
-            "Credentials { live: Live(1 secrets), header: None, signed: Some(SignatureRules(1 secrets)), tokens: None }"
+        let credentials = credentials(&[OLD], None, SIGNATURES);
+        let shown = format!("{credentials:?}");
+        assert!(
+            shown.starts_with("Credentials { secrets: Some(Fresh("),
+            "{shown}"
         );
+        assert!(!shown.contains(OLD), "{shown}");
     }
 }
