@@ -5,11 +5,12 @@ mod template;
 
 use std::borrow::Cow;
 use std::os::unix::fs::PermissionsExt as _;
+use std::sync::Arc;
 use std::time::Duration;
 
 use reqwest::header::{self, HeaderMap, HeaderValue};
 use reqwest::{Client, Response, StatusCode};
-use tagtrail_config::{File, Secret, Trigger};
+use tagtrail_config::{File, Fresh, Secret, Trigger};
 use tagtrail_daemon::chain;
 use tagtrail_proto::{TRACEPARENT, clean_text};
 
@@ -36,18 +37,18 @@ const SHOWN: usize = 500;
 /// A receiver of rollouts.
 struct WebhookTarget {
     client: Client,
-    settings: Settings,
+    settings: Arc<Settings>,
     content_type: HeaderValue,
     /// `None`: the body is the event.
     template: Option<Template>,
-    access: Access,
+    access: Fresh<Access>,
 }
 
 fn configure(value: &toml::Value, trigger: &Trigger, file: &File) -> ConfigureResult {
-    let settings = Settings::parse(value, file)?;
+    let settings = Arc::new(Settings::parse(value, file)?);
     let content_type = settings.content_type()?;
     let template = settings.template(trigger)?;
-    let access = Access::read(&settings)?;
+    let access = Access::fresh(&settings, trigger)?;
     let client = settings.route()?.build(settings.timeout())?;
     Ok(Box::new(WebhookTarget {
         client,
@@ -69,8 +70,8 @@ impl Target for WebhookTarget {
             found,
             cure: cure.to_owned(),
         };
-        let (mut problems, server) = (Vec::new(), self.access.server());
-        let url = &self.access.url;
+        let access = self.access.get();
+        let (mut problems, server, url) = (Vec::new(), access.server(), &access.url);
         if url.scheme() == "http" && !address::is_loopback(url) {
             problems.push(warning(
                 format!("{server} receives rollouts over plain http"),
@@ -111,12 +112,13 @@ impl WebhookTarget {
     /// Resolves the server's name, connects, and reads any answer. A receiver expects a rollout as
     /// POST at the path of the URL, so this request is a HEAD of the root.
     async fn connect(&self) -> Vec<TargetProblem> {
-        let server = self.access.server();
+        let access = self.access.get();
+        let server = access.server();
         match self.client.head(&server).send().await {
             Ok(_) => Vec::new(),
             Err(error) => vec![TargetProblem {
                 fatal: true,
-                found: format!("no answer from {server}: {}", chain(&error.without_url())),
+                found: format!("no answer from {server}: {}", cause(error, &access)),
                 cure: "check the url of target.webhook, that its receiver runs, and that this machine can reach it".to_owned(),
             }],
         }
@@ -131,12 +133,12 @@ impl WebhookTarget {
     }
 
     async fn post(&self, order: &Order) -> Outcome {
-        let access = &self.access;
+        let access = self.access.get();
         let body = match self.body(order) {
             Ok(body) => body,
             Err(why) => return Outcome::Refused(format!("the body can't be made: {why}")),
         };
-        let Some(signed) = signed(access, &order.rollout.id, &body) else {
+        let Some(signed) = signed(&access, &order.rollout.id, &body) else {
             return Outcome::Refused("the rollout can't be signed".to_owned());
         };
         let request = self
@@ -148,16 +150,23 @@ impl WebhookTarget {
             .header(TRACEPARENT, order.trace.to_string())
             .body(body.into_owned());
         match request.send().await {
-            Ok(response) => outcome_of(response, access).await,
-            // The URL may hold a secret, so the error must not show the URL.
+            Ok(response) => outcome_of(response, &access).await,
             Err(error) => Outcome::Failed {
-                error: format!(
-                    "no answer from the target: {}",
-                    access.hide(&chain(&error.without_url()))
-                ),
+                error: format!("no answer from the target: {}", cause(error, &access)),
                 after: None,
             },
         }
+    }
+}
+
+/// Returns the cause of a missing answer. The URL may hold a secret, so the text has no URL.
+fn cause(error: reqwest::Error, access: &Access) -> String {
+    let cause = access.hide(&chain(&error.without_url()));
+    match cause.contains("UnknownIssuer") {
+        true => {
+            format!("{cause}; if its certificate authority is private, set ca, or SSL_CERT_FILE")
+        }
+        false => cause,
     }
 }
 

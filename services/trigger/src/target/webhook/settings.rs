@@ -1,13 +1,14 @@
 //! The settings below `target.webhook`, and the parts of a request that they name.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Method, Url};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::Deserialize;
-use tagtrail_config::{File, Secret, Secrets, Text, Trigger};
+use tagtrail_config::{File, Fresh, Secret, Secrets, Text, Trigger};
 use tagtrail_daemon::Route;
 
 use super::super::contract::settings;
@@ -194,8 +195,19 @@ pub(super) struct Access {
 }
 
 impl Access {
+    /// Reads all secrets, again when one changes.
+    pub(super) fn fresh(
+        settings: &Arc<Settings>,
+        trigger: &Trigger,
+    ) -> Result<Fresh<Access>, String> {
+        let of = format!("target.webhook of trigger {}", trigger.name.get_ref());
+        let places = settings.places().into_iter().cloned().collect();
+        let settings = Arc::clone(settings);
+        Fresh::new(of, places, move || Access::read(&settings))
+    }
+
     /// Reads all secrets. An error names the key and the cure, and no secret.
-    pub(super) fn read(settings: &Settings) -> Result<Access, String> {
+    fn read(settings: &Settings) -> Result<Access, String> {
         let mut hidden = Vec::new();
         let url = read("url", &settings.url, &mut hidden)?;
         let url = Url::parse(url.expose_secret())

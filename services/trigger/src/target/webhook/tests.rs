@@ -494,7 +494,12 @@ async fn a_receiver_of_a_private_authority_is_trusted_by_ca_alone() {
     let sink = Sink::start_tls(folder.0.path()).await;
     let url = format!("url = '{}'\n", sink.url());
     for (settings, expected) in [
-        ("", Some("invalid peer certificate: UnknownIssuer")),
+        (
+            "",
+            Some(
+                "invalid peer certificate: UnknownIssuer; if its certificate authority is private, set ca",
+            ),
+        ),
         ("ca = { file = 'ca.pem' }", None),
         (
             "ca = { file = 'other.pem' }",
@@ -556,4 +561,37 @@ async fn a_configured_proxy_receives_the_request_also_for_loopback() {
         error,
         "proxy: is no URL of a proxy; write one such as http://proxy.example.com:3128"
     );
+}
+
+#[tokio::test]
+async fn a_changed_secret_is_used_at_the_next_attempt() {
+    let (folder, sink) = (Folder::new(), Sink::start().await);
+    let other = Sink::start().await;
+    folder.write("url", sink.url());
+    let settings =
+        "url = { file = 'url' }\nsecret = { file = 'old' }\nheaders.X-Token = { file = 'token' }";
+    let target = folder.target(settings);
+    assert_eq!(target.apply(&order()).await, Outcome::Done);
+    folder.write("old", NEW);
+    folder.write("token", "changed");
+    folder.write("url", other.url());
+    tokio::time::sleep(Duration::from_millis(2100)).await;
+    let order = order();
+    assert_eq!(target.apply(&order).await, Outcome::Done);
+    assert_eq!(sink.deliveries().len(), 1);
+    let delivery = other.deliveries().pop().unwrap();
+    assert_eq!(delivery.header("x-token"), "changed");
+    let key = super::super::signature::SigningKey::parse(NEW).unwrap();
+    let at = delivery.header("webhook-timestamp").parse().unwrap();
+    let expected = signatures(&[key], &order.rollout.id, at, &order.body).unwrap();
+    assert_eq!(delivery.header("webhook-signature"), expected);
+    // A half-written secret leaves the one before.
+    folder.write("old", "whsec_");
+    tokio::time::sleep(Duration::from_millis(2100)).await;
+    assert_eq!(target.apply(&order).await, Outcome::Done);
+    let last = other.deliveries().pop().unwrap();
+    let key = super::super::signature::SigningKey::parse(NEW).unwrap();
+    let at = last.header("webhook-timestamp").parse().unwrap();
+    let expected = signatures(&[key], &order.rollout.id, at, &order.body).unwrap();
+    assert_eq!(last.header("webhook-signature"), expected);
 }
