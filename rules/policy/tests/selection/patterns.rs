@@ -2,7 +2,55 @@
 
 use std::time::Duration;
 
-use tagtrail_policy::selection::{Calver, Pattern, Prereleases, Range, TagGlob, parse_duration};
+use tagtrail_policy::selection::{
+    Calver, Parse, Pattern, PlatformRule, Prereleases, Range, TagGlob, parse_duration,
+};
+use tagtrail_proto::Platform;
+
+#[test]
+fn a_caret_keeps_the_first_number_that_is_not_zero() {
+    for (range, version, expected) in [
+        ("^1.2.3", "1.9.0", true),
+        ("^0.1.2", "0.1.3", true),
+        ("^0.1.2", "0.2.0", false),
+        ("^0.0.1", "0.0.2", false),
+    ] {
+        let version = Parse::Strict.version(version).unwrap();
+        let range = Range::parse(range).unwrap();
+        assert_eq!(
+            range.has(&version, Prereleases::Range),
+            expected,
+            "{version}"
+        );
+    }
+}
+
+#[test]
+fn a_platform_has_the_variant_that_the_rule_names() {
+    let platform = |text: &str| {
+        let mut words = text.split('/').map(str::to_owned);
+        Platform {
+            os: words.next().unwrap(),
+            architecture: words.next().unwrap(),
+            variant: words.next(),
+            os_version: None,
+            digest: None,
+        }
+    };
+    for (rule, image, expected) in [
+        ("linux/arm64/v8", "linux/arm64", true),
+        ("linux/arm64/v8", "linux/arm64/", true),
+        ("linux/arm64/v9", "linux/arm64", false),
+        ("linux/arm64", "linux/arm64/v9", true),
+        ("linux/arm/v7", "linux/arm", false),
+        ("linux/amd64/v2", "linux/amd64", false),
+        ("linux/amd64", "windows/amd64", false),
+    ] {
+        let parsed = PlatformRule::parse(rule).unwrap();
+        assert_eq!(parsed.takes(&platform(image)), expected, "{rule} {image}");
+        assert_eq!(parsed.to_string(), rule);
+    }
+}
 
 #[test]
 fn ranges_that_surprise_are_warned_of() {
@@ -57,6 +105,7 @@ fn an_expression_has_the_meaning_of_go_or_is_refused() {
         (r"^[[:digit:].]+$", "1.2", true),
         (r"^[]a]$", "a", true),
         (r"^[^]a]$", "a", false),
+        (r"^[]a]&&b$", "a&&b", true),
         (r"^[\]\[a-c]$", "b", true),
         (r"^[&~]?a$", "a", true),
         (r"^\w+$", "a_b", true),
@@ -73,6 +122,8 @@ fn an_expression_has_the_meaning_of_go_or_is_refused() {
         "[a-c~~b]",
         "[a[b]]",
         "[[a]",
+        "[]&&a]",
+        "[^]&&a]",
         r"\<a",
         r"a\>",
         r"\b{start}",

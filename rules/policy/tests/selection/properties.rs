@@ -275,7 +275,7 @@ proptest! {
     }
 
     #[test]
-    fn a_template_expands_as_in_go(template in r"[$${}a1-2_x.]{0,12}", tag in "[a-b]{0,3}-[0-9]{1,3}") {
+    fn a_template_expands_as_in_go(template in r"[$${}a0-2_x.]{0,12}", tag in "[a-b]{0,3}-[0-9]{1,3}") {
         let pattern = Pattern::parse(r"^(?<a>[a-b]*)-(?:([0-4]+)|(?<a1>[5-9]+))").unwrap();
         let ours = Template::parse(&template, &pattern).unwrap();
         let captures = regex::Regex::new(r"^(?<a>[a-b]*)-(?:([0-4]+)|(?<a1>[5-9]+))").unwrap();

@@ -102,6 +102,12 @@ fn the_newest_tag_that_is_old_enough_is_selected() {
         (words(&selection).as_str(), selection.again),
         ("Moved 1.2.0", None)
     );
+    // The first of two times counts.
+    let young = [head("1.0.0", "A", 10), head("1.1.0", "B", 30)];
+    assert_eq!(
+        policy.select(&young, None, NOW).again,
+        Some(NOW + MINUTE * 30)
+    );
     // A young tag below the selected one is no reason to look again.
     let selected = last(&policy, "1.3.0", "D");
     let heads = [head("1.2.0", "C", 1), head("1.3.0", "D", 90)];
@@ -207,15 +213,28 @@ fn a_shared_time_of_the_build_selects_nothing() {
     let mut unfit = heads.clone();
     unfit[1].fit = Fit::Misfit(Reason::Label("a".to_owned()));
     assert_eq!(words(&policy.select(&unfit, None, NOW)), "First d");
-    // The last selection stays.
+    // The last selection stays, and a tag below loses to it.
+    let heads = [
+        heads.as_slice(),
+        &[TagHead {
+            times: Times {
+                created: Some(datetime!(2024-01-01 00:00 UTC)),
+                ..heads[0].times
+            },
+            ..head("z", "Z", 9)
+        }],
+    ]
+    .concat();
     let times = heads[0].times;
     let selected = Last {
         key: policy.rule().key(&heads[0].tag, times).unwrap(),
         ..last(&self::policy("alphabetical = \"last\""), "a", "A")
     };
+    let selection = policy.select(&heads, Some(&selected), NOW);
+    assert_eq!(words(&selection), "keep Best");
     assert_eq!(
-        words(&policy.select(&heads, Some(&selected), NOW)),
-        "keep Best"
+        reason(&selection, "z"),
+        &Reason::Lower("a".parse().unwrap())
     );
 }
 

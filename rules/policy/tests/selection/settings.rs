@@ -280,9 +280,22 @@ fn spellings_with_one_meaning_are_one_rule() {
 
 #[test]
 fn a_reference_to_an_unknown_group_is_warned_of() {
-    let policy = read("alphabetical = \"last\"\nmatch = \"x(.*)\"\nextract = \"$1x\"").unwrap();
-    let warnings = policy.compile().unwrap().rule().warnings();
-    assert!(warnings[0].contains("\"1x\""), "{warnings:?}");
+    for (extract, unknown) in [("$1x", "1x"), ("$2", "2"), ("$01", "01"), ("${y}", "y")] {
+        let settings = format!("alphabetical = \"last\"\nmatch = \"x(.*)\"\nextract = {extract:?}");
+        let warnings = read(&settings)
+            .unwrap()
+            .compile()
+            .unwrap()
+            .rule()
+            .warnings();
+        assert!(
+            warnings[0].contains(&format!("{unknown:?}")),
+            "{warnings:?}"
+        );
+    }
+    let known = "alphabetical = \"last\"\nmatch = \"x(.*)\"\nextract = \"$0$1$$\"";
+    let warnings = read(known).unwrap().compile().unwrap().rule().warnings();
+    assert!(warnings.is_empty(), "{warnings:?}");
 }
 
 #[test]
@@ -302,4 +315,18 @@ fn calendar_versions_ascend_field_by_field() {
         "22.04.10",
     ];
     assert!(ascending.is_sorted_by_key(|tag| key(tag)));
+}
+
+#[test]
+fn equal_numbers_are_one_value_in_both_orders() {
+    for order in ["highest", "lowest"] {
+        let policy = read(&format!("numeric = {order:?}"))
+            .unwrap()
+            .compile()
+            .unwrap();
+        let key = |tag: &str| policy.rule().key(&tag.parse().unwrap(), TIMES).unwrap();
+        assert!(key("1.50") > key("1.5"), "{order}");
+        assert!(key("7") > key("007"), "{order}");
+        assert!(key("0.0") > key("0"), "{order}");
+    }
 }
