@@ -119,13 +119,15 @@ impl Policy {
 
     /// Returns the reason for which a candidate cannot be selected now.
     fn hindrance(&self, head: &TagHead, now: OffsetDateTime) -> Option<Reason> {
+        if let Fit::Misfit(reason) = &head.fit {
+            return Some(reason.clone());
+        }
         let (since, opens_at) = (head.recorded_at, head.recorded_at + self.min_age);
         if opens_at > now && !self.min_age.is_zero() {
             return Some(Reason::TooYoung { since, opens_at });
         }
-        match &head.fit {
-            Fit::Fits => None,
-            Fit::Misfit(reason) => Some(reason.clone()),
+        match head.fit {
+            Fit::Fits | Fit::Misfit(_) => None,
             Fit::Unread => {
                 let until = since + self.metadata_wait;
                 let until = (until > now).then_some(until);
@@ -141,26 +143,19 @@ impl Policy {
         candidates: &[Candidate<'a>],
         last: Option<&Last>,
     ) -> Outcome<'a> {
-        let Some(last) = last else {
+        let in_force = last.filter(|last| !last.rule_changed || stays(candidates, last));
+        let Some(last) = in_force else {
             return match best(candidates, |_| true) {
-                Best::Found(first) => first.selected(Change::First),
+                Best::Found(found) => found.selected(match last {
+                    None => Change::First,
+                    Some(last) => Change::Configuration {
+                        downgrade: is_downgrade(rule, heads, last, found),
+                    },
+                }),
                 Best::Wait(tag, until) => Outcome::Wait { tag, until },
                 Best::Nothing => Outcome::Nothing,
             };
         };
-        if last.rule_changed {
-            match best(candidates, |_| true) {
-                // The same tag: `on_moved` holds for it, as under the old rule.
-                Best::Found(same) if same.head.tag == last.tag => {}
-                Best::Wait(tag, _) if *tag == last.tag => {}
-                Best::Found(other) => {
-                    let downgrade = is_downgrade(rule, heads, last, other);
-                    return other.selected(Change::Configuration { downgrade });
-                }
-                Best::Wait(tag, until) => return Outcome::Wait { tag, until },
-                Best::Nothing => return Outcome::Nothing,
-            }
-        }
         let head = heads.iter().find(|head| head.tag == last.tag);
         match head
             .filter(|head| !head.tombstone)
@@ -196,14 +191,21 @@ impl Policy {
     fn moved<'a>(&self, candidates: &[Candidate<'a>], last: &Last) -> Outcome<'a> {
         match self.on_moved {
             OnMoved::Hold if !last.released => return Outcome::Hold(Fault::Moved),
-            OnMoved::Keep => return higher(candidates, last, &last.key, Kept::Moved),
+            OnMoved::Keep => {
+                // The digest that stays has the key of its own time, if both keys are of one rule.
+                let floor = match last.rule_changed {
+                    true => floor(candidates, last),
+                    false => &last.key,
+                };
+                return higher(candidates, last, floor, Kept::Moved);
+            }
             OnMoved::Follow | OnMoved::Hold => {}
         }
         let floor = floor(candidates, last);
         let eligible = |one: &Candidate<'a>| one.head.tag == last.tag || one.key > *floor;
         match best(candidates, eligible) {
             Best::Found(same) if same.head.tag == last.tag => same.selected(Change::Moved),
-            Best::Found(other) => other.selected(Change::Higher),
+            Best::Found(other) => other.selected(rise(last)),
             Best::Wait(tag, until) => Outcome::Wait { tag, until },
             Best::Nothing => Outcome::Keep(Kept::Moved),
         }
@@ -239,6 +241,13 @@ fn best<'c, 'a>(
     Best::Nothing
 }
 
+/// Returns whether a changed rule still takes the selected tag. Its age does not matter: a person
+/// who adds `min_age` does not ask for a lower tag.
+fn stays(candidates: &[Candidate<'_>], last: &Last) -> bool {
+    let selected = candidates.iter().find(|one| one.head.tag == last.tag);
+    selected.is_some_and(|one| matches!(one.hindrance, None | Some(Reason::TooYoung { .. })))
+}
+
 /// Selects the best candidate above `floor`, or keeps the last selection.
 fn higher<'a>(
     candidates: &[Candidate<'a>],
@@ -249,9 +258,18 @@ fn higher<'a>(
     match best(candidates, |one| {
         one.head.tag != last.tag && one.key > *floor
     }) {
-        Best::Found(higher) => higher.selected(Change::Higher),
+        Best::Found(higher) => higher.selected(rise(last)),
         Best::Wait(tag, until) => Outcome::Wait { tag, until },
         Best::Nothing => Outcome::Keep(kept),
+    }
+}
+
+/// Returns the change to a tag above the selected one.
+fn rise(last: &Last) -> Change {
+    if last.rule_changed {
+        Change::Configuration { downgrade: false }
+    } else {
+        Change::Higher
     }
 }
 

@@ -128,6 +128,33 @@ fn a_person_may_go_down_by_another_rule() {
         let selection = policy.select(&heads, Some(&changed(tag, content)), NOW);
         assert_eq!(words(&selection), expected, "{tag}");
     }
+    // A person who adds `min_age` does not ask for a lower tag, also while the selected one moves.
+    let young = [heads[0].clone(), head("1.1.0", "B", 9)];
+    for (content, expected) in [("B", "keep Best"), ("before", "keep Moved")] {
+        let selection = policy.select(&young, Some(&changed("1.1.0", content)), NOW);
+        assert_eq!(words(&selection), expected, "{content}");
+    }
+    // But a rule that the running image does not fit ends its selection.
+    let misfit = TagHead {
+        fit: Fit::Misfit(Reason::Label("a".to_owned())),
+        ..young[1].clone()
+    };
+    let unfit = [heads[0].clone(), misfit];
+    let selection = policy.select(&unfit, Some(&changed("1.1.0", "B")), NOW);
+    assert_eq!(words(&selection), "Configuration { downgrade: true } 1.0.0");
+    // `on_moved` holds under a changed rule too. Keys of two rules are not compared.
+    let kept = super::select::policy("numeric = \"lowest\"\non_moved = \"keep\"");
+    let numbers = [head("7", "moved", 90), head("8", "C", 90)];
+    let selected = Last {
+        key: last(&super::select::policy("alphabetical = \"first\""), "7", "B").key,
+        ..changed("1.1.0", "B")
+    };
+    let selected = Last {
+        tag: "7".parse().unwrap(),
+        ..selected
+    };
+    let selection = kept.select(&numbers, Some(&selected), NOW);
+    assert_eq!(words(&selection), "keep Moved");
     // The selected tag is gone from the list.
     let selection = policy.select(&heads[..2], Some(&changed("2.0.0", "C")), NOW);
     assert_eq!(words(&selection), "Configuration { downgrade: true } 1.1.0");
