@@ -1,4 +1,4 @@
-//! Target `webhook`: a POST to a URL, signed or with credentials of the receiver.
+//! Target `webhook`: a request to a URL, signed or with credentials of the receiver.
 
 mod settings;
 mod template;
