@@ -45,7 +45,8 @@ impl Route {
     pub fn trusting(mut self, pem: &str) -> Result<Route, String> {
         let found = Certificate::from_pem_bundle(pem.as_bytes()).unwrap_or_default();
         if found.is_empty() {
-            let message = "the file has no certificate in PEM, such as -----BEGIN CERTIFICATE-----";
+            let message =
+                "the file has no certificate in PEM; the first line of one is BEGIN CERTIFICATE";
             return Err(message.to_owned());
         }
         self.authorities.extend(found);
