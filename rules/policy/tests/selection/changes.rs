@@ -142,16 +142,23 @@ fn a_person_may_go_down_by_another_rule() {
     let unfit = [heads[0].clone(), misfit];
     let selection = policy.select(&unfit, Some(&changed("1.1.0", "B")), NOW);
     assert_eq!(words(&selection), "Configuration { downgrade: true } 1.0.0");
-    // `on_moved` holds under a changed rule too. Keys of two rules are not compared.
+    // Keys of two rules are not compared, and `on_moved` holds under a changed rule too.
+    let other = super::select::policy("alphabetical = \"first\"");
+    let selected = Last {
+        key: last(&other, "1.0.0", "A").key,
+        ..changed("1.0.0", "A")
+    };
+    assert!(selected.key > changed("1.1.0", "B").key);
+    let selection = policy.select(&heads, Some(&selected), NOW);
+    assert_eq!(
+        words(&selection),
+        "Configuration { downgrade: false } 1.1.0"
+    );
     let kept = super::select::policy("numeric = \"lowest\"\non_moved = \"keep\"");
     let numbers = [head("7", "moved", 90), head("8", "C", 90)];
     let selected = Last {
-        key: last(&super::select::policy("alphabetical = \"first\""), "7", "B").key,
-        ..changed("1.1.0", "B")
-    };
-    let selected = Last {
-        tag: "7".parse().unwrap(),
-        ..selected
+        rule_changed: true,
+        ..last(&other, "7", "B")
     };
     let selection = kept.select(&numbers, Some(&selected), NOW);
     assert_eq!(words(&selection), "keep Moved");

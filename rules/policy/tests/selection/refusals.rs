@@ -7,6 +7,10 @@ use super::settings::read;
 #[test]
 fn a_setting_that_cannot_be_used_is_refused_by_its_name() {
     let long = format!("glob = \"{}\"\nalphabetical = \"last\"", "a".repeat(257));
+    let groups = format!(
+        "alphabetical = \"last\"\nmatch = \"(a)\"\nextract = {:?}",
+        "$1".repeat(17)
+    );
     let many = format!("alphabetical = \"last\"\nignore = {:?}", ["a"; 65]);
     for (settings, field, part) in [
         ("", "repository", "nothing orders the tags"),
@@ -165,6 +169,7 @@ fn a_setting_that_cannot_be_used_is_refused_by_its_name() {
             "\"a\" has no value",
         ),
         (&long, "glob", "1 to 256 bytes"),
+        (&groups, "extract", "at most 16 references"),
         (&many, "ignore", "at most 64 entries"),
     ] {
         let refused = read(settings).unwrap().compile().unwrap_err();
