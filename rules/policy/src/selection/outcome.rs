@@ -21,7 +21,7 @@ pub struct TagHead {
     pub recorded_at: OffsetDateTime,
     /// True if a client made the image up in order to delete the tag.
     pub tombstone: bool,
-    /// The answer of [`Rule::fit`] about the manifest of the digest.
+    /// The answer of [`Rule::fit`](super::Rule::fit) about the manifest of the digest.
     pub fit: Fit,
 }
 
@@ -34,7 +34,8 @@ pub struct Last {
     pub key: Key,
     /// Its digest at that time.
     pub digest: Digest,
-    /// True if the selection was made by a rule with another [`Rule::canonical`].
+    /// True if the rule that made the selection has another
+    /// [`Rule::canonical`](super::Rule::canonical).
     pub rule_changed: bool,
     /// True if a person released the trigger after the fault that [`Outcome::Hold`] names: then the
     /// new digest of a moved tag is followed, and a removed tag is kept.
