@@ -122,10 +122,10 @@ begin
             ('tagtrail_trigger', 'planner_position', 'update', 'stream_created_ns, applied_seq, applied_time_ns'),
             ('tagtrail_trigger', 'trigger', 'select', null),
             ('tagtrail_trigger', 'trigger', 'insert', null),
-            ('tagtrail_trigger', 'trigger', 'update', 'images, target, configured, state, issued, waiting'),
+            ('tagtrail_trigger', 'trigger', 'update', 'images, target, configured, state, issued, waiting, retry'),
             ('tagtrail_trigger', 'rollout', 'select', null),
             ('tagtrail_trigger', 'rollout', 'insert', null),
-            ('tagtrail_trigger', 'rollout', 'update', 'state, attempts, started_at, finished_at, next_attempt_at, error'),
+            ('tagtrail_trigger', 'rollout', 'update', 'state, attempts, started_at, finished_at, next_attempt_at, error, phase_attempts, phase_ms, ended'),
             ('tagtrail_trigger', 'rollout_change', 'select', null),
             ('tagtrail_trigger', 'rollout_change', 'insert', null),
             ('tagtrail_trigger', 'rollout_change', 'update', 'published'),
@@ -145,7 +145,7 @@ begin
             -- The old name of reconcile, for APIs of the version before.
             ('tagtrail_api', 'walk', 'select', null),
             ('tagtrail_api', 'trigger', 'select', null),
-            ('tagtrail_api', 'trigger', 'update', 'state'),
+            ('tagtrail_api', 'trigger', 'update', 'state, retry'),
             ('tagtrail_api', 'rollout', 'select', null),
             ('tagtrail_api', 'rollout_change', 'select', null),
 

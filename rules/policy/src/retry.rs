@@ -1,23 +1,40 @@
 //! The next step of a rollout after an attempt.
+//!
+//! A rollout is never given up: after the fast phase, in which the pauses grow, it has failed for
+//! now, and the slow phase goes on with long pauses until the rollout succeeds, a newer one begins,
+//! or the target ends the relation.
 
 use std::time::Duration;
-
-use time::OffsetDateTime;
 
 /// The result of an attempt.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
     /// The target has the images.
     Done,
-    /// Another attempt cannot help; the cause is for people.
-    Refused(String),
-    /// Another attempt may succeed later.
+    /// Another attempt may succeed soon.
     Failed {
         /// The cause, for people.
         error: String,
         /// The shortest pause that the target asked for.
         after: Option<Duration>,
     },
+    /// Another attempt cannot help soon; the cause is for people.
+    Refused(String),
+    /// The target ended the relation; the cause is for people.
+    Gone(String),
+}
+
+/// The attempts at a rollout since the fast phase began. An attempt that was cut off, by the end of
+/// the process for example, does not count.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Phase {
+    /// Attempts that ended.
+    pub attempts: u32,
+    /// The time that counts: that of the attempts, and the pauses as planned. Time in which no
+    /// attempt could begin (a paused trigger, no running process) does not count.
+    pub counted: Duration,
+    /// True in the slow phase.
+    pub slow: bool,
 }
 
 /// The next step of a rollout.
@@ -25,15 +42,24 @@ pub enum Outcome {
 pub enum Next {
     /// The rollout has succeeded.
     Succeeded,
-    /// The rollout has failed for good; the cause is for people.
-    Failed(String),
-    /// Another attempt follows.
+    /// Another attempt follows in the fast phase.
     Retry {
-        /// The time of the next attempt.
-        at: OffsetDateTime,
-        /// The cause of the last failure, for people.
+        /// The pause before the next attempt.
+        pause: Duration,
+        /// The time that counts, with this attempt and the pause.
+        counted: Duration,
+        /// The cause of the failure, for people.
         error: String,
     },
+    /// The rollout has failed for now: another attempt follows in the slow phase.
+    Failed {
+        /// The pause before the next attempt.
+        pause: Duration,
+        /// The cause of the failure, for people.
+        error: String,
+    },
+    /// The rollout has failed for good; the cause is for people.
+    Ended(String),
 }
 
 /// The pauses between attempts.
@@ -41,10 +67,12 @@ pub enum Next {
 pub struct Pace {
     /// The pause after the first failed attempt; each further failure doubles the pause.
     pub first: Duration,
-    /// The longest pause, also for pauses that a target asks for.
+    /// The longest pause of the fast phase, also for pauses that a target asks for.
     pub longest: Duration,
-    /// The time after the first attempt beyond which no attempt starts.
-    pub give_up: Duration,
+    /// The time that counts after which the slow phase begins.
+    pub patience: Duration,
+    /// The pause between attempts of the slow phase.
+    pub slow: Duration,
 }
 
 impl Default for Pace {
@@ -52,109 +80,148 @@ impl Default for Pace {
         Pace {
             first: Duration::from_secs(1),
             longest: Duration::from_secs(5 * 60),
-            give_up: Duration::from_secs(24 * 60 * 60),
+            patience: Duration::from_secs(24 * 60 * 60),
+            slow: Duration::from_secs(60 * 60),
         }
     }
 }
 
-/// Returns the next step after attempt number `attempt` (1, 2, 3 …) of a rollout whose first
-/// attempt began at `started`. `jitter` is from 0 to 1: it shortens the pause by up to one half, so
-/// that rollouts that failed together do not retry together.
-pub fn next(
-    pace: Pace,
-    outcome: Outcome,
-    attempt: u32,
-    started: OffsetDateTime,
-    now: OffsetDateTime,
-    jitter: f64,
-) -> Next {
+/// Returns the next step after an attempt that took the time `took`. `jitter` is from 0 to 1: it
+/// shortens a pause of the fast phase by up to one half, and one of the slow phase by up to a
+/// tenth, so that rollouts that failed together do not retry together.
+pub fn next(pace: Pace, outcome: Outcome, phase: Phase, took: Duration, jitter: f64) -> Next {
+    let long = pace.slow.mul_f64(0.9 + jitter / 10.0);
     let (error, after) = match outcome {
         Outcome::Done => return Next::Succeeded,
-        Outcome::Refused(error) => return Next::Failed(error),
+        Outcome::Gone(error) => return Next::Ended(error),
+        Outcome::Failed { error, .. } | Outcome::Refused(error) if phase.slow => {
+            return Next::Failed { pause: long, error };
+        }
+        Outcome::Refused(error) => return Next::Failed { pause: long, error },
         Outcome::Failed { error, after } => (error, after),
     };
-    let doubled = pace
-        .first
-        .saturating_mul(2_u32.saturating_pow(attempt.saturating_sub(1).min(30)));
-    let pause = doubled.min(pace.longest).mul_f64(0.5 + jitter / 2.0);
+    let factor = 2_u32.saturating_pow(phase.attempts.min(30));
+    let doubled = pace.first.saturating_mul(factor).min(pace.longest);
+    let pause = doubled.mul_f64(0.5 + jitter / 2.0);
     let pause = pause.max(after.unwrap_or_default().min(pace.longest));
-    let at = now + pause;
-    if at > started + pace.give_up {
-        return Next::Failed(format!(
-            "given up after {attempt} attempts in {} h; the last one: {error}",
-            pace.give_up.as_secs() / 3600
-        ));
+    let counted = phase.counted.saturating_add(took).saturating_add(pause);
+    if counted > pace.patience {
+        let error = format!(
+            "no success in {} h; the last of {} attempts: {error}",
+            pace.patience.as_secs() / 3600,
+            phase.attempts.saturating_add(1)
+        );
+        return Next::Failed { pause: long, error };
     }
-    Next::Retry { at, error }
+    Next::Retry {
+        pause,
+        counted,
+        error,
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn pause(attempt: u32, after: Option<u64>, jitter: f64) -> Duration {
-        let now = OffsetDateTime::UNIX_EPOCH;
-        let outcome = Outcome::Failed {
+    const HOUR: Duration = Duration::from_secs(3600);
+
+    fn failed(after: Option<u64>) -> Outcome {
+        Outcome::Failed {
             error: "no".to_owned(),
             after: after.map(Duration::from_secs),
+        }
+    }
+
+    /// The step after so many attempts of the fast phase that took no time.
+    fn after(outcome: Outcome, attempts: u32, counted: Duration, jitter: f64) -> Next {
+        let phase = Phase {
+            attempts,
+            counted,
+            slow: false,
         };
-        match next(Pace::default(), outcome, attempt, now, now, jitter) {
-            Next::Retry { at, .. } => (at - now).try_into().unwrap(),
+        next(Pace::default(), outcome, phase, Duration::ZERO, jitter)
+    }
+
+    fn pause(attempts: u32, asked: Option<u64>, jitter: f64) -> Duration {
+        match after(failed(asked), attempts, Duration::ZERO, jitter) {
+            Next::Retry { pause, .. } => pause,
             other => panic!("{other:?}"),
         }
     }
 
     #[test]
     fn pauses_double_from_a_second_to_five_minutes() {
-        for (attempt, seconds) in [
-            (1, 1),
-            (2, 2),
-            (3, 4),
-            (9, 256),
-            (10, 300),
+        for (attempts, seconds) in [
+            (0, 1),
+            (1, 2),
+            (2, 4),
+            (8, 256),
+            (9, 300),
             (1000, 300),
             (u32::MAX, 300),
         ] {
-            assert_eq!(
-                pause(attempt, None, 1.0),
-                Duration::from_secs(seconds),
-                "attempt {attempt}"
-            );
-            assert_eq!(
-                pause(attempt, None, 0.0),
-                Duration::from_secs(seconds) / 2,
-                "attempt {attempt}"
-            );
+            let longest = Duration::from_secs(seconds);
+            assert_eq!(pause(attempts, None, 1.0), longest, "{attempts} attempts");
+            let shortest = longest / 2;
+            assert_eq!(pause(attempts, None, 0.0), shortest, "{attempts} attempts");
         }
     }
 
     #[test]
     fn the_target_may_ask_for_a_longer_pause_within_reason() {
-        assert_eq!(pause(1, Some(30), 1.0), Duration::from_secs(30));
-        assert_eq!(pause(1, Some(86_400), 1.0), Duration::from_secs(300));
-        assert_eq!(pause(9, Some(1), 1.0), Duration::from_secs(256));
+        assert_eq!(pause(0, Some(30), 1.0), Duration::from_secs(30));
+        assert_eq!(pause(0, Some(86_400), 1.0), Duration::from_secs(300));
+        assert_eq!(pause(8, Some(1), 1.0), Duration::from_secs(256));
     }
 
     #[test]
-    fn attempts_end_after_a_day() {
-        let started = OffsetDateTime::UNIX_EPOCH;
-        let failed = |hours| {
-            next(
-                Pace::default(),
-                Outcome::Failed {
-                    error: "no".to_owned(),
-                    after: None,
-                },
-                300,
-                started,
-                started + time::Duration::hours(hours),
-                1.0,
-            )
+    fn a_day_of_counted_time_ends_the_fast_phase_and_never_the_rollout() {
+        let still = after(failed(None), 300, 23 * HOUR, 1.0);
+        let counted = 23 * HOUR + Duration::from_secs(300);
+        let expected = Next::Retry {
+            pause: Duration::from_secs(300),
+            counted,
+            error: "no".to_owned(),
         };
-        assert!(matches!(failed(23), Next::Retry { .. }));
-        assert_eq!(
-            failed(24),
-            Next::Failed("given up after 300 attempts in 24 h; the last one: no".to_owned())
-        );
+        assert_eq!(still, expected);
+        // An attempt that takes hours counts in full.
+        let phase = Phase {
+            attempts: 300,
+            counted,
+            slow: false,
+        };
+        let over = next(Pace::default(), failed(None), phase, HOUR, 1.0);
+        let error = "no success in 24 h; the last of 301 attempts: no".to_owned();
+        assert_eq!(over, Next::Failed { pause: HOUR, error });
+    }
+
+    #[test]
+    fn the_slow_phase_goes_on_until_a_success_or_the_end() {
+        let step = |outcome, jitter| {
+            let phase = Phase {
+                attempts: 9,
+                counted: 500 * HOUR,
+                slow: true,
+            };
+            next(Pace::default(), outcome, phase, HOUR, jitter)
+        };
+        for outcome in [failed(Some(1)), Outcome::Refused("no".to_owned())] {
+            let error = "no".to_owned();
+            assert_eq!(step(outcome, 1.0), Next::Failed { pause: HOUR, error });
+        }
+        let pause = Duration::from_secs(54 * 60);
+        let error = "no".to_owned();
+        assert_eq!(step(failed(None), 0.0), Next::Failed { pause, error });
+        assert_eq!(step(Outcome::Done, 0.0), Next::Succeeded);
+        let gone = Outcome::Gone("no".to_owned());
+        assert_eq!(step(gone, 0.0), Next::Ended("no".to_owned()));
+    }
+
+    #[test]
+    fn a_refusal_ends_the_fast_phase_at_once() {
+        let refused = after(Outcome::Refused("no".to_owned()), 0, Duration::ZERO, 1.0);
+        let error = "no".to_owned();
+        assert_eq!(refused, Next::Failed { pause: HOUR, error });
     }
 }

@@ -84,6 +84,7 @@ pub async fn run(config: Config, ctx: Context) -> anyhow::Result<()> {
         health: ctx.health.clone(),
         metrics,
         shutdown: ctx.shutdown.clone(),
+        started_over: Arc::default(),
         work_recorded: Arc::new(Notify::new()),
         queued: Arc::default(),
         entries_recorded: Arc::new(Notify::new()),

@@ -79,7 +79,7 @@ impl Metrics {
                 state: state.as_str(),
             }));
         }
-        for outcome in ["done", "refused", "failed"] {
+        for outcome in ["done", "failed", "refused", "gone"] {
             let trigger = trigger.to_owned();
             let attempts = AttemptLabels { trigger, outcome };
             drop(self.attempts.get_or_create(&attempts));
@@ -119,6 +119,7 @@ impl Metrics {
         let outcome = match outcome {
             Outcome::Done => "done",
             Outcome::Refused(_) => "refused",
+            Outcome::Gone(_) => "gone",
             Outcome::Failed { .. } => "failed",
         };
         let trigger = trigger.to_owned();

@@ -10,7 +10,7 @@ use tagtrail_daemon::Health;
 use tagtrail_policy::retry::Pace;
 use tagtrail_postgres::session::ping_interval;
 use tagtrail_postgres::{DbArgs, Lock, within};
-use tokio::sync::{Mutex, Notify};
+use tokio::sync::{Mutex, Notify, OnceCell};
 use tokio_util::sync::CancellationToken;
 
 use crate::error::Error;
@@ -32,6 +32,8 @@ pub(crate) struct Shared {
     pub(crate) health: Health,
     pub(crate) metrics: Metrics,
     pub(crate) shutdown: CancellationToken,
+    /// Filled once the rollouts that had failed before the start of this process are due again.
+    pub(crate) started_over: Arc<OnceCell<()>>,
     /// Notified when a rollout may be ready for an attempt.
     pub(crate) work_recorded: Arc<Notify>,
     /// The ids of triggers with a rollout recorded by this instance. Workers take them from here

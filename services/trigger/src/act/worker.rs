@@ -7,11 +7,12 @@ use sqlx::{Connection as _, PgConnection};
 use tagtrail_daemon::{Retry, Span, SpanKind};
 use tagtrail_failpoint::FailPoint;
 use tagtrail_postgres::{Lock, ping, within};
-use tagtrail_proto::RolloutState;
+use tagtrail_proto::{Rollout, RolloutState};
+use time::OffsetDateTime;
 
 use crate::error::Error;
 use crate::shared::Shared;
-use crate::store::working::{self as store, Attempt};
+use crate::store::working::{self as store, Attempt, Standing};
 use crate::target::{Order, Targets};
 use tagtrail_policy::retry::{self, Next, Outcome};
 
@@ -20,6 +21,9 @@ const POLL: Duration = Duration::from_secs(1);
 /// The time that an attempt in flight may take after a stop request. The next start repeats an
 /// attempt that was cut off.
 const GRACE: Duration = Duration::from_secs(8);
+/// The time after the start of the service within which each rollout that had failed before is
+/// attempted: a restart often follows a repair.
+const START_OVER: Duration = Duration::from_secs(10);
 
 /// Makes attempts until shutdown.
 pub(crate) async fn worker(shared: Shared, targets: Arc<Targets>) -> anyhow::Result<()> {
@@ -40,6 +44,14 @@ pub(crate) async fn worker(shared: Shared, targets: Arc<Targets>) -> anyhow::Res
 
 async fn work(shared: &Shared, targets: &Targets, db: &mut PgConnection) -> Result<(), Error> {
     let names: Vec<&str> = targets.keys().map(String::as_str).collect();
+    let starting_over = async || {
+        within(
+            shared.session_timeout,
+            store::start_over(db, &names, START_OVER),
+        )
+        .await
+    };
+    shared.started_over.get_or_try_init(starting_over).await?;
     while !shared.shutdown.is_cancelled() {
         if let Some(trigger) = shared.next_queued() {
             attempt_next(shared, targets, db, trigger).await?;
@@ -105,14 +117,14 @@ async fn attempt_next(
 }
 
 /// Calls the target outside any transaction. If the session is lost, the attempt ends at once,
-/// since another worker may begin the attempt again. `None`: the target did not answer within
-/// `GRACE` after a stop request.
+/// since another worker may begin the attempt again. Returns the outcome and the time that the
+/// target took; `None`: the target did not answer within `GRACE` after a stop request.
 async fn call(
     shared: &Shared,
     targets: &Targets,
     db: &mut PgConnection,
     attempt: &Attempt,
-) -> Result<Option<Outcome>, Error> {
+) -> Result<Option<(Outcome, Duration)>, Error> {
     let rollout = &attempt.rollout;
     // `backlog` and the planner name configured triggers only.
     let target = targets
@@ -147,83 +159,104 @@ async fn call(
     tokio::select! {
         biased;
         outcome = target.apply(&order) => {
-            if let Outcome::Refused(why) | Outcome::Failed { error: why, .. } = &outcome {
-                span.fail(why);
+            if let Outcome::Failed { error, .. } | Outcome::Refused(error) | Outcome::Gone(error) = &outcome {
+                span.fail(error);
             }
-            let seconds = started.elapsed().as_secs_f64();
-            shared.metrics.attempted(&rollout.trigger, &outcome, seconds);
-            Ok(Some(outcome))
+            let took = started.elapsed();
+            shared.metrics.attempted(&rollout.trigger, &outcome, took.as_secs_f64());
+            Ok(Some((outcome, took)))
         }
         error = stay_alive => Err(error.into()),
         () = too_late => Ok(None),
     }
 }
 
-/// Records the outcome of an attempt.
+/// Records the outcome of an attempt that took the time `took`.
 async fn record(
     shared: &Shared,
     db: &mut PgConnection,
     trigger: i32,
     attempt: &Attempt,
-    outcome: Outcome,
+    (outcome, took): (Outcome, Duration),
 ) -> Result<(), Error> {
-    let rollout = &attempt.rollout;
+    let (rollout, id) = (&attempt.rollout, attempt.rollout.id.as_str());
     let mut tx = db.begin().await?;
-    let (newer, now) = store::newer(&mut tx, trigger, rollout.number).await?;
-    let next = retry::next(
-        shared.pace,
-        outcome,
-        rollout.attempts,
-        attempt.started_at,
-        now,
-        rand::random(),
-    );
-    let (trigger, number, id) = (&rollout.trigger, rollout.number, &rollout.id);
-    let took = (now - rollout.created_at).as_seconds_f64().max(0.0);
+    let Standing { newer, phase } = store::standing(&mut tx, trigger, rollout.number).await?;
+    let next = retry::next(shared.pace, outcome, phase, took, rand::random());
+    match &next {
+        Next::Succeeded => store::finish(&mut tx, id, RolloutState::Succeeded, None).await?,
+        Next::Ended(error) => {
+            store::finish(&mut tx, id, RolloutState::Failed, Some(error)).await?;
+        }
+        Next::Retry { error, .. } | Next::Failed { error, .. } if newer => {
+            store::finish(&mut tx, id, RolloutState::Superseded, Some(error)).await?;
+        }
+        Next::Failed { pause, error } => store::fail(&mut tx, id, *pause, error).await?,
+        Next::Retry {
+            pause,
+            counted,
+            error,
+        } => store::retry(&mut tx, id, (*pause, *counted), error).await?,
+    }
+    FailPoint::TriggerWritten.pass();
+    tx.commit().await?;
+    report(shared, attempt, &next, newer);
+    Ok(())
+}
+
+/// Logs the next step of a rollout, and measures the time of one that has ended.
+fn report(shared: &Shared, attempt: &Attempt, next: &Next, newer: bool) {
+    let Rollout {
+        trigger,
+        id,
+        number,
+        attempts,
+        ..
+    } = &attempt.rollout;
+    let age = OffsetDateTime::now_utc() - attempt.rollout.created_at;
+    let age = age.as_seconds_f64().max(0.0);
     match next {
         Next::Succeeded => {
-            store::finish(&mut tx, id, RolloutState::Succeeded, None).await?;
-            shared.metrics.rollout.observe(took);
+            shared.metrics.rollout.observe(age);
+            let duration_ms = age * 1000.0;
             tracing::info!(
                 trigger,
                 rollout.id = id,
                 rollout.number = number,
-                duration_ms = took * 1000.0,
+                duration_ms,
                 "rollout {number} of {trigger} succeeded"
             );
         }
-        Next::Failed(error) => {
-            store::finish(&mut tx, id, RolloutState::Failed, Some(&error)).await?;
-            shared.metrics.rollout.observe(took);
+        Next::Ended(error) => {
+            shared.metrics.rollout.observe(age);
             tracing::error!(
                 trigger,
                 rollout.id = id,
                 rollout.number = number,
-                "rollout {number} of {trigger} failed, and is not retried: {error}"
+                "rollout {number} of {trigger} failed, and is attempted again only by `tagtrail retry {trigger}`: {error}"
             );
         }
-        Next::Retry { error, .. } if newer => {
-            store::finish(&mut tx, id, RolloutState::Superseded, Some(&error)).await?;
-            tracing::info!(
-                trigger,
-                rollout.id = id,
-                rollout.number = number,
-                "rollout {number} of {trigger} was superseded by a newer rollout; its last attempt failed: {error}"
-            );
-        }
-        Next::Retry { at, error } => {
-            store::retry(&mut tx, id, at, &error).await?;
-            tracing::warn!(
-                trigger,
-                rollout.id = id,
-                rollout.number = number,
-                delivery.attempt = rollout.attempts,
-                "attempt {} of rollout {number} of {trigger} failed; retrying in {:.1}s: {error}",
-                rollout.attempts,
-                (at - now).as_seconds_f64()
-            );
-        }
+        Next::Retry { error, .. } | Next::Failed { error, .. } if newer => tracing::info!(
+            trigger,
+            rollout.id = id,
+            rollout.number = number,
+            "rollout {number} of {trigger} was superseded by a newer rollout; its last attempt failed: {error}"
+        ),
+        Next::Failed { pause, error } => tracing::error!(
+            trigger,
+            rollout.id = id,
+            rollout.number = number,
+            delivery.attempt = attempts,
+            "rollout {number} of {trigger} failed; the next attempt is in {} min, or at once by `tagtrail retry {trigger}`: {error}",
+            pause.as_secs() / 60
+        ),
+        Next::Retry { pause, error, .. } => tracing::warn!(
+            trigger,
+            rollout.id = id,
+            rollout.number = number,
+            delivery.attempt = attempts,
+            "attempt {attempts} of rollout {number} of {trigger} failed; retrying in {:.1}s: {error}",
+            pause.as_secs_f64()
+        ),
     }
-    FailPoint::TriggerWritten.pass();
-    Ok(tx.commit().await?)
 }

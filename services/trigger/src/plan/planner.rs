@@ -30,7 +30,7 @@ use tagtrail_policy::decide::{Decision, Situation, decide};
 
 /// The interval at which the planner checks all triggers, in case a message was lost.
 const PLAN_ALL_EVERY: Duration = Duration::from_secs(30);
-/// The interval of queries for resumed triggers. The queries also keep the session alive.
+/// The interval of queries for orders of people. The queries also keep the session alive.
 const TICK: Duration = Duration::from_millis(500);
 
 /// Plans until shutdown. `asked` are the registries that can be asked.
@@ -125,7 +125,7 @@ impl<'a> Planner<'a> {
                 _ = every.tick() => {
                     // After a failover the heads can be read, and no rollout can be recorded.
                     within(timeout, check_writable(&mut self.db)).await?;
-                    let resuming = within(timeout, store::resuming_triggers(&mut self.db)).await?;
+                    let resuming = self.ordered().await?;
                     self.shared.health.set("postgres", Ok(()));
                     let all = Instant::now() >= next_full_plan;
                     if all {
@@ -137,6 +137,21 @@ impl<'a> Planner<'a> {
             };
             within(timeout, self.plan(&due, position, &traces)).await?;
         }
+    }
+
+    /// Carries out the orders to retry, and returns the names of resumed triggers.
+    async fn ordered(&mut self) -> Result<BTreeSet<String>, Error> {
+        let timeout = self.shared.session_timeout;
+        let ordered = within(timeout, store::ordered(&mut self.db)).await?;
+        let retries = ordered.iter().filter(|trigger| trigger.retry);
+        let retries: Vec<i32> = retries.map(|trigger| trigger.id).collect();
+        if !retries.is_empty() {
+            within(timeout, store::retry(&mut self.db, &retries)).await?;
+            self.shared.queue(retries.into_iter());
+            self.shared.entries_recorded.notify_one();
+        }
+        let resuming = ordered.into_iter().filter(|trigger| trigger.resuming);
+        Ok(resuming.map(|trigger| trigger.name).collect())
     }
 
     /// Raises the issued numbers to those in ROLLOUTS. After a restore from a backup the database

@@ -111,11 +111,60 @@ pub(crate) async fn trigger_states(
         .collect()
 }
 
-/// Returns the names of the triggers that were resumed since their last plan.
-pub(crate) async fn resuming_triggers(db: &mut PgConnection) -> Result<Vec<String>, sqlx::Error> {
-    sqlx::query_scalar("select name from trigger where configured and state = 'resuming'")
-        .fetch_all(db)
-        .await
+/// A trigger with an order of a person that the planner has not carried out yet.
+#[derive(Debug)]
+pub(crate) struct Ordered {
+    pub(crate) id: i32,
+    pub(crate) name: String,
+    /// True if the trigger was resumed.
+    pub(crate) resuming: bool,
+    /// True if the next attempt is wanted now.
+    pub(crate) retry: bool,
+}
+
+/// Returns the triggers with orders.
+pub(crate) async fn ordered(db: &mut PgConnection) -> Result<Vec<Ordered>, sqlx::Error> {
+    let rows = sqlx::query(
+        "select id, name, state = 'resuming' as resuming, retry
+         from trigger where configured and (state = 'resuming' or retry)",
+    )
+    .fetch_all(db)
+    .await?;
+    let ordered = |row: &PgRow| {
+        Ok(Ordered {
+            id: row.try_get("id")?,
+            name: row.try_get("name")?,
+            resuming: row.try_get("resuming")?,
+            retry: row.try_get("retry")?,
+        })
+    };
+    rows.iter().map(ordered).collect()
+}
+
+/// Carries out the orders to retry of these triggers: the next attempt of the newest rollout is
+/// due, in the fast phase, also if the rollout had failed for good.
+pub(crate) async fn retry(db: &mut PgConnection, triggers: &[i32]) -> Result<(), sqlx::Error> {
+    sqlx::query(concat!(
+        "with ordered as (
+             update trigger set retry = false where id = any ($1) and retry returning id
+         ), newest as (
+             select n.* from ordered cross join lateral (
+                 select o.id, o.state from rollout o where o.trigger_id = ordered.id and o.state <> 'superseded'
+                 order by o.number desc limit 1) n
+             where n.state <> 'succeeded'
+         ), due as (
+             update rollout o set state = case o.state when 'failed' then 'running' else o.state end,
+                 finished_at = null, ended = false, phase_attempts = 0, phase_ms = 0, next_attempt_at = now()
+             from newest n where o.id = n.id returning o.*, n.state = 'failed' as changed
+         ), o as (
+             select * from due where changed
+         ) ",
+        recorded!()
+    ))
+    .bind(triggers)
+    .execute(db)
+    .await
+    .map(|_| ())
 }
 
 /// Returns the heads of these images, without images that have none. One statement reads them all

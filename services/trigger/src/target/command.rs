@@ -183,6 +183,12 @@ impl CommandTarget {
 
     async fn run(&self, order: &Order) -> Outcome {
         let failed = |error: String| Outcome::Failed { error, after: None };
+        // Another attempt soon would find the same.
+        if let Some(TargetProblem { found, cure, .. }) =
+            self.run.first().and_then(|name| self.unusable(name))
+        {
+            return Outcome::Refused(format!("{found}; {cure}"));
+        }
         let mut child = match self.spawn(order) {
             Ok(child) => Group(child),
             Err(error) => {

@@ -26,7 +26,7 @@ pub(super) const WEBHOOK: TargetKind = TargetKind {
     configure,
     setup: "The receiver checks each request by Standard Webhooks 1.0 with the same secret, or by the token in \
             `url` or `headers`, ignores a webhook-id that it has seen, and answers 2xx within \
-            `timeout_seconds` (30 s); answers of 5xx, 408, 425 and 429 are retried.",
+            `timeout_seconds` (30 s); after any other answer but 410 the rollout is retried.",
 };
 
 /// Most bytes read of an answer.
@@ -203,19 +203,24 @@ async fn outcome_of(response: Response, access: &Access) -> Outcome {
         format!(": {said}")
     };
     match status {
-        StatusCode::GONE => Outcome::Refused(format!("the target is gone for good (410){said}")),
+        StatusCode::GONE => Outcome::Gone(format!("the target is gone for good (410){said}")),
         StatusCode::REQUEST_TIMEOUT | StatusCode::TOO_EARLY | StatusCode::TOO_MANY_REQUESTS => {
             Outcome::Failed {
                 error: format!("the target asked to try later ({status}){said}"),
                 after,
             }
         }
-        status if status.is_redirection() => Outcome::Refused(format!(
-            "the target redirects ({status}{elsewhere}), which is not followed; configure the final URL"
-        )),
-        status if status.is_client_error() => {
-            Outcome::Refused(format!("the target refused the rollout ({status}){said}"))
-        }
+        status if status.is_redirection() => Outcome::Failed {
+            error: format!(
+                "the target redirects ({status}{elsewhere}), which is not followed; configure the final URL"
+            ),
+            after,
+        },
+        // A receiver that is deployed itself, or whose secret is rotated, answers so for a while.
+        status if status.is_client_error() => Outcome::Failed {
+            error: format!("the target refused the rollout ({status}){said}"),
+            after,
+        },
         status => Outcome::Failed {
             error: format!("the target failed ({status}){said}"),
             after,

@@ -17,6 +17,14 @@ pub(crate) const WORKER: &str = "registry.example.com/shop/worker:latest";
 /// A key made for these tests.
 pub(crate) const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 
+/// The pauses of the tests.
+pub(crate) const PACE: Pace = Pace {
+    first: Duration::from_millis(50),
+    longest: Duration::from_millis(400),
+    patience: Duration::from_secs(24 * 3600),
+    slow: Duration::from_secs(3600),
+};
+
 pub(crate) struct World {
     pub(crate) db: TestDb,
     pub(crate) sql: PgConnection,
@@ -86,7 +94,12 @@ impl World {
         std::fs::write(self.folder.path().join("tagtrail.toml"), text).unwrap();
     }
 
+    /// Starts a service with short pauses.
     pub(crate) async fn start(&self) -> Service {
+        self.start_at(PACE).await
+    }
+
+    pub(crate) async fn start_at(&self, pace: Pace) -> Service {
         let ctx = Context::default();
         let config = Config {
             db: DbArgs {
@@ -96,11 +109,7 @@ impl World {
             config: self.folder.path().join("tagtrail.toml"),
             workers: 4,
             session_seconds: Duration::from_secs(2),
-            pace: Pace {
-                first: Duration::from_millis(50),
-                longest: Duration::from_millis(400),
-                ..Pace::default()
-            },
+            pace,
         };
         let mut tasks = JoinSet::new();
         tasks.spawn(tagtrail_trigger::run(config, ctx.clone()));
@@ -256,6 +265,21 @@ impl World {
             .execute(&mut self.sql)
             .await
             .unwrap();
+    }
+
+    /// Orders the next attempt as the api does.
+    pub(crate) async fn order_retry(&mut self) {
+        sqlx::query("update trigger set retry = true where name = 'shop'")
+            .execute(&mut self.sql)
+            .await
+            .unwrap();
+    }
+
+    /// Returns the error of the last rollout, if there is one.
+    pub(crate) async fn last_error(&mut self) -> Option<String> {
+        let error = sqlx::query_scalar("select error from rollout order by number desc limit 1");
+        let error: Option<Option<String>> = error.fetch_optional(&mut self.sql).await.unwrap();
+        error.flatten()
     }
 
     /// Returns `(number, state, attempts)` of all rollouts, by number.
