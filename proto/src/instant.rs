@@ -42,10 +42,14 @@ pub fn parse(text: &str) -> Option<OffsetDateTime> {
 }
 
 /// Times that may be unknown.
-pub(crate) mod option {
+pub mod option {
     use super::{Deserializer, OffsetDateTime, Serializer};
 
-    pub(crate) fn serialize<S: Serializer>(
+    /// Writes the time, or null.
+    ///
+    /// # Errors
+    /// If the time is outside the years 0 to 9999.
+    pub fn serialize<S: Serializer>(
         time: &Option<OffsetDateTime>,
         serializer: S,
     ) -> Result<S::Ok, S::Error> {
@@ -55,7 +59,11 @@ pub(crate) mod option {
         }
     }
 
-    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
+    /// Reads a time, or null.
+    ///
+    /// # Errors
+    /// If the text is no time in RFC 3339.
+    pub fn deserialize<'de, D: Deserializer<'de>>(
         deserializer: D,
     ) -> Result<Option<OffsetDateTime>, D::Error> {
         let text =

@@ -43,6 +43,7 @@ pub(crate) const ALL: &[Operation] = &[
     triggers::ONE,
     triggers::PAUSE,
     triggers::RESUME,
+    triggers::RETRY,
     rollouts::LIST,
     rollouts::ONE,
 ];

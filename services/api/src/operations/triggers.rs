@@ -1,4 +1,4 @@
-//! `/v1/triggers`: the images watched, the images deployed, and pausing.
+//! `/v1/triggers`: the images watched, the images deployed, and the orders of people.
 
 use axum::extract::State;
 use axum::http::Uri;
@@ -29,7 +29,7 @@ pub(crate) const LIST: Operation = Operation {
     id: "triggers",
     method: Method::Get,
     path: "/v1/triggers",
-    summary: "The configured triggers, each with its current rollout.",
+    summary: "The configured triggers, each with its current and its last rollout.",
     role: Role::Read,
     in_path: &[],
     query: &[],
@@ -82,6 +82,21 @@ pub(crate) const RESUME: Operation = Operation {
     serve: |method| on(method, resume),
 };
 
+pub(crate) const RETRY: Operation = Operation {
+    id: "retry",
+    method: Method::Post,
+    path: "/v1/triggers/{name}/retry",
+    summary: "Makes the next attempt of the last rollout due now, with short pauses between attempts again; also after it failed for good. Nothing happens if it has succeeded.",
+    role: Role::Operate,
+    in_path: &[NAME],
+    query: &[],
+    header: &[],
+    body: None,
+    response: ResponseBody::Json(schema::<Trigger>),
+    problems: &[(404, "trigger_unknown")],
+    serve: |method| on(method, retry),
+};
+
 /// The configured triggers by name. `tagtrail.toml` lists them all, so they are few: no pages.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct Triggers {
@@ -126,6 +141,23 @@ async fn resume(
     Parameters::read(&uri, &[])?;
     let name = named(&path)?;
     set(&database, &actor, &name, TriggerState::Active).await
+}
+
+async fn retry(
+    State(database): State<Database>,
+    Extension(actor): Extension<Actor>,
+    path: PathValues,
+    uri: Uri,
+) -> Result<Json<Trigger>, Error> {
+    Parameters::read(&uri, &[])?;
+    let name = named(&path)?;
+    let ordered = database
+        .ask(async |db| store::triggers::retry(db, &name).await)
+        .await?;
+    if ordered {
+        tracing::info!(%actor, trigger = %name, "{actor} ordered the next attempt of the trigger {name}");
+    }
+    show(&database, &name).await
 }
 
 /// Parses the name. No trigger has an invalid name, so the error is "unknown".

@@ -1,14 +1,14 @@
-//! Triggers: reading them, pausing and resuming.
+//! Triggers: reading them, and the orders of people.
 
 use std::collections::BTreeMap;
 
 use schemars::JsonSchema;
 use serde::Serialize;
+use sqlx::postgres::PgRow;
 use sqlx::types::Json;
 use sqlx::{PgConnection, Row as _};
-use tagtrail_postgres::row;
-use tagtrail_proto::{Name, Rollout, Waiting};
-use uuid::Uuid;
+use tagtrail_proto::{Name, Rollout, RolloutState, Waiting};
+use time::OffsetDateTime;
 
 /// A configured trigger.
 #[derive(Debug, Serialize, JsonSchema)]
@@ -19,10 +19,19 @@ pub(crate) struct Trigger {
     /// Kind of the target.
     pub(crate) target: String,
     pub(crate) state: TriggerState,
-    /// The last rollout that is running or has succeeded. Scaling up must use the pinned images of
-    /// this rollout.
+    /// Whether the present images run, and otherwise the cause.
+    pub(crate) condition: Condition,
+    /// The newest rollout that has succeeded. Scaling up must use the pinned images of this
+    /// rollout.
     pub(crate) current: Option<Rollout>,
-    /// Number of images whose head differs from the current rollout. While paused, resuming rolls
+    /// The newest rollout in any state, without those that were superseded before their first
+    /// attempt.
+    pub(crate) last: Option<Rollout>,
+    /// Time of the next attempt of the last rollout, if one follows.
+    #[serde(with = "tagtrail_proto::instant::option")]
+    #[schemars(with = "Option<String>", extend("format" = "date-time"))]
+    pub(crate) next_attempt_at: Option<OffsetDateTime>,
+    /// Number of images whose head differs from the last rollout. While paused, resuming rolls
     /// these heads out.
     pub(crate) newer: u32,
     /// The closed gates: the reasons why the present images are not rolled out yet. Empty while
@@ -40,60 +49,128 @@ pub(crate) enum TriggerState {
     Paused,
 }
 
-/// Returns the configured triggers, or the trigger with this name, each with the last rollout
-/// that is running or has succeeded.
+/// The condition of a trigger, the first that applies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Condition {
+    /// A person paused the trigger.
+    Paused,
+    /// The last attempt of the last rollout failed.
+    Failing,
+    /// The last rollout has not ended.
+    RollingOut,
+    /// A gate is closed.
+    Waiting,
+    /// The last rollout succeeded, and no other is needed, or there is none yet.
+    Settled,
+}
+
+impl Condition {
+    fn of(paused: bool, last: Option<&Rollout>, waiting: &[Waiting]) -> Condition {
+        match last.map(|last| (last.state, &last.error)) {
+            _ if paused => Condition::Paused,
+            Some((RolloutState::Failed, _) | (RolloutState::Running, Some(_))) => {
+                Condition::Failing
+            }
+            Some((RolloutState::Pending | RolloutState::Running, _)) => Condition::RollingOut,
+            _ if !waiting.is_empty() => Condition::Waiting,
+            _ => Condition::Settled,
+        }
+    }
+}
+
+/// The columns of a rollout as the JSON of [`Rollout`].
+macro_rules! rollout {
+    ($name:literal) => {
+        concat!(
+            "jsonb_build_object('id', ",
+            $name,
+            ".id, 'trigger', t.name, 'number', ",
+            $name,
+            ".number, 'state', ",
+            $name,
+            ".state,
+             'images', ",
+            $name,
+            ".images, 'cause', ",
+            $name,
+            ".cause, 'attempts', ",
+            $name,
+            ".attempts, 'created_at', ",
+            $name,
+            ".created_at,
+             'finished_at', ",
+            $name,
+            ".finished_at, 'error', ",
+            $name,
+            ".error)"
+        )
+    };
+}
+
+/// Returns the configured triggers, or the trigger with this name.
 pub(crate) async fn configured(
     db: &mut PgConnection,
     name: Option<&Name>,
 ) -> Result<Vec<Trigger>, sqlx::Error> {
-    let rows = sqlx::query(
-        "select t.name as trigger, t.images as watched, t.target, t.state = 'paused' as paused,
+    let rows = sqlx::query(concat!(
+        "select t.name, t.images as watched, t.target, t.state = 'paused' as paused,
                 case when t.state = 'active' then t.waiting else '[]' end as waiting,
                 (select count(*) from jsonb_each_text(t.images) w
                  join repository r on r.registry = split_part(w.value, '/', 1) and r.name = substring(w.value from '^[^/]+/(.*):[^:]+$')
                  join tag g on g.repository_id = r.id and g.name = substring(w.value from '[^:]+$')
                  where g.head_digest is not null
-                   and encode(g.head_digest, 'hex') is distinct from split_part(o.images -> w.key ->> 'digest', ':', 2)) as newer,
-                o.id, o.number, o.state::text as state, o.images, o.cause, o.attempts, o.created_at, o.finished_at, o.error
+                   and encode(g.head_digest, 'hex') is distinct from split_part(l.images -> w.key ->> 'digest', ':', 2)) as newer,
+                case when c.id is not null then ", rollout!("c"), " end as current,
+                case when l.id is not null then ", rollout!("l"), " end as last,
+                case when l.state in ('pending', 'running') or l.state = 'failed' and not l.ended then l.next_attempt_at end as next_attempt_at
          from trigger t
          left join lateral (
+             select * from rollout o where o.trigger_id = t.id and o.state = 'succeeded'
+             order by o.number desc limit 1) c on true
+         left join lateral (
              select * from rollout o
-             where o.trigger_id = t.id and o.state in ('running', 'succeeded')
-             order by o.number desc limit 1) o on true
+             where o.trigger_id = t.id and (o.state <> 'superseded' or o.started_at is not null)
+             order by o.number desc limit 1) l on true
          where t.configured and t.name = coalesce($1, t.name)
          order by t.name",
-    )
+    ))
     .bind(name.map(AsRef::as_ref))
     .fetch_all(db)
     .await?;
-    rows.iter()
-        .map(|row| {
-            let current = match row.try_get::<Option<Uuid>, _>("id")? {
-                Some(_) => Some(row::rollout(row)?),
-                None => None,
-            };
-            let Json(images) = row.try_get("watched")?;
-            // A planner of another version may know other gates.
-            let Json(waiting): Json<Vec<serde_json::Value>> = row.try_get("waiting")?;
-            let waiting = waiting
-                .into_iter()
-                .filter_map(|one| serde_json::from_value(one).ok())
-                .collect();
-            Ok(Trigger {
-                name: row.try_get("trigger")?,
-                images,
-                target: row.try_get("target")?,
-                state: if row.try_get("paused")? {
-                    TriggerState::Paused
-                } else {
-                    TriggerState::Active
-                },
-                current,
-                newer: u32::try_from(row.try_get::<i64, _>("newer")?).unwrap_or(u32::MAX),
-                waiting,
-            })
-        })
-        .collect()
+    rows.iter().map(trigger).collect()
+}
+
+fn trigger(row: &PgRow) -> Result<Trigger, sqlx::Error> {
+    let rollout = |column: &str| -> Result<Option<Rollout>, sqlx::Error> {
+        let rollout: Option<Json<Rollout>> = row.try_get(column)?;
+        Ok(rollout.map(|Json(rollout)| rollout))
+    };
+    let (current, last) = (rollout("current")?, rollout("last")?);
+    let Json(images) = row.try_get("watched")?;
+    // A planner of another version may know other gates.
+    let Json(waiting): Json<Vec<serde_json::Value>> = row.try_get("waiting")?;
+    let waiting: Vec<Waiting> = waiting
+        .into_iter()
+        .filter_map(|one| serde_json::from_value(one).ok())
+        .collect();
+    let paused = row.try_get("paused")?;
+    Ok(Trigger {
+        name: row.try_get("name")?,
+        images,
+        target: row.try_get("target")?,
+        state: if paused {
+            TriggerState::Paused
+        } else {
+            TriggerState::Active
+        },
+        condition: Condition::of(paused, last.as_ref(), &waiting),
+        current,
+        last,
+        next_attempt_at: row.try_get("next_attempt_at")?,
+        newer: u32::try_from(row.try_get::<i64, _>("newer")?).unwrap_or(u32::MAX),
+        waiting,
+    })
 }
 
 /// Pauses or resumes a configured trigger. Returns whether the state changed.
@@ -111,6 +188,16 @@ pub(crate) async fn set_paused(
     .bind(paused)
     .execute(db)
     .await?;
+    Ok(changed.rows_affected() > 0)
+}
+
+/// Orders the next attempt of a configured trigger now: its planner carries the order out. Returns
+/// whether there is such a trigger.
+pub(crate) async fn retry(db: &mut PgConnection, name: &Name) -> Result<bool, sqlx::Error> {
+    let changed = sqlx::query("update trigger set retry = true where name = $1 and configured")
+        .bind(name.as_ref())
+        .execute(db)
+        .await?;
     Ok(changed.rows_affected() > 0)
 }
 

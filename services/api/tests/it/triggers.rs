@@ -1,4 +1,4 @@
-//! Triggers: the current rollout, pausing and resuming.
+//! Triggers: the current and the last rollout, and the orders of people.
 
 use serde_json::{Value, json};
 
@@ -6,33 +6,57 @@ use crate::rows::{images, on_time, text};
 use crate::server::Api;
 
 #[tokio::test]
-async fn current_is_the_last_rollout_that_runs_or_has_succeeded() {
+async fn current_has_succeeded_and_last_is_the_newest_that_began() {
     let (api, mut rows) = Api::start().await;
     let shop = rows.trigger("shop", true).await;
     let without = json!({
-        "name": "shop", "images": { "web": "registry.example.com/shop/web:latest" }, "target": "webhook", "state": "active", "current": null,
-        "newer": 0, "waiting": [],
+        "name": "shop", "images": { "web": "registry.example.com/shop/web:latest" }, "target": "webhook", "state": "active",
+        "condition": "settled", "current": null, "last": null, "next_attempt_at": null, "newer": 0, "waiting": [],
     });
     assert_eq!(api.found("/v1/triggers/shop").await, without);
 
     let first = rows.rollout(shop, 1, "succeeded", 10).await;
     rows.rollout(shop, 2, "failed", 20).await;
     rows.rollout(shop, 3, "superseded", 30).await;
-    rows.rollout(shop, 4, "pending", 40).await;
-    let current = api.found("/v1/triggers/shop").await["current"].take();
-    assert_eq!(
-        current,
-        json!({
-            "id": first, "trigger": "shop", "number": 1, "state": "succeeded", "images": images(1),
-            "cause": { "reason": "revision", "changed": ["web"] }, "attempts": 1, "created_at": text(10), "finished_at": text(11), "error": null,
-        })
-    );
-    rows.rollout(shop, 5, "running", 50).await;
-    assert_eq!(api.found("/v1/triggers/shop").await["current"]["number"], 5);
+    sqlx::query("update rollout set started_at = null where number = 3")
+        .execute(&mut rows.db)
+        .await
+        .unwrap();
+    let trigger = api.found("/v1/triggers/shop").await;
+    let expected = json!({
+        "id": first, "trigger": "shop", "number": 1, "state": "succeeded", "images": images(1),
+        "cause": { "reason": "revision", "changed": ["web"] }, "attempts": 1, "created_at": text(10), "finished_at": text(11), "error": null,
+    });
+    assert_eq!(trigger["current"], expected);
+    assert_eq!(trigger["last"]["number"], 2);
+    assert_eq!(trigger["condition"], "failing");
+    // A rollout that runs has not brought its images yet.
+    rows.rollout(shop, 4, "running", 40).await;
+    let trigger = api.found("/v1/triggers/shop").await;
+    assert_eq!(trigger["current"], expected);
+    assert_eq!(trigger["last"]["number"], 4);
+    assert_eq!(trigger["condition"], "rolling_out");
+    assert!(trigger["next_attempt_at"].is_string(), "{trigger}");
 }
 
 #[tokio::test]
-async fn heads_that_the_current_rollout_does_not_have_are_counted() {
+async fn a_retry_is_ordered_of_a_configured_trigger() {
+    let (api, mut rows) = Api::start().await;
+    rows.trigger("shop", true).await;
+    rows.trigger("gone", false).await;
+    let answer = api.send("POST", "/v1/triggers/shop/retry").await;
+    assert_eq!(answer.body["name"], "shop");
+    let refused = api.send("POST", "/v1/triggers/gone/retry").await.problem();
+    assert_eq!(refused, "404 trigger_unknown");
+    let ordered: Vec<String> = sqlx::query_scalar("select name from trigger where retry")
+        .fetch_all(&mut rows.db)
+        .await
+        .unwrap();
+    assert_eq!(ordered, ["shop"]);
+}
+
+#[tokio::test]
+async fn heads_that_the_last_rollout_does_not_have_are_counted() {
     let (api, mut rows) = Api::start().await;
     let shop = rows.trigger("shop", true).await;
     let newer = async || api.found("/v1/triggers/shop").await["newer"].take();
