@@ -136,7 +136,7 @@ async fn real_pushes_become_history_and_rollouts() {
         "the paused trigger's rollout changed"
     );
     assert_eq!(sink.deliveries().len(), 2);
-    assert!(cli.run(&["resume", "shop"]).out.contains("active"));
+    assert!(!cli.run(&["resume", "shop"]).out.contains("paused"));
     assert_eq!(
         sink.wait(3).await.remove(2).json()["data"]["images"]["web"]["digest"],
         json!(third)

@@ -11,6 +11,7 @@ mod events;
 mod history;
 mod images;
 mod manifest;
+mod orders;
 mod origin;
 pub(crate) mod print;
 mod resolve;
@@ -58,10 +59,12 @@ pub(crate) enum Command {
     Triggers(Client<triggers::List>),
     /// List the rollouts of one trigger or of all, newest first.
     Rollouts(Client<rollouts::Rollouts>),
-    /// Pause a trigger: no rollout starts until `tagtrail resume`.
-    Pause(Client<triggers::Pause>),
-    /// Resume a paused trigger, with a rollout of the current images.
-    Resume(Client<triggers::Resume>),
+    /// Pause triggers: no rollout starts until `tagtrail resume`.
+    Pause(Client<orders::Pause>),
+    /// Resume paused triggers, with a rollout of the present images.
+    Resume(Client<orders::Resume>),
+    /// Make the next attempt of failed rollouts now, also of those that failed for good.
+    Retry(Client<orders::Retry>),
 }
 
 /// A command's own arguments, and the arguments of all commands of the client.
@@ -101,8 +104,9 @@ impl Command {
             Command::Coverage(client) => client.run(coverage::Coverage::run),
             Command::Triggers(client) => client.run(triggers::List::run),
             Command::Rollouts(client) => client.run(rollouts::Rollouts::run),
-            Command::Pause(client) => client.run(triggers::Pause::run),
-            Command::Resume(client) => client.run(triggers::Resume::run),
+            Command::Pause(client) => client.run(orders::Pause::run),
+            Command::Resume(client) => client.run(orders::Resume::run),
+            Command::Retry(client) => client.run(orders::Retry::run),
         }
     }
 }

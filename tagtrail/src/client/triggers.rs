@@ -1,4 +1,4 @@
-//! `tagtrail triggers`, `pause` and `resume`.
+//! `tagtrail triggers`.
 
 use serde_json::Value;
 
@@ -6,25 +6,11 @@ use super::api::{Api, Failure};
 use super::print::{field, items};
 use super::screen::Screen;
 use super::table::{Column, table, wrap};
-use super::{Printable, rollouts, suggest};
+use super::{Printable, rollouts};
 
 /// Arguments of `tagtrail triggers`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct List {}
-
-/// Arguments of `tagtrail pause`.
-#[derive(Debug, clap::Args)]
-pub(crate) struct Pause {
-    /// Name of the trigger.
-    trigger: String,
-}
-
-/// Arguments of `tagtrail resume`.
-#[derive(Debug, clap::Args)]
-pub(crate) struct Resume {
-    /// Name of the trigger.
-    trigger: String,
-}
 
 impl List {
     pub(crate) async fn run(self, api: &Api, screen: &Screen) -> Result<Printable, Failure> {
@@ -32,30 +18,6 @@ impl List {
         let text = describe(items(&json), screen);
         Ok(Printable { json, text })
     }
-}
-
-impl Pause {
-    pub(crate) async fn run(self, api: &Api, screen: &Screen) -> Result<Printable, Failure> {
-        switch(api, &self.trigger, "pause", screen).await
-    }
-}
-
-impl Resume {
-    pub(crate) async fn run(self, api: &Api, screen: &Screen) -> Result<Printable, Failure> {
-        switch(api, &self.trigger, "resume", screen).await
-    }
-}
-
-async fn switch(
-    api: &Api,
-    trigger: &str,
-    action: &str,
-    screen: &Screen,
-) -> Result<Printable, Failure> {
-    let answer = api.post(&["triggers", trigger, action]).await;
-    let json = suggest::trigger(api, trigger, answer).await?;
-    let text = describe(std::slice::from_ref(&json), screen);
-    Ok(Printable { json, text })
 }
 
 /// Returns a line about a paused trigger whose images have newer heads; otherwise nothing.
@@ -71,39 +33,57 @@ fn newer_heads(trigger: &Value, screen: &Screen) -> String {
     format!("\n{}", wrap(screen, &text, 0))
 }
 
+/// Returns a line about the next attempt after a failed one; otherwise nothing.
+fn next_attempt(trigger: &Value, screen: &Screen) -> String {
+    let [name, condition, at] =
+        ["name", "condition", "next_attempt_at"].map(|key| field(trigger, key));
+    let failed = trigger.get("last").map(|last| field(last, "state"));
+    let text = match (condition.as_str(), at.as_str(), failed.as_deref()) {
+        ("failing", "-", _) => format!("no attempt follows: `tagtrail retry {name}` orders one"),
+        ("failing", _, Some("failed")) => format!(
+            "the next attempt is at {} {}; `tagtrail retry {name}` makes it now",
+            screen.time(&at),
+            screen.zone()
+        ),
+        _ => return String::new(),
+    };
+    format!("\n{}", wrap(screen, &text, 2))
+}
+
 pub(super) fn describe(triggers: &[Value], screen: &Screen) -> String {
     let rows = triggers.iter().map(|trigger| {
-        let current = trigger.get("current").filter(|current| !current.is_null());
-        let [number, outcome, images] = match current {
-            Some(rollout) => [
-                field(rollout, "number"),
-                rollouts::state(rollout),
-                rollouts::images(rollout, screen),
-            ],
-            None => ["-"; 3].map(str::to_owned),
+        let rollout = |key: &str| trigger.get(key).filter(|rollout| !rollout.is_null());
+        let [current, images] = match rollout("current") {
+            Some(rollout) => [field(rollout, "number"), rollouts::images(rollout, screen)],
+            None => ["-"; 2].map(str::to_owned),
         };
+        let last = rollout("last").map_or_else(
+            || "-".to_owned(),
+            |last| format!("{} {}", field(last, "number"), rollouts::state(last)),
+        );
         [
             field(trigger, "name"),
-            field(trigger, "state"),
+            field(trigger, "condition"),
             field(trigger, "target"),
-            number,
-            outcome,
+            current,
+            last,
             images,
         ]
     });
     let columns = [
         Column::name("TRIGGER"),
-        Column::state("STATE"),
+        Column::state("CONDITION"),
         Column::whole("TARGET"),
-        Column::whole("ROLLOUT"),
-        Column::state("OUTCOME"),
+        Column::whole("CURRENT"),
+        Column::state("LAST"),
         Column::text("IMAGES"),
     ];
     let mut text = table(screen, columns, rows);
     for trigger in triggers {
         text += &newer_heads(trigger, screen);
-        if let Some(rollout) = trigger.get("current") {
-            text += &rollouts::failure(rollout, screen);
+        if let Some(last) = trigger.get("last") {
+            text += &rollouts::failure(last, screen);
+            text += &next_attempt(trigger, screen);
         }
         let waiting = trigger.get("waiting").and_then(Value::as_array);
         for gate in waiting.into_iter().flatten() {
@@ -134,10 +114,10 @@ mod tests {
 
     #[test]
     fn newer_heads_of_a_paused_trigger_and_attempts_are_shown() {
-        let current = json!({ "trigger": "shop", "number": 4, "state": "running", "attempts": 2, "error": "exit status: 7" });
-        let trigger = |state: &str, newer: u64| json!({ "name": "shop", "state": state, "target": "command", "newer": newer, "current": current });
+        let last = json!({ "trigger": "shop", "number": 4, "state": "running", "attempts": 2, "error": "exit status: 7" });
+        let trigger = |state: &str, newer: u64| json!({ "name": "shop", "state": state, "condition": "paused", "target": "command", "newer": newer, "current": null, "last": last });
         let text = describe(&[trigger("paused", 1)], &screen(80));
-        assert!(text.contains("retrying (2)"), "{text}");
+        assert!(text.contains("4 retrying (2)"), "{text}");
         assert!(
             text.ends_with(
                 "\nshop is paused, 1 newer head: `tagtrail resume shop` starts a rollout\nshop 4, retrying after attempt 2: exit status: 7"
@@ -149,6 +129,25 @@ mod tests {
         for nothing_newer in [trigger("paused", 0), trigger("active", 1)] {
             let text = describe(&[nothing_newer], &screen(80));
             assert!(!text.contains("newer"), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_next_attempt_of_a_failed_rollout_is_shown_with_its_cure() {
+        let last = json!({ "trigger": "shop", "number": 4, "state": "failed", "attempts": 9, "error": "410" });
+        let trigger = |at: Value| json!({ "name": "shop", "condition": "failing", "last": last, "next_attempt_at": at });
+        for (at, expected) in [
+            (
+                json!("2026-03-03T14:00:00Z"),
+                "shop 4, failed after attempt 9: 410\n  the next attempt is at 2026-03-03 14:00:00 UTC; `tagtrail retry shop` makes it\n  now",
+            ),
+            (
+                Value::Null,
+                "shop 4, failed after attempt 9: 410\n  no attempt follows: `tagtrail retry shop` orders one",
+            ),
+        ] {
+            let text = describe(&[trigger(at)], &screen(80));
+            assert!(text.ends_with(expected), "{text}");
         }
     }
 

@@ -49,7 +49,7 @@ fn list(item: &Value) -> Value {
 /// The text of each command, with long names and numbers.
 fn all(screen: &Screen) -> Vec<(&'static str, String)> {
     let trigger = json!({
-        "name": "t".repeat(63), "state": "paused", "target": "webhook", "newer": 3, "current": rollout(),
+        "name": "t".repeat(63), "state": "paused", "target": "webhook", "newer": 3, "current": rollout(), "last": rollout(), "condition": "rolling_out", "next_attempt_at": TIME,
         "waiting": [{ "gate": "recheck", "image": image(), "why": "the registry has not confirmed it yet, ".repeat(5), "since": TIME }],
     });
     let number = 12_345_678;
