@@ -106,7 +106,7 @@ async fn start(
     Ok((gateway, address))
 }
 
-/// Returns the lines of a number of connections. The goal is for one stream, as shipped.
+/// Returns the lines of a number of connections. The goal is for eight streams, as shipped.
 fn compared(
     connections: usize,
     rates: [Series; VARIANTS.len()],
