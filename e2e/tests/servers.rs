@@ -131,7 +131,7 @@ async fn each_process_has_at_most_the_documented_connections() {
         ("tagtrail-sweeper", 1),
         ("tagtrail-coverage", 1),
         ("tagtrail-trigger", 10),
-        ("tagtrail-api", 8),
+        ("tagtrail-api", 12),
         ("tagtrail-resolver", 4),
     ];
     for (name, count) in connections(&mut db).await {

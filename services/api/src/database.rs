@@ -22,6 +22,10 @@ const LARGE: usize = CONNECTIONS / 2;
 const ACQUIRE: Duration = Duration::from_secs(2);
 /// Settings of each connection: the time-out of a statement, in milliseconds.
 const SETTINGS: [(&str, &str); 1] = [("statement_timeout", "5000")];
+/// A connection for sets of questions keeps the plan of a statement: Postgres would plan a set anew
+/// for its number of questions, which takes longer than to answer it. Without this setting, which a
+/// pooler may drop, the answers are the same.
+const KEEPS_PLANS: (&str, &str) = ("plan_cache_mode", "force_generic_plan");
 /// The same time-out.
 const STATEMENT: Duration = Duration::from_secs(5);
 /// A connection that was idle for longer is probed before use.
@@ -38,14 +42,22 @@ pub(crate) struct Database(Arc<OnceLock<Pool>>);
 
 #[derive(Debug)]
 struct Pool {
-    options: PgConnectOptions,
     permits: Arc<Semaphore>,
     /// Places of large questions.
     large: Arc<Semaphore>,
     /// Places of cancelled large questions, each with the time of the cancellation.
     cancelled: Mutex<Vec<(OwnedSemaphorePermit, Instant)>>,
-    /// Unused connections, each with the time of the last use.
-    idle: Mutex<Vec<(PgConnection, Instant)>>,
+    /// Unused connections for single questions.
+    idle: Idle,
+    /// Unused connections for sets of questions.
+    idle_of_sets: Idle,
+}
+
+/// Unused connections, each with the time of the last use, and the options of new ones.
+#[derive(Debug)]
+struct Idle {
+    options: PgConnectOptions,
+    connections: Mutex<Vec<(PgConnection, Instant)>>,
 }
 
 /// A connection in use, which holds a permit of the pool. Only [`Connection::keep`] returns the
@@ -72,10 +84,34 @@ impl Drop for Place<'_> {
     }
 }
 
+impl Idle {
+    fn with(options: PgConnectOptions) -> Idle {
+        Idle {
+            options,
+            connections: Mutex::default(),
+        }
+    }
+
+    /// Returns the connection that was used last, or a new one.
+    async fn connect(&self) -> Result<PgConnection, sqlx::Error> {
+        loop {
+            let last = locked(&self.connections).pop();
+            let Some((mut connection, since)) = last else {
+                return tagtrail_postgres::connect(self.options.clone(), &SETTINGS).await;
+            };
+            // After a restart of Postgres every idle connection is dead. Probing connections that
+            // were idle for a while costs nothing in busy hours, and the first client gets no 503.
+            if since.elapsed() < FRESH || alive(&mut connection).await.is_ok() {
+                return Ok(connection);
+            }
+        }
+    }
+}
+
 impl Connection {
-    /// Returns the connection to the pool.
-    fn keep(self, pool: &Pool) {
-        locked(&pool.idle).push((self.connection, Instant::now()));
+    /// Returns the connection to the unused ones.
+    fn keep(self, idle: &Idle) {
+        locked(&idle.connections).push((self.connection, Instant::now()));
         drop(self.permit);
     }
 }
@@ -98,28 +134,26 @@ impl Pool {
         locked(&self.cancelled).retain(|(_, since)| since.elapsed() < STATEMENT);
     }
 
+    async fn ask<T>(
+        &self,
+        idle: &Idle,
+        question: impl AsyncFnOnce(&mut PgConnection) -> Result<T, sqlx::Error>,
+    ) -> Result<T, Error> {
+        let mut connection = tokio::time::timeout(ACQUIRE, self.acquire(idle))
+            .await
+            .unwrap_or(Err(sqlx::Error::PoolTimedOut))?;
+        let answer = question(&mut connection.connection).await?;
+        connection.keep(idle);
+        Ok(answer)
+    }
+
     /// Waits for a permit, then for a connection.
-    async fn acquire(&self) -> Result<Connection, sqlx::Error> {
+    async fn acquire(&self, idle: &Idle) -> Result<Connection, sqlx::Error> {
         let permit = Arc::clone(&self.permits).acquire_owned().await;
         Ok(Connection {
             permit: permit.map_err(|_| sqlx::Error::PoolClosed)?,
-            connection: self.connect().await?,
+            connection: idle.connect().await?,
         })
-    }
-
-    /// Returns the connection that was used last, or a new one.
-    async fn connect(&self) -> Result<PgConnection, sqlx::Error> {
-        loop {
-            let last = locked(&self.idle).pop();
-            let Some((mut connection, since)) = last else {
-                return tagtrail_postgres::connect(self.options.clone(), &SETTINGS).await;
-            };
-            // After a restart of Postgres every idle connection is dead. Probing connections that
-            // were idle for a while costs nothing in busy hours, and the first client gets no 503.
-            if since.elapsed() < FRESH || alive(&mut connection).await.is_ok() {
-                return Ok(connection);
-            }
-        }
     }
 }
 
@@ -146,12 +180,16 @@ impl Database {
         question: impl AsyncFnOnce(&mut PgConnection) -> Result<T, sqlx::Error>,
     ) -> Result<T, Error> {
         let pool = self.0.get().ok_or(Error::NotConnected)?;
-        let mut connection = tokio::time::timeout(ACQUIRE, pool.acquire())
-            .await
-            .unwrap_or(Err(sqlx::Error::PoolTimedOut))?;
-        let answer = question(&mut connection.connection).await?;
-        connection.keep(pool);
-        Ok(answer)
+        pool.ask(&pool.idle, question).await
+    }
+
+    /// As [`Database::ask`], for a statement that answers a set of questions, each by its key.
+    pub(crate) async fn ask_set<T>(
+        &self,
+        questions: impl AsyncFnOnce(&mut PgConnection) -> Result<T, sqlx::Error>,
+    ) -> Result<T, Error> {
+        let pool = self.0.get().ok_or(Error::NotConnected)?;
+        pool.ask(&pool.idle_of_sets, questions).await
     }
 
     /// Waits for the schema, then probes Postgres from time to time and reports the health.
@@ -187,12 +225,13 @@ impl Database {
 }
 
 fn pool(db: &DbArgs) -> Result<Pool, DbError> {
+    let options = db.options("api")?;
     Ok(Pool {
-        options: db.options("api")?,
         permits: Arc::new(Semaphore::new(CONNECTIONS)),
         large: Arc::new(Semaphore::new(LARGE)),
         cancelled: Mutex::default(),
-        idle: Mutex::default(),
+        idle: Idle::with(options.clone()),
+        idle_of_sets: Idle::with(options.options([KEEPS_PLANS])),
     })
 }
 

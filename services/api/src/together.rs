@@ -219,7 +219,7 @@ impl Asker {
         let images: Vec<&Image> = set.iter().map(|waiting| &waiting.image).collect();
         let times: Vec<OffsetDateTime> = set.iter().map(|waiting| waiting.at).collect();
         let question = async |db: &mut PgConnection| self.kind.ask(db, &images, &times).await;
-        let answers = tokio::time::timeout(ANSWER, self.database.ask(question)).await;
+        let answers = tokio::time::timeout(ANSWER, self.database.ask_set(question)).await;
         answers
             .unwrap_or(Err(Error::TooSlow(ANSWER)))
             .map_err(|error| {
