@@ -78,6 +78,6 @@ fn order() -> Order {
 fn error_of(outcome: Outcome) -> String {
     match outcome {
         Outcome::Done => panic!("the attempt succeeded"),
-        Outcome::Refused(error) | Outcome::Failed { error, .. } => error,
+        Outcome::Failed { error, .. } | Outcome::Refused(error) | Outcome::Gone(error) => error,
     }
 }
