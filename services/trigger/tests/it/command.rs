@@ -1,6 +1,9 @@
 //! The target `command`.
 
-use tagtrail_proto::RolloutState::Succeeded;
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt as _;
+
+use tagtrail_proto::RolloutState::{Failed, Succeeded};
 use tagtrail_testkit::{SOON, eventually};
 
 use crate::world::*;
@@ -105,4 +108,31 @@ pub(crate) async fn gone(world: &World) {
         (!process.exists()).then_some(())
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_command_without_its_program_has_failed_until_it_is_there() {
+    let mut world = World::new().await;
+    world.configure(&format!(
+        "[[trigger]]\nname = \"shop\"\nimages.web = \"{WEB}\"\ntarget.command = {{ run = [\"./later.sh\"] }}\n"
+    ));
+    world.push(WEB, 1).await;
+    let service = world.start().await;
+    world.wait(1, Failed).await;
+    let error = world.error().await.unwrap();
+    assert!(error.contains("has no program ./later.sh"), "{error}");
+    let program = world.folder.path().join("later.sh");
+    std::fs::write(&program, "#!/bin/sh\n").unwrap();
+    world.order_retry().await;
+    let not_executable = async || {
+        world
+            .last_error()
+            .await
+            .filter(|error| error.contains("chmod"))
+    };
+    eventually("another cause", SOON, not_executable).await;
+    std::fs::set_permissions(&program, Permissions::from_mode(0o755)).unwrap();
+    world.order_retry().await;
+    world.wait(1, Succeeded).await;
+    service.stop().await;
 }
