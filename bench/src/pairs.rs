@@ -15,8 +15,8 @@ use crate::drain::{self, Pids};
 use crate::http::{Clients, load};
 use crate::latency::one_by_one;
 use crate::report::{Goal, Report, Row, Series, percentile};
-use crate::serve::{SECRET, configuration, hook};
-use crate::stack::{self, ServiceProcess, Stack};
+use crate::serve::{goal_of_synced, hook, start_gateway};
+use crate::stack::{self, Stack};
 
 /// The size of a comparison.
 #[derive(Debug, Clone, Copy)]
@@ -220,7 +220,7 @@ async fn webhooks(sides: &[Side; 2], connections: usize, size: Size) -> anyhow::
             "pairs: webhooks, {connections} connections, {}",
             of.folder.display()
         );
-        let (gateway, address) = gateway(of).await?;
+        let (gateway, address) = start_gateway(&of.synced, &of.folder, &[]).await?;
         let clients = Clients {
             connections,
             ..Clients::during(size.seconds)
@@ -231,12 +231,11 @@ async fn webhooks(sides: &[Side; 2], connections: usize, size: Size) -> anyhow::
         p99.push(side, stored.p99);
         gateway.stop().await;
     }
-    let goal = Goal::AtLeast(if connections == 32 { 3.0 } else { 5.0 });
     Ok(vec![
         rate.row(
             format!("webhook to 202, each push synced, {connections} connections"),
             "req/s",
-            goal,
+            goal_of_synced(connections),
         ),
         p99.row(
             format!("webhook to 202, p99, each push synced, {connections} connections"),
@@ -244,17 +243,4 @@ async fn webhooks(sides: &[Side; 2], connections: usize, size: Size) -> anyhow::
             Goal::None,
         ),
     ])
-}
-
-async fn gateway(side: &Side) -> anyhow::Result<(ServiceProcess, String)> {
-    let config = configuration(&side.folder)?;
-    let address = free_address();
-    let environment = [
-        ("TAGTRAIL_CONFIG", config.to_str().context("no path")?),
-        ("TAGTRAIL_GATEWAY_LISTEN", &address),
-        ("BENCH_SECRET", SECRET),
-    ];
-    let gateway = side.synced.service("gateway", &environment);
-    gateway.ready().await?;
-    Ok((gateway, address))
 }

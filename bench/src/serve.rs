@@ -14,7 +14,7 @@ use crate::http::{Clients, Plain, load};
 use crate::load::Store;
 use crate::pulls::{PER_SECOND, Pulls};
 use crate::report::{Goal, Row, Series};
-use crate::stack::{self, REGISTRY, Stack};
+use crate::stack::{self, REGISTRY, ServiceProcess, Stack};
 
 /// The secret of the source.
 pub(crate) const SECRET: &str = "hook-secret-of-the-bench";
@@ -27,15 +27,7 @@ pub(crate) async fn gateway(
     rounds: usize,
     seconds: u64,
 ) -> anyhow::Result<Vec<Row>> {
-    let config = configuration(folder)?;
-    let address = free_address();
-    let environment = [
-        ("TAGTRAIL_CONFIG", config.to_str().context("no path")?),
-        ("TAGTRAIL_GATEWAY_LISTEN", &address),
-        ("BENCH_SECRET", SECRET),
-    ];
-    let gateway = stack.service("gateway", &environment);
-    gateway.ready().await?;
+    let (gateway, address) = start_gateway(stack, folder, &[]).await?;
     let plain = Plain::start(&stack.database)?;
     let during = Clients::during(seconds);
     let [mut rate, mut beside, mut p99, mut ceiling] = [(); 4].map(|()| Series::default());
@@ -86,6 +78,30 @@ pub(crate) async fn gateway(
             Goal::None,
         ),
     ])
+}
+
+/// Starts a gateway with a webhook source, and waits until it is ready. `settings` are additions to
+/// its environment. Returns the gateway and the address of the webhooks.
+pub(crate) async fn start_gateway(
+    stack: &Stack,
+    folder: &Path,
+    settings: &[(&str, &str)],
+) -> anyhow::Result<(ServiceProcess, String)> {
+    let config = configuration(folder)?;
+    let address = free_address();
+    let environment = [
+        ("TAGTRAIL_CONFIG", config.to_str().context("no path")?),
+        ("TAGTRAIL_GATEWAY_LISTEN", &address),
+        ("BENCH_SECRET", SECRET),
+    ];
+    let gateway = stack.service("gateway", &[&environment, settings].concat());
+    gateway.ready().await?;
+    Ok((gateway, address))
+}
+
+/// Returns the goal of webhooks whose pushes are synced, as a ratio to single pushes to one stream.
+pub(crate) fn goal_of_synced(connections: usize) -> Goal {
+    Goal::AtLeast(if connections == 32 { 3.0 } else { 5.0 })
 }
 
 /// Writes a `tagtrail.toml` with a webhook source into a folder. Returns the path.

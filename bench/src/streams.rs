@@ -3,14 +3,13 @@
 
 use std::path::Path;
 
-use anyhow::Context as _;
-use tagtrail_testkit::{TestPostgres, free_address};
+use tagtrail_testkit::TestPostgres;
 
 use crate::http::{Clients, load};
 use crate::pairs;
 use crate::report::{Goal, Row, Series};
-use crate::serve::{SECRET, configuration, hook};
-use crate::stack::{ServiceProcess, Stack};
+use crate::serve::{goal_of_synced, hook, start_gateway};
+use crate::stack::Stack;
 
 /// A way of storing pushes.
 struct Variant {
@@ -53,7 +52,8 @@ pub(crate) async fn measure(
         let program = tagtrail_testkit::binary();
         let environment = [("TAGTRAIL_PUSH_STREAMS", variant.streams)];
         let stack = Stack::start_with(&program, &folder, true, database, &environment).await?;
-        let (gateway, address) = start(&stack, &folder, variant).await?;
+        let groups = [("TAGTRAIL_NATS_SYNC_ALWAYS", variant.groups)];
+        let (gateway, address) = start_gateway(&stack, &folder, &groups).await?;
         gateways.push((stack, gateway, address));
     }
     let mut rows = Vec::new();
@@ -88,31 +88,13 @@ pub(crate) async fn measure(
     Ok(rows)
 }
 
-async fn start(
-    stack: &Stack,
-    folder: &Path,
-    variant: &Variant,
-) -> anyhow::Result<(ServiceProcess, String)> {
-    let config = configuration(folder)?;
-    let address = free_address();
-    let environment = [
-        ("TAGTRAIL_CONFIG", config.to_str().context("no path")?),
-        ("TAGTRAIL_GATEWAY_LISTEN", &address),
-        ("BENCH_SECRET", SECRET),
-        ("TAGTRAIL_NATS_SYNC_ALWAYS", variant.groups),
-    ];
-    let gateway = stack.service("gateway", &environment);
-    gateway.ready().await?;
-    Ok((gateway, address))
-}
-
 /// Returns the lines of a number of connections. The goal is for eight streams, as shipped.
 fn compared(
     connections: usize,
     rates: [Series; VARIANTS.len()],
     p99s: [Series; VARIANTS.len()],
 ) -> Vec<Row> {
-    let goal = Goal::AtLeast(if connections == 32 { 3.0 } else { 5.0 });
+    let goal = goal_of_synced(connections);
     let single = rates[0].clone();
     let ways = VARIANTS.iter().zip(rates.into_iter().zip(p99s));
     let rows = ways
