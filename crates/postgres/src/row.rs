@@ -75,3 +75,51 @@ pub fn rollout(row: &PgRow) -> Result<Rollout, Error> {
         error: row.try_get("error")?,
     })
 }
+
+/// The SQL of a rollout as the JSON of [`tagtrail_proto::Rollout`]: of the row with the given name,
+/// with its trigger `t`.
+#[macro_export]
+macro_rules! rollout_json {
+    ($o:literal) => {
+        concat!(
+            "jsonb_build_object('id', ",
+            $o,
+            ".id, 'trigger', t.name, 'number', ",
+            $o,
+            ".number, 'state', ",
+            $o,
+            ".state,
+             'images', ",
+            $o,
+            ".images, 'cause', ",
+            $o,
+            ".cause, 'attempts', ",
+            $o,
+            ".attempts, 'created_at', ",
+            $o,
+            ".created_at,
+             'finished_at', ",
+            $o,
+            ".finished_at, 'error', ",
+            $o,
+            ".error)"
+        )
+    };
+}
+
+/// The SQL condition that a rollout has not ended: another attempt may follow. The index
+/// `rollout_live` has the same condition.
+#[macro_export]
+macro_rules! rollout_is_live {
+    ($o:literal) => {
+        concat!(
+            "(",
+            $o,
+            ".state in ('pending', 'running') or ",
+            $o,
+            ".state = 'failed' and not ",
+            $o,
+            ".ended)"
+        )
+    };
+}

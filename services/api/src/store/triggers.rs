@@ -7,6 +7,7 @@ use serde::Serialize;
 use sqlx::postgres::PgRow;
 use sqlx::types::Json;
 use sqlx::{PgConnection, Row as _};
+use tagtrail_postgres::{rollout_is_live, rollout_json};
 use tagtrail_proto::{Name, Rollout, RolloutState, Waiting};
 use time::OffsetDateTime;
 
@@ -79,35 +80,6 @@ impl Condition {
     }
 }
 
-/// The columns of a rollout as the JSON of [`Rollout`].
-macro_rules! rollout {
-    ($name:literal) => {
-        concat!(
-            "jsonb_build_object('id', ",
-            $name,
-            ".id, 'trigger', t.name, 'number', ",
-            $name,
-            ".number, 'state', ",
-            $name,
-            ".state,
-             'images', ",
-            $name,
-            ".images, 'cause', ",
-            $name,
-            ".cause, 'attempts', ",
-            $name,
-            ".attempts, 'created_at', ",
-            $name,
-            ".created_at,
-             'finished_at', ",
-            $name,
-            ".finished_at, 'error', ",
-            $name,
-            ".error)"
-        )
-    };
-}
-
 /// Returns the configured triggers, or the trigger with this name.
 pub(crate) async fn configured(
     db: &mut PgConnection,
@@ -121,9 +93,9 @@ pub(crate) async fn configured(
                  join tag g on g.repository_id = r.id and g.name = substring(w.value from '[^:]+$')
                  where g.head_digest is not null
                    and encode(g.head_digest, 'hex') is distinct from split_part(l.images -> w.key ->> 'digest', ':', 2)) as newer,
-                case when c.id is not null then ", rollout!("c"), " end as current,
-                case when l.id is not null then ", rollout!("l"), " end as last,
-                case when l.state in ('pending', 'running') or l.state = 'failed' and not l.ended then l.next_attempt_at end as next_attempt_at
+                case when c.id is not null then ", rollout_json!("c"), " end as current,
+                case when l.id is not null then ", rollout_json!("l"), " end as last,
+                case when ", rollout_is_live!("l"), " then l.next_attempt_at end as next_attempt_at
          from trigger t
          left join lateral (
              select * from rollout o where o.trigger_id = t.id and o.state = 'succeeded'

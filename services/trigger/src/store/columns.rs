@@ -12,11 +12,12 @@ pub(super) use columns;
 /// ledger reads each entry as a [`tagtrail_proto::Rollout`].
 macro_rules! recorded {
     () => {
-        "insert into rollout_change (rollout_id, state, rollout)
-         select o.id, o.state, jsonb_build_object(
-             'id', o.id, 'trigger', t.name, 'number', o.number, 'state', o.state, 'images', o.images, 'cause', o.cause,
-             'attempts', o.attempts, 'created_at', o.created_at, 'finished_at', o.finished_at, 'error', o.error)
-         from o join trigger t on t.id = o.trigger_id order by o.number"
+        concat!(
+            "insert into rollout_change (rollout_id, state, rollout)
+             select o.id, o.state, ",
+            tagtrail_postgres::rollout_json!("o"),
+            " from o join trigger t on t.id = o.trigger_id order by o.number"
+        )
     };
 }
 pub(super) use recorded;

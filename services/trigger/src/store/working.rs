@@ -6,7 +6,7 @@ use sqlx::postgres::types::PgInterval;
 use sqlx::{PgConnection, Row as _};
 use tagtrail_failpoint::FailPoint;
 use tagtrail_policy::retry::Phase;
-use tagtrail_postgres::row;
+use tagtrail_postgres::{rollout_is_live, row};
 use tagtrail_proto::{Rollout, RolloutState, TraceContext};
 
 use super::columns::{columns, recorded};
@@ -23,10 +23,10 @@ pub(crate) struct Backlog {
 /// Returns the backlog of the triggers with these names.
 pub(crate) async fn backlog(db: &mut PgConnection, names: &[&str]) -> Result<Backlog, sqlx::Error> {
     let rows = sqlx::query(
-        "select o.trigger_id, greatest(extract(epoch from o.next_attempt_at - now()), 0)::float8 as due_in_seconds
+        concat!("select o.trigger_id, greatest(extract(epoch from o.next_attempt_at - now()), 0)::float8 as due_in_seconds
          from rollout o join trigger t on t.id = o.trigger_id
-         where (o.state in ('pending', 'running') or o.state = 'failed' and not o.ended) and t.configured and t.state = 'active' and t.name = any ($1)
-         order by o.next_attempt_at limit 256",
+         where ", rollout_is_live!("o"), " and t.configured and t.state = 'active' and t.name = any ($1)
+         order by o.next_attempt_at limit 256"),
     )
     .bind(names)
     .fetch_all(db)
@@ -84,13 +84,13 @@ pub(crate) async fn begin(
          ), old as (
              update rollout o set state = 'superseded', finished_at = now()
              from newest n where $2 and not exists (select from moved) and o.trigger_id = $1 and o.number < n.number
-                 and (o.state in ('pending', 'running') or o.state = 'failed' and not o.ended)
+                 and ", rollout_is_live!("o"), "
              returning o.*, true as changed
          ), new as (
              update rollout o set state = case o.state when 'failed' then o.state else 'running' end,
                  attempts = attempts + 1, started_at = coalesce(started_at, now())
              from newest n where not exists (select from moved) and o.id = n.id and o.next_attempt_at <= now()
-                 and (o.state in ('pending', 'running') or o.state = 'failed' and not o.ended)
+                 and ", rollout_is_live!("o"), "
              returning o.*, n.state = 'pending' as changed
          ), o as (
              select * from withdrawn union all select * from old union all select * from new where changed
