@@ -60,6 +60,19 @@ pub enum Next {
     },
     /// The rollout has failed for good; the cause is for people.
     Ended(String),
+    /// A newer rollout follows; the cause of the last failure is for people.
+    Superseded(String),
+}
+
+impl Next {
+    /// Returns the step of a rollout below a newer one: no further attempt follows.
+    #[must_use]
+    pub fn below_a_newer_one(self) -> Next {
+        match self {
+            Next::Retry { error, .. } | Next::Failed { error, .. } => Next::Superseded(error),
+            ended => ended,
+        }
+    }
 }
 
 /// The pauses between attempts.
@@ -94,10 +107,10 @@ pub fn next(pace: Pace, outcome: Outcome, phase: Phase, took: Duration, jitter: 
     let (error, after) = match outcome {
         Outcome::Done => return Next::Succeeded,
         Outcome::Gone(error) => return Next::Ended(error),
-        Outcome::Failed { error, .. } | Outcome::Refused(error) if phase.slow => {
+        Outcome::Refused(error) => return Next::Failed { pause: long, error },
+        Outcome::Failed { error, .. } if phase.slow => {
             return Next::Failed { pause: long, error };
         }
-        Outcome::Refused(error) => return Next::Failed { pause: long, error },
         Outcome::Failed { error, after } => (error, after),
     };
     let factor = 2_u32.saturating_pow(phase.attempts.min(30));
@@ -216,6 +229,17 @@ mod tests {
         assert_eq!(step(Outcome::Done, 0.0), Next::Succeeded);
         let gone = Outcome::Gone("no".to_owned());
         assert_eq!(step(gone, 0.0), Next::Ended("no".to_owned()));
+    }
+
+    #[test]
+    fn a_failed_attempt_below_a_newer_rollout_is_the_last() {
+        let below = |outcome| after(outcome, 0, Duration::ZERO, 1.0).below_a_newer_one();
+        let superseded = Next::Superseded("no".to_owned());
+        assert_eq!(below(failed(None)), superseded);
+        assert_eq!(below(Outcome::Refused("no".to_owned())), superseded);
+        let ended = Next::Ended("no".to_owned());
+        assert_eq!(below(Outcome::Gone("no".to_owned())), ended);
+        assert_eq!(below(Outcome::Done), Next::Succeeded);
     }
 
     #[test]

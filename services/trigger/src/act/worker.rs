@@ -182,13 +182,16 @@ async fn record(
     let (rollout, id) = (&attempt.rollout, attempt.rollout.id.as_str());
     let mut tx = db.begin().await?;
     let Standing { newer, phase } = store::standing(&mut tx, trigger, rollout.number).await?;
-    let next = retry::next(shared.pace, outcome, phase, took, rand::random());
+    let mut next = retry::next(shared.pace, outcome, phase, took, rand::random());
+    if newer {
+        next = next.below_a_newer_one();
+    }
     match &next {
         Next::Succeeded => store::finish(&mut tx, id, RolloutState::Succeeded, None).await?,
         Next::Ended(error) => {
             store::finish(&mut tx, id, RolloutState::Failed, Some(error)).await?;
         }
-        Next::Retry { error, .. } | Next::Failed { error, .. } if newer => {
+        Next::Superseded(error) => {
             store::finish(&mut tx, id, RolloutState::Superseded, Some(error)).await?;
         }
         Next::Failed { pause, error } => store::fail(&mut tx, id, *pause, error).await?,
@@ -200,12 +203,12 @@ async fn record(
     }
     FailPoint::TriggerWritten.pass();
     tx.commit().await?;
-    report(shared, attempt, &next, newer);
+    report(shared, attempt, &next);
     Ok(())
 }
 
 /// Logs the next step of a rollout, and measures the time of one that has ended.
-fn report(shared: &Shared, attempt: &Attempt, next: &Next, newer: bool) {
+fn report(shared: &Shared, attempt: &Attempt, next: &Next) {
     let Rollout {
         trigger,
         id,
@@ -236,7 +239,7 @@ fn report(shared: &Shared, attempt: &Attempt, next: &Next, newer: bool) {
                 "rollout {number} of {trigger} failed, and is attempted again only by `tagtrail retry {trigger}`: {error}"
             );
         }
-        Next::Retry { error, .. } | Next::Failed { error, .. } if newer => tracing::info!(
+        Next::Superseded(error) => tracing::info!(
             trigger,
             rollout.id = id,
             rollout.number = number,
