@@ -69,32 +69,18 @@ pub(crate) const PAUSE: Operation = Operation {
 };
 pub(crate) const RESUME: Operation = Operation {
     id: "resume",
-    method: Method::Post,
     path: "/v1/triggers/{name}/resume",
     summary: "Ends the pause: the present heads of the images are rolled out, once.",
-    role: Role::Operate,
-    in_path: &[NAME],
-    query: &[],
-    header: &[],
-    body: None,
-    response: ResponseBody::Json(schema::<Trigger>),
-    problems: &[(404, "trigger_unknown")],
     serve: |method| on(method, resume),
+    ..PAUSE
 };
 
 pub(crate) const RETRY: Operation = Operation {
     id: "retry",
-    method: Method::Post,
     path: "/v1/triggers/{name}/retry",
     summary: "Makes the next attempt of the last rollout due now, with short pauses between attempts again; also after it failed for good. Nothing happens if it has succeeded.",
-    role: Role::Operate,
-    in_path: &[NAME],
-    query: &[],
-    header: &[],
-    body: None,
-    response: ResponseBody::Json(schema::<Trigger>),
-    problems: &[(404, "trigger_unknown")],
     serve: |method| on(method, retry),
+    ..PAUSE
 };
 
 /// The configured triggers by name. `tagtrail.toml` lists them all, so they are few: no pages.
@@ -116,8 +102,7 @@ async fn one(
     path: PathValues,
     uri: Uri,
 ) -> Result<Json<Trigger>, Error> {
-    Parameters::read(&uri, &[])?;
-    let name = named(&path)?;
+    let name = named(&path, &uri)?;
     show(&database, &name).await
 }
 
@@ -127,8 +112,7 @@ async fn pause(
     path: PathValues,
     uri: Uri,
 ) -> Result<Json<Trigger>, Error> {
-    Parameters::read(&uri, &[])?;
-    let name = named(&path)?;
+    let name = named(&path, &uri)?;
     set(&database, &actor, &name, TriggerState::Paused).await
 }
 
@@ -138,8 +122,7 @@ async fn resume(
     path: PathValues,
     uri: Uri,
 ) -> Result<Json<Trigger>, Error> {
-    Parameters::read(&uri, &[])?;
-    let name = named(&path)?;
+    let name = named(&path, &uri)?;
     set(&database, &actor, &name, TriggerState::Active).await
 }
 
@@ -149,8 +132,7 @@ async fn retry(
     path: PathValues,
     uri: Uri,
 ) -> Result<Json<Trigger>, Error> {
-    Parameters::read(&uri, &[])?;
-    let name = named(&path)?;
+    let name = named(&path, &uri)?;
     let ordered = database
         .ask(async |db| store::triggers::retry(db, &name).await)
         .await?;
@@ -160,8 +142,10 @@ async fn retry(
     show(&database, &name).await
 }
 
-/// Parses the name. No trigger has an invalid name, so the error is "unknown".
-fn named(path: &PathValues) -> Result<Name, Error> {
+/// Parses the name, of an operation without parameters in the query. No trigger has an invalid
+/// name, so the error is "unknown".
+fn named(path: &PathValues, uri: &Uri) -> Result<Name, Error> {
+    Parameters::read(uri, &[])?;
     path.parse(&NAME).map_err(|_| Error::TriggerUnknown)
 }
 
