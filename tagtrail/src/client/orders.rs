@@ -6,7 +6,7 @@ use tagtrail_policy::glob;
 use super::api::{Api, Failure};
 use super::print::{field, items};
 use super::screen::Screen;
-use super::{Printable, suggest, triggers};
+use super::{Printable, rollouts, suggest, triggers};
 
 /// The triggers of an order.
 #[derive(Debug, clap::Args)]
@@ -125,6 +125,5 @@ fn matches(wanted: &str, trigger: &Value) -> bool {
 
 /// Returns whether the last attempt at a rollout failed, and the rollout has not ended well.
 fn failed(rollout: &Value) -> bool {
-    let state = field(rollout, "state");
-    state == "failed" || state == "running" && field(rollout, "error") != "-"
+    field(rollout, "state") == "failed" || rollouts::is_retried(rollout)
 }

@@ -57,11 +57,15 @@ pub(super) fn describe(list: &Value, screen: &Screen) -> String {
 /// Formats the state of a rollout. A rollout whose last attempt failed, and which is not ended,
 /// waits for its next attempt or is in it: `retrying (2)` after two attempts.
 pub(crate) fn state(rollout: &Value) -> String {
-    let state = field(rollout, "state");
-    match state == "running" && field(rollout, "error") != "-" {
+    match is_retried(rollout) {
         true => format!("retrying ({})", field(rollout, "attempts")),
-        false => state,
+        false => field(rollout, "state"),
     }
+}
+
+/// Returns whether the last attempt failed, and the rollout is attempted again soon.
+pub(crate) fn is_retried(rollout: &Value) -> bool {
+    field(rollout, "state") == "running" && field(rollout, "error") != "-"
 }
 
 /// Returns a line with the error of a rollout's last attempt; otherwise nothing.
