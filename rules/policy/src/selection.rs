@@ -1,7 +1,7 @@
 //! Image selection policies: which tag of a repository an image of a trigger stands for.
 //!
 //! In scope: the settings ([`ImagePolicy`]), the rule that they compile to ([`Rule`]: filters, an
-//! order, and what the manifest must have), and the selection ([`Policy::select`]). Out of scope:
+//! order, and the demands on the manifest), and the selection ([`Policy::select`]). Out of scope:
 //! reading tags, heads and manifests, and keeping candidates and selections.
 //!
 //! ```

@@ -42,7 +42,7 @@ impl From<ImagePolicy> for WatchedImage {
 
 /// A rule that selects one tag of a repository. Exactly one key of `tag`, `semver`, `calver`,
 /// `numeric`, `alphabetical`, `order` and `newest` orders the tags; the other keys are filters, and
-/// what happens when the selected tag changes.
+/// the effect of a change of the selected tag.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ImagePolicy {

@@ -165,7 +165,7 @@ fn a_person_may_go_down_by_another_rule() {
     // The selected tag is gone from the list.
     let selection = policy.select(&heads[..2], Some(&changed("2.0.0", "C")), NOW);
     assert_eq!(words(&selection), "Configuration { downgrade: true } 1.1.0");
-    // No candidate: nothing is selected by the new rule, and the caller keeps what runs.
+    // No candidate: nothing is selected by the new rule, and the caller keeps the images that run.
     let young = [head("1.0.0", "A", 1)];
     let selection = policy.select(&young, Some(&changed("2.0.0", "C")), NOW);
     assert_eq!(

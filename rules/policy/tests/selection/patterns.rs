@@ -5,7 +5,8 @@ use std::time::Duration;
 use tagtrail_policy::selection::{
     Calver, Parse, Pattern, PlatformRule, Prereleases, Range, TagGlob, parse_duration,
 };
-use tagtrail_proto::Platform;
+
+use crate::platform;
 
 #[test]
 fn a_caret_keeps_the_first_number_that_is_not_zero() {
@@ -27,16 +28,6 @@ fn a_caret_keeps_the_first_number_that_is_not_zero() {
 
 #[test]
 fn a_platform_has_the_variant_that_the_rule_names() {
-    let platform = |text: &str| {
-        let mut words = text.split('/').map(str::to_owned);
-        Platform {
-            os: words.next().unwrap(),
-            architecture: words.next().unwrap(),
-            variant: words.next(),
-            os_version: None,
-            digest: None,
-        }
-    };
     for (rule, image, expected) in [
         ("linux/arm64/v8", "linux/arm64", true),
         ("linux/arm64/v8", "linux/arm64/", true),

@@ -1,4 +1,4 @@
-//! The settings of a policy: what is read, refused with the name of the setting, and warned of.
+//! The settings of a policy: accepted ones, refused ones with their cause, and warnings.
 
 use std::time::Duration;
 

@@ -65,7 +65,7 @@ async fn an_answer_during_a_repair_of_the_receiver_is_retried() {
         // Long enough to read the error.
         let first = Duration::from_secs(1);
         let service = world.start_at(Pace { first, ..PACE }).await;
-        let error = eventually("an error", SOON, async || world.last_error().await).await;
+        let error = eventually("an error", SOON, async || world.error().await).await;
         assert_eq!(error, said);
         world.wait(1, Succeeded).await;
         assert_eq!(world.rollouts().await, [(1, Succeeded, 2)]);

@@ -124,12 +124,7 @@ async fn a_command_without_its_program_has_failed_until_it_is_there() {
     let program = world.folder.path().join("later.sh");
     std::fs::write(&program, "#!/bin/sh\n").unwrap();
     world.order_retry().await;
-    let not_executable = async || {
-        world
-            .last_error()
-            .await
-            .filter(|error| error.contains("chmod"))
-    };
+    let not_executable = async || world.error().await.filter(|error| error.contains("chmod"));
     eventually("another cause", SOON, not_executable).await;
     std::fs::set_permissions(&program, Permissions::from_mode(0o755)).unwrap();
     world.order_retry().await;

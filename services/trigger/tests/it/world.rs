@@ -275,13 +275,6 @@ impl World {
             .unwrap();
     }
 
-    /// Returns the error of the last rollout, if there is one.
-    pub(crate) async fn last_error(&mut self) -> Option<String> {
-        let error = sqlx::query_scalar("select error from rollout order by number desc limit 1");
-        let error: Option<Option<String>> = error.fetch_optional(&mut self.sql).await.unwrap();
-        error.flatten()
-    }
-
     /// Returns `(number, state, attempts)` of all rollouts, by number.
     pub(crate) async fn rollouts(&mut self) -> Vec<(i64, RolloutState, i32)> {
         let rows = sqlx::query(
@@ -301,12 +294,11 @@ impl World {
             .collect()
     }
 
-    /// Returns the error of the last rollout.
+    /// Returns the error of the last rollout, if there is one.
     pub(crate) async fn error(&mut self) -> Option<String> {
-        sqlx::query_scalar("select error from rollout order by number desc limit 1")
-            .fetch_one(&mut self.sql)
-            .await
-            .unwrap()
+        let error = sqlx::query_scalar("select error from rollout order by number desc limit 1");
+        let error: Option<Option<String>> = error.fetch_optional(&mut self.sql).await.unwrap();
+        error.flatten()
     }
 
     /// Waits until the rollout of this number has this state.

@@ -5,9 +5,11 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 use tagtrail_policy::selection::{ImagePolicy, Outcome, Policy, TagHead, Times};
-use tagtrail_proto::{Digest, Manifest, Platform};
+use tagtrail_proto::{Digest, Manifest};
 use time::OffsetDateTime;
 use time::macros::datetime;
+
+use crate::platform;
 
 /// The times of the vectors are seconds after this one, and their times of a build are days after
 /// it: a real one, since the begin of Unix time is no time of a build.
@@ -128,16 +130,5 @@ fn manifest(given: &Value) -> Manifest {
         version: None,
         tombstone: false,
         read_at: BEGIN,
-    }
-}
-
-fn platform(text: &str) -> Platform {
-    let mut words = text.split('/').map(str::to_owned);
-    Platform {
-        os: words.next().unwrap(),
-        architecture: words.next().unwrap(),
-        variant: words.next(),
-        os_version: None,
-        digest: None,
     }
 }

@@ -62,7 +62,7 @@ impl Template {
         environment.add_test("none", tests::is_none);
         environment.add_test("startingwith", tests::is_startingwith);
         environment.add_test("endingwith", tests::is_endingwith);
-        let parsed = environment.add_template_owned("body", text.clone());
+        let parsed = environment.add_template_owned("body", text);
         parsed.map_err(explain)?;
         Ok(Template(environment))
     }
