@@ -126,6 +126,9 @@ begin
             ('tagtrail_trigger', 'rollout', 'select', null),
             ('tagtrail_trigger', 'rollout', 'insert', null),
             ('tagtrail_trigger', 'rollout', 'update', 'state, attempts, started_at, finished_at, next_attempt_at, error, phase_attempts, phase_ms, ended'),
+            ('tagtrail_trigger', 'rollout_attempt', 'select', null),
+            ('tagtrail_trigger', 'rollout_attempt', 'insert', null),
+            ('tagtrail_trigger', 'rollout_attempt', 'update', 'finished_at, outcome, status, error, next_at, said'),
             ('tagtrail_trigger', 'rollout_change', 'select', null),
             ('tagtrail_trigger', 'rollout_change', 'insert', null),
             ('tagtrail_trigger', 'rollout_change', 'update', 'published'),
@@ -147,6 +150,7 @@ begin
             ('tagtrail_api', 'trigger', 'select', null),
             ('tagtrail_api', 'trigger', 'update', 'state, retry'),
             ('tagtrail_api', 'rollout', 'select', null),
+            ('tagtrail_api', 'rollout_attempt', 'select', null),
             ('tagtrail_api', 'rollout_change', 'select', null),
 
             -- People and BI tools: every view of the schema report, and no table.

@@ -12,17 +12,27 @@ use crate::{Digest, Event, Image, Pinned};
 words! {
     /// The state of a rollout.
     RolloutState {
+        /// Recorded; a closed gate keeps the first attempt from beginning.
+        Held = "held",
+        /// Recorded; too few people have approved the images.
+        AwaitingApproval = "awaiting_approval",
         /// Recorded, with no attempt begun.
         Pending = "pending",
         /// At least one attempt has begun; the next may be due later.
         Running = "running",
-        /// The target accepted the rollout.
+        /// The target took the images; whether they run well is not known yet.
+        Watching = "watching",
+        /// The target has the images.
         Succeeded = "succeeded",
-        /// No further attempt follows.
+        /// No success so far. Attempts go on once an hour, unless the target ended the relation.
         Failed = "failed",
         /// A newer rollout replaced this one before success, or an image changed before the first
         /// attempt.
         Superseded = "superseded",
+        /// An approver rejected the images.
+        Rejected = "rejected",
+        /// A person ended the rollout, or the trigger was removed.
+        Cancelled = "cancelled",
     }
 }
 
@@ -83,7 +93,7 @@ pub struct Rollout {
     #[serde(with = "crate::instant")]
     #[schemars(with = "String", extend("format" = "date-time"))]
     pub created_at: OffsetDateTime,
-    /// Time at which the rollout succeeded, failed or was superseded.
+    /// Time at which the rollout ended.
     #[serde(with = "crate::instant::option")]
     #[schemars(with = "Option<String>", extend("format" = "date-time"))]
     pub finished_at: Option<OffsetDateTime>,

@@ -115,7 +115,7 @@ macro_rules! rollout_is_live {
         concat!(
             "(",
             $o,
-            ".state in ('pending', 'running') or ",
+            ".state in ('held', 'awaiting_approval', 'pending', 'running', 'watching') or ",
             $o,
             ".state = 'failed' and not ",
             $o,

@@ -106,10 +106,16 @@ fn of_revision(event: &Event<Revision>) -> String {
 fn of_rollout(event: &Event<Rollout>) -> Option<String> {
     let rollout = &event.data;
     let ended = match rollout.state {
-        RolloutState::Pending | RolloutState::Running => return None,
-        RolloutState::Succeeded | RolloutState::Failed | RolloutState::Superseded => {
-            rollout.state.to_string()
-        }
+        RolloutState::Held
+        | RolloutState::AwaitingApproval
+        | RolloutState::Pending
+        | RolloutState::Running
+        | RolloutState::Watching => return None,
+        RolloutState::Succeeded
+        | RolloutState::Failed
+        | RolloutState::Superseded
+        | RolloutState::Rejected
+        | RolloutState::Cancelled => rollout.state.to_string(),
     };
     let error = rollout.error.as_deref().map(|error| format!(": {error}"));
     Some(row(

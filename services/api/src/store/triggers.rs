@@ -73,7 +73,10 @@ impl Condition {
             Some((RolloutState::Failed, _) | (RolloutState::Running, Some(_))) => {
                 Condition::Failing
             }
-            Some((RolloutState::Pending | RolloutState::Running, _)) => Condition::RollingOut,
+            Some((RolloutState::Held | RolloutState::AwaitingApproval, _)) => Condition::Waiting,
+            Some((RolloutState::Pending | RolloutState::Running | RolloutState::Watching, _)) => {
+                Condition::RollingOut
+            }
             _ if !waiting.is_empty() => Condition::Waiting,
             _ => Condition::Settled,
         }
