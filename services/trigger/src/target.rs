@@ -4,6 +4,7 @@
 mod address;
 mod command;
 mod contract;
+mod said;
 mod signature;
 mod webhook;
 

@@ -10,13 +10,13 @@ use std::time::Duration;
 
 use serde::Deserialize;
 use tagtrail_config::{File, Trigger};
-use tagtrail_proto::clean_text;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::process::{Child, Command};
 
 use super::contract::{
     ConfigureResult, Order, Target, TargetFuture, TargetKind, TargetProblem, settings,
 };
+use super::said::Said;
 use tagtrail_policy::retry::Outcome;
 
 pub(super) const COMMAND: TargetKind = TargetKind {
@@ -34,8 +34,10 @@ const USUAL: [&str; 6] = ["PATH", "HOME", "USER", "LANG", "TZ", "TMPDIR"];
 /// Variables with the credentials of Tagtrail's own processes.
 const CREDENTIALS: [&str; 3] = ["DATABASE_URL", "NATS_URL", "TAGTRAIL_TOKEN"];
 
-/// Most bytes kept from the end of each output stream.
-const TAIL: usize = 2048;
+/// Most bytes of the output that an error shows: its end.
+const SHOWN: usize = 2048;
+/// Bytes read at once.
+const READ: usize = 16 * 1024;
 
 /// The settings below `target.command`.
 #[derive(Deserialize)]
@@ -199,12 +201,25 @@ impl CommandTarget {
                 ));
             }
         };
-        match tokio::time::timeout(self.timeout, exchange(&mut child.0, &order.body)).await {
-            Ok(Ok((status, _))) if status.success() => Outcome::Done,
-            Ok(Ok((status, said))) => failed(format!(
-                "the command ended with {status}{}{said}",
-                if said.is_empty() { "" } else { ": " }
-            )),
+        let work = exchange(&mut child.0, &order.body, &order.said);
+        let ended = tokio::select! {
+            ended = tokio::time::timeout(self.timeout, work) => ended,
+            () = order.stop.cancelled() => {
+                return failed("the attempt was ended before its result".to_owned());
+            }
+        };
+        match ended {
+            Ok(Ok(status)) => {
+                if let Some(code) = status.code() {
+                    order.said.ended(code);
+                }
+                if status.success() {
+                    return Outcome::Done;
+                }
+                let end = order.said.end(SHOWN);
+                let colon = if end.is_empty() { "" } else { ": " };
+                failed(format!("the command ended with {status}{colon}{end}"))
+            }
             Ok(Err(error)) => failed(format!("can't talk to the command: {error}")),
             Err(_) => failed(format!(
                 "the command took longer than {:?} and was ended",
@@ -275,11 +290,12 @@ impl Drop for Group {
 }
 
 /// Writes the order to the command and reads its output until the command ends. Returns the exit
-/// status and the end of its standard output, then of its standard error.
+/// status.
 async fn exchange(
     child: &mut Child,
     body: &[u8],
-) -> std::io::Result<(std::process::ExitStatus, String)> {
+    said: &Said,
+) -> std::io::Result<std::process::ExitStatus> {
     let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
     let write = async {
         if let Some(mut stdin) = stdin {
@@ -287,35 +303,18 @@ async fn exchange(
             let _ = stdin.write_all(body).await;
         }
     };
-    let ((), said, stderr_end, status) =
-        tokio::join!(write, tail(stdout), tail(stderr), child.wait());
-    let said: Vec<u8> = [said, stderr_end].concat();
-    Ok((
-        status?,
-        clean_text(
-            String::from_utf8_lossy(&said)
-                .trim()
-                .replace('\n', " | ")
-                .as_str(),
-            2 * TAIL,
-        ),
-    ))
+    let ((), (), (), status) =
+        tokio::join!(write, read(stdout, said), read(stderr, said), child.wait());
+    status
 }
 
-/// Reads to the end and returns the last [`TAIL`] bytes.
-async fn tail(reader: Option<impl AsyncRead + Unpin>) -> Vec<u8> {
-    let mut kept = Vec::new();
-    let Some(mut reader) = reader else {
-        return kept;
-    };
-    let mut buffer = [0; TAIL];
+/// Reads to the end.
+async fn read(reader: Option<impl AsyncRead + Unpin>, said: &Said) {
+    let Some(mut reader) = reader else { return };
+    let mut buffer = vec![0; READ];
     while let Ok(read @ 1..) = reader.read(&mut buffer).await {
-        kept.extend_from_slice(buffer.get(..read).unwrap_or_default());
-        if kept.len() > TAIL {
-            kept.drain(..kept.len() - TAIL);
-        }
+        said.push(buffer.get(..read).unwrap_or_default());
     }
-    kept
 }
 
 #[cfg(test)]

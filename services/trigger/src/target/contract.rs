@@ -4,11 +4,15 @@
 use std::collections::BTreeMap;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tagtrail_config::{File, Trigger};
 use tagtrail_failpoint::FailPoint;
 use tagtrail_policy::retry::Outcome;
 use tagtrail_proto::{Event, Pinned, Rollout, TraceContext};
+use tokio_util::sync::CancellationToken;
+
+use super::said::Said;
 
 /// A rollout as a target receives it: the same bytes at every attempt.
 #[derive(Debug, Clone)]
@@ -18,6 +22,11 @@ pub(crate) struct Order {
     pub(crate) body: Vec<u8>,
     /// The trace of the attempt, which the target passes on.
     pub(crate) trace: TraceContext,
+    /// The answer or output of the target in this attempt.
+    pub(crate) said: Said,
+    /// Cancelled when the attempt must end before its result: the target then ends what it began,
+    /// within its [`Target::grace`]. An outcome other than success counts as interrupted.
+    pub(crate) stop: CancellationToken,
 }
 
 impl Order {
@@ -38,6 +47,8 @@ impl Order {
             rollout,
             body: serde_json::to_vec(&event)?,
             trace,
+            said: Said::default(),
+            stop: CancellationToken::new(),
         })
     }
 }
@@ -47,6 +58,16 @@ pub(crate) trait Target: Send + Sync {
     /// Makes one attempt, bounded in time. The same order twice must be harmless. Dropping the
     /// future cancels the attempt as far as possible.
     fn apply<'a>(&'a self, order: &'a Order) -> TargetFuture<'a, Outcome>;
+
+    /// The time that the end of an attempt takes at most, after its order is stopped. The default:
+    /// none, so the future of the attempt can be dropped at once.
+    #[expect(
+        dead_code,
+        reason = "the workers give all targets the same time until attempts are tasks"
+    )]
+    fn grace(&self) -> Duration {
+        Duration::ZERO
+    }
 
     /// Judges the settings, without trying the target. The default: nothing to report.
     fn judge(&self) -> Vec<TargetProblem> {

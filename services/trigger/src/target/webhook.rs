@@ -16,6 +16,7 @@ use tagtrail_proto::{TRACEPARENT, clean_text};
 
 use super::address;
 use super::contract::{ConfigureResult, Order, Target, TargetFuture, TargetKind, TargetProblem};
+use super::said::Said;
 use super::signature::signatures;
 use settings::{Access, Settings};
 use tagtrail_policy::retry::Outcome;
@@ -33,6 +34,8 @@ pub(super) const WEBHOOK: TargetKind = TargetKind {
 const READ: usize = 4096;
 /// Most bytes of an answer that an error shows.
 const SHOWN: usize = 500;
+/// Longest time that the text of a success may take after its status.
+const LINGER: Duration = Duration::from_secs(1);
 
 /// A receiver of rollouts.
 struct WebhookTarget {
@@ -149,8 +152,9 @@ impl WebhookTarget {
             .header(header::CONTENT_TYPE, &self.content_type)
             .header(TRACEPARENT, order.trace.to_string())
             .body(body.into_owned());
+        order.said.hide(access.hidden());
         match request.send().await {
-            Ok(response) => outcome_of(response, &access).await,
+            Ok(response) => outcome_of(response, &access, &order.said).await,
             Err(error) => Outcome::Failed {
                 error: format!("no answer from the target: {}", cause(error, &access)),
                 after: None,
@@ -185,9 +189,11 @@ fn signed(access: &Access, id: &str, body: &[u8]) -> Option<HeaderMap> {
 }
 
 /// Maps a response to the outcome of the attempt.
-async fn outcome_of(response: Response, access: &Access) -> Outcome {
+async fn outcome_of(response: Response, access: &Access, said: &Said) -> Outcome {
     let status = response.status();
+    said.ended(status.as_u16().into());
     if status.is_success() {
+        let _ = tokio::time::timeout(LINGER, body(response, access, said)).await;
         return Outcome::Done;
     }
     let after = response
@@ -196,7 +202,7 @@ async fn outcome_of(response: Response, access: &Access) -> Outcome {
         .and_then(|value| value.to_str().ok()?.trim().parse().ok())
         .map(Duration::from_secs);
     let elsewhere = redirect_host(&response, access);
-    let said = body(response, access).await;
+    let said = body(response, access, said).await;
     let said = if said.is_empty() {
         said
     } else {
@@ -238,18 +244,20 @@ fn redirect_host(response: &Response, access: &Access) -> String {
     })
 }
 
-/// Returns the beginning of the response body, without secrets.
-async fn body(mut response: Response, access: &Access) -> String {
+/// Reads the beginning of the response body, and returns it without secrets.
+async fn body(mut response: Response, access: &Access, said: &Said) -> String {
     let mut bytes = Vec::new();
     while let Ok(Some(chunk)) = response.chunk().await {
         let room = READ - bytes.len();
-        bytes.extend_from_slice(&chunk[..chunk.len().min(room)]);
+        let chunk = &chunk[..chunk.len().min(room)];
+        said.push(chunk);
+        bytes.extend_from_slice(chunk);
         if bytes.len() >= READ {
             break;
         }
     }
-    let said = access.hide(&String::from_utf8_lossy(&bytes));
-    clean_text(said.trim(), SHOWN)
+    let text = access.hide(&String::from_utf8_lossy(&bytes));
+    clean_text(text.trim(), SHOWN)
 }
 
 #[cfg(test)]

@@ -250,6 +250,11 @@ impl Access {
         self.url.origin().ascii_serialization()
     }
 
+    /// Returns the texts that nothing shows.
+    pub(super) fn hidden(&self) -> impl Iterator<Item = &str> {
+        self.hidden.iter().map(String::as_str)
+    }
+
     /// Replaces the URL, its path and query, and all secrets in a text.
     pub(super) fn hide(&self, text: &str) -> String {
         let hidden = self.hidden.iter();

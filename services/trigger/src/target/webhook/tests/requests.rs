@@ -136,6 +136,23 @@ async fn no_error_shows_the_url_or_a_secret() {
 }
 
 #[tokio::test]
+async fn the_answer_is_kept_after_a_success_too_without_secrets() {
+    let (folder, sink) = (Folder::new(), Sink::start().await);
+    let target = folder.target(&format!(
+        "url = '{}'\nheaders.X-Token = {{ file = 'token' }}",
+        sink.url()
+    ));
+    for status in [202, 500] {
+        let answer = "queued as 17\nby glpat-0123456789abcdef\u{1b}".to_owned();
+        sink.answer([Answer::Said(status, answer)]);
+        let order = order();
+        target.apply(&order).await;
+        assert_eq!(order.said.text(), "queued as 17\nby …\u{fffd}");
+        assert_eq!(order.said.status(), Some(status.into()));
+    }
+}
+
+#[tokio::test]
 async fn the_time_limit_is_that_of_the_settings() {
     let (folder, sink) = (Folder::new(), Sink::start().await);
     let late = || Answer::Late(Duration::from_millis(1500), 200);
