@@ -1,3 +1,7 @@
+use std::path::Path;
+
+use serde::Deserialize;
+
 use super::*;
 
 fn refused(text: &str) -> String {
