@@ -133,7 +133,7 @@ begin
             ('tagtrail_trigger', 'rollout_change', 'insert', null),
             ('tagtrail_trigger', 'rollout_change', 'update', 'published'),
 
-            -- Reads, and pauses or resumes a trigger.
+            -- Reads, and records the orders of people with the act of each.
             ('tagtrail_api', '_sqlx_migrations', 'select', null),
             ('tagtrail_api', 'repository', 'select', null),
             ('tagtrail_api', 'tag', 'select', null),
@@ -148,7 +148,9 @@ begin
             -- The old name of reconcile, for APIs of the version before.
             ('tagtrail_api', 'walk', 'select', null),
             ('tagtrail_api', 'trigger', 'select', null),
-            ('tagtrail_api', 'trigger', 'update', 'state, retry'),
+            ('tagtrail_api', 'trigger', 'update', 'state, retry, paused_by, paused_at, paused_reason'),
+            ('tagtrail_api', 'act', 'select', null),
+            ('tagtrail_api', 'act', 'insert', null),
             ('tagtrail_api', 'rollout', 'select', null),
             ('tagtrail_api', 'rollout_attempt', 'select', null),
             ('tagtrail_api', 'rollout_change', 'select', null),

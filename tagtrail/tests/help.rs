@@ -132,8 +132,10 @@ fn every_command_has_help() {
         ("manifest", &["TAGTRAIL_API", "--output"]),
         ("triggers", &["TAGTRAIL_API", "--output"]),
         ("rollouts", &["TAGTRAIL_API", "--limit", "--output"]),
-        ("pause", &["TAGTRAIL_API"]),
-        ("resume", &["TAGTRAIL_API"]),
+        ("pause", &["TAGTRAIL_API", "--reason"]),
+        ("resume", &["TAGTRAIL_API", "--reason"]),
+        ("retry", &["TAGTRAIL_API", "--reason"]),
+        ("acts", &["TAGTRAIL_API", "--actor", "--since", "--limit"]),
     ] {
         assert!(
             all.contains(&format!("  {command} ")),
@@ -284,7 +286,7 @@ role = "operate"
         "source main: POST /hooks/main takes distribution events about registry.example.com",
         "registry registry.example.com: asked at https://registry.example.com without a password",
         "trigger shop: rolls out registry.example.com/shop/web:latest by command",
-        "token ops: may read, pause and resume",
+        "token ops: may read and give orders",
     ] {
         assert!(said.contains(line), "{line:?} is not in {said}");
     }

@@ -247,6 +247,15 @@ impl File {
         self.check_names("source", self.source.iter().map(|source| &source.name))?;
         self.check_names("trigger", self.trigger.iter().map(|trigger| &trigger.name))?;
         self.check_names("token", self.token.iter().map(|token| &token.name))?;
+        for token in &self.token {
+            if token.triggers.as_ref().is_some_and(Vec::is_empty) {
+                return Err(self.error_at(
+                    token.name.span().start,
+                    "token.triggers",
+                    "names no trigger; write patterns such as [\"team-a-*\"], or leave the key out for all triggers",
+                ));
+            }
+        }
         for source in &self.source {
             if let Some(header) = &source.header {
                 let token = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';

@@ -34,7 +34,8 @@
 //! [[token]]                            # for an API that other machines can reach
 //! name = "dashboard"
 //! secret = { file = "/run/secrets/dashboard" }
-//! role = "read"                        # or "operate": also pause and resume
+//! role = "read"                        # or "approve", "operate", "report"
+//! ## triggers = ["shop-*"]             # with "operate" or "approve": act on no other triggers
 //!
 //! [pages]
 //! hosts = ["tagtrail.example.com"]     # names by which clients reach the gateway and the api
@@ -68,7 +69,7 @@ pub use secret::{Live, SHORT, Secret, SecretError, Secrets, is_short};
 pub use source::{Pulls, SettingError, Settings, Source, SourceRegistry};
 pub use tagtrail_policy::glob::Glob;
 pub use text::Text;
-pub use token::{Role, Token};
+pub use token::{Role, Token, TriggerGlob};
 /// A value with a place in the file, for [`File::error_at`].
 pub use toml::Spanned;
 pub use trigger::{TargetEntry, Trigger};

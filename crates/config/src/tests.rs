@@ -76,6 +76,8 @@ fn every_mistake_is_named_with_file_line_key_and_cure() {
         &format!("{REGISTRY}{REGISTRY}"),
         &format!("{TOKEN}{TOKEN}"),
         &TOKEN.replace("read", "write"),
+        &format!("{TOKEN}triggers = [\"Team A\"]"),
+        &format!("{TOKEN}triggers = []"),
     ];
     let messages: Vec<String> = cases.iter().map(|text| refused(text)).collect();
     insta::assert_snapshot!(messages.join("\n"), @r#"
@@ -107,7 +109,9 @@ fn every_mistake_is_named_with_file_line_key_and_cure() {
     tagtrail.toml:4: registry.realm: must start with https:// (or http://)
     tagtrail.toml:5: registry.name: registry.example.com is configured twice; keep one
     tagtrail.toml:6: token.name: "ui" is the name of another token too; give it a name of its own
-    tagtrail.toml:4: token[0].role: unknown variant `write`, expected `read` or `operate`
+    tagtrail.toml:4: token[0].role: unknown variant `write`, expected one of `read`, `approve`, `operate`, `report`
+    tagtrail.toml:5: token[0].triggers[0]: "Team A" is not a pattern over names of triggers; write 1 to 63 of a-z 0-9 - and *, such as "team-a-*"
+    tagtrail.toml:2: token.triggers: names no trigger; write patterns such as ["team-a-*"], or leave the key out for all triggers
     "#);
 }
 

@@ -1,29 +1,148 @@
-//! `[[token]]`: who may use the API.
+//! `[[token]]`: the callers of the API, with the role of each and the triggers on which it may act.
+
+use std::fmt;
 
 use serde::Deserialize;
+use tagtrail_policy::glob::within_part;
 use tagtrail_proto::Name;
 use toml::Spanned;
 
 use crate::Secrets;
 
+/// Longest pattern over names of triggers, in bytes: that of a name.
+const LONGEST: usize = 63;
+
 /// A token for the API.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Token {
-    /// The token's name, for the log.
+    /// The token's name, for the log and the record of acts.
     pub name: Spanned<Name>,
     /// The token itself; two during a change.
     pub secret: Secrets,
     /// The permissions.
     pub role: Role,
+    /// The triggers on which the token may act; without this setting, all.
+    pub triggers: Option<Vec<TriggerGlob>>,
 }
 
 /// The permissions of a token.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Role {
     /// Read history and state.
     Read,
-    /// Also pause and resume triggers.
+    /// Read, and approve or reject rollouts.
+    Approve,
+    /// Read, and give orders to triggers.
     Operate,
+    /// Post the outcomes of rollouts, and nothing else.
+    Report,
+}
+
+impl Role {
+    /// Returns whether a token of this role may do what `needed` allows.
+    #[must_use]
+    pub fn includes(self, needed: Role) -> bool {
+        self == needed || needed == Role::Read && matches!(self, Role::Approve | Role::Operate)
+    }
+
+    /// Returns the word of the file.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Role::Read => "read",
+            Role::Approve => "approve",
+            Role::Operate => "operate",
+            Role::Report => "report",
+        }
+    }
+}
+
+/// A pattern over names of triggers, in which `*` is any text, such as `team-a-*`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct TriggerGlob(String);
+
+impl TryFrom<String> for TriggerGlob {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<TriggerGlob, String> {
+        let of_a_name =
+            |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-*".contains(&byte);
+        if (1..=LONGEST).contains(&text.len()) && text.bytes().all(of_a_name) {
+            return Ok(TriggerGlob(text));
+        }
+        Err(format!(
+            "{text:?} is not a pattern over names of triggers; write 1 to {LONGEST} of a-z 0-9 - and *, such as \"team-a-*\""
+        ))
+    }
+}
+
+impl TriggerGlob {
+    /// Returns whether the name matches.
+    #[must_use]
+    pub fn matches(&self, name: &str) -> bool {
+        within_part(self.0.as_bytes(), name.as_bytes())
+    }
+
+    /// Returns whether each name that `other` matches also matches this pattern. May be false for
+    /// a pattern with several `*` that is covered nevertheless.
+    #[must_use]
+    pub fn covers(&self, other: &TriggerGlob) -> bool {
+        // A star of `other` can only meet a star of this pattern, which takes any text.
+        within_part(self.0.as_bytes(), other.0.as_bytes())
+    }
+}
+
+impl AsRef<str> for TriggerGlob {
+    fn as_ref(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for TriggerGlob {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn glob(text: &str) -> TriggerGlob {
+        text.to_owned().try_into().unwrap()
+    }
+
+    #[test]
+    fn approving_and_operating_include_reading_and_not_each_other() {
+        use Role::{Approve, Operate, Read, Report};
+        let included = |role: Role| {
+            [Read, Approve, Operate, Report].map(|needed| u8::from(role.includes(needed)))
+        };
+        assert_eq!(included(Read), [1, 0, 0, 0]);
+        assert_eq!(included(Approve), [1, 1, 0, 0]);
+        assert_eq!(included(Operate), [1, 0, 1, 0]);
+        assert_eq!(included(Report), [0, 0, 0, 1]);
+    }
+
+    #[test]
+    fn a_pattern_covers_narrower_patterns() {
+        let team = glob("team-a-*");
+        assert!(team.matches("team-a-web") && !team.matches("team-b-web"));
+        for (other, covered) in [
+            ("team-a-web", true),
+            ("team-a-*", true),
+            ("team-a-web-*", true),
+            ("team-*", false),
+            ("*", false),
+        ] {
+            assert_eq!(team.covers(&glob(other)), covered, "{other}");
+        }
+        assert!(glob("*").covers(&glob("*-a*")));
+        for wrong in ["", "Team-*", "team_a", "a/b", &"a".repeat(64)] {
+            assert!(TriggerGlob::try_from(wrong.to_owned()).is_err(), "{wrong}");
+        }
+    }
 }

@@ -27,6 +27,8 @@ pub enum Lock {
     WatchTriggers(i32),
     /// The right to act on the target of the trigger with this row id.
     Target(i32),
+    /// The right to record an act with an idempotency key: [`Lock::number_of`] actor and key.
+    Act(i32),
 }
 
 impl Lock {
@@ -39,6 +41,7 @@ impl Lock {
         const TARGET: i32 = 0x7461_6733; // "tag3"
         const REGISTRY: i32 = 0x7461_6734; // "tag4"
         const TRIGGERS: i32 = 0x7461_6735; // "tag5"
+        const ACT: i32 = 0x7461_6736; // "tag6"
         match self {
             Lock::Partition(number) => (PARTITION, number as i32),
             Lock::Plan => (SERVICE, 0),
@@ -49,6 +52,7 @@ impl Lock {
             Lock::Target(trigger) => (TARGET, trigger),
             Lock::Reconcile(registry) => (REGISTRY, registry),
             Lock::WatchTriggers(registry) => (TRIGGERS, registry),
+            Lock::Act(act) => (ACT, act),
         }
     }
 
@@ -72,6 +76,20 @@ impl Lock {
             .bind(number)
             .fetch_one(db)
             .await
+    }
+
+    /// Waits for the lock, which the end of the transaction releases.
+    ///
+    /// # Errors
+    /// [`sqlx::Error`] of the driver.
+    pub async fn acquire_for_transaction(self, db: &mut PgConnection) -> Result<(), sqlx::Error> {
+        let (class, number) = self.key();
+        sqlx::query("select pg_advisory_xact_lock($1, $2)")
+            .bind(class)
+            .bind(number)
+            .execute(db)
+            .await
+            .map(|_| ())
     }
 
     /// Returns the partitions whose lock a process of this service holds: a session with the same

@@ -68,9 +68,18 @@ pub fn check(file: &File) -> Result<Vec<String>, ConfigError> {
     let line = |token: &tagtrail_config::Token| {
         let may = match token.role {
             Role::Read => "may read",
-            Role::Operate => "may read, pause and resume",
+            Role::Approve => "may read, approve and reject",
+            Role::Operate => "may read and give orders",
+            Role::Report => "may report outcomes of rollouts",
         };
-        format!("token {}: {may}", token.name.get_ref())
+        let on = match (&token.triggers, token.role) {
+            (_, Role::Read) | (None, _) => String::new(),
+            (Some(globs), _) => {
+                let globs: Vec<&str> = globs.iter().map(AsRef::as_ref).collect();
+                format!(" (triggers {})", globs.join(", "))
+            }
+        };
+        format!("token {}: {may}{on}", token.name.get_ref())
     };
     Ok(file.token.iter().map(line).collect())
 }

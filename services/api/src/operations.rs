@@ -1,5 +1,6 @@
 //! The table of all operations, and the routes.
 
+mod acts;
 mod coverage;
 mod digests;
 mod history;
@@ -46,6 +47,7 @@ pub(crate) const ALL: &[Operation] = &[
     triggers::RETRY,
     rollouts::LIST,
     rollouts::ONE,
+    acts::LIST,
 ];
 
 /// Time-out of a whole answer, longer than the time-outs of all parts.

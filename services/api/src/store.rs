@@ -1,5 +1,6 @@
-//! The SQL of the triggers' and rollouts' tables. Each function is a single statement, and so reads
-//! a single snapshot. Lists are read by key, never by offset.
+//! The SQL of the tables of triggers, rollouts and acts. Each reading function is a single
+//! statement, and so reads a single snapshot. Lists are read by key, never by offset.
 
+pub(crate) mod acts;
 pub(crate) mod rollouts;
 pub(crate) mod triggers;

@@ -16,19 +16,44 @@ const RECEIVE: Duration = Duration::from_secs(5);
 
 /// The body of a request, of at most the size that the operation's row says. Types of bodies
 /// deny unknown fields, so that a misspelt field is refused.
-#[cfg_attr(not(test), expect(dead_code, reason = "no operation takes a body yet"))]
+#[cfg_attr(
+    not(test),
+    expect(dead_code, reason = "no operation requires a body yet")
+)]
 pub(crate) struct JsonBody<T>(pub(crate) T);
 
 impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for JsonBody<T> {
     type Rejection = Error;
 
     async fn from_request(request: Request, state: &S) -> Result<JsonBody<T>, Error> {
-        let bytes = receive(request, state).await?;
-        serde_json::from_slice(&bytes)
-            .map(JsonBody)
-            // The text of serde_json repeats parts of the body: control characters must go.
-            .map_err(|error| Error::Body(clean_text(&error.to_string(), 200)))
+        if !is_json(request.headers()) {
+            return Err(Error::BodyNotJson);
+        }
+        parse(&receive(request, state).await?).map(JsonBody)
     }
+}
+
+/// As [`JsonBody`], of an operation that also takes a request without a body.
+#[derive(Debug)]
+pub(crate) struct OptionalBody<T>(pub(crate) T);
+
+impl<S: Send + Sync, T: DeserializeOwned + Default> FromRequest<S> for OptionalBody<T> {
+    type Rejection = Error;
+
+    async fn from_request(request: Request, state: &S) -> Result<OptionalBody<T>, Error> {
+        let json = is_json(request.headers());
+        let bytes = receive(request, state).await?;
+        match (bytes.is_empty(), json) {
+            (true, _) => Ok(OptionalBody(T::default())),
+            (false, true) => parse(&bytes).map(OptionalBody),
+            (false, false) => Err(Error::BodyNotJson),
+        }
+    }
+}
+
+fn parse<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Error> {
+    // The text of serde_json repeats parts of the body: control characters must go.
+    serde_json::from_slice(bytes).map_err(|error| Error::Body(clean_text(&error.to_string(), 200)))
 }
 
 /// Browsers send other media types across origins without asking first: refusing them keeps a
@@ -44,11 +69,7 @@ fn is_json(headers: &HeaderMap) -> bool {
     media_type.eq_ignore_ascii_case("application/json")
 }
 
-#[cfg_attr(not(test), expect(dead_code, reason = "no operation takes a body yet"))]
 async fn receive<S: Send + Sync>(request: Request, state: &S) -> Result<Bytes, Error> {
-    if !is_json(request.headers()) {
-        return Err(Error::BodyNotJson);
-    }
     tokio::time::timeout(RECEIVE, Bytes::from_request(request, state))
         .await
         .map_err(|_| Error::BodyCut)?

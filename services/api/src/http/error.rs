@@ -8,6 +8,7 @@ use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use schemars::{JsonSchema, SchemaGenerator};
 use serde_json::Value;
+use tagtrail_config::Role;
 use tagtrail_proto::{Digest, Image, NameError};
 
 use tagtrail_daemon::problem;
@@ -59,7 +60,6 @@ pub(crate) enum Error {
     Match(String),
     #[error("{0} must not be given more than once")]
     ParameterRepeated(&'static str),
-    #[cfg_attr(not(test), expect(dead_code, reason = "no operation takes a body yet"))]
     #[error("the body is not the JSON that the operation takes: {0}")]
     Body(String),
     #[error("the body did not arrive whole; send it again")]
@@ -87,8 +87,26 @@ pub(crate) enum Error {
         "an address may carry only a token with role = \"read\": send this token as `Authorization: Bearer …`, and replace it if the address was logged"
     )]
     TokenInQuery { token: String },
-    #[error("this token may only read; use a token with role = \"operate\"")]
-    Forbidden { token: String },
+    #[error(
+        "this token has role = {:?}; use a token with role = {:?}", .role.as_str(), .needed.as_str()
+    )]
+    Forbidden {
+        token: String,
+        role: Role,
+        needed: Role,
+    },
+    #[error(
+        "this token may not act on {trigger}: the key `triggers` of its [[token]] in tagtrail.toml does not list it"
+    )]
+    OutOfScope { token: String, trigger: String },
+    #[error("send the Idempotency-Key once, as 1 to 100 visible ASCII characters")]
+    IdempotencyKey,
+    #[error(
+        "this Idempotency-Key was sent with another order in the last 24 h; send each order with a key of its own"
+    )]
+    IdempotencyKeyReused,
+    #[error("the reason must have 1 to 500 characters")]
+    Reason,
     #[error(
         "too many requests without a right token came from this address; correct the token, and send one request a second"
     )]
@@ -123,7 +141,7 @@ pub(crate) enum Error {
     #[error("there is no such rollout; GET /v1/rollouts lists them")]
     RolloutUnknown,
     #[error(
-        "there is no such path; the API is under /v1: resolve, history, digests, manifests, coverage, registries, repositories, tags, revisions, triggers, rollouts; GET /openapi.json describes it"
+        "there is no such path; the API is under /v1: resolve, history, digests, manifests, coverage, registries, repositories, tags, revisions, triggers, rollouts, acts; GET /openapi.json describes it"
     )]
     NotFound,
     #[error(
@@ -221,6 +239,12 @@ impl Error {
             Error::Forbidden { .. } | Error::TokenInQuery { .. } => {
                 (StatusCode::FORBIDDEN, "forbidden")
             }
+            Error::OutOfScope { .. } => (StatusCode::FORBIDDEN, "out_of_scope"),
+            Error::IdempotencyKey => (StatusCode::BAD_REQUEST, "idempotency_key_invalid"),
+            Error::IdempotencyKeyReused => {
+                (StatusCode::UNPROCESSABLE_ENTITY, "idempotency_key_reused")
+            }
+            Error::Reason => (StatusCode::BAD_REQUEST, "reason_invalid"),
             Error::TooManyRefusals => (StatusCode::TOO_MANY_REQUESTS, "too_many_refusals"),
             Error::TagUnknown(_) | Error::TagNotYet(_) => (StatusCode::NOT_FOUND, "tag_unknown"),
             Error::RepositoryUnknown(_) => (StatusCode::NOT_FOUND, "repository_unknown"),

@@ -1,17 +1,39 @@
-//! The check of the token before an operation, the log of refusals, and the author of a change.
+//! The check of the token before an operation, the log of refusals, and the author of an act.
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use axum::extract::{ConnectInfo, Request, State};
+use axum::extract::{ConnectInfo, FromRequestParts as _, RawPathParams, Request, State};
+use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use axum::middleware::Next;
 use axum::response::Response;
 use tagtrail_config::Role;
 use tagtrail_daemon::Refusals;
+use uuid::Uuid;
 
 use crate::http::error::Error;
-use crate::http::tokens::{Sent, Tokens};
+use crate::http::parameters::{Parameter, optional, text};
+use crate::http::tokens::{Holder, Sent, Tokens};
+
+/// The parameters in headers of each operation that acts.
+pub(crate) const ACTING: &[Parameter] = &[
+    optional(
+        "Idempotency-Key",
+        "A key of the caller's choice. An order with the key of an earlier one of the last 24 h is not carried out again.",
+        "0198c5b0-7a3e-7c51-9f6d-2f1f5d1c9a11",
+        text,
+    ),
+    optional(
+        "X-Request-Id",
+        "The id of the request in the record of acts; the answer repeats it.",
+        "0198c5b0-7a3e-7c51-9f6d-2f1f5d1c9a11",
+        text,
+    ),
+];
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// Longest key and id, in bytes.
+const LONGEST: usize = 100;
 
 /// The check before an operation.
 #[derive(Clone)]
@@ -25,24 +47,60 @@ pub(crate) struct Guard {
     pub(crate) path: &'static str,
 }
 
-/// The author of a request: the name of the token, or `local` without tokens, and the address of
-/// the client, or of the proxy before the api.
-#[derive(Debug, Clone)]
+/// The author of a request, and the request as the record of acts names it.
+#[derive(Clone)]
 pub(crate) struct Actor {
-    token: Option<String>,
+    holder: Option<Arc<Holder>>,
     remote: Option<SocketAddr>,
+    /// The id of the request: the client's, or a new one.
+    pub(crate) request_id: String,
+    pub(crate) idempotency_key: Option<String>,
+    guard: Guard,
 }
 
 impl Actor {
     /// The name of the token.
     pub(crate) fn token(&self) -> Option<&str> {
-        self.token.as_deref()
+        self.holder.as_ref().map(|holder| holder.name.as_str())
+    }
+
+    /// The name of the token, or `local` without tokens.
+    pub(crate) fn name(&self) -> &str {
+        self.token().unwrap_or("local")
+    }
+
+    /// The role of the token.
+    pub(crate) fn role(&self) -> Option<&'static str> {
+        self.holder.as_ref().map(|holder| holder.role.as_str())
+    }
+
+    /// The address of the client, or of the proxy before the api.
+    pub(crate) fn address(&self) -> Option<IpAddr> {
+        self.remote.map(|remote| remote.ip())
+    }
+
+    /// Checks that the actor may act on a trigger, and logs a refusal.
+    pub(crate) async fn may_act_on(&self, trigger: &str) -> Result<(), Error> {
+        match &self.holder {
+            Some(holder) if !holder.may_act_on(trigger) => {
+                let refusal = Error::OutOfScope {
+                    token: holder.name.clone(),
+                    // A path may hold any text; only a name is repeated.
+                    trigger: trigger.parse::<tagtrail_proto::Name>().map_or_else(
+                        |_| "this trigger".to_owned(),
+                        |name| format!("the trigger {name}"),
+                    ),
+                };
+                Err(self.guard.refuse(refusal, self.remote).await)
+            }
+            _ => Ok(()),
+        }
     }
 }
 
 impl fmt::Display for Actor {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.token.as_deref().unwrap_or("local"))?;
+        f.write_str(self.name())?;
         match self.remote {
             Some(remote) => write!(f, " at {remote}"),
             None => Ok(()),
@@ -53,7 +111,7 @@ impl fmt::Display for Actor {
 /// Checks the token before anything else of the request is read.
 pub(crate) async fn admit(
     State(guard): State<Guard>,
-    mut request: Request,
+    request: Request,
     next: Next,
 ) -> Result<Response, Error> {
     let remote = request.extensions().get::<ConnectInfo<SocketAddr>>();
@@ -64,14 +122,58 @@ pub(crate) async fn admit(
     };
     let sent = Sent::find(request.headers(), query);
     let admitted = guard.tokens.admit(&sent, guard.role);
-    let token = admitted.map(|token| token.map(ToOwned::to_owned));
-    match token {
-        Ok(token) => {
-            request.extensions_mut().insert(Actor { token, remote });
-            Ok(next.run(request).await)
+    let holder = match admitted.map(|holder| holder.cloned()) {
+        Ok(holder) => holder,
+        Err(refusal) => return Err(guard.refuse(refusal, remote).await),
+    };
+    let acts = guard.role != Role::Read;
+    let actor = Actor {
+        holder,
+        remote,
+        request_id: request_id(request.headers()),
+        idempotency_key: match acts {
+            true => idempotency_key(request.headers())?,
+            false => None,
+        },
+        guard,
+    };
+    let (mut parts, body) = request.into_parts();
+    if acts && let Ok(values) = RawPathParams::from_request_parts(&mut parts, &()).await {
+        for (_, trigger) in values.iter().filter(|(name, _)| *name == "name") {
+            actor.may_act_on(trigger).await?;
         }
-        Err(refusal) => Err(guard.refuse(refusal, remote).await),
     }
+    let id = HeaderValue::from_str(&actor.request_id).ok();
+    parts.extensions.insert(actor);
+    let mut response = next.run(Request::from_parts(parts, body)).await;
+    if acts && let Some(id) = id {
+        response.headers_mut().insert(REQUEST_ID, id);
+    }
+    Ok(response)
+}
+
+/// Returns the client's id of a request if it has a usable form, or else a new one.
+fn request_id(headers: &HeaderMap) -> String {
+    let given = headers.get(REQUEST_ID).and_then(visible);
+    given.map_or_else(|| Uuid::now_v7().to_string(), ToOwned::to_owned)
+}
+
+fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Error> {
+    let mut values = headers.get_all("idempotency-key").iter();
+    match (values.next(), values.next()) {
+        (None, _) => Ok(None),
+        (Some(value), None) => visible(value)
+            .map(|key| Some(key.to_owned()))
+            .ok_or(Error::IdempotencyKey),
+        _ => Err(Error::IdempotencyKey),
+    }
+}
+
+fn visible(value: &HeaderValue) -> Option<&str> {
+    let text = value.to_str().ok()?;
+    let right =
+        (1..=LONGEST).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic());
+    right.then_some(text)
 }
 
 impl Guard {
@@ -80,7 +182,9 @@ impl Guard {
     async fn refuse(&self, refusal: Error, remote: Option<SocketAddr>) -> Error {
         if let Some(count) = self.refusals.line() {
             let token = match &refusal {
-                Error::Forbidden { token } | Error::TokenInQuery { token } => token,
+                Error::Forbidden { token, .. }
+                | Error::OutOfScope { token, .. }
+                | Error::TokenInQuery { token } => token,
                 _ => "",
             };
             let remote = remote.map_or_else(|| "unknown".to_owned(), |it| it.to_string());

@@ -6,6 +6,7 @@ use schemars::SchemaGenerator;
 use schemars::generate::SchemaSettings;
 use schemars::transform::RecursiveTransform;
 use serde_json::{Map, Value, json};
+use tagtrail_config::Role;
 use tagtrail_proto::schema::plain_enum;
 
 use crate::http::error::Problem;
@@ -34,6 +35,14 @@ const OF_BODY: &[(u16, &str)] = &[
     (400, "body_invalid"),
     (413, "body_too_large"),
     (415, "body_not_json"),
+];
+
+/// Problems of the operations that act.
+const OF_ACTS: &[(u16, &str)] = &[
+    (400, "idempotency_key_invalid"),
+    (400, "reason_invalid"),
+    (403, "out_of_scope"),
+    (422, "idempotency_key_reused"),
 ];
 
 /// Returns the route of the document, which needs no token: the document holds no secret.
@@ -105,7 +114,12 @@ fn describe(operation: &Operation, schemas: &mut SchemaGenerator) -> Value {
     );
     let problem = Problem::schema_ref(schemas);
     let of_body = operation.body.map_or(&[][..], |_| OF_BODY);
-    for (status, code) in COMMON.iter().chain(of_body).chain(operation.problems) {
+    let of_acts = match operation.role {
+        Role::Read => &[][..],
+        _ => OF_ACTS,
+    };
+    let own = of_body.iter().chain(of_acts).chain(operation.problems);
+    for (status, code) in COMMON.iter().chain(own) {
         let response = responses.entry(status.to_string()).or_insert_with(|| {
             json!({
                 "description": "",
@@ -154,7 +168,7 @@ fn describe_body(body: RequestBody) -> Value {
         .into_generator();
     let schema = (body.schema)(&mut schemas).to_value();
     json!({
-        "required": true,
+        "required": body.required,
         "description": format!("At most {} bytes.", body.max_size),
         "content": { "application/json": { "schema": schema } },
     })

@@ -84,6 +84,8 @@ pub(crate) struct RequestBody {
     pub(crate) schema: fn(&mut SchemaGenerator) -> Schema,
     /// Largest size in bytes. A larger body is refused before all of it is read.
     pub(crate) max_size: usize,
+    /// False if the operation also takes a request without a body.
+    pub(crate) required: bool,
 }
 
 /// The body of a successful response.

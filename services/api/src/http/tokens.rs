@@ -2,11 +2,12 @@
 
 use std::borrow::Cow;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use anyhow::bail;
 use axum::http::HeaderMap;
 use axum::http::header::AUTHORIZATION;
-use tagtrail_config::{ConfigError, File, Fresh, Live, Role, SHORT, is_short};
+use tagtrail_config::{ConfigError, File, Fresh, Live, Role, SHORT, TriggerGlob, is_short};
 
 use crate::http::error::Error;
 use crate::http::parameters::{Parameter, optional, text};
@@ -58,9 +59,26 @@ pub(crate) struct Tokens(Vec<Token>);
 
 #[derive(Debug)]
 struct Token {
-    name: String,
     live: Fresh<Live>,
-    role: Role,
+    holder: Arc<Holder>,
+}
+
+/// The holder of a token, as far as an operation needs to know.
+#[derive(Debug)]
+pub(crate) struct Holder {
+    /// The name of the token.
+    pub(crate) name: String,
+    pub(crate) role: Role,
+    /// The triggers on which the holder may act; `None`: all.
+    triggers: Option<Vec<TriggerGlob>>,
+}
+
+impl Holder {
+    /// Returns whether the holder may act on this trigger.
+    pub(crate) fn may_act_on(&self, trigger: &str) -> bool {
+        let globs = self.triggers.as_ref();
+        globs.is_none_or(|globs| globs.iter().any(|glob| glob.matches(trigger)))
+    }
 }
 
 impl Tokens {
@@ -80,9 +98,12 @@ impl Tokens {
             };
             let live = Fresh::new(format!("token {name}"), entry.secret.kept().to_vec(), make);
             Ok(Token {
-                name,
                 live: live.map_err(wrong)?,
-                role: entry.role,
+                holder: Arc::new(Holder {
+                    name,
+                    role: entry.role,
+                    triggers: entry.triggers.clone(),
+                }),
             })
         };
         Ok(Tokens(
@@ -94,9 +115,12 @@ impl Tokens {
     #[cfg(test)]
     pub(crate) fn of(tokens: &[(&str, &str, Role)]) -> Tokens {
         let token = |(name, secret, role): &(&str, &str, Role)| Token {
-            name: (*name).to_owned(),
             live: Live::new(&[(*secret).to_owned().into()]).into(),
-            role: *role,
+            holder: Arc::new(Holder {
+                name: (*name).to_owned(),
+                role: *role,
+                triggers: None,
+            }),
         };
         Tokens(tokens.iter().map(token).collect())
     }
@@ -117,9 +141,9 @@ impl Tokens {
         self.0.is_empty()
     }
 
-    /// Checks that the token has this role, and returns the name of the token. Without tokens every
-    /// request is admitted.
-    pub(crate) fn admit(&self, sent: &Sent<'_>, role: Role) -> Result<Option<&str>, Error> {
+    /// Checks that the token has this role, and returns its holder. Without tokens every request is
+    /// admitted.
+    pub(crate) fn admit(&self, sent: &Sent<'_>, role: Role) -> Result<Option<&Arc<Holder>>, Error> {
         if self.0.is_empty() {
             return Ok(None);
         }
@@ -136,18 +160,20 @@ impl Tokens {
                 found = Some(token);
             }
         }
-        let token = found.ok_or(Error::WrongToken)?;
-        if in_query && token.role != Role::Read {
+        let holder = &found.ok_or(Error::WrongToken)?.holder;
+        if in_query && holder.role != Role::Read {
             return Err(Error::TokenInQuery {
-                token: token.name.clone(),
+                token: holder.name.clone(),
             });
         }
-        if token.role < role {
+        if !holder.role.includes(role) {
             return Err(Error::Forbidden {
-                token: token.name.clone(),
+                token: holder.name.clone(),
+                role: holder.role,
+                needed: role,
             });
         }
-        Ok(Some(&token.name))
+        Ok(Some(holder))
     }
 }
 
@@ -181,7 +207,7 @@ mod tests {
         assert!(none.starts_with("send ") && wrong.contains("does not match"));
     }
 
-    fn code(outcome: Result<Option<&str>, Error>) -> Result<(), &'static str> {
+    fn code(outcome: Result<Option<&Arc<Holder>>, Error>) -> Result<(), &'static str> {
         outcome.map(drop).map_err(|error| match error {
             Error::Unauthenticated | Error::WrongToken => "unauthenticated",
             Error::Forbidden { .. } => "forbidden",

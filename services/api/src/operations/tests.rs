@@ -48,6 +48,7 @@ const PUT: Operation = Operation {
     body: Some(RequestBody {
         schema: schema::<Hold>,
         max_size: 100,
+        required: true,
     }),
     response: ResponseBody::Json(schema::<Hold>),
     problems: &[],

@@ -6,15 +6,19 @@ use axum::routing::on;
 use axum::{Extension, Json};
 use schemars::JsonSchema;
 use serde::Serialize;
+use serde_json::json;
 use tagtrail_config::Role;
 use tagtrail_proto::Name;
 
 use crate::database::Database;
+use crate::http::body::OptionalBody;
 use crate::http::error::Error;
-use crate::http::guard::Actor;
+use crate::http::guard::{ACTING, Actor};
 use crate::http::operation::{Method, Operation, ResponseBody, schema};
 use crate::http::parameters::{Parameter, Parameters, PathValues, text};
+use crate::operations::acts::{BECAUSE, Because, changed, reason};
 use crate::store;
+use crate::store::acts::NewAct;
 use crate::store::triggers::{Trigger, TriggerState};
 
 pub(super) const NAME: Parameter = Parameter {
@@ -61,8 +65,8 @@ pub(crate) const PAUSE: Operation = Operation {
     role: Role::Operate,
     in_path: &[NAME],
     query: &[],
-    header: &[],
-    body: None,
+    header: ACTING,
+    body: Some(BECAUSE),
     response: ResponseBody::Json(schema::<Trigger>),
     problems: &[(404, "trigger_unknown")],
     serve: |method| on(method, pause),
@@ -111,9 +115,10 @@ async fn pause(
     Extension(actor): Extension<Actor>,
     path: PathValues,
     uri: Uri,
+    OptionalBody(because): OptionalBody<Because>,
 ) -> Result<Json<Trigger>, Error> {
     let name = named(&path, &uri)?;
-    set(&database, &actor, &name, TriggerState::Paused).await
+    set(&database, &actor, &name, &because, TriggerState::Paused).await
 }
 
 async fn resume(
@@ -121,9 +126,10 @@ async fn resume(
     Extension(actor): Extension<Actor>,
     path: PathValues,
     uri: Uri,
+    OptionalBody(because): OptionalBody<Because>,
 ) -> Result<Json<Trigger>, Error> {
     let name = named(&path, &uri)?;
-    set(&database, &actor, &name, TriggerState::Active).await
+    set(&database, &actor, &name, &because, TriggerState::Active).await
 }
 
 async fn retry(
@@ -131,15 +137,37 @@ async fn retry(
     Extension(actor): Extension<Actor>,
     path: PathValues,
     uri: Uri,
+    OptionalBody(because): OptionalBody<Because>,
 ) -> Result<Json<Trigger>, Error> {
     let name = named(&path, &uri)?;
-    let ordered = database
-        .ask(async |db| store::triggers::retry(db, &name).await)
+    let reason = reason(because.reason.as_deref())?;
+    let act = on_trigger(&actor, "retry", &name, reason.as_deref());
+    let effect = database
+        .ask(async |db| store::triggers::retry(db, &name, &act).await)
         .await?;
-    if ordered {
-        tracing::info!(%actor, trigger = %name, "{actor} ordered the next attempt of the trigger {name}");
+    if changed(effect)? {
+        let reason = reason.as_deref();
+        tracing::info!(%actor, trigger = %name, reason, "{actor} ordered the next attempt of the trigger {name}");
     }
     show(&database, &name).await
+}
+
+/// Returns the act of an order without further settings.
+fn on_trigger<'a>(
+    actor: &'a Actor,
+    act: &'static str,
+    name: &'a Name,
+    reason: Option<&'a str>,
+) -> NewAct<'a> {
+    NewAct {
+        actor,
+        act,
+        trigger: name.as_ref(),
+        rollout: None,
+        hold: None,
+        reason,
+        details: json!({}),
+    }
 }
 
 /// Parses the name, of an operation without parameters in the query. No trigger has an invalid
@@ -154,18 +182,22 @@ async fn set(
     database: &Database,
     actor: &Actor,
     name: &Name,
+    because: &Because,
     state: TriggerState,
 ) -> Result<Json<Trigger>, Error> {
+    let reason = reason(because.reason.as_deref())?;
+    let (order, change) = match state {
+        TriggerState::Paused => ("pause", "paused"),
+        TriggerState::Active => ("resume", "resumed"),
+    };
+    let act = on_trigger(actor, order, name, reason.as_deref());
     let paused = state == TriggerState::Paused;
-    let changed = database
-        .ask(async |db| store::triggers::set_paused(db, name, paused).await)
+    let effect = database
+        .ask(async |db| store::triggers::set_paused(db, name, paused, &act).await)
         .await?;
-    if changed {
-        let change = match state {
-            TriggerState::Paused => "paused",
-            _ => "resumed",
-        };
-        tracing::info!(%actor, trigger = %name, change, "{actor} {change} the trigger {name}");
+    if changed(effect)? {
+        let reason = reason.as_deref();
+        tracing::info!(%actor, trigger = %name, change, reason, "{actor} {change} the trigger {name}");
     }
     show(database, name).await
 }

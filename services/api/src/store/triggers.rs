@@ -6,10 +6,12 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use sqlx::postgres::PgRow;
 use sqlx::types::Json;
-use sqlx::{PgConnection, Row as _};
+use sqlx::{Connection as _, PgConnection, Row as _};
 use tagtrail_postgres::{rollout_is_live, rollout_json};
 use tagtrail_proto::{Name, Rollout, RolloutState, Waiting};
 use time::OffsetDateTime;
+
+use super::acts::{self, Effect, NewAct};
 
 /// A configured trigger.
 #[derive(Debug, Serialize, JsonSchema)]
@@ -20,6 +22,14 @@ pub(crate) struct Trigger {
     /// Kind of the target.
     pub(crate) target: String,
     pub(crate) state: TriggerState,
+    /// The token that paused the trigger, or `local`; null unless it is paused.
+    pub(crate) paused_by: Option<String>,
+    /// Time of the pause.
+    #[serde(with = "tagtrail_proto::instant::option")]
+    #[schemars(with = "Option<String>", extend("format" = "date-time"))]
+    pub(crate) paused_at: Option<OffsetDateTime>,
+    /// The reason of the pause, if one was given.
+    pub(crate) paused_reason: Option<String>,
     /// Whether the present images run, and otherwise the cause.
     pub(crate) condition: Condition,
     /// The newest rollout that has succeeded. Scaling up must use the pinned images of this
@@ -90,6 +100,7 @@ pub(crate) async fn configured(
 ) -> Result<Vec<Trigger>, sqlx::Error> {
     let rows = sqlx::query(concat!(
         "select t.name, t.images as watched, t.target, t.state = 'paused' as paused,
+                t.paused_by, t.paused_at, t.paused_reason,
                 case when t.state = 'active' then t.waiting else '[]' end as waiting,
                 (select count(*) from jsonb_each_text(t.images) w
                  join repository r on r.registry = split_part(w.value, '/', 1) and r.name = substring(w.value from '^[^/]+/(.*):[^:]+$')
@@ -139,6 +150,9 @@ fn trigger(row: &PgRow) -> Result<Trigger, sqlx::Error> {
         } else {
             TriggerState::Active
         },
+        paused_by: row.try_get("paused_by")?,
+        paused_at: row.try_get("paused_at")?,
+        paused_reason: row.try_get("paused_reason")?,
         condition: Condition::of(paused, last.as_ref(), &waiting),
         current,
         last,
@@ -148,32 +162,53 @@ fn trigger(row: &PgRow) -> Result<Trigger, sqlx::Error> {
     })
 }
 
-/// Pauses or resumes a configured trigger. Returns whether the state changed.
+/// Pauses or resumes a configured trigger, and records the act.
 pub(crate) async fn set_paused(
     db: &mut PgConnection,
     name: &Name,
     paused: bool,
-) -> Result<bool, sqlx::Error> {
+    act: &NewAct<'_>,
+) -> Result<Effect, sqlx::Error> {
+    let mut tx = db.begin().await?;
+    if let Some(repeated) = acts::seen(&mut tx, act).await? {
+        return Ok(repeated);
+    }
     let changed = sqlx::query(
         // In the state `resuming` workers wait until the planner has read the present heads.
-        "update trigger set state = case when $2 then 'paused'::trigger_state else 'resuming' end
+        "update trigger set state = case when $2 then 'paused'::trigger_state else 'resuming' end,
+             paused_by = case when $2 then $3 end, paused_at = case when $2 then now() end,
+             paused_reason = case when $2 then $4 end
          where name = $1 and configured and (state = 'paused') <> $2",
     )
     .bind(name.as_ref())
     .bind(paused)
-    .execute(db)
+    .bind(act.actor.name())
+    .bind(act.reason)
+    .execute(&mut *tx)
     .await?;
-    Ok(changed.rows_affected() > 0)
+    let effect = acts::record_effect(&mut tx, act, changed.rows_affected() > 0).await?;
+    tx.commit().await?;
+    Ok(effect)
 }
 
-/// Orders the next attempt of a configured trigger now: its planner carries the order out. Returns
-/// whether there is such a trigger.
-pub(crate) async fn retry(db: &mut PgConnection, name: &Name) -> Result<bool, sqlx::Error> {
+/// Orders the next attempt of a configured trigger now: its planner carries the order out. Records
+/// the act.
+pub(crate) async fn retry(
+    db: &mut PgConnection,
+    name: &Name,
+    act: &NewAct<'_>,
+) -> Result<Effect, sqlx::Error> {
+    let mut tx = db.begin().await?;
+    if let Some(repeated) = acts::seen(&mut tx, act).await? {
+        return Ok(repeated);
+    }
     let changed = sqlx::query("update trigger set retry = true where name = $1 and configured")
         .bind(name.as_ref())
-        .execute(db)
+        .execute(&mut *tx)
         .await?;
-    Ok(changed.rows_affected() > 0)
+    let effect = acts::record_effect(&mut tx, act, changed.rows_affected() > 0).await?;
+    tx.commit().await?;
+    Ok(effect)
 }
 
 /// Returns the row id of a trigger, configured or not.

@@ -7,6 +7,7 @@
     reason = "in tests a panic is the report, in their helpers too"
 )]
 
+mod acts;
 mod audit;
 mod coverage;
 mod digests;

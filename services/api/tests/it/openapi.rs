@@ -203,6 +203,7 @@ async fn answers_and_problems_match_the_document() {
             "/v1/rollouts?trigger=shop".to_owned(),
         ),
         ("get", "/v1/rollouts/{id}", format!("/v1/rollouts/{id}")),
+        ("get", "/v1/acts", "/v1/acts?trigger=shop".to_owned()),
     ] {
         let answer = api.send(&method.to_uppercase(), &question).await;
         assert_eq!(answer.status, 200, "{question}: {answer:?}");
