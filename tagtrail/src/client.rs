@@ -4,6 +4,7 @@
 //! Each command is a file here and a line in [`Command`]. Exit codes: 0 success, 1 failure, 2 wrong
 //! usage, 3 not found.
 
+mod acts;
 pub(crate) mod api;
 mod coverage;
 mod digest;
@@ -65,6 +66,8 @@ pub(crate) enum Command {
     Resume(Client<orders::Resume>),
     /// Make the next attempt of failed rollouts now, also of those that failed for good.
     Retry(Client<orders::Retry>),
+    /// List the acts of people on triggers, newest first: who, when, and why.
+    Acts(Client<acts::Acts>),
 }
 
 /// A command's own arguments, and the arguments of all commands of the client.
@@ -107,6 +110,7 @@ impl Command {
             Command::Pause(client) => client.run(orders::Pause::run),
             Command::Resume(client) => client.run(orders::Resume::run),
             Command::Retry(client) => client.run(orders::Retry::run),
+            Command::Acts(client) => client.run(acts::Acts::run),
         }
     }
 }

@@ -198,9 +198,16 @@ impl Api {
             .await
     }
 
-    /// Sends a POST request without a body.
-    pub(crate) async fn post(&self, path: &[&str]) -> Result<Value, Failure> {
-        self.send(self.client.post(self.url(path))).await
+    /// Sends a POST request, with a JSON body or without one.
+    pub(crate) async fn post(&self, path: &[&str], body: Option<&Value>) -> Result<Value, Failure> {
+        let request = self.client.post(self.url(path));
+        let request = match body {
+            Some(body) => request
+                .header(CONTENT_TYPE, "application/json")
+                .body(body.to_string()),
+            None => request,
+        };
+        self.send(request).await
     }
 
     /// Reads a list page by page, up to `limit` items. Returns the answer of the API to the last

@@ -8,7 +8,7 @@ use super::print::{field, items};
 use super::screen::Screen;
 use super::{Printable, rollouts, suggest, triggers};
 
-/// The triggers of an order.
+/// The triggers of an order, and its reason.
 #[derive(Debug, clap::Args)]
 struct Selection {
     /// Names of triggers, or patterns such as 'shop-*'.
@@ -24,6 +24,9 @@ struct Selection {
     /// Of these, only triggers whose last attempt failed.
     #[arg(long)]
     failed: bool,
+    /// The reason, which `tagtrail acts` lists.
+    #[arg(long, value_name = "TEXT")]
+    reason: Option<String>,
 }
 
 /// Arguments of `tagtrail pause`.
@@ -72,17 +75,22 @@ async fn order(
     action: &str,
     screen: &Screen,
 ) -> Result<Printable, Failure> {
+    let body = selection
+        .reason
+        .as_ref()
+        .map(|reason| json!({ "reason": reason }));
+    let body = body.as_ref();
     if let ([name], false) = (selection.triggers.as_slice(), selection.failed)
         && !name.contains('*')
     {
-        let answer = api.post(&["triggers", name, action]).await;
+        let answer = api.post(&["triggers", name, action], body).await;
         let json = suggest::trigger(api, name, answer).await?;
         let text = triggers::describe(std::slice::from_ref(&json), screen);
         return Ok(Printable { json, text });
     }
     let (mut ordered, mut refused) = (Vec::new(), Vec::new());
     for name in selected(api, selection).await? {
-        match api.post(&["triggers", &name, action]).await {
+        match api.post(&["triggers", &name, action], body).await {
             Ok(trigger) => ordered.push(trigger),
             Err(failure) => refused.push(format!("{name}: {}", failure.message)),
         }

@@ -33,6 +33,23 @@ fn newer_heads(trigger: &Value, screen: &Screen) -> String {
     format!("\n{}", wrap(screen, &text, 0))
 }
 
+/// Returns a line about the person who paused the trigger; nothing if it is not paused, or if that
+/// is not recorded.
+fn paused_by(trigger: &Value, screen: &Screen) -> String {
+    let [name, actor, at, reason] =
+        ["name", "paused_by", "paused_at", "paused_reason"].map(|key| field(trigger, key));
+    if actor == "-" {
+        return String::new();
+    }
+    let because = match reason.as_str() {
+        "-" => String::new(),
+        reason => format!(": {reason}"),
+    };
+    let (at, zone) = (screen.time(&at), screen.zone());
+    let text = format!("{name} was paused by {actor} at {at} {zone}{because}");
+    format!("\n{}", wrap(screen, &text, 0))
+}
+
 /// Returns a line about the next attempt after a failed one; otherwise nothing.
 fn next_attempt(trigger: &Value, screen: &Screen) -> String {
     let [name, condition, at] =
@@ -80,6 +97,7 @@ pub(super) fn describe(triggers: &[Value], screen: &Screen) -> String {
     ];
     let mut text = table(screen, columns, rows);
     for trigger in triggers {
+        text += &paused_by(trigger, screen);
         text += &newer_heads(trigger, screen);
         if let Some(last) = trigger.get("last") {
             text += &rollouts::failure(last, screen);
