@@ -18,7 +18,7 @@ pub(crate) struct Config {
 #[derive(Debug, clap::Subcommand)]
 enum ConfigCommand {
     /// Read the file and all secrets as the services do, and print the entries and warnings, or the
-    /// first error. The check is stricter than a service, which warns and goes on.
+    /// errors. The check is stricter than a service, which warns and goes on.
     Check {
         /// Path of the file.
         #[arg(env = "TAGTRAIL_CONFIG", default_value = "tagtrail.toml")]
@@ -43,16 +43,25 @@ impl Config {
     }
 }
 
-/// Returns a line for each entry of the file, or the first mistake.
+/// Returns a line for each entry of the file. The error has the first mistake that each service
+/// finds, and the warnings.
 pub(super) fn check(file: &File) -> anyhow::Result<Vec<String>> {
-    let mut lines = Vec::new();
+    let (mut lines, mut mistakes) = (Vec::new(), Vec::new());
     for check in [
         tagtrail_gateway::check,
         tagtrail_resolver::check,
         tagtrail_trigger::check,
         tagtrail_api::check,
     ] {
-        lines.extend(check(file)?);
+        match check(file) {
+            Ok(good) => lines.extend(good),
+            Err(mistake) => mistakes.push(mistake.to_string()),
+        }
     }
-    Ok(lines)
+    if mistakes.is_empty() {
+        return Ok(lines);
+    }
+    lines.retain(|line| line.starts_with("warning: "));
+    mistakes.extend(lines);
+    anyhow::bail!(mistakes.join("\n"))
 }
