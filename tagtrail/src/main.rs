@@ -74,6 +74,9 @@ enum Command {
     Completions(commands::completions::Completions),
     /// Print the manual page, for `man -l -`, or write a page for every command into a folder.
     Man(commands::man::Man),
+    /// Run a program of a trigger. The trigger service starts this command by itself.
+    #[command(hide = true)]
+    Supervise(commands::supervise::Supervise),
     #[command(flatten)]
     Client(client::Command),
 }
@@ -131,6 +134,7 @@ fn main() -> ExitCode {
         Command::UpgradeData(command) => operator::run(command.run()),
         Command::Env(command) => operator::run(async move { command.run() }),
         Command::Quarantine(command) => operator::run(command.run()),
+        Command::Supervise(command) => command.run(),
         Command::Republish(command) => operator::run(command.run()),
         Command::Client(command) => command.run(),
     }

@@ -266,6 +266,7 @@ fn every_link_of_the_documentation_has_a_target() {
         "CONTRIBUTING.md",
         "CHANGELOG.md",
         "SECURITY.md",
+        "docs/command.md",
         "docs/configuration.md",
         "docs/decisions.md",
         "docs/generic-source.md",

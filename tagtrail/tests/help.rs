@@ -290,7 +290,12 @@ role = "operate"
     ] {
         assert!(said.contains(line), "{line:?} is not in {said}");
     }
-    assert!(!said.contains("warning"), "{said}");
+    // The tests may run as root.
+    let root = |line: &&str| line.contains("the program runs as root; set user");
+    let warnings = said
+        .lines()
+        .filter(|line| line.contains("warning") && !root(line));
+    assert_eq!(warnings.count(), 0, "{said}");
     let any = text.replacen("\"registry.example.com\"", "\"any\"", 1);
     let (code, said, _) = check(&any, &environment);
     let warned = "tagtrail.toml:14: trigger shop, images.web: source main, which is of any registry, can move registry.example.com/shop/web:latest";

@@ -31,7 +31,7 @@ use tagtrail_daemon::{Context, Tasks};
 use tokio::sync::Notify;
 
 pub use config::{Config, Pace};
-pub use target::{TargetProblem, TargetReport, inspect_target};
+pub use target::{TargetProblem, TargetReport, inspect_target, supervise};
 
 use crate::shared::Shared;
 

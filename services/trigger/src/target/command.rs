@@ -1,387 +1,316 @@
 //! Target `command`: a program that receives the rollout as JSON on standard input and the pinned
-//! images in its environment.
+//! images in its environment. Each program runs under a supervisor, a process of its own.
 
-use std::collections::BTreeSet;
-use std::ffi::OsString;
+mod earlier;
+mod program;
+mod protocol;
+mod running;
+mod settings;
+mod supervise;
+mod tree;
+mod user;
+
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
 use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::PathBuf;
-use std::process::Stdio;
+use std::process::ExitStatus;
+use std::sync::Arc;
 use std::time::Duration;
 
-use serde::Deserialize;
-use tagtrail_config::{File, Trigger};
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::process::{Child, Command};
-
-use super::contract::{
-    ConfigureResult, Order, Target, TargetFuture, TargetKind, TargetProblem, settings,
-};
-use super::said::Said;
+use secrecy::ExposeSecret as _;
+use tagtrail_config::{File, Fresh, Secret, Trigger};
 use tagtrail_policy::retry::Outcome;
+
+use super::contract::{ConfigureResult, Order, Target, TargetFuture, TargetKind, TargetProblem};
+use earlier::MARGIN;
+use protocol::{Report, Task};
+use running::Running;
+use settings::{Leftover, Passing, Settings, Values, variable_of};
+pub use supervise::supervise;
+use user::{User, is_root};
 
 pub(super) const COMMAND: TargetKind = TargetKind {
     name: "command",
     configure,
     setup: "The program must be installed where the trigger service runs. It receives the rollout as JSON on \
             standard input and each pinned image as TAGTRAIL_IMAGE_<NAME>; exit code 0 is success, and \
-            running the program twice must be harmless. Of the service's own environment it receives the \
+            running the program twice must be harmless. It ends at SIGTERM, or is killed after \
+            `grace_seconds` (10 s). Of the service's own environment it receives the \
             usual variables (PATH, HOME …) and those that `environment` names.",
 };
 
-/// The variables of the service's environment that every program receives, besides `LC_*`.
-const USUAL: [&str; 6] = ["PATH", "HOME", "USER", "LANG", "TZ", "TMPDIR"];
-
-/// Variables with the credentials of Tagtrail's own processes.
-const CREDENTIALS: [&str; 3] = ["DATABASE_URL", "NATS_URL", "TAGTRAIL_TOKEN"];
-
 /// Most bytes of the output that an error shows: its end.
 const SHOWN: usize = 2048;
-/// Bytes read at once.
-const READ: usize = 16 * 1024;
 
-/// The settings below `target.command`.
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct CommandSettings {
-    /// The program and its arguments, started without a shell.
-    run: Run,
-    /// Seconds after which the program is killed.
-    #[serde(default = "ten_minutes")]
-    timeout_seconds: u64,
-    /// Names of variables that the program receives from the service's own environment. `HELM_*`
-    /// is every variable that begins with `HELM_`, except those that hold secrets.
-    #[serde(default)]
-    environment: Vec<String>,
-}
+/// The system's errors of a start that may work soon: too many processes, too little memory, and a
+/// program file that is being written.
+const TEMPORARY: [rustix::io::Errno; 6] = [
+    rustix::io::Errno::AGAIN,
+    rustix::io::Errno::NOMEM,
+    rustix::io::Errno::MFILE,
+    rustix::io::Errno::NFILE,
+    rustix::io::Errno::TXTBSY,
+    rustix::io::Errno::INTR,
+];
 
-/// The program and its arguments as written. A single text is a mistake, which the error explains.
-#[derive(Deserialize)]
-#[serde(
-    untagged,
-    expecting = "run is a list of the program and its arguments, such as run = [\"./deploy.sh\"]"
-)]
-enum Run {
-    Words(Vec<String>),
-    Line(String),
-}
-
-fn ten_minutes() -> u64 {
-    600
-}
-
-/// A program with its arguments, folder, time limit and environment.
 struct CommandTarget {
+    settings: Arc<Settings>,
+    /// The program and its arguments.
     run: Vec<String>,
+    /// The folder of the file that defines the trigger.
     folder: PathBuf,
-    timeout: Duration,
-    environment: Vec<String>,
-    /// Variables that only their whole name in `environment` passes on.
-    secrets: BTreeSet<String>,
+    passing: Passing,
+    values: Fresh<Values>,
 }
 
-fn configure(value: &toml::Value, _trigger: &Trigger, file: &File) -> ConfigureResult {
-    let CommandSettings {
-        run,
-        timeout_seconds,
-        environment,
-    } = settings(value)?;
-    let run = match run {
-        Run::Words(words) => words,
-        Run::Line(line) => {
-            let words: Vec<&str> = line.split_whitespace().collect();
-            return Err(format!(
-                "run is a list of the program and its arguments; write run = {words:?}, or for a shell, run = [\"sh\", \"-c\", {line:?}]"
-            ));
-        }
-    };
-    if run.is_empty() {
-        return Err(
-            "run is empty; give the program and its arguments, such as run = [\"./deploy.sh\"]"
-                .to_owned(),
-        );
-    }
-    if let Some(wrong) = environment.iter().find(|name| !is_variable(name)) {
-        return Err(format!(
-            "environment: {wrong:?} is no name of a variable; write names such as \"KUBECONFIG\", or \"HELM_*\" for all that begin with HELM_"
-        ));
-    }
-    let mut secrets = file.secret_variables();
-    secrets.extend(CREDENTIALS.map(str::to_owned));
+fn configure(value: &toml::Value, trigger: &Trigger, file: &File) -> ConfigureResult {
+    let settings = Arc::new(Settings::parse(value, file)?);
+    settings::check_images(trigger)?;
+    let folder = file.folder();
     Ok(Box::new(CommandTarget {
-        run,
-        folder: file.folder().to_owned(),
-        timeout: Duration::from_secs(timeout_seconds.clamp(1, 24 * 3600)),
-        environment,
-        secrets,
+        run: settings.run()?.to_vec(),
+        folder: std::path::absolute(folder).unwrap_or_else(|_| folder.to_owned()),
+        passing: settings.passing(file),
+        values: Values::fresh(&settings, trigger)?,
+        settings,
     }))
-}
-
-/// Returns whether this is the name of a variable, or the beginning of names followed by `*`.
-fn is_variable(name: &str) -> bool {
-    let name = name.strip_suffix('*').unwrap_or(name);
-    let allowed = |character: char| character.is_ascii_alphanumeric() || character == '_';
-    !name.is_empty() && name.chars().all(allowed)
 }
 
 impl Target for CommandTarget {
     fn apply<'a>(&'a self, order: &'a Order) -> TargetFuture<'a, Outcome> {
-        Box::pin(self.run(order))
+        Box::pin(self.attempt(order))
+    }
+
+    fn grace(&self) -> Duration {
+        self.settings.grace()
     }
 
     fn judge(&self) -> Vec<TargetProblem> {
-        let problem = self.run.first().and_then(|name| self.unusable(name));
-        problem.into_iter().collect()
+        let warning = |found: String, cure: &str| TargetProblem {
+            fatal: false,
+            found,
+            cure: cure.to_owned(),
+        };
+        let mut problems = Vec::new();
+        let passed = self.passed();
+        let path = self.path(&passed);
+        problems.extend(program::find(&self.run[0], &self.folder, path.as_deref()).err());
+        match &self.settings.user {
+            None if is_root() => problems.push(warning(
+                "the program runs as root".to_owned(),
+                "set user, or start Tagtrail as another user",
+            )),
+            None => {}
+            Some(_) if !is_root() => problems.push(warning(
+                "user is set, and only root may start programs as another user".to_owned(),
+                "start Tagtrail as root, or remove user",
+            )),
+            Some(name) => problems.extend(User::named(name).err().map(|found| {
+                warning(
+                    found,
+                    "create the user where the trigger service runs, or correct user",
+                )
+            })),
+        }
+        for place in self.settings.places() {
+            if let Secret::File(path) = place
+                && std::fs::metadata(path).is_ok_and(|file| file.permissions().mode() & 0o004 != 0)
+            {
+                problems.push(warning(
+                    format!("every user can read the secret in {}", path.display()),
+                    "chmod 600, with the user of the trigger service as owner",
+                ));
+            }
+        }
+        problems
     }
 }
 
 impl CommandTarget {
-    /// The reason why this program can't be started here. Another machine may have the program, so
-    /// the problem is a warning.
-    fn unusable(&self, name: &str) -> Option<TargetProblem> {
-        let problem = |found: String, cure: &str| {
-            Some(TargetProblem {
-                fatal: false,
-                found,
-                cure: cure.to_owned(),
-            })
-        };
-        let Some(path) = self.find(name) else {
-            if name.contains(' ') {
-                return problem(
-                    format!("no program has the name {name:?}"),
-                    "write one text for each argument, run = [\"./deploy.sh\", \"--now\"], or for a shell, run = [\"sh\", \"-c\", \"…\"]",
-                );
-            }
-            let place = match name.contains('/') {
-                true => format!("{} has no program {name}", self.folder.display()),
-                false => format!("PATH has no program {name}"),
-            };
-            return problem(
-                place,
-                "install the program where the trigger service runs, or correct run",
-            );
-        };
-        let shown = path.display();
-        match std::fs::metadata(&path) {
-            Ok(file) if !file.is_file() => problem(format!("{shown} is no file"), "correct run"),
-            Ok(file) if file.permissions().mode() & 0o111 == 0 => {
-                problem(format!("{shown} is not executable"), "chmod +x makes it so")
-            }
-            _ => None,
-        }
-    }
-
-    /// Finds the program as the system does: by its path from the folder, or in PATH.
-    fn find(&self, name: &str) -> Option<PathBuf> {
-        if name.contains('/') {
-            let path = self.folder.join(name);
-            return path.exists().then_some(path);
-        }
-        let folders = std::env::var_os("PATH")?;
-        std::env::split_paths(&folders)
-            .map(|folder| folder.join(name))
-            .find(|path| path.is_file())
-    }
-
-    async fn run(&self, order: &Order) -> Outcome {
+    async fn attempt(&self, order: &Order) -> Outcome {
         let failed = |error: String| Outcome::Failed { error, after: None };
-        // Another attempt soon would find the same.
-        if let Some(TargetProblem { found, cure, .. }) =
-            self.run.first().and_then(|name| self.unusable(name))
-        {
-            return Outcome::Refused(format!("{found}; {cure}"));
+        let task = match self.task(order) {
+            Ok(task) => task,
+            // Another attempt soon would find the same.
+            Err(TargetProblem { found, cure, .. }) => {
+                return Outcome::Refused(format!("{found}; {cure}"));
+            }
+        };
+        let (place, grace) = (self.folder.to_string_lossy(), self.settings.grace());
+        let earlier = tokio::select! {
+            ended = earlier::ended(order, &place, grace) => ended,
+            () = order.stop.cancelled() => Err("the attempt was stopped before its begin".to_owned()),
+        };
+        if let Err(error) = earlier {
+            return failed(error);
         }
-        let mut child = match self.spawn(order) {
-            Ok(child) => Group(child),
-            Err(error) => {
+        let mut running = match Running::start(order, &place, &task).await {
+            Ok(running) => running,
+            Err(error) => return failed(format!("can't start the supervisor: {error}")),
+        };
+        let mut report = std::pin::pin!(running::report(running.reports(), order));
+        let cut = tokio::select! {
+            biased;
+            report = &mut report => return self.outcome(report, order).await,
+            () = tokio::time::sleep(self.settings.timeout()) => format!(
+                "the command took longer than {} s (timeout_seconds) and was ended",
+                self.settings.timeout().as_secs()
+            ),
+            () = order.stop.cancelled() => "the command was stopped".to_owned(),
+        };
+        running.end();
+        // The program may have ended by itself just before.
+        let within = grace + MARGIN;
+        match tokio::time::timeout(within, &mut report).await {
+            Ok(Ok(Some(Report::Ended { ordered: true, .. }))) => {
+                running.gone(within).await;
+                failed(cut + &self.end(order))
+            }
+            Ok(report) => self.outcome(report, order).await,
+            Err(_) => failed(format!("{cut}, but has not ended yet{}", self.end(order))),
+        }
+    }
+
+    /// Returns the outcome of an attempt that ended by itself.
+    async fn outcome(&self, report: std::io::Result<Option<Report>>, order: &Order) -> Outcome {
+        let failed = |error: String| Outcome::Failed { error, after: None };
+        let status = match report {
+            Ok(Some(Report::Ended { status, .. })) => ExitStatus::from_raw(status),
+            Ok(Some(Report::NotStarted { step, code })) => return self.not_started(&step, code),
+            // The processes would run beside those of the next attempt.
+            lost => {
+                let why = lost
+                    .err()
+                    .map_or_else(String::new, |error| format!(": {error}"));
+                let left = earlier::end_orphans(order, self.settings.grace()).await;
+                let left = left
+                    .err()
+                    .map_or_else(String::new, |left| format!("; {left}"));
                 return failed(format!(
-                    "can't run {:?} in {}: {error}",
-                    self.run,
-                    self.folder.display()
+                    "the supervisor of the command has ended without a result{why}{left}{}",
+                    self.end(order)
                 ));
             }
         };
-        let work = exchange(&mut child.0, &order.body, &order.said);
-        let ended = tokio::select! {
-            ended = tokio::time::timeout(self.timeout, work) => ended,
-            () = order.stop.cancelled() => {
-                return failed("the attempt was ended before its result".to_owned());
-            }
+        if let Some(code) = status.code() {
+            order.said.ended(code);
+        }
+        if status.success() {
+            return Outcome::Done;
+        }
+        let end = self.end(order);
+        let is_final = |code: i32| {
+            let codes = &self.settings.final_exit_codes;
+            u8::try_from(code).is_ok_and(|code| codes.contains(&code))
         };
-        match ended {
-            Ok(Ok(status)) => {
-                if let Some(code) = status.code() {
-                    order.said.ended(code);
-                }
-                if status.success() {
-                    return Outcome::Done;
-                }
-                let end = order.said.end(SHOWN);
-                let colon = if end.is_empty() { "" } else { ": " };
-                failed(format!("the command ended with {status}{colon}{end}"))
-            }
-            Ok(Err(error)) => failed(format!("can't talk to the command: {error}")),
-            Err(_) => failed(format!(
-                "the command took longer than {:?} and was ended",
-                self.timeout
+        match status.code() {
+            Some(code) if is_final(code) => Outcome::Gone(format!(
+                "the command ended with exit status: {code}, which is final{end}"
             )),
+            _ => failed(format!("the command ended with {status}{end}")),
         }
     }
 
-    /// Returns whether the program receives this variable of the service's environment.
-    fn passes(&self, variable: &str) -> bool {
-        let listed = |wanted: &String| match wanted.strip_suffix('*') {
-            Some(start) => variable.starts_with(start) && !self.secrets.contains(variable),
-            None => wanted == variable,
+    fn not_started(&self, step: &str, code: i32) -> Outcome {
+        let error = std::io::Error::from_raw_os_error(code);
+        let error = format!(
+            "can't {step} {:?} in {}: {error}",
+            self.run,
+            self.folder.display()
+        );
+        match TEMPORARY.iter().any(|one| one.raw_os_error() == code) {
+            true => Outcome::Failed { error, after: None },
+            false if code == rustix::io::Errno::NOEXEC.raw_os_error() => Outcome::Refused(format!(
+                "{error}; a script begins with a line such as #!/bin/sh"
+            )),
+            false => Outcome::Refused(error),
+        }
+    }
+
+    /// Returns the end of the output, after a colon.
+    fn end(&self, order: &Order) -> String {
+        let end = order.said.end(SHOWN);
+        let colon = if end.is_empty() { "" } else { ": " };
+        format!("{colon}{end}")
+    }
+
+    /// Returns the task of the supervisor. The secrets of the program are cut out of its output.
+    fn task(&self, order: &Order) -> Result<Task, TargetProblem> {
+        let user = match &self.settings.user {
+            None => None,
+            Some(name) => Some(User::named(name).map_err(|found| TargetProblem {
+                fatal: false,
+                found,
+                cure: "create the user, or correct user".to_owned(),
+            })?),
         };
-        USUAL.contains(&variable)
-            || variable.starts_with("LC_")
-            || self.environment.iter().any(listed)
-    }
-
-    fn environment(&self) -> impl Iterator<Item = (OsString, OsString)> {
-        std::env::vars_os().filter(|(name, _)| name.to_str().is_some_and(|name| self.passes(name)))
-    }
-
-    fn spawn(&self, order: &Order) -> std::io::Result<Child> {
-        // `setpriv` lets the kernel kill the command when its worker dies, even by SIGKILL.
-        let mut command = Command::new("setpriv");
-        command
-            .args(["--pdeathsig", "KILL", "--"])
-            .args(&self.run)
-            .current_dir(&self.folder)
-            .env_clear()
-            .envs(self.environment());
-        for (name, image) in &order.rollout.images {
-            let name = name.to_ascii_uppercase().replace('-', "_");
-            command.env(format!("TAGTRAIL_IMAGE_{name}"), image.pinned.to_string());
+        let passed = self.passed();
+        let path = self.path(&passed);
+        let program = program::find(&self.run[0], &self.folder, path.as_deref())?;
+        let values = self.values.get();
+        order.said.hide(values.hidden());
+        let secrets = passed
+            .iter()
+            .filter(|(name, _)| self.passing.is_secret(&name.to_string_lossy()));
+        let secrets: Vec<_> = secrets.map(|(_, value)| value.to_string_lossy()).collect();
+        order.said.hide(secrets.iter().map(AsRef::as_ref));
+        let mut environment: BTreeMap<OsString, OsString> = passed;
+        if let (Some(user), Some(name)) = (&user, &self.settings.user) {
+            let own = [("HOME", &user.home), ("USER", name), ("LOGNAME", name)];
+            environment.extend(own.map(|(name, value)| (name.into(), value.into())));
         }
-        command
-            .env("TAGTRAIL_TRIGGER", &order.rollout.trigger)
-            .env("TAGTRAIL_ROLLOUT_ID", &order.rollout.id)
-            .env("TAGTRAIL_ROLLOUT_NUMBER", order.rollout.number.to_string())
-            // Tracing tools read the trace context from this variable.
-            .env("TRACEPARENT", order.trace.to_string())
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            // A process group of its own lets the service kill the children too.
-            .process_group(0)
-            .kill_on_drop(true)
-            .spawn()
+        let set = values.values.iter();
+        environment.extend(set.map(|(name, value)| (name.into(), value.expose_secret().into())));
+        environment.extend(ours(order));
+        Ok(Task {
+            program: program.into(),
+            words: self.run.clone(),
+            folder: self.folder.clone().into(),
+            environment: environment.into_iter().collect(),
+            user: user.map(|user| user.ids),
+            grace: self.settings.grace(),
+            keep: self.settings.leftover == Leftover::Keep,
+        })
     }
-}
 
-/// A running command with all its children. Dropping it kills the process group.
-struct Group(Child);
+    /// Returns the variables of the service's own environment that the program receives.
+    fn passed(&self) -> BTreeMap<OsString, OsString> {
+        let passes = |name: &OsStr| name.to_str().is_some_and(|name| self.passing.passes(name));
+        std::env::vars_os()
+            .filter(|(name, _)| passes(name))
+            .collect()
+    }
 
-impl Drop for Group {
-    fn drop(&mut self) {
-        if let Some(pid) = self.0.id() {
-            let killed = std::process::Command::new("sh")
-                .args(["-c", "kill -s KILL -- \"-$1\"", "sh", &pid.to_string()])
-                .stderr(Stdio::null())
-                .status();
-            if let Err(error) = killed {
-                tracing::warn!("can't kill the process group {pid} of a command: {error}");
-            }
+    /// Returns the variable `PATH` of the program.
+    fn path(&self, passed: &BTreeMap<OsString, OsString>) -> Option<OsString> {
+        match self.values.get().values.get("PATH") {
+            Some(set) => Some(set.expose_secret().into()),
+            None => passed.get(OsStr::new("PATH")).cloned(),
         }
     }
 }
 
-/// Writes the order to the command and reads its output until the command ends. Returns the exit
-/// status.
-async fn exchange(
-    child: &mut Child,
-    body: &[u8],
-    said: &Said,
-) -> std::io::Result<std::process::ExitStatus> {
-    let (stdin, stdout, stderr) = (child.stdin.take(), child.stdout.take(), child.stderr.take());
-    let write = async {
-        if let Some(mut stdin) = stdin {
-            // A command may end without reading its standard input.
-            let _ = stdin.write_all(body).await;
-        }
-    };
-    let ((), (), (), status) =
-        tokio::join!(write, read(stdout, said), read(stderr, said), child.wait());
-    status
-}
-
-/// Reads to the end.
-async fn read(reader: Option<impl AsyncRead + Unpin>, said: &Said) {
-    let Some(mut reader) = reader else { return };
-    let mut buffer = vec![0; READ];
-    while let Ok(read @ 1..) = reader.read(&mut buffer).await {
-        said.push(buffer.get(..read).unwrap_or_default());
+/// Returns the variables of the attempt.
+fn ours(order: &Order) -> Vec<(OsString, OsString)> {
+    let rollout = &order.rollout;
+    let mut variables = vec![
+        ("TAGTRAIL_TRIGGER".to_owned(), rollout.trigger.clone()),
+        ("TAGTRAIL_ROLLOUT_ID".to_owned(), rollout.id.clone()),
+        (
+            "TAGTRAIL_ROLLOUT_NUMBER".to_owned(),
+            rollout.number.to_string(),
+        ),
+        ("TAGTRAIL_ATTEMPT".to_owned(), rollout.attempts.to_string()),
+        // Tracing tools read the trace context from this variable.
+        ("TRACEPARENT".to_owned(), order.trace.to_string()),
+    ];
+    for (name, image) in &rollout.images {
+        variables.push((variable_of(name), image.pinned.to_string()));
     }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::path::Path;
-
-    use super::*;
-
-    const SECRETS: &str = r#"
-[[source]]
-name = "main"
-kind = "generic"
-registry = "registry.example.com"
-secret = [{ env = "HELM_HOOK_SECRET" }, { env = "OTHER_HOOK_SECRET" }]
-[[trigger]]
-name = "hook"
-images.web = "registry.example.com/shop/web"
-target.webhook = { url = "https://deploy.example.com", secret = { env = "HELM_SIGNING_SECRET" } }
-"#;
-
-    fn target(environment: &str) -> CommandTarget {
-        let file = File::parse(SECRETS, Path::new("tagtrail.toml")).unwrap();
-        let CommandSettings {
-            run, environment, ..
-        } = toml::from_str(&format!("run = [\"true\"]\nenvironment = {environment}")).unwrap();
-        let run = match run {
-            Run::Words(words) => words,
-            Run::Line(_) => Vec::new(),
-        };
-        let mut secrets = file.secret_variables();
-        secrets.extend(CREDENTIALS.map(str::to_owned));
-        CommandTarget {
-            run,
-            folder: PathBuf::new(),
-            timeout: Duration::from_secs(1),
-            environment,
-            secrets,
-        }
-    }
-
-    #[test]
-    fn a_program_gets_the_usual_variables_and_those_that_its_trigger_names() {
-        let usual = target("[]");
-        for name in ["PATH", "HOME", "LC_ALL", "TZ"] {
-            assert!(usual.passes(name), "{name}");
-        }
-        for name in [
-            "DATABASE_URL",
-            "HELM_HOOK_SECRET",
-            "KUBECONFIG",
-            "TAGTRAIL_TOKEN",
-            "PATHS",
-        ] {
-            assert!(!usual.passes(name), "{name}");
-        }
-        let more = target(r#"["KUBECONFIG", "HELM_*", "OTHER_HOOK_SECRET", "DATABASE_*"]"#);
-        for name in ["KUBECONFIG", "HELM_CACHE_HOME", "OTHER_HOOK_SECRET"] {
-            assert!(more.passes(name), "{name}");
-        }
-        // A pattern passes on no secret; only the whole name does.
-        for name in [
-            "HELM_HOOK_SECRET",
-            "HELM_SIGNING_SECRET",
-            "DATABASE_URL",
-            "KUBECONFIG_2",
-        ] {
-            assert!(!more.passes(name), "{name}");
-        }
-    }
+    let variables = variables.into_iter();
+    variables
+        .map(|(name, value)| (name.into(), value.into()))
+        .collect()
 }

@@ -86,19 +86,12 @@ impl Said {
             let rest = bytes[start..].iter().take(3);
             start += rest.take_while(|byte| **byte & 0xc0 == 0x80).count();
         }
-        let secret = secret(&bytes, &hidden);
-        let mut text = String::new();
-        for run in start..bytes.len() {
-            let first = run == start || secret[run] != secret[run - 1];
-            if first && secret[run] {
-                text.push('…');
-            } else if first {
-                let rest = secret[run..].iter();
-                let end = run + rest.take_while(|secret| !**secret).count();
-                clean(&String::from_utf8_lossy(&bytes[run..end]), &mut text);
-            }
-        }
-        end_of(&text, KEPT).to_owned()
+        end_of(&shown(&bytes, start, &hidden), KEPT).to_owned()
+    }
+
+    /// Returns other bytes of the target as text, without the secrets.
+    pub(crate) fn shown(&self, bytes: &[u8]) -> String {
+        shown(bytes, 0, &self.tail().hidden)
     }
 
     /// Returns the end of the text, of at most `most` bytes, in one line.
@@ -112,6 +105,22 @@ impl Said {
     fn tail(&self) -> MutexGuard<'_, Tail> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Returns the bytes from `start` on as text, without secrets and control characters.
+fn shown(bytes: &[u8], start: usize, hidden: &[Vec<u8>]) -> String {
+    let (secret, mut text) = (secret(bytes, hidden), String::new());
+    for run in start..bytes.len() {
+        let first = run == start || secret[run] != secret[run - 1];
+        if first && secret[run] {
+            text.push('…');
+        } else if first {
+            let rest = secret[run..].iter();
+            let end = run + rest.take_while(|secret| !**secret).count();
+            clean(&String::from_utf8_lossy(&bytes[run..end]), &mut text);
+        }
+    }
+    text
 }
 
 /// Returns for each byte whether it belongs to a secret. The begin of a secret at the end counts,

@@ -83,11 +83,27 @@ impl World {
 
     /// Configures a trigger `shop` of the image `web` that runs this shell script.
     pub(crate) fn command(&self, script: &str) {
+        self.command_with("", script);
+    }
+
+    /// Configures a trigger `shop` whose command has further settings.
+    pub(crate) fn command_with(&self, settings: &str, script: &str) {
         let path = self.folder.path().join("deploy.sh");
         std::fs::write(&path, format!("set -eu\n{script}\n")).unwrap();
         self.configure(&format!(
-            "[[trigger]]\nname = \"shop\"\nimages.web = \"{WEB}\"\ntarget.command = {{ run = [\"sh\", \"./deploy.sh\"] }}\n"
+            "[[trigger]]\nname = \"shop\"\nimages.web = \"{WEB}\"\n[trigger.target.command]\nrun = [\"sh\", \"./deploy.sh\"]\n{settings}\n"
         ));
+    }
+
+    /// Returns the content of a file of the folder, if there is one.
+    pub(crate) fn file(&self, name: &str) -> Option<String> {
+        let text = std::fs::read_to_string(self.folder.path().join(name)).ok()?;
+        Some(text).filter(|text| !text.is_empty())
+    }
+
+    /// Waits until a command has written this file.
+    pub(crate) async fn written(&self, name: &str) -> String {
+        eventually(name, SOON, async || self.file(name)).await
     }
 
     pub(crate) fn configure(&self, text: &str) {
@@ -119,13 +135,19 @@ impl World {
 
     /// Starts the service as a process that a test can kill.
     pub(crate) fn process(&self) -> Process {
+        self.process_with(&[])
+    }
+
+    /// Starts the service as a process with further variables.
+    pub(crate) fn process_with(&self, more: &[(&str, &str)]) -> Process {
         let config = self.folder.path().join("tagtrail.toml");
-        let environment = [
+        let mut environment = vec![
             ("DATABASE_URL", self.db.url()),
             ("NATS_URL", self.nats.url()),
             ("TAGTRAIL_SESSION_SECONDS", "2"),
             ("TAGTRAIL_CONFIG", config.to_str().unwrap()),
         ];
+        environment.extend(more);
         Process::tagtrail(&["trigger", "--admin", "127.0.0.1:0"], &environment)
     }
 
