@@ -103,7 +103,7 @@ fn every_command_has_help() {
                 "json",
                 "--local",
                 "--utc",
-                "TAGTRAIL_LOCAL",
+                "TAGTRAIL_UTC",
             ],
         ),
         (

@@ -16,7 +16,7 @@ use super::time::{self, Time};
 pub(crate) struct Coverage {
     /// Count changes recorded since the hour (UTC) of this time, such as 2026-03-03 or 2d
     /// [default: seven days ago].
-    #[arg(long, value_name = "TIME", value_parser = super::time::parse)]
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true, value_parser = super::time::parse)]
     since: Option<Time>,
 }
 
@@ -63,7 +63,7 @@ fn changes(registries: &[Value], screen: &Screen) -> String {
         Column::name("SOURCE"),
         Column::state("ORIGIN"),
         Column::whole("CHANGES"),
-        Column::whole(screen.time_name("LAST EVENT")),
+        Column::whole("LAST EVENT"),
     ];
     let mut rows = Vec::new();
     for item in registries {
@@ -111,8 +111,8 @@ fn describe_compared(registries: &[Value], screen: &Screen) -> String {
     let mut text = String::new();
     for (registry, last) in compared {
         text += if text.is_empty() { "\n\n" } else { "\n" };
-        let (at, zone) = (screen.time(last), screen.zone());
-        let line = format!("{registry}: last compared with history at {at} {zone}");
+        let at = screen.time(last);
+        let line = format!("{registry}: last compared with history at {at}");
         text += &wrap(screen, &line, 0);
     }
     text
@@ -122,7 +122,7 @@ fn describe_compared(registries: &[Value], screen: &Screen) -> String {
 fn describe_failed(failed: &[Value], screen: &Screen) -> String {
     let columns = [
         Column::name("NOT COMPARED"),
-        Column::whole(screen.time_name("FAILED")),
+        Column::whole("FAILED"),
         Column::whole("LAST RECONCILED").only_wide(),
         Column::text("REASON"),
     ];

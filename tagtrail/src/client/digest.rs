@@ -53,7 +53,7 @@ pub(super) fn describe(list: &Value, screen: &Screen) -> String {
     let columns = [
         Column::name("IMAGE"),
         Column::whole("REVISION"),
-        Column::whole(screen.time_name("FROM")),
+        Column::whole("FROM"),
         Column::whole("UNTIL"),
     ];
     let rows = items(list).iter().map(|item| {

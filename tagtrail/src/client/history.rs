@@ -16,10 +16,10 @@ pub(crate) struct History {
     image: String,
     /// List revisions that took effect at this time or later, such as 2026-03-03T14:02:00Z or 2h
     /// (ago).
-    #[arg(long, value_name = "TIME", value_parser = super::time::parse)]
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true, value_parser = super::time::parse)]
     since: Option<Time>,
     /// List revisions that took effect before this time.
-    #[arg(long, value_name = "TIME", value_parser = super::time::parse)]
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true, value_parser = super::time::parse)]
     until: Option<Time>,
     /// Most revisions to list.
     #[arg(long, default_value_t = 50, value_parser = super::rollouts::limit)]
@@ -49,9 +49,9 @@ pub(super) fn describe(list: &Value, screen: &Screen) -> String {
         Column::whole("REVISION"),
         Column::state("KIND"),
         Column::whole("DIGEST"),
-        Column::whole(screen.time_name("SINCE")),
+        Column::whole("SINCE"),
         Column::name("ACTOR"),
-        Column::name("SOURCE"),
+        Column::name("SOURCE").only_wide(),
         Column::whole("ORIGIN").only_wide(),
     ];
     let rows = items(list).iter().map(|item| {

@@ -47,7 +47,7 @@ pub(super) fn describe(list: &Value, screen: &Screen) -> String {
         Column::name("REPOSITORY"),
         Column::whole("TAGS"),
         Column::whole("DELETED"),
-        Column::whole(screen.time_name("CHANGED")),
+        Column::whole("CHANGED"),
     ];
     let rows = items(list).iter().map(|item| {
         let [registry, repository, tags, deleted, changed] =

@@ -15,10 +15,10 @@ pub(crate) struct Resolve {
     /// The image, such as registry.example.com/shop/web:latest (without a tag: latest).
     image: String,
     /// Print the digest at this time, such as 2026-03-03T14:02:00Z or 2h (ago).
-    #[arg(long, value_name = "TIME", value_parser = super::time::parse)]
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true, value_parser = super::time::parse)]
     at: Option<Time>,
     /// Ignore revisions recorded after this time.
-    #[arg(long, value_name = "TIME", value_parser = super::time::parse)]
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true, value_parser = super::time::parse)]
     known_at: Option<Time>,
     /// Print the digest of this revision.
     #[arg(long, value_name = "NUMBER", conflicts_with_all = ["at", "known_at"])]
@@ -53,7 +53,7 @@ pub(super) fn describe(revision: &Value, screen: &Screen) -> String {
     let columns = [
         Column::whole("REVISION"),
         Column::state("KIND"),
-        Column::whole(screen.time_name("SINCE")),
+        Column::whole("SINCE"),
         Column::whole("DIGEST"),
         Column::name("PINNED").only_wide(),
     ];

@@ -38,7 +38,7 @@ pub(super) fn describe(list: &Value, screen: &Screen) -> String {
         Column::whole("NUMBER"),
         Column::state("STATE"),
         Column::whole("ATTEMPTS").only_wide(),
-        Column::whole(screen.time_name("CREATED")),
+        Column::whole("CREATED"),
         Column::text("IMAGES"),
     ];
     let mut errors = String::new();

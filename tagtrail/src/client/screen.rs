@@ -9,6 +9,8 @@ use time::{OffsetDateTime, UtcOffset};
 
 /// Width of tables if standard output is no terminal and no width is given.
 const WIDTH: u16 = 80;
+/// Most columns of a table: the eye loses the row in a wider one.
+const WIDEST: u16 = 200;
 
 /// Returns the width of the terminal of standard output; `None` if it is no terminal.
 pub(crate) fn terminal() -> Option<u16> {
@@ -32,13 +34,13 @@ pub(crate) struct Format {
     /// Format of the output.
     #[arg(long, short, value_enum, default_value_t = Output::Table, global = true)]
     output: Output,
-    /// Print the times of tables in this machine's time zone.
-    #[arg(long, env = "TAGTRAIL_LOCAL", overrides_with = "utc", global = true)]
-    local: bool,
-    /// Print the times of tables in UTC (the default).
-    #[arg(long, global = true)]
+    /// Print the times of tables in UTC, and read times without a zone as UTC.
+    #[arg(long, env = "TAGTRAIL_UTC", overrides_with = "local", global = true)]
     utc: bool,
-    /// Width of tables [default: width of the terminal, or 80].
+    /// Print the times of tables in this machine's time zone (the default).
+    #[arg(long, global = true)]
+    local: bool,
+    /// Width of tables, 200 at most [default: width of the terminal, or 80].
     #[arg(long, env = "COLUMNS", global = true)]
     width: Option<String>,
 }
@@ -52,9 +54,9 @@ impl Format {
         let never = anstream::ColorChoice::Never;
         Screen {
             output: self.output,
-            width: (self.output != Output::Wide).then(|| width.unwrap_or(WIDTH)),
+            width: (self.output != Output::Wide).then(|| width.unwrap_or(WIDTH).min(WIDEST)),
             colour: AutoStream::choice(&std::io::stdout()) != never,
-            zone: (self.local && !self.utc).then(TimeZone::system),
+            zone: (self.local || !self.utc).then(TimeZone::system),
         }
     }
 }
@@ -71,14 +73,15 @@ pub(crate) struct Screen {
 }
 
 impl Screen {
-    /// Formats a time of the API: without its fraction and zone, unless nothing is shortened.
+    /// Formats a time of the API in the zone of the screen, with its offset: without the fraction,
+    /// unless nothing is shortened.
     pub(crate) fn time(&self, text: &str) -> String {
         let Some(time) = instant::parse(text) else {
             return text.to_owned();
         };
         let (local, short) = (self.local(time), self.width.is_some());
         match short {
-            true => format!("{} {}", local.date(), clock(local)),
+            true => format!("{} {}{}", local.date(), clock(local), offset(local)),
             false if self.zone.is_none() => text.to_owned(),
             false => {
                 let rfc3339 = time::format_description::well_known::Rfc3339;
@@ -87,26 +90,11 @@ impl Screen {
         }
     }
 
-    /// Returns the day and the time of the day of a time of the API.
+    /// Returns the day with its offset, and the time of the day, of a time of the API.
     pub(crate) fn day_and_time(&self, text: &str) -> Option<(String, String)> {
         let local = self.local(instant::parse(text)?);
-        Some((local.date().to_string(), clock(local)))
-    }
-
-    /// The name of the zone of times.
-    pub(crate) fn zone(&self) -> &'static str {
-        match self.zone {
-            None => "UTC",
-            Some(_) => "local",
-        }
-    }
-
-    /// Returns the name of a column of times, with the zone if times are without it.
-    pub(crate) fn time_name(&self, name: &str) -> String {
-        match self.width {
-            Some(_) => format!("{name} ({})", self.zone()),
-            None => name.to_owned(),
-        }
+        let day = format!("{} {}", local.date(), offset(local));
+        Some((day, clock(local)))
     }
 
     /// Shortens a digest to its first 12 hexadecimal digits, which every command accepts. Only an
@@ -135,6 +123,18 @@ impl Screen {
 fn clock(time: OffsetDateTime) -> String {
     let (hour, minute, second) = time.to_hms();
     format!("{hour:02}:{minute:02}:{second:02}")
+}
+
+/// Formats the offset of a time as RFC 3339 does: `+01:00`, or `Z`.
+fn offset(time: OffsetDateTime) -> String {
+    let (hours, minutes, _) = time.offset().as_hms();
+    match (time.offset().is_utc(), time.offset().is_negative()) {
+        (true, _) => "Z".to_owned(),
+        (false, negative) => {
+            let sign = if negative { '-' } else { '+' };
+            format!("{sign}{:02}:{:02}", hours.abs(), minutes.abs())
+        }
+    }
 }
 
 #[cfg(test)]
@@ -169,13 +169,13 @@ pub(crate) mod tests {
         for (time, utc, local) in [
             (
                 "2026-01-01T23:30:00.123456Z",
-                "2026-01-01 23:30:00",
-                "2026-01-02 00:30:00",
+                "2026-01-01 23:30:00Z",
+                "2026-01-02 00:30:00+01:00",
             ),
             (
                 "2026-07-01T23:30:00Z",
-                "2026-07-01 23:30:00",
-                "2026-07-02 01:30:00",
+                "2026-07-01 23:30:00Z",
+                "2026-07-02 01:30:00+02:00",
             ),
             ("-", "-", "-"),
         ] {
@@ -183,9 +183,13 @@ pub(crate) mod tests {
             assert_eq!(berlin.time(time), local);
             assert_eq!(wide().time(time), time);
         }
+        let newfoundland = Screen {
+            zone: Some(TimeZone::posix("NST3:30NDT,M3.2.0,M11.1.0").unwrap()),
+            ..screen(80)
+        };
         assert_eq!(
-            screen(80).time_name("SINCE") + &berlin.time_name(" SINCE"),
-            "SINCE (UTC) SINCE (local)"
+            newfoundland.time("2026-01-01T23:30:00Z"),
+            "2026-01-01 20:00:00-03:30"
         );
         let wide = Screen {
             width: None,

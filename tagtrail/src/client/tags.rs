@@ -15,7 +15,7 @@ pub(crate) struct Tags {
     /// The image, such as registry.example.com/shop/web. A tag or digest of it is ignored.
     image: String,
     /// Print the digests at this time, such as 2026-03-03T14:02:00Z [default: now].
-    #[arg(long, value_name = "TIME", value_parser = super::time::parse)]
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true, value_parser = super::time::parse)]
     at: Option<Time>,
     /// Also list tags that were deleted.
     #[arg(long)]
@@ -61,7 +61,7 @@ pub(super) fn describe(list: &Value, screen: &Screen) -> String {
         Column::whole("REVISION"),
         Column::state("KIND"),
         Column::whole("DIGEST"),
-        Column::whole(screen.time_name("SINCE")),
+        Column::whole("SINCE"),
     ];
     let rows = items(list).iter().map(|item| {
         let [image, revision, kind, digest, since] =

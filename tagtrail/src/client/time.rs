@@ -15,6 +15,8 @@ pub(crate) enum Time {
     Fixed(Timestamp),
     /// A date, or a date and a time of the day, in the zone in which tables have their times.
     Local(DateTime),
+    /// The start of a day of that zone, so many days ago.
+    Day(i64),
     /// So long ago.
     Ago(Span),
 }
@@ -38,10 +40,15 @@ pub(crate) fn parse(text: &str) -> Result<Time, String> {
         let span = plain.parse::<Span>().ok()?;
         Some(Time::Ago(span.abs()))
     };
+    let day = || match plain.as_str() {
+        "today" => Some(Time::Day(0)),
+        "yesterday" => Some(Time::Day(1)),
+        _ => None,
+    };
     let fixed = plain.parse().ok().map(Time::Fixed);
-    let found = fixed.or_else(local).or_else(ago);
+    let found = fixed.or_else(local).or_else(ago).or_else(day);
     found.filter(|time| time.at(None).is_ok()).ok_or_else(|| {
-        "write a time such as 2026-03-03T14:02:00Z, \"2026-03-03 14:02:00\" or 2026-03-03 (without a zone: UTC, or with --local the zone of this machine), or a time ago such as 45m, 2h or 3d".to_owned()
+        "write a time such as 2026-03-03T14:02:00Z, \"2026-03-03 14:02:00\" or 2026-03-03 (without a zone: that of this machine, or with --utc UTC), a time ago such as -1h, 45m or 3d, or today or yesterday".to_owned()
     })
 }
 
@@ -58,6 +65,11 @@ impl Time {
                 .to_zoned_datetime(zone)
                 .checked_sub(*span)
                 .map(|time| time.timestamp()),
+            Time::Day(ago) => Timestamp::now()
+                .to_zoned_datetime(zone)
+                .checked_sub(Span::new().days(*ago))
+                .and_then(|day| day.start_of_day())
+                .map(|day| day.timestamp()),
         };
         let time = found.ok().and_then(|time| {
             let time = OffsetDateTime::from_unix_timestamp_nanos(time.as_nanosecond()).ok()?;
@@ -119,6 +131,7 @@ mod tests {
             ("2h", 2 * 3600),
             ("1h30m", 5400),
             ("2h ago", 2 * 3600),
+            ("-1h", 3600),
             ("3d", 3 * 86400),
             ("2w", 14 * 86400),
         ] {
@@ -129,10 +142,28 @@ mod tests {
     }
 
     #[test]
+    fn a_day_of_these_days_begins_at_its_midnight_in_the_zone_of_the_tables() {
+        // Far from UTC, so that one of the zones has another date.
+        for hours in [-11_i8, 0, 13] {
+            let zone = TimeZone::fixed(jiff::tz::offset(hours));
+            let midnight = |text: &str| {
+                let local = at(text, Some(&zone)).unwrap() + time::Duration::hours(hours.into());
+                assert_eq!(local.time(), time::Time::MIDNIGHT, "{text} {hours}");
+                local.date()
+            };
+            let today = midnight("today");
+            assert_eq!(today.previous_day(), Some(midnight("yesterday")));
+            let now = OffsetDateTime::now_utc() + time::Duration::hours(hours.into());
+            assert!((now.date() - today).whole_days() <= 1, "{hours}");
+        }
+    }
+
+    #[test]
     fn a_refused_time_is_cured_by_each_example_of_the_error() {
         for wrong in [
-            "yesterday",
+            "tomorrow",
             "",
+            "--quiet",
             "2",
             "1772546520",
             "03.03.2026",
@@ -146,10 +177,12 @@ mod tests {
             let words = plain
                 .split_whitespace()
                 .map(|word| word.trim_end_matches(','));
-            let examples: Vec<&str> = words
-                .filter(|word| word.starts_with(|letter: char| letter.is_ascii_digit()))
-                .collect();
-            assert_eq!(examples.len(), 6, "{error}");
+            let is_example = |word: &&str| {
+                let word = word.trim_start_matches('-');
+                word.starts_with(|letter: char| letter.is_ascii_digit()) || word.ends_with("day")
+            };
+            let examples: Vec<&str> = words.filter(is_example).collect();
+            assert_eq!(examples.len(), 8, "{error}");
             for example in examples {
                 assert!(parse(example).is_ok(), "{example}");
             }

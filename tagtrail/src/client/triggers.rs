@@ -58,9 +58,8 @@ fn next_attempt(trigger: &Value, screen: &Screen) -> String {
     let text = match (condition.as_str(), at.as_str(), failed.as_deref()) {
         ("failing", "-", _) => format!("no attempt follows: `tagtrail retry {name}` orders one"),
         ("failing", _, Some("failed")) => format!(
-            "the next attempt is at {} {}; `tagtrail retry {name}` makes it now",
-            screen.time(&at),
-            screen.zone()
+            "the next attempt is at {}; `tagtrail retry {name}` makes it now",
+            screen.time(&at)
         ),
         _ => return String::new(),
     };
@@ -112,8 +111,7 @@ pub(super) fn describe(triggers: &[Value], screen: &Screen) -> String {
                 field(gate, "since"),
             ];
             let (since, gate) = (screen.time(&since), field(gate, "gate"));
-            let zone = screen.zone();
-            let waits = format!("{name} waits since {since} {zone} (gate {gate}):");
+            let waits = format!("{name} waits since {since} (gate {gate}):");
             for (line, indent) in [(waits, 0), (format!("{image}: {why}"), 2)] {
                 text += "\n";
                 text += &wrap(screen, &line, indent);
@@ -157,7 +155,7 @@ mod tests {
         for (at, expected) in [
             (
                 json!("2026-03-03T14:00:00Z"),
-                "shop 4, failed after attempt 9: 410\n  the next attempt is at 2026-03-03 14:00:00 UTC; `tagtrail retry shop` makes it\n  now",
+                "shop 4, failed after attempt 9: 410\n  the next attempt is at 2026-03-03 14:00:00Z; `tagtrail retry shop` makes it now",
             ),
             (
                 Value::Null,
@@ -182,7 +180,7 @@ mod tests {
         let text = describe(&[trigger], &screen(80));
         assert!(
             text.ends_with(
-                "\nshop waits since 2026-03-03 14:00:00 UTC (gate recheck):\n  registry.example.com/shop/web:stable: it is asked"
+                "\nshop waits since 2026-03-03 14:00:00Z (gate recheck):\n  registry.example.com/shop/web:stable: it is asked"
             ),
             "{text}"
         );

@@ -20,7 +20,7 @@ pub(crate) struct Watch {
     pattern: Option<String>,
     /// Begin with the revisions recorded since this time, such as 2026-03-03T14:02:00Z
     /// [default: only new ones].
-    #[arg(long, value_name = "TIME", value_parser = super::time::parse)]
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true, value_parser = super::time::parse)]
     since: Option<Time>,
     /// Also show tags that hold signatures, attestations and the like (`sha256-….sig`).
     #[arg(long)]
@@ -150,8 +150,8 @@ impl<'a> Lines<'a> {
         Ok(())
     }
 
-    /// Returns the line of a revision. A line with the day stands before the first revision of each
-    /// day, and the names of the columns at the start.
+    /// Returns the line of a revision. A line with the day and the offset of its times stands before
+    /// the first revision of each day, and the names of the columns at the start.
     pub(super) fn format(&mut self, event: &Value) -> Vec<String> {
         let mut lines = Vec::new();
         let data = &event["data"];
@@ -165,7 +165,7 @@ impl<'a> Lines<'a> {
             lines.push(table(self.screen, self.columns.clone(), none));
         }
         if self.day != day && self.screen.width.is_some() {
-            lines.push(format!("{day} {}", self.screen.zone()));
+            lines.push(day.clone());
         }
         self.day = day;
         // News about the past.

@@ -112,7 +112,7 @@ async fn list(bus: &Bus, limit: u64, screen: &Screen) -> anyhow::Result<()> {
 fn describe(found: &[(u64, Quarantined)], screen: &Screen) -> String {
     let columns = [
         Column::whole("NUMBER"),
-        Column::whole(screen.time_name("RECEIVED")),
+        Column::whole("RECEIVED"),
         Column::name("SOURCE"),
         Column::whole("KIND").only_wide(),
         Column::whole("BYTES").only_wide(),

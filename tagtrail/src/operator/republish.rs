@@ -18,7 +18,7 @@ pub(crate) struct Republish {
     image: Option<Image>,
     /// Republish all revisions of each image with a push recorded at this time or later, such as
     /// 2026-03-03T14:02:00Z.
-    #[arg(long, value_name = "TIME", value_parser = crate::client::time::parse)]
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true, value_parser = crate::client::time::parse)]
     since: Option<Time>,
     /// URL of Postgres, with credentials [default: from the data folder of `tagtrail up`].
     #[arg(long, env = "DATABASE_URL", hide_env_values = true)]
@@ -42,7 +42,9 @@ impl Republish {
         let selection = match (self.image, self.since) {
             (Some(image), _) => tagtrail_indexer::Republish::Image(image),
             (None, Some(time)) => {
-                let time = time.at(None).map_err(|failure| anyhow!(failure.message))?;
+                let time = time
+                    .at(Some(&jiff::tz::TimeZone::system()))
+                    .map_err(|failure| anyhow!(failure.message))?;
                 tagtrail_indexer::Republish::Since(time)
             }
             (None, None) => bail!("--image or --since is required"),
