@@ -64,7 +64,7 @@ fn a_revision_is_written_as_the_contract_says() {
       "source": "tagtrail/registry.example.com/foo/bar",
       "type": "dev.tagtrail.revision.v1",
       "subject": "registry.example.com/foo/bar:latest",
-      "time": "2026-03-03T14:02:11.5Z",
+      "time": "2026-03-03T14:02:11.500000Z",
       "datacontenttype": "application/json",
       "data": {
         "registry": "registry.example.com",
@@ -83,8 +83,8 @@ fn a_revision_is_written_as_the_contract_says() {
           "revision": 17,
           "digest": "sha256:4523540f1504cd17100c4835e85b7eefd49911580f8efff0599a8f283be6b9e3"
         },
-        "occurred_at": "2026-03-03T14:02:11.5Z",
-        "recorded_at": "2026-03-03T14:02:12Z",
+        "occurred_at": "2026-03-03T14:02:11.500000Z",
+        "recorded_at": "2026-03-03T14:02:12.000000Z",
         "origin": "event",
         "source": "main",
         "actor": "ci-bot",
@@ -134,7 +134,7 @@ fn a_manifest_is_written_as_the_contract_says() {
       "source": "tagtrail/registry.example.com/foo/bar",
       "type": "dev.tagtrail.manifest.v1",
       "subject": "registry.example.com/foo/bar@sha256:4523540f1504cd17100c4835e85b7eefd49911580f8efff0599a8f283be6b9e3",
-      "time": "2026-03-03T14:02:13Z",
+      "time": "2026-03-03T14:02:13.000000Z",
       "datacontenttype": "application/json",
       "data": {
         "digest": "sha256:4523540f1504cd17100c4835e85b7eefd49911580f8efff0599a8f283be6b9e3",
@@ -151,7 +151,7 @@ fn a_manifest_is_written_as_the_contract_says() {
             "digest": "sha256:f69162950f235e3cdbbad33f1f912d1a504be90d8a37d002c735d6f3e3882265"
           }
         ],
-        "created": "2026-03-03T13:58:00Z",
+        "created": "2026-03-03T13:58:00.000000Z",
         "labels": {
           "maintainer": "Ann"
         },
@@ -162,7 +162,7 @@ fn a_manifest_is_written_as_the_contract_says() {
         "source": null,
         "version": null,
         "tombstone": false,
-        "read_at": "2026-03-03T14:02:13Z"
+        "read_at": "2026-03-03T14:02:13.000000Z"
       }
     }
     "#);

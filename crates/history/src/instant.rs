@@ -3,7 +3,6 @@
 use std::borrow::Cow;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
-use serde::ser::Error as _;
 use serde::{Serialize, Serializer};
 use tagtrail_proto::instant;
 use time::OffsetDateTime;
@@ -14,9 +13,7 @@ pub struct Instant(pub OffsetDateTime);
 
 impl Serialize for Instant {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        instant::format(self.0)
-            .map_err(S::Error::custom)?
-            .serialize(serializer)
+        instant::serialize(&self.0, serializer)
     }
 }
 

@@ -33,12 +33,27 @@ async fn hours_and_days_are_added_up_from_the_hour_of_since() {
     let (api, mut rows) = Api::start().await;
     count(&mut rows.db).await;
     for (since, start, event, reconciled) in [
-        ("2026-03-03T14:59:59Z", "2026-03-03T14:00:00Z", 9, 1),
-        ("2026-03-03T15:30:00%2B01:00", "2026-03-03T14:00:00Z", 9, 1),
-        ("2026-03-03T00:00:00Z", "2026-03-03T00:00:00Z", 1009, 1),
-        ("2000-01-01T10:00:00Z", "2000-01-01T10:00:00Z", 1009, 1),
-        ("2026-03-03T16:00:00Z", "2026-03-03T16:00:00Z", 4, 0),
-        ("2026-03-04T15:00:00Z", "2026-03-04T15:00:00Z", 4, 0),
+        ("2026-03-03T14:59:59Z", "2026-03-03T14:00:00.000000Z", 9, 1),
+        (
+            "2026-03-03T15:30:00%2B01:00",
+            "2026-03-03T14:00:00.000000Z",
+            9,
+            1,
+        ),
+        (
+            "2026-03-03T00:00:00Z",
+            "2026-03-03T00:00:00.000000Z",
+            1009,
+            1,
+        ),
+        (
+            "2000-01-01T10:00:00Z",
+            "2000-01-01T10:00:00.000000Z",
+            1009,
+            1,
+        ),
+        ("2026-03-03T16:00:00Z", "2026-03-03T16:00:00.000000Z", 4, 0),
+        ("2026-03-04T15:00:00Z", "2026-03-04T15:00:00.000000Z", 4, 0),
     ] {
         let report = api.found(&format!("/v1/coverage?since={since}")).await;
         assert_eq!(report["since"], start, "{since}");
@@ -50,7 +65,7 @@ async fn hours_and_days_are_added_up_from_the_hour_of_since() {
             json!({ "event": event, "resolved": 0, "observed": 0, "reconciled": reconciled, "reordered": 0, "imported": 0 }),
             "{since}"
         );
-        assert_eq!(item["last_event_at"], "2026-03-04T15:01:00Z");
+        assert_eq!(item["last_event_at"], "2026-03-04T15:01:00.000000Z");
         let share = item["lost_share"].as_f64().unwrap();
         let expected = f64::from(reconciled) / f64::from(event + reconciled);
         assert!((share - expected).abs() < 1e-9, "{share}");

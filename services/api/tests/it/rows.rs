@@ -60,7 +60,7 @@ pub(crate) fn time(seconds: i64) -> OffsetDateTime {
 }
 
 pub(crate) fn text(seconds: i64) -> String {
-    instant::format(time(seconds)).unwrap()
+    instant::json(time(seconds)).unwrap()
 }
 
 impl Rows {
