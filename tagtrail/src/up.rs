@@ -195,8 +195,8 @@ async fn check(config: &Config, file: &Path) -> anyhow::Result<()> {
     tagtrail_trigger::check(&file)?;
     tagtrail_api::check_start(&file, config.api)?;
     // The listeners are dropped: until the services listen, a client must not wait for an answer.
-    tagtrail_gateway::bind(config.gateway).await?;
-    tagtrail_api::bind(config.api).await?;
+    tagtrail_gateway::bind(config.gateway, "--gateway").await?;
+    tagtrail_api::bind(config.api, "--api").await?;
     Ok(())
 }
 

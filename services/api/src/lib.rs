@@ -90,17 +90,16 @@ pub fn check(file: &File) -> Result<Vec<String>, ConfigError> {
 /// An error that a retry can't fix: an address in use, a public address without a token, a wrong
 /// `tagtrail.toml`, refused credentials, a schema newer than this program.
 pub async fn run(config: Config, ctx: Context) -> anyhow::Result<()> {
-    let listener = bind(config.listen).await?;
+    let listener = bind(config.listen, "--listen").await?;
     serve(listener, config, ctx).await
 }
 
-/// Binds the address of the API.
+/// Binds the address of the API. `flag` is the flag that sets it, for errors.
 ///
 /// # Errors
 /// The address can't be bound: the error names cause and cure.
-pub async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
-    const FLAGS: &str = "`--listen`, or `--api` of `tagtrail up`";
-    listen(address, "the API", FLAGS).await
+pub async fn bind(address: SocketAddr, flag: &str) -> anyhow::Result<TcpListener> {
+    listen(address, "the API", flag).await
 }
 
 /// Checks the api's part of the file as the start of the service does, for this address.

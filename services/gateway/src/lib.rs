@@ -64,17 +64,16 @@ pub use setup::{KindSetup, Setup, kinds, setup};
 /// Mistakes that waiting can't heal: a wrong `tagtrail.toml`, an address in use, refused
 /// credentials, streams with other settings.
 pub async fn run(config: Config, ctx: Context) -> anyhow::Result<()> {
-    let listener = bind(config.listen).await?;
+    let listener = bind(config.listen, "--listen").await?;
     serve(listener, config, ctx).await
 }
 
-/// Binds the address for webhooks.
+/// Binds the address for webhooks. `flag` is the flag that sets it, for errors.
 ///
 /// # Errors
 /// The address can't be bound: the error names cause and cure.
-pub async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
-    const FLAGS: &str = "`--listen`, or `--gateway` of `tagtrail up`";
-    http::listen(address, "webhooks", FLAGS).await
+pub async fn bind(address: SocketAddr, flag: &str) -> anyhow::Result<TcpListener> {
+    http::listen(address, "webhooks", flag).await
 }
 
 /// As [`run`], with a listener that the caller bound, and so knows the address of.
