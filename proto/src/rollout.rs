@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 use time::OffsetDateTime;
 
 use crate::event::{DataContentType, SpecVersion, words};
-use crate::{Digest, Event, Image, Pinned};
+use crate::{Digest, Event, Image, Pinned, Point};
 
 words! {
     /// The state of a rollout.
@@ -70,6 +70,23 @@ pub struct RolloutImage {
     pub digest: Digest,
     /// Pinned reference to run.
     pub pinned: Pinned,
+    /// The account that pushed the revision, if known. Only answers of the API have it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub actor: Option<String>,
+    /// The revision that ran before: of the newest older rollout that succeeded; null if there is
+    /// none. Only answers of the API have it.
+    #[serde(
+        default,
+        deserialize_with = "present",
+        skip_serializing_if = "Option::is_none"
+    )]
+    #[schemars(with = "Option<Point>")]
+    pub previous: Option<Option<Point>>,
+}
+
+/// Tells null from a field that is missing.
+fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Option<Point>>, D::Error> {
+    Option::deserialize(deserializer).map(Some)
 }
 
 /// One numbered attempt to bring a trigger's target to one set of pinned images.

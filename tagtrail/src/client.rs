@@ -14,6 +14,7 @@ mod images;
 mod manifest;
 mod orders;
 mod origin;
+mod paging;
 pub(crate) mod print;
 mod resolve;
 mod rollouts;

@@ -150,6 +150,8 @@ fn wanted(situation: &Situation<'_>) -> Result<BTreeMap<String, RolloutImage>, D
             tombstones.extend(closed(image, head, rules(situation, image), situation.now));
         }
         let wanted = RolloutImage {
+            actor: None,
+            previous: None,
             image: image.clone(),
             revision: head.revision,
             digest: digest.clone(),

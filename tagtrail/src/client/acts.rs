@@ -2,7 +2,8 @@
 
 use super::Printable;
 use super::api::{Api, Failure};
-use super::print::{field, items, more};
+use super::paging::{Paging, more};
+use super::print::{field, items};
 use super::screen::Screen;
 use super::table::{Column, table};
 use super::time::{self, Time};
@@ -16,11 +17,10 @@ pub(crate) struct Acts {
     #[arg(long, value_name = "TOKEN_NAME")]
     actor: Option<String>,
     /// List acts at this time or later, such as 2026-03-03T14:02:00Z or 2h (ago).
-    #[arg(long, value_name = "TIME", value_parser = super::time::parse)]
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true, value_parser = super::time::parse)]
     since: Option<Time>,
-    /// Most acts to list.
-    #[arg(long, default_value_t = 50, value_parser = super::rollouts::limit)]
-    limit: usize,
+    #[command(flatten)]
+    paging: Paging,
 }
 
 impl Acts {
@@ -33,9 +33,9 @@ impl Acts {
                 time::text(self.since.as_ref(), screen.zone.as_ref())?,
             ),
         ];
-        let json = api.list(&["acts"], &query, self.limit).await?;
+        let json = self.paging.list(api, screen, &["acts"], &query).await?;
         let columns = [
-            Column::whole(screen.time_name("TIME")),
+            Column::whole("TIME"),
             Column::name("ACTOR"),
             Column::whole("ACT"),
             Column::name("TRIGGER"),
@@ -50,7 +50,7 @@ impl Acts {
         });
         let text = match items(&json) {
             [] => "no act is recorded".to_owned(),
-            _ => table(screen, columns, rows) + more(&json),
+            _ => table(screen, columns, rows) + &more(&json),
         };
         Ok(Printable { json, text })
     }

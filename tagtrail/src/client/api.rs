@@ -210,16 +210,16 @@ impl Api {
         self.send(request).await
     }
 
-    /// Reads a list page by page, up to `limit` items. Returns the answer of the API to the last
-    /// request, with the items of all.
+    /// Reads a list page by page, up to `limit` items, after those of an earlier list if a cursor
+    /// is given. Returns the answer of the API to the last request, with the items of all.
     pub(crate) async fn list(
         &self,
         path: &[&str],
         query: &[(&str, Option<String>)],
         limit: usize,
+        mut cursor: Option<String>,
     ) -> Result<Value, Failure> {
         let mut items: Vec<Value> = Vec::new();
-        let mut cursor: Option<String> = None;
         loop {
             let page = (limit - items.len()).min(PAGE);
             let mut query = query.to_vec();

@@ -3,7 +3,8 @@
 use serde_json::Value;
 
 use super::api::{Api, Failure};
-use super::print::{field, items, more};
+use super::paging::{Paging, more};
+use super::print::{field, items};
 use super::screen::Screen;
 use super::table::{Column, table};
 use super::{Printable, suggest};
@@ -14,15 +15,17 @@ pub(crate) struct Digest {
     /// The digest: whole (sha256:…), or its first six hex digits or more. Of an image: its present
     /// digest.
     digest: String,
-    /// Most images to list.
-    #[arg(long, default_value_t = 50, value_parser = super::rollouts::limit)]
-    limit: usize,
+    #[command(flatten)]
+    paging: Paging,
 }
 
 impl Digest {
     pub(crate) async fn run(self, api: &Api, screen: &Screen) -> Result<Printable, Failure> {
         let digest = digest_of(api, &self.digest).await?;
-        let json = api.list(&["digests", &digest], &[], self.limit).await?;
+        let json = self
+            .paging
+            .list(api, screen, &["digests", &digest], &[])
+            .await?;
         if items(&json).is_empty() {
             return Err(Failure::not_found(format!(
                 "no image ever had {}",
@@ -64,5 +67,5 @@ pub(super) fn describe(list: &Value, screen: &Screen) -> String {
         }
         [image, revision, screen.time(&from), screen.time(&until)]
     });
-    table(screen, columns, rows) + more(list)
+    table(screen, columns, rows) + &more(list)
 }

@@ -3,7 +3,8 @@
 use serde_json::Value;
 
 use super::api::{Api, Failure};
-use super::print::{field, items, more};
+use super::paging::{Paging, more};
+use super::print::{field, items};
 use super::screen::Screen;
 use super::table::{Column, table};
 use super::time::{self, Time};
@@ -21,9 +22,8 @@ pub(crate) struct History {
     /// List revisions that took effect before this time.
     #[arg(long, value_name = "TIME", allow_hyphen_values = true, value_parser = super::time::parse)]
     until: Option<Time>,
-    /// Most revisions to list.
-    #[arg(long, default_value_t = 50, value_parser = super::rollouts::limit)]
-    limit: usize,
+    #[command(flatten)]
+    paging: Paging,
 }
 
 impl History {
@@ -34,7 +34,7 @@ impl History {
             ("since", time(self.since.as_ref())?),
             ("until", time(self.until.as_ref())?),
         ];
-        let answer = api.list(&["history"], &query, self.limit).await;
+        let answer = self.paging.list(api, screen, &["history"], &query).await;
         let json = suggest::image(api, &self.image, answer).await?;
         let text = match items(&json) {
             [] => "no revision took effect in this time".to_owned(),
@@ -69,5 +69,5 @@ pub(super) fn describe(list: &Value, screen: &Screen) -> String {
             field(item, "origin"),
         ]
     });
-    table(screen, columns, rows) + more(list)
+    table(screen, columns, rows) + &more(list)
 }

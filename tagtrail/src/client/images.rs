@@ -4,7 +4,8 @@ use serde_json::Value;
 
 use super::Printable;
 use super::api::{Api, Failure};
-use super::print::{field, items, more};
+use super::paging::{Paging, more};
+use super::print::{field, items};
 use super::screen::Screen;
 use super::table::{Column, table};
 
@@ -17,9 +18,8 @@ pub(crate) struct Images {
     /// Also count tags that hold signatures, attestations and the like (`sha256-….sig`).
     #[arg(long)]
     signatures: bool,
-    /// Most repositories to list.
-    #[arg(long, default_value_t = 50, value_parser = super::rollouts::limit)]
-    limit: usize,
+    #[command(flatten)]
+    paging: Paging,
 }
 
 impl Images {
@@ -28,7 +28,10 @@ impl Images {
             ("prefix", self.prefix.clone()),
             ("signatures", self.signatures.then(|| "true".to_owned())),
         ];
-        let json = api.list(&["repositories"], &query, self.limit).await?;
+        let json = self
+            .paging
+            .list(api, screen, &["repositories"], &query)
+            .await?;
         if items(&json).is_empty() {
             return Err(Failure::not_found(match self.prefix {
                 Some(prefix) => format!(
@@ -56,5 +59,5 @@ pub(super) fn describe(list: &Value, screen: &Screen) -> String {
         let name = format!("{registry}/{repository}");
         [name, tags, deleted, screen.time(&changed)]
     });
-    table(screen, columns, rows) + more(list)
+    table(screen, columns, rows) + &more(list)
 }

@@ -121,17 +121,19 @@ async fn selected(api: &Api, selection: &Selection) -> Result<Vec<String>, Failu
     let chosen = known.iter().filter(|trigger| {
         let mut wanted = selection.triggers.iter();
         let named = selection.all || wanted.any(|wanted| matches(wanted, trigger));
-        let failing = trigger.get("last").is_some_and(failed);
-        named && (failing || !selection.failed)
+        named && (failing(trigger) || !selection.failed)
     });
     Ok(chosen.map(|trigger| field(trigger, "name")).collect())
 }
 
-fn matches(wanted: &str, trigger: &Value) -> bool {
+/// Returns whether the name of a trigger matches a pattern.
+pub(super) fn matches(wanted: &str, trigger: &Value) -> bool {
     glob::within_part(wanted.as_bytes(), field(trigger, "name").as_bytes())
 }
 
-/// Returns whether the last attempt at a rollout failed, and the rollout has not ended well.
-fn failed(rollout: &Value) -> bool {
-    field(rollout, "state") == "failed" || rollouts::is_retried(rollout)
+/// Returns whether the last attempt at the last rollout of a trigger failed, and the rollout has
+/// not ended well.
+pub(super) fn failing(trigger: &Value) -> bool {
+    let failed = |last: &Value| field(last, "state") == "failed" || rollouts::is_retried(last);
+    trigger.get("last").is_some_and(failed)
 }

@@ -20,12 +20,23 @@ pub(crate) fn line(text: &str) -> Result<(), Failure> {
 
 /// Writes an error to standard error. On a terminal the mark is red, and lines wrap between words.
 pub(crate) fn error(message: &str) {
-    const MARK: &str = "error:";
+    marked("error:", "1;31", message);
+}
+
+/// Writes a warning to standard error, with a yellow mark on a terminal.
+pub(crate) fn warning(message: &str) {
+    marked("warning:", "1;33", message);
+}
+
+fn marked(mark: &str, colour: &str, message: &str) {
     let width = comfy_table::Table::new().use_stderr().width();
-    let text = fold(&format!("{MARK} {message}"), width, 2);
-    let message = text.strip_prefix(MARK).unwrap_or_default();
+    let text = fold(&format!("{mark} {message}"), width, 2);
+    let message = text.strip_prefix(mark).unwrap_or_default();
     // If standard error is closed, there is nobody to tell.
-    let _ = writeln!(anstream::stderr(), "\u{1b}[1;31m{MARK}\u{1b}[0m{message}");
+    let _ = writeln!(
+        anstream::stderr(),
+        "\u{1b}[{colour}m{mark}\u{1b}[0m{message}"
+    );
 }
 
 /// Returns text of strangers as a terminal may have it: with its lines, and without other control
@@ -48,14 +59,6 @@ pub(crate) fn field(object: &Value, name: &str) -> String {
         None | Some(Value::Null) => "-".to_owned(),
         Some(Value::String(text)) => text.clone(),
         Some(other) => other.to_string(),
-    }
-}
-
-/// The line below a list that was cut at the limit; otherwise empty.
-pub(crate) fn more(list: &Value) -> &'static str {
-    match list.get("next") {
-        Some(Value::String(_)) => "\n… there are more: raise --limit",
-        _ => "",
     }
 }
 

@@ -3,9 +3,11 @@
 use serde_json::Value;
 
 use super::api::{Api, Failure};
-use super::print::{field, items, more};
+use super::paging::{Paging, more};
+use super::print::{field, items};
 use super::screen::Screen;
 use super::table::{Column, table, wrap};
+use super::time::{self, Time};
 use super::{Printable, suggest};
 
 /// Arguments of `tagtrail rollouts`.
@@ -13,20 +15,41 @@ use super::{Printable, suggest};
 pub(crate) struct Rollouts {
     /// Name of the trigger [default: all triggers].
     trigger: Option<String>,
-    /// Most rollouts to list.
-    #[arg(long, default_value_t = 50, value_parser = limit)]
-    limit: usize,
+    /// Only rollouts in this state, such as failed.
+    #[arg(long)]
+    state: Option<String>,
+    /// Only rollouts with this image, or, without a tag, with any tag of this repository.
+    #[arg(long)]
+    image: Option<String>,
+    /// Only rollouts recorded at this time or later, such as 2026-03-03T14:02:00Z or 2h (ago).
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true, value_parser = super::time::parse)]
+    since: Option<Time>,
+    /// Only rollouts recorded before this time.
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true, value_parser = super::time::parse)]
+    until: Option<Time>,
+    #[command(flatten)]
+    paging: Paging,
 }
 
 impl Rollouts {
     pub(crate) async fn run(self, api: &Api, screen: &Screen) -> Result<Printable, Failure> {
-        let query = [("trigger", self.trigger.clone())];
-        let answer = api.list(&["rollouts"], &query, self.limit).await;
+        let time = |given: Option<&Time>| time::text(given, screen.zone.as_ref());
+        let query = [
+            ("trigger", self.trigger.clone()),
+            ("state", self.state.clone()),
+            ("image", self.image.clone()),
+            ("since", time(self.since.as_ref())?),
+            ("until", time(self.until.as_ref())?),
+        ];
+        let answer = self.paging.list(api, screen, &["rollouts"], &query).await;
         let json = match &self.trigger {
             Some(trigger) => suggest::trigger(api, trigger, answer).await?,
             None => answer?,
         };
-        let text = describe(&json, screen);
+        let text = match items(&json) {
+            [] => "no rollout".to_owned(),
+            _ => describe(&json, screen),
+        };
         Ok(Printable { json, text })
     }
 }
@@ -51,7 +74,7 @@ pub(super) fn describe(list: &Value, screen: &Screen) -> String {
         let created = screen.time(&created);
         [trigger, number, state, attempts, created, images]
     });
-    table(screen, columns, rows) + &errors + more(list)
+    table(screen, columns, rows) + &errors + &more(list)
 }
 
 /// Formats the state of a rollout. A rollout whose last attempt failed, and which is not ended,
@@ -81,22 +104,24 @@ pub(crate) fn failure(rollout: &Value, screen: &Screen) -> String {
     format!("\n{}", wrap(screen, &text, 0))
 }
 
-/// Formats the images of a rollout: `web#17=0123456789ab worker#4=…`.
+/// Formats the images of a rollout: `web#17=0123456789ab by ci-bot, before #16=…; worker#4=…`.
 pub(crate) fn images(rollout: &Value, screen: &Screen) -> String {
     let Some(images) = rollout.get("images").and_then(Value::as_object) else {
         return "-".to_owned();
     };
     let one = |(name, image): (&String, &Value)| {
-        let digest = screen.digest(&field(image, "digest"));
-        format!("{name}#{}={digest}", field(image, "revision"))
+        let point = |point: &Value| {
+            let digest = screen.digest(&field(point, "digest"));
+            format!("#{}={digest}", field(point, "revision"))
+        };
+        let mut text = format!("{name}{}", point(image));
+        if let Some(actor) = image.get("actor").and_then(Value::as_str) {
+            text += &format!(" by {actor}");
+        }
+        if let Some(previous) = image.get("previous").filter(|point| !point.is_null()) {
+            text += &format!(", before {}", point(previous));
+        }
+        text
     };
-    images.iter().map(one).collect::<Vec<_>>().join(" ")
-}
-
-/// Parses the value of `--limit`.
-pub(crate) fn limit(text: &str) -> Result<usize, String> {
-    match text.parse() {
-        Ok(limit @ 1..=100_000) => Ok(limit),
-        _ => Err("must be a number from 1 to 100000".to_owned()),
-    }
+    images.iter().map(one).collect::<Vec<_>>().join("; ")
 }

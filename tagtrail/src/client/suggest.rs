@@ -92,7 +92,7 @@ fn with_names(failure: Failure, names: &[String], cure: &str) -> Failure {
 async fn tags_like(api: &Api, image: &str) -> Option<Vec<String>> {
     let name = repository(image);
     let query = [("repository", Some(name.to_owned()))];
-    let list = api.list(&["tags"], &query, COMPARED).await.ok()?;
+    let list = api.list(&["tags"], &query, COMPARED, None).await.ok()?;
     let tag = image
         .strip_prefix(name)?
         .strip_prefix(':')
@@ -105,7 +105,7 @@ async fn tags_like(api: &Api, image: &str) -> Option<Vec<String>> {
 }
 
 async fn repositories_like(api: &Api, image: &str) -> Vec<String> {
-    let list: Value = match api.list(&["repositories"], &[], COMPARED).await {
+    let list: Value = match api.list(&["repositories"], &[], COMPARED, None).await {
         Ok(list) => list,
         // The failure of the question itself is reported.
         Err(_) => return Vec::new(),

@@ -3,7 +3,8 @@
 use serde_json::Value;
 
 use super::api::{Api, Failure};
-use super::print::{field, items, more};
+use super::paging::{Paging, more};
+use super::print::{field, items};
 use super::screen::Screen;
 use super::table::{Column, table};
 use super::time::{self, Time};
@@ -23,9 +24,8 @@ pub(crate) struct Tags {
     /// Also list tags that hold signatures, attestations and the like (`sha256-….sig`).
     #[arg(long)]
     signatures: bool,
-    /// Most tags to list.
-    #[arg(long, default_value_t = 50, value_parser = super::rollouts::limit)]
-    limit: usize,
+    #[command(flatten)]
+    paging: Paging,
 }
 
 impl Tags {
@@ -37,7 +37,7 @@ impl Tags {
             ("deleted", flag(self.deleted)),
             ("signatures", flag(self.signatures)),
         ];
-        let answer = api.list(&["tags"], &query, self.limit).await;
+        let answer = self.paging.list(api, screen, &["tags"], &query).await;
         let json = suggest::image(api, &self.image, answer).await?;
         let text = match items(&json) {
             [] => "no tag had a digest; --deleted lists tags that were deleted".to_owned(),
@@ -75,7 +75,7 @@ pub(super) fn describe(list: &Value, screen: &Screen) -> String {
             screen.time(&since),
         ]
     });
-    table(screen, columns, rows) + more(list)
+    table(screen, columns, rows) + &more(list)
 }
 
 #[cfg(test)]

@@ -6,16 +6,31 @@ use super::api::{Api, Failure};
 use super::print::{field, items};
 use super::screen::Screen;
 use super::table::{Column, table, wrap};
-use super::{Printable, rollouts};
+use super::{Printable, orders, rollouts};
 
 /// Arguments of `tagtrail triggers`.
 #[derive(Debug, clap::Args)]
-pub(crate) struct List {}
+pub(crate) struct List {
+    /// Only triggers with a matching name, such as 'shop-*'.
+    pattern: Option<String>,
+    /// Only triggers whose last attempt failed.
+    #[arg(long)]
+    failed: bool,
+}
 
 impl List {
     pub(crate) async fn run(self, api: &Api, screen: &Screen) -> Result<Printable, Failure> {
-        let json = api.get(&["triggers"], &[]).await?;
-        let text = describe(items(&json), screen);
+        let mut json = api.get(&["triggers"], &[]).await?;
+        if let Some(Value::Array(triggers)) = json.get_mut("items") {
+            triggers.retain(|trigger| {
+                let pattern = self.pattern.as_deref().unwrap_or("*");
+                orders::matches(pattern, trigger) && (orders::failing(trigger) || !self.failed)
+            });
+        }
+        let text = match items(&json) {
+            [] if self.failed || self.pattern.is_some() => "no such trigger".to_owned(),
+            triggers => describe(triggers, screen),
+        };
         Ok(Printable { json, text })
     }
 }
@@ -45,8 +60,8 @@ fn paused_by(trigger: &Value, screen: &Screen) -> String {
         "-" => String::new(),
         reason => format!(": {reason}"),
     };
-    let (at, zone) = (screen.time(&at), screen.zone());
-    let text = format!("{name} was paused by {actor} at {at} {zone}{because}");
+    let at = screen.time(&at);
+    let text = format!("{name} was paused by {actor} at {at}{because}");
     format!("\n{}", wrap(screen, &text, 0))
 }
 
@@ -155,7 +170,7 @@ mod tests {
         for (at, expected) in [
             (
                 json!("2026-03-03T14:00:00Z"),
-                "shop 4, failed after attempt 9: 410\n  the next attempt is at 2026-03-03 14:00:00Z; `tagtrail retry shop` makes it now",
+                "shop 4, failed after attempt 9: 410\n  the next attempt is at 2026-03-03 14:00:00Z; `tagtrail retry shop` makes it\n  now",
             ),
             (
                 Value::Null,

@@ -150,8 +150,8 @@ impl<'a> Lines<'a> {
         Ok(())
     }
 
-    /// Returns the line of a revision. A line with the day and the offset of its times stands before
-    /// the first revision of each day, and the names of the columns at the start.
+    /// Returns the line of a revision. A line with the day and the offset of its times stands
+    /// before the first revision of each day, and the names of the columns at the start.
     pub(super) fn format(&mut self, event: &Value) -> Vec<String> {
         let mut lines = Vec::new();
         let data = &event["data"];

@@ -41,6 +41,8 @@ pub(crate) enum Error {
     Time { parameter: &'static str },
     #[error("since ({since}) is later than until ({until}), so no time is in the range")]
     RangeEmpty { since: Instant, until: Instant },
+    #[error("state must be one of {0}")]
+    State(String),
     #[error("{parameter} must be true or false")]
     Flag { parameter: &'static str },
     #[error("revision must be a number: revisions of a tag are numbered 1, 2, 3 …")]
@@ -220,6 +222,7 @@ impl Error {
             Error::Repository => (StatusCode::BAD_REQUEST, "repository_invalid"),
             Error::Time { .. } => (StatusCode::BAD_REQUEST, "time_invalid"),
             Error::Revision => (StatusCode::BAD_REQUEST, "revision_invalid"),
+            Error::State(_) => (StatusCode::BAD_REQUEST, "state_invalid"),
             Error::Flag { .. } => (StatusCode::BAD_REQUEST, "flag_invalid"),
             Error::Limit { .. } => (StatusCode::BAD_REQUEST, "limit_invalid"),
             Error::Match(_) => (StatusCode::BAD_REQUEST, "match_invalid"),

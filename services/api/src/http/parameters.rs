@@ -9,6 +9,7 @@ use axum::http::Uri;
 use axum::http::request::Parts;
 use serde_json::{Value, json};
 use tagtrail_config::Names;
+use tagtrail_history::instant::Instant;
 use tagtrail_proto::{Image, clean_text, instant};
 use time::OffsetDateTime;
 
@@ -167,6 +168,18 @@ impl Parameters {
         instant::parse(text)
             .ok_or(Error::Time { parameter })
             .map(Some)
+    }
+
+    /// Parses `since` and `until`.
+    pub(crate) fn range(&self) -> Result<(Option<OffsetDateTime>, Option<OffsetDateTime>), Error> {
+        let [since, until] = [self.time(SINCE.name)?, self.time(UNTIL.name)?];
+        match (since, until) {
+            (Some(since), Some(until)) if since > until => Err(Error::RangeEmpty {
+                since: Instant(since),
+                until: Instant(until),
+            }),
+            range => Ok(range),
+        }
     }
 
     /// Parses `revision`.

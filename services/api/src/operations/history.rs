@@ -6,7 +6,6 @@ use axum::http::Uri;
 use axum::routing::on;
 use tagtrail_config::Role;
 use tagtrail_history::changes::{self, HistoryItem, Range};
-use tagtrail_history::instant::Instant;
 use tagtrail_history::tag_id;
 
 use crate::http::error::Error;
@@ -50,16 +49,8 @@ async fn history(
 ) -> Result<Json<Items<HistoryItem>>, Error> {
     let parameters = Parameters::read(&uri, HISTORY.query)?;
     let image = parameters.image(&names)?;
-    let range = Range {
-        since: parameters.time(SINCE.name)?,
-        until: parameters.time(UNTIL.name)?,
-    };
-    if let (Some(since), Some(until)) = (range.since, range.until)
-        && since > until
-    {
-        let [since, until] = [since, until].map(Instant);
-        return Err(Error::RangeEmpty { since, until });
-    }
+    let (since, until) = parameters.range()?;
+    let range = Range { since, until };
     let page = Page::read(LIST, &parameters)?;
     let changes = database
         .ask_large(async |db| match tag_id(db, &image).await? {

@@ -5,16 +5,18 @@ use axum::extract::State;
 use axum::http::Uri;
 use axum::routing::on;
 use serde_json::json;
-use tagtrail_config::Role;
-use tagtrail_proto::{Name, Rollout};
+use tagtrail_config::{Names, Role};
+use tagtrail_proto::{Name, Rollout, RolloutState};
 use uuid::Uuid;
 
 use crate::database::Database;
 use crate::http::error::Error;
 use crate::http::operation::{Method, Operation, ResponseBody, schema};
 use crate::http::paging::{CURSOR, Items, LIMIT, List, Page};
-use crate::http::parameters::{Parameter, Parameters, PathValues, text};
+use crate::http::parameters::{Parameter, Parameters, PathValues, optional, text, time};
+use crate::shared::Shared;
 use crate::store;
+use crate::store::rollouts::Filter;
 
 const TRIGGER: Parameter = Parameter {
     name: "trigger",
@@ -23,6 +25,30 @@ const TRIGGER: Parameter = Parameter {
     example: "shop",
     schema: text,
 };
+const STATE: Parameter = optional(
+    "state",
+    "Only rollouts in this state.",
+    "failed",
+    || json!({ "type": "string", "enum": RolloutState::ALL }),
+);
+const IMAGE: Parameter = optional(
+    "image",
+    "Only rollouts with this image; without a tag, with any tag of the repository.",
+    "registry.example.com/shop/web",
+    text,
+);
+const SINCE: Parameter = optional(
+    "since",
+    "Only rollouts recorded at this time or later (RFC 3339).",
+    "2026-03-03T14:02:00Z",
+    time,
+);
+const UNTIL: Parameter = optional(
+    "until",
+    "Only rollouts recorded before this time (RFC 3339).",
+    "2026-03-03T15:00:00Z",
+    time,
+);
 const ID: Parameter = Parameter {
     name: "id",
     required: true,
@@ -38,11 +64,15 @@ pub(crate) const LIST: Operation = Operation {
     summary: "The rollouts of one trigger or of all, newest first.",
     role: Role::Read,
     in_path: &[],
-    query: &[TRIGGER, LIMIT, CURSOR],
+    query: &[TRIGGER, STATE, IMAGE, SINCE, UNTIL, LIMIT, CURSOR],
     header: &[],
     body: None,
     response: ResponseBody::Json(schema::<Items<Rollout>>),
     problems: &[
+        (400, "state_invalid"),
+        (400, "image_invalid"),
+        (400, "time_invalid"),
+        (400, "parameter_conflict"),
         (400, "limit_invalid"),
         (400, "cursor_invalid"),
         (404, "trigger_unknown"),
@@ -74,12 +104,18 @@ const OF_TRIGGER: List<1> = List {
 };
 
 /// Returns the rollouts of a trigger, configured or not, or of all triggers.
-async fn list(State(database): State<Database>, uri: Uri) -> Result<Json<Items<Rollout>>, Error> {
+async fn list(
+    State(Shared {
+        database, names, ..
+    }): State<Shared>,
+    uri: Uri,
+) -> Result<Json<Items<Rollout>>, Error> {
     let parameters = Parameters::read(&uri, LIST.query)?;
+    let filter = filter(&parameters, &names)?;
     let Some(name) = parameters.text("trigger") else {
         let page = Page::read(ALL, &parameters)?;
         let rollouts = database
-            .ask_large(async |db| store::rollouts::all(db, page.after, page.fetch()).await)
+            .ask_large(async |db| store::rollouts::all(db, &filter, page.after, page.fetch()).await)
             .await?;
         return Ok(Json(page.cut(rollouts)));
     };
@@ -87,13 +123,45 @@ async fn list(State(database): State<Database>, uri: Uri) -> Result<Json<Items<R
     let name: Name = name.parse().map_err(|_| Error::TriggerUnknown)?;
     let rollouts = database
         .ask_large(async |db| match store::triggers::id(db, &name).await? {
-            Some(trigger) => store::rollouts::of(db, trigger, page.after, page.fetch())
+            Some(trigger) => store::rollouts::of(db, trigger, &filter, page.after, page.fetch())
                 .await
                 .map(Some),
             None => Ok(None),
         })
         .await?;
     Ok(Json(page.cut(rollouts.ok_or(Error::TriggerUnknown)?)))
+}
+
+fn filter(parameters: &Parameters, names: &Names) -> Result<Filter, Error> {
+    let words = || {
+        let all: Vec<&str> = RolloutState::ALL
+            .iter()
+            .map(|state| state.as_str())
+            .collect();
+        all.join(", ")
+    };
+    let state = parameters.text(STATE.name).map(str::parse).transpose();
+    let image = parameters
+        .text(IMAGE.name)
+        .map(|text| -> Result<String, Error> {
+            let image = names.image(text).map_err(Error::Image)?;
+            // A colon before the last slash belongs to the port of the registry.
+            let tagged = text
+                .rsplit('/')
+                .next()
+                .is_some_and(|last| last.contains(':'));
+            Ok(match tagged {
+                true => image.to_string(),
+                false => format!("{}/{}", image.registry, image.repository),
+            })
+        });
+    let (since, until) = parameters.range()?;
+    Ok(Filter {
+        state: state.map_err(|_| Error::State(words()))?,
+        image: image.transpose()?,
+        since,
+        until,
+    })
 }
 
 async fn one(

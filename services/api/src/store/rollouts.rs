@@ -2,27 +2,86 @@
 
 use sqlx::{PgConnection, Row as _};
 use tagtrail_postgres::row;
-use tagtrail_proto::Rollout;
+use tagtrail_proto::{Rollout, RolloutState};
+use time::OffsetDateTime;
 use uuid::Uuid;
 
 use tagtrail_history::instant::{of_key, to_micros};
 
-/// Returns all rollouts, newest first. Key: time of recording, row id of the trigger, number.
+/// The rollouts that a question is about. `None` is no bound.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Filter {
+    pub(crate) state: Option<RolloutState>,
+    /// An image, or a repository with its registry: then any tag of the repository counts.
+    pub(crate) image: Option<String>,
+    /// The first time of recording.
+    pub(crate) since: Option<OffsetDateTime>,
+    /// The first time of recording that is too late.
+    pub(crate) until: Option<OffsetDateTime>,
+}
+
+/// The SQL of the rollouts `o` that a subquery selects, in an order. Each image also has the
+/// account that pushed its revision, and the image that ran before: of the newest older rollout
+/// that succeeded.
+macro_rules! rollouts {
+    ($which:expr, $order:literal) => {
+        concat!(
+            "select t.name as trigger, o.trigger_id::bigint as trigger_id,
+                    o.id, o.number, o.state::text as state, o.cause, o.attempts, o.created_at, o.finished_at, o.error,
+                    (select jsonb_object_agg(i.key, i.value || jsonb_build_object(
+                         'actor', p.actor,
+                         'previous', case when b.images ? i.key then jsonb_build_object(
+                             'revision', b.images -> i.key -> 'revision', 'digest', b.images -> i.key -> 'digest') end))
+                     from jsonb_each(o.images) i
+                     left join repository r on r.registry = split_part(i.value ->> 'image', '/', 1)
+                          and r.name = substring(i.value ->> 'image' from '^[^/]+/(.*):[^:]+$')
+                     left join tag g on g.repository_id = r.id and g.name = substring(i.value ->> 'image' from '[^:]+$')
+                     left join revision v on v.tag_id = g.id and v.number = (i.value ->> 'revision')::bigint
+                     left join push p on p.id = v.push_id) as images
+             from (select * from rollout o where ", $which, ") o
+             join trigger t on t.id = o.trigger_id
+             left join lateral (
+                 select images from rollout before
+                 where before.trigger_id = o.trigger_id and before.number < o.number and before.state = 'succeeded'
+                 order by before.number desc limit 1) b on true
+             order by ", $order
+        )
+    };
+}
+
+/// The SQL condition of a [`Filter`], in the parameters $1 to $4.
+macro_rules! passes {
+    () => {
+        "($1::text is null or o.state::text = $1)
+         and ($2::text is null or exists (
+             select from jsonb_each(o.images) i where i.value ->> 'image' = $2 or starts_with(i.value ->> 'image', $2 || ':')))
+         and o.created_at >= coalesce($3::timestamptz, '-infinity') and o.created_at < coalesce($4::timestamptz, 'infinity')"
+    };
+}
+
+/// Returns all rollouts that pass the filter, newest first. Key: time of recording, row id of the
+/// trigger, number.
 pub(crate) async fn all(
     db: &mut PgConnection,
+    filter: &Filter,
     after: Option<[i64; 3]>,
     limit: i64,
 ) -> Result<Vec<([i64; 3], Rollout)>, sqlx::Error> {
     let after = after
         .map(|[at, trigger, number]| of_key(at).map(|at| (at, trigger, number)))
         .transpose()?;
-    let rows = sqlx::query(
-        "select t.name as trigger, o.trigger_id::bigint as trigger_id,
-                o.id, o.number, o.state::text as state, o.images, o.cause, o.attempts, o.created_at, o.finished_at, o.error
-         from rollout o join trigger t on t.id = o.trigger_id
-         where (o.created_at, o.trigger_id, o.number) < (coalesce($1::timestamptz, 'infinity'), coalesce($2, 0), coalesce($3, 0))
-         order by o.created_at desc, o.trigger_id desc, o.number desc limit $4",
-    )
+    let rows = sqlx::query(rollouts!(
+        concat!(
+            passes!(),
+            " and (o.created_at, o.trigger_id, o.number) < (coalesce($5::timestamptz, 'infinity'), coalesce($6, 0), coalesce($7, 0))
+             order by o.created_at desc, o.trigger_id desc, o.number desc limit $8"
+        ),
+        "o.created_at desc, o.trigger_id desc, o.number desc"
+    ))
+    .bind(filter.state.map(RolloutState::as_str))
+    .bind(&filter.image)
+    .bind(filter.since)
+    .bind(filter.until)
     .bind(after.map(|(at, _, _)| at))
     .bind(after.map(|(_, trigger, _)| trigger))
     .bind(after.map(|(_, _, number)| number))
@@ -41,20 +100,26 @@ pub(crate) async fn all(
         .collect()
 }
 
-/// Returns the rollouts of a trigger, newest first. Key: number.
+/// Returns the rollouts of a trigger that pass the filter, newest first. Key: number.
 pub(crate) async fn of(
     db: &mut PgConnection,
     trigger: i32,
+    filter: &Filter,
     after: Option<[i64; 1]>,
     limit: i64,
 ) -> Result<Vec<([i64; 1], Rollout)>, sqlx::Error> {
-    let rows = sqlx::query(
-        "select t.name as trigger,
-                o.id, o.number, o.state::text as state, o.images, o.cause, o.attempts, o.created_at, o.finished_at, o.error
-         from rollout o join trigger t on t.id = o.trigger_id
-         where o.trigger_id = $1 and o.number < coalesce($2, 9223372036854775807)
-         order by o.number desc limit $3",
-    )
+    let rows = sqlx::query(rollouts!(
+        concat!(
+            passes!(),
+            " and o.trigger_id = $5 and o.number < coalesce($6, 9223372036854775807)
+             order by o.number desc limit $7"
+        ),
+        "o.number desc"
+    ))
+    .bind(filter.state.map(RolloutState::as_str))
+    .bind(&filter.image)
+    .bind(filter.since)
+    .bind(filter.until)
     .bind(trigger)
     .bind(after.map(|[number]| number))
     .bind(limit)
@@ -67,14 +132,9 @@ pub(crate) async fn of(
 
 /// Returns a rollout.
 pub(crate) async fn one(db: &mut PgConnection, id: Uuid) -> Result<Option<Rollout>, sqlx::Error> {
-    let found = sqlx::query(
-        "select t.name as trigger,
-                o.id, o.number, o.state::text as state, o.images, o.cause, o.attempts, o.created_at, o.finished_at, o.error
-         from rollout o join trigger t on t.id = o.trigger_id
-         where o.id = $1",
-    )
-    .bind(id)
-    .fetch_optional(db)
-    .await?;
+    let found = sqlx::query(rollouts!("o.id = $1", "o.number"))
+        .bind(id)
+        .fetch_optional(db)
+        .await?;
     found.as_ref().map(row::rollout).transpose()
 }

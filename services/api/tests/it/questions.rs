@@ -55,6 +55,13 @@ async fn an_invalid_request_is_refused_with_its_code() {
             "400 cursor_invalid",
         ),
         ("/v1/rollouts?limit=ten".to_owned(), "400 limit_invalid"),
+        ("/v1/rollouts?state=Failed".to_owned(), "400 state_invalid"),
+        ("/v1/rollouts?image=shop".to_owned(), "400 image_invalid"),
+        ("/v1/rollouts?since=today".to_owned(), "400 time_invalid"),
+        (
+            "/v1/rollouts?since=2026-03-03T15:00:00Z&until=2026-03-03T14:00:00Z".to_owned(),
+            "400 parameter_conflict",
+        ),
         (
             "/v1/rollouts?cursor=MSByb2xsb3V0cyAxIDE".to_owned(),
             "400 cursor_invalid",

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::rows::{Rows, images, text};
+use crate::rows::{Rows, digest, images, on_time, text};
 use crate::server::Api;
 
 fn numbers(items: &[Value]) -> Vec<(String, i64)> {
@@ -38,8 +38,10 @@ async fn a_rollout_is_returned_with_all_fields() {
     let shop = rows.trigger("shop", true).await;
     let failed = rows.rollout(shop, 1, "failed", 10).await;
     let pending = rows.rollout(shop, 2, "pending", 20).await;
+    let mut images = images(1);
+    images["web"]["previous"] = Value::Null;
     let expected = json!({
-        "id": failed, "trigger": "shop", "number": 1, "state": "failed", "images": images(1),
+        "id": failed, "trigger": "shop", "number": 1, "state": "failed", "images": images,
         "cause": { "reason": "revision", "changed": ["web"] }, "attempts": 1, "created_at": text(10), "finished_at": text(11),
         "error": "the target said no",
     });
@@ -115,4 +117,83 @@ async fn pages_of_one_trigger_are_newest_first_without_gap_or_repeat() {
             .problem(),
         "400 cursor_invalid"
     );
+}
+
+#[tokio::test]
+async fn rollouts_are_found_by_state_image_and_time() {
+    let (api, mut rows) = Api::start().await;
+    let shop = rows.trigger("shop", true).await;
+    let blog = rows.trigger("blog", true).await;
+    rows.rollout(shop, 1, "succeeded", 10).await;
+    rows.rollout(blog, 1, "failed", 20).await;
+    rows.rollout(shop, 2, "failed", 30).await;
+    // A repository whose name begins like the other, and one at a registry with a port.
+    for (number, image) in [
+        (3, "registry.example.com/shop/web2:latest"),
+        (4, "r.example.com:5000/shop/web:v1"),
+    ] {
+        rows.rollout(shop, number, "pending", number * 10 + 10)
+            .await;
+        sqlx::query("update rollout set images = jsonb_set(images, '{web,image}', to_jsonb($1::text)) where number = $2")
+            .bind(image)
+            .bind(number)
+            .execute(&mut rows.db)
+            .await
+            .unwrap();
+    }
+    let (at_30, before_30) = (format!("since={}", text(30)), format!("until={}", text(30)));
+    for (query, expected) in [
+        ("state=failed", vec![("shop", 2), ("blog", 1)]),
+        ("state=failed&trigger=shop", vec![("shop", 2)]),
+        ("state=superseded", vec![]),
+        (&at_30, vec![("shop", 4), ("shop", 3), ("shop", 2)]),
+        (&before_30, vec![("blog", 1), ("shop", 1)]),
+        (&format!("{before_30}&trigger=shop"), vec![("shop", 1)]),
+        (
+            "image=registry.example.com/shop/web",
+            vec![("shop", 2), ("blog", 1), ("shop", 1)],
+        ),
+        (
+            "image=registry.example.com/shop/web:latest&trigger=blog",
+            vec![("blog", 1)],
+        ),
+        ("image=registry.example.com/shop/web:v1", vec![]),
+        ("image=r.example.com:5000/shop/web", vec![("shop", 4)]),
+        ("image=r.example.com:5000/shop/web:v1", vec![("shop", 4)]),
+    ] {
+        let pages = api.pages(&format!("/v1/rollouts?{query}"), 2).await;
+        let found = numbers(&pages.concat());
+        let expected: Vec<(String, i64)> = expected
+            .into_iter()
+            .map(|(trigger, number)| (trigger.to_owned(), number))
+            .collect();
+        assert_eq!(found, expected, "{query}");
+    }
+}
+
+#[tokio::test]
+async fn an_image_of_a_rollout_names_who_pushed_it_and_the_image_that_ran_before() {
+    let (api, mut rows) = Api::start().await;
+    let shop = rows.trigger("shop", true).await;
+    let revisions = [1, 2, 3].map(|number| on_time(number, u8::try_from(number).unwrap(), number));
+    rows.tag("registry.example.com/shop/web:latest", &revisions)
+        .await;
+    rows.rollout(shop, 1, "succeeded", 10).await;
+    rows.rollout(shop, 2, "superseded", 20).await;
+    let third = rows.rollout(shop, 3, "pending", 30).await;
+    let before = json!({ "revision": 1, "digest": digest(1) });
+    let mut expected = images(3);
+    expected["web"]["actor"] = "ci-bot".into();
+    expected["web"]["previous"] = before;
+    let one = api.found(&format!("/v1/rollouts/{third}")).await;
+    assert_eq!(one["images"], expected, "the second never ran");
+    for list in ["/v1/rollouts", "/v1/rollouts?trigger=shop"] {
+        let list = api.found(list).await;
+        assert_eq!(list["items"][0], one);
+        let first = &list["items"][2]["images"]["web"];
+        assert_eq!(
+            (&first["actor"], &first["previous"]),
+            (&json!("ci-bot"), &Value::Null)
+        );
+    }
 }

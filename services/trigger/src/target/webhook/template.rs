@@ -150,6 +150,8 @@ pub(super) fn sample(trigger: &Trigger) -> Rollout {
             digest: digest.clone(),
         };
         let image = RolloutImage {
+            actor: None,
+            previous: None,
             image: image.clone(),
             revision: 1,
             digest,
