@@ -40,11 +40,33 @@ pub use trace::{Span, SpanKind, TraceArgs};
 /// The time that a process has to stop after the request to stop.
 pub const STOP: Duration = Duration::from_secs(10);
 
+/// The time that a process has to stop: [`STOP`], or longer if its services ask for more.
+#[derive(Debug, Clone, Default)]
+pub struct StopTime(std::sync::Arc<std::sync::atomic::AtomicU64>);
+
+impl StopTime {
+    /// Allows at least this time.
+    pub fn at_least(&self, time: Duration) {
+        let seconds = time.as_secs().saturating_add(1);
+        self.0
+            .fetch_max(seconds, std::sync::atomic::Ordering::Relaxed);
+    }
+
+    /// Returns the time.
+    #[must_use]
+    pub fn get(&self) -> Duration {
+        let seconds = self.0.load(std::sync::atomic::Ordering::Relaxed);
+        STOP.max(Duration::from_secs(seconds))
+    }
+}
+
 /// The handles that a service receives from its process.
 #[derive(Debug, Clone, Default)]
 pub struct Context {
     /// Fires when the service must stop.
     pub shutdown: CancellationToken,
+    /// The time to stop after that.
+    pub stop_time: StopTime,
     /// The readiness, which the service reports.
     pub health: Health,
     /// The metrics, which the service records.

@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
 use crate::trace::{Exporter, TraceArgs};
-use crate::{Context, STOP, admin};
+use crate::{Context, admin};
 
 /// The options of the log, which goes to standard error.
 #[derive(Debug, Clone, clap::Args)]
@@ -119,7 +119,7 @@ where
         outcome = &mut service_ends => outcome,
         outcome = &mut page => outcome.and_then(|()| anyhow::bail!("the admin page ended by itself")),
         // Longer than `Tasks` waits, so that its error, which names the hanging task, comes first.
-        () = tokio::time::sleep(STOP + std::time::Duration::from_secs(2)) => anyhow::bail!("did not stop in {STOP:?}"),
+        () = tokio::time::sleep(ctx.stop_time.get() + std::time::Duration::from_secs(2)) => anyhow::bail!("did not stop in {:?}", ctx.stop_time.get()),
         name = asked() => anyhow::bail!("{name} again: ended at once"),
     }
 }

@@ -4,9 +4,8 @@ use std::collections::HashMap;
 
 use anyhow::{Context as _, anyhow};
 use tokio::task::{Id, JoinSet};
-use tokio_util::sync::CancellationToken;
 
-use crate::{STOP, until};
+use crate::{Context, until};
 
 /// A set of named tasks.
 #[derive(Debug, Default)]
@@ -32,24 +31,30 @@ impl Tasks {
         self.names.insert(id, name);
     }
 
-    /// Waits until `shutdown` has fired and all tasks have ended. A task that ends earlier, with or
+    /// Waits until the shutdown of `ctx` has fired and all tasks have ended. A task that ends earlier, with or
     /// without an error, ends all tasks: a process that has lost a part must not look alive.
     ///
     /// # Errors
-    /// Names the task that ended too early, failed, panicked, or did not stop within [`STOP`].
-    pub async fn join(mut self, shutdown: &CancellationToken) -> anyhow::Result<()> {
+    /// Names the task that ended too early, failed, panicked, or did not stop within the stop time of
+    /// `ctx`.
+    pub async fn join(mut self, ctx: &Context) -> anyhow::Result<()> {
+        let Context {
+            shutdown,
+            stop_time,
+            ..
+        } = ctx;
         let mut deadline = None;
         while !self.set.is_empty() {
             let ended = tokio::select! {
                 biased;
                 () = shutdown.cancelled(), if deadline.is_none() => {
-                    deadline = Some(tokio::time::Instant::now() + STOP);
+                    deadline = Some(tokio::time::Instant::now() + stop_time.get());
                     continue;
                 }
                 () = until(deadline) => {
                     let mut left: Vec<_> = self.names.values().copied().collect();
                     left.sort_unstable();
-                    return Err(anyhow!("still running {STOP:?} after the request to stop: {}", left.join(", ")));
+                    return Err(anyhow!("still running {:?} after the request to stop: {}", stop_time.get(), left.join(", ")));
                 }
                 Some(ended) = self.set.join_next_with_id() => ended,
             };
@@ -75,10 +80,7 @@ mod tests {
         let mut tasks = Tasks::new();
         tasks.spawn("other", std::future::pending());
         tasks.spawn("this", task);
-        format!(
-            "{:#}",
-            tasks.join(&CancellationToken::new()).await.unwrap_err()
-        )
+        format!("{:#}", tasks.join(&Context::default()).await.unwrap_err())
     }
 
     #[tokio::test]
@@ -100,22 +102,22 @@ mod tests {
 
     #[tokio::test]
     async fn tasks_that_stop_on_request_are_no_failure() {
-        let (shutdown, mut tasks) = (CancellationToken::new(), Tasks::new());
-        let asked = shutdown.clone();
+        let (ctx, mut tasks) = (Context::default(), Tasks::new());
+        let asked = ctx.shutdown.clone();
         tasks.spawn("polite", async move {
             asked.cancelled().await;
             Ok(())
         });
-        shutdown.cancel();
-        tasks.join(&shutdown).await.unwrap();
+        ctx.shutdown.cancel();
+        tasks.join(&ctx).await.unwrap();
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_task_that_does_not_stop_is_named() {
-        let (shutdown, mut tasks) = (CancellationToken::new(), Tasks::new());
+        let (ctx, mut tasks) = (Context::default(), Tasks::new());
         tasks.spawn("stubborn", std::future::pending());
-        shutdown.cancel();
-        let error = tasks.join(&shutdown).await.unwrap_err().to_string();
+        ctx.shutdown.cancel();
+        let error = tasks.join(&ctx).await.unwrap_err().to_string();
         assert!(error.ends_with("stubborn"), "{error}");
     }
 }

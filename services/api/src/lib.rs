@@ -156,5 +156,5 @@ pub async fn serve(listener: TcpListener, config: Config, ctx: Context) -> anyho
     tasks.spawn("postgres", database.keep(config.db, ctx.clone()));
     tasks.spawn("feed", feed.clone().keep());
     tasks.spawn("news", feed.listen(config.bus, ctx.clone()));
-    tasks.join(&ctx.shutdown).await
+    tasks.join(&ctx).await
 }

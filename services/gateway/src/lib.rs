@@ -127,7 +127,7 @@ pub async fn serve(listener: TcpListener, config: Config, ctx: Context) -> anyho
         }
     }
     tasks.spawn("bus", connect(shared, config.bus, ctx.clone()));
-    tasks.join(&ctx.shutdown).await
+    tasks.join(&ctx).await
 }
 
 /// Connects to NATS, then reports the health of the connection.

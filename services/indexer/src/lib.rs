@@ -96,7 +96,7 @@ pub async fn run(config: Config, ctx: Context) -> anyhow::Result<()> {
             ctx.health.clone(),
         ),
     );
-    tasks.join(&ctx.shutdown).await
+    tasks.join(&ctx).await
 }
 
 /// Returns the registries of the file. Without a file every registry may be one that the resolver

@@ -129,7 +129,7 @@ pub async fn run(config: Config, ctx: Context) -> anyhow::Result<()> {
     if let Some(keeper) = keeper {
         tasks.spawn("postponed tasks", keeper.run());
     }
-    tasks.join(&ctx.shutdown).await
+    tasks.join(&ctx).await
 }
 
 fn database(config: &Config) -> Option<DbArgs> {
