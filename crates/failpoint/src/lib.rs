@@ -95,17 +95,13 @@ points! {
     // The trigger service.
     /// Between deciding on rollouts and recording them.
     TriggerPlanned = "trigger.planned" passed,
-    /// Between recording rollouts and notifying the workers.
+    /// Between recording rollouts and the start of their attempts.
     TriggerRecorded = "trigger.recorded" passed,
-    /// Between acquiring the lock of a target and the start of an attempt.
-    TriggerLocked = "trigger.locked" passed,
     /// Between recording the start of an attempt and calling the target.
     TriggerBegun = "trigger.begun" passed,
     /// Between calling the target and writing the outcome.
     TriggerTold = "trigger.told" passed,
-    /// Between writing the outcome and the commit.
-    TriggerWritten = "trigger.written" passed,
-    /// Between the commit and the release of the lock.
+    /// After the commit of the outcome.
     TriggerDone = "trigger.done" passed,
     /// Between sending changes of rollouts and the acknowledgement of NATS.
     LedgerSent = "ledger.sent" passed,

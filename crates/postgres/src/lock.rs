@@ -25,20 +25,24 @@ pub enum Lock {
     Reconcile(i32),
     /// The right to ask the registry with this number about the images of triggers.
     WatchTriggers(i32),
-    /// The right to act on the target of the trigger with this row id.
-    Target(i32),
     /// The right to record an act with an idempotency key: [`Lock::number_of`] actor and key.
     Act(i32),
+    /// The proof that the process with this number lives: it owns its attempts at targets as long
+    /// as it holds the lock.
+    Instance(i32),
 }
 
 impl Lock {
+    /// The class of [`Lock::Instance`], as `pg_locks` shows it.
+    pub const CLASS_OF_INSTANCES: i32 = 0x7461_6737; // "tag7"
+
     /// Returns the two numbers that Postgres knows the lock by: class and number.
     const fn key(self) -> (i32, i32) {
         const PARTITION: i32 = 0x7461_6731; // "tag1"
         // "tag2". Number 4 is taken by migrations/grants.sql: one session at a time changes rights.
         // Number 6 by migrations/src/indexes.rs: one session at a time migrates.
         const SERVICE: i32 = 0x7461_6732;
-        const TARGET: i32 = 0x7461_6733; // "tag3"
+        // "tag3" was the right to act on the target of a trigger.
         const REGISTRY: i32 = 0x7461_6734; // "tag4"
         const TRIGGERS: i32 = 0x7461_6735; // "tag5"
         const ACT: i32 = 0x7461_6736; // "tag6"
@@ -49,10 +53,10 @@ impl Lock {
             Lock::Sweep => (SERVICE, 2),
             Lock::Manifests => (SERVICE, 3),
             Lock::Coverage => (SERVICE, 5),
-            Lock::Target(trigger) => (TARGET, trigger),
             Lock::Reconcile(registry) => (REGISTRY, registry),
             Lock::WatchTriggers(registry) => (TRIGGERS, registry),
             Lock::Act(act) => (ACT, act),
+            Lock::Instance(number) => (Lock::CLASS_OF_INSTANCES, number),
         }
     }
 

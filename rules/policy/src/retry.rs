@@ -65,6 +65,27 @@ pub enum Next {
 }
 
 impl Next {
+    /// Returns the cause of the failure, if the attempt failed.
+    #[must_use]
+    pub fn error(&self) -> Option<&str> {
+        match self {
+            Next::Succeeded => None,
+            Next::Retry { error, .. }
+            | Next::Failed { error, .. }
+            | Next::Ended(error)
+            | Next::Superseded(error) => Some(error),
+        }
+    }
+
+    /// Returns the pause before the next attempt, if one follows.
+    #[must_use]
+    pub fn pause(&self) -> Option<Duration> {
+        match self {
+            Next::Retry { pause, .. } | Next::Failed { pause, .. } => Some(*pause),
+            Next::Succeeded | Next::Ended(_) | Next::Superseded(_) => None,
+        }
+    }
+
     /// Returns the step of a rollout below a newer one: no further attempt follows.
     #[must_use]
     pub fn below_a_newer_one(self) -> Next {
