@@ -42,6 +42,9 @@ pub(crate) struct Config {
     /// must be able to read `tagtrail.toml` and its secrets.
     #[arg(long, env = "TAGTRAIL_USER", value_name = "NAME")]
     user: Option<String>,
+    /// The most attempts at the same time.
+    #[command(flatten)]
+    limits: tagtrail_trigger::Limits,
     /// Print no line for each revision and each ended rollout.
     #[arg(long)]
     quiet: bool,
@@ -169,7 +172,9 @@ async fn services(
         db: account("trigger")?,
         bus: bus("trigger")?,
         config: file,
-        workers: 8,
+        limits: config.limits,
+        takeover_seconds: Duration::from_secs(20),
+        alone: true,
         session_seconds: SESSION,
         pace: tagtrail_trigger::Pace::default(),
     };
@@ -183,7 +188,7 @@ async fn services(
         embedded.postgres_url().to_owned(),
     );
     tasks.spawn("announcement", announce);
-    tasks.join(&ctx.shutdown).await
+    tasks.join(ctx).await
 }
 
 /// Checks the file and the addresses before anything is created or started, so that a mistake costs

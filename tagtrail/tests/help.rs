@@ -53,7 +53,8 @@ fn every_command_has_help() {
                 "NATS_URL",
                 "DATABASE_URL",
                 "TAGTRAIL_CONFIG",
-                "TAGTRAIL_WORKERS",
+                "TAGTRAIL_ATTEMPTS",
+                "TAGTRAIL_COMMANDS",
             ],
         ),
         (

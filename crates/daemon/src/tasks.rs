@@ -31,11 +31,12 @@ impl Tasks {
         self.names.insert(id, name);
     }
 
-    /// Waits until the shutdown of `ctx` has fired and all tasks have ended. A task that ends earlier, with or
-    /// without an error, ends all tasks: a process that has lost a part must not look alive.
+    /// Waits until the shutdown of `ctx` has fired and all tasks have ended. A task that ends
+    /// earlier, with or without an error, ends all tasks: a process that has lost a part must not
+    /// look alive.
     ///
-    /// # Errors
-    /// Names the task that ended too early, failed, panicked, or did not stop within the stop time of
+    /// # Errors Names the task that ended too early, failed, panicked, or did not stop within the
+    /// stop time of
     /// `ctx`.
     pub async fn join(mut self, ctx: &Context) -> anyhow::Result<()> {
         let Context {

@@ -1,5 +1,17 @@
-//! Acting: from recorded rollouts to attempts at targets.
+//! Acting: attempts at targets.
+//!
+//! An attempt is a task of its own. It belongs to this process, which holds an advisory lock
+//! ([`instance`]), and needs no database session while the target works.
 
-mod worker;
+mod attempt;
+mod dispatcher;
+mod instance;
+mod keeper;
+mod slots;
+mod takeover;
 
-pub(crate) use worker::worker;
+pub(crate) use attempt::InFlight;
+pub(crate) use dispatcher::{dispatcher, start};
+pub(crate) use instance::{Instance, Owner, hold_instance};
+pub(crate) use keeper::keeper;
+pub(crate) use slots::{Place, Slot, Slots};

@@ -12,6 +12,13 @@ use tagtrail_proto::{Image, Registry};
 
 pub use tagtrail_policy::retry::Pace;
 
+fn parse_takeover(text: &str) -> Result<Duration, String> {
+    match text.parse::<u64>() {
+        Ok(seconds @ 10..=600) => Ok(Duration::from_secs(seconds)),
+        _ => Err("must be a number of seconds from 10 to 600".to_owned()),
+    }
+}
+
 /// Settings from flags and environment variables.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Config {
@@ -24,9 +31,16 @@ pub struct Config {
     /// Path of the file that lists the triggers.
     #[arg(long, env = "TAGTRAIL_CONFIG", default_value = "tagtrail.toml")]
     pub config: PathBuf,
-    /// Number of workers: attempts made at the same time by this process.
-    #[arg(long, env = "TAGTRAIL_WORKERS", default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=64))]
-    pub workers: u16,
+    /// The most attempts at the same time.
+    #[command(flatten)]
+    pub limits: Limits,
+    /// Seconds after which another process may take over a command whose process has lost its lock
+    /// in Postgres.
+    #[arg(long, env = "TAGTRAIL_TAKEOVER_SECONDS", default_value = "20", value_parser = parse_takeover)]
+    pub takeover_seconds: Duration,
+    /// True if no second trigger service acts on the same database, as below `tagtrail up`.
+    #[arg(skip)]
+    pub alone: bool,
     /// Seconds of silence after which Postgres ends a session, so that another instance can take
     /// over its locks.
     #[arg(long, env = "TAGTRAIL_SESSION_SECONDS", default_value = "10", value_parser = parse_silence)]
@@ -34,6 +48,40 @@ pub struct Config {
     /// The pauses between attempts; tests shorten them.
     #[arg(skip)]
     pub pace: Pace,
+}
+
+/// The most attempts at the same time.
+#[derive(Debug, Clone, Copy, clap::Args)]
+pub struct Limits {
+    /// Most attempts of one kind of target at the same time, commands excepted.
+    #[arg(long, env = "TAGTRAIL_ATTEMPTS", default_value_t = 1000, value_parser = clap::value_parser!(u16).range(1..=10_000))]
+    pub attempts: u16,
+    /// Most commands that run at the same time.
+    #[arg(long, env = "TAGTRAIL_COMMANDS", default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..=1000))]
+    pub commands: u16,
+    /// The old name of `TAGTRAIL_COMMANDS`.
+    #[arg(long, env = "TAGTRAIL_WORKERS", hide = true)]
+    pub workers: Option<u16>,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits {
+            attempts: 1000,
+            commands: 64,
+            workers: None,
+        }
+    }
+}
+
+impl Limits {
+    /// Returns the number of slots for a kind of target.
+    pub(crate) fn of(&self, kind: &str) -> usize {
+        usize::from(match kind {
+            "command" => self.workers.unwrap_or(self.commands).max(1),
+            _ => self.attempts,
+        })
+    }
 }
 
 /// A trigger as configured in `tagtrail.toml`.

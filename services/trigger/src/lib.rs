@@ -9,12 +9,14 @@
 //!
 //! Delivery: the planner compares the heads with the last rollout, and records the new rollout and
 //! its position in REVISIONS in one transaction. So a lost or repeated message starts no second
-//! rollout and delays none for long. A worker holds the advisory lock of a trigger in the same
-//! session that records the outcome of an attempt. When a worker dies, Postgres ends its session
-//! and frees the lock, and another worker repeats the attempt under the same rollout id.
+//! rollout and delays none for long. An attempt is a row that names its process, and no two
+//! attempts of a trigger are open at the same time. A process holds an advisory lock as long as it
+//! lives. When it dies, Postgres frees the lock, and another process repeats the attempt under the
+//! same rollout id.
 
 mod act;
 mod config;
+mod connections;
 mod error;
 mod ledger;
 mod metrics;
@@ -29,8 +31,10 @@ use tagtrail_bus::Bus;
 use tagtrail_config::{ConfigError, File};
 use tagtrail_daemon::{Context, Tasks};
 use tokio::sync::Notify;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
-pub use config::{Config, Pace};
+pub use config::{Config, Limits, Pace};
 pub use target::{TargetProblem, TargetReport, inspect_target, supervise};
 
 use crate::shared::Shared;
@@ -76,14 +80,30 @@ pub async fn run(config: Config, ctx: Context) -> anyhow::Result<()> {
     for trigger in &triggers {
         metrics.expect_trigger(&trigger.name);
     }
+    if config.limits.workers.is_some() {
+        tracing::warn!(
+            "TAGTRAIL_WORKERS is an old name and will be refused: set TAGTRAIL_COMMANDS, the most commands at the same time"
+        );
+    }
+    let connections = connections::Connections::new(config.db.clone());
     let shared = Shared {
         db: config.db,
         session_timeout: config.session_seconds,
         opening: Arc::default(),
         pace: config.pace,
+        targets,
+        instance: Arc::new(act::Instance::new()),
+        alone: config.alone,
+        takeover: config.takeover_seconds,
+        slots: act::Slots::new(config.limits),
+        in_flight: Arc::default(),
+        attempts: TaskTracker::new(),
+        attempts_ended: CancellationToken::new(),
+        connections: Arc::new(connections),
         health: ctx.health.clone(),
         metrics,
         shutdown: ctx.shutdown.clone(),
+        stop_time: ctx.stop_time.clone(),
         started_over: Arc::default(),
         work_recorded: Arc::new(Notify::new()),
         queued: Arc::default(),
@@ -91,20 +111,22 @@ pub async fn run(config: Config, ctx: Context) -> anyhow::Result<()> {
     };
     tracing::info!(
         triggers = triggers.len(),
-        workers = config.workers,
-        "starting planner, workers and ledger"
+        attempts = config.limits.attempts,
+        commands = config.limits.commands,
+        "starting planner, dispatcher and ledger"
     );
-    let (mut tasks, shutdown) = (Tasks::new(), ctx.shutdown.clone());
-    for _ in 0..config.workers {
-        tasks.spawn("worker", act::worker(shared.clone(), Arc::clone(&targets)));
-    }
+    let mut tasks = Tasks::new();
+    tasks.spawn("lock of the process", act::hold_instance(shared.clone()));
+    tasks.spawn("dispatcher", act::dispatcher(shared.clone()));
+    tasks.spawn("keeper of attempts", act::keeper(shared.clone()));
     tasks.spawn("ledger", ledger::ledger(shared.clone(), bus.clone()));
     tasks.spawn(
         "planner",
         plan::planner(shared, bus.clone(), triggers, asked),
     );
+    let (health, shutdown) = (ctx.health.clone(), ctx.shutdown.clone());
     tasks.spawn("health of the bus", async move {
-        Ok(bus.report_health(ctx.health, ctx.shutdown).await?)
+        Ok(bus.report_health(health, shutdown).await?)
     });
-    tasks.join(&shutdown).await
+    tasks.join(&ctx).await
 }

@@ -1,5 +1,7 @@
 //! The metrics of the trigger service.
 
+use std::time::Duration;
+
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
@@ -8,14 +10,19 @@ use prometheus_client::metrics::histogram::Histogram;
 use tagtrail_daemon::metrics::seconds;
 use tagtrail_proto::{Gate, Rollout, RolloutState, Waiting};
 
+use crate::act::Slots;
 use tagtrail_policy::retry::Outcome;
 
-/// The metrics that planner, workers and ledger update.
+/// The metrics that planner, attempts and ledger update.
 #[derive(Debug, Clone)]
 pub(crate) struct Metrics {
     rollouts: Family<RolloutLabels, Counter>,
     attempts: Family<AttemptLabels, Counter>,
     closed_gates: Family<GateLabels, Gauge>,
+    in_flight: Family<KindLabels, Gauge>,
+    slots: Family<KindLabels, Gauge>,
+    due: Gauge,
+    due_seconds: Gauge<f64, std::sync::atomic::AtomicU64>,
     /// Seconds that a target takes to answer.
     pub(crate) attempt: Histogram,
     /// Seconds from the recording of a rollout to the end.
@@ -32,6 +39,11 @@ struct RolloutLabels {
 struct AttemptLabels {
     trigger: String,
     outcome: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct KindLabels {
+    kind: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -57,6 +69,26 @@ impl Metrics {
                 "trigger_closed_gates",
                 "Images that keep a trigger waiting now, by trigger and gate; of the instance that plans",
                 Family::default(),
+            ),
+            in_flight: metrics.add(
+                "trigger_attempts_in_flight",
+                "Attempts of this instance that run now, by kind of target",
+                Family::default(),
+            ),
+            slots: metrics.add(
+                "trigger_slots",
+                "Most attempts of this instance at the same time, by kind of target",
+                Family::default(),
+            ),
+            due: metrics.add(
+                "trigger_due",
+                "Due rollouts that no attempt carries out, at most 256; of places with free slots",
+                Gauge::default(),
+            ),
+            due_seconds: metrics.add(
+                "trigger_due_seconds",
+                "Age of the oldest due rollout that no attempt carries out",
+                Gauge::default(),
             ),
             attempt: metrics.add_seconds(
                 "trigger_attempt",
@@ -112,6 +144,19 @@ impl Metrics {
             state: rollout.state.as_str(),
         };
         self.rollouts.get_or_create(&state).inc();
+    }
+
+    /// Records the attempts that run, and the due rollouts that wait for one.
+    pub(crate) fn due(&self, due: usize, oldest: Duration, slots: &Slots) {
+        let number = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
+        self.due.set(number(due));
+        self.due_seconds.set(oldest.as_secs_f64());
+        for (kind, in_use) in slots.in_use() {
+            let labels = KindLabels { kind };
+            self.in_flight.get_or_create(&labels).set(number(in_use));
+            let limit = number(slots.limit(kind));
+            self.slots.get_or_create(&labels).set(limit);
+        }
     }
 
     /// Counts an attempt that ended.

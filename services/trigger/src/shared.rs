@@ -1,26 +1,30 @@
 //! The state that all tasks of the service share, and the way in which tasks open their database
 //! sessions.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use sqlx::PgConnection;
-use tagtrail_daemon::Health;
+use tagtrail_daemon::{Health, StopTime};
 use tagtrail_policy::retry::Pace;
 use tagtrail_postgres::session::ping_interval;
 use tagtrail_postgres::{DbArgs, Lock, within};
 use tokio::sync::{Mutex, Notify, OnceCell};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
+use crate::act::{InFlight, Instance, Slots};
+use crate::connections::Connections;
 use crate::error::Error;
 use crate::metrics::Metrics;
+use crate::target::Targets;
 
 /// The interval at which a waiting session tries to acquire its lock.
 const LOCK_POLL: Duration = Duration::from_secs(1);
 
-/// The state that planner, workers and ledger share.
-#[derive(Debug, Clone)]
+/// The state that all tasks share.
+#[derive(Clone)]
 pub(crate) struct Shared {
     pub(crate) db: DbArgs,
     /// The time after which Postgres ends an idle session, and the bound for each piece of database
@@ -32,29 +36,61 @@ pub(crate) struct Shared {
     pub(crate) health: Health,
     pub(crate) metrics: Metrics,
     pub(crate) shutdown: CancellationToken,
+    /// The time to stop after that.
+    pub(crate) stop_time: StopTime,
     /// Filled once the rollouts that had failed before the start of this process are due again.
     pub(crate) started_over: Arc<OnceCell<()>>,
     /// Notified when a rollout may be ready for an attempt.
     pub(crate) work_recorded: Arc<Notify>,
-    /// The ids of triggers with a rollout recorded by this instance. Workers take them from here
-    /// without a query.
-    pub(crate) queued: Arc<std::sync::Mutex<BTreeSet<i32>>>,
+    /// Triggers with a rollout that may begin now, by their ids, with their names. The dispatcher
+    /// takes them from here without a query.
+    pub(crate) queued: Arc<std::sync::Mutex<BTreeMap<i32, String>>>,
+    /// The targets of the configured triggers.
+    pub(crate) targets: Arc<Targets>,
+    /// This process as the owner of attempts.
+    pub(crate) instance: Arc<Instance>,
+    /// True if no second process acts on the same database.
+    pub(crate) alone: bool,
+    /// The time after which another process may take over a command whose owner has lost its lock.
+    pub(crate) takeover: Duration,
+    pub(crate) slots: Arc<Slots>,
+    /// The attempts that run, to look after them.
+    pub(crate) in_flight: Arc<InFlight>,
+    /// The tasks of the attempts that run.
+    pub(crate) attempts: TaskTracker,
+    /// Fires after a stop request, once no attempt runs any more.
+    pub(crate) attempts_ended: CancellationToken,
+    pub(crate) connections: Arc<Connections>,
     /// Notified when the ledger may have entries to publish.
     pub(crate) entries_recorded: Arc<Notify>,
 }
 
 impl Shared {
-    /// Hands triggers with a new rollout to the workers of this instance.
-    pub(crate) fn queue(&self, triggers: impl Iterator<Item = i32>) {
+    /// Returns the targets of the configured triggers, by the names of the triggers.
+    pub(crate) fn targets(&self) -> Arc<Targets> {
+        Arc::clone(&self.targets)
+    }
+
+    /// Hands triggers with a rollout that may begin to the dispatcher.
+    pub(crate) fn queue(&self, triggers: impl Iterator<Item = (i32, String)>) {
         let mut queued = self.queued.lock().unwrap_or_else(PoisonError::into_inner);
         queued.extend(triggers);
         self.work_recorded.notify_one();
     }
 
-    /// Takes the id of one trigger with a new rollout.
-    pub(crate) fn next_queued(&self) -> Option<i32> {
+    /// Takes all triggers that were handed over.
+    pub(crate) fn take_queued(&self) -> BTreeMap<i32, String> {
         let mut queued = self.queued.lock().unwrap_or_else(PoisonError::into_inner);
-        queued.pop_first()
+        std::mem::take(&mut *queued)
+    }
+
+    /// Pauses. Returns whether to go on: `false` once no attempt runs any more after a stop
+    /// request.
+    pub(crate) async fn pause(&self, pause: Duration) -> bool {
+        tokio::select! {
+            () = self.attempts_ended.cancelled() => false,
+            () = tokio::time::sleep(pause) => true,
+        }
     }
 
     /// Opens a session, one at a time. After an outage all lost sessions would otherwise reconnect

@@ -16,9 +16,10 @@ use tagtrail_proto::Pinned;
 
 pub use command::supervise;
 pub use contract::TargetProblem;
-pub(crate) use contract::{Order, Targets};
+pub(crate) use contract::{Order, Target, Targets};
+pub(crate) use said::Said;
 
-use contract::{Target, TargetKind};
+use contract::TargetKind;
 
 /// All kinds of targets.
 const ALL: &[TargetKind] = &[webhook::WEBHOOK, command::COMMAND];

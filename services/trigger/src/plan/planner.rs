@@ -4,6 +4,7 @@
 //! last rollout of each trigger. Messages of REVISIONS only wake the planner early.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use sqlx::PgConnection;
@@ -19,13 +20,16 @@ use time::OffsetDateTime;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
+use crate::act::{Slot, start};
 use crate::config::TriggerSpec;
 use crate::error::Error;
 use crate::plan::news::{Affected, News, read_news};
 use crate::plan::question::Questions;
 use crate::shared::Shared;
 use crate::store::planning as store;
-use crate::store::planning::{NewRollout, Plan, TriggerState};
+use crate::store::planning::{NewRollout, Plan, Recorded, TriggerState};
+use crate::store::working::Attempt;
+use crate::target::Target;
 use tagtrail_policy::decide::{Decision, Situation, decide};
 
 /// The interval at which the planner checks all triggers, in case a message was lost.
@@ -147,7 +151,9 @@ impl<'a> Planner<'a> {
         let retries: Vec<i32> = retries.map(|trigger| trigger.id).collect();
         if !retries.is_empty() {
             within(timeout, store::retry(&mut self.db, &retries)).await?;
-            self.shared.queue(retries.into_iter());
+            let retries = ordered.iter().filter(|trigger| trigger.retry);
+            let retries = retries.map(|trigger| (trigger.id, trigger.name.clone()));
+            self.shared.queue(retries);
             self.shared.entries_recorded.notify_one();
         }
         let resuming = ordered.into_iter().filter(|trigger| trigger.resuming);
@@ -248,7 +254,12 @@ impl<'a> Planner<'a> {
         FailPoint::TriggerPlanned.pass();
         let recorded = match plan.is_empty() {
             true => Vec::new(),
-            false => store::record(&mut self.db, &plan).await?,
+            false => {
+                let slots = self.take_slots(&mut plan.new_rollouts);
+                let owner = &self.shared.instance.owner;
+                let recorded = store::record(&mut self.db, &plan, owner).await?;
+                self.begin(slots, recorded)
+            }
         };
         if !recorded.is_empty() {
             FailPoint::TriggerRecorded.pass();
@@ -258,19 +269,61 @@ impl<'a> Planner<'a> {
         }
         self.settling.retain(|name, _| !due.contains(name));
         self.settling.extend(settling);
-        for rollout in &recorded {
+        for Attempt { rollout, .. } in &recorded {
             tracing::info!(trigger = rollout.trigger, rollout.id, rollout.number, cause = %rollout.cause.reason, "recorded rollout {} of {}", rollout.number, rollout.trigger);
         }
-        // Rollouts that were pending during a pause may also continue now.
-        if !recorded.is_empty() || !plan.resumed.is_empty() {
-            self.shared
-                .queue(plan.new_rollouts.iter().map(|rollout| rollout.trigger));
+        if !recorded.is_empty() {
             self.shared.entries_recorded.notify_one();
+        }
+        // Rollouts that were pending during a pause may continue now.
+        if !plan.resumed.is_empty() {
+            self.shared.work_recorded.notify_one();
         }
         let (bus, timeout) = (self.bus, self.shared.session_timeout);
         self.questions
             .ask(bus, &mut self.db, &waiting, timeout)
             .await
+    }
+
+    /// Takes a slot for the first attempt of each new rollout, as far as slots are free and this
+    /// process may begin attempts.
+    fn take_slots(&self, rollouts: &mut [NewRollout]) -> BTreeMap<i32, (Arc<dyn Target>, Slot)> {
+        let mut slots = BTreeMap::new();
+        if !self.shared.instance.is_held() || self.shared.shutdown.is_cancelled() {
+            return slots;
+        }
+        let targets = self.shared.targets();
+        for rollout in rollouts {
+            let target = targets.get(&rollout.name);
+            let slot = target.and_then(|target| self.shared.slots.take(target.place()));
+            if let Some((target, slot)) = target.zip(slot) {
+                rollout.begin = true;
+                slots.insert(rollout.trigger, (Arc::clone(target), slot));
+            }
+        }
+        slots
+    }
+
+    /// Starts the attempts that began with the recording of their rollouts, and hands the other
+    /// rollouts to the dispatcher. Returns all recorded rollouts.
+    fn begin(
+        &self,
+        mut slots: BTreeMap<i32, (Arc<dyn Target>, Slot)>,
+        recorded: Vec<Recorded>,
+    ) -> Vec<Attempt> {
+        let mut rollouts = Vec::with_capacity(recorded.len());
+        for Recorded { rollout, begun } in recorded {
+            rollouts.push(rollout.clone());
+            let slot = slots.remove(&rollout.trigger).filter(|_| begun);
+            match slot {
+                Some((target, slot)) => start(self.shared, target, rollout, slot),
+                None => {
+                    let name = rollout.rollout.trigger.clone();
+                    self.shared.queue(std::iter::once((rollout.trigger, name)));
+                }
+            }
+        }
+        rollouts
     }
 
     /// Decides for the due triggers from one snapshot of the heads.
@@ -354,6 +407,8 @@ impl<'a> Decisions<'a> {
                     images,
                     cause,
                     trace: *span.context(),
+                    name: name.to_owned(),
+                    begin: false,
                 });
                 Vec::new()
             }

@@ -5,13 +5,16 @@ use std::collections::BTreeMap;
 use sqlx::postgres::PgRow;
 use sqlx::types::{Json, Uuid};
 use sqlx::{PgConnection, Row as _};
-use tagtrail_postgres::{position, row};
-use tagtrail_proto::{Cause, Image, Position, Push, Rollout, RolloutImage, TraceContext, Waiting};
+use tagtrail_failpoint::FailPoint;
+use tagtrail_postgres::{position, rollout_is_live, row};
+use tagtrail_proto::{Cause, Image, Position, Push, RolloutImage, TraceContext, Waiting};
 use time::OffsetDateTime;
 
 use crate::config::TriggerSpec;
 
 use super::columns::{columns, recorded};
+use super::working::{Attempt, attempt};
+use crate::act::Owner;
 use tagtrail_policy::gates::{Head, ManifestState};
 
 /// Writes the configured triggers into the table `trigger`. Triggers that are no longer configured
@@ -310,11 +313,22 @@ pub(crate) async fn raise_issued(
 /// A rollout that the planner will record.
 #[derive(Debug)]
 pub(crate) struct NewRollout {
-    /// The id of the trigger.
+    /// The id and the name of the trigger.
     pub(crate) trigger: i32,
+    pub(crate) name: String,
     pub(crate) images: BTreeMap<String, RolloutImage>,
     pub(crate) cause: Cause,
     pub(crate) trace: TraceContext,
+    /// Whether the first attempt begins with the recording: a slot is taken for it.
+    pub(crate) begin: bool,
+}
+
+/// A rollout as recorded.
+#[derive(Debug)]
+pub(crate) struct Recorded {
+    pub(crate) rollout: Attempt,
+    /// Whether the first attempt has begun.
+    pub(crate) begun: bool,
 }
 
 /// The decisions of one round of planning.
@@ -338,10 +352,14 @@ impl Plan {
 
 /// Records the whole plan in one transaction and returns the new rollouts. A new rollout supersedes
 /// pending rollouts of its trigger. A trigger that was paused since the decision gets no rollout.
+///
+/// The first attempt of a rollout begins in the same transaction if the plan says so and no attempt
+/// of the trigger is open. Then the rollout supersedes all older ones that have not ended.
 pub(crate) async fn record(
     db: &mut PgConnection,
     plan: &Plan,
-) -> Result<Vec<Rollout>, sqlx::Error> {
+    owner: &Owner,
+) -> Result<Vec<Recorded>, sqlx::Error> {
     let new_rollouts = &plan.new_rollouts;
     let position = plan.position.as_ref();
     let rows = sqlx::query(concat!(
@@ -353,23 +371,42 @@ pub(crate) async fn record(
          ), resumed as (
              update trigger set state = 'active' where id = any ($4) and state = 'resuming'
          ), wanted as (
-             select * from unnest($5::uuid[], $6::int[], $7::jsonb[], $8::jsonb[], $9::text[]) as w (id, trigger_id, images, cause, traceparent)
+             select * from unnest($5::uuid[], $6::int[], $7::jsonb[], $8::jsonb[], $9::text[], $10::boolean[])
+                 as w (id, trigger_id, images, cause, traceparent, begin)
          ), numbered as (
              update trigger t set issued = t.issued + 1, state = 'active' from wanted w
              where t.id = w.trigger_id and t.state <> 'paused' returning t.id, t.issued
+         ), attempt as (
+             insert into rollout_attempt (rollout_id, number, trigger_id, instance, machine, pid, pid_started)
+             select w.id, 1, n.id, $11, $12, $13, $14 from numbered n join wanted w on w.trigger_id = n.id where w.begin
+             on conflict (trigger_id) where finished_at is null do nothing
+             returning rollout_id
          ), new as (
-             insert into rollout (id, trigger_id, number, images, cause, traceparent)
-             select w.id, n.id, n.issued, w.images, w.cause, w.traceparent from numbered n join wanted w on w.trigger_id = n.id
+             insert into rollout (id, trigger_id, number, images, cause, traceparent, state, attempts, started_at)
+             select w.id, n.id, n.issued, w.images, w.cause, w.traceparent,
+                 case when a.rollout_id is null then 'pending'::rollout_state else 'running' end,
+                 case when a.rollout_id is null then 0 else 1 end,
+                 case when a.rollout_id is not null then now() end
+             from numbered n join wanted w on w.trigger_id = n.id left join attempt a on a.rollout_id = w.id
              returning *
          ), old as (
              update rollout o set state = 'superseded', finished_at = now()
-             from numbered n where o.trigger_id = n.id and o.state = 'pending' and o.number < n.issued returning o.*
+             from new n where o.trigger_id = n.trigger_id and o.number < n.number
+                 and (o.state = 'pending' or $15 and n.state = 'running' and ", rollout_is_live!("o"), ")
+             returning o.*
+         ), steps as (
+             select 1 as step, o.id, o.trigger_id, o.number, o.state, o.attempts, o.images, o.cause, o.created_at, o.finished_at, o.error from old o
+             union all
+             select 2, n.id, n.trigger_id, n.number, 'pending', 0, n.images, n.cause, n.created_at, n.finished_at, n.error from new n
+             union all
+             select 3, n.id, n.trigger_id, n.number, n.state, n.attempts, n.images, n.cause, n.created_at, n.finished_at, n.error from new n
+             where n.state = 'running'
          ), o as (
-             select * from old union all select * from new
+             select * from steps order by number, step
          ), told as (
-             ", recorded!(), "
+             ", recorded!(), ", o.step
          )
-         select ", columns!(), " from new o join trigger t on t.id = o.trigger_id"
+         select o.trigger_id, o.traceparent, o.state = 'running' as begun, ", columns!(), " from new o join trigger t on t.id = o.trigger_id"
     ))
     .bind(position.and_then(|position| position.stream_created_ns))
     .bind(position.map(|position| row::signed(position.sequence)))
@@ -380,7 +417,19 @@ pub(crate) async fn record(
     .bind(new_rollouts.iter().map(|rollout| Json(&rollout.images)).collect::<Vec<_>>())
     .bind(new_rollouts.iter().map(|rollout| Json(&rollout.cause)).collect::<Vec<_>>())
     .bind(new_rollouts.iter().map(|rollout| rollout.trace.to_string()).collect::<Vec<_>>())
+    .bind(new_rollouts.iter().map(|rollout| rollout.begin).collect::<Vec<_>>())
+    .bind(owner.instance)
+    .bind(&owner.machine)
+    .bind(owner.pid)
+    .bind(owner.pid_started)
+    .bind(!FailPoint::TriggerSupersede.skipped())
     .fetch_all(db)
     .await?;
-    rows.iter().map(row::rollout).collect()
+    let recorded = |row: &PgRow| {
+        Ok(Recorded {
+            rollout: attempt(row)?,
+            begun: row.try_get("begun")?,
+        })
+    };
+    rows.iter().map(recorded).collect()
 }

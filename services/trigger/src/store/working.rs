@@ -1,7 +1,10 @@
-//! The statements of the workers.
+//! The statements of attempts: their begin, and the steps after them.
+//!
+//! Each statement first locks the row of the trigger, then the rollout, then the attempt.
 
 use std::time::Duration;
 
+use sqlx::postgres::PgRow;
 use sqlx::postgres::types::PgInterval;
 use sqlx::{PgConnection, Row as _};
 use tagtrail_failpoint::FailPoint;
@@ -10,25 +13,43 @@ use tagtrail_postgres::{rollout_is_live, row};
 use tagtrail_proto::{Rollout, RolloutState, TraceContext};
 
 use super::columns::{columns, recorded};
+use crate::act::Owner;
+
+/// Most rollouts that one query returns.
+const SET: i64 = 256;
 
 /// The rollouts that need an attempt.
 #[derive(Debug, Default)]
 pub(crate) struct Backlog {
-    /// Ids of triggers with a due rollout, including attempts that are already under way.
-    pub(crate) due: Vec<i32>,
+    /// The triggers with a due rollout that no attempt carries out: those without an attempt so far
+    /// first, then by the time at which they became due.
+    pub(crate) due: Vec<Due>,
     /// The time until the next rollout is due.
     pub(crate) next: Option<Duration>,
 }
 
+/// A trigger with a due rollout.
+#[derive(Debug)]
+pub(crate) struct Due {
+    pub(crate) trigger: i32,
+    pub(crate) name: String,
+    /// The time since which an attempt is due.
+    pub(crate) since: Duration,
+}
+
 /// Returns the backlog of the triggers with these names.
 pub(crate) async fn backlog(db: &mut PgConnection, names: &[&str]) -> Result<Backlog, sqlx::Error> {
-    let rows = sqlx::query(
-        concat!("select o.trigger_id, greatest(extract(epoch from o.next_attempt_at - now()), 0)::float8 as due_in_seconds
-         from rollout o join trigger t on t.id = o.trigger_id
-         where ", rollout_is_live!("o"), " and t.configured and t.state = 'active' and t.name = any ($1)
-         order by o.next_attempt_at limit 256"),
-    )
+    let rows = sqlx::query(concat!(
+        "select o.trigger_id, t.name, extract(epoch from o.next_attempt_at - now())::float8 as due_in_seconds
+         from trigger t join rollout o on o.trigger_id = t.id
+         where o.state in ('pending', 'running', 'failed') and ", rollout_is_live!("o"), "
+             and t.configured and t.state = 'active' and t.name = any ($1)
+             and not exists (select from rollout_attempt a where a.trigger_id = t.id and a.finished_at is null)
+         order by o.next_attempt_at > now(), o.next_attempt_at <= now() and o.attempts > 0, o.next_attempt_at
+         limit $2"
+    ))
     .bind(names)
+    .bind(SET)
     .fetch_all(db)
     .await?;
     let mut backlog = Backlog::default();
@@ -38,35 +59,66 @@ pub(crate) async fn backlog(db: &mut PgConnection, names: &[&str]) -> Result<Bac
             backlog.next = Some(Duration::from_secs_f64(seconds));
             break;
         }
-        backlog.due.push(row.try_get("trigger_id")?);
+        backlog.due.push(Due {
+            trigger: row.try_get("trigger_id")?,
+            name: row.try_get("name")?,
+            since: Duration::from_secs_f64(-seconds),
+        });
     }
-    backlog.due.dedup();
+    backlog.due.dedup_by_key(|due| due.trigger);
     Ok(backlog)
 }
 
 /// An attempt as recorded at its begin.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Attempt {
+    /// The id of the trigger.
+    pub(crate) trigger: i32,
+    /// The rollout with the number of attempts begun, this one included.
     pub(crate) rollout: Rollout,
     /// The trace of the revision that led to the rollout.
     pub(crate) trace: Option<TraceContext>,
 }
 
-/// Begins an attempt of the newest rollout of a trigger, unless that one has ended, and supersedes
-/// all older ones that have not ended. A rollout with an image whose head has changed before the
-/// first attempt is withdrawn instead: the planner decides again on the present heads. `None` if no
-/// rollout may be attempted now, or if the planner recorded a rollout meanwhile; the caller tries
-/// again later. The caller holds the lock of the target, so no other attempt is under way.
+/// Reads an attempt from the columns of its rollout, with `trigger_id` and `traceparent`.
+pub(super) fn attempt(row: &PgRow) -> Result<Attempt, sqlx::Error> {
+    let trace = row.try_get::<Option<&str>, _>("traceparent")?;
+    Ok(Attempt {
+        trigger: row.try_get("trigger_id")?,
+        rollout: row::rollout(row)?,
+        trace: trace.and_then(|text| text.parse().ok()),
+    })
+}
+
+/// Begins an attempt of the newest rollout of each of these triggers, unless that one has ended,
+/// and supersedes all older ones that have not ended. A rollout with an image whose head has
+/// changed before the first attempt is withdrawn instead: the planner decides again on the present
+/// heads.
+///
+/// Returns the attempts that began. A trigger is left out if its rollout may not be attempted now,
+/// if an attempt of it runs, or if another session changes it at this moment: the statement waits
+/// for no lock, and the next look at the backlog names the trigger again.
 pub(crate) async fn begin(
     db: &mut PgConnection,
-    trigger: i32,
-) -> Result<Option<Attempt>, sqlx::Error> {
-    let row = sqlx::query(concat!(
+    triggers: &[i32],
+    owner: &Owner,
+) -> Result<Vec<Attempt>, sqlx::Error> {
+    let rows = sqlx::query(concat!(
+        // The planner raises `issued` with each rollout. A trigger whose `issued` has changed since
+        // the snapshot of this statement may have a newer rollout than the statement can see.
         "with held as (
-             select id from trigger where id = $1 and configured and state = 'active' for update
+             select t.id from trigger t join trigger snapshot on snapshot.id = t.id and snapshot.issued = t.issued
+             where t.id = any ($1) and t.configured and t.state = 'active' for update of t skip locked
+         ), number as (
+             select held.id as trigger_id, (
+                 select max(o.number) from rollout o
+                 where o.trigger_id = held.id and o.state not in ('superseded', 'rejected', 'cancelled')) as number
+             from held
          ), newest as (
-             select o.id, o.number, o.state, o.images, o.ended from held join rollout o on o.trigger_id = held.id
-             where o.state <> 'superseded' order by o.number desc limit 1
+             select o.id, o.trigger_id, o.number, o.state, o.images, o.attempts, o.next_attempt_at <= now() as due
+             from number n join rollout o on o.trigger_id = n.trigger_id and o.number = n.number
+             where o.state in ('pending', 'running', 'failed') and ", rollout_is_live!("o"), "
+             for update of o skip locked
          ), moved as (
              select n.id, min(i.value ->> 'image') as image from newest n cross join lateral jsonb_each(n.images) i
              where n.state = 'pending' and not exists (
@@ -79,38 +131,91 @@ pub(crate) async fn begin(
          ), withdrawn as (
              update rollout o set state = 'superseded', finished_at = now(),
                  error = 'not begun: ' || m.image || ' has changed since this rollout was recorded'
-             from moved m where o.id = m.id and o.state = 'pending'
-             returning o.*, true as changed
+             from moved m where o.id = m.id returning o.*, true as changed
+         ), attempt as (
+             insert into rollout_attempt (rollout_id, number, trigger_id, instance, machine, pid, pid_started)
+             select n.id, n.attempts + 1, n.trigger_id, $3, $4, $5, $6
+             from newest n where n.due and not exists (select from moved m where m.id = n.id)
+             -- An attempt of another process runs.
+             on conflict (trigger_id) where finished_at is null do nothing
+             returning rollout_id, trigger_id
          ), old as (
              update rollout o set state = 'superseded', finished_at = now()
-             from newest n where $2 and not exists (select from moved) and o.trigger_id = $1 and o.number < n.number
-                 and ", rollout_is_live!("o"), "
+             from attempt a join newest n on n.id = a.rollout_id
+             where $2 and o.trigger_id = a.trigger_id and o.number < n.number and ", rollout_is_live!("o"), "
              returning o.*, true as changed
          ), new as (
              update rollout o set state = case o.state when 'failed' then o.state else 'running' end,
-                 attempts = attempts + 1, started_at = coalesce(started_at, now())
-             from newest n where not exists (select from moved) and o.id = n.id and o.next_attempt_at <= now()
-                 and ", rollout_is_live!("o"), "
+                 attempts = o.attempts + 1, started_at = coalesce(o.started_at, now())
+             from attempt a join newest n on n.id = a.rollout_id where o.id = a.rollout_id
              returning o.*, n.state = 'pending' as changed
          ), o as (
              select * from withdrawn union all select * from old union all select * from new where changed
          ), told as (
              ", recorded!(), "
          )
-         select o.traceparent, ", columns!(), " from new o join trigger t on t.id = o.trigger_id"
+         select o.trigger_id, o.traceparent, ", columns!(), " from new o join trigger t on t.id = o.trigger_id"
     ))
-    .bind(trigger)
+    .bind(triggers)
     .bind(!FailPoint::TriggerSupersede.skipped())
+    .bind(owner.instance)
+    .bind(&owner.machine)
+    .bind(owner.pid)
+    .bind(owner.pid_started)
+    .fetch_all(db)
+    .await?;
+    rows.iter().map(attempt).collect()
+}
+
+/// How an attempt ended.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Ended<'a> {
+    /// A word of the type `attempt_outcome`.
+    pub(crate) outcome: &'static str,
+    /// HTTP status or exit code, if the target answered.
+    pub(crate) status: Option<i32>,
+    /// Cause of the failure, for people.
+    pub(crate) error: Option<&'a str>,
+    /// The end of the target's answer or output.
+    pub(crate) said: &'a str,
+}
+
+/// Records that an attempt and its rollout succeeded. Returns whether a newer rollout of the
+/// trigger waits for its first attempt; `None` if the attempt had been ended for this process,
+/// which then changes nothing.
+pub(crate) async fn succeed(
+    db: &mut PgConnection,
+    attempt: &Attempt,
+    owner: &Owner,
+    ended: Ended<'_>,
+) -> Result<Option<bool>, sqlx::Error> {
+    let row = sqlx::query(concat!(
+        "with held as (
+             select id from trigger where id = $1 for update
+         ), ended as (
+             update rollout_attempt a set finished_at = clock_timestamp(), outcome = $5::attempt_outcome, status = $6, said = $7
+             from held where a.rollout_id = $2::uuid and a.number = $3 and a.instance = $4 and a.finished_at is null
+             returning a.rollout_id
+         ), o as (
+             update rollout r set state = 'succeeded', finished_at = clock_timestamp(), error = null
+             from ended e where r.id = e.rollout_id and ", rollout_is_live!("r"), " returning r.*
+         ), told as (
+             ", recorded!(), "
+         )
+         select exists (select from rollout n where n.trigger_id = $1 and n.number > $8 and n.state = 'pending') as newer
+         from ended"
+    ))
+    .bind(attempt.trigger)
+    .bind(&attempt.rollout.id)
+    .bind(attempt_number(attempt))
+    .bind(owner.instance)
+    .bind(ended.outcome)
+    .bind(ended.status)
+    .bind(ended.said)
+    .bind(row::signed(attempt.rollout.number))
     .fetch_optional(db)
     .await?;
-    row.map(|row| {
-        let trace = row.try_get::<Option<&str>, _>("traceparent")?;
-        Ok(Attempt {
-            rollout: row::rollout(&row)?,
-            trace: trace.and_then(|text| text.parse().ok()),
-        })
-    })
-    .transpose()
+    row.map(|row| row.try_get("newer")).transpose()
 }
 
 /// The facts that decide about the next step of a rollout after an attempt.
@@ -118,29 +223,34 @@ pub(crate) async fn begin(
 pub(crate) struct Standing {
     /// Whether a newer rollout may begin.
     pub(crate) newer: bool,
+    /// Whether the rollout may go on: nobody has ended it meanwhile.
+    pub(crate) live: bool,
     /// The phase of retries before the attempt, or since a person's order during the attempt.
     pub(crate) phase: Phase,
 }
 
-/// Locks the row of the trigger, and returns the standing of its rollout `number`.
+/// Locks the row of the trigger, and returns the standing of the rollout of this attempt.
 pub(crate) async fn standing(
     db: &mut PgConnection,
-    trigger: i32,
-    number: u64,
+    attempt: &Attempt,
 ) -> Result<Standing, sqlx::Error> {
-    let row = sqlx::query(
-        "with held as (select id from trigger where id = $1 for update)
-         select o.phase_attempts, o.phase_ms, o.state = 'failed' as slow, exists (
+    sqlx::query("select from trigger where id = $1 for update")
+        .bind(attempt.trigger)
+        .execute(&mut *db)
+        .await?;
+    // A statement of its own, so that it sees the changes that the lock waited for.
+    let row = sqlx::query(concat!(
+        "select o.phase_attempts, o.phase_ms, o.state = 'failed' as slow, ", rollout_is_live!("o"), " as live, exists (
              select from rollout n where n.trigger_id = o.trigger_id and n.number > o.number and n.state in ('pending', 'running')) as newer
-         from held join rollout o on o.trigger_id = held.id where o.number = $2",
-    )
-    .bind(trigger)
-    .bind(row::signed(number))
+         from rollout o where o.id = $1::uuid",
+    ))
+    .bind(&attempt.rollout.id)
     .fetch_one(db)
     .await?;
     let attempts: i32 = row.try_get("phase_attempts")?;
     Ok(Standing {
         newer: row.try_get("newer")?,
+        live: row.try_get("live")?,
         phase: Phase {
             attempts: u32::try_from(attempts).unwrap_or(0),
             counted: Duration::from_millis(row::unsigned(row.try_get("phase_ms")?)),
@@ -149,12 +259,40 @@ pub(crate) async fn standing(
     })
 }
 
-/// Ends a rollout: it succeeded, was superseded, or failed for good.
+/// Records the end of an attempt, after which the next one follows in the time `pause`, if any
+/// does. Returns false if the attempt had been ended for this process: another one goes on with the
+/// rollout.
+pub(crate) async fn end(
+    db: &mut PgConnection,
+    attempt: &Attempt,
+    owner: &Owner,
+    ended: Ended<'_>,
+    pause: Option<Duration>,
+) -> Result<bool, sqlx::Error> {
+    let changed = sqlx::query(
+        "update rollout_attempt set finished_at = clock_timestamp(), outcome = $4::attempt_outcome, status = $5, error = $6,
+             said = $7, next_at = clock_timestamp() + $8
+         where rollout_id = $1::uuid and number = $2 and instance = $3 and finished_at is null",
+    )
+    .bind(&attempt.rollout.id)
+    .bind(attempt_number(attempt))
+    .bind(owner.instance)
+    .bind(ended.outcome)
+    .bind(ended.status)
+    .bind(ended.error)
+    .bind(ended.said)
+    .bind(pause.map(interval))
+    .execute(db)
+    .await?;
+    Ok(changed.rows_affected() > 0)
+}
+
+/// Ends a rollout after an attempt: it was superseded, or failed for good.
 pub(crate) async fn finish(
     db: &mut PgConnection,
     id: &str,
     state: RolloutState,
-    error: Option<&str>,
+    error: &str,
 ) -> Result<(), sqlx::Error> {
     sqlx::query(concat!(
         "with o as (
@@ -256,4 +394,8 @@ fn interval(duration: Duration) -> PgInterval {
 
 fn milliseconds(duration: Duration) -> i64 {
     i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
+}
+
+fn attempt_number(attempt: &Attempt) -> i32 {
+    i32::try_from(attempt.rollout.attempts).unwrap_or(i32::MAX)
 }

@@ -23,6 +23,8 @@ use secrecy::ExposeSecret as _;
 use tagtrail_config::{File, Fresh, Secret, Trigger};
 use tagtrail_policy::retry::Outcome;
 
+use crate::act::Place;
+
 use super::contract::{ConfigureResult, Order, Target, TargetFuture, TargetKind, TargetProblem};
 use earlier::MARGIN;
 use protocol::{Report, Task};
@@ -85,6 +87,13 @@ impl Target for CommandTarget {
 
     fn grace(&self) -> Duration {
         self.settings.grace()
+    }
+
+    fn place(&self) -> Place {
+        Place {
+            kind: COMMAND.name,
+            part: None,
+        }
     }
 
     fn judge(&self) -> Vec<TargetProblem> {

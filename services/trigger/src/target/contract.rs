@@ -13,6 +13,7 @@ use tagtrail_proto::{Event, Pinned, Rollout, TraceContext};
 use tokio_util::sync::CancellationToken;
 
 use super::said::Said;
+use crate::act::Place;
 
 /// A rollout as a target receives it: the same bytes at every attempt.
 #[derive(Debug, Clone)]
@@ -61,13 +62,12 @@ pub(crate) trait Target: Send + Sync {
 
     /// The time that the end of an attempt takes at most, after its order is stopped. The default:
     /// none, so the future of the attempt can be dropped at once.
-    #[expect(
-        dead_code,
-        reason = "the workers give all targets the same time until attempts are tasks"
-    )]
     fn grace(&self) -> Duration {
         Duration::ZERO
     }
+
+    /// Returns where the target acts: attempts share the slots of their place.
+    fn place(&self) -> Place;
 
     /// Judges the settings, without trying the target. The default: nothing to report.
     fn judge(&self) -> Vec<TargetProblem> {

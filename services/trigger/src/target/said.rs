@@ -63,10 +63,6 @@ impl Said {
 
     /// Returns the HTTP status or the exit code. `None`: there was no answer, or a signal ended the
     /// program.
-    #[cfg_attr(
-        not(test),
-        expect(dead_code, reason = "attempts are not recorded one by one yet")
-    )]
     pub(crate) fn status(&self) -> Option<i32> {
         self.tail().status
     }

@@ -18,6 +18,7 @@ use super::address;
 use super::contract::{ConfigureResult, Order, Target, TargetFuture, TargetKind, TargetProblem};
 use super::said::Said;
 use super::signature::signatures;
+use crate::act::Place;
 use settings::{Access, Settings};
 use tagtrail_policy::retry::Outcome;
 use template::Template;
@@ -65,6 +66,13 @@ fn configure(value: &toml::Value, trigger: &Trigger, file: &File) -> ConfigureRe
 impl Target for WebhookTarget {
     fn apply<'a>(&'a self, order: &'a Order) -> TargetFuture<'a, Outcome> {
         Box::pin(self.post(order))
+    }
+
+    fn place(&self) -> Place {
+        Place {
+            kind: WEBHOOK.name,
+            part: Some(self.access.get().server()),
+        }
     }
 
     fn judge(&self) -> Vec<TargetProblem> {

@@ -9,7 +9,7 @@ use tagtrail_daemon::Context;
 use tagtrail_postgres::DbArgs;
 use tagtrail_proto::{Digest, Event, Image, Rollout, RolloutState, Subject, Waiting};
 use tagtrail_testkit::{Process, SOON, Sink, TestDb, TestNats, eventually};
-use tagtrail_trigger::{Config, Pace};
+use tagtrail_trigger::{Config, Limits, Pace};
 use tokio::task::JoinSet;
 
 pub(crate) const WEB: &str = "registry.example.com/shop/web:latest";
@@ -116,6 +116,11 @@ impl World {
     }
 
     pub(crate) async fn start_at(&self, pace: Pace) -> Service {
+        self.start_with(pace, Limits::default()).await
+    }
+
+    /// Starts a service with these numbers of slots.
+    pub(crate) async fn start_with(&self, pace: Pace, limits: Limits) -> Service {
         let ctx = Context::default();
         let config = Config {
             db: DbArgs {
@@ -123,7 +128,9 @@ impl World {
             },
             bus: BusArgs::new(self.nats.url()),
             config: self.folder.path().join("tagtrail.toml"),
-            workers: 4,
+            limits,
+            takeover_seconds: Duration::from_secs(10),
+            alone: false,
             session_seconds: Duration::from_secs(2),
             pace,
         };
