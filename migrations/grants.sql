@@ -122,7 +122,7 @@ begin
             ('tagtrail_trigger', 'planner_position', 'update', 'stream_created_ns, applied_seq, applied_time_ns'),
             ('tagtrail_trigger', 'trigger', 'select', null),
             ('tagtrail_trigger', 'trigger', 'insert', null),
-            ('tagtrail_trigger', 'trigger', 'update', 'images, target, configured, state, issued, waiting, retry'),
+            ('tagtrail_trigger', 'trigger', 'update', 'images, target, configured, problem, broken, state, issued, waiting, retry'),
             ('tagtrail_trigger', 'rollout', 'select', null),
             ('tagtrail_trigger', 'rollout', 'insert', null),
             ('tagtrail_trigger', 'rollout', 'update', 'state, attempts, started_at, finished_at, next_attempt_at, error, phase_attempts, phase_ms, ended'),

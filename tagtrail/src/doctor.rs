@@ -102,11 +102,9 @@ impl Doctor {
         };
         let known = ask::registries(api).await.unwrap_or_default();
         let mut report = Report::new(self.gateway.host_str(), self.setup);
-        report.parts.push(Part::new(
-            "file",
-            String::new(),
-            vec![judge::file(&self.config, &file)],
-        ));
+        let mut of_file = vec![judge::file(&self.config, &file)];
+        of_file.extend(judge::broken(&file));
+        report.parts.push(Part::new("file", String::new(), of_file));
         for (place, answers) in in_order(sources).await {
             self.judge_source(&mut report, &file, place, answers, &records);
         }

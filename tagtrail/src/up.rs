@@ -195,9 +195,6 @@ async fn services(
 /// no time and leaves nothing behind. The services check both again.
 async fn check(config: &Config, file: &Path) -> anyhow::Result<()> {
     let file = File::load(file)?;
-    tagtrail_gateway::check_start(&file)?;
-    tagtrail_resolver::check(&file)?;
-    tagtrail_trigger::check(&file)?;
     tagtrail_api::check_start(&file, config.api)?;
     // The listeners are dropped: until the services listen, a client must not wait for an answer.
     tagtrail_gateway::bind(config.gateway, "--gateway").await?;

@@ -1,4 +1,4 @@
-//! `tagtrail.toml`: sources, registries and triggers, read once at start.
+//! `tagtrail.toml`: sources, registries and triggers. A mistake in one entry hides no other.
 //!
 //! In scope: the form of the file, its secrets, and errors that name file, line, key and cure. Out
 //! of scope: the settings of a kind of source or target (the services' tables of kinds), and the
@@ -45,8 +45,11 @@
 //! # Ok::<(), tagtrail_config::ConfigError>(())
 //! ```
 
+mod broken;
 mod cure;
+mod document;
 mod duration;
+mod entries;
 mod file;
 mod fresh;
 mod host;
@@ -59,8 +62,10 @@ mod text;
 mod token;
 mod trigger;
 
+pub use broken::{Broken, Checked, Table};
 pub use cure::closest;
-pub use file::{ConfigError, File, NONE, Pages};
+pub use document::ConfigError;
+pub use file::{File, NONE, Pages};
 pub use fresh::Fresh;
 pub use host::HostName;
 pub use names::{ImagePattern, Names};

@@ -7,7 +7,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use tagtrail_policy::glob::{ImageGlob, within_part};
 use tagtrail_proto::{Image, Name, NameError, Registry, Repository, Tag};
 
-use crate::{ConfigError, File, Source, SourceRegistry};
+use toml::Spanned;
+
+use crate::document::Document;
+use crate::{ConfigError, Source, SourceRegistry};
 
 /// The one name of each registry and image. The default knows no alias.
 #[derive(Debug, Clone, Default)]
@@ -19,33 +22,24 @@ pub struct Names {
 }
 
 impl Names {
-    /// Reads the names of the file's registries.
-    pub(crate) fn of(file: &File) -> Result<Names, ConfigError> {
-        let mut names = Names::default();
-        for registry in &file.registry {
-            for alias in &registry.aliases {
-                let wrong = |message: String| {
-                    Err(file.error_at(alias.span().start, "registry.aliases", message))
-                };
-                let Some(text) = parse_alias(alias.get_ref()) else {
-                    return wrong(format!(
-                        "{:?} is no alias; write a registry, such as \"127.0.0.1:5000\", or a name of a-z 0-9 -, such as \"local\"",
-                        alias.get_ref()
-                    ));
-                };
-                let is_name = |other: &crate::RegistryAccess| other.name.get_ref().as_ref() == text;
-                if file.registry.iter().any(is_name) {
-                    return wrong(format!(
-                        "{text} is the name of a registry; remove the alias"
-                    ));
-                }
-                let name = registry.name.get_ref();
-                if let Some(other) = names.aliases.insert(text.clone(), name.clone()) {
-                    return wrong(format!("{text} is an alias of {other} already; keep one"));
+    /// Reads the names of registries. An alias that contradicts another name has no effect; the
+    /// registry with the mistake is returned.
+    pub(crate) fn of(
+        document: &Document,
+        registries: &[(Registry, Vec<Spanned<String>>)],
+        sources: &[Source],
+    ) -> (Names, Vec<(Registry, ConfigError)>) {
+        let (mut names, mut wrong) = (Names::default(), Vec::new());
+        for (name, aliases) in registries {
+            for alias in aliases {
+                if let Err(message) = names.add(registries, name, alias.get_ref()) {
+                    let at = alias.span().start;
+                    let error = document.error_at(at, "registry.aliases", message);
+                    wrong.push((name.clone(), error));
                 }
             }
         }
-        for source in &file.source {
+        for source in sources {
             if let (Some(SourceRegistry::Named(registry)), true) =
                 (&source.registry, source.folds_tags())
             {
@@ -53,7 +47,33 @@ impl Names {
                 names.folding.insert(registry);
             }
         }
-        Ok(names)
+        (names, wrong)
+    }
+
+    /// Adds an alias of a registry, unless it means another one.
+    fn add(
+        &mut self,
+        registries: &[(Registry, Vec<Spanned<String>>)],
+        name: &Registry,
+        alias: &str,
+    ) -> Result<(), String> {
+        let Some(text) = parse_alias(alias) else {
+            return Err(format!(
+                "{alias:?} is no alias; write a registry, such as \"127.0.0.1:5000\", or a name of a-z 0-9 -, such as \"local\""
+            ));
+        };
+        if registries.iter().any(|(other, _)| other.as_ref() == text) {
+            return Err(format!(
+                "{text} is the name of a registry; remove the alias"
+            ));
+        }
+        match self.aliases.get(&text) {
+            Some(other) => Err(format!("{text} is an alias of {other} already; keep one")),
+            None => {
+                self.aliases.insert(text, name.clone());
+                Ok(())
+            }
+        }
     }
 
     /// Returns the name of a registry that may be written under an alias.

@@ -6,6 +6,7 @@ use serde::Deserialize;
 use tagtrail_proto::{Registry, Repository};
 use toml::Spanned;
 
+use crate::file::Mistake;
 use crate::{Secret, Text, duration};
 
 /// The access to a registry.
@@ -48,4 +49,29 @@ const fn hourly() -> Duration {
 
 const fn each_minute() -> Duration {
     Duration::from_secs(60)
+}
+
+impl RegistryAccess {
+    /// Checks the entry.
+    pub(crate) fn check(&mut self) -> Result<(), Mistake> {
+        let urls = [
+            ("registry.url", Some(&self.url)),
+            ("registry.realm", self.realm.as_ref()),
+        ];
+        for (key, url) in urls {
+            let Some(url) = url else { continue };
+            let text = url.get_ref();
+            if !text.starts_with("https://") && !text.starts_with("http://") {
+                let message = "must start with https:// (or http://)";
+                return Err(Mistake::new(url.span().start, key, message));
+            }
+        }
+        if self.username.is_some() != self.password.is_some() {
+            let message =
+                "a username needs a password and a password a username; give both or neither";
+            let at = self.name.span().start;
+            return Err(Mistake::new(at, "registry.username", message));
+        }
+        Ok(())
+    }
 }

@@ -5,6 +5,7 @@ use serde::de::DeserializeOwned;
 use tagtrail_proto::{Name, NameError, Registry};
 use toml::Spanned;
 
+use crate::file::Mistake;
 use crate::{Glob, Secrets};
 
 /// A configured, authenticated origin of events: a webhook route.
@@ -68,6 +69,19 @@ impl Source {
         "repositories",
         "pulls",
     ];
+
+    /// Checks the entry.
+    pub(crate) fn check(&mut self) -> Result<(), Mistake> {
+        let Some(header) = &self.header else {
+            return Ok(());
+        };
+        let token = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-';
+        if header.get_ref().is_empty() || !header.get_ref().bytes().all(token) {
+            let message = "must be the name of an HTTP header, such as X-Tagtrail-Secret";
+            return Err(Mistake::new(header.span().start, "source.header", message));
+        }
+        Ok(())
+    }
 }
 
 /// The use of reported pulls: a pull by tag names the digest that the tag has.

@@ -1,3 +1,4 @@
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use serde::Deserialize;
@@ -5,9 +6,10 @@ use serde::Deserialize;
 use super::*;
 
 fn refused(text: &str) -> String {
-    File::parse(text, Path::new("tagtrail.toml"))
-        .unwrap_err()
-        .to_string()
+    match File::parse(text, Path::new("tagtrail.toml")) {
+        Ok(file) => file.broken[0].problem.to_string(),
+        Err(error) => error.to_string(),
+    }
 }
 
 const SOURCE: &str =
@@ -29,7 +31,8 @@ fn a_target_is_known_by_its_kind_and_line() {
     let target = file.trigger[0].target();
     assert_eq!(target.kind, "command");
     assert_eq!(
-        file.error_at(target.at, "trigger.target.command", "no")
+        file.trigger[0]
+            .error_at(target.at, "trigger.target.command", "no")
             .to_string(),
         "conf/tagtrail.toml:4: trigger.target.command: no"
     );
@@ -113,6 +116,57 @@ fn every_mistake_is_named_with_file_line_key_and_cure() {
     tagtrail.toml:5: token[0].triggers[0]: "Team A" is not a pattern over names of triggers; write 1 to 63 of a-z 0-9 - and *, such as "team-a-*"
     tagtrail.toml:2: token.triggers: names no trigger; write patterns such as ["team-a-*"], or leave the key out for all triggers
     "#);
+}
+
+#[test]
+fn a_broken_entry_hides_no_other() {
+    let wrong = |entry: &str, from: &str, to: &str| {
+        assert!(entry.contains(from));
+        entry.replace(from, to)
+    };
+    let text = [
+        SOURCE,
+        &wrong(SOURCE, "\"main\"", "\"other\"\nheader = 7"),
+        REGISTRY,
+        &wrong(REGISTRY, "registry.example", "other.example").replace("url", "uri"),
+        "aliases = [\"mirror.example.com\"]\n",
+        TRIGGER,
+        &wrong(TRIGGER, "\"shop\"", "\"broken\"").replace("images.web", "image.web"),
+        &TRIGGER.replace("\"shop\"", "\"Shop\""),
+        TRIGGER,
+        TOKEN,
+        &wrong(TOKEN, "\"read\"", "\"write\"").replace("\"ui\"", "\"other\""),
+    ];
+    let file = File::parse(&text.concat(), Path::new("tagtrail.toml")).unwrap();
+    assert_eq!(
+        (
+            file.source.len(),
+            file.registry.len(),
+            file.trigger.len(),
+            file.token.len()
+        ),
+        (1, 1, 1, 1)
+    );
+    let shown = |broken: &Broken| {
+        let name = broken.name.as_deref().unwrap_or("?");
+        let second = if broken.second { " again" } else { "" };
+        format!("{} {name}{second}", broken.table)
+    };
+    let broken: BTreeSet<String> = file.broken.iter().map(shown).collect();
+    let expected = [
+        "registry other.example.com",
+        "source other",
+        "token other",
+        "trigger ?",
+        "trigger broken",
+        "trigger shop again",
+    ];
+    assert_eq!(broken, expected.map(str::to_owned).into());
+    // History must not be written under the alias in the meantime.
+    let image = file.names().image("mirror.example.com/a:b").unwrap();
+    assert_eq!(image.to_string(), "other.example.com/a:b");
+    assert!(file.written(Table::Trigger, "shop").is_some());
+    assert!(file.written(Table::Trigger, "broken").is_none());
 }
 
 #[test]

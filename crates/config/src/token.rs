@@ -8,6 +8,7 @@ use tagtrail_proto::Name;
 use toml::Spanned;
 
 use crate::Secrets;
+use crate::file::Mistake;
 
 /// Longest pattern over names of triggers, in bytes: that of a name.
 const LONGEST: usize = 63;
@@ -24,6 +25,18 @@ pub struct Token {
     pub role: Role,
     /// The triggers on which the token may act; without this setting, all.
     pub triggers: Option<Vec<TriggerGlob>>,
+}
+
+impl Token {
+    /// Checks the entry.
+    pub(crate) fn check(&mut self) -> Result<(), Mistake> {
+        if self.triggers.as_ref().is_some_and(Vec::is_empty) {
+            let message = "names no trigger; write patterns such as [\"team-a-*\"], or leave the key out for all triggers";
+            let at = self.name.span().start;
+            return Err(Mistake::new(at, "token.triggers", message));
+        }
+        Ok(())
+    }
 }
 
 /// The permissions of a token.

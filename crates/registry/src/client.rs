@@ -39,6 +39,8 @@ pub struct RegistryClient {
     pub(crate) auth: Auth,
     pub(crate) requests: Semaphore,
     pub(crate) content_requests: Semaphore,
+    /// The reason for which no request can be made, until the entry is repaired.
+    broken: Option<String>,
 }
 
 /// The media types of all manifests that a tag may point to. A registry may convert a manifest
@@ -150,6 +152,24 @@ impl RegistryClient {
             client,
             requests: Semaphore::new(MAX_REQUESTS),
             content_requests: Semaphore::new(MAX_CONTENT_REQUESTS),
+            broken: None,
+        })
+    }
+
+    /// Returns the client of a registry that can't be asked for this reason: each question fails
+    /// as if the registry were away. `None` for text that is no name of a registry.
+    #[must_use]
+    pub fn broken(name: &str, problem: &ConfigError) -> Option<RegistryClient> {
+        let base = Url::parse(&format!("https://{name}/")).ok()?;
+        Some(RegistryClient {
+            name: name.to_owned(),
+            breaker: Mutex::default(),
+            auth: Auth::new(&base, None, None),
+            base,
+            client: Client::new(),
+            requests: Semaphore::new(MAX_REQUESTS),
+            content_requests: Semaphore::new(MAX_CONTENT_REQUESTS),
+            broken: Some(problem.to_string()),
         })
     }
 
@@ -276,6 +296,10 @@ impl RegistryClient {
     /// Sends a request, authenticates if the registry asks for it, and follows redirects within the
     /// origin.
     pub(crate) async fn ask(&self, url: &Url, request: &Request<'_>) -> Result<Response, AskError> {
+        if let Some(problem) = &self.broken {
+            let why = format!("the registry is not asked until its entry is right: {problem}");
+            return Err(AskError::Failed(why));
+        }
         let mut url = url.clone();
         for _ in 0..=MAX_REDIRECTS {
             let response = self.exchange(&url, request).await?;

@@ -38,7 +38,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::response::IntoResponse as _;
-use tagtrail_config::{ConfigError, File, Role};
+use tagtrail_config::{Checked, File, Role};
 use tagtrail_daemon::http::{Limits, listen, serve as serve_http};
 use tagtrail_daemon::{Context, Tasks};
 use tokio::net::TcpListener;
@@ -60,11 +60,9 @@ pub fn openapi() -> serde_json::Value {
 }
 
 /// Reads the settings of the api in the file, secrets included. Returns a line for each.
-///
-/// # Errors
-/// A wrong setting, with the line and the cure.
-pub fn check(file: &File) -> Result<Vec<String>, ConfigError> {
-    Tokens::read(file)?;
+#[must_use]
+pub fn check(file: &File) -> Checked {
+    let (_, broken) = Tokens::read(file);
     let line = |token: &tagtrail_config::Token| {
         let may = match token.role {
             Role::Read => "may read",
@@ -81,7 +79,10 @@ pub fn check(file: &File) -> Result<Vec<String>, ConfigError> {
         };
         format!("token {}: {may}{on}", token.name.get_ref())
     };
-    Ok(file.token.iter().map(line).collect())
+    Checked {
+        lines: file.token.iter().map(line).collect(),
+        mistakes: broken.into_iter().map(|one| one.problem).collect(),
+    }
 }
 
 /// Listens, and runs until a stop is requested.
@@ -107,7 +108,7 @@ pub async fn bind(address: SocketAddr, flag: &str) -> anyhow::Result<TcpListener
 /// # Errors
 /// A mistake with which the service does not start.
 pub fn check_start(file: &File, address: SocketAddr) -> anyhow::Result<()> {
-    Tokens::read(file)?.check(address)
+    Tokens::read(file).0.check(address)
 }
 
 /// As [`run`], on a listener of the caller, who thus knows the address.
@@ -118,7 +119,15 @@ pub async fn serve(listener: TcpListener, config: Config, ctx: Context) -> anyho
     ctx.health.register("api");
     ctx.health.register("postgres");
     let file = File::load(&File::find(config.config.as_deref()))?;
-    let tokens = Tokens::read(&file)?;
+    let (tokens, broken) = Tokens::read(&file);
+    for one in &broken {
+        let name = one.name.as_deref().unwrap_or("?");
+        tracing::error!(
+            token = name,
+            "token {name} is broken, and admits nobody: {}",
+            one.problem
+        );
+    }
     let address = listener.local_addr()?;
     tokens.check(address)?;
     tracing::info!(%address, "serving the API");

@@ -1,13 +1,15 @@
 //! The gateway's settings, and the sources of `tagtrail.toml`.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use axum::http::HeaderName;
 use tagtrail_bus::BusArgs;
 use tagtrail_config::{
-    ConfigError, File, Fresh, Glob, Names, Pulls, SHORT, Secrets, SourceRegistry, is_short,
+    Broken, Checked, ConfigError, File, Fresh, Glob, Names, Pulls, SHORT, Secrets, SourceRegistry,
+    Table, is_short,
 };
 use tagtrail_daemon::Refusals;
 use tagtrail_proto::{Action, Name, Push, Registry, Repository};
@@ -39,12 +41,20 @@ pub struct Config {
 /// The gateway's part of the file.
 #[derive(Debug)]
 pub(crate) struct Settings {
-    /// The sources, by name.
-    pub(crate) sources: HashMap<String, Source>,
+    pub(crate) sources: Sources,
     /// The registries that the resolver may ask.
     pub(crate) registries: HashSet<Registry>,
     /// Further names of the gateway's host.
     pub(crate) hosts: Vec<String>,
+}
+
+/// The sources of the file.
+#[derive(Debug, Default)]
+pub(crate) struct Sources {
+    /// The sources that can receive events, by name.
+    pub(crate) good: HashMap<String, Arc<Source>>,
+    /// The names of broken sources. Their senders are told to send again.
+    pub(crate) broken: BTreeSet<String>,
 }
 
 /// A configured source.
@@ -93,16 +103,26 @@ impl Config {
     /// Reads the gateway's part of the file, with the secrets of the sources.
     ///
     /// # Errors
-    /// A mistake in the file, with line and cure.
+    /// The file can't be read, or is not TOML.
     pub(crate) fn read(&self) -> Result<Settings, ConfigError> {
         let file = File::load(&self.config)?;
-        let sources = sources(&file)?;
+        let (sources, broken) = sources(&file);
+        for one in &broken {
+            let name = one.name.as_deref().unwrap_or("?");
+            tracing::error!(
+                source = name,
+                "source {name} is broken, and its senders are told to send again later: {}",
+                one.problem
+            );
+        }
         for entry in &file.source {
             // An upgrade must not shut out a sender: only `config check` is strict.
             if let Err(unnamed) = check_registry(&file, entry) {
                 tracing::warn!(source = %entry.name.get_ref(), "{unnamed}; until then it acts as \"any\"");
             }
-            if let Err(short) = check_secret(&file, entry) {
+            if sources.good.contains_key(entry.name.get_ref().as_ref())
+                && let Err(short) = check_secret(&file, entry)
+            {
                 tracing::warn!(source = %entry.name.get_ref(), "{short}; until then the gateway takes the short one");
             }
         }
@@ -145,53 +165,67 @@ fn check_secret(file: &File, entry: &tagtrail_config::Source) -> Result<(), Conf
 }
 
 /// Checks the gateway's part of the file, secrets included. Returns a line for each source. The
-/// rules are stricter than at the start of the service, which warns instead.
-///
-/// # Errors
-/// A mistake in the file, with line and cure.
-pub fn check(file: &File) -> Result<Vec<String>, ConfigError> {
-    let checked = sources(file)?;
-    for entry in &file.source {
-        check_registry(file, entry)?;
-        check_secret(file, entry)?;
+/// rules are stricter than those of the service, which warns instead.
+#[must_use]
+pub fn check(file: &File) -> Checked {
+    let mut checked = Checked::default();
+    for broken in file.broken_of(Table::Source) {
+        checked.mistakes.push(broken.problem.clone());
     }
-    let mut lines: Vec<String> = checked
-        .into_values()
-        .map(|Source { rules, .. }| {
-            let registry = match &rules.registry {
-                Some(registry) => format!("about {registry}"),
-                None => "about the registry that its events name".to_owned(),
-            };
-            let subject = match &rules.options.nats {
-                Some(nats) => format!("subject {} and ", nats.subject),
-                None => String::new(),
-            };
-            format!(
-                "source {}: {subject}POST /hooks/{} takes {} events {registry}",
-                rules.name, rules.name, rules.kind.name
-            )
-        })
-        .collect();
-    lines.sort();
+    let mut warnings = Vec::new();
     for entry in &file.source {
-        lines.extend(replay_warning(file, &rules(file, entry)?));
+        let good = source(file, entry).and_then(|source| {
+            check_registry(file, entry)?;
+            check_secret(file, entry)?;
+            Ok(source.rules)
+        });
+        match good {
+            Ok(rules) => {
+                checked.lines.push(line(&rules));
+                warnings.extend(replay_warning(file, &rules));
+            }
+            Err(mistake) => checked.mistakes.push(mistake),
+        }
     }
-    Ok(lines)
+    checked.lines.sort();
+    checked.lines.extend(warnings);
+    checked
 }
 
-/// Checks the gateway's part of the file as the start of the service does, secrets included.
-///
-/// # Errors
-/// A mistake with which the service does not start, with line and cure.
-pub fn check_start(file: &File) -> Result<(), ConfigError> {
-    sources(file).map(drop)
+/// Describes a source in a line.
+fn line(rules: &SourceRules) -> String {
+    let registry = match &rules.registry {
+        Some(registry) => format!("about {registry}"),
+        None => "about the registry that its events name".to_owned(),
+    };
+    let subject = match &rules.options.nats {
+        Some(nats) => format!("subject {} and ", nats.subject),
+        None => String::new(),
+    };
+    format!(
+        "source {}: {subject}POST /hooks/{} takes {} events {registry}",
+        rules.name, rules.name, rules.kind.name
+    )
 }
 
-fn sources(file: &File) -> Result<HashMap<String, Source>, ConfigError> {
-    file.source
-        .iter()
-        .map(|entry| Ok((entry.name.get_ref().to_string(), source(file, entry)?)))
-        .collect()
+/// Makes the sources of the file. One that can't be made is broken, and stops no other.
+fn sources(file: &File) -> (Sources, Vec<Broken>) {
+    let mut good = HashMap::new();
+    let mut broken: Vec<Broken> = file.broken_of(Table::Source).cloned().collect();
+    for entry in &file.source {
+        let name = entry.name.get_ref().to_string();
+        match source(file, entry) {
+            Ok(source) => drop(good.insert(name, Arc::new(source))),
+            Err(problem) => broken.push(Broken::new(Table::Source, name, problem)),
+        }
+    }
+    let names = broken.iter().filter(|broken| !broken.second);
+    let names = names.filter_map(|broken| broken.name.clone()).collect();
+    let sources = Sources {
+        good,
+        broken: names,
+    };
+    (sources, broken)
 }
 
 /// Returns the rules of a source. Secrets are not read.

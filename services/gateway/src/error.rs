@@ -22,6 +22,11 @@ pub(crate) enum Error {
         "no source has this name: registries POST their events to /hooks/SOURCE, or to /hooks/SOURCE/SECRET if they can send no header; SOURCE is the `name` of a [[source]] in tagtrail.toml"
     )]
     UnknownSource,
+    /// The source can't be used as configured.
+    #[error(
+        "the settings or the secret of this source are wrong, and the gateway's log has the cause; send the request again later"
+    )]
+    SourceBroken,
     /// The method is not POST.
     #[error("send events by POST")]
     NotPost,
@@ -119,6 +124,7 @@ impl Error {
         match self {
             Error::NoSuchPath => (StatusCode::NOT_FOUND, "path_unknown"),
             Error::UnknownSource => (StatusCode::NOT_FOUND, "source_unknown"),
+            Error::SourceBroken => (StatusCode::SERVICE_UNAVAILABLE, "source_broken"),
             Error::NotPost => (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed"),
             Error::Unauthenticated | Error::WrongSecret | Error::TokenRefused(_) => {
                 (StatusCode::UNAUTHORIZED, "unauthenticated")

@@ -19,7 +19,7 @@
 //! | 429 | the address has sent many wrong proofs of identity; a right proof is always accepted |
 //! | 404, 405 | no source has the path (counted, and logged below `/hooks`), the method is not POST |
 //! | 408, 413, 415 | the body took over 10 s, or has a signature and arrives at less than 16 KiB/s; has over 8 MiB (from GitHub 25), or is compressed |
-//! | 503 | the keys that verify tokens can't be had; or an event may be missing on the bus: NATS is down, slow or full, or the bodies being received fill the memory for bodies; `Retry-After: 1` |
+//! | 503 | the source is broken in `tagtrail.toml`, so that its registry sends again after the repair; the keys that verify tokens can't be had; or an event may be missing on the bus: NATS is down, slow or full, or the bodies being received fill the memory for bodies; `Retry-After: 1` |
 //!
 //! An authentic but malformed body also gets 202, and is kept in QUARANTINE: on any other status
 //! Distribution sends the same event for ever, and blocks the events after it. Events outside the
@@ -52,7 +52,7 @@ use crate::config::Settings;
 use crate::publish::Outlet;
 use crate::shared::Shared;
 
-pub use config::{Config, check, check_start};
+pub use config::{Config, check};
 pub use interpret::Receipt;
 pub use movers::warnings;
 pub use receive::replay::{ReplayError, replay};
@@ -88,9 +88,9 @@ pub async fn serve(listener: TcpListener, config: Config, ctx: Context) -> anyho
         registries,
         hosts,
     } = config.read()?;
-    tracing::info!(address = %listener.local_addr()?, sources = sources.len(), "listening for webhooks");
+    tracing::info!(address = %listener.local_addr()?, sources = sources.good.len(), "listening for webhooks");
     let metrics = metrics::Metrics::new(&ctx.metrics);
-    sources.keys().for_each(|name| metrics.expect_source(name));
+    metrics.sources(&sources);
     let shared = Arc::new(Shared {
         sources,
         outlet: OnceLock::new(),
@@ -112,7 +112,7 @@ pub async fn serve(listener: TcpListener, config: Config, ctx: Context) -> anyho
         "http",
         http::serve(listener, router, ctx.shutdown.clone(), limits, hosts),
     );
-    for (name, source) in &shared.sources {
+    for source in shared.sources.good.values() {
         if let Some(keys) = source.credentials.keys().cloned() {
             let shutdown = ctx.shutdown.clone();
             tasks.spawn("keys", async move {
@@ -122,7 +122,7 @@ pub async fn serve(listener: TcpListener, config: Config, ctx: Context) -> anyho
         }
         if let Some(nats) = source.rules.options.nats.clone() {
             let listening =
-                receive::nats::listen(Arc::clone(&shared), name.clone(), nats, ctx.clone());
+                receive::nats::listen(Arc::clone(&shared), Arc::clone(source), nats, ctx.clone());
             tasks.spawn("listening", listening);
         }
     }

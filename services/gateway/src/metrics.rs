@@ -3,11 +3,13 @@
 use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use tagtrail_bus::publish::PublishError;
 use tagtrail_bus::topology::Stream;
 use tagtrail_daemon::metrics::seconds;
 
+use crate::config::Sources;
 use crate::error::NotStored;
 use crate::interpret::Receipt;
 
@@ -21,6 +23,7 @@ pub(crate) struct Metrics {
     unread_times: Family<SourceLabels, Counter>,
     observations: Family<SourceLabels, Counter>,
     requests: Family<Requests, Counter>,
+    broken: Family<SourceLabels, Gauge>,
     full: Family<FullStream, Counter>,
     groups: Family<Groups, Counter>,
     group_pushes: Histogram,
@@ -105,6 +108,11 @@ impl Metrics {
             drop(groups.get_or_create(&Groups { outcome }));
         }
         Metrics {
+            broken: metrics.add(
+                "gateway_broken_sources",
+                "1 for a source that can't be used as configured, so that its senders get 503, by source",
+                Family::default(),
+            ),
             events: metrics.add(
                 "gateway_events",
                 "Events in authentic bodies, by source and outcome",
@@ -142,6 +150,26 @@ impl Metrics {
         for status in STATUSES {
             let source = source.to_owned();
             drop(self.requests.get_or_create(&Requests { source, status }));
+        }
+    }
+
+    /// Creates the series of the sources, and shows the broken ones.
+    pub(crate) fn sources(&self, sources: &Sources) {
+        sources
+            .good
+            .keys()
+            .for_each(|name| self.expect_source(name));
+        self.broken.clear();
+        for (names, broken) in [
+            (sources.good.keys().collect::<Vec<_>>(), 0),
+            (sources.broken.iter().collect(), 1),
+        ] {
+            for source in names {
+                let source = source.clone();
+                self.broken
+                    .get_or_create(&SourceLabels { source })
+                    .set(broken);
+            }
         }
     }
 

@@ -1,6 +1,6 @@
 //! The sources that can move the images of triggers, for `tagtrail config check`.
 
-use tagtrail_config::{ConfigError, File, Source};
+use tagtrail_config::{File, Source};
 use tagtrail_proto::{Image, Registry};
 
 use crate::config::{SourceRules, rules};
@@ -8,30 +8,33 @@ use crate::config::{SourceRules, rules};
 /// Returns a warning for each image of a trigger that more than one source can move, or a source
 /// of any registry, or nothing; and for each source whose events lack digests that nothing can
 /// look up.
-///
-/// # Errors
-/// A mistake in a source's entry, with line and cure.
-pub fn warnings(file: &File) -> Result<Vec<String>, ConfigError> {
-    let sources: Result<Vec<SourceRules>, ConfigError> =
-        file.source.iter().map(|entry| rules(file, entry)).collect();
-    let sources = sources?;
+/// Sources with a mistake count for nothing.
+#[must_use]
+pub fn warnings(file: &File) -> Vec<String> {
+    let read = |entry| Some((rules(file, entry).ok()?, entry));
+    let (sources, entries): (Vec<SourceRules>, Vec<&Source>) =
+        file.source.iter().filter_map(read).unzip();
     let mut warnings: Vec<String> = sources
         .iter()
-        .zip(&file.source)
+        .zip(entries)
         .filter_map(|(rules, entry)| without_digests(file, rules, entry))
         .collect();
     for (trigger, name, image) in file.trigger.iter().flat_map(|trigger| {
         let images = trigger.images.iter();
-        images.map(move |(name, image)| (trigger.name.get_ref(), name, image))
+        images.map(move |(name, image)| (trigger, name, image))
     }) {
         let movers: Vec<&SourceRules> = sources
             .iter()
             .filter(|rules| can_move(rules, image))
             .collect();
         let mut warn = |message: String| {
-            let key = format!("trigger {trigger}, images.{}", name.get_ref());
+            let key = format!(
+                "trigger {}, images.{}",
+                trigger.name.get_ref(),
+                name.get_ref()
+            );
             let place = name.span().start;
-            warnings.push(file.error_at(place, &key, message).to_string());
+            warnings.push(trigger.error_at(place, &key, message).to_string());
         };
         for any in movers.iter().filter(|rules| rules.registry.is_none()) {
             warn(format!(
@@ -54,7 +57,7 @@ pub fn warnings(file: &File) -> Result<Vec<String>, ConfigError> {
             ));
         }
     }
-    Ok(warnings)
+    warnings
 }
 
 /// Returns whether the resolver asks this registry.
@@ -123,7 +126,7 @@ mod tests {
                 &format!("[[source]]\nname = 's{number}'\nsecret = {{ env = 'S' }}\n{source}\n");
         }
         let file = File::parse(&text, "tagtrail.toml".as_ref()).unwrap();
-        warnings(&file).unwrap()
+        warnings(&file)
     }
 
     #[test]

@@ -1,9 +1,8 @@
 //! The state that all tasks of the gateway share.
 
-use std::collections::HashMap;
 use std::sync::OnceLock;
 
-use crate::config::Source;
+use crate::config::Sources;
 use crate::metrics::Metrics;
 use crate::publish::Outlet;
 use crate::receive::attempts::Attempts;
@@ -14,8 +13,7 @@ use crate::receive::unknown::Throttle;
 /// The shared state.
 #[derive(Debug)]
 pub(crate) struct Shared {
-    /// The sources, by name.
-    pub(crate) sources: HashMap<String, Source>,
+    pub(crate) sources: Sources,
     /// The way to the streams, set on the first connection to NATS. Until then nothing can be
     /// stored, and senders receive 503.
     pub(crate) outlet: OnceLock<Outlet>,

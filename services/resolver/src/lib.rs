@@ -29,7 +29,7 @@ mod task;
 use std::sync::Arc;
 
 use tagtrail_bus::{Bus, BusError};
-use tagtrail_config::{ConfigError, File, RegistryAccess};
+use tagtrail_config::{Checked, File, RegistryAccess};
 use tagtrail_daemon::{Context, Tasks};
 use tagtrail_postgres::DbArgs;
 
@@ -40,11 +40,9 @@ pub use tagtrail_registry::{AskError, Ping};
 
 /// Checks the entries of the file that the resolver needs, secrets included. Returns a line about
 /// each registry.
-///
-/// # Errors
-/// A wrong entry: the error names line and cure.
-pub fn check(file: &File) -> Result<Vec<String>, ConfigError> {
-    shared::registries(file)?;
+#[must_use]
+pub fn check(file: &File) -> Checked {
+    let (_, broken) = shared::registries(file);
     let line = |access: &RegistryAccess| {
         let user = match &access.username {
             Some(user) => format!("as {user}"),
@@ -56,7 +54,10 @@ pub fn check(file: &File) -> Result<Vec<String>, ConfigError> {
             access.url.get_ref()
         )
     };
-    Ok(file.registry.iter().map(line).collect())
+    Checked {
+        lines: file.registry.iter().map(line).collect(),
+        mistakes: broken.into_iter().map(|one| one.problem).collect(),
+    }
 }
 
 /// Runs until a stop is requested.
@@ -67,7 +68,16 @@ pub fn check(file: &File) -> Result<Vec<String>, ConfigError> {
 pub async fn run(config: Config, ctx: Context) -> anyhow::Result<()> {
     ctx.health.register("nats");
     let file = File::load(&File::find(config.config.as_deref()))?;
-    let registries = Arc::new(shared::registries(&file)?);
+    let (registries, broken) = shared::registries(&file);
+    for one in &broken {
+        let name = one.name.as_deref().unwrap_or("?");
+        tracing::error!(
+            registry = name,
+            "registry {name} is broken, and is not asked: {}",
+            one.problem
+        );
+    }
+    let registries = Arc::new(registries);
     tracing::info!(registries = registries.len(), "asking registries");
     let bus = match Bus::connect(&config.bus, "resolver", &ctx.shutdown).await {
         Err(BusError::Stopped) => return Ok(()),

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tagtrail_bus::Bus;
 use tagtrail_bus::consume::ReadError;
 use tagtrail_bus::jobs::Jobs;
-use tagtrail_config::{ConfigError, File};
+use tagtrail_config::{Broken, File, Table};
 use tagtrail_daemon::Health;
 use tagtrail_proto::Registry;
 use tagtrail_registry::RegistryClient;
@@ -21,20 +21,27 @@ use crate::store::Heads;
 /// The configured registries.
 pub(crate) type Registries = HashMap<Registry, RegistryClient>;
 
-/// Builds the client of each registry in the file.
-///
-/// # Errors
-/// A wrong entry: the error names line and cure.
-pub(crate) fn registries(file: &File) -> Result<Registries, ConfigError> {
-    file.registry
-        .iter()
-        .map(|access| {
-            Ok((
-                access.name.get_ref().clone(),
-                RegistryClient::new(file, access)?,
-            ))
-        })
-        .collect()
+/// Builds the client of each registry in the file. A broken one can't be asked, and is returned.
+pub(crate) fn registries(file: &File) -> (Registries, Vec<Broken>) {
+    let mut broken: Vec<Broken> = file.broken_of(Table::Registry).cloned().collect();
+    let mut clients = Registries::new();
+    for access in &file.registry {
+        let name = access.name.get_ref();
+        match RegistryClient::new(file, access) {
+            Ok(client) => drop(clients.insert(name.clone(), client)),
+            Err(problem) => broken.push(Broken::new(Table::Registry, name.as_ref(), problem)),
+        }
+    }
+    for one in &broken {
+        let Some(name) = one.name.as_deref() else {
+            continue;
+        };
+        let client = RegistryClient::broken(name, &one.problem);
+        if let (Ok(name), Some(client)) = (name.parse(), client) {
+            clients.entry(name).or_insert(client);
+        }
+    }
+    (clients, broken)
 }
 
 /// Returns the reason for not being ready if a consumer is nearly full of messages without an ack.

@@ -21,6 +21,7 @@ mod error;
 mod ledger;
 mod metrics;
 mod plan;
+mod settings;
 mod shared;
 mod store;
 mod target;
@@ -28,23 +29,23 @@ mod target;
 use std::sync::Arc;
 
 use tagtrail_bus::Bus;
-use tagtrail_config::{ConfigError, File};
+use tagtrail_config::{Checked, File, Table};
 use tagtrail_daemon::{Context, Tasks};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 pub use config::{Config, Limits, Pace};
 pub use target::{TargetProblem, TargetReport, inspect_target, supervise};
 
+use crate::settings::Settings;
 use crate::shared::Shared;
 
 /// Parses the triggers of the file, reads their secrets, and returns one line of description for
 /// each trigger, and a line for each warning.
-///
-/// # Errors
-/// The first wrong setting, with its line and the cure.
-pub fn check(file: &File) -> Result<Vec<String>, ConfigError> {
+#[must_use]
+pub fn check(file: &File) -> Checked {
+    let (targets, wrong) = target::targets(file);
     let line = |trigger: &config::TriggerSpec| {
         let images: Vec<String> = trigger.images.values().map(ToString::to_string).collect();
         format!(
@@ -55,8 +56,12 @@ pub fn check(file: &File) -> Result<Vec<String>, ConfigError> {
         )
     };
     let mut lines: Vec<String> = config::triggers(file).iter().map(line).collect();
-    lines.extend(target::warnings(file)?);
-    Ok(lines)
+    lines.extend(target::warnings(&targets));
+    let broken = file.broken_of(Table::Trigger).chain(&wrong);
+    Checked {
+        lines,
+        mistakes: broken.map(|one| one.problem.clone()).collect(),
+    }
 }
 
 /// Runs the service until `ctx.shutdown` is cancelled.
@@ -68,18 +73,17 @@ pub async fn run(config: Config, ctx: Context) -> anyhow::Result<()> {
     ctx.health.register("nats");
     ctx.health.register("postgres");
     let file = File::load(&config.config)?;
-    let targets = Arc::new(target::targets(&file)?);
-    let triggers = config::triggers(&file);
-    let asked = config::asked(&file);
+    let settings = Settings::read(&file);
+    settings.report();
     config
         .db
         .wait_for_schema("trigger", Some(&ctx.health), &ctx.shutdown)
         .await?;
     let bus = Bus::connect(&config.bus, "trigger", &ctx.shutdown).await?;
     let metrics = metrics::Metrics::new(&ctx.metrics);
-    for trigger in &triggers {
-        metrics.expect_trigger(&trigger.name);
-    }
+    metrics.triggers(&settings);
+    let triggers = settings.triggers.len();
+    let (_, settings) = watch::channel(Arc::new(settings));
     if config.limits.workers.is_some() {
         tracing::warn!(
             "TAGTRAIL_WORKERS is an old name and will be refused: set TAGTRAIL_COMMANDS, the most commands at the same time"
@@ -91,7 +95,7 @@ pub async fn run(config: Config, ctx: Context) -> anyhow::Result<()> {
         session_timeout: config.session_seconds,
         opening: Arc::default(),
         pace: config.pace,
-        targets,
+        settings,
         instance: Arc::new(act::Instance::new()),
         alone: config.alone,
         takeover: config.takeover_seconds,
@@ -110,7 +114,7 @@ pub async fn run(config: Config, ctx: Context) -> anyhow::Result<()> {
         entries_recorded: Arc::new(Notify::new()),
     };
     tracing::info!(
-        triggers = triggers.len(),
+        triggers,
         attempts = config.limits.attempts,
         commands = config.limits.commands,
         "starting planner, dispatcher and ledger"
@@ -120,10 +124,7 @@ pub async fn run(config: Config, ctx: Context) -> anyhow::Result<()> {
     tasks.spawn("dispatcher", act::dispatcher(shared.clone()));
     tasks.spawn("keeper of attempts", act::keeper(shared.clone()));
     tasks.spawn("ledger", ledger::ledger(shared.clone(), bus.clone()));
-    tasks.spawn(
-        "planner",
-        plan::planner(shared, bus.clone(), triggers, asked),
-    );
+    tasks.spawn("planner", plan::planner(shared, bus.clone()));
     let (health, shutdown) = (ctx.health.clone(), ctx.shutdown.clone());
     tasks.spawn("health of the bus", async move {
         Ok(bus.report_health(health, shutdown).await?)

@@ -13,6 +13,8 @@ use tagtrail_proto::{Gate, Rollout, RolloutState, Waiting};
 use crate::act::Slots;
 use tagtrail_policy::retry::Outcome;
 
+use crate::settings::Settings;
+
 /// The metrics that planner, attempts and ledger update.
 #[derive(Debug, Clone)]
 pub(crate) struct Metrics {
@@ -23,6 +25,7 @@ pub(crate) struct Metrics {
     slots: Family<KindLabels, Gauge>,
     due: Gauge,
     due_seconds: Gauge<f64, std::sync::atomic::AtomicU64>,
+    broken: Family<TriggerLabels, Gauge>,
     /// Seconds that a target takes to answer.
     pub(crate) attempt: Histogram,
     /// Seconds from the recording of a rollout to the end.
@@ -44,6 +47,11 @@ struct AttemptLabels {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct KindLabels {
     kind: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct TriggerLabels {
+    trigger: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -90,6 +98,11 @@ impl Metrics {
                 "Age of the oldest due rollout that no attempt carries out",
                 Gauge::default(),
             ),
+            broken: metrics.add(
+                "trigger_broken",
+                "1 for a trigger whose settings or secret can't be used, by trigger",
+                Family::default(),
+            ),
             attempt: metrics.add_seconds(
                 "trigger_attempt",
                 "Time that a target takes to answer",
@@ -103,8 +116,22 @@ impl Metrics {
         }
     }
 
+    /// Creates the series of the triggers, and shows the broken ones.
+    pub(crate) fn triggers(&self, settings: &Settings) {
+        self.broken.clear();
+        let names = settings.triggers.keys().chain(settings.problems.keys());
+        for trigger in names {
+            self.expect_trigger(trigger);
+            let problem = settings.problems.get(trigger);
+            let broken = problem.is_some_and(|problem| problem.broken);
+            let trigger = trigger.clone();
+            let labels = TriggerLabels { trigger };
+            self.broken.get_or_create(&labels).set(broken.into());
+        }
+    }
+
     /// Creates the series of a trigger with the value zero, so that alerts see the first increase.
-    pub(crate) fn expect_trigger(&self, trigger: &str) {
+    fn expect_trigger(&self, trigger: &str) {
         for state in RolloutState::ALL {
             drop(self.rollouts.get_or_create(&RolloutLabels {
                 trigger: trigger.to_owned(),

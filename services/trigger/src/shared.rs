@@ -10,7 +10,7 @@ use tagtrail_daemon::{Health, StopTime};
 use tagtrail_policy::retry::Pace;
 use tagtrail_postgres::session::ping_interval;
 use tagtrail_postgres::{DbArgs, Lock, within};
-use tokio::sync::{Mutex, Notify, OnceCell};
+use tokio::sync::{Mutex, Notify, OnceCell, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -18,6 +18,7 @@ use crate::act::{InFlight, Instance, Slots};
 use crate::connections::Connections;
 use crate::error::Error;
 use crate::metrics::Metrics;
+use crate::settings::Settings;
 use crate::target::Targets;
 
 /// The interval at which a waiting session tries to acquire its lock.
@@ -33,6 +34,8 @@ pub(crate) struct Shared {
     /// Held while a session is opened, so that sessions open one at a time.
     pub(crate) opening: Arc<Mutex<()>>,
     pub(crate) pace: Pace,
+    /// The triggers of the files, as they are now.
+    pub(crate) settings: watch::Receiver<Arc<Settings>>,
     pub(crate) health: Health,
     pub(crate) metrics: Metrics,
     pub(crate) shutdown: CancellationToken,
@@ -45,8 +48,6 @@ pub(crate) struct Shared {
     /// Triggers with a rollout that may begin now, by their ids, with their names. The dispatcher
     /// takes them from here without a query.
     pub(crate) queued: Arc<std::sync::Mutex<BTreeMap<i32, String>>>,
-    /// The targets of the configured triggers.
-    pub(crate) targets: Arc<Targets>,
     /// This process as the owner of attempts.
     pub(crate) instance: Arc<Instance>,
     /// True if no second process acts on the same database.
@@ -66,9 +67,14 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    /// Returns the targets of the configured triggers, by the names of the triggers.
+    /// Returns the triggers of the files, as they are now.
+    pub(crate) fn settings(&self) -> Arc<Settings> {
+        Arc::clone(&self.settings.borrow())
+    }
+
+    /// Returns the targets of the triggers that can be rolled out, by the names of the triggers.
     pub(crate) fn targets(&self) -> Arc<Targets> {
-        Arc::clone(&self.targets)
+        Arc::clone(&self.settings.borrow().targets)
     }
 
     /// Hands triggers with a rollout that may begin to the dispatcher.

@@ -11,7 +11,7 @@ mod webhook;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use tagtrail_config::{ConfigError, File, TargetEntry, Trigger};
+use tagtrail_config::{Broken, ConfigError, File, Table, TargetEntry, Trigger};
 use tagtrail_proto::Pinned;
 
 pub use command::supervise;
@@ -24,37 +24,40 @@ use contract::TargetKind;
 /// All kinds of targets.
 const ALL: &[TargetKind] = &[webhook::WEBHOOK, command::COMMAND];
 
-/// Makes the targets of all triggers of the file.
-pub(crate) fn targets(file: &File) -> Result<Targets, ConfigError> {
-    file.trigger
-        .iter()
-        .map(|trigger| {
-            let target = configure(file, trigger)?;
-            Ok((trigger.name.get_ref().to_string(), Arc::from(target)))
-        })
-        .collect()
+/// Makes the targets of all triggers of the file. One that can't be made is broken, and stops no
+/// other.
+pub(crate) fn targets(file: &File) -> (Targets, Vec<Broken>) {
+    let (mut targets, mut broken) = (Targets::new(), Vec::new());
+    for trigger in &file.trigger {
+        let name = trigger.name.get_ref().to_string();
+        match configure(file, trigger) {
+            Ok(target) => drop(targets.insert(name, Arc::from(target))),
+            Err(problem) => broken.push(Broken::new(Table::Trigger, name, problem)),
+        }
+    }
+    (targets, broken)
 }
 
 fn configure(file: &File, trigger: &Trigger) -> Result<Box<dyn Target>, ConfigError> {
     let entry = trigger.target();
-    (kind_of(file, &entry)?.configure)(entry.value, trigger, file)
-        .map_err(|message| file.error_at(entry.at, &key_of(&entry), message))
+    (kind_of(trigger, &entry)?.configure)(entry.value, trigger, file)
+        .map_err(|message| trigger.error_at(entry.at, &key_of(&entry), message))
 }
 
 /// Judges the settings of all targets, without trying the targets. Returns a line for each problem.
-pub(crate) fn warnings(file: &File) -> Result<Vec<String>, ConfigError> {
+pub(crate) fn warnings(targets: &Targets) -> Vec<String> {
     let mut lines = Vec::new();
-    for (trigger, target) in targets(file)? {
+    for (trigger, target) in targets {
         let line = |problem: TargetProblem| {
             let TargetProblem { found, cure, .. } = problem;
             format!("warning: trigger {trigger}: {found}; {cure}")
         };
         lines.extend(target.judge().into_iter().map(line));
     }
-    Ok(lines)
+    lines
 }
 
-fn kind_of(file: &File, entry: &TargetEntry<'_>) -> Result<&'static TargetKind, ConfigError> {
+fn kind_of(trigger: &Trigger, entry: &TargetEntry<'_>) -> Result<&'static TargetKind, ConfigError> {
     let kind = ALL.iter().find(|kind| kind.name == entry.kind);
     kind.ok_or_else(|| {
         let known: Vec<&str> = ALL.iter().map(|kind| kind.name).collect();
@@ -64,7 +67,7 @@ fn kind_of(file: &File, entry: &TargetEntry<'_>) -> Result<&'static TargetKind, 
             "is no kind of target; known are: {}{meant}",
             known.join(", ")
         );
-        file.error_at(entry.at, &key_of(entry), message)
+        trigger.error_at(entry.at, &key_of(entry), message)
     })
 }
 
@@ -95,7 +98,7 @@ pub async fn inspect_target(file: &File, place: usize) -> Option<TargetReport> {
     let mut report = TargetReport {
         trigger: trigger.name.get_ref().to_string(),
         kind: entry.kind.to_owned(),
-        setup: kind_of(file, &entry).map_or("", |kind| kind.setup),
+        setup: kind_of(trigger, &entry).map_or("", |kind| kind.setup),
         problems: Vec::new(),
         images: None,
     };
@@ -108,7 +111,7 @@ pub async fn inspect_target(file: &File, place: usize) -> Option<TargetReport> {
         Err(wrong) => report.problems.push(TargetProblem {
             fatal: true,
             found: wrong.to_string(),
-            cure: "edit the entry as found: until then no trigger service starts".to_owned(),
+            cure: "edit the entry as found: until then the trigger is not rolled out".to_owned(),
         }),
     }
     Some(report)
@@ -130,7 +133,7 @@ mod tests {
             "[[trigger]]\nname = \"shop\"\nimages.web = \"registry.example.com/shop/web\"\n{target}\n"
         );
         let file = File::parse(&text, Path::new("tagtrail.toml")).unwrap();
-        targets(&file).err().unwrap().to_string()
+        targets(&file).1[0].problem.to_string()
     }
 
     #[test]
@@ -218,7 +221,7 @@ mod tests {
             let found = problems(&target).await;
             assert_eq!(found.len(), 1, "{run}: {found:?}");
             assert!(found[0].1.contains(expected), "{run}: {found:?}");
-            let lines = warnings(&file(&target)).unwrap();
+            let lines = warnings(&targets(&file(&target)).0);
             assert!(lines[0].starts_with("warning: trigger shop: "), "{lines:?}");
         }
     }
@@ -279,7 +282,7 @@ mod tests {
             );
         }
         std::fs::set_permissions(&secret, Permissions::from_mode(0o644)).unwrap();
-        let lines = warnings(&file(&target("https://receiver.invalid"))).unwrap();
+        let lines = warnings(&targets(&file(&target("https://receiver.invalid"))).0);
         assert!(
             lines.len() == 1 && lines[0].contains("chmod 600"),
             "{lines:?}"

@@ -65,6 +65,18 @@ fn paused_by(trigger: &Value, screen: &Screen) -> String {
     format!("\n{}", wrap(screen, &text, 0))
 }
 
+/// Returns a line about a mistake in the entry of the trigger; otherwise nothing.
+fn problem(trigger: &Value, screen: &Screen) -> String {
+    let [name, condition, problem] =
+        ["name", "condition", "problem"].map(|key| field(trigger, key));
+    let text = match (problem.as_str(), condition.as_str()) {
+        ("-", _) => return String::new(),
+        (_, "broken") => format!("{name} is broken, and not rolled out: {problem}"),
+        _ => format!("a second {name} is passed over: {problem}"),
+    };
+    format!("\n{}", wrap(screen, &text, 0))
+}
+
 /// Returns a line about the next attempt after a failed one; otherwise nothing.
 fn next_attempt(trigger: &Value, screen: &Screen) -> String {
     let [name, condition, at] =
@@ -111,6 +123,7 @@ pub(super) fn describe(triggers: &[Value], screen: &Screen) -> String {
     ];
     let mut text = table(screen, columns, rows);
     for trigger in triggers {
+        text += &problem(trigger, screen);
         text += &paused_by(trigger, screen);
         text += &newer_heads(trigger, screen);
         if let Some(last) = trigger.get("last") {
@@ -179,6 +192,27 @@ mod tests {
         ] {
             let text = describe(&[trigger(at)], &screen(80));
             assert!(text.ends_with(expected), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_mistake_in_the_entry_is_shown_below_the_table() {
+        let trigger = |condition: &str| {
+            json!({
+                "name": "shop", "target": "webhook", "current": null, "condition": condition,
+                "problem": "tagtrail.toml:9: trigger.target.webhook: the file shop can't be read",
+            })
+        };
+        let expected = "tagtrail.toml:9: trigger.target.webhook: the\nfile shop can't be read";
+        for (condition, expected) in [
+            (
+                "broken",
+                format!("\nshop is broken, and not rolled out: {expected}"),
+            ),
+            ("settled", "\na second shop is passed over: ".to_owned()),
+        ] {
+            let text = describe(&[trigger(condition)], &screen(80));
+            assert!(text.contains(&expected), "{text}");
         }
     }
 

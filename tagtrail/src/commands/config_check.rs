@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use tagtrail_config::File;
+use anyhow::bail;
+use tagtrail_config::{Checked, ConfigError, File, Table};
 
 use super::write;
 use crate::client::{screen::terminal, table::fold};
@@ -17,8 +18,8 @@ pub(crate) struct Config {
 
 #[derive(Debug, clap::Subcommand)]
 enum ConfigCommand {
-    /// Read the file and all secrets as the services do, and print the entries and warnings, or the
-    /// errors. The check is stricter than a service, which warns and goes on.
+    /// Read the file and all secrets as the services do, and print the entries and warnings, or all
+    /// mistakes. The check is stricter than a service, which warns and goes on.
     Check {
         /// Path of the file.
         #[arg(env = "TAGTRAIL_CONFIG", default_value = "tagtrail.toml")]
@@ -30,12 +31,24 @@ impl Config {
     pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
         let ConfigCommand::Check { file: path } = self.command;
         let file = File::load(&path)?;
-        let mut lines = check(&file)?;
+        let Checked {
+            mut lines,
+            mistakes,
+        } = check(&file);
+        if !mistakes.is_empty() {
+            lines.retain(|line| line.starts_with("warning: "));
+            bail!(
+                "{}",
+                [mistakes_text(&mistakes), lines.join("\n")]
+                    .join("\n")
+                    .trim_end()
+            );
+        }
         if lines.is_empty() {
             lines.push("it is empty: no events are accepted, and nothing is rolled out".to_owned());
         }
         let mut text = format!("{}: good\n  {}\n", path.display(), lines.join("\n  "));
-        let warnings = tagtrail_gateway::warnings(&file)?;
+        let warnings = tagtrail_gateway::warnings(&file);
         for warning in file.warnings().into_iter().chain(warnings) {
             text += &format!("warning: {warning}\n");
         }
@@ -43,25 +56,25 @@ impl Config {
     }
 }
 
-/// Returns a line for each entry of the file. The error has the first mistake that each service
-/// finds, and the warnings.
-pub(super) fn check(file: &File) -> anyhow::Result<Vec<String>> {
-    let (mut lines, mut mistakes) = (Vec::new(), Vec::new());
+/// Returns a line for each entry of the file, and all mistakes.
+pub(super) fn check(file: &File) -> Checked {
+    let mut checked = Checked::default();
+    let of_files = file.broken_of(Table::File);
+    let mistakes = of_files.map(|broken| broken.problem.clone());
+    checked.mistakes.extend(mistakes);
     for check in [
         tagtrail_gateway::check,
         tagtrail_resolver::check,
         tagtrail_trigger::check,
         tagtrail_api::check,
     ] {
-        match check(file) {
-            Ok(good) => lines.extend(good),
-            Err(mistake) => mistakes.push(mistake.to_string()),
-        }
+        checked.add(check(file));
     }
-    if mistakes.is_empty() {
-        return Ok(lines);
-    }
-    lines.retain(|line| line.starts_with("warning: "));
-    mistakes.extend(lines);
-    anyhow::bail!(mistakes.join("\n"))
+    checked
+}
+
+/// Returns all mistakes, each on a line of its own.
+pub(super) fn mistakes_text(mistakes: &[ConfigError]) -> String {
+    let lines: Vec<String> = mistakes.iter().map(ToString::to_string).collect();
+    lines.join("\n")
 }

@@ -89,7 +89,10 @@ impl Init {
             create(&secrets.join(name), &format!("{secret}\n"), &mut text)?;
         }
         create(&path, &toml(&sources), &mut text)?;
-        config_check::check(&File::load(&path)?)?;
+        let checked = config_check::check(&File::load(&path)?);
+        if !checked.mistakes.is_empty() {
+            bail!("{}", config_check::mistakes_text(&checked.mistakes));
+        }
         let shown = path.display();
         text += &format!(
             "\nNext:\n  tagtrail config check {shown}\n  tagtrail up --config {shown}\n  tagtrail doctor --setup --config {shown}   # the settings for each registry\n"

@@ -6,7 +6,7 @@ pub(super) mod refused;
 use std::path::Path;
 
 use serde_json::Value;
-use tagtrail_config::{File, RegistryAccess};
+use tagtrail_config::{Broken, File, RegistryAccess};
 use tagtrail_proto::{Registry, instant};
 use tagtrail_resolver::{CheckError, Ping};
 use tagtrail_trigger::{TargetProblem, TargetReport};
@@ -22,6 +22,16 @@ const CLOCK_WARNING: Duration = Duration::seconds(5);
 const CLOCK_ERROR: Duration = Duration::seconds(60);
 /// Largest share of lost events without a warning.
 const MAX_LOST_SHARE: f64 = 0.01;
+
+/// The cure for a broken entry.
+const UNTIL_EDITED: &str = "edit the entry as found: until then it is not used";
+
+/// Judges the entries that can't be used.
+pub(super) fn broken(file: &File) -> Vec<Finding> {
+    let broken = file.broken.iter();
+    let finding = |one: &Broken| Finding::error("entry", &one.problem, UNTIL_EDITED);
+    broken.map(finding).collect()
+}
 
 /// Judges the file as a whole.
 pub(super) fn file(path: &Path, file: &File) -> Finding {
@@ -44,11 +54,7 @@ pub(super) fn source(answers: &SourceAnswers, configured: &[&Registry]) -> Vec<F
     let setup = match &answers.setup {
         Ok(setup) => setup,
         Err(wrong) => {
-            return vec![Finding::error(
-                "entry",
-                wrong,
-                "edit the entry as found: until then no service starts",
-            )];
+            return vec![Finding::error("entry", wrong, UNTIL_EDITED)];
         }
     };
     let mut findings = Vec::new();
@@ -374,11 +380,7 @@ pub(super) fn registry(access: &RegistryAccess, answers: &RegistryAnswers) -> Ve
     let ping = match &answers.ping {
         Ok(ping) => ping,
         Err(CheckError::Entry(wrong)) => {
-            return vec![Finding::error(
-                "entry",
-                wrong,
-                "edit the entry as found: until then no service starts",
-            )];
+            return vec![Finding::error("entry", wrong, UNTIL_EDITED)];
         }
         Err(why @ (CheckError::Unreachable(_) | CheckError::TooLate(_))) => {
             return vec![Finding::error(

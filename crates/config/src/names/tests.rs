@@ -1,6 +1,7 @@
 use std::path::Path;
 
 use super::*;
+use crate::File;
 
 const FILE: &str = r#"
 [[source]]
@@ -96,7 +97,7 @@ fn an_alias_means_one_registry() {
         let text = FILE
             .replace("\"local\"", first)
             .replace("[\"forge.local\"]", &format!("[{second}]"));
-        parse(&text).unwrap_err().to_string()
+        parse(&text).unwrap().broken[0].problem.to_string()
     };
     for (first, second, expected) in [
         (
@@ -155,7 +156,7 @@ fn the_images_of_triggers_are_read_by_these_names() {
         "{FILE}{}",
         trigger.replace("local/shop", "remote/shop")
     ));
-    let wrong = wrong.unwrap_err().to_string();
+    let wrong = wrong.unwrap().broken[0].problem.to_string();
     assert!(
         wrong.starts_with("tagtrail.toml:20: trigger.images.web: the registry \"remote\""),
         "{wrong}"

@@ -7,7 +7,9 @@ use std::sync::Arc;
 use anyhow::bail;
 use axum::http::HeaderMap;
 use axum::http::header::AUTHORIZATION;
-use tagtrail_config::{ConfigError, File, Fresh, Live, Role, SHORT, TriggerGlob, is_short};
+use tagtrail_config::{
+    Broken, ConfigError, File, Fresh, Live, Role, SHORT, Table, TriggerGlob, is_short,
+};
 
 use crate::http::error::Error;
 use crate::http::parameters::{Parameter, optional, text};
@@ -55,7 +57,11 @@ impl<'a> Sent<'a> {
 
 /// The tokens of `tagtrail.toml`.
 #[derive(Debug, Default)]
-pub(crate) struct Tokens(Vec<Token>);
+pub(crate) struct Tokens {
+    good: Vec<Token>,
+    /// Whether the file has a token. With broken ones alone, nobody is admitted.
+    required: bool,
+}
 
 #[derive(Debug)]
 struct Token {
@@ -82,8 +88,10 @@ impl Holder {
 }
 
 impl Tokens {
-    /// Reads the tokens and their secrets.
-    pub(crate) fn read(file: &File) -> Result<Tokens, ConfigError> {
+    /// Reads the tokens and their secrets. A broken token admits nobody, and is returned.
+    pub(crate) fn read(file: &File) -> (Tokens, Vec<Broken>) {
+        let mut broken: Vec<Broken> = file.broken_of(Table::Token).cloned().collect();
+        let mut good = Vec::with_capacity(file.token.len());
         let token = |entry: &tagtrail_config::Token| {
             let wrong =
                 |message: String| file.error_at(entry.name.span().start, "token.secret", message);
@@ -97,7 +105,7 @@ impl Tokens {
                 }
             };
             let live = Fresh::new(format!("token {name}"), entry.secret.kept().to_vec(), make);
-            Ok(Token {
+            Ok::<_, ConfigError>(Token {
                 live: live.map_err(wrong)?,
                 holder: Arc::new(Holder {
                     name,
@@ -106,9 +114,23 @@ impl Tokens {
                 }),
             })
         };
-        Ok(Tokens(
-            file.token.iter().map(token).collect::<Result<_, _>>()?,
-        ))
+        for entry in &file.token {
+            match token(entry) {
+                Ok(token) => good.push(token),
+                Err(problem) => {
+                    broken.push(Broken::new(
+                        Table::Token,
+                        entry.name.get_ref().as_ref(),
+                        problem,
+                    ));
+                }
+            }
+        }
+        let tokens = Tokens {
+            required: !good.is_empty() || !broken.is_empty(),
+            good,
+        };
+        (tokens, broken)
     }
 
     /// Makes tokens of names, secrets and roles.
@@ -122,12 +144,15 @@ impl Tokens {
                 triggers: None,
             }),
         };
-        Tokens(tokens.iter().map(token).collect())
+        Tokens {
+            good: tokens.iter().map(token).collect(),
+            required: true,
+        }
     }
 
     /// Refuses an address that other machines can reach, unless there is a token.
     pub(crate) fn check(&self, address: SocketAddr) -> anyhow::Result<()> {
-        if self.0.is_empty() && !address.ip().is_loopback() {
+        if !self.required && !address.ip().is_loopback() {
             bail!(
                 "other machines can reach {address}, and tagtrail.toml has no [[token]]: add one \
                  (name, secret, role = \"read\" or \"operate\"), or listen on 127.0.0.1"
@@ -138,13 +163,13 @@ impl Tokens {
 
     /// Whether the API admits every request.
     pub(crate) fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        !self.required
     }
 
     /// Checks that the token has this role, and returns its holder. Without tokens every request is
     /// admitted.
     pub(crate) fn admit(&self, sent: &Sent<'_>, role: Role) -> Result<Option<&Arc<Holder>>, Error> {
-        if self.0.is_empty() {
+        if !self.required {
             return Ok(None);
         }
         let (secret, in_query) = match sent {
@@ -155,7 +180,7 @@ impl Tokens {
         };
         // Compares all tokens, so that the time does not depend on the token that matches.
         let mut found = None;
-        for token in &self.0 {
+        for token in &self.good {
             if bool::from(token.live.get().is(secret)) {
                 found = Some(token);
             }
@@ -306,6 +331,20 @@ mod tests {
     }
 
     #[test]
+    fn a_broken_token_admits_nobody_and_leaves_the_others() {
+        let text = "[[token]]\nname = \"ui\"\nsecret = { env = \"TAGTRAIL_NEVER_SET\" }\nrole = \"read\"\n";
+        for text in [text.to_owned(), text.replace("\"read\"", "\"reed\"")] {
+            let file = File::parse(&text, Path::new("tagtrail.toml")).unwrap();
+            let (tokens, broken) = Tokens::read(&file);
+            assert_eq!(broken.len(), 1);
+            assert!(!tokens.is_empty());
+            assert_eq!(admit(&tokens, None, Role::Read), Err("unauthenticated"));
+            let sent = Some("Bearer read-only-secret");
+            assert_eq!(admit(&tokens, sent, Role::Read), Err("unauthenticated"));
+        }
+    }
+
+    #[test]
     fn a_short_token_is_refused_with_its_line() {
         let secret = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(secret.path(), "short").unwrap();
@@ -314,7 +353,7 @@ mod tests {
             secret.path().display()
         );
         let file = File::parse(&text, Path::new("tagtrail.toml")).unwrap();
-        let error = Tokens::read(&file).unwrap_err().to_string();
+        let error = Tokens::read(&file).1[0].problem.to_string();
         assert_eq!(
             error,
             "tagtrail.toml:3: token.secret: is shorter than 16 characters, and can be guessed; make one with `openssl rand -hex 32`"

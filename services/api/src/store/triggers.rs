@@ -32,6 +32,8 @@ pub(crate) struct Trigger {
     pub(crate) paused_reason: Option<String>,
     /// Whether the present images run, and otherwise the cause.
     pub(crate) condition: Condition,
+    /// The mistake in the entry of the trigger, with file, line and cure.
+    pub(crate) problem: Option<String>,
     /// The newest rollout that has succeeded. Scaling up must use the pinned images of this
     /// rollout.
     pub(crate) current: Option<Rollout>,
@@ -64,6 +66,8 @@ pub(crate) enum TriggerState {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Condition {
+    /// The entry of the trigger or a secret can't be used; `problem` has the cause.
+    Broken,
     /// A person paused the trigger.
     Paused,
     /// The last attempt of the last rollout failed.
@@ -77,8 +81,9 @@ pub(crate) enum Condition {
 }
 
 impl Condition {
-    fn of(paused: bool, last: Option<&Rollout>, waiting: &[Waiting]) -> Condition {
+    fn of(broken: bool, paused: bool, last: Option<&Rollout>, waiting: &[Waiting]) -> Condition {
         match last.map(|last| (last.state, &last.error)) {
+            _ if broken => Condition::Broken,
             _ if paused => Condition::Paused,
             Some((RolloutState::Failed, _) | (RolloutState::Running, Some(_))) => {
                 Condition::Failing
@@ -99,7 +104,7 @@ pub(crate) async fn configured(
     name: Option<&Name>,
 ) -> Result<Vec<Trigger>, sqlx::Error> {
     let rows = sqlx::query(concat!(
-        "select t.name, t.images as watched, t.target, t.state = 'paused' as paused,
+        "select t.name, t.images as watched, t.target, t.problem, t.broken, t.state = 'paused' as paused,
                 t.paused_by, t.paused_at, t.paused_reason,
                 case when t.state = 'active' then t.waiting else '[]' end as waiting,
                 (select count(*) from jsonb_each_text(t.images) w
@@ -144,6 +149,7 @@ fn trigger(row: &PgRow) -> Result<Trigger, sqlx::Error> {
     Ok(Trigger {
         name: row.try_get("name")?,
         images,
+        problem: row.try_get("problem")?,
         target: row.try_get("target")?,
         state: if paused {
             TriggerState::Paused
@@ -153,7 +159,7 @@ fn trigger(row: &PgRow) -> Result<Trigger, sqlx::Error> {
         paused_by: row.try_get("paused_by")?,
         paused_at: row.try_get("paused_at")?,
         paused_reason: row.try_get("paused_reason")?,
-        condition: Condition::of(paused, last.as_ref(), &waiting),
+        condition: Condition::of(row.try_get("broken")?, paused, last.as_ref(), &waiting),
         current,
         last,
         next_attempt_at: row.try_get("next_attempt_at")?,

@@ -8,9 +8,31 @@ const SECRET: &str = concat!(
     "/Cargo.toml\" }"
 );
 
-fn read(text: &str) -> Result<HashMap<String, Source>, ConfigError> {
+fn read(text: &str) -> Result<HashMap<String, Arc<Source>>, ConfigError> {
     let text = text.replace("SECRET", SECRET);
-    sources(&File::parse(&text, Path::new("tagtrail.toml")).unwrap())
+    let (sources, broken) = sources(&File::parse(&text, Path::new("tagtrail.toml")).unwrap());
+    match broken.into_iter().next() {
+        Some(broken) => Err(broken.problem),
+        None => Ok(sources.good),
+    }
+}
+
+#[test]
+fn a_broken_source_stops_no_other() {
+    let good = "[[source]]\nname = 'good'\nkind = 'gitlab'\nSECRET\n";
+    let unset =
+        "[[source]]\nname = 'unset'\nkind = 'gitlab'\nsecret = { env = 'TAGTRAIL_NEVER_SET' }\n";
+    let unknown = "[[source]]\nname = 'unknown'\nkind = 'gitlap'\nSECRET\n";
+    let wrong = "[[source]]\nname = 'wrong'\nkind = 7\nSECRET\n";
+    // The first of two entries of one name is in force.
+    let text = format!("{good}{unset}{unknown}{wrong}{good}").replace("SECRET", SECRET);
+    let file = File::parse(&text, Path::new("tagtrail.toml")).unwrap();
+    let (sources, broken) = sources(&file);
+    assert_eq!(sources.good.keys().collect::<Vec<_>>(), ["good"]);
+    let names: Vec<&str> = sources.broken.iter().map(String::as_str).collect();
+    assert_eq!(names, ["unknown", "unset", "wrong"]);
+    assert_eq!(broken.len(), 4);
+    assert_eq!(check(&file).mistakes.len(), 4 + 1, "the check is stricter");
 }
 
 #[test]
@@ -79,8 +101,11 @@ fn a_secret_that_can_be_guessed_is_refused_by_the_check_alone() {
             places.join(", ")
         );
         let file = File::parse(&text, Path::new("tagtrail.toml")).unwrap();
-        sources(&file).unwrap();
-        check(&file).map(drop).map_err(|error| error.to_string())
+        assert_eq!(sources(&file).1, []);
+        match check(&file).mistakes.first() {
+            Some(mistake) => Err(mistake.to_string()),
+            None => Ok(()),
+        }
     };
     let short = "tagtrail.toml:2: source.secret: is shorter than 16 characters, and can be guessed; make one with `openssl rand -hex 32`";
     let (long, shorter) = ("0123456789abcdef", "0123456789abcde\n");
@@ -151,7 +176,7 @@ async fn a_changed_secret_of_a_source_counts_without_a_restart() {
     write("the-old-secret-of-a-source");
     let text = "[[source]]\nname = 'a'\nkind = 'gitea'\nregistry = 'r.example.com'\nsecret = { file = 'hook' }";
     let file = File::parse(text, &folder.path().join("tagtrail.toml")).unwrap();
-    let sources = sources(&file).unwrap();
+    let sources = sources(&file).0.good;
     let admits = async |secret: &str| {
         let mut headers = HeaderMap::new();
         headers.insert(AUTHORIZATION, format!("Bearer {secret}").parse().unwrap());

@@ -67,6 +67,21 @@ async fn no_such_path(State(shared): State<Arc<Shared>>, request: Request) -> Er
     Error::NoSuchPath
 }
 
+/// Finds the source of a request.
+fn find<'a>(shared: &'a Shared, route: Option<&Route>, head: &Parts) -> Result<&'a Source, Error> {
+    let sources = &shared.sources;
+    let name = route.map_or("", |route| route.source.as_str());
+    if let Some(source) = sources.good.get(name) {
+        return Ok(source);
+    }
+    if sources.broken.contains(name) {
+        shared.metrics.count_request(name, 503);
+        return Err(Error::SourceBroken);
+    }
+    report_unknown(shared, head.uri.path(), &head.extensions);
+    Err(Error::UnknownSource)
+}
+
 async fn hook(
     State(shared): State<Arc<Shared>>,
     route: Result<Path<Route>, PathRejection>,
@@ -76,13 +91,12 @@ async fn hook(
     let (head, body) = request.into_parts();
     // An undecodable path names no source.
     let route = route.ok().map(|Path(route)| route);
-    let source = route
-        .as_ref()
-        .and_then(|route| shared.sources.get(&route.source));
-    let Some(source) = source else {
-        report_unknown(&shared, head.uri.path(), &head.extensions);
-        discard(&head.headers, body);
-        return Err(Error::UnknownSource);
+    let source = match find(&shared, route.as_ref(), &head) {
+        Ok(source) => source,
+        Err(error) => {
+            discard(&head.headers, body);
+            return Err(error);
+        }
     };
     let name = source.rules.name.as_ref();
     let caused_by = head.headers.get(TRACEPARENT);
@@ -165,13 +179,7 @@ async fn handshake(
     let (head, _) = request.into_parts();
     let headers = &head.headers;
     let route = route.ok().map(|Path(route)| route);
-    let source = route
-        .as_ref()
-        .and_then(|route| shared.sources.get(&route.source));
-    let Some(source) = source else {
-        report_unknown(&shared, head.uri.path(), &head.extensions);
-        return Err(Error::UnknownSource);
-    };
+    let source = find(&shared, route.as_ref(), &head)?;
     let secret = route.as_ref().and_then(|route| route.secret.as_deref());
     let refusal = match source.credentials.admit(headers, secret).await {
         Ok(Admission::Granted) => None,

@@ -21,13 +21,11 @@ use crate::source::NatsSubject;
 /// sources, so every failure is retried.
 pub(crate) async fn listen(
     shared: Arc<Shared>,
-    name: String,
+    source: Arc<Source>,
     nats: NatsSubject,
     ctx: Context,
 ) -> anyhow::Result<()> {
-    let Some(source) = shared.sources.get(&name) else {
-        return Ok(());
-    };
+    let name = source.rules.name.as_ref();
     let (shutdown, group) = (&ctx.shutdown, format!("tagtrail-{name}"));
     let mut retry = Retry::new("subscribing");
     while !shutdown.is_cancelled() {
@@ -41,7 +39,7 @@ pub(crate) async fn listen(
                     body = subscription.next() => body,
                     () = shutdown.cancelled() => None,
                 } {
-                    store(&shared, source, &body, &ctx).await;
+                    store(&shared, &source, &body, &ctx).await;
                 }
             }
             Err(BusError::Stopped) => return Ok(()),

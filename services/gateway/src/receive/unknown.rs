@@ -1,12 +1,11 @@
 //! Requests to paths that belong to no source: answered with 404, counted, and logged if the path
 //! is nearly right. A registry with such an address sends its events in vain.
 
-use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use crate::config::Source;
+use crate::config::Sources;
 
 /// Log lines that may follow one another at once. Anybody can send requests, and must not fill the
 /// log.
@@ -59,12 +58,7 @@ impl Throttle {
 
 /// Logs a request to a path below `/hooks` that belongs to no source. `remote` is the address of
 /// the client, or of the proxy before the gateway.
-pub(crate) fn log(
-    throttle: &Throttle,
-    sources: &HashMap<String, Source>,
-    path: &str,
-    remote: Option<SocketAddr>,
-) {
+pub(crate) fn log(throttle: &Throttle, sources: &Sources, path: &str, remote: Option<SocketAddr>) {
     let Some(rest) = below_hooks(path) else {
         return;
     };
@@ -73,7 +67,7 @@ pub(crate) fn log(
     };
     let remote_address = remote.map_or_else(|| "unknown".to_owned(), |remote| remote.to_string());
     let name = rest.split('/').next().unwrap_or_default();
-    match nearest(name, sources.keys().map(String::as_str)) {
+    match nearest(name, sources.good.keys().map(String::as_str)) {
         Some(source) => tracing::warn!(
             remote_address,
             source,

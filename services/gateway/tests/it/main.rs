@@ -680,20 +680,33 @@ async fn the_gateway_stops_although_nats_never_came() {
 }
 
 #[tokio::test]
-async fn a_wrong_file_is_refused_with_place_and_cure() {
+async fn a_file_that_is_no_toml_is_refused_with_its_place() {
     let nats = TestNats::stopped().await;
-    let error = Gateway::refused(
+    let error = Gateway::refused(&nats, "[[source]]\nname = \"a\nkind = \"generic\"\n").await;
+    assert!(error.contains("tagtrail.toml:2: "), "{error}");
+    let error = Gateway::refused(&nats, "[[sauce]]\n").await;
+    assert!(error.ends_with("did you mean `source`?"), "{error}");
+}
+
+#[tokio::test]
+async fn the_sender_of_a_broken_source_keeps_its_events_and_others_are_heard() {
+    let nats = TestNats::start().await;
+    let gateway = Gateway::with(
         &nats,
-        "[[source]]\nname = \"a\"\nkind = \"docker\"\nsecret = { env = \"PATH\" }\n",
+        "[[source]]\nname = \"unset\"\nkind = \"distribution\"\nsecret = { env = \"TAGTRAIL_NEVER_SET\" }\n\
+         [[source]]\nname = \"unread\"\nkind = \"distribution\"\nsekret = { env = \"PATH\" }\n\
+         [[source]]\nname = \"main\"\nkind = \"distribution\"\nsecret = { file = \"FOLDER/first\" }\n",
     )
     .await;
-    let kinds = tagtrail_gateway::kinds("", "");
-    let names: Vec<&str> = kinds.iter().flat_map(|kind| kind.names.clone()).collect();
-    let expected = format!(
-        "tagtrail.toml:3: source.kind: \"docker\" is not a kind of source; the kinds are: {}; did you mean \"dockerhub\"?",
-        names.join(", ")
-    );
-    assert!(error.ends_with(&expected), "{error}");
+    let body = fixture("distribution-push-nested-port.json");
+    for broken in ["unset", "unread"] {
+        let answer = gateway.post(broken, &body).await;
+        assert_eq!(answer.status, 503, "{answer:?}");
+        assert_eq!(answer.json()["code"], "source_broken");
+    }
+    assert_eq!(gateway.post("main", &body).await.status, 202);
+    assert_eq!(gateway.post("other", &body).await.status, 404);
+    assert_eq!(nats.messages("PUSHES").await.len(), 1);
 }
 
 async fn nats_is_empty(nats: &TestNats) {

@@ -37,16 +37,11 @@ const PLAN_ALL_EVERY: Duration = Duration::from_secs(30);
 /// The interval of queries for orders of people. The queries also keep the session alive.
 const TICK: Duration = Duration::from_millis(500);
 
-/// Plans until shutdown. `asked` are the registries that can be asked.
-pub(crate) async fn planner(
-    shared: Shared,
-    bus: Bus,
-    triggers: Vec<TriggerSpec>,
-    asked: BTreeSet<Registry>,
-) -> anyhow::Result<()> {
+/// Plans until shutdown.
+pub(crate) async fn planner(shared: Shared, bus: Bus) -> anyhow::Result<()> {
     let mut retry = Retry::new("planning");
     loop {
-        let ended = session(&shared, &bus, &triggers, &asked).await;
+        let ended = session(&shared, &bus).await;
         shared.metrics.ended_planning();
         let Err(error) = ended else {
             return Ok(());
@@ -59,26 +54,23 @@ pub(crate) async fn planner(
 }
 
 /// Plans in one session, from acquiring the lock to the first error.
-async fn session(
-    shared: &Shared,
-    bus: &Bus,
-    triggers: &[TriggerSpec],
-    asked: &BTreeSet<Registry>,
-) -> Result<(), Error> {
+async fn session(shared: &Shared, bus: &Bus) -> Result<(), Error> {
     let Some(mut db) = shared.session_with(Lock::Plan).await? else {
         return Ok(());
     };
-    within(shared.session_timeout, store::configure(&mut db, triggers)).await?;
+    let settings = shared.settings();
+    within(shared.session_timeout, store::configure(&mut db, &settings)).await?;
     let position = within(shared.session_timeout, store::position(&mut db)).await?;
     tracing::debug!("planning");
     let (sender, news) = mpsc::channel(1);
     let planner = Planner {
         shared,
-        triggers: triggers
+        triggers: settings
+            .triggers
             .iter()
-            .map(|trigger| (trigger.name.as_str(), trigger))
+            .map(|(name, trigger)| (name.as_str(), trigger))
             .collect(),
-        asked,
+        asked: &settings.asked,
         db,
         bus,
         settling: BTreeMap::new(),

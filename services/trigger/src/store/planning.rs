@@ -1,6 +1,6 @@
 //! The statements of the planner.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use sqlx::postgres::PgRow;
 use sqlx::types::{Json, Uuid};
@@ -11,39 +11,59 @@ use tagtrail_proto::{Cause, Image, Position, Push, RolloutImage, TraceContext, W
 use time::OffsetDateTime;
 
 use crate::config::TriggerSpec;
+use crate::settings::Settings;
 
 use super::columns::{columns, recorded};
 use super::working::{Attempt, attempt};
 use crate::act::Owner;
 use tagtrail_policy::gates::{Head, ManifestState};
 
-/// Writes the configured triggers into the table `trigger`. Triggers that are no longer configured
-/// keep their rows and rollouts.
+/// Writes the configured triggers into the table `trigger`, with the mistakes in their entries. The
+/// row of a trigger whose entry can't be read keeps images and target. Triggers that are no longer
+/// configured keep their rows and rollouts.
 pub(crate) async fn configure(
     db: &mut PgConnection,
-    triggers: &[TriggerSpec],
+    settings: &Settings,
 ) -> Result<(), sqlx::Error> {
-    let names: Vec<&str> = triggers
-        .iter()
-        .map(|trigger| trigger.name.as_str())
+    let (triggers, problems) = (&settings.triggers, &settings.problems);
+    let names: BTreeSet<&str> = triggers
+        .keys()
+        .chain(problems.keys())
+        .map(String::as_str)
         .collect();
-    let images: Vec<_> = triggers
+    let names: Vec<&str> = names.into_iter().collect();
+    let specs: Vec<Option<&TriggerSpec>> = names.iter().map(|name| triggers.get(*name)).collect();
+    let images: Vec<_> = specs
         .iter()
-        .map(|trigger| Json(&trigger.images))
+        .map(|spec| spec.map(|spec| Json(&spec.images)))
         .collect();
-    let targets: Vec<&str> = triggers
+    let targets: Vec<_> = specs
         .iter()
-        .map(|trigger| trigger.target.as_str())
+        .map(|spec| spec.map(|spec| spec.target.as_str()))
+        .collect();
+    let problems: Vec<_> = names.iter().map(|name| problems.get(*name)).collect();
+    let texts: Vec<_> = problems
+        .iter()
+        .map(|problem| problem.map(|problem| problem.text.as_str()))
+        .collect();
+    let broken: Vec<bool> = problems
+        .iter()
+        .map(|problem| problem.is_some_and(|problem| problem.broken))
         .collect();
     sqlx::query(
-        "with gone as (update trigger set configured = false where configured and name <> all ($1))
-         insert into trigger (name, images, target)
-         select * from unnest($1::text[], $2::jsonb[], $3::text[])
-         on conflict (name) do update set images = excluded.images, target = excluded.target, configured = true",
+        "with gone as (update trigger set configured = false where configured and name <> all ($1)),
+         entry as (select * from unnest($1::text[], $2::jsonb[], $3::text[], $4::text[], $5::boolean[]) as e (name, images, target, problem, broken))
+         insert into trigger (name, images, target, problem, broken)
+         select e.name, coalesce(e.images, t.images, '{}'), coalesce(e.target, t.target, ''), e.problem, e.broken
+         from entry e left join trigger t on t.name = e.name
+         on conflict (name) do update set images = excluded.images, target = excluded.target,
+             problem = excluded.problem, broken = excluded.broken, configured = true",
     )
     .bind(names)
     .bind(images)
     .bind(targets)
+    .bind(texts)
+    .bind(broken)
     .execute(db)
     .await
     .map(|_| ())

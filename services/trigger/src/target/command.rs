@@ -68,9 +68,9 @@ struct CommandTarget {
 }
 
 fn configure(value: &toml::Value, trigger: &Trigger, file: &File) -> ConfigureResult {
-    let settings = Arc::new(Settings::parse(value, file)?);
+    let settings = Arc::new(Settings::parse(value, trigger)?);
     settings::check_images(trigger)?;
-    let folder = file.folder();
+    let folder = trigger.folder();
     Ok(Box::new(CommandTarget {
         run: settings.run()?.to_vec(),
         folder: std::path::absolute(folder).unwrap_or_else(|_| folder.to_owned()),

@@ -48,8 +48,8 @@ struct WebhookTarget {
     access: Fresh<Access>,
 }
 
-fn configure(value: &toml::Value, trigger: &Trigger, file: &File) -> ConfigureResult {
-    let settings = Arc::new(Settings::parse(value, file)?);
+fn configure(value: &toml::Value, trigger: &Trigger, _file: &File) -> ConfigureResult {
+    let settings = Arc::new(Settings::parse(value, trigger)?);
     let content_type = settings.content_type()?;
     let template = settings.template(trigger)?;
     let access = Access::fresh(&settings, trigger)?;

@@ -4,6 +4,7 @@
 
 mod answers;
 mod attempts;
+mod broken;
 mod command;
 mod faults;
 mod gates;

@@ -79,7 +79,7 @@ fn ten() -> u64 {
 
 impl Settings {
     /// Reads the settings. Secrets are not read.
-    pub(super) fn parse(value: &toml::Value, file: &File) -> Result<Settings, String> {
+    pub(super) fn parse(value: &toml::Value, trigger: &Trigger) -> Result<Settings, String> {
         let mut written: Settings = settings(value)?;
         let words = written.run()?;
         if words.is_empty() {
@@ -119,7 +119,7 @@ impl Settings {
         }
         let set = std::mem::take(&mut written.set).into_iter();
         written.set = set
-            .map(|(name, value)| (name, value.in_folder(file.folder())))
+            .map(|(name, value)| (name, value.in_folder(trigger.folder())))
             .collect();
         Ok(written)
     }
@@ -384,7 +384,7 @@ secret = { env = "LC_TOKEN" }
     fn passing(environment: &str) -> Passing {
         let file = File::parse(SECRETS, Path::new("tagtrail.toml")).unwrap();
         let value = format!("run = [\"true\"]\nenvironment = {environment}");
-        let settings = Settings::parse(&toml::from_str(&value).unwrap(), &file)
+        let settings = Settings::parse(&toml::from_str(&value).unwrap(), &file.trigger[0])
             .ok()
             .unwrap();
         settings.passing(&file)

@@ -8,7 +8,7 @@ use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Method, Url};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::Deserialize;
-use tagtrail_config::{File, Fresh, Secret, Secrets, Text, Trigger};
+use tagtrail_config::{Fresh, Secret, Secrets, Text, Trigger};
 use tagtrail_daemon::Route;
 
 use super::super::contract::settings;
@@ -82,7 +82,7 @@ fn half_a_minute() -> u64 {
 
 impl Settings {
     /// Reads the settings. Secrets are not read.
-    pub(super) fn parse(value: &toml::Value, file: &File) -> Result<Settings, String> {
+    pub(super) fn parse(value: &toml::Value, trigger: &Trigger) -> Result<Settings, String> {
         let mut written: Settings = settings(value)?;
         if !(1..=600).contains(&written.timeout_seconds) {
             return Err("timeout_seconds must be 1 to 600".to_owned());
@@ -90,7 +90,7 @@ impl Settings {
         if written.headers.len() > MOST_HEADERS {
             return Err(format!("headers has more than {MOST_HEADERS} entries"));
         }
-        let folder = file.folder();
+        let folder = trigger.folder();
         written.url = written.url.in_folder(folder);
         written.secret = written.secret.map(|secret| secret.in_folder(folder));
         written.ca = written.ca.map(|ca| ca.in_folder(folder));

@@ -1,7 +1,7 @@
 //! Settings: mistakes, warnings, and the page about them.
 
 use super::*;
-use crate::target::warnings;
+use crate::target::{targets, warnings};
 
 #[test]
 fn a_wrong_setting_is_named_with_its_key_and_cure() {
@@ -103,7 +103,7 @@ fn a_receiver_without_any_secret_is_warned_about() {
         (&format!("{plain}secret = {{ file = 'old' }}"), false),
         ("url = { file = 'url' }", false),
     ] {
-        let lines = warnings(&folder.file(settings)).unwrap();
+        let lines = warnings(&targets(&folder.file(settings)).0);
         let found = lines.iter().any(|line| {
             line.contains("https://receiver.example.com cannot tell rollouts from requests of strangers; set secret")
         });
@@ -113,7 +113,7 @@ fn a_receiver_without_any_secret_is_warned_about() {
     let token = folder.0.path().join("token");
     std::fs::set_permissions(&token, std::fs::Permissions::from_mode(0o644)).unwrap();
     let settings = format!("{plain}headers.X-Token = {{ file = 'token' }}");
-    let lines = warnings(&folder.file(&settings)).unwrap();
+    let lines = warnings(&targets(&folder.file(&settings)).0);
     assert!(lines[0].contains("chmod 600"), "{lines:?}");
 }
 
@@ -134,7 +134,7 @@ fn the_page_names_every_key_and_its_examples_are_valid() {
         let example = example.split("```").next().unwrap();
         let (_, settings) = example.split_once('\n').unwrap();
         let file = folder.file(settings);
-        let parsed = Settings::parse(file.trigger[0].target().value, &file);
+        let parsed = Settings::parse(file.trigger[0].target().value, &file.trigger[0]);
         assert!(parsed.is_ok(), "{}\n{example}", parsed.err().unwrap());
     }
 }
