@@ -12,6 +12,7 @@ mod client;
 mod health;
 pub mod http;
 pub mod metrics;
+mod orphans;
 pub mod problem;
 mod process;
 mod progress;

@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
 use crate::trace::{Exporter, TraceArgs};
-use crate::{Context, admin};
+use crate::{Context, admin, orphans};
 
 /// The options of the log, which goes to standard error.
 #[derive(Debug, Clone, clap::Args)]
@@ -107,7 +107,12 @@ where
     ctx.metrics.add_process(service, ctx.health.clone());
     let (health, metrics) = (ctx.health.clone(), ctx.metrics.clone());
     let page = admin::serve(listener, health, metrics, CancellationToken::new());
-    let service_ends = run(ctx.clone());
+    let service_ends = async {
+        tokio::select! {
+            ended = run(ctx.clone()) => ended,
+            () = orphans::reap_orphans() => Ok(()), // Unreachable: it never returns.
+        }
+    };
     tokio::pin!(page, service_ends);
     tokio::select! {
         outcome = &mut service_ends => return ended(service, outcome),

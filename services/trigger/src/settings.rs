@@ -55,8 +55,11 @@ impl Settings {
         }
     }
 
-    /// Logs the mistakes.
+    /// Logs the mistakes, and the warnings about targets.
     pub(crate) fn report(&self) {
+        for line in target::warnings(&self.targets) {
+            tracing::warn!("{}", line.trim_start_matches("warning: "));
+        }
         for (trigger, problem) in &self.problems {
             match problem.broken {
                 true => tracing::error!(

@@ -171,10 +171,10 @@ impl CommandTarget {
         };
         running.end();
         // The program may have ended by itself just before.
-        let within = grace + MARGIN;
-        match tokio::time::timeout(within, &mut report).await {
+        let deadline = tokio::time::Instant::now() + grace + MARGIN;
+        match tokio::time::timeout_at(deadline, &mut report).await {
             Ok(Ok(Some(Report::Ended { ordered: true, .. }))) => {
-                running.gone(within).await;
+                running.gone(deadline).await;
                 failed(cut + &self.end(order))
             }
             Ok(report) => self.outcome(report, order).await,

@@ -2,10 +2,10 @@
 
 use std::io;
 use std::process::Stdio;
-use std::time::Duration;
 
 use tokio::io::AsyncWriteExt as _;
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
+use tokio::time::Instant;
 
 use super::super::contract::Order;
 use super::protocol::{self, Kind, Report, Task, message};
@@ -65,11 +65,9 @@ impl Running {
         self.lifeline = None;
     }
 
-    /// Waits until all processes are gone. Returns whether they are.
-    pub(super) async fn gone(&mut self, within: Duration) -> bool {
-        tokio::time::timeout(within, self.supervisor.wait())
-            .await
-            .is_ok()
+    /// Waits until all processes are gone, at most until the deadline.
+    pub(super) async fn gone(&mut self, deadline: Instant) {
+        let _ = tokio::time::timeout_at(deadline, self.supervisor.wait()).await;
     }
 }
 
