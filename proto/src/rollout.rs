@@ -47,6 +47,12 @@ words! {
         Resume = "resume",
         /// The configuration of the trigger's images changed.
         Configuration = "configuration",
+        /// A person ordered the rollout.
+        Order = "order",
+        /// A person ordered an earlier set of images again.
+        Rollback = "rollback",
+        /// A person ended a pin or a fault: the present heads are rolled out.
+        Release = "release",
     }
 }
 

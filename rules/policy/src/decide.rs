@@ -1,11 +1,15 @@
 //! The decision whether a trigger needs a new rollout. The decision is level-triggered: it depends
 //! on the present heads alone, so a missed revision in between does no harm.
 
+mod order;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use tagtrail_proto::{Cause, CauseReason, Gate, Image, Origin, Registry, RolloutImage, Waiting};
 use time::OffsetDateTime;
+
+pub use order::{Order, decide_order};
 
 use crate::gates::{Head, ManifestState, Rules, closed, look_again};
 

@@ -58,7 +58,11 @@ impl World {
     }
 
     fn decide(&self) -> Decision {
-        decide(&Situation {
+        decide(&self.situation())
+    }
+
+    fn situation(&self) -> Situation<'_> {
+        Situation {
             images: &self.images,
             heads: &self.heads,
             last: self.last.as_ref(),
@@ -68,7 +72,7 @@ impl World {
             settle: self.settle.map(Duration::from_secs),
             asked: &self.asked,
             now: at(110),
-        })
+        }
     }
 
     /// Decides, and records the new rollout as the last rollout. `None` if there is none.
@@ -256,4 +260,53 @@ fn a_resume_skips_a_closed_gate_but_rolls_out_no_tombstone() {
     let web = "registry.example.com/shop/web:latest".to_owned();
     assert!(matches!(world.decide(), Decision::Nothing { .. }));
     assert_eq!(world.gates(), [(Gate::Tombstone, web)]);
+}
+
+#[test]
+fn an_order_rolls_out_the_present_set_again_and_an_earlier_set() {
+    let mut world = world();
+    world.roll();
+    let first = world.last.clone().unwrap();
+    fn changed(
+        world: &World,
+        images: Option<&BTreeMap<String, RolloutImage>>,
+        skip: &[String],
+    ) -> Result<(CauseReason, Vec<String>), Vec<Waiting>> {
+        let order = Order {
+            images,
+            skip,
+            reason: CauseReason::Order,
+        };
+        match decide_order(&world.situation(), &order) {
+            Decision::Start { cause, .. } => Ok((cause.reason, cause.changed)),
+            other => Err(other.waiting().to_vec()),
+        }
+    }
+    assert_eq!(changed(&world, None, &[]), Ok((CauseReason::Order, vec![])));
+    world.head("web", 2, Some(2), Origin::Event);
+    // An order passes `settle`, and only it.
+    world.settle = Some(3600);
+    assert_eq!(
+        changed(&world, None, &[]),
+        Ok((CauseReason::Order, names(&["web"])))
+    );
+    world.settle = None;
+    world.asked.insert("registry.example.com".parse().unwrap());
+    world
+        .heads
+        .get_mut(&world.images["web"])
+        .unwrap()
+        .recorded_at = at(109);
+    let waiting = changed(&world, None, &[]).unwrap_err();
+    assert_eq!(waiting[0].gate, Gate::Manifest);
+    assert!(changed(&world, None, &names(&["manifest"])).is_ok());
+    // The images of an earlier rollout need no head.
+    world.asked.clear();
+    world.roll();
+    world.head("web", 3, None, Origin::Event);
+    assert_eq!(
+        changed(&world, Some(&first), &[]),
+        Ok((CauseReason::Order, names(&["web"])))
+    );
+    assert_eq!(changed(&world, None, &[]), Err(vec![]));
 }
