@@ -1,6 +1,7 @@
 //! Planning: from news of REVISIONS to recorded rollouts.
 
 mod news;
+mod orders;
 mod planner;
 mod question;
 

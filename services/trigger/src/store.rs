@@ -8,6 +8,8 @@
 
 pub(crate) mod attempts;
 mod columns;
+mod holds;
 pub(crate) mod ledger;
+pub(crate) mod orders;
 pub(crate) mod planning;
 pub(crate) mod working;

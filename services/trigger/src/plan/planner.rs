@@ -24,13 +24,15 @@ use crate::act::{Slot, start};
 use crate::config::TriggerSpec;
 use crate::error::Error;
 use crate::plan::news::{Affected, News, read_news};
+use crate::plan::orders::{self, Ordered};
 use crate::plan::question::Questions;
 use crate::shared::Shared;
+use crate::store::orders as order_store;
 use crate::store::planning as store;
 use crate::store::planning::{NewRollout, Plan, Recorded, TriggerState};
 use crate::store::working::Attempt;
 use crate::target::Target;
-use tagtrail_policy::decide::{Decision, Situation, decide};
+use tagtrail_policy::decide::{Decision, Situation};
 
 /// The interval at which the planner checks all triggers, in case a message was lost.
 const PLAN_ALL_EVERY: Duration = Duration::from_secs(30);
@@ -121,21 +123,22 @@ impl<'a> Planner<'a> {
                 _ = every.tick() => {
                     // After a failover the heads can be read, and no rollout can be recorded.
                     within(timeout, check_writable(&mut self.db)).await?;
-                    let resuming = self.ordered().await?;
+                    let ordered = self.ordered().await?;
                     self.shared.health.set("postgres", Ok(()));
                     let all = Instant::now() >= next_full_plan;
                     if all {
                         next_full_plan = Instant::now() + PLAN_ALL_EVERY;
                         self.compare_numbers().await?;
                     }
-                    (self.triggers_where(|trigger| all || resuming.contains(&trigger.name)), None)
+                    (self.triggers_where(|trigger| all || ordered.contains(&trigger.name)), None)
                 }
             };
             within(timeout, self.plan(&due, position, &traces)).await?;
         }
     }
 
-    /// Carries out the orders to retry, and returns the names of resumed triggers.
+    /// Carries out the orders to retry and to cancel, and returns the names of resumed triggers and
+    /// of those with other orders.
     async fn ordered(&mut self) -> Result<BTreeSet<String>, Error> {
         let timeout = self.shared.session_timeout;
         let ordered = within(timeout, store::ordered(&mut self.db)).await?;
@@ -148,8 +151,15 @@ impl<'a> Planner<'a> {
             self.shared.queue(retries);
             self.shared.entries_recorded.notify_one();
         }
+        let cancelled = within(timeout, order_store::cancel(&mut self.db)).await?;
+        if !cancelled.is_empty() {
+            self.shared.queue(cancelled.into_iter());
+            self.shared.entries_recorded.notify_one();
+        }
+        let mut due = within(timeout, order_store::due(&mut self.db)).await?;
         let resuming = ordered.into_iter().filter(|trigger| trigger.resuming);
-        Ok(resuming.map(|trigger| trigger.name).collect())
+        due.extend(resuming.map(|trigger| trigger.name));
+        Ok(due)
     }
 
     /// Raises the issued numbers to those in ROLLOUTS. After a restore from a backup the database
@@ -241,6 +251,7 @@ impl<'a> Planner<'a> {
             settling,
             waiting,
             waiting_changed,
+            answers,
         } = self.decide(due, traces).await?;
         plan.position = position.filter(|_| !FailPoint::TriggerPosition.skipped());
         FailPoint::TriggerPlanned.pass();
@@ -255,6 +266,9 @@ impl<'a> Planner<'a> {
         };
         if !recorded.is_empty() {
             FailPoint::TriggerRecorded.pass();
+        }
+        if !answers.is_empty() {
+            order_store::answer(&mut self.db, &answers).await?;
         }
         if !waiting_changed.is_empty() {
             store::record_waiting(&mut self.db, &waiting_changed).await?;
@@ -336,12 +350,14 @@ impl<'a> Planner<'a> {
             .collect();
         let images: Vec<&Image> = images.into_iter().collect();
         let states = store::trigger_states(&mut self.db, &names).await?;
+        let ids: Vec<i32> = states.iter().map(|(state, _)| state.id).collect();
+        let standings = order_store::standings(&mut self.db, &ids).await?;
         let heads = store::heads(&mut self.db, &images).await?;
         for (state, now) in states {
             let Some((name, trigger)) = self.triggers.get_key_value(state.name.as_str()) else {
                 continue;
             };
-            let decision = decide(&Situation {
+            let situation = Situation {
                 images: &trigger.images,
                 heads: &heads,
                 last: state.last.as_ref(),
@@ -351,9 +367,12 @@ impl<'a> Planner<'a> {
                 settle: trigger.settle,
                 asked: self.asked,
                 now,
-            });
-            self.shared.metrics.closed_gates(name, decision.waiting());
-            decisions.add(name, trigger, (&state, now), decision, traces);
+            };
+            let standing = standings.get(&state.id).cloned().unwrap_or_default();
+            let ordered = orders::decide(&situation, &standing);
+            let waiting = ordered.decision.waiting();
+            self.shared.metrics.closed_gates(name, waiting);
+            decisions.add(name, trigger, (&state, now), ordered, traces);
         }
         Ok(decisions)
     }
@@ -369,6 +388,8 @@ struct Decisions<'a> {
     waiting: Vec<Waiting>,
     /// The closed gates that differ from the recorded ones, by the id of the trigger.
     waiting_changed: BTreeMap<i32, Vec<Waiting>>,
+    /// The answers to orders that lead to no rollout.
+    answers: Vec<(i64, String)>,
 }
 
 impl<'a> Decisions<'a> {
@@ -377,9 +398,15 @@ impl<'a> Decisions<'a> {
         name: &'a str,
         trigger: &TriggerSpec,
         (state, now): (&TriggerState, OffsetDateTime),
-        decision: Decision,
+        ordered: Ordered,
         traces: &BTreeMap<Image, Option<TraceContext>>,
     ) {
+        let Ordered {
+            decision,
+            order,
+            answer,
+        } = ordered;
+        self.answers.extend(answer);
         let waiting = match decision {
             Decision::Nothing { waiting } => {
                 self.plan.resumed.extend(state.resuming.then_some(state.id));
@@ -401,6 +428,7 @@ impl<'a> Decisions<'a> {
                     trace: *span.context(),
                     name: name.to_owned(),
                     begin: false,
+                    order,
                 });
                 Vec::new()
             }

@@ -14,6 +14,7 @@ use crate::config::TriggerSpec;
 use crate::settings::Settings;
 
 use super::columns::{columns, recorded};
+use super::holds::may_begin;
 use super::working::{Attempt, attempt};
 use crate::act::Owner;
 use tagtrail_policy::gates::{Head, ManifestState};
@@ -172,7 +173,7 @@ pub(crate) async fn retry(db: &mut PgConnection, triggers: &[i32]) -> Result<(),
              update trigger set retry = false where id = any ($1) and retry returning id
          ), newest as (
              select n.* from ordered cross join lateral (
-                 select o.id, o.state from rollout o where o.trigger_id = ordered.id and o.state <> 'superseded'
+                 select o.id, o.state from rollout o where o.trigger_id = ordered.id and o.state not in ('superseded', 'rejected', 'cancelled')
                  order by o.number desc limit 1) n
              where n.state <> 'succeeded'
          ), due as (
@@ -341,6 +342,8 @@ pub(crate) struct NewRollout {
     pub(crate) trace: TraceContext,
     /// Whether the first attempt begins with the recording: a slot is taken for it.
     pub(crate) begin: bool,
+    /// The order that the rollout carries out.
+    pub(crate) order: Option<i64>,
 }
 
 /// A rollout as recorded.
@@ -371,7 +374,8 @@ impl Plan {
 }
 
 /// Records the whole plan in one transaction and returns the new rollouts. A new rollout supersedes
-/// pending rollouts of its trigger. A trigger that was paused since the decision gets no rollout.
+/// rollouts of its trigger that have not begun, and carries out the order that led to it. A trigger
+/// that was paused since the decision gets no rollout.
 ///
 /// The first attempt of a rollout begins in the same transaction if the plan says so and no attempt
 /// of the trigger is open. Then the rollout supersedes all older ones that have not ended.
@@ -391,28 +395,36 @@ pub(crate) async fn record(
          ), resumed as (
              update trigger set state = 'active' where id = any ($4) and state = 'resuming'
          ), wanted as (
-             select * from unnest($5::uuid[], $6::int[], $7::jsonb[], $8::jsonb[], $9::text[], $10::boolean[])
-                 as w (id, trigger_id, images, cause, traceparent, begin)
+             select * from unnest($5::uuid[], $6::int[], $7::jsonb[], $8::jsonb[], $9::text[], $10::boolean[], $16::bigint[])
+                 as w (id, trigger_id, images, cause, traceparent, begin, order_id)
          ), numbered as (
              update trigger t set issued = t.issued + 1, state = 'active' from wanted w
              where t.id = w.trigger_id and t.state <> 'paused' returning t.id, t.issued
          ), attempt as (
              insert into rollout_attempt (rollout_id, number, trigger_id, instance, machine, pid, pid_started)
-             select w.id, 1, n.id, $11, $12, $13, $14 from numbered n join wanted w on w.trigger_id = n.id where w.begin
+             select w.id, 1, g.id, $11, $12, $13, $14 from numbered g join wanted w on w.trigger_id = g.id
+             left join rollout_order r on r.id = w.order_id
+             cross join lateral (select g.id as trigger_id, w.images, r.actor, null::timestamptz as closes_at) n
+             where w.begin and ", may_begin!(), "
              on conflict (trigger_id) where finished_at is null do nothing
              returning rollout_id
          ), new as (
-             insert into rollout (id, trigger_id, number, images, cause, traceparent, state, attempts, started_at)
+             insert into rollout (id, trigger_id, number, images, cause, traceparent, state, attempts, started_at, actor, reason, skip, fixed)
              select w.id, n.id, n.issued, w.images, w.cause, w.traceparent,
                  case when a.rollout_id is null then 'pending'::rollout_state else 'running' end,
                  case when a.rollout_id is null then 0 else 1 end,
-                 case when a.rollout_id is not null then now() end
+                 case when a.rollout_id is not null then now() end,
+                 r.actor, r.reason, coalesce(r.skip, '{}'), r.images is not null
              from numbered n join wanted w on w.trigger_id = n.id left join attempt a on a.rollout_id = w.id
+             left join rollout_order r on r.id = w.order_id
              returning *
+         ), carried_out as (
+             update rollout_order r set done_at = now(), recorded = w.id, answer = 'rollout ' || n.issued || ' is recorded'
+             from numbered n join wanted w on w.trigger_id = n.id where r.id = w.order_id
          ), old as (
              update rollout o set state = 'superseded', finished_at = now()
              from new n where o.trigger_id = n.trigger_id and o.number < n.number
-                 and (o.state = 'pending' or $15 and n.state = 'running' and ", rollout_is_live!("o"), ")
+                 and (o.state in ('held', 'awaiting_approval', 'pending') or $15 and n.state = 'running' and ", rollout_is_live!("o"), ")
              returning o.*
          ), steps as (
              select 1 as step, o.id, o.trigger_id, o.number, o.state, o.attempts, o.images, o.cause, o.created_at, o.finished_at, o.error from old o
@@ -443,6 +455,7 @@ pub(crate) async fn record(
     .bind(owner.pid)
     .bind(owner.pid_started)
     .bind(!FailPoint::TriggerSupersede.skipped())
+    .bind(new_rollouts.iter().map(|rollout| rollout.order).collect::<Vec<_>>())
     .fetch_all(db)
     .await?;
     let recorded = |row: &PgRow| {

@@ -13,6 +13,7 @@ use tagtrail_postgres::{rollout_is_live, row};
 use tagtrail_proto::{Rollout, RolloutState, TraceContext};
 
 use super::columns::{columns, recorded};
+use super::holds::may_begin;
 use crate::act::Owner;
 
 /// Most rollouts that one query returns.
@@ -115,13 +116,14 @@ pub(crate) async fn begin(
                  where o.trigger_id = held.id and o.state not in ('superseded', 'rejected', 'cancelled')) as number
              from held
          ), newest as (
-             select o.id, o.trigger_id, o.number, o.state, o.images, o.attempts, o.next_attempt_at <= now() as due
+             select o.id, o.trigger_id, o.number, o.state, o.images, o.attempts, o.next_attempt_at <= now() as due,
+                 o.fixed, o.actor, o.closes_at
              from number n join rollout o on o.trigger_id = n.trigger_id and o.number = n.number
              where o.state in ('pending', 'running', 'failed') and ", rollout_is_live!("o"), "
              for update of o skip locked
          ), moved as (
              select n.id, min(i.value ->> 'image') as image from newest n cross join lateral jsonb_each(n.images) i
-             where n.state = 'pending' and not exists (
+             where n.state = 'pending' and not n.fixed and not exists (
                  select from repository r join tag t on t.repository_id = r.id
                  where r.registry = split_part(i.value ->> 'image', '/', 1)
                    and r.name = substring(i.value ->> 'image' from '^[^/]+/(.*):[^:]+$')
@@ -135,7 +137,7 @@ pub(crate) async fn begin(
          ), attempt as (
              insert into rollout_attempt (rollout_id, number, trigger_id, instance, machine, pid, pid_started)
              select n.id, n.attempts + 1, n.trigger_id, $3, $4, $5, $6
-             from newest n where n.due and not exists (select from moved m where m.id = n.id)
+             from newest n where n.due and not exists (select from moved m where m.id = n.id) and ", may_begin!(), "
              -- An attempt of another process runs.
              on conflict (trigger_id) where finished_at is null do nothing
              returning rollout_id, trigger_id
@@ -297,7 +299,7 @@ pub(crate) async fn finish(
     sqlx::query(concat!(
         "with o as (
              update rollout set state = $2::rollout_state, finished_at = now(), error = $3, ended = ($2 = 'failed')
-             where id = $1::uuid returning *) ",
+             where id = $1::uuid and state <> 'cancelled' returning *) ",
         recorded!()
     ))
     .bind(id)

@@ -8,6 +8,7 @@ mod broken;
 mod command;
 mod faults;
 mod gates;
+mod orders;
 mod planning;
 mod receivers;
 mod world;

@@ -1,0 +1,109 @@
+//! The part of a decision that orders and pins of people have.
+
+use std::collections::BTreeMap;
+
+use tagtrail_policy::decide::{self, Decision, Situation, decide_order};
+use tagtrail_proto::{CauseReason, Pinned, RolloutImage};
+
+use crate::store::orders::{Kind, Order, Standing};
+
+/// A decision, and its effect on the order that it is about.
+#[derive(Debug)]
+pub(crate) struct Ordered {
+    pub(crate) decision: Decision,
+    /// The order that a new rollout carries out.
+    pub(crate) order: Option<i64>,
+    /// The answer to an order that leads to no rollout.
+    pub(crate) answer: Option<(i64, String)>,
+}
+
+impl Ordered {
+    fn without_order(decision: Decision) -> Ordered {
+        Ordered {
+            decision,
+            order: None,
+            answer: None,
+        }
+    }
+}
+
+/// Decides for a trigger. While it is paused, orders wait; while it is pinned, only an order leads
+/// to a rollout.
+pub(crate) fn decide(situation: &Situation<'_>, standing: &Standing) -> Ordered {
+    let nothing = || Decision::Nothing {
+        waiting: Vec::new(),
+    };
+    match &standing.order {
+        Some(order) if !situation.paused => match order.kind {
+            Kind::Rollout => roll_out(situation, order, standing.stands),
+            Kind::Release if standing.pinned => Ordered {
+                decision: nothing(),
+                order: None,
+                answer: Some((
+                    order.id,
+                    "nothing to do: the trigger is pinned again".to_owned(),
+                )),
+            },
+            Kind::Release => release(situation, order),
+        },
+        _ if standing.pinned => Ordered::without_order(nothing()),
+        _ => Ordered::without_order(decide::decide(situation)),
+    }
+}
+
+fn roll_out(situation: &Situation<'_>, order: &Order, stands: bool) -> Ordered {
+    let pins = |set: &BTreeMap<String, RolloutImage>| -> Vec<(String, Pinned)> {
+        let pin = |(name, image): (&String, &RolloutImage)| (name.clone(), image.pinned.clone());
+        set.iter().map(pin).collect()
+    };
+    let there = stands && order.images.as_ref().map(pins) == situation.last.map(pins);
+    if order.images.is_some() && there && !order.again {
+        let text = "nothing to do: the last rollout has these images";
+        return Ordered {
+            decision: Decision::Nothing {
+                waiting: Vec::new(),
+            },
+            order: None,
+            answer: Some((order.id, text.to_owned())),
+        };
+    }
+    let decision = decide_order(
+        situation,
+        &decide::Order {
+            images: order.images.as_ref(),
+            skip: &order.skip,
+            reason: order.cause,
+        },
+    );
+    let answer = matches!(decision, Decision::Nothing { .. }).then(|| {
+        let text = "nothing is rolled out: an image of the trigger has no digest that can run; `tagtrail triggers` shows the images";
+        (order.id, text.to_owned())
+    });
+    Ordered {
+        order: matches!(decision, Decision::Start { .. }).then_some(order.id),
+        decision,
+        answer,
+    }
+}
+
+fn release(situation: &Situation<'_>, order: &Order) -> Ordered {
+    let mut decision = decide::decide(situation);
+    let answer = match &mut decision {
+        Decision::Start { cause, .. } => {
+            if cause.reason == CauseReason::Revision {
+                cause.reason = CauseReason::Release;
+            }
+            None
+        }
+        // The gates are shown, and the rollout follows without the order.
+        Decision::Wait { .. } => Some("released; the present images wait at a closed gate"),
+        Decision::Nothing { .. } => {
+            Some("released; no rollout follows, since the last one has the present images")
+        }
+    };
+    Ordered {
+        order: answer.is_none().then_some(order.id),
+        answer: answer.map(|text| (order.id, text.to_owned())),
+        decision,
+    }
+}

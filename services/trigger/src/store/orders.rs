@@ -1,0 +1,163 @@
+//! The orders of people that record or end rollouts, as the planner reads and answers them.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use sqlx::postgres::PgRow;
+use sqlx::types::Json;
+use sqlx::{PgConnection, Row as _};
+use tagtrail_postgres::{rollout_is_live, row};
+use tagtrail_proto::{CauseReason, RolloutImage};
+
+use super::columns::recorded;
+
+/// An order that the planner has not carried out yet.
+#[derive(Debug, Clone)]
+pub(crate) struct Order {
+    pub(crate) id: i64,
+    pub(crate) kind: Kind,
+    pub(crate) cause: CauseReason,
+    /// The set to roll out; `None`: the present one.
+    pub(crate) images: Option<BTreeMap<String, RolloutImage>>,
+    /// The gates that the rollout passes.
+    pub(crate) skip: Vec<String>,
+    /// True if the set is rolled out also if the last rollout has it.
+    pub(crate) again: bool,
+}
+
+/// The kind of an order that the decision takes part in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// Roll out a set.
+    Rollout,
+    /// A pin or a fault has ended: roll out the present heads if they differ.
+    Release,
+}
+
+/// The orders and holds that a decision about a trigger depends on.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Standing {
+    /// The oldest order that is not carried out.
+    pub(crate) order: Option<Order>,
+    /// True while a pin is in force.
+    pub(crate) pinned: bool,
+    /// True if the last rollout has succeeded, or may still.
+    pub(crate) stands: bool,
+}
+
+/// Returns the names of configured triggers with an order, or whose holds or approvals changed, and
+/// forgets the changes: the caller evaluates these triggers next, and all of them after a restart.
+pub(crate) async fn due(db: &mut PgConnection) -> Result<BTreeSet<String>, sqlx::Error> {
+    let names: Vec<String> = sqlx::query_scalar(
+        "with touched as (
+             update trigger set touched = false where touched returning name, configured
+         )
+         select name from touched where configured
+         union
+         select t.name from rollout_order r join trigger t on t.id = r.trigger_id where r.done_at is null and t.configured and t.state <> 'paused'",
+    )
+    .fetch_all(db)
+    .await?;
+    Ok(names.into_iter().collect())
+}
+
+/// Returns the standing of each of these triggers, by id.
+pub(crate) async fn standings(
+    db: &mut PgConnection,
+    triggers: &[i32],
+) -> Result<BTreeMap<i32, Standing>, sqlx::Error> {
+    let rows = sqlx::query(
+        "select t.id as trigger, r.id, r.kind, r.cause, r.images, r.skip, r.again,
+             coalesce(l.state in ('held', 'awaiting_approval', 'pending', 'running', 'watching', 'succeeded'), false) as stands, exists (
+             select from hold h where h.kind = 'pin' and h.triggers = t.name and h.released_at is null
+                 and (h.until is null or h.until > clock_timestamp())) as pinned
+         from trigger t
+         left join lateral (
+             select * from rollout_order o where o.trigger_id = t.id and o.done_at is null and o.kind <> 'cancel'
+             order by o.id limit 1) r on true
+         left join lateral (
+             select o.state from rollout o where o.trigger_id = t.id order by o.number desc limit 1) l on true
+         where t.id = any ($1)",
+    )
+    .bind(triggers)
+    .fetch_all(db)
+    .await?;
+    rows.iter()
+        .map(|row| {
+            let standing = Standing {
+                order: order(row)?,
+                pinned: row.try_get("pinned")?,
+                stands: row.try_get("stands")?,
+            };
+            Ok((row.try_get("trigger")?, standing))
+        })
+        .collect()
+}
+
+fn order(row: &PgRow) -> Result<Option<Order>, sqlx::Error> {
+    let Some(id) = row.try_get("id")? else {
+        return Ok(None);
+    };
+    let images: Option<Json<_>> = row.try_get("images")?;
+    Ok(Some(Order {
+        id,
+        kind: match row.try_get("kind")? {
+            "release" => Kind::Release,
+            _ => Kind::Rollout,
+        },
+        cause: row::parsed(row.try_get("cause")?)?,
+        images: images.map(|Json(images)| images),
+        skip: row.try_get("skip")?,
+        again: row.try_get("again")?,
+    }))
+}
+
+/// Records the effect of orders that led to no rollout: id and text.
+pub(crate) async fn answer(
+    db: &mut PgConnection,
+    answers: &[(i64, String)],
+) -> Result<(), sqlx::Error> {
+    let (ids, texts): (Vec<i64>, Vec<&str>) = answers
+        .iter()
+        .map(|(id, text)| (*id, text.as_str()))
+        .unzip();
+    sqlx::query(
+        "update rollout_order r set done_at = now(), answer = a.answer
+         from unnest($1::bigint[], $2::text[]) as a (id, answer) where r.id = a.id and r.done_at is null",
+    )
+    .bind(ids)
+    .bind(texts)
+    .execute(db)
+    .await
+    .map(|_| ())
+}
+
+/// Carries out the orders to cancel rollouts. Returns ids and names of the triggers concerned.
+pub(crate) async fn cancel(db: &mut PgConnection) -> Result<Vec<(i32, String)>, sqlx::Error> {
+    sqlx::query_as(concat!(
+        "with ordered as (
+             select r.id, r.rollout_id, r.trigger_id, r.actor, r.reason from rollout_order r
+             where r.done_at is null and r.kind = 'cancel'
+         ), held as (
+             select t.id from trigger t where t.id in (select trigger_id from ordered) order by t.id for update
+         ), cancelled as (
+             update rollout o set state = 'cancelled', finished_at = now(),
+                 error = 'cancelled by ' || r.actor || coalesce(': ' || r.reason, '')
+             from ordered r join held h on h.id = r.trigger_id
+             where o.id = r.rollout_id and o.trigger_id = r.trigger_id and ", rollout_is_live!("o"), "
+             returning o.*
+         ), answered as (
+             update rollout_order a set done_at = now(),
+                 answer = coalesce((select 'rollout ' || c.number || ' is cancelled' from cancelled c where c.id = a.rollout_id),
+                     'nothing to do: the rollout has ended')
+             from ordered r where a.id = r.id
+             returning a.trigger_id
+         ), o as (
+             select * from cancelled
+         ), told as (
+             ", recorded!(), "
+         )
+         select t.id, t.name from answered a join trigger t on t.id = a.trigger_id"
+    ))
+    .fetch_all(db)
+    .await
+}
