@@ -4,7 +4,9 @@ mod acts;
 mod coverage;
 mod digests;
 mod history;
+mod holds;
 mod manifests;
+mod orders;
 mod registries;
 mod repositories;
 mod resolve;
@@ -47,6 +49,14 @@ pub(crate) const ALL: &[Operation] = &[
     triggers::RETRY,
     rollouts::LIST,
     rollouts::ONE,
+    orders::ROLLOUT,
+    orders::ROLLBACK,
+    orders::PIN,
+    orders::RELEASE,
+    orders::CANCEL,
+    holds::LIST,
+    holds::FREEZE,
+    holds::THAW,
     acts::LIST,
 ];
 

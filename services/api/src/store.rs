@@ -2,5 +2,7 @@
 //! statement, and so reads a single snapshot. Lists are read by key, never by offset.
 
 pub(crate) mod acts;
+pub(crate) mod holds;
+pub(crate) mod orders;
 pub(crate) mod rollouts;
 pub(crate) mod triggers;

@@ -16,10 +16,6 @@ const RECEIVE: Duration = Duration::from_secs(5);
 
 /// The body of a request, of at most the size that the operation's row says. Types of bodies
 /// deny unknown fields, so that a misspelt field is refused.
-#[cfg_attr(
-    not(test),
-    expect(dead_code, reason = "no operation requires a body yet")
-)]
 pub(crate) struct JsonBody<T>(pub(crate) T);
 
 impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for JsonBody<T> {

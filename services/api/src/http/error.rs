@@ -107,6 +107,22 @@ pub(crate) enum Error {
         "this Idempotency-Key was sent with another order in the last 24 h; send each order with a key of its own"
     )]
     IdempotencyKeyReused,
+    #[error(
+        "an order can't skip {0:?}; it may skip recheck, manifest, min_age, upstream, window and gap"
+    )]
+    GateNotSkippable(String),
+    #[error("until must be a time in the future")]
+    UntilPast,
+    #[error("a digest is written whole, such as sha256: and 64 hexadecimal digits")]
+    DigestWhole,
+    #[error("the trigger is paused: resume it first")]
+    TriggerPaused,
+    #[error("{0}")]
+    SetImpossible(String),
+    #[error("there is no such hold in force; GET /v1/holds lists them")]
+    HoldUnknown,
+    #[error("this hold is no freeze: POST /v1/triggers/{0}/release ends it")]
+    HoldOfTrigger(String),
     #[error("the reason must have 1 to 500 characters")]
     Reason,
     #[error(
@@ -143,7 +159,7 @@ pub(crate) enum Error {
     #[error("there is no such rollout; GET /v1/rollouts lists them")]
     RolloutUnknown,
     #[error(
-        "there is no such path; the API is under /v1: resolve, history, digests, manifests, coverage, registries, repositories, tags, revisions, triggers, rollouts, acts; GET /openapi.json describes it"
+        "there is no such path; the API is under /v1: resolve, history, digests, manifests, coverage, registries, repositories, tags, revisions, triggers, rollouts, holds, acts; GET /openapi.json describes it"
     )]
     NotFound,
     #[error(
@@ -247,6 +263,13 @@ impl Error {
             Error::IdempotencyKeyReused => {
                 (StatusCode::UNPROCESSABLE_ENTITY, "idempotency_key_reused")
             }
+            Error::GateNotSkippable(_) => (StatusCode::BAD_REQUEST, "gate_invalid"),
+            Error::UntilPast => (StatusCode::BAD_REQUEST, "time_invalid"),
+            Error::DigestWhole => (StatusCode::BAD_REQUEST, "digest_invalid"),
+            Error::TriggerPaused => (StatusCode::CONFLICT, "trigger_paused"),
+            Error::SetImpossible(_) => (StatusCode::CONFLICT, "set_impossible"),
+            Error::HoldUnknown => (StatusCode::NOT_FOUND, "hold_unknown"),
+            Error::HoldOfTrigger(_) => (StatusCode::CONFLICT, "hold_of_trigger"),
             Error::Reason => (StatusCode::BAD_REQUEST, "reason_invalid"),
             Error::TooManyRefusals => (StatusCode::TOO_MANY_REQUESTS, "too_many_refusals"),
             Error::TagUnknown(_) | Error::TagNotYet(_) => (StatusCode::NOT_FOUND, "tag_unknown"),

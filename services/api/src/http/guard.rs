@@ -8,7 +8,7 @@ use axum::extract::{ConnectInfo, FromRequestParts as _, RawPathParams, Request, 
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use axum::middleware::Next;
 use axum::response::Response;
-use tagtrail_config::Role;
+use tagtrail_config::{Role, TriggerGlob};
 use tagtrail_daemon::Refusals;
 use uuid::Uuid;
 
@@ -77,6 +77,20 @@ impl Actor {
     /// The address of the client, or of the proxy before the api.
     pub(crate) fn address(&self) -> Option<IpAddr> {
         self.remote.map(|remote| remote.ip())
+    }
+
+    /// Checks that the actor may act on all triggers of a pattern, and logs a refusal.
+    pub(crate) async fn may_hold(&self, triggers: &TriggerGlob) -> Result<(), Error> {
+        match &self.holder {
+            Some(holder) if !holder.may_hold(triggers) => {
+                let refusal = Error::OutOfScope {
+                    token: holder.name.clone(),
+                    trigger: format!("all of {triggers}"),
+                };
+                Err(self.guard.refuse(refusal, self.remote).await)
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Checks that the actor may act on a trigger, and logs a refusal.

@@ -37,7 +37,7 @@ pub(crate) struct Operation {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[cfg_attr(
     not(test),
-    expect(dead_code, reason = "no operation replaces or removes a resource yet")
+    expect(dead_code, reason = "no operation replaces a resource yet")
 )]
 pub(crate) enum Method {
     Get,

@@ -85,6 +85,12 @@ impl Holder {
         let globs = self.triggers.as_ref();
         globs.is_none_or(|globs| globs.iter().any(|glob| glob.matches(trigger)))
     }
+
+    /// Returns whether the holder may act on all triggers of a pattern.
+    pub(crate) fn may_hold(&self, triggers: &TriggerGlob) -> bool {
+        let globs = self.triggers.as_ref();
+        globs.is_none_or(|globs| globs.iter().any(|glob| glob.covers(triggers)))
+    }
 }
 
 impl Tokens {

@@ -100,6 +100,20 @@ pub(crate) async fn seen(
     }))
 }
 
+/// Returns the act of an earlier order with the same idempotency key, and its hold.
+pub(crate) async fn with_key(
+    tx: &mut PgConnection,
+    actor: &Actor,
+) -> Result<Option<(i64, Option<i64>)>, sqlx::Error> {
+    sqlx::query_as(
+        "select id, hold_id from act where actor = $1 and idempotency_key = $2 order by at desc limit 1",
+    )
+    .bind(actor.name())
+    .bind(actor.idempotency_key.as_deref())
+    .fetch_optional(tx)
+    .await
+}
+
 /// Records an act. Returns its id.
 pub(crate) async fn record(tx: &mut PgConnection, act: &NewAct<'_>) -> Result<i64, sqlx::Error> {
     sqlx::query_scalar(

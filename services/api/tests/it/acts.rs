@@ -145,7 +145,7 @@ async fn each_change_is_an_act_with_its_author_and_reason() {
     for change in [
         "update act set actor = 'x'",
         "delete from act",
-        "truncate act",
+        "truncate act cascade",
     ] {
         let refused = sqlx::query(sqlx::AssertSqlSafe(change))
             .execute(&mut rows.db)
@@ -212,4 +212,51 @@ async fn a_reason_is_checked() {
     assert_eq!(refused.problem(), "415 body_not_json");
     let strange = order(&api, "ops", pause, &[], json!({ "reason": "a\u{1b}[2Jb" })).await;
     assert_eq!(strange.body["paused_reason"], "a\u{fffd}[2Jb");
+}
+
+#[tokio::test]
+async fn orders_and_holds_respect_the_triggers_of_a_token() {
+    let (api, mut rows, _folder) = start().await;
+    let team_b = sqlx::query_scalar("select id from trigger where name = 'team-b-app'");
+    let team_b: i32 = team_b.fetch_one(&mut rows.db).await.unwrap();
+    let rollout = rows.rollout(team_b, 1, "running", 10).await;
+    let because = json!({ "reason": "x" });
+    let cancel = format!("/v1/rollouts/{rollout}/cancel");
+    for path in [
+        "/v1/triggers/team-b-app/rollout",
+        "/v1/triggers/team-b-app/rollback",
+        "/v1/triggers/team-b-app/pin",
+        "/v1/triggers/team-b-app/release",
+        &cancel,
+    ] {
+        let body = because.clone();
+        let refused = order(&api, "team-a", path, &[], body.clone()).await;
+        assert_eq!(refused.problem(), "403 out_of_scope", "{path}");
+        let refused = order(&api, "approver", path, &[], body).await;
+        assert_eq!(refused.problem(), "403 forbidden", "{path}");
+    }
+    for (pattern, expected) in [
+        ("team-a-*", 200),
+        ("team-a-app", 200),
+        ("team-*", 403),
+        ("*", 403),
+    ] {
+        let body = json!({ "triggers": pattern, "reason": "x" });
+        let answer = order(&api, "team-a", "/v1/holds", &[], body).await;
+        assert_eq!(answer.status, expected, "{pattern}");
+    }
+    let wide = order(
+        &api,
+        "ops",
+        "/v1/holds",
+        &[],
+        json!({ "triggers": "*", "reason": "x" }),
+    )
+    .await;
+    let path = format!("/v1/holds/{}", wide.body["id"]);
+    let thaw = api
+        .request("DELETE", &path)
+        .bearer_auth("team-a-0123456789abcdef");
+    let refused = Answer::read(thaw.send().await.unwrap()).await;
+    assert_eq!(refused.problem(), "403 out_of_scope");
 }

@@ -19,6 +19,7 @@ mod listing;
 mod manifests;
 mod names;
 mod openapi;
+mod orders;
 mod prefixes;
 mod questions;
 mod report;
