@@ -10,6 +10,7 @@ mod coverage;
 mod digest;
 mod events;
 mod history;
+mod holds;
 mod images;
 mod manifest;
 mod orders;
@@ -62,11 +63,27 @@ pub(crate) enum Command {
     /// List the rollouts of one trigger or of all, newest first.
     Rollouts(Client<rollouts::Rollouts>),
     /// Pause triggers: no rollout starts until `tagtrail resume`.
-    Pause(Client<orders::Pause>),
+    Pause(Client<orders::Plain>),
     /// Resume paused triggers, with a rollout of the present images.
-    Resume(Client<orders::Resume>),
+    Resume(Client<orders::Plain>),
     /// Make the next attempt of failed rollouts now, also of those that failed for good.
-    Retry(Client<orders::Retry>),
+    Retry(Client<orders::Plain>),
+    /// Roll the wanted images out again, also if they are current; or those of a rollout, pinned.
+    Rollout(Client<orders::Rollout>),
+    /// Roll earlier images out and pin them: pushes roll nothing out until `tagtrail release`.
+    Rollback(Client<orders::Rollback>),
+    /// Roll out and pin chosen revisions or digests.
+    Pin(Client<orders::Pin>),
+    /// End the pins and faults of triggers, with a rollout of the present images.
+    Release(Client<orders::Plain>),
+    /// End rollouts that have not ended. Their images are not offered again until an image changes.
+    Cancel(Client<orders::Cancel>),
+    /// List the freezes, pins and faults in force.
+    Holds(Client<holds::Holds>),
+    /// Freeze triggers: no attempt at a rollout of new images begins.
+    Freeze(Client<holds::Freeze>),
+    /// End a freeze.
+    Thaw(Client<holds::Thaw>),
     /// List the acts of people on triggers, newest first: who, when, and why.
     Acts(Client<acts::Acts>),
 }
@@ -108,12 +125,29 @@ impl Command {
             Command::Coverage(client) => client.run(coverage::Coverage::run),
             Command::Triggers(client) => client.run(triggers::List::run),
             Command::Rollouts(client) => client.run(rollouts::Rollouts::run),
-            Command::Pause(client) => client.run(orders::Pause::run),
-            Command::Resume(client) => client.run(orders::Resume::run),
-            Command::Retry(client) => client.run(orders::Retry::run),
+            Command::Pause(client) => plain(client, "pause", triggers::describe),
+            Command::Resume(client) => plain(client, "resume", triggers::describe),
+            Command::Retry(client) => plain(client, "retry", triggers::describe),
+            Command::Rollout(client) => client.run(orders::Rollout::run),
+            Command::Rollback(client) => client.run(orders::Rollback::run),
+            Command::Pin(client) => client.run(orders::Pin::run),
+            Command::Release(client) => plain(client, "release", orders::effects),
+            Command::Cancel(client) => client.run(orders::Cancel::run),
+            Command::Holds(client) => client.run(holds::Holds::run),
+            Command::Freeze(client) => client.run(holds::Freeze::run),
+            Command::Thaw(client) => client.run(holds::Thaw::run),
             Command::Acts(client) => client.run(acts::Acts::run),
         }
     }
+}
+
+/// Runs an order that takes nothing but triggers and a reason.
+fn plain(
+    client: Client<orders::Plain>,
+    action: &'static str,
+    describe: orders::Describe,
+) -> ExitCode {
+    client.run(async |order, api, screen| order.run(api, screen, action, describe).await)
 }
 
 impl<C: Args> Client<C> {

@@ -136,6 +136,14 @@ fn every_command_has_help() {
         ("pause", &["TAGTRAIL_API", "--reason"]),
         ("resume", &["TAGTRAIL_API", "--reason"]),
         ("retry", &["TAGTRAIL_API", "--reason"]),
+        ("rollout", &["TAGTRAIL_API", "--to", "--skip", "--reason"]),
+        ("rollback", &["--to", "--until", "--reason"]),
+        ("pin", &["--until", "--reason", "web=@17"]),
+        ("release", &["--reason", "--all"]),
+        ("cancel", &["--reason"]),
+        ("holds", &["TAGTRAIL_API", "--output"]),
+        ("freeze", &["--reason", "--until", "--hard"]),
+        ("thaw", &["--reason"]),
         ("acts", &["TAGTRAIL_API", "--actor", "--since", "--limit"]),
     ] {
         assert!(

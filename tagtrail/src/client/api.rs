@@ -27,6 +27,10 @@ fn failure(status: StatusCode, problem: Problem) -> Option<Failure> {
             3,
             "there is no such rollout; `tagtrail rollouts` lists them".to_owned(),
         ),
+        (404, "hold_unknown") => (
+            3,
+            "there is no such hold in force; `tagtrail holds` lists them".to_owned(),
+        ),
         (401, _) => (1, detail),
         (400, _) => (2, detail),
         (404, "repository_unknown") => {
@@ -200,14 +204,18 @@ impl Api {
 
     /// Sends a POST request, with a JSON body or without one.
     pub(crate) async fn post(&self, path: &[&str], body: Option<&Value>) -> Result<Value, Failure> {
-        let request = self.client.post(self.url(path));
-        let request = match body {
-            Some(body) => request
-                .header(CONTENT_TYPE, "application/json")
-                .body(body.to_string()),
-            None => request,
-        };
-        self.send(request).await
+        self.send(with_body(self.client.post(self.url(path)), body))
+            .await
+    }
+
+    /// Sends a DELETE request, with a JSON body or without one.
+    pub(crate) async fn delete(
+        &self,
+        path: &[&str],
+        body: Option<&Value>,
+    ) -> Result<Value, Failure> {
+        self.send(with_body(self.client.delete(self.url(path)), body))
+            .await
     }
 
     /// Reads a list page by page, up to `limit` items, after those of an earlier list if a cursor
@@ -344,6 +352,15 @@ impl Api {
                 self.origin.cure()
             ))
         }
+    }
+}
+
+fn with_body(request: reqwest::RequestBuilder, body: Option<&Value>) -> reqwest::RequestBuilder {
+    match body {
+        Some(body) => request
+            .header(CONTENT_TYPE, "application/json")
+            .body(body.to_string()),
+        None => request,
     }
 }
 

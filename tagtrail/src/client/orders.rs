@@ -1,4 +1,4 @@
-//! The orders of people on triggers: `tagtrail pause`, `resume` and `retry`.
+//! The orders of people on triggers and rollouts.
 
 use serde_json::{Value, json};
 use tagtrail_policy::glob;
@@ -6,9 +6,11 @@ use tagtrail_policy::glob;
 use super::api::{Api, Failure};
 use super::print::{field, items};
 use super::screen::Screen;
-use super::{Printable, rollouts, suggest, triggers};
+use super::table::{Column, table, wrap};
+use super::time::{self, Time};
+use super::{Printable, rollouts, suggest};
 
-/// The triggers of an order, and its reason.
+/// The triggers of an order.
 #[derive(Debug, clap::Args)]
 struct Selection {
     /// Names of triggers, or patterns such as 'shop-*'.
@@ -24,68 +26,221 @@ struct Selection {
     /// Of these, only triggers whose last attempt failed.
     #[arg(long)]
     failed: bool,
+}
+
+/// Arguments of `tagtrail pause`, `resume`, `retry` and `release`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Plain {
+    #[command(flatten)]
+    selection: Selection,
     /// The reason, which `tagtrail acts` lists.
     #[arg(long, value_name = "TEXT")]
     reason: Option<String>,
 }
 
-/// Arguments of `tagtrail pause`.
-#[derive(Debug, clap::Args)]
-pub(crate) struct Pause {
-    #[command(flatten)]
-    selection: Selection,
-}
-
-/// Arguments of `tagtrail resume`.
-#[derive(Debug, clap::Args)]
-pub(crate) struct Resume {
-    #[command(flatten)]
-    selection: Selection,
-}
-
-/// Arguments of `tagtrail retry`.
-#[derive(Debug, clap::Args)]
-pub(crate) struct Retry {
-    #[command(flatten)]
-    selection: Selection,
-}
-
-impl Pause {
-    pub(crate) async fn run(self, api: &Api, screen: &Screen) -> Result<Printable, Failure> {
-        order(api, &self.selection, "pause", screen).await
+impl Plain {
+    /// Orders `action`; `describe` formats the answers.
+    pub(crate) async fn run(
+        self,
+        api: &Api,
+        screen: &Screen,
+        action: &str,
+        describe: Describe,
+    ) -> Result<Printable, Failure> {
+        let reason = self.reason.as_ref();
+        let body = reason.map(|reason| json!({ "reason": reason }));
+        order(
+            api,
+            &self.selection,
+            (action, body.as_ref()),
+            screen,
+            describe,
+        )
+        .await
     }
 }
 
-impl Resume {
+/// Arguments of `tagtrail rollout`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Rollout {
+    #[command(flatten)]
+    selection: Selection,
+    /// The set of the rollout with this number, which is then pinned [default: the wanted set].
+    #[arg(long, value_name = "NUMBER")]
+    to: Option<u64>,
+    /// Gates to pass though they are closed, such as window or manifest. Needs --reason.
+    #[arg(long, value_name = "GATES", value_delimiter = ',', requires = "reason")]
+    skip: Vec<String>,
+    /// The reason, which `tagtrail acts` lists.
+    #[arg(long, value_name = "TEXT")]
+    reason: Option<String>,
+}
+
+/// Arguments of `tagtrail rollback`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Rollback {
+    #[command(flatten)]
+    selection: Selection,
+    /// The set of the rollout with this number [default: the newest set before the current one that
+    /// succeeded].
+    #[arg(long, value_name = "NUMBER")]
+    to: Option<u64>,
+    /// The reason, which `tagtrail acts` lists.
+    #[arg(long, value_name = "TEXT")]
+    reason: String,
+    /// The time at which the pin ends by itself [default: `tagtrail release` ends it].
+    #[arg(long, value_name = "TIME", value_parser = super::time::parse)]
+    until: Option<Time>,
+}
+
+/// Arguments of `tagtrail pin`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Pin {
+    /// Name of the trigger.
+    trigger: String,
+    /// A revision or a digest of an image, by its name in the trigger: web=@17 or web=sha256:… .
+    /// Images that are not named stay as in the current rollout.
+    #[arg(required = true, value_name = "NAME=@REVISION|DIGEST", value_parser = chosen)]
+    images: Vec<(String, Value)>,
+    /// The reason, which `tagtrail acts` lists.
+    #[arg(long, value_name = "TEXT")]
+    reason: String,
+    /// The time at which the pin ends by itself [default: `tagtrail release` ends it].
+    #[arg(long, value_name = "TIME", value_parser = super::time::parse)]
+    until: Option<Time>,
+}
+
+/// Arguments of `tagtrail cancel`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Cancel {
+    /// Names of triggers, whose last rollouts are meant, or ids of rollouts.
+    #[arg(required = true, value_name = "TRIGGER|ID")]
+    wanted: Vec<String>,
+    /// The reason, which `tagtrail acts` lists.
+    #[arg(long, value_name = "TEXT")]
+    reason: String,
+}
+
+impl Rollout {
     pub(crate) async fn run(self, api: &Api, screen: &Screen) -> Result<Printable, Failure> {
-        order(api, &self.selection, "resume", screen).await
+        let body = json!({ "to": self.to, "skip": self.skip, "reason": self.reason });
+        let order_of = ("rollout", Some(&body));
+        order(api, &self.selection, order_of, screen, effects).await
     }
 }
 
-impl Retry {
+impl Rollback {
     pub(crate) async fn run(self, api: &Api, screen: &Screen) -> Result<Printable, Failure> {
-        order(api, &self.selection, "retry", screen).await
+        let until = time::text(self.until.as_ref(), screen.zone.as_ref())?;
+        let body = json!({ "to": self.to, "reason": self.reason, "until": until });
+        let order_of = ("rollback", Some(&body));
+        order(api, &self.selection, order_of, screen, effects).await
     }
+}
+
+impl Pin {
+    pub(crate) async fn run(self, api: &Api, screen: &Screen) -> Result<Printable, Failure> {
+        let until = time::text(self.until.as_ref(), screen.zone.as_ref())?;
+        let images: serde_json::Map<String, Value> = self.images.into_iter().collect();
+        let body = json!({ "images": images, "reason": self.reason, "until": until });
+        let path = ["triggers", &self.trigger, "pin"];
+        let answer = api.post(&path, Some(&body)).await;
+        let json = suggest::trigger(api, &self.trigger, answer).await?;
+        let text = effects(std::slice::from_ref(&json), screen);
+        Ok(Printable { json, text })
+    }
+}
+
+impl Cancel {
+    pub(crate) async fn run(self, api: &Api, screen: &Screen) -> Result<Printable, Failure> {
+        let body = json!({ "reason": self.reason });
+        let mut answers = Vec::new();
+        for wanted in &self.wanted {
+            // Ids are UUIDs, which no name is like: four hyphens at fixed places.
+            let id = match wanted.len() == 36 && wanted.matches('-').count() == 4 {
+                true => wanted.clone(),
+                false => {
+                    let answer = api.get(&["triggers", wanted], &[]).await;
+                    let trigger = suggest::trigger(api, wanted, answer).await?;
+                    match trigger.pointer("/last/id").and_then(Value::as_str) {
+                        Some(id) => id.to_owned(),
+                        None => {
+                            let text = format!("{wanted} has no rollout");
+                            return Err(Failure::not_found(text));
+                        }
+                    }
+                }
+            };
+            answers.push(api.post(&["rollouts", &id, "cancel"], Some(&body)).await?);
+        }
+        let text = effects(&answers, screen);
+        let json = json!({ "items": answers });
+        Ok(Printable { json, text })
+    }
+}
+
+/// Parses an image of a pin.
+fn chosen(text: &str) -> Result<(String, Value), String> {
+    let wrong = || {
+        "write a revision as web=@17 or a digest as web=sha256:… and 64 hexadecimal digits"
+            .to_owned()
+    };
+    let (name, chosen) = text.split_once('=').ok_or_else(wrong)?;
+    let chosen = match chosen.strip_prefix('@') {
+        Some(number) => json!({ "revision": number.parse::<u64>().map_err(|_| wrong())? }),
+        None if chosen.contains(':') => json!({ "digest": chosen }),
+        None => return Err(wrong()),
+    };
+    Ok((name.to_owned(), chosen))
+}
+
+/// Formats answers to orders.
+pub(super) type Describe = fn(&[Value], &Screen) -> String;
+
+/// Formats the effects of orders.
+pub(super) fn effects(answers: &[Value], screen: &Screen) -> String {
+    let rows = answers.iter().map(|answer| {
+        let rollout = answer.get("rollout").filter(|rollout| !rollout.is_null());
+        let [number, state] = match rollout {
+            Some(rollout) => [field(rollout, "number"), rollouts::state(rollout)],
+            None => ["-"; 2].map(str::to_owned),
+        };
+        [
+            field(answer, "trigger"),
+            field(answer, "act"),
+            number,
+            state,
+        ]
+    });
+    let columns = [
+        Column::name("TRIGGER"),
+        Column::whole("ORDER"),
+        Column::whole("ROLLOUT"),
+        Column::state("STATE"),
+    ];
+    let mut text = table(screen, columns, rows);
+    for answer in answers {
+        let line = format!("{}: {}", field(answer, "trigger"), field(answer, "answer"));
+        text += "\n";
+        text += &wrap(screen, &line, 0);
+    }
+    text
 }
 
 /// Sends an order to each selected trigger. If the API refuses one, the others get the order too.
 async fn order(
     api: &Api,
     selection: &Selection,
-    action: &str,
+    (action, body): (&str, Option<&Value>),
     screen: &Screen,
+    describe: Describe,
 ) -> Result<Printable, Failure> {
-    let body = selection
-        .reason
-        .as_ref()
-        .map(|reason| json!({ "reason": reason }));
-    let body = body.as_ref();
     if let ([name], false) = (selection.triggers.as_slice(), selection.failed)
         && !name.contains('*')
     {
         let answer = api.post(&["triggers", name, action], body).await;
         let json = suggest::trigger(api, name, answer).await?;
-        let text = triggers::describe(std::slice::from_ref(&json), screen);
+        let text = describe(std::slice::from_ref(&json), screen);
         return Ok(Printable { json, text });
     }
     let (mut ordered, mut refused) = (Vec::new(), Vec::new());
@@ -102,7 +257,7 @@ async fn order(
     }
     let text = match ordered.is_empty() {
         true => "nothing to do: no trigger is selected".to_owned(),
-        false => triggers::describe(&ordered, screen),
+        false => describe(&ordered, screen),
     };
     let json = json!({ "items": ordered });
     Ok(Printable { json, text })
