@@ -24,8 +24,7 @@ async fn shop() -> (Api, Rows) {
         (3, "failed"),
         (4, "succeeded"),
     ] {
-        rows.rollout(shop, number, state, i64::from(number) * 10)
-            .await;
+        rows.rollout(shop, number, state, number * 10).await;
     }
     sqlx::query("update rollout set images = (select images from rollout where number = 1) where number = 4")
         .execute(&mut rows.db)
@@ -225,7 +224,7 @@ async fn the_answer_to_an_order_has_the_effect_once_the_planner_carried_it_out()
     .unwrap();
     let cancel = format!("/v1/rollouts/{id}/cancel");
     let request = api.request("POST", &cancel).header("Idempotency-Key", "k");
-    let sent = tokio::spawn(request.json(&json!({ "reason": "wrong" })).send());
+    let sent = request.json(&json!({ "reason": "wrong" })).send();
     let planner = async {
         loop {
             tokio::time::sleep(Duration::from_millis(20)).await;
@@ -238,8 +237,8 @@ async fn the_answer_to_an_order_has_the_effect_once_the_planner_carried_it_out()
             }
         }
     };
-    planner.await;
-    let answer = Answer::read(sent.await.unwrap().unwrap()).await.body;
+    let (sent, ()) = tokio::join!(sent, planner);
+    let answer = Answer::read(sent.unwrap()).await.body;
     assert_eq!(answer["done"], true, "{answer}");
     assert_eq!(answer["answer"], "rollout 4 is cancelled");
     assert_eq!(answer["rollout"]["number"], 4);
