@@ -177,6 +177,7 @@ async fn services(
         alone: true,
         session_seconds: SESSION,
         pace: tagtrail_trigger::Pace::default(),
+        supervisor: tagtrail_trigger::Supervisor::default(),
     };
     tasks.spawn("trigger", tagtrail_trigger::run(trigger, ctx.clone()));
     tasks.spawn("api", tagtrail_api::run(api, ctx.clone()));

@@ -48,6 +48,20 @@ pub struct Config {
     /// The pauses between attempts; tests shorten them.
     #[arg(skip)]
     pub pace: Pace,
+    /// The supervisor of commands; tests, which are another program, name it.
+    #[arg(skip)]
+    pub supervisor: Supervisor,
+}
+
+/// The program file that supervises commands when it is started with `supervise`.
+#[derive(Debug, Clone)]
+pub struct Supervisor(pub PathBuf);
+
+impl Default for Supervisor {
+    /// The file of this program, also after an upgrade has replaced the file at its path.
+    fn default() -> Supervisor {
+        Supervisor(PathBuf::from("/proc/self/exe"))
+    }
 }
 
 /// The most attempts at the same time.

@@ -35,7 +35,7 @@ use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-pub use config::{Config, Limits, Pace};
+pub use config::{Config, Limits, Pace, Supervisor};
 pub use target::{TargetProblem, TargetReport, inspect_target, supervise};
 
 use crate::settings::Settings;
@@ -95,6 +95,7 @@ pub async fn run(config: Config, ctx: Context) -> anyhow::Result<()> {
         session_timeout: config.session_seconds,
         opening: Arc::default(),
         pace: config.pace,
+        supervisor: config.supervisor,
         settings,
         instance: Arc::new(act::Instance::new()),
         alone: config.alone,

@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::act::{InFlight, Instance, Slots};
+use crate::config::Supervisor;
 use crate::connections::Connections;
 use crate::error::Error;
 use crate::metrics::Metrics;
@@ -34,6 +35,7 @@ pub(crate) struct Shared {
     /// Held while a session is opened, so that sessions open one at a time.
     pub(crate) opening: Arc<Mutex<()>>,
     pub(crate) pace: Pace,
+    pub(crate) supervisor: Supervisor,
     /// The triggers of the files, as they are now.
     pub(crate) settings: watch::Receiver<Arc<Settings>>,
     pub(crate) health: Health,

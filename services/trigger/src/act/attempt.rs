@@ -88,7 +88,8 @@ pub(super) async fn make(shared: Shared, target: Arc<dyn Target>, attempt: Attem
     span.set("tagtrail.rollout", rollout.id.clone());
     span.set("tagtrail.trigger", rollout.trigger.clone());
     let (done, said) = match Order::new(rollout, *span.context()) {
-        Ok(order) => {
+        Ok(mut order) => {
+            order.supervisor = shared.supervisor.clone();
             let done = watched(&shared, target.as_ref(), &order).await;
             (done, order.said)
         }

@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::said::Said;
 use crate::act::Place;
+use crate::config::Supervisor;
 
 /// A rollout as a target receives it: the same bytes at every attempt.
 #[derive(Debug, Clone)]
@@ -28,6 +29,8 @@ pub(crate) struct Order {
     /// Cancelled when the attempt must end before its result: the target then ends what it began,
     /// within its [`Target::grace`]. An outcome other than success counts as interrupted.
     pub(crate) stop: CancellationToken,
+    /// The supervisor of a command.
+    pub(crate) supervisor: Supervisor,
 }
 
 impl Order {
@@ -50,6 +53,7 @@ impl Order {
             trace,
             said: Said::default(),
             stop: CancellationToken::new(),
+            supervisor: Supervisor::default(),
         })
     }
 }

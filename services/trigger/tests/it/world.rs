@@ -9,7 +9,7 @@ use tagtrail_daemon::Context;
 use tagtrail_postgres::DbArgs;
 use tagtrail_proto::{Digest, Event, Image, Rollout, RolloutState, Subject, Waiting};
 use tagtrail_testkit::{Process, SOON, Sink, TestDb, TestNats, eventually};
-use tagtrail_trigger::{Config, Limits, Pace};
+use tagtrail_trigger::{Config, Limits, Pace, Supervisor};
 use tokio::task::JoinSet;
 
 pub(crate) const WEB: &str = "registry.example.com/shop/web:latest";
@@ -133,6 +133,7 @@ impl World {
             alone: false,
             session_seconds: Duration::from_secs(2),
             pace,
+            supervisor: Supervisor(tagtrail_testkit::binary()),
         };
         let mut tasks = JoinSet::new();
         tasks.spawn(tagtrail_trigger::run(config, ctx.clone()));

@@ -10,8 +10,6 @@ use tokio::time::Instant;
 use super::super::contract::Order;
 use super::protocol::{self, Kind, Report, Task, message};
 
-/// The file of this program, also after an upgrade has replaced the file at its path.
-const SELF: &str = "/proc/self/exe";
 /// Most lines of the output of an attempt that the log gets, and most bytes of one.
 const LINES: u32 = 10_000;
 const LINE: usize = 1024;
@@ -30,7 +28,7 @@ impl Running {
     /// supervisors of several installations on a machine apart.
     pub(super) async fn start(order: &Order, place: &str, task: &Task) -> io::Result<Running> {
         let rollout = &order.rollout;
-        let mut supervisor = Command::new(SELF)
+        let mut supervisor = Command::new(&order.supervisor.0)
             .arg0("tagtrail")
             .args(["supervise", &rollout.trigger, &rollout.id])
             .args([&rollout.attempts.to_string(), place])
