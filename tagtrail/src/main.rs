@@ -7,6 +7,7 @@ mod commands;
 mod cures;
 mod data;
 mod doctor;
+mod import;
 mod migrate;
 mod operator;
 mod up;
@@ -63,6 +64,8 @@ enum Command {
     Republish(operator::republish::Republish),
     /// Write a `tagtrail.toml` with comments and a generated secret for each source.
     Init(commands::init::Init),
+    /// Write the image policies of another system as triggers of `tagtrail.toml`.
+    Import(client::Client<import::Import>),
     /// Check `tagtrail.toml`.
     Config(commands::config_check::Config),
     /// Check every source and registry (address, credentials, clock, last event), and print the
@@ -126,6 +129,7 @@ fn main() -> ExitCode {
         Command::Api(service) => service.run("api", tagtrail_api::run),
         Command::Migrate(config) => migrate::main(&config),
         Command::Init(command) => operator::run(async { command.run() }),
+        Command::Import(command) => command.with_api(import::Import::run),
         Command::Config(command) => operator::run(async { command.run() }),
         Command::Doctor(command) => command.with_api(doctor::Doctor::run),
         Command::Health(command) => operator::run(command.run()),

@@ -42,6 +42,18 @@ fn every_command_has_help() {
                 "TAGTRAIL_LOG",
             ],
         ),
+        (
+            "import",
+            &[
+                "flux",
+                "keel",
+                "argo",
+                "kargo",
+                "openshift",
+                "--verify",
+                "--tags",
+            ],
+        ),
         ("resolver", &["NATS_URL", "TAGTRAIL_CONFIG"]),
         (
             "indexer",

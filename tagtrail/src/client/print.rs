@@ -18,6 +18,12 @@ pub(crate) fn line(text: &str) -> Result<(), Failure> {
     }
 }
 
+/// Writes a text beside the output, to standard error.
+pub(crate) fn aside(text: &str) {
+    // If standard error is closed, there is nobody to tell.
+    let _ = writeln!(anstream::stderr(), "{text}");
+}
+
 /// Writes an error to standard error. On a terminal the mark is red, and lines wrap between words.
 pub(crate) fn error(message: &str) {
     marked("error:", "1;31", message);
