@@ -167,6 +167,7 @@ mod tests {
             ("operations", include_str!("../../docs/operations.md"), 5),
             ("registries", include_str!("../../docs/registries.md"), 1),
             ("subscribe", include_str!("../../docs/subscribe.md"), 3),
+            ("moving", include_str!("../../docs/moving.md"), 3),
         ] {
             let commands: Vec<&str> = text
                 .lines()
