@@ -5,7 +5,6 @@ use std::time::{Duration, Instant};
 use sqlx::Row as _;
 use tagtrail_proto::RolloutState::{Cancelled, Failed, Running, Succeeded};
 use tagtrail_testkit::{Answer, SOON, eventually};
-use tagtrail_trigger::Limits;
 
 use crate::world::*;
 
@@ -78,7 +77,7 @@ async fn the_output_of_a_command_is_stored_while_it_runs() {
     let mut world = World::new().await;
     world.command("echo first; until test -e go; do sleep 0.05; done; echo second");
     world.push(WEB, 1).await;
-    let service = world.start().await;
+    let service = world.process();
     eventually("the first line", SOON, async || {
         let attempts = world.attempts().await;
         let (_, _, outcome, _, said) = attempts.first()?;
@@ -89,7 +88,7 @@ async fn the_output_of_a_command_is_stored_while_it_runs() {
     world.wait(1, Succeeded).await;
     let (_, _, _, status, said) = world.attempts().await.remove(0);
     assert_eq!((status, said.as_str()), (Some(0), "first\nsecond\n"));
-    service.stop().await;
+    drop(service);
 }
 
 /// A trigger of its own image, with a target.
@@ -112,7 +111,7 @@ async fn slow_targets_hold_up_no_other_trigger() {
         triggers += &trigger(&name, "target.command = { run = [\"sleep\", \"600\"] }");
     }
     world.configure(&triggers);
-    let service = world.start().await;
+    let service = world.process();
     for n in 0..40 {
         world.push(&image(&format!("slow{n}")), 1).await;
     }
@@ -127,7 +126,7 @@ async fn slow_targets_hold_up_no_other_trigger() {
     world.sink.wait(1).await;
     let waited = pushed.elapsed();
     assert!(waited < Duration::from_secs(2), "{waited:?}");
-    service.stop().await;
+    drop(service);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -144,11 +143,7 @@ async fn a_full_kind_delays_no_other_kind_and_goes_on_when_a_slot_is_free() {
     for n in 0..300 {
         world.push(&image(&format!("slow{n}")), 1).await;
     }
-    let limits = Limits {
-        commands: 2,
-        ..Limits::default()
-    };
-    let service = world.start_with(PACE, limits).await;
+    let service = world.process_with(&[("TAGTRAIL_COMMANDS", "2")]);
     eventually("two commands to run", SOON, async || {
         (world.attempts().await.len() == 2).then_some(())
     })
@@ -174,7 +169,7 @@ async fn a_full_kind_delays_no_other_kind_and_goes_on_when_a_slot_is_free() {
         },
     )
     .await;
-    service.stop().await;
+    drop(service);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -252,7 +247,7 @@ async fn an_attempt_of_a_cancelled_rollout_is_ended() {
     let mut world = World::new().await;
     world.command("echo $$ > child; exec sleep 600");
     world.push(WEB, 1).await;
-    let service = world.start().await;
+    let service = world.process();
     let child = world.folder.path().join("child");
     eventually("the command", SOON, async || child.exists().then_some(())).await;
     sqlx::query("update rollout set state = 'cancelled', finished_at = now()")
@@ -263,7 +258,7 @@ async fn an_attempt_of_a_cancelled_rollout_is_ended() {
     crate::command::gone(&world).await;
     a_while().await;
     assert_eq!(world.rollouts().await, [(1, Cancelled, 1)]);
-    service.stop().await;
+    drop(service);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -116,11 +116,6 @@ impl World {
     }
 
     pub(crate) async fn start_at(&self, pace: Pace) -> Service {
-        self.start_with(pace, Limits::default()).await
-    }
-
-    /// Starts a service with these numbers of slots.
-    pub(crate) async fn start_with(&self, pace: Pace, limits: Limits) -> Service {
         let ctx = Context::default();
         let config = Config {
             db: DbArgs {
@@ -128,7 +123,7 @@ impl World {
             },
             bus: BusArgs::new(self.nats.url()),
             config: self.folder.path().join("tagtrail.toml"),
-            limits,
+            limits: Limits::default(),
             takeover_seconds: Duration::from_secs(10),
             alone: false,
             session_seconds: Duration::from_secs(2),
