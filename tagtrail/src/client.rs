@@ -6,6 +6,7 @@
 
 mod acts;
 pub(crate) mod api;
+mod attempts;
 mod coverage;
 mod digest;
 mod events;
@@ -62,6 +63,8 @@ pub(crate) enum Command {
     Triggers(Client<triggers::List>),
     /// List the rollouts of one trigger or of all, newest first.
     Rollouts(Client<rollouts::Rollouts>),
+    /// List the attempts at a rollout, with the answer or output of the target in the last one.
+    Attempts(Client<attempts::Attempts>),
     /// Pause triggers: no rollout starts until `tagtrail resume`.
     Pause(Client<orders::Plain>),
     /// Resume paused triggers, with a rollout of the present images.
@@ -125,6 +128,9 @@ impl Command {
             Command::Coverage(client) => client.run(coverage::Coverage::run),
             Command::Triggers(client) => client.run(triggers::List::run),
             Command::Rollouts(client) => client.run(rollouts::Rollouts::run),
+            Command::Attempts(client) => {
+                client.with_api(async |attempts, api, screen| attempts.run(api, screen).await)
+            }
             Command::Pause(client) => plain(client, "pause", triggers::describe),
             Command::Resume(client) => plain(client, "resume", triggers::describe),
             Command::Retry(client) => plain(client, "retry", triggers::describe),

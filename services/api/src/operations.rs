@@ -1,6 +1,7 @@
 //! The table of all operations, and the routes.
 
 mod acts;
+mod attempts;
 mod coverage;
 mod digests;
 mod history;
@@ -49,6 +50,7 @@ pub(crate) const ALL: &[Operation] = &[
     triggers::RETRY,
     rollouts::LIST,
     rollouts::ONE,
+    attempts::LIST,
     orders::ROLLOUT,
     orders::ROLLBACK,
     orders::PIN,

@@ -6,7 +6,7 @@ use axum::http::Uri;
 use axum::routing::on;
 use serde_json::json;
 use tagtrail_config::{Names, Role};
-use tagtrail_proto::{Name, Rollout, RolloutState};
+use tagtrail_proto::{Name, RolloutState};
 use uuid::Uuid;
 
 use crate::database::Database;
@@ -16,7 +16,7 @@ use crate::http::paging::{CURSOR, Items, LIMIT, List, Page};
 use crate::http::parameters::{Parameter, Parameters, PathValues, optional, text, time};
 use crate::shared::Shared;
 use crate::store;
-use crate::store::rollouts::Filter;
+use crate::store::rollouts::{Filter, RolloutWithAttempt};
 
 const TRIGGER: Parameter = Parameter {
     name: "trigger",
@@ -67,7 +67,7 @@ pub(crate) const LIST: Operation = Operation {
     query: &[TRIGGER, STATE, IMAGE, SINCE, UNTIL, LIMIT, CURSOR],
     header: &[],
     body: None,
-    response: ResponseBody::Json(schema::<Items<Rollout>>),
+    response: ResponseBody::Json(schema::<Items<RolloutWithAttempt>>),
     problems: &[
         (400, "state_invalid"),
         (400, "image_invalid"),
@@ -89,7 +89,7 @@ pub(crate) const ONE: Operation = Operation {
     query: &[],
     header: &[],
     body: None,
-    response: ResponseBody::Json(schema::<Rollout>),
+    response: ResponseBody::Json(schema::<RolloutWithAttempt>),
     problems: &[(404, "rollout_unknown")],
     serve: |method| on(method, one),
 };
@@ -109,7 +109,7 @@ async fn list(
         database, names, ..
     }): State<Shared>,
     uri: Uri,
-) -> Result<Json<Items<Rollout>>, Error> {
+) -> Result<Json<Items<RolloutWithAttempt>>, Error> {
     let parameters = Parameters::read(&uri, LIST.query)?;
     let filter = filter(&parameters, &names)?;
     let Some(name) = parameters.text("trigger") else {
@@ -168,7 +168,7 @@ async fn one(
     State(database): State<Database>,
     path: PathValues,
     uri: Uri,
-) -> Result<Json<Rollout>, Error> {
+) -> Result<Json<RolloutWithAttempt>, Error> {
     Parameters::read(&uri, &[])?;
     let id: Uuid = path.parse(&ID).map_err(|_| Error::RolloutUnknown)?;
     let found = database

@@ -1,10 +1,16 @@
 //! Rollouts.
 
+use schemars::JsonSchema;
+use serde::Serialize;
+use sqlx::postgres::PgRow;
+use sqlx::types::Json;
 use sqlx::{PgConnection, Row as _};
 use tagtrail_postgres::row;
 use tagtrail_proto::{Rollout, RolloutState};
 use time::OffsetDateTime;
 use uuid::Uuid;
+
+use crate::store::attempts::Attempt;
 
 use tagtrail_history::instant::{of_key, to_micros};
 
@@ -20,6 +26,24 @@ pub(crate) struct Filter {
     pub(crate) until: Option<OffsetDateTime>,
 }
 
+/// A rollout, with its last attempt.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(crate) struct RolloutWithAttempt {
+    #[serde(flatten)]
+    rollout: Rollout,
+    /// The last attempt, with the last 512 characters of the target's answer or output. Null before
+    /// the first attempt, and for attempts of versions that recorded none.
+    attempt: Option<Attempt>,
+}
+
+fn read(row: &PgRow) -> Result<RolloutWithAttempt, sqlx::Error> {
+    let attempt: Option<Json<Attempt>> = row.try_get("attempt")?;
+    Ok(RolloutWithAttempt {
+        rollout: row::rollout(row)?,
+        attempt: attempt.map(|Json(attempt)| attempt),
+    })
+}
+
 /// The SQL of the rollouts `o` that a subquery selects, in an order. Each image also has the
 /// account that pushed its revision, and the image that ran before: of the newest older rollout
 /// that succeeded.
@@ -27,7 +51,7 @@ macro_rules! rollouts {
     ($which:expr, $order:literal) => {
         concat!(
             "select t.name as trigger, o.trigger_id::bigint as trigger_id,
-                    o.id, o.number, o.state::text as state, o.cause, o.attempts, o.created_at, o.finished_at, o.error,
+                    last.attempt, o.id, o.number, o.state::text as state, o.cause, o.attempts, o.created_at, o.finished_at, o.error,
                     (select jsonb_object_agg(i.key, i.value || jsonb_build_object(
                          'actor', p.actor,
                          'previous', case when b.images ? i.key then jsonb_build_object(
@@ -44,6 +68,11 @@ macro_rules! rollouts {
                  select images from rollout before
                  where before.trigger_id = o.trigger_id and before.number < o.number and before.state = 'succeeded'
                  order by before.number desc limit 1) b on true
+             left join lateral (
+                 select jsonb_build_object('number', a.number, 'started_at', a.started_at, 'finished_at', a.finished_at,
+                     'outcome', a.outcome, 'status', a.status, 'error', a.error, 'next_at', a.next_at,
+                     'said', right(a.said, 512)) as attempt
+                 from rollout_attempt a where a.rollout_id = o.id order by a.number desc limit 1) last on true
              order by ", $order
         )
     };
@@ -66,7 +95,7 @@ pub(crate) async fn all(
     filter: &Filter,
     after: Option<[i64; 3]>,
     limit: i64,
-) -> Result<Vec<([i64; 3], Rollout)>, sqlx::Error> {
+) -> Result<Vec<([i64; 3], RolloutWithAttempt)>, sqlx::Error> {
     let after = after
         .map(|[at, trigger, number]| of_key(at).map(|at| (at, trigger, number)))
         .transpose()?;
@@ -95,7 +124,7 @@ pub(crate) async fn all(
                 row.try_get("trigger_id")?,
                 row.try_get("number")?,
             ];
-            Ok((key, row::rollout(row)?))
+            Ok((key, read(row)?))
         })
         .collect()
 }
@@ -107,7 +136,7 @@ pub(crate) async fn of(
     filter: &Filter,
     after: Option<[i64; 1]>,
     limit: i64,
-) -> Result<Vec<([i64; 1], Rollout)>, sqlx::Error> {
+) -> Result<Vec<([i64; 1], RolloutWithAttempt)>, sqlx::Error> {
     let rows = sqlx::query(rollouts!(
         concat!(
             passes!(),
@@ -126,15 +155,18 @@ pub(crate) async fn of(
     .fetch_all(db)
     .await?;
     rows.iter()
-        .map(|row| Ok(([row.try_get("number")?], row::rollout(row)?)))
+        .map(|row| Ok(([row.try_get("number")?], read(row)?)))
         .collect()
 }
 
 /// Returns a rollout.
-pub(crate) async fn one(db: &mut PgConnection, id: Uuid) -> Result<Option<Rollout>, sqlx::Error> {
+pub(crate) async fn one(
+    db: &mut PgConnection,
+    id: Uuid,
+) -> Result<Option<RolloutWithAttempt>, sqlx::Error> {
     let found = sqlx::query(rollouts!("o.id = $1", "o.number"))
         .bind(id)
         .fetch_optional(db)
         .await?;
-    found.as_ref().map(row::rollout).transpose()
+    found.as_ref().map(read).transpose()
 }

@@ -43,7 +43,7 @@ async fn a_rollout_is_returned_with_all_fields() {
     let expected = json!({
         "id": failed, "trigger": "shop", "number": 1, "state": "failed", "images": images,
         "cause": { "reason": "revision", "changed": ["web"] }, "attempts": 1, "created_at": text(10), "finished_at": text(11),
-        "error": "the target said no",
+        "error": "the target said no", "attempt": null,
     });
     assert_eq!(api.found(&format!("/v1/rollouts/{failed}")).await, expected);
     let list = api.found("/v1/rollouts").await;
@@ -196,4 +196,43 @@ async fn an_image_of_a_rollout_names_who_pushed_it_and_the_image_that_ran_before
             (&json!("ci-bot"), &Value::Null)
         );
     }
+}
+
+#[tokio::test]
+async fn the_attempts_of_a_rollout_are_listed_newest_first() {
+    let (api, mut rows) = Api::start().await;
+    let shop = rows.trigger("shop", true).await;
+    let id = rows.rollout(shop, 1, "running", 10).await;
+    let path = format!("/v1/rollouts/{id}/attempts");
+    assert_eq!(api.found(&path).await["items"], json!([]));
+    let long = "x".repeat(2000);
+    sqlx::query(
+        "insert into rollout_attempt (rollout_id, number, trigger_id, started_at, finished_at, outcome, status, error, said,
+             instance, machine, pid, pid_started)
+         values ($1::uuid, 1, $2, '2026-03-03 14:00Z', '2026-03-03 14:01Z', 'failed', 503, 'no', $3, 1, 'm', 1, 1),
+                ($1::uuid, 2, $2, '2026-03-03 14:02Z', null, null, null, null, 'step one', 1, 'm', 1, 1)",
+    )
+    .bind(&id)
+    .bind(shop)
+    .bind(&long)
+    .execute(&mut rows.db)
+    .await
+    .unwrap();
+    let list = api.found(&path).await;
+    let expected = json!([
+        { "number": 2, "started_at": "2026-03-03T14:02:00.000000Z", "finished_at": null, "outcome": null, "status": null,
+          "error": null, "next_at": null, "said": "step one" },
+        { "number": 1, "started_at": "2026-03-03T14:00:00.000000Z", "finished_at": "2026-03-03T14:01:00.000000Z",
+          "outcome": "failed", "status": 503, "error": "no", "next_at": null, "said": long },
+    ]);
+    assert_eq!(list["items"], expected);
+    let page = api.found(&format!("{path}?limit=1")).await;
+    let next = page["next"].as_str().unwrap();
+    let rest = api.found(&format!("{path}?limit=1&cursor={next}")).await;
+    assert_eq!(rest["items"][0]["number"], 1);
+    // The rollout itself shows the last attempt, with the end of its output.
+    let rollout = api.found(&format!("/v1/rollouts/{id}")).await;
+    assert_eq!(rollout["attempt"]["said"], "step one");
+    let unknown = "/v1/rollouts/0198c5b0-7a3e-7c51-9f6d-2f1f5d1c9a11/attempts";
+    assert_eq!(api.get(unknown).await.problem(), "404 rollout_unknown");
 }
