@@ -6,7 +6,6 @@ pub(crate) mod env;
 pub(crate) mod health;
 pub(crate) mod init;
 pub(crate) mod man;
-pub(crate) mod supervise;
 pub(crate) mod upgrade_data;
 
 use std::io::Write as _;

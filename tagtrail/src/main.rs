@@ -77,9 +77,6 @@ enum Command {
     Completions(commands::completions::Completions),
     /// Print the manual page, for `man -l -`, or write a page for every command into a folder.
     Man(commands::man::Man),
-    /// Run a program of a trigger. The trigger service starts this command by itself.
-    #[command(hide = true)]
-    Supervise(commands::supervise::Supervise),
     #[command(flatten)]
     Client(client::Command),
 }
@@ -109,7 +106,18 @@ impl<C: Args> Service<C> {
     }
 }
 
+/// The first argument of a process between the trigger service and a program of a trigger. The
+/// command line knows no such command: the service starts it by itself, once for each program, so
+/// the memory and time of reading the command line would count.
+const SUPERVISE: &str = "supervise";
+
 fn main() -> ExitCode {
+    if std::env::args_os()
+        .nth(1)
+        .is_some_and(|first| first == SUPERVISE)
+    {
+        return tagtrail_trigger::supervise();
+    }
     // HTTPS, NATS and Postgres use the same TLS implementation.
     if rustls::crypto::ring::default_provider()
         .install_default()
@@ -138,7 +146,6 @@ fn main() -> ExitCode {
         Command::UpgradeData(command) => operator::run(command.run()),
         Command::Env(command) => operator::run(async move { command.run() }),
         Command::Quarantine(command) => operator::run(command.run()),
-        Command::Supervise(command) => command.run(),
         Command::Republish(command) => operator::run(command.run()),
         Command::Client(command) => command.run(),
     }

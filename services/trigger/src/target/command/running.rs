@@ -34,6 +34,9 @@ impl Running {
             .args([&rollout.attempts.to_string(), place])
             .current_dir("/")
             .env_clear()
+            // The allocator would begin with huge pages: 9 MB for a supervisor in place of 3 MB.
+            // The program does not get this variable.
+            .env("MIMALLOC_ARENA_EAGER_COMMIT", "0")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
