@@ -7,6 +7,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use tagtrail_config::File;
+use tagtrail_policy::selection::{Fit, Outcome, TagHead, Times};
+use tagtrail_proto::Digest;
+use time::OffsetDateTime;
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -258,6 +261,56 @@ fn every_kind_of_source_has_a_section_with_the_settings_that_doctor_prints() {
     }
 }
 
+/// A line `# of 1.0, 1.1: 1.1` below an image names the tags of a repository and the selected one.
+#[test]
+fn every_policy_of_the_documentation_selects_the_tag_that_it_names() {
+    let text = page("docs/triggers.md");
+    let mut checked = 0;
+    for example in text.split("```toml\n").skip(1) {
+        let example = example.split("```").next().unwrap();
+        let file = File::parse(example, "docs/triggers.md".as_ref()).unwrap();
+        assert_eq!(file.warnings(), Vec::<String>::new(), "{example}");
+        let mut name = "";
+        for line in example.lines() {
+            if let Some(image) = line.strip_prefix("images.") {
+                name = image.split(' ').next().unwrap();
+            }
+            let Some((tags, selected)) = line
+                .strip_prefix("# of ")
+                .and_then(|line| line.split_once(": "))
+            else {
+                continue;
+            };
+            let mut images = file.trigger[0].images.iter();
+            let (_, watched) = images.find(|(key, _)| key.get_ref() == name).unwrap();
+            let heads: Vec<TagHead> = tags.split(", ").map(head).collect();
+            let policy = &watched.policy().unwrap().policy;
+            let now = OffsetDateTime::UNIX_EPOCH;
+            let selection = policy.select(&heads, None, now);
+            let Outcome::Select { head, .. } = &selection.outcome else {
+                panic!("{line}: {selection:?}");
+            };
+            assert_eq!(head.tag.as_ref(), selected, "{line}");
+            checked += 1;
+        }
+    }
+    assert!(checked >= 10, "{checked}");
+}
+
+fn head(tag: &str) -> TagHead {
+    TagHead {
+        tag: tag.parse().unwrap(),
+        digest: Some(Digest::sha256_of(tag.as_bytes())),
+        times: Times {
+            pushed: OffsetDateTime::UNIX_EPOCH,
+            created: None,
+        },
+        recorded_at: OffsetDateTime::UNIX_EPOCH,
+        tombstone: false,
+        fit: Fit::Fits,
+    }
+}
+
 #[test]
 fn every_link_of_the_documentation_has_a_target() {
     let pages = [
@@ -277,6 +330,7 @@ fn every_link_of_the_documentation_has_a_target() {
         "docs/reports.md",
         "docs/security.md",
         "docs/subscribe.md",
+        "docs/triggers.md",
         "docs/webhook.md",
     ];
     for name in pages {

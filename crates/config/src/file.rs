@@ -193,13 +193,13 @@ impl File {
             .filter(move |broken| broken.table == table)
     }
 
-    /// Returns warnings about the file: tags that are read in another spelling, and passwords that
-    /// others could read.
+    /// Returns warnings about the file: tags that are read in another spelling, policies that take
+    /// other tags than most people expect, and passwords that others could read.
     #[must_use]
     pub fn warnings(&self) -> Vec<String> {
         let triggers = self.trigger.iter();
-        let spelling = triggers.flat_map(|trigger| trigger.folded_tags());
-        spelling.chain(self.plain_passwords()).collect()
+        let images = triggers.flat_map(|trigger| trigger.image_warnings());
+        images.chain(self.plain_passwords()).collect()
     }
 
     /// Returns the error for a mistake that the kind of a source found, in the form of all other

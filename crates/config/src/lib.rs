@@ -27,6 +27,7 @@
 //! name = "shop"
 //! images.web = "registry.example.com/shop/web:latest"
 //! images.worker = "registry.example.com/shop/worker:latest"
+//! images.api = { repository = "registry.example.com/shop/api", semver = "^1.4" }
 //! settle = "0s"
 //! target.webhook = { url = "https://deploy.example.com/hooks/shop", secret = { file = "/run/secrets/shop" } }
 //! ## target.command = { run = ["./deploy.sh"] }
@@ -41,7 +42,7 @@
 //! hosts = ["tagtrail.example.com"]     # names by which clients reach the gateway and the api
 //! # "##;
 //! let file = tagtrail_config::File::parse(text, "tagtrail.toml".as_ref())?;
-//! assert_eq!(file.trigger[0].images.len(), 2);
+//! assert_eq!(file.trigger[0].images.len(), 3);
 //! # Ok::<(), tagtrail_config::ConfigError>(())
 //! ```
 
@@ -53,6 +54,7 @@ mod entries;
 mod file;
 mod fresh;
 mod host;
+mod images;
 mod names;
 mod plain;
 mod registry;
@@ -73,6 +75,7 @@ pub use registry::RegistryAccess;
 pub use secret::{Live, SHORT, Secret, SecretError, Secrets, is_short};
 pub use source::{Pulls, SettingError, Settings, Source, SourceRegistry};
 pub use tagtrail_policy::glob::Glob;
+pub use tagtrail_policy::watched::{Watched, WatchedPolicy};
 pub use text::Text;
 pub use token::{Role, Token, TriggerGlob};
 /// A value with a place in the file, for [`File::error_at`].

@@ -5,6 +5,8 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
 use tagtrail_policy::glob::{ImageGlob, within_part};
+use tagtrail_policy::selection::{ImagePolicy, Refused};
+use tagtrail_policy::watched::Watched;
 use tagtrail_proto::{Image, Name, NameError, Registry, Repository, Tag};
 
 use toml::Spanned;
@@ -103,6 +105,23 @@ impl Names {
             tag: self.tag(&image.registry, image.tag),
             ..image
         })
+    }
+
+    /// Compiles a policy whose registry may be written under an alias.
+    ///
+    /// # Errors
+    /// For a setting that cannot be used.
+    pub fn policy(&self, written: &ImagePolicy) -> Result<Watched, Refused> {
+        let mut policy = ImagePolicy {
+            repository: self.without_alias(&written.repository).into_owned(),
+            ..written.clone()
+        };
+        let (registry, repository) = policy.place()?;
+        policy.repository = format!("{registry}/{repository}");
+        if self.folding.contains(&registry) {
+            policy.tag = policy.tag.map(|tag| tag.to_ascii_lowercase());
+        }
+        Watched::compile(policy)
     }
 
     /// Reads a pattern over images whose registry may be written under an alias. An alias is tried

@@ -6,12 +6,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Deserialize;
-use tagtrail_proto::{Image, Name};
+use tagtrail_policy::agree::Agree;
+use tagtrail_policy::selection::WatchedImage;
+use tagtrail_policy::watched::Watched;
+use tagtrail_proto::Name;
 use toml::Spanned;
 
 use crate::document::{ConfigError, Document};
 use crate::file::Mistake;
-use crate::{Names, duration};
+use crate::{Names, duration, images};
 
 /// A trigger: these images, this target.
 #[derive(Debug, Clone, Deserialize)]
@@ -21,10 +24,13 @@ pub struct Trigger {
     pub name: Spanned<Name>,
     /// The images as written, each under a short name.
     #[serde(rename = "images")]
-    written: BTreeMap<Spanned<String>, Spanned<String>>,
+    pub(crate) written: BTreeMap<Spanned<String>, Spanned<WatchedImage>>,
     /// The images, under the names of their registries.
     #[serde(skip)]
-    pub images: BTreeMap<Spanned<String>, Image>,
+    pub images: BTreeMap<Spanned<String>, Watched>,
+    /// The value that all images must share, so that no rollout has half of a build.
+    #[serde(default)]
+    pub agree: Option<Agree>,
     /// The quiet time before a rollout: the heads must not change for this long. Without this
     /// setting a new digest waits for its manifest instead.
     #[serde(default, with = "duration::option")]
@@ -87,7 +93,7 @@ impl Trigger {
             let at = self.name.span().start;
             return Err(Mistake::new(at, "trigger.images", message));
         }
-        for (name, text) in &self.written {
+        for (name, written) in &self.written {
             let short = name.get_ref();
             if !valid_image_name(short) {
                 let message = format!(
@@ -95,11 +101,16 @@ impl Trigger {
                 );
                 return Err(Mistake::new(name.span().start, "trigger.images", message));
             }
-            let image = names.image(text.get_ref()).map_err(|error| {
-                let key = format!("trigger.images.{short}");
-                Mistake::new(text.span().start, key, error.to_string())
+            let at = written.span().start;
+            let watched = images::read(written.get_ref(), names).map_err(|wrong| {
+                let key = format!("trigger.images.{short}{}", wrong.key);
+                Mistake::new(at, key, wrong.message)
             })?;
-            self.images.insert(name.clone(), image);
+            let watched = match self.agree {
+                Some(_) => watched.into_policy(),
+                None => watched,
+            };
+            self.images.insert(name.clone(), watched);
         }
         if self.target.get_ref().len() != 1 {
             let message = "needs exactly one target, such as target.webhook = { url = \"https://…\", secret = { file = \"…\" } }";
@@ -107,27 +118,6 @@ impl Trigger {
             return Err(Mistake::new(at, "trigger.target", message));
         }
         Ok(())
-    }
-
-    /// Returns a warning for each tag that is read in another spelling.
-    pub(crate) fn folded_tags(&self) -> impl Iterator<Item = String> {
-        let images = self.written.iter();
-        let images = images.filter_map(|(name, text)| Some((name, text, self.images.get(name)?)));
-        let folded = images.filter(|(_, text, image)| {
-            let tag = text.get_ref().rsplit_once(':').map(|(_, tag)| tag);
-            tag.is_some_and(|tag| {
-                tag != image.tag.as_ref() && tag.eq_ignore_ascii_case(image.tag.as_ref())
-            })
-        });
-        folded.map(|(name, text, image)| {
-            let message = format!(
-                "{} writes tags in lower case, so {} is read as {image}",
-                image.registry,
-                text.get_ref()
-            );
-            let key = format!("trigger.images.{}", name.get_ref());
-            self.error_at(text.span().start, &key, message).to_string()
-        })
     }
 }
 

@@ -1,25 +1,30 @@
 //! The decision whether a trigger needs a new rollout. The decision is level-triggered: it depends
-//! on the present heads alone, so a missed revision in between does no harm.
+//! on the present heads alone, so a missed revision in between does no harm. The tag of an image
+//! with a policy is selected before.
 
 mod order;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use tagtrail_proto::{Cause, CauseReason, Gate, Image, Origin, Registry, RolloutImage, Waiting};
+use tagtrail_proto::{
+    Cause, CauseReason, Gate, Image, Origin, Pinned, Registry, RolloutImage, Waiting,
+};
 use time::OffsetDateTime;
 
 pub use order::{Order, decide_order};
 
 use crate::gates::{Head, ManifestState, Rules, closed, look_again};
+use crate::watched::Watched;
 
 /// The facts that the decision depends on.
 #[derive(Debug, Clone)]
 pub struct Situation<'a> {
     /// The watched images, by their names in the trigger.
-    pub images: &'a BTreeMap<String, Image>,
-    /// The heads of the watched images, without images that have no revision.
-    pub heads: &'a BTreeMap<Image, Head>,
+    pub images: &'a BTreeMap<String, Watched>,
+    /// The image that each of them stands for now, without those that have no revision, and those
+    /// whose policy selects nothing.
+    pub selected: &'a BTreeMap<String, Selected>,
     /// The images of the last rollout, in any state, by their names in the trigger.
     pub last: Option<&'a BTreeMap<String, RolloutImage>>,
     /// True if the last rollout failed.
@@ -34,6 +39,37 @@ pub struct Situation<'a> {
     pub asked: &'a BTreeSet<Registry>,
     /// The time of the decision.
     pub now: OffsetDateTime,
+}
+
+/// The image that a watched image stands for now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Selected {
+    /// The image with its tag.
+    pub image: Image,
+    /// The revision of the tag. Of a policy that keeps a digest which the tag no longer has: the
+    /// revision that had this digest.
+    pub head: Head,
+    /// True if another tag or digest is selected because a person changed the policy.
+    pub configuration: bool,
+}
+
+impl Selected {
+    /// Returns the head of an image whose tag the trigger names.
+    #[must_use]
+    pub fn tag(image: Image, head: Head) -> Selected {
+        Selected {
+            image,
+            head,
+            configuration: false,
+        }
+    }
+
+    /// Returns the image, pinned to the digest; `None` if the tag is deleted.
+    #[must_use]
+    pub fn pinned(&self) -> Option<Pinned> {
+        let digest = self.head.digest.as_ref()?;
+        Some(self.image.pinned(digest))
+    }
 }
 
 /// The decision for one trigger.
@@ -106,7 +142,8 @@ pub fn decide(situation: &Situation<'_>) -> Decision {
     }
     // An image from before the first reconciliation is history, and no reason for a rollout.
     let imported = |name: &String| {
-        watched(situation, name).is_some_and(|(_, head)| head.origin == Origin::Imported)
+        let selected = situation.selected.get(name);
+        selected.is_some_and(|one| one.head.origin == Origin::Imported && !one.configuration)
     };
     if !changed.is_empty() && changed.iter().all(imported) {
         return Decision::NOTHING;
@@ -116,26 +153,24 @@ pub fn decide(situation: &Situation<'_>) -> Decision {
     if let Some(again) = pauses.max() {
         return Decision::Wait { again, waiting };
     }
-    let same_watched = situation.last.is_some_and(|last| {
-        last.iter()
-            .all(|(name, image)| situation.images.get(name) == Some(&image.image))
-            && same_names
-    });
+    let covered = |name: &String, image: &RolloutImage| {
+        let watched = situation.images.get(name);
+        watched.is_some_and(|watched| watched.covers(&image.image))
+    };
+    let same_watched = situation
+        .last
+        .is_some_and(|last| last.iter().all(|(name, image)| covered(name, image)) && same_names);
+    let by_person = situation.selected.values().any(|one| one.configuration);
     let reason = match situation.last {
         None => CauseReason::Start,
         Some(_) if situation.resumed => CauseReason::Resume,
-        Some(_) if !same_watched => CauseReason::Configuration,
+        Some(_) if !same_watched || by_person => CauseReason::Configuration,
         Some(_) => CauseReason::Revision,
     };
     Decision::Start {
         images,
         cause: Cause { reason, changed },
     }
-}
-/// Returns an image of the trigger and its head, by the name in the trigger.
-fn watched<'a>(situation: &Situation<'a>, name: &str) -> Option<(&'a Image, &'a Head)> {
-    let image = situation.images.get(name)?;
-    Some((image, situation.heads.get(image)?))
 }
 
 /// Returns the images of the heads, or the decision if one of the images has none. A rollout sets
@@ -144,7 +179,7 @@ fn watched<'a>(situation: &Situation<'a>, name: &str) -> Option<(&'a Image, &'a 
 fn wanted(situation: &Situation<'_>) -> Result<BTreeMap<String, RolloutImage>, Decision> {
     let (mut images, mut tombstones) = (BTreeMap::new(), Vec::new());
     for name in situation.images.keys() {
-        let Some((image, head)) = watched(situation, name) else {
+        let Some(Selected { image, head, .. }) = situation.selected.get(name) else {
             return Err(Decision::NOTHING);
         };
         let Some(digest) = &head.digest else {
@@ -175,17 +210,18 @@ fn wanted(situation: &Situation<'_>) -> Result<BTreeMap<String, RolloutImage>, D
 /// Returns the closed gates of the images that a rollout would change. A person who resumes a
 /// trigger skips all gates but `settle`.
 fn closed_gates(situation: &Situation<'_>, changed: &[String]) -> Vec<Waiting> {
-    let heads = changed.iter().filter_map(|name| watched(situation, name));
-    let mut waiting: Vec<Waiting> = heads
+    let selected = changed
+        .iter()
+        .filter_map(|name| situation.selected.get(name));
+    let mut waiting: Vec<Waiting> = selected
         .filter(|_| !situation.resumed)
-        .filter_map(|(image, head)| closed(image, head, rules(situation, image), situation.now))
+        .filter_map(|Selected { image, head, .. }| {
+            closed(image, head, rules(situation, image), situation.now)
+        })
         .collect();
-    let all = situation
-        .images
-        .keys()
-        .filter_map(|name| watched(situation, name));
-    let newest = all.max_by_key(|(_, head)| head.recorded_at);
-    if let (Some((image, head)), Some(settle)) = (newest, situation.settle) {
+    let all = situation.selected.values();
+    let newest = all.max_by_key(|one| one.head.recorded_at);
+    if let (Some(Selected { image, head, .. }), Some(settle)) = (newest, situation.settle) {
         let quiet = head.recorded_at + settle;
         if quiet > situation.now {
             waiting.push(Waiting {

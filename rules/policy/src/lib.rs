@@ -1,16 +1,19 @@
 //! The rules of triggers: the images that a trigger watches, the images that it wants, and the
 //! pauses between attempts at a target.
 //!
-//! In scope: patterns over images ([`glob`]), the tag that a policy selects ([`selection`]), the
-//! decision for a new rollout ([`decide`]), the conditions that delay a rollout ([`gates`]), and
-//! the next step after an attempt ([`retry`]).
+//! In scope: patterns over images ([`glob`]), the images that a trigger watches ([`watched`]), the
+//! tag that a policy selects ([`selection`]), images of one build ([`agree`]), the decision for a
+//! new rollout ([`decide`]), the conditions that delay a rollout ([`gates`]), and the next step
+//! after an attempt ([`retry`]).
 //! Everything here is pure: no I/O, no clock, no database; times are arguments.
 //!
 //! Out of scope: reading heads and recording rollouts (the trigger service), and the settings file
 //! (`tagtrail-config`).
 
+pub mod agree;
 pub mod decide;
 pub mod gates;
 pub mod glob;
 pub mod retry;
 pub mod selection;
+pub mod watched;

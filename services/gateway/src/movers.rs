@@ -1,7 +1,7 @@
 //! The sources that can move the images of triggers, for `tagtrail config check`.
 
-use tagtrail_config::{File, Source};
-use tagtrail_proto::{Image, Registry};
+use tagtrail_config::{File, Source, Watched};
+use tagtrail_proto::Registry;
 
 use crate::config::{SourceRules, rules};
 
@@ -42,11 +42,11 @@ pub fn warnings(file: &File) -> Vec<String> {
                 any.name
             ));
         }
-        if movers.is_empty() && !asked(file, &image.registry) {
+        if movers.is_empty() && !asked(file, image.registry()) {
             warn(format!(
                 "nothing can move {image}: no [[source]] reports {registry} and no [[registry]] asks it; {}",
-                cure(file, &sources, &image.registry),
-                registry = image.registry,
+                cure(file, &sources, image.registry()),
+                registry = image.registry(),
             ));
         }
         if movers.len() > 1 {
@@ -98,12 +98,12 @@ fn without_digests(file: &File, rules: &SourceRules, entry: &Source) -> Option<S
     Some(warning.to_string())
 }
 
-fn can_move(rules: &SourceRules, image: &Image) -> bool {
+fn can_move(rules: &SourceRules, image: &Watched) -> bool {
     rules
         .registry
         .as_ref()
-        .is_none_or(|registry| *registry == image.registry)
-        && rules.may_report(&image.registry, &image.repository)
+        .is_none_or(|registry| registry == image.registry())
+        && rules.may_report(image.registry(), image.repository())
 }
 
 #[cfg(test)]

@@ -27,7 +27,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tagtrail_config::File;
+use tagtrail_config::{File, Watched};
 use tagtrail_daemon::Retry;
 use tagtrail_postgres::session::ping_interval;
 use tagtrail_postgres::{DbArgs, DbError, Lock, ping};
@@ -67,7 +67,8 @@ pub(crate) fn all(file: &File, db: &DbArgs, shared: &Arc<Shared>) -> Vec<Reconci
         let images = file
             .trigger
             .iter()
-            .flat_map(|trigger| trigger.images.values());
+            .flat_map(|trigger| trigger.images.values())
+            .filter_map(Watched::tag);
         let in_triggers: HashSet<(Repository, Tag)> = images
             .filter(|image| image.registry == *name)
             .map(|image| (image.repository.clone(), image.tag.clone()))

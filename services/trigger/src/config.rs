@@ -5,10 +5,11 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use tagtrail_bus::BusArgs;
-use tagtrail_config::File;
+use tagtrail_config::{File, Watched};
+use tagtrail_policy::agree::Agree;
 use tagtrail_postgres::DbArgs;
 use tagtrail_postgres::session::parse_silence;
-use tagtrail_proto::{Image, Registry};
+use tagtrail_proto::Registry;
 
 pub use tagtrail_policy::retry::Pace;
 
@@ -103,7 +104,9 @@ impl Limits {
 pub(crate) struct TriggerSpec {
     pub(crate) name: String,
     /// The watched images, by their names in the trigger.
-    pub(crate) images: BTreeMap<String, Image>,
+    pub(crate) images: BTreeMap<String, Watched>,
+    /// The value that all images must share.
+    pub(crate) agree: Option<Agree>,
     /// The kind of the target, as in `target.<kind>`.
     pub(crate) target: String,
     /// The time without a new head after which the planner starts a rollout, if configured.
@@ -121,6 +124,7 @@ pub(crate) fn triggers(file: &File) -> Vec<TriggerSpec> {
                 .iter()
                 .map(|(name, image)| (name.get_ref().clone(), image.clone()))
                 .collect(),
+            agree: trigger.agree,
             target: trigger.target().kind.to_owned(),
             settle: trigger.settle,
         })

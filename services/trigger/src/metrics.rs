@@ -26,6 +26,7 @@ pub(crate) struct Metrics {
     due: Gauge,
     due_seconds: Gauge<f64, std::sync::atomic::AtomicU64>,
     broken: Family<TriggerLabels, Gauge>,
+    policy_repaired: Counter,
     /// Seconds that a target takes to answer.
     pub(crate) attempt: Histogram,
     /// Seconds from the recording of a rollout to the end.
@@ -103,6 +104,11 @@ impl Metrics {
                 "1 for a trigger whose settings or secret can't be used, by trigger",
                 Family::default(),
             ),
+            policy_repaired: metrics.add(
+                "trigger_policy_repaired",
+                "Tags that a policy had missed: found when the whole repository was read",
+                Counter::default(),
+            ),
             attempt: metrics.add_seconds(
                 "trigger_attempt",
                 "Time that a target takes to answer",
@@ -156,6 +162,12 @@ impl Metrics {
             let closed = i64::try_from(closed).unwrap_or(i64::MAX);
             self.closed_gates.get_or_create(&labels).set(closed);
         }
+    }
+
+    /// Counts tags of which a policy had missed the news.
+    pub(crate) fn policy_repaired(&self, tags: i64) {
+        self.policy_repaired
+            .inc_by(u64::try_from(tags).unwrap_or_default());
     }
 
     /// Removes the closed gates of all triggers: this instance plans no longer.

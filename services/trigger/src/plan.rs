@@ -1,5 +1,7 @@
 //! Planning: from news of REVISIONS to recorded rollouts.
 
+mod candidates;
+mod choice;
 mod news;
 mod orders;
 mod planner;

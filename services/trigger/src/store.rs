@@ -7,6 +7,7 @@
 //! repeats its condition in `where`, which Postgres re-checks against the newest row version.
 
 pub(crate) mod attempts;
+pub(crate) mod candidates;
 mod columns;
 mod holds;
 pub(crate) mod ledger;

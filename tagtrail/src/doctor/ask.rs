@@ -6,7 +6,7 @@ use std::time::Duration;
 use reqwest::{Client, Method};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::Value;
-use tagtrail_config::{File, Trigger};
+use tagtrail_config::{File, Trigger, Watched};
 use tagtrail_daemon::{Route, chain};
 use tagtrail_gateway::Setup;
 use tagtrail_proto::Repository;
@@ -114,9 +114,9 @@ pub(super) async fn registry(file: &File, place: usize) -> RegistryAnswers {
         .trigger
         .iter()
         .flat_map(|trigger| trigger.images.values());
-    let in_trigger = images.find(|image| image.registry == *access.name.get_ref());
+    let in_trigger = images.find(|image| image.registry() == access.name.get_ref());
     let repository = access.watch.first();
-    let repository = repository.or(in_trigger.map(|image| &image.repository));
+    let repository = repository.or(in_trigger.map(Watched::repository));
     let list = async {
         let repository = repository?;
         let answer = tagtrail_resolver::check_list(file, access, repository, TIMEOUT).await;
@@ -147,7 +147,7 @@ pub(super) async fn metrics(client: &Client, address: SocketAddr) -> Result<Stri
 pub(super) async fn unseen(api: &Api, trigger: &Trigger) -> Vec<String> {
     let mut unseen = Vec::new();
     let asking = async {
-        for image in trigger.images.values() {
+        for image in trigger.images.values().filter_map(Watched::tag) {
             let image = image.to_string();
             let query = [("image", Some(image.clone()))];
             let answer = api.get(&["resolve"], &query);

@@ -62,9 +62,16 @@ impl World {
     }
 
     fn situation(&self) -> Situation<'_> {
+        let head = |(name, image): (&String, &Image)| {
+            let selected = Selected::tag(image.clone(), self.heads.get(image)?.clone());
+            Some((name.clone(), selected))
+        };
+        let watched =
+            |(name, image): (&String, &Image)| (name.clone(), Watched::Tag(image.clone()));
+        // A situation borrows its parts, which live as long as the test.
         Situation {
-            images: &self.images,
-            heads: &self.heads,
+            images: Box::leak(Box::new(self.images.iter().map(watched).collect())),
+            selected: Box::leak(Box::new(self.images.iter().filter_map(head).collect())),
             last: self.last.as_ref(),
             failed: self.failed,
             paused: self.paused,

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use serde::{Deserialize, Deserializer};
+use serde::{Deserialize, Deserializer, Serializer};
 
 const DAY: u64 = 24 * 3600;
 
@@ -61,4 +61,21 @@ pub(super) fn days<'de, const DAYS: u64, D: Deserializer<'de>>(
             .map(Some)
             .map_err(serde::de::Error::custom),
     }
+}
+
+/// Writes a duration as [`parse`] reads it.
+pub(super) fn written<S: Serializer>(
+    duration: &Option<Duration>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    let Some(duration) = duration else {
+        return serializer.serialize_none();
+    };
+    let milliseconds = duration.as_millis();
+    let units = [("h", 3_600_000), ("m", 60_000), ("s", 1000)];
+    let whole = units
+        .iter()
+        .find(|(_, unit)| milliseconds.is_multiple_of(*unit));
+    let (unit, length) = whole.copied().unwrap_or(("ms", 1));
+    serializer.collect_str(&format_args!("{}{unit}", milliseconds / length))
 }

@@ -64,6 +64,12 @@ impl Rule {
         !matches!(self.order, Order::Pushed | Order::Created)
     }
 
+    /// Returns true if the rule orders tags by the time of their build, which two may share.
+    #[must_use]
+    pub fn orders_by_build(&self) -> bool {
+        matches!(self.order, Order::Created)
+    }
+
     /// Returns true if the tags that the rule takes depend on the selected one: `within` or
     /// `suffix`. [`Rule::after`] applies a selection.
     #[must_use]

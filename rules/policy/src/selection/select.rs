@@ -48,6 +48,17 @@ impl Policy {
         &self.rule
     }
 
+    /// Returns true if the tag, were it the best one, would be selected now, or waited for. Then no
+    /// lower tag matters.
+    #[must_use]
+    pub fn is_conclusive(&self, head: &TagHead, now: OffsetDateTime) -> bool {
+        let live = head.digest.is_some() && !head.tombstone;
+        live && matches!(
+            self.hindrance(head, now),
+            None | Some(Reason::Unread { until: Some(_) })
+        )
+    }
+
     /// Selects a tag. `heads` has each tag of the repository at most once, in any order; tags below
     /// the last selection and below the best hundred may be left out, but not the selected one.
     #[must_use]

@@ -8,8 +8,9 @@ use std::time::Duration;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Error, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
+use tagtrail_proto::Tag;
 
-use super::duration::days;
+use super::duration::{days, written};
 use super::range::Prereleases;
 use super::semver::Parse;
 
@@ -43,58 +44,134 @@ impl From<ImagePolicy> for WatchedImage {
 /// A rule that selects one tag of a repository. Exactly one key of `tag`, `semver`, `calver`,
 /// `numeric`, `alphabetical`, `order` and `newest` orders the tags; the other keys are filters, and
 /// the effect of a change of the selected tag.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+///
+/// As JSON, the settings that are not written are left out.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct ImagePolicy {
     /// The repository with its registry: `registry.example.com/shop/api`.
     pub repository: String,
     /// This tag alone; its digest is followed.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub tag: Option<String>,
     /// The highest version of a range.
-    #[serde(default, deserialize_with = "text_or_table")]
+    #[serde(
+        default,
+        deserialize_with = "text_or_table",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub semver: Option<SemverRule>,
     /// The latest calendar version of a form of calver.org.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub calver: Option<String>,
     /// The highest or the lowest number.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub numeric: Option<Numeric>,
     /// The last or the first text by bytes.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub alphabetical: Option<Alphabetical>,
     /// Named groups of `match`, from the most important one on: `"n"`, `"v:semver"`, `"t:text"`.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub order: Option<Vec<String>>,
     /// The tag that was pushed or built last.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub newest: Option<Newest>,
     /// A regular expression that is found in the tag (RE2 syntax).
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub r#match: Option<String>,
     /// The text that is ordered in place of the tag: `$1` and `${name}` are groups of `match`.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub extract: Option<String>,
     /// A pattern over the whole tag: `* ? [] {}`.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub glob: Option<String>,
     /// Patterns over whole tags that are left out.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ignore: Vec<String>,
     /// Regular expressions that are found in tags that are left out.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ignore_match: Vec<String>,
     /// Platforms that the image must have.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub platforms: Option<Platforms>,
     /// Labels that the image must have, each with one of these values.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, OneOrMany>,
     /// Annotations that the manifest must have, each with one of these values.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub annotations: BTreeMap<String, OneOrMany>,
     /// The time that a tag must have had its digest, before it is selected. At most 365 days.
-    #[serde(default, deserialize_with = "days::<365, _>")]
+    #[serde(
+        default,
+        deserialize_with = "days::<365, _>",
+        serialize_with = "written",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub min_age: Option<Duration>,
     /// The consequence if the selected tag is deleted.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub on_removed: OnRemoved,
     /// The consequence if the selected tag has another digest.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub on_moved: OnMoved,
     /// The time that a tag is waited for while its manifest is read. 5 minutes; at most a day.
-    #[serde(default, deserialize_with = "days::<1, _>")]
+    #[serde(
+        default,
+        deserialize_with = "days::<1, _>",
+        serialize_with = "written",
+        skip_serializing_if = "Option::is_none"
+    )]
     pub metadata_wait: Option<Duration>,
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
+
+impl ImagePolicy {
+    /// Returns the tag of a policy that names a tag and nothing else.
+    #[must_use]
+    pub fn only_tag(&self) -> Option<Tag> {
+        let tag = ImagePolicy {
+            repository: self.repository.clone(),
+            tag: self.tag.clone(),
+            ..ImagePolicy::default()
+        };
+        (*self == tag).then(|| self.tag.as_ref()?.parse().ok())?
+    }
+
+    /// Returns the order in a few words, such as `semver ^1.4`.
+    #[must_use]
+    pub fn order_text(&self) -> String {
+        let semver = self.semver.as_ref().map(SemverRule::text);
+        let order = self.order.as_ref().map(|groups| groups.join(", "));
+        let orders = [
+            ("tag", self.tag.clone()),
+            ("semver", semver),
+            ("calver", self.calver.clone()),
+            ("numeric", self.numeric.map(word)),
+            ("alphabetical", self.alphabetical.map(word)),
+            ("order", order),
+            ("newest", self.newest.map(word)),
+        ];
+        let mut set = orders.into_iter();
+        let first = set.find_map(|(name, value)| Some(format!("{name} {}", value?)));
+        first.unwrap_or_default()
+    }
+}
+
+impl SemverRule {
+    fn text(&self) -> String {
+        let within = self.within.map(|within| format!("within {}", word(within)));
+        let suffix = self.suffix.map(|_| "with the same suffix".to_owned());
+        let parts = [self.range.clone(), within, suffix];
+        parts.into_iter().flatten().collect::<Vec<_>>().join(" ")
+    }
+}
+
+/// Returns a word of the settings: each variant is one word.
+fn word(variant: impl fmt::Debug) -> String {
+    format!("{variant:?}").to_lowercase()
 }
 
 /// The highest semantic version. A string is the range alone.

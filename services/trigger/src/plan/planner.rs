@@ -10,6 +10,7 @@ use std::time::Duration;
 use sqlx::PgConnection;
 use tagtrail_bus::Bus;
 use tagtrail_bus::topology::Stream;
+use tagtrail_config::Watched;
 use tagtrail_daemon::{Retry, Span, SpanKind, chain, until};
 use tagtrail_failpoint::FailPoint;
 use tagtrail_postgres::{Lock, check_writable, within};
@@ -23,10 +24,13 @@ use tokio::time::Instant;
 use crate::act::{Slot, start};
 use crate::config::TriggerSpec;
 use crate::error::Error;
+use crate::plan::candidates::Candidates;
+use crate::plan::choice::{Choices, Selections, choose};
 use crate::plan::news::{Affected, News, read_news};
 use crate::plan::orders::{self, Ordered};
 use crate::plan::question::Questions;
 use crate::shared::Shared;
+use crate::store::candidates::store_selections;
 use crate::store::orders as order_store;
 use crate::store::planning as store;
 use crate::store::planning::{NewRollout, Plan, Recorded, TriggerState};
@@ -38,6 +42,10 @@ use tagtrail_policy::decide::{Decision, Situation};
 const PLAN_ALL_EVERY: Duration = Duration::from_secs(30);
 /// The interval of queries for orders of people. The queries also keep the session alive.
 const TICK: Duration = Duration::from_millis(500);
+/// The time that reading the repository of a policy may take, in session time-outs.
+const READINGS: u32 = 6;
+/// The attempts at a plan whose snapshot was overtaken.
+const ATTEMPTS: u32 = 4;
 
 /// Plans until shutdown.
 pub(crate) async fn planner(shared: Shared, bus: Bus) -> anyhow::Result<()> {
@@ -63,6 +71,8 @@ async fn session(shared: &Shared, bus: &Bus) -> Result<(), Error> {
     let settings = shared.settings();
     within(shared.session_timeout, store::configure(&mut db, &settings)).await?;
     let position = within(shared.session_timeout, store::position(&mut db)).await?;
+    let loading = Candidates::load(&mut db, settings.triggers.values());
+    let candidates = within(shared.session_timeout, loading).await?;
     tracing::debug!("planning");
     let (sender, news) = mpsc::channel(1);
     let planner = Planner {
@@ -76,6 +86,7 @@ async fn session(shared: &Shared, bus: &Bus) -> Result<(), Error> {
         db,
         bus,
         settling: BTreeMap::new(),
+        candidates,
         questions: Questions::default(),
         numbers_compared: false,
     };
@@ -94,6 +105,7 @@ struct Planner<'a> {
     bus: &'a Bus,
     /// True once the issued numbers are at least as high as the numbers in ROLLOUTS.
     numbers_compared: bool,
+    candidates: Candidates,
     questions: Questions,
     /// Triggers with closed gates, and the time at which each is checked again.
     settling: BTreeMap<&'a str, Instant>,
@@ -109,17 +121,25 @@ impl<'a> Planner<'a> {
         let mut next_full_plan = Instant::now();
         loop {
             let settled = self.settling.values().min().copied();
+            let fill = self.candidates.fill_at();
+            let rotation = self.candidates.rotation();
             let mut traces = BTreeMap::new();
             let (due, position) = tokio::select! {
                 () = self.shared.shutdown.cancelled() => return Ok(()),
                 Some(News { images, position }) = news.recv() => {
                     let due = self.affected_by(&images);
-                    if let Affected::Only(images) = images {
-                        traces = images;
+                    match images {
+                        Affected::Only(images) => traces = images,
+                        Affected::All => self.candidates.fill_all(),
                     }
                     (due, Some(position))
                 }
                 () = until(settled) => (self.settled(), None),
+                () = until(fill) => (self.fill().await?, None),
+                () = until(rotation) => {
+                    self.candidates.rotate();
+                    continue;
+                }
                 _ = every.tick() => {
                     // After a failover the heads can be read, and no rollout can be recorded.
                     within(timeout, check_writable(&mut self.db)).await?;
@@ -207,6 +227,23 @@ impl<'a> Planner<'a> {
         Ok(())
     }
 
+    /// Reads the repository of policies that are due, and returns the triggers with them.
+    async fn fill(&mut self) -> Result<BTreeSet<&'a str>, Error> {
+        let filling = self.candidates.fill(&mut self.db);
+        let filled = within(self.shared.session_timeout * READINGS, filling).await?;
+        for (_, missed) in &filled {
+            self.shared.metrics.policy_repaired(*missed);
+        }
+        let policies = filled.into_iter().map(|(policy, _)| policy).collect();
+        Ok(self.triggers_with(&policies))
+    }
+
+    fn triggers_with(&self, policies: &BTreeSet<i32>) -> BTreeSet<&'a str> {
+        let names = self.candidates.triggers_of(policies);
+        let names = names.filter_map(|name| self.triggers.get_key_value(name));
+        names.map(|(name, _)| *name).collect()
+    }
+
     fn triggers_where(&self, wanted: impl Fn(&TriggerSpec) -> bool) -> BTreeSet<&'a str> {
         self.triggers
             .iter()
@@ -221,6 +258,7 @@ impl<'a> Planner<'a> {
             Affected::Only(images) => trigger
                 .images
                 .values()
+                .filter_map(Watched::tag)
                 .any(|image| images.contains_key(image)),
         })
     }
@@ -234,17 +272,47 @@ impl<'a> Planner<'a> {
             .collect()
     }
 
-    /// Decides for the due triggers and records the plan together with the position in REVISIONS.
-    /// The planner lock excludes other planners. A pause can still come in between, so the
-    /// recording statement checks the state of the trigger again.
+    /// Plans the due triggers, again if the snapshot of the plan was overtaken.
     async fn plan(
         &mut self,
         due: &BTreeSet<&'a str>,
         position: Option<Position>,
         traces: &BTreeMap<Image, Option<TraceContext>>,
     ) -> Result<(), Error> {
+        for _ in 0..ATTEMPTS {
+            match self.try_plan(due, position, traces).await {
+                Err(Error::Database(error)) if store::was_overtaken(&error) => {
+                    tracing::debug!("planning again: {error}");
+                    store::roll_back(&mut self.db).await?;
+                }
+                ended => return ended,
+            }
+        }
+        self.try_plan(due, position, traces).await
+    }
+
+    /// Decides for the due triggers and records the plan together with the position in REVISIONS.
+    /// The planner lock excludes other planners. A pause can still come in between, so the
+    /// recording statement checks the state of the trigger again.
+    ///
+    /// With policies, all is one transaction with one snapshot: candidates, heads, selections,
+    /// rollouts and position. Without policies each statement stands alone.
+    async fn try_plan(
+        &mut self,
+        due: &BTreeSet<&'a str>,
+        position: Option<Position>,
+        traces: &BTreeMap<Image, Option<TraceContext>>,
+    ) -> Result<(), Error> {
+        let mut news = self.candidates.news(traces.keys());
+        let mut due = due.clone();
+        due.extend(self.triggers_with(news.affected()));
         if due.is_empty() && position.is_none() {
             return Ok(());
+        }
+        let policies = self.candidates.concern(&due);
+        if policies {
+            store::begin(&mut self.db).await?;
+            self.candidates.add(&mut self.db, &mut news).await?;
         }
         let Decisions {
             mut plan,
@@ -252,18 +320,31 @@ impl<'a> Planner<'a> {
             waiting,
             waiting_changed,
             answers,
-        } = self.decide(due, traces).await?;
+            selections,
+        } = self.decide(&due, traces).await?;
         plan.position = position.filter(|_| !FailPoint::TriggerPosition.skipped());
         FailPoint::TriggerPlanned.pass();
-        let recorded = match plan.is_empty() {
-            true => Vec::new(),
-            false => {
-                let slots = self.take_slots(&mut plan.new_rollouts);
-                let owner = &self.shared.instance.owner;
-                let recorded = store::record(&mut self.db, &plan, owner).await?;
-                self.begin(slots, recorded)
+        let (mut slots, mut recorded) = (BTreeMap::new(), Vec::new());
+        if !plan.is_empty() {
+            slots = self.take_slots(&mut plan.new_rollouts);
+            let owner = &self.shared.instance.owner;
+            recorded = store::record(&mut self.db, &plan, owner).await?;
+        }
+        let stored = selections.stored(&recorded);
+        if policies {
+            if !stored.is_empty() {
+                let new: Vec<_> = stored.iter().map(|(_, selection)| selection).collect();
+                store_selections(&mut self.db, &new).await?;
             }
-        };
+            store::commit(&mut self.db).await?;
+        }
+        // No attempt starts before its rollout is recorded for good.
+        let recorded = self.begin(slots, recorded);
+        if policies {
+            self.candidates
+                .recorded(&mut self.db, &news, stored)
+                .await?;
+        }
         if !recorded.is_empty() {
             FailPoint::TriggerRecorded.pass();
         }
@@ -343,23 +424,29 @@ impl<'a> Planner<'a> {
             return Ok(decisions);
         }
         let names: Vec<&str> = due.iter().copied().collect();
-        let images: BTreeSet<&Image> = due
+        let states = store::trigger_states(&mut self.db, &names).await?;
+        let choices = choose(&mut self.candidates, &mut self.db, &states).await?;
+        let mut images: BTreeSet<&Image> = due
             .iter()
             .filter_map(|name| self.triggers.get(name))
-            .flat_map(|trigger| trigger.images.values())
+            .flat_map(|trigger| trigger.images.values().filter_map(Watched::tag))
             .collect();
+        images.extend(choices.changed(&states));
         let images: Vec<&Image> = images.into_iter().collect();
-        let states = store::trigger_states(&mut self.db, &names).await?;
         let ids: Vec<i32> = states.iter().map(|(state, _)| state.id).collect();
         let standings = order_store::standings(&mut self.db, &ids).await?;
-        let heads = store::heads(&mut self.db, &images).await?;
+        let heads = match images.is_empty() {
+            true => BTreeMap::new(),
+            false => store::heads(&mut self.db, &images).await?,
+        };
         for (state, now) in states {
             let Some((name, trigger)) = self.triggers.get_key_value(state.name.as_str()) else {
                 continue;
             };
+            let selected = choices.selected(trigger, &heads);
             let situation = Situation {
                 images: &trigger.images,
-                heads: &heads,
+                selected: &selected,
                 last: state.last.as_ref(),
                 failed: state.failed,
                 paused: state.paused,
@@ -372,7 +459,8 @@ impl<'a> Planner<'a> {
             let ordered = orders::decide(&situation, &standing);
             let waiting = ordered.decision.waiting();
             self.shared.metrics.closed_gates(name, waiting);
-            decisions.add(name, trigger, (&state, now), ordered, traces);
+            decisions.add(name, (&state, now), ordered, traces);
+            decisions.follow(name, (&state, now), &choices);
         }
         Ok(decisions)
     }
@@ -390,13 +478,14 @@ struct Decisions<'a> {
     waiting_changed: BTreeMap<i32, Vec<Waiting>>,
     /// The answers to orders that lead to no rollout.
     answers: Vec<(i64, String)>,
+    /// The tags that policies selected.
+    selections: Selections,
 }
 
 impl<'a> Decisions<'a> {
     fn add(
         &mut self,
         name: &'a str,
-        trigger: &TriggerSpec,
         (state, now): (&TriggerState, OffsetDateTime),
         ordered: Ordered,
         traces: &BTreeMap<Image, Option<TraceContext>>,
@@ -418,8 +507,8 @@ impl<'a> Decisions<'a> {
                 waiting
             }
             Decision::Start { images, cause } => {
-                let watched = trigger.images.values();
-                let trace = watched.filter_map(|image| *traces.get(image)?).next();
+                let planned = images.values();
+                let trace = planned.filter_map(|one| *traces.get(&one.image)?).next();
                 let span = Span::start("plan", SpanKind::Consumer, trace.as_ref());
                 self.plan.new_rollouts.push(NewRollout {
                     trigger: state.id,
@@ -440,5 +529,23 @@ impl<'a> Decisions<'a> {
             self.waiting_changed.insert(state.id, waiting.clone());
         }
         self.waiting.extend(waiting);
+    }
+
+    /// Notes the selections of a trigger after its decision, and the time of the next one.
+    fn follow(
+        &mut self,
+        name: &'a str,
+        (state, now): (&TriggerState, OffsetDateTime),
+        choices: &Choices,
+    ) {
+        let last = self.plan.new_rollouts.last();
+        let started = last.filter(|rollout| rollout.trigger == state.id);
+        self.selections.add(state, choices, started);
+        if let Some(again) = choices.again(name) {
+            let pause = (again - now).try_into().unwrap_or(Duration::ZERO);
+            let at = Instant::now() + pause;
+            let settling = self.settling.entry(name).or_insert(at);
+            *settling = at.min(*settling);
+        }
     }
 }

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use sqlx::postgres::PgRow;
 use sqlx::types::{Json, Uuid};
 use sqlx::{PgConnection, Row as _};
+use tagtrail_config::Watched;
 use tagtrail_failpoint::FailPoint;
 use tagtrail_postgres::{position, rollout_is_live, row};
 use tagtrail_proto::{Cause, Image, Position, Push, RolloutImage, TraceContext, Waiting};
@@ -34,10 +35,20 @@ pub(crate) async fn configure(
         .collect();
     let names: Vec<&str> = names.into_iter().collect();
     let specs: Vec<Option<&TriggerSpec>> = names.iter().map(|name| triggers.get(*name)).collect();
-    let images: Vec<_> = specs
-        .iter()
-        .map(|spec| spec.map(|spec| Json(&spec.images)))
-        .collect();
+    let images = |spec: &TriggerSpec| {
+        let images = spec.images.iter();
+        let named = images.map(|(name, watched)| (name.clone(), named(watched)));
+        Json(named.collect::<BTreeMap<_, _>>())
+    };
+    let images: Vec<_> = specs.iter().map(|spec| spec.map(images)).collect();
+    let policies = |spec: &TriggerSpec| {
+        let policies = spec.images.iter().filter_map(|(name, watched)| {
+            let policy = watched.policy()?;
+            Some((name.clone(), policy.settings.clone()))
+        });
+        Json(policies.collect::<BTreeMap<_, _>>())
+    };
+    let policies: Vec<_> = specs.iter().map(|spec| spec.map(policies)).collect();
     let targets: Vec<_> = specs
         .iter()
         .map(|spec| spec.map(|spec| spec.target.as_str()))
@@ -53,21 +64,56 @@ pub(crate) async fn configure(
         .collect();
     sqlx::query(
         "with gone as (update trigger set configured = false where configured and name <> all ($1)),
-         entry as (select * from unnest($1::text[], $2::jsonb[], $3::text[], $4::text[], $5::boolean[]) as e (name, images, target, problem, broken))
-         insert into trigger (name, images, target, problem, broken)
-         select e.name, coalesce(e.images, t.images, '{}'), coalesce(e.target, t.target, ''), e.problem, e.broken
+         entry as (
+             select * from unnest($1::text[], $2::jsonb[], $3::jsonb[], $4::text[], $5::text[], $6::boolean[])
+                 as e (name, images, policies, target, problem, broken))
+         insert into trigger (name, images, policies, target, problem, broken)
+         select e.name, coalesce(e.images, t.images, '{}'), coalesce(e.policies, t.policies, '{}'), coalesce(e.target, t.target, ''), e.problem, e.broken
          from entry e left join trigger t on t.name = e.name
-         on conflict (name) do update set images = excluded.images, target = excluded.target,
+         on conflict (name) do update set images = excluded.images, policies = excluded.policies, target = excluded.target,
              problem = excluded.problem, broken = excluded.broken, configured = true",
     )
     .bind(names)
     .bind(images)
+    .bind(policies)
     .bind(targets)
     .bind(texts)
     .bind(broken)
     .execute(db)
     .await
     .map(|_| ())
+}
+
+/// Returns the text of an image as people see it; of a policy, the repository.
+fn named(watched: &Watched) -> String {
+    match watched {
+        Watched::Tag(image) => image.to_string(),
+        Watched::Policy(policy) => format!("{}/{}", policy.registry, policy.repository),
+    }
+}
+
+/// Begins a transaction in which all statements see one snapshot.
+pub(crate) async fn begin(db: &mut PgConnection) -> Result<(), sqlx::Error> {
+    sqlx::query("begin isolation level repeatable read")
+        .execute(db)
+        .await
+        .map(|_| ())
+}
+
+/// Returns true if a transaction failed because another one changed a row since its snapshot.
+pub(crate) fn was_overtaken(error: &sqlx::Error) -> bool {
+    let code = error.as_database_error().and_then(|error| error.code());
+    code.is_some_and(|code| code == "40001")
+}
+
+/// Commits the transaction of [`begin`].
+pub(crate) async fn commit(db: &mut PgConnection) -> Result<(), sqlx::Error> {
+    sqlx::query("commit").execute(db).await.map(|_| ())
+}
+
+/// Ends the transaction of [`begin`] without an effect.
+pub(crate) async fn roll_back(db: &mut PgConnection) -> Result<(), sqlx::Error> {
+    sqlx::query("rollback").execute(db).await.map(|_| ())
 }
 
 /// Returns the position up to which REVISIONS was read, `None` before the first plan.

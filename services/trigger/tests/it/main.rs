@@ -10,5 +10,6 @@ mod faults;
 mod gates;
 mod orders;
 mod planning;
+mod policies;
 mod receivers;
 mod world;

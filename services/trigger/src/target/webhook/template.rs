@@ -11,7 +11,7 @@ use std::io;
 use minijinja::value::Serde;
 use minijinja::{AutoEscape, Environment, Error, UndefinedBehavior, Value, filters, tests};
 use tagtrail_config::Trigger;
-use tagtrail_proto::{Cause, CauseReason, Digest, Pinned, Rollout, RolloutImage, RolloutState};
+use tagtrail_proto::{Cause, CauseReason, Digest, Rollout, RolloutImage, RolloutState};
 use time::OffsetDateTime;
 
 /// Most steps of the template's program.
@@ -142,22 +142,22 @@ pub(super) fn check_json(body: &[u8]) -> Result<(), String> {
 
 /// Returns a rollout of the trigger as it may be, to try a template with.
 pub(super) fn sample(trigger: &Trigger) -> Rollout {
-    let images = trigger.images.iter().map(|(name, image)| {
+    let images = trigger.images.iter().filter_map(|(name, watched)| {
         let digest = Digest::sha256_of(name.get_ref().as_bytes());
-        let pinned = Pinned {
-            registry: image.registry.clone(),
-            repository: image.repository.clone(),
-            digest: digest.clone(),
+        let of_policy = || {
+            let (registry, repository) = (watched.registry(), watched.repository());
+            format!("{registry}/{repository}:1.0.0").parse().ok()
         };
+        let image = watched.tag().cloned().or_else(of_policy)?;
         let image = RolloutImage {
             actor: None,
             previous: None,
-            image: image.clone(),
             revision: 1,
+            pinned: image.pinned(&digest),
             digest,
-            pinned,
+            image,
         };
-        (name.get_ref().clone(), image)
+        Some((name.get_ref().clone(), image))
     });
     let images: BTreeMap<String, RolloutImage> = images.collect();
     Rollout {

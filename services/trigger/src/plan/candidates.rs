@@ -1,0 +1,561 @@
+//! The candidates of policies: which tags may be selected, of repositories with any number of tags.
+//!
+//! Postgres holds the best tags of each policy, with this invariant: every tag that the rule
+//! accepts and whose key is at least the policy's `floor` is a candidate. News of a tag adds it.
+//! After a start, and whenever news may have been lost, each repository is read as a whole, between
+//! other plans. Only the planner writes candidates.
+
+use std::borrow::Cow;
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
+use std::sync::Arc;
+
+use futures_util::TryStreamExt as _;
+use sqlx::PgConnection;
+use tagtrail_policy::agree::Agree;
+use tagtrail_policy::selection::{Key, Rule, Times};
+use tagtrail_policy::watched::WatchedPolicy;
+use tagtrail_proto::{Digest, Image, Registry, Repository, Tag};
+use tokio::time::{Duration, Instant};
+
+use crate::config::TriggerSpec;
+use crate::store::candidates as store;
+use crate::store::candidates::{Filled, NewCandidate, NewPolicy, NewSelection, Selection};
+
+/// Candidates above the room of a policy that may wait for a trim.
+const SLACK: usize = 100;
+/// The most policies that are filled by one reading of their repository.
+const TOGETHER: usize = 16;
+/// The most tags whose manifest is looked for, and for how long. Later ones are found in rotation.
+const MOST_UNREAD: usize = 1000;
+const UNREAD: Duration = Duration::from_secs(5 * 60);
+/// Rows of a repository between two pauses for other tasks.
+const ROWS: usize = 1000;
+/// The share of time that repeated readings of repositories may take is one in so many.
+const SHARE: u32 = 100;
+/// A reading that a decision asks for comes after a rest of so many times the last reading.
+const REST: u32 = 10;
+/// The shortest pause between two repeated readings.
+const ROTATION: Duration = Duration::from_secs(30);
+/// The most candidates that are kept of a policy.
+const MOST_ROOM: i32 = 10_000;
+
+/// The name of a trigger and of an image in it.
+pub(super) type ImageName = (String, String);
+
+/// An image with a policy.
+#[derive(Debug)]
+pub(super) struct PolicyImage {
+    pub(super) watched: Arc<WatchedPolicy>,
+    /// The row of the policy.
+    pub(super) policy: i32,
+    /// SHA-256 of registry, repository and rule, without a selected tag.
+    pub(super) fingerprint: Vec<u8>,
+    /// The tag that was selected last, of the present repository.
+    pub(super) selection: Option<Selection>,
+}
+
+/// A policy whose candidates are kept.
+#[derive(Debug)]
+struct Kept {
+    registry: Registry,
+    repository: Repository,
+    rule: Rule,
+    floor: Option<Vec<u8>>,
+    room: i32,
+    /// Candidates added since the last trim, with the room.
+    count: usize,
+    /// The time at which the whole repository must be read.
+    due: Option<Instant>,
+    /// The earliest time of another reading that a decision asks for.
+    rests_until: Instant,
+    /// True if no candidate was added since the repository was read.
+    fresh: bool,
+}
+
+/// The policies of all triggers.
+#[derive(Debug, Default)]
+pub(super) struct Candidates {
+    images: BTreeMap<ImageName, PolicyImage>,
+    policies: BTreeMap<i32, Kept>,
+    /// The value that all images of a trigger must share, by trigger.
+    agree: BTreeMap<String, Agree>,
+    /// Tags whose manifest is not read yet, of policies that order by the time of the build, with
+    /// the time until which they are looked at.
+    unread: BTreeMap<(i32, Tag), Instant>,
+    rotation: Option<Instant>,
+    /// The policy that was filled last, in the rotation.
+    last: i32,
+}
+
+/// News about the tags of policies.
+#[derive(Debug, Default)]
+pub(super) struct PolicyNews<'a> {
+    /// The tags to add to candidates.
+    add: Vec<NewCandidate<'a>>,
+    /// The policies over times, each with a tag whose times must be read.
+    timed: Vec<(i32, Cow<'a, Tag>)>,
+    /// The policies whose selection may change.
+    affected: BTreeSet<i32>,
+}
+
+impl Candidates {
+    /// Reads the selections of the triggers and records their policies. Each policy is filled next.
+    pub(super) async fn load<'t>(
+        db: &mut PgConnection,
+        triggers: impl Iterator<Item = &'t TriggerSpec>,
+    ) -> Result<Candidates, sqlx::Error> {
+        let mut candidates = Candidates::default();
+        let mut watched = BTreeMap::new();
+        for trigger in triggers {
+            if let Some(agree) = trigger.agree {
+                candidates.agree.insert(trigger.name.clone(), agree);
+            }
+            for (name, image) in &trigger.images {
+                if let Some(policy) = image.policy() {
+                    let name = (trigger.name.clone(), name.clone());
+                    watched.insert(name, Arc::clone(policy));
+                }
+            }
+        }
+        let mut selections = match watched.is_empty() {
+            true => BTreeMap::new(),
+            false => store::selections(db).await?,
+        };
+        for (name, watched) in watched {
+            let selection = selections.remove(&name);
+            let image = PolicyImage {
+                policy: 0,
+                fingerprint: fingerprint(&watched, None),
+                selection: selection.filter(|one| {
+                    one.registry == watched.registry && one.repository == watched.repository
+                }),
+                watched,
+            };
+            candidates.images.insert(name, image);
+        }
+        candidates.register(db).await?;
+        Ok(candidates)
+    }
+
+    /// Records the policies that are in use now, and removes those that are not.
+    async fn register(&mut self, db: &mut PgConnection) -> Result<(), sqlx::Error> {
+        let mut rules: BTreeMap<Vec<u8>, (Arc<WatchedPolicy>, Rule)> = BTreeMap::new();
+        for image in self.images.values() {
+            let (fingerprint, rule) = image.present_rule();
+            rules.insert(fingerprint, (Arc::clone(&image.watched), rule));
+        }
+        let new: Vec<NewPolicy<'_>> = rules
+            .iter()
+            .map(|(fingerprint, (watched, rule))| NewPolicy {
+                fingerprint: fingerprint.clone(),
+                registry: &watched.registry,
+                repository: &watched.repository,
+                rule: rule.canonical(),
+            })
+            .collect();
+        let rows = store::register(db, &new).await?;
+        let mut ids = BTreeMap::new();
+        let mut policies = BTreeMap::new();
+        for row in rows {
+            let Some((watched, rule)) = rules.remove(&row.fingerprint) else {
+                continue;
+            };
+            ids.insert(row.fingerprint, row.id);
+            let kept = self.policies.remove(&row.id).unwrap_or(Kept {
+                registry: watched.registry.clone(),
+                repository: watched.repository.clone(),
+                rule,
+                count: 0,
+                due: Some(Instant::now()),
+                rests_until: Instant::now(),
+                fresh: false,
+                floor: row.floor,
+                room: row.room,
+            });
+            policies.insert(row.id, kept);
+        }
+        self.policies = policies;
+        for image in self.images.values_mut() {
+            let id = ids.get(&image.present_rule().0);
+            image.policy = id.copied().unwrap_or_default();
+        }
+        Ok(())
+    }
+
+    /// Returns whether one of these triggers has an image with a policy.
+    pub(super) fn concern(&self, triggers: &BTreeSet<&str>) -> bool {
+        let mut names = self.images.keys();
+        !self.images.is_empty() && names.any(|(trigger, _)| triggers.contains(trigger.as_str()))
+    }
+
+    /// Returns the images of a trigger that have policies, by their names.
+    pub(super) fn of<'s>(
+        &'s self,
+        trigger: &str,
+    ) -> impl Iterator<Item = (&'s str, &'s PolicyImage)> {
+        let trigger = trigger.to_owned();
+        self.images
+            .range((trigger.clone(), String::new())..)
+            .take_while(move |((name, _), _)| *name == trigger)
+            .map(|((_, name), image)| (name.as_str(), image))
+    }
+
+    /// Returns the value that all images of a trigger must share.
+    pub(super) fn agree(&self, trigger: &str) -> Option<Agree> {
+        self.agree.get(trigger).copied()
+    }
+
+    /// Returns whether the candidates of a policy are filled.
+    pub(super) fn is_filled(&self, policy: i32) -> bool {
+        let kept = self.policies.get(&policy);
+        kept.is_some_and(|kept| kept.floor.is_some())
+    }
+
+    /// Returns the number of candidates that are kept of a policy.
+    pub(super) fn room(&self, policy: i32) -> i64 {
+        self.policies
+            .get(&policy)
+            .map_or(0, |kept| kept.room.into())
+    }
+
+    /// Returns what news of these images means for the policies.
+    pub(super) fn news<'i>(&self, images: impl Iterator<Item = &'i Image>) -> PolicyNews<'i> {
+        let mut news = PolicyNews::default();
+        if self.policies.is_empty() {
+            return news;
+        }
+        for (policy, tag) in self.unread.keys() {
+            news.timed.push((*policy, Cow::Owned(tag.clone())));
+            news.affected.insert(*policy);
+        }
+        for image in images {
+            for (id, kept) in &self.policies {
+                if kept.repository != image.repository || kept.registry != image.registry {
+                    continue;
+                }
+                let Some(floor) = &kept.floor else { continue };
+                if !kept.rule.is_over_names() {
+                    news.timed.push((*id, Cow::Borrowed(&image.tag)));
+                    news.affected.insert(*id);
+                    continue;
+                }
+                let Ok(key) = kept.rule.key(&image.tag, NO_TIMES) else {
+                    continue;
+                };
+                if key.as_bytes() >= floor.as_slice() {
+                    news.affected.insert(*id);
+                    news.add.push(NewCandidate {
+                        policy: *id,
+                        tag: Cow::Borrowed(&image.tag),
+                        key,
+                    });
+                }
+            }
+            for one in self.images.values() {
+                let is_selected = |selection: &Selection| {
+                    selection.tag == image.tag
+                        && selection.repository == image.repository
+                        && selection.registry == image.registry
+                };
+                if one.selection.as_ref().is_some_and(is_selected) {
+                    news.affected.insert(one.policy);
+                }
+            }
+        }
+        news
+    }
+
+    /// Returns the triggers with one of these policies.
+    pub(super) fn triggers_of<'s>(
+        &'s self,
+        policies: &'s BTreeSet<i32>,
+    ) -> impl Iterator<Item = &'s str> {
+        self.images
+            .iter()
+            .filter(|(_, image)| policies.contains(&image.policy))
+            .map(|((trigger, _), _)| trigger.as_str())
+    }
+
+    /// Requests a reading of the whole repository of each policy.
+    pub(super) fn fill_all(&mut self) {
+        let now = Instant::now();
+        self.policies
+            .values_mut()
+            .for_each(|kept| kept.due = Some(now));
+    }
+
+    /// Requests a reading of the whole repository for a policy none of whose candidates can be
+    /// selected. If it was just read, more candidates are kept. Nothing happens if there can be no
+    /// other candidate.
+    pub(super) fn fill_again(&mut self, policy: i32) {
+        let Some(kept) = self.policies.get_mut(&policy) else {
+            return;
+        };
+        if kept.floor.as_ref().is_none_or(Vec::is_empty) || kept.due.is_some() {
+            return;
+        }
+        if kept.fresh {
+            if kept.room >= MOST_ROOM {
+                return;
+            }
+            kept.room = (kept.room * 4).min(MOST_ROOM);
+        }
+        kept.due = Some(kept.rests_until);
+    }
+
+    /// Returns the time at which the repository of a policy must be read.
+    pub(super) fn fill_at(&self) -> Option<Instant> {
+        self.policies.values().filter_map(|kept| kept.due).min()
+    }
+
+    /// Returns the time at which a policy is filled again in rotation.
+    pub(super) fn rotation(&self) -> Option<Instant> {
+        self.rotation.filter(|_| !self.policies.is_empty())
+    }
+
+    /// Requests a reading for the next policy in rotation.
+    pub(super) fn rotate(&mut self) {
+        let next = self.policies.range(self.last + 1..).next();
+        let next = next.or(self.policies.first_key_value()).map(|(id, _)| *id);
+        if let Some(kept) = next.and_then(|id| self.policies.get_mut(&id)) {
+            kept.due = Some(Instant::now());
+        }
+        self.rotation = None;
+    }
+
+    /// Reads the repository of one or several due policies and replaces their candidates. Returns
+    /// the policies, each with the number of tags of which news was missed.
+    pub(super) async fn fill(
+        &mut self,
+        db: &mut PgConnection,
+    ) -> Result<Vec<(i32, i64)>, sqlx::Error> {
+        let begin = Instant::now();
+        let due = |kept: &&Kept| kept.due.is_some_and(|due| due <= begin);
+        let Some(first) = self.policies.values().find(due) else {
+            return Ok(Vec::new());
+        };
+        let (registry, repository) = (first.registry.clone(), first.repository.clone());
+        let mut bests: Vec<(i32, &Rule, Best)> = self
+            .policies
+            .iter()
+            .filter(|(_, kept)| {
+                due(kept) && kept.registry == registry && kept.repository == repository
+            })
+            .take(TOGETHER)
+            .map(|(id, kept)| (*id, &kept.rule, Best::with_room(kept.room)))
+            .collect();
+        let built = bests.iter().any(|(_, rule, _)| rule.orders_by_build());
+        let mut read = 0_usize;
+        {
+            let mut tags = std::pin::pin!(store::tags(db, &registry, &repository, built));
+            while let Some(tag) = tags.try_next().await? {
+                let times = Times {
+                    pushed: tag.head_at,
+                    created: tag.created,
+                };
+                for (_, rule, best) in &mut bests {
+                    if let Ok(key) = rule.key(&tag.tag, times) {
+                        best.add(key, tag.tag_id);
+                    }
+                }
+                read += 1;
+                if read.is_multiple_of(ROWS) {
+                    tokio::task::yield_now().await;
+                }
+            }
+        }
+        let filled: Vec<Filled> = bests
+            .into_iter()
+            .map(|(id, _, best)| best.filled(id))
+            .collect();
+        let missed = store::fill(db, &filled).await?;
+        let now = Instant::now();
+        for one in filled {
+            if let Some(kept) = self.policies.get_mut(&one.policy) {
+                (kept.count, kept.due, kept.fresh) = (one.best.len(), None, true);
+                kept.rests_until = now + (now - begin) * REST;
+                kept.floor = Some(one.floor);
+            }
+            self.last = one.policy;
+        }
+        tracing::debug!(%registry, %repository, tags = read, policies = missed.len(), "read the tags of {registry}/{repository} for {} policies", missed.len());
+        self.rotation = Some(now + ((now - begin) * SHARE).max(ROTATION));
+        Ok(missed)
+    }
+
+    /// Adds the tags of news to the candidates.
+    pub(super) async fn add(
+        &mut self,
+        db: &mut PgConnection,
+        news: &mut PolicyNews<'_>,
+    ) -> Result<(), sqlx::Error> {
+        if !news.timed.is_empty() {
+            let now = Instant::now();
+            self.unread.retain(|_, until| *until > now);
+            let tags: Vec<(i32, &Tag)> = news
+                .timed
+                .iter()
+                .map(|(policy, tag)| (*policy, tag.as_ref()))
+                .collect();
+            for found in store::times(db, &tags).await? {
+                let (policy, tag) = (found.policy, found.tag.clone());
+                let Some(kept) = self.policies.get(&policy) else {
+                    continue;
+                };
+                if kept.rule.orders_by_build() {
+                    if !found.read && self.unread.len() < MOST_UNREAD {
+                        self.unread
+                            .entry((policy, tag.clone()))
+                            .or_insert(now + UNREAD);
+                    } else {
+                        self.unread.remove(&(policy, tag.clone()));
+                    }
+                }
+                let is_better = |key: &Key| {
+                    let floor = kept.floor.as_deref();
+                    floor.is_some_and(|floor| key.as_bytes() >= floor)
+                };
+                let key = kept.rule.key(&tag, found.times).ok().filter(is_better);
+                let tag = Cow::Owned(tag);
+                news.add
+                    .extend(key.map(|key| NewCandidate { policy, tag, key }));
+            }
+        }
+        match news.add.is_empty() {
+            true => Ok(()),
+            false => store::add(db, &news.add).await,
+        }
+    }
+
+    /// Follows up on a recorded plan: keeps the stored selections, and trims policies with too many
+    /// candidates.
+    pub(super) async fn recorded(
+        &mut self,
+        db: &mut PgConnection,
+        news: &PolicyNews<'_>,
+        stored: Vec<(ImageName, NewSelection)>,
+    ) -> Result<(), sqlx::Error> {
+        let mut relative = false;
+        for (name, new) in stored {
+            if let Some(image) = self.images.get_mut(&name) {
+                relative |= image.watched.policy.rule().is_relative();
+                image.selection = Some(new.selection);
+            }
+        }
+        for one in &news.add {
+            if let Some(kept) = self.policies.get_mut(&one.policy) {
+                kept.count += 1;
+                kept.fresh = false;
+            }
+        }
+        let full = |kept: &Kept| kept.count > usize::try_from(kept.room).unwrap_or(0) + SLACK;
+        let full: Vec<i32> = self
+            .policies
+            .iter()
+            .filter(|(_, kept)| full(kept))
+            .map(|(id, _)| *id)
+            .collect();
+        if !full.is_empty() {
+            let floors = store::trim(db, &full).await?;
+            for id in &full {
+                if let Some(kept) = self.policies.get_mut(id) {
+                    kept.count = usize::try_from(kept.room).unwrap_or(0);
+                }
+            }
+            for (id, floor) in floors {
+                if let Some(kept) = self.policies.get_mut(&id) {
+                    kept.floor = Some(floor);
+                }
+            }
+        }
+        // The candidates of a relative rule are others after another selection.
+        if relative {
+            self.register(db).await?;
+        }
+        Ok(())
+    }
+}
+
+impl PolicyNews<'_> {
+    /// The policies whose selection may change.
+    pub(super) fn affected(&self) -> &BTreeSet<i32> {
+        &self.affected
+    }
+}
+
+impl PolicyImage {
+    /// Returns the rule as it applies after the last selection, with its fingerprint.
+    fn present_rule(&self) -> (Vec<u8>, Rule) {
+        let rule = self.watched.policy.rule();
+        // A changed rule begins again from its own settings.
+        let same = |selection: &&Selection| selection.rule == self.fingerprint;
+        match self.selection.as_ref().filter(same) {
+            Some(selection) if rule.is_relative() => (
+                fingerprint(&self.watched, Some(&selection.tag)),
+                rule.after(&selection.tag),
+            ),
+            _ => (self.fingerprint.clone(), rule.clone()),
+        }
+    }
+}
+
+/// Returns SHA-256 of registry, repository, rule and the selected tag, if there is one.
+fn fingerprint(watched: &WatchedPolicy, selected: Option<&Tag>) -> Vec<u8> {
+    // No name contains a line break.
+    let text = format!(
+        "{}\n{}\n{}\n{}",
+        watched.registry,
+        watched.repository,
+        selected.map_or("", AsRef::as_ref),
+        watched.policy.rule().canonical(),
+    );
+    Digest::sha256_of(text.as_bytes()).as_bytes().to_vec()
+}
+
+/// The times of a rule over names, which ignores them.
+const NO_TIMES: Times = Times {
+    pushed: time::OffsetDateTime::UNIX_EPOCH,
+    created: None,
+};
+
+/// The tags with the greatest keys of those added.
+struct Best {
+    room: i32,
+    /// The least key first.
+    tags: BinaryHeap<Reverse<(Key, i64)>>,
+    /// True if a tag was left out.
+    more: bool,
+}
+
+impl Best {
+    fn with_room(room: i32) -> Best {
+        Best {
+            room,
+            tags: BinaryHeap::new(),
+            more: false,
+        }
+    }
+
+    fn add(&mut self, key: Key, tag: i64) {
+        self.tags.push(Reverse((key, tag)));
+        if self.tags.len() > usize::try_from(self.room).unwrap_or(0) {
+            self.tags.pop();
+            self.more = true;
+        }
+    }
+
+    fn filled(self, policy: i32) -> Filled {
+        let floor = self.tags.peek().filter(|_| self.more);
+        Filled {
+            policy,
+            floor: floor.map_or_else(Vec::new, |Reverse((key, _))| key.as_bytes().to_vec()),
+            room: self.room,
+            best: self
+                .tags
+                .into_iter()
+                .map(|Reverse((key, tag))| (tag, key))
+                .collect(),
+        }
+    }
+}

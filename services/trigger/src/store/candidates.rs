@@ -1,0 +1,523 @@
+//! The statements about policies: their candidates, and the tags that they selected.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+use futures_util::{Stream, TryStreamExt as _};
+use sqlx::postgres::PgRow;
+use sqlx::types::Json;
+use sqlx::{PgConnection, Row as _};
+use tagtrail_policy::selection::{Key, Times};
+use tagtrail_postgres::row;
+use tagtrail_proto::{Digest, Manifest, Registry, Repository, Tag};
+use time::OffsetDateTime;
+
+/// A rule over the tags of a repository.
+#[derive(Debug)]
+pub(crate) struct NewPolicy<'a> {
+    /// SHA-256 of registry, repository and rule.
+    pub(crate) fingerprint: Vec<u8>,
+    pub(crate) registry: &'a Registry,
+    pub(crate) repository: &'a Repository,
+    /// The canonical rule, as JSON.
+    pub(crate) rule: &'a str,
+}
+
+/// A recorded policy.
+#[derive(Debug)]
+pub(crate) struct PolicyRow {
+    pub(crate) id: i32,
+    pub(crate) fingerprint: Vec<u8>,
+    /// Every accepted tag with at least this key is a candidate. `None`: not filled yet.
+    pub(crate) floor: Option<Vec<u8>>,
+    /// Number of candidates that are kept.
+    pub(crate) room: i32,
+}
+
+/// Records these policies, of different fingerprints, and removes all others with their candidates.
+pub(crate) async fn register(
+    db: &mut PgConnection,
+    policies: &[NewPolicy<'_>],
+) -> Result<Vec<PolicyRow>, sqlx::Error> {
+    let each = |of: fn(&NewPolicy<'_>) -> String| policies.iter().map(of).collect::<Vec<_>>();
+    let rows = sqlx::query(
+        "with used as (
+             select * from unnest($1::bytea[], $2::text[], $3::text[], $4::jsonb[]) as w (fingerprint, registry, repository, rule)
+         ), unused as (
+             delete from policy where fingerprint <> all ($1)
+         )
+         insert into policy (fingerprint, registry, repository, rule) select * from used
+         on conflict (fingerprint) do update set registry = excluded.registry
+         returning id, fingerprint, floor, room",
+    )
+    .bind(
+        policies
+            .iter()
+            .map(|policy| policy.fingerprint.as_slice())
+            .collect::<Vec<_>>(),
+    )
+    .bind(each(|policy| policy.registry.to_string()))
+    .bind(each(|policy| policy.repository.to_string()))
+    .bind(each(|policy| policy.rule.to_owned()))
+    .fetch_all(db)
+    .await?;
+    let policy = |row: &PgRow| {
+        Ok(PolicyRow {
+            id: row.try_get("id")?,
+            fingerprint: row.try_get("fingerprint")?,
+            floor: row.try_get("floor")?,
+            room: row.try_get("room")?,
+        })
+    };
+    rows.iter().map(policy).collect()
+}
+
+/// The tag that a policy selected for an image of a trigger.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Selection {
+    pub(crate) registry: Registry,
+    pub(crate) repository: Repository,
+    pub(crate) tag_id: i64,
+    pub(crate) tag: Tag,
+    pub(crate) key: Key,
+    pub(crate) digest: Digest,
+    pub(crate) revision: u64,
+    pub(crate) rule: Vec<u8>,
+    pub(crate) selected_at: OffsetDateTime,
+}
+
+/// Returns the selections of all configured triggers, by the names of trigger and image.
+pub(crate) async fn selections(
+    db: &mut PgConnection,
+) -> Result<BTreeMap<(String, String), Selection>, sqlx::Error> {
+    let rows = sqlx::query(
+        "select t.name as trigger, s.name, s.registry, s.repository, s.tag_id, s.tag, s.key, s.digest, s.revision, s.rule, s.selected_at
+         from selection s join trigger t on t.id = s.trigger_id where t.configured",
+    )
+    .fetch_all(db)
+    .await?;
+    let selection = |row: &PgRow| {
+        let names = (row.try_get("trigger")?, row.try_get("name")?);
+        let selection = Selection {
+            registry: row::parsed(row.try_get("registry")?)?,
+            repository: row::parsed(row.try_get("repository")?)?,
+            tag_id: row.try_get("tag_id")?,
+            tag: row::parsed(row.try_get("tag")?)?,
+            key: Key::from_bytes(row.try_get("key")?),
+            digest: row::digest(row.try_get("digest")?)?.ok_or(sqlx::Error::RowNotFound)?,
+            revision: row::unsigned(row.try_get("revision")?),
+            rule: row.try_get("rule")?,
+            selected_at: row.try_get("selected_at")?,
+        };
+        Ok((names, selection))
+    };
+    rows.iter().map(selection).collect()
+}
+
+/// A selection to store.
+#[derive(Debug, Clone)]
+pub(crate) struct NewSelection {
+    /// The id of the trigger.
+    pub(crate) trigger: i32,
+    /// Name of the image in the trigger.
+    pub(crate) name: String,
+    pub(crate) policy: i32,
+    pub(crate) selection: Selection,
+}
+
+/// Stores selections, at most one of each image of a trigger.
+pub(crate) async fn store_selections(
+    db: &mut PgConnection,
+    new: &[&NewSelection],
+) -> Result<(), sqlx::Error> {
+    let each = |of: fn(&Selection) -> String| new.iter().map(|one| of(&one.selection)).collect();
+    let names: [Vec<String>; 3] = [
+        each(|one| one.registry.to_string()),
+        each(|one| one.repository.to_string()),
+        each(|one| one.tag.to_string()),
+    ];
+    let [registries, repositories, tags] = names;
+    let bytes = |of: fn(&Selection) -> &[u8]| -> Vec<Vec<u8>> {
+        new.iter().map(|one| of(&one.selection).to_vec()).collect()
+    };
+    sqlx::query(
+        "insert into selection (trigger_id, name, policy_id, registry, repository, tag_id, tag, key, digest, revision, rule, selected_at)
+         select * from unnest($1::int[], $2::text[], $3::int[], $4::text[], $5::text[], $6::bigint[], $7::text[], $8::bytea[], $9::bytea[], $10::bigint[], $11::bytea[], $12::timestamptz[])
+         on conflict (trigger_id, name) do update
+         set policy_id = excluded.policy_id, registry = excluded.registry, repository = excluded.repository, tag_id = excluded.tag_id, tag = excluded.tag,
+             key = excluded.key, digest = excluded.digest, revision = excluded.revision, rule = excluded.rule, selected_at = excluded.selected_at",
+    )
+    .bind(new.iter().map(|one| one.trigger).collect::<Vec<_>>())
+    .bind(new.iter().map(|one| one.name.as_str()).collect::<Vec<_>>())
+    .bind(new.iter().map(|one| one.policy).collect::<Vec<_>>())
+    .bind(registries)
+    .bind(repositories)
+    .bind(new.iter().map(|one| one.selection.tag_id).collect::<Vec<_>>())
+    .bind(tags)
+    .bind(bytes(|one| one.key.as_bytes()))
+    .bind(bytes(|one| one.digest.as_bytes()))
+    .bind(new.iter().map(|one| row::signed(one.selection.revision)).collect::<Vec<_>>())
+    .bind(bytes(|one| &one.rule))
+    .bind(new.iter().map(|one| one.selection.selected_at).collect::<Vec<_>>())
+    .execute(db)
+    .await
+    .map(|_| ())
+}
+
+/// A tag that a rule accepts.
+#[derive(Debug)]
+pub(crate) struct NewCandidate<'a> {
+    pub(crate) policy: i32,
+    pub(crate) tag: Cow<'a, Tag>,
+    pub(crate) key: Key,
+}
+
+/// The times of a tag for a policy.
+#[derive(Debug)]
+pub(crate) struct TagTimes<'t> {
+    pub(crate) policy: i32,
+    pub(crate) tag: &'t Tag,
+    pub(crate) times: Times,
+    /// True if the manifest is read.
+    pub(crate) read: bool,
+}
+
+/// Returns the times of these tags, each of the repository of its policy, without deleted tags.
+pub(crate) async fn times<'t>(
+    db: &mut PgConnection,
+    tags: &[(i32, &'t Tag)],
+) -> Result<Vec<TagTimes<'t>>, sqlx::Error> {
+    let rows = sqlx::query(
+        "select w.place, t.head_at, m.created, m.digest is not null as read
+         from unnest($1::int[], $2::text[]) with ordinality as w (policy_id, tag, place)
+         join policy p on p.id = w.policy_id
+         join repository r on r.registry = p.registry and r.name = p.repository
+         join tag t on t.repository_id = r.id and t.name = w.tag
+         left join manifest m on m.digest = t.head_digest
+         where t.head_digest is not null",
+    )
+    .bind(tags.iter().map(|(policy, _)| *policy).collect::<Vec<_>>())
+    .bind(
+        tags.iter()
+            .map(|(_, tag)| tag.as_ref())
+            .collect::<Vec<&str>>(),
+    )
+    .fetch_all(db)
+    .await?;
+    let times = |row: &PgRow| {
+        let place = usize::try_from(row.try_get::<i64, _>("place")? - 1).unwrap_or(usize::MAX);
+        let (policy, tag) = *tags.get(place).ok_or(sqlx::Error::RowNotFound)?;
+        let times = Times {
+            pushed: row.try_get("head_at")?,
+            created: row.try_get("created")?,
+        };
+        Ok(TagTimes {
+            policy,
+            tag,
+            times,
+            read: row.try_get("read")?,
+        })
+    };
+    rows.iter().map(times).collect()
+}
+
+/// Adds candidates, each of the repository of its policy, or changes their keys.
+pub(crate) async fn add(
+    db: &mut PgConnection,
+    candidates: &[NewCandidate<'_>],
+) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "insert into candidate (policy_id, tag_id, key)
+         select w.policy_id, t.id, w.key
+         from unnest($1::int[], $2::text[], $3::bytea[]) as w (policy_id, tag, key)
+         join policy p on p.id = w.policy_id
+         join repository r on r.registry = p.registry and r.name = p.repository
+         join tag t on t.repository_id = r.id and t.name = w.tag
+         on conflict (policy_id, tag_id) do update set key = excluded.key where candidate.key <> excluded.key",
+    )
+    .bind(candidates.iter().map(|one| one.policy).collect::<Vec<_>>())
+    .bind(candidates.iter().map(|one| one.tag.as_ref().as_ref()).collect::<Vec<&str>>())
+    .bind(candidates.iter().map(|one| one.key.as_bytes()).collect::<Vec<_>>())
+    .execute(db)
+    .await
+    .map(|_| ())
+}
+
+/// Removes the candidates of these policies beyond their room, and returns the policies with their
+/// new floors.
+pub(crate) async fn trim(
+    db: &mut PgConnection,
+    policies: &[i32],
+) -> Result<Vec<(i32, Vec<u8>)>, sqlx::Error> {
+    let rows = sqlx::query(
+        "with floor as (
+             select p.id, (select c.key from candidate c where c.policy_id = p.id order by c.key desc offset p.room - 1 limit 1) as key
+             from policy p where p.id = any ($1)
+         ), removed as (
+             delete from candidate c using floor where c.policy_id = floor.id and c.key < floor.key
+         )
+         update policy p set floor = floor.key from floor
+         where p.id = floor.id and floor.key > p.floor returning p.id, p.floor",
+    )
+    .bind(policies)
+    .fetch_all(db)
+    .await?;
+    rows.iter()
+        .map(|row| Ok((row.try_get("id")?, row.try_get("floor")?)))
+        .collect()
+}
+
+/// A tag with its head, as a candidate of a policy or as the tag that is selected.
+#[derive(Debug, Clone)]
+pub(crate) struct TagRow {
+    pub(crate) tag_id: i64,
+    pub(crate) tag: Tag,
+    /// `None`: the tag is deleted.
+    pub(crate) digest: Option<Digest>,
+    /// The effective time of the head.
+    pub(crate) head_at: OffsetDateTime,
+    pub(crate) revision: u64,
+    pub(crate) recorded_at: OffsetDateTime,
+    pub(crate) tombstone: bool,
+    /// The time of the build, if the manifest is read and names one.
+    pub(crate) created: Option<OffsetDateTime>,
+    /// True if the manifest of the digest is read.
+    pub(crate) read: bool,
+    /// The commit, if the manifest is read and names one.
+    pub(crate) commit: Option<String>,
+    /// Whether the manifest fits the policy, if that was judged.
+    pub(crate) fit: Option<bool>,
+}
+
+/// The heads that selections depend on.
+#[derive(Debug, Default)]
+pub(crate) struct Heads {
+    /// By policy, its best candidates, the best first: no deleted tags, tombstones or misfits.
+    pub(crate) candidates: BTreeMap<i32, Vec<TagRow>>,
+    /// Further tags, by their ids.
+    pub(crate) tags: BTreeMap<i64, TagRow>,
+}
+
+/// Returns the best candidates of each policy, at most as many as its number, and the tags with
+/// these ids. One statement reads them all from one snapshot.
+pub(crate) async fn heads(
+    db: &mut PgConnection,
+    policies: &BTreeMap<i32, i64>,
+    tags: &[i64],
+) -> Result<Heads, sqlx::Error> {
+    let rows = sqlx::query(
+        "select c.policy_id, c.fit, t.id, t.name, t.head_digest, t.head_at, v.number, v.recorded_at,
+             m.digest is not null as read, coalesce(m.tombstone, false) as tombstone, m.created, m.revision as commit
+         from (
+             select w.policy_id, c.*
+             from unnest($1::int[], $2::bigint[]) as w (policy_id, depth)
+             cross join lateral (
+                 select c.tag_id, c.key, case when c.digest = t.head_digest then c.fit end as fit
+                 from candidate c join tag t on t.id = c.tag_id
+                 where c.policy_id = w.policy_id and t.head_digest is not null
+                   and not (c.fit is false and c.digest = t.head_digest)
+                   and not exists (select from manifest m where m.digest = t.head_digest and m.tombstone)
+                 order by c.key desc limit w.depth) c
+             union all
+             select null, s.tag_id, null, null from unnest($3::bigint[]) as s (tag_id)
+         ) c
+         join tag t on t.id = c.tag_id
+         join revision v on v.tag_id = t.id and v.number = t.head
+         left join manifest m on m.digest = t.head_digest
+         order by c.policy_id, c.key desc",
+    )
+    .bind(policies.keys().copied().collect::<Vec<_>>())
+    .bind(policies.values().copied().collect::<Vec<_>>())
+    .bind(tags)
+    .fetch_all(db)
+    .await?;
+    let mut heads = Heads::default();
+    for row in &rows {
+        let tag = TagRow {
+            tag_id: row.try_get("id")?,
+            tag: row::parsed(row.try_get("name")?)?,
+            digest: row::digest(row.try_get("head_digest")?)?,
+            head_at: row.try_get("head_at")?,
+            revision: row::unsigned(row.try_get("number")?),
+            recorded_at: row.try_get("recorded_at")?,
+            tombstone: row.try_get("tombstone")?,
+            created: row.try_get("created")?,
+            read: row.try_get("read")?,
+            commit: row.try_get("commit")?,
+            fit: row.try_get("fit")?,
+        };
+        match row.try_get("policy_id")? {
+            Some(policy) => heads.candidates.entry(policy).or_default().push(tag),
+            None => drop(heads.tags.insert(tag.tag_id, tag)),
+        }
+    }
+    Ok(heads)
+}
+
+/// Returns the manifests of these digests that are read.
+pub(crate) async fn manifests(
+    db: &mut PgConnection,
+    digests: &[&Digest],
+) -> Result<BTreeMap<Digest, Manifest>, sqlx::Error> {
+    let rows = sqlx::query(
+        "select digest, registry, repository, media_type, size_bytes, artifact_type, platforms, created,
+             labels, annotations, revision, source, version, tombstone, read_at
+         from manifest where digest = any ($1)",
+    )
+    .bind(digests.iter().map(|digest| digest.as_bytes()).collect::<Vec<_>>())
+    .fetch_all(db)
+    .await?;
+    let manifest = |row: &PgRow| {
+        let digest = row::digest(row.try_get("digest")?)?.ok_or(sqlx::Error::RowNotFound)?;
+        let (Json(platforms), Json(labels), Json(annotations)) = (
+            row.try_get("platforms")?,
+            row.try_get("labels")?,
+            row.try_get("annotations")?,
+        );
+        let manifest = Manifest {
+            digest: digest.clone(),
+            registry: row::parsed(row.try_get("registry")?)?,
+            repository: row::parsed(row.try_get("repository")?)?,
+            media_type: row.try_get("media_type")?,
+            size: row::unsigned(row.try_get("size_bytes")?),
+            artifact_type: row.try_get("artifact_type")?,
+            platforms,
+            created: row.try_get("created")?,
+            labels,
+            annotations,
+            revision: row.try_get("revision")?,
+            source: row.try_get("source")?,
+            version: row.try_get("version")?,
+            tombstone: row.try_get("tombstone")?,
+            read_at: row.try_get("read_at")?,
+        };
+        Ok((digest, manifest))
+    };
+    rows.iter().map(manifest).collect()
+}
+
+/// The answer of a policy about the manifest of a candidate.
+#[derive(Debug)]
+pub(crate) struct Judged {
+    pub(crate) policy: i32,
+    pub(crate) tag_id: i64,
+    pub(crate) digest: Digest,
+    pub(crate) fit: bool,
+}
+
+/// Stores the answers of policies about manifests.
+pub(crate) async fn judge(db: &mut PgConnection, judged: &[Judged]) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "update candidate c set digest = w.digest, fit = w.fit
+         from unnest($1::int[], $2::bigint[], $3::bytea[], $4::boolean[]) as w (policy_id, tag_id, digest, fit)
+         where c.policy_id = w.policy_id and c.tag_id = w.tag_id",
+    )
+    .bind(judged.iter().map(|one| one.policy).collect::<Vec<_>>())
+    .bind(judged.iter().map(|one| one.tag_id).collect::<Vec<_>>())
+    .bind(judged.iter().map(|one| one.digest.as_bytes()).collect::<Vec<_>>())
+    .bind(judged.iter().map(|one| one.fit).collect::<Vec<_>>())
+    .execute(db)
+    .await
+    .map(|_| ())
+}
+
+/// A tag of a repository, for filling.
+#[derive(Debug)]
+pub(crate) struct RepositoryTag {
+    pub(crate) tag_id: i64,
+    pub(crate) tag: Tag,
+    pub(crate) head_at: OffsetDateTime,
+    /// The time of the build, if it was asked for, the manifest is read and names one.
+    pub(crate) created: Option<OffsetDateTime>,
+}
+
+/// Reads all tags of a repository that are not deleted, one after the other.
+pub(crate) fn tags<'a>(
+    db: &'a mut PgConnection,
+    registry: &Registry,
+    repository: &Repository,
+    created: bool,
+) -> impl Stream<Item = Result<RepositoryTag, sqlx::Error>> + 'a {
+    sqlx::query(
+        "select t.id, t.name, t.head_at, m.created
+         from repository r join tag t on t.repository_id = r.id
+         left join manifest m on $3 and m.digest = t.head_digest
+         where r.registry = $1 and r.name = $2 and t.head_digest is not null",
+    )
+    .bind(registry.to_string())
+    .bind(repository.to_string())
+    .bind(created)
+    .fetch(db)
+    .and_then(async |row: PgRow| {
+        Ok(RepositoryTag {
+            tag_id: row.try_get("id")?,
+            tag: row::parsed(row.try_get("name")?)?,
+            head_at: row.try_get("head_at")?,
+            created: row.try_get("created")?,
+        })
+    })
+}
+
+/// The candidates of a policy after reading its whole repository.
+#[derive(Debug)]
+pub(crate) struct Filled {
+    pub(crate) policy: i32,
+    /// The tags with their keys.
+    pub(crate) best: Vec<(i64, Key)>,
+    /// The lowest key, or empty if the rule accepts no other tag.
+    pub(crate) floor: Vec<u8>,
+    pub(crate) room: i32,
+}
+
+/// Replaces all candidates of these policies, in one statement each, in a transaction. Returns the
+/// number of tags that were missing although news of them should have come: their heads were
+/// recorded before `before`.
+pub(crate) async fn fill(
+    db: &mut PgConnection,
+    filled: &[Filled],
+) -> Result<Vec<(i32, i64)>, sqlx::Error> {
+    let mut policies = Vec::new();
+    let (mut tags, mut keys) = (Vec::new(), Vec::new());
+    for one in filled {
+        for (tag, key) in &one.best {
+            policies.push(one.policy);
+            tags.push(*tag);
+            keys.push(key.as_bytes());
+        }
+    }
+    // A tag counts as missed if its policy was filled before, the key is not below the floor, and
+    // the head is older than any delay of news.
+    let rows = sqlx::query(
+        "with best as (
+             select * from unnest($1::int[], $2::bigint[], $3::bytea[]) as w (policy_id, tag_id, key)
+         ), filled as (
+             select * from unnest($4::int[], $5::bytea[], $6::int[]) as f (id, floor, room)
+         ), missed as (
+             select b.policy_id, count(*) as missed
+             from best b join policy p on p.id = b.policy_id
+             left join candidate c on c.policy_id = b.policy_id and c.tag_id = b.tag_id
+             join tag t on t.id = b.tag_id join revision v on v.tag_id = t.id and v.number = t.head
+             where b.key >= p.floor and c.key is distinct from b.key and v.recorded_at < now() - interval '1 minute'
+             group by b.policy_id
+         ), other as (
+             delete from candidate c using filled f where c.policy_id = f.id
+             and not exists (select from best b where b.policy_id = c.policy_id and b.tag_id = c.tag_id)
+         ), added as (
+             insert into candidate (policy_id, tag_id, key) select * from best
+             on conflict (policy_id, tag_id) do update set key = excluded.key where candidate.key <> excluded.key
+         )
+         update policy p set floor = f.floor, room = f.room, filled_at = now() from filled f
+         where p.id = f.id returning p.id, coalesce((select missed from missed where policy_id = p.id), 0) as missed",
+    )
+    .bind(policies)
+    .bind(tags)
+    .bind(keys)
+    .bind(filled.iter().map(|one| one.policy).collect::<Vec<_>>())
+    .bind(filled.iter().map(|one| one.floor.as_slice()).collect::<Vec<_>>())
+    .bind(filled.iter().map(|one| one.room).collect::<Vec<_>>())
+    .fetch_all(db)
+    .await?;
+    rows.iter()
+        .map(|row| Ok((row.try_get("id")?, row.try_get("missed")?)))
+        .collect()
+}
