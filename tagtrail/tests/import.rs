@@ -46,7 +46,7 @@ fn example(system: &str) -> String {
 }
 
 #[test]
-fn the_examples_of_the_page_are_the_output() {
+fn the_examples_of_the_page_are_the_output_and_the_services_take_it() {
     let page = page();
     let mut sections = 0;
     for section in page.split("\n## ").skip(1) {
@@ -67,6 +67,13 @@ fn the_examples_of_the_page_are_the_output() {
         );
         let widest = table.lines().map(|line| line.chars().count()).max();
         assert!(widest <= Some(80), "{table}");
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("tagtrail.toml");
+        std::fs::write(&file, &text).unwrap();
+        let (code, good, error) = run(&["config", "check", file.to_str().unwrap()], "");
+        assert_eq!(code, Some(0), "{system}: {error}");
+        let triggers = text.matches("[[trigger]]").count();
+        assert_eq!(good.matches("\n  trigger ").count(), triggers, "{good}");
         sections += 1;
     }
     assert_eq!(sections, 5);
