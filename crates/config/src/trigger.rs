@@ -35,6 +35,9 @@ pub struct Trigger {
     /// setting a new digest waits for its manifest instead.
     #[serde(default, with = "duration::option")]
     pub settle: Option<Duration>,
+    /// The longest time for which `settle` delays a rollout of images that change all the time.
+    #[serde(default, with = "duration::option")]
+    settle_max: Option<Duration>,
     /// The kind of target and the settings. Exactly one.
     target: Spanned<BTreeMap<Spanned<String>, toml::Value>>,
     /// The file that has the entry.
@@ -54,6 +57,14 @@ pub struct TargetEntry<'a> {
 }
 
 impl Trigger {
+    /// Returns the longest time for which `settle` delays a rollout: without the key, ten times
+    /// `settle`.
+    #[must_use]
+    pub fn settle_max(&self) -> Duration {
+        let settle = self.settle.unwrap_or_default();
+        self.settle_max.unwrap_or(settle.saturating_mul(10))
+    }
+
     /// Returns the target.
     #[must_use]
     pub fn target(&self) -> TargetEntry<'_> {

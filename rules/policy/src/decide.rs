@@ -3,6 +3,7 @@
 //! with a policy is selected before.
 
 mod order;
+mod settle;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -13,6 +14,7 @@ use tagtrail_proto::{
 use time::OffsetDateTime;
 
 pub use order::{Order, decide_order};
+pub use settle::decide_within;
 
 use crate::gates::{Head, ManifestState, Rules, closed, look_again};
 use crate::watched::Watched;

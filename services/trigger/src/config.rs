@@ -111,6 +111,8 @@ pub(crate) struct TriggerSpec {
     pub(crate) target: String,
     /// The time without a new head after which the planner starts a rollout, if configured.
     pub(crate) settle: Option<Duration>,
+    /// The longest time for which `settle` delays a rollout.
+    pub(crate) settle_max: Duration,
 }
 
 /// Reads the triggers of the file.
@@ -127,6 +129,7 @@ pub(crate) fn triggers(file: &File) -> Vec<TriggerSpec> {
             agree: trigger.agree,
             target: trigger.target().kind.to_owned(),
             settle: trigger.settle,
+            settle_max: trigger.settle_max(),
         })
         .collect()
 }

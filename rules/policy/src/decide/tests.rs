@@ -15,6 +15,7 @@ struct World {
     resumed: bool,
     settle: Option<u64>,
     asked: BTreeSet<Registry>,
+    now: OffsetDateTime,
 }
 
 /// Two images, each at revision 1 since second 100, and no rollout.
@@ -28,6 +29,7 @@ fn world() -> World {
         resumed: false,
         settle: None,
         asked: BTreeSet::new(),
+        now: at(110),
     };
     for name in ["web", "worker"] {
         world.images.insert(
@@ -78,7 +80,7 @@ impl World {
             resumed: self.resumed,
             settle: self.settle.map(Duration::from_secs),
             asked: &self.asked,
-            now: at(110),
+            now: self.now,
         }
     }
 
@@ -316,4 +318,28 @@ fn an_order_rolls_out_the_present_set_again_and_an_earlier_set() {
         Ok((CauseReason::Order, names(&["web"])))
     );
     assert_eq!(changed(&world, None, &[]), Err(vec![]));
+}
+
+#[test]
+fn images_that_change_all_the_time_are_rolled_out_within_the_longest_time() {
+    let mut world = world();
+    world.settle = Some(30);
+    let longest = Duration::from_secs(100);
+    let mut before = Vec::new();
+    // A change every 20 s, from second 100 on.
+    for second in (100..200).step_by(20) {
+        world.now = at(second);
+        let web = world.images["web"].clone();
+        world.heads.get_mut(&web).unwrap().recorded_at = at(second);
+        let decision = decide_within(&world.situation(), longest, &before);
+        let Decision::Wait { again, waiting } = decision else {
+            panic!("rolled out at second {second}");
+        };
+        assert_eq!(waiting[0].since, at(100));
+        assert_eq!(again, at((second + 30).min(200)), "{second}");
+        before = waiting;
+    }
+    world.now = at(200);
+    let decision = decide_within(&world.situation(), longest, &before);
+    assert!(matches!(decision, Decision::Start { .. }));
 }

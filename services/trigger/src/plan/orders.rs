@@ -1,11 +1,27 @@
 //! The part of a decision that orders and pins of people have.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
-use tagtrail_policy::decide::{self, Decision, Situation, decide_order};
-use tagtrail_proto::{CauseReason, Pinned, RolloutImage};
+use tagtrail_policy::decide::{self, Decision, Situation, decide_order, decide_within};
+use tagtrail_proto::{CauseReason, Pinned, RolloutImage, Waiting};
 
 use crate::store::orders::{Kind, Order, Standing};
+
+/// The bounds of the gate `settle`.
+#[derive(Debug)]
+pub(crate) struct Settling<'a> {
+    /// The longest time for which it is closed.
+    pub(crate) longest: Duration,
+    /// The closed gates of the decision before.
+    pub(crate) before: &'a [Waiting],
+}
+
+impl Settling<'_> {
+    fn decide(&self, situation: &Situation<'_>) -> Decision {
+        decide_within(situation, self.longest, self.before)
+    }
+}
 
 /// A decision, and its effect on the order that it is about.
 #[derive(Debug)]
@@ -29,7 +45,11 @@ impl Ordered {
 
 /// Decides for a trigger. While it is paused, orders wait; while it is pinned, only an order leads
 /// to a rollout.
-pub(crate) fn decide(situation: &Situation<'_>, standing: &Standing) -> Ordered {
+pub(crate) fn decide(
+    situation: &Situation<'_>,
+    standing: &Standing,
+    settling: &Settling<'_>,
+) -> Ordered {
     let nothing = || Decision::Nothing {
         waiting: Vec::new(),
     };
@@ -44,10 +64,10 @@ pub(crate) fn decide(situation: &Situation<'_>, standing: &Standing) -> Ordered 
                     "nothing to do: the trigger is pinned again".to_owned(),
                 )),
             },
-            Kind::Release => release(situation, order),
+            Kind::Release => release(situation, order, settling),
         },
         _ if standing.pinned => Ordered::without_order(nothing()),
-        _ => Ordered::without_order(decide::decide(situation)),
+        _ => Ordered::without_order(settling.decide(situation)),
     }
 }
 
@@ -86,8 +106,8 @@ fn roll_out(situation: &Situation<'_>, order: &Order, stands: bool) -> Ordered {
     }
 }
 
-fn release(situation: &Situation<'_>, order: &Order) -> Ordered {
-    let mut decision = decide::decide(situation);
+fn release(situation: &Situation<'_>, order: &Order, settling: &Settling<'_>) -> Ordered {
+    let mut decision = settling.decide(situation);
     let answer = match &mut decision {
         Decision::Start { cause, .. } => {
             if cause.reason == CauseReason::Revision {

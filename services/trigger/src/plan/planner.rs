@@ -27,7 +27,7 @@ use crate::error::Error;
 use crate::plan::candidates::Candidates;
 use crate::plan::choice::{Choices, Selections, choose};
 use crate::plan::news::{Affected, News, read_news};
-use crate::plan::orders::{self, Ordered};
+use crate::plan::orders::{self, Ordered, Settling};
 use crate::plan::question::Questions;
 use crate::shared::Shared;
 use crate::store::candidates::store_selections;
@@ -456,7 +456,11 @@ impl<'a> Planner<'a> {
                 now,
             };
             let standing = standings.get(&state.id).cloned().unwrap_or_default();
-            let ordered = orders::decide(&situation, &standing);
+            let settling = Settling {
+                longest: trigger.settle_max,
+                before: &state.waiting,
+            };
+            let ordered = orders::decide(&situation, &standing, &settling);
             let waiting = ordered.decision.waiting();
             self.shared.metrics.closed_gates(name, waiting);
             decisions.add(name, (&state, now), ordered, traces);
