@@ -61,6 +61,8 @@ pub(crate) enum Command {
     Coverage(Client<coverage::Coverage>),
     /// List the triggers, each with state and current rollout.
     Triggers(Client<triggers::List>),
+    /// Show a trigger: condition, current rollout, and the reasons why nothing happens.
+    Status(Client<triggers::Status>),
     /// List the rollouts of one trigger or of all, newest first.
     Rollouts(Client<rollouts::Rollouts>),
     /// List the attempts at a rollout, with the answer or output of the target in the last one.
@@ -127,6 +129,7 @@ impl Command {
             Command::Manifest(client) => client.run(manifest::Manifest::run),
             Command::Coverage(client) => client.run(coverage::Coverage::run),
             Command::Triggers(client) => client.run(triggers::List::run),
+            Command::Status(client) => client.run(triggers::Status::run),
             Command::Rollouts(client) => client.run(rollouts::Rollouts::run),
             Command::Attempts(client) => {
                 client.with_api(async |attempts, api, screen| attempts.run(api, screen).await)

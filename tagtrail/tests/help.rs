@@ -148,6 +148,7 @@ fn every_command_has_help() {
         ("pause", &["TAGTRAIL_API", "--reason"]),
         ("resume", &["TAGTRAIL_API", "--reason"]),
         ("retry", &["TAGTRAIL_API", "--reason"]),
+        ("status", &["TAGTRAIL_API", "--output"]),
         ("rollout", &["TAGTRAIL_API", "--to", "--skip", "--reason"]),
         ("rollback", &["--to", "--until", "--reason"]),
         ("pin", &["--until", "--reason", "web=@17"]),

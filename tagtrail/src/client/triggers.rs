@@ -6,7 +6,7 @@ use super::api::{Api, Failure};
 use super::print::{field, items};
 use super::screen::Screen;
 use super::table::{Column, table, wrap};
-use super::{Printable, orders, rollouts};
+use super::{Printable, orders, rollouts, suggest};
 
 /// Arguments of `tagtrail triggers`.
 #[derive(Debug, clap::Args)]
@@ -46,6 +46,31 @@ fn newer_heads(trigger: &Value, screen: &Screen) -> String {
     };
     let text = format!("{name} is paused, {heads}: `tagtrail resume {name}` starts a rollout");
     format!("\n{}", wrap(screen, &text, 0))
+}
+
+/// Returns a line about each hold in force, with its cure.
+fn holds(trigger: &Value, screen: &Screen) -> String {
+    let name = field(trigger, "name");
+    let mut text = String::new();
+    let holds = trigger.get("holds").and_then(Value::as_array);
+    for hold in holds.into_iter().flatten() {
+        let [id, kind, actor, at, reason] =
+            ["id", "kind", "actor", "created_at", "reason"].map(|key| field(hold, key));
+        let (state, cure) = match kind.as_str() {
+            "freeze" => ("frozen", format!("tagtrail thaw {id}")),
+            "pin" => ("pinned", format!("tagtrail release {name}")),
+            _ => ("held after a fault", format!("tagtrail release {name}")),
+        };
+        let because = match reason.as_str() {
+            "-" => String::new(),
+            reason => format!(": {reason}"),
+        };
+        let at = screen.time(&at);
+        let line = format!("{name} is {state} by {actor} since {at}{because}; `{cure}` ends it");
+        text += "\n";
+        text += &wrap(screen, &line, 0);
+    }
+    text
 }
 
 /// Returns a line about the person who paused the trigger; nothing if it is not paused, or if that
@@ -93,6 +118,22 @@ fn next_attempt(trigger: &Value, screen: &Screen) -> String {
     format!("\n{}", wrap(screen, &text, 2))
 }
 
+/// Arguments of `tagtrail status`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Status {
+    /// Name of the trigger.
+    trigger: String,
+}
+
+impl Status {
+    pub(crate) async fn run(self, api: &Api, screen: &Screen) -> Result<Printable, Failure> {
+        let answer = api.get(&["triggers", &self.trigger], &[]).await;
+        let json = suggest::trigger(api, &self.trigger, answer).await?;
+        let text = describe(std::slice::from_ref(&json), screen);
+        Ok(Printable { json, text })
+    }
+}
+
 pub(super) fn describe(triggers: &[Value], screen: &Screen) -> String {
     let rows = triggers.iter().map(|trigger| {
         let rollout = |key: &str| trigger.get(key).filter(|rollout| !rollout.is_null());
@@ -125,6 +166,7 @@ pub(super) fn describe(triggers: &[Value], screen: &Screen) -> String {
     for trigger in triggers {
         text += &problem(trigger, screen);
         text += &paused_by(trigger, screen);
+        text += &holds(trigger, screen);
         text += &newer_heads(trigger, screen);
         if let Some(last) = trigger.get("last") {
             text += &rollouts::failure(last, screen);

@@ -4,6 +4,7 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use sqlx::postgres::PgRow;
 use sqlx::{Connection as _, PgConnection, Row as _};
+use tagtrail_config::TriggerGlob;
 use tagtrail_history::instant::Instant;
 use tagtrail_postgres::row;
 use time::OffsetDateTime;
@@ -32,7 +33,7 @@ macro_rules! is_about {
 }
 
 /// A recorded reason not to begin rollouts.
-#[derive(Debug, Serialize, JsonSchema)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 pub(crate) struct Hold {
     pub(crate) id: u64,
     pub(crate) kind: HoldKind,
@@ -48,6 +49,14 @@ pub(crate) struct Hold {
     pub(crate) created_at: Instant,
     /// Time at which the hold ends by itself.
     pub(crate) until: Option<Instant>,
+}
+
+impl Hold {
+    /// Returns whether the hold is about the trigger with this name.
+    pub(crate) fn is_about(&self, name: &str) -> bool {
+        let glob = TriggerGlob::try_from(self.triggers.clone());
+        glob.is_ok_and(|glob| glob.matches(name))
+    }
 }
 
 /// The kind of a hold.

@@ -12,6 +12,7 @@ use tagtrail_proto::{Name, Rollout, RolloutState, Waiting};
 use time::OffsetDateTime;
 
 use super::acts::{self, Effect, NewAct};
+use super::holds::{self, Hold, HoldKind};
 
 /// A configured trigger.
 #[derive(Debug, Serialize, JsonSchema)]
@@ -50,6 +51,8 @@ pub(crate) struct Trigger {
     /// The closed gates: the reasons why the present images are not rolled out yet. Empty while
     /// paused.
     pub(crate) waiting: Vec<Waiting>,
+    /// The freezes, pins and faults in force about this trigger, newest first.
+    pub(crate) holds: Vec<Hold>,
 }
 
 /// The state of a trigger: rollouts start, or not.
@@ -72,6 +75,8 @@ pub(crate) enum Condition {
     Paused,
     /// The last attempt of the last rollout failed.
     Failing,
+    /// A freeze, a pin or a fault keeps a rollout from beginning.
+    Held,
     /// The last rollout has not ended.
     RollingOut,
     /// A gate is closed.
@@ -94,6 +99,23 @@ impl Condition {
             }
             _ if !waiting.is_empty() => Condition::Waiting,
             _ => Condition::Settled,
+        }
+    }
+}
+
+impl Condition {
+    /// Returns the condition in view of the holds in force: they keep a rollout without an attempt
+    /// from beginning, and a pin keeps newer heads from leading to one.
+    fn held(self, holds: &[Hold], begun: bool, newer: u32) -> Condition {
+        let pinned = holds.iter().any(|hold| hold.kind == HoldKind::Pin);
+        match self {
+            Condition::RollingOut | Condition::Waiting
+                if !begun && !holds.is_empty() && !pinned =>
+            {
+                Condition::Held
+            }
+            Condition::Settled | Condition::Waiting if pinned && newer > 0 => Condition::Held,
+            other => other,
         }
     }
 }
@@ -127,12 +149,14 @@ pub(crate) async fn configured(
          order by t.name",
     ))
     .bind(name.map(AsRef::as_ref))
-    .fetch_all(db)
+    .fetch_all(&mut *db)
     .await?;
-    rows.iter().map(trigger).collect()
+    // Holds are few, and a pattern of each is compared with each name.
+    let holds = holds::list(db, None).await?;
+    rows.iter().map(|row| trigger(row, &holds)).collect()
 }
 
-fn trigger(row: &PgRow) -> Result<Trigger, sqlx::Error> {
+fn trigger(row: &PgRow, holds: &[Hold]) -> Result<Trigger, sqlx::Error> {
     let rollout = |column: &str| -> Result<Option<Rollout>, sqlx::Error> {
         let rollout: Option<Json<Rollout>> = row.try_get(column)?;
         Ok(rollout.map(|Json(rollout)| rollout))
@@ -146,8 +170,19 @@ fn trigger(row: &PgRow) -> Result<Trigger, sqlx::Error> {
         .filter_map(|one| serde_json::from_value(one).ok())
         .collect();
     let paused = row.try_get("paused")?;
+    let name: String = row.try_get("name")?;
+    let holds: Vec<Hold> = holds
+        .iter()
+        .filter(|hold| hold.is_about(&name))
+        .cloned()
+        .collect();
+    let newer = u32::try_from(row.try_get::<i64, _>("newer")?).unwrap_or(u32::MAX);
+    let condition = Condition::of(row.try_get("broken")?, paused, last.as_ref(), &waiting);
+    let begun = last.as_ref().is_some_and(|last| last.attempts > 0);
     Ok(Trigger {
-        name: row.try_get("name")?,
+        condition: condition.held(&holds, begun, newer),
+        holds,
+        name,
         images,
         problem: row.try_get("problem")?,
         target: row.try_get("target")?,
@@ -159,11 +194,10 @@ fn trigger(row: &PgRow) -> Result<Trigger, sqlx::Error> {
         paused_by: row.try_get("paused_by")?,
         paused_at: row.try_get("paused_at")?,
         paused_reason: row.try_get("paused_reason")?,
-        condition: Condition::of(row.try_get("broken")?, paused, last.as_ref(), &waiting),
         current,
         last,
         next_attempt_at: row.try_get("next_attempt_at")?,
-        newer: u32::try_from(row.try_get::<i64, _>("newer")?).unwrap_or(u32::MAX),
+        newer,
         waiting,
     })
 }

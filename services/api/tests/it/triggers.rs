@@ -11,7 +11,7 @@ async fn current_has_succeeded_and_last_is_the_newest_that_began() {
     let shop = rows.trigger("shop", true).await;
     let without = json!({
         "name": "shop", "images": { "web": "registry.example.com/shop/web:latest" }, "target": "webhook", "state": "active",
-        "paused_by": null, "paused_at": null, "paused_reason": null, "problem": null, "condition": "settled", "current": null, "last": null, "next_attempt_at": null, "newer": 0, "waiting": [],
+        "paused_by": null, "paused_at": null, "paused_reason": null, "problem": null, "condition": "settled", "current": null, "last": null, "next_attempt_at": null, "newer": 0, "waiting": [], "holds": [],
     });
     assert_eq!(api.found("/v1/triggers/shop").await, without);
 
@@ -156,4 +156,34 @@ async fn invalid_names_of_triggers_are_unknown() {
             .problem();
         assert!(problem.starts_with("404 "), "{name}: {problem}");
     }
+}
+
+#[tokio::test]
+async fn holds_are_shown_with_the_condition_that_they_cause() {
+    let (api, mut rows) = Api::start().await;
+    let shop = rows.trigger("shop", true).await;
+    rows.rollout(shop, 1, "succeeded", 10).await;
+    let condition = async || {
+        let shop = api.found("/v1/triggers/shop").await;
+        (
+            shop["condition"].clone(),
+            shop["holds"].as_array().unwrap().len(),
+        )
+    };
+    sqlx::query("insert into hold (kind, triggers, actor) values ('freeze', 'sh*', 'ann'), ('freeze', 'blog', 'ann')")
+        .execute(&mut rows.db)
+        .await
+        .unwrap();
+    assert_eq!(condition().await, (json!("settled"), 1));
+    rows.rollout(shop, 2, "pending", 20).await;
+    sqlx::query("update rollout set attempts = 0 where number = 2")
+        .execute(&mut rows.db)
+        .await
+        .unwrap();
+    assert_eq!(condition().await, (json!("held"), 1));
+    sqlx::query("update hold set released_at = now(), released_by = 'ann'")
+        .execute(&mut rows.db)
+        .await
+        .unwrap();
+    assert_eq!(condition().await, (json!("rolling_out"), 0));
 }
