@@ -64,6 +64,16 @@ impl Broken {
         }
     }
 
+    /// Returns a whole file with a mistake.
+    pub(crate) fn of_file(problem: ConfigError) -> Broken {
+        Broken {
+            table: Table::File,
+            name: None,
+            second: false,
+            problem,
+        }
+    }
+
     /// Returns whether this is the entry of a table with this name, and not one of several.
     #[must_use]
     pub fn is(&self, table: Table, name: &str) -> bool {

@@ -70,6 +70,12 @@ impl Document {
         Ok(Document::new(path, &text))
     }
 
+    /// Returns the files that hold secrets: all that the file names by `{ file = "…" }`.
+    pub(crate) fn secret_files(&self) -> BTreeSet<PathBuf> {
+        let files = self.secrets("file").into_iter();
+        files.map(|file| self.folder().join(file)).collect()
+    }
+
     pub(crate) fn text(&self) -> &str {
         &self.text
     }

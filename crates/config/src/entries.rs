@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use serde::Deserialize as _;
@@ -15,7 +16,11 @@ use crate::document::{ConfigError, Document};
 use crate::{Pages, RegistryAccess, Source, Token, Trigger, cure};
 
 /// The keys of the main file.
-const KEYS: [&str; 5] = ["source", "registry", "trigger", "token", "pages"];
+const KEYS: [&str; 6] = [
+    "source", "registry", "trigger", "token", "pages", "triggers",
+];
+/// The keys of a file in the folder of triggers.
+const TRIGGERS: [&str; 1] = ["trigger"];
 
 /// The entries of one file, without a look at other files.
 #[derive(Debug, Clone, Default)]
@@ -26,6 +31,8 @@ pub(crate) struct Entries {
     pub(crate) trigger: Vec<Trigger>,
     pub(crate) token: Vec<Token>,
     pub(crate) pages: Pages,
+    /// The folder of triggers, as written.
+    pub(crate) folder: Option<PathBuf>,
     pub(crate) broken: Vec<Broken>,
     /// The good entries as written, by table and name.
     pub(crate) written: BTreeMap<(Table, String), toml::Value>,
@@ -40,6 +47,24 @@ impl Entries {
     /// # Errors
     /// The text is not TOML, or has other tables.
     pub(crate) fn read(document: Document) -> Result<Entries, ConfigError> {
+        Entries::read_keys(document, &KEYS)
+    }
+
+    /// Reads the entries of a file in the folder of triggers.
+    ///
+    /// # Errors
+    /// The text is not TOML, or has other tables than triggers.
+    pub(crate) fn read_triggers(document: Document) -> Result<Entries, ConfigError> {
+        Entries::read_keys(document, &TRIGGERS)
+    }
+
+    /// Returns the folder of triggers.
+    pub(crate) fn triggers_folder(&self) -> Option<PathBuf> {
+        let folder = self.folder.as_ref()?;
+        Some(self.document.folder().join(folder))
+    }
+
+    fn read_keys(document: Document, known: &[&str]) -> Result<Entries, ConfigError> {
         let mut entries = Entries {
             document: Arc::new(document),
             ..Entries::default()
@@ -51,6 +76,10 @@ impl Entries {
         })?;
         for (key, value) in root.into_inner() {
             match key.get_ref().as_ref() {
+                other if !known.contains(&other) => {
+                    return Err(unknown(&document, key.span(), other, known));
+                }
+                "triggers" => entries.folder = Some(read(&document, "triggers", value)?),
                 "source" => entries.source = entries.table(Table::Source, value)?,
                 "registry" => {
                     entries.aliases = aliases(&value);
@@ -59,7 +88,7 @@ impl Entries {
                 "trigger" => entries.trigger = entries.table(Table::Trigger, value)?,
                 "token" => entries.token = entries.table(Table::Token, value)?,
                 "pages" => entries.pages = read(&document, "pages", value)?,
-                other => return Err(unknown(&document, key.span(), other)),
+                _ => {}
             }
         }
         entries.find_secrets();
@@ -149,10 +178,14 @@ fn read<T: DeserializeOwned>(
     })
 }
 
-fn unknown(document: &Document, span: Range<usize>, key: &str) -> ConfigError {
+fn unknown(document: &Document, span: Range<usize>, key: &str, known: &[&str]) -> ConfigError {
     let message = format!(
         "unknown field `{key}`, expected one of {}",
-        KEYS.map(|key| format!("`{key}`")).join(", ")
+        known
+            .iter()
+            .map(|key| format!("`{key}`"))
+            .collect::<Vec<_>>()
+            .join(", ")
     );
     let cure = cure::cure(key, &message);
     document.error(Some(span), format!("{key}: {message}{cure}"))

@@ -10,6 +10,7 @@ use toml::Spanned;
 use crate::broken::{Broken, Table};
 use crate::document::{ConfigError, Document};
 use crate::entries::Entries;
+use crate::files;
 use crate::{HostName, Names, RegistryAccess, Source, Token, Trigger};
 
 /// The whole file: the entries that can be used, and those that are broken.
@@ -30,6 +31,9 @@ pub struct File {
     written: BTreeMap<(Table, String), toml::Value>,
     names: Names,
     document: Arc<Document>,
+    /// All files, the main file first.
+    pub(crate) documents: Vec<Arc<Document>>,
+    pub(crate) folder: Option<PathBuf>,
 }
 
 /// The settings of requests by browsers.
@@ -45,12 +49,13 @@ pub struct Pages {
 pub const NONE: &str = "/dev/null";
 
 impl File {
-    /// Reads the file. An entry that can't be used is in [`File::broken`].
+    /// Reads the file, and the files of its folder of triggers. An entry that can't be used is in
+    /// [`File::broken`].
     ///
     /// # Errors
     /// The file can't be read, is not TOML, or has unknown tables.
     pub fn load(path: &Path) -> Result<File, ConfigError> {
-        Ok(File::of(Entries::read(Document::read(path)?)?))
+        files::load(path, &mut BTreeMap::new(), None)
     }
 
     /// Returns the names by which clients reach the gateway and the api.
@@ -71,28 +76,42 @@ impl File {
         }
     }
 
-    /// Parses the text of the file. `path` is for messages, and relative paths begin in the folder
-    /// of `path`.
+    /// Parses the text of the main file alone. `path` is for messages, and relative paths begin in
+    /// the folder of `path`.
     ///
     /// # Errors
     /// As [`File::load`].
     pub fn parse(text: &str, path: &Path) -> Result<File, ConfigError> {
-        Ok(File::of(Entries::read(Document::new(path, text))?))
+        Ok(File::of(
+            Entries::read(Document::new(path, text))?,
+            Vec::new(),
+        ))
     }
 
     /// Puts the entries together. An entry that contradicts an earlier one is broken.
-    fn of(main: Entries) -> File {
+    pub(crate) fn of(main: Entries, others: Vec<Entries>) -> File {
+        let folder = main.triggers_folder();
         let Entries {
             document,
             source,
             registry,
-            trigger,
+            mut trigger,
             token,
             pages,
-            broken,
-            written,
+            mut broken,
+            mut written,
             aliases,
+            folder: _,
         } = main;
+        let mut documents = vec![Arc::clone(&document)];
+        for other in others {
+            documents.push(other.document);
+            trigger.extend(other.trigger);
+            broken.extend(other.broken);
+            for (key, value) in other.written {
+                written.entry(key).or_insert(value);
+            }
+        }
         let (names, wrong) = Names::of(&document, &aliases, &source);
         let mut file = File {
             pages,
@@ -100,6 +119,8 @@ impl File {
             written,
             names,
             document,
+            documents,
+            folder,
             ..File::default()
         };
         let of_alias = |(name, problem): (_, ConfigError)| {
@@ -186,6 +207,10 @@ impl File {
         self.written.get(&(table, name.to_owned()))
     }
 
+    pub(crate) fn note_written(&mut self, table: Table, name: &str, written: toml::Value) {
+        self.written.insert((table, name.to_owned()), written);
+    }
+
     /// Returns the broken entries of a table.
     pub fn broken_of(&self, table: Table) -> impl Iterator<Item = &Broken> {
         self.broken
@@ -213,7 +238,10 @@ impl File {
     /// `{ env = "…" }`, in settings of any kind of source or target.
     #[must_use]
     pub fn secret_variables(&self) -> BTreeSet<String> {
-        self.document.secret_variables()
+        let documents = self.documents.iter();
+        documents
+            .flat_map(|document| document.secret_variables())
+            .collect()
     }
 
     /// Returns the folder of the file.

@@ -12,7 +12,7 @@ use sha2::{Digest as _, Sha256};
 use crate::{Secret, SecretError};
 
 /// Shortest time between two looks at the files.
-const LOOK: Duration = Duration::from_secs(2);
+pub(crate) const LOOK: Duration = Duration::from_secs(2);
 
 /// A value made of secrets. A use looks at the files of the secrets, at most every two seconds, and
 /// makes the value again if the content of one has changed. A new content that can't be used is
@@ -49,7 +49,7 @@ struct Seen {
 }
 
 /// Inode, size, and times of change of a file: they change when the content does.
-type Stamp = (u64, u64, i64, i64, i64, i64);
+pub(crate) type Stamp = (u64, u64, i64, i64, i64, i64);
 
 impl<T> Fresh<T> {
     /// Makes the value. An error of `make` names the cure, and no secret.
@@ -192,19 +192,28 @@ fn file(place: &Secret) -> Option<&Path> {
 fn stamps(places: &[Secret]) -> (Vec<Option<Stamp>>, bool) {
     let mut settled = true;
     let stamp = |place: &Secret| {
-        let found = std::fs::metadata(file(place)?).ok()?;
-        let age = found.modified().ok().and_then(|time| time.elapsed().ok());
-        settled &= age.is_some_and(|age| age >= LOOK);
-        Some((
-            found.ino(),
-            found.size(),
-            found.mtime(),
-            found.mtime_nsec(),
-            found.ctime(),
-            found.ctime_nsec(),
-        ))
+        let (stamp, is_settled) = stamp(file(place)?);
+        settled &= stamp.is_none() || is_settled;
+        stamp
     };
     (places.iter().map(stamp).collect(), settled)
+}
+
+/// Returns the stamp of a file, and whether it is settled.
+pub(crate) fn stamp(path: &Path) -> (Option<Stamp>, bool) {
+    let Ok(found) = std::fs::metadata(path) else {
+        return (None, true);
+    };
+    let age = found.modified().ok().and_then(|time| time.elapsed().ok());
+    let stamp = (
+        found.ino(),
+        found.size(),
+        found.mtime(),
+        found.mtime_nsec(),
+        found.ctime(),
+        found.ctime_nsec(),
+    );
+    (Some(stamp), age.is_some_and(|age| age >= LOOK))
 }
 
 fn hashes(places: &[Secret]) -> Result<Vec<[u8; 32]>, SecretError> {

@@ -23,7 +23,7 @@
 //! watch = ["shop/web"]                 # also reconcile before the first event
 //! aliases = ["localhost:5000"]         # other names of the same registry
 //!
-//! [[trigger]]
+//! [[trigger]]                          # also in files of a folder: triggers = "triggers.d"
 //! name = "shop"
 //! images.web = "registry.example.com/shop/web:latest"
 //! images.worker = "registry.example.com/shop/worker:latest"
@@ -52,6 +52,8 @@ mod document;
 mod duration;
 mod entries;
 mod file;
+mod files;
+mod follow;
 mod fresh;
 mod host;
 mod images;
@@ -68,6 +70,7 @@ pub use broken::{Broken, Checked, Table};
 pub use cure::closest;
 pub use document::ConfigError;
 pub use file::{File, NONE, Pages};
+pub use follow::Follower;
 pub use fresh::Fresh;
 pub use host::HostName;
 pub use names::{ImagePattern, Names};
@@ -80,6 +83,8 @@ pub use text::Text;
 pub use token::{Role, Token, TriggerGlob};
 /// A value with a place in the file, for [`File::error_at`].
 pub use toml::Spanned;
+/// An entry as it is written, without its place in the file.
+pub use toml::Value as Written;
 pub use trigger::{TargetEntry, Trigger};
 
 #[cfg(test)]

@@ -15,7 +15,7 @@ use crate::document::Document;
 use crate::{ConfigError, Source, SourceRegistry};
 
 /// The one name of each registry and image. The default knows no alias.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Names {
     /// By each alias, the name of the registry.
     aliases: BTreeMap<String, Registry>,

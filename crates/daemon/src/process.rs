@@ -95,6 +95,8 @@ where
     };
     let mut interrupt = signal(SignalKind::interrupt()).context("can't listen for SIGINT")?;
     let mut terminate = signal(SignalKind::terminate()).context("can't listen for SIGTERM")?;
+    // The services that read files read them again. Without a receiver the signal ends a process.
+    let _hangup = signal(SignalKind::hangup()).context("can't listen for SIGHUP")?;
     let mut asked = async || {
         tokio::select! {
             _ = interrupt.recv() => "SIGINT",

@@ -27,6 +27,7 @@
 mod config;
 mod database;
 mod feed;
+mod follow;
 mod http;
 mod metrics;
 mod operations;
@@ -38,7 +39,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::response::IntoResponse as _;
-use tagtrail_config::{Checked, File, Role};
+use tagtrail_config::{Checked, File, Follower, Role};
 use tagtrail_daemon::http::{Limits, listen, serve as serve_http};
 use tagtrail_daemon::{Context, Tasks};
 use tokio::net::TcpListener;
@@ -118,16 +119,9 @@ pub fn check_start(file: &File, address: SocketAddr) -> anyhow::Result<()> {
 pub async fn serve(listener: TcpListener, config: Config, ctx: Context) -> anyhow::Result<()> {
     ctx.health.register("api");
     ctx.health.register("postgres");
-    let file = File::load(&File::find(config.config.as_deref()))?;
-    let (tokens, broken) = Tokens::read(&file);
-    for one in &broken {
-        let name = one.name.as_deref().unwrap_or("?");
-        tracing::error!(
-            token = name,
-            "token {name} is broken, and admits nobody: {}",
-            one.problem
-        );
-    }
+    let files = Follower::start(&File::find(config.config.as_deref()))?;
+    let file = files.file();
+    let tokens = follow::tokens(&file);
     let address = listener.local_addr()?;
     tokens.check(address)?;
     tracing::info!(%address, "serving the API");
@@ -139,12 +133,13 @@ pub async fn serve(listener: TcpListener, config: Config, ctx: Context) -> anyho
         database: database.clone(),
         together,
         feed: feed.clone(),
-        tokens: Arc::new(tokens),
+        tokens: follow::Current::new(tokens),
         refusals: Arc::default(),
-        names: Arc::new(file.names().clone()),
+        names: follow::Current::new(file.names().clone()),
         pace: config.pace,
         metrics,
     };
+    let following = follow::follow(files, shared.clone(), ctx.shutdown.clone());
     let router = operations::router(operations::ALL, shared)
         .layer(CatchPanicLayer::custom(|_| Error::Panicked.into_response()));
     ctx.health.set("api", Ok(()));
@@ -162,6 +157,7 @@ pub async fn serve(listener: TcpListener, config: Config, ctx: Context) -> anyho
     for asker in askers {
         tasks.spawn("asker", asker.run());
     }
+    tasks.spawn("files", following);
     tasks.spawn("postgres", database.keep(config.db, ctx.clone()));
     tasks.spawn("feed", feed.clone().keep());
     tasks.spawn("news", feed.listen(config.bus, ctx.clone()));

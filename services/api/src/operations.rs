@@ -71,7 +71,7 @@ pub(crate) fn router(operations: &[Operation], shared: Shared) -> Router {
     for operation in operations {
         shared.metrics.expect_operation(operation.id);
         let guard = Guard {
-            tokens: Arc::clone(&shared.tokens),
+            tokens: shared.tokens.clone(),
             refusals: Arc::clone(&shared.refusals),
             role: operation.role,
             in_query: operation.takes_token(),
@@ -95,7 +95,7 @@ pub(crate) fn router(operations: &[Operation], shared: Shared) -> Router {
     let router = router
         .method_not_allowed_fallback(async || Error::MethodNotAllowed)
         .fallback(async || Error::NotFound);
-    let router = match shared.tokens.is_empty() {
+    let router = match shared.tokens.get().is_empty() {
         true => router,
         false => router.layer(from_fn(share_reads)),
     };

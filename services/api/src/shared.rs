@@ -9,6 +9,7 @@ use tagtrail_daemon::Refusals;
 use crate::config::Pace;
 use crate::database::Database;
 use crate::feed::Feed;
+use crate::follow::Current;
 use crate::http::tokens::Tokens;
 use crate::metrics::Metrics;
 use crate::together::Together;
@@ -20,10 +21,10 @@ pub(crate) struct Shared {
     /// Questions that are asked together.
     pub(crate) together: Together,
     pub(crate) feed: Feed,
-    pub(crate) tokens: Arc<Tokens>,
+    pub(crate) tokens: Current<Tokens>,
     pub(crate) refusals: Arc<Refusals>,
     /// The names of registries.
-    pub(crate) names: Arc<Names>,
+    pub(crate) names: Current<Names>,
     pub(crate) pace: Pace,
     pub(crate) metrics: Metrics,
 }

@@ -9,7 +9,7 @@ use axum::http::HeaderName;
 use tagtrail_bus::BusArgs;
 use tagtrail_config::{
     Broken, Checked, ConfigError, File, Fresh, Glob, Names, Pulls, SHORT, Secrets, SourceRegistry,
-    Table, is_short,
+    Table, Written, is_short,
 };
 use tagtrail_daemon::Refusals;
 use tagtrail_proto::{Action, Name, Push, Registry, Repository};
@@ -55,6 +55,10 @@ pub(crate) struct Sources {
     pub(crate) good: HashMap<String, Arc<Source>>,
     /// The names of broken sources. Their senders are told to send again.
     pub(crate) broken: BTreeSet<String>,
+    /// The entries as written, by name.
+    written: HashMap<String, Written>,
+    /// The names of registries.
+    names: Names,
 }
 
 /// A configured source.
@@ -99,16 +103,21 @@ impl SourceRules {
     }
 }
 
-impl Config {
-    /// Reads the gateway's part of the file, with the secrets of the sources.
-    ///
-    /// # Errors
-    /// The file can't be read, or is not TOML.
-    pub(crate) fn read(&self) -> Result<Settings, ConfigError> {
-        let file = File::load(&self.config)?;
-        let (sources, broken) = sources(&file);
+impl Settings {
+    /// Reads the gateway's part of the file, with the secrets of the sources. A source that is
+    /// broken now and was good before stays as it was, and so does one whose entry is the same.
+    pub(crate) fn read(file: &File, before: Option<&Sources>) -> Settings {
+        let (sources, broken) = sources(file, before);
         for one in &broken {
             let name = one.name.as_deref().unwrap_or("?");
+            if sources.good.contains_key(name) {
+                tracing::error!(
+                    source = name,
+                    "the source before stays in force: {}",
+                    one.problem
+                );
+                continue;
+            }
             tracing::error!(
                 source = name,
                 "source {name} is broken, and its senders are told to send again later: {}",
@@ -117,22 +126,22 @@ impl Config {
         }
         for entry in &file.source {
             // An upgrade must not shut out a sender: only `config check` is strict.
-            if let Err(unnamed) = check_registry(&file, entry) {
+            if let Err(unnamed) = check_registry(file, entry) {
                 tracing::warn!(source = %entry.name.get_ref(), "{unnamed}; until then it acts as \"any\"");
             }
             if sources.good.contains_key(entry.name.get_ref().as_ref())
-                && let Err(short) = check_secret(&file, entry)
+                && let Err(short) = check_secret(file, entry)
             {
                 tracing::warn!(source = %entry.name.get_ref(), "{short}; until then the gateway takes the short one");
             }
         }
         let registries = file.registry.iter();
         let registries = registries.map(|access| access.name.get_ref().clone());
-        Ok(Settings {
+        Settings {
             sources,
             registries: registries.collect(),
             hosts: file.hosts(),
-        })
+        }
     }
 }
 
@@ -209,14 +218,30 @@ fn line(rules: &SourceRules) -> String {
 }
 
 /// Makes the sources of the file. One that can't be made is broken, and stops no other.
-fn sources(file: &File) -> (Sources, Vec<Broken>) {
-    let mut good = HashMap::new();
+fn sources(file: &File, before: Option<&Sources>) -> (Sources, Vec<Broken>) {
+    let (mut good, mut written) = (HashMap::new(), HashMap::new());
+    let before = before.filter(|before| before.names == *file.names());
+    let one_before = |name: &String| before.and_then(|before| before.good.get(name)).cloned();
     let mut broken: Vec<Broken> = file.broken_of(Table::Source).cloned().collect();
     for entry in &file.source {
         let name = entry.name.get_ref().to_string();
+        let text = file.written(Table::Source, &name).cloned();
+        let same =
+            text.is_some() && before.and_then(|before| before.written.get(&name)) == text.as_ref();
+        if let Some(source) = one_before(&name).filter(|_| same) {
+            written.extend(text.map(|text| (name.clone(), text)));
+            good.insert(name, source);
+            continue;
+        }
         match source(file, entry) {
-            Ok(source) => drop(good.insert(name, Arc::new(source))),
-            Err(problem) => broken.push(Broken::new(Table::Source, name, problem)),
+            Ok(source) => {
+                written.extend(text.map(|text| (name.clone(), text)));
+                good.insert(name, Arc::new(source));
+            }
+            Err(problem) => {
+                good.extend(one_before(&name).map(|source| (name.clone(), source)));
+                broken.push(Broken::new(Table::Source, name, problem));
+            }
         }
     }
     let names = broken.iter().filter(|broken| !broken.second);
@@ -224,6 +249,8 @@ fn sources(file: &File) -> (Sources, Vec<Broken>) {
     let sources = Sources {
         good,
         broken: names,
+        written,
+        names: file.names().clone(),
     };
     (sources, broken)
 }

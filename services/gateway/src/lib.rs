@@ -29,6 +29,7 @@
 mod commit;
 mod config;
 mod error;
+mod follow;
 mod interpret;
 mod metrics;
 mod movers;
@@ -40,10 +41,11 @@ mod shared;
 mod source;
 
 use std::net::SocketAddr;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, RwLock};
 
 use anyhow::bail;
 use tagtrail_bus::{Bus, BusError};
+use tagtrail_config::Follower;
 use tagtrail_daemon::http::{self, Limits};
 use tagtrail_daemon::{Context, Tasks};
 use tokio::net::TcpListener;
@@ -83,16 +85,17 @@ pub async fn bind(address: SocketAddr, flag: &str) -> anyhow::Result<TcpListener
 pub async fn serve(listener: TcpListener, config: Config, ctx: Context) -> anyhow::Result<()> {
     ctx.health.register("http");
     ctx.health.register("nats");
+    let files = Follower::start(&config.config)?;
     let Settings {
         sources,
         registries,
         hosts,
-    } = config.read()?;
+    } = Settings::read(&files.file(), None);
     tracing::info!(address = %listener.local_addr()?, sources = sources.good.len(), "listening for webhooks");
     let metrics = metrics::Metrics::new(&ctx.metrics);
     metrics.sources(&sources);
     let shared = Arc::new(Shared {
-        sources,
+        sources: RwLock::new(Arc::new(sources)),
         outlet: OnceLock::new(),
         budget: receive::body::Budget::default(),
         attempts: receive::attempts::Attempts::default(),
@@ -112,20 +115,8 @@ pub async fn serve(listener: TcpListener, config: Config, ctx: Context) -> anyho
         "http",
         http::serve(listener, router, ctx.shutdown.clone(), limits, hosts),
     );
-    for source in shared.sources.good.values() {
-        if let Some(keys) = source.credentials.keys().cloned() {
-            let shutdown = ctx.shutdown.clone();
-            tasks.spawn("keys", async move {
-                keys.keep(&shutdown).await;
-                Ok(())
-            });
-        }
-        if let Some(nats) = source.rules.options.nats.clone() {
-            let listening =
-                receive::nats::listen(Arc::clone(&shared), Arc::clone(source), nats, ctx.clone());
-            tasks.spawn("listening", listening);
-        }
-    }
+    let following = follow::follow(Arc::clone(&shared), files, ctx.clone());
+    tasks.spawn("files", following);
     tasks.spawn("bus", connect(shared, config.bus, ctx.clone()));
     tasks.join(&ctx).await
 }

@@ -1,6 +1,6 @@
 //! The state that all tasks of the gateway share.
 
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 
 use crate::config::Sources;
 use crate::metrics::Metrics;
@@ -13,7 +13,8 @@ use crate::receive::unknown::Throttle;
 /// The shared state.
 #[derive(Debug)]
 pub(crate) struct Shared {
-    pub(crate) sources: Sources,
+    /// The sources, as they are now.
+    pub(crate) sources: RwLock<Arc<Sources>>,
     /// The way to the streams, set on the first connection to NATS. Until then nothing can be
     /// stored, and senders receive 503.
     pub(crate) outlet: OnceLock<Outlet>,
@@ -26,4 +27,12 @@ pub(crate) struct Shared {
     pub(crate) metrics: Metrics,
     /// The limit on log lines about unknown paths.
     pub(crate) unknown_paths: Throttle,
+}
+
+impl Shared {
+    /// Returns the sources, as they are now.
+    pub(crate) fn sources(&self) -> Arc<Sources> {
+        let sources = self.sources.read().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(&sources)
+    }
 }

@@ -29,7 +29,7 @@ mod target;
 use std::sync::Arc;
 
 use tagtrail_bus::Bus;
-use tagtrail_config::{Checked, File, Table};
+use tagtrail_config::{Checked, File, Follower, Table};
 use tagtrail_daemon::{Context, Tasks};
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
@@ -45,7 +45,7 @@ use crate::shared::Shared;
 /// each trigger, and a line for each warning.
 #[must_use]
 pub fn check(file: &File) -> Checked {
-    let (targets, wrong) = target::targets(file);
+    let (targets, wrong) = target::targets(file, |_| None);
     let line = |trigger: &config::TriggerSpec| {
         let images: Vec<String> = trigger.images.values().map(ToString::to_string).collect();
         format!(
@@ -72,9 +72,9 @@ pub fn check(file: &File) -> Checked {
 pub async fn run(config: Config, ctx: Context) -> anyhow::Result<()> {
     ctx.health.register("nats");
     ctx.health.register("postgres");
-    let file = File::load(&config.config)?;
-    let settings = Settings::read(&file);
-    settings.report();
+    let files = Follower::start(&config.config)?;
+    let settings = Settings::read(&files.file(), None);
+    settings.report(None);
     config
         .db
         .wait_for_schema("trigger", Some(&ctx.health), &ctx.shutdown)
@@ -83,7 +83,7 @@ pub async fn run(config: Config, ctx: Context) -> anyhow::Result<()> {
     let metrics = metrics::Metrics::new(&ctx.metrics);
     metrics.triggers(&settings);
     let triggers = settings.triggers.len();
-    let (_, settings) = watch::channel(Arc::new(settings));
+    let (sender, settings) = watch::channel(Arc::new(settings));
     if config.limits.workers.is_some() {
         tracing::warn!(
             "TAGTRAIL_WORKERS is an old name and will be refused: set TAGTRAIL_COMMANDS, the most commands at the same time"
@@ -125,6 +125,8 @@ pub async fn run(config: Config, ctx: Context) -> anyhow::Result<()> {
     tasks.spawn("dispatcher", act::dispatcher(shared.clone()));
     tasks.spawn("keeper of attempts", act::keeper(shared.clone()));
     tasks.spawn("ledger", ledger::ledger(shared.clone(), bus.clone()));
+    let following = settings::follow(files, sender, shared.metrics.clone(), ctx.shutdown.clone());
+    tasks.spawn("files", following);
     tasks.spawn("planner", plan::planner(shared, bus.clone()));
     let (health, shutdown) = (ctx.health.clone(), ctx.shutdown.clone());
     tasks.spawn("health of the bus", async move {

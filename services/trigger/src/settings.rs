@@ -4,10 +4,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
-use tagtrail_config::{File, Table};
+use tagtrail_config::{File, Follower, Table};
 use tagtrail_proto::Registry;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 use crate::config::{self, TriggerSpec};
+use crate::metrics::Metrics;
 use crate::target::{self, Targets};
 
 /// The triggers of the files. A broken one stops no other.
@@ -20,6 +23,10 @@ pub(crate) struct Settings {
     pub(crate) problems: BTreeMap<String, Problem>,
     /// The registries that can be asked.
     pub(crate) asked: BTreeSet<Registry>,
+    /// The entries as written, by the names of the triggers.
+    written: BTreeMap<String, toml::Value>,
+    /// The triggers whose entry or secret has changed since the settings before.
+    pub(crate) changed: BTreeSet<String>,
 }
 
 /// A mistake in the entry of a trigger.
@@ -32,11 +39,21 @@ pub(crate) struct Problem {
 }
 
 impl Settings {
-    /// Reads the settings, secrets included.
-    pub(crate) fn read(file: &File) -> Settings {
-        let (targets, wrong) = target::targets(file);
+    /// Reads the settings, secrets included. A trigger that is broken now and was good before stays
+    /// as it was, and a target whose entry is the same stays too.
+    pub(crate) fn read(file: &File, before: Option<&Settings>) -> Settings {
+        let written = |name: &String| file.written(Table::Trigger, name);
+        let same = |name: &String| {
+            let before = before.and_then(|before| before.written.get(name));
+            before.is_some() && before == written(name)
+        };
+        let target_before = |name: &String| before?.targets.get(name).cloned();
+        let kept = |name: &String| target_before(name).filter(|_| same(name));
+        let (mut targets, wrong) = target::targets(file, kept);
         let triggers = config::triggers(file).into_iter();
-        let triggers = triggers.map(|trigger| (trigger.name.clone(), trigger));
+        let mut triggers: BTreeMap<String, TriggerSpec> = triggers
+            .map(|trigger| (trigger.name.clone(), trigger))
+            .collect();
         let mut problems = BTreeMap::new();
         for one in file.broken_of(Table::Trigger).chain(&wrong) {
             let Some(name) = &one.name else { continue };
@@ -47,26 +64,51 @@ impl Settings {
             // The first mistake is shown.
             problems.entry(name.clone()).or_insert(problem);
         }
+        for name in wrong.iter().filter_map(|one| one.name.as_ref()) {
+            let spec = before.and_then(|before| before.triggers.get(name));
+            if let (Some(target), Some(spec)) = (target_before(name), spec) {
+                targets.insert(name.clone(), target);
+                triggers.insert(name.clone(), spec.clone());
+            }
+        }
+        for (name, problem) in &mut problems {
+            if problem.broken && targets.contains_key(name) {
+                problem.text += "; the entry before stays in force";
+            }
+        }
+        let is_changed = |name: &&String| {
+            let was_there = before.is_some_and(|before| before.triggers.contains_key(*name));
+            let had_target = before.is_some_and(|before| before.targets.contains_key(*name));
+            was_there && (!same(name) || !had_target && targets.contains_key(*name))
+        };
+        let changed = triggers.keys().filter(is_changed).cloned().collect();
+        let written = triggers
+            .keys()
+            .filter_map(|name| Some((name.clone(), written(name)?.clone())));
         Settings {
-            triggers: triggers.collect(),
+            written: written.collect(),
+            changed,
+            triggers,
             targets: Arc::new(targets),
             problems,
             asked: config::asked(file),
         }
     }
 
-    /// Logs the mistakes, and the warnings about targets.
-    pub(crate) fn report(&self) {
-        for line in target::warnings(&self.targets) {
-            tracing::warn!("{}", line.trim_start_matches("warning: "));
+    /// Logs the mistakes that were not there before, and at the start the warnings about targets.
+    pub(crate) fn report(&self, before: Option<&Settings>) {
+        if before.is_none() {
+            for line in target::warnings(&self.targets) {
+                tracing::warn!("{}", line.trim_start_matches("warning: "));
+            }
         }
+        let known = |name: &String| before.and_then(|before| before.problems.get(name));
         for (trigger, problem) in &self.problems {
+            if known(trigger) == Some(problem) {
+                continue;
+            }
             match problem.broken {
-                true => tracing::error!(
-                    trigger,
-                    "trigger {trigger} is broken, and is not rolled out: {}",
-                    problem.text
-                ),
+                true => tracing::error!(trigger, "trigger {trigger} is broken: {}", problem.text),
                 false => tracing::error!(
                     trigger,
                     "a second trigger {trigger} is passed over: {}",
@@ -74,6 +116,32 @@ impl Settings {
                 ),
             }
         }
+    }
+}
+
+/// Follows the files until shutdown, and hands new settings to all tasks.
+pub(crate) async fn follow(
+    mut files: Follower,
+    settings: watch::Sender<Arc<Settings>>,
+    metrics: Metrics,
+    shutdown: CancellationToken,
+) -> anyhow::Result<()> {
+    loop {
+        let file = tokio::select! {
+            () = shutdown.cancelled() => return Ok(()),
+            file = files.changed() => file,
+        };
+        let before = Arc::clone(&settings.borrow());
+        let now = Settings::read(&file, Some(&before));
+        now.report(Some(&before));
+        metrics.triggers(&now);
+        let (triggers, changed) = (now.triggers.len(), now.changed.len());
+        tracing::info!(
+            triggers,
+            changed,
+            "read the changed files again: {triggers} triggers, of which {changed} have changed"
+        );
+        settings.send_replace(Arc::new(now));
     }
 }
 

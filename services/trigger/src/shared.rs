@@ -69,11 +69,6 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    /// Returns the triggers of the files, as they are now.
-    pub(crate) fn settings(&self) -> Arc<Settings> {
-        Arc::clone(&self.settings.borrow())
-    }
-
     /// Returns the targets of the triggers that can be rolled out, by the names of the triggers.
     pub(crate) fn targets(&self) -> Arc<Targets> {
         Arc::clone(&self.settings.borrow().targets)

@@ -24,12 +24,19 @@ use contract::TargetKind;
 /// All kinds of targets.
 const ALL: &[TargetKind] = &[webhook::WEBHOOK, command::COMMAND];
 
-/// Makes the targets of all triggers of the file. One that can't be made is broken, and stops no
-/// other.
-pub(crate) fn targets(file: &File) -> (Targets, Vec<Broken>) {
+/// Makes the targets of all triggers of the file, except those that `kept` has. One that can't be
+/// made is broken, and stops no other.
+pub(crate) fn targets(
+    file: &File,
+    kept: impl Fn(&String) -> Option<Arc<dyn Target>>,
+) -> (Targets, Vec<Broken>) {
     let (mut targets, mut broken) = (Targets::new(), Vec::new());
     for trigger in &file.trigger {
         let name = trigger.name.get_ref().to_string();
+        if let Some(target) = kept(&name) {
+            targets.insert(name, target);
+            continue;
+        }
         match configure(file, trigger) {
             Ok(target) => drop(targets.insert(name, Arc::from(target))),
             Err(problem) => broken.push(Broken::new(Table::Trigger, name, problem)),
@@ -133,7 +140,7 @@ mod tests {
             "[[trigger]]\nname = \"shop\"\nimages.web = \"registry.example.com/shop/web\"\n{target}\n"
         );
         let file = File::parse(&text, Path::new("tagtrail.toml")).unwrap();
-        targets(&file).1[0].problem.to_string()
+        targets(&file, |_| None).1[0].problem.to_string()
     }
 
     #[test]
@@ -221,7 +228,7 @@ mod tests {
             let found = problems(&target).await;
             assert_eq!(found.len(), 1, "{run}: {found:?}");
             assert!(found[0].1.contains(expected), "{run}: {found:?}");
-            let lines = warnings(&targets(&file(&target)).0);
+            let lines = warnings(&targets(&file(&target), |_| None).0);
             assert!(lines[0].starts_with("warning: trigger shop: "), "{lines:?}");
         }
     }
@@ -282,7 +289,7 @@ mod tests {
             );
         }
         std::fs::set_permissions(&secret, Permissions::from_mode(0o644)).unwrap();
-        let lines = warnings(&targets(&file(&target("https://receiver.invalid"))).0);
+        let lines = warnings(&targets(&file(&target("https://receiver.invalid")), |_| None).0);
         assert!(
             lines.len() == 1 && lines[0].contains("chmod 600"),
             "{lines:?}"

@@ -12,6 +12,7 @@ use tagtrail_config::{Role, TriggerGlob};
 use tagtrail_daemon::Refusals;
 use uuid::Uuid;
 
+use crate::follow::Current;
 use crate::http::error::Error;
 use crate::http::parameters::{Parameter, optional, text};
 use crate::http::tokens::{Holder, Sent, Tokens};
@@ -38,7 +39,7 @@ const LONGEST: usize = 100;
 /// The check before an operation.
 #[derive(Clone)]
 pub(crate) struct Guard {
-    pub(crate) tokens: Arc<Tokens>,
+    pub(crate) tokens: Current<Tokens>,
     pub(crate) refusals: Arc<Refusals>,
     pub(crate) role: Role,
     /// Whether the query may carry the token.
@@ -135,7 +136,8 @@ pub(crate) async fn admit(
         false => None,
     };
     let sent = Sent::find(request.headers(), query);
-    let admitted = guard.tokens.admit(&sent, guard.role);
+    let tokens = guard.tokens.get();
+    let admitted = tokens.admit(&sent, guard.role);
     let holder = match admitted.map(|holder| holder.cloned()) {
         Ok(holder) => holder,
         Err(refusal) => return Err(guard.refuse(refusal, remote).await),

@@ -48,7 +48,7 @@ async fn history(
     uri: Uri,
 ) -> Result<Json<Items<HistoryItem>>, Error> {
     let parameters = Parameters::read(&uri, HISTORY.query)?;
-    let image = parameters.image(&names)?;
+    let image = parameters.image(&names.get())?;
     let (since, until) = parameters.range()?;
     let range = Range { since, until };
     let page = Page::read(LIST, &parameters)?;

@@ -51,9 +51,10 @@ async fn repositories(
     uri: Uri,
 ) -> Result<Json<Items<KnownRepository>>, Error> {
     let parameters = Parameters::read(&uri, REPOSITORIES.query)?;
+    let current = names.get();
     let prefix = parameters
         .text(PREFIX.name)
-        .map(|prefix| names.without_alias(prefix));
+        .map(|prefix| current.without_alias(prefix));
     let signatures = parameters.flag(SIGNATURES.name)?;
     let page = Page::read(LIST, &parameters)?;
     let found = database

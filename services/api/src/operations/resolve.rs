@@ -91,7 +91,7 @@ async fn resolve(
     uri: Uri,
 ) -> Result<Json<Resolved>, Error> {
     let parameters = Parameters::read(&uri, RESOLVE.query)?;
-    let image = parameters.image(&names)?;
+    let image = parameters.image(&names.get())?;
     let query = ResolveQuery::read(&parameters)?;
     let resolution = match query {
         ResolveQuery::Head => together.head(&image).await?,

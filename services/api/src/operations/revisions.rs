@@ -97,7 +97,7 @@ async fn revisions(
     let parameters = Parameters::read_also(&uri, REVISIONS.query, LAST_EVENT_ID_IN_QUERY)?;
     let pattern = match parameters.text("match") {
         None => None,
-        Some(text) => Some(shared.names.pattern(text).map_err(Error::Match)?),
+        Some(text) => Some(shared.names.get().pattern(text).map_err(Error::Match)?),
     };
     let tag = pattern.as_ref().and_then(|pattern| pattern.tag(false));
     let by_name = tag.is_some_and(Tag::names_signatures);

@@ -111,7 +111,7 @@ async fn list(
     uri: Uri,
 ) -> Result<Json<Items<RolloutWithAttempt>>, Error> {
     let parameters = Parameters::read(&uri, LIST.query)?;
-    let filter = filter(&parameters, &names)?;
+    let filter = filter(&parameters, &names.get())?;
     let Some(name) = parameters.text("trigger") else {
         let page = Page::read(ALL, &parameters)?;
         let rollouts = database

@@ -71,7 +71,7 @@ async fn tags(
         .rsplit('/')
         .next()
         .is_some_and(|last| last.contains(':'));
-    let image = names.image(text).ok().filter(|_| !has_tag);
+    let image = names.get().image(text).ok().filter(|_| !has_tag);
     let image = image.ok_or(Error::Repository)?;
     let query = TagsQuery {
         at: parameters.time(AT.name)?,

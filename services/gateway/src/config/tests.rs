@@ -10,7 +10,10 @@ const SECRET: &str = concat!(
 
 fn read(text: &str) -> Result<HashMap<String, Arc<Source>>, ConfigError> {
     let text = text.replace("SECRET", SECRET);
-    let (sources, broken) = sources(&File::parse(&text, Path::new("tagtrail.toml")).unwrap());
+    let (sources, broken) = sources(
+        &File::parse(&text, Path::new("tagtrail.toml")).unwrap(),
+        None,
+    );
     match broken.into_iter().next() {
         Some(broken) => Err(broken.problem),
         None => Ok(sources.good),
@@ -27,7 +30,7 @@ fn a_broken_source_stops_no_other() {
     // The first of two entries of one name is in force.
     let text = format!("{good}{unset}{unknown}{wrong}{good}").replace("SECRET", SECRET);
     let file = File::parse(&text, Path::new("tagtrail.toml")).unwrap();
-    let (sources, broken) = sources(&file);
+    let (sources, broken) = sources(&file, None);
     assert_eq!(sources.good.keys().collect::<Vec<_>>(), ["good"]);
     let names: Vec<&str> = sources.broken.iter().map(String::as_str).collect();
     assert_eq!(names, ["unknown", "unset", "wrong"]);
@@ -101,7 +104,7 @@ fn a_secret_that_can_be_guessed_is_refused_by_the_check_alone() {
             places.join(", ")
         );
         let file = File::parse(&text, Path::new("tagtrail.toml")).unwrap();
-        assert_eq!(sources(&file).1, []);
+        assert_eq!(sources(&file, None).1, []);
         match check(&file).mistakes.first() {
             Some(mistake) => Err(mistake.to_string()),
             None => Ok(()),
@@ -176,7 +179,7 @@ async fn a_changed_secret_of_a_source_counts_without_a_restart() {
     write("the-old-secret-of-a-source");
     let text = "[[source]]\nname = 'a'\nkind = 'gitea'\nregistry = 'r.example.com'\nsecret = { file = 'hook' }";
     let file = File::parse(text, &folder.path().join("tagtrail.toml")).unwrap();
-    let sources = sources(&file).0.good;
+    let sources = sources(&file, None).0.good;
     let admits = async |secret: &str| {
         let mut headers = HeaderMap::new();
         headers.insert(AUTHORIZATION, format!("Bearer {secret}").parse().unwrap());

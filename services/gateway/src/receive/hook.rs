@@ -57,7 +57,7 @@ fn remote(extensions: &Extensions) -> Option<SocketAddr> {
 fn report_unknown(shared: &Shared, path: &str, extensions: &Extensions) {
     shared.metrics.count_request("", 404);
     let remote = remote(extensions);
-    unknown::log(&shared.unknown_paths, &shared.sources, path, remote);
+    unknown::log(&shared.unknown_paths, &shared.sources(), path, remote);
 }
 
 async fn no_such_path(State(shared): State<Arc<Shared>>, request: Request) -> Error {
@@ -68,11 +68,11 @@ async fn no_such_path(State(shared): State<Arc<Shared>>, request: Request) -> Er
 }
 
 /// Finds the source of a request.
-fn find<'a>(shared: &'a Shared, route: Option<&Route>, head: &Parts) -> Result<&'a Source, Error> {
-    let sources = &shared.sources;
+fn find(shared: &Shared, route: Option<&Route>, head: &Parts) -> Result<Arc<Source>, Error> {
+    let sources = shared.sources();
     let name = route.map_or("", |route| route.source.as_str());
     if let Some(source) = sources.good.get(name) {
-        return Ok(source);
+        return Ok(Arc::clone(source));
     }
     if sources.broken.contains(name) {
         shared.metrics.count_request(name, 503);
@@ -98,6 +98,7 @@ async fn hook(
             return Err(error);
         }
     };
+    let source = &*source;
     let name = source.rules.name.as_ref();
     let caused_by = head.headers.get(TRACEPARENT);
     let caused_by = caused_by.and_then(|value| value.to_str().ok()?.parse().ok());
@@ -180,6 +181,7 @@ async fn handshake(
     let headers = &head.headers;
     let route = route.ok().map(|Path(route)| route);
     let source = find(&shared, route.as_ref(), &head)?;
+    let source = &*source;
     let secret = route.as_ref().and_then(|route| route.secret.as_deref());
     let refusal = match source.credentials.admit(headers, secret).await {
         Ok(Admission::Granted) => None,

@@ -24,7 +24,7 @@ pub(crate) async fn listen(
     source: Arc<Source>,
     nats: NatsSubject,
     ctx: Context,
-) -> anyhow::Result<()> {
+) {
     let name = source.rules.name.as_ref();
     let (shutdown, group) = (&ctx.shutdown, format!("tagtrail-{name}"));
     let mut retry = Retry::new("subscribing");
@@ -42,7 +42,7 @@ pub(crate) async fn listen(
                     store(&shared, &source, &body, &ctx).await;
                 }
             }
-            Err(BusError::Stopped) => return Ok(()),
+            Err(BusError::Stopped) => return,
             Err(error) => {
                 tracing::error!(
                     source = name,
@@ -58,7 +58,6 @@ pub(crate) async fn listen(
             () = tokio::time::sleep(retry.pause()) => {}
         }
     }
-    Ok(())
 }
 
 /// Stores a message. No sender repeats a message, so storing is retried until success.

@@ -7,7 +7,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::hash::{BuildHasher as _, RandomState};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use tagtrail_proto::{Digest, Image, Push, Registry};
@@ -34,7 +34,7 @@ pub(crate) enum Sighting {
 #[derive(Debug)]
 pub(crate) struct Pulls {
     /// The registries that the resolver may ask. Observations of other registries are useless.
-    registries: HashSet<Registry>,
+    registries: RwLock<HashSet<Registry>>,
     memory: Mutex<Memory>,
 }
 
@@ -61,9 +61,15 @@ struct Known {
 impl Pulls {
     pub(crate) fn new(registries: HashSet<Registry>) -> Pulls {
         Pulls {
-            registries,
+            registries: RwLock::new(registries),
             memory: Mutex::default(),
         }
+    }
+
+    /// Replaces the registries that the resolver may ask.
+    pub(crate) fn set_registries(&self, registries: HashSet<Registry>) {
+        let now = self.registries.write();
+        *now.unwrap_or_else(PoisonError::into_inner) = registries;
     }
 
     /// Remembers the reports of a body, and returns the observations to be published.
@@ -80,14 +86,16 @@ impl Pulls {
         if sightings.is_empty() {
             return (observations, noted);
         }
+        let registries = self.registries.read();
+        let registries = registries.unwrap_or_else(PoisonError::into_inner);
         let mut memory = self.memory();
         for sighting in sightings {
             match sighting {
-                Sighting::Changed(image, digest) if self.registries.contains(&image.registry) => {
+                Sighting::Changed(image, digest) if registries.contains(&image.registry) => {
                     memory.change(image, digest.as_ref());
                 }
                 Sighting::Pulled(push)
-                    if self.registries.contains(&push.registry) && memory.pull(push, now) =>
+                    if registries.contains(&push.registry) && memory.pull(push, now) =>
                 {
                     observations.push(Push::clone(push));
                 }

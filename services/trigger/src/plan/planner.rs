@@ -53,8 +53,10 @@ pub(crate) async fn planner(shared: Shared, bus: Bus) -> anyhow::Result<()> {
     loop {
         let ended = session(&shared, &bus).await;
         shared.metrics.ended_planning();
-        let Err(error) = ended else {
-            return Ok(());
+        let error = match ended {
+            Ok(Ended::Shutdown) => return Ok(()),
+            Ok(Ended::OtherSettings) => continue,
+            Err(error) => error,
         };
         shared.health.set("postgres", Err(chain(&error)));
         if !retry.wait(&error, &shared.shutdown).await {
@@ -64,11 +66,12 @@ pub(crate) async fn planner(shared: Shared, bus: Bus) -> anyhow::Result<()> {
 }
 
 /// Plans in one session, from acquiring the lock to the first error.
-async fn session(shared: &Shared, bus: &Bus) -> Result<(), Error> {
+async fn session(shared: &Shared, bus: &Bus) -> Result<Ended, Error> {
     let Some(mut db) = shared.session_with(Lock::Plan).await? else {
-        return Ok(());
+        return Ok(Ended::Shutdown);
     };
-    let settings = shared.settings();
+    let mut changes = shared.settings.clone();
+    let settings = Arc::clone(&changes.borrow_and_update());
     within(shared.session_timeout, store::configure(&mut db, &settings)).await?;
     let position = within(shared.session_timeout, store::position(&mut db)).await?;
     let loading = Candidates::load(&mut db, settings.triggers.values());
@@ -91,9 +94,17 @@ async fn session(shared: &Shared, bus: &Bus) -> Result<(), Error> {
         numbers_compared: false,
     };
     tokio::select! {
-        outcome = planner.run(news) => outcome,
+        outcome = planner.run(news) => outcome.map(|()| Ended::Shutdown),
+        Ok(()) = changes.changed() => Ok(Ended::OtherSettings),
         never = read_news(bus, position, sender) => match never {},
     }
+}
+
+/// The end of a session without an error.
+enum Ended {
+    Shutdown,
+    /// The files have changed.
+    OtherSettings,
 }
 
 struct Planner<'a> {

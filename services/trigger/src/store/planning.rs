@@ -21,8 +21,9 @@ use crate::act::Owner;
 use tagtrail_policy::gates::{Head, ManifestState};
 
 /// Writes the configured triggers into the table `trigger`, with the mistakes in their entries. The
-/// row of a trigger whose entry can't be read keeps images and target. Triggers that are no longer
-/// configured keep their rows and rollouts.
+/// last rollout of a changed trigger is attempted at once. The row of a trigger whose entry can't
+/// be read keeps images and target. Triggers that are no longer configured keep their rows and
+/// rollouts.
 pub(crate) async fn configure(
     db: &mut PgConnection,
     settings: &Settings,
@@ -71,7 +72,8 @@ pub(crate) async fn configure(
          select e.name, coalesce(e.images, t.images, '{}'), coalesce(e.policies, t.policies, '{}'), coalesce(e.target, t.target, ''), e.problem, e.broken
          from entry e left join trigger t on t.name = e.name
          on conflict (name) do update set images = excluded.images, policies = excluded.policies, target = excluded.target,
-             problem = excluded.problem, broken = excluded.broken, configured = true",
+             problem = excluded.problem, broken = excluded.broken, configured = true,
+             retry = trigger.retry or trigger.name = any ($7)",
     )
     .bind(names)
     .bind(images)
@@ -79,6 +81,7 @@ pub(crate) async fn configure(
     .bind(targets)
     .bind(texts)
     .bind(broken)
+    .bind(settings.changed.iter().map(String::as_str).collect::<Vec<_>>())
     .execute(db)
     .await
     .map(|_| ())

@@ -114,3 +114,60 @@ async fn a_broken_trigger_is_shown_and_stops_no_other() {
     .await;
     service.stop().await;
 }
+
+#[tokio::test]
+async fn changed_files_count_without_a_restart() {
+    let mut world = World::new().await;
+    let shop = world.shop("");
+    let missing = shop
+        .replace("\"shop\"", "\"later\"")
+        .replace("/secret\"", "/later\"");
+    let service = world.start().await;
+    world.push(WEB, 1).await;
+    world.push(WORKER, 1).await;
+    world.wait(1, RolloutState::Succeeded).await;
+
+    // A trigger without its secret comes, and a broken entry of the running one.
+    let wrong = shop.replace("target.webhook", "settle = 3\ntarget.webhook");
+    world.configure(&format!("{wrong}{missing}"));
+    eventually("both are broken", SOON, async || {
+        let found = triggers(&mut world).await;
+        (found.len() == 2 && found.iter().all(|one| one.1)).then_some(())
+    })
+    .await;
+    let found = triggers(&mut world).await;
+    let text = |at: usize| found[at].2.clone().unwrap();
+    assert!(
+        text(0).contains("later") && text(1).contains("stays in force"),
+        "{found:?}"
+    );
+    // The entry before still rolls out.
+    world.push(WEB, 2).await;
+    world.wait(2, RolloutState::Succeeded).await;
+
+    // The secret comes: the trigger heals by itself, and its wanted images are sent.
+    let sent = world.sink.deliveries().len();
+    std::fs::write(world.folder.path().join("later"), SECRET).unwrap();
+    eventually("the rollout of the healed trigger", SOON, async || {
+        (world.sink.deliveries().len() > sent).then_some(())
+    })
+    .await;
+    eventually("it is broken no longer", SOON, async || {
+        let found = triggers(&mut world).await;
+        (!found[0].1 && found[0].2.is_none()).then_some(())
+    })
+    .await;
+
+    // Removed, and no TOML: the entries before stay.
+    world.configure(&shop);
+    eventually("the trigger is removed", SOON, async || {
+        let found = triggers(&mut world).await;
+        (found.len() == 1 && found[0].0 == "shop" && !found[0].1).then_some(())
+    })
+    .await;
+    world.configure("[[trigger");
+    tokio::time::sleep(Duration::from_millis(2500)).await;
+    world.push(WEB, 3).await;
+    world.wait(3, RolloutState::Succeeded).await;
+    service.stop().await;
+}

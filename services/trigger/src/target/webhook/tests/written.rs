@@ -103,7 +103,7 @@ fn a_receiver_without_any_secret_is_warned_about() {
         (&format!("{plain}secret = {{ file = 'old' }}"), false),
         ("url = { file = 'url' }", false),
     ] {
-        let lines = warnings(&targets(&folder.file(settings)).0);
+        let lines = warnings(&targets(&folder.file(settings), |_| None).0);
         let found = lines.iter().any(|line| {
             line.contains("https://receiver.example.com cannot tell rollouts from requests of strangers; set secret")
         });
@@ -113,7 +113,7 @@ fn a_receiver_without_any_secret_is_warned_about() {
     let token = folder.0.path().join("token");
     std::fs::set_permissions(&token, std::fs::Permissions::from_mode(0o644)).unwrap();
     let settings = format!("{plain}headers.X-Token = {{ file = 'token' }}");
-    let lines = warnings(&targets(&folder.file(&settings)).0);
+    let lines = warnings(&targets(&folder.file(&settings), |_| None).0);
     assert!(lines[0].contains("chmod 600"), "{lines:?}");
 }
 

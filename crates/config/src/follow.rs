@@ -1,0 +1,174 @@
+//! Follows the files while a service runs: a change of content is found within two seconds.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use sha2::{Digest as _, Sha256};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use crate::document::{ConfigError, Document};
+use crate::fresh::{LOOK, Stamp, stamp};
+use crate::{File, files};
+
+/// Largest file of secrets that is compared; a larger one is no secret.
+const LARGEST: u64 = 1 << 20;
+
+/// The files of a service: the main file, the folder of triggers, and the files of secrets. They
+/// are compared by content, because a volume of Kubernetes changes by a symbolic link.
+pub struct Follower {
+    state: Arc<Mutex<State>>,
+    hangup: Signal,
+}
+
+struct State {
+    path: PathBuf,
+    /// The last good texts of the configuration.
+    documents: BTreeMap<PathBuf, Document>,
+    /// The last look at each file; of secrets the hash of the content.
+    seen: BTreeMap<PathBuf, Seen>,
+    file: Arc<File>,
+    /// The last problem of the main file, which is logged once.
+    problem: Option<ConfigError>,
+}
+
+#[derive(Clone, PartialEq, Eq)]
+struct Seen {
+    stamp: Option<Stamp>,
+    /// Whether the file is older than the granularity of its time stamps.
+    settled: bool,
+    hash: Option<[u8; 32]>,
+}
+
+impl Follower {
+    /// Reads the files.
+    ///
+    /// # Errors
+    /// The main file can't be read or is no TOML, or signals can't be received.
+    pub fn start(path: &Path) -> Result<Follower, ConfigError> {
+        let hangup = signal(SignalKind::hangup()).map_err(|error| {
+            ConfigError::of_file(path, format!("can't be followed: SIGHUP: {error}"))
+        })?;
+        let mut state = State {
+            path: path.to_owned(),
+            documents: BTreeMap::new(),
+            seen: BTreeMap::new(),
+            file: Arc::default(),
+            problem: None,
+        };
+        state.file = Arc::new(files::load(path, &mut state.documents, None)?);
+        state.seen = state.look_at_all();
+        Ok(Follower {
+            state: Arc::new(Mutex::new(state)),
+            hangup,
+        })
+    }
+
+    /// Returns the entries as they are now.
+    #[must_use]
+    pub fn file(&self) -> Arc<File> {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(&state.file)
+    }
+
+    /// Waits until the content of a file has changed, and returns the entries. SIGHUP makes the
+    /// next look at once. A changed secret returns the same entries.
+    pub async fn changed(&mut self) -> Arc<File> {
+        loop {
+            let asked = tokio::select! {
+                () = tokio::time::sleep(LOOK) => false,
+                _ = self.hangup.recv() => true,
+            };
+            let state = Arc::clone(&self.state);
+            let look = move || {
+                let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
+                state.look()
+            };
+            // The file system may be slow. A look that panicked is made again.
+            let changed = tokio::task::spawn_blocking(look).await.unwrap_or(None);
+            if asked && changed.is_none() {
+                tracing::info!("SIGHUP: no file has changed");
+            }
+            if let Some(file) = changed {
+                return file;
+            }
+        }
+    }
+}
+
+impl State {
+    /// Reads the files that have changed. Returns the entries if a content has changed.
+    fn look(&mut self) -> Option<Arc<File>> {
+        let seen = self.look_at_all();
+        if seen == self.seen {
+            return None;
+        }
+        let hashes = |seen: &BTreeMap<PathBuf, Seen>| -> Vec<(PathBuf, Option<[u8; 32]>)> {
+            let each = seen.iter();
+            each.map(|(path, seen)| (path.clone(), seen.hash)).collect()
+        };
+        let same = hashes(&seen) == hashes(&self.seen);
+        self.seen = seen;
+        if same {
+            return None;
+        }
+        match files::load(&self.path, &mut self.documents, Some(&self.file)) {
+            Ok(file) => {
+                self.problem = None;
+                self.file = Arc::new(file);
+            }
+            // The main file was never read well: impossible after a start.
+            Err(problem) if self.problem.as_ref() == Some(&problem) => {}
+            Err(problem) => {
+                tracing::error!("the entries before stay in force: {problem}");
+                self.problem = Some(problem);
+            }
+        }
+        // New files of secrets may be named now.
+        self.seen = self.look_at_all();
+        Some(Arc::clone(&self.file))
+    }
+
+    fn look_at_all(&self) -> BTreeMap<PathBuf, Seen> {
+        let mut paths = vec![self.path.clone()];
+        paths.extend(
+            self.file
+                .triggers_folder()
+                .into_iter()
+                .flat_map(files::list),
+        );
+        paths.extend(self.file.secret_files());
+        let each = paths.into_iter().map(|path| {
+            let seen = self.look_at(&path);
+            (path, seen)
+        });
+        each.collect()
+    }
+
+    fn look_at(&self, path: &Path) -> Seen {
+        // The stamp first: a file that changes after is read again at the next look.
+        let (stamp, settled) = stamp(path);
+        match self.seen.get(path) {
+            Some(before) if before.settled && settled && before.stamp == stamp => before.clone(),
+            _ => Seen {
+                stamp,
+                settled,
+                hash: hash(path),
+            },
+        }
+    }
+}
+
+/// Returns the hash of the content. `None`: there is no such file.
+fn hash(path: &Path) -> Option<[u8; 32]> {
+    let found = std::fs::metadata(path).ok()?;
+    // Reading a pipe could take for ever.
+    if !found.is_file() || found.len() > LARGEST {
+        return None;
+    }
+    let bytes = std::fs::read(path).ok()?;
+    Some(Sha256::digest(bytes).into())
+}
+
+#[cfg(test)]
+mod tests;

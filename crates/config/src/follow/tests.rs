@@ -1,0 +1,122 @@
+use std::time::Duration;
+
+use super::*;
+
+const REGISTRY: &str = "[[registry]]\nname = \"r.example.com\"\nurl = \"https://r.example.com\"\n";
+
+fn trigger(name: &str, more: &str) -> String {
+    format!(
+        "[[trigger]]\nname = \"{name}\"\nimages.web = \"r.example.com/a/b\"\ntarget.command = {{ run = [\"true\"] }}\n{more}"
+    )
+}
+
+fn names(file: &File) -> Vec<String> {
+    let triggers = file.trigger.iter();
+    triggers.map(|one| one.name.get_ref().to_string()).collect()
+}
+
+/// Writes with an older time, so that the next look needs no pause.
+fn write(folder: &Path, name: &str, text: &str) {
+    std::fs::write(folder.join(name), text).unwrap();
+}
+
+fn look(follower: &Follower) -> Option<Arc<File>> {
+    follower.state.lock().unwrap().look()
+}
+
+#[tokio::test]
+async fn a_change_of_any_file_is_found_and_a_broken_one_keeps_the_entries_before() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path();
+    std::fs::create_dir(path.join("triggers.d")).unwrap();
+    let main = format!(
+        "triggers = \"triggers.d\"\n{REGISTRY}{}",
+        trigger("main", "")
+    );
+    write(path, "tagtrail.toml", &main);
+    write(path, "triggers.d/a.toml", &trigger("a", ""));
+    write(path, "triggers.d/.b.toml", "no toml");
+    let follower = Follower::start(&path.join("tagtrail.toml")).unwrap();
+    assert_eq!(names(&follower.file()), ["main", "a"]);
+    assert!(follower.file().trigger[1].folder().ends_with("triggers.d"));
+    assert!(look(&follower).is_none());
+
+    // A second entry of one name, in another file.
+    write(
+        path,
+        "triggers.d/b.toml",
+        &format!("{}{}", trigger("b", ""), trigger("a", "")),
+    );
+    let file = look(&follower).unwrap();
+    assert_eq!(names(&file), ["main", "a", "b"]);
+    assert!(file.broken[0].second && file.broken[0].problem.path().ends_with("b.toml"));
+
+    // A file that is no TOML, and one with a broken entry.
+    write(path, "triggers.d/a.toml", "[[trigger");
+    write(path, "triggers.d/b.toml", &trigger("b", "settle = 3\n"));
+    let file = look(&follower).unwrap();
+    assert_eq!(names(&file), ["main", "a", "b"]);
+    assert_eq!(file.broken.len(), 2, "{:?}", file.broken);
+    write(path, "tagtrail.toml", "[[sauce]]");
+    assert_eq!(names(&look(&follower).unwrap()), ["main", "a", "b"]);
+
+    // Repaired, with one file removed.
+    write(
+        path,
+        "tagtrail.toml",
+        &main.replace("\"main\"", "\"other\""),
+    );
+    std::fs::remove_file(path.join("triggers.d/b.toml")).unwrap();
+    write(
+        path,
+        "triggers.d/a.toml",
+        &trigger("a", "settle = \"3s\"\n"),
+    );
+    let file = look(&follower).unwrap();
+    assert_eq!(names(&file), ["other", "a"]);
+    assert_eq!(file.broken, []);
+    assert!(file.trigger[1].settle.is_some());
+    assert!(look(&follower).is_none());
+}
+
+#[tokio::test]
+async fn a_changed_secret_is_a_change_although_the_entries_are_the_same() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path();
+    let text = "[[token]]\nname = \"ui\"\nrole = \"read\"\nsecret = { file = \"token\" }\n";
+    write(path, "tagtrail.toml", text);
+    let mut follower = Follower::start(&path.join("tagtrail.toml")).unwrap();
+    write(path, "token", "0123456789abcdef");
+    let changed = tokio::time::timeout(Duration::from_secs(8), follower.changed());
+    assert_eq!(changed.await.unwrap().token.len(), 1);
+    // Touched, but the same.
+    write(path, "token", "0123456789abcdef");
+    assert!(look(&follower).is_none());
+}
+
+#[tokio::test]
+async fn a_thousand_files_are_read_again_in_a_moment() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path();
+    std::fs::create_dir(path.join("triggers.d")).unwrap();
+    write(path, "tagtrail.toml", "triggers = \"triggers.d\"\n");
+    for number in 0..1000 {
+        let name = format!("triggers.d/team-{number}.toml");
+        write(path, &name, &trigger(&format!("team-{number}"), ""));
+    }
+    let follower = Follower::start(&path.join("tagtrail.toml")).unwrap();
+    write(
+        path,
+        "triggers.d/team-7.toml",
+        &trigger("team-7", "settle = \"1s\"\n"),
+    );
+    let began = std::time::Instant::now();
+    let file = look(&follower).unwrap();
+    let took = began.elapsed();
+    assert_eq!(file.trigger.len(), 1000);
+    assert!(took < Duration::from_secs(5), "{took:?}");
+    #[expect(clippy::print_stderr, reason = "a figure for people")]
+    {
+        eprintln!("a reload with 1,000 files took {took:?}");
+    }
+}

@@ -1,0 +1,72 @@
+//! Follows the files: tokens and names of registries change without a restart.
+
+use std::sync::{Arc, PoisonError, RwLock};
+
+use tagtrail_config::{File, Follower};
+use tokio_util::sync::CancellationToken;
+
+use crate::http::tokens::Tokens;
+use crate::shared::Shared;
+
+/// A value of the files, as it is now.
+#[derive(Debug)]
+pub(crate) struct Current<T>(Arc<RwLock<Arc<T>>>);
+
+impl<T> Current<T> {
+    pub(crate) fn new(value: T) -> Current<T> {
+        Current(Arc::new(RwLock::new(Arc::new(value))))
+    }
+
+    pub(crate) fn get(&self) -> Arc<T> {
+        Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn set(&self, value: T) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(value);
+    }
+}
+
+impl<T> Clone for Current<T> {
+    fn clone(&self) -> Current<T> {
+        Current(Arc::clone(&self.0))
+    }
+}
+
+/// Reads the tokens, and logs the broken ones.
+pub(crate) fn tokens(file: &File) -> Tokens {
+    let (tokens, broken) = Tokens::read(file);
+    for one in &broken {
+        let name = one.name.as_deref().unwrap_or("?");
+        tracing::error!(
+            token = name,
+            "token {name} is broken, and admits nobody: {}",
+            one.problem
+        );
+    }
+    tokens
+}
+
+/// Follows the files until shutdown.
+pub(crate) async fn follow(
+    mut files: Follower,
+    shared: Shared,
+    shutdown: CancellationToken,
+) -> anyhow::Result<()> {
+    loop {
+        let file = tokio::select! {
+            () = shutdown.cancelled() => return Ok(()),
+            file = files.changed() => file,
+        };
+        shared.names.set(file.names().clone());
+        let now = tokens(&file);
+        // The routes that pages of other origins may read were decided at the start.
+        if now.is_empty() != shared.tokens.get().is_empty() {
+            tracing::warn!(
+                "the first [[token]] was added, or the last one removed: the api goes on as before, until its restart"
+            );
+            continue;
+        }
+        shared.tokens.set(now);
+        tracing::info!("read the changed files again");
+    }
+}
