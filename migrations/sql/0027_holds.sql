@@ -1,4 +1,4 @@
--- Holds, approvals, and the orders of people that record or end rollouts.
+-- Holds, and the orders of people that record or end rollouts.
 
 create type hold_kind as enum ('freeze', 'pin', 'fault');
 
@@ -45,24 +45,6 @@ create trigger released_once before update on hold for each row when (old.releas
 create trigger keep_all before delete on hold for each row execute function keep_hold();
 create trigger keep_all_truncate before truncate on hold for each statement execute function keep_hold();
 
-create table approval (
-    id bigint generated always as identity primary key,
-    trigger_id integer not null references trigger,
-    set text not null,
-    rollout_id uuid not null references rollout,
-    actor text not null,
-    verdict text not null check (verdict in ('approve', 'reject')),
-    reason text check (length(reason) between 1 and 500),
-    given_at timestamptz not null default now()
-);
-create index approval_of_set on approval (trigger_id, set, given_at);
-comment on table approval is 'Approvals and rejections of sets of images. Append-only.';
-comment on column approval.set is 'image_set of the rollout.';
-create trigger append_only before update or delete on approval for each statement execute function refuse_rewriting();
-create trigger append_only_truncate before truncate on approval for each statement execute function refuse_rewriting();
-alter table approval enable always trigger append_only;
-alter table approval enable always trigger append_only_truncate;
-
 create table rollout_order (
     id bigint generated always as identity primary key,
     act_id bigint not null references act,
@@ -95,18 +77,10 @@ alter table rollout add column actor text;
 alter table rollout add column reason text;
 alter table rollout add column skip text[] not null default '{}';
 alter table rollout add column fixed boolean not null default false;
-alter table rollout add column gates jsonb not null default '[]' check (jsonb_typeof(gates) = 'array');
-alter table rollout add column opens_at timestamptz;
-alter table rollout add column closes_at timestamptz;
 comment on column rollout.actor is 'The person who ordered the rollout; null: none did.';
 comment on column rollout.skip is 'Gates that the rollout passes by order of a person.';
 comment on column rollout.fixed is 'A person chose the set: it need not be that of the present heads.';
-comment on column rollout.gates is 'The closed gates, as the planner evaluated them last.';
-comment on column rollout.opens_at is 'Time at which the last closed gate opens by itself, if known.';
-comment on column rollout.closes_at is 'No attempt begins from this time on until the planner has evaluated the gates again.';
 create index rollout_known on rollout (trigger_id, image_set(images)) where state = 'succeeded';
 
 alter table trigger add column touched boolean not null default false;
-alter table trigger add column gates jsonb not null default '{}' check (jsonb_typeof(gates) = 'object');
-comment on column trigger.touched is 'A hold or an approval changed, and the planner has not evaluated the gates since.';
-comment on column trigger.gates is 'The settings of the gates.';
+comment on column trigger.touched is 'A hold changed, and the planner has not evaluated the gates since.';

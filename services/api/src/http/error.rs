@@ -107,9 +107,7 @@ pub(crate) enum Error {
         "this Idempotency-Key was sent with another order in the last 24 h; send each order with a key of its own"
     )]
     IdempotencyKeyReused,
-    #[error(
-        "an order can't skip {0:?}; it may skip recheck, manifest, min_age, upstream, window and gap"
-    )]
+    #[error("an order can't skip {0:?}; it may skip recheck and manifest")]
     GateNotSkippable(String),
     #[error("until must be a time in the future")]
     UntilPast,

@@ -32,9 +32,7 @@ use crate::store::orders::{Choice, Placed, Refusal, Wish};
 /// The time for which an answer waits for the planner, and the interval of its looks.
 const WAIT: (Duration, Duration) = (Duration::from_millis(2500), Duration::from_millis(100));
 /// The gates that an order may skip.
-const SKIPPABLE: [&str; 6] = [
-    "recheck", "manifest", "min_age", "upstream", "window", "gap",
-];
+const SKIPPABLE: [&str; 2] = ["recheck", "manifest"];
 /// Most images of a pin.
 const IMAGES: usize = 100;
 
@@ -126,7 +124,7 @@ pub(crate) const CANCEL: Operation = Operation {
 struct RollOut {
     /// The number of a rollout: its set, and a pin.
     to: Option<u64>,
-    /// Gates to pass though they are closed: recheck, manifest, `min_age`, upstream, window, gap.
+    /// Gates to pass though they are closed: recheck, manifest.
     /// Needs a reason.
     #[serde(default)]
     skip: Vec<String>,

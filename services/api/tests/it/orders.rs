@@ -134,7 +134,7 @@ async fn an_impossible_order_is_refused_and_leaves_nothing() {
         ),
         (
             "shop/rollout",
-            json!({ "skip": ["window"] }),
+            json!({ "skip": ["manifest"] }),
             "400 reason_invalid",
         ),
         (

@@ -1,12 +1,12 @@
 //! The condition on holds that each attempt depends on.
 
 /// The SQL condition that no hold in force stands against the rollout `n`, of which the columns
-/// `trigger_id`, `images` and `actor` are read, and that its gates have not closed again. An order
-/// of a person passes a soft freeze and a fault with a set that has succeeded before. Names and
-/// patterns of triggers consist of a-z, 0-9, - and *.
+/// `trigger_id`, `images` and `actor` are read. An order of a person passes a soft freeze and a
+/// fault with a set that has succeeded before. Names and patterns of triggers consist of a-z, 0-9,
+/// - and *.
 macro_rules! may_begin {
     () => {
-        "((n.closes_at is null or n.closes_at > now()) and not exists (
+        "(not exists (
              select from hold h join trigger ht on ht.id = n.trigger_id
              where h.released_at is null and (h.until is null or h.until > now())
                and (h.triggers = ht.name or position('*' in h.triggers) > 0 and ht.name ~ ('^' || replace(h.triggers, '*', '.*') || '$'))

@@ -44,7 +44,7 @@ pub(crate) struct Standing {
     pub(crate) stands: bool,
 }
 
-/// Returns the names of configured triggers with an order, or whose holds or approvals changed, and
+/// Returns the names of configured triggers with an order, or whose holds changed, and
 /// forgets the changes: the caller evaluates these triggers next, and all of them after a restart.
 pub(crate) async fn due(db: &mut PgConnection) -> Result<BTreeSet<String>, sqlx::Error> {
     let names: Vec<String> = sqlx::query_scalar(

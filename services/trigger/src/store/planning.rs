@@ -453,7 +453,7 @@ pub(crate) async fn record(
              insert into rollout_attempt (rollout_id, number, trigger_id, instance, machine, pid, pid_started)
              select w.id, 1, g.id, $11, $12, $13, $14 from numbered g join wanted w on w.trigger_id = g.id
              left join rollout_order r on r.id = w.order_id
-             cross join lateral (select g.id as trigger_id, w.images, r.actor, null::timestamptz as closes_at) n
+             cross join lateral (select g.id as trigger_id, w.images, r.actor) n
              where w.begin and ", may_begin!(), "
              on conflict (trigger_id) where finished_at is null do nothing
              returning rollout_id

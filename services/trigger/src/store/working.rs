@@ -41,12 +41,18 @@ pub(crate) struct Due {
 /// Returns the backlog of the triggers with these names.
 pub(crate) async fn backlog(db: &mut PgConnection, names: &[&str]) -> Result<Backlog, sqlx::Error> {
     let rows = sqlx::query(concat!(
-        "select o.trigger_id, t.name, extract(epoch from o.next_attempt_at - now())::float8 as due_in_seconds
-         from trigger t join rollout o on o.trigger_id = t.id
-         where o.state in ('pending', 'running', 'failed') and ", rollout_is_live!("o"), "
+        // A rollout that may not begin, because of a newer one or a hold, must not take the place
+        // of one that may.
+        "select n.trigger_id, t.name, extract(epoch from n.next_attempt_at - now())::float8 as due_in_seconds
+         from trigger t join rollout n on n.trigger_id = t.id
+         where n.state in ('pending', 'running', 'failed') and ", rollout_is_live!("n"), "
              and t.configured and t.state = 'active' and t.name = any ($1)
              and not exists (select from rollout_attempt a where a.trigger_id = t.id and a.finished_at is null)
-         order by o.next_attempt_at > now(), o.next_attempt_at <= now() and o.attempts > 0, o.next_attempt_at
+             and not exists (
+                 select from rollout newer where newer.trigger_id = n.trigger_id and newer.number > n.number
+                     and newer.state not in ('superseded', 'rejected', 'cancelled'))
+             and ", may_begin!(), "
+         order by n.next_attempt_at > now(), n.next_attempt_at <= now() and n.attempts > 0, n.next_attempt_at
          limit $2"
     ))
     .bind(names)
@@ -117,7 +123,7 @@ pub(crate) async fn begin(
              from held
          ), newest as (
              select o.id, o.trigger_id, o.number, o.state, o.images, o.attempts, o.next_attempt_at <= now() as due,
-                 o.fixed, o.actor, o.closes_at
+                 o.fixed, o.actor
              from number n join rollout o on o.trigger_id = n.trigger_id and o.number = n.number
              where o.state in ('pending', 'running', 'failed') and ", rollout_is_live!("o"), "
              for update of o skip locked
