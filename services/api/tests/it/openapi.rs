@@ -203,6 +203,11 @@ async fn answers_and_problems_match_the_document() {
             "/v1/rollouts?trigger=shop".to_owned(),
         ),
         ("get", "/v1/rollouts/{id}", format!("/v1/rollouts/{id}")),
+        (
+            "get",
+            "/v1/rollouts/{id}/attempts",
+            format!("/v1/rollouts/{id}/attempts"),
+        ),
         ("get", "/v1/acts", "/v1/acts?trigger=shop".to_owned()),
         ("get", "/v1/holds", "/v1/holds".to_owned()),
         (
