@@ -179,7 +179,8 @@ async fn times(up: &Up) {
         ("2026-03-03T14:02:00", 0),
         ("2026-03-03 11:59", 3),
         ("2h", 0),
-        ("yesterday", 2),
+        ("yesterday", 0),
+        ("noon", 2),
     ] {
         let output = at(time);
         assert_eq!(output.code, code, "{time}: {output:?}");
