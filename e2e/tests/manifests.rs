@@ -72,7 +72,10 @@ async fn the_manifest_of_a_pushed_digest_is_recorded() {
     assert_eq!(manifest["annotations"], json!({ REVISION: "9f2c" }));
     assert_eq!(
         (&manifest["revision"], &manifest["created"]),
-        (&json!("9f2c"), &json!(TestImage::CREATED))
+        (
+            &json!("9f2c"),
+            &json!(TestImage::CREATED.replace('Z', ".000000Z"))
+        )
     );
     let platforms: Vec<&str> = manifest["platforms"]
         .as_array()

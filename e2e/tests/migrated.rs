@@ -301,12 +301,12 @@ async fn reads_history(fleet: &Fleet) {
     let history = get(fleet, &format!("/v1/history?image={IMAGE}")).await;
     assert_eq!(history["items"].as_array().unwrap().len(), 2);
     let holders = get(fleet, &format!("/v1/digests/{}", digest("11"))).await;
-    assert_eq!(holders["items"][0]["until"], "2026-03-03T15:00:00Z");
+    assert_eq!(holders["items"][0]["until"], "2026-03-03T15:00:00.000000Z");
     let manifest = get(fleet, &format!("/v1/manifests/{}", digest("22"))).await;
     assert_eq!(manifest["version"], "2.0");
     let coverage = get(fleet, "/v1/coverage?since=2026-03-01T00:00:00Z").await;
     assert!(
-        coverage.to_string().contains("2026-03-03T15:10:00Z"),
+        coverage.to_string().contains("2026-03-03T15:10:00.000000Z"),
         "{coverage}"
     );
     let rollouts = get(fleet, "/v1/rollouts?trigger=shop").await;

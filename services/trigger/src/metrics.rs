@@ -1,5 +1,6 @@
 //! The metrics of the trigger service.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use prometheus_client::encoding::EncodeLabelSet;
@@ -185,14 +186,22 @@ impl Metrics {
         self.rollouts.get_or_create(&state).inc();
     }
 
-    /// Records the attempts that run, and the due rollouts that wait for one.
-    pub(crate) fn due(&self, due: usize, oldest: Duration, slots: &Slots) {
+    /// Records the attempts of each configured kind of target that run, and the due rollouts that
+    /// wait for one, with the age of the oldest.
+    pub(crate) fn due(
+        &self,
+        (due, oldest): (usize, Duration),
+        slots: &Slots,
+        kinds: &BTreeSet<&'static str>,
+    ) {
         let number = |count: usize| i64::try_from(count).unwrap_or(i64::MAX);
         self.due.set(number(due));
         self.due_seconds.set(oldest.as_secs_f64());
-        for (kind, in_use) in slots.in_use() {
+        let in_use = slots.in_use();
+        for kind in kinds {
             let labels = KindLabels { kind };
-            self.in_flight.get_or_create(&labels).set(number(in_use));
+            let running = in_use.get(kind).copied().unwrap_or_default();
+            self.in_flight.get_or_create(&labels).set(number(running));
             let limit = number(slots.limit(kind));
             self.slots.get_or_create(&labels).set(limit);
         }

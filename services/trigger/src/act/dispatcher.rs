@@ -111,10 +111,11 @@ async fn begin_queued(shared: &Shared, queued: BTreeMap<i32, String>) -> Result<
 async fn begin_due(shared: &Shared) -> Result<(Duration, bool), Error> {
     let targets = shared.targets();
     // A place without a free slot must not fill the backlog with its rollouts.
-    let mut full = BTreeSet::new();
+    let (mut full, mut kinds) = (BTreeSet::new(), BTreeSet::new());
     let mut names = Vec::with_capacity(targets.len());
     for (name, target) in targets.iter() {
         let place = target.place();
+        kinds.insert(place.kind);
         match full.contains(&place) || !shared.slots.has_free(&place) {
             true => drop(full.insert(place)),
             false => names.push(name.as_str()),
@@ -124,9 +125,11 @@ async fn begin_due(shared: &Shared) -> Result<(Duration, bool), Error> {
     let backlog = within(shared.session_timeout, store::backlog(&mut db, &names)).await?;
     db.keep();
     let oldest = backlog.due.iter().map(|due| due.since).max();
-    shared
-        .metrics
-        .due(backlog.due.len(), oldest.unwrap_or_default(), &shared.slots);
+    shared.metrics.due(
+        (backlog.due.len(), oldest.unwrap_or_default()),
+        &shared.slots,
+        &kinds,
+    );
     let due: Vec<_> = backlog
         .due
         .into_iter()
