@@ -262,7 +262,13 @@ async fn rollouts_are_delivered_in_order(sender: &Sender) {
     for delivery in sender.fleet.sink.deliveries() {
         let body = delivery.json();
         let rollout = recorded[delivery.header("webhook-id")];
-        assert_eq!(body["data"]["images"], rollout["images"]);
+        let mut images = rollout["images"].clone();
+        for image in images.as_object_mut().unwrap().values_mut() {
+            // The API adds these to the images as delivered.
+            let image = image.as_object_mut().unwrap();
+            image.retain(|name, _| !["actor", "previous"].contains(&name.as_str()));
+        }
+        assert_eq!(body["data"]["images"], images);
         let number = rollout["number"].as_u64().unwrap();
         assert!(number >= before, "{number} after {before}");
         before = number;
