@@ -110,7 +110,7 @@ async fn real_pushes_become_history_and_rollouts() {
         unknown.err
     );
     assert_eq!(cli.run(&["resolve", "NOT AN IMAGE"]).code, 2);
-    assert_eq!(cli.run(&["resolve", &web, "--at", "yesterday"]).code, 2);
+    assert_eq!(cli.run(&["resolve", &web, "--at", "noon"]).code, 2);
     assert_eq!(cli.run(&["pause", "nobody"]).code, 3);
     assert_eq!(
         cli.run(&[

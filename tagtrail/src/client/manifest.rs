@@ -47,7 +47,12 @@ pub(super) fn describe(manifest: &Value, screen: &Screen) -> String {
         "revision",
         "version",
     ] {
-        rows.push([name.replace('_', " "), field(manifest, name)]);
+        let value = field(manifest, name);
+        let value = match name {
+            "created" => screen.time(&value),
+            _ => value,
+        };
+        rows.push([name.replace('_', " "), value]);
     }
     if manifest.get("tombstone") == Some(&Value::Bool(true)) {
         let meaning = "yes: made up by a client in order to delete a tag; never rolled out";
