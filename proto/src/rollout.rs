@@ -41,6 +41,9 @@ words! {
     CauseReason {
         /// The first rollout of its trigger.
         Start = "start",
+        /// The images were there before the trigger, so they count as rolled out. They were never
+        /// sent to the target.
+        Adopted = "adopted",
         /// A tag moved.
         Revision = "revision",
         /// The trigger was resumed.

@@ -29,8 +29,9 @@ pub struct Situation<'a> {
     pub selected: &'a BTreeMap<String, Selected>,
     /// The images of the last rollout, in any state, by their names in the trigger.
     pub last: Option<&'a BTreeMap<String, RolloutImage>>,
-    /// True if the last rollout failed.
-    pub failed: bool,
+    /// True if the target may lack the images of the last rollout: it failed, or its images were
+    /// adopted and never sent.
+    pub unsent: bool,
     /// True while a person has paused the trigger.
     pub paused: bool,
     /// True if a person resumed the trigger after the last decision.
@@ -78,7 +79,7 @@ impl Selected {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Decision {
     /// Nothing to do: the last rollout already has these images, one image has no digest or is a
-    /// tombstone, all changes are imported, or the trigger is paused.
+    /// tombstone, or the trigger is paused.
     Nothing {
         /// The images that are tombstones.
         waiting: Vec<Waiting>,
@@ -90,7 +91,7 @@ pub enum Decision {
         /// The closed gates.
         waiting: Vec<Waiting>,
     },
-    /// Record a rollout of these images.
+    /// Record a rollout of these images. One with the cause `adopted` has succeeded already.
     Start {
         /// The images, by their names in the trigger.
         images: BTreeMap<String, RolloutImage>,
@@ -137,18 +138,24 @@ pub fn decide(situation: &Situation<'_>) -> Decision {
     let same_names = situation
         .last
         .is_some_and(|last| last.keys().eq(images.keys()));
-    // A person who resumes a trigger after a failed rollout wants another attempt.
-    let again = situation.failed && situation.resumed;
+    // A person who resumes a trigger after a failed rollout wants another attempt. Adopted images
+    // are sent for the first time.
+    let again = situation.unsent && situation.resumed;
     if changed.is_empty() && same_names && !again {
         return Decision::NOTHING;
     }
-    // An image from before the first reconciliation is history, and no reason for a rollout.
+    // At first sight, images from before the first reconciliation are history, and no reason to
+    // touch the target. They count as rolled out.
     let imported = |name: &String| {
         let selected = situation.selected.get(name);
         selected.is_some_and(|one| one.head.origin == Origin::Imported && !one.configuration)
     };
-    if !changed.is_empty() && changed.iter().all(imported) {
-        return Decision::NOTHING;
+    if situation.last.is_none() && !situation.resumed && changed.iter().all(imported) {
+        let reason = CauseReason::Adopted;
+        return Decision::Start {
+            images,
+            cause: Cause { reason, changed },
+        };
     }
     let waiting = closed_gates(situation, &changed);
     let pauses = waiting.iter().map(|gate| look_again(gate, situation.now));

@@ -10,7 +10,7 @@ struct World {
     images: BTreeMap<String, Image>,
     heads: BTreeMap<Image, Head>,
     last: Option<BTreeMap<String, RolloutImage>>,
-    failed: bool,
+    unsent: bool,
     paused: bool,
     resumed: bool,
     settle: Option<u64>,
@@ -24,7 +24,7 @@ fn world() -> World {
         images: BTreeMap::new(),
         heads: BTreeMap::new(),
         last: None,
-        failed: false,
+        unsent: false,
         paused: false,
         resumed: false,
         settle: None,
@@ -75,7 +75,7 @@ impl World {
             images: Box::leak(Box::new(self.images.iter().map(watched).collect())),
             selected: Box::leak(Box::new(self.images.iter().filter_map(head).collect())),
             last: self.last.as_ref(),
-            failed: self.failed,
+            unsent: self.unsent,
             paused: self.paused,
             resumed: self.resumed,
             settle: self.settle.map(Duration::from_secs),
@@ -154,30 +154,52 @@ fn while_paused_nothing_starts_and_resuming_rolls_out_the_present_heads() {
 fn a_failed_set_is_rolled_out_again_only_after_a_resume() {
     let mut world = world();
     world.roll();
-    world.failed = true;
+    world.unsent = true;
     assert_eq!(world.roll(), None);
     world.resumed = true;
     assert_eq!(
         world.roll(),
         Some((CauseReason::Resume, names(&[]), vec![1, 1]))
     );
-    world.failed = false;
+    world.unsent = false;
     assert_eq!(world.roll(), None);
 }
 
 #[test]
-fn an_imported_head_alone_starts_nothing() {
+fn imported_heads_are_adopted_at_first_sight_alone() {
     let mut world = world();
     world.head("web", 1, Some(1), Origin::Imported);
     world.head("worker", 1, Some(1), Origin::Imported);
-    assert_eq!(world.roll(), None);
-    world.head("worker", 2, Some(2), Origin::Event);
+    world.asked.insert("registry.example.com".parse().unwrap());
     assert_eq!(
         world.roll(),
-        Some((CauseReason::Start, names(&["web", "worker"]), vec![1, 2]))
+        Some((CauseReason::Adopted, names(&["web", "worker"]), vec![1, 1]))
     );
-    world.head("web", 2, Some(3), Origin::Imported);
     assert_eq!(world.roll(), None);
+    world.asked.clear();
+    // Adopted images were never sent.
+    world.unsent = true;
+    world.resumed = true;
+    assert_eq!(
+        world.roll(),
+        Some((CauseReason::Resume, names(&[]), vec![1, 1]))
+    );
+    (world.unsent, world.resumed) = (false, false);
+    world.head("web", 2, Some(3), Origin::Imported);
+    assert_eq!(
+        world.roll(),
+        Some((CauseReason::Revision, names(&["web"]), vec![2, 1]))
+    );
+}
+
+#[test]
+fn a_set_with_one_imported_head_is_rolled_out() {
+    let mut world = world();
+    world.head("web", 1, Some(1), Origin::Imported);
+    assert_eq!(
+        world.roll(),
+        Some((CauseReason::Start, names(&["web", "worker"]), vec![1, 1]))
+    );
 }
 
 #[test]

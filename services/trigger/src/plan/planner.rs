@@ -15,7 +15,8 @@ use tagtrail_daemon::{Retry, Span, SpanKind, chain, until};
 use tagtrail_failpoint::FailPoint;
 use tagtrail_postgres::{Lock, check_writable, within};
 use tagtrail_proto::{
-    Event, Image, Position, Registry, Rollout, RolloutState, Subject, TraceContext, Waiting,
+    CauseReason, Event, Image, Position, Registry, Rollout, RolloutState, Subject, TraceContext,
+    Waiting,
 };
 use time::OffsetDateTime;
 use tokio::sync::mpsc;
@@ -391,7 +392,8 @@ impl<'a> Planner<'a> {
             return slots;
         }
         let targets = self.shared.targets();
-        for rollout in rollouts {
+        let sent = |rollout: &&mut NewRollout| rollout.cause.reason != CauseReason::Adopted;
+        for rollout in rollouts.iter_mut().filter(sent) {
             let target = targets.get(&rollout.name);
             let slot = target.and_then(|target| self.shared.slots.take(target.place()));
             if let Some((target, slot)) = target.zip(slot) {
@@ -415,6 +417,7 @@ impl<'a> Planner<'a> {
             let slot = slots.remove(&rollout.trigger).filter(|_| begun);
             match slot {
                 Some((target, slot)) => start(self.shared, target, rollout, slot),
+                None if rollout.rollout.state == RolloutState::Succeeded => {}
                 None => {
                     let name = rollout.rollout.trigger.clone();
                     self.shared.queue(std::iter::once((rollout.trigger, name)));
@@ -459,7 +462,7 @@ impl<'a> Planner<'a> {
                 images: &trigger.images,
                 selected: &selected,
                 last: state.last.as_ref(),
-                failed: state.failed,
+                unsent: state.unsent,
                 paused: state.paused,
                 resumed: state.resuming,
                 settle: trigger.settle,

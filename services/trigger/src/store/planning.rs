@@ -140,8 +140,8 @@ pub(crate) struct TriggerState {
     /// before its first attempt has changed nothing: either a newer one follows, or the rollout
     /// was withdrawn.
     pub(crate) last: Option<BTreeMap<String, RolloutImage>>,
-    /// True if the last rollout failed.
-    pub(crate) failed: bool,
+    /// True if the last rollout failed, or was adopted and never sent.
+    pub(crate) unsent: bool,
     /// The closed gates of the last decision.
     pub(crate) waiting: Vec<Waiting>,
 }
@@ -154,10 +154,10 @@ pub(crate) async fn trigger_states(
 ) -> Result<Vec<(TriggerState, OffsetDateTime)>, sqlx::Error> {
     let rows = sqlx::query(
         "select t.id, t.name, t.state = 'paused' as paused, t.state = 'resuming' as resuming,
-             t.waiting, o.images, coalesce(o.state = 'failed', false) as failed, clock_timestamp() as now
+             t.waiting, o.images, coalesce(o.state = 'failed' or o.cause ->> 'reason' = 'adopted', false) as unsent, clock_timestamp() as now
          from trigger t
          left join lateral (
-             select images, state from rollout o
+             select images, state, cause from rollout o
              where o.trigger_id = t.id and not (o.state = 'superseded' and o.attempts = 0)
              order by o.number desc limit 1) o on true
          where t.configured and t.name = any ($1)",
@@ -175,7 +175,7 @@ pub(crate) async fn trigger_states(
                 last: row
                     .try_get::<Option<Json<_>>, _>("images")?
                     .map(|Json(images)| images),
-                failed: row.try_get("failed")?,
+                unsent: row.try_get("unsent")?,
                 // An older planner may have known other gates. The next decision replaces the list.
                 waiting: serde_json::from_value(row.try_get("waiting")?).unwrap_or_default(),
             };
@@ -427,7 +427,8 @@ impl Plan {
 /// that was paused since the decision gets no rollout.
 ///
 /// The first attempt of a rollout begins in the same transaction if the plan says so and no attempt
-/// of the trigger is open. Then the rollout supersedes all older ones that have not ended.
+/// of the trigger is open. Then the rollout supersedes all older ones that have not ended. A rollout
+/// of adopted images has succeeded at once, without an attempt.
 pub(crate) async fn record(
     db: &mut PgConnection,
     plan: &Plan,
@@ -444,7 +445,8 @@ pub(crate) async fn record(
          ), resumed as (
              update trigger set state = 'active' where id = any ($4) and state = 'resuming'
          ), wanted as (
-             select * from unnest($5::uuid[], $6::int[], $7::jsonb[], $8::jsonb[], $9::text[], $10::boolean[], $16::bigint[])
+             select *, cause ->> 'reason' = 'adopted' as adopted
+             from unnest($5::uuid[], $6::int[], $7::jsonb[], $8::jsonb[], $9::text[], $10::boolean[], $16::bigint[])
                  as w (id, trigger_id, images, cause, traceparent, begin, order_id)
          ), numbered as (
              update trigger t set issued = t.issued + 1, state = 'active' from wanted w
@@ -458,9 +460,10 @@ pub(crate) async fn record(
              on conflict (trigger_id) where finished_at is null do nothing
              returning rollout_id
          ), new as (
-             insert into rollout (id, trigger_id, number, images, cause, traceparent, state, attempts, started_at, actor, reason, skip, fixed)
+             insert into rollout (id, trigger_id, number, images, cause, traceparent, state, finished_at, attempts, started_at, actor, reason, skip, fixed)
              select w.id, n.id, n.issued, w.images, w.cause, w.traceparent,
-                 case when a.rollout_id is null then 'pending'::rollout_state else 'running' end,
+                 case when w.adopted then 'succeeded' when a.rollout_id is null then 'pending'::rollout_state else 'running' end,
+                 case when w.adopted then now() end,
                  case when a.rollout_id is null then 0 else 1 end,
                  case when a.rollout_id is not null then now() end,
                  r.actor, r.reason, coalesce(r.skip, '{}'), r.images is not null
@@ -479,9 +482,10 @@ pub(crate) async fn record(
              select 1 as step, o.id, o.trigger_id, o.number, o.state, o.attempts, o.images, o.cause, o.created_at, o.finished_at, o.error from old o
              union all
              select 2, n.id, n.trigger_id, n.number, 'pending', 0, n.images, n.cause, n.created_at, n.finished_at, n.error from new n
+             where n.state <> 'succeeded'
              union all
              select 3, n.id, n.trigger_id, n.number, n.state, n.attempts, n.images, n.cause, n.created_at, n.finished_at, n.error from new n
-             where n.state = 'running'
+             where n.state in ('running', 'succeeded')
          ), o as (
              select * from steps order by number, step
          ), told as (

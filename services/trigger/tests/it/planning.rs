@@ -231,25 +231,48 @@ async fn resuming_continues_a_pending_rollout_that_is_still_wanted() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn imported_and_deleted_heads_start_nothing() {
+async fn imported_heads_are_adopted_and_deleted_ones_start_nothing() {
     let mut world = World::new().await;
     world.head(WEB, Some(1), "imported").await;
     world.head(WORKER, Some(1), "imported").await;
     let service = world.start().await;
     a_while().await;
-    assert_eq!(world.rollouts().await, []);
+    assert_eq!(world.rollouts().await, [(1, Succeeded, 0)]);
+    assert_eq!(world.sink.deliveries().len(), 0);
+    assert_eq!(world.published().await, [(1, Succeeded)]);
     world.push(WEB, 2).await;
-    world.wait(1, Succeeded).await;
+    world.wait(2, Succeeded).await;
     world.head(WORKER, None, "event").await;
     world.push(WEB, 3).await;
     a_while().await;
     assert_eq!(
         world.rollouts().await,
-        [(1, Succeeded, 1)],
+        [(1, Succeeded, 0), (2, Succeeded, 1)],
         "an incomplete set starts no rollout"
     );
     world.push(WORKER, 2).await;
-    world.wait(2, Succeeded).await;
+    world.wait(3, Succeeded).await;
+    service.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_resume_sends_adopted_images_once() {
+    let mut world = World::new().await;
+    world.head(WEB, Some(1), "imported").await;
+    world.head(WORKER, Some(1), "imported").await;
+    let service = world.start().await;
+    world.wait(1, Succeeded).await;
+    for _ in 0..2 {
+        world.switch("paused").await;
+        world.switch("resuming").await;
+        world.wait(2, Succeeded).await;
+        a_while().await;
+    }
+    assert_eq!(
+        world.rollouts().await,
+        [(1, Succeeded, 0), (2, Succeeded, 1)]
+    );
+    assert_eq!(world.sink.deliveries().len(), 1);
     service.stop().await;
 }
 
