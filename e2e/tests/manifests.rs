@@ -94,7 +94,7 @@ async fn the_manifest_of_a_pushed_digest_is_recorded() {
         "label maintainer",
         "Ann",
         "9f2c",
-        &TestImage::CREATED.replace('T', " "),
+        TestImage::CREATED,
     ] {
         assert!(shown.contains(part), "{part} is not in {shown}");
     }
