@@ -427,8 +427,8 @@ impl Plan {
 /// that was paused since the decision gets no rollout.
 ///
 /// The first attempt of a rollout begins in the same transaction if the plan says so and no attempt
-/// of the trigger is open. Then the rollout supersedes all older ones that have not ended. A rollout
-/// of adopted images has succeeded at once, without an attempt.
+/// of the trigger is open. Then the rollout supersedes all older ones that have not ended. A
+/// rollout of adopted images has succeeded at once, without an attempt.
 pub(crate) async fn record(
     db: &mut PgConnection,
     plan: &Plan,
