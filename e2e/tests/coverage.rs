@@ -269,7 +269,8 @@ async fn the_coverage_report_counts_each_lost_event() {
 
     // Each tag moves twice, and each repository gets a new tag; each time, an event is dropped. Two
     // dropped changes of the same tag look like a single change, so a tag with a dropped event does
-    // not move again.
+    // not move again. Nor did it move shortly before: after two moves within minutes the resolver
+    // asks about their order, and may find the dropped change first.
     let push = |content: String, name: String| {
         let _ = world.registry.push(&TestImage::new(&content), &name);
     };
@@ -277,7 +278,8 @@ async fn the_coverage_report_counts_each_lost_event() {
     world
         .proxy
         .drop_events(|event| event["target"]["repository"] == "shop/app3");
-    (0..20).for_each(|number| push(format!("second {number}"), format!("shop/app{number}:v1")));
+    let others = (0..20).filter(|number| *number != 7);
+    others.for_each(|number| push(format!("second {number}"), format!("shop/app{number}:v1")));
     world
         .proxy
         .drop_events(|event| event["target"]["repository"] == "shop/app7");
@@ -288,10 +290,10 @@ async fn the_coverage_report_counts_each_lost_event() {
         .drop_events(|event| event["target"]["repository"] == "shop/app11");
     (0..20).for_each(|number| push(format!("new {number}"), format!("shop/app{number}:v2")));
     world.proxy.drop_events(|_| false);
-    world.changes(changes(20 + 56, 3)).await;
+    world.changes(changes(20 + 55, 3)).await;
     let share = world.coverage().unwrap()["lost_share"].as_f64().unwrap();
-    assert!((share - 3.0 / 79.0).abs() < 1e-9, "{share}");
-    for (image, revision) in [("app3:v1", 2), ("app7:v1", 3), ("app11:v2", 1)] {
+    assert!((share - 3.0 / 78.0).abs() < 1e-9, "{share}");
+    for (image, revision) in [("app3:v1", 2), ("app7:v1", 2), ("app11:v2", 1)] {
         assert_eq!(
             world
                 .origin(&format!("{host}/shop/{image}"), revision)
@@ -303,15 +305,15 @@ async fn the_coverage_report_counts_each_lost_event() {
     // The dropped events arrive late, with the time of their push: no change is counted twice, and
     // none as lost.
     assert!(world.proxy.take_dropped(true).await >= 3);
-    world.changes(changes(79, 0)).await;
+    world.changes(changes(78, 0)).await;
 
     // A delete whose event is dropped, and a delete whose event arrives.
     world.proxy.drop_events(|event| event["action"] == "delete");
     world.registry.delete("shop/app0:v2");
-    world.changes(changes(79, 1)).await;
+    world.changes(changes(78, 1)).await;
     world.proxy.drop_events(|_| false);
     world.registry.delete("shop/app1:v2");
-    world.changes(changes(80, 1)).await;
+    world.changes(changes(79, 1)).await;
 
     // Imported images start no rollout. A move found by reconciling does.
     assert_eq!(world.sink.deliveries().len(), 0);
