@@ -1,36 +1,37 @@
-"""Web and worker of one build are pushed some seconds apart. Expected: no rollout of new web with old worker.
+"""Web and worker of one build are pushed some seconds apart: with `agree = "tag"` no rollout has a new web with an old worker."""
+import time
+from lab import Lab, check, digest, main, wait
 
-With `agree = "tag"` and a tag for each build. Run it with the folder of `common.py` in PYTHONPATH; 0: the expectation holds."""
-from common import *
+CONFIG = '''
+[[trigger]]
+name = "shop"
+images.web = { repository = "registry.example.com/shop/web", numeric = "highest" }
+images.worker = { repository = "registry.example.com/shop/worker", numeric = "highest" }
+agree = "tag"
+settle = "SETTLE"
+target.command = { run = ["true"] }
+'''
+BUILDS = {digest(f"{name}-{build}"): build for name in ("web", "worker") for build in (1, 2)}
 
 
 def run(settle, gap):
-    l = start(f'''[[trigger]]
-name = "shop"
-images.web = {{ repository = "registry.example.com/shop/web", numeric = "highest" }}
-images.worker = {{ repository = "registry.example.com/shop/worker", numeric = "highest" }}
-agree = "tag"
-settle = "{settle}"
-target.command = {{ run = ["true"] }}
-''')
-    push(l, "shop/web", "web-1", tag="1")
-    push(l, "shop/worker", "worker-1", tag="1")
-    wait(lambda: rollouts(l) and rollouts(l)[0]["state"] == "succeeded", 25)
-    push(l, "shop/web", "web-2", tag="2")
-    time.sleep(gap)
-    push(l, "shop/worker", "worker-2", tag="2")
-    wait(lambda: rollouts(l)[0]["images"]["worker"]["digest"] == digest("worker-2"), 25)
-    names = {digest(f"{n}-{v}"): v for n in ("web", "worker") for v in (1, 2)}
-    seq = [(names[r["images"]["web"]["digest"]], names[r["images"]["worker"]["digest"]]) for r in reversed(rollouts(l))]
-    l.stop()
-    shutil.rmtree(l.dir, ignore_errors=True)
-    return seq
+    """Returns the builds of web and worker in each rollout, the oldest first."""
+    with Lab(CONFIG.replace("SETTLE", settle)) as lab:
+        lab.push("shop/web", "web-1", tag="1")
+        lab.push("shop/worker", "worker-1", tag="1")
+        wait(lambda: [one["state"] for one in lab.rollouts("shop")] == ["succeeded"], 25)
+        lab.push("shop/web", "web-2", tag="2")
+        time.sleep(gap)
+        lab.push("shop/worker", "worker-2", tag="2")
+        wait(lambda: lab.rollouts("shop")[:1] and lab.rollouts("shop")[0]["images"]["worker"]["digest"] == digest("worker-2"), 25)
+        builds = lambda images: tuple(BUILDS[images[name]["digest"]] for name in ("web", "worker"))
+        return [builds(one["images"]) for one in reversed(lab.rollouts("shop"))]
 
 
-def go():
+def case():
     for settle, gap in (("0s", 3), ("5s", 3), ("5s", 7)):
-        s = run(settle, gap)
-        check(f"settle {settle}, {gap} s apart: no mixed set, and both builds", s == [(1, 1), (2, 2)], s)
+        found = run(settle, gap)
+        check(f"settle {settle}, {gap} s apart: no mixed set, and both builds", found == [(1, 1), (2, 2)], found)
 
 
-main(go)
+main(case)
