@@ -5,7 +5,7 @@ use std::str::FromStr;
 use sqlx::postgres::PgRow;
 use sqlx::types::{Json, Uuid};
 use sqlx::{Error, Row as _};
-use tagtrail_proto::{Digest, Rollout};
+use tagtrail_proto::{Digest, Manifest, Rollout};
 
 /// Parses a name, or the word of an enum.
 ///
@@ -73,6 +73,36 @@ pub fn rollout(row: &PgRow) -> Result<Rollout, Error> {
         created_at: row.try_get("created_at")?,
         finished_at: row.try_get("finished_at")?,
         error: row.try_get("error")?,
+    })
+}
+
+/// Reads a manifest from the columns of the table `manifest` that have the names of its fields, and
+/// `size_bytes`.
+///
+/// # Errors
+/// [`Error`] if a column is missing or holds a value that no service writes.
+pub fn manifest(row: &PgRow) -> Result<Manifest, Error> {
+    let (Json(platforms), Json(labels), Json(annotations)) = (
+        row.try_get("platforms")?,
+        row.try_get("labels")?,
+        row.try_get("annotations")?,
+    );
+    Ok(Manifest {
+        digest: digest(row.try_get("digest")?)?.ok_or(Error::RowNotFound)?,
+        registry: parsed(row.try_get("registry")?)?,
+        repository: parsed(row.try_get("repository")?)?,
+        media_type: row.try_get("media_type")?,
+        size: unsigned(row.try_get("size_bytes")?),
+        artifact_type: row.try_get("artifact_type")?,
+        platforms,
+        created: row.try_get("created")?,
+        labels,
+        annotations,
+        revision: row.try_get("revision")?,
+        source: row.try_get("source")?,
+        version: row.try_get("version")?,
+        tombstone: row.try_get("tombstone")?,
+        read_at: row.try_get("read_at")?,
     })
 }
 

@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 
 use futures_util::{Stream, TryStreamExt as _};
 use sqlx::postgres::PgRow;
-use sqlx::types::Json;
 use sqlx::{PgConnection, Row as _};
 use tagtrail_policy::selection::{Key, Times};
 use tagtrail_postgres::row;
@@ -368,30 +367,8 @@ pub(crate) async fn manifests(
     .fetch_all(db)
     .await?;
     let manifest = |row: &PgRow| {
-        let digest = row::digest(row.try_get("digest")?)?.ok_or(sqlx::Error::RowNotFound)?;
-        let (Json(platforms), Json(labels), Json(annotations)) = (
-            row.try_get("platforms")?,
-            row.try_get("labels")?,
-            row.try_get("annotations")?,
-        );
-        let manifest = Manifest {
-            digest: digest.clone(),
-            registry: row::parsed(row.try_get("registry")?)?,
-            repository: row::parsed(row.try_get("repository")?)?,
-            media_type: row.try_get("media_type")?,
-            size: row::unsigned(row.try_get("size_bytes")?),
-            artifact_type: row.try_get("artifact_type")?,
-            platforms,
-            created: row.try_get("created")?,
-            labels,
-            annotations,
-            revision: row.try_get("revision")?,
-            source: row.try_get("source")?,
-            version: row.try_get("version")?,
-            tombstone: row.try_get("tombstone")?,
-            read_at: row.try_get("read_at")?,
-        };
-        Ok((digest, manifest))
+        let manifest = row::manifest(row)?;
+        Ok((manifest.digest.clone(), manifest))
     };
     rows.iter().map(manifest).collect()
 }
