@@ -24,6 +24,19 @@ pub enum Outcome {
     Gone(String),
 }
 
+impl Outcome {
+    /// Returns the word of the outcome: `done`, `failed`, `refused` or `gone`.
+    #[must_use]
+    pub const fn as_str(&self) -> &'static str {
+        match self {
+            Outcome::Done => "done",
+            Outcome::Failed { .. } => "failed",
+            Outcome::Refused(_) => "refused",
+            Outcome::Gone(_) => "gone",
+        }
+    }
+}
+
 /// The attempts at a rollout since the fast phase began. An attempt that was cut off, by the end of
 /// the process for example, does not count.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

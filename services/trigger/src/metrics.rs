@@ -209,12 +209,7 @@ impl Metrics {
 
     /// Counts an attempt that ended.
     pub(crate) fn attempted(&self, trigger: &str, outcome: &Outcome, seconds: f64) {
-        let outcome = match outcome {
-            Outcome::Done => "done",
-            Outcome::Refused(_) => "refused",
-            Outcome::Gone(_) => "gone",
-            Outcome::Failed { .. } => "failed",
-        };
+        let outcome = outcome.as_str();
         let trigger = trigger.to_owned();
         self.attempts
             .get_or_create(&AttemptLabels { trigger, outcome })

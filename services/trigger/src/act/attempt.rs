@@ -241,12 +241,7 @@ async fn try_record(
         }
         Done::Answered(outcome, took) => (outcome.clone(), *took),
     };
-    ended.outcome = match &outcome {
-        Outcome::Done => "done",
-        Outcome::Failed { .. } => "failed",
-        Outcome::Refused(_) => "refused",
-        Outcome::Gone(_) => "gone",
-    };
+    ended.outcome = outcome.as_str();
     let mut tx = db.begin().await?;
     let Standing { newer, live, phase } = store::standing(&mut tx, attempt).await?;
     let mut next = retry::next(shared.pace, outcome, phase, took, rand::random());

@@ -12,7 +12,6 @@ mod user;
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
-use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::PathBuf;
 use std::process::ExitStatus;
@@ -20,12 +19,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use secrecy::ExposeSecret as _;
-use tagtrail_config::{File, Fresh, Secret, Trigger};
+use tagtrail_config::{File, Fresh, Trigger};
 use tagtrail_policy::retry::Outcome;
 
 use crate::act::Place;
 
-use super::contract::{ConfigureResult, Order, Target, TargetFuture, TargetKind, TargetProblem};
+use super::contract::{
+    ConfigureResult, Order, Target, TargetFuture, TargetKind, TargetProblem, readable_secrets,
+};
 use earlier::MARGIN;
 use protocol::{Report, Task};
 use running::Running;
@@ -97,11 +98,7 @@ impl Target for CommandTarget {
     }
 
     fn judge(&self) -> Vec<TargetProblem> {
-        let warning = |found: String, cure: &str| TargetProblem {
-            fatal: false,
-            found,
-            cure: cure.to_owned(),
-        };
+        let warning = TargetProblem::warning;
         let mut problems = Vec::new();
         let passed = self.passed();
         let path = self.path(&passed);
@@ -123,16 +120,7 @@ impl Target for CommandTarget {
                 )
             })),
         }
-        for place in self.settings.places() {
-            if let Secret::File(path) = place
-                && std::fs::metadata(path).is_ok_and(|file| file.permissions().mode() & 0o004 != 0)
-            {
-                problems.push(warning(
-                    format!("every user can read the secret in {}", path.display()),
-                    "chmod 600, with the user of the trigger service as owner",
-                ));
-            }
-        }
+        problems.extend(readable_secrets(self.settings.places()));
         problems
     }
 }

@@ -2,11 +2,12 @@
 //! implements, and the row that describes a kind of target.
 
 use std::collections::BTreeMap;
+use std::os::unix::fs::PermissionsExt as _;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tagtrail_config::{File, Trigger};
+use tagtrail_config::{File, Secret, Trigger};
 use tagtrail_failpoint::FailPoint;
 use tagtrail_policy::retry::Outcome;
 use tagtrail_proto::{Event, Pinned, Rollout, TraceContext};
@@ -26,8 +27,8 @@ pub(crate) struct Order {
     pub(crate) trace: TraceContext,
     /// The answer or output of the target in this attempt.
     pub(crate) said: Said,
-    /// Cancelled when the attempt must end before its result: the target then ends what it began,
-    /// within its [`Target::grace`]. An outcome other than success counts as interrupted.
+    /// Cancelled when the attempt must end before its result: the target then ends the work that it
+    /// began, within its [`Target::grace`]. An outcome other than success counts as interrupted.
     pub(crate) stop: CancellationToken,
     /// The supervisor of a command.
     pub(crate) supervisor: Supervisor,
@@ -112,6 +113,35 @@ pub struct TargetProblem {
     pub found: String,
     /// The action to take, for people.
     pub cure: String,
+}
+
+impl TargetProblem {
+    /// Returns a problem in spite of which rollouts may succeed.
+    pub(super) fn warning(found: String, cure: &str) -> TargetProblem {
+        TargetProblem {
+            fatal: false,
+            found,
+            cure: cure.to_owned(),
+        }
+    }
+}
+
+/// Returns a problem for each file of a secret that every user can read.
+pub(super) fn readable_secrets<'a>(
+    places: impl IntoIterator<Item = &'a Secret>,
+) -> impl Iterator<Item = TargetProblem> {
+    places.into_iter().filter_map(|place| {
+        let Secret::File(path) = place else {
+            return None;
+        };
+        let file = std::fs::metadata(path).ok()?;
+        (file.permissions().mode() & 0o004 != 0).then(|| {
+            TargetProblem::warning(
+                format!("every user can read the secret in {}", path.display()),
+                "chmod 600, with the user of the trigger service as owner",
+            )
+        })
+    })
 }
 
 /// The effect of an order, as the target reports it.

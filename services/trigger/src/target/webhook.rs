@@ -4,18 +4,19 @@ mod settings;
 mod template;
 
 use std::borrow::Cow;
-use std::os::unix::fs::PermissionsExt as _;
 use std::sync::Arc;
 use std::time::Duration;
 
 use reqwest::header::{self, HeaderMap, HeaderValue};
 use reqwest::{Client, Response, StatusCode};
-use tagtrail_config::{File, Fresh, Secret, Trigger};
+use tagtrail_config::{File, Fresh, Trigger};
 use tagtrail_daemon::chain;
 use tagtrail_proto::{TRACEPARENT, clean_text};
 
 use super::address;
-use super::contract::{ConfigureResult, Order, Target, TargetFuture, TargetKind, TargetProblem};
+use super::contract::{
+    ConfigureResult, Order, Target, TargetFuture, TargetKind, TargetProblem, readable_secrets,
+};
 use super::said::Said;
 use super::signature::signatures;
 use crate::act::Place;
@@ -76,11 +77,7 @@ impl Target for WebhookTarget {
     }
 
     fn judge(&self) -> Vec<TargetProblem> {
-        let warning = |found: String, cure: &str| TargetProblem {
-            fatal: false,
-            found,
-            cure: cure.to_owned(),
-        };
+        let warning = TargetProblem::warning;
         let access = self.access.get();
         let (mut problems, server, url) = (Vec::new(), access.server(), &access.url);
         if url.scheme() == "http" && !address::is_loopback(url) {
@@ -101,16 +98,7 @@ impl Target for WebhookTarget {
                 "set secret (Standard Webhooks), or write url or a header of the receiver as a secret, { file = \"…\" } or { env = \"…\" }",
             ));
         }
-        for place in self.settings.places() {
-            if let Secret::File(path) = place
-                && std::fs::metadata(path).is_ok_and(|file| file.permissions().mode() & 0o004 != 0)
-            {
-                problems.push(warning(
-                    format!("every user can read the secret in {}", path.display()),
-                    "chmod 600, with the user of the trigger service as owner",
-                ));
-            }
-        }
+        problems.extend(readable_secrets(self.settings.places()));
         problems
     }
 

@@ -27,7 +27,7 @@ use super::tree;
 
 /// The name of a supervisor whose program runs, or whose tree is being ended.
 pub(super) const RUNS: &std::ffi::CStr = c"tagtrail-runs";
-/// The name of a supervisor that keeps what a successful program left behind.
+/// The name of a supervisor that keeps the processes that a successful program left behind.
 pub(super) const KEEPS: &std::ffi::CStr = c"tagtrail-keeps";
 
 /// Bytes of output read at once.
