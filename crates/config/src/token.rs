@@ -54,7 +54,7 @@ pub enum Role {
 }
 
 impl Role {
-    /// Returns whether a token of this role may do what `needed` allows.
+    /// Returns whether a token of this role has the rights of `needed`.
     #[must_use]
     pub fn includes(self, needed: Role) -> bool {
         self == needed || needed == Role::Read && matches!(self, Role::Approve | Role::Operate)

@@ -1,4 +1,4 @@
-//! `/v1/rollouts/{id}/attempts`: the calls of the target, each with what the target answered.
+//! `/v1/rollouts/{id}/attempts`: the calls of the target, each with the answer.
 
 use axum::Json;
 use axum::extract::State;

@@ -219,7 +219,7 @@ impl Candidates {
             .map_or(0, |kept| kept.room.into())
     }
 
-    /// Returns what news of these images means for the policies.
+    /// Returns the effect of news of these images on the policies.
     pub(super) fn news<'i>(&self, images: impl Iterator<Item = &'i Image>) -> PolicyNews<'i> {
         let mut news = PolicyNews::default();
         if self.policies.is_empty() {

@@ -103,7 +103,7 @@ async fn the_highest_version_is_rolled_out_and_never_a_lower_one() {
     assert_eq!(world.delivered(3).await, rollout("1.10.1", 9, "revision"));
     service.stop().await;
 
-    // The selection outlives the process, and what was pushed meanwhile is found.
+    // The selection outlives the process, and a tag that was pushed meanwhile is found.
     world.untag("1.10.1").await;
     let service = world.start().await;
     world
