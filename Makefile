@@ -26,7 +26,7 @@ demo: about-demo servers build ## run the demo: a real registry, real pushes and
 	@scripts/demo
 
 about-demo:
-	@echo 'The demo takes half a minute. Before it, the first build takes 10 to 20 minutes'
+	@echo 'The demo takes a minute. Before it, the first build takes 10 to 20 minutes'
 	@echo 'and 1 GB of disk; packages that are missing are installed (as root) or named.'
 
 test: setup ## run all tests, with real servers
