@@ -31,7 +31,7 @@ pub use position::{Position, nanoseconds};
 pub use push::{Action, Origin, Push, PushError, Scope, TimeSource};
 pub use quarantine::Quarantined;
 pub use revision::{Kind, Point, Revision};
-pub use rollout::{Cause, CauseReason, Rollout, RolloutImage, RolloutState};
+pub use rollout::{Cause, CauseReason, RanBefore, Rollout, RolloutImage, RolloutState};
 pub use subject::{PARTITIONS, Subject, SubjectError, escape, partition_of};
 pub use trace::{TRACEPARENT, TraceContext, TraceError};
 pub use waiting::{Gate, Waiting};

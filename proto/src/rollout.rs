@@ -7,7 +7,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use time::OffsetDateTime;
 
 use crate::event::{DataContentType, SpecVersion, words};
-use crate::{Digest, Event, Image, Pinned, Point};
+use crate::{Digest, Event, Image, Pinned};
 
 words! {
     /// The state of a rollout.
@@ -89,12 +89,25 @@ pub struct RolloutImage {
         deserialize_with = "present",
         skip_serializing_if = "Option::is_none"
     )]
-    #[schemars(with = "Option<Point>")]
-    pub previous: Option<Option<Point>>,
+    #[schemars(with = "Option<RanBefore>")]
+    pub previous: Option<Option<RanBefore>>,
+}
+
+/// The image that a trigger ran under a name before a rollout. With a policy, its tag may differ.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct RanBefore {
+    /// The watched image.
+    pub image: Image,
+    /// The number of its revision.
+    pub revision: u64,
+    /// Its digest.
+    pub digest: Digest,
 }
 
 /// Tells null from a field that is missing.
-fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Option<Point>>, D::Error> {
+fn present<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<Option<RanBefore>>, D::Error> {
     Option::deserialize(deserializer).map(Some)
 }
 

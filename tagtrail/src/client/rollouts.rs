@@ -104,24 +104,70 @@ pub(crate) fn failure(rollout: &Value, screen: &Screen) -> String {
     format!("\n{}", wrap(screen, &text, 0))
 }
 
-/// Formats the images of a rollout: `web#17=0123456789ab by ci-bot, before #16=…; worker#4=…`.
+/// Formats the images of a rollout: `web#17=0123456789ab by ci-bot, before #16=…; worker#4=…`. A
+/// policy moves from tag to tag: `web:1.10.0#1=0123456789ab, before :1.9.0#1=…`.
 pub(crate) fn images(rollout: &Value, screen: &Screen) -> String {
     let Some(images) = rollout.get("images").and_then(Value::as_object) else {
         return "-".to_owned();
     };
     let one = |(name, image): (&String, &Value)| {
-        let point = |point: &Value| {
-            let digest = screen.digest(&field(point, "digest"));
-            format!("#{}={digest}", field(point, "revision"))
-        };
-        let mut text = format!("{name}{}", point(image));
+        let mut text = format!("{name}{}", point(image, true, screen));
         if let Some(actor) = image.get("actor").and_then(Value::as_str) {
             text += &format!(" by {actor}");
         }
         if let Some(previous) = image.get("previous").filter(|point| !point.is_null()) {
-            text += &format!(", before {}", point(previous));
+            let other_tag = previous.get("image") != image.get("image");
+            text += &format!(", before {}", point(previous, other_tag, screen));
         }
         text
     };
     images.iter().map(one).collect::<Vec<_>>().join("; ")
+}
+
+/// Formats a revision of an image: `:1.10.0#1=0123456789ab`. The tag `latest` goes without saying.
+fn point(image: &Value, with_tag: bool, screen: &Screen) -> String {
+    let [image_name, revision, digest] =
+        ["image", "revision", "digest"].map(|key| field(image, key));
+    let tag = match image_name.rsplit_once(':') {
+        Some((_, tag)) if with_tag && tag != "latest" => format!(":{tag}"),
+        _ => String::new(),
+    };
+    format!("{tag}#{revision}={}", screen.digest(&digest))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::client::screen::tests::screen;
+
+    #[test]
+    fn an_image_names_its_tag_unless_it_is_latest() {
+        let image = |tag: &str, revision: u64| json!({ "image": format!("r.example.com/shop/web:{tag}"), "revision": revision, "digest": "sha256:0123456789abcdef" });
+        let shown = |mut web: Value, previous: Value| {
+            web["previous"] = previous;
+            images(&json!({ "images": { "web": web } }), &screen(80))
+        };
+        for (now, before, expected) in [
+            (image("latest", 17), Value::Null, "web#17=0123456789ab"),
+            (
+                image("latest", 17),
+                image("latest", 16),
+                "web#17=0123456789ab, before #16=0123456789ab",
+            ),
+            (
+                image("1.10.0", 1),
+                image("1.9.0", 3),
+                "web:1.10.0#1=0123456789ab, before :1.9.0#3=0123456789ab",
+            ),
+            (
+                image("1.10.0", 2),
+                image("1.10.0", 1),
+                "web:1.10.0#2=0123456789ab, before #1=0123456789ab",
+            ),
+        ] {
+            assert_eq!(shown(now, before), expected);
+        }
+    }
 }

@@ -55,7 +55,8 @@ macro_rules! rollouts {
                     (select jsonb_object_agg(i.key, i.value || jsonb_build_object(
                          'actor', p.actor,
                          'previous', case when b.images ? i.key then jsonb_build_object(
-                             'revision', b.images -> i.key -> 'revision', 'digest', b.images -> i.key -> 'digest') end))
+                             'image', b.images -> i.key -> 'image', 'revision', b.images -> i.key -> 'revision',
+                             'digest', b.images -> i.key -> 'digest') end))
                      from jsonb_each(o.images) i
                      left join repository r on r.registry = split_part(i.value ->> 'image', '/', 1)
                           and r.name = substring(i.value ->> 'image' from '^[^/]+/(.*):[^:]+$')

@@ -181,7 +181,7 @@ async fn an_image_of_a_rollout_names_who_pushed_it_and_the_image_that_ran_before
     rows.rollout(shop, 1, "succeeded", 10).await;
     rows.rollout(shop, 2, "superseded", 20).await;
     let third = rows.rollout(shop, 3, "pending", 30).await;
-    let before = json!({ "revision": 1, "digest": digest(1) });
+    let before = json!({ "image": "registry.example.com/shop/web:latest", "revision": 1, "digest": digest(1) });
     let mut expected = images(3);
     expected["web"]["actor"] = "ci-bot".into();
     expected["web"]["previous"] = before;
