@@ -30,7 +30,7 @@ about-demo:
 	@echo 'and 1 GB of disk; packages that are missing are installed (as root) or named.'
 
 test: setup ## run all tests, with real servers
-	$(CARGO) test --locked --workspace
+	$(CARGO) test --locked --workspace --no-fail-fast
 
 findings: ## check that the surprises of findings/ still hold
 	@scripts/findings
