@@ -23,11 +23,23 @@ pub struct Token {
     pub secret: Secrets,
     /// The permissions.
     pub role: Role,
-    /// The triggers on which the token may act; without this setting, all.
+    /// The triggers on which the token may act. Without this setting: those that carry its name
+    /// ([`Token::own`]), or all if no trigger does.
     pub triggers: Option<Vec<TriggerGlob>>,
 }
 
 impl Token {
+    /// Returns the patterns of the triggers that carry the token's name: the name itself, and the
+    /// name with a hyphen before more text.
+    #[must_use]
+    pub fn own(&self) -> [TriggerGlob; 2] {
+        let name = self.name.get_ref();
+        [
+            TriggerGlob(name.to_string()),
+            TriggerGlob(format!("{name}-*")),
+        ]
+    }
+
     /// Checks the entry.
     pub(crate) fn check(&mut self) -> Result<(), Mistake> {
         if self.triggers.as_ref().is_some_and(Vec::is_empty) {

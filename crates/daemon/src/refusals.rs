@@ -12,6 +12,8 @@ use std::time::{Duration, Instant};
 
 use crate::Throttle;
 
+/// Most addresses whose log lines are counted apart. Further addresses share one count.
+const LINES: usize = 256;
 /// Refusals of one address that are answered at once.
 const BURST: u32 = 20;
 /// The time after which one more is.
@@ -24,17 +26,30 @@ const WAIT: Duration = Duration::from_secs(1);
 /// The refusals of a source, or of the API.
 #[derive(Debug, Default)]
 pub struct Refusals {
-    lines: Throttle,
+    /// The log lines about each address.
+    lines: Mutex<HashMap<IpAddr, Throttle>>,
     /// The time at which the bucket of an address is full again.
     full_at: Mutex<HashMap<IpAddr, Instant>>,
 }
 
 impl Refusals {
-    /// Counts a refusal for the log. If a line may be written now, returns the number of refusals
-    /// since the last line.
+    /// Counts a refusal of this address for the log. If a line may be written now, returns the
+    /// number of its refusals since its last line.
     #[must_use]
-    pub fn line(&self) -> Option<u64> {
-        self.lines.line(Instant::now())
+    pub fn line(&self, address: Option<IpAddr>) -> Option<u64> {
+        self.line_at(address, Instant::now())
+    }
+
+    fn line_at(&self, address: Option<IpAddr>, now: Instant) -> Option<u64> {
+        let mut lines = self.lines.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut key = address.map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), network);
+        if lines.len() >= LINES && !lines.contains_key(&key) {
+            lines.retain(|_, throttle| !throttle.is_quiet(now));
+            if lines.len() >= LINES {
+                key = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+            }
+        }
+        lines.entry(key).or_default().line(now)
     }
 
     /// Counts a wrong or missing proof from this address. Returns whether the address exceeds its
@@ -104,6 +119,23 @@ mod tests {
         assert_eq!(taken(&refusals, "2001:db8:0:1::1", now, 6), 6);
         assert_eq!(taken(&refusals, "::ffff:192.0.2.9", now, 12), 12);
         assert_eq!(taken(&refusals, "192.0.2.9", now, 12), 8);
+    }
+
+    #[test]
+    fn each_address_has_its_log_lines_within_a_bound() {
+        let (refusals, now) = (Refusals::default(), Instant::now());
+        let line = |number: u32, now| refusals.line_at(Some(IpAddr::V4(number.into())), now);
+        assert_eq!(
+            (line(1, now), line(1, now), line(2, now)),
+            (Some(1), None, Some(1))
+        );
+        let many = u32::try_from(LINES).unwrap();
+        let lines = (1..=10 * many).filter(|number| line(*number, now).is_some());
+        assert!(lines.count() <= LINES);
+        assert!(refusals.lines.lock().unwrap().len() <= LINES + 1);
+        // Quiet addresses make room.
+        assert_eq!(line(10 * many + 1, now + INTERVAL), Some(1));
+        assert!(refusals.lines.lock().unwrap().len() < 10);
     }
 
     #[test]

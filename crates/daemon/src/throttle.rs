@@ -29,6 +29,13 @@ impl Throttle {
         state.last = Some(now);
         Some(std::mem::take(&mut state.left_out))
     }
+
+    /// Returns whether a line might be written now.
+    #[must_use]
+    pub fn is_quiet(&self, now: Instant) -> bool {
+        let state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        state.last.is_none_or(|last| now >= last + INTERVAL)
+    }
 }
 
 #[cfg(test)]

@@ -2,7 +2,8 @@
 
 use std::sync::{Arc, PoisonError, RwLock};
 
-use tagtrail_config::{File, Follower};
+use tagtrail_config::{File, Follower, Role, Token, Trigger};
+use tagtrail_proto::Name;
 use tokio_util::sync::CancellationToken;
 
 use crate::http::tokens::Tokens;
@@ -43,7 +44,29 @@ pub(crate) fn tokens(file: &File) -> Tokens {
             one.problem
         );
     }
+    for token in file.token.iter().filter(|token| carries(file, token)) {
+        let name = token.name.get_ref();
+        tracing::warn!(token = %name, "token {name} acts on {}", own_alone(name));
+    }
     tokens
+}
+
+/// Returns whether a trigger of the files carries the name of a token without `triggers`.
+pub(crate) fn carries(file: &File, token: &Token) -> bool {
+    let own = token.own();
+    let carries = |trigger: &Trigger| {
+        own.iter()
+            .any(|glob| glob.matches(trigger.name.get_ref().as_ref()))
+    };
+    let acts = matches!(token.role, Role::Operate | Role::Approve);
+    acts && token.triggers.is_none() && file.trigger.iter().any(carries)
+}
+
+/// Returns the effect of triggers that carry the name of a token without `triggers`.
+pub(crate) fn own_alone(token: &Name) -> String {
+    format!(
+        "triggers {token} and {token}-* alone, because they carry its name and it has no key `triggers`; write triggers = [\"*\"] for all"
+    )
 }
 
 /// Follows the files until shutdown.

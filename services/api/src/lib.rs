@@ -72,11 +72,16 @@ pub fn check(file: &File) -> Checked {
             Role::Report => "may report outcomes of rollouts",
         };
         let on = match (&token.triggers, token.role) {
-            (_, Role::Read) | (None, _) => String::new(),
+            (_, Role::Read | Role::Report) => String::new(),
             (Some(globs), _) => {
                 let globs: Vec<&str> = globs.iter().map(AsRef::as_ref).collect();
                 format!(" (triggers {})", globs.join(", "))
             }
+            (None, _) if follow::carries(file, token) => {
+                let name = token.name.get_ref();
+                format!(" ({})", follow::own_alone(name))
+            }
+            (None, _) => String::new(),
         };
         format!("token {}: {may}{on}", token.name.get_ref())
     };

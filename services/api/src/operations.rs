@@ -76,6 +76,8 @@ pub(crate) fn router(operations: &[Operation], shared: Shared) -> Router {
             role: operation.role,
             in_query: operation.takes_token(),
             path: operation.path,
+            operation: operation.id,
+            database: shared.database.clone(),
         };
         let counted = Counted {
             metrics: shared.metrics.clone(),

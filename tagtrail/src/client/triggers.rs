@@ -90,6 +90,18 @@ fn paused_by(trigger: &Value, screen: &Screen) -> String {
     format!("\n{}", wrap(screen, &text, 0))
 }
 
+/// Returns a line about the last act that was refused; nothing if none was.
+fn refused(trigger: &Value, screen: &Screen) -> String {
+    let Some(refused) = trigger.get("refused").filter(|refused| refused.is_object()) else {
+        return String::new();
+    };
+    let [actor, at, act] = ["actor", "at", "act"].map(|key| field(refused, key));
+    let name = field(trigger, "name");
+    let at = screen.time(&at);
+    let text = format!("{act} of {name} was refused to the token {actor} at {at}");
+    format!("\n{}", wrap(screen, &text, 0))
+}
+
 /// Returns a line about a mistake in the entry of the trigger; otherwise nothing.
 fn problem(trigger: &Value, screen: &Screen) -> String {
     let [name, condition, problem] =
@@ -129,7 +141,7 @@ impl Status {
     pub(crate) async fn run(self, api: &Api, screen: &Screen) -> Result<Printable, Failure> {
         let answer = api.get(&["triggers", &self.trigger], &[]).await;
         let json = suggest::trigger(api, &self.trigger, answer).await?;
-        let text = describe(std::slice::from_ref(&json), screen);
+        let text = describe(std::slice::from_ref(&json), screen) + &refused(&json, screen);
         Ok(Printable { json, text })
     }
 }

@@ -101,6 +101,10 @@ pub(crate) enum Error {
         "this token may not act on {trigger}: the key `triggers` of its [[token]] in tagtrail.toml does not list it"
     )]
     OutOfScope { token: String, trigger: String },
+    #[error(
+        "this token may not act on {trigger}: its [[token]] in tagtrail.toml has no key `triggers`, and triggers carry its name, so it acts on {token} and {token}-* alone; add triggers = [\"*\"], or the patterns that it needs"
+    )]
+    OutOfName { token: String, trigger: String },
     #[error("send the Idempotency-Key once, as 1 to 100 visible ASCII characters")]
     IdempotencyKey,
     #[error(
@@ -256,7 +260,9 @@ impl Error {
             Error::Forbidden { .. } | Error::TokenInQuery { .. } => {
                 (StatusCode::FORBIDDEN, "forbidden")
             }
-            Error::OutOfScope { .. } => (StatusCode::FORBIDDEN, "out_of_scope"),
+            Error::OutOfScope { .. } | Error::OutOfName { .. } => {
+                (StatusCode::FORBIDDEN, "out_of_scope")
+            }
             Error::IdempotencyKey => (StatusCode::BAD_REQUEST, "idempotency_key_invalid"),
             Error::IdempotencyKeyReused => {
                 (StatusCode::UNPROCESSABLE_ENTITY, "idempotency_key_reused")

@@ -10,12 +10,15 @@ use axum::middleware::Next;
 use axum::response::Response;
 use tagtrail_config::{Role, TriggerGlob};
 use tagtrail_daemon::Refusals;
+use tagtrail_proto::Name;
 use uuid::Uuid;
 
+use crate::database::Database;
 use crate::follow::Current;
 use crate::http::error::Error;
 use crate::http::parameters::{Parameter, optional, text};
 use crate::http::tokens::{Holder, Sent, Tokens};
+use crate::store::acts;
 
 /// The parameters in headers of each operation that acts.
 pub(crate) const ACTING: &[Parameter] = &[
@@ -46,6 +49,9 @@ pub(crate) struct Guard {
     pub(crate) in_query: bool,
     /// The path of the operation.
     pub(crate) path: &'static str,
+    /// The id of the operation.
+    pub(crate) operation: &'static str,
+    pub(crate) database: Database,
 }
 
 /// The author of a request, and the request as the record of acts names it.
@@ -82,34 +88,64 @@ impl Actor {
 
     /// Checks that the actor may act on all triggers of a pattern, and logs a refusal.
     pub(crate) async fn may_hold(&self, triggers: &TriggerGlob) -> Result<(), Error> {
-        match &self.holder {
-            Some(holder) if !holder.may_hold(triggers) => {
-                let refusal = Error::OutOfScope {
-                    token: holder.name.clone(),
-                    trigger: format!("all of {triggers}"),
-                };
-                Err(self.guard.refuse(refusal, self.remote).await)
-            }
-            _ => Ok(()),
-        }
+        let about = || format!("all of {triggers}");
+        self.check_scope(|glob| glob.covers(triggers), about).await
     }
 
-    /// Checks that the actor may act on a trigger, and logs a refusal.
+    /// Checks that the actor may act on a trigger. A refusal is logged, and shown by the trigger.
     pub(crate) async fn may_act_on(&self, trigger: &str) -> Result<(), Error> {
-        match &self.holder {
-            Some(holder) if !holder.may_act_on(trigger) => {
-                let refusal = Error::OutOfScope {
-                    token: holder.name.clone(),
-                    // A path may hold any text; only a name is repeated.
-                    trigger: trigger.parse::<tagtrail_proto::Name>().map_or_else(
-                        |_| "this trigger".to_owned(),
-                        |name| format!("the trigger {name}"),
-                    ),
-                };
-                Err(self.guard.refuse(refusal, self.remote).await)
+        let name = trigger.parse::<Name>().ok();
+        // A path may hold any text; only a name is repeated.
+        let about = || match &name {
+            Some(name) => format!("the trigger {name}"),
+            None => "this trigger".to_owned(),
+        };
+        let checked = self.check_scope(|glob| glob.matches(trigger), about).await;
+        if let (Err(Error::OutOfScope { .. } | Error::OutOfName { .. }), Some(name)) =
+            (&checked, &name)
+        {
+            let (actor, act) = (self.name(), self.guard.operation);
+            let shown = self
+                .guard
+                .database
+                .ask(async |db| acts::refuse(db, name, actor, act).await);
+            if let Err(error) = shown.await {
+                tracing::warn!(trigger = %name, "a refused act can't be shown by the trigger {name}: {error}");
             }
-            _ => Ok(()),
         }
+        checked
+    }
+
+    /// Checks that a pattern of the token covers the act.
+    async fn check_scope(
+        &self,
+        covers: impl Fn(&TriggerGlob) -> bool,
+        about: impl Fn() -> String,
+    ) -> Result<(), Error> {
+        let Some(holder) = &self.holder else {
+            return Ok(());
+        };
+        let token = holder.name.clone();
+        let refusal = match &holder.triggers {
+            Some(listed) if listed.iter().any(&covers) => return Ok(()),
+            Some(_) => Error::OutOfScope {
+                token,
+                trigger: about(),
+            },
+            None if holder.own.iter().any(&covers) => return Ok(()),
+            None => {
+                let database = &self.guard.database;
+                let named = database.ask(async |db| acts::carries(db, &holder.name).await);
+                if !named.await? {
+                    return Ok(());
+                }
+                Error::OutOfName {
+                    token,
+                    trigger: about(),
+                }
+            }
+        };
+        Err(self.guard.refuse(refusal, self.remote).await)
     }
 }
 
@@ -196,18 +232,31 @@ impl Guard {
     /// Logs a refusal. A client of many without a right token receives another error, after a
     /// moment.
     async fn refuse(&self, refusal: Error, remote: Option<SocketAddr>) -> Error {
-        if let Some(count) = self.refusals.line() {
+        let address = remote.map(|remote| remote.ip());
+        if let Some(count) = self.refusals.line(address) {
             let token = match &refusal {
                 Error::Forbidden { token, .. }
                 | Error::OutOfScope { token, .. }
+                | Error::OutOfName { token, .. }
                 | Error::TokenInQuery { token } => token,
                 _ => "",
             };
             let remote = remote.map_or_else(|| "unknown".to_owned(), |it| it.to_string());
-            let route = self.path;
-            tracing::warn!(remote, token, route, count, "refused a request: {refusal}");
+            let (route, act) = (self.path, self.operation);
+            match self.role {
+                Role::Read => {
+                    tracing::warn!(remote, token, route, count, "refused a request: {refusal}");
+                }
+                _ => tracing::warn!(
+                    remote,
+                    token,
+                    route,
+                    act,
+                    count,
+                    "refused a request, so nothing was switched or ordered: {refusal}"
+                ),
+            }
         }
-        let address = remote.map(|remote| remote.ip());
         let wrong = matches!(refusal, Error::Unauthenticated | Error::WrongToken);
         if wrong && self.refusals.exceeded(address).await {
             return Error::TooManyRefusals;

@@ -75,22 +75,11 @@ pub(crate) struct Holder {
     /// The name of the token.
     pub(crate) name: String,
     pub(crate) role: Role,
-    /// The triggers on which the holder may act; `None`: all.
-    triggers: Option<Vec<TriggerGlob>>,
-}
-
-impl Holder {
-    /// Returns whether the holder may act on this trigger.
-    pub(crate) fn may_act_on(&self, trigger: &str) -> bool {
-        let globs = self.triggers.as_ref();
-        globs.is_none_or(|globs| globs.iter().any(|glob| glob.matches(trigger)))
-    }
-
-    /// Returns whether the holder may act on all triggers of a pattern.
-    pub(crate) fn may_hold(&self, triggers: &TriggerGlob) -> bool {
-        let globs = self.triggers.as_ref();
-        globs.is_none_or(|globs| globs.iter().any(|glob| glob.covers(triggers)))
-    }
+    /// The triggers on which the holder may act. `None`: the file does not say.
+    pub(crate) triggers: Option<Vec<TriggerGlob>>,
+    /// The triggers that carry the name of the token: on these alone acts a token without
+    /// `triggers`, if there is one.
+    pub(crate) own: [TriggerGlob; 2],
 }
 
 impl Tokens {
@@ -117,6 +106,7 @@ impl Tokens {
                     name,
                     role: entry.role,
                     triggers: entry.triggers.clone(),
+                    own: entry.own(),
                 }),
             })
         };
@@ -148,6 +138,7 @@ impl Tokens {
                 name: (*name).to_owned(),
                 role: *role,
                 triggers: None,
+                own: ["none", "none-*"].map(|glob| glob.to_owned().try_into().unwrap()),
             }),
         };
         Tokens {

@@ -197,7 +197,7 @@ async fn set(
         .await?;
     if changed(effect)? {
         let reason = reason.as_deref();
-        tracing::info!(%actor, trigger = %name, change, reason, "{actor} {change} the trigger {name}");
+        tracing::info!(%actor, trigger = %name, change, reason, "{actor} switched the trigger {name}: {change}");
     }
     show(database, name).await
 }

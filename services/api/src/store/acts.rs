@@ -1,12 +1,13 @@
 //! The record of acts of people.
 
 use schemars::JsonSchema;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sqlx::types::Json;
 use sqlx::{PgConnection, Row as _};
 use tagtrail_history::instant::Instant;
 use tagtrail_postgres::{Lock, row};
+use tagtrail_proto::Name;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -149,6 +150,51 @@ pub(crate) async fn record_effect(
         true => Effect::Changed,
         false => Effect::Nothing,
     })
+}
+
+/// An act that the api refused.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+pub(crate) struct Refused {
+    /// Time of the refusal.
+    #[serde(with = "tagtrail_proto::instant")]
+    #[schemars(with = "String", extend("format" = "date-time"))]
+    pub(crate) at: OffsetDateTime,
+    /// Name of the token.
+    pub(crate) actor: String,
+    /// The operation: `pause`, `resume`, `retry`, …
+    pub(crate) act: String,
+}
+
+/// Notes that an act on a trigger was refused, at most once a second for each trigger.
+pub(crate) async fn refuse(
+    db: &mut PgConnection,
+    trigger: &Name,
+    actor: &str,
+    act: &str,
+) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "insert into refused_act (trigger_id, actor, act)
+         select id, $2, $3 from trigger where name = $1 and configured
+         on conflict (trigger_id) do update set at = excluded.at, actor = excluded.actor, act = excluded.act
+         where refused_act.at < excluded.at - interval '1 second'",
+    )
+    .bind(trigger.as_ref())
+    .bind(actor)
+    .bind(act)
+    .execute(db)
+    .await
+    .map(|_| ())
+}
+
+/// Returns whether a configured trigger carries the name of a token: its name is that name, or
+/// begins with it and a hyphen.
+pub(crate) async fn carries(db: &mut PgConnection, token: &str) -> Result<bool, sqlx::Error> {
+    sqlx::query_scalar(
+        "select exists (select from trigger where configured and (name = $1 or starts_with(name, $1 || '-')))",
+    )
+    .bind(token)
+    .fetch_one(db)
+    .await
 }
 
 /// The acts to list.

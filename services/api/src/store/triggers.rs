@@ -11,7 +11,7 @@ use tagtrail_postgres::{rollout_is_live, rollout_json};
 use tagtrail_proto::{Name, Rollout, RolloutState, Waiting};
 use time::OffsetDateTime;
 
-use super::acts::{self, Effect, NewAct};
+use super::acts::{self, Effect, NewAct, Refused};
 use super::holds::{self, Hold, HoldKind};
 
 /// A configured trigger.
@@ -31,6 +31,8 @@ pub(crate) struct Trigger {
     pub(crate) paused_at: Option<OffsetDateTime>,
     /// The reason of the pause, if one was given.
     pub(crate) paused_reason: Option<String>,
+    /// The last act that was refused because the token may not act on this trigger.
+    pub(crate) refused: Option<Refused>,
     /// Whether the present images run, and otherwise the cause.
     pub(crate) condition: Condition,
     /// The mistake in the entry of the trigger, with file, line and cure.
@@ -128,6 +130,7 @@ pub(crate) async fn configured(
     let rows = sqlx::query(concat!(
         "select t.name, t.images as watched, t.target, t.problem, t.broken, t.state = 'paused' as paused,
                 t.paused_by, t.paused_at, t.paused_reason,
+                f.at as refused_at, f.actor as refused_actor, f.act as refused_act,
                 case when t.state = 'active' then t.waiting else '[]' end as waiting,
                 (select count(*) from jsonb_each_text(t.images) w
                  join repository r on r.registry = split_part(w.value, '/', 1) and r.name = substring(w.value from '^[^/]+/(.*):[^:]+$')
@@ -138,6 +141,7 @@ pub(crate) async fn configured(
                 case when l.id is not null then ", rollout_json!("l"), " end as last,
                 case when ", rollout_is_live!("l"), " then l.next_attempt_at end as next_attempt_at
          from trigger t
+         left join refused_act f on f.trigger_id = t.id
          left join lateral (
              select * from rollout o where o.trigger_id = t.id and o.state = 'succeeded'
              order by o.number desc limit 1) c on true
@@ -169,6 +173,14 @@ fn trigger(row: &PgRow, holds: &[Hold]) -> Result<Trigger, sqlx::Error> {
         .into_iter()
         .filter_map(|one| serde_json::from_value(one).ok())
         .collect();
+    let refused = match row.try_get("refused_at")? {
+        Some(at) => Some(Refused {
+            at,
+            actor: row.try_get("refused_actor")?,
+            act: row.try_get("refused_act")?,
+        }),
+        None => None,
+    };
     let paused = row.try_get("paused")?;
     let name: String = row.try_get("name")?;
     let holds: Vec<Hold> = holds
@@ -194,6 +206,7 @@ fn trigger(row: &PgRow, holds: &[Hold]) -> Result<Trigger, sqlx::Error> {
         paused_by: row.try_get("paused_by")?,
         paused_at: row.try_get("paused_at")?,
         paused_reason: row.try_get("paused_reason")?,
+        refused,
         current,
         last,
         next_attempt_at: row.try_get("next_attempt_at")?,

@@ -15,6 +15,7 @@ async fn start() -> (Api, Rows, tempfile::TempDir) {
         ("reader", "read", ""),
         ("team-a", "operate", "triggers = [\"team-a-*\"]\n"),
         ("ops", "operate", ""),
+        ("team-b", "operate", ""),
         ("approver", "approve", ""),
         ("reporter", "report", ""),
     ] {
@@ -93,6 +94,53 @@ async fn a_token_acts_on_its_triggers_and_on_no_others() {
     let request = api.request("GET", "/v1/triggers");
     let request = request.bearer_auth("reporter-0123456789abcdef");
     assert_eq!(request.send().await.unwrap().status(), 403);
+}
+
+#[tokio::test]
+async fn a_token_that_triggers_are_named_after_acts_on_these_alone() {
+    let (api, mut rows, _folder) = start().await;
+    let pause = async |token: &str, trigger: &str| {
+        let path = format!("/v1/triggers/{trigger}/pause");
+        order(&api, token, &path, &[], Value::Null).await
+    };
+    assert_eq!(pause("team-b", "team-b-app").await.status, 200);
+    let refused = pause("team-b", "team-a-app").await;
+    assert_eq!(refused.problem(), "403 out_of_scope");
+    let detail = refused.body["detail"].as_str().unwrap();
+    assert!(detail.contains("add triggers = "), "{detail}");
+    let freeze = json!({ "triggers": "team-*", "reason": "incident" });
+    let refused = order(&api, "team-b", "/v1/holds", &[], freeze).await;
+    assert_eq!(refused.problem(), "403 out_of_scope");
+    // A trigger whose name only begins with the same letters carries no name of a token.
+    rows.trigger("opsone", true).await;
+    assert_eq!(pause("ops", "team-a-app").await.status, 200);
+    rows.trigger("ops-one", true).await;
+    assert_eq!(pause("ops", "ops-one").await.status, 200);
+    let refused = pause("ops", "team-b-app").await;
+    assert_eq!(refused.problem(), "403 out_of_scope");
+}
+
+#[tokio::test]
+async fn a_trigger_shows_the_last_refused_act() {
+    let (api, _rows, _folder) = start().await;
+    let shown = async |trigger: &str| {
+        let request = api.request("GET", &format!("/v1/triggers/{trigger}"));
+        let request = request.bearer_auth("reader-0123456789abcdef");
+        Answer::read(request.send().await.unwrap()).await.body
+    };
+    assert_eq!(shown("team-b-app").await["refused"], Value::Null);
+    for act in ["pause", "resume"] {
+        let path = format!("/v1/triggers/team-b-app/{act}");
+        let refused = order(&api, "team-a", &path, &[], Value::Null).await;
+        assert_eq!(refused.status, 403);
+    }
+    // The second came within the same second.
+    let refused = &shown("team-b-app").await["refused"];
+    assert_eq!(refused["actor"], "team-a");
+    assert_eq!(refused["act"], "pause");
+    assert!(refused["at"].is_string(), "{refused}");
+    assert_eq!(shown("team-a-app").await["refused"], Value::Null);
+    assert!(acts(&api, "").await.is_empty());
 }
 
 #[tokio::test]

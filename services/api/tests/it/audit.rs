@@ -60,14 +60,14 @@ async fn changes_and_refusals_are_logged_with_their_author() {
     };
     for (call, change) in [("pause", "paused"), ("resume", "resumed")] {
         assert_eq!(ask(call, "audit-deployer-0123456789").await.status, 200);
-        let text = format!("{change} the trigger audited");
+        let text = format!("switched the trigger audited: {change}");
         let line = log.line(&["INFO", "audit-deployer at 127.0.0.1:", &text]);
         assert!(line.is_some(), "{change}");
     }
     // A repeated call changes nothing.
     let resumed = || {
         let text = String::from_utf8_lossy(&log.0.lock().unwrap()).into_owned();
-        text.matches("resumed the trigger audited").count()
+        text.matches("the trigger audited: resumed").count()
     };
     assert_eq!(ask("resume", "audit-deployer-0123456789").await.status, 200);
     assert_eq!(resumed(), 1);

@@ -161,7 +161,7 @@ fn log(
         }
         // Anybody can send such requests, and must not fill the log.
         Err(refusal) => {
-            if let Some(count) = source.refusals.line() {
+            if let Some(count) = source.refusals.line(remote.map(|it| it.ip())) {
                 let remote = remote.map_or_else(|| "unknown".to_owned(), |it| it.to_string());
                 let reason = refusal.reason();
                 tracing::warn!(source = name, remote, count, "refused a request: {reason}");
