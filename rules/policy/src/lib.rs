@@ -2,7 +2,7 @@
 //! pauses between attempts at a target.
 //!
 //! In scope: patterns over images ([`glob`]), the images that a trigger watches ([`watched`]), the
-//! tag that a policy selects ([`selection`]), images of one build ([`agree`]), the decision for a
+//! tag that a policy selects ([`selection`]) from its best candidates ([`choice`]), images of one build ([`agree`]), the decision for a
 //! new rollout ([`decide`]), the conditions that delay a rollout ([`gates`]), and the next step
 //! after an attempt ([`retry`]).
 //! Everything here is pure: no I/O, no clock, no database; times are arguments.
@@ -11,6 +11,7 @@
 //! (`tagtrail-config`).
 
 pub mod agree;
+pub mod choice;
 pub mod decide;
 pub mod gates;
 pub mod glob;

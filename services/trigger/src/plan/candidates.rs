@@ -13,14 +13,15 @@ use std::sync::Arc;
 use futures_util::TryStreamExt as _;
 use sqlx::PgConnection;
 use tagtrail_policy::agree::Agree;
+use tagtrail_policy::choice::{Chosen, PolicyImage};
 use tagtrail_policy::selection::{Key, Rule, Times};
 use tagtrail_policy::watched::WatchedPolicy;
-use tagtrail_proto::{Digest, Image, Registry, Repository, Tag};
+use tagtrail_proto::{Image, Registry, Repository, Tag};
 use tokio::time::{Duration, Instant};
 
 use crate::config::TriggerSpec;
 use crate::store::candidates as store;
-use crate::store::candidates::{Filled, NewCandidate, NewPolicy, NewSelection, Selection};
+use crate::store::candidates::{Filled, NewCandidate, NewPolicy, NewSelection};
 
 /// Candidates above the room of a policy that may wait for a trim.
 const SLACK: usize = 100;
@@ -42,18 +43,6 @@ const MOST_ROOM: i32 = 10_000;
 
 /// The name of a trigger and of an image in it.
 pub(super) type ImageName = (String, String);
-
-/// An image with a policy.
-#[derive(Debug)]
-pub(super) struct PolicyImage {
-    pub(super) watched: Arc<WatchedPolicy>,
-    /// The row of the policy.
-    pub(super) policy: i32,
-    /// SHA-256 of registry, repository and rule, without a selected tag.
-    pub(super) fingerprint: Vec<u8>,
-    /// The tag that was selected last, of the present repository.
-    pub(super) selection: Option<Selection>,
-}
 
 /// A policy whose candidates are kept.
 #[derive(Debug)]
@@ -124,14 +113,7 @@ impl Candidates {
         };
         for (name, watched) in watched {
             let selection = selections.remove(&name);
-            let image = PolicyImage {
-                policy: 0,
-                fingerprint: fingerprint(&watched, None),
-                selection: selection.filter(|one| {
-                    one.registry == watched.registry && one.repository == watched.repository
-                }),
-                watched,
-            };
+            let image = PolicyImage::new(watched, selection);
             candidates.images.insert(name, image);
         }
         candidates.register(db).await?;
@@ -253,7 +235,7 @@ impl Candidates {
                 }
             }
             for one in self.images.values() {
-                let is_selected = |selection: &Selection| {
+                let is_selected = |selection: &Chosen| {
                     selection.tag == image.tag
                         && selection.repository == image.repository
                         && selection.registry == image.registry
@@ -482,35 +464,6 @@ impl PolicyNews<'_> {
     pub(super) fn affected(&self) -> &BTreeSet<i32> {
         &self.affected
     }
-}
-
-impl PolicyImage {
-    /// Returns the rule as it applies after the last selection, with its fingerprint.
-    fn present_rule(&self) -> (Vec<u8>, Rule) {
-        let rule = self.watched.policy.rule();
-        // A changed rule begins again from its own settings.
-        let same = |selection: &&Selection| selection.rule == self.fingerprint;
-        match self.selection.as_ref().filter(same) {
-            Some(selection) if rule.is_relative() => (
-                fingerprint(&self.watched, Some(&selection.tag)),
-                rule.after(&selection.tag),
-            ),
-            _ => (self.fingerprint.clone(), rule.clone()),
-        }
-    }
-}
-
-/// Returns SHA-256 of registry, repository, rule and the selected tag, if there is one.
-fn fingerprint(watched: &WatchedPolicy, selected: Option<&Tag>) -> Vec<u8> {
-    // No name contains a line break.
-    let text = format!(
-        "{}\n{}\n{}\n{}",
-        watched.registry,
-        watched.repository,
-        selected.map_or("", AsRef::as_ref),
-        watched.policy.rule().canonical(),
-    );
-    Digest::sha256_of(text.as_bytes()).as_bytes().to_vec()
 }
 
 /// The times of a rule over names, which ignores them.

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use futures_util::{Stream, TryStreamExt as _};
 use sqlx::postgres::PgRow;
 use sqlx::{PgConnection, Row as _};
+use tagtrail_policy::choice::{Chosen, PolicyImage, TagRow};
 use tagtrail_policy::selection::{Key, Times};
 use tagtrail_postgres::row;
 use tagtrail_proto::{Digest, Manifest, Registry, Repository, Tag};
@@ -71,24 +72,10 @@ pub(crate) async fn register(
     rows.iter().map(policy).collect()
 }
 
-/// The tag that a policy selected for an image of a trigger.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Selection {
-    pub(crate) registry: Registry,
-    pub(crate) repository: Repository,
-    pub(crate) tag_id: i64,
-    pub(crate) tag: Tag,
-    pub(crate) key: Key,
-    pub(crate) digest: Digest,
-    pub(crate) revision: u64,
-    pub(crate) rule: Vec<u8>,
-    pub(crate) selected_at: OffsetDateTime,
-}
-
 /// Returns the selections of all configured triggers, by the names of trigger and image.
 pub(crate) async fn selections(
     db: &mut PgConnection,
-) -> Result<BTreeMap<(String, String), Selection>, sqlx::Error> {
+) -> Result<BTreeMap<(String, String), Chosen>, sqlx::Error> {
     let rows = sqlx::query(
         "select t.name as trigger, s.name, s.registry, s.repository, s.tag_id, s.tag, s.key, s.digest, s.revision, s.rule, s.selected_at
          from selection s join trigger t on t.id = s.trigger_id where t.configured",
@@ -97,7 +84,7 @@ pub(crate) async fn selections(
     .await?;
     let selection = |row: &PgRow| {
         let names = (row.try_get("trigger")?, row.try_get("name")?);
-        let selection = Selection {
+        let selection = Chosen {
             registry: row::parsed(row.try_get("registry")?)?,
             repository: row::parsed(row.try_get("repository")?)?,
             tag_id: row.try_get("tag_id")?,
@@ -121,7 +108,7 @@ pub(crate) struct NewSelection {
     /// Name of the image in the trigger.
     pub(crate) name: String,
     pub(crate) policy: i32,
-    pub(crate) selection: Selection,
+    pub(crate) selection: Chosen,
 }
 
 /// Stores selections, at most one of each image of a trigger.
@@ -129,14 +116,14 @@ pub(crate) async fn store_selections(
     db: &mut PgConnection,
     new: &[&NewSelection],
 ) -> Result<(), sqlx::Error> {
-    let each = |of: fn(&Selection) -> String| new.iter().map(|one| of(&one.selection)).collect();
+    let each = |of: fn(&Chosen) -> String| new.iter().map(|one| of(&one.selection)).collect();
     let names: [Vec<String>; 3] = [
         each(|one| one.registry.to_string()),
         each(|one| one.repository.to_string()),
         each(|one| one.tag.to_string()),
     ];
     let [registries, repositories, tags] = names;
-    let bytes = |of: fn(&Selection) -> &[u8]| -> Vec<Vec<u8>> {
+    let bytes = |of: fn(&Chosen) -> &[u8]| -> Vec<Vec<u8>> {
         new.iter().map(|one| of(&one.selection).to_vec()).collect()
     };
     sqlx::query(
@@ -266,28 +253,6 @@ pub(crate) async fn trim(
         .collect()
 }
 
-/// A tag with its head, as a candidate of a policy or as the tag that is selected.
-#[derive(Debug, Clone)]
-pub(crate) struct TagRow {
-    pub(crate) tag_id: i64,
-    pub(crate) tag: Tag,
-    /// `None`: the tag is deleted.
-    pub(crate) digest: Option<Digest>,
-    /// The effective time of the head.
-    pub(crate) head_at: OffsetDateTime,
-    pub(crate) revision: u64,
-    pub(crate) recorded_at: OffsetDateTime,
-    pub(crate) tombstone: bool,
-    /// The time of the build, if the manifest is read and names one.
-    pub(crate) created: Option<OffsetDateTime>,
-    /// True if the manifest of the digest is read.
-    pub(crate) read: bool,
-    /// The commit, if the manifest is read and names one.
-    pub(crate) commit: Option<String>,
-    /// Whether the manifest fits the policy, if that was judged.
-    pub(crate) fit: Option<bool>,
-}
-
 /// The heads that selections depend on.
 #[derive(Debug, Default)]
 pub(crate) struct Heads {
@@ -295,6 +260,13 @@ pub(crate) struct Heads {
     pub(crate) candidates: BTreeMap<i32, Vec<TagRow>>,
     /// Further tags, by their ids.
     pub(crate) tags: BTreeMap<i64, TagRow>,
+}
+
+impl Heads {
+    /// Returns the tag that an image selected last, as it is now.
+    pub(crate) fn selected(&self, image: &PolicyImage) -> Option<&TagRow> {
+        self.tags.get(&image.selection.as_ref()?.tag_id)
+    }
 }
 
 /// Returns the best candidates of each policy, at most as many as its number, and the tags with
