@@ -2,9 +2,10 @@
 //! pauses between attempts at a target.
 //!
 //! In scope: patterns over images ([`glob`]), the images that a trigger watches ([`watched`]), the
-//! tag that a policy selects ([`selection`]) from its best candidates ([`choice`]), images of one build ([`agree`]), the decision for a
-//! new rollout ([`decide`]), the conditions that delay a rollout ([`gates`]), and the next step
-//! after an attempt ([`retry`]).
+//! tag that a policy selects ([`selection`]) from its best candidates ([`choice`]), images of one
+//! build ([`agree`]), the decision for a new rollout ([`decide`]), the conditions that delay a
+//! rollout ([`gates`]), and the next step after an attempt ([`retry`]). A replay of history goes
+//! through all of them ([`replay`]).
 //! Everything here is pure: no I/O, no clock, no database; times are arguments.
 //!
 //! Out of scope: reading heads and recording rollouts (the trigger service), and the settings file
@@ -15,6 +16,7 @@ pub mod choice;
 pub mod decide;
 pub mod gates;
 pub mod glob;
+pub mod replay;
 pub mod retry;
 pub mod selection;
 pub mod watched;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use tagtrail_proto::{Digest, Image, Manifest, Origin, Tag};
+use tagtrail_proto::{Digest, Image, Origin, Tag};
 use time::OffsetDateTime;
 
 use super::facts::next_look;
@@ -122,15 +122,14 @@ impl PolicyImage {
     }
 
     /// Returns the facts of a choice: the best candidates, and the tag that was selected last, with
-    /// its manifest if that must be judged.
+    /// the answer of the rule about its manifest.
     #[must_use]
     pub fn facts<'f>(
         &self,
         rows: &'f [TagRow],
         selected: Option<&'f TagRow>,
-        manifest: Option<&Manifest>,
+        fit: Fit,
     ) -> Facts<'f> {
-        let policy = &self.watched.policy;
         let rows: Vec<&TagRow> = rows.iter().filter(|row| row.fit != Some(false)).collect();
         let agreeing = |row: &TagRow, head| AgreeingTag {
             head,
@@ -143,7 +142,7 @@ impl PolicyImage {
         {
             let fit = match self.is_known(selection, row) {
                 true => Fit::Fits,
-                false => policy.rule().fit(manifest),
+                false => fit,
             };
             tags.push(agreeing(row, self.head(row, fit)));
         }

@@ -48,6 +48,12 @@ impl Policy {
         &self.rule
     }
 
+    /// Returns the time for which a head must have lasted.
+    #[must_use]
+    pub fn min_age(&self) -> Duration {
+        self.min_age
+    }
+
     /// Returns true if the tag, were it the best one, would be selected now, or waited for. Then no
     /// lower tag matters.
     #[must_use]

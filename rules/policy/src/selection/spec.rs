@@ -140,6 +140,22 @@ impl ImagePolicy {
         (*self == tag).then(|| self.tag.as_ref()?.parse().ok())?
     }
 
+    /// Returns the setting of the order, such as `semver`.
+    #[must_use]
+    pub fn order_word(&self) -> Option<&'static str> {
+        let orders = [
+            ("tag", self.tag.is_some()),
+            ("semver", self.semver.is_some()),
+            ("calver", self.calver.is_some()),
+            ("numeric", self.numeric.is_some()),
+            ("alphabetical", self.alphabetical.is_some()),
+            ("order", self.order.is_some()),
+            ("newest", self.newest.is_some()),
+        ];
+        let set = orders.into_iter().find(|(_, set)| *set);
+        set.map(|(name, _)| name)
+    }
+
     /// Returns the order in a few words, such as `semver ^1.4`.
     #[must_use]
     pub fn order_text(&self) -> String {

@@ -192,7 +192,8 @@ pub(super) async fn choose(
             let selected = heads.selected(image);
             let digest = selected.and_then(|row| row.digest.as_ref());
             let manifest = digest.and_then(|digest| manifests.get(digest));
-            images.push((name, image, image.facts(rows, selected, manifest)));
+            let fit = image.watched.policy.rule().fit(manifest);
+            images.push((name, image, image.facts(rows, selected, fit)));
         }
         let complete = images.len() == candidates.of(trigger).count();
         let chosen = choice::choose(&images, candidates.agree(trigger), complete, *now);

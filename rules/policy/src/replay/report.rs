@@ -1,0 +1,117 @@
+//! The result of a replay.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use tagtrail_proto::{Cause, CauseReason};
+use time::OffsetDateTime;
+
+use crate::choice::Set;
+
+/// The most rollouts that a report lists.
+pub const MOST: usize = 1000;
+
+/// The rollouts that there would have been, and the reasons for which there were no others.
+#[derive(Debug, Default)]
+pub struct Report {
+    /// The images before the replay, if all had one.
+    pub before: Option<Set>,
+    /// The images at the end, if all have one.
+    pub last: Option<Set>,
+    /// The names of images that had no tag all the time.
+    pub missing: Vec<String>,
+    /// The first [`MOST`] rollouts.
+    pub rollouts: Vec<Planned>,
+    /// The number of all rollouts.
+    pub count: u64,
+    /// The number of rollouts of each kind.
+    pub kinds: BTreeMap<Kind, u64>,
+    /// The time for which something held a rollout up: a gate, or `min_age`.
+    pub held: BTreeMap<&'static str, Duration>,
+    /// Images that would have been selected, and were replaced before they had lasted for
+    /// `min_age`.
+    pub too_short: u64,
+    /// Selections of a lower tag.
+    pub downgrades: u64,
+    /// Removals of a selected tag that left only lower ones, none of which was selected.
+    pub downgrades_prevented: u64,
+    /// The times of `held` since the last rollout.
+    since: BTreeMap<&'static str, Duration>,
+}
+
+/// The kind of a rollout.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Kind {
+    /// The first one.
+    Start,
+    /// The first one: the images were there before, and count as rolled out.
+    Adopted,
+    /// A policy selected another tag. The word is the order of the policy, such as `semver`.
+    Move(&'static str),
+    /// The same tags have other digests.
+    RePush,
+}
+
+/// A rollout that there would have been.
+#[derive(Debug)]
+pub struct Planned {
+    /// The time at which it would have begun.
+    pub at: OffsetDateTime,
+    /// The images.
+    pub images: Set,
+    /// The reason.
+    pub cause: Cause,
+    /// The kind.
+    pub kind: Kind,
+    /// The time for which each gate or `min_age` had held it up.
+    pub held: BTreeMap<&'static str, Duration>,
+}
+
+impl Report {
+    pub(super) fn hold(&mut self, name: &'static str, time: Duration) {
+        *self.held.entry(name).or_default() += time;
+        *self.since.entry(name).or_default() += time;
+    }
+
+    /// Adds a rollout. `words` returns the order of the policy of an image.
+    pub(super) fn add(
+        &mut self,
+        at: OffsetDateTime,
+        (before, images): (Option<&Set>, Set),
+        cause: Cause,
+        words: impl Fn(&str) -> Option<&'static str>,
+    ) {
+        let moved = |name: &String| {
+            let tag = |set: &Set| Some(set.get(name)?.image.clone());
+            let moved = before.and_then(tag) != tag(&images);
+            moved.then(|| words(name)).flatten()
+        };
+        let kind = match cause.reason {
+            CauseReason::Adopted => Kind::Adopted,
+            CauseReason::Start => Kind::Start,
+            _ => match cause.changed.iter().find_map(moved) {
+                Some(word) => Kind::Move(word),
+                None => Kind::RePush,
+            },
+        };
+        self.count += 1;
+        *self.kinds.entry(kind.clone()).or_default() += 1;
+        let held = std::mem::take(&mut self.since);
+        if self.rollouts.len() < MOST {
+            self.rollouts.push(Planned {
+                at,
+                images,
+                cause,
+                kind,
+                held,
+            });
+        }
+    }
+
+    /// Takes the only rollout out of the report, if there is one.
+    pub(super) fn take_first(&mut self) -> Option<Set> {
+        let first = self.rollouts.pop()?;
+        *self = Report::default();
+        Some(first.images)
+    }
+}
