@@ -13,4 +13,5 @@ mod holds;
 pub(crate) mod ledger;
 pub(crate) mod orders;
 pub(crate) mod planning;
+pub(crate) mod specs;
 pub(crate) mod working;

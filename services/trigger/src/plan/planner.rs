@@ -35,6 +35,7 @@ use crate::store::candidates::store_selections;
 use crate::store::orders as order_store;
 use crate::store::planning as store;
 use crate::store::planning::{NewRollout, Plan, Recorded, TriggerState};
+use crate::store::specs;
 use crate::store::working::Attempt;
 use crate::target::Target;
 use tagtrail_policy::decide::{Decision, Situation};
@@ -73,7 +74,7 @@ async fn session(shared: &Shared, bus: &Bus) -> Result<Ended, Error> {
     };
     let mut changes = shared.settings.clone();
     let settings = Arc::clone(&changes.borrow_and_update());
-    within(shared.session_timeout, store::configure(&mut db, &settings)).await?;
+    within(shared.session_timeout, specs::configure(&mut db, &settings)).await?;
     let position = within(shared.session_timeout, store::position(&mut db)).await?;
     let loading = Candidates::load(&mut db, settings.triggers.values());
     let candidates = within(shared.session_timeout, loading).await?;

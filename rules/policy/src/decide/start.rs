@@ -1,0 +1,44 @@
+//! The first rollout of a trigger.
+
+use serde::Deserialize;
+use tagtrail_proto::Origin;
+use time::OffsetDateTime;
+
+use super::Situation;
+
+/// How a trigger begins when all of its images are known for the first time.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Start {
+    /// The images are rolled out, unless all of them are imported.
+    #[default]
+    Now,
+    /// Images that were there before the trigger count as rolled out.
+    Next,
+    /// The images that the target reports count as rolled out.
+    Adopt,
+    /// The trigger begins paused.
+    Paused,
+}
+
+/// The facts about the first rollout of a trigger.
+#[derive(Debug, Clone, Copy)]
+pub struct FirstSight {
+    /// The setting.
+    pub start: Start,
+    /// The time at which the trigger was first configured, by the clock that records heads.
+    pub configured_at: OffsetDateTime,
+}
+
+impl Situation<'_> {
+    /// Returns whether these images were there before the trigger, so that at first sight they are
+    /// no reason to touch the target. Images from before the first reconciliation are history.
+    pub(super) fn were_there(&self, names: &[String]) -> bool {
+        let selected = |name| self.selected.get(name).filter(|one| !one.configuration);
+        let heads = || names.iter().map(|name| Some(&selected(name)?.head));
+        let imported = heads().all(|head| head.is_some_and(|head| head.origin == Origin::Imported));
+        let configured_at = self.first.configured_at;
+        let older = heads().all(|head| head.is_some_and(|head| head.recorded_at < configured_at));
+        imported || self.first.start == Start::Next && older
+    }
+}
