@@ -77,6 +77,7 @@ pub use names::{ImagePattern, Names};
 pub use registry::RegistryAccess;
 pub use secret::{Live, SHORT, Secret, SecretError, Secrets, is_short};
 pub use source::{Pulls, SettingError, Settings, Source, SourceRegistry};
+pub use tagtrail_policy::decide::Start;
 pub use tagtrail_policy::glob::Glob;
 pub use tagtrail_policy::watched::{Watched, WatchedPolicy};
 pub use text::Text;
@@ -85,7 +86,7 @@ pub use token::{Role, Token, TriggerGlob};
 pub use toml::Spanned;
 /// An entry as it is written, without its place in the file.
 pub use toml::Value as Written;
-pub use trigger::{TargetEntry, Trigger};
+pub use trigger::{OnTargetChange, TargetEntry, Trigger};
 
 #[cfg(test)]
 mod tests;

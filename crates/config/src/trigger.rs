@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 use tagtrail_policy::agree::Agree;
+use tagtrail_policy::decide::Start;
 use tagtrail_policy::selection::WatchedImage;
 use tagtrail_policy::watched::Watched;
 use tagtrail_proto::Name;
@@ -38,11 +39,28 @@ pub struct Trigger {
     /// The longest time for which `settle` delays a rollout of images that change all the time.
     #[serde(default, with = "duration::option")]
     settle_max: Option<Duration>,
+    /// How the trigger begins when all of its images are known for the first time.
+    #[serde(default)]
+    pub start: Start,
+    /// The effect of another place of the target.
+    #[serde(default)]
+    pub on_target_change: OnTargetChange,
     /// The kind of target and the settings. Exactly one.
     target: Spanned<BTreeMap<Spanned<String>, toml::Value>>,
     /// The file that has the entry.
     #[serde(skip)]
     pub(crate) document: Arc<Document>,
+}
+
+/// The effect of another place of the target, such as another URL.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnTargetChange {
+    /// The wanted images are rolled out again.
+    #[default]
+    Rollout,
+    /// Nothing is rolled out before an image changes, or a person orders so.
+    Ignore,
 }
 
 /// The target of a trigger, not parsed by the kind yet.

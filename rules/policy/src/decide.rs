@@ -4,17 +4,17 @@
 
 mod order;
 mod settle;
+mod start;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use tagtrail_proto::{
-    Cause, CauseReason, Gate, Image, Origin, Pinned, Registry, RolloutImage, Waiting,
-};
+use tagtrail_proto::{Cause, CauseReason, Gate, Image, Pinned, Registry, RolloutImage, Waiting};
 use time::OffsetDateTime;
 
 pub use order::{Order, decide_order};
 pub use settle::decide_within;
+pub use start::{FirstSight, Start};
 
 use crate::gates::{Head, ManifestState, Rules, closed, look_again};
 use crate::watched::Watched;
@@ -32,6 +32,10 @@ pub struct Situation<'a> {
     /// True if the target may lack the images of the last rollout: it failed, or its images were
     /// adopted and never sent.
     pub unsent: bool,
+    /// True if the images of the last rollout were sent to another target than the one of today.
+    pub target_changed: bool,
+    /// How the first rollout of the trigger begins.
+    pub first: FirstSight,
     /// True while a person has paused the trigger.
     pub paused: bool,
     /// True if a person resumed the trigger after the last decision.
@@ -140,17 +144,11 @@ pub fn decide(situation: &Situation<'_>) -> Decision {
         .is_some_and(|last| last.keys().eq(images.keys()));
     // A person who resumes a trigger after a failed rollout wants another attempt. Adopted images
     // are sent for the first time.
-    let again = situation.unsent && situation.resumed;
+    let again = situation.unsent && situation.resumed || situation.target_changed;
     if changed.is_empty() && same_names && !again {
         return Decision::NOTHING;
     }
-    // At first sight, images from before the first reconciliation are history, and no reason to
-    // touch the target. They count as rolled out.
-    let imported = |name: &String| {
-        let selected = situation.selected.get(name);
-        selected.is_some_and(|one| one.head.origin == Origin::Imported && !one.configuration)
-    };
-    if situation.last.is_none() && !situation.resumed && changed.iter().all(imported) {
+    if situation.last.is_none() && !situation.resumed && situation.were_there(&changed) {
         let reason = CauseReason::Adopted;
         return Decision::Start {
             images,
@@ -174,6 +172,7 @@ pub fn decide(situation: &Situation<'_>) -> Decision {
         None => CauseReason::Start,
         Some(_) if situation.resumed => CauseReason::Resume,
         Some(_) if !same_watched || by_person => CauseReason::Configuration,
+        Some(_) if situation.target_changed => CauseReason::Configuration,
         Some(_) => CauseReason::Revision,
     };
     Decision::Start {

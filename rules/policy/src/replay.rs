@@ -15,7 +15,7 @@ use time::OffsetDateTime;
 
 use crate::agree::Agree;
 use crate::choice::{self, Choice, Facts, PolicyImage, Set};
-use crate::decide::{Decision, Situation, decide_within};
+use crate::decide::{Decision, FirstSight, Situation, Start, decide_within};
 use crate::gates::Head;
 use crate::watched::Watched;
 
@@ -281,6 +281,11 @@ impl Replay {
             selected: &selected,
             last: self.last.as_ref(),
             unsent: self.adopted,
+            target_changed: false,
+            first: FirstSight {
+                start: Start::Now,
+                configured_at: self.now,
+            },
             paused: false,
             resumed: false,
             settle: self.spec.settle,

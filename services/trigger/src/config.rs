@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use tagtrail_bus::BusArgs;
-use tagtrail_config::{File, Watched};
+use tagtrail_config::{File, OnTargetChange, Start, Watched};
 use tagtrail_policy::agree::Agree;
 use tagtrail_postgres::DbArgs;
 use tagtrail_postgres::session::parse_silence;
@@ -109,6 +109,9 @@ pub(crate) struct TriggerSpec {
     pub(crate) agree: Option<Agree>,
     /// The kind of the target, as in `target.<kind>`.
     pub(crate) target: String,
+    /// How the trigger begins when all of its images are known for the first time.
+    pub(crate) start: Start,
+    pub(crate) on_target_change: OnTargetChange,
     /// The time without a new head after which the planner starts a rollout, if configured.
     pub(crate) settle: Option<Duration>,
     /// The longest time for which `settle` delays a rollout.
@@ -128,6 +131,8 @@ pub(crate) fn triggers(file: &File) -> Vec<TriggerSpec> {
                 .collect(),
             agree: trigger.agree,
             target: trigger.target().kind.to_owned(),
+            start: trigger.start,
+            on_target_change: trigger.on_target_change,
             settle: trigger.settle,
             settle_max: trigger.settle_max(),
         })

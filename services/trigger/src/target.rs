@@ -11,7 +11,7 @@ mod webhook;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use tagtrail_config::{Broken, ConfigError, File, Table, TargetEntry, Trigger};
+use tagtrail_config::{Broken, ConfigError, File, Start, Table, TargetEntry, Trigger};
 use tagtrail_proto::Pinned;
 
 pub use command::supervise;
@@ -47,7 +47,15 @@ pub(crate) fn targets(
 
 fn configure(file: &File, trigger: &Trigger) -> Result<Box<dyn Target>, ConfigError> {
     let entry = trigger.target();
-    (kind_of(trigger, &entry)?.configure)(entry.value, trigger, file)
+    let kind = kind_of(trigger, &entry)?;
+    if trigger.start == Start::Adopt {
+        let message = format!(
+            "\"adopt\" needs a target that reports the images it runs, and {} does not; write \"next\", and images from before the trigger count as rolled out",
+            kind.name
+        );
+        return Err(trigger.error_at(entry.at, "trigger.start", message));
+    }
+    (kind.configure)(entry.value, trigger, file)
         .map_err(|message| trigger.error_at(entry.at, &key_of(&entry), message))
 }
 
@@ -160,6 +168,7 @@ mod tests {
             ("target.command = { run = [] }", "tagtrail.toml:4: trigger.target.command: run is empty; give the program and its arguments, such as run = [\"./deploy.sh\"]".to_owned()),
             ("target.command = { run = [\"x\"], shell = true }", "tagtrail.toml:4: trigger.target.command: unknown field `shell`, expected one of `run`, `timeout_seconds`, `grace_seconds`, `environment`, `set`, `user`, `final_exit_codes`, `leftover`".to_owned()),
             ("target.webhook = { url = \"ftp://a.b\", secret = { env = \"X\" } }", "tagtrail.toml:4: trigger.target.webhook: url must start with https:// (or http://)".to_owned()),
+            ("start = \"adopt\"\ntarget.command = { run = [\"true\"] }", "tagtrail.toml:5: trigger.start: \"adopt\" needs a target that reports the images it runs, and command does not; write \"next\", and images from before the trigger count as rolled out".to_owned()),
             (
                 &format!("target.webhook = {{ url = \"https://a.b\", secret = {{ file = \"{secret}\" }} }}"),
                 "tagtrail.toml:4: trigger.target.webhook: the secret must be whsec_ and 24 to 64 bytes in Base64; make one with: echo \"whsec_$(head -c 32 /dev/urandom | base64)\"".to_owned(),

@@ -1,4 +1,4 @@
-use tagtrail_proto::Digest;
+use tagtrail_proto::{Digest, Origin};
 
 use super::*;
 
@@ -11,6 +11,8 @@ struct World {
     heads: BTreeMap<Image, Head>,
     last: Option<BTreeMap<String, RolloutImage>>,
     unsent: bool,
+    target_changed: bool,
+    first: FirstSight,
     paused: bool,
     resumed: bool,
     settle: Option<u64>,
@@ -25,6 +27,11 @@ fn world() -> World {
         heads: BTreeMap::new(),
         last: None,
         unsent: false,
+        target_changed: false,
+        first: FirstSight {
+            start: Start::Now,
+            configured_at: at(105),
+        },
         paused: false,
         resumed: false,
         settle: None,
@@ -76,6 +83,8 @@ impl World {
             selected: Box::leak(Box::new(self.images.iter().filter_map(head).collect())),
             last: self.last.as_ref(),
             unsent: self.unsent,
+            target_changed: self.target_changed,
+            first: self.first,
             paused: self.paused,
             resumed: self.resumed,
             settle: self.settle.map(Duration::from_secs),
@@ -364,4 +373,54 @@ fn images_that_change_all_the_time_are_rolled_out_within_the_longest_time() {
     world.now = at(200);
     let decision = decide_within(&world.situation(), longest, &before);
     assert!(matches!(decision, Decision::Start { .. }));
+}
+
+#[test]
+fn at_first_sight_images_from_before_the_trigger_are_adopted_if_asked() {
+    for (start, configured_at, expected) in [
+        (Start::Now, 105, CauseReason::Start),
+        (Start::Next, 105, CauseReason::Adopted),
+        // The time of both images: they came with the trigger.
+        (Start::Next, 100, CauseReason::Start),
+    ] {
+        let mut world = world();
+        world.first = FirstSight {
+            start,
+            configured_at: at(configured_at),
+        };
+        let (reason, ..) = world.roll().unwrap();
+        assert_eq!(reason, expected, "{start:?} {configured_at}");
+        // Only the first rollout depends on it.
+        world.head("web", 2, Some(2), Origin::Event);
+        let (reason, changed, _) = world.roll().unwrap();
+        assert_eq!((reason, changed), (CauseReason::Revision, names(&["web"])));
+    }
+    // One image came after the trigger: the set is new.
+    let mut world = world();
+    world.first.start = Start::Next;
+    let worker = world.images["worker"].clone();
+    world.heads.get_mut(&worker).unwrap().recorded_at = at(106);
+    assert_eq!(world.roll().unwrap().0, CauseReason::Start);
+    // A person who resumes the trigger wants the images on the target.
+    world.last = None;
+    world.first.configured_at = at(200);
+    world.resumed = true;
+    assert_eq!(world.roll().unwrap().0, CauseReason::Start);
+}
+
+#[test]
+fn another_target_gets_the_wanted_images_unless_the_trigger_is_paused() {
+    let mut world = world();
+    world.roll().unwrap();
+    world.target_changed = true;
+    world.paused = true;
+    assert_eq!(world.roll(), None);
+    world.paused = false;
+    let configuration = |changed: &[&str]| Some((CauseReason::Configuration, names(changed)));
+    let roll = |world: &mut World| world.roll().map(|(reason, changed, _)| (reason, changed));
+    assert_eq!(roll(&mut world), configuration(&[]));
+    world.head("web", 2, Some(2), Origin::Event);
+    assert_eq!(roll(&mut world), configuration(&["web"]));
+    world.resumed = true;
+    assert_eq!(roll(&mut world), Some((CauseReason::Resume, vec![])));
 }

@@ -166,7 +166,10 @@ async fn begin(shared: &Shared, wanted: &[(i32, String)]) -> Result<Begun, Error
     if taken.is_empty() {
         return Ok(Begun { begun: 0, waiting });
     }
-    let triggers: Vec<i32> = taken.keys().copied().collect();
+    let places = taken.iter();
+    let triggers: BTreeMap<i32, String> = places
+        .map(|(trigger, (target, _))| (*trigger, target.identity()))
+        .collect();
     let mut db = shared.connections.lend(shared.session_timeout).await?;
     let owner = &shared.instance.owner;
     let attempts = within(

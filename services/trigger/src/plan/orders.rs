@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use tagtrail_policy::decide::{self, Decision, Situation, decide_order, decide_within};
-use tagtrail_proto::{CauseReason, Pinned, RolloutImage, Waiting};
+use tagtrail_proto::{Cause, CauseReason, Pinned, RolloutImage, Waiting};
 
 use crate::store::orders::{Kind, Order, Standing};
 
@@ -31,6 +31,8 @@ pub(crate) struct Ordered {
     pub(crate) order: Option<i64>,
     /// The answer to an order that leads to no rollout.
     pub(crate) answer: Option<(i64, String)>,
+    /// True if the set of a new rollout is not that of the present heads.
+    pub(crate) fixed: bool,
 }
 
 impl Ordered {
@@ -39,6 +41,7 @@ impl Ordered {
             decision,
             order: None,
             answer: None,
+            fixed: false,
         }
     }
 }
@@ -63,11 +66,33 @@ pub(crate) fn decide(
                     order.id,
                     "nothing to do: the trigger is pinned again".to_owned(),
                 )),
+                fixed: false,
             },
             Kind::Release => release(situation, order, settling),
         },
-        _ if standing.pinned => Ordered::without_order(nothing()),
+        _ if standing.pinned => pinned(situation),
         _ => Ordered::without_order(settling.decide(situation)),
+    }
+}
+
+/// Decides for a pinned trigger: another target gets the pinned images, which the last rollout has.
+fn pinned(situation: &Situation<'_>) -> Ordered {
+    let images = situation.last.filter(|_| situation.target_changed);
+    let decision = match images {
+        Some(images) if !situation.paused => Decision::Start {
+            images: images.clone(),
+            cause: Cause {
+                reason: CauseReason::Configuration,
+                changed: Vec::new(),
+            },
+        },
+        _ => Decision::Nothing {
+            waiting: Vec::new(),
+        },
+    };
+    Ordered {
+        fixed: true,
+        ..Ordered::without_order(decision)
     }
 }
 
@@ -85,6 +110,7 @@ fn roll_out(situation: &Situation<'_>, order: &Order, stands: bool) -> Ordered {
             },
             order: None,
             answer: Some((order.id, text.to_owned())),
+            fixed: false,
         };
     }
     let decision = decide_order(
@@ -103,6 +129,7 @@ fn roll_out(situation: &Situation<'_>, order: &Order, stands: bool) -> Ordered {
         order: matches!(decision, Decision::Start { .. }).then_some(order.id),
         decision,
         answer,
+        fixed: order.images.is_some(),
     }
 }
 
@@ -124,6 +151,7 @@ fn release(situation: &Situation<'_>, order: &Order, settling: &Settling<'_>) ->
     Ordered {
         order: answer.is_none().then_some(order.id),
         answer: answer.map(|text| (order.id, text.to_owned())),
+        fixed: false,
         decision,
     }
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use sqlx::PgConnection;
 use tagtrail_bus::Bus;
 use tagtrail_bus::topology::Stream;
-use tagtrail_config::Watched;
+use tagtrail_config::{OnTargetChange, Watched};
 use tagtrail_daemon::{Retry, Span, SpanKind, chain, until};
 use tagtrail_failpoint::FailPoint;
 use tagtrail_postgres::{Lock, check_writable, within};
@@ -37,8 +37,8 @@ use crate::store::planning as store;
 use crate::store::planning::{NewRollout, Plan, Recorded, TriggerState};
 use crate::store::specs;
 use crate::store::working::Attempt;
-use crate::target::Target;
-use tagtrail_policy::decide::{Decision, Situation};
+use crate::target::{Target, Targets};
+use tagtrail_policy::decide::{Decision, FirstSight, Situation};
 
 /// The interval at which the planner checks all triggers, in case a message was lost.
 const PLAN_ALL_EVERY: Duration = Duration::from_secs(30);
@@ -87,6 +87,7 @@ async fn session(shared: &Shared, bus: &Bus) -> Result<Ended, Error> {
             .iter()
             .map(|(name, trigger)| (name.as_str(), trigger))
             .collect(),
+        targets: &settings.targets,
         asked: &settings.asked,
         db,
         bus,
@@ -112,6 +113,8 @@ enum Ended {
 struct Planner<'a> {
     shared: &'a Shared,
     triggers: BTreeMap<&'a str, &'a TriggerSpec>,
+    /// The targets of the triggers that can be rolled out.
+    targets: &'a Targets,
     /// The registries that can be asked.
     asked: &'a BTreeSet<Registry>,
     db: PgConnection,
@@ -459,11 +462,21 @@ impl<'a> Planner<'a> {
                 continue;
             };
             let selected = choices.selected(trigger, &heads);
+            let identity = self.targets.get(*name).map(|target| target.identity());
+            let target_changed = trigger.on_target_change == OnTargetChange::Rollout
+                && state.identity.is_some()
+                && identity.is_some()
+                && state.identity != identity;
             let situation = Situation {
                 images: &trigger.images,
                 selected: &selected,
                 last: state.last.as_ref(),
                 unsent: state.unsent,
+                target_changed,
+                first: FirstSight {
+                    start: trigger.start,
+                    configured_at: state.first_configured_at,
+                },
                 paused: state.paused,
                 resumed: state.resuming,
                 settle: trigger.settle,
@@ -479,6 +492,10 @@ impl<'a> Planner<'a> {
             let waiting = ordered.decision.waiting();
             self.shared.metrics.closed_gates(name, waiting);
             decisions.add(name, (&state, now), ordered, traces);
+            let new = decisions.plan.new_rollouts.last_mut();
+            if let Some(new) = new.filter(|new| new.trigger == state.id) {
+                new.identity = identity;
+            }
             decisions.follow(name, (&state, now), &choices);
         }
         Ok(decisions)
@@ -513,6 +530,7 @@ impl<'a> Decisions<'a> {
             decision,
             order,
             answer,
+            fixed,
         } = ordered;
         self.answers.extend(answer);
         let waiting = match decision {
@@ -537,6 +555,8 @@ impl<'a> Decisions<'a> {
                     name: name.to_owned(),
                     begin: false,
                     order,
+                    fixed,
+                    identity: None,
                 });
                 Vec::new()
             }

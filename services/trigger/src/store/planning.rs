@@ -61,6 +61,10 @@ pub(crate) struct TriggerState {
     /// before its first attempt has changed nothing: either a newer one follows, or the rollout
     /// was withdrawn.
     pub(crate) last: Option<BTreeMap<String, RolloutImage>>,
+    /// The place that the last rollout was sent to, once it has ended by itself.
+    pub(crate) identity: Option<String>,
+    /// The time at which the trigger was first configured.
+    pub(crate) first_configured_at: OffsetDateTime,
     /// True if the last rollout failed, or was adopted and never sent.
     pub(crate) unsent: bool,
     /// The closed gates of the last decision.
@@ -73,16 +77,17 @@ pub(crate) async fn trigger_states(
     db: &mut PgConnection,
     names: &[&str],
 ) -> Result<Vec<(TriggerState, OffsetDateTime)>, sqlx::Error> {
-    let rows = sqlx::query(
-        "select t.id, t.name, t.state = 'paused' as paused, t.state = 'resuming' as resuming,
-             t.waiting, o.images, coalesce(o.state = 'failed' or o.cause ->> 'reason' = 'adopted', false) as unsent, clock_timestamp() as now
+    let rows = sqlx::query(concat!(
+        "select t.id, t.name, t.first_configured_at, t.state = 'paused' as paused, t.state = 'resuming' as resuming,
+             t.waiting, o.images, coalesce(o.state = 'failed' or o.cause ->> 'reason' = 'adopted', false) as unsent, clock_timestamp() as now,
+             case when o.state in ('succeeded', 'failed', 'superseded') and not ", rollout_is_live!("o"), " then o.identity end as identity
          from trigger t
          left join lateral (
-             select images, state, cause from rollout o
+             select images, state, cause, ended, identity from rollout o
              where o.trigger_id = t.id and not (o.state = 'superseded' and o.attempts = 0)
              order by o.number desc limit 1) o on true
-         where t.configured and t.name = any ($1)",
-    )
+         where t.configured and t.name = any ($1)"
+    ))
     .bind(names)
     .fetch_all(db)
     .await?;
@@ -96,6 +101,8 @@ pub(crate) async fn trigger_states(
                 last: row
                     .try_get::<Option<Json<_>>, _>("images")?
                     .map(|Json(images)| images),
+                identity: row.try_get("identity")?,
+                first_configured_at: row.try_get("first_configured_at")?,
                 unsent: row.try_get("unsent")?,
                 // An older planner may have known other gates. The next decision replaces the list.
                 waiting: serde_json::from_value(row.try_get("waiting")?).unwrap_or_default(),
@@ -314,6 +321,10 @@ pub(crate) struct NewRollout {
     pub(crate) begin: bool,
     /// The order that the rollout carries out.
     pub(crate) order: Option<i64>,
+    /// True if the set was chosen: it need not be that of the present heads.
+    pub(crate) fixed: bool,
+    /// The place that the target acts on, if the trigger has a target.
+    pub(crate) identity: Option<String>,
 }
 
 /// A rollout as recorded.
@@ -367,11 +378,11 @@ pub(crate) async fn record(
              update trigger set state = 'active' where id = any ($4) and state = 'resuming'
          ), wanted as (
              select *, cause ->> 'reason' = 'adopted' as adopted
-             from unnest($5::uuid[], $6::int[], $7::jsonb[], $8::jsonb[], $9::text[], $10::boolean[], $16::bigint[])
-                 as w (id, trigger_id, images, cause, traceparent, begin, order_id)
+             from unnest($5::uuid[], $6::int[], $7::jsonb[], $8::jsonb[], $9::text[], $10::boolean[], $16::bigint[], $17::boolean[], $18::text[])
+                 as w (id, trigger_id, images, cause, traceparent, begin, order_id, fixed, identity)
          ), numbered as (
              update trigger t set issued = t.issued + 1, state = 'active' from wanted w
-             where t.id = w.trigger_id and t.state <> 'paused' returning t.id, t.issued
+             where t.id = w.trigger_id and t.state <> 'paused' returning t.id, t.issued, t.epoch
          ), attempt as (
              insert into rollout_attempt (rollout_id, number, trigger_id, instance, machine, pid, pid_started)
              select w.id, 1, g.id, $11, $12, $13, $14 from numbered g join wanted w on w.trigger_id = g.id
@@ -381,13 +392,13 @@ pub(crate) async fn record(
              on conflict (trigger_id) where finished_at is null do nothing
              returning rollout_id
          ), new as (
-             insert into rollout (id, trigger_id, number, images, cause, traceparent, state, finished_at, attempts, started_at, actor, reason, skip, fixed)
+             insert into rollout (id, trigger_id, number, images, cause, traceparent, state, finished_at, attempts, started_at, actor, reason, skip, fixed, identity, epoch)
              select w.id, n.id, n.issued, w.images, w.cause, w.traceparent,
                  case when w.adopted then 'succeeded' when a.rollout_id is null then 'pending'::rollout_state else 'running' end,
                  case when w.adopted then now() end,
                  case when a.rollout_id is null then 0 else 1 end,
                  case when a.rollout_id is not null then now() end,
-                 r.actor, r.reason, coalesce(r.skip, '{}'), r.images is not null
+                 r.actor, r.reason, coalesce(r.skip, '{}'), w.fixed, w.identity, n.epoch
              from numbered n join wanted w on w.trigger_id = n.id left join attempt a on a.rollout_id = w.id
              left join rollout_order r on r.id = w.order_id
              returning *
@@ -430,6 +441,8 @@ pub(crate) async fn record(
     .bind(owner.pid_started)
     .bind(!FailPoint::TriggerSupersede.skipped())
     .bind(new_rollouts.iter().map(|rollout| rollout.order).collect::<Vec<_>>())
+    .bind(new_rollouts.iter().map(|rollout| rollout.fixed).collect::<Vec<_>>())
+    .bind(new_rollouts.iter().map(|rollout| rollout.identity.as_deref()).collect::<Vec<_>>())
     .fetch_all(db)
     .await?;
     let recorded = |row: &PgRow| {

@@ -2,21 +2,31 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use sqlx::PgConnection;
 use sqlx::types::Json;
-use tagtrail_config::Watched;
+use sqlx::{Connection as _, PgConnection};
+use tagtrail_config::{Start, Watched};
 
 use crate::config::TriggerSpec;
 use crate::settings::Settings;
 
+/// The actor of changes that follow from the files.
+const CONFIGURATION: &str = "configuration";
+
 /// Writes the configured triggers into the table `trigger`, with the mistakes in their entries. The
-/// last rollout of a changed trigger is attempted at once. The row of a trigger whose entry can't
-/// be read keeps images and target. Triggers that are no longer configured keep their rows and
-/// rollouts.
+/// last rollout of a changed trigger is attempted at once. A new trigger may begin paused. The row
+/// of a trigger whose entry can't be read keeps images and target. Triggers that are no longer
+/// configured keep their rows and rollouts.
 pub(crate) async fn configure(
     db: &mut PgConnection,
     settings: &Settings,
 ) -> Result<(), sqlx::Error> {
+    let mut tx = db.begin().await?;
+    write(&mut tx, settings).await?;
+    identify(&mut tx, settings).await?;
+    tx.commit().await
+}
+
+async fn write(db: &mut PgConnection, settings: &Settings) -> Result<(), sqlx::Error> {
     let (triggers, problems) = (&settings.triggers, &settings.problems);
     let names: BTreeSet<&str> = triggers
         .keys()
@@ -43,6 +53,10 @@ pub(crate) async fn configure(
         .iter()
         .map(|spec| spec.map(|spec| spec.target.as_str()))
         .collect();
+    let paused: Vec<bool> = specs
+        .iter()
+        .map(|spec| spec.is_some_and(|spec| spec.start == Start::Paused))
+        .collect();
     let problems: Vec<_> = names.iter().map(|name| problems.get(*name)).collect();
     let texts: Vec<_> = problems
         .iter()
@@ -55,13 +69,20 @@ pub(crate) async fn configure(
     sqlx::query(
         "with gone as (update trigger set configured = false where configured and name <> all ($1)),
          entry as (
-             select * from unnest($1::text[], $2::jsonb[], $3::jsonb[], $4::text[], $5::text[], $6::boolean[])
-                 as e (name, images, policies, target, problem, broken))
-         insert into trigger (name, images, policies, target, problem, broken)
-         select e.name, coalesce(e.images, t.images, '{}'), coalesce(e.policies, t.policies, '{}'), coalesce(e.target, t.target, ''), e.problem, e.broken
+             select * from unnest($1::text[], $2::jsonb[], $3::jsonb[], $4::text[], $5::text[], $6::boolean[], $8::boolean[])
+                 as e (name, images, policies, target, problem, broken, paused))
+         insert into trigger (name, images, policies, target, problem, broken, state, paused_by, paused_at, paused_reason)
+         select e.name, coalesce(e.images, t.images, '{}'), coalesce(e.policies, t.policies, '{}'), coalesce(e.target, t.target, ''), e.problem, e.broken,
+             case when p.begins then 'paused'::trigger_state else coalesce(t.state, 'active') end,
+             case when p.begins then $9 else t.paused_by end,
+             case when p.begins then now() else t.paused_at end,
+             case when p.begins then $10 else t.paused_reason end
          from entry e left join trigger t on t.name = e.name
+         -- The target of a trigger whose entry could never be read is empty.
+         cross join lateral (select e.paused and coalesce(t.target, '') = '' as begins) p
          on conflict (name) do update set images = excluded.images, policies = excluded.policies, target = excluded.target,
              problem = excluded.problem, broken = excluded.broken, configured = true,
+             state = excluded.state, paused_by = excluded.paused_by, paused_at = excluded.paused_at, paused_reason = excluded.paused_reason,
              retry = trigger.retry or trigger.name = any ($7)",
     )
     .bind(names)
@@ -71,6 +92,33 @@ pub(crate) async fn configure(
     .bind(texts)
     .bind(broken)
     .bind(settings.changed.iter().map(String::as_str).collect::<Vec<_>>())
+    .bind(paused)
+    .bind(CONFIGURATION)
+    .bind("start = \"paused\"")
+    .execute(db)
+    .await
+    .map(|_| ())
+}
+
+/// Notes the places of today's targets with the last rollouts whose place is not known, as those of
+/// earlier versions. So a place that changes later is another one.
+async fn identify(db: &mut PgConnection, settings: &Settings) -> Result<(), sqlx::Error> {
+    let targets = settings.targets.iter();
+    let (names, identities): (Vec<&str>, Vec<String>) = targets
+        .map(|(name, target)| (name.as_str(), target.identity()))
+        .unzip();
+    sqlx::query(
+        "update rollout o set identity = e.identity
+         from unnest($1::text[], $2::text[]) as e (name, identity)
+         join trigger t on t.name = e.name
+         cross join lateral (
+             select r.id from rollout r
+             where r.trigger_id = t.id and not (r.state = 'superseded' and r.attempts = 0)
+             order by r.number desc limit 1) l
+         where o.id = l.id and o.identity is null",
+    )
+    .bind(names)
+    .bind(identities)
     .execute(db)
     .await
     .map(|_| ())

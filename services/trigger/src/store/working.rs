@@ -2,6 +2,7 @@
 //!
 //! Each statement first locks the row of the trigger, then the rollout, then the attempt.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use sqlx::postgres::PgRow;
@@ -97,7 +98,8 @@ pub(super) fn attempt(row: &PgRow) -> Result<Attempt, sqlx::Error> {
     })
 }
 
-/// Begins an attempt of the newest rollout of each of these triggers, unless that one has ended,
+/// Begins an attempt of the newest rollout of each of these triggers, given with the places that
+/// their targets act on, unless that one has ended,
 /// and supersedes all older ones that have not ended. A rollout with an image whose head has
 /// changed before the first attempt is withdrawn instead: the planner decides again on the present
 /// heads.
@@ -107,9 +109,13 @@ pub(super) fn attempt(row: &PgRow) -> Result<Attempt, sqlx::Error> {
 /// for no lock, and the next look at the backlog names the trigger again.
 pub(crate) async fn begin(
     db: &mut PgConnection,
-    triggers: &[i32],
+    triggers: &BTreeMap<i32, String>,
     owner: &Owner,
 ) -> Result<Vec<Attempt>, sqlx::Error> {
+    let (triggers, identities): (Vec<i32>, Vec<&str>) = triggers
+        .iter()
+        .map(|(trigger, identity)| (trigger, identity.as_str()))
+        .unzip();
     let rows = sqlx::query(concat!(
         // The planner raises `issued` with each rollout. A trigger whose `issued` has changed since
         // the snapshot of this statement may have a newer rollout than the statement can see.
@@ -154,8 +160,10 @@ pub(crate) async fn begin(
              returning o.*, true as changed
          ), new as (
              update rollout o set state = case o.state when 'failed' then o.state else 'running' end,
-                 attempts = o.attempts + 1, started_at = coalesce(o.started_at, now())
-             from attempt a join newest n on n.id = a.rollout_id where o.id = a.rollout_id
+                 attempts = o.attempts + 1, started_at = coalesce(o.started_at, now()), identity = p.identity
+             from attempt a join newest n on n.id = a.rollout_id
+             join unnest($1::int[], $7::text[]) as p (trigger_id, identity) on p.trigger_id = a.trigger_id
+             where o.id = a.rollout_id
              returning o.*, n.state = 'pending' as changed
          ), o as (
              select * from withdrawn union all select * from old union all select * from new where changed
@@ -170,6 +178,7 @@ pub(crate) async fn begin(
     .bind(&owner.machine)
     .bind(owner.pid)
     .bind(owner.pid_started)
+    .bind(identities)
     .fetch_all(db)
     .await?;
     rows.iter().map(attempt).collect()

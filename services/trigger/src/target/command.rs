@@ -97,6 +97,11 @@ impl Target for CommandTarget {
         }
     }
 
+    /// A changed script can't be told from a mended one, so all commands are one place.
+    fn identity(&self) -> String {
+        COMMAND.name.to_owned()
+    }
+
     fn judge(&self) -> Vec<TargetProblem> {
         let warning = TargetProblem::warning;
         let mut problems = Vec::new();

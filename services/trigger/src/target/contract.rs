@@ -74,6 +74,10 @@ pub(crate) trait Target: Send + Sync {
     /// Returns where the target acts: attempts share the slots of their place.
     fn place(&self) -> Place;
 
+    /// Returns the place that the target acts on, as a text without secrets: where the text differs,
+    /// other systems have to get the images.
+    fn identity(&self) -> String;
+
     /// Judges the settings, without trying the target. The default: nothing to report.
     fn judge(&self) -> Vec<TargetProblem> {
         Vec::new()

@@ -76,6 +76,10 @@ impl Target for WebhookTarget {
         }
     }
 
+    fn identity(&self) -> String {
+        self.settings.identity.clone()
+    }
+
     fn judge(&self) -> Vec<TargetProblem> {
         let warning = TargetProblem::warning;
         let access = self.access.get();

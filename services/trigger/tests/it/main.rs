@@ -5,6 +5,7 @@
 mod answers;
 mod attempts;
 mod broken;
+mod changes;
 mod command;
 mod faults;
 mod gates;

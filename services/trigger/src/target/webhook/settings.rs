@@ -10,6 +10,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 use serde::Deserialize;
 use tagtrail_config::{Fresh, Secret, Secrets, Text, Trigger};
 use tagtrail_daemon::Route;
+use tagtrail_proto::Digest;
 
 use super::super::contract::settings;
 use super::super::signature::SigningKey;
@@ -65,6 +66,9 @@ pub(super) struct Settings {
     /// Time limit of the whole exchange.
     #[serde(default = "half_a_minute")]
     timeout_seconds: u64,
+    /// The receiver, for [`Target::identity`](super::Target::identity).
+    #[serde(skip)]
+    pub(super) identity: String,
 }
 
 #[derive(Clone, Copy, Default, Deserialize)]
@@ -90,6 +94,7 @@ impl Settings {
         if written.headers.len() > MOST_HEADERS {
             return Err(format!("headers has more than {MOST_HEADERS} entries"));
         }
+        written.identity = identity(&written.url);
         let folder = trigger.folder();
         written.url = written.url.in_folder(folder);
         written.secret = written.secret.map(|secret| secret.in_folder(folder));
@@ -260,6 +265,20 @@ impl Access {
         let hidden = self.hidden.iter();
         hidden.fold(text.to_owned(), |text, hidden| text.replace(hidden, "…"))
     }
+}
+
+/// Returns the identity of a receiver: of its URL as a hash, because a token may stand in the path,
+/// or of the name of the secret that holds the URL, so that a new token is no other receiver. Paths
+/// count as written: the folder of the file may be named in several ways.
+fn identity(url: &Text) -> String {
+    let text = match url {
+        Text::Plain(url) => {
+            let parsed = Url::parse(url);
+            parsed.map_or_else(|_| url.clone(), |url| url.as_str().to_owned())
+        }
+        Text::Secret { prefix, secret } => format!("{prefix}{secret}"),
+    };
+    format!("webhook {}", Digest::sha256_of(text.as_bytes()))
 }
 
 /// Reads a text, and notes a secret among the texts to hide.
