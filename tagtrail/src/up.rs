@@ -177,6 +177,7 @@ async fn services(
         alone: true,
         session_seconds: SESSION,
         pace: tagtrail_trigger::Pace::default(),
+        look_pace: tagtrail_trigger::LookPace::default(),
         supervisor: tagtrail_trigger::Supervisor::default(),
     };
     tasks.spawn("trigger", tagtrail_trigger::run(trigger, ctx.clone()));

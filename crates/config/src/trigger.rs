@@ -17,6 +17,9 @@ use crate::document::{ConfigError, Document};
 use crate::file::Mistake;
 use crate::{Names, duration, images};
 
+/// The time until a target that took a rollout must be healthy, without the key `timeout`.
+const TIMEOUT: Duration = Duration::from_secs(15 * 60);
+
 /// A trigger: these images, this target.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -45,6 +48,9 @@ pub struct Trigger {
     /// The effect of another place of the target.
     #[serde(default)]
     pub on_target_change: OnTargetChange,
+    /// The time until a target that took a rollout must be healthy.
+    #[serde(default, with = "duration::option")]
+    timeout: Option<Duration>,
     /// The kind of target and the settings. Exactly one.
     target: Spanned<BTreeMap<Spanned<String>, toml::Value>>,
     /// The file that has the entry.
@@ -81,6 +87,12 @@ impl Trigger {
     pub fn settle_max(&self) -> Duration {
         let settle = self.settle.unwrap_or_default();
         self.settle_max.unwrap_or(settle.saturating_mul(10))
+    }
+
+    /// Returns the time until a target that took a rollout must be healthy.
+    #[must_use]
+    pub fn timeout(&self) -> Duration {
+        self.timeout.unwrap_or(TIMEOUT)
     }
 
     /// Returns the target.

@@ -11,6 +11,8 @@ use std::time::Duration;
 pub enum Outcome {
     /// The target has the images.
     Done,
+    /// The target took the images; whether they run well is seen later.
+    Applied,
     /// Another attempt may succeed soon.
     Failed {
         /// The cause, for people.
@@ -25,11 +27,12 @@ pub enum Outcome {
 }
 
 impl Outcome {
-    /// Returns the word of the outcome: `done`, `failed`, `refused` or `gone`.
+    /// Returns the word of the outcome: `done`, `applied`, `failed`, `refused` or `gone`.
     #[must_use]
     pub const fn as_str(&self) -> &'static str {
         match self {
             Outcome::Done => "done",
+            Outcome::Applied => "applied",
             Outcome::Failed { .. } => "failed",
             Outcome::Refused(_) => "refused",
             Outcome::Gone(_) => "gone",
@@ -55,6 +58,8 @@ pub struct Phase {
 pub enum Next {
     /// The rollout has succeeded.
     Succeeded,
+    /// The rollout is observed until its result is known.
+    Watching,
     /// Another attempt follows in the fast phase.
     Retry {
         /// The pause before the next attempt.
@@ -82,7 +87,7 @@ impl Next {
     #[must_use]
     pub fn error(&self) -> Option<&str> {
         match self {
-            Next::Succeeded => None,
+            Next::Succeeded | Next::Watching => None,
             Next::Retry { error, .. }
             | Next::Failed { error, .. }
             | Next::Ended(error)
@@ -95,7 +100,7 @@ impl Next {
     pub fn pause(&self) -> Option<Duration> {
         match self {
             Next::Retry { pause, .. } | Next::Failed { pause, .. } => Some(*pause),
-            Next::Succeeded | Next::Ended(_) | Next::Superseded(_) => None,
+            Next::Succeeded | Next::Watching | Next::Ended(_) | Next::Superseded(_) => None,
         }
     }
 
@@ -140,6 +145,7 @@ pub fn next(pace: Pace, outcome: Outcome, phase: Phase, took: Duration, jitter: 
     let long = pace.slow.mul_f64(0.9 + jitter / 10.0);
     let (error, after) = match outcome {
         Outcome::Done => return Next::Succeeded,
+        Outcome::Applied => return Next::Watching,
         Outcome::Gone(error) => return Next::Ended(error),
         Outcome::Refused(error) => return Next::Failed { pause: long, error },
         Outcome::Failed { error, .. } if phase.slow => {
@@ -261,6 +267,7 @@ mod tests {
         let error = "no".to_owned();
         assert_eq!(step(failed(None), 0.0), Next::Failed { pause, error });
         assert_eq!(step(Outcome::Done, 0.0), Next::Succeeded);
+        assert_eq!(step(Outcome::Applied, 0.0), Next::Watching);
         let gone = Outcome::Gone("no".to_owned());
         assert_eq!(step(gone, 0.0), Next::Ended("no".to_owned()));
     }

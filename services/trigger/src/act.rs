@@ -7,6 +7,8 @@ mod attempt;
 mod dispatcher;
 mod instance;
 mod keeper;
+mod look;
+mod observer;
 mod slots;
 mod takeover;
 
@@ -14,4 +16,5 @@ pub(crate) use attempt::InFlight;
 pub(crate) use dispatcher::{dispatcher, start};
 pub(crate) use instance::{Instance, Owner, hold_instance};
 pub(crate) use keeper::keeper;
+pub(crate) use observer::observer;
 pub(crate) use slots::{Place, Slot, Slots};

@@ -12,6 +12,7 @@ use tagtrail_postgres::session::parse_silence;
 use tagtrail_proto::Registry;
 
 pub use tagtrail_policy::retry::Pace;
+pub use tagtrail_policy::watch::LookPace;
 
 fn parse_takeover(text: &str) -> Result<Duration, String> {
     match text.parse::<u64>() {
@@ -49,6 +50,9 @@ pub struct Config {
     /// The pauses between attempts; tests shorten them.
     #[arg(skip)]
     pub pace: Pace,
+    /// The pauses between looks at rollouts that are watched; tests shorten them.
+    #[arg(skip)]
+    pub look_pace: LookPace,
     /// The supervisor of commands; tests, which are another program, name it.
     #[arg(skip)]
     pub supervisor: Supervisor,
@@ -116,6 +120,8 @@ pub(crate) struct TriggerSpec {
     pub(crate) settle: Option<Duration>,
     /// The longest time for which `settle` delays a rollout.
     pub(crate) settle_max: Duration,
+    /// The time until a target that took a rollout must be healthy.
+    pub(crate) timeout: Duration,
 }
 
 /// Reads the triggers of the file.
@@ -135,6 +141,7 @@ pub(crate) fn triggers(file: &File) -> Vec<TriggerSpec> {
             on_target_change: trigger.on_target_change,
             settle: trigger.settle,
             settle_max: trigger.settle_max(),
+            timeout: trigger.timeout(),
         })
         .collect()
 }

@@ -35,7 +35,7 @@ use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-pub use config::{Config, Limits, Pace, Supervisor};
+pub use config::{Config, Limits, LookPace, Pace, Supervisor};
 pub use target::{TargetProblem, TargetReport, inspect_target, supervise};
 
 use crate::settings::Settings;
@@ -95,12 +95,14 @@ pub async fn run(config: Config, ctx: Context) -> anyhow::Result<()> {
         session_timeout: config.session_seconds,
         opening: Arc::default(),
         pace: config.pace,
+        look_pace: config.look_pace,
         supervisor: config.supervisor,
         settings,
         instance: Arc::new(act::Instance::new()),
         alone: config.alone,
         takeover: config.takeover_seconds,
         slots: act::Slots::new(config.limits),
+        watching_recorded: Arc::new(Notify::new()),
         in_flight: Arc::default(),
         attempts: TaskTracker::new(),
         attempts_ended: CancellationToken::new(),
@@ -123,6 +125,7 @@ pub async fn run(config: Config, ctx: Context) -> anyhow::Result<()> {
     let mut tasks = Tasks::new();
     tasks.spawn("lock of the process", act::hold_instance(shared.clone()));
     tasks.spawn("dispatcher", act::dispatcher(shared.clone()));
+    tasks.spawn("observer", act::observer(shared.clone()));
     tasks.spawn("keeper of attempts", act::keeper(shared.clone()));
     tasks.spawn("ledger", ledger::ledger(shared.clone(), bus.clone()));
     let following = settings::follow(files, sender, shared.metrics.clone(), ctx.shutdown.clone());

@@ -13,6 +13,7 @@ use tagtrail_proto::{Gate, Rollout, RolloutState, Waiting};
 
 use crate::act::Slots;
 use tagtrail_policy::retry::Outcome;
+use tagtrail_policy::watch::AfterLook;
 
 use crate::settings::Settings;
 
@@ -28,6 +29,8 @@ pub(crate) struct Metrics {
     due_seconds: Gauge<f64, std::sync::atomic::AtomicU64>,
     broken: Family<TriggerLabels, Gauge>,
     policy_repaired: Counter,
+    looks: Family<ResultLabels, Counter>,
+    looks_in_flight: Gauge,
     /// Seconds that a target takes to answer.
     pub(crate) attempt: Histogram,
     /// Seconds from the recording of a rollout to the end.
@@ -44,6 +47,11 @@ struct RolloutLabels {
 struct AttemptLabels {
     trigger: String,
     outcome: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ResultLabels {
+    result: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -110,6 +118,16 @@ impl Metrics {
                 "Tags that a policy had missed: found when the whole repository was read",
                 Counter::default(),
             ),
+            looks: metrics.add(
+                "trigger_looks",
+                "Looks at rollouts that their target took, by result",
+                Family::default(),
+            ),
+            looks_in_flight: metrics.add(
+                "trigger_looks_in_flight",
+                "Looks of this instance that run now",
+                Gauge::default(),
+            ),
             attempt: metrics.add_seconds(
                 "trigger_attempt",
                 "Time that a target takes to answer",
@@ -145,7 +163,7 @@ impl Metrics {
                 state: state.as_str(),
             }));
         }
-        for outcome in ["done", "failed", "refused", "gone"] {
+        for outcome in ["done", "applied", "failed", "refused", "gone"] {
             let trigger = trigger.to_owned();
             let attempts = AttemptLabels { trigger, outcome };
             drop(self.attempts.get_or_create(&attempts));
@@ -205,6 +223,22 @@ impl Metrics {
             let limit = number(slots.limit(kind));
             self.slots.get_or_create(&labels).set(limit);
         }
+    }
+
+    /// Records the number of looks that run.
+    pub(crate) fn looks_in_flight(&self, looks: usize) {
+        let looks = i64::try_from(looks).unwrap_or(i64::MAX);
+        self.looks_in_flight.set(looks);
+    }
+
+    /// Counts a look that ended.
+    pub(crate) fn looked(&self, after: &AfterLook) {
+        let result = match after {
+            AfterLook::Succeeded => "succeeded",
+            AfterLook::Again { .. } => "again",
+            AfterLook::Failed { .. } => "failed",
+        };
+        self.looks.get_or_create(&ResultLabels { result }).inc();
     }
 
     /// Counts an attempt that ended.

@@ -8,6 +8,7 @@ use std::time::Duration;
 use sqlx::PgConnection;
 use tagtrail_daemon::{Health, StopTime};
 use tagtrail_policy::retry::Pace;
+use tagtrail_policy::watch::LookPace;
 use tagtrail_postgres::session::ping_interval;
 use tagtrail_postgres::{DbArgs, Lock, within};
 use tokio::sync::{Mutex, Notify, OnceCell, watch};
@@ -25,6 +26,9 @@ use crate::target::Targets;
 /// The interval at which a waiting session tries to acquire its lock.
 const LOCK_POLL: Duration = Duration::from_secs(1);
 
+/// The time until the target of a trigger without settings must be healthy.
+const DEFAULT_TIMEOUT: Duration = Duration::from_secs(15 * 60);
+
 /// The state that all tasks share.
 #[derive(Clone)]
 pub(crate) struct Shared {
@@ -35,6 +39,7 @@ pub(crate) struct Shared {
     /// Held while a session is opened, so that sessions open one at a time.
     pub(crate) opening: Arc<Mutex<()>>,
     pub(crate) pace: Pace,
+    pub(crate) look_pace: LookPace,
     pub(crate) supervisor: Supervisor,
     /// The triggers of the files, as they are now.
     pub(crate) settings: watch::Receiver<Arc<Settings>>,
@@ -57,7 +62,9 @@ pub(crate) struct Shared {
     /// The time after which another process may take over a command whose owner has lost its lock.
     pub(crate) takeover: Duration,
     pub(crate) slots: Arc<Slots>,
-    /// The attempts that run, to look after them.
+    /// Notified when a rollout may be ready for a look.
+    pub(crate) watching_recorded: Arc<Notify>,
+    /// The attempts and looks that run, to look after them.
     pub(crate) in_flight: Arc<InFlight>,
     /// The tasks of the attempts that run.
     pub(crate) attempts: TaskTracker,
@@ -72,6 +79,13 @@ impl Shared {
     /// Returns the targets of the triggers that can be rolled out, by the names of the triggers.
     pub(crate) fn targets(&self) -> Arc<Targets> {
         Arc::clone(&self.settings.borrow().targets)
+    }
+
+    /// Returns the time until the target of a trigger must be healthy.
+    pub(crate) fn timeout(&self, trigger: &str) -> Duration {
+        let settings = self.settings.borrow();
+        let spec = settings.triggers.get(trigger);
+        spec.map_or(DEFAULT_TIMEOUT, |spec| spec.timeout)
     }
 
     /// Hands triggers with a rollout that may begin to the dispatcher.

@@ -11,6 +11,7 @@ pub(crate) mod candidates;
 mod columns;
 mod holds;
 pub(crate) mod ledger;
+pub(crate) mod looks;
 pub(crate) mod orders;
 pub(crate) mod planning;
 pub(crate) mod specs;

@@ -16,7 +16,7 @@ use tagtrail_proto::Pinned;
 
 pub use command::supervise;
 pub use contract::TargetProblem;
-pub(crate) use contract::{Order, Target, Targets};
+pub(crate) use contract::{Order, Seen, Target, Targets};
 pub(crate) use said::Said;
 
 use contract::TargetKind;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use sqlx::Connection as _;
 use tagtrail_daemon::{Retry, Span, SpanKind};
 use tagtrail_failpoint::FailPoint;
-use tagtrail_policy::retry::{self, Next, Outcome};
+use tagtrail_policy::retry::{self, Next, Outcome, Phase};
 use tagtrail_postgres::within;
 use tagtrail_proto::{Rollout, RolloutState};
 use time::OffsetDateTime;
@@ -18,6 +18,7 @@ use crate::act::Slot;
 use crate::error::Error;
 use crate::shared::Shared;
 use crate::store::attempts::Key;
+use crate::store::looks;
 use crate::store::working::{self as store, Attempt, Ended, Standing};
 use crate::target::{Order, Said, Target};
 
@@ -52,7 +53,7 @@ impl Stop {
     }
 }
 
-/// The attempts of this process that run.
+/// The attempts and looks of this process that run.
 #[derive(Debug, Default)]
 pub(crate) struct InFlight(Mutex<BTreeMap<Key, Watched>>);
 
@@ -62,8 +63,8 @@ pub(crate) struct Watched {
     pub(crate) kind: &'static str,
     pub(crate) begun: Instant,
     pub(crate) said: Said,
-    stop: CancellationToken,
-    why: Option<Stop>,
+    pub(super) stop: CancellationToken,
+    pub(super) why: Option<Stop>,
 }
 
 impl Watched {
@@ -172,7 +173,8 @@ async fn call(target: &dyn Target, order: &Order) -> Option<Outcome> {
         }
     };
     // A target that was told to end fails for that reason alone.
-    outcome.filter(|outcome| *outcome == Outcome::Done || !order.stop.is_cancelled())
+    let took = |outcome: &Outcome| matches!(outcome, Outcome::Done | Outcome::Applied);
+    outcome.filter(|outcome| took(outcome) || !order.stop.is_cancelled())
 }
 
 /// Records the end of an attempt, however long Postgres is away. After a stop request one try must
@@ -212,13 +214,25 @@ async fn try_record(
         said: &text,
     };
     let (outcome, took) = match done {
-        Done::Answered(Outcome::Done, _) => {
-            let newer = store::succeed(&mut db, attempt, owner, ended).await?;
+        Done::Answered(outcome @ (Outcome::Done | Outcome::Applied), took) => {
+            ended.outcome = outcome.as_str();
+            let next = retry::next(shared.pace, outcome.clone(), Phase::default(), *took, 0.0);
+            let newer = match next {
+                Next::Watching => {
+                    let times = (
+                        shared.look_pace.first,
+                        shared.timeout(&attempt.rollout.trigger),
+                    );
+                    looks::watch(&mut db, attempt, owner, ended, times).await?
+                }
+                _ => store::succeed(&mut db, attempt, owner, ended).await?,
+            };
             db.keep();
             match newer {
                 None => report_taken_over(attempt),
                 Some(newer) => {
-                    report(shared, attempt, &Next::Succeeded);
+                    report(shared, attempt, &next);
+                    shared.watching_recorded.notify_one();
                     if newer {
                         shared.queue(queued(attempt));
                     }
@@ -259,7 +273,7 @@ async fn try_record(
     match &next {
         // A person or the configuration has ended the rollout: an end never changes.
         _ if !live => {}
-        Next::Succeeded => {}
+        Next::Succeeded | Next::Watching => {}
         Next::Ended(error) => store::finish(&mut tx, id, RolloutState::Failed, error).await?,
         Next::Superseded(error) => {
             store::finish(&mut tx, id, RolloutState::Superseded, error).await?;
@@ -319,6 +333,12 @@ fn report(shared: &Shared, attempt: &Attempt, next: &Next) {
                 "rollout {number} of {trigger} succeeded"
             );
         }
+        Next::Watching => tracing::info!(
+            trigger,
+            rollout.id = id,
+            rollout.number = number,
+            "the target took rollout {number} of {trigger}; its result is observed"
+        ),
         Next::Ended(error) => {
             shared.metrics.rollout.observe(age);
             tracing::error!(

@@ -21,9 +21,9 @@ const AGAIN: Duration = Duration::from_millis(200);
 /// Most attempts that one statement begins.
 const SET: usize = 256;
 /// The time that attempts have to end by themselves after a stop request.
-const FINISH: Duration = Duration::from_secs(5);
+pub(super) const FINISH: Duration = Duration::from_secs(5);
 /// The time to record the end of an attempt after a stop request.
-const RECORD: Duration = Duration::from_secs(3);
+pub(super) const RECORD: Duration = Duration::from_secs(3);
 /// The time after the start of the service within which each rollout that had failed before is
 /// attempted: a restart often follows a repair.
 const START_OVER: Duration = Duration::from_secs(10);

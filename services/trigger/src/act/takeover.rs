@@ -9,7 +9,7 @@ use tokio::time::Instant;
 
 use crate::error::Error;
 use crate::shared::Shared;
-use crate::store::attempts::{self as store, Foreign, Key};
+use crate::store::attempts::{self as store, Foreign, Key, LOOK};
 
 /// The time for which the lock of a process must have been free before its attempts at targets that
 /// take a repeated attempt without harm are taken over.
@@ -47,7 +47,7 @@ impl Takeover {
             if count > 0 {
                 tracing::warn!(
                     attempts = count,
-                    "taking over {count} attempts of a trigger service that ended"
+                    "taking over {count} attempts and looks of a trigger service that ended"
                 );
                 shared.work_recorded.notify_one();
             }
@@ -59,13 +59,20 @@ impl Takeover {
 /// Returns whether this process may end an attempt whose owner has not held its lock since `since`.
 fn may_end(shared: &Shared, one: &Foreign, since: Instant) -> bool {
     let target = shared.targets().get(&one.name).cloned();
-    let is_command = (target.as_ref()).is_none_or(|target| target.place().kind == "command");
+    let is_look = one.key.1 == LOOK;
+    let is_command = match is_look {
+        true => one.grace.is_some(),
+        false => (target.as_ref()).is_none_or(|target| target.place().kind == "command"),
+    };
     // A command of the dead process may still be being ended by its supervisor. The next attempt
     // waits for that: both are on this machine.
     if one.owner.is_gone() {
         return true;
     }
-    let grace = target.map_or(FREE, |target| target.grace());
+    let grace = match is_look {
+        true => one.grace.unwrap_or_default(),
+        false => target.map_or(FREE, |target| target.grace()),
+    };
     let limit = match is_command {
         true => shared.takeover + grace,
         false => FREE,

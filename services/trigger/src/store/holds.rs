@@ -1,10 +1,10 @@
-//! The condition on holds that each attempt depends on.
+//! The conditions of statements that begin attempts and looks.
 
 /// The SQL condition that no hold in force stands against the rollout `n`, of which the columns
 /// `trigger_id`, `images` and `actor` are read. An order of a person passes a soft freeze and a
 /// fault with a set that has succeeded before. Names and patterns of triggers consist of a-z, 0-9,
 /// - and *.
-macro_rules! may_begin {
+macro_rules! no_hold {
     () => {
         "(not exists (
              select from hold h join trigger ht on ht.id = n.trigger_id
@@ -16,4 +16,33 @@ macro_rules! may_begin {
                          and image_set(k.images) = image_set(n.images)) end))"
     };
 }
+pub(super) use no_hold;
+
+/// The SQL condition that an attempt at the rollout `n` may begin: no hold stands against it, and
+/// no look of the trigger runs a command, since two commands of a trigger never run at once.
+macro_rules! may_begin {
+    () => {
+        concat!(
+            "(",
+            no_hold!(),
+            " and not exists (
+                 select from rollout_look l where l.trigger_id = n.trigger_id and l.grace_seconds is not null))"
+        )
+    };
+}
 pub(super) use may_begin;
+
+/// The SQL condition that a newer rollout than `o`, of the trigger `t`, waits only for the end of a
+/// look.
+macro_rules! displaced {
+    () => {
+        concat!(
+            "(t.configured and t.state = 'active' and exists (
+                 select from rollout n where n.trigger_id = o.trigger_id and n.number > o.number
+                     and n.state = 'pending' and n.next_attempt_at <= now() and ",
+            no_hold!(),
+            "))"
+        )
+    };
+}
+pub(super) use displaced;

@@ -11,7 +11,7 @@ use tagtrail_proto::{Cause, Image, Position, Push, RolloutImage, TraceContext, W
 use time::OffsetDateTime;
 
 use super::columns::{columns, recorded};
-use super::holds::may_begin;
+use super::holds::{may_begin, no_hold};
 use super::working::{Attempt, attempt};
 use crate::act::Owner;
 use tagtrail_policy::gates::{Head, ManifestState};
@@ -154,9 +154,9 @@ pub(crate) async fn retry(db: &mut PgConnection, triggers: &[i32]) -> Result<(),
                  order by o.number desc limit 1) n
              where n.state <> 'succeeded'
          ), due as (
-             update rollout o set state = case o.state when 'failed' then 'running' else o.state end,
+             update rollout o set state = case when o.state in ('failed', 'watching') then 'running' else o.state end,
                  finished_at = null, ended = false, phase_attempts = 0, phase_ms = 0, next_attempt_at = now()
-             from newest n where o.id = n.id returning o.*, n.state = 'failed' as changed
+             from newest n where o.id = n.id returning o.*, n.state in ('failed', 'watching') as changed
          ), o as (
              select * from due where changed
          ) ",

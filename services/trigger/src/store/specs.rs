@@ -23,6 +23,7 @@ pub(crate) async fn configure(
     let mut tx = db.begin().await?;
     write(&mut tx, settings).await?;
     identify(&mut tx, settings).await?;
+    describe_results(&mut tx, settings).await?;
     tx.commit().await
 }
 
@@ -83,7 +84,9 @@ async fn write(db: &mut PgConnection, settings: &Settings) -> Result<(), sqlx::E
          on conflict (name) do update set images = excluded.images, policies = excluded.policies, target = excluded.target,
              problem = excluded.problem, broken = excluded.broken, configured = true,
              state = excluded.state, paused_by = excluded.paused_by, paused_at = excluded.paused_at, paused_reason = excluded.paused_reason,
-             retry = trigger.retry or trigger.name = any ($7)",
+             -- A rollout that is observed goes on under the new settings.
+             retry = trigger.retry or trigger.name = any ($7) and not exists (
+                 select from rollout w where w.trigger_id = trigger.id and w.state = 'watching')",
     )
     .bind(names)
     .bind(images)
@@ -119,6 +122,23 @@ async fn identify(db: &mut PgConnection, settings: &Settings) -> Result<(), sqlx
     )
     .bind(names)
     .bind(identities)
+    .execute(db)
+    .await
+    .map(|_| ())
+}
+
+/// Writes how the results of rollouts become known.
+async fn describe_results(db: &mut PgConnection, settings: &Settings) -> Result<(), sqlx::Error> {
+    let targets = settings.targets.iter();
+    let (names, reports): (Vec<&str>, Vec<bool>) = targets
+        .map(|(name, target)| (name.as_str(), target.reports()))
+        .unzip();
+    sqlx::query(
+        "update trigger t set reports = e.reports from unnest($1::text[], $2::boolean[]) as e (name, reports)
+         where t.name = e.name and t.reports <> e.reports",
+    )
+    .bind(names)
+    .bind(reports)
     .execute(db)
     .await
     .map(|_| ())

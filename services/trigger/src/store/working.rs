@@ -14,7 +14,7 @@ use tagtrail_postgres::{rollout_is_live, row};
 use tagtrail_proto::{Rollout, RolloutState, TraceContext};
 
 use super::columns::{columns, recorded};
-use super::holds::may_begin;
+use super::holds::{may_begin, no_hold};
 use crate::act::Owner;
 
 /// Most rollouts that one query returns.
@@ -401,7 +401,7 @@ pub(crate) async fn start_over(
 }
 
 /// Returns a duration for Postgres, which counts in microseconds.
-fn interval(duration: Duration) -> PgInterval {
+pub(super) fn interval(duration: Duration) -> PgInterval {
     PgInterval {
         months: 0,
         days: 0,
@@ -413,6 +413,6 @@ fn milliseconds(duration: Duration) -> i64 {
     i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
 }
 
-fn attempt_number(attempt: &Attempt) -> i32 {
+pub(super) fn attempt_number(attempt: &Attempt) -> i32 {
     i32::try_from(attempt.rollout.attempts).unwrap_or(i32::MAX)
 }

@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use super::said::Said;
 use crate::act::Place;
 use crate::config::Supervisor;
+use crate::store::looks::Report;
 
 /// A rollout as a target receives it: the same bytes at every attempt.
 #[derive(Debug, Clone)]
@@ -32,6 +33,8 @@ pub(crate) struct Order {
     pub(crate) stop: CancellationToken,
     /// The supervisor of a command.
     pub(crate) supervisor: Supervisor,
+    /// The last report of the receiver since the begin of the last attempt.
+    pub(crate) report: Option<Report>,
 }
 
 impl Order {
@@ -55,6 +58,7 @@ impl Order {
             said: Said::default(),
             stop: CancellationToken::new(),
             supervisor: Supervisor::default(),
+            report: None,
         })
     }
 }
@@ -89,13 +93,15 @@ pub(crate) trait Target: Send + Sync {
         Box::pin(std::future::ready(Vec::new()))
     }
 
-    /// Reads the effect of an order that the target took. The default: the target cannot tell.
-    #[expect(
-        dead_code,
-        reason = "a rollout ends with the attempt until rollouts can be watched"
-    )]
-    fn observe<'a>(&'a self, _order: &'a Order) -> TargetFuture<'a, Observation> {
-        Box::pin(std::future::ready(Observation::Unknown))
+    /// Reads the effect of an order that the target took, bounded in time. The default: the target
+    /// has the images as soon as it took them.
+    fn observe<'a>(&'a self, _order: &'a Order) -> TargetFuture<'a, Seen> {
+        Box::pin(std::future::ready(Seen::Healthy))
+    }
+
+    /// Returns whether the receiver reports the result of each rollout. The default: no.
+    fn reports(&self) -> bool {
+        false
     }
 
     /// Returns the images that the target runs now, by their names in the trigger. The default:
@@ -148,11 +154,15 @@ pub(super) fn readable_secrets<'a>(
     })
 }
 
-/// The effect of an order, as the target reports it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Observation {
-    /// The target cannot tell.
-    Unknown,
+/// The effect of an order that the target took.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Seen {
+    /// The images run well.
+    Healthy,
+    /// The target has not finished; the text is for people.
+    Progressing(String),
+    /// The images do not run well; the text is for people.
+    Failed(String),
 }
 
 /// The result of reading a target's settings: the target, or a text that says how to correct them.

@@ -15,12 +15,13 @@ use tagtrail_proto::{TRACEPARENT, clean_text};
 
 use super::address;
 use super::contract::{
-    ConfigureResult, Order, Target, TargetFuture, TargetKind, TargetProblem, readable_secrets,
+    ConfigureResult, Order, Seen, Target, TargetFuture, TargetKind, TargetProblem, readable_secrets,
 };
 use super::said::Said;
 use super::signature::signatures;
 use crate::act::Place;
-use settings::{Access, Settings};
+use crate::store::looks::{Report, ReportState};
+use settings::{Access, Answer, Settings};
 use tagtrail_policy::retry::Outcome;
 use template::Template;
 
@@ -67,6 +68,18 @@ fn configure(value: &toml::Value, trigger: &Trigger, _file: &File) -> ConfigureR
 impl Target for WebhookTarget {
     fn apply<'a>(&'a self, order: &'a Order) -> TargetFuture<'a, Outcome> {
         Box::pin(self.post(order))
+    }
+
+    fn observe<'a>(&'a self, order: &'a Order) -> TargetFuture<'a, Seen> {
+        let seen = match self.settings.done() {
+            Answer::Accepted => Seen::Healthy,
+            Answer::Reported => reported(order.report.as_ref()),
+        };
+        Box::pin(std::future::ready(seen))
+    }
+
+    fn reports(&self) -> bool {
+        self.settings.done() == Answer::Reported
     }
 
     fn place(&self) -> Place {
@@ -154,12 +167,33 @@ impl WebhookTarget {
             .body(body.into_owned());
         order.said.hide(access.hidden());
         match request.send().await {
-            Ok(response) => outcome_of(response, &access, &order.said).await,
+            Ok(response) => match outcome_of(response, &access, &order.said).await {
+                Outcome::Done if self.reports() => Outcome::Applied,
+                outcome => outcome,
+            },
             Err(error) => Outcome::Failed {
                 error: format!("no answer from the target: {}", cause(error, &access)),
                 after: None,
             },
         }
+    }
+}
+
+/// Returns the result that the receiver reported.
+fn reported(report: Option<&Report>) -> Seen {
+    let Some(Report { state, text, .. }) = report else {
+        return Seen::Progressing("the receiver has reported no result yet".to_owned());
+    };
+    let text = match text {
+        Some(text) => format!(": {text}"),
+        None => String::new(),
+    };
+    match state {
+        ReportState::Succeeded => Seen::Healthy,
+        ReportState::Progressing => {
+            Seen::Progressing(format!("the receiver reported progress{text}"))
+        }
+        ReportState::Failed => Seen::Failed(format!("the receiver reported a failure{text}")),
     }
 }
 

@@ -13,4 +13,5 @@ mod orders;
 mod planning;
 mod policies;
 mod receivers;
+mod watching;
 mod world;

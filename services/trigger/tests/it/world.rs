@@ -9,7 +9,7 @@ use tagtrail_daemon::Context;
 use tagtrail_postgres::DbArgs;
 use tagtrail_proto::{Digest, Event, Image, Rollout, RolloutState, Subject, Waiting};
 use tagtrail_testkit::{Process, SOON, Sink, TestDb, TestNats, eventually};
-use tagtrail_trigger::{Config, Limits, Pace, Supervisor};
+use tagtrail_trigger::{Config, Limits, LookPace, Pace, Supervisor};
 use tokio::task::JoinSet;
 
 pub(crate) const WEB: &str = "registry.example.com/shop/web:latest";
@@ -23,6 +23,12 @@ pub(crate) const PACE: Pace = Pace {
     longest: Duration::from_millis(400),
     patience: Duration::from_secs(24 * 3600),
     slow: Duration::from_secs(3600),
+};
+
+pub(crate) const LOOK_PACE: LookPace = LookPace {
+    first: Duration::from_millis(50),
+    longest: Duration::from_millis(400),
+    slow: Duration::from_millis(400),
 };
 
 pub(crate) struct World {
@@ -128,6 +134,7 @@ impl World {
             alone: false,
             session_seconds: Duration::from_secs(2),
             pace,
+            look_pace: LOOK_PACE,
             supervisor: Supervisor(tagtrail_testkit::binary()),
         };
         let mut tasks = JoinSet::new();

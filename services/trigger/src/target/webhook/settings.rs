@@ -66,9 +66,23 @@ pub(super) struct Settings {
     /// Time limit of the whole exchange.
     #[serde(default = "half_a_minute")]
     timeout_seconds: u64,
+    /// The meaning of an answer 2xx.
+    #[serde(default)]
+    done: Answer,
     /// The receiver, for [`Target::identity`](super::Target::identity).
     #[serde(skip)]
     pub(super) identity: String,
+}
+
+/// The meaning of an answer 2xx.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Answer {
+    /// The receiver has the images.
+    #[default]
+    Accepted,
+    /// The receiver has taken the rollout, and reports the result later.
+    Reported,
 }
 
 #[derive(Clone, Copy, Default, Deserialize)]
@@ -109,6 +123,10 @@ impl Settings {
 
     pub(super) fn timeout(&self) -> Duration {
         Duration::from_secs(self.timeout_seconds)
+    }
+
+    pub(super) fn done(&self) -> Answer {
+        self.done
     }
 
     pub(super) fn method(&self) -> Method {

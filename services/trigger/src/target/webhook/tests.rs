@@ -77,7 +77,7 @@ fn order() -> Order {
 
 fn error_of(outcome: Outcome) -> String {
     match outcome {
-        Outcome::Done => panic!("the attempt succeeded"),
+        Outcome::Done | Outcome::Applied => panic!("the attempt succeeded"),
         Outcome::Failed { error, .. } | Outcome::Refused(error) | Outcome::Gone(error) => error,
     }
 }

@@ -81,7 +81,7 @@ fn a_wrong_setting_is_named_with_its_key_and_cure() {
         ),
         (
             &format!("{url}verb = 'PUT'"),
-            "unknown field `verb`, expected one of `url`, `secret`, `headers`, `method`, `content_type`, `body`, `ca`, `proxy`, `timeout_seconds`",
+            "unknown field `verb`, expected one of `url`, `secret`, `headers`, `method`, `content_type`, `body`, `ca`, `proxy`, `timeout_seconds`, `done`",
         ),
     ] {
         assert_eq!(folder.refused(settings), expected);

@@ -1,0 +1,189 @@
+//! One look at a rollout that its target took, and the record of the finding.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tagtrail_daemon::{Retry, Span, SpanKind};
+use tagtrail_policy::watch::{AfterLook, Found, Progress, after_look};
+use tagtrail_postgres::within;
+use time::OffsetDateTime;
+use tokio::time::Instant;
+
+use super::attempt::Watched;
+use crate::error::Error;
+use crate::shared::Shared;
+use crate::store::attempts::LOOK;
+use crate::store::looks::{self as store, Again, Look, Pauses};
+use crate::target::{Order, Seen, Target};
+
+/// Most time that a target may take to report the effect of an order.
+const OBSERVE: Duration = Duration::from_secs(30);
+
+/// Makes a look that was recorded as begun, and records its finding.
+pub(super) async fn make(shared: Shared, target: Arc<dyn Target>, look: Look) {
+    let rollout = &look.of.rollout;
+    let mut span = Span::start("look", SpanKind::Client, look.of.trace.as_ref());
+    span.set("tagtrail.rollout", rollout.id.clone());
+    span.set("tagtrail.trigger", rollout.trigger.clone());
+    let found = match Order::new(rollout, *span.context()) {
+        Ok(mut order) => {
+            order.supervisor = shared.supervisor.clone();
+            order.report.clone_from(&look.report);
+            watched(&shared, target.as_ref(), &order).await
+        }
+        Err(error) => Some(Found::Failed(format!(
+            "the rollout can't be written as JSON: {error}"
+        ))),
+    };
+    drop(span);
+    record(&shared, &look, found).await;
+    shared.entries_recorded.notify_one();
+}
+
+/// Looks, while the keeper looks after the look. `None`: it was cut off.
+async fn watched(shared: &Shared, target: &dyn Target, order: &Order) -> Option<Found> {
+    let key = (order.rollout.id.clone(), LOOK);
+    let watched = Watched {
+        kind: "look",
+        begun: Instant::now(),
+        said: order.said.clone(),
+        stop: order.stop.clone(),
+        why: None,
+    };
+    shared.in_flight.locked().insert(key.clone(), watched);
+    let found = tokio::select! {
+        biased;
+        found = find(target, order) => Some(found),
+        () = order.stop.cancelled() => None,
+    };
+    shared.in_flight.locked().remove(&key);
+    found
+}
+
+async fn find(target: &dyn Target, order: &Order) -> Found {
+    match tokio::time::timeout(OBSERVE, target.observe(order)).await {
+        Ok(Seen::Healthy) => Found::Healthy,
+        Ok(Seen::Progressing(text)) => Found::Progressing(text),
+        Ok(Seen::Failed(text)) => Found::Failed(text),
+        Err(_) => Found::Progressing(format!("no answer within {} s", OBSERVE.as_secs())),
+    }
+}
+
+/// Records the finding, however long Postgres is away. After a stop request one try must do: the
+/// next process then looks again.
+async fn record(shared: &Shared, look: &Look, found: Option<Found>) {
+    let mut retry = Retry::new("recording a look at a rollout");
+    loop {
+        let recorded = try_record(shared, look, found.clone());
+        let Err(error) = within(shared.session_timeout, recorded).await else {
+            return;
+        };
+        shared.connections.forget_idle();
+        if shared.shutdown.is_cancelled() || !retry.wait(&error, &shared.attempts_ended).await {
+            return;
+        }
+    }
+}
+
+async fn try_record(shared: &Shared, look: &Look, found: Option<Found>) -> Result<(), Error> {
+    let owner = &shared.instance.owner;
+    let mut db = shared.connections.lend(shared.session_timeout).await?;
+    let Some(found) = found else {
+        store::cut_off(&mut db, look, owner).await?;
+        db.keep();
+        // A newer rollout may have waited for the end of this look.
+        shared.work_recorded.notify_one();
+        return Ok(());
+    };
+    let timeout = shared.timeout(&look.of.rollout.trigger);
+    let progress = progress(look, timeout);
+    let after = after_look(shared.look_pace, timeout, &[], &progress, found);
+    match &after {
+        AfterLook::Succeeded => {
+            if store::succeed(&mut db, look, owner).await? {
+                report_success(shared, look);
+            }
+        }
+        AfterLook::Again {
+            pause,
+            stage,
+            passes,
+            within,
+            seen,
+        } => {
+            let again = Again {
+                pause: *pause,
+                stage: *stage,
+                passes: *passes,
+                within: *within,
+                seen,
+            };
+            store::again(&mut db, look, owner, again).await?;
+        }
+        AfterLook::Failed { pause, error } => {
+            let jitter: f64 = rand::random();
+            let pauses = Pauses {
+                look: *pause,
+                attempt: shared.pace.slow.mul_f64(0.9 + jitter / 10.0),
+            };
+            let state = store::fail(&mut db, look, owner, pauses, error).await?;
+            report_failure(look, state.as_deref(), error);
+        }
+    }
+    db.keep();
+    shared.metrics.looked(&after);
+    // A newer rollout may have waited for the end of this look.
+    shared.work_recorded.notify_one();
+    Ok(())
+}
+
+/// Returns the progress before the look. A report of progress gives the receiver its whole time
+/// again.
+fn progress(look: &Look, timeout: Duration) -> Progress {
+    let since_report = look.report.as_ref().map(|report| report.age);
+    let left = since_report.map_or(Duration::ZERO, |age| timeout.saturating_sub(age));
+    let left = match look.progress.stage {
+        0 => look.progress.left.max(left),
+        _ => look.progress.left,
+    };
+    Progress {
+        left,
+        ..look.progress
+    }
+}
+
+fn report_success(shared: &Shared, look: &Look) {
+    let rollout = &look.of.rollout;
+    let (trigger, id, number) = (&rollout.trigger, &rollout.id, rollout.number);
+    let age = OffsetDateTime::now_utc() - rollout.created_at;
+    let age = age.as_seconds_f64().max(0.0);
+    shared.metrics.rollout.observe(age);
+    let duration_ms = age * 1000.0;
+    tracing::info!(
+        trigger,
+        rollout.id = id,
+        rollout.number = number,
+        duration_ms,
+        "rollout {number} of {trigger} succeeded"
+    );
+}
+
+fn report_failure(look: &Look, state: Option<&str>, error: &str) {
+    let rollout = &look.of.rollout;
+    let (trigger, id, number) = (&rollout.trigger, &rollout.id, rollout.number);
+    match state {
+        None => {}
+        Some("superseded") => tracing::info!(
+            trigger,
+            rollout.id = id,
+            rollout.number = number,
+            "rollout {number} of {trigger} was superseded by a newer rollout; it had not become healthy: {error}"
+        ),
+        Some(_) => tracing::error!(
+            trigger,
+            rollout.id = id,
+            rollout.number = number,
+            "rollout {number} of {trigger} failed, and is still observed; `tagtrail retry {trigger}` attempts it at once: {error}"
+        ),
+    }
+}
