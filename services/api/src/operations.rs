@@ -8,6 +8,7 @@ mod history;
 mod holds;
 mod manifests;
 mod orders;
+mod outcome;
 mod registries;
 mod repositories;
 mod resolve;
@@ -56,6 +57,7 @@ pub(crate) const ALL: &[Operation] = &[
     orders::PIN,
     orders::RELEASE,
     orders::CANCEL,
+    outcome::REPORT,
     holds::LIST,
     holds::FREEZE,
     holds::THAW,

@@ -5,5 +5,6 @@ pub(crate) mod acts;
 pub(crate) mod attempts;
 pub(crate) mod holds;
 pub(crate) mod orders;
+pub(crate) mod outcome;
 pub(crate) mod rollouts;
 pub(crate) mod triggers;

@@ -121,6 +121,10 @@ pub(crate) enum Error {
     TriggerPaused,
     #[error("{0}")]
     SetImpossible(String),
+    #[error(
+        "the trigger {0} does not wait for reports; set done = \"reported\" in its target.webhook"
+    )]
+    OutcomeUnexpected(String),
     #[error("there is no such hold in force; GET /v1/holds lists them")]
     HoldUnknown,
     #[error("this hold is no freeze: POST /v1/triggers/{0}/release ends it")]
@@ -272,6 +276,7 @@ impl Error {
             Error::DigestWhole => (StatusCode::BAD_REQUEST, "digest_invalid"),
             Error::TriggerPaused => (StatusCode::CONFLICT, "trigger_paused"),
             Error::SetImpossible(_) => (StatusCode::CONFLICT, "set_impossible"),
+            Error::OutcomeUnexpected(_) => (StatusCode::CONFLICT, "outcome_unexpected"),
             Error::HoldUnknown => (StatusCode::NOT_FOUND, "hold_unknown"),
             Error::HoldOfTrigger(_) => (StatusCode::CONFLICT, "hold_of_trigger"),
             Error::Reason => (StatusCode::BAD_REQUEST, "reason_invalid"),

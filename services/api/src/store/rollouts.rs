@@ -1,7 +1,7 @@
 //! Rollouts.
 
 use schemars::JsonSchema;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use sqlx::postgres::PgRow;
 use sqlx::types::Json;
 use sqlx::{PgConnection, Row as _};
@@ -34,15 +34,65 @@ pub(crate) struct RolloutWithAttempt {
     /// The last attempt, with the last 512 characters of the target's answer or output. Null before
     /// the first attempt, and for attempts of versions that recorded none.
     attempt: Option<Attempt>,
+    /// The observation of the result. Null unless the target took the images and their result was
+    /// to be observed.
+    watch: Option<Watch>,
+}
+
+/// The observation of a rollout that its target took.
+#[derive(Debug, Serialize, Deserialize, JsonSchema)]
+pub(crate) struct Watch {
+    /// Time at which the target took the images.
+    #[serde(with = "tagtrail_proto::instant")]
+    #[schemars(with = "String", extend("format" = "date-time"))]
+    pub(crate) since: OffsetDateTime,
+    /// End of the time for the present stage: until the target is healthy, or a step of `verify`
+    /// has passed.
+    #[serde(with = "tagtrail_proto::instant::option")]
+    #[schemars(with = "Option<String>", extend("format" = "date-time"))]
+    pub(crate) until: Option<OffsetDateTime>,
+    /// Time of the last look.
+    #[serde(with = "tagtrail_proto::instant::option")]
+    #[schemars(with = "Option<String>", extend("format" = "date-time"))]
+    pub(crate) looked_at: Option<OffsetDateTime>,
+    /// 0: the target is not known to be healthy. 1, 2, …: the step of `verify` whose turn it is.
+    pub(crate) stage: u32,
+    /// Finding of the last look, for people. Null before the first look and after the success.
+    pub(crate) seen: Option<String>,
 }
 
 fn read(row: &PgRow) -> Result<RolloutWithAttempt, sqlx::Error> {
     let attempt: Option<Json<Attempt>> = row.try_get("attempt")?;
+    let watch: Option<Json<Watch>> = row.try_get("watch")?;
     Ok(RolloutWithAttempt {
         rollout: row::rollout(row)?,
         attempt: attempt.map(|Json(attempt)| attempt),
+        watch: watch.map(|Json(watch)| watch),
     })
 }
+
+/// The SQL of the [`Watch`] of a rollout.
+macro_rules! watch {
+    ($o:literal) => {
+        concat!(
+            "case when ",
+            $o,
+            ".applied_at is not null then jsonb_build_object('since', ",
+            $o,
+            ".applied_at, 'until', ",
+            $o,
+            ".observe_until,
+                 'looked_at', ",
+            $o,
+            ".looked_at, 'stage', ",
+            $o,
+            ".stage, 'seen', ",
+            $o,
+            ".seen) end"
+        )
+    };
+}
+pub(crate) use watch;
 
 /// The SQL of the rollouts `o` that a subquery selects, in an order. Each image also has the
 /// account that pushed its revision, and the image that ran before: of the newest older rollout
@@ -51,7 +101,7 @@ macro_rules! rollouts {
     ($which:expr, $order:literal) => {
         concat!(
             "select t.name as trigger, o.trigger_id::bigint as trigger_id,
-                    last.attempt, o.id, o.number, o.state::text as state, o.cause, o.attempts, o.created_at, o.finished_at, o.error,
+                    last.attempt, ", $crate::store::rollouts::watch!("o"), " as watch, o.id, o.number, o.state::text as state, o.cause, o.attempts, o.created_at, o.finished_at, o.error,
                     (select jsonb_object_agg(i.key, i.value || jsonb_build_object(
                          'actor', p.actor,
                          'previous', case when b.images ? i.key then jsonb_build_object(

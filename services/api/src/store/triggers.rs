@@ -13,6 +13,7 @@ use time::OffsetDateTime;
 
 use super::acts::{self, Effect, NewAct, Refused};
 use super::holds::{self, Hold, HoldKind};
+use super::rollouts::{Watch, watch};
 
 /// A configured trigger.
 #[derive(Debug, Serialize, JsonSchema)]
@@ -47,6 +48,9 @@ pub(crate) struct Trigger {
     #[serde(with = "tagtrail_proto::instant::option")]
     #[schemars(with = "Option<String>", extend("format" = "date-time"))]
     pub(crate) next_attempt_at: Option<OffsetDateTime>,
+    /// The observation of the last rollout. Null unless its target took the images and their result
+    /// is observed.
+    pub(crate) watch: Option<Watch>,
     /// Number of images whose head differs from the last rollout. While paused, resuming rolls
     /// these heads out.
     pub(crate) newer: u32,
@@ -139,7 +143,8 @@ pub(crate) async fn configured(
                    and encode(g.head_digest, 'hex') is distinct from split_part(l.images -> w.key ->> 'digest', ':', 2)) as newer,
                 case when c.id is not null then ", rollout_json!("c"), " end as current,
                 case when l.id is not null then ", rollout_json!("l"), " end as last,
-                case when ", rollout_is_live!("l"), " then l.next_attempt_at end as next_attempt_at
+                case when ", rollout_is_live!("l"), " and l.state <> 'watching' then l.next_attempt_at end as next_attempt_at,
+                case when ", rollout_is_live!("l"), " then ", watch!("l"), " end as watch
          from trigger t
          left join refused_act f on f.trigger_id = t.id
          left join lateral (
@@ -210,6 +215,9 @@ fn trigger(row: &PgRow, holds: &[Hold]) -> Result<Trigger, sqlx::Error> {
         current,
         last,
         next_attempt_at: row.try_get("next_attempt_at")?,
+        watch: row
+            .try_get::<Option<Json<Watch>>, _>("watch")?
+            .map(|Json(watch)| watch),
         newer,
         waiting,
     })

@@ -5,9 +5,9 @@ use serde_json::{Value, json};
 use crate::rows::Rows;
 use crate::server::{Answer, Api};
 
-/// Starts the service with three tokens: one that reads, one that operates triggers of team a
-/// alone, and one that operates all.
-async fn start() -> (Api, Rows, tempfile::TempDir) {
+/// Starts the service with a token of each role, and one each that operates triggers of team a
+/// alone and reports of team b alone.
+pub(crate) async fn start() -> (Api, Rows, tempfile::TempDir) {
     let db = tagtrail_testkit::postgres().await;
     let folder = tempfile::tempdir().unwrap();
     let mut text = String::new();
@@ -18,6 +18,7 @@ async fn start() -> (Api, Rows, tempfile::TempDir) {
         ("team-b", "operate", ""),
         ("approver", "approve", ""),
         ("reporter", "report", ""),
+        ("reporter-b", "report", "triggers = [\"team-b-*\"]\n"),
     ] {
         let secret = folder.path().join(name);
         std::fs::write(&secret, format!("{name}-0123456789abcdef")).unwrap();
@@ -36,7 +37,7 @@ async fn start() -> (Api, Rows, tempfile::TempDir) {
     (api, rows, folder)
 }
 
-async fn order(
+pub(crate) async fn order(
     api: &Api,
     token: &str,
     path: &str,
@@ -54,7 +55,7 @@ async fn order(
     Answer::read(request.send().await.unwrap()).await
 }
 
-async fn acts(api: &Api, query: &str) -> Vec<Value> {
+pub(crate) async fn acts(api: &Api, query: &str) -> Vec<Value> {
     let request = api.request("GET", &format!("/v1/acts{query}"));
     let request = request.bearer_auth("reader-0123456789abcdef");
     let answer = Answer::read(request.send().await.unwrap()).await;

@@ -20,6 +20,7 @@ mod manifests;
 mod names;
 mod openapi;
 mod orders;
+mod outcome;
 mod prefixes;
 mod questions;
 mod report;

@@ -242,6 +242,7 @@ async fn answers_and_problems_match_the_document() {
         "/v1/holds/{id}",
         "/v1/revisions",
         "/v1/rollouts/{id}/cancel",
+        "/v1/rollouts/{id}/outcome",
         "/v1/triggers/{name}/pin",
         "/v1/triggers/{name}/rollback",
     ];

@@ -43,7 +43,7 @@ async fn a_rollout_is_returned_with_all_fields() {
     let expected = json!({
         "id": failed, "trigger": "shop", "number": 1, "state": "failed", "images": images,
         "cause": { "reason": "revision", "changed": ["web"] }, "attempts": 1, "created_at": text(10), "finished_at": text(11),
-        "error": "the target said no", "attempt": null,
+        "error": "the target said no", "attempt": null, "watch": null,
     });
     assert_eq!(api.found(&format!("/v1/rollouts/{failed}")).await, expected);
     let list = api.found("/v1/rollouts").await;
