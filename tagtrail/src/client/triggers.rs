@@ -130,6 +130,30 @@ fn next_attempt(trigger: &Value, screen: &Screen) -> String {
     format!("\n{}", wrap(screen, &text, 2))
 }
 
+/// Returns a line about the last finding of a rollout that is observed; otherwise nothing.
+fn watched(trigger: &Value, screen: &Screen) -> String {
+    let Some(watch) = trigger.get("watch").filter(|watch| !watch.is_null()) else {
+        return String::new();
+    };
+    let [since, until, seen] = ["since", "until", "seen"].map(|key| field(watch, key));
+    let last = trigger.get("last").unwrap_or(&Value::Null);
+    let (name, number) = (field(trigger, "name"), field(last, "number"));
+    let since = screen.time(&since);
+    let text = match (field(last, "state").as_str(), seen.as_str()) {
+        ("watching", "-") => format!("{name} {number} is watched since {since}"),
+        ("watching", _) => {
+            let until = screen.time(&until);
+            format!("{name} {number} is watched since {since}, at the latest until {until}: {seen}")
+        }
+        // The error is shown already.
+        ("failed", seen) if seen != field(last, "error") => {
+            format!("{name} {number} is still observed: {seen}")
+        }
+        _ => return String::new(),
+    };
+    format!("\n{}", wrap(screen, &text, 0))
+}
+
 /// Arguments of `tagtrail status`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Status {
@@ -183,6 +207,7 @@ pub(super) fn describe(triggers: &[Value], screen: &Screen) -> String {
         if let Some(last) = trigger.get("last") {
             text += &rollouts::failure(last, screen);
             text += &next_attempt(trigger, screen);
+            text += &watched(trigger, screen);
         }
         let waiting = trigger.get("waiting").and_then(Value::as_array);
         for gate in waiting.into_iter().flatten() {
@@ -245,6 +270,38 @@ mod tests {
             ),
         ] {
             let text = describe(&[trigger(at)], &screen(80));
+            assert!(text.ends_with(expected), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_last_finding_of_a_watched_rollout_is_shown() {
+        let trigger = |state: &str, error: Value, seen: Value| {
+            let last = json!({ "trigger": "shop", "number": 4, "state": state, "attempts": 1, "error": error });
+            json!({
+                "name": "shop", "condition": "rolling_out", "last": last, "next_attempt_at": null,
+                "watch": { "since": "2026-03-03T14:00:00Z", "until": "2026-03-03T14:15:00Z", "seen": seen },
+            })
+        };
+        for (trigger, expected) in [
+            (
+                trigger("watching", Value::Null, json!("1 of 3 hosts")),
+                "shop 4 is watched since 2026-03-03 14:00:00Z, at the latest until 2026-03-03\n14:15:00Z: 1 of 3 hosts",
+            ),
+            (
+                trigger("watching", Value::Null, Value::Null),
+                "shop 4 is watched since 2026-03-03 14:00:00Z",
+            ),
+            (
+                trigger("failed", json!("503"), json!("503")),
+                "shop 4, failed after attempt 1: 503",
+            ),
+            (
+                trigger("failed", json!("503"), json!("200 once")),
+                "shop 4, failed after attempt 1: 503\nshop 4 is still observed: 200 once",
+            ),
+        ] {
+            let text = describe(&[trigger], &screen(80));
             assert!(text.ends_with(expected), "{text}");
         }
     }
