@@ -136,7 +136,7 @@ begin
             ('tagtrail_trigger', 'trigger', 'update', 'policies, images, target, configured, problem, broken, state, issued, waiting, retry, touched, paused_by, paused_at, paused_reason'),
             ('tagtrail_trigger', 'rollout', 'select', null),
             ('tagtrail_trigger', 'rollout', 'insert', null),
-            ('tagtrail_trigger', 'rollout', 'update', 'state, attempts, started_at, finished_at, next_attempt_at, error, phase_attempts, phase_ms, ended, identity'),
+            ('tagtrail_trigger', 'rollout', 'update', 'state, attempts, started_at, finished_at, next_attempt_at, error, phase_attempts, phase_ms, ended, gates, opens_at, closes_at, identity'),
             ('tagtrail_trigger', 'trigger', 'update', 'reports'),
             ('tagtrail_trigger', 'rollout', 'update', 'applied_at, observe_at, observe_until, stage, passes, looks, looked_at, seen'),
             ('tagtrail_trigger', 'rollout_attempt', 'select', null),

@@ -4,7 +4,8 @@
 //! [`Pinned`]); the events ([`Push`], [`Revision`], [`Rollout`], [`Manifest`], [`Quarantined`]) in
 //! their `CloudEvents` envelope ([`Event`]); the subjects of messages ([`Subject`]), the place of a
 //! reader in a stream ([`Position`]) and the trace of a message ([`TraceContext`]); the closed
-//! gates of a trigger ([`Waiting`]). The JSON Schemas of the events are in `proto/schemas`.
+//! gates of a trigger ([`Waiting`]) and of a recorded rollout ([`ClosedGate`]). The JSON Schemas of
+//! the events are in `proto/schemas`.
 //!
 //! Out of scope: any I/O, and the rules of history (`rules/timeline`).
 
@@ -34,4 +35,4 @@ pub use revision::{Kind, Point, Revision};
 pub use rollout::{Cause, CauseReason, RanBefore, Rollout, RolloutImage, RolloutState};
 pub use subject::{PARTITIONS, Subject, SubjectError, escape, partition_of};
 pub use trace::{TRACEPARENT, TraceContext, TraceError};
-pub use waiting::{Gate, Waiting};
+pub use waiting::{ClosedGate, Gate, Waiting};

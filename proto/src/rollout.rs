@@ -7,7 +7,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use time::OffsetDateTime;
 
 use crate::event::{DataContentType, SpecVersion, words};
-use crate::{Digest, Event, Image, Pinned};
+use crate::{ClosedGate, Digest, Event, Image, Pinned};
 
 words! {
     /// The state of a rollout.
@@ -138,6 +138,21 @@ pub struct Rollout {
     pub finished_at: Option<OffsetDateTime>,
     /// Error of the last failed attempt.
     pub error: Option<String>,
+    /// The closed gates: no attempt begins before all are open. Left out if there is none.
+    #[serde(
+        default,
+        deserialize_with = "ClosedGate::deserialize_known",
+        skip_serializing_if = "Vec::is_empty"
+    )]
+    pub gates: Vec<ClosedGate>,
+    /// Time at which all closed gates will be open. Left out if that is not known.
+    #[serde(
+        default,
+        with = "crate::instant::option",
+        skip_serializing_if = "Option::is_none"
+    )]
+    #[schemars(with = "Option<String>", extend("format" = "date-time"))]
+    pub opens_at: Option<OffsetDateTime>,
 }
 
 impl Rollout {

@@ -5,7 +5,7 @@ use std::str::FromStr;
 use sqlx::postgres::PgRow;
 use sqlx::types::{Json, Uuid};
 use sqlx::{Error, Row as _};
-use tagtrail_proto::{Digest, Manifest, Rollout};
+use tagtrail_proto::{ClosedGate, Digest, Manifest, Rollout};
 
 /// Parses a name, or the word of an enum.
 ///
@@ -56,7 +56,7 @@ pub fn partition(row: &PgRow, column: &str) -> Result<u16, Error> {
 }
 
 /// Reads a rollout from the columns `id`, `trigger` (its name), `number`, `state` (as text),
-/// `images`, `cause`, `attempts`, `created_at`, `finished_at` and `error`.
+/// `images`, `cause`, `attempts`, `created_at`, `finished_at`, `error`, `gates` and `opens_at`.
 ///
 /// # Errors
 /// [`Error`] if a column is missing or holds a value that no service writes.
@@ -73,6 +73,8 @@ pub fn rollout(row: &PgRow) -> Result<Rollout, Error> {
         created_at: row.try_get("created_at")?,
         finished_at: row.try_get("finished_at")?,
         error: row.try_get("error")?,
+        gates: ClosedGate::known(row.try_get("gates")?),
+        opens_at: row.try_get("opens_at")?,
     })
 }
 
@@ -132,7 +134,16 @@ macro_rules! rollout_json {
             $o,
             ".finished_at, 'error', ",
             $o,
-            ".error)"
+            ".error,
+             'gates', case when ",
+            $o,
+            ".finished_at is null then ",
+            $o,
+            ".gates else '[]' end, 'opens_at', case when ",
+            $o,
+            ".finished_at is null then ",
+            $o,
+            ".opens_at end)"
         )
     };
 }

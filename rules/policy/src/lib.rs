@@ -3,16 +3,17 @@
 //!
 //! In scope: patterns over images ([`glob`]), the images that a trigger watches ([`watched`]), the
 //! tag that a policy selects ([`selection`]) from its best candidates ([`choice`]), images of one
-//! build ([`agree`]), the decision for a new rollout ([`decide`]), the conditions that delay a
-//! rollout ([`gates`]), the next step after an attempt ([`retry`]), and the result of a rollout
-//! that its target took ([`watch`]). A replay of history goes through all of them ([`replay`]),
-//! but for the result.
+//! build ([`agree`]), the decision for a new rollout ([`decide`]), the conditions that delay the
+//! recording of a rollout ([`gates`]) and the begin of its attempts ([`begin`]), the next step
+//! after an attempt ([`retry`]), and the result of a rollout that its target took ([`watch`]). A
+//! replay of history goes through all of them ([`replay`]), but for the result.
 //! Everything here is pure: no I/O, no clock, no database; times are arguments.
 //!
 //! Out of scope: reading heads and recording rollouts (the trigger service), and the settings file
 //! (`tagtrail-config`).
 
 pub mod agree;
+pub mod begin;
 pub mod choice;
 pub mod decide;
 pub mod gates;

@@ -9,6 +9,7 @@ use tagtrail_bus::{Bus, Session};
 use tagtrail_daemon::Retry;
 use tagtrail_failpoint::FailPoint;
 use tagtrail_postgres::{Lock, within};
+use tagtrail_proto::RolloutState::{AwaitingApproval, Held, Pending};
 use tagtrail_proto::{Rollout, Subject};
 
 use crate::error::Error;
@@ -93,6 +94,11 @@ async fn send(session: &Session, entry: LedgerEntry) -> Result<Unacknowledged, E
         state: rollout.state,
     };
     let id = format!("{}/{ordinal}", rollout.id);
-    let message = Message::of(&subject, &rollout.event(changed_at))?.with_id(&id);
+    let mut event = rollout.event(changed_at);
+    if matches!(event.data.state, Held | AwaitingApproval | Pending) {
+        // A rollout comes to such a state each time that a gate closes or opens.
+        event.id = format!("{}/{}/{ordinal}", event.data.id, event.data.state);
+    }
+    let message = Message::of(&subject, &event)?.with_id(&id);
     Ok(session.send(message).await?)
 }

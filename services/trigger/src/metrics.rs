@@ -9,9 +9,10 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use tagtrail_daemon::metrics::seconds;
-use tagtrail_proto::{Gate, Rollout, RolloutState, Waiting};
+use tagtrail_proto::{ClosedGate, Gate, Rollout, RolloutState, Waiting};
 
 use crate::act::Slots;
+use tagtrail_policy::begin;
 use tagtrail_policy::retry::Outcome;
 use tagtrail_policy::watch::AfterLook;
 
@@ -85,7 +86,7 @@ impl Metrics {
             ),
             closed_gates: metrics.add(
                 "trigger_closed_gates",
-                "Images that keep a trigger waiting now, by trigger and gate; of the instance that plans",
+                "Closed gates of a trigger now, one for each image before a rollout is recorded, by trigger and gate; of the instance that plans",
                 Family::default(),
             ),
             in_flight: metrics.add(
@@ -170,10 +171,28 @@ impl Metrics {
         }
     }
 
-    /// Records the closed gates of a trigger.
-    pub(crate) fn closed_gates(&self, trigger: &str, waiting: &[Waiting]) {
-        for gate in Gate::ALL {
-            let closed = waiting.iter().filter(|one| one.gate == *gate).count();
+    /// Records the closed gates before the recording of a rollout of a trigger.
+    pub(crate) fn waiting(&self, trigger: &str, waiting: &[Waiting]) {
+        let closed = |gate| waiting.iter().filter(|one| one.gate == gate).count();
+        let of_rollouts = |gate| begin::TABLE.iter().any(|row| row.gate == gate);
+        let gates = Gate::ALL.iter().copied();
+        self.set_closed(trigger, gates.filter(|gate| !of_rollouts(*gate)), closed);
+    }
+
+    /// Records the closed gates of the last recorded rollout of a trigger.
+    pub(crate) fn closed_gates(&self, trigger: &str, closed: &[ClosedGate]) {
+        let count = |gate| closed.iter().filter(|one| one.gate == gate).count();
+        self.set_closed(trigger, begin::TABLE.iter().map(|row| row.gate), count);
+    }
+
+    fn set_closed(
+        &self,
+        trigger: &str,
+        gates: impl Iterator<Item = Gate>,
+        count: impl Fn(Gate) -> usize,
+    ) {
+        for gate in gates {
+            let closed = count(gate);
             let labels = GateLabels {
                 trigger: trigger.to_owned(),
                 gate: gate.as_str(),

@@ -2,6 +2,7 @@
 
 mod candidates;
 mod choice;
+mod gating;
 mod news;
 mod orders;
 mod planner;

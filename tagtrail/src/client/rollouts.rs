@@ -70,6 +70,7 @@ pub(super) fn describe(list: &Value, screen: &Screen) -> String {
             ["trigger", "number", "attempts", "created_at"].map(|name| field(item, name));
         let state = state(item);
         errors += &failure(item, screen);
+        errors += &gates(item, screen);
         let images = images(item, screen);
         let created = screen.time(&created);
         [trigger, number, state, attempts, created, images]
@@ -102,6 +103,28 @@ pub(crate) fn failure(rollout: &Value, screen: &Screen) -> String {
     let state = state.split(' ').next().unwrap_or_default();
     let text = format!("{trigger} {number}, {state} after attempt {attempts}: {error}");
     format!("\n{}", wrap(screen, &text, 0))
+}
+
+/// Returns a line about each closed gate of a rollout.
+pub(crate) fn gates(rollout: &Value, screen: &Screen) -> String {
+    let [trigger, number] = ["trigger", "number"].map(|name| field(rollout, name));
+    let mut text = String::new();
+    let gates = rollout.get("gates").and_then(Value::as_array);
+    for closed in gates.into_iter().flatten() {
+        let [gate, why, since, opens_at] =
+            ["gate", "why", "since", "opens_at"].map(|name| field(closed, name));
+        let opens = match opens_at.as_str() {
+            "-" => String::new(),
+            at => format!("; the gate opens at {}", screen.time(at)),
+        };
+        let since = screen.time(&since);
+        let line = format!(
+            "{trigger} {number} waits since {since} at the closed gate {gate}: {why}{opens}"
+        );
+        text += "\n";
+        text += &wrap(screen, &line, 0);
+    }
+    text
 }
 
 /// Formats the images of a rollout: `web#17=0123456789ab by ci-bot, before #16=…; worker#4=…`. A

@@ -206,6 +206,7 @@ pub(super) fn describe(triggers: &[Value], screen: &Screen) -> String {
         text += &newer_heads(trigger, screen);
         if let Some(last) = trigger.get("last") {
             text += &rollouts::failure(last, screen);
+            text += &rollouts::gates(last, screen);
             text += &next_attempt(trigger, screen);
             text += &watched(trigger, screen);
         }
@@ -325,6 +326,25 @@ mod tests {
             let text = describe(&[trigger(condition)], &screen(80));
             assert!(text.contains(&expected), "{text}");
         }
+    }
+
+    #[test]
+    fn the_closed_gates_of_the_last_rollout_are_shown_with_the_time_of_their_opening() {
+        let gate = |gate: &str, opens_at: Value| json!({ "gate": gate, "why": "frozen by ann: fair", "since": "2026-03-03T14:00:00Z", "opens_at": opens_at });
+        let gates = [
+            gate("freeze", json!("2026-03-03T15:00:00Z")),
+            gate("fault", Value::Null),
+        ];
+        let last = json!({ "trigger": "shop", "number": 4, "state": "held", "gates": gates });
+        let trigger = json!({ "name": "shop", "condition": "held", "last": last });
+        let text = describe(&[trigger], &screen(80));
+        assert!(text.contains("4 held"), "{text}");
+        assert!(
+            text.ends_with(
+                "\nshop 4 waits since 2026-03-03 14:00:00Z at the closed gate freeze: frozen by\nann: fair; the gate opens at 2026-03-03 15:00:00Z\nshop 4 waits since 2026-03-03 14:00:00Z at the closed gate fault: frozen by ann:\nfair"
+            ),
+            "{text}"
+        );
     }
 
     #[test]

@@ -102,6 +102,8 @@ macro_rules! rollouts {
         concat!(
             "select t.name as trigger, o.trigger_id::bigint as trigger_id,
                     last.attempt, ", $crate::store::rollouts::watch!("o"), " as watch, o.id, o.number, o.state::text as state, o.cause, o.attempts, o.created_at, o.finished_at, o.error,
+                    case when o.finished_at is null then o.gates else '[]' end as gates,
+                    case when o.finished_at is null then o.opens_at end as opens_at,
                     (select jsonb_object_agg(i.key, i.value || jsonb_build_object(
                          'actor', p.actor,
                          'previous', case when b.images ? i.key then jsonb_build_object(

@@ -8,7 +8,7 @@ use sqlx::postgres::PgRow;
 use sqlx::types::Json;
 use sqlx::{Connection as _, PgConnection, Row as _};
 use tagtrail_postgres::{rollout_is_live, rollout_json};
-use tagtrail_proto::{Name, Rollout, RolloutState, Waiting};
+use tagtrail_proto::{ClosedGate, Name, Rollout, RolloutState, Waiting};
 use time::OffsetDateTime;
 
 use super::acts::{self, Effect, NewAct, Refused};
@@ -54,9 +54,11 @@ pub(crate) struct Trigger {
     /// Number of images whose head differs from the last rollout. While paused, resuming rolls
     /// these heads out.
     pub(crate) newer: u32,
-    /// The closed gates: the reasons why the present images are not rolled out yet. Empty while
-    /// paused.
+    /// The closed gates before the recording of a rollout: the reasons why the present images are
+    /// not rolled out yet. Empty while paused.
     pub(crate) waiting: Vec<Waiting>,
+    /// The closed gates of the last rollout: no attempt begins before all are open.
+    pub(crate) gates: Vec<ClosedGate>,
     /// The freezes, pins and faults in force about this trigger, newest first.
     pub(crate) holds: Vec<Hold>,
 }
@@ -81,11 +83,11 @@ pub(crate) enum Condition {
     Paused,
     /// The last attempt of the last rollout failed.
     Failing,
-    /// A freeze, a pin or a fault keeps a rollout from beginning.
+    /// A closed gate holds the last rollout, or a pin keeps newer heads from being rolled out.
     Held,
     /// The last rollout has not ended.
     RollingOut,
-    /// A gate is closed.
+    /// A gate keeps a rollout from being recorded, or people must approve the last one.
     Waiting,
     /// The last rollout succeeded, and no other is needed, or there is none yet.
     Settled,
@@ -99,7 +101,8 @@ impl Condition {
             Some((RolloutState::Failed, _) | (RolloutState::Running, Some(_))) => {
                 Condition::Failing
             }
-            Some((RolloutState::Held | RolloutState::AwaitingApproval, _)) => Condition::Waiting,
+            Some((RolloutState::Held, _)) => Condition::Held,
+            Some((RolloutState::AwaitingApproval, _)) => Condition::Waiting,
             Some((RolloutState::Pending | RolloutState::Running | RolloutState::Watching, _)) => {
                 Condition::RollingOut
             }
@@ -196,7 +199,9 @@ fn trigger(row: &PgRow, holds: &[Hold]) -> Result<Trigger, sqlx::Error> {
     let newer = u32::try_from(row.try_get::<i64, _>("newer")?).unwrap_or(u32::MAX);
     let condition = Condition::of(row.try_get("broken")?, paused, last.as_ref(), &waiting);
     let begun = last.as_ref().is_some_and(|last| last.attempts > 0);
+    let gates = last.as_ref().map(|last| last.gates.clone());
     Ok(Trigger {
+        gates: gates.unwrap_or_default(),
         condition: condition.held(&holds, begun, newer),
         holds,
         name,

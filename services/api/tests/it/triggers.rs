@@ -11,7 +11,7 @@ async fn current_has_succeeded_and_last_is_the_newest_that_began() {
     let shop = rows.trigger("shop", true).await;
     let without = json!({
         "name": "shop", "images": { "web": "registry.example.com/shop/web:latest" }, "target": "webhook", "state": "active",
-        "paused_by": null, "paused_at": null, "paused_reason": null, "refused": null, "problem": null, "condition": "settled", "current": null, "last": null, "next_attempt_at": null, "newer": 0, "waiting": [], "holds": [], "watch": null,
+        "paused_by": null, "paused_at": null, "paused_reason": null, "refused": null, "problem": null, "condition": "settled", "current": null, "last": null, "next_attempt_at": null, "newer": 0, "waiting": [], "gates": [], "holds": [], "watch": null,
     });
     assert_eq!(api.found("/v1/triggers/shop").await, without);
 
@@ -186,4 +186,38 @@ async fn holds_are_shown_with_the_condition_that_they_cause() {
         .await
         .unwrap();
     assert_eq!(condition().await, (json!("rolling_out"), 0));
+}
+
+#[tokio::test]
+async fn a_held_rollout_is_shown_with_its_closed_gates_until_it_ends() {
+    let (api, mut rows) = Api::start().await;
+    let shop = rows.trigger("shop", true).await;
+    rows.rollout(shop, 1, "pending", 10).await;
+    // A planner of a later version may know other gates.
+    let gates = json!([
+        { "gate": "moon", "why": "full", "since": "2026-03-03T14:00:00Z", "opens_at": null },
+        { "gate": "freeze", "why": "frozen by ann", "since": "2026-03-03T14:00:00Z", "opens_at": "2026-03-03T15:00:00Z" },
+    ]);
+    sqlx::query("update rollout set attempts = 0, state = 'held', gates = $1, opens_at = '2026-03-03T15:00:00Z'")
+        .bind(&gates)
+        .execute(&mut rows.db)
+        .await
+        .unwrap();
+    let trigger = api.found("/v1/triggers/shop").await;
+    let shown = json!([{
+        "gate": "freeze", "why": "frozen by ann", "since": "2026-03-03T14:00:00.000000Z", "opens_at": "2026-03-03T15:00:00.000000Z",
+    }]);
+    assert_eq!(trigger["gates"], shown);
+    assert_eq!(trigger["condition"], "held");
+    assert_eq!(trigger["last"]["opens_at"], "2026-03-03T15:00:00.000000Z");
+    let list = api.found("/v1/rollouts?state=held").await;
+    assert_eq!(list["items"][0]["gates"], shown);
+    sqlx::query("update rollout set state = 'cancelled', finished_at = now()")
+        .execute(&mut rows.db)
+        .await
+        .unwrap();
+    let list = api.found("/v1/rollouts?trigger=shop").await;
+    assert_eq!(list["items"][0]["gates"], json!(null));
+    let trigger = api.found("/v1/triggers/shop").await;
+    assert_eq!(trigger["gates"], json!([]));
 }

@@ -15,8 +15,8 @@ use tagtrail_daemon::{Retry, Span, SpanKind, chain, until};
 use tagtrail_failpoint::FailPoint;
 use tagtrail_postgres::{Lock, check_writable, within};
 use tagtrail_proto::{
-    CauseReason, Event, Image, Position, Registry, Rollout, RolloutState, Subject, TraceContext,
-    Waiting,
+    CauseReason, Event, Image, Name, Position, Registry, Rollout, RolloutState, Subject,
+    TraceContext, Waiting,
 };
 use time::OffsetDateTime;
 use tokio::sync::mpsc;
@@ -27,17 +27,20 @@ use crate::config::TriggerSpec;
 use crate::error::Error;
 use crate::plan::candidates::Candidates;
 use crate::plan::choice::{Choices, Selections, choose};
+use crate::plan::gating::{Evaluated, Round, gate};
 use crate::plan::news::{Affected, News, read_news};
 use crate::plan::orders::{self, Ordered, Settling};
 use crate::plan::question::Questions;
 use crate::shared::Shared;
 use crate::store::candidates::store_selections;
+use crate::store::gates as gate_store;
 use crate::store::orders as order_store;
 use crate::store::planning as store;
 use crate::store::planning::{NewRollout, Plan, Recorded, TriggerState};
 use crate::store::specs;
 use crate::store::working::Attempt;
 use crate::target::{Target, Targets};
+use tagtrail_policy::begin::Verdict;
 use tagtrail_policy::decide::{Decision, FirstSight, Situation};
 
 /// The interval at which the planner checks all triggers, in case a message was lost.
@@ -205,17 +208,21 @@ impl<'a> Planner<'a> {
         if self.numbers_compared {
             return Ok(());
         }
-        // The first entry of each rollout has the state pending, so the last pending one is the
-        // newest rollout.
-        let subjects = self
-            .triggers
-            .keys()
-            .filter_map(|name| name.parse().ok())
-            .map(|trigger| Subject::Rollout {
-                trigger,
-                state: RolloutState::Pending,
+        // The first entry of each rollout has one of these states, so the newest rollout is the
+        // last one of a state.
+        const FIRST: [RolloutState; 3] = [
+            RolloutState::Pending,
+            RolloutState::Held,
+            RolloutState::AwaitingApproval,
+        ];
+        let subject = |trigger: Name| {
+            FIRST.map(|state| Subject::Rollout {
+                trigger: trigger.clone(),
+                state,
             })
-            .collect();
+        };
+        let names = self.triggers.keys().filter_map(|name| name.parse().ok());
+        let subjects = names.flat_map(subject).collect();
         let asking = self.bus.last_messages(Stream::Rollouts, subjects);
         // The database session must not reach its idle time-out while NATS answers.
         let Ok(Ok(told)) = tokio::time::timeout(self.shared.session_timeout / 3, asking).await
@@ -341,6 +348,10 @@ impl<'a> Planner<'a> {
         plan.position = position.filter(|_| !FailPoint::TriggerPosition.skipped());
         FailPoint::TriggerPlanned.pass();
         let (mut slots, mut recorded) = (BTreeMap::new(), Vec::new());
+        // A trigger that was resumed becomes active only afterwards.
+        if !plan.gates.is_empty() {
+            gate_store::record(&mut self.db, &plan.gates).await?;
+        }
         if !plan.is_empty() {
             slots = self.take_slots(&mut plan.new_rollouts);
             let owner = &self.shared.instance.owner;
@@ -370,12 +381,16 @@ impl<'a> Planner<'a> {
         if !waiting_changed.is_empty() {
             store::record_waiting(&mut self.db, &waiting_changed).await?;
         }
+        let gates = plan.gates.iter();
+        let opened = gates.filter(|change| change.verdict.gates.is_empty());
+        self.shared
+            .queue(opened.map(|change| (change.trigger, change.name.clone())));
         self.settling.retain(|name, _| !due.contains(name));
         self.settling.extend(settling);
         for Attempt { rollout, .. } in &recorded {
             tracing::info!(trigger = rollout.trigger, rollout.id, rollout.number, cause = %rollout.cause.reason, "recorded rollout {} of {}", rollout.number, rollout.trigger);
         }
-        if !recorded.is_empty() {
+        if !recorded.is_empty() || !plan.gates.is_empty() {
             self.shared.entries_recorded.notify_one();
         }
         // Rollouts that were pending during a pause may continue now.
@@ -396,7 +411,10 @@ impl<'a> Planner<'a> {
             return slots;
         }
         let targets = self.shared.targets();
-        let sent = |rollout: &&mut NewRollout| rollout.cause.reason != CauseReason::Adopted;
+        let sent = |rollout: &&mut NewRollout| {
+            let open = rollout.verdict.state == RolloutState::Pending;
+            open && rollout.cause.reason != CauseReason::Adopted
+        };
         for rollout in rollouts.iter_mut().filter(sent) {
             let target = targets.get(&rollout.name);
             let slot = target.and_then(|target| self.shared.slots.take(target.place()));
@@ -421,7 +439,7 @@ impl<'a> Planner<'a> {
             let slot = slots.remove(&rollout.trigger).filter(|_| begun);
             match slot {
                 Some((target, slot)) => start(self.shared, target, rollout, slot),
-                None if rollout.rollout.state == RolloutState::Succeeded => {}
+                None if rollout.rollout.state != RolloutState::Pending => {}
                 None => {
                     let name = rollout.rollout.trigger.clone();
                     self.shared.queue(std::iter::once((rollout.trigger, name)));
@@ -457,6 +475,7 @@ impl<'a> Planner<'a> {
             true => BTreeMap::new(),
             false => store::heads(&mut self.db, &images).await?,
         };
+        let mut rounds = Vec::with_capacity(states.len());
         for (state, now) in states {
             let Some((name, trigger)) = self.triggers.get_key_value(state.name.as_str()) else {
                 continue;
@@ -490,13 +509,27 @@ impl<'a> Planner<'a> {
             };
             let ordered = orders::decide(&situation, &standing, &settling);
             let waiting = ordered.decision.waiting();
-            self.shared.metrics.closed_gates(name, waiting);
+            self.shared.metrics.waiting(name, waiting);
             decisions.add(name, (&state, now), ordered, traces);
             let new = decisions.plan.new_rollouts.last_mut();
             if let Some(new) = new.filter(|new| new.trigger == state.id) {
                 new.identity = identity;
             }
             decisions.follow(name, (&state, now), &choices);
+            rounds.push(Round {
+                name,
+                id: state.id,
+                paused: state.paused,
+                now,
+                standing,
+            });
+        }
+        for evaluated in gate(&mut self.db, &mut decisions.plan, &rounds).await? {
+            let Evaluated {
+                name, now, again, ..
+            } = evaluated;
+            self.shared.metrics.closed_gates(name, &evaluated.gates);
+            decisions.look_again(name, now, again);
         }
         Ok(decisions)
     }
@@ -557,6 +590,7 @@ impl<'a> Decisions<'a> {
                     order,
                     fixed,
                     identity: None,
+                    verdict: Verdict::OPEN,
                 });
                 Vec::new()
             }
@@ -580,7 +614,12 @@ impl<'a> Decisions<'a> {
         let last = self.plan.new_rollouts.last();
         let started = last.filter(|rollout| rollout.trigger == state.id);
         self.selections.add(state, choices, started);
-        if let Some(again) = choices.again(name) {
+        self.look_again(name, now, choices.again(name));
+    }
+
+    /// Notes a time at which a trigger is due again.
+    fn look_again(&mut self, name: &'a str, now: OffsetDateTime, again: Option<OffsetDateTime>) {
+        if let Some(again) = again {
             let pause = (again - now).try_into().unwrap_or(Duration::ZERO);
             let at = Instant::now() + pause;
             let settling = self.settling.entry(name).or_insert(at);

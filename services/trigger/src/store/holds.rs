@@ -1,19 +1,33 @@
 //! The conditions of statements that begin attempts and looks.
 
-/// The SQL condition that no hold in force stands against the rollout `n`, of which the columns
-/// `trigger_id`, `images` and `actor` are read. An order of a person passes a soft freeze and a
-/// fault with a set that has succeeded before. Names and patterns of triggers consist of a-z, 0-9,
-/// - and *.
+/// The SQL condition that the hold `h` is in force about the trigger `$t`. Names and patterns of
+/// triggers consist of a-z, 0-9, - and *.
+macro_rules! in_force {
+    ($t:literal) => {
+        concat!(
+            "(h.released_at is null and (h.until is null or h.until > now()) and (h.triggers = ",
+            $t,
+            ".name or position('*' in h.triggers) > 0 and ",
+            $t,
+            ".name ~ ('^' || replace(h.triggers, '*', '.*') || '$')))"
+        )
+    };
+}
+pub(super) use in_force;
+
+/// The SQL condition that the rollout `n` has not closed, and that no hold in force stands against
+/// it. The columns `trigger_id`, `images`, `actor` and `closes_at` are read. An order of a person
+/// passes a soft freeze and a fault with a set that has succeeded before. The planner evaluates the
+/// same gates and others beforehand; this check counts.
 macro_rules! no_hold {
     () => {
-        "(not exists (
+        concat!("((n.closes_at is null or now() < n.closes_at) and not exists (
              select from hold h join trigger ht on ht.id = n.trigger_id
-             where h.released_at is null and (h.until is null or h.until > now())
-               and (h.triggers = ht.name or position('*' in h.triggers) > 0 and ht.name ~ ('^' || replace(h.triggers, '*', '.*') || '$'))
+             where ", crate::store::holds::in_force!("ht"), "
                and case h.kind when 'pin' then image_set(h.images) <> image_set(n.images)
                    else h.hard or n.actor is null or not exists (
                        select from rollout k where k.trigger_id = n.trigger_id and k.state = 'succeeded'
-                         and image_set(k.images) = image_set(n.images)) end))"
+                         and image_set(k.images) = image_set(n.images)) end))")
     };
 }
 pub(super) use no_hold;

@@ -5,10 +5,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use sqlx::postgres::PgRow;
 use sqlx::types::Json;
 use sqlx::{PgConnection, Row as _};
+use tagtrail_policy::begin::Hold;
 use tagtrail_postgres::{rollout_is_live, row};
 use tagtrail_proto::{CauseReason, RolloutImage};
 
 use super::columns::recorded;
+use super::gates::{Live, live};
+use super::holds::in_force;
 
 /// An order that the planner has not carried out yet.
 #[derive(Debug, Clone)]
@@ -42,6 +45,10 @@ pub(crate) struct Standing {
     pub(crate) pinned: bool,
     /// True if the last rollout has succeeded, or may still.
     pub(crate) stands: bool,
+    /// The holds in force, newest first.
+    pub(crate) holds: Vec<Hold>,
+    /// The rollouts that have not ended, lowest number first.
+    pub(crate) live: Vec<Live>,
 }
 
 /// Returns the names of configured triggers with an order, or whose holds changed, and
@@ -65,11 +72,15 @@ pub(crate) async fn standings(
     db: &mut PgConnection,
     triggers: &[i32],
 ) -> Result<BTreeMap<i32, Standing>, sqlx::Error> {
-    let rows = sqlx::query(
+    let rows = sqlx::query(concat!(
         "select t.id as trigger, r.id, r.kind, r.cause, r.images, r.skip, r.again,
              coalesce(l.state in ('held', 'awaiting_approval', 'pending', 'running', 'watching', 'succeeded'), false) as stands, exists (
              select from hold h where h.kind = 'pin' and h.triggers = t.name and h.released_at is null
-                 and (h.until is null or h.until > clock_timestamp())) as pinned
+                 and (h.until is null or h.until > clock_timestamp())) as pinned,
+             (select coalesce(jsonb_agg(jsonb_build_object('kind', h.kind, 'hard', h.hard, 'actor', h.actor, 'reason', h.reason,
+                  'images', h.images, 'until', h.until) order by h.id desc), '[]')
+              from hold h where ", in_force!("t"), ") as holds,
+             ", live!(), " as live
          from trigger t
          left join lateral (
              select * from rollout_order o where o.trigger_id = t.id and o.done_at is null and o.kind <> 'cancel'
@@ -77,13 +88,16 @@ pub(crate) async fn standings(
          left join lateral (
              select o.state from rollout o where o.trigger_id = t.id order by o.number desc limit 1) l on true
          where t.id = any ($1)",
-    )
+    ))
     .bind(triggers)
     .fetch_all(db)
     .await?;
     rows.iter()
         .map(|row| {
+            let (Json(holds), Json(live)) = (row.try_get("holds")?, row.try_get("live")?);
             let standing = Standing {
+                holds,
+                live,
                 order: order(row)?,
                 pinned: row.try_get("pinned")?,
                 stands: row.try_get("stands")?,

@@ -11,9 +11,11 @@ use tagtrail_proto::{Cause, Image, Position, Push, RolloutImage, TraceContext, W
 use time::OffsetDateTime;
 
 use super::columns::{columns, recorded};
+use super::gates::Change;
 use super::holds::{may_begin, no_hold};
 use super::working::{Attempt, attempt};
 use crate::act::Owner;
+use tagtrail_policy::begin::Verdict;
 use tagtrail_policy::gates::{Head, ManifestState};
 
 /// Begins a transaction in which all statements see one snapshot.
@@ -325,6 +327,8 @@ pub(crate) struct NewRollout {
     pub(crate) fixed: bool,
     /// The place that the target acts on, if the trigger has a target.
     pub(crate) identity: Option<String>,
+    /// The verdict about the gates.
+    pub(crate) verdict: Verdict,
 }
 
 /// A rollout as recorded.
@@ -345,10 +349,12 @@ pub(crate) struct Plan {
     /// Ids of resumed triggers that need no new rollout: their workers continue with recorded
     /// rollouts.
     pub(crate) resumed: Vec<i32>,
+    /// The new verdicts about recorded rollouts, which [`record`] leaves out.
+    pub(crate) gates: Vec<Change>,
 }
 
 impl Plan {
-    /// Returns true if the plan holds nothing to record.
+    /// Returns true if the plan holds nothing for [`record`].
     pub(crate) fn is_empty(&self) -> bool {
         self.position.is_none() && self.new_rollouts.is_empty() && self.resumed.is_empty()
     }
@@ -359,8 +365,8 @@ impl Plan {
 /// that was paused since the decision gets no rollout.
 ///
 /// The first attempt of a rollout begins in the same transaction if the plan says so and no attempt
-/// of the trigger is open. Then the rollout supersedes all older ones that have not ended. A
-/// rollout of adopted images has succeeded at once, without an attempt.
+/// of the trigger is open. Then the rollout supersedes all older ones that have not ended. A closed
+/// gate holds the rollout. A rollout of adopted images has succeeded at once, without an attempt.
 pub(crate) async fn record(
     db: &mut PgConnection,
     plan: &Plan,
@@ -368,6 +374,7 @@ pub(crate) async fn record(
 ) -> Result<Vec<Recorded>, sqlx::Error> {
     let new_rollouts = &plan.new_rollouts;
     let position = plan.position.as_ref();
+    let verdicts = || new_rollouts.iter().map(|rollout| &rollout.verdict);
     let rows = sqlx::query(concat!(
         "with read_up_to as (
              insert into planner_position (stream_created_ns, applied_seq, applied_time_ns)
@@ -378,8 +385,9 @@ pub(crate) async fn record(
              update trigger set state = 'active' where id = any ($4) and state = 'resuming'
          ), wanted as (
              select *, cause ->> 'reason' = 'adopted' as adopted
-             from unnest($5::uuid[], $6::int[], $7::jsonb[], $8::jsonb[], $9::text[], $10::boolean[], $16::bigint[], $17::boolean[], $18::text[])
-                 as w (id, trigger_id, images, cause, traceparent, begin, order_id, fixed, identity)
+             from unnest($5::uuid[], $6::int[], $7::jsonb[], $8::jsonb[], $9::text[], $10::boolean[], $16::bigint[], $17::boolean[], $18::text[],
+                     $19::text[], $20::jsonb[], $21::timestamptz[], $22::timestamptz[])
+                 as w (id, trigger_id, images, cause, traceparent, begin, order_id, fixed, identity, state, gates, opens_at, closes_at)
          ), numbered as (
              update trigger t set issued = t.issued + 1, state = 'active' from wanted w
              where t.id = w.trigger_id and t.state <> 'paused' returning t.id, t.issued, t.epoch
@@ -387,18 +395,20 @@ pub(crate) async fn record(
              insert into rollout_attempt (rollout_id, number, trigger_id, instance, machine, pid, pid_started)
              select w.id, 1, g.id, $11, $12, $13, $14 from numbered g join wanted w on w.trigger_id = g.id
              left join rollout_order r on r.id = w.order_id
-             cross join lateral (select g.id as trigger_id, w.images, r.actor) n
+             cross join lateral (select g.id as trigger_id, w.images, r.actor, w.closes_at) n
              where w.begin and ", may_begin!(), "
              on conflict (trigger_id) where finished_at is null do nothing
              returning rollout_id
          ), new as (
-             insert into rollout (id, trigger_id, number, images, cause, traceparent, state, finished_at, attempts, started_at, actor, reason, skip, fixed, identity, epoch)
+             insert into rollout (id, trigger_id, number, images, cause, traceparent, state, finished_at, attempts, started_at, actor, reason, skip, fixed, identity, epoch,
+                 gates, opens_at, closes_at)
              select w.id, n.id, n.issued, w.images, w.cause, w.traceparent,
-                 case when w.adopted then 'succeeded' when a.rollout_id is null then 'pending'::rollout_state else 'running' end,
+                 case when w.adopted then 'succeeded' when a.rollout_id is null then w.state::rollout_state else 'running' end,
                  case when w.adopted then now() end,
                  case when a.rollout_id is null then 0 else 1 end,
                  case when a.rollout_id is not null then now() end,
-                 r.actor, r.reason, coalesce(r.skip, '{}'), w.fixed, w.identity, n.epoch
+                 r.actor, r.reason, coalesce(r.skip, '{}'), w.fixed, w.identity, n.epoch,
+                 w.gates, w.opens_at, w.closes_at
              from numbered n join wanted w on w.trigger_id = n.id left join attempt a on a.rollout_id = w.id
              left join rollout_order r on r.id = w.order_id
              returning *
@@ -411,12 +421,13 @@ pub(crate) async fn record(
                  and (o.state in ('held', 'awaiting_approval', 'pending') or $15 and n.state = 'running' and ", rollout_is_live!("o"), ")
              returning o.*
          ), steps as (
-             select 1 as step, o.id, o.trigger_id, o.number, o.state, o.attempts, o.images, o.cause, o.created_at, o.finished_at, o.error from old o
+             select 1 as step, o.id, o.trigger_id, o.number, o.state, o.attempts, o.images, o.cause, o.created_at, o.finished_at, o.error, o.gates, o.opens_at from old o
              union all
-             select 2, n.id, n.trigger_id, n.number, 'pending', 0, n.images, n.cause, n.created_at, n.finished_at, n.error from new n
+             select 2, n.id, n.trigger_id, n.number, case n.state when 'running' then 'pending' else n.state end, 0, n.images, n.cause,
+                 n.created_at, n.finished_at, n.error, n.gates, n.opens_at from new n
              where n.state <> 'succeeded'
              union all
-             select 3, n.id, n.trigger_id, n.number, n.state, n.attempts, n.images, n.cause, n.created_at, n.finished_at, n.error from new n
+             select 3, n.id, n.trigger_id, n.number, n.state, n.attempts, n.images, n.cause, n.created_at, n.finished_at, n.error, n.gates, n.opens_at from new n
              where n.state in ('running', 'succeeded')
          ), o as (
              select * from steps order by number, step
@@ -443,6 +454,10 @@ pub(crate) async fn record(
     .bind(new_rollouts.iter().map(|rollout| rollout.order).collect::<Vec<_>>())
     .bind(new_rollouts.iter().map(|rollout| rollout.fixed).collect::<Vec<_>>())
     .bind(new_rollouts.iter().map(|rollout| rollout.identity.as_deref()).collect::<Vec<_>>())
+    .bind(verdicts().map(|verdict| verdict.state.as_str()).collect::<Vec<_>>())
+    .bind(verdicts().map(|verdict| Json(&verdict.gates)).collect::<Vec<_>>())
+    .bind(verdicts().map(|verdict| verdict.opens_at).collect::<Vec<_>>())
+    .bind(verdicts().map(|verdict| verdict.closes_at).collect::<Vec<_>>())
     .fetch_all(db)
     .await?;
     let recorded = |row: &PgRow| {

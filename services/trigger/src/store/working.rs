@@ -51,7 +51,7 @@ pub(crate) async fn backlog(db: &mut PgConnection, names: &[&str]) -> Result<Bac
              and not exists (select from rollout_attempt a where a.trigger_id = t.id and a.finished_at is null)
              and not exists (
                  select from rollout newer where newer.trigger_id = n.trigger_id and newer.number > n.number
-                     and newer.state not in ('superseded', 'rejected', 'cancelled'))
+                     and newer.state not in ('held', 'awaiting_approval', 'superseded', 'rejected', 'cancelled'))
              and ", may_begin!(), "
          order by n.next_attempt_at > now(), n.next_attempt_at <= now() and n.attempts > 0, n.next_attempt_at
          limit $2"
@@ -98,11 +98,10 @@ pub(super) fn attempt(row: &PgRow) -> Result<Attempt, sqlx::Error> {
     })
 }
 
-/// Begins an attempt of the newest rollout of each of these triggers, given with the places that
-/// their targets act on, unless that one has ended,
-/// and supersedes all older ones that have not ended. A rollout with an image whose head has
-/// changed before the first attempt is withdrawn instead: the planner decides again on the present
-/// heads.
+/// Begins an attempt of the newest rollout of each of these triggers that no gate holds, unless
+/// that one has ended, and supersedes all older ones that have not ended. The triggers are given
+/// with the places that their targets act on. A rollout with an image whose head has changed before
+/// the first attempt is withdrawn instead: the planner decides again on the present heads.
 ///
 /// Returns the attempts that began. A trigger is left out if its rollout may not be attempted now,
 /// if an attempt of it runs, or if another session changes it at this moment: the statement waits
@@ -125,11 +124,12 @@ pub(crate) async fn begin(
          ), number as (
              select held.id as trigger_id, (
                  select max(o.number) from rollout o
-                 where o.trigger_id = held.id and o.state not in ('superseded', 'rejected', 'cancelled')) as number
+                 where o.trigger_id = held.id
+                     and o.state not in ('held', 'awaiting_approval', 'superseded', 'rejected', 'cancelled')) as number
              from held
          ), newest as (
              select o.id, o.trigger_id, o.number, o.state, o.images, o.attempts, o.next_attempt_at <= now() as due,
-                 o.fixed, o.actor
+                 o.fixed, o.actor, o.closes_at
              from number n join rollout o on o.trigger_id = n.trigger_id and o.number = n.number
              where o.state in ('pending', 'running', 'failed') and ", rollout_is_live!("o"), "
              for update of o skip locked

@@ -48,6 +48,8 @@ impl Order {
             attempts: 0,
             finished_at: None,
             error: None,
+            gates: Vec::new(),
+            opens_at: None,
             ..rollout.clone()
         };
         let event: Event<Rollout> = recorded.event(rollout.created_at);

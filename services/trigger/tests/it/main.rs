@@ -9,6 +9,7 @@ mod changes;
 mod command;
 mod faults;
 mod gates;
+mod holding;
 mod orders;
 mod planning;
 mod policies;

@@ -2,14 +2,20 @@
 
 use serde_json::{Value, json};
 use sqlx::types::Json;
-use tagtrail_proto::RolloutState::{Cancelled, Running, Succeeded};
+use tagtrail_proto::RolloutState::{Cancelled, Held, Running, Succeeded};
 use tagtrail_testkit::{Answer, SOON, eventually};
 
 use crate::world::*;
 
 impl World {
     /// Records an order of the trigger `shop`, and returns its id. The set is that of a rollout.
-    async fn order(&mut self, kind: &str, cause: &str, set_of: Option<i64>, again: bool) -> i64 {
+    pub(crate) async fn order(
+        &mut self,
+        kind: &str,
+        cause: &str,
+        set_of: Option<i64>,
+        again: bool,
+    ) -> i64 {
         sqlx::query_scalar(
             "with a as (
                  insert into act (actor, act, trigger, request_id) values ('ann', $1, 'shop', 'x') returning id)
@@ -46,7 +52,7 @@ impl World {
     }
 
     /// Waits until the planner has answered an order, and returns the answer.
-    async fn answer(&mut self, order: i64) -> String {
+    pub(crate) async fn answer(&mut self, order: i64) -> String {
         eventually("an answer to the order", SOON, async || {
             let answer: Option<String> = sqlx::query_scalar(
                 "select answer from rollout_order where id = $1 and done_at is not null",
@@ -211,6 +217,7 @@ async fn a_freeze_holds_new_sets_and_lets_a_rollback_pass_unless_it_is_hard() {
         .unwrap();
     world.push(WEB, 3).await;
     a_while().await;
+    world.wait(3, Held).await;
     assert_eq!(world.rollouts().await[2].2, 0, "frozen");
     // The usual incident: freeze, then roll back.
     world.pin(1).await;
@@ -226,6 +233,7 @@ async fn a_freeze_holds_new_sets_and_lets_a_rollback_pass_unless_it_is_hard() {
     let order = world.order("rollout", "order", Some(1), true).await;
     world.answer(order).await;
     a_while().await;
+    world.wait(5, Held).await;
     assert_eq!(world.rollouts().await[4].2, 0, "a hard freeze");
     sqlx::query(thaw).execute(&mut world.sql).await.unwrap();
     world.wait(5, Succeeded).await;

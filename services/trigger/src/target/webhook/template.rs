@@ -174,6 +174,8 @@ pub(super) fn sample(trigger: &Trigger) -> Rollout {
         created_at: OffsetDateTime::UNIX_EPOCH,
         finished_at: None,
         error: None,
+        gates: Vec::new(),
+        opens_at: None,
     }
 }
 
