@@ -25,6 +25,8 @@ mod suggest;
 pub(crate) mod table;
 mod tags;
 pub(crate) mod time;
+pub(crate) mod trigger;
+mod trigger_test;
 mod triggers;
 mod watch;
 #[cfg(test)]

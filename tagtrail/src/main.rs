@@ -14,7 +14,7 @@ mod up;
 
 use std::process::ExitCode;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{ArgMatches, Args, FromArgMatches, Parser, Subcommand};
 use tagtrail_daemon::{AdminArgs, LogArgs, TraceArgs};
 
 /// With the C library's allocator, a third of the indexer's time goes into allocations
@@ -47,8 +47,9 @@ enum Command {
     Resolver(Box<Service<tagtrail_resolver::Config>>),
     /// Record pushes as history in Postgres, and publish numbered revisions.
     Indexer(Box<Service<tagtrail_indexer::Config>>),
-    /// Start rollouts of the configured triggers when their images change.
-    Trigger(Box<Service<tagtrail_trigger::Config>>),
+    /// Start rollouts of the configured triggers when their images change. With a command: work
+    /// with one trigger.
+    Trigger(Box<Trigger>),
     /// Serve history, triggers and rollouts over HTTP.
     Api(Box<Service<tagtrail_api::Config>>),
     /// Bring the database schema up to date. Run this once, before the services start.
@@ -106,6 +107,40 @@ impl<C: Args> Service<C> {
     }
 }
 
+/// The trigger service, or a command about a trigger.
+#[derive(Debug)]
+enum Trigger {
+    Service(Service<tagtrail_trigger::Config>),
+    Command(client::trigger::Command),
+}
+
+impl Args for Trigger {
+    fn augment_args(command: clap::Command) -> clap::Command {
+        let service = Service::<tagtrail_trigger::Config>::augment_args(command);
+        client::trigger::Command::augment_subcommands(service)
+            .args_conflicts_with_subcommands(true)
+            .subcommand_negates_reqs(true)
+    }
+
+    fn augment_args_for_update(command: clap::Command) -> clap::Command {
+        Trigger::augment_args(command)
+    }
+}
+
+impl FromArgMatches for Trigger {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Trigger, clap::Error> {
+        match matches.subcommand_name() {
+            Some(_) => client::trigger::Command::from_arg_matches(matches).map(Trigger::Command),
+            None => Service::from_arg_matches(matches).map(Trigger::Service),
+        }
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        *self = Trigger::from_arg_matches(matches)?;
+        Ok(())
+    }
+}
+
 /// The first argument of a process between the trigger service and a program of a trigger. The
 /// command line knows no such command: the service starts it by itself, once for each program, so
 /// the memory and time of reading the command line would count.
@@ -133,7 +168,10 @@ fn main() -> ExitCode {
         Command::Gateway(service) => service.run("gateway", tagtrail_gateway::run),
         Command::Resolver(service) => service.run("resolver", tagtrail_resolver::run),
         Command::Indexer(service) => service.run("indexer", tagtrail_indexer::run),
-        Command::Trigger(service) => service.run("trigger", tagtrail_trigger::run),
+        Command::Trigger(trigger) => match *trigger {
+            Trigger::Service(service) => service.run("trigger", tagtrail_trigger::run),
+            Trigger::Command(command) => command.run(),
+        },
         Command::Api(service) => service.run("api", tagtrail_api::run),
         Command::Migrate(config) => migrate::main(&config),
         Command::Init(command) => operator::run(async { command.run() }),

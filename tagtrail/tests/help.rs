@@ -67,6 +67,7 @@ fn every_command_has_help() {
                 "TAGTRAIL_CONFIG",
                 "TAGTRAIL_ATTEMPTS",
                 "TAGTRAIL_COMMANDS",
+                "test",
             ],
         ),
         (

@@ -62,6 +62,7 @@ mod plain;
 mod registry;
 mod secret;
 mod source;
+mod spec;
 mod text;
 mod token;
 mod trigger;

@@ -1,7 +1,7 @@
 //! The SQL that reads history: the revision in force at a time, the revisions of a tag, the images
 //! that had a digest, the digests that begin with given digits, the number of images that match,
-//! registries, repositories, tags, manifests, and the revisions of a partition in the order
-//! recorded.
+//! registries, repositories, tags, manifests, the revisions of a partition in the order recorded,
+//! and the changes of repositories for a replay.
 //!
 //! In scope: `select` statements over the tables that the indexer writes. Each function takes a
 //! connection and returns plain rows, or the [`sqlx::Error`] of its statement. Lists are read by
@@ -20,6 +20,7 @@ pub mod names;
 pub mod prefix;
 pub mod recorded;
 pub mod registries;
+pub mod replayed;
 pub mod resolve;
 mod tag;
 

@@ -5,6 +5,7 @@
 //! time and always succeeds, and nobody gives orders.
 
 mod report;
+mod summary;
 mod tags;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -111,6 +112,10 @@ impl Replay {
                 tags.insert(name.clone(), (at, Tags::new(image)));
             }
         }
+        let ages = tags
+            .values()
+            .map(|(_, tags)| tags.image.watched.policy.min_age());
+        let min_age = ages.max().filter(|age| !age.is_zero());
         Replay {
             spec,
             places,
@@ -123,7 +128,10 @@ impl Replay {
             now: begin,
             due: false,
             again: None,
-            report: Report::default(),
+            report: Report {
+                min_age,
+                ..Report::default()
+            },
         }
     }
 

@@ -28,6 +28,8 @@ pub struct Report {
     pub kinds: BTreeMap<Kind, u64>,
     /// The time for which something held a rollout up: a gate, or `min_age`.
     pub held: BTreeMap<&'static str, Duration>,
+    /// The longest `min_age`, if one is set.
+    pub min_age: Option<Duration>,
     /// Images that would have been selected, and were replaced before they had lasted for
     /// `min_age`.
     pub too_short: u64,
@@ -36,7 +38,7 @@ pub struct Report {
     /// Removals of a selected tag that left only lower ones, none of which was selected.
     pub downgrades_prevented: u64,
     /// The times of `held` since the last rollout.
-    since: BTreeMap<&'static str, Duration>,
+    pub(super) since: BTreeMap<&'static str, Duration>,
 }
 
 /// The kind of a rollout.
@@ -111,7 +113,10 @@ impl Report {
     /// Takes the only rollout out of the report, if there is one.
     pub(super) fn take_first(&mut self) -> Option<Set> {
         let first = self.rollouts.pop()?;
-        *self = Report::default();
+        *self = Report {
+            min_age: self.min_age,
+            ..Report::default()
+        };
         Some(first.images)
     }
 }

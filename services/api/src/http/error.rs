@@ -64,6 +64,9 @@ pub(crate) enum Error {
     ParameterRepeated(&'static str),
     #[error("the body is not the JSON that the operation takes: {0}")]
     Body(String),
+    /// A mistake in the settings of a trigger, with its cure.
+    #[error("{0}")]
+    Spec(String),
     #[error("the body did not arrive whole; send it again")]
     BodyCut,
     #[error(
@@ -177,6 +180,8 @@ pub(crate) enum Error {
     TooManyFollowers,
     #[error("too many questions are waiting for an answer; try again in a moment")]
     TooManyQuestions,
+    #[error("other tests of triggers are running; try again in a moment")]
+    TooManyTests,
     #[error("the database has not been reached since the start; try again in a moment")]
     NotConnected,
     #[error("the database can't be reached or is overloaded; try again in a moment")]
@@ -252,6 +257,7 @@ impl Error {
             Error::ParameterUnknown { .. } => (StatusCode::BAD_REQUEST, "parameter_unknown"),
             Error::ParameterRepeated(_) => (StatusCode::BAD_REQUEST, "parameter_repeated"),
             Error::Body(_) | Error::BodyCut => (StatusCode::BAD_REQUEST, "body_invalid"),
+            Error::Spec(_) => (StatusCode::BAD_REQUEST, "spec_invalid"),
             Error::BodyTooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "body_too_large"),
             Error::BodyNotJson => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "body_not_json"),
             Error::RevisionAndTime | Error::RangeEmpty { .. } => {
@@ -291,7 +297,7 @@ impl Error {
             Error::RolloutUnknown => (StatusCode::NOT_FOUND, "rollout_unknown"),
             Error::NotFound => (StatusCode::NOT_FOUND, "not_found"),
             Error::MethodNotAllowed => (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed"),
-            Error::TooManyFollowers | Error::TooManyQuestions => {
+            Error::TooManyFollowers | Error::TooManyQuestions | Error::TooManyTests => {
                 (StatusCode::SERVICE_UNAVAILABLE, "busy")
             }
             Error::NotConnected | Error::Unavailable(_) | Error::TooSlow(_) => {

@@ -23,6 +23,7 @@ mod orders;
 mod outcome;
 mod prefixes;
 mod questions;
+mod replay;
 mod report;
 mod resolve;
 mod rollouts;
