@@ -66,7 +66,7 @@ mod tests {
                 "setle",
             ),
             (
-                "images.api = { repository = \"r.example.com/shop/api\", semver = \"^x\" }",
+                "images.api = { repository = \"r.example.com/shop/api\", semver = \"newest\" }",
                 "trigger.images.api.semver",
             ),
         ] {
