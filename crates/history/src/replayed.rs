@@ -154,7 +154,10 @@ pub async fn heads(
          select ", columns!(), "
          from t
          left join lateral (
-             select * from revision v where v.tag_id = t.id and v.recorded_at < $7 and not v.late order by v.number desc limit 1) v on true
+             select * from revision v where v.tag_id = t.id and v.recorded_at < $7 and not v.late
+               -- Without this, all revisions of a tag that was recorded later would be read.
+               and exists (select from revision f where f.tag_id = t.id and f.number = 1 and f.recorded_at < $7)
+             order by v.number desc limit 1) v on true
          left join push p on p.id = v.push_id
          left join manifest m on m.digest = v.digest
          order by t.repository_id, t.name"

@@ -28,8 +28,8 @@ impl Kind {
 }
 
 impl Report {
-    /// Returns the result in one line, such as `14 rollouts (9 semver moves, 5 re-pushes); held 31 h
-    /// by settle; 0 downgrades (3 prevented)`.
+    /// Returns the result in one line, such as
+    /// `2 rollouts (1 semver move, 1 re-push); held 31 h by settle; 0 downgrades (3 prevented)`.
     #[must_use]
     pub fn summary(&self) -> String {
         let mut parts = vec![format!("{} rollout{}", self.count, plural(self.count))];
