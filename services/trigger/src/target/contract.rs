@@ -129,7 +129,7 @@ pub struct TargetProblem {
 
 impl TargetProblem {
     /// Returns a problem in spite of which rollouts may succeed.
-    pub(super) fn warning(found: String, cure: &str) -> TargetProblem {
+    pub(crate) fn warning(found: String, cure: &str) -> TargetProblem {
         TargetProblem {
             fatal: false,
             found,

@@ -1,6 +1,7 @@
 //! The settings below `target.webhook`, and the parts of a request that they name.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,13 +9,13 @@ use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
 use reqwest::{Method, Url};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::Deserialize;
-use tagtrail_config::{Fresh, Secret, Secrets, Text, Trigger};
+use tagtrail_config::{Fresh, Secret, Secrets, Text};
 use tagtrail_daemon::Route;
 use tagtrail_proto::Digest;
 
 use super::super::contract::settings;
 use super::super::signature::SigningKey;
-use super::template::{Template, check_json, sample};
+use super::template::{Template, check_json};
 
 /// Shortest text that is cut out of answers as a part of a secret: shorter ones are parts of words.
 const HIDDEN: usize = 4;
@@ -48,7 +49,7 @@ const RESERVED: [&str; 16] = [
 /// The settings as written.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Settings {
+pub(crate) struct Settings {
     url: Text,
     /// The keys of the signatures; two during a change.
     secret: Option<Secrets>,
@@ -69,7 +70,7 @@ pub(super) struct Settings {
     /// The meaning of an answer 2xx.
     #[serde(default)]
     done: Answer,
-    /// The receiver, for [`Target::identity`](super::Target::identity).
+    /// The receiver, for [`Caller::identity`](super::Caller::identity).
     #[serde(skip)]
     pub(super) identity: String,
 }
@@ -99,8 +100,8 @@ fn half_a_minute() -> u64 {
 }
 
 impl Settings {
-    /// Reads the settings. Secrets are not read.
-    pub(super) fn parse(value: &toml::Value, trigger: &Trigger) -> Result<Settings, String> {
+    /// Reads the settings, whose relative paths begin in `folder`. Secrets are not read.
+    pub(crate) fn parse(value: &toml::Value, folder: &Path) -> Result<Settings, String> {
         let mut written: Settings = settings(value)?;
         if !(1..=600).contains(&written.timeout_seconds) {
             return Err("timeout_seconds must be 1 to 600".to_owned());
@@ -109,7 +110,6 @@ impl Settings {
             return Err(format!("headers has more than {MOST_HEADERS} entries"));
         }
         written.identity = identity(&written.url);
-        let folder = trigger.folder();
         written.url = written.url.in_folder(folder);
         written.secret = written.secret.map(|secret| secret.in_folder(folder));
         written.ca = written.ca.map(|ca| ca.in_folder(folder));
@@ -153,12 +153,13 @@ impl Settings {
         Ok(route)
     }
 
-    /// Returns the value of the header `Content-Type`.
-    pub(super) fn content_type(&self) -> Result<HeaderValue, String> {
-        let usual = match self.body {
-            Some(_) => "application/json",
-            None => tagtrail_proto::CONTENT_TYPE,
-        };
+    /// Returns whether a template makes the body.
+    pub(crate) fn has_body(&self) -> bool {
+        self.body.is_some()
+    }
+
+    /// Returns the value of the header `Content-Type`, which is `usual` without the setting.
+    pub(super) fn content_type(&self, usual: &str) -> Result<HeaderValue, String> {
         let written = self.content_type.as_deref().unwrap_or(usual);
         let value = HeaderValue::from_str(written).ok();
         value.filter(|_| written.contains('/')).ok_or_else(|| {
@@ -168,21 +169,23 @@ impl Settings {
         })
     }
 
-    /// Returns the template of the body, tried with a sample rollout of the trigger.
-    pub(super) fn template(&self, trigger: &Trigger) -> Result<Option<Template>, String> {
+    /// Returns the template of the body, tried with sample events.
+    pub(crate) fn template(
+        &self,
+        usual: &str,
+        samples: impl FnOnce() -> Result<Vec<Vec<u8>>, String>,
+    ) -> Result<Option<Template>, String> {
         let Some(text) = &self.body else {
             return Ok(None);
         };
-        let content_type = self.content_type()?;
+        let content_type = self.content_type(usual)?;
         let json = content_type.to_str().is_ok_and(is_json);
         let tried = Template::parse(text, json).and_then(|template| {
-            let sample = sample(trigger);
-            let time = sample.created_at;
-            let event =
-                serde_json::to_vec(&sample.event(time)).map_err(|error| error.to_string())?;
-            let body = template.render(&event)?;
-            if json {
-                check_json(&body)?;
+            for sample in samples()? {
+                let body = template.render(&sample)?;
+                if json {
+                    check_json(&body)?;
+                }
             }
             Ok(template)
         });
@@ -218,12 +221,8 @@ pub(super) struct Access {
 }
 
 impl Access {
-    /// Reads all secrets, again when one changes.
-    pub(super) fn fresh(
-        settings: &Arc<Settings>,
-        trigger: &Trigger,
-    ) -> Result<Fresh<Access>, String> {
-        let of = format!("target.webhook of trigger {}", trigger.name.get_ref());
+    /// Reads all secrets, again when one changes. `of` names their owner in the log.
+    pub(super) fn fresh(settings: &Arc<Settings>, of: String) -> Result<Fresh<Access>, String> {
         let places = settings.places().into_iter().cloned().collect();
         let settings = Arc::clone(settings);
         Fresh::new(of, places, move || Access::read(&settings))

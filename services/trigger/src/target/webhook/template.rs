@@ -27,11 +27,11 @@ const TAGS: [&str; 6] = ["for", "endfor", "if", "elif", "else", "endif"];
 const STAR: char = '\u{f0000}';
 
 /// A template that can be rendered within bounds. It reads no file and no other template.
-pub(super) struct Template(Environment<'static>);
+pub(crate) struct Template(Environment<'static>);
 
 impl Template {
     /// Parses a template. With `json`, an expression prints its value as JSON.
-    pub(super) fn parse(text: &str, json: bool) -> Result<Template, String> {
+    pub(crate) fn parse(text: &str, json: bool) -> Result<Template, String> {
         if text.len() > LONGEST {
             return Err(format!("the template has more than {LONGEST} bytes"));
         }
@@ -68,7 +68,7 @@ impl Template {
     }
 
     /// Renders the body for the rollout in the data of this event.
-    pub(super) fn render(&self, event: &[u8]) -> Result<Vec<u8>, String> {
+    pub(crate) fn render(&self, event: &[u8]) -> Result<Vec<u8>, String> {
         let mut event: serde_json::Value =
             serde_json::from_slice(event).map_err(|error| error.to_string())?;
         let rollout = Value::from(Serde(event["data"].take()));
@@ -140,8 +140,8 @@ pub(super) fn check_json(body: &[u8]) -> Result<(), String> {
     ))
 }
 
-/// Returns a rollout of the trigger as it may be, to try a template with.
-pub(super) fn sample(trigger: &Trigger) -> Rollout {
+/// Returns the event of a rollout of the trigger as it may be, to try a template with.
+pub(super) fn sample(trigger: &Trigger) -> Result<Vec<u8>, String> {
     let images = trigger.images.iter().filter_map(|(name, watched)| {
         let digest = Digest::sha256_of(name.get_ref().as_bytes());
         let of_policy = || {
@@ -160,7 +160,7 @@ pub(super) fn sample(trigger: &Trigger) -> Rollout {
         Some((name.get_ref().clone(), image))
     });
     let images: BTreeMap<String, RolloutImage> = images.collect();
-    Rollout {
+    let rollout = Rollout {
         id: "01900000-0000-7000-8000-000000000000".to_owned(),
         trigger: trigger.name.get_ref().to_string(),
         number: 1,
@@ -176,7 +176,9 @@ pub(super) fn sample(trigger: &Trigger) -> Rollout {
         error: None,
         gates: Vec::new(),
         opens_at: None,
-    }
+    };
+    let time = rollout.created_at;
+    serde_json::to_vec(&rollout.event(time)).map_err(|error| error.to_string())
 }
 
 /// A body that grows to [`LARGEST`] at most.

@@ -4,11 +4,13 @@ mod route;
 mod written;
 
 use std::os::unix::fs::PermissionsExt as _;
+use std::time::Duration;
 
 use tagtrail_testkit::{Answer, Sink};
 
 use super::*;
 use crate::target::configure;
+use crate::target::signature::signatures;
 
 const OLD: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 const NEW: &str = "whsec_bmV3LWtleS1mb3ItdGhlLXRlc3RzLW9ubHktMDE=";

@@ -134,7 +134,7 @@ fn the_page_names_every_key_and_its_examples_are_valid() {
         let example = example.split("```").next().unwrap();
         let (_, settings) = example.split_once('\n').unwrap();
         let file = folder.file(settings);
-        let parsed = Settings::parse(file.trigger[0].target().value, &file.trigger[0]);
+        let parsed = Settings::parse(file.trigger[0].target().value, file.trigger[0].folder());
         assert!(parsed.is_ok(), "{}\n{example}", parsed.err().unwrap());
     }
 }
