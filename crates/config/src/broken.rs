@@ -17,6 +17,8 @@ pub enum Table {
     Trigger,
     /// `[[token]]`.
     Token,
+    /// `[[notify]]`.
+    Notify,
 }
 
 impl Table {
@@ -29,6 +31,7 @@ impl Table {
             Table::Registry => "registry",
             Table::Trigger => "trigger",
             Table::Token => "token",
+            Table::Notify => "notify",
         }
     }
 }

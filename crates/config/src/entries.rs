@@ -13,11 +13,11 @@ use toml::de::{DeTable, DeValue, ValueDeserializer};
 
 use crate::broken::{Broken, Table};
 use crate::document::{ConfigError, Document};
-use crate::{Pages, RegistryAccess, Source, Token, Trigger, cure};
+use crate::{Notify, Pages, RegistryAccess, Source, Token, Trigger, cure};
 
 /// The keys of the main file.
-const KEYS: [&str; 6] = [
-    "source", "registry", "trigger", "token", "pages", "triggers",
+const KEYS: [&str; 7] = [
+    "source", "registry", "trigger", "token", "notify", "pages", "triggers",
 ];
 /// The keys of a file in the folder of triggers.
 const TRIGGERS: [&str; 1] = ["trigger"];
@@ -30,6 +30,7 @@ pub(crate) struct Entries {
     pub(crate) registry: Vec<RegistryAccess>,
     pub(crate) trigger: Vec<Trigger>,
     pub(crate) token: Vec<Token>,
+    pub(crate) notify: Vec<Notify>,
     pub(crate) pages: Pages,
     /// The folder of triggers, as written.
     pub(crate) folder: Option<PathBuf>,
@@ -87,6 +88,7 @@ impl Entries {
                 }
                 "trigger" => entries.trigger = entries.table(Table::Trigger, value)?,
                 "token" => entries.token = entries.table(Table::Token, value)?,
+                "notify" => entries.notify = entries.table(Table::Notify, value)?,
                 "pages" => entries.pages = read(&document, "pages", value)?,
                 _ => {}
             }
@@ -147,6 +149,9 @@ impl Entries {
             registry.ca = ca.map(|ca| ca.in_folder(&folder));
             let proxy = registry.proxy.take();
             registry.proxy = proxy.map(|proxy| proxy.in_folder(&folder));
+        }
+        for notify in &mut self.notify {
+            notify.document = Arc::clone(&self.document);
         }
         for trigger in &mut self.trigger {
             trigger.document = Arc::clone(&self.document);

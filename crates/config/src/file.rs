@@ -11,7 +11,7 @@ use crate::broken::{Broken, Table};
 use crate::document::{ConfigError, Document};
 use crate::entries::Entries;
 use crate::files;
-use crate::{HostName, Names, RegistryAccess, Source, Token, Trigger};
+use crate::{HostName, Names, Notify, RegistryAccess, Source, Token, Trigger};
 
 /// The whole file: the entries that can be used, and those that are broken.
 #[derive(Debug, Clone, Default)]
@@ -24,6 +24,8 @@ pub struct File {
     pub trigger: Vec<Trigger>,
     /// The tokens for the API.
     pub token: Vec<Token>,
+    /// The receivers of messages about rollouts.
+    pub notify: Vec<Notify>,
     /// The settings of requests by browsers.
     pub pages: Pages,
     /// The entries that can't be used as written.
@@ -97,6 +99,7 @@ impl File {
             registry,
             mut trigger,
             token,
+            notify,
             pages,
             mut broken,
             mut written,
@@ -148,6 +151,13 @@ impl File {
             |one| &one.name,
             |_| Arc::clone(&document),
             Token::check,
+        );
+        file.notify = file.keep(
+            Table::Notify,
+            notify,
+            |one| &one.name,
+            |one| Arc::clone(&one.document),
+            Notify::check,
         );
         let names = file.names.clone();
         file.trigger = file.keep(

@@ -123,6 +123,13 @@ impl File {
                         .find(|one| is(one.name.get_ref().as_ref()));
                     self.token.extend(one.cloned());
                 }
+                Table::Notify => {
+                    let one = before
+                        .notify
+                        .iter()
+                        .find(|one| is(one.name.get_ref().as_ref()));
+                    self.notify.extend(one.cloned());
+                }
                 Table::File => continue,
             }
             if let Some(written) = before.written(table, &name) {

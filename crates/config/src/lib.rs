@@ -38,6 +38,13 @@
 //! role = "read"                        # or "approve", "operate", "report"
 //! ## triggers = ["shop-*"]             # with "operate" or "approve": act on no other triggers
 //!
+//! [[notify]]                           # messages about rollouts
+//! name = "team-a"
+//! on = ["failed", "held"]
+//! triggers = ["team-a-*"]
+//! format = "slack"                     # or teams, discord, cloudevents, cdevents; or template = "…"
+//! url = { file = "/run/secrets/chat" }
+//!
 //! [pages]
 //! hosts = ["tagtrail.example.com"]     # names by which clients reach the gateway and the api
 //! # "##;
@@ -58,6 +65,7 @@ mod fresh;
 mod host;
 mod images;
 mod names;
+mod notify;
 mod plain;
 mod registry;
 mod secret;
@@ -75,6 +83,7 @@ pub use follow::Follower;
 pub use fresh::Fresh;
 pub use host::HostName;
 pub use names::{ImagePattern, Names};
+pub use notify::{Notify, NotifyFormat, NotifyOn};
 pub use registry::RegistryAccess;
 pub use secret::{Live, SHORT, Secret, SecretError, Secrets, is_short};
 pub use source::{Pulls, SettingError, Settings, Source, SourceRegistry};
