@@ -24,6 +24,8 @@ use crate::{Bus, Link};
 
 /// Messages requested at a time.
 const BATCH: usize = 500;
+/// Messages requested at a time by a reader that works slowly, and may never come to them.
+const FEW: usize = 10;
 /// Interval of the server's heartbeats; after two missed ones the reader fails.
 const HEARTBEAT: Duration = Duration::from_secs(2);
 const EXPIRES: Duration = Duration::from_secs(10);
@@ -136,6 +138,39 @@ impl Bus {
         filter: &str,
         position: Position,
     ) -> Result<Reader, ReadError> {
+        let filter = pull::Config {
+            filter_subject: filter.to_owned(),
+            ..pull::Config::default()
+        };
+        self.open_reader(stream, filter, position, BATCH).await
+    }
+
+    /// Opens a reader as [`Bus::read`] does, of the messages that match one of several subjects
+    /// with wildcards, none of which matches a subject of another. It holds few messages in
+    /// advance.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub async fn read_slowly(
+        &self,
+        stream: Stream,
+        filters: Vec<String>,
+        position: Position,
+    ) -> Result<Reader, ReadError> {
+        let filter = pull::Config {
+            filter_subjects: filters,
+            ..pull::Config::default()
+        };
+        self.open_reader(stream, filter, position, FEW).await
+    }
+
+    async fn open_reader(
+        &self,
+        stream: Stream,
+        filter: pull::Config,
+        position: Position,
+        batch: usize,
+    ) -> Result<Reader, ReadError> {
         let failed = |cause: String| ReadError::Failed(stream.name(), cause);
         let mut link = self.link();
         let generation = link.borrow_and_update().generation;
@@ -179,12 +214,11 @@ impl Bus {
                 }
             },
             ack_policy: AckPolicy::None,
-            filter_subject: filter.to_owned(),
             replay_policy: ReplayPolicy::Instant,
             inactive_threshold: FORGOTTEN,
             num_replicas: 1,
             memory_storage: true,
-            ..pull::Config::default()
+            ..filter
         };
         let consumer = handle
             .create_consumer(config)
@@ -192,7 +226,7 @@ impl Bus {
             .map_err(|err| failed(err.to_string()))?;
         let messages = consumer
             .stream()
-            .max_messages_per_batch(BATCH)
+            .max_messages_per_batch(batch)
             .expires(EXPIRES)
             .heartbeat(HEARTBEAT)
             .messages()
