@@ -153,6 +153,13 @@ begin
             ('tagtrail_trigger', 'rollout_change', 'select', null),
             ('tagtrail_trigger', 'rollout_change', 'insert', null),
             ('tagtrail_trigger', 'rollout_change', 'update', 'published'),
+            ('tagtrail_trigger', 'notify_position', 'select', null),
+            ('tagtrail_trigger', 'notify_position', 'insert', null),
+            ('tagtrail_trigger', 'notify_position', 'update', 'stream_created_ns, applied_seq, applied_time_ns'),
+            ('tagtrail_trigger', 'notify_failure', 'select', null),
+            ('tagtrail_trigger', 'notify_failure', 'insert', null),
+            ('tagtrail_trigger', 'notify_failure', 'update', 'told_at'),
+            ('tagtrail_trigger', 'notify_failure', 'delete', null),
 
             -- Reads, and records the orders of people with the act of each.
             ('tagtrail_api', '_sqlx_migrations', 'select', null),

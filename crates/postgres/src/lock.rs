@@ -15,6 +15,8 @@ pub enum Lock {
     Plan,
     /// The right to publish changes of rollouts.
     Ledger,
+    /// The right to deliver messages about rollouts.
+    Notify,
     /// The right to compare the streams with Postgres.
     Sweep,
     /// The right to store manifests.
@@ -53,6 +55,7 @@ impl Lock {
             Lock::Sweep => (SERVICE, 2),
             Lock::Manifests => (SERVICE, 3),
             Lock::Coverage => (SERVICE, 5),
+            Lock::Notify => (SERVICE, 7),
             Lock::Reconcile(registry) => (REGISTRY, registry),
             Lock::WatchTriggers(registry) => (TRIGGERS, registry),
             Lock::Act(act) => (ACT, act),

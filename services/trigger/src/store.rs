@@ -13,6 +13,7 @@ pub(crate) mod gates;
 mod holds;
 pub(crate) mod ledger;
 pub(crate) mod looks;
+pub(crate) mod notify;
 pub(crate) mod orders;
 pub(crate) mod planning;
 pub(crate) mod specs;
