@@ -6,6 +6,7 @@ pub(crate) mod env;
 pub(crate) mod health;
 pub(crate) mod init;
 pub(crate) mod man;
+pub(crate) mod notify;
 pub(crate) mod upgrade_data;
 
 use std::io::Write as _;

@@ -96,6 +96,7 @@ impl Doctor {
             registries.spawn(async move { (place, ask::registry(&file, place).await) });
         }
         let targets = targets(&file);
+        let receivers = receivers(&file);
         let records = Records {
             coverage: ask::coverage(api).await,
             refused: Refused::new(ask::metrics(&client, self.admin()).await),
@@ -124,6 +125,10 @@ impl Doctor {
             }
             let name = trigger.name.get_ref().to_string();
             report.parts.push(Part::new("trigger", name, findings));
+        }
+        for (place, findings) in in_order(receivers).await {
+            let name = file.notify[place].name.get_ref().to_string();
+            report.parts.push(Part::new("notify", name, findings));
         }
         let elsewhere = records.refused.elsewhere();
         report
@@ -194,6 +199,20 @@ fn targets(file: &Arc<File>) -> JoinSet<(usize, Vec<Finding>)> {
                 place,
                 report.map_or_else(Vec::new, |report| judge::target(&report)),
             )
+        });
+    }
+    tasks
+}
+
+/// Tries the receivers of messages, each in a task, without a message.
+fn receivers(file: &Arc<File>) -> JoinSet<(usize, Vec<Finding>)> {
+    let mut tasks = JoinSet::new();
+    for place in 0..file.notify.len() {
+        let file = Arc::clone(file);
+        tasks.spawn(async move {
+            let report = tagtrail_trigger::inspect_notify(&file, place).await;
+            let problems = report.map_or_else(Vec::new, |report| report.problems);
+            (place, judge::receiver(&problems))
         });
     }
     tasks

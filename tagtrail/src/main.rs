@@ -69,6 +69,8 @@ enum Command {
     Import(client::Client<import::Import>),
     /// Check `tagtrail.toml`.
     Config(commands::config_check::Config),
+    /// Try the receivers of messages about rollouts.
+    Notify(commands::notify::Notify),
     /// Check every source and registry (address, credentials, clock, last event), and print the
     /// settings for each registry.
     Doctor(client::Client<doctor::Doctor>),
@@ -177,6 +179,7 @@ fn main() -> ExitCode {
         Command::Init(command) => operator::run(async { command.run() }),
         Command::Import(command) => command.with_api(import::Import::run),
         Command::Config(command) => operator::run(async { command.run() }),
+        Command::Notify(command) => operator::run(command.run()),
         Command::Doctor(command) => command.with_api(doctor::Doctor::run),
         Command::Health(command) => operator::run(command.run()),
         Command::Completions(command) => command.run(),

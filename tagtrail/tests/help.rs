@@ -54,6 +54,7 @@ fn every_command_has_help() {
                 "--tags",
             ],
         ),
+        ("notify", &["test"]),
         ("resolver", &["NATS_URL", "TAGTRAIL_CONFIG"]),
         (
             "indexer",

@@ -1,7 +1,8 @@
 //! The trigger service turns revisions into rollouts and brings each rollout to its target.
 //!
 //! In scope: reading the heads of a trigger's images, recording the rollouts that follow from the
-//! heads, attempts at targets with their retries, and publishing each change of a rollout's state.
+//! heads, attempts at targets with their retries, publishing each change of a rollout's state, and
+//! messages about these changes.
 //! Any number of instances share the work: one instance plans, all instances act.
 //!
 //! Out of scope: the rules that decide ([`tagtrail_policy`]), numbering revisions (the indexer),
@@ -20,6 +21,7 @@ mod connections;
 mod error;
 mod ledger;
 mod metrics;
+mod notify;
 mod plan;
 mod settings;
 mod shared;
@@ -36,13 +38,14 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 pub use config::{Config, Limits, LookPace, Pace, Supervisor};
+pub use notify::{NotifyReport, inspect_notify, test_notify};
 pub use target::{TargetProblem, TargetReport, inspect_target, supervise};
 
 use crate::settings::Settings;
 use crate::shared::Shared;
 
-/// Parses the triggers of the file, reads their secrets, and returns one line of description for
-/// each trigger, and a line for each warning.
+/// Parses the triggers and the receivers of messages, reads their secrets, and returns one line of
+/// description for each, and a line for each warning.
 #[must_use]
 pub fn check(file: &File) -> Checked {
     let (targets, wrong) = target::targets(file, |_| None);
@@ -57,7 +60,11 @@ pub fn check(file: &File) -> Checked {
     };
     let mut lines: Vec<String> = config::triggers(file).iter().map(line).collect();
     lines.extend(target::warnings(&targets));
+    let (entries, unusable) = notify::entries(file, |_| None);
+    lines.extend(notify::describe(file));
+    lines.extend(notify::warnings(&entries));
     let broken = file.broken_of(Table::Trigger).chain(&wrong);
+    let broken = broken.chain(file.broken_of(Table::Notify)).chain(&unusable);
     Checked {
         lines,
         mistakes: broken.map(|one| one.problem.clone()).collect(),
@@ -130,6 +137,7 @@ pub async fn run(config: Config, ctx: Context) -> anyhow::Result<()> {
     tasks.spawn("ledger", ledger::ledger(shared.clone(), bus.clone()));
     let following = settings::follow(files, sender, shared.metrics.clone(), ctx.shutdown.clone());
     tasks.spawn("files", following);
+    tasks.spawn("messages", notify::notifier(shared.clone(), bus.clone()));
     tasks.spawn("planner", plan::planner(shared, bus.clone()));
     let (health, shutdown) = (ctx.health.clone(), ctx.shutdown.clone());
     tasks.spawn("health of the bus", async move {

@@ -11,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::{self, TriggerSpec};
 use crate::metrics::Metrics;
+use crate::notify::{self, Entries};
 use crate::target::{self, Targets};
 
 /// The triggers of the files. A broken one stops no other.
@@ -21,6 +22,12 @@ pub(crate) struct Settings {
     pub(crate) targets: Arc<Targets>,
     /// The mistakes, by the names of the triggers.
     pub(crate) problems: BTreeMap<String, Problem>,
+    /// The receivers of messages that can be used.
+    pub(crate) notify: Arc<Entries>,
+    /// The mistakes in entries of receivers, by name.
+    notify_problems: BTreeMap<String, String>,
+    /// The receivers' entries as written, by name.
+    notify_written: BTreeMap<String, toml::Value>,
     /// The registries that can be asked.
     pub(crate) asked: BTreeSet<Registry>,
     /// The entries as written, by the names of the triggers.
@@ -76,6 +83,12 @@ impl Settings {
                 problem.text += "; the entry before stays in force";
             }
         }
+        let (notify, notify_problems) = read_notify(file, before);
+        let notify_written = notify.keys().filter_map(|name| {
+            let written = file.written(Table::Notify, name)?;
+            Some((name.clone(), written.clone()))
+        });
+        let notify_written = notify_written.collect();
         let is_changed = |name: &&String| {
             let was_there = before.is_some_and(|before| before.triggers.contains_key(*name));
             let had_target = before.is_some_and(|before| before.targets.contains_key(*name));
@@ -91,6 +104,9 @@ impl Settings {
             triggers,
             targets: Arc::new(targets),
             problems,
+            notify: Arc::new(notify),
+            notify_problems,
+            notify_written,
             asked: config::asked(file),
         }
     }
@@ -98,8 +114,15 @@ impl Settings {
     /// Logs the mistakes that were not there before, and at the start the warnings about targets.
     pub(crate) fn report(&self, before: Option<&Settings>) {
         if before.is_none() {
-            for line in target::warnings(&self.targets) {
+            let lines = target::warnings(&self.targets).into_iter();
+            for line in lines.chain(notify::warnings(&self.notify)) {
                 tracing::warn!("{}", line.trim_start_matches("warning: "));
+            }
+        }
+        for (name, problem) in &self.notify_problems {
+            let known = before.and_then(|before| before.notify_problems.get(name));
+            if known != Some(problem) {
+                tracing::error!(notify = name, "notify {name} is broken: {problem}");
             }
         }
         let known = |name: &String| before.and_then(|before| before.problems.get(name));
@@ -117,6 +140,30 @@ impl Settings {
             }
         }
     }
+}
+
+/// Reads the receivers of messages. One that is broken now and was good before stays as it was, and
+/// one whose entry is the same stays too.
+fn read_notify(file: &File, before: Option<&Settings>) -> (Entries, BTreeMap<String, String>) {
+    let old = |name: &String| before?.notify.get(name).cloned();
+    let same = |name: &String| {
+        let before = before.and_then(|before| before.notify_written.get(name));
+        before.is_some() && before == file.written(Table::Notify, name)
+    };
+    let (mut entries, wrong) = notify::entries(file, |name| old(name).filter(|_| same(name)));
+    let mut problems = BTreeMap::new();
+    for one in file.broken_of(Table::Notify).chain(&wrong) {
+        let Some(name) = &one.name else { continue };
+        let mut text = one.problem.to_string();
+        if let (Some(entry), false) = (old(name), entries.contains_key(name)) {
+            entries.insert(name.clone(), entry);
+        }
+        if entries.contains_key(name) && !one.second {
+            text += "; the entry before stays in force";
+        }
+        problems.entry(name.clone()).or_insert(text);
+    }
+    (entries, problems)
 }
 
 /// Follows the files until shutdown, and hands new settings to all tasks.

@@ -18,6 +18,7 @@ pub use command::supervise;
 pub use contract::TargetProblem;
 pub(crate) use contract::{Order, Seen, Target, Targets};
 pub(crate) use said::Said;
+pub(crate) use webhook::{Caller, Settings, Template, Words};
 
 use contract::TargetKind;
 

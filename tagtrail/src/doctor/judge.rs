@@ -333,11 +333,25 @@ pub(super) fn target(report: &TargetReport) -> Vec<Finding> {
             format!("the {} can be reached", report.kind),
         )];
     }
+    problems(CHECK, &report.problems)
+}
+
+/// Judges the receiver of messages of an entry `[[notify]]`.
+pub(super) fn receiver(found: &[TargetProblem]) -> Vec<Finding> {
+    const CHECK: &str = "receiver";
+    if found.is_empty() {
+        let hint = "it can be reached; tagtrail notify test sends it a sample";
+        return vec![Finding::ok(CHECK, hint)];
+    }
+    problems(CHECK, found)
+}
+
+fn problems(check: &'static str, found: &[TargetProblem]) -> Vec<Finding> {
     let finding = |problem: &TargetProblem| match problem.fatal {
-        true => Finding::error(CHECK, &problem.found, &problem.cure),
-        false => Finding::warning(CHECK, &problem.found, &problem.cure),
+        true => Finding::error(check, &problem.found, &problem.cure),
+        false => Finding::warning(check, &problem.found, &problem.cure),
     };
-    report.problems.iter().map(finding).collect()
+    found.iter().map(finding).collect()
 }
 
 /// Judges the images of a trigger that have no history.

@@ -10,6 +10,7 @@ mod command;
 mod faults;
 mod gates;
 mod holding;
+mod notify;
 mod orders;
 mod planning;
 mod policies;

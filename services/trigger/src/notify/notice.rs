@@ -1,0 +1,142 @@
+//! An event of ROLLOUTS, and the content of a message about it.
+
+use serde_json::{Value, json};
+use tagtrail_proto::{Event, Rollout, RolloutState, clean_text};
+use time::OffsetDateTime;
+
+/// Most images that a message shows.
+const IMAGES: usize = 10;
+/// Most bytes of one fact, and of the text.
+const FACT: usize = 300;
+const TEXT: usize = 1000;
+
+/// An event that makes a message.
+#[derive(Debug)]
+pub(super) enum Told {
+    /// A rollout has reached a state.
+    Rollout(Box<Event<Rollout>>),
+}
+
+/// The content of a message, for people. All texts are within bounds; characters that control a
+/// terminal or hide others are replaced.
+#[derive(Debug)]
+pub(super) struct Notice {
+    /// The trigger, and its state.
+    pub(super) title: String,
+    pub(super) tone: Tone,
+    pub(super) facts: Vec<(String, String)>,
+    /// The error or the reason.
+    pub(super) text: Option<String>,
+    pub(super) time: OffsetDateTime,
+}
+
+/// The kind of the news.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Tone {
+    Bad,
+    Waits,
+    Good,
+    Plain,
+}
+
+impl Told {
+    /// Reads the body of a message in ROLLOUTS.
+    pub(super) fn read(payload: &[u8]) -> Result<Told, String> {
+        let event = serde_json::from_slice(payload).map_err(|error| error.to_string())?;
+        Ok(Told::Rollout(Box::new(event)))
+    }
+
+    /// Returns the id of the event.
+    pub(super) fn id(&self) -> &str {
+        match self {
+            Told::Rollout(event) => &event.id,
+        }
+    }
+
+    pub(super) fn time(&self) -> OffsetDateTime {
+        match self {
+            Told::Rollout(event) => event.time,
+        }
+    }
+
+    /// Returns the id of the rollout that has failed.
+    pub(super) fn failed_rollout(&self) -> Option<&str> {
+        match self {
+            Told::Rollout(event) => {
+                let failed = event.data.state == RolloutState::Failed;
+                failed.then_some(event.data.id.as_str())
+            }
+        }
+    }
+
+    /// Returns the values of a template, as the data of an event: the fields of the event's data,
+    /// `event` with the kind of the event, and `title`.
+    pub(super) fn for_template(&self) -> Result<Vec<u8>, String> {
+        let (kind, data) = match self {
+            Told::Rollout(event) => ("rollout", serde_json::to_value(&event.data)),
+        };
+        let mut data = data.map_err(|error| error.to_string())?;
+        if let Value::Object(fields) = &mut data {
+            fields.insert("event".to_owned(), kind.into());
+            fields.insert("title".to_owned(), self.notice().title.into());
+        }
+        serde_json::to_vec(&json!({ "data": data })).map_err(|error| error.to_string())
+    }
+
+    pub(super) fn notice(&self) -> Notice {
+        match self {
+            Told::Rollout(event) => of_rollout(event),
+        }
+    }
+}
+
+fn of_rollout(event: &Event<Rollout>) -> Notice {
+    let rollout = &event.data;
+    let (tone, words) = match rollout.state {
+        RolloutState::Failed => (Tone::Bad, "failed"),
+        RolloutState::Rejected => (Tone::Bad, "was rejected"),
+        RolloutState::Held => (Tone::Waits, "waits for a gate"),
+        RolloutState::AwaitingApproval => (Tone::Waits, "awaits approval"),
+        RolloutState::Succeeded => (Tone::Good, "succeeded"),
+        RolloutState::Pending => (Tone::Plain, "is about to begin"),
+        RolloutState::Running => (Tone::Plain, "has begun"),
+        RolloutState::Watching => (Tone::Plain, "is being watched"),
+        RolloutState::Superseded => (Tone::Plain, "was superseded"),
+        RolloutState::Cancelled => (Tone::Plain, "was cancelled"),
+    };
+    let mut facts = Vec::new();
+    for (name, image) in rollout.images.iter().take(IMAGES) {
+        facts.push(fact(name, &format!("{} {}", image.image, image.digest)));
+    }
+    if let Some(more @ 1..) = rollout.images.len().checked_sub(IMAGES) {
+        facts.push(fact("images", &format!("and {more} more")));
+    }
+    let changed = rollout.cause.changed.join(", ");
+    let cause = match changed.is_empty() {
+        true => rollout.cause.reason.to_string(),
+        false => format!("{}: {changed}", rollout.cause.reason),
+    };
+    facts.push(fact("cause", &cause));
+    if rollout.attempts > 0 {
+        facts.push(fact("attempts", &rollout.attempts.to_string()));
+    }
+    Notice {
+        title: title(&format!("{} #{} {words}", rollout.trigger, rollout.number)),
+        tone,
+        facts,
+        text: rollout.error.as_deref().map(text),
+        time: event.time,
+    }
+}
+
+fn title(title: &str) -> String {
+    clean_text(title, 140)
+}
+
+fn fact(name: &str, value: &str) -> (String, String) {
+    (clean_text(name, 64), clean_text(value, FACT))
+}
+
+fn text(text: &str) -> String {
+    clean_text(text, TEXT)
+}

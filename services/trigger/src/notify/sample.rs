@@ -1,0 +1,48 @@
+//! Events as they may be, to try a template or a receiver with.
+
+use std::collections::BTreeMap;
+
+use tagtrail_config::NotifyOn;
+use tagtrail_proto::{Cause, CauseReason, Digest, Image, Rollout, RolloutImage, RolloutState};
+use time::OffsetDateTime;
+
+/// Returns the body of an event about this trigger, as of now.
+pub(super) fn event(on: NotifyOn, trigger: &str) -> Result<Vec<u8>, String> {
+    let now = OffsetDateTime::now_utc();
+    let body = match on {
+        NotifyOn::Rollout(state) => serde_json::to_vec(&rollout(state, trigger, now)?.event(now)),
+    };
+    body.map_err(|error| error.to_string())
+}
+
+fn rollout(state: RolloutState, trigger: &str, now: OffsetDateTime) -> Result<Rollout, String> {
+    let digest = Digest::sha256_of(b"a sample");
+    let image: Image = "registry.example.com/shop/web:1.4.0"
+        .parse()
+        .map_err(|_| "the sample has no image".to_owned())?;
+    let image = RolloutImage {
+        revision: 1,
+        pinned: image.pinned(&digest),
+        digest,
+        image,
+        actor: None,
+        previous: None,
+    };
+    let error = (state == RolloutState::Failed)
+        .then(|| "this is a sample by `tagtrail notify test`: nothing has failed".to_owned());
+    Ok(Rollout {
+        id: uuid::Uuid::now_v7().to_string(),
+        trigger: trigger.to_owned(),
+        number: 1,
+        state,
+        images: BTreeMap::from([("web".to_owned(), image)]),
+        cause: Cause {
+            reason: CauseReason::Revision,
+            changed: vec!["web".to_owned()],
+        },
+        attempts: 1,
+        created_at: now,
+        finished_at: None,
+        error,
+    })
+}

@@ -1,0 +1,247 @@
+//! Messages about rollouts, on real servers.
+
+use std::time::Duration;
+
+use tagtrail_proto::RolloutState;
+use tagtrail_testkit::{Answer, SOON, Sink, eventually};
+
+use crate::world::{Service, WEB, WORKER, World, a_while};
+
+/// An entry that tells a sink.
+fn entry(name: &str, sink: &Sink, more: &str) -> String {
+    let url = sink.url();
+    format!("[[notify]]\nname = \"{name}\"\nurl = \"{url}\"\n{more}\n")
+}
+
+/// The titles or states of the messages that a sink has received.
+fn told(sink: &Sink) -> Vec<String> {
+    let deliveries = sink.deliveries();
+    let text = |body: serde_json::Value| match &body["data"]["state"] {
+        serde_json::Value::String(state) => state.clone(),
+        _ => body["text"].as_str().unwrap().to_owned(),
+    };
+    deliveries.iter().map(|one| text(one.json())).collect()
+}
+
+async fn count(sink: &Sink, count: usize) {
+    eventually(&format!("{count} messages"), SOON, async || {
+        (sink.deliveries().len() >= count).then_some(())
+    })
+    .await;
+}
+
+fn metric(service: &Service, name: &str) -> String {
+    let text = service.ctx.metrics.text().unwrap();
+    let line = text.lines().find(|line| line.starts_with(name));
+    line.unwrap_or_default()
+        .rsplit(' ')
+        .next()
+        .unwrap()
+        .to_owned()
+}
+
+/// Waits until each of these entries has its place, so that it misses no later event.
+async fn places(world: &mut World, entries: i64) {
+    eventually("the places of the entries", SOON, async || {
+        let found: i64 = sqlx::query_scalar("select count(*) from notify_position")
+            .fetch_one(&mut world.sql)
+            .await
+            .unwrap();
+        (found == entries).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_chat_that_fails_or_hangs_delays_nothing_and_gets_its_messages_after_a_restart() {
+    let mut world = World::new().await;
+    let (good, failing, hanging) = (
+        Sink::start().await,
+        Sink::start().await,
+        Sink::start().await,
+    );
+    failing.answer(vec![Answer::Status(500); 1000]);
+    hanging.answer(vec![Answer::Late(Duration::from_secs(600), 200); 1000]);
+    let on = "on = [\"succeeded\"]\nformat = \"cloudevents\"";
+    world.configure(&format!(
+        "{}{}{}{}",
+        world.shop(""),
+        entry("failing", &failing, on),
+        entry("good", &good, on),
+        entry("hanging", &hanging, &format!("{on}\ntimeout_seconds = 600")),
+    ));
+    let service = world.start().await;
+    places(&mut world, 3).await;
+    for number in 1..=3 {
+        world.push(WEB, number).await;
+        world.push(WORKER, number).await;
+        let last = i64::from(number);
+        world.wait(last, RolloutState::Succeeded).await;
+    }
+    count(&good, 3).await;
+    count(&failing, 2).await;
+    let first = failing.deliveries()[0].clone();
+    assert_eq!(
+        metric(&service, "tagtrail_notify_failing{entry=\"failing\"}"),
+        "1"
+    );
+    service.stop().await;
+    let before = failing.deliveries().len();
+    assert!(
+        failing
+            .deliveries()
+            .iter()
+            .all(|one| one.body == first.body)
+    );
+
+    failing.calm();
+    hanging.calm();
+    let service = world.start().await;
+    // The message that failed, the two after it, and none twice.
+    count(&failing, before + 3).await;
+    a_while().await;
+    let after = &failing.deliveries()[before..];
+    assert_eq!(after.len(), 3);
+    assert_eq!(after[0].body, first.body);
+    assert_eq!(good.deliveries().len(), 3);
+    eventually("the messages of the entry that hung", SOON, async || {
+        let bodies: Vec<_> = hanging
+            .deliveries()
+            .iter()
+            .map(|one| one.body.clone())
+            .collect();
+        bodies.contains(&after[2].body).then_some(())
+    })
+    .await;
+    assert_eq!(
+        metric(&service, "tagtrail_notify_failing{entry=\"failing\"}"),
+        "0"
+    );
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn a_rollout_that_fails_repeatedly_is_one_message_and_then_one_a_day() {
+    let mut world = World::new().await;
+    let chat = Sink::start().await;
+    let trigger = format!(
+        "[[trigger]]\nname = \"shop\"\nimages.web = \"{WEB}\"\ntarget.command = {{ run = [\"./missing\"] }}\n"
+    );
+    world.configure(&format!(
+        "{trigger}{}",
+        entry("chat", &chat, "format = \"slack\"")
+    ));
+    let service = world.start().await;
+    places(&mut world, 1).await;
+    world.push(WEB, 1).await;
+    count(&chat, 1).await;
+    assert_eq!(told(&chat), ["shop #1 failed"]);
+    let body = chat.deliveries()[0].json().to_string();
+    assert!(body.contains("missing") && body.contains(WEB), "{body}");
+    service.stop().await;
+
+    // After a start the rollout is attempted again, and fails again.
+    let changes = "select count(*) from rollout_change where state = 'failed' and published";
+    let service = world.start().await;
+    eventually("the second failure", SOON, async || {
+        let failures: i64 = sqlx::query_scalar(changes)
+            .fetch_one(&mut world.sql)
+            .await
+            .unwrap();
+        (failures >= 2).then_some(())
+    })
+    .await;
+    a_while().await;
+    assert_eq!(chat.deliveries().len(), 1);
+    service.stop().await;
+
+    sqlx::query("update notify_failure set told_at = told_at - interval '25 hours'")
+        .execute(&mut world.sql)
+        .await
+        .unwrap();
+    let service = world.start().await;
+    count(&chat, 2).await;
+    assert_eq!(told(&chat)[1], "shop #1 failed");
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn an_old_message_is_dropped_and_counted_and_a_refused_one_holds_up_no_other() {
+    let mut world = World::new().await;
+    let (late, refusing) = (Sink::start().await, Sink::start().await);
+    late.answer(vec![Answer::Status(503); 1000]);
+    refusing.answer(vec![Answer::Status(400); 5]);
+    let on = "on = [\"succeeded\"]\nformat = \"cloudevents\"";
+    world.configure(&format!(
+        "{}{}{}",
+        world.shop(""),
+        entry("late", &late, &format!("{on}\nmax_age = \"2s\"")),
+        entry("refusing", &refusing, on),
+    ));
+    let service = world.start().await;
+    places(&mut world, 2).await;
+    for number in 1..=2 {
+        world.push(WEB, number).await;
+        world.push(WORKER, number).await;
+        world.wait(i64::from(number), RolloutState::Succeeded).await;
+    }
+    eventually("both messages are dropped", SOON, async || {
+        let dropped = metric(&service, "tagtrail_notify_dropped_total{entry=\"late\"}");
+        (dropped == "2").then_some(())
+    })
+    .await;
+    late.calm();
+    count(&refusing, 6).await;
+    assert_eq!(
+        metric(
+            &service,
+            "tagtrail_notify_dropped_total{entry=\"refusing\"}"
+        ),
+        "1"
+    );
+    assert_eq!(
+        metric(&service, "tagtrail_notify_sent_total{entry=\"refusing\"}"),
+        "1"
+    );
+    service.stop().await;
+}
+
+#[tokio::test]
+async fn entries_change_without_a_restart_and_a_broken_one_stops_no_other() {
+    let mut world = World::new().await;
+    let (one, other) = (Sink::start().await, Sink::start().await);
+    let folder = world.folder.path().to_owned();
+    let secret = |text: &str| std::fs::write(folder.join("chat"), text).unwrap();
+    secret(one.url());
+    let chat = |triggers: &str| {
+        format!(
+            "[[notify]]\nname = \"chat\"\non = [\"succeeded\"]\ntriggers = [{triggers}]\nformat = \"cloudevents\"\nurl = {{ file = \"chat\" }}\n"
+        )
+    };
+    let broken =
+        "[[notify]]\nname = \"broken\"\nformat = \"slack\"\nurl = { file = \"no-such-file\" }\n";
+    world.configure(&format!("{}{}{broken}", world.shop(""), chat("\"sh*\"")));
+    let service = world.start().await;
+    places(&mut world, 1).await;
+    world.push(WEB, 1).await;
+    world.push(WORKER, 1).await;
+    count(&one, 1).await;
+
+    // Another receiver by a changed secret; the broken entry heals.
+    secret(other.url());
+    std::fs::write(folder.join("no-such-file"), one.url()).unwrap();
+    places(&mut world, 2).await;
+    tokio::time::sleep(Duration::from_millis(2500)).await;
+    world.push(WEB, 2).await;
+    count(&other, 1).await;
+    assert_eq!(one.deliveries().len(), 1);
+
+    // Other triggers: a message of this one comes no more.
+    world.configure(&format!("{}{}", world.shop(""), chat("\"other-*\"")));
+    tokio::time::sleep(Duration::from_millis(2500)).await;
+    world.push(WEB, 3).await;
+    world.wait(3, RolloutState::Succeeded).await;
+    a_while().await;
+    assert_eq!((one.deliveries().len(), other.deliveries().len()), (1, 1));
+    service.stop().await;
+}
