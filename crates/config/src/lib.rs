@@ -42,7 +42,7 @@
 //! name = "team-a"
 //! on = ["failed", "held"]
 //! triggers = ["team-a-*"]
-//! format = "slack"                     # or teams, discord, cloudevents, cdevents; or template = "…"
+//! format = "slack"                     # or teams, discord, cloudevents, cdevents
 //! url = { file = "/run/secrets/chat" }
 //!
 //! [pages]

@@ -47,7 +47,7 @@ impl From<sqlx::Error> for Ended {
     }
 }
 
-/// What became of a message.
+/// The fate of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Fate {
     Sent,

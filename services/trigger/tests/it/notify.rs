@@ -72,9 +72,9 @@ async fn a_chat_that_fails_or_hangs_delays_nothing_and_gets_its_messages_after_a
     ));
     let service = world.start().await;
     places(&mut world, 3).await;
+    world.push(WORKER, 1).await;
     for number in 1..=3 {
         world.push(WEB, number).await;
-        world.push(WORKER, number).await;
         let last = i64::from(number);
         world.wait(last, RolloutState::Succeeded).await;
     }
@@ -180,9 +180,9 @@ async fn an_old_message_is_dropped_and_counted_and_a_refused_one_holds_up_no_oth
     ));
     let service = world.start().await;
     places(&mut world, 2).await;
+    world.push(WORKER, 1).await;
     for number in 1..=2 {
         world.push(WEB, number).await;
-        world.push(WORKER, number).await;
         world.wait(i64::from(number), RolloutState::Succeeded).await;
     }
     eventually("both messages are dropped", SOON, async || {
