@@ -10,7 +10,7 @@ use super::notice::{Notice, Told, Tone};
 
 /// Longest text of a section of Slack.
 const SECTION: usize = 2900;
-/// The version of CDEvents, and the type of its event with a version of its own.
+/// The version of `CDEvents`, and the type of its event with a version of its own.
 const CDEVENTS: &str = "0.5.0";
 const UPGRADED: &str = "dev.cdevents.service.upgraded.0.3.0";
 
@@ -137,7 +137,7 @@ pub(super) fn discord(notice: &Notice) -> Value {
     json!({ "embeds": [embed], "allowed_mentions": { "parse": [] } })
 }
 
-/// Returns a CloudEvent with a CDEvent for each image of a rollout that succeeded, with its id.
+/// Returns a `CloudEvent` with a `CDEvent` for each image of a success, with its id.
 pub(super) fn cdevents(told: &Told) -> Vec<(String, Value)> {
     match told {
         Told::Rollout(event) if event.data.state == RolloutState::Succeeded => upgraded(event),
