@@ -213,7 +213,7 @@ impl Deliverer<'_> {
             }
             let (outcome, status) = self.entry.send(message).await;
             let (error, after) = match outcome {
-                Outcome::Done => {
+                Outcome::Done | Outcome::Applied => {
                     self.failures = 0;
                     metrics.notify_failing(name, false);
                     return Fate::Sent;

@@ -103,6 +103,11 @@ impl Entry {
         if request.contains_key("body") {
             return Err("body: the key of [[notify]] is template".to_owned());
         }
+        if request.contains_key("done") {
+            return Err(
+                "done: a receiver of messages reports no result; remove the key".to_owned(),
+            );
+        }
         if let Some(template) = &written.template {
             request.insert("body".to_owned(), template.get_ref().clone().into());
         }

@@ -62,7 +62,7 @@ pub async fn test_notify(file: &File, name: &str) -> Result<usize, String> {
     let messages = entry.messages(&Told::read(&payload)?, &payload)?;
     for message in &messages {
         match entry.send(message).await.0 {
-            Outcome::Done => {}
+            Outcome::Done | Outcome::Applied => {}
             Outcome::Failed { error, .. } | Outcome::Refused(error) | Outcome::Gone(error) => {
                 return Err(format!("notify {name}: {error}"));
             }
