@@ -34,7 +34,7 @@ fn was(number: i64, state: &str, attempts: i32, reason: &str) -> (i64, String, i
 
 /// The trigger `shop` with another receiver, and `more` lines.
 fn at(world: &World, receiver: &str, more: &str) -> String {
-    world.shop(more).replace(&world.sink.url(), receiver)
+    world.shop(more).replace(world.sink.url(), receiver)
 }
 
 /// Both images at their first digest, rolled out by a service.
@@ -52,7 +52,7 @@ async fn another_receiver_gets_the_wanted_images_once() {
     let (second, third) = (Sink::start().await, Sink::start().await);
     let service = rolled_out(&mut world).await;
     // While the service runs.
-    world.configure(&at(&world, &second.url(), ""));
+    world.configure(&at(&world, second.url(), ""));
     let delivery = second.wait(1).await.remove(0).json();
     assert_eq!(delivery["data"]["number"], 2);
     assert_eq!(delivery["data"]["cause"]["reason"], "configuration");
@@ -63,11 +63,11 @@ async fn another_receiver_gets_the_wanted_images_once() {
     let service = world.start().await;
     a_while().await;
     let more = "settle = \"0s\"";
-    world.configure(&at(&world, &second.url(), more));
+    world.configure(&at(&world, second.url(), more));
     tokio::time::sleep(std::time::Duration::from_millis(3000)).await;
     service.stop().await;
     // While no service runs.
-    world.configure(&at(&world, &third.url(), ""));
+    world.configure(&at(&world, third.url(), ""));
     let service = world.start().await;
     third.wait(1).await;
     world.wait(3, Succeeded).await;
@@ -122,7 +122,7 @@ async fn another_receiver_is_passed_over_on_request_and_while_paused() {
     let second = Sink::start().await;
     let service = rolled_out(&mut world).await;
     world.switch("paused").await;
-    world.configure(&at(&world, &second.url(), ""));
+    world.configure(&at(&world, second.url(), ""));
     tokio::time::sleep(std::time::Duration::from_millis(3500)).await;
     assert_eq!(world.rollouts().await, [(1, Succeeded, 1)]);
     world.switch("resuming").await;
@@ -176,7 +176,7 @@ async fn an_upgrade_rolls_nothing_out_and_knows_the_receiver_from_then_on() {
     a_while().await;
     assert_eq!(world.rollouts().await, [(1, Succeeded, 1)]);
     assert_eq!(world.sink.deliveries().len(), 1);
-    world.configure(&at(&world, &second.url(), ""));
+    world.configure(&at(&world, second.url(), ""));
     second.wait(1).await;
     world.wait(2, Succeeded).await;
     service.stop().await;
@@ -192,7 +192,7 @@ async fn a_rollout_that_one_receiver_ended_is_sent_to_the_next_one() {
     let service = world.start().await;
     world.wait(1, Failed).await;
     service.stop().await;
-    world.configure(&at(&world, &second.url(), ""));
+    world.configure(&at(&world, second.url(), ""));
     let service = world.start().await;
     second.wait(1).await;
     world.wait(2, Succeeded).await;
@@ -212,7 +212,7 @@ async fn a_pinned_trigger_brings_the_pinned_images_to_another_receiver() {
     .await
     .unwrap();
     world.push(WEB, 2).await;
-    world.configure(&at(&world, &second.url(), ""));
+    world.configure(&at(&world, second.url(), ""));
     let delivery = second.wait(1).await.remove(0).json();
     assert_eq!(
         delivery["data"]["images"]["web"]["digest"],
