@@ -12,6 +12,7 @@ use tagtrail_daemon::metrics::seconds;
 use tagtrail_proto::{ClosedGate, Gate, Rollout, RolloutState, Waiting};
 
 use crate::act::Slots;
+use crate::notify;
 use tagtrail_policy::begin;
 use tagtrail_policy::retry::Outcome;
 use tagtrail_policy::watch::AfterLook;
@@ -32,9 +33,8 @@ pub(crate) struct Metrics {
     policy_repaired: Counter,
     looks: Family<ResultLabels, Counter>,
     looks_in_flight: Gauge,
-    notify_sent: Family<EntryLabels, Counter>,
-    notify_dropped: Family<EntryLabels, Counter>,
-    notify_failing: Family<EntryLabels, Gauge>,
+    /// Of messages about rollouts.
+    pub(crate) messages: notify::Metrics,
     /// Seconds that a target takes to answer.
     pub(crate) attempt: Histogram,
     /// Seconds from the recording of a rollout to the end.
@@ -66,11 +66,6 @@ struct KindLabels {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct TriggerLabels {
     trigger: String,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct EntryLabels {
-    entry: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -137,21 +132,7 @@ impl Metrics {
                 "Looks of this instance that run now",
                 Gauge::default(),
             ),
-            notify_sent: metrics.add(
-                "notify_sent",
-                "Messages that a receiver of [[notify]] has accepted, by entry",
-                Family::default(),
-            ),
-            notify_dropped: metrics.add(
-                "notify_dropped",
-                "Messages that were dropped: too old, refused repeatedly or not readable, by entry",
-                Family::default(),
-            ),
-            notify_failing: metrics.add(
-                "notify_failing",
-                "1 while the receiver of an entry of [[notify]] does not accept messages, by entry",
-                Family::default(),
-            ),
+            messages: notify::Metrics::new(metrics),
             attempt: metrics.add_seconds(
                 "trigger_attempt",
                 "Time that a target takes to answer",
@@ -216,41 +197,6 @@ impl Metrics {
     ) {
         for gate in gates {
             let closed = count(gate);
-    /// Creates the series of an entry of `[[notify]]`.
-    pub(crate) fn notify_expected(&self, entry: &str) {
-        let entry = entry.to_owned();
-        let labels = EntryLabels { entry };
-        drop(self.notify_sent.get_or_create(&labels));
-        drop(self.notify_dropped.get_or_create(&labels));
-        self.notify_failing.get_or_create(&labels).set(0);
-    }
-
-    /// Counts a message that its receiver accepted.
-    pub(crate) fn notify_sent(&self, entry: &str) {
-        let entry = entry.to_owned();
-        self.notify_sent.get_or_create(&EntryLabels { entry }).inc();
-    }
-
-    /// Counts a message that was dropped.
-    pub(crate) fn notify_dropped(&self, entry: &str) {
-        let entry = entry.to_owned();
-        self.notify_dropped
-            .get_or_create(&EntryLabels { entry })
-            .inc();
-    }
-
-    /// Records whether the receiver of an entry accepts messages.
-    pub(crate) fn notify_failing(&self, entry: &str, failing: bool) {
-        let entry = entry.to_owned();
-        self.notify_failing
-            .get_or_create(&EntryLabels { entry })
-            .set(failing.into());
-    }
-
-    /// Records the closed gates of a trigger.
-    pub(crate) fn closed_gates(&self, trigger: &str, waiting: &[Waiting]) {
-        for gate in Gate::ALL {
-            let closed = waiting.iter().filter(|one| one.gate == *gate).count();
             let labels = GateLabels {
                 trigger: trigger.to_owned(),
                 gate: gate.as_str(),

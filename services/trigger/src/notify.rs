@@ -7,6 +7,7 @@
 mod deliver;
 mod entry;
 mod format;
+mod metrics;
 mod notice;
 mod sample;
 mod test;
@@ -25,6 +26,7 @@ use crate::error::Error;
 use crate::shared::Shared;
 
 pub(crate) use entry::{Entries, Entry, describe, entries, warnings};
+pub(crate) use metrics::Metrics;
 pub use test::{NotifyReport, inspect_notify, test_notify};
 
 /// Time for the requests under way after a stop request.

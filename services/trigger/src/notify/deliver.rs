@@ -73,7 +73,7 @@ pub(super) async fn deliver(shared: Shared, bus: Bus, entry: std::sync::Arc<Entr
         entry: &entry,
         failures: 0,
     };
-    shared.metrics.notify_expected(&entry.name);
+    shared.metrics.messages.expect(&entry.name);
     loop {
         match deliverer.read().await {
             Ok(()) if shared.shutdown.is_cancelled() => return,
@@ -154,7 +154,7 @@ impl Deliverer<'_> {
             Err(why) => {
                 let subject = &delivery.subject;
                 tracing::warn!("a message on {subject} can't be read, and is dropped: {why}");
-                self.shared.metrics.notify_dropped(&self.entry.name);
+                self.shared.metrics.messages.dropped(&self.entry.name);
                 self.advance(before, after, None).await?;
                 return Ok(true);
             }
@@ -182,16 +182,16 @@ impl Deliverer<'_> {
             Ok(messages) => messages,
             Err(why) => {
                 tracing::warn!(notify = name, "notify {name}: a message is dropped: {why}");
-                self.shared.metrics.notify_dropped(name);
+                self.shared.metrics.messages.dropped(name);
                 return Fate::Dropped;
             }
         };
         for message in &messages {
             match self.send_one(message, told.time()).await {
-                Fate::Sent => self.shared.metrics.notify_sent(name),
+                Fate::Sent => self.shared.metrics.messages.sent(name),
                 Fate::Left => return Fate::Left,
                 Fate::Dropped => {
-                    self.shared.metrics.notify_dropped(name);
+                    self.shared.metrics.messages.dropped(name);
                     return Fate::Dropped;
                 }
             }
@@ -200,7 +200,7 @@ impl Deliverer<'_> {
     }
 
     async fn send_one(&mut self, message: &Message, time: OffsetDateTime) -> Fate {
-        let (name, metrics) = (&self.entry.name, &self.shared.metrics);
+        let (name, metrics) = (&self.entry.name, &self.shared.metrics.messages);
         let mut refusals = 0;
         loop {
             if OffsetDateTime::now_utc() - time > self.entry.max_age {
@@ -215,14 +215,14 @@ impl Deliverer<'_> {
             let (error, after) = match outcome {
                 Outcome::Done | Outcome::Applied => {
                     self.failures = 0;
-                    metrics.notify_failing(name, false);
+                    metrics.failing(name, false);
                     return Fate::Sent;
                 }
                 Outcome::Failed { error, after } => (error, after),
                 Outcome::Refused(error) | Outcome::Gone(error) => (error, None),
             };
             self.failures = self.failures.saturating_add(1);
-            metrics.notify_failing(name, true);
+            metrics.failing(name, true);
             refusals += u32::from(status.is_some_and(|status| WRONG.contains(&status)));
             if refusals >= REFUSALS {
                 tracing::warn!(

@@ -4,8 +4,9 @@ use serde_json::{Value, json};
 use tagtrail_proto::{Event, Rollout, RolloutState, clean_text};
 use time::OffsetDateTime;
 
-/// Most images that a message shows.
-const IMAGES: usize = 10;
+/// Most images, and most closed gates, that a message shows.
+const IMAGES: usize = 8;
+const GATES: usize = 2;
 /// Most bytes of one fact, and of the text.
 const FACT: usize = 300;
 const TEXT: usize = 1000;
@@ -117,6 +118,9 @@ fn of_rollout(event: &Event<Rollout>) -> Notice {
         false => format!("{}: {changed}", rollout.cause.reason),
     };
     facts.push(fact("cause", &cause));
+    for closed in rollout.gates.iter().take(GATES) {
+        facts.push(fact(closed.gate.as_str(), &closed.why));
+    }
     if rollout.attempts > 0 {
         facts.push(fact("attempts", &rollout.attempts.to_string()));
     }

@@ -44,5 +44,7 @@ fn rollout(state: RolloutState, trigger: &str, now: OffsetDateTime) -> Result<Ro
         created_at: now,
         finished_at: None,
         error,
+        gates: Vec::new(),
+        opens_at: None,
     })
 }
