@@ -103,6 +103,16 @@ points! {
     TriggerTold = "trigger.told" passed,
     /// After the commit of the outcome.
     TriggerDone = "trigger.done" passed,
+    /// Between carrying out the orders to retry and to cancel and the attempts that follow.
+    TriggerOrdered = "trigger.ordered" passed,
+    /// Between reading the tags of a repository and replacing the candidates.
+    TriggerFilled = "trigger.filled" passed,
+    /// Between recording rollouts and remembering the selected tags, in one transaction.
+    TriggerSelected = "trigger.selected" passed,
+    /// Between ending the attempts of a dead process and the attempts that follow.
+    TriggerTakenOver = "trigger.taken-over" passed,
+    /// Between reading changed files and handing them to the tasks.
+    TriggerReloaded = "trigger.reloaded" passed,
     /// Between sending changes of rollouts and the acknowledgement of NATS.
     LedgerSent = "ledger.sent" passed,
     /// Between the acknowledgement of NATS and marking the changes as published.
@@ -115,6 +125,26 @@ points! {
     TriggerPosition = "trigger.position" step,
     /// Ending older rollouts before a newer one is begun.
     TriggerSupersede = "trigger.supersede" step,
+    /// Recording the outcome of an attempt.
+    TriggerOutcome = "trigger.outcome" step,
+    /// Ending the attempts of dead processes.
+    TriggerTakeOver = "trigger.take-over" step,
+    /// Waiting for the processes of an earlier attempt at a command.
+    TriggerEarlier = "trigger.earlier" step,
+    /// Carrying out the orders of people that lead to rollouts.
+    TriggerOrder = "trigger.order" step,
+    /// Reading a whole repository for the candidates of its policies.
+    TriggerRefill = "trigger.refill" step,
+    /// Adding the tags of news to the candidates.
+    TriggerCandidate = "trigger.candidate" step,
+    /// Remembering the selected tags.
+    TriggerSelection = "trigger.selection" step,
+    /// Selecting only images that belong together.
+    TriggerAgree = "trigger.agree" step,
+    /// Taking the changed files of triggers.
+    TriggerReload = "trigger.reload" step,
+    /// Reading the repositories of policies again in rotation.
+    TriggerRotation = "trigger.rotation" step,
     /// Marking changes as published.
     LedgerNote = "ledger.note" step,
 }

@@ -5,6 +5,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use tagtrail_config::{File, Follower, Table};
+use tagtrail_failpoint::FailPoint;
 use tagtrail_proto::Registry;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -178,6 +179,10 @@ pub(crate) async fn follow(
             () = shutdown.cancelled() => return Ok(()),
             file = files.changed() => file,
         };
+        FailPoint::TriggerReloaded.pass();
+        if FailPoint::TriggerReload.skipped() {
+            continue;
+        }
         let before = Arc::clone(&settings.borrow());
         let now = Settings::read(&file, Some(&before));
         now.report(Some(&before));

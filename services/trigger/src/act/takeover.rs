@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use sqlx::PgConnection;
+use tagtrail_failpoint::FailPoint;
 use tokio::time::Instant;
 
 use crate::error::Error;
@@ -28,6 +29,9 @@ impl Takeover {
         shared: &Shared,
         db: &mut PgConnection,
     ) -> Result<(), Error> {
+        if FailPoint::TriggerTakeOver.skipped() {
+            return Ok(());
+        }
         let foreign = store::foreign(db, &shared.instance.owner).await?;
         let now = Instant::now();
         self.free_since.retain(|instance, _| {
@@ -45,6 +49,7 @@ impl Takeover {
             let error = "cut off: the trigger service that made this attempt ended";
             let count = store::interrupt(db, instance, &keys, error).await?;
             if count > 0 {
+                FailPoint::TriggerTakenOver.pass();
                 tracing::warn!(
                     attempts = count,
                     "taking over {count} attempts and looks of a trigger service that ended"

@@ -12,6 +12,7 @@ use std::sync::Arc;
 
 use futures_util::TryStreamExt as _;
 use sqlx::PgConnection;
+use tagtrail_failpoint::FailPoint;
 use tagtrail_policy::agree::Agree;
 use tagtrail_policy::choice::{Chosen, PolicyImage};
 use tagtrail_policy::selection::{Key, Rule, Times};
@@ -185,7 +186,8 @@ impl Candidates {
 
     /// Returns the value that all images of a trigger must share.
     pub(super) fn agree(&self, trigger: &str) -> Option<Agree> {
-        self.agree.get(trigger).copied()
+        let agree = self.agree.get(trigger).copied();
+        agree.filter(|_| !FailPoint::TriggerAgree.skipped())
     }
 
     /// Returns whether the candidates of a policy are filled.
@@ -293,7 +295,8 @@ impl Candidates {
 
     /// Returns the time at which a policy is filled again in rotation.
     pub(super) fn rotation(&self) -> Option<Instant> {
-        self.rotation.filter(|_| !self.policies.is_empty())
+        let rotates = !self.policies.is_empty() && !FailPoint::TriggerRotation.skipped();
+        self.rotation.filter(|_| rotates)
     }
 
     /// Requests a reading for the next policy in rotation.
@@ -329,7 +332,7 @@ impl Candidates {
             .collect();
         let built = bests.iter().any(|(_, rule, _)| rule.orders_by_build());
         let mut read = 0_usize;
-        {
+        if !FailPoint::TriggerRefill.skipped() {
             let mut tags = std::pin::pin!(store::tags(db, &registry, &repository, built));
             while let Some(tag) = tags.try_next().await? {
                 let times = Times {
@@ -351,6 +354,7 @@ impl Candidates {
             .into_iter()
             .map(|(id, _, best)| best.filled(id))
             .collect();
+        FailPoint::TriggerFilled.pass();
         let missed = store::fill(db, &filled).await?;
         let now = Instant::now();
         for one in filled {
@@ -403,6 +407,9 @@ impl Candidates {
                 news.add
                     .extend(key.map(|key| NewCandidate { policy, tag, key }));
             }
+        }
+        if FailPoint::TriggerCandidate.skipped() {
+            news.add.clear();
         }
         match news.add.is_empty() {
             true => Ok(()),

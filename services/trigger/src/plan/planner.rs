@@ -191,9 +191,13 @@ impl<'a> Planner<'a> {
             self.shared.entries_recorded.notify_one();
         }
         let cancelled = within(timeout, order_store::cancel(&mut self.db)).await?;
-        if !cancelled.is_empty() {
+        let was_cancelled = !cancelled.is_empty();
+        if was_cancelled {
             self.shared.queue(cancelled.into_iter());
             self.shared.entries_recorded.notify_one();
+        }
+        if !retries.is_empty() || was_cancelled {
+            FailPoint::TriggerOrdered.pass();
         }
         let mut due = within(timeout, order_store::due(&mut self.db)).await?;
         let resuming = ordered.into_iter().filter(|trigger| trigger.resuming);
@@ -357,9 +361,13 @@ impl<'a> Planner<'a> {
             let owner = &self.shared.instance.owner;
             recorded = store::record(&mut self.db, &plan, owner).await?;
         }
-        let stored = selections.stored(&recorded);
+        let mut stored = selections.stored(&recorded);
+        if FailPoint::TriggerSelection.skipped() {
+            stored.clear();
+        }
         if policies {
             if !stored.is_empty() {
+                FailPoint::TriggerSelected.pass();
                 let new: Vec<_> = stored.iter().map(|(_, selection)| selection).collect();
                 store_selections(&mut self.db, &new).await?;
             }
@@ -502,7 +510,10 @@ impl<'a> Planner<'a> {
                 asked: self.asked,
                 now,
             };
-            let standing = standings.get(&state.id).cloned().unwrap_or_default();
+            let mut standing = standings.get(&state.id).cloned().unwrap_or_default();
+            standing.order = standing
+                .order
+                .filter(|_| !FailPoint::TriggerOrder.skipped());
             let settling = Settling {
                 longest: trigger.settle_max,
                 before: &state.waiting,

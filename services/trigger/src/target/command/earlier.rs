@@ -6,6 +6,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::time::Duration;
 
 use rustix::process::Pid;
+use tagtrail_failpoint::FailPoint;
 use tokio::time::{Instant, sleep};
 
 use super::super::contract::Order;
@@ -21,6 +22,9 @@ pub(super) const MARGIN: Duration = Duration::from_secs(2);
 /// processes of earlier attempts of this rollout that have lost their supervisor. An error names a
 /// process that has not ended within the grace time.
 pub(super) async fn ended(order: &Order, place: &str, grace: Duration) -> Result<(), String> {
+    if FailPoint::TriggerEarlier.skipped() {
+        return Ok(());
+    }
     let deadline = Instant::now() + grace + MARGIN;
     while let Some(busy) = supervisors().find(|one| one.runs && one.is_of(order, place)) {
         if Instant::now() >= deadline {
