@@ -11,6 +11,7 @@ use crate::events::Key;
 use crate::oracle::{self, RecordedPush, RecordedRevision, in_force};
 use crate::rollouts::{ledger, rollouts};
 use crate::skewed::{AskedRegistry, SKEWED};
+use crate::wanted;
 use crate::world::World;
 
 pub(crate) type Tag = (String, String, String);
@@ -41,6 +42,7 @@ pub(crate) async fn all(world: &World, pushes: &BTreeSet<Key>) -> Result<Counts,
     let fences = published(world, &revisions).await?;
     api_answers(world, &revisions).await?;
     let (rollouts, deliveries) = rollouts(world, &mut db, &revisions).await?;
+    wanted::teams(world, &mut db, &revisions).await?;
     ledger(world, &mut db).await?;
     let late = scalar(&mut db, "select count(*) from revision where late").await?;
     let sessions = scalar(
@@ -362,12 +364,16 @@ async fn api_answers(
     world: &World,
     stored: &BTreeMap<Tag, Vec<RecordedRevision>>,
 ) -> Result<(), String> {
+    // A client is expensive to make.
+    let client = reqwest::Client::new();
     for ((registry, repository, tag), revisions) in stored {
         let url = format!(
             "http://{}/v1/resolve?image={registry}/{repository}:{tag}",
             world.api
         );
-        let answer = reqwest::get(&url)
+        let answer = client
+            .get(&url)
+            .send()
             .await
             .map_err(|error| error.to_string())?;
         let status = answer.status().as_u16();

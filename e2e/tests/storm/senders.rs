@@ -25,6 +25,16 @@ pub(crate) struct SendCounts {
     pub(crate) again: AtomicU64,
 }
 
+/// Spreads some requests evenly between others.
+pub(crate) fn merge(requests: Vec<Request>, others: Vec<Request>) -> Vec<Request> {
+    let (all, some) = (requests.len(), others.len());
+    let mut merged: Vec<(usize, Request)> = requests.into_iter().enumerate().collect();
+    let others = others.into_iter().enumerate();
+    merged.extend(others.map(|(place, request)| (place * all / some, request)));
+    merged.sort_by_key(|(place, _)| *place);
+    merged.into_iter().map(|(_, request)| request).collect()
+}
+
 /// Sends all requests, spread evenly over a time, and repeats each until the gateway has answered
 /// as expected.
 pub(crate) async fn send(

@@ -10,8 +10,10 @@ use tagtrail_testkit::{
 };
 use tokio::sync::Mutex;
 
+use crate::commands;
 use crate::events::REGISTRIES;
 use crate::skewed::{AskedRegistry, SKEWED};
+use crate::teams::Files;
 
 /// The secret of the sources.
 pub(crate) const SECRET: &str = "hook-secret-of-the-storm";
@@ -67,6 +69,11 @@ impl Member {
         {
             process.signal(name);
         }
+    }
+
+    /// Tells the process to look at its files now, if it runs.
+    pub(crate) async fn hang_up(&self) {
+        self.signal("HUP").await;
     }
 
     /// Resident memory in MiB; `None` if the process does not run.
@@ -160,16 +167,25 @@ pub(crate) struct World {
     pub(crate) streams: u64,
     pub(crate) sink: Sink,
     pub(crate) to_sink: Proxy,
+    /// A target that hangs, and refuses for good.
+    pub(crate) dying: Sink,
     /// The registry that the resolvers ask.
     pub(crate) asked: AskedRegistry,
+    /// The files of triggers.
+    pub(crate) files: Mutex<Files>,
     pub(crate) members: Vec<Member>,
     /// Addresses of the gateways, behind their proxies.
     pub(crate) gateways: Vec<String>,
     pub(crate) api: String,
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
 }
 
 impl World {
+    /// The folder of the configuration, with the program and the notes of commands.
+    pub(crate) fn folder(&self) -> &std::path::Path {
+        self.folder.path()
+    }
+
     /// Returns the stream with the pushes of a partition.
     pub(crate) fn pushes(&self, partition: u64) -> String {
         match self.streams {
@@ -189,11 +205,11 @@ impl World {
         let to_sink = Proxy::start(host(sink.url())).await;
         let (asked, asked_url) = AskedRegistry::start().await;
         let folder = tempfile::tempdir().unwrap();
-        let config = config(
-            folder.path(),
-            &sink.url().replace(&host(sink.url()), to_sink.address()),
-            &asked_url,
-        );
+        let dying = Sink::start().await;
+        let target = sink.url().replace(&host(sink.url()), to_sink.address());
+        let config = config(folder.path(), &target, &asked_url);
+        commands::install(folder.path());
+        let files = Files::start(folder.path(), &target, dying.url());
         let mut world = World {
             postgres,
             nats,
@@ -204,11 +220,13 @@ impl World {
             },
             sink,
             to_sink,
+            dying,
             asked,
+            files: Mutex::new(files),
             members: Vec::new(),
             gateways: Vec::new(),
             api: String::new(),
-            _folder: folder,
+            folder,
         };
         let services = [
             ("gateway", 2),
@@ -299,10 +317,10 @@ impl World {
                 environment.insert("TAGTRAIL_SESSION_SECONDS", "2".to_owned());
             }
         }
-        // For `make faults-selftest`: without this step the checks must fail, so the sweeper, which
-        // would mend the damage, is left out too.
+        // For `make faults-selftest`: without this step the checks must fail, so the sweeper and
+        // the repeated readings of repositories, which would mend the damage, are left out too.
         if let Ok(step) = std::env::var("FAULTS_WITHOUT") {
-            let steps = format!("{step}:skip,indexer.sweep:skip");
+            let steps = format!("{step}:skip,indexer.sweep:skip,trigger.rotation:skip");
             environment.insert("TAGTRAIL_FAILPOINT", steps);
         }
         self.members.push(Member {
@@ -362,7 +380,7 @@ fn host(url: &str) -> String {
 
 fn config(folder: &std::path::Path, target: &str, asked: &str) -> PathBuf {
     let mut text = format!(
-        "[[registry]]\nname = \"{}\"\nurl = \"{asked}\"\nreconcile = \"0s\"\n",
+        "triggers = \"triggers.d\"\n[[registry]]\nname = \"{}\"\nurl = \"{asked}\"\nreconcile = \"0s\"\n",
         SKEWED.1
     );
     for (source, registry) in REGISTRIES.into_iter().chain([SKEWED]) {
@@ -371,7 +389,7 @@ fn config(folder: &std::path::Path, target: &str, asked: &str) -> PathBuf {
         );
     }
     for (name, images) in TRIGGERS {
-        text += &format!("[[trigger]]\nname = \"{name}\"\n");
+        text += &format!("[[trigger]]\nname = \"{name}\"\nsettle = \"0s\"\n");
         for (number, (source, image)) in images.iter().enumerate() {
             let registry = REGISTRIES
                 .iter()
