@@ -74,6 +74,7 @@ mod spec;
 mod text;
 mod token;
 mod trigger;
+mod verify;
 
 pub use broken::{Broken, Checked, Table};
 pub use cure::closest;
@@ -97,6 +98,7 @@ pub use toml::Spanned;
 /// An entry as it is written, without its place in the file.
 pub use toml::Value as Written;
 pub use trigger::{OnTargetChange, TargetEntry, Trigger};
+pub use verify::VerifyStep;
 
 #[cfg(test)]
 mod tests;

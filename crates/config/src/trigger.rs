@@ -15,7 +15,8 @@ use toml::Spanned;
 
 use crate::document::{ConfigError, Document};
 use crate::file::Mistake;
-use crate::{Names, duration, images};
+use crate::verify::VerifyStep;
+use crate::{Names, duration, images, verify};
 
 /// The time until a target that took a rollout must be healthy, without the key `timeout`.
 const TIMEOUT: Duration = Duration::from_secs(15 * 60);
@@ -51,6 +52,9 @@ pub struct Trigger {
     /// The time until a target that took a rollout must be healthy.
     #[serde(default, with = "duration::option")]
     timeout: Option<Duration>,
+    /// The steps that a rollout must pass after its target is healthy, in order.
+    #[serde(default)]
+    pub verify: Vec<Spanned<VerifyStep>>,
     /// The kind of target and the settings. Exactly one.
     target: Spanned<BTreeMap<Spanned<String>, toml::Value>>,
     /// The file that has the entry.
@@ -152,6 +156,13 @@ impl Trigger {
                 None => watched,
             };
             self.images.insert(name.clone(), watched);
+        }
+        verify::check_count(self.verify.len()).map_err(|message| {
+            Mistake::new(self.name.span().start, "trigger.verify", message)
+        })?;
+        for step in &self.verify {
+            let checked = step.get_ref().check(self.timeout());
+            checked.map_err(|message| Mistake::new(step.span().start, "trigger.verify", message))?;
         }
         if self.target.get_ref().len() != 1 {
             let message = "needs exactly one target, such as target.webhook = { url = \"https://…\", secret = { file = \"…\" } }";
