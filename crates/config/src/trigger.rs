@@ -157,12 +157,12 @@ impl Trigger {
             };
             self.images.insert(name.clone(), watched);
         }
-        verify::check_count(self.verify.len()).map_err(|message| {
-            Mistake::new(self.name.span().start, "trigger.verify", message)
-        })?;
+        verify::check_count(self.verify.len())
+            .map_err(|message| Mistake::new(self.name.span().start, "trigger.verify", message))?;
         for step in &self.verify {
             let checked = step.get_ref().check(self.timeout());
-            checked.map_err(|message| Mistake::new(step.span().start, "trigger.verify", message))?;
+            checked
+                .map_err(|message| Mistake::new(step.span().start, "trigger.verify", message))?;
         }
         if self.target.get_ref().len() != 1 {
             let message = "needs exactly one target, such as target.webhook = { url = \"https://…\", secret = { file = \"…\" } }";

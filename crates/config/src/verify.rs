@@ -49,7 +49,11 @@ impl VerifyStep {
         let within = self.within.unwrap_or(timeout);
         let needed = self.every.saturating_mul(self.times.saturating_sub(1));
         if needed >= within {
-            let key = if self.within.is_some() { "within" } else { "timeout" };
+            let key = if self.within.is_some() {
+                "within"
+            } else {
+                "timeout"
+            };
             return Err(format!(
                 "{} passes every {:?} take {needed:?}, and {key} is {within:?}, so no rollout can succeed; raise {key}, or lower times or every",
                 self.times, self.every

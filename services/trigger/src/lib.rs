@@ -59,12 +59,14 @@ pub fn check(file: &File) -> Checked {
         )
     };
     let mut lines: Vec<String> = config::triggers(file).iter().map(line).collect();
-    lines.extend(target::warnings(&targets));
+    let (verifies, unverified) = target::verifies(file, |_| None);
+    lines.extend(target::warnings(&targets, &verifies));
     let (entries, unusable) = notify::entries(file, |_| None);
     lines.extend(notify::describe(file));
     lines.extend(notify::warnings(&entries));
     let broken = file.broken_of(Table::Trigger).chain(&wrong);
     let broken = broken.chain(file.broken_of(Table::Notify)).chain(&unusable);
+    let broken = broken.chain(&unverified);
     Checked {
         lines,
         mistakes: broken.map(|one| one.problem.clone()).collect(),

@@ -13,7 +13,7 @@ use tokio_util::sync::CancellationToken;
 use crate::config::{self, TriggerSpec};
 use crate::metrics::Metrics;
 use crate::notify::{self, Entries};
-use crate::target::{self, Targets};
+use crate::target::{self, Targets, Verifies};
 
 /// The triggers of the files. A broken one stops no other.
 pub(crate) struct Settings {
@@ -21,6 +21,8 @@ pub(crate) struct Settings {
     pub(crate) triggers: BTreeMap<String, TriggerSpec>,
     /// The targets of the triggers that can be rolled out.
     pub(crate) targets: Arc<Targets>,
+    /// The steps of `verify` of the triggers that have some.
+    pub(crate) verifies: Arc<Verifies>,
     /// The mistakes, by the names of the triggers.
     pub(crate) problems: BTreeMap<String, Problem>,
     /// The receivers of messages that can be used.
@@ -57,7 +59,14 @@ impl Settings {
         };
         let target_before = |name: &String| before?.targets.get(name).cloned();
         let kept = |name: &String| target_before(name).filter(|_| same(name));
-        let (mut targets, wrong) = target::targets(file, kept);
+        let (mut targets, mut wrong) = target::targets(file, kept);
+        let verify_before = |name: &String| before?.verifies.get(name).cloned();
+        let kept = |name: &String| verify_before(name).filter(|_| same(name));
+        let (mut verifies, unverified) = target::verifies(file, kept);
+        for name in unverified.iter().filter_map(|one| one.name.as_ref()) {
+            targets.remove(name);
+        }
+        wrong.extend(unverified);
         let triggers = config::triggers(file).into_iter();
         let mut triggers: BTreeMap<String, TriggerSpec> = triggers
             .map(|trigger| (trigger.name.clone(), trigger))
@@ -77,6 +86,10 @@ impl Settings {
             if let (Some(target), Some(spec)) = (target_before(name), spec) {
                 targets.insert(name.clone(), target);
                 triggers.insert(name.clone(), spec.clone());
+                match verify_before(name) {
+                    Some(verify) => drop(verifies.insert(name.clone(), verify)),
+                    None => drop(verifies.remove(name)),
+                }
             }
         }
         for (name, problem) in &mut problems {
@@ -104,6 +117,7 @@ impl Settings {
             changed,
             triggers,
             targets: Arc::new(targets),
+            verifies: Arc::new(verifies),
             problems,
             notify: Arc::new(notify),
             notify_problems,
@@ -115,7 +129,7 @@ impl Settings {
     /// Logs the mistakes that were not there before, and at the start the warnings about targets.
     pub(crate) fn report(&self, before: Option<&Settings>) {
         if before.is_none() {
-            let lines = target::warnings(&self.targets).into_iter();
+            let lines = target::warnings(&self.targets, &self.verifies).into_iter();
             for line in lines.chain(notify::warnings(&self.notify)) {
                 tracing::warn!("{}", line.trim_start_matches("warning: "));
             }

@@ -21,7 +21,7 @@ use crate::connections::Connections;
 use crate::error::Error;
 use crate::metrics::Metrics;
 use crate::settings::Settings;
-use crate::target::Targets;
+use crate::target::{Targets, Verify};
 
 /// The interval at which a waiting session tries to acquire its lock.
 const LOCK_POLL: Duration = Duration::from_secs(1);
@@ -79,6 +79,11 @@ impl Shared {
     /// Returns the targets of the triggers that can be rolled out, by the names of the triggers.
     pub(crate) fn targets(&self) -> Arc<Targets> {
         Arc::clone(&self.settings.borrow().targets)
+    }
+
+    /// Returns the steps of `verify` of a trigger, if it has some.
+    pub(crate) fn verify(&self, trigger: &str) -> Option<Arc<Verify>> {
+        self.settings.borrow().verifies.get(trigger).cloned()
     }
 
     /// Returns the time until the target of a trigger must be healthy.

@@ -6,6 +6,7 @@ mod command;
 mod contract;
 mod said;
 mod signature;
+mod verify;
 mod webhook;
 
 use std::collections::BTreeMap;
@@ -18,6 +19,7 @@ pub use command::supervise;
 pub use contract::TargetProblem;
 pub(crate) use contract::{Order, Seen, Target, Targets};
 pub(crate) use said::Said;
+pub(crate) use verify::{Verifies, Verify, verifies};
 pub(crate) use webhook::{Caller, Settings, Template, Words};
 
 use contract::TargetKind;
@@ -60,15 +62,21 @@ fn configure(file: &File, trigger: &Trigger) -> Result<Box<dyn Target>, ConfigEr
         .map_err(|message| trigger.error_at(entry.at, &key_of(&entry), message))
 }
 
-/// Judges the settings of all targets, without trying the targets. Returns a line for each problem.
-pub(crate) fn warnings(targets: &Targets) -> Vec<String> {
+/// Judges the settings of all targets and of their verification, without trying them. Returns a
+/// line for each problem.
+pub(crate) fn warnings(targets: &Targets, verifies: &Verifies) -> Vec<String> {
     let mut lines = Vec::new();
     for (trigger, target) in targets {
         let line = |problem: TargetProblem| {
             let TargetProblem { found, cure, .. } = problem;
             format!("warning: trigger {trigger}: {found}; {cure}")
         };
-        lines.extend(target.judge().into_iter().map(line));
+        let verify = verifies.get(trigger).map(|verify| verify.judge());
+        let problems = target
+            .judge()
+            .into_iter()
+            .chain(verify.into_iter().flatten());
+        lines.extend(problems.map(line));
     }
     lines
 }
@@ -123,14 +131,22 @@ pub async fn inspect_target(file: &File, place: usize) -> Option<TargetReport> {
             report.problems = target.judge();
             report.problems.extend(target.try_out().await);
             report.images = target.current().await;
+            match Verify::new(file, trigger) {
+                Ok(verify) => report.problems.extend(verify.judge()),
+                Err(wrong) => report.problems.push(mistake(&wrong)),
+            }
         }
-        Err(wrong) => report.problems.push(TargetProblem {
-            fatal: true,
-            found: wrong.to_string(),
-            cure: "edit the entry as found: until then the trigger is not rolled out".to_owned(),
-        }),
+        Err(wrong) => report.problems.push(mistake(&wrong)),
     }
     Some(report)
+}
+
+fn mistake(wrong: &ConfigError) -> TargetProblem {
+    TargetProblem {
+        fatal: true,
+        found: wrong.to_string(),
+        cure: "edit the entry as found: until then the trigger is not rolled out".to_owned(),
+    }
 }
 
 #[cfg(test)]
@@ -238,7 +254,7 @@ mod tests {
             let found = problems(&target).await;
             assert_eq!(found.len(), 1, "{run}: {found:?}");
             assert!(found[0].1.contains(expected), "{run}: {found:?}");
-            let lines = warnings(&targets(&file(&target), |_| None).0);
+            let lines = warnings(&targets(&file(&target), |_| None).0, &Verifies::new());
             assert!(lines[0].starts_with("warning: trigger shop: "), "{lines:?}");
         }
     }
@@ -299,7 +315,8 @@ mod tests {
             );
         }
         std::fs::set_permissions(&secret, Permissions::from_mode(0o644)).unwrap();
-        let lines = warnings(&targets(&file(&target("https://receiver.invalid")), |_| None).0);
+        let file = file(&target("https://receiver.invalid"));
+        let lines = warnings(&targets(&file, |_| None).0, &Verifies::new());
         assert!(
             lines.len() == 1 && lines[0].contains("chmod 600"),
             "{lines:?}"

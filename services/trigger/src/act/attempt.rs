@@ -219,7 +219,11 @@ async fn try_record(
     let (outcome, took) = match done {
         Done::Answered(outcome @ (Outcome::Done | Outcome::Applied), took) => {
             ended.outcome = outcome.as_str();
-            let next = retry::next(shared.pace, outcome.clone(), Phase::default(), *took, 0.0);
+            let taken = match shared.verify(&attempt.rollout.trigger) {
+                Some(_) => Outcome::Applied,
+                None => outcome.clone(),
+            };
+            let next = retry::next(shared.pace, taken, Phase::default(), *took, 0.0);
             let newer = match next {
                 Next::Watching => {
                     let times = (

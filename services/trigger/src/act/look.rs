@@ -4,23 +4,31 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tagtrail_daemon::{Retry, Span, SpanKind};
-use tagtrail_policy::watch::{AfterLook, Found, Progress, after_look};
+use tagtrail_policy::watch::{AfterLook, Found, Progress, after_look, step_of};
 use tagtrail_postgres::within;
 use time::OffsetDateTime;
 use tokio::time::Instant;
 
-use super::attempt::Watched;
+use super::attempt::{END, Watched};
 use crate::error::Error;
 use crate::shared::Shared;
 use crate::store::attempts::LOOK;
 use crate::store::looks::{self as store, Again, Look, Pauses};
-use crate::target::{Order, Seen, Target};
+use crate::target::{Order, Seen, Target, Verify};
 
+/// The kind of a look that may run a command.
+pub(super) const COMMAND: &str = "command";
 /// Most time that a target may take to report the effect of an order.
 const OBSERVE: Duration = Duration::from_secs(30);
 
 /// Makes a look that was recorded as begun, and records its finding.
-pub(super) async fn make(shared: Shared, target: Arc<dyn Target>, look: Look) {
+pub(super) async fn make(
+    shared: Shared,
+    target: Arc<dyn Target>,
+    verify: Option<Arc<Verify>>,
+    look: Look,
+) {
+    let verify = verify.as_deref();
     let rollout = &look.of.rollout;
     let mut span = Span::start("look", SpanKind::Client, look.of.trace.as_ref());
     span.set("tagtrail.rollout", rollout.id.clone());
@@ -29,52 +37,81 @@ pub(super) async fn make(shared: Shared, target: Arc<dyn Target>, look: Look) {
         Ok(mut order) => {
             order.supervisor = shared.supervisor.clone();
             order.report.clone_from(&look.report);
-            watched(&shared, target.as_ref(), &order).await
+            let seeing = find(target.as_ref(), verify, &look.progress, &order);
+            let grace = verify.and_then(Verify::grace);
+            watched(&shared, grace, &order, seeing).await
         }
         Err(error) => Some(Found::Failed(format!(
             "the rollout can't be written as JSON: {error}"
         ))),
     };
     drop(span);
-    record(&shared, &look, found).await;
+    record(&shared, &look, verify, found).await;
     shared.entries_recorded.notify_one();
 }
 
 /// Looks, while the keeper looks after the look. `None`: it was cut off.
-async fn watched(shared: &Shared, target: &dyn Target, order: &Order) -> Option<Found> {
+async fn watched(
+    shared: &Shared,
+    grace: Option<Duration>,
+    order: &Order,
+    seeing: impl Future<Output = Found>,
+) -> Option<Found> {
     let key = (order.rollout.id.clone(), LOOK);
     let watched = Watched {
-        kind: "look",
+        kind: if grace.is_some() { COMMAND } else { "look" },
         begun: Instant::now(),
         said: order.said.clone(),
         stop: order.stop.clone(),
         why: None,
     };
     shared.in_flight.locked().insert(key.clone(), watched);
+    let mut seeing = std::pin::pin!(seeing);
     let found = tokio::select! {
         biased;
-        found = find(target, order) => Some(found),
-        () = order.stop.cancelled() => None,
+        found = &mut seeing => Some(found),
+        () = order.stop.cancelled() => match grace {
+            None => None,
+            // The command ends with all its processes.
+            Some(grace) => tokio::time::timeout(grace + END, seeing).await.ok(),
+        }
     };
     shared.in_flight.locked().remove(&key);
-    found
+    // A look that was told to end has found nothing.
+    found.filter(|_| !order.stop.is_cancelled())
 }
 
-async fn find(target: &dyn Target, order: &Order) -> Found {
+/// Asks the target, and tries the step of `verify` whose turn it is if the target is healthy.
+async fn find(
+    target: &dyn Target,
+    verify: Option<&Verify>,
+    progress: &Progress,
+    order: &Order,
+) -> Found {
     match tokio::time::timeout(OBSERVE, target.observe(order)).await {
-        Ok(Seen::Healthy) => Found::Healthy,
-        Ok(Seen::Progressing(text)) => Found::Progressing(text),
-        Ok(Seen::Failed(text)) => Found::Failed(text),
-        Err(_) => Found::Progressing(format!("no answer within {} s", OBSERVE.as_secs())),
+        Ok(Seen::Healthy) => {}
+        Ok(Seen::Progressing(text)) => return Found::Progressing(text),
+        Ok(Seen::Failed(text)) => return Found::Failed(text),
+        Err(_) => {
+            return Found::Progressing(format!("no answer within {} s", OBSERVE.as_secs()));
+        }
+    }
+    let stage = verify.and_then(|verify| step_of(progress, verify.times().len()));
+    match (verify, stage) {
+        (Some(verify), Some(stage)) => match verify.attempt(stage, order).await {
+            Ok(()) => Found::Passed,
+            Err(text) => Found::Missed(text),
+        },
+        _ => Found::Healthy,
     }
 }
 
 /// Records the finding, however long Postgres is away. After a stop request one try must do: the
 /// next process then looks again.
-async fn record(shared: &Shared, look: &Look, found: Option<Found>) {
+async fn record(shared: &Shared, look: &Look, verify: Option<&Verify>, found: Option<Found>) {
     let mut retry = Retry::new("recording a look at a rollout");
     loop {
-        let recorded = try_record(shared, look, found.clone());
+        let recorded = try_record(shared, look, verify, found.clone());
         let Err(error) = within(shared.session_timeout, recorded).await else {
             return;
         };
@@ -85,7 +122,12 @@ async fn record(shared: &Shared, look: &Look, found: Option<Found>) {
     }
 }
 
-async fn try_record(shared: &Shared, look: &Look, found: Option<Found>) -> Result<(), Error> {
+async fn try_record(
+    shared: &Shared,
+    look: &Look,
+    verify: Option<&Verify>,
+    found: Option<Found>,
+) -> Result<(), Error> {
     let owner = &shared.instance.owner;
     let mut db = shared.connections.lend(shared.session_timeout).await?;
     let Some(found) = found else {
@@ -97,7 +139,8 @@ async fn try_record(shared: &Shared, look: &Look, found: Option<Found>) -> Resul
     };
     let timeout = shared.timeout(&look.of.rollout.trigger);
     let progress = progress(look, timeout);
-    let after = after_look(shared.look_pace, timeout, &[], &progress, found);
+    let steps = verify.map_or(&[][..], Verify::times);
+    let after = after_look(shared.look_pace, timeout, steps, &progress, found);
     match &after {
         AfterLook::Succeeded => {
             if store::succeed(&mut db, look, owner).await? {

@@ -20,8 +20,9 @@ use crate::store::looks as store;
 const POLL: Duration = Duration::from_secs(1);
 /// The pause before the next query after one that found as many looks as may begin.
 const AGAIN: Duration = Duration::from_millis(100);
-/// Most looks of this process at the same time.
+/// Most looks of this process at the same time, and most of those that may run a command.
 const AT_ONCE: usize = 250;
+const COMMANDS: usize = 64;
 
 /// Begins looks until shutdown. The dispatcher waits for those that run.
 pub(crate) async fn observer(shared: Shared) -> anyhow::Result<()> {
@@ -57,36 +58,59 @@ async fn observe(shared: &Shared) -> Result<(), Error> {
 /// Begins the due looks, as far as this process may make more of them. Returns the pause before the
 /// next query.
 async fn begin(shared: &Shared) -> Result<Duration, Error> {
-    let running = {
-        let in_flight = shared.in_flight.locked();
-        in_flight
-            .keys()
-            .filter(|(_, number)| *number == LOOK)
-            .count()
+    let (mut running, mut running_commands) = (0, 0);
+    for ((_, number), watched) in shared.in_flight.locked().iter() {
+        match watched.kind {
+            _ if *number != LOOK => {}
+            look::COMMAND => running_commands += 1,
+            _ => running += 1,
+        }
+    }
+    shared.metrics.looks_in_flight(running + running_commands);
+    let (targets, verifies) = {
+        let settings = shared.settings.borrow();
+        (
+            Arc::clone(&settings.targets),
+            Arc::clone(&settings.verifies),
+        )
     };
-    shared.metrics.looks_in_flight(running);
-    let room = AT_ONCE.saturating_sub(running);
-    if room == 0 {
-        return Ok(AGAIN);
-    }
-    let targets = shared.targets();
-    let names: BTreeMap<&str, Option<Duration>> =
-        targets.keys().map(|name| (name.as_str(), None)).collect();
-    let mut db = shared.connections.lend(shared.session_timeout).await?;
-    let owner = &shared.instance.owner;
-    let begun = store::begin(&mut db, &names, owner, room);
-    let begun = within(shared.session_timeout, begun).await?;
-    db.keep();
-    let count = begun.len();
+    let grace = |name: &str| verifies.get(name)?.grace();
+    let (commands, plain): (BTreeMap<&str, _>, BTreeMap<&str, _>) = targets
+        .keys()
+        .map(|name| (name.as_str(), grace(name)))
+        .partition(|(_, grace)| grace.is_some());
     let mut next = POLL;
-    for one in begun {
-        let Some(target) = targets.get(&one.of.rollout.trigger) else {
+    for (names, room) in [
+        (plain, AT_ONCE.saturating_sub(running)),
+        (commands, COMMANDS.saturating_sub(running_commands)),
+    ] {
+        if names.is_empty() {
             continue;
-        };
-        shared.stop_time.at_least(FINISH + END + RECORD);
-        let task = look::make(shared.clone(), Arc::clone(target), one);
-        shared.attempts.spawn(task);
-        next = AGAIN.max(shared.look_pace.first).min(POLL);
+        }
+        if room == 0 {
+            next = AGAIN;
+            continue;
+        }
+        let mut db = shared.connections.lend(shared.session_timeout).await?;
+        let begun = store::begin(&mut db, &names, &shared.instance.owner, room);
+        let begun = within(shared.session_timeout, begun).await?;
+        db.keep();
+        if begun.len() >= room {
+            next = AGAIN;
+        } else if !begun.is_empty() {
+            next = next.min(AGAIN.max(shared.look_pace.first));
+        }
+        for one in begun {
+            let Some(target) = targets.get(&one.of.rollout.trigger) else {
+                continue;
+            };
+            let verify = verifies.get(&one.of.rollout.trigger).cloned();
+            let grace = verify.as_ref().and_then(|verify| verify.grace());
+            let end = grace.unwrap_or_default() + END + RECORD;
+            shared.stop_time.at_least(FINISH + end);
+            let task = look::make(shared.clone(), Arc::clone(target), verify, one);
+            shared.attempts.spawn(task);
+        }
     }
-    Ok(if count >= room { AGAIN } else { next })
+    Ok(next)
 }

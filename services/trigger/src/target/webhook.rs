@@ -1,6 +1,7 @@
 //! Target `webhook`: a request to a URL, signed or with credentials of the receiver.
 
 mod caller;
+mod probe;
 mod settings;
 mod template;
 
@@ -14,6 +15,7 @@ use super::contract::{
 use crate::act::Place;
 use crate::store::looks::{Report, ReportState};
 use caller::ROLLOUTS;
+pub(super) use probe::Probe;
 use settings::Answer;
 use tagtrail_policy::retry::Outcome;
 use template::sample;

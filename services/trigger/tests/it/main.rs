@@ -15,5 +15,6 @@ mod orders;
 mod planning;
 mod policies;
 mod receivers;
+mod verify;
 mod watching;
 mod world;

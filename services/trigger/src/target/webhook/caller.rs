@@ -168,7 +168,7 @@ impl Caller {
 }
 
 /// Returns the cause of a missing answer. The URL may hold a secret, so the text has no URL.
-fn cause(error: reqwest::Error, access: &Access) -> String {
+pub(super) fn cause(error: reqwest::Error, access: &Access) -> String {
     let cause = access.hide(&chain(&error.without_url()));
     match cause.contains("UnknownIssuer") {
         true => {
@@ -250,7 +250,7 @@ fn redirect_host(response: &Response, access: &Access) -> String {
 }
 
 /// Reads the beginning of the response body, and returns it without secrets.
-async fn body(mut response: Response, access: &Access, said: &Said) -> String {
+pub(super) async fn body(mut response: Response, access: &Access, said: &Said) -> String {
     let mut bytes = Vec::new();
     while let Ok(Some(chunk)) = response.chunk().await {
         let room = READ - bytes.len();

@@ -1,7 +1,7 @@
 //! Settings: mistakes, warnings, and the page about them.
 
 use super::*;
-use crate::target::{targets, warnings};
+use crate::target::{Verifies, targets, warnings};
 
 #[test]
 fn a_wrong_setting_is_named_with_its_key_and_cure() {
@@ -103,7 +103,10 @@ fn a_receiver_without_any_secret_is_warned_about() {
         (&format!("{plain}secret = {{ file = 'old' }}"), false),
         ("url = { file = 'url' }", false),
     ] {
-        let lines = warnings(&targets(&folder.file(settings), |_| None).0);
+        let lines = warnings(
+            &targets(&folder.file(settings), |_| None).0,
+            &Verifies::new(),
+        );
         let found = lines.iter().any(|line| {
             line.contains("https://receiver.example.com cannot tell rollouts from requests of strangers; set secret")
         });
@@ -113,7 +116,10 @@ fn a_receiver_without_any_secret_is_warned_about() {
     let token = folder.0.path().join("token");
     std::fs::set_permissions(&token, std::fs::Permissions::from_mode(0o644)).unwrap();
     let settings = format!("{plain}headers.X-Token = {{ file = 'token' }}");
-    let lines = warnings(&targets(&folder.file(&settings), |_| None).0);
+    let lines = warnings(
+        &targets(&folder.file(&settings), |_| None).0,
+        &Verifies::new(),
+    );
     assert!(lines[0].contains("chmod 600"), "{lines:?}");
 }
 
