@@ -7,5 +7,7 @@ mod news;
 mod orders;
 mod planner;
 mod question;
+#[cfg(test)]
+mod tests;
 
 pub(crate) use planner::planner;

@@ -1,0 +1,3 @@
+//! Planning, attempts and orders together, on a real Postgres.
+
+mod walk;
