@@ -52,9 +52,13 @@ pub(crate) async fn teams(
         never_down(team, of)?;
         never_mixed(team, of)?;
         let last = of.iter().rfind(|one| one.stands);
+        // The pause may have come before the first push.
+        if team.name == PAUSED {
+            continue;
+        }
         let last = last.ok_or_else(|| format!("{} has no rollout", team.name))?;
         match team.name {
-            PAUSED | PINNED => {}
+            PINNED => {}
             name if last.state == "succeeded" || last.state == "cancelled" || name == FROZEN => {
                 is_wanted(team, last, stored, narrow && name == RULED)?;
             }
