@@ -12,11 +12,12 @@ use tagtrail_proto::{Cause, Digest, Pinned};
 use super::reading::Done;
 
 /// The facts that a test does not know.
-const LIMITS: [&str; 5] = [
+const LIMITS: [&str; 6] = [
     "nobody gives orders: no freeze, pin, pause or rollback",
     "rollouts succeed at once",
     "images whose manifest is read now count as read when they were pushed; the others as never read",
     "the registry is not asked: the gates recheck and manifest are open",
+    "recorded rollouts begin at once: the gates window, gap, group and approval are open",
     "at the begin the trigger has the images that its rules select then",
 ];
 
