@@ -4,9 +4,9 @@
 //! In scope: patterns over images ([`glob`]), the images that a trigger watches ([`watched`]), the
 //! tag that a policy selects ([`selection`]) from its best candidates ([`choice`]), images of one
 //! build ([`agree`]), the decision for a new rollout ([`decide`]), the conditions that delay the
-//! recording of a rollout ([`gates`]) and the begin of its attempts ([`begin`]), the next step
-//! after an attempt ([`retry`]), and the result of a rollout that its target took ([`watch`]). A
-//! replay of history goes through all of them ([`replay`]), but for the result.
+//! recording of a rollout ([`gates`]) and the begin of its attempts ([`begin`], [`window`]), the
+//! next step after an attempt ([`retry`]), and the result of a rollout that its target took
+//! ([`watch`]). A replay of history goes through all of them ([`replay`]), but for the result.
 //! Everything here is pure: no I/O, no clock, no database; times are arguments.
 //!
 //! Out of scope: reading heads and recording rollouts (the trigger service), and the settings file
@@ -23,3 +23,4 @@ pub mod retry;
 pub mod selection;
 pub mod watch;
 pub mod watched;
+pub mod window;

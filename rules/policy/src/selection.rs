@@ -52,7 +52,7 @@ mod calver;
 mod canonical;
 mod compile;
 mod dialect;
-mod duration;
+pub(crate) mod duration;
 mod key;
 mod order;
 mod outcome;

@@ -41,7 +41,7 @@ pub fn parse(text: &str, most: Duration) -> Result<Duration, String> {
 }
 
 /// Reads an optional duration of at most this number of days.
-pub(super) fn days<'de, const DAYS: u64, D: Deserializer<'de>>(
+pub(crate) fn days<'de, const DAYS: u64, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Option<Duration>, D::Error> {
     #[derive(Deserialize)]
@@ -64,7 +64,7 @@ pub(super) fn days<'de, const DAYS: u64, D: Deserializer<'de>>(
 }
 
 /// Writes a duration as [`parse`] reads it.
-pub(super) fn written<S: Serializer>(
+pub(crate) fn written<S: Serializer>(
     duration: &Option<Duration>,
     serializer: S,
 ) -> Result<S::Ok, S::Error> {
