@@ -26,6 +26,14 @@ words! {
         Pin = "pin",
         /// Something unexpected happened, and a person must look at it.
         Fault = "fault",
+        /// Outside the window of the trigger.
+        Window = "window",
+        /// The last rollout began less than `gap` ago.
+        Gap = "gap",
+        /// Another trigger of the group is rolled out.
+        Group = "group",
+        /// Too few people have approved the images.
+        Approval = "approval",
     }
 }
 

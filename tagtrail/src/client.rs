@@ -6,6 +6,7 @@
 
 mod acts;
 pub(crate) mod api;
+mod approvals;
 mod attempts;
 mod coverage;
 mod digest;
@@ -85,6 +86,12 @@ pub(crate) enum Command {
     Release(Client<orders::Plain>),
     /// End rollouts that have not ended. Their images are not offered again until an image changes.
     Cancel(Client<orders::Cancel>),
+    /// List the rollouts that wait for approvals.
+    Approvals(Client<approvals::Approvals>),
+    /// Approve the images of rollouts.
+    Approve(Client<approvals::Approve>),
+    /// Reject the images of rollouts that have not begun, which ends them.
+    Reject(Client<approvals::Reject>),
     /// List the freezes, pins and faults in force.
     Holds(Client<holds::Holds>),
     /// Freeze triggers: no attempt at a rollout of new images begins.
@@ -144,6 +151,9 @@ impl Command {
             Command::Pin(client) => client.run(orders::Pin::run),
             Command::Release(client) => plain(client, "release", orders::effects),
             Command::Cancel(client) => client.run(orders::Cancel::run),
+            Command::Approvals(client) => client.run(approvals::Approvals::run),
+            Command::Approve(client) => client.run(approvals::Approve::run),
+            Command::Reject(client) => client.run(approvals::Reject::run),
             Command::Holds(client) => client.run(holds::Holds::run),
             Command::Freeze(client) => client.run(holds::Freeze::run),
             Command::Thaw(client) => client.run(holds::Thaw::run),

@@ -234,7 +234,8 @@ impl File {
     pub fn warnings(&self) -> Vec<String> {
         let triggers = self.trigger.iter();
         let images = triggers.flat_map(|trigger| trigger.image_warnings());
-        images.chain(self.plain_passwords()).collect()
+        let all = images.chain(self.plain_passwords());
+        all.chain(self.approval_warnings()).collect()
     }
 
     /// Returns the error for a mistake that the kind of a source found, in the form of all other

@@ -62,6 +62,7 @@ mod file;
 mod files;
 mod follow;
 mod fresh;
+mod gates;
 mod host;
 mod images;
 mod names;

@@ -7,9 +7,11 @@ use std::time::Duration;
 
 use serde::Deserialize;
 use tagtrail_policy::agree::Agree;
+use tagtrail_policy::begin::{Approvals, Settings};
 use tagtrail_policy::decide::Start;
 use tagtrail_policy::selection::WatchedImage;
 use tagtrail_policy::watched::Watched;
+use tagtrail_policy::window::WindowSettings;
 use tagtrail_proto::Name;
 use toml::Spanned;
 
@@ -55,6 +57,21 @@ pub struct Trigger {
     /// The steps that a rollout must pass after its target is healthy, in order.
     #[serde(default)]
     pub verify: Vec<Spanned<VerifyStep>>,
+    /// The times at which rollouts may begin.
+    #[serde(default)]
+    pub(crate) window: Option<Spanned<WindowSettings>>,
+    /// The least time between the begins of two rollouts.
+    #[serde(default, with = "duration::option")]
+    pub(crate) gap: Option<Duration>,
+    /// The group of triggers of which one is rolled out at a time.
+    #[serde(default)]
+    pub(crate) group: Option<Name>,
+    /// The approvals that a set of images needs.
+    #[serde(default)]
+    pub(crate) approvals: Option<Spanned<Approvals>>,
+    /// The settings of the gates.
+    #[serde(skip)]
+    pub gates: Settings,
     /// The kind of target and the settings. Exactly one.
     target: Spanned<BTreeMap<Spanned<String>, toml::Value>>,
     /// The file that has the entry.
@@ -164,6 +181,7 @@ impl Trigger {
             checked
                 .map_err(|message| Mistake::new(step.span().start, "trigger.verify", message))?;
         }
+        self.gates = self.read_gates()?;
         if self.target.get_ref().len() != 1 {
             let message = "needs exactly one target, such as target.webhook = { url = \"https://…\", secret = { file = \"…\" } }";
             let at = self.target.span().start;

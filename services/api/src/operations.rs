@@ -1,6 +1,7 @@
 //! The table of all operations, and the routes.
 
 mod acts;
+mod approvals;
 mod attempts;
 mod coverage;
 mod digests;
@@ -59,6 +60,9 @@ pub(crate) const ALL: &[Operation] = &[
     orders::PIN,
     orders::RELEASE,
     orders::CANCEL,
+    approvals::LIST,
+    approvals::APPROVE,
+    approvals::REJECT,
     outcome::REPORT,
     holds::LIST,
     holds::FREEZE,

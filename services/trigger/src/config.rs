@@ -7,6 +7,7 @@ use std::time::Duration;
 use tagtrail_bus::BusArgs;
 use tagtrail_config::{File, OnTargetChange, Start, Watched};
 use tagtrail_policy::agree::Agree;
+use tagtrail_policy::begin::{Settings, Written};
 use tagtrail_postgres::DbArgs;
 use tagtrail_postgres::session::parse_silence;
 use tagtrail_proto::Registry;
@@ -122,6 +123,10 @@ pub(crate) struct TriggerSpec {
     pub(crate) settle_max: Duration,
     /// The time until a target that took a rollout must be healthy.
     pub(crate) timeout: Duration,
+    /// The settings of the gates of recorded rollouts.
+    pub(crate) gates: Settings,
+    /// The same as they are written, for people.
+    pub(crate) written_gates: Written,
 }
 
 /// Reads the triggers of the file.
@@ -142,6 +147,8 @@ pub(crate) fn triggers(file: &File) -> Vec<TriggerSpec> {
             settle: trigger.settle,
             settle_max: trigger.settle_max(),
             timeout: trigger.timeout(),
+            gates: trigger.gates.clone(),
+            written_gates: trigger.gates_as_written(),
         })
         .collect()
 }

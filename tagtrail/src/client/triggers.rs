@@ -73,6 +73,55 @@ fn holds(trigger: &Value, screen: &Screen) -> String {
     text
 }
 
+/// Returns a line about the settings of the gates; nothing if there is none.
+fn gate_settings(trigger: &Value, screen: &Screen) -> String {
+    let Some(settings) = trigger.get("gate_settings").and_then(Value::as_object) else {
+        return String::new();
+    };
+    let range = |range: &Value| match range {
+        Value::String(text) => text.clone(),
+        range => format!(
+            "{} after cron {}",
+            field(range, "for"),
+            field(range, "cron")
+        ),
+    };
+    let list = |value: &Value, key: &str| -> Option<String> {
+        let list = value.get(key)?.as_array()?.iter();
+        let list: Vec<String> = list.map(range).collect();
+        (!list.is_empty()).then(|| list.join(", "))
+    };
+    let mut parts = Vec::new();
+    if let Some(window) = settings.get("window") {
+        let open = list(window, "open").map(|open| format!(" open {open}"));
+        let closed = list(window, "closed").map(|closed| format!(" closed {closed}"));
+        let ranges: Vec<String> = open.into_iter().chain(closed).collect();
+        let zone = window.get("zone").and_then(Value::as_str).unwrap_or("UTC");
+        parts.push(format!("window{} ({zone})", ranges.join(",")));
+    }
+    for key in ["gap", "group"] {
+        if let Some(Value::String(value)) = settings.get(key) {
+            parts.push(format!("{key} {value}"));
+        }
+    }
+    if let Some(approvals) = settings.get("approvals") {
+        let by = list(approvals, "by").map(|by| format!(" by {by}"));
+        let within = approvals.get("within").and_then(Value::as_str);
+        let within = within.map(|within| format!(" within {within}"));
+        let rest: Vec<String> = by.into_iter().chain(within).collect();
+        parts.push(format!(
+            "approvals {}{}",
+            field(approvals, "needs"),
+            rest.concat()
+        ));
+    }
+    if parts.is_empty() {
+        return String::new();
+    }
+    let text = format!("{} has gates: {}", field(trigger, "name"), parts.join("; "));
+    format!("\n{}", wrap(screen, &text, 0))
+}
+
 /// Returns a line about the person who paused the trigger; nothing if it is not paused, or if that
 /// is not recorded.
 fn paused_by(trigger: &Value, screen: &Screen) -> String {
@@ -204,6 +253,7 @@ pub(super) fn describe(triggers: &[Value], screen: &Screen) -> String {
         text += &paused_by(trigger, screen);
         text += &holds(trigger, screen);
         text += &newer_heads(trigger, screen);
+        text += &gate_settings(trigger, screen);
         if let Some(last) = trigger.get("last") {
             text += &rollouts::failure(last, screen);
             text += &rollouts::gates(last, screen);
@@ -326,6 +376,24 @@ mod tests {
             let text = describe(&[trigger(condition)], &screen(80));
             assert!(text.contains(&expected), "{text}");
         }
+    }
+
+    #[test]
+    fn the_settings_of_gates_are_shown() {
+        let settings = json!({
+            "window": { "open": ["mon-fri 09:00-16:00"], "closed": ["2026-12-24", { "cron": "0 22 * * 5", "for": "58h" }], "zone": "Europe/Berlin" },
+            "gap": "15m", "group": "db", "approvals": { "needs": 2, "by": ["release-*"], "within": "24h" },
+        });
+        let trigger = json!({ "name": "shop", "gate_settings": settings });
+        let text = describe(&[trigger], &screen(200));
+        assert!(
+            text.ends_with(
+                "\nshop has gates: window open mon-fri 09:00-16:00, closed 2026-12-24, 58h after cron 0 22 * * 5 (Europe/Berlin); gap 15m; group db; approvals 2 by release-* within 24h"
+            ),
+            "{text}"
+        );
+        let trigger = json!({ "name": "shop", "gate_settings": {} });
+        assert!(!describe(&[trigger], &screen(80)).contains("gates"));
     }
 
     #[test]

@@ -6,7 +6,7 @@ use serde::Deserialize;
 use tagtrail_proto::{Digest, RolloutImage};
 use time::OffsetDateTime;
 
-use super::{Closed, Facts};
+use super::{Closed, Facts, Look};
 
 /// A hold in force about a trigger.
 #[derive(Debug, Clone, Deserialize)]
@@ -39,35 +39,35 @@ pub enum HoldKind {
 }
 
 /// A hard freeze counts before a soft one.
-pub(super) fn freeze(facts: &Facts<'_>) -> Option<Closed> {
+pub(super) fn freeze(facts: &Facts<'_>) -> Look {
     let freezes = || {
         facts
             .holds
             .iter()
             .filter(|hold| hold.kind == HoldKind::Freeze)
     };
-    let shown = freezes().find(|hold| hold.hard).or(freezes().next())?;
-    Some(closed(shown, freezes(), "frozen"))
+    let shown = freezes().find(|hold| hold.hard).or(freezes().next());
+    closed(shown, freezes(), "frozen")
 }
 
-pub(super) fn pin(facts: &Facts<'_>) -> Option<Closed> {
+pub(super) fn pin(facts: &Facts<'_>) -> Look {
     let others = || {
         facts.holds.iter().filter(|hold| {
             let pinned = hold.images.as_ref().filter(|_| hold.kind == HoldKind::Pin);
             pinned.is_some_and(|pinned| set(pinned) != set(facts.images))
         })
     };
-    Some(closed(others().next()?, others(), "pinned to other images"))
+    closed(others().next(), others(), "pinned to other images")
 }
 
-pub(super) fn fault(facts: &Facts<'_>) -> Option<Closed> {
+pub(super) fn fault(facts: &Facts<'_>) -> Look {
     let faults = || {
         facts
             .holds
             .iter()
             .filter(|hold| hold.kind == HoldKind::Fault)
     };
-    Some(closed(faults().next()?, faults(), "held after a fault"))
+    closed(faults().next(), faults(), "held after a fault")
 }
 
 /// Returns the identity of a set of images.
@@ -77,13 +77,16 @@ fn set(images: &BTreeMap<String, RolloutImage>) -> Vec<(&String, &Digest)> {
 }
 
 /// Returns the closed gate of these holds; it opens with the end of the last one.
-fn closed<'a>(shown: &Hold, all: impl Iterator<Item = &'a Hold>, word: &str) -> Closed {
+fn closed<'a>(shown: Option<&Hold>, all: impl Iterator<Item = &'a Hold>, word: &str) -> Look {
+    let Some(shown) = shown else {
+        return Look::Open(None);
+    };
     let ends: Option<Vec<OffsetDateTime>> = all.map(|hold| hold.until).collect();
     let because = shown.reason.as_ref();
     let because = because.map(|reason| format!(": {reason}"));
-    Closed {
+    Look::Closed(Closed {
         why: format!("{word} by {}{}", shown.actor, because.unwrap_or_default()),
         opens_at: ends.and_then(|ends| ends.into_iter().max()),
         firm: shown.hard,
-    }
+    })
 }

@@ -114,7 +114,7 @@ pub(crate) enum Error {
         "this Idempotency-Key was sent with another order in the last 24 h; send each order with a key of its own"
     )]
     IdempotencyKeyReused,
-    #[error("an order can't skip {0:?}; it may skip recheck and manifest")]
+    #[error("an order can't skip {0:?}; it may skip recheck, manifest and window")]
     GateNotSkippable(String),
     #[error("until must be a time in the future")]
     UntilPast,
@@ -132,6 +132,10 @@ pub(crate) enum Error {
     HoldUnknown,
     #[error("this hold is no freeze: POST /v1/triggers/{0}/release ends it")]
     HoldOfTrigger(String),
+    #[error("{0}")]
+    NotApprovable(String),
+    #[error("the setting `approvals` of the trigger takes verdicts of the tokens {0}")]
+    NotAnApprover(String),
     #[error("the reason must have 1 to 500 characters")]
     Reason,
     #[error(
@@ -168,7 +172,7 @@ pub(crate) enum Error {
     #[error("there is no such rollout; GET /v1/rollouts lists them")]
     RolloutUnknown,
     #[error(
-        "there is no such path; the API is under /v1: resolve, history, digests, manifests, coverage, registries, repositories, tags, revisions, triggers, rollouts, holds, acts; GET /openapi.json describes it"
+        "there is no such path; the API is under /v1: resolve, history, digests, manifests, coverage, registries, repositories, tags, revisions, triggers, rollouts, approvals, holds, acts; GET /openapi.json describes it"
     )]
     NotFound,
     #[error(
@@ -283,6 +287,8 @@ impl Error {
             Error::TriggerPaused => (StatusCode::CONFLICT, "trigger_paused"),
             Error::SetImpossible(_) => (StatusCode::CONFLICT, "set_impossible"),
             Error::OutcomeUnexpected(_) => (StatusCode::CONFLICT, "outcome_unexpected"),
+            Error::NotApprovable(_) => (StatusCode::CONFLICT, "not_approvable"),
+            Error::NotAnApprover(_) => (StatusCode::FORBIDDEN, "not_an_approver"),
             Error::HoldUnknown => (StatusCode::NOT_FOUND, "hold_unknown"),
             Error::HoldOfTrigger(_) => (StatusCode::CONFLICT, "hold_of_trigger"),
             Error::Reason => (StatusCode::BAD_REQUEST, "reason_invalid"),

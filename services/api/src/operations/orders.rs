@@ -32,7 +32,7 @@ use crate::store::orders::{Choice, Placed, Refusal, Wish};
 /// The time for which an answer waits for the planner, and the interval of its looks.
 const WAIT: (Duration, Duration) = (Duration::from_millis(2500), Duration::from_millis(100));
 /// The gates that an order may skip.
-const SKIPPABLE: [&str; 2] = ["recheck", "manifest"];
+const SKIPPABLE: [&str; 3] = ["recheck", "manifest", "window"];
 /// Most images of a pin.
 const IMAGES: usize = 100;
 
@@ -124,7 +124,7 @@ pub(crate) const CANCEL: Operation = Operation {
 struct RollOut {
     /// The number of a rollout: its set, and a pin.
     to: Option<u64>,
-    /// Gates to pass though they are closed: recheck, manifest.
+    /// Gates to pass though they are closed: recheck, manifest, window.
     /// Needs a reason.
     #[serde(default)]
     skip: Vec<String>,
@@ -171,16 +171,16 @@ struct Cancel {
 /// An order, and its effect as far as it is known.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct Ordered {
-    trigger: String,
-    /// `rollout`, `rollback`, `pin`, `release` or `cancel`.
-    act: &'static str,
+    pub(super) trigger: String,
+    /// `rollout`, `rollback`, `pin`, `release`, `cancel`, `approve` or `reject`.
+    pub(super) act: &'static str,
     /// True once the order is carried out. Otherwise the planner has it, and carries it out as soon
     /// as it runs and the trigger is not paused.
-    done: bool,
+    pub(super) done: bool,
     /// The effect, for people.
-    answer: String,
+    pub(super) answer: String,
     /// The rollout that was recorded or ended.
-    rollout: Option<Rollout>,
+    pub(super) rollout: Option<Rollout>,
 }
 
 async fn roll_out(

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use schemars::JsonSchema;
 use serde::Serialize;
+use serde_json::{Map, Value};
 use sqlx::postgres::PgRow;
 use sqlx::types::Json;
 use sqlx::{Connection as _, PgConnection, Row as _};
@@ -59,6 +60,8 @@ pub(crate) struct Trigger {
     pub(crate) waiting: Vec<Waiting>,
     /// The closed gates of the last rollout: no attempt begins before all are open.
     pub(crate) gates: Vec<ClosedGate>,
+    /// The settings of the gates as they are written: `window`, `gap`, `group`, `approvals`.
+    pub(crate) gate_settings: Map<String, Value>,
     /// The freezes, pins and faults in force about this trigger, newest first.
     pub(crate) holds: Vec<Hold>,
 }
@@ -135,7 +138,7 @@ pub(crate) async fn configured(
     name: Option<&Name>,
 ) -> Result<Vec<Trigger>, sqlx::Error> {
     let rows = sqlx::query(concat!(
-        "select t.name, t.images as watched, t.target, t.problem, t.broken, t.state = 'paused' as paused,
+        "select t.name, t.images as watched, t.gate_settings, t.target, t.problem, t.broken, t.state = 'paused' as paused,
                 t.paused_by, t.paused_at, t.paused_reason,
                 f.at as refused_at, f.actor as refused_actor, f.act as refused_act,
                 case when t.state = 'active' then t.waiting else '[]' end as waiting,
@@ -200,7 +203,9 @@ fn trigger(row: &PgRow, holds: &[Hold]) -> Result<Trigger, sqlx::Error> {
     let condition = Condition::of(row.try_get("broken")?, paused, last.as_ref(), &waiting);
     let begun = last.as_ref().is_some_and(|last| last.attempts > 0);
     let gates = last.as_ref().map(|last| last.gates.clone());
+    let Json(gate_settings) = row.try_get("gate_settings")?;
     Ok(Trigger {
+        gate_settings,
         gates: gates.unwrap_or_default(),
         condition: condition.held(&holds, begun, newer),
         holds,

@@ -8,6 +8,7 @@
 )]
 
 mod acts;
+mod approvals;
 mod audit;
 mod coverage;
 mod digests;

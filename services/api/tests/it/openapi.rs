@@ -209,6 +209,7 @@ async fn answers_and_problems_match_the_document() {
             format!("/v1/rollouts/{id}/attempts"),
         ),
         ("get", "/v1/acts", "/v1/acts?trigger=shop".to_owned()),
+        ("get", "/v1/approvals", "/v1/approvals".to_owned()),
         ("get", "/v1/holds", "/v1/holds".to_owned()),
         (
             "post",
@@ -241,8 +242,10 @@ async fn answers_and_problems_match_the_document() {
     let elsewhere = [
         "/v1/holds/{id}",
         "/v1/revisions",
+        "/v1/rollouts/{id}/approve",
         "/v1/rollouts/{id}/cancel",
         "/v1/rollouts/{id}/outcome",
+        "/v1/rollouts/{id}/reject",
         "/v1/triggers/test",
         "/v1/triggers/{name}/pin",
         "/v1/triggers/{name}/rollback",

@@ -1,13 +1,15 @@
 //! Evaluates the gates of recorded rollouts, and of those that a plan will record.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use sqlx::PgConnection;
-use tagtrail_policy::begin::{Facts, Verdict, evaluate};
+use tagtrail_policy::begin::{Facts, Settings, Verdict, evaluate};
+use tagtrail_proto::RolloutState::{Pending, Running, Watching};
 use tagtrail_proto::{CauseReason, ClosedGate, RolloutImage};
 use time::OffsetDateTime;
 
-use crate::store::gates::{self as store, Change, Live};
+use crate::config::TriggerSpec;
+use crate::store::gates::{self as store, Asked, Change, Live, OfSet};
 use crate::store::orders::Standing;
 use crate::store::planning::Plan;
 
@@ -19,12 +21,14 @@ pub(super) struct Round<'a> {
     pub(super) paused: bool,
     pub(super) now: OffsetDateTime,
     pub(super) standing: Standing,
+    pub(super) settings: &'a Settings,
 }
 
 /// The closed gates of a trigger after an evaluation.
 pub(super) struct Evaluated<'a> {
     pub(super) name: &'a str,
     pub(super) now: OffsetDateTime,
+    /// Of several live rollouts, those of the newest one.
     pub(super) gates: Vec<ClosedGate>,
     /// The time of the next evaluation.
     pub(super) again: Option<OffsetDateTime>,
@@ -37,118 +41,217 @@ enum Subject<'r> {
     Live(&'r Live),
 }
 
+impl Subject<'_> {
+    fn images<'s>(&'s self, plan: &'s Plan) -> &'s BTreeMap<String, RolloutImage> {
+        match self {
+            Subject::New(place) => &plan.new_rollouts[*place].images,
+            Subject::Live(live) => &live.images,
+        }
+    }
+
+    fn is_ordered(&self, plan: &Plan) -> bool {
+        match self {
+            Subject::New(place) => plan.new_rollouts[*place].order.is_some(),
+            Subject::Live(live) => live.ordered,
+        }
+    }
+
+    fn has_begun(&self) -> bool {
+        matches!(self, Subject::Live(live) if live.attempts > 0)
+    }
+}
+
 /// Evaluates the gates: the new rollouts of the plan get their verdicts, and the plan gets the
 /// verdicts about recorded rollouts that differ from the recorded ones.
 pub(super) async fn gate<'a>(
     db: &mut PgConnection,
     plan: &mut Plan,
+    triggers: &BTreeMap<&str, &TriggerSpec>,
     rounds: &[Round<'a>],
 ) -> Result<Vec<Evaluated<'a>>, sqlx::Error> {
-    let mut subjects = Vec::new();
-    for round in rounds.iter().filter(|round| !round.paused) {
-        let new = plan.new_rollouts.iter();
-        let new = new.enumerate().find(|(_, new)| new.trigger == round.id);
-        // The new rollout supersedes those that have not begun.
-        let live = round.standing.live.iter();
-        let live = live.filter(|live| new.is_none() || live.attempts > 0);
-        subjects.extend(live.map(|live| (round, Subject::Live(live))));
-        subjects.extend(
-            new.filter(|(_, new)| new.cause.reason != CauseReason::Adopted)
-                .map(|(place, _)| (round, Subject::New(place))),
-        );
-    }
-    let known = known(db, plan, &subjects).await?;
-    let mut evaluated: BTreeMap<&str, Evaluated<'a>> = BTreeMap::new();
-    for (place, (round, subject)) in subjects.iter().enumerate() {
-        let (none, order) = (Vec::new(), round.standing.order.as_ref());
-        let (images, begun, skip) = match subject {
-            Subject::Live(live) => (&live.images, live.attempts > 0, &live.skip),
-            Subject::New(place) => {
-                let skip = order.map_or(&none, |order| &order.skip);
-                (&plan.new_rollouts[*place].images, false, skip)
+    let subjects: Vec<_> = rounds.iter().map(|round| subjects(plan, round)).collect();
+    let mut facts = of_sets(db, plan, rounds, &subjects).await?.into_iter();
+    let mut groups = Groups::read(db, triggers, rounds, &subjects).await?;
+    let mut evaluated = Vec::with_capacity(rounds.len());
+    for (round, subjects) in rounds.iter().zip(&subjects) {
+        let (mut gates, mut again) = (Vec::new(), None);
+        let live = &round.standing.live;
+        let mut busy = live
+            .iter()
+            .any(|live| matches!(live.state, Running | Watching));
+        for subject in subjects {
+            let of_set = match is_asked(plan, round, subject) {
+                true => facts.next().unwrap_or_default(),
+                false => OfSet::default(),
+            };
+            let before = match subject {
+                Subject::Live(live) => live.gates(),
+                Subject::New(_) => Vec::new(),
+            };
+            let verdict = judge(plan, round, subject, &of_set, &before, &groups);
+            busy |= !subject.has_begun() && verdict.state == Pending;
+            again = again.into_iter().chain(verdict.again).min();
+            gates.clone_from(&verdict.gates);
+            match subject {
+                Subject::New(place) => plan.new_rollouts[*place].verdict = verdict,
+                Subject::Live(live) if differs(live, &before, &verdict) => {
+                    plan.gates.push(Change {
+                        trigger: round.id,
+                        name: round.name.to_owned(),
+                        rollout: live.id,
+                        verdict,
+                    });
+                }
+                Subject::Live(_) => {}
             }
-        };
-        let facts = Facts {
-            now: round.now,
-            images,
-            begun,
-            ordered: is_ordered(plan, subject),
-            skip,
-            known: known.get(&place).copied().unwrap_or(false),
-            holds: &round.standing.holds,
-        };
-        let before = match subject {
-            Subject::Live(live) => live.gates(),
-            Subject::New(_) => Vec::new(),
-        };
-        let verdict = evaluate(&facts, &before);
-        // Of a trigger with two live rollouts the newer one is shown.
-        let shown = evaluated.entry(round.name).or_insert(Evaluated {
-            name: round.name,
-            now: round.now,
-            gates: Vec::new(),
-            again: None,
-        });
-        shown.gates.clone_from(&verdict.gates);
-        shown.again = shown.again.into_iter().chain(verdict.again).min();
-        match subject {
-            Subject::New(place) => plan.new_rollouts[*place].verdict = verdict,
-            Subject::Live(live) if differs(live, &before, &verdict) => {
-                plan.gates.push(Change {
-                    trigger: round.id,
-                    name: round.name.to_owned(),
-                    rollout: live.id,
-                    verdict,
-                });
-            }
-            Subject::Live(_) => {}
         }
-    }
-    for round in rounds {
-        evaluated.entry(round.name).or_insert(Evaluated {
+        groups.set(round, busy);
+        evaluated.push(Evaluated {
             name: round.name,
             now: round.now,
-            gates: Vec::new(),
-            again: None,
+            gates,
+            again,
         });
     }
-    Ok(evaluated.into_values().collect())
+    Ok(evaluated)
 }
 
-fn is_ordered(plan: &Plan, subject: &Subject<'_>) -> bool {
-    match subject {
-        Subject::Live(live) => live.ordered,
-        Subject::New(place) => plan.new_rollouts[*place].order.is_some(),
+/// Returns the rollouts of a trigger that need a verdict, the newest one last.
+fn subjects<'r>(plan: &Plan, round: &'r Round<'_>) -> Vec<Subject<'r>> {
+    if round.paused {
+        return Vec::new();
     }
+    let new = plan.new_rollouts.iter().enumerate();
+    let new = new
+        .filter(|(_, new)| new.trigger == round.id)
+        .map(|(place, new)| (place, new.cause.reason == CauseReason::Adopted))
+        .next();
+    // A new rollout supersedes those that have not begun. Adopted images are not sent.
+    let live = round.standing.live.iter();
+    let live = live.filter(|live| new.is_none() || live.attempts > 0);
+    let new = new.filter(|(_, adopted)| !adopted);
+    live.map(Subject::Live)
+        .chain(new.map(|(place, _)| Subject::New(place)))
+        .collect()
 }
 
-/// Returns whether the images of ordered rollouts have succeeded before, by the places of the
-/// subjects. Only a closed gate makes a difference, so mostly nothing is read.
-async fn known(
+fn judge(
+    plan: &Plan,
+    round: &Round<'_>,
+    subject: &Subject<'_>,
+    of_set: &OfSet,
+    before: &[ClosedGate],
+    groups: &Groups,
+) -> Verdict {
+    let order = round.standing.order.as_ref();
+    let skip = match subject {
+        Subject::Live(live) => live.skip.as_slice(),
+        Subject::New(_) => order.map_or(&[][..], |order| &order.skip),
+    };
+    let facts = Facts {
+        now: round.now,
+        images: subject.images(plan),
+        begun: subject.has_begun(),
+        ordered: subject.is_ordered(plan),
+        skip,
+        known: of_set.known,
+        holds: &round.standing.holds,
+        settings: round.settings,
+        last_begun: round.standing.last_begun,
+        busy: groups.busy(round),
+        approvals: &of_set.approvals,
+        rejected: of_set.rejected.as_deref(),
+    };
+    evaluate(&facts, before)
+}
+
+/// Returns whether the facts about the images of a rollout matter. Mostly they do not.
+fn is_asked(plan: &Plan, round: &Round<'_>, subject: &Subject<'_>) -> bool {
+    let Settings {
+        window, approvals, ..
+    } = round.settings;
+    // An order for known images passes these gates.
+    let passable = !round.standing.holds.is_empty() || window.is_some() || approvals.is_some();
+    approvals.is_some() && !subject.has_begun() || passable && subject.is_ordered(plan)
+}
+
+async fn of_sets(
     db: &mut PgConnection,
     plan: &Plan,
-    subjects: &[(&Round<'_>, Subject<'_>)],
-) -> Result<BTreeMap<usize, bool>, sqlx::Error> {
-    let asked: Vec<(usize, i32, &BTreeMap<String, RolloutImage>)> = subjects
-        .iter()
-        .enumerate()
-        .filter(|(_, (round, subject))| {
-            is_ordered(plan, subject) && !round.standing.holds.is_empty()
-        })
-        .map(|(place, (round, subject))| {
-            let images = match subject {
-                Subject::Live(live) => &live.images,
-                Subject::New(new) => &plan.new_rollouts[*new].images,
-            };
-            (place, round.id, images)
-        })
-        .collect();
-    if asked.is_empty() {
-        return Ok(BTreeMap::new());
+    rounds: &[Round<'_>],
+    subjects: &[Vec<Subject<'_>>],
+) -> Result<Vec<OfSet>, sqlx::Error> {
+    let mut asked = Vec::new();
+    for (round, subjects) in rounds.iter().zip(subjects) {
+        let subjects = subjects.iter();
+        let of_round = subjects.filter(|subject| is_asked(plan, round, subject));
+        asked.extend(of_round.map(|subject| Asked {
+            trigger: round.id,
+            images: subject.images(plan),
+            rollout: match subject {
+                Subject::Live(live) => Some(live.id),
+                Subject::New(_) => None,
+            },
+        }));
     }
-    let sets: Vec<_> = asked.iter().map(|(_, id, images)| (*id, *images)).collect();
-    let known = store::known(db, &sets).await?;
-    Ok(asked.iter().map(|(place, ..)| *place).zip(known).collect())
+    match asked.is_empty() {
+        true => Ok(Vec::new()),
+        false => store::of_sets(db, &asked).await,
+    }
+}
+
+/// The triggers of each group that are rolled out.
+struct Groups(BTreeMap<String, BTreeSet<String>>);
+
+impl Groups {
+    async fn read(
+        db: &mut PgConnection,
+        triggers: &BTreeMap<&str, &TriggerSpec>,
+        rounds: &[Round<'_>],
+        subjects: &[Vec<Subject<'_>>],
+    ) -> Result<Groups, sqlx::Error> {
+        let rounds = rounds.iter().zip(subjects);
+        let wanted: BTreeSet<&String> = rounds
+            .filter(|(_, subjects)| !subjects.is_empty())
+            .filter_map(|(round, _)| round.settings.group.as_ref())
+            .collect();
+        if wanted.is_empty() {
+            return Ok(Groups(BTreeMap::new()));
+        }
+        let group = |name: &&str| {
+            let group = triggers.get(*name)?.gates.group.as_ref()?;
+            wanted.contains(group).then_some(group)
+        };
+        let names: Vec<&str> = triggers.keys().copied().collect();
+        let members: Vec<&str> = names
+            .into_iter()
+            .filter(|name| group(name).is_some())
+            .collect();
+        let mut groups = Groups(BTreeMap::new());
+        for name in store::busy(db, &members).await? {
+            if let Some(group) = group(&name.as_str()) {
+                groups.0.entry(group.clone()).or_default().insert(name);
+            }
+        }
+        Ok(groups)
+    }
+
+    /// Returns another trigger of the group that is rolled out.
+    fn busy(&self, round: &Round<'_>) -> Option<&str> {
+        let mut busy = self.0.get(round.settings.group.as_ref()?)?.iter();
+        busy.find(|name| *name != round.name).map(String::as_str)
+    }
+
+    fn set(&mut self, round: &Round<'_>, busy: bool) {
+        let Some(group) = &round.settings.group else {
+            return;
+        };
+        let group = self.0.entry(group.clone()).or_default();
+        match busy {
+            true => group.insert(round.name.to_owned()),
+            false => group.remove(round.name),
+        };
+    }
 }
 
 fn differs(live: &Live, before: &[ClosedGate], verdict: &Verdict) -> bool {

@@ -533,9 +533,10 @@ impl<'a> Planner<'a> {
                 paused: state.paused,
                 now,
                 standing,
+                settings: &trigger.gates,
             });
         }
-        for evaluated in gate(&mut self.db, &mut decisions.plan, &rounds).await? {
+        for evaluated in gate(&mut self.db, &mut decisions.plan, &self.triggers, &rounds).await? {
             let Evaluated {
                 name, now, again, ..
             } = evaluated;

@@ -1,11 +1,12 @@
 //! The gates of recorded rollouts: the facts that they depend on, and the verdicts.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Deserialize;
-use sqlx::PgConnection;
+use sqlx::postgres::PgRow;
 use sqlx::types::{Json, Uuid};
-use tagtrail_policy::begin::Verdict;
+use sqlx::{PgConnection, Row as _};
+use tagtrail_policy::begin::{Approval, Verdict};
 use tagtrail_postgres::rollout_is_live;
 use tagtrail_proto::{ClosedGate, RolloutImage, RolloutState};
 use time::OffsetDateTime;
@@ -54,25 +55,76 @@ macro_rules! live {
 }
 pub(super) use live;
 
-/// Returns for each pair of a trigger and a set of images whether the set has succeeded before.
-pub(crate) async fn known(
+/// A set of images of a trigger, and the rollout of them if it is recorded.
+#[derive(Debug)]
+pub(crate) struct Asked<'a> {
+    pub(crate) trigger: i32,
+    pub(crate) images: &'a BTreeMap<String, RolloutImage>,
+    pub(crate) rollout: Option<Uuid>,
+}
+
+/// The facts about a set of images.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct OfSet {
+    /// True if a rollout of the set has succeeded.
+    pub(crate) known: bool,
+    /// The approvals since the last rejection of the set.
+    pub(crate) approvals: Vec<Approval>,
+    /// The text of the rejection of the rollout.
+    pub(crate) rejected: Option<String>,
+}
+
+/// Returns the facts about these sets.
+pub(crate) async fn of_sets(
     db: &mut PgConnection,
-    sets: &[(i32, &BTreeMap<String, RolloutImage>)],
-) -> Result<Vec<bool>, sqlx::Error> {
-    let (triggers, sets): (Vec<i32>, Vec<Json<_>>) = sets
-        .iter()
-        .map(|(trigger, set)| (*trigger, Json(*set)))
-        .unzip();
-    sqlx::query_scalar(
+    asked: &[Asked<'_>],
+) -> Result<Vec<OfSet>, sqlx::Error> {
+    let rows = sqlx::query(
         "select exists (
-             select from rollout k where k.trigger_id = w.trigger_id and k.state = 'succeeded'
-               and image_set(k.images) = image_set(w.images))
-         from unnest($1::int[], $2::jsonb[]) with ordinality as w (trigger_id, images, place) order by w.place",
+                 select from rollout k where k.trigger_id = w.trigger_id and k.state = 'succeeded'
+                   and image_set(k.images) = image_set(w.images)) as known,
+             (select coalesce(jsonb_agg(jsonb_build_object('actor', a.actor, 'given_at', a.given_at)), '[]')
+              from approval a
+              where a.trigger_id = w.trigger_id and a.set = image_set(w.images) and a.verdict = 'approved'
+                and a.id > coalesce((
+                    select max(r.id) from approval r
+                    where r.trigger_id = a.trigger_id and r.set = a.set and r.verdict = 'rejected'), 0)) as approvals,
+             (select 'rejected by ' || r.actor || ': ' || r.reason from approval r
+              where r.rollout_id = w.rollout_id and r.verdict = 'rejected' order by r.id limit 1) as rejected
+         from unnest($1::int[], $2::jsonb[], $3::uuid[]) with ordinality as w (trigger_id, images, rollout_id, place)
+         order by w.place",
     )
-    .bind(triggers)
-    .bind(sets)
+    .bind(asked.iter().map(|one| one.trigger).collect::<Vec<_>>())
+    .bind(asked.iter().map(|one| Json(one.images)).collect::<Vec<_>>())
+    .bind(asked.iter().map(|one| one.rollout).collect::<Vec<_>>())
     .fetch_all(db)
-    .await
+    .await?;
+    let of_set = |row: &PgRow| {
+        let Json(approvals) = row.try_get("approvals")?;
+        Ok(OfSet {
+            known: row.try_get("known")?,
+            approvals,
+            rejected: row.try_get("rejected")?,
+        })
+    };
+    rows.iter().map(of_set).collect()
+}
+
+/// Returns those of these triggers of which a rollout is about to begin, or has begun and not
+/// ended.
+pub(crate) async fn busy(
+    db: &mut PgConnection,
+    names: &[&str],
+) -> Result<BTreeSet<String>, sqlx::Error> {
+    let busy: Vec<String> = sqlx::query_scalar(
+        "select distinct t.name from trigger t join rollout o on o.trigger_id = t.id
+         where t.name = any ($1) and t.configured
+           and (o.state in ('running', 'watching') or o.state = 'pending' and t.state = 'active')",
+    )
+    .bind(names)
+    .fetch_all(db)
+    .await?;
+    Ok(busy.into_iter().collect())
 }
 
 /// The new verdict about a recorded rollout.
@@ -91,18 +143,20 @@ pub(crate) async fn record(db: &mut PgConnection, changes: &[Change]) -> Result<
     let verdicts = || changes.iter().map(|change| &change.verdict);
     sqlx::query(concat!(
         "with w as (
-             select * from unnest($1::uuid[], $2::int[], $3::text[], $4::jsonb[], $5::timestamptz[], $6::timestamptz[])
-                 as w (id, trigger_id, state, gates, opens_at, closes_at)
+             select * from unnest($1::uuid[], $2::int[], $3::text[], $4::jsonb[], $5::timestamptz[], $6::timestamptz[], $7::text[])
+                 as w (id, trigger_id, state, gates, opens_at, closes_at, rejected)
          ), locked as (
              select t.id from trigger t where t.id in (select trigger_id from w) order by t.id for update
          ), before as (
              select o.id, o.state from rollout o join w on w.id = o.id
          ), changed as (
              update rollout o set gates = w.gates, opens_at = w.opens_at, closes_at = w.closes_at,
+                 finished_at = case when w.rejected is not null and o.attempts = 0 then now() else o.finished_at end,
+                 error = case when o.attempts = 0 then coalesce(w.rejected, o.error) else o.error end,
                  state = case when o.state in ('held', 'awaiting_approval', 'pending') then w.state::rollout_state else o.state end
              from w join locked l on l.id = w.trigger_id join before b on b.id = w.id
              where o.id = w.id and ", rollout_is_live!("o"), "
-             returning o.*, o.state in ('held', 'awaiting_approval', 'pending') and o.state <> b.state as moved
+             returning o.*, o.state in ('held', 'awaiting_approval', 'pending', 'rejected') and o.state <> b.state as moved
          ), o as (
              select * from changed where moved
          ) ",
@@ -114,6 +168,7 @@ pub(crate) async fn record(db: &mut PgConnection, changes: &[Change]) -> Result<
     .bind(verdicts().map(|verdict| Json(&verdict.gates)).collect::<Vec<_>>())
     .bind(verdicts().map(|verdict| verdict.opens_at).collect::<Vec<_>>())
     .bind(verdicts().map(|verdict| verdict.closes_at).collect::<Vec<_>>())
+    .bind(verdicts().map(|verdict| verdict.rejected.as_deref()).collect::<Vec<_>>())
     .execute(db)
     .await
     .map(|_| ())

@@ -8,6 +8,7 @@ use sqlx::{PgConnection, Row as _};
 use tagtrail_policy::begin::Hold;
 use tagtrail_postgres::{rollout_is_live, row};
 use tagtrail_proto::{CauseReason, RolloutImage};
+use time::OffsetDateTime;
 
 use super::columns::recorded;
 use super::gates::{Live, live};
@@ -47,6 +48,8 @@ pub(crate) struct Standing {
     pub(crate) stands: bool,
     /// The holds in force, newest first.
     pub(crate) holds: Vec<Hold>,
+    /// The time at which the last rollout began.
+    pub(crate) last_begun: Option<OffsetDateTime>,
     /// The rollouts that have not ended, lowest number first.
     pub(crate) live: Vec<Live>,
 }
@@ -80,7 +83,9 @@ pub(crate) async fn standings(
              (select coalesce(jsonb_agg(jsonb_build_object('kind', h.kind, 'hard', h.hard, 'actor', h.actor, 'reason', h.reason,
                   'images', h.images, 'until', h.until) order by h.id desc), '[]')
               from hold h where ", in_force!("t"), ") as holds,
-             ", live!(), " as live
+             ", live!(), " as live,
+             (select b.started_at from rollout b where b.trigger_id = t.id and b.started_at is not null
+              order by b.number desc limit 1) as last_begun
          from trigger t
          left join lateral (
              select * from rollout_order o where o.trigger_id = t.id and o.done_at is null and o.kind <> 'cancel'
@@ -98,6 +103,7 @@ pub(crate) async fn standings(
             let standing = Standing {
                 holds,
                 live,
+                last_begun: row.try_get("last_begun")?,
                 order: order(row)?,
                 pinned: row.try_get("pinned")?,
                 stands: row.try_get("stands")?,

@@ -390,14 +390,15 @@ pub(crate) async fn record(
                  as w (id, trigger_id, images, cause, traceparent, begin, order_id, fixed, identity, state, gates, opens_at, closes_at)
          ), numbered as (
              update trigger t set issued = t.issued + 1, state = 'active' from wanted w
-             where t.id = w.trigger_id and t.state <> 'paused' returning t.id, t.issued, t.epoch
+             where t.id = w.trigger_id and t.state <> 'paused' returning t.id, t.issued, t.epoch, t.group_name
          ), attempt as (
-             insert into rollout_attempt (rollout_id, number, trigger_id, instance, machine, pid, pid_started)
-             select w.id, 1, g.id, $11, $12, $13, $14 from numbered g join wanted w on w.trigger_id = g.id
+             insert into rollout_attempt (rollout_id, number, trigger_id, instance, machine, pid, pid_started, group_name)
+             select w.id, 1, g.id, $11, $12, $13, $14, g.group_name from numbered g join wanted w on w.trigger_id = g.id
              left join rollout_order r on r.id = w.order_id
              cross join lateral (select g.id as trigger_id, w.images, r.actor, w.closes_at) n
              where w.begin and ", may_begin!(), "
-             on conflict (trigger_id) where finished_at is null do nothing
+             -- An attempt of the trigger or of its group runs.
+             on conflict do nothing
              returning rollout_id
          ), new as (
              insert into rollout (id, trigger_id, number, images, cause, traceparent, state, finished_at, attempts, started_at, actor, reason, skip, fixed, identity, epoch,

@@ -22,6 +22,7 @@ pub(crate) async fn configure(
 ) -> Result<(), sqlx::Error> {
     let mut tx = db.begin().await?;
     write(&mut tx, settings).await?;
+    write_gates(&mut tx, settings).await?;
     identify(&mut tx, settings).await?;
     describe_results(&mut tx, settings).await?;
     tx.commit().await
@@ -98,6 +99,22 @@ async fn write(db: &mut PgConnection, settings: &Settings) -> Result<(), sqlx::E
     .bind(paused)
     .bind(CONFIGURATION)
     .bind("start = \"paused\"")
+    .execute(db)
+    .await
+    .map(|_| ())
+}
+
+/// Writes the settings of the gates. A trigger whose entry can't be read keeps them.
+async fn write_gates(db: &mut PgConnection, settings: &Settings) -> Result<(), sqlx::Error> {
+    let triggers = || settings.triggers.iter();
+    sqlx::query(
+        "update trigger t set gate_settings = e.gate_settings, group_name = e.group_name
+         from unnest($1::text[], $2::jsonb[], $3::text[]) as e (name, gate_settings, group_name)
+         where t.name = e.name and (t.gate_settings, t.group_name) is distinct from (e.gate_settings, e.group_name)",
+    )
+    .bind(triggers().map(|(name, _)| name.as_str()).collect::<Vec<_>>())
+    .bind(triggers().map(|(_, spec)| Json(&spec.written_gates)).collect::<Vec<_>>())
+    .bind(triggers().map(|(_, spec)| spec.gates.group.as_deref()).collect::<Vec<_>>())
     .execute(db)
     .await
     .map(|_| ())

@@ -48,7 +48,9 @@ pub(crate) async fn backlog(db: &mut PgConnection, names: &[&str]) -> Result<Bac
          from trigger t join rollout n on n.trigger_id = t.id
          where n.state in ('pending', 'running', 'failed') and ", rollout_is_live!("n"), "
              and t.configured and t.state = 'active' and t.name = any ($1)
-             and not exists (select from rollout_attempt a where a.trigger_id = t.id and a.finished_at is null)
+             and not exists (
+                 select from rollout_attempt a
+                 where a.finished_at is null and (a.trigger_id = t.id or a.group_name = t.group_name))
              and not exists (
                  select from rollout newer where newer.trigger_id = n.trigger_id and newer.number > n.number
                      and newer.state not in ('held', 'awaiting_approval', 'superseded', 'rejected', 'cancelled'))
@@ -119,17 +121,17 @@ pub(crate) async fn begin(
         // The planner raises `issued` with each rollout. A trigger whose `issued` has changed since
         // the snapshot of this statement may have a newer rollout than the statement can see.
         "with held as (
-             select t.id from trigger t join trigger snapshot on snapshot.id = t.id and snapshot.issued = t.issued
+             select t.id, t.group_name from trigger t join trigger snapshot on snapshot.id = t.id and snapshot.issued = t.issued
              where t.id = any ($1) and t.configured and t.state = 'active' for update of t skip locked
          ), number as (
-             select held.id as trigger_id, (
+             select held.id as trigger_id, held.group_name, (
                  select max(o.number) from rollout o
                  where o.trigger_id = held.id
                      and o.state not in ('held', 'awaiting_approval', 'superseded', 'rejected', 'cancelled')) as number
              from held
          ), newest as (
              select o.id, o.trigger_id, o.number, o.state, o.images, o.attempts, o.next_attempt_at <= now() as due,
-                 o.fixed, o.actor, o.closes_at
+                 o.fixed, o.actor, o.closes_at, n.group_name
              from number n join rollout o on o.trigger_id = n.trigger_id and o.number = n.number
              where o.state in ('pending', 'running', 'failed') and ", rollout_is_live!("o"), "
              for update of o skip locked
@@ -147,11 +149,11 @@ pub(crate) async fn begin(
                  error = 'not begun: ' || m.image || ' has changed since this rollout was recorded'
              from moved m where o.id = m.id returning o.*, true as changed
          ), attempt as (
-             insert into rollout_attempt (rollout_id, number, trigger_id, instance, machine, pid, pid_started)
-             select n.id, n.attempts + 1, n.trigger_id, $3, $4, $5, $6
+             insert into rollout_attempt (rollout_id, number, trigger_id, instance, machine, pid, pid_started, group_name)
+             select n.id, n.attempts + 1, n.trigger_id, $3, $4, $5, $6, n.group_name
              from newest n where n.due and not exists (select from moved m where m.id = n.id) and ", may_begin!(), "
-             -- An attempt of another process runs.
-             on conflict (trigger_id) where finished_at is null do nothing
+             -- An attempt of another process, or of the group, runs.
+             on conflict do nothing
              returning rollout_id, trigger_id
          ), old as (
              update rollout o set state = 'superseded', finished_at = now()

@@ -15,6 +15,7 @@ mod orders;
 mod planning;
 mod policies;
 mod receivers;
+mod spacing;
 mod verify;
 mod watching;
 mod world;
