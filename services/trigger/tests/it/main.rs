@@ -7,6 +7,7 @@ mod attempts;
 mod broken;
 mod changes;
 mod command;
+mod compose;
 mod faults;
 mod gates;
 mod holding;
