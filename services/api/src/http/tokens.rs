@@ -137,7 +137,7 @@ impl Tokens {
             holder: Arc::new(Holder {
                 name: (*name).to_owned(),
                 role: *role,
-                triggers: None,
+                triggers: Some(vec!["*".to_owned().try_into().unwrap()]),
                 own: ["none", "none-*"].map(|glob| glob.to_owned().try_into().unwrap()),
             }),
         };
