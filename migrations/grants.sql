@@ -133,7 +133,7 @@ begin
             ('tagtrail_trigger', 'selection', 'select', null),
             ('tagtrail_trigger', 'selection', 'insert', null),
             ('tagtrail_trigger', 'selection', 'update', 'registry, repository, tag_id, tag, key, digest, revision, policy_id, rule, selected_at'),
-            ('tagtrail_trigger', 'trigger', 'update', 'policies, images, target, configured, problem, broken, gate_settings, group_name, state, issued, waiting, retry, touched, paused_by, paused_at, paused_reason'),
+            ('tagtrail_trigger', 'trigger', 'update', 'policies, images, target, configured, problem, broken, gate_settings, group_name, state, issued, waiting, wanted, reasons, retry, touched, paused_by, paused_at, paused_reason'),
             ('tagtrail_trigger', 'rollout', 'select', null),
             ('tagtrail_trigger', 'rollout', 'insert', null),
             ('tagtrail_trigger', 'rollout', 'update', 'state, attempts, started_at, finished_at, next_attempt_at, error, phase_attempts, phase_ms, ended, gates, opens_at, closes_at, identity'),

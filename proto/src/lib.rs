@@ -4,8 +4,9 @@
 //! [`Pinned`]); the events ([`Push`], [`Revision`], [`Rollout`], [`Manifest`], [`Quarantined`]) in
 //! their `CloudEvents` envelope ([`Event`]); the subjects of messages ([`Subject`]), the place of a
 //! reader in a stream ([`Position`]) and the trace of a message ([`TraceContext`]); the closed
-//! gates of a trigger ([`Waiting`]) and of a recorded rollout ([`ClosedGate`]). The JSON Schemas of
-//! the events are in `proto/schemas`.
+//! gates of a trigger ([`Waiting`]) and of a recorded rollout ([`ClosedGate`]), the condition of a
+//! trigger and the reasons ([`Condition`], [`Reason`]). The JSON Schemas of the events are in
+//! `proto/schemas`.
 //!
 //! Out of scope: any I/O, and the rules of history (`rules/timeline`).
 
@@ -17,6 +18,7 @@ mod name;
 mod position;
 mod push;
 mod quarantine;
+mod reason;
 mod revision;
 mod rollout;
 pub mod schema;
@@ -31,6 +33,7 @@ pub use name::{Image, Name, NameError, Pinned, Registry, Repository, Tag, clean_
 pub use position::{Position, nanoseconds};
 pub use push::{Action, Origin, Push, PushError, Scope, TimeSource};
 pub use quarantine::Quarantined;
+pub use reason::{Condition, Reason, ReasonCode};
 pub use revision::{Kind, Point, Revision};
 pub use rollout::{Cause, CauseReason, RanBefore, Rollout, RolloutImage, RolloutState};
 pub use subject::{PARTITIONS, Subject, SubjectError, escape, partition_of};

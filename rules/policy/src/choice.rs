@@ -3,10 +3,11 @@
 
 mod facts;
 mod image;
+mod why;
 
 use std::collections::BTreeMap;
 
-use tagtrail_proto::{Digest, Image, Registry, Repository, RolloutImage, Tag};
+use tagtrail_proto::{Digest, Image, Reason, Registry, Repository, RolloutImage, Tag};
 use time::OffsetDateTime;
 
 use crate::agree::{Agree, Side};
@@ -81,6 +82,9 @@ pub struct Choice {
     pub selection: Option<Chosen>,
     /// The time at which the choice may change although nothing happens.
     pub again: Option<OffsetDateTime>,
+    /// The reason for which the best tag is not selected. Without an image: the reason for which
+    /// the images of the trigger are not those of the newest build.
+    pub reason: Option<Reason>,
 }
 
 /// The images of a rollout, by their names in the trigger.
@@ -147,7 +151,13 @@ pub fn choose(
             let again = facts.look_for_manifests(agree, now);
             ((*name).to_owned(), choice.not_after(again))
         });
-    choices.collect()
+    let mut choices: BTreeMap<String, Choice> = choices.collect();
+    let names = images.iter().map(|(name, ..)| *name);
+    let apart = why::apart(agree, value, names.zip(&sides));
+    if let (Some(apart), Some(first)) = (apart, choices.values_mut().next()) {
+        first.reason = Some(apart);
+    }
+    choices
 }
 
 /// Returns the image that each image of a trigger stands for, given the heads of its tags and of

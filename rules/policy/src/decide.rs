@@ -181,6 +181,13 @@ pub fn decide(situation: &Situation<'_>) -> Decision {
     }
 }
 
+/// Returns the set of images that the trigger wants, whether or not it is paused or a gate is
+/// closed; `None` if one of them stands for no digest that can run.
+#[must_use]
+pub fn wanted_set(situation: &Situation<'_>) -> Option<BTreeMap<String, RolloutImage>> {
+    wanted(situation).ok()
+}
+
 /// Returns the images of the heads, or the decision if one of the images has none. A rollout sets
 /// all images of a trigger, so one unknown or deleted image stops the rollout and leaves the
 /// deployment as it is.

@@ -9,10 +9,12 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use tagtrail_daemon::metrics::seconds;
-use tagtrail_proto::{ClosedGate, Gate, Rollout, RolloutState, Waiting};
+use tagtrail_proto::{ClosedGate, Condition, Gate, Rollout, RolloutState, Waiting};
 
 use crate::act::Slots;
+
 use crate::notify;
+use crate::plan::Change;
 use tagtrail_policy::begin;
 use tagtrail_policy::retry::Outcome;
 use tagtrail_policy::watch::AfterLook;
@@ -25,6 +27,7 @@ pub(crate) struct Metrics {
     rollouts: Family<RolloutLabels, Counter>,
     attempts: Family<AttemptLabels, Counter>,
     closed_gates: Family<GateLabels, Gauge>,
+    conditions: Family<ConditionLabels, Gauge>,
     in_flight: Family<KindLabels, Gauge>,
     slots: Family<KindLabels, Gauge>,
     due: Gauge,
@@ -74,6 +77,12 @@ struct GateLabels {
     gate: &'static str,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ConditionLabels {
+    trigger: String,
+    condition: &'static str,
+}
+
 impl Metrics {
     pub(crate) fn new(metrics: &tagtrail_daemon::Metrics) -> Metrics {
         Metrics {
@@ -90,6 +99,11 @@ impl Metrics {
             closed_gates: metrics.add(
                 "trigger_closed_gates",
                 "Closed gates of a trigger now, one for each image before a rollout is recorded, by trigger and gate; of the instance that plans",
+                Family::default(),
+            ),
+            conditions: metrics.add(
+                "trigger_condition",
+                "1 for the present condition of a trigger, 0 for all others, by trigger and condition; of the instance that plans",
                 Family::default(),
             ),
             in_flight: metrics.add(
@@ -206,15 +220,30 @@ impl Metrics {
         }
     }
 
+    /// Shows the condition of a trigger.
+    pub(crate) fn condition(&self, change: &Change) {
+        for condition in Condition::ALL {
+            let labels = ConditionLabels {
+                trigger: change.trigger.clone(),
+                condition: condition.as_str(),
+            };
+            let is_present = *condition == change.now;
+            self.conditions
+                .get_or_create(&labels)
+                .set(is_present.into());
+        }
+    }
+
     /// Counts tags of which a policy had missed the news.
     pub(crate) fn policy_repaired(&self, tags: i64) {
         self.policy_repaired
             .inc_by(u64::try_from(tags).unwrap_or_default());
     }
 
-    /// Removes the closed gates of all triggers: this instance plans no longer.
+    /// Removes the closed gates and the conditions of all triggers: this instance plans no longer.
     pub(crate) fn ended_planning(&self) {
         self.closed_gates.clear();
+        self.conditions.clear();
     }
 
     /// Counts a rollout that reached its present state. Only the instance that publishes the entry

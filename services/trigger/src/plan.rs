@@ -2,6 +2,7 @@
 
 mod candidates;
 mod choice;
+mod conditions;
 mod gating;
 mod news;
 mod orders;
@@ -9,5 +10,7 @@ mod planner;
 mod question;
 #[cfg(test)]
 mod tests;
+mod view;
 
+pub(crate) use conditions::Change;
 pub(crate) use planner::planner;

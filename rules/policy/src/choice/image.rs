@@ -6,6 +6,7 @@ use tagtrail_proto::{Digest, Image, Origin, Tag};
 use time::OffsetDateTime;
 
 use super::facts::next_look;
+use super::why;
 use super::{Choice, Chosen, Facts, TagRow};
 use crate::agree::AgreeingTag;
 use crate::decide::Selected;
@@ -173,7 +174,8 @@ impl PolicyImage {
             since.map_or(at, |since| at.min(next_look(since, now)))
         });
         let (rows, selected_row) = (&facts.rows, facts.selected);
-        match selection.outcome {
+        let reason = why::of_choice(self, tags, selected_row, &selection);
+        let choice = match selection.outcome {
             Outcome::Select { head, key, change } => {
                 let row = rows.iter().copied().chain(selected_row);
                 let row = row.into_iter().find(|row| row.tag == head.tag);
@@ -196,6 +198,7 @@ impl PolicyImage {
                         .map(|chosen| selected(chosen, change, head.recorded_at)),
                     selection: chosen,
                     again,
+                    reason: None,
                 }
             }
             Outcome::Keep(_) => self.keep(selected_row, again, true),
@@ -204,7 +207,8 @@ impl PolicyImage {
                 again,
                 ..Choice::default()
             },
-        }
+        };
+        Choice { reason, ..choice }
     }
 
     /// Returns the last selection, if there is one. `store`: as a selection of the present rule.
@@ -240,6 +244,7 @@ impl PolicyImage {
             selected: Some(selected(&kept, Change::Higher, recorded_at)),
             selection: Some(kept).filter(|kept| store && kept != last),
             again,
+            reason: None,
         }
     }
 }

@@ -19,7 +19,7 @@ use crate::operations::acts::{BECAUSE, Because, MAX_SIZE, changed, reason};
 use crate::operations::orders::future;
 use crate::store;
 use crate::store::acts::NewAct;
-use crate::store::holds::{Hold, HoldKind};
+use tagtrail_condition::{Hold, HoldKind};
 
 const ID: Parameter = Parameter {
     name: "id",
@@ -94,14 +94,14 @@ struct Freeze {
 async fn list(State(database): State<Database>, uri: Uri) -> Result<Json<Holds>, Error> {
     Parameters::read(&uri, &[])?;
     let items = database
-        .ask_large(async |db| store::holds::list(db, None).await)
+        .ask_large(async |db| Hold::list(db, None).await)
         .await?;
     Ok(Json(Holds { items }))
 }
 
 async fn one(database: &Database, id: i64) -> Result<Hold, Error> {
     let found = database
-        .ask(async |db| store::holds::list(db, Some(id)).await)
+        .ask(async |db| Hold::list(db, Some(id)).await)
         .await?;
     found.into_iter().next().ok_or(Error::HoldUnknown)
 }

@@ -1,8 +1,11 @@
 //! The record of acts of people.
 
+use std::collections::BTreeMap;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use sqlx::postgres::PgRow;
 use sqlx::types::Json;
 use sqlx::{PgConnection, Row as _};
 use tagtrail_history::instant::Instant;
@@ -163,6 +166,29 @@ pub(crate) struct Refused {
     pub(crate) actor: String,
     /// The operation: `pause`, `resume`, `retry`, …
     pub(crate) act: String,
+}
+
+/// Returns the last refused act on each trigger, or on the one with this name.
+pub(crate) async fn refused(
+    db: &mut PgConnection,
+    name: Option<&Name>,
+) -> Result<BTreeMap<String, Refused>, sqlx::Error> {
+    let rows = sqlx::query(
+        "select t.name, f.at, f.actor, f.act from refused_act f join trigger t on t.id = f.trigger_id
+         where t.name = coalesce($1, t.name)",
+    )
+    .bind(name.map(AsRef::as_ref))
+    .fetch_all(db)
+    .await?;
+    let refused = |row: &PgRow| {
+        let refused = Refused {
+            at: row.try_get("at")?,
+            actor: row.try_get("actor")?,
+            act: row.try_get("act")?,
+        };
+        Ok((row.try_get("name")?, refused))
+    };
+    rows.iter().map(refused).collect()
 }
 
 /// Notes that an act on a trigger was refused, at most once a second for each trigger.

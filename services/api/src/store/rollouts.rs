@@ -1,11 +1,13 @@
 //! Rollouts.
 
+use std::collections::BTreeMap;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use sqlx::postgres::PgRow;
 use sqlx::types::Json;
 use sqlx::{PgConnection, Row as _};
-use tagtrail_postgres::row;
+use tagtrail_postgres::{rollout_is_live, row};
 use tagtrail_proto::{Rollout, RolloutState};
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -92,7 +94,32 @@ macro_rules! watch {
         )
     };
 }
-pub(crate) use watch;
+
+/// Returns how far those of these rollouts are observed that have not ended, by id.
+pub(crate) async fn watches(
+    db: &mut PgConnection,
+    ids: impl Iterator<Item = &str>,
+) -> Result<BTreeMap<String, Watch>, sqlx::Error> {
+    let ids: Vec<Uuid> = ids.filter_map(|id| id.parse().ok()).collect();
+    if ids.is_empty() {
+        return Ok(BTreeMap::new());
+    }
+    let rows = sqlx::query(concat!(
+        "select o.id, ",
+        watch!("o"),
+        " as watch from rollout o
+         where o.id = any ($1) and o.applied_at is not null and ",
+        rollout_is_live!("o"),
+    ))
+    .bind(ids)
+    .fetch_all(db)
+    .await?;
+    let watch = |row: &PgRow| {
+        let Json(watch) = row.try_get("watch")?;
+        Ok((row.try_get::<Uuid, _>("id")?.to_string(), watch))
+    };
+    rows.iter().map(watch).collect()
+}
 
 /// The SQL of the rollouts `o` that a subquery selects, in an order. Each image also has the
 /// account that pushed its revision, and the image that ran before: of the newest older rollout
@@ -101,7 +128,7 @@ macro_rules! rollouts {
     ($which:expr, $order:literal) => {
         concat!(
             "select t.name as trigger, o.trigger_id::bigint as trigger_id,
-                    last.attempt, ", $crate::store::rollouts::watch!("o"), " as watch, o.id, o.number, o.state::text as state, o.cause, o.attempts, o.created_at, o.finished_at, o.error,
+                    last.attempt, ", watch!("o"), " as watch, o.id, o.number, o.state::text as state, o.cause, o.attempts, o.created_at, o.finished_at, o.error,
                     case when o.finished_at is null then o.gates else '[]' end as gates,
                     case when o.finished_at is null then o.opens_at end as opens_at,
                     (select jsonb_object_agg(i.key, i.value || jsonb_build_object(

@@ -7,7 +7,7 @@ use tagtrail_policy::choice::{self, Choice, Facts, PolicyImage, TagRow};
 use tagtrail_policy::decide::Selected;
 use tagtrail_policy::gates::Head;
 use tagtrail_policy::selection::{Fit, Policy};
-use tagtrail_proto::{Digest, Image, Manifest};
+use tagtrail_proto::{Digest, Image, Manifest, Reason};
 use time::OffsetDateTime;
 
 use super::candidates::{Candidates, ImageName};
@@ -27,6 +27,17 @@ impl Choices {
     fn of<'s>(&'s self, trigger: &str) -> impl Iterator<Item = (&'s str, &'s Choice)> {
         let choices = self.0.get(trigger).into_iter().flatten();
         choices.map(|(name, choice)| (name.as_str(), choice))
+    }
+
+    /// Returns the reasons of all choices.
+    pub(super) fn reasons(&mut self) -> impl Iterator<Item = &mut Reason> {
+        let choices = self.0.values_mut().flat_map(BTreeMap::values_mut);
+        choices.filter_map(|choice| choice.reason.as_mut())
+    }
+
+    /// Returns the choice for an image of a trigger; `None` while its repository is being read.
+    pub(super) fn get(&self, trigger: &str, name: &str) -> Option<&Choice> {
+        self.0.get(trigger)?.get(name)
     }
 
     /// Returns the selected images that the last rollouts do not have: only their gates matter.

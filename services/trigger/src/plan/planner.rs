@@ -27,16 +27,19 @@ use crate::config::TriggerSpec;
 use crate::error::Error;
 use crate::plan::candidates::Candidates;
 use crate::plan::choice::{Choices, Selections, choose};
+use crate::plan::conditions;
+
 use crate::plan::gating::{Evaluated, Round, gate};
 use crate::plan::news::{Affected, News, read_news};
 use crate::plan::orders::{self, Ordered, Settling};
 use crate::plan::question::Questions;
+use crate::plan::view;
 use crate::shared::Shared;
 use crate::store::candidates::store_selections;
 use crate::store::gates as gate_store;
 use crate::store::orders as order_store;
 use crate::store::planning as store;
-use crate::store::planning::{NewRollout, Plan, Recorded, TriggerState};
+use crate::store::planning::{NewRollout, Plan, Recorded, TriggerState, View};
 use crate::store::specs;
 use crate::store::working::Attempt;
 use crate::target::{Target, Targets};
@@ -103,6 +106,7 @@ async fn session(shared: &Shared, bus: &Bus) -> Result<Ended, Error> {
         outcome = planner.run(news) => outcome.map(|()| Ended::Shutdown),
         Ok(()) = changes.changed() => Ok(Ended::OtherSettings),
         never = read_news(bus, position, sender) => match never {},
+        never = conditions::follow(shared) => match never {},
     }
 }
 
@@ -346,6 +350,7 @@ impl<'a> Planner<'a> {
             settling,
             waiting,
             waiting_changed,
+            views,
             answers,
             selections,
         } = self.decide(&due, traces).await?;
@@ -388,6 +393,9 @@ impl<'a> Planner<'a> {
         }
         if !waiting_changed.is_empty() {
             store::record_waiting(&mut self.db, &waiting_changed).await?;
+        }
+        if !views.is_empty() {
+            store::record_views(&mut self.db, &views).await?;
         }
         let gates = plan.gates.iter();
         let opened = gates.filter(|change| change.verdict.gates.is_empty());
@@ -469,7 +477,8 @@ impl<'a> Planner<'a> {
         }
         let names: Vec<&str> = due.iter().copied().collect();
         let states = store::trigger_states(&mut self.db, &names).await?;
-        let choices = choose(&mut self.candidates, &mut self.db, &states).await?;
+        let mut choices = choose(&mut self.candidates, &mut self.db, &states).await?;
+        view::find_unknown(&mut self.db, &mut choices).await?;
         let mut images: BTreeSet<&Image> = due
             .iter()
             .filter_map(|name| self.triggers.get(name))
@@ -521,6 +530,11 @@ impl<'a> Planner<'a> {
             let ordered = orders::decide(&situation, &standing, &settling);
             let waiting = ordered.decision.waiting();
             self.shared.metrics.waiting(name, waiting);
+            let view = view::view(trigger, &state, &situation, &choices, &ordered.decision);
+            decisions.views.extend(
+                view.filter(|view| *view != state.view)
+                    .map(|view| (state.id, view)),
+            );
             decisions.add(name, (&state, now), ordered, traces);
             let new = decisions.plan.new_rollouts.last_mut();
             if let Some(new) = new.filter(|new| new.trigger == state.id) {
@@ -557,6 +571,8 @@ struct Decisions<'a> {
     waiting: Vec<Waiting>,
     /// The closed gates that differ from the recorded ones, by the id of the trigger.
     waiting_changed: BTreeMap<i32, Vec<Waiting>>,
+    /// The views of images that differ from the recorded ones, by the id of the trigger.
+    views: BTreeMap<i32, View>,
     /// The answers to orders that lead to no rollout.
     answers: Vec<(i64, String)>,
     /// The tags that policies selected.

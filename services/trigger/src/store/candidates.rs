@@ -1,7 +1,7 @@
 //! The statements about policies: their candidates, and the tags that they selected.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use futures_util::{Stream, TryStreamExt as _};
 use sqlx::postgres::PgRow;
@@ -323,6 +323,27 @@ pub(crate) async fn heads(
         }
     }
     Ok(heads)
+}
+
+/// Returns those of these repositories in which a tag was ever recorded.
+pub(crate) async fn known(
+    db: &mut PgConnection,
+    repositories: &BTreeSet<(String, String)>,
+) -> Result<BTreeSet<(String, String)>, sqlx::Error> {
+    let (registries, names): (Vec<&str>, Vec<&str>) = repositories
+        .iter()
+        .map(|(registry, name)| (registry.as_str(), name.as_str()))
+        .unzip();
+    let known: Vec<(String, String)> = sqlx::query_as(
+        "select r.registry, r.name from unnest($1::text[], $2::text[]) as w (registry, name)
+         join repository r on r.registry = w.registry and r.name = w.name
+         where exists (select from tag t where t.repository_id = r.id)",
+    )
+    .bind(registries)
+    .bind(names)
+    .fetch_all(db)
+    .await?;
+    Ok(known.into_iter().collect())
 }
 
 /// Returns the manifests of these digests that are read.

@@ -5,9 +5,10 @@ use std::collections::BTreeMap;
 use sqlx::postgres::PgRow;
 use sqlx::types::{Json, Uuid};
 use sqlx::{PgConnection, Row as _};
+use tagtrail_condition::Wanted;
 use tagtrail_failpoint::FailPoint;
 use tagtrail_postgres::{position, rollout_is_live, row};
-use tagtrail_proto::{Cause, Image, Position, Push, RolloutImage, TraceContext, Waiting};
+use tagtrail_proto::{Cause, Image, Position, Push, Reason, RolloutImage, TraceContext, Waiting};
 use time::OffsetDateTime;
 
 use super::columns::{columns, recorded};
@@ -71,6 +72,15 @@ pub(crate) struct TriggerState {
     pub(crate) unsent: bool,
     /// The closed gates of the last decision.
     pub(crate) waiting: Vec<Waiting>,
+    /// The images as the last decision saw them.
+    pub(crate) view: View,
+}
+
+/// The images of a trigger as a decision sees them, for people.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct View {
+    pub(crate) wanted: Wanted,
+    pub(crate) reasons: Vec<Reason>,
 }
 
 /// Returns the state of these triggers, each with the time by the clock of the database. Heads are
@@ -81,7 +91,7 @@ pub(crate) async fn trigger_states(
 ) -> Result<Vec<(TriggerState, OffsetDateTime)>, sqlx::Error> {
     let rows = sqlx::query(concat!(
         "select t.id, t.name, t.first_configured_at, t.state = 'paused' as paused, t.state = 'resuming' as resuming,
-             t.waiting, o.images, coalesce(o.state = 'failed' or o.cause ->> 'reason' = 'adopted', false) as unsent, clock_timestamp() as now,
+             t.waiting, t.wanted, t.reasons, o.images, coalesce(o.state = 'failed' or o.cause ->> 'reason' = 'adopted', false) as unsent, clock_timestamp() as now,
              case when o.state in ('succeeded', 'failed', 'superseded') and not ", rollout_is_live!("o"), " then o.identity end as identity
          from trigger t
          left join lateral (
@@ -108,6 +118,13 @@ pub(crate) async fn trigger_states(
                 unsent: row.try_get("unsent")?,
                 // An older planner may have known other gates. The next decision replaces the list.
                 waiting: serde_json::from_value(row.try_get("waiting")?).unwrap_or_default(),
+                view: View {
+                    wanted: Wanted::read(
+                        row.try_get::<Option<Json<_>>, _>("wanted")?
+                            .map(|Json(images)| images),
+                    ),
+                    reasons: serde_json::from_value(row.try_get("reasons")?).unwrap_or_default(),
+                },
             };
             Ok((state, row.try_get("now")?))
         })
@@ -290,6 +307,29 @@ pub(crate) async fn record_waiting(
     )
     .bind(triggers)
     .bind(lists)
+    .execute(db)
+    .await
+    .map(|_| ())
+}
+
+/// Records how the images of triggers look, by the ids of the triggers.
+pub(crate) async fn record_views(
+    db: &mut PgConnection,
+    views: &BTreeMap<i32, View>,
+) -> Result<(), sqlx::Error> {
+    let triggers: Vec<i32> = views.keys().copied().collect();
+    let wanted: Vec<_> = views
+        .values()
+        .map(|view| view.wanted.stored().map(Json))
+        .collect();
+    let reasons: Vec<_> = views.values().map(|view| Json(&view.reasons)).collect();
+    sqlx::query(
+        "update trigger t set wanted = v.wanted, reasons = v.reasons
+         from unnest($1::int[], $2::jsonb[], $3::jsonb[]) as v (id, wanted, reasons) where t.id = v.id",
+    )
+    .bind(triggers)
+    .bind(wanted)
+    .bind(reasons)
     .execute(db)
     .await
     .map(|_| ())
