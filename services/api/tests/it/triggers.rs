@@ -221,3 +221,46 @@ async fn a_held_rollout_is_shown_with_its_closed_gates_until_it_ends() {
     let trigger = api.found("/v1/triggers/shop").await;
     assert_eq!(trigger["gates"], json!([]));
 }
+
+#[tokio::test]
+async fn the_wanted_set_the_policies_and_the_reasons_are_shown() {
+    let (api, mut rows) = Api::start().await;
+    let shop = rows.trigger("shop", true).await;
+    rows.rollout(shop, 1, "succeeded", 10).await;
+    let first = api.found("/v1/triggers/shop").await;
+    assert_eq!(first["wanted"], first["last"]["images"]);
+    assert_eq!(
+        (&first["reasons"], &first["policies"]),
+        (&json!([]), &json!({}))
+    );
+    let rule = json!({ "repository": "registry.example.com/shop/web", "semver": "^1" });
+    let gone = json!({
+        "code": "no_candidate", "image": "registry.example.com/shop/web", "why": "no tag passes",
+        "since": text(10), "opens_at": null, "cure": null,
+    });
+    // A planner of a later version may know more codes.
+    let unknown = json!({ "code": "moon", "image": null, "why": "", "since": null, "opens_at": null, "cure": null });
+    sqlx::query("update trigger set wanted = '{}', policies = $1, reasons = $2")
+        .bind(json!({ "web": rule }))
+        .bind(json!([gone, unknown]))
+        .execute(&mut rows.db)
+        .await
+        .unwrap();
+    let shop = api.found("/v1/triggers/shop").await;
+    assert_eq!(
+        (&shop["condition"], &shop["wanted"]),
+        (&json!("waiting"), &Value::Null)
+    );
+    assert_eq!(
+        shop["policies"]["web"],
+        json!({ "rule": rule, "selected": null })
+    );
+    assert_eq!(shop["reasons"].as_array().unwrap().len(), 1);
+    let reason = &shop["reasons"][0];
+    assert_eq!(
+        (&reason["code"], &reason["since"]),
+        (&json!("no_candidate"), &json!(text(10)))
+    );
+    let cure = reason["cure"].as_str().unwrap();
+    assert!(cure.contains("tagtrail explain shop"), "{cure}");
+}

@@ -15,6 +15,7 @@ mod notify;
 mod orders;
 mod planning;
 mod policies;
+mod reasons;
 mod receivers;
 mod spacing;
 mod verify;
