@@ -11,6 +11,7 @@ mod attempts;
 mod coverage;
 mod digest;
 mod events;
+mod explain;
 mod history;
 mod holds;
 mod images;
@@ -66,6 +67,8 @@ pub(crate) enum Command {
     Triggers(Client<triggers::List>),
     /// Show a trigger: condition, current rollout, and the reasons why nothing happens.
     Status(Client<triggers::Status>),
+    /// Explain the selected tag of each image of a trigger, and why other tags are not selected.
+    Explain(Client<explain::Explain>),
     /// List the rollouts of one trigger or of all, newest first.
     Rollouts(Client<rollouts::Rollouts>),
     /// List the attempts at a rollout, with the answer or output of the target in the last one.
@@ -139,6 +142,7 @@ impl Command {
             Command::Coverage(client) => client.run(coverage::Coverage::run),
             Command::Triggers(client) => client.run(triggers::List::run),
             Command::Status(client) => client.run(triggers::Status::run),
+            Command::Explain(client) => client.run(explain::Explain::run),
             Command::Rollouts(client) => client.run(rollouts::Rollouts::run),
             Command::Attempts(client) => {
                 client.with_api(async |attempts, api, screen| attempts.run(api, screen).await)

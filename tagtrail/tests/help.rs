@@ -151,6 +151,7 @@ fn every_command_has_help() {
         ("resume", &["TAGTRAIL_API", "--reason"]),
         ("retry", &["TAGTRAIL_API", "--reason"]),
         ("status", &["TAGTRAIL_API", "--output"]),
+        ("explain", &["TAGTRAIL_API", "--at", "--limit"]),
         ("rollout", &["TAGTRAIL_API", "--to", "--skip", "--reason"]),
         ("rollback", &["--to", "--until", "--reason"]),
         ("pin", &["--until", "--reason", "web=@17"]),

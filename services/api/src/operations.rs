@@ -5,6 +5,7 @@ mod approvals;
 mod attempts;
 mod coverage;
 mod digests;
+mod explain;
 mod history;
 mod holds;
 mod manifests;
@@ -48,6 +49,7 @@ pub(crate) const ALL: &[Operation] = &[
     revisions::REVISIONS,
     triggers::LIST,
     triggers::ONE,
+    explain::EXPLAIN,
     triggers::PAUSE,
     triggers::RESUME,
     triggers::RETRY,

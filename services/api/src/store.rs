@@ -4,6 +4,7 @@
 pub(crate) mod acts;
 pub(crate) mod approvals;
 pub(crate) mod attempts;
+pub(crate) mod explain;
 pub(crate) mod holds;
 pub(crate) mod orders;
 pub(crate) mod outcome;

@@ -219,6 +219,78 @@ impl Status {
     }
 }
 
+/// The reasons that no other line shows.
+const SHOWN: &[&str] = &[
+    "unknown_image",
+    "deleted",
+    "removed",
+    "no_candidate",
+    "metadata_wait",
+    "no_agreement",
+    "min_age",
+    "adopted",
+    "slots",
+    "ending",
+    "other_generation",
+];
+
+/// Returns the reasons of the trigger.
+fn reasons(trigger: &Value) -> impl Iterator<Item = &Value> {
+    let reasons = trigger.get("reasons").and_then(Value::as_array);
+    reasons.into_iter().flatten()
+}
+
+/// Returns a line about each reason that no other line shows, with its cure.
+fn why(trigger: &Value, screen: &Screen) -> String {
+    let name = field(trigger, "name");
+    let mut text = String::new();
+    for reason in reasons(trigger) {
+        let [code, image, why, opens_at, cure] =
+            ["code", "image", "why", "opens_at", "cure"].map(|key| field(reason, key));
+        if !SHOWN.contains(&code.as_str()) {
+            continue;
+        }
+        let mut line = format!("{name} ({code}): ");
+        if image != "-" {
+            line += &format!("{image}: ");
+        }
+        line += &why;
+        if opens_at != "-" {
+            line += &format!(", until {}", screen.time(&opens_at));
+        }
+        if cure != "-" {
+            line += &format!("; {cure}");
+        }
+        text += "\n";
+        text += &wrap(screen, &line, 0);
+    }
+    text
+}
+
+/// Returns the images that the trigger wants, if they are not those of the current rollout.
+fn wanted(trigger: &Value, screen: &Screen) -> String {
+    let digests = |images: Option<&Value>| -> Option<Vec<(String, String)>> {
+        let images = images?.as_object()?.iter();
+        Some(
+            images
+                .map(|(name, image)| (name.clone(), field(image, "digest")))
+                .collect(),
+        )
+    };
+    let set = digests(trigger.get("wanted"));
+    let current = trigger.get("current");
+    match set {
+        None => "-".to_owned(),
+        set if set == digests(current.and_then(|current| current.get("images"))) => {
+            "current".to_owned()
+        }
+        Some(_) => rollouts::images(
+            &serde_json::json!({ "images": trigger.get("wanted") }),
+            screen,
+        ),
+    }
+}
+
 pub(super) fn describe(triggers: &[Value], screen: &Screen) -> String {
     let rows = triggers.iter().map(|trigger| {
         let rollout = |key: &str| trigger.get(key).filter(|rollout| !rollout.is_null());
@@ -230,22 +302,32 @@ pub(super) fn describe(triggers: &[Value], screen: &Screen) -> String {
             || "-".to_owned(),
             |last| format!("{} {}", field(last, "number"), rollouts::state(last)),
         );
+        let mut codes: Vec<String> = reasons(trigger).map(|one| field(one, "code")).collect();
+        codes.dedup();
+        let why = match codes.is_empty() {
+            true => "-".to_owned(),
+            false => codes.join(", "),
+        };
         [
             field(trigger, "name"),
-            field(trigger, "condition"),
-            field(trigger, "target"),
             current,
+            wanted(trigger, screen),
             last,
+            field(trigger, "condition"),
+            why,
+            field(trigger, "target"),
             images,
         ]
     });
     let columns = [
         Column::name("TRIGGER"),
-        Column::state("CONDITION"),
-        Column::whole("TARGET"),
         Column::whole("CURRENT"),
+        Column::text("WANTED"),
         Column::state("LAST"),
-        Column::text("IMAGES"),
+        Column::state("CONDITION"),
+        Column::text("WHY"),
+        Column::whole("TARGET").only_wide(),
+        Column::text("IMAGES").only_wide(),
     ];
     let mut text = table(screen, columns, rows);
     for trigger in triggers {
@@ -254,6 +336,7 @@ pub(super) fn describe(triggers: &[Value], screen: &Screen) -> String {
         text += &holds(trigger, screen);
         text += &newer_heads(trigger, screen);
         text += &gate_settings(trigger, screen);
+        text += &why(trigger, screen);
         if let Some(last) = trigger.get("last") {
             text += &rollouts::failure(last, screen);
             text += &rollouts::gates(last, screen);
@@ -355,6 +438,36 @@ mod tests {
             let text = describe(&[trigger], &screen(80));
             assert!(text.ends_with(expected), "{text}");
         }
+    }
+
+    #[test]
+    fn wanted_images_and_reasons_are_shown_with_their_cures() {
+        let image = |letter: &str| json!({ "web": { "image": "registry.example.com/shop/web:latest", "revision": 3, "digest": format!("sha256:{}", letter.repeat(64)) } });
+        let reason = json!({
+            "code": "unknown_image", "image": "registry.example.com/shop/wbe:latest", "why": "no push is recorded",
+            "since": null, "opens_at": "2026-03-03T14:00:00Z", "cure": "push the image",
+        });
+        let gate = json!({ "code": "settle", "image": null, "why": "so", "since": null, "opens_at": null, "cure": null });
+        let mut trigger = json!({
+            "name": "shop", "condition": "waiting", "target": "webhook", "current": { "number": 7, "images": image("a") },
+            "wanted": image("a"), "reasons": [reason, gate],
+        });
+        let text = describe(&[trigger.clone()], &screen(80));
+        assert!(text.contains("current"), "{text}");
+        assert!(text.contains("unknown_image"), "{text}");
+        assert!(text.contains("settle"), "{text}");
+        assert!(
+            text.ends_with(
+                "\nshop (unknown_image): registry.example.com/shop/wbe:latest: no push is\nrecorded, until 2026-03-03 14:00:00Z; push the image"
+            ),
+            "{text}"
+        );
+        trigger["wanted"] = image("b");
+        let text = describe(&[trigger.clone()], &screen(80));
+        assert!(text.contains("web#3=bbbbbbbbbbbb"), "{text}");
+        trigger["wanted"] = Value::Null;
+        let text = describe(&[trigger], &screen(80));
+        assert!(!text.contains("web#3"), "{text}");
     }
 
     #[test]

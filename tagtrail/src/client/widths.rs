@@ -50,6 +50,9 @@ fn list(item: &Value) -> Value {
 fn all(screen: &Screen) -> Vec<(&'static str, String)> {
     let trigger = json!({
         "name": "t".repeat(63), "state": "paused", "target": "webhook", "newer": 3, "current": rollout(), "last": rollout(), "condition": "rolling_out", "next_attempt_at": TIME,
+        "wanted": rollout()["images"],
+        "reasons": [{ "code": "unknown_image", "image": image(), "why": "no push and no import is recorded ".repeat(5), "opens_at": TIME, "cure": "push it" },
+                    { "code": "other_generation", "image": null, "why": "why", "cure": "cure" }],
         "waiting": [{ "gate": "recheck", "image": image(), "why": "the registry has not confirmed it yet, ".repeat(5), "since": TIME }],
     });
     let number = 12_345_678;

@@ -12,6 +12,7 @@ mod approvals;
 mod audit;
 mod coverage;
 mod digests;
+mod explain;
 mod faults;
 mod feed;
 mod forgery;

@@ -12,6 +12,7 @@ async fn current_has_succeeded_and_last_is_the_newest_that_began() {
     let without = json!({
         "name": "shop", "images": { "web": "registry.example.com/shop/web:latest" }, "target": "webhook", "state": "active",
         "paused_by": null, "paused_at": null, "paused_reason": null, "refused": null, "problem": null, "condition": "settled", "current": null, "last": null, "next_attempt_at": null, "newer": 0, "waiting": [], "gates": [], "gate_settings": {}, "holds": [], "watch": null,
+        "wanted": null, "reasons": [], "policies": {},
     });
     assert_eq!(api.found("/v1/triggers/shop").await, without);
 
