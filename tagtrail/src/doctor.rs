@@ -27,6 +27,7 @@ use crate::commands::health::reachable;
 use ask::SourceAnswers;
 use judge::SourceCoverage;
 use judge::comparison::comparison;
+use judge::reasons::reasons;
 use judge::refused::Refused;
 use report::{Finding, Part, Report, SourceSetup};
 
@@ -118,12 +119,16 @@ impl Doctor {
             }
             report.parts.push(Part::new("registry", name, findings));
         }
+        let triggers = ask::triggers(api).await.unwrap_or_default();
         for (place, mut findings) in in_order(targets).await {
             let trigger = &file.trigger[place];
-            if records.coverage.is_ok() {
-                findings.extend(judge::images(&ask::unseen(api, trigger).await));
-            }
             let name = trigger.name.get_ref().to_string();
+            let mut unseen = Vec::new();
+            if records.coverage.is_ok() {
+                unseen = ask::unseen(api, trigger).await;
+                findings.extend(judge::images(&unseen));
+            }
+            findings.extend(reasons(&triggers, &name, &unseen));
             report.parts.push(Part::new("trigger", name, findings));
         }
         for (place, findings) in in_order(receivers).await {

@@ -162,6 +162,13 @@ pub(super) async fn unseen(api: &Api, trigger: &Trigger) -> Vec<String> {
     unseen
 }
 
+/// Reads the triggers from the API, in one request. `None` if that fails: the checks of the API
+/// report the reason.
+pub(super) async fn triggers(api: &Api) -> Option<Value> {
+    let answer = tokio::time::timeout(TIMEOUT, api.get(&["triggers"], &[]));
+    answer.await.ok()?.ok()
+}
+
 /// Reads the registries in history from the API. `None` if that fails: the checks of the API report
 /// the reason.
 pub(super) async fn registries(api: &Api) -> Option<Value> {

@@ -1,6 +1,7 @@
 //! The findings that follow from the answers, and the cure for each. Pure.
 
 pub(super) mod comparison;
+pub(super) mod reasons;
 pub(super) mod refused;
 
 use std::path::Path;
