@@ -20,7 +20,7 @@ pub struct Judged {
     pub condition: Condition,
     /// The reasons, those about the whole trigger first.
     pub reasons: Vec<Reason>,
-    /// The set that the trigger wants; `None` if an image stands for no digest: the reasons name it.
+    /// The set that the trigger wants; `None` if an image stands for no digest: a reason names it.
     pub wanted: Option<BTreeMap<String, RolloutImage>>,
 }
 

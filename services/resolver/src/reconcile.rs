@@ -23,7 +23,7 @@ mod pass;
 mod store;
 mod watch;
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -64,21 +64,24 @@ pub(crate) fn all(file: &File, db: &DbArgs, shared: &Arc<Shared>) -> Vec<Reconci
     let mut reconcilers = Vec::new();
     for access in &file.registry {
         let name = access.name.get_ref();
-        let images = file
-            .trigger
-            .iter()
-            .flat_map(|trigger| trigger.images.values())
-            .filter_map(Watched::tag);
-        let in_triggers: HashSet<(Repository, Tag)> = images
-            .filter(|image| image.registry == *name)
-            .map(|image| (image.repository.clone(), image.tag.clone()))
+        let images = || {
+            let images = file
+                .trigger
+                .iter()
+                .flat_map(|trigger| trigger.images.values());
+            images.filter(|image| image.registry() == name)
+        };
+        let in_triggers: HashSet<(Repository, Tag)> = images().filter_map(named).collect();
+        let policies: BTreeSet<Repository> = images()
+            .filter(|image| named(image).is_none())
+            .map(|image| image.repository().clone())
             .collect();
         let scopes = [
             (Scope::All, access.reconcile, true),
             (
                 Scope::Triggers,
                 access.watch_triggers,
-                !in_triggers.is_empty(),
+                !in_triggers.is_empty() || !policies.is_empty(),
             ),
         ];
         for (scope, interval, is_useful) in scopes {
@@ -94,12 +97,22 @@ pub(crate) fn all(file: &File, db: &DbArgs, shared: &Arc<Shared>) -> Vec<Reconci
                     interval,
                     watch: access.watch.clone(),
                     in_triggers: in_triggers.clone(),
+                    policies: policies.clone(),
                 },
                 scope,
             });
         }
     }
     reconcilers
+}
+
+/// Returns repository and tag of an image whose tag the trigger names, also as a policy.
+fn named(image: &Watched) -> Option<(Repository, Tag)> {
+    let tag = match image {
+        Watched::Tag(image) => image.tag.clone(),
+        Watched::Policy(policy) => policy.settings.tag.as_ref()?.parse().ok()?,
+    };
+    Some((image.repository().clone(), tag))
 }
 
 impl Reconciler {

@@ -193,6 +193,11 @@ async fn answers_and_problems_match_the_document() {
             "/v1/triggers/shop/resume".to_owned(),
         ),
         (
+            "get",
+            "/v1/triggers/{name}/explain",
+            "/v1/triggers/shop/explain".to_owned(),
+        ),
+        (
             "post",
             "/v1/triggers/{name}/retry",
             "/v1/triggers/shop/retry".to_owned(),

@@ -1,6 +1,6 @@
 //! A pass: compares all repositories of a registry with history, then confirms the differences.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::slice;
 use std::time::Duration;
 
@@ -48,6 +48,8 @@ pub(super) struct ReconcileSettings {
     pub(super) watch: Vec<Repository>,
     /// Images of triggers, which are checked in every pass.
     pub(super) in_triggers: HashSet<(Repository, Tag)>,
+    /// The repositories of policies.
+    pub(super) policies: BTreeSet<Repository>,
 }
 
 /// An unconfirmed difference between the registry and history.

@@ -115,6 +115,28 @@ pub(super) async fn tags(
     Ok(tags)
 }
 
+/// Returns the tags of a repository that policies of triggers selected, and the best of each.
+pub(super) async fn best_tags(
+    db: &mut PgConnection,
+    registry: &Registry,
+    repository: &Repository,
+) -> Result<Vec<Tag>, sqlx::Error> {
+    let names: Vec<String> = sqlx::query_scalar(
+        "select t.name from (
+             select c.tag_id from policy p cross join lateral (
+                 select c.tag_id from candidate c where c.policy_id = p.id order by c.key desc limit 2) c
+             where p.registry = $1 and p.repository = $2
+             union
+             select s.tag_id from selection s where s.registry = $1 and s.repository = $2 and s.policy_id is not null) b
+         join tag t on t.id = b.tag_id order by t.name limit 100",
+    )
+    .bind(registry.as_ref())
+    .bind(repository.as_ref())
+    .fetch_all(db)
+    .await?;
+    names.iter().map(|name| row::parsed(name)).collect()
+}
+
 /// Returns the source that last reported this tag, or else this repository. The webhook of this
 /// source should have reported the change, so the push names the source.
 ///

@@ -616,3 +616,61 @@ async fn images_of_triggers_are_not_watched_if_the_setting_is_zero() {
     assert_eq!(world.tags.change(|inner| inner.heads), 0);
     resolver.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn lost_changes_of_tags_of_policies_are_found_within_the_interval() {
+    let world = World::new().await;
+    let tags = numbered(30);
+    let mut db = world.db.connect().await;
+    record(&mut db, "shop/web", &tags).await;
+    // The planner's candidates: the two best tags.
+    sqlx::query(
+        "with p as (
+             insert into policy (fingerprint, registry, repository, rule, floor)
+             values (sha256('shop'), $1, 'shop/web', '{}', '') returning id)
+         insert into candidate (policy_id, tag_id, key)
+         select p.id, t.id, convert_to(t.name, 'UTF8') from p, tag t where t.name in ('v0028', 'v0029')",
+    )
+    .bind(NAME)
+    .execute(&mut db)
+    .await
+    .unwrap();
+    world
+        .tags
+        .change(|inner| inner.tags.insert("shop/web".to_owned(), tags));
+    let settings = format!(
+        "reconcile = \"0s\"\nwatch_triggers = \"2s\"\n[[trigger]]\nname = \"shop\"\n\
+         images.web = {{ repository = \"{NAME}/shop/web\", alphabetical = \"last\" }}\n\
+         target.webhook = {{ url = \"http://127.0.0.1:1\", secret = {{ env = \"S\" }} }}\n"
+    );
+    let resolver = world.resolver(&settings).await;
+    // A new tag, and changes of a candidate and of a tag far below.
+    world.tags.change(|inner| {
+        let tags = inner.tags.get_mut("shop/web").unwrap();
+        tags.insert("v0030".to_owned(), digest("new"));
+        tags.insert("v0028".to_owned(), digest("moved"));
+        tags.insert("v0001".to_owned(), digest("moved"));
+    });
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert_eq!(
+        answers(&world.nats).await.len(),
+        0,
+        "the first comparison imports the tags of a repository"
+    );
+    sqlx::query("insert into reconcile (registry, repository, tags, asked, found) values ($1, 'shop/web', 0, 0, 0)")
+        .bind(NAME)
+        .execute(&mut db)
+        .await
+        .unwrap();
+    let mut found = wait_answers(&world.nats, 2).await;
+    found.sort_by_key(|push| push.tag.clone());
+    let found: Vec<_> = found
+        .iter()
+        .map(|push| (push.tag.as_ref().unwrap().as_ref(), push.origin))
+        .collect();
+    assert_eq!(
+        found,
+        [("v0028", Origin::Reconciled), ("v0030", Origin::Reconciled)]
+    );
+    resolver.stop().await;
+}

@@ -110,7 +110,7 @@ async fn a_policy_shows_why_its_best_tag_is_not_rolled_out() {
     world.judged(Condition::Settled, &[]).await;
     let facts = world.facts().await;
     assert_eq!(facts.selections["api"].tag, "1.0.0");
-    assert_eq!(facts.policies["api"]["semver"], "^1");
+    assert_eq!(facts.policies["api"]["semver"]["range"], "^1");
     world.push(&format!("{API}:1.1.0"), 3).await;
     world.wait(2, Succeeded).await;
     world.head(&format!("{API}:1.1.0"), None, "event").await;
