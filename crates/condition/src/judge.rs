@@ -206,7 +206,7 @@ fn held(hold: &Hold, name: &str) -> Reason {
             (
                 ReasonCode::Freeze,
                 why,
-                format!("`tagtrail thaw {id}` ends it"),
+                format!("tagtrail thaw {id} ends it"),
             )
         }
         HoldKind::Pin => (
@@ -245,9 +245,7 @@ fn gate_cure(gate: ReasonCode, name: &str) -> Option<String> {
         }
         Code::Settle | Code::Gap => Some(format!("`tagtrail rollout {name}` does not wait")),
         Code::Tombstone => Some("push the tag again".to_owned()),
-        Code::Approval => Some(format!(
-            "`tagtrail approvals {name}` shows who may approve; `tagtrail approve` does"
-        )),
+        Code::Approval => Some("people must approve the images".to_owned()),
         Code::Pin | Code::Fault => Some(format!("`tagtrail release {name}` ends it")),
         Code::Freeze => {
             Some("`tagtrail holds` shows the freeze; `tagtrail thaw` ends it".to_owned())
@@ -258,7 +256,7 @@ fn gate_cure(gate: ReasonCode, name: &str) -> Option<String> {
 }
 
 fn skip(gate: &str, name: &str) -> String {
-    format!("`tagtrail rollout {name} --skip {gate} --reason R` does not wait")
+    format!("tagtrail rollout {name} --skip {gate} --reason R does not wait")
 }
 
 /// Returns the remedy against a reason of the planner about an image.

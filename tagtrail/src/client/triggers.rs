@@ -458,7 +458,7 @@ mod tests {
         assert!(text.contains("settle"), "{text}");
         assert!(
             text.ends_with(
-                "\nshop (unknown_image): registry.example.com/shop/wbe:latest: no push is\nrecorded, until 2026-03-03 14:00:00Z; push the image"
+                "\nshop (unknown_image): registry.example.com/shop/wbe:latest: no push is recorded,\nuntil 2026-03-03 14:00:00Z; push the image"
             ),
             "{text}"
         );

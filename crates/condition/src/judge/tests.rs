@@ -257,7 +257,7 @@ fn holds_matter_where_something_is_held() {
     })
     .reasons[0];
     assert_eq!(reason.opens_at, Some(NOW + Duration::HOUR));
-    assert_eq!(reason.cure.as_deref(), Some("`tagtrail thaw 5` ends it"));
+    assert_eq!(reason.cure.as_deref(), Some("tagtrail thaw 5 ends it"));
 }
 
 #[test]
