@@ -256,8 +256,11 @@ impl<'a> World<'a> {
             paused: state.paused,
             now: *now,
             standing,
+            settings: &self.spec.gates,
         };
-        gate(self.sql, &mut plan, &[round]).await.unwrap();
+        // A trigger without a group needs no others.
+        let others = BTreeMap::new();
+        gate(self.sql, &mut plan, &others, &[round]).await.unwrap();
         for new in &mut plan.new_rollouts {
             new.begin = begin && new.verdict.state == RolloutState::Pending;
         }
