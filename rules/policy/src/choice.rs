@@ -13,7 +13,7 @@ use time::OffsetDateTime;
 use crate::agree::{Agree, Side};
 use crate::decide::Selected;
 use crate::gates::Head;
-use crate::selection::Key;
+use crate::selection::{Fault, Key};
 use crate::watched::Watched;
 
 pub use facts::Facts;
@@ -85,6 +85,9 @@ pub struct Choice {
     /// The reason for which the best tag is not selected. Without an image: the reason for which
     /// the images of the trigger are not those of the newest build.
     pub reason: Option<Reason>,
+    /// The change that a person must look at: the last selection stays until the trigger is
+    /// released.
+    pub fault: Option<Fault>,
 }
 
 /// The images of a rollout, by their names in the trigger.

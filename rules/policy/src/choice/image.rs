@@ -25,6 +25,8 @@ pub struct PolicyImage {
     pub fingerprint: Vec<u8>,
     /// The tag that was selected last, of the present repository.
     pub selection: Option<Chosen>,
+    /// True if a person released the trigger after a fault of this selection.
+    pub released: bool,
 }
 
 impl PolicyImage {
@@ -38,6 +40,7 @@ impl PolicyImage {
                 one.registry == watched.registry && one.repository == watched.repository
             }),
             watched,
+            released: false,
         }
     }
 
@@ -62,7 +65,7 @@ impl PolicyImage {
             key: selection.key.clone(),
             digest: selection.digest.clone(),
             rule_changed: selection.rule != self.fingerprint,
-            released: false,
+            released: self.released,
         })
     }
 
@@ -199,10 +202,15 @@ impl PolicyImage {
                     selection: chosen,
                     again,
                     reason: None,
+                    fault: None,
                 }
             }
             Outcome::Keep(_) => self.keep(selected_row, again, true),
-            Outcome::Wait { .. } | Outcome::Hold(_) => self.keep(selected_row, again, false),
+            Outcome::Wait { .. } => self.keep(selected_row, again, false),
+            Outcome::Hold(fault) => Choice {
+                fault: Some(fault),
+                ..self.keep(selected_row, again, false)
+            },
             Outcome::Nothing => Choice {
                 again,
                 ..Choice::default()
@@ -245,6 +253,7 @@ impl PolicyImage {
             selection: Some(kept).filter(|kept| store && kept != last),
             again,
             reason: None,
+            fault: None,
         }
     }
 }

@@ -187,6 +187,12 @@ impl Policy {
         }
     }
 
+    /// Returns whether a change of the selected tag holds the trigger.
+    #[must_use]
+    pub fn holds(&self) -> bool {
+        self.on_removed == OnRemoved::Hold || self.on_moved == OnMoved::Hold
+    }
+
     fn removed<'a>(&self, candidates: &[Candidate<'a>], last: &Last) -> Outcome<'a> {
         if self.on_removed == OnRemoved::Hold && !last.released {
             return Outcome::Hold(Fault::Removed);
