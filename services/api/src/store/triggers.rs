@@ -183,8 +183,8 @@ pub(crate) async fn set_paused(
     Ok(effect)
 }
 
-/// Orders the next attempt of a configured trigger now: its planner carries the order out. Records
-/// the act.
+/// Orders the next attempt of a configured trigger now: its planner carries the order out. Ends the
+/// faults of failed rollouts. Records the act.
 pub(crate) async fn retry(
     db: &mut PgConnection,
     name: &Name,
@@ -198,6 +198,15 @@ pub(crate) async fn retry(
         .bind(name.as_ref())
         .execute(&mut *tx)
         .await?;
+    // A person who wants another attempt has seen why the last rollout failed.
+    sqlx::query(
+        "update hold set released_at = now(), released_by = $2
+         where triggers = $1 and kind = 'fault' and rollout_id is not null and released_at is null",
+    )
+    .bind(name.as_ref())
+    .bind(act.actor.name())
+    .execute(&mut *tx)
+    .await?;
     let effect = acts::record_effect(&mut tx, act, changed.rows_affected() > 0).await?;
     tx.commit().await?;
     Ok(effect)

@@ -265,3 +265,36 @@ async fn the_wanted_set_the_policies_and_the_reasons_are_shown() {
     let cure = reason["cure"].as_str().unwrap();
     assert!(cure.contains("tagtrail explain shop"), "{cure}");
 }
+
+#[tokio::test]
+async fn retry_ends_the_faults_of_failed_rollouts_and_release_ends_all() {
+    let (api, mut rows) = Api::start().await;
+    let shop = rows.trigger("shop", true).await;
+    let failed = rows.rollout(shop, 1, "failed", 10).await;
+    sqlx::query(
+        "insert into hold (kind, triggers, reason, rollout_id, image, actor)
+         values ('fault', 'shop', 'rollout 1 failed', $1::uuid, null, 'tagtrail'), ('fault', 'shop', 'moved', null, 'web', 'tagtrail'),
+             ('fault', 'blog', 'other', null, 'web', 'tagtrail')",
+    )
+    .bind(&failed)
+    .execute(&mut rows.db)
+    .await
+    .unwrap();
+    let reasons = async || {
+        let holds = api.found("/v1/triggers/shop").await["holds"].take();
+        let holds = holds.as_array().unwrap().iter();
+        let reasons = holds.map(|hold| hold["reason"].as_str().unwrap().to_owned());
+        reasons.collect::<Vec<_>>()
+    };
+    assert_eq!(reasons().await, ["moved", "rollout 1 failed"]);
+    let answer = api.send("POST", "/v1/triggers/shop/retry").await;
+    assert_eq!(answer.status, 200, "{answer:?}");
+    assert_eq!(reasons().await, ["moved"]);
+    api.send("POST", "/v1/triggers/shop/release").await;
+    assert_eq!(reasons().await, Vec::<String>::new());
+    let left: i64 = sqlx::query_scalar("select count(*) from hold where released_at is null")
+        .fetch_one(&mut rows.db)
+        .await
+        .unwrap();
+    assert_eq!(left, 1);
+}
