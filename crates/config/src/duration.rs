@@ -41,7 +41,7 @@ pub(crate) mod option {
     }
 }
 
-fn parse(text: &str) -> Option<Duration> {
+pub(crate) fn parse(text: &str) -> Option<Duration> {
     let unit = text.find(|character: char| !character.is_ascii_digit())?;
     let (number, unit) = text.split_at_checked(unit)?;
     let number: u64 = number.parse().ok()?;

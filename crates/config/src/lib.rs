@@ -98,7 +98,9 @@ pub use token::{Role, Token, TriggerGlob};
 pub use toml::Spanned;
 /// An entry as it is written, without its place in the file.
 pub use toml::Value as Written;
-pub use trigger::{OnTargetChange, TargetEntry, Trigger};
+pub use trigger::{
+    Concurrency, OnFailure, OnTargetChange, RetrySettings, TargetEntry, Then, Trigger,
+};
 pub use verify::VerifyStep;
 
 #[cfg(test)]

@@ -341,3 +341,45 @@ fn a_word_is_suggested_only_if_it_is_like_the_given_one() {
         assert_eq!(closest(given, &kinds), meant, "{given}");
     }
 }
+
+#[test]
+fn wrong_settings_about_results_are_named_with_their_cure() {
+    for (line, expected) in [
+        (
+            "on_failure = \"rollback\"",
+            "unknown variant `rollback`, expected one of `retry`, `hold`, `roll-back`",
+        ),
+        (
+            "concurrency = \"wait\"",
+            "unknown variant `wait`, expected `supersede` or `finish`",
+        ),
+        (
+            "retry = { then = \"10s\" }",
+            "\"10s\" is no pause between later attempts; write a duration from \"1m\" on, such as \"1h\", or \"never\"",
+        ),
+        (
+            "retry = { longest = \"100ms\" }",
+            "tagtrail.toml:2: trigger.retry: longest must be 1s or more: a target that fails needs a pause",
+        ),
+        (
+            "timeout = \"0s\"",
+            "tagtrail.toml:2: trigger.timeout: must be more than 0s: no target could become healthy",
+        ),
+        (
+            "verify = [{ http = \"https://a.b\", times = 0 }]",
+            "tagtrail.toml:3: trigger.verify: times must be 1 to 1000",
+        ),
+        (
+            "verify = [{ http = \"https://a.b\", every = \"2h\" }]",
+            "tagtrail.toml:3: trigger.verify: every must be 100ms to 1h",
+        ),
+        (
+            "verify = [{ http = \"https://a.b\", times = 7, every = \"10s\", within = \"1m\" }]",
+            "7 passes every 10s take 60s, and within is 60s, so no rollout can succeed; raise within, or lower times or every",
+        ),
+    ] {
+        let text = TRIGGER.replace("images.web", &format!("{line}\nimages.web"));
+        let found = refused(&text);
+        assert!(found.contains(expected), "{line}: {found}");
+    }
+}

@@ -20,6 +20,8 @@ use crate::file::Mistake;
 use crate::verify::VerifyStep;
 use crate::{Names, duration, images, verify};
 
+/// The shortest pause between attempts of the slow phase.
+const SHORTEST_SLOW: Duration = Duration::from_secs(60);
 /// The time until a target that took a rollout must be healthy, without the key `timeout`.
 const TIMEOUT: Duration = Duration::from_secs(15 * 60);
 
@@ -72,6 +74,15 @@ pub struct Trigger {
     /// The settings of the gates.
     #[serde(skip)]
     pub gates: Settings,
+    /// The effect of a rollout that has failed.
+    #[serde(default)]
+    pub on_failure: OnFailure,
+    /// The effect of a newer rollout on one that is watched.
+    #[serde(default)]
+    pub concurrency: Concurrency,
+    /// The pauses between attempts.
+    #[serde(default)]
+    pub retry: RetrySettings,
     /// The kind of target and the settings. Exactly one.
     target: Spanned<BTreeMap<Spanned<String>, toml::Value>>,
     /// The file that has the entry.
@@ -88,6 +99,85 @@ pub enum OnTargetChange {
     Rollout,
     /// Nothing is rolled out before an image changes, or a person orders so.
     Ignore,
+}
+
+/// The effect of a rollout that has failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OnFailure {
+    /// Attempts go on, and a newer rollout takes over.
+    #[default]
+    Retry,
+    /// Nothing begins until a person releases the trigger.
+    Hold,
+    /// The last known set is rolled out and pinned.
+    RollBack,
+}
+
+/// The effect of a newer rollout on one whose result is not known yet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Concurrency {
+    /// The newer one begins at once, and supersedes it.
+    #[default]
+    Supersede,
+    /// The newer one waits until the result is known.
+    Finish,
+}
+
+/// The pauses between attempts. A missing key means the usual value.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RetrySettings {
+    /// The longest pause of the fast phase.
+    #[serde(default, with = "duration::option")]
+    pub longest: Option<Duration>,
+    /// The time that counts after which the slow phase begins.
+    #[serde(default, with = "duration::option")]
+    pub patience: Option<Duration>,
+    /// The attempts after which the slow phase begins; 0: any number.
+    #[serde(default)]
+    pub attempts: u32,
+    /// The pause between attempts of the slow phase, or none at all.
+    #[serde(default)]
+    pub then: Option<Then>,
+}
+
+/// The attempts after the fast phase.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub enum Then {
+    /// One after each pause of this length.
+    Every(Duration),
+    /// None: the rollout has failed for good.
+    Never,
+}
+
+impl TryFrom<String> for Then {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Then, String> {
+        match (text.as_str(), duration::parse(&text)) {
+            ("never", _) => Ok(Then::Never),
+            (_, Some(pause)) if pause >= SHORTEST_SLOW => Ok(Then::Every(pause)),
+            _ => Err(format!(
+                "{text:?} is no pause between later attempts; write a duration from \"1m\" on, such as \"1h\", or \"never\""
+            )),
+        }
+    }
+}
+
+impl RetrySettings {
+    fn check(&self) -> Result<(), &'static str> {
+        let second = Duration::from_secs(1);
+        if self.longest.is_some_and(|longest| longest < second) {
+            return Err("longest must be 1s or more: a target that fails needs a pause");
+        }
+        if self.patience.is_some_and(|patience| patience < second) {
+            return Err("patience must be 1s or more; attempts = 1 makes one attempt alone");
+        }
+        Ok(())
+    }
 }
 
 /// The target of a trigger, not parsed by the kind yet.
@@ -114,6 +204,12 @@ impl Trigger {
     #[must_use]
     pub fn timeout(&self) -> Duration {
         self.timeout.unwrap_or(TIMEOUT)
+    }
+
+    /// Returns whether the entry has the key `timeout`.
+    #[must_use]
+    pub fn has_timeout(&self) -> bool {
+        self.timeout.is_some()
     }
 
     /// Returns the target.
@@ -173,6 +269,14 @@ impl Trigger {
                 None => watched,
             };
             self.images.insert(name.clone(), watched);
+        }
+        let at = self.name.span().start;
+        self.retry
+            .check()
+            .map_err(|message| Mistake::new(at, "trigger.retry", message))?;
+        if self.timeout().is_zero() {
+            let message = "must be more than 0s: no target could become healthy";
+            return Err(Mistake::new(at, "trigger.timeout", message));
         }
         verify::check_count(self.verify.len())
             .map_err(|message| Mistake::new(self.name.span().start, "trigger.verify", message))?;

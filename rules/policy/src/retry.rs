@@ -125,6 +125,10 @@ pub struct Pace {
     pub patience: Duration,
     /// The pause between attempts of the slow phase.
     pub slow: Duration,
+    /// The attempts after which the slow phase begins; 0: any number.
+    pub attempts: u32,
+    /// True if no slow phase follows the fast phase: the rollout has failed for good.
+    pub ends: bool,
 }
 
 impl Default for Pace {
@@ -134,6 +138,8 @@ impl Default for Pace {
             longest: Duration::from_secs(5 * 60),
             patience: Duration::from_secs(24 * 60 * 60),
             slow: Duration::from_secs(60 * 60),
+            attempts: 0,
+            ends: false,
         }
     }
 }
@@ -142,6 +148,13 @@ impl Default for Pace {
 /// shortens a pause of the fast phase by up to one half, and one of the slow phase by up to a
 /// tenth, so that rollouts that failed together do not retry together.
 pub fn next(pace: Pace, outcome: Outcome, phase: Phase, took: Duration, jitter: f64) -> Next {
+    match step(pace, outcome, phase, took, jitter) {
+        Next::Failed { error, .. } if pace.ends => Next::Ended(error),
+        next => next,
+    }
+}
+
+fn step(pace: Pace, outcome: Outcome, phase: Phase, took: Duration, jitter: f64) -> Next {
     let long = pace.slow.mul_f64(0.9 + jitter / 10.0);
     let (error, after) = match outcome {
         Outcome::Done => return Next::Succeeded,
@@ -153,17 +166,22 @@ pub fn next(pace: Pace, outcome: Outcome, phase: Phase, took: Duration, jitter: 
         }
         Outcome::Failed { error, after } => (error, after),
     };
+    let made = phase.attempts.saturating_add(1);
+    if pace.attempts > 0 && made >= pace.attempts {
+        let error = format!("no success in {made} attempts: {error}");
+        return Next::Failed { pause: long, error };
+    }
     let factor = 2_u32.saturating_pow(phase.attempts.min(30));
     let doubled = pace.first.saturating_mul(factor).min(pace.longest);
     let pause = doubled.mul_f64(0.5 + jitter / 2.0);
     let pause = pause.max(after.unwrap_or_default().min(pace.longest));
     let counted = phase.counted.saturating_add(took).saturating_add(pause);
     if counted > pace.patience {
-        let error = format!(
-            "no success in {} h; the last of {} attempts: {error}",
-            pace.patience.as_secs() / 3600,
-            phase.attempts.saturating_add(1)
-        );
+        let patience = match pace.patience.as_secs() {
+            seconds @ 3600.. => format!("{} h", seconds / 3600),
+            seconds => format!("{seconds} s"),
+        };
+        let error = format!("no success in {patience}; the last of {made} attempts: {error}");
         return Next::Failed { pause: long, error };
     }
     Next::Retry {
@@ -281,6 +299,37 @@ mod tests {
         let ended = Next::Ended("no".to_owned());
         assert_eq!(below(Outcome::Gone("no".to_owned())), ended);
         assert_eq!(below(Outcome::Done), Next::Succeeded);
+    }
+
+    #[test]
+    fn a_number_of_attempts_ends_the_fast_phase() {
+        let pace = Pace {
+            attempts: 3,
+            ..Pace::default()
+        };
+        let step = |pace, attempts, outcome| {
+            let phase = Phase {
+                attempts,
+                ..Phase::default()
+            };
+            next(pace, outcome, phase, Duration::ZERO, 1.0)
+        };
+        assert!(matches!(step(pace, 1, failed(None)), Next::Retry { .. }));
+        let error = "no success in 3 attempts: no".to_owned();
+        let over = step(pace, 2, failed(None));
+        assert_eq!(
+            over,
+            Next::Failed {
+                pause: HOUR,
+                error: error.clone()
+            }
+        );
+        // A person may decide that no slow phase follows.
+        let pace = Pace { ends: true, ..pace };
+        assert_eq!(step(pace, 2, failed(None)), Next::Ended(error));
+        let refused = Outcome::Refused("no".to_owned());
+        assert_eq!(step(pace, 0, refused), Next::Ended("no".to_owned()));
+        assert!(matches!(step(pace, 0, failed(None)), Next::Retry { .. }));
     }
 
     #[test]

@@ -5,12 +5,16 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use tagtrail_bus::BusArgs;
-use tagtrail_config::{File, OnTargetChange, Start, Watched};
+use tagtrail_config::{
+    Concurrency, File, OnFailure, OnTargetChange, RetrySettings, Role, Start, Then, Token, Watched,
+};
 use tagtrail_policy::agree::Agree;
 use tagtrail_policy::begin::{Settings, Written};
 use tagtrail_postgres::DbArgs;
 use tagtrail_postgres::session::parse_silence;
 use tagtrail_proto::Registry;
+
+use crate::target::{Targets, Verifies};
 
 pub use tagtrail_policy::retry::Pace;
 pub use tagtrail_policy::watch::LookPace;
@@ -127,6 +131,28 @@ pub(crate) struct TriggerSpec {
     pub(crate) gates: Settings,
     /// The same as they are written, for people.
     pub(crate) written_gates: Written,
+    pub(crate) on_failure: OnFailure,
+    /// A newer rollout waits until the result of the one before is known.
+    pub(crate) finish: bool,
+    retry: RetrySettings,
+}
+
+impl TriggerSpec {
+    /// Returns the pauses between attempts, given those of triggers without settings.
+    pub(crate) fn pace(&self, usual: Pace) -> Pace {
+        let longest = self.retry.longest.unwrap_or(usual.longest);
+        Pace {
+            first: usual.first.min(longest),
+            longest,
+            patience: self.retry.patience.unwrap_or(usual.patience),
+            slow: match self.retry.then {
+                Some(Then::Every(pause)) => pause,
+                Some(Then::Never) | None => usual.slow,
+            },
+            attempts: self.retry.attempts,
+            ends: self.retry.then == Some(Then::Never),
+        }
+    }
 }
 
 /// Reads the triggers of the file.
@@ -149,8 +175,45 @@ pub(crate) fn triggers(file: &File) -> Vec<TriggerSpec> {
             timeout: trigger.timeout(),
             gates: trigger.gates.clone(),
             written_gates: trigger.gates_as_written(),
+            on_failure: trigger.on_failure,
+            finish: trigger.concurrency == Concurrency::Finish,
+            retry: trigger.retry.clone(),
         })
         .collect()
+}
+
+/// Returns a line for each trigger whose settings about results have no effect, or whose results
+/// nobody may report.
+pub(crate) fn warnings(file: &File, targets: &Targets, verifies: &Verifies) -> Vec<String> {
+    let mut lines = Vec::new();
+    for trigger in &file.trigger {
+        let name = trigger.name.get_ref().to_string();
+        let Some(target) = targets.get(&name) else {
+            continue;
+        };
+        let watched = target.reports() || verifies.contains_key(&name);
+        let useless = [
+            ("timeout", trigger.has_timeout()),
+            ("concurrency", trigger.concurrency == Concurrency::Finish),
+        ];
+        for (key, _) in useless.iter().filter(|(_, set)| *set && !watched) {
+            lines.push(format!(
+                "warning: trigger {name}: {key} has no effect, since a rollout succeeds with its attempt; add verify, or remove {key}"
+            ));
+        }
+        let mut tokens = file.token.iter();
+        let may_report = |token: &Token| {
+            let mut triggers = token.triggers.iter().flatten();
+            token.role == Role::Report
+                && (token.triggers.is_none() || triggers.any(|glob| glob.matches(&name)))
+        };
+        if target.reports() && !file.token.is_empty() && !tokens.any(may_report) {
+            lines.push(format!(
+                "warning: trigger {name}: no token may report its results, so each rollout will fail; add a [[token]] with role = \"report\""
+            ));
+        }
+    }
+    lines
 }
 
 /// Returns the registries that can be asked.

@@ -61,6 +61,7 @@ pub fn check(file: &File) -> Checked {
     let mut lines: Vec<String> = config::triggers(file).iter().map(line).collect();
     let (verifies, unverified) = target::verifies(file, |_| None);
     lines.extend(target::warnings(&targets, &verifies));
+    lines.extend(config::warnings(file, &targets, &verifies));
     let (entries, unusable) = notify::entries(file, |_| None);
     lines.extend(notify::describe(file));
     lines.extend(notify::warnings(&entries));

@@ -6,6 +6,7 @@ use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
 use sqlx::PgConnection;
+use tagtrail_config::OnFailure;
 use tagtrail_daemon::{Health, StopTime};
 use tagtrail_policy::retry::Pace;
 use tagtrail_policy::watch::LookPace;
@@ -84,6 +85,20 @@ impl Shared {
     /// Returns the steps of `verify` of a trigger, if it has some.
     pub(crate) fn verify(&self, trigger: &str) -> Option<Arc<Verify>> {
         self.settings.borrow().verifies.get(trigger).cloned()
+    }
+
+    /// Returns the pauses between attempts of a trigger.
+    pub(crate) fn pace(&self, trigger: &str) -> Pace {
+        let settings = self.settings.borrow();
+        let spec = settings.triggers.get(trigger);
+        spec.map_or(self.pace, |spec| spec.pace(self.pace))
+    }
+
+    /// Returns the effect of a failed rollout of a trigger.
+    pub(crate) fn on_failure(&self, trigger: &str) -> OnFailure {
+        let settings = self.settings.borrow();
+        let spec = settings.triggers.get(trigger);
+        spec.map_or_else(OnFailure::default, |spec| spec.on_failure)
     }
 
     /// Returns the time until the target of a trigger must be healthy.

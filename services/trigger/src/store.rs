@@ -9,6 +9,7 @@
 pub(crate) mod attempts;
 pub(crate) mod candidates;
 mod columns;
+pub(crate) mod faults;
 pub(crate) mod gates;
 mod holds;
 pub(crate) mod ledger;

@@ -18,8 +18,8 @@ use crate::act::Slot;
 use crate::error::Error;
 use crate::shared::Shared;
 use crate::store::attempts::Key;
-use crate::store::looks;
 use crate::store::working::{self as store, Attempt, Ended, Standing};
+use crate::store::{faults, looks};
 use crate::target::{Order, Said, Target};
 
 /// The time beyond the grace time of a target after which an attempt that was told to end is left.
@@ -223,7 +223,8 @@ async fn try_record(
                 Some(_) => Outcome::Applied,
                 None => outcome.clone(),
             };
-            let next = retry::next(shared.pace, taken, Phase::default(), *took, 0.0);
+            let pace = shared.pace(&attempt.rollout.trigger);
+            let next = retry::next(pace, taken, Phase::default(), *took, 0.0);
             let newer = match next {
                 Next::Watching => {
                     let times = (
@@ -265,7 +266,8 @@ async fn try_record(
     ended.outcome = outcome.as_str();
     let mut tx = db.begin().await?;
     let Standing { newer, live, phase } = store::standing(&mut tx, attempt).await?;
-    let mut next = retry::next(shared.pace, outcome, phase, took, rand::random());
+    let trigger = attempt.rollout.trigger.as_str();
+    let mut next = retry::next(shared.pace(trigger), outcome, phase, took, rand::random());
     if newer {
         next = next.below_a_newer_one();
     }
@@ -291,6 +293,12 @@ async fn try_record(
             counted,
             error,
         } => store::retry(&mut tx, id, (*pause, *counted), error).await?,
+    }
+    if let Next::Ended(error) | Next::Failed { error, .. } = &next
+        && live
+        && !phase.slow
+    {
+        faults::after_failure(&mut tx, id, shared.on_failure(trigger), error).await?;
     }
     tx.commit().await?;
     db.keep();

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use sqlx::Connection as _;
+use tagtrail_config::OnFailure;
 use tagtrail_daemon::{Retry, Span, SpanKind};
 use tagtrail_policy::watch::{AfterLook, Found, Progress, after_look, step_of};
 use tagtrail_postgres::within;
@@ -13,7 +15,8 @@ use super::attempt::{END, Watched};
 use crate::error::Error;
 use crate::shared::Shared;
 use crate::store::attempts::LOOK;
-use crate::store::looks::{self as store, Again, Look, Pauses};
+use crate::store::faults;
+use crate::store::looks::{self as store, Again, Failure, Look};
 use crate::target::{Order, Seen, Target, Verify};
 
 /// The kind of a look that may run a command.
@@ -164,12 +167,22 @@ async fn try_record(
             store::again(&mut db, look, owner, again).await?;
         }
         AfterLook::Failed { pause, error } => {
-            let jitter: f64 = rand::random();
-            let pauses = Pauses {
+            let trigger = &look.of.rollout.trigger;
+            let (jitter, pace): (f64, _) = (rand::random(), shared.pace(trigger));
+            let on_failure = shared.on_failure(trigger);
+            let failure = Failure {
                 look: *pause,
-                attempt: shared.pace.slow.mul_f64(0.9 + jitter / 10.0),
+                attempt: pace.slow.mul_f64(0.9 + jitter / 10.0),
+                ends: pace.ends,
+                holds: on_failure == OnFailure::Hold,
             };
-            let state = store::fail(&mut db, look, owner, pauses, error).await?;
+            let mut tx = db.begin().await?;
+            let state = store::fail(&mut tx, look, owner, failure, error).await?;
+            if state.as_deref() == Some("failed") {
+                let id = &look.of.rollout.id;
+                faults::after_failure(&mut tx, id, on_failure, error).await?;
+            }
+            tx.commit().await?;
             report_failure(look, state.as_deref(), error);
         }
     }

@@ -172,6 +172,20 @@ impl Candidates {
         !self.images.is_empty() && names.any(|(trigger, _)| triggers.contains(trigger.as_str()))
     }
 
+    /// Returns whether a policy of these triggers holds its trigger when the selected tag changes.
+    pub(super) fn may_hold(&self, triggers: &[&str]) -> bool {
+        let mut images = triggers.iter().flat_map(|trigger| self.of(trigger));
+        images.any(|(_, image)| image.watched.policy.holds())
+    }
+
+    /// Notes which images of these triggers a person released after a fault.
+    pub(super) fn release(&mut self, triggers: &[&str], released: &BTreeSet<ImageName>) {
+        let of = |name: &ImageName| triggers.contains(&name.0.as_str());
+        for (name, image) in self.images.iter_mut().filter(|(name, _)| of(name)) {
+            image.released = released.contains(name);
+        }
+    }
+
     /// Returns the images of a trigger that have policies, by their names.
     pub(super) fn of<'s>(
         &'s self,

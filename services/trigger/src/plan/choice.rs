@@ -6,7 +6,7 @@ use sqlx::PgConnection;
 use tagtrail_policy::choice::{self, Choice, Facts, PolicyImage, TagRow};
 use tagtrail_policy::decide::Selected;
 use tagtrail_policy::gates::Head;
-use tagtrail_policy::selection::{Fit, Policy};
+use tagtrail_policy::selection::{Fault, Fit, Policy};
 use tagtrail_proto::{Digest, Image, Manifest, Reason};
 use time::OffsetDateTime;
 
@@ -14,6 +14,7 @@ use super::candidates::{Candidates, ImageName};
 use crate::config::TriggerSpec;
 use crate::store::candidates as store;
 use crate::store::candidates::{Heads, Judged, NewSelection};
+use crate::store::faults::{self, TagFault};
 use crate::store::planning::{NewRollout, Recorded, TriggerState};
 
 /// The number of candidates that are read first. Most rules select one of the first two.
@@ -61,6 +62,26 @@ impl Choices {
         heads: &BTreeMap<Image, Head>,
     ) -> BTreeMap<String, Selected> {
         choice::selected(&trigger.images, self.of(&trigger.name), heads)
+    }
+
+    /// Returns the changes of selected tags that hold the trigger.
+    pub(super) fn faults(&self, state: &TriggerState) -> impl Iterator<Item = TagFault> {
+        self.of(&state.name).filter_map(|(name, choice)| {
+            let image = &choice.selected.as_ref()?.image;
+            let reason = match choice.fault? {
+                Fault::Removed => {
+                    format!("the selected tag {image} is gone (on_removed = \"hold\")")
+                }
+                Fault::Moved => {
+                    format!("the selected tag {image} has another digest (on_moved = \"hold\")")
+                }
+            };
+            Some(TagFault {
+                trigger: state.id,
+                image: name.to_owned(),
+                reason,
+            })
+        })
     }
 
     /// Returns the first time at which a choice of the trigger may change although nothing happens.
@@ -130,6 +151,11 @@ pub(super) async fn choose(
         .map(|(state, now)| (state.name.as_str(), *now))
         .collect();
     let triggers = triggers.as_slice();
+    let names: Vec<&str> = triggers.iter().map(|(name, _)| *name).collect();
+    if candidates.may_hold(&names) {
+        let released = faults::released(db, &names).await?;
+        candidates.release(&names, &released);
+    }
     let (mut depths, mut tags) = (BTreeMap::new(), Vec::new());
     for (trigger, _) in triggers {
         let agree = candidates.agree(trigger).is_some();

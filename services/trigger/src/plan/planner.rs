@@ -36,6 +36,7 @@ use crate::plan::question::Questions;
 use crate::plan::view;
 use crate::shared::Shared;
 use crate::store::candidates::store_selections;
+use crate::store::faults::{self, TagFault};
 use crate::store::gates as gate_store;
 use crate::store::orders as order_store;
 use crate::store::planning as store;
@@ -353,9 +354,19 @@ impl<'a> Planner<'a> {
             views,
             answers,
             selections,
+            faults,
         } = self.decide(&due, traces).await?;
         plan.position = position.filter(|_| !FailPoint::TriggerPosition.skipped());
         FailPoint::TriggerPlanned.pass();
+        if !faults.is_empty() {
+            let recorded = faults::record(&mut self.db, &faults).await?;
+            for fault in faults.iter().filter(|_| recorded > 0) {
+                tracing::warn!(
+                    "a trigger is held until `tagtrail release`: {}",
+                    fault.reason
+                );
+            }
+        }
         let (mut slots, mut recorded) = (BTreeMap::new(), Vec::new());
         // A trigger that was resumed becomes active only afterwards.
         if !plan.gates.is_empty() {
@@ -577,6 +588,8 @@ struct Decisions<'a> {
     answers: Vec<(i64, String)>,
     /// The tags that policies selected.
     selections: Selections,
+    /// The changes of selected tags that hold their triggers.
+    faults: Vec<TagFault>,
 }
 
 impl<'a> Decisions<'a> {
@@ -642,6 +655,9 @@ impl<'a> Decisions<'a> {
         let last = self.plan.new_rollouts.last();
         let started = last.filter(|rollout| rollout.trigger == state.id);
         self.selections.add(state, choices, started);
+        if !state.paused {
+            self.faults.extend(choices.faults(state));
+        }
         self.look_again(name, now, choices.again(name));
     }
 

@@ -33,14 +33,18 @@ macro_rules! no_hold {
 pub(super) use no_hold;
 
 /// The SQL condition that an attempt at the rollout `n` may begin: no hold stands against it, and
-/// no look of the trigger runs a command, since two commands of a trigger never run at once.
+/// no look of the trigger runs a command, since two commands of a trigger never run at once. With
+/// `finish`, only an order of a person does not wait for the result of the rollout before.
 macro_rules! may_begin {
     () => {
         concat!(
             "(",
             no_hold!(),
             " and not exists (
-                 select from rollout_look l where l.trigger_id = n.trigger_id and l.grace_seconds is not null))"
+                 select from rollout_look l where l.trigger_id = n.trigger_id and l.grace_seconds is not null)
+              and (n.actor is not null or not exists (
+                 select from rollout w join trigger ft on ft.id = w.trigger_id
+                 where w.trigger_id = n.trigger_id and w.state = 'watching' and ft.finish)))"
         )
     };
 }
@@ -53,7 +57,7 @@ macro_rules! displaced {
         concat!(
             "(t.configured and t.state = 'active' and exists (
                  select from rollout n where n.trigger_id = o.trigger_id and n.number > o.number
-                     and n.state = 'pending' and n.next_attempt_at <= now() and ",
+                     and n.state = 'pending' and n.next_attempt_at <= now() and (not t.finish or n.actor is not null) and ",
             no_hold!(),
             "))"
         )

@@ -263,13 +263,17 @@ pub(crate) async fn succeed(
     Ok(changed.rows_affected() > 0)
 }
 
-/// The pauses after a failure.
+/// The effect of a failure.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Pauses {
-    /// Before the next look.
+pub(crate) struct Failure {
+    /// The pause before the next look.
     pub(crate) look: Duration,
-    /// Before the next attempt.
+    /// The pause before the next attempt.
     pub(crate) attempt: Duration,
+    /// Neither attempts nor looks follow: the rollout has failed for good.
+    pub(crate) ends: bool,
+    /// The trigger is held, also before a newer rollout.
+    pub(crate) holds: bool,
 }
 
 /// Ends a look with the failure of its rollout. Below a newer rollout that waits for its first
@@ -279,7 +283,7 @@ pub(crate) async fn fail(
     db: &mut PgConnection,
     look: &Look,
     owner: &Owner,
-    pauses: Pauses,
+    failure: Failure,
     error: &str,
 ) -> Result<Option<String>, sqlx::Error> {
     sqlx::query_scalar(concat!(
@@ -288,10 +292,10 @@ pub(crate) async fn fail(
          ), look as (
              delete from rollout_look l using held where l.rollout_id = $2::uuid and l.instance = $3
              returning l.rollout_id, l.began_at, exists (
-                 select from rollout n where n.trigger_id = $1 and n.number > $4 and n.state = 'pending') as newer
+                 select from rollout n where n.trigger_id = $1 and n.number > $4 and n.state = 'pending') and not $9 as newer
          ), o as (
              update rollout r set state = case when look.newer then 'superseded'::rollout_state else 'failed' end,
-                 finished_at = case when look.newer then now() end, error = $7, seen = $7, looks = r.looks + 1, looked_at = look.began_at,
+                 finished_at = case when look.newer or $8 then now() end, ended = not look.newer and $8, error = $7, seen = $7, looks = r.looks + 1, looked_at = look.began_at,
                  stage = 0, passes = 0, observe_at = clock_timestamp() + $5, next_attempt_at = clock_timestamp() + $6
              from look where r.id = look.rollout_id and r.state = 'watching'
              returning r.*
@@ -305,9 +309,11 @@ pub(crate) async fn fail(
     .bind(&look.of.rollout.id)
     .bind(owner.instance)
     .bind(row::signed(look.of.rollout.number))
-    .bind(interval(pauses.look))
-    .bind(interval(pauses.attempt))
+    .bind(interval(failure.look))
+    .bind(interval(failure.attempt))
     .bind(cut(error))
+    .bind(failure.ends)
+    .bind(failure.holds)
     .fetch_optional(db)
     .await
 }

@@ -150,12 +150,16 @@ async fn describe_results(db: &mut PgConnection, settings: &Settings) -> Result<
     let (names, reports): (Vec<&str>, Vec<bool>) = targets
         .map(|(name, target)| (name.as_str(), target.reports()))
         .unzip();
+    let finish = |name: &&str| settings.triggers.get(*name).is_some_and(|spec| spec.finish);
+    let finish: Vec<bool> = names.iter().map(finish).collect();
     sqlx::query(
-        "update trigger t set reports = e.reports from unnest($1::text[], $2::boolean[]) as e (name, reports)
-         where t.name = e.name and t.reports <> e.reports",
+        "update trigger t set reports = e.reports, finish = e.finish
+         from unnest($1::text[], $2::boolean[], $3::boolean[]) as e (name, reports, finish)
+         where t.name = e.name and (t.reports, t.finish) <> (e.reports, e.finish)",
     )
     .bind(names)
     .bind(reports)
+    .bind(finish)
     .execute(db)
     .await
     .map(|_| ())

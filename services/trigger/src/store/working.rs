@@ -375,7 +375,8 @@ pub(crate) async fn fail(
 }
 
 /// Makes the rollouts of configured triggers that wait for another attempt due within `within`, in
-/// the fast phase: the service starts, perhaps after the cause of the failures was mended.
+/// the fast phase: the service starts, perhaps after the cause of the failures was mended. A failed
+/// rollout that is held stays failed.
 pub(crate) async fn start_over(
     db: &mut PgConnection,
     names: &[&str],
@@ -383,9 +384,9 @@ pub(crate) async fn start_over(
 ) -> Result<(), sqlx::Error> {
     sqlx::query(concat!(
         "with waiting as (
-             select o.id, o.state from rollout o join trigger t on t.id = o.trigger_id
-             where (o.state = 'running' or o.state = 'failed' and not o.ended) and t.configured and t.name = any ($1)
-             for update of o
+             select n.id, n.state from rollout n join trigger t on t.id = n.trigger_id
+             where (n.state = 'running' or n.state = 'failed' and not n.ended and ", no_hold!(), ") and t.configured and t.name = any ($1)
+             for update of n
          ), due as (
              update rollout o set state = 'running', finished_at = null, phase_attempts = 0, phase_ms = 0,
                  next_attempt_at = least(o.next_attempt_at, now() + random() * $2)

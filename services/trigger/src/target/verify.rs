@@ -162,3 +162,85 @@ fn times(written: &VerifyStep) -> StepTimes {
         within: written.within,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    fn found(step: &str) -> String {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let text = format!(
+            "[[trigger]]\nname = \"shop\"\nimages.web = \"registry.example.com/shop/web\"\ntarget.command = {{ run = [\"true\"] }}\nverify = [{step}]\n"
+        );
+        let file = File::parse(&text, Path::new("tagtrail.toml")).unwrap();
+        match Verify::new(&file, &file.trigger[0]) {
+            Ok(verify) => verify
+                .judge()
+                .iter()
+                .map(|problem| problem.found.clone())
+                .filter(|found| !found.contains("runs as root"))
+                .collect(),
+            Err(error) => error.to_string(),
+        }
+    }
+
+    #[test]
+    fn a_wrong_step_is_named_with_its_cure() {
+        let place = "tagtrail.toml:5: trigger.verify: ";
+        for (step, expected) in [
+            (
+                "{ http = \"https://a.b\", status = [200, 401], headers.X-Token = \"x\" }",
+                "",
+            ),
+            (
+                "{ command = [\"true\"], grace_seconds = 3, set.STAGE = \"prod\" }",
+                "",
+            ),
+            (
+                "{ times = 2 }",
+                "a step has http = \"https://…\" or command = [\"./smoke.sh\"]; add one",
+            ),
+            (
+                "{ http = \"https://a.b\", command = [\"true\"] }",
+                "a step has either http or command; write two steps",
+            ),
+            (
+                "{ http = \"https://a.b\", method = \"PUT\" }",
+                "a step with http has no key method; it has times, every, within, status, headers, ca, proxy, timeout_seconds",
+            ),
+            (
+                "{ http = \"ftp://a.b\" }",
+                "http must start with https:// (or http://)",
+            ),
+            (
+                "{ http = \"https://a.b\", status = [99] }",
+                "status is a list of HTTP statuses from 200 to 599, such as status = [200, 401]",
+            ),
+            (
+                "{ http = \"https://a.b\", timeout_seconds = 0 }",
+                "timeout_seconds must be 1 to 600",
+            ),
+            (
+                "{ command = [] }",
+                "command is empty; give the program and its arguments, such as command = [\"./deploy.sh\"]",
+            ),
+            (
+                "{ command = [\"true\"], run = [\"x\"] }",
+                "a step has command in place of run; remove run",
+            ),
+        ] {
+            let expected = match expected {
+                "" => String::new(),
+                expected => format!("{place}{expected}"),
+            };
+            assert_eq!(found(step), expected, "{step}");
+        }
+        let missing = found("{ command = [\"./no-such-program\"] }");
+        assert!(
+            missing.starts_with("step 1 of verify: no program ./no-such-program"),
+            "{missing}"
+        );
+    }
+}

@@ -8,6 +8,7 @@ mod broken;
 mod changes;
 mod command;
 mod compose;
+mod failures;
 mod faults;
 mod gates;
 mod holding;

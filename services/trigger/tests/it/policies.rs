@@ -385,3 +385,79 @@ async fn the_newest_build_is_found_when_its_manifest_is_read() {
     .await;
     service.stop().await;
 }
+
+/// Returns the reasons of the faults in force.
+async fn faults(world: &mut World) -> Vec<String> {
+    sqlx::query_scalar(
+        "select reason from hold where kind = 'fault' and released_at is null and image = 'api'",
+    )
+    .fetch_all(&mut world.sql)
+    .await
+    .unwrap()
+}
+
+async fn release_faults(world: &mut World) {
+    sqlx::query(
+        "update hold set released_at = now(), released_by = 'ann' where released_at is null",
+    )
+    .execute(&mut world.sql)
+    .await
+    .unwrap();
+    sqlx::query("update trigger set touched = true")
+        .execute(&mut world.sql)
+        .await
+        .unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_moved_tag_holds_the_trigger_until_a_release_follows_it() {
+    let mut world = World::new().await;
+    world.policy("semver = \"*\", on_moved = \"hold\"");
+    world.tag("1.0.0", 1).await;
+    let service = world.start().await;
+    assert_eq!(world.delivered(1).await, rollout("1.0.0", 1, "start"));
+    world.tag("1.0.0", 2).await;
+    let reason = format!("the selected tag {API}:1.0.0 has another digest (on_moved = \"hold\")");
+    let found = eventually("a fault", SOON, async || {
+        Some(faults(&mut world).await).filter(|faults| !faults.is_empty())
+    })
+    .await;
+    assert_eq!(found, [reason]);
+    // A higher tag does not begin either.
+    world.tag("1.1.0", 3).await;
+    world.expect_deliveries(1, "a fault holds").await;
+    assert_eq!(faults(&mut world).await.len(), 1);
+    release_faults(&mut world).await;
+    let delivered = world.delivered(2).await;
+    assert_eq!(delivered.0, "1.1.0");
+    assert_eq!(faults(&mut world).await, Vec::<String>::new());
+    service.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_removed_tag_holds_the_trigger_and_each_fault_is_released_alone() {
+    let mut world = World::new().await;
+    world.policy("semver = \"*\", on_removed = \"hold\"");
+    world.tag("1.0.0", 1).await;
+    world.tag("1.1.0", 2).await;
+    let service = world.start().await;
+    assert_eq!(world.delivered(1).await, rollout("1.1.0", 2, "start"));
+    world.untag("1.1.0").await;
+    eventually("a fault", SOON, async || {
+        (!faults(&mut world).await.is_empty()).then_some(())
+    })
+    .await;
+    release_faults(&mut world).await;
+    // The release lets the rule go on, which never goes down by itself.
+    world.expect_deliveries(1, "no lower tag").await;
+    assert_eq!(faults(&mut world).await, Vec::<String>::new());
+    world.tag("1.2.0", 3).await;
+    assert_eq!(world.delivered(2).await.0, "1.2.0");
+    // The next selection has faults of its own.
+    world.untag("1.2.0").await;
+    eventually("another fault", SOON, async || {
+        (!faults(&mut world).await.is_empty()).then_some(())
+    })
+    .await;
+    service.stop().await;
+}

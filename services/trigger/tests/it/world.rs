@@ -23,6 +23,8 @@ pub(crate) const PACE: Pace = Pace {
     longest: Duration::from_millis(400),
     patience: Duration::from_secs(24 * 3600),
     slow: Duration::from_secs(3600),
+    attempts: 0,
+    ends: false,
 };
 
 pub(crate) const LOOK_PACE: LookPace = LookPace {
