@@ -100,6 +100,10 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     prop::collection::vec(step, 1..50)
 }
 
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a test has no command line that could read the environment"
+)]
 fn variable(name: &str, default: u64) -> u64 {
     let value = std::env::var(name).ok().and_then(|text| text.parse().ok());
     value.unwrap_or(default)
@@ -111,7 +115,7 @@ fn no_walk_breaks_a_rule_and_without_holds_the_wanted_set_is_reached() {
         .enable_all()
         .build()
         .unwrap();
-    let seed = variable("WALK_SEED", rand::random());
+    let seed = variable("WALK_SEED", 1);
     let until = Instant::now() + Duration::from_secs(variable("WALK_SECONDS", 20));
     let mut bytes = [0; 32];
     bytes[..8].copy_from_slice(&seed.to_le_bytes());
@@ -154,5 +158,4 @@ fn no_walk_breaks_a_rule_and_without_holds_the_wanted_set_is_reached() {
         panic!("walk {walks} of WALK_SEED={seed}: {broken}\n{least:#?}");
     }
     assert!(walks > 2, "only {walks} walks in the time");
-    println!("{walks} walks, WALK_SEED={seed}");
 }
