@@ -94,6 +94,12 @@ pub(crate) async fn no_attempt_began_behind_a_gate(db: &mut PgConnection) -> Res
              where o.state in ('succeeded', 'superseded', 'rejected', 'cancelled') and a.started_at > o.finished_at + interval '5 s'",
         ),
         (
+            "rollouts live on below a newer one that succeeded",
+            "select count(*) from rollout o
+             where (o.state in ('held', 'awaiting_approval', 'pending', 'running', 'watching') or o.state = 'failed' and not o.ended)
+               and exists (select from rollout n where n.trigger_id = o.trigger_id and n.number > o.number and n.state = 'succeeded')",
+        ),
+        (
             "orders are not carried out",
             "select count(*) from rollout_order r join trigger t on t.id = r.trigger_id
              where r.done_at is null and t.configured and t.state <> 'paused'",

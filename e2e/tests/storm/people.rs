@@ -264,6 +264,15 @@ pub(crate) async fn heal(world: &Arc<World>) {
         open.then_some(())
     })
     .await;
+    // A service that takes the files reads each repository. Later pushes are news.
+    for _ in 0..20 {
+        let added = people.get(&format!("triggers/{ADDED}")).await;
+        let removed = people.get(&format!("triggers/{REMOVED}")).await;
+        if added.is_some() && removed.is_none() {
+            break;
+        }
+        sleep(Duration::from_millis(500)).await;
+    }
     for team in TEAMS {
         let acts: &[&str] = match team.name {
             REMOVED | FROZEN | PAUSED => &[],
