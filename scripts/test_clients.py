@@ -149,7 +149,7 @@ def configure(folder, receivers):
     text = f'[[source]]\nname = "ci"\nkind = "generic"\nregistry = "registry.example.com"\nsecret = {{ file = "{folder}/hook" }}\n'
     for name, address in receivers.items():
         text += (
-            f'[[trigger]]\nname = "{name}"\nimages.web = "registry.example.com/shop/web:latest"\n'
+            f'[[trigger]]\nname = "{name}"\nsettle = "0s"\nimages.web = "registry.example.com/shop/web:latest"\n'
             f'target.webhook = {{ url = "http://{address}/", secret = {{ file = "{folder}/secret" }} }}\n'
         )
     (folder / "hook").write_text(HOOK_SECRET)

@@ -152,7 +152,7 @@ pub(crate) async fn rollouts(
     std::fs::write(
         &config,
         format!(
-            "[[trigger]]\nname = \"bench\"\nimages.app = \"{image}\"\ntarget.webhook = {{ url = \"http://{address}/\", secret = {{ env = \"BENCH_SECRET\" }} }}\n"
+            "[[trigger]]\nname = \"bench\"\nsettle = \"0s\"\nimages.app = \"{image}\"\ntarget.webhook = {{ url = \"http://{address}/\", secret = {{ env = \"BENCH_SECRET\" }} }}\n"
         ),
     )?;
     let mut db = stack.db().await?;

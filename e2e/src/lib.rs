@@ -49,6 +49,7 @@ secret = {{ env = "MAIN_HOOK_SECRET" }}
 
 [[trigger]]
 name = "shop"
+settle = "0s"
 images.web = "{registry}/shop/web:latest"
 images.worker = "{registry}/shop/worker"
 target.webhook = {{ url = "{target}", secret = {{ env = "SHOP_WEBHOOK_SECRET" }} }}

@@ -173,6 +173,7 @@ watch = ["shop/web"]
 
 [[trigger]]
 name = "old"
+settle = "0s"
 images.app = "{host}/old/app:latest"
 target.webhook = {{ url = "{}", secret = {{ env = "SHOP_WEBHOOK_SECRET" }} }}
 "#,

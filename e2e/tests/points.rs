@@ -138,7 +138,7 @@ async fn a_crash_at_any_fail_point_loses_nothing_and_repeats_nothing() {
     );
     // A trigger with a policy, whose target is not read.
     text += &format!(
-        "[[trigger]]\nname = \"newest\"\nimages.web = {{ repository = \"{REGISTRY}/shop/web\", newest = \"pushed\" }}\n\
+        "[[trigger]]\nname = \"newest\"\nsettle = \"0s\"\nimages.web = {{ repository = \"{REGISTRY}/shop/web\", newest = \"pushed\" }}\n\
          target.webhook = {{ url = \"{}\", secret = {{ env = \"SHOP_WEBHOOK_SECRET\" }} }}\n",
         unused.url()
     );

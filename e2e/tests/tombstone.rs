@@ -88,7 +88,9 @@ impl World {
         let host = registry.host();
         let file = config(folder.path(), host, sink.url());
         let text = std::fs::read_to_string(&file).unwrap();
-        let one_image = text.replace(&format!("images.worker = \"{host}/shop/worker\"\n"), "");
+        let one_image = text
+            .replace(&format!("images.worker = \"{host}/shop/worker\"\n"), "")
+            .replace("settle = \"0s\"\n", "");
         let asked = format!("[[registry]]\nname = \"{host}\"\nurl = \"http://{host}\"\n");
         std::fs::write(&file, format!("{one_image}{asked}")).unwrap();
         let up = Up::start_at(&folder.path().join("data"), &file, &gateway).await;

@@ -324,6 +324,14 @@ role = "operate"
         .lines()
         .filter(|line| line.contains("warning") && !root(line));
     assert_eq!(warnings.count(), 0, "{said}");
+    assert!(!said.contains("by default"), "{said}");
+    let two = text.replace(
+        "images.web = \"registry.example.com/shop/web\"",
+        "images = { web = \"registry.example.com/shop/web\", job = \"registry.example.com/shop/job\" }",
+    );
+    let (_, said, _) = check(&two, &environment);
+    let default = "after 2s without a change (settle, by default: of several images)";
+    assert!(said.contains(default), "{said}");
     let any = text.replacen("\"registry.example.com\"", "\"any\"", 1);
     let (code, said, _) = check(&any, &environment);
     let warned = "tagtrail.toml:14: trigger shop, images.web: source main, which is of any registry, can move registry.example.com/shop/web:latest";

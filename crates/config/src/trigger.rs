@@ -1,6 +1,6 @@
 //! `[[trigger]]`: images, and the target of their rollouts.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use tagtrail_policy::decide::Start;
 use tagtrail_policy::selection::WatchedImage;
 use tagtrail_policy::watched::Watched;
 use tagtrail_policy::window::WindowSettings;
-use tagtrail_proto::Name;
+use tagtrail_proto::{Name, Registry};
 use toml::Spanned;
 
 use crate::document::{ConfigError, Document};
@@ -24,6 +24,9 @@ use crate::{Names, duration, images, verify};
 const SHORTEST_SLOW: Duration = Duration::from_secs(60);
 /// The time until a target that took a rollout must be healthy, without the key `timeout`.
 const TIMEOUT: Duration = Duration::from_secs(15 * 60);
+
+/// The default of `settle` where images may belong together, or nobody reads manifests.
+const SETTLE: Duration = Duration::from_secs(2);
 
 /// A trigger: these images, this target.
 #[derive(Debug, Clone, Deserialize)]
@@ -40,8 +43,7 @@ pub struct Trigger {
     /// The value that all images must share, so that no rollout has half of a build.
     #[serde(default)]
     pub agree: Option<Agree>,
-    /// The quiet time before a rollout: the heads must not change for this long. Without this
-    /// setting a new digest waits for its manifest instead.
+    /// The quiet time before a rollout, if written: the heads must not change for this long.
     #[serde(default, with = "duration::option")]
     pub settle: Option<Duration>,
     /// The longest time for which `settle` delays a rollout of images that change all the time.
@@ -192,11 +194,35 @@ pub struct TargetEntry<'a> {
 }
 
 impl Trigger {
+    /// Returns the quiet time before a rollout. Without the key, a trigger of several images or of
+    /// an image whose registry is not `asked` has 2 s; any other waits for manifests instead:
+    /// `None`.
+    #[must_use]
+    pub fn settle(&self, asked: &BTreeSet<Registry>) -> Option<Duration> {
+        let default = self.default_settle(asked).map(|_| SETTLE);
+        self.settle.or(default)
+    }
+
+    /// Returns the reason why the default of `settle` is 2 s and applies, if it does.
+    #[must_use]
+    pub fn default_settle(&self, asked: &BTreeSet<Registry>) -> Option<String> {
+        if self.settle.is_some() {
+            return None;
+        }
+        let mut registries = self.images.values().map(Watched::registry);
+        let unasked = registries.find(|registry| !asked.contains(*registry));
+        match unasked {
+            _ if self.images.len() > 1 => Some("of several images".to_owned()),
+            Some(registry) => Some(format!("{registry} has no [[registry]]")),
+            None => None,
+        }
+    }
+
     /// Returns the longest time for which `settle` delays a rollout: without the key, ten times
     /// `settle`.
     #[must_use]
-    pub fn settle_max(&self) -> Duration {
-        let settle = self.settle.unwrap_or_default();
+    pub fn settle_max(&self, settle: Option<Duration>) -> Duration {
+        let settle = settle.unwrap_or_default();
         self.settle_max.unwrap_or(settle.saturating_mul(10))
     }
 

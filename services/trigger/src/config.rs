@@ -121,8 +121,10 @@ pub(crate) struct TriggerSpec {
     /// How the trigger begins when all of its images are known for the first time.
     pub(crate) start: Start,
     pub(crate) on_target_change: OnTargetChange,
-    /// The time without a new head after which the planner starts a rollout, if configured.
+    /// The time without a new head after which the planner starts a rollout, if there is one.
     pub(crate) settle: Option<Duration>,
+    /// The reason for a default of `settle` that applies.
+    pub(crate) default_settle: Option<String>,
     /// The longest time for which `settle` delays a rollout.
     pub(crate) settle_max: Duration,
     /// The time until a target that took a rollout must be healthy.
@@ -157,6 +159,7 @@ impl TriggerSpec {
 
 /// Reads the triggers of the file.
 pub(crate) fn triggers(file: &File) -> Vec<TriggerSpec> {
+    let asked = asked(file);
     file.trigger
         .iter()
         .map(|trigger| TriggerSpec {
@@ -170,8 +173,9 @@ pub(crate) fn triggers(file: &File) -> Vec<TriggerSpec> {
             target: trigger.target().kind.to_owned(),
             start: trigger.start,
             on_target_change: trigger.on_target_change,
-            settle: trigger.settle,
-            settle_max: trigger.settle_max(),
+            settle: trigger.settle(&asked),
+            settle_max: trigger.settle_max(trigger.settle(&asked)),
+            default_settle: trigger.default_settle(&asked),
             timeout: trigger.timeout(),
             gates: trigger.gates.clone(),
             written_gates: trigger.gates_as_written(),

@@ -51,11 +51,16 @@ pub fn check(file: &File) -> Checked {
     let (targets, wrong) = target::targets(file, |_| None);
     let line = |trigger: &config::TriggerSpec| {
         let images: Vec<String> = trigger.images.values().map(ToString::to_string).collect();
+        let settle = trigger.default_settle.as_ref().zip(trigger.settle);
+        let settle = settle.map(|(why, settle)| {
+            format!(" after {settle:?} without a change (settle, by default: {why})")
+        });
         format!(
-            "trigger {}: rolls out {} by {}",
+            "trigger {}: rolls out {} by {}{}",
             trigger.name,
             images.join(", "),
-            trigger.target
+            trigger.target,
+            settle.unwrap_or_default()
         )
     };
     let mut lines: Vec<String> = config::triggers(file).iter().map(line).collect();

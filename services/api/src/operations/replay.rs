@@ -89,13 +89,19 @@ fn spec(trigger: &Trigger) -> Result<Spec, Error> {
         let text = format!("a test takes at most {IMAGES} images");
         return Err(Error::Spec(text));
     }
+    // The api does not know the registries that can be asked, and takes these for such.
+    let registries = trigger
+        .images
+        .values()
+        .map(|image| image.registry().clone());
+    let settle = trigger.settle(&registries.collect());
     let images = trigger.images.iter();
     let images = images.map(|(name, image)| (name.get_ref().clone(), image.clone()));
     Ok(Spec {
         images: images.collect(),
         agree: trigger.agree,
-        settle: trigger.settle,
-        settle_max: trigger.settle_max(),
+        settle,
+        settle_max: trigger.settle_max(settle),
     })
 }
 

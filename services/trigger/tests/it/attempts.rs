@@ -94,7 +94,7 @@ async fn the_output_of_a_command_is_stored_while_it_runs() {
 /// A trigger of its own image, with a target.
 fn trigger(name: &str, target: &str) -> String {
     format!(
-        "[[trigger]]\nname = \"{name}\"\nimages.web = \"registry.example.com/{name}/web:latest\"\n{target}\n"
+        "[[trigger]]\nname = \"{name}\"\nsettle = \"0s\"\nimages.web = \"registry.example.com/{name}/web:latest\"\n{target}\n"
     )
 }
 

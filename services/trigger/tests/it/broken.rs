@@ -25,7 +25,9 @@ async fn a_broken_trigger_is_shown_and_stops_no_other() {
     let mut world = World::new().await;
     let shop = world.shop("");
     let entry = |name: &str, target: &str| {
-        format!("[[trigger]]\nname = \"{name}\"\nimages.web = \"{WEB}\"\ntarget.{target}\n")
+        format!(
+            "[[trigger]]\nname = \"{name}\"\nsettle = \"0s\"\nimages.web = \"{WEB}\"\ntarget.{target}\n"
+        )
     };
     std::fs::write(world.folder.path().join("malformed"), "no key").unwrap();
     let hook = |secret: &str| {

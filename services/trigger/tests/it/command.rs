@@ -315,7 +315,7 @@ async fn a_flood_of_output_costs_no_memory() {
 async fn a_command_without_its_program_has_failed_until_it_is_there() {
     let mut world = World::new().await;
     world.configure(&format!(
-        "[[trigger]]\nname = \"shop\"\nimages.web = \"{WEB}\"\ntarget.command = {{ run = [\"./later.sh\"] }}\n"
+        "[[trigger]]\nname = \"shop\"\nsettle = \"0s\"\nimages.web = \"{WEB}\"\ntarget.command = {{ run = [\"./later.sh\"] }}\n"
     ));
     world.push(WEB, 1).await;
     let _service = world.process();

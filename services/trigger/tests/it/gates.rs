@@ -16,7 +16,13 @@ const REGISTRY: &str =
 /// A world whose trigger rolled out digest 1 and then digest 2 of the image `web`.
 async fn after_two_rollouts(more: &str) -> (World, Service) {
     let mut world = World::new().await;
-    world.configure(&format!("{}{more}", world.shop("")));
+    let mut text = world.shop(more);
+    if more == REGISTRY {
+        // Of one image whose registry is asked, `settle` has no default.
+        let worker = format!("images.worker = \"{WORKER}\"\n");
+        text = text.replace(&worker, "").replace("settle = \"0s\"\n", "");
+    }
+    world.configure(&text);
     // Known digests pass at once.
     for n in [1, 2] {
         world.read_manifest(n, false).await;
@@ -226,5 +232,25 @@ async fn a_rollout_whose_image_is_gone_is_not_begun() {
     // The withdrawn rollout does not count as the last one.
     world.push(WEB, 4).await;
     world.wait(5, Succeeded).await;
+    service.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn several_images_settle_for_two_seconds_by_default() {
+    let mut world = World::new().await;
+    let text = world.shop("").replace("settle = \"0s\"\n", "");
+    world.configure(&text);
+    world.push(WEB, 1).await;
+    world.push(WORKER, 1).await;
+    let service = world.start().await;
+    world.wait(1, Succeeded).await;
+    world.push(WEB, 2).await;
+    let pushed = Instant::now();
+    let waiting = world.waiting(1).await;
+    assert_eq!(waiting[0].gate, Gate::Settle);
+    world.push(WORKER, 2).await;
+    world.wait(2, Succeeded).await;
+    assert!(pushed.elapsed() > Duration::from_millis(1900), "{pushed:?}");
+    assert_eq!(world.rollouts().await.len(), 2, "no half of a build");
     service.stop().await;
 }

@@ -125,7 +125,7 @@ async fn a_rollout_that_fails_repeatedly_is_one_message_and_then_one_a_day() {
     let mut world = World::new().await;
     let chat = Sink::start().await;
     let trigger = format!(
-        "[[trigger]]\nname = \"shop\"\nimages.web = \"{WEB}\"\ntarget.command = {{ run = [\"./missing\"] }}\n"
+        "[[trigger]]\nname = \"shop\"\nsettle = \"0s\"\nimages.web = \"{WEB}\"\ntarget.command = {{ run = [\"./missing\"] }}\n"
     );
     world.configure(&format!(
         "{trigger}{}",

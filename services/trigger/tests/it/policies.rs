@@ -14,7 +14,7 @@ impl World {
     fn policy(&self, policy: &str) {
         let secret = self.folder.path().join("secret");
         self.configure(&format!(
-            "[[trigger]]\nname = \"shop\"\nimages.api = {{ repository = \"{API}\", {policy} }}\n\
+            "[[trigger]]\nname = \"shop\"\nsettle = \"0s\"\nimages.api = {{ repository = \"{API}\", {policy} }}\n\
              target.webhook = {{ url = \"{}\", secret = {{ file = \"{}\" }} }}\n",
             self.sink.url(),
             secret.display(),
@@ -286,7 +286,7 @@ impl World {
     fn agreeing(&self, agree: &str, web: &str, worker: &str) {
         let secret = self.folder.path().join("secret");
         self.configure(&format!(
-            "[[trigger]]\nname = \"shop\"\nagree = \"{agree}\"\nimages.web = {web}\nimages.worker = {worker}\n\
+            "[[trigger]]\nname = \"shop\"\nsettle = \"0s\"\nagree = \"{agree}\"\nimages.web = {web}\nimages.worker = {worker}\n\
              target.webhook = {{ url = \"{}\", secret = {{ file = \"{}\" }} }}\n",
             self.sink.url(),
             secret.display(),

@@ -144,7 +144,7 @@ async fn each_usual_receiver_takes_a_rollout_with_its_settings() {
             .iter()
             .fold(settings, |settings, file| settings.replace(file, &address));
         config += &format!(
-            "[[trigger]]\nname = \"{}\"\nimages.web = \"{WEB}\"\n[trigger.target.webhook]\n{settings}\n",
+            "[[trigger]]\nname = \"{}\"\nsettle = \"0s\"\nimages.web = \"{WEB}\"\n[trigger.target.webhook]\n{settings}\n",
             receiver.name
         );
         sinks.push(sink);

@@ -20,7 +20,7 @@ impl World {
             std::fs::write(path, format!("set -u\n{script}\n")).unwrap();
         }
         self.configure(&format!(
-            "[[trigger]]\nname = \"shop\"\nimages.web = \"{WEB}\"\nverify = [{steps}]\n\
+            "[[trigger]]\nname = \"shop\"\nsettle = \"0s\"\nimages.web = \"{WEB}\"\nverify = [{steps}]\n\
              [trigger.target.command]\nrun = [\"sh\", \"./deploy.sh\"]\ngrace_seconds = 3\n"
         ));
     }

@@ -12,7 +12,7 @@ impl World {
     pub(crate) fn reported(&self, more: &str) {
         let secret = self.folder.path().join("secret");
         self.configure(&format!(
-            "[[trigger]]\nname = \"shop\"\nimages.web = \"{WEB}\"\n{more}\n\
+            "[[trigger]]\nname = \"shop\"\nsettle = \"0s\"\nimages.web = \"{WEB}\"\n{more}\n\
              target.webhook = {{ url = \"{}\", secret = {{ file = \"{}\" }}, done = \"reported\" }}\n",
             self.sink.url(),
             secret.display(),

@@ -79,10 +79,15 @@ impl World {
     }
 
     /// Returns a trigger `shop` of both images with the webhook target, and `more` lines.
+    /// Without a line about `settle`, rollouts start at once.
     pub(crate) fn shop(&self, more: &str) -> String {
+        let settle = match more.contains("settle") {
+            true => "",
+            false => "settle = \"0s\"\n",
+        };
         let secret = self.folder.path().join("secret");
         format!(
-            "[[trigger]]\nname = \"shop\"\nimages.web = \"{WEB}\"\nimages.worker = \"{WORKER}\"\n\
+            "[[trigger]]\nname = \"shop\"\n{settle}images.web = \"{WEB}\"\nimages.worker = \"{WORKER}\"\n\
              target.webhook = {{ url = \"{}\", secret = {{ file = \"{}\" }} }}\n{more}\n",
             self.sink.url(),
             secret.display(),
@@ -99,7 +104,7 @@ impl World {
         let path = self.folder.path().join("deploy.sh");
         std::fs::write(&path, format!("set -eu\n{script}\n")).unwrap();
         self.configure(&format!(
-            "[[trigger]]\nname = \"shop\"\nimages.web = \"{WEB}\"\n[trigger.target.command]\nrun = [\"sh\", \"./deploy.sh\"]\n{settings}\n"
+            "[[trigger]]\nname = \"shop\"\nsettle = \"0s\"\nimages.web = \"{WEB}\"\n[trigger.target.command]\nrun = [\"sh\", \"./deploy.sh\"]\n{settings}\n"
         ));
     }
 
