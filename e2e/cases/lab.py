@@ -3,7 +3,7 @@
 Each case runs alone, talks to Tagtrail by its outside contract, and exits 0 if the expectation of its first line holds, 1 if it does not,
 and 2 if the case itself failed. Standard library only. TAGTRAIL names the program; by default it is target/debug/tagtrail.
 """
-import contextlib, hashlib, json, os, pathlib, random, shutil, signal, socket, subprocess, sys, tempfile, time, traceback
+import contextlib, hashlib, http.server, json, os, pathlib, random, shutil, signal, socket, subprocess, sys, tempfile, threading, time, traceback
 import urllib.error, urllib.parse, urllib.request
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
@@ -50,12 +50,15 @@ class Lab:
         self.dir = pathlib.Path(tempfile.mkdtemp(prefix="lab-"))
         os.chmod(self.dir, 0o755)
         self.config = self.dir / "tagtrail.toml"
-        self.config.write_text(SOURCE + config)
+        self.configure(config)
         gateway, api, admin = (f"127.0.0.1:{free_port()}" for _ in range(3))
         self.gateway, self.api, self.admin = f"http://{gateway}", f"http://{api}", f"http://{admin}"
         self.command = [*below, TAGTRAIL, "up", "--data", str(self.dir / "data"), "--config", str(self.config),
                         "--gateway", gateway, "--api", api, "--admin", admin]
         self.env = {**os.environ, **SECRETS, **(env or {})}
+
+    def configure(self, config):
+        self.config.write_text(SOURCE + config)
 
     def start(self):
         with open(self.dir / "log", "ab") as log:
@@ -104,6 +107,33 @@ class Lab:
         query = urllib.parse.urlencode({"limit": 1000, **({"trigger": trigger} if trigger else {})})
         status, _, answer = call(f"{self.api}/v1/rollouts?{query}")
         return json.loads(answer)["items"] if status == 200 else []
+
+
+class Receiver:
+    """A receiver that answers 204 to each rollout, and keeps the bodies."""
+
+    def __init__(self):
+        self.bodies = bodies = []
+
+        class Handler(http.server.BaseHTTPRequestHandler):
+            def do_POST(self):
+                bodies.append(self.rfile.read(int(self.headers["content-length"])))
+                self.send_response(204)
+                self.end_headers()
+
+            def log_message(self, *_):
+                pass
+
+        self.server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_port}/"
+
+    def __enter__(self):
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        return self
+
+    def __exit__(self, *_):
+        self.server.shutdown()
+        self.server.server_close()
 
 
 FAILED = []

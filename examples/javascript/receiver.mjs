@@ -6,7 +6,7 @@ import http from "node:http";
 import { Webhook } from "standardwebhooks";
 
 const webhook = new Webhook(process.env.SHOP_WEBHOOK_SECRET.trim());
-const last = new Map(); // trigger -> number; a real receiver keeps it on disk
+const last = new Map(); // trigger -> epoch and number; a real receiver keeps it on disk
 
 http.createServer(async (request, response) => {
   // The signature covers the body as it came. The library takes it as text: it refuses a Uint8Array.
@@ -19,11 +19,12 @@ http.createServer(async (request, response) => {
     return response.writeHead(401).end();
   }
   const rollout = JSON.parse(body).data;
-  // A delivery may come twice, and an older one after a newer one.
-  if (rollout.number > (last.get(rollout.trigger) ?? 0)) {
+  // A delivery may come twice, and an older one after a newer one. Numbers of a later epoch begin again.
+  const { epoch, number } = last.get(rollout.trigger) ?? { epoch: "", number: 0 };
+  if (rollout.epoch > epoch || (rollout.epoch === epoch && rollout.number > number)) {
     const images = Object.values(rollout.images).map((image) => image.pinned);
     console.log(`${rollout.trigger}#${rollout.number} ${images.join(" ")}`); // deploy here
-    last.set(rollout.trigger, rollout.number);
+    last.set(rollout.trigger, rollout);
   }
   response.writeHead(204).end();
 }).listen(...(process.env.LISTEN ?? "127.0.0.1:9000").split(":").reverse());

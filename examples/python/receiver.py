@@ -12,7 +12,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from standardwebhooks.webhooks import Webhook, WebhookVerificationError
 
 webhook = Webhook(os.environ["SHOP_WEBHOOK_SECRET"].strip())
-last = {}  # trigger -> number; a real receiver keeps it on disk
+last = {}  # trigger -> [epoch, number]; a real receiver keeps it on disk
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -24,11 +24,12 @@ class Handler(BaseHTTPRequestHandler):
         except WebhookVerificationError:
             return self.answer(401)
         rollout = json.loads(body)["data"]
-        # A delivery may come twice, and an older one after a newer one.
-        if rollout["number"] > last.get(rollout["trigger"], 0):
+        # A delivery may come twice, and an older one after a newer one. Numbers of a later epoch begin again.
+        place = [rollout["epoch"], rollout["number"]]
+        if place > last.get(rollout["trigger"], ["", 0]):
             images = " ".join(image["pinned"] for image in rollout["images"].values())
             print(f"{rollout['trigger']}#{rollout['number']} {images}", flush=True)  # deploy here
-            last[rollout["trigger"]] = rollout["number"]
+            last[rollout["trigger"]] = place
         self.answer(204)
 
     def answer(self, status):

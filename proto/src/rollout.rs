@@ -118,8 +118,14 @@ pub struct Rollout {
     pub id: String,
     /// Name of the trigger.
     pub trigger: String,
-    /// Number: 1, 2, 3 … per trigger. A target ignores numbers below the highest number seen.
+    /// Number: 1, 2, 3 … per trigger and epoch. A target ignores a rollout whose epoch and number,
+    /// compared in this order, are below the highest seen.
     pub number: u64,
+    /// Time at which the store first recorded the trigger. After a loss of the store numbers may
+    /// begin again, with a later epoch. Written with six decimals, so epochs sort as text.
+    #[serde(with = "crate::instant", default = "before_epochs")]
+    #[schemars(with = "String", extend("format" = "date-time"))]
+    pub epoch: OffsetDateTime,
     /// State of the rollout.
     pub state: RolloutState,
     /// All images, by their names in the trigger. Never changed.
@@ -153,6 +159,11 @@ pub struct Rollout {
     )]
     #[schemars(with = "Option<String>", extend("format" = "date-time"))]
     pub opens_at: Option<OffsetDateTime>,
+}
+
+/// The epoch of a message of an earlier version, which has none.
+const fn before_epochs() -> OffsetDateTime {
+    OffsetDateTime::UNIX_EPOCH
 }
 
 impl Rollout {

@@ -1,6 +1,6 @@
 //! The main file and the folder of triggers, read together.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -136,6 +136,16 @@ impl File {
                 self.note_written(table, &name, written.clone());
             }
         }
+    }
+
+    /// Returns whether a trigger of before is missing, and no broken entry has its name.
+    pub(crate) fn lacks_a_trigger_of(&self, before: &File) -> bool {
+        let names: BTreeSet<&str> = self.trigger.iter().map(|one| one.name()).collect();
+        let mut before = before.trigger.iter().map(|one| one.name());
+        before.any(|name| {
+            let broken = || self.broken.iter().any(|one| one.is(Table::Trigger, name));
+            !names.contains(name) && !broken()
+        })
     }
 
     /// Returns the folder of triggers.

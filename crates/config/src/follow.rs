@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use sha2::{Digest as _, Sha256};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -14,10 +15,16 @@ use crate::{File, files};
 /// Largest file of secrets that is compared; a larger one is no secret.
 const LARGEST: u64 = 1 << 20;
 
+/// The time for which a file from which a trigger has vanished must stay as it is, and the most
+/// times that are waited for: an editor may be writing the rest.
+const REST: (Duration, u32) = (Duration::from_millis(500), 10);
+
 /// The files of a service: the main file, the folder of triggers, and the files of secrets. They
 /// are compared by content, because a volume of Kubernetes changes by a symbolic link.
 pub struct Follower {
     state: Arc<Mutex<State>>,
+    /// The entries that the caller has, and the number of changes that led to them.
+    given: (u64, Arc<File>),
     hangup: Signal,
 }
 
@@ -28,6 +35,8 @@ struct State {
     /// The last look at each file; of secrets the hash of the content.
     seen: BTreeMap<PathBuf, Seen>,
     file: Arc<File>,
+    /// The number of changes found.
+    changes: u64,
     /// The last problem of the main file, which is logged once.
     problem: Option<ConfigError>,
 }
@@ -54,11 +63,13 @@ impl Follower {
             documents: BTreeMap::new(),
             seen: BTreeMap::new(),
             file: Arc::default(),
+            changes: 0,
             problem: None,
         };
         state.file = Arc::new(files::load(path, &mut state.documents, None)?);
         state.seen = state.look_at_all();
         Ok(Follower {
+            given: (0, Arc::clone(&state.file)),
             state: Arc::new(Mutex::new(state)),
             hangup,
         })
@@ -72,27 +83,50 @@ impl Follower {
     }
 
     /// Waits until the content of a file has changed, and returns the entries. SIGHUP makes the
-    /// next look at once. A changed secret returns the same entries.
+    /// next look at once. A changed secret returns the same entries. A trigger counts as removed
+    /// once the files have stayed without it for a moment. A call that is given up loses no change.
     pub async fn changed(&mut self) -> Arc<File> {
         loop {
-            let asked = tokio::select! {
-                () = tokio::time::sleep(LOOK) => false,
-                _ = self.hangup.recv() => true,
-            };
-            let state = Arc::clone(&self.state);
-            let look = move || {
-                let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
-                state.look()
-            };
-            // The file system may be slow. A look that panicked is made again.
-            let changed = tokio::task::spawn_blocking(look).await.unwrap_or(None);
-            if asked && changed.is_none() {
-                tracing::info!("SIGHUP: no file has changed");
+            let (mut changes, mut file) = self.found();
+            if changes == self.given.0 {
+                let asked = tokio::select! {
+                    () = tokio::time::sleep(LOOK) => false,
+                    _ = self.hangup.recv() => true,
+                };
+                if !self.look().await && asked {
+                    tracing::info!("SIGHUP: no file has changed");
+                }
+                continue;
             }
-            if let Some(file) = changed {
-                return file;
+            for _ in 0..REST.1 {
+                if !file.lacks_a_trigger_of(&self.given.1) {
+                    break;
+                }
+                tokio::time::sleep(REST.0).await;
+                if !self.look().await {
+                    break;
+                }
+                (changes, file) = self.found();
             }
+            self.given = (changes, Arc::clone(&file));
+            return file;
         }
+    }
+
+    fn found(&self) -> (u64, Arc<File>) {
+        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        (state.changes, Arc::clone(&state.file))
+    }
+
+    /// Looks at the files once. Returns whether a content has changed.
+    async fn look(&self) -> bool {
+        let state = Arc::clone(&self.state);
+        let look = move || {
+            let mut state = state.lock().unwrap_or_else(PoisonError::into_inner);
+            state.look().is_some()
+        };
+        // The file system may be slow. A look that panicked is made again.
+        tokio::task::spawn_blocking(look).await.unwrap_or(false)
     }
 }
 
@@ -124,6 +158,7 @@ impl State {
                 self.problem = Some(problem);
             }
         }
+        self.changes += 1;
         // New files of secrets may be named now.
         self.seen = self.look_at_all();
         Some(Arc::clone(&self.file))

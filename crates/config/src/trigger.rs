@@ -49,6 +49,9 @@ pub struct Trigger {
     /// The longest time for which `settle` delays a rollout of images that change all the time.
     #[serde(default, with = "duration::option")]
     settle_max: Option<Duration>,
+    /// The name that the trigger had before: rollouts, numbers, holds and pause go on.
+    #[serde(default)]
+    pub renamed_from: Option<Name>,
     /// How the trigger begins when all of its images are known for the first time.
     #[serde(default)]
     pub start: Start,
@@ -216,6 +219,10 @@ impl Trigger {
             Some(registry) => Some(format!("{registry} has no [[registry]]")),
             None => None,
         }
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        self.name.get_ref().as_ref()
     }
 
     /// Returns the longest time for which `settle` delays a rollout: without the key, ten times

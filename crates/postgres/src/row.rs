@@ -55,8 +55,9 @@ pub fn partition(row: &PgRow, column: &str) -> Result<u16, Error> {
         .map_err(|_| Error::Decode("a negative partition".into()))
 }
 
-/// Reads a rollout from the columns `id`, `trigger` (its name), `number`, `state` (as text),
-/// `images`, `cause`, `attempts`, `created_at`, `finished_at`, `error`, `gates` and `opens_at`.
+/// Reads a rollout from the columns `id`, `trigger` (its name), `number`, `epoch`, `state` (as
+/// text), `images`, `cause`, `attempts`, `created_at`, `finished_at`, `error`, `gates` and
+/// `opens_at`.
 ///
 /// # Errors
 /// [`Error`] if a column is missing or holds a value that no service writes.
@@ -66,6 +67,7 @@ pub fn rollout(row: &PgRow) -> Result<Rollout, Error> {
         id: row.try_get::<Uuid, _>("id")?.to_string(),
         trigger: row.try_get("trigger")?,
         number: unsigned(row.try_get("number")?),
+        epoch: row.try_get("epoch")?,
         state: parsed(row.try_get("state")?)?,
         images,
         cause,
@@ -118,7 +120,9 @@ macro_rules! rollout_json {
             $o,
             ".id, 'trigger', t.name, 'number', ",
             $o,
-            ".number, 'state', ",
+            ".number, 'epoch', coalesce(",
+            $o,
+            ".epoch, t.epoch), 'state', ",
             $o,
             ".state,
              'images', ",

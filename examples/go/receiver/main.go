@@ -19,6 +19,7 @@ import (
 type event struct {
 	Data struct {
 		Trigger string
+		Epoch   string
 		Number  uint64
 		Images  map[string]struct{ Pinned string }
 	}
@@ -30,7 +31,7 @@ func main() {
 		log.Fatal(err)
 	}
 	var lock sync.Mutex
-	last := map[string]uint64{} // trigger -> number; a real receiver keeps it on disk
+	last := map[string]event{} // trigger -> its last rollout; a real receiver keeps epoch and number on disk
 	http.HandleFunc("POST /", func(w http.ResponseWriter, r *http.Request) {
 		// The signature covers the bytes as they came.
 		body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, 1<<20))
@@ -46,14 +47,15 @@ func main() {
 		}
 		lock.Lock()
 		defer lock.Unlock()
-		// A delivery may come twice, and an older one after a newer one.
-		if rollout.Data.Number > last[rollout.Data.Trigger] {
+		// A delivery may come twice, and an older one after a newer one. Numbers of a later epoch begin again.
+		before := last[rollout.Data.Trigger].Data
+		if rollout.Data.Epoch > before.Epoch || rollout.Data.Epoch == before.Epoch && rollout.Data.Number > before.Number {
 			fmt.Printf("%s#%d", rollout.Data.Trigger, rollout.Data.Number)
 			for _, image := range rollout.Data.Images {
 				fmt.Printf(" %s", image.Pinned) // deploy here
 			}
 			fmt.Println()
-			last[rollout.Data.Trigger] = rollout.Data.Number
+			last[rollout.Data.Trigger] = rollout
 		}
 		w.WriteHeader(http.StatusNoContent)
 	})

@@ -34,6 +34,8 @@ pub struct Situation<'a> {
     pub unsent: bool,
     /// True if the images of the last rollout were sent to another target than the one of today.
     pub target_changed: bool,
+    /// True if the removal of the trigger cut its last rollout off.
+    pub cut_off: bool,
     /// How the first rollout of the trigger begins.
     pub first: FirstSight,
     /// True while a person has paused the trigger.
@@ -144,7 +146,7 @@ pub fn decide(situation: &Situation<'_>) -> Decision {
         .is_some_and(|last| last.keys().eq(images.keys()));
     // A person who resumes a trigger after a failed rollout wants another attempt. Adopted images
     // are sent for the first time.
-    let again = situation.unsent && situation.resumed || situation.target_changed;
+    let again = situation.unsent && situation.resumed || situation.must_send_again();
     if changed.is_empty() && same_names && !again {
         return Decision::NOTHING;
     }
@@ -172,7 +174,7 @@ pub fn decide(situation: &Situation<'_>) -> Decision {
         None => CauseReason::Start,
         Some(_) if situation.resumed => CauseReason::Resume,
         Some(_) if !same_watched || by_person => CauseReason::Configuration,
-        Some(_) if situation.target_changed => CauseReason::Configuration,
+        Some(_) if situation.must_send_again() => CauseReason::Configuration,
         Some(_) => CauseReason::Revision,
     };
     Decision::Start {

@@ -290,6 +290,7 @@ impl Replay {
             last: self.last.as_ref(),
             unsent: self.adopted,
             target_changed: false,
+            cut_off: false,
             first: FirstSight {
                 start: Start::Now,
                 configured_at: self.now,

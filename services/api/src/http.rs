@@ -9,4 +9,5 @@ pub(crate) mod openapi;
 pub(crate) mod operation;
 pub(crate) mod paging;
 pub(crate) mod parameters;
+pub(crate) mod renamed;
 pub(crate) mod tokens;

@@ -33,6 +33,7 @@ use crate::http::error::Error;
 use crate::http::guard::{Guard, admit};
 use crate::http::openapi;
 use crate::http::operation::Operation;
+use crate::http::renamed;
 use crate::metrics::Metrics;
 use crate::shared::Shared;
 
@@ -61,6 +62,7 @@ pub(crate) const ALL: &[Operation] = &[
     orders::ROLLBACK,
     orders::PIN,
     orders::RELEASE,
+    orders::RENUMBER,
     orders::CANCEL,
     approvals::LIST,
     approvals::APPROVE,
@@ -102,6 +104,10 @@ pub(crate) fn router(operations: &[Operation], shared: Shared) -> Router {
             // A trigger may have the name `test`: the handler looks at the name.
             id if id == replay::TEST.id => (triggers::ONE.path, replay::ANSWER),
             _ => (operation.path, ANSWER),
+        };
+        let route = match operation.is_of_trigger() {
+            true => route.route_layer(from_fn_with_state(shared.database.clone(), renamed::follow)),
+            false => route,
         };
         let guarded = route
             .route_layer(from_fn_with_state(time, in_time))

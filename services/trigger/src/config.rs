@@ -4,9 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use sha2::{Digest as _, Sha256};
 use tagtrail_bus::BusArgs;
 use tagtrail_config::{
-    Concurrency, File, OnFailure, OnTargetChange, RetrySettings, Role, Start, Then, Token, Watched,
+    Concurrency, File, OnFailure, OnTargetChange, RetrySettings, Role, Start, Table, Then, Token,
+    Trigger, Watched,
 };
 use tagtrail_policy::agree::Agree;
 use tagtrail_policy::begin::{Settings, Written};
@@ -118,6 +120,10 @@ pub(crate) struct TriggerSpec {
     pub(crate) agree: Option<Agree>,
     /// The kind of the target, as in `target.<kind>`.
     pub(crate) target: String,
+    /// The name that the trigger had before.
+    pub(crate) renamed_from: Option<String>,
+    /// SHA-256 of the entry as written, without names and labels.
+    pub(crate) likeness: [u8; 32],
     /// How the trigger begins when all of its images are known for the first time.
     pub(crate) start: Start,
     pub(crate) on_target_change: OnTargetChange,
@@ -171,6 +177,8 @@ pub(crate) fn triggers(file: &File) -> Vec<TriggerSpec> {
                 .collect(),
             agree: trigger.agree,
             target: trigger.target().kind.to_owned(),
+            renamed_from: trigger.renamed_from.as_ref().map(ToString::to_string),
+            likeness: likeness(file, trigger),
             start: trigger.start,
             on_target_change: trigger.on_target_change,
             settle: trigger.settle(&asked),
@@ -218,6 +226,23 @@ pub(crate) fn warnings(file: &File, targets: &Targets, verifies: &Verifies) -> V
         }
     }
     lines
+}
+
+/// Returns the SHA-256 of an entry as written, without the keys by which an equal trigger differs
+/// after a change of its name.
+fn likeness(file: &File, trigger: &Trigger) -> [u8; 32] {
+    let written = file.written(Table::Trigger, trigger.name.get_ref().as_ref());
+    let mut entry = written.and_then(|written| written.as_table().cloned());
+    for key in ["name", "renamed_from", "labels"] {
+        entry.as_mut().map(|entry| entry.remove(key));
+    }
+    let text = match entry {
+        // The keys of a table of this crate are in order.
+        Some(entry) => entry.to_string(),
+        // Like no other one.
+        None => trigger.name.get_ref().to_string(),
+    };
+    Sha256::digest(text).into()
 }
 
 /// Returns the registries that can be asked.

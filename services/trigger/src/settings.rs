@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 
-use tagtrail_config::{File, Follower, Table};
+use tagtrail_config::{Broken, File, Follower, Table};
 use tagtrail_failpoint::FailPoint;
 use tagtrail_proto::Registry;
 use tokio::sync::watch;
@@ -31,6 +31,9 @@ pub(crate) struct Settings {
     notify_problems: BTreeMap<String, String>,
     /// The receivers' entries as written, by name.
     notify_written: BTreeMap<String, toml::Value>,
+    /// False if a file, or the name of an entry, can't be read: a trigger that is missing then may
+    /// be there.
+    pub(crate) whole: bool,
     /// The registries that can be asked.
     pub(crate) asked: BTreeSet<Registry>,
     /// The entries as written, by the names of the triggers.
@@ -112,7 +115,12 @@ impl Settings {
         let written = triggers
             .keys()
             .filter_map(|name| Some((name.clone(), written(name)?.clone())));
+        let nameless = |broken: &Broken| broken.name.is_none();
+        let mut unread = file
+            .broken_of(Table::File)
+            .chain(file.broken_of(Table::Trigger));
         Settings {
+            whole: !unread.any(nameless),
             written: written.collect(),
             changed,
             triggers,

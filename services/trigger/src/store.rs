@@ -17,5 +17,6 @@ pub(crate) mod looks;
 pub(crate) mod notify;
 pub(crate) mod orders;
 pub(crate) mod planning;
+mod renames;
 pub(crate) mod specs;
 pub(crate) mod working;

@@ -110,6 +110,19 @@ pub(crate) struct Pin {
     until: Option<Time>,
 }
 
+/// Arguments of `tagtrail trigger renumber`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Renumber {
+    #[command(flatten)]
+    selection: Selection,
+    /// The highest number that a receiver has seen. Numbers are never lowered.
+    #[arg(long, value_name = "NUMBER")]
+    above: u64,
+    /// The reason, which `tagtrail acts` lists.
+    #[arg(long, value_name = "TEXT")]
+    reason: Option<String>,
+}
+
 /// Arguments of `tagtrail cancel`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Cancel {
@@ -134,6 +147,14 @@ impl Rollback {
         let until = time::text(self.until.as_ref(), screen.zone.as_ref())?;
         let body = json!({ "to": self.to, "reason": self.reason, "until": until });
         let order_of = ("rollback", Some(&body));
+        order(api, &self.selection, order_of, screen, effects).await
+    }
+}
+
+impl Renumber {
+    pub(crate) async fn run(self, api: &Api, screen: &Screen) -> Result<Printable, Failure> {
+        let body = json!({ "above": self.above, "reason": self.reason });
+        let order_of = ("renumber", Some(&body));
         order(api, &self.selection, order_of, screen, effects).await
     }
 }

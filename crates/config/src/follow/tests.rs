@@ -120,3 +120,27 @@ async fn a_thousand_files_are_read_again_in_a_moment() {
         eprintln!("a reload with 1,000 files took {took:?}");
     }
 }
+
+#[tokio::test]
+async fn a_file_that_is_being_written_removes_no_trigger() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("tagtrail.toml");
+    let whole = format!("{}{}", trigger("a", ""), trigger("b", ""));
+    std::fs::write(&path, &whole).unwrap();
+    let mut follower = Follower::start(&path).unwrap();
+    // The editor has written the first entry, and writes the rest.
+    std::fs::write(&path, trigger("a", "")).unwrap();
+    let rest = tokio::spawn(async move {
+        tokio::time::sleep(LOOK + REST.0 / 5).await;
+        std::fs::write(&path, format!("{whole}\n# done")).unwrap();
+        path
+    });
+    assert_eq!(names(follower.changed().await.as_ref()), ["a", "b"]);
+    let path = rest.await.unwrap();
+    // Removed for good. A caller that gives up and asks again loses nothing.
+    std::fs::write(&path, trigger("b", "")).unwrap();
+    let given_up = LOOK + REST.0 / 2;
+    let asked = tokio::time::timeout(given_up, follower.changed()).await;
+    assert!(asked.is_err());
+    assert_eq!(names(follower.changed().await.as_ref()), ["b"]);
+}

@@ -14,7 +14,7 @@ fn main() -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     // The library refuses a secret with a newline at its end.
     let webhook = Webhook::new(env::var("SHOP_WEBHOOK_SECRET")?.trim())?;
     let server = Server::http(env::var("LISTEN").unwrap_or("127.0.0.1:9000".to_owned()))?;
-    let mut last = HashMap::new(); // trigger -> number; a real receiver keeps it on disk
+    let mut last = HashMap::new(); // trigger -> (epoch, number); a real receiver keeps it on disk
     for mut request in server.incoming_requests() {
         // The signature covers the bytes as they came.
         let mut body = Vec::new();
@@ -36,17 +36,22 @@ fn headers(request: &Request) -> HeaderMap {
     pairs.collect()
 }
 
-fn accept(event: &Value, last: &mut HashMap<String, u64>) -> u16 {
+fn accept(event: &Value, last: &mut HashMap<String, (String, u64)>) -> u16 {
     let rollout = &event["data"];
-    let (Some(trigger), Some(number)) = (rollout["trigger"].as_str(), rollout["number"].as_u64()) else {
+    let [Some(trigger), Some(epoch)] = ["trigger", "epoch"].map(|key| rollout[key].as_str()) else {
         return 400;
     };
-    // A delivery may come twice, and an older one after a newer one.
-    if number > last.get(trigger).copied().unwrap_or(0) {
+    let Some(number) = rollout["number"].as_u64() else {
+        return 400;
+    };
+    // A delivery may come twice, and an older one after a newer one. Numbers of a later epoch begin
+    // again.
+    let place = (epoch.to_owned(), number);
+    if last.get(trigger).is_none_or(|last| place > *last) {
         let images = rollout["images"].as_object().into_iter().flatten();
         let pinned = images.filter_map(|(_, image)| image["pinned"].as_str());
         println!("{trigger}#{number} {}", pinned.collect::<Vec<_>>().join(" ")); // deploy here
-        last.insert(trigger.to_owned(), number);
+        last.insert(trigger.to_owned(), place);
     }
     204
 }

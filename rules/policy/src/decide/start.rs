@@ -31,6 +31,13 @@ pub struct FirstSight {
 }
 
 impl Situation<'_> {
+    /// Returns whether the target lacks the images of the last rollout by a change of the
+    /// configuration.
+    #[must_use]
+    pub fn must_send_again(&self) -> bool {
+        self.target_changed || self.cut_off
+    }
+
     /// Returns whether these images were there before the trigger, so that at first sight they are
     /// no reason to touch the target. Images from before the first reconciliation are history.
     pub(super) fn were_there(&self, names: &[String]) -> bool {

@@ -12,6 +12,7 @@ struct World {
     last: Option<BTreeMap<String, RolloutImage>>,
     unsent: bool,
     target_changed: bool,
+    cut_off: bool,
     first: FirstSight,
     paused: bool,
     resumed: bool,
@@ -28,6 +29,7 @@ fn world() -> World {
         last: None,
         unsent: false,
         target_changed: false,
+        cut_off: false,
         first: FirstSight {
             start: Start::Now,
             configured_at: at(105),
@@ -84,6 +86,7 @@ impl World {
             last: self.last.as_ref(),
             unsent: self.unsent,
             target_changed: self.target_changed,
+            cut_off: self.cut_off,
             first: self.first,
             paused: self.paused,
             resumed: self.resumed,
@@ -423,4 +426,9 @@ fn another_target_gets_the_wanted_images_unless_the_trigger_is_paused() {
     assert_eq!(roll(&mut world), configuration(&["web"]));
     world.resumed = true;
     assert_eq!(roll(&mut world), Some((CauseReason::Resume, vec![])));
+    (world.resumed, world.target_changed) = (false, false);
+    assert_eq!(roll(&mut world), None);
+    // The removal of the trigger cut the rollout of these images off.
+    world.cut_off = true;
+    assert_eq!(roll(&mut world), configuration(&[]));
 }

@@ -112,6 +112,15 @@ fn describe(operation: &Operation, schemas: &mut SchemaGenerator) -> Value {
         "200".to_owned(),
         json!({ "description": operation.summary, "content": { media_type: { "schema": schema } } }),
     );
+    if operation.is_of_trigger() {
+        responses.insert(
+            "308".to_owned(),
+            json!({
+                "description": "The trigger was renamed: `Location` has the same request with the present name.",
+                "headers": { "Location": { "schema": { "type": "string" } } },
+            }),
+        );
+    }
     let problem = Problem::schema_ref(schemas);
     let of_body = operation.body.map_or(&[][..], |_| OF_BODY);
     let of_acts = match operation.role {

@@ -47,6 +47,11 @@ pub(crate) enum Method {
 }
 
 impl Operation {
+    /// Whether the path names a trigger, which may have been renamed.
+    pub(crate) fn is_of_trigger(&self) -> bool {
+        self.path.starts_with("/v1/triggers/{name}")
+    }
+
     /// Whether the query may carry the token.
     pub(crate) fn takes_token(&self) -> bool {
         self.query

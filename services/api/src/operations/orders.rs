@@ -33,6 +33,8 @@ use crate::store::orders::{Choice, Placed, Refusal, Wish};
 const WAIT: (Duration, Duration) = (Duration::from_millis(2500), Duration::from_millis(100));
 /// The gates that an order may skip.
 const SKIPPABLE: [&str; 3] = ["recheck", "manifest", "window"];
+/// The highest number above which rollouts may go on: far below those that programs read exactly.
+const HIGHEST: u64 = 1_000_000_000_000;
 /// Most images of a pin.
 const IMAGES: usize = 100;
 
@@ -118,6 +120,29 @@ pub(crate) const CANCEL: Operation = Operation {
     ..ROLLOUT
 };
 
+pub(crate) const RENUMBER: Operation = Operation {
+    id: "renumber",
+    path: "/v1/triggers/{name}/renumber",
+    summary: "Lets the numbers of the next rollouts go on above a number that a receiver has seen, after a loss of all data. Never lowers them.",
+    body: Some(RequestBody {
+        schema: schema::<Renumber>,
+        max_size: MAX_SIZE,
+        required: true,
+    }),
+    problems: &[(404, "trigger_unknown")],
+    serve: |method| on(method, renumber),
+    ..ROLLOUT
+};
+
+/// The body of an order to go on with higher numbers.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct Renumber {
+    /// The number above which the next rollouts are, at most 1,000,000,000,000.
+    above: u64,
+    reason: Option<String>,
+}
+
 /// The body of an order to roll out.
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -172,7 +197,7 @@ struct Cancel {
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct Ordered {
     pub(super) trigger: String,
-    /// `rollout`, `rollback`, `pin`, `release`, `cancel`, `approve` or `reject`.
+    /// `rollout`, `rollback`, `pin`, `release`, `renumber`, `cancel`, `approve` or `reject`.
     pub(super) act: &'static str,
     /// True once the order is carried out. Otherwise the planner has it, and carries it out as soon
     /// as it runs and the trigger is not paused.
@@ -312,6 +337,23 @@ async fn cancel(
         .ask(async |db| store::orders::cancel(db, trigger, &act).await)
         .await?;
     follow(&database, &act, placed).await
+}
+
+async fn renumber(
+    State(database): State<Database>,
+    Extension(actor): Extension<Actor>,
+    path: PathValues,
+    uri: Uri,
+    JsonBody(body): JsonBody<Renumber>,
+) -> Result<Json<Ordered>, Error> {
+    let name = named(&path, &uri)?;
+    if body.above > HIGHEST {
+        return Err(Error::Body(format!("above is at most {HIGHEST}")));
+    }
+    let details = json!({ "above": body.above });
+    let act = ("renumber", reason(body.reason.as_deref())?, details);
+    let wish = Wish::Renumber { above: body.above };
+    on_trigger(&database, &actor, &name, act, &wish).await
 }
 
 /// Parses the name, of an operation without parameters in the query.

@@ -245,6 +245,10 @@ pub(crate) async fn list(
          from act
          where id < coalesce($1, 9223372036854775807)
            and ($2::text is null or trigger = $2
+                -- Acts under an old name of the trigger, or under its present one.
+                or trigger in (select o.name from trigger_name o join trigger t on t.id = o.trigger_id
+                    where t.name = $2 or t.id = (select trigger_id from trigger_name where name = $2))
+                or trigger = (select t.name from trigger_name o join trigger t on t.id = o.trigger_id where o.name = $2)
                 or position('*' in trigger) > 0 and $2 ~ ('^' || replace(trigger, '*', '.*') || '$'))
            and ($3::text is null or actor = $3)
            and ($4::timestamptz is null or at >= $4)

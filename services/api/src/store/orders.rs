@@ -32,6 +32,8 @@ pub(crate) enum Wish {
     },
     /// Ends pin and faults.
     Release,
+    /// Raises the numbers of the next rollouts above this one.
+    Renumber { above: u64 },
 }
 
 /// A digest that a person chose.
@@ -103,7 +105,7 @@ pub(crate) async fn place(
         paused: row.try_get("paused")?,
         images,
     };
-    if trigger.paused && !matches!(wish, Wish::Release) {
+    if trigger.paused && !matches!(wish, Wish::Release | Wish::Renumber { .. }) {
         return Ok(Err(Refusal::Paused));
     }
     let (set, cause) = match chosen(&mut tx, &trigger, wish).await? {
@@ -113,7 +115,7 @@ pub(crate) async fn place(
     let (pins, until, skip) = match wish {
         Wish::RollOut { skip } => (false, None, skip.as_slice()),
         Wish::RollBack { until, .. } | Wish::Pin { until, .. } => (true, *until, &[][..]),
-        Wish::Release => (false, None, &[][..]),
+        Wish::Release | Wish::Renumber { .. } => (false, None, &[][..]),
     };
     let mut act = act.clone();
     if pins || matches!(wish, Wish::Release) {
@@ -149,10 +151,15 @@ pub(crate) async fn place(
     }
     let kind = match wish {
         Wish::Release => "release",
+        Wish::Renumber { .. } => "renumber",
         _ => "rollout",
     };
     let set = set.as_ref();
-    let order = record(&mut tx, &act, (trigger.id, kind, cause), set, skip).await?;
+    let above = match wish {
+        Wish::Renumber { above } => Some(*above),
+        _ => None,
+    };
+    let order = record(&mut tx, &act, (trigger.id, kind, cause), set, skip, above).await?;
     tx.commit().await?;
     Ok(Ok(Placed::Order(order)))
 }
@@ -181,7 +188,7 @@ pub(crate) async fn cancel(
         return Ok(Placed::Effect(effect));
     }
     let of = (trigger, "cancel", CauseReason::Order);
-    let order = record(&mut tx, act, of, None, &[]).await?;
+    let order = record(&mut tx, act, of, None, &[], None).await?;
     tx.commit().await?;
     Ok(Placed::Order(order))
 }
@@ -216,13 +223,14 @@ async fn record(
     (trigger, kind, cause): (i32, &str, CauseReason),
     set: Option<&Set>,
     skip: &[String],
+    above: Option<u64>,
 ) -> Result<i64, sqlx::Error> {
     // Only the plain order to roll out means: again, though nothing differs.
     let again = act.act == "rollout" && act.hold.is_none();
     let id = acts::record(tx, act).await?;
     sqlx::query_scalar(
-        "insert into rollout_order (act_id, trigger_id, kind, cause, images, rollout_id, skip, actor, reason, again)
-         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) returning id",
+        "insert into rollout_order (act_id, trigger_id, kind, cause, images, rollout_id, skip, actor, reason, again, above)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) returning id",
     )
     .bind(id)
     .bind(trigger)
@@ -234,6 +242,7 @@ async fn record(
     .bind(act.actor.name())
     .bind(act.reason)
     .bind(again)
+    .bind(above.map(row::signed))
     .fetch_one(tx)
     .await
 }
@@ -246,6 +255,7 @@ async fn chosen(
 ) -> Result<Result<(Option<Set>, CauseReason), Refusal>, sqlx::Error> {
     let set = match wish {
         Wish::Release => return Ok(Ok((None, CauseReason::Release))),
+        Wish::Renumber { .. } => return Ok(Ok((None, CauseReason::Order))),
         Wish::RollOut { .. } => {
             let pinned: Option<Json<Set>> = sqlx::query_scalar(
                 "select h.images from hold h join trigger t on t.name = h.triggers

@@ -128,7 +128,7 @@ macro_rules! rollouts {
     ($which:expr, $order:literal) => {
         concat!(
             "select t.name as trigger, o.trigger_id::bigint as trigger_id,
-                    last.attempt, ", watch!("o"), " as watch, o.id, o.number, o.state::text as state, o.cause, o.attempts, o.created_at, o.finished_at, o.error,
+                    last.attempt, ", watch!("o"), " as watch, o.id, o.number, coalesce(o.epoch, t.epoch) as epoch, o.state::text as state, o.cause, o.attempts, o.created_at, o.finished_at, o.error,
                     case when o.finished_at is null then o.gates else '[]' end as gates,
                     case when o.finished_at is null then o.opens_at end as opens_at,
                     (select jsonb_object_agg(i.key, i.value || jsonb_build_object(

@@ -212,10 +212,25 @@ pub(crate) async fn retry(
     Ok(effect)
 }
 
-/// Returns the row id of a trigger, configured or not.
+/// Returns the row id of a trigger, configured or not, by its name or an old one.
 pub(crate) async fn id(db: &mut PgConnection, name: &Name) -> Result<Option<i32>, sqlx::Error> {
-    sqlx::query_scalar("select id from trigger where name = $1")
+    sqlx::query_scalar(
+        "select coalesce((select id from trigger where name = $1), (select trigger_id from trigger_name where name = $1))",
+    )
         .bind(name.as_ref())
-        .fetch_optional(db)
+        .fetch_one(db)
         .await
+}
+
+/// Returns the present name of a trigger with this old name.
+pub(crate) async fn renamed(
+    db: &mut PgConnection,
+    name: &Name,
+) -> Result<Option<String>, sqlx::Error> {
+    sqlx::query_scalar(
+        "select t.name from trigger_name o join trigger t on t.id = o.trigger_id where o.name = $1",
+    )
+    .bind(name.as_ref())
+    .fetch_optional(db)
+    .await
 }

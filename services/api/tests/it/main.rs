@@ -25,6 +25,7 @@ mod orders;
 mod outcome;
 mod prefixes;
 mod questions;
+mod renames;
 mod replay;
 mod report;
 mod resolve;

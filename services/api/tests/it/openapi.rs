@@ -253,6 +253,7 @@ async fn answers_and_problems_match_the_document() {
         "/v1/rollouts/{id}/reject",
         "/v1/triggers/test",
         "/v1/triggers/{name}/pin",
+        "/v1/triggers/{name}/renumber",
         "/v1/triggers/{name}/rollback",
     ];
     assert_eq!(left, elsewhere);

@@ -41,7 +41,7 @@ async fn a_rollout_is_returned_with_all_fields() {
     let mut images = images(1);
     images["web"]["previous"] = Value::Null;
     let expected = json!({
-        "id": failed, "trigger": "shop", "number": 1, "state": "failed", "images": images,
+        "id": failed, "trigger": "shop", "number": 1, "epoch": text(0), "state": "failed", "images": images,
         "cause": { "reason": "revision", "changed": ["web"] }, "attempts": 1, "created_at": text(10), "finished_at": text(11),
         "error": "the target said no", "attempt": null, "watch": null,
     });

@@ -225,10 +225,11 @@ impl Rows {
 
     /// Writes a trigger of `web`. Returns the row id.
     pub(crate) async fn trigger(&mut self, name: &str, configured: bool) -> i32 {
-        sqlx::query_scalar("insert into trigger (name, images, target, configured) values ($1, $2, 'webhook', $3) returning id")
+        sqlx::query_scalar("insert into trigger (name, images, target, configured, epoch) values ($1, $2, 'webhook', $3, $4) returning id")
             .bind(name)
             .bind(json!({ "web": "registry.example.com/shop/web:latest" }))
             .bind(configured)
+            .bind(time(0))
             .fetch_one(&mut self.db)
             .await
             .unwrap()

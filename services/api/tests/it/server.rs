@@ -63,6 +63,16 @@ impl Answer {
 }
 
 impl Api {
+    /// Sends a request, and follows no redirect.
+    pub(crate) async fn once(&self, method: &str, path: &str) -> reqwest::Response {
+        let client = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none());
+        let request = client
+            .build()
+            .unwrap()
+            .request(method.parse().unwrap(), format!("{}{path}", self.url));
+        request.send().await.unwrap()
+    }
+
     /// Starts the service and waits until it is ready.
     pub(crate) async fn start() -> (Api, Rows) {
         let db = tagtrail_testkit::postgres().await;

@@ -25,7 +25,7 @@ async fn current_has_succeeded_and_last_is_the_newest_that_began() {
         .unwrap();
     let trigger = api.found("/v1/triggers/shop").await;
     let expected = json!({
-        "id": first, "trigger": "shop", "number": 1, "state": "succeeded", "images": images(1),
+        "id": first, "trigger": "shop", "number": 1, "epoch": text(0), "state": "succeeded", "images": images(1),
         "cause": { "reason": "revision", "changed": ["web"] }, "attempts": 1, "created_at": text(10), "finished_at": text(11), "error": null,
     });
     assert_eq!(trigger["current"], expected);

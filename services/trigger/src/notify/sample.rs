@@ -34,6 +34,7 @@ fn rollout(state: RolloutState, trigger: &str, now: OffsetDateTime) -> Result<Ro
         id: uuid::Uuid::now_v7().to_string(),
         trigger: trigger.to_owned(),
         number: 1,
+        epoch: OffsetDateTime::UNIX_EPOCH,
         state,
         images: BTreeMap::from([("web".to_owned(), image)]),
         cause: Cause {

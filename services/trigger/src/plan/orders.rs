@@ -6,7 +6,7 @@ use std::time::Duration;
 use tagtrail_policy::decide::{self, Decision, Situation, decide_order, decide_within};
 use tagtrail_proto::{Cause, CauseReason, Pinned, RolloutImage, Waiting};
 
-use crate::store::orders::{Kind, Order, Standing};
+use crate::store::orders::{Kind, Order, Set, Standing};
 
 /// The bounds of the gate `settle`.
 #[derive(Debug)]
@@ -59,7 +59,7 @@ pub(crate) fn decide(
     match &standing.order {
         Some(order) if !situation.paused => match order.kind {
             Kind::Rollout => roll_out(situation, order, standing.stands),
-            Kind::Release if standing.pinned => Ordered {
+            Kind::Release if standing.pinned.is_some() => Ordered {
                 decision: nothing(),
                 order: None,
                 answer: Some((
@@ -70,14 +70,15 @@ pub(crate) fn decide(
             },
             Kind::Release => release(situation, order, settling),
         },
-        _ if standing.pinned => pinned(situation),
+        _ if standing.pinned.is_some() => pinned(situation, standing.pinned.as_ref()),
         _ => Ordered::without_order(settling.decide(situation)),
     }
 }
 
-/// Decides for a pinned trigger: another target gets the pinned images, which the last rollout has.
-fn pinned(situation: &Situation<'_>) -> Ordered {
-    let images = situation.last.filter(|_| situation.target_changed);
+/// Decides for a pinned trigger: a target that lacks the images after a change of the configuration
+/// gets the pinned ones.
+fn pinned(situation: &Situation<'_>, pinned: Option<&Set>) -> Ordered {
+    let images = pinned.filter(|_| situation.must_send_again());
     let decision = match images {
         Some(images) if !situation.paused => Decision::Start {
             images: images.clone(),

@@ -81,7 +81,9 @@ async fn session(shared: &Shared, bus: &Bus) -> Result<Ended, Error> {
     };
     let mut changes = shared.settings.clone();
     let settings = Arc::clone(&changes.borrow_and_update());
-    within(shared.session_timeout, specs::configure(&mut db, &settings)).await?;
+    let configuring = specs::configure(&mut db, &settings);
+    let configured = within(shared.session_timeout, configuring).await?;
+    report(shared, &configured);
     let position = within(shared.session_timeout, store::position(&mut db)).await?;
     let loading = Candidates::load(&mut db, settings.triggers.values());
     let candidates = within(shared.session_timeout, loading).await?;
@@ -108,6 +110,31 @@ async fn session(shared: &Shared, bus: &Bus) -> Result<Ended, Error> {
         Ok(()) = changes.changed() => Ok(Ended::OtherSettings),
         never = read_news(bus, position, sender) => match never {},
         never = conditions::follow(shared) => match never {},
+    }
+}
+
+/// Logs the effects of the configuration on earlier triggers.
+fn report(shared: &Shared, configured: &specs::Configured) {
+    for specs::Renamed { old, new, told } in &configured.renamed {
+        let why = match told {
+            true => "as `renamed_from` says",
+            false => "since the entries are equal but for the name",
+        };
+        tracing::info!(
+            trigger = new,
+            old,
+            "trigger {old} is {new} now, {why}: rollouts, numbers, holds and pause go on"
+        );
+    }
+    for specs::Removed { trigger, number } in &configured.removed {
+        tracing::info!(
+            trigger,
+            number,
+            "cancelled rollout {number} of {trigger}: the trigger was removed"
+        );
+    }
+    if !configured.removed.is_empty() {
+        shared.entries_recorded.notify_one();
     }
 }
 
@@ -204,6 +231,7 @@ impl<'a> Planner<'a> {
         if !retries.is_empty() || was_cancelled {
             FailPoint::TriggerOrdered.pass();
         }
+        within(timeout, order_store::renumber(&mut self.db)).await?;
         let mut due = within(timeout, order_store::due(&mut self.db)).await?;
         let resuming = ordered.into_iter().filter(|trigger| trigger.resuming);
         due.extend(resuming.map(|trigger| trigger.name));
@@ -244,9 +272,12 @@ impl<'a> Planner<'a> {
                 continue;
             };
             let Rollout {
-                trigger, number, ..
+                trigger,
+                number,
+                epoch,
+                ..
             } = event.data;
-            let raising = store::raise_issued(&mut self.db, &trigger, number);
+            let raising = store::raise_issued(&mut self.db, &trigger, number, epoch);
             if within(self.shared.session_timeout, raising).await? {
                 tracing::warn!(
                     trigger,
@@ -520,6 +551,7 @@ impl<'a> Planner<'a> {
                 last: state.last.as_ref(),
                 unsent: state.unsent,
                 target_changed,
+                cut_off: state.cut_off,
                 first: FirstSight {
                     start: trigger.start,
                     configured_at: state.first_configured_at,

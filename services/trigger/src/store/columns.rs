@@ -3,7 +3,7 @@
 /// The columns of a rollout `o` with its trigger `t`, for [`tagtrail_postgres::row::rollout`].
 macro_rules! columns {
     () => {
-        "o.id, t.name as trigger, o.number, o.state::text as state, o.images, o.cause, o.attempts, o.created_at, o.finished_at, o.error,
+        "o.id, t.name as trigger, o.number, coalesce(o.epoch, t.epoch) as epoch, o.state::text as state, o.images, o.cause, o.attempts, o.created_at, o.finished_at, o.error,
          case when o.finished_at is null then o.gates else '[]' end as gates, case when o.finished_at is null then o.opens_at end as opens_at"
     };
 }

@@ -37,13 +37,16 @@ pub(crate) enum Kind {
     Release,
 }
 
+/// Pinned images, by their names in the trigger.
+pub(crate) type Set = BTreeMap<String, RolloutImage>;
+
 /// The orders and holds that a decision about a trigger depends on.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Standing {
     /// The oldest order that is not carried out.
     pub(crate) order: Option<Order>,
-    /// True while a pin is in force.
-    pub(crate) pinned: bool,
+    /// The images of the pin in force.
+    pub(crate) pinned: Option<Set>,
     /// True if the last rollout has succeeded, or may still.
     pub(crate) stands: bool,
     /// The holds in force, newest first.
@@ -77,9 +80,9 @@ pub(crate) async fn standings(
 ) -> Result<BTreeMap<i32, Standing>, sqlx::Error> {
     let rows = sqlx::query(concat!(
         "select t.id as trigger, r.id, r.kind, r.cause, r.images, r.skip, r.again,
-             coalesce(l.state in ('held', 'awaiting_approval', 'pending', 'running', 'watching', 'succeeded'), false) as stands, exists (
-             select from hold h where h.kind = 'pin' and h.triggers = t.name and h.released_at is null
-                 and (h.until is null or h.until > clock_timestamp())) as pinned,
+             coalesce(l.state in ('held', 'awaiting_approval', 'pending', 'running', 'watching', 'succeeded'), false) as stands, (
+             select h.images from hold h where h.kind = 'pin' and h.triggers = t.name and h.released_at is null
+                 and (h.until is null or h.until > clock_timestamp()) order by h.id desc limit 1) as pinned,
              (select coalesce(jsonb_agg(jsonb_build_object('kind', h.kind, 'hard', h.hard, 'actor', h.actor, 'reason', h.reason,
                   'images', h.images, 'until', h.until) order by h.id desc), '[]')
               from hold h where ", in_force!("t"), ") as holds,
@@ -88,7 +91,7 @@ pub(crate) async fn standings(
               order by b.number desc limit 1) as last_begun
          from trigger t
          left join lateral (
-             select * from rollout_order o where o.trigger_id = t.id and o.done_at is null and o.kind <> 'cancel'
+             select * from rollout_order o where o.trigger_id = t.id and o.done_at is null and o.kind in ('rollout', 'release')
              order by o.id limit 1) r on true
          left join lateral (
              select o.state from rollout o where o.trigger_id = t.id order by o.number desc limit 1) l on true
@@ -105,7 +108,9 @@ pub(crate) async fn standings(
                 live,
                 last_begun: row.try_get("last_begun")?,
                 order: order(row)?,
-                pinned: row.try_get("pinned")?,
+                pinned: row
+                    .try_get::<Option<Json<_>>, _>("pinned")?
+                    .map(|Json(set)| set),
                 stands: row.try_get("stands")?,
             };
             Ok((row.try_get("trigger")?, standing))
@@ -180,4 +185,23 @@ pub(crate) async fn cancel(db: &mut PgConnection) -> Result<Vec<(i32, String)>, 
     ))
     .fetch_all(db)
     .await
+}
+
+/// Carries out the orders to go on with higher numbers. Numbers never fall.
+pub(crate) async fn renumber(db: &mut PgConnection) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "with ordered as (
+             select r.id, r.trigger_id, r.above from rollout_order r join trigger t on t.id = r.trigger_id
+             where r.done_at is null and r.kind = 'renumber' and t.configured
+         ), raised as (
+             update trigger t set issued = greatest(t.issued, o.above)
+             from (select trigger_id, max(above) as above from ordered group by trigger_id) o
+             where t.id = o.trigger_id returning t.id, t.issued
+         )
+         update rollout_order r set done_at = now(), answer = 'the next rollout has a number above ' || d.issued
+         from ordered o join raised d on d.id = o.trigger_id where r.id = o.id",
+    )
+    .execute(db)
+    .await
+    .map(|_| ())
 }

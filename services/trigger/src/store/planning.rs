@@ -66,6 +66,8 @@ pub(crate) struct TriggerState {
     pub(crate) last: Option<BTreeMap<String, RolloutImage>>,
     /// The place that the last rollout was sent to, once it has ended by itself.
     pub(crate) identity: Option<String>,
+    /// True if the removal of the trigger cut the last rollout off.
+    pub(crate) cut_off: bool,
     /// The time at which the trigger was first configured.
     pub(crate) first_configured_at: OffsetDateTime,
     /// True if the last rollout failed, or was adopted and never sent.
@@ -92,10 +94,11 @@ pub(crate) async fn trigger_states(
     let rows = sqlx::query(concat!(
         "select t.id, t.name, t.first_configured_at, t.state = 'paused' as paused, t.state = 'resuming' as resuming,
              t.waiting, t.wanted, t.reasons, o.images, coalesce(o.state = 'failed' or o.cause ->> 'reason' = 'adopted', false) as unsent, clock_timestamp() as now,
-             case when o.state in ('succeeded', 'failed', 'superseded') and not ", rollout_is_live!("o"), " then o.identity end as identity
+             case when o.state in ('succeeded', 'failed', 'superseded') and not ", rollout_is_live!("o"), " then o.identity end as identity,
+             coalesce(o.cut_off, false) as cut_off
          from trigger t
          left join lateral (
-             select images, state, cause, ended, identity from rollout o
+             select images, state, cause, ended, identity, cut_off from rollout o
              where o.trigger_id = t.id and not (o.state = 'superseded' and o.attempts = 0)
              order by o.number desc limit 1) o on true
          where t.configured and t.name = any ($1)"
@@ -114,6 +117,7 @@ pub(crate) async fn trigger_states(
                     .try_get::<Option<Json<_>>, _>("images")?
                     .map(|Json(images)| images),
                 identity: row.try_get("identity")?,
+                cut_off: row.try_get("cut_off")?,
                 first_configured_at: row.try_get("first_configured_at")?,
                 unsent: row.try_get("unsent")?,
                 // An older planner may have known other gates. The next decision replaces the list.
@@ -336,17 +340,23 @@ pub(crate) async fn record_views(
 }
 
 /// Raises the issued number of a trigger to `number`, so that the next rollout gets a higher
-/// number. Returns whether the issued number was lower.
+/// number, and the epoch of the trigger to `epoch`: a store that began anew while its clock was
+/// behind must not have an earlier epoch. Returns whether one of them was lower.
 pub(crate) async fn raise_issued(
     db: &mut PgConnection,
     trigger: &str,
     number: u64,
+    epoch: OffsetDateTime,
 ) -> Result<bool, sqlx::Error> {
-    let raised = sqlx::query("update trigger set issued = $2 where name = $1 and issued < $2")
-        .bind(trigger)
-        .bind(row::signed(number))
-        .execute(db)
-        .await?;
+    let raised = sqlx::query(
+        "update trigger set issued = greatest(issued, $2), epoch = greatest(epoch, $3)
+         where name = $1 and (issued < $2 or epoch < $3)",
+    )
+    .bind(trigger)
+    .bind(row::signed(number))
+    .bind(epoch)
+    .execute(db)
+    .await?;
     Ok(raised.rows_affected() > 0)
 }
 
@@ -462,13 +472,13 @@ pub(crate) async fn record(
                  and (o.state in ('held', 'awaiting_approval', 'pending') or $15 and n.state = 'running' and ", rollout_is_live!("o"), ")
              returning o.*
          ), steps as (
-             select 1 as step, o.id, o.trigger_id, o.number, o.state, o.attempts, o.images, o.cause, o.created_at, o.finished_at, o.error, o.gates, o.opens_at from old o
+             select 1 as step, o.id, o.trigger_id, o.number, o.state, o.attempts, o.images, o.cause, o.created_at, o.finished_at, o.error, o.gates, o.opens_at, o.epoch from old o
              union all
              select 2, n.id, n.trigger_id, n.number, case n.state when 'running' then 'pending' else n.state end, 0, n.images, n.cause,
-                 n.created_at, n.finished_at, n.error, n.gates, n.opens_at from new n
+                 n.created_at, n.finished_at, n.error, n.gates, n.opens_at, n.epoch from new n
              where n.state <> 'succeeded'
              union all
-             select 3, n.id, n.trigger_id, n.number, n.state, n.attempts, n.images, n.cause, n.created_at, n.finished_at, n.error, n.gates, n.opens_at from new n
+             select 3, n.id, n.trigger_id, n.number, n.state, n.attempts, n.images, n.cause, n.created_at, n.finished_at, n.error, n.gates, n.opens_at, n.epoch from new n
              where n.state in ('running', 'succeeded')
          ), o as (
              select * from steps order by number, step

@@ -2,40 +2,112 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use sqlx::postgres::PgRow;
 use sqlx::types::Json;
-use sqlx::{Connection as _, PgConnection};
+use sqlx::{Connection as _, PgConnection, Row as _};
 use tagtrail_config::{Start, Watched};
+use tagtrail_postgres::{rollout_is_live, row};
 
 use crate::config::TriggerSpec;
 use crate::settings::Settings;
+
+use super::columns::recorded;
+use super::renames;
+pub(crate) use super::renames::Renamed;
 
 /// The actor of changes that follow from the files.
 const CONFIGURATION: &str = "configuration";
 
 /// Writes the configured triggers into the table `trigger`, with the mistakes in their entries. The
 /// last rollout of a changed trigger is attempted at once. A new trigger may begin paused. The row
-/// of a trigger whose entry can't be read keeps images and target. Triggers that are no longer
-/// configured keep their rows and rollouts.
+/// of a trigger whose entry can't be read keeps images and target. A trigger that comes back under
+/// another name goes on, and one that is no longer configured keeps its row and its history.
 pub(crate) async fn configure(
     db: &mut PgConnection,
     settings: &Settings,
-) -> Result<(), sqlx::Error> {
+) -> Result<Configured, sqlx::Error> {
     let mut tx = db.begin().await?;
+    let renamed = renames::rename(&mut tx, settings).await?;
     write(&mut tx, settings).await?;
     write_gates(&mut tx, settings).await?;
     identify(&mut tx, settings).await?;
     describe_results(&mut tx, settings).await?;
-    tx.commit().await
+    let removed = remove(&mut tx, settings).await?;
+    tx.commit().await?;
+    Ok(Configured { renamed, removed })
+}
+
+/// Returns the names of the triggers in the files, broken ones included.
+pub(super) fn names(settings: &Settings) -> Vec<&str> {
+    let names = settings.triggers.keys().chain(settings.problems.keys());
+    let names: BTreeSet<&str> = names.map(String::as_str).collect();
+    names.into_iter().collect()
+}
+
+/// The effects of the configuration on earlier triggers.
+#[derive(Debug)]
+pub(crate) struct Configured {
+    pub(crate) renamed: Vec<Renamed>,
+    /// The rollouts that the removal of their triggers cancelled.
+    pub(crate) removed: Vec<Removed>,
+}
+
+/// A rollout that the removal of its trigger cancelled.
+#[derive(Debug)]
+pub(crate) struct Removed {
+    pub(crate) trigger: String,
+    /// The number of the rollout.
+    pub(crate) number: u64,
+}
+
+/// Takes note of the triggers that are no longer in the files: their rollouts that have not ended
+/// are cancelled, and open orders are answered. History, holds and pause stay. While a file can't
+/// be read, no trigger counts as removed.
+async fn remove(db: &mut PgConnection, settings: &Settings) -> Result<Vec<Removed>, sqlx::Error> {
+    sqlx::query(
+        "update trigger set configured = false, retry = false, touched = false, waiting = '[]'
+         where configured and name <> all ($1) and $2",
+    )
+    .bind(names(settings))
+    .bind(settings.whole)
+    .execute(&mut *db)
+    .await?;
+    // Also the rollouts of triggers that an earlier version has left live.
+    let rows = sqlx::query(concat!(
+        "with gone as (
+             select t.id from trigger t
+             where not t.configured and (
+                 exists (select from rollout o where o.trigger_id = t.id and ", rollout_is_live!("o"), ")
+                 or exists (select from rollout_order r where r.trigger_id = t.id and r.done_at is null))
+             order by t.id for update
+         ), o as (
+             update rollout o set state = 'cancelled', finished_at = now(), cut_off = true,
+                 error = 'cancelled by ' || $1 || ': the trigger was removed'
+             from gone where o.trigger_id = gone.id and ", rollout_is_live!("o"), "
+             returning o.*
+         ), answered as (
+             update rollout_order r set done_at = now(), answer = 'nothing to do: the trigger was removed'
+             from gone where r.trigger_id = gone.id and r.done_at is null
+         ), told as (
+             ", recorded!(), "
+         )
+         select t.name, o.number from o join trigger t on t.id = o.trigger_id order by t.name, o.number"
+    ))
+    .bind(CONFIGURATION)
+    .fetch_all(db)
+    .await?;
+    let removed = |row: &PgRow| {
+        Ok(Removed {
+            trigger: row.try_get("name")?,
+            number: row::unsigned(row.try_get("number")?),
+        })
+    };
+    rows.iter().map(removed).collect()
 }
 
 async fn write(db: &mut PgConnection, settings: &Settings) -> Result<(), sqlx::Error> {
     let (triggers, problems) = (&settings.triggers, &settings.problems);
-    let names: BTreeSet<&str> = triggers
-        .keys()
-        .chain(problems.keys())
-        .map(String::as_str)
-        .collect();
-    let names: Vec<&str> = names.into_iter().collect();
+    let names = names(settings);
     let specs: Vec<Option<&TriggerSpec>> = names.iter().map(|name| triggers.get(*name)).collect();
     let images = |spec: &TriggerSpec| {
         let images = spec.images.iter();
@@ -55,6 +127,10 @@ async fn write(db: &mut PgConnection, settings: &Settings) -> Result<(), sqlx::E
         .iter()
         .map(|spec| spec.map(|spec| spec.target.as_str()))
         .collect();
+    let likenesses: Vec<Option<&[u8]>> = specs
+        .iter()
+        .map(|spec| spec.map(|spec| &spec.likeness[..]))
+        .collect();
     let paused: Vec<bool> = specs
         .iter()
         .map(|spec| spec.is_some_and(|spec| spec.start == Start::Paused))
@@ -69,12 +145,11 @@ async fn write(db: &mut PgConnection, settings: &Settings) -> Result<(), sqlx::E
         .map(|problem| problem.is_some_and(|problem| problem.broken))
         .collect();
     sqlx::query(
-        "with gone as (update trigger set configured = false where configured and name <> all ($1)),
-         entry as (
-             select * from unnest($1::text[], $2::jsonb[], $3::jsonb[], $4::text[], $5::text[], $6::boolean[], $8::boolean[])
-                 as e (name, images, policies, target, problem, broken, paused))
-         insert into trigger (name, images, policies, target, problem, broken, state, paused_by, paused_at, paused_reason)
-         select e.name, coalesce(e.images, t.images, '{}'), coalesce(e.policies, t.policies, '{}'), coalesce(e.target, t.target, ''), e.problem, e.broken,
+        "with entry as (
+             select * from unnest($1::text[], $2::jsonb[], $3::jsonb[], $4::text[], $5::text[], $6::boolean[], $8::boolean[], $11::bytea[])
+                 as e (name, images, policies, target, problem, broken, paused, likeness))
+         insert into trigger (name, images, policies, target, problem, broken, likeness, state, paused_by, paused_at, paused_reason)
+         select e.name, coalesce(e.images, t.images, '{}'), coalesce(e.policies, t.policies, '{}'), coalesce(e.target, t.target, ''), e.problem, e.broken, coalesce(e.likeness, t.likeness),
              case when p.begins then 'paused'::trigger_state else coalesce(t.state, 'active') end,
              case when p.begins then $9 else t.paused_by end,
              case when p.begins then now() else t.paused_at end,
@@ -83,7 +158,7 @@ async fn write(db: &mut PgConnection, settings: &Settings) -> Result<(), sqlx::E
          -- The target of a trigger whose entry could never be read is empty.
          cross join lateral (select e.paused and coalesce(t.target, '') = '' as begins) p
          on conflict (name) do update set images = excluded.images, policies = excluded.policies, target = excluded.target,
-             problem = excluded.problem, broken = excluded.broken, configured = true,
+             problem = excluded.problem, broken = excluded.broken, likeness = excluded.likeness, configured = true,
              state = excluded.state, paused_by = excluded.paused_by, paused_at = excluded.paused_at, paused_reason = excluded.paused_reason,
              -- A rollout that is observed goes on under the new settings.
              retry = trigger.retry or trigger.name = any ($7) and not exists (
@@ -99,6 +174,7 @@ async fn write(db: &mut PgConnection, settings: &Settings) -> Result<(), sqlx::E
     .bind(paused)
     .bind(CONFIGURATION)
     .bind("start = \"paused\"")
+    .bind(likenesses)
     .execute(db)
     .await
     .map(|_| ())

@@ -21,6 +21,7 @@ use std::time::Duration;
 use secrecy::ExposeSecret as _;
 use tagtrail_config::{File, Fresh, Trigger};
 use tagtrail_policy::retry::Outcome;
+use tagtrail_proto::instant;
 
 use crate::act::Place;
 
@@ -303,6 +304,10 @@ fn ours(order: &Order) -> Vec<(OsString, OsString)> {
         (
             "TAGTRAIL_ROLLOUT_NUMBER".to_owned(),
             rollout.number.to_string(),
+        ),
+        (
+            "TAGTRAIL_EPOCH".to_owned(),
+            instant::json(rollout.epoch).unwrap_or_default(),
         ),
         ("TAGTRAIL_ATTEMPT".to_owned(), rollout.attempts.to_string()),
         // Tracing tools read the trace context from this variable.

@@ -26,6 +26,7 @@ async fn a_command_gets_the_rollout_and_the_pinned_images() {
         format!("registry.example.com/shop/web@{}", digest(1)),
     );
     assert_eq!(body["data"]["images"]["web"]["pinned"], pinned.as_str());
+    let epoch = body["data"]["epoch"].as_str().unwrap();
     let usual = [
         "PATH",
         "HOME",
@@ -48,6 +49,7 @@ async fn a_command_gets_the_rollout_and_the_pinned_images() {
         ours,
         [
             "TAGTRAIL_ATTEMPT=1",
+            &format!("TAGTRAIL_EPOCH={epoch}"),
             &format!("TAGTRAIL_IMAGE_WEB={pinned}"),
             &format!("TAGTRAIL_ROLLOUT_ID={id}"),
             "TAGTRAIL_ROLLOUT_NUMBER=1",

@@ -18,6 +18,8 @@ mod planning;
 mod policies;
 mod reasons;
 mod receivers;
+mod removal;
+mod renames;
 mod spacing;
 mod verify;
 mod watching;

@@ -14,7 +14,8 @@ public class Receiver {
     public static void main(String[] arguments) throws Exception {
         // The library refuses a secret with a newline at its end.
         Webhook webhook = new Webhook(System.getenv("SHOP_WEBHOOK_SECRET").strip());
-        Map<String, Long> last = new HashMap<>(); // trigger -> number; a real receiver keeps it on disk
+        Map<String, String> epochs = new HashMap<>(); // trigger -> epoch; a real receiver keeps both on disk
+        Map<String, Long> last = new HashMap<>(); // trigger -> number
         String[] listen = System.getenv().getOrDefault("LISTEN", "127.0.0.1:9000").split(":");
         HttpServer server = HttpServer.create(new InetSocketAddress(listen[0], Integer.parseInt(listen[1])), 0);
         // One thread handles all requests.
@@ -31,11 +32,14 @@ public class Receiver {
                 JsonNode rollout = new ObjectMapper().readTree(body).get("data");
                 String trigger = rollout.get("trigger").asText();
                 long number = rollout.get("number").asLong();
-                // A delivery may come twice, and an older one after a newer one.
-                if (number > last.getOrDefault(trigger, 0L)) {
+                String epoch = rollout.get("epoch").asText();
+                int later = epoch.compareTo(epochs.getOrDefault(trigger, ""));
+                // A delivery may come twice, and an older one after a newer one. Numbers of a later epoch begin again.
+                if (later > 0 || later == 0 && number > last.getOrDefault(trigger, 0L)) {
                     StringBuilder line = new StringBuilder(trigger + "#" + number);
                     rollout.get("images").forEach(image -> line.append(' ').append(image.get("pinned").asText()));
                     System.out.println(line); // deploy here
+                    epochs.put(trigger, epoch);
                     last.put(trigger, number);
                 }
                 exchange.sendResponseHeaders(204, -1);

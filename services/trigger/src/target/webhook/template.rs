@@ -164,6 +164,7 @@ pub(super) fn sample(trigger: &Trigger) -> Result<Vec<u8>, String> {
         id: "01900000-0000-7000-8000-000000000000".to_owned(),
         trigger: trigger.name.get_ref().to_string(),
         number: 1,
+        epoch: OffsetDateTime::UNIX_EPOCH,
         state: RolloutState::Pending,
         cause: Cause {
             reason: CauseReason::Start,

@@ -217,6 +217,7 @@ impl<'a> World<'a> {
             last: state.last.as_ref(),
             unsent: state.unsent,
             target_changed: false,
+            cut_off: state.cut_off,
             first: FirstSight {
                 start: self.spec.start,
                 configured_at: state.first_configured_at,

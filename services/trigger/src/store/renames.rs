@@ -1,0 +1,129 @@
+//! The statements about triggers that come back under another name.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use sqlx::{PgConnection, Row as _};
+
+use super::specs;
+use crate::settings::Settings;
+
+/// A trigger that goes on under another name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Renamed {
+    pub(crate) old: String,
+    pub(crate) new: String,
+    /// Whether the entry of the new name says so. Otherwise the entries are equal but for the name.
+    pub(crate) told: bool,
+}
+
+/// A recorded trigger.
+#[derive(Debug)]
+struct Known {
+    id: i32,
+    configured: bool,
+    likeness: Option<Vec<u8>>,
+}
+
+/// Gives triggers their new names, before the entries are written: rollouts, numbers, holds and
+/// pause stay. A freeze by a pattern that the new name does not match goes on for the new name.
+pub(super) async fn rename(
+    db: &mut PgConnection,
+    settings: &Settings,
+) -> Result<Vec<Renamed>, sqlx::Error> {
+    let rows = sqlx::query("select name, id, configured, likeness from trigger")
+        .fetch_all(&mut *db)
+        .await?;
+    let mut known = BTreeMap::new();
+    for row in &rows {
+        let one = Known {
+            id: row.try_get("id")?,
+            configured: row.try_get("configured")?,
+            likeness: row.try_get("likeness")?,
+        };
+        known.insert(row.try_get::<String, _>("name")?, one);
+    }
+    let renamed = renamed(&known, settings);
+    for Renamed { old, new, .. } in &renamed {
+        sqlx::query(
+            "with renamed as (
+                 update trigger set name = $3 where id = $1
+             ), old_name as (
+                 insert into trigger_name (name, trigger_id) values ($2, $1)
+                 on conflict (name) do update set trigger_id = excluded.trigger_id, ended_at = now()
+             ), frozen as (
+                 insert into hold (kind, triggers, reason, hard, actor, until)
+                 select 'freeze', $3, h.reason, h.hard, h.actor, h.until from hold h
+                 where h.kind = 'freeze' and h.released_at is null and (h.until is null or h.until > now())
+                   and position('*' in h.triggers) > 0
+                   and $2 ~ ('^' || replace(h.triggers, '*', '.*') || '$') and not $3 ~ ('^' || replace(h.triggers, '*', '.*') || '$')
+             )
+             update hold set triggers = $3 where triggers = $2 and released_at is null",
+        )
+        .bind(known.get(old).map(|one| one.id))
+        .bind(old)
+        .bind(new)
+        .execute(&mut *db)
+        .await?;
+    }
+    // A name in use is nobody's old name.
+    sqlx::query("delete from trigger_name where name = any ($1)")
+        .bind(specs::names(settings))
+        .execute(db)
+        .await?;
+    Ok(renamed)
+}
+
+/// Returns the renamed triggers. A trigger whose new name has a past of its own is not renamed.
+fn renamed(known: &BTreeMap<String, Known>, settings: &Settings) -> Vec<Renamed> {
+    let present: BTreeSet<&str> = specs::names(settings).into_iter().collect();
+    let specs = settings.triggers.values();
+    let new: Vec<_> = specs
+        .filter(|spec| !known.contains_key(&spec.name))
+        .collect();
+    let mut renamed: Vec<Renamed> = Vec::new();
+    let taken = |renamed: &[Renamed], old: &str| renamed.iter().any(|one| one.old == old);
+    for spec in &new {
+        let Some(old) = spec.renamed_from.as_deref() else {
+            continue;
+        };
+        if known.contains_key(old) && !present.contains(old) && !taken(&renamed, old) {
+            renamed.push(Renamed {
+                old: old.to_owned(),
+                new: spec.name.clone(),
+                told: true,
+            });
+        }
+    }
+    if !settings.whole {
+        return renamed;
+    }
+    let told: BTreeSet<String> = renamed.iter().map(|one| one.new.clone()).collect();
+    let new = new.into_iter().filter(|spec| !told.contains(&spec.name));
+    let mut like: BTreeMap<&[u8], (Vec<&str>, Vec<&str>)> = BTreeMap::new();
+    for spec in new {
+        like.entry(&spec.likeness[..])
+            .or_default()
+            .1
+            .push(&spec.name);
+    }
+    let vanished = known.iter().filter(|(name, one)| {
+        one.configured && !present.contains(name.as_str()) && !taken(&renamed, name)
+    });
+    for (name, one) in vanished {
+        let likeness = one.likeness.as_deref();
+        if let Some(pair) = likeness.and_then(|likeness| like.get_mut(likeness)) {
+            pair.0.push(name);
+        }
+    }
+    // Of several equal ones it can't be told which one became which.
+    let found = like.values().filter_map(|pair| match pair {
+        (old, new) if old.len() == 1 && new.len() == 1 => Some(Renamed {
+            old: old[0].to_owned(),
+            new: new[0].to_owned(),
+            told: false,
+        }),
+        _ => None,
+    });
+    renamed.extend(found.collect::<Vec<_>>());
+    renamed
+}
