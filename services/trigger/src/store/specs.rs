@@ -150,16 +150,20 @@ async fn write(db: &mut PgConnection, settings: &Settings) -> Result<(), sqlx::E
                  as e (name, images, policies, target, problem, broken, paused, likeness))
          insert into trigger (name, images, policies, target, problem, broken, likeness, state, paused_by, paused_at, paused_reason)
          select e.name, coalesce(e.images, t.images, '{}'), coalesce(e.policies, t.policies, '{}'), coalesce(e.target, t.target, ''), e.problem, e.broken, coalesce(e.likeness, t.likeness),
-             case when p.begins then 'paused'::trigger_state else coalesce(t.state, 'active') end,
-             case when p.begins then $9 else t.paused_by end,
-             case when p.begins then now() else t.paused_at end,
-             case when p.begins then $10 else t.paused_reason end
+             case when p.begins then 'paused'::trigger_state else 'active' end,
+             case when p.begins then $9 end,
+             case when p.begins then now() end,
+             case when p.begins then $10 end
          from entry e left join trigger t on t.name = e.name
          -- The target of a trigger whose entry could never be read is empty.
          cross join lateral (select e.paused and coalesce(t.target, '') = '' as begins) p
          on conflict (name) do update set images = excluded.images, policies = excluded.policies, target = excluded.target,
              problem = excluded.problem, broken = excluded.broken, likeness = excluded.likeness, configured = true,
-             state = excluded.state, paused_by = excluded.paused_by, paused_at = excluded.paused_at, paused_reason = excluded.paused_reason,
+             -- The row as it is now: a person may have paused or resumed the trigger meanwhile.
+             state = case excluded.state when 'paused' then 'paused' else trigger.state end,
+             paused_by = case excluded.state when 'paused' then excluded.paused_by else trigger.paused_by end,
+             paused_at = case excluded.state when 'paused' then excluded.paused_at else trigger.paused_at end,
+             paused_reason = case excluded.state when 'paused' then excluded.paused_reason else trigger.paused_reason end,
              -- A rollout that is observed goes on under the new settings.
              retry = trigger.retry or trigger.name = any ($7) and not exists (
                  select from rollout w where w.trigger_id = trigger.id and w.state = 'watching')",

@@ -130,7 +130,7 @@ async fn changed_files_count_without_a_restart() {
     world.wait(1, RolloutState::Succeeded).await;
 
     // A trigger without its secret comes, and a broken entry of the running one.
-    let wrong = shop.replace("target.webhook", "settle = 3\ntarget.webhook");
+    let wrong = shop.replace("settle = \"0s\"", "settle = 3");
     world.configure(&format!("{wrong}{missing}"));
     eventually("both are broken", SOON, async || {
         let found = triggers(&mut world).await;
