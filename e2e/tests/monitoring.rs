@@ -6,12 +6,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use tagtrail_e2e::{HOOK_SECRET, Up, config, shared_folder, use_ring};
 use tagtrail_proto::{Digest, instant};
 use tagtrail_testkit::{SOON, Sink, eventually};
 use time::OffsetDateTime;
+use tokio::time::timeout;
 
 const ALERTS: &str = include_str!("../../deploy/prometheus/alerts.yaml");
 const DASHBOARD: &str = include_str!("../../deploy/grafana/tagtrail.json");
@@ -170,6 +172,10 @@ async fn every_metric_of_alerts_exists_before_a_failure_and_of_the_dashboard_aft
     let path = config(folder.path(), "registry.example.com", sink.url());
     let mut file = std::fs::read_to_string(&path).unwrap();
     file += "[[registry]]\nname = \"registry.example.com\"\nurl = \"http://127.0.0.1:1\"\nreconcile = \"1s\"\n";
+    file += &format!(
+        "[[notify]]\nname = \"chat\"\nformat = \"slack\"\nurl = \"{}\"\n",
+        sink.url()
+    );
     std::fs::write(&path, file).unwrap();
     let up = Up::start(&folder.path().join("data"), &path).await;
     let page = format!("{}/metrics", up.address("admin"));
@@ -211,16 +217,19 @@ async fn every_metric_of_alerts_exists_before_a_failure_and_of_the_dashboard_aft
         .flat_map(|expression| selectors(&expression))
         .collect();
     assert!(all.len() > 30, "{all:?}");
-    eventually(
+    let mut absent = Vec::new();
+    let exist = eventually(
         "the metrics of the page, dashboard and alerts",
         SOON,
         async || {
             let text = metrics().await?;
-            let all_exist = all.iter().all(|one| missing(one, &text).is_empty());
-            all_exist.then_some(())
+            absent = all.iter().flat_map(|one| missing(one, &text)).collect();
+            absent.is_empty().then_some(())
         },
-    )
-    .await;
+    );
+    if timeout(SOON - Duration::from_secs(1), exist).await.is_err() {
+        panic!("no service has {absent:#?}");
+    }
 }
 
 #[test]

@@ -133,7 +133,7 @@ async fn a_tag_deleted_by_regctl_starts_no_rollout() {
         let sink = Sink::start().await;
         let world = World::start(program, &[], |host| {
             format!(
-                "\n[[trigger]]\nname = \"shop\"\nsettle = \"0s\"\nimages.web = \"{host}/shop/web:stable\"\ntarget.webhook = {{ url = \"{}\", secret = {{ env = \"SHOP_WEBHOOK_SECRET\" }} }}\n",
+                "\n[[trigger]]\nname = \"shop\"\nimages.web = \"{host}/shop/web:stable\"\ntarget.webhook = {{ url = \"{}\", secret = {{ env = \"SHOP_WEBHOOK_SECRET\" }} }}\n",
                 sink.url()
             )
         })

@@ -247,7 +247,8 @@ pub(crate) async fn list(
            and ($2::text is null or trigger = $2
                 -- Acts under an old name of the trigger, or under its present one.
                 or trigger in (select o.name from trigger_name o join trigger t on t.id = o.trigger_id
-                    where t.name = $2 or t.id = (select trigger_id from trigger_name where name = $2))
+                    where (t.name = $2 or t.id = (select trigger_id from trigger_name where name = $2))
+                      and not exists (select from trigger n where n.name = o.name))
                 or trigger = (select t.name from trigger_name o join trigger t on t.id = o.trigger_id where o.name = $2)
                 or position('*' in trigger) > 0 and $2 ~ ('^' || replace(trigger, '*', '.*') || '$'))
            and ($3::text is null or actor = $3)

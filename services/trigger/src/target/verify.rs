@@ -239,7 +239,8 @@ mod tests {
         }
         let missing = found("{ command = [\"./no-such-program\"] }");
         assert!(
-            missing.starts_with("step 1 of verify: no program ./no-such-program"),
+            missing.starts_with("step 1 of verify: ")
+                && missing.contains("no program ./no-such-program"),
             "{missing}"
         );
     }

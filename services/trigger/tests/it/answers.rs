@@ -122,7 +122,7 @@ async fn a_rollout_that_failed_for_a_long_time_is_attempted_until_it_succeeds() 
     world.wait(1, Failed).await;
     let error = world.error().await.unwrap();
     assert!(
-        error.starts_with("no success in 0 h; the last of "),
+        error.starts_with("no success in 0 s; the last of "),
         "{error}"
     );
     let before = world.rollouts().await[0].2;

@@ -37,7 +37,7 @@ async fn a_broken_trigger_is_shown_and_stops_no_other() {
         entry("malformed", &hook("malformed")),
         entry("missing", &hook("missing")),
         entry("unknown", "telepathy = {}"),
-        entry("unread", "command = { run = [\"true\"] }\nsettle = 30"),
+        entry("unread", "command = { run = [\"true\"] }\nsettle_max = 30"),
     ];
     world.configure(&format!(
         "{}{shop}{}",

@@ -31,11 +31,12 @@ async fn a_removal_cancels_the_live_rollout_and_its_return_plans_again() {
     let service = world.start().await;
     world.wait(1, Succeeded).await;
     // Refused again and again, and removed.
-    world.sink.answer((0..3).map(|_| Answer::Status(500)));
+    world.sink.answer((0..100_000).map(|_| Answer::Status(500)));
     world.push(WEB, 2).await;
     world.wait(2, Running).await;
     world.configure(&other());
     world.wait(2, Cancelled).await;
+    world.sink.calm();
     configured(&mut world, false).await;
     let row = sqlx::query(
         "select error, finished_at is not null as finished from rollout where number = 2",

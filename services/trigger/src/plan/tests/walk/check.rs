@@ -52,6 +52,11 @@ impl Rollout {
     fn is_withdrawn(&self) -> bool {
         matches!(self.state.as_str(), "superseded" | "rejected" | "cancelled")
     }
+
+    /// A rollout that waits at a gate does not stop the attempts of an older one that has begun.
+    fn waits_at_a_gate(&self) -> bool {
+        matches!(self.state.as_str(), "held" | "awaiting_approval")
+    }
 }
 
 impl Rows {
@@ -163,7 +168,7 @@ impl Rows {
             return Err(format!("{number} began in a paused trigger"));
         }
         let mut newer = next.rollouts.iter().filter(|one| one.number > number);
-        if let Some(newer) = newer.find(|one| !one.is_withdrawn()) {
+        if let Some(newer) = newer.find(|one| !one.is_withdrawn() && !one.waits_at_a_gate()) {
             return Err(format!("{number} began although {} is newer", newer.number));
         }
         let mut older = next.rollouts.iter().filter(|one| one.number < number);
