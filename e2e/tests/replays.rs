@@ -184,6 +184,10 @@ async fn run(seed: u64) -> Vec<String> {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_tester_finds_the_rollouts_of_the_planner() {
     use_ring();
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "a test has no command line that could read the environment"
+    )]
     let seed = std::env::var("SEED")
         .ok()
         .and_then(|text| text.parse().ok());
