@@ -1,7 +1,7 @@
 //! Manifests.
 
 use sqlx::PgConnection;
-use tagtrail_postgres::row;
+use tagtrail_postgres::manifests;
 use tagtrail_proto::{Digest, Manifest};
 
 /// Returns the manifest of a digest. `None`: the resolver has not read it yet.
@@ -9,13 +9,5 @@ pub async fn manifest(
     db: &mut PgConnection,
     digest: &Digest,
 ) -> Result<Option<Manifest>, sqlx::Error> {
-    let row = sqlx::query(
-        "select digest, registry, repository, media_type, size_bytes, artifact_type, platforms, created, labels, annotations, revision, source,
-                version, tombstone, read_at
-         from manifest where digest = $1",
-    )
-    .bind(digest.as_bytes())
-    .fetch_optional(db)
-    .await?;
-    row.as_ref().map(row::manifest).transpose()
+    Ok(manifests(db, &[digest]).await?.remove(digest))
 }

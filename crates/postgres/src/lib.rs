@@ -9,6 +9,7 @@
 
 mod connection;
 mod lock;
+mod manifests;
 pub mod position;
 pub mod row;
 pub mod session;
@@ -23,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use connection::{check_writable, connect, too_old};
 pub use lock::Lock;
+pub use manifests::manifests;
 pub use session::{ping, within};
 
 /// The setting of the database.

@@ -235,7 +235,7 @@ async fn of_policy(
             .iter()
             .filter_map(|place| heads[*place].digest.as_ref())
             .collect();
-        let manifests = store::explain::manifests(db, &digests).await?;
+        let manifests = tagtrail_postgres::manifests(db, &digests).await?;
         for place in places {
             let digest = heads[place].digest.as_ref();
             let manifest = digest.and_then(|digest| manifests.get(digest));

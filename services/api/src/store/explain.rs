@@ -6,7 +6,7 @@ use sqlx::postgres::PgRow;
 use sqlx::types::Json;
 use sqlx::{PgConnection, Row as _};
 use tagtrail_postgres::row;
-use tagtrail_proto::{Digest, Manifest, Registry, Repository, RolloutImage, Tag};
+use tagtrail_proto::{Digest, Registry, Repository, RolloutImage, Tag};
 use time::OffsetDateTime;
 
 /// The most tags that are read of a repository.
@@ -62,26 +62,6 @@ pub(crate) async fn tags(
         })
     };
     rows.iter().map(tag).collect()
-}
-
-/// Returns the manifests of these digests that are read.
-pub(crate) async fn manifests(
-    db: &mut PgConnection,
-    digests: &[&Digest],
-) -> Result<BTreeMap<Digest, Manifest>, sqlx::Error> {
-    let rows = sqlx::query(
-        "select digest, registry, repository, media_type, size_bytes, artifact_type, platforms, created,
-             labels, annotations, revision, source, version, tombstone, read_at
-         from manifest where digest = any ($1)",
-    )
-    .bind(digests.iter().map(|digest| digest.as_bytes()).collect::<Vec<_>>())
-    .fetch_all(db)
-    .await?;
-    let manifest = |row: &PgRow| {
-        let manifest = row::manifest(row)?;
-        Ok((manifest.digest.clone(), manifest))
-    };
-    rows.iter().map(manifest).collect()
 }
 
 /// Returns the images of the newest rollout of a trigger that was recorded up to a time and not

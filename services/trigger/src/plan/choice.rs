@@ -270,7 +270,7 @@ async fn judge(
     if digests.is_empty() {
         return Ok(Vec::new());
     }
-    let manifests = store::manifests(db, &digests).await?;
+    let manifests = tagtrail_postgres::manifests(db, &digests).await?;
     let judged: Vec<Judged> = unjudged()
         .filter_map(|(id, policy, row, digest)| {
             let fit = policy.rule().fit(Some(manifests.get(digest)?));
@@ -299,6 +299,6 @@ async fn selected_manifests(
         .collect();
     match digests.is_empty() {
         true => Ok(BTreeMap::new()),
-        false => store::manifests(db, &digests).await,
+        false => tagtrail_postgres::manifests(db, &digests).await,
     }
 }

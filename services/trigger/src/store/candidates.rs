@@ -9,7 +9,7 @@ use sqlx::{PgConnection, Row as _};
 use tagtrail_policy::choice::{Chosen, PolicyImage, TagRow};
 use tagtrail_policy::selection::{Key, Times};
 use tagtrail_postgres::row;
-use tagtrail_proto::{Digest, Manifest, Registry, Repository, Tag};
+use tagtrail_proto::{Digest, Registry, Repository, Tag};
 use time::OffsetDateTime;
 
 /// A rule over the tags of a repository.
@@ -344,26 +344,6 @@ pub(crate) async fn known(
     .fetch_all(db)
     .await?;
     Ok(known.into_iter().collect())
-}
-
-/// Returns the manifests of these digests that are read.
-pub(crate) async fn manifests(
-    db: &mut PgConnection,
-    digests: &[&Digest],
-) -> Result<BTreeMap<Digest, Manifest>, sqlx::Error> {
-    let rows = sqlx::query(
-        "select digest, registry, repository, media_type, size_bytes, artifact_type, platforms, created,
-             labels, annotations, revision, source, version, tombstone, read_at
-         from manifest where digest = any ($1)",
-    )
-    .bind(digests.iter().map(|digest| digest.as_bytes()).collect::<Vec<_>>())
-    .fetch_all(db)
-    .await?;
-    let manifest = |row: &PgRow| {
-        let manifest = row::manifest(row)?;
-        Ok((manifest.digest.clone(), manifest))
-    };
-    rows.iter().map(manifest).collect()
 }
 
 /// The answer of a policy about the manifest of a candidate.
