@@ -10,7 +10,7 @@ use tagtrail_postgres::{rollout_is_live, row};
 
 use super::columns::{columns, recorded};
 use super::holds::{displaced, no_hold};
-use super::working::{Attempt, Ended, attempt, attempt_number, interval};
+use super::working::{Attempt, Ended, attempt, end_attempt, ending, interval};
 use crate::act::Owner;
 
 /// Most bytes of a finding that a row keeps.
@@ -28,36 +28,16 @@ pub(crate) async fn watch(
     ended: Ended<'_>,
     (pause, timeout): (Duration, Duration),
 ) -> Result<Option<bool>, sqlx::Error> {
-    let row = sqlx::query(concat!(
-        "with held as (
-             select id from trigger where id = $1 for update
-         ), ended as (
-             update rollout_attempt a set finished_at = clock_timestamp(), outcome = $5::attempt_outcome, status = $6, said = $7
-             from held where a.rollout_id = $2::uuid and a.number = $3 and a.instance = $4 and a.finished_at is null
-             returning a.rollout_id
-         ), o as (
-             update rollout r set state = 'watching', error = null, applied_at = clock_timestamp(),
-                 observe_at = clock_timestamp() + $9, observe_until = clock_timestamp() + $10,
-                 stage = 0, passes = 0, looks = 0, looked_at = null, seen = null
-             from ended e where r.id = e.rollout_id and ", rollout_is_live!("r"), " returning r.*
-         ), told as (
-             ", recorded!(), "
-         )
-         select exists (select from rollout n where n.trigger_id = $1 and n.number > $8 and n.state = 'pending') as newer
-         from ended"
-    ))
-    .bind(attempt.trigger)
-    .bind(&attempt.rollout.id)
-    .bind(attempt_number(attempt))
-    .bind(owner.instance)
-    .bind(ended.outcome)
-    .bind(ended.status)
-    .bind(ended.said)
-    .bind(row::signed(attempt.rollout.number))
-    .bind(interval(pause))
-    .bind(interval(timeout))
-    .fetch_optional(db)
-    .await?;
+    let statement = end_attempt!(
+        "state = 'watching', error = null, applied_at = clock_timestamp(),
+             observe_at = clock_timestamp() + $9, observe_until = clock_timestamp() + $10,
+             stage = 0, passes = 0, looks = 0, looked_at = null, seen = null"
+    );
+    let row = ending(statement, attempt, owner, ended)
+        .bind(interval(pause))
+        .bind(interval(timeout))
+        .fetch_optional(db)
+        .await?;
     row.map(|row| row.try_get("newer")).transpose()
 }
 

@@ -5,9 +5,10 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use sqlx::postgres::PgRow;
 use sqlx::postgres::types::PgInterval;
-use sqlx::{PgConnection, Row as _};
+use sqlx::postgres::{PgArguments, PgRow};
+use sqlx::query::Query;
+use sqlx::{PgConnection, Postgres, Row as _};
 use tagtrail_failpoint::FailPoint;
 use tagtrail_policy::retry::Phase;
 use tagtrail_postgres::{rollout_is_live, row};
@@ -199,6 +200,54 @@ pub(crate) struct Ended<'a> {
     pub(crate) said: &'a str,
 }
 
+/// The SQL that ends an attempt and changes its rollout by the given assignments, in the parameters
+/// of [`ending`]. Its row, `newer`, is missing if the attempt had been ended for this process.
+macro_rules! end_attempt {
+    ($change:literal) => {
+        concat!(
+            "with held as (
+                 select id from trigger where id = $1 for update
+             ), ended as (
+                 update rollout_attempt a set finished_at = clock_timestamp(), outcome = $5::attempt_outcome, status = $6, said = $7
+                 from held where a.rollout_id = $2::uuid and a.number = $3 and a.instance = $4 and a.finished_at is null
+                 returning a.rollout_id
+             ), o as (
+                 update rollout r set ",
+            $change,
+            " from ended e where r.id = e.rollout_id and ",
+            rollout_is_live!("r"),
+            " returning r.*
+             ), told as (
+                 ",
+            recorded!(),
+            "
+             )
+             select exists (select from rollout n where n.trigger_id = $1 and n.number > $8 and n.state = 'pending') as newer
+             from ended"
+        )
+    };
+}
+
+pub(super) use end_attempt;
+
+/// Returns a statement of `end_attempt!` with its first eight parameters.
+pub(super) fn ending<'q>(
+    statement: &'static str,
+    attempt: &'q Attempt,
+    owner: &Owner,
+    ended: Ended<'q>,
+) -> Query<'q, Postgres, PgArguments> {
+    sqlx::query(statement)
+        .bind(attempt.trigger)
+        .bind(&attempt.rollout.id)
+        .bind(attempt_number(attempt))
+        .bind(owner.instance)
+        .bind(ended.outcome)
+        .bind(ended.status)
+        .bind(ended.said)
+        .bind(row::signed(attempt.rollout.number))
+}
+
 /// Records that an attempt and its rollout succeeded. Returns whether a newer rollout of the
 /// trigger waits for its first attempt; `None` if the attempt had been ended for this process,
 /// which then changes nothing.
@@ -208,32 +257,11 @@ pub(crate) async fn succeed(
     owner: &Owner,
     ended: Ended<'_>,
 ) -> Result<Option<bool>, sqlx::Error> {
-    let row = sqlx::query(concat!(
-        "with held as (
-             select id from trigger where id = $1 for update
-         ), ended as (
-             update rollout_attempt a set finished_at = clock_timestamp(), outcome = $5::attempt_outcome, status = $6, said = $7
-             from held where a.rollout_id = $2::uuid and a.number = $3 and a.instance = $4 and a.finished_at is null
-             returning a.rollout_id
-         ), o as (
-             update rollout r set state = 'succeeded', finished_at = clock_timestamp(), error = null
-             from ended e where r.id = e.rollout_id and ", rollout_is_live!("r"), " returning r.*
-         ), told as (
-             ", recorded!(), "
-         )
-         select exists (select from rollout n where n.trigger_id = $1 and n.number > $8 and n.state = 'pending') as newer
-         from ended"
-    ))
-    .bind(attempt.trigger)
-    .bind(&attempt.rollout.id)
-    .bind(attempt_number(attempt))
-    .bind(owner.instance)
-    .bind(ended.outcome)
-    .bind(ended.status)
-    .bind(ended.said)
-    .bind(row::signed(attempt.rollout.number))
-    .fetch_optional(db)
-    .await?;
+    let statement =
+        end_attempt!("state = 'succeeded', finished_at = clock_timestamp(), error = null");
+    let row = ending(statement, attempt, owner, ended)
+        .fetch_optional(db)
+        .await?;
     row.map(|row| row.try_get("newer")).transpose()
 }
 
