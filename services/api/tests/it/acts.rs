@@ -3,15 +3,12 @@
 use serde_json::{Value, json};
 
 use crate::rows::Rows;
-use crate::server::{Answer, Api};
+use crate::server::{Answer, Api, secret};
 
 /// Starts the service with a token of each role, and one each that operates triggers of team a
 /// alone and reports of team b alone.
 pub(crate) async fn start() -> (Api, Rows, tempfile::TempDir) {
-    let db = tagtrail_testkit::postgres().await;
-    let folder = tempfile::tempdir().unwrap();
-    let mut text = String::new();
-    for (name, role, triggers) in [
+    let (api, mut rows, folder) = Api::with_tokens(&[
         ("reader", "read", ""),
         ("team-a", "operate", "triggers = [\"team-a-*\"]\n"),
         ("ops", "operate", ""),
@@ -19,18 +16,8 @@ pub(crate) async fn start() -> (Api, Rows, tempfile::TempDir) {
         ("approver", "approve", ""),
         ("reporter", "report", ""),
         ("reporter-b", "report", "triggers = [\"team-b-*\"]\n"),
-    ] {
-        let secret = folder.path().join(name);
-        std::fs::write(&secret, format!("{name}-0123456789abcdef")).unwrap();
-        text += &format!(
-            "[[token]]\nname = \"{name}\"\nrole = \"{role}\"\n{triggers}secret = {{ file = {secret:?} }}\n"
-        );
-    }
-    let path = folder.path().join("tagtrail.toml");
-    std::fs::write(&path, text).unwrap();
-    let api = Api::with(&db, |config| config.config = Some(path)).await;
-    api.ctx.health.wait_ready().await;
-    let mut rows = Rows::new(db.connect().await).await;
+    ])
+    .await;
     for name in ["team-a-app", "team-b-app"] {
         rows.trigger(name, true).await;
     }
@@ -45,7 +32,7 @@ pub(crate) async fn order(
     body: Value,
 ) -> Answer {
     let mut request = api.request("POST", path);
-    request = request.bearer_auth(format!("{token}-0123456789abcdef"));
+    request = request.bearer_auth(secret(token));
     for (name, value) in headers {
         request = request.header(*name, *value);
     }
@@ -57,7 +44,7 @@ pub(crate) async fn order(
 
 pub(crate) async fn acts(api: &Api, query: &str) -> Vec<Value> {
     let request = api.request("GET", &format!("/v1/acts{query}"));
-    let request = request.bearer_auth("reader-0123456789abcdef");
+    let request = request.bearer_auth(secret("reader"));
     let answer = Answer::read(request.send().await.unwrap()).await;
     assert_eq!(answer.status, 200, "{answer:?}");
     answer.body["items"].as_array().unwrap().clone()
@@ -90,10 +77,10 @@ async fn a_token_acts_on_its_triggers_and_on_no_others() {
     }
     // Reading is not limited.
     let request = api.request("GET", "/v1/triggers/team-b-app");
-    let request = request.bearer_auth("team-a-0123456789abcdef");
+    let request = request.bearer_auth(secret("team-a"));
     assert_eq!(request.send().await.unwrap().status(), 200);
     let request = api.request("GET", "/v1/triggers");
-    let request = request.bearer_auth("reporter-0123456789abcdef");
+    let request = request.bearer_auth(secret("reporter"));
     assert_eq!(request.send().await.unwrap().status(), 403);
 }
 
@@ -126,7 +113,7 @@ async fn a_trigger_shows_the_last_refused_act() {
     let (api, _rows, _folder) = start().await;
     let shown = async |trigger: &str| {
         let request = api.request("GET", &format!("/v1/triggers/{trigger}"));
-        let request = request.bearer_auth("reader-0123456789abcdef");
+        let request = request.bearer_auth(secret("reader"));
         Answer::read(request.send().await.unwrap()).await.body
     };
     assert_eq!(shown("team-b-app").await["refused"], Value::Null);
@@ -256,7 +243,7 @@ async fn a_reason_is_checked() {
         assert_eq!(refused.problem(), expected);
     }
     let request = api.request("POST", pause).body("reason=x");
-    let request = request.bearer_auth("ops-0123456789abcdef");
+    let request = request.bearer_auth(secret("ops"));
     let refused = Answer::read(request.send().await.unwrap()).await;
     assert_eq!(refused.problem(), "415 body_not_json");
     let strange = order(&api, "ops", pause, &[], json!({ "reason": "a\u{1b}[2Jb" })).await;
@@ -303,9 +290,7 @@ async fn orders_and_holds_respect_the_triggers_of_a_token() {
     )
     .await;
     let path = format!("/v1/holds/{}", wide.body["id"]);
-    let thaw = api
-        .request("DELETE", &path)
-        .bearer_auth("team-a-0123456789abcdef");
+    let thaw = api.request("DELETE", &path).bearer_auth(secret("team-a"));
     let refused = Answer::read(thaw.send().await.unwrap()).await;
     assert_eq!(refused.problem(), "403 out_of_scope");
 }

@@ -3,32 +3,19 @@
 use serde_json::{Value, json};
 
 use crate::rows::Rows;
-use crate::server::{Answer, Api};
+use crate::server::{Answer, Api, secret};
 
 /// Starts the service with approvers and others, and a trigger whose rollout 1 waits for two
 /// approvals. Returns the id of the rollout too.
 async fn start() -> (Api, Rows, String, tempfile::TempDir) {
-    let db = tagtrail_testkit::postgres().await;
-    let folder = tempfile::tempdir().unwrap();
-    let mut text = String::new();
-    for (name, role, triggers) in [
+    let (api, mut rows, folder) = Api::with_tokens(&[
         ("release-ann", "approve", ""),
         ("release-bob", "approve", "triggers = [\"team-a-*\"]\n"),
         ("cat", "approve", ""),
         ("ops", "operate", ""),
         ("reader", "read", ""),
-    ] {
-        let secret = folder.path().join(name);
-        std::fs::write(&secret, format!("{name}-0123456789abcdef")).unwrap();
-        text += &format!(
-            "[[token]]\nname = \"{name}\"\nrole = \"{role}\"\n{triggers}secret = {{ file = {secret:?} }}\n"
-        );
-    }
-    let path = folder.path().join("tagtrail.toml");
-    std::fs::write(&path, text).unwrap();
-    let api = Api::with(&db, |config| config.config = Some(path)).await;
-    api.ctx.health.wait_ready().await;
-    let mut rows = Rows::new(db.connect().await).await;
+    ])
+    .await;
     let shop = rows.trigger("shop", true).await;
     let id = rows.rollout(shop, 1, "pending", 10).await;
     sqlx::query(
@@ -44,14 +31,14 @@ async fn start() -> (Api, Rows, String, tempfile::TempDir) {
 
 async fn post(api: &Api, token: &str, path: &str, key: &str, body: Value) -> Answer {
     let request = api.request("POST", path);
-    let request = request.bearer_auth(format!("{token}-0123456789abcdef"));
+    let request = request.bearer_auth(secret(token));
     let request = request.header("idempotency-key", key).json(&body);
     Answer::read(request.send().await.unwrap()).await
 }
 
 async fn waiting(api: &Api, query: &str) -> Vec<Value> {
     let request = api.request("GET", &format!("/v1/approvals{query}"));
-    let request = request.bearer_auth("reader-0123456789abcdef");
+    let request = request.bearer_auth(secret("reader"));
     let answer = Answer::read(request.send().await.unwrap()).await;
     answer.body["items"].as_array().unwrap().clone()
 }

@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 
 use crate::acts::{acts, order, start};
 use crate::rows::Rows;
-use crate::server::Api;
+use crate::server::{Api, secret};
 
 /// A rollout in this state, of a trigger whose receiver reports, with an attempt. Returns its path.
 async fn watched(rows: &mut Rows, trigger: &str, state: &str) -> String {
@@ -166,7 +166,7 @@ async fn a_rollout_shows_its_observation() {
     .unwrap();
     let read = async |path: &str| {
         let request = api.request("GET", path);
-        let request = request.bearer_auth("reader-0123456789abcdef");
+        let request = request.bearer_auth(secret("reader"));
         let answer = crate::server::Answer::read(request.send().await.unwrap()).await;
         assert_eq!(answer.status, 200, "{answer:?}");
         answer.body

@@ -6,10 +6,16 @@ use tagtrail_bus::BusArgs;
 use tagtrail_daemon::Context;
 use tagtrail_postgres::DbArgs;
 use tagtrail_testkit::TestDb;
+use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
 use crate::rows::Rows;
+
+/// Returns the secret of the token of this name.
+pub(crate) fn secret(name: &str) -> String {
+    format!("{name}-0123456789abcdef")
+}
 
 /// The service on its own database. A drop stops the service.
 pub(crate) struct Api {
@@ -101,6 +107,26 @@ impl Api {
             ctx,
             task,
         }
+    }
+
+    /// Starts the service with tokens of these names, roles and further lines, whose secrets
+    /// [`secret`] names. The folder has their files.
+    pub(crate) async fn with_tokens(tokens: &[(&str, &str, &str)]) -> (Api, Rows, TempDir) {
+        let db = tagtrail_testkit::postgres().await;
+        let folder = tempfile::tempdir().unwrap();
+        let mut text = String::new();
+        for (name, role, more) in tokens {
+            let file = folder.path().join(name);
+            std::fs::write(&file, secret(name)).unwrap();
+            text += &format!(
+                "[[token]]\nname = \"{name}\"\nrole = \"{role}\"\n{more}secret = {{ file = {file:?} }}\n"
+            );
+        }
+        let path = folder.path().join("tagtrail.toml");
+        std::fs::write(&path, text).unwrap();
+        let api = Api::with(&db, |config| config.config = Some(path)).await;
+        api.ctx.health.wait_ready().await;
+        (api, Rows::new(db.connect().await).await, folder)
     }
 
     fn config(db: &TestDb, listen: std::net::SocketAddr) -> Config {

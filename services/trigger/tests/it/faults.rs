@@ -121,11 +121,7 @@ async fn another_instance_plans_when_the_planner_is_gone() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn without_nats_rollouts_go_on_and_their_entries_are_published_later() {
-    let mut world = World::new().await;
-    world.push(WEB, 1).await;
-    world.push(WORKER, 1).await;
-    let service = world.start().await;
-    world.wait(1, Succeeded).await;
+    let (mut world, service) = World::rolled_out().await;
     world.published().await;
     world.nats.stop().await;
     world.switch("paused").await;

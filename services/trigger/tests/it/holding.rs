@@ -47,11 +47,7 @@ impl World {
 
 /// A world in which the digest 1 of both images succeeded.
 pub(crate) async fn one_rollout() -> (World, Service) {
-    let mut world = World::new().await;
-    world.push(WEB, 1).await;
-    world.push(WORKER, 1).await;
-    let service = world.start().await;
-    world.wait(1, Succeeded).await;
+    let (world, service) = World::rolled_out().await;
     (world, service)
 }
 

@@ -81,11 +81,7 @@ impl World {
 
 /// A world in which the digests 1 and then 2 of both images succeeded.
 async fn two_rollouts() -> (World, Service) {
-    let mut world = World::new().await;
-    world.push(WEB, 1).await;
-    world.push(WORKER, 1).await;
-    let service = world.start().await;
-    world.wait(1, Succeeded).await;
+    let (mut world, service) = World::rolled_out().await;
     world.push(WEB, 2).await;
     world.wait(2, Succeeded).await;
     (world, service)

@@ -151,11 +151,7 @@ async fn a_newer_rollout_supersedes_a_failing_rollout_between_attempts() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn while_paused_nothing_starts_and_resuming_rolls_out_the_present_heads_once() {
-    let mut world = World::new().await;
-    world.push(WEB, 1).await;
-    world.push(WORKER, 1).await;
-    let service = world.start().await;
-    world.wait(1, Succeeded).await;
+    let (mut world, service) = World::rolled_out().await;
     world.switch("paused").await;
     for n in 2..18 {
         world.push(WEB, n).await;
@@ -301,11 +297,7 @@ async fn heads_settle_first_where_that_is_configured() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_changed_configuration_is_another_set_and_a_removed_trigger_does_nothing() {
-    let mut world = World::new().await;
-    world.push(WEB, 1).await;
-    world.push(WORKER, 1).await;
-    let service = world.start().await;
-    world.wait(1, Succeeded).await;
+    let (mut world, service) = World::rolled_out().await;
     service.stop().await;
 
     world.configure(&world.shop("").replace("images.worker", "images.jobs"));

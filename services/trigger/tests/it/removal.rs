@@ -25,11 +25,7 @@ async fn configured(world: &mut World, expected: bool) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_removal_cancels_the_live_rollout_and_its_return_plans_again() {
-    let mut world = World::new().await;
-    world.push(WEB, 1).await;
-    world.push(WORKER, 1).await;
-    let service = world.start().await;
-    world.wait(1, Succeeded).await;
+    let (mut world, service) = World::rolled_out().await;
     // Refused again and again, and removed.
     world.sink.answer((0..100_000).map(|_| Answer::Status(500)));
     world.push(WEB, 2).await;

@@ -49,11 +49,7 @@ impl World {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_equal_trigger_of_another_name_is_the_same_one_renamed() {
-    let mut world = World::new().await;
-    world.push(WEB, 1).await;
-    world.push(WORKER, 1).await;
-    let service = world.start().await;
-    world.wait(1, Succeeded).await;
+    let (mut world, service) = World::rolled_out().await;
     world
         .run(
             "insert into hold (kind, triggers, reason, actor) values
@@ -111,11 +107,7 @@ async fn an_equal_trigger_of_another_name_is_the_same_one_renamed() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn renamed_from_keeps_a_trigger_whose_entry_changes_too() {
-    let mut world = World::new().await;
-    world.push(WEB, 1).await;
-    world.push(WORKER, 1).await;
-    let service = world.start().await;
-    world.wait(1, Succeeded).await;
+    let (mut world, service) = World::rolled_out().await;
     world.switch("paused").await;
     let store = world.named("store", "settle = \"0s\"\nrenamed_from = \"shop\"");
     world.configure(&store);
@@ -178,11 +170,7 @@ async fn renumbered(world: &mut World, above: i64) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_person_raises_the_numbers_and_never_lowers_them() {
-    let mut world = World::new().await;
-    world.push(WEB, 1).await;
-    world.push(WORKER, 1).await;
-    let service = world.start().await;
-    world.wait(1, Succeeded).await;
+    let (mut world, service) = World::rolled_out().await;
     world.switch("paused").await;
     let answer = renumbered(&mut world, 120).await;
     assert_eq!(answer, "the next rollout has a number above 120");
@@ -196,11 +184,7 @@ async fn a_person_raises_the_numbers_and_never_lowers_them() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_epoch_never_falls_below_the_one_that_receivers_have_seen() {
-    let mut world = World::new().await;
-    world.push(WEB, 1).await;
-    world.push(WORKER, 1).await;
-    let service = world.start().await;
-    world.wait(1, Succeeded).await;
+    let (mut world, service) = World::rolled_out().await;
     world.published().await;
     let epoch = |world: &World, at: usize| {
         let body = world.sink.deliveries()[at].json();

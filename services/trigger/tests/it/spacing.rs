@@ -47,6 +47,17 @@ impl World {
         .await;
     }
 
+    /// The number of pairs of attempts at different rollouts that ran at the same time.
+    async fn overlapping_attempts(&mut self) -> i64 {
+        sqlx::query_scalar(
+            "select count(*) from rollout_attempt a join rollout_attempt b
+             on a.rollout_id < b.rollout_id and a.started_at < b.finished_at and b.started_at < a.finished_at",
+        )
+        .fetch_one(&mut self.sql)
+        .await
+        .unwrap()
+    }
+
     /// Starts with settings of the gates of `shop`, after rollout 1 succeeded.
     async fn with(settings: &str) -> (World, Service) {
         let mut world = World::new().await;
@@ -177,14 +188,7 @@ async fn one_trigger_of_a_group_is_rolled_out_at_a_time() {
     })
     .await;
     assert_eq!(busiest, 1);
-    let overlapping: i64 = sqlx::query_scalar(
-        "select count(*) from rollout_attempt a join rollout_attempt b
-         on a.rollout_id < b.rollout_id and a.started_at < b.finished_at and b.started_at < a.finished_at",
-    )
-    .fetch_one(&mut world.sql)
-    .await
-    .unwrap();
-    assert_eq!(overlapping, 0);
+    assert_eq!(world.overlapping_attempts().await, 0);
     service.stop().await;
 }
 
@@ -220,14 +224,7 @@ async fn no_two_attempts_of_a_group_run_at_once_also_after_failures() {
         (done == 4).then_some(())
     })
     .await;
-    let overlapping: i64 = sqlx::query_scalar(
-        "select count(*) from rollout_attempt a join rollout_attempt b
-         on a.rollout_id < b.rollout_id and a.started_at < b.finished_at and b.started_at < a.finished_at",
-    )
-    .fetch_one(&mut world.sql)
-    .await
-    .unwrap();
-    assert_eq!(overlapping, 0);
+    assert_eq!(world.overlapping_attempts().await, 0);
     service.stop().await;
 }
 

@@ -78,6 +78,16 @@ impl World {
         world
     }
 
+    /// Starts the service after a push of each image, and waits for the success of rollout 1.
+    pub(crate) async fn rolled_out() -> (World, Service) {
+        let mut world = World::new().await;
+        world.push(WEB, 1).await;
+        world.push(WORKER, 1).await;
+        let service = world.start().await;
+        world.wait(1, RolloutState::Succeeded).await;
+        (world, service)
+    }
+
     /// Returns a trigger `shop` of both images with the webhook target, and `more` lines.
     /// Without a line about `settle`, rollouts start at once.
     pub(crate) fn shop(&self, more: &str) -> String {
