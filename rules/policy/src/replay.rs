@@ -84,7 +84,7 @@ pub struct Replay {
     adopted: bool,
     /// The closed gates of the last decision.
     waiting: Vec<Waiting>,
-    /// The names of what has held a rollout up since the last decision.
+    /// The names of the gates that have held a rollout up since the last decision.
     held: BTreeSet<&'static str>,
     now: OffsetDateTime,
     /// True if a change since the last decision matters.

@@ -1,4 +1,4 @@
-//! The rules, written once more: what a step may change.
+//! The rules, written once more: the changes that a step may make.
 
 use std::collections::BTreeMap;
 
