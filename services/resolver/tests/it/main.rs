@@ -134,7 +134,7 @@ async fn answers(nats: &TestNats) -> Vec<Push> {
 }
 
 async fn wait_answers(nats: &TestNats, count: usize) -> Vec<Push> {
-    eventually(&format!("{count} answers"), SOON, async || {
+    eventually(&format!("{count} answers"), SOON * 3, async || {
         Some(answers(nats).await).filter(|answers| answers.len() >= count)
     })
     .await

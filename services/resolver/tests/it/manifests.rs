@@ -84,7 +84,7 @@ async fn manifests(nats: &TestNats) -> Vec<Manifest> {
 }
 
 pub(crate) async fn wait_manifests(nats: &TestNats, count: usize) -> Vec<Manifest> {
-    eventually(&format!("{count} manifests"), SOON, async || {
+    eventually(&format!("{count} manifests"), SOON * 3, async || {
         Some(manifests(nats).await).filter(|found| found.len() >= count)
     })
     .await
