@@ -60,6 +60,12 @@ pub enum Subject {
         /// The new state of the rollout.
         state: RolloutState,
     },
+    /// `tagtrail.hold.<hash>`
+    Hold {
+        /// The hash of the triggers' name or pattern, of [`Subject::of_hold`]: a pattern may have
+        /// characters that no subject may have.
+        hash: u64,
+    },
     /// `tagtrail.manifest.<algorithm>.<hex>`
     Manifest {
         /// The digest.
@@ -116,12 +122,25 @@ impl Subject {
         }
     }
 
+    /// Returns the subject of the holds of a trigger, or of a pattern over triggers: its hash is
+    /// the first 8 bytes (big endian) of SHA-256 over the pattern.
+    #[must_use]
+    pub fn of_hold(triggers: &str) -> Subject {
+        let hash = Sha256::digest(triggers);
+        let first = hash.iter().take(8);
+        Subject::Hold {
+            hash: first.fold(0, |number, byte| number << 8 | u64::from(*byte)),
+        }
+    }
+
     /// The filter for all messages of Tagtrail: in REVISIONS, both revisions and fences.
     pub const EVERYTHING: &str = "tagtrail.>";
     /// The filter for the pushes of all partitions.
     pub const ALL_PUSHES: &str = "tagtrail.push.>";
     /// The filter for the revisions of all images.
     pub const ALL_REVISIONS: &str = "tagtrail.revision.>";
+    /// The filter for the changes of all holds.
+    pub const ALL_HOLDS: &str = "tagtrail.hold.*";
     /// The filter for all manifests.
     pub const ALL_MANIFESTS: &str = "tagtrail.manifest.>";
 
@@ -175,6 +194,7 @@ impl fmt::Display for Subject {
             }
             Subject::Fence { partition } => write!(f, "tagtrail.fence.{partition}"),
             Subject::Rollout { trigger, state } => write!(f, "tagtrail.rollout.{trigger}.{state}"),
+            Subject::Hold { hash } => write!(f, "tagtrail.hold.{hash:016x}"),
             Subject::Manifest { digest } => {
                 // A digest has a single colon, between algorithm and hex.
                 let tokens = digest.to_string().replace(':', ".");
@@ -233,6 +253,9 @@ impl FromStr for Subject {
             ["tagtrail", "rollout", trigger, state] => Subject::Rollout {
                 trigger: trigger.parse()?,
                 state: state.parse()?,
+            },
+            ["tagtrail", "hold", hash] => Subject::Hold {
+                hash: u64::from_str_radix(hash, 16).map_err(|_| form())?,
             },
             ["tagtrail", "manifest", algorithm, hex] => Subject::Manifest {
                 digest: format!("{algorithm}:{hex}").parse()?,

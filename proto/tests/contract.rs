@@ -267,6 +267,11 @@ fn subjects_are_written_as_the_contract_says() {
         digest: Digest::sha256_of(b""),
     };
     insta::assert_snapshot!(subject, @"tagtrail.manifest.sha256.e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855");
+    // The hash was computed with another program.
+    let hold = Subject::of_hold("shop-*");
+    insta::assert_snapshot!(hold, @"tagtrail.hold.2a9b65930a8cdc04");
+    assert_eq!(hold.to_string().parse::<Subject>().unwrap(), hold);
+    assert!("tagtrail.hold.1".parse::<Subject>().is_err());
     let whole = Subject::Push {
         partition: 3,
         registry: push.registry,

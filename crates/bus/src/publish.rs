@@ -152,6 +152,7 @@ fn content_type(subject: &Subject) -> &'static str {
         | Subject::Unresolved { .. }
         | Subject::Revision { .. }
         | Subject::Rollout { .. }
+        | Subject::Hold { .. }
         | Subject::Manifest { .. } => "application/cloudevents+json",
         Subject::Fence { .. } | Subject::Quarantine { .. } => "application/json",
     }

@@ -44,7 +44,7 @@ pub enum Stream {
     Unresolved,
     /// Numbered revisions, and the fences of their publishers.
     Revisions,
-    /// State changes of rollouts.
+    /// Changes of rollouts and holds.
     Rollouts,
     /// The content of each digest, once.
     Manifests,
@@ -116,7 +116,7 @@ impl Stream {
             Subject::Push { .. } => Stream::Pushes,
             Subject::Unresolved { .. } => Stream::Unresolved,
             Subject::Revision { .. } | Subject::Fence { .. } => Stream::Revisions,
-            Subject::Rollout { .. } => Stream::Rollouts,
+            Subject::Rollout { .. } | Subject::Hold { .. } => Stream::Rollouts,
             Subject::Manifest { .. } => Stream::Manifests,
             Subject::Quarantine { .. } => Stream::Quarantine,
         }
@@ -131,7 +131,7 @@ impl Stream {
             // A fence must be in the stream that it guards: the server checks a condition within
             // one stream.
             Stream::Revisions => &["tagtrail.revision.>", "tagtrail.fence.*"],
-            Stream::Rollouts => &["tagtrail.rollout.>"],
+            Stream::Rollouts => &["tagtrail.rollout.>", "tagtrail.hold.*"],
             Stream::Manifests => &["tagtrail.manifest.>"],
             Stream::Quarantine => &["tagtrail.quarantine.*"],
             Stream::Canary => &["tagtrail.canary.*"],
@@ -196,7 +196,7 @@ impl Stream {
                 ..wanted
             },
             Stream::Rollouts => Config {
-                description: Some("State changes of rollouts; Postgres has the full record".to_owned()),
+                description: Some("Changes of rollouts and holds; Postgres has the full record".to_owned()),
                 max_age: 30 * DAY,
                 ..wanted
             },
