@@ -309,7 +309,10 @@ async fn rollouts_are_delivered_in_order(sender: &Sender) {
     let wanted = list.len();
     let published = eventually("ROLLOUTS", SOON, async || {
         let mut published: BTreeMap<String, Vec<String>> = BTreeMap::new();
-        for (_, body) in sender.fleet.nats.messages("ROLLOUTS").await {
+        for (subject, body) in sender.fleet.nats.messages("ROLLOUTS").await {
+            if !subject.starts_with("tagtrail.rollout.") {
+                continue;
+            }
             let rollout = serde_json::from_slice::<Event<Rollout>>(&body)
                 .unwrap()
                 .data;

@@ -208,6 +208,9 @@ pub(crate) async fn ledger(world: &World, db: &mut PgConnection) -> Result<(), S
     }
     let mut published: BTreeMap<String, Vec<(String, String)>> = BTreeMap::new();
     for (subject, body) in world.nats.messages("ROLLOUTS").await? {
+        if !subject.starts_with("tagtrail.rollout.") {
+            continue;
+        }
         let event: Event<Rollout> =
             serde_json::from_slice(&body).map_err(|error| format!("{subject}: {error}"))?;
         let change = (event.data.id, event.data.state.as_str().to_owned());

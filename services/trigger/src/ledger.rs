@@ -1,5 +1,7 @@
-//! The ledger publishes each change of a rollout's state to ROLLOUTS, in order. One instance
-//! publishes; the others stand by.
+//! The ledger publishes each change of a rollout's state to ROLLOUTS, in order, and the changes of
+//! holds. One instance publishes; the others stand by.
+
+mod changes;
 
 use std::time::Duration;
 
@@ -27,7 +29,11 @@ pub(crate) async fn ledger(shared: Shared, bus: Bus) -> anyhow::Result<()> {
     loop {
         let outcome = async {
             match shared.session_with(Lock::Ledger).await? {
-                Some(mut db) => publish(&shared, &bus, &mut db).await,
+                // Ends with the session, and so with the lock.
+                Some(mut db) => tokio::select! {
+                    outcome = publish(&shared, &bus, &mut db) => outcome,
+                    never = changes::publish(&shared, &bus) => match never {},
+                },
                 None => Ok(()),
             }
         };

@@ -11,6 +11,7 @@ pub(crate) mod candidates;
 mod columns;
 pub(crate) mod faults;
 pub(crate) mod gates;
+pub(crate) mod hold_changes;
 mod holds;
 pub(crate) mod ledger;
 pub(crate) mod looks;

@@ -381,6 +381,7 @@ impl World {
         let messages = self.nats.messages("ROLLOUTS").await;
         messages
             .iter()
+            .filter(|(subject, _)| subject.starts_with("tagtrail.rollout."))
             .map(|(subject, body)| {
                 let event: Event<Rollout> = serde_json::from_slice(body).unwrap();
                 assert_eq!(
