@@ -45,6 +45,8 @@ pub struct Notify {
 pub enum NotifyOn {
     /// A rollout reaches this state.
     Rollout(RolloutState),
+    /// A freeze, a pin or a fault is set or ends.
+    Hold,
 }
 
 /// The form of the messages of an entry.
@@ -84,15 +86,17 @@ impl NotifyFormat {
 
 impl NotifyOn {
     /// The events of an entry without the key `on`.
-    const USUAL: [NotifyOn; 3] = [
+    const USUAL: [NotifyOn; 4] = [
         NotifyOn::Rollout(RolloutState::Failed),
         NotifyOn::Rollout(RolloutState::Held),
         NotifyOn::Rollout(RolloutState::AwaitingApproval),
+        NotifyOn::Hold,
     ];
 
     /// Every event.
     pub fn all() -> impl Iterator<Item = NotifyOn> {
-        RolloutState::ALL.iter().copied().map(NotifyOn::Rollout)
+        let states = RolloutState::ALL.iter().copied();
+        states.map(NotifyOn::Rollout).chain([NotifyOn::Hold])
     }
 
     /// Returns the word of the file.
@@ -100,6 +104,7 @@ impl NotifyOn {
     pub fn as_str(self) -> &'static str {
         match self {
             NotifyOn::Rollout(state) => state.as_str(),
+            NotifyOn::Hold => "hold",
         }
     }
 }

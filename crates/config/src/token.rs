@@ -111,6 +111,12 @@ impl TriggerGlob {
         within_part(self.0.as_bytes(), name.as_bytes())
     }
 
+    /// Returns whether some name may match both patterns.
+    #[must_use]
+    pub fn meets(&self, other: &TriggerGlob) -> bool {
+        meet(self.0.as_bytes(), other.0.as_bytes())
+    }
+
     /// Returns whether each name that `other` matches also matches this pattern. May be false for
     /// a pattern with several `*` that is covered nevertheless.
     #[must_use]
@@ -118,6 +124,28 @@ impl TriggerGlob {
         // A star of `other` can only meet a star of this pattern, which takes any text.
         within_part(self.0.as_bytes(), other.0.as_bytes())
     }
+}
+
+/// Returns whether some text matches both patterns. Row by row over the ends of the patterns.
+fn meet(one: &[u8], other: &[u8]) -> bool {
+    // `row[at]`: whether the rest of `one` and `other[at..]` have a text in common.
+    let mut row: Vec<bool> = (0..=other.len())
+        .map(|at| other[at..].iter().all(|byte| *byte == b'*'))
+        .collect();
+    for first in one.iter().rev() {
+        let below = row.clone();
+        for at in (0..=other.len()).rev() {
+            let second = other.get(at);
+            row[at] = match (first, second) {
+                (b'*', None) => below[at],
+                (b'*', Some(_)) => below[at] || row[at + 1],
+                (_, Some(b'*')) => below[at] || row[at + 1],
+                (first, Some(second)) => first == second && below[at + 1],
+                (_, None) => false,
+            };
+        }
+    }
+    row[0]
 }
 
 impl AsRef<str> for TriggerGlob {
@@ -166,6 +194,18 @@ mod tests {
             assert_eq!(team.covers(&glob(other)), covered, "{other}");
         }
         assert!(glob("*").covers(&glob("*-a*")));
+        for (one, other, meets) in [
+            ("team-a-*", "team-*", true),
+            ("team-a-*", "*-web", true),
+            ("team-a", "team-b", false),
+            ("a*b", "*c", false),
+            ("a*b*", "a-b", true),
+            ("*", "**", true),
+            ("a*", "b*", false),
+        ] {
+            assert_eq!(glob(one).meets(&glob(other)), meets, "{one} {other}");
+            assert_eq!(glob(other).meets(&glob(one)), meets, "{other} {one}");
+        }
         for wrong in ["", "Team-*", "team_a", "a/b", &"a".repeat(64)] {
             assert!(TriggerGlob::try_from(wrong.to_owned()).is_err(), "{wrong}");
         }

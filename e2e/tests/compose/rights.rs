@@ -23,12 +23,13 @@ const STREAMS: [&str; 7] = [
 ];
 
 /// A subject of each stream, which no service uses.
-const STORED: [&str; 7] = [
+const STORED: [&str; 8] = [
     "tagtrail.push.0.forged",
     "tagtrail.unresolved.forged",
     "tagtrail.revision.forged",
     "tagtrail.fence.4711",
     "tagtrail.rollout.forged.pending",
+    "tagtrail.hold.ffffffffffffffff",
     "tagtrail.manifest.forged",
     "tagtrail.quarantine.forged",
 ];
@@ -47,6 +48,9 @@ pub(super) async fn refuses_requests(up: &Up) {
         ("resolver", "$JS.API.CONSUMER.CREATE.REVISIONS.other"),
         ("indexer", "tagtrail.push.0.a%2Eb.c.d"),
         ("indexer", "tagtrail.rollout.shop.succeeded"),
+        ("subscriber", "tagtrail.hold.ffffffffffffffff"),
+        ("trigger", "$JS.API.CONSUMER.CREATE.ROLLOUTS"),
+        ("trigger", "$JS.API.CONSUMER.DELETE.ROLLOUTS.other"),
         ("indexer", "tagtrail.manifest.sha256.00"),
         ("gateway", "tagtrail.manifest.sha256.00"),
         ("indexer", "$JS.API.STREAM.UPDATE.REVISIONS"),

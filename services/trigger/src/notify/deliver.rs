@@ -159,6 +159,10 @@ impl Deliverer<'_> {
                 return Ok(true);
             }
         };
+        if !self.entry.is_about(&told) {
+            self.advance(before, after, None).await?;
+            return Ok(true);
+        }
         let failed = told.failed_rollout();
         if let Some(rollout) = failed
             && self.knows(rollout).await?

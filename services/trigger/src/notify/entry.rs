@@ -159,12 +159,17 @@ impl Entry {
             true => BTreeSet::from(["*"]),
             false => names,
         };
-        let each = self.on.iter().flat_map(|on| {
-            names.iter().map(move |name| match on {
-                NotifyOn::Rollout(state) => format!("tagtrail.rollout.{name}.{state}"),
-            })
-        });
-        each.collect()
+        let mut filters = Vec::new();
+        for on in &self.on {
+            match on {
+                NotifyOn::Rollout(state) => {
+                    let each = names.iter();
+                    filters.extend(each.map(|name| format!("tagtrail.rollout.{name}.{state}")));
+                }
+                NotifyOn::Hold => filters.push(Subject::ALL_HOLDS.to_owned()),
+            }
+        }
+        filters
     }
 
     /// Returns whether a message on this subject is for the entry.
@@ -173,7 +178,22 @@ impl Entry {
             Subject::Rollout { trigger, state } => {
                 self.on.contains(&NotifyOn::Rollout(*state)) && self.is_of(trigger.as_ref())
             }
+            // The pattern is in the event.
+            Subject::Hold { .. } => self.on.contains(&NotifyOn::Hold),
             _ => false,
+        }
+    }
+
+    /// Returns whether an event on a wanted subject is about a trigger of the entry.
+    pub(super) fn is_about(&self, told: &Told) -> bool {
+        match told {
+            Told::Rollout(event) => self.is_of(&event.data.trigger),
+            Told::Hold(event) => {
+                let Ok(held) = TriggerGlob::try_from(event.data.triggers.clone()) else {
+                    return false;
+                };
+                self.triggers.is_empty() || self.triggers.iter().any(|glob| glob.meets(&held))
+            }
         }
     }
 

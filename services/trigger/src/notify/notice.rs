@@ -1,8 +1,9 @@
 //! An event of ROLLOUTS, and the content of a message about it.
 
 use serde_json::{Value, json};
-use tagtrail_proto::{Event, Rollout, RolloutState, clean_text};
+use tagtrail_proto::{Event, Held, HoldChange, Rollout, RolloutState, clean_text};
 use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 
 /// Most images, and most closed gates, that a message shows.
 const IMAGES: usize = 8;
@@ -16,6 +17,8 @@ const TEXT: usize = 1000;
 pub(super) enum Told {
     /// A rollout has reached a state.
     Rollout(Box<Event<Rollout>>),
+    /// A freeze, a pin or a fault has changed.
+    Hold(Box<Event<Held>>),
 }
 
 /// The content of a message, for people. All texts are within bounds; characters that control a
@@ -43,20 +46,35 @@ pub(super) enum Tone {
 impl Told {
     /// Reads the body of a message in ROLLOUTS.
     pub(super) fn read(payload: &[u8]) -> Result<Told, String> {
-        let event = serde_json::from_slice(payload).map_err(|error| error.to_string())?;
-        Ok(Told::Rollout(Box::new(event)))
+        /// The field that names the kind of an event.
+        #[derive(serde::Deserialize)]
+        struct Typed {
+            r#type: String,
+        }
+        let read = || -> serde_json::Result<Option<Told>> {
+            let Typed { r#type } = serde_json::from_slice(payload)?;
+            Ok(match r#type.as_str() {
+                Rollout::TYPE => Some(Told::Rollout(serde_json::from_slice(payload)?)),
+                Held::TYPE => Some(Told::Hold(serde_json::from_slice(payload)?)),
+                _ => None,
+            })
+        };
+        let read = read().map_err(|error| error.to_string())?;
+        read.ok_or_else(|| "it is of an unknown type".to_owned())
     }
 
     /// Returns the id of the event.
     pub(super) fn id(&self) -> &str {
         match self {
             Told::Rollout(event) => &event.id,
+            Told::Hold(event) => &event.id,
         }
     }
 
     pub(super) fn time(&self) -> OffsetDateTime {
         match self {
             Told::Rollout(event) => event.time,
+            Told::Hold(event) => event.time,
         }
     }
 
@@ -67,6 +85,7 @@ impl Told {
                 let failed = event.data.state == RolloutState::Failed;
                 failed.then_some(event.data.id.as_str())
             }
+            Told::Hold(_) => None,
         }
     }
 
@@ -75,6 +94,7 @@ impl Told {
     pub(super) fn for_template(&self) -> Result<Vec<u8>, String> {
         let (kind, data) = match self {
             Told::Rollout(event) => ("rollout", serde_json::to_value(&event.data)),
+            Told::Hold(event) => ("hold", serde_json::to_value(&event.data)),
         };
         let mut data = data.map_err(|error| error.to_string())?;
         if let Value::Object(fields) = &mut data {
@@ -87,6 +107,7 @@ impl Told {
     pub(super) fn notice(&self) -> Notice {
         match self {
             Told::Rollout(event) => of_rollout(event),
+            Told::Hold(event) => of_hold(event),
         }
     }
 }
@@ -129,6 +150,31 @@ fn of_rollout(event: &Event<Rollout>) -> Notice {
         tone,
         facts,
         text: rollout.error.as_deref().map(text),
+        time: event.time,
+    }
+}
+
+fn of_hold(event: &Event<Held>) -> Notice {
+    let hold = &event.data;
+    let (kind, triggers) = (&hold.kind, &hold.triggers);
+    let (tone, words) = match hold.change {
+        HoldChange::Set => (Tone::Waits, "is in force"),
+        HoldChange::Released => (Tone::Good, "was released"),
+        HoldChange::Expired => (Tone::Good, "has ended"),
+    };
+    let hard = if hold.hard { "hard " } else { "" };
+    let mut facts = vec![fact("set by", &hold.actor)];
+    if let Some(released_by) = &hold.released_by {
+        facts.push(fact("released by", released_by));
+    }
+    if let Some(until) = hold.until.and_then(|until| until.format(&Rfc3339).ok()) {
+        facts.push(fact("until", &until));
+    }
+    Notice {
+        title: title(&format!("{triggers}: a {hard}{kind} {words}")),
+        tone,
+        facts,
+        text: hold.reason.as_deref().map(text),
         time: event.time,
     }
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use tagtrail_config::NotifyOn;
 use tagtrail_proto::{Cause, CauseReason, Digest, Image, Rollout, RolloutImage, RolloutState};
+use tagtrail_proto::{Held, HoldChange};
 use time::OffsetDateTime;
 
 /// Returns the body of an event about this trigger, as of now.
@@ -11,8 +12,24 @@ pub(super) fn event(on: NotifyOn, trigger: &str) -> Result<Vec<u8>, String> {
     let now = OffsetDateTime::now_utc();
     let body = match on {
         NotifyOn::Rollout(state) => serde_json::to_vec(&rollout(state, trigger, now)?.event(now)),
+        NotifyOn::Hold => serde_json::to_vec(&hold(trigger, now).event(now)),
     };
     body.map_err(|error| error.to_string())
+}
+
+fn hold(trigger: &str, now: OffsetDateTime) -> Held {
+    Held {
+        id: 1,
+        change: HoldChange::Set,
+        kind: "freeze".to_owned(),
+        triggers: trigger.to_owned(),
+        reason: Some("this is a sample by `tagtrail notify test`: nothing is frozen".to_owned()),
+        hard: false,
+        actor: "sample".to_owned(),
+        released_by: None,
+        created_at: now,
+        until: None,
+    }
 }
 
 fn rollout(state: RolloutState, trigger: &str, now: OffsetDateTime) -> Result<Rollout, String> {

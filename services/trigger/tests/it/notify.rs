@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tagtrail_proto::RolloutState;
+use tagtrail_proto::{Event, Held, HoldChange, RolloutState, Subject};
 use tagtrail_testkit::{Answer, SOON, Sink, eventually};
 
 use crate::world::{Service, WEB, WORKER, World, a_while};
@@ -244,4 +244,128 @@ async fn entries_change_without_a_restart_and_a_broken_one_stops_no_other() {
     a_while().await;
     assert_eq!((one.deliveries().len(), other.deliveries().len()), (1, 1));
     service.stop().await;
+}
+
+#[tokio::test]
+async fn holds_are_told_to_the_entries_whose_triggers_they_meet() {
+    let mut world = World::new().await;
+    let (team, other) = (Sink::start().await, Sink::start().await);
+    let on = "on = [\"hold\"]\nformat = \"slack\"";
+    world.configure(&format!(
+        "{}{}{}",
+        world.shop(""),
+        entry("team", &team, &format!("{on}\ntriggers = [\"shop-*\"]")),
+        entry("other", &other, &format!("{on}\ntriggers = [\"bank\"]")),
+    ));
+    let service = world.start().await;
+    places(&mut world, 2).await;
+    let freeze = "insert into hold (kind, triggers, reason, actor, until) values ('freeze', 'shop*', $1, 'eve', now() + $2::interval) returning id";
+    let id: i64 = sqlx::query_scalar(freeze)
+        .bind("<!channel> stocktaking")
+        .bind("1 hour")
+        .fetch_one(&mut world.sql)
+        .await
+        .unwrap();
+    count(&team, 1).await;
+    assert_eq!(told(&team), ["shop*: a freeze is in force"]);
+    let body = team.deliveries()[0].json().to_string();
+    assert!(body.contains("&lt;!channel&gt; stocktaking") && body.contains("set by: eve"));
+    sqlx::query("update hold set released_at = now(), released_by = 'bob' where id = $1")
+        .bind(id)
+        .execute(&mut world.sql)
+        .await
+        .unwrap();
+    count(&team, 2).await;
+    assert_eq!(told(&team)[1], "shop*: a freeze was released");
+
+    // One that ends by itself.
+    let _: i64 = sqlx::query_scalar(freeze)
+        .bind("short")
+        .bind("2 seconds")
+        .fetch_one(&mut world.sql)
+        .await
+        .unwrap();
+    count(&team, 4).await;
+    assert_eq!(told(&team)[3], "shop*: a freeze has ended");
+    a_while().await;
+    assert_eq!((team.deliveries().len(), other.deliveries().len()), (4, 0));
+    let messages = world.nats.messages("ROLLOUTS").await;
+    let holds = messages
+        .iter()
+        .filter(|(subject, _)| subject.starts_with("tagtrail.hold."));
+    assert_eq!(holds.count(), 4);
+    service.stop().await;
+}
+
+/// The bodies of the events of holds in ROLLOUTS.
+async fn hold_events(world: &World) -> Vec<Event<Held>> {
+    let messages = world.nats.messages("ROLLOUTS").await;
+    let holds = messages.iter().filter(|(subject, body)| {
+        let hold = subject.starts_with("tagtrail.hold.");
+        if hold {
+            let event: Event<Held> = serde_json::from_slice(body).unwrap();
+            assert_eq!(*subject, Subject::of_hold(&event.data.triggers).to_string());
+        }
+        hold
+    });
+    holds
+        .map(|(_, body)| serde_json::from_slice(body).unwrap())
+        .collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hold_that_begins_and_ends_during_an_outage_or_a_kill_is_told_once() {
+    let mut world = World::new().await;
+    world.push(WEB, 1).await;
+    world.push(WORKER, 1).await;
+    let mut first = world.process();
+    world.wait(1, RolloutState::Succeeded).await;
+    world.nats.stop().await;
+    let id: i64 = sqlx::query_scalar(
+        "insert into hold (kind, triggers, reason, actor) values ('freeze', 'shop', 'it leaks', 'eve') returning id",
+    )
+    .fetch_one(&mut world.sql)
+    .await
+    .unwrap();
+    a_while().await;
+    first.kill();
+    world.nats.resume().await;
+    let mut second = world.process();
+    let unmarked = "select count(*) from hold_change where not published";
+    let marked = async |world: &mut World| {
+        eventually("the changes of holds are marked", SOON, async || {
+            let left: i64 = sqlx::query_scalar(unmarked)
+                .fetch_one(&mut world.sql)
+                .await
+                .unwrap();
+            (left == 0).then_some(())
+        })
+        .await;
+    };
+    marked(&mut world).await;
+    let events = hold_events(&world).await;
+    assert_eq!(events.len(), 1);
+    let Held { change, kind, .. } = &events[0].data;
+    assert_eq!((*change, kind.as_str()), (HoldChange::Set, "freeze"));
+    assert_eq!(events[0].data.reason.as_deref(), Some("it leaks"));
+
+    // As after a kill between the acknowledgement of NATS and the mark in Postgres.
+    second.kill();
+    sqlx::query("update hold_change set published = false")
+        .execute(&mut world.sql)
+        .await
+        .unwrap();
+    sqlx::query("update hold set released_at = now(), released_by = 'bob' where id = $1")
+        .bind(id)
+        .execute(&mut world.sql)
+        .await
+        .unwrap();
+    let third = world.process();
+    marked(&mut world).await;
+    let events = hold_events(&world).await;
+    let changes: Vec<_> = events.iter().map(|event| event.data.change).collect();
+    assert_eq!(changes, [HoldChange::Set, HoldChange::Released]);
+    assert_eq!(events[1].data.released_by.as_deref(), Some("bob"));
+    assert_ne!(events[0].id, events[1].id);
+    drop(third);
 }
