@@ -13,9 +13,10 @@ use time::OffsetDateTime;
 use super::candidates::{Candidates, ImageName};
 use crate::config::TriggerSpec;
 use crate::store::candidates as store;
-use crate::store::candidates::{Heads, Judged, NewSelection};
+use crate::store::candidates::{Heads, Judged};
 use crate::store::faults::{self, TagFault};
 use crate::store::planning::{NewRollout, Recorded, TriggerState};
+use crate::store::selections::NewSelection;
 
 /// The number of candidates that are read first. Most rules select one of the first two.
 const FIRST_DEPTH: i64 = 2;
