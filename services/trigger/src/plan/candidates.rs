@@ -2,9 +2,10 @@
 //!
 //! Postgres holds the best tags of each policy, with this invariant: every tag that the rule
 //! accepts and whose key is at least the policy's `floor` is a candidate. News of a tag adds it.
-//! After a start, and whenever news may have been lost, each repository is read as a whole, between
-//! other plans. Only the planner writes candidates.
+//! After a start, and whenever news may have been lost, each repository is read as a whole, page by
+//! page between other plans. Only the planner writes candidates.
 
+mod best;
 mod reading;
 
 use std::borrow::Cow;
@@ -18,8 +19,10 @@ use tagtrail_policy::choice::{Chosen, PolicyImage};
 use tagtrail_policy::selection::{Key, Rule, Times};
 use tagtrail_policy::watched::WatchedPolicy;
 use tagtrail_proto::{Image, Registry, Repository, Tag};
+use time::OffsetDateTime;
 use tokio::time::{Duration, Instant};
 
+use self::reading::Reading;
 use crate::config::TriggerSpec;
 use crate::store::candidates as store;
 use crate::store::candidates::{NewCandidate, NewPolicy};
@@ -47,8 +50,12 @@ struct Kept {
     due: Option<Instant>,
     /// The earliest time of another reading that a decision asks for.
     rests_until: Instant,
-    /// True if no candidate was added since the repository was read.
+    /// True if no candidate was added since the repository was read last.
     fresh: bool,
+    /// True if a decision asks for the reading.
+    wanted: bool,
+    /// The time at which the repository was last read.
+    filled_at: Option<OffsetDateTime>,
 }
 
 /// The policies of all triggers.
@@ -61,8 +68,10 @@ pub(super) struct Candidates {
     /// Tags whose manifest is not read yet, of policies that order by the time of the build, with
     /// the time until which they are looked at.
     unread: BTreeMap<(i32, Tag), Instant>,
+    /// The repositories that are being read.
+    readings: BTreeMap<(Registry, Repository), Reading>,
     rotation: Option<Instant>,
-    /// The policy that was filled last, in the rotation.
+    /// The last policy in rotation.
     last: i32,
 }
 
@@ -78,12 +87,22 @@ pub(super) struct PolicyNews<'a> {
 }
 
 impl Candidates {
-    /// Reads the selections of the triggers and records their policies. Each policy is filled next.
+    /// Reads the selections of the triggers and records their policies. Each policy is filled next,
+    /// but for those of `before`: the candidates of a session since whose end nobody has planned.
     pub(super) async fn load<'t>(
         db: &mut PgConnection,
         triggers: impl Iterator<Item = &'t TriggerSpec>,
+        before: Option<Candidates>,
     ) -> Result<Candidates, sqlx::Error> {
-        let mut candidates = Candidates::default();
+        let before = before.unwrap_or_default();
+        let mut candidates = Candidates {
+            policies: before.policies,
+            unread: before.unread,
+            readings: before.readings,
+            rotation: before.rotation,
+            last: before.last,
+            ..Candidates::default()
+        };
         let mut watched = BTreeMap::new();
         for trigger in triggers {
             if let Some(agree) = trigger.agree {
@@ -133,7 +152,8 @@ impl Candidates {
                 continue;
             };
             ids.insert(row.fingerprint, row.id);
-            let kept = self.policies.remove(&row.id).unwrap_or(Kept {
+            let known = self.policies.remove(&row.id);
+            let mut kept = known.unwrap_or_else(|| Kept {
                 registry: watched.registry.clone(),
                 repository: watched.repository.clone(),
                 rule,
@@ -141,9 +161,13 @@ impl Candidates {
                 due: Some(Instant::now()),
                 rests_until: Instant::now(),
                 fresh: false,
-                floor: row.floor,
+                wanted: false,
+                filled_at: row.filled_at,
+                floor: None,
                 room: row.room,
             });
+            // A plan that failed may have left another floor.
+            kept.floor = row.floor;
             policies.insert(row.id, kept);
         }
         self.policies = policies;
@@ -289,6 +313,10 @@ impl Candidates {
                             .or_insert(now + UNREAD);
                     } else {
                         self.unread.remove(&(policy, tag.clone()));
+                        let of = (kept.registry.clone(), kept.repository.clone());
+                        if let Some(reading) = self.readings.get_mut(&of) {
+                            reading.touch(tag.clone());
+                        }
                     }
                 }
                 let is_better = |key: &Key| {

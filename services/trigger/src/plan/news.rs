@@ -26,8 +26,9 @@ pub(crate) struct News {
 /// The images whose heads may have changed.
 #[derive(Debug)]
 pub(crate) enum Affected {
-    /// All images: the stream was just opened, and any message may have come before.
-    All,
+    /// All images: the stream was just opened. Unless it `continues` after the position of the last
+    /// plan, any message may have come before.
+    All { continues: bool },
     /// Images with new revisions, each with the trace of its last revision.
     Only(BTreeMap<Image, Option<TraceContext>>),
 }
@@ -62,7 +63,8 @@ async fn read_from(
     let mut reader = bus
         .read(Stream::Revisions, Subject::ALL_REVISIONS, start)
         .await?;
-    let mut affected = Affected::All;
+    let continues = position.is_some() && reader.restarted_because().is_none();
+    let mut affected = Affected::All { continues };
     loop {
         let news = News {
             images: affected,

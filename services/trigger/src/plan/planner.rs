@@ -51,16 +51,15 @@ use tagtrail_policy::decide::{Decision, FirstSight, Situation};
 const PLAN_ALL_EVERY: Duration = Duration::from_secs(30);
 /// The interval of queries for orders of people. The queries also keep the session alive.
 const TICK: Duration = Duration::from_millis(500);
-/// The time that reading the repository of a policy may take, in session time-outs.
-const READINGS: u32 = 6;
 /// The attempts at a plan whose snapshot was overtaken.
 const ATTEMPTS: u32 = 4;
 
 /// Plans until shutdown.
 pub(crate) async fn planner(shared: Shared, bus: Bus) -> anyhow::Result<()> {
     let mut retry = Retry::new("planning");
+    let mut before = None;
     loop {
-        let ended = session(&shared, &bus).await;
+        let ended = session(&shared, &bus, &mut before).await;
         shared.metrics.ended_planning();
         let error = match ended {
             Ok(Ended::Shutdown) => return Ok(()),
@@ -74,8 +73,12 @@ pub(crate) async fn planner(shared: Shared, bus: Bus) -> anyhow::Result<()> {
     }
 }
 
-/// Plans in one session, from acquiring the lock to the first error.
-async fn session(shared: &Shared, bus: &Bus) -> Result<Ended, Error> {
+/// The candidates at the end of a session, and the position of the last news in them.
+type Before = Option<(Candidates, Position)>;
+
+/// Plans in one session, from acquiring the lock to the first error. `before` is from the last
+/// session, and changed to that of this one.
+async fn session(shared: &Shared, bus: &Bus, before: &mut Before) -> Result<Ended, Error> {
     let Some(mut db) = shared.session_with(Lock::Plan).await? else {
         return Ok(Ended::Shutdown);
     };
@@ -85,11 +88,14 @@ async fn session(shared: &Shared, bus: &Bus) -> Result<Ended, Error> {
     let configured = within(shared.session_timeout, configuring).await?;
     report(shared, &configured);
     let position = within(shared.session_timeout, store::position(&mut db)).await?;
-    let loading = Candidates::load(&mut db, settings.triggers.values());
+    let known = before.take().filter(|(_, seen)| has_seen(*seen, position));
+    let continues = known.is_some();
+    let known = known.map(|(candidates, _)| candidates);
+    let loading = Candidates::load(&mut db, settings.triggers.values(), known);
     let candidates = within(shared.session_timeout, loading).await?;
     tracing::debug!("planning");
-    let (sender, news) = mpsc::channel(1);
-    let planner = Planner {
+    let (sender, mut news) = mpsc::channel(1);
+    let mut planner = Planner {
         shared,
         triggers: settings
             .triggers
@@ -104,13 +110,25 @@ async fn session(shared: &Shared, bus: &Bus) -> Result<Ended, Error> {
         candidates,
         questions: Questions::default(),
         numbers_compared: false,
+        continues,
+        seen: position,
     };
-    tokio::select! {
-        outcome = planner.run(news) => outcome.map(|()| Ended::Shutdown),
+    let ended = tokio::select! {
+        outcome = planner.run(&mut news) => outcome.map(|()| Ended::Shutdown),
         Ok(()) = changes.changed() => Ok(Ended::OtherSettings),
         never = read_news(bus, position, sender) => match never {},
         never = conditions::follow(shared) => match never {},
-    }
+    };
+    *before = planner.seen.map(|seen| (planner.candidates, seen));
+    ended
+}
+
+/// Returns whether all news up to `position` came up to `seen` too. Otherwise another process has
+/// planned since.
+fn has_seen(seen: Position, position: Option<Position>) -> bool {
+    position.is_some_and(|position| {
+        position.stream_created_ns == seen.stream_created_ns && position.sequence <= seen.sequence
+    })
 }
 
 /// Logs the effects of the configuration on earlier triggers.
@@ -157,13 +175,17 @@ struct Planner<'a> {
     /// True once the issued numbers are at least as high as the numbers in ROLLOUTS.
     numbers_compared: bool,
     candidates: Candidates,
+    /// True if the candidates follow from all earlier news: until the stream is opened.
+    continues: bool,
+    /// The position of the last news.
+    seen: Option<Position>,
     questions: Questions,
     /// Triggers with closed gates, and the time at which each is checked again.
     settling: BTreeMap<&'a str, Instant>,
 }
 
 impl<'a> Planner<'a> {
-    async fn run(mut self, mut news: mpsc::Receiver<News>) -> Result<(), Error> {
+    async fn run(&mut self, news: &mut mpsc::Receiver<News>) -> Result<(), Error> {
         let timeout = self.shared.session_timeout;
         self.compare_numbers().await?;
         let mut every = tokio::time::interval(TICK.min(self.shared.ping_every()));
@@ -172,21 +194,28 @@ impl<'a> Planner<'a> {
         let mut next_full_plan = Instant::now();
         loop {
             let settled = self.settling.values().min().copied();
-            let fill = self.candidates.fill_at();
+            let read = self.candidates.read_at();
             let rotation = self.candidates.rotation();
             let mut traces = BTreeMap::new();
             let (due, position) = tokio::select! {
                 () = self.shared.shutdown.cancelled() => return Ok(()),
                 Some(News { images, position }) = news.recv() => {
                     let due = self.affected_by(&images);
+                    self.seen = Some(position);
+                    let before = std::mem::take(&mut self.continues);
                     match images {
                         Affected::Only(images) => traces = images,
-                        Affected::All => self.candidates.fill_all(),
+                        Affected::All { continues } if continues && before => {}
+                        Affected::All { .. } => self.candidates.fill_all(),
                     }
+                    self.candidates.touch(traces.keys());
                     (due, Some(position))
                 }
                 () = until(settled) => (self.settled(), None),
-                () = until(fill) => (self.fill().await?, None),
+                () = until(read) => match self.read_on().await? {
+                    due if due.is_empty() => continue,
+                    due => (due, None),
+                },
                 () = until(rotation) => {
                     self.candidates.rotate();
                     continue;
@@ -290,14 +319,15 @@ impl<'a> Planner<'a> {
         Ok(())
     }
 
-    /// Reads the repository of policies that are due, and returns the triggers with them.
-    async fn fill(&mut self) -> Result<BTreeSet<&'a str>, Error> {
-        let filling = self.candidates.fill(&mut self.db);
-        let filled = within(self.shared.session_timeout * READINGS, filling).await?;
-        for (_, missed) in &filled {
-            self.shared.metrics.policy_repaired(*missed);
+    /// Reads a page of a repository for policies, and returns the triggers whose policies have
+    /// other candidates.
+    async fn read_on(&mut self) -> Result<BTreeSet<&'a str>, Error> {
+        let reading = self.candidates.read_on(&mut self.db);
+        let replaced = within(self.shared.session_timeout, reading).await?;
+        for one in &replaced {
+            self.shared.metrics.policy_repaired(one.missed);
         }
-        let policies = filled.into_iter().map(|(policy, _)| policy).collect();
+        let policies = replaced.into_iter().map(|one| one.policy).collect();
         Ok(self.triggers_with(&policies))
     }
 
@@ -317,7 +347,7 @@ impl<'a> Planner<'a> {
 
     fn affected_by(&self, news: &Affected) -> BTreeSet<&'a str> {
         self.triggers_where(|trigger| match news {
-            Affected::All => true,
+            Affected::All { .. } => true,
             Affected::Only(images) => trigger
                 .images
                 .values()

@@ -37,6 +37,9 @@ impl Questions {
         timeout: Duration,
     ) -> Result<(), Error> {
         self.0.retain(|_, asked| asked.elapsed() < EVERY);
+        // All questions together: the plan, and so every trigger, waits for them, and the database
+        // session must not reach its idle time-out while NATS answers.
+        let until = Instant::now() + timeout / 3;
         for one in waiting {
             let answerable = matches!(one.gate, Gate::Recheck | Gate::Manifest);
             let late = OffsetDateTime::now_utc() - one.since > FIRST;
@@ -50,8 +53,7 @@ impl Questions {
             };
             let subject = Subject::of_push(&question, PARTITIONS);
             let asking = async { bus.publish(Message::of(&subject, &question.event())?).await };
-            // The database session must not reach its idle time-out while NATS answers.
-            match tokio::time::timeout(timeout / 3, asking).await {
+            match tokio::time::timeout_at(until, asking).await {
                 Ok(Ok(_)) => {
                     self.0.insert(one.image.clone(), Instant::now());
                     tracing::info!(image = %one.image, registry = %one.registry, "asking {} again about {}: {}", one.registry, one.image, one.why);
@@ -59,7 +61,10 @@ impl Questions {
                 Ok(Err(error)) => {
                     tracing::debug!(image = %one.image, "could not ask again about {}: {error}", one.image);
                 }
-                Err(_) => tracing::debug!(image = %one.image, "NATS did not answer in time"),
+                Err(_) => {
+                    tracing::debug!(image = %one.image, "NATS did not answer in time");
+                    break;
+                }
             }
         }
         Ok(())

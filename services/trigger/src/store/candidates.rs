@@ -9,6 +9,7 @@ use tagtrail_policy::choice::{PolicyImage, TagRow};
 use tagtrail_policy::selection::{Key, Times};
 use tagtrail_postgres::row;
 use tagtrail_proto::{Digest, Registry, Repository, Tag};
+use time::OffsetDateTime;
 
 /// A rule over the tags of a repository.
 #[derive(Debug)]
@@ -30,6 +31,8 @@ pub(crate) struct PolicyRow {
     pub(crate) floor: Option<Vec<u8>>,
     /// Number of candidates that are kept.
     pub(crate) room: i32,
+    /// The time at which the repository was last read.
+    pub(crate) filled_at: Option<OffsetDateTime>,
 }
 
 /// Records these policies, of different fingerprints, and removes all others with their candidates.
@@ -46,7 +49,7 @@ pub(crate) async fn register(
          )
          insert into policy (fingerprint, registry, repository, rule) select * from used
          on conflict (fingerprint) do update set registry = excluded.registry
-         returning id, fingerprint, floor, room",
+         returning id, fingerprint, floor, room, filled_at",
     )
     .bind(
         policies
@@ -65,6 +68,7 @@ pub(crate) async fn register(
             fingerprint: row.try_get("fingerprint")?,
             floor: row.try_get("floor")?,
             room: row.try_get("room")?,
+            filled_at: row.try_get("filled_at")?,
         })
     };
     rows.iter().map(policy).collect()

@@ -1,6 +1,5 @@
 //! The statements that read whole repositories for policies.
 
-use futures_util::{Stream, TryStreamExt as _};
 use sqlx::postgres::PgRow;
 use sqlx::{PgConnection, Row as _};
 use tagtrail_policy::selection::Key;
@@ -13,36 +12,82 @@ use time::OffsetDateTime;
 pub(crate) struct RepositoryTag {
     pub(crate) tag_id: i64,
     pub(crate) tag: Tag,
-    pub(crate) head_at: OffsetDateTime,
+    /// The time of the head, `None` for a deleted tag.
+    pub(crate) head_at: Option<OffsetDateTime>,
     /// The time of the build, if it was asked for, the manifest is read and names one.
     pub(crate) created: Option<OffsetDateTime>,
 }
 
-/// Reads all tags of a repository that are not deleted, one after the other.
-pub(crate) fn tags<'a>(
-    db: &'a mut PgConnection,
-    registry: &Registry,
-    repository: &Repository,
+/// The tags to read of a repository.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Part<'a> {
+    /// At most so many tags after this one, or from the first one on, in the order of the database.
+    After(Option<&'a Tag>, usize),
+    /// These tags.
+    Named(&'a [Tag]),
+}
+
+/// Reads tags of a repository, deleted ones too. `created`: with the times of their builds.
+pub(crate) async fn tags(
+    db: &mut PgConnection,
+    (registry, repository): (&Registry, &Repository),
+    part: Part<'_>,
     created: bool,
-) -> impl Stream<Item = Result<RepositoryTag, sqlx::Error>> + 'a {
-    sqlx::query(
-        "select t.id, t.name, t.head_at, m.created
-         from repository r join tag t on t.repository_id = r.id
-         left join manifest m on $3 and m.digest = t.head_digest
-         where r.registry = $1 and r.name = $2 and t.head_digest is not null",
-    )
-    .bind(registry.to_string())
-    .bind(repository.to_string())
-    .bind(created)
-    .fetch(db)
-    .and_then(async |row: PgRow| {
+) -> Result<Vec<RepositoryTag>, sqlx::Error> {
+    macro_rules! tags {
+        ($part:literal) => {
+            concat!(
+                "select t.id, t.name, t.head_at, m.created
+                 from (
+                     select t.id, t.name, t.head_digest, case when t.head_digest is not null then t.head_at end as head_at
+                     from tag t where t.repository_id = (select id from repository where registry = $1 and name = $2)
+                     and ", $part, "
+                 ) t
+                 left join manifest m on $3 and m.digest = t.head_digest
+                 order by t.name"
+            )
+        };
+    }
+    let query = match part {
+        Part::After(after, most) => sqlx::query(tags!("t.name > $4 order by t.name limit $5"))
+            .bind(registry.as_ref())
+            .bind(repository.as_ref())
+            .bind(created)
+            .bind(after.map_or("", AsRef::as_ref))
+            .bind(i64::try_from(most).unwrap_or(i64::MAX)),
+        Part::Named(names) => sqlx::query(tags!("t.name = any ($4)"))
+            .bind(registry.as_ref())
+            .bind(repository.as_ref())
+            .bind(created)
+            .bind(names.iter().map(AsRef::as_ref).collect::<Vec<&str>>()),
+    };
+    let tag = |row: &PgRow| {
         Ok(RepositoryTag {
             tag_id: row.try_get("id")?,
             tag: row::parsed(row.try_get("name")?)?,
             head_at: row.try_get("head_at")?,
             created: row.try_get("created")?,
         })
-    })
+    };
+    query.fetch_all(db).await?.iter().map(tag).collect()
+}
+
+/// Returns the number of tags of a repository, deleted ones too, but at most `most`.
+pub(crate) async fn count(
+    db: &mut PgConnection,
+    (registry, repository): (&Registry, &Repository),
+    most: i64,
+) -> Result<u64, sqlx::Error> {
+    let count = sqlx::query_scalar(
+        "select count(*) from (
+             select from tag where repository_id = (select id from repository where registry = $1 and name = $2) limit $3) t",
+    )
+    .bind(registry.as_ref())
+    .bind(repository.as_ref())
+    .bind(most)
+    .fetch_one(db)
+    .await?;
+    Ok(row::unsigned(count))
 }
 
 /// The candidates of a policy after reading its whole repository.
@@ -56,13 +101,20 @@ pub(crate) struct Filled {
     pub(crate) room: i32,
 }
 
-/// Replaces all candidates of these policies, in one statement each, in a transaction. Returns the
-/// number of tags that were missing although news of them should have come: their heads were
-/// recorded before `before`.
+/// A policy whose candidates were replaced.
+#[derive(Debug)]
+pub(crate) struct Replaced {
+    pub(crate) policy: i32,
+    /// The number of tags that were missing although news of them should have come.
+    pub(crate) missed: i64,
+    pub(crate) filled_at: OffsetDateTime,
+}
+
+/// Replaces all candidates of these policies, in one statement.
 pub(crate) async fn fill(
     db: &mut PgConnection,
     filled: &[Filled],
-) -> Result<Vec<(i32, i64)>, sqlx::Error> {
+) -> Result<Vec<Replaced>, sqlx::Error> {
     let mut policies = Vec::new();
     let (mut tags, mut keys) = (Vec::new(), Vec::new());
     for one in filled {
@@ -94,7 +146,7 @@ pub(crate) async fn fill(
              on conflict (policy_id, tag_id) do update set key = excluded.key where candidate.key <> excluded.key
          )
          update policy p set floor = f.floor, room = f.room, filled_at = now() from filled f
-         where p.id = f.id returning p.id, coalesce((select missed from missed where policy_id = p.id), 0) as missed",
+         where p.id = f.id returning p.id, p.filled_at, coalesce((select missed from missed where policy_id = p.id), 0) as missed",
     )
     .bind(policies)
     .bind(tags)
@@ -104,7 +156,12 @@ pub(crate) async fn fill(
     .bind(filled.iter().map(|one| one.room).collect::<Vec<_>>())
     .fetch_all(db)
     .await?;
-    rows.iter()
-        .map(|row| Ok((row.try_get("id")?, row.try_get("missed")?)))
-        .collect()
+    let replaced = |row: &PgRow| {
+        Ok(Replaced {
+            policy: row.try_get("id")?,
+            missed: row.try_get("missed")?,
+            filled_at: row.try_get("filled_at")?,
+        })
+    };
+    rows.iter().map(replaced).collect()
 }

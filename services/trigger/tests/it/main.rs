@@ -16,6 +16,7 @@ mod notify;
 mod orders;
 mod planning;
 mod policies;
+mod reading;
 mod reasons;
 mod receivers;
 mod removal;
