@@ -1,16 +1,16 @@
 //! The contract between the programs on the bus: names, events and subjects.
 //!
 //! In scope: names parsed once ([`Registry`], [`Repository`], [`Tag`], [`Digest`], [`Image`],
-//! [`Pinned`]); the events ([`Push`], [`Revision`], [`Rollout`], [`Held`], [`Manifest`],
-//! [`Quarantined`]) in their `CloudEvents` envelope ([`Event`]); the subjects of messages
-//! ([`Subject`]), the place of a reader in a stream ([`Position`]) and the trace of a message
-//! ([`TraceContext`]); the closed gates of a trigger ([`Waiting`]) and of a recorded rollout
-//! ([`ClosedGate`]), the condition of a trigger and the reasons ([`Condition`], [`Reason`]). The
-//! JSON Schemas of the events are in
-//! `proto/schemas`.
+//! [`Pinned`]); the events ([`Push`], [`Revision`], [`Rollout`], [`Held`], [`ConditionChange`],
+//! [`Manifest`], [`Quarantined`]) in their `CloudEvents` envelope ([`Event`]); the subjects of
+//! messages ([`Subject`]), the place of a reader in a stream ([`Position`]) and the trace of a
+//! message ([`TraceContext`]); the closed gates of a trigger ([`Waiting`]) and of a recorded
+//! rollout ([`ClosedGate`]), the condition of a trigger and the reasons ([`Condition`],
+//! [`Reason`]). The JSON Schemas of the events are in `proto/schemas`.
 //!
 //! Out of scope: any I/O, and the rules of history (`rules/timeline`).
 
+mod condition;
 mod digest;
 mod event;
 mod hold;
@@ -28,6 +28,7 @@ mod subject;
 mod trace;
 mod waiting;
 
+pub use condition::ConditionChange;
 pub use digest::{Algorithm, Digest};
 pub use event::{CONTENT_TYPE, DataContentType, Event, SpecVersion};
 pub use hold::{Held, HoldChange};

@@ -8,7 +8,7 @@ use schemars::transform::RecursiveTransform;
 use schemars::{JsonSchema, Schema};
 use serde_json::Value;
 
-use crate::{Event, Held, Manifest, Push, Quarantined, Revision, Rollout};
+use crate::{ConditionChange, Event, Held, Manifest, Push, Quarantined, Revision, Rollout};
 
 /// Returns every schema, with the name of its file.
 #[must_use]
@@ -18,6 +18,7 @@ pub fn all() -> Vec<(&'static str, Schema)> {
         ("revision.json", schema_of::<Event<Revision>>()),
         ("rollout.json", schema_of::<Event<Rollout>>()),
         ("hold.json", schema_of::<Event<Held>>()),
+        ("trigger.json", schema_of::<Event<ConditionChange>>()),
         ("manifest.json", schema_of::<Event<Manifest>>()),
         ("quarantined.json", schema_of::<Quarantined>()),
     ]

@@ -10,7 +10,8 @@ use std::str::FromStr;
 use sha2::{Digest as _, Sha256};
 
 use crate::{
-    Action, Digest, Image, Name, NameError, Push, Registry, Repository, RolloutState, Tag,
+    Action, Condition, Digest, Image, Name, NameError, Push, Registry, Repository, RolloutState,
+    Tag,
 };
 
 /// Default number of partitions of PUSHES.
@@ -65,6 +66,13 @@ pub enum Subject {
         /// The hash of the triggers' name or pattern, of [`Subject::of_hold`]: a pattern may have
         /// characters that no subject may have.
         hash: u64,
+    },
+    /// `tagtrail.trigger.<trigger>.<condition>`
+    Trigger {
+        /// The trigger.
+        trigger: Name,
+        /// The new condition.
+        condition: Condition,
     },
     /// `tagtrail.manifest.<algorithm>.<hex>`
     Manifest {
@@ -194,6 +202,9 @@ impl fmt::Display for Subject {
             }
             Subject::Fence { partition } => write!(f, "tagtrail.fence.{partition}"),
             Subject::Rollout { trigger, state } => write!(f, "tagtrail.rollout.{trigger}.{state}"),
+            Subject::Trigger { trigger, condition } => {
+                write!(f, "tagtrail.trigger.{trigger}.{condition}")
+            }
             Subject::Hold { hash } => write!(f, "tagtrail.hold.{hash:016x}"),
             Subject::Manifest { digest } => {
                 // A digest has a single colon, between algorithm and hex.
@@ -253,6 +264,10 @@ impl FromStr for Subject {
             ["tagtrail", "rollout", trigger, state] => Subject::Rollout {
                 trigger: trigger.parse()?,
                 state: state.parse()?,
+            },
+            ["tagtrail", "trigger", trigger, condition] => Subject::Trigger {
+                trigger: trigger.parse()?,
+                condition: condition.parse()?,
             },
             ["tagtrail", "hold", hash] => Subject::Hold {
                 hash: u64::from_str_radix(hash, 16).map_err(|_| form())?,

@@ -153,6 +153,7 @@ fn content_type(subject: &Subject) -> &'static str {
         | Subject::Revision { .. }
         | Subject::Rollout { .. }
         | Subject::Hold { .. }
+        | Subject::Trigger { .. }
         | Subject::Manifest { .. } => "application/cloudevents+json",
         Subject::Fence { .. } | Subject::Quarantine { .. } => "application/json",
     }

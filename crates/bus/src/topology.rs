@@ -44,7 +44,7 @@ pub enum Stream {
     Unresolved,
     /// Numbered revisions, and the fences of their publishers.
     Revisions,
-    /// Changes of rollouts and holds.
+    /// Changes of rollouts, holds and conditions of triggers.
     Rollouts,
     /// The content of each digest, once.
     Manifests,
@@ -116,7 +116,9 @@ impl Stream {
             Subject::Push { .. } => Stream::Pushes,
             Subject::Unresolved { .. } => Stream::Unresolved,
             Subject::Revision { .. } | Subject::Fence { .. } => Stream::Revisions,
-            Subject::Rollout { .. } | Subject::Hold { .. } => Stream::Rollouts,
+            Subject::Rollout { .. } | Subject::Hold { .. } | Subject::Trigger { .. } => {
+                Stream::Rollouts
+            }
             Subject::Manifest { .. } => Stream::Manifests,
             Subject::Quarantine { .. } => Stream::Quarantine,
         }
@@ -131,7 +133,11 @@ impl Stream {
             // A fence must be in the stream that it guards: the server checks a condition within
             // one stream.
             Stream::Revisions => &["tagtrail.revision.>", "tagtrail.fence.*"],
-            Stream::Rollouts => &["tagtrail.rollout.>", "tagtrail.hold.*"],
+            Stream::Rollouts => &[
+                "tagtrail.rollout.>",
+                "tagtrail.hold.*",
+                "tagtrail.trigger.>",
+            ],
             Stream::Manifests => &["tagtrail.manifest.>"],
             Stream::Quarantine => &["tagtrail.quarantine.*"],
             Stream::Canary => &["tagtrail.canary.*"],
@@ -196,7 +202,7 @@ impl Stream {
                 ..wanted
             },
             Stream::Rollouts => Config {
-                description: Some("Changes of rollouts and holds; Postgres has the full record".to_owned()),
+                description: Some("Changes of rollouts, holds and conditions of triggers; Postgres has the full record".to_owned()),
                 max_age: 30 * DAY,
                 ..wanted
             },

@@ -23,13 +23,14 @@ const STREAMS: [&str; 7] = [
 ];
 
 /// A subject of each stream, which no service uses.
-const STORED: [&str; 8] = [
+const STORED: [&str; 9] = [
     "tagtrail.push.0.forged",
     "tagtrail.unresolved.forged",
     "tagtrail.revision.forged",
     "tagtrail.fence.4711",
     "tagtrail.rollout.forged.pending",
     "tagtrail.hold.ffffffffffffffff",
+    "tagtrail.trigger.forged.broken",
     "tagtrail.manifest.forged",
     "tagtrail.quarantine.forged",
 ];
@@ -49,6 +50,7 @@ pub(super) async fn refuses_requests(up: &Up) {
         ("indexer", "tagtrail.push.0.a%2Eb.c.d"),
         ("indexer", "tagtrail.rollout.shop.succeeded"),
         ("subscriber", "tagtrail.hold.ffffffffffffffff"),
+        ("subscriber", "tagtrail.trigger.shop.broken"),
         ("trigger", "$JS.API.CONSUMER.CREATE.ROLLOUTS"),
         ("trigger", "$JS.API.CONSUMER.DELETE.ROLLOUTS.other"),
         ("indexer", "tagtrail.manifest.sha256.00"),
