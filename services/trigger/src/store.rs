@@ -9,6 +9,7 @@
 pub(crate) mod attempts;
 pub(crate) mod candidates;
 mod columns;
+pub(crate) mod condition_changes;
 pub(crate) mod faults;
 pub(crate) mod filling;
 pub(crate) mod gates;

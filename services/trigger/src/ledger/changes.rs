@@ -1,5 +1,6 @@
-//! Publishes the changes of holds to ROLLOUTS, beside the changes of rollouts: no rollout waits for
-//! them, also where the account of the service has not yet the right to send them.
+//! Publishes the changes of holds and of conditions to ROLLOUTS, beside the changes of rollouts: no
+//! rollout waits for them, also where the account of the service has not yet the right to send
+//! them.
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -11,7 +12,7 @@ use tagtrail_proto::Subject;
 
 use crate::error::Error;
 use crate::shared::Shared;
-use crate::store::hold_changes as store;
+use crate::store::{condition_changes, hold_changes};
 
 /// The interval of looks, and the longest pause after failures.
 const EVERY: Duration = Duration::from_secs(1);
@@ -21,7 +22,7 @@ const LONGEST: Duration = Duration::from_secs(60);
 pub(super) async fn publish(shared: &Shared, bus: &Bus) -> Infallible {
     let mut pause = EVERY;
     loop {
-        match holds(shared, bus).await {
+        match turn(shared, bus).await {
             Ok(()) => pause = EVERY,
             Err(error) => {
                 pause = (pause * 2).min(LONGEST);
@@ -33,7 +34,7 @@ pub(super) async fn publish(shared: &Shared, bus: &Bus) -> Infallible {
                     _ => "",
                 };
                 tracing::warn!(
-                    "changes of holds can't be published; trying again in {pause:?}: {why}{cure}"
+                    "changes of holds and conditions can't be published; trying again in {pause:?}: {why}{cure}"
                 );
             }
         }
@@ -41,20 +42,34 @@ pub(super) async fn publish(shared: &Shared, bus: &Bus) -> Infallible {
     }
 }
 
-async fn holds(shared: &Shared, bus: &Bus) -> Result<(), Error> {
+/// Publishes all changes that are not published yet.
+async fn turn(shared: &Shared, bus: &Bus) -> Result<(), Error> {
     loop {
         let mut db = shared.connections.lend(shared.session_timeout).await?;
-        let entries = within(shared.session_timeout, store::unpublished(&mut db)).await?;
+        let holds = within(shared.session_timeout, hold_changes::unpublished(&mut db)).await?;
+        let reading = condition_changes::unpublished(&mut db);
+        let conditions = within(shared.session_timeout, reading).await?;
         db.keep();
-        if entries.is_empty() {
+        if holds.is_empty() && conditions.is_empty() {
             return Ok(());
         }
         let session = bus.session().await?;
-        let ordinals: Vec<i64> = entries.iter().map(|entry| entry.ordinal).collect();
-        let mut acknowledgements = Vec::with_capacity(entries.len());
-        for entry in entries {
-            let subject = Subject::of_hold(&entry.hold.triggers);
-            let event = entry.hold.event(entry.changed_at);
+        let mut acknowledgements = Vec::with_capacity(holds.len() + conditions.len());
+        let hold_ordinals: Vec<i64> = holds.iter().map(|one| one.ordinal).collect();
+        let condition_ordinals: Vec<i64> = conditions.iter().map(|one| one.ordinal).collect();
+        for one in holds {
+            let subject = Subject::of_hold(&one.hold.triggers);
+            let event = one.hold.event(one.changed_at);
+            let message = Message::of(&subject, &event)?.with_id(&event.id);
+            acknowledgements.push(session.send(message).await?);
+        }
+        for one in conditions {
+            let trigger = one.change.trigger.parse().map_err(|_| {
+                Error::Inconsistent("the name of a trigger in the database does not parse")
+            })?;
+            let condition = one.change.condition;
+            let event = one.change.event(one.changed_at);
+            let subject = Subject::Trigger { trigger, condition };
             let message = Message::of(&subject, &event)?.with_id(&event.id);
             acknowledgements.push(session.send(message).await?);
         }
@@ -64,7 +79,9 @@ async fn holds(shared: &Shared, bus: &Bus) -> Result<(), Error> {
             acknowledgement.acknowledged().await?;
         }
         let mut db = shared.connections.lend(shared.session_timeout).await?;
-        let marking = store::mark_published(&mut db, &ordinals);
+        let marking = hold_changes::mark_published(&mut db, &hold_ordinals);
+        within(shared.session_timeout, marking).await?;
+        let marking = condition_changes::mark_published(&mut db, &condition_ordinals);
         within(shared.session_timeout, marking).await?;
         db.keep();
     }
