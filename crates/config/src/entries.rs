@@ -20,7 +20,7 @@ const KEYS: [&str; 7] = [
     "source", "registry", "trigger", "token", "notify", "pages", "triggers",
 ];
 /// The keys of a file in the folder of triggers.
-const TRIGGERS: [&str; 1] = ["trigger"];
+const TRIGGERS: [&str; 2] = ["trigger", "notify"];
 
 /// The entries of one file, without a look at other files.
 #[derive(Debug, Clone, Default)]
@@ -54,9 +54,30 @@ impl Entries {
     /// Reads the entries of a file in the folder of triggers.
     ///
     /// # Errors
-    /// The text is not TOML, or has other tables than triggers.
+    /// The text is not TOML, or has other tables than triggers and receivers of messages.
     pub(crate) fn read_triggers(document: Document) -> Result<Entries, ConfigError> {
-        Entries::read_keys(document, &TRIGGERS)
+        let mut entries = Entries::read_keys(document, &TRIGGERS)?;
+        entries.limit_messages();
+        Ok(entries)
+    }
+
+    /// Limits the messages of entries without `triggers` to the triggers of the file: its team
+    /// gets no messages about the triggers of others by default.
+    fn limit_messages(&mut self) {
+        let good = self.trigger.iter().map(|one| one.name().to_owned());
+        let broken = self.broken.iter().filter(|one| one.table == Table::Trigger);
+        let broken = broken.filter_map(|one| one.name.clone());
+        let own: Vec<String> = good.chain(broken).collect();
+        for notify in &mut self.notify {
+            if !notify.limit_to(&own) {
+                continue;
+            }
+            // Another trigger in the file changes the entry.
+            let key = (Table::Notify, notify.name.get_ref().to_string());
+            if let Some(toml::Value::Table(written)) = self.written.get_mut(&key) {
+                written.insert("triggers".to_owned(), own.clone().into());
+            }
+        }
     }
 
     /// Returns the folder of triggers.

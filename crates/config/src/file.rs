@@ -99,7 +99,7 @@ impl File {
             registry,
             mut trigger,
             token,
-            notify,
+            mut notify,
             pages,
             mut broken,
             mut written,
@@ -110,6 +110,7 @@ impl File {
         for other in others {
             documents.push(other.document);
             trigger.extend(other.trigger);
+            notify.extend(other.notify);
             broken.extend(other.broken);
             for (key, value) in other.written {
                 written.entry(key).or_insert(value);

@@ -1,11 +1,11 @@
-//! `[[notify]]`: messages about rollouts to chats and other receivers.
+//! `[[notify]]`: messages about rollouts, holds and conditions to chats and other receivers.
 
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Deserialize;
-use tagtrail_proto::{Name, RolloutState};
+use tagtrail_proto::{Condition, Name, RolloutState};
 use toml::Spanned;
 
 use crate::document::{ConfigError, Document};
@@ -47,6 +47,8 @@ pub enum NotifyOn {
     Rollout(RolloutState),
     /// A freeze, a pin or a fault is set or ends.
     Hold,
+    /// A trigger comes to this condition; if the condition needs a person, also its end.
+    Condition(Condition),
 }
 
 /// The form of the messages of an entry.
@@ -86,17 +88,26 @@ impl NotifyFormat {
 
 impl NotifyOn {
     /// The events of an entry without the key `on`.
-    const USUAL: [NotifyOn; 4] = [
+    const USUAL: [NotifyOn; 6] = [
         NotifyOn::Rollout(RolloutState::Failed),
         NotifyOn::Rollout(RolloutState::Held),
         NotifyOn::Rollout(RolloutState::AwaitingApproval),
         NotifyOn::Hold,
+        NotifyOn::Condition(Condition::Broken),
+        NotifyOn::Condition(Condition::Paused),
     ];
 
-    /// Every event.
+    /// Every event. `held` is a state of rollouts alone: a trigger is held by a hold or by a gate
+    /// of its rollout, and each has an event.
     pub fn all() -> impl Iterator<Item = NotifyOn> {
         let states = RolloutState::ALL.iter().copied();
-        states.map(NotifyOn::Rollout).chain([NotifyOn::Hold])
+        let conditions = Condition::ALL.iter().copied();
+        let conditions = conditions.filter(|one| *one != Condition::Held);
+        let others = conditions.map(NotifyOn::Condition);
+        states
+            .map(NotifyOn::Rollout)
+            .chain([NotifyOn::Hold])
+            .chain(others)
     }
 
     /// Returns the word of the file.
@@ -105,6 +116,7 @@ impl NotifyOn {
         match self {
             NotifyOn::Rollout(state) => state.as_str(),
             NotifyOn::Hold => "hold",
+            NotifyOn::Condition(condition) => condition.as_str(),
         }
     }
 }
@@ -124,6 +136,17 @@ impl Notify {
             }
             None => NotifyOn::USUAL.to_vec(),
         }
+    }
+
+    /// Limits an entry without patterns to triggers of these names. Returns whether the entry has
+    /// none.
+    pub(crate) fn limit_to(&mut self, names: &[String]) -> bool {
+        if self.triggers.is_some() {
+            return false;
+        }
+        let globs = names.iter().cloned().map(TriggerGlob::try_from);
+        self.triggers = Some(globs.filter_map(Result::ok).collect());
+        true
     }
 
     /// Returns the patterns over the names of triggers. Empty: all triggers.
@@ -166,7 +189,7 @@ impl Notify {
     pub(crate) fn check(&mut self) -> Result<(), Mistake> {
         let name = self.name.span().start;
         if self.triggers.as_ref().is_some_and(Vec::is_empty) {
-            let message = "names no trigger; write patterns such as [\"team-a-*\"], or leave the key out for all triggers";
+            let message = "names no trigger; write patterns such as [\"team-a-*\"], or [\"*\"] for all triggers";
             return Err(Mistake::new(name, "notify.triggers", message));
         }
         if let Some(max_age) = self.max_age

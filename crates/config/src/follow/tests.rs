@@ -1,6 +1,7 @@
 use std::time::Duration;
 
 use super::*;
+use crate::broken::Table;
 
 const REGISTRY: &str = "[[registry]]\nname = \"r.example.com\"\nurl = \"https://r.example.com\"\n";
 
@@ -77,6 +78,73 @@ async fn a_change_of_any_file_is_found_and_a_broken_one_keeps_the_entries_before
     assert_eq!(file.broken, []);
     assert!(file.trigger[1].settle.is_some());
     assert!(look(&follower).is_none());
+}
+
+#[tokio::test]
+async fn receivers_of_messages_may_stand_beside_the_triggers_of_a_team() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path();
+    std::fs::create_dir(path.join("triggers.d")).unwrap();
+    let chat = |name: &str, more: &str| {
+        format!(
+            "[[notify]]\nname = \"{name}\"\nformat = \"slack\"\nurl = {{ file = \"{name}.url\" }}\n{more}"
+        )
+    };
+    let main = format!(
+        "triggers = \"triggers.d\"\n{REGISTRY}{}{}",
+        trigger("main", ""),
+        chat("ops", "")
+    );
+    write(path, "tagtrail.toml", &main);
+    let a = format!("{}{}", trigger("a", ""), chat("chat-a", ""));
+    write(path, "triggers.d/a.toml", &a);
+    let named = chat("chat-b", "triggers = [\"b-*\"]\n");
+    write(path, "triggers.d/b.toml", &named);
+    let follower = Follower::start(&path.join("tagtrail.toml")).unwrap();
+    let told = |file: &File| -> Vec<(String, Vec<String>)> {
+        let each = file.notify.iter().map(|one| {
+            let globs = one.triggers().iter().map(ToString::to_string);
+            (one.name.get_ref().to_string(), globs.collect())
+        });
+        each.collect()
+    };
+    let of = |name: &str, globs: &[&str]| {
+        let globs = globs.iter().map(|glob| (*glob).to_owned());
+        (name.to_owned(), globs.collect::<Vec<_>>())
+    };
+    let file = follower.file();
+    let (ops, b) = (of("ops", &[]), of("chat-b", &["b-*"]));
+    assert_eq!(told(&file), [ops.clone(), of("chat-a", &["a"]), b.clone()]);
+    assert!(file.notify[1].folder().ends_with("triggers.d"));
+
+    // A second trigger, which is broken, changes the entry.
+    let more = format!("{a}{}", trigger("a-2", "settle = 3\n"));
+    write(path, "triggers.d/a.toml", &more);
+    let next = look(&follower).unwrap();
+    assert_eq!(told(&next)[1], of("chat-a", &["a", "a-2"]));
+    let written = |file: &File| file.written(Table::Notify, "chat-a").cloned();
+    assert_ne!(written(&file), written(&next));
+
+    // One that is broken stays as it was, and takes down no other.
+    let wrong = more.replace("\"slack\"", "\"slakc\"");
+    write(path, "triggers.d/a.toml", &wrong);
+    let file = look(&follower).unwrap();
+    let broken: Vec<_> = file.broken_of(Table::Notify).collect();
+    assert!(broken[0].problem.path().ends_with("a.toml"), "{broken:?}");
+    let mut all = told(&file);
+    all.sort();
+    assert_eq!(all, [of("chat-a", &["a", "a-2"]), b.clone(), ops.clone()]);
+
+    // Without a trigger in the file the entry must name some. Other tables are refused.
+    write(path, "triggers.d/a.toml", &chat("chat-c", ""));
+    let file = look(&follower).unwrap();
+    assert_eq!(told(&file), [ops, b]);
+    let problem = file.broken_of(Table::Notify).next().unwrap();
+    assert!(problem.problem.to_string().contains("names no trigger"));
+    write(path, "triggers.d/a.toml", "[[token]]\n");
+    let file = look(&follower).unwrap();
+    let problem = file.broken_of(Table::File).next().unwrap();
+    assert!(problem.problem.to_string().contains("`trigger`, `notify`"));
 }
 
 #[tokio::test]

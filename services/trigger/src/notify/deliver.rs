@@ -159,7 +159,7 @@ impl Deliverer<'_> {
                 return Ok(true);
             }
         };
-        if !self.entry.is_about(&told) {
+        if !self.entry.is_for(&told) {
             self.advance(before, after, None).await?;
             return Ok(true);
         }

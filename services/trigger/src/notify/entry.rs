@@ -9,7 +9,7 @@ use tagtrail_policy::retry::Outcome;
 use tagtrail_proto::{CONTENT_TYPE, Subject};
 
 use super::format;
-use super::notice::Told;
+use super::notice::{Told, needs_a_person};
 use super::sample;
 use crate::target::{Caller, Said, Settings, TargetProblem, Template, Words};
 
@@ -167,7 +167,17 @@ impl Entry {
                     filters.extend(each.map(|name| format!("tagtrail.rollout.{name}.{state}")));
                 }
                 NotifyOn::Hold => filters.push(Subject::ALL_HOLDS.to_owned()),
+                // The end of a condition is an event of the next one. Filters may not overlap.
+                NotifyOn::Condition(_) if self.tells_ends() => {}
+                NotifyOn::Condition(condition) => {
+                    let each = names.iter();
+                    filters.extend(each.map(|name| format!("tagtrail.trigger.{name}.{condition}")));
+                }
             }
+        }
+        if self.tells_ends() {
+            let each = names.iter();
+            filters.extend(each.map(|name| format!("tagtrail.trigger.{name}.*")));
         }
         filters
     }
@@ -180,14 +190,31 @@ impl Entry {
             }
             // The pattern is in the event.
             Subject::Hold { .. } => self.on.contains(&NotifyOn::Hold),
+            Subject::Trigger { trigger, condition } => {
+                let on = self.on.contains(&NotifyOn::Condition(*condition));
+                (on || self.tells_ends()) && self.is_of(trigger.as_ref())
+            }
             _ => false,
         }
     }
 
-    /// Returns whether an event on a wanted subject is about a trigger of the entry.
-    pub(super) fn is_about(&self, told: &Told) -> bool {
+    /// Returns whether the entry tells of a condition that needs a person: then it also tells of
+    /// the end.
+    fn tells_ends(&self) -> bool {
+        let needs = |on: &NotifyOn| matches!(on, NotifyOn::Condition(one) if needs_a_person(*one));
+        self.on.iter().any(needs)
+    }
+
+    /// Returns whether an event on a wanted subject is for the entry.
+    pub(super) fn is_for(&self, told: &Told) -> bool {
         match told {
             Told::Rollout(event) => self.is_of(&event.data.trigger),
+            Told::Condition(event) => {
+                let on = |condition| self.on.contains(&NotifyOn::Condition(condition));
+                let before = event.data.before.filter(|before| needs_a_person(*before));
+                let told = on(event.data.condition) || before.is_some_and(on);
+                told && self.is_of(&event.data.trigger)
+            }
             Told::Hold(event) => {
                 let Ok(held) = TriggerGlob::try_from(event.data.triggers.clone()) else {
                     return false;

@@ -1,13 +1,16 @@
 //! An event of ROLLOUTS, and the content of a message about it.
 
 use serde_json::{Value, json};
-use tagtrail_proto::{Event, Held, HoldChange, Rollout, RolloutState, clean_text};
+use tagtrail_proto::{
+    Condition, ConditionChange, Event, Held, HoldChange, Rollout, RolloutState, clean_text,
+};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-/// Most images, and most closed gates, that a message shows.
+/// Most images, most closed gates and most reasons that a message shows.
 const IMAGES: usize = 8;
 const GATES: usize = 2;
+const REASONS: usize = 3;
 /// Most bytes of one fact, and of the text.
 const FACT: usize = 300;
 const TEXT: usize = 1000;
@@ -19,6 +22,8 @@ pub(super) enum Told {
     Rollout(Box<Event<Rollout>>),
     /// A freeze, a pin or a fault has changed.
     Hold(Box<Event<Held>>),
+    /// The condition of a trigger has changed.
+    Condition(Box<Event<ConditionChange>>),
 }
 
 /// The content of a message, for people. All texts are within bounds; characters that control a
@@ -56,6 +61,7 @@ impl Told {
             Ok(match r#type.as_str() {
                 Rollout::TYPE => Some(Told::Rollout(serde_json::from_slice(payload)?)),
                 Held::TYPE => Some(Told::Hold(serde_json::from_slice(payload)?)),
+                ConditionChange::TYPE => Some(Told::Condition(serde_json::from_slice(payload)?)),
                 _ => None,
             })
         };
@@ -68,6 +74,7 @@ impl Told {
         match self {
             Told::Rollout(event) => &event.id,
             Told::Hold(event) => &event.id,
+            Told::Condition(event) => &event.id,
         }
     }
 
@@ -75,6 +82,7 @@ impl Told {
         match self {
             Told::Rollout(event) => event.time,
             Told::Hold(event) => event.time,
+            Told::Condition(event) => event.time,
         }
     }
 
@@ -85,7 +93,7 @@ impl Told {
                 let failed = event.data.state == RolloutState::Failed;
                 failed.then_some(event.data.id.as_str())
             }
-            Told::Hold(_) => None,
+            Told::Hold(_) | Told::Condition(_) => None,
         }
     }
 
@@ -95,6 +103,7 @@ impl Told {
         let (kind, data) = match self {
             Told::Rollout(event) => ("rollout", serde_json::to_value(&event.data)),
             Told::Hold(event) => ("hold", serde_json::to_value(&event.data)),
+            Told::Condition(event) => ("condition", serde_json::to_value(&event.data)),
         };
         let mut data = data.map_err(|error| error.to_string())?;
         if let Value::Object(fields) = &mut data {
@@ -108,6 +117,7 @@ impl Told {
         match self {
             Told::Rollout(event) => of_rollout(event),
             Told::Hold(event) => of_hold(event),
+            Told::Condition(event) => of_condition(event),
         }
     }
 }
@@ -175,6 +185,50 @@ fn of_hold(event: &Event<Held>) -> Notice {
         tone,
         facts,
         text: hold.reason.as_deref().map(text),
+        time: event.time,
+    }
+}
+
+/// Returns whether a trigger in this condition needs a person: receivers are told of the end too.
+pub(super) fn needs_a_person(condition: Condition) -> bool {
+    match condition {
+        Condition::Broken | Condition::Paused | Condition::Failing => true,
+        Condition::Removed
+        | Condition::Held
+        | Condition::RollingOut
+        | Condition::Waiting
+        | Condition::Settled => false,
+    }
+}
+
+fn of_condition(event: &Event<ConditionChange>) -> Notice {
+    let change = &event.data;
+    let (tone, words) = match change.condition {
+        Condition::Broken => (Tone::Bad, "is broken"),
+        Condition::Failing => (Tone::Bad, "is failing"),
+        Condition::Paused => (Tone::Waits, "is paused"),
+        Condition::Held => (Tone::Waits, "is held"),
+        Condition::Waiting => (Tone::Waits, "is waiting"),
+        Condition::RollingOut => (Tone::Plain, "is rolling out"),
+        Condition::Removed => (Tone::Plain, "was removed"),
+        Condition::Settled => (Tone::Good, "is settled"),
+    };
+    let before = change.before.filter(|before| needs_a_person(*before));
+    let ended = before.map_or(String::new(), |before| format!(", no longer {before}"));
+    let mut facts = Vec::new();
+    let mut reasons = change.reasons.iter();
+    let first = reasons.next();
+    if let Some(cure) = first.and_then(|first| first.cure.as_deref()) {
+        facts.push(fact("cure", cure));
+    }
+    for reason in reasons.take(REASONS) {
+        facts.push(fact(reason.code.as_str(), &reason.why));
+    }
+    Notice {
+        title: title(&format!("{} {words}{ended}", change.trigger)),
+        tone,
+        facts,
+        text: first.map(|first| text(&first.why)),
         time: event.time,
     }
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use tagtrail_config::NotifyOn;
 use tagtrail_proto::{Cause, CauseReason, Digest, Image, Rollout, RolloutImage, RolloutState};
-use tagtrail_proto::{Held, HoldChange};
+use tagtrail_proto::{Condition, ConditionChange, Held, HoldChange, Reason, ReasonCode};
 use time::OffsetDateTime;
 
 /// Returns the body of an event about this trigger, as of now.
@@ -13,8 +13,30 @@ pub(super) fn event(on: NotifyOn, trigger: &str) -> Result<Vec<u8>, String> {
     let body = match on {
         NotifyOn::Rollout(state) => serde_json::to_vec(&rollout(state, trigger, now)?.event(now)),
         NotifyOn::Hold => serde_json::to_vec(&hold(trigger, now).event(now)),
+        NotifyOn::Condition(is) => serde_json::to_vec(&condition(is, trigger).event(now)),
     };
     body.map_err(|error| error.to_string())
+}
+
+fn condition(condition: Condition, trigger: &str) -> ConditionChange {
+    let code = match condition {
+        Condition::Broken => ReasonCode::Broken,
+        Condition::Paused => ReasonCode::Pause,
+        Condition::Failing => ReasonCode::Retrying,
+        Condition::Held => ReasonCode::Fault,
+        Condition::Waiting => ReasonCode::Settle,
+        Condition::Removed | Condition::RollingOut | Condition::Settled => ReasonCode::Adopted,
+    };
+    let why = "this is a sample by `tagtrail notify test`: no trigger has changed".to_owned();
+    ConditionChange {
+        trigger: trigger.to_owned(),
+        condition,
+        before: Some(match condition {
+            Condition::Settled => Condition::RollingOut,
+            _ => Condition::Settled,
+        }),
+        reasons: vec![Reason::new(code, why)],
+    }
 }
 
 fn hold(trigger: &str, now: OffsetDateTime) -> Held {

@@ -369,3 +369,77 @@ async fn a_hold_that_begins_and_ends_during_an_outage_or_a_kill_is_told_once() {
     assert_ne!(events[0].id, events[1].id);
     drop(third);
 }
+
+#[tokio::test]
+async fn a_trigger_that_breaks_or_is_paused_is_told_once_and_so_is_the_end() {
+    let mut world = World::new().await;
+    let (chat, raw, settled) = (
+        Sink::start().await,
+        Sink::start().await,
+        Sink::start().await,
+    );
+    let on = "on = [\"broken\", \"paused\"]\ntriggers = [\"shop\"]";
+    let entries = [
+        entry("chat", &chat, &format!("{on}\nformat = \"slack\"")),
+        entry("raw", &raw, &format!("{on}\nformat = \"cloudevents\"")),
+        entry(
+            "settled",
+            &settled,
+            "on = [\"settled\"]\nformat = \"teams\"",
+        ),
+    ];
+    let entries = entries.concat();
+    world.configure(&format!("{}{entries}", world.shop("")));
+    let service = world.start().await;
+    places(&mut world, 3).await;
+    world.push(WEB, 1).await;
+    world.push(WORKER, 1).await;
+    world.wait(1, RolloutState::Succeeded).await;
+    count(&settled, 1).await;
+    world.switch("paused").await;
+    count(&chat, 1).await;
+    assert_eq!(told(&chat), ["shop is paused"]);
+    let body = chat.deliveries()[0].json().to_string();
+    assert!(body.contains("tagtrail resume shop"), "{body}");
+    count(&raw, 1).await;
+    let event = raw.deliveries()[0].json();
+    assert_eq!(event["type"], "dev.tagtrail.trigger.v1");
+    assert_eq!(event["data"]["condition"], "paused");
+    assert_eq!(event["data"]["reasons"][0]["code"], "pause");
+    service.stop().await;
+
+    // As after a kill between the acknowledgement of NATS and the mark in Postgres.
+    sqlx::query("update condition_change set published = false")
+        .execute(&mut world.sql)
+        .await
+        .unwrap();
+    let before = world.nats.messages("ROLLOUTS").await.len();
+    let service = world.start().await;
+    eventually("the changes of conditions are marked", SOON, async || {
+        let left: i64 =
+            sqlx::query_scalar("select count(*) from condition_change where not published")
+                .fetch_one(&mut world.sql)
+                .await
+                .unwrap();
+        (left == 0).then_some(())
+    })
+    .await;
+    tokio::time::sleep(Duration::from_millis(2500)).await;
+    assert_eq!(world.nats.messages("ROLLOUTS").await.len(), before);
+    assert_eq!((chat.deliveries().len(), raw.deliveries().len()), (1, 1));
+
+    world.switch("resuming").await;
+    count(&chat, 2).await;
+    let end = told(&chat)[1].clone();
+    assert!(end.ends_with(", no longer paused"), "{end}");
+    let broken = world.shop("").replace("images.web", "imagse.web");
+    world.configure(&format!("{broken}{entries}"));
+    count(&chat, 3).await;
+    assert_eq!(told(&chat)[2], "shop is broken");
+    let body = chat.deliveries()[2].json().to_string();
+    assert!(body.contains("imagse"), "{body}");
+    world.configure(&format!("{}{entries}", world.shop("")));
+    count(&chat, 4).await;
+    assert_eq!(told(&chat)[3], "shop is settled, no longer broken");
+    service.stop().await;
+}
