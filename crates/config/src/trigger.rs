@@ -8,7 +8,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use tagtrail_policy::agree::Agree;
 use tagtrail_policy::begin::{Approvals, Settings};
-use tagtrail_policy::decide::Start;
+use tagtrail_policy::decide::{Settle, Start};
 use tagtrail_policy::selection::WatchedImage;
 use tagtrail_policy::watched::Watched;
 use tagtrail_policy::window::WindowSettings;
@@ -27,6 +27,9 @@ const TIMEOUT: Duration = Duration::from_secs(15 * 60);
 
 /// The default of `settle` where images may belong together, or nobody reads manifests.
 const SETTLE: Duration = Duration::from_secs(2);
+/// That of a single image after the first revision of a tag. A client that deletes by a tombstone
+/// does so within 30 ms.
+const FIRST: Duration = Duration::from_millis(500);
 
 /// A trigger: these images, this target.
 #[derive(Debug, Clone, Deserialize)]
@@ -199,11 +202,19 @@ pub struct TargetEntry<'a> {
 impl Trigger {
     /// Returns the quiet time before a rollout. Without the key, a trigger of several images or of
     /// an image whose registry is not `asked` has 2 s; any other waits for manifests instead:
-    /// `None`.
+    /// `None`. A single image without the key waits 500 ms after the first revision of a tag: long
+    /// enough for the delete of a tag of which only its tombstone is known.
     #[must_use]
-    pub fn settle(&self, asked: &BTreeSet<Registry>) -> Option<Duration> {
-        let default = self.default_settle(asked).map(|_| SETTLE);
-        self.settle.or(default)
+    pub fn settle(&self, asked: &BTreeSet<Registry>) -> Option<Settle> {
+        let first = match self.images.len() {
+            1 => FIRST,
+            _ => SETTLE,
+        };
+        let default = self.default_settle(asked).map(|_| Settle {
+            quiet: SETTLE,
+            first,
+        });
+        self.settle.map(Settle::always).or(default)
     }
 
     /// Returns the reason why the default of `settle` is 2 s and applies, if it does.
@@ -228,8 +239,8 @@ impl Trigger {
     /// Returns the longest time for which `settle` delays a rollout: without the key, ten times
     /// `settle`.
     #[must_use]
-    pub fn settle_max(&self, settle: Option<Duration>) -> Duration {
-        let settle = settle.unwrap_or_default();
+    pub fn settle_max(&self, settle: Option<Settle>) -> Duration {
+        let settle = settle.map_or(Duration::ZERO, |settle| settle.quiet);
         self.settle_max.unwrap_or(settle.saturating_mul(10))
     }
 

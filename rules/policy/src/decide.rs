@@ -7,13 +7,12 @@ mod settle;
 mod start;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
 
 use tagtrail_proto::{Cause, CauseReason, Gate, Image, Pinned, Registry, RolloutImage, Waiting};
 use time::OffsetDateTime;
 
 pub use order::{Order, decide_order};
-pub use settle::decide_within;
+pub use settle::{Settle, decide_within};
 pub use start::{FirstSight, Start};
 
 use crate::gates::{Head, ManifestState, Rules, closed, look_again};
@@ -42,8 +41,8 @@ pub struct Situation<'a> {
     pub paused: bool,
     /// True if a person resumed the trigger after the last decision.
     pub resumed: bool,
-    /// The time since the newest head before a rollout may start, if configured.
-    pub settle: Option<Duration>,
+    /// The time since the newest head before a rollout may start, if there is one.
+    pub settle: Option<Settle>,
     /// The registries that can be asked.
     pub asked: &'a BTreeSet<Registry>,
     /// The time of the decision.
@@ -239,7 +238,7 @@ fn closed_gates(situation: &Situation<'_>, changed: &[String]) -> Vec<Waiting> {
     let all = situation.selected.values();
     let newest = all.max_by_key(|one| one.head.recorded_at);
     if let (Some(Selected { image, head, .. }), Some(settle)) = (newest, situation.settle) {
-        let quiet = head.recorded_at + settle;
+        let quiet = head.recorded_at + settle.after(head);
         if quiet > situation.now {
             waiting.push(Waiting {
                 gate: Gate::Settle,

@@ -16,7 +16,7 @@ use time::OffsetDateTime;
 
 use crate::agree::Agree;
 use crate::choice::{self, Choice, Facts, PolicyImage, Set};
-use crate::decide::{Decision, FirstSight, Situation, Start, decide_within};
+use crate::decide::{Decision, FirstSight, Settle, Situation, Start, decide_within};
 use crate::gates::Head;
 use crate::watched::Watched;
 
@@ -36,7 +36,7 @@ pub struct Spec {
     /// The value that all images must share.
     pub agree: Option<Agree>,
     /// The time without a new head after which a rollout starts, if configured.
-    pub settle: Option<Duration>,
+    pub settle: Option<Settle>,
     /// The longest time for which `settle` delays a rollout.
     pub settle_max: Duration,
 }

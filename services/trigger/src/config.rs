@@ -12,6 +12,7 @@ use tagtrail_config::{
 };
 use tagtrail_policy::agree::Agree;
 use tagtrail_policy::begin::{Settings, Written};
+use tagtrail_policy::decide::Settle;
 use tagtrail_postgres::DbArgs;
 use tagtrail_postgres::session::parse_silence;
 use tagtrail_proto::Registry;
@@ -128,7 +129,7 @@ pub(crate) struct TriggerSpec {
     pub(crate) start: Start,
     pub(crate) on_target_change: OnTargetChange,
     /// The time without a new head after which the planner starts a rollout, if there is one.
-    pub(crate) settle: Option<Duration>,
+    pub(crate) settle: Option<Settle>,
     /// The reason for a default of `settle` that applies.
     pub(crate) default_settle: Option<String>,
     /// The longest time for which `settle` delays a rollout.

@@ -53,7 +53,14 @@ pub fn check(file: &File) -> Checked {
         let images: Vec<String> = trigger.images.values().map(ToString::to_string).collect();
         let settle = trigger.default_settle.as_ref().zip(trigger.settle);
         let settle = settle.map(|(why, settle)| {
-            format!(" after {settle:?} without a change (settle, by default: {why})")
+            let first = match settle.first == settle.quiet {
+                true => String::new(),
+                false => format!(", {:?} for a new tag", settle.first),
+            };
+            format!(
+                " after {:?} without a change{first} (settle, by default: {why})",
+                settle.quiet
+            )
         });
         format!(
             "trigger {}: rolls out {} by {}{}",

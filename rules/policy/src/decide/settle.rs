@@ -1,10 +1,38 @@
-//! The longest time for which `settle` holds a rollout.
+//! The time without a change before a rollout starts, and the longest time for which it holds one.
 
 use std::time::Duration;
 
 use tagtrail_proto::{Gate, Waiting};
 
 use super::{Decision, Situation, decide, look_again};
+use crate::gates::Head;
+
+/// The time without a change before a rollout starts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Settle {
+    /// After a change of a tag.
+    pub quiet: Duration,
+    /// After the first revision of a tag: no image is there that it could replace.
+    pub first: Duration,
+}
+
+impl Settle {
+    /// The same time after every revision.
+    #[must_use]
+    pub fn always(quiet: Duration) -> Settle {
+        Settle {
+            quiet,
+            first: quiet,
+        }
+    }
+
+    pub(super) fn after(self, head: &Head) -> Duration {
+        match head.revision {
+            1 => self.first,
+            _ => self.quiet,
+        }
+    }
+}
 
 /// Decides for one trigger, as [`decide`]. The gate `settle` opens at the latest `longest` after
 /// the first of the changes that it waits for, so that images which change all the time are rolled
@@ -23,7 +51,7 @@ pub fn decide_within(situation: &Situation<'_>, longest: Duration, before: &[Wai
         let latest = settle.since + longest;
         if latest <= situation.now {
             return decide(&Situation {
-                settle: Some(Duration::ZERO),
+                settle: Some(Settle::always(Duration::ZERO)),
                 ..situation.clone()
             });
         }

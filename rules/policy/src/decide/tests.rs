@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use tagtrail_proto::{Digest, Origin};
 
 use super::*;
@@ -16,9 +18,13 @@ struct World {
     first: FirstSight,
     paused: bool,
     resumed: bool,
-    settle: Option<u64>,
+    settle: Option<Settle>,
     asked: BTreeSet<Registry>,
     now: OffsetDateTime,
+}
+
+fn seconds(quiet: u64) -> Settle {
+    Settle::always(Duration::from_secs(quiet))
 }
 
 /// Two images, each at revision 1 since second 100, and no rollout.
@@ -90,7 +96,7 @@ impl World {
             first: self.first,
             paused: self.paused,
             resumed: self.resumed,
-            settle: self.settle.map(Duration::from_secs),
+            settle: self.settle,
             asked: &self.asked,
             now: self.now,
         }
@@ -217,7 +223,7 @@ fn a_set_with_one_imported_head_is_rolled_out() {
 #[test]
 fn heads_must_have_been_quiet_for_the_time_to_settle() {
     let mut world = world();
-    world.settle = Some(30);
+    world.settle = Some(seconds(30));
     let Decision::Wait { again, waiting } = world.decide() else {
         panic!("{:?}", world.decide());
     };
@@ -226,8 +232,34 @@ fn heads_must_have_been_quiet_for_the_time_to_settle() {
         (waiting[0].gate, waiting[0].opens_at),
         (Gate::Settle, Some(at(130)))
     );
-    world.settle = Some(10);
+    world.settle = Some(seconds(10));
     assert!(matches!(world.decide(), Decision::Start { .. }));
+}
+
+#[test]
+fn the_first_revision_of_a_tag_may_settle_for_less_time_than_a_change() {
+    let mut world = world();
+    world.settle = Some(Settle {
+        quiet: Duration::from_secs(30),
+        first: Duration::from_secs(5),
+    });
+    world.now = at(104);
+    let Decision::Wait { again, .. } = world.decide() else {
+        panic!("{:?}", world.decide());
+    };
+    assert_eq!(again, at(105));
+    world.now = at(105);
+    assert!(matches!(world.decide(), Decision::Start { .. }));
+    world.head("web", 2, Some(2), Origin::Event);
+    world
+        .heads
+        .get_mut(&world.images["web"])
+        .unwrap()
+        .recorded_at = at(104);
+    let Decision::Wait { again, .. } = world.decide() else {
+        panic!("{:?}", world.decide());
+    };
+    assert_eq!(again, at(134));
 }
 
 #[test]
@@ -328,7 +360,7 @@ fn an_order_rolls_out_the_present_set_again_and_an_earlier_set() {
     assert_eq!(changed(&world, None, &[]), Ok((CauseReason::Order, vec![])));
     world.head("web", 2, Some(2), Origin::Event);
     // An order passes `settle`, and only it.
-    world.settle = Some(3600);
+    world.settle = Some(seconds(3600));
     assert_eq!(
         changed(&world, None, &[]),
         Ok((CauseReason::Order, names(&["web"])))
@@ -357,7 +389,7 @@ fn an_order_rolls_out_the_present_set_again_and_an_earlier_set() {
 #[test]
 fn images_that_change_all_the_time_are_rolled_out_within_the_longest_time() {
     let mut world = world();
-    world.settle = Some(30);
+    world.settle = Some(seconds(30));
     let longest = Duration::from_secs(100);
     let mut before = Vec::new();
     // A change every 20 s, from second 100 on.

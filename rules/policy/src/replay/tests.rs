@@ -28,7 +28,7 @@ fn spec(images: &[(&str, &str)], settle: Option<u64>) -> Spec {
             .map(|(name, settings)| ((*name).to_owned(), watched(settings)))
             .collect(),
         agree: None,
-        settle,
+        settle: settle.map(Settle::always),
         settle_max: settle.unwrap_or_default() * 10,
     }
 }

@@ -254,3 +254,38 @@ async fn several_images_settle_for_two_seconds_by_default() {
     assert_eq!(world.rollouts().await.len(), 2, "no half of a build");
     service.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_new_tag_settles_for_a_shorter_time_than_a_changed_one() {
+    let mut world = World::new().await;
+    let secret = world.folder.path().join("secret");
+    let trigger = |name: &str, image: &str| {
+        format!(
+            "[[trigger]]\nname = \"{name}\"\nimages.web = \"{image}\"\n\
+             target.webhook = {{ url = \"{}\", secret = {{ file = \"{}\" }} }}\n",
+            world.sink.url(),
+            secret.display(),
+        )
+    };
+    world.configure(&(trigger("shop", WEB) + &trigger("other", WORKER)));
+    let service = world.start().await;
+    // Nothing is known of this tag before its tombstone.
+    world.push(WORKER, 9).await;
+    world.head(WORKER, None, "event").await;
+    for (number, from, until) in [(1, 0.5, 2.0), (2, 2.0, 20.0)] {
+        world.push(WEB, u8::try_from(number).unwrap()).await;
+        world.wait(number, Succeeded).await;
+        let settled: f64 = sqlx::query_scalar(
+            "select extract(epoch from o.created_at - v.recorded_at)::float8 from rollout o, revision v
+             join tag t on t.id = v.tag_id join repository r on r.id = t.repository_id
+             where o.number = $1 and v.number = $1 and r.name = 'shop/web'",
+        )
+        .bind(number)
+        .fetch_one(&mut world.sql)
+        .await
+        .unwrap();
+        assert!((from..until).contains(&settled), "{number}: {settled} s");
+    }
+    assert_eq!(world.rollouts().await.len(), 2, "none of the tombstone");
+    service.stop().await;
+}
