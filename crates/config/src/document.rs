@@ -41,6 +41,11 @@ impl ConfigError {
         }
     }
 
+    /// Returns the mistake without its line, for settings that no file has.
+    pub(crate) fn without_line(self) -> ConfigError {
+        ConfigError { line: None, ..self }
+    }
+
     /// Returns the file of the mistake.
     #[must_use]
     pub fn path(&self) -> &Path {
@@ -86,6 +91,11 @@ impl Document {
             Some(folder) if !folder.as_os_str().is_empty() => folder,
             _ => Path::new("."),
         }
+    }
+
+    /// Returns the path of the file.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
     }
 
     /// Returns the error for a mistake in a key at this place.

@@ -13,7 +13,7 @@ use toml::de::{DeTable, DeValue, ValueDeserializer};
 
 use crate::broken::{Broken, Table};
 use crate::document::{ConfigError, Document};
-use crate::{Notify, Pages, RegistryAccess, Source, Token, Trigger, cure};
+use crate::{Door, Notify, Pages, RegistryAccess, Source, Token, Trigger, cure};
 
 /// The keys of the main file.
 const KEYS: [&str; 7] = [
@@ -58,6 +58,9 @@ impl Entries {
     pub(crate) fn read_triggers(document: Document) -> Result<Entries, ConfigError> {
         let mut entries = Entries::read_keys(document, &TRIGGERS)?;
         entries.limit_messages();
+        for trigger in &mut entries.trigger {
+            trigger.door = Door::Folder;
+        }
         Ok(entries)
     }
 
@@ -176,6 +179,10 @@ impl Entries {
         }
         for trigger in &mut self.trigger {
             trigger.document = Arc::clone(&self.document);
+            let name = trigger.name.get_ref().to_string();
+            let written = self.written.get(&(Table::Trigger, name));
+            let written = written.and_then(|written| serde_json::to_value(written).ok());
+            trigger.raw = Arc::new(written.unwrap_or_default());
         }
     }
 }

@@ -29,6 +29,7 @@
 //! images.worker = "registry.example.com/shop/worker:latest"
 //! images.api = { repository = "registry.example.com/shop/api", semver = "^1.4" }
 //! settle = "0s"
+//! labels.team = "shop"                # for lists and filters
 //! target.webhook = { url = "https://deploy.example.com/hooks/shop", secret = { file = "/run/secrets/shop" } }
 //! ## target.command = { run = ["./deploy.sh"] }
 //!
@@ -56,6 +57,7 @@
 mod broken;
 mod cure;
 mod document;
+mod door;
 mod duration;
 mod entries;
 mod file;
@@ -80,6 +82,7 @@ mod verify;
 pub use broken::{Broken, Checked, Table};
 pub use cure::closest;
 pub use document::ConfigError;
+pub use door::{Door, Shown, Spec};
 pub use file::{File, NONE, Pages};
 pub use follow::Follower;
 pub use fresh::Fresh;

@@ -18,7 +18,7 @@ use toml::Spanned;
 use crate::document::{ConfigError, Document};
 use crate::file::Mistake;
 use crate::verify::VerifyStep;
-use crate::{Names, duration, images, verify};
+use crate::{Door, Names, duration, images, verify};
 
 /// The shortest pause between attempts of the slow phase.
 const SHORTEST_SLOW: Duration = Duration::from_secs(60);
@@ -93,9 +93,17 @@ pub struct Trigger {
     pub retry: RetrySettings,
     /// The kind of target and the settings. Exactly one.
     target: Spanned<BTreeMap<Spanned<String>, toml::Value>>,
+    /// Labels of the trigger, such as the team.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
     /// The file that has the entry.
     #[serde(skip)]
     pub(crate) document: Arc<Document>,
+    /// The entry as written.
+    #[serde(skip)]
+    pub(crate) raw: Arc<serde_json::Value>,
+    #[serde(skip)]
+    pub(crate) door: Door,
 }
 
 /// The effect of another place of the target, such as another URL.
@@ -330,10 +338,44 @@ impl Trigger {
                 .map_err(|message| Mistake::new(step.span().start, "trigger.verify", message))?;
         }
         self.gates = self.read_gates()?;
+        self.check_labels()?;
         if self.target.get_ref().len() != 1 {
             let message = "needs exactly one target, such as target.webhook = { url = \"https://…\", secret = { file = \"…\" } }";
             let at = self.target.span().start;
             return Err(Mistake::new(at, "trigger.target", message));
+        }
+        Ok(())
+    }
+}
+
+impl Trigger {
+    /// Most labels of a trigger.
+    const LABELS: usize = 32;
+    /// Longest value of a label, in bytes.
+    const LABEL: usize = 100;
+
+    fn check_labels(&self) -> Result<(), Mistake> {
+        let at = self.name.span().start;
+        let wrong = |key: String, message: String| Err(Mistake::new(at, key, message));
+        if self.labels.len() > Trigger::LABELS {
+            let message = format!("a trigger has at most {} labels", Trigger::LABELS);
+            return wrong("trigger.labels".to_owned(), message);
+        }
+        for (name, value) in &self.labels {
+            if !valid_image_name(name) {
+                let message = format!(
+                    "{name:?} is not a name for a label: 1 to 63 of a-z 0-9 - _, starting with a letter or digit"
+                );
+                return wrong("trigger.labels".to_owned(), message);
+            }
+            if value.is_empty() || value.len() > Trigger::LABEL || value.contains(char::is_control)
+            {
+                let message = format!(
+                    "must have 1 to {} bytes without control characters",
+                    Trigger::LABEL
+                );
+                return wrong(format!("trigger.labels.{name}"), message);
+            }
         }
         Ok(())
     }
