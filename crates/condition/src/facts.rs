@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use schemars::JsonSchema;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use sqlx::postgres::PgRow;
 use sqlx::types::Json;
@@ -37,6 +37,16 @@ pub struct Facts {
     pub broken: bool,
     /// The mistake in the entry, with file, line and cure.
     pub problem: Option<String>,
+    /// True if an earlier generation is in force, because the present entry is broken.
+    pub stale: bool,
+    /// Rises by one with each change of the settings; 0 until one is recorded.
+    pub generation: u64,
+    /// Where the settings come from.
+    pub door: Option<String>,
+    /// Labels, such as the team.
+    pub labels: BTreeMap<String, String>,
+    /// Set if processes of the trigger service run, and none of them has the recorded settings.
+    pub unloaded: Option<Unloaded>,
     /// The pause, while the trigger is paused.
     pub paused: Option<Pause>,
     /// True from a resume until the planner has read the present heads.
@@ -104,6 +114,24 @@ impl Wanted {
     }
 }
 
+/// Recorded settings that no running process has: no attempt begins.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unloaded {
+    /// Time of the recording.
+    pub since: OffsetDateTime,
+    /// The processes that run. Not empty.
+    pub processes: Vec<Elsewhere>,
+}
+
+/// A process with other settings of a trigger than the recorded ones.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct Elsewhere {
+    /// Process id.
+    pub pid: i32,
+    /// The generation of its settings; `None` if none has recorded them.
+    pub generation: Option<u64>,
+}
+
 /// The pause of a trigger.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Pause {
@@ -155,6 +183,9 @@ pub async fn read(db: &mut PgConnection, name: Option<&str>) -> Result<Vec<Facts
              select t.target, count(*) as attempts from rollout_attempt a join trigger t on t.id = a.trigger_id
              where a.finished_at is null group by t.target)
          select t.id, t.name, t.configured, t.images as watched, t.policies, t.gate_settings, t.target, t.problem, t.broken,
+                t.stale, t.generation, t.door, t.labels, elsewhere.processes as elsewhere,
+                case when elsewhere.processes is not null then (
+                    select s.changed_at from trigger_spec s where s.trigger_id = t.id and s.generation = t.generation) end as changed_at,
                 t.state = 'paused' as paused, t.state = 'resuming' as resuming,
                 t.paused_by, t.paused_at, t.paused_reason, t.waiting, t.wanted, t.reasons,
                 (select jsonb_object_agg(s.name, jsonb_build_object('tag', s.tag, 'key', encode(s.key, 'hex'), 'revision', s.revision, 'selected_at', s.selected_at))
@@ -182,6 +213,11 @@ pub async fn read(db: &mut PgConnection, name: Option<&str>) -> Result<Vec<Facts
          left join rollout_attempt a on a.trigger_id = t.id and a.finished_at is null
          left join rollout n on n.id = a.rollout_id
          left join busy on busy.target = t.target
+         left join lateral (
+             select jsonb_agg(jsonb_build_object('pid', p.pid, 'generation', p.others -> t.name) order by p.pid) as processes
+             from trigger_process p
+             where t.spec_hash is not null and p.seen_at > now() - interval '30 seconds'
+             having bool_and(p.others ? t.name)) elsewhere on true
          where t.configured and t.name = coalesce($1, t.name)
          order by t.name",
     ))
@@ -217,7 +253,16 @@ fn facts(row: &PgRow, holds: &[Hold]) -> Result<Facts, sqlx::Error> {
             is_live: row.try_get("open_is_live")?,
         }),
     };
+    let since: Option<OffsetDateTime> = row.try_get("changed_at")?;
+    let elsewhere: Option<Json<Vec<Elsewhere>>> = row.try_get("elsewhere")?;
     Ok(Facts {
+        stale: row.try_get("stale")?,
+        generation: row::unsigned(row.try_get("generation")?),
+        door: row.try_get("door")?,
+        labels: row.try_get::<Json<_>, _>("labels")?.0,
+        unloaded: since
+            .zip(elsewhere)
+            .map(|(since, Json(processes))| Unloaded { since, processes }),
         id: row.try_get("id")?,
         configured: row.try_get("configured")?,
         images,

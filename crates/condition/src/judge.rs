@@ -7,7 +7,7 @@ use tagtrail_proto::{
 };
 use time::{Duration, OffsetDateTime};
 
-use crate::facts::{Facts, Wanted};
+use crate::facts::{Facts, Unloaded, Wanted};
 use crate::hold::{Hold, HoldKind};
 
 /// The time for which a due attempt may wait for its begin without a reason.
@@ -57,6 +57,9 @@ fn condition(facts: &Facts, reasons: &[Reason]) -> Condition {
         return Condition::Failing;
     }
     let has = |codes: &[ReasonCode]| reasons.iter().any(|one| codes.contains(&one.code));
+    if has(&[ReasonCode::OtherGeneration]) && matches!(state, Some(Pending | Running | Watching)) {
+        return Condition::Waiting;
+    }
     let differs = facts.newer > 0 || matches!(facts.wanted, Wanted::Set(_));
     let attempted = facts.last.as_ref().is_some_and(|last| last.attempts > 0);
     if matches!(state, Some(Held | AwaitingApproval | Pending)) && !attempted {
@@ -125,6 +128,7 @@ fn holds_up(code: ReasonCode) -> bool {
 fn reasons(facts: &Facts) -> Vec<Reason> {
     let mut reasons = Vec::new();
     reasons.extend(broken(facts));
+    reasons.extend(unloaded(facts));
     reasons.extend(paused(facts));
     reasons.extend(facts.holds.iter().map(|hold| held(hold, &facts.name)));
     reasons.extend(facts.last.as_ref().and_then(|last| attempted(facts, last)));
@@ -176,6 +180,32 @@ fn broken(facts: &Facts) -> Option<Reason> {
     facts
         .broken
         .then(|| whole(ReasonCode::Broken, problem, None, cure))
+}
+
+/// Returns the reason of a trigger whose recorded settings no running process has.
+fn unloaded(facts: &Facts) -> Option<Reason> {
+    /// Most processes that are named.
+    const NAMED: usize = 3;
+    let Unloaded { since, processes } = facts.unloaded.as_ref()?;
+    let named = processes
+        .iter()
+        .take(NAMED)
+        .map(|one| match one.generation {
+            Some(generation) => format!("process {} has {generation}", one.pid),
+            None => format!("process {} has settings that are not recorded", one.pid),
+        });
+    let named: Vec<String> = named.collect();
+    let more = match processes.len().saturating_sub(NAMED) {
+        0 => String::new(),
+        more => format!(", and {more} more"),
+    };
+    let why = format!(
+        "no running process of the trigger service has generation {}, so no attempt begins: {}{more}",
+        facts.generation,
+        named.join(", ")
+    );
+    let cure = "give all processes of the trigger service the same files, which they read again within seconds".to_owned();
+    Some(whole(ReasonCode::OtherGeneration, why, Some(*since), cure))
 }
 
 fn paused(facts: &Facts) -> Option<Reason> {

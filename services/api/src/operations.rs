@@ -6,6 +6,7 @@ mod attempts;
 mod coverage;
 mod digests;
 mod explain;
+mod generations;
 mod history;
 mod holds;
 mod manifests;
@@ -51,6 +52,7 @@ pub(crate) const ALL: &[Operation] = &[
     triggers::LIST,
     triggers::ONE,
     explain::EXPLAIN,
+    generations::LIST,
     triggers::PAUSE,
     triggers::RESUME,
     triggers::RETRY,

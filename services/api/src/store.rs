@@ -5,6 +5,7 @@ pub(crate) mod acts;
 pub(crate) mod approvals;
 pub(crate) mod attempts;
 pub(crate) mod explain;
+pub(crate) mod generations;
 pub(crate) mod holds;
 pub(crate) mod orders;
 pub(crate) mod outcome;

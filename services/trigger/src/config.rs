@@ -4,10 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use sha2::{Digest as _, Sha256};
 use tagtrail_bus::BusArgs;
 use tagtrail_config::{
-    Concurrency, File, OnFailure, OnTargetChange, RetrySettings, Role, Start, Table, Then, Token,
+    Concurrency, File, OnFailure, OnTargetChange, RetrySettings, Role, Spec, Start, Then, Token,
     Trigger, Watched,
 };
 use tagtrail_policy::agree::Agree;
@@ -17,6 +16,7 @@ use tagtrail_postgres::DbArgs;
 use tagtrail_postgres::session::parse_silence;
 use tagtrail_proto::Registry;
 
+use crate::settings::Hash;
 use crate::target::{Targets, Verifies};
 
 pub use tagtrail_policy::retry::Pace;
@@ -55,6 +55,10 @@ pub struct Config {
     /// over its locks.
     #[arg(long, env = "TAGTRAIL_SESSION_SECONDS", default_value = "10", value_parser = parse_silence)]
     pub session_seconds: Duration,
+    /// The time after which settings that were replaced by newer ones of another process count as
+    /// a change of their own; tests shorten it.
+    #[arg(skip)]
+    pub replaced: Replaced,
     /// The pauses between attempts; tests shorten them.
     #[arg(skip)]
     pub pace: Pace,
@@ -64,6 +68,16 @@ pub struct Config {
     /// The supervisor of commands; tests, which are another program, name it.
     #[arg(skip)]
     pub supervisor: Supervisor,
+}
+
+/// The time after which settings that were replaced by newer ones count as a change of their own.
+#[derive(Debug, Clone, Copy)]
+pub struct Replaced(pub Duration);
+
+impl Default for Replaced {
+    fn default() -> Replaced {
+        Replaced(Duration::from_secs(120))
+    }
 }
 
 /// The program file that supervises commands when it is started with `supervise`.
@@ -144,6 +158,12 @@ pub(crate) struct TriggerSpec {
     /// A newer rollout waits until the result of the one before is known.
     pub(crate) finish: bool,
     retry: RetrySettings,
+    /// Labels, such as the team.
+    pub(crate) labels: BTreeMap<String, String>,
+    /// The settings as written.
+    pub(crate) spec: Spec,
+    /// The hash of these settings.
+    pub(crate) hash: Hash,
 }
 
 impl TriggerSpec {
@@ -167,32 +187,38 @@ impl TriggerSpec {
 /// Reads the triggers of the file.
 pub(crate) fn triggers(file: &File) -> Vec<TriggerSpec> {
     let asked = asked(file);
-    file.trigger
-        .iter()
-        .map(|trigger| TriggerSpec {
-            name: trigger.name.get_ref().to_string(),
-            images: trigger
-                .images
-                .iter()
-                .map(|(name, image)| (name.get_ref().clone(), image.clone()))
-                .collect(),
-            agree: trigger.agree,
-            target: trigger.target().kind.to_owned(),
-            renamed_from: trigger.renamed_from.as_ref().map(ToString::to_string),
-            likeness: likeness(file, trigger),
-            start: trigger.start,
-            on_target_change: trigger.on_target_change,
-            settle: trigger.settle(&asked),
-            settle_max: trigger.settle_max(trigger.settle(&asked)),
-            default_settle: trigger.default_settle(&asked),
-            timeout: trigger.timeout(),
-            gates: trigger.gates.clone(),
-            written_gates: trigger.gates_as_written(),
-            on_failure: trigger.on_failure,
-            finish: trigger.concurrency == Concurrency::Finish,
-            retry: trigger.retry.clone(),
-        })
-        .collect()
+    let triggers = file.trigger.iter();
+    triggers.map(|one| trigger(one, &asked)).collect()
+}
+
+/// Reads a trigger. `asked`: the registries that can be asked.
+pub(crate) fn trigger(trigger: &Trigger, asked: &BTreeSet<Registry>) -> TriggerSpec {
+    let spec = trigger.spec();
+    let images = trigger.images.iter();
+    TriggerSpec {
+        name: trigger.name.get_ref().to_string(),
+        images: images
+            .map(|(name, image)| (name.get_ref().clone(), image.clone()))
+            .collect(),
+        agree: trigger.agree,
+        target: trigger.target().kind.to_owned(),
+        renamed_from: trigger.renamed_from.as_ref().map(ToString::to_string),
+        likeness: spec.likeness(),
+        start: trigger.start,
+        on_target_change: trigger.on_target_change,
+        settle: trigger.settle(asked),
+        settle_max: trigger.settle_max(trigger.settle(asked)),
+        default_settle: trigger.default_settle(asked),
+        timeout: trigger.timeout(),
+        gates: trigger.gates.clone(),
+        written_gates: trigger.gates_as_written(),
+        on_failure: trigger.on_failure,
+        finish: trigger.concurrency == Concurrency::Finish,
+        retry: trigger.retry.clone(),
+        labels: trigger.labels.clone(),
+        hash: spec.hash(),
+        spec,
+    }
 }
 
 /// Returns a line for each trigger whose settings about results have no effect, or whose results
@@ -227,23 +253,6 @@ pub(crate) fn warnings(file: &File, targets: &Targets, verifies: &Verifies) -> V
         }
     }
     lines
-}
-
-/// Returns the SHA-256 of an entry as written, without the keys by which an equal trigger differs
-/// after a change of its name.
-fn likeness(file: &File, trigger: &Trigger) -> [u8; 32] {
-    let written = file.written(Table::Trigger, trigger.name.get_ref().as_ref());
-    let mut entry = written.and_then(|written| written.as_table().cloned());
-    for key in ["name", "renamed_from", "labels"] {
-        entry.as_mut().map(|entry| entry.remove(key));
-    }
-    let text = match entry {
-        // The keys of a table of this crate are in order.
-        Some(entry) => entry.to_string(),
-        // Like no other one.
-        None => trigger.name.get_ref().to_string(),
-    };
-    Sha256::digest(text).into()
 }
 
 /// Returns the registries that can be asked.

@@ -37,7 +37,7 @@ use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-pub use config::{Config, Limits, LookPace, Pace, Supervisor};
+pub use config::{Config, Limits, LookPace, Pace, Replaced, Supervisor};
 pub use notify::{NotifyReport, inspect_notify, test_notify};
 pub use target::{TargetProblem, TargetReport, inspect_target, supervise};
 
@@ -95,12 +95,15 @@ pub async fn run(config: Config, ctx: Context) -> anyhow::Result<()> {
     ctx.health.register("nats");
     ctx.health.register("postgres");
     let files = Follower::start(&config.config)?;
-    let settings = Settings::read(&files.file(), None);
-    settings.report(None);
     config
         .db
         .wait_for_schema("trigger", Some(&ctx.health), &ctx.shutdown)
         .await?;
+    let Some(recorded) = settings::recorded(&config.db, &ctx).await else {
+        return Ok(());
+    };
+    let settings = Settings::read(&files.file(), &recorded, None);
+    settings.report(None);
     let bus = Bus::connect(&config.bus, "trigger", &ctx.shutdown).await?;
     let metrics = metrics::Metrics::new(&ctx.metrics);
     metrics.triggers(&settings);
@@ -118,6 +121,7 @@ pub async fn run(config: Config, ctx: Context) -> anyhow::Result<()> {
         opening: Arc::default(),
         pace: config.pace,
         look_pace: config.look_pace,
+        replaced: config.replaced,
         supervisor: config.supervisor,
         settings,
         instance: Arc::new(act::Instance::new()),
@@ -136,6 +140,7 @@ pub async fn run(config: Config, ctx: Context) -> anyhow::Result<()> {
         started_over: Arc::default(),
         work_recorded: Arc::new(Notify::new()),
         queued: Arc::default(),
+        configured: Arc::new(Notify::new()),
         entries_recorded: Arc::new(Notify::new()),
     };
     tracing::info!(
@@ -150,7 +155,7 @@ pub async fn run(config: Config, ctx: Context) -> anyhow::Result<()> {
     tasks.spawn("observer", act::observer(shared.clone()));
     tasks.spawn("keeper of attempts", act::keeper(shared.clone()));
     tasks.spawn("ledger", ledger::ledger(shared.clone(), bus.clone()));
-    let following = settings::follow(files, sender, shared.metrics.clone(), ctx.shutdown.clone());
+    let following = settings::follow(files, sender, recorded, shared.clone());
     tasks.spawn("files", following);
     tasks.spawn("messages", notify::notifier(shared.clone(), bus.clone()));
     tasks.spawn("planner", plan::planner(shared, bus.clone()));

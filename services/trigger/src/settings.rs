@@ -2,18 +2,39 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
-use tagtrail_config::{Broken, File, Follower, Table};
+use tagtrail_config::{Broken, Door, File, Follower, Table};
+use tagtrail_daemon::{Context, Retry};
 use tagtrail_failpoint::FailPoint;
+use tagtrail_postgres::{DbArgs, within};
 use tagtrail_proto::Registry;
 use tokio::sync::watch;
-use tokio_util::sync::CancellationToken;
 
 use crate::config::{self, TriggerSpec};
-use crate::metrics::Metrics;
+use crate::error::Error;
 use crate::notify::{self, Entries};
-use crate::target::{self, Targets, Verifies};
+use crate::shared::Shared;
+use crate::store::generations::{self, Generation};
+use crate::target::{self, Target, Targets, Verifies, Verify};
+
+/// The bound of reading and noting settings in Postgres.
+const READ: Duration = Duration::from_secs(5);
+/// The SHA-256 of the settings of a trigger.
+pub(crate) type Hash = [u8; 32];
+/// Most generations that a process remembers as its own.
+const REMEMBERED: usize = 100_000;
+/// The interval at which a process notes that it runs.
+const SEEN_EVERY: Duration = Duration::from_secs(10);
+
+/// The settings that the database keeps.
+#[derive(Debug, Default)]
+pub(crate) struct Recorded {
+    /// The last good generations of the triggers of the files.
+    good: BTreeMap<String, Generation>,
+}
 
 /// The triggers of the files. A broken one stops no other.
 pub(crate) struct Settings {
@@ -40,6 +61,9 @@ pub(crate) struct Settings {
     written: BTreeMap<String, toml::Value>,
     /// The triggers whose entry or secret has changed since the settings before.
     pub(crate) changed: BTreeSet<String>,
+    /// The settings that this process had since its start, also absences: another process with
+    /// these is not ahead of this one.
+    had: BTreeSet<(String, Option<Hash>)>,
 }
 
 /// A mistake in the entry of a trigger.
@@ -53,8 +77,13 @@ pub(crate) struct Problem {
 
 impl Settings {
     /// Reads the settings, secrets included. A trigger that is broken now and was good before stays
-    /// as it was, and a target whose entry is the same stays too.
-    pub(crate) fn read(file: &File, before: Option<&Settings>) -> Settings {
+    /// as it was; after a start, as the database has it. A target whose entry is the same stays
+    /// too.
+    pub(crate) fn read(file: &File, recorded: &Recorded, before: Option<&Settings>) -> Settings {
+        let mut file = file.clone();
+        let mut problems = problems(file.broken_of(Table::Trigger));
+        let unread = unread(&file, &problems);
+        let restored = restore(&mut file, recorded, before, &unread);
         let written = |name: &String| file.written(Table::Trigger, name);
         let same = |name: &String| {
             let before = before.and_then(|before| before.written.get(name));
@@ -62,28 +91,18 @@ impl Settings {
         };
         let target_before = |name: &String| before?.targets.get(name).cloned();
         let kept = |name: &String| target_before(name).filter(|_| same(name));
-        let (mut targets, mut wrong) = target::targets(file, kept);
+        let (mut targets, mut wrong) = target::targets(&file, kept);
         let verify_before = |name: &String| before?.verifies.get(name).cloned();
         let kept = |name: &String| verify_before(name).filter(|_| same(name));
-        let (mut verifies, unverified) = target::verifies(file, kept);
+        let (mut verifies, unverified) = target::verifies(&file, kept);
         for name in unverified.iter().filter_map(|one| one.name.as_ref()) {
             targets.remove(name);
         }
         wrong.extend(unverified);
-        let triggers = config::triggers(file).into_iter();
+        let triggers = config::triggers(&file).into_iter();
         let mut triggers: BTreeMap<String, TriggerSpec> = triggers
             .map(|trigger| (trigger.name.clone(), trigger))
             .collect();
-        let mut problems = BTreeMap::new();
-        for one in file.broken_of(Table::Trigger).chain(&wrong) {
-            let Some(name) = &one.name else { continue };
-            let problem = Problem {
-                text: one.problem.to_string(),
-                broken: !one.second,
-            };
-            // The first mistake is shown.
-            problems.entry(name.clone()).or_insert(problem);
-        }
         for name in wrong.iter().filter_map(|one| one.name.as_ref()) {
             let spec = before.and_then(|before| before.triggers.get(name));
             if let (Some(target), Some(spec)) = (target_before(name), spec) {
@@ -93,14 +112,31 @@ impl Settings {
                     Some(verify) => drop(verifies.insert(name.clone(), verify)),
                     None => drop(verifies.remove(name)),
                 }
+            } else if let Some((spec, target, verify)) = earlier(&file, recorded, name, &triggers) {
+                targets.insert(name.clone(), target);
+                triggers.insert(name.clone(), spec);
+                match verify {
+                    Some(verify) => drop(verifies.insert(name.clone(), verify)),
+                    None => drop(verifies.remove(name)),
+                }
             }
+        }
+        // The first mistake is shown.
+        for (name, problem) in self::problems(&wrong) {
+            problems.entry(name).or_insert(problem);
+        }
+        for (name, of_file) in restored {
+            problems.entry(name).or_insert(Problem {
+                text: of_file,
+                broken: true,
+            });
         }
         for (name, problem) in &mut problems {
             if problem.broken && targets.contains_key(name) {
                 problem.text += "; the entry before stays in force";
             }
         }
-        let (notify, notify_problems) = read_notify(file, before);
+        let (notify, notify_problems) = read_notify(&file, before);
         let notify_written = notify.keys().filter_map(|name| {
             let written = file.written(Table::Notify, name)?;
             Some((name.clone(), written.clone()))
@@ -112,7 +148,7 @@ impl Settings {
             was_there && (!same(name) || !had_target && targets.contains_key(*name))
         };
         let changed = triggers.keys().filter(is_changed).cloned().collect();
-        let written = triggers
+        let entries = triggers
             .keys()
             .filter_map(|name| Some((name.clone(), written(name)?.clone())));
         let nameless = |broken: &Broken| broken.name.is_none();
@@ -121,8 +157,10 @@ impl Settings {
             .chain(file.broken_of(Table::Trigger));
         Settings {
             whole: !unread.any(nameless),
-            written: written.collect(),
+            written: entries.collect(),
+            had: had(before, &triggers),
             changed,
+            asked: config::asked(&file),
             triggers,
             targets: Arc::new(targets),
             verifies: Arc::new(verifies),
@@ -130,8 +168,23 @@ impl Settings {
             notify: Arc::new(notify),
             notify_problems,
             notify_written,
-            asked: config::asked(file),
         }
+    }
+
+    /// Returns whether an earlier entry of the trigger is in force, because the present one is
+    /// broken.
+    pub(crate) fn is_stale(&self, name: &str) -> bool {
+        let broken = self
+            .problems
+            .get(name)
+            .is_some_and(|problem| problem.broken);
+        broken && self.targets.contains_key(name)
+    }
+
+    /// Returns whether this process had these settings of a trigger since its start; `None`: its
+    /// absence.
+    pub(crate) fn had(&self, name: &str, hash: Option<Hash>) -> bool {
+        self.had.contains(&(name.to_owned(), hash))
     }
 
     /// Logs the mistakes that were not there before, and at the start the warnings about targets.
@@ -189,16 +242,172 @@ fn read_notify(file: &File, before: Option<&Settings>) -> (Entries, BTreeMap<Str
     (entries, problems)
 }
 
-/// Follows the files until shutdown, and hands new settings to all tasks.
+/// Returns the mistakes, by the names of the triggers.
+fn problems<'a>(broken: impl IntoIterator<Item = &'a Broken>) -> BTreeMap<String, Problem> {
+    let mut problems = BTreeMap::new();
+    for one in broken {
+        let Some(name) = &one.name else { continue };
+        let problem = Problem {
+            text: one.problem.to_string(),
+            broken: !one.second,
+        };
+        problems.entry(name.clone()).or_insert(problem);
+    }
+    problems
+}
+
+/// Returns the broken triggers of which no entry can be read.
+fn unread(file: &File, problems: &BTreeMap<String, Problem>) -> BTreeSet<String> {
+    let there: BTreeSet<&str> = file
+        .trigger
+        .iter()
+        .map(|trigger| trigger.name.get_ref().as_ref())
+        .collect();
+    let broken = problems.iter().filter(|(_, problem)| problem.broken);
+    let names = broken.map(|(name, _)| name.clone());
+    names
+        .filter(|name| !there.contains(name.as_str()))
+        .collect()
+}
+
+/// At a start, puts the last good generation of each trigger in force that can't be read: those
+/// with a mistake, and those of a file that can't be read. Returns the latter, with the mistake of
+/// the file.
+fn restore(
+    file: &mut File,
+    recorded: &Recorded,
+    before: Option<&Settings>,
+    unread: &BTreeSet<String>,
+) -> Vec<(String, String)> {
+    if before.is_some() {
+        return Vec::new();
+    }
+    let files: BTreeMap<PathBuf, String> = file
+        .broken_of(Table::File)
+        .map(|one| (one.problem.path().to_owned(), one.problem.to_string()))
+        .collect();
+    let mut of_files = Vec::new();
+    for (name, good) in &recorded.good {
+        let of_file = files.get(&good.file);
+        let is_there = file
+            .trigger
+            .iter()
+            .any(|one| one.name.get_ref().as_ref() == name);
+        if is_there || of_file.is_none() && !unread.contains(name) {
+            continue;
+        }
+        match file.read_trigger(Door::File, &good.file, &good.settings) {
+            Ok(trigger) => file.put(trigger),
+            Err(error) => {
+                tracing::warn!(
+                    trigger = name,
+                    "generation {} of {name} can't be used: {error}",
+                    good.number
+                );
+                continue;
+            }
+        }
+        of_files.extend(of_file.map(|problem| (name.clone(), problem.clone())));
+    }
+    of_files
+}
+
+/// An earlier generation of a trigger, with its target and the steps that verify a rollout.
+type Earlier = (TriggerSpec, Arc<dyn Target>, Option<Arc<Verify>>);
+
+/// Returns the last good generation of a trigger whose entry can be read and whose target can't be
+/// made, if it is another one.
+fn earlier(
+    file: &File,
+    recorded: &Recorded,
+    name: &String,
+    now: &BTreeMap<String, TriggerSpec>,
+) -> Option<Earlier> {
+    let good = recorded.good.get(name)?;
+    let trigger = file
+        .read_trigger(Door::File, &good.file, &good.settings)
+        .ok()?;
+    let spec = config::trigger(&trigger, &config::asked(file));
+    if now.get(name).is_some_and(|now| now.hash == spec.hash) {
+        return None;
+    }
+    let target = target::configure(file, &trigger).ok()?;
+    let mut only = file.clone();
+    only.trigger = vec![trigger];
+    let (mut verifies, wrong) = target::verifies(&only, |_| None);
+    match wrong.is_empty() {
+        true => Some((spec, Arc::from(target), verifies.remove(name))),
+        false => None,
+    }
+}
+
+/// Returns the settings that the process had since its start.
+fn had(
+    before: Option<&Settings>,
+    now: &BTreeMap<String, TriggerSpec>,
+) -> BTreeSet<(String, Option<Hash>)> {
+    let mut had = BTreeSet::new();
+    if let Some(before) = before {
+        if before.had.len() < REMEMBERED {
+            had.clone_from(&before.had);
+        }
+        let gone = before
+            .triggers
+            .keys()
+            .filter(|name| !now.contains_key(*name));
+        had.extend(gone.map(|name| (name.clone(), None)));
+    }
+    let present = now
+        .iter()
+        .map(|(name, spec)| (name.clone(), Some(spec.hash)));
+    had.extend(present);
+    had
+}
+
+/// Reads the settings that the database keeps. `None`: a stop was requested.
+pub(crate) async fn recorded(db: &DbArgs, ctx: &Context) -> Option<Recorded> {
+    let mut retry = Retry::new("reading the recorded settings of triggers");
+    loop {
+        let read = async || {
+            let mut db = db.session("trigger", READ).await?;
+            let good = generations::of_files(&mut db).await?;
+            Ok::<_, sqlx::Error>(good)
+        };
+        match within(READ, read()).await {
+            Ok(good) => {
+                let good = good.into_iter().map(|one| (one.name.clone(), one));
+                return Some(Recorded {
+                    good: good.collect(),
+                });
+            }
+            Err(error) if retry.wait(&error, &ctx.shutdown).await => {}
+            Err(_) => return None,
+        }
+    }
+}
+
+/// Follows the files until shutdown, hands new settings to all tasks, and notes that this process
+/// runs.
 pub(crate) async fn follow(
     mut files: Follower,
     settings: watch::Sender<Arc<Settings>>,
-    metrics: Metrics,
-    shutdown: CancellationToken,
+    recorded: Recorded,
+    shared: Shared,
 ) -> anyhow::Result<()> {
+    let mut seen = tokio::time::interval(SEEN_EVERY);
+    seen.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         let file = tokio::select! {
-            () = shutdown.cancelled() => return Ok(()),
+            () = shared.shutdown.cancelled() => break,
+            _ = seen.tick() => {
+                note_seen(&shared).await;
+                continue;
+            }
+            // Its settings are the recorded ones from now on.
+            () = shared.configured.notified() => {
+                note_seen(&shared).await;
+                continue;
+            }
             file = files.changed() => file,
         };
         FailPoint::TriggerReloaded.pass();
@@ -206,9 +415,9 @@ pub(crate) async fn follow(
             continue;
         }
         let before = Arc::clone(&settings.borrow());
-        let now = Settings::read(&file, Some(&before));
+        let now = Settings::read(&file, &recorded, Some(&before));
         now.report(Some(&before));
-        metrics.triggers(&now);
+        shared.metrics.triggers(&now);
         let (triggers, changed) = (now.triggers.len(), now.changed.len());
         tracing::info!(
             triggers,
@@ -216,6 +425,32 @@ pub(crate) async fn follow(
             "read the changed files again: {triggers} triggers, of which {changed} have changed"
         );
         settings.send_replace(Arc::new(now));
+    }
+    if let Ok(mut db) = shared.connections.lend(READ).await
+        && within(READ, generations::ended(&mut db, &shared.instance.owner))
+            .await
+            .is_ok()
+    {
+        db.keep();
+    }
+    Ok(())
+}
+
+/// Notes that this process runs. A failure is shown by others.
+async fn note_seen(shared: &Shared) {
+    let settings = Arc::clone(&shared.settings.borrow());
+    let noting = async {
+        let mut db = shared.connections.lend(READ).await?;
+        within(
+            READ,
+            generations::seen(&mut db, &shared.instance.owner, &settings),
+        )
+        .await?;
+        db.keep();
+        Ok::<_, Error>(())
+    };
+    if let Err(error) = noting.await {
+        tracing::debug!("this process could not be noted: {error}");
     }
 }
 

@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::act::{InFlight, Instance, Slots};
-use crate::config::Supervisor;
+use crate::config::{Replaced, Supervisor};
 use crate::connections::Connections;
 use crate::error::Error;
 use crate::metrics::Metrics;
@@ -41,6 +41,7 @@ pub(crate) struct Shared {
     pub(crate) opening: Arc<Mutex<()>>,
     pub(crate) pace: Pace,
     pub(crate) look_pace: LookPace,
+    pub(crate) replaced: Replaced,
     pub(crate) supervisor: Supervisor,
     /// The triggers of the files, as they are now.
     pub(crate) settings: watch::Receiver<Arc<Settings>>,
@@ -72,6 +73,8 @@ pub(crate) struct Shared {
     /// Fires after a stop request, once no attempt runs any more.
     pub(crate) attempts_ended: CancellationToken,
     pub(crate) connections: Arc<Connections>,
+    /// Notified when the planner has recorded the settings of this process.
+    pub(crate) configured: Arc<Notify>,
     /// Notified when the ledger may have entries to publish.
     pub(crate) entries_recorded: Arc<Notify>,
 }

@@ -13,6 +13,7 @@ pub(crate) mod condition_changes;
 pub(crate) mod faults;
 pub(crate) mod filling;
 pub(crate) mod gates;
+pub(crate) mod generations;
 pub(crate) mod hold_changes;
 mod holds;
 pub(crate) mod ledger;

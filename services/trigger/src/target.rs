@@ -48,7 +48,8 @@ pub(crate) fn targets(
     (targets, broken)
 }
 
-fn configure(file: &File, trigger: &Trigger) -> Result<Box<dyn Target>, ConfigError> {
+/// Makes the target of a trigger.
+pub(crate) fn configure(file: &File, trigger: &Trigger) -> Result<Box<dyn Target>, ConfigError> {
     let entry = trigger.target();
     let kind = kind_of(trigger, &entry)?;
     if trigger.start == Start::Adopt {

@@ -5,7 +5,7 @@ use serde_json::json;
 use super::*;
 use tagtrail_proto::{ClosedGate, Gate};
 
-use crate::facts::{OpenAttempt, Pause};
+use crate::facts::{Elsewhere, OpenAttempt, Pause, Unloaded};
 
 const NOW: OffsetDateTime = OffsetDateTime::UNIX_EPOCH;
 const WEB: &str = "registry.example.com/shop/web:latest";
@@ -23,6 +23,11 @@ fn settled() -> Facts {
         target: "webhook".to_owned(),
         broken: false,
         problem: None,
+        stale: false,
+        generation: 4,
+        door: Some("file".to_owned()),
+        labels: BTreeMap::new(),
+        unloaded: None,
         paused: None,
         resuming: false,
         current: Some(rollout("succeeded")),
@@ -342,4 +347,31 @@ fn an_adopted_set_is_settled_and_shown() {
         facts.last = Some(last);
     });
     assert_eq!(adopted, (Condition::Settled, vec![ReasonCode::Adopted]));
+}
+
+#[test]
+fn settings_that_no_process_has_make_the_trigger_wait() {
+    let unloaded = |facts: &mut Facts| {
+        let process = |pid, generation| Elsewhere { pid, generation };
+        facts.unloaded = Some(Unloaded {
+            since: NOW,
+            processes: vec![process(7, Some(3)), process(8, None)],
+        });
+    };
+    let expected = (Condition::Waiting, vec![ReasonCode::OtherGeneration]);
+    assert_eq!(judged(unloaded), expected);
+    for state in ["pending", "running", "watching"] {
+        let live = judged(|facts| {
+            unloaded(facts);
+            facts.last = Some(rollout(state));
+        });
+        assert_eq!(live, expected, "{state}");
+    }
+    let mut facts = settled();
+    unloaded(&mut facts);
+    let why = judge(&facts).reasons[0].why.clone();
+    assert!(
+        why.contains("generation 4") && why.contains("process 7 has 3, process 8 has settings"),
+        "{why}"
+    );
 }

@@ -43,6 +43,14 @@ pub(crate) enum Error {
     RangeEmpty { since: Instant, until: Instant },
     #[error("state must be one of {0}")]
     State(String),
+    #[error("match must be a pattern over names: 1 to 63 of a-z 0-9 - and *, such as shop-*")]
+    TriggerPattern,
+    #[error(
+        "condition must be one of settled, waiting, held, rolling_out, failing, paused, broken and removed"
+    )]
+    Condition,
+    #[error("label must be name=value, or a name for any value")]
+    Label,
     #[error("{parameter} must be true or false")]
     Flag { parameter: &'static str },
     #[error("revision must be a number: revisions of a tag are numbered 1, 2, 3 …")]
@@ -256,7 +264,9 @@ impl Error {
             Error::State(_) => (StatusCode::BAD_REQUEST, "state_invalid"),
             Error::Flag { .. } => (StatusCode::BAD_REQUEST, "flag_invalid"),
             Error::Limit { .. } => (StatusCode::BAD_REQUEST, "limit_invalid"),
-            Error::Match(_) => (StatusCode::BAD_REQUEST, "match_invalid"),
+            Error::Match(_) | Error::TriggerPattern => (StatusCode::BAD_REQUEST, "match_invalid"),
+            Error::Condition => (StatusCode::BAD_REQUEST, "condition_invalid"),
+            Error::Label => (StatusCode::BAD_REQUEST, "label_invalid"),
             Error::Cursor => (StatusCode::BAD_REQUEST, "cursor_invalid"),
             Error::ParameterUnknown { .. } => (StatusCode::BAD_REQUEST, "parameter_unknown"),
             Error::ParameterRepeated(_) => (StatusCode::BAD_REQUEST, "parameter_repeated"),

@@ -7,15 +7,15 @@ use axum::{Extension, Json};
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::json;
-use tagtrail_config::Role;
-use tagtrail_proto::Name;
+use tagtrail_config::{Role, TriggerGlob};
+use tagtrail_proto::{Condition, Name};
 
 use crate::database::Database;
 use crate::http::body::OptionalBody;
 use crate::http::error::Error;
 use crate::http::guard::{ACTING, Actor};
 use crate::http::operation::{Method, Operation, ResponseBody, schema};
-use crate::http::parameters::{Parameter, Parameters, PathValues, text};
+use crate::http::parameters::{Parameter, Parameters, PathValues, optional, text};
 use crate::operations::acts::{BECAUSE, Because, changed, reason};
 use crate::store;
 use crate::store::acts::NewAct;
@@ -29,6 +29,25 @@ pub(super) const NAME: Parameter = Parameter {
     schema: text,
 };
 
+const MATCH: Parameter = optional(
+    "match",
+    "Only triggers whose name matches this pattern, in which `*` is any text.",
+    "shop-*",
+    text,
+);
+const CONDITION: Parameter = optional(
+    "condition",
+    "Only triggers in this condition.",
+    "failing",
+    text,
+);
+const LABEL: Parameter = optional(
+    "label",
+    "Only triggers with this label, as `name=value`, or as `name` for any value.",
+    "team=shop",
+    text,
+);
+
 pub(crate) const LIST: Operation = Operation {
     id: "triggers",
     method: Method::Get,
@@ -36,11 +55,15 @@ pub(crate) const LIST: Operation = Operation {
     summary: "The configured triggers, each with its current and its last rollout.",
     role: Role::Read,
     in_path: &[],
-    query: &[],
+    query: &[MATCH, CONDITION, LABEL],
     header: &[],
     body: None,
     response: ResponseBody::Json(schema::<Triggers>),
-    problems: &[],
+    problems: &[
+        (400, "match_invalid"),
+        (400, "condition_invalid"),
+        (400, "label_invalid"),
+    ],
     serve: |method| on(method, list),
 };
 pub(crate) const ONE: Operation = Operation {
@@ -94,10 +117,40 @@ pub(crate) struct Triggers {
 }
 
 async fn list(State(database): State<Database>, uri: Uri) -> Result<Json<Triggers>, Error> {
-    Parameters::read(&uri, &[])?;
-    let items = database
+    let parameters = Parameters::read(&uri, LIST.query)?;
+    let pattern = parameters.text("match").map(|text| {
+        let pattern = TriggerGlob::try_from(text.to_owned());
+        pattern.map_err(|_| Error::TriggerPattern)
+    });
+    let pattern = pattern.transpose()?;
+    let condition = parameters.text("condition").map(|text| {
+        let condition = text.parse::<Condition>();
+        condition.map_err(|_| Error::Condition)
+    });
+    let condition = condition.transpose()?;
+    let label = parameters
+        .text("label")
+        .map(|text| match text.split_once('=') {
+            Some((name, value)) => (name, Some(value)),
+            None => (text, None),
+        });
+    if label.is_some_and(|(name, _)| name.is_empty()) {
+        return Err(Error::Label);
+    }
+    let mut items = database
         .ask(async |db| store::triggers::configured(db, None).await)
         .await?;
+    items.retain(|trigger| {
+        let label = label.is_none_or(|(name, value)| {
+            let found = trigger.labels.get(name);
+            found.is_some_and(|found| value.is_none_or(|value| value == found))
+        });
+        label
+            && pattern
+                .as_ref()
+                .is_none_or(|pattern| pattern.matches(&trigger.name))
+            && condition.is_none_or(|condition| condition == trigger.condition)
+    });
     Ok(Json(Triggers { items }))
 }
 

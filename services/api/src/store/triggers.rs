@@ -43,6 +43,14 @@ pub(crate) struct Trigger {
     /// The images that the trigger wants now, by name; also while it is paused or held. Null if an
     /// image stands for no digest: one of the reasons names it.
     pub(crate) wanted: Option<BTreeMap<String, RolloutImage>>,
+    /// Whether an earlier generation is in force, because the present entry is broken.
+    pub(crate) stale: bool,
+    /// Rises by one with each change of the settings; 0 until one is recorded.
+    pub(crate) generation: u64,
+    /// Where the settings come from: `file`, `folder` or `api`.
+    pub(crate) door: Option<String>,
+    /// Labels, such as the team.
+    pub(crate) labels: BTreeMap<String, String>,
     /// The newest rollout that has succeeded. Scaling up must use the pinned images of this
     /// rollout.
     pub(crate) current: Option<Rollout>,
@@ -141,6 +149,10 @@ impl From<Facts> for Trigger {
             condition,
             reasons,
             problem: facts.problem,
+            stale: facts.stale,
+            generation: facts.generation,
+            door: facts.door,
+            labels: facts.labels,
             wanted,
             current: facts.current,
             last: facts.last,

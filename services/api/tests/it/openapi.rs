@@ -183,6 +183,11 @@ async fn answers_and_problems_match_the_document() {
         ("get", "/v1/triggers", "/v1/triggers".to_owned()),
         ("get", "/v1/triggers/{name}", "/v1/triggers/shop".to_owned()),
         (
+            "get",
+            "/v1/triggers/{name}/generations",
+            "/v1/triggers/shop/generations".to_owned(),
+        ),
+        (
             "post",
             "/v1/triggers/{name}/pause",
             "/v1/triggers/shop/pause".to_owned(),

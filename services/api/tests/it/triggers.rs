@@ -11,7 +11,7 @@ async fn current_has_succeeded_and_last_is_the_newest_that_began() {
     let shop = rows.trigger("shop", true).await;
     let without = json!({
         "name": "shop", "images": { "web": "registry.example.com/shop/web:latest" }, "target": "webhook", "state": "active",
-        "paused_by": null, "paused_at": null, "paused_reason": null, "refused": null, "problem": null, "condition": "settled", "current": null, "last": null, "next_attempt_at": null, "newer": 0, "waiting": [], "gates": [], "gate_settings": {}, "holds": [], "watch": null,
+        "paused_by": null, "paused_at": null, "paused_reason": null, "refused": null, "problem": null, "stale": false, "generation": 0, "door": null, "labels": {}, "condition": "settled", "current": null, "last": null, "next_attempt_at": null, "newer": 0, "waiting": [], "gates": [], "gate_settings": {}, "holds": [], "watch": null,
         "wanted": null, "reasons": [], "policies": {},
     });
     assert_eq!(api.found("/v1/triggers/shop").await, without);
@@ -297,4 +297,101 @@ async fn retry_ends_the_faults_of_failed_rollouts_and_release_ends_all() {
         .await
         .unwrap();
     assert_eq!(left, 1);
+}
+
+#[tokio::test]
+async fn triggers_are_listed_by_name_condition_and_label() {
+    let (api, mut rows) = Api::start().await;
+    for (name, labels) in [
+        ("shop-web", json!({ "team": "shop" })),
+        ("shop-api", json!({ "team": "core", "tier": "1" })),
+        ("pay", json!({})),
+    ] {
+        rows.trigger(name, true).await;
+        sqlx::query(
+            "update trigger set labels = $2, problem = $3, broken = $3 is not null where name = $1",
+        )
+        .bind(name)
+        .bind(labels)
+        .bind((name == "pay").then_some("a mistake"))
+        .execute(&mut rows.db)
+        .await
+        .unwrap();
+    }
+    for (query, expected) in [
+        ("", &["pay", "shop-api", "shop-web"][..]),
+        ("?match=shop-*", &["shop-api", "shop-web"]),
+        ("?match=shop-*&label=team%3Dshop", &["shop-web"]),
+        ("?label=team", &["shop-api", "shop-web"]),
+        ("?label=team%3Dx", &[]),
+        ("?condition=broken", &["pay"]),
+        ("?condition=settled&match=*api", &["shop-api"]),
+    ] {
+        let found = api.found(&format!("/v1/triggers{query}")).await;
+        let items = found["items"].as_array().unwrap();
+        let names: Vec<&str> = items
+            .iter()
+            .map(|one| one["name"].as_str().unwrap())
+            .collect();
+        assert_eq!(names, expected, "{query}");
+    }
+    for (query, problem) in [
+        ("?match=Shop", "400 match_invalid"),
+        ("?condition=fine", "400 condition_invalid"),
+        ("?label=%3Dx", "400 label_invalid"),
+    ] {
+        let answer = api.send("GET", &format!("/v1/triggers{query}")).await;
+        assert_eq!(answer.problem(), problem, "{query}");
+    }
+}
+
+#[tokio::test]
+async fn generations_are_listed_newest_first_with_the_processes() {
+    let (api, mut rows) = Api::start().await;
+    let shop = rows.trigger("shop", false).await;
+    for (generation, spec) in [(1, Some(json!({ "name": "shop" }))), (2, None)] {
+        sqlx::query(
+            "insert into trigger_spec (trigger_id, generation, door, file, spec, complete, hash, actor)
+             values ($1, $2, 'file', 'tagtrail.toml', $3, true, $4, 'configuration')",
+        )
+        .bind(shop)
+        .bind(i64::from(generation))
+        .bind(spec)
+        .bind(vec![7_u8; 32])
+        .execute(&mut rows.db)
+        .await
+        .unwrap();
+    }
+    sqlx::query(
+        r#"insert into trigger_process (instance, machine, pid, seen_at, others)
+         values (1, 'a', 7, now(), '{}'), (2, 'a', 8, now(), '{"shop": 1}'), (3, 'a', 9, now() - interval '2 minutes', '{}')"#,
+    )
+    .execute(&mut rows.db)
+    .await
+    .unwrap();
+    let found = api.found("/v1/triggers/shop/generations").await;
+    let items = found["items"].as_array().unwrap();
+    assert_eq!((items.len(), &items[0]["generation"]), (2, &json!(2)));
+    assert_eq!(items[0]["spec"], json!(null));
+    assert_eq!(items[1]["spec"], json!({ "name": "shop" }));
+    assert_eq!(items[1]["actor"], "configuration");
+    let processes = found["processes"].as_array().unwrap();
+    let processes: Vec<_> = processes
+        .iter()
+        .map(|one| (&one["pid"], &one["has_newest"]))
+        .collect();
+    assert_eq!(
+        processes,
+        [(&json!(7), &json!(true)), (&json!(8), &json!(false))]
+    );
+    let page = api.found("/v1/triggers/shop/generations?limit=1").await;
+    let next = page["next"].as_str().unwrap();
+    let page = api
+        .found(&format!(
+            "/v1/triggers/shop/generations?limit=1&cursor={next}"
+        ))
+        .await;
+    assert_eq!(page["items"][0]["generation"], 1);
+    let unknown = api.send("GET", "/v1/triggers/none/generations").await;
+    assert_eq!(unknown.problem(), "404 trigger_unknown");
 }

@@ -109,7 +109,8 @@ async fn begin_queued(shared: &Shared, queued: BTreeMap<i32, String>) -> Result<
 /// Begins the due attempts for which a slot is free. Returns the pause before the next look, and
 /// whether a place has no free slot.
 async fn begin_due(shared: &Shared) -> Result<(Duration, bool), Error> {
-    let targets = shared.targets();
+    let settings = Arc::clone(&shared.settings.borrow());
+    let targets = &settings.targets;
     // A place without a free slot must not fill the backlog with its rollouts.
     let (mut full, mut kinds) = (BTreeSet::new(), BTreeSet::new());
     let mut names = Vec::with_capacity(targets.len());
@@ -118,7 +119,12 @@ async fn begin_due(shared: &Shared) -> Result<(Duration, bool), Error> {
         kinds.insert(place.kind);
         match full.contains(&place) || !shared.slots.has_free(&place) {
             true => drop(full.insert(place)),
-            false => names.push(name.as_str()),
+            false => names.extend(
+                settings
+                    .triggers
+                    .get(name)
+                    .map(|own| (name.as_str(), own.hash)),
+            ),
         }
     }
     let mut db = shared.connections.lend(shared.session_timeout).await?;
@@ -151,32 +157,33 @@ struct Begun {
 
 /// Begins attempts of these triggers, as far as slots are free.
 async fn begin(shared: &Shared, wanted: &[(i32, String)]) -> Result<Begun, Error> {
-    let targets = shared.targets();
+    let settings = Arc::clone(&shared.settings.borrow());
+    let mut own = Vec::with_capacity(wanted.len());
     let mut taken: BTreeMap<i32, (Arc<dyn Target>, Slot)> = BTreeMap::new();
     let mut waiting = 0;
     for (trigger, name) in wanted {
-        let Some(target) = targets.get(name) else {
+        let (Some(target), Some(spec)) = (settings.targets.get(name), settings.triggers.get(name))
+        else {
             continue;
         };
         match shared.slots.take(target.place()) {
-            Some(slot) => drop(taken.insert(*trigger, (Arc::clone(target), slot))),
+            Some(slot) => {
+                taken.insert(*trigger, (Arc::clone(target), slot));
+                own.push(store::Own {
+                    trigger: *trigger,
+                    hash: spec.hash,
+                    identity: target.identity(),
+                });
+            }
             None => waiting += 1,
         }
     }
     if taken.is_empty() {
         return Ok(Begun { begun: 0, waiting });
     }
-    let places = taken.iter();
-    let triggers: BTreeMap<i32, String> = places
-        .map(|(trigger, (target, _))| (*trigger, target.identity()))
-        .collect();
     let mut db = shared.connections.lend(shared.session_timeout).await?;
     let owner = &shared.instance.owner;
-    let attempts = within(
-        shared.session_timeout,
-        store::begin(&mut db, &triggers, owner),
-    )
-    .await?;
+    let attempts = within(shared.session_timeout, store::begin(&mut db, &own, owner)).await?;
     db.keep();
     let begun = attempts.len();
     for attempt in attempts {

@@ -1,7 +1,6 @@
 //! The observer looks at rollouts that their target took, until their result is known. Any process
 //! makes the next look. A look is no attempt: it takes no slot, and does not count.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -67,24 +66,22 @@ async fn begin(shared: &Shared) -> Result<Duration, Error> {
         }
     }
     shared.metrics.looks_in_flight(running + running_commands);
-    let (targets, verifies) = {
-        let settings = shared.settings.borrow();
-        (
-            Arc::clone(&settings.targets),
-            Arc::clone(&settings.verifies),
-        )
-    };
-    let grace = |name: &str| verifies.get(name)?.grace();
-    let (commands, plain): (BTreeMap<&str, _>, BTreeMap<&str, _>) = targets
-        .keys()
-        .map(|name| (name.as_str(), grace(name)))
-        .partition(|(_, grace)| grace.is_some());
+    let settings = Arc::clone(&shared.settings.borrow());
+    let (targets, verifies) = (&settings.targets, &settings.verifies);
+    let own = settings.triggers.iter();
+    let own = own.filter(|(name, _)| targets.contains_key(*name));
+    let (commands, plain): (Vec<_>, Vec<_>) = own
+        .map(|(name, spec)| {
+            let grace = verifies.get(name).and_then(|verify| verify.grace());
+            (name.as_str(), spec.hash, grace)
+        })
+        .partition(|(.., grace)| grace.is_some());
     let mut next = POLL;
-    for (names, room) in [
+    for (own, room) in [
         (plain, AT_ONCE.saturating_sub(running)),
         (commands, COMMANDS.saturating_sub(running_commands)),
     ] {
-        if names.is_empty() {
+        if own.is_empty() {
             continue;
         }
         if room == 0 {
@@ -92,7 +89,7 @@ async fn begin(shared: &Shared) -> Result<Duration, Error> {
             continue;
         }
         let mut db = shared.connections.lend(shared.session_timeout).await?;
-        let begun = store::begin(&mut db, &names, &shared.instance.owner, room);
+        let begun = store::begin(&mut db, &own, &shared.instance.owner, room);
         let begun = within(shared.session_timeout, begun).await?;
         db.keep();
         if begun.len() >= room {

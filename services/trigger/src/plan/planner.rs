@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use sqlx::PgConnection;
+use sqlx::{Connection as _, PgConnection};
 use tagtrail_bus::Bus;
 use tagtrail_bus::topology::Stream;
 use tagtrail_config::{OnTargetChange, Watched};
@@ -34,9 +34,11 @@ use crate::plan::news::{Affected, News, read_news};
 use crate::plan::orders::{self, Ordered, Settling};
 use crate::plan::question::Questions;
 use crate::plan::view;
+use crate::settings::Settings;
 use crate::shared::Shared;
 use crate::store::faults::{self, TagFault};
 use crate::store::gates as gate_store;
+use crate::store::generations;
 use crate::store::orders as order_store;
 use crate::store::planning as store;
 use crate::store::planning::{NewRollout, Plan, Recorded, TriggerState, View};
@@ -51,6 +53,8 @@ use tagtrail_policy::decide::{Decision, FirstSight, Situation};
 const PLAN_ALL_EVERY: Duration = Duration::from_secs(30);
 /// The interval of queries for orders of people. The queries also keep the session alive.
 const TICK: Duration = Duration::from_millis(500);
+/// The pause before a process with older settings than another one looks again.
+const BEHIND: Duration = Duration::from_secs(5);
 /// The attempts at a plan whose snapshot was overtaken.
 const ATTEMPTS: u32 = 4;
 
@@ -84,9 +88,21 @@ async fn session(shared: &Shared, bus: &Bus, before: &mut Before) -> Result<Ende
     };
     let mut changes = shared.settings.clone();
     let settings = Arc::clone(&changes.borrow_and_update());
+    if is_behind(shared, &mut db, &settings).await? {
+        // Another process, with newer settings, plans meanwhile.
+        within(shared.session_timeout, db.close()).await?;
+        shared.health.set("postgres", Ok(()));
+        tokio::select! {
+            () = shared.shutdown.cancelled() => return Ok(Ended::Shutdown),
+            _ = changes.changed() => {}
+            () = tokio::time::sleep(BEHIND) => {}
+        }
+        return Ok(Ended::OtherSettings);
+    }
     let configuring = specs::configure(&mut db, &settings);
     let configured = within(shared.session_timeout, configuring).await?;
     report(shared, &configured);
+    shared.configured.notify_one();
     let position = within(shared.session_timeout, store::position(&mut db)).await?;
     let known = before.take().filter(|(_, seen)| has_seen(*seen, position));
     let continues = known.is_some();
@@ -154,6 +170,35 @@ fn report(shared: &Shared, configured: &specs::Configured) {
     if !configured.removed.is_empty() {
         shared.entries_recorded.notify_one();
     }
+}
+
+/// Returns whether the files of this process are older than the settings that another process has
+/// recorded a moment ago, as during the replacement of processes. Such a process must not plan: it
+/// would put the old settings in force, until the next one puts the new ones in force again.
+async fn is_behind(
+    shared: &Shared,
+    db: &mut PgConnection,
+    settings: &Settings,
+) -> Result<bool, Error> {
+    // A single process is behind nobody.
+    if shared.alone {
+        return Ok(false);
+    }
+    let replaced = generations::replaced(db, settings, shared.replaced.0);
+    let mut replaced = within(shared.session_timeout, replaced).await?;
+    // After a change back, the newer settings were its own.
+    replaced.retain(|(name, hash)| !settings.had(name, *hash));
+    let Some((trigger, _)) = replaced.first() else {
+        return Ok(false);
+    };
+    let count = replaced.len();
+    tracing::warn!(
+        trigger,
+        count,
+        "another process has newer settings of {trigger} (triggers in all: {count}), so this one does not plan; if these files are right, they count in {} s",
+        shared.replaced.0.as_secs()
+    );
+    Ok(true)
 }
 
 /// The end of a session without an error.

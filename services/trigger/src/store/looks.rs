@@ -1,6 +1,5 @@
 //! The statements of rollouts that their target took: from the end of the attempt to the result.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use sqlx::postgres::PgRow;
@@ -12,6 +11,7 @@ use super::columns::{columns, recorded};
 use super::holds::{displaced, no_hold};
 use super::working::{Attempt, Ended, attempt, end_attempt, ending, interval};
 use crate::act::Owner;
+use crate::settings::Hash;
 
 /// Most bytes of a finding that a row keeps.
 const SEEN: usize = 4096;
@@ -67,26 +67,27 @@ pub(crate) struct Look {
     pub(crate) report: Option<Report>,
 }
 
-/// Begins due looks at rollouts of the triggers with these names, at most `most`. Each name has the
-/// time in which a command of its looks ends when it is told to, if a look may run one.
+/// Begins due looks at rollouts of these triggers, at most `most`, as far as their recorded
+/// settings are those of this process. Each has the time in which a command of its looks ends when
+/// it is told to, if a look may run one.
 ///
 /// A look is begun by one process. While an attempt of the trigger runs, or a newer rollout is
 /// about to begin, no look with a command begins.
 pub(crate) async fn begin(
     db: &mut PgConnection,
-    names: &BTreeMap<&str, Option<Duration>>,
+    own: &[(&str, Hash, Option<Duration>)],
     owner: &Owner,
     most: usize,
 ) -> Result<Vec<Look>, sqlx::Error> {
-    let graces: Vec<Option<i32>> = names
-        .values()
-        .map(|grace| grace.map(|grace| i32::try_from(grace.as_secs()).unwrap_or(i32::MAX)))
-        .collect();
+    let names: Vec<&str> = own.iter().map(|(name, ..)| *name).collect();
+    let hashes: Vec<&[u8]> = own.iter().map(|(_, hash, _)| &hash[..]).collect();
+    let whole = |grace: Duration| i32::try_from(grace.as_secs()).unwrap_or(i32::MAX);
+    let graces: Vec<Option<i32>> = own.iter().map(|(.., grace)| grace.map(whole)).collect();
     let rows = sqlx::query(concat!(
         "with due as (
              select o.id, o.trigger_id, w.grace
-             from unnest($1::text[], $2::int[]) as w (name, grace)
-             join trigger t on t.name = w.name
+             from unnest($1::text[], $2::int[], $8::bytea[]) as w (name, grace, hash)
+             join trigger t on t.name = w.name and (t.spec_hash = w.hash or t.spec_hash is null)
              join rollout o on o.trigger_id = t.id
              where o.state in ('watching', 'failed') and not o.ended and t.configured
                  and (o.observe_at <= now() or t.reports and o.observe_at is not null and exists (
@@ -111,13 +112,14 @@ pub(crate) async fn begin(
                  select a.started_at from rollout_attempt a where a.rollout_id = o.id order by a.number desc limit 1)
              order by p.id desc limit 1) p on true"
     ))
-    .bind(names.keys().copied().collect::<Vec<_>>())
+    .bind(names)
     .bind(graces)
     .bind(owner.instance)
     .bind(&owner.machine)
     .bind(owner.pid)
     .bind(owner.pid_started)
     .bind(i64::try_from(most).unwrap_or(i64::MAX))
+    .bind(hashes)
     .fetch_all(db)
     .await?;
     rows.iter().map(look).collect()

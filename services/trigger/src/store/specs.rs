@@ -12,6 +12,7 @@ use crate::config::TriggerSpec;
 use crate::settings::Settings;
 
 use super::columns::recorded;
+use super::generations;
 use super::renames;
 pub(crate) use super::renames::Renamed;
 
@@ -33,6 +34,7 @@ pub(crate) async fn configure(
     identify(&mut tx, settings).await?;
     describe_results(&mut tx, settings).await?;
     let removed = remove(&mut tx, settings).await?;
+    generations::record(&mut tx, settings).await?;
     tx.commit().await?;
     Ok(Configured { renamed, removed })
 }

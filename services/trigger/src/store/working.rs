@@ -2,7 +2,6 @@
 //!
 //! Each statement first locks the row of the trigger, then the rollout, then the attempt.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use sqlx::postgres::types::PgInterval;
@@ -17,6 +16,7 @@ use tagtrail_proto::{Rollout, RolloutState, TraceContext};
 use super::columns::{columns, recorded};
 use super::holds::{may_begin, no_hold};
 use crate::act::Owner;
+use crate::settings::Hash;
 
 /// Most rollouts that one query returns.
 const SET: i64 = 256;
@@ -40,15 +40,23 @@ pub(crate) struct Due {
     pub(crate) since: Duration,
 }
 
-/// Returns the backlog of the triggers with these names.
-pub(crate) async fn backlog(db: &mut PgConnection, names: &[&str]) -> Result<Backlog, sqlx::Error> {
+/// Returns the backlog of the triggers with these names, as far as their recorded settings are
+/// those of this process.
+pub(crate) async fn backlog(
+    db: &mut PgConnection,
+    own: &[(&str, Hash)],
+) -> Result<Backlog, sqlx::Error> {
+    let names: Vec<&str> = own.iter().map(|(name, _)| *name).collect();
+    let hashes: Vec<&[u8]> = own.iter().map(|(_, hash)| &hash[..]).collect();
     let rows = sqlx::query(concat!(
         // A rollout that may not begin, because of a newer one or a hold, must not take the place
         // of one that may.
         "select n.trigger_id, t.name, extract(epoch from n.next_attempt_at - now())::float8 as due_in_seconds
-         from trigger t join rollout n on n.trigger_id = t.id
+         from unnest($1::text[], $3::bytea[]) as own (name, hash)
+         join trigger t on t.name = own.name and (t.spec_hash = own.hash or t.spec_hash is null)
+         join rollout n on n.trigger_id = t.id
          where n.state in ('pending', 'running', 'failed') and ", rollout_is_live!("n"), "
-             and t.configured and t.state = 'active' and t.name = any ($1)
+             and t.configured and t.state = 'active'
              and not exists (
                  select from rollout_attempt a
                  where a.finished_at is null and (a.trigger_id = t.id or a.group_name = t.group_name))
@@ -61,6 +69,7 @@ pub(crate) async fn backlog(db: &mut PgConnection, names: &[&str]) -> Result<Bac
     ))
     .bind(names)
     .bind(SET)
+    .bind(hashes)
     .fetch_all(db)
     .await?;
     let mut backlog = Backlog::default();
@@ -78,6 +87,16 @@ pub(crate) async fn backlog(db: &mut PgConnection, names: &[&str]) -> Result<Bac
     }
     backlog.due.dedup_by_key(|due| due.trigger);
     Ok(backlog)
+}
+
+/// A trigger as this process can act on it.
+#[derive(Debug)]
+pub(crate) struct Own {
+    pub(crate) trigger: i32,
+    /// The settings that this process has: an attempt begins only if the recorded ones are these.
+    pub(crate) hash: Hash,
+    /// The place of the target.
+    pub(crate) identity: String,
 }
 
 /// An attempt as recorded at its begin.
@@ -111,19 +130,20 @@ pub(super) fn attempt(row: &PgRow) -> Result<Attempt, sqlx::Error> {
 /// for no lock, and the next look at the backlog names the trigger again.
 pub(crate) async fn begin(
     db: &mut PgConnection,
-    triggers: &BTreeMap<i32, String>,
+    own: &[Own],
     owner: &Owner,
 ) -> Result<Vec<Attempt>, sqlx::Error> {
-    let (triggers, identities): (Vec<i32>, Vec<&str>) = triggers
-        .iter()
-        .map(|(trigger, identity)| (trigger, identity.as_str()))
-        .unzip();
+    let triggers: Vec<i32> = own.iter().map(|own| own.trigger).collect();
+    let identities: Vec<&str> = own.iter().map(|own| own.identity.as_str()).collect();
+    let hashes: Vec<&[u8]> = own.iter().map(|own| &own.hash[..]).collect();
     let rows = sqlx::query(concat!(
         // The planner raises `issued` with each rollout. A trigger whose `issued` has changed since
         // the snapshot of this statement may have a newer rollout than the statement can see.
         "with held as (
-             select t.id, t.group_name from trigger t join trigger snapshot on snapshot.id = t.id and snapshot.issued = t.issued
-             where t.id = any ($1) and t.configured and t.state = 'active' for update of t skip locked
+             select t.id, t.group_name from unnest($1::int[], $8::bytea[]) as own (id, hash)
+             join trigger t on t.id = own.id and (t.spec_hash = own.hash or t.spec_hash is null)
+             join trigger snapshot on snapshot.id = t.id and snapshot.issued = t.issued
+             where t.configured and t.state = 'active' for update of t skip locked
          ), number as (
              select held.id as trigger_id, held.group_name, (
                  select max(o.number) from rollout o
@@ -182,6 +202,7 @@ pub(crate) async fn begin(
     .bind(owner.pid)
     .bind(owner.pid_started)
     .bind(identities)
+    .bind(hashes)
     .fetch_all(db)
     .await?;
     rows.iter().map(attempt).collect()

@@ -11,6 +11,7 @@ mod compose;
 mod failures;
 mod faults;
 mod gates;
+mod generations;
 mod holding;
 mod notify;
 mod orders;

@@ -9,7 +9,7 @@ use tagtrail_daemon::Context;
 use tagtrail_postgres::DbArgs;
 use tagtrail_proto::{Digest, Event, Image, Rollout, RolloutState, Subject, Waiting};
 use tagtrail_testkit::{Process, SOON, Sink, TestDb, TestNats, eventually};
-use tagtrail_trigger::{Config, Limits, LookPace, Pace, Supervisor};
+use tagtrail_trigger::{Config, Limits, LookPace, Pace, Replaced, Supervisor};
 use tokio::task::JoinSet;
 
 pub(crate) const WEB: &str = "registry.example.com/shop/web:latest";
@@ -139,8 +139,13 @@ impl World {
     }
 
     pub(crate) async fn start_at(&self, pace: Pace) -> Service {
+        self.start_with(pace, |_| {}).await
+    }
+
+    /// Starts a service with changed settings.
+    pub(crate) async fn start_with(&self, pace: Pace, change: impl FnOnce(&mut Config)) -> Service {
         let ctx = Context::default();
-        let config = Config {
+        let mut config = Config {
             db: DbArgs {
                 url: self.db.url().to_owned(),
             },
@@ -150,10 +155,12 @@ impl World {
             takeover_seconds: Duration::from_secs(10),
             alone: false,
             session_seconds: Duration::from_secs(2),
+            replaced: Replaced(Duration::ZERO),
             pace,
             look_pace: LOOK_PACE,
             supervisor: Supervisor(tagtrail_testkit::binary()),
         };
+        change(&mut config);
         let mut tasks = JoinSet::new();
         tasks.spawn(tagtrail_trigger::run(config, ctx.clone()));
         ctx.health.wait_ready().await;

@@ -18,9 +18,9 @@ use crate::act::Owner;
 use crate::config::TriggerSpec;
 use crate::plan::gating::{Round, gate};
 use crate::plan::orders::{self, Settling};
-use crate::settings::Settings;
+use crate::settings::{Recorded, Settings};
 use crate::store::planning::{NewRollout, Plan};
-use crate::store::working::{Attempt, Ended};
+use crate::store::working::{Attempt, Ended, Own};
 use crate::store::{attempts, gates, orders as order_store, planning, specs, working};
 
 /// The rounds after which a trigger without holds has carried out all orders, and then its wanted
@@ -80,7 +80,7 @@ impl<'a> World<'a> {
             "[[trigger]]\nname = \"walk-{number}\"\nimages.web = \"{image}\"\nsettle = \"0s\"\ntarget.command = {{ run = [\"/bin/true\"] }}\n"
         );
         let file = File::parse(&text, "tagtrail.toml".as_ref()).unwrap();
-        let settings = Settings::read(&file, None);
+        let settings = Settings::read(&file, &Recorded::default(), None);
         specs::configure(sql, &settings).await.unwrap();
         let (name, spec) = settings.triggers.first_key_value().unwrap();
         let trigger = sqlx::query_scalar("select id from trigger where name = $1")
@@ -286,8 +286,17 @@ impl<'a> World<'a> {
     }
 
     async fn begin(&mut self, process: usize) {
-        let triggers = BTreeMap::from([(self.trigger, String::new())]);
-        let begun = working::begin(self.sql, &triggers, &owner(process))
+        let hash: Vec<u8> = sqlx::query_scalar("select spec_hash from trigger where id = $1")
+            .bind(self.trigger)
+            .fetch_one(&mut *self.sql)
+            .await
+            .unwrap();
+        let own = Own {
+            trigger: self.trigger,
+            hash: hash.try_into().unwrap(),
+            identity: String::new(),
+        };
+        let begun = working::begin(self.sql, &[own], &owner(process))
             .await
             .unwrap();
         for attempt in begun {

@@ -1,0 +1,188 @@
+//! The generations of triggers, and the processes that know them.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use sqlx::postgres::PgRow;
+use sqlx::types::Json;
+use sqlx::{PgConnection, Row as _};
+
+use crate::act::Owner;
+use crate::settings::{Hash, Settings};
+
+/// The last good generation of a trigger, as recorded.
+#[derive(Debug, Clone)]
+pub(crate) struct Generation {
+    pub(crate) name: String,
+    pub(crate) number: i64,
+    /// The file that had the entry.
+    pub(crate) file: PathBuf,
+    pub(crate) settings: serde_json::Value,
+}
+
+/// Returns the newest generation of each trigger of the files that is not removed, as far as its
+/// settings can be used from here.
+pub(crate) async fn of_files(db: &mut PgConnection) -> Result<Vec<Generation>, sqlx::Error> {
+    let rows = sqlx::query(
+        "select t.name, s.generation, s.file, s.spec
+         from trigger t join trigger_spec s on s.trigger_id = t.id and s.generation = t.generation
+         where t.door in ('file', 'folder') and s.spec is not null and s.complete",
+    )
+    .fetch_all(db)
+    .await?;
+    rows.iter().map(generation).collect()
+}
+
+fn generation(row: &PgRow) -> Result<Generation, sqlx::Error> {
+    let Json(settings) = row.try_get("spec")?;
+    Ok(Generation {
+        name: row.try_get("name")?,
+        number: row.try_get("generation")?,
+        file: PathBuf::from(row.try_get::<String, _>("file")?),
+        settings,
+    })
+}
+
+/// Records the settings of the triggers of the files that have changed, and the removals, each as a
+/// generation. A broken entry makes none. The triggers exist already.
+pub(crate) async fn record(db: &mut PgConnection, settings: &Settings) -> Result<(), sqlx::Error> {
+    let (mut names, mut hashes, mut specs, mut complete) = (vec![], vec![], vec![], vec![]);
+    let (mut doors, mut files, mut labels, mut stale) = (vec![], vec![], vec![], vec![]);
+    for (name, trigger) in &settings.triggers {
+        if !settings.targets.contains_key(name) {
+            continue;
+        }
+        let shown = trigger.spec.shown();
+        names.push(name.as_str());
+        hashes.push(trigger.hash.to_vec());
+        specs.push(Json(shown.settings));
+        complete.push(shown.complete);
+        doors.push(trigger.spec.door.as_str());
+        files.push(trigger.spec.file.display().to_string());
+        labels.push(Json(&trigger.labels));
+        stale.push(settings.is_stale(name));
+    }
+    sqlx::query(
+        "with entry as (
+             select * from unnest($1::text[], $2::bytea[], $3::jsonb[], $4::boolean[], $5::text[], $6::text[], $7::jsonb[], $8::boolean[])
+                 as e (name, hash, spec, complete, door, file, labels, stale)
+         ), changed as (
+             update trigger t set labels = e.labels, stale = e.stale,
+                 generation = t.generation + case when t.spec_hash is distinct from e.hash then 1 else 0 end,
+                 spec_hash = e.hash, door = e.door
+             from entry e, trigger before
+             where t.name = e.name and before.id = t.id
+                 and (t.spec_hash is distinct from e.hash or t.labels <> e.labels or t.stale <> e.stale or t.door is distinct from e.door)
+             returning t.id, t.generation, before.generation as earlier, e.door, e.file, e.spec, e.complete, e.hash
+         ), removed as (
+             update trigger t set generation = t.generation + 1, spec_hash = null
+             where not t.configured and t.spec_hash is not null returning t.id, t.generation, t.door
+         )
+         insert into trigger_spec (trigger_id, generation, door, file, spec, complete, hash, actor)
+         select id, generation, door, file, spec, complete, hash, 'configuration' from changed where generation > earlier
+         union all
+         select id, generation, door, '', null, true, null, 'configuration' from removed",
+    )
+    .bind(names)
+    .bind(hashes)
+    .bind(specs)
+    .bind(complete)
+    .bind(doors)
+    .bind(files)
+    .bind(labels)
+    .bind(stale)
+    .execute(&mut *db)
+    .await?;
+    // An entry that no process can read keeps its generation.
+    let unread = settings.problems.keys();
+    let unread = unread.filter(|name| !settings.targets.contains_key(*name));
+    sqlx::query("update trigger set stale = false where stale and name = any ($1)")
+        .bind(unread.map(String::as_str).collect::<Vec<_>>())
+        .execute(db)
+        .await
+        .map(|_| ())
+}
+
+/// Returns the triggers of which these settings have an older generation, replaced less than
+/// `recent` ago: an earlier generation, or the absence before the first one. Each with the hash of
+/// the newer generation; `None`: the trigger was removed. An entry with a mistake is no such
+/// generation.
+pub(crate) async fn replaced(
+    db: &mut PgConnection,
+    settings: &Settings,
+    recent: Duration,
+) -> Result<Vec<(String, Option<Hash>)>, sqlx::Error> {
+    let (names, hashes) = own(settings);
+    let rows = sqlx::query(
+        "with own as (select * from unnest($1::text[], $2::bytea[]) as o (name, hash))
+         select t.name, s.hash
+         from trigger t
+         join trigger_spec s on s.trigger_id = t.id and s.generation = t.generation
+         left join own on own.name = t.name
+         where s.door in ('file', 'folder') and s.changed_at > now() - make_interval(secs => $3)
+             and s.hash is distinct from own.hash and t.name <> all ($4)
+             and case when own.hash is null
+                 -- Also an earlier name of the trigger.
+                 then s.generation = 1 or exists (
+                     select from trigger_spec e
+                     where e.trigger_id = t.id and e.generation < s.generation and (e.spec is null or e.hash = any ($2)))
+                 else exists (
+                     select from trigger_spec e where e.trigger_id = t.id and e.generation < s.generation and e.hash = own.hash) end",
+    )
+    .bind(names)
+    .bind(hashes)
+    .bind(recent.as_secs_f64())
+    .bind(settings.problems.keys().map(String::as_str).collect::<Vec<_>>())
+    .fetch_all(db)
+    .await?;
+    let replaced = |row: &PgRow| {
+        let hash: Option<Vec<u8>> = row.try_get("hash")?;
+        let hash = hash.and_then(|hash| hash.try_into().ok());
+        Ok((row.try_get("name")?, hash))
+    };
+    rows.iter().map(replaced).collect()
+}
+
+/// Notes that this process runs, and the triggers whose recorded settings are not its own. Forgets
+/// processes that have ended.
+pub(crate) async fn seen(
+    db: &mut PgConnection,
+    owner: &Owner,
+    settings: &Settings,
+) -> Result<(), sqlx::Error> {
+    let (names, hashes) = own(settings);
+    sqlx::query(
+        "with gone as (delete from trigger_process where seen_at < now() - interval '1 hour')
+         insert into trigger_process (instance, machine, pid, others)
+         select $3, $4, $5, coalesce(jsonb_object_agg(t.name, (
+                 select max(s.generation) from trigger_spec s where s.trigger_id = t.id and s.hash = own.hash)), '{}')
+         from trigger t left join unnest($1::text[], $2::bytea[]) as own (name, hash) on own.name = t.name
+         where t.configured and t.spec_hash is not null and t.spec_hash is distinct from own.hash
+         on conflict (instance) do update set seen_at = now(), others = excluded.others",
+    )
+    .bind(names)
+    .bind(hashes)
+    .bind(owner.instance)
+    .bind(&owner.machine)
+    .bind(owner.pid)
+    .execute(db)
+    .await
+    .map(|_| ())
+}
+
+/// Notes that this process has ended.
+pub(crate) async fn ended(db: &mut PgConnection, owner: &Owner) -> Result<(), sqlx::Error> {
+    sqlx::query("delete from trigger_process where instance = $1")
+        .bind(owner.instance)
+        .execute(db)
+        .await
+        .map(|_| ())
+}
+
+/// Returns names and hashes of the triggers that this process can act on.
+fn own(settings: &Settings) -> (Vec<&str>, Vec<&[u8]>) {
+    let own = settings.triggers.iter();
+    let own = own.filter(|(name, _)| settings.targets.contains_key(*name));
+    own.map(|(name, trigger)| (name.as_str(), &trigger.hash[..]))
+        .unzip()
+}
