@@ -12,6 +12,7 @@ mod coverage;
 mod digest;
 mod events;
 mod explain;
+mod generations;
 mod history;
 mod holds;
 mod images;

@@ -174,6 +174,7 @@ async fn services(
         config: file,
         limits: config.limits,
         takeover_seconds: Duration::from_secs(20),
+        replaced: tagtrail_trigger::Replaced::default(),
         alone: true,
         session_seconds: SESSION,
         pace: tagtrail_trigger::Pace::default(),

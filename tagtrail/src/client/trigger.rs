@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use super::Client;
+use super::generations::{Diff, Get, Log};
 use super::orders::Renumber;
 use super::trigger_test::Test;
 
@@ -15,6 +16,12 @@ pub(crate) enum Command {
     /// Let the numbers of the next rollouts go on above a number, for receivers that compare
     /// numbers alone and have seen higher ones before a loss of all data.
     Renumber(Client<Renumber>),
+    /// List the generations of a trigger, newest first: when its settings changed, and where.
+    Log(Client<Log>),
+    /// Print the settings of a trigger, now or of a generation.
+    Get(Client<Get>),
+    /// Show the difference between two generations.
+    Diff(Client<Diff>),
 }
 
 impl Command {
@@ -22,6 +29,9 @@ impl Command {
         match self {
             Command::Test(test) => test.run(Test::run),
             Command::Renumber(renumber) => renumber.run(Renumber::run),
+            Command::Log(log) => log.run(Log::run),
+            Command::Get(get) => get.run(Get::run),
+            Command::Diff(diff) => diff.run(Diff::run),
         }
     }
 }
