@@ -3,8 +3,9 @@
 //!
 //! In scope: patterns over images ([`glob`]), the images that a trigger watches ([`watched`]), the
 //! tag that a policy selects ([`selection`]) from its best candidates ([`choice`]), images of one
-//! build ([`agree`]), the decision for a new rollout ([`decide`]), the conditions that delay the
-//! recording of a rollout ([`gates`]) and the begin of its attempts ([`begin`], [`window`]), the
+//! build ([`agree`]), the set that a trigger takes over from triggers before it ([`follow`]), the
+//! decision for a new rollout ([`decide`]), the conditions that delay the recording of a rollout
+//! ([`gates`]) and the begin of its attempts ([`begin`], [`window`]), the
 //! next step after an attempt ([`retry`]), and the result of a rollout that its target took
 //! ([`watch`]). A replay of history goes through all of them ([`replay`]), but for the result.
 //! Everything here is pure: no I/O, no clock, no database; times are arguments.
@@ -16,6 +17,7 @@ pub mod agree;
 pub mod begin;
 pub mod choice;
 pub mod decide;
+pub mod follow;
 pub mod gates;
 pub mod glob;
 pub mod replay;
