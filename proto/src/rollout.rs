@@ -54,6 +54,8 @@ words! {
         Order = "order",
         /// A person ordered an earlier set of images again.
         Rollback = "rollback",
+        /// The images have lasted at the triggers that this one follows.
+        Upstream = "upstream",
         /// A person ended a pin or a fault: the present heads are rolled out.
         Release = "release",
     }

@@ -16,6 +16,8 @@ words! {
         Recheck = "recheck",
         /// The tag never had this digest, and the manifest of the digest is not read yet.
         Manifest = "manifest",
+        /// No set of the triggers before has lasted long enough.
+        Upstream = "upstream",
         /// The heads changed less than `settle` ago.
         Settle = "settle",
         /// A client made the image up in order to delete the tag: the last rollout stays.

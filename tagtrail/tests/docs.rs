@@ -270,6 +270,7 @@ fn every_policy_of_the_documentation_selects_the_tag_that_it_names() {
         let example = example.split("```").next().unwrap();
         let file = File::parse(example, "docs/triggers.md".as_ref()).unwrap();
         assert_eq!(file.warnings(), Vec::<String>::new(), "{example}");
+        assert_eq!(file.broken, [], "{example}");
         let mut name = "";
         for line in example.lines() {
             if let Some(image) = line.strip_prefix("images.") {

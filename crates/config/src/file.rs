@@ -168,6 +168,7 @@ impl File {
             |one| Arc::clone(&one.document),
             |one| one.check(&names),
         );
+        file.check_chains();
         file
     }
 

@@ -3,6 +3,7 @@
 use jiff::tz::TimeZone;
 use tagtrail_policy::begin::{Settings, Written};
 
+use crate::chain::follow_mistake;
 use crate::file::Mistake;
 use crate::{File, Role, Token, Trigger};
 
@@ -20,6 +21,7 @@ impl Trigger {
             gap: self.gap,
             group: self.group.as_ref().map(ToString::to_string),
             approvals: approvals.map(|approvals| approvals.get_ref().clone()),
+            follow: self.follow.as_ref().map(|follow| follow.get_ref().clone()),
         }
     }
 
@@ -47,6 +49,12 @@ impl Trigger {
                 Mistake::new(approvals.span().start, key, message)
             })?;
             gates.approvals = Some(approvals.get_ref().clone());
+        }
+        if let Some(follow) = &self.follow {
+            let compiled = follow.get_ref().compile();
+            let compiled =
+                compiled.map_err(|(field, message)| follow_mistake(follow, field, message))?;
+            gates.follow = Some(compiled);
         }
         Ok(gates)
     }

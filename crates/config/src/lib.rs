@@ -55,6 +55,7 @@
 //! ```
 
 mod broken;
+mod chain;
 mod cure;
 mod document;
 mod door;

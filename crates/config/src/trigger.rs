@@ -9,6 +9,7 @@ use serde::Deserialize;
 use tagtrail_policy::agree::Agree;
 use tagtrail_policy::begin::{Approvals, Settings};
 use tagtrail_policy::decide::{Settle, Start};
+use tagtrail_policy::follow::FollowSettings;
 use tagtrail_policy::selection::WatchedImage;
 use tagtrail_policy::watched::Watched;
 use tagtrail_policy::window::WindowSettings;
@@ -38,11 +39,17 @@ pub struct Trigger {
     /// The trigger's name.
     pub name: Spanned<Name>,
     /// The images as written, each under a short name.
-    #[serde(rename = "images")]
+    #[serde(rename = "images", default)]
     pub(crate) written: BTreeMap<Spanned<String>, Spanned<WatchedImage>>,
     /// The images, under the names of their registries.
     #[serde(skip)]
     pub images: BTreeMap<Spanned<String>, Watched>,
+    /// The triggers whose sets the trigger takes over, in place of images.
+    #[serde(default)]
+    pub(crate) follow: Option<Spanned<FollowSettings>>,
+    /// The images of the triggers that this one follows, also through others.
+    #[serde(skip)]
+    pub(crate) taken_over: BTreeMap<String, Watched>,
     /// The value that all images must share, so that no rollout has half of a build.
     #[serde(default)]
     pub agree: Option<Agree>,
@@ -298,11 +305,12 @@ impl Trigger {
 
     /// Checks the entry, and reads its images by the names of the registries.
     pub(crate) fn check(&mut self, names: &Names) -> Result<(), Mistake> {
-        if self.written.is_empty() {
-            let message = "watches nothing; add images.<name> = \"registry/repository:tag\"";
+        if self.written.is_empty() && self.follow.is_none() {
+            let message = "watches nothing; add images.<name> = \"registry/repository:tag\", or follow = { trigger = \"…\" }";
             let at = self.name.span().start;
             return Err(Mistake::new(at, "trigger.images", message));
         }
+        self.check_follow()?;
         for (name, written) in &self.written {
             let short = name.get_ref();
             if !valid_image_name(short) {

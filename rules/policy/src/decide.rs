@@ -23,6 +23,8 @@ use crate::watched::Watched;
 pub struct Situation<'a> {
     /// The watched images, by their names in the trigger.
     pub images: &'a BTreeMap<String, Watched>,
+    /// True if the images are those of triggers before this one in a chain, and none of its own.
+    pub followed: bool,
     /// The image that each of them stands for now, without those that have no revision, and those
     /// whose policy selects nothing.
     pub selected: &'a BTreeMap<String, Selected>,
@@ -168,12 +170,14 @@ pub fn decide(situation: &Situation<'_>) -> Decision {
     let same_watched = situation
         .last
         .is_some_and(|last| last.iter().all(|(name, image)| covered(name, image)) && same_names);
+    let same_watched = same_watched || situation.followed;
     let by_person = situation.selected.values().any(|one| one.configuration);
     let reason = match situation.last {
         None => CauseReason::Start,
         Some(_) if situation.resumed => CauseReason::Resume,
         Some(_) if !same_watched || by_person => CauseReason::Configuration,
         Some(_) if situation.must_send_again() => CauseReason::Configuration,
+        Some(_) if situation.followed => CauseReason::Upstream,
         Some(_) => CauseReason::Revision,
     };
     Decision::Start {
@@ -193,6 +197,10 @@ pub fn wanted_set(situation: &Situation<'_>) -> Option<BTreeMap<String, RolloutI
 /// all images of a trigger, so one unknown or deleted image stops the rollout and leaves the
 /// deployment as it is.
 fn wanted(situation: &Situation<'_>) -> Result<BTreeMap<String, RolloutImage>, Decision> {
+    // A trigger that follows others has no image before one of their sets counts.
+    if situation.images.is_empty() {
+        return Err(Decision::NOTHING);
+    }
     let (mut images, mut tombstones) = (BTreeMap::new(), Vec::new());
     for name in situation.images.keys() {
         let Some(Selected { image, head, .. }) = situation.selected.get(name) else {

@@ -286,6 +286,7 @@ impl Replay {
         let selected = choice::selected(&self.spec.images, named, &heads);
         let situation = Situation {
             images: &self.spec.images,
+            followed: false,
             selected: &selected,
             last: self.last.as_ref(),
             unsent: self.adopted,

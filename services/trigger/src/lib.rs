@@ -51,6 +51,17 @@ pub fn check(file: &File) -> Checked {
     let (targets, wrong) = target::targets(file, |_| None);
     let line = |trigger: &config::TriggerSpec| {
         let images: Vec<String> = trigger.images.values().map(ToString::to_string).collect();
+        let does = match &trigger.gates.follow {
+            None => format!("rolls out {}", images.join(", ")),
+            Some(follow) => {
+                let which = if follow.all { "all of " } else { "" };
+                let soak = follow.soak;
+                let names = follow.upstream.join(", ");
+                format!(
+                    "takes over the images of {which}{names} after {soak:?}, and rolls them out"
+                )
+            }
+        };
         let settle = trigger.default_settle.as_ref().zip(trigger.settle);
         let settle = settle.map(|(why, settle)| {
             let first = match settle.first == settle.quiet {
@@ -63,9 +74,8 @@ pub fn check(file: &File) -> Checked {
             )
         });
         format!(
-            "trigger {}: rolls out {} by {}{}",
+            "trigger {}: {does} by {}{}",
             trigger.name,
-            images.join(", "),
             trigger.target,
             settle.unwrap_or_default()
         )

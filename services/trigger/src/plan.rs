@@ -1,6 +1,7 @@
 //! Planning: from news of REVISIONS to recorded rollouts.
 
 mod candidates;
+mod chain;
 mod choice;
 mod conditions;
 mod gating;

@@ -8,6 +8,7 @@
 
 pub(crate) mod attempts;
 pub(crate) mod candidates;
+pub(crate) mod chains;
 mod columns;
 pub(crate) mod condition_changes;
 pub(crate) mod faults;

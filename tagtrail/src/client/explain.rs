@@ -45,10 +45,36 @@ pub(super) fn describe(explained: &Value, screen: &Screen) -> String {
         .flatten()
         .map(|(name, image)| describe_image(name, image, screen));
     let text = paragraphs.collect::<Vec<_>>().join("\n\n");
-    match text.is_empty() {
-        true => "the trigger names no image".to_owned(),
-        false => text,
+    match explained.get("follow") {
+        _ if !text.is_empty() => text,
+        None => "the trigger names no image".to_owned(),
+        Some(follow) => {
+            let name = field(explained, "trigger");
+            let text = format!(
+                "{name} takes over the images of {}: `tagtrail status {name}` shows a set that has not lasted yet, and `tagtrail explain` of these triggers the tags",
+                upstream(follow).join(", ")
+            );
+            wrap(screen, &text, 0)
+        }
     }
+}
+
+/// Returns the names in the settings `follow`.
+fn upstream(follow: &Value) -> Vec<String> {
+    let names = |value: &Value| match value {
+        Value::String(name) => vec![name.clone()],
+        Value::Array(names) => names
+            .iter()
+            .filter_map(Value::as_str)
+            .map(str::to_owned)
+            .collect(),
+        _ => Vec::new(),
+    };
+    let keys = ["trigger", "all", "any"];
+    keys.iter()
+        .filter_map(|key| follow.get(key))
+        .flat_map(names)
+        .collect()
 }
 
 fn describe_image(name: &str, image: &Value, screen: &Screen) -> String {
@@ -125,5 +151,15 @@ mod tests {
             assert!(words.contains(expected), "{expected}\n{text}");
         }
         assert!(text.lines().all(|line| line.width() <= 80), "{text}");
+    }
+
+    #[test]
+    fn a_trigger_that_follows_others_names_them() {
+        let explained = json!({ "trigger": "prod", "images": {}, "follow": { "all": ["eu", "us"], "soak": "30m" } });
+        let text = describe(&explained, &screen(80));
+        assert!(
+            text.starts_with("prod takes over the images of eu, us:"),
+            "{text}"
+        );
     }
 }

@@ -68,7 +68,7 @@ pub(crate) struct Rollout {
     /// The set of the rollout with this number, which is then pinned [default: the wanted set].
     #[arg(long, value_name = "NUMBER")]
     to: Option<u64>,
-    /// Gates to pass though they are closed: recheck, manifest, window. Needs --reason.
+    /// Gates to pass though they are closed: recheck, manifest, upstream, window. Needs --reason.
     #[arg(long, value_name = "GATES", value_delimiter = ',', requires = "reason")]
     skip: Vec<String>,
     /// The reason, which `tagtrail acts` lists.

@@ -99,6 +99,16 @@ fn gate_settings(trigger: &Value, screen: &Screen) -> String {
         let zone = window.get("zone").and_then(Value::as_str).unwrap_or("UTC");
         parts.push(format!("window{} ({zone})", ranges.join(",")));
     }
+    if let Some(follow) = settings.get("follow") {
+        let one = follow.get("trigger").and_then(Value::as_str);
+        let one = one.map(str::to_owned);
+        let all = list(follow, "all").map(|all| format!("all of {all}"));
+        let any = list(follow, "any").map(|any| format!("any of {any}"));
+        let soak = follow.get("soak").and_then(Value::as_str);
+        let soak = soak.map_or(String::new(), |soak| format!(" after {soak}"));
+        let of = one.or(all).or(any).unwrap_or_default();
+        parts.push(format!("follow {of}{soak}"));
+    }
     for key in ["gap", "group"] {
         if let Some(Value::String(value)) = settings.get(key) {
             parts.push(format!("{key} {value}"));
@@ -230,6 +240,7 @@ const SHOWN: &[&str] = &[
     "min_age",
     "adopted",
     "slots",
+    "finish",
     "ending",
     "other_generation",
 ];
@@ -247,7 +258,9 @@ fn why(trigger: &Value, screen: &Screen) -> String {
     for reason in reasons(trigger) {
         let [code, image, why, opens_at, cure] =
             ["code", "image", "why", "opens_at", "cure"].map(|key| field(reason, key));
-        if !SHOWN.contains(&code.as_str()) {
+        // With an image, another line shows the closed gate.
+        let upstream = code == "upstream" && image == "-";
+        if !SHOWN.contains(&code.as_str()) && !upstream {
             continue;
         }
         let mut line = format!("{name} ({code}): ");

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use crate::follow::{Follow, FollowSettings};
 use crate::glob::within_part;
 use crate::selection::duration;
 use crate::window::{Window, WindowSettings};
@@ -24,6 +25,8 @@ pub struct Settings {
     pub group: Option<String>,
     /// The approvals that a set of images needs.
     pub approvals: Option<Approvals>,
+    /// The triggers whose sets the trigger takes over, in place of images of its own.
+    pub follow: Option<Follow>,
 }
 
 /// The settings of the gates of a trigger as they are written. As JSON, those that are not written
@@ -45,6 +48,9 @@ pub struct Written {
     /// As `approvals` of [`Settings`].
     #[serde(skip_serializing_if = "Option::is_none")]
     pub approvals: Option<Approvals>,
+    /// As `follow` of [`Settings`].
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub follow: Option<FollowSettings>,
 }
 
 /// The approvals that a set of images needs.

@@ -41,6 +41,7 @@ static NONE: Settings = Settings {
     gap: None,
     group: None,
     approvals: None,
+    follow: None,
 };
 
 /// The facts of a rollout that nobody ordered.
@@ -76,6 +77,7 @@ fn settings() -> Settings {
             by: vec!["release-*".to_owned()],
             within: Some(Duration::from_secs(3600)),
         }),
+        follow: None,
     }
 }
 
@@ -86,6 +88,7 @@ fn only(gate: Gate) -> Settings {
         gap: all.gap.filter(|_| gate == Gate::Gap),
         group: all.group.filter(|_| gate == Gate::Group),
         approvals: all.approvals.filter(|_| gate == Gate::Approval),
+        follow: None,
     }
 }
 

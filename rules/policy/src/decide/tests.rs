@@ -88,6 +88,7 @@ impl World {
         // A situation borrows its parts, which live as long as the test.
         Situation {
             images: Box::leak(Box::new(self.images.iter().map(watched).collect())),
+            followed: false,
             selected: Box::leak(Box::new(self.images.iter().filter_map(head).collect())),
             last: self.last.as_ref(),
             unsent: self.unsent,

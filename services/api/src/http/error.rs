@@ -122,7 +122,7 @@ pub(crate) enum Error {
         "this Idempotency-Key was sent with another order in the last 24 h; send each order with a key of its own"
     )]
     IdempotencyKeyReused,
-    #[error("an order can't skip {0:?}; it may skip recheck, manifest and window")]
+    #[error("an order can't skip {0:?}; it may skip recheck, manifest, upstream and window")]
     GateNotSkippable(String),
     #[error("until must be a time in the future")]
     UntilPast,

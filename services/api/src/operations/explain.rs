@@ -73,6 +73,10 @@ pub(crate) struct Explained {
     at: Instant,
     /// The images, by their names in the trigger.
     images: BTreeMap<String, ExplainedImage>,
+    /// The triggers whose images are taken over, in place of images of its own, as in
+    /// `tagtrail.toml`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    follow: Option<Value>,
 }
 
 /// An image of a trigger.
@@ -161,6 +165,7 @@ async fn explained(
         images.insert(name.clone(), explained);
     }
     Ok(Some(Explained {
+        follow: trigger.gate_settings.get("follow").cloned(),
         trigger: trigger.name,
         at: Instant(at),
         images,

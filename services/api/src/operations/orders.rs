@@ -32,7 +32,7 @@ use crate::store::orders::{Choice, Placed, Refusal, Wish};
 /// The time for which an answer waits for the planner, and the interval of its looks.
 const WAIT: (Duration, Duration) = (Duration::from_millis(2500), Duration::from_millis(100));
 /// The gates that an order may skip.
-const SKIPPABLE: [&str; 3] = ["recheck", "manifest", "window"];
+const SKIPPABLE: [&str; 4] = ["recheck", "manifest", "upstream", "window"];
 /// The highest number above which rollouts may go on: far below those that programs read exactly.
 const HIGHEST: u64 = 1_000_000_000_000;
 /// Most images of a pin.
@@ -149,7 +149,7 @@ struct Renumber {
 struct RollOut {
     /// The number of a rollout: its set, and a pin.
     to: Option<u64>,
-    /// Gates to pass though they are closed: recheck, manifest, window.
+    /// Gates to pass though they are closed: recheck, manifest, upstream, window.
     /// Needs a reason.
     #[serde(default)]
     skip: Vec<String>,

@@ -120,6 +120,12 @@ async fn test(
     let settings = wish.spec.into_iter().collect();
     let trigger = Trigger::of_settings(settings, &shared.names.get())
         .map_err(|error| Error::Spec(clean_text(&error.to_string(), 300)))?;
+    if let [upstream, ..] = trigger.upstream() {
+        let why = format!(
+            "trigger.follow: a chain is not tested, since its sets come from the rollouts of other triggers; test {upstream}"
+        );
+        return Err(Error::Spec(why));
+    }
     let spec = spec(&trigger)?;
     let from = time("from", &wish.from)?;
     let now = OffsetDateTime::now_utc();

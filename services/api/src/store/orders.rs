@@ -304,7 +304,8 @@ async fn chosen(
             Err(refusal) => return Ok(Err(refusal)),
         },
     };
-    if !set.keys().eq(trigger.images.keys()) {
+    // The images of a trigger that follows others are those of its sets.
+    if !trigger.images.is_empty() && !set.keys().eq(trigger.images.keys()) {
         return Ok(Err(Refusal::OtherImages));
     }
     let cause = match wish {
@@ -327,15 +328,20 @@ async fn pinned(
     .fetch_optional(&mut *tx)
     .await?;
     let current = current.map(|Json(set)| set).unwrap_or_default();
-    if let Some(name) = choices
-        .keys()
-        .find(|name| !trigger.images.contains_key(*name))
-    {
+    // A trigger that follows others has those of its current set.
+    let own = !trigger.images.is_empty();
+    let taken = current.iter().filter(|_| !own);
+    let taken = taken.map(|(name, image)| (name.clone(), image.image.to_string()));
+    let mut watched: BTreeMap<String, String> = taken.collect();
+    if own {
+        watched.clone_from(&trigger.images);
+    }
+    if let Some(name) = choices.keys().find(|name| !watched.contains_key(*name)) {
         return Ok(Err(Refusal::ImageUnknown(name.clone())));
     }
     let mut set = Set::new();
     // A trigger has few images.
-    for (name, text) in &trigger.images {
+    for (name, text) in &watched {
         let Some(choice) = choices.get(name) else {
             match current.get(name) {
                 Some(kept) => set.insert(name.clone(), kept.clone()),

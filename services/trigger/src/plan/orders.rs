@@ -138,7 +138,7 @@ fn release(situation: &Situation<'_>, order: &Order, settling: &Settling<'_>) ->
     let mut decision = settling.decide(situation);
     let answer = match &mut decision {
         Decision::Start { cause, .. } => {
-            if cause.reason == CauseReason::Revision {
+            if matches!(cause.reason, CauseReason::Revision | CauseReason::Upstream) {
                 cause.reason = CauseReason::Release;
             }
             None

@@ -26,6 +26,7 @@ use crate::act::{Slot, start};
 use crate::config::TriggerSpec;
 use crate::error::Error;
 use crate::plan::candidates::Candidates;
+use crate::plan::chain::{self, Chains};
 use crate::plan::choice::{Choices, Selections, choose};
 use crate::plan::conditions;
 
@@ -36,6 +37,7 @@ use crate::plan::question::Questions;
 use crate::plan::view;
 use crate::settings::Settings;
 use crate::shared::Shared;
+use crate::store::chains as chain_store;
 use crate::store::faults::{self, TagFault};
 use crate::store::gates as gate_store;
 use crate::store::generations;
@@ -128,6 +130,7 @@ async fn session(shared: &Shared, bus: &Bus, before: &mut Before) -> Result<Ende
         numbers_compared: false,
         continues,
         seen: position,
+        upstream: BTreeMap::new(),
     };
     let ended = tokio::select! {
         outcome = planner.run(&mut news) => outcome.map(|()| Ended::Shutdown),
@@ -225,6 +228,8 @@ struct Planner<'a> {
     /// The position of the last news.
     seen: Option<Position>,
     questions: Questions,
+    /// The newest success of each trigger that others follow, as of the last look.
+    upstream: BTreeMap<String, i64>,
     /// Triggers with closed gates, and the time at which each is checked again.
     settling: BTreeMap<&'a str, Instant>,
 }
@@ -268,7 +273,8 @@ impl<'a> Planner<'a> {
                 _ = every.tick() => {
                     // After a failover the heads can be read, and no rollout can be recorded.
                     within(timeout, check_writable(&mut self.db)).await?;
-                    let ordered = self.ordered().await?;
+                    let mut ordered = self.ordered().await?;
+                    ordered.extend(self.behind_news().await?);
                     self.shared.health.set("postgres", Ok(()));
                     let all = Instant::now() >= next_full_plan;
                     if all {
@@ -310,6 +316,26 @@ impl<'a> Planner<'a> {
         let resuming = ordered.into_iter().filter(|trigger| trigger.resuming);
         due.extend(resuming.map(|trigger| trigger.name));
         Ok(due)
+    }
+
+    /// Returns the names of the triggers that follow one with a new success.
+    async fn behind_news(&mut self) -> Result<BTreeSet<String>, Error> {
+        let names: Vec<&str> = chain::upstream(self.triggers.values().copied())
+            .into_iter()
+            .collect();
+        if names.is_empty() {
+            return Ok(BTreeSet::new());
+        }
+        let reading = chain_store::newest(&mut self.db, &names);
+        let newest = within(self.shared.session_timeout, reading).await?;
+        let before = std::mem::replace(&mut self.upstream, newest);
+        let is_new = |name: &String| self.upstream.get(name) != before.get(name);
+        let follows = |trigger: &&&TriggerSpec| {
+            let follow = trigger.gates.follow.as_ref();
+            follow.is_some_and(|follow| follow.upstream.iter().any(is_new))
+        };
+        let behind = self.triggers.values().filter(follows);
+        Ok(behind.map(|trigger| trigger.name.clone()).collect())
     }
 
     /// Raises the issued numbers to those in ROLLOUTS. After a restore from a backup the database
@@ -461,6 +487,7 @@ impl<'a> Planner<'a> {
             answers,
             selections,
             faults,
+            revoked,
         } = self.decide(&due, traces).await?;
         plan.position = position.filter(|_| !FailPoint::TriggerPosition.skipped());
         FailPoint::TriggerPlanned.pass();
@@ -472,6 +499,13 @@ impl<'a> Planner<'a> {
                     fault.reason
                 );
             }
+        }
+        let withdrawn = match revoked.is_empty() {
+            true => Vec::new(),
+            false => chain_store::withdraw(&mut self.db, &revoked).await?,
+        };
+        if !withdrawn.is_empty() {
+            self.shared.entries_recorded.notify_one();
         }
         let (mut slots, mut recorded) = (BTreeMap::new(), Vec::new());
         // A trigger that was resumed becomes active only afterwards.
@@ -520,6 +554,12 @@ impl<'a> Planner<'a> {
             .queue(opened.map(|change| (change.trigger, change.name.clone())));
         self.settling.retain(|name, _| !due.contains(name));
         self.settling.extend(settling);
+        // The next decision is about the set before.
+        for name in withdrawn {
+            if let Some((name, _)) = self.triggers.get_key_value(name.as_str()) {
+                self.settling.insert(name, Instant::now());
+            }
+        }
         for Attempt { rollout, .. } in &recorded {
             tracing::info!(trigger = rollout.trigger, rollout.id, rollout.number, cause = %rollout.cause.reason, "recorded rollout {} of {}", rollout.number, rollout.trigger);
         }
@@ -609,19 +649,34 @@ impl<'a> Planner<'a> {
             true => BTreeMap::new(),
             false => store::heads(&mut self.db, &images).await?,
         };
+        let specs = states
+            .iter()
+            .filter_map(|(state, _)| self.triggers.get(state.name.as_str()));
+        let chains = Chains::read(&mut self.db, specs.copied()).await?;
         let mut rounds = Vec::with_capacity(states.len());
         for (state, now) in states {
             let Some((name, trigger)) = self.triggers.get_key_value(state.name.as_str()) else {
                 continue;
             };
-            let selected = choices.selected(trigger, &heads);
+            let mut standing = standings.get(&state.id).cloned().unwrap_or_default();
+            standing.order = standing
+                .order
+                .filter(|_| !FailPoint::TriggerOrder.skipped());
+            let chain = chains.of(trigger, &state, &standing, now);
+            let selected = match &chain {
+                Some(chain) => chain.selected.clone(),
+                None => choices.selected(trigger, &heads),
+            };
             let identity = self.targets.get(*name).map(|target| target.identity());
             let target_changed = trigger.on_target_change == OnTargetChange::Rollout
                 && state.identity.is_some()
                 && identity.is_some()
                 && state.identity != identity;
             let situation = Situation {
-                images: &trigger.images,
+                images: chain
+                    .as_ref()
+                    .map_or(&trigger.images, |chain| &chain.images),
+                followed: chain.is_some(),
                 selected: &selected,
                 last: state.last.as_ref(),
                 unsent: state.unsent,
@@ -637,18 +692,33 @@ impl<'a> Planner<'a> {
                 asked: self.asked,
                 now,
             };
-            let mut standing = standings.get(&state.id).cloned().unwrap_or_default();
-            standing.order = standing
-                .order
-                .filter(|_| !FailPoint::TriggerOrder.skipped());
             let settling = Settling {
                 longest: trigger.settle_max,
                 before: &state.waiting,
             };
-            let ordered = orders::decide(&situation, &standing, &settling);
+            let mut ordered = orders::decide(&situation, &standing, &settling);
+            if let Some(chain) = &chain {
+                if !state.paused && standing.pinned.is_none() {
+                    ordered.decision = chain.add_gate(ordered.decision);
+                }
+                if let Some((_, text)) = &mut ordered.answer
+                    && situation.images.is_empty()
+                {
+                    *text = chain.nothing(name);
+                }
+                let newest = standing.live.last();
+                let unbegun = newest.is_some_and(|one| one.attempts == 0 && !one.ordered);
+                let why = chain.revoked().filter(|_| unbegun);
+                if let Some(why) = why {
+                    decisions.revoked.push((state.id, why));
+                }
+            }
             let waiting = ordered.decision.waiting();
             self.shared.metrics.waiting(name, waiting);
-            let view = view::view(trigger, &state, &situation, &choices, &ordered.decision);
+            let mut view = view::view(trigger, &state, &situation, &choices, &ordered.decision);
+            if let (Some(chain), Some(view)) = (&chain, &mut view) {
+                chain.complete(view, &state, now);
+            }
             decisions.views.extend(
                 view.filter(|view| *view != state.view)
                     .map(|view| (state.id, view)),
@@ -659,6 +729,7 @@ impl<'a> Planner<'a> {
                 new.identity = identity;
             }
             decisions.follow(name, (&state, now), &choices);
+            decisions.look_again(name, now, chain.and_then(|chain| chain.opens_at()));
             rounds.push(Round {
                 name,
                 id: state.id,
@@ -697,6 +768,8 @@ struct Decisions<'a> {
     selections: Selections,
     /// The changes of selected tags that hold their triggers.
     faults: Vec<TagFault>,
+    /// Triggers whose last set a rollback upstream has left, by id, with the reason.
+    revoked: Vec<(i32, String)>,
 }
 
 impl<'a> Decisions<'a> {

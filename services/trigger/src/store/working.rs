@@ -158,7 +158,9 @@ pub(crate) async fn begin(
              for update of o skip locked
          ), moved as (
              select n.id, min(i.value ->> 'image') as image from newest n cross join lateral jsonb_each(n.images) i
-             where n.state = 'pending' and not n.fixed and not exists (
+             where n.state = 'pending' and not n.fixed
+             -- The images of a trigger that follows others are those of upstream, not the heads.
+             and not exists (select from trigger f where f.id = n.trigger_id and f.gate_settings ? 'follow') and not exists (
                  select from repository r join tag t on t.repository_id = r.id
                  where r.registry = split_part(i.value ->> 'image', '/', 1)
                    and r.name = substring(i.value ->> 'image' from '^[^/]+/(.*):[^:]+$')

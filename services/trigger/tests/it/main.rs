@@ -5,6 +5,7 @@
 mod answers;
 mod attempts;
 mod broken;
+mod chains;
 mod changes;
 mod command;
 mod compose;

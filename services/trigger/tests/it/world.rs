@@ -357,6 +357,17 @@ impl World {
         error.flatten()
     }
 
+    /// Returns the error of the last rollout of a trigger.
+    pub(crate) async fn error_of(&mut self, trigger: &str) -> Option<String> {
+        sqlx::query_scalar(
+            "select o.error from rollout o join trigger t on t.id = o.trigger_id where t.name = $1 order by o.number desc limit 1",
+        )
+        .bind(trigger)
+        .fetch_one(&mut self.sql)
+        .await
+        .unwrap()
+    }
+
     /// Waits until the rollout of this number has this state.
     pub(crate) async fn wait(&mut self, number: i64, state: RolloutState) {
         eventually(

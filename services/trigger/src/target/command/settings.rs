@@ -172,7 +172,8 @@ pub(super) fn variable_of(image: &str) -> String {
 /// Refuses images whose variables would have the same name.
 pub(super) fn check_images(trigger: &Trigger) -> Result<(), String> {
     let mut names: BTreeMap<String, &str> = BTreeMap::new();
-    for image in trigger.images.keys().map(|image| image.get_ref().as_str()) {
+    let images = trigger.all_images();
+    for image in images.keys().map(String::as_str) {
         let variable = variable_of(image);
         if let Some(other) = names.insert(variable.clone(), image) {
             return Err(format!(

@@ -142,8 +142,9 @@ pub(super) fn check_json(body: &[u8]) -> Result<(), String> {
 
 /// Returns the event of a rollout of the trigger as it may be, to try a template with.
 pub(super) fn sample(trigger: &Trigger) -> Result<Vec<u8>, String> {
-    let images = trigger.images.iter().filter_map(|(name, watched)| {
-        let digest = Digest::sha256_of(name.get_ref().as_bytes());
+    let images = trigger.all_images();
+    let images = images.iter().filter_map(|(name, watched)| {
+        let digest = Digest::sha256_of(name.as_bytes());
         let of_policy = || {
             let (registry, repository) = (watched.registry(), watched.repository());
             format!("{registry}/{repository}:1.0.0").parse().ok()
@@ -157,7 +158,7 @@ pub(super) fn sample(trigger: &Trigger) -> Result<Vec<u8>, String> {
             digest,
             image,
         };
-        Some((name.get_ref().clone(), image))
+        Some((name.clone(), image))
     });
     let images: BTreeMap<String, RolloutImage> = images.collect();
     let rollout = Rollout {

@@ -213,6 +213,7 @@ impl<'a> World<'a> {
         let asked = BTreeSet::new();
         let situation = Situation {
             images: &self.spec.images,
+            followed: false,
             selected: &selected,
             last: state.last.as_ref(),
             unsent: state.unsent,

@@ -1,0 +1,266 @@
+//! Triggers that follow others: `follow`.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use tagtrail_policy::follow::FollowSettings;
+use tagtrail_policy::watched::Watched;
+use toml::Spanned;
+
+use crate::broken::{Broken, Table};
+use crate::cure::closest;
+use crate::file::Mistake;
+use crate::{File, Trigger};
+
+impl Trigger {
+    /// Returns the names of the triggers that this one follows.
+    #[must_use]
+    pub fn upstream(&self) -> &[String] {
+        let follow = self.gates.follow.as_ref();
+        follow.map_or(&[], |follow| &follow.upstream)
+    }
+
+    /// Returns the images by name, those of the triggers that this one follows included.
+    #[must_use]
+    pub fn all_images(&self) -> BTreeMap<String, Watched> {
+        let own = self.images.iter();
+        let own = own.map(|(name, image)| (name.get_ref().clone(), image.clone()));
+        own.chain(self.taken_over.clone()).collect()
+    }
+
+    /// Checks that a trigger that follows others has no settings of images.
+    pub(crate) fn check_follow(&self) -> Result<(), Mistake> {
+        let Some(follow) = &self.follow else {
+            return Ok(());
+        };
+        let useless = [
+            ("images", !self.written.is_empty()),
+            ("agree", self.agree.is_some()),
+            ("settle", self.settle.is_some()),
+        ];
+        match useless.iter().find(|(_, is_there)| *is_there) {
+            Some((key, _)) => {
+                let message = format!(
+                    "takes over the sets of other triggers, so {key} has no effect; remove follow, or {key}"
+                );
+                Err(follow_mistake(follow, "", message))
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+impl File {
+    /// Takes out the triggers that follow a trigger that is not configured, or that follow
+    /// themselves through others.
+    pub(crate) fn check_chains(&mut self) {
+        let upstream: BTreeMap<String, Vec<String>> = self
+            .trigger
+            .iter()
+            .map(|one| (one.name().to_owned(), one.upstream().to_vec()))
+            .collect();
+        let broken = self.broken_of(Table::Trigger);
+        // A trigger whose entry has another mistake is there, and heals.
+        let known: BTreeSet<String> = broken
+            .filter_map(|one| one.name.clone())
+            .chain(upstream.keys().cloned())
+            .collect();
+        let mut wrong = Vec::new();
+        self.trigger.retain(|trigger| {
+            let Some(follow) = &trigger.follow else {
+                return true;
+            };
+            let name = trigger.name();
+            let unknown = trigger.upstream().iter().find(|one| !known.contains(*one));
+            let message = match (unknown, circle(name, &upstream)) {
+                (Some(unknown), _) => {
+                    let mut message = format!("{unknown:?} is the name of no trigger");
+                    let others: Vec<&str> = known
+                        .iter()
+                        .map(String::as_str)
+                        .filter(|one| *one != name)
+                        .collect();
+                    match closest(unknown, &others) {
+                        Some(one) => message += &format!("; did you mean {one:?}?"),
+                        None => message += "; add a trigger of this name, or name another one",
+                    }
+                    message
+                }
+                (None, Some(circle)) => format!(
+                    "the triggers follow each other in a circle: {}; one of them needs images",
+                    circle.join(" follows ")
+                ),
+                (None, None) => return true,
+            };
+            let mistake = follow_mistake(follow, "", message);
+            let problem = trigger.error_at(mistake.at, &mistake.key, mistake.message);
+            wrong.push(Broken::new(Table::Trigger, name.to_owned(), problem));
+            false
+        });
+        self.broken.extend(wrong);
+        let all = self.trigger.iter();
+        let own: BTreeMap<String, BTreeMap<String, Watched>> = all
+            .map(|one| (one.name().to_owned(), one.all_images()))
+            .collect();
+        for trigger in &mut self.trigger {
+            for name in all_upstream(trigger.name(), &upstream) {
+                let images = own.get(name).cloned().unwrap_or_default();
+                trigger.taken_over.extend(images);
+            }
+        }
+    }
+}
+
+/// Returns the mistake in a field of `follow`, or in the whole.
+pub(crate) fn follow_mistake(
+    follow: &Spanned<FollowSettings>,
+    field: &str,
+    message: impl Into<String>,
+) -> Mistake {
+    let key = match field {
+        "" => "trigger.follow".to_owned(),
+        field => format!("trigger.follow.{field}"),
+    };
+    Mistake::new(follow.span().start, key, message)
+}
+
+/// Returns the names of the triggers that one follows, also through others.
+fn all_upstream<'a>(
+    name: &str,
+    upstream: &'a BTreeMap<String, Vec<String>>,
+) -> BTreeSet<&'a String> {
+    let mut found = BTreeSet::new();
+    let mut next: Vec<&String> = upstream.get(name).into_iter().flatten().collect();
+    while let Some(one) = next.pop() {
+        if found.insert(one) {
+            next.extend(upstream.get(one).into_iter().flatten());
+        }
+    }
+    found
+}
+
+/// Returns a way from a trigger over those that it follows back to the trigger.
+fn circle(name: &str, upstream: &BTreeMap<String, Vec<String>>) -> Option<Vec<String>> {
+    let mut seen = BTreeSet::new();
+    let mut ways = vec![vec![name.to_owned()]];
+    while let Some(way) = ways.pop() {
+        let end = way.last()?;
+        for next in upstream.get(end).into_iter().flatten() {
+            let mut longer = way.clone();
+            longer.push(next.clone());
+            if next == name {
+                return Some(longer);
+            }
+            if seen.insert(next.clone()) {
+                ways.push(longer);
+            }
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    fn trigger(name: &str, more: &str) -> String {
+        format!("[[trigger]]\nname = \"{name}\"\ntarget.command = {{ run = [\"true\"] }}\n{more}\n")
+    }
+
+    /// The names of the triggers that can be used, and the mistakes.
+    fn read(triggers: &[String]) -> (Vec<String>, Vec<String>) {
+        let file = File::parse(&triggers.concat(), Path::new("tagtrail.toml")).unwrap();
+        let names = file.trigger.iter().map(|one| one.name().to_owned());
+        let problems = file.broken.iter().map(|one| one.problem.to_string());
+        (names.collect(), problems.collect())
+    }
+
+    const IMAGES: &str = "images.web = \"r.example.com/shop/web\"";
+
+    #[test]
+    fn triggers_may_follow_others_in_any_order_of_the_file() {
+        let (names, problems) = read(&[
+            trigger(
+                "prod",
+                "follow = { all = [\"eu\", \"us\"], soak = \"30m\" }",
+            ),
+            trigger("eu", "follow = { trigger = \"dev\", soak = \"1d\" }"),
+            trigger("us", "follow = { any = [\"dev\", \"broken\"] }"),
+            trigger("dev", IMAGES),
+            trigger("broken", "settle = 3"),
+        ]);
+        assert_eq!(names, ["prod", "eu", "us", "dev"]);
+        assert_eq!(problems.len(), 1, "{problems:?}");
+    }
+
+    #[test]
+    fn an_unknown_upstream_and_a_circle_are_refused_and_break_no_other_trigger() {
+        for (triggers, good, message) in [
+            (
+                vec![
+                    trigger("prod", "follow = { trigger = \"dve\" }"),
+                    trigger("dev", IMAGES),
+                ],
+                vec!["dev"],
+                "tagtrail.toml:4: trigger.follow: \"dve\" is the name of no trigger; did you mean \"dev\"?",
+            ),
+            (
+                vec![trigger("prod", "follow = { trigger = \"staging\" }")],
+                vec![],
+                "\"staging\" is the name of no trigger; add a trigger of this name",
+            ),
+            (
+                vec![trigger("prod", "follow = { trigger = \"prod\" }")],
+                vec![],
+                "in a circle: prod follows prod",
+            ),
+            (
+                vec![
+                    trigger("a", "follow = { trigger = \"b\" }"),
+                    trigger("b", "follow = { trigger = \"c\" }"),
+                    trigger("c", "follow = { any = [\"dev\", \"a\"] }"),
+                    trigger("d", "follow = { trigger = \"a\" }"),
+                    trigger("dev", IMAGES),
+                ],
+                vec!["d", "dev"],
+                "in a circle: a follows b follows c follows a",
+            ),
+        ] {
+            let (names, problems) = read(&triggers);
+            assert_eq!(names, good);
+            assert!(problems[0].contains(message), "{problems:?}");
+        }
+    }
+
+    #[test]
+    fn settings_of_images_beside_follow_are_refused() {
+        for (more, message) in [
+            (
+                format!("follow = {{ trigger = \"dev\" }}\n{IMAGES}"),
+                "so images has no effect",
+            ),
+            (
+                "follow = { trigger = \"dev\" }\nsettle = \"5s\"".to_owned(),
+                "so settle has no effect",
+            ),
+            (
+                "follow = { trigger = \"dev\" }\nagree = \"tag\"".to_owned(),
+                "so agree has no effect",
+            ),
+            (
+                "follow = { trigger = \"dev\", all = [\"a\"] }".to_owned(),
+                "exactly one of",
+            ),
+            ("follow = { triger = \"dev\" }".to_owned(), "triger"),
+            (
+                "follow = { trigger = \"dev\", soak = 30 }".to_owned(),
+                "30 has no unit",
+            ),
+            (String::new(), "watches nothing"),
+        ] {
+            let (_, problems) = read(&[trigger("prod", &more), trigger("dev", IMAGES)]);
+            assert!(problems[0].contains(message), "{more}: {problems:?}");
+        }
+    }
+}
