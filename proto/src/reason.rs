@@ -84,6 +84,8 @@ words! {
         Ended = "ended",
         /// All slots for attempts are in use.
         Slots = "slots",
+        /// `concurrency = "finish"`: the result of an older rollout is not known yet.
+        Finish = "finish",
         /// An attempt of an older rollout is being ended.
         Ending = "ending",
         /// The set was there before the trigger, and was never sent.

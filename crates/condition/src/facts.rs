@@ -64,6 +64,8 @@ pub struct Facts {
     pub begun_at: Option<OffsetDateTime>,
     /// The attempt that runs.
     pub open: Option<OpenAttempt>,
+    /// Number of the rollout whose result the last one waits for.
+    pub finishes: Option<u64>,
     /// Number of attempts at targets of this kind that run, of all triggers.
     pub in_use: u32,
     /// Number of images with a tag whose head differs from the last rollout.
@@ -201,6 +203,8 @@ pub async fn read(db: &mut PgConnection, name: Option<&str>) -> Result<Vec<Facts
                 case when ", rollout_is_live!("l"), " and l.state <> 'watching' then l.next_attempt_at end as next_attempt_at,
                 a.number as open_attempt, a.started_at as open_since, n.number as open_rollout,
                 coalesce(n.id = l.id and ", rollout_is_live!("l"), ", false) as open_is_live,
+                (select max(w.number) from rollout w
+                 where w.trigger_id = t.id and t.finish and w.state = 'watching' and w.number < l.number and l.state = 'pending' and l.actor is null) as finishes,
                 coalesce(busy.attempts, 0) as in_use, now() as now
          from trigger t
          left join lateral (
@@ -286,6 +290,9 @@ fn facts(row: &PgRow, holds: &[Hold]) -> Result<Facts, sqlx::Error> {
         resuming: row.try_get("resuming")?,
         current: rollout("current")?,
         last: rollout("last")?,
+        finishes: row
+            .try_get::<Option<i64>, _>("finishes")?
+            .map(row::unsigned),
         ended: row.try_get("ended")?,
         next_attempt_at: row.try_get("next_attempt_at")?,
         begun_at: row.try_get("begun_at")?,

@@ -120,6 +120,7 @@ fn holds_up(code: ReasonCode) -> bool {
         | Code::Failed
         | Code::Ended
         | Code::Slots
+        | Code::Finish
         | Code::Ending
         | Code::Adopted => false,
     }
@@ -270,7 +271,7 @@ fn closed(waiting: &Waiting, name: &str) -> Reason {
 fn gate_cure(gate: ReasonCode, name: &str) -> Option<String> {
     use ReasonCode as Code;
     match gate {
-        Code::Recheck | Code::Manifest | Code::MinAge | Code::Window | Code::Upstream => {
+        Code::Recheck | Code::Manifest | Code::Window | Code::Upstream => {
             Some(skip(gate.as_str(), name))
         }
         Code::Settle | Code::Gap => Some(format!("`tagtrail rollout {name}` does not wait")),
@@ -300,7 +301,9 @@ fn image_cure(code: ReasonCode, name: &str) -> Option<String> {
         ReasonCode::NoCandidate | ReasonCode::NoAgreement => Some(format!(
             "`tagtrail explain {name}` lists the best tags with their reasons"
         )),
-        ReasonCode::MinAge => Some(skip("min_age", name)),
+        ReasonCode::MinAge => {
+            Some("wait until opens_at, or set a shorter min_age of the image".to_owned())
+        }
         ReasonCode::Fault => Some(format!("`tagtrail release {name}` ends it")),
         _ => None,
     }
@@ -350,6 +353,12 @@ fn working(facts: &Facts) -> Option<Reason> {
     }
     let due = facts.next_attempt_at?;
     let last = facts.last.as_ref()?;
+    if let Some(number) = facts.finishes.filter(|_| facts.paused.is_none()) {
+        let why =
+            format!("waits for the result of rollout {number}, as concurrency = \"finish\" says");
+        let cure = format!("`tagtrail rollout {name}` does not wait");
+        return Some(whole(ReasonCode::Finish, why, Some(last.created_at), cure));
+    }
     let waits = matches!(
         last.state,
         RolloutState::Pending | RolloutState::Running | RolloutState::Failed

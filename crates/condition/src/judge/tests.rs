@@ -37,6 +37,7 @@ fn settled() -> Facts {
         begun_at: Some(NOW),
         open: None,
         in_use: 0,
+        finishes: None,
         newer: 0,
         waiting: Vec::new(),
         wanted: Wanted::Last,

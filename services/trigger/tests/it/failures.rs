@@ -1,6 +1,7 @@
 //! Rollouts that have failed: holds, roll-backs and the pauses of a trigger; and the order of
 //! rollouts whose result is not known yet.
 
+use tagtrail_proto::ReasonCode;
 use tagtrail_proto::RolloutState::{self, Failed, Held, Pending, Running, Succeeded, Watching};
 use tagtrail_testkit::{Answer, SOON, eventually};
 
@@ -183,6 +184,10 @@ async fn with_finish_a_newer_rollout_waits_for_the_result() {
     world.wait(2, Pending).await;
     a_while().await;
     assert_eq!(world.states().await, [(1, Watching), (2, Pending)]);
+    let judged = tagtrail_condition::judge(&world.facts().await);
+    let reason = &judged.reasons[0];
+    assert_eq!((judged.reasons.len(), reason.code), (1, ReasonCode::Finish));
+    assert!(reason.why.contains("rollout 1"), "{reason:?}");
     world.report(1, "succeeded", "all").await;
     world.wait(1, Succeeded).await;
     world.wait(2, Watching).await;

@@ -11,7 +11,7 @@ use crate::world::*;
 const API: &str = "registry.example.com/shop/api";
 
 impl World {
-    async fn facts(&mut self) -> Facts {
+    pub(crate) async fn facts(&mut self) -> Facts {
         let mut facts = tagtrail_condition::read(&mut self.sql, Some("shop"))
             .await
             .unwrap();

@@ -77,6 +77,7 @@ fn weight(code: ReasonCode) -> Weight {
         | Code::Gap
         | Code::Group
         | Code::Approval
+        | Code::Finish
         | Code::Adopted => Weight::Fact,
     }
 }
