@@ -24,6 +24,7 @@ mod proxy;
 mod registry;
 mod scratch;
 mod sink;
+mod standing;
 mod token;
 
 use std::sync::atomic::{AtomicU16, Ordering};
@@ -41,6 +42,7 @@ pub use process::{Process, binary};
 pub use proxy::{Link, Proxy};
 pub use registry::{Registry, RegistryProgram, tool};
 pub use sink::{Answer, Delivery, Judge, Sink};
+pub use standing::{SO_IT_IS, stand};
 pub use tagtrail_embedded::signal;
 
 /// Calls `ask` every 20 ms until it returns a value.

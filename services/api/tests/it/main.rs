@@ -25,6 +25,7 @@ mod orders;
 mod outcome;
 mod prefixes;
 mod questions;
+mod reasons;
 mod renames;
 mod replay;
 mod report;

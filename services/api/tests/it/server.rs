@@ -157,6 +157,11 @@ impl Api {
     }
 
     /// Makes a request, which the caller may change before it is sent.
+    /// Returns the URL of the service.
+    pub(crate) fn url(&self) -> &str {
+        &self.url
+    }
+
     pub(crate) fn request(&self, method: &str, path: &str) -> reqwest::RequestBuilder {
         let url = format!("{}{path}", self.url);
         self.client.request(method.parse().unwrap(), url)

@@ -181,3 +181,6 @@ fn warn(trigger: &str, reason: &Reason) {
     let cure = cure.as_deref().unwrap_or_default();
     tracing::warn!(trigger, %code, image, "{trigger}: {about}: {why}; {cure}");
 }
+
+#[cfg(test)]
+mod tests;
