@@ -327,7 +327,7 @@ mod tests {
             read.unwrap_err().to_string()
         };
         for (written, expected) in [
-            (json!({ "name": "shop" }), "missing field `images`"),
+            (json!({ "name": "shop" }), "missing field `target`"),
             (
                 json!({ "name": "shop", "images": {}, "target": { "webhook": {} } }),
                 "watches nothing",

@@ -103,7 +103,7 @@ fn every_mistake_is_named_with_file_line_key_and_cure() {
     tagtrail.toml:6: trigger.name: "shop" is the name of another trigger too; give it a name of its own
     tagtrail.toml:3: trigger.images.web: the registry "shop" is not valid: it needs a dot or a port (or to be localhost), such as registry.example.com or registry:5000
     tagtrail.toml:3: trigger.images: "Web" is not a name for an image: 1 to 63 of a-z 0-9 - _, starting with a letter or digit
-    tagtrail.toml:2: trigger.images: watches nothing; add images.<name> = "registry/repository:tag"
+    tagtrail.toml:2: trigger.images: watches nothing; add images.<name> = "registry/repository:tag", or follow = { trigger = "…" }
     tagtrail.toml:1: trigger[0]: missing field `target`; add it
     tagtrail.toml:4: trigger.target: needs exactly one target, such as target.webhook = { url = "https://…", secret = { file = "…" } }
     tagtrail.toml:5: trigger[0].settle: "soon" is not a duration; write a number with ms, s, m or h, such as "30s"
