@@ -223,6 +223,30 @@ impl File {
         self.written.insert((table, name.to_owned()), written);
     }
 
+    /// Returns the number of mistakes in each file that was read, also of files without any.
+    /// `more`: mistakes that a service finds besides.
+    #[must_use]
+    pub fn mistakes<'a>(
+        &'a self,
+        more: impl IntoIterator<Item = &'a Broken>,
+    ) -> BTreeMap<String, usize> {
+        let paths = self.documents.iter().map(|document| document.path());
+        // Settings of other doors have the name of a door.
+        let files = paths.filter(|path| path.is_file());
+        let mut counts: BTreeMap<String, usize> =
+            files.map(|path| (path.display().to_string(), 0)).collect();
+        let mut seen = Vec::new();
+        for one in self.broken.iter().chain(more) {
+            // Services return the broken entries of the file among their own.
+            if !seen.contains(&&one.problem) {
+                seen.push(&one.problem);
+                let file = one.problem.path().display().to_string();
+                *counts.entry(file).or_default() += 1;
+            }
+        }
+        counts
+    }
+
     /// Returns the broken entries of a table.
     pub fn broken_of(&self, table: Table) -> impl Iterator<Item = &Broken> {
         self.broken

@@ -1,15 +1,16 @@
 //! The metrics of a process, for Prometheus: `/metrics`, in the text format that the client
 //! accepts.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::http::HeaderMap;
 use axum::http::header::ACCEPT;
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric as _};
-use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric as _};
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Metric, Registry, Unit};
 
@@ -18,12 +19,38 @@ use crate::Health;
 /// The metrics of a process. Cheap to clone; all clones share one registry. Every name begins with
 /// `tagtrail_`.
 #[derive(Clone)]
-pub struct Metrics(Arc<Mutex<Registry>>);
+pub struct Metrics {
+    registry: Arc<Mutex<Registry>>,
+    config_errors: ConfigErrors,
+}
 
 impl Default for Metrics {
     fn default() -> Metrics {
-        Metrics(Arc::new(Mutex::new(Registry::with_prefix("tagtrail"))))
+        let registry = Registry::with_prefix("tagtrail");
+        let metrics = Metrics {
+            registry: Arc::new(Mutex::new(registry)),
+            config_errors: ConfigErrors::default(),
+        };
+        metrics.add(
+            "config_error",
+            "Mistakes of a file of the configuration as a service finds them, by service and file",
+            metrics.config_errors.family.clone(),
+        );
+        metrics
     }
+}
+
+/// The mistakes in the files of the configuration. The services of a process share the family.
+#[derive(Clone, Default)]
+struct ConfigErrors {
+    family: Family<ConfigErrorLabels, Gauge>,
+    shown: Arc<Mutex<HashSet<ConfigErrorLabels>>>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ConfigErrorLabels {
+    service: &'static str,
+    file: String,
 }
 
 impl fmt::Debug for Metrics {
@@ -45,6 +72,33 @@ impl Metrics {
             registry.register_with_unit(name, help, Unit::Seconds, metric.clone());
         });
         metric
+    }
+
+    /// Shows the number of mistakes in each file of the configuration, as a service finds them. A
+    /// file without a mistake has the value zero; a file that is gone has none.
+    pub fn config_errors(
+        &self,
+        service: &'static str,
+        files: impl IntoIterator<Item = (String, usize)>,
+    ) {
+        let ConfigErrors { family, shown } = &self.config_errors;
+        let mut shown = shown.lock().unwrap_or_else(PoisonError::into_inner);
+        let files = files.into_iter();
+        let files: HashMap<_, _> = files
+            .map(|(file, mistakes)| (ConfigErrorLabels { service, file }, mistakes))
+            .collect();
+        shown.retain(|labels| {
+            let stays = labels.service != service || files.contains_key(labels);
+            if !stays {
+                family.remove(labels);
+            }
+            stays
+        });
+        for (labels, mistakes) in files {
+            let mistakes = i64::try_from(mistakes).unwrap_or(i64::MAX);
+            family.get_or_create(&labels).set(mistakes);
+            shown.insert(labels);
+        }
     }
 
     /// Returns all metrics as OpenMetrics.
@@ -76,7 +130,7 @@ impl Metrics {
 
     fn with<T>(&self, act: impl FnOnce(&mut Registry) -> T) -> T {
         // Metrics are only ever added, so a panic while the lock was held did no harm.
-        act(&mut self.0.lock().unwrap_or_else(PoisonError::into_inner))
+        act(&mut self.registry.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 

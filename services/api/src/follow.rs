@@ -3,8 +3,8 @@
 use std::sync::{Arc, PoisonError, RwLock};
 
 use tagtrail_config::{File, Follower, Role, Token, Trigger};
+use tagtrail_daemon::Context;
 use tagtrail_proto::Name;
-use tokio_util::sync::CancellationToken;
 
 use crate::http::tokens::Tokens;
 use crate::shared::Shared;
@@ -34,8 +34,9 @@ impl<T> Clone for Current<T> {
 }
 
 /// Reads the tokens, and logs the broken ones.
-pub(crate) fn tokens(file: &File) -> Tokens {
+pub(crate) fn tokens(file: &File, metrics: &tagtrail_daemon::Metrics) -> Tokens {
     let (tokens, broken) = Tokens::read(file);
+    metrics.config_errors("api", file.mistakes(&broken));
     for one in &broken {
         let name = one.name.as_deref().unwrap_or("?");
         tracing::error!(
@@ -73,15 +74,15 @@ pub(crate) fn own_alone(token: &Name) -> String {
 pub(crate) async fn follow(
     mut files: Follower,
     shared: Shared,
-    shutdown: CancellationToken,
+    ctx: Context,
 ) -> anyhow::Result<()> {
     loop {
         let file = tokio::select! {
-            () = shutdown.cancelled() => return Ok(()),
+            () = ctx.shutdown.cancelled() => return Ok(()),
             file = files.changed() => file,
         };
         shared.names.set(file.names().clone());
-        let now = tokens(&file);
+        let now = tokens(&file, &ctx.metrics);
         // The routes that pages of other origins may read were decided at the start.
         if now.is_empty() != shared.tokens.get().is_empty() {
             tracing::warn!(

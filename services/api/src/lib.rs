@@ -126,7 +126,7 @@ pub async fn serve(listener: TcpListener, config: Config, ctx: Context) -> anyho
     ctx.health.register("postgres");
     let files = Follower::start(&File::find(config.config.as_deref()))?;
     let file = files.file();
-    let tokens = follow::tokens(&file);
+    let tokens = follow::tokens(&file, &ctx.metrics);
     let address = listener.local_addr()?;
     tokens.check(address)?;
     tracing::info!(%address, "serving the API");
@@ -144,7 +144,7 @@ pub async fn serve(listener: TcpListener, config: Config, ctx: Context) -> anyho
         pace: config.pace,
         metrics,
     };
-    let following = follow::follow(files, shared.clone(), ctx.shutdown.clone());
+    let following = follow::follow(files, shared.clone(), ctx.clone());
     let router = operations::router(operations::ALL, shared)
         .layer(CatchPanicLayer::custom(|_| Error::Panicked.into_response()));
     ctx.health.set("api", Ok(()));

@@ -46,6 +46,8 @@ pub(crate) struct Settings {
     pub(crate) registries: HashSet<Registry>,
     /// Further names of the gateway's host.
     pub(crate) hosts: Vec<String>,
+    /// The broken sources.
+    pub(crate) broken: Vec<Broken>,
 }
 
 /// The sources of the file.
@@ -141,6 +143,7 @@ impl Settings {
             sources,
             registries: registries.collect(),
             hosts: file.hosts(),
+            broken,
         }
     }
 }

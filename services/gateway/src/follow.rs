@@ -45,6 +45,8 @@ pub(crate) async fn follow(
             tracing::warn!("pages.hosts has changed: restart the gateway and the api");
         }
         let settings = Settings::read(&file, Some(&shared.sources()));
+        ctx.metrics
+            .config_errors("gateway", file.mistakes(&settings.broken));
         let sources = Arc::new(settings.sources);
         shared.pulls.set_registries(settings.registries);
         shared.metrics.sources(&sources);

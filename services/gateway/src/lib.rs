@@ -90,7 +90,10 @@ pub async fn serve(listener: TcpListener, config: Config, ctx: Context) -> anyho
         sources,
         registries,
         hosts,
+        broken,
     } = Settings::read(&files.file(), None);
+    ctx.metrics
+        .config_errors("gateway", files.file().mistakes(&broken));
     tracing::info!(address = %listener.local_addr()?, sources = sources.good.len(), "listening for webhooks");
     let metrics = metrics::Metrics::new(&ctx.metrics);
     metrics.sources(&sources);

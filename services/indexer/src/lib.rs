@@ -30,13 +30,16 @@ mod shared;
 mod store;
 mod sweep;
 
+use std::collections::HashSet;
 use std::num::NonZeroUsize;
 use std::path::Path;
 use std::sync::Arc;
 
 use tagtrail_bus::Bus;
-use tagtrail_config::{ConfigError, File};
+use tagtrail_config::{ConfigError, File, Follower};
+
 use tagtrail_daemon::{Context, Tasks};
+use tagtrail_proto::Registry;
 use tokio::sync::Semaphore;
 
 pub use config::Config;
@@ -49,7 +52,10 @@ pub use republish::{Republish, RepublishCounts, RepublishError, republish};
 /// Errors that waiting can't cure: a wrong `tagtrail.toml`, refused credentials, unsuitable
 /// streams, a schema that is too new.
 pub async fn run(config: Config, ctx: Context) -> anyhow::Result<()> {
-    let asked = asked(config.config.as_deref())?;
+    let (asked, files) = asked(config.config.as_deref())?;
+    if let Some(files) = &files {
+        show(&files.file(), &ctx.metrics);
+    }
     ctx.health.register("nats");
     ctx.health.register("postgres");
     config
@@ -64,12 +70,15 @@ pub async fn run(config: Config, ctx: Context) -> anyhow::Result<()> {
         appliers: Arc::new(Semaphore::new(
             config.appliers.map_or(cores + 1, NonZeroUsize::get),
         )),
-        asked,
+        asked: asked.clone(),
         shutdown: ctx.shutdown.clone(),
         metrics: metrics::Metrics::new(&ctx.metrics),
         readiness: readiness::Readiness::default(),
     };
     let mut tasks = Tasks::new();
+    if let Some(files) = files {
+        tasks.spawn("files", follow(files, asked, ctx.clone()));
+    }
     let (health, shutdown) = (ctx.health.clone(), ctx.shutdown.clone());
     tasks.spawn("health of the bus", async move {
         Ok(bus.report_health(health, shutdown).await?)
@@ -99,17 +108,38 @@ pub async fn run(config: Config, ctx: Context) -> anyhow::Result<()> {
     tasks.join(&ctx).await
 }
 
-/// Returns the registries of the file. Without a file every registry may be one that the resolver
-/// asks.
-fn asked(config: Option<&Path>) -> Result<AskedRegistries, ConfigError> {
+/// Returns the registries of the files, which the follower reads again. Without a file every
+/// registry may be one that the resolver asks.
+fn asked(config: Option<&Path>) -> Result<(AskedRegistries, Option<Follower>), ConfigError> {
     let path = File::find(config);
     if path == Path::new(tagtrail_config::NONE) {
-        return Ok(AskedRegistries::new(None));
+        return Ok((AskedRegistries::new(None), None));
     }
-    let file = File::load(&path)?;
-    let names = file
-        .registry
-        .iter()
-        .map(|access| access.name.get_ref().clone());
-    Ok(AskedRegistries::new(Some(names.collect())))
+    let files = Follower::start(&path)?;
+    let asked = AskedRegistries::new(Some(registries(&files.file())));
+    Ok((asked, Some(files)))
+}
+
+fn registries(file: &File) -> HashSet<Registry> {
+    let names = file.registry.iter().map(|access| access.name.get_ref());
+    names.cloned().collect()
+}
+
+/// Shows the mistakes in the files.
+fn show(file: &File, metrics: &tagtrail_daemon::Metrics) {
+    metrics.config_errors("indexer", file.mistakes([]));
+}
+
+/// Follows the files until shutdown.
+async fn follow(mut files: Follower, asked: AskedRegistries, ctx: Context) -> anyhow::Result<()> {
+    loop {
+        let file = tokio::select! {
+            () = ctx.shutdown.cancelled() => return Ok(()),
+            file = files.changed() => file,
+        };
+        show(&file, &ctx.metrics);
+        let names = registries(&file);
+        tracing::info!(registries = names.len(), "read the changed files again");
+        asked.set(names);
+    }
 }

@@ -6,7 +6,7 @@
 //! partition, and by the sweeper.
 
 use std::collections::HashSet;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
 
 use sqlx::PgConnection;
 use tagtrail_bus::Bus;
@@ -24,30 +24,43 @@ use crate::store::position::Progress;
 pub(crate) const WAITING: usize = 16;
 
 /// The registries that can be asked.
+/// As they are now: all clones follow the file.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct AskedRegistries(Option<Arc<HashSet<Registry>>>);
+pub(crate) struct AskedRegistries(Option<Arc<RwLock<HashSet<Registry>>>>);
 
 impl AskedRegistries {
     /// The registries of `tagtrail.toml`. `None`: the indexer has no such file, so every registry
     /// may be one; the resolver drops questions about the others.
     pub(crate) fn new(configured: Option<HashSet<Registry>>) -> AskedRegistries {
-        AskedRegistries(configured.map(Arc::new))
+        AskedRegistries(configured.map(|names| Arc::new(RwLock::new(names))))
     }
 
     /// Returns whether the registry can be asked.
     pub(crate) fn contains(&self, registry: &Registry) -> bool {
-        self.0.as_ref().is_none_or(|asked| asked.contains(registry))
+        self.read().is_none_or(|asked| asked.contains(registry))
     }
 
     /// Returns whether no registry can be asked.
     pub(crate) fn is_empty(&self) -> bool {
-        self.0.as_ref().is_some_and(|asked| asked.is_empty())
+        self.read().is_some_and(|asked| asked.is_empty())
     }
 
     /// Returns the registries, if they are known.
-    pub(crate) fn names(&self) -> Option<Vec<&str>> {
-        let names = self.0.as_ref()?.iter().map(AsRef::as_ref);
-        Some(names.collect())
+    pub(crate) fn names(&self) -> Option<Vec<String>> {
+        let asked = self.read()?;
+        Some(asked.iter().map(ToString::to_string).collect())
+    }
+
+    /// Takes the registries of a changed file.
+    pub(crate) fn set(&self, names: HashSet<Registry>) {
+        if let Some(asked) = &self.0 {
+            *asked.write().unwrap_or_else(PoisonError::into_inner) = names;
+        }
+    }
+
+    fn read(&self) -> Option<RwLockReadGuard<'_, HashSet<Registry>>> {
+        let asked = self.0.as_ref()?;
+        Some(asked.read().unwrap_or_else(PoisonError::into_inner))
     }
 }
 

@@ -18,6 +18,7 @@ mod answer;
 mod ask;
 mod check;
 mod config;
+mod follow;
 mod manifests;
 mod metrics;
 mod postponed;
@@ -29,20 +30,21 @@ mod task;
 use std::sync::Arc;
 
 use tagtrail_bus::{Bus, BusError};
-use tagtrail_config::{Checked, File, RegistryAccess};
+use tagtrail_config::{Checked, File, Follower, RegistryAccess};
 use tagtrail_daemon::{Context, Tasks};
 use tagtrail_postgres::DbArgs;
+use tokio::sync::watch;
 
 pub use check::{CheckError, check_list, check_registry};
 pub use config::{Config, Pace};
-use shared::Shared;
+use shared::{Registries, Shared};
 pub use tagtrail_registry::{AskError, Ping};
 
 /// Checks the entries of the file that the resolver needs, secrets included. Returns a line about
 /// each registry.
 #[must_use]
 pub fn check(file: &File) -> Checked {
-    let (_, broken) = shared::registries(file);
+    let broken = shared::registries(file, None).broken;
     let line = |access: &RegistryAccess| {
         let user = match &access.username {
             Some(user) => format!("as {user}"),
@@ -67,24 +69,21 @@ pub fn check(file: &File) -> Checked {
 /// other settings.
 pub async fn run(config: Config, ctx: Context) -> anyhow::Result<()> {
     ctx.health.register("nats");
-    let file = File::load(&File::find(config.config.as_deref()))?;
-    let (registries, broken) = shared::registries(&file);
-    for one in &broken {
-        let name = one.name.as_deref().unwrap_or("?");
-        tracing::error!(
-            registry = name,
-            "registry {name} is broken, and is not asked: {}",
-            one.problem
-        );
-    }
-    let registries = Arc::new(registries);
-    tracing::info!(registries = registries.len(), "asking registries");
+    let files = Follower::start(&File::find(config.config.as_deref()))?;
+    let file = files.file();
+    let configured = shared::registries(&file, None);
+    follow::report(&configured, None);
+    ctx.metrics
+        .config_errors("resolver", file.mistakes(&configured.broken));
+    let count = configured.clients.len();
+    tracing::info!(registries = count, "asking registries");
+    let registries = Arc::new(Registries::new(configured.clients.clone()));
     let bus = match Bus::connect(&config.bus, "resolver", &ctx.shutdown).await {
         Err(BusError::Stopped) => return Ok(()),
         connected => connected?,
     };
     let metrics = metrics::Metrics::new(&ctx.metrics);
-    for name in registries.keys() {
+    for name in configured.clients.keys() {
         metrics.expect_registry(name.as_ref());
     }
     let times = postponed::Times {
@@ -102,7 +101,7 @@ pub async fn run(config: Config, ctx: Context) -> anyhow::Result<()> {
         bus,
         registries,
         postponed,
-        heads: store::Heads::new(database(&config)),
+        heads: Arc::new(store::Heads::new(database(&config))),
         pace: config.pace,
         ack_wait: config.ack_seconds,
         metrics,
@@ -110,12 +109,22 @@ pub async fn run(config: Config, ctx: Context) -> anyhow::Result<()> {
         health: ctx.health.clone(),
     });
     let mut tasks = Tasks::new();
+    let (news, changed) = watch::channel(file);
+    tasks.spawn(
+        "files",
+        follow::follow(
+            files,
+            configured,
+            news,
+            Arc::clone(&shared),
+            ctx.metrics.clone(),
+        ),
+    );
     match database(&config) {
-        Some(db) => {
-            for reconciler in reconcile::all(&file, &db, &shared) {
-                tasks.spawn("reconciling a registry", reconciler.run());
-            }
-        }
+        Some(db) => tasks.spawn(
+            "reconciling registries",
+            reconcile::all(changed, db, Arc::clone(&shared)),
+        ),
         None if !shared.registries.is_empty() => tracing::warn!(
             "registries are not reconciled, so changes without an event stay unknown, and answers do not take effect after the head of a sender whose clock is ahead: DATABASE_URL (--database-url) is not set"
         ),

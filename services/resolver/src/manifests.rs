@@ -55,10 +55,11 @@ pub(crate) async fn run(
     metrics: ManifestMetrics,
     mut returned: mpsc::UnboundedReceiver<Task>,
 ) -> anyhow::Result<()> {
-    if shared.registries.is_empty() {
-        // Create no consumer, so that a registry configured later gets all revisions.
-        shared.shutdown.cancelled().await;
-        return Ok(());
+    // Without a registry there is no consumer, so that a registry configured later gets all
+    // revisions.
+    tokio::select! {
+        () = shared.shutdown.cancelled() => return Ok(()),
+        () = shared.registries.some() => {}
     }
     let reader = Arc::new(ManifestReader {
         shared,
@@ -313,7 +314,7 @@ impl ManifestReader {
             .ok_or_else(|| AskError::Refused("the registry is not configured".to_owned()))?;
         // Half the time after which NATS redelivers the job.
         let patience = self.shared.ack_wait / 2;
-        tokio::time::timeout(patience, reading::read(registry, pinned, last))
+        tokio::time::timeout(patience, reading::read(&registry, pinned, last))
             .await
             .unwrap_or_else(|_| Err(AskError::Failed(format!("no answer in {patience:?}"))))
     }

@@ -16,7 +16,7 @@ mod store;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, PoisonError, RwLock, Weak};
 
 use tagtrail_bus::jobs::Job;
 use tagtrail_proto::{Registry, TraceContext};
@@ -112,8 +112,34 @@ struct Access {
     shares: Shares,
 }
 
-/// The share of each configured registry.
-type Shares = Arc<HashMap<(Work, Registry), Share>>;
+/// The share of each registry that is configured, or was.
+#[derive(Debug, Clone, Default)]
+struct Shares(Arc<RwLock<ByRegistry>>);
+
+type ByRegistry = HashMap<(Work, Registry), Arc<Share>>;
+
+impl Shares {
+    fn get(&self, work: Work, registry: &Registry) -> Option<Arc<Share>> {
+        let shares = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        shares.get(&(work, registry.clone())).cloned()
+    }
+
+    /// Makes the shares of new registries.
+    fn expect<'a>(&self, registries: impl Iterator<Item = &'a Registry>) {
+        let mut shares = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        for registry in registries {
+            for work in Work::ALL {
+                let share = shares.entry((work, registry.clone()));
+                share.or_insert_with(|| {
+                    Arc::new(Share {
+                        places: Arc::new(Semaphore::new(work.places())),
+                        rows: AtomicUsize::new(0),
+                    })
+                });
+            }
+        }
+    }
+}
 
 #[derive(Debug)]
 struct Share {
@@ -147,9 +173,15 @@ impl Postponed {
         }
     }
 
-    fn share(&self, work: Work, registry: &Registry) -> Option<&Share> {
-        let access = self.0.as_ref()?;
-        access.shares.get(&(work, registry.clone()))
+    fn share(&self, work: Work, registry: &Registry) -> Option<Arc<Share>> {
+        self.0.as_ref()?.shares.get(work, registry)
+    }
+
+    /// Makes places for the tasks of new registries.
+    pub(crate) fn expect<'a>(&self, registries: impl Iterator<Item = &'a Registry>) {
+        if let Some(access) = &self.0 {
+            access.shares.expect(registries);
+        }
     }
 
     /// Returns whether another task of this registry may become a row.

@@ -23,7 +23,7 @@ mod pass;
 mod store;
 mod watch;
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -31,26 +31,32 @@ use tagtrail_config::{File, Watched};
 use tagtrail_daemon::Retry;
 use tagtrail_postgres::session::ping_interval;
 use tagtrail_postgres::{DbArgs, DbError, Lock, ping};
-use tagtrail_proto::{Repository, Tag};
+use tagtrail_proto::{Registry, Repository, Tag};
+use tagtrail_registry::RegistryClient;
+use tokio::sync::watch::Receiver;
+use tokio::task::JoinSet;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use crate::shared::Shared;
-use pass::{Pass, ReconcileError, ReconcileSettings, SILENCE};
+use pass::{Images, Pass, ReconcileError, ReconcileSettings, SILENCE};
 use watch::Watch;
 
 /// Time between two attempts to acquire the lock of a registry.
 const LOCK_INTERVAL: Duration = Duration::from_secs(5);
 
 /// A task that compares a registry with history.
-pub(crate) struct Reconciler {
-    shared: Arc<Shared>,
+struct Reconciler {
+    /// With a shutdown of its own.
+    shared: Shared,
     db: DbArgs,
     settings: ReconcileSettings,
+    registry: Arc<RegistryClient>,
     scope: Scope,
 }
 
 /// The tags that a task compares.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Scope {
     /// All tags, each `reconcile`.
     All,
@@ -58,12 +64,88 @@ enum Scope {
     Triggers,
 }
 
-/// Builds the reconcilers of each registry of the file: one for all tags, and one for the images of
-/// triggers, unless the setting is zero.
-pub(crate) fn all(file: &File, db: &DbArgs, shared: &Arc<Shared>) -> Vec<Reconciler> {
-    let mut reconcilers = Vec::new();
+/// A reconciler that runs.
+struct Running {
+    settings: ReconcileSettings,
+    registry: Arc<RegistryClient>,
+    stop: CancellationToken,
+}
+
+/// Runs the reconcilers of each registry of the file until a stop is requested: one for all tags,
+/// and one for the images of triggers, unless the setting is zero. A change of the file ends and
+/// starts those that it concerns.
+pub(crate) async fn all(
+    mut changed: Receiver<Arc<File>>,
+    db: DbArgs,
+    shared: Arc<Shared>,
+) -> anyhow::Result<()> {
+    let mut tasks = JoinSet::new();
+    let mut running: HashMap<(Registry, Scope), Running> = HashMap::new();
+    loop {
+        let file = Arc::clone(&changed.borrow_and_update());
+        let mut wanted = wanted(&file, &shared);
+        running.retain(|key, running| {
+            let stays = wanted.get(key).is_some_and(|(settings, registry)| {
+                Arc::ptr_eq(registry, &running.registry)
+                    && settings.interval == running.settings.interval
+                    && settings.watch == running.settings.watch
+                    // A pass over all tags goes on with the new images.
+                    && (key.1 == Scope::All || settings.images() == running.settings.images())
+            });
+            match (stays, wanted.get(key)) {
+                (true, Some((settings, _))) => running.settings.set_images(settings.images()),
+                _ => running.stop.cancel(),
+            }
+            stays
+        });
+        wanted.retain(|key, _| !running.contains_key(key));
+        for (key, (settings, registry)) in wanted {
+            shared.metrics.expect_reconciling(key.0.as_ref());
+            let stop = shared.shutdown.child_token();
+            let reconciler = Reconciler {
+                shared: Shared {
+                    shutdown: stop.clone(),
+                    ..shared.as_ref().clone()
+                },
+                db: db.clone(),
+                settings: settings.clone(),
+                registry: Arc::clone(&registry),
+                scope: key.1,
+            };
+            tasks.spawn(reconciler.run());
+            let one = Running {
+                settings,
+                registry,
+                stop,
+            };
+            running.insert(key, one);
+        }
+        loop {
+            tokio::select! {
+                biased;
+                () = shared.shutdown.cancelled() => {
+                    while let Some(ended) = tasks.join_next().await {
+                        ended??;
+                    }
+                    return Ok(());
+                }
+                Some(ended) = tasks.join_next() => ended??,
+                Ok(()) = changed.changed() => break,
+            }
+        }
+    }
+}
+
+type Wanted = HashMap<(Registry, Scope), (ReconcileSettings, Arc<RegistryClient>)>;
+
+/// Returns the reconcilers that the file asks for.
+fn wanted(file: &File, shared: &Shared) -> Wanted {
+    let mut wanted = Wanted::new();
     for access in &file.registry {
         let name = access.name.get_ref();
+        let Some(client) = shared.registries.get(name) else {
+            continue;
+        };
         let images = || {
             let images = file
                 .trigger
@@ -71,39 +153,34 @@ pub(crate) fn all(file: &File, db: &DbArgs, shared: &Arc<Shared>) -> Vec<Reconci
                 .flat_map(|trigger| trigger.images.values());
             images.filter(|image| image.registry() == name)
         };
-        let in_triggers: HashSet<(Repository, Tag)> = images().filter_map(named).collect();
-        let policies: BTreeSet<Repository> = images()
+        let tags = images().filter_map(named).collect();
+        let policies = images()
             .filter(|image| named(image).is_none())
             .map(|image| image.repository().clone())
             .collect();
+        let images = Arc::new(Images { tags, policies });
         let scopes = [
             (Scope::All, access.reconcile, true),
             (
                 Scope::Triggers,
                 access.watch_triggers,
-                !in_triggers.is_empty() || !policies.is_empty(),
+                !images.tags.is_empty() || !images.policies.is_empty(),
             ),
         ];
         for (scope, interval, is_useful) in scopes {
             if interval.is_zero() || !is_useful {
                 continue;
             }
-            shared.metrics.expect_reconciling(name.as_ref());
-            reconcilers.push(Reconciler {
-                shared: Arc::clone(shared),
-                db: db.clone(),
-                settings: ReconcileSettings {
-                    name: name.clone(),
-                    interval,
-                    watch: access.watch.clone(),
-                    in_triggers: in_triggers.clone(),
-                    policies: policies.clone(),
-                },
-                scope,
-            });
+            let settings = ReconcileSettings::new(
+                name.clone(),
+                interval,
+                access.watch.clone(),
+                Arc::clone(&images),
+            );
+            wanted.insert((name.clone(), scope), (settings, Arc::clone(&client)));
         }
     }
-    reconcilers
+    wanted
 }
 
 /// Returns repository and tag of an image whose tag the trigger names, also as a policy.
@@ -117,7 +194,7 @@ fn named(image: &Watched) -> Option<(Repository, Tag)> {
 
 impl Reconciler {
     /// Reconciles the registry until a stop is requested.
-    pub(crate) async fn run(self) -> anyhow::Result<()> {
+    async fn run(self) -> anyhow::Result<()> {
         let (shared, name) = (&self.shared, &self.settings.name);
         // Without the schema only reconciling waits; questions are answered.
         let waiting = self.db.wait_for_schema("resolver", None, &shared.shutdown);
@@ -151,9 +228,7 @@ impl Reconciler {
                 return Ok(());
             }
         }
-        let Some(registry) = shared.registries.get(&settings.name) else {
-            return Ok(()); // Never: both are built from the same file.
-        };
+        let registry = self.registry.as_ref();
         if self.scope == Scope::Triggers {
             let pass = Pass::new(shared, settings, registry, &mut db, 0);
             return Watch::new(pass).run().await;

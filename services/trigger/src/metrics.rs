@@ -38,6 +38,7 @@ pub(crate) struct Metrics {
     looks_in_flight: Gauge,
     /// Of messages about rollouts.
     pub(crate) messages: notify::Metrics,
+    all: tagtrail_daemon::Metrics,
     /// Seconds that a target takes to answer.
     pub(crate) attempt: Histogram,
     /// Seconds from the recording of a rollout to the end.
@@ -86,6 +87,7 @@ struct ConditionLabels {
 impl Metrics {
     pub(crate) fn new(metrics: &tagtrail_daemon::Metrics) -> Metrics {
         Metrics {
+            all: metrics.clone(),
             rollouts: metrics.add(
                 "trigger_rollouts",
                 "Rollouts that reached a state, by trigger and state",
@@ -162,6 +164,7 @@ impl Metrics {
 
     /// Creates the series of the triggers, and shows the broken ones.
     pub(crate) fn triggers(&self, settings: &Settings) {
+        self.all.config_errors("trigger", settings.mistakes.clone());
         self.broken.clear();
         let names = settings.triggers.keys().chain(settings.problems.keys());
         for trigger in names {

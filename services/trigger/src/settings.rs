@@ -57,6 +57,8 @@ pub(crate) struct Settings {
     pub(crate) whole: bool,
     /// The registries that can be asked.
     pub(crate) asked: BTreeSet<Registry>,
+    /// The number of mistakes in each file.
+    pub(crate) mistakes: BTreeMap<String, usize>,
     /// The entries as written, by the names of the triggers.
     written: BTreeMap<String, toml::Value>,
     /// The triggers whose entry or secret has changed since the settings before.
@@ -161,6 +163,7 @@ impl Settings {
             had: had(before, &triggers),
             changed,
             asked: config::asked(&file),
+            mistakes: file.mistakes(&wrong),
             triggers,
             targets: Arc::new(targets),
             verifies: Arc::new(verifies),

@@ -155,7 +155,7 @@ impl Asker {
             self.shared.metrics.observed("asked", questions.len());
         }
         let outcome = match self.shared.registries.get(&last.image.registry) {
-            Some(registry) => self.ask(registry, last, context).await,
+            Some(registry) => self.ask(&registry, last, context).await,
             None => {
                 // Without a registry, re-checks and second looks are optional: drop them.
                 let (rest, unanswered): (Vec<_>, Vec<_>) =

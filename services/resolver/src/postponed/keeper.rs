@@ -1,7 +1,7 @@
 //! The keeper of the table `postponed`: writes changes in batches, and claims rows that are due.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -11,11 +11,11 @@ use tagtrail_daemon::Retry;
 use tagtrail_postgres::{DbArgs, within};
 use tagtrail_proto::Registry;
 use time::OffsetDateTime;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use super::{Access, CHANGES, Change, Entry, Postponed, Row, Share, Shares, Work, store};
+use super::{Access, CHANGES, Change, Entry, Postponed, Row, Shares, Work, store};
 use crate::metrics::Metrics;
 use crate::shared::Registries;
 use crate::task::Task;
@@ -81,15 +81,11 @@ pub(crate) fn start(
         return (Postponed::default(), returned, None);
     };
     let (sender, changes) = mpsc::channel(CHANGES);
-    let share = |work: Work| Share {
-        places: Arc::new(Semaphore::new(work.places())),
-        rows: AtomicUsize::new(0),
-    };
-    let each = |registry: &Registry| Work::ALL.map(|work| ((work, registry.clone()), share(work)));
-    let shares: Shares = Arc::new(registries.keys().flat_map(each).collect());
+    let shares = Shares::default();
+    shares.expect(registries.all().keys());
     let access = Arc::new(Access {
         changes: sender,
-        shares: Arc::clone(&shares),
+        shares: shares.clone(),
     });
     let keeper = Keeper {
         db,
@@ -161,9 +157,7 @@ impl Keeper {
         match added {
             Ok(()) => {
                 for entry in entries {
-                    let share = self
-                        .shares
-                        .get(&(entry.key.work, entry.key.registry.clone()));
+                    let share = self.shares.get(entry.key.work, &entry.key.registry);
                     if let Some(share) = share {
                         share.rows.fetch_add(1, Ordering::Relaxed);
                     }
@@ -232,13 +226,13 @@ impl Keeper {
 
     /// Claims rows of one kind. Returns whether more may be due.
     async fn claim(&mut self, work: Work) -> Result<bool, sqlx::Error> {
-        let registries = Arc::clone(&self.registries);
-        let shares = Arc::clone(&self.shares);
+        let registries = self.registries.all();
+        let shares = self.shares.clone();
         let free: Vec<(&Registry, usize)> = registries
             .iter()
             .filter(|(_, client)| client.resting().is_none())
             .filter_map(|(name, _)| {
-                let share = shares.get(&(work, name.clone()))?;
+                let share = shares.get(work, name)?;
                 Some((name, share.places.available_permits()))
             })
             .filter(|(_, free)| *free > 0)
@@ -257,7 +251,7 @@ impl Keeper {
             .await?;
         let mut taken: HashMap<Registry, usize> = HashMap::new();
         for (row, entry) in claimed {
-            let share = shares.get(&(work, entry.key.registry.clone()));
+            let share = shares.get(work, &entry.key.registry);
             let place = share.and_then(|share| Arc::clone(&share.places).try_acquire_owned().ok());
             *taken.entry(entry.key.registry.clone()).or_default() += 1;
             let task = Task::of_row(row, entry, postponed.clone()).with_place(place);
@@ -281,9 +275,9 @@ impl Keeper {
             let counts = self
                 .with_session(async |db| store::counts(db, work).await)
                 .await?;
-            for registry in self.registries.keys() {
+            for registry in self.registries.all().keys() {
                 let rows = counts.get(registry.as_ref()).copied().unwrap_or_default();
-                if let Some(share) = self.shares.get(&(work, registry.clone())) {
+                if let Some(share) = self.shares.get(work, registry) {
                     share.rows.store(rows, Ordering::Relaxed);
                 }
                 self.metrics.postponed(registry.as_ref(), work, rows);

@@ -205,7 +205,8 @@ impl Pass<'_> {
             || part_of(repository, tag, self.parts) == self.number % self.parts
             || self
                 .settings
-                .in_triggers
+                .images()
+                .tags
                 .contains(&(repository.clone(), tag.clone()))
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeSet, HashSet};
 use std::slice;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use sqlx::PgConnection;
@@ -41,15 +42,48 @@ pub(super) enum ReconcileError {
 }
 
 /// The registry that a task reconciles, and its settings.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct ReconcileSettings {
     pub(super) name: Registry,
     pub(super) interval: Duration,
     pub(super) watch: Vec<Repository>,
-    /// Images of triggers, which are checked in every pass.
-    pub(super) in_triggers: HashSet<(Repository, Tag)>,
+    /// The images of triggers. All clones share them, so that a pass goes on with changed ones.
+    images: Arc<RwLock<Arc<Images>>>,
+}
+
+/// The images of triggers, which are checked in every pass.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Images {
+    pub(super) tags: HashSet<(Repository, Tag)>,
     /// The repositories of policies.
     pub(super) policies: BTreeSet<Repository>,
+}
+
+impl ReconcileSettings {
+    pub(super) fn new(
+        name: Registry,
+        interval: Duration,
+        watch: Vec<Repository>,
+        images: Arc<Images>,
+    ) -> ReconcileSettings {
+        ReconcileSettings {
+            name,
+            interval,
+            watch,
+            images: Arc::new(RwLock::new(images)),
+        }
+    }
+
+    /// Returns the images of triggers, as they are now.
+    pub(super) fn images(&self) -> Arc<Images> {
+        let images = self.images.read();
+        Arc::clone(&images.unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub(super) fn set_images(&self, images: Arc<Images>) {
+        let mut now = self.images.write().unwrap_or_else(PoisonError::into_inner);
+        *now = images;
+    }
 }
 
 /// An unconfirmed difference between the registry and history.

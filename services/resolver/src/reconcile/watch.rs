@@ -47,12 +47,13 @@ impl<'a> Watch<'a> {
     pub(super) fn new(mut pass: Pass<'a>) -> Watch<'a> {
         // The rounds have their own pauses.
         pass.pause = Duration::ZERO;
-        let mut images: Vec<_> = pass.settings.in_triggers.iter().cloned().collect();
+        let of_triggers = pass.settings.images();
+        let mut images: Vec<_> = of_triggers.tags.iter().cloned().collect();
         images.sort();
         let tags = images
             .into_iter()
             .map(|(repository, tag)| Step::Tag(repository, tag));
-        let policies = pass.settings.policies.iter().cloned().map(Step::Policy);
+        let policies = of_triggers.policies.iter().cloned().map(Step::Policy);
         let steps = tags.chain(policies).collect();
         Watch {
             pass,

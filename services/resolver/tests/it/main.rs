@@ -10,6 +10,7 @@ mod observations;
 mod postponed;
 mod recheck;
 mod reconcile;
+mod reload;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -46,7 +47,7 @@ const PACE: Pace = Pace {
 struct Resolver {
     ctx: Context,
     tasks: JoinSet<anyhow::Result<()>>,
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
 }
 
 impl Resolver {
@@ -75,11 +76,12 @@ impl Resolver {
         let (ctx, mut tasks) = (Context::default(), JoinSet::new());
         tasks.spawn(tagtrail_resolver::run(config, ctx.clone()));
         ctx.health.wait_ready().await;
-        Resolver {
-            ctx,
-            tasks,
-            _folder: folder,
-        }
+        Resolver { ctx, tasks, folder }
+    }
+
+    /// Changes `tagtrail.toml`.
+    fn write(&self, file: &str) {
+        std::fs::write(self.folder.path().join("tagtrail.toml"), file).unwrap();
     }
 
     async fn stop(mut self) {

@@ -204,7 +204,7 @@ pub(crate) struct World {
     pub(crate) nats: TestNats,
     pub(crate) db: TestDb,
     pub(crate) tags: Tags,
-    url: String,
+    pub(crate) url: String,
     _tasks: JoinSet<()>,
 }
 
@@ -232,7 +232,7 @@ impl World {
     }
 
     /// Waits until this number of repositories is reconciled.
-    async fn reconciled(&self, count: i64) {
+    pub(crate) async fn reconciled(&self, count: i64) {
         let mut db = self.db.connect().await;
         eventually("the registry to be reconciled", SOON, async || {
             let reconciled: i64 = sqlx::query_scalar("select count(*) from reconcile")
@@ -398,7 +398,7 @@ async fn a_list_that_can_not_be_read_deletes_nothing_and_delays_no_other_reposit
 }
 
 /// Returns this number of tags, from `v0000` on.
-fn numbered(count: usize) -> BTreeMap<String, Digest> {
+pub(crate) fn numbered(count: usize) -> BTreeMap<String, Digest> {
     (0..count)
         .map(|number| (format!("v{number:04}"), digest(&number.to_string())))
         .collect()
@@ -529,7 +529,7 @@ async fn a_stop_request_ends_a_comparison_at_once_and_records_nothing() {
 }
 
 /// Returns a trigger of the first `count` tags of a repository.
-fn trigger(repository: &str, count: usize) -> String {
+pub(crate) fn trigger(repository: &str, count: usize) -> String {
     let image = |n| format!("images.i{n} = \"{NAME}/{repository}:v{n:04}\"\n");
     let images: String = (0..count).map(image).collect();
     format!(
