@@ -2,8 +2,9 @@
 //!
 //! The caller applies the changes of tags in the order in which they were recorded, and moves the
 //! clock. Selection, agreement, gates and decision are those of the planner. A rollout takes no
-//! time and always succeeds, and nobody gives orders.
+//! time and always succeeds, people approve at once, and nobody gives orders.
 
+mod begin;
 mod report;
 mod summary;
 mod tags;
@@ -11,16 +12,21 @@ mod tags;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use tagtrail_proto::{Digest, Gate, Image, Manifest, Origin, Registry, Repository, Tag, Waiting};
+use tagtrail_proto::{
+    CauseReason, Digest, Gate, Image, Manifest, Origin, Registry, Repository, Tag, Waiting,
+};
 use time::OffsetDateTime;
 
 use crate::agree::Agree;
+use crate::begin::Settings;
 use crate::choice::{self, Choice, Facts, PolicyImage, Set};
 use crate::decide::{Decision, FirstSight, Settle, Situation, Start, decide_within};
 use crate::gates::Head;
 use crate::watched::Watched;
 
-pub use report::{Kind, MOST, Planned, Report};
+use begin::Beginning;
+pub use begin::Busy;
+pub use report::{Held, Kind, MOST, Planned, Report};
 use tags::Tags;
 
 /// The shortest step of the clock.
@@ -39,6 +45,10 @@ pub struct Spec {
     pub settle: Option<Settle>,
     /// The longest time for which `settle` delays a rollout.
     pub settle_max: Duration,
+    /// How the trigger begins if it has no images at the begin of the replay.
+    pub start: Start,
+    /// The settings of the gates of recorded rollouts.
+    pub gates: Settings,
 }
 
 /// A change of a tag, as it was recorded.
@@ -82,6 +92,10 @@ pub struct Replay {
     /// The images of the last rollout.
     last: Option<Set>,
     adopted: bool,
+    /// The rollout that is recorded and has not begun, and the facts of its gates.
+    beginning: Beginning,
+    /// The begin of the replay, when the trigger is configured.
+    configured_at: OffsetDateTime,
     /// The closed gates of the last decision.
     waiting: Vec<Waiting>,
     /// The names of the gates that have held a rollout up since the last decision.
@@ -123,6 +137,8 @@ impl Replay {
             heads: BTreeMap::new(),
             last: None,
             adopted: false,
+            beginning: Beginning::default(),
+            configured_at: begin,
             waiting: Vec::new(),
             held: BTreeSet::new(),
             now: begin,
@@ -191,14 +207,24 @@ impl Replay {
         }
     }
 
+    /// Sets the times at which other triggers of the group were rolled out.
+    pub fn set_busy(&mut self, busy: Vec<Busy>) {
+        self.beginning.set_busy(busy);
+    }
+
     /// Takes the images that the tags have now as rolled out before the replay. Nothing happens if
     /// an image has none.
     pub fn adopt(&mut self) {
         let settle = self.spec.settle.take();
+        let start = std::mem::take(&mut self.spec.start);
         self.decide();
-        self.spec.settle = settle;
-        let first = self.report.take_first();
-        self.report.before = first;
+        (self.spec.settle, self.spec.start) = (settle, start);
+        self.report = Report {
+            min_age: self.report.min_age,
+            before: self.last.clone(),
+            ..Report::default()
+        };
+        self.beginning.forget(self.last.clone());
         self.adopted = false;
     }
 
@@ -234,6 +260,8 @@ impl Replay {
         };
         let missing = self.spec.images.keys().filter(|name| !chosen(name));
         self.report.missing = missing.cloned().collect();
+        self.report.waits = self.beginning.end();
+        self.report.paused = self.is_paused();
         self.report.last = self.last;
         self.report
     }
@@ -244,6 +272,11 @@ impl Replay {
             self.report.hold(name, step);
         }
         self.now = now.max(self.now);
+    }
+
+    /// Returns true for a trigger that begins paused: nobody resumes it.
+    fn is_paused(&self) -> bool {
+        self.spec.start == Start::Paused && self.last.is_none()
     }
 
     fn choices(&self) -> BTreeMap<String, Choice> {
@@ -293,10 +326,10 @@ impl Replay {
             target_changed: false,
             cut_off: false,
             first: FirstSight {
-                start: Start::Now,
-                configured_at: self.now,
+                start: self.spec.start,
+                configured_at: self.configured_at,
             },
-            paused: false,
+            paused: self.is_paused(),
             resumed: false,
             settle: self.spec.settle,
             asked: &BTreeSet::new(),
@@ -319,20 +352,17 @@ impl Replay {
         };
         self.keep(&choices, new.as_ref().map(|(images, _)| images));
         if let Some((images, cause)) = new {
-            self.adopted = cause.reason == tagtrail_proto::CauseReason::Adopted;
-            let before = self.last.replace(images.clone());
-            let words = |name: &str| {
-                let policy = self.spec.images.get(name)?.policy()?;
-                policy.settings.order_word()
-            };
-            self.report
-                .add(self.now, (before.as_ref(), images), cause, words);
+            self.adopted = cause.reason == CauseReason::Adopted;
+            self.last = Some(images.clone());
+            let gave_way = self.beginning.record(images, cause);
+            self.report.gave_way += u64::from(gave_way);
         }
         self.held = self.waiting.iter().map(|one| one.gate.as_str()).collect();
         self.held.remove(Gate::Tombstone.as_str());
         if self.tags.values().any(|(_, tags)| tags.is_young(self.now)) {
             self.held.insert(MIN_AGE);
         }
+        again.extend(self.begin());
         self.again = again.into_iter().min().map(|at| at.max(self.now + STEP));
     }
 

@@ -6,6 +6,7 @@ pub(crate) mod approvals;
 pub(crate) mod attempts;
 pub(crate) mod explain;
 pub(crate) mod generations;
+pub(crate) mod groups;
 pub(crate) mod holds;
 pub(crate) mod orders;
 pub(crate) mod outcome;

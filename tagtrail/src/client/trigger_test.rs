@@ -139,14 +139,16 @@ fn changed(rollout: &Value) -> Value {
     json!({ "images": images })
 }
 
-/// Formats the time for which a rollout was held up, such as `settle 31s`.
+/// Formats the time for which a rollout was held up, and whether it waits for approvals, such as
+/// `settle 31s, approval`.
 fn held(rollout: &Value) -> String {
     let held = rollout.get("held_seconds").and_then(Value::as_object);
     let held = held.into_iter().flatten().filter_map(|(name, seconds)| {
         let seconds = seconds.as_f64().filter(|seconds| *seconds > 0.0)?;
         Some(format!("{name} {}", span(seconds)))
     });
-    let held: Vec<String> = held.collect();
+    let asks = rollout.get("approval_at").is_some_and(|at| !at.is_null());
+    let held: Vec<String> = held.chain(asks.then(|| "approval".to_owned())).collect();
     match held.is_empty() {
         true => "-".to_owned(),
         false => held.join(", "),

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use tagtrail_proto::{Cause, CauseReason};
+use tagtrail_proto::{Cause, CauseReason, ClosedGate};
 use time::OffsetDateTime;
 
 use crate::choice::Set;
@@ -33,12 +33,29 @@ pub struct Report {
     /// Images that would have been selected, and were replaced before they had lasted for
     /// `min_age`.
     pub too_short: u64,
+    /// Recorded rollouts that a newer one superseded before their gates opened.
+    pub gave_way: u64,
+    /// Rollouts that waited for approvals, which came at once.
+    pub approvals: u64,
+    /// The last rollout, if its gates are still closed at the end.
+    pub waits: Option<Held>,
+    /// True if the trigger began paused, so that nothing was recorded.
+    pub paused: bool,
     /// Selections of a lower tag.
     pub downgrades: u64,
     /// Removals of a selected tag that left only lower ones, none of which was selected.
     pub downgrades_prevented: u64,
     /// The times of `held` since the last rollout.
     pub(super) since: BTreeMap<&'static str, Duration>,
+}
+
+/// A recorded rollout whose gates are closed.
+#[derive(Debug)]
+pub struct Held {
+    /// The images.
+    pub images: Set,
+    /// The closed gates.
+    pub gates: Vec<ClosedGate>,
 }
 
 /// The kind of a rollout.
@@ -65,6 +82,8 @@ pub struct Planned {
     pub cause: Cause,
     /// The kind.
     pub kind: Kind,
+    /// The time at which it waited for approvals alone.
+    pub approval_at: Option<OffsetDateTime>,
     /// The time for which each gate or `min_age` had held it up.
     pub held: BTreeMap<&'static str, Duration>,
 }
@@ -75,10 +94,10 @@ impl Report {
         *self.since.entry(name).or_default() += time;
     }
 
-    /// Adds a rollout. `words` returns the order of the policy of an image.
+    /// Adds a rollout that begins. `words` returns the order of the policy of an image.
     pub(super) fn add(
         &mut self,
-        at: OffsetDateTime,
+        (at, approval_at): (OffsetDateTime, Option<OffsetDateTime>),
         (before, images): (Option<&Set>, Set),
         cause: Cause,
         words: impl Fn(&str) -> Option<&'static str>,
@@ -91,12 +110,13 @@ impl Report {
         let kind = match cause.reason {
             CauseReason::Adopted => Kind::Adopted,
             CauseReason::Start => Kind::Start,
-            _ => match cause.changed.iter().find_map(moved) {
+            _ => match images.keys().find_map(moved) {
                 Some(word) => Kind::Move(word),
                 None => Kind::RePush,
             },
         };
         self.count += 1;
+        self.approvals += u64::from(approval_at.is_some());
         *self.kinds.entry(kind.clone()).or_default() += 1;
         let held = std::mem::take(&mut self.since);
         if self.rollouts.len() < MOST {
@@ -105,18 +125,9 @@ impl Report {
                 images,
                 cause,
                 kind,
+                approval_at,
                 held,
             });
         }
-    }
-
-    /// Takes the only rollout out of the report, if there is one.
-    pub(super) fn take_first(&mut self) -> Option<Set> {
-        let first = self.rollouts.pop()?;
-        *self = Report {
-            min_age: self.min_age,
-            ..Report::default()
-        };
-        Some(first.images)
     }
 }

@@ -42,6 +42,15 @@ impl Report {
                 parts.push(format!("held {} by {name}", text(*time)));
             }
         }
+        if self.gave_way > 0 {
+            let count = self.gave_way;
+            parts.push(format!("{count} held rollout{} gave way", plural(count)));
+        }
+        if self.approvals > 0 {
+            let count = self.approvals;
+            let verb = if count == 1 { "waits" } else { "wait" };
+            parts.push(format!("{count} {verb} for approval"));
+        }
         if let Some(min_age) = self.min_age {
             let (count, age) = (self.too_short, text(min_age));
             parts.push(format!("{count} image{} never lasted {age}", plural(count)));
@@ -52,6 +61,17 @@ impl Report {
             plural(self.downgrades),
             self.downgrades_prevented
         ));
+        if let Some(waits) = &self.waits {
+            let gates = waits.gates.iter().map(|closed| closed.gate.as_str());
+            let gates: Vec<&str> = gates.collect();
+            parts.push(format!(
+                "the last one is held by {} at the end",
+                gates.join(", ")
+            ));
+        }
+        if self.paused {
+            parts.push("the trigger begins paused, and nobody resumes it".to_owned());
+        }
         if !self.missing.is_empty() {
             parts.push(format!("no tag was found for {}", self.missing.join(", ")));
         }

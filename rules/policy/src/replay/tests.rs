@@ -4,7 +4,9 @@ use tagtrail_proto::{Digest, Origin};
 use time::OffsetDateTime;
 
 use super::*;
+use crate::begin::Approvals;
 use crate::selection::ImagePolicy;
+use crate::window::WindowSettings;
 
 const DAY: i64 = 86_400;
 const API: &str = "registry.example.com/shop/api";
@@ -30,6 +32,8 @@ fn spec(images: &[(&str, &str)], settle: Option<u64>) -> Spec {
         agree: None,
         settle: settle.map(Settle::always),
         settle_max: settle.unwrap_or_default() * 10,
+        start: Start::Now,
+        gates: Settings::default(),
     }
 }
 
@@ -188,6 +192,155 @@ fn without_a_tag_nothing_starts_and_the_image_is_named() {
     later.push(change(50, "9.0.0", 3));
     let started = replay(spec(&images, None), &later, 100);
     assert_eq!(rollouts(&started), [(50, "9.0.0".to_owned(), Kind::Start)]);
+}
+
+/// Settings of gates, for an image whose tag moves at these seconds.
+fn gated(gates: Settings, busy: Vec<Busy>, seconds: &[i64]) -> Report {
+    let web = "registry.example.com/shop/api:web";
+    let spec = Spec {
+        gates,
+        ..spec(&[("web", web)], None)
+    };
+    let mut replay = Replay::new(spec, at(0));
+    replay.set_busy(busy);
+    replay.apply(&change(-100, "web", 1));
+    replay.adopt();
+    for (place, second) in seconds.iter().enumerate() {
+        while replay.tick(at(*second)) {}
+        replay.apply(&change(*second, "web", u8::try_from(place + 2).unwrap()));
+        replay.at(at(*second));
+    }
+    while replay.tick(at(1000)) {}
+    replay.end(at(1000))
+}
+
+fn begins(report: &Report) -> Vec<i64> {
+    rollouts(report).into_iter().map(|one| one.0).collect()
+}
+
+#[test]
+fn a_gap_spaces_rollouts_and_the_sets_between_give_way() {
+    let gates = Settings {
+        gap: Some(Duration::from_secs(60)),
+        ..Settings::default()
+    };
+    let report = gated(gates, Vec::new(), &[10, 20, 30, 200]);
+    assert_eq!(begins(&report), [10, 70, 200]);
+    assert_eq!((report.gave_way, report.count), (1, 3));
+    assert_eq!(report.held["gap"], Duration::from_secs(50));
+    assert_eq!(report.rollouts[1].held["gap"], Duration::from_secs(50));
+    let summary = report.summary();
+    assert!(
+        summary.contains("held 50 s by gap; 1 held rollout gave way"),
+        "{summary}"
+    );
+}
+
+#[test]
+fn a_window_holds_rollouts_in_its_zone_and_the_last_one_at_the_end() {
+    let window = |open: &str, zone: &str| {
+        let written: WindowSettings =
+            toml::from_str(&format!("open = [\"{open}\"]\nzone = \"{zone}\"")).unwrap();
+        let zone = crate::window::TimeZone::get(zone).unwrap();
+        Settings {
+            window: Some(written.compile(zone).unwrap()),
+            ..Settings::default()
+        }
+    };
+    // 1970-01-01 00:05 UTC is 05:35 in Kolkata.
+    let report = gated(
+        window("05:35-06:00", "Asia/Kolkata"),
+        Vec::new(),
+        &[10, 20, 400],
+    );
+    assert_eq!(begins(&report), [300, 400]);
+    assert_eq!(report.held["window"], Duration::from_secs(290));
+    assert!(report.waits.is_none());
+    let held = gated(window("05:35-06:00", "UTC"), Vec::new(), &[10]);
+    assert_eq!(
+        (held.count, held.waits.unwrap().gates[0].gate),
+        (0, Gate::Window)
+    );
+}
+
+#[test]
+fn a_group_waits_for_the_recorded_rollouts_of_others() {
+    let gates = Settings {
+        group: Some("db".to_owned()),
+        ..Settings::default()
+    };
+    let busy = |from, until| Busy {
+        trigger: "blog".to_owned(),
+        from: at(from),
+        until: at(until),
+    };
+    // Nothing announces the end: the gate is looked at again after growing pauses.
+    let report = gated(gates, vec![busy(500, 520), busy(5, 40)], &[10, 100, 510]);
+    let begins = begins(&report);
+    assert!(
+        (40..46).contains(&begins[0]) && begins[1] == 100,
+        "{begins:?}"
+    );
+    assert!((520..526).contains(&begins[2]), "{begins:?}");
+}
+
+#[test]
+fn rollouts_that_wait_for_approval_are_marked_until_the_approval_ends() {
+    let approvals = |by: &[&str]| Settings {
+        approvals: Some(Approvals {
+            needs: 2,
+            by: by.iter().map(|one| (*one).to_owned()).collect(),
+            within: Some(Duration::from_secs(100)),
+        }),
+        ..Settings::default()
+    };
+    let report = gated(approvals(&["release-*"]), Vec::new(), &[10, 20]);
+    assert_eq!((begins(&report), report.approvals), (vec![10, 20], 2));
+    assert!(
+        report
+            .rollouts
+            .iter()
+            .all(|one| one.approval_at == Some(one.at))
+    );
+    assert!(
+        report.summary().contains("; 2 wait for approval;"),
+        "{}",
+        report.summary()
+    );
+    // One person can't give two approvals.
+    let alone = gated(approvals(&["ann"]), Vec::new(), &[10]);
+    assert_eq!(
+        (alone.count, alone.waits.unwrap().gates[0].gate),
+        (0, Gate::Approval)
+    );
+}
+
+#[test]
+fn without_images_at_the_begin_the_trigger_starts_as_its_settings_say() {
+    let web = "registry.example.com/shop/api:web";
+    let api = "semver = \"*\"\nmin_age = \"100s\"";
+    let started = |start, changes: &[Change]| {
+        let spec = Spec {
+            start,
+            ..spec(&[("api", api), ("web", web)], None)
+        };
+        replay(spec, changes, 500)
+    };
+    // The version is old enough only after the begin, and was there before.
+    let before = [change(-50, "1.0.0", 1), change(-10, "web", 2)];
+    let kinds =
+        |report: &Report| -> Vec<Kind> { rollouts(report).into_iter().map(|one| one.2).collect() };
+    assert_eq!(kinds(&started(Start::Now, &before)), [Kind::Start]);
+    assert_eq!(kinds(&started(Start::Next, &before)), [Kind::Adopted]);
+    let paused = started(Start::Paused, &before);
+    assert_eq!((paused.count, paused.paused), (0, true));
+    assert!(
+        paused.summary().ends_with("nobody resumes it"),
+        "{}",
+        paused.summary()
+    );
+    let later = [change(-500, "1.0.0", 1), change(10, "web", 2)];
+    assert_eq!(kinds(&started(Start::Next, &later)), [Kind::Start]);
 }
 
 #[test]

@@ -26,6 +26,7 @@ use crate::http::operation::{Method, Operation, RequestBody, ResponseBody, schem
 use crate::http::parameters::{Parameters, PathValues};
 use crate::operations::triggers::NAME;
 use crate::shared::Shared;
+use crate::store::groups;
 use answer::Test;
 use reading::Work;
 
@@ -70,7 +71,8 @@ pub(crate) const TEST: Operation = Operation {
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct Wish {
-    /// The settings of the trigger, as in `[[trigger]]`. `name` and `target` may be left out.
+    /// The settings of the trigger, as in `[[trigger]]`. `name` and `target` may be left out. With
+    /// `name`, the recorded rollouts of this trigger do not count for its group.
     #[schemars(with = "BTreeMap<String, Value>")]
     spec: BTreeMap<String, Written>,
     /// Begin of the test (RFC 3339).
@@ -102,6 +104,8 @@ fn spec(trigger: &Trigger) -> Result<Spec, Error> {
         agree: trigger.agree,
         settle,
         settle_max: trigger.settle_max(settle),
+        start: trigger.start,
+        gates: trigger.gates.clone(),
     })
 }
 
@@ -140,7 +144,16 @@ async fn test(
         });
     }
     let place = PLACES.try_acquire().map_err(|_| Error::TooManyTests)?;
-    let work = Work::new(Replay::new(spec, from), place, from);
+    let group = spec.gates.group.clone();
+    let mut work = Work::new(Replay::new(spec, from), place, from);
+    if let Some(group) = group {
+        let name = trigger.name.get_ref().to_string();
+        let busy = shared
+            .database
+            .ask_large(async |db| groups::busy(db, &group, &name, (from, until)).await)
+            .await?;
+        work.set_busy(busy);
+    }
     let done = work.test(&shared.database, until).await?;
     Ok(Json(Test::of(Instant(from), done)))
 }

@@ -6,19 +6,21 @@ use schemars::JsonSchema;
 use serde::Serialize;
 use tagtrail_history::instant::Instant;
 use tagtrail_policy::choice::Set;
-use tagtrail_policy::replay::{MOST, Planned};
-use tagtrail_proto::{Cause, Digest, Pinned};
+use tagtrail_policy::replay::{Held, MOST, Planned};
+use tagtrail_proto::{Cause, ClosedGate, Digest, Pinned};
 
 use super::reading::Done;
 
 /// The facts that a test does not know.
-const LIMITS: [&str; 6] = [
+const LIMITS: [&str; 8] = [
     "nobody gives orders: no freeze, pin, pause or rollback",
     "rollouts succeed at once",
     "images whose manifest is read now count as read when they were pushed; the others as never read",
     "the registry is not asked: the gates recheck and manifest are open",
-    "recorded rollouts begin at once: the gates window, gap, group and approval are open",
+    "people approve at once; approval_at is the time of the question",
+    "the group is held up by the recorded rollouts of its other triggers",
     "at the begin the trigger has the images that its rules select then",
+    "if there are none, start says how it begins; nobody resumes a trigger that begins paused",
 ];
 
 /// The rollouts that a trigger would have had.
@@ -51,6 +53,14 @@ pub(super) struct Test {
     held_seconds: BTreeMap<&'static str, f64>,
     /// Number of images that were replaced before they had lasted for `min_age`.
     too_short: u64,
+    /// Number of recorded rollouts that a newer one superseded before their gates opened.
+    gave_way: u64,
+    /// Number of rollouts that wait for approvals.
+    approvals: u64,
+    /// The last rollout, if its gates are still closed at the end.
+    waits: Option<HeldRollout>,
+    /// True if the trigger begins paused, so that nothing is recorded.
+    paused: bool,
     /// Number of selections of a lower tag.
     downgrades: u64,
     /// Number of removals of a selected tag after which only lower tags were left.
@@ -85,8 +95,19 @@ pub(super) struct TestedRollout {
     cause: Cause,
     /// The images.
     images: BTreeMap<String, TestedImage>,
+    /// The time at which it waits for approvals alone, which come at once; null if it needs none.
+    approval_at: Option<Instant>,
     /// Seconds for which a gate, or `min_age`, had held it up.
     held_seconds: BTreeMap<&'static str, f64>,
+}
+
+/// A rollout that is held at the end.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct HeldRollout {
+    /// The images.
+    images: BTreeMap<String, TestedImage>,
+    /// The closed gates.
+    gates: Vec<ClosedGate>,
 }
 
 fn images(set: Set) -> BTreeMap<String, TestedImage> {
@@ -114,7 +135,15 @@ fn rollout(planned: Planned) -> TestedRollout {
         kind: planned.kind.as_str(),
         cause: planned.cause,
         images: images(planned.images),
+        approval_at: planned.approval_at.map(Instant),
         held_seconds: seconds(planned.held),
+    }
+}
+
+fn held(held: Held) -> HeldRollout {
+    HeldRollout {
+        images: images(held.images),
+        gates: held.gates,
     }
 }
 
@@ -137,6 +166,10 @@ impl Test {
             count: report.count,
             held_seconds: seconds(report.held),
             too_short: report.too_short,
+            gave_way: report.gave_way,
+            approvals: report.approvals,
+            waits: report.waits.map(held),
+            paused: report.paused,
             downgrades: report.downgrades,
             downgrades_prevented: report.downgrades_prevented,
             changes: done.changes,

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use tagtrail_history::recorded;
 use tagtrail_history::replayed::{self, Part, STEP, Scope};
-use tagtrail_policy::replay::{Change, Replay, Report};
+use tagtrail_policy::replay::{Busy, Change, Replay, Report};
 use tagtrail_proto::instant;
 use time::OffsetDateTime;
 use tokio::sync::SemaphorePermit;
@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use super::{TAGS, WORK};
 use crate::database::Database;
 use crate::http::error::Error;
+use crate::store::groups::MOST;
 
 /// Most revisions that one statement reads, of all partitions and repositories.
 const TOGETHER: u64 = 20_000;
@@ -66,6 +67,21 @@ impl Work {
             changes: 0,
             stopped: None,
         }
+    }
+
+    /// Sets the times in which other triggers of the group were rolled out.
+    pub(super) fn set_busy(&mut self, busy: Vec<Busy>) {
+        if busy.len() >= MOST {
+            self.end_early(&format!("the group has {MOST} rollouts or more"));
+        }
+        self.replay.set_busy(busy);
+    }
+
+    fn end_early(&mut self, limit: &str) {
+        let reached = instant::format(self.reached).unwrap_or_default();
+        self.stopped = Some(format!(
+            "{limit}, so it ended at {reached}; test a shorter time, or one image"
+        ));
     }
 
     /// Reads history up to a time, and replays it.
@@ -160,10 +176,7 @@ impl Work {
         } else {
             return false;
         };
-        let reached = instant::format(self.reached).unwrap_or_default();
-        self.stopped = Some(format!(
-            "{limit}, so it ended at {reached}; test a shorter time, or one image"
-        ));
+        self.end_early(&limit);
         true
     }
 
