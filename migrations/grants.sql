@@ -136,7 +136,7 @@ begin
             ('tagtrail_trigger', 'selection', 'select', null),
             ('tagtrail_trigger', 'selection', 'insert', null),
             ('tagtrail_trigger', 'selection', 'update', 'registry, repository, tag_id, tag, key, digest, revision, policy_id, rule, selected_at'),
-            ('tagtrail_trigger', 'trigger', 'update', 'policies, images, target, configured, problem, broken, gate_settings, group_name, generation, spec_hash, door, stale, labels, state, issued, waiting, wanted, reasons, retry, touched, paused_by, paused_at, paused_reason'),
+            ('tagtrail_trigger', 'trigger', 'update', 'policies, images, target, configured, problem, broken, gate_settings, group_name, gap, generation, spec_hash, door, stale, labels, state, issued, waiting, wanted, reasons, retry, touched, paused_by, paused_at, paused_reason'),
             ('tagtrail_trigger', 'trigger_spec', 'select', null),
             ('tagtrail_trigger', 'trigger_spec', 'insert', null),
             ('tagtrail_trigger', 'trigger_process', 'select', null),

@@ -109,6 +109,12 @@ points! {
     TriggerFilled = "trigger.filled" passed,
     /// Between recording rollouts and remembering the selected tags, in one transaction.
     TriggerSelected = "trigger.selected" passed,
+    /// Between recording the verdicts of gates and the attempts that follow.
+    TriggerGated = "trigger.gated" passed,
+    /// Between a look at a rollout and the record of its finding.
+    TriggerLooked = "trigger.looked" passed,
+    /// After the commit of the finding of a look.
+    TriggerFound = "trigger.found" passed,
     /// Between ending the attempts of a dead process and the attempts that follow.
     TriggerTakenOver = "trigger.taken-over" passed,
     /// Between reading changed files and handing them to the tasks.
@@ -131,6 +137,26 @@ points! {
     TriggerTakeOver = "trigger.take-over" step,
     /// Waiting for the processes of an earlier attempt at a command.
     TriggerEarlier = "trigger.earlier" step,
+    /// Holding rollouts behind freezes, pins and faults.
+    TriggerHold = "trigger.hold" step,
+    /// Checking holds, looks and the window once more when an attempt begins.
+    TriggerMayBegin = "trigger.may-begin" step,
+    /// Holding rollouts outside of their window.
+    TriggerWindow = "trigger.window" step,
+    /// Holding rollouts for `gap` after the begin of the one before.
+    TriggerGap = "trigger.gap" step,
+    /// Holding rollouts while another trigger of the group is rolled out.
+    TriggerGroup = "trigger.group" step,
+    /// Holding rollouts until people have approved their images.
+    TriggerApproval = "trigger.approval" step,
+    /// Ending rollouts that people rejected.
+    TriggerRejection = "trigger.rejection" step,
+    /// Asking the target for the effect of a rollout that it took.
+    TriggerObserve = "trigger.observe" step,
+    /// Trying the steps of `verify`.
+    TriggerVerify = "trigger.verify" step,
+    /// Recording the finding of a look.
+    TriggerFinding = "trigger.finding" step,
     /// Carrying out the orders of people that lead to rollouts.
     TriggerOrder = "trigger.order" step,
     /// Reading a whole repository for the candidates of its policies.
@@ -147,6 +173,12 @@ points! {
     TriggerRotation = "trigger.rotation" step,
     /// Marking changes as published.
     LedgerNote = "ledger.note" step,
+    /// Between the answer of a receiver of messages and the new place in ROLLOUTS.
+    NotifyTold = "notify.told" passed,
+    /// After the record of the new place.
+    NotifyMoved = "notify.moved" passed,
+    /// Waiting until a receiver accepts a message.
+    NotifyAccepted = "notify.accepted" step,
 }
 
 impl FailPoint {

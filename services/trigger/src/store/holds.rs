@@ -33,8 +33,9 @@ macro_rules! no_hold {
 pub(super) use no_hold;
 
 /// The SQL condition that an attempt at the rollout `n` may begin: no hold stands against it, and
-/// no look of the trigger runs a command, since two commands of a trigger never run at once. With
-/// `finish`, only an order of a person does not wait for the result of the rollout before.
+/// no look of the trigger runs a command, since two commands of a trigger never run at once. Only an order
+/// of a person begins less than `gap` after the rollout before, which may have begun since the
+/// verdict of the planner, or with `finish` before the result of that one.
 macro_rules! may_begin {
     () => {
         concat!(
@@ -42,6 +43,11 @@ macro_rules! may_begin {
             no_hold!(),
             " and not exists (
                  select from rollout_look l where l.trigger_id = n.trigger_id and l.grace_seconds is not null)
+              and (n.actor is not null or n.attempts > 0 or not exists (
+                 select from trigger gt cross join lateral (
+                     select b.started_at from rollout b where b.trigger_id = gt.id and b.started_at is not null
+                     order by b.number desc limit 1) b
+                 where gt.id = n.trigger_id and b.started_at > now() - gt.gap))
               and (n.actor is not null or not exists (
                  select from rollout w join trigger ft on ft.id = w.trigger_id
                  where w.trigger_id = n.trigger_id and w.state = 'watching' and ft.finish)))"
@@ -49,6 +55,15 @@ macro_rules! may_begin {
     };
 }
 pub(super) use may_begin;
+
+/// The SQL condition that nobody has rejected the rollout `n`. A person may reject it between the
+/// verdict of the planner that its gates are open and its first attempt.
+macro_rules! not_rejected {
+    () => {
+        "not exists (select from approval j where j.rollout_id = n.id and j.verdict = 'rejected')"
+    };
+}
+pub(super) use not_rejected;
 
 /// The SQL condition that a newer rollout than `o`, of the trigger `t`, waits only for the end of a
 /// look.

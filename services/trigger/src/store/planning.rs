@@ -445,7 +445,7 @@ pub(crate) async fn record(
              insert into rollout_attempt (rollout_id, number, trigger_id, instance, machine, pid, pid_started, group_name)
              select w.id, 1, g.id, $11, $12, $13, $14, g.group_name from numbered g join wanted w on w.trigger_id = g.id
              left join rollout_order r on r.id = w.order_id
-             cross join lateral (select g.id as trigger_id, w.images, r.actor, w.closes_at) n
+             cross join lateral (select g.id as trigger_id, w.images, r.actor, w.closes_at, 0 as attempts) n
              where w.begin and ", may_begin!(), "
              -- An attempt of the trigger or of its group runs.
              on conflict do nothing

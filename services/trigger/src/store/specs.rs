@@ -3,9 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use sqlx::postgres::PgRow;
+use sqlx::postgres::types::PgInterval;
 use sqlx::types::Json;
 use sqlx::{Connection as _, PgConnection, Row as _};
 use tagtrail_config::{Start, Watched};
+use tagtrail_failpoint::FailPoint;
 use tagtrail_postgres::{rollout_is_live, row};
 
 use crate::config::TriggerSpec;
@@ -15,6 +17,7 @@ use super::columns::recorded;
 use super::generations;
 use super::renames;
 pub(crate) use super::renames::Renamed;
+use super::working::interval;
 
 /// The actor of changes that follow from the files.
 const CONFIGURATION: &str = "configuration";
@@ -190,16 +193,22 @@ async fn write(db: &mut PgConnection, settings: &Settings) -> Result<(), sqlx::E
 async fn write_gates(db: &mut PgConnection, settings: &Settings) -> Result<(), sqlx::Error> {
     let triggers = || settings.triggers.iter();
     sqlx::query(
-        "update trigger t set gate_settings = e.gate_settings, group_name = e.group_name
-         from unnest($1::text[], $2::jsonb[], $3::text[]) as e (name, gate_settings, group_name)
-         where t.name = e.name and (t.gate_settings, t.group_name) is distinct from (e.gate_settings, e.group_name)",
+        "update trigger t set gate_settings = e.gate_settings, group_name = e.group_name, gap = e.gap
+         from unnest($1::text[], $2::jsonb[], $3::text[], $4::interval[]) as e (name, gate_settings, group_name, gap)
+         where t.name = e.name and (t.gate_settings, t.group_name, t.gap) is distinct from (e.gate_settings, e.group_name, e.gap)",
     )
     .bind(triggers().map(|(name, _)| name.as_str()).collect::<Vec<_>>())
     .bind(triggers().map(|(_, spec)| Json(&spec.written_gates)).collect::<Vec<_>>())
     .bind(triggers().map(|(_, spec)| spec.gates.group.as_deref()).collect::<Vec<_>>())
+    .bind(triggers().map(|(_, spec)| gap(spec)).collect::<Vec<_>>())
     .execute(db)
     .await
     .map(|_| ())
+}
+
+fn gap(spec: &TriggerSpec) -> Option<PgInterval> {
+    let gap = spec.gates.gap.filter(|_| !FailPoint::TriggerGap.skipped());
+    gap.map(interval)
 }
 
 /// Notes the places of today's targets with the last rollouts whose place is not known, as those of

@@ -14,7 +14,7 @@ use tagtrail_postgres::{rollout_is_live, row};
 use tagtrail_proto::{Rollout, RolloutState, TraceContext};
 
 use super::columns::{columns, recorded};
-use super::holds::{may_begin, no_hold};
+use super::holds::{may_begin, no_hold, not_rejected};
 use crate::act::Owner;
 use crate::settings::Hash;
 
@@ -63,13 +63,14 @@ pub(crate) async fn backlog(
              and not exists (
                  select from rollout newer where newer.trigger_id = n.trigger_id and newer.number > n.number
                      and newer.state not in ('held', 'awaiting_approval', 'superseded', 'rejected', 'cancelled'))
-             and ", may_begin!(), "
+             and ($4 or ", may_begin!(), ") and ", not_rejected!(), "
          order by n.next_attempt_at > now(), n.next_attempt_at <= now() and n.attempts > 0, n.next_attempt_at
          limit $2"
     ))
     .bind(names)
     .bind(SET)
     .bind(hashes)
+    .bind(FailPoint::TriggerMayBegin.skipped())
     .fetch_all(db)
     .await?;
     let mut backlog = Backlog::default();
@@ -174,7 +175,7 @@ pub(crate) async fn begin(
          ), attempt as (
              insert into rollout_attempt (rollout_id, number, trigger_id, instance, machine, pid, pid_started, group_name)
              select n.id, n.attempts + 1, n.trigger_id, $3, $4, $5, $6, n.group_name
-             from newest n where n.due and not exists (select from moved m where m.id = n.id) and ", may_begin!(), "
+             from newest n where n.due and not exists (select from moved m where m.id = n.id) and ($9 or ", may_begin!(), ") and ", not_rejected!(), "
              -- An attempt of another process, or of the group, runs.
              on conflict do nothing
              returning rollout_id, trigger_id
@@ -205,6 +206,7 @@ pub(crate) async fn begin(
     .bind(owner.pid_started)
     .bind(identities)
     .bind(hashes)
+    .bind(FailPoint::TriggerMayBegin.skipped())
     .fetch_all(db)
     .await?;
     rows.iter().map(attempt).collect()
