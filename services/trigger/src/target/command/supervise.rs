@@ -72,7 +72,7 @@ async fn run() -> io::Result<()> {
     let input = expect(&mut lifeline, Kind::Input).await?;
     thread::set_name(RUNS)?;
     rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
-    let program = match start(&task) {
+    let program = match start(&task, &input) {
         Ok(program) => program,
         Err((step, error)) => {
             let code = error.raw_os_error().unwrap_or(Errno::INVAL.raw_os_error());
@@ -81,7 +81,7 @@ async fn run() -> io::Result<()> {
         }
     };
     let mut pipes = JoinSet::new();
-    pipes.spawn(feed(program.input, input));
+    pipes.spawn(feed(program.input, input, program.fed));
     let (tell, told) = oneshot::channel();
     let relay = relay(Receiver::from_owned_fd(program.output)?, service, told);
     let mut relaying = JoinSet::new();
@@ -117,18 +117,24 @@ async fn send(service: &mut Sender, report: &Report) -> io::Result<()> {
 struct Program {
     pid: Pid,
     input: OwnedFd,
+    /// The number of bytes of the input that are in the pipe.
+    fed: usize,
     output: OwnedFd,
 }
 
 /// Starts the program in a process group of its own. Standard output and standard error are one
-/// pipe, which keeps their order. An error names the step that failed.
-fn start(task: &Task) -> Result<Program, (String, io::Error)> {
+/// pipe, which keeps their order. As much of the input as the pipe takes is there before the program
+/// starts, so a program never reads a part of it if the supervisor is killed. An error names the
+/// step that failed.
+fn start(task: &Task, input: &[u8]) -> Result<Program, (String, io::Error)> {
     let cannot = |step: &str| {
         let step = step.to_owned();
         move |error| (step, error)
     };
     let start = || {
-        let (stdin, input) = io::pipe()?;
+        let (stdin, to_stdin) = io::pipe()?;
+        rustix::io::ioctl_fionbio(&to_stdin, true)?;
+        let fed = rustix::io::write(&to_stdin, input)?;
         let (output, stdout) = io::pipe()?;
         let child = Command::new(&task.program)
             .arg0(task.words.first().map_or("", String::as_str))
@@ -144,7 +150,8 @@ fn start(task: &Task) -> Result<Program, (String, io::Error)> {
         let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
         Ok(Program {
             pid: pid.ok_or(Errno::SRCH)?,
-            input: input.into(),
+            input: to_stdin.into(),
+            fed,
             output: output.into(),
         })
     };
@@ -171,10 +178,11 @@ fn become_user(user: &Ids) -> io::Result<()> {
     Ok(())
 }
 
-/// Writes the input of the program, which may end without reading it.
-async fn feed(to: OwnedFd, input: Vec<u8>) {
+/// Writes the rest of the program's input. The program may end without reading it.
+async fn feed(to: OwnedFd, input: Vec<u8>, fed: usize) {
+    let rest = input.get(fed..).unwrap_or_default();
     if let Ok(mut to) = Sender::from_owned_fd(to) {
-        let _ = to.write_all(&input).await;
+        let _ = to.write_all(rest).await;
     }
 }
 
