@@ -115,9 +115,28 @@ fn service_of(point: FailPoint) -> &'static str {
         "gateway" => "gateway",
         "resolver" => "resolver",
         "indexer" => "indexer",
-        "trigger" | "ledger" => "trigger",
+        "trigger" | "ledger" | "notify" => "trigger",
         other => panic!("no service for fail points of {other}"),
     }
+}
+
+/// A trigger with a gate that opens by itself, one whose result comes later, and a receiver of
+/// messages. None of these requests is read.
+fn with_gates_and_results(url: &str) -> String {
+    let trigger = |name: &str, more: &str| {
+        format!(
+            "[[trigger]]\nname = \"{name}\"\nsettle = \"0s\"\n{more}\nimages.web = \"{REGISTRY}/shop/web:latest\"\n\
+             target.webhook = {{ url = \"{url}\", secret = {{ env = \"SHOP_WEBHOOK_SECRET\" }} }}\n"
+        )
+    };
+    let verify = format!(
+        "concurrency = \"finish\"\nverify = [{{ http = \"{url}\", every = \"1s\", within = \"5s\" }}]"
+    );
+    trigger("spaced", "gap = \"1s\"")
+        + &trigger("verified", &verify)
+        + &format!(
+            "[[notify]]\nname = \"team\"\non = [\"succeeded\"]\nformat = \"slack\"\nurl = \"{url}\"\n"
+        )
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -142,6 +161,7 @@ async fn a_crash_at_any_fail_point_loses_nothing_and_repeats_nothing() {
          target.webhook = {{ url = \"{}\", secret = {{ env = \"SHOP_WEBHOOK_SECRET\" }} }}\n",
         unused.url()
     );
+    text += &with_gates_and_results(unused.url());
     std::fs::write(&path, &text).unwrap();
     fleet.set("TAGTRAIL_CONFIG", path.to_str().unwrap());
     fleet.set("TAGTRAIL_CLAIM_INTERVAL_MS", "50");

@@ -6,6 +6,7 @@ use std::time::Duration;
 use sqlx::Connection as _;
 use tagtrail_config::OnFailure;
 use tagtrail_daemon::{Retry, Span, SpanKind};
+use tagtrail_failpoint::FailPoint;
 use tagtrail_policy::watch::{AfterLook, Found, Progress, after_look, step_of};
 use tagtrail_postgres::within;
 use time::OffsetDateTime;
@@ -49,7 +50,9 @@ pub(super) async fn make(
         ))),
     };
     drop(span);
+    FailPoint::TriggerLooked.pass();
     record(&shared, &look, verify, found).await;
+    FailPoint::TriggerFound.pass();
     shared.entries_recorded.notify_one();
 }
 
@@ -91,7 +94,12 @@ async fn find(
     progress: &Progress,
     order: &Order,
 ) -> Found {
-    match tokio::time::timeout(OBSERVE, target.observe(order)).await {
+    let observing = tokio::time::timeout(OBSERVE, target.observe(order));
+    let observed = match FailPoint::TriggerObserve.skipped() {
+        false => observing.await,
+        true => Ok(Seen::Healthy),
+    };
+    match observed {
         Ok(Seen::Healthy) => {}
         Ok(Seen::Progressing(text)) => return Found::Progressing(text),
         Ok(Seen::Failed(text)) => return Found::Failed(text),
@@ -101,6 +109,7 @@ async fn find(
     }
     let stage = verify.and_then(|verify| step_of(progress, verify.times().len()));
     match (verify, stage) {
+        (Some(_), Some(_)) if FailPoint::TriggerVerify.skipped() => Found::Healthy,
         (Some(verify), Some(stage)) => match verify.attempt(stage, order).await {
             Ok(()) => Found::Passed,
             Err(text) => Found::Missed(text),
@@ -112,6 +121,9 @@ async fn find(
 /// Records the finding, however long Postgres is away. After a stop request one try must do: the
 /// next process then looks again.
 async fn record(shared: &Shared, look: &Look, verify: Option<&Verify>, found: Option<Found>) {
+    if FailPoint::TriggerFinding.skipped() {
+        return;
+    }
     let mut retry = Retry::new("recording a look at a rollout");
     loop {
         let recorded = try_record(shared, look, verify, found.clone());

@@ -6,6 +6,7 @@ use tagtrail_bus::Bus;
 use tagtrail_bus::consume::{Delivery, ReadError};
 use tagtrail_bus::topology::Stream;
 use tagtrail_daemon::Retry;
+use tagtrail_failpoint::FailPoint;
 use tagtrail_policy::retry::Outcome;
 use tagtrail_postgres::within;
 use tagtrail_proto::{Position, Rollout, Subject};
@@ -174,8 +175,10 @@ impl Deliverer<'_> {
         if fate == Fate::Left {
             return Ok(false);
         }
+        FailPoint::NotifyTold.pass();
         let failure = failed.filter(|_| fate == Fate::Sent);
         self.advance(before, after, failure).await?;
+        FailPoint::NotifyMoved.pass();
         Ok(true)
     }
 
@@ -216,6 +219,9 @@ impl Deliverer<'_> {
                 return Fate::Dropped;
             }
             let (outcome, status) = self.entry.send(message).await;
+            if FailPoint::NotifyAccepted.skipped() {
+                return Fate::Sent;
+            }
             let (error, after) = match outcome {
                 Outcome::Done | Outcome::Applied => {
                     self.failures = 0;

@@ -1,8 +1,10 @@
 //! Evaluates the gates of recorded rollouts, and of those that a plan will record.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
 use sqlx::PgConnection;
+use tagtrail_failpoint::FailPoint;
 use tagtrail_policy::begin::{Facts, Settings, Verdict, evaluate};
 use tagtrail_proto::RolloutState::{Pending, Running, Watching};
 use tagtrail_proto::{CauseReason, ClosedGate, RolloutImage};
@@ -148,6 +150,7 @@ fn judge(
         Subject::Live(live) => live.skip.as_slice(),
         Subject::New(_) => order.map_or(&[][..], |order| &order.skip),
     };
+    let settings = in_force(round.settings);
     let facts = Facts {
         now: round.now,
         images: subject.images(plan),
@@ -155,14 +158,35 @@ fn judge(
         ordered: subject.is_ordered(plan),
         skip,
         known: of_set.known,
-        holds: &round.standing.holds,
-        settings: round.settings,
+        holds: match FailPoint::TriggerHold.skipped() {
+            false => &round.standing.holds,
+            true => &[],
+        },
+        settings: &settings,
         last_begun: round.standing.last_begun,
         busy: groups.busy(round),
         approvals: &of_set.approvals,
-        rejected: of_set.rejected.as_deref(),
+        rejected: (of_set.rejected.as_deref()).filter(|_| !FailPoint::TriggerRejection.skipped()),
     };
     evaluate(&facts, before)
+}
+
+/// Returns the settings without those whose gate a test leaves out.
+fn in_force(settings: &Settings) -> Cow<'_, Settings> {
+    let mut settings = Cow::Borrowed(settings);
+    if FailPoint::TriggerWindow.skipped() {
+        settings.to_mut().window = None;
+    }
+    if FailPoint::TriggerGap.skipped() {
+        settings.to_mut().gap = None;
+    }
+    if FailPoint::TriggerGroup.skipped() {
+        settings.to_mut().group = None;
+    }
+    if FailPoint::TriggerApproval.skipped() {
+        settings.to_mut().approvals = None;
+    }
+    settings
 }
 
 /// Returns whether the facts about the images of a rollout matter. Mostly they do not.

@@ -548,6 +548,9 @@ impl<'a> Planner<'a> {
         if !views.is_empty() {
             store::record_views(&mut self.db, &views).await?;
         }
+        if !plan.gates.is_empty() {
+            FailPoint::TriggerGated.pass();
+        }
         let gates = plan.gates.iter();
         let opened = gates.filter(|change| change.verdict.gates.is_empty());
         self.shared
