@@ -31,6 +31,8 @@ pub struct Delivery {
     pub headers: HeaderMap,
     /// The body of the request.
     pub body: Bytes,
+    /// The status of the answer.
+    pub answered: u16,
 }
 
 impl Delivery {
@@ -193,17 +195,24 @@ async fn record(
     headers: HeaderMap,
     body: Bytes,
 ) -> Response {
-    let delivery = Delivery {
+    let mut delivery = Delivery {
         method,
         uri,
         headers,
         body,
+        answered: 0,
     };
     let answer = {
         let mut recording = recording.lock().unwrap();
         let judged = |judge: Judge| judge(&delivery);
         let usual = recording.judge.map_or(Answer::Status(200), judged);
         let answer = recording.answers.pop_front().unwrap_or(usual);
+        delivery.answered = match &answer {
+            Answer::Status(code)
+            | Answer::With(code, ..)
+            | Answer::Said(code, _)
+            | Answer::Late(_, code) => *code,
+        };
         recording.deliveries.push(delivery);
         answer
     };

@@ -44,6 +44,7 @@ pub(crate) async fn all(world: &World, pushes: &BTreeSet<Key>) -> Result<Counts,
     let (rollouts, deliveries) = rollouts(world, &mut db, &revisions).await?;
     wanted::teams(world, &mut db, &revisions).await?;
     ledger(world, &mut db).await?;
+    world.chats.were_told(&mut db).await?;
     let late = scalar(&mut db, "select count(*) from revision where late").await?;
     let sessions = scalar(
         &mut db,

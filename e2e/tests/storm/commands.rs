@@ -7,7 +7,7 @@ use std::path::Path;
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom as _;
 
-/// Notes begin and end. The lock shows whether an earlier run, or a process that it left behind,
+/// Notes begin and end, or as a step of `verify` the pass. The lock shows whether an earlier run, or a process that it left behind,
 /// lives. During the storm it fails, hangs, resists SIGTERM and leaves processes behind.
 const PROGRAM: &str = r#"#!/bin/sh
 notes=$STORM_NOTES/$TAGTRAIL_TRIGGER
@@ -17,7 +17,11 @@ if ! flock --nonblock 9; then
     exit 1
 fi
 body=$(sha256sum | cut -c1-64)
-echo "begin $TAGTRAIL_ROLLOUT_ID $TAGTRAIL_ATTEMPT $body" >>"$notes"
+# The storm may have killed the shell that reads.
+[ ${#body} = 64 ] || exit 1
+word=end
+if [ "$1" = look ]; then word=passed; fi
+[ $word = passed ] || echo "begin $TAGTRAIL_ROLLOUT_ID $TAGTRAIL_ATTEMPT $body" >>"$notes"
 if [ -e "$STORM_NOTES/resist" ]; then
     trap '' TERM
     sleep 6
@@ -31,7 +35,7 @@ elif ! [ -e "$STORM_NOTES/calm" ]; then
         *) sleep 0.3 ;;
     esac
 fi
-echo "end $TAGTRAIL_ROLLOUT_ID $TAGTRAIL_ATTEMPT $body" >>"$notes"
+echo "$word $TAGTRAIL_ROLLOUT_ID $TAGTRAIL_ATTEMPT $body" >>"$notes"
 "#;
 
 /// Writes the program `deploy.sh`, and makes the folder of its notes.
@@ -64,12 +68,13 @@ pub(crate) fn kill_one(folder: &Path, random: &mut StdRng) {
 }
 
 /// Checks the notes of a trigger's command: no two runs at once, the same input for each rollout,
-/// and only rollouts of this trigger. `last` has ended well.
+/// and only rollouts of this trigger. The last rollout has this word: `end`, or `passed` after a
+/// step of `verify`.
 pub(crate) fn check(
     trigger: &str,
     notes: &str,
     is_recorded: impl Fn(&str) -> bool,
-    last: &str,
+    (word_of_last, last): (&str, &str),
 ) -> Result<(), String> {
     let mut bodies: BTreeMap<&str, &str> = BTreeMap::new();
     let mut ended = false;
@@ -84,7 +89,7 @@ pub(crate) fn check(
                     "attempt {attempt} of rollout {id} of {trigger} ran while an earlier run lived"
                 ));
             }
-            "end" => ended |= id == last,
+            "end" | "passed" => ended |= (word, id) == (word_of_last, last),
             _ if !is_recorded(id) => {
                 return Err(format!(
                     "the command of {trigger} got {id}, which is not recorded"
@@ -101,14 +106,14 @@ pub(crate) fn check(
     match ended {
         true => Ok(()),
         false => Err(format!(
-            "the command of {trigger} never ended rollout {last}"
+            "the command of {trigger} never noted {word_of_last} of rollout {last}"
         )),
     }
 }
 
 #[test]
 fn the_notes_of_a_command_show_each_breach() {
-    let check = |notes: &str| check("shop", notes, |id| id != "unknown", "b");
+    let check = |notes: &str| check("shop", notes, |id| id != "unknown", ("end", "b"));
     let good = "begin a 1 x\nbegin a 2 x\nbegin b 1 y\nend b 1 y\n";
     assert_eq!(check(good), Ok(()));
     for (wrong, error) in [
@@ -119,6 +124,8 @@ fn the_notes_of_a_command_show_each_breach() {
         let found = check(&format!("{good}{wrong}")).unwrap_err();
         assert!(found.contains(error), "{found}");
     }
-    let unfinished = check("begin b 1 y\n").unwrap_err();
-    assert!(unfinished.contains("never ended"), "{unfinished}");
+    for unfinished in ["begin b 1 y\n", "begin b 1 y\npassed b 1 y\n"] {
+        let found = check(unfinished).unwrap_err();
+        assert!(found.contains("never noted end"), "{found}");
+    }
 }

@@ -72,6 +72,23 @@ pub(crate) async fn gates_are_shown(
     }
 }
 
+/// Returns the triggers that are not settled, for the report of a breach.
+pub(crate) async fn unsettled(world: &World) -> String {
+    let url = format!("http://{}/v1/triggers", world.api);
+    let Ok(answer) = reqwest::get(&url).await else {
+        return "the api does not answer".to_owned();
+    };
+    let list: Value = answer.json().await.unwrap_or_default();
+    let items = list["items"].as_array().into_iter().flatten();
+    let lines = items
+        .filter(|one| one["condition"] != "settled")
+        .map(|one| {
+            let (name, condition, reasons) = (&one["name"], &one["condition"], &one["reasons"]);
+            format!("{name} is {condition}: {reasons}\n")
+        });
+    lines.collect()
+}
+
 /// Checks by the recorded holds and ends that no attempt began in spite of a freeze or after the
 /// end of its rollout, that each order is carried out, and that no attempt stays open.
 ///
@@ -92,6 +109,12 @@ pub(crate) async fn no_attempt_began_behind_a_gate(db: &mut PgConnection) -> Res
             "attempts began of rollouts that had ended",
             "select count(*) from rollout_attempt a join rollout o on o.id = a.rollout_id
              where o.state in ('succeeded', 'superseded', 'rejected', 'cancelled') and a.started_at > o.finished_at + interval '5 s'",
+        ),
+        (
+            "rollouts behind a freeze do not show the gate",
+            "select count(*) from rollout o join trigger t on t.id = o.trigger_id
+             where t.name = 't-frozen' and (o.state in ('held', 'awaiting_approval', 'pending', 'running', 'watching') or o.state = 'failed' and not o.ended)
+               and o.actor is null and not jsonb_path_exists(o.gates, '$[*] ? (@.gate == \"freeze\")')",
         ),
         (
             "rollouts live on below a newer one that succeeded",

@@ -15,12 +15,15 @@
     reason = "a test has neither a log nor flags of its own"
 )]
 
+mod chats;
 mod checks;
 mod commands;
 mod events;
 mod gates;
 mod oracle;
+mod paced;
 mod people;
+mod reports;
 mod rollouts;
 mod senders;
 mod skewed;
@@ -31,7 +34,7 @@ mod weather;
 mod world;
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use time::OffsetDateTime;
@@ -77,9 +80,13 @@ async fn after_a_storm_every_promise_holds() {
         world.gateways.clone(),
         Instant::now() + over,
     );
+    let is_over = Arc::new(AtomicBool::new(false));
+    let reporting = reports::report(Arc::clone(&world), seed, Arc::clone(&is_over));
+    let reporting = tokio::spawn(reporting);
     let (happened, acts, sent, reported) = tokio::join!(storm, acting, sending, changing);
     pushes.extend(reported);
 
+    is_over.store(true, Ordering::Relaxed);
     world.heal().await;
     people::heal(&world).await;
     let healed = Instant::now();
@@ -111,9 +118,10 @@ async fn after_a_storm_every_promise_holds() {
         match checks::all(&world, &pushes).await {
             Ok(counts) => break counts,
             Err(wrong) if healed.elapsed() > RECOVERY => {
+                let after = healed.elapsed();
+                let unsettled = gates::unsettled(&world).await;
                 panic!(
-                    "seed {seed}: {:?} after the storm: {wrong}\n{happened:#?}\n{acts:#?}",
-                    healed.elapsed()
+                    "seed {seed}: {after:?} after the storm: {wrong}\n{happened:#?}\n{acts:#?}\n{unsettled}"
                 )
             }
             Err(wrong) => {
@@ -134,6 +142,7 @@ async fn after_a_storm_every_promise_holds() {
         );
         sleep(Duration::from_millis(500)).await;
     }
+    reporting.abort();
     let mut largest = 0;
     for member in &world.members {
         let resident = member.resident().await.unwrap_or(0);

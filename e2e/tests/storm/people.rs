@@ -12,26 +12,20 @@ use tagtrail_testkit::{Answer, SOON, eventually};
 use time::OffsetDateTime;
 use tokio::time::{Instant, sleep};
 
-use crate::commands;
-use crate::teams::{ADDED, FROZEN, Files, PAUSED, PINNED, REMOVED, TEAMS};
+use crate::teams::{ADDED, CHECKED, FROZEN, Files, PAUSED, PINNED, REMOVED, TEAMS};
 use crate::world::World;
+use crate::{commands, reports};
 
 /// Acts until `end`. Returns the number of acts by name, as far as the api accepted them.
 pub(crate) async fn act(world: Arc<World>, seed: u64, end: Instant) -> BTreeMap<String, u32> {
-    let people = People {
-        world,
-        client: reqwest::Client::builder()
-            .timeout(Duration::from_secs(3))
-            .build()
-            .unwrap(),
-    };
+    let people = People::new(world);
     let mut random = StdRng::seed_from_u64(seed ^ 0x9e09_1e55);
     let mut happened: BTreeMap<String, u32> = BTreeMap::new();
     let half = (end - Instant::now()) / 2;
     let middle = Instant::now() + half;
     let mut gates_closed = false;
     while Instant::now() < end {
-        sleep(Duration::from_millis(random.random_range(100..900))).await;
+        sleep(Duration::from_millis(random.random_range(50..500))).await;
         if !gates_closed && Instant::now() > middle {
             gates_closed = people.close_gates().await;
         }
@@ -47,14 +41,23 @@ pub(crate) async fn act(world: Arc<World>, seed: u64, end: Instant) -> BTreeMap<
     happened
 }
 
-struct People {
+/// Those who act.
+pub(crate) struct People {
     world: Arc<World>,
     client: reqwest::Client,
 }
 
 impl People {
+    pub(crate) fn new(world: Arc<World>) -> People {
+        let client = reqwest::Client::builder().timeout(Duration::from_secs(3));
+        People {
+            world,
+            client: client.build().unwrap(),
+        }
+    }
+
     /// Sends an order. `None`: no answer, or a refusal.
-    async fn post(&self, path: &str, body: &Value) -> Option<Value> {
+    pub(crate) async fn post(&self, path: &str, body: &Value) -> Option<Value> {
         let url = format!("http://{}/v1/{path}", self.world.api);
         let answer = self.client.post(url).json(body).send().await.ok()?;
         let status = answer.status().as_u16();
@@ -62,7 +65,7 @@ impl People {
         (status == 200).then_some(answer.json().await.ok()?)
     }
 
-    async fn get(&self, path: &str) -> Option<Value> {
+    pub(crate) async fn get(&self, path: &str) -> Option<Value> {
         let url = format!("http://{}/v1/{path}", self.world.api);
         let answer = self.client.get(url).send().await.ok()?;
         (answer.status() == 200).then_some(answer.json().await.ok()?)
@@ -80,7 +83,7 @@ impl People {
         let of = |act: &str| format!("triggers/{name}/{act}");
         let until = OffsetDateTime::now_utc() + Duration::from_secs(random.random_range(1..6));
         let until = tagtrail_proto::instant::format(until).unwrap();
-        let kind = random.random_range(0..100);
+        let kind = random.random_range(0..120);
         let patterns = [name, "t-*", "t-d*"];
         match kind {
             0..8 => self.post(&of("pause"), &because).await.map(|_| "pause"),
@@ -118,9 +121,19 @@ impl People {
                 commands::kill_one(self.world.folder(), random);
                 Some("command killed")
             }
-            _ => {
+            97..100 => {
                 self.world.dying.answer(answers(random));
                 Some("dying target")
+            }
+            100..109 => self.judge("approve", random).await.map(|()| "approve"),
+            109..113 => self.judge("reject", random).await.map(|()| "reject"),
+            113..117 => {
+                self.world.chats.disturb(random);
+                Some("receiver of messages away")
+            }
+            _ => {
+                self.world.health.answer(reports::health(random));
+                Some("not healthy")
             }
         }
     }
@@ -180,7 +193,7 @@ impl People {
         self.world
             .dying
             .answer((0..4).map(|_| Answer::Late(Duration::from_secs(20), 200)));
-        for name in ["t-dying", "t-retried", "t-deploy", "t-install"] {
+        for name in ["t-dying", "t-retried", "t-deploy", "t-install", CHECKED] {
             for act in ["resume", "release", "rollout"] {
                 let because = json!({ "reason": "the end of the storm" });
                 self.post(&format!("triggers/{name}/{act}"), &because).await;
@@ -239,10 +252,7 @@ fn answers(random: &mut StdRng) -> Vec<Answer> {
 /// Opens all gates but those that shall stay closed, mends the files and makes each failed rollout
 /// due again.
 pub(crate) async fn heal(world: &Arc<World>) {
-    let people = People {
-        world: Arc::clone(world),
-        client: reqwest::Client::new(),
-    };
+    let people = People::new(Arc::clone(world));
     {
         let mut files = world.files.lock().await;
         (files.no_toml, files.no_secret) = (false, false);

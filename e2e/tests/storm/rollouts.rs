@@ -231,6 +231,22 @@ pub(crate) async fn ledger(world: &World, db: &mut PgConnection) -> Result<(), S
     }
 }
 
+/// Returns whether the signature of a request is right.
+pub(crate) fn is_signed(delivery: &tagtrail_testkit::Delivery) -> bool {
+    let key = STANDARD
+        .decode(SIGNING_SECRET.trim_start_matches("whsec_"))
+        .unwrap();
+    let mut mac = Hmac::<sha2::Sha256>::new_from_slice(&key).unwrap();
+    let (id, time) = (
+        delivery.header("webhook-id"),
+        delivery.header("webhook-timestamp"),
+    );
+    mac.update(format!("{id}.{time}.").as_bytes());
+    mac.update(&delivery.body);
+    let signature = format!("v1,{}", STANDARD.encode(mac.finalize().into_bytes()));
+    delivery.header("webhook-signature") == signature
+}
+
 /// Checks that each delivery has the id and the images of a recorded rollout and a valid signature,
 /// that all deliveries of a rollout have the same body, and that the numbers of a trigger's
 /// rollouts do not decrease.
@@ -238,9 +254,6 @@ fn each_delivery_is_recorded(
     deliveries: &[tagtrail_testkit::Delivery],
     recorded: &HashMap<String, (String, i64, serde_json::Value)>,
 ) -> Result<(), String> {
-    let key = STANDARD
-        .decode(SIGNING_SECRET.trim_start_matches("whsec_"))
-        .unwrap();
     let mut newest: BTreeMap<String, i64> = BTreeMap::new();
     let mut bodies: HashMap<&str, &[u8]> = HashMap::new();
     for delivery in deliveries {
@@ -248,11 +261,7 @@ fn each_delivery_is_recorded(
         let Some((trigger, number, images)) = recorded.get(id) else {
             return Err(format!("the target received {id}, which is not recorded"));
         };
-        let mut mac = Hmac::<sha2::Sha256>::new_from_slice(&key).unwrap();
-        mac.update(format!("{id}.{}.", delivery.header("webhook-timestamp")).as_bytes());
-        mac.update(&delivery.body);
-        let signature = format!("v1,{}", STANDARD.encode(mac.finalize().into_bytes()));
-        if delivery.header("webhook-signature") != signature {
+        if !is_signed(delivery) {
             return Err(format!("{id} has a wrong signature"));
         }
         if *bodies.entry(id).or_insert(&delivery.body) != &delivery.body[..] {

@@ -45,6 +45,8 @@ pub(crate) enum Target {
     Dying,
     /// The same as `Sink`, with the secret in a file.
     SecretInFile,
+    /// The same as `Sink`, which reports the results later.
+    Reported,
     Command,
 }
 
@@ -88,6 +90,18 @@ pub(crate) const RULED: &str = "t-ruled";
 pub(crate) const FROZEN: &str = "t-frozen";
 pub(crate) const PAUSED: &str = "t-paused";
 pub(crate) const PINNED: &str = "t-pinned";
+/// The trigger with a window, and one with a gap.
+pub(crate) const WINDOWED: &str = "t-window";
+pub(crate) const SPACED: &str = "t-spaced";
+/// The triggers that take turns.
+pub(crate) const TURNS: [&str; 2] = ["t-turn-a", "t-turn-b"];
+/// The triggers whose images people approve, to the end and during the storm alone.
+pub(crate) const APPROVED: &str = "t-approved";
+pub(crate) const UNAPPROVED: &str = "t-unapproved";
+/// The triggers whose results come later.
+pub(crate) const VERIFIED: &str = "t-verified";
+pub(crate) const CHECKED: &str = "t-checked";
+pub(crate) const REPORTED: &str = "t-reported";
 /// A trigger that appears during the storm, and one that goes.
 pub(crate) const ADDED: &str = "t-added";
 pub(crate) const REMOVED: &str = "t-removed";
@@ -150,17 +164,64 @@ pub(crate) const TEAMS: &[Team] = &[
         Target::Sink,
     ),
     team(REMOVED, &[tag(ONE, "foo/bar", "v3")], Target::Sink),
+    Team {
+        more: "settle = \"0s\"\nwindow = { open = [{ cron = \"$MINUTES * * * *\", for = \"1m\" }] }\n",
+        ..team(WINDOWED, &[tag(ONE, "shop/web", "v2")], Target::Sink)
+    },
+    Team {
+        more: "settle = \"0s\"\ngap = \"3s\"\n",
+        ..team(SPACED, &[tag(ONE, "shop/web", "v3")], Target::Sink)
+    },
+    Team {
+        more: "settle = \"0s\"\ngroup = \"turns\"\n",
+        ..team(TURNS[0], &[tag(ONE, "foo/baz", "v1")], Target::Command)
+    },
+    Team {
+        more: "settle = \"0s\"\ngroup = \"turns\"\n",
+        ..team(TURNS[1], &[tag(ONE, "foo/baz", "v2")], Target::Sink)
+    },
+    Team {
+        more: "settle = \"0s\"\napprovals = {}\n",
+        ..team(APPROVED, &[tag(ONE, "shop/worker", "v1")], Target::Sink)
+    },
+    Team {
+        more: "settle = \"0s\"\napprovals = { needs = 1, within = \"1h\" }\n",
+        ..team(UNAPPROVED, &[tag(ONE, "shop/worker", "v2")], Target::Sink)
+    },
+    Team {
+        more: "settle = \"0s\"\nverify = [{ http = \"$HEALTH\", times = 2, every = \"1s\", within = \"6s\", timeout_seconds = 2 }]\n",
+        ..team(VERIFIED, &[tag(ONE, "shop/worker", "v3")], Target::Sink)
+    },
+    Team {
+        more: "settle = \"0s\"\nverify = [{ command = [\"$FOLDER/deploy.sh\", \"look\"], every = \"1s\", within = \"20s\", timeout_seconds = 4, \
+               grace_seconds = 3, leftover = \"end\", set.STORM_NOTES = \"$FOLDER/notes\" }]\n",
+        ..team(CHECKED, &[tag(ONE, "shop/worker", "edge")], Target::Command)
+    },
+    Team {
+        more: "settle = \"0s\"\ntimeout = \"6s\"\n",
+        ..team(REPORTED, &[tag(TWO, "shop/web", "v3")], Target::Reported)
+    },
     team(FROZEN, &[tag(TWO, "shop/worker", "latest")], Target::Sink),
     team(PAUSED, &[tag(TWO, "foo/baz", "v1")], Target::Sink),
     team(PINNED, &[tag(TWO, "foo/baz", "v2")], Target::Sink),
 ];
 
+/// The addresses in the files.
+#[derive(Debug, Clone)]
+pub(crate) struct Targets {
+    pub(crate) sink: String,
+    pub(crate) dying: String,
+    /// The address that `verify` asks.
+    pub(crate) health: String,
+    /// The minutes of the window, as in a cron expression.
+    pub(crate) minutes: &'static str,
+}
+
 /// The folder of triggers, as it is now.
 #[derive(Debug)]
 pub(crate) struct Files {
     folder: PathBuf,
-    sink: String,
-    dying: String,
+    targets: Targets,
     /// The range of the policy that changes.
     pub(crate) narrow: bool,
     pub(crate) added: bool,
@@ -173,11 +234,10 @@ pub(crate) struct Files {
 
 impl Files {
     /// Writes the folder `triggers.d` and the program of the commands below `folder`.
-    pub(crate) fn start(folder: &Path, sink: &str, dying: &str) -> Files {
+    pub(crate) fn start(folder: &Path, targets: Targets) -> Files {
         let files = Files {
             folder: folder.to_owned(),
-            sink: sink.to_owned(),
-            dying: dying.to_owned(),
+            targets,
             narrow: false,
             added: false,
             removed: false,
@@ -215,7 +275,11 @@ impl Files {
         if self.no_toml && team.name == "t-syntax" {
             return "[[trigger]\nname = ".to_owned();
         }
-        let mut text = format!("[[trigger]]\nname = \"{}\"\n{}", team.name, team.more);
+        let folder = self.folder.display();
+        let more = team.more.replace("$FOLDER", &folder.to_string());
+        let more = more.replace("$HEALTH", &self.targets.health);
+        let more = more.replace("$MINUTES", self.targets.minutes);
+        let mut text = format!("[[trigger]]\nname = \"{}\"\n{more}", team.name);
         for (number, image) in team.images.iter().enumerate() {
             let TeamImage {
                 registry,
@@ -237,11 +301,13 @@ impl Files {
                 "images.i{number} = {{ repository = \"{registry}/{repository}\", {policy}{more} }}\n"
             );
         }
-        let folder = self.folder.display();
+        let Targets { sink, dying, .. } = &self.targets;
+        let secret = "env = \"STORM_SIGNING_SECRET\"";
         text += &match team.target {
-            Target::Sink => webhook(&self.sink, "env = \"STORM_SIGNING_SECRET\""),
-            Target::SecretInFile => webhook(&self.sink, "file = \"team-secret\""),
-            Target::Dying => webhook(&self.dying, "env = \"STORM_SIGNING_SECRET\""),
+            Target::Sink => webhook(sink, secret, ""),
+            Target::SecretInFile => webhook(sink, "file = \"team-secret\"", ""),
+            Target::Dying => webhook(dying, secret, ""),
+            Target::Reported => webhook(sink, secret, ", done = \"reported\""),
             Target::Command => format!(
                 "[trigger.target.command]\nrun = [\"{folder}/deploy.sh\"]\ntimeout_seconds = 4\ngrace_seconds = 3\n\
                  leftover = \"end\"\nset.STORM_NOTES = \"{folder}/notes\"\n"
@@ -251,8 +317,8 @@ impl Files {
     }
 }
 
-fn webhook(url: &str, secret: &str) -> String {
-    format!("target.webhook = {{ url = \"{url}\", secret = {{ {secret} }} }}\n")
+fn webhook(url: &str, secret: &str, more: &str) -> String {
+    format!("target.webhook = {{ url = \"{url}\", secret = {{ {secret} }}{more} }}\n")
 }
 
 /// Replaces a file as a whole, if its content differs.
@@ -269,9 +335,11 @@ fn replace(path: &Path, text: &str) {
 /// and a new highest build.
 pub(crate) fn last_pushes() -> impl Iterator<Item = (&'static str, (&'static str, &'static str))> {
     let images = TEAMS.iter().flat_map(|team| team.images);
-    // A person's order must mend this one.
-    let images =
-        images.filter(|image| image.rule != Rule::Tag("v1") || image.repository != "shop/web");
+    // A person's order must mend the trigger of this one.
+    let mended = |image: &&TeamImage| {
+        (image.registry, image.repository, image.rule) == (ONE, "shop/web", Rule::Tag("v1"))
+    };
+    let images = images.filter(move |image| !mended(image));
     images.filter_map(|image| {
         let source = image.registry.split_once('.')?.0;
         let tag = match image.rule {

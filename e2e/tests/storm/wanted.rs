@@ -11,7 +11,11 @@ use crate::checks::Tag;
 use crate::commands;
 use crate::gates::{gates_are_shown, no_attempt_began_behind_a_gate};
 use crate::oracle::{RecordedRevision, in_force};
-use crate::teams::{FROZEN, PAUSED, PINNED, REMOVED, RULED, Rule, TEAMS, Target, Team, TeamImage};
+use crate::paced;
+use crate::teams::{
+    CHECKED, FROZEN, PAUSED, PINNED, REMOVED, RULED, Rule, TEAMS, Target, Team, TeamImage,
+    UNAPPROVED, WINDOWED,
+};
 use crate::world::World;
 
 type History = BTreeMap<Tag, Vec<RecordedRevision>>;
@@ -59,7 +63,9 @@ pub(crate) async fn teams(
         let last = last.ok_or_else(|| format!("{} has no rollout", team.name))?;
         match team.name {
             PINNED => {}
-            name if last.state == "succeeded" || last.state == "cancelled" || name == FROZEN => {
+            name if ["succeeded", "cancelled"].contains(&last.state.as_str())
+                || [FROZEN, UNAPPROVED, WINDOWED].contains(&name) =>
+            {
                 is_wanted(team, last, stored, narrow && name == RULED)?;
             }
             name => {
@@ -72,11 +78,22 @@ pub(crate) async fn teams(
         if team.target == Target::Command && last.state == "succeeded" {
             let path = world.folder().join("notes").join(team.name);
             let notes = std::fs::read_to_string(path).unwrap_or_default();
-            commands::check(team.name, &notes, |id| ids.contains(id), &last.id)?;
+            let word = if team.name == CHECKED {
+                "passed"
+            } else {
+                "end"
+            };
+            commands::check(
+                team.name,
+                &notes,
+                |id| ids.contains(id),
+                (word, last.id.as_str()),
+            )?;
         }
     }
     gates_are_shown(world, db, &made).await?;
-    no_attempt_began_behind_a_gate(db).await
+    no_attempt_began_behind_a_gate(db).await?;
+    paced::all(world, db).await
 }
 
 /// Reads the rollouts of the triggers of teams, by trigger, lowest number first.

@@ -4,16 +4,18 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use sqlx::{Connection as _, PgConnection};
 use tagtrail_e2e::{SIGNING_SECRET, answers, use_ring};
 use tagtrail_testkit::{
     Link, Process, Proxy, SOON, Sink, TestCluster, TestNats, TestPostgres, eventually, free_address,
 };
 use tokio::sync::Mutex;
 
+use crate::chats::Chats;
 use crate::commands;
 use crate::events::REGISTRIES;
 use crate::skewed::{AskedRegistry, SKEWED};
-use crate::teams::Files;
+use crate::teams::{Files, Targets};
 
 /// The secret of the sources.
 pub(crate) const SECRET: &str = "hook-secret-of-the-storm";
@@ -169,6 +171,9 @@ pub(crate) struct World {
     pub(crate) to_sink: Proxy,
     /// A target that hangs, and refuses for good.
     pub(crate) dying: Sink,
+    /// The address that a step of `verify` asks.
+    pub(crate) health: Sink,
+    pub(crate) chats: Chats,
     /// The registry that the resolvers ask.
     pub(crate) asked: AskedRegistry,
     /// The files of triggers.
@@ -205,11 +210,18 @@ impl World {
         let to_sink = Proxy::start(host(sink.url())).await;
         let (asked, asked_url) = AskedRegistry::start().await;
         let folder = tempfile::tempdir().unwrap();
-        let dying = Sink::start().await;
+        let (dying, health) = (Sink::start().await, Sink::start().await);
+        let chats = Chats::start().await;
         let target = sink.url().replace(&host(sink.url()), to_sink.address());
-        let config = config(folder.path(), &target, &asked_url);
+        let config = config(folder.path(), &target, &asked_url, &chats);
         commands::install(folder.path());
-        let files = Files::start(folder.path(), &target, dying.url());
+        let targets = Targets {
+            sink: target,
+            dying: dying.url().to_owned(),
+            health: health.url().to_owned(),
+            minutes: minutes(),
+        };
+        let files = Files::start(folder.path(), targets);
         let mut world = World {
             postgres,
             nats,
@@ -221,6 +233,8 @@ impl World {
             sink,
             to_sink,
             dying,
+            health,
+            chats,
             asked,
             files: Mutex::new(files),
             members: Vec::new(),
@@ -262,6 +276,19 @@ impl World {
             })
             .await;
         }
+        // A new entry tells of later events alone.
+        let url = world.postgres.db().url().to_owned();
+        eventually(
+            "the places of the receivers of messages",
+            SOON,
+            async || {
+                let mut db = PgConnection::connect(&url).await.ok()?;
+                let count = "select count(*) from notify_position";
+                let count: i64 = sqlx::query_scalar(count).fetch_one(&mut db).await.ok()?;
+                (count == 2).then_some(())
+            },
+        )
+        .await;
         world
     }
 
@@ -338,6 +365,8 @@ impl World {
     /// Starts every process again, and mends all links.
     pub(crate) async fn heal(&self) {
         self.sink.calm();
+        self.health.calm();
+        self.chats.team.calm();
         self.to_sink.set(Link::Whole);
         for member in &self.members {
             member.links.iter().for_each(|link| link.set(Link::Whole));
@@ -347,6 +376,16 @@ impl World {
         eventually("nats-server", SOON, async || self.nats.client().await).await;
         let api = format!("http://{}/v1/triggers", self.api);
         eventually("the api", SOON, async || answers(&api).await.then_some(())).await;
+    }
+}
+
+/// The minutes of the window, as in a cron expression: every other one. It is closed at the middle
+/// of a short storm.
+fn minutes() -> &'static str {
+    let middle = time::OffsetDateTime::now_utc() + Duration::from_secs(20);
+    match middle.minute() % 2 {
+        0 => "1-59/2",
+        _ => "0-58/2",
     }
 }
 
@@ -378,7 +417,7 @@ fn host(url: &str) -> String {
     authority.rsplit('@').next().unwrap().to_owned()
 }
 
-fn config(folder: &std::path::Path, target: &str, asked: &str) -> PathBuf {
+fn config(folder: &std::path::Path, target: &str, asked: &str, chats: &Chats) -> PathBuf {
     let mut text = format!(
         "triggers = \"triggers.d\"\n[[registry]]\nname = \"{}\"\nurl = \"{asked}\"\nreconcile = \"0s\"\n",
         SKEWED.1
@@ -402,6 +441,7 @@ fn config(folder: &std::path::Path, target: &str, asked: &str) -> PathBuf {
             "target.webhook = {{ url = \"{target}\", secret = {{ env = \"STORM_SIGNING_SECRET\" }} }}\n"
         );
     }
+    text += &chats.config();
     let path = folder.join("tagtrail.toml");
     std::fs::write(&path, text).unwrap();
     path
