@@ -42,7 +42,7 @@ faults: setup build ## run a storm of random faults, then check every promise (S
 	FAULTS_SEED=$(SEED) FAULTS_NATS=$${NATS:-1} FAULTS_SECONDS=$${FAULTS_SECONDS:-120} FAULTS_EVENTS=$${FAULTS_EVENTS:-3000} \
 		TAGTRAIL_BINARY=$(CURDIR)/target/release/tagtrail $(CARGO) test --locked --package tagtrail-e2e --test storm -- --nocapture
 
-faults-selftest: setup ## check that the storm fails if any one step of the product is skipped (half an hour)
+faults-selftest: setup ## check that the storm fails if any one step of the product is skipped (an hour)
 	@scripts/faults-selftest
 
 cases: servers ## run the stories of e2e/cases against target/debug/tagtrail (c32 needs root)
