@@ -7,8 +7,9 @@ use std::path::Path;
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom as _;
 
-/// Notes begin and end, or as a step of `verify` the pass. The lock shows whether an earlier run, or a process that it left behind,
-/// lives. During the storm it fails, hangs, resists SIGTERM and leaves processes behind.
+/// Notes begin and end, or as a step of `verify` the pass. The lock shows whether an earlier run,
+/// or a process that it left behind, lives. During the storm it fails, hangs, resists SIGTERM and
+/// leaves processes behind.
 const PROGRAM: &str = r#"#!/bin/sh
 notes=$STORM_NOTES/$TAGTRAIL_TRIGGER
 exec 9>>"$notes.lock"

@@ -217,8 +217,9 @@ impl Replay {
     pub fn adopt(&mut self) {
         let settle = self.spec.settle.take();
         let start = std::mem::take(&mut self.spec.start);
+        let gates = std::mem::take(&mut self.spec.gates);
         self.decide();
-        (self.spec.settle, self.spec.start) = (settle, start);
+        (self.spec.settle, self.spec.start, self.spec.gates) = (settle, start, gates);
         self.report = Report {
             min_age: self.report.min_age,
             before: self.last.clone(),
@@ -259,9 +260,15 @@ impl Replay {
                 .is_some_and(|last| last.contains_key(name))
         };
         let missing = self.spec.images.keys().filter(|name| !chosen(name));
-        self.report.missing = missing.cloned().collect();
-        self.report.waits = self.beginning.end();
+        let missing: Vec<String> = missing.cloned().collect();
         self.report.paused = self.is_paused();
+        // Nothing is chosen while paused.
+        self.report.missing = if self.report.paused {
+            Vec::new()
+        } else {
+            missing
+        };
+        self.report.waits = self.beginning.end();
         self.report.last = self.last;
         self.report
     }

@@ -149,6 +149,63 @@ async fn much_history_of_other_repositories_is_passed_in_parts() {
 }
 
 #[tokio::test]
+async fn gates_of_recorded_rollouts_open_as_they_would_have() {
+    let (api, mut rows) = Api::start().await;
+    let changes = [("latest", 5, 1), ("latest", 100, 2), ("latest", 130, 3)];
+    write(&mut rows, &changes).await;
+    let spec = |more: Value| {
+        let mut spec = json!({ "images": { "web": format!("{API}:latest") }, "settle": "0s" });
+        let more = more.as_object().unwrap().clone();
+        spec.as_object_mut().unwrap().extend(more);
+        spec
+    };
+    let gap = test(&api, spec(json!({ "gap": "1m" })), 10, 1000).await;
+    assert_eq!(
+        rollouts(&gap),
+        [
+            rollout(101, "re-push", "latest"),
+            rollout(161, "re-push", "latest")
+        ]
+    );
+    assert_eq!(gap.body["rollouts"][1]["held_seconds"]["gap"], 30.0);
+    let approvals = json!({ "approvals": { "needs": 2, "within": "1h" } });
+    let asked = test(&api, spec(approvals), 10, 1000).await;
+    assert_eq!((asked.status, &asked.body["approvals"]), (200, &json!(2)));
+    assert_eq!(asked.body["rollouts"][0]["approval_at"], text(101));
+    let never = json!({ "window": { "closed": ["mon-sun"], "zone": "Europe/Berlin" } });
+    let held = test(&api, spec(never), 10, 1000).await;
+    assert_eq!(
+        (&held.body["count"], &held.body["gave_way"]),
+        (&json!(0), &json!(1))
+    );
+    assert_eq!(held.body["waits"]["gates"][0]["gate"], "window");
+    let unknown = json!({ "window": { "open": ["mon-fri"], "zone": "Mars/Base" } });
+    let refused = test(&api, spec(unknown), 10, 1000).await;
+    assert_eq!(refused.problem(), "400 spec_invalid");
+
+    // Another trigger of the group was rolled out from second 90 on.
+    let blog = rows.trigger("blog", true).await;
+    let id = rows.rollout(blog, 1, "succeeded", 90).await;
+    rows.changes_of_group(
+        blog,
+        &id,
+        "db",
+        &[("pending", 90), ("running", 91), ("succeeded", 120)],
+    )
+    .await;
+    let grouped = test(&api, spec(json!({ "group": "db" })), 10, 1000).await;
+    assert_eq!(rollouts(&grouped).len(), 2);
+    let waited = grouped.body["rollouts"][0]["held_seconds"]["group"].as_f64();
+    assert!(
+        waited.is_some_and(|seconds| (19.0..26.0).contains(&seconds)),
+        "{grouped:?}"
+    );
+    let own = spec(json!({ "group": "db", "name": "blog" }));
+    let own = test(&api, own, 10, 1000).await;
+    assert_eq!(rollouts(&own)[0], rollout(101, "re-push", "latest"));
+}
+
+#[tokio::test]
 async fn mistakes_in_a_test_are_named_and_a_trigger_may_have_its_name() {
     let (api, mut rows) = Api::start().await;
     let images = |policy: Value| json!({ "images": { "api": policy } });

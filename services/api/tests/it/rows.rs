@@ -235,6 +235,41 @@ impl Rows {
             .unwrap()
     }
 
+    /// Writes the changes of a rollout, whose trigger is in a group.
+    pub(crate) async fn changes_of_group(
+        &mut self,
+        trigger: i32,
+        rollout: &str,
+        group: &str,
+        changes: &[(&str, i64)],
+    ) {
+        sqlx::query("update trigger set group_name = $2 where id = $1")
+            .bind(trigger)
+            .bind(group)
+            .execute(&mut self.db)
+            .await
+            .unwrap();
+        let finished = changes.last().unwrap().1;
+        sqlx::query("update rollout set finished_at = $2 where id = $1::uuid")
+            .bind(rollout)
+            .bind(time(finished))
+            .execute(&mut self.db)
+            .await
+            .unwrap();
+        for (state, at) in changes {
+            sqlx::query(
+                "insert into rollout_change (rollout_id, state, rollout, changed_at)
+                 values ($1::uuid, $2::rollout_state, '{}', $3)",
+            )
+            .bind(rollout)
+            .bind(state)
+            .bind(time(*at))
+            .execute(&mut self.db)
+            .await
+            .unwrap();
+        }
+    }
+
     /// Writes a rollout of `web`, recorded at a time. Returns the id.
     pub(crate) async fn rollout(
         &mut self,

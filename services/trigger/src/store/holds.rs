@@ -33,9 +33,10 @@ macro_rules! no_hold {
 pub(super) use no_hold;
 
 /// The SQL condition that an attempt at the rollout `n` may begin: no hold stands against it, and
-/// no look of the trigger runs a command, since two commands of a trigger never run at once. Only an order
-/// of a person begins less than `gap` after the rollout before, which may have begun since the
-/// verdict of the planner, or with `finish` before the result of that one.
+/// no look of the trigger runs a command, since two commands of a trigger never run at once.
+///
+/// Only an order of a person begins less than `gap` after the rollout before, which may have begun
+/// since the verdict of the planner, or with `finish` before the result of that one.
 macro_rules! may_begin {
     () => {
         concat!(
