@@ -56,8 +56,9 @@ pub fn check(file: &File) -> Checked {
             access.url.get_ref()
         )
     };
+    let warnings = file.registry.iter().flat_map(RegistryAccess::warnings);
     Checked {
-        lines: file.registry.iter().map(line).collect(),
+        lines: file.registry.iter().map(line).chain(warnings).collect(),
         mistakes: broken.into_iter().map(|one| one.problem).collect(),
     }
 }
@@ -73,6 +74,9 @@ pub async fn run(config: Config, ctx: Context) -> anyhow::Result<()> {
     let file = files.file();
     let configured = shared::registries(&file, None);
     follow::report(&configured, None);
+    for warning in file.registry.iter().flat_map(RegistryAccess::warnings) {
+        tracing::warn!("{}", warning.trim_start_matches("warning: "));
+    }
     ctx.metrics
         .config_errors("resolver", file.mistakes(&configured.broken));
     let count = configured.clients.len();

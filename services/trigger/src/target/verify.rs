@@ -243,5 +243,15 @@ mod tests {
                 && missing.contains("no program ./no-such-program"),
             "{missing}"
         );
+        for (step, expected) in [
+            ("{ http = \"http://169.254.169.254/\" }", "link-local"),
+            (
+                "{ http = \"http://a.b\", headers = { token = \"x\" } }",
+                "a.b receives its credentials over plain http",
+            ),
+        ] {
+            assert!(found(step).contains(expected), "{step}: {}", found(step));
+        }
+        assert_eq!(found("{ http = \"http://a.b\" }"), "");
     }
 }

@@ -92,19 +92,9 @@ impl Caller {
         let warning = TargetProblem::warning;
         let Words { one, many, .. } = self.words;
         let access = self.access.get();
-        let (mut problems, server, url) = (Vec::new(), access.server(), &access.url);
-        if url.scheme() == "http" && !address::is_loopback(url) {
-            problems.push(warning(
-                format!("{server} receives {many} over plain http"),
-                &format!("use https: others on the way can read and repeat {one}"),
-            ));
-        }
-        if address::is_link_local(url) {
-            problems.push(warning(
-                format!("{server} is a link-local address, as metadata services have"),
-                "use the address of the receiver",
-            ));
-        }
+        let (mut problems, server) = (Vec::new(), access.server());
+        problems.extend(plain(&access, many, one));
+        problems.extend(link_local(&access));
         if !self.settings.authenticates() {
             problems.push(warning(
                 format!("{server} cannot tell {many} from requests of strangers"),
@@ -165,6 +155,31 @@ impl Caller {
             },
         }
     }
+}
+
+/// Returns the warning about an address where others can read `many`, of which `one` is sent.
+pub(super) fn plain(access: &Access, many: &str, one: &str) -> Option<TargetProblem> {
+    let (server, url) = (access.server(), &access.url);
+    let exposed = url.scheme() == "http" && !address::is_loopback(url);
+    exposed.then(|| {
+        TargetProblem::warning(
+            format!("{server} receives {many} over plain http"),
+            &format!("use https: others on the way can read and repeat {one}"),
+        )
+    })
+}
+
+/// Returns the warning about an address that leads to a service of this machine.
+pub(super) fn link_local(access: &Access) -> Option<TargetProblem> {
+    address::is_link_local(&access.url).then(|| {
+        TargetProblem::warning(
+            format!(
+                "{} is a link-local address, as metadata services have",
+                access.server()
+            ),
+            "use the address of the receiver",
+        )
+    })
 }
 
 /// Returns the cause of a missing answer. The URL may hold a secret, so the text has no URL.

@@ -7,7 +7,7 @@ use tagtrail_config::{Fresh, Trigger};
 
 use super::super::contract::{TargetProblem, readable_secrets};
 use super::super::said::Said;
-use super::caller::{body, cause};
+use super::caller::{body, cause, link_local, plain};
 use super::settings::{Access, Settings};
 
 /// The time limit of a whole exchange without `timeout_seconds`, in seconds: a healthy service
@@ -78,7 +78,14 @@ impl Probe {
 
     /// Judges the settings.
     pub(in crate::target) fn judge(&self) -> Vec<TargetProblem> {
-        readable_secrets(self.settings.places()).collect()
+        let access = self.access.get();
+        let mut problems: Vec<TargetProblem> = link_local(&access).into_iter().collect();
+        // Without credentials there is nothing to read along.
+        if !access.headers.is_empty() {
+            problems.extend(plain(&access, "its credentials", "them"));
+        }
+        problems.extend(readable_secrets(self.settings.places()));
+        problems
     }
 }
 
