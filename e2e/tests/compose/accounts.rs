@@ -332,6 +332,14 @@ async fn the_same_processes_do_their_work_with_accounts_that_can_do_nothing_else
     let rollout = trigger.publish("tagtrail.rollout.shop.failed", "{}".into());
     rollout.await.unwrap();
     trigger.flush().await.unwrap();
+    for subject in [
+        "tagtrail.hold.ffffffffffffffff",
+        "tagtrail.trigger.shop.broken",
+    ] {
+        let stored = trigger.request(subject, "{}".into()).await.unwrap();
+        let stored: Value = serde_json::from_slice(&stored.payload).unwrap();
+        assert_eq!(stored["stream"], "ROLLOUTS", "{subject}: {stored}");
+    }
     for (events, mut messages) in followed {
         let message = tokio::time::timeout(SOON, messages.next()).await;
         let message = message.unwrap_or_else(|_| panic!("no {events} arrived"));
