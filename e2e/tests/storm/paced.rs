@@ -48,7 +48,7 @@ macro_rules! breaches {
                 "rollouts began without an approval of their images",
                 concat!(
                     "select count(*) from rollout_attempt a join rollout o on o.id = a.rollout_id join trigger t on t.id = a.trigger_id
-                     where t.name like 't-%approved' and a.number = 1 and not ", $known, "
+                     where t.name in ('t-approved', 't-unapproved', 't-rejected') and a.number = 1 and not ", $known, "
                        and not exists (
                            select from approval p where p.trigger_id = t.id and p.set = image_set(o.images) and p.verdict = 'approved'
                              and p.given_at <= a.started_at and not exists (

@@ -12,7 +12,7 @@ use tagtrail_testkit::Answer;
 use tokio::time::sleep;
 
 use crate::people::People;
-use crate::teams::{APPROVED, REPORTED};
+use crate::teams::{APPROVED, REJECTED, REPORTED};
 use crate::world::World;
 
 impl People {
@@ -37,20 +37,21 @@ impl People {
         Some(())
     }
 
-    /// Approves all that waits for approvals of a trigger.
-    async fn approve_all(&self) -> Option<()> {
-        let waiting = self.get(&format!("approvals?trigger={APPROVED}")).await?;
+    /// Approves or rejects all that waits for approvals of a trigger.
+    async fn judge_all(&self, trigger: &str, verdict: &str) -> Option<()> {
+        let waiting = self.get(&format!("approvals?trigger={trigger}")).await?;
         for one in waiting["items"].as_array()? {
             let id = one["rollout"]["id"].as_str()?;
             let because = json!({ "reason": "the storm is over" });
-            self.post(&format!("rollouts/{id}/approve"), &because).await;
+            self.post(&format!("rollouts/{id}/{verdict}"), &because)
+                .await;
         }
         Some(())
     }
 }
 
 /// Reports results for ever: any during the storm, and the success of each rollout when it is over.
-/// From then on, also approves the images of one trigger.
+/// From then on, also approves the images of one trigger, and rejects those of another one.
 pub(crate) async fn report(world: Arc<World>, seed: u64, is_over: Arc<AtomicBool>) {
     let people = People::new(world);
     let mut random = StdRng::seed_from_u64(seed ^ 0x0e90_2741);
@@ -66,7 +67,8 @@ pub(crate) async fn report(world: Arc<World>, seed: u64, is_over: Arc<AtomicBool
                 for state in ["watching", "failed", "running"] {
                     people.report(state, &["succeeded"], &mut random).await;
                 }
-                people.approve_all().await;
+                people.judge_all(APPROVED, "approve").await;
+                people.judge_all(REJECTED, "reject").await;
             }
             false => {
                 let results = ["succeeded", "succeeded", "progressing", "failed"];

@@ -95,9 +95,11 @@ pub(crate) const WINDOWED: &str = "t-window";
 pub(crate) const SPACED: &str = "t-spaced";
 /// The triggers that take turns.
 pub(crate) const TURNS: [&str; 2] = ["t-turn-a", "t-turn-b"];
-/// The triggers whose images people approve, to the end and during the storm alone.
+/// The triggers whose images people approve to the end, approve during the storm alone, and reject
+/// at its end.
 pub(crate) const APPROVED: &str = "t-approved";
 pub(crate) const UNAPPROVED: &str = "t-unapproved";
+pub(crate) const REJECTED: &str = "t-rejected";
 /// The triggers whose results come later.
 pub(crate) const VERIFIED: &str = "t-verified";
 pub(crate) const CHECKED: &str = "t-checked";
@@ -187,6 +189,10 @@ pub(crate) const TEAMS: &[Team] = &[
     Team {
         more: "settle = \"0s\"\napprovals = { needs = 1, within = \"1h\" }\n",
         ..team(UNAPPROVED, &[tag(ONE, "shop/worker", "v2")], Target::Sink)
+    },
+    Team {
+        more: "settle = \"0s\"\napprovals = {}\n",
+        ..team(REJECTED, &[tag(ONE, "foo/bar", "v2")], Target::Sink)
     },
     Team {
         more: "settle = \"0s\"\nverify = [{ http = \"$HEALTH\", times = 2, every = \"1s\", within = \"6s\", timeout_seconds = 2 }]\n",

@@ -13,8 +13,8 @@ use crate::gates::{gates_are_shown, no_attempt_began_behind_a_gate};
 use crate::oracle::{RecordedRevision, in_force};
 use crate::paced;
 use crate::teams::{
-    CHECKED, FROZEN, PAUSED, PINNED, REMOVED, RULED, Rule, TEAMS, Target, Team, TeamImage,
-    UNAPPROVED, WINDOWED,
+    CHECKED, FROZEN, PAUSED, PINNED, REJECTED, REMOVED, RULED, Rule, TEAMS, Target, Team,
+    TeamImage, UNAPPROVED, WINDOWED,
 };
 use crate::world::World;
 
@@ -64,7 +64,8 @@ pub(crate) async fn teams(
         match team.name {
             PINNED => {}
             name if ["succeeded", "cancelled"].contains(&last.state.as_str())
-                || [FROZEN, UNAPPROVED, WINDOWED].contains(&name) =>
+                || [FROZEN, UNAPPROVED, WINDOWED].contains(&name)
+                || (name, last.state.as_str()) == (REJECTED, "rejected") =>
             {
                 is_wanted(team, last, stored, narrow && name == RULED)?;
             }
