@@ -74,7 +74,7 @@ macro_rules! breaches {
             (
                 "rollouts succeeded without a report",
                 "select count(*) from rollout o join trigger t on t.id = o.trigger_id
-                 where t.name = 't-reported' and o.state = 'succeeded'
+                 where t.name in ('t-reported', 't-unreported') and o.state = 'succeeded'
                    and not exists (select from rollout_report p where p.rollout_id = o.id and p.state = 'succeeded')",
             ),
             (

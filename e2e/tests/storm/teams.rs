@@ -104,6 +104,8 @@ pub(crate) const REJECTED: &str = "t-rejected";
 pub(crate) const VERIFIED: &str = "t-verified";
 pub(crate) const CHECKED: &str = "t-checked";
 pub(crate) const REPORTED: &str = "t-reported";
+/// A trigger whose receiver never reports.
+pub(crate) const UNREPORTED: &str = "t-unreported";
 /// A trigger that appears during the storm, and one that goes.
 pub(crate) const ADDED: &str = "t-added";
 pub(crate) const REMOVED: &str = "t-removed";
@@ -206,6 +208,14 @@ pub(crate) const TEAMS: &[Team] = &[
     Team {
         more: "settle = \"0s\"\ntimeout = \"6s\"\n",
         ..team(REPORTED, &[tag(TWO, "shop/web", "v3")], Target::Reported)
+    },
+    Team {
+        more: "settle = \"0s\"\ntimeout = \"3s\"\n",
+        ..team(
+            UNREPORTED,
+            &[tag(TWO, "shop/worker", "v3")],
+            Target::Reported,
+        )
     },
     team(FROZEN, &[tag(TWO, "shop/worker", "latest")], Target::Sink),
     team(PAUSED, &[tag(TWO, "foo/baz", "v1")], Target::Sink),

@@ -14,7 +14,7 @@ use crate::oracle::{RecordedRevision, in_force};
 use crate::paced;
 use crate::teams::{
     CHECKED, FROZEN, PAUSED, PINNED, REJECTED, REMOVED, RULED, Rule, TEAMS, Target, Team,
-    TeamImage, UNAPPROVED, WINDOWED,
+    TeamImage, UNAPPROVED, UNREPORTED, WINDOWED,
 };
 use crate::world::World;
 
@@ -64,7 +64,7 @@ pub(crate) async fn teams(
         match team.name {
             PINNED => {}
             name if ["succeeded", "cancelled"].contains(&last.state.as_str())
-                || [FROZEN, UNAPPROVED, WINDOWED].contains(&name)
+                || [FROZEN, UNAPPROVED, UNREPORTED, WINDOWED].contains(&name)
                 || (name, last.state.as_str()) == (REJECTED, "rejected") =>
             {
                 is_wanted(team, last, stored, narrow && name == RULED)?;
