@@ -1,7 +1,9 @@
 //! HTTP clients.
 
+use std::collections::BTreeMap;
 use std::fmt;
-use std::time::Duration;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use reqwest::{Certificate, Client, ClientBuilder, NoProxy, Proxy, Url, redirect};
 
@@ -11,6 +13,11 @@ use crate::chain;
 const CONNECT: Duration = Duration::from_secs(5);
 /// This machine, in the form of `NO_PROXY`: a proxy elsewhere cannot reach it.
 const LOOPBACK: &str = "localhost,127.0.0.0/8,::1,::ffff:7f00:0/104";
+/// The time for which a client is given to several callers: longer than it takes to read all
+/// settings. After that the authorities of the system are read again.
+const SHARED: Duration = Duration::from_secs(60);
+/// The clients of the usual way, by their time-outs, each with the time at which it was made.
+static USUAL: Mutex<BTreeMap<Duration, (Instant, Client)>> = Mutex::new(BTreeMap::new());
 /// The word in place of a proxy for direct connections.
 const DIRECT: &str = "none";
 
@@ -93,13 +100,27 @@ impl Route {
         Ok(builder.tls_certs_merge(self.authorities.iter().cloned()))
     }
 
-    /// Builds a client as [`Route::client`] does.
+    /// Builds a client as [`Route::client`] does. Callers of the usual way share clients, so that a
+    /// thousand of them do not read and hold the authorities of the system a thousand times.
     ///
     /// # Errors
     /// As [`Route::client`], and a certificate that cannot be an authority.
     pub fn build(&self, timeout: Duration) -> Result<Client, String> {
-        let built = self.client(timeout)?.build();
-        built.map_err(|error| format!("can't make an HTTP client: {}", chain(&error)))
+        let build = || {
+            let built = self.client(timeout)?.build();
+            built.map_err(|error| format!("can't make an HTTP client: {}", chain(&error)))
+        };
+        if !self.authorities.is_empty() || self.proxies.is_some() {
+            return build();
+        }
+        let mut usual = USUAL.lock().unwrap_or_else(PoisonError::into_inner);
+        usual.retain(|_, (made, _)| made.elapsed() < SHARED);
+        if let Some((_, client)) = usual.get(&timeout) {
+            return Ok(client.clone());
+        }
+        let client = build()?;
+        usual.insert(timeout, (Instant::now(), client.clone()));
+        Ok(client)
     }
 }
 
@@ -268,6 +289,41 @@ mod tests {
             let answer = client.get(&url).send().await.ok();
             let status = answer.map(|answer| answer.status().as_u16());
             assert_eq!(status, expected, "{url}");
+        }
+    }
+
+    #[tokio::test]
+    async fn callers_of_the_usual_way_share_a_client() {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let mut serving = JoinSet::new();
+        serving.spawn(async move {
+            // Every connection stays open.
+            let mut connections = JoinSet::new();
+            for accepted in 0_u16.. {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                connections.spawn(async move {
+                    let mut request = [0; 4096];
+                    while stream.read(&mut request).await.is_ok_and(|read| read > 0) {
+                        let status = 200 + accepted;
+                        let head = format!("HTTP/1.1 {status} x\r\ncontent-length: 0\r\n\r\n");
+                        stream.write_all(head.as_bytes()).await.unwrap();
+                    }
+                });
+            }
+        });
+        let direct = Route::default().via(DIRECT).unwrap();
+        for (route, seconds, connection) in [
+            (&Route::default(), 77, 200),
+            (&Route::default(), 77, 200),
+            (&Route::default(), 78, 201),
+            (&direct, 77, 202),
+        ] {
+            let client = route.build(Duration::from_secs(seconds)).unwrap();
+            let answer = client.get(&url).send().await.unwrap();
+            assert_eq!(answer.status().as_u16(), connection);
+            answer.bytes().await.unwrap();
         }
     }
 
