@@ -366,6 +366,7 @@ impl<'a> Planner<'a> {
         else {
             return Ok(());
         };
+        let mut highest: BTreeMap<String, (u64, OffsetDateTime)> = BTreeMap::new();
         for (_, payload) in told {
             // Other messages carry no number that a target has received.
             let Ok(event) = serde_json::from_slice::<Event<Rollout>>(&payload) else {
@@ -377,14 +378,17 @@ impl<'a> Planner<'a> {
                 epoch,
                 ..
             } = event.data;
-            let raising = store::raise_issued(&mut self.db, &trigger, number, epoch);
-            if within(self.shared.session_timeout, raising).await? {
-                tracing::warn!(
-                    trigger,
-                    number,
-                    "ROLLOUTS has rollouts of this trigger up to number {number} that the database lacks, as after a restore from a backup; numbers continue above {number}"
-                );
-            }
+            let of = highest.entry(trigger).or_insert((number, epoch));
+            *of = (of.0.max(number), of.1.max(epoch));
+        }
+        let raising = store::raise_issued(&mut self.db, &highest);
+        for trigger in within(self.shared.session_timeout, raising).await? {
+            let number = highest.get(&trigger).map_or(0, |(number, _)| *number);
+            tracing::warn!(
+                trigger,
+                number,
+                "ROLLOUTS has rollouts of this trigger up to number {number} that the database lacks, as after a restore from a backup; numbers continue above {number}"
+            );
         }
         self.numbers_compared = true;
         Ok(())

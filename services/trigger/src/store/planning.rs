@@ -339,25 +339,23 @@ pub(crate) async fn record_views(
     .map(|_| ())
 }
 
-/// Raises the issued number of a trigger to `number`, so that the next rollout gets a higher
-/// number, and the epoch of the trigger to `epoch`: a store that began anew while its clock was
-/// behind must not have an earlier epoch. Returns whether one of them was lower.
+/// Raises the issued numbers of triggers, given with their names, to these numbers, so that the next
+/// rollouts get higher ones, and their epochs to these: a store that began anew while its clock was
+/// behind must not have an earlier epoch. Returns the names of those of which one was lower.
 pub(crate) async fn raise_issued(
     db: &mut PgConnection,
-    trigger: &str,
-    number: u64,
-    epoch: OffsetDateTime,
-) -> Result<bool, sqlx::Error> {
-    let raised = sqlx::query(
-        "update trigger set issued = greatest(issued, $2), epoch = greatest(epoch, $3)
-         where name = $1 and (issued < $2 or epoch < $3)",
+    told: &BTreeMap<String, (u64, OffsetDateTime)>,
+) -> Result<Vec<String>, sqlx::Error> {
+    sqlx::query_scalar(
+        "update trigger t set issued = greatest(issued, w.number), epoch = greatest(t.epoch, w.epoch)
+         from unnest($1::text[], $2::bigint[], $3::timestamptz[]) as w (name, number, epoch)
+         where t.name = w.name and (t.issued < w.number or t.epoch < w.epoch) returning t.name",
     )
-    .bind(trigger)
-    .bind(row::signed(number))
-    .bind(epoch)
-    .execute(db)
-    .await?;
-    Ok(raised.rows_affected() > 0)
+    .bind(told.keys().map(String::as_str).collect::<Vec<_>>())
+    .bind(told.values().map(|(number, _)| row::signed(*number)).collect::<Vec<_>>())
+    .bind(told.values().map(|(_, epoch)| *epoch).collect::<Vec<_>>())
+    .fetch_all(db)
+    .await
 }
 
 /// A rollout that the planner will record.
