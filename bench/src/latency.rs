@@ -216,7 +216,11 @@ pub(crate) async fn rollouts(
 
 /// Returns the time at which the last revision of an image was stored. Fails if it has another
 /// digest.
-async fn published(stack: &Stack, image: &Image, digest: &str) -> anyhow::Result<OffsetDateTime> {
+pub(crate) async fn published(
+    stack: &Stack,
+    image: &Image,
+    digest: &str,
+) -> anyhow::Result<OffsetDateTime> {
     let revisions = stack.jetstream.get_stream("REVISIONS").await?;
     let subject = Subject::of_revisions(image).to_string();
     let last = revisions.get_last_raw_message_by_subject(&subject).await?;

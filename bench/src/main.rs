@@ -13,8 +13,10 @@ mod growth;
 mod http;
 mod latency;
 mod load;
+mod many;
 mod memory;
 mod pairs;
+mod policies;
 mod pulls;
 mod quiet;
 mod replicated;
@@ -107,6 +109,8 @@ enum Measurement {
     /// Revisions on three nats-servers.
     Replicated,
     Api,
+    /// Policies over a large repository, dead targets, and a thousand triggers.
+    Policies,
     Memory,
     Quiet,
 }
@@ -151,6 +155,8 @@ struct Size {
     synced_pushes: usize,
     events: usize,
     store: Store,
+    /// Tags in the repository of the policies.
+    versions: usize,
     backlog: usize,
     seconds: u64,
 }
@@ -164,6 +170,7 @@ const FULL: Size = Size {
         tags: 1_000_000,
         pushes: 5_000_000,
     },
+    versions: 100_000,
     backlog: 1_000_000,
     seconds: 4,
 };
@@ -176,6 +183,7 @@ const QUICK: Size = Size {
         tags: 100_000,
         pushes: 500_000,
     },
+    versions: 100_000,
     backlog: 100_000,
     seconds: 2,
 };
@@ -190,6 +198,7 @@ async fn run(quick: bool, only: &[Measurement], path: &Path) -> anyhow::Result<(
     let empty = postgres.db();
     let synced_database = database(&empty, "synced").await?;
     let large_database = database(&empty, "large").await?;
+    let policies_database = database(&empty, "policies").await?;
     let stack = Stack::start(&folder.path().join("nats"), false, empty.url().to_owned()).await?;
     let synced = Stack::start(&folder.path().join("synced"), true, synced_database).await?;
     let large = Stack::start(&folder.path().join("large"), false, large_database).await?;
@@ -241,6 +250,13 @@ async fn run(quick: bool, only: &[Measurement], path: &Path) -> anyhow::Result<(
         }
     }
 
+    if wanted(Measurement::Policies) {
+        let place = folder.path().join("policies");
+        let stack = Stack::start(&place, false, policies_database).await?;
+        let (rounds, count) = (size.rounds, size.events / 10);
+        let path = folder.path();
+        report.add(policies::measure(&stack, path, size.versions, rounds, count).await?);
+    }
     if wanted(Measurement::Quiet) {
         report.add(quiet::measure(folder.path(), size.rounds, size.seconds * 10).await?);
     }

@@ -230,8 +230,8 @@ pub(crate) fn push(number: usize, at: OffsetDateTime) -> Push {
     }
 }
 
-/// Parses a name of this file, which is valid.
-fn parsed<T: std::str::FromStr>(text: &str) -> T
+/// Parses a name of this program, which is valid.
+pub(crate) fn parsed<T: std::str::FromStr>(text: &str) -> T
 where
     T::Err: std::fmt::Debug,
 {
