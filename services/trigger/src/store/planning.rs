@@ -339,9 +339,10 @@ pub(crate) async fn record_views(
     .map(|_| ())
 }
 
-/// Raises the issued numbers of triggers, given with their names, to these numbers, so that the next
-/// rollouts get higher ones, and their epochs to these: a store that began anew while its clock was
-/// behind must not have an earlier epoch. Returns the names of those of which one was lower.
+/// Raises the issued numbers of triggers, given with their names, to these numbers, so that the
+/// next rollouts get higher ones, and their epochs to these: a store that began anew while its
+/// clock was behind must not have an earlier epoch. Returns the names of those of which one was
+/// lower.
 pub(crate) async fn raise_issued(
     db: &mut PgConnection,
     told: &BTreeMap<String, (u64, OffsetDateTime)>,
