@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tagtrail_config::{Broken, Door, File, Follower, Table};
-use tagtrail_daemon::{Context, Retry};
+use tagtrail_daemon::{Context, Retry, chain};
 use tagtrail_failpoint::FailPoint;
 use tagtrail_postgres::{DbArgs, within};
 use tagtrail_proto::Registry;
@@ -383,8 +383,12 @@ pub(crate) async fn recorded(db: &DbArgs, ctx: &Context) -> Option<Recorded> {
                     good: good.collect(),
                 });
             }
-            Err(error) if retry.wait(&error, &ctx.shutdown).await => {}
-            Err(_) => return None,
+            Err(error) => {
+                ctx.health.set("postgres", Err(chain(&error)));
+                if !retry.wait(&error, &ctx.shutdown).await {
+                    return None;
+                }
+            }
         }
     }
 }
