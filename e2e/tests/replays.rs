@@ -8,6 +8,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tagtrail_e2e::{Cli, HOOK_SECRET, Up, shared_folder, use_ring};
 use tagtrail_testkit::{SOON, eventually};
+use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 const API: &str = "registry.example.com/shop/api";
@@ -213,7 +214,8 @@ async fn run(seed: u64) -> Vec<String> {
     let up = Up::start(&folder.path().join("data"), &path).await;
     let (cli, mut chance) = (up.cli(), Chance(seed));
     let api = up.address("api").to_owned();
-    let approving = tokio::spawn(async move { approve(&api).await });
+    let mut approving = JoinSet::new();
+    approving.spawn(async move { approve(&api).await });
     let mut next = Instant::now();
     for _ in 0..PUSHES {
         tokio::time::sleep_until(next).await;
@@ -247,7 +249,7 @@ async fn run(seed: u64) -> Vec<String> {
             differ.push(name);
         }
     }
-    approving.abort();
+    approving.abort_all();
     differ
 }
 

@@ -114,7 +114,7 @@ async fn the_last_good_generation_of_a_broken_entry_survives_a_restart() {
     std::fs::create_dir(&folder).unwrap();
     std::fs::write(folder.join("key"), SECRET).unwrap();
     let sink = Sink::start().await;
-    let team = entry("team", &sink.url(), Path::new("key"), "");
+    let team = entry("team", sink.url(), Path::new("key"), "");
     std::fs::write(folder.join("team.toml"), &team).unwrap();
     world.configure(&format!("triggers = \"triggers.d\"\n{}", world.shop("")));
     let service = world.start().await;
@@ -199,7 +199,7 @@ async fn a_process_with_older_settings_neither_acts_nor_plans() {
     let [old, new] = folders.each_ref().map(tempfile::TempDir::path);
     for (folder, sink) in [(old, &old_sink), (new, &new_sink)] {
         std::fs::write(folder.join("key"), SECRET).unwrap();
-        let text = entry("shop", &sink.url(), &folder.join("key"), "settle = \"0s\"");
+        let text = entry("shop", sink.url(), &folder.join("key"), "settle = \"0s\"");
         std::fs::write(folder.join("tagtrail.toml"), text).unwrap();
     }
     // The old process, and a new one that takes over.
@@ -288,7 +288,7 @@ async fn a_process_with_the_name_before_does_not_take_a_rename_back() {
     let key = old.join("key");
     std::fs::write(&key, SECRET).unwrap();
     for (folder, name) in [(old, "shop"), (new, "store")] {
-        let text = entry(name, &sink.url(), &key, "settle = \"0s\"");
+        let text = entry(name, sink.url(), &key, "settle = \"0s\"");
         std::fs::write(folder.join("tagtrail.toml"), text).unwrap();
     }
     for (folder, name, count) in [(old, "shop", 1), (new, "store", 2)] {
