@@ -3,6 +3,8 @@
 
 mod images;
 mod object;
+mod patch;
 
 pub use images::{Place, Reference, places};
 pub use object::{BuiltIn, ObjectName, pod_spec};
+pub use patch::{CHANGE_CAUSE, Change, ROLLOUT, patch, remaining};
