@@ -3,8 +3,10 @@
 
 mod images;
 mod object;
+mod owners;
 mod patch;
 
 pub use images::{Place, Reference, places};
 pub use object::{BuiltIn, ObjectName, pod_spec};
+pub use owners::{MANAGER, Owner, owner};
 pub use patch::{CHANGE_CAUSE, Change, ROLLOUT, patch, remaining};
