@@ -1,14 +1,21 @@
 //! A client of Kubernetes that changes images and nothing else.
-//! The rules are pure, and know no connection.
+//!
+//! [`Cluster`] makes the requests. The rules are pure: [`places`] finds the images of an object,
+//! [`patch`] makes a JSON Patch with tests, [`health`] reads the result of a change, and [`owner`]
+//! names who changed an image.
 
+mod cluster;
 mod health;
 mod images;
 mod object;
 mod owners;
 mod patch;
+mod problem;
 
+pub use cluster::{Access, Cluster};
 pub use health::{Health, failing, health};
 pub use images::{Place, Reference, places};
 pub use object::{BuiltIn, ObjectName, pod_spec};
 pub use owners::{MANAGER, Owner, owner};
 pub use patch::{CHANGE_CAUSE, Change, ROLLOUT, patch, remaining};
+pub use problem::Problem;

@@ -1,0 +1,320 @@
+//! The connection to one cluster, and the requests that Tagtrail makes.
+
+use std::fmt;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use kube::api::{ApiResource, ListParams, Patch, PatchParams, PostParams};
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::core::{DynamicObject, GroupVersionKind};
+use kube::{Api, Client, Config};
+use secrecy::ExposeSecret as _;
+use serde_json::Value;
+use tagtrail_config::Secret;
+
+use crate::object::{BuiltIn, ObjectName};
+use crate::owners::MANAGER;
+use crate::problem::Problem;
+
+/// The longest time for a connection, and for the answer to a request.
+const CONNECT: Duration = Duration::from_secs(5);
+const ANSWER: Duration = Duration::from_secs(15);
+/// Most pods that are read to find the reason of a failure.
+const PODS: u32 = 100;
+
+/// The way into a cluster.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Access {
+    /// The kubeconfig. `None`: the service account of the pod that this process runs in.
+    pub kubeconfig: Option<Secret>,
+    /// The context of the kubeconfig; `None`: its current one.
+    pub context: Option<String>,
+    /// Variables of the environment that a program named by the kubeconfig does not get.
+    pub hidden: Vec<String>,
+}
+
+/// A cluster. Connections are opened at the first use, and stay open.
+pub struct Cluster {
+    name: String,
+    state: Mutex<State>,
+}
+
+struct State {
+    access: Access,
+    connected: Option<Connected>,
+    /// The resources of the kinds that were asked for.
+    resources: Vec<(ObjectName, ApiResource)>,
+}
+
+#[derive(Clone)]
+struct Connected {
+    client: Client,
+    /// The state of the file of the kubeconfig.
+    stamp: Option<Stamp>,
+}
+
+/// Inode, size and times of change of a file.
+type Stamp = (u64, u64, i64, i64);
+
+impl Cluster {
+    /// Returns the cluster with this name. Nothing is opened or read.
+    #[must_use]
+    pub fn new(name: &str, access: Access) -> Cluster {
+        Cluster {
+            name: name.to_owned(),
+            state: Mutex::new(State {
+                access,
+                connected: None,
+                resources: Vec::new(),
+            }),
+        }
+    }
+
+    /// The cluster's name in the configuration.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Changes the way into the cluster. The next request opens a connection if it differs.
+    pub fn change(&self, access: Access) {
+        let mut state = self.locked();
+        if state.access != access {
+            state.access = access;
+            state.connected = None;
+            state.resources.clear();
+        }
+    }
+
+    /// Returns a client. A kubeconfig whose file has changed is read again.
+    async fn client(&self) -> Result<Client, Problem> {
+        let (access, connected) = {
+            let state = self.locked();
+            (state.access.clone(), state.connected.clone())
+        };
+        let stamp = match &access.kubeconfig {
+            Some(Secret::File(path)) => stamp(path),
+            _ => None,
+        };
+        if let Some(Connected {
+            client,
+            stamp: before,
+        }) = connected
+            && before == stamp
+        {
+            return Ok(client);
+        }
+        let client = self.connect(&access).await?;
+        let mut state = self.locked();
+        if state.access == access {
+            state.connected = Some(Connected {
+                client: client.clone(),
+                stamp,
+            });
+        }
+        Ok(client)
+    }
+
+    async fn connect(&self, access: &Access) -> Result<Client, Problem> {
+        let wrong =
+            |why: &dyn fmt::Display| Problem::Access(format!("cluster {}: {why}", self.name));
+        let mut config = match &access.kubeconfig {
+            None => Config::incluster().map_err(|error| {
+                wrong(&format!(
+                    "this process does not run in a pod ({error}); give the entry [[cluster]] a `kubeconfig`"
+                ))
+            })?,
+            Some(secret) => {
+                let mut kubeconfig = read(secret).map_err(|why| wrong(&why))?;
+                for user in &mut kubeconfig.auth_infos {
+                    if let Some(exec) = user.auth_info.as_mut().and_then(|info| info.exec.as_mut()) {
+                        exec.drop_env = Some(access.hidden.clone());
+                    }
+                }
+                let options = KubeConfigOptions {
+                    context: access.context.clone(),
+                    ..KubeConfigOptions::default()
+                };
+                Config::from_custom_kubeconfig(kubeconfig, &options)
+                    .await
+                    .map_err(|error| wrong(&format!("the kubeconfig can't be used: {error}")))?
+            }
+        };
+        config.connect_timeout = Some(CONNECT);
+        Client::try_from(config)
+            .map_err(|error| wrong(&format!("no connection can be set up: {error}")))
+    }
+
+    fn locked(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Returns the resource of an object: known by heart, or asked from the API server once.
+    async fn resource(&self, client: &Client, object: &ObjectName) -> Result<ApiResource, Problem> {
+        let Some(group) = &object.group else {
+            let known = BuiltIn::named(&object.kind).unwrap_or(BuiltIn::ALL[0]);
+            let kind = GroupVersionKind::gvk(known.group, "v1", known.kind);
+            return Ok(ApiResource::from_gvk_with_plural(&kind, known.plural));
+        };
+        let is = |known: &ObjectName| known.kind == object.kind && known.group == object.group;
+        let known = self
+            .locked()
+            .resources
+            .iter()
+            .find(|(known, _)| is(known))
+            .cloned();
+        if let Some((_, resource)) = known {
+            return Ok(resource);
+        }
+        let found = bounded(kube::discovery::group(client, group)).await?;
+        let named = |resource: &ApiResource| {
+            [resource.kind.to_lowercase(), resource.plural.clone()].contains(&object.kind)
+        };
+        let mut resources = found.recommended_resources().into_iter();
+        let (resource, _) = resources
+            .find(|(resource, _)| named(resource))
+            .ok_or_else(|| {
+                Problem::NotFound(format!(
+                    "cluster {} has no kind {} in the group {group}",
+                    self.name, object.kind
+                ))
+            })?;
+        let mut state = self.locked();
+        state.resources.push((object.clone(), resource.clone()));
+        Ok(resource)
+    }
+
+    async fn api(
+        &self,
+        namespace: &str,
+        object: &ObjectName,
+    ) -> Result<Api<DynamicObject>, Problem> {
+        let client = self.client().await?;
+        let resource = self.resource(&client, object).await?;
+        Ok(Api::namespaced_with(client, namespace, &resource))
+    }
+
+    /// Reads an object.
+    ///
+    /// # Errors
+    /// If the cluster can't be reached, or refuses.
+    pub async fn get(&self, namespace: &str, object: &ObjectName) -> Result<Value, Problem> {
+        let api = self.api(namespace, object).await?;
+        bounded(api.get(&object.name)).await.and_then(json)
+    }
+
+    /// Sends a JSON Patch (RFC 6902), with `dry_run` only to learn whether it would be accepted.
+    /// Returns the object after the patch.
+    ///
+    /// # Errors
+    /// If the cluster can't be reached, or refuses.
+    pub async fn patch(
+        &self,
+        namespace: &str,
+        object: &ObjectName,
+        patch: &Value,
+        dry_run: bool,
+    ) -> Result<Value, Problem> {
+        let api = self.api(namespace, object).await?;
+        let patch: json_patch::Patch = serde_json::from_value(patch.clone())
+            .map_err(|error| Problem::Access(format!("the patch is no JSON Patch: {error}")))?;
+        let parameters = PatchParams {
+            dry_run,
+            field_manager: Some(MANAGER.to_owned()),
+            ..PatchParams::default()
+        };
+        let patch = Patch::<()>::Json(patch);
+        bounded(api.patch(&object.name, &parameters, &patch))
+            .await
+            .and_then(json)
+    }
+
+    /// Reads the pods that a selector of labels matches, at most 100.
+    ///
+    /// # Errors
+    /// If the cluster can't be reached, or refuses.
+    pub async fn pods(&self, namespace: &str, selector: &str) -> Result<Vec<Value>, Problem> {
+        let kind = GroupVersionKind::gvk("", "v1", "Pod");
+        let resource = ApiResource::from_gvk_with_plural(&kind, "pods");
+        let api: Api<DynamicObject> =
+            Api::namespaced_with(self.client().await?, namespace, &resource);
+        let parameters = ListParams::default().labels(selector).limit(PODS);
+        let pods = bounded(api.list(&parameters)).await?;
+        pods.items.into_iter().map(json).collect()
+    }
+
+    /// Creates an object of the core group, such as an Event.
+    ///
+    /// # Errors
+    /// If the cluster can't be reached, or refuses.
+    pub async fn create(
+        &self,
+        namespace: &str,
+        kind: &str,
+        plural: &str,
+        object: Value,
+    ) -> Result<(), Problem> {
+        let kind = GroupVersionKind::gvk("", "v1", kind);
+        let resource = ApiResource::from_gvk_with_plural(&kind, plural);
+        let api: Api<DynamicObject> =
+            Api::namespaced_with(self.client().await?, namespace, &resource);
+        let object = serde_json::from_value(object)
+            .map_err(|error| Problem::Access(format!("the object can't be written: {error}")))?;
+        bounded(api.create(&PostParams::default(), &object))
+            .await
+            .map(drop)
+    }
+
+    /// Returns the version of the API server, such as `v1.37.2`.
+    ///
+    /// # Errors
+    /// If the cluster can't be reached, or refuses.
+    pub async fn version(&self) -> Result<String, Problem> {
+        let client = self.client().await?;
+        bounded(client.apiserver_version())
+            .await
+            .map(|version| version.git_version)
+    }
+}
+
+impl fmt::Debug for Cluster {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Cluster({})", self.name)
+    }
+}
+
+/// Waits for an answer, for a bounded time.
+async fn bounded<T>(answer: impl Future<Output = Result<T, kube::Error>>) -> Result<T, Problem> {
+    match tokio::time::timeout(ANSWER, answer).await {
+        Ok(answer) => answer.map_err(Problem::from),
+        Err(_) => Err(Problem::Unreachable(format!(
+            "none within {} s",
+            ANSWER.as_secs()
+        ))),
+    }
+}
+
+fn json(object: DynamicObject) -> Result<Value, Problem> {
+    serde_json::to_value(object)
+        .map_err(|error| Problem::Unreachable(format!("the answer is no object: {error}")))
+}
+
+/// Reads a kubeconfig. Relative paths in a file begin in its folder. No error holds its content.
+fn read(secret: &Secret) -> Result<Kubeconfig, String> {
+    match secret {
+        Secret::File(path) => Kubeconfig::read_from(path)
+            .map_err(|error| format!("the kubeconfig {} can't be read: {error}", path.display())),
+        other => {
+            let text = other.read().map_err(|error| error.to_string())?;
+            Kubeconfig::from_yaml(text.expose_secret())
+                .map_err(|_| format!("the kubeconfig of {other} is no YAML of a kubeconfig"))
+        }
+    }
+}
+
+fn stamp(path: &Path) -> Option<Stamp> {
+    let file = std::fs::metadata(path).ok()?;
+    Some((file.ino(), file.size(), file.mtime(), file.mtime_nsec()))
+}
