@@ -19,6 +19,8 @@ pub enum Table {
     Token,
     /// `[[notify]]`.
     Notify,
+    /// `[[cluster]]`.
+    Cluster,
 }
 
 impl Table {
@@ -32,6 +34,7 @@ impl Table {
             Table::Trigger => "trigger",
             Table::Token => "token",
             Table::Notify => "notify",
+            Table::Cluster => "cluster",
         }
     }
 }

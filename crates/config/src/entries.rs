@@ -13,11 +13,11 @@ use toml::de::{DeTable, DeValue, ValueDeserializer};
 
 use crate::broken::{Broken, Table};
 use crate::document::{ConfigError, Document};
-use crate::{Door, Notify, Pages, RegistryAccess, Source, Token, Trigger, cure};
+use crate::{Cluster, Door, Notify, Pages, RegistryAccess, Source, Token, Trigger, cure};
 
 /// The keys of the main file.
-const KEYS: [&str; 7] = [
-    "source", "registry", "trigger", "token", "notify", "pages", "triggers",
+const KEYS: [&str; 8] = [
+    "source", "registry", "trigger", "token", "notify", "cluster", "pages", "triggers",
 ];
 /// The keys of a file in the folder of triggers.
 const TRIGGERS: [&str; 2] = ["trigger", "notify"];
@@ -31,6 +31,7 @@ pub(crate) struct Entries {
     pub(crate) trigger: Vec<Trigger>,
     pub(crate) token: Vec<Token>,
     pub(crate) notify: Vec<Notify>,
+    pub(crate) cluster: Vec<Cluster>,
     pub(crate) pages: Pages,
     /// The folder of triggers, as written.
     pub(crate) folder: Option<PathBuf>,
@@ -113,6 +114,7 @@ impl Entries {
                 "trigger" => entries.trigger = entries.table(Table::Trigger, value)?,
                 "token" => entries.token = entries.table(Table::Token, value)?,
                 "notify" => entries.notify = entries.table(Table::Notify, value)?,
+                "cluster" => entries.cluster = entries.table(Table::Cluster, value)?,
                 "pages" => entries.pages = read(&document, "pages", value)?,
                 _ => {}
             }
@@ -173,6 +175,10 @@ impl Entries {
             registry.ca = ca.map(|ca| ca.in_folder(&folder));
             let proxy = registry.proxy.take();
             registry.proxy = proxy.map(|proxy| proxy.in_folder(&folder));
+        }
+        for cluster in &mut self.cluster {
+            let kubeconfig = cluster.kubeconfig.take();
+            cluster.kubeconfig = kubeconfig.map(|secret| secret.in_folder(&folder));
         }
         for notify in &mut self.notify {
             notify.document = Arc::clone(&self.document);

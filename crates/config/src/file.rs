@@ -11,7 +11,7 @@ use crate::broken::{Broken, Table};
 use crate::document::{ConfigError, Document};
 use crate::entries::Entries;
 use crate::files;
-use crate::{HostName, Names, Notify, RegistryAccess, Source, Token, Trigger};
+use crate::{Cluster, HostName, Names, Notify, RegistryAccess, Source, Token, Trigger};
 
 /// The whole file: the entries that can be used, and those that are broken.
 #[derive(Debug, Clone, Default)]
@@ -26,6 +26,8 @@ pub struct File {
     pub token: Vec<Token>,
     /// The receivers of messages about rollouts.
     pub notify: Vec<Notify>,
+    /// The clusters that targets act on.
+    pub cluster: Vec<Cluster>,
     /// The settings of requests by browsers.
     pub pages: Pages,
     /// The entries that can't be used as written.
@@ -100,6 +102,7 @@ impl File {
             mut trigger,
             token,
             mut notify,
+            cluster,
             pages,
             mut broken,
             mut written,
@@ -159,6 +162,13 @@ impl File {
             |one| &one.name,
             |one| Arc::clone(&one.document),
             Notify::check,
+        );
+        file.cluster = file.keep(
+            Table::Cluster,
+            cluster,
+            |one| &one.name,
+            |_| Arc::clone(&document),
+            Cluster::check,
         );
         let names = file.names.clone();
         file.trigger = file.keep(

@@ -130,6 +130,13 @@ impl File {
                         .find(|one| is(one.name.get_ref().as_ref()));
                     self.notify.extend(one.cloned());
                 }
+                Table::Cluster => {
+                    let one = before
+                        .cluster
+                        .iter()
+                        .find(|one| is(one.name.get_ref().as_ref()));
+                    self.cluster.extend(one.cloned());
+                }
                 Table::File => continue,
             }
             if let Some(written) = before.written(table, &name) {

@@ -39,6 +39,9 @@
 //! role = "read"                        # or "approve", "operate", "report"
 //! ## triggers = ["shop-*"]             # with "operate" or "approve": act on no other triggers
 //!
+//! [[cluster]]                          # a cluster of Kubernetes
+//! name = "prod"
+//!
 //! [[notify]]                           # messages about rollouts
 //! name = "team-a"
 //! on = ["failed", "held"]
@@ -56,6 +59,7 @@
 
 mod broken;
 mod chain;
+mod cluster;
 mod cure;
 mod document;
 mod door;
@@ -81,6 +85,7 @@ mod trigger;
 mod verify;
 
 pub use broken::{Broken, Checked, Table};
+pub use cluster::Cluster;
 pub use cure::closest;
 pub use document::ConfigError;
 pub use door::{Door, Shown, Spec};
