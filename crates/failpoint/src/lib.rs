@@ -101,6 +101,8 @@ points! {
     TriggerBegun = "trigger.begun" passed,
     /// Between calling the target and writing the outcome.
     TriggerTold = "trigger.told" passed,
+    /// Between two patches of one attempt.
+    TriggerPatched = "trigger.patched" passed,
     /// After the commit of the outcome.
     TriggerDone = "trigger.done" passed,
     /// Between carrying out the orders to retry and to cancel and the attempts that follow.

@@ -17,6 +17,8 @@ pub enum Lock {
     Ledger,
     /// The right to deliver messages about rollouts.
     Notify,
+    /// The right to look for changes of targets by others.
+    Drift,
     /// The right to compare the streams with Postgres.
     Sweep,
     /// The right to store manifests.
@@ -56,6 +58,7 @@ impl Lock {
             Lock::Manifests => (SERVICE, 3),
             Lock::Coverage => (SERVICE, 5),
             Lock::Notify => (SERVICE, 7),
+            Lock::Drift => (SERVICE, 8),
             Lock::Reconcile(registry) => (REGISTRY, registry),
             Lock::WatchTriggers(registry) => (TRIGGERS, registry),
             Lock::Act(act) => (ACT, act),

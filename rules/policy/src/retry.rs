@@ -6,6 +6,8 @@
 
 use std::time::Duration;
 
+use time::OffsetDateTime;
+
 /// The result of an attempt.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
@@ -22,6 +24,13 @@ pub enum Outcome {
     },
     /// Another attempt cannot help soon; the cause is for people.
     Refused(String),
+    /// Somebody else has changed the images, so a person decides.
+    Foreign {
+        /// The cause, for people.
+        error: String,
+        /// Time of the change, if known.
+        since: Option<OffsetDateTime>,
+    },
     /// The target ended the relation; the cause is for people.
     Gone(String),
 }
@@ -34,7 +43,7 @@ impl Outcome {
             Outcome::Done => "done",
             Outcome::Applied => "applied",
             Outcome::Failed { .. } => "failed",
-            Outcome::Refused(_) => "refused",
+            Outcome::Refused(_) | Outcome::Foreign { .. } => "refused",
             Outcome::Gone(_) => "gone",
         }
     }
@@ -160,7 +169,9 @@ fn step(pace: Pace, outcome: Outcome, phase: Phase, took: Duration, jitter: f64)
         Outcome::Done => return Next::Succeeded,
         Outcome::Applied => return Next::Watching,
         Outcome::Gone(error) => return Next::Ended(error),
-        Outcome::Refused(error) => return Next::Failed { pause: long, error },
+        Outcome::Refused(error) | Outcome::Foreign { error, .. } => {
+            return Next::Failed { pause: long, error };
+        }
         Outcome::Failed { error, .. } if phase.slow => {
             return Next::Failed { pause: long, error };
         }

@@ -15,6 +15,8 @@ pub struct LookPace {
     pub longest: Duration,
     /// The pause between looks at a rollout that has failed.
     pub slow: Duration,
+    /// The pause between looks at rollouts that have succeeded, for changes by others.
+    pub others: Duration,
 }
 
 impl Default for LookPace {
@@ -23,6 +25,7 @@ impl Default for LookPace {
             first: Duration::from_secs(1),
             longest: Duration::from_secs(30),
             slow: Duration::from_secs(30),
+            others: Duration::from_secs(60),
         }
     }
 }

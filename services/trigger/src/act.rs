@@ -5,6 +5,7 @@
 
 mod attempt;
 mod dispatcher;
+mod drift;
 mod instance;
 mod keeper;
 mod look;
@@ -14,6 +15,7 @@ mod takeover;
 
 pub(crate) use attempt::InFlight;
 pub(crate) use dispatcher::{dispatcher, start};
+pub(crate) use drift::drift;
 pub(crate) use instance::{Instance, Owner, hold_instance};
 pub(crate) use keeper::keeper;
 pub(crate) use observer::observer;

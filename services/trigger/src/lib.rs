@@ -48,7 +48,7 @@ use crate::shared::Shared;
 /// description for each, and a line for each warning.
 #[must_use]
 pub fn check(file: &File) -> Checked {
-    let (targets, wrong) = target::targets(file, |_| None);
+    let (targets, wrong) = target::targets(file, &target::Clusters::of(file, None), |_| None);
     let line = |trigger: &config::TriggerSpec| {
         let images: Vec<String> = trigger.images.values().map(ToString::to_string).collect();
         let does = match &trigger.gates.follow {
@@ -163,6 +163,7 @@ pub async fn run(config: Config, ctx: Context) -> anyhow::Result<()> {
     tasks.spawn("lock of the process", act::hold_instance(shared.clone()));
     tasks.spawn("dispatcher", act::dispatcher(shared.clone()));
     tasks.spawn("observer", act::observer(shared.clone()));
+    tasks.spawn("changes by others", act::drift(shared.clone()));
     tasks.spawn("keeper of attempts", act::keeper(shared.clone()));
     tasks.spawn("ledger", ledger::ledger(shared.clone(), bus.clone()));
     let following = settings::follow(files, sender, recorded, shared.clone());

@@ -18,7 +18,7 @@ use crate::error::Error;
 use crate::notify::{self, Entries};
 use crate::shared::Shared;
 use crate::store::generations::{self, Generation};
-use crate::target::{self, Target, Targets, Verifies, Verify};
+use crate::target::{self, Clusters, Target, Targets, Verifies, Verify};
 
 /// The bound of reading and noting settings in Postgres.
 const READ: Duration = Duration::from_secs(5);
@@ -42,6 +42,8 @@ pub(crate) struct Settings {
     pub(crate) triggers: BTreeMap<String, TriggerSpec>,
     /// The targets of the triggers that can be rolled out.
     pub(crate) targets: Arc<Targets>,
+    /// The clusters that targets act on.
+    clusters: Clusters,
     /// The steps of `verify` of the triggers that have some.
     pub(crate) verifies: Arc<Verifies>,
     /// The mistakes, by the names of the triggers.
@@ -93,7 +95,8 @@ impl Settings {
         };
         let target_before = |name: &String| before?.targets.get(name).cloned();
         let kept = |name: &String| target_before(name).filter(|_| same(name));
-        let (mut targets, mut wrong) = target::targets(&file, kept);
+        let clusters = Clusters::of(&file, before.map(|before| &before.clusters));
+        let (mut targets, mut wrong) = target::targets(&file, &clusters, kept);
         let verify_before = |name: &String| before?.verifies.get(name).cloned();
         let kept = |name: &String| verify_before(name).filter(|_| same(name));
         let (mut verifies, unverified) = target::verifies(&file, kept);
@@ -114,7 +117,9 @@ impl Settings {
                     Some(verify) => drop(verifies.insert(name.clone(), verify)),
                     None => drop(verifies.remove(name)),
                 }
-            } else if let Some((spec, target, verify)) = earlier(&file, recorded, name, &triggers) {
+            } else if let Some((spec, target, verify)) =
+                earlier(&file, &clusters, recorded, name, &triggers)
+            {
                 targets.insert(name.clone(), target);
                 triggers.insert(name.clone(), spec);
                 match verify {
@@ -165,6 +170,7 @@ impl Settings {
             asked: config::asked(&file),
             mistakes: file.mistakes(&wrong),
             triggers,
+            clusters,
             targets: Arc::new(targets),
             verifies: Arc::new(verifies),
             problems,
@@ -322,6 +328,7 @@ type Earlier = (TriggerSpec, Arc<dyn Target>, Option<Arc<Verify>>);
 /// made, if it is another one.
 fn earlier(
     file: &File,
+    clusters: &Clusters,
     recorded: &Recorded,
     name: &String,
     now: &BTreeMap<String, TriggerSpec>,
@@ -334,7 +341,7 @@ fn earlier(
     if now.get(name).is_some_and(|now| now.hash == spec.hash) {
         return None;
     }
-    let target = target::configure(file, &trigger).ok()?;
+    let target = target::configure(file, clusters, &trigger).ok()?;
     let mut only = file.clone();
     only.trigger = vec![trigger];
     let (mut verifies, wrong) = target::verifies(&only, |_| None);

@@ -2,8 +2,10 @@
 //! `target/` and one row of [`ALL`].
 
 mod address;
+mod clusters;
 mod command;
 mod contract;
+mod kubernetes;
 mod said;
 mod signature;
 mod verify;
@@ -15,9 +17,10 @@ use std::sync::Arc;
 use tagtrail_config::{Broken, ConfigError, File, Start, Table, TargetEntry, Trigger};
 use tagtrail_proto::Pinned;
 
+pub(crate) use clusters::Clusters;
 pub use command::supervise;
 pub use contract::TargetProblem;
-pub(crate) use contract::{Order, Seen, Target, Targets};
+pub(crate) use contract::{OnForeignChange, Order, Seen, Target, Targets};
 pub(crate) use said::Said;
 pub(crate) use verify::{Verifies, Verify, verifies};
 pub(crate) use webhook::{Caller, Settings, Template, Words};
@@ -25,12 +28,13 @@ pub(crate) use webhook::{Caller, Settings, Template, Words};
 use contract::TargetKind;
 
 /// All kinds of targets.
-const ALL: &[TargetKind] = &[webhook::WEBHOOK, command::COMMAND];
+const ALL: &[TargetKind] = &[webhook::WEBHOOK, command::COMMAND, kubernetes::KUBERNETES];
 
 /// Makes the targets of all triggers of the file, except those that `kept` has. One that can't be
 /// made is broken, and stops no other.
 pub(crate) fn targets(
     file: &File,
+    clusters: &Clusters,
     kept: impl Fn(&String) -> Option<Arc<dyn Target>>,
 ) -> (Targets, Vec<Broken>) {
     let (mut targets, mut broken) = (Targets::new(), Vec::new());
@@ -40,7 +44,7 @@ pub(crate) fn targets(
             targets.insert(name, target);
             continue;
         }
-        match configure(file, trigger) {
+        match configure(file, clusters, trigger) {
             Ok(target) => drop(targets.insert(name, Arc::from(target))),
             Err(problem) => broken.push(Broken::new(Table::Trigger, name, problem)),
         }
@@ -49,7 +53,11 @@ pub(crate) fn targets(
 }
 
 /// Makes the target of a trigger.
-pub(crate) fn configure(file: &File, trigger: &Trigger) -> Result<Box<dyn Target>, ConfigError> {
+pub(crate) fn configure(
+    file: &File,
+    clusters: &Clusters,
+    trigger: &Trigger,
+) -> Result<Box<dyn Target>, ConfigError> {
     let entry = trigger.target();
     let kind = kind_of(trigger, &entry)?;
     if trigger.start == Start::Adopt {
@@ -59,7 +67,7 @@ pub(crate) fn configure(file: &File, trigger: &Trigger) -> Result<Box<dyn Target
         );
         return Err(trigger.error_at(entry.at, "trigger.start", message));
     }
-    (kind.configure)(entry.value, trigger, file)
+    (kind.configure)(entry.value, trigger, (file, clusters))
         .map_err(|message| trigger.error_at(entry.at, &key_of(&entry), message))
 }
 
@@ -127,7 +135,7 @@ pub async fn inspect_target(file: &File, place: usize) -> Option<TargetReport> {
         problems: Vec::new(),
         images: None,
     };
-    match configure(file, trigger) {
+    match configure(file, &Clusters::of(file, None), trigger) {
         Ok(target) => {
             report.problems = target.judge();
             report.problems.extend(target.try_out().await);
@@ -166,7 +174,9 @@ mod tests {
             "[[trigger]]\nname = \"shop\"\nimages.web = \"registry.example.com/shop/web\"\n{target}\n"
         );
         let file = File::parse(&text, Path::new("tagtrail.toml")).unwrap();
-        targets(&file, |_| None).1[0].problem.to_string()
+        targets(&file, &Clusters::of(&file, None), |_| None).1[0]
+            .problem
+            .to_string()
     }
 
     #[test]
@@ -255,7 +265,9 @@ mod tests {
             let found = problems(&target).await;
             assert_eq!(found.len(), 1, "{run}: {found:?}");
             assert!(found[0].1.contains(expected), "{run}: {found:?}");
-            let lines = warnings(&targets(&file(&target), |_| None).0, &Verifies::new());
+            let file = file(&target);
+            let targets = targets(&file, &Clusters::of(&file, None), |_| None).0;
+            let lines = warnings(&targets, &Verifies::new());
             assert!(lines[0].starts_with("warning: trigger shop: "), "{lines:?}");
         }
     }
@@ -317,7 +329,8 @@ mod tests {
         }
         std::fs::set_permissions(&secret, Permissions::from_mode(0o644)).unwrap();
         let file = file(&target("https://receiver.invalid"));
-        let lines = warnings(&targets(&file, |_| None).0, &Verifies::new());
+        let targets = targets(&file, &Clusters::of(&file, None), |_| None).0;
+        let lines = warnings(&targets, &Verifies::new());
         assert!(
             lines.len() == 1 && lines[0].contains("chmod 600"),
             "{lines:?}"

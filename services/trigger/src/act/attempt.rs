@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use sqlx::Connection as _;
+use tagtrail_config::OnFailure;
 use tagtrail_daemon::{Retry, Span, SpanKind};
 use tagtrail_failpoint::FailPoint;
 use tagtrail_policy::retry::{self, Next, Outcome, Phase};
@@ -101,8 +102,10 @@ pub(super) async fn make(shared: Shared, target: Arc<dyn Target>, attempt: Attem
         }
     };
     if let Done::Answered(outcome, _) = &done
-        && let Outcome::Failed { error, .. } | Outcome::Refused(error) | Outcome::Gone(error) =
-            outcome
+        && let Outcome::Failed { error, .. }
+        | Outcome::Refused(error)
+        | Outcome::Foreign { error, .. }
+        | Outcome::Gone(error) = outcome
     {
         span.fail(error);
     }
@@ -145,7 +148,16 @@ async fn watched(shared: &Shared, target: &dyn Target, order: &Order) -> Done {
         why: None,
     };
     shared.in_flight.locked().insert(key.clone(), watched);
-    let outcome = call(target, order).await;
+    let mut outcome = call(target, order).await;
+    if let Some(Outcome::Foreign { since, .. }) = &outcome
+        && released(shared, &rollout.trigger, *since).await
+    {
+        let decided = Order {
+            decided: true,
+            ..order.clone()
+        };
+        outcome = call(target, &decided).await;
+    }
     let ended = shared.in_flight.locked().remove(&key);
     let Some(outcome) = outcome else {
         let why = ended.and_then(|one| one.why);
@@ -156,6 +168,18 @@ async fn watched(shared: &Shared, target: &dyn Target, order: &Order) -> Done {
         .metrics
         .attempted(&rollout.trigger, &outcome, took.as_secs_f64());
     Done::Answered(outcome, took)
+}
+
+/// Returns whether a person has released the trigger since a change by somebody else. Without an
+/// answer of Postgres the next attempt asks again.
+async fn released(shared: &Shared, trigger: &str, since: Option<OffsetDateTime>) -> bool {
+    let asking = async {
+        let mut db = shared.connections.lend(shared.session_timeout).await?;
+        let released = faults::released_since(&mut db, trigger, since).await?;
+        db.keep();
+        Ok::<bool, Error>(released)
+    };
+    matches!(within(shared.session_timeout, asking).await, Ok(true))
 }
 
 /// Calls the target. `None`: the attempt was told to end, and the target did not succeed meanwhile.
@@ -264,6 +288,7 @@ async fn try_record(
         Done::Answered(outcome, took) => (outcome.clone(), *took),
     };
     ended.outcome = outcome.as_str();
+    let foreign = matches!(outcome, Outcome::Foreign { .. });
     let mut tx = db.begin().await?;
     let Standing { newer, live, phase } = store::standing(&mut tx, attempt).await?;
     let trigger = attempt.rollout.trigger.as_str();
@@ -298,7 +323,11 @@ async fn try_record(
         && live
         && !phase.slow
     {
-        faults::after_failure(&mut tx, id, shared.on_failure(trigger), error).await?;
+        let on_failure = match foreign {
+            true => OnFailure::Hold,
+            false => shared.on_failure(trigger),
+        };
+        faults::after_failure(&mut tx, id, on_failure, error).await?;
     }
     tx.commit().await?;
     db.keep();

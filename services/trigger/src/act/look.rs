@@ -18,7 +18,7 @@ use crate::shared::Shared;
 use crate::store::attempts::LOOK;
 use crate::store::faults;
 use crate::store::looks::{self as store, Again, Failure, Look};
-use crate::target::{Order, Seen, Target, Verify};
+use crate::target::{OnForeignChange, Order, Seen, Target, Verify};
 
 /// The kind of a look that may run a command.
 pub(super) const COMMAND: &str = "command";
@@ -45,9 +45,9 @@ pub(super) async fn make(
             let grace = verify.and_then(Verify::grace);
             watched(&shared, grace, &order, seeing).await
         }
-        Err(error) => Some(Found::Failed(format!(
+        Err(error) => Some(Finding::of(Found::Failed(format!(
             "the rollout can't be written as JSON: {error}"
-        ))),
+        )))),
     };
     drop(span);
     FailPoint::TriggerLooked.pass();
@@ -56,13 +56,30 @@ pub(super) async fn make(
     shared.entries_recorded.notify_one();
 }
 
+/// The finding of a look, and whether it is a change of the images by somebody else that holds the
+/// trigger.
+#[derive(Debug, Clone)]
+struct Finding {
+    found: Found,
+    holds: bool,
+}
+
+impl Finding {
+    const fn of(found: Found) -> Finding {
+        Finding {
+            found,
+            holds: false,
+        }
+    }
+}
+
 /// Looks, while the keeper looks after the look. `None`: it was cut off.
 async fn watched(
     shared: &Shared,
     grace: Option<Duration>,
     order: &Order,
-    seeing: impl Future<Output = Found>,
-) -> Option<Found> {
+    seeing: impl Future<Output = Finding>,
+) -> Option<Finding> {
     let key = (order.rollout.id.clone(), LOOK);
     let watched = Watched {
         kind: if grace.is_some() { COMMAND } else { "look" },
@@ -93,7 +110,7 @@ async fn find(
     verify: Option<&Verify>,
     progress: &Progress,
     order: &Order,
-) -> Found {
+) -> Finding {
     let observing = tokio::time::timeout(OBSERVE, target.observe(order));
     let observed = match FailPoint::TriggerObserve.skipped() {
         false => observing.await,
@@ -101,12 +118,24 @@ async fn find(
     };
     match observed {
         Ok(Seen::Healthy) => {}
-        Ok(Seen::Progressing(text)) => return Found::Progressing(text),
-        Ok(Seen::Failed(text)) => return Found::Failed(text),
+        Ok(Seen::Progressing(text)) => return Finding::of(Found::Progressing(text)),
+        Ok(Seen::Failed(text)) => return Finding::of(Found::Failed(text)),
+        Ok(Seen::Foreign(text)) => {
+            return Finding {
+                found: Found::Failed(text),
+                holds: target.on_foreign_change() == OnForeignChange::Hold,
+            };
+        }
         Err(_) => {
-            return Found::Progressing(format!("no answer within {} s", OBSERVE.as_secs()));
+            let text = format!("no answer within {} s", OBSERVE.as_secs());
+            return Finding::of(Found::Progressing(text));
         }
     }
+    Finding::of(verified(verify, progress, order).await)
+}
+
+/// Tries the step of `verify` whose turn it is.
+async fn verified(verify: Option<&Verify>, progress: &Progress, order: &Order) -> Found {
     let stage = verify.and_then(|verify| step_of(progress, verify.times().len()));
     match (verify, stage) {
         (Some(_), Some(_)) if FailPoint::TriggerVerify.skipped() => Found::Healthy,
@@ -120,7 +149,7 @@ async fn find(
 
 /// Records the finding, however long Postgres is away. After a stop request one try must do: the
 /// next process then looks again.
-async fn record(shared: &Shared, look: &Look, verify: Option<&Verify>, found: Option<Found>) {
+async fn record(shared: &Shared, look: &Look, verify: Option<&Verify>, found: Option<Finding>) {
     if FailPoint::TriggerFinding.skipped() {
         return;
     }
@@ -141,11 +170,11 @@ async fn try_record(
     shared: &Shared,
     look: &Look,
     verify: Option<&Verify>,
-    found: Option<Found>,
+    found: Option<Finding>,
 ) -> Result<(), Error> {
     let owner = &shared.instance.owner;
     let mut db = shared.connections.lend(shared.session_timeout).await?;
-    let Some(found) = found else {
+    let Some(Finding { found, holds }) = found else {
         store::cut_off(&mut db, look, owner).await?;
         db.keep();
         // A newer rollout may have waited for the end of this look.
@@ -181,7 +210,10 @@ async fn try_record(
         AfterLook::Failed { pause, error } => {
             let trigger = &look.of.rollout.trigger;
             let (jitter, pace): (f64, _) = (rand::random(), shared.pace(trigger));
-            let on_failure = shared.on_failure(trigger);
+            let on_failure = match holds {
+                true => OnFailure::Hold,
+                false => shared.on_failure(trigger),
+            };
             let failure = Failure {
                 look: *pause,
                 attempt: pace.slow.mul_f64(0.9 + jitter / 10.0),

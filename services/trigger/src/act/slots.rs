@@ -12,6 +12,8 @@ use crate::config::Limits;
 
 /// Most attempts at one place, such as the server of a URL, at the same time.
 const AT_ONE_PLACE: usize = 250;
+/// Most attempts at one cluster at the same time: more would only fill the queue of its API server.
+const AT_ONE_CLUSTER: usize = 20;
 
 /// Where a target acts.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -21,6 +23,16 @@ pub(crate) struct Place {
     /// The part of the kind that shares the fate of a target, such as the server of a URL. `None`:
     /// each target stands for itself.
     pub(crate) part: Option<String>,
+}
+
+impl Place {
+    /// Returns the most attempts at this place at the same time.
+    fn limit(&self) -> usize {
+        match self.kind {
+            "kubernetes" => AT_ONE_CLUSTER,
+            _ => AT_ONE_PLACE,
+        }
+    }
 }
 
 /// The slots of this process.
@@ -93,7 +105,7 @@ impl Slots {
     fn is_free(&self, in_use: &InUse, place: &Place) -> bool {
         let of_kind = in_use.kinds.get(place.kind).copied().unwrap_or_default();
         let of_place = in_use.places.get(place).copied().unwrap_or_default();
-        of_kind < self.limits.of(place.kind) && of_place < AT_ONE_PLACE
+        of_kind < self.limits.of(place.kind) && of_place < place.limit()
     }
 
     fn locked(&self) -> MutexGuard<'_, InUse> {

@@ -229,7 +229,9 @@ impl Deliverer<'_> {
                     return Fate::Sent;
                 }
                 Outcome::Failed { error, after } => (error, after),
-                Outcome::Refused(error) | Outcome::Gone(error) => (error, None),
+                Outcome::Refused(error) | Outcome::Foreign { error, .. } | Outcome::Gone(error) => {
+                    (error, None)
+                }
             };
             self.failures = self.failures.saturating_add(1);
             metrics.failing(name, true);

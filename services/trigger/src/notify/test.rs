@@ -63,7 +63,10 @@ pub async fn test_notify(file: &File, name: &str) -> Result<usize, String> {
     for message in &messages {
         match entry.send(message).await.0 {
             Outcome::Done | Outcome::Applied => {}
-            Outcome::Failed { error, .. } | Outcome::Refused(error) | Outcome::Gone(error) => {
+            Outcome::Failed { error, .. }
+            | Outcome::Refused(error)
+            | Outcome::Foreign { error, .. }
+            | Outcome::Gone(error) => {
                 return Err(format!("notify {name}: {error}"));
             }
         }

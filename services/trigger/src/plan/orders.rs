@@ -146,7 +146,7 @@ fn release(situation: &Situation<'_>, order: &Order, settling: &Settling<'_>) ->
         // The gates are shown, and the rollout follows without the order.
         Decision::Wait { .. } => Some("released; the present images wait at a closed gate"),
         Decision::Nothing { .. } => {
-            Some("released; no rollout follows, since the last one has the present images")
+            Some("released; the last rollout has the present images, and goes on if it was held")
         }
     };
     Ordered {

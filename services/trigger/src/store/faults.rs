@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use sqlx::PgConnection;
 use tagtrail_config::OnFailure;
+use time::OffsetDateTime;
 
 /// The actor of holds and orders that follow from settings of a trigger.
 const ACTOR: &str = "tagtrail";
@@ -111,4 +112,20 @@ pub(crate) async fn released(
     .fetch_all(db)
     .await?;
     Ok(images.into_iter().collect())
+}
+
+/// Returns whether a person has released a fault of this trigger since a time.
+/// Without a time: no.
+pub(crate) async fn released_since(
+    db: &mut PgConnection,
+    trigger: &str,
+    since: Option<OffsetDateTime>,
+) -> Result<bool, sqlx::Error> {
+    sqlx::query_scalar(
+        "select exists (select from hold h where h.kind = 'fault' and h.triggers = $1 and h.released_at >= $2)",
+    )
+    .bind(trigger)
+    .bind(since)
+    .fetch_one(db)
+    .await
 }

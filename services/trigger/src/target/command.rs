@@ -25,12 +25,14 @@ use tagtrail_proto::instant;
 
 use crate::act::Place;
 
+use super::clusters::Clusters;
 use super::contract::{
     ConfigureResult, Order, Target, TargetFuture, TargetKind, TargetProblem, readable_secrets,
 };
 use earlier::MARGIN;
 use protocol::{Report, Task};
 use running::Running;
+pub(crate) use settings::credentials;
 use settings::{Leftover, Passing, Settings, Values, variable_of};
 pub use supervise::supervise;
 use user::{User, is_root};
@@ -69,7 +71,11 @@ struct CommandTarget {
     values: Fresh<Values>,
 }
 
-fn configure(value: &toml::Value, trigger: &Trigger, file: &File) -> ConfigureResult {
+fn configure(
+    value: &toml::Value,
+    trigger: &Trigger,
+    (file, _): (&File, &Clusters),
+) -> ConfigureResult {
     let settings = Arc::new(Settings::parse(value, trigger)?);
     settings::check_images(trigger)?;
     let folder = trigger.folder();

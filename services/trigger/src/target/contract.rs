@@ -13,6 +13,7 @@ use tagtrail_policy::retry::Outcome;
 use tagtrail_proto::{Event, Pinned, Rollout, TraceContext};
 use tokio_util::sync::CancellationToken;
 
+use super::clusters::Clusters;
 use super::said::Said;
 use crate::act::Place;
 use crate::config::Supervisor;
@@ -33,6 +34,8 @@ pub(crate) struct Order {
     pub(crate) stop: CancellationToken,
     /// The supervisor of a command.
     pub(crate) supervisor: Supervisor,
+    /// Whether a person has decided that the rollout goes on, in spite of a change by somebody else.
+    pub(crate) decided: bool,
     /// The last report of the receiver since the begin of the last attempt.
     pub(crate) report: Option<Report>,
 }
@@ -60,6 +63,7 @@ impl Order {
             said: Said::default(),
             stop: CancellationToken::new(),
             supervisor: Supervisor::default(),
+            decided: false,
             report: None,
         })
     }
@@ -99,6 +103,18 @@ pub(crate) trait Target: Send + Sync {
     /// has the images as soon as it took them.
     fn observe<'a>(&'a self, _order: &'a Order) -> TargetFuture<'a, Seen> {
         Box::pin(std::future::ready(Seen::Healthy))
+    }
+
+    /// Returns the effect of a change of the images by somebody else. The default: such changes are
+    /// not seen.
+    fn on_foreign_change(&self) -> OnForeignChange {
+        OnForeignChange::Ignore
+    }
+
+    /// Looks whether somebody else has changed the images of the last rollout, bounded in time.
+    /// Returns who has changed what, for people. The default: such changes are not seen.
+    fn foreign<'a>(&'a self, _order: &'a Order) -> TargetFuture<'a, Option<String>> {
+        Box::pin(std::future::ready(None))
     }
 
     /// Returns whether the receiver reports the result of each rollout. The default: no.
@@ -165,6 +181,21 @@ pub(crate) enum Seen {
     Progressing(String),
     /// The images do not run well; the text is for people.
     Failed(String),
+    /// Somebody else has changed the images; the text says who, for people.
+    Foreign(String),
+}
+
+/// The effect of a change of the images by somebody else.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum OnForeignChange {
+    /// A fault: no rollout begins until a person releases the trigger.
+    #[default]
+    Hold,
+    /// The images are rolled out again, up to three times in ten minutes; then as `Hold`.
+    Repair,
+    /// Nothing, until the next rollout.
+    Ignore,
 }
 
 /// The result of reading a target's settings: the target, or a text that says how to correct them.
@@ -176,7 +207,7 @@ pub(crate) struct TargetKind {
     pub(super) name: &'static str,
     /// Reads the settings below `target.<name>` of this trigger of this file.
     pub(super) configure:
-        fn(settings: &toml::Value, trigger: &Trigger, file: &File) -> ConfigureResult,
+        fn(settings: &toml::Value, trigger: &Trigger, of: (&File, &Clusters)) -> ConfigureResult,
     /// The text for operators: the steps that prepare a system for this kind of target.
     pub(super) setup: &'static str,
 }

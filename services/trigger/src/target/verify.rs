@@ -9,6 +9,7 @@ use tagtrail_config::{Broken, ConfigError, File, Table, Trigger, VerifyStep};
 use tagtrail_policy::retry::Outcome;
 use tagtrail_policy::watch::StepTimes;
 
+use super::clusters::Clusters;
 use super::contract::{Order, Target, TargetProblem};
 use super::{command, webhook};
 
@@ -98,9 +99,10 @@ impl Verify {
             Some(Step::Http(probe)) => probe.attempt(&order.said).await,
             Some(Step::Command(command)) => match command.apply(order).await {
                 Outcome::Done | Outcome::Applied => Ok(()),
-                Outcome::Failed { error, .. } | Outcome::Refused(error) | Outcome::Gone(error) => {
-                    Err(error)
-                }
+                Outcome::Failed { error, .. }
+                | Outcome::Refused(error)
+                | Outcome::Foreign { error, .. }
+                | Outcome::Gone(error) => Err(error),
             },
         }
     }
@@ -145,7 +147,8 @@ fn step(written: &VerifyStep, trigger: &Trigger, file: &File) -> Result<Step, St
             }
             let named = |message: String| message.replace("run ", "command ");
             let settings = toml::Value::Table(settings);
-            let command = (command::COMMAND.configure)(&settings, trigger, file);
+            let command =
+                (command::COMMAND.configure)(&settings, trigger, (file, &Clusters::default()));
             command.map(Step::Command).map_err(named)
         }
         (true, true) => Err("a step has either http or command; write two steps".to_owned()),

@@ -9,6 +9,7 @@ use std::borrow::Cow;
 
 use tagtrail_config::{File, Trigger};
 
+use super::clusters::Clusters;
 use super::contract::{
     ConfigureResult, Order, Seen, Target, TargetFuture, TargetKind, TargetProblem,
 };
@@ -39,7 +40,7 @@ struct WebhookTarget {
     template: Option<Template>,
 }
 
-fn configure(value: &toml::Value, trigger: &Trigger, _file: &File) -> ConfigureResult {
+fn configure(value: &toml::Value, trigger: &Trigger, _of: (&File, &Clusters)) -> ConfigureResult {
     let settings = Settings::parse(value, trigger.folder())?;
     let usual = match settings.has_body() {
         true => "application/json",

@@ -147,11 +147,9 @@ impl Settings {
 
     /// Returns the rule that says which variables of the service's environment are passed on.
     pub(super) fn passing(&self, file: &File) -> Passing {
-        let mut secrets = file.secret_variables();
-        secrets.extend(CREDENTIALS.map(str::to_owned));
         Passing {
             listed: self.environment.clone(),
-            secrets,
+            secrets: credentials(file),
         }
     }
 
@@ -159,6 +157,14 @@ impl Settings {
     pub(super) fn places(&self) -> impl Iterator<Item = &Secret> {
         self.set.values().filter_map(Text::secret)
     }
+}
+
+/// Returns the variables of the service's environment with secrets: of the file, and of Tagtrail's
+/// own processes.
+pub(crate) fn credentials(file: &File) -> BTreeSet<String> {
+    let mut secrets = file.secret_variables();
+    secrets.extend(CREDENTIALS.map(str::to_owned));
+    secrets
 }
 
 /// Returns the name of the variable of an image.
@@ -273,7 +279,7 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use crate::target::configure;
+    use crate::target::{Clusters, configure};
 
     const SECRETS: &str = r#"
 [[source]]
@@ -296,7 +302,7 @@ secret = { env = "LC_TOKEN" }
             "[[trigger]]\nname = \"shop\"\nimages.web = \"registry.example.com/shop/web\"\n[trigger.target.command]\n{settings}\n"
         );
         let file = File::parse(&text, Path::new("tagtrail.toml")).unwrap();
-        let error = configure(&file, &file.trigger[0]).err();
+        let error = configure(&file, &Clusters::default(), &file.trigger[0]).err();
         let error = error.map_or_else(String::new, |error| error.to_string());
         let place = "tagtrail.toml:4: trigger.target.command: ";
         error.strip_prefix(place).unwrap_or(&error).to_owned()
@@ -351,7 +357,7 @@ secret = { env = "LC_TOKEN" }
     fn images_with_the_same_variable_are_refused_with_both_names() {
         let text = "[[trigger]]\nname = \"shop\"\nimages.web-app = \"registry.example.com/shop/web\"\nimages.web_app = \"registry.example.com/shop/app\"\ntarget.command = { run = [\"true\"] }\n";
         let file = File::parse(text, Path::new("tagtrail.toml")).unwrap();
-        let error = configure(&file, &file.trigger[0])
+        let error = configure(&file, &Clusters::default(), &file.trigger[0])
             .err()
             .unwrap()
             .to_string();

@@ -44,12 +44,12 @@ impl Folder {
 
     fn target(&self, settings: &str) -> Box<dyn Target> {
         let file = self.file(settings);
-        configure(&file, &file.trigger[0]).unwrap()
+        configure(&file, &Clusters::default(), &file.trigger[0]).unwrap()
     }
 
     fn refused(&self, settings: &str) -> String {
         let file = self.file(settings);
-        let refused = configure(&file, &file.trigger[0]);
+        let refused = configure(&file, &Clusters::default(), &file.trigger[0]);
         let error = refused.err().unwrap().to_string();
         let place = format!(
             "{}:4: trigger.target.webhook: ",
@@ -80,6 +80,9 @@ fn order() -> Order {
 fn error_of(outcome: Outcome) -> String {
     match outcome {
         Outcome::Done | Outcome::Applied => panic!("the attempt succeeded"),
-        Outcome::Failed { error, .. } | Outcome::Refused(error) | Outcome::Gone(error) => error,
+        Outcome::Failed { error, .. }
+        | Outcome::Refused(error)
+        | Outcome::Foreign { error, .. }
+        | Outcome::Gone(error) => error,
     }
 }

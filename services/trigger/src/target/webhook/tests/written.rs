@@ -104,7 +104,7 @@ fn a_receiver_without_any_secret_is_warned_about() {
         ("url = { file = 'url' }", false),
     ] {
         let lines = warnings(
-            &targets(&folder.file(settings), |_| None).0,
+            &targets(&folder.file(settings), &Clusters::default(), |_| None).0,
             &Verifies::new(),
         );
         let found = lines.iter().any(|line| {
@@ -117,7 +117,7 @@ fn a_receiver_without_any_secret_is_warned_about() {
     std::fs::set_permissions(&token, std::fs::Permissions::from_mode(0o644)).unwrap();
     let settings = format!("{plain}headers.X-Token = {{ file = 'token' }}");
     let lines = warnings(
-        &targets(&folder.file(&settings), |_| None).0,
+        &targets(&folder.file(&settings), &Clusters::default(), |_| None).0,
         &Verifies::new(),
     );
     assert!(lines[0].contains("chmod 600"), "{lines:?}");

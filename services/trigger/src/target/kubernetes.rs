@@ -1,0 +1,267 @@
+//! Target `kubernetes`: changes the images of objects of one namespace, and reads their health.
+
+mod apply;
+mod observe;
+mod probe;
+mod settings;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde_json::Value;
+use tagtrail_config::{File, Names, Trigger};
+use tagtrail_kubernetes::{
+    Change, Cluster, ObjectName, Place, Problem, Reference, places, pod_spec,
+};
+use tagtrail_policy::retry::Outcome;
+use tagtrail_proto::{Pinned, Registry, Repository, RolloutImage};
+
+use super::clusters::Clusters;
+use super::contract::{
+    ConfigureResult, OnForeignChange, Order, Seen, Target, TargetFuture, TargetKind, TargetProblem,
+};
+use crate::act;
+use settings::{Part, Settings};
+
+pub(super) const KUBERNETES: TargetKind = TargetKind {
+    name: "kubernetes",
+    configure,
+    setup: "Give Tagtrail's account the rights `get`, `list`, `watch` and `patch` on the named objects, and `list` \
+            on pods (docs/kubernetes.md has the Role and an admission policy). The images in the manifests of a \
+            GitOps tool must be left out, or its tool must ignore the fields that tagtrail manages.",
+};
+
+/// Objects of one namespace of a cluster.
+struct KubernetesTarget {
+    cluster: Arc<Cluster>,
+    settings: Settings,
+    /// The repositories of the images, by their names in the trigger.
+    repositories: BTreeMap<String, (Registry, Repository)>,
+    names: Names,
+}
+
+fn configure(
+    value: &toml::Value,
+    trigger: &Trigger,
+    (file, clusters): (&File, &Clusters),
+) -> ConfigureResult {
+    let settings = Settings::parse(value, trigger)?;
+    let repositories = trigger.images.iter().map(|(name, image)| {
+        let place = (image.registry().clone(), image.repository().clone());
+        (name.get_ref().clone(), place)
+    });
+    Ok(Box::new(KubernetesTarget {
+        cluster: clusters.named(&settings.cluster)?,
+        repositories: repositories.collect(),
+        names: file.names().clone(),
+        settings,
+    }))
+}
+
+impl Target for KubernetesTarget {
+    fn apply<'a>(&'a self, order: &'a Order) -> TargetFuture<'a, Outcome> {
+        Box::pin(self.bring(order))
+    }
+
+    fn observe<'a>(&'a self, order: &'a Order) -> TargetFuture<'a, Seen> {
+        Box::pin(self.look(order))
+    }
+
+    fn place(&self) -> act::Place {
+        act::Place {
+            kind: KUBERNETES.name,
+            part: Some(self.cluster.name().to_owned()),
+        }
+    }
+
+    fn identity(&self) -> String {
+        let mut objects: Vec<String> = self
+            .settings
+            .all()
+            .iter()
+            .map(ToString::to_string)
+            .collect();
+        objects.sort();
+        let (cluster, namespace) = (self.cluster.name(), &self.settings.namespace);
+        format!("kubernetes {cluster} {namespace} {}", objects.join(" "))
+    }
+
+    fn try_out(&self) -> TargetFuture<'_, Vec<TargetProblem>> {
+        Box::pin(self.probe())
+    }
+
+    fn on_foreign_change(&self) -> OnForeignChange {
+        self.settings.on_foreign_change
+    }
+
+    fn foreign<'a>(&'a self, order: &'a Order) -> TargetFuture<'a, Option<String>> {
+        Box::pin(self.changed_by_others(order))
+    }
+
+    fn current(&self) -> TargetFuture<'_, Option<BTreeMap<String, Pinned>>> {
+        Box::pin(self.running())
+    }
+}
+
+/// A place of an object that runs an image of the trigger.
+struct Used {
+    /// Name of the image in the trigger.
+    image: String,
+    place: Place,
+    /// The part of the image that the place holds.
+    part: Part,
+}
+
+impl KubernetesTarget {
+    /// Returns the places of an object that run images of the trigger. An error says which place
+    /// of the settings is missing.
+    fn used(&self, object: &ObjectName, value: &Value) -> Result<Vec<Used>, String> {
+        let mut used = Vec::new();
+        if self.settings.objects.contains(object) {
+            for place in places(value, pod_spec(&object.kind)) {
+                if let Some(image) = self.image_of(&place) {
+                    used.push(Used {
+                        image,
+                        place,
+                        part: Part::Pinned,
+                    });
+                }
+            }
+        }
+        for written in &self.settings.paths {
+            if written.object != *object {
+                continue;
+            }
+            let text = value.pointer(&written.at).and_then(Value::as_str);
+            let text = text.ok_or_else(|| {
+                let (image, at) = (&written.image, &written.at);
+                format!("{object} has no text at {at}; correct paths.{image}, or write a first value there")
+            })?;
+            used.push(Used {
+                image: written.image.clone(),
+                place: Place {
+                    at: written.at.clone(),
+                    beside: None,
+                    name: written.at.clone(),
+                    image: text.to_owned(),
+                },
+                part: written.write,
+            });
+        }
+        Ok(used)
+    }
+
+    /// Returns the image of the trigger that a container or a volume runs.
+    fn image_of(&self, place: &Place) -> Option<String> {
+        let mut named = self.settings.containers.iter();
+        if let Some((image, _)) = named.find(|(_, containers)| containers.contains(&place.name)) {
+            return Some(image.clone());
+        }
+        let reference = Reference::parse(&place.image)?;
+        let registry = self.names.registry(reference.registry);
+        let mut images = self.repositories.iter();
+        let runs = images.find(|(image, (of, repository))| {
+            !self.settings.containers.contains_key(*image)
+                && *of == registry
+                && *repository == reference.repository
+        });
+        runs.map(|(image, _)| image.clone())
+    }
+
+    /// Returns the changes that bring an object to these images.
+    fn changes(
+        &self,
+        object: &ObjectName,
+        value: &Value,
+        images: &BTreeMap<String, RolloutImage>,
+    ) -> Result<Vec<Change>, String> {
+        let mut changes = Vec::new();
+        for Used { image, place, part } in self.used(object, value)? {
+            let Some(wanted) = images.get(&image) else {
+                continue;
+            };
+            let to = self.written(wanted, &place, part);
+            if place.image != to {
+                changes.push(Change { place, to });
+            }
+        }
+        Ok(changes)
+    }
+
+    /// Returns the text that brings a place to an image. A name of the registry that the place has
+    /// stays: a cluster may reach the registry by that name alone.
+    fn written(&self, wanted: &RolloutImage, place: &Place, part: Part) -> String {
+        let reference = Reference::parse(&place.image).filter(|reference| {
+            reference.repository == wanted.pinned.repository
+                && self.names.registry(reference.registry.clone()) == wanted.pinned.registry
+        });
+        let name = reference.map_or_else(
+            || format!("{}/{}", wanted.pinned.registry, wanted.pinned.repository),
+            |reference| reference.name,
+        );
+        match part {
+            Part::Pinned => format!("{name}@{}", wanted.digest),
+            Part::Digest => wanted.digest.to_string(),
+            Part::Tag => wanted.image.tag.to_string(),
+            Part::Name => name,
+        }
+    }
+
+    /// Reads the images that the objects run now. `None`: an object can't be read, or an image is
+    /// not pinned.
+    async fn running(&self) -> Option<BTreeMap<String, Pinned>> {
+        let mut running = BTreeMap::new();
+        for object in self.settings.all() {
+            let read = self.cluster.get(&self.settings.namespace, object).await;
+            let value = read.ok()?;
+            for used in self.used(object, &value).ok()? {
+                let (registry, repository) = self.repositories.get(&used.image)?;
+                let digest = match used.part {
+                    Part::Pinned => Reference::parse(&used.place.image)?.digest,
+                    Part::Digest => used.place.image.parse().ok(),
+                    Part::Tag | Part::Name => continue,
+                };
+                let pinned = Pinned {
+                    registry: registry.clone(),
+                    repository: repository.clone(),
+                    digest: digest?,
+                };
+                running.entry(used.image).or_insert(pinned);
+            }
+        }
+        Some(running)
+    }
+
+    /// Returns an object as people name it in this cluster.
+    fn full(&self, object: &ObjectName) -> String {
+        let (cluster, namespace) = (self.cluster.name(), &self.settings.namespace);
+        format!("{object} in namespace {namespace} of cluster {cluster}")
+    }
+
+    /// Returns the outcome of a request that has failed.
+    fn outcome(&self, object: &ObjectName, problem: Problem) -> Outcome {
+        let what = self.full(object);
+        match problem {
+            Problem::NotFound(why) => Outcome::Refused(format!(
+                "{what} is missing ({why}); create it, or correct target.kubernetes"
+            )),
+            Problem::Forbidden(why) => Outcome::Refused(format!(
+                "Tagtrail's account has no right to change {what}: {why}; docs/kubernetes.md has the Role"
+            )),
+            Problem::Invalid(why) => {
+                Outcome::Refused(format!("the change of {what} is refused: {why}"))
+            }
+            Problem::Busy { after, .. } => Outcome::Failed {
+                error: format!("{what}: {problem}"),
+                after,
+            },
+            problem => Outcome::Failed {
+                error: format!("{what}: {problem}"),
+                after: None,
+            },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,132 @@
+//! Reads whether the objects run the images of a rollout.
+
+use futures_util::future::join_all;
+use serde_json::Value;
+use tagtrail_kubernetes::{Change, Health, ObjectName, Owner, failing, health, owner};
+use tagtrail_policy::retry::Outcome;
+
+use super::super::contract::{Order, Seen};
+use super::KubernetesTarget;
+use super::settings::{Wait, WaitFor};
+
+/// The annotation of the last rollout.
+const OURS: &str = "/metadata/annotations/tagtrail.dev~1rollout";
+
+impl KubernetesTarget {
+    /// Returns the state of all objects: the first one that is not done counts.
+    pub(super) async fn look(&self, order: &Order) -> Seen {
+        let objects = self.settings.all();
+        let namespace = &self.settings.namespace;
+        let reads = objects
+            .iter()
+            .map(|object| self.cluster.get(namespace, object));
+        let read = join_all(reads).await;
+        let mut waits = false;
+        for (object, value) in objects.into_iter().zip(read) {
+            let value = match value {
+                Ok(value) => value,
+                Err(problem) if problem.is_final() => {
+                    return Seen::Failed(format!("{}: {problem}", self.full(object)));
+                }
+                Err(problem) => {
+                    return Seen::Progressing(format!("{}: {problem}", self.full(object)));
+                }
+            };
+            match self.changes(object, &value, &order.rollout.images) {
+                Err(why) => return Seen::Failed(why),
+                Ok(changes) => match changes.first() {
+                    None => {}
+                    Some(change)
+                        if self.settings.wait == Wait::Each && !is_foreign(&value, change) =>
+                    {
+                        waits = true;
+                        break;
+                    }
+                    Some(change) => return Seen::Foreign(foreign(object, &value, change)),
+                },
+            }
+            let gone = self.settings.wait_for == WaitFor::OldPodsGone;
+            match health(&object.kind, &value, gone) {
+                Health::Done | Health::Applied(_) => {}
+                Health::Progressing(text) => {
+                    let why = self.reasons(object, &value).await;
+                    return Seen::Progressing(format!("{object}: {text}{why}"));
+                }
+                Health::Failed(text) => {
+                    let why = self.reasons(object, &value).await;
+                    return Seen::Failed(format!("{object}: {text}{why}"));
+                }
+            }
+        }
+        if !waits {
+            return Seen::Healthy;
+        }
+        match self.advance(order).await {
+            Ok(None) => Seen::Healthy,
+            Ok(Some(object)) => Seen::Progressing(format!("{object} is next, and has the images")),
+            Err(Outcome::Foreign { error, .. }) => Seen::Foreign(error),
+            Err(Outcome::Refused(error) | Outcome::Gone(error)) => Seen::Failed(error),
+            Err(Outcome::Failed { error, .. }) => Seen::Progressing(error),
+            Err(Outcome::Done | Outcome::Applied) => Seen::Healthy,
+        }
+    }
+
+    /// Returns who has changed the images of the last rollout, if somebody has. An object that can't
+    /// be read tells nothing.
+    pub(super) async fn changed_by_others(&self, order: &Order) -> Option<String> {
+        for object in self.settings.all() {
+            let read = self.cluster.get(&self.settings.namespace, object).await;
+            let value = read.ok()?;
+            let changes = self.changes(object, &value, &order.rollout.images).ok()?;
+            // The undo of a person takes the annotation of the last rollout away, too.
+            let by_others = |change: &&Change| others(&value, change).is_some();
+            if let Some(change) = changes.iter().find(by_others) {
+                return Some(foreign(object, &value, change));
+            }
+        }
+        None
+    }
+
+    /// Returns why the pods of the new images do not run, as the end of a sentence. Without the
+    /// right to list pods, the status of the object must do.
+    async fn reasons(&self, object: &ObjectName, value: &Value) -> String {
+        let labels = value.pointer("/spec/selector/matchLabels");
+        let Some(labels) = labels.and_then(Value::as_object) else {
+            return String::new();
+        };
+        let pairs = labels
+            .iter()
+            .filter_map(|(key, value)| Some(format!("{key}={}", value.as_str()?)));
+        let selector: Vec<String> = pairs.collect();
+        let namespace = &self.settings.namespace;
+        let Ok(pods) = self.cluster.pods(namespace, &selector.join(",")).await else {
+            return String::new();
+        };
+        let used = self.used(object, value).unwrap_or_default();
+        let images: Vec<&str> = used.iter().map(|used| used.place.image.as_str()).collect();
+        match failing(&pods, &images).as_slice() {
+            [] => String::new(),
+            reasons => format!("; {}", reasons.join("; ")),
+        }
+    }
+}
+
+/// Returns whether somebody else has changed a place whose image Tagtrail had set before: an object
+/// that Tagtrail has never changed is not taken from anybody.
+pub(super) fn is_foreign(value: &Value, change: &Change) -> bool {
+    value.pointer(OURS).is_some() && others(value, change).is_some()
+}
+
+/// Returns the owner of a place, unless that is Tagtrail.
+pub(super) fn others(value: &Value, change: &Change) -> Option<Owner> {
+    owner(value, &change.place).filter(|owner| !owner.is_us())
+}
+
+/// Returns the text about an image that somebody else has changed.
+pub(super) fn foreign(object: &ObjectName, value: &Value, change: &Change) -> String {
+    let (name, image) = (&change.place.name, &change.place.image);
+    match others(value, change) {
+        Some(Owner { manager, .. }) => format!("{object}: {manager} has changed {name} to {image}"),
+        None => format!("{object}: {name} runs {image}, not the image of this rollout"),
+    }
+}

@@ -1,0 +1,91 @@
+//! Tries the cluster for `tagtrail doctor`, without an effect on it.
+
+use std::collections::BTreeSet;
+
+use serde_json::json;
+use tagtrail_kubernetes::{MANAGER, Problem, owner};
+
+use super::super::contract::TargetProblem;
+use super::KubernetesTarget;
+
+/// Field managers of tools that set images from a repository again and again.
+const GITOPS: [&str; 4] = [
+    "kustomize-controller",
+    "helm-controller",
+    "argocd-controller",
+    "argocd-application-controller",
+];
+
+impl KubernetesTarget {
+    /// Returns the problems of the objects and of the rights to change them.
+    pub(super) async fn probe(&self) -> Vec<TargetProblem> {
+        let mut problems = Vec::new();
+        let mut unused: BTreeSet<&str> = self.repositories.keys().map(String::as_str).collect();
+        for object in self.settings.all() {
+            let value = match self.cluster.get(&self.settings.namespace, object).await {
+                Ok(value) => value,
+                Err(problem) => {
+                    let reached = problem.is_final();
+                    problems.push(self.trouble(&self.full(object), problem));
+                    match reached {
+                        true => continue,
+                        // The other objects would only wait for the same cluster.
+                        false => return problems,
+                    }
+                }
+            };
+            match self.used(object, &value) {
+                Err(found) => problems.push(fatal(found, "see docs/kubernetes.md, places")),
+                Ok(used) => {
+                    for used in used {
+                        unused.remove(used.image.as_str());
+                        let manager = owner(&value, &used.place);
+                        let manager = manager
+                            .map(|owner| owner.manager)
+                            .filter(|manager| GITOPS.contains(&manager.as_str()));
+                        problems.extend(manager.map(|manager| TargetProblem::warning(
+                            format!("{manager} sets the image of {} in {object}, too", used.place.name),
+                            "leave the image out of its manifest after the first rollout, or let it ignore the fields that the manager tagtrail owns",
+                        )));
+                    }
+                }
+            }
+            let uid = value.pointer("/metadata/uid").cloned().unwrap_or_default();
+            let nothing = json!([{"op": "test", "path": "/metadata/uid", "value": uid}]);
+            let tried = self
+                .cluster
+                .patch(&self.settings.namespace, object, &nothing, true)
+                .await;
+            if let Err(problem) = tried {
+                problems.push(self.trouble(&self.full(object), problem));
+            }
+        }
+        for name in unused {
+            problems.push(fatal(
+                format!("no container of the objects runs the image {name}"),
+                "name its containers by containers, or correct objects",
+            ));
+        }
+        problems
+    }
+
+    fn trouble(&self, what: &str, problem: Problem) -> TargetProblem {
+        let cure = match &problem {
+            Problem::NotFound(_) => "create the object, or correct target.kubernetes",
+            Problem::Forbidden(_) => "give Tagtrail's account the Role of docs/kubernetes.md",
+            Problem::Unauthorized(_) | Problem::Access(_) => {
+                "correct the entry [[cluster]], or its kubeconfig"
+            }
+            _ => "check that the API server is up and can be reached from here",
+        };
+        fatal(format!("{what}: {problem} (as manager {MANAGER})"), cure)
+    }
+}
+
+fn fatal(found: String, cure: &str) -> TargetProblem {
+    TargetProblem {
+        fatal: true,
+        found,
+        cure: cure.to_owned(),
+    }
+}
