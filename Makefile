@@ -4,13 +4,17 @@ CARGO ?= cargo
 # Data folder of `make up`. As root, Postgres runs as another user, who must be able to reach the folder.
 DATA ?= $(if $(filter 0,$(shell id -u)),/var/lib/tagtrail,.tagtrail)
 
-.PHONY: about-demo help setup servers build up demo test cases test-servers test-clients test-browser test-registries findings faults faults-selftest overload bench bench-pairs bench-growth fuzz lint advisories notices fmt clean-data
+.PHONY: about-demo help setup servers kubetest build up demo demo-kubernetes test cases test-servers test-clients test-browser test-registries findings faults faults-selftest overload bench bench-pairs bench-growth fuzz lint advisories notices fmt clean-data
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
 
 setup: ## install missing packages and tools (without root: print the command to run)
 	@scripts/setup
+
+# A Kubernetes control plane for tests, in one program (e2e/kubetest). The first build takes ten minutes and 3 GB of memory.
+kubetest:
+	@scripts/go-install kubetest=./e2e/kubetest
 
 # To run the product: without the programs that only tests use.
 servers:
@@ -25,11 +29,14 @@ up: servers build ## run all services on this machine, with data in $(DATA)
 demo: about-demo servers build ## run the demo: a real registry, real pushes and rollouts
 	@scripts/demo
 
+demo-kubernetes: setup kubetest build ## run the demo on a real Kubernetes API server (the first build of it takes ten minutes)
+	@scripts/demo-kubernetes
+
 about-demo:
 	@echo 'The demo takes a minute. Before it, the first build takes 10 to 20 minutes'
 	@echo 'and 1 GB of disk; packages that are missing are installed (as root) or named.'
 
-test: setup ## run all tests, with real servers
+test: setup kubetest ## run all tests, with real servers
 	$(CARGO) test --locked --workspace --no-fail-fast
 
 findings: ## check that the surprises of findings/ still hold
