@@ -176,7 +176,10 @@ async fn a_crash_at_any_fail_point_loses_nothing_and_repeats_nothing() {
     };
 
     let mut questions = 0;
-    for point in FailPoint::ALL.iter().filter(|point| point.is_passed()) {
+    // Two objects of a cluster: services/trigger/tests/it/kubernetes.rs crashes between them.
+    let elsewhere = [FailPoint::TriggerPatched];
+    let here = |point: &&FailPoint| point.is_passed() && !elsewhere.contains(point);
+    for point in FailPoint::ALL.iter().filter(here) {
         let service = service_of(*point);
         if *point == FailPoint::TriggerTakenOver {
             // A dead process must have left an attempt open.

@@ -32,7 +32,7 @@ impl World {
     }
 
     /// Ends all holds as the api does, with the order to look at the present images.
-    async fn release(&mut self) {
+    pub(crate) async fn release(&mut self) {
         sqlx::query(
             "with a as (insert into act (actor, act, trigger, request_id) values ('ann', 'release', 'shop', 'x') returning id),
                  h as (update hold set released_at = now(), released_by = 'ann' where released_at is null)

@@ -14,6 +14,7 @@ mod faults;
 mod gates;
 mod generations;
 mod holding;
+mod kubernetes;
 mod notify;
 mod orders;
 mod planning;

@@ -31,6 +31,7 @@ pub(crate) const LOOK_PACE: LookPace = LookPace {
     first: Duration::from_millis(50),
     longest: Duration::from_millis(400),
     slow: Duration::from_millis(400),
+    others: Duration::from_millis(400),
 };
 
 pub(crate) struct World {
@@ -204,6 +205,19 @@ impl World {
         time_source: &str,
         ago: i32,
     ) {
+        let times = (time_source, ago);
+        self.head_with(image, n.map(digest), origin, times).await;
+    }
+
+    /// Gives the image a new head with this digest, or deletes the tag. `times` are the source of
+    /// the time of the push, and how many seconds ago it was recorded.
+    pub(crate) async fn head_with(
+        &mut self,
+        image: &str,
+        digest: Option<Digest>,
+        origin: &str,
+        (time_source, ago): (&str, i32),
+    ) {
         let image: Image = image.parse().unwrap();
         sqlx::query(
             "with r as (
@@ -216,7 +230,6 @@ impl World {
         .execute(&mut self.sql)
         .await
         .unwrap();
-        let digest = n.map(digest);
         sqlx::query(
             "with t as (
                  select t.id, t.issued + 1 as number, t.head from repository r join tag t on t.repository_id = r.id
