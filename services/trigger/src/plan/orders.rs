@@ -145,9 +145,9 @@ fn release(situation: &Situation<'_>, order: &Order, settling: &Settling<'_>) ->
         }
         // The gates are shown, and the rollout follows without the order.
         Decision::Wait { .. } => Some("released; the present images wait at a closed gate"),
-        Decision::Nothing { .. } => {
-            Some("released; the last rollout has the present images, and goes on if it was held")
-        }
+        Decision::Nothing { .. } => Some(
+            "released; no rollout follows: the last one has the present images, and goes on if held",
+        ),
     };
     Ordered {
         order: answer.is_none().then_some(order.id),
