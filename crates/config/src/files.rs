@@ -4,6 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use toml::Spanned;
+
 use crate::broken::{Broken, Table};
 use crate::document::{ConfigError, Document};
 use crate::entries::Entries;
@@ -93,50 +95,15 @@ impl File {
             }
         }
         for (table, name) in kept {
-            let is = |other: &str| other == name;
             match table {
-                Table::Source => {
-                    let one = before
-                        .source
-                        .iter()
-                        .find(|one| is(one.name.get_ref().as_ref()));
-                    self.source.extend(one.cloned());
-                }
+                Table::Source => keep(&mut self.source, &before.source, &name, |one| &one.name),
                 Table::Registry => {
-                    let one = before
-                        .registry
-                        .iter()
-                        .find(|one| is(one.name.get_ref().as_ref()));
-                    self.registry.extend(one.cloned());
+                    keep(&mut self.registry, &before.registry, &name, |one| &one.name);
                 }
-                Table::Trigger => {
-                    let one = before
-                        .trigger
-                        .iter()
-                        .find(|one| is(one.name.get_ref().as_ref()));
-                    self.trigger.extend(one.cloned());
-                }
-                Table::Token => {
-                    let one = before
-                        .token
-                        .iter()
-                        .find(|one| is(one.name.get_ref().as_ref()));
-                    self.token.extend(one.cloned());
-                }
-                Table::Notify => {
-                    let one = before
-                        .notify
-                        .iter()
-                        .find(|one| is(one.name.get_ref().as_ref()));
-                    self.notify.extend(one.cloned());
-                }
-                Table::Cluster => {
-                    let one = before
-                        .cluster
-                        .iter()
-                        .find(|one| is(one.name.get_ref().as_ref()));
-                    self.cluster.extend(one.cloned());
-                }
+                Table::Trigger => keep(&mut self.trigger, &before.trigger, &name, |one| &one.name),
+                Table::Token => keep(&mut self.token, &before.token, &name, |one| &one.name),
+                Table::Notify => keep(&mut self.notify, &before.notify, &name, |one| &one.name),
+                Table::Cluster => keep(&mut self.cluster, &before.cluster, &name, |one| &one.name),
                 Table::File => continue,
             }
             if let Some(written) = before.written(table, &name) {
@@ -169,4 +136,16 @@ impl File {
     fn documents(&self) -> impl Iterator<Item = &Arc<Document>> {
         self.documents.iter()
     }
+}
+
+/// Adds the entry with this name that was there before.
+fn keep<T: Clone, N: AsRef<str>>(
+    now: &mut Vec<T>,
+    before: &[T],
+    name: &str,
+    name_of: impl Fn(&T) -> &Spanned<N>,
+) {
+    let mut before = before.iter();
+    let one = before.find(|one| name_of(one).get_ref().as_ref() == name);
+    now.extend(one.cloned());
 }
