@@ -49,7 +49,7 @@ struct Seen {
 }
 
 /// Inode, size, and times of change of a file: they change when the content does.
-pub(crate) type Stamp = (u64, u64, i64, i64, i64, i64);
+pub type Stamp = (u64, u64, i64, i64, i64, i64);
 
 impl<T> Fresh<T> {
     /// Makes the value. An error of `make` names the cure, and no secret.
@@ -199,8 +199,10 @@ fn stamps(places: &[Secret]) -> (Vec<Option<Stamp>>, bool) {
     (places.iter().map(stamp).collect(), settled)
 }
 
-/// Returns the stamp of a file, and whether it is settled.
-pub(crate) fn stamp(path: &Path) -> (Option<Stamp>, bool) {
+/// Returns the stamp of a file, and whether the file is older than the granularity of its time
+/// stamps. `None`: there is no such file.
+#[must_use]
+pub fn stamp(path: &Path) -> (Option<Stamp>, bool) {
     let Ok(found) = std::fs::metadata(path) else {
         return (None, true);
     };

@@ -91,7 +91,7 @@ pub use document::ConfigError;
 pub use door::{Door, Shown, Spec};
 pub use file::{File, NONE, Pages};
 pub use follow::Follower;
-pub use fresh::Fresh;
+pub use fresh::{Fresh, Stamp, stamp};
 pub use host::HostName;
 pub use names::{ImagePattern, Names};
 pub use notify::{Notify, NotifyFormat, NotifyOn};

@@ -1,18 +1,17 @@
 //! The connection to one cluster, and the requests that Tagtrail makes.
 
+use std::collections::BTreeMap;
 use std::fmt;
-use std::os::unix::fs::MetadataExt as _;
-use std::path::Path;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use kube::api::{ApiResource, ListParams, Patch, PatchParams, PostParams};
+use kube::api::{ApiResource, ListParams, Patch, PatchParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::core::{DynamicObject, GroupVersionKind};
 use kube::{Api, Client, Config};
 use secrecy::ExposeSecret as _;
 use serde_json::Value;
-use tagtrail_config::Secret;
+use tagtrail_config::{Secret, Stamp, stamp};
 
 use crate::object::{BuiltIn, ObjectName};
 use crate::owners::MANAGER;
@@ -44,8 +43,8 @@ pub struct Cluster {
 struct State {
     access: Access,
     connected: Option<Connected>,
-    /// The resources of the kinds that were asked for.
-    resources: Vec<(ObjectName, ApiResource)>,
+    /// The resources that were asked for, by kind and group.
+    resources: BTreeMap<(String, String), ApiResource>,
 }
 
 #[derive(Clone)]
@@ -54,9 +53,6 @@ struct Connected {
     /// The state of the file of the kubeconfig.
     stamp: Option<Stamp>,
 }
-
-/// Inode, size and times of change of a file.
-type Stamp = (u64, u64, i64, i64);
 
 impl Cluster {
     /// Returns the cluster with this name. Nothing is opened or read.
@@ -67,7 +63,7 @@ impl Cluster {
             state: Mutex::new(State {
                 access,
                 connected: None,
-                resources: Vec::new(),
+                resources: BTreeMap::new(),
             }),
         }
     }
@@ -95,7 +91,7 @@ impl Cluster {
             (state.access.clone(), state.connected.clone())
         };
         let stamp = match &access.kubeconfig {
-            Some(Secret::File(path)) => stamp(path),
+            Some(Secret::File(path)) => stamp(path).0,
             _ => None,
         };
         if let Some(Connected {
@@ -153,20 +149,20 @@ impl Cluster {
 
     /// Returns the resource of an object: known by heart, or asked from the API server once.
     async fn resource(&self, client: &Client, object: &ObjectName) -> Result<ApiResource, Problem> {
+        let unknown = |group: &str| {
+            let (name, kind) = (&self.name, &object.kind);
+            Problem::NotFound(format!(
+                "cluster {name} has no kind {kind} in the group {group}"
+            ))
+        };
         let Some(group) = &object.group else {
-            let known = BuiltIn::named(&object.kind).unwrap_or(BuiltIn::ALL[0]);
+            let known = BuiltIn::named(&object.kind).ok_or_else(|| unknown("apps"))?;
             let kind = GroupVersionKind::gvk(known.group, "v1", known.kind);
             return Ok(ApiResource::from_gvk_with_plural(&kind, known.plural));
         };
-        let is = |known: &ObjectName| known.kind == object.kind && known.group == object.group;
-        let known = self
-            .locked()
-            .resources
-            .iter()
-            .find(|(known, _)| is(known))
-            .cloned();
-        if let Some((_, resource)) = known {
-            return Ok(resource);
+        let key = (object.kind.clone(), group.clone());
+        if let Some(resource) = self.locked().resources.get(&key) {
+            return Ok(resource.clone());
         }
         let found = bounded(kube::discovery::group(client, group)).await?;
         let named = |resource: &ApiResource| {
@@ -175,14 +171,8 @@ impl Cluster {
         let mut resources = found.recommended_resources().into_iter();
         let (resource, _) = resources
             .find(|(resource, _)| named(resource))
-            .ok_or_else(|| {
-                Problem::NotFound(format!(
-                    "cluster {} has no kind {} in the group {group}",
-                    self.name, object.kind
-                ))
-            })?;
-        let mut state = self.locked();
-        state.resources.push((object.clone(), resource.clone()));
+            .ok_or_else(|| unknown(group))?;
+        self.locked().resources.insert(key, resource.clone());
         Ok(resource)
     }
 
@@ -244,39 +234,6 @@ impl Cluster {
         let pods = bounded(api.list(&parameters)).await?;
         pods.items.into_iter().map(json).collect()
     }
-
-    /// Creates an object of the core group, such as an Event.
-    ///
-    /// # Errors
-    /// If the cluster can't be reached, or refuses.
-    pub async fn create(
-        &self,
-        namespace: &str,
-        kind: &str,
-        plural: &str,
-        object: Value,
-    ) -> Result<(), Problem> {
-        let kind = GroupVersionKind::gvk("", "v1", kind);
-        let resource = ApiResource::from_gvk_with_plural(&kind, plural);
-        let api: Api<DynamicObject> =
-            Api::namespaced_with(self.client().await?, namespace, &resource);
-        let object = serde_json::from_value(object)
-            .map_err(|error| Problem::Access(format!("the object can't be written: {error}")))?;
-        bounded(api.create(&PostParams::default(), &object))
-            .await
-            .map(drop)
-    }
-
-    /// Returns the version of the API server, such as `v1.37.2`.
-    ///
-    /// # Errors
-    /// If the cluster can't be reached, or refuses.
-    pub async fn version(&self) -> Result<String, Problem> {
-        let client = self.client().await?;
-        bounded(client.apiserver_version())
-            .await
-            .map(|version| version.git_version)
-    }
 }
 
 impl fmt::Debug for Cluster {
@@ -312,9 +269,4 @@ fn read(secret: &Secret) -> Result<Kubeconfig, String> {
                 .map_err(|_| format!("the kubeconfig of {other} is no YAML of a kubeconfig"))
         }
     }
-}
-
-fn stamp(path: &Path) -> Option<Stamp> {
-    let file = std::fs::metadata(path).ok()?;
-    Some((file.ino(), file.size(), file.mtime(), file.mtime_nsec()))
 }

@@ -84,7 +84,8 @@ impl From<kube::Error> for Problem {
     }
 }
 
-/// Returns an error with its causes.
+/// Returns an error with its causes. Errors of kube have the text of their cause, which then is not
+/// repeated.
 fn chain(error: &dyn std::error::Error) -> String {
     let (mut text, mut cause) = (error.to_string(), error.source());
     while let Some(next) = cause {
