@@ -47,6 +47,18 @@ impl Outcome {
             Outcome::Gone(_) => "gone",
         }
     }
+
+    /// Returns the cause of the failure, if the attempt failed.
+    #[must_use]
+    pub fn error(&self) -> Option<&str> {
+        match self {
+            Outcome::Done | Outcome::Applied => None,
+            Outcome::Failed { error, .. }
+            | Outcome::Refused(error)
+            | Outcome::Foreign { error, .. }
+            | Outcome::Gone(error) => Some(error),
+        }
+    }
 }
 
 /// The attempts at a rollout since the fast phase began. An attempt that was cut off, by the end of

@@ -102,12 +102,9 @@ pub(super) async fn make(shared: Shared, target: Arc<dyn Target>, attempt: Attem
         }
     };
     if let Done::Answered(outcome, _) = &done
-        && let Outcome::Failed { error, .. }
-        | Outcome::Refused(error)
-        | Outcome::Foreign { error, .. }
-        | Outcome::Gone(error) = outcome
+        && let Some(error) = outcome.error()
     {
-        span.fail(error);
+        span.fail(&error);
     }
     drop(span);
     FailPoint::TriggerTold.pass();

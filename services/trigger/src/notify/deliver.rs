@@ -222,16 +222,14 @@ impl Deliverer<'_> {
             if FailPoint::NotifyAccepted.skipped() {
                 return Fate::Sent;
             }
-            let (error, after) = match outcome {
-                Outcome::Done | Outcome::Applied => {
-                    self.failures = 0;
-                    metrics.failing(name, false);
-                    return Fate::Sent;
-                }
-                Outcome::Failed { error, after } => (error, after),
-                Outcome::Refused(error) | Outcome::Foreign { error, .. } | Outcome::Gone(error) => {
-                    (error, None)
-                }
+            let Some(error) = outcome.error() else {
+                self.failures = 0;
+                metrics.failing(name, false);
+                return Fate::Sent;
+            };
+            let after = match &outcome {
+                Outcome::Failed { after, .. } => *after,
+                _ => None,
             };
             self.failures = self.failures.saturating_add(1);
             metrics.failing(name, true);

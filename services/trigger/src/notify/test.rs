@@ -1,7 +1,6 @@
 //! Trying an entry without a service: a sample message, and problems.
 
 use tagtrail_config::File;
-use tagtrail_policy::retry::Outcome;
 
 use super::entry::Entry;
 use super::notice::Told;
@@ -61,14 +60,8 @@ pub async fn test_notify(file: &File, name: &str) -> Result<usize, String> {
     let payload = sample::event(*on, trigger.unwrap_or("sample"))?;
     let messages = entry.messages(&Told::read(&payload)?, &payload)?;
     for message in &messages {
-        match entry.send(message).await.0 {
-            Outcome::Done | Outcome::Applied => {}
-            Outcome::Failed { error, .. }
-            | Outcome::Refused(error)
-            | Outcome::Foreign { error, .. }
-            | Outcome::Gone(error) => {
-                return Err(format!("notify {name}: {error}"));
-            }
+        if let Some(error) = entry.send(message).await.0.error() {
+            return Err(format!("notify {name}: {error}"));
         }
     }
     Ok(messages.len())

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tagtrail_config::{Broken, ConfigError, File, Table, Trigger, VerifyStep};
-use tagtrail_policy::retry::Outcome;
 use tagtrail_policy::watch::StepTimes;
 
 use super::clusters::Clusters;
@@ -97,12 +96,9 @@ impl Verify {
         match self.steps.get(place.saturating_sub(1)) {
             None => Ok(()),
             Some(Step::Http(probe)) => probe.attempt(&order.said).await,
-            Some(Step::Command(command)) => match command.apply(order).await {
-                Outcome::Done | Outcome::Applied => Ok(()),
-                Outcome::Failed { error, .. }
-                | Outcome::Refused(error)
-                | Outcome::Foreign { error, .. }
-                | Outcome::Gone(error) => Err(error),
+            Some(Step::Command(command)) => match command.apply(order).await.error() {
+                None => Ok(()),
+                Some(error) => Err(error.to_owned()),
             },
         }
     }

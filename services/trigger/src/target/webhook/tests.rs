@@ -78,11 +78,6 @@ fn order() -> Order {
 }
 
 fn error_of(outcome: Outcome) -> String {
-    match outcome {
-        Outcome::Done | Outcome::Applied => panic!("the attempt succeeded"),
-        Outcome::Failed { error, .. }
-        | Outcome::Refused(error)
-        | Outcome::Foreign { error, .. }
-        | Outcome::Gone(error) => error,
-    }
+    let error = outcome.error().expect("the attempt must fail");
+    error.to_owned()
 }
