@@ -10,11 +10,6 @@ use tokio::sync::Notify;
 
 use crate::config::Limits;
 
-/// Most attempts at one place, such as the server of a URL, at the same time.
-const AT_ONE_PLACE: usize = 250;
-/// Most attempts at one cluster at the same time: more would only fill the queue of its API server.
-const AT_ONE_CLUSTER: usize = 20;
-
 /// Where a target acts.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Place {
@@ -23,16 +18,8 @@ pub(crate) struct Place {
     /// The part of the kind that shares the fate of a target, such as the server of a URL. `None`:
     /// each target stands for itself.
     pub(crate) part: Option<String>,
-}
-
-impl Place {
-    /// Returns the most attempts at this place at the same time.
-    fn limit(&self) -> usize {
-        match self.kind {
-            "kubernetes" => AT_ONE_CLUSTER,
-            _ => AT_ONE_PLACE,
-        }
-    }
+    /// Most attempts at this part at the same time.
+    pub(crate) at_once: usize,
 }
 
 /// The slots of this process.
@@ -105,7 +92,7 @@ impl Slots {
     fn is_free(&self, in_use: &InUse, place: &Place) -> bool {
         let of_kind = in_use.kinds.get(place.kind).copied().unwrap_or_default();
         let of_place = in_use.places.get(place).copied().unwrap_or_default();
-        of_kind < self.limits.of(place.kind) && of_place < place.limit()
+        of_kind < self.limits.of(place.kind) && of_place < place.at_once
     }
 
     fn locked(&self) -> MutexGuard<'_, InUse> {
@@ -138,12 +125,14 @@ mod tests {
         Place {
             kind: "webhook",
             part: Some(server.to_owned()),
+            at_once: 250,
         }
     }
 
     const COMMAND: Place = Place {
         kind: "command",
         part: None,
+        at_once: usize::MAX,
     };
 
     fn slots(attempts: u16, commands: u16) -> Arc<Slots> {
@@ -172,7 +161,7 @@ mod tests {
         let dead: Vec<Slot> = (0..1000)
             .filter_map(|_| slots.take(webhook("dead")))
             .collect();
-        assert_eq!(dead.len(), AT_ONE_PLACE);
+        assert_eq!(dead.len(), 250);
         assert!(slots.take(webhook("other")).is_some());
         drop(dead);
         assert!(slots.has_free(&webhook("dead")));

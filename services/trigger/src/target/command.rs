@@ -101,6 +101,7 @@ impl Target for CommandTarget {
         Place {
             kind: COMMAND.name,
             part: None,
+            at_once: usize::MAX,
         }
     }
 

@@ -31,6 +31,9 @@ pub(super) const KUBERNETES: TargetKind = TargetKind {
             GitOps tool must be left out, or its tool must ignore the fields that tagtrail manages.",
 };
 
+/// Most attempts at one cluster at the same time: more would only fill the queue of its API server.
+const AT_ONE_CLUSTER: usize = 20;
+
 /// Objects of one namespace of a cluster.
 struct KubernetesTarget {
     cluster: Arc<Cluster>,
@@ -71,6 +74,7 @@ impl Target for KubernetesTarget {
         act::Place {
             kind: KUBERNETES.name,
             part: Some(self.cluster.name().to_owned()),
+            at_once: AT_ONE_CLUSTER,
         }
     }
 

@@ -33,6 +33,9 @@ pub(super) const WEBHOOK: TargetKind = TargetKind {
             `timeout_seconds` (30 s); after any other answer but 410 the rollout is retried.",
 };
 
+/// Most attempts at one server at the same time.
+const AT_ONE_SERVER: usize = 250;
+
 /// A receiver of rollouts.
 struct WebhookTarget {
     caller: Caller,
@@ -75,6 +78,7 @@ impl Target for WebhookTarget {
         Place {
             kind: WEBHOOK.name,
             part: Some(self.caller.server()),
+            at_once: AT_ONE_SERVER,
         }
     }
 
