@@ -8,6 +8,7 @@ mod settings;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use futures_util::future::join_all;
 use serde_json::Value;
 use tagtrail_config::{File, Names, Trigger};
 use tagtrail_kubernetes::{
@@ -43,22 +44,8 @@ struct KubernetesTarget {
     names: Names,
 }
 
-fn configure(
-    value: &toml::Value,
-    trigger: &Trigger,
-    (file, clusters): (&File, &Clusters),
-) -> ConfigureResult {
-    let settings = Settings::parse(value, trigger)?;
-    let repositories = trigger.images.iter().map(|(name, image)| {
-        let place = (image.registry().clone(), image.repository().clone());
-        (name.get_ref().clone(), place)
-    });
-    Ok(Box::new(KubernetesTarget {
-        cluster: clusters.named(&settings.cluster)?,
-        repositories: repositories.collect(),
-        names: file.names().clone(),
-        settings,
-    }))
+fn configure(value: &toml::Value, trigger: &Trigger, of: (&File, &Clusters)) -> ConfigureResult {
+    Ok(Box::new(KubernetesTarget::new(value, trigger, of)?))
 }
 
 impl Target for KubernetesTarget {
@@ -117,6 +104,24 @@ struct Used {
 }
 
 impl KubernetesTarget {
+    fn new(
+        value: &toml::Value,
+        trigger: &Trigger,
+        (file, clusters): (&File, &Clusters),
+    ) -> Result<KubernetesTarget, String> {
+        let settings = Settings::parse(value, trigger)?;
+        let repositories = trigger.images.iter().map(|(name, image)| {
+            let place = (image.registry().clone(), image.repository().clone());
+            (name.get_ref().clone(), place)
+        });
+        Ok(KubernetesTarget {
+            cluster: clusters.named(&settings.cluster)?,
+            repositories: repositories.collect(),
+            names: file.names().clone(),
+            settings,
+        })
+    }
+
     /// Returns the places of an object that run images of the trigger. An error says which place
     /// of the settings is missing.
     fn used(&self, object: &ObjectName, value: &Value) -> Result<Vec<Used>, String> {
@@ -172,15 +177,10 @@ impl KubernetesTarget {
         runs.map(|(image, _)| image.clone())
     }
 
-    /// Returns the changes that bring an object to these images.
-    fn changes(
-        &self,
-        object: &ObjectName,
-        value: &Value,
-        images: &BTreeMap<String, RolloutImage>,
-    ) -> Result<Vec<Change>, String> {
+    /// Returns the changes that bring places of an object to these images.
+    fn changes(&self, used: Vec<Used>, images: &BTreeMap<String, RolloutImage>) -> Vec<Change> {
         let mut changes = Vec::new();
-        for Used { image, place, part } in self.used(object, value)? {
+        for Used { image, place, part } in used {
             let Some(wanted) = images.get(&image) else {
                 continue;
             };
@@ -189,7 +189,7 @@ impl KubernetesTarget {
                 changes.push(Change { place, to });
             }
         }
-        Ok(changes)
+        changes
     }
 
     /// Returns the text that brings a place to an image. A name of the registry that the place has
@@ -211,13 +211,21 @@ impl KubernetesTarget {
         }
     }
 
+    /// Reads all objects at the same time, in the order in which they change.
+    async fn read(&self) -> Vec<(&ObjectName, Result<Value, Problem>)> {
+        let objects = self.settings.all().into_iter();
+        let namespace = &self.settings.namespace;
+        let reads = objects
+            .map(|object| async move { (object, self.cluster.get(namespace, object).await) });
+        join_all(reads).await
+    }
+
     /// Reads the images that the objects run now. `None`: an object can't be read, or an image is
     /// not pinned.
     async fn running(&self) -> Option<BTreeMap<String, Pinned>> {
         let mut running = BTreeMap::new();
-        for object in self.settings.all() {
-            let read = self.cluster.get(&self.settings.namespace, object).await;
-            let value = read.ok()?;
+        for (object, value) in self.read().await {
+            let value = value.ok()?;
             for used in self.used(object, &value).ok()? {
                 let (registry, repository) = self.repositories.get(&used.image)?;
                 let digest = match used.part {

@@ -22,10 +22,25 @@ const PAUSE: Duration = Duration::from_millis(50);
 const CAUSE: usize = 200;
 
 /// An object to change.
+#[derive(Clone)]
 struct Planned<'a> {
     object: &'a ObjectName,
+    /// The object as it was read.
     value: Value,
     changes: Vec<Change>,
+}
+
+impl Planned<'_> {
+    /// Returns the patch that makes the changes.
+    fn patch(&self, rollout: &Rollout) -> Value {
+        patch(&self.value, &self.changes, &annotations(rollout))
+    }
+
+    /// Returns whether all tests of the patch hold for the object as it is now: a refusal is then no
+    /// lost race.
+    fn holds(&self, now: &Value) -> bool {
+        remaining(now, &self.changes).as_ref() == Some(&self.changes) && !differs(&self.value, now)
+    }
 }
 
 impl KubernetesTarget {
@@ -74,23 +89,17 @@ impl KubernetesTarget {
         Ok(Some(first.object.clone()))
     }
 
-    /// Reads all objects at the same time, and returns those to change.
+    /// Reads all objects, and returns those to change.
     async fn plan(&self, order: &Order) -> Result<Vec<Planned<'_>>, Outcome> {
-        let (namespace, rollout) = (&self.settings.namespace, &order.rollout);
-        let objects = self.settings.all();
-        let reads = objects
-            .iter()
-            .map(|object| self.cluster.get(namespace, object));
-        let read = join_all(reads).await;
-        let (mut planned, mut missing) = (Vec::new(), rollout.images.clone());
-        for (object, value) in objects.into_iter().zip(read) {
+        let images = &order.rollout.images;
+        let (mut planned, mut missing) = (Vec::new(), images.clone());
+        for (object, value) in self.read().await {
             let value = value.map_err(|problem| self.outcome(object, problem))?;
             let used = self.used(object, &value).map_err(Outcome::Refused)?;
-            for used in used {
+            for used in &used {
                 missing.remove(&used.image);
             }
-            let changes = self.changes(object, &value, &rollout.images);
-            let changes = changes.map_err(Outcome::Refused)?;
+            let changes = self.changes(used, images);
             if let Some(objection) = self.objection(object, &value, &changes, order) {
                 return Err(objection);
             }
@@ -142,8 +151,7 @@ impl KubernetesTarget {
     /// Asks for all changes without making them. Returns the outcome if one would be refused.
     async fn refusal(&self, planned: &[Planned<'_>], rollout: &Rollout) -> Option<Outcome> {
         let tries = planned.iter().map(|one| async move {
-            let patch = patch(&one.value, &one.changes, &annotations(rollout));
-            let namespace = &self.settings.namespace;
+            let (namespace, patch) = (&self.settings.namespace, one.patch(rollout));
             let asked = self
                 .cluster
                 .patch(namespace, one.object, &patch, true)
@@ -165,19 +173,15 @@ impl KubernetesTarget {
 
     async fn is_overtaken(&self, one: &Planned<'_>) -> bool {
         let now = self.cluster.get(&self.settings.namespace, one.object).await;
-        now.is_ok_and(|now| {
-            differs(&one.value, &now)
-                || remaining(&now, &one.changes).as_ref() != Some(&one.changes)
-        })
+        now.is_ok_and(|now| !one.holds(&now))
     }
 
     /// Changes one object. Who changes it at the same time wins, and the patch is made again.
     async fn change(&self, one: &Planned<'_>, rollout: &Rollout) -> Result<(), Outcome> {
         let (namespace, object) = (&self.settings.namespace, one.object);
-        let (mut value, mut changes) = (one.value.clone(), one.changes.clone());
-        let mut pause = PAUSE;
+        let (mut one, mut pause) = (one.clone(), PAUSE);
         for race in 0..RACES {
-            let patch = patch(&value, &changes, &annotations(rollout));
+            let patch = one.patch(rollout);
             let refused = match self.cluster.patch(namespace, object, &patch, false).await {
                 Ok(_) => return Ok(()),
                 Err(Problem::Invalid(why)) => why,
@@ -185,17 +189,15 @@ impl KubernetesTarget {
             };
             let now = self.cluster.get(namespace, object).await;
             let now = now.map_err(|problem| self.outcome(object, problem))?;
-            let again = self.changes(object, &now, &rollout.images);
-            let again = again.map_err(Outcome::Refused)?;
-            if again.is_empty() {
+            let used = self.used(object, &now).map_err(Outcome::Refused)?;
+            let changes = self.changes(used, &rollout.images);
+            if changes.is_empty() {
                 return Ok(());
             }
-            // All tests of the patch hold, so the API server refuses the change itself.
-            let same = remaining(&now, &changes).as_ref() == Some(&changes);
-            if same && !differs(&value, &now) {
+            if one.holds(&now) {
                 return Err(self.outcome(object, Problem::Invalid(refused)));
             }
-            (value, changes) = (now, again);
+            (one.value, one.changes) = (now, changes);
             if race + 1 < RACES {
                 tokio::time::sleep(pause.mul_f64(0.5 + rand::random::<f64>())).await;
                 pause *= 2;
@@ -238,11 +240,7 @@ impl KubernetesTarget {
         if left.is_empty() {
             return outcome;
         }
-        let (Outcome::Refused(error)
-        | Outcome::Foreign { error, .. }
-        | Outcome::Gone(error)
-        | Outcome::Failed { error, .. }) = outcome
-        else {
+        let Some(error) = outcome.error() else {
             return outcome;
         };
         Outcome::Failed {

@@ -1,6 +1,5 @@
 //! Reads whether the objects run the images of a rollout.
 
-use futures_util::future::join_all;
 use serde_json::Value;
 use tagtrail_kubernetes::{Change, Health, ObjectName, Owner, failing, health, owner};
 use tagtrail_policy::retry::Outcome;
@@ -15,14 +14,8 @@ const OURS: &str = "/metadata/annotations/tagtrail.dev~1rollout";
 impl KubernetesTarget {
     /// Returns the state of all objects: the first one that is not done counts.
     pub(super) async fn look(&self, order: &Order) -> Seen {
-        let objects = self.settings.all();
-        let namespace = &self.settings.namespace;
-        let reads = objects
-            .iter()
-            .map(|object| self.cluster.get(namespace, object));
-        let read = join_all(reads).await;
         let mut waits = false;
-        for (object, value) in objects.into_iter().zip(read) {
+        for (object, value) in self.read().await {
             let value = match value {
                 Ok(value) => value,
                 Err(problem) if problem.is_final() => {
@@ -32,18 +25,16 @@ impl KubernetesTarget {
                     return Seen::Progressing(format!("{}: {problem}", self.full(object)));
                 }
             };
-            match self.changes(object, &value, &order.rollout.images) {
+            let used = match self.used(object, &value) {
+                Ok(used) => used,
                 Err(why) => return Seen::Failed(why),
-                Ok(changes) => match changes.first() {
-                    None => {}
-                    Some(change)
-                        if self.settings.wait == Wait::Each && !is_foreign(&value, change) =>
-                    {
-                        waits = true;
-                        break;
-                    }
-                    Some(change) => return Seen::Foreign(foreign(object, &value, change)),
-                },
+            };
+            if let Some(change) = self.changes(used, &order.rollout.images).first() {
+                if self.settings.wait == Wait::Each && !is_foreign(&value, change) {
+                    waits = true;
+                    break;
+                }
+                return Seen::Foreign(foreign(object, &value, change));
             }
             let gone = self.settings.wait_for == WaitFor::OldPodsGone;
             match health(&object.kind, &value, gone) {
@@ -74,10 +65,9 @@ impl KubernetesTarget {
     /// Returns who has changed the images of the last rollout, if somebody has. An object that can't
     /// be read tells nothing.
     pub(super) async fn changed_by_others(&self, order: &Order) -> Option<String> {
-        for object in self.settings.all() {
-            let read = self.cluster.get(&self.settings.namespace, object).await;
-            let value = read.ok()?;
-            let changes = self.changes(object, &value, &order.rollout.images).ok()?;
+        for (object, value) in self.read().await {
+            let value = value.ok()?;
+            let changes = self.changes(self.used(object, &value).ok()?, &order.rollout.images);
             // The undo of a person takes the annotation of the last rollout away, too.
             let by_others = |change: &&Change| others(&value, change).is_some();
             if let Some(change) = changes.iter().find(by_others) {

@@ -15,17 +15,7 @@ fn target(settings: &str) -> KubernetesTarget {
     let file = File::parse(&text, Path::new("tagtrail.toml")).unwrap();
     assert_eq!(file.broken, []);
     let (trigger, clusters) = (&file.trigger[0], Clusters::of(&file, None));
-    let settings = Settings::parse(trigger.target().value, trigger).unwrap();
-    let repositories = trigger.images.iter().map(|(name, image)| {
-        let place = (image.registry().clone(), image.repository().clone());
-        (name.get_ref().clone(), place)
-    });
-    KubernetesTarget {
-        cluster: clusters.named("prod").unwrap(),
-        repositories: repositories.collect(),
-        names: file.names().clone(),
-        settings,
-    }
+    KubernetesTarget::new(trigger.target().value, trigger, (&file, &clusters)).unwrap()
 }
 
 fn images() -> BTreeMap<String, RolloutImage> {
@@ -60,9 +50,8 @@ fn deployment(containers: &[(&str, &str)]) -> Value {
 
 fn changed(target: &KubernetesTarget, containers: &[(&str, &str)]) -> Vec<(String, String)> {
     let object = "deployment/web".parse().unwrap();
-    let changes = target
-        .changes(&object, &deployment(containers), &images())
-        .unwrap();
+    let used = target.used(&object, &deployment(containers)).unwrap();
+    let changes = target.changes(used, &images());
     let pair = |change: Change| (change.place.name, change.to);
     changes.into_iter().map(pair).collect()
 }
@@ -112,12 +101,12 @@ fn other_places_get_the_part_that_they_hold() {
     let object: ObjectName = "thing.example.com/x".parse().unwrap();
     let value =
         json!({"spec": {"digest": "sha256:old", "image": "registry.example.com/shop/web:1"}});
-    let changes = target.changes(&object, &value, &images()).unwrap();
+    let used = target.used(&object, &value).unwrap();
+    let changes = target.changes(used, &images());
     let to: Vec<String> = changes.into_iter().map(|change| change.to).collect();
     let web = &images()["web"];
     assert_eq!(to, [web.digest.to_string(), web.pinned.to_string()]);
-    let error = target
-        .changes(&object, &json!({"spec": {}}), &images())
-        .unwrap_err();
+    let used = target.used(&object, &json!({"spec": {}}));
+    let error = used.err().unwrap();
     assert!(error.contains("/spec/digest"), "{error}");
 }
