@@ -6,76 +6,94 @@ use std::time::Duration;
 use futures_util::StreamExt as _;
 use sqlx::PgConnection;
 use tagtrail_daemon::{Retry, Span, SpanKind};
-use tagtrail_postgres::{Lock, within};
+use tagtrail_postgres::{Lock, ping, within};
 use tokio::time::Instant;
 
 use crate::error::Error;
 use crate::shared::Shared;
 use crate::store::drift as store;
 use crate::store::working::Attempt;
-use crate::target::{OnForeignChange, Order, Targets};
+use crate::target::{OnForeignChange, Order, Target, Targets};
 
 /// Most looks at the same time, and the longest time of one.
 const AT_ONCE: usize = 20;
 const LOOK: Duration = Duration::from_secs(30);
 
 /// Looks at all targets once in a minute until shutdown. One process looks; the others stand by.
+/// Without a target that sees changes by others, there is no session and nothing to do.
 pub(crate) async fn drift(shared: Shared) -> anyhow::Result<()> {
     let mut retry = Retry::new("looking for changes of targets by others");
+    let mut settings = shared.settings.clone();
     loop {
+        let some = settings.wait_for(|settings| watched(&settings.targets).next().is_some());
+        tokio::select! {
+            () = shared.shutdown.cancelled() => return Ok(()),
+            found = some => if found.is_err() { return Ok(()) },
+        }
         let outcome = async {
             match shared.session_with(Lock::Drift).await? {
                 Some(mut db) => passes(&shared, &mut db).await,
                 None => Ok(()),
             }
         };
-        let Err(error) = outcome.await else {
+        match outcome.await {
+            Ok(()) if shared.shutdown.is_cancelled() => return Ok(()),
+            Ok(()) => {}
+            Err(error) if retry.wait(&error, &shared.shutdown).await => {}
+            Err(_) => return Ok(()),
+        }
+    }
+}
+
+/// Returns the triggers whose targets see changes by others.
+fn watched(targets: &Targets) -> impl Iterator<Item = &str> {
+    let sees = |target: &dyn Target| target.on_foreign_change() != OnForeignChange::Ignore;
+    let watched = targets.iter().filter(move |(_, one)| sees(one.as_ref()));
+    watched.map(|(name, _)| name.as_str())
+}
+
+/// Looks again and again, until shutdown or until no target sees changes by others.
+async fn passes(shared: &Shared, db: &mut PgConnection) -> Result<(), Error> {
+    loop {
+        let targets = Arc::clone(&shared.settings.borrow().targets);
+        let names: Vec<&str> = watched(&targets).collect();
+        if names.is_empty() {
             return Ok(());
-        };
-        if !retry.wait(&error, &shared.shutdown).await {
+        }
+        let next = Instant::now() + shared.look_pace.others;
+        let rollouts = within(shared.session_timeout, store::succeeded(db, &names)).await?;
+        let mut looks = futures_util::stream::iter(rollouts)
+            .map(|one| look(&targets, one))
+            .buffer_unordered(AT_ONCE);
+        while let Some(found) = kept(shared, db, looks.next()).await? {
+            match found {
+                None => break,
+                Some(None) => {}
+                Some(Some((rollout, change, text))) => {
+                    record(shared, db, &rollout, change, &text).await?;
+                }
+            }
+        }
+        let rest = kept(shared, db, tokio::time::sleep_until(next)).await?;
+        if rest.is_none() {
             return Ok(());
         }
     }
 }
 
-async fn passes(shared: &Shared, db: &mut PgConnection) -> Result<(), Error> {
-    let mut next = Instant::now();
+/// Waits, and uses the session meanwhile, so that it stays open. `None` on shutdown.
+async fn kept<T>(
+    shared: &Shared,
+    db: &mut PgConnection,
+    wait: impl Future<Output = T>,
+) -> Result<Option<T>, Error> {
+    let mut wait = std::pin::pin!(wait);
     loop {
         tokio::select! {
-            () = shared.shutdown.cancelled() => return Ok(()),
-            // The session is used at this interval, and stays open.
-            () = tokio::time::sleep(shared.ping_every()) => {}
-        }
-        let targets = Arc::clone(&shared.settings.borrow().targets);
-        let seen = |name: &&String| {
-            let target = targets.get(*name);
-            target.is_some_and(|one| one.on_foreign_change() != OnForeignChange::Ignore)
-        };
-        let due = Instant::now() >= next;
-        let names: Vec<&str> = targets.keys().filter(seen).map(String::as_str).collect();
-        let names = if due { names } else { Vec::new() };
-        let rollouts = within(shared.session_timeout, store::succeeded(db, &names)).await?;
-        if !due {
-            continue;
-        }
-        next = Instant::now() + shared.look_pace.others;
-        let mut looks = futures_util::stream::iter(rollouts)
-            .map(|one| look(&targets, one))
-            .buffer_unordered(AT_ONCE);
-        loop {
-            let found = tokio::select! {
-                () = shared.shutdown.cancelled() => return Ok(()),
-                found = looks.next() => found,
-                () = tokio::time::sleep(shared.ping_every()) => {
-                    within(shared.session_timeout, store::succeeded(db, &[])).await?;
-                    continue;
-                }
-            };
-            let Some(found) = found else {
-                break;
-            };
-            if let Some((rollout, change, text)) = found {
-                record(shared, db, &rollout, change, &text).await?;
+            () = shared.shutdown.cancelled() => return Ok(None),
+            done = &mut wait => return Ok(Some(done)),
+            () = tokio::time::sleep(shared.ping_every()) => {
+                within(shared.session_timeout, ping(db)).await?;
             }
         }
     }
