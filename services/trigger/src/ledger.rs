@@ -1,5 +1,5 @@
-//! The ledger publishes each change of a rollout's state to ROLLOUTS, in order, and the changes of
-//! holds. One instance publishes; the others stand by.
+//! The ledger publishes each change of a rollout's state to ROLLOUTS, in order, and beside them the
+//! changes of holds and conditions. One instance publishes; the others stand by.
 
 mod changes;
 
@@ -16,7 +16,7 @@ use tagtrail_proto::{Rollout, Subject};
 
 use crate::error::Error;
 use crate::shared::Shared;
-use crate::store::ledger::{self as store, LedgerEntry};
+use crate::store::ledger::{self as store, Changes, LedgerEntry};
 
 /// The pause between a notification and the query. A rollout is often pending, running and
 /// succeeded within milliseconds: after a pause all three entries go out together, and the worker,
@@ -76,7 +76,8 @@ async fn publish(shared: &Shared, bus: &Bus, db: &mut PgConnection) -> Result<()
         }
         FailPoint::LedgerPublished.pass();
         if !FailPoint::LedgerNote.skipped() {
-            within(shared.session_timeout, store::mark_published(db, &ordinals)).await?;
+            let marking = store::mark_published(db, Changes::Rollouts, &ordinals);
+            within(shared.session_timeout, marking).await?;
         }
         FailPoint::LedgerNoted.pass();
         rollouts

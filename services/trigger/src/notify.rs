@@ -19,7 +19,7 @@ use std::time::Duration;
 use sqlx::PgConnection;
 use tagtrail_bus::Bus;
 use tagtrail_daemon::Retry;
-use tagtrail_postgres::{Lock, within};
+use tagtrail_postgres::{Lock, ping, within};
 use tokio::task::{AbortHandle, JoinSet};
 
 use crate::error::Error;
@@ -93,7 +93,7 @@ async fn run(shared: &Shared, bus: &Bus, db: &mut PgConnection) -> Result<(), Er
             Some(_) = tasks.join_next() => tokio::time::sleep(Duration::from_millis(100)).await,
             // Keeps the session alive, and so the lock.
             () = tokio::time::sleep(shared.ping_every()) => {
-                within(shared.session_timeout, sqlx::Connection::ping(&mut *db)).await?;
+                within(shared.session_timeout, ping(db)).await?;
             }
         }
     }

@@ -12,6 +12,7 @@ use tagtrail_proto::Subject;
 
 use crate::error::Error;
 use crate::shared::Shared;
+use crate::store::ledger::{Changes, mark_published};
 use crate::store::{condition_changes, hold_changes};
 
 /// The interval of looks, and the longest pause after failures.
@@ -79,9 +80,9 @@ async fn turn(shared: &Shared, bus: &Bus) -> Result<(), Error> {
             acknowledgement.acknowledged().await?;
         }
         let mut db = shared.connections.lend(shared.session_timeout).await?;
-        let marking = hold_changes::mark_published(&mut db, &hold_ordinals);
+        let marking = mark_published(&mut db, Changes::Holds, &hold_ordinals);
         within(shared.session_timeout, marking).await?;
-        let marking = condition_changes::mark_published(&mut db, &condition_ordinals);
+        let marking = mark_published(&mut db, Changes::Conditions, &condition_ordinals);
         within(shared.session_timeout, marking).await?;
         db.keep();
     }

@@ -95,18 +95,6 @@ pub(crate) async fn unpublished(
         .collect()
 }
 
-/// Marks changes of conditions that ROLLOUTS has acknowledged.
-pub(crate) async fn mark_published(
-    db: &mut PgConnection,
-    ordinals: &[i64],
-) -> Result<(), sqlx::Error> {
-    sqlx::query("update condition_change set published = true where ordinal = any ($1)")
-        .bind(ordinals)
-        .execute(db)
-        .await
-        .map(|_| ())
-}
-
 /// Deletes old changes, except the last one of each trigger.
 pub(crate) async fn forget_old(db: &mut PgConnection) -> Result<(), sqlx::Error> {
     sqlx::query(

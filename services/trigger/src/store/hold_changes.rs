@@ -59,15 +59,3 @@ pub(crate) async fn unpublished(db: &mut PgConnection) -> Result<Vec<HoldChanged
         })
         .collect()
 }
-
-/// Marks changes of holds that ROLLOUTS has acknowledged.
-pub(crate) async fn mark_published(
-    db: &mut PgConnection,
-    ordinals: &[i64],
-) -> Result<(), sqlx::Error> {
-    sqlx::query("update hold_change set published = true where ordinal = any ($1)")
-        .bind(ordinals)
-        .execute(db)
-        .await
-        .map(|_| ())
-}

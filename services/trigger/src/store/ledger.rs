@@ -32,14 +32,27 @@ pub(crate) async fn unpublished(db: &mut PgConnection) -> Result<Vec<LedgerEntry
         .collect()
 }
 
-/// Marks entries that ROLLOUTS has acknowledged.
+/// The tables of changes, whose rows ROLLOUTS gets in their order.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Changes {
+    Rollouts,
+    Holds,
+    Conditions,
+}
+
+/// Marks changes that ROLLOUTS has acknowledged.
 pub(crate) async fn mark_published(
     db: &mut PgConnection,
+    of: Changes,
     ordinals: &[i64],
 ) -> Result<(), sqlx::Error> {
-    sqlx::query("update rollout_change set published = true where ordinal = any ($1)")
-        .bind(ordinals)
-        .execute(db)
-        .await
-        .map(|_| ())
+    let statement = match of {
+        Changes::Rollouts => "update rollout_change set published = true where ordinal = any ($1)",
+        Changes::Holds => "update hold_change set published = true where ordinal = any ($1)",
+        Changes::Conditions => {
+            "update condition_change set published = true where ordinal = any ($1)"
+        }
+    };
+    let marking = sqlx::query(statement).bind(ordinals).execute(db);
+    marking.await.map(|_| ())
 }

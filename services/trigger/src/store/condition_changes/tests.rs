@@ -4,6 +4,7 @@ use sqlx::{AssertSqlSafe, PgConnection};
 use tagtrail_proto::{Condition, Reason, ReasonCode};
 
 use super::*;
+use crate::store::ledger::{Changes, mark_published};
 
 async fn run(db: &mut PgConnection, sql: &str) {
     let sql = AssertSqlSafe(sql.to_owned());
@@ -73,7 +74,9 @@ async fn a_condition_that_flaps_is_told_seldom_and_the_last_one_always() {
     assert_eq!(unpublished.len(), 11);
     assert_eq!(unpublished[0].change.reasons[0].why, "line 3");
     let ordinals: Vec<i64> = unpublished.iter().map(|one| one.ordinal).collect();
-    mark_published(&mut sql, &ordinals[1..]).await.unwrap();
+    mark_published(&mut sql, Changes::Conditions, &ordinals[1..])
+        .await
+        .unwrap();
     run(&mut sql, &earlier(31 * 24 * 60)).await;
     forget_old(&mut sql).await.unwrap();
     let left = [(None, "settled".to_owned()), last];
