@@ -23,6 +23,23 @@ impl Place {
         }
     }
 
+    /// Rolls image 1 out to a Deployment `web` with so many pods, and further settings of the target.
+    async fn rolled_out(replicas: u32, more: &str) -> (Place, Service) {
+        let mut place = Place::new().await;
+        place.run("Deployment", "web", replicas);
+        place.configure("[\"deployment/web\"]", more);
+        place.world.push(WEB, 1).await;
+        let service = place.world.start().await;
+        place.wait(1, Succeeded).await;
+        (place, service)
+    }
+
+    /// Runs kubectl in the namespace, as an administrator. Returns its output.
+    fn kubectl(&self, arguments: &[&str]) -> String {
+        let namespace = ["--namespace", self.namespace.as_str()];
+        self.cluster.kubectl(&[&namespace[..], arguments].concat())
+    }
+
     /// Configures the trigger with these objects and further settings of the target.
     fn configure(&self, objects: &str, more: &str) {
         self.configure_by(
@@ -41,13 +58,15 @@ impl Place {
         ));
     }
 
-    /// Writes a kubeconfig with another token, and returns its path.
-    fn kubeconfig_with(&self, token: &str) -> String {
+    /// Writes a kubeconfig of the service account `tagtrail` of a namespace, and returns its path.
+    fn kubeconfig_of_account(&self, namespace: &str) -> String {
+        let arguments = ["--namespace", namespace, "create", "token", "tagtrail"];
+        let token = self.cluster.kubectl(&arguments);
         let admin = std::fs::read_to_string(self.cluster.kubeconfig()).unwrap();
         let start = admin.find("token: ").unwrap() + "token: ".len();
         let end = start + admin[start..].find(['}', ',', '\n']).unwrap();
         let path = self.world.folder.path().join("kubeconfig");
-        let text = format!("{}{token}{}", &admin[..start], &admin[end..]);
+        let text = format!("{}{}{}", &admin[..start], token.trim(), &admin[end..]);
         std::fs::write(&path, text).unwrap();
         path.display().to_string()
     }
@@ -110,12 +129,7 @@ fn no_image() -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_deployment_gets_the_digest_and_succeeds_once_its_pods_run_it() {
-    let mut place = Place::new().await;
-    place.run("Deployment", "web", 2);
-    place.configure("[\"deployment/web\"]", "");
-    place.world.push(WEB, 1).await;
-    let service = place.world.start().await;
-    place.wait(1, Succeeded).await;
+    let (mut place, service) = Place::rolled_out(2, "").await;
     assert_eq!(place.image("deployment/web", 0), pinned(1));
     // Another container keeps its image.
     assert_eq!(
@@ -135,17 +149,9 @@ async fn a_deployment_gets_the_digest_and_succeeds_once_its_pods_run_it() {
         .world
         .push("registry.example.com/shop/web:other", 9)
         .await;
-    place.cluster.kubectl(&[
-        "-n",
-        &place.namespace,
-        "scale",
-        "deployment/web",
-        "--replicas=4",
-    ]);
+    place.kubectl(&["scale", "deployment/web", "--replicas=4"]);
     let pods = eventually("four pods", SOON, async || {
-        let pods = place.cluster.kubectl(&[
-            "-n",
-            &place.namespace,
+        let pods = place.kubectl(&[
             "get",
             "pods",
             "-o",
@@ -189,9 +195,7 @@ async fn sets_and_cron_jobs_get_the_digest_too() {
 async fn pods_that_do_not_run_fail_the_rollout_with_their_reason_and_a_good_image_repairs_it() {
     let mut place = Place::new().await;
     place.run("Deployment", "web", 1);
-    place.cluster.kubectl(&[
-        "-n",
-        &place.namespace,
+    place.kubectl(&[
         "patch",
         "deployment/web",
         "--type=merge",
@@ -215,12 +219,7 @@ async fn pods_that_do_not_run_fail_the_rollout_with_their_reason_and_a_good_imag
 
 #[tokio::test(flavor = "multi_thread")]
 async fn old_pods_that_are_ready_do_not_make_a_rollout_succeed() {
-    let mut place = Place::new().await;
-    place.run("Deployment", "web", 2);
-    place.configure("[\"deployment/web\"]", "");
-    place.world.push(WEB, 1).await;
-    let service = place.world.start().await;
-    place.wait(1, Succeeded).await;
+    let (mut place, service) = Place::rolled_out(2, "").await;
     place.push_digest(&never_ready()).await;
     place.wait(2, Watching).await;
     tokio::time::sleep(std::time::Duration::from_secs(3)).await;
@@ -247,10 +246,7 @@ async fn all_objects_change_or_none() {
          roleRef: {{apiGroup: rbac.authorization.k8s.io, kind: Role, name: tagtrail}}\n\
          subjects: [{{kind: ServiceAccount, name: tagtrail, namespace: {namespace}}}]\n"
     ));
-    let token = place
-        .cluster
-        .kubectl(&["-n", &namespace, "create", "token", "tagtrail"]);
-    let kubeconfig = place.kubeconfig_with(token.trim());
+    let kubeconfig = place.kubeconfig_of_account(&namespace);
     place.configure_by(
         &kubeconfig,
         "[\"deployment/web\", \"deployment/worker\"]",
@@ -274,7 +270,7 @@ async fn all_objects_change_or_none() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_missing_object_or_container_is_named_with_its_cure() {
+async fn a_missing_object_is_named_with_its_cure() {
     let mut place = Place::new().await;
     place.configure("[\"deployment/web\"]", "");
     place.world.push(WEB, 1).await;
@@ -284,6 +280,21 @@ async fn a_missing_object_or_container_is_named_with_its_cure() {
     assert!(
         error.contains("deployment/web in namespace") && error.contains("is missing"),
         "{error}"
+    );
+    service.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_image_that_no_container_runs_is_named_with_its_cure() {
+    let mut place = Place::new().await;
+    place.run("Deployment", "web", 1);
+    place.configure("[\"deployment/web\"]", "containers.web = [\"app\"]");
+    place.world.push(WEB, 1).await;
+    let service = place.world.start().await;
+    place.wait(1, Failed).await;
+    assert_eq!(
+        place.world.error().await.unwrap(),
+        "no container of deployment/web runs registry.example.com/shop/web; name its containers by containers.web, or correct objects"
     );
     service.stop().await;
 }
@@ -348,9 +359,7 @@ async fn a_change_of_a_person_while_a_rollout_is_watched_is_named() {
     place.push_digest(&never_ready()).await;
     let service = place.world.start().await;
     place.wait(1, Watching).await;
-    place.cluster.kubectl(&[
-        "-n",
-        &place.namespace,
+    place.kubectl(&[
         "set",
         "image",
         "deployment/web",
@@ -367,18 +376,10 @@ async fn a_change_of_a_person_while_a_rollout_is_watched_is_named() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_undo_of_a_person_lasts_until_the_trigger_is_released() {
-    let mut place = Place::new().await;
-    place.run("Deployment", "web", 1);
-    place.configure("[\"deployment/web\"]", "");
-    place.world.push(WEB, 1).await;
-    let service = place.world.start().await;
-    place.wait(1, Succeeded).await;
+    let (mut place, service) = Place::rolled_out(1, "").await;
     place.world.push(WEB, 2).await;
     place.wait(2, Succeeded).await;
-    let namespace = place.namespace.clone();
-    place
-        .cluster
-        .kubectl(&["-n", &namespace, "rollout", "undo", "deployment/web"]);
+    place.kubectl(&["rollout", "undo", "deployment/web"]);
     eventually("a fault", SOON, async || {
         let faults: Vec<String> = sqlx::query_scalar(
             "select reason from hold where kind = 'fault' and released_at is null",
@@ -403,16 +404,8 @@ async fn an_undo_of_a_person_lasts_until_the_trigger_is_released() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn with_repair_the_images_are_rolled_out_again() {
-    let mut place = Place::new().await;
-    place.run("Deployment", "web", 1);
-    place.configure("[\"deployment/web\"]", "on_foreign_change = \"repair\"");
-    place.world.push(WEB, 1).await;
-    let service = place.world.start().await;
-    place.wait(1, Succeeded).await;
-    let namespace = place.namespace.clone();
-    place.cluster.kubectl(&[
-        "-n",
-        &namespace,
+    let (mut place, service) = Place::rolled_out(1, "on_foreign_change = \"repair\"").await;
+    place.kubectl(&[
         "set",
         "image",
         "deployment/web",
@@ -439,10 +432,7 @@ async fn the_role_and_the_policy_that_are_shipped_suffice_and_allow_nothing_else
     }
     place.namespace = "shop".to_owned();
     place.run("Deployment", "web", 1);
-    let token = place
-        .cluster
-        .kubectl(&["-n", "tagtrail", "create", "token", "tagtrail"]);
-    let kubeconfig = place.kubeconfig_with(token.trim());
+    let kubeconfig = place.kubeconfig_of_account("tagtrail");
     place.configure_by(&kubeconfig, "[\"deployment/web\"]", "");
     place.world.push(WEB, 1).await;
     let service = place.world.start().await;

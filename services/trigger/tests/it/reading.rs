@@ -16,6 +16,19 @@ const POLICIES: usize = 20;
 const LONG: Duration = Duration::from_secs(120);
 
 impl World {
+    /// Starts a service that reads the versions for the policies.
+    async fn reading() -> (World, Service) {
+        let mut world = World::new().await;
+        world.versions().await;
+        world.policies("");
+        let service = world.start().await;
+        eventually("the policies to be recorded", LONG, async || {
+            (world.unfilled().await > 0).then_some(())
+        })
+        .await;
+        (world, service)
+    }
+
     /// Stores the versions `1.0.0` to `1.39.499`.
     async fn versions(&mut self) {
         sqlx::query(
@@ -104,14 +117,7 @@ impl World {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_trigger_and_no_session_waits_while_a_large_repository_is_read() {
-    let mut world = World::new().await;
-    world.versions().await;
-    world.policies("");
-    let service = world.start().await;
-    eventually("the policies to be recorded", LONG, async || {
-        (world.unfilled().await > 0).then_some(())
-    })
-    .await;
+    let (mut world, service) = World::reading().await;
     let sessions = world.sessions().await;
     world.push(WORKER, 1).await;
     // The tag sorts among the first ones, so it comes after the reading has passed it.
@@ -145,14 +151,7 @@ async fn no_trigger_and_no_session_waits_while_a_large_repository_is_read() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reading_goes_on_after_each_change_of_the_files() {
-    let mut world = World::new().await;
-    world.versions().await;
-    world.policies("");
-    let service = world.start().await;
-    eventually("the policies to be recorded", LONG, async || {
-        (world.unfilled().await > 0).then_some(())
-    })
-    .await;
+    let (mut world, service) = World::reading().await;
     let begin = Instant::now();
     let mut changes = 0;
     while world.unfilled().await > 0 {
