@@ -14,7 +14,7 @@ use super::columns::recorded;
 const MOST: i64 = 200;
 
 /// Returns the successes of each of these triggers. Those of sets that a person chose count as
-/// rollbacks: automation takes over what upstream decided by itself.
+/// rollbacks: automation takes over the choices of upstream automation alone.
 pub(crate) async fn successes(
     db: &mut PgConnection,
     names: &[&str],

@@ -100,7 +100,7 @@ async fn each_change_of_settings_is_a_generation() {
         shop.iter()
             .all(|one| one.1 == "file" && one.3 == "tagtrail.toml")
     );
-    // Nobody changes what is recorded.
+    // The recorded generations never change.
     let changed = sqlx::query("update trigger_spec set spec = null")
         .execute(&mut world.sql)
         .await;
