@@ -23,7 +23,7 @@ impl Place {
         }
     }
 
-    /// Rolls image 1 out to a Deployment `web` with so many pods, and further settings of the target.
+    /// Rolls image 1 out to a Deployment `web` with so many pods, by these further settings.
     async fn rolled_out(replicas: u32, more: &str) -> (Place, Service) {
         let mut place = Place::new().await;
         place.run("Deployment", "web", replicas);

@@ -36,8 +36,8 @@ impl Planned<'_> {
         patch(&self.value, &self.changes, &annotations(rollout))
     }
 
-    /// Returns whether all tests of the patch hold for the object as it is now: a refusal is then no
-    /// lost race.
+    /// Returns whether all tests of the patch hold for the object as it is now. A refusal is then
+    /// no lost race.
     fn holds(&self, now: &Value) -> bool {
         remaining(now, &self.changes).as_ref() == Some(&self.changes) && !differs(&self.value, now)
     }
@@ -127,8 +127,8 @@ impl KubernetesTarget {
         }
     }
 
-    /// Returns the outcome if somebody else has changed an image that an earlier rollout had set, so
-    /// that a person decides. A person who ordered the rollout, or who released the trigger since
+    /// Returns the outcome if somebody else has changed an image that an earlier rollout had set: a
+    /// person decides. A person who ordered the rollout, or who released the trigger since
     /// then, has decided.
     fn objection(
         &self,

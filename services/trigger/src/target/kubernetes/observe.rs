@@ -62,8 +62,8 @@ impl KubernetesTarget {
         }
     }
 
-    /// Returns who has changed the images of the last rollout, if somebody has. An object that can't
-    /// be read tells nothing.
+    /// Returns who has changed the images of the last rollout, if somebody has. An object that
+    /// can't be read tells nothing.
     pub(super) async fn changed_by_others(&self, order: &Order) -> Option<String> {
         for (object, value) in self.read().await {
             let value = value.ok()?;
