@@ -3,6 +3,8 @@
 //! Planning is level-triggered: after any wake-up, the planner compares the present heads with the
 //! last rollout of each trigger. Messages of REVISIONS only wake the planner early.
 
+mod decisions;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,13 +12,13 @@ use std::time::Duration;
 use sqlx::{Connection as _, PgConnection};
 use tagtrail_bus::Bus;
 use tagtrail_bus::topology::Stream;
-use tagtrail_config::{OnTargetChange, Watched};
-use tagtrail_daemon::{Retry, Span, SpanKind, chain, until};
+use tagtrail_config::Watched;
+use tagtrail_daemon::{Retry, chain, until};
 use tagtrail_failpoint::FailPoint;
 use tagtrail_postgres::{Lock, check_writable, within};
 use tagtrail_proto::{
     CauseReason, Event, Image, Name, Position, Registry, Rollout, RolloutState, Subject,
-    TraceContext, Waiting,
+    TraceContext,
 };
 use time::OffsetDateTime;
 use tokio::sync::mpsc;
@@ -26,30 +28,25 @@ use crate::act::{Slot, start};
 use crate::config::TriggerSpec;
 use crate::error::Error;
 use crate::plan::candidates::Candidates;
-use crate::plan::chain::{self, Chains};
-use crate::plan::choice::{Choices, Selections, choose};
+use crate::plan::chain;
 use crate::plan::conditions;
-
-use crate::plan::gating::{Evaluated, Round, gate};
 use crate::plan::news::{Affected, News, read_news};
-use crate::plan::orders::{self, Ordered, Settling};
 use crate::plan::question::Questions;
-use crate::plan::view;
 use crate::settings::Settings;
 use crate::shared::Shared;
 use crate::store::chains as chain_store;
-use crate::store::faults::{self, TagFault};
+use crate::store::faults;
 use crate::store::gates as gate_store;
 use crate::store::generations;
 use crate::store::orders as order_store;
 use crate::store::planning as store;
-use crate::store::planning::{NewRollout, Plan, Recorded, TriggerState, View};
+use crate::store::planning::{NewRollout, Recorded};
 use crate::store::selections::store_selections;
 use crate::store::specs;
 use crate::store::working::Attempt;
 use crate::target::{Target, Targets};
-use tagtrail_policy::begin::Verdict;
-use tagtrail_policy::decide::{Decision, FirstSight, Situation};
+
+use decisions::Decisions;
 
 /// The interval at which the planner checks all triggers, in case a message was lost.
 const PLAN_ALL_EVERY: Duration = Duration::from_secs(30);
@@ -627,234 +624,5 @@ impl<'a> Planner<'a> {
             }
         }
         rollouts
-    }
-
-    /// Decides for the due triggers from one snapshot of the heads.
-    async fn decide(
-        &mut self,
-        due: &BTreeSet<&'a str>,
-        traces: &BTreeMap<Image, Option<TraceContext>>,
-    ) -> Result<Decisions<'a>, Error> {
-        let mut decisions = Decisions::default();
-        if due.is_empty() {
-            return Ok(decisions);
-        }
-        let names: Vec<&str> = due.iter().copied().collect();
-        let states = store::trigger_states(&mut self.db, &names).await?;
-        let mut choices = choose(&mut self.candidates, &mut self.db, &states).await?;
-        view::find_unknown(&mut self.db, &mut choices).await?;
-        let mut images: BTreeSet<&Image> = due
-            .iter()
-            .filter_map(|name| self.triggers.get(name))
-            .flat_map(|trigger| trigger.images.values().filter_map(Watched::tag))
-            .collect();
-        images.extend(choices.changed(&states));
-        let images: Vec<&Image> = images.into_iter().collect();
-        let ids: Vec<i32> = states.iter().map(|(state, _)| state.id).collect();
-        let standings = order_store::standings(&mut self.db, &ids).await?;
-        let heads = match images.is_empty() {
-            true => BTreeMap::new(),
-            false => store::heads(&mut self.db, &images).await?,
-        };
-        let specs = states
-            .iter()
-            .filter_map(|(state, _)| self.triggers.get(state.name.as_str()));
-        let chains = Chains::read(&mut self.db, specs.copied()).await?;
-        let mut rounds = Vec::with_capacity(states.len());
-        for (state, now) in states {
-            let Some((name, trigger)) = self.triggers.get_key_value(state.name.as_str()) else {
-                continue;
-            };
-            let mut standing = standings.get(&state.id).cloned().unwrap_or_default();
-            standing.order = standing
-                .order
-                .filter(|_| !FailPoint::TriggerOrder.skipped());
-            let chain = chains.of(trigger, &state, &standing, now);
-            let selected = match &chain {
-                Some(chain) => chain.selected.clone(),
-                None => choices.selected(trigger, &heads),
-            };
-            let identity = self.targets.get(*name).map(|target| target.identity());
-            let target_changed = trigger.on_target_change == OnTargetChange::Rollout
-                && state.identity.is_some()
-                && identity.is_some()
-                && state.identity != identity;
-            let situation = Situation {
-                images: chain
-                    .as_ref()
-                    .map_or(&trigger.images, |chain| &chain.images),
-                followed: chain.is_some(),
-                selected: &selected,
-                last: state.last.as_ref(),
-                unsent: state.unsent,
-                target_changed,
-                cut_off: state.cut_off,
-                first: FirstSight {
-                    start: trigger.start,
-                    configured_at: state.first_configured_at,
-                },
-                paused: state.paused,
-                resumed: state.resuming,
-                settle: trigger.settle,
-                asked: self.asked,
-                now,
-            };
-            let settling = Settling {
-                longest: trigger.settle_max,
-                before: &state.waiting,
-            };
-            let mut ordered = orders::decide(&situation, &standing, &settling);
-            if let Some(chain) = &chain {
-                if !state.paused && standing.pinned.is_none() {
-                    ordered.decision = chain.add_gate(ordered.decision);
-                }
-                if let Some((_, text)) = &mut ordered.answer
-                    && situation.images.is_empty()
-                {
-                    *text = chain.nothing(name);
-                }
-                let newest = standing.live.last();
-                let unbegun = newest.is_some_and(|one| one.attempts == 0 && !one.ordered);
-                let why = chain.revoked().filter(|_| unbegun);
-                if let Some(why) = why {
-                    decisions.revoked.push((state.id, why));
-                }
-            }
-            let waiting = ordered.decision.waiting();
-            self.shared.metrics.waiting(name, waiting);
-            let mut view = view::view(trigger, &state, &situation, &choices, &ordered.decision);
-            if let (Some(chain), Some(view)) = (&chain, &mut view) {
-                chain.complete(view, &state, now);
-            }
-            decisions.views.extend(
-                view.filter(|view| *view != state.view)
-                    .map(|view| (state.id, view)),
-            );
-            decisions.add(name, (&state, now), ordered, traces);
-            let new = decisions.plan.new_rollouts.last_mut();
-            if let Some(new) = new.filter(|new| new.trigger == state.id) {
-                new.identity = identity;
-            }
-            decisions.follow(name, (&state, now), &choices);
-            decisions.look_again(name, now, chain.and_then(|chain| chain.opens_at()));
-            rounds.push(Round {
-                name,
-                id: state.id,
-                paused: state.paused,
-                now,
-                standing,
-                settings: &trigger.gates,
-            });
-        }
-        for evaluated in gate(&mut self.db, &mut decisions.plan, &self.triggers, &rounds).await? {
-            let Evaluated {
-                name, now, again, ..
-            } = evaluated;
-            self.shared.metrics.closed_gates(name, &evaluated.gates);
-            decisions.look_again(name, now, again);
-        }
-        Ok(decisions)
-    }
-}
-
-/// The decisions of one round.
-#[derive(Debug, Default)]
-struct Decisions<'a> {
-    plan: Plan,
-    /// Triggers with closed gates, and the time at which each is checked again.
-    settling: BTreeMap<&'a str, Instant>,
-    /// All closed gates.
-    waiting: Vec<Waiting>,
-    /// The closed gates that differ from the recorded ones, by the id of the trigger.
-    waiting_changed: BTreeMap<i32, Vec<Waiting>>,
-    /// The views of images that differ from the recorded ones, by the id of the trigger.
-    views: BTreeMap<i32, View>,
-    /// The answers to orders that lead to no rollout.
-    answers: Vec<(i64, String)>,
-    /// The tags that policies selected.
-    selections: Selections,
-    /// The changes of selected tags that hold their triggers.
-    faults: Vec<TagFault>,
-    /// Triggers whose last set a rollback upstream has left, by id, with the reason.
-    revoked: Vec<(i32, String)>,
-}
-
-impl<'a> Decisions<'a> {
-    fn add(
-        &mut self,
-        name: &'a str,
-        (state, now): (&TriggerState, OffsetDateTime),
-        ordered: Ordered,
-        traces: &BTreeMap<Image, Option<TraceContext>>,
-    ) {
-        let Ordered {
-            decision,
-            order,
-            answer,
-            fixed,
-        } = ordered;
-        self.answers.extend(answer);
-        let waiting = match decision {
-            Decision::Nothing { waiting } => {
-                self.plan.resumed.extend(state.resuming.then_some(state.id));
-                waiting
-            }
-            Decision::Wait { again, waiting } => {
-                let pause = (again - now).try_into().unwrap_or(Duration::ZERO);
-                self.settling.insert(name, Instant::now() + pause);
-                waiting
-            }
-            Decision::Start { images, cause } => {
-                let planned = images.values();
-                let trace = planned.filter_map(|one| *traces.get(&one.image)?).next();
-                let span = Span::start("plan", SpanKind::Consumer, trace.as_ref());
-                self.plan.new_rollouts.push(NewRollout {
-                    trigger: state.id,
-                    images,
-                    cause,
-                    trace: *span.context(),
-                    name: name.to_owned(),
-                    begin: false,
-                    order,
-                    fixed,
-                    identity: None,
-                    verdict: Verdict::OPEN,
-                });
-                Vec::new()
-            }
-        };
-        if waiting != state.waiting {
-            for one in waiting.iter().filter(|one| !state.waiting.contains(one)) {
-                tracing::info!(trigger = name, image = %one.image, gate = %one.gate, registry = %one.registry, "{name} waits: {}", one.why);
-            }
-            self.waiting_changed.insert(state.id, waiting.clone());
-        }
-        self.waiting.extend(waiting);
-    }
-
-    /// Notes the selections of a trigger after its decision, and the time of the next one.
-    fn follow(
-        &mut self,
-        name: &'a str,
-        (state, now): (&TriggerState, OffsetDateTime),
-        choices: &Choices,
-    ) {
-        let last = self.plan.new_rollouts.last();
-        let started = last.filter(|rollout| rollout.trigger == state.id);
-        self.selections.add(state, choices, started);
-        if !state.paused {
-            self.faults.extend(choices.faults(state));
-        }
-        self.look_again(name, now, choices.again(name));
-    }
-
-    /// Notes a time at which a trigger is due again.
-    fn look_again(&mut self, name: &'a str, now: OffsetDateTime, again: Option<OffsetDateTime>) {
-        if let Some(again) = again {
-            let pause = (again - now).try_into().unwrap_or(Duration::ZERO);
-            let at = Instant::now() + pause;
-            let settling = self.settling.entry(name).or_insert(at);
-            *settling = at.min(*settling);
-        }
     }
 }
