@@ -110,22 +110,18 @@ impl Settings {
             .collect();
         for name in wrong.iter().filter_map(|one| one.name.as_ref()) {
             let spec = before.and_then(|before| before.triggers.get(name));
-            if let (Some(target), Some(spec)) = (target_before(name), spec) {
-                targets.insert(name.clone(), target);
-                triggers.insert(name.clone(), spec.clone());
-                match verify_before(name) {
-                    Some(verify) => drop(verifies.insert(name.clone(), verify)),
-                    None => drop(verifies.remove(name)),
-                }
-            } else if let Some((spec, target, verify)) =
-                earlier(&file, &clusters, recorded, name, &triggers)
-            {
-                targets.insert(name.clone(), target);
-                triggers.insert(name.clone(), spec);
-                match verify {
-                    Some(verify) => drop(verifies.insert(name.clone(), verify)),
-                    None => drop(verifies.remove(name)),
-                }
+            let standing = match (spec, target_before(name)) {
+                (Some(spec), Some(target)) => Some((spec.clone(), target, verify_before(name))),
+                _ => earlier(&file, &clusters, recorded, name, &triggers),
+            };
+            let Some((spec, target, verify)) = standing else {
+                continue;
+            };
+            targets.insert(name.clone(), target);
+            triggers.insert(name.clone(), spec);
+            match verify {
+                Some(verify) => drop(verifies.insert(name.clone(), verify)),
+                None => drop(verifies.remove(name)),
             }
         }
         // The first mistake is shown.
