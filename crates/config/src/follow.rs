@@ -1,6 +1,6 @@
 //! Follows the files while a service runs: a change of content is found within two seconds.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -34,6 +34,8 @@ struct State {
     documents: BTreeMap<PathBuf, Document>,
     /// The last look at each file; of secrets the hash of the content.
     seen: BTreeMap<PathBuf, Seen>,
+    /// The files of secrets among these.
+    secrets: BTreeSet<PathBuf>,
     file: Arc<File>,
     /// The number of changes found.
     changes: u64,
@@ -62,12 +64,16 @@ impl Follower {
             path: path.to_owned(),
             documents: BTreeMap::new(),
             seen: BTreeMap::new(),
+            secrets: BTreeSet::new(),
             file: Arc::default(),
             changes: 0,
             problem: None,
         };
+        // The first reading names the files to look at. Read after the look, no change is missed.
         state.file = Arc::new(files::load(path, &mut state.documents, None)?);
         state.seen = state.look_at_all();
+        state.file = Arc::new(files::load(path, &mut state.documents, None)?);
+        state.look_at_secrets();
         Ok(Follower {
             given: (0, Arc::clone(&state.file)),
             state: Arc::new(Mutex::new(state)),
@@ -159,9 +165,21 @@ impl State {
             }
         }
         self.changes += 1;
-        // New files of secrets may be named now.
-        self.seen = self.look_at_all();
+        self.look_at_secrets();
         Some(Arc::clone(&self.file))
+    }
+
+    /// Follows the files of secrets that the entries name now. All other files keep the look from
+    /// before they were read, so that the next look finds one that has changed since.
+    fn look_at_secrets(&mut self) {
+        let named: BTreeSet<PathBuf> = self.file.secret_files().collect();
+        for path in named.difference(&self.secrets) {
+            self.seen.insert(path.clone(), self.look_at(path));
+        }
+        for path in self.secrets.difference(&named) {
+            self.seen.remove(path);
+        }
+        self.secrets = named;
     }
 
     fn look_at_all(&self) -> BTreeMap<PathBuf, Seen> {
@@ -172,7 +190,7 @@ impl State {
                 .into_iter()
                 .flat_map(files::list),
         );
-        paths.extend(self.file.secret_files());
+        paths.extend(self.secrets.iter().cloned());
         let each = paths.into_iter().map(|path| {
             let seen = self.look_at(&path);
             (path, seen)

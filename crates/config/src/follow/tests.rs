@@ -211,3 +211,42 @@ async fn a_file_that_is_being_written_removes_no_trigger() {
     assert!(asked.is_err());
     assert_eq!(names(follower.changed().await.as_ref()), ["b"]);
 }
+
+#[tokio::test]
+async fn a_file_that_changes_while_files_are_read_is_read_at_the_next_look() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path();
+    std::fs::create_dir(path.join("triggers.d")).unwrap();
+    write(path, "tagtrail.toml", "triggers = \"triggers.d\"\n");
+    for number in 0..50 {
+        let name = format!("triggers.d/m-{number}.toml");
+        write(path, &name, &trigger(&format!("m-{number}"), ""));
+    }
+    let follower = Follower::start(&path.join("tagtrail.toml")).unwrap();
+    // Files that are read before and after all others, at moments across the whole look.
+    for round in 0..60 {
+        write(
+            path,
+            "triggers.d/m-7.toml",
+            &trigger(&format!("old-{round}"), ""),
+        );
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                std::thread::sleep(Duration::from_micros(100 * round));
+                for name in ["a", "z"] {
+                    let text = trigger(&format!("{name}-{round}"), "");
+                    write(path, &format!("triggers.d/{name}.toml"), &text);
+                }
+            });
+            look(&follower);
+        });
+        look(&follower);
+        let names = names(&follower.file());
+        for name in ["a", "z"] {
+            assert!(
+                names.contains(&format!("{name}-{round}")),
+                "{round} {names:?}"
+            );
+        }
+    }
+}
