@@ -58,11 +58,24 @@ impl People {
 
     /// Sends an order. `None`: no answer, or a refusal.
     pub(crate) async fn post(&self, path: &str, body: &Value) -> Option<Value> {
+        self.order(path, body).await.ok()
+    }
+
+    /// Sends an order.
+    ///
+    /// # Errors
+    /// The refusal, or the cause why there is no answer.
+    async fn order(&self, path: &str, body: &Value) -> Result<Value, String> {
         let url = format!("http://{}/v1/{path}", self.world.api);
-        let answer = self.client.post(url).json(body).send().await.ok()?;
+        let answer = self.client.post(url).json(body).send().await;
+        let answer = answer.map_err(|error| format!("{error:?}"))?;
         let status = answer.status().as_u16();
-        assert_ne!(status, 400, "{path} {body}: {:?}", answer.text().await);
-        (status == 200).then_some(answer.json().await.ok()?)
+        let text = answer.text().await.map_err(|error| error.to_string())?;
+        assert_ne!(status, 400, "{path} {body}: {text}");
+        match status {
+            200 => serde_json::from_str(&text).map_err(|error| error.to_string()),
+            _ => Err(format!("{status} {text}")),
+        }
     }
 
     pub(crate) async fn get(&self, path: &str) -> Option<Value> {
@@ -291,7 +304,11 @@ pub(crate) async fn heal(world: &Arc<World>) {
         };
         for act in acts {
             let path = format!("triggers/{}/{act}", team.name);
-            eventually(&path, SOON, async || people.post(&path, &because).await).await;
+            let deadline = Instant::now() + SOON;
+            while let Err(refusal) = people.order(&path, &because).await {
+                assert!(Instant::now() < deadline, "{path}: {refusal}");
+                sleep(Duration::from_millis(100)).await;
+            }
         }
     }
 }
