@@ -2,16 +2,17 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use kube::api::{ApiResource, ListParams, Patch, PatchParams};
+use kube::api::{ApiResource, ListParams, Patch, PatchParams, WatchParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::core::{DynamicObject, GroupVersionKind};
 use kube::{Api, Client, Config};
 use secrecy::ExposeSecret as _;
 use serde_json::Value;
 use tagtrail_config::{Secret, Stamp, stamp};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 
 use crate::object::{BuiltIn, ObjectName};
 use crate::owners::MANAGER;
@@ -22,6 +23,11 @@ const CONNECT: Duration = Duration::from_secs(5);
 const ANSWER: Duration = Duration::from_secs(15);
 /// Most pods that are read to find the reason of a failure.
 const PODS: u32 = 100;
+/// Most objects that are watched at the same time: each watch keeps a connection open. Objects
+/// beyond are read before each use.
+const WATCHES: usize = 500;
+/// Most watches that begin at the same time.
+const BEGIN: usize = 4;
 
 /// The way into a cluster.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,17 +44,24 @@ pub struct Access {
 pub struct Cluster {
     name: String,
     state: Mutex<State>,
+    /// Held while a connection is set up, which may run a program.
+    connecting: Arc<tokio::sync::Mutex<()>>,
+    watches: Arc<Semaphore>,
+    beginning: Semaphore,
 }
 
 struct State {
     access: Access,
     connected: Option<Connected>,
+    /// The number of connections so far.
+    connections: u64,
     /// The resources that were asked for, by kind and group.
     resources: BTreeMap<(String, String), ApiResource>,
 }
 
 #[derive(Clone)]
 struct Connected {
+    number: u64,
     client: Client,
     /// The state of the file of the kubeconfig.
     stamp: Option<Stamp>,
@@ -63,8 +76,12 @@ impl Cluster {
             state: Mutex::new(State {
                 access,
                 connected: None,
+                connections: 0,
                 resources: BTreeMap::new(),
             }),
+            connecting: Arc::default(),
+            watches: Arc::new(Semaphore::new(WATCHES)),
+            beginning: Semaphore::new(BEGIN),
         }
     }
 
@@ -86,34 +103,90 @@ impl Cluster {
 
     /// Returns a client. A kubeconfig whose file has changed is read again.
     async fn client(&self) -> Result<Client, Problem> {
-        let (access, connected) = {
-            let state = self.locked();
-            (state.access.clone(), state.connected.clone())
-        };
-        let stamp = match &access.kubeconfig {
-            Some(Secret::File(path)) => stamp(path).0,
-            _ => None,
-        };
-        if let Some(Connected {
-            client,
-            stamp: before,
-        }) = connected
-            && before == stamp
-        {
-            return Ok(client);
-        }
-        let client = self.connect(&access).await?;
-        let mut state = self.locked();
-        if state.access == access {
-            state.connected = Some(Connected {
-                client: client.clone(),
-                stamp,
-            });
-        }
-        Ok(client)
+        Ok(self.connected().await?.client)
     }
 
-    async fn connect(&self, access: &Access) -> Result<Client, Problem> {
+    async fn connected(&self) -> Result<Connected, Problem> {
+        let known = |access: &Access| {
+            let state = self.locked();
+            let stamp = match &access.kubeconfig {
+                Some(Secret::File(path)) => stamp(path).0,
+                _ => None,
+            };
+            let known = state.connected.clone();
+            let known = known.filter(|one| one.stamp == stamp && state.access == *access);
+            (known, stamp)
+        };
+        let access = self.locked().access.clone();
+        if let (Some(connected), _) = known(&access) {
+            return Ok(connected);
+        }
+        let waiting = Arc::clone(&self.connecting).lock_owned();
+        let turn = tokio::time::timeout(ANSWER, waiting).await;
+        let turn = turn.map_err(|_| slow())?;
+        let (connected, stamp) = known(&access);
+        if let Some(connected) = connected {
+            return Ok(connected);
+        }
+        let config = self.config(&access).await?;
+        // A program that the kubeconfig names may take long. Its time counts as the time for an
+        // answer, and no second one is started meanwhile.
+        let setting_up = tokio::task::spawn_blocking(move || {
+            let client = Client::try_from(config);
+            drop(turn);
+            client
+        });
+        let client = tokio::time::timeout(ANSWER, setting_up).await;
+        let client = client
+            .map_err(|_| slow())?
+            .map_err(|error| Problem::Unreachable(error.to_string()))?
+            .map_err(|error| {
+                let name = &self.name;
+                Problem::Access(format!(
+                    "cluster {name}: no connection can be set up: {error}"
+                ))
+            })?;
+        let mut state = self.locked();
+        state.connections += 1;
+        let connected = Connected {
+            number: state.connections,
+            client,
+            stamp,
+        };
+        if state.access == access {
+            state.connected = Some(connected.clone());
+        }
+        Ok(connected)
+    }
+
+    /// Returns a connection for a watch, with its number.
+    pub(crate) async fn connection(
+        &self,
+        namespace: &str,
+        object: &ObjectName,
+    ) -> Result<(u64, Api<DynamicObject>), Problem> {
+        let connected = self.connected().await?;
+        let resource = self.resource(&connected.client, object).await?;
+        let api = Api::namespaced_with(connected.client, namespace, &resource);
+        Ok((connected.number, api))
+    }
+
+    /// Returns whether new requests go over this connection. A changed kubeconfig ends it.
+    pub(crate) async fn is_current(&self, connection: u64) -> Result<bool, Problem> {
+        Ok(self.connected().await?.number == connection)
+    }
+
+    /// Returns the right to a further watch, if the cluster may have one.
+    pub(crate) fn slot_of_watch(&self) -> Option<OwnedSemaphorePermit> {
+        Arc::clone(&self.watches).try_acquire_owned().ok()
+    }
+
+    /// Waits until a watch may begin. `None` never comes, as the semaphore is never closed.
+    pub(crate) async fn turn_of_watch(&self) -> Option<SemaphorePermit<'_>> {
+        self.beginning.acquire().await.ok()
+    }
+
+    async fn config(&self, access: &Access) -> Result<Config, Problem> {
         let wrong =
             |why: &dyn fmt::Display| Problem::Access(format!("cluster {}: {why}", self.name));
         let mut config = match &access.kubeconfig {
@@ -139,8 +212,7 @@ impl Cluster {
             }
         };
         config.connect_timeout = Some(CONNECT);
-        Client::try_from(config)
-            .map_err(|error| wrong(&format!("no connection can be set up: {error}")))
+        Ok(config)
     }
 
     fn locked(&self) -> MutexGuard<'_, State> {
@@ -221,6 +293,19 @@ impl Cluster {
             .and_then(json)
     }
 
+    /// Tries to watch an object, without waiting for a change.
+    ///
+    /// # Errors
+    /// If the cluster can't be reached, or refuses.
+    pub async fn may_watch(&self, namespace: &str, object: &ObjectName) -> Result<(), Problem> {
+        let api = self.api(namespace, object).await?;
+        let selector = format!("metadata.name={}", object.name);
+        let listed = bounded(api.list(&ListParams::default().fields(&selector).limit(1))).await?;
+        let version = listed.metadata.resource_version.unwrap_or_default();
+        let parameters = WatchParams::default().fields(&selector).timeout(1);
+        bounded(api.watch(&parameters, &version)).await.map(drop)
+    }
+
     /// Reads the pods that a selector of labels matches, at most 100.
     ///
     /// # Errors
@@ -243,17 +328,20 @@ impl fmt::Debug for Cluster {
 }
 
 /// Waits for an answer, for a bounded time.
-async fn bounded<T>(answer: impl Future<Output = Result<T, kube::Error>>) -> Result<T, Problem> {
+pub(crate) async fn bounded<T>(
+    answer: impl Future<Output = Result<T, kube::Error>>,
+) -> Result<T, Problem> {
     match tokio::time::timeout(ANSWER, answer).await {
         Ok(answer) => answer.map_err(Problem::from),
-        Err(_) => Err(Problem::Unreachable(format!(
-            "none within {} s",
-            ANSWER.as_secs()
-        ))),
+        Err(_) => Err(slow()),
     }
 }
 
-fn json(object: DynamicObject) -> Result<Value, Problem> {
+fn slow() -> Problem {
+    Problem::Unreachable(format!("none within {} s", ANSWER.as_secs()))
+}
+
+pub(crate) fn json(object: DynamicObject) -> Result<Value, Problem> {
     serde_json::to_value(object)
         .map_err(|error| Problem::Unreachable(format!("the answer is no object: {error}")))
 }

@@ -1,16 +1,18 @@
 //! A client of Kubernetes that changes images and nothing else.
 //!
-//! [`Cluster`] makes the requests. The rules are pure: [`places`] finds the images of an object,
-//! [`patch`] makes a JSON Patch with tests, [`health`] reads the result of a change, and [`owner`]
-//! names who changed an image.
+//! [`Cluster`] makes the requests, and [`Watch`] keeps the state of an object at hand. The rules
+//! are pure: [`places`] finds the images of an object, [`patch`] makes a JSON Patch with tests,
+//! [`health`] reads the result of a change, and [`owner`] names who changed an image.
 
 mod cluster;
 mod health;
 mod images;
+mod kept;
 mod object;
 mod owners;
 mod patch;
 mod problem;
+mod watch;
 
 pub use cluster::{Access, Cluster};
 pub use health::{Health, failing, health};
@@ -19,3 +21,4 @@ pub use object::{BuiltIn, ObjectName, pod_spec};
 pub use owners::{MANAGER, Owner, owner};
 pub use patch::{CHANGE_CAUSE, Change, ROLLOUT, patch, remaining};
 pub use problem::Problem;
+pub use watch::{Notice, Watch};

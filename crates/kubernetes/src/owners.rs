@@ -53,7 +53,7 @@ pub fn owner(object: &Value, place: &Place) -> Option<Owner> {
 
 /// Returns the keys of a place in `fieldsV1`: elements of these lists are named by `k:` and their
 /// key.
-fn field_path(place: &Place) -> Vec<String> {
+pub(crate) fn field_path(place: &Place) -> Vec<String> {
     let mut keys: Vec<String> = Vec::new();
     for part in place.at.split('/').skip(1) {
         match part.parse::<usize>() {
