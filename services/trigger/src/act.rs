@@ -12,6 +12,7 @@ mod look;
 mod observer;
 mod slots;
 mod takeover;
+mod watches;
 
 pub(crate) use attempt::InFlight;
 pub(crate) use dispatcher::{dispatcher, start};
@@ -20,3 +21,4 @@ pub(crate) use instance::{Instance, Owner, hold_instance};
 pub(crate) use keeper::keeper;
 pub(crate) use observer::observer;
 pub(crate) use slots::{Place, Slot, Slots};
+pub(crate) use watches::watches;

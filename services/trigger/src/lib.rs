@@ -152,6 +152,7 @@ pub async fn run(config: Config, ctx: Context) -> anyhow::Result<()> {
         queued: Arc::default(),
         configured: Arc::new(Notify::new()),
         entries_recorded: Arc::new(Notify::new()),
+        news: Arc::default(),
     };
     tracing::info!(
         triggers,
@@ -164,6 +165,7 @@ pub async fn run(config: Config, ctx: Context) -> anyhow::Result<()> {
     tasks.spawn("dispatcher", act::dispatcher(shared.clone()));
     tasks.spawn("observer", act::observer(shared.clone()));
     tasks.spawn("changes by others", act::drift(shared.clone()));
+    tasks.spawn("watches of targets", act::watches(shared.clone()));
     tasks.spawn("keeper of attempts", act::keeper(shared.clone()));
     tasks.spawn("ledger", ledger::ledger(shared.clone(), bus.clone()));
     let following = settings::follow(files, sender, recorded, shared.clone());

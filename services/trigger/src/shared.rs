@@ -22,7 +22,7 @@ use crate::connections::Connections;
 use crate::error::Error;
 use crate::metrics::Metrics;
 use crate::settings::Settings;
-use crate::target::{Targets, Verify};
+use crate::target::{TargetNews, Targets, Verify};
 
 /// The interval at which a waiting session tries to acquire its lock.
 const LOCK_POLL: Duration = Duration::from_secs(1);
@@ -77,6 +77,8 @@ pub(crate) struct Shared {
     pub(crate) configured: Arc<Notify>,
     /// Notified when the ledger may have entries to publish.
     pub(crate) entries_recorded: Arc<Notify>,
+    /// The triggers whose watched targets have changed.
+    pub(crate) news: Arc<TargetNews>,
 }
 
 impl Shared {

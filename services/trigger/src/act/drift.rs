@@ -1,5 +1,8 @@
-//! Looks whether somebody else has changed the images of rollouts that have succeeded.
+//! Looks whether somebody else has changed the images of rollouts that have succeeded: once in a
+//! minute, and at once where a watched target has news. Such news also makes the next look at a
+//! rollout due whose result is not known yet.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,9 +21,12 @@ use crate::target::{OnForeignChange, Order, Target, Targets};
 /// Most looks at the same time, and the longest time of one.
 const AT_ONCE: usize = 20;
 const LOOK: Duration = Duration::from_secs(30);
+/// The shortest pause between passes over targets with news.
+const NEWS: Duration = Duration::from_secs(1);
 
-/// Looks at all targets once in a minute until shutdown. One process looks; the others stand by.
-/// Without a target that sees changes by others, there is no session and nothing to do.
+/// Looks at all targets once in a minute until shutdown, and at those with news in between. One
+/// process looks; the others stand by. Without a target that sees changes by others, there is no
+/// session and nothing to do.
 pub(crate) async fn drift(shared: Shared) -> anyhow::Result<()> {
     let mut retry = Retry::new("looking for changes of targets by others");
     let mut settings = shared.settings.clone();
@@ -61,24 +67,59 @@ async fn passes(shared: &Shared, db: &mut PgConnection) -> Result<(), Error> {
             return Ok(());
         }
         let next = Instant::now() + shared.look_pace.others;
-        let rollouts = within(shared.session_timeout, store::succeeded(db, &names)).await?;
-        let mut looks = futures_util::stream::iter(rollouts)
-            .map(|one| look(&targets, one))
-            .buffer_unordered(AT_ONCE);
-        while let Some(found) = kept(shared, db, looks.next()).await? {
-            match found {
-                None => break,
-                Some(None) => {}
-                Some(Some((rollout, change, text))) => {
-                    record(shared, db, &rollout, change, &text).await?;
-                }
+        pass(shared, db, &targets, &names).await?;
+        // The targets of an earlier file end now.
+        drop(targets);
+        loop {
+            let Some(news) = kept(shared, db, news(shared, next)).await? else {
+                return Ok(());
+            };
+            let Some(news) = news else { break };
+            let targets = Arc::clone(&shared.settings.borrow().targets);
+            let named = |name: &&str| news.contains(*name);
+            let names: Vec<&str> = watched(&targets).filter(named).collect();
+            let due = store::look_now(db, &names);
+            if within(shared.session_timeout, due).await? {
+                shared.watching_recorded.notify_one();
+            }
+            pass(shared, db, &targets, &names).await?;
+            drop(targets);
+            if kept(shared, db, tokio::time::sleep(NEWS)).await?.is_none() {
+                return Ok(());
             }
         }
-        let rest = kept(shared, db, tokio::time::sleep_until(next)).await?;
-        if rest.is_none() {
-            return Ok(());
+    }
+}
+
+/// Waits for news of targets. `None`: all targets are due.
+async fn news(shared: &Shared, due: Instant) -> Option<BTreeSet<String>> {
+    tokio::time::timeout_at(due, shared.news.wait()).await.ok()
+}
+
+/// Looks at the targets of these triggers.
+async fn pass(
+    shared: &Shared,
+    db: &mut PgConnection,
+    targets: &Targets,
+    names: &[&str],
+) -> Result<(), Error> {
+    if names.is_empty() {
+        return Ok(());
+    }
+    let rollouts = within(shared.session_timeout, store::succeeded(db, names)).await?;
+    let mut looks = futures_util::stream::iter(rollouts)
+        .map(|one| look(targets, one))
+        .buffer_unordered(AT_ONCE);
+    while let Some(found) = kept(shared, db, looks.next()).await? {
+        match found {
+            None => break,
+            Some(None) => {}
+            Some(Some((rollout, change, text))) => {
+                record(shared, db, &rollout, change, &text).await?;
+            }
         }
     }
+    Ok(())
 }
 
 /// Waits, and uses the session meanwhile, so that it stays open. `None` on shutdown.

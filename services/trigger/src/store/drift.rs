@@ -32,6 +32,24 @@ pub(crate) async fn succeeded(
     rows.iter().map(attempt).collect()
 }
 
+/// Makes the next look at the last rollout of each of these triggers due, if its target took it and
+/// the result is not known yet. Looks at a step of `verify` keep their times. Returns whether one
+/// is due.
+pub(crate) async fn look_now(
+    db: &mut PgConnection,
+    triggers: &[&str],
+) -> Result<bool, sqlx::Error> {
+    let due = sqlx::query(
+        "update rollout o set observe_at = now() from trigger t
+         where t.name = any ($1) and t.configured and o.trigger_id = t.id and o.state in ('watching', 'failed') and not o.ended
+             and o.stage = 0 and o.observe_at > now()",
+    )
+    .bind(triggers)
+    .execute(db)
+    .await?;
+    Ok(due.rows_affected() > 0)
+}
+
 /// The effect of a change by somebody else.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Effect {

@@ -14,6 +14,7 @@ use tagtrail_proto::{Event, Pinned, Rollout, TraceContext};
 use tokio_util::sync::CancellationToken;
 
 use super::clusters::Clusters;
+use super::news::TargetNews;
 use super::said::Said;
 use crate::act::Place;
 use crate::config::Supervisor;
@@ -104,6 +105,10 @@ pub(crate) trait Target: Send + Sync {
     fn observe<'a>(&'a self, _order: &'a Order) -> TargetFuture<'a, Seen> {
         Box::pin(std::future::ready(Seen::Healthy))
     }
+
+    /// Begins to follow the state of the target, until the target is dropped, and reports news of it
+    /// under this name of the trigger. The default: the target is asked when it is used.
+    fn follow(&self, _trigger: &str, _news: &Arc<TargetNews>) {}
 
     /// Returns the effect of a change of the images by somebody else. The default: such changes are
     /// not seen.

@@ -4,6 +4,7 @@ mod apply;
 mod observe;
 mod probe;
 mod settings;
+mod watches;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -21,8 +22,10 @@ use super::clusters::Clusters;
 use super::contract::{
     ConfigureResult, OnForeignChange, Order, Seen, Target, TargetFuture, TargetKind, TargetProblem,
 };
+use super::news::TargetNews;
 use crate::act;
 use settings::{Part, Settings};
+use watches::Watches;
 
 pub(super) const KUBERNETES: TargetKind = TargetKind {
     name: "kubernetes",
@@ -42,6 +45,7 @@ struct KubernetesTarget {
     /// The repositories of the images, by their names in the trigger.
     repositories: BTreeMap<String, (Registry, Repository)>,
     names: Names,
+    watches: Watches,
 }
 
 fn configure(value: &toml::Value, trigger: &Trigger, of: (&File, &Clusters)) -> ConfigureResult {
@@ -81,6 +85,10 @@ impl Target for KubernetesTarget {
         Box::pin(self.probe())
     }
 
+    fn follow(&self, trigger: &str, news: &Arc<TargetNews>) {
+        self.begin_watches(trigger, news);
+    }
+
     fn on_foreign_change(&self) -> OnForeignChange {
         self.settings.on_foreign_change
     }
@@ -118,6 +126,7 @@ impl KubernetesTarget {
             cluster: clusters.named(&settings.cluster)?,
             repositories: repositories.collect(),
             names: file.names().clone(),
+            watches: Watches::new(),
             settings,
         })
     }

@@ -7,14 +7,14 @@ use tagtrail_testkit::{SOON, TestKubernetes, eventually};
 use crate::world::*;
 
 /// A world whose trigger `shop` acts on a namespace of its own.
-struct Place {
-    world: World,
-    cluster: &'static TestKubernetes,
-    namespace: String,
+pub(crate) struct Place {
+    pub(crate) world: World,
+    pub(crate) cluster: &'static TestKubernetes,
+    pub(crate) namespace: String,
 }
 
 impl Place {
-    async fn new() -> Place {
+    pub(crate) async fn new() -> Place {
         let cluster = TestKubernetes::shared().await;
         Place {
             world: World::new().await,
@@ -24,7 +24,7 @@ impl Place {
     }
 
     /// Rolls image 1 out to a Deployment `web` with so many pods, by these further settings.
-    async fn rolled_out(replicas: u32, more: &str) -> (Place, Service) {
+    pub(crate) async fn rolled_out(replicas: u32, more: &str) -> (Place, Service) {
         let mut place = Place::new().await;
         place.run("Deployment", "web", replicas);
         place.configure("[\"deployment/web\"]", more);
@@ -35,13 +35,13 @@ impl Place {
     }
 
     /// Runs kubectl in the namespace, as an administrator. Returns its output.
-    fn kubectl(&self, arguments: &[&str]) -> String {
+    pub(crate) fn kubectl(&self, arguments: &[&str]) -> String {
         let namespace = ["--namespace", self.namespace.as_str()];
         self.cluster.kubectl(&[&namespace[..], arguments].concat())
     }
 
     /// Configures the trigger with these objects and further settings of the target.
-    fn configure(&self, objects: &str, more: &str) {
+    pub(crate) fn configure(&self, objects: &str, more: &str) {
         self.configure_by(
             &self.cluster.kubeconfig().display().to_string(),
             objects,
@@ -49,7 +49,7 @@ impl Place {
         );
     }
 
-    fn configure_by(&self, kubeconfig: &str, objects: &str, more: &str) {
+    pub(crate) fn configure_by(&self, kubeconfig: &str, objects: &str, more: &str) {
         let namespace = &self.namespace;
         self.world.configure(&format!(
             "[[cluster]]\nname = \"test\"\nkubeconfig = {{ file = \"{kubeconfig}\" }}\n\
@@ -59,7 +59,7 @@ impl Place {
     }
 
     /// Writes a kubeconfig of the service account `tagtrail` of a namespace, and returns its path.
-    fn kubeconfig_of_account(&self, namespace: &str) -> String {
+    pub(crate) fn kubeconfig_of_account(&self, namespace: &str) -> String {
         let arguments = ["--namespace", namespace, "create", "token", "tagtrail"];
         let token = self.cluster.kubectl(&arguments);
         let admin = std::fs::read_to_string(self.cluster.kubeconfig()).unwrap();
@@ -73,7 +73,7 @@ impl Place {
 
     /// Creates an object of an apps kind with one container of the image `web`, and waits until it
     /// runs.
-    fn run(&self, kind: &str, name: &str, replicas: u32) {
+    pub(crate) fn run(&self, kind: &str, name: &str, replicas: u32) {
         let (namespace, number) = (&self.namespace, format!("replicas: {replicas}, "));
         let replicas = if kind == "DaemonSet" { "" } else { &number };
         let service = if kind == "StatefulSet" {
@@ -89,20 +89,20 @@ impl Place {
     }
 
     /// Returns the image of a container of an object.
-    fn image(&self, object: &str, container: usize) -> String {
+    pub(crate) fn image(&self, object: &str, container: usize) -> String {
         let object = self.cluster.get(&self.namespace, object);
         let at = format!("/spec/template/spec/containers/{container}/image");
         object.pointer(&at).unwrap().as_str().unwrap().to_owned()
     }
 
-    async fn push_digest(&mut self, digest: &str) {
+    pub(crate) async fn push_digest(&mut self, digest: &str) {
         let digest: Digest = digest.parse().unwrap();
         self.world
             .head_with(WEB, Some(digest), "event", ("event", 0))
             .await;
     }
 
-    async fn wait(&mut self, number: i64, state: RolloutState) {
+    pub(crate) async fn wait(&mut self, number: i64, state: RolloutState) {
         eventually(&format!("rollout {number} {state}"), SOON * 2, async || {
             let rollouts = self.world.rollouts().await;
             rollouts
@@ -114,7 +114,7 @@ impl Place {
     }
 }
 
-fn pinned(n: u8) -> String {
+pub(crate) fn pinned(n: u8) -> String {
     format!("registry.example.com/shop/web@{}", digest(n))
 }
 

@@ -1,5 +1,7 @@
 //! Brings the objects to the images of a rollout.
 
+use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -11,7 +13,7 @@ use tagtrail_proto::{CauseReason, Rollout, clean_text};
 
 use super::super::contract::{OnForeignChange, Order};
 use super::KubernetesTarget;
-use super::observe::{foreign, is_foreign, others};
+use super::observe::{OURS, foreign, others};
 use super::settings::Wait;
 
 /// Most tries of a patch that others overtook.
@@ -26,7 +28,7 @@ const CAUSE: usize = 200;
 struct Planned<'a> {
     object: &'a ObjectName,
     /// The object as it was read.
-    value: Value,
+    value: Arc<Value>,
     changes: Vec<Change>,
 }
 
@@ -62,7 +64,7 @@ impl KubernetesTarget {
         }
         for at in 0..planned.len() {
             let one = &planned[at];
-            if let Err(outcome) = self.change(one, &order.rollout).await {
+            if let Err(outcome) = self.change(one, order).await {
                 return self.take_back(&planned[..at], outcome).await;
             }
             for change in &one.changes {
@@ -85,30 +87,41 @@ impl KubernetesTarget {
         let Some(first) = planned.first() else {
             return Ok(None);
         };
-        self.change(first, &order.rollout).await?;
+        self.change(first, order).await?;
         Ok(Some(first.object.clone()))
     }
 
-    /// Reads all objects, and returns those to change.
+    /// Returns the objects to change, as their watches have seen them where that suffices.
     async fn plan(&self, order: &Order) -> Result<Vec<Planned<'_>>, Outcome> {
+        match self.plan_by(order, true).await {
+            Ok(planned) => Ok(planned),
+            // The state of a watch may be an earlier one.
+            Err(_) => self.plan_by(order, false).await,
+        }
+    }
+
+    /// Returns the objects to change. With `kept`, an object whose watch has seen a need for a
+    /// change is not read: the tests of the patch find out if the object has changed since then.
+    async fn plan_by(&self, order: &Order, kept: bool) -> Result<Vec<Planned<'_>>, Outcome> {
         let images = &order.rollout.images;
-        let (mut planned, mut missing) = (Vec::new(), images.clone());
-        for (object, value) in self.read().await {
+        let plans = self.settings.all().into_iter().map(|object| async move {
+            if kept
+                && let Some(value) = self.kept(object)
+                && let Ok(plan) = self.plan_one(object, value, order)
+                && !plan.0.changes.is_empty()
+            {
+                return Ok(plan);
+            }
+            let value = self.cluster.get(&self.settings.namespace, object).await;
             let value = value.map_err(|problem| self.outcome(object, problem))?;
-            let used = self.used(object, &value).map_err(Outcome::Refused)?;
-            for used in &used {
-                missing.remove(&used.image);
-            }
-            let changes = self.changes(used, images);
-            if let Some(objection) = self.objection(object, &value, &changes, order) {
-                return Err(objection);
-            }
-            if !changes.is_empty() {
-                planned.push(Planned {
-                    object,
-                    value,
-                    changes,
-                });
+            self.plan_one(object, Arc::new(value), order)
+        });
+        let (mut planned, mut missing) = (Vec::new(), images.clone());
+        for plan in join_all(plans).await {
+            let (plan, found) = plan?;
+            missing.retain(|image, _| !found.contains(image));
+            if !plan.changes.is_empty() {
+                planned.push(plan);
             }
         }
         match missing.first_key_value() {
@@ -127,21 +140,47 @@ impl KubernetesTarget {
         }
     }
 
+    /// Returns the changes of an object in this state, and the images that it runs.
+    fn plan_one<'a>(
+        &self,
+        object: &'a ObjectName,
+        value: Arc<Value>,
+        order: &Order,
+    ) -> Result<(Planned<'a>, BTreeSet<String>), Outcome> {
+        let used = self.used(object, &value).map_err(Outcome::Refused)?;
+        let found = used.iter().map(|used| used.image.clone()).collect();
+        let planned = Planned {
+            object,
+            value,
+            changes: self.changes(used, &order.rollout.images),
+        };
+        match self.objection(&planned, order) {
+            Some(objection) => Err(objection),
+            None => Ok((planned, found)),
+        }
+    }
+
     /// Returns the outcome if somebody else has changed an image that an earlier rollout had set: a
     /// person decides. A person who ordered the rollout, or who released the trigger since
     /// then, has decided.
-    fn objection(
-        &self,
-        object: &ObjectName,
-        value: &Value,
-        changes: &[Change],
-        order: &Order,
-    ) -> Option<Outcome> {
+    fn objection(&self, plan: &Planned<'_>, order: &Order) -> Option<Outcome> {
+        let ours = plan.value.pointer(OURS).is_some();
+        if ours {
+            self.decision(plan, order)
+        } else {
+            None
+        }
+    }
+
+    /// Returns the outcome if an image has another owner, and a person has to decide about it.
+    fn decision(&self, plan: &Planned<'_>, order: &Order) -> Option<Outcome> {
         let holds = self.settings.on_foreign_change == OnForeignChange::Hold;
         if !holds || order.decided || order.rollout.cause.reason != CauseReason::Revision {
             return None;
         }
-        let change = changes.iter().find(|change| is_foreign(value, change))?;
+        let (object, value) = (plan.object, &plan.value);
+        let theirs = |change: &&Change| others(value, change).is_some();
+        let change = plan.changes.iter().find(theirs)?;
         Some(Outcome::Foreign {
             error: foreign(object, value, change),
             since: others(value, change).and_then(|owner| owner.since),
@@ -176,28 +215,36 @@ impl KubernetesTarget {
         now.is_ok_and(|now| !one.holds(&now))
     }
 
-    /// Changes one object. Who changes it at the same time wins, and the patch is made again.
-    async fn change(&self, one: &Planned<'_>, rollout: &Rollout) -> Result<(), Outcome> {
+    /// Changes one object. Who changes it at the same time wins: the patch is made again from what
+    /// is there then, unless a person has to decide.
+    async fn change(&self, one: &Planned<'_>, order: &Order) -> Result<(), Outcome> {
         let (namespace, object) = (&self.settings.namespace, one.object);
         let (mut one, mut pause) = (one.clone(), PAUSE);
         for race in 0..RACES {
-            let patch = one.patch(rollout);
+            let patch = one.patch(&order.rollout);
             let refused = match self.cluster.patch(namespace, object, &patch, false).await {
-                Ok(_) => return Ok(()),
+                Ok(now) => {
+                    self.learn(object, now);
+                    return Ok(());
+                }
                 Err(Problem::Invalid(why)) => why,
                 Err(problem) => return Err(self.outcome(object, problem)),
             };
             let now = self.cluster.get(namespace, object).await;
             let now = now.map_err(|problem| self.outcome(object, problem))?;
-            let used = self.used(object, &now).map_err(Outcome::Refused)?;
-            let changes = self.changes(used, &rollout.images);
-            if changes.is_empty() {
+            let (next, _) = self.plan_one(object, Arc::new(now), order)?;
+            if next.changes.is_empty() {
                 return Ok(());
             }
-            if one.holds(&now) {
+            if one.holds(&next.value) {
                 return Err(self.outcome(object, Problem::Invalid(refused)));
             }
-            (one.value, one.changes) = (now, changes);
+            // An undo may have taken away the annotation by which the object was known as ours.
+            let was_ours = one.value.pointer(OURS).is_some();
+            if was_ours && let Some(objection) = self.decision(&next, order) {
+                return Err(objection);
+            }
+            one = next;
             if race + 1 < RACES {
                 tokio::time::sleep(pause.mul_f64(0.5 + rand::random::<f64>())).await;
                 pause *= 2;
@@ -228,13 +275,13 @@ impl KubernetesTarget {
                 continue;
             };
             let patch = patch(&now, &back, &[]);
-            if self
+            match self
                 .cluster
                 .patch(namespace, one.object, &patch, false)
                 .await
-                .is_err()
             {
-                left.push(one.object.to_string());
+                Ok(now) => self.learn(one.object, now),
+                Err(_) => left.push(one.object.to_string()),
             }
         }
         if left.is_empty() {
@@ -267,6 +314,11 @@ fn differs(before: &Value, now: &Value) -> bool {
     uid(before) != uid(now) || bare && version(before) != version(now)
 }
 
+/// Returns the value of the annotation of a rollout.
+pub(super) fn mark(rollout: &Rollout) -> String {
+    format!("{}#{}", rollout.trigger, rollout.number)
+}
+
 /// Returns the annotations of a change.
 fn annotations(rollout: &Rollout) -> [(&'static str, String); 2] {
     let images = rollout.images.values().map(|image| image.image.to_string());
@@ -277,7 +329,10 @@ fn annotations(rollout: &Rollout) -> [(&'static str, String); 2] {
         images.join(", ")
     );
     [
-        (ROLLOUT, format!("{trigger}#{number}")),
+        (ROLLOUT, mark(rollout)),
         (CHANGE_CAUSE, clean_text(&cause, CAUSE)),
     ]
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,21 +1,27 @@
 //! Reads whether the objects run the images of a rollout.
 
+use std::sync::Arc;
+
+use futures_util::future::join_all;
 use serde_json::Value;
-use tagtrail_kubernetes::{Change, Health, ObjectName, Owner, failing, health, owner};
+use tagtrail_kubernetes::{Change, Health, ObjectName, Owner, Problem, failing, health, owner};
 use tagtrail_policy::retry::Outcome;
 
 use super::super::contract::{Order, Seen};
 use super::KubernetesTarget;
+use super::apply::mark;
 use super::settings::{Wait, WaitFor};
 
 /// The annotation of the last rollout.
-const OURS: &str = "/metadata/annotations/tagtrail.dev~1rollout";
+pub(super) const OURS: &str = "/metadata/annotations/tagtrail.dev~1rollout";
 
 impl KubernetesTarget {
     /// Returns the state of all objects: the first one that is not done counts.
     pub(super) async fn look(&self, order: &Order) -> Seen {
         let mut waits = false;
-        for (object, value) in self.read().await {
+        let all = self.settings.all().into_iter();
+        let seen = all.map(|object| async move { (object, self.seen(object, order).await) });
+        for (object, value) in join_all(seen).await {
             let value = match value {
                 Ok(value) => value,
                 Err(problem) if problem.is_final() => {
@@ -36,8 +42,7 @@ impl KubernetesTarget {
                 }
                 return Seen::Foreign(foreign(object, &value, change));
             }
-            let gone = self.settings.wait_for == WaitFor::OldPodsGone;
-            match health(&object.kind, &value, gone) {
+            match self.health(object, &value) {
                 Health::Done | Health::Applied(_) => {}
                 Health::Progressing(text) => {
                     let why = self.reasons(object, &value).await;
@@ -62,19 +67,62 @@ impl KubernetesTarget {
         }
     }
 
+    /// Returns an object as its watch has seen it after the change of this rollout, if it then was
+    /// well or on its way; otherwise reads it.
+    async fn seen(&self, object: &ObjectName, order: &Order) -> Result<Arc<Value>, Problem> {
+        if let Some(value) = self.kept(object) {
+            let ours = value.pointer(OURS).and_then(Value::as_str) == Some(&mark(&order.rollout));
+            let used = self.used(object, &value);
+            let changed =
+                used.is_ok_and(|used| self.changes(used, &order.rollout.images).is_empty());
+            let health = self.health(object, &value);
+            if ours && changed && !matches!(health, Health::Failed(_)) {
+                return Ok(value);
+            }
+        }
+        let value = self.cluster.get(&self.settings.namespace, object).await?;
+        Ok(Arc::new(value))
+    }
+
+    fn health(&self, object: &ObjectName, value: &Value) -> Health {
+        let gone = self.settings.wait_for == WaitFor::OldPodsGone;
+        health(&object.kind, value, gone)
+    }
+
     /// Returns who has changed the images of the last rollout, if somebody has. An object that
     /// can't be read tells nothing.
     pub(super) async fn changed_by_others(&self, order: &Order) -> Option<String> {
-        for (object, value) in self.read().await {
-            let value = value.ok()?;
-            let changes = self.changes(self.used(object, &value).ok()?, &order.rollout.images);
-            // The undo of a person takes the annotation of the last rollout away, too.
-            let by_others = |change: &&Change| others(&value, change).is_some();
-            if let Some(change) = changes.iter().find(by_others) {
-                return Some(foreign(object, &value, change));
+        let looks = self.settings.all().into_iter().map(|object| async move {
+            // The state of a watch may be an earlier one, so a change is read again.
+            if let Some(value) = self.kept(object)
+                && self.change_by_others(object, &value, order)?.is_none()
+            {
+                return Some(None);
+            }
+            let value = self.cluster.get(&self.settings.namespace, object).await;
+            self.change_by_others(object, &value.ok()?, order)
+        });
+        for found in join_all(looks).await {
+            if let Some(text) = found? {
+                return Some(text);
             }
         }
         None
+    }
+
+    /// Returns the text about an image of this object that somebody else has changed. The outer
+    /// `None`: the object lacks a place.
+    fn change_by_others(
+        &self,
+        object: &ObjectName,
+        value: &Value,
+        order: &Order,
+    ) -> Option<Option<String>> {
+        let changes = self.changes(self.used(object, value).ok()?, &order.rollout.images);
+        // The undo of a person takes the annotation of the last rollout away, too.
+        let by_others = |change: &&Change| others(value, change).is_some();
+        let change = changes.iter().find(by_others);
+        Some(change.map(|change| foreign(object, value, change)))
     }
 
     /// Returns why the pods of the new images do not run, as the end of a sentence. Without the

@@ -58,6 +58,17 @@ impl KubernetesTarget {
                 .await;
             if let Err(problem) = tried {
                 problems.push(self.trouble(&self.full(object), problem));
+                continue;
+            }
+            let watched = self
+                .cluster
+                .may_watch(&self.settings.namespace, object)
+                .await;
+            if let Err(problem) = watched {
+                problems.push(TargetProblem::warning(
+                    format!("{} can't be watched: {problem}", self.full(object)),
+                    "give Tagtrail's account the rights list and watch: without them each change first reads the object, and changes by others are seen once in a minute",
+                ));
             }
         }
         for name in unused {

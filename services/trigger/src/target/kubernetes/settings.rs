@@ -182,6 +182,12 @@ impl Settings {
         })
     }
 
+    /// Returns the places of an object outside of its pod template, as JSON pointers.
+    pub(super) fn further(&self, object: &ObjectName) -> Vec<String> {
+        let places = self.paths.iter().filter(|place| place.object == *object);
+        places.map(|place| place.at.clone()).collect()
+    }
+
     /// Returns every object, in the order in which they change.
     pub(super) fn all(&self) -> Vec<&ObjectName> {
         let mut all: Vec<&ObjectName> = self.objects.iter().collect();
