@@ -22,3 +22,21 @@ macro_rules! recorded {
     };
 }
 pub(super) use recorded;
+
+/// The column `unfinished`: the ids of the rollouts before `o` that were attempted after the last
+/// success, of the last 32 of the trigger. Processes of their attempts may still run.
+macro_rules! unfinished {
+    () => {
+        "array(
+             select e.id::text from (
+                 select w.id, w.attempts,
+                     bool_or(w.state = 'succeeded' and w.attempts > 0) over (order by w.number desc) as settled
+                 from (
+                     select * from rollout w where w.trigger_id = o.trigger_id and w.number < o.number
+                     order by w.number desc limit 32
+                 ) w
+             ) e where e.attempts > 0 and not e.settled
+         ) as unfinished"
+    };
+}
+pub(super) use unfinished;

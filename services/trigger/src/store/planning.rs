@@ -11,7 +11,7 @@ use tagtrail_postgres::{position, rollout_is_live, row};
 use tagtrail_proto::{Cause, Image, Position, Push, Reason, RolloutImage, TraceContext, Waiting};
 use time::OffsetDateTime;
 
-use super::columns::{columns, recorded};
+use super::columns::{columns, recorded, unfinished};
 use super::gates::Change;
 use super::holds::{may_begin, no_hold};
 use super::working::{Attempt, attempt};
@@ -484,7 +484,7 @@ pub(crate) async fn record(
          ), told as (
              ", recorded!(), ", o.step
          )
-         select o.trigger_id, o.traceparent, o.state = 'running' as begun, ", columns!(), " from new o join trigger t on t.id = o.trigger_id"
+         select o.trigger_id, o.traceparent, o.state = 'running' as begun, ", unfinished!(), ", ", columns!(), " from new o join trigger t on t.id = o.trigger_id"
     ))
     .bind(position.and_then(|position| position.stream_created_ns))
     .bind(position.map(|position| row::signed(position.sequence)))

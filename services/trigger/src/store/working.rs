@@ -13,7 +13,7 @@ use tagtrail_policy::retry::Phase;
 use tagtrail_postgres::{rollout_is_live, row};
 use tagtrail_proto::{Rollout, RolloutState, TraceContext};
 
-use super::columns::{columns, recorded};
+use super::columns::{columns, recorded, unfinished};
 use super::holds::{may_begin, no_hold, not_rejected};
 use crate::act::Owner;
 use crate::settings::Hash;
@@ -109,15 +109,19 @@ pub(crate) struct Attempt {
     pub(crate) rollout: Rollout,
     /// The trace of the revision that led to the rollout.
     pub(crate) trace: Option<TraceContext>,
+    /// The ids of earlier rollouts of the trigger that were attempted after its last success.
+    pub(crate) unfinished: Vec<String>,
 }
 
-/// Reads an attempt from the columns of its rollout, with `trigger_id` and `traceparent`.
+/// Reads an attempt from the columns of its rollout, with `trigger_id`, `traceparent` and
+/// `unfinished`.
 pub(super) fn attempt(row: &PgRow) -> Result<Attempt, sqlx::Error> {
     let trace = row.try_get::<Option<&str>, _>("traceparent")?;
     Ok(Attempt {
         trigger: row.try_get("trigger_id")?,
         rollout: row::rollout(row)?,
         trace: trace.and_then(|text| text.parse().ok()),
+        unfinished: row.try_get("unfinished")?,
     })
 }
 
@@ -196,7 +200,7 @@ pub(crate) async fn begin(
          ), told as (
              ", recorded!(), "
          )
-         select o.trigger_id, o.traceparent, ", columns!(), " from new o join trigger t on t.id = o.trigger_id"
+         select o.trigger_id, o.traceparent, ", unfinished!(), ", ", columns!(), " from new o join trigger t on t.id = o.trigger_id"
     ))
     .bind(triggers)
     .bind(!FailPoint::TriggerSupersede.skipped())

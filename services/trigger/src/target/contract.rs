@@ -24,6 +24,9 @@ use crate::store::looks::Report;
 #[derive(Debug, Clone)]
 pub(crate) struct Order {
     pub(crate) rollout: Rollout,
+    /// The ids of earlier rollouts of the trigger whose attempts may have left work behind: those
+    /// attempted after the last success.
+    pub(crate) unfinished: Vec<String>,
     /// The `CloudEvent` of the rollout as recorded by the planner: pending, without attempts.
     pub(crate) body: Vec<u8>,
     /// The trace of the attempt, which the target passes on.
@@ -59,6 +62,7 @@ impl Order {
         let event: Event<Rollout> = recorded.event(rollout.created_at);
         Ok(Order {
             rollout,
+            unfinished: Vec::new(),
             body: serde_json::to_vec(&event)?,
             trace,
             said: Said::default(),

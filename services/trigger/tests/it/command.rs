@@ -190,6 +190,45 @@ async fn the_processes_of_a_killed_supervisor_are_ended_before_the_next_attempt(
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_newer_rollout_ends_the_processes_of_the_unfinished_one_before_it() {
+    let mut world = World::new().await;
+    world.command(
+        "for child in child*; do
+             test $child = child-kept && continue
+             grep -q 'State:.[RSD]' /proc/$(cat $child)/status && echo $child lives >> mistakes
+         done
+         case $TAGTRAIL_ROLLOUT_NUMBER in
+             1) sh -c 'echo $$ > child-kept; exec sleep 1000' & while ! test -s child-kept; do sleep 0.1; done;;
+             2) echo $PPID > supervisor; echo $$ > child; exec sleep 1000;;
+         esac",
+    );
+    world.push(WEB, 1).await;
+    let service = world.process();
+    world.wait(1, Succeeded).await;
+    world.push(WEB, 2).await;
+    let child = world.written("child").await;
+    service.signal("KILL");
+    let supervisor = world.written("supervisor").await.trim().parse().unwrap();
+    signal(supervisor, "KILL");
+    drop(service);
+    // The end of the pause begins the newest rollout, and the one that was cut off is superseded.
+    world.switch("paused").await;
+    world.push(WEB, 3).await;
+    let _service = world.process();
+    world.switch("resuming").await;
+    world.wait(3, Succeeded).await;
+    assert_eq!(world.rollouts().await[1].2, 1);
+    assert!(!lives(&world, "child"), "{child}");
+    assert_eq!(world.file("mistakes"), None);
+    // A process that a success has left behind stays.
+    assert!(lives(&world, "child-kept"));
+    signal(
+        world.file("child-kept").unwrap().trim().parse().unwrap(),
+        "KILL",
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_command_ends_by_sigterm_when_the_service_stops() {
     let mut world = World::new().await;
     world.command(

@@ -19,7 +19,7 @@ const LOOK: Duration = Duration::from_millis(50);
 pub(super) const MARGIN: Duration = Duration::from_secs(2);
 
 /// Waits until no command of this trigger runs or is being ended by its supervisor, and ends the
-/// processes of earlier attempts of this rollout that have lost their supervisor. An error names a
+/// processes of earlier attempts since the last success that have lost their supervisor. An error names a
 /// process that has not ended within the grace time.
 pub(super) async fn ended(order: &Order, place: &str, grace: Duration) -> Result<(), String> {
     if FailPoint::TriggerEarlier.skipped() {
@@ -35,14 +35,14 @@ pub(super) async fn ended(order: &Order, place: &str, grace: Duration) -> Result
         }
         sleep(LOOK).await;
     }
-    // A first attempt has no processes.
+    // A first attempt after a success has no processes.
     match order.rollout.attempts {
-        0 | 1 => Ok(()),
+        0 | 1 if order.unfinished.is_empty() => Ok(()),
         _ => end_orphans(order, grace).await,
     }
 }
 
-/// Ends the processes of this rollout that have no supervisor: SIGTERM, and SIGKILL after the grace
+/// Ends the processes of this rollout, and of those before it without success, that have no supervisor: SIGTERM, and SIGKILL after the grace
 /// time.
 pub(super) async fn end_orphans(order: &Order, grace: Duration) -> Result<(), String> {
     let orphans = orphans(order);
@@ -120,7 +120,8 @@ fn supervisors() -> impl Iterator<Item = Supervisor> {
     })
 }
 
-/// Returns the processes that have the variables of this rollout, and no supervisor above them.
+/// Returns the processes that have the variables of this rollout or of an unfinished one before it,
+/// and no supervisor above them.
 fn orphans(order: &Order) -> Vec<Process> {
     let all = tree::processes();
     let supervisors: Vec<Pid> = supervisors().map(|one| one.pid).collect();
@@ -128,11 +129,12 @@ fn orphans(order: &Order) -> Vec<Process> {
         let mut supervisors = supervisors.iter();
         supervisors.any(|one| *one == process.pid || tree::is_below(all, process, *one))
     };
-    let variable = format!("TAGTRAIL_ROLLOUT_ID={}", order.rollout.id);
+    let ids = order.unfinished.iter().chain([&order.rollout.id]);
+    let marks: Vec<String> = ids.map(|id| format!("TAGTRAIL_ROLLOUT_ID={id}")).collect();
     let of_rollout = |process: &&Process| {
         let environment = tree::environment(process.pid);
         let mut variables = environment.split(|byte| *byte == 0);
-        variables.any(|one| one == variable.as_bytes())
+        variables.any(|one| marks.iter().any(|mark| mark.as_bytes() == one))
     };
     let orphans = all.values().filter(|process| !supervised(&all, process));
     let orphans = orphans.filter(of_rollout).filter(|process| process.lives());
