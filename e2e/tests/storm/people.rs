@@ -16,6 +16,9 @@ use crate::teams::{ADDED, CHECKED, FROZEN, Files, PAUSED, PINNED, REMOVED, TEAMS
 use crate::world::World;
 use crate::{commands, reports};
 
+/// The time after which settings that another service had replaced count as a change.
+const REPLACED: Duration = Duration::from_secs(120);
+
 /// Acts until `end`. Returns the number of acts by name, as far as the api accepted them.
 pub(crate) async fn act(world: Arc<World>, seed: u64, end: Instant) -> BTreeMap<String, u32> {
     let people = People::new(world);
@@ -287,11 +290,13 @@ pub(crate) async fn heal(world: &Arc<World>) {
         open.then_some(())
     })
     .await;
-    // A service that takes the files reads each repository. Later pushes are news.
-    for _ in 0..20 {
+    // A service that takes the files reads each repository. Later pushes are news. A service that
+    // was started with older files than another one had waits until these count as a change.
+    let deadline = Instant::now() + REPLACED + SOON;
+    loop {
         let added = people.get(&format!("triggers/{ADDED}")).await;
         let removed = people.get(&format!("triggers/{REMOVED}")).await;
-        if added.is_some() && removed.is_none() {
+        if added.is_some() && removed.is_none() || Instant::now() > deadline {
             break;
         }
         sleep(Duration::from_millis(500)).await;
@@ -306,7 +311,10 @@ pub(crate) async fn heal(world: &Arc<World>) {
             let path = format!("triggers/{}/{act}", team.name);
             let deadline = Instant::now() + SOON;
             while let Err(refusal) = people.order(&path, &because).await {
-                assert!(Instant::now() < deadline, "{path}: {refusal}");
+                if Instant::now() >= deadline {
+                    world.show_logs().await;
+                    panic!("{path}: {refusal}");
+                }
                 sleep(Duration::from_millis(100)).await;
             }
         }

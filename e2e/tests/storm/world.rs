@@ -17,6 +17,9 @@ use crate::events::REGISTRIES;
 use crate::skewed::{AskedRegistry, SKEWED};
 use crate::teams::{Files, Targets};
 
+/// The lines of a log that are printed after a failure.
+const LAST_LINES: usize = 60;
+
 /// The secret of the sources.
 pub(crate) const SECRET: &str = "hook-secret-of-the-storm";
 /// The triggers, with the images of each as `source/repository:tag`.
@@ -76,6 +79,12 @@ impl Member {
     /// Tells the process to look at its files now, if it runs.
     pub(crate) async fn hang_up(&self) {
         self.signal("HUP").await;
+    }
+
+    /// The log since the last start.
+    async fn log(&self) -> String {
+        let process = self.process.lock().await;
+        process.as_ref().map_or_else(String::new, Process::log)
     }
 
     /// Resident memory in MiB; `None` if the process does not run.
@@ -186,6 +195,20 @@ pub(crate) struct World {
 }
 
 impl World {
+    /// Prints the end of each process's log.
+    pub(crate) async fn show_logs(&self) {
+        for member in &self.members {
+            let log = member.log().await;
+            let lines: Vec<&str> = log.lines().collect();
+            let last = &lines[lines.len().saturating_sub(LAST_LINES)..];
+            println!(
+                "--- the end of the log of {}\n{}",
+                member.name,
+                last.join("\n")
+            );
+        }
+    }
+
     /// The folder of the configuration, with the program and the notes of commands.
     pub(crate) fn folder(&self) -> &std::path::Path {
         self.folder.path()
