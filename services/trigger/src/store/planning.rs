@@ -456,7 +456,7 @@ pub(crate) async fn record(
                  case when w.adopted then 'succeeded' when a.rollout_id is null then w.state::rollout_state else 'running' end,
                  case when w.adopted then now() end,
                  case when a.rollout_id is null then 0 else 1 end,
-                 case when a.rollout_id is not null then now() end,
+                 case when a.rollout_id is not null then clock_timestamp() end,
                  r.actor, r.reason, coalesce(r.skip, '{}'), w.fixed, w.identity, n.epoch,
                  w.gates, w.opens_at, w.closes_at
              from numbered n join wanted w on w.trigger_id = n.id left join attempt a on a.rollout_id = w.id

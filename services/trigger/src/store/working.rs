@@ -190,7 +190,7 @@ pub(crate) async fn begin(
              returning o.*, true as changed
          ), new as (
              update rollout o set state = case o.state when 'failed' then o.state else 'running' end,
-                 attempts = o.attempts + 1, started_at = coalesce(o.started_at, now()), identity = p.identity
+                 attempts = o.attempts + 1, started_at = coalesce(o.started_at, clock_timestamp()), identity = p.identity
              from attempt a join newest n on n.id = a.rollout_id
              join unnest($1::int[], $7::text[]) as p (trigger_id, identity) on p.trigger_id = a.trigger_id
              where o.id = a.rollout_id

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use sqlx::Connection as _;
 use tagtrail_proto::RolloutState::{
     AwaitingApproval, Held, Pending, Rejected, Running, Succeeded, Superseded,
 };
@@ -157,6 +158,34 @@ async fn a_gap_spaces_the_begins_of_rollouts_and_only_the_last_one_begins() {
     .unwrap();
     assert!(gap >= 4.0, "{gap}");
     assert_eq!(superseded, 1);
+    service.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_begin_of_a_rollout_is_the_time_of_its_attempt_and_not_of_the_transaction() {
+    let (mut world, service) = World::with("gap = \"1s\"").await;
+    world.wait(1, Succeeded).await;
+    // The gap is over, so that the statement that records the next rollout begins it too. The
+    // statement waits for the row of the trigger.
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    let mut other = world.db.connect().await;
+    let mut held = other.begin().await.unwrap();
+    sqlx::query("select from trigger for update")
+        .execute(&mut *held)
+        .await
+        .unwrap();
+    world.push(WEB, 2).await;
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    held.commit().await.unwrap();
+    world.wait(2, Succeeded).await;
+    let apart: f64 = sqlx::query_scalar(
+        "select max(abs(extract(epoch from a.started_at - o.started_at)))::float8
+         from rollout o join rollout_attempt a on a.rollout_id = o.id and a.number = 1",
+    )
+    .fetch_one(&mut world.sql)
+    .await
+    .unwrap();
+    assert!(apart < 1.0, "{apart} s");
     service.stop().await;
 }
 
