@@ -26,7 +26,7 @@ use crate::stack::{Stack, push};
 /// processors wake slowly.
 const PAUSE: Duration = Duration::from_millis(5);
 /// Time after which a message counts as lost.
-const PATIENCE: Duration = Duration::from_secs(10);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Measures the time from a push to the receipt of its revision.
 pub(crate) async fn revisions(
@@ -97,14 +97,14 @@ pub(crate) async fn one_by_one(stack: &Stack, count: usize) -> anyhow::Result<Ve
 
 /// A webhook target that reports each request with its time.
 #[derive(Debug)]
-struct WebhookTarget {
+pub(crate) struct WebhookTarget {
     address: String,
     requests: mpsc::UnboundedReceiver<(OffsetDateTime, Bytes)>,
     _server: JoinSet<std::io::Result<()>>,
 }
 
 impl WebhookTarget {
-    async fn start() -> anyhow::Result<WebhookTarget> {
+    pub(crate) async fn start() -> anyhow::Result<WebhookTarget> {
         let (sender, requests) = mpsc::unbounded_channel();
         let router = axum::Router::new().fallback(async move |body: Bytes| {
             let _ = sender.send((OffsetDateTime::now_utc(), body));
@@ -120,8 +120,12 @@ impl WebhookTarget {
         })
     }
 
+    pub(crate) fn address(&self) -> &str {
+        &self.address
+    }
+
     /// Waits for the webhook with a digest. Returns the time of its receipt.
-    async fn receive(&mut self, digest: &str) -> anyhow::Result<OffsetDateTime> {
+    pub(crate) async fn receive(&mut self, digest: &str) -> anyhow::Result<OffsetDateTime> {
         loop {
             let (at, body) = tokio::time::timeout(PATIENCE, self.requests.recv())
                 .await

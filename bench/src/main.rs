@@ -11,6 +11,7 @@ mod cpu;
 mod drain;
 mod growth;
 mod http;
+mod kubernetes;
 mod latency;
 mod load;
 mod many;
@@ -103,6 +104,8 @@ enum Measurement {
     Large,
     Latency,
     Webhook,
+    /// A Deployment on a real API server.
+    Kubernetes,
     Gateway,
     /// Groups and several streams of pushes.
     Streams,
@@ -224,6 +227,10 @@ async fn run(quick: bool, only: &[Measurement], path: &Path) -> anyhow::Result<(
             )
             .await?,
         );
+    }
+    if wanted(Measurement::Kubernetes) {
+        let (rounds, count) = (size.rounds, size.events / 10);
+        report.add(kubernetes::rollouts(&stack, folder.path(), rounds, count).await?);
     }
     if wanted(Measurement::Gateway) {
         for (stack, name) in [(&stack, "server's sync"), (&synced, "each push synced")] {
