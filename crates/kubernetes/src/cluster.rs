@@ -102,7 +102,7 @@ impl Cluster {
     }
 
     /// Returns a client. A kubeconfig whose file has changed is read again.
-    async fn client(&self) -> Result<Client, Problem> {
+    pub(crate) async fn client(&self) -> Result<Client, Problem> {
         Ok(self.connected().await?.client)
     }
 
@@ -220,7 +220,11 @@ impl Cluster {
     }
 
     /// Returns the resource of an object: known by heart, or asked from the API server once.
-    async fn resource(&self, client: &Client, object: &ObjectName) -> Result<ApiResource, Problem> {
+    pub(crate) async fn resource(
+        &self,
+        client: &Client,
+        object: &ObjectName,
+    ) -> Result<ApiResource, Problem> {
         let unknown = |group: &str| {
             let (name, kind) = (&self.name, &object.kind);
             Problem::NotFound(format!(

@@ -5,6 +5,7 @@
 //! [`health`] reads the result of a change, and [`owner`] names who changed an image.
 
 mod cluster;
+mod event;
 mod health;
 mod images;
 mod kept;
@@ -15,6 +16,7 @@ mod problem;
 mod watch;
 
 pub use cluster::{Access, Cluster};
+pub use event::Event;
 pub use health::{Health, failing, health};
 pub use images::{Place, Reference, places};
 pub use object::{BuiltIn, ObjectName, pod_spec};

@@ -1,6 +1,7 @@
 //! Target `kubernetes`: changes the images of objects of one namespace, and reads their health.
 
 mod apply;
+mod events;
 mod observe;
 mod probe;
 mod settings;
@@ -24,6 +25,7 @@ use super::contract::{
 };
 use super::news::TargetNews;
 use crate::act;
+use events::Events;
 use settings::{Part, Settings};
 use watches::Watches;
 
@@ -46,6 +48,7 @@ struct KubernetesTarget {
     repositories: BTreeMap<String, (Registry, Repository)>,
     names: Names,
     watches: Watches,
+    events: Events,
 }
 
 fn configure(value: &toml::Value, trigger: &Trigger, of: (&File, &Clusters)) -> ConfigureResult {
@@ -54,11 +57,19 @@ fn configure(value: &toml::Value, trigger: &Trigger, of: (&File, &Clusters)) -> 
 
 impl Target for KubernetesTarget {
     fn apply<'a>(&'a self, order: &'a Order) -> TargetFuture<'a, Outcome> {
-        Box::pin(self.bring(order))
+        Box::pin(async move {
+            let outcome = self.bring(order).await;
+            self.tell_outcome(order, &outcome);
+            outcome
+        })
     }
 
     fn observe<'a>(&'a self, order: &'a Order) -> TargetFuture<'a, Seen> {
-        Box::pin(self.look(order))
+        Box::pin(async move {
+            let seen = self.look(order).await;
+            self.tell_seen(order, &seen);
+            seen
+        })
     }
 
     fn place(&self) -> act::Place {
@@ -94,7 +105,13 @@ impl Target for KubernetesTarget {
     }
 
     fn foreign<'a>(&'a self, order: &'a Order) -> TargetFuture<'a, Option<String>> {
-        Box::pin(self.changed_by_others(order))
+        Box::pin(async move {
+            let found = self.changed_by_others(order).await;
+            if let Some(text) = &found {
+                self.tell_foreign(order, text);
+            }
+            found
+        })
     }
 
     fn current(&self) -> TargetFuture<'_, Option<BTreeMap<String, Pinned>>> {
@@ -127,6 +144,7 @@ impl KubernetesTarget {
             repositories: repositories.collect(),
             names: file.names().clone(),
             watches: Watches::new(),
+            events: Events::default(),
             settings,
         })
     }

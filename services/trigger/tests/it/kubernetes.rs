@@ -123,7 +123,7 @@ fn never_ready() -> String {
     format!("sha256:0dead{}", "0".repeat(59))
 }
 
-fn no_image() -> String {
+pub(crate) fn no_image() -> String {
     format!("sha256:0404{}", "0".repeat(60))
 }
 
@@ -426,9 +426,12 @@ async fn the_role_and_the_policy_that_are_shipped_suffice_and_allow_nothing_else
         .kubectl(&["-n", "tagtrail", "create", "serviceaccount", "tagtrail"]);
     for file in ["role.yaml", "images-only.yaml"] {
         let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../deploy/kubernetes");
-        place
-            .cluster
-            .kubectl(&["create", "-f", &format!("{folder}/{file}")]);
+        place.cluster.kubectl(&[
+            "create",
+            "--validate=strict",
+            "-f",
+            &format!("{folder}/{file}"),
+        ]);
     }
     place.namespace = "shop".to_owned();
     place.run("Deployment", "web", 1);
@@ -438,6 +441,9 @@ async fn the_role_and_the_policy_that_are_shipped_suffice_and_allow_nothing_else
     let service = place.world.start().await;
     place.wait(1, Succeeded).await;
     assert_eq!(place.image("deployment/web", 0), pinned(1));
+    place.event("TagtrailRollout").await;
+    let found = place.inspected().await;
+    assert!(found.is_empty(), "{found:?}");
     service.stop().await;
     for (patch, expected) in [
         (

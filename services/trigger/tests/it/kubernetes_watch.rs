@@ -1,6 +1,5 @@
 //! The watches of the target `kubernetes` on a real API server.
 
-use std::path::Path;
 use std::time::Duration;
 
 use tagtrail_config::File;
@@ -35,6 +34,17 @@ impl Place {
         };
         let value = |line: &str| line.rsplit_once(' ').unwrap().1.parse::<u64>().unwrap();
         text.lines().filter(of).map(value).sum()
+    }
+
+    /// Returns the findings of the doctor.
+    pub(crate) async fn inspected(&self) -> Vec<String> {
+        let path = self.world.folder.path().join("tagtrail.toml");
+        let text = std::fs::read_to_string(&path).unwrap();
+        let file = File::parse(&text, &path).unwrap();
+        let report = tagtrail_trigger::inspect_target(&file, 0).await.unwrap();
+        let problems = report.problems.iter();
+        let found = problems.map(|problem| format!("{}; {}", problem.found, problem.cure));
+        found.collect()
     }
 
     /// Waits for the reason of a fault.
@@ -159,18 +169,12 @@ async fn without_the_right_to_watch_objects_are_read_and_the_doctor_says_so() {
     place.wait(2, Succeeded).await;
     assert_eq!(place.image("deployment/web", 0), pinned(2));
     service.stop().await;
-    let path = place.world.folder.path().join("tagtrail.toml");
-    let file = File::parse(&std::fs::read_to_string(&path).unwrap(), Path::new(&path)).unwrap();
-    let report = tagtrail_trigger::inspect_target(&file, 0).await.unwrap();
-    let found: Vec<String> = report
-        .problems
-        .iter()
-        .map(|problem| format!("{}; {}", problem.found, problem.cure))
-        .collect();
+    let found = place.inspected().await;
     assert!(
-        found.len() == 1
-            && found[0].contains("can't be watched")
-            && found[0].contains("first reads the object"),
+        found.len() == 2
+            && found[0].contains("no event can be recorded")
+            && found[1].contains("can't be watched")
+            && found[1].contains("first reads the object"),
         "{found:?}"
     );
 }

@@ -15,6 +15,7 @@ mod gates;
 mod generations;
 mod holding;
 mod kubernetes;
+mod kubernetes_events;
 mod kubernetes_watch;
 mod notify;
 mod orders;

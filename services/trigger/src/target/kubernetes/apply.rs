@@ -68,9 +68,8 @@ impl KubernetesTarget {
                 return self.take_back(&planned[..at], outcome).await;
             }
             for change in &one.changes {
-                let (object, name) = (one.object, &change.place.name);
-                let line = format!("{object}: {name}: {} → {}\n", change.place.image, change.to);
-                order.said.push(line.as_bytes());
+                let text = format!("{}: {}\n", one.object, line(change));
+                order.said.push(text.as_bytes());
             }
             FailPoint::TriggerPatched.pass();
         }
@@ -225,6 +224,8 @@ impl KubernetesTarget {
             let refused = match self.cluster.patch(namespace, object, &patch, false).await {
                 Ok(now) => {
                     self.learn(object, now);
+                    let lines: Vec<String> = one.changes.iter().map(line).collect();
+                    self.tell_changed(object, &order.rollout, &lines.join("; "));
                     return Ok(());
                 }
                 Err(Problem::Invalid(why)) => why,
@@ -295,6 +296,12 @@ impl KubernetesTarget {
             after: None,
         }
     }
+}
+
+/// Returns the text about a change.
+fn line(change: &Change) -> String {
+    let Change { place, to } = change;
+    format!("{}: {} → {to}", place.name, place.image)
 }
 
 fn reversed(change: &Change) -> Change {

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeSet;
 
-use serde_json::json;
-use tagtrail_kubernetes::{MANAGER, Problem, owner};
+use serde_json::{Value, json};
+use tagtrail_kubernetes::{Event, MANAGER, ObjectName, Problem, owner};
 
 use super::super::contract::TargetProblem;
 use super::KubernetesTarget;
@@ -60,6 +60,7 @@ impl KubernetesTarget {
                 problems.push(self.trouble(&self.full(object), problem));
                 continue;
             }
+            problems.extend(self.may_record(object, &value).await);
             let watched = self
                 .cluster
                 .may_watch(&self.settings.namespace, object)
@@ -78,6 +79,31 @@ impl KubernetesTarget {
             ));
         }
         problems
+    }
+
+    /// Returns a problem if no event can be recorded on an object.
+    async fn may_record(&self, object: &ObjectName, value: &Value) -> Option<TargetProblem> {
+        let event = Event {
+            reason: "TagtrailRollout",
+            warning: false,
+            note: "a trial".to_owned(),
+            cause: "doctor".to_owned(),
+        };
+        let uid = value.pointer("/metadata/uid").and_then(Value::as_str);
+        let of = (object, uid.unwrap_or_default());
+        let namespace = &self.settings.namespace;
+        let problem = self
+            .cluster
+            .record(namespace, of, &event, true)
+            .await
+            .err()?;
+        Some(TargetProblem::warning(
+            format!(
+                "no event can be recorded on {}: {problem}",
+                self.full(object)
+            ),
+            "give Tagtrail's account the right create on events of events.k8s.io: without it `kubectl describe` tells nothing of rollouts and holds",
+        ))
     }
 
     fn trouble(&self, what: &str, problem: Problem) -> TargetProblem {
