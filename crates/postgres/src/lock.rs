@@ -34,6 +34,9 @@ pub enum Lock {
     /// The proof that the process with this number lives: it owns its attempts at targets as long
     /// as it holds the lock.
     Instance(i32),
+    /// The right to write to the branch of a git repository with this number:
+    /// [`Lock::number_of`] URL and branch.
+    Branch(i32),
 }
 
 impl Lock {
@@ -50,6 +53,7 @@ impl Lock {
         const REGISTRY: i32 = 0x7461_6734; // "tag4"
         const TRIGGERS: i32 = 0x7461_6735; // "tag5"
         const ACT: i32 = 0x7461_6736; // "tag6"
+        const BRANCH: i32 = 0x7461_6738; // "tag8"
         match self {
             Lock::Partition(number) => (PARTITION, number as i32),
             Lock::Plan => (SERVICE, 0),
@@ -63,6 +67,7 @@ impl Lock {
             Lock::WatchTriggers(registry) => (TRIGGERS, registry),
             Lock::Act(act) => (ACT, act),
             Lock::Instance(number) => (Lock::CLASS_OF_INSTANCES, number),
+            Lock::Branch(number) => (BRANCH, number),
         }
     }
 
