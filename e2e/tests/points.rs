@@ -177,7 +177,7 @@ async fn a_crash_at_any_fail_point_loses_nothing_and_repeats_nothing() {
 
     let mut questions = 0;
     // Two objects of a cluster: services/trigger/tests/it/kubernetes.rs crashes between them.
-    let elsewhere = [FailPoint::TriggerPatched];
+    let elsewhere = [FailPoint::TriggerPatched, FailPoint::TriggerCommitted];
     let here = |point: &&FailPoint| point.is_passed() && !elsewhere.contains(point);
     for point in FailPoint::ALL.iter().filter(here) {
         let service = service_of(*point);

@@ -103,6 +103,8 @@ points! {
     TriggerTold = "trigger.told" passed,
     /// Between two patches of one attempt.
     TriggerPatched = "trigger.patched" passed,
+    /// Between a commit in a clone and its push.
+    TriggerCommitted = "trigger.committed" passed,
     /// After the commit of the outcome.
     TriggerDone = "trigger.done" passed,
     /// Between carrying out the orders to retry and to cancel and the attempts that follow.
@@ -184,6 +186,9 @@ points! {
 }
 
 impl FailPoint {
+    /// Whether this is a build for tests.
+    pub const COMPILED: bool = cfg!(feature = "enabled");
+
     /// Marks the place of a passed point: with `abort`, the process dies here.
     #[inline]
     pub fn pass(self) {
