@@ -1,0 +1,139 @@
+//! Tries the repository for `tagtrail doctor`, without an effect on it, and reads the images that
+//! its files have.
+
+use std::collections::BTreeMap;
+use std::os::unix::fs::DirBuilderExt as _;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use tagtrail_proto::{Digest, Image, Pinned, RolloutImage};
+
+use super::super::contract::TargetProblem;
+use super::GitTarget;
+use super::clone::Clone;
+use super::edits::{Edited, Wanted};
+use super::problem::{Trouble, trouble};
+use super::program::Problem;
+use super::turn::values;
+
+/// The longest time of one exchange of a trial.
+const LONGEST: Duration = Duration::from_secs(20);
+
+/// A folder for the clone of one trial. A drop removes it.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new() -> std::io::Result<Folder> {
+        let name = format!("tagtrail-trial-{:016x}", rand::random::<u64>());
+        let path = std::env::temp_dir().join(name);
+        std::fs::DirBuilder::new().mode(0o700).create(&path)?;
+        Ok(Folder(path))
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+impl GitTarget {
+    /// Returns the problems of the server, of the branch, of its files and of the right to push.
+    pub(super) async fn probe(&self) -> Vec<TargetProblem> {
+        match self.trial(true).await {
+            Ok(Ok(_)) => Vec::new(),
+            Ok(Err(found)) => {
+                let cure = "correct the file in the branch, or target.git".to_owned();
+                vec![fatal(format!("{}: {found}", self.settings.branch), cure)]
+            }
+            Err(problem) => {
+                let cure = match trouble(&problem) {
+                    Trouble::Final(cure) | Trouble::Server(cure) => cure,
+                    Trouble::Clone => {
+                        "check the folder for temporary files, and the version of git"
+                    }
+                };
+                let mut text = format!("{}: {problem}", self.settings.branch);
+                for hidden in self.access.get().hidden() {
+                    text = text.replace(hidden, "…");
+                }
+                vec![fatal(text, cure.to_owned())]
+            }
+        }
+    }
+
+    /// Reads the images that the files have. `None`: the branch can't be read, or an image has no
+    /// digest there.
+    pub(super) async fn written(&self) -> Option<BTreeMap<String, Pinned>> {
+        let edited = self.trial(false).await.ok()?.ok()?;
+        let mut written = BTreeMap::new();
+        for found in edited.found {
+            let Some(digest) = found.digest else {
+                continue;
+            };
+            let (registry, repository) = self.repositories.get(&found.image)?.clone();
+            written.entry(found.image).or_insert(Pinned {
+                registry,
+                repository,
+                digest,
+            });
+        }
+        (written.len() == self.repositories.len()).then_some(written)
+    }
+
+    /// Fetches the branch and looks for the values. With `push`, asks whether a push would be
+    /// allowed, which changes nothing.
+    async fn trial(&self, push: bool) -> Result<Result<Edited, String>, Problem> {
+        let (settings, access) = (&self.settings, self.access.get());
+        let folder = Folder::new().map_err(Problem::Io)?;
+        let clone = Clone::open(
+            &folder.0,
+            "trial.git",
+            &settings.branch.url,
+            (&access, &settings.author),
+            settings.timeout.min(LONGEST),
+        )?;
+        let branch = &settings.branch.branch;
+        let head = clone.fetch(branch).await?;
+        let images = self.samples();
+        let wanted = Wanted {
+            edits: &settings.edits,
+            path: &settings.path,
+            images: &images,
+            markers: &settings.markers,
+            names: &self.names,
+        };
+        let found = values(&clone, &head, settings, &wanted).await?;
+        if push {
+            clone.may_push(&head, branch).await?;
+        }
+        Ok(found)
+    }
+
+    /// Returns images of the trigger with a digest that none has.
+    fn samples(&self) -> BTreeMap<String, RolloutImage> {
+        let samples = self.repositories.iter().filter_map(|(name, place)| {
+            let (registry, repository) = place;
+            let image: Image = format!("{registry}/{repository}:latest").parse().ok()?;
+            let digest = Digest::sha256_of(name.as_bytes());
+            let sample = RolloutImage {
+                pinned: image.pinned(&digest),
+                image,
+                revision: 1,
+                digest,
+                actor: None,
+                previous: None,
+            };
+            Some((name.clone(), sample))
+        });
+        samples.collect()
+    }
+}
+
+fn fatal(found: String, cure: String) -> TargetProblem {
+    TargetProblem {
+        fatal: true,
+        found,
+        cure,
+    }
+}
