@@ -173,6 +173,7 @@ async fn services(
         bus: bus("trigger")?,
         config: file,
         limits: config.limits,
+        clones: Some(std::path::absolute(config.data.join("clones"))?),
         takeover_seconds: Duration::from_secs(20),
         replaced: tagtrail_trigger::Replaced::default(),
         alone: true,

@@ -48,6 +48,10 @@ pub struct Config {
     /// in Postgres.
     #[arg(long, env = "TAGTRAIL_TAKEOVER_SECONDS", default_value = "20", value_parser = parse_takeover)]
     pub takeover_seconds: Duration,
+    /// Folder for the clones of git repositories. By default a folder of this user among the
+    /// temporary files.
+    #[arg(long, env = "TAGTRAIL_CLONES")]
+    pub clones: Option<PathBuf>,
     /// True if no second trigger service acts on the same database, as below `tagtrail up`.
     #[arg(skip)]
     pub alone: bool,

@@ -125,6 +125,7 @@ pub async fn run(config: Config, ctx: Context) -> anyhow::Result<()> {
         );
     }
     let connections = connections::Connections::new(config.db.clone());
+    let clones = target::Clones::new(config.clones, config.db.clone(), config.session_seconds);
     let shared = Shared {
         db: config.db,
         session_timeout: config.session_seconds,
@@ -133,6 +134,7 @@ pub async fn run(config: Config, ctx: Context) -> anyhow::Result<()> {
         look_pace: config.look_pace,
         replaced: config.replaced,
         supervisor: config.supervisor,
+        clones: Arc::new(clones),
         settings,
         instance: Arc::new(act::Instance::new()),
         alone: config.alone,

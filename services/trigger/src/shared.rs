@@ -22,7 +22,7 @@ use crate::connections::Connections;
 use crate::error::Error;
 use crate::metrics::Metrics;
 use crate::settings::Settings;
-use crate::target::{TargetNews, Targets, Verify};
+use crate::target::{Clones, TargetNews, Targets, Verify};
 
 /// The interval at which a waiting session tries to acquire its lock.
 const LOCK_POLL: Duration = Duration::from_secs(1);
@@ -43,6 +43,8 @@ pub(crate) struct Shared {
     pub(crate) look_pace: LookPace,
     pub(crate) replaced: Replaced,
     pub(crate) supervisor: Supervisor,
+    /// The clones of git repositories.
+    pub(crate) clones: Arc<Clones>,
     /// The triggers of the files, as they are now.
     pub(crate) settings: watch::Receiver<Arc<Settings>>,
     pub(crate) health: Health,

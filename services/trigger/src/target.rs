@@ -5,6 +5,7 @@ mod address;
 mod clusters;
 mod command;
 mod contract;
+mod git;
 mod kubernetes;
 mod news;
 mod said;
@@ -22,6 +23,7 @@ pub(crate) use clusters::Clusters;
 pub use command::supervise;
 pub use contract::TargetProblem;
 pub(crate) use contract::{OnForeignChange, Order, Seen, Target, Targets};
+pub(crate) use git::Clones;
 pub(crate) use news::TargetNews;
 pub(crate) use said::Said;
 pub(crate) use verify::{Verifies, Verify, verifies};
@@ -30,7 +32,12 @@ pub(crate) use webhook::{Caller, Settings, Template, Words};
 use contract::TargetKind;
 
 /// All kinds of targets.
-const ALL: &[TargetKind] = &[webhook::WEBHOOK, command::COMMAND, kubernetes::KUBERNETES];
+const ALL: &[TargetKind] = &[
+    webhook::WEBHOOK,
+    command::COMMAND,
+    kubernetes::KUBERNETES,
+    git::GIT,
+];
 
 /// Makes the targets of all triggers of the file, except those that `kept` has. One that can't be
 /// made is broken, and stops no other.

@@ -92,6 +92,7 @@ pub(super) async fn make(shared: Shared, target: Arc<dyn Target>, attempt: Attem
     let (done, said) = match Order::new(rollout, *span.context()) {
         Ok(mut order) => {
             order.supervisor = shared.supervisor.clone();
+            order.clones = Some(Arc::clone(&shared.clones));
             order.unfinished.clone_from(&attempt.unfinished);
             let done = watched(&shared, target.as_ref(), &order).await;
             (done, order.said)

@@ -14,6 +14,7 @@ use tagtrail_proto::{Event, Pinned, Rollout, TraceContext};
 use tokio_util::sync::CancellationToken;
 
 use super::clusters::Clusters;
+use super::git::Clones;
 use super::news::TargetNews;
 use super::said::Said;
 use crate::act::Place;
@@ -38,6 +39,8 @@ pub(crate) struct Order {
     pub(crate) stop: CancellationToken,
     /// The supervisor of a command.
     pub(crate) supervisor: Supervisor,
+    /// The clones of git repositories. `None` outside of attempts.
+    pub(crate) clones: Option<Arc<Clones>>,
     /// Whether a person has decided that the rollout goes on, in spite of a change by somebody else.
     pub(crate) decided: bool,
     /// The last report of the receiver since the begin of the last attempt.
@@ -68,6 +71,7 @@ impl Order {
             said: Said::default(),
             stop: CancellationToken::new(),
             supervisor: Supervisor::default(),
+            clones: None,
             decided: false,
             report: None,
         })

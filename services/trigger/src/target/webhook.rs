@@ -19,7 +19,7 @@ use caller::ROLLOUTS;
 pub(super) use probe::Probe;
 use settings::Answer;
 use tagtrail_policy::retry::Outcome;
-use template::sample;
+pub(super) use template::sample;
 
 pub(crate) use caller::{Caller, Words};
 pub(crate) use settings::Settings;

@@ -154,6 +154,7 @@ impl World {
             config: self.folder.path().join("tagtrail.toml"),
             limits: Limits::default(),
             takeover_seconds: Duration::from_secs(10),
+            clones: Some(self.folder.path().join("clones")),
             alone: false,
             session_seconds: Duration::from_secs(2),
             replaced: Replaced(Duration::ZERO),
@@ -379,6 +380,24 @@ impl World {
         .fetch_one(&mut self.sql)
         .await
         .unwrap()
+    }
+
+    /// Returns the errors of all attempts that have failed, in order.
+    pub(crate) async fn errors(&mut self) -> Vec<String> {
+        sqlx::query_scalar(
+            "select error from rollout_attempt where error is not null order by started_at",
+        )
+        .fetch_all(&mut self.sql)
+        .await
+        .unwrap()
+    }
+
+    /// Returns the outputs of all attempts that have ended, in order.
+    pub(crate) async fn said(&mut self) -> Vec<String> {
+        sqlx::query_scalar("select coalesce(said, '') from rollout_attempt where finished_at is not null order by started_at")
+            .fetch_all(&mut self.sql)
+            .await
+            .unwrap()
     }
 
     /// Waits until the rollout of this number has this state.

@@ -141,7 +141,7 @@ pub(super) fn check_json(body: &[u8]) -> Result<(), String> {
 }
 
 /// Returns the event of a rollout of the trigger as it may be, to try a template with.
-pub(super) fn sample(trigger: &Trigger) -> Result<Vec<u8>, String> {
+pub(in super::super) fn sample(trigger: &Trigger) -> Result<Vec<u8>, String> {
     let images = trigger.all_images();
     let images = images.iter().filter_map(|(name, watched)| {
         let digest = Digest::sha256_of(name.as_bytes());
