@@ -13,6 +13,7 @@ mod failures;
 mod faults;
 mod gates;
 mod generations;
+mod git;
 mod holding;
 mod kubernetes;
 mod kubernetes_events;
