@@ -1,6 +1,9 @@
 //! The target `git` on real repositories.
 
+mod hostile;
+mod races;
 mod repository;
+mod ssh;
 
 use tagtrail_proto::RolloutState::{self, Failed, Succeeded};
 use tagtrail_testkit::{SOON, eventually};
