@@ -17,6 +17,25 @@ RUN --mount=type=cache,target=/usr/local/cargo/registry \
     && cp target/release/tagtrail /usr/local/bin/tagtrail \
     && scripts/notices /usr/local/share/NOTICES.txt
 
+# The image for git targets, with the programs that they run: docker build --target git -t tagtrail:git .
+FROM debian:bookworm-slim AS git
+RUN apt-get update \
+    && apt-get install --yes --no-install-recommends ca-certificates git openssh-client \
+    && rm -rf /var/lib/apt/lists/* \
+    && useradd --uid 65532 --user-group --no-create-home nonroot
+COPY --from=build /usr/local/bin/tagtrail /usr/local/bin/tagtrail
+COPY LICENSE /usr/share/doc/tagtrail/LICENSE
+COPY --from=build /usr/local/share/NOTICES.txt /usr/share/doc/tagtrail/NOTICES.txt
+ENV TAGTRAIL_GATEWAY_LISTEN=0.0.0.0:8400 \
+    TAGTRAIL_API_LISTEN=0.0.0.0:8401 \
+    TAGTRAIL_ADMIN=0.0.0.0:8402 \
+    TAGTRAIL_LOG_FORMAT=json
+EXPOSE 8400 8401 8402
+USER nonroot
+ENTRYPOINT ["/usr/local/bin/tagtrail"]
+CMD ["--help"]
+HEALTHCHECK --interval=10s --timeout=5s --start-period=30s CMD ["/usr/local/bin/tagtrail", "health"]
+
 FROM gcr.io/distroless/cc-debian12:nonroot
 COPY --from=build /usr/local/bin/tagtrail /usr/local/bin/tagtrail
 COPY LICENSE /usr/share/doc/tagtrail/LICENSE
