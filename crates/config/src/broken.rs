@@ -21,6 +21,8 @@ pub enum Table {
     Notify,
     /// `[[cluster]]`.
     Cluster,
+    /// `[[secret]]`.
+    Secret,
 }
 
 impl Table {
@@ -35,6 +37,7 @@ impl Table {
             Table::Token => "token",
             Table::Notify => "notify",
             Table::Cluster => "cluster",
+            Table::Secret => "secret",
         }
     }
 }

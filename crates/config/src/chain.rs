@@ -51,8 +51,8 @@ impl Trigger {
 
 impl File {
     /// Takes out the triggers that follow a trigger that is not configured, or that follow
-    /// themselves through others.
-    pub(crate) fn check_chains(&mut self) {
+    /// themselves through others. The others get the images of those that they follow.
+    pub fn check_chains(&mut self) {
         let upstream: BTreeMap<String, Vec<String>> = self
             .trigger
             .iter()

@@ -154,7 +154,8 @@ fn hide_url(url: &mut String) -> bool {
 }
 
 /// Returns the SHA-256 of settings, of which the order of keys does not count.
-fn hash(value: &Value) -> [u8; 32] {
+#[must_use]
+pub fn hash(value: &Value) -> [u8; 32] {
     fn add(value: &Value, to: &mut Sha256) {
         match value {
             Value::Object(map) => {

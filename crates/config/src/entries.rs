@@ -13,11 +13,23 @@ use toml::de::{DeTable, DeValue, ValueDeserializer};
 
 use crate::broken::{Broken, Table};
 use crate::document::{ConfigError, Document};
-use crate::{Cluster, Door, Notify, Pages, RegistryAccess, Source, Token, Trigger, cure};
+use crate::{
+    ApiTriggers, Cluster, Door, NamedSecret, Notify, Pages, RegistryAccess, Source, Token, Trigger,
+    cure,
+};
 
 /// The keys of the main file.
-const KEYS: [&str; 8] = [
-    "source", "registry", "trigger", "token", "notify", "cluster", "pages", "triggers",
+const KEYS: [&str; 10] = [
+    "source",
+    "registry",
+    "trigger",
+    "token",
+    "notify",
+    "cluster",
+    "secret",
+    "api_triggers",
+    "pages",
+    "triggers",
 ];
 /// The keys of a file in the folder of triggers.
 const TRIGGERS: [&str; 2] = ["trigger", "notify"];
@@ -33,6 +45,8 @@ pub(crate) struct Entries {
     pub(crate) notify: Vec<Notify>,
     pub(crate) cluster: Vec<Cluster>,
     pub(crate) pages: Pages,
+    pub(crate) secret: Vec<NamedSecret>,
+    pub(crate) api_triggers: Option<ApiTriggers>,
     /// The folder of triggers, as written.
     pub(crate) folder: Option<PathBuf>,
     pub(crate) broken: Vec<Broken>,
@@ -115,6 +129,10 @@ impl Entries {
                 "token" => entries.token = entries.table(Table::Token, value)?,
                 "notify" => entries.notify = entries.table(Table::Notify, value)?,
                 "cluster" => entries.cluster = entries.table(Table::Cluster, value)?,
+                "secret" => entries.secret = entries.table(Table::Secret, value)?,
+                "api_triggers" => {
+                    entries.api_triggers = Some(read(&document, "api_triggers", value)?);
+                }
                 "pages" => entries.pages = read(&document, "pages", value)?,
                 _ => {}
             }

@@ -11,7 +11,10 @@ use crate::broken::{Broken, Table};
 use crate::document::{ConfigError, Document};
 use crate::entries::Entries;
 use crate::files;
-use crate::{Cluster, HostName, Names, Notify, RegistryAccess, Source, Token, Trigger};
+use crate::{
+    ApiTriggers, Cluster, HostName, NamedSecret, Names, Notify, RegistryAccess, Source, Token,
+    Trigger,
+};
 
 /// The whole file: the entries that can be used, and those that are broken.
 #[derive(Debug, Clone, Default)]
@@ -30,6 +33,10 @@ pub struct File {
     pub cluster: Vec<Cluster>,
     /// The settings of requests by browsers.
     pub pages: Pages,
+    /// The secrets that triggers of the API may name.
+    pub secret: Vec<NamedSecret>,
+    /// The settings of triggers of the API; without them there are none.
+    pub api_triggers: Option<ApiTriggers>,
     /// The entries that can't be used as written.
     pub broken: Vec<Broken>,
     written: BTreeMap<(Table, String), toml::Value>,
@@ -104,6 +111,8 @@ impl File {
             mut notify,
             cluster,
             pages,
+            secret,
+            api_triggers,
             mut broken,
             mut written,
             aliases,
@@ -122,6 +131,7 @@ impl File {
         let (names, wrong) = Names::of(&document, &aliases, &source);
         let mut file = File {
             pages,
+            api_triggers,
             broken,
             written,
             names,
@@ -169,6 +179,13 @@ impl File {
             |one| &one.name,
             |_| Arc::clone(&document),
             Cluster::check,
+        );
+        file.secret = file.keep(
+            Table::Secret,
+            secret,
+            |one| &one.name,
+            |_| Arc::clone(&document),
+            NamedSecret::check,
         );
         let names = file.names.clone();
         file.trigger = file.keep(

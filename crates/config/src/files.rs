@@ -104,6 +104,7 @@ impl File {
                 Table::Token => keep(&mut self.token, &before.token, &name, |one| &one.name),
                 Table::Notify => keep(&mut self.notify, &before.notify, &name, |one| &one.name),
                 Table::Cluster => keep(&mut self.cluster, &before.cluster, &name, |one| &one.name),
+                Table::Secret => keep(&mut self.secret, &before.secret, &name, |one| &one.name),
                 Table::File => continue,
             }
             if let Some(written) = before.written(table, &name) {

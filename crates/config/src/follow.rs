@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use sha2::{Digest as _, Sha256};
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::time::Instant;
 
 use crate::document::{ConfigError, Document};
 use crate::fresh::{LOOK, Stamp, stamp};
@@ -25,6 +26,8 @@ pub struct Follower {
     state: Arc<Mutex<State>>,
     /// The entries that the caller has, and the number of changes that led to them.
     given: (u64, Arc<File>),
+    /// The time of the next look.
+    due: Instant,
     hangup: Signal,
 }
 
@@ -76,6 +79,7 @@ impl Follower {
         state.look_at_secrets();
         Ok(Follower {
             given: (0, Arc::clone(&state.file)),
+            due: Instant::now() + LOOK,
             state: Arc::new(Mutex::new(state)),
             hangup,
         })
@@ -95,10 +99,12 @@ impl Follower {
         loop {
             let (mut changes, mut file) = self.found();
             if changes == self.given.0 {
+                // A caller that gives calls up every second must not put the look off.
                 let asked = tokio::select! {
-                    () = tokio::time::sleep(LOOK) => false,
+                    () = tokio::time::sleep_until(self.due) => false,
                     _ = self.hangup.recv() => true,
                 };
+                self.due = Instant::now() + LOOK;
                 if !self.look().await && asked {
                     tracing::info!("SIGHUP: no file has changed");
                 }

@@ -49,6 +49,14 @@
 //! format = "slack"                     # or teams, discord, cloudevents, cdevents
 //! url = { file = "/run/secrets/chat" }
 //!
+//! [[secret]]                           # secrets that triggers of the API may name
+//! name = "shop-hook"
+//! file = "/run/secrets/shop"
+//! triggers = ["shop-*"]
+//!
+//! [api_triggers]                       # the API may make triggers
+//! allow_addresses = ["10.1.0.0/16"]    # with targets at these private addresses
+//!
 //! [pages]
 //! hosts = ["tagtrail.example.com"]     # names by which clients reach the gateway and the api
 //! # "##;
@@ -57,6 +65,7 @@
 //! # Ok::<(), tagtrail_config::ConfigError>(())
 //! ```
 
+mod api_triggers;
 mod broken;
 mod chain;
 mod cluster;
@@ -84,11 +93,12 @@ mod token;
 mod trigger;
 mod verify;
 
+pub use api_triggers::{Allowances, ApiTriggers, NamedSecret, Network, THE_API};
 pub use broken::{Broken, Checked, Table};
 pub use cluster::Cluster;
 pub use cure::closest;
 pub use document::ConfigError;
-pub use door::{Door, Shown, Spec};
+pub use door::{Door, Shown, Spec, hash};
 pub use file::{File, NONE, Pages};
 pub use follow::Follower;
 pub use fresh::{Fresh, Stamp, stamp};

@@ -85,7 +85,7 @@ fn every_mistake_is_named_with_file_line_key_and_cure() {
     let messages: Vec<String> = cases.iter().map(|text| refused(text)).collect();
     insta::assert_snapshot!(messages.join("\n"), @r#"
     tagtrail.toml:1: unclosed array table, expected `]]`; it is not TOML
-    tagtrail.toml:1: sauce: unknown field `sauce`, expected one of `source`, `registry`, `trigger`, `token`, `notify`, `cluster`, `pages`, `triggers`; did you mean `source`?
+    tagtrail.toml:1: sauce: unknown field `sauce`, expected one of `source`, `registry`, `trigger`, `token`, `notify`, `cluster`, `secret`, `api_triggers`, `pages`, `triggers`; did you mean `source`?
     tagtrail.toml:1: source: invalid type: map, expected a sequence; write [[source]], with two brackets on each side: there may be several
     tagtrail.toml:1: trigger: invalid type: map, expected a sequence; write [[trigger]], with two brackets on each side: there may be several
     tagtrail.toml:5: trigger[0].settle: 30 has no unit; write it with ms, s, m or h, such as "30s"

@@ -290,6 +290,12 @@ impl Trigger {
         )
     }
 
+    /// Returns where the settings come from.
+    #[must_use]
+    pub fn door(&self) -> Door {
+        self.door
+    }
+
     /// Returns the error for a mistake that the kind of the target found, in the form of all other
     /// errors.
     #[must_use]
