@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use reqwest::dns::Resolve;
 use reqwest::{Certificate, Client, ClientBuilder, NoProxy, Proxy, Url, redirect};
 
 use crate::chain;
@@ -42,6 +43,8 @@ pub struct Route {
     authorities: Vec<Certificate>,
     /// `None`: the proxies of the environment.
     proxies: Option<Vec<Proxy>>,
+    /// `None`: names are resolved by the system.
+    resolver: Option<Arc<dyn Resolve>>,
 }
 
 impl Route {
@@ -73,6 +76,13 @@ impl Route {
         Ok(self)
     }
 
+    /// Resolves names by this resolver, for each connection.
+    #[must_use]
+    pub fn resolving(mut self, resolver: impl Resolve + 'static) -> Route {
+        self.resolver = Some(Arc::new(resolver));
+        self
+    }
+
     /// Returns the builder of a client as [`client`] does, for this way.
     ///
     /// # Errors
@@ -94,6 +104,9 @@ impl Route {
         for proxy in proxies {
             builder = builder.proxy(proxy);
         }
+        if let Some(resolver) = &self.resolver {
+            builder = builder.dns_resolver(Arc::clone(resolver));
+        }
         if self.authorities.is_empty() {
             return Ok(builder);
         }
@@ -110,7 +123,7 @@ impl Route {
             let built = self.client(timeout)?.build();
             built.map_err(|error| format!("can't make an HTTP client: {}", chain(&error)))
         };
-        if !self.authorities.is_empty() || self.proxies.is_some() {
+        if !self.authorities.is_empty() || self.proxies.is_some() || self.resolver.is_some() {
             return build();
         }
         let mut usual = USUAL.lock().unwrap_or_else(PoisonError::into_inner);

@@ -138,7 +138,7 @@ impl Entry {
             max_age: written.max_age(),
             format,
             template,
-            caller: Caller::new(settings, usual, of, WORDS)?,
+            caller: Caller::new(settings, usual, of, WORDS, None)?,
         })
     }
 

@@ -131,7 +131,8 @@ fn step(written: &VerifyStep, trigger: &Trigger, file: &File) -> Result<Step, St
                     HTTP[1..].join(", ")
                 ));
             }
-            webhook::Probe::new(&written.check, trigger).map(|probe| Step::Http(Box::new(probe)))
+            webhook::Probe::new(&written.check, trigger, file)
+                .map(|probe| Step::Http(Box::new(probe)))
         }
         (false, true) => {
             let mut settings = written.check.clone();

@@ -9,6 +9,7 @@ use std::borrow::Cow;
 
 use tagtrail_config::{File, Trigger};
 
+use super::address::Allowed;
 use super::clusters::Clusters;
 use super::contract::{
     ConfigureResult, Order, Seen, Target, TargetFuture, TargetKind, TargetProblem,
@@ -43,7 +44,11 @@ struct WebhookTarget {
     template: Option<Template>,
 }
 
-fn configure(value: &toml::Value, trigger: &Trigger, _of: (&File, &Clusters)) -> ConfigureResult {
+fn configure(
+    value: &toml::Value,
+    trigger: &Trigger,
+    (file, _): (&File, &Clusters),
+) -> ConfigureResult {
     let settings = Settings::parse(value, trigger.folder())?;
     let usual = match settings.has_body() {
         true => "application/json",
@@ -52,7 +57,7 @@ fn configure(value: &toml::Value, trigger: &Trigger, _of: (&File, &Clusters)) ->
     let template = settings.template(usual, || Ok(vec![sample(trigger)?]))?;
     let of = format!("target.webhook of trigger {}", trigger.name.get_ref());
     Ok(Box::new(WebhookTarget {
-        caller: Caller::new(settings, usual, of, ROLLOUTS)?,
+        caller: Caller::new(settings, usual, of, ROLLOUTS, Allowed::of(trigger, file))?,
         template,
     }))
 }

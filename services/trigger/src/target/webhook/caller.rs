@@ -11,7 +11,7 @@ use tagtrail_policy::retry::Outcome;
 use tagtrail_proto::{TRACEPARENT, TraceContext, clean_text};
 
 use super::settings::{Access, Answer, Settings};
-use crate::target::address;
+use crate::target::address::{self, Allowed};
 use crate::target::contract::{TargetProblem, readable_secrets};
 use crate::target::said::Said;
 use crate::target::signature::signatures;
@@ -50,23 +50,28 @@ pub(crate) struct Caller {
     settings: Arc<Settings>,
     content_type: HeaderValue,
     access: Fresh<Access>,
+    allowed: Option<Allowed>,
     words: Words,
 }
 
 impl Caller {
     /// Reads all secrets. `usual` is the content type if the settings have none, and `of` names the
-    /// owner of the secrets in the log. An error names the cure, and no secret.
+    /// owner of the secrets in the log. `allowed` are the addresses to which requests may go; `None`:
+    /// to all. An error names the cure, and no secret.
     pub(crate) fn new(
         settings: Settings,
         usual: &str,
         of: String,
         words: Words,
+        allowed: Option<Allowed>,
     ) -> Result<Caller, String> {
         let settings = Arc::new(settings);
+        let access = Access::fresh(&settings, of)?;
         Ok(Caller {
             content_type: settings.content_type(usual)?,
-            access: Access::fresh(&settings, of)?,
-            client: settings.route()?.build(settings.timeout())?,
+            client: settings.client(&access.get(), allowed.as_ref())?,
+            access,
+            allowed,
             settings,
             words,
         })
@@ -110,6 +115,13 @@ impl Caller {
     pub(crate) async fn connect(&self) -> Vec<TargetProblem> {
         let access = self.access.get();
         let server = access.server();
+        if let Some(Err(why)) = self.allowed.as_ref().map(|one| one.check(&access.url)) {
+            return vec![TargetProblem {
+                fatal: true,
+                found: why,
+                cure: "use another address, or list it".to_owned(),
+            }];
+        }
         match self.client.head(&server).send().await {
             Ok(_) => Vec::new(),
             Err(error) => vec![TargetProblem {
@@ -133,6 +145,10 @@ impl Caller {
     ) -> Outcome {
         let access = self.access.get();
         let Words { receiver, one, .. } = self.words;
+        // A secret may have brought another address.
+        if let Some(Err(why)) = self.allowed.as_ref().map(|one| one.check(&access.url)) {
+            return Outcome::Refused(why);
+        }
         let Some(signed) = signed(&access, id, &body) else {
             return Outcome::Refused(format!("{one} can't be signed"));
         };

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use reqwest::Client;
-use tagtrail_config::{Fresh, Trigger};
+use tagtrail_config::{File, Fresh, Trigger};
 
+use super::super::address::Allowed;
 use super::super::contract::{TargetProblem, readable_secrets};
 use super::super::said::Said;
 use super::caller::{body, cause, link_local, plain};
@@ -19,6 +20,8 @@ pub(in crate::target) struct Probe {
     client: Client,
     settings: Arc<Settings>,
     access: Fresh<Access>,
+    /// The addresses to which requests may go. `None`: to all.
+    allowed: Option<Allowed>,
     /// The statuses that pass; empty: any 2xx.
     status: Vec<u16>,
 }
@@ -28,6 +31,7 @@ impl Probe {
     pub(in crate::target) fn new(
         written: &toml::Table,
         trigger: &Trigger,
+        file: &File,
     ) -> Result<Probe, String> {
         let mut settings = written.clone();
         let status = settings.remove("status").map_or(Ok(Vec::new()), statuses)?;
@@ -45,9 +49,13 @@ impl Probe {
             Settings::parse(&toml::Value::Table(settings), trigger.folder()).map_err(named)?;
         let settings = Arc::new(settings);
         let of = format!("verify of trigger {}", trigger.name.get_ref());
+        let access = Access::fresh(&settings, of).map_err(named)?;
+        let allowed = Allowed::of(trigger, file);
+        let client = settings.client(&access.get(), allowed.as_ref());
         Ok(Probe {
-            client: settings.route()?.build(settings.timeout())?,
-            access: Access::fresh(&settings, of).map_err(named)?,
+            client: client.map_err(named)?,
+            access,
+            allowed,
             settings,
             status,
         })
@@ -58,6 +66,10 @@ impl Probe {
     pub(in crate::target) async fn attempt(&self, said: &Said) -> Result<(), String> {
         let access = self.access.get();
         said.hide(access.hidden());
+        // A secret may have brought another address.
+        self.allowed
+            .as_ref()
+            .map_or(Ok(()), |one| one.check(&access.url))?;
         let server = access.server();
         let request = self.client.get(access.url.clone());
         let answer = request.headers(access.headers.clone()).send().await;

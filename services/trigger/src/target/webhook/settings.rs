@@ -6,13 +6,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use reqwest::header::{HeaderMap, HeaderName, HeaderValue};
-use reqwest::{Method, Url};
+use reqwest::{Client, Method, Url};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::Deserialize;
 use tagtrail_config::{Fresh, Secret, Secrets, Text};
 use tagtrail_daemon::Route;
 use tagtrail_proto::Digest;
 
+use super::super::address::{self, Allowed};
 use super::super::contract::settings;
 use super::super::signature::SigningKey;
 use super::template::{Template, check_json};
@@ -151,6 +152,27 @@ impl Settings {
             route = via.map_err(|why| format!("proxy: {why}"))?;
         }
         Ok(route)
+    }
+
+    /// Returns the client of the receiver at `access`, whose requests go to these addresses alone;
+    /// `None`: to all.
+    pub(super) fn client(
+        &self,
+        access: &Access,
+        allowed: Option<&Allowed>,
+    ) -> Result<Client, String> {
+        let mut route = self.route()?;
+        if let Some(allowed) = allowed {
+            allowed.check(&access.url)?;
+            if access.url.scheme() == "http" && !address::is_loopback(&access.url) {
+                return Err(
+                    "url must start with https:// in a trigger of the API, since others on the way can read http://".to_owned(),
+                );
+            }
+            // A proxy would resolve the name itself, and could reach what must not be reached.
+            route = route.via("none")?.resolving(allowed.clone());
+        }
+        route.build(self.timeout())
     }
 
     /// Returns whether a template makes the body.
