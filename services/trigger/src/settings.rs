@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tagtrail_config::{Broken, Door, File, Follower, Table};
+use tagtrail_config::{Allowances, Broken, Door, File, Follower, Table};
 use tagtrail_daemon::{Context, Retry, chain};
 use tagtrail_failpoint::FailPoint;
 use tagtrail_postgres::{DbArgs, within};
@@ -28,12 +28,18 @@ pub(crate) type Hash = [u8; 32];
 const REMEMBERED: usize = 100_000;
 /// The interval at which a process notes that it runs.
 const SEEN_EVERY: Duration = Duration::from_secs(10);
+/// The interval of looks at the triggers of the API.
+const API_EVERY: Duration = Duration::from_secs(1);
 
 /// The settings that the database keeps.
 #[derive(Debug, Default)]
 pub(crate) struct Recorded {
     /// The last good generations of the triggers of the files.
     good: BTreeMap<String, Generation>,
+    /// The triggers of the API.
+    api: BTreeMap<String, Generation>,
+    /// The place of the last change by the API that was read.
+    last_of_api: i64,
 }
 
 /// The triggers of the files. A broken one stops no other.
@@ -59,6 +65,10 @@ pub(crate) struct Settings {
     pub(crate) whole: bool,
     /// The registries that can be asked.
     pub(crate) asked: BTreeSet<Registry>,
+    /// All that the files allow to triggers of the API.
+    allowances: Allowances,
+    /// The generations of the triggers of the API.
+    pub(crate) loaded: BTreeMap<String, i64>,
     /// The number of mistakes in each file.
     pub(crate) mistakes: BTreeMap<String, usize>,
     /// The entries as written, by the names of the triggers.
@@ -85,13 +95,16 @@ impl Settings {
     /// too.
     pub(crate) fn read(file: &File, recorded: &Recorded, before: Option<&Settings>) -> Settings {
         let mut file = file.clone();
-        let mut problems = problems(file.broken_of(Table::Trigger));
+        let mut problems = add_of_api(&mut file, recorded);
+        let allowances = file.allowances();
+        let allowed_before = before.is_none_or(|before| before.allowances == allowances);
         let unread = unread(&file, &problems);
         let restored = restore(&mut file, recorded, before, &unread);
         let written = |name: &String| file.written(Table::Trigger, name);
         let same = |name: &String| {
             let before = before.and_then(|before| before.written.get(name));
-            before.is_some() && before == written(name)
+            let allowed = allowed_before || !recorded.api.contains_key(name);
+            before.is_some() && before == written(name) && allowed
         };
         let target_before = |name: &String| before?.targets.get(name).cloned();
         let kept = |name: &String| target_before(name).filter(|_| same(name));
@@ -108,7 +121,10 @@ impl Settings {
         let mut triggers: BTreeMap<String, TriggerSpec> = triggers
             .map(|trigger| (trigger.name.clone(), trigger))
             .collect();
-        for name in wrong.iter().filter_map(|one| one.name.as_ref()) {
+        // A trigger of the API loses what the files no longer allow.
+        let stands = |name: &&String| !recorded.api.contains_key(*name);
+        let broken = wrong.iter().filter_map(|one| one.name.as_ref());
+        for name in broken.filter(stands) {
             let spec = before.and_then(|before| before.triggers.get(name));
             let standing = match (spec, target_before(name)) {
                 (Some(spec), Some(target)) => Some((spec.clone(), target, verify_before(name))),
@@ -164,6 +180,12 @@ impl Settings {
             had: had(before, &triggers),
             changed,
             asked: config::asked(&file),
+            allowances,
+            loaded: recorded
+                .api
+                .iter()
+                .map(|(name, one)| (name.clone(), one.number))
+                .collect(),
             mistakes: file.mistakes(&wrong),
             triggers,
             clusters,
@@ -258,6 +280,38 @@ fn problems<'a>(broken: impl IntoIterator<Item = &'a Broken>) -> BTreeMap<String
         };
         problems.entry(name.clone()).or_insert(problem);
     }
+    problems
+}
+
+/// Adds the triggers of the API, and returns the mistakes of all triggers. One of the API with a
+/// mistake is not in force: the files may have taken away what it had. An entry of a file with the
+/// name of one of them is passed over.
+fn add_of_api(file: &mut File, recorded: &Recorded) -> BTreeMap<String, Problem> {
+    let mut of_api = BTreeMap::new();
+    for (name, generation) in &recorded.api {
+        let second = file.take_out(name).map(|second| (second, false));
+        let wrong = match file.read_api_trigger(name, &generation.settings) {
+            Ok(trigger) => {
+                file.put(trigger);
+                None
+            }
+            Err(error) => Some((error, true)),
+        };
+        if let Some((error, broken)) = wrong.or(second) {
+            let text = error.to_string();
+            of_api.insert(name.clone(), Problem { text, broken });
+        }
+    }
+    file.check_chains();
+    let mut problems = problems(file.broken_of(Table::Trigger));
+    for trigger in &file.trigger {
+        let name: &str = trigger.name.get_ref().as_ref();
+        // The broken entry of a file, with the name of a good trigger of the API.
+        if recorded.api.contains_key(name) {
+            problems.remove(name);
+        }
+    }
+    problems.extend(of_api);
     problems
 }
 
@@ -377,15 +431,18 @@ pub(crate) async fn recorded(db: &DbArgs, ctx: &Context) -> Option<Recorded> {
         let read = async || {
             let mut db = db.session("trigger", READ).await?;
             let good = generations::of_files(&mut db).await?;
-            Ok::<_, sqlx::Error>(good)
+            let last_of_api = generations::last_of_api(&mut db).await?;
+            let api = generations::of_api(&mut db).await?;
+            let by_name =
+                |all: Vec<Generation>| all.into_iter().map(|one| (one.name.clone(), one)).collect();
+            Ok::<_, sqlx::Error>(Recorded {
+                good: by_name(good),
+                api: by_name(api),
+                last_of_api,
+            })
         };
         match within(READ, read()).await {
-            Ok(good) => {
-                let good = good.into_iter().map(|one| (one.name.clone(), one));
-                return Some(Recorded {
-                    good: good.collect(),
-                });
-            }
+            Ok(recorded) => return Some(recorded),
             Err(error) => {
                 ctx.health.set("postgres", Err(chain(&error)));
                 if !retry.wait(&error, &ctx.shutdown).await {
@@ -401,9 +458,11 @@ pub(crate) async fn recorded(db: &DbArgs, ctx: &Context) -> Option<Recorded> {
 pub(crate) async fn follow(
     mut files: Follower,
     settings: watch::Sender<Arc<Settings>>,
-    recorded: Recorded,
+    mut recorded: Recorded,
     shared: Shared,
 ) -> anyhow::Result<()> {
+    let mut api = tokio::time::interval(API_EVERY);
+    api.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut seen = tokio::time::interval(SEEN_EVERY);
     seen.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
@@ -418,6 +477,10 @@ pub(crate) async fn follow(
                 note_seen(&shared).await;
                 continue;
             }
+            _ = api.tick() => match read_api(&shared, &mut recorded).await {
+                true => files.file(),
+                false => continue,
+            },
             file = files.changed() => file,
         };
         FailPoint::TriggerReloaded.pass();
@@ -444,6 +507,34 @@ pub(crate) async fn follow(
         db.keep();
     }
     Ok(())
+}
+
+/// Reads the triggers of the API if they have changed. Returns whether they have. Others show a
+/// failure, and the next look comes soon.
+async fn read_api(shared: &Shared, recorded: &mut Recorded) -> bool {
+    let known = recorded.last_of_api;
+    let reading = async {
+        let mut db = shared.connections.lend(READ).await?;
+        let last = within(READ, generations::last_of_api(&mut db)).await?;
+        let api = match last == known {
+            true => None,
+            false => Some(within(READ, generations::of_api(&mut db)).await?),
+        };
+        db.keep();
+        Ok::<_, Error>(api.map(|api| (last, api)))
+    };
+    match reading.await {
+        Ok(Some((last, api))) => {
+            recorded.last_of_api = last;
+            recorded.api = api.into_iter().map(|one| (one.name.clone(), one)).collect();
+            true
+        }
+        Ok(None) => false,
+        Err(error) => {
+            tracing::debug!("the triggers of the API could not be read: {error}");
+            false
+        }
+    }
 }
 
 /// Notes that this process runs. A failure is shown by others.

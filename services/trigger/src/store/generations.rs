@@ -33,6 +33,25 @@ pub(crate) async fn of_files(db: &mut PgConnection) -> Result<Vec<Generation>, s
     rows.iter().map(generation).collect()
 }
 
+/// Returns the triggers that the API has made and not removed.
+pub(crate) async fn of_api(db: &mut PgConnection) -> Result<Vec<Generation>, sqlx::Error> {
+    let rows = sqlx::query(
+        "select t.name, s.generation, s.file, s.spec
+         from trigger t join trigger_spec s on s.trigger_id = t.id and s.generation = t.generation
+         where t.door = 'api' and s.spec is not null",
+    )
+    .fetch_all(db)
+    .await?;
+    rows.iter().map(generation).collect()
+}
+
+/// Returns the place of the last change by the API: a number that rises.
+pub(crate) async fn last_of_api(db: &mut PgConnection) -> Result<i64, sqlx::Error> {
+    sqlx::query_scalar("select coalesce(max(id), 0) from trigger_spec where door = 'api'")
+        .fetch_one(db)
+        .await
+}
+
 fn generation(row: &PgRow) -> Result<Generation, sqlx::Error> {
     let Json(settings) = row.try_get("spec")?;
     Ok(Generation {
@@ -48,6 +67,7 @@ fn generation(row: &PgRow) -> Result<Generation, sqlx::Error> {
 pub(crate) async fn record(db: &mut PgConnection, settings: &Settings) -> Result<(), sqlx::Error> {
     let (mut names, mut hashes, mut specs, mut complete) = (vec![], vec![], vec![], vec![]);
     let (mut doors, mut files, mut labels, mut stale) = (vec![], vec![], vec![], vec![]);
+    let mut loaded = vec![];
     for (name, trigger) in &settings.triggers {
         if !settings.targets.contains_key(name) {
             continue;
@@ -61,22 +81,27 @@ pub(crate) async fn record(db: &mut PgConnection, settings: &Settings) -> Result
         files.push(trigger.spec.file.display().to_string());
         labels.push(Json(&trigger.labels));
         stale.push(settings.is_stale(name));
+        loaded.push(settings.loaded.get(name).copied());
     }
     sqlx::query(
         "with entry as (
-             select * from unnest($1::text[], $2::bytea[], $3::jsonb[], $4::boolean[], $5::text[], $6::text[], $7::jsonb[], $8::boolean[])
-                 as e (name, hash, spec, complete, door, file, labels, stale)
+             select * from unnest($1::text[], $2::bytea[], $3::jsonb[], $4::boolean[], $5::text[], $6::text[], $7::jsonb[], $8::boolean[], $9::bigint[])
+                 as e (name, hash, spec, complete, door, file, labels, stale, loaded)
          ), changed as (
              update trigger t set labels = e.labels, stale = e.stale,
-                 generation = t.generation + case when t.spec_hash is distinct from e.hash then 1 else 0 end,
-                 spec_hash = e.hash, door = e.door
+                 -- The api itself has recorded the generation of its trigger.
+                 generation = t.generation + case when e.door <> 'api' and t.spec_hash is distinct from e.hash then 1 else 0 end,
+                 spec_hash = case e.door when 'api' then t.spec_hash else e.hash end, door = e.door, loaded = e.loaded
              from entry e, trigger before
              where t.name = e.name and before.id = t.id
-                 and (t.spec_hash is distinct from e.hash or t.labels <> e.labels or t.stale <> e.stale or t.door is distinct from e.door)
+                 and (t.spec_hash is distinct from e.hash or t.labels <> e.labels or t.stale <> e.stale
+                      or t.door is distinct from e.door or t.loaded is distinct from e.loaded)
+                 -- The api has taken the name meanwhile.
+                 and not (t.door = 'api' and t.spec_hash is not null and e.door <> 'api')
              returning t.id, t.generation, before.generation as earlier, e.door, e.file, e.spec, e.complete, e.hash
          ), removed as (
              update trigger t set generation = t.generation + 1, spec_hash = null
-             where not t.configured and t.spec_hash is not null returning t.id, t.generation, t.door
+             where not t.configured and t.spec_hash is not null and t.door <> 'api' returning t.id, t.generation, t.door
          )
          insert into trigger_spec (trigger_id, generation, door, file, spec, complete, hash, actor)
          select id, generation, door, file, spec, complete, hash, 'configuration' from changed where generation > earlier
@@ -91,6 +116,22 @@ pub(crate) async fn record(db: &mut PgConnection, settings: &Settings) -> Result
     .bind(files)
     .bind(labels)
     .bind(stale)
+    .bind(loaded)
+    .execute(&mut *db)
+    .await?;
+    // A broken trigger of the API is loaded too: its mistake is known.
+    let (names, loaded): (Vec<&str>, Vec<i64>) = settings
+        .loaded
+        .iter()
+        .filter(|(name, _)| !settings.targets.contains_key(*name))
+        .map(|(name, generation)| (name.as_str(), *generation))
+        .unzip();
+    sqlx::query(
+        "update trigger t set loaded = e.loaded from unnest($1::text[], $2::bigint[]) as e (name, loaded)
+         where t.name = e.name and t.loaded is distinct from e.loaded",
+    )
+    .bind(names)
+    .bind(loaded)
     .execute(&mut *db)
     .await?;
     // An entry that no process can read keeps its generation.

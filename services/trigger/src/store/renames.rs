@@ -22,6 +22,8 @@ struct Known {
     id: i32,
     configured: bool,
     likeness: Option<Vec<u8>>,
+    /// Whether the API has made it. Such a trigger is never taken for one of a file.
+    of_api: bool,
 }
 
 /// Gives triggers their new names, before the entries are written: rollouts, numbers, holds and
@@ -30,7 +32,7 @@ pub(super) async fn rename(
     db: &mut PgConnection,
     settings: &Settings,
 ) -> Result<Vec<Renamed>, sqlx::Error> {
-    let rows = sqlx::query("select name, id, configured, likeness from trigger")
+    let rows = sqlx::query("select name, id, configured, likeness, coalesce(door = 'api', false) as of_api from trigger")
         .fetch_all(&mut *db)
         .await?;
     let mut known = BTreeMap::new();
@@ -39,6 +41,7 @@ pub(super) async fn rename(
             id: row.try_get("id")?,
             configured: row.try_get("configured")?,
             likeness: row.try_get("likeness")?,
+            of_api: row.try_get("of_api")?,
         };
         known.insert(row.try_get::<String, _>("name")?, one);
     }
@@ -107,7 +110,7 @@ fn renamed(known: &BTreeMap<String, Known>, settings: &Settings) -> Vec<Renamed>
             .push(&spec.name);
     }
     let vanished = known.iter().filter(|(name, one)| {
-        one.configured && !present.contains(name.as_str()) && !taken(&renamed, name)
+        one.configured && !one.of_api && !present.contains(name.as_str()) && !taken(&renamed, name)
     });
     for (name, one) in vanished {
         let likeness = one.likeness.as_deref();

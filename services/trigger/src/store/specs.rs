@@ -67,11 +67,11 @@ pub(crate) struct Removed {
 
 /// Takes note of the triggers that are no longer in the files: their rollouts that have not ended
 /// are cancelled, and open orders are answered. History, holds and pause stay. While a file can't
-/// be read, no trigger counts as removed.
+/// be read, no trigger of a file counts as removed.
 async fn remove(db: &mut PgConnection, settings: &Settings) -> Result<Vec<Removed>, sqlx::Error> {
     sqlx::query(
         "update trigger set configured = false, retry = false, touched = false, waiting = '[]'
-         where configured and name <> all ($1) and $2",
+         where configured and name <> all ($1) and ($2 or door = 'api')",
     )
     .bind(names(settings))
     .bind(settings.whole)

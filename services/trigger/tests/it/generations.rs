@@ -308,3 +308,142 @@ async fn a_process_with_the_name_before_does_not_take_a_rename_back() {
     assert_eq!(names, ["store"]);
     service.stop().await;
 }
+
+/// Records a generation of a trigger as the api does.
+async fn apply(world: &mut World, name: &str, spec: Option<serde_json::Value>) {
+    let hash = spec
+        .as_ref()
+        .map(|spec| tagtrail_config::hash(spec).to_vec());
+    sqlx::query(
+        "insert into trigger (name, images, target, configured, door) values ($1, '{}', '', false, 'api') on conflict (name) do nothing",
+    )
+    .bind(name)
+    .execute(&mut world.sql)
+    .await
+    .unwrap();
+    sqlx::query(
+        "with t as (update trigger set generation = generation + 1, spec_hash = $3, door = 'api' where name = $1 returning id, generation)
+         insert into trigger_spec (trigger_id, generation, door, spec, complete, hash, actor)
+         select id, generation, 'api', $2, true, $3, 'team-a' from t",
+    )
+    .bind(name)
+    .bind(spec)
+    .bind(hash)
+    .execute(&mut world.sql)
+    .await
+    .unwrap();
+}
+
+fn of_api(name: &str, url: &str) -> serde_json::Value {
+    serde_json::json!({
+        "name": name, "settle": "0s", "images": { "web": WEB },
+        "target": { "webhook": { "url": url, "secret": { "secret": "hook" } } },
+    })
+}
+
+#[tokio::test]
+async fn triggers_of_the_api_count_without_a_restart() {
+    let mut world = World::new().await;
+    let sink = Sink::start().await;
+    let settings = "[api_triggers]\nallow_addresses = [\"127.0.0.0/8\"]\n[[secret]]\nname = \"hook\"\nfile = \"secret\"\ntriggers = [\"team-*\"]\n";
+    world.configure(&format!("{settings}{}", world.shop("")));
+    let service = world.start().await;
+    world.push(WEB, 1).await;
+    apply(&mut world, "team-web", Some(of_api("team-web", sink.url()))).await;
+    let delivered = sink.wait(1).await;
+    assert_eq!(delivered[0].json()["data"]["trigger"], "team-web");
+    assert!(delivered[0].header("webhook-signature").starts_with("v1,"));
+    let row = async |world: &mut World, name: &str| {
+        let row = sqlx::query(
+            "select configured, broken, problem, generation, loaded from trigger where name = $1",
+        )
+        .bind(name)
+        .fetch_one(&mut world.sql)
+        .await
+        .unwrap();
+        let problem: Option<String> = row.get("problem");
+        let loaded: Option<i64> = row.get("loaded");
+        (
+            row.get::<bool, _>("configured"),
+            row.get::<bool, _>("broken"),
+            problem.unwrap_or_default(),
+            loaded == Some(row.get("generation")),
+        )
+    };
+    eventually("a generation in force", SOON, async || {
+        (row(&mut world, "team-web").await == (true, false, String::new(), true)).then_some(())
+    })
+    .await;
+    // A secret that belongs to others breaks this trigger alone.
+    apply(&mut world, "other", Some(of_api("other", sink.url()))).await;
+    let (configured, broken, problem, _) = eventually("a mistake", SOON, async || {
+        Some(row(&mut world, "other").await).filter(|one| one.1 && one.3)
+    })
+    .await;
+    assert!(
+        configured && broken && problem.contains("[[secret]] \"hook\""),
+        "{problem}"
+    );
+    // Addresses that the file does not allow are not reached, neither by number nor by name.
+    let port = sink.url().rsplit_once(':').unwrap().1.to_owned();
+    let private = "https://10.1.2.3/".to_owned();
+    apply(
+        &mut world,
+        "team-private",
+        Some(of_api("team-private", &private)),
+    )
+    .await;
+    let (.., problem, _) = eventually("a mistake", SOON, async || {
+        Some(row(&mut world, "team-private").await).filter(|one| one.1)
+    })
+    .await;
+    assert!(
+        problem.contains("10.1.2.3 is a private address"),
+        "{problem}"
+    );
+    let none = settings.replace("127.0.0.0/8", "192.0.2.0/24");
+    world.configure(&format!("{none}{}", world.shop("")));
+    // The targets of before lose the address at once.
+    let (.., problem, _) = eventually("a withdrawn address", SOON, async || {
+        Some(row(&mut world, "team-web").await).filter(|one| one.1)
+    })
+    .await;
+    assert!(
+        problem.contains("127.0.0.1 is a private address"),
+        "{problem}"
+    );
+    let named = format!("http://localhost:{port}");
+    apply(&mut world, "team-name", Some(of_api("team-name", &named))).await;
+    let error = eventually("a refused connection", SOON, async || {
+        sqlx::query_scalar::<_, Option<String>>(
+            "select o.error from rollout o join trigger t on t.id = o.trigger_id where t.name = 'team-name'",
+        )
+        .fetch_optional(&mut world.sql)
+        .await
+        .unwrap()
+        .flatten()
+    })
+    .await;
+    assert!(error.contains("allow_addresses"), "{error}");
+    // A removal, and a file that takes the name of another one.
+    apply(&mut world, "team-web", None).await;
+    eventually("a removal", SOON, async || {
+        (!row(&mut world, "team-web").await.0).then_some(())
+    })
+    .await;
+    let second = entry("team-name", "http://127.0.0.1:9/", Path::new("secret"), "");
+    world.configure(&format!("{none}{second}{}", world.shop("")));
+    let problem = eventually("a second door", SOON, async || {
+        let (.., problem, _) = row(&mut world, "team-name").await;
+        Some(problem).filter(|problem| problem.contains("the API has a trigger"))
+    })
+    .await;
+    assert!(problem.contains("tagtrail.toml:"), "{problem}");
+    assert!(
+        generations(&mut world, "team-name")
+            .await
+            .iter()
+            .all(|one| one.1 == "api")
+    );
+    service.stop().await;
+}
