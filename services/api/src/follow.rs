@@ -82,6 +82,7 @@ pub(crate) async fn follow(
             file = files.changed() => file,
         };
         shared.names.set(file.names().clone());
+        shared.file.set(file.as_ref().clone());
         let now = tokens(&file, &ctx.metrics);
         // The routes that pages of other origins may read were decided at the start.
         if now.is_empty() != shared.tokens.get().is_empty() {

@@ -141,6 +141,7 @@ pub async fn serve(listener: TcpListener, config: Config, ctx: Context) -> anyho
         tokens: follow::Current::new(tokens),
         refusals: Arc::default(),
         names: follow::Current::new(file.names().clone()),
+        file: follow::Current::new(file.as_ref().clone()),
         pace: config.pace,
         metrics,
     };

@@ -1,6 +1,7 @@
 //! The table of all operations, and the routes.
 
 mod acts;
+mod api_triggers;
 mod approvals;
 mod attempts;
 mod coverage;
@@ -53,6 +54,8 @@ pub(crate) const ALL: &[Operation] = &[
     triggers::ONE,
     explain::EXPLAIN,
     generations::LIST,
+    api_triggers::PUT,
+    api_triggers::DELETE,
     triggers::PAUSE,
     triggers::RESUME,
     triggers::RETRY,

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use axum::extract::FromRef;
-use tagtrail_config::Names;
+use tagtrail_config::{File, Names};
 use tagtrail_daemon::Refusals;
 
 use crate::config::Pace;
@@ -25,6 +25,8 @@ pub(crate) struct Shared {
     pub(crate) refusals: Arc<Refusals>,
     /// The names of registries.
     pub(crate) names: Current<Names>,
+    /// The files.
+    pub(crate) file: Current<File>,
     pub(crate) pace: Pace,
     pub(crate) metrics: Metrics,
 }

@@ -2,6 +2,7 @@
 //! statement, and so reads a single snapshot. Lists are read by key, never by offset.
 
 pub(crate) mod acts;
+pub(crate) mod api_triggers;
 pub(crate) mod approvals;
 pub(crate) mod attempts;
 pub(crate) mod explain;

@@ -51,6 +51,30 @@ pub(crate) enum Error {
     Condition,
     #[error("label must be name=value, or a name for any value")]
     Label,
+    #[error("{0}")]
+    TriggerInvalid(String),
+    #[error("If-Match must be a generation, such as \"3\"")]
+    Generation,
+    #[error(
+        "tagtrail.toml has no [api_triggers], so the API makes no triggers; add the table, or write the trigger into a file"
+    )]
+    ApiTriggersOff,
+    #[error(
+        "the API has made {0} triggers, and `most` of [api_triggers] in tagtrail.toml allows no more; remove one, or raise it"
+    )]
+    TooManyTriggers(u32),
+    #[error(
+        "a file has a trigger of this name: change the file, or give the trigger of the API another name"
+    )]
+    TriggerOfFile,
+    #[error(
+        "the trigger has generation {0} now: read its settings again, and send If-Match with that number"
+    )]
+    GenerationChanged(i64),
+    #[error(
+        "the trigger exists, with generation {0}: send If-Match with the generation that the change replaces"
+    )]
+    GenerationRequired(i64),
     #[error("{parameter} must be true or false")]
     Flag { parameter: &'static str },
     #[error("revision must be a number: revisions of a tag are numbered 1, 2, 3 …")]
@@ -267,6 +291,15 @@ impl Error {
             Error::Match(_) | Error::TriggerPattern => (StatusCode::BAD_REQUEST, "match_invalid"),
             Error::Condition => (StatusCode::BAD_REQUEST, "condition_invalid"),
             Error::Label => (StatusCode::BAD_REQUEST, "label_invalid"),
+            Error::TriggerInvalid(_) => (StatusCode::BAD_REQUEST, "trigger_invalid"),
+            Error::Generation => (StatusCode::BAD_REQUEST, "generation_invalid"),
+            Error::ApiTriggersOff => (StatusCode::FORBIDDEN, "api_triggers_off"),
+            Error::TooManyTriggers(_) => (StatusCode::CONFLICT, "too_many_triggers"),
+            Error::TriggerOfFile => (StatusCode::CONFLICT, "trigger_of_file"),
+            Error::GenerationChanged(_) => (StatusCode::PRECONDITION_FAILED, "generation_changed"),
+            Error::GenerationRequired(_) => {
+                (StatusCode::PRECONDITION_REQUIRED, "generation_required")
+            }
             Error::Cursor => (StatusCode::BAD_REQUEST, "cursor_invalid"),
             Error::ParameterUnknown { .. } => (StatusCode::BAD_REQUEST, "parameter_unknown"),
             Error::ParameterRepeated(_) => (StatusCode::BAD_REQUEST, "parameter_repeated"),

@@ -20,21 +20,20 @@ use crate::http::parameters::{Parameter, optional, text};
 use crate::http::tokens::{Holder, Sent, Tokens};
 use crate::store::acts;
 
+pub(crate) const IDEMPOTENCY_KEY: Parameter = optional(
+    "Idempotency-Key",
+    "A key of the caller's choice. An order with the key of an earlier one of the last 24 h is not carried out again.",
+    "0198c5b0-7a3e-7c51-9f6d-2f1f5d1c9a11",
+    text,
+);
+pub(crate) const REQUEST: Parameter = optional(
+    "X-Request-Id",
+    "The id of the request in the record of acts; the answer repeats it.",
+    "0198c5b0-7a3e-7c51-9f6d-2f1f5d1c9a11",
+    text,
+);
 /// The parameters in headers of each operation that acts.
-pub(crate) const ACTING: &[Parameter] = &[
-    optional(
-        "Idempotency-Key",
-        "A key of the caller's choice. An order with the key of an earlier one of the last 24 h is not carried out again.",
-        "0198c5b0-7a3e-7c51-9f6d-2f1f5d1c9a11",
-        text,
-    ),
-    optional(
-        "X-Request-Id",
-        "The id of the request in the record of acts; the answer repeats it.",
-        "0198c5b0-7a3e-7c51-9f6d-2f1f5d1c9a11",
-        text,
-    ),
-];
+pub(crate) const ACTING: &[Parameter] = &[IDEMPOTENCY_KEY, REQUEST];
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// Longest key and id, in bytes.
 const LONGEST: usize = 100;

@@ -35,10 +35,6 @@ pub(crate) struct Operation {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[cfg_attr(
-    not(test),
-    expect(dead_code, reason = "no operation replaces a resource yet")
-)]
 pub(crate) enum Method {
     Get,
     Post,

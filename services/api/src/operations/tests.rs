@@ -87,6 +87,7 @@ fn shared(tokens: Tokens) -> Shared {
         names: crate::follow::Current::new(tagtrail_config::Names::default()),
         tokens: crate::follow::Current::new(tokens),
         refusals: Arc::default(),
+        file: crate::follow::Current::new(tagtrail_config::File::default()),
         pace: Pace::default(),
         metrics,
     }

@@ -8,6 +8,7 @@
 )]
 
 mod acts;
+mod api_triggers;
 mod approvals;
 mod audit;
 mod coverage;

@@ -100,7 +100,7 @@ async fn a_wrong_method_is_refused_with_the_allowed_methods() {
     for (method, path, allowed) in [
         ("POST", "/v1/resolve?image=a.b/c", "GET,HEAD"),
         // POST is for the name `test`.
-        ("DELETE", "/v1/triggers/shop", "GET,HEAD,POST"),
+        ("PATCH", "/v1/triggers/shop", "GET,HEAD,PUT,DELETE,POST"),
         ("GET", "/v1/triggers/shop/pause", "POST"),
     ] {
         let answer = api.send(method, path).await;
