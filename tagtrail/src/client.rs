@@ -6,6 +6,7 @@
 
 mod acts;
 pub(crate) mod api;
+mod apply;
 mod approvals;
 mod attempts;
 mod coverage;

@@ -208,6 +208,20 @@ impl Api {
             .await
     }
 
+    /// Sends a PUT request with a JSON body, which replaces a generation if there is one.
+    pub(crate) async fn put(
+        &self,
+        path: &[&str],
+        body: &Value,
+        replaces: Option<u64>,
+    ) -> Result<Value, Failure> {
+        let mut request = self.client.put(self.url(path)).json(body);
+        if let Some(replaces) = replaces {
+            request = request.header("If-Match", format!("\"{replaces}\""));
+        }
+        self.send(request).await
+    }
+
     /// Sends a DELETE request, with a JSON body or without one.
     pub(crate) async fn delete(
         &self,

@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use super::Client;
+use super::apply::{Apply, Delete};
 use super::generations::{Diff, Get, Log};
 use super::orders::Renumber;
 use super::trigger_test::Test;
@@ -22,6 +23,10 @@ pub(crate) enum Command {
     Get(Client<Get>),
     /// Show the difference between two generations.
     Diff(Client<Diff>),
+    /// Make or change triggers of the API, by the entries of a file.
+    Apply(Client<Apply>),
+    /// Remove a trigger of the API. Its history stays.
+    Delete(Client<Delete>),
 }
 
 impl Command {
@@ -32,6 +37,8 @@ impl Command {
             Command::Log(log) => log.run(Log::run),
             Command::Get(get) => get.run(Get::run),
             Command::Diff(diff) => diff.run(Diff::run),
+            Command::Apply(apply) => apply.run(Apply::run),
+            Command::Delete(delete) => delete.run(Delete::run),
         }
     }
 }
