@@ -108,7 +108,7 @@ async fn pass(
     }
     let rollouts = within(shared.session_timeout, store::succeeded(db, names)).await?;
     let mut looks = futures_util::stream::iter(rollouts)
-        .map(|one| look(targets, one))
+        .map(|one| look(shared, targets, one))
         .buffer_unordered(AT_ONCE);
     while let Some(found) = kept(shared, db, looks.next()).await? {
         match found {
@@ -142,14 +142,19 @@ async fn kept<T>(
 
 /// Looks at the target of one rollout. An answer that does not come says nothing: the next pass
 /// looks again.
-async fn look(targets: &Targets, of: Attempt) -> Option<(Attempt, OnForeignChange, String)> {
+async fn look(
+    shared: &Shared,
+    targets: &Targets,
+    of: Attempt,
+) -> Option<(Attempt, OnForeignChange, String)> {
     let target = targets.get(&of.rollout.trigger)?;
     let span = Span::start(
         "look for changes by others",
         SpanKind::Client,
         of.trace.as_ref(),
     );
-    let order = Order::new(&of.rollout, *span.context()).ok()?;
+    let mut order = Order::new(&of.rollout, *span.context()).ok()?;
+    order.clones = Some(Arc::clone(&shared.clones));
     let looking = tokio::time::timeout(LOOK, target.foreign(&order)).await;
     let text = looking.ok().flatten()?;
     Some((of, target.on_foreign_change(), text))

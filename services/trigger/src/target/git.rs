@@ -3,6 +3,7 @@
 mod access;
 mod clone;
 mod clones;
+mod drift;
 mod edits;
 mod files;
 mod locks;
@@ -24,7 +25,8 @@ use tagtrail_proto::{Pinned, Registry, Repository};
 
 use super::clusters::Clusters;
 use super::contract::{
-    ConfigureResult, Order, Target, TargetFuture, TargetKind, TargetProblem, readable_secrets,
+    ConfigureResult, OnForeignChange, Order, Target, TargetFuture, TargetKind, TargetProblem,
+    readable_secrets,
 };
 use crate::act;
 use access::Access;
@@ -53,6 +55,7 @@ struct GitTarget {
     /// The repositories of the images, by their names in the trigger.
     repositories: BTreeMap<String, (Registry, Repository)>,
     names: Names,
+    last: drift::LastLook,
 }
 
 fn configure(
@@ -71,6 +74,7 @@ fn configure(
         access: Access::fresh(&settings, of)?,
         repositories: repositories.collect(),
         names: file.names().clone(),
+        last: drift::LastLook::default(),
         settings: Arc::new(settings),
     }))
 }
@@ -103,6 +107,18 @@ impl Target for GitTarget {
 
     fn try_out(&self) -> TargetFuture<'_, Vec<TargetProblem>> {
         Box::pin(self.probe())
+    }
+
+    /// A proposal is not in the branch before a person merges it.
+    fn on_foreign_change(&self) -> OnForeignChange {
+        match self.settings.push {
+            Push::Direct => self.settings.on_foreign_change,
+            Push::Branch => OnForeignChange::Ignore,
+        }
+    }
+
+    fn foreign<'a>(&'a self, order: &'a Order) -> TargetFuture<'a, Option<String>> {
+        Box::pin(self.changed_by_others(order))
     }
 
     fn current(&self) -> TargetFuture<'_, Option<BTreeMap<String, Pinned>>> {

@@ -3,6 +3,7 @@
 mod hostile;
 mod races;
 mod repository;
+mod reverts;
 mod ssh;
 
 use tagtrail_proto::RolloutState::{self, Failed, Succeeded};

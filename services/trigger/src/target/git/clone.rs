@@ -161,6 +161,12 @@ impl Clone {
         Ok(String::from_utf8_lossy(&content).into_owned())
     }
 
+    /// Returns author and subject of a commit, for people.
+    pub(super) async fn subject(&self, commit: &str) -> Result<String, Problem> {
+        let show = ["show", "--no-patch", "--format=%s, by %an", commit];
+        self.line(&show, b"").await
+    }
+
     /// Lists the regular files of a commit below a path.
     pub(super) async fn list(&self, commit: &str, path: &str) -> Result<Vec<Entry>, Problem> {
         let mut list = vec!["ls-tree", "-r", "-z", "-l", "--full-tree", commit];

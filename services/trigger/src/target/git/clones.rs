@@ -15,8 +15,9 @@ use std::{fmt, io};
 use tagtrail_policy::retry::Outcome;
 use tagtrail_postgres::{DbArgs, Lock};
 use tagtrail_proto::Digest;
-use tokio::sync::oneshot;
+use tokio::sync::{OwnedMutexGuard, oneshot};
 
+use super::drift::Heads;
 use super::locks::Locks;
 use super::place::Place;
 use super::turn::{self, Job};
@@ -28,6 +29,7 @@ pub(crate) struct Clones {
     own: Mutex<Option<Own>>,
     branches: Mutex<BTreeMap<Place, Weak<Branch>>>,
     locks: Locks,
+    pub(super) heads: Heads,
 }
 
 impl fmt::Debug for Clones {
@@ -45,7 +47,15 @@ struct Own {
 /// A branch that jobs wait for.
 pub(super) struct Branch {
     queue: Mutex<Vec<Waiting>>,
-    turn: tokio::sync::Mutex<()>,
+    turn: Arc<tokio::sync::Mutex<()>>,
+}
+
+/// The turn of this process at a branch, without a job.
+pub(super) struct Alone {
+    /// The folder of the clones.
+    pub(super) home: PathBuf,
+    _turn: OwnedMutexGuard<()>,
+    _branch: Arc<Branch>,
 }
 
 /// A job in the queue.
@@ -78,6 +88,7 @@ impl Clones {
             own: Mutex::default(),
             branches: Mutex::default(),
             locks: Locks::new(db, silence),
+            heads: Heads::default(),
         }
     }
 
@@ -125,6 +136,16 @@ impl Clones {
         }
     }
 
+    /// Waits for the turn of this process at a branch, to read it.
+    pub(super) async fn turn(&self, place: &Place) -> io::Result<Alone> {
+        let (home, branch) = (self.home()?, self.branch(place));
+        Ok(Alone {
+            home,
+            _turn: Arc::clone(&branch.turn).lock_owned().await,
+            _branch: branch,
+        })
+    }
+
     fn branch(&self, place: &Place) -> Arc<Branch> {
         let mut branches = locked(&self.branches);
         branches.retain(|_, branch| branch.strong_count() > 0);
@@ -133,7 +154,7 @@ impl Clones {
         }
         let branch = Arc::new(Branch {
             queue: Mutex::default(),
-            turn: tokio::sync::Mutex::default(),
+            turn: Arc::default(),
         });
         branches.insert(place.clone(), Arc::downgrade(&branch));
         branch

@@ -71,6 +71,8 @@ pub(super) struct Edited {
     pub(super) files: Files,
     /// What changes, for people: a line for each value.
     pub(super) changes: Vec<String>,
+    /// The files with values of the images.
+    pub(super) places: BTreeSet<String>,
     /// The values that the images have now.
     pub(super) found: Vec<Found>,
 }
@@ -114,6 +116,9 @@ pub(super) fn edit(wanted: &Wanted<'_>, files: &Files) -> Result<Edited, String>
         return Err(missing(wanted, image));
     }
     for (path, mut of_file) in values {
+        if !of_file.found.is_empty() {
+            edited.places.insert(path.clone());
+        }
         edited.found.append(&mut of_file.found);
         let Some(bytes) = files.get(path) else {
             continue;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::Deserialize;
 use tagtrail_config::{Secret, Text, Trigger};
 
-use super::super::contract::settings;
+use super::super::contract::{OnForeignChange, settings};
 use super::super::webhook::{Template, sample};
 use super::edits::{Edit, Part, Place, steps};
 use super::place::{Place as Branch, Url};
@@ -35,6 +35,8 @@ struct Written {
     auth: Option<WrittenAuth>,
     sign: Option<WrittenSign>,
     ca: Option<Secret>,
+    #[serde(default)]
+    on_foreign_change: OnForeignChange,
     #[serde(default = "two_minutes")]
     timeout_seconds: u64,
 }
@@ -131,6 +133,7 @@ pub(super) struct Settings {
     pub(super) sign: Option<Secret>,
     /// The certificate authority of the server, in place of those of the system.
     pub(super) ca: Option<Secret>,
+    pub(super) on_foreign_change: OnForeignChange,
     /// Time limit of one exchange with the server.
     pub(super) timeout: Duration,
 }
@@ -264,6 +267,7 @@ impl Settings {
             auth,
             sign: written.sign.map(|sign| sign.ssh.in_folder(folder)),
             ca: written.ca.map(|ca| ca.in_folder(folder)),
+            on_foreign_change: written.on_foreign_change,
             timeout: Duration::from_secs(written.timeout_seconds),
         })
     }
