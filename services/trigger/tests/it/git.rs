@@ -1,6 +1,7 @@
 //! The target `git` on real repositories.
 
 mod hostile;
+mod https;
 mod races;
 mod repository;
 mod reverts;
