@@ -5,7 +5,9 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use kube::api::{ApiResource, ListParams, Patch, PatchParams, WatchParams};
+use kube::api::{
+    ApiResource, DeleteParams, ListParams, Patch, PatchParams, Preconditions, WatchParams,
+};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::core::{DynamicObject, GroupVersionKind};
 use kube::{Api, Client, Config};
@@ -17,6 +19,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
 use crate::object::{BuiltIn, ObjectName};
 use crate::owners::MANAGER;
 use crate::problem::Problem;
+use crate::stuck::Pod;
 
 /// The longest time for a connection, and for the answer to a request.
 const CONNECT: Duration = Duration::from_secs(5);
@@ -308,6 +311,47 @@ impl Cluster {
         let version = listed.metadata.resource_version.unwrap_or_default();
         let parameters = WatchParams::default().fields(&selector).timeout(1);
         bounded(api.watch(&parameters, &version)).await.map(drop)
+    }
+
+    /// Applies fields to an object, without force: a field with another value of another owner is a
+    /// conflict (409).
+    ///
+    /// # Errors
+    /// If the cluster can't be reached, or refuses.
+    pub async fn apply(
+        &self,
+        namespace: &str,
+        object: &ObjectName,
+        fields: &Value,
+    ) -> Result<Value, Problem> {
+        let api = self.api(namespace, object).await?;
+        let parameters = PatchParams::apply(MANAGER);
+        let patch = Patch::Apply(fields);
+        bounded(api.patch(&object.name, &parameters, &patch))
+            .await
+            .and_then(json)
+    }
+
+    /// Deletes a pod, if it still is this one. A pod that is gone is a success.
+    ///
+    /// # Errors
+    /// If the cluster can't be reached, or refuses.
+    pub async fn delete_pod(&self, namespace: &str, pod: &Pod) -> Result<(), Problem> {
+        let kind = GroupVersionKind::gvk("", "v1", "Pod");
+        let resource = ApiResource::from_gvk_with_plural(&kind, "pods");
+        let api: Api<DynamicObject> =
+            Api::namespaced_with(self.client().await?, namespace, &resource);
+        let parameters = DeleteParams {
+            preconditions: Some(Preconditions {
+                uid: Some(pod.uid.clone()),
+                ..Preconditions::default()
+            }),
+            ..DeleteParams::default()
+        };
+        match bounded(api.delete(&pod.name, &parameters)).await {
+            Ok(_) | Err(Problem::NotFound(_)) => Ok(()),
+            Err(problem) => Err(problem),
+        }
     }
 
     /// Reads the pods that a selector of labels matches, at most 100.

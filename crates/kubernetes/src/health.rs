@@ -86,19 +86,26 @@ fn deployment(object: &Value, old_pods_gone: bool) -> Health {
         status("replicas"),
         status("availableReplicas"),
     );
+    let ending = status("terminatingReplicas");
+    let progressing = |text: String| {
+        let more = if ending > 0 {
+            format!(", {ending} are ending")
+        } else {
+            String::new()
+        };
+        Health::Progressing(text + &more)
+    };
     if updated < wanted {
-        return Health::Progressing(format!("{updated} of {wanted} pods run the new images"));
+        return progressing(format!("{updated} of {wanted} pods run the new images"));
     }
     if all > updated {
-        return Health::Progressing(format!("{} old pods are left", all - updated));
+        return progressing(format!("{} old pods are left", all - updated));
     }
     if available < updated {
-        return Health::Progressing(format!("{available} of {updated} new pods are available"));
+        return progressing(format!("{available} of {updated} new pods are available"));
     }
-    match status("terminatingReplicas") {
-        ending if ending > 0 && old_pods_gone => {
-            Health::Progressing(format!("{ending} old pods are ending"))
-        }
+    match ending {
+        1.. if old_pods_gone => Health::Progressing(format!("{ending} old pods are ending")),
         _ => Health::Done,
     }
 }
@@ -290,8 +297,8 @@ mod tests {
                 progressing("1 of 3 pods run the new images"),
             ),
             (
-                json!({"observedGeneration": 4, "replicas": 4, "updatedReplicas": 3, "availableReplicas": 3}),
-                progressing("1 old pods are left"),
+                json!({"observedGeneration": 4, "replicas": 4, "updatedReplicas": 3, "availableReplicas": 3, "terminatingReplicas": 2}),
+                progressing("1 old pods are left, 2 are ending"),
             ),
             (
                 json!({"observedGeneration": 4, "replicas": 3, "updatedReplicas": 3, "availableReplicas": 2}),

@@ -3,10 +3,11 @@
 
 use serde_json::Value;
 
+use crate::entries::places_at;
 use crate::health::{Health, health};
 use crate::images::{Place, places};
 use crate::object::pod_spec;
-use crate::owners::{field_path, owner};
+use crate::owners::{field_path, owned_to, owner};
 use crate::patch::ROLLOUT;
 
 /// Most bytes of the part of an object that is kept.
@@ -20,9 +21,10 @@ const METADATA: [&str; 5] = [
     "resourceVersion",
     "uid",
 ];
-const SPEC: [&str; 6] = [
+const SPEC: [&str; 7] = [
     "jobTemplate",
     "paused",
+    "podManagementPolicy",
     "replicas",
     "selector",
     "template",
@@ -57,16 +59,7 @@ pub(crate) struct Interest {
 impl Interest {
     fn places(&self, object: &Value) -> Vec<Place> {
         let mut found = places(object, pod_spec(&self.kind));
-        for at in &self.further {
-            if let Some(image) = object.pointer(at).and_then(Value::as_str) {
-                found.push(Place {
-                    at: at.clone(),
-                    beside: None,
-                    name: at.clone(),
-                    image: image.to_owned(),
-                });
-            }
-        }
+        found.extend(self.further.iter().flat_map(|at| places_at(object, at)));
         found
     }
 }
@@ -159,13 +152,12 @@ fn owned(entry: &mut Value, fields: &[Vec<String>]) -> bool {
     };
     let (mut kept, mut some) = (Value::Object(serde_json::Map::new()), false);
     for path in fields {
-        let found = path.iter().try_fold(&all, |at, key| at.get(key));
-        if found.is_none() {
+        let Some(depth) = owned_to(&all, path) else {
             continue;
-        }
+        };
         some = true;
         let mut at = &mut kept;
-        for key in path {
+        for key in &path[..depth] {
             let Value::Object(map) = at else { break };
             let empty = || Value::Object(serde_json::Map::new());
             at = map.entry(key.clone()).or_insert_with(empty);

@@ -4,7 +4,9 @@
 //! are pure: [`places`] finds the images of an object, [`patch`] makes a JSON Patch with tests,
 //! [`health`] reads the result of a change, and [`owner`] names who changed an image.
 
+mod adopt;
 mod cluster;
+mod entries;
 mod event;
 mod health;
 mod images;
@@ -13,9 +15,12 @@ mod object;
 mod owners;
 mod patch;
 mod problem;
+mod stuck;
 mod watch;
 
+pub use adopt::adoption;
 pub use cluster::{Access, Cluster};
+pub use entries::{Entry, entries, written_reference};
 pub use event::Event;
 pub use health::{Health, failing, health};
 pub use images::{Place, Reference, places};
@@ -23,4 +28,5 @@ pub use object::{BuiltIn, ObjectName, pod_spec};
 pub use owners::{MANAGER, Owner, owner};
 pub use patch::{CHANGE_CAUSE, Change, ROLLOUT, patch, remaining};
 pub use problem::Problem;
+pub use stuck::{Pod, stuck};
 pub use watch::{Notice, Watch};

@@ -36,10 +36,7 @@ pub fn owner(object: &Value, place: &Place) -> Option<Owner> {
     let mut owners: Vec<(bool, &str, &str)> = Vec::new();
     for entry in entries {
         let text = |key: &str| entry.get(key).and_then(Value::as_str).unwrap_or_default();
-        let fields = path
-            .iter()
-            .try_fold(entry.get("fieldsV1")?, |at, key| at.get(key));
-        if fields.is_some() {
+        if owned_to(entry.get("fieldsV1")?, &path).is_some() {
             let manager = text("manager");
             owners.push((manager != MANAGER, text("time"), manager));
         }
@@ -49,6 +46,23 @@ pub fn owner(object: &Value, place: &Place) -> Option<Owner> {
         manager: newest.2.to_owned(),
         since: OffsetDateTime::parse(newest.1, &Rfc3339).ok(),
     })
+}
+
+/// Returns the number of keys of a path that an entry owns: all, or those up to a list that has one
+/// owner as a whole. `None`: the entry does not own the field.
+pub(crate) fn owned_to(fields: &Value, path: &[String]) -> Option<usize> {
+    let mut at = fields;
+    for (depth, key) in path.iter().enumerate() {
+        match at.get(key) {
+            Some(next) => at = next,
+            // A list whose elements have no owners of their own has no keys.
+            None if depth > 1 && at.as_object().is_some_and(serde_json::Map::is_empty) => {
+                return Some(depth);
+            }
+            None => return None,
+        }
+    }
+    Some(path.len())
 }
 
 /// Returns the keys of a place in `fieldsV1`: elements of these lists are named by `k:` and their
@@ -93,5 +107,16 @@ mod tests {
         assert_eq!(found.manager, "kubectl-set");
         assert_eq!(found.since.unwrap().day(), 2);
         assert_eq!(owner(&json!({}), &place), None);
+        // A list of a custom resource has one owner as a whole.
+        let list = json!({"metadata": {"managedFields": [{"manager": "argocd", "fieldsV1": {"f:spec": {"f:source": {"f:images": {}}, "f:x": {}}}}]}});
+        let at = |at: &str| Place {
+            at: at.to_owned(),
+            ..place.clone()
+        };
+        assert_eq!(
+            owner(&list, &at("/spec/source/images/0")).unwrap().manager,
+            "argocd"
+        );
+        assert_eq!(owner(&list, &at("/spec/source/other/0")), None);
     }
 }
