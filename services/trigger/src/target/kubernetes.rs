@@ -14,7 +14,8 @@ use futures_util::future::join_all;
 use serde_json::Value;
 use tagtrail_config::{File, Names, Trigger};
 use tagtrail_kubernetes::{
-    Change, Cluster, ObjectName, Place, Problem, Reference, places, pod_spec,
+    Change, Cluster, Entry, ObjectName, Place, Problem, Reference, entries, places, pod_spec,
+    written_reference,
 };
 use tagtrail_policy::retry::Outcome;
 use tagtrail_proto::{Pinned, Registry, Repository, RolloutImage};
@@ -26,7 +27,7 @@ use super::contract::{
 use super::news::TargetNews;
 use crate::act;
 use events::Events;
-use settings::{Part, Settings};
+use settings::{Part, Settings, WrittenPlace};
 use watches::Watches;
 
 pub(super) const KUBERNETES: TargetKind = TargetKind {
@@ -168,6 +169,10 @@ impl KubernetesTarget {
             if written.object != *object {
                 continue;
             }
+            if let Some(entries) = entries(value, &written.at) {
+                used.extend(self.entry(object, written, entries)?);
+                continue;
+            }
             let text = value.pointer(&written.at).and_then(Value::as_str);
             let text = text.ok_or_else(|| {
                 let (image, at) = (&written.image, &written.at);
@@ -185,6 +190,41 @@ impl KubernetesTarget {
             });
         }
         Ok(used)
+    }
+
+    /// Returns the places of a list that stand for the image. An error says what to add.
+    fn entry(
+        &self,
+        object: &ObjectName,
+        written: &WrittenPlace,
+        entries: Vec<Entry>,
+    ) -> Result<Vec<Used>, String> {
+        let WrittenPlace { image, at, .. } = written;
+        let mut used = Vec::new();
+        for Entry {
+            place,
+            reference,
+            digest,
+        } in entries
+        {
+            let of = (
+                self.names.registry(reference.registry),
+                reference.repository,
+            );
+            if self.repositories.get(image) == Some(&of) {
+                used.push(Used {
+                    image: image.clone(),
+                    place,
+                    part: if digest { Part::Digest } else { Part::Pinned },
+                });
+            }
+        }
+        match (used.is_empty(), self.repositories.get(image)) {
+            (true, Some((registry, repository))) => Err(format!(
+                "{object} has no entry of {registry}/{repository} at {at}; add one, with a `digest` for Flux"
+            )),
+            _ => Ok(used),
+        }
     }
 
     /// Returns the image of the trigger that a container or a volume runs.
@@ -222,7 +262,7 @@ impl KubernetesTarget {
     /// Returns the text that brings a place to an image. A name of the registry that the place has
     /// stays: a cluster may reach the registry by that name alone.
     fn written(&self, wanted: &RolloutImage, place: &Place, part: Part) -> String {
-        let reference = Reference::parse(&place.image).filter(|reference| {
+        let reference = written_reference(&place.image).filter(|reference| {
             reference.repository == wanted.pinned.repository
                 && self.names.registry(reference.registry.clone()) == wanted.pinned.registry
         });
@@ -231,7 +271,12 @@ impl KubernetesTarget {
             |reference| reference.name,
         );
         match part {
-            Part::Pinned => format!("{name}@{}", wanted.digest),
+            Part::Pinned => {
+                // An entry of Argo CD begins with the name that it replaces.
+                let before = place.image.split_once('=');
+                let before = before.map_or_else(String::new, |(before, _)| format!("{before}="));
+                format!("{before}{name}@{}", wanted.digest)
+            }
             Part::Digest => wanted.digest.to_string(),
             Part::Tag => wanted.image.tag.to_string(),
             Part::Name => name,
@@ -256,7 +301,7 @@ impl KubernetesTarget {
             for used in self.used(object, &value).ok()? {
                 let (registry, repository) = self.repositories.get(&used.image)?;
                 let digest = match used.part {
-                    Part::Pinned => Reference::parse(&used.place.image)?.digest,
+                    Part::Pinned => written_reference(&used.place.image)?.digest,
                     Part::Digest => used.place.image.parse().ok(),
                     Part::Tag | Part::Name => continue,
                 };

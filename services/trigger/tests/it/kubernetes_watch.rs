@@ -48,7 +48,7 @@ impl Place {
     }
 
     /// Waits for the reason of a fault.
-    async fn fault(&mut self) -> String {
+    pub(crate) async fn fault(&mut self) -> String {
         eventually("a fault", SOON, async || {
             sqlx::query_scalar(
                 "select reason from hold where kind = 'fault' and released_at is null",

@@ -17,6 +17,7 @@ mod git;
 mod holding;
 mod kubernetes;
 mod kubernetes_events;
+mod kubernetes_shapes;
 mod kubernetes_watch;
 mod notify;
 mod orders;

@@ -7,7 +7,9 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use serde_json::Value;
 use tagtrail_failpoint::FailPoint;
-use tagtrail_kubernetes::{CHANGE_CAUSE, Change, ObjectName, Problem, ROLLOUT, patch, remaining};
+use tagtrail_kubernetes::{
+    CHANGE_CAUSE, Change, ObjectName, Place, Problem, ROLLOUT, adoption, patch, pod_spec, remaining,
+};
 use tagtrail_policy::retry::Outcome;
 use tagtrail_proto::{CauseReason, Rollout, clean_text};
 
@@ -118,6 +120,7 @@ impl KubernetesTarget {
         let (mut planned, mut missing) = (Vec::new(), images.clone());
         for plan in join_all(plans).await {
             let (plan, found) = plan?;
+            self.adopt(&plan, order).await;
             missing.retain(|image, _| !found.contains(image));
             if !plan.changes.is_empty() {
                 planned.push(plan);
@@ -137,6 +140,33 @@ impl KubernetesTarget {
                 image.pinned.repository,
             ))),
         }
+    }
+
+    /// Makes Tagtrail an owner of the images of an object that has them already. If another owner
+    /// objects, the order says so: the next change makes Tagtrail an owner, too.
+    async fn adopt(&self, plan: &Planned<'_>, order: &Order) {
+        let (object, namespace) = (plan.object, &self.settings.namespace);
+        // An apply to a custom resource could delete its other containers.
+        if object.group.is_some() || !plan.changes.is_empty() {
+            return;
+        }
+        let used = self.used(object, &plan.value).unwrap_or_default();
+        let at = pod_spec(&object.kind);
+        let places = used.iter().map(|used| &used.place);
+        let places: Vec<&Place> = places.filter(|place| place.at.starts_with(at)).collect();
+        let Some(fields) = adoption(&plan.value, at, &places) else {
+            return;
+        };
+        let text = match self.cluster.apply(namespace, object, &fields).await {
+            Ok(now) => {
+                self.learn(object, now);
+                format!("{object}: has the images already; Tagtrail owns them from now on\n")
+            }
+            Err(problem) => format!(
+                "{object}: has the images already, and Tagtrail does not own them before its first change: {problem}\n"
+            ),
+        };
+        order.said.push(text.as_bytes());
     }
 
     /// Returns the changes of an object in this state, and the images that it runs.

@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use futures_util::future::join_all;
 use serde_json::Value;
-use tagtrail_kubernetes::{Change, Health, ObjectName, Owner, Problem, failing, health, owner};
+use tagtrail_kubernetes::{
+    Change, Health, ObjectName, Owner, Problem, failing, health, owner, stuck,
+};
 use tagtrail_policy::retry::Outcome;
 
 use super::super::contract::{Order, Seen};
@@ -45,7 +47,8 @@ impl KubernetesTarget {
             match self.health(object, &value) {
                 Health::Done | Health::Applied(_) => {}
                 Health::Progressing(text) => {
-                    let why = self.reasons(object, &value).await;
+                    let why =
+                        self.reasons(object, &value).await + &self.stuck(object, &value).await;
                     return Seen::Progressing(format!("{object}: {text}{why}"));
                 }
                 Health::Failed(text) => {
@@ -125,19 +128,51 @@ impl KubernetesTarget {
         Some(change.map(|change| foreign(object, value, change)))
     }
 
-    /// Returns why the pods of the new images do not run, as the end of a sentence. Without the
-    /// right to list pods, the status of the object must do.
-    async fn reasons(&self, object: &ObjectName, value: &Value) -> String {
-        let labels = value.pointer("/spec/selector/matchLabels");
-        let Some(labels) = labels.and_then(Value::as_object) else {
-            return String::new();
-        };
+    /// Returns the pods of an object. `None`: they can't be listed.
+    async fn pods(&self, value: &Value) -> Option<Vec<Value>> {
+        let labels = value.pointer("/spec/selector/matchLabels")?.as_object()?;
         let pairs = labels
             .iter()
             .filter_map(|(key, value)| Some(format!("{key}={}", value.as_str()?)));
         let selector: Vec<String> = pairs.collect();
         let namespace = &self.settings.namespace;
-        let Ok(pods) = self.cluster.pods(namespace, &selector.join(",")).await else {
+        self.cluster.pods(namespace, &selector.join(",")).await.ok()
+    }
+
+    /// Returns the text about pods that keep a `StatefulSet` from its new images, as the end of a
+    /// sentence. With `repair_pods` they are deleted, and the `StatefulSet` makes new ones.
+    async fn stuck(&self, object: &ObjectName, value: &Value) -> String {
+        if object.kind != "statefulset" {
+            return String::new();
+        }
+        let used = self.used(object, value).unwrap_or_default();
+        let images: Vec<(&str, &str)> = used
+            .iter()
+            .map(|used| (used.place.name.as_str(), used.place.image.as_str()))
+            .collect();
+        let pods = self.pods(value).await.unwrap_or_default();
+        let mut text = String::new();
+        let namespace = &self.settings.namespace;
+        for pod in stuck(value, &pods, &images) {
+            let name = &pod.name;
+            let deleted = match self.settings.repair_pods {
+                true => self.cluster.delete_pod(namespace, &pod).await,
+                false => Err(Problem::Forbidden("repair_pods is not set".to_owned())),
+            };
+            text += &match deleted {
+                Ok(()) => format!("; deleted pod {name} of earlier images, which was not ready"),
+                Err(problem) => format!(
+                    "; pod {name} of earlier images is not ready and stays ({problem}): kubectl --namespace {namespace} delete pod {name}"
+                ),
+            };
+        }
+        text
+    }
+
+    /// Returns why the pods of the new images do not run, as the end of a sentence. Without the
+    /// right to list pods, the status of the object must do.
+    async fn reasons(&self, object: &ObjectName, value: &Value) -> String {
+        let Some(pods) = self.pods(value).await else {
             return String::new();
         };
         let used = self.used(object, value).unwrap_or_default();

@@ -27,6 +27,8 @@ struct Written {
     #[serde(default)]
     wait_for: WaitFor,
     #[serde(default)]
+    repair_pods: bool,
+    #[serde(default)]
     on_foreign_change: OnForeignChange,
 }
 
@@ -52,6 +54,8 @@ pub(super) struct Settings {
     pub(super) paths: Vec<WrittenPlace>,
     pub(super) wait: Wait,
     pub(super) wait_for: WaitFor,
+    /// Whether pods of earlier images that keep a `StatefulSet` from its new ones are deleted.
+    pub(super) repair_pods: bool,
     pub(super) on_foreign_change: OnForeignChange,
 }
 
@@ -178,6 +182,7 @@ impl Settings {
             paths,
             wait: written.wait,
             wait_for: written.wait_for,
+            repair_pods: written.repair_pods,
             on_foreign_change: written.on_foreign_change,
         })
     }
