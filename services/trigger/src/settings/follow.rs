@@ -1,0 +1,172 @@
+//! Reads the recorded settings at a start, and follows the files and the triggers of the API.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tagtrail_config::{File, Follower};
+use tagtrail_daemon::{Context, Retry, chain};
+use tagtrail_failpoint::FailPoint;
+use tagtrail_postgres::{DbArgs, within};
+use tokio::sync::watch;
+
+use super::Settings;
+use crate::error::Error;
+use crate::shared::Shared;
+use crate::store::generations::{self, Generation};
+
+/// The bound of reading and noting settings in Postgres.
+const READ: Duration = Duration::from_secs(5);
+/// The interval at which a process notes that it runs.
+const SEEN_EVERY: Duration = Duration::from_secs(10);
+/// The interval of looks at the triggers of the API.
+const API_EVERY: Duration = Duration::from_secs(1);
+
+/// The settings that the database keeps.
+#[derive(Debug, Default)]
+pub(crate) struct Recorded {
+    /// The last good generations of the triggers of the files.
+    pub(super) good: BTreeMap<String, Generation>,
+    /// The triggers of the API.
+    pub(super) api: BTreeMap<String, Generation>,
+    /// The place of the last change by the API that was read.
+    last_of_api: i64,
+}
+
+/// Reads the settings that the database keeps. `None`: a stop was requested.
+pub(crate) async fn recorded(db: &DbArgs, ctx: &Context) -> Option<Recorded> {
+    let mut retry = Retry::new("reading the recorded settings of triggers");
+    loop {
+        let read = async || {
+            let mut db = db.session("trigger", READ).await?;
+            let good = generations::of_files(&mut db).await?;
+            let last_of_api = generations::last_of_api(&mut db).await?;
+            let api = generations::of_api(&mut db).await?;
+            let by_name =
+                |all: Vec<Generation>| all.into_iter().map(|one| (one.name.clone(), one)).collect();
+            Ok::<_, sqlx::Error>(Recorded {
+                good: by_name(good),
+                api: by_name(api),
+                last_of_api,
+            })
+        };
+        match within(READ, read()).await {
+            Ok(recorded) => return Some(recorded),
+            Err(error) => {
+                ctx.health.set("postgres", Err(chain(&error)));
+                if !retry.wait(&error, &ctx.shutdown).await {
+                    return None;
+                }
+            }
+        }
+    }
+}
+
+/// Follows the files until shutdown, hands new settings to all tasks, and notes that this process
+/// runs.
+pub(crate) async fn follow(
+    mut files: Follower,
+    settings: watch::Sender<Arc<Settings>>,
+    mut recorded: Recorded,
+    shared: Shared,
+) -> anyhow::Result<()> {
+    // Without the table there are no triggers of the API to look for.
+    let has_api = |file: &File| file.api_triggers.is_some();
+    let mut api = tokio::time::interval(API_EVERY);
+    api.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut seen = tokio::time::interval(SEEN_EVERY);
+    seen.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        let file = tokio::select! {
+            () = shared.shutdown.cancelled() => break,
+            _ = seen.tick() => {
+                note_seen(&shared).await;
+                continue;
+            }
+            // Its settings are the recorded ones from now on.
+            () = shared.configured.notified() => {
+                note_seen(&shared).await;
+                continue;
+            }
+            _ = api.tick(), if has_api(&files.file()) => match read_api(&shared, &mut recorded).await {
+                true => files.file(),
+                false => continue,
+            },
+            file = files.changed() => {
+                if has_api(&file) {
+                    read_api(&shared, &mut recorded).await;
+                }
+                file
+            }
+        };
+        FailPoint::TriggerReloaded.pass();
+        if FailPoint::TriggerReload.skipped() {
+            continue;
+        }
+        let before = Arc::clone(&settings.borrow());
+        let now = Settings::read(&file, &recorded, Some(&before));
+        now.report(Some(&before));
+        shared.metrics.triggers(&now);
+        let (triggers, changed) = (now.triggers.len(), now.changed.len());
+        tracing::info!(
+            triggers,
+            changed,
+            "read the changed files again: {triggers} triggers, of which {changed} have changed"
+        );
+        settings.send_replace(Arc::new(now));
+    }
+    if let Ok(mut db) = shared.connections.lend(READ).await
+        && within(READ, generations::ended(&mut db, &shared.instance.owner))
+            .await
+            .is_ok()
+    {
+        db.keep();
+    }
+    Ok(())
+}
+
+/// Reads the triggers of the API if they have changed. Returns whether they have. Others show a
+/// failure, and the next look comes soon.
+async fn read_api(shared: &Shared, recorded: &mut Recorded) -> bool {
+    let known = recorded.last_of_api;
+    let reading = async {
+        let mut db = shared.connections.lend(READ).await?;
+        let last = within(READ, generations::last_of_api(&mut db)).await?;
+        let api = match last == known {
+            true => None,
+            false => Some(within(READ, generations::of_api(&mut db)).await?),
+        };
+        db.keep();
+        Ok::<_, Error>(api.map(|api| (last, api)))
+    };
+    match reading.await {
+        Ok(Some((last, api))) => {
+            recorded.last_of_api = last;
+            recorded.api = api.into_iter().map(|one| (one.name.clone(), one)).collect();
+            true
+        }
+        Ok(None) => false,
+        Err(error) => {
+            tracing::debug!("the triggers of the API could not be read: {error}");
+            false
+        }
+    }
+}
+
+/// Notes that this process runs. A failure is shown by others.
+async fn note_seen(shared: &Shared) {
+    let settings = Arc::clone(&shared.settings.borrow());
+    let noting = async {
+        let mut db = shared.connections.lend(READ).await?;
+        within(
+            READ,
+            generations::seen(&mut db, &shared.instance.owner, &settings),
+        )
+        .await?;
+        db.keep();
+        Ok::<_, Error>(())
+    };
+    if let Err(error) = noting.await {
+        tracing::debug!("this process could not be noted: {error}");
+    }
+}
