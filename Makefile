@@ -4,7 +4,7 @@ CARGO ?= cargo
 # Data folder of `make up`. As root, Postgres runs as another user, who must be able to reach the folder.
 DATA ?= $(if $(filter 0,$(shell id -u)),/var/lib/tagtrail,.tagtrail)
 
-.PHONY: about-demo help setup servers kubetest build up demo demo-kubernetes test cases test-servers test-clients test-browser test-registries findings faults faults-selftest overload bench bench-pairs bench-growth fuzz lint advisories notices fmt clean-data
+.PHONY: about-demo help setup servers kubetest build up demo demo-kubernetes test cases test-servers test-clients test-browser test-chart test-registries findings faults faults-selftest overload bench bench-pairs bench-growth fuzz lint advisories notices fmt clean-data
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -38,6 +38,10 @@ about-demo:
 
 test: setup kubetest ## run all tests, with real servers
 	$(CARGO) test --locked --workspace --no-fail-fast
+
+test-chart: setup kubetest ## apply the Helm chart and the plain manifests to a real Kubernetes API server
+	@scripts/go-install helm=helm.sh/helm/v4/cmd/helm@v4.3.0
+	@scripts/test-chart
 
 findings: ## check that the surprises of findings/ still hold
 	@scripts/findings
