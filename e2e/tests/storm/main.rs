@@ -24,6 +24,7 @@ mod oracle;
 mod paced;
 mod people;
 mod reports;
+mod repositories;
 mod rollouts;
 mod senders;
 mod skewed;

@@ -3,6 +3,8 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::repositories;
+
 /// How an image of a trigger is named.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Rule {
@@ -48,6 +50,8 @@ pub(crate) enum Target {
     /// The same as `Sink`, which reports the results later.
     Reported,
     Command,
+    /// A file of a branch that others push to.
+    Git,
 }
 
 const fn tag(registry: &'static str, repository: &'static str, tag: &'static str) -> TeamImage {
@@ -153,6 +157,8 @@ pub(crate) const TEAMS: &[Team] = &[
         &[of(ONE, APP, Rule::Version, "")],
         Target::Command,
     ),
+    team("t-git-a", &[tag(ONE, "foo/bar", "v1")], Target::Git),
+    team("t-git-b", &[tag(TWO, "shop/web", "v1")], Target::Git),
     team("t-dying", &[tag(ONE, "foo/bar", "latest")], Target::Dying),
     team("t-retried", &[tag(ONE, "shop/web", "v1")], Target::Dying),
     team(
@@ -221,6 +227,19 @@ pub(crate) const TEAMS: &[Team] = &[
     team(PAUSED, &[tag(TWO, "foo/baz", "v1")], Target::Sink),
     team(PINNED, &[tag(TWO, "foo/baz", "v2")], Target::Sink),
 ];
+
+/// The triggers with a target `git`, each with the name of its image.
+pub(crate) fn git_triggers() -> Vec<(&'static str, String)> {
+    let teams = TEAMS.iter().filter(|team| team.target == Target::Git);
+    let image = |team: &Team| {
+        let image = team.images[0];
+        (
+            team.name,
+            format!("{}/{}", image.registry, image.repository),
+        )
+    };
+    teams.map(image).collect()
+}
 
 /// The addresses in the files.
 #[derive(Debug, Clone)]
@@ -324,6 +343,10 @@ impl Files {
             Target::SecretInFile => webhook(sink, "file = \"team-secret\"", ""),
             Target::Dying => webhook(dying, secret, ""),
             Target::Reported => webhook(sink, secret, ", done = \"reported\""),
+            Target::Git if repositories::is_release() => webhook(sink, secret, ""),
+            Target::Git => format!(
+                "[trigger.target.git]\nurl = \"file://{folder}/deploy.git\"\nbranch = \"main\"\ntimeout_seconds = 10\n"
+            ),
             Target::Command => format!(
                 "[trigger.target.command]\nrun = [\"{folder}/deploy.sh\"]\ntimeout_seconds = 4\ngrace_seconds = 3\n\
                  leftover = \"end\"\nset.STORM_NOTES = \"{folder}/notes\"\n"

@@ -12,6 +12,7 @@ use crate::commands;
 use crate::gates::{gates_are_shown, no_attempt_began_behind_a_gate};
 use crate::oracle::{RecordedRevision, in_force};
 use crate::paced;
+use crate::repositories;
 use crate::teams::{
     CHECKED, FROZEN, PAUSED, PINNED, REJECTED, REMOVED, RULED, Rule, TEAMS, Target, Team,
     TeamImage, UNAPPROVED, UNREPORTED, WINDOWED,
@@ -75,6 +76,13 @@ pub(crate) async fn teams(
                     last.number, last.state
                 ));
             }
+        }
+        let git = team.target == Target::Git && !repositories::is_release();
+        if git && last.state == "succeeded" {
+            let image = team.images[0];
+            let name = format!("{}/{}", image.registry, image.repository);
+            let of = (team.name, name.as_str());
+            repositories::check(world.folder(), of, &last.images[0].digest, &ids)?;
         }
         if team.target == Target::Command && last.state == "succeeded" {
             let path = world.folder().join("notes").join(team.name);

@@ -14,8 +14,9 @@ use tokio::sync::Mutex;
 use crate::chats::Chats;
 use crate::commands;
 use crate::events::REGISTRIES;
+use crate::repositories;
 use crate::skewed::{AskedRegistry, SKEWED};
-use crate::teams::{Files, Targets};
+use crate::teams::{Files, Targets, git_triggers};
 
 /// The lines of a log that are printed after a failure.
 const LAST_LINES: usize = 60;
@@ -238,6 +239,7 @@ impl World {
         let target = sink.url().replace(&host(sink.url()), to_sink.address());
         let config = config(folder.path(), &target, &asked_url, &chats);
         commands::install(folder.path());
+        repositories::install(folder.path(), &git_triggers());
         let targets = Targets {
             sink: target,
             dying: dying.url().to_owned(),
