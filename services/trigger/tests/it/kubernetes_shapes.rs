@@ -1,5 +1,5 @@
-//! Lists of images in custom resources, and pods that a StatefulSet does not replace, on a real API
-//! server.
+//! Lists of images in custom resources, and pods that a `StatefulSet` does not replace, on a real
+//! API server.
 
 use tagtrail_proto::RolloutState::{Succeeded, Watching};
 use tagtrail_testkit::{SOON, eventually};
