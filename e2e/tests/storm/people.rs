@@ -36,7 +36,12 @@ pub(crate) async fn act(world: Arc<World>, seed: u64, end: Instant) -> BTreeMap<
             *happened.entry(act.to_owned()).or_default() += 1;
         }
     }
+    let deadline = Instant::now() + SOON * 2;
     while !gates_closed {
+        assert!(
+            Instant::now() < deadline,
+            "seed {seed}: people could not close the gates, such as a pin to the first revision"
+        );
         sleep(Duration::from_millis(500)).await;
         gates_closed = people.close_gates().await;
     }
