@@ -180,6 +180,22 @@ pub struct SelectedTag {
 /// # Errors
 /// If Postgres can't be asked, or a row holds a value that no service writes.
 pub async fn read(db: &mut PgConnection, name: Option<&str>) -> Result<Vec<Facts>, sqlx::Error> {
+    select(db, name, true).await
+}
+
+/// Reads the facts about the triggers that have been removed, by name.
+///
+/// # Errors
+/// As [`read`].
+pub async fn read_removed(db: &mut PgConnection) -> Result<Vec<Facts>, sqlx::Error> {
+    select(db, None, false).await
+}
+
+async fn select(
+    db: &mut PgConnection,
+    name: Option<&str>,
+    configured: bool,
+) -> Result<Vec<Facts>, sqlx::Error> {
     let rows = sqlx::query(concat!(
         "with busy as (
              select t.target, count(*) as attempts from rollout_attempt a join trigger t on t.id = a.trigger_id
@@ -222,10 +238,13 @@ pub async fn read(db: &mut PgConnection, name: Option<&str>) -> Result<Vec<Facts
              from trigger_process p
              where t.spec_hash is not null and p.seen_at > now() - interval '30 seconds'
              having bool_and(p.others ? t.name)) elsewhere on true
-         where t.configured and t.name = coalesce($1, t.name)
+         where t.configured = $2 and t.name = coalesce($1, t.name)
+             -- The api has made the trigger, and the trigger service has not read it yet.
+             and (t.configured or t.spec_hash is null)
          order by t.name",
     ))
     .bind(name)
+    .bind(configured)
     .fetch_all(&mut *db)
     .await?;
     // Holds are few, and a pattern of each is compared with each name.

@@ -11,6 +11,6 @@ mod facts;
 mod hold;
 mod judge;
 
-pub use facts::{Facts, OpenAttempt, Pause, SelectedTag, Wanted, read};
+pub use facts::{Facts, OpenAttempt, Pause, SelectedTag, Wanted, read, read_removed};
 pub use hold::{Hold, HoldKind};
 pub use judge::{Judged, judge};

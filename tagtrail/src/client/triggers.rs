@@ -16,11 +16,16 @@ pub(crate) struct List {
     /// Only triggers whose last attempt failed.
     #[arg(long)]
     failed: bool,
+    /// Triggers that were removed, in place of those that are configured: their history, holds and
+    /// pause stay.
+    #[arg(long, conflicts_with = "failed")]
+    removed: bool,
 }
 
 impl List {
     pub(crate) async fn run(self, api: &Api, screen: &Screen) -> Result<Printable, Failure> {
-        let mut json = api.get(&["triggers"], &[]).await?;
+        let removed = self.removed.then(|| "removed".to_owned());
+        let mut json = api.get(&["triggers"], &[("condition", removed)]).await?;
         if let Some(Value::Array(triggers)) = json.get_mut("items") {
             triggers.retain(|trigger| {
                 let pattern = self.pattern.as_deref().unwrap_or("*");
@@ -28,6 +33,7 @@ impl List {
             });
         }
         let text = match items(&json) {
+            [] if self.removed && self.pattern.is_none() => "no trigger was removed".to_owned(),
             [] if self.failed || self.pattern.is_some() => "no such trigger".to_owned(),
             triggers => describe(triggers, screen),
         };

@@ -52,7 +52,7 @@ pub(crate) const LIST: Operation = Operation {
     id: "triggers",
     method: Method::Get,
     path: "/v1/triggers",
-    summary: "The configured triggers, each with its current and its last rollout.",
+    summary: "The configured triggers, each with its current and its last rollout; with `condition=removed` those that were removed.",
     role: Role::Read,
     in_path: &[],
     query: &[MATCH, CONDITION, LABEL],
@@ -137,8 +137,12 @@ async fn list(State(database): State<Database>, uri: Uri) -> Result<Json<Trigger
     if label.is_some_and(|(name, _)| name.is_empty()) {
         return Err(Error::Label);
     }
+    let removed = condition == Some(Condition::Removed);
     let mut items = database
-        .ask(async |db| store::triggers::configured(db, None).await)
+        .ask(async |db| match removed {
+            true => store::triggers::removed(db).await,
+            false => store::triggers::configured(db, None).await,
+        })
         .await?;
     items.retain(|trigger| {
         let label = label.is_none_or(|(name, value)| {

@@ -103,6 +103,20 @@ pub(crate) async fn configured(
     name: Option<&Name>,
 ) -> Result<Vec<Trigger>, sqlx::Error> {
     let facts = tagtrail_condition::read(db, name.map(AsRef::as_ref)).await?;
+    with_acts(db, facts, name).await
+}
+
+/// Returns the triggers that have been removed.
+pub(crate) async fn removed(db: &mut PgConnection) -> Result<Vec<Trigger>, sqlx::Error> {
+    let facts = tagtrail_condition::read_removed(db).await?;
+    with_acts(db, facts, None).await
+}
+
+async fn with_acts(
+    db: &mut PgConnection,
+    facts: Vec<Facts>,
+    name: Option<&Name>,
+) -> Result<Vec<Trigger>, sqlx::Error> {
     let mut refused = acts::refused(db, name).await?;
     let last = facts.iter().filter_map(|facts| facts.last.as_ref());
     let mut watches = rollouts::watches(db, last.map(|last| last.id.as_str())).await?;

@@ -318,8 +318,18 @@ async fn triggers_are_listed_by_name_condition_and_label() {
         .await
         .unwrap();
     }
+    rows.trigger("shop-old", false).await;
+    // The api has made this one, and the trigger service has not read it yet.
+    rows.trigger("shop-new", false).await;
+    sqlx::query("update trigger set spec_hash = $1 where name = 'shop-new'")
+        .bind(vec![7_u8; 32])
+        .execute(&mut rows.db)
+        .await
+        .unwrap();
     for (query, expected) in [
         ("", &["pay", "shop-api", "shop-web"][..]),
+        ("?condition=removed", &["shop-old"]),
+        ("?condition=removed&match=pay*", &[]),
         ("?match=shop-*", &["shop-api", "shop-web"]),
         ("?match=shop-*&label=team%3Dshop", &["shop-web"]),
         ("?label=team", &["shop-api", "shop-web"]),
