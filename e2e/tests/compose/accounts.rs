@@ -416,7 +416,8 @@ async fn refuses_on_postgres(up: &Up) {
         (
             "api",
             &[
-                "insert into trigger (name, images, target) values ('x', '{}', 'x')",
+                "insert into trigger (name, images, target, policies) values ('x', '{}', 'x', '{}')",
+                "update trigger_spec set spec = null",
                 "update trigger set images = '{}'",
                 "delete from rollout",
                 "update tag set head = 1",
