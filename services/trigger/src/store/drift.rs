@@ -17,7 +17,7 @@ pub(crate) async fn succeeded(
     triggers: &[&str],
 ) -> Result<Vec<Attempt>, sqlx::Error> {
     let rows = sqlx::query(concat!(
-        "select o.trigger_id, o.traceparent, '{}'::text[] as unfinished, ",
+        "select o.trigger_id, o.traceparent, ",
         columns!(),
         " from trigger t
           cross join lateral (select * from rollout n where n.trigger_id = t.id order by n.number desc limit 1) o

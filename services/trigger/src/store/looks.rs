@@ -102,7 +102,7 @@ pub(crate) async fn begin(
              select d.id, d.trigger_id, d.grace, $3, $4, $5, $6 from due d
              on conflict do nothing returning rollout_id
          )
-         select o.trigger_id, o.traceparent, '{}'::text[] as unfinished, ", columns!(), ", o.stage, o.passes, o.looks, o.state = 'failed' as slow,
+         select o.trigger_id, o.traceparent, ", columns!(), ", o.stage, o.passes, o.looks, o.state = 'failed' as slow,
              extract(epoch from o.observe_until - now())::float8 as left_seconds,
              p.state as report, p.text as report_text, extract(epoch from now() - p.reported_at)::float8 as report_seconds
          from look l join rollout o on o.id = l.rollout_id join trigger t on t.id = o.trigger_id

@@ -14,7 +14,7 @@ use time::OffsetDateTime;
 use super::columns::{columns, recorded, unfinished};
 use super::gates::Change;
 use super::holds::{may_begin, no_hold};
-use super::working::{Attempt, attempt};
+use super::working::{Attempt, begun};
 use crate::act::Owner;
 use tagtrail_policy::begin::Verdict;
 use tagtrail_policy::gates::{Head, ManifestState};
@@ -512,7 +512,7 @@ pub(crate) async fn record(
     .await?;
     let recorded = |row: &PgRow| {
         Ok(Recorded {
-            rollout: attempt(row)?,
+            rollout: begun(row)?,
             begun: row.try_get("begun")?,
         })
     };

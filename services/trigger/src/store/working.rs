@@ -109,19 +109,27 @@ pub(crate) struct Attempt {
     pub(crate) rollout: Rollout,
     /// The trace of the revision that led to the rollout.
     pub(crate) trace: Option<TraceContext>,
-    /// The ids of earlier rollouts of the trigger that were attempted after its last success.
+    /// The ids of earlier rollouts of the trigger that were attempted after its last success; read
+    /// at the begin of an attempt alone.
     pub(crate) unfinished: Vec<String>,
 }
 
-/// Reads an attempt from the columns of its rollout, with `trigger_id`, `traceparent` and
-/// `unfinished`.
+/// Reads an attempt from the columns of its rollout, with `trigger_id` and `traceparent`.
 pub(super) fn attempt(row: &PgRow) -> Result<Attempt, sqlx::Error> {
     let trace = row.try_get::<Option<&str>, _>("traceparent")?;
     Ok(Attempt {
         trigger: row.try_get("trigger_id")?,
         rollout: row::rollout(row)?,
         trace: trace.and_then(|text| text.parse().ok()),
+        unfinished: Vec::new(),
+    })
+}
+
+/// Reads an attempt that begins, from these columns and `unfinished`.
+pub(super) fn begun(row: &PgRow) -> Result<Attempt, sqlx::Error> {
+    Ok(Attempt {
         unfinished: row.try_get("unfinished")?,
+        ..attempt(row)?
     })
 }
 
@@ -213,7 +221,7 @@ pub(crate) async fn begin(
     .bind(FailPoint::TriggerMayBegin.skipped())
     .fetch_all(db)
     .await?;
-    rows.iter().map(attempt).collect()
+    rows.iter().map(begun).collect()
 }
 
 /// How an attempt ended.
