@@ -15,6 +15,7 @@ use tagtrail_testkit::TestKubernetes;
 use time::OffsetDateTime;
 
 use crate::latency::{PATIENCE, WebhookTarget};
+use crate::policies::SECRET;
 use crate::report::{Goal, Row, Series, percentile};
 use crate::stack::{Stack, any_image, push};
 
@@ -61,7 +62,7 @@ pub(crate) async fn rollouts(
     indexer.ready().await?;
     let environment = [
         ("TAGTRAIL_CONFIG", config.to_str().context("no path")?),
-        ("BENCH_SECRET", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"),
+        SECRET,
     ];
     let trigger = stack.service("trigger", &environment);
     trigger.ready().await?;

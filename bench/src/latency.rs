@@ -19,6 +19,7 @@ use tokio::task::JoinSet;
 
 use crate::ceiling::{self, Rows};
 use crate::http::Connection;
+use crate::policies::SECRET;
 use crate::report::{Goal, Row, Series, percentile};
 use crate::stack::{Stack, push};
 
@@ -167,7 +168,7 @@ pub(crate) async fn rollouts(
     indexer.ready().await?;
     let environment = [
         ("TAGTRAIL_CONFIG", config.to_str().context("no path")?),
-        ("BENCH_SECRET", "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"),
+        SECRET,
     ];
     let trigger = stack.service("trigger", &environment);
     trigger.ready().await?;

@@ -169,7 +169,7 @@ impl NamedSecret {
 }
 
 impl File {
-    /// Returns what the files allow to triggers of the API.
+    /// Returns the allowances of the files for triggers of the API.
     #[must_use]
     pub fn allowances(&self) -> Allowances {
         let written = self.secret.iter().filter_map(|entry| {
@@ -230,7 +230,8 @@ impl File {
         Ok(trigger)
     }
 
-    /// Puts the places of secrets in place of their names, and refuses what only a file may have.
+    /// Puts the places of secrets in place of their names, and refuses settings that only a file may
+    /// have.
     fn resolve(
         &self,
         trigger: &str,

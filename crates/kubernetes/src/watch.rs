@@ -17,7 +17,7 @@ use crate::kept::{Interest, kept, matters};
 use crate::object::ObjectName;
 use crate::problem::Problem;
 
-/// The pause between reads of the object, which find what a watch has missed.
+/// The pause between reads of the object, which find changes that a watch has missed.
 const READ: Duration = Duration::from_secs(60);
 /// A state that nothing has confirmed for this long is not used.
 const STALE: Duration = Duration::from_secs(90);

@@ -8,7 +8,7 @@ use axum::routing::on;
 use axum::{Extension, Json};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 use tagtrail_config::Role;
 use tagtrail_proto::{Name, clean_text};
 use tokio::time::Instant;
@@ -20,7 +20,7 @@ use crate::http::guard::{Actor, IDEMPOTENCY_KEY, REQUEST};
 use crate::http::operation::{Method, Operation, RequestBody, ResponseBody, schema};
 use crate::http::parameters::{Parameter, Parameters, PathValues, optional, text};
 use crate::operations::acts::{BECAUSE, Because, reason};
-use crate::operations::triggers::NAME;
+use crate::operations::triggers::{NAME, on_trigger};
 use crate::shared::Shared;
 use crate::store;
 use crate::store::acts::NewAct;
@@ -119,7 +119,7 @@ async fn put(
     let spec = Value::Object(settings);
     file.read_api_trigger(name.as_ref(), &spec)
         .map_err(|error| Error::TriggerInvalid(clean_text(&error.to_string(), 500)))?;
-    let act = act(&actor, "apply", &name, None);
+    let act = on_trigger(&actor, "apply", &name, None);
     let change = Change {
         name: &name,
         spec: Some((&spec, tagtrail_config::hash(&spec))),
@@ -139,7 +139,7 @@ async fn delete(
 ) -> Result<Json<Written>, Error> {
     let name = named(&path, &uri)?;
     let reason = reason(because.reason.as_deref())?;
-    let act = act(&actor, "remove", &name, reason.as_deref());
+    let act = on_trigger(&actor, "remove", &name, reason.as_deref());
     let change = Change {
         name: &name,
         spec: None,
@@ -166,23 +166,6 @@ fn generation(headers: &HeaderMap) -> Result<Option<i64>, Error> {
     match number {
         Some(number @ 0..) => Ok(Some(number)),
         _ => Err(Error::Generation),
-    }
-}
-
-fn act<'a>(
-    actor: &'a Actor,
-    act: &'static str,
-    name: &'a Name,
-    reason: Option<&'a str>,
-) -> NewAct<'a> {
-    NewAct {
-        actor,
-        act,
-        trigger: name.as_ref(),
-        rollout: None,
-        hold: None,
-        reason,
-        details: json!({}),
     }
 }
 

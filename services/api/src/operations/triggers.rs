@@ -210,7 +210,7 @@ async fn retry(
 }
 
 /// Returns the act of an order without further settings.
-fn on_trigger<'a>(
+pub(super) fn on_trigger<'a>(
     actor: &'a Actor,
     act: &'static str,
     name: &'a Name,

@@ -33,6 +33,11 @@ pub(crate) struct Recorded {
     last_of_api: i64,
 }
 
+fn by_name(generations: Vec<Generation>) -> BTreeMap<String, Generation> {
+    let named = generations.into_iter().map(|one| (one.name.clone(), one));
+    named.collect()
+}
+
 /// Reads the settings that the database keeps. `None`: a stop was requested.
 pub(crate) async fn recorded(db: &DbArgs, ctx: &Context) -> Option<Recorded> {
     let mut retry = Retry::new("reading the recorded settings of triggers");
@@ -42,8 +47,6 @@ pub(crate) async fn recorded(db: &DbArgs, ctx: &Context) -> Option<Recorded> {
             let good = generations::of_files(&mut db).await?;
             let last_of_api = generations::last_of_api(&mut db).await?;
             let api = generations::of_api(&mut db).await?;
-            let by_name =
-                |all: Vec<Generation>| all.into_iter().map(|one| (one.name.clone(), one)).collect();
             Ok::<_, sqlx::Error>(Recorded {
                 good: by_name(good),
                 api: by_name(api),
@@ -142,7 +145,7 @@ async fn read_api(shared: &Shared, recorded: &mut Recorded) -> bool {
     match reading.await {
         Ok(Some((last, api))) => {
             recorded.last_of_api = last;
-            recorded.api = api.into_iter().map(|one| (one.name.clone(), one)).collect();
+            recorded.api = by_name(api);
             true
         }
         Ok(None) => false,

@@ -138,7 +138,7 @@ impl GitTarget {
             });
             return Ok(None);
         };
-        let what = edited
+        let change = edited
             .changes
             .iter()
             .find(|change| change.starts_with(lost.as_str()));
@@ -146,7 +146,7 @@ impl GitTarget {
         let short = commit.get(..10).unwrap_or(&commit);
         let text = format!(
             "somebody else has changed the images in {place}, whose last commit is {short} ({tip}); the rollout wants {}",
-            what.map_or(lost.as_str(), String::as_str)
+            change.map_or(lost.as_str(), String::as_str)
         );
         Ok(Some(tagtrail_proto::clean_text(&text, 1000)))
     }

@@ -92,13 +92,7 @@ fn body(rollout: &Rollout, alone: bool) -> String {
 fn clean(text: &str) -> String {
     let lines = text.lines().map(|line| clean_text(line, LONGEST));
     let lines: Vec<String> = lines.collect();
-    clean_end(lines.join("\n").trim())
-}
-
-fn clean_end(text: &str) -> String {
-    let mut end = text.len().min(LONGEST);
-    while !text.is_char_boundary(end) {
-        end -= 1;
-    }
-    text[..end].to_owned()
+    let text = lines.join("\n");
+    let text = text.trim();
+    text[..text.floor_char_boundary(LONGEST)].to_owned()
 }
