@@ -45,6 +45,15 @@ impl Place {
         place
     }
 
+    /// Starts the service, and waits until the first rollout has succeeded.
+    async fn rolled_out(more: &str) -> (Place, Service) {
+        let mut place = Place::new(more).await;
+        place.world.push(WEB, 1).await;
+        let service = place.world.start().await;
+        place.wait(1, Succeeded).await;
+        (place, service)
+    }
+
     fn configure(&self, more: &str) {
         self.world.configure(&trigger("shop", &self.settings(more)));
     }
@@ -72,10 +81,8 @@ impl Place {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rollout_is_one_commit_that_changes_the_marked_values_alone() {
-    let mut place = Place::new("author = \"Deployer <deploy@example.com>\"").await;
-    place.world.push(WEB, 1).await;
-    let service = place.world.start().await;
-    place.wait(1, Succeeded).await;
+    let (mut place, service) =
+        Place::rolled_out("author = \"Deployer <deploy@example.com>\"").await;
     let repository = &place.repository;
     assert_eq!(
         repository.read("main", "prod/web.yaml"),
@@ -216,10 +223,7 @@ async fn a_kustomization_and_values_of_a_chart_get_the_digest() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_proposal_goes_to_a_branch_of_the_trigger_and_keeps_commits_of_people() {
-    let mut place = Place::new("push = \"branch\"").await;
-    place.world.push(WEB, 1).await;
-    let service = place.world.start().await;
-    place.wait(1, Succeeded).await;
+    let (mut place, service) = Place::rolled_out("push = \"branch\"").await;
     assert_eq!(place.repository.read("main", "prod/web.yaml"), WEB_YAML);
     let read = |place: &Place| place.repository.read("tagtrail/shop", "prod/web.yaml");
     assert_eq!(read(&place), with_digest(WEB_YAML, 1));

@@ -23,6 +23,23 @@ impl Place {
         }
     }
 
+    /// Starts a service whose first rollout has an image that no registry has, and waits until the
+    /// Deployment `web` has failed by its deadline.
+    pub(crate) async fn without_image(&mut self) -> Service {
+        self.kubectl(&[
+            "patch",
+            "deployment/web",
+            "--type=merge",
+            "-p",
+            "{\"spec\":{\"progressDeadlineSeconds\":3}}",
+        ]);
+        self.configure("[\"deployment/web\"]", "");
+        self.push_digest(&no_image()).await;
+        let service = self.world.start().await;
+        self.wait(1, Failed).await;
+        service
+    }
+
     /// Rolls image 1 out to a Deployment `web` with so many pods, by these further settings.
     pub(crate) async fn rolled_out(replicas: u32, more: &str) -> (Place, Service) {
         let mut place = Place::new().await;
@@ -195,17 +212,7 @@ async fn sets_and_cron_jobs_get_the_digest_too() {
 async fn pods_that_do_not_run_fail_the_rollout_with_their_reason_and_a_good_image_repairs_it() {
     let mut place = Place::new().await;
     place.run("Deployment", "web", 1);
-    place.kubectl(&[
-        "patch",
-        "deployment/web",
-        "--type=merge",
-        "-p",
-        "{\"spec\":{\"progressDeadlineSeconds\":3}}",
-    ]);
-    place.configure("[\"deployment/web\"]", "");
-    place.push_digest(&no_image()).await;
-    let service = place.world.start().await;
-    place.wait(1, Failed).await;
+    let service = place.without_image().await;
     let error = place.world.error().await.unwrap();
     assert!(
         error.contains("deployment/web: ") && error.contains("ImagePullBackOff"),

@@ -1,10 +1,10 @@
 //! The events of the target `kubernetes` on a real API server.
 
 use serde_json::Value;
-use tagtrail_proto::RolloutState::{Failed, Succeeded};
+use tagtrail_proto::RolloutState::Succeeded;
 use tagtrail_testkit::{SOON, eventually};
 
-use crate::kubernetes::{Place, no_image};
+use crate::kubernetes::Place;
 use crate::world::*;
 
 impl Place {
@@ -52,17 +52,7 @@ async fn a_rollout_a_failure_and_a_hold_are_events_of_the_object() {
 async fn a_failed_rollout_is_one_event_with_its_reason() {
     let mut place = Place::new().await;
     place.run("Deployment", "web", 1);
-    place.kubectl(&[
-        "patch",
-        "deployment/web",
-        "--type=merge",
-        "-p",
-        "{\"spec\":{\"progressDeadlineSeconds\":3}}",
-    ]);
-    place.configure("[\"deployment/web\"]", "");
-    place.push_digest(&no_image()).await;
-    let service = place.world.start().await;
-    place.wait(1, Failed).await;
+    let service = place.without_image().await;
     let event = place.event("TagtrailFailed").await;
     let note = event["note"].as_str().unwrap();
     assert!(note.contains("ImagePullBackOff"), "{note}");

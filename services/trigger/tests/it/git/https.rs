@@ -2,27 +2,22 @@
 
 use std::io::BufRead as _;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 
 use tagtrail_proto::RolloutState::Succeeded;
 use tagtrail_testkit::{SOON, certificates, eventually};
 
+use super::repository::ServerProcess;
 use super::{Place, WEB_YAML, trigger, with_digest};
 use crate::world::*;
 
 const PASSWORD: &str = "s3cr3t-t0ken";
 
 struct Server {
+    /// Ends before its folder.
+    _process: ServerProcess,
     folder: tempfile::TempDir,
-    process: Child,
     port: String,
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
 }
 
 impl Server {
@@ -42,7 +37,7 @@ impl Server {
         let port = line.trim().to_owned();
         Server {
             folder,
-            process,
+            _process: ServerProcess(process),
             port,
         }
     }

@@ -149,10 +149,7 @@ async fn two_processes_share_a_branch() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_branch_that_was_replaced_is_edited_as_it_is_now() {
-    let mut place = Place::new("").await;
-    place.world.push(WEB, 1).await;
-    let service = place.world.start().await;
-    place.wait(1, Succeeded).await;
+    let (mut place, service) = Place::rolled_out("").await;
     // Another history without the commit of Tagtrail.
     let repository = &place.repository;
     repository.person(&["checkout", "--quiet", "--orphan", "other"]);
@@ -172,10 +169,7 @@ async fn a_branch_that_was_replaced_is_edited_as_it_is_now() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_clone_that_is_damaged_is_made_again() {
-    let mut place = Place::new("").await;
-    place.world.push(WEB, 1).await;
-    let service = place.world.start().await;
-    place.wait(1, Succeeded).await;
+    let (mut place, service) = Place::rolled_out("").await;
     let clones = place.world.folder.path().join("clones");
     let process = std::fs::read_dir(&clones).unwrap().next().unwrap().unwrap();
     let clone = std::fs::read_dir(process.path())

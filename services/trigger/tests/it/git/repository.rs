@@ -2,10 +2,20 @@
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Child, Command};
 
 pub(super) struct Repository {
     folder: tempfile::TempDir,
+}
+
+/// A server that ends with the test.
+pub(super) struct ServerProcess(pub(super) Child);
+
+impl Drop for ServerProcess {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
 
 impl Repository {

@@ -81,10 +81,7 @@ async fn with_repair_the_images_are_written_again_and_with_ignore_at_the_next_pu
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_new_file_and_a_file_of_others_are_no_foreign_change() {
-    let mut place = Place::new("").await;
-    place.world.push(WEB, 1).await;
-    let service = place.world.start().await;
-    place.wait(1, Succeeded).await;
+    let (mut place, service) = Place::rolled_out("").await;
     // Time for a look at the branch as it is.
     a_while().await;
     let files = [("prod/new.yaml", WEB_YAML), ("other.txt", "x\n")];

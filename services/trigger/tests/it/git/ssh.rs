@@ -1,26 +1,21 @@
 //! The target over SSH, with signed commits, on a real server.
 
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 
 use tagtrail_proto::RolloutState::{Failed, Succeeded};
 use tagtrail_testkit::{SOON, eventually};
 
+use super::repository::ServerProcess;
 use super::{Place, WEB_YAML, with_digest};
 use crate::world::*;
 
 /// An SSH server on loopback that lets one key in.
 struct Server {
+    /// Ends before its folder.
+    _process: ServerProcess,
     folder: tempfile::TempDir,
     port: u16,
-    process: Child,
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
 }
 
 fn key(path: &Path) {
@@ -70,7 +65,7 @@ impl Server {
         Server {
             folder,
             port,
-            process,
+            _process: ServerProcess(process),
         }
     }
 
