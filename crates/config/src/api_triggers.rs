@@ -230,8 +230,8 @@ impl File {
         Ok(trigger)
     }
 
-    /// Puts the places of secrets in place of their names, and refuses settings that only a file may
-    /// have.
+    /// Puts the places of secrets in place of their names, and refuses settings that only a file
+    /// may have.
     fn resolve(
         &self,
         trigger: &str,
