@@ -95,7 +95,7 @@ mod verify;
 
 pub use api_triggers::{Allowances, ApiTriggers, NamedSecret, Network, THE_API};
 pub use broken::{Broken, Checked, Table};
-pub use cluster::Cluster;
+pub use cluster::{Cluster, Discover, image_of_stream, is_label};
 pub use cure::closest;
 pub use document::ConfigError;
 pub use door::{Door, Shown, Spec, hash};

@@ -54,6 +54,8 @@ pub struct Reference {
     pub registry: Registry,
     /// The repository; of an official image of Docker Hub with `library/`.
     pub repository: Repository,
+    /// The tag, if the reference has one.
+    pub tag: Option<String>,
     /// The digest, if the reference has one.
     pub digest: Option<Digest>,
 }
@@ -68,9 +70,9 @@ impl Reference {
             None => (text, None),
         };
         // A colon before a slash is that of a port.
-        let name = match name.rsplit_once(':') {
-            Some((name, tag)) if !tag.contains('/') => name,
-            _ => name,
+        let (name, tag) = match name.rsplit_once(':') {
+            Some((name, tag)) if !tag.contains('/') => (name, Some(tag.to_owned())),
+            _ => (name, None),
         };
         let written = name.to_owned();
         let (registry, repository) = match name.split_once('/') {
@@ -84,6 +86,7 @@ impl Reference {
             name: written,
             registry: registry.parse().ok()?,
             repository: repository.parse().ok()?,
+            tag,
             digest,
         })
     }

@@ -2,10 +2,12 @@
 //!
 //! [`Cluster`] makes the requests, and [`Watch`] keeps the state of an object at hand. The rules
 //! are pure: [`places`] finds the images of an object, [`patch`] makes a JSON Patch with tests,
-//! [`health`] reads the result of a change, and [`owner`] names who changed an image.
+//! [`health`] reads the result of a change, [`owner`] names who changed an image, and [`discovery`]
+//! reads the annotations by which an object is a trigger.
 
 mod adopt;
 mod cluster;
+pub mod discovery;
 mod entries;
 mod event;
 mod health;
