@@ -63,9 +63,9 @@ struct State {
 }
 
 #[derive(Clone)]
-struct Connected {
-    number: u64,
-    client: Client,
+pub(crate) struct Connected {
+    pub(crate) number: u64,
+    pub(crate) client: Client,
     /// The state of the file of the kubeconfig.
     stamp: Option<Stamp>,
 }
@@ -109,7 +109,7 @@ impl Cluster {
         Ok(self.connected().await?.client)
     }
 
-    async fn connected(&self) -> Result<Connected, Problem> {
+    pub(crate) async fn connected(&self) -> Result<Connected, Problem> {
         let known = |access: &Access| {
             let state = self.locked();
             let stamp = match &access.kubeconfig {

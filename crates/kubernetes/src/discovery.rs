@@ -9,14 +9,18 @@ mod tagtrail;
 
 use std::collections::BTreeMap;
 
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 use tagtrail_config::Discover;
 
 pub use name::trigger_name;
 pub use tagtrail::PREFIX;
 
+use crate::patch::ROLLOUT;
+
 /// Longest text of an annotation that is read, in bytes.
 const LONGEST: usize = 16 * 1024;
+/// The beginning of the annotation of `OpenShift`.
+const OPENSHIFT: &str = "image.openshift.io/";
 /// Most images of an object.
 const MOST: usize = 50;
 
@@ -83,6 +87,26 @@ fn asks(system: Discover, kind: &str, metadata: &Value) -> bool {
         Discover::Openshift => openshift::asks(kind, metadata),
         Discover::Keel => keel::asks(metadata),
     }
+}
+
+/// Returns the part of the metadata of an object that is read here.
+#[must_use]
+pub fn relevant(
+    annotations: &BTreeMap<String, String>,
+    labels: &BTreeMap<String, String>,
+) -> Value {
+    let is_read = |key: &str| {
+        let prefixes = [PREFIX, keel::PREFIX, OPENSHIFT];
+        prefixes.iter().any(|prefix| key.starts_with(prefix)) && key != ROLLOUT
+    };
+    let part = |all: &BTreeMap<String, String>| {
+        let part = all.iter().filter(|(key, _)| is_read(key));
+        Value::Object(
+            part.map(|(key, text)| (key.clone(), Value::from(text.as_str())))
+                .collect(),
+        )
+    };
+    json!({"annotations": part(annotations), "labels": part(labels)})
 }
 
 /// Reads the annotations of an object. `None`: it asks for no trigger. Of several systems the first

@@ -17,6 +17,7 @@ mod object;
 mod owners;
 mod patch;
 mod problem;
+mod sightings;
 mod stuck;
 mod watch;
 
@@ -30,5 +31,6 @@ pub use object::{BuiltIn, ObjectName, pod_spec};
 pub use owners::{MANAGER, Owner, owner};
 pub use patch::{CHANGE_CAUSE, Change, ROLLOUT, patch, remaining};
 pub use problem::Problem;
+pub use sightings::{News, Scope, Sighting};
 pub use stuck::{Pod, stuck};
 pub use watch::{Notice, Watch};

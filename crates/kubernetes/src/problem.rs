@@ -63,8 +63,13 @@ impl Problem {
 
 impl From<kube::Error> for Problem {
     fn from(error: kube::Error) -> Problem {
-        let kube::Error::Api(status) = error else {
-            return Problem::Unreachable(clean_text(&chain(&error), MOST));
+        let status = match error {
+            kube::Error::Api(status) => status,
+            // The API server has no such group or kind.
+            kube::Error::Discovery(error) => {
+                return Problem::NotFound(clean_text(&error.to_string(), MOST));
+            }
+            error => return Problem::Unreachable(clean_text(&chain(&error), MOST)),
         };
         let message = cut(&status.message);
         let details = status.details.as_ref();

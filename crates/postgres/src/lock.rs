@@ -19,6 +19,8 @@ pub enum Lock {
     Notify,
     /// The right to look for changes of targets by others.
     Drift,
+    /// The right to read the annotated objects of clusters.
+    Discover,
     /// The right to compare the streams with Postgres.
     Sweep,
     /// The right to store manifests.
@@ -63,6 +65,7 @@ impl Lock {
             Lock::Coverage => (SERVICE, 5),
             Lock::Notify => (SERVICE, 7),
             Lock::Drift => (SERVICE, 8),
+            Lock::Discover => (SERVICE, 9),
             Lock::Reconcile(registry) => (REGISTRY, registry),
             Lock::WatchTriggers(registry) => (TRIGGERS, registry),
             Lock::Act(act) => (ACT, act),

@@ -6,6 +6,7 @@ use tagtrail_policy::selection::Pattern;
 use super::tags::{Container, List, Running, containers, running};
 use super::{Annotated, Followed, Wish, annotation, truth};
 
+pub(super) const PREFIX: &str = "keel.sh/";
 const POLICY: &str = "keel.sh/policy";
 /// Annotations without a counterpart that a person should know of.
 const LEFT_OUT: [(&str, &str); 1] = [(
