@@ -17,6 +17,7 @@ use std::sync::Arc;
 use reqwest::Url;
 use serde_json::Value;
 use tagtrail_config::File;
+use tagtrail_trigger::TargetProblem;
 use time::OffsetDateTime;
 use tokio::task::JoinSet;
 
@@ -98,6 +99,7 @@ impl Doctor {
         }
         let targets = targets(&file);
         let receivers = receivers(&file);
+        let clusters = clusters(&file);
         let records = Records {
             coverage: ask::coverage(api).await,
             refused: Refused::new(ask::metrics(&client, self.admin()).await),
@@ -118,6 +120,12 @@ impl Doctor {
                 findings.extend(comparison(access, coverage, OffsetDateTime::now_utc()));
             }
             report.parts.push(Part::new("registry", name, findings));
+        }
+        for (place, problems) in in_order(clusters).await {
+            let Some(problems) = problems else { continue };
+            let name = file.cluster[place].name.get_ref().to_string();
+            let findings = judge::cluster(&problems);
+            report.parts.push(Part::new("cluster", name, findings));
         }
         let triggers = ask::triggers(api).await.unwrap_or_default();
         for (place, mut findings) in in_order(targets).await {
@@ -205,6 +213,16 @@ fn targets(file: &Arc<File>) -> JoinSet<(usize, Vec<Finding>)> {
                 report.map_or_else(Vec::new, |report| judge::target(&report)),
             )
         });
+    }
+    tasks
+}
+
+/// Tries to follow the annotated objects of clusters, each cluster in a task.
+fn clusters(file: &Arc<File>) -> JoinSet<(usize, Option<Vec<TargetProblem>>)> {
+    let mut tasks = JoinSet::new();
+    for place in 0..file.cluster.len() {
+        let file = Arc::clone(file);
+        tasks.spawn(async move { (place, tagtrail_trigger::inspect_cluster(&file, place).await) });
     }
     tasks
 }

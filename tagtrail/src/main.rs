@@ -112,8 +112,8 @@ impl<C: Args> Service<C> {
 /// The trigger service, or a command about a trigger.
 #[derive(Debug)]
 enum Trigger {
-    Service(Service<tagtrail_trigger::Config>),
-    Command(client::trigger::Command),
+    Service(Box<Service<tagtrail_trigger::Config>>),
+    Command(Box<client::trigger::Command>),
 }
 
 impl Args for Trigger {
@@ -132,8 +132,14 @@ impl Args for Trigger {
 impl FromArgMatches for Trigger {
     fn from_arg_matches(matches: &ArgMatches) -> Result<Trigger, clap::Error> {
         match matches.subcommand_name() {
-            Some(_) => client::trigger::Command::from_arg_matches(matches).map(Trigger::Command),
-            None => Service::from_arg_matches(matches).map(Trigger::Service),
+            Some(_) => {
+                let command = client::trigger::Command::from_arg_matches(matches).map(Box::new);
+                command.map(Trigger::Command)
+            }
+            None => {
+                let service = Service::from_arg_matches(matches).map(Box::new);
+                service.map(Trigger::Service)
+            }
         }
     }
 

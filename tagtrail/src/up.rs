@@ -176,6 +176,7 @@ async fn services(
         clones: Some(std::path::absolute(config.data.join("clones"))?),
         takeover_seconds: Duration::from_secs(20),
         replaced: tagtrail_trigger::Replaced::default(),
+        outlive: tagtrail_trigger::Outlive::default(),
         alone: true,
         session_seconds: SESSION,
         pace: tagtrail_trigger::Pace::default(),

@@ -286,15 +286,20 @@ impl File {
 
     /// Removes a trigger whose name another door has taken before. Returns the mistake, with the
     /// place of the entry.
-    pub fn take_out(&mut self, name: &str) -> Option<ConfigError> {
+    pub fn take_out(&mut self, name: &str, door: Door) -> Option<ConfigError> {
         let at = self
             .trigger
             .iter()
             .position(|one| one.name.get_ref().as_ref() == name)?;
         let trigger = self.trigger.remove(at);
-        let message = format!(
-            "the API has a trigger {name} already; give this one another name, or remove the other by `tagtrail trigger delete {name}`"
-        );
+        let message = match door {
+            Door::Kubernetes => format!(
+                "an annotated object has the trigger {name} already; give this one another name"
+            ),
+            _ => format!(
+                "the API has a trigger {name} already; give this one another name, or remove the other by `tagtrail trigger delete {name}`"
+            ),
+        };
         Some(trigger.error_at(trigger.name.span().start, "trigger.name", message))
     }
 }

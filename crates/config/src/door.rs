@@ -21,6 +21,8 @@ pub enum Door {
     Folder,
     /// The API.
     Api,
+    /// Annotated objects of a cluster.
+    Kubernetes,
 }
 
 impl Door {
@@ -31,6 +33,7 @@ impl Door {
             Door::File => "file",
             Door::Folder => "folder",
             Door::Api => "api",
+            Door::Kubernetes => "kubernetes",
         }
     }
 }

@@ -240,6 +240,15 @@ impl File {
         &self.names
     }
 
+    /// Returns a file without entries that reads the settings of triggers as this one does.
+    #[must_use]
+    pub fn reader(&self) -> File {
+        File {
+            names: self.names.clone(),
+            ..File::default()
+        }
+    }
+
     /// Returns the entry of a table with this name as it is written.
     #[must_use]
     pub fn written(&self, table: Table, name: &str) -> Option<&toml::Value> {

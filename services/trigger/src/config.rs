@@ -69,6 +69,9 @@ pub struct Config {
     /// The pauses between looks at rollouts that are watched; tests shorten them.
     #[arg(skip)]
     pub look_pace: LookPace,
+    /// The time for which a trigger outlives the annotations of its object; tests shorten it.
+    #[arg(skip)]
+    pub outlive: Outlive,
     /// The supervisor of commands; tests, which are another program, name it.
     #[arg(skip)]
     pub supervisor: Supervisor,
@@ -81,6 +84,17 @@ pub struct Replaced(pub Duration);
 impl Default for Replaced {
     fn default() -> Replaced {
         Replaced(Duration::from_secs(120))
+    }
+}
+
+/// The time for which a trigger outlives the annotations of its object: `kubectl rollout undo`
+/// takes them away, and the hold that follows must find the trigger.
+#[derive(Debug, Clone, Copy)]
+pub struct Outlive(pub Duration);
+
+impl Default for Outlive {
+    fn default() -> Outlive {
+        Outlive(Duration::from_secs(600))
     }
 }
 

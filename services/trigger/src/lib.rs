@@ -18,6 +18,7 @@
 mod act;
 mod config;
 mod connections;
+mod discover;
 mod error;
 mod ledger;
 mod metrics;
@@ -37,7 +38,8 @@ use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-pub use config::{Config, Limits, LookPace, Pace, Replaced, Supervisor};
+pub use config::{Config, Limits, LookPace, Outlive, Pace, Replaced, Supervisor};
+pub use discover::inspect_cluster;
 pub use notify::{NotifyReport, inspect_notify, test_notify};
 pub use target::{TargetProblem, TargetReport, inspect_target, supervise};
 
@@ -88,6 +90,8 @@ pub fn check(file: &File) -> Checked {
     lines.extend(notify::describe(file));
     lines.extend(notify::warnings(&entries));
     let broken = file.broken_of(Table::Trigger).chain(&wrong);
+    lines.extend(discover::describe(file));
+    let broken = broken.chain(file.broken_of(Table::Cluster));
     let broken = broken.chain(file.broken_of(Table::Notify)).chain(&unusable);
     let broken = broken.chain(&unverified);
     Checked {
@@ -133,6 +137,7 @@ pub async fn run(config: Config, ctx: Context) -> anyhow::Result<()> {
         pace: config.pace,
         look_pace: config.look_pace,
         replaced: config.replaced,
+        outlive: config.outlive,
         supervisor: config.supervisor,
         clones: Arc::new(clones),
         settings,
@@ -168,6 +173,7 @@ pub async fn run(config: Config, ctx: Context) -> anyhow::Result<()> {
     tasks.spawn("observer", act::observer(shared.clone()));
     tasks.spawn("changes by others", act::drift(shared.clone()));
     tasks.spawn("watches of targets", act::watches(shared.clone()));
+    tasks.spawn("annotated objects", discover::discovery(shared.clone()));
     tasks.spawn("keeper of attempts", act::keeper(shared.clone()));
     tasks.spawn("ledger", ledger::ledger(shared.clone(), bus.clone()));
     let following = settings::follow(files, sender, recorded, shared.clone());

@@ -7,7 +7,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use tagtrail_config::{Allowances, Broken, Door, File, Table};
+use tagtrail_config::{Allowances, Broken, Discover, Door, File, Table};
 use tagtrail_proto::Registry;
 
 pub(crate) use self::follow::{Recorded, follow, recorded};
@@ -27,7 +27,15 @@ pub(crate) struct Settings {
     /// The targets of the triggers that can be rolled out.
     pub(crate) targets: Arc<Targets>,
     /// The clusters that targets act on.
-    clusters: Clusters,
+    pub(crate) clusters: Clusters,
+    /// The clusters whose annotated objects are triggers.
+    pub(crate) discovering: BTreeMap<String, Discovering>,
+    /// The mistakes in entries of clusters, by name.
+    pub(crate) cluster_problems: BTreeMap<String, String>,
+    /// Reads the settings of further triggers.
+    pub(crate) reader: File,
+    /// The triggers of annotated objects.
+    pub(crate) discovered: BTreeSet<String>,
     /// The steps of `verify` of the triggers that have some.
     pub(crate) verifies: Arc<Verifies>,
     /// The mistakes, by the names of the triggers.
@@ -58,6 +66,34 @@ pub(crate) struct Settings {
     had: BTreeSet<(String, Option<Hash>)>,
 }
 
+/// The annotations by which objects of a cluster are triggers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Discovering {
+    pub(crate) systems: Vec<Discover>,
+    /// The namespaces. `None`: all.
+    pub(crate) namespaces: Option<BTreeSet<String>>,
+    /// The repository of an image stream.
+    pub(crate) streams: Option<String>,
+    /// Most triggers.
+    pub(crate) most: usize,
+}
+
+pub(crate) fn discovering(file: &File) -> BTreeMap<String, Discovering> {
+    let entries = file.cluster.iter().filter(|one| !one.discover.is_empty());
+    let entries = entries.map(|one| {
+        let namespaces = one.namespaces.iter().map(|name| name.get_ref().clone());
+        let namespaces: BTreeSet<String> = namespaces.collect();
+        let entry = Discovering {
+            systems: one.discover.clone(),
+            namespaces: (!namespaces.contains("*")).then_some(namespaces),
+            streams: one.imagestreams.as_ref().map(|text| text.get_ref().clone()),
+            most: one.most as usize,
+        };
+        (one.name.get_ref().to_string(), entry)
+    });
+    entries.collect()
+}
+
 /// A mistake in the entry of a trigger.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Problem {
@@ -73,7 +109,14 @@ impl Settings {
     /// too.
     pub(crate) fn read(file: &File, recorded: &Recorded, before: Option<&Settings>) -> Settings {
         let mut file = file.clone();
+        let discovering = discovering(&file);
+        let named = |one: &Broken| Some((one.name.clone()?, one.problem.to_string()));
+        let cluster_problems = file.broken_of(Table::Cluster).filter_map(named).collect();
+        let reader = file.reader();
+        let mut taken_out = BTreeMap::new();
+        add_of_clusters(&mut file, recorded, &mut taken_out);
         let mut problems = add_of_api(&mut file, recorded);
+        problems.extend(taken_out);
         let allowances = file.allowances();
         let allowed_before = before.is_none_or(|before| before.allowances == allowances);
         let unread = unread(&file, &problems);
@@ -154,6 +197,10 @@ impl Settings {
             .chain(file.broken_of(Table::Trigger));
         Settings {
             whole: !unread.any(nameless),
+            discovering,
+            cluster_problems,
+            reader,
+            discovered: recorded.discovered.keys().cloned().collect(),
             written: entries.collect(),
             had: had(before, &triggers),
             changed,
@@ -204,6 +251,12 @@ impl Settings {
             let known = before.and_then(|before| before.notify_problems.get(name));
             if known != Some(problem) {
                 tracing::error!(notify = name, "notify {name} is broken: {problem}");
+            }
+        }
+        for (name, problem) in &self.cluster_problems {
+            let known = before.and_then(|before| before.cluster_problems.get(name));
+            if known != Some(problem) {
+                tracing::error!(cluster = name, "cluster {name} is broken: {problem}");
             }
         }
         let known = |name: &String| before.and_then(|before| before.problems.get(name));
@@ -267,7 +320,7 @@ fn problems<'a>(broken: impl IntoIterator<Item = &'a Broken>) -> BTreeMap<String
 fn add_of_api(file: &mut File, recorded: &Recorded) -> BTreeMap<String, Problem> {
     let mut of_api = BTreeMap::new();
     for (name, generation) in &recorded.api {
-        let second = file.take_out(name).map(|second| (second, false));
+        let second = file.take_out(name, Door::Api).map(|second| (second, false));
         let wrong = match file.read_api_trigger(name, &generation.settings) {
             Ok(trigger) => {
                 file.put(trigger);
@@ -291,6 +344,32 @@ fn add_of_api(file: &mut File, recorded: &Recorded) -> BTreeMap<String, Problem>
     }
     problems.extend(of_api);
     problems
+}
+
+/// Adds the triggers of annotated objects. Those of a file with the name of one of them are passed
+/// over. `problems`: gains the mistakes.
+fn add_of_clusters(file: &mut File, recorded: &Recorded, problems: &mut BTreeMap<String, Problem>) {
+    for (name, one) in &recorded.discovered {
+        let second = file.take_out(name, Door::Kubernetes);
+        let mut problem = second.map(|second| Problem {
+            text: second.to_string(),
+            broken: false,
+        });
+        if let Some(generation) = &one.generation {
+            let origin = &generation.file;
+            match file.read_trigger(Door::Kubernetes, origin, &generation.settings) {
+                Ok(trigger) => file.put(trigger),
+                Err(error) => {
+                    let (text, broken) = (error.to_string(), true);
+                    problem = Some(Problem { text, broken });
+                }
+            }
+        }
+        if let Some(text) = one.problem.clone() {
+            problem = Some(Problem { text, broken: true });
+        }
+        problems.extend(problem.map(|problem| (name.clone(), problem)));
+    }
 }
 
 /// Returns the broken triggers of which no entry can be read.

@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::act::{InFlight, Instance, Slots};
-use crate::config::{Replaced, Supervisor};
+use crate::config::{Outlive, Replaced, Supervisor};
 use crate::connections::Connections;
 use crate::error::Error;
 use crate::metrics::Metrics;
@@ -42,6 +42,7 @@ pub(crate) struct Shared {
     pub(crate) pace: Pace,
     pub(crate) look_pace: LookPace,
     pub(crate) replaced: Replaced,
+    pub(crate) outlive: Outlive,
     pub(crate) supervisor: Supervisor,
     /// The clones of git repositories.
     pub(crate) clones: Arc<Clones>,

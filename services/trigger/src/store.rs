@@ -11,6 +11,7 @@ pub(crate) mod candidates;
 pub(crate) mod chains;
 mod columns;
 pub(crate) mod condition_changes;
+pub(crate) mod discovered;
 pub(crate) mod drift;
 pub(crate) mod faults;
 pub(crate) mod filling;

@@ -335,6 +335,7 @@ pub(super) fn describe(triggers: &[Value], screen: &Screen) -> String {
             field(trigger, "condition"),
             why,
             field(trigger, "target"),
+            field(trigger, "door"),
             images,
         ]
     });
@@ -346,6 +347,7 @@ pub(super) fn describe(triggers: &[Value], screen: &Screen) -> String {
         Column::state("CONDITION"),
         Column::text("WHY"),
         Column::whole("TARGET").only_wide(),
+        Column::whole("DOOR").only_wide(),
         Column::text("IMAGES").only_wide(),
     ];
     let mut text = table(screen, columns, rows);

@@ -337,6 +337,15 @@ pub(super) fn target(report: &TargetReport) -> Vec<Finding> {
     problems(CHECK, &report.problems)
 }
 
+/// Judges the discovery of annotated objects of a cluster.
+pub(super) fn cluster(found: &[TargetProblem]) -> Vec<Finding> {
+    const CHECK: &str = "annotations";
+    if found.is_empty() {
+        return vec![Finding::ok(CHECK, "annotated objects can be followed")];
+    }
+    problems(CHECK, found)
+}
+
 /// Judges the receiver of messages of an entry `[[notify]]`.
 pub(super) fn receiver(found: &[TargetProblem]) -> Vec<Finding> {
     const CHECK: &str = "receiver";

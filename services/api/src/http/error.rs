@@ -64,7 +64,7 @@ pub(crate) enum Error {
     )]
     TooManyTriggers(u32),
     #[error(
-        "a file has a trigger of this name: change the file, or give the trigger of the API another name"
+        "a file or an annotated object has a trigger of this name: change that one, or give the trigger of the API another name"
     )]
     TriggerOfFile,
     #[error(

@@ -1,4 +1,4 @@
-//! Reads the recorded settings at a start, and follows the files and the triggers of the API.
+//! Reads the recorded settings at a start, and follows the files and the triggers of other doors.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -13,13 +13,13 @@ use tokio::sync::watch;
 use super::Settings;
 use crate::error::Error;
 use crate::shared::Shared;
-use crate::store::generations::{self, Generation};
+use crate::store::generations::{self, Discovered, Generation, Place};
 
 /// The bound of reading and noting settings in Postgres.
 const READ: Duration = Duration::from_secs(5);
 /// The interval at which a process notes that it runs.
 const SEEN_EVERY: Duration = Duration::from_secs(10);
-/// The interval of looks at the triggers of the API.
+/// The interval of looks at the triggers of the API and of annotated objects.
 const API_EVERY: Duration = Duration::from_secs(1);
 
 /// The settings that the database keeps.
@@ -29,8 +29,10 @@ pub(crate) struct Recorded {
     pub(super) good: BTreeMap<String, Generation>,
     /// The triggers of the API.
     pub(super) api: BTreeMap<String, Generation>,
-    /// The place of the last change by the API that was read.
-    last_of_api: i64,
+    /// The triggers of annotated objects.
+    pub(super) discovered: BTreeMap<String, Discovered>,
+    /// The place of the last change by the API or an object that was read.
+    last: Place,
 }
 
 fn by_name(generations: Vec<Generation>) -> BTreeMap<String, Generation> {
@@ -45,12 +47,14 @@ pub(crate) async fn recorded(db: &DbArgs, ctx: &Context) -> Option<Recorded> {
         let read = async || {
             let mut db = db.session("trigger", READ).await?;
             let good = generations::of_files(&mut db).await?;
-            let last_of_api = generations::last_of_api(&mut db).await?;
+            let last = generations::last_of_doors(&mut db).await?;
             let api = generations::of_api(&mut db).await?;
+            let discovered = generations::of_clusters(&mut db).await?;
             Ok::<_, sqlx::Error>(Recorded {
                 good: by_name(good),
                 api: by_name(api),
-                last_of_api,
+                discovered,
+                last,
             })
         };
         match within(READ, read()).await {
@@ -73,8 +77,11 @@ pub(crate) async fn follow(
     mut recorded: Recorded,
     shared: Shared,
 ) -> anyhow::Result<()> {
-    // Without the table there are no triggers of the API to look for.
-    let has_api = |file: &File| file.api_triggers.is_some();
+    // Without another door there are no triggers to look for.
+    let has_doors = |file: &File, recorded: &Recorded| {
+        let discovers = file.cluster.iter().any(|one| !one.discover.is_empty());
+        file.api_triggers.is_some() || discovers || !recorded.discovered.is_empty()
+    };
     let mut api = tokio::time::interval(API_EVERY);
     api.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut seen = tokio::time::interval(SEEN_EVERY);
@@ -91,13 +98,13 @@ pub(crate) async fn follow(
                 note_seen(&shared).await;
                 continue;
             }
-            _ = api.tick(), if has_api(&files.file()) => match read_api(&shared, &mut recorded).await {
+            _ = api.tick(), if has_doors(&files.file(), &recorded) => match read_doors(&shared, &mut recorded).await {
                 true => files.file(),
                 false => continue,
             },
             file = files.changed() => {
-                if has_api(&file) {
-                    read_api(&shared, &mut recorded).await;
+                if has_doors(&file, &recorded) {
+                    read_doors(&shared, &mut recorded).await;
                 }
                 file
             }
@@ -128,29 +135,34 @@ pub(crate) async fn follow(
     Ok(())
 }
 
-/// Reads the triggers of the API if they have changed. Returns whether they have. Others show a
-/// failure, and the next look comes soon.
-async fn read_api(shared: &Shared, recorded: &mut Recorded) -> bool {
-    let known = recorded.last_of_api;
+/// Reads the triggers of the API and of annotated objects if they have changed. Returns whether
+/// they have. Others show a failure, and the next look comes soon.
+async fn read_doors(shared: &Shared, recorded: &mut Recorded) -> bool {
+    let known = recorded.last;
     let reading = async {
         let mut db = shared.connections.lend(READ).await?;
-        let last = within(READ, generations::last_of_api(&mut db)).await?;
-        let api = match last == known {
+        let last = within(READ, generations::last_of_doors(&mut db)).await?;
+        let read = match last == known {
             true => None,
-            false => Some(within(READ, generations::of_api(&mut db)).await?),
+            false => {
+                let api = within(READ, generations::of_api(&mut db)).await?;
+                let discovered = within(READ, generations::of_clusters(&mut db)).await?;
+                Some((last, api, discovered))
+            }
         };
         db.keep();
-        Ok::<_, Error>(api.map(|api| (last, api)))
+        Ok::<_, Error>(read)
     };
     match reading.await {
-        Ok(Some((last, api))) => {
-            recorded.last_of_api = last;
+        Ok(Some((last, api, discovered))) => {
+            recorded.last = last;
             recorded.api = by_name(api);
+            recorded.discovered = discovered;
             true
         }
         Ok(None) => false,
         Err(error) => {
-            tracing::debug!("the triggers of the API could not be read: {error}");
+            tracing::debug!("the triggers of other doors could not be read: {error}");
             false
         }
     }

@@ -1,11 +1,13 @@
 //! The generations of triggers, and the processes that know them.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use sqlx::postgres::PgRow;
 use sqlx::types::Json;
 use sqlx::{PgConnection, Row as _};
+use time::OffsetDateTime;
 
 use crate::act::Owner;
 use crate::settings::{Hash, Settings};
@@ -45,11 +47,52 @@ pub(crate) async fn of_api(db: &mut PgConnection) -> Result<Vec<Generation>, sql
     rows.iter().map(generation).collect()
 }
 
-/// Returns the place of the last change by the API: a number that rises.
-pub(crate) async fn last_of_api(db: &mut PgConnection) -> Result<i64, sqlx::Error> {
-    sqlx::query_scalar("select coalesce(max(id), 0) from trigger_spec where door = 'api'")
-        .fetch_one(db)
-        .await
+/// A trigger of an annotated object.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Discovered {
+    /// The settings, if the annotations could ever be read.
+    pub(crate) generation: Option<Generation>,
+    /// The mistake in the annotations.
+    pub(crate) problem: Option<String>,
+}
+
+/// Returns the triggers of annotated objects, by name.
+pub(crate) async fn of_clusters(
+    db: &mut PgConnection,
+) -> Result<BTreeMap<String, Discovered>, sqlx::Error> {
+    let rows = sqlx::query(
+        "select t.name, s.generation, s.file, s.spec, d.problem
+         from (select trigger, string_agg(problem, '; ' order by problem) as problem from discovered group by trigger) d
+         join trigger t on t.name = d.trigger and t.door = 'kubernetes'
+         left join trigger_spec s on s.trigger_id = t.id and s.generation = t.generation and s.spec is not null",
+    )
+    .fetch_all(db)
+    .await?;
+    let discovered = |row: &PgRow| {
+        let there = row.try_get::<Option<i64>, _>("generation")?.is_some();
+        let generation = there.then(|| generation(row)).transpose()?;
+        let problem = row.try_get("problem")?;
+        let one = Discovered {
+            generation,
+            problem,
+        };
+        Ok((row.try_get("name")?, one))
+    };
+    rows.iter().map(discovered).collect()
+}
+
+/// The place of the last change by the API or by an annotated object.
+pub(crate) type Place = (i64, i64, Option<OffsetDateTime>);
+
+/// Returns the place of the last change by the API or by an annotated object. Another one is a
+/// change.
+pub(crate) async fn last_of_doors(db: &mut PgConnection) -> Result<Place, sqlx::Error> {
+    sqlx::query_as(
+        "select (select coalesce(max(id), 0) from trigger_spec where door in ('api', 'kubernetes')), d.count, d.last
+         from (select count(*), max(changed_at) as last from discovered) d",
+    )
+    .fetch_one(db)
+    .await
 }
 
 fn generation(row: &PgRow) -> Result<Generation, sqlx::Error> {
@@ -89,19 +132,19 @@ pub(crate) async fn record(db: &mut PgConnection, settings: &Settings) -> Result
                  as e (name, hash, spec, complete, door, file, labels, stale, loaded)
          ), changed as (
              update trigger t set labels = e.labels, stale = e.stale,
-                 -- The api itself has recorded the generation of its trigger.
-                 generation = t.generation + case when e.door <> 'api' and t.spec_hash is distinct from e.hash then 1 else 0 end,
-                 spec_hash = case e.door when 'api' then t.spec_hash else e.hash end, door = e.door, loaded = e.loaded
+                 -- Other doors record the generations of their triggers themselves.
+                 generation = t.generation + case when e.door in ('file', 'folder') and t.spec_hash is distinct from e.hash then 1 else 0 end,
+                 spec_hash = case when e.door in ('file', 'folder') then e.hash else t.spec_hash end, door = e.door, loaded = e.loaded
              from entry e, trigger before
              where t.name = e.name and before.id = t.id
                  and (t.spec_hash is distinct from e.hash or t.labels <> e.labels or t.stale <> e.stale
                       or t.door is distinct from e.door or t.loaded is distinct from e.loaded)
-                 -- The api has taken the name meanwhile.
-                 and not (t.door = 'api' and t.spec_hash is not null and e.door <> 'api')
+                 -- Another door has taken the name meanwhile.
+                 and not (t.door in ('api', 'kubernetes') and t.spec_hash is not null and e.door <> t.door)
              returning t.id, t.generation, before.generation as earlier, e.door, e.file, e.spec, e.complete, e.hash
          ), removed as (
              update trigger t set generation = t.generation + 1, spec_hash = null
-             where not t.configured and t.spec_hash is not null and t.door <> 'api' returning t.id, t.generation, t.door
+             where not t.configured and t.spec_hash is not null and t.door in ('file', 'folder') returning t.id, t.generation, t.door
          )
          insert into trigger_spec (trigger_id, generation, door, file, spec, complete, hash, actor)
          select id, generation, door, file, spec, complete, hash, 'configuration' from changed where generation > earlier

@@ -22,7 +22,7 @@ struct Known {
     id: i32,
     configured: bool,
     likeness: Option<Vec<u8>>,
-    /// Whether the API has made it. Such a trigger is never taken for one of a file.
+    /// Whether the API or an object has made it. Such a trigger is never taken for one of a file.
     of_api: bool,
 }
 
@@ -32,7 +32,7 @@ pub(super) async fn rename(
     db: &mut PgConnection,
     settings: &Settings,
 ) -> Result<Vec<Renamed>, sqlx::Error> {
-    let rows = sqlx::query("select name, id, configured, likeness, coalesce(door = 'api', false) as of_api from trigger")
+    let rows = sqlx::query("select name, id, configured, likeness, coalesce(door in ('api', 'kubernetes'), false) as of_api from trigger")
         .fetch_all(&mut *db)
         .await?;
     let mut known = BTreeMap::new();

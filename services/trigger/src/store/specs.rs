@@ -71,7 +71,7 @@ pub(crate) struct Removed {
 async fn remove(db: &mut PgConnection, settings: &Settings) -> Result<Vec<Removed>, sqlx::Error> {
     sqlx::query(
         "update trigger set configured = false, retry = false, touched = false, waiting = '[]'
-         where configured and name <> all ($1) and ($2 or door = 'api')",
+         where configured and name <> all ($1) and ($2 or door in ('api', 'kubernetes'))",
     )
     .bind(names(settings))
     .bind(settings.whole)

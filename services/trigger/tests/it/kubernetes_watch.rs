@@ -15,7 +15,7 @@ const NEVER: Duration = Duration::from_secs(3600);
 
 impl Place {
     /// A place in the namespace `default` of a cluster of its own.
-    async fn alone() -> Place {
+    pub(crate) async fn alone() -> Place {
         let cluster: &'static TestKubernetes = Box::leak(Box::new(TestKubernetes::start().await));
         Place {
             world: World::new().await,

@@ -9,7 +9,7 @@ use tagtrail_daemon::Context;
 use tagtrail_postgres::DbArgs;
 use tagtrail_proto::{Digest, Event, Image, Rollout, RolloutState, Subject, Waiting};
 use tagtrail_testkit::{Process, SOON, Sink, TestDb, TestNats, eventually};
-use tagtrail_trigger::{Config, Limits, LookPace, Pace, Replaced, Supervisor};
+use tagtrail_trigger::{Config, Limits, LookPace, Outlive, Pace, Replaced, Supervisor};
 use tokio::task::JoinSet;
 
 pub(crate) const WEB: &str = "registry.example.com/shop/web:latest";
@@ -158,6 +158,7 @@ impl World {
             alone: false,
             session_seconds: Duration::from_secs(2),
             replaced: Replaced(Duration::ZERO),
+            outlive: Outlive::default(),
             pace,
             look_pace: LOOK_PACE,
             supervisor: Supervisor(tagtrail_testkit::binary()),
