@@ -9,6 +9,7 @@ mod chains;
 mod changes;
 mod command;
 mod compose;
+mod discovery;
 mod failures;
 mod faults;
 mod gates;

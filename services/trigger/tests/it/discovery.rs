@@ -1,0 +1,460 @@
+//! Triggers of annotated objects, on a real API server.
+
+use std::time::Duration;
+
+use serde_json::Value;
+use tagtrail_proto::RolloutState::{Held, Succeeded};
+use tagtrail_testkit::{SOON, TestKubernetes, eventually};
+use tagtrail_trigger::Outlive;
+
+use crate::kubernetes::{Place, pinned};
+use crate::world::*;
+
+const SECOND: Outlive = Outlive(Duration::from_secs(1));
+
+/// A trigger as recorded.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Seen {
+    configured: bool,
+    paused: bool,
+    /// The mistake, if the trigger is broken.
+    broken: Option<String>,
+}
+
+impl Place {
+    /// Discovers annotated objects of the namespace, with further keys of the cluster.
+    fn discover(&self, more: &str) {
+        let (kubeconfig, namespace) = (self.cluster.kubeconfig(), &self.namespace);
+        self.world.configure(&format!(
+            "[[cluster]]\nname = \"test\"\nkubeconfig = {{ file = \"{}\" }}\n\
+             discover = [\"tagtrail\", \"openshift\", \"keel\"]\nnamespaces = [\"{namespace}\"]\n\
+             imagestreams = \"registry.example.com/{{namespace}}/{{name}}\"\n{more}\n",
+            kubeconfig.display()
+        ));
+    }
+
+    fn annotate(&self, object: &str, annotations: &[&str]) {
+        self.kubectl(&[&["annotate", "--overwrite", object], annotations].concat());
+    }
+
+    fn trigger(&self, kind: &str, name: &str) -> String {
+        format!("test-{}-{kind}-{name}", self.namespace)
+    }
+
+    async fn seen(&mut self, trigger: &str) -> Option<Seen> {
+        let row: Option<(bool, bool, bool, Option<String>)> = sqlx::query_as(
+            "select configured, state = 'paused', broken, problem from trigger where name = $1",
+        )
+        .bind(trigger)
+        .fetch_optional(&mut self.world.sql)
+        .await
+        .unwrap();
+        row.map(|(configured, paused, broken, problem)| Seen {
+            configured,
+            paused,
+            broken: problem.filter(|_| broken),
+        })
+    }
+
+    async fn configured(&mut self, trigger: &str, configured: bool) {
+        let what = format!("trigger {trigger}, configured: {configured}");
+        eventually(&what, SOON * 2, async || {
+            let seen = self.seen(trigger).await.unwrap_or_default();
+            (seen.configured == configured && seen.broken.is_none()).then_some(())
+        })
+        .await;
+    }
+
+    async fn mistake(&mut self, trigger: &str) -> String {
+        eventually("a mistake", SOON * 2, async || {
+            self.seen(trigger).await?.broken
+        })
+        .await
+    }
+
+    async fn becomes(&self, object: &str, container: usize, image: &str) {
+        eventually(&format!("{object} runs {image}"), SOON * 2, async || {
+            (self.image(object, container) == image).then_some(())
+        })
+        .await;
+    }
+
+    /// Waits for an event on an object that has this text.
+    async fn told(&self, name: &str, text: &str) {
+        eventually(&format!("an event with {text}"), SOON * 2, async || {
+            let arguments = ["get", "events.v1.events.k8s.io", "--output=json"];
+            let all: Value = serde_json::from_str(&self.kubectl(&arguments)).unwrap();
+            let mut all = all["items"].as_array().unwrap().iter();
+            let is = |event: &&Value| {
+                event["regarding"]["name"] == name
+                    && event["note"]
+                        .as_str()
+                        .is_some_and(|note| note.contains(text))
+            };
+            all.find(is).map(|_| ())
+        })
+        .await;
+    }
+
+    /// Ends all holds of a trigger as the api does, with the order to look at the present images.
+    async fn release(&mut self, trigger: &str) {
+        sqlx::query(
+            "with a as (insert into act (actor, act, trigger, request_id) values ('ann', 'release', $1, 'x') returning id),
+                 h as (update hold set released_at = now(), released_by = 'ann' where released_at is null)
+             insert into rollout_order (act_id, trigger_id, kind, cause, actor)
+             select a.id, t.id, 'release', 'release', 'ann' from a, trigger t where t.name = $1",
+        )
+        .bind(trigger)
+        .execute(&mut self.world.sql)
+        .await
+        .unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_annotated_object_needs_no_other_configuration() {
+    let mut place = Place::new().await;
+    place.run("Deployment", "web", 1);
+    place.run("StatefulSet", "db", 0);
+    place.discover("");
+    let service = place.world.start().await;
+    place.world.push(WEB, 1).await;
+    // One that is there already, and one that is annotated later.
+    place.annotate(
+        "deployment/web",
+        &["tagtrail.dev/follow=web", "tagtrail.dev/settle=0s"],
+    );
+    place.becomes("deployment/web", 0, &pinned(1)).await;
+    let trigger = place.trigger("deployment", "web");
+    place.configured(&trigger, true).await;
+    let proxy = "registry.example.com/infra/proxy:1";
+    assert_eq!(place.image("deployment/web", 1), proxy);
+    place.annotate(
+        "statefulset/db",
+        &[
+            "keel.sh/policy=force",
+            "keel.sh/matchTag=true",
+            "keel.sh/monitorContainers=^web$",
+        ],
+    );
+    place.becomes("statefulset/db", 0, &pinned(1)).await;
+    // The tag is known although the container no longer names it.
+    place.world.push(WEB, 2).await;
+    place.becomes("deployment/web", 0, &pinned(2)).await;
+    place.becomes("statefulset/db", 0, &pinned(2)).await;
+    // Settings change with their annotations, and a pause too.
+    place.annotate("deployment/web", &["tagtrail.dev/paused=true"]);
+    eventually("a pause", SOON, async || {
+        place.seen(&trigger).await.filter(|seen| seen.paused)
+    })
+    .await;
+    place.annotate("deployment/web", &["tagtrail.dev/paused-"]);
+    eventually("its end", SOON, async || {
+        place.seen(&trigger).await.filter(|seen| !seen.paused)
+    })
+    .await;
+    service.stop().await;
+    let doors: Vec<(String, String, String)> = sqlx::query_as(
+        "select distinct s.door, s.actor, s.file from trigger_spec s join trigger t on t.id = s.trigger_id where t.name = $1",
+    )
+    .bind(&trigger)
+    .fetch_all(&mut place.world.sql)
+    .await
+    .unwrap();
+    let object = format!(
+        "deployment/web in namespace {} of cluster test",
+        place.namespace
+    );
+    assert_eq!(
+        doors,
+        [("kubernetes".to_owned(), "kubernetes".to_owned(), object)]
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_mistake_is_an_event_and_a_broken_trigger_and_harms_no_other() {
+    let mut place = Place::new().await;
+    place.run("Deployment", "web", 1);
+    place.run("Deployment", "api", 1);
+    place.annotate("deployment/web", &["tagtrail.dev/follow=web"]);
+    place.annotate("deployment/api", &["tagtrail.dev/folow=web"]);
+    place.discover("");
+    let service = place.world.start().await;
+    place.world.push(WEB, 1).await;
+    place.becomes("deployment/web", 0, &pinned(1)).await;
+    let (web, api) = (
+        place.trigger("deployment", "web"),
+        place.trigger("deployment", "api"),
+    );
+    let text = place.mistake(&api).await;
+    assert!(text.contains("did you mean tagtrail.dev/follow?"), "{text}");
+    place.told("api", "did you mean tagtrail.dev/follow?").await;
+    // A wrong setting is one as well, and the settings before stay in force.
+    place.annotate("deployment/web", &["tagtrail.dev/settle=soon"]);
+    let text = place.mistake(&web).await;
+    assert!(
+        text.contains("soon") && text.contains("the entry before stays in force"),
+        "{text}"
+    );
+    place.told("web", "soon").await;
+    place.world.push(WEB, 2).await;
+    place.becomes("deployment/web", 0, &pinned(2)).await;
+    // Both heal without a restart.
+    place.annotate("deployment/web", &["tagtrail.dev/settle-"]);
+    place.annotate(
+        "deployment/api",
+        &["tagtrail.dev/folow-", "tagtrail.dev/follow=web"],
+    );
+    place.configured(&web, true).await;
+    place.configured(&api, true).await;
+    place.becomes("deployment/api", 0, &pinned(2)).await;
+    service.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_trigger_goes_with_its_object_and_outlives_its_annotations() {
+    let mut place = Place::new().await;
+    place.discover("");
+    let service = place.world.start().await;
+    place.world.push(WEB, 1).await;
+    for name in ["web", "api"] {
+        place.run("Deployment", name, 1);
+        place.annotate(&format!("deployment/{name}"), &["tagtrail.dev/follow=web"]);
+        place
+            .becomes(&format!("deployment/{name}"), 0, &pinned(1))
+            .await;
+    }
+    let (web, api) = (
+        place.trigger("deployment", "web"),
+        place.trigger("deployment", "api"),
+    );
+    place.annotate("deployment/web", &["tagtrail.dev/follow-"]);
+    place.kubectl(&["delete", "deployment/api"]);
+    place.configured(&api, false).await;
+    // The other one is still there, and another process removes it after a while.
+    place.configured(&web, true).await;
+    service.stop().await;
+    let service = place
+        .world
+        .start_with(PACE, |config| config.outlive = SECOND)
+        .await;
+    place.configured(&web, false).await;
+    // The history goes on when the annotations come back.
+    place.annotate("deployment/web", &["tagtrail.dev/follow=web"]);
+    place.configured(&web, true).await;
+    place.world.push(WEB, 2).await;
+    place.becomes("deployment/web", 0, &pinned(2)).await;
+    service.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_undo_that_takes_the_annotations_away_is_a_hold() {
+    let mut place = Place::new().await;
+    place.run("Deployment", "web", 1);
+    place.discover("");
+    let service = place
+        .world
+        .start_with(PACE, |config| config.outlive = SECOND)
+        .await;
+    place.world.push(WEB, 1).await;
+    // The ReplicaSet of the first revision never has the annotations.
+    let image = "web=registry.example.com/shop/web:v1";
+    place.kubectl(&["set", "image", "deployment/web", image]);
+    eventually("a second revision", SOON, async || {
+        let object = place.cluster.get(&place.namespace, "deployment/web");
+        let revision = "/metadata/annotations/deployment.kubernetes.io~1revision";
+        (object.pointer(revision)? == "2").then_some(())
+    })
+    .await;
+    place.annotate(
+        "deployment/web",
+        &["tagtrail.dev/follow.web=latest", "tagtrail.dev/settle=0s"],
+    );
+    place.wait(1, Succeeded).await;
+    place.kubectl(&["rollout", "undo", "deployment/web", "--to-revision=1"]);
+    let object = place.cluster.get(&place.namespace, "deployment/web");
+    let annotations = object.pointer("/metadata/annotations").unwrap();
+    assert!(
+        annotations.get("tagtrail.dev/settle").is_none(),
+        "{annotations}"
+    );
+    let fault = place.fault().await;
+    assert!(fault.contains("kubectl has changed web to"), "{fault}");
+    // A newer image changes nothing, and the trigger lasts as long as the hold.
+    place.world.push(WEB, 2).await;
+    place.wait(2, Held).await;
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    let before = "registry.example.com/shop/web:latest";
+    assert_eq!(place.image("deployment/web", 0), before);
+    let trigger = place.trigger("deployment", "web");
+    place.configured(&trigger, true).await;
+    place.release(&trigger).await;
+    eventually("the annotations", SOON * 2, async || {
+        let object = place.cluster.get(&place.namespace, "deployment/web");
+        let follow = object.pointer("/metadata/annotations/tagtrail.dev~1follow.web")?;
+        (follow == "latest").then_some(())
+    })
+    .await;
+    place.becomes("deployment/web", 0, &pinned(2)).await;
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    place.configured(&trigger, true).await;
+    service.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_api_server_that_is_away_removes_no_trigger() {
+    let mut place = Place::alone().await;
+    place.run("Deployment", "web", 0);
+    place.annotate("deployment/web", &["tagtrail.dev/follow=web"]);
+    place.discover("");
+    let service = place
+        .world
+        .start_with(PACE, |config| config.outlive = SECOND)
+        .await;
+    place.world.push(WEB, 1).await;
+    place.becomes("deployment/web", 0, &pinned(1)).await;
+    service.stop().await;
+    place.cluster.signal_api_server("KILL");
+    let service = place
+        .world
+        .start_with(PACE, |config| config.outlive = SECOND)
+        .await;
+    let trigger = place.trigger("deployment", "web");
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    place.configured(&trigger, true).await;
+    place.world.push(WEB, 2).await;
+    place.becomes("deployment/web", 0, &pinned(2)).await;
+    place.configured(&trigger, true).await;
+    service.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn other_namespaces_are_left_alone_and_two_processes_share_a_cluster() {
+    let mut place = Place::new().await;
+    let elsewhere = place.cluster.namespace();
+    place.run("Deployment", "web", 1);
+    let here = std::mem::replace(&mut place.namespace, elsewhere);
+    place.run("Deployment", "web", 1);
+    place.annotate("deployment/web", &["tagtrail.dev/follow=web"]);
+    let other = place.trigger("deployment", "web");
+    let elsewhere = std::mem::replace(&mut place.namespace, here);
+    place.discover("most = 1");
+    let (one, two) = (place.world.start().await, place.world.start().await);
+    place.world.push(WEB, 1).await;
+    place.annotate(
+        "deployment/web",
+        &["tagtrail.dev/follow=web", "tagtrail.dev/settle=0s"],
+    );
+    place.wait(1, Succeeded).await;
+    assert_eq!(place.image("deployment/web", 0), pinned(1));
+    // One more than the entry allows.
+    place.run("DaemonSet", "agent", 0);
+    place.annotate("daemonset/agent", &["tagtrail.dev/follow=web"]);
+    place.told("agent", "raise `most`").await;
+    one.stop().await;
+    place.world.push(WEB, 2).await;
+    place.wait(2, Succeeded).await;
+    assert_eq!(place.world.rollouts().await.len(), 2);
+    assert_eq!(place.seen(&other).await, None);
+    let more = place.trigger("daemonset", "agent");
+    assert_eq!(place.seen(&more).await, None);
+    place.namespace = elsewhere;
+    let before = "registry.example.com/shop/web:latest";
+    assert_eq!(place.image("deployment/web", 0), before);
+    two.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn objects_of_a_group_are_one_trigger() {
+    let mut place = Place::new().await;
+    for name in ["web", "api"] {
+        place.run("Deployment", name, 0);
+        place.annotate(
+            &format!("deployment/{name}"),
+            &[
+                "tagtrail.dev/follow=web",
+                "tagtrail.dev/group=shop",
+                "tagtrail.dev/settle=0s",
+            ],
+        );
+    }
+    place.discover("");
+    place.world.push(WEB, 1).await;
+    let service = place.world.start().await;
+    place.becomes("deployment/web", 0, &pinned(1)).await;
+    place.becomes("deployment/api", 0, &pinned(1)).await;
+    let group = place.trigger("group", "shop");
+    place.configured(&group, true).await;
+    let triggers: i64 = sqlx::query_scalar("select count(*) from trigger")
+        .fetch_one(&mut place.world.sql)
+        .await
+        .unwrap();
+    assert_eq!(triggers, 1);
+    // One that leaves the group leaves the trigger.
+    place.annotate("deployment/api", &["tagtrail.dev/group-"]);
+    let api = place.trigger("deployment", "api");
+    place.configured(&api, true).await;
+    place.kubectl(&["delete", "deployment/web"]);
+    place.configured(&group, false).await;
+    service.stop().await;
+}
+
+/// The time and the memory that many annotated objects need, in the log.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "a measurement of a minute"]
+async fn a_thousand_annotated_objects_are_measured() {
+    let cluster: &'static TestKubernetes = Box::leak(Box::new(TestKubernetes::start().await));
+    let mut place = Place {
+        world: World::new().await,
+        namespace: "default".to_owned(),
+        cluster,
+    };
+    let object = |n: usize| {
+        format!(
+            "{{\"apiVersion\":\"apps/v1\",\"kind\":\"Deployment\",\"metadata\":{{\"name\":\"web-{n}\",\"namespace\":\"default\",\"annotations\":{{\"tagtrail.dev/follow\":\"web\",\"tagtrail.dev/paused\":\"true\"}}}},\
+             \"spec\":{{\"replicas\":0,\"selector\":{{\"matchLabels\":{{\"app\":\"web-{n}\"}}}},\"template\":{{\"metadata\":{{\"labels\":{{\"app\":\"web-{n}\"}}}},\
+             \"spec\":{{\"containers\":[{{\"name\":\"web\",\"image\":\"registry.example.com/shop/web:latest\"}}]}}}}}}}}"
+        )
+    };
+    for part in 0..10 {
+        let objects: Vec<String> = (part * 100..part * 100 + 100).map(object).collect();
+        place.cluster.create(&objects.join("\n---\n"));
+    }
+    let memory = |process: &tagtrail_testkit::Process| {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", process.pid())).unwrap();
+        let line = status
+            .lines()
+            .find(|line| line.starts_with("VmRSS"))
+            .unwrap()
+            .to_owned();
+        line.split_whitespace()
+            .nth(1)
+            .unwrap()
+            .parse::<u64>()
+            .unwrap()
+            / 1024
+    };
+    place.world.configure("");
+    let process = place.world.process();
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    let without = memory(&process);
+    let begun = std::time::Instant::now();
+    place.discover("");
+    eventually("1000 triggers", SOON * 20, async || {
+        let count: i64 = sqlx::query_scalar(
+            "select count(*) from trigger where configured and door = 'kubernetes' and images <> '{}'",
+        )
+        .fetch_one(&mut place.world.sql)
+        .await
+        .unwrap();
+        (count == 1000).then_some(())
+    })
+    .await;
+    let took = begun.elapsed();
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    let with = memory(&process);
+    tracing::warn!(
+        "1000 annotated objects: {took:?}; memory {without} MB without, {with} MB with them"
+    );
+    drop(process);
+}
