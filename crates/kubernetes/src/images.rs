@@ -12,7 +12,7 @@ pub struct Place {
     pub beside: Option<(String, String)>,
     /// The name of the container or volume.
     pub name: String,
-    /// The reference that is there now.
+    /// The reference that is there now; empty if there is none yet.
     pub image: String,
 }
 
@@ -31,7 +31,13 @@ pub fn places(object: &Value, at: &str) -> Vec<Place> {
         let entries = found.and_then(Value::as_array).into_iter().flatten();
         for (index, entry) in entries.enumerate() {
             let name = entry.get("name").and_then(Value::as_str);
-            let image = entry.pointer(rest).and_then(Value::as_str);
+            let image = match (entry.pointer(rest), list) {
+                // A volume without an image is one of another kind.
+                (None, "volumes") => None,
+                // A `DeploymentConfig` may have no image before its trigger has found one.
+                (None, _) => Some(""),
+                (Some(image), _) => image.as_str(),
+            };
             if let (Some(name), Some(image)) = (name, image) {
                 places.push(Place {
                     at: format!("{at}/{list}/{index}{rest}"),
@@ -121,6 +127,7 @@ mod tests {
                     "/spec/template/spec/containers/0/image",
                     "a.example.com/w:1"
                 ),
+                ("/spec/template/spec/containers/1/image", ""),
                 (
                     "/spec/template/spec/volumes/1/image/reference",
                     "a.example.com/v:1"
@@ -130,7 +137,8 @@ mod tests {
         for place in places {
             let (at, name) = place.beside.unwrap();
             assert_eq!(object.pointer(&at).unwrap(), name.as_str());
-            assert_eq!(object.pointer(&place.at).unwrap(), place.image.as_str());
+            let image = object.pointer(&place.at).and_then(Value::as_str);
+            assert_eq!(image.unwrap_or_default(), place.image);
         }
     }
 

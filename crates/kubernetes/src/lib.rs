@@ -29,7 +29,7 @@ pub use health::{Health, failing, health};
 pub use images::{Place, Reference, places};
 pub use object::{BuiltIn, ObjectName, pod_spec};
 pub use owners::{MANAGER, Owner, owner};
-pub use patch::{CHANGE_CAUSE, Change, ROLLOUT, patch, remaining};
+pub use patch::{CHANGE_CAUSE, Change, ROLLOUT, patch, remaining, tests_version};
 pub use problem::Problem;
 pub use sightings::{News, Scope, Sighting};
 pub use stuck::{Pod, stuck};

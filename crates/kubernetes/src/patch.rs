@@ -19,7 +19,7 @@ pub struct Change {
 }
 
 /// Returns the patch that makes these changes to the object as it was read, and sets these
-/// annotations.
+/// annotations. A place that has no value gets one, and one whose new value is empty loses it.
 ///
 /// The API server makes the whole patch or nothing. It refuses the patch if the object is another
 /// one by now, if a container is no longer at its place, or if an image has changed.
@@ -36,25 +36,44 @@ pub fn patch(object: &Value, changes: &[Change], annotations: &[(&str, String)])
         if let Some((at, name)) = &place.beside {
             test(at, &json!(name));
         }
-        test(&place.at, &json!(place.image));
+        if object.pointer(&place.at).is_some() {
+            test(&place.at, &json!(place.image));
+        }
     }
-    // Single keys, since a whole map would remove those of others.
-    let has_map = object
-        .pointer("/metadata/annotations")
-        .is_some_and(Value::is_object);
-    if !has_map && !annotations.is_empty() {
+    if tests_version(object, changes, annotations.is_empty()) {
         let version = object.pointer("/metadata/resourceVersion");
         test("/metadata/resourceVersion", version.unwrap_or(&Value::Null));
+    }
+    // Single keys, since a whole map would remove those of others.
+    if !has_annotations(object) && !annotations.is_empty() {
         steps.push(json!({"op": "add", "path": "/metadata/annotations", "value": {}}));
     }
     for Change { place, to } in changes {
-        steps.push(json!({"op": "replace", "path": place.at, "value": to}));
+        steps.push(match (to.as_str(), object.pointer(&place.at)) {
+            ("", _) => json!({"op": "remove", "path": place.at}),
+            (to, Some(_)) => json!({"op": "replace", "path": place.at, "value": to}),
+            (to, None) => json!({"op": "add", "path": place.at, "value": to}),
+        });
     }
     for (key, value) in annotations {
         let path = format!("/metadata/annotations/{}", escaped(key));
         steps.push(json!({"op": "add", "path": path, "value": value}));
     }
     Value::Array(steps)
+}
+
+/// Returns whether a patch of these changes tests the version of the object: nothing else shows that
+/// a value, or the map of annotations, is still missing.
+#[must_use]
+pub fn tests_version(object: &Value, changes: &[Change], bare: bool) -> bool {
+    let mut places = changes.iter().map(|change| &change.place.at);
+    let adds = places.any(|at| object.pointer(at).is_none());
+    adds || !bare && !has_annotations(object)
+}
+
+fn has_annotations(object: &Value) -> bool {
+    let annotations = object.pointer("/metadata/annotations");
+    annotations.is_some_and(Value::is_object)
 }
 
 /// Returns a key as a part of a JSON pointer.
@@ -75,10 +94,15 @@ pub fn remaining(object: &Value, changes: &[Change]) -> Option<Vec<Change>> {
         let named = beside.as_ref().is_none_or(|(at, name)| {
             object.pointer(at).and_then(Value::as_str) == Some(name.as_str())
         });
-        match object.pointer(at).and_then(Value::as_str) {
+        let now = match object.pointer(at) {
+            Some(now) => now.as_str()?,
+            // A missing image is an empty one.
+            None => "",
+        };
+        match now {
             _ if !named => return None,
-            Some(now) if now == change.to => {}
-            Some(now) if now == image => remaining.push(change.clone()),
+            now if now == change.to => {}
+            now if now == image => remaining.push(change.clone()),
             _ => return None,
         }
     }
@@ -143,6 +167,32 @@ mod tests {
         assert_eq!(after["metadata"]["annotations"], json!({ROLLOUT: "shop#2"}));
         before["metadata"]["resourceVersion"] = json!("8");
         assert!(applied(before, patch).is_err());
+    }
+
+    #[test]
+    fn a_missing_image_is_added_and_taken_back() {
+        let mut before = object();
+        let container = &mut before["spec"]["template"]["spec"]["containers"][0];
+        container.as_object_mut().unwrap().remove("image");
+        let changes = [change(&before, "r.example.com/web@x")];
+        assert_eq!(remaining(&before, &changes).unwrap(), changes);
+        let steps = patch(&before, &changes, &[]);
+        let after = applied(before.clone(), steps.clone()).unwrap();
+        let image = &after["spec"]["template"]["spec"]["containers"][0]["image"];
+        assert_eq!(image, "r.example.com/web@x");
+        // Nothing but the version shows that the image is still missing.
+        let mut changed = before.clone();
+        changed["metadata"]["resourceVersion"] = json!("8");
+        assert!(applied(changed, steps).is_err());
+        let back = Change {
+            place: Place {
+                image: "r.example.com/web@x".to_owned(),
+                ..changes[0].place.clone()
+            },
+            to: String::new(),
+        };
+        let steps = patch(&after, &[back], &[]);
+        assert_eq!(applied(after, steps).unwrap(), before);
     }
 
     #[test]

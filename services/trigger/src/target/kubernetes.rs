@@ -173,7 +173,10 @@ impl KubernetesTarget {
                 used.extend(self.entry(object, written, entries)?);
                 continue;
             }
-            let text = value.pointer(&written.at).and_then(Value::as_str);
+            let text = match value.pointer(&written.at) {
+                None if written.record && parent(value, &written.at) => Some(""),
+                text => text.and_then(Value::as_str),
+            };
             let text = text.ok_or_else(|| {
                 let (image, at) = (&written.image, &written.at);
                 format!("{object} has no text at {at}; correct paths.{image}, or write a first value there")
@@ -283,6 +286,19 @@ impl KubernetesTarget {
         }
     }
 
+    /// Returns the changes of places that run images. The others are notes, in which nobody decides
+    /// about an image.
+    fn running_changes(
+        &self,
+        object: &ObjectName,
+        used: Vec<Used>,
+        images: &BTreeMap<String, RolloutImage>,
+    ) -> Vec<Change> {
+        let runs = |used: &Used| !self.settings.is_record(object, &used.place.at);
+        let used = used.into_iter().filter(runs).collect();
+        self.changes(used, images)
+    }
+
     /// Reads all objects at the same time, in the order in which they change.
     async fn read(&self) -> Vec<(&ObjectName, Result<Value, Problem>)> {
         let objects = self.settings.all().into_iter();
@@ -345,6 +361,14 @@ impl KubernetesTarget {
             },
         }
     }
+}
+
+/// Returns whether a key can be added at this place: the value above it is a map.
+fn parent(value: &Value, at: &str) -> bool {
+    let above = at
+        .rsplit_once('/')
+        .and_then(|(above, _)| value.pointer(above));
+    above.is_some_and(Value::is_object)
 }
 
 #[cfg(test)]

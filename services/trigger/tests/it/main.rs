@@ -21,6 +21,7 @@ mod kubernetes_events;
 mod kubernetes_shapes;
 mod kubernetes_watch;
 mod notify;
+mod openshift;
 mod orders;
 mod planning;
 mod policies;

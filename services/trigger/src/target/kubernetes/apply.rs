@@ -8,7 +8,8 @@ use futures_util::future::join_all;
 use serde_json::Value;
 use tagtrail_failpoint::FailPoint;
 use tagtrail_kubernetes::{
-    CHANGE_CAUSE, Change, ObjectName, Place, Problem, ROLLOUT, adoption, patch, pod_spec, remaining,
+    CHANGE_CAUSE, Change, ObjectName, Place, Problem, ROLLOUT, adoption, patch, pod_spec,
+    remaining, tests_version,
 };
 use tagtrail_policy::retry::Outcome;
 use tagtrail_proto::{CauseReason, Rollout, clean_text};
@@ -43,7 +44,8 @@ impl Planned<'_> {
     /// Returns whether all tests of the patch hold for the object as it is now. A refusal is then
     /// no lost race.
     fn holds(&self, now: &Value) -> bool {
-        remaining(now, &self.changes).as_ref() == Some(&self.changes) && !differs(&self.value, now)
+        let changes = &self.changes;
+        remaining(now, changes).as_ref() == Some(changes) && !differs(&self.value, now, changes)
     }
 }
 
@@ -208,7 +210,8 @@ impl KubernetesTarget {
             return None;
         }
         let (object, value) = (plan.object, &plan.value);
-        let theirs = |change: &&Change| others(value, change).is_some();
+        let runs = |change: &&Change| !self.settings.is_record(object, &change.place.at);
+        let theirs = |change: &&Change| runs(change) && others(value, change).is_some();
         let change = plan.changes.iter().find(theirs)?;
         Some(Outcome::Foreign {
             error: foreign(object, value, change),
@@ -343,12 +346,11 @@ fn reversed(change: &Change) -> Change {
 
 /// Returns whether two reads are of different objects, or of one that changed in between where the
 /// patch tests it.
-fn differs(before: &Value, now: &Value) -> bool {
+fn differs(before: &Value, now: &Value, changes: &[Change]) -> bool {
     let uid = |value: &Value| value.pointer("/metadata/uid").cloned();
-    // Without annotations the patch tests the version of the object.
-    let bare = before.pointer("/metadata/annotations").is_none();
+    let by_version = tests_version(before, changes, false);
     let version = |value: &Value| value.pointer("/metadata/resourceVersion").cloned();
-    uid(before) != uid(now) || bare && version(before) != version(now)
+    uid(before) != uid(now) || by_version && version(before) != version(now)
 }
 
 /// Returns the value of the annotation of a rollout.

@@ -37,7 +37,8 @@ impl KubernetesTarget {
                 Ok(used) => used,
                 Err(why) => return Seen::Failed(why),
             };
-            if let Some(change) = self.changes(used, &order.rollout.images).first() {
+            let changes = self.running_changes(object, used, &order.rollout.images);
+            if let Some(change) = changes.first() {
                 if self.settings.wait == Wait::Each && !is_foreign(&value, change) {
                     waits = true;
                     break;
@@ -76,8 +77,9 @@ impl KubernetesTarget {
         if let Some(value) = self.kept(object) {
             let ours = value.pointer(OURS).and_then(Value::as_str) == Some(&mark(&order.rollout));
             let used = self.used(object, &value);
+            let images = &order.rollout.images;
             let changed =
-                used.is_ok_and(|used| self.changes(used, &order.rollout.images).is_empty());
+                used.is_ok_and(|used| self.running_changes(object, used, images).is_empty());
             let health = self.health(object, &value);
             if ours && changed && !matches!(health, Health::Failed(_)) {
                 return Ok(value);
@@ -121,7 +123,8 @@ impl KubernetesTarget {
         value: &Value,
         order: &Order,
     ) -> Option<Option<String>> {
-        let changes = self.changes(self.used(object, value).ok()?, &order.rollout.images);
+        let used = self.used(object, value).ok()?;
+        let changes = self.running_changes(object, used, &order.rollout.images);
         // The undo of a person takes the annotation of the last rollout away, too.
         let by_others = |change: &&Change| others(value, change).is_some();
         let change = changes.iter().find(by_others);

@@ -39,6 +39,8 @@ struct WrittenPath {
     at: String,
     #[serde(default)]
     write: Part,
+    #[serde(default)]
+    record: bool,
 }
 
 /// The settings.
@@ -68,6 +70,9 @@ pub(super) struct WrittenPlace {
     /// The place, as a JSON pointer.
     pub(super) at: String,
     pub(super) write: Part,
+    /// Whether the place is a note of the image, and runs nothing: it may have no value yet, and a
+    /// change of it is none of an image.
+    pub(super) record: bool,
 }
 
 /// The part of a pinned image that is written to a place.
@@ -160,6 +165,7 @@ impl Settings {
                     object,
                     at: place.at,
                     write: place.write,
+                    record: place.record,
                 });
             }
         }
@@ -191,6 +197,12 @@ impl Settings {
     pub(super) fn further(&self, object: &ObjectName) -> Vec<String> {
         let places = self.paths.iter().filter(|place| place.object == *object);
         places.map(|place| place.at.clone()).collect()
+    }
+
+    /// Returns whether a place of an object is a note of an image, and runs nothing.
+    pub(super) fn is_record(&self, object: &ObjectName, at: &str) -> bool {
+        let mut places = self.paths.iter();
+        places.any(|place| place.record && place.object == *object && place.at == at)
     }
 
     /// Returns every object, in the order in which they change.

@@ -110,3 +110,32 @@ fn other_places_get_the_part_that_they_hold() {
     let error = used.err().unwrap();
     assert!(error.contains("/spec/digest"), "{error}");
 }
+
+#[test]
+fn a_note_of_an_image_gets_its_first_value_and_nobody_decides_there() {
+    let target = target(
+        ", paths.web = [{ object = \"thing.example.com/x\", at = \"/spec/0/last\", record = true }]",
+    );
+    let object: ObjectName = "thing.example.com/x".parse().unwrap();
+    let value = json!({"metadata": {"resourceVersion": "1"}, "spec": [{"first": 1}]});
+    let changes = target.changes(target.used(&object, &value).unwrap(), &images());
+    let pinned = images()["web"].pinned.to_string();
+    assert_eq!(
+        tagtrail_kubernetes::patch(&value, &changes, &[]),
+        json!([
+            {"op": "test", "path": "/metadata/resourceVersion", "value": "1"},
+            {"op": "add", "path": "/spec/0/last", "value": pinned},
+        ])
+    );
+    let used = target.used(&object, &value).unwrap();
+    assert_eq!(target.running_changes(&object, used, &images()), []);
+    // Without the map above, the place is a mistake.
+    for value in [
+        json!({"spec": []}),
+        json!({"spec": [7]}),
+        json!({"spec": [{"last": 7}]}),
+    ] {
+        let error = target.used(&object, &value).err().unwrap();
+        assert!(error.contains("/spec/0/last"), "{error}");
+    }
+}
