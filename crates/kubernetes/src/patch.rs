@@ -62,8 +62,8 @@ pub fn patch(object: &Value, changes: &[Change], annotations: &[(&str, String)])
     Value::Array(steps)
 }
 
-/// Returns whether a patch of these changes tests the version of the object: nothing else shows that
-/// a value, or the map of annotations, is still missing.
+/// Returns whether a patch of these changes tests the version of the object: nothing else shows
+/// that a value, or the map of annotations, is still missing.
 #[must_use]
 pub fn tests_version(object: &Value, changes: &[Change], bare: bool) -> bool {
     let mut places = changes.iter().map(|change| &change.place.at);
