@@ -6,8 +6,6 @@ mod field;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeSet;
-
 use serde_json::{Map, Value, json};
 use tagtrail_config::{image_of_stream, is_label};
 use tagtrail_proto::{Image, clean_text};
@@ -39,8 +37,7 @@ pub(super) fn read(annotated: &Annotated<'_>) -> Option<Result<Wish, String>> {
     let mut reading = Reading {
         annotated,
         wish: Wish::default(),
-        known: BTreeSet::new(),
-        paths: Map::new(),
+        notes: Vec::new(),
     };
     let read = match annotated.kind {
         CONFIG => config::read(&mut reading),
@@ -57,10 +54,9 @@ pub(super) fn read(annotated: &Annotated<'_>) -> Option<Result<Wish, String>> {
 struct Reading<'a> {
     annotated: &'a Annotated<'a>,
     wish: Wish,
-    /// The containers of a `DeploymentConfig` whose image was known before.
-    known: BTreeSet<String>,
-    /// The places that keep the image that was rolled out last, by containers.
-    paths: Map<String, Value>,
+    /// The places that keep the image that was rolled out last: container, whether the trigger is
+    /// paused, and the place.
+    notes: Vec<(String, bool, Value)>,
 }
 
 impl Reading<'_> {
@@ -144,15 +140,29 @@ impl Reading<'_> {
                 false => warnings,
             });
         }
-        if !self.paths.is_empty() {
-            let paths = Value::Object(self.paths);
+        // Paused images are left out, unless all of them are paused.
+        let images = &self.wish.images;
+        let all = images.values().all(|image| image.paused);
+        let mut paths: Map<String, Value> = Map::new();
+        for (name, paused, place) in self.notes {
+            let of_image = |image: &Followed| image.paused == paused && (all || !paused);
+            if !images.get(&name).is_some_and(of_image) {
+                continue;
+            }
+            let places = paths.entry(name).or_insert_with(|| json!([]));
+            if let Some(places) = places.as_array_mut() {
+                places.push(place);
+            }
+        }
+        if !paths.is_empty() {
+            let paths = Value::Object(paths);
             self.wish.target.insert("paths".to_owned(), paths);
         }
         Ok(self.wish)
     }
 
     /// Adds the place of the image that a trigger of a `DeploymentConfig` has found last.
-    fn remember(&mut self, container: &str, index: usize) {
+    fn remember(&mut self, container: &str, index: usize, paused: bool) {
         let name = self.annotated.object.pointer("/metadata/name");
         let name = name.and_then(Value::as_str).unwrap_or_default();
         let place = json!({
@@ -160,10 +170,7 @@ impl Reading<'_> {
             "at": format!("/spec/triggers/{index}/imageChangeParams/lastTriggeredImage"),
             "record": true,
         });
-        let places = self.paths.entry(container).or_insert_with(|| json!([]));
-        if let Some(places) = places.as_array_mut() {
-            places.push(place);
-        }
+        self.notes.push((container.to_owned(), paused, place));
     }
 
     /// Adds the image of a container.

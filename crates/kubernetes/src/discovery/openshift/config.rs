@@ -44,24 +44,16 @@ fn read_change(reading: &mut Reading<'_>, index: usize, change: &Value) -> Resul
             return Err(of(index, &text));
         }
     };
-    let last = field::of(change, "lastTriggeredImage").and_then(Value::as_str);
     for (number, name) in names.iter().enumerate() {
         let name = name.as_str().ok_or_else(|| {
             let name = shown(&name.to_string());
             of(index, &format!("containerNames: {name} is no name"))
         })?;
         reading.add(index, name, (&image, !automatic))?;
-        if !automatic {
-            continue;
-        }
         // The controllers of OpenShift take a trigger without its last image for one that has found
         // no image yet, and do not deploy.
         if number == 0 {
-            reading.remember(name, index);
-        }
-        // OpenShift changes nothing before each trigger has found an image once.
-        if !last.unwrap_or_default().is_empty() {
-            reading.known.insert(name.to_owned());
+            reading.remember(name, index, !automatic);
         }
     }
     Ok(())

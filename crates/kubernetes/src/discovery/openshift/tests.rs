@@ -358,9 +358,23 @@ fn the_triggers_of_a_deployment_config_are_read_as_openshift_reads_them() {
     // 5
     let mut manual = change("stream-1:1", &["test"], "");
     manual["imageChangeParams"]["automatic"] = json!(false);
-    let wish = read(json!([manual]), &["test"]).unwrap();
+    let wish = read(json!([manual.clone()]), &["test"]).unwrap();
     assert_eq!((images(&wish), wish.images.len()), (vec![], 1));
-    // 6 to 10: test2 alone was known before.
+    // The places are known before the trigger is automatic: it then changes in no other way.
+    assert!(wish.target["paths"]["test"].is_array());
+    // Another trigger of the same container has a note of its own.
+    let both = json!([manual, change("stream-2:1", &["test"], "")]);
+    let wish = read(both, &["test"]).unwrap();
+    assert_eq!(images(&wish), [("test", TWO)]);
+    let at = &wish.target["paths"]["test"];
+    assert_eq!(at.as_array().unwrap().len(), 1);
+    assert!(
+        at[0]["at"]
+            .as_str()
+            .unwrap()
+            .starts_with("/spec/triggers/1/")
+    );
+    // 6 to 10
     let wish = read(
         json!([
             change("stream-1:1", &["test"], ""),
