@@ -332,6 +332,27 @@ impl Cluster {
             .and_then(json)
     }
 
+    /// Writes the status of an object of a kind that has one, by a merge patch.
+    ///
+    /// # Errors
+    /// If the cluster can't be reached, or refuses.
+    pub async fn patch_status(
+        &self,
+        namespace: &str,
+        object: &ObjectName,
+        status: &Value,
+    ) -> Result<(), Problem> {
+        let api = self.api(namespace, object).await?;
+        let parameters = PatchParams {
+            field_manager: Some(MANAGER.to_owned()),
+            ..PatchParams::default()
+        };
+        let patch = Patch::Merge(serde_json::json!({"status": status}));
+        bounded(api.patch_status(&object.name, &parameters, &patch))
+            .await
+            .map(drop)
+    }
+
     /// Deletes a pod, if it still is this one. A pod that is gone is a success.
     ///
     /// # Errors

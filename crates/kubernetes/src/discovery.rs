@@ -1,6 +1,7 @@
 //! Objects that are triggers by their annotations, without other configuration. Pure: an object is
 //! read as the API server has it.
 
+mod imagetrigger;
 mod keel;
 mod name;
 mod openshift;
@@ -51,6 +52,11 @@ pub struct Wish {
     pub settings: Map<String, Value>,
     /// Further settings of the target, by their keys.
     pub target: Map<String, Value>,
+    /// The objects of the namespace that the trigger changes. `None`: the annotated object.
+    pub objects: Option<Vec<String>>,
+    /// By the names of images, the containers that run them, as in the settings of the target.
+    /// `None`: the images have the names of their containers.
+    pub containers: Option<Map<String, Value>>,
     /// The group of objects of the namespace that the trigger is for.
     pub group: Option<String>,
     /// Remarks for people, each one sentence.
@@ -83,7 +89,9 @@ pub fn may_ask(systems: &[Discover], kind: &str, metadata: &Value) -> bool {
 
 fn asks(system: Discover, kind: &str, metadata: &Value) -> bool {
     match system {
-        Discover::Tagtrail => tagtrail::asks(metadata),
+        Discover::Tagtrail => kind == imagetrigger::KIND || tagtrail::asks(metadata),
+        // Their annotations are about objects with pods.
+        _ if kind == imagetrigger::KIND => false,
         Discover::Openshift => openshift::asks(kind, metadata),
         Discover::Keel => keel::asks(metadata),
     }
@@ -121,6 +129,9 @@ pub fn read(systems: &[Discover], annotated: &Annotated<'_>) -> Option<Reading> 
     let mut first = None::<Reading>;
     for by in asking {
         let wish = match by {
+            Discover::Tagtrail if annotated.kind == imagetrigger::KIND => {
+                Some(imagetrigger::read(annotated))
+            }
             Discover::Tagtrail => tagtrail::read(annotated),
             Discover::Openshift => openshift::read(annotated),
             Discover::Keel => keel::read(annotated),

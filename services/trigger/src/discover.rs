@@ -7,6 +7,7 @@ mod follow;
 mod outlive;
 mod probe;
 mod spec;
+mod status;
 mod write;
 
 use std::collections::BTreeMap;
@@ -26,6 +27,7 @@ use self::events::Events;
 use self::follow::{Follower, Report};
 use self::outlive::Outliving;
 pub use self::probe::inspect_cluster;
+use self::status::Statuses;
 use self::write::Writer;
 use crate::error::Error;
 use crate::settings::{Discovering, Settings};
@@ -37,9 +39,10 @@ const QUEUE: usize = 100;
 /// The interval of looks at holds, vanished annotations and mistakes.
 const TICK: Duration = Duration::from_secs(2);
 /// Kinds that some clusters have.
-const FURTHER: [(&str, &str); 2] = [
+const FURTHER: [(&str, &str); 3] = [
     ("deploymentconfig", "apps.openshift.io"),
     ("rollout", "argoproj.io"),
+    status::KIND,
 ];
 
 /// The objects, as recorded.
@@ -129,6 +132,7 @@ async fn lead(shared: &Shared, mut db: PgConnection) -> Result<(), Error> {
     let (sender, mut reports) = mpsc::channel(QUEUE);
     let mut writer = Writer::new(shared.clone(), db, Arc::clone(&known));
     let (mut events, mut outliving) = (Events::default(), Outliving::default());
+    let mut statuses = Statuses::default();
     let mut followers = Followers::default();
     let mut settings = shared.settings.clone();
     let mut tick = tokio::time::interval(TICK);
@@ -155,6 +159,7 @@ async fn lead(shared: &Shared, mut db: PgConnection) -> Result<(), Error> {
                     outliving.write_back(&now.clusters, order, &mut events);
                 }
                 events.tell_all(&now, &known);
+                statuses.write(shared, &now.clusters, &known, writer.db()).await?;
             }
         }
     }

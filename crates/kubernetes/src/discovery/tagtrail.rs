@@ -12,7 +12,7 @@ use crate::patch::ROLLOUT;
 pub const PREFIX: &str = "tagtrail.dev/";
 const FOLLOW: &str = "tagtrail.dev/follow";
 /// Settings of a trigger that an annotation may have.
-const SETTINGS: [&str; 13] = [
+pub(super) const SETTINGS: [&str; 13] = [
     "agree",
     "approvals",
     "concurrency",
@@ -28,7 +28,7 @@ const SETTINGS: [&str; 13] = [
     "window",
 ];
 /// Settings of the target that an annotation may have.
-const TARGET: [&str; 3] = ["on_foreign_change", "wait", "wait_for"];
+pub(super) const TARGET: [&str; 3] = ["on_foreign_change", "wait", "wait_for"];
 
 fn keys(metadata: &Value) -> impl Iterator<Item = &str> {
     let annotations = metadata.get("annotations").and_then(Value::as_object);

@@ -302,3 +302,69 @@ fn paused_images_are_left_out_unless_all_are() {
     assert_eq!(of([true, false]), (1, false));
     assert_eq!(of([true, true]), (2, true));
 }
+
+#[test]
+fn an_image_trigger_names_objects_of_its_namespace() {
+    let of = |spec: Value| {
+        let object = json!({"metadata": {"name": "shop", "namespace": "shop"}, "spec": spec});
+        let annotated = Annotated {
+            kind: "imagetrigger",
+            namespace: "shop",
+            object: &object,
+            streams: None,
+            earlier: &Map::new(),
+        };
+        read(&BOTH, &annotated).unwrap().wish
+    };
+    let image = "registry.example.com/shop/web:latest";
+    let wish = of(json!({
+        "images": {"web": image}, "objects": ["deploy/web", "rollout.argoproj.io/api"],
+        "containers": {"web": ["web"]}, "settle": "0s", "wait": "each", "paused": true,
+    }))
+    .unwrap();
+    assert_eq!(images(&wish), json!({"web": image}));
+    let objects = ["deployment/web", "rollout.argoproj.io/api"].map(str::to_owned);
+    assert_eq!(wish.objects.unwrap(), objects);
+    assert_eq!(wish.containers.unwrap()["web"], json!(["web"]));
+    assert!(wish.paused);
+    assert_eq!(Value::Object(wish.settings), json!({"settle": "0s"}));
+    assert_eq!(Value::Object(wish.target), json!({"wait": "each"}));
+    for (spec, expected) in [
+        (json!(null), "spec is missing"),
+        (json!({"images": {"web": image}}), "spec.objects is empty"),
+        (
+            json!({"images": {"web": image}, "objects": []}),
+            "spec.objects is empty",
+        ),
+        (
+            json!({"images": [image], "objects": ["deployment/web"]}),
+            "spec.images is no map",
+        ),
+        (
+            json!({"objects": ["deployment/web"]}),
+            "no container is named",
+        ),
+        (
+            json!({"images": {"web": image}, "objects": ["pay/deployment/web"]}),
+            "spec.objects: ",
+        ),
+        (
+            json!({"images": {"web": image}, "objects": ["deployment/web"], "namespace": "pay"}),
+            "spec.namespace is no setting",
+        ),
+        (
+            json!({"images": {"web": image}, "objects": ["deployment/web"], "verify": []}),
+            "spec.verify is no setting",
+        ),
+    ] {
+        let found = of(spec.clone()).unwrap_err();
+        assert!(found.contains(expected), "{spec}: {found}");
+    }
+    // Annotations of other systems are about objects with pods.
+    assert!(may_ask(&BOTH, "imagetrigger", &json!({})));
+    assert!(!may_ask(
+        &[Discover::Keel],
+        "imagetrigger",
+        &json!({"annotations": {"keel.sh/policy": "all"}})
+    ));
+}

@@ -18,6 +18,8 @@ pub(super) fn recorded(wish: &Wish) -> Value {
         "target": wish.target,
         "paused": wish.paused,
         "group": wish.group,
+        "objects": wish.objects,
+        "containers": wish.containers,
     })
 }
 
@@ -40,10 +42,19 @@ pub(super) fn settings(trigger: &str, rows: &[(&Key, &Row)]) -> Result<Option<Va
         let Some(wish) = &row.wish else { continue };
         let object = &key.object;
         place = Some((&key.cluster, &key.namespace));
-        objects.push(object.to_string());
+        match wish.get("objects").and_then(Value::as_array) {
+            None => objects.push(json!(object.to_string())),
+            Some(named) => objects.extend(named.iter().cloned()),
+        }
+        let is_own = wish.get("objects").is_none_or(Value::is_null);
         for (name, image) in entries(wish, "images") {
             add(&mut images, object, ("container", name), image)?;
-            containers.insert(name.clone(), json!([name]));
+            if is_own {
+                containers.insert(name.clone(), json!([name]));
+            }
+        }
+        for (name, list) in entries(wish, "containers") {
+            containers.insert(name.clone(), list.clone());
         }
         for (name, value) in entries(wish, "settings") {
             add(&mut spec, object, ("setting", name), value)?;

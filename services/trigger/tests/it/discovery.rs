@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use serde_json::Value;
+use tagtrail_config::File;
 use tagtrail_proto::RolloutState::{Held, Succeeded};
 use tagtrail_testkit::{SOON, TestKubernetes, eventually};
 use tagtrail_trigger::Outlive;
@@ -24,12 +25,15 @@ struct Seen {
 impl Place {
     /// Discovers annotated objects of the namespace, with further keys of the cluster.
     fn discover(&self, more: &str) {
-        let (kubeconfig, namespace) = (self.cluster.kubeconfig(), &self.namespace);
+        self.discover_by(&self.cluster.kubeconfig().display().to_string(), more);
+    }
+
+    fn discover_by(&self, kubeconfig: &str, more: &str) {
+        let namespace = &self.namespace;
         self.world.configure(&format!(
-            "[[cluster]]\nname = \"test\"\nkubeconfig = {{ file = \"{}\" }}\n\
+            "[[cluster]]\nname = \"test\"\nkubeconfig = {{ file = \"{kubeconfig}\" }}\n\
              discover = [\"tagtrail\", \"openshift\", \"keel\"]\nnamespaces = [\"{namespace}\"]\n\
-             imagestreams = \"registry.example.com/{{namespace}}/{{name}}\"\n{more}\n",
-            kubeconfig.display()
+             imagestreams = \"registry.example.com/{{namespace}}/{{name}}\"\n{more}\n"
         ));
     }
 
@@ -60,7 +64,8 @@ impl Place {
         let what = format!("trigger {trigger}, configured: {configured}");
         eventually(&what, SOON * 2, async || {
             let seen = self.seen(trigger).await.unwrap_or_default();
-            (seen.configured == configured && seen.broken.is_none()).then_some(())
+            let good = seen.broken.is_none() || !configured;
+            (seen.configured == configured && good).then_some(())
         })
         .await;
     }
@@ -94,6 +99,26 @@ impl Place {
             all.find(is).map(|_| ())
         })
         .await;
+    }
+
+    /// Waits until `kubectl get imagetriggers` shows these texts.
+    async fn shows(&self, name: &str, texts: &[&str]) {
+        eventually(&format!("{name} with {texts:?}"), SOON * 2, async || {
+            let shown = self.kubectl(&["get", "imagetriggers", name]);
+            texts.iter().all(|text| shown.contains(text)).then_some(())
+        })
+        .await;
+    }
+
+    /// Returns the findings of the doctor about the cluster.
+    async fn inspected_cluster(&self) -> Vec<String> {
+        let path = self.world.folder.path().join("tagtrail.toml");
+        let text = std::fs::read_to_string(&path).unwrap();
+        let file = File::parse(&text, &path).unwrap();
+        let problems = tagtrail_trigger::inspect_cluster(&file, 0).await.unwrap();
+        let problems = problems.iter();
+        let found = problems.map(|problem| format!("{}; {}", problem.found, problem.cure));
+        found.collect()
     }
 
     /// Ends all holds of a trigger as the api does, with the order to look at the present images.
@@ -396,6 +421,109 @@ async fn objects_of_a_group_are_one_trigger() {
     place.configured(&api, true).await;
     place.kubectl(&["delete", "deployment/web"]);
     place.configured(&group, false).await;
+    service.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_shipped_role_suffices_for_annotations_and_image_triggers() {
+    let mut place = Place::alone().await;
+    for namespace in ["shop", "tagtrail"] {
+        place.cluster.kubectl(&["create", "namespace", namespace]);
+    }
+    place
+        .cluster
+        .kubectl(&["-n", "tagtrail", "create", "serviceaccount", "tagtrail"]);
+    place.namespace = "shop".to_owned();
+    place.run("Deployment", "web", 1);
+    place.run("Deployment", "api", 1);
+    let kubeconfig = place.kubeconfig_of_account("tagtrail");
+    place.discover_by(&kubeconfig, "");
+    let found = place.inspected_cluster().await;
+    assert_eq!(found.len(), 4, "{found:?}");
+    assert!(
+        found[0].contains("give Tagtrail's account the rights of deploy/kubernetes/discover.yaml"),
+        "{found:?}"
+    );
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../deploy/kubernetes/");
+    for file in ["discover.yaml", "images-only.yaml", "imagetrigger.yaml"] {
+        let path = format!("{folder}{file}");
+        place
+            .cluster
+            .kubectl(&["create", "--validate=strict", "-f", &path]);
+    }
+    let found = eventually("the rights", SOON, async || {
+        Some(place.inspected_cluster().await).filter(Vec::is_empty)
+    });
+    found.await;
+    place.annotate(
+        "deployment/web",
+        &["tagtrail.dev/follow=web", "tagtrail.dev/settle=0s"],
+    );
+    eventually("the kind ImageTrigger", SOON, async || {
+        let object = "{apiVersion: tagtrail.dev/v1alpha1, kind: ImageTrigger, metadata: {name: apis, namespace: shop}, spec: {\
+            objects: [deployment/api], settle: 0s, images: {web: \"registry.example.com/shop/web:latest\"}}}";
+        place.cluster.try_kubectl(&["create", "-f", "-"], object).ok()
+    })
+    .await;
+    place.world.push(WEB, 1).await;
+    let service = place.world.start().await;
+    place.becomes("deployment/web", 0, &pinned(1)).await;
+    place.becomes("deployment/api", 0, &pinned(1)).await;
+    let trigger = place.trigger("imagetrigger", "apis");
+    place.configured(&trigger, true).await;
+    let short = pinned(1)[pinned(1).find("sha256:").unwrap()..].to_owned();
+    let short = &short[..19];
+    place
+        .shows(
+            "apis",
+            &[short, "settled", "registry.example.com/shop/web:latest"],
+        )
+        .await;
+    // A mistake is in the status, and the specification before stays in force.
+    let patch = "{\"spec\":{\"settle\":\"soon\"}}";
+    place.kubectl(&["patch", "imagetrigger/apis", "--type=merge", "-p", patch]);
+    place.shows("apis", &["broken", "soon"]).await;
+    place.told("apis", "soon").await;
+    place.world.push(WEB, 2).await;
+    place.becomes("deployment/api", 0, &pinned(2)).await;
+    place.becomes("deployment/web", 0, &pinned(2)).await;
+    place.kubectl(&["delete", "imagetrigger/apis"]);
+    place.configured(&trigger, false).await;
+    service.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn annotations_of_others_are_named_to_a_person_after_an_undo() {
+    let mut place = Place::new().await;
+    place.run("Deployment", "web", 1);
+    place.discover("");
+    let service = place
+        .world
+        .start_with(PACE, |config| config.outlive = SECOND)
+        .await;
+    place.world.push(WEB, 1).await;
+    let image = "web=registry.example.com/shop/web:v1";
+    place.kubectl(&["set", "image", "deployment/web", image]);
+    eventually("a second revision", SOON, async || {
+        let object = place.cluster.get(&place.namespace, "deployment/web");
+        let revision = "/metadata/annotations/deployment.kubernetes.io~1revision";
+        (object.pointer(revision)? == "2").then_some(())
+    })
+    .await;
+    let keel = ["keel.sh/policy=force", "keel.sh/monitorContainers=^web$"];
+    place.annotate("deployment/web", &keel);
+    place.wait(1, Succeeded).await;
+    place.kubectl(&["rollout", "undo", "deployment/web", "--to-revision=1"]);
+    place.fault().await;
+    let trigger = place.trigger("deployment", "web");
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    place.configured(&trigger, true).await;
+    place.release(&trigger).await;
+    place
+        .told("web", "has lost its annotations of keel: write them back")
+        .await;
+    // Nobody does.
+    place.configured(&trigger, false).await;
     service.stop().await;
 }
 
