@@ -135,7 +135,8 @@ async fn lead(shared: &Shared, mut db: PgConnection) -> Result<(), Error> {
     let mut statuses = Statuses::default();
     let mut followers = Followers::default();
     let mut settings = shared.settings.clone();
-    let mut tick = tokio::time::interval(TICK);
+    // An idle session would end.
+    let mut tick = tokio::time::interval(TICK.min(shared.ping_every()));
     tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         let now = Arc::clone(&settings.borrow_and_update());
