@@ -88,6 +88,8 @@ words! {
         Finish = "finish",
         /// An attempt of an older rollout is being ended.
         Ending = "ending",
+        /// The target is asked which images it runs, to adopt them.
+        Adopting = "adopting",
         /// The set was there before the trigger, and was never sent.
         Adopted = "adopted",
     }

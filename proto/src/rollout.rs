@@ -68,6 +68,9 @@ pub struct Cause {
     pub reason: CauseReason,
     /// Names of the trigger's images whose digest differs from the previous rollout.
     pub changed: Vec<String>,
+    /// Why the first rollout adopted no images although the trigger was to adopt them, for people.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_adopted: Option<String>,
 }
 
 /// One image of a rollout.
@@ -75,7 +78,8 @@ pub struct Cause {
 pub struct RolloutImage {
     /// The watched image.
     pub image: Image,
-    /// Revision of the image when the rollout was recorded.
+    /// Revision of the image when the rollout was recorded. Of adopted images, 0: the target runs a
+    /// digest that the image never had in history.
     pub revision: u64,
     /// Digest of the revision.
     pub digest: Digest,

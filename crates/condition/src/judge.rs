@@ -100,6 +100,7 @@ fn holds_up(code: ReasonCode) -> bool {
         | Code::NoCandidate
         | Code::MetadataWait
         | Code::NoAgreement
+        | Code::Adopting
         | Code::Recheck
         | Code::Upstream
         | Code::Settle
@@ -300,6 +301,9 @@ fn image_cure(code: ReasonCode, name: &str) -> Option<String> {
         }
         ReasonCode::NoCandidate | ReasonCode::NoAgreement => Some(format!(
             "`tagtrail explain {name}` lists the best tags with their reasons"
+        )),
+        ReasonCode::Adopting => Some(format!(
+            "make the target answer; `tagtrail rollout {name}` rolls the present images out without asking"
         )),
         ReasonCode::MinAge => {
             Some("wait until opens_at, or set a shorter min_age of the image".to_owned())

@@ -84,7 +84,7 @@ fn because(code: ReasonCode, name: &str) -> (String, &'static str) {
         ),
         Code::Freeze | Code::Fault => (hold("null"), SO_IT_IS),
         Code::Pin => (hold("o.images"), SO_IT_IS),
-        Code::UnknownImage
+        Code::Adopting | Code::UnknownImage
         | Code::Deleted
         | Code::Removed
         | Code::NoCandidate

@@ -13,7 +13,7 @@ use time::OffsetDateTime;
 
 pub use order::{Order, decide_order};
 pub use settle::{Settle, decide_within};
-pub use start::{FirstSight, Start};
+pub use start::{FirstSight, Reported, Start};
 
 use crate::gates::{Head, ManifestState, Rules, closed, look_again};
 use crate::watched::Watched;
@@ -38,7 +38,7 @@ pub struct Situation<'a> {
     /// True if the removal of the trigger cut its last rollout off.
     pub cut_off: bool,
     /// How the first rollout of the trigger begins.
-    pub first: FirstSight,
+    pub first: FirstSight<'a>,
     /// True while a person has paused the trigger.
     pub paused: bool,
     /// True if a person resumed the trigger after the last decision.
@@ -151,12 +151,15 @@ pub fn decide(situation: &Situation<'_>) -> Decision {
     if changed.is_empty() && same_names && !again {
         return Decision::NOTHING;
     }
+    let reported = situation.reported();
+    if matches!(reported, Reported::Unknown) {
+        return Decision::NOTHING;
+    }
+    if let Reported::Set(images) = reported {
+        return adopt(images.clone());
+    }
     if situation.last.is_none() && !situation.resumed && situation.were_there(&changed) {
-        let reason = CauseReason::Adopted;
-        return Decision::Start {
-            images,
-            cause: Cause { reason, changed },
-        };
+        return adopt(images);
     }
     let waiting = closed_gates(situation, &changed);
     let pauses = waiting.iter().map(|gate| look_again(gate, situation.now));
@@ -180,10 +183,28 @@ pub fn decide(situation: &Situation<'_>) -> Decision {
         Some(_) if situation.followed => CauseReason::Upstream,
         Some(_) => CauseReason::Revision,
     };
+    let not_adopted = match reported {
+        Reported::NoSet(why) => Some(why.to_owned()),
+        _ => None,
+    };
     Decision::Start {
         images,
-        cause: Cause { reason, changed },
+        cause: Cause {
+            reason,
+            changed,
+            not_adopted,
+        },
     }
+}
+
+/// Returns the decision to record images as rolled out, which the target has already.
+fn adopt(images: BTreeMap<String, RolloutImage>) -> Decision {
+    let cause = Cause {
+        reason: CauseReason::Adopted,
+        changed: images.keys().cloned().collect(),
+        not_adopted: None,
+    };
+    Decision::Start { images, cause }
 }
 
 /// Returns the set of images that the trigger wants, whether or not it is paused or a gate is

@@ -20,7 +20,7 @@ use time::OffsetDateTime;
 use crate::agree::Agree;
 use crate::begin::Settings;
 use crate::choice::{self, Choice, Facts, PolicyImage, Set};
-use crate::decide::{Decision, FirstSight, Settle, Situation, Start, decide_within};
+use crate::decide::{Decision, FirstSight, Reported, Settle, Situation, Start, decide_within};
 use crate::gates::Head;
 use crate::watched::Watched;
 
@@ -334,6 +334,8 @@ impl Replay {
             cut_off: false,
             first: FirstSight {
                 start: self.spec.start,
+                // Nobody knows what the target ran.
+                reported: Reported::NotAsked,
                 configured_at: self.configured_at,
             },
             paused: self.is_paused(),

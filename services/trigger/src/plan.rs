@@ -1,5 +1,6 @@
 //! Planning: from news of REVISIONS to recorded rollouts.
 
+mod adoption;
 mod candidates;
 mod chain;
 mod choice;

@@ -6,6 +6,7 @@
 //! statement that waited for the row lock still sees other rows as of its start. So each `update`
 //! repeats its condition in `where`, which Postgres re-checks against the newest row version.
 
+pub(crate) mod adoption;
 pub(crate) mod attempts;
 pub(crate) mod candidates;
 pub(crate) mod chains;

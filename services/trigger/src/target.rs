@@ -22,7 +22,7 @@ use tagtrail_proto::Pinned;
 pub(crate) use clusters::Clusters;
 pub use command::supervise;
 pub use contract::TargetProblem;
-pub(crate) use contract::{OnForeignChange, Order, Seen, Target, Targets};
+pub(crate) use contract::{OnForeignChange, Order, Running, Seen, Target, Targets};
 pub(crate) use git::Clones;
 pub(crate) use news::TargetNews;
 pub(crate) use said::Said;
@@ -69,7 +69,7 @@ pub(crate) fn configure(
 ) -> Result<Box<dyn Target>, ConfigError> {
     let entry = trigger.target();
     let kind = kind_of(trigger, &entry)?;
-    if trigger.start == Start::Adopt {
+    if trigger.start == Start::Adopt && !kind.tells {
         let message = format!(
             "\"adopt\" needs a target that reports the images it runs, and {} does not; write \"next\", and images from before the trigger count as rolled out",
             kind.name
@@ -129,7 +129,7 @@ pub struct TargetReport {
     /// Problems of the settings and of the target, each with its cure.
     pub problems: Vec<TargetProblem>,
     /// The images that the target runs now, by their names in the trigger. `None`: the target
-    /// cannot tell.
+    /// cannot tell, or runs no set of pinned images.
     pub images: Option<BTreeMap<String, Pinned>>,
 }
 
@@ -148,7 +148,9 @@ pub async fn inspect_target(file: &File, place: usize) -> Option<TargetReport> {
         Ok(target) => {
             report.problems = target.judge();
             report.problems.extend(target.try_out().await);
-            report.images = target.current().await;
+            if let Running::Images(images) = target.current().await {
+                report.images = Some(images);
+            }
             match Verify::new(file, trigger) {
                 Ok(verify) => report.problems.extend(verify.judge()),
                 Err(wrong) => report.problems.push(mistake(&wrong)),

@@ -244,6 +244,7 @@ const SHOWN: &[&str] = &[
     "metadata_wait",
     "no_agreement",
     "min_age",
+    "adopting",
     "adopted",
     "slots",
     "finish",

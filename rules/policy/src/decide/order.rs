@@ -48,6 +48,10 @@ pub fn decide_order(situation: &Situation<'_>, order: &Order<'_>) -> Decision {
     let reason = order.reason;
     Decision::Start {
         images,
-        cause: Cause { reason, changed },
+        cause: Cause {
+            reason,
+            changed,
+            not_adopted: None,
+        },
     }
 }

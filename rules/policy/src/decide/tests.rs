@@ -15,7 +15,7 @@ struct World {
     unsent: bool,
     target_changed: bool,
     cut_off: bool,
-    first: FirstSight,
+    first: FirstSight<'static>,
     paused: bool,
     resumed: bool,
     settle: Option<Settle>,
@@ -38,6 +38,7 @@ fn world() -> World {
         cut_off: false,
         first: FirstSight {
             start: Start::Now,
+            reported: Reported::NotAsked,
             configured_at: at(105),
         },
         paused: false,
@@ -422,6 +423,7 @@ fn at_first_sight_images_from_before_the_trigger_are_adopted_if_asked() {
         let mut world = world();
         world.first = FirstSight {
             start,
+            reported: Reported::NotAsked,
             configured_at: at(configured_at),
         };
         let (reason, ..) = world.roll().unwrap();
@@ -442,6 +444,60 @@ fn at_first_sight_images_from_before_the_trigger_are_adopted_if_asked() {
     world.first.configured_at = at(200);
     world.resumed = true;
     assert_eq!(world.roll().unwrap().0, CauseReason::Start);
+}
+
+#[test]
+fn a_trigger_adopts_what_its_target_reports_and_rolls_the_difference_out() {
+    let mut world = world();
+    world.first.start = Start::Adopt;
+    assert!(world.situation().asks_target());
+    world.first.reported = Reported::Unknown;
+    assert_eq!(world.roll(), None);
+    let Decision::Start { mut images, .. } = decide(&Situation {
+        first: FirstSight {
+            reported: Reported::NotAsked,
+            ..world.first
+        },
+        ..world.situation()
+    }) else {
+        panic!("images to begin with");
+    };
+    let older = Digest::sha256_of(&[9]);
+    let web = images.get_mut("web").unwrap();
+    (web.revision, web.pinned) = (0, web.image.pinned(&older));
+    web.digest = older;
+    world.first.reported = Reported::Set(Box::leak(Box::new(images)));
+    assert_eq!(
+        world.roll(),
+        Some((CauseReason::Adopted, names(&["web", "worker"]), vec![0, 1]))
+    );
+    // Later reports do not matter.
+    assert!(!world.situation().asks_target());
+    assert_eq!(
+        world.roll(),
+        Some((CauseReason::Revision, names(&["web"]), vec![1, 1]))
+    );
+    assert_eq!(world.roll(), None);
+}
+
+#[test]
+fn without_a_set_to_adopt_the_images_are_rolled_out_and_the_rollout_says_why() {
+    let mut world = world();
+    world.first.start = Start::Adopt;
+    world.first.reported = Reported::NoSet("it runs web:latest");
+    let Decision::Start { cause, .. } = decide(&world.situation()) else {
+        panic!("a rollout");
+    };
+    assert_eq!(cause.reason, CauseReason::Start);
+    assert_eq!(cause.not_adopted.as_deref(), Some("it runs web:latest"));
+    // A person who resumes the trigger does not wait for the target.
+    (world.first.reported, world.resumed) = (Reported::Unknown, true);
+    assert!(!world.situation().asks_target());
+    assert_eq!(world.roll().unwrap().0, CauseReason::Start);
+    // Without a whole set nothing is asked.
+    (world.last, world.resumed) = (None, false);
+    world.head("web", 2, None, Origin::Event);
+    assert!(!world.situation().asks_target());
 }
 
 #[test]

@@ -79,6 +79,7 @@ fn rollout(state: RolloutState, trigger: &str, now: OffsetDateTime) -> Result<Ro
         cause: Cause {
             reason: CauseReason::Revision,
             changed: vec!["web".to_owned()],
+            not_adopted: None,
         },
         attempts: 1,
         created_at: now,

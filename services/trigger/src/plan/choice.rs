@@ -130,6 +130,11 @@ impl Selections {
         }
     }
 
+    /// Adds the selections of a rollout of adopted images, which the target runs already.
+    pub(super) fn adopt(&mut self, selections: Vec<(ImageName, NewSelection)>) {
+        self.new.extend(selections);
+    }
+
     /// Returns the selections to store, given the recorded rollouts. A trigger that was paused
     /// since the decision has no rollout, and no new selection either.
     pub(super) fn stored(mut self, recorded: &[Recorded]) -> Vec<(ImageName, NewSelection)> {

@@ -85,6 +85,7 @@ fn pinned(situation: &Situation<'_>, pinned: Option<&Set>) -> Ordered {
             cause: Cause {
                 reason: CauseReason::Configuration,
                 changed: Vec::new(),
+                not_adopted: None,
             },
         },
         _ => Decision::Nothing {

@@ -27,6 +27,7 @@ use tokio::time::Instant;
 use crate::act::{Slot, start};
 use crate::config::TriggerSpec;
 use crate::error::Error;
+use crate::plan::adoption::Adoptions;
 use crate::plan::candidates::Candidates;
 use crate::plan::chain;
 use crate::plan::conditions;
@@ -124,6 +125,7 @@ async fn session(shared: &Shared, bus: &Bus, before: &mut Before) -> Result<Ende
         settling: BTreeMap::new(),
         candidates,
         questions: Questions::default(),
+        adoptions: Adoptions::new(),
         numbers_compared: false,
         continues,
         seen: position,
@@ -225,6 +227,8 @@ struct Planner<'a> {
     /// The position of the last news.
     seen: Option<Position>,
     questions: Questions,
+    /// The targets that are asked which images they run.
+    adoptions: Adoptions,
     /// The newest success of each trigger that others follow, as of the last look.
     upstream: BTreeMap<String, i64>,
     /// Triggers with closed gates, and the time at which each is checked again.
@@ -259,6 +263,9 @@ impl<'a> Planner<'a> {
                     (due, Some(position))
                 }
                 () = until(settled) => (self.settled(), None),
+                Some(trigger) = self.adoptions.answered() => {
+                    (self.triggers_where(|one| one.name == trigger), None)
+                }
                 () = until(read) => match self.read_on().await? {
                     due if due.is_empty() => continue,
                     due => (due, None),

@@ -49,11 +49,9 @@ pub(super) fn view(
             }
         }
     }
-    for reason in &mut reasons {
-        let before = state.view.reasons.iter().find(|one| one.is_like(reason));
-        let since = before.and_then(|before| before.since);
-        reason.since = reason.since.or(since).or(Some(situation.now));
-    }
+    let reasons = reasons.into_iter();
+    let reasons = reasons.map(|reason| since(reason, state, situation.now));
+    let reasons = reasons.collect();
     let last = match decision {
         // The rollout that is recorded now is the last one.
         Decision::Start { images, .. } => Some(images),
@@ -65,6 +63,14 @@ pub(super) fn view(
         Some(set) => Wanted::Set(set),
     };
     Some(View { wanted, reasons })
+}
+
+/// Returns a reason with the time since which it applies.
+pub(super) fn since(mut reason: Reason, state: &TriggerState, now: OffsetDateTime) -> Reason {
+    let before = state.view.reasons.iter().find(|one| one.is_like(&reason));
+    let since = before.and_then(|before| before.since);
+    reason.since = reason.since.or(since).or(Some(now));
+    reason
 }
 
 fn pinned(set: &BTreeMap<String, RolloutImage>) -> impl Iterator<Item = (&String, &Pinned)> {

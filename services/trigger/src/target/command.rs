@@ -40,6 +40,7 @@ use user::{User, is_root};
 pub(super) const COMMAND: TargetKind = TargetKind {
     name: "command",
     configure,
+    tells: false,
     setup: "The program must be installed where the trigger service runs. It receives the rollout as JSON on \
             standard input and each pinned image as TAGTRAIL_IMAGE_<NAME>; exit code 0 is success, and \
             running the program twice must be harmless. It ends at SIGTERM, or is killed after \

@@ -135,10 +135,11 @@ pub(crate) trait Target: Send + Sync {
         false
     }
 
-    /// Returns the images that the target runs now, by their names in the trigger. The default:
-    /// the target cannot tell.
-    fn current(&self) -> TargetFuture<'_, Option<BTreeMap<String, Pinned>>> {
-        Box::pin(std::future::ready(None))
+    /// Reads the images that the target runs now, bounded in time. The default: the target cannot
+    /// tell, as [`TargetKind::tells`] says too.
+    fn current(&self) -> TargetFuture<'_, Running> {
+        let why = "targets of this kind do not tell which images they run".to_owned();
+        Box::pin(std::future::ready(Running::NoSet(why)))
     }
 }
 
@@ -198,6 +199,17 @@ pub(crate) enum Seen {
     Foreign(String),
 }
 
+/// The images that a target runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Running {
+    /// These images, by their names in the trigger.
+    Images(BTreeMap<String, Pinned>),
+    /// Not one pinned image for each place; the text says why, for people.
+    NoSet(String),
+    /// The target did not answer, and may answer later; the text is for people.
+    NoAnswer(String),
+}
+
 /// The effect of a change of the images by somebody else.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -221,6 +233,8 @@ pub(crate) struct TargetKind {
     /// Reads the settings below `target.<name>` of this trigger of this file.
     pub(super) configure:
         fn(settings: &toml::Value, trigger: &Trigger, of: (&File, &Clusters)) -> ConfigureResult,
+    /// Whether targets of this kind tell which images they run.
+    pub(super) tells: bool,
     /// The text for operators: the steps that prepare a system for this kind of target.
     pub(super) setup: &'static str,
 }

@@ -21,12 +21,12 @@ use std::sync::Arc;
 
 use tagtrail_config::{File, Fresh, Names, Trigger};
 use tagtrail_policy::retry::Outcome;
-use tagtrail_proto::{Pinned, Registry, Repository};
+use tagtrail_proto::{Registry, Repository};
 
 use super::clusters::Clusters;
 use super::contract::{
-    ConfigureResult, OnForeignChange, Order, Target, TargetFuture, TargetKind, TargetProblem,
-    readable_secrets,
+    ConfigureResult, OnForeignChange, Order, Running, Target, TargetFuture, TargetKind,
+    TargetProblem, readable_secrets,
 };
 use crate::act;
 use access::Access;
@@ -37,6 +37,7 @@ use turn::Job;
 pub(super) const GIT: TargetKind = TargetKind {
     name: "git",
     configure,
+    tells: true,
     setup: "Install git 2.34 or newer, and openssh-client, where the trigger service runs. Give Tagtrail an account of its own that may \
             push to the branch: a deploy key with `auth.ssh`, or a token with `auth.username` and `auth.password`. End the line of each \
             image with a marker, such as # {\"$imagepolicy\": \"shop:web\"}, or use the edits `kustomize` and `yaml` (docs/git.md).",
@@ -121,7 +122,7 @@ impl Target for GitTarget {
         Box::pin(self.changed_by_others(order))
     }
 
-    fn current(&self) -> TargetFuture<'_, Option<BTreeMap<String, Pinned>>> {
+    fn current(&self) -> TargetFuture<'_, Running> {
         Box::pin(self.written())
     }
 }

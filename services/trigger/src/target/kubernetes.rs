@@ -18,11 +18,12 @@ use tagtrail_kubernetes::{
     written_reference,
 };
 use tagtrail_policy::retry::Outcome;
-use tagtrail_proto::{Pinned, Registry, Repository, RolloutImage};
+use tagtrail_proto::{Pinned, Registry, Repository, RolloutImage, clean_text};
 
 use super::clusters::Clusters;
 use super::contract::{
-    ConfigureResult, OnForeignChange, Order, Seen, Target, TargetFuture, TargetKind, TargetProblem,
+    ConfigureResult, OnForeignChange, Order, Running, Seen, Target, TargetFuture, TargetKind,
+    TargetProblem,
 };
 use super::news::TargetNews;
 use crate::act;
@@ -33,6 +34,7 @@ use watches::Watches;
 pub(super) const KUBERNETES: TargetKind = TargetKind {
     name: "kubernetes",
     configure,
+    tells: true,
     setup: "Give Tagtrail's account the rights `get`, `list`, `watch` and `patch` on the named objects, and `list` \
             on pods (docs/kubernetes.md has the Role and an admission policy). The images in the manifests of a \
             GitOps tool must be left out, or its tool must ignore the fields that tagtrail manages.",
@@ -115,7 +117,7 @@ impl Target for KubernetesTarget {
         })
     }
 
-    fn current(&self) -> TargetFuture<'_, Option<BTreeMap<String, Pinned>>> {
+    fn current(&self) -> TargetFuture<'_, Running> {
         Box::pin(self.running())
     }
 }
@@ -136,9 +138,10 @@ impl KubernetesTarget {
         (file, clusters): (&File, &Clusters),
     ) -> Result<KubernetesTarget, String> {
         let settings = Settings::parse(value, trigger)?;
-        let repositories = trigger.images.iter().map(|(name, image)| {
+        let images = trigger.all_images();
+        let repositories = images.iter().map(|(name, image)| {
             let place = (image.registry().clone(), image.repository().clone());
-            (name.get_ref().clone(), place)
+            (name.clone(), place)
         });
         Ok(KubernetesTarget {
             cluster: clusters.named(&settings.cluster)?,
@@ -308,28 +311,79 @@ impl KubernetesTarget {
         join_all(reads).await
     }
 
-    /// Reads the images that the objects run now. `None`: an object can't be read, or an image is
-    /// not pinned.
-    async fn running(&self) -> Option<BTreeMap<String, Pinned>> {
+    /// Reads the images that the objects run now.
+    async fn running(&self) -> Running {
         let mut running = BTreeMap::new();
         for (object, value) in self.read().await {
-            let value = value.ok()?;
-            for used in self.used(object, &value).ok()? {
-                let (registry, repository) = self.repositories.get(&used.image)?;
-                let digest = match used.part {
-                    Part::Pinned => written_reference(&used.place.image)?.digest,
-                    Part::Digest => used.place.image.parse().ok(),
-                    Part::Tag | Part::Name => continue,
-                };
-                let pinned = Pinned {
-                    registry: registry.clone(),
-                    repository: repository.clone(),
-                    digest: digest?,
-                };
-                running.entry(used.image).or_insert(pinned);
+            let value = match value {
+                Ok(value) => value,
+                Err(Problem::NotFound(why)) => {
+                    return Running::NoSet(format!("{} is missing ({why})", self.full(object)));
+                }
+                Err(problem) => {
+                    return Running::NoAnswer(format!("{}: {problem}", self.full(object)));
+                }
+            };
+            let used = match self.used(object, &value) {
+                Ok(used) => used,
+                Err(why) => return Running::NoSet(why),
+            };
+            for used in used {
+                if let Err(why) = self.add_running(&mut running, object, used) {
+                    return Running::NoSet(why);
+                }
             }
         }
-        Some(running)
+        Running::Images(running)
+    }
+
+    /// Adds the image of a place. An error says why the place belongs to no set of pinned images.
+    fn add_running(
+        &self,
+        running: &mut BTreeMap<String, Pinned>,
+        object: &ObjectName,
+        used: Used,
+    ) -> Result<(), String> {
+        let Used { image, place, part } = used;
+        let Some((registry, repository)) = self.repositories.get(&image) else {
+            return Ok(());
+        };
+        let written = written_reference(&place.image);
+        let (digest, named) = match part {
+            Part::Pinned => (
+                written.as_ref().and_then(|written| written.digest.clone()),
+                written.map(|written| (self.names.registry(written.registry), written.repository)),
+            ),
+            Part::Digest => (place.image.parse().ok(), None),
+            // Another place has the digest, if one has it.
+            Part::Tag | Part::Name => return Ok(()),
+        };
+        let text = clean_text(&place.image, 200);
+        let Some(digest) = digest else {
+            let at = &place.name;
+            return Err(format!("{at} of {object} runs {text}, which has no digest"));
+        };
+        if let Some(named) = named
+            && named != (registry.clone(), repository.clone())
+        {
+            let at = &place.name;
+            return Err(format!(
+                "{at} of {object} runs {text}, another image than {registry}/{repository}"
+            ));
+        }
+        let pinned = Pinned {
+            registry: registry.clone(),
+            repository: repository.clone(),
+            digest,
+        };
+        let one = running.entry(image).or_insert_with(|| pinned.clone());
+        match *one == pinned {
+            true => Ok(()),
+            false => Err(format!(
+                "{} of {object} runs {text}, and another place runs {one}",
+                place.name
+            )),
+        }
     }
 
     /// Returns an object as people name it in this cluster.

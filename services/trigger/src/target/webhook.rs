@@ -29,6 +29,7 @@ pub(crate) use template::Template;
 pub(super) const WEBHOOK: TargetKind = TargetKind {
     name: "webhook",
     configure,
+    tells: false,
     setup: "The receiver checks each request by Standard Webhooks 1.0 with the same secret, or by the token in \
             `url` or `headers`, ignores a webhook-id that it has seen, and answers 2xx within \
             `timeout_seconds` (30 s); after any other answer but 410 the rollout is retried.",

@@ -263,7 +263,7 @@ async fn a_trigger_begins_as_its_entry_says() {
     let problem: String = row.get("problem");
     assert!(problem.contains("write \"next\""), "{problem}");
 
-    // Resumed by a person, it stays so; the adopted trigger rolls out the next change.
+    // Resumed by a person, it stays so; the trigger `next` rolls out the next change.
     sqlx::query("update trigger set state = 'resuming', paused_by = null, paused_at = null, paused_reason = null where name = 'paused'")
         .execute(&mut world.sql)
         .await

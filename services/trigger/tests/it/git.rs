@@ -118,6 +118,40 @@ async fn a_rollout_is_one_commit_that_changes_the_marked_values_alone() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_the_files_have_is_adopted_and_the_difference_is_one_commit() {
+    let mut place = Place::new("").await;
+    let adopting = |place: &Place| {
+        let settings = place.settings("");
+        let text = trigger("shop", &settings);
+        text.replace("settle = ", "start = \"adopt\"\nsettle = ")
+    };
+    let files = [("prod/web.yaml", &*with_digest(WEB_YAML, 1))];
+    place.repository.write(&files, "a digest");
+    place.world.configure(&adopting(&place));
+    place.world.push(WEB, 1).await;
+    let service = place.world.start().await;
+    place.wait(1, Succeeded).await;
+    place.world.push(WEB, 2).await;
+    place.wait(2, Succeeded).await;
+    let rollouts = place.world.rollouts().await;
+    assert_eq!(rollouts, [(1, Succeeded, 0), (2, Succeeded, 1)]);
+    assert_eq!(place.repository.count("main"), 3);
+    service.stop().await;
+    // A tag is no image that can be adopted.
+    let mut place = Place::new("").await;
+    place.world.configure(&adopting(&place));
+    place.world.push(WEB, 1).await;
+    let service = place.world.start().await;
+    place.wait(1, Succeeded).await;
+    let why: String = sqlx::query_scalar("select cause ->> 'not_adopted' from rollout")
+        .fetch_one(&mut place.world.sql)
+        .await
+        .unwrap();
+    assert!(why.ends_with("the image web has no digest there"), "{why}");
+    service.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn everything_that_is_due_goes_into_few_commits() {
     let mut place = Place::new("").await;
     let names: Vec<String> = (0..8).map(|n| format!("team{n}")).collect();

@@ -59,6 +59,7 @@ fn weight(code: ReasonCode) -> Weight {
         | Code::Removed
         | Code::NoCandidate
         | Code::NoAgreement
+        | Code::Adopting
         | Code::Fault
         | Code::Retrying
         | Code::Failed

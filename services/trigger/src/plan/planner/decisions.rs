@@ -6,11 +6,12 @@ use std::time::Duration;
 use tagtrail_config::{OnTargetChange, Watched};
 use tagtrail_daemon::{Span, SpanKind};
 use tagtrail_failpoint::FailPoint;
-use tagtrail_proto::{Image, TraceContext, Waiting};
+use tagtrail_proto::{CauseReason, Image, TraceContext, Waiting};
 use time::OffsetDateTime;
 use tokio::time::Instant;
 
 use crate::error::Error;
+use crate::plan::adoption::{Report, report};
 use crate::plan::chain::Chains;
 use crate::plan::choice::{Choices, Selections, choose};
 use crate::plan::gating::{Evaluated, Round, gate};
@@ -21,7 +22,7 @@ use crate::store::orders as order_store;
 use crate::store::planning as store;
 use crate::store::planning::{NewRollout, Plan, TriggerState, View};
 use tagtrail_policy::begin::Verdict;
-use tagtrail_policy::decide::{Decision, FirstSight, Situation};
+use tagtrail_policy::decide::{Decision, FirstSight, Reported, Situation};
 
 use super::Planner;
 
@@ -76,7 +77,7 @@ impl<'a> Planner<'a> {
                 && state.identity.is_some()
                 && identity.is_some()
                 && state.identity != identity;
-            let situation = Situation {
+            let mut situation = Situation {
                 images: chain
                     .as_ref()
                     .map_or(&trigger.images, |chain| &chain.images),
@@ -88,6 +89,7 @@ impl<'a> Planner<'a> {
                 cut_off: state.cut_off,
                 first: FirstSight {
                     start: trigger.start,
+                    reported: Reported::NotAsked,
                     configured_at: state.first_configured_at,
                 },
                 paused: state.paused,
@@ -96,6 +98,23 @@ impl<'a> Planner<'a> {
                 asked: self.asked,
                 now,
             };
+            let ordered = standing.order.is_some() || standing.pinned.is_some();
+            let report = match situation.asks_target() && !ordered {
+                true => {
+                    let target = self.targets.get(*name);
+                    let slots = &self.shared.slots;
+                    let running = self.adoptions.running(name, target, slots);
+                    let of = (&self.candidates, &choices);
+                    Some(report(&mut self.db, running, &state, &situation, of).await?)
+                }
+                false => {
+                    self.adoptions.forget(name);
+                    None
+                }
+            };
+            if let Some(report) = &report {
+                situation.first.reported = report.reported();
+            }
             let settling = Settling {
                 longest: trigger.settle_max,
                 before: &state.waiting,
@@ -123,6 +142,9 @@ impl<'a> Planner<'a> {
             if let (Some(chain), Some(view)) = (&chain, &mut view) {
                 chain.complete(view, &state, now);
             }
+            if let (Some(Report::Unknown(reason)), Some(view)) = (&report, &mut view) {
+                view.reasons.push(view::since(reason.clone(), &state, now));
+            }
             decisions.views.extend(
                 view.filter(|view| *view != state.view)
                     .map(|view| (state.id, view)),
@@ -131,6 +153,13 @@ impl<'a> Planner<'a> {
             let new = decisions.plan.new_rollouts.last_mut();
             if let Some(new) = new.filter(|new| new.trigger == state.id) {
                 new.identity = identity;
+                // The difference between the adopted images and the present ones is planned next.
+                if new.cause.reason == CauseReason::Adopted && report.is_some() {
+                    decisions.settling.insert(name, Instant::now());
+                    if let Some(Report::Set(adopted)) = report {
+                        decisions.selections.adopt(adopted.selections);
+                    }
+                }
             }
             decisions.follow(name, (&state, now), &choices);
             decisions.look_again(name, now, chain.and_then(|chain| chain.opens_at()));

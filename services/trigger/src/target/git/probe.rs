@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use tagtrail_proto::{Digest, Image, Pinned, RolloutImage};
 
-use super::super::contract::TargetProblem;
+use super::super::contract::{Running, TargetProblem};
 use super::GitTarget;
 use super::clone::Clone;
 use super::edits::{Edited, Wanted};
@@ -53,32 +53,57 @@ impl GitTarget {
                         "check the folder for temporary files, and the version of git"
                     }
                 };
-                let mut text = format!("{}: {problem}", self.settings.branch);
-                for hidden in self.access.get().hidden() {
-                    text = text.replace(hidden, "…");
-                }
-                vec![fatal(text, cure.to_owned())]
+                vec![fatal(self.shown(&problem), cure.to_owned())]
             }
         }
     }
 
-    /// Reads the images that the files have. `None`: the branch can't be read, or an image has no
-    /// digest there.
-    pub(super) async fn written(&self) -> Option<BTreeMap<String, Pinned>> {
-        let edited = self.trial(false).await.ok()?.ok()?;
+    /// Reads the images that the files have.
+    pub(super) async fn written(&self) -> Running {
+        let edited = match self.trial(false).await {
+            Ok(Ok(edited)) => edited,
+            Ok(Err(why)) => return Running::NoSet(format!("{}: {why}", self.settings.branch)),
+            Err(problem) => return Running::NoAnswer(self.shown(&problem)),
+        };
         let mut written = BTreeMap::new();
         for found in edited.found {
             let Some(digest) = found.digest else {
                 continue;
             };
-            let (registry, repository) = self.repositories.get(&found.image)?.clone();
-            written.entry(found.image).or_insert(Pinned {
+            let Some((registry, repository)) = self.repositories.get(&found.image).cloned() else {
+                continue;
+            };
+            let pinned = Pinned {
                 registry,
                 repository,
                 digest,
-            });
+            };
+            let name = found.image;
+            let one = written.entry(name).or_insert_with(|| pinned.clone());
+            if *one != pinned {
+                return Running::NoSet(format!(
+                    "{}: the files have {one} and {pinned}",
+                    self.settings.branch
+                ));
+            }
         }
-        (written.len() == self.repositories.len()).then_some(written)
+        let mut names = self.repositories.keys();
+        match names.find(|name| !written.contains_key(*name)) {
+            None => Running::Images(written),
+            Some(name) => Running::NoSet(format!(
+                "{}: the image {name} has no digest there",
+                self.settings.branch
+            )),
+        }
+    }
+
+    /// Returns a problem for people, without secrets.
+    fn shown(&self, problem: &Problem) -> String {
+        let mut text = format!("{}: {problem}", self.settings.branch);
+        for hidden in self.access.get().hidden() {
+            text = text.replace(hidden, "…");
+        }
+        text
     }
 
     /// Fetches the branch and looks for the values. With `push`, asks whether a push would be

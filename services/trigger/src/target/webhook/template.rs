@@ -170,6 +170,7 @@ pub(in super::super) fn sample(trigger: &Trigger) -> Result<Vec<u8>, String> {
         cause: Cause {
             reason: CauseReason::Start,
             changed: images.keys().cloned().collect(),
+            not_adopted: None,
         },
         images,
         attempts: 0,

@@ -8,7 +8,7 @@ use tagtrail_config::File;
 use tagtrail_daemon::{Span, SpanKind};
 use tagtrail_policy::begin::Verdict;
 use tagtrail_policy::choice;
-use tagtrail_policy::decide::{Decision, FirstSight, Situation};
+use tagtrail_policy::decide::{Decision, FirstSight, Reported, Situation};
 use tagtrail_policy::retry::{self, Next, Outcome, Pace};
 use tagtrail_proto::{Digest, Image, RolloutState};
 
@@ -221,6 +221,7 @@ impl<'a> World<'a> {
             cut_off: state.cut_off,
             first: FirstSight {
                 start: self.spec.start,
+                reported: Reported::NotAsked,
                 configured_at: state.first_configured_at,
             },
             paused: state.paused,

@@ -89,6 +89,7 @@ fn order(n: u8) -> Order {
         cause: Cause {
             reason: CauseReason::Revision,
             changed: Vec::new(),
+            not_adopted: None,
         },
         attempts: 0,
         created_at: OffsetDateTime::UNIX_EPOCH,
