@@ -36,6 +36,7 @@ impl Trigger {
             ("images", !self.written.is_empty()),
             ("agree", self.agree.is_some()),
             ("settle", self.settle.is_some()),
+            ("partial", self.partial),
         ];
         match useless.iter().find(|(_, is_there)| *is_there) {
             Some((key, _)) => {

@@ -65,6 +65,10 @@ pub struct Trigger {
     /// How the trigger begins when all of its images are known for the first time.
     #[serde(default)]
     pub start: Start,
+    /// The images that stand for a digest are rolled out while others stand for none; those stay at
+    /// the target as they are.
+    #[serde(default)]
+    pub partial: bool,
     /// The effect of another place of the target.
     #[serde(default)]
     pub on_target_change: OnTargetChange,
@@ -337,6 +341,10 @@ impl Trigger {
             self.images.insert(name.clone(), watched);
         }
         let at = self.name.span().start;
+        if self.partial && self.agree.is_some() {
+            let message = "rolls half of a build out, which agree excludes; remove one of them";
+            return Err(Mistake::new(at, "trigger.partial", message));
+        }
         self.retry
             .check()
             .map_err(|message| Mistake::new(at, "trigger.retry", message))?;

@@ -47,6 +47,8 @@ pub struct Situation<'a> {
     pub settle: Option<Settle>,
     /// The registries that can be asked.
     pub asked: &'a BTreeSet<Registry>,
+    /// True if the images that stand for a digest are rolled out while others stand for none.
+    pub partial: bool,
     /// The time of the decision.
     pub now: OffsetDateTime,
 }
@@ -86,7 +88,7 @@ impl Selected {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Decision {
     /// Nothing to do: the last rollout already has these images, one image has no digest or is a
-    /// tombstone, or the trigger is paused.
+    /// tombstone (of a trigger with partial sets: every image), or the trigger is paused.
     Nothing {
         /// The images that are tombstones.
         waiting: Vec<Waiting>,
@@ -142,14 +144,17 @@ pub fn decide(situation: &Situation<'_>) -> Decision {
         .filter(|(name, image)| pinned_before(name) != Some(&image.pinned))
         .map(|(name, _)| name.clone())
         .collect();
-    let same_names = situation
-        .last
-        .is_some_and(|last| last.keys().eq(images.keys()));
+    let same_names = situation.last.is_some_and(|last| match situation.partial {
+        true => last.keys().all(|name| images.contains_key(name)),
+        false => last.keys().eq(images.keys()),
+    });
     // A person who resumes a trigger after a failed rollout wants another attempt. Adopted images
     // are sent for the first time.
     let again = situation.unsent && situation.resumed || situation.must_send_again();
     if changed.is_empty() && same_names && !again {
-        return Decision::NOTHING;
+        return Decision::Nothing {
+            waiting: tombstones(situation),
+        };
     }
     let reported = situation.reported();
     if matches!(reported, Reported::Unknown) {
@@ -217,39 +222,60 @@ pub fn wanted_set(situation: &Situation<'_>) -> Option<BTreeMap<String, RolloutI
 /// Returns the images of the heads, or the decision if one of the images has none. A rollout sets
 /// all images of a trigger, so one unknown or deleted image stops the rollout and leaves the
 /// deployment as it is.
+///
+/// With [`Situation::partial`] such an image stays as it is in the last rollout. If that has none,
+/// the set is without it, and the target keeps what it runs there. At least one image must stand
+/// for a digest.
 fn wanted(situation: &Situation<'_>) -> Result<BTreeMap<String, RolloutImage>, Decision> {
-    // A trigger that follows others has no image before one of their sets counts.
-    if situation.images.is_empty() {
-        return Err(Decision::NOTHING);
-    }
-    let (mut images, mut tombstones) = (BTreeMap::new(), Vec::new());
-    for name in situation.images.keys() {
-        let Some(Selected { image, head, .. }) = situation.selected.get(name) else {
-            return Err(Decision::NOTHING);
-        };
-        let Some(digest) = &head.digest else {
-            return Err(Decision::NOTHING);
-        };
-        if head.manifest == ManifestState::Tombstone {
-            tombstones.extend(closed(image, head, rules(situation, image), situation.now));
+    let mut images = BTreeMap::new();
+    let tombstones = tombstones(situation);
+    let mut some = false;
+    for (name, watched) in situation.images {
+        let selected = situation.selected.get(name);
+        let live = |one: &&Selected| one.head.manifest != ManifestState::Tombstone;
+        let live = selected.filter(live).and_then(|one| {
+            let digest = one.head.digest.as_ref()?;
+            Some((one, digest))
+        });
+        if let Some((Selected { image, head, .. }, digest)) = live {
+            let wanted = RolloutImage {
+                actor: None,
+                previous: None,
+                image: image.clone(),
+                revision: head.revision,
+                digest: digest.clone(),
+                pinned: image.pinned(digest),
+            };
+            images.insert(name.clone(), wanted);
+            some = true;
+        } else if situation.partial {
+            let kept = situation.last.and_then(|last| last.get(name));
+            let kept = kept.filter(|kept| watched.covers(&kept.image));
+            images.extend(kept.map(|kept| (name.clone(), kept.clone())));
+        } else {
+            return Err(Decision::Nothing {
+                waiting: tombstones,
+            });
         }
-        let wanted = RolloutImage {
-            actor: None,
-            previous: None,
-            image: image.clone(),
-            revision: head.revision,
-            digest: digest.clone(),
-            pinned: image.pinned(digest),
-        };
-        images.insert(name.clone(), wanted);
     }
-    if tombstones.is_empty() {
-        Ok(images)
-    } else {
-        Err(Decision::Nothing {
+    // A trigger that follows others has no image before one of their sets counts.
+    match some {
+        true => Ok(images),
+        false => Err(Decision::Nothing {
             waiting: tombstones,
-        })
+        }),
     }
+}
+
+/// Returns the closed gates of the images that are tombstones.
+fn tombstones(situation: &Situation<'_>) -> Vec<Waiting> {
+    let selected = situation.images.keys();
+    let selected = selected.filter_map(|name| situation.selected.get(name));
+    let made_up = selected.filter(|one| one.head.manifest == ManifestState::Tombstone);
+    let gates = made_up.filter_map(|Selected { image, head, .. }| {
+        closed(image, head, rules(situation, image), situation.now)
+    });
+    gates.collect()
 }
 
 /// Returns the closed gates of the images that a rollout would change. A person who resumes a

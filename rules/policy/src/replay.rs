@@ -47,6 +47,8 @@ pub struct Spec {
     pub settle_max: Duration,
     /// How the trigger begins if it has no images at the begin of the replay.
     pub start: Start,
+    /// The images that stand for a digest are rolled out while others stand for none.
+    pub partial: bool,
     /// The settings of the gates of recorded rollouts.
     pub gates: Settings,
 }
@@ -342,6 +344,7 @@ impl Replay {
             resumed: false,
             settle: self.spec.settle,
             asked: &BTreeSet::new(),
+            partial: self.spec.partial,
             now: self.now,
         };
         let decision = decide_within(&situation, self.spec.settle_max, &self.waiting);

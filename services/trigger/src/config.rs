@@ -160,6 +160,8 @@ pub(crate) struct TriggerSpec {
     /// How the trigger begins when all of its images are known for the first time.
     pub(crate) start: Start,
     pub(crate) on_target_change: OnTargetChange,
+    /// The images that stand for a digest are rolled out while others stand for none.
+    pub(crate) partial: bool,
     /// The time without a new head after which the planner starts a rollout, if there is one.
     pub(crate) settle: Option<Settle>,
     /// The reason for a default of `settle` that applies.
@@ -224,6 +226,7 @@ pub(crate) fn trigger(trigger: &Trigger, asked: &BTreeSet<Registry>) -> TriggerS
         likeness: spec.likeness(),
         start: trigger.start,
         on_target_change: trigger.on_target_change,
+        partial: trigger.partial,
         settle: trigger.settle(asked),
         settle_max: trigger.settle_max(trigger.settle(asked)),
         default_settle: trigger.default_settle(asked),

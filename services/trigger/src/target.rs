@@ -76,6 +76,13 @@ pub(crate) fn configure(
         );
         return Err(trigger.error_at(entry.at, "trigger.start", message));
     }
+    if trigger.partial && !kind.tells {
+        let message = format!(
+            "needs a target that keeps the images which a rollout leaves out, and {} gets all images of each rollout; remove it, or write target.kubernetes or target.git",
+            kind.name
+        );
+        return Err(trigger.error_at(entry.at, "trigger.partial", message));
+    }
     (kind.configure)(entry.value, trigger, (file, clusters))
         .map_err(|message| trigger.error_at(entry.at, &key_of(&entry), message))
 }
@@ -208,6 +215,7 @@ mod tests {
             ("target.command = { run = [\"x\"], shell = true }", "tagtrail.toml:4: trigger.target.command: unknown field `shell`, expected one of `run`, `timeout_seconds`, `grace_seconds`, `environment`, `set`, `user`, `final_exit_codes`, `leftover`".to_owned()),
             ("target.webhook = { url = \"ftp://a.b\", secret = { env = \"X\" } }", "tagtrail.toml:4: trigger.target.webhook: url must start with https:// (or http://)".to_owned()),
             ("start = \"adopt\"\ntarget.command = { run = [\"true\"] }", "tagtrail.toml:5: trigger.start: \"adopt\" needs a target that reports the images it runs, and command does not; write \"next\", and images from before the trigger count as rolled out".to_owned()),
+            ("partial = true\ntarget.command = { run = [\"true\"] }", "tagtrail.toml:5: trigger.partial: needs a target that keeps the images which a rollout leaves out, and command gets all images of each rollout; remove it, or write target.kubernetes or target.git".to_owned()),
             (
                 &format!("target.webhook = {{ url = \"https://a.b\", secret = {{ file = \"{secret}\" }} }}"),
                 "tagtrail.toml:4: trigger.target.webhook: the secret must be whsec_ and 24 to 64 bytes in Base64; make one with: echo \"whsec_$(head -c 32 /dev/urandom | base64)\"".to_owned(),

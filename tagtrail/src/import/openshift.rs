@@ -43,7 +43,7 @@ fn annotated(object: &Object, triggers: &str, objects: &[Object], found: &mut Fo
     }
     if trigger.images.len() > 1 {
         trigger.notes.push("partial = true".to_owned());
-        let reason = "OpenShift rolls out half a set, Tagtrail the set as a whole; partial = true stands in the output as a comment";
+        let reason = "OpenShift rolls out half a set; partial = true, for target kubernetes or git, stands in the output as a comment";
         found.left_out(object, "several images", reason);
     }
     found.triggers.push(trigger);

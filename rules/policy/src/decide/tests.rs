@@ -20,6 +20,7 @@ struct World {
     resumed: bool,
     settle: Option<Settle>,
     asked: BTreeSet<Registry>,
+    partial: bool,
     now: OffsetDateTime,
 }
 
@@ -45,6 +46,7 @@ fn world() -> World {
         resumed: false,
         settle: None,
         asked: BTreeSet::new(),
+        partial: false,
         now: at(110),
     };
     for name in ["web", "worker"] {
@@ -100,6 +102,7 @@ impl World {
             resumed: self.resumed,
             settle: self.settle,
             asked: &self.asked,
+            partial: self.partial,
             now: self.now,
         }
     }
@@ -498,6 +501,44 @@ fn without_a_set_to_adopt_the_images_are_rolled_out_and_the_rollout_says_why() {
     (world.last, world.resumed) = (None, false);
     world.head("web", 2, None, Origin::Event);
     assert!(!world.situation().asks_target());
+}
+
+#[test]
+fn a_partial_trigger_rolls_the_known_images_out_and_keeps_the_others() {
+    let mut world = world();
+    world.partial = true;
+    let worker = world.images["worker"].clone();
+    let head = world.heads.remove(&worker).unwrap();
+    // An image that was never known is left to the target.
+    let start = (CauseReason::Start, names(&["web"]), vec![1]);
+    assert_eq!(world.roll(), Some(start));
+    assert_eq!(world.roll(), None);
+    world.heads.insert(worker, head);
+    let known = (CauseReason::Revision, names(&["worker"]), vec![1, 1]);
+    assert_eq!(world.roll(), Some(known));
+    // A deleted image, and one that a client made up, stay as they are.
+    world.head("worker", 2, None, Origin::Event);
+    assert_eq!(world.roll(), None);
+    world.head("web", 2, Some(2), Origin::Event);
+    let changed = (CauseReason::Revision, names(&["web"]), vec![2, 1]);
+    assert_eq!(world.roll(), Some(changed));
+    world.head("worker", 3, Some(3), Origin::Event);
+    let worker = world.images["worker"].clone();
+    world.heads.get_mut(&worker).unwrap().manifest = ManifestState::Tombstone;
+    world.head("web", 3, Some(4), Origin::Event);
+    let changed = (CauseReason::Revision, names(&["web"]), vec![3, 1]);
+    assert_eq!(world.roll(), Some(changed));
+    let waiting = world.decide().waiting().to_vec();
+    assert_eq!((waiting.len(), waiting[0].gate), (1, Gate::Tombstone));
+    // Without any known image there is nothing to roll out.
+    world.head("web", 4, None, Origin::Event);
+    assert_eq!(world.roll(), None);
+    world.last = None;
+    assert_eq!(world.roll(), None);
+    // The same facts stop a trigger whose images are rolled out as a whole.
+    world.head("web", 5, Some(5), Origin::Event);
+    world.partial = false;
+    assert_eq!(world.roll(), None);
 }
 
 #[test]

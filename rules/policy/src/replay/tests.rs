@@ -33,6 +33,7 @@ fn spec(images: &[(&str, &str)], settle: Option<u64>) -> Spec {
         settle: settle.map(Settle::always),
         settle_max: settle.unwrap_or_default() * 10,
         start: Start::Now,
+        partial: false,
         gates: Settings::default(),
     }
 }

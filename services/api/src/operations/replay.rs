@@ -105,6 +105,7 @@ fn spec(trigger: &Trigger) -> Result<Spec, Error> {
         settle,
         settle_max: trigger.settle_max(settle),
         start: trigger.start,
+        partial: trigger.partial,
         gates: trigger.gates.clone(),
     })
 }

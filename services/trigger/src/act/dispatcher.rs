@@ -173,6 +173,7 @@ async fn begin(shared: &Shared, wanted: &[(i32, String)]) -> Result<Begun, Error
                     trigger: *trigger,
                     hash: spec.hash,
                     identity: target.identity(),
+                    partial: spec.partial,
                 });
             }
             None => waiting += 1,

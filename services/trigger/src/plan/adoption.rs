@@ -203,11 +203,18 @@ pub(super) async fn report(
     let mut runs = Vec::new();
     for (name, watched) in situation.images {
         let Some(pinned) = running.get(name) else {
+            if situation.partial {
+                continue;
+            }
             let why = format!("no place of the target runs the image {name}");
             return Ok(Report::NoSet(why));
         };
         let tag = watched.tag().map(|image| &image.tag);
         runs.push(Runs { name, tag, pinned });
+    }
+    if runs.is_empty() {
+        let why = "no place of the target runs an image of the trigger".to_owned();
+        return Ok(Report::NoSet(why));
     }
     let had = tags(db, &runs).await?;
     let mut adopted = Adopted::default();

@@ -98,6 +98,8 @@ pub(crate) struct Own {
     pub(crate) hash: Hash,
     /// The place of the target.
     pub(crate) identity: String,
+    /// Whether its sets may be partial.
+    pub(crate) partial: bool,
 }
 
 /// An attempt as recorded at its begin.
@@ -153,25 +155,27 @@ pub(crate) async fn begin(
         // The planner raises `issued` with each rollout. A trigger whose `issued` has changed since
         // the snapshot of this statement may have a newer rollout than the statement can see.
         "with held as (
-             select t.id, t.group_name from unnest($1::int[], $8::bytea[]) as own (id, hash)
+             select t.id, t.group_name, own.partial from unnest($1::int[], $8::bytea[], $10::boolean[]) as own (id, hash, partial)
              join trigger t on t.id = own.id and (t.spec_hash = own.hash or t.spec_hash is null)
              join trigger snapshot on snapshot.id = t.id and snapshot.issued = t.issued
              where t.configured and t.state = 'active' for update of t skip locked
          ), number as (
-             select held.id as trigger_id, held.group_name, (
+             select held.id as trigger_id, held.group_name, held.partial, (
                  select max(o.number) from rollout o
                  where o.trigger_id = held.id
                      and o.state not in ('held', 'awaiting_approval', 'superseded', 'rejected', 'cancelled')) as number
              from held
          ), newest as (
              select o.id, o.trigger_id, o.number, o.state, o.images, o.attempts, o.next_attempt_at <= now() as due,
-                 o.fixed, o.actor, o.closes_at, n.group_name
+                 o.fixed, o.actor, o.closes_at, o.cause -> 'changed' as images_changed, n.group_name, n.partial
              from number n join rollout o on o.trigger_id = n.trigger_id and o.number = n.number
              where o.state in ('pending', 'running', 'failed') and ", rollout_is_live!("o"), "
              for update of o skip locked
          ), moved as (
              select n.id, min(i.value ->> 'image') as image from newest n cross join lateral jsonb_each(n.images) i
              where n.state = 'pending' and not n.fixed
+             -- The others of a partial set stay as they are, whatever their tags have become.
+             and (not n.partial or n.images_changed ? i.key)
              -- The images of a trigger that follows others are those of upstream, not the heads.
              and not exists (select from trigger f where f.id = n.trigger_id and f.gate_settings ? 'follow') and not exists (
                  select from repository r join tag t on t.repository_id = r.id
@@ -219,6 +223,7 @@ pub(crate) async fn begin(
     .bind(identities)
     .bind(hashes)
     .bind(FailPoint::TriggerMayBegin.skipped())
+    .bind(own.iter().map(|own| own.partial).collect::<Vec<_>>())
     .fetch_all(db)
     .await?;
     rows.iter().map(begun).collect()

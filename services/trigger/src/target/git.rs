@@ -56,6 +56,8 @@ struct GitTarget {
     /// The repositories of the images, by their names in the trigger.
     repositories: BTreeMap<String, (Registry, Repository)>,
     names: Names,
+    /// True if a rollout may leave images out.
+    partial: bool,
     last: drift::LastLook,
 }
 
@@ -75,6 +77,7 @@ fn configure(
         access: Access::fresh(&settings, of)?,
         repositories: repositories.collect(),
         names: file.names().clone(),
+        partial: trigger.partial,
         last: drift::LastLook::default(),
         settings: Arc::new(settings),
     }))

@@ -7,7 +7,7 @@ mod probe;
 mod settings;
 mod watches;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use futures_util::future::join_all;
@@ -50,6 +50,8 @@ struct KubernetesTarget {
     /// The repositories of the images, by their names in the trigger.
     repositories: BTreeMap<String, (Registry, Repository)>,
     names: Names,
+    /// True if a rollout may leave images out.
+    partial: bool,
     watches: Watches,
     events: Events,
 }
@@ -147,6 +149,7 @@ impl KubernetesTarget {
             cluster: clusters.named(&settings.cluster)?,
             repositories: repositories.collect(),
             names: file.names().clone(),
+            partial: trigger.partial,
             watches: Watches::new(),
             events: Events::default(),
             settings,
@@ -180,10 +183,15 @@ impl KubernetesTarget {
                 None if written.record && parent(value, &written.at) => Some(""),
                 text => text.and_then(Value::as_str),
             };
-            let text = text.ok_or_else(|| {
+            let Some(text) = text else {
+                if self.partial {
+                    continue;
+                }
                 let (image, at) = (&written.image, &written.at);
-                format!("{object} has no text at {at}; correct paths.{image}, or write a first value there")
-            })?;
+                return Err(format!(
+                    "{object} has no text at {at}; correct paths.{image}, or write a first value there"
+                ));
+            };
             used.push(Used {
                 image: written.image.clone(),
                 place: Place {
@@ -226,7 +234,7 @@ impl KubernetesTarget {
             }
         }
         match (used.is_empty(), self.repositories.get(image)) {
-            (true, Some((registry, repository))) => Err(format!(
+            (true, Some((registry, repository))) if !self.partial => Err(format!(
                 "{object} has no entry of {registry}/{repository} at {at}; add one, with a `digest` for Flux"
             )),
             _ => Ok(used),
@@ -313,7 +321,7 @@ impl KubernetesTarget {
 
     /// Reads the images that the objects run now.
     async fn running(&self) -> Running {
-        let mut running = BTreeMap::new();
+        let (mut running, mut unpinned) = (BTreeMap::new(), BTreeSet::new());
         for (object, value) in self.read().await {
             let value = match value {
                 Ok(value) => value,
@@ -329,11 +337,15 @@ impl KubernetesTarget {
                 Err(why) => return Running::NoSet(why),
             };
             for used in used {
-                if let Err(why) = self.add_running(&mut running, object, used) {
-                    return Running::NoSet(why);
+                let image = used.image.clone();
+                match self.add_running(&mut running, object, used) {
+                    Ok(()) => {}
+                    Err(_) if self.partial => drop(unpinned.insert(image)),
+                    Err(why) => return Running::NoSet(why),
                 }
             }
         }
+        running.retain(|image, _| !unpinned.contains(image));
         Running::Images(running)
     }
 

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 use sqlx::Row as _;
-use tagtrail_proto::RolloutState::Succeeded;
+use tagtrail_proto::RolloutState::{Held, Succeeded};
 use tagtrail_testkit::{SOON, eventually};
 
 use crate::kubernetes::{Place, pinned};
@@ -224,5 +224,60 @@ async fn an_order_does_not_wait_for_the_target() {
     let order = place.world.order("rollout", "order", None, false).await;
     assert_eq!(place.world.answer(order).await, "rollout 1 is recorded");
     assert_eq!(place.recorded().await[0].2, "order");
+    service.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn half_a_set_is_rolled_out_and_the_rest_stays_as_it_is() {
+    let mut place = Place::new().await;
+    let namespace = place.namespace.clone();
+    place.cluster.create(&format!(
+        "{{apiVersion: apps/v1, kind: Deployment, metadata: {{name: web, namespace: {namespace}}}, spec: {{\
+         selector: {{matchLabels: {{app: web}}}}, template: {{metadata: {{labels: {{app: web}}}}, spec: {{\
+         containers: [{{name: web, image: \" \"}}, {{name: worker, image: \"registry.example.com/shop/worker:first\"}}]}}}}}}}}"
+    ));
+    let more = "images.worker = \"registry.example.com/shop/worker:latest\"\npartial = true";
+    place.adopt(
+        &place.admin(),
+        &format!("{}\n{more}", exact()),
+        "containers.web = [\"web\"]\n",
+    );
+    place.world.push(WEB, 1).await;
+    let service = place.world.start().await;
+    place.wait(1, Succeeded).await;
+    let images = |place: &Place| [0, 1].map(|at| place.image("deployment/web", at));
+    let first = "registry.example.com/shop/worker:first".to_owned();
+    assert_eq!(images(&place), [pinned(1), first]);
+    // The other image follows once it is known, and stays when its tag is deleted.
+    place.world.push(WORKER, 7).await;
+    place.wait(2, Succeeded).await;
+    let worker = format!("registry.example.com/shop/worker@{}", digest(7));
+    assert_eq!(images(&place), [pinned(1), worker.clone()]);
+    place.world.head(WORKER, None, "event").await;
+    // A rollout that a hold has delayed is begun by another statement.
+    let freeze =
+        "insert into hold (kind, triggers, reason, actor) values ('freeze', 'shop', 'why', 'ann')";
+    sqlx::query(freeze)
+        .execute(&mut place.world.sql)
+        .await
+        .unwrap();
+    place.world.push(WEB, 2).await;
+    place.wait(3, Held).await;
+    let thaw = "update hold set released_at = now(), released_by = 'ann'";
+    sqlx::query(thaw)
+        .execute(&mut place.world.sql)
+        .await
+        .unwrap();
+    place.wait(3, Succeeded).await;
+    assert_eq!(images(&place), [pinned(2), worker]);
+    let reasons = place.reasons().await;
+    assert_eq!(reasons[0]["code"], "deleted", "{reasons}");
+    let sets: Vec<i32> = sqlx::query_scalar(
+        "select (select count(*)::int from jsonb_object_keys(images)) from rollout order by number",
+    )
+    .fetch_all(&mut place.world.sql)
+    .await
+    .unwrap();
+    assert_eq!(sets, [1, 2, 2]);
     service.stop().await;
 }

@@ -96,6 +96,7 @@ impl<'a> Planner<'a> {
                 resumed: state.resuming,
                 settle: trigger.settle,
                 asked: self.asked,
+                partial: trigger.partial,
                 now,
             };
             let ordered = standing.order.is_some() || standing.pinned.is_some();

@@ -60,6 +60,8 @@ pub(super) struct Wanted<'a> {
 pub(super) struct Found {
     /// Name of the image in the trigger.
     pub(super) image: String,
+    /// True if the value is to have a digest.
+    pub(super) pins: bool,
     /// The digest that the value has.
     pub(super) digest: Option<Digest>,
 }

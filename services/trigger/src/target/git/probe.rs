@@ -1,7 +1,7 @@
 //! Tries the repository for `tagtrail doctor`, without an effect on it, and reads the images that
 //! its files have.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -65,9 +65,14 @@ impl GitTarget {
             Ok(Err(why)) => return Running::NoSet(format!("{}: {why}", self.settings.branch)),
             Err(problem) => return Running::NoAnswer(self.shown(&problem)),
         };
-        let mut written = BTreeMap::new();
+        let (mut written, mut unpinned) = (BTreeMap::new(), BTreeSet::new());
         for found in edited.found {
             let Some(digest) = found.digest else {
+                if found.pins && self.partial {
+                    unpinned.insert(found.image);
+                } else if found.pins {
+                    return Running::NoSet(self.without_digest(&found.image));
+                }
                 continue;
             };
             let Some((registry, repository)) = self.repositories.get(&found.image).cloned() else {
@@ -79,22 +84,29 @@ impl GitTarget {
                 digest,
             };
             let name = found.image;
-            let one = written.entry(name).or_insert_with(|| pinned.clone());
-            if *one != pinned {
+            let one = written
+                .entry(name.clone())
+                .or_insert_with(|| pinned.clone());
+            if *one != pinned && self.partial {
+                unpinned.insert(name);
+            } else if *one != pinned {
                 return Running::NoSet(format!(
                     "{}: the files have {one} and {pinned}",
                     self.settings.branch
                 ));
             }
         }
+        written.retain(|image, _| !unpinned.contains(image));
         let mut names = self.repositories.keys();
-        match names.find(|name| !written.contains_key(*name)) {
+        match names.find(|name| !self.partial && !written.contains_key(*name)) {
             None => Running::Images(written),
-            Some(name) => Running::NoSet(format!(
-                "{}: the image {name} has no digest there",
-                self.settings.branch
-            )),
+            Some(name) => Running::NoSet(self.without_digest(name)),
         }
+    }
+
+    fn without_digest(&self, image: &str) -> String {
+        let branch = &self.settings.branch;
+        format!("{branch}: the image {image} has no digest there")
     }
 
     /// Returns a problem for people, without secrets.

@@ -228,6 +228,7 @@ impl<'a> World<'a> {
             resumed: state.resuming,
             settle: self.spec.settle,
             asked: &asked,
+            partial: false,
             now: *now,
         };
         let standing = standings.get(&self.trigger).cloned().unwrap_or_default();
@@ -297,6 +298,7 @@ impl<'a> World<'a> {
             trigger: self.trigger,
             hash: hash.try_into().unwrap(),
             identity: String::new(),
+            partial: false,
         };
         let begun = working::begin(self.sql, &[own], &owner(process))
             .await

@@ -43,7 +43,11 @@ pub(super) fn values<'a>(
         values.replacements.extend(changes);
         let digest = text_of(entry, "digest").and_then(|digest| digest.parse().ok());
         let image = name.clone();
-        values.found.push(Found { image, digest });
+        values.found.push(Found {
+            image,
+            pins: true,
+            digest,
+        });
     }
     Ok(BTreeMap::from([(path, values)]))
 }

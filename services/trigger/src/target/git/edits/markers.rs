@@ -46,6 +46,7 @@ pub(super) fn values<'a>(wanted: &Wanted<'_>, files: &'a Files) -> BTreeMap<&'a 
             let written = &text[line.value.range.clone()];
             values.found.push(Found {
                 image: line.image.clone(),
+                pins: part.pins(),
                 digest: part.digest(written),
             });
             values.replacements.push(Replacement {

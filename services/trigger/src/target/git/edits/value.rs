@@ -24,6 +24,11 @@ pub(in super::super) enum Part {
 }
 
 impl Part {
+    /// Returns whether a value of this part has a digest.
+    pub(super) fn pins(self) -> bool {
+        !matches!(self, Part::Tag | Part::Name)
+    }
+
     /// Returns the digest in a value of this part.
     pub(super) fn digest(self, value: &str) -> Option<Digest> {
         match self {

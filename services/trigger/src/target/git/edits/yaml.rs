@@ -33,14 +33,14 @@ pub(super) fn values<'a>(
     place: &Place,
     files: &'a Files,
 ) -> Result<BTreeMap<&'a String, Values>, String> {
+    let Some(image) = wanted.images.get(&place.image) else {
+        return Ok(BTreeMap::new());
+    };
     let path = below(wanted.path, &place.file);
     let Some((path, bytes)) = files.get_key_value(&path) else {
         return Err(format!(
             "the branch has no file {path} (a symbolic link is none); correct edits, or add the file"
         ));
-    };
-    let Some(image) = wanted.images.get(&place.image) else {
-        return Ok(BTreeMap::new());
     };
     let at = &place.at;
     let text = std::str::from_utf8(bytes)
@@ -63,6 +63,7 @@ pub(super) fn values<'a>(
     let values = Values {
         found: vec![Found {
             image: place.image.clone(),
+            pins: place.write.pins(),
             digest: place.write.digest(before),
         }],
         replacements: vec![Replacement {
