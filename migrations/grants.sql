@@ -157,7 +157,7 @@ begin
             ('tagtrail_trigger', 'trigger_name', 'delete', null),
             ('tagtrail_trigger', 'trigger', 'update', 'name, likeness, epoch'),
             ('tagtrail_trigger', 'rollout', 'update', 'applied_at, observe_at, observe_until, stage, passes, looks, looked_at, seen'),
-            ('tagtrail_trigger', 'rollout', 'update', 'cut_off'),
+            ('tagtrail_trigger', 'rollout', 'update', 'cut_off, places'),
             ('tagtrail_trigger', 'rollout_attempt', 'select', null),
             ('tagtrail_trigger', 'rollout_attempt', 'insert', null),
             ('tagtrail_trigger', 'rollout_attempt', 'update', 'finished_at, outcome, status, error, next_at, said'),

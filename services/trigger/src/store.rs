@@ -8,6 +8,7 @@
 
 pub(crate) mod adoption;
 pub(crate) mod attempts;
+pub(crate) mod background;
 pub(crate) mod candidates;
 pub(crate) mod chains;
 mod columns;

@@ -22,7 +22,7 @@ use tagtrail_proto::Pinned;
 pub(crate) use clusters::Clusters;
 pub use command::supervise;
 pub use contract::TargetProblem;
-pub(crate) use contract::{OnForeignChange, Order, Running, Seen, Target, Targets};
+pub(crate) use contract::{OnForeignChange, Order, Places, Running, Seen, Target, Targets};
 pub(crate) use git::Clones;
 pub(crate) use news::TargetNews;
 pub(crate) use said::Said;

@@ -19,9 +19,10 @@ use crate::act::Slot;
 use crate::error::Error;
 use crate::shared::Shared;
 use crate::store::attempts::Key;
+use crate::store::background::{Background, background, record_places};
 use crate::store::working::{self as store, Attempt, Ended, Standing};
 use crate::store::{faults, looks};
-use crate::target::{Order, Said, Target};
+use crate::target::{Order, Places, Said, Target};
 
 /// The time beyond the grace time of a target after which an attempt that was told to end is left.
 pub(super) const END: Duration = Duration::from_secs(2);
@@ -89,18 +90,18 @@ pub(super) async fn make(shared: Shared, target: Arc<dyn Target>, attempt: Attem
     let mut span = Span::start("attempt", SpanKind::Client, attempt.trace.as_ref());
     span.set("tagtrail.rollout", rollout.id.clone());
     span.set("tagtrail.trigger", rollout.trigger.clone());
-    let (done, said) = match Order::new(rollout, *span.context()) {
+    let (done, told) = match Order::new(rollout, *span.context()) {
         Ok(mut order) => {
             order.supervisor = shared.supervisor.clone();
             order.clones = Some(Arc::clone(&shared.clones));
             order.unfinished.clone_from(&attempt.unfinished);
-            let done = watched(&shared, target.as_ref(), &order).await;
-            (done, order.said)
+            let done = with_background(&shared, target.as_ref(), &mut order).await;
+            (done, (order.said, order.places))
         }
         Err(error) => {
             let error = format!("the rollout can't be written as JSON: {error}");
             let done = Done::Answered(Outcome::Refused(error), Duration::ZERO);
-            (done, Said::default())
+            (done, Told::default())
         }
     };
     if let Done::Answered(outcome, _) = &done
@@ -112,7 +113,7 @@ pub(super) async fn make(shared: Shared, target: Arc<dyn Target>, attempt: Attem
     FailPoint::TriggerTold.pass();
     // The next attempt may begin while the outcome is recorded.
     drop(slot);
-    record(&shared, &attempt, &done, &said).await;
+    record(&shared, &attempt, &done, &told).await;
     FailPoint::TriggerDone.pass();
     shared.entries_recorded.notify_one();
 }
@@ -123,6 +124,34 @@ enum Done {
     Answered(Outcome, Duration),
     /// The attempt was cut off.
     Stopped(Stop),
+}
+
+/// The answer or output of a target, and the places that it reported.
+type Told = (Said, Places);
+
+/// Reads the background of the attempt, if the target asks for it, and calls the target.
+async fn with_background(shared: &Shared, target: &dyn Target, order: &mut Order) -> Done {
+    if target.asks_for_background() {
+        let id = order.rollout.id.clone();
+        let reading = async {
+            let mut db = shared.connections.lend(shared.session_timeout).await?;
+            let background = background(&mut db, &id).await?;
+            db.keep();
+            Ok::<Background, Error>(background)
+        };
+        match within(shared.session_timeout, reading).await {
+            Ok(background) => order.background = background,
+            Err(error) => {
+                let why = tagtrail_daemon::chain(&error);
+                let failed = Outcome::Failed {
+                    error: format!("the rollouts before this one can't be read: {why}"),
+                    after: None,
+                };
+                return Done::Answered(failed, Duration::ZERO);
+            }
+        }
+    }
+    watched(shared, target, order).await
 }
 
 /// Calls the target, while the keeper looks after the attempt.
@@ -202,13 +231,13 @@ async fn call(target: &dyn Target, order: &Order) -> Option<Outcome> {
 
 /// Records the end of an attempt, however long Postgres is away. After a stop request one try must
 /// do: the next process then repeats the attempt under the same id.
-async fn record(shared: &Shared, attempt: &Attempt, done: &Done, said: &Said) {
+async fn record(shared: &Shared, attempt: &Attempt, done: &Done, told: &Told) {
     if FailPoint::TriggerOutcome.skipped() {
         return;
     }
     let mut retry = Retry::new("recording the outcome of an attempt");
     loop {
-        let recorded = try_record(shared, attempt, done, said);
+        let recorded = try_record(shared, attempt, done, told);
         let Err(error) = within(shared.session_timeout, recorded).await else {
             return;
         };
@@ -228,7 +257,7 @@ async fn try_record(
     shared: &Shared,
     attempt: &Attempt,
     done: &Done,
-    said: &Said,
+    (said, places): &Told,
 ) -> Result<(), Error> {
     let owner = &shared.instance.owner;
     let mut db = shared.connections.lend(shared.session_timeout).await?;
@@ -242,6 +271,10 @@ async fn try_record(
     let (outcome, took) = match done {
         Done::Answered(outcome @ (Outcome::Done | Outcome::Applied), took) => {
             ended.outcome = outcome.as_str();
+            // Before the success: a newer rollout, which begins after it, must see the places.
+            if let Some(places) = places.get() {
+                record_places(&mut db, &attempt.rollout.id, &places).await?;
+            }
             let taken = match shared.verify(&attempt.rollout.trigger) {
                 Some(_) => Outcome::Applied,
                 None => outcome.clone(),

@@ -155,6 +155,7 @@ async fn look(
     );
     let mut order = Order::new(&of.rollout, *span.context()).ok()?;
     order.clones = Some(Arc::clone(&shared.clones));
+    order.had.clone_from(&of.places);
     let looking = tokio::time::timeout(LOOK, target.foreign(&order)).await;
     let text = looking.ok().flatten()?;
     Some((of, target.on_foreign_change(), text))

@@ -1,5 +1,6 @@
 //! The statements about changes of targets by others.
 
+use sqlx::postgres::PgRow;
 use sqlx::{PgConnection, Row as _};
 
 use super::columns::columns;
@@ -17,7 +18,7 @@ pub(crate) async fn succeeded(
     triggers: &[&str],
 ) -> Result<Vec<Attempt>, sqlx::Error> {
     let rows = sqlx::query(concat!(
-        "select o.trigger_id, o.traceparent, ",
+        "select o.trigger_id, o.traceparent, coalesce(o.places, '{}') as places, ",
         columns!(),
         " from trigger t
           cross join lateral (select * from rollout n where n.trigger_id = t.id order by n.number desc limit 1) o
@@ -29,7 +30,13 @@ pub(crate) async fn succeeded(
     .bind(triggers)
     .fetch_all(db)
     .await?;
-    rows.iter().map(attempt).collect()
+    let of_row = |row: &PgRow| {
+        Ok(Attempt {
+            places: row.try_get("places")?,
+            ..attempt(row)?
+        })
+    };
+    rows.iter().map(of_row).collect()
 }
 
 /// Makes the next look at the last rollout of each of these triggers due, if its target took it and

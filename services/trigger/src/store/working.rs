@@ -114,6 +114,9 @@ pub(crate) struct Attempt {
     /// The ids of earlier rollouts of the trigger that were attempted after its last success; read
     /// at the begin of an attempt alone.
     pub(crate) unfinished: Vec<String>,
+    /// The places that had the images when an attempt succeeded; read by looks for changes by others
+    /// alone.
+    pub(crate) places: Vec<String>,
 }
 
 /// Reads an attempt from the columns of its rollout, with `trigger_id` and `traceparent`.
@@ -124,6 +127,7 @@ pub(super) fn attempt(row: &PgRow) -> Result<Attempt, sqlx::Error> {
         rollout: row::rollout(row)?,
         trace: trace.and_then(|text| text.parse().ok()),
         unfinished: Vec::new(),
+        places: Vec::new(),
     })
 }
 

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt as _;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tagtrail_config::{File, Secret, Trigger};
@@ -19,6 +19,7 @@ use super::news::TargetNews;
 use super::said::Said;
 use crate::act::Place;
 use crate::config::Supervisor;
+use crate::store::background::Background;
 use crate::store::looks::Report;
 
 /// A rollout as a target receives it: the same bytes at every attempt.
@@ -41,6 +42,13 @@ pub(crate) struct Order {
     pub(crate) supervisor: Supervisor,
     /// The clones of git repositories. `None` outside of attempts.
     pub(crate) clones: Option<Arc<Clones>>,
+    /// What the trigger had before, and the people behind the rollout; of an attempt, if
+    /// [`Target::asks_for_background`].
+    pub(crate) background: Background,
+    /// The places that have the images, as the target reports them with a success.
+    pub(crate) places: Places,
+    /// The places that had the images when an attempt succeeded; of a look for changes by others.
+    pub(crate) had: Vec<String>,
     /// Whether a person has decided that the rollout goes on, in spite of a change by somebody else.
     pub(crate) decided: bool,
     /// The last report of the receiver since the begin of the last attempt.
@@ -72,9 +80,38 @@ impl Order {
             stop: CancellationToken::new(),
             supervisor: Supervisor::default(),
             clones: None,
+            background: Background::default(),
+            places: Places::default(),
+            had: Vec::new(),
             decided: false,
             report: None,
         })
+    }
+}
+
+/// The places of a target that have the images of an order, such as files: the target reports them
+/// before its success.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Places(Arc<Mutex<Option<Vec<String>>>>);
+
+impl Places {
+    /// Most places, and most bytes of them, that are kept. With more, a change of some of them by
+    /// others is not seen after a restart.
+    const MOST: usize = 1000;
+    const BYTES: usize = 256 * 1024;
+
+    pub(crate) fn set(&self, places: impl Iterator<Item = String>) {
+        let places: Vec<String> = places.take(Places::MOST + 1).collect();
+        let bytes: usize = places.iter().map(String::len).sum();
+        let kept = Some(places).filter(|all| all.len() <= Places::MOST && bytes <= Places::BYTES);
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = kept;
+    }
+
+    pub(crate) fn get(&self) -> Option<Vec<String>> {
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 }
 
@@ -88,6 +125,11 @@ pub(crate) trait Target: Send + Sync {
     /// none, so the future of the attempt can be dropped at once.
     fn grace(&self) -> Duration {
         Duration::ZERO
+    }
+
+    /// Returns whether an attempt needs [`Order::background`]. The default: no.
+    fn asks_for_background(&self) -> bool {
+        false
     }
 
     /// Returns where the target acts: attempts share the slots of their place.

@@ -88,6 +88,10 @@ impl Target for GitTarget {
         Box::pin(self.attempt(order))
     }
 
+    fn asks_for_background(&self) -> bool {
+        true
+    }
+
     fn place(&self) -> act::Place {
         act::Place {
             kind: GIT.name,

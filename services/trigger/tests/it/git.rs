@@ -7,7 +7,7 @@ mod repository;
 mod reverts;
 mod ssh;
 
-use tagtrail_proto::RolloutState::{self, Failed, Succeeded};
+use tagtrail_proto::RolloutState::{self, AwaitingApproval, Failed, Succeeded};
 use tagtrail_testkit::{SOON, eventually};
 
 use crate::world::*;
@@ -114,6 +114,33 @@ async fn a_rollout_is_one_commit_that_changes_the_marked_values_alone() {
         "{said:?}"
     );
     assert_eq!(said[2], "the branch had the images already\n");
+    service.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_commit_names_who_pushed_and_who_approved() {
+    let mut place = Place::new("").await;
+    let settings = place.settings("");
+    let text = trigger("shop", &settings);
+    let text = text.replace("settle = ", "approvals = { needs = 2 }\nsettle = ");
+    place.world.configure(&text);
+    place.world.push(WEB, 1).await;
+    sqlx::raw_sql("alter table push disable trigger all; update push set actor = 'robot'")
+        .execute(&mut place.world.sql)
+        .await
+        .unwrap();
+    let service = place.world.start().await;
+    place.wait(1, AwaitingApproval).await;
+    for person in ["ann", "bob"] {
+        place.world.verdict(1, person, "approved").await;
+    }
+    place.wait(1, Succeeded).await;
+    let message = place.repository.git(&["log", "-1", "--format=%B", "main"]);
+    let expected = format!(
+        "web: {WEB}, revision 1, pushed by robot\n  registry.example.com/shop/web@{}\napproved by ann, bob\n",
+        digest(1)
+    );
+    assert!(message.contains(&expected), "{message}");
     service.stop().await;
 }
 

@@ -23,7 +23,7 @@ fn clock(seconds: u64) -> (OffsetDateTime, String) {
 
 impl World {
     /// Records the verdict of a person about a rollout as the api does.
-    async fn verdict(&mut self, number: i64, actor: &str, verdict: &str) {
+    pub(crate) async fn verdict(&mut self, number: i64, actor: &str, verdict: &str) {
         sqlx::query(
             "with a as (
                  insert into act (actor, act, trigger, request_id) values ($2, 'approve', 'shop', 'x') returning id

@@ -11,7 +11,7 @@ use super::super::contract::Order;
 use super::GitTarget;
 use super::clone::Clone;
 use super::clones::{Clones, name_of};
-use super::edits::Wanted;
+use super::edits::{Edited, Wanted};
 use super::place::Place;
 use super::program::Problem;
 use super::turn::values;
@@ -125,12 +125,10 @@ impl GitTarget {
         let Ok(edited) = values(&clone, &commit, settings, &wanted).await? else {
             return Ok(None);
         };
-        let mut had = edited.places.clone();
-        had.retain(|path| !edited.files.contains_key(path));
-        let before = last.map(|last| last.had).unwrap_or_default();
-        let lost = edited.files.keys().find(|path| before.contains(*path));
-        let lost = lost.or_else(|| edited.files.keys().next().filter(|_| had.is_empty()));
-        let Some(lost) = lost else {
+        let mut before = last.map(|last| last.had).unwrap_or_default();
+        before.extend(order.had.iter().cloned());
+        let Some(lost) = lost(&edited, &before, |_| true) else {
+            let had = had(&edited);
             self.last.set(Seen {
                 rollout: order.rollout.id.clone(),
                 head,
@@ -138,16 +136,49 @@ impl GitTarget {
             });
             return Ok(None);
         };
-        let change = edited
-            .changes
-            .iter()
-            .find(|change| change.starts_with(lost.as_str()));
-        let tip = clone.subject(&commit).await?;
-        let short = commit.get(..10).unwrap_or(&commit);
-        let text = format!(
-            "somebody else has changed the images in {place}, whose last commit is {short} ({tip}); the rollout wants {}",
-            change.map_or(lost.as_str(), String::as_str)
-        );
-        Ok(Some(tagtrail_proto::clean_text(&text, 1000)))
+        let change = edited.changes.iter().find(|change| is_of(change, lost));
+        let text = change_text(&clone, place, &commit, change.unwrap_or(lost)).await?;
+        Ok(Some(text))
     }
+}
+
+/// Returns the files that have the images.
+fn had(edited: &Edited) -> BTreeSet<String> {
+    let mut had = edited.places.clone();
+    had.retain(|path| !edited.files.contains_key(path));
+    had
+}
+
+/// Returns a file that had the images before and has others now. If no file has the images, any
+/// file with other ones counts. A new file, which `before` does not name, is no change.
+pub(super) fn lost<'e>(
+    edited: &'e Edited,
+    before: &BTreeSet<String>,
+    is_open: impl Fn(&String) -> bool,
+) -> Option<&'e String> {
+    let open = || edited.files.keys().filter(|path| is_open(path));
+    let lost = open().find(|path| before.contains(*path));
+    lost.or_else(|| open().next().filter(|_| had(edited).is_empty()))
+}
+
+/// Returns whether a line about a change is about this file.
+pub(super) fn is_of(change: &str, path: &str) -> bool {
+    let rest = change.strip_prefix(path);
+    rest.is_some_and(|rest| rest.starts_with(": "))
+}
+
+/// Returns the text about images that somebody else has changed. `wanted`: a value as the last
+/// rollout wants it.
+pub(super) async fn change_text(
+    clone: &Clone,
+    place: &Place,
+    commit: &str,
+    wanted: &str,
+) -> Result<String, Problem> {
+    let tip = clone.subject(commit).await?;
+    let short = commit.get(..10).unwrap_or(commit);
+    let text = format!(
+        "somebody else has changed the images in {place}, whose last commit is {short} ({tip}); the last rollout wants {wanted}"
+    );
+    Ok(tagtrail_proto::clean_text(&text, 1000))
 }

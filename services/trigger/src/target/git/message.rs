@@ -4,13 +4,20 @@ use std::fmt::Write as _;
 
 use tagtrail_proto::{Rollout, clean_text};
 
+use crate::store::background::Background;
+
 /// Most bytes of a message, and of its first line.
 const LONGEST: usize = 16 * 1024;
 const SUBJECT: usize = 200;
+/// Most bytes of the name of a person, and most people of a list.
+const PERSON: usize = 200;
+const PEOPLE: usize = 20;
 
 /// A rollout of a commit, with its own text if its settings have a template.
 pub(super) struct Part<'a> {
     pub(super) rollout: &'a Rollout,
+    /// The people behind the rollout.
+    pub(super) background: &'a Background,
     pub(super) own: Option<String>,
 }
 
@@ -41,7 +48,7 @@ pub(super) fn message(parts: &[Part<'_>], base: Option<&str>) -> String {
                 let _ = write!(message, "\n\n{}", clean(own));
             }
             None => {
-                let _ = write!(message, "\n\n{}", body(part.rollout, alone));
+                let _ = write!(message, "\n\n{}", body(part, alone));
             }
         }
         if message.len() > LONGEST {
@@ -66,8 +73,15 @@ fn subject(rollout: &Rollout) -> String {
     clean_text(&whole, SUBJECT)
 }
 
-/// The images of a rollout.
-fn body(rollout: &Rollout, alone: bool) -> String {
+/// The images of a rollout, with the people who pushed them, and those who approved them.
+fn body(
+    Part {
+        rollout,
+        background,
+        ..
+    }: &Part<'_>,
+    alone: bool,
+) -> String {
     let mut body = match alone {
         true => String::new(),
         false => format!("{} #{}:\n", rollout.trigger, rollout.number),
@@ -78,11 +92,19 @@ fn body(rollout: &Rollout, alone: bool) -> String {
             false => " (as before)",
         };
         let (revision, pinned) = (image.revision, &image.pinned);
+        let pusher = background.pushers.get(name);
+        let pusher = pusher.map(|one| format!(", pushed by {}", clean_text(one, PERSON)));
         let _ = writeln!(
             body,
-            "{name}: {}, revision {revision}{changed}\n  {pinned}",
-            image.image
+            "{name}: {}, revision {revision}{changed}{}\n  {pinned}",
+            image.image,
+            pusher.unwrap_or_default()
         );
+    }
+    let approvers = background.approvers.iter().take(PEOPLE);
+    let approvers: Vec<String> = approvers.map(|one| clean_text(one, PERSON)).collect();
+    if !approvers.is_empty() {
+        let _ = writeln!(body, "approved by {}", approvers.join(", "));
     }
     body.truncate(body.trim_end().len());
     body

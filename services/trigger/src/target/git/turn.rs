@@ -7,12 +7,15 @@ use std::time::Duration;
 use tagtrail_config::Names;
 use tagtrail_failpoint::FailPoint;
 use tagtrail_policy::retry::Outcome;
+use tagtrail_proto::CauseReason;
+use time::OffsetDateTime;
 
-use super::super::contract::Order;
+use super::super::contract::{OnForeignChange, Order};
 use super::access::Access;
 use super::clone::{Clone, Pushed};
 use super::clones::{Waiting, lock_of, name_of};
-use super::edits::{Edited, Wanted, edit};
+use super::drift::{change_text, is_of, lost};
+use super::edits::{Edited, Files, Wanted, edit};
 use super::files::Loaded;
 use super::locks::Locks;
 use super::message::{Part, message};
@@ -233,21 +236,26 @@ impl Turn<'_> {
             };
             match found {
                 Err(why) => one.answer(Outcome::Refused(format!("{}: {why}", self.place))),
-                Ok(Edited { files, .. }) if files.is_empty() => {
-                    one.job
-                        .order
-                        .said
-                        .push(b"the branch had the images already\n");
+                Ok(Edited { files, places, .. }) if files.is_empty() => {
+                    let order = &one.job.order;
+                    order.said.push(b"the branch had the images already\n");
+                    order.places.set(places.into_iter());
                     one.answer(Outcome::Done);
                 }
-                Ok(Edited {
-                    files: changed,
-                    changes,
-                    ..
-                }) => {
-                    files.change(changed);
-                    edited.push((one, changes));
-                }
+                Ok(found) => match objection(&one.job, files.contents(), &found) {
+                    Some((lost, since)) => {
+                        let error = self.foreign(&base, &lost).await?;
+                        one.answer(Outcome::Foreign {
+                            error,
+                            since: Some(since),
+                        });
+                    }
+                    None => {
+                        one.job.order.places.set(found.places.into_iter());
+                        files.change(found.files);
+                        edited.push((one, found.changes));
+                    }
+                },
             }
         }
         // The last of two triggers that write the same value would win, again and again.
@@ -286,6 +294,48 @@ impl Turn<'_> {
     }
 }
 
+impl Turn<'_> {
+    /// Returns the text about a file that somebody else has changed.
+    async fn foreign(&self, commit: &str, lost: &str) -> Result<String, Problem> {
+        change_text(&self.clone, self.place, commit, lost).await
+    }
+}
+
+/// Returns the change of a file by somebody else that the job would overwrite, and the time since
+/// which a person may have decided about it: a person who ordered the rollout, or who released the
+/// trigger since then, has decided.
+fn objection(job: &Job, files: &Files, found: &Edited) -> Option<(String, OffsetDateTime)> {
+    let Order {
+        rollout,
+        background,
+        decided,
+        ..
+    } = &job.order;
+    let settings = &job.settings;
+    let holds =
+        settings.push == Push::Direct && settings.on_foreign_change == OnForeignChange::Hold;
+    if !holds || *decided || rollout.cause.reason != CauseReason::Revision {
+        return None;
+    }
+    let before = background.before.as_ref()?;
+    let with = |images| {
+        let wanted = Wanted {
+            images,
+            ..job.wanted()
+        };
+        edit(&wanted, files).ok()
+    };
+    let then = with(&before.images)?;
+    let places = before.places.iter().cloned().collect();
+    // An attempt at a newer rollout may have pushed, and ended before its success was recorded.
+    let since: Vec<Edited> = background.since.iter().filter_map(with).collect();
+    let ours = |path: &String| since.iter().any(|one| !one.files.contains_key(path));
+    let is_open = |path: &String| found.files.contains_key(path) && !ours(path);
+    let lost = lost(&then, &places, is_open)?;
+    let change = then.changes.iter().find(|change| is_of(change, lost));
+    Some((change.unwrap_or(lost).clone(), before.at))
+}
+
 /// Returns the part of the message that is of a job.
 pub(super) fn part(job: &Job) -> Part<'_> {
     let template = job.settings.message.as_ref();
@@ -294,6 +344,7 @@ pub(super) fn part(job: &Job) -> Part<'_> {
     let own = own.and_then(|own| String::from_utf8(own).ok());
     Part {
         rollout: &job.order.rollout,
+        background: &job.order.background,
         own: own.filter(|own| !own.trim().is_empty()),
     }
 }

@@ -1,6 +1,6 @@
 //! The settings below `target.kubernetes`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use serde::Deserialize;
 use tagtrail_config::Trigger;
@@ -122,15 +122,11 @@ impl Settings {
                 "namespace: {namespace:?} is no namespace; write its name, of a-z, 0-9 and -"
             ));
         }
-        let images: BTreeSet<&str> = trigger
-            .images
-            .keys()
-            .map(|name| name.get_ref().as_str())
-            .collect();
-        let known = |key: &str, name: &String| match images.contains(name.as_str()) {
+        let images = trigger.all_images();
+        let known = |key: &str, name: &String| match images.contains_key(name) {
             true => Ok(()),
             false => {
-                let images: Vec<&str> = images.iter().copied().collect();
+                let images: Vec<&str> = images.keys().map(String::as_str).collect();
                 let images = images.join(", ");
                 Err(format!(
                     "{key}.{name}: the trigger has no image {name}; known are {images}"
