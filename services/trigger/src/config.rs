@@ -251,7 +251,7 @@ pub(crate) fn warnings(file: &File, targets: &Targets, verifies: &Verifies) -> V
         let Some(target) = targets.get(&name) else {
             continue;
         };
-        let watched = target.reports() || verifies.contains_key(&name);
+        let watched = target.watches() || verifies.contains_key(&name);
         let useless = [
             ("timeout", trigger.has_timeout()),
             ("concurrency", trigger.concurrency == Concurrency::Finish),

@@ -150,6 +150,12 @@ pub(crate) trait Target: Send + Sync {
         Box::pin(std::future::ready(Vec::new()))
     }
 
+    /// Returns whether the result of an order comes after an attempt, so that it is waited for. The
+    /// default: if the receiver reports it.
+    fn watches(&self) -> bool {
+        self.reports()
+    }
+
     /// Reads the effect of an order that the target took, bounded in time. The default: the target
     /// has the images as soon as it took them.
     fn observe<'a>(&'a self, _order: &'a Order) -> TargetFuture<'a, Seen> {

@@ -25,9 +25,11 @@ use tagtrail_proto::{Registry, Repository};
 
 use super::clusters::Clusters;
 use super::contract::{
-    ConfigureResult, OnForeignChange, Order, Running, Target, TargetFuture, TargetKind,
+    ConfigureResult, OnForeignChange, Order, Running, Seen, Target, TargetFuture, TargetKind,
     TargetProblem, readable_secrets,
 };
+use super::kubernetes::Arrival;
+use super::news::TargetNews;
 use crate::act;
 use access::Access;
 pub(crate) use clones::Clones;
@@ -59,14 +61,19 @@ struct GitTarget {
     /// True if a rollout may leave images out.
     partial: bool,
     last: drift::LastLook,
+    /// The objects that show the arrival of the images in a cluster.
+    arrival: Option<Arrival>,
 }
 
 fn configure(
     value: &toml::Value,
     trigger: &Trigger,
-    (file, _): (&File, &Clusters),
+    (file, clusters): (&File, &Clusters),
 ) -> ConfigureResult {
     let settings = Settings::parse(value, trigger)?;
+    let arrival = settings.arrival.as_ref();
+    let arrival = arrival.map(|objects| Arrival::new(objects, trigger, (file, clusters)));
+    let arrival = arrival.transpose()?;
     let of = format!("target.git of trigger {}", trigger.name.get_ref());
     let images = trigger.all_images();
     let repositories = images.iter().map(|(name, image)| {
@@ -79,13 +86,39 @@ fn configure(
         names: file.names().clone(),
         partial: trigger.partial,
         last: drift::LastLook::default(),
+        arrival,
         settings: Arc::new(settings),
     }))
 }
 
 impl Target for GitTarget {
     fn apply<'a>(&'a self, order: &'a Order) -> TargetFuture<'a, Outcome> {
-        Box::pin(self.attempt(order))
+        Box::pin(async move {
+            match (self.attempt(order).await, &self.arrival) {
+                // The objects tell when the images have arrived.
+                (Outcome::Done, Some(_)) => Outcome::Applied,
+                (outcome, _) => outcome,
+            }
+        })
+    }
+
+    fn watches(&self) -> bool {
+        self.arrival.is_some()
+    }
+
+    fn observe<'a>(&'a self, order: &'a Order) -> TargetFuture<'a, Seen> {
+        Box::pin(async move {
+            match &self.arrival {
+                Some(arrival) => arrival.look(order).await,
+                None => Seen::Healthy,
+            }
+        })
+    }
+
+    fn follow(&self, trigger: &str, news: &Arc<TargetNews>) {
+        if let Some(arrival) = &self.arrival {
+            arrival.follow(trigger, news);
+        }
     }
 
     fn asks_for_background(&self) -> bool {
@@ -114,7 +147,13 @@ impl Target for GitTarget {
     }
 
     fn try_out(&self) -> TargetFuture<'_, Vec<TargetProblem>> {
-        Box::pin(self.probe())
+        Box::pin(async move {
+            let mut problems = self.probe().await;
+            if let Some(arrival) = &self.arrival {
+                problems.extend(arrival.try_out().await);
+            }
+            problems
+        })
     }
 
     /// A proposal is not in the branch before a person merges it.

@@ -1,6 +1,7 @@
 //! Target `kubernetes`: changes the images of objects of one namespace, and reads their health.
 
 mod apply;
+mod arrival;
 mod events;
 mod observe;
 mod probe;
@@ -27,6 +28,7 @@ use super::contract::{
 };
 use super::news::TargetNews;
 use crate::act;
+pub(super) use arrival::Arrival;
 use events::Events;
 use settings::{Part, Settings, WrittenPlace};
 use watches::Watches;
@@ -52,6 +54,8 @@ struct KubernetesTarget {
     names: Names,
     /// True if a rollout may leave images out.
     partial: bool,
+    /// True if another system writes the images, and Tagtrail reads alone.
+    reads: bool,
     watches: Watches,
     events: Events,
 }
@@ -75,6 +79,10 @@ impl Target for KubernetesTarget {
             self.tell_seen(order, &seen);
             seen
         })
+    }
+
+    fn watches(&self) -> bool {
+        true
     }
 
     fn place(&self) -> act::Place {
@@ -150,6 +158,7 @@ impl KubernetesTarget {
             repositories: repositories.collect(),
             names: file.names().clone(),
             partial: trigger.partial,
+            reads: false,
             watches: Watches::new(),
             events: Events::default(),
             settings,

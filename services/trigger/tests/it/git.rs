@@ -7,7 +7,7 @@ mod repository;
 mod reverts;
 mod ssh;
 
-use tagtrail_proto::RolloutState::{self, AwaitingApproval, Failed, Succeeded};
+use tagtrail_proto::RolloutState::{self, AwaitingApproval, Failed, Succeeded, Watching};
 use tagtrail_testkit::{SOON, eventually};
 
 use crate::world::*;
@@ -114,6 +114,62 @@ async fn a_rollout_is_one_commit_that_changes_the_marked_values_alone() {
         "{said:?}"
     );
     assert_eq!(said[2], "the branch had the images already\n");
+    service.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn with_objects_a_rollout_succeeds_when_the_images_have_arrived() {
+    let other = crate::kubernetes::Place::new().await;
+    other.run("Deployment", "web", 1);
+    other.kubectl(&[
+        "patch",
+        "deployment/web",
+        "--type=merge",
+        "-p",
+        "{\"spec\":{\"progressDeadlineSeconds\":3}}",
+    ]);
+    let place = Place::new("").await;
+    let (kubeconfig, namespace) = (other.cluster.kubeconfig(), &other.namespace);
+    let objects =
+        format!("cluster = \"test\"\nnamespace = \"{namespace}\"\nobjects = [\"deployment/web\"]");
+    let cluster =
+        format!("[[cluster]]\nname = \"test\"\nkubeconfig = {{ file = {kubeconfig:?} }}\n");
+    let text = cluster + &trigger("shop", &place.settings(&objects));
+    place.world.configure(&text);
+    let mut place = place;
+    place.world.push(WEB, 1).await;
+    let service = place.world.start().await;
+    place.wait(1, Watching).await;
+    eventually("the place without the image", SOON, async || {
+        let seen: Option<String> = sqlx::query_scalar("select seen from rollout")
+            .fetch_one(&mut place.world.sql)
+            .await
+            .unwrap();
+        seen.filter(|seen| {
+            seen.contains(
+                "deployment/web: web has registry.example.com/shop/web:latest, and not yet ",
+            )
+        })
+    })
+    .await;
+    // Another system brings the image there.
+    let bring = |digest: &str| {
+        let image = format!("web=registry.example.com/shop/web@{digest}");
+        other.kubectl(&["set", "image", "deployment/web", &image]);
+    };
+    bring(&digest(1).to_string());
+    place.wait(1, Succeeded).await;
+    let bad = crate::kubernetes::no_image();
+    let image = Some(bad.parse().unwrap());
+    place
+        .world
+        .head_with(WEB, image, "event", ("event", 0))
+        .await;
+    place.wait(2, Watching).await;
+    bring(&bad);
+    place.wait(2, Failed).await;
+    let error = place.world.error().await.unwrap();
+    assert!(error.contains("ImagePullBackOff"), "{error}");
     service.stop().await;
 }
 

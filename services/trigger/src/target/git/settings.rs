@@ -39,6 +39,11 @@ struct Written {
     on_foreign_change: OnForeignChange,
     #[serde(default = "two_minutes")]
     timeout_seconds: u64,
+    cluster: Option<toml::Value>,
+    namespace: Option<toml::Value>,
+    objects: Option<toml::Value>,
+    containers: Option<toml::Value>,
+    wait_for: Option<toml::Value>,
 }
 
 #[derive(Deserialize)]
@@ -136,6 +141,8 @@ pub(super) struct Settings {
     pub(super) on_foreign_change: OnForeignChange,
     /// Time limit of one exchange with the server.
     pub(super) timeout: Duration,
+    /// The settings of the objects that show the arrival of the images in a cluster.
+    pub(super) arrival: Option<toml::Value>,
 }
 
 /// The author of commits.
@@ -251,6 +258,20 @@ impl Settings {
                 Some(tried.map_err(|why| format!("message: {why}"))?)
             }
         };
+        let of_objects = [
+            ("cluster", written.cluster),
+            ("namespace", written.namespace),
+            ("objects", written.objects),
+            ("containers", written.containers),
+            ("wait_for", written.wait_for),
+        ];
+        let of_objects = of_objects.into_iter();
+        let of_objects = of_objects.filter_map(|(key, value)| Some((key.to_owned(), value?)));
+        let of_objects: toml::Table = of_objects.collect();
+        let arrival = match of_objects.is_empty() {
+            true => None,
+            false => Some(toml::Value::Table(of_objects)),
+        };
         let author = written.author.as_deref();
         let author = author.unwrap_or("Tagtrail <tagtrail@localhost>");
         Ok(Settings {
@@ -269,6 +290,7 @@ impl Settings {
             ca: written.ca.map(|ca| ca.in_folder(folder)),
             on_foreign_change: written.on_foreign_change,
             timeout: Duration::from_secs(written.timeout_seconds),
+            arrival,
         })
     }
 

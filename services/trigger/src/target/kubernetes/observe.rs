@@ -8,6 +8,7 @@ use tagtrail_kubernetes::{
     Change, Health, ObjectName, Owner, Problem, failing, health, owner, stuck,
 };
 use tagtrail_policy::retry::Outcome;
+use tagtrail_proto::clean_text;
 
 use super::super::contract::{Order, Seen};
 use super::KubernetesTarget;
@@ -39,6 +40,13 @@ impl KubernetesTarget {
             };
             let changes = self.running_changes(object, used, &order.rollout.images);
             if let Some(change) = changes.first() {
+                if self.reads {
+                    let Change { place, to } = change;
+                    let (name, image) = (&place.name, clean_text(&place.image, 200));
+                    return Seen::Progressing(format!(
+                        "{object}: {name} has {image}, and not yet {to}"
+                    ));
+                }
                 if self.settings.wait == Wait::Each && !is_foreign(&value, change) {
                     waits = true;
                     break;
@@ -74,7 +82,9 @@ impl KubernetesTarget {
     /// Returns an object as its watch has seen it after the change of this rollout, if it then was
     /// well or on its way; otherwise reads it.
     async fn seen(&self, object: &ObjectName, order: &Order) -> Result<Arc<Value>, Problem> {
-        if let Some(value) = self.kept(object) {
+        if !self.reads
+            && let Some(value) = self.kept(object)
+        {
             let ours = value.pointer(OURS).and_then(Value::as_str) == Some(&mark(&order.rollout));
             let used = self.used(object, &value);
             let images = &order.rollout.images;

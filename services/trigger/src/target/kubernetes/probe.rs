@@ -17,7 +17,8 @@ const GITOPS: [&str; 4] = [
 ];
 
 impl KubernetesTarget {
-    /// Returns the problems of the objects and of the rights to change them.
+    /// Returns the problems of the objects and of the rights to change them, or to read them if
+    /// another system writes the images.
     pub(super) async fn probe(&self) -> Vec<TargetProblem> {
         let mut problems = Vec::new();
         let mut unused: BTreeSet<&str> = self.repositories.keys().map(String::as_str).collect();
@@ -42,7 +43,7 @@ impl KubernetesTarget {
                         let manager = owner(&value, &used.place);
                         let manager = manager
                             .map(|owner| owner.manager)
-                            .filter(|manager| GITOPS.contains(&manager.as_str()));
+                            .filter(|manager| !self.reads && GITOPS.contains(&manager.as_str()));
                         problems.extend(manager.map(|manager| TargetProblem::warning(
                             format!("{manager} sets the image of {} in {object}, too", used.place.name),
                             "leave the image out of its manifest after the first rollout, or let it ignore the fields that the manager tagtrail owns",
@@ -50,17 +51,19 @@ impl KubernetesTarget {
                     }
                 }
             }
-            let uid = value.pointer("/metadata/uid").cloned().unwrap_or_default();
-            let nothing = json!([{"op": "test", "path": "/metadata/uid", "value": uid}]);
-            let tried = self
-                .cluster
-                .patch(&self.settings.namespace, object, &nothing, true)
-                .await;
-            if let Err(problem) = tried {
-                problems.push(self.trouble(&self.full(object), problem));
-                continue;
+            if !self.reads {
+                let uid = value.pointer("/metadata/uid").cloned().unwrap_or_default();
+                let nothing = json!([{"op": "test", "path": "/metadata/uid", "value": uid}]);
+                let tried = self
+                    .cluster
+                    .patch(&self.settings.namespace, object, &nothing, true)
+                    .await;
+                if let Err(problem) = tried {
+                    problems.push(self.trouble(&self.full(object), problem));
+                    continue;
+                }
+                problems.extend(self.may_record(object, &value).await);
             }
-            problems.extend(self.may_record(object, &value).await);
             let watched = self
                 .cluster
                 .may_watch(&self.settings.namespace, object)
