@@ -5,9 +5,12 @@ use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use http::Response;
+use http_body_util::Limited;
 use kube::api::{
     ApiResource, DeleteParams, ListParams, Patch, PatchParams, Preconditions, WatchParams,
 };
+use kube::client::ClientBuilder;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::core::{DynamicObject, GroupVersionKind};
 use kube::{Api, Client, Config};
@@ -15,6 +18,7 @@ use secrecy::ExposeSecret as _;
 use serde_json::Value;
 use tagtrail_config::{Secret, Stamp, stamp};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, SemaphorePermit};
+use tower::util::MapResponseLayer;
 
 use crate::object::{BuiltIn, ObjectName};
 use crate::owners::MANAGER;
@@ -24,6 +28,8 @@ use crate::stuck::Pod;
 /// The longest time for a connection, and for the answer to a request.
 const CONNECT: Duration = Duration::from_secs(5);
 const ANSWER: Duration = Duration::from_secs(15);
+/// Most bytes of one answer, also of a watch, which then begins anew. An object has at most 1.5 MiB.
+const BYTES: usize = 32 * 1024 * 1024;
 /// Most pods that are read to find the reason of a failure.
 const PODS: u32 = 100;
 /// Most objects that are watched at the same time: each watch keeps a connection open. Objects
@@ -135,7 +141,7 @@ impl Cluster {
         // A program that the kubeconfig names may take long. Its time counts as the time for an
         // answer, and no second one is started meanwhile.
         let setting_up = tokio::task::spawn_blocking(move || {
-            let client = Client::try_from(config);
+            let client = client(config);
             drop(turn);
             client
         });
@@ -404,6 +410,16 @@ pub(crate) async fn bounded<T>(
         Ok(answer) => answer.map_err(Problem::from),
         Err(_) => Err(slow()),
     }
+}
+
+/// Returns a client whose answers are bounded, as kube keeps an answer, and each line of a watch, in
+/// memory.
+fn client(config: Config) -> Result<Client, kube::Error> {
+    let bounded =
+        MapResponseLayer::new(|answer: Response<_>| answer.map(|body| Limited::new(body, BYTES)));
+    Ok(ClientBuilder::try_from(config)?
+        .with_layer(&bounded)
+        .build())
 }
 
 fn slow() -> Problem {

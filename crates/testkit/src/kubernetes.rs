@@ -34,6 +34,15 @@ impl TestKubernetes {
     /// # Panics
     /// If the program is missing or does not start.
     pub async fn start() -> TestKubernetes {
+        TestKubernetes::start_with(&[]).await
+    }
+
+    /// Starts a cluster with further flags of the API server.
+    ///
+    /// # Panics
+    /// If the program is missing or does not start.
+    pub async fn start_with(flags: &[&str]) -> TestKubernetes {
+        let flags: Vec<String> = flags.iter().map(|flag| (*flag).to_owned()).collect();
         let (program, scratch) = (tool("kubetest"), Scratch::new("kubernetes"));
         let starting = tokio::task::spawn_blocking(move || {
             let folder = scratch.path().join("cluster");
@@ -41,6 +50,7 @@ impl TestKubernetes {
             let mut child = Command::new(&program)
                 .arg("up")
                 .arg(&folder)
+                .args(flags)
                 .stdin(Stdio::piped())
                 .stdout(Stdio::piped())
                 .stderr(log)
@@ -81,13 +91,57 @@ impl TestKubernetes {
         self.ready["server"].as_str().unwrap()
     }
 
-    /// Sends a signal to the API server. One that ended is started again.
+    /// Sends a signal to the API server, as soon as it runs. One that ended is started again.
     ///
     /// # Panics
-    /// If the program did not name its process.
+    /// If no API server runs for long.
     pub fn signal_api_server(&self, name: &str) {
-        let pid = self.ready["kube-apiserver"].as_u64().unwrap();
-        signal(u32::try_from(pid).unwrap(), name);
+        for _ in 0..200 {
+            if let Some(pid) = self.api_server() {
+                return signal(pid, name);
+            }
+            std::thread::sleep(std::time::Duration::from_millis(50));
+        }
+        panic!("no API server runs");
+    }
+
+    /// Returns the id of the process of the API server: a child of the program.
+    fn api_server(&self) -> Option<u32> {
+        let processes = std::fs::read_dir("/proc").ok()?.flatten();
+        let mut ids = processes.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+        ids.find(|id| {
+            let read = |file: &str| std::fs::read_to_string(format!("/proc/{id}/{file}"));
+            let parent = format!("PPid:\t{}\n", self.child.id());
+            let is_part = |line: String| line.split('\0').nth(1) == Some("kube-apiserver");
+            read("status").is_ok_and(|status| status.contains(&parent))
+                && read("cmdline").is_ok_and(is_part)
+        })
+    }
+
+    /// Starts a proxy that passes plain HTTP on to the API server, as an administrator. It ends with
+    /// the returned value.
+    ///
+    /// # Panics
+    /// If kubectl does not start.
+    #[must_use]
+    pub fn proxy(&self) -> TestProxy {
+        let mut child = Command::new(&self.program)
+            .args(["kubectl", "proxy", "--port=0"])
+            .env("KUBECONFIG", self.kubeconfig())
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        let output = child.stdout.take().unwrap();
+        BufReader::new(output).read_line(&mut line).unwrap();
+        let port = line.trim().rsplit_once(':').map(|(_, port)| port.parse());
+        let port = port.unwrap_or_else(|| panic!("kubectl proxy said {line:?}"));
+        TestProxy {
+            child,
+            port: port.unwrap(),
+        }
     }
 
     /// Runs kubectl as an administrator. Returns its output, or its error output.
@@ -165,6 +219,21 @@ impl TestKubernetes {
             "--show-managed-fields",
         ]);
         serde_json::from_str(&text).unwrap()
+    }
+}
+
+/// A proxy in front of the API server.
+#[derive(Debug)]
+pub struct TestProxy {
+    child: Child,
+    /// The port on 127.0.0.1.
+    pub port: u16,
+}
+
+impl Drop for TestProxy {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 

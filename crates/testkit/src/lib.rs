@@ -36,7 +36,7 @@ pub use cluster::{NODES, TestCluster};
 pub use custom::CustomNats;
 pub use disk::Disk;
 pub use image::TestImage;
-pub use kubernetes::TestKubernetes;
+pub use kubernetes::{TestKubernetes, TestProxy};
 pub use nats::{TestNats, messages};
 pub use pooler::PgBouncer;
 pub use postgres::{TestDb, TestPostgres, postgres};

@@ -19,6 +19,8 @@ mod git;
 mod holding;
 mod kubernetes;
 mod kubernetes_events;
+mod kubernetes_faults;
+mod kubernetes_front;
 mod kubernetes_shapes;
 mod kubernetes_watch;
 mod notify;
