@@ -49,11 +49,11 @@ findings: ## check that the surprises of findings/ still hold
 # A random seed, so that each run is another storm.
 SEED ?= $(shell od -An -N4 -tu4 /dev/urandom | tr -d ' ')
 
-faults: setup build ## run a storm of random faults, then check every promise (SEED, NATS=3, FAULTS_SECONDS, FAULTS_EVENTS)
+faults: setup kubetest build ## run a storm of random faults, then check every promise (SEED, NATS=3, FAULTS_SECONDS, FAULTS_EVENTS)
 	FAULTS_SEED=$(SEED) FAULTS_NATS=$${NATS:-1} FAULTS_SECONDS=$${FAULTS_SECONDS:-120} FAULTS_EVENTS=$${FAULTS_EVENTS:-3000} \
 		TAGTRAIL_BINARY=$(CURDIR)/target/release/tagtrail $(CARGO) test --locked --package tagtrail-e2e --test storm -- --nocapture
 
-faults-selftest: setup ## check that the storm fails if any one step of the product is skipped (an hour)
+faults-selftest: setup kubetest ## check that the storm fails if any one step of the product is skipped (an hour)
 	@scripts/faults-selftest
 
 cases: servers ## run the stories of e2e/cases against target/debug/tagtrail (c32 needs root)

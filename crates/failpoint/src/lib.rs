@@ -155,6 +155,8 @@ points! {
     TriggerApproval = "trigger.approval" step,
     /// Ending rollouts that people rejected.
     TriggerRejection = "trigger.rejection" step,
+    /// Changing an object of a cluster.
+    TriggerPatch = "trigger.patch" step,
     /// Asking the target for the effect of a rollout that it took.
     TriggerObserve = "trigger.observe" step,
     /// Trying the steps of `verify`.

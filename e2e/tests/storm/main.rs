@@ -17,6 +17,7 @@
 
 mod chats;
 mod checks;
+mod clusters;
 mod commands;
 mod events;
 mod gates;

@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::repositories;
+use crate::{clusters, repositories};
 
 /// How an image of a trigger is named.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,6 +52,8 @@ pub(crate) enum Target {
     Command,
     /// A file of a branch that others push to.
     Git,
+    /// Objects of a cluster.
+    Kubernetes,
 }
 
 const fn tag(registry: &'static str, repository: &'static str, tag: &'static str) -> TeamImage {
@@ -159,6 +161,12 @@ pub(crate) const TEAMS: &[Team] = &[
     ),
     team("t-git-a", &[tag(ONE, "foo/bar", "v1")], Target::Git),
     team("t-git-b", &[tag(TWO, "shop/web", "v1")], Target::Git),
+    team("t-kube-a", &[tag(ONE, "foo/bar", "v1")], Target::Kubernetes),
+    team(
+        "t-kube-b",
+        &[tag(TWO, "shop/web", "v1")],
+        Target::Kubernetes,
+    ),
     team("t-dying", &[tag(ONE, "foo/bar", "latest")], Target::Dying),
     team("t-retried", &[tag(ONE, "shop/web", "v1")], Target::Dying),
     team(
@@ -230,7 +238,16 @@ pub(crate) const TEAMS: &[Team] = &[
 
 /// The triggers with a target `git`, each with the name of its image.
 pub(crate) fn git_triggers() -> Vec<(&'static str, String)> {
-    let teams = TEAMS.iter().filter(|team| team.target == Target::Git);
+    triggers_with(Target::Git)
+}
+
+/// The triggers with a target `kubernetes`, each with the name of its image.
+pub(crate) fn kubernetes_triggers() -> Vec<(&'static str, String)> {
+    triggers_with(Target::Kubernetes)
+}
+
+fn triggers_with(target: Target) -> Vec<(&'static str, String)> {
+    let teams = TEAMS.iter().filter(|team| team.target == target);
     let image = |team: &Team| {
         let image = team.images[0];
         (
@@ -347,6 +364,7 @@ impl Files {
             Target::Git => format!(
                 "[trigger.target.git]\nurl = \"file://{folder}/deploy.git\"\nbranch = \"main\"\ntimeout_seconds = 10\n"
             ),
+            Target::Kubernetes => clusters::target(team.name),
             Target::Command => format!(
                 "[trigger.target.command]\nrun = [\"{folder}/deploy.sh\"]\ntimeout_seconds = 4\ngrace_seconds = 3\n\
                  leftover = \"end\"\nset.STORM_NOTES = \"{folder}/notes\"\n"

@@ -8,6 +8,7 @@ use serde_json::Value;
 use sqlx::{PgConnection, Row as _};
 
 use crate::checks::Tag;
+use crate::clusters;
 use crate::commands;
 use crate::gates::{gates_are_shown, no_attempt_began_behind_a_gate};
 use crate::oracle::{RecordedRevision, in_force};
@@ -83,6 +84,12 @@ pub(crate) async fn teams(
             let name = format!("{}/{}", image.registry, image.repository);
             let of = (team.name, name.as_str());
             repositories::check(world.folder(), of, &last.images[0].digest, &ids)?;
+        }
+        if team.target == Target::Kubernetes && last.state == "succeeded" {
+            let image = team.images[0];
+            let name = format!("{}/{}", image.registry, image.repository);
+            let last = (last.number, last.images[0].digest.as_str());
+            clusters::check(&world.cluster, (team.name, &name), last)?;
         }
         if team.target == Target::Command && last.state == "succeeded" {
             let path = world.folder().join("notes").join(team.name);

@@ -12,6 +12,7 @@ use tagtrail_testkit::{Answer, Link, NODES};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep};
 
+use crate::clusters;
 use crate::world::World;
 
 /// Longer than Postgres keeps a silent session.
@@ -51,6 +52,9 @@ enum Fault {
     NatsForgets(usize),
     NatsPause(usize, Duration),
     Consumer(usize),
+    /// The API server of the cluster is killed.
+    Cluster,
+    ClusterPause(Duration),
 }
 
 impl Fault {
@@ -95,8 +99,12 @@ impl Fault {
             82..87 => Fault::Postgres,
             87..91 => Fault::Sessions,
             91..93 => Fault::Nats(random.random_range(0..NODES)),
-            93..95 => Fault::NatsForgets(random.random_range(0..NODES)),
-            95..97 => Fault::NatsPause(random.random_range(0..NODES), pause),
+            93..94 => Fault::NatsForgets(random.random_range(0..NODES)),
+            94..95 => Fault::NatsPause(random.random_range(0..NODES), pause),
+            95..97 => match random.random_bool(0.5) {
+                true => Fault::Cluster,
+                false => Fault::ClusterPause(pause),
+            },
             _ => Fault::Consumer(random.random_range(0..8)),
         }
     }
@@ -126,6 +134,8 @@ impl Fault {
             Fault::NatsForgets(_) => "nats-server forgets".to_owned(),
             Fault::NatsPause(..) => "nats-server paused".to_owned(),
             Fault::Consumer(_) => "consumer deleted".to_owned(),
+            Fault::Cluster => "API server killed".to_owned(),
+            Fault::ClusterPause(_) => "API server paused".to_owned(),
         }
     }
 
@@ -195,6 +205,8 @@ impl Fault {
             Fault::Nats(server) => world.nats.crash(server).await,
             Fault::NatsForgets(server) => world.nats.forget(server).await,
             Fault::NatsPause(server, pause) => world.nats.pause(server, pause).await,
+            Fault::Cluster => world.cluster.signal_api_server("KILL"),
+            Fault::ClusterPause(pause) => clusters::pause(&world.cluster, pause).await,
             Fault::Consumer(number) => {
                 let Some(client) = world.nats.client().await else {
                     return; // NATS is down.

@@ -7,11 +7,13 @@ use std::time::Duration;
 use sqlx::{Connection as _, PgConnection};
 use tagtrail_e2e::{SIGNING_SECRET, answers, use_ring};
 use tagtrail_testkit::{
-    Link, Process, Proxy, SOON, Sink, TestCluster, TestNats, TestPostgres, eventually, free_address,
+    Link, Process, Proxy, SOON, Sink, TestCluster, TestKubernetes, TestNats, TestPostgres,
+    eventually, free_address,
 };
 use tokio::sync::Mutex;
 
 use crate::chats::Chats;
+use crate::clusters;
 use crate::commands;
 use crate::events::REGISTRIES;
 use crate::repositories;
@@ -184,6 +186,7 @@ pub(crate) struct World {
     /// The address that a step of `verify` asks.
     pub(crate) health: Sink,
     pub(crate) chats: Chats,
+    pub(crate) cluster: TestKubernetes,
     /// The registry that the resolvers ask.
     pub(crate) asked: AskedRegistry,
     /// The files of triggers.
@@ -226,7 +229,8 @@ impl World {
     /// Starts everything. The clock of a process, chosen by the seed, is wrong by five minutes.
     pub(crate) async fn start(seed: u64, servers: u64) -> World {
         use_ring();
-        let (postgres, sink) = (TestPostgres::start().await, Sink::start().await);
+        let (postgres, cluster) = tokio::join!(TestPostgres::start(), clusters::start());
+        let sink = Sink::start().await;
         let nats = match servers {
             1 => Bus::One(Box::new(TestNats::start().await)),
             _ => Bus::Three(Mutex::new(TestCluster::start(true).await)),
@@ -237,7 +241,8 @@ impl World {
         let (dying, health) = (Sink::start().await, Sink::start().await);
         let chats = Chats::start().await;
         let target = sink.url().replace(&host(sink.url()), to_sink.address());
-        let config = config(folder.path(), &target, &asked_url, &chats);
+        let more = chats.config() + &clusters::config(&cluster);
+        let config = config(folder.path(), &target, &asked_url, &more);
         commands::install(folder.path());
         repositories::install(folder.path(), &git_triggers());
         let targets = Targets {
@@ -260,6 +265,7 @@ impl World {
             dying,
             health,
             chats,
+            cluster,
             asked,
             files: Mutex::new(files),
             members: Vec::new(),
@@ -398,6 +404,7 @@ impl World {
             member.signal("CONT").await;
             member.start().await;
         }
+        clusters::heal(&self.cluster).await;
         eventually("nats-server", SOON, async || self.nats.client().await).await;
         let api = format!("http://{}/v1/triggers", self.api);
         eventually("the api", SOON, async || answers(&api).await.then_some(())).await;
@@ -442,7 +449,7 @@ fn host(url: &str) -> String {
     authority.rsplit('@').next().unwrap().to_owned()
 }
 
-fn config(folder: &std::path::Path, target: &str, asked: &str, chats: &Chats) -> PathBuf {
+fn config(folder: &std::path::Path, target: &str, asked: &str, more: &str) -> PathBuf {
     let mut text = format!(
         "triggers = \"triggers.d\"\n[[registry]]\nname = \"{}\"\nurl = \"{asked}\"\nreconcile = \"0s\"\n",
         SKEWED.1
@@ -466,7 +473,7 @@ fn config(folder: &std::path::Path, target: &str, asked: &str, chats: &Chats) ->
             "target.webhook = {{ url = \"{target}\", secret = {{ env = \"STORM_SIGNING_SECRET\" }} }}\n"
         );
     }
-    text += &chats.config();
+    text += more;
     let path = folder.join("tagtrail.toml");
     std::fs::write(&path, text).unwrap();
     path
