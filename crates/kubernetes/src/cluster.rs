@@ -28,7 +28,8 @@ use crate::stuck::Pod;
 /// The longest time for a connection, and for the answer to a request.
 const CONNECT: Duration = Duration::from_secs(5);
 const ANSWER: Duration = Duration::from_secs(15);
-/// Most bytes of one answer, also of a watch, which then begins anew. An object has at most 1.5 MiB.
+/// Most bytes of one answer, also of a watch, which then begins anew. An object has at most
+/// 1.5 MiB.
 const BYTES: usize = 32 * 1024 * 1024;
 /// Most pods that are read to find the reason of a failure.
 const PODS: u32 = 100;
@@ -412,7 +413,7 @@ pub(crate) async fn bounded<T>(
     }
 }
 
-/// Returns a client whose answers are bounded, as kube keeps an answer, and each line of a watch, in
+/// Returns a client whose answers are bounded: kube keeps an answer, and each line of a watch, in
 /// memory.
 fn client(config: Config) -> Result<Client, kube::Error> {
     let bounded =

@@ -118,8 +118,8 @@ impl TestKubernetes {
         })
     }
 
-    /// Starts a proxy that passes plain HTTP on to the API server, as an administrator. It ends with
-    /// the returned value.
+    /// Starts a proxy that passes plain HTTP on to the API server, as an administrator. It ends
+    /// with the returned value.
     ///
     /// # Panics
     /// If kubectl does not start.

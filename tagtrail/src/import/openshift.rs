@@ -43,8 +43,8 @@ fn annotated(object: &Object, triggers: &str, objects: &[Object], found: &mut Fo
     }
     if trigger.images.len() > 1 {
         trigger.notes.push("partial = true".to_owned());
-        let reason = "OpenShift rolls out half a set; partial = true, for target kubernetes or git, stands in the output as a comment";
-        found.left_out(object, "several images", reason);
+        let becomes = "partial = true as a comment: write it with target kubernetes or git, for half a set of images";
+        found.close(object, "several images", becomes);
     }
     found.triggers.push(trigger);
 }

@@ -114,8 +114,8 @@ pub(crate) struct Attempt {
     /// The ids of earlier rollouts of the trigger that were attempted after its last success; read
     /// at the begin of an attempt alone.
     pub(crate) unfinished: Vec<String>,
-    /// The places that had the images when an attempt succeeded; read by looks for changes by others
-    /// alone.
+    /// The places that had the images when an attempt succeeded; read by looks for changes by
+    /// others alone.
     pub(crate) places: Vec<String>,
 }
 

@@ -42,7 +42,7 @@ pub(crate) struct Order {
     pub(crate) supervisor: Supervisor,
     /// The clones of git repositories. `None` outside of attempts.
     pub(crate) clones: Option<Arc<Clones>>,
-    /// What the trigger had before, and the people behind the rollout; of an attempt, if
+    /// The rollouts before this one, and the people behind it; of an attempt, if
     /// [`Target::asks_for_background`].
     pub(crate) background: Background,
     /// The places that have the images, as the target reports them with a success.
