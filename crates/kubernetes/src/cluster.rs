@@ -222,6 +222,8 @@ impl Cluster {
             }
         };
         config.connect_timeout = Some(CONNECT);
+        // The caller waits and says so. Retries within an attempt would use up its time.
+        config.default_retry = false;
         Ok(config)
     }
 

@@ -131,27 +131,35 @@ type Told = (Said, Places);
 
 /// Reads the background of the attempt, if the target asks for it, and calls the target.
 async fn with_background(shared: &Shared, target: &dyn Target, order: &mut Order) -> Done {
-    if target.asks_for_background() {
-        let id = order.rollout.id.clone();
-        let reading = async {
-            let mut db = shared.connections.lend(shared.session_timeout).await?;
-            let background = background(&mut db, &id).await?;
-            db.keep();
-            Ok::<Background, Error>(background)
-        };
-        match within(shared.session_timeout, reading).await {
-            Ok(background) => order.background = background,
-            Err(error) => {
-                let why = tagtrail_daemon::chain(&error);
-                let failed = Outcome::Failed {
-                    error: format!("the rollouts before this one can't be read: {why}"),
-                    after: None,
-                };
-                return Done::Answered(failed, Duration::ZERO);
-            }
+    match background_of(shared, target, order).await {
+        Ok(background) => order.background = background,
+        Err(error) => {
+            return Done::Answered(Outcome::Failed { error, after: None }, Duration::ZERO);
         }
     }
     watched(shared, target, order).await
+}
+
+/// Reads the background of an order, if the target asks for it. The error is for people.
+pub(super) async fn background_of(
+    shared: &Shared,
+    target: &dyn Target,
+    order: &Order,
+) -> Result<Background, String> {
+    if !target.asks_for_background() {
+        return Ok(Background::default());
+    }
+    let reading = async {
+        let mut db = shared.connections.lend(shared.session_timeout).await?;
+        let background = background(&mut db, &order.rollout.id).await?;
+        db.keep();
+        Ok::<Background, Error>(background)
+    };
+    let read = within(shared.session_timeout, reading).await;
+    read.map_err(|error| {
+        let why = tagtrail_daemon::chain(&error);
+        format!("the rollouts before this one can't be read: {why}")
+    })
 }
 
 /// Calls the target, while the keeper looks after the attempt.
@@ -325,6 +333,10 @@ async fn try_record(
     let Standing { newer, live, phase } = store::standing(&mut tx, attempt).await?;
     let trigger = attempt.rollout.trigger.as_str();
     let mut next = retry::next(shared.pace(trigger), outcome, phase, took, rand::random());
+    if let (true, Next::Failed { pause, .. }) = (foreign, &mut next) {
+        // The hold that follows ends by a person, who wants the attempt then.
+        *pause = shared.pace(trigger).first;
+    }
     if newer {
         next = next.below_a_newer_one();
     }
@@ -353,7 +365,7 @@ async fn try_record(
     }
     if let Next::Ended(error) | Next::Failed { error, .. } = &next
         && live
-        && !phase.slow
+        && (foreign || !phase.slow)
     {
         let on_failure = match foreign {
             true => OnFailure::Hold,

@@ -12,7 +12,7 @@ use tagtrail_postgres::within;
 use time::OffsetDateTime;
 use tokio::time::Instant;
 
-use super::attempt::{END, Watched};
+use super::attempt::{END, Watched, background_of};
 use crate::error::Error;
 use crate::shared::Shared;
 use crate::store::attempts::LOOK;
@@ -41,7 +41,14 @@ pub(super) async fn make(
         Ok(mut order) => {
             order.supervisor = shared.supervisor.clone();
             order.report.clone_from(&look.report);
-            let seeing = find(target.as_ref(), verify, &look.progress, &order);
+            let background = background_of(&shared, target.as_ref(), &order).await;
+            let unread = background.map(|read| order.background = read).err();
+            let seeing = async {
+                match unread {
+                    Some(why) => Finding::of(Found::Progressing(why)),
+                    None => find(target.as_ref(), verify, &look.progress, &order).await,
+                }
+            };
             let grace = verify.and_then(Verify::grace);
             watched(&shared, grace, &order, seeing).await
         }

@@ -1,7 +1,7 @@
 //! The statements about the background of an attempt: what the trigger had before, and the people
 //! behind the rollout. Only some targets ask for it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use sqlx::types::Json;
 use sqlx::{PgConnection, Row as _};
@@ -18,6 +18,8 @@ pub(crate) struct Background {
     pub(crate) before: Option<Before>,
     /// The images of the rollouts after that one that were attempted: the target may have them.
     pub(crate) since: Vec<BTreeMap<String, RolloutImage>>,
+    /// The names of the images that older rollouts with an attempt have set.
+    pub(crate) set: BTreeSet<String>,
     /// The accounts that pushed the images, by the names of the images.
     pub(crate) pushers: BTreeMap<String, String>,
     /// The people who approved the set, in the order of their approvals.
@@ -45,6 +47,10 @@ pub(crate) async fn background(
                   select s.images from rollout s
                   where s.trigger_id = o.trigger_id and s.number > b.number and s.number < o.number and s.attempts > 0
                   order by s.number desc limit $2) s) as since,
+             (select coalesce(array_agg(distinct k.name), '{}') from (
+                  select s.images from rollout s
+                  where s.trigger_id = o.trigger_id and s.number < o.number and s.attempts > 0
+                  order by s.number desc limit $2) s cross join lateral jsonb_object_keys(s.images) as k (name)) as set_before,
              (select coalesce(jsonb_object_agg(i.key, p.actor) filter (where p.actor is not null), '{}')
               from jsonb_each(o.images) i
               join repository r on r.registry = split_part(i.value ->> 'image', '/', 1)
@@ -80,11 +86,13 @@ pub(crate) async fn background(
     let Json(since) = row.try_get("since")?;
     let Json(pushers) = row.try_get("pushers")?;
     let mut approvers: Vec<String> = row.try_get("approvers")?;
-    let mut seen = std::collections::BTreeSet::new();
+    let set: Vec<String> = row.try_get("set_before")?;
+    let mut seen = BTreeSet::new();
     approvers.retain(|one| seen.insert(one.clone()));
     Ok(Background {
         before,
         since,
+        set: set.into_iter().collect(),
         pushers,
         approvers,
     })

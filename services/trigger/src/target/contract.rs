@@ -42,7 +42,7 @@ pub(crate) struct Order {
     pub(crate) supervisor: Supervisor,
     /// The clones of git repositories. `None` outside of attempts.
     pub(crate) clones: Option<Arc<Clones>>,
-    /// The rollouts before this one, and the people behind it; of an attempt, if
+    /// The rollouts before this one, and the people behind it, if
     /// [`Target::asks_for_background`].
     pub(crate) background: Background,
     /// The places that have the images, as the target reports them with a success.
@@ -127,7 +127,7 @@ pub(crate) trait Target: Send + Sync {
         Duration::ZERO
     }
 
-    /// Returns whether an attempt needs [`Order::background`]. The default: no.
+    /// Returns whether attempts and looks need [`Order::background`]. The default: no.
     fn asks_for_background(&self) -> bool {
         false
     }

@@ -85,6 +85,11 @@ impl Target for KubernetesTarget {
         true
     }
 
+    /// An image that no rollout had before is not taken from anybody.
+    fn asks_for_background(&self) -> bool {
+        self.partial
+    }
+
     fn place(&self) -> act::Place {
         act::Place {
             kind: KUBERNETES.name,

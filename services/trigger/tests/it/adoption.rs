@@ -156,10 +156,9 @@ async fn an_image_without_a_digest_is_rolled_out_and_the_cause_says_why() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_policy_goes_on_from_the_version_that_runs() {
     let mut place = Place::runs(&pinned(3)).await;
-    let policy =
-        "{ repository = \"registry.example.com/shop/web\", semver = { within = \"patch\" } }";
+    let policy = "{ repository = \"registry.example.com/shop/web\", semver = { within = \"patch\", from = \"1.2.0\" } }";
     place.adopt(&place.admin(), policy, "");
-    for (tag, n) in [("1.2.0", 2), ("1.3.0", 3), ("1.4.0", 4)] {
+    for (tag, n) in [("1.2.1", 2), ("1.3.0", 3), ("1.4.0", 4)] {
         let image = format!("registry.example.com/shop/web:{tag}");
         place.world.push(&image, n).await;
     }

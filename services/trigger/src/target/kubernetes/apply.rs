@@ -15,9 +15,9 @@ use tagtrail_policy::retry::Outcome;
 use tagtrail_proto::{CauseReason, Rollout, clean_text};
 
 use super::super::contract::{OnForeignChange, Order};
-use super::KubernetesTarget;
 use super::observe::{OURS, foreign, others};
 use super::settings::Wait;
+use super::{KubernetesTarget, Used};
 
 /// Most tries of a patch that others overtook.
 const RACES: u32 = 5;
@@ -33,6 +33,8 @@ struct Planned<'a> {
     /// The object as it was read.
     value: Arc<Value>,
     changes: Vec<Change>,
+    /// The places of images that no rollout had before, as JSON pointers.
+    joining: BTreeSet<String>,
 }
 
 impl Planned<'_> {
@@ -180,10 +182,15 @@ impl KubernetesTarget {
     ) -> Result<(Planned<'a>, BTreeSet<String>), Outcome> {
         let used = self.used(object, &value).map_err(Outcome::Refused)?;
         let found = used.iter().map(|used| used.image.clone()).collect();
+        let set = &order.background.set;
+        let joins = |used: &&Used| self.partial && !set.contains(&used.image);
+        let joining = used.iter().filter(joins);
+        let joining = joining.map(|used| used.place.at.clone()).collect();
         let planned = Planned {
             object,
             value,
             changes: self.changes(used, &order.rollout.images),
+            joining,
         };
         match self.objection(&planned, order) {
             Some(objection) => Err(objection),
@@ -210,8 +217,11 @@ impl KubernetesTarget {
             return None;
         }
         let (object, value) = (plan.object, &plan.value);
-        let runs = |change: &&Change| !self.settings.is_record(object, &change.place.at);
-        let theirs = |change: &&Change| runs(change) && others(value, change).is_some();
+        let counts = |change: &Change| {
+            let at = &change.place.at;
+            !self.settings.is_record(object, at) && !plan.joining.contains(at)
+        };
+        let theirs = |change: &&Change| counts(change) && others(value, change).is_some();
         let change = plan.changes.iter().find(theirs)?;
         Some(Outcome::Foreign {
             error: foreign(object, value, change),
