@@ -351,6 +351,9 @@ impl KubernetesTarget {
                 Err(why) => return Running::NoSet(why),
             };
             for used in used {
+                if self.settings.is_record(object, &used.place.at) {
+                    continue;
+                }
                 let image = used.image.clone();
                 match self.add_running(&mut running, object, used) {
                     Ok(()) => {}
