@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 use tagtrail_config::Discover;
+use tagtrail_proto::{Name, clean_text};
 
 pub use name::trigger_name;
 pub use tagtrail::PREFIX;
@@ -22,6 +23,8 @@ use crate::patch::ROLLOUT;
 const LONGEST: usize = 16 * 1024;
 /// The beginning of the annotation of `OpenShift`.
 const OPENSHIFT: &str = "image.openshift.io/";
+/// Most bytes of a foreign text in a message.
+const SHOWN: usize = 120;
 /// Most images of an object.
 const MOST: usize = 50;
 
@@ -164,11 +167,39 @@ fn whole(mut wish: Wish) -> Result<Wish, String> {
         more if more > MOST => return Err(format!("names {more} images; at most {MOST} are read")),
         _ => {}
     }
+    if let Some(group) = wish
+        .group
+        .as_ref()
+        .filter(|name| name.parse::<Name>().is_err())
+    {
+        let group = clean_text(group, SHOWN);
+        return Err(format!(
+            "tagtrail.dev/group: {group:?} is no name of a group; write 1 to 63 of a-z 0-9 -"
+        ));
+    }
+    let images = wish.images.values().map(|image| &image.image);
+    let settings = wish.settings.values().chain(wish.target.values());
+    let containers = wish.containers.iter().flat_map(Map::values);
+    if images.chain(settings).chain(containers).any(has_nul) {
+        return Err("a text has the character NUL, which no setting may have".to_owned());
+    }
     wish.paused |= wish.images.values().all(|image| image.paused);
     if !wish.paused {
         wish.images.retain(|_, image| !image.paused);
     }
     Ok(wish)
+}
+
+/// Returns whether a text in a value has a character that Postgres refuses.
+fn has_nul(value: &Value) -> bool {
+    match value {
+        Value::String(text) => text.contains('\0'),
+        Value::Array(values) => values.iter().any(has_nul),
+        Value::Object(map) => map
+            .iter()
+            .any(|(key, value)| key.contains('\0') || has_nul(value)),
+        _ => false,
+    }
 }
 
 /// Returns the text of an annotation. An error: the text is too long to be read.

@@ -148,8 +148,16 @@ async fn lead(shared: &Shared, mut db: PgConnection) -> Result<(), Error> {
             () = shared.shutdown.cancelled() => return Ok(()),
             changed = settings.changed() => if changed.is_err() { return Ok(()) },
             Some(report) = reports.recv() => {
-                if let Some(refused) = writer.apply(report).await? {
-                    events.tell(&now.clusters, refused);
+                let place = full(&report.key);
+                match writer.apply(report).await {
+                    Ok(None) => {}
+                    Ok(Some(refused)) => events.tell(&now.clusters, refused),
+                    // One object never stops the others.
+                    Err(error) if is_about_data(&error) => {
+                        let why = tagtrail_daemon::chain(&error);
+                        tracing::error!("{place} can't be recorded: {why}");
+                    }
+                    Err(error) => return Err(error),
                 }
             }
             Some(done) = outliving.done() => writer.written_back(done).await?,
@@ -164,6 +172,18 @@ async fn lead(shared: &Shared, mut db: PgConnection) -> Result<(), Error> {
             }
         }
     }
+}
+
+/// Returns whether Postgres refuses a value, in a session that goes on.
+fn is_about_data(error: &Error) -> bool {
+    let Error::Database(sqlx::Error::Database(error)) = error else {
+        return false;
+    };
+    // The classes of data exceptions and of violated constraints.
+    let classes = ["22", "23"];
+    error
+        .code()
+        .is_some_and(|code| classes.iter().any(|class| code.starts_with(class)))
 }
 
 /// The tasks that follow clusters, by the names of the clusters.

@@ -4,20 +4,24 @@ use serde_json::{Map, Value};
 use tagtrail_proto::clean_text;
 
 use super::tagtrail::{SETTINGS, TARGET};
-use super::{Annotated, Followed, Wish};
+use super::{Annotated, Followed, SHOWN, Wish};
 use crate::object::ObjectName;
 
 /// The kind, in lower case.
 pub(super) const KIND: &str = "imagetrigger";
+/// Longest specification, in bytes of JSON.
+const LONGEST: usize = 64 * 1024;
 /// Most objects of a trigger.
 const MOST: usize = 50;
-/// Most bytes of a foreign text in a message.
-const SHOWN: usize = 120;
 
 /// Reads the specification.
 pub(super) fn read(annotated: &Annotated<'_>) -> Result<Wish, String> {
     let spec = annotated.object.get("spec").and_then(Value::as_object);
     let spec = spec.ok_or("spec is missing; write spec.images and spec.objects")?;
+    let size = annotated.object["spec"].to_string().len();
+    if size > LONGEST {
+        return Err(format!("spec has {size} bytes; at most {LONGEST} are read"));
+    }
     let mut wish = Wish::default();
     for (key, value) in spec {
         match key.as_str() {

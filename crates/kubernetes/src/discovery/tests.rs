@@ -152,6 +152,14 @@ fn mistakes_name_annotation_and_cure() {
             "at most 16384 are read",
         ),
         (
+            json!({"tagtrail.dev/follow.web": "{\"newest\":\"pushed\",\"ignore\":[\"\\u0000\"]}"}),
+            "has the character NUL",
+        ),
+        (
+            json!({"tagtrail.dev/follow": "web", "tagtrail.dev/group": "Shop\u{0}"}),
+            "is no name of a group",
+        ),
+        (
             json!({"keel.sh/policy": "newest"}),
             "Keel has no policy \"newest\"",
         ),

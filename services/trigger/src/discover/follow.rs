@@ -218,7 +218,9 @@ impl Follower {
         };
         let annotations = sighting.metadata.get("annotations");
         let annotations = annotations.and_then(Value::as_object).into_iter().flatten();
-        let own = annotations.filter(|(key, _)| key.starts_with(PREFIX));
+        // Postgres refuses NUL.
+        let is_kept = |text: &Value| text.as_str().is_some_and(|text| !text.contains('\0'));
+        let own = annotations.filter(|(key, text)| key.starts_with(PREFIX) && is_kept(text));
         let asking = Asking {
             uid: sighting.uid,
             seen,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde_json::{Map, Value};
 use sqlx::{Connection as _, PgConnection};
 use tagtrail_config::{Door, hash};
-use tagtrail_kubernetes::discovery::trigger_name;
+use tagtrail_kubernetes::discovery::{Wish, trigger_name};
 use tagtrail_postgres::within;
 use tagtrail_proto::clean_text;
 use time::OffsetDateTime;
@@ -21,6 +21,10 @@ use crate::target;
 
 /// Most bytes of a mistake.
 const PROBLEM: usize = 2000;
+/// Most remarks about an object.
+const WARNINGS: usize = 20;
+/// Most objects that a text names.
+const NAMED: usize = 5;
 
 /// Records the triggers of objects, in one session that holds the lock.
 pub(super) struct Writer {
@@ -103,7 +107,7 @@ impl Writer {
             trigger: self.name(&settings, &key, before.as_ref(), group.as_deref()),
             wish: now.or_else(|| earlier.clone()),
             problem,
-            warnings: wish.map_or_else(|_| Vec::new(), |wish| wish.warnings),
+            warnings: warnings(&wish),
             annotations,
             gone_at: None,
             held: false,
@@ -147,9 +151,10 @@ impl Writer {
             };
             if !store::ask(&mut tx, &asked).await? {
                 let name = &row.trigger;
-                row.problem = Some(format!(
+                let problem = format!(
                     "{objects}: a file or the API has a trigger with the name {name}, which this object would have; give one of them another name"
-                ));
+                );
+                row.problem = Some(clean_text(&problem, PROBLEM));
             }
             store::pause(&mut tx, &row.trigger, paused).await?;
             store::write(&mut tx, &key, &row).await?;
@@ -344,13 +349,23 @@ impl Writer {
     }
 }
 
+/// Returns the remarks about an object, as they can be stored.
+fn warnings(wish: &Result<Wish, String>) -> Vec<String> {
+    let all = wish.iter().flat_map(|wish| &wish.warnings);
+    let some = all.take(WARNINGS);
+    some.map(|text| clean_text(text, PROBLEM)).collect()
+}
+
 fn group_of(wish: &Value) -> Option<String> {
     wish["group"].as_str().map(str::to_owned)
 }
 
 fn objects(rows: &[(Key, Row)]) -> String {
-    let names: Vec<String> = rows.iter().map(|(key, _)| full(key)).collect();
-    names.join(", ")
+    let names: Vec<String> = rows.iter().take(NAMED).map(|(key, _)| full(key)).collect();
+    match rows.len().saturating_sub(NAMED) {
+        0 => names.join(", "),
+        more => format!("{} and {more} more", names.join(", ")),
+    }
 }
 
 fn is_paused(rows: &[(Key, Row)]) -> bool {
