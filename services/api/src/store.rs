@@ -12,4 +12,5 @@ pub(crate) mod holds;
 pub(crate) mod orders;
 pub(crate) mod outcome;
 pub(crate) mod rollouts;
+mod similar;
 pub(crate) mod triggers;

@@ -12,6 +12,7 @@ use time::OffsetDateTime;
 
 use super::acts::{self, Effect, NewAct, Refused};
 use super::rollouts::{self, Watch};
+use super::similar;
 
 /// A configured trigger.
 #[derive(Debug, Serialize, JsonSchema)]
@@ -128,7 +129,10 @@ async fn with_acts(
             ..Trigger::from(facts)
         }
     };
-    Ok(facts.into_iter().map(trigger).collect())
+    let mut triggers: Vec<Trigger> = facts.into_iter().map(trigger).collect();
+    let reasons = triggers.iter_mut().flat_map(|one| &mut one.reasons);
+    similar::suggest(db, reasons).await?;
+    Ok(triggers)
 }
 
 impl From<Facts> for Trigger {

@@ -405,3 +405,32 @@ async fn generations_are_listed_newest_first_with_the_processes() {
     let unknown = api.send("GET", "/v1/triggers/none/generations").await;
     assert_eq!(unknown.problem(), "404 trigger_unknown");
 }
+
+#[tokio::test]
+async fn an_unknown_image_names_known_ones_that_look_like_it() {
+    let (api, mut rows) = Api::start().await;
+    rows.tag("registry.example.com/shop/wep:latest", &[on_time(1, 1, 10)])
+        .await;
+    rows.tag("registry.example.com/log/agent:1.2", &[on_time(1, 2, 10)])
+        .await;
+    let shop = rows.trigger("shop", true).await;
+    let agent = rows.trigger("agent", true).await;
+    for (id, image) in [
+        (shop, "registry.example.com/shop/web:latest"),
+        (agent, "registry.example.com/log/agent:1.3"),
+    ] {
+        let reasons = json!([{ "code": "unknown_image", "image": image, "why": "no push is recorded",
+            "since": null, "opens_at": null, "cure": null }]);
+        sqlx::query("update trigger set reasons = $1, wanted = '{}' where id = $2")
+            .bind(reasons)
+            .bind(id)
+            .execute(&mut rows.db)
+            .await
+            .unwrap();
+    }
+    let list = api.found("/v1/triggers").await;
+    let cure = |place: usize| list["items"][place]["reasons"][0]["cure"].as_str().unwrap();
+    let text = "push the image, or correct its name; known: ";
+    assert_eq!(cure(0), format!("{text}registry.example.com/log/agent:1.2"));
+    assert_eq!(cure(1), format!("{text}registry.example.com/shop/wep"));
+}
