@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde::Deserialize;
+use tagtrail_proto::Name;
 use toml::Spanned;
 
 use crate::broken::{Broken, Table};
@@ -297,7 +298,23 @@ impl File {
         let triggers = self.trigger.iter();
         let images = triggers.flat_map(|trigger| trigger.image_warnings());
         let all = images.chain(self.plain_passwords());
-        all.chain(self.approval_warnings()).collect()
+        all.chain(self.approval_warnings())
+            .chain(self.rename_warnings())
+            .collect()
+    }
+
+    /// Returns a warning about each `renamed_from` that names a trigger of these files.
+    fn rename_warnings(&self) -> impl Iterator<Item = String> {
+        let present: BTreeSet<&Name> = self.trigger.iter().map(|one| one.name.get_ref()).collect();
+        self.trigger.iter().filter_map(move |trigger| {
+            let old = trigger.renamed_from.as_ref()?;
+            let message = format!(
+                "no effect while {old} is configured too: remove the key, or the entry of {old}"
+            );
+            let at = trigger.name.span().start;
+            let warning = || trigger.error_at(at, "trigger.renamed_from", message);
+            present.contains(old).then(|| warning().to_string())
+        })
     }
 
     /// Returns the error for a mistake that the kind of a source found, in the form of all other

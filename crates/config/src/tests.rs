@@ -383,3 +383,20 @@ fn wrong_settings_about_results_are_named_with_their_cure() {
         assert!(found.contains(expected), "{line}: {found}");
     }
 }
+
+#[test]
+fn a_renamed_from_that_names_a_present_trigger_has_a_warning() {
+    let store = TRIGGER.replace("\"shop\"", "\"store\"\nrenamed_from = \"shop\"");
+    let warnings = |text: &str| {
+        let file = File::parse(text, Path::new("tagtrail.toml")).unwrap();
+        file.warnings()
+    };
+    assert_eq!(warnings(&store), Vec::<String>::new());
+    let both = warnings(&format!("{store}{TRIGGER}"));
+    assert_eq!(
+        both,
+        [
+            "tagtrail.toml:2: trigger.renamed_from: no effect while shop is configured too: remove the key, or the entry of shop"
+        ]
+    );
+}

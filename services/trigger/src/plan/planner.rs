@@ -162,6 +162,13 @@ fn report(shared: &Shared, configured: &specs::Configured) {
             "trigger {old} is {new} now, {why}: rollouts, numbers, holds and pause go on"
         );
     }
+    for specs::NotRenamed { trigger, old, why } in &configured.not_renamed {
+        tracing::warn!(
+            trigger,
+            old,
+            "`renamed_from` of {trigger} has no effect: {old} {why}"
+        );
+    }
     for specs::Removed { trigger, number } in &configured.removed {
         tracing::info!(
             trigger,

@@ -16,6 +16,15 @@ pub(crate) struct Renamed {
     pub(crate) told: bool,
 }
 
+/// A new trigger whose `renamed_from` had no effect.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct NotRenamed {
+    pub(crate) trigger: String,
+    pub(crate) old: String,
+    /// The cause, and the effect on the new trigger.
+    pub(crate) why: &'static str,
+}
+
 /// A recorded trigger.
 #[derive(Debug)]
 struct Known {
@@ -31,7 +40,7 @@ struct Known {
 pub(super) async fn rename(
     db: &mut PgConnection,
     settings: &Settings,
-) -> Result<Vec<Renamed>, sqlx::Error> {
+) -> Result<(Vec<Renamed>, Vec<NotRenamed>), sqlx::Error> {
     let rows = sqlx::query("select name, id, configured, likeness, coalesce(door in ('api', 'kubernetes'), false) as of_api from trigger")
         .fetch_all(&mut *db)
         .await?;
@@ -46,6 +55,7 @@ pub(super) async fn rename(
         known.insert(row.try_get::<String, _>("name")?, one);
     }
     let renamed = renamed(&known, settings);
+    let not_renamed = not_renamed(&known, settings, &renamed);
     for Renamed { old, new, .. } in &renamed {
         sqlx::query(
             "with renamed as (
@@ -73,7 +83,32 @@ pub(super) async fn rename(
         .bind(specs::names(settings))
         .execute(db)
         .await?;
-    Ok(renamed)
+    Ok((renamed, not_renamed))
+}
+
+/// Returns the new triggers whose `renamed_from` names no trigger that they can go on from.
+fn not_renamed(
+    known: &BTreeMap<String, Known>,
+    settings: &Settings,
+    renamed: &[Renamed],
+) -> Vec<NotRenamed> {
+    let present: BTreeSet<&str> = specs::names(settings).into_iter().collect();
+    let specs = settings.triggers.values();
+    let new = specs.filter(|spec| !known.contains_key(&spec.name));
+    let told = new.filter_map(|spec| Some((&spec.name, spec.renamed_from.as_ref()?)));
+    let without = told.filter(|(name, _)| renamed.iter().all(|one| one.new != **name));
+    let why = |old: &str| match (present.contains(old), known.contains_key(old)) {
+        (true, _) => "is still configured, so both triggers go on",
+        (_, true) => "goes on under another name already, so the new trigger begins without a past",
+        (_, false) => "was never recorded, so the new trigger begins without a past",
+    };
+    without
+        .map(|(name, old)| NotRenamed {
+            trigger: name.clone(),
+            old: old.clone(),
+            why: why(old),
+        })
+        .collect()
 }
 
 /// Returns the renamed triggers. A trigger whose new name has a past of its own is not renamed.
@@ -129,4 +164,58 @@ fn renamed(known: &BTreeMap<String, Known>, settings: &Settings) -> Vec<Renamed>
     });
     renamed.extend(found.collect::<Vec<_>>());
     renamed
+}
+
+#[cfg(test)]
+mod tests {
+    use tagtrail_config::File;
+
+    use super::*;
+    use crate::settings::Recorded;
+
+    fn entry(name: &str, more: &str) -> String {
+        format!(
+            "[[trigger]]\nname = \"{name}\"\n{more}\nimages.web = \"registry.example.com/shop/web:latest\"\ntarget.command = {{ run = [\"true\"] }}\n"
+        )
+    }
+
+    /// Returns the trigger, and the begin of the reason, of each `renamed_from` without an effect.
+    fn without_effect(known: &[&str], entries: &[String]) -> Vec<(String, String)> {
+        let file = File::parse(&entries.concat(), "tagtrail.toml".as_ref()).unwrap();
+        let settings = Settings::read(&file, &Recorded::default(), None);
+        let known = known.iter().enumerate().map(|(id, name)| {
+            let one = Known {
+                id: i32::try_from(id).unwrap(),
+                configured: true,
+                likeness: None,
+                of_api: false,
+            };
+            ((*name).to_owned(), one)
+        });
+        let known = known.collect();
+        let found = not_renamed(&known, &settings, &renamed(&known, &settings));
+        let found = found.into_iter();
+        found
+            .map(|one| (one.trigger, one.why.split(',').next().unwrap().to_owned()))
+            .collect()
+    }
+
+    #[test]
+    fn a_renamed_from_without_an_effect_is_named_with_its_cause() {
+        let store = || entry("store", "renamed_from = \"shop\"");
+        assert_eq!(without_effect(&["shop"], &[store()]), []);
+        // The key may stay after the renaming.
+        assert_eq!(without_effect(&["store"], &[store()]), []);
+        let why = |why: &str| vec![("store".to_owned(), why.to_owned())];
+        assert_eq!(
+            without_effect(&["shop"], &[store(), entry("shop", "")]),
+            why("is still configured")
+        );
+        assert_eq!(without_effect(&[], &[store()]), why("was never recorded"));
+        let other = entry("market", "renamed_from = \"shop\"");
+        assert_eq!(
+            without_effect(&["shop"], &[other, store()]),
+            why("goes on under another name already")
+        );
+    }
 }

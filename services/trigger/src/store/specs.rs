@@ -16,7 +16,7 @@ use crate::settings::Settings;
 use super::columns::recorded;
 use super::generations;
 use super::renames;
-pub(crate) use super::renames::Renamed;
+pub(crate) use super::renames::{NotRenamed, Renamed};
 use super::working::interval;
 
 /// The actor of changes that follow from the files.
@@ -31,7 +31,7 @@ pub(crate) async fn configure(
     settings: &Settings,
 ) -> Result<Configured, sqlx::Error> {
     let mut tx = db.begin().await?;
-    let renamed = renames::rename(&mut tx, settings).await?;
+    let (renamed, not_renamed) = renames::rename(&mut tx, settings).await?;
     write(&mut tx, settings).await?;
     write_gates(&mut tx, settings).await?;
     identify(&mut tx, settings).await?;
@@ -39,7 +39,11 @@ pub(crate) async fn configure(
     let removed = remove(&mut tx, settings).await?;
     generations::record(&mut tx, settings).await?;
     tx.commit().await?;
-    Ok(Configured { renamed, removed })
+    Ok(Configured {
+        renamed,
+        not_renamed,
+        removed,
+    })
 }
 
 /// Returns the names of the triggers in the files, broken ones included.
@@ -53,6 +57,7 @@ pub(super) fn names(settings: &Settings) -> Vec<&str> {
 #[derive(Debug)]
 pub(crate) struct Configured {
     pub(crate) renamed: Vec<Renamed>,
+    pub(crate) not_renamed: Vec<NotRenamed>,
     /// The rollouts that the removal of their triggers cancelled.
     pub(crate) removed: Vec<Removed>,
 }
