@@ -25,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 pub use connection::{check_writable, connect, too_old};
 pub use lock::Lock;
 pub use manifests::manifests;
-pub use session::{ping, within};
+pub use session::{keep_plans, ping, within};
 
 /// The setting of the database.
 #[derive(Clone, clap::Args)]

@@ -83,6 +83,20 @@ pub fn parse_silence(text: &str) -> Result<Duration, String> {
     }
 }
 
+/// Makes Postgres keep the plan of each statement of a session, or choose as by default. Planning a
+/// long statement anew for its parameters may take longer than executing the statement.
+///
+/// # Errors
+/// As the statement.
+pub async fn keep_plans(db: &mut PgConnection, keep: bool) -> Result<(), sqlx::Error> {
+    let mode = if keep { "force_generic_plan" } else { "auto" };
+    sqlx::query("select set_config('plan_cache_mode', $1, false)")
+        .bind(mode)
+        .execute(db)
+        .await
+        .map(|_| ())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -7,6 +7,7 @@ use std::time::Duration;
 use sqlx::{Connection as _, PgConnection};
 use tagtrail_daemon::Retry;
 use tagtrail_failpoint::FailPoint;
+use tagtrail_postgres::keep_plans;
 use tagtrail_postgres::session::ping_interval;
 use tagtrail_proto::{Image, Push};
 use tokio::sync::{SemaphorePermit, mpsc, watch};
@@ -82,7 +83,7 @@ async fn work(
     db: &mut PgConnection,
 ) -> Result<Ended, Error> {
     // The statements of a take-over look at ranges of different sizes.
-    shared.within(store::write::keep_plans(db, false)).await?;
+    shared.within(keep_plans(db, false)).await?;
     let mut progress = shared.within(store::position::progress(db, number)).await?;
     FailPoint::IndexerLocked.pass();
     // From now on the server refuses messages that an earlier holder still has in its queues.
@@ -95,7 +96,7 @@ async fn work(
     catch_up(shared, number, db, &fence, &mut progress).await?;
 
     let reader = source::open(shared, number, db, &mut progress).await?;
-    shared.within(store::write::keep_plans(db, true)).await?;
+    shared.within(keep_plans(db, true)).await?;
     let mut partition = Partition {
         number,
         partitions: shared.bus.partitions(),

@@ -175,17 +175,6 @@ pub(crate) async fn write(
     })
 }
 
-/// Makes Postgres keep the plan of each statement of a session, or choose as by default. To plan
-/// [`WRITE`] takes longer than to execute it for one push, and the plan is the same for any number.
-pub(crate) async fn keep_plans(db: &mut PgConnection, keep: bool) -> Result<(), sqlx::Error> {
-    let mode = if keep { "force_generic_plan" } else { "auto" };
-    sqlx::query("select set_config('plan_cache_mode', $1, false)")
-        .bind(mode)
-        .execute(db)
-        .await
-        .map(|_| ())
-}
-
 /// `ids` has the row ids of the new pushes by place, for their revisions: the ids are drawn in the
 /// order of the rows. A join of the two would be planned for a few rows, and take long for a
 /// thousand.

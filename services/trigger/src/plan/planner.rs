@@ -15,7 +15,7 @@ use tagtrail_bus::topology::Stream;
 use tagtrail_config::Watched;
 use tagtrail_daemon::{Retry, chain, until};
 use tagtrail_failpoint::FailPoint;
-use tagtrail_postgres::{Lock, check_writable, within};
+use tagtrail_postgres::{Lock, check_writable, keep_plans, within};
 use tagtrail_proto::{
     CauseReason, Event, Image, Name, Position, Registry, Rollout, RolloutState, Subject,
     TraceContext,
@@ -109,6 +109,8 @@ async fn session(shared: &Shared, bus: &Bus, before: &mut Before) -> Result<Ende
     let known = known.map(|(candidates, _)| candidates);
     let loading = Candidates::load(&mut db, settings.triggers.values(), known);
     let candidates = within(shared.session_timeout, loading).await?;
+    // The statements above look at all triggers, those of a round at a few, whatever their number.
+    within(shared.session_timeout, keep_plans(&mut db, true)).await?;
     tracing::debug!("planning");
     let (sender, mut news) = mpsc::channel(1);
     let mut planner = Planner {
