@@ -21,7 +21,7 @@ use crate::ceiling::{self, Rows};
 use crate::http::Connection;
 use crate::policies::SECRET;
 use crate::report::{Goal, Row, Series, percentile};
-use crate::stack::{Stack, push};
+use crate::stack::{ServiceProcess, Stack, push};
 
 /// Pause after a rollout, for the work that follows it. The ceilings pause as well, since idle
 /// processors wake slowly.
@@ -140,6 +140,79 @@ impl WebhookTarget {
     }
 }
 
+/// A trigger of one image, with its services, and the target that its webhooks reach.
+pub(crate) struct Delivery<'a> {
+    stack: &'a Stack,
+    target: WebhookTarget,
+    image: Image,
+    indexer: ServiceProcess,
+    trigger: ServiceProcess,
+}
+
+impl<'a> Delivery<'a> {
+    pub(crate) async fn start(stack: &'a Stack, folder: &Path) -> anyhow::Result<Delivery<'a>> {
+        let mut target = WebhookTarget::start().await?;
+        let image: Image = push(0, OffsetDateTime::now_utc())
+            .image()
+            .context("no image")?;
+        let config = folder.join("tagtrail.toml");
+        std::fs::write(
+            &config,
+            format!(
+                "[[trigger]]\nname = \"bench\"\nsettle = \"0s\"\nimages.app = \"{image}\"\ntarget.webhook = {{ url = \"http://{}/\", secret = {{ env = \"BENCH_SECRET\" }} }}\n",
+                target.address
+            ),
+        )?;
+        let indexer = stack.service("indexer", &[]);
+        indexer.ready().await?;
+        let environment = [
+            ("TAGTRAIL_CONFIG", config.to_str().context("no path")?),
+            SECRET,
+        ];
+        let trigger = stack.service("trigger", &environment);
+        trigger.ready().await?;
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        // The present head is rolled out at once: skip its webhooks.
+        while tokio::time::timeout(Duration::from_millis(500), target.requests.recv())
+            .await
+            .is_ok()
+        {}
+        Ok(Delivery {
+            stack,
+            target,
+            image,
+            indexer,
+            trigger,
+        })
+    }
+
+    /// Pushes again and again. Returns the milliseconds from each revision to its webhook.
+    pub(crate) async fn times(&mut self, count: usize) -> anyhow::Result<Vec<f64>> {
+        while self.target.requests.try_recv().is_ok() {}
+        let mut times = Vec::with_capacity(count);
+        for _ in 0..count {
+            let push = push(0, OffsetDateTime::now_utc());
+            let digest = push.digest.clone().context("no digest")?.to_string();
+            let subject = Subject::of_push(&push, PARTITIONS).to_string();
+            self.stack
+                .jetstream
+                .publish(subject, serde_json::to_vec(&push.event())?.into())
+                .await?
+                .await?;
+            let received_at = self.target.receive(&digest).await?;
+            let stored = published(self.stack, &self.image, &digest).await?;
+            times.push((received_at - stored).as_seconds_f64() * 1000.0);
+            tokio::time::sleep(PAUSE * 4).await;
+        }
+        Ok(times)
+    }
+
+    pub(crate) async fn stop(self) {
+        self.trigger.stop().await;
+        self.indexer.stop().await;
+    }
+}
+
 /// Measures the time from a revision to the receipt of the webhook.
 pub(crate) async fn rollouts(
     stack: &Stack,
@@ -148,36 +221,12 @@ pub(crate) async fn rollouts(
     rounds: usize,
     count: usize,
 ) -> anyhow::Result<Vec<Row>> {
-    let mut target = WebhookTarget::start().await?;
-    let address = target.address.clone();
-    let image: Image = push(0, OffsetDateTime::now_utc())
-        .image()
-        .context("no image")?;
-    let config = folder.join("tagtrail.toml");
-    std::fs::write(
-        &config,
-        format!(
-            "[[trigger]]\nname = \"bench\"\nsettle = \"0s\"\nimages.app = \"{image}\"\ntarget.webhook = {{ url = \"http://{address}/\", secret = {{ env = \"BENCH_SECRET\" }} }}\n"
-        ),
-    )?;
     let mut db = stack.db().await?;
     sqlx::query("create table if not exists ceiling_row (n bigint)")
         .execute(&mut db)
         .await?;
-    let indexer = stack.service("indexer", &[]);
-    indexer.ready().await?;
-    let environment = [
-        ("TAGTRAIL_CONFIG", config.to_str().context("no path")?),
-        SECRET,
-    ];
-    let trigger = stack.service("trigger", &environment);
-    trigger.ready().await?;
-    tokio::time::sleep(Duration::from_secs(1)).await;
-    // The present head is rolled out at once: skip its webhooks.
-    while tokio::time::timeout(Duration::from_millis(500), target.requests.recv())
-        .await
-        .is_ok()
-    {}
+    let mut delivery = Delivery::start(stack, folder).await?;
+    let address = delivery.target.address.clone();
     let [mut p50, mut floor] = [(); 2].map(|()| Series::default());
     for round in 0..rounds {
         eprintln!(
@@ -189,27 +238,9 @@ pub(crate) async fn rollouts(
                 + committed(&mut db, count).await? * 2.0
                 + posted(&address, count).await?,
         );
-        while target.requests.try_recv().is_ok() {}
-        let mut times = Vec::with_capacity(count);
-        for _ in 0..count {
-            let push = push(0, OffsetDateTime::now_utc());
-            let digest = push.digest.clone().context("no digest")?.to_string();
-            let subject = Subject::of_push(&push, PARTITIONS).to_string();
-            stack
-                .jetstream
-                .publish(subject, serde_json::to_vec(&push.event())?.into())
-                .await?
-                .await?;
-            let received_at = target.receive(&digest).await?;
-            times.push(
-                (received_at - published(stack, &image, &digest).await?).as_seconds_f64() * 1000.0,
-            );
-            tokio::time::sleep(PAUSE * 4).await;
-        }
-        p50.push(percentile(&times, 0.5));
+        p50.push(percentile(&delivery.times(count).await?, 0.5));
     }
-    trigger.stop().await;
-    indexer.stop().await;
+    delivery.stop().await;
     Ok(vec![Row::against(
         format!("revision to webhook, p50, {name}"),
         "ms",

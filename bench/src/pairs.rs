@@ -13,7 +13,7 @@ use tagtrail_testkit::{TestPostgres, binary, free_address};
 
 use crate::drain::{self, Pids};
 use crate::http::{Clients, load};
-use crate::latency::one_by_one;
+use crate::latency::{Delivery, one_by_one};
 use crate::report::{Goal, Report, Row, Series, percentile};
 use crate::serve::{goal_of_synced, hook, start_gateway};
 use crate::stack::{self, Stack};
@@ -72,6 +72,7 @@ pub(crate) async fn compare(before: &Path, folder: &Path, size: Size) -> anyhow:
     report.add(drains(&sides, &postgres, size).await?);
     report.add(sizes(&sides, size).await?);
     report.add(revisions(&sides, size).await?);
+    report.add(deliveries(&sides, size).await?);
     report.add(questions(&sides, size).await?);
     for connections in [32, 128] {
         report.add(webhooks(&sides, connections, size).await?);
@@ -178,6 +179,19 @@ async fn revisions(sides: &[Side; 2], size: Size) -> anyhow::Result<Vec<Row>> {
         p50.row("push to revision, p50", "ms", Goal::AtMost(0.8)),
         p99.row("push to revision, p99", "ms", Goal::None),
     ])
+}
+
+async fn deliveries(sides: &[Side; 2], size: Size) -> anyhow::Result<Vec<Row>> {
+    let mut p50 = Pair::default();
+    for side in turns(size.rounds) {
+        let of = &sides[side];
+        eprintln!("pairs: revision to webhook, {}", of.folder.display());
+        let mut delivery = Delivery::start(&of.stack, &of.folder).await?;
+        p50.push(side, percentile(&delivery.times(size.events).await?, 0.5));
+        delivery.stop().await;
+    }
+    let row = p50.row("revision to webhook, p50", "ms", Goal::AtMost(0.75));
+    Ok(vec![row])
 }
 
 async fn questions(sides: &[Side; 2], size: Size) -> anyhow::Result<Vec<Row>> {
