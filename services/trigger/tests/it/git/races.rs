@@ -149,7 +149,8 @@ async fn two_processes_share_a_branch() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_branch_that_was_replaced_is_edited_as_it_is_now() {
-    let (mut place, service) = Place::rolled_out("").await;
+    // With "hold" the old value in the new history is a change by others, as a revert is.
+    let (mut place, service) = Place::rolled_out("on_foreign_change = \"ignore\"").await;
     // Another history without the commit of Tagtrail.
     let repository = &place.repository;
     repository.person(&["checkout", "--quiet", "--orphan", "other"]);
