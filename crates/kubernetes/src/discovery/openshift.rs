@@ -38,6 +38,7 @@ pub(super) fn read(annotated: &Annotated<'_>) -> Option<Result<Wish, String>> {
         annotated,
         wish: Wish::default(),
         notes: Vec::new(),
+        all_known: true,
     };
     let read = match annotated.kind {
         CONFIG => config::read(&mut reading),
@@ -57,6 +58,8 @@ struct Reading<'a> {
     /// The places that keep the image that was rolled out last: container, whether the trigger is
     /// paused, and the place.
     notes: Vec<(String, bool, Value)>,
+    /// Whether each automatic trigger of a `DeploymentConfig` has found an image once.
+    all_known: bool,
 }
 
 impl Reading<'_> {
@@ -139,6 +142,12 @@ impl Reading<'_> {
                 true => "no entry names a container".to_owned(),
                 false => warnings,
             });
+        }
+        // OpenShift sets the images that are known, those of a DeploymentConfig only after each of
+        // its triggers has found an image once.
+        let several = self.wish.images.len() > 1;
+        if several && (self.annotated.kind != CONFIG || self.all_known) {
+            self.wish.settings.insert("partial".to_owned(), json!(true));
         }
         // Paused images are left out, unless all of them are paused.
         let images = &self.wish.images;

@@ -44,6 +44,8 @@ fn read_change(reading: &mut Reading<'_>, index: usize, change: &Value) -> Resul
             return Err(of(index, &text));
         }
     };
+    let last = field::of(change, "lastTriggeredImage").and_then(Value::as_str);
+    reading.all_known &= !automatic || !last.unwrap_or_default().is_empty();
     for (number, name) in names.iter().enumerate() {
         let name = name.as_str().ok_or_else(|| {
             let name = shown(&name.to_string());

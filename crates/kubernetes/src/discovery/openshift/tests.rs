@@ -106,6 +106,7 @@ fn the_annotation_is_read_as_openshift_reads_it() {
         ]);
         let wish = read(&both).unwrap();
         assert_eq!(images(&wish), [("test", ONE), ("test2", image)]);
+        assert_eq!(wish.settings["partial"], true);
     }
 }
 
@@ -354,6 +355,7 @@ fn the_triggers_of_a_deployment_config_are_read_as_openshift_reads_them() {
     for last in ["", "image-lookup-1"] {
         let wish = read(json!([change("stream-1:1", &["test"], last)]), &[]).unwrap();
         assert_eq!(images(&wish), [("test", ONE)]);
+        assert_eq!(wish.settings.contains_key("partial"), !last.is_empty());
     }
     // 5
     let mut manual = change("stream-1:1", &["test"], "");
@@ -374,15 +376,17 @@ fn the_triggers_of_a_deployment_config_are_read_as_openshift_reads_them() {
             .unwrap()
             .starts_with("/spec/triggers/1/")
     );
-    // 6 to 10
-    let wish = read(
-        json!([
-            change("stream-1:1", &["test"], ""),
-            change("stream-2:1", &["test2"], "old-image")
-        ]),
-        &["test", "test2"],
-    )
-    .unwrap();
+    // 6 to 10: half a set is one as soon as each trigger has found an image once.
+    let two = |first: &str, second: &str| {
+        let (one, two) = (
+            change("stream-1:1", &["test"], first),
+            change("stream-2:1", &["test2"], second),
+        );
+        read(json!([one, two]), &["test", "test2"]).unwrap()
+    };
+    assert!(two("", "old-image").settings.is_empty());
+    let wish = two("old-image", "image-lookup-1");
+    assert_eq!(wish.settings["partial"], true);
     assert_eq!(images(&wish), [("test", ONE), ("test2", TWO)]);
     let place = |index: usize| {
         let at = format!("/spec/triggers/{index}/imageChangeParams/lastTriggeredImage");

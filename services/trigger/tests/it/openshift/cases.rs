@@ -169,15 +169,13 @@ pub(super) const CASES: [Case; 27] = [
         "annotation-9",
         &[("stream-1:1", TEST, false), ("stream-2:1", TEST2, false)],
         &[("test", No), ("test2", No)],
-        // Otherwise than in OpenShift: a set is rolled out as a whole.
-        Nothing,
+        Images(&[("test", Of("stream-1", 1)), ("test2", No)], &[]),
     ),
     annotated(
         "annotation-10",
         &[("stream-1:1", TEST, false), ("stream-2:1", TEST2, false)],
         &[("test", No), ("test2", Old)],
-        // Otherwise than in OpenShift: a set is rolled out as a whole.
-        Nothing,
+        Images(&[("test", Of("stream-1", 1)), ("test2", Old)], &[]),
     ),
     annotated(
         "annotation-11",
@@ -242,7 +240,8 @@ pub(super) const CASES: [Case; 27] = [
         ],
         &[ONE],
         &[("test", No), ("test2", Old)],
-        // Otherwise than in OpenShift: a set is rolled out as a whole.
+        // Otherwise than in OpenShift: a set is rolled out as a whole until each of its images was
+        // known once.
         Nothing,
     ),
     config(
@@ -253,8 +252,10 @@ pub(super) const CASES: [Case; 27] = [
         ],
         &[("stream-2", 2)],
         &[("test", Old), ("test2", Of("stream-2", 1))],
-        // Otherwise than in OpenShift: a set is rolled out as a whole.
-        Nothing,
+        Images(
+            &[("test", Old), ("test2", Of("stream-2", 2))],
+            &[Old, Of("stream-2", 2)],
+        ),
     ),
     config(
         "config-9",
