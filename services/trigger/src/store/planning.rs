@@ -57,6 +57,8 @@ pub(crate) async fn position(db: &mut PgConnection) -> Result<Option<Position>, 
 pub(crate) struct TriggerState {
     pub(crate) id: i32,
     pub(crate) name: String,
+    /// The hash of the settings in force, if they are recorded.
+    pub(crate) spec_hash: Option<Vec<u8>>,
     pub(crate) paused: bool,
     /// True from a resume until the next plan.
     pub(crate) resuming: bool,
@@ -92,7 +94,7 @@ pub(crate) async fn trigger_states(
     names: &[&str],
 ) -> Result<Vec<(TriggerState, OffsetDateTime)>, sqlx::Error> {
     let rows = sqlx::query(concat!(
-        "select t.id, t.name, t.first_configured_at, t.state = 'paused' as paused, t.state = 'resuming' as resuming,
+        "select t.id, t.name, t.spec_hash, t.first_configured_at, t.state = 'paused' as paused, t.state = 'resuming' as resuming,
              t.waiting, t.wanted, t.reasons, o.images, coalesce(o.state = 'failed' or o.cause ->> 'reason' = 'adopted', false) as unsent, clock_timestamp() as now,
              case when o.state in ('succeeded', 'failed', 'superseded') and not ", rollout_is_live!("o"), " then o.identity end as identity,
              coalesce(o.cut_off, false) as cut_off
@@ -111,6 +113,7 @@ pub(crate) async fn trigger_states(
             let state = TriggerState {
                 id: row.try_get("id")?,
                 name: row.try_get("name")?,
+                spec_hash: row.try_get("spec_hash")?,
                 paused: row.try_get("paused")?,
                 resuming: row.try_get("resuming")?,
                 last: row

@@ -9,7 +9,7 @@ use tagtrail_proto::{ReasonCode, RolloutState};
 use tagtrail_testkit::{SOON, Sink, eventually};
 use tagtrail_trigger::Replaced;
 
-use crate::world::{PACE, SECRET, Service, WEB, World};
+use crate::world::{PACE, SECRET, Service, WEB, World, a_while};
 
 /// The generations of a trigger, oldest first: door, whether there are settings, file.
 async fn generations(world: &mut World, name: &str) -> Vec<(i64, String, bool, String)> {
@@ -445,5 +445,46 @@ async fn triggers_of_the_api_count_without_a_restart() {
             .iter()
             .all(|one| one.1 == "api")
     );
+    service.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_planner_waits_for_settings_that_it_has_not_read() {
+    let mut world = World::new().await;
+    let sink = Sink::start().await;
+    world.configure("[api_triggers]\nallow_addresses = [\"127.0.0.0/8\"]\n[[secret]]\nname = \"hook\"\nfile = \"secret\"\ntriggers = [\"team-*\"]\n");
+    let service = world.start().await;
+    world.push(WEB, 1).await;
+    apply(&mut world, "team-web", Some(of_api("team-web", sink.url()))).await;
+    sink.wait(1).await;
+    let query = "select spec_hash from trigger where name = 'team-web'";
+    let read: Vec<u8> = sqlx::query_scalar(query)
+        .fetch_one(&mut world.sql)
+        .await
+        .unwrap();
+    // As the api records settings, a moment before the planner reads them.
+    let in_force = async |world: &mut World, hash: &[u8]| {
+        sqlx::query("update trigger set spec_hash = $1 where name = 'team-web'")
+            .bind(hash)
+            .execute(&mut world.sql)
+            .await
+            .unwrap();
+    };
+    let recorded = async |world: &mut World| {
+        let query = "select count(*) from rollout";
+        let count: i64 = sqlx::query_scalar(query)
+            .fetch_one(&mut world.sql)
+            .await
+            .unwrap();
+        count
+    };
+    in_force(&mut world, &[0; 32]).await;
+    world.push(WEB, 2).await;
+    a_while().await;
+    assert_eq!(recorded(&mut world).await, 1, "by the settings before");
+    in_force(&mut world, &read).await;
+    world.push(WEB, 3).await;
+    sink.wait(2).await;
+    assert_eq!(recorded(&mut world).await, 2);
     service.stop().await;
 }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use tagtrail_config::{OnTargetChange, Watched};
+use tagtrail_config::{Door, OnTargetChange, Watched};
 use tagtrail_daemon::{Span, SpanKind};
 use tagtrail_failpoint::FailPoint;
 use tagtrail_proto::{CauseReason, Image, TraceContext, Waiting};
@@ -38,7 +38,8 @@ impl<'a> Planner<'a> {
             return Ok(decisions);
         }
         let names: Vec<&str> = due.iter().copied().collect();
-        let states = store::trigger_states(&mut self.db, &names).await?;
+        let mut states = store::trigger_states(&mut self.db, &names).await?;
+        states.retain(|(state, _)| self.has_settings_of(state));
         let mut choices = choose(&mut self.candidates, &mut self.db, &states).await?;
         view::find_unknown(&mut self.db, &mut choices).await?;
         let mut images: BTreeSet<&Image> = due
@@ -181,6 +182,23 @@ impl<'a> Planner<'a> {
             decisions.look_again(name, now, again);
         }
         Ok(decisions)
+    }
+}
+
+impl Planner<'_> {
+    /// Returns whether the settings in force are those that this process has read. The api and the
+    /// reader of annotations record settings a moment before the planner reads them: until then a
+    /// trigger is left out, and all triggers are planned afterwards. Those of files are recorded by
+    /// the planner itself.
+    fn has_settings_of(&self, state: &TriggerState) -> bool {
+        let Some(spec) = self.triggers.get(state.name.as_str()) else {
+            return false;
+        };
+        let in_force = state.spec_hash.as_deref();
+        match spec.spec.door {
+            Door::Api | Door::Kubernetes => in_force.is_none_or(|hash| *hash == spec.hash[..]),
+            Door::File | Door::Folder => true,
+        }
     }
 }
 
