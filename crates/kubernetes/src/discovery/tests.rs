@@ -376,3 +376,15 @@ fn an_image_trigger_names_objects_of_its_namespace() {
         &json!({"annotations": {"keel.sh/policy": "all"}})
     ));
 }
+
+#[test]
+fn the_kind_image_trigger_has_each_setting_and_both_copies_are_equal() {
+    let plain = include_str!("../../../../deploy/kubernetes/imagetrigger.yaml");
+    let chart = include_str!("../../../../deploy/helm/tagtrail/crds/imagetrigger.yaml");
+    assert_eq!(plain, chart);
+    // An API server drops a field that the schema lacks, and tells nobody.
+    for key in tagtrail::SETTINGS.iter().chain(&tagtrail::TARGET) {
+        let field = format!("\n                {key}: {{ type: ");
+        assert!(plain.contains(&field), "{key}");
+    }
+}
