@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
-use tagtrail_config::Trigger;
+use tagtrail_config::{Trigger, is_label};
 use tagtrail_kubernetes::ObjectName;
 
 use super::super::contract::{OnForeignChange, settings};
@@ -211,15 +211,6 @@ impl Settings {
         }
         all
     }
-}
-
-/// Returns whether this is a label of DNS (RFC 1123), as every namespace is.
-fn is_label(text: &str) -> bool {
-    let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
-    (1..=63).contains(&text.len())
-        && text.bytes().all(allowed)
-        && !text.starts_with('-')
-        && !text.ends_with('-')
 }
 
 #[cfg(test)]
