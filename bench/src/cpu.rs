@@ -1,7 +1,6 @@
 //! Processor time and memory of processes, from `/proc`.
 
 use std::collections::HashMap;
-use std::path::Path;
 use std::time::Instant;
 
 /// Clock ticks in a second (`sysconf(_SC_CLK_TCK)`, which is 100 on all usual Linux systems).
@@ -112,9 +111,5 @@ fn process(pid: u32) -> Option<ProcessTime> {
 
 /// Returns the resident memory of a process in MiB; `None` after its end.
 pub(crate) fn resident(pid: u32) -> Option<f64> {
-    let text = std::fs::read_to_string(Path::new("/proc").join(pid.to_string()).join("status"));
-    let text = text.ok()?;
-    let line = text.lines().find(|line| line.starts_with("VmRSS:"))?;
-    let kib: f64 = line.split_whitespace().nth(1)?.parse().ok()?;
-    Some(kib / 1024.0)
+    Some(tagtrail_testkit::resident(pid)? as f64 / 1024.0)
 }

@@ -20,7 +20,7 @@ use serde_json::json;
 use sqlx::{PgConnection, Row as _};
 use tagtrail_e2e::{Fleet, HOOK_SECRET, SERVICES};
 use tagtrail_proto::{Digest, instant};
-use tagtrail_testkit::{Link, Proxy, SOON, eventually};
+use tagtrail_testkit::{Link, Proxy, SOON, eventually, resident};
 use time::OffsetDateTime;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
@@ -77,14 +77,6 @@ async fn send(fleet: Arc<Fleet>, number: usize, until: Instant) -> (usize, Answe
     (number, answers)
 }
 
-/// Resident memory of a process, in MiB.
-fn resident(pid: u32) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let line = status.lines().find(|line| line.starts_with("VmRSS:"));
-    let kib = line.and_then(|line| line.split_whitespace().nth(1));
-    kib.unwrap().parse::<u64>().unwrap() / 1024
-}
-
 /// Number of recorded pushes.
 async fn recorded(db: &mut PgConnection) -> i64 {
     let count = sqlx::query_scalar("select count(*) from push");
@@ -123,7 +115,7 @@ async fn pushes_accepted_beyond_capacity_are_recorded_later() {
     let mut largest: BTreeMap<&str, u64> = BTreeMap::new();
     let mut look = || {
         for service in SERVICES {
-            let now = resident(fleet.processes[service].pid());
+            let now = resident(fleet.processes[service].pid()).unwrap() / 1024;
             let most = largest.entry(service).or_default();
             *most = now.max(*most);
         }

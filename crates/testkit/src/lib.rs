@@ -40,7 +40,7 @@ pub use kubernetes::{TestKubernetes, TestProxy};
 pub use nats::{TestNats, messages};
 pub use pooler::PgBouncer;
 pub use postgres::{TestDb, TestPostgres, postgres};
-pub use process::{Process, binary};
+pub use process::{Process, binary, resident};
 pub use proxy::{Link, Proxy};
 pub use registry::{Registry, RegistryProgram, tool};
 pub use sink::{Answer, Delivery, Judge, Sink};

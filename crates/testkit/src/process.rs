@@ -33,6 +33,14 @@ pub fn binary() -> PathBuf {
     binary
 }
 
+/// Returns the resident memory of a process in KiB; `None` if the process does not run.
+#[must_use]
+pub fn resident(pid: u32) -> Option<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = status.lines().find(|line| line.starts_with("VmRSS:"))?;
+    line.split_whitespace().nth(1)?.parse().ok()
+}
+
 /// A process that ends with the test, and prints its log if the test fails.
 #[derive(Debug)]
 pub struct Process {

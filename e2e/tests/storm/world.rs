@@ -8,7 +8,7 @@ use sqlx::{Connection as _, PgConnection};
 use tagtrail_e2e::{SIGNING_SECRET, answers, use_ring};
 use tagtrail_testkit::{
     Link, Process, Proxy, SOON, Sink, TestCluster, TestKubernetes, TestNats, TestPostgres,
-    eventually, free_address,
+    eventually, free_address, resident,
 };
 use tokio::sync::Mutex;
 
@@ -93,10 +93,7 @@ impl Member {
     /// Resident memory in MiB; `None` if the process does not run.
     pub(crate) async fn resident(&self) -> Option<u64> {
         let pid = self.process.lock().await.as_ref()?.pid();
-        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-        let line = status.lines().find(|line| line.starts_with("VmRSS:"))?;
-        let kib: u64 = line.split_whitespace().nth(1)?.parse().ok()?;
-        Some(kib / 1024)
+        Some(resident(pid)? / 1024)
     }
 }
 

@@ -11,7 +11,7 @@ use axum::http::{HeaderMap, Method, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 use sqlx::PgConnection;
 use tagtrail_proto::{Action, Digest, Origin};
-use tagtrail_testkit::{SOON, TestDb, TestNats, eventually, postgres};
+use tagtrail_testkit::{SOON, TestDb, TestNats, eventually, postgres, resident};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
@@ -245,21 +245,6 @@ impl World {
     }
 }
 
-/// Returns the resident memory of this process in MiB.
-fn resident() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    let line = status
-        .lines()
-        .find(|line| line.starts_with("VmRSS:"))
-        .unwrap();
-    line.split_whitespace()
-        .nth(1)
-        .unwrap()
-        .parse::<u64>()
-        .unwrap()
-        >> 10
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn ten_thousand_unchanged_tags_cost_a_list_and_a_bounded_number_of_requests() {
     let _alone = HEAVY.lock().await;
@@ -271,6 +256,7 @@ async fn ten_thousand_unchanged_tags_cost_a_list_and_a_bounded_number_of_request
     world
         .tags
         .change(|inner| inner.tags.insert("shop/web".to_owned(), tags));
+    let resident = || resident(std::process::id()).unwrap() / 1024;
     let before = resident();
     // The first pass ends long before the second begins.
     let resolver = world.resolver("reconcile = \"20s\"").await;

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::time::Duration;
 
 use tagtrail_proto::RolloutState::{Failed, Running, Succeeded};
-use tagtrail_testkit::{SOON, TestKubernetes, eventually};
+use tagtrail_testkit::{SOON, TestKubernetes, eventually, resident};
 
 use crate::kubernetes::{Place, pinned};
 use crate::kubernetes_front::{Front, Reply, status};
@@ -95,6 +95,7 @@ async fn answers_without_an_end_take_bounded_memory_and_delay_their_own_trigger_
     });
     place.world.push(WEB, 1).await;
     place.world.push(WORKER, 1).await;
+    let resident = || resident(std::process::id()).unwrap() / 1024;
     let before = resident();
     let service = place.world.start().await;
     place.world.sink.wait(1).await;
@@ -108,17 +109,6 @@ async fn answers_without_an_end_take_bounded_memory_and_delay_their_own_trigger_
     })
     .await;
     service.stop().await;
-}
-
-/// Returns the memory of this process in MiB.
-fn resident() -> u64 {
-    let text = std::fs::read_to_string("/proc/self/status").unwrap();
-    let line = text
-        .lines()
-        .find(|line| line.starts_with("VmRSS:"))
-        .unwrap();
-    let kib: u64 = line.split_whitespace().nth(1).unwrap().parse().unwrap();
-    kib / 1024
 }
 
 #[tokio::test(flavor = "multi_thread")]
