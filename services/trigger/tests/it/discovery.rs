@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::Value;
 use tagtrail_config::File;
 use tagtrail_proto::RolloutState::{Held, Succeeded};
-use tagtrail_testkit::{SOON, TestKubernetes, eventually};
+use tagtrail_testkit::{Process, SOON, TestKubernetes, eventually, resident};
 use tagtrail_trigger::Outlive;
 
 use crate::kubernetes::{Place, pinned};
@@ -35,6 +35,32 @@ impl Place {
              discover = [\"tagtrail\", \"openshift\", \"keel\"]\nnamespaces = [\"{namespace}\"]\n\
              imagestreams = \"registry.example.com/{{namespace}}/{{name}}\"\n{more}\n"
         ));
+    }
+
+    /// A Deployment that was annotated, rolled out, and then set back by a person to a revision
+    /// without annotations.
+    async fn undone(annotations: &[&str]) -> (Place, Service) {
+        let mut place = Place::new().await;
+        place.run("Deployment", "web", 1);
+        place.discover("");
+        let service = place
+            .world
+            .start_with(PACE, |config| config.outlive = SECOND)
+            .await;
+        place.world.push(WEB, 1).await;
+        // The ReplicaSet of the first revision never has the annotations.
+        let image = "web=registry.example.com/shop/web:v1";
+        place.kubectl(&["set", "image", "deployment/web", image]);
+        eventually("a second revision", SOON, async || {
+            let object = place.cluster.get(&place.namespace, "deployment/web");
+            let revision = "/metadata/annotations/deployment.kubernetes.io~1revision";
+            (object.pointer(revision)? == "2").then_some(())
+        })
+        .await;
+        place.annotate("deployment/web", annotations);
+        place.wait(1, Succeeded).await;
+        place.kubectl(&["rollout", "undo", "deployment/web", "--to-revision=1"]);
+        (place, service)
     }
 
     fn annotate(&self, object: &str, annotations: &[&str]) {
@@ -274,29 +300,8 @@ async fn a_trigger_goes_with_its_object_and_outlives_its_annotations() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_undo_that_takes_the_annotations_away_is_a_hold() {
-    let mut place = Place::new().await;
-    place.run("Deployment", "web", 1);
-    place.discover("");
-    let service = place
-        .world
-        .start_with(PACE, |config| config.outlive = SECOND)
-        .await;
-    place.world.push(WEB, 1).await;
-    // The ReplicaSet of the first revision never has the annotations.
-    let image = "web=registry.example.com/shop/web:v1";
-    place.kubectl(&["set", "image", "deployment/web", image]);
-    eventually("a second revision", SOON, async || {
-        let object = place.cluster.get(&place.namespace, "deployment/web");
-        let revision = "/metadata/annotations/deployment.kubernetes.io~1revision";
-        (object.pointer(revision)? == "2").then_some(())
-    })
-    .await;
-    place.annotate(
-        "deployment/web",
-        &["tagtrail.dev/follow.web=latest", "tagtrail.dev/settle=0s"],
-    );
-    place.wait(1, Succeeded).await;
-    place.kubectl(&["rollout", "undo", "deployment/web", "--to-revision=1"]);
+    let (mut place, service) =
+        Place::undone(&["tagtrail.dev/follow.web=latest", "tagtrail.dev/settle=0s"]).await;
     let object = place.cluster.get(&place.namespace, "deployment/web");
     let annotations = object.pointer("/metadata/annotations").unwrap();
     assert!(
@@ -494,26 +499,8 @@ async fn the_shipped_role_suffices_for_annotations_and_image_triggers() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn annotations_of_others_are_named_to_a_person_after_an_undo() {
-    let mut place = Place::new().await;
-    place.run("Deployment", "web", 1);
-    place.discover("");
-    let service = place
-        .world
-        .start_with(PACE, |config| config.outlive = SECOND)
-        .await;
-    place.world.push(WEB, 1).await;
-    let image = "web=registry.example.com/shop/web:v1";
-    place.kubectl(&["set", "image", "deployment/web", image]);
-    eventually("a second revision", SOON, async || {
-        let object = place.cluster.get(&place.namespace, "deployment/web");
-        let revision = "/metadata/annotations/deployment.kubernetes.io~1revision";
-        (object.pointer(revision)? == "2").then_some(())
-    })
-    .await;
     let keel = ["keel.sh/policy=force", "keel.sh/monitorContainers=^web$"];
-    place.annotate("deployment/web", &keel);
-    place.wait(1, Succeeded).await;
-    place.kubectl(&["rollout", "undo", "deployment/web", "--to-revision=1"]);
+    let (mut place, service) = Place::undone(&keel).await;
     place.fault().await;
     let trigger = place.trigger("deployment", "web");
     tokio::time::sleep(Duration::from_secs(4)).await;
@@ -548,20 +535,7 @@ async fn a_thousand_annotated_objects_are_measured() {
         let objects: Vec<String> = (part * 100..part * 100 + 100).map(object).collect();
         place.cluster.create(&objects.join("\n---\n"));
     }
-    let memory = |process: &tagtrail_testkit::Process| {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", process.pid())).unwrap();
-        let line = status
-            .lines()
-            .find(|line| line.starts_with("VmRSS"))
-            .unwrap()
-            .to_owned();
-        line.split_whitespace()
-            .nth(1)
-            .unwrap()
-            .parse::<u64>()
-            .unwrap()
-            / 1024
-    };
+    let memory = |process: &Process| resident(process.pid()).unwrap() / 1024;
     place.world.configure("");
     let process = place.world.process();
     tokio::time::sleep(Duration::from_secs(5)).await;
