@@ -15,7 +15,6 @@ use tagtrail_testkit::TestKubernetes;
 use time::OffsetDateTime;
 
 use crate::latency::{PATIENCE, WebhookTarget};
-use crate::policies::SECRET;
 use crate::report::{Goal, Row, Series, percentile};
 use crate::stack::{Stack, any_image, push};
 
@@ -60,12 +59,7 @@ pub(crate) async fn rollouts(
     )?;
     let indexer = stack.service("indexer", &[]);
     indexer.ready().await?;
-    let environment = [
-        ("TAGTRAIL_CONFIG", config.to_str().context("no path")?),
-        SECRET,
-    ];
-    let trigger = stack.service("trigger", &environment);
-    trigger.ready().await?;
+    let trigger = stack.trigger(&config).await?;
     tokio::time::sleep(Duration::from_secs(2)).await;
     let [mut p50, mut p99, mut floor, mut requests] = [(); 4].map(|()| Series::default());
     for round in 0..rounds {

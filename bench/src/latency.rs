@@ -19,7 +19,6 @@ use tokio::task::JoinSet;
 
 use crate::ceiling::{self, Rows};
 use crate::http::Connection;
-use crate::policies::SECRET;
 use crate::report::{Goal, Row, Series, percentile};
 use crate::stack::{ServiceProcess, Stack, push};
 
@@ -165,12 +164,7 @@ impl<'a> Delivery<'a> {
         )?;
         let indexer = stack.service("indexer", &[]);
         indexer.ready().await?;
-        let environment = [
-            ("TAGTRAIL_CONFIG", config.to_str().context("no path")?),
-            SECRET,
-        ];
-        let trigger = stack.service("trigger", &environment);
-        trigger.ready().await?;
+        let trigger = stack.trigger(&config).await?;
         tokio::time::sleep(Duration::from_secs(1)).await;
         // The present head is rolled out at once: skip its webhooks.
         while tokio::time::timeout(Duration::from_millis(500), target.requests.recv())

@@ -3,7 +3,6 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use anyhow::Context as _;
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::Request;
@@ -12,7 +11,7 @@ use time::OffsetDateTime;
 
 use crate::cpu::resident;
 use crate::http::Connection;
-use crate::policies::{SECRET, pushed, send, trigger, until};
+use crate::policies::{pushed, send, trigger, until};
 use crate::report::{Goal, Row, Series};
 use crate::stack::{REGISTRY, Stack};
 
@@ -47,13 +46,8 @@ pub(crate) async fn measure(
         &pushed("bench/many", "latest", OffsetDateTime::now_utc()),
     )
     .await?;
-    let environment = [
-        ("TAGTRAIL_CONFIG", config.to_str().context("no path")?),
-        SECRET,
-    ];
     let begun = Instant::now();
-    let service = stack.service("trigger", &environment);
-    service.ready().await?;
+    let service = stack.trigger(&config).await?;
     let succeeded = "select count(*) from rollout o join trigger t on t.id = o.trigger_id where o.state = 'succeeded' and t.name like 'many-%'";
     until(&mut db, succeeded, TRIGGERS as i64).await?;
     let mut started = Series::default();

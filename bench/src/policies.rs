@@ -194,13 +194,7 @@ pub(crate) fn trigger(name: &str, image: &str, url: &str) -> String {
 async fn serve(stack: &Stack, folder: &Path, triggers: &str) -> anyhow::Result<ServiceProcess> {
     let config = folder.join("policies.toml");
     std::fs::write(&config, triggers)?;
-    let environment = [
-        ("TAGTRAIL_CONFIG", config.to_str().context("no path")?),
-        SECRET,
-    ];
-    let service = stack.service("trigger", &environment);
-    service.ready().await?;
-    Ok(service)
+    stack.trigger(&config).await
 }
 
 pub(crate) fn pushed(repository: &str, tag: &str, at: OffsetDateTime) -> Push {

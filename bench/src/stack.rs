@@ -13,6 +13,7 @@ use tagtrail_testkit::{Process, TestNats, free_address};
 use time::OffsetDateTime;
 use tokio_util::sync::CancellationToken;
 
+use crate::policies::SECRET;
 use crate::report::Goal;
 
 /// Repositories with pushes, and tags in each.
@@ -160,6 +161,14 @@ impl Stack {
         let environment: Vec<(&str, &str)> = common.iter().chain(environment).copied().collect();
         let process = Process::of(&self.program, &[name], &environment);
         ServiceProcess { process, admin }
+    }
+
+    /// Starts the trigger service with a file of settings, and waits until it is ready.
+    pub(crate) async fn trigger(&self, config: &Path) -> anyhow::Result<ServiceProcess> {
+        let config = config.to_str().context("no path")?;
+        let service = self.service("trigger", &[("TAGTRAIL_CONFIG", config), SECRET]);
+        service.ready().await?;
+        Ok(service)
     }
 
     /// Publishes pushes to PUSHES, as the gateway does. Every push moves its tag.
