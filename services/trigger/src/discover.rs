@@ -17,7 +17,6 @@ use std::time::Duration;
 use serde_json::{Map, Value};
 use sqlx::PgConnection;
 use tagtrail_config::File;
-use tagtrail_daemon::Retry;
 use tagtrail_kubernetes::{BuiltIn, Cluster, Scope};
 use tagtrail_postgres::{Lock, ping, within};
 use tokio::sync::mpsc;
@@ -30,6 +29,7 @@ pub use self::probe::inspect_cluster;
 use self::status::Statuses;
 use self::write::Writer;
 use crate::error::Error;
+use crate::lead::Lead;
 use crate::settings::{Discovering, Settings};
 use crate::shared::Shared;
 use crate::store::discovered::{self, Key, Row};
@@ -66,27 +66,12 @@ impl Known {
 /// Records the triggers of annotated objects until shutdown. One process does; the others stand by.
 /// Without a cluster that discovers, there is no session and nothing to do.
 pub(crate) async fn discovery(shared: Shared) -> anyhow::Result<()> {
-    let mut retry = Retry::new("reading annotated objects");
-    let mut settings = shared.settings.clone();
-    loop {
-        let some = settings.wait_for(|settings| has_work(settings));
-        tokio::select! {
-            () = shared.shutdown.cancelled() => return Ok(()),
-            found = some => if found.is_err() { return Ok(()) },
-        }
-        let outcome = async {
-            match shared.session_with(Lock::Discover).await? {
-                Some(db) => lead(&shared, db).await,
-                None => Ok(()),
-            }
-        };
-        match outcome.await {
-            Ok(()) if shared.shutdown.is_cancelled() => return Ok(()),
-            Ok(()) => {}
-            Err(error) if retry.wait(&error, &shared.shutdown).await => {}
-            Err(_) => return Ok(()),
-        }
+    let mut lead = Lead::new(&shared, Lock::Discover, "reading annotated objects");
+    while let Some(db) = lead.session(has_work).await {
+        let ended = follow_all(&shared, db).await;
+        lead.ended(ended).await;
     }
+    Ok(())
 }
 
 /// Returns a line about each cluster whose annotated objects are triggers.
@@ -118,7 +103,7 @@ fn has_work(settings: &Settings) -> bool {
 }
 
 /// Follows the clusters, and records what they have, until shutdown or until there is no work.
-async fn lead(shared: &Shared, mut db: PgConnection) -> Result<(), Error> {
+async fn follow_all(shared: &Shared, mut db: PgConnection) -> Result<(), Error> {
     let rows = within(shared.session_timeout, discovered::all(&mut db)).await?;
     tracing::info!(
         objects = rows.len(),

@@ -20,6 +20,7 @@ mod config;
 mod connections;
 mod discover;
 mod error;
+mod lead;
 mod ledger;
 mod metrics;
 mod notify;

@@ -18,11 +18,12 @@ use std::time::Duration;
 
 use sqlx::PgConnection;
 use tagtrail_bus::Bus;
-use tagtrail_daemon::Retry;
 use tagtrail_postgres::{Lock, ping, within};
 use tokio::task::{AbortHandle, JoinSet};
 
 use crate::error::Error;
+use crate::lead::Lead;
+use crate::settings::Settings;
 use crate::shared::Shared;
 
 pub(crate) use entry::{Entries, Entry, describe, entries, warnings};
@@ -34,31 +35,13 @@ const STOP: Duration = Duration::from_secs(5);
 
 /// Delivers the messages of all entries until shutdown. One instance does; the others stand by.
 pub(crate) async fn notifier(shared: Shared, bus: Bus) -> anyhow::Result<()> {
-    let mut retry = Retry::new("delivering messages about rollouts");
-    let mut settings = shared.settings.clone();
-    loop {
-        // Without an entry the process needs no session.
-        let some = settings.wait_for(|settings| !settings.notify.is_empty());
-        tokio::select! {
-            () = shared.shutdown.cancelled() => return Ok(()),
-            found = some => if found.is_err() { return Ok(()) },
-        }
-        let outcome = async {
-            match shared.session_with(Lock::Notify).await? {
-                Some(mut db) => run(&shared, &bus, &mut db).await,
-                None => Ok(()),
-            }
-        };
-        match outcome.await {
-            Ok(()) if shared.shutdown.is_cancelled() => return Ok(()),
-            Ok(()) => {}
-            Err(error) => {
-                if !retry.wait(&error, &shared.shutdown).await {
-                    return Ok(());
-                }
-            }
-        }
+    let has_entries = |settings: &Settings| !settings.notify.is_empty();
+    let mut lead = Lead::new(&shared, Lock::Notify, "delivering messages about rollouts");
+    while let Some(mut db) = lead.session(has_entries).await {
+        let ended = run(&shared, &bus, &mut db).await;
+        lead.ended(ended).await;
     }
+    Ok(())
 }
 
 /// Runs a task for each entry. Returns after a stop request, and when no entry is left.

@@ -8,11 +8,13 @@ use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use sqlx::PgConnection;
-use tagtrail_daemon::{Retry, Span, SpanKind};
+use tagtrail_daemon::{Span, SpanKind};
 use tagtrail_postgres::{Lock, ping, within};
 use tokio::time::Instant;
 
 use crate::error::Error;
+use crate::lead::Lead;
+use crate::settings::Settings;
 use crate::shared::Shared;
 use crate::store::drift as store;
 use crate::store::working::Attempt;
@@ -28,27 +30,17 @@ const NEWS: Duration = Duration::from_secs(1);
 /// process looks; the others stand by. Without a target that sees changes by others, there is no
 /// session and nothing to do.
 pub(crate) async fn drift(shared: Shared) -> anyhow::Result<()> {
-    let mut retry = Retry::new("looking for changes of targets by others");
-    let mut settings = shared.settings.clone();
-    loop {
-        let some = settings.wait_for(|settings| watched(&settings.targets).next().is_some());
-        tokio::select! {
-            () = shared.shutdown.cancelled() => return Ok(()),
-            found = some => if found.is_err() { return Ok(()) },
-        }
-        let outcome = async {
-            match shared.session_with(Lock::Drift).await? {
-                Some(mut db) => passes(&shared, &mut db).await,
-                None => Ok(()),
-            }
-        };
-        match outcome.await {
-            Ok(()) if shared.shutdown.is_cancelled() => return Ok(()),
-            Ok(()) => {}
-            Err(error) if retry.wait(&error, &shared.shutdown).await => {}
-            Err(_) => return Ok(()),
-        }
+    let sees = |settings: &Settings| watched(&settings.targets).next().is_some();
+    let mut lead = Lead::new(
+        &shared,
+        Lock::Drift,
+        "looking for changes of targets by others",
+    );
+    while let Some(mut db) = lead.session(sees).await {
+        let ended = passes(&shared, &mut db).await;
+        lead.ended(ended).await;
     }
+    Ok(())
 }
 
 /// Returns the triggers whose targets see changes by others.
