@@ -8,6 +8,7 @@
 //! ([`gates`]) and the begin of its attempts ([`begin`], [`window`]), the
 //! next step after an attempt ([`retry`]), and the result of a rollout that its target took
 //! ([`watch`]). A replay of history goes through all of them ([`replay`]), but for the result.
+//! Policies of Keel are read as image policies ([`keel`]).
 //! Everything here is pure: no I/O, no clock, no database; times are arguments.
 //!
 //! Out of scope: reading heads and recording rollouts (the trigger service), and the settings file
@@ -20,6 +21,7 @@ pub mod decide;
 pub mod follow;
 pub mod gates;
 pub mod glob;
+pub mod keel;
 pub mod replay;
 pub mod retry;
 pub mod selection;

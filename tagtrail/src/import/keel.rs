@@ -1,9 +1,10 @@
 //! Keel: annotations and labels `keel.sh/…` of workloads.
 
+use tagtrail_policy::keel::{Keel, Unruled};
 use tagtrail_policy::selection::Pattern;
 use toml::Value;
 
-use super::found::{Found, Trigger, Watched, pattern, reference, table, text};
+use super::found::{Found, Trigger, Watched, pattern, reference, text};
 use super::objects::Object;
 use super::workload::{Container, containers};
 
@@ -113,61 +114,44 @@ fn order(
         Some(text) => text == "true",
         None => otherwise,
     };
-    if let Some(glob) = policy.strip_prefix("glob:") {
-        let becomes = "glob, alphabetical = \"last\"; Tagtrail never goes down";
-        found.close(object, &part, becomes);
-        return Some(vec![("glob", text(glob)), ("alphabetical", text("last"))]);
-    }
-    if let Some(given) = policy.strip_prefix("regexp:") {
-        let given = pattern(given);
-        let named = given.contains("(?P<compare>") || given.contains("(?<compare>");
-        let order = match named {
-            true => ("order", Value::Array(vec![text("compare:text")])),
-            false => ("alphabetical", text("last")),
-        };
-        let becomes = format!("match, {}; Tagtrail never goes down", order.0);
-        found.close(object, &part, &becomes);
-        return Some(vec![("match", text(given)), order]);
-    }
-    match policy {
-        "major" | "minor" | "patch" | "all" => {
-            let Some(tag) = tag.filter(|tag| tag.contains('.')) else {
-                let reason = "the running tag is no version: Keel takes any tag then; write the version to begin with as semver.from";
-                found.left_out(object, &part, reason);
-                return None;
+    let given = policy.strip_prefix("regexp:");
+    let rewritten = given.map(|given| format!("regexp:{}", pattern(given)));
+    let keel = Keel {
+        policy: rewritten.as_deref().unwrap_or(policy),
+        tag,
+        match_tag: is("keel.sh/matchTag", false) || is("keel.sh/match-tag", false),
+        same_suffix: is("keel.sh/matchPreRelease", true),
+    };
+    let settings = match keel.settings() {
+        Ok(settings) => settings,
+        Err(why) => {
+            let reason = match why {
+                Unruled::NoVersion => {
+                    "the running tag is no version: Keel takes any tag then; write the version to begin with as semver.from"
+                }
+                Unruled::Unknown => "Keel has no such policy, and updates nothing",
             };
-            let mut rule = vec![
-                ("within", text(policy)),
-                ("from", text(tag)),
-                ("parse", text("loose")),
-            ];
-            let same = is("keel.sh/matchPreRelease", true);
-            match (policy, same) {
-                ("all", _) => {}
-                (_, true) => rule.push(("suffix", text("same"))),
-                (_, false) => rule.push(("prereleases", text("all"))),
-            }
-            found.exact(object, &part, "semver with within and from");
-            // To Keel, a text without a dot is no version.
-            Some(vec![("semver", table(rule)), ("match", text(r"\."))])
+            found.left_out(object, &part, reason);
+            return None;
         }
-        "force" if is("keel.sh/matchTag", false) || is("keel.sh/match-tag", false) => {
-            let tag = tag.unwrap_or("latest");
-            found.close(object, &part, "tag: its digest is followed");
-            Some(vec![("tag", text(tag))])
-        }
-        "force" => {
-            let becomes = "newest = \"pushed\"; Keel takes any tag, also an older version";
-            found.close(object, &part, becomes);
-            Some(vec![("newest", text("pushed"))])
-        }
-        _ => {
-            found.left_out(
-                object,
-                &part,
-                "Keel has no such policy, and updates nothing",
-            );
-            None
-        }
+    };
+    let order = |key| settings.iter().any(|(one, _)| *one == key);
+    if order("semver") {
+        found.exact(object, &part, "semver with within and from");
+    } else {
+        let becomes = if order("glob") {
+            "glob, alphabetical = \"last\"; Tagtrail never goes down"
+        } else if order("order") {
+            "match, order; Tagtrail never goes down"
+        } else if order("alphabetical") {
+            "match, alphabetical; Tagtrail never goes down"
+        } else if order("tag") {
+            "tag: its digest is followed"
+        } else {
+            "newest = \"pushed\"; Keel takes any tag, also an older version"
+        };
+        found.close(object, &part, becomes);
     }
+    let value = |(key, value)| Some((key, Value::try_from(value).ok()?));
+    settings.into_iter().map(value).collect()
 }

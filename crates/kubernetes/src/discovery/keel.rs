@@ -1,9 +1,10 @@
 //! Annotations and labels of Keel: `keel.sh/…`.
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
+use tagtrail_policy::keel::{Keel, Unruled};
 use tagtrail_policy::selection::Pattern;
 
-use super::tags::{Container, List, Running, containers, running};
+use super::tags::{Container, List, containers, running};
 use super::{Annotated, Followed, Wish, annotation, truth};
 
 pub(super) const PREFIX: &str = "keel.sh/";
@@ -73,12 +74,19 @@ fn read_policy(annotated: &Annotated<'_>, policy: &str) -> Result<Wish, String> 
     }
     for container in &all {
         let running = running(container)?;
-        let rule = Rule {
-            policy,
-            match_tag,
-            same_suffix,
+        let image = match policy == "force" && match_tag {
+            true => running.followed(container, annotated)?,
+            false => {
+                let tag = running.tag_now_or_before(&container.name, annotated.earlier);
+                let keel = Keel {
+                    policy,
+                    tag: tag.as_deref(),
+                    match_tag,
+                    same_suffix,
+                };
+                image(&keel, container, running.repository)?
+            }
         };
-        let image = rule.image(container, &running, annotated)?;
         let paused = false;
         wish.images
             .insert(container.name.clone(), Followed { image, paused });
@@ -105,58 +113,24 @@ fn read_policy(annotated: &Annotated<'_>, policy: &str) -> Result<Wish, String> 
     Ok(wish)
 }
 
-/// The policy of an object.
-struct Rule<'a> {
-    policy: &'a str,
-    match_tag: bool,
-    same_suffix: bool,
-}
-
-impl Rule<'_> {
-    /// Returns the image of a container as a trigger follows it.
-    fn image(
-        &self,
-        container: &Container,
-        running: &Running,
-        annotated: &Annotated<'_>,
-    ) -> Result<Value, String> {
-        let policy = self.policy;
-        let mut image = json!({"repository": running.repository});
-        let tag = running.tag_now_or_before(&container.name, annotated.earlier);
-        if let Some(glob) = policy.strip_prefix("glob:") {
-            image["glob"] = json!(glob);
-            image["alphabetical"] = json!("last");
-        } else if let Some(given) = policy.strip_prefix("regexp:") {
-            image["match"] = json!(given);
-            match given.contains("(?P<compare>") || given.contains("(?<compare>") {
-                true => image["order"] = json!(["compare:text"]),
-                false => image["alphabetical"] = json!("last"),
-            }
-        } else if ["major", "minor", "patch", "all"].contains(&policy) {
-            let Some(tag) = tag.filter(|tag| tag.contains('.')) else {
-                let Container { name, image, .. } = container;
-                return Err(format!(
-                    "{POLICY}: {policy} begins with the running version, and container {name} runs {image}, which names none; write a version as its tag"
-                ));
-            };
-            let mut semver = json!({"within": policy, "from": tag, "parse": "loose"});
-            match (policy, self.same_suffix) {
-                ("all", _) => {}
-                (_, true) => semver["suffix"] = json!("same"),
-                (_, false) => semver["prereleases"] = json!("all"),
-            }
-            image["semver"] = semver;
-            // To Keel, a text without a dot is no version.
-            image["match"] = json!(r"\.");
-        } else if policy == "force" && self.match_tag {
-            return running.followed(container, annotated);
-        } else if policy == "force" {
-            image["newest"] = json!("pushed");
-        } else {
-            return Err(format!(
-                "{POLICY}: Keel has no policy {policy:?}; known are all, major, minor, patch, force, never, glob:… and regexp:…"
-            ));
+/// Returns the image of a container as a trigger follows it.
+fn image(keel: &Keel<'_>, container: &Container, repository: String) -> Result<Value, String> {
+    let policy = keel.policy;
+    let settings = keel.settings().map_err(|why| match why {
+        Unruled::NoVersion => {
+            let Container { name, image, .. } = container;
+            format!(
+                "{POLICY}: {policy} begins with the running version, and container {name} runs {image}, which names none; write a version as its tag"
+            )
         }
-        Ok(image)
-    }
+        Unruled::Unknown => format!(
+            "{POLICY}: Keel has no policy {policy:?}; known are all, major, minor, patch, force, never, glob:… and regexp:…"
+        ),
+    })?;
+    let settings = settings
+        .into_iter()
+        .map(|(key, value)| (key.to_owned(), value));
+    let mut image: Map<String, Value> = settings.collect();
+    image.insert("repository".to_owned(), Value::from(repository));
+    Ok(Value::Object(image))
 }
