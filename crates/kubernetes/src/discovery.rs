@@ -15,6 +15,7 @@ use tagtrail_config::Discover;
 use tagtrail_proto::{Name, clean_text};
 
 pub use name::trigger_name;
+pub use openshift::{PathError, container};
 pub use tagtrail::PREFIX;
 
 use crate::patch::ROLLOUT;

@@ -1,10 +1,11 @@
 //! `OpenShift`: image-change triggers of workloads and of `DeploymentConfig` objects.
 
 use serde_json::Value as Json;
+use tagtrail_kubernetes::discovery::container;
 
 use super::found::{Found, Trigger, Watched, reference};
-use super::objects::{Object, list, word, words};
-use super::workload::{containers, pod};
+use super::objects::{Object, word, words};
+use super::workload::pod;
 
 const ANNOTATION: &str = "image.openshift.io/triggers";
 /// The registry of image streams that the input does not have.
@@ -31,7 +32,8 @@ fn annotated(object: &Object, triggers: &str, objects: &[Object], found: &mut Fo
     let mut trigger = Trigger::new(&object.name, object);
     for one in &triggers {
         let path = word(&one["fieldPath"]).unwrap_or_default();
-        let Some(container) = container(object, &path) else {
+        let workload = object.get("").unwrap_or(&Json::Null);
+        let Ok(container) = container(&path, workload, pod(object)) else {
             let part = format!("fieldPath {path}");
             found.left_out(object, &part, "no container of the object has this path");
             continue;
@@ -82,28 +84,6 @@ fn pause(object: &Object, image: &str, paused: bool, found: &mut Found) {
             &part,
             "`tagtrail pause` pauses the trigger as a whole",
         );
-    }
-}
-
-/// Returns the name of the container of a path such as
-/// `spec.template.spec.containers[?(@.name=="web")].image`, or with a place in the list.
-fn container(object: &Object, path: &str) -> Option<String> {
-    let pod = pod(object).trim_start_matches('/').replace('/', ".");
-    let rest = path.strip_prefix(&pod)?.strip_prefix('.')?;
-    let (key, selector) = rest.strip_suffix("].image")?.split_once('[')?;
-    let within = list(object.get(&format!("/{}/{key}", pod.replace('.', "/"))));
-    if !["containers", "initContainers"].contains(&key) {
-        return None;
-    }
-    let named = selector
-        .strip_prefix("?(@.name==\"")
-        .and_then(|rest| rest.strip_suffix("\")"));
-    match named {
-        Some(name) => containers(object)
-            .into_iter()
-            .map(|container| container.name)
-            .find(|container| container == name),
-        None => word(&within.get(selector.parse::<usize>().ok()?)?["name"]),
     }
 }
 

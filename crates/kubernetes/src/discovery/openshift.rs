@@ -3,6 +3,7 @@
 mod annotation;
 mod config;
 mod field;
+mod path;
 #[cfg(test)]
 mod tests;
 
@@ -10,6 +11,7 @@ use serde_json::{Map, Value, json};
 use tagtrail_config::{image_of_stream, is_label};
 use tagtrail_proto::{Image, clean_text};
 
+pub use self::path::{PathError, container};
 use super::{Annotated, Followed, MOST, Wish};
 
 /// The annotation of `OpenShift`, a list in JSON.
