@@ -224,7 +224,7 @@ pub fn wanted_set(situation: &Situation<'_>) -> Option<BTreeMap<String, RolloutI
 /// deployment as it is.
 ///
 /// With [`Situation::partial`] such an image stays as it is in the last rollout. If that has none,
-/// the set is without it, and the target keeps what it runs there. At least one image must stand
+/// the set is without it, and the target keeps its image there. At least one image must stand
 /// for a digest.
 fn wanted(situation: &Situation<'_>) -> Result<BTreeMap<String, RolloutImage>, Decision> {
     let mut images = BTreeMap::new();

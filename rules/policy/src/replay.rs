@@ -336,7 +336,7 @@ impl Replay {
             cut_off: false,
             first: FirstSight {
                 start: self.spec.start,
-                // Nobody knows what the target ran.
+                // The images before are not known.
                 reported: Reported::NotAsked,
                 configured_at: self.configured_at,
             },

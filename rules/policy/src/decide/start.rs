@@ -56,7 +56,7 @@ impl Situation<'_> {
         first && !self.paused && !self.resumed && wanted_set(self).is_some()
     }
 
-    /// Returns what the target reports, if that matters.
+    /// Returns the report of the target, if the decision depends on it.
     pub(super) fn reported(&self) -> Reported<'_> {
         match self.first.start == Start::Adopt && self.last.is_none() && !self.resumed {
             true => self.first.reported,

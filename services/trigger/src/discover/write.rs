@@ -1,4 +1,4 @@
-//! Records what the objects ask for.
+//! Records the triggers that objects ask for.
 
 use std::path::Path;
 use std::sync::Arc;

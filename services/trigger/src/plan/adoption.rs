@@ -115,7 +115,7 @@ impl Adoptions {
         }
     }
 
-    /// Returns what the target of a trigger runs, as far as it is known, and asks if it is not.
+    /// Returns the images of the target of a trigger if they are known, and asks the target otherwise.
     pub(super) fn running(
         &mut self,
         trigger: &str,

@@ -109,7 +109,7 @@ async fn session(shared: &Shared, bus: &Bus, before: &mut Before) -> Result<Ende
     let known = known.map(|(candidates, _)| candidates);
     let loading = Candidates::load(&mut db, settings.triggers.values(), known);
     let candidates = within(shared.session_timeout, loading).await?;
-    // The statements above look at all triggers, those of a round at a few, whatever their number.
+    // The statements above look at all triggers, those of a round at a few.
     within(shared.session_timeout, keep_plans(&mut db, true)).await?;
     tracing::debug!("planning");
     let (sender, mut news) = mpsc::channel(1);

@@ -178,7 +178,7 @@ pub(crate) async fn begin(
          ), moved as (
              select n.id, min(i.value ->> 'image') as image from newest n cross join lateral jsonb_each(n.images) i
              where n.state = 'pending' and not n.fixed
-             -- The others of a partial set stay as they are, whatever their tags have become.
+             -- The others of a partial set stay as they are, although their tags may have moved.
              and (not n.partial or n.images_changed ? i.key)
              -- The images of a trigger that follows others are those of upstream, not the heads.
              and not exists (select from trigger f where f.id = n.trigger_id and f.gate_settings ? 'follow') and not exists (

@@ -1,4 +1,4 @@
-//! Triggers with `start = "adopt"`: rollout 1 is what the target runs already.
+//! Triggers with `start = "adopt"`: rollout 1 has the images that the target runs already.
 
 use serde_json::Value;
 use sqlx::Row as _;
