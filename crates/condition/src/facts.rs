@@ -174,13 +174,16 @@ pub struct SelectedTag {
     pub selected_at: OffsetDateTime,
 }
 
-/// Reads the facts about the configured triggers by name, or about the one with this name, in two
+/// Reads the facts about the configured triggers by name, or about those with these names, in two
 /// statements.
 ///
 /// # Errors
 /// If Postgres can't be asked, or a row holds a value that no service writes.
-pub async fn read(db: &mut PgConnection, name: Option<&str>) -> Result<Vec<Facts>, sqlx::Error> {
-    select(db, name, true).await
+pub async fn read(
+    db: &mut PgConnection,
+    names: Option<&[&str]>,
+) -> Result<Vec<Facts>, sqlx::Error> {
+    select(db, names, true).await
 }
 
 /// Reads the facts about the triggers that have been removed, by name.
@@ -193,7 +196,7 @@ pub async fn read_removed(db: &mut PgConnection) -> Result<Vec<Facts>, sqlx::Err
 
 async fn select(
     db: &mut PgConnection,
-    name: Option<&str>,
+    names: Option<&[&str]>,
     configured: bool,
 ) -> Result<Vec<Facts>, sqlx::Error> {
     let rows = sqlx::query(concat!(
@@ -238,12 +241,12 @@ async fn select(
              from trigger_process p
              where t.spec_hash is not null and p.seen_at > now() - interval '30 seconds'
              having bool_and(p.others ? t.name)) elsewhere on true
-         where t.configured = $2 and t.name = coalesce($1, t.name)
+         where t.configured = $2 and ($1::text[] is null or t.name = any ($1))
              -- The api has made the trigger, and the trigger service has not read it yet.
              and (t.configured or t.spec_hash is null)
          order by t.name",
     ))
-    .bind(name)
+    .bind(names)
     .bind(configured)
     .fetch_all(&mut *db)
     .await?;

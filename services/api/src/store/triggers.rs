@@ -103,7 +103,8 @@ pub(crate) async fn configured(
     db: &mut PgConnection,
     name: Option<&Name>,
 ) -> Result<Vec<Trigger>, sqlx::Error> {
-    let facts = tagtrail_condition::read(db, name.map(AsRef::as_ref)).await?;
+    let one = name.map(|name| [name.as_ref()]);
+    let facts = tagtrail_condition::read(db, one.as_ref().map(|one| &one[..])).await?;
     with_acts(db, facts, name).await
 }
 

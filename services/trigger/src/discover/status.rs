@@ -62,7 +62,11 @@ impl Statuses {
         if objects.is_empty() {
             return Ok(());
         }
-        let reading = tagtrail_condition::read(db, None);
+        let names: Vec<&str> = objects
+            .iter()
+            .map(|(_, row)| row.trigger.as_str())
+            .collect();
+        let reading = tagtrail_condition::read(db, Some(&names));
         let facts = within(shared.session_timeout, reading).await?;
         let facts: BTreeMap<&str, &Facts> =
             facts.iter().map(|one| (one.name.as_str(), one)).collect();

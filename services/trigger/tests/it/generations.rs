@@ -240,7 +240,7 @@ async fn a_process_with_older_settings_neither_acts_nor_plans() {
     assert_eq!(old_sink.deliveries().len(), 0);
     // People see that no process has the settings.
     eventually("a reason", SOON, async || {
-        let facts = tagtrail_condition::read(&mut world.sql, Some("shop")).await;
+        let facts = tagtrail_condition::read(&mut world.sql, Some(&["shop"])).await;
         let judged = tagtrail_condition::judge(&facts.unwrap()[0]);
         let reason = judged
             .reasons

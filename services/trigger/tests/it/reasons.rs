@@ -12,7 +12,7 @@ const API: &str = "registry.example.com/shop/api";
 
 impl World {
     pub(crate) async fn facts(&mut self) -> Facts {
-        let mut facts = tagtrail_condition::read(&mut self.sql, Some("shop"))
+        let mut facts = tagtrail_condition::read(&mut self.sql, Some(&["shop"]))
             .await
             .unwrap();
         facts.pop().unwrap()
