@@ -102,7 +102,8 @@ fn has_work(settings: &Settings) -> bool {
     !settings.discovering.is_empty() || !settings.discovered.is_empty()
 }
 
-/// Follows the clusters, and records their annotated objects, until shutdown or until there is no work.
+/// Follows the clusters, and records their annotated objects, until shutdown or until there is no
+/// work.
 async fn follow_all(shared: &Shared, mut db: PgConnection) -> Result<(), Error> {
     let rows = within(shared.session_timeout, discovered::all(&mut db)).await?;
     tracing::info!(

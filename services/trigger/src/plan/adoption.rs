@@ -115,7 +115,8 @@ impl Adoptions {
         }
     }
 
-    /// Returns the images of the target of a trigger if they are known, and asks the target otherwise.
+    /// Returns the images of the target of a trigger if they are known, and asks the target
+    /// otherwise.
     pub(super) fn running(
         &mut self,
         trigger: &str,

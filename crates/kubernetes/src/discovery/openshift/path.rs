@@ -16,8 +16,8 @@ pub enum PathError {
 }
 
 /// Returns the name of the container that a `fieldPath` names, by its name or by its place, such as
-/// `spec.template.spec.containers[?(@.name=="web")].image`. `at` is the place of the pod spec in the
-/// object, as a JSON pointer.
+/// `spec.template.spec.containers[?(@.name=="web")].image`. `at` is the place of the pod spec in
+/// the object, as a JSON pointer.
 ///
 /// # Errors
 /// If the path names no container of the object.
