@@ -4,6 +4,7 @@ use std::fmt;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
+use hmac::{Hmac, KeyInit as _, Mac as _};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::Deserialize;
 use sha2::{Digest as _, Sha256};
@@ -207,12 +208,38 @@ impl Live {
         }
         matched
     }
+
+    /// Signs a message with the first live secret, by HMAC-SHA256. The key is the hash of the
+    /// secret, which nothing outside of this process has. `None`: there is no live secret.
+    #[must_use]
+    pub fn sign(&self, message: &[u8]) -> Option<[u8; 32]> {
+        self.0.first().map(|key| mac(key, message))
+    }
+
+    /// Returns whether `signature` was made for the message with a live secret, in constant time.
+    #[must_use]
+    pub fn has_signed(&self, message: &[u8], signature: &[u8]) -> Choice {
+        let mut matched = Choice::from(0);
+        for key in &self.0 {
+            matched |= mac(key, message).as_slice().ct_eq(signature);
+        }
+        matched
+    }
 }
 
 impl fmt::Debug for Live {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "Live({} secrets)", self.0.len())
     }
+}
+
+fn mac(key: &[u8; 32], message: &[u8]) -> [u8; 32] {
+    // HMAC fills a short key with zeros to the size of a block.
+    let mut block = [0; 64];
+    block[..key.len()].copy_from_slice(key);
+    let mut mac = Hmac::<Sha256>::new(&block.into());
+    mac.update(message);
+    mac.finalize().into_bytes().into()
 }
 
 fn hash(secret: &[u8]) -> [u8; 32] {

@@ -10,4 +10,5 @@ pub(crate) mod operation;
 pub(crate) mod paging;
 pub(crate) mod parameters;
 pub(crate) mod renamed;
+pub(crate) mod session;
 pub(crate) mod tokens;

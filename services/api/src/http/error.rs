@@ -193,6 +193,8 @@ pub(crate) enum Error {
     RepositoryUnknown(String),
     #[error("no digest of an image or manifest begins with {0}")]
     DigestUnknown(DigestPrefix),
+    #[error("no tag ever had the digest {0}, and no manifest of it was read")]
+    DigestUnheard(Digest),
     #[error("{image} has no revision {revision}")]
     RevisionUnknown { image: Image, revision: u64 },
     #[error(
@@ -338,7 +340,9 @@ impl Error {
             Error::TooManyRefusals => (StatusCode::TOO_MANY_REQUESTS, "too_many_refusals"),
             Error::TagUnknown(_) | Error::TagNotYet(_) => (StatusCode::NOT_FOUND, "tag_unknown"),
             Error::RepositoryUnknown(_) => (StatusCode::NOT_FOUND, "repository_unknown"),
-            Error::DigestUnknown(_) => (StatusCode::NOT_FOUND, "digest_unknown"),
+            Error::DigestUnknown(_) | Error::DigestUnheard(_) => {
+                (StatusCode::NOT_FOUND, "digest_unknown")
+            }
             Error::TagDeleted { .. } => (StatusCode::NOT_FOUND, "tag_deleted"),
             Error::RevisionUnknown { .. } => (StatusCode::NOT_FOUND, "revision_unknown"),
             Error::ManifestUnknown(_) => (StatusCode::NOT_FOUND, "manifest_unknown"),
@@ -371,6 +375,13 @@ impl Error {
     }
 }
 
+/// The problem that a response states.
+#[derive(Debug, Clone)]
+pub(crate) struct Told {
+    pub(crate) code: &'static str,
+    pub(crate) detail: String,
+}
+
 /// Problem details (RFC 9457).
 #[derive(JsonSchema)]
 #[expect(
@@ -401,7 +412,10 @@ impl IntoResponse for Error {
     fn into_response(self) -> Response {
         self.log();
         let (status, code) = self.status();
-        let mut response = problem::response(status, code, &self.to_string());
+        let detail = self.to_string();
+        let mut response = problem::response(status, code, &detail);
+        // A page shows the problem as a page.
+        response.extensions_mut().insert(Told { code, detail });
         let headers = response.headers_mut();
         if status == StatusCode::UNAUTHORIZED {
             let challenge = HeaderValue::from_static("Bearer realm=\"tagtrail\"");

@@ -5,18 +5,21 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use axum::extract::{ConnectInfo, FromRequestParts as _, RawPathParams, Request, State};
-use axum::http::{HeaderMap, HeaderName, HeaderValue};
+use axum::http::header::AUTHORIZATION;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method};
 use axum::middleware::Next;
 use axum::response::Response;
 use tagtrail_config::{Role, TriggerGlob};
 use tagtrail_daemon::Refusals;
 use tagtrail_proto::Name;
+use time::OffsetDateTime;
 use uuid::Uuid;
 
 use crate::database::Database;
 use crate::follow::Current;
 use crate::http::error::Error;
 use crate::http::parameters::{Parameter, optional, text};
+use crate::http::session::SignedIn;
 use crate::http::tokens::{Holder, Sent, Tokens};
 use crate::store::acts;
 
@@ -170,10 +173,17 @@ pub(crate) async fn admit(
         true => request.uri().query(),
         false => None,
     };
-    let sent = Sent::find(request.headers(), query);
     let tokens = guard.tokens.get();
-    let admitted = tokens.admit(&sent, guard.role);
-    let holder = match admitted.map(|holder| holder.cloned()) {
+    let admitted = match signed_in(&guard, &tokens, &request) {
+        Some(SignedIn(None)) => Ok(None),
+        Some(SignedIn(Some(holder))) => holder.check(guard.role).map(|()| Some(holder)),
+        None => {
+            let sent = Sent::find(request.headers(), query);
+            let admitted = tokens.admit(&sent, guard.role);
+            admitted.map(|holder| holder.cloned())
+        }
+    };
+    let holder = match admitted {
         Ok(holder) => holder,
         Err(refusal) => return Err(guard.refuse(refusal, remote).await),
     };
@@ -201,6 +211,20 @@ pub(crate) async fn admit(
         response.headers_mut().insert(REQUEST_ID, id);
     }
     Ok(response)
+}
+
+/// Returns the holder of whom the pages have made sure, or of whom a browser shows a session. A
+/// session opens only what reads: `EventSource` and links send no header.
+fn signed_in(guard: &Guard, tokens: &Tokens, request: &Request) -> Option<SignedIn> {
+    if let Some(signed_in) = request.extensions().get::<SignedIn>() {
+        return Some(signed_in.clone());
+    }
+    let reads = guard.role == Role::Read && *request.method() == Method::GET;
+    if !reads || request.headers().contains_key(AUTHORIZATION) {
+        return None;
+    }
+    let holder = tokens.session(request.headers(), OffsetDateTime::now_utc())?;
+    Some(SignedIn(Some(Arc::clone(holder))))
 }
 
 /// Returns the client's id of a request if it has a usable form, or else a new one.

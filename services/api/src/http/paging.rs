@@ -52,9 +52,9 @@ pub(crate) struct Page<const N: usize> {
 /// A page of a list.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct Items<T> {
-    items: Vec<T>,
+    pub(crate) items: Vec<T>,
     /// Cursor of the next page, if there is one.
-    next: Option<String>,
+    pub(crate) next: Option<String>,
 }
 
 impl<const N: usize> Page<N> {

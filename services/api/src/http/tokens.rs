@@ -10,9 +10,11 @@ use axum::http::header::AUTHORIZATION;
 use tagtrail_config::{
     Broken, ConfigError, File, Fresh, Live, Role, SHORT, Table, TriggerGlob, is_short,
 };
+use time::OffsetDateTime;
 
 use crate::http::error::Error;
 use crate::http::parameters::{Parameter, optional, text};
+use crate::http::session;
 
 /// A browser's `EventSource` can set no header. The name is that of RFC 6750, section 2.3. An
 /// operation that lists this parameter takes a token from the query.
@@ -175,27 +177,56 @@ impl Tokens {
             Sent::Several => return Err(Error::HeaderRepeated),
             Sent::Nothing => return Err(Error::Unauthenticated),
         };
-        // Compares all tokens, so that the time does not depend on the token that matches.
+        let holder = &self.find(secret).ok_or(Error::WrongToken)?.holder;
+        if in_query && holder.role != Role::Read {
+            return Err(Error::TokenInQuery {
+                token: holder.name.clone(),
+            });
+        }
+        holder.check(role)?;
+        Ok(Some(holder))
+    }
+
+    /// Compares all tokens, so that the time does not depend on the token that matches.
+    fn find(&self, secret: &[u8]) -> Option<&Token> {
         let mut found = None;
         for token in &self.good {
             if bool::from(token.live.get().is(secret)) {
                 found = Some(token);
             }
         }
-        let holder = &found.ok_or(Error::WrongToken)?.holder;
-        if in_query && holder.role != Role::Read {
-            return Err(Error::TokenInQuery {
-                token: holder.name.clone(),
-            });
+        found
+    }
+
+    /// Exchanges a token for the value of a cookie, for a person who may read.
+    pub(crate) fn sign_in(&self, secret: &[u8], now: OffsetDateTime) -> Result<String, Error> {
+        let token = self.find(secret).ok_or(Error::WrongToken)?;
+        token.holder.check(Role::Read)?;
+        let value = session::write(&token.holder.name, &token.live.get(), now);
+        value.ok_or(Error::WrongToken)
+    }
+
+    /// Returns the holder of the token whose session a browser shows, if the session lasts.
+    pub(crate) fn session(&self, headers: &HeaderMap, now: OffsetDateTime) -> Option<&Arc<Holder>> {
+        let shown = session::find(headers)?;
+        let named = |token: &&Token| token.holder.name == shown.name;
+        let token = self.good.iter().find(named)?;
+        let holds = shown.holds(&token.live.get(), now) && token.holder.role.includes(Role::Read);
+        holds.then_some(&token.holder)
+    }
+}
+
+impl Holder {
+    /// Checks that the token has this role.
+    pub(crate) fn check(&self, needed: Role) -> Result<(), Error> {
+        match self.role.includes(needed) {
+            true => Ok(()),
+            false => Err(Error::Forbidden {
+                token: self.name.clone(),
+                role: self.role,
+                needed,
+            }),
         }
-        if !holder.role.includes(role) {
-            return Err(Error::Forbidden {
-                token: holder.name.clone(),
-                role: holder.role,
-                needed: role,
-            });
-        }
-        Ok(Some(holder))
     }
 }
 
