@@ -1,0 +1,9 @@
+//! The pieces that pages are made of. Each is a function that returns markup.
+
+pub(crate) mod digest;
+pub(crate) mod icon;
+pub(crate) mod image;
+pub(crate) mod kind;
+pub(crate) mod lane;
+pub(crate) mod text;
+pub(crate) mod when;
