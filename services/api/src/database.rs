@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use sqlx::postgres::PgConnectOptions;
-use sqlx::{Connection as _, PgConnection};
+use sqlx::{Connection as _, Executor as _, PgConnection};
 use tagtrail_daemon::Context;
 use tagtrail_postgres::{DbArgs, DbError};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -168,6 +168,22 @@ impl Database {
         let answer = self.ask(question).await;
         drop(place.permit.take());
         answer
+    }
+
+    /// Asks the questions of a page on one snapshot, so that a page can't contradict itself. Pages
+    /// take the places of large questions: people never take the last connections from programs.
+    pub(crate) async fn ask_page<T>(
+        &self,
+        questions: impl AsyncFnOnce(&mut PgConnection) -> Result<T, sqlx::Error>,
+    ) -> Result<T, Error> {
+        self.ask_large(async |db| {
+            db.execute("begin isolation level repeatable read read only")
+                .await?;
+            let answer = questions(&mut *db).await?;
+            db.execute("commit").await?;
+            Ok(answer)
+        })
+        .await
     }
 
     /// Lends a connection to `question`: a statement or two, never a transaction.

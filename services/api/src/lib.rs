@@ -2,7 +2,7 @@
 //! images that ever had a digest, manifests, and the images that are deployed.
 //!
 //! In scope: the HTTP API under `/v1`, each answer from one snapshot of Postgres; the live feed;
-//! tokens; the OpenAPI document. The api writes only to pause or resume a trigger. Each resource
+//! tokens; the OpenAPI document; the web pages, which show the same answers (`pages.rs`). The api writes only to pause or resume a trigger. Each resource
 //! has a file in `operations/`, and each operation a row in the table of operations.
 //!
 //! Out of scope: making the history (the indexer), rollouts (the trigger service), and the SQL
@@ -31,6 +31,7 @@ mod follow;
 mod http;
 mod metrics;
 mod operations;
+mod pages;
 mod shared;
 mod store;
 mod together;
@@ -146,7 +147,8 @@ pub async fn serve(listener: TcpListener, config: Config, ctx: Context) -> anyho
         metrics,
     };
     let following = follow::follow(files, shared.clone(), ctx.clone());
-    let router = operations::router(operations::ALL, shared)
+    let api = operations::router(operations::ALL, shared.clone());
+    let router = pages::router(pages::ALL, shared, api)
         .layer(CatchPanicLayer::custom(|_| Error::Panicked.into_response()));
     ctx.health.set("api", Ok(()));
     let mut tasks = Tasks::new();

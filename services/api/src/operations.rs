@@ -1,26 +1,26 @@
 //! The table of all operations, and the routes.
 
-mod acts;
-mod api_triggers;
-mod approvals;
-mod attempts;
-mod coverage;
-mod digests;
-mod explain;
-mod generations;
-mod history;
-mod holds;
-mod manifests;
-mod orders;
-mod outcome;
-mod registries;
-mod replay;
-mod repositories;
-mod resolve;
-mod revisions;
-mod rollouts;
-mod tags;
-mod triggers;
+pub(crate) mod acts;
+pub(crate) mod api_triggers;
+pub(crate) mod approvals;
+pub(crate) mod attempts;
+pub(crate) mod coverage;
+pub(crate) mod digests;
+pub(crate) mod explain;
+pub(crate) mod generations;
+pub(crate) mod history;
+pub(crate) mod holds;
+pub(crate) mod manifests;
+pub(crate) mod orders;
+pub(crate) mod outcome;
+pub(crate) mod registries;
+pub(crate) mod replay;
+pub(crate) mod repositories;
+pub(crate) mod resolve;
+pub(crate) mod revisions;
+pub(crate) mod rollouts;
+pub(crate) mod tags;
+pub(crate) mod triggers;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -79,8 +79,8 @@ pub(crate) const ALL: &[Operation] = &[
     acts::LIST,
 ];
 
-/// Time-out of a whole answer, longer than the time-outs of all parts.
-const ANSWER: Duration = Duration::from_secs(10);
+/// Time-out of a whole answer, also of a page: longer than the time-outs of all parts.
+pub(crate) const ANSWER: Duration = Duration::from_secs(10);
 
 /// Returns the routes of these operations, each behind the check of the role.
 pub(crate) fn router(operations: &[Operation], shared: Shared) -> Router {
@@ -130,13 +130,18 @@ pub(crate) fn router(operations: &[Operation], shared: Shared) -> Router {
     router.with_state(shared)
 }
 
+/// The operation, or the page, whose answers are counted.
 #[derive(Clone)]
-struct Counted {
-    metrics: Metrics,
-    operation: &'static str,
+pub(crate) struct Counted {
+    pub(crate) metrics: Metrics,
+    pub(crate) operation: &'static str,
 }
 
-async fn count(State(counted): State<Counted>, request: Request, next: Next) -> Response {
+pub(crate) async fn count(
+    State(counted): State<Counted>,
+    request: Request,
+    next: Next,
+) -> Response {
     let started = tokio::time::Instant::now();
     let response = next.run(request).await;
     let (status, seconds) = (response.status().as_u16(), started.elapsed().as_secs_f64());
@@ -146,7 +151,7 @@ async fn count(State(counted): State<Counted>, request: Request, next: Next) -> 
 
 /// Bounds the time of an answer. Postgres enforces the time-out of a statement, which does not help
 /// when the network to Postgres is cut.
-async fn in_time(
+pub(crate) async fn in_time(
     State(time): State<Duration>,
     request: Request,
     next: Next,

@@ -46,7 +46,7 @@ pub(crate) const DIGEST: Operation = Operation {
     serve: |method| on(method, digest),
 };
 
-const LIST: List<4> = List {
+pub(crate) const LIST: List<4> = List {
     name: "holders",
     time: Some(2),
 };

@@ -1,0 +1,75 @@
+//! The web pages: HTML made on the server from the same functions as the answers under `/v1`, so
+//! that a page and its JSON can't differ.
+//!
+//! Each page has a file of its own and a row in the table of pages. `frame` draws what all pages
+//! have, and `part` the pieces that pages are made of. Pages need no script; `assets/tagtrail.js`
+//! adds the live feed, the reader's own clock and the copy buttons.
+
+mod assets;
+mod digest;
+mod frame;
+mod login;
+mod part;
+mod pasted;
+mod reader;
+
+use axum::Router;
+use axum::middleware::{from_fn, from_fn_with_state};
+use axum::routing::MethodRouter;
+
+use crate::http::error::Error;
+use crate::operations::{ANSWER, Counted, count, in_time};
+use crate::shared::Shared;
+
+/// A page: a row of the table.
+pub(crate) struct Page {
+    /// Name of the page in the metrics.
+    pub(crate) id: &'static str,
+    /// The paths, in the notation of axum.
+    pub(crate) paths: &'static [&'static str],
+    /// Whether a reader need not have signed in.
+    pub(crate) open: bool,
+    /// The handlers, by method.
+    pub(crate) serve: fn() -> MethodRouter<Shared>,
+}
+
+/// All pages.
+pub(crate) const ALL: &[Page] = &[digest::PAGE, login::PAGE, login::OUT];
+
+/// The API as a router, by which a page carries out an act: with the checks, the record and the
+/// metrics of the operation.
+#[derive(Clone)]
+pub(crate) struct Operations(pub(crate) Router);
+
+/// Returns the routes of the pages; every other path is one of the API.
+pub(crate) fn router(pages: &[Page], shared: Shared, api: Router) -> Router {
+    let mut router = Router::new();
+    for page in pages {
+        shared.metrics.expect_operation(page.id);
+        let counted = Counted {
+            metrics: shared.metrics.clone(),
+            operation: page.id,
+        };
+        let mut route = (page.serve)().route_layer(from_fn_with_state(ANSWER, in_time));
+        if !page.open {
+            route = route.route_layer(from_fn_with_state(shared.clone(), reader::admit));
+        }
+        let route = route
+            .route_layer(from_fn(frame::show_problem))
+            .route_layer(from_fn(reader::know))
+            .route_layer(from_fn(frame::protect))
+            .route_layer(from_fn_with_state(counted, count));
+        for path in page.paths {
+            router = router.route(path, route.clone());
+        }
+    }
+    router
+        .merge(assets::routes())
+        .method_not_allowed_fallback(async || Error::MethodNotAllowed)
+        .fallback(pasted::serve)
+        .layer(axum::Extension(Operations(api)))
+        .with_state(shared)
+}
+
+#[cfg(test)]
+mod tests;

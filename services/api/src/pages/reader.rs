@@ -1,0 +1,130 @@
+//! The person who reads a page: the proof of identity, and the preferences.
+
+use std::sync::Arc;
+
+use axum::extract::{ConnectInfo, FromRequestParts, Request, State};
+use axum::http::request::Parts;
+use axum::middleware::Next;
+use axum::response::{IntoResponse as _, Redirect, Response};
+use std::net::SocketAddr;
+use tagtrail_config::Role;
+use time::OffsetDateTime;
+
+use crate::http::error::Error;
+use crate::http::session::cookie;
+use crate::http::tokens::{Holder, Sent};
+use crate::shared::Shared;
+
+/// The person who reads a page.
+#[derive(Debug, Clone)]
+pub(crate) struct Reader {
+    /// The holder of the token; none without tokens, and before signing in.
+    pub(crate) holder: Option<Arc<Holder>>,
+    /// The theme that the reader chose; none: that of the system.
+    pub(crate) theme: Option<&'static str>,
+    /// The time of the request, which the page shows as its moment.
+    pub(crate) now: OffsetDateTime,
+    /// Path and query of the request.
+    pub(crate) address: String,
+    /// Whether anybody may read: there is no `[[token]]`.
+    pub(crate) everybody: bool,
+}
+
+impl Reader {
+    /// The name at the foot of a page.
+    pub(crate) fn name(&self) -> Option<&str> {
+        match &self.holder {
+            Some(holder) => Some(&holder.name),
+            None => self.everybody.then_some("local"),
+        }
+    }
+
+    /// Whether the reader has this role, so that a form makes sense. The operation checks it again.
+    pub(crate) fn may(&self, role: Role) -> bool {
+        match &self.holder {
+            Some(holder) => holder.role.includes(role),
+            None => self.everybody,
+        }
+    }
+
+    /// Whether the reader may act on this trigger by the file; the operation checks it again.
+    pub(crate) fn may_act_on(&self, trigger: &str) -> bool {
+        let listed = self.holder.as_ref().and_then(|one| one.triggers.as_ref());
+        self.may(Role::Operate)
+            && listed.is_none_or(|globs| globs.iter().any(|glob| glob.matches(trigger)))
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Reader {
+    type Rejection = Error;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Reader, Error> {
+        // Every page is behind `know`.
+        parts.extensions.get().cloned().ok_or(Error::NotFound)
+    }
+}
+
+/// Reads the preferences of the reader, before anything can fail.
+pub(crate) async fn know(mut request: Request, next: Next) -> Response {
+    let theme = match cookie(request.headers(), "theme") {
+        Some("light") => Some("light"),
+        Some("dark") => Some("dark"),
+        _ => None,
+    };
+    let address = request.uri().path_and_query().map(ToString::to_string);
+    let reader = Reader {
+        holder: None,
+        theme,
+        now: OffsetDateTime::now_utc(),
+        address: address.unwrap_or_default(),
+        everybody: false,
+    };
+    request.extensions_mut().insert(reader.clone());
+    let mut response = next.run(request).await;
+    response.extensions_mut().get_or_insert(reader);
+    response
+}
+
+/// Admits a reader with a session or a token; others are sent to sign in.
+pub(crate) async fn admit(
+    State(shared): State<Shared>,
+    mut request: Request,
+    next: Next,
+) -> Result<Response, Error> {
+    let now = OffsetDateTime::now_utc();
+    let tokens = shared.tokens.get();
+    let holder = match Sent::find(request.headers(), None) {
+        _ if tokens.is_empty() => None,
+        Sent::Nothing => match tokens.session(request.headers(), now) {
+            Some(holder) => Some(Arc::clone(holder)),
+            None => return Ok(to_sign_in(&request)),
+        },
+        sent => match tokens.admit(&sent, Role::Read) {
+            Ok(holder) => holder.cloned(),
+            Err(refusal) => {
+                let remote = request.extensions().get::<ConnectInfo<SocketAddr>>();
+                let remote = remote.map(|ConnectInfo(remote)| remote.ip());
+                return Err(match shared.refusals.exceeded(remote).await {
+                    true => Error::TooManyRefusals,
+                    false => refusal,
+                });
+            }
+        },
+    };
+    let everybody = tokens.is_empty();
+    drop(tokens);
+    let known = request.extensions_mut().get_mut::<Reader>();
+    let reader = known.ok_or(Error::NotFound)?;
+    reader.holder = holder;
+    reader.everybody = everybody;
+    let reader = reader.clone();
+    let mut response = next.run(request).await;
+    response.extensions_mut().insert(reader);
+    Ok(response)
+}
+
+fn to_sign_in(request: &Request) -> Response {
+    let wanted = request.uri().path_and_query().map_or("/", |it| it.as_str());
+    let next: String = form_urlencoded::byte_serialize(wanted.as_bytes()).collect();
+    Redirect::to(&format!("/login?next={next}")).into_response()
+}
