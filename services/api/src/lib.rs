@@ -2,8 +2,10 @@
 //! images that ever had a digest, manifests, and the images that are deployed.
 //!
 //! In scope: the HTTP API under `/v1`, each answer from one snapshot of Postgres; the live feed;
-//! tokens; the OpenAPI document; the web pages, which show the same answers (`pages.rs`). The api writes only to pause or resume a trigger. Each resource
-//! has a file in `operations/`, and each operation a row in the table of operations.
+//! tokens; the OpenAPI document; the web pages, which show the same answers (`pages.rs`). The api
+//! writes only orders of people: acts, holds, approvals, and the triggers that it makes. Each
+//! resource has a file in `operations/`, and each operation a row in the table of operations; each
+//! page has a file in `pages/`, and a row in the table of pages.
 //!
 //! Out of scope: making the history (the indexer), rollouts (the trigger service), and the SQL
 //! that reads history (`tagtrail-history`).

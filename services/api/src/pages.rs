@@ -9,6 +9,10 @@ mod assets;
 mod digest;
 mod frame;
 mod login;
+#[expect(
+    dead_code,
+    reason = "the pieces are there before the pages that use them"
+)]
 mod part;
 mod pasted;
 mod reader;

@@ -59,7 +59,7 @@ const SECTIONS: [(Section, &str, &str); 6] = [
     (Section::Sources, "/sources", "Sources"),
 ];
 
-/// What the frame shows of a page.
+/// The parts of a frame that differ between pages.
 #[derive(Debug)]
 pub(crate) struct Frame {
     /// The name of the page in the browser.

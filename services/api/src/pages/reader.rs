@@ -47,6 +47,7 @@ impl Reader {
         }
     }
 
+    #[expect(dead_code, reason = "for the pages with forms")]
     /// Whether the reader may act on this trigger by the file; the operation checks it again.
     pub(crate) fn may_act_on(&self, trigger: &str) -> bool {
         let listed = self.holder.as_ref().and_then(|one| one.triggers.as_ref());

@@ -1,5 +1,5 @@
-//! Lanes: one row of time, in which each colour is a digest. Coordinates are percent, so a lane fits
-//! any width without script.
+//! Lanes: one row of time, in which each colour is a digest. Coordinates are percent, so a lane
+//! fits any width without script.
 
 use maud::{Markup, html};
 use tagtrail_proto::Digest;

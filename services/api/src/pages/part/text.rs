@@ -13,7 +13,7 @@ pub(crate) fn number(number: u64) -> String {
     let digits = number.to_string();
     let mut text = String::with_capacity(digits.len() + digits.len() / 3);
     for (place, digit) in digits.chars().enumerate() {
-        if place > 0 && (digits.len() - place) % 3 == 0 {
+        if place > 0 && (digits.len() - place).is_multiple_of(3) {
             text.push(',');
         }
         text.push(digit);
@@ -82,7 +82,8 @@ pub(crate) fn foreign(text: &str) -> Markup {
     }
 }
 
-/// Returns the value of a label as a link if it is the address of a web page, and as text otherwise.
+/// Returns the value of a label as a link if it is the address of a web page, and as text
+/// otherwise.
 pub(crate) fn link_or_text(text: &str) -> Markup {
     let is_address = ["https://", "http://"]
         .iter()
