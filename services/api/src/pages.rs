@@ -8,6 +8,7 @@
 mod assets;
 mod digest;
 mod frame;
+mod images;
 mod login;
 #[expect(
     dead_code,
@@ -16,6 +17,7 @@ mod login;
 mod part;
 mod pasted;
 mod reader;
+mod tag;
 
 use axum::Router;
 use axum::middleware::{from_fn, from_fn_with_state};
@@ -38,7 +40,7 @@ pub(crate) struct Page {
 }
 
 /// All pages.
-pub(crate) const ALL: &[Page] = &[digest::PAGE, login::PAGE, login::OUT];
+pub(crate) const ALL: &[Page] = &[digest::PAGE, images::PAGE, login::PAGE, login::OUT];
 
 /// The API as a router, by which a page carries out an act: with the checks, the record and the
 /// metrics of the operation.

@@ -36,7 +36,7 @@ pub(crate) const HISTORY: Operation = Operation {
     serve: |method| on(method, history),
 };
 
-const LIST: List<2> = List {
+pub(crate) const LIST: List<2> = List {
     name: "history",
     time: Some(0),
 };
