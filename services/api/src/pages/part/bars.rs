@@ -1,0 +1,233 @@
+//! Charts of numbers: columns over time, and shares of a whole. Coordinates are percent, as those
+//! of lanes. A chart is an image with a sentence; the numbers are also in a table on the page.
+
+use maud::{Markup, html};
+
+use crate::pages::part::lane::percent;
+use crate::pages::part::text::number;
+
+/// The height of a chart of columns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Height {
+    /// In a row of a table: 2 rem, without text.
+    Row,
+    /// 4.5 rem.
+    Low,
+    /// 9 rem.
+    Tall,
+}
+
+/// A column: parts on top of each other, from the bottom.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Column {
+    /// Drawn in the accent colour.
+    pub(crate) plain: u64,
+    /// Drawn in grey.
+    pub(crate) grey: u64,
+    /// Drawn in the colour of failures.
+    pub(crate) bad: u64,
+}
+
+/// A text below the columns.
+#[derive(Debug, Clone)]
+pub(crate) struct Tick {
+    /// Place in percent of the width.
+    pub(crate) place: f64,
+    pub(crate) text: String,
+}
+
+/// A chart of columns of equal width.
+#[derive(Debug)]
+pub(crate) struct Columns<'a> {
+    pub(crate) columns: &'a [Column],
+    pub(crate) height: Height,
+    /// Texts below the columns; none in a row of a table.
+    pub(crate) ticks: &'a [Tick],
+    /// The columns from this one on are a silence: drawn as one low bar.
+    pub(crate) silent_from: Option<usize>,
+    /// States in a sentence what the chart shows.
+    pub(crate) label: &'a str,
+}
+
+/// Least height of a column that is not zero, in percent.
+const LOWEST: f64 = 0.4;
+/// Height of the top of the highest column, in percent.
+const TOP: f64 = 1.0;
+/// The width of a column, as a share of the distance between two.
+const WIDE: f64 = 0.83;
+
+impl Column {
+    /// Returns a column of one part.
+    pub(crate) fn of(count: u64) -> Column {
+        Column {
+            plain: count,
+            ..Column::default()
+        }
+    }
+
+    fn sum(self) -> u64 {
+        self.plain
+            .saturating_add(self.grey)
+            .saturating_add(self.bad)
+    }
+
+    fn parts(self) -> [(Option<&'static str>, u64); 3] {
+        [
+            (None, self.plain),
+            (Some("u"), self.grey),
+            (Some("f"), self.bad),
+        ]
+    }
+}
+
+impl Height {
+    /// Returns the classes, and the place of the bottom of the columns, in percent.
+    fn shape(self) -> (&'static str, f64) {
+        match self {
+            Height::Row => ("ch sm", 99.6),
+            Height::Low => ("ch pulse", 79.6),
+            Height::Tall => ("ch", 88.6),
+        }
+    }
+}
+
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "shares of a picture: 53 bits are more than enough"
+)]
+fn share(part: u64, whole: u64) -> f64 {
+    part as f64 / whole.max(1) as f64
+}
+
+/// Draws columns.
+pub(crate) fn columns(chart: &Columns<'_>) -> Markup {
+    let (class, bottom) = chart.height.shape();
+    let most = chart.columns.iter().map(|column| column.sum()).max();
+    let most = most.unwrap_or(0);
+    let apart = 100.0 * share(1, chart.columns.len() as u64);
+    let shown = chart.silent_from.unwrap_or(usize::MAX);
+    html! {
+        svg class=(class) role="img" aria-label=(chart.label) {
+            @if chart.height != Height::Row {
+                line class="grid" x2="100%" y1="0" y2="0";
+                line class="grid" x2="100%" y1="45%" y2="45%";
+            }
+            @for (place, column) in chart.columns.iter().enumerate().take(shown) {
+                @let x = apart * share(place as u64, 1);
+                (stack(*column, x, apart * WIDE, bottom, most))
+            }
+            @if let Some(from) = chart.silent_from {
+                @let x = (apart * share(from as u64, 1)).min(100.0 - apart);
+                rect class="w" x=(percent(x)) y="85%" width=(percent(100.0 - x)) height="15%";
+            }
+            @if chart.height != Height::Row {
+                text x="100%" y="11" text-anchor="end" { (number(most)) }
+            }
+            @for tick in chart.ticks {
+                @let anchor = match tick.place { ..=4.0 => "start", 96.0.. => "end", _ => "middle" };
+                text x=(percent(tick.place)) y="99%" text-anchor=(anchor) { (tick.text) }
+            }
+        }
+    }
+}
+
+fn stack(column: Column, x: f64, width: f64, bottom: f64, most: u64) -> Markup {
+    let mut top = bottom;
+    let mut parts = Vec::new();
+    for (class, count) in column.parts() {
+        if count > 0 {
+            let height = ((bottom - TOP) * share(count, most)).max(LOWEST);
+            let height = height.min(top - TOP);
+            top -= height;
+            parts.push((class, top, height));
+        }
+    }
+    html! {
+        @for (class, top, height) in parts {
+            rect class=[class] x=(percent(x)) y=(percent(top)) width=(percent(width)) height=(percent(height));
+        }
+    }
+}
+
+/// Draws the parts of one number as a bar of the whole width: in the accent colour, in grey, and in
+/// the colour of failures. The numbers stand beside it.
+pub(crate) fn shares(whole: Column) -> Markup {
+    let sum = whole.sum();
+    let mut end = 0.0;
+    let mut parts = Vec::new();
+    for (class, count) in whole.parts() {
+        if count > 0 {
+            // A part of one in a million is seen.
+            let width = (100.0 * share(count, sum)).max(LOWEST);
+            let from = f64::min(end, 100.0 - width);
+            end = from + width;
+            parts.push((class, from, width));
+        }
+    }
+    html! {
+        svg class="ch sm" aria-hidden="true" {
+            @for (class, from, width) in parts {
+                rect class=[class] x=(percent(from)) y="11" width=(percent(width)) height="18";
+            }
+        }
+    }
+}
+
+/// Draws a number beside the greatest of its list: a bar of that share of the width.
+pub(crate) fn share_bar(part: u64, greatest: u64) -> Markup {
+    html! {
+        svg class="ch sm" aria-hidden="true" {
+            rect y="13" height="14" width=(percent(100.0 * share(part, greatest)));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn chart(columns_drawn: &[Column], height: Height, silent_from: Option<usize>) -> String {
+        columns(&Columns {
+            columns: columns_drawn,
+            height,
+            ticks: &[],
+            silent_from,
+            label: "x",
+        })
+        .into_string()
+    }
+
+    #[test]
+    fn the_highest_column_fills_the_height_and_zero_is_empty() {
+        let drawn = chart(
+            &[Column::of(96), Column::of(0), Column::of(48), Column::of(1)],
+            Height::Low,
+            None,
+        );
+        assert_eq!(drawn.matches("<rect").count(), 3);
+        assert!(drawn.contains(r#"x="0%" y="1%" width="20.75%" height="78.6%""#));
+        assert!(drawn.contains(r#"x="50%" y="40.3%""#), "{drawn}");
+        assert!(drawn.contains(">96</text>"), "{drawn}");
+    }
+
+    #[test]
+    fn parts_stand_on_each_other_and_small_ones_are_seen() {
+        let column = Column {
+            plain: 100_000,
+            grey: 0,
+            bad: 1,
+        };
+        let drawn = chart(&[column], Height::Row, None);
+        assert!(drawn.contains(r#"class="f""#) && drawn.matches("<rect").count() == 2);
+        let bar = shares(column).into_string();
+        assert!(bar.contains(r#"class="f" x="99.6%""#), "{bar}");
+    }
+
+    #[test]
+    fn a_silence_is_one_bar_to_the_end_and_no_columns_are_no_chart_of_zeros() {
+        let drawn = chart(&[Column::of(5); 4], Height::Row, Some(3));
+        assert!(drawn.contains(r#"class="w" x="75%" y="85%" width="25%""#));
+        assert_eq!(drawn.matches("<rect").count(), 4);
+        assert_eq!(chart(&[], Height::Row, None).matches("<rect").count(), 0);
+    }
+}
