@@ -164,9 +164,9 @@ impl Frame {
                 span class="push" {
                     "Tagtrail " (env!("CARGO_PKG_VERSION")) " · as of " (time(reader.now, Form::Full)) " UTC"
                     @if let Some(name) = reader.name() { " · " (name) }
-                    @if reader.holder.is_some() {
-                        " · " form class="out" method="post" action="/logout" { button class="ghost" { "Sign out" } }
-                    }
+                }
+                @if reader.holder.is_some() {
+                    form method="post" action="/logout" { button { "Sign out" } }
                 }
             }
         }
