@@ -22,6 +22,7 @@ mod tag;
 use axum::Router;
 use axum::middleware::{from_fn, from_fn_with_state};
 use axum::routing::MethodRouter;
+use tower_http::compression::CompressionLayer;
 
 use crate::http::error::Error;
 use crate::operations::{ANSWER, Counted, count, in_time};
@@ -71,6 +72,8 @@ pub(crate) fn router(pages: &[Page], shared: Shared, api: Router) -> Router {
     }
     router
         .merge(assets::routes())
+        // Not the rest: the live feed must arrive event by event.
+        .layer(CompressionLayer::new())
         .method_not_allowed_fallback(async || Error::MethodNotAllowed)
         .fallback(pasted::serve)
         .layer(axum::Extension(Operations(api)))
