@@ -24,6 +24,7 @@ mod names;
 mod openapi;
 mod orders;
 mod outcome;
+mod pages_session;
 mod prefixes;
 mod questions;
 mod reasons;
