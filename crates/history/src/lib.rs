@@ -1,7 +1,8 @@
 //! The SQL that reads history: the revision in force at a time, the revisions of a tag, the images
 //! that had a digest, the digests that begin with given digits, the number of images that match,
 //! registries, repositories, tags, manifests, the revisions of a partition in the order recorded,
-//! and the changes of repositories for a replay.
+//! the newest revisions, the changes of the last day, the activity of sources, and the changes of
+//! repositories for a replay.
 //!
 //! In scope: `select` statements over the tables that the indexer writes. Each function takes a
 //! connection and returns plain rows, or the [`sqlx::Error`] of its statement. Lists are read by
@@ -10,6 +11,7 @@
 //! Out of scope: writing (the indexer's `store`), tables of other services (their `store`), and
 //! the pages, cursors and problems of HTTP (the api).
 
+pub mod activity;
 pub mod changes;
 pub mod coverage;
 pub mod digests;
@@ -22,6 +24,7 @@ pub mod recorded;
 pub mod registries;
 pub mod replayed;
 pub mod resolve;
+pub mod sources;
 mod tag;
 
 pub use tag::tag_id;

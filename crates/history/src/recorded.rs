@@ -57,6 +57,10 @@ macro_rules! select_recorded {
     };
 }
 
+mod newest;
+
+pub use newest::{Between, Key, Newest, newest};
+
 /// Returns the revisions of these ranges, by partition and ordinal, each with its partition; at
 /// most [`PAGE`] of each range.
 pub async fn revisions(

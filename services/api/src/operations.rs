@@ -4,6 +4,7 @@ pub(crate) mod acts;
 pub(crate) mod api_triggers;
 pub(crate) mod approvals;
 pub(crate) mod attempts;
+pub(crate) mod changes;
 pub(crate) mod coverage;
 pub(crate) mod digests;
 pub(crate) mod explain;
@@ -43,6 +44,7 @@ use crate::shared::Shared;
 pub(crate) const ALL: &[Operation] = &[
     resolve::RESOLVE,
     history::HISTORY,
+    changes::CHANGES,
     digests::DIGEST,
     manifests::MANIFEST,
     coverage::COVERAGE,

@@ -82,6 +82,19 @@ impl<const N: usize> Page<N> {
             .saturating_add(1)
     }
 
+    /// Returns the number of items of a full page.
+    pub(crate) fn limit(&self) -> usize {
+        self.limit
+    }
+
+    /// Makes the page of a list that may end early, with the key at which it continues.
+    pub(crate) fn of<T>(&self, items: Vec<T>, next: Option<[i64; N]>) -> Items<T> {
+        Items {
+            items,
+            next: next.map(|key| self.list.encode(key)),
+        }
+    }
+
     /// Makes the page of the items that were fetched.
     pub(crate) fn cut<T>(&self, mut fetched: Vec<([i64; N], T)>) -> Items<T> {
         let more = fetched.len() > self.limit;

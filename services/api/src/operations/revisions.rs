@@ -36,7 +36,7 @@ use crate::http::tokens::ACCESS_TOKEN;
 use crate::metrics::Metrics;
 use crate::shared::Shared;
 
-const MATCH: Parameter = Parameter {
+pub(super) const MATCH: Parameter = Parameter {
     name: "match",
     required: false,
     description: "Only images that match: `*` within a part, `**` for any parts; without a tag, every tag matches. A pattern whose first part is no registry matches in any registry.",
