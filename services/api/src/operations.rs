@@ -20,6 +20,7 @@ pub(crate) mod repositories;
 pub(crate) mod resolve;
 pub(crate) mod revisions;
 pub(crate) mod rollouts;
+pub(crate) mod status;
 pub(crate) mod tags;
 pub(crate) mod triggers;
 
@@ -48,6 +49,7 @@ pub(crate) const ALL: &[Operation] = &[
     digests::DIGEST,
     manifests::MANIFEST,
     coverage::COVERAGE,
+    status::STATUS,
     registries::REGISTRIES,
     repositories::REPOSITORIES,
     tags::TAGS,

@@ -8,6 +8,7 @@
 mod assets;
 mod digest;
 mod frame;
+mod home;
 mod images;
 mod login;
 #[expect(
@@ -41,7 +42,13 @@ pub(crate) struct Page {
 }
 
 /// All pages.
-pub(crate) const ALL: &[Page] = &[digest::PAGE, images::PAGE, login::PAGE, login::OUT];
+pub(crate) const ALL: &[Page] = &[
+    home::PAGE,
+    images::PAGE,
+    digest::PAGE,
+    login::PAGE,
+    login::OUT,
+];
 
 /// The API as a router, by which a page carries out an act: with the checks, the record and the
 /// metrics of the operation.

@@ -6,5 +6,6 @@ pub(crate) mod icon;
 pub(crate) mod image;
 pub(crate) mod kind;
 pub(crate) mod lane;
+pub(crate) mod rollout;
 pub(crate) mod text;
 pub(crate) mod when;

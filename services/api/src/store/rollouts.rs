@@ -32,13 +32,13 @@ pub(crate) struct Filter {
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct RolloutWithAttempt {
     #[serde(flatten)]
-    rollout: Rollout,
+    pub(crate) rollout: Rollout,
     /// The last attempt, with the last 512 characters of the target's answer or output. Null before
     /// the first attempt, and for attempts of versions that recorded none.
-    attempt: Option<Attempt>,
+    pub(crate) attempt: Option<Attempt>,
     /// The observation of the result. Null unless the target took the images and their result was
     /// to be observed.
-    watch: Option<Watch>,
+    pub(crate) watch: Option<Watch>,
 }
 
 /// The observation of a rollout that its target took.
@@ -249,4 +249,41 @@ pub(crate) async fn one(
         .fetch_optional(db)
         .await?;
     found.as_ref().map(read).transpose()
+}
+
+/// The rollouts of a time, in numbers.
+#[derive(Debug, Clone, Serialize, JsonSchema)]
+#[schemars(rename = "RolloutNumbers")]
+pub(crate) struct Numbers {
+    /// Recorded today (UTC).
+    pub(crate) today: u64,
+    /// Of those recorded today, failed, also if another attempt follows.
+    pub(crate) failed_today: u64,
+    /// Not ended, whenever they were recorded.
+    pub(crate) live: u64,
+}
+
+/// Returns the numbers of rollouts since a time, and of those that have not ended.
+pub(crate) async fn numbers(
+    db: &mut PgConnection,
+    since: OffsetDateTime,
+) -> Result<Numbers, sqlx::Error> {
+    let row = sqlx::query(concat!(
+        "select count(*) filter (where o.created_at >= $1) as today,
+                count(*) filter (where o.created_at >= $1 and o.state = 'failed') as failed_today,
+                count(*) filter (where ",
+        rollout_is_live!("o"),
+        ") as live
+         from rollout o where o.created_at >= $1 or ",
+        rollout_is_live!("o"),
+    ))
+    .bind(since)
+    .fetch_one(db)
+    .await?;
+    let count = |name: &str| Ok::<_, sqlx::Error>(row::unsigned(row.try_get(name)?));
+    Ok(Numbers {
+        today: count("today")?,
+        failed_today: count("failed_today")?,
+        live: count("live")?,
+    })
 }

@@ -108,6 +108,13 @@ pub(crate) async fn configured(
     with_acts(db, facts, name).await
 }
 
+/// As [`configured`], without the acts, the observation of rollouts and the similar names: for
+/// the numbers of all triggers.
+pub(crate) async fn judged(db: &mut PgConnection) -> Result<Vec<Trigger>, sqlx::Error> {
+    let facts = tagtrail_condition::read(db, None).await?;
+    Ok(facts.into_iter().map(Trigger::from).collect())
+}
+
 /// Returns the triggers that have been removed.
 pub(crate) async fn removed(db: &mut PgConnection) -> Result<Vec<Trigger>, sqlx::Error> {
     let facts = tagtrail_condition::read_removed(db).await?;

@@ -67,7 +67,7 @@ async fn an_invalid_request_is_refused_with_its_code() {
             "400 cursor_invalid",
         ),
         ("/v1/triggers?limit=1".to_owned(), "400 parameter_unknown"),
-        ("/".to_owned(), "404 not_found"),
+        ("/v".to_owned(), "404 not_found"),
         ("/v1".to_owned(), "404 not_found"),
         ("/v1/resolve/".to_owned(), "404 not_found"),
         ("/v2/resolve".to_owned(), "404 not_found"),

@@ -1,0 +1,327 @@
+//! `/`: what moves, what needs a person, and whether the system works.
+
+mod feed;
+mod first;
+mod needs;
+
+use axum::extract::State;
+use axum::http::Uri;
+use axum::response::Html;
+use axum::routing::get;
+use maud::{Markup, html};
+use tagtrail_history::activity::{self, Busy};
+use tagtrail_history::recorded::{Between, Newest, newest};
+use tagtrail_proto::Condition;
+use time::{Duration, OffsetDateTime};
+
+use crate::http::error::Error;
+use crate::http::parameters::Parameters;
+use crate::operations::status::{Seen, Status, see};
+use crate::pages::Page;
+use crate::pages::frame::{Frame, Section};
+use crate::pages::part::bars::{Column, Columns, Height, Tick, columns};
+use crate::pages::part::icon::icon_for;
+use crate::pages::part::image::repository_address;
+use crate::pages::part::kind::{Tone, state};
+use crate::pages::part::rollout;
+use crate::pages::part::text::{counted, number, visible};
+use crate::pages::part::when::{Form, ago, day_of_month, written};
+use crate::pages::reader::Reader;
+use crate::shared::Shared;
+use crate::store;
+use crate::store::rollouts::{Filter, RolloutWithAttempt};
+
+pub(crate) const PAGE: Page = Page {
+    id: "page_home",
+    paths: &["/"],
+    open: false,
+    serve: || get(show),
+};
+
+/// Rows of the live feed: the script keeps as many.
+const LATEST: usize = 12;
+/// Rows of the lists beside it.
+const BUSIEST: i64 = 6;
+const ROLLOUTS: i64 = 6;
+/// Half hours of a day, and minutes of an hour.
+const HALF_HOURS: usize = 48;
+const MINUTES: usize = 60;
+
+/// The rows of the page, of one snapshot.
+struct Rows {
+    seen: Seen,
+    latest: Newest,
+    busy: Busy,
+    rollouts: Vec<RolloutWithAttempt>,
+}
+
+async fn show(
+    reader: Reader,
+    State(shared): State<Shared>,
+    uri: Uri,
+) -> Result<Html<String>, Error> {
+    Parameters::read(&uri, &[])?;
+    let now = reader.now;
+    let rows = shared
+        .database
+        .ask_page(async |db| {
+            let seen = see(db, now).await?;
+            let keeps = |image: &tagtrail_proto::Image| !image.tag.is_signature();
+            let latest = newest(db, Between::default(), None, keeps, LATEST).await?;
+            let busy = activity::busy(db, now, BUSIEST).await?;
+            let rollouts = store::rollouts::all(db, &Filter::default(), None, ROLLOUTS).await?;
+            Ok(Rows {
+                seen,
+                latest,
+                busy,
+                rollouts: rollouts.into_iter().map(|(_, rollout)| rollout).collect(),
+            })
+        })
+        .await?;
+    let mut frame = Frame::new("Home", Section::Home);
+    frame.json = Some("/v1/status".to_owned());
+    frame.cli = Some("tagtrail watch".to_owned());
+    frame.live = Some("/v1/revisions");
+    let content = match rows.seen.status.totals.revisions {
+        0 => first::draw(&shared.file.get()),
+        _ => draw(&rows, now),
+    };
+    Ok(frame.page(&reader, &content))
+}
+
+fn draw(rows: &Rows, now: OffsetDateTime) -> Markup {
+    html! {
+        h1 class="vh" { "Home" }
+        (figures(&rows.seen.status))
+        (last_hour(&rows.busy, now))
+        div class="g2" {
+            div class="col" {
+                (feed::draw(&rows.latest.items, now))
+                (busiest(&rows.busy, now))
+            }
+            div class="col" {
+                (needs::draw(&rows.seen, now))
+                (rollouts(&rows.rollouts, now))
+                (services(&rows.seen.status, now))
+            }
+        }
+    }
+}
+
+fn figures(status: &Status) -> Markup {
+    let (totals, changes, rollouts) = (&status.totals, &status.changes, &status.rollouts);
+    let capped = |count: u64| match count >= activity::COUNTED.unsigned_abs() {
+        true => format!("{} or more", number(count)),
+        false => number(count),
+    };
+    let triggers: u64 = status.triggers.values().sum();
+    let fine = status.in_condition(Condition::Settled) + status.in_condition(Condition::RollingOut);
+    html! {
+        dl class="stats" {
+            (figure("Images followed", &capped(totals.images), html! {
+                (counted(totals.repositories, "repository", "repositories")) ", " (counted(totals.registries, "registry", "registries"))
+            }))
+            (figure("Changes today", &number(changes.today), html! {
+                @match changes.usual_today {
+                    Some(usual) => { (number(usual)) " is usual at this hour" },
+                    None => { "since 00:00 UTC" },
+                }
+            }))
+            @match &totals.delay {
+                Some(delay) => (figure("Push to revision", &millis(delay.median_ms), html! {
+                    "p99 " (millis(delay.p99_ms)) ", of the last " (number(delay.pushes))
+                })),
+                None => (figure("Push to revision", "none yet", html! {})),
+            }
+            (figure("Known from events", &known(changes.of_week, changes.lost_of_week), html! {
+                (number(changes.lost_of_week)) " of " (number(changes.of_week)) " found only by reconciling, in 7 days"
+            }))
+            (figure("Rollouts today", &number(rollouts.today), html! {
+                @if rollouts.failed_today > 0 { (state(Tone::Bad, "fail", &format!("{} failed", number(rollouts.failed_today)))) ", " }
+                (number(rollouts.live)) " not ended"
+            }))
+            (figure("Triggers up to date", &format!("{} of {}", number(fine), number(triggers)), html! {
+                @if triggers > fine { (state(Tone::Warning, "warn", &format!("{} need a look", number(triggers - fine)))) ": " (conditions(status)) }
+            }))
+        }
+    }
+}
+
+fn figure(name: &str, value: &str, below: Markup) -> Markup {
+    html! { div { dt { (name) } dd { (value) small { (below) } } } }
+}
+
+fn conditions(status: &Status) -> String {
+    let fine = [Condition::Settled, Condition::RollingOut];
+    let others = status.triggers.iter().filter(|(name, _)| {
+        !fine
+            .iter()
+            .any(|condition| condition.as_str() == name.as_str())
+    });
+    let words = others.map(|(name, count)| format!("{} {name}", number(*count)));
+    words.collect::<Vec<_>>().join(", ")
+}
+
+fn millis(millis: f64) -> String {
+    match millis {
+        ..10.0 => format!("{millis:.1} ms"),
+        ..1000.0 => format!("{millis:.0} ms"),
+        _ => format!("{:.1} s", millis / 1000.0),
+    }
+}
+
+/// Returns the share of changes that are known from events. A single lost one is never rounded
+/// away.
+#[expect(
+    clippy::cast_precision_loss,
+    reason = "a share of fewer than 2^53 changes"
+)]
+fn known(of: u64, lost: u64) -> String {
+    if of == 0 {
+        return "none yet".to_owned();
+    }
+    let share = (of - lost.min(of)) as f64 / of as f64 * 100.0;
+    match lost {
+        0 => "100 %".to_owned(),
+        _ => format!("{:.2} %", share.min(99.99)),
+    }
+}
+
+fn last_hour(busy: &Busy, now: OffsetDateTime) -> Markup {
+    let mut minutes = [0; MINUTES];
+    for (minute, changes) in &busy.minutes {
+        if let Some(slot) = minutes.get_mut(*minute) {
+            *slot = *changes;
+        }
+    }
+    let from = now - Duration::HOUR;
+    let clock = |minutes: i64| -> String {
+        let text = written(from + Duration::minutes(minutes), Form::Clock);
+        text.chars().take(5).collect()
+    };
+    let sum: u64 = minutes.iter().sum();
+    let most = minutes
+        .iter()
+        .enumerate()
+        .max_by_key(|(_, changes)| **changes);
+    let label = match most {
+        Some((minute, changes)) if *changes > 0 => format!(
+            "Changes of tags in each minute of the last hour: {} in all, most at {} with {}",
+            number(sum),
+            clock(i64::try_from(minute).unwrap_or_default()),
+            number(*changes)
+        ),
+        _ => "Changes of tags in each minute of the last hour: none".to_owned(),
+    };
+    let ticks = [(0.0, 0), (25.0, 15), (50.0, 30), (75.0, 45), (100.0, 60)];
+    let ticks = ticks.map(|(place, minutes)| Tick {
+        place,
+        text: clock(minutes),
+    });
+    html! {
+        section class="card" aria-labelledby="p" {
+            h2 id="p" { "The last hour " span class="push q" { "changes a minute, UTC" } }
+            (columns(&Columns { columns: &minutes.map(Column::of), height: Height::Low, ticks: &ticks, silent_from: None, label: &label }))
+        }
+    }
+}
+
+fn busiest(busy: &Busy, now: OffsetDateTime) -> Markup {
+    // The chart begins a day ago. Of a store with very many changes only the last ones are counted.
+    let whole = busy.since <= now - Duration::DAY + Duration::MINUTE;
+    html! {
+        section class="card" aria-labelledby="busy" {
+            h2 id="busy" {
+                "Busiest repositories "
+                span class="push q" {
+                    @match whole { true => "24 hours, by half hour", false => { "since " (day_of_month(busy.since)) " " (written(busy.since, Form::Clock)) ", by half hour" } }
+                }
+            }
+            @if busy.repositories.is_empty() { p class="s" { "No tag changed in the last 24 hours." } }
+            @else {
+                table class="st" {
+                    thead { tr {
+                        th scope="col" { "Repository" }
+                        th scope="col" { "Changes over the day" }
+                        th scope="col" class="r" { "Changes" }
+                        th scope="col" class="r" { "Tags" }
+                        th scope="col" { "Last by" }
+                    } }
+                    tbody {
+                        @for one in &busy.repositories {
+                            @let label = format!("{} of {} over 24 hours, by half hour", counted(one.changes, "change", "changes"), one.repository);
+                            tr {
+                                th scope="row" { a class="im" href=(repository_address(&one.registry, &one.repository)) title=(one.registry) { (one.repository) } }
+                                td class="full" { (columns(&Columns { columns: &slots(&one.half_hours), height: Height::Row, ticks: &[], silent_from: None, label: &label })) }
+                                td class="r n" data-l="changes" { (number(one.changes)) }
+                                td class="r n" data-l="tags" { (number(one.tags)) }
+                                td class="s" { @match &one.actor { Some(actor) => { (visible(actor)) }, None => span class="none" { "not named" } } }
+                            }
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// Returns the half hours of a day as columns.
+fn slots(half_hours: &[(usize, u64)]) -> [Column; HALF_HOURS] {
+    let mut slots = [Column::default(); HALF_HOURS];
+    for (place, changes) in half_hours {
+        if let Some(slot) = slots.get_mut(*place) {
+            *slot = Column::of(*changes);
+        }
+    }
+    slots
+}
+
+fn rollouts(rollouts: &[RolloutWithAttempt], now: OffsetDateTime) -> Markup {
+    html! {
+        section class="card" aria-labelledby="ro" {
+            h2 id="ro" { "Rollouts" }
+            @if rollouts.is_empty() { p class="s" { "No rollout yet." } }
+            ul class="feed need" {
+                @for RolloutWithAttempt { rollout, .. } in rollouts {
+                    li {
+                        span class="ev" {
+                            (rollout::state_icon(rollout.state))
+                            a href=(rollout::address(&rollout.trigger, rollout.number)) { (rollout.trigger) " #" (rollout.number) }
+                            span class="s" { (rollout::summary(rollout)) }
+                        }
+                        (ago(rollout.finished_at.unwrap_or(rollout.created_at), now))
+                    }
+                }
+            }
+            p class="more" { a href="/rollouts" { "All rollouts" } }
+        }
+    }
+}
+
+fn services(status: &Status, now: OffsetDateTime) -> Markup {
+    let unpublished: u64 = status.partitions.iter().map(|one| one.unpublished).sum();
+    html! {
+        section class="card" aria-labelledby="svc" {
+            h2 id="svc" { "Services" }
+            dl class="kv" {
+                dt { (ready(status.last_event_at.is_some())) " Gateway" }
+                dd class="s" {
+                    @match status.last_event_at { Some(last) => { "last event " (ago(last.0, now)) }, None => "no event counted in 90 days" }
+                }
+                dt { (ready(unpublished == 0)) " Indexer" }
+                dd class="s" {
+                    (counted(status.partitions.len() as u64, "partition", "partitions")) ", "
+                    @match unpublished { 0 => "all revisions published", _ => { (counted(unpublished, "revision", "revisions")) " to publish" } }
+                }
+            }
+        }
+    }
+}
+
+fn ready(ready: bool) -> Markup {
+    let (tone, icon, word) = match ready {
+        true => (Tone::Good, "ok", "good"),
+        false => (Tone::Warning, "warn", "warning"),
+    };
+    html! { span class=(tone.class()) { (icon_for(icon, word)) } }
+}
