@@ -54,6 +54,10 @@ begin
         from (values
             -- History is added to, never changed; heads and positions move.
             ('tagtrail_indexer', '_sqlx_migrations', 'select', null),
+            ('tagtrail_indexer', 'service', 'select', null),
+            ('tagtrail_indexer', 'service', 'insert', null),
+            ('tagtrail_indexer', 'service', 'update', 'seen_at, ready, why'),
+            ('tagtrail_indexer', 'service', 'delete', null),
             ('tagtrail_indexer', 'repository', 'select', null),
             ('tagtrail_indexer', 'repository', 'insert', null),
             ('tagtrail_indexer', 'repository', 'update', 'latest_at'),
@@ -85,6 +89,10 @@ begin
 
             -- Reads history, and records how far each registry is reconciled.
             ('tagtrail_resolver', '_sqlx_migrations', 'select', null),
+            ('tagtrail_resolver', 'service', 'select', null),
+            ('tagtrail_resolver', 'service', 'insert', null),
+            ('tagtrail_resolver', 'service', 'update', 'seen_at, ready, why'),
+            ('tagtrail_resolver', 'service', 'delete', null),
             ('tagtrail_resolver', 'repository', 'select', null),
             ('tagtrail_resolver', 'tag', 'select', null),
             ('tagtrail_resolver', 'push', 'select', null),
@@ -114,6 +122,10 @@ begin
 
             -- Plans on heads, and keeps rollouts. A rollout's images and cause never change.
             ('tagtrail_trigger', '_sqlx_migrations', 'select', null),
+            ('tagtrail_trigger', 'service', 'select', null),
+            ('tagtrail_trigger', 'service', 'insert', null),
+            ('tagtrail_trigger', 'service', 'update', 'seen_at, ready, why'),
+            ('tagtrail_trigger', 'service', 'delete', null),
             ('tagtrail_trigger', 'repository', 'select', null),
             ('tagtrail_trigger', 'tag', 'select', null),
             ('tagtrail_trigger', 'push', 'select', null),
@@ -192,6 +204,10 @@ begin
 
             -- Reads, and records the orders of people with the act of each.
             ('tagtrail_api', '_sqlx_migrations', 'select', null),
+            ('tagtrail_api', 'service', 'select', null),
+            ('tagtrail_api', 'service', 'insert', null),
+            ('tagtrail_api', 'service', 'update', 'seen_at, ready, why'),
+            ('tagtrail_api', 'service', 'delete', null),
             ('tagtrail_api', 'repository', 'select', null),
             ('tagtrail_api', 'tag', 'select', null),
             ('tagtrail_api', 'push', 'select', null),

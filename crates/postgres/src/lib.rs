@@ -2,6 +2,7 @@
 //!
 //! In scope: the setting, waiting for the server and for the schema, **sessions** (direct
 //! connections that hold an advisory lock and end when their holder does), the list of those locks,
+//! the row in which a process states that it runs,
 //! and columns whose values have no type in Postgres.
 //!
 //! Out of scope: SQL that reads history (`tagtrail-history`), other SQL of the services (their
@@ -11,6 +12,7 @@ mod connection;
 mod lock;
 mod manifests;
 pub mod position;
+pub mod presence;
 pub mod row;
 pub mod session;
 

@@ -45,6 +45,7 @@ use axum::response::IntoResponse as _;
 use tagtrail_config::{Checked, File, Follower, Role};
 use tagtrail_daemon::http::{Limits, listen, serve as serve_http};
 use tagtrail_daemon::{Context, Tasks};
+use tagtrail_postgres::presence::presence;
 use tokio::net::TcpListener;
 use tower_http::catch_panic::CatchPanicLayer;
 
@@ -168,6 +169,11 @@ pub async fn serve(listener: TcpListener, config: Config, ctx: Context) -> anyho
         tasks.spawn("asker", asker.run());
     }
     tasks.spawn("files", following);
+    let present = presence("api", config.db.clone(), ctx.clone());
+    tasks.spawn("presence", async move {
+        present.await;
+        Ok(())
+    });
     tasks.spawn("postgres", database.keep(config.db, ctx.clone()));
     tasks.spawn("feed", feed.clone().keep());
     tasks.spawn("news", feed.listen(config.bus, ctx.clone()));

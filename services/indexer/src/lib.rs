@@ -39,6 +39,7 @@ use tagtrail_bus::Bus;
 use tagtrail_config::{ConfigError, File, Follower};
 
 use tagtrail_daemon::{Context, Tasks};
+use tagtrail_postgres::presence::presence;
 use tagtrail_proto::Registry;
 use tokio::sync::Semaphore;
 
@@ -95,6 +96,11 @@ pub async fn run(config: Config, ctx: Context) -> anyhow::Result<()> {
         "coverage",
         coverage::coverage(config.db.clone(), shared.clone()),
     );
+    let present = presence("indexer", config.db.clone(), ctx.clone());
+    tasks.spawn("presence", async move {
+        present.await;
+        Ok(())
+    });
     tasks.spawn("report about a backlog", backlog::report(shared.clone()));
     tasks.spawn(
         "partitions",

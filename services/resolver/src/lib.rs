@@ -33,6 +33,7 @@ use tagtrail_bus::{Bus, BusError};
 use tagtrail_config::{Checked, File, Follower, RegistryAccess};
 use tagtrail_daemon::{Context, Tasks};
 use tagtrail_postgres::DbArgs;
+use tagtrail_postgres::presence::presence;
 use tokio::sync::watch;
 
 pub use check::{CheckError, check_list, check_registry};
@@ -133,6 +134,13 @@ pub async fn run(config: Config, ctx: Context) -> anyhow::Result<()> {
             "registries are not reconciled, so changes without an event stay unknown, and answers do not take effect after the head of a sender whose clock is ahead: DATABASE_URL (--database-url) is not set"
         ),
         None => {}
+    }
+    if let Some(db) = database(&config) {
+        let present = presence("resolver", db, ctx.clone());
+        tasks.spawn("presence", async move {
+            present.await;
+            Ok(())
+        });
     }
     let (health, shutdown) = (ctx.health.clone(), ctx.shutdown.clone());
     let bus = shared.bus.clone();

@@ -35,6 +35,7 @@ use std::sync::Arc;
 use tagtrail_bus::Bus;
 use tagtrail_config::{Checked, File, Follower, Table};
 use tagtrail_daemon::{Context, Tasks};
+use tagtrail_postgres::presence::presence;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -131,6 +132,7 @@ pub async fn run(config: Config, ctx: Context) -> anyhow::Result<()> {
     }
     let connections = connections::Connections::new(config.db.clone());
     let clones = target::Clones::new(config.clones, config.db.clone(), config.session_seconds);
+    let present = presence("trigger", config.db.clone(), ctx.clone());
     let shared = Shared {
         db: config.db,
         session_timeout: config.session_seconds,
@@ -170,6 +172,10 @@ pub async fn run(config: Config, ctx: Context) -> anyhow::Result<()> {
     );
     let mut tasks = Tasks::new();
     tasks.spawn("lock of the process", act::hold_instance(shared.clone()));
+    tasks.spawn("presence", async move {
+        present.await;
+        Ok(())
+    });
     tasks.spawn("dispatcher", act::dispatcher(shared.clone()));
     tasks.spawn("observer", act::observer(shared.clone()));
     tasks.spawn("changes by others", act::drift(shared.clone()));

@@ -22,13 +22,14 @@ use crate::http::operation::{Method, Operation, ResponseBody, schema};
 use crate::http::parameters::Parameters;
 use crate::store;
 use crate::store::rollouts::Numbers;
+use crate::store::services::Process;
 use crate::store::triggers::Trigger;
 
 pub(crate) const STATUS: Operation = Operation {
     id: "status",
     method: Method::Get,
     path: "/v1/status",
-    summary: "The state of the whole system: numbers of images and changes, the time from the receipt of a push to its record, the end of each partition, sources that have fallen silent, triggers by condition, rollouts.",
+    summary: "The state of the whole system: numbers of images and changes, the time from the receipt of a push to its record, the end of each partition, sources that have fallen silent, triggers by condition, rollouts, and the processes that run.",
     role: Role::Read,
     in_path: &[],
     query: &[],
@@ -55,6 +56,8 @@ pub(crate) struct Status {
     /// The numbers of configured triggers by condition; conditions of no trigger are left out.
     pub(crate) triggers: BTreeMap<String, u64>,
     pub(crate) rollouts: Numbers,
+    /// The processes of the services with a database; the gateway has none.
+    pub(crate) services: Vec<Process>,
 }
 
 /// Changes, in numbers. They are counted about a second after they are recorded.
@@ -92,6 +95,7 @@ pub(crate) async fn see(db: &mut PgConnection, now: OffsetDateTime) -> Result<Se
     let triggers = store::triggers::judged(db).await?;
     let midnight = now.to_offset(UtcOffset::UTC).truncate_to_day();
     let rollouts = store::rollouts::numbers(db, midnight).await?;
+    let services = store::services::processes(db).await?;
     let mut by_condition = BTreeMap::new();
     for trigger in &triggers {
         *by_condition
@@ -112,6 +116,7 @@ pub(crate) async fn see(db: &mut PgConnection, now: OffsetDateTime) -> Result<Se
             .collect(),
         triggers: by_condition,
         rollouts,
+        services,
     };
     Ok(Seen {
         status,

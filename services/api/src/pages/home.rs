@@ -30,6 +30,7 @@ use crate::pages::reader::Reader;
 use crate::shared::Shared;
 use crate::store;
 use crate::store::rollouts::{Filter, RolloutWithAttempt};
+use crate::store::services::Process;
 
 pub(crate) const PAGE: Page = Page {
     id: "page_home",
@@ -147,7 +148,8 @@ fn figures(status: &Status) -> Markup {
     }
 }
 
-fn figure(name: &str, value: &str, below: Markup) -> Markup {
+/// Draws a figure of the row of figures.
+pub(super) fn figure(name: &str, value: &str, below: Markup) -> Markup {
     html! { div { dt { (name) } dd { (value) small { (below) } } } }
 }
 
@@ -176,7 +178,7 @@ fn millis(millis: f64) -> String {
     clippy::cast_precision_loss,
     reason = "a share of fewer than 2^53 changes"
 )]
-fn known(of: u64, lost: u64) -> String {
+pub(super) fn known(of: u64, lost: u64) -> String {
     if of == 0 {
         return "none yet".to_owned();
     }
@@ -308,10 +310,21 @@ fn services(status: &Status, now: OffsetDateTime) -> Markup {
                 dd class="s" {
                     @match status.last_event_at { Some(last) => { "last event " (ago(last.0, now)) }, None => "no event counted in 90 days" }
                 }
-                dt { (ready(unpublished == 0)) " Indexer" }
-                dd class="s" {
-                    (counted(status.partitions.len() as u64, "partition", "partitions")) ", "
-                    @match unpublished { 0 => "all revisions published", _ => { (counted(unpublished, "revision", "revisions")) " to publish" } }
+                @for (service, name) in [("indexer", "Indexer"), ("resolver", "Resolver"), ("trigger", "Trigger"), ("api", "API")] {
+                    @let all: Vec<&Process> = status.services.iter().filter(|one| one.service == service).collect();
+                    @let fit = all.iter().filter(|one| one.present && one.ready).count();
+                    dt { (ready(fit > 0 && fit == all.len())) " " (name) }
+                    dd class="s" {
+                        @match all.first() {
+                            None => "no process seen in a day",
+                            Some(last) if !last.present => { "no process; the last one was seen " (ago(last.seen_at.0, now)) },
+                            Some(_) => { (fit) " of " (all.len()) " ready" },
+                        }
+                        @if service == "indexer" && unpublished > 0 { "; " (counted(unpublished, "revision", "revisions")) " to publish" }
+                        @for process in all.iter().filter(|one| one.present) {
+                            @if let Some(why) = &process.why { br; (visible(&process.machine)) ": " (visible(why)) }
+                        }
+                    }
                 }
             }
         }

@@ -2,12 +2,13 @@
 
 use serde_json::json;
 use sqlx::PgConnection;
+use tagtrail_testkit::{SOON, eventually};
 
 use crate::rows::{Rows, on_time};
 use crate::server::Api;
 
 /// Returns the text of a page that must be 200.
-async fn page(api: &Api, path: &str) -> String {
+pub(crate) async fn page(api: &Api, path: &str) -> String {
     let response = api.request("GET", path).send().await.unwrap();
     assert_eq!(response.status(), 200, "{path}");
     let kind = response.headers()["content-type"].to_str().unwrap();
@@ -16,7 +17,7 @@ async fn page(api: &Api, path: &str) -> String {
 }
 
 /// Writes the hours of a source: in each hour of the last eight days, up to `until` hours ago.
-async fn hours(db: &mut PgConnection, source: &str, until: i64) {
+pub(crate) async fn hours(db: &mut PgConnection, source: &str, until: i64) {
     for period in ["hour", "day"] {
         sqlx::query(
             "insert into coverage (period, starts_at, registry, source, event, last_event_at)
@@ -76,6 +77,22 @@ async fn the_figures_are_those_of_the_status() {
     assert_eq!(status["totals"]["delay"]["median_ms"], 4.0);
     assert_eq!(status["partitions"].as_array().unwrap().len(), 2);
     assert_eq!(status["silent"], json!([]));
+    // This api states itself that it runs; an indexer was killed.
+    sqlx::raw_sql(
+        "insert into service (service, instance, machine, pid, version, seen_at, ready, why)
+         values ('indexer', 'x', 'host-1', 7, '0.9.0', now() - interval '2 minutes', true, null)",
+    )
+    .execute(&mut rows.db)
+    .await
+    .unwrap();
+    let status = eventually("the row of the api", SOON, async || {
+        let status = api.found("/v1/status").await;
+        (status["services"].as_array().unwrap().len() == 2).then_some(status)
+    })
+    .await;
+    assert_eq!(status["services"][0]["service"], "api");
+    assert_eq!(status["services"][0]["present"], true);
+    assert_eq!(status["services"][1]["present"], false);
     let text = page(&api, "/").await;
     assert!(
         text.contains("<dd>4<small>2 repositories, 1 registry</small>"),
@@ -94,6 +111,7 @@ async fn the_figures_are_those_of_the_status() {
         "{text}"
     );
     assert!(text.contains("data-live=\"/v1/revisions\"") && text.contains("<template id=\"row\">"));
+    assert!(text.contains("no process; the last one was seen"), "{text}");
     assert_eq!(text.matches("<h1").count(), 1);
     assert!(text.contains("Nothing: all triggers are up to date"));
 }
