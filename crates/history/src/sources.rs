@@ -14,6 +14,10 @@ use crate::instant::Instant;
 const DAYS: i64 = 15;
 /// Days in which a source is known after its last event.
 const KNOWN: i64 = 90;
+/// Pushes that are read for the half hours and the usual gap.
+const READ: i64 = 50_000;
+/// Gaps without which there is no usual one.
+const TELLING_GAPS: i64 = 5;
 /// Hours with events in the same stretch of time before: fewer tell nothing about a silence.
 const TELLING: usize = 3;
 
@@ -122,6 +126,94 @@ fn of_row(
         lost: count("lost")?,
         since: Instant(since),
     })
+}
+
+/// The events of a source, of its last pushes.
+#[derive(Debug, Clone)]
+pub struct Events {
+    /// Name of the source.
+    pub source: String,
+    /// The half hours of the last day with the number of pushes, by the number of the half hour
+    /// from 0 (a day ago) on.
+    pub half_hours: Vec<(usize, u64)>,
+    /// The median of the time between two events.
+    pub usual_gap: Option<Duration>,
+}
+
+/// Events of the last pushes.
+#[derive(Debug)]
+pub struct Recent {
+    /// By name of the source.
+    pub sources: Vec<Events>,
+    /// The time from which on pushes are read: a day ago, or later if there are very many.
+    pub since: OffsetDateTime,
+}
+
+/// Returns the events of each source: of the last 50,000 pushes, those of the last day by half
+/// hour, and those of seven days for the usual gap.
+pub async fn recent(db: &mut PgConnection, now: OffsetDateTime) -> Result<Recent, sqlx::Error> {
+    let day = now - Duration::DAY;
+    let rows = sqlx::query(
+        "with e as materialized (
+             select source, received_at from push
+             where id > (select coalesce(max(id), 0) - $3 from push) and recorded_at >= $1 - interval '6 days' and origin = 'event'
+         ), gaps as (
+             -- An event about several tags is several pushes of one moment.
+             select source, received_at - lag(received_at) over (partition by source order by received_at) as gap from e
+         ), usual as (
+             select source, percentile_cont(0.5) within group (order by extract(epoch from gap)::float8) as seconds
+             from gaps where gap > interval '0' group by source having count(*) >= $4
+         ), slots as (
+             select source, floor(extract(epoch from received_at - $1) / 1800)::int as slot, count(*) as pushes
+             from e where received_at >= $1 and received_at <= $2 group by 1, 2
+         ), first as (
+             select p.recorded_at from push p where p.id = (select max(id) - $3 from push)
+         )
+         select s.source, s.slots, s.counts, u.seconds, (select recorded_at from first) as bound
+         from (select source, array_agg(slot order by slot) as slots, array_agg(pushes order by slot) as counts from slots group by source) s
+         full join usual u using (source)
+         order by source limit 1000",
+    )
+    .bind(day)
+    .bind(now)
+    .bind(READ)
+    .bind(TELLING_GAPS)
+    .fetch_all(db)
+    .await?;
+    let mut recent = Recent {
+        sources: Vec::new(),
+        since: day,
+    };
+    for found in &rows {
+        let slots: Option<Vec<i32>> = found.try_get("slots")?;
+        let counts: Option<Vec<i64>> = found.try_get("counts")?;
+        let slots = slots.unwrap_or_default().into_iter();
+        let slots = slots.filter_map(|slot| slot.try_into().ok());
+        let counts = counts.unwrap_or_default().into_iter().map(row::unsigned);
+        let seconds: Option<f64> = found.try_get("seconds")?;
+        let bound: Option<OffsetDateTime> = found.try_get("bound")?;
+        recent.since = bound.map_or(day, |bound| bound.max(day));
+        recent.sources.push(Events {
+            source: found.try_get("source")?,
+            half_hours: slots.zip(counts).collect(),
+            usual_gap: seconds.map(Duration::seconds_f64),
+        });
+    }
+    Ok(recent)
+}
+
+/// Returns the last time at which a repository of each registry was reconciled to its end.
+pub async fn reconciled(
+    db: &mut PgConnection,
+) -> Result<Vec<(String, OffsetDateTime)>, sqlx::Error> {
+    let rows = sqlx::query(
+        "select registry, max(last_at) as last_at from reconcile group by registry order by registry",
+    )
+    .fetch_all(db)
+    .await?;
+    rows.iter()
+        .map(|row| Ok((row.try_get("registry")?, row.try_get("last_at")?)))
+        .collect()
 }
 
 /// Returns whether a source is silent: between its last event and now it was active at the same

@@ -20,6 +20,7 @@ pub(crate) mod repositories;
 pub(crate) mod resolve;
 pub(crate) mod revisions;
 pub(crate) mod rollouts;
+pub(crate) mod sources;
 pub(crate) mod status;
 pub(crate) mod tags;
 pub(crate) mod triggers;
@@ -50,6 +51,7 @@ pub(crate) const ALL: &[Operation] = &[
     manifests::MANIFEST,
     coverage::COVERAGE,
     status::STATUS,
+    sources::SOURCES,
     registries::REGISTRIES,
     repositories::REPOSITORIES,
     tags::TAGS,

@@ -18,6 +18,7 @@ mod login;
 mod part;
 mod pasted;
 mod reader;
+mod sources;
 mod tag;
 
 use axum::Router;
@@ -46,6 +47,7 @@ pub(crate) const ALL: &[Page] = &[
     home::PAGE,
     images::PAGE,
     digest::PAGE,
+    sources::PAGE,
     login::PAGE,
     login::OUT,
 ];

@@ -206,7 +206,7 @@ pub(crate) enum Error {
     #[error("there is no such rollout; GET /v1/rollouts lists them")]
     RolloutUnknown,
     #[error(
-        "there is no such path; the API is under /v1: resolve, history, digests, manifests, coverage, status, registries, repositories, tags, changes, revisions, triggers, rollouts, approvals, holds, acts; GET /openapi.json describes it"
+        "there is no such path; the API is under /v1: resolve, history, digests, manifests, coverage, status, sources, registries, repositories, tags, changes, revisions, triggers, rollouts, approvals, holds, acts; GET /openapi.json describes it"
     )]
     NotFound,
     #[error(

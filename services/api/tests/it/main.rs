@@ -27,6 +27,7 @@ mod orders;
 mod outcome;
 mod pages_home;
 mod pages_session;
+mod pages_sources;
 mod prefixes;
 mod questions;
 mod reasons;

@@ -169,6 +169,7 @@ async fn answers_and_problems_match_the_document() {
             "/v1/coverage?since=2000-01-01T00:00:00Z".to_owned(),
         ),
         ("get", "/v1/registries", "/v1/registries".to_owned()),
+        ("get", "/v1/sources", "/v1/sources".to_owned()),
         ("get", "/v1/status", "/v1/status".to_owned()),
         ("get", "/v1/changes", "/v1/changes?limit=2".to_owned()),
         ("get", "/v1/repositories", "/v1/repositories".to_owned()),

@@ -1,0 +1,228 @@
+//! `/sources`: the sources of events: sending or silent since when, and findings with their cures.
+
+use axum::extract::State;
+use axum::http::Uri;
+use axum::response::Html;
+use axum::routing::get;
+use maud::{Markup, html};
+use time::{Duration, OffsetDateTime};
+
+use crate::http::error::Error;
+use crate::http::parameters::Parameters;
+use crate::operations::sources::{Finding, Level, Source, Sources, Standing, see};
+use crate::pages::Page;
+use crate::pages::frame::{Frame, Section};
+use crate::pages::home::{figure, known};
+use crate::pages::part::bars::{Column, Columns, Height, columns};
+use crate::pages::part::icon::icon_for;
+use crate::pages::part::kind::Tone;
+use crate::pages::part::text::{counted, foreign, number, visible};
+use crate::pages::part::when::{Form, ago, day_of_month, since, span, time, written};
+use crate::pages::reader::Reader;
+use crate::shared::Shared;
+
+pub(crate) const PAGE: Page = Page {
+    id: "page_sources",
+    paths: &["/sources"],
+    open: false,
+    serve: || get(show),
+};
+
+/// Rows of the list of repositories that could not be reconciled.
+const NOT_COMPARED: usize = 25;
+
+async fn show(
+    reader: Reader,
+    State(shared): State<Shared>,
+    uri: Uri,
+) -> Result<Html<String>, Error> {
+    Parameters::read(&uri, &[])?;
+    let (now, file) = (reader.now, shared.file.get());
+    let sources = shared
+        .database
+        .ask_page(async |db| see(db, &file, now).await)
+        .await?;
+    let mut frame = Frame::new("Sources", Section::Sources);
+    frame.json = Some("/v1/sources".to_owned());
+    frame.cli = Some("tagtrail doctor".to_owned());
+    let content = html! {
+        h1 { "Sources" }
+        (figures(&sources, now))
+        (table(&sources, now))
+        (not_compared(&sources, now))
+    };
+    Ok(frame.page(&reader, &content))
+}
+
+fn figures(sources: &Sources, now: OffsetDateTime) -> Markup {
+    let states = [
+        (Standing::Sending, "sending"),
+        (Standing::Silent, "silent"),
+        (Standing::Quiet, "quiet"),
+        (Standing::NoEvent, "without an event"),
+    ];
+    let counts = states.iter().filter_map(|(state, word)| {
+        let count = sources.items.iter().filter(|one| one.state == *state);
+        let count = count.count();
+        (count > 0).then(|| format!("{count} {word}"))
+    });
+    let counts = counts.collect::<Vec<_>>().join(", ");
+    let last = sources
+        .items
+        .iter()
+        .filter_map(|one| Some((one.last_event_at?.0, &one.name)))
+        .max();
+    let lost: u64 = sources.items.iter().map(|one| one.lost_of_week).sum();
+    let reported: u64 = sources.items.iter().map(|one| one.reported_of_week).sum();
+    let compared = sources
+        .reconciled
+        .iter()
+        .map(|one| one.last_reconciled_at.0)
+        .max();
+    html! {
+        dl class="stats" {
+            (figure("Sources", &sources.items.len().to_string(), html! { (counts) }))
+            @match last {
+                Some((at, name)) => (figure("Last event", &span(now - at), html! { "ago, " (name) })),
+                None => (figure("Last event", "none yet", html! {})),
+            }
+            (figure("Known from events", &known(reported + lost, lost), html! { "7 days" }))
+            (figure("Registries reconciled", &sources.reconciled.len().to_string(), html! {
+                @if let Some(at) = compared { "last " (time(at, Form::Short)) }
+            }))
+        }
+    }
+}
+
+fn table(sources: &Sources, now: OffsetDateTime) -> Markup {
+    let from = sources.half_hours_since.0;
+    let whole = from <= now - Duration::DAY + Duration::MINUTE;
+    html! {
+        section class="card" aria-labelledby="all" {
+            h2 id="all" {
+                "Sources "
+                span class="push q" {
+                    "pushes by half hour, "
+                    @match whole { true => "24 hours", false => { "since " (day_of_month(from)) " " (written(from, Form::Clock)) } }
+                }
+            }
+            @if sources.items.is_empty() { p class="s" { "There is no " code { "[[source]]" } " in the files of this api, and no event was received in 90 days." } }
+            @else {
+                table class="st fix" {
+                    thead { tr {
+                        th scope="col" class="w15" { "Source" }
+                        th scope="col" class="w11" { "Now" }
+                        th scope="col" class="full" { "Over 24 hours" }
+                        th scope="col" class="w8" { "Last event" }
+                        th scope="col" class="w28" { "Findings" }
+                    } }
+                    tbody { @for source in &sources.items { (row(source, now)) } }
+                }
+            }
+        }
+    }
+}
+
+fn row(source: &Source, now: OffsetDateTime) -> Markup {
+    let (tone, icon, word) = match source.state {
+        Standing::Sending => (Tone::Good, "ok", "good"),
+        Standing::Silent => (Tone::Warning, "warn", "warning"),
+        Standing::Quiet => (Tone::Plain, "quiet", "note"),
+        Standing::NoEvent => (Tone::Warning, "warn", "warning"),
+    };
+    let sum: u64 = source.half_hours.iter().sum();
+    let label = format!(
+        "Pushes of {} by half hour over 24 hours, {} in all",
+        source.name,
+        number(sum)
+    );
+    let slots: Vec<Column> = source.half_hours.iter().copied().map(Column::of).collect();
+    // A silence of which the chart shows a part is drawn as a bar from the last event on.
+    let silent = source.silent_since.map(|at| {
+        let before = (now - at.0).whole_minutes() / 30;
+        slots
+            .len()
+            .saturating_sub(usize::try_from(before).unwrap_or(usize::MAX))
+    });
+    html! {
+        tr id=(source.name) {
+            th scope="row" {
+                (visible(&source.name)) br;
+                span class="q s" {
+                    @if let Some(kind) = &source.kind { (visible(kind)) @if !source.registries.is_empty() { ", " } }
+                    (visible(&source.registries.join(", ")))
+                }
+            }
+            td class=(tone.class()) {
+                (icon_for(icon, word)) " "
+                @match source.state {
+                    Standing::Sending => "sending",
+                    Standing::Silent => { "silent for " @if let Some(at) = source.silent_since { (span(now - at.0)) } },
+                    Standing::Quiet => "quiet",
+                    Standing::NoEvent => "no event yet",
+                }
+            }
+            td class="full" {
+                @if sum == 0 { span class="none" { "none in 24 hours" } }
+                @else { (columns(&Columns { columns: &slots, height: Height::Row, ticks: &[], silent_from: silent, label: &label })) }
+            }
+            td data-l="last event" {
+                @match source.last_event_at {
+                    Some(at) => (since(at.0, now)),
+                    None => span class="none" { "none in 90 days" },
+                }
+            }
+            td class="s full" {
+                (counted(source.reported_of_week, "change", "changes")) " reported in 7 days"
+                @if let Some(gap) = source.usual_gap_seconds { "; usually an event every " (span(Duration::seconds_f64(gap))) }
+                @if !source.findings.is_empty() { ul { @for one in &source.findings { (finding(one)) } } }
+            }
+        }
+    }
+}
+
+fn finding(finding: &Finding) -> Markup {
+    let (tone, icon, word) = match finding.level {
+        Level::Note => (Tone::Plain, "quiet", "note"),
+        Level::Warning => (Tone::Warning, "warn", "warning"),
+    };
+    html! {
+        li {
+            span class=(tone.class()) { (icon_for(icon, word)) } " "
+            (foreign(&finding.found))
+            @if let Some(cure) = &finding.cure { " " b { "Cure:" } " " (cure) }
+        }
+    }
+}
+
+fn not_compared(sources: &Sources, now: OffsetDateTime) -> Markup {
+    let all = &sources.not_compared;
+    html! {
+        @if !all.is_empty() {
+            section class="card" aria-labelledby="not" {
+                h2 id="not" { "Not reconciled " span class="push q" { "repositories whose last comparison failed" } }
+                table class="st" {
+                    thead { tr {
+                        th scope="col" { "Repository" }
+                        th scope="col" { "Why" }
+                        th scope="col" { "Failed" }
+                        th scope="col" { "Last compared" }
+                    } }
+                    tbody {
+                        @for one in all.iter().take(NOT_COMPARED) {
+                            tr {
+                                th scope="row" class="n" { (one.registry) "/" (one.repository) }
+                                td class="full s" { (foreign(&one.reason)) }
+                                td data-l="failed" { (ago(one.failed_at.0, now)) }
+                                td data-l="compared" {
+                                    @match one.last_reconciled_at { Some(at) => (time(at.0, Form::Short)), None => span class="none" { "never" } }
+                                }
+                            }
+                        }
+                    }
+                }
+                @if all.len() > NOT_COMPARED { p class="more" { a href="/v1/sources" { "All " (all.len()) } } }
+            }
+        }
+    }
+}

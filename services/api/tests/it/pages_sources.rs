@@ -1,0 +1,112 @@
+//! The page of sources, and `GET /v1/sources`.
+
+use serde_json::{Value, json};
+
+use crate::pages_home::{hours, page};
+use crate::rows::on_time;
+use crate::server::Api;
+
+const FILE: &str = r#"
+[[source]]
+name = "main"
+kind = "distribution"
+registry = "registry.example.com"
+secret = "0123456789abcdef0123"
+
+[[source]]
+name = "nexus-ci"
+kind = "nexus"
+registry = "nexus.example.com"
+secret = "0123456789abcdef0123"
+"#;
+
+fn one<'a>(sources: &'a Value, name: &str) -> &'a Value {
+    let items = sources["items"].as_array().unwrap();
+    items.iter().find(|item| item["name"] == name).unwrap()
+}
+
+#[tokio::test]
+async fn sources_send_or_are_silent_and_a_configured_one_is_shown_before_its_first_event() {
+    let db = tagtrail_testkit::postgres().await;
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("tagtrail.toml");
+    std::fs::write(&path, FILE).unwrap();
+    let api = Api::with(&db, |config| config.config = Some(path)).await;
+    api.ctx.health.wait_ready().await;
+    let mut rows = crate::rows::Rows::new(db.connect().await).await;
+    rows.tag(
+        "registry.example.com/shop/web:latest",
+        &[on_time(1, 1, 10), on_time(2, 2, 20)],
+    )
+    .await;
+    // Twelve events, an hour apart, the last of them just now.
+    sqlx::raw_sql(
+        "insert into push (tag_id, action, digest, occurred_at, effective_at, occurred_at_source, received_at, recorded_at, origin, source, event_id, stream_seq)
+         select 1, 'push', sha256('x'), at, at, 'event', at, at, 'event', 'main', n::text, n
+         from (select n, now() - n * interval '1 hour' as at from generate_series(0, 11) n) e order by at;
+         insert into reconcile (registry, repository, last_at, tags, asked, found) values ('registry.example.com', 'shop/web', now(), 1, 1, 0);
+         insert into reconcile_failure (registry, repository, failed_at, reason) values ('registry.example.com', 'shop/api', now(), 'it said <b>401</b>')",
+    )
+    .execute(&mut rows.db)
+    .await
+    .unwrap();
+    hours(&mut rows.db, "main", 0).await;
+    hours(&mut rows.db, "quay", 5).await;
+    sqlx::raw_sql("update coverage set reconciled = 1 where source = 'main' and period = 'hour' and starts_at = (select max(starts_at) from coverage where period = 'hour' and source = 'main')")
+        .execute(&mut rows.db)
+        .await
+        .unwrap();
+    let sources = api.found("/v1/sources").await;
+    let main = one(&sources, "main");
+    assert_eq!(main["state"], "sending");
+    assert_eq!(main["kind"], "distribution");
+    assert_eq!(main["registries"], json!(["registry.example.com"]));
+    let slots = main["half_hours"].as_array().unwrap();
+    let counted: u64 = slots.iter().map(|slot| slot.as_u64().unwrap()).sum();
+    assert_eq!((slots.len(), counted), (48, 12), "{main}");
+    let gap = main["usual_gap_seconds"].as_f64().unwrap();
+    assert!((gap - 3600.0).abs() < 1.0, "{gap}");
+    assert_eq!(main["lost_of_week"], 1);
+    let quay = one(&sources, "quay");
+    assert_eq!(
+        (&quay["state"], &quay["kind"]),
+        (&json!("silent"), &Value::Null)
+    );
+    assert_eq!(quay["silent_since"], quay["last_event_at"]);
+    let nexus = one(&sources, "nexus-ci");
+    assert_eq!(
+        (&nexus["state"], &nexus["last_event_at"]),
+        (&json!("no_event"), &Value::Null)
+    );
+
+    let text = page(&api, "/sources").await;
+    assert!(
+        text.contains("1 sending, 1 silent, 1 without an event"),
+        "{text}"
+    );
+    assert!(
+        text.contains("silent for 5 h") && text.contains("id=\"quay\""),
+        "{text}"
+    );
+    assert!(
+        text.contains("Pushes of main by half hour over 24 hours, 12 in all"),
+        "{text}"
+    );
+    assert!(
+        text.contains("shop/api") && text.contains("it said &lt;b&gt;401"),
+        "{text}"
+    );
+    assert!(!text.contains("<b>401"), "{text}");
+    assert_eq!(text.matches("<h1").count(), 1);
+}
+
+#[tokio::test]
+async fn without_sources_the_page_says_so() {
+    let (api, _rows) = Api::start().await;
+    let text = page(&api, "/sources").await;
+    assert!(
+        text.contains("There is no <code>[[source]]</code>"),
+        "{text}"
+    );
+    assert_eq!(api.found("/v1/sources").await["items"], json!([]));
+}
