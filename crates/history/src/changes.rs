@@ -12,7 +12,7 @@ use crate::instant::{Instant, of_key, to_micros};
 
 /// The data of a revision event, without `head`: the head at the time of recording was news only
 /// then.
-#[derive(Debug, Serialize, JsonSchema)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 #[schemars(rename = "Change")]
 pub struct HistoryItem {
     /// The registry.
@@ -58,6 +58,21 @@ pub struct Range {
     pub until: Option<OffsetDateTime>,
 }
 
+/// The SQL of the revisions of the tag $1 that pass a condition, in an order.
+macro_rules! revisions {
+    ($which:literal) => {
+        concat!(
+            "select v.number, v.kind::text as kind, v.digest, v.previous, before.digest as previous_digest, v.late, v.effective_at,
+                v.recorded_at, p.origin::text as origin, p.source, p.actor, p.media_type, p.size_bytes
+         from revision v
+         join push p on p.id = v.push_id
+         left join revision before on before.tag_id = v.tag_id and before.number = v.previous
+         where v.tag_id = $1 and ",
+            $which
+        )
+    };
+}
+
 /// Returns the revisions of a tag in a range, newest first, each with its push. Key: effective
 /// time, number.
 pub async fn changes(
@@ -71,22 +86,69 @@ pub async fn changes(
     let after = after
         .map(|[at, number]| of_key(at).map(|at| (at, number)))
         .transpose()?;
-    let rows = sqlx::query(
-        "select v.number, v.kind::text as kind, v.digest, v.previous, before.digest as previous_digest, v.late, v.effective_at,
-                v.recorded_at, p.origin::text as origin, p.source, p.actor, p.media_type, p.size_bytes
-         from revision v
-         join push p on p.id = v.push_id
-         left join revision before on before.tag_id = v.tag_id and before.number = v.previous
-         where v.tag_id = $1 and (v.effective_at, v.number) < (coalesce($2::timestamptz, 'infinity'), coalesce($3, 0))
+    let rows = sqlx::query(revisions!(
+        "(v.effective_at, v.number) < (coalesce($2::timestamptz, 'infinity'), coalesce($3, 0))
            and v.effective_at >= coalesce($5::timestamptz, '-infinity') and v.effective_at < coalesce($6::timestamptz, 'infinity')
-         order by v.effective_at desc, v.number desc limit $4",
-    )
+         order by v.effective_at desc, v.number desc limit $4"
+    ))
     .bind(tag)
     .bind(after.map(|(at, _)| at))
     .bind(after.map(|(_, number)| number))
     .bind(limit)
     .bind(range.since)
     .bind(range.until)
+    .fetch_all(db)
+    .await?;
+    rows.iter().map(|row| item(row, image)).collect()
+}
+
+/// Returns the revisions of a tag in a range that are just newer than a key, the nearest first.
+pub async fn newer(
+    db: &mut PgConnection,
+    tag: i64,
+    image: &Image,
+    range: Range,
+    before: [i64; 2],
+    limit: i64,
+) -> Result<Vec<([i64; 2], HistoryItem)>, sqlx::Error> {
+    let [at, number] = before;
+    let rows = sqlx::query(revisions!(
+        "(v.effective_at, v.number) > ($2, $3)
+           and v.effective_at >= coalesce($5::timestamptz, '-infinity') and v.effective_at < coalesce($6::timestamptz, 'infinity')
+         order by v.effective_at, v.number limit $4"
+    ))
+    .bind(tag)
+    .bind(of_key(at)?)
+    .bind(number)
+    .bind(limit)
+    .bind(range.since)
+    .bind(range.until)
+    .fetch_all(db)
+    .await?;
+    rows.iter().map(|row| item(row, image)).collect()
+}
+
+/// Returns the revisions of a tag around a time, newest first: at most `newer` that took effect
+/// later, and at most `older` that had taken effect.
+pub async fn around(
+    db: &mut PgConnection,
+    tag: i64,
+    image: &Image,
+    at: OffsetDateTime,
+    newer: i64,
+    older: i64,
+) -> Result<Vec<([i64; 2], HistoryItem)>, sqlx::Error> {
+    let rows = sqlx::query(concat!(
+        "select * from ((",
+        revisions!("v.effective_at > $2 order by v.effective_at, v.number limit $3"),
+        ") union all (",
+        revisions!("v.effective_at <= $2 order by v.effective_at desc, v.number desc limit $4"),
+        ")) v order by effective_at desc, number desc"
+    ))
+    .bind(tag)
+    .bind(at)
+    .bind(newer)
+    .bind(older)
     .fetch_all(db)
     .await?;
     rows.iter().map(|row| item(row, image)).collect()
