@@ -85,6 +85,8 @@ pub(crate) enum Error {
         "cursor must be the `next` of the previous page of the same list; leave it out to start over"
     )]
     Cursor,
+    #[error("cursor and before can't be combined: each names a place in the list")]
+    CursorAndBefore,
     #[error("there is no parameter {name:?}; {}", list(.known))]
     ParameterUnknown {
         name: String,
@@ -148,6 +150,10 @@ pub(crate) enum Error {
     IdempotencyKeyReused,
     #[error("an order can't skip {0:?}; it may skip recheck, manifest, upstream and window")]
     GateNotSkippable(String),
+    #[error(
+        "{field} must be a time (UTC), such as 2026-03-03 14:02, 3 Mar 14:02, 2 h ago or yesterday 12:00"
+    )]
+    PastTyped { field: &'static str },
     #[error("until must be a time in the future")]
     UntilPast,
     #[error("a digest is written whole, such as sha256: and 64 hexadecimal digits")]
@@ -309,7 +315,7 @@ impl Error {
             Error::Spec(_) => (StatusCode::BAD_REQUEST, "spec_invalid"),
             Error::BodyTooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "body_too_large"),
             Error::BodyNotJson => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "body_not_json"),
-            Error::RevisionAndTime | Error::RangeEmpty { .. } => {
+            Error::RevisionAndTime | Error::RangeEmpty { .. } | Error::CursorAndBefore => {
                 (StatusCode::BAD_REQUEST, "parameter_conflict")
             }
             Error::HeaderRepeated => (StatusCode::BAD_REQUEST, "header_repeated"),
@@ -327,7 +333,7 @@ impl Error {
                 (StatusCode::UNPROCESSABLE_ENTITY, "idempotency_key_reused")
             }
             Error::GateNotSkippable(_) => (StatusCode::BAD_REQUEST, "gate_invalid"),
-            Error::UntilPast => (StatusCode::BAD_REQUEST, "time_invalid"),
+            Error::UntilPast | Error::PastTyped { .. } => (StatusCode::BAD_REQUEST, "time_invalid"),
             Error::DigestWhole => (StatusCode::BAD_REQUEST, "digest_invalid"),
             Error::TriggerPaused => (StatusCode::CONFLICT, "trigger_paused"),
             Error::SetImpossible(_) => (StatusCode::CONFLICT, "set_impossible"),

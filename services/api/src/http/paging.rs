@@ -74,6 +74,11 @@ impl<const N: usize> Page<N> {
         Ok(Page { list, limit, after })
     }
 
+    /// Returns the page with another number of items.
+    pub(crate) fn with(self, limit: usize) -> Page<N> {
+        Page { limit, ..self }
+    }
+
     /// Returns the number of items to fetch: an item more than the page has, to find out whether
     /// there is a next page.
     pub(crate) fn fetch(&self) -> i64 {
@@ -109,13 +114,13 @@ impl<const N: usize> Page<N> {
 impl<const N: usize> List<N> {
     /// Writes `1 <list> <numbers>` in base64, so that clients do not build cursors by themselves.
     /// The 1 is the version of the format.
-    fn encode(&self, key: [i64; N]) -> String {
+    pub(crate) fn encode(&self, key: [i64; N]) -> String {
         let numbers = key.map(|number| number.to_string()).join(" ");
         URL_SAFE_NO_PAD.encode(format!("1 {} {numbers}", self.name))
     }
 
     /// Reads a cursor. `None`: the API did not issue this cursor for this list.
-    fn decode(&self, text: &str) -> Option<[i64; N]> {
+    pub(crate) fn decode(&self, text: &str) -> Option<[i64; N]> {
         if text.len() > LONGEST {
             return None;
         }

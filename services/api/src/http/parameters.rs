@@ -144,6 +144,13 @@ impl Parameters {
         found.map(|(_, value)| value.as_str())
     }
 
+    /// Returns a parameter that is not empty: a form sends its empty fields, too.
+    pub(crate) fn written(&self, name: &str) -> Option<&str> {
+        self.text(name)
+            .map(str::trim)
+            .filter(|text| !text.is_empty())
+    }
+
     /// Parses a parameter that is true or false; false if it is missing.
     pub(crate) fn flag(&self, parameter: &'static str) -> Result<bool, Error> {
         match self.text(parameter) {
