@@ -12,6 +12,7 @@ pub(crate) mod holds;
 pub(crate) mod orders;
 pub(crate) mod outcome;
 pub(crate) mod rollouts;
+pub(crate) mod running;
 pub(crate) mod services;
 mod similar;
 pub(crate) mod triggers;

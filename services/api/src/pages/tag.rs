@@ -1,24 +1,58 @@
-//! `/i/{registry}/{repository}:{tag}`: a tag: its head, and the trail of its revisions.
+//! `/i/{registry}/{repository}:{tag}`: a tag: its head, its row of time, and the trail of its
+//! revisions. With `at`, the same around a moment in the past; with `known_at`, as it was known
+//! then.
+
+mod asked;
+mod head;
+mod past;
+mod row;
+mod trail;
+
+use std::collections::BTreeMap;
 
 use axum::http::Uri;
-use axum::response::{IntoResponse as _, Response};
+use axum::response::{IntoResponse as _, Redirect, Response};
 use maud::{Markup, html};
-use tagtrail_history::changes::{self, HistoryItem, Range};
-use tagtrail_history::tag_id;
-use tagtrail_proto::Image;
+use sqlx::PgConnection;
+use tagtrail_history::changes::{HistoryItem, Range};
+use tagtrail_history::contents::{Content, contents};
+use tagtrail_history::lane::{Stretch, lane};
+use tagtrail_history::summary::{Summary, summary};
+use tagtrail_proto::{Digest, Image};
 use time::OffsetDateTime;
 
 use crate::http::error::Error;
-use crate::http::paging::{CURSOR, Page as Part};
-use crate::http::parameters::Parameters;
-use crate::operations::history::LIST;
+use crate::operations::history::{self, Turned};
 use crate::pages::frame::{Frame, Section, crumbs};
-use crate::pages::part::digest::{change, copy, swatch};
-use crate::pages::part::text::{number, visible};
-use crate::pages::part::when::{Form, since, time};
-use crate::pages::part::{icon, kind};
+use crate::pages::part::icon::icon;
+use crate::pages::part::image;
+use crate::pages::part::lane::Window;
 use crate::pages::reader::Reader;
 use crate::shared::Shared;
+use crate::store::running::{self, Running};
+use asked::{Asked, Change};
+
+/// Rows of a table.
+const ROWS: usize = 25;
+/// Rows of the table around a moment that are newer than the moment.
+const NEWER: i64 = 6;
+/// Most triggers that the figures are about.
+const TRIGGERS: i64 = 50;
+
+/// The content of a page of the present.
+#[derive(Debug)]
+struct Read {
+    summary: Summary,
+    /// The head, on the first page.
+    head: Option<HistoryItem>,
+    trail: history::Trail,
+    /// The time at which the first revision of the table was replaced.
+    replaced_at: Option<OffsetDateTime>,
+    window: Window,
+    stretches: Vec<Stretch>,
+    contents: BTreeMap<Digest, Content>,
+    running: Vec<Running>,
+}
 
 /// Shows a tag.
 pub(crate) async fn show(
@@ -27,99 +61,126 @@ pub(crate) async fn show(
     image: Image,
     uri: &Uri,
 ) -> Result<Response, Error> {
-    let parameters = Parameters::read(uri, &[CURSOR])?;
-    let part = Part::read(LIST, &parameters)?;
-    let found = shared
+    let asked = Asked::read(uri, reader.now)?;
+    if asked.lenient {
+        let address = asked.address(&image, Change::Span(asked.span));
+        return Ok(Redirect::to(&address).into_response());
+    }
+    let turned = Turned::read(&asked.parameters, Some(ROWS))?;
+    if let (Some(at), true) = (asked.at, turned.is_start()) {
+        return past::show(reader, shared, &image, &asked, at).await;
+    }
+    let read = shared
         .database
-        .ask_page(async |db| {
-            let Some(tag) = tag_id(db, &image).await? else {
-                return Ok(None);
-            };
-            let head = changes::changes(db, tag, &image, Range::default(), None, 1).await?;
-            let range = Range::default();
-            let trail = changes::changes(db, tag, &image, range, part.after, part.fetch()).await?;
-            Ok(Some((head, trail)))
-        })
+        .ask_page(async |db| read(db, &image, &asked, &turned, reader.now).await)
         .await?;
-    let (head, trail) = found.ok_or_else(|| Error::TagUnknown(image.clone()))?;
-    let trail = part.cut(trail);
-    let mut frame = Frame::new(
-        format!("{}:{}", image.repository, image.tag),
-        Section::Images,
-    );
+    let read = read.ok_or_else(|| Error::TagUnknown(image.clone()))?;
+    let mut frame = Frame::new(head::name(&image), Section::Images);
     frame.json = Some(format!("/v1/history?image={image}"));
     frame.cli = Some(format!("tagtrail history {image}"));
+    let mut steps = head::steps(&image);
+    if let Some((_, address)) = steps.last_mut().filter(|_| read.head.is_some()) {
+        *address = None;
+    } else {
+        steps.push(("older and newer".to_owned(), None));
+    }
+    let tag = image.tag.as_ref();
     let content = html! {
-        (crumbs(&steps(&image)))
-        @if let Some((_, head)) = head.first() { (head_of(&image, head, reader.now)) }
-        section class="card" aria-labelledby="trail-h" {
-            h2 id="trail-h" { "The trail" }
-            (table(&trail.items))
-            @if let Some(next) = &trail.next {
-                div class="bar more" { a class="btn push" rel="next" href={ "?cursor=" (next) } { "Older " (icon::icon("moved")) } }
-            }
+        (crumbs(&steps))
+        @match &read.head {
+            Some(head) => {
+                @let content = head.digest.as_ref().and_then(|digest| read.contents.get(digest));
+                (head::present(&image, head, content, &read.summary, reader.now))
+                @if head.digest.is_none() { (head::deleted(head)) }
+                (head::stats(&read.summary, &read.running, tag, reader.now))
+            },
+            None => { h1 { (head::name(&image)) } },
         }
+        (card(&image, &asked, &read, reader.now))
     };
     Ok(frame.page(reader, &content).into_response())
 }
 
-/// Returns the way to a tag: registry, folders, repository, tag.
-fn steps(image: &Image) -> Vec<(String, Option<String>)> {
-    let registry = image.registry.to_string();
-    let mut address = format!("/i/{registry}");
-    let mut steps = vec![(registry, Some(address.clone()))];
-    for part in image.repository.as_ref().split('/') {
-        address = format!("{address}/{part}");
-        steps.push((part.to_owned(), Some(address.clone())));
-    }
-    steps.push((image.tag.to_string(), None));
-    steps
+async fn read(
+    db: &mut PgConnection,
+    image: &Image,
+    asked: &Asked,
+    turned: &Turned,
+    now: OffsetDateTime,
+) -> Result<Option<Read>, sqlx::Error> {
+    let Some(summary) = summary(db, image, now).await? else {
+        return Ok(None);
+    };
+    let range = Range::default();
+    let trail = turned.ask(db, summary.tag, image, range).await?;
+    let window = asked.span.window(summary.since, asked.at, now);
+    let stretches = lane(db, summary.tag, window.from, window.until, row::MOST).await?;
+    let start = turned.is_start();
+    let head = trail.items.items.first().filter(|_| start).cloned();
+    Ok(Some(Read {
+        contents: contents(db, &digests(&trail.items.items)).await?,
+        running: match start {
+            true => running::of_image(db, image, TRIGGERS).await?,
+            false => Vec::new(),
+        },
+        replaced_at: trail.replaced_at,
+        summary,
+        head,
+        trail,
+        window,
+        stretches,
+    }))
 }
 
-fn head_of(image: &Image, head: &HistoryItem, now: OffsetDateTime) -> Markup {
-    let name = format!("{}:{}", image.repository, image.tag);
+/// Returns the digests of revisions, and those before them.
+fn digests(items: &[HistoryItem]) -> Vec<&Digest> {
+    let mut digests: Vec<&Digest> = Vec::new();
+    for item in items {
+        digests.extend(&item.digest);
+        if let Some(point) = &item.previous {
+            digests.extend(&point.digest);
+        }
+    }
+    digests.sort_unstable();
+    digests.dedup();
+    digests
+}
+
+fn card(image: &Image, asked: &Asked, read: &Read, now: OffsetDateTime) -> Markup {
+    let items = &read.trail.items;
+    let trail = trail::Trail {
+        items: &items.items,
+        replaced_at: read.replaced_at,
+        contents: &read.contents,
+        head: read.summary.head,
+        then: None,
+        release: trail::is_release(image.tag.as_ref()),
+        now,
+    };
+    let pages = (read.trail.previous.as_deref(), items.next.as_deref());
     html! {
-        section class="head" {
-            @if let Some(digest) = &head.digest { (crate::pages::part::digest::big_swatch(digest)) }
-            div {
-                div class="bar" { h1 { (name) } (kind::word(kind::Tone::Marked, &format!("head r{}", number(head.revision)))) }
-                @if let (Some(digest), Some(pinned)) = (&head.digest, &head.pinned) {
-                    p class="n" { (digest) (copy(&pinned.to_string(), "Copy the pinned reference")) }
-                }
-                p class="meta" {
-                    span { @if head.digest.is_none() { "deleted " } @else { "since " } (since(head.occurred_at.0, now)) }
-                    @if let Some(actor) = &head.actor { span { "by " (visible(actor)) } }
-                }
-            }
+        section class="card" aria-labelledby="trail-h" {
+            (row::draw(image, asked, read.window, &read.stretches, now))
+            (table(image, asked, &trail, pages))
         }
     }
 }
 
-fn table(items: &[HistoryItem]) -> Markup {
+/// Draws the table, with the ways to newer and older revisions.
+fn table(
+    image: &Image,
+    asked: &Asked,
+    trail: &trail::Trail<'_>,
+    (newer, older): (Option<&str>, Option<&str>),
+) -> Markup {
     html! {
-        table class="trail" {
-            thead { tr {
-                th scope="col" class="w6" { "When (UTC)" }
-                th scope="col" { span class="vh" { "Digest" } }
-                th scope="col" { "What" }
-            } }
-            tbody {
-                @for item in items {
-                    tr id={ "r" (item.revision) } {
-                        td class="nw" { (time(item.occurred_at.0, Form::Full)) }
-                        td class="nd" { @if let Some(digest) = &item.digest { (swatch(digest)) } }
-                        td {
-                            div class="ev" {
-                                (kind::kind(item.kind))
-                                (change(item.previous.as_ref().and_then(|before| before.digest.as_ref()), item.digest.as_ref()))
-                            }
-                            div class="meta" {
-                                span class="n" { "r" (number(item.revision)) }
-                                @if let Some(actor) = &item.actor { span { (visible(actor)) } }
-                            }
-                        }
-                    }
-                }
+        form action=(image::address(image)) {
+            @if trail.items.is_empty() { p class="q" { "No revision is here." } }
+            @else { (trail::table(trail)) }
+            div class="bar more" {
+                @if let Some(newer) = newer { a class="btn" rel="prev" href=(asked.address(image, Change::Newer(newer))) { "Newer" } }
+                @if trail.items.len() > 1 { button class="btn" { (icon("copy")) "Compare the two selected" } }
+                @if let Some(older) = older { a class="btn push" rel="next" href=(asked.address(image, Change::Older(older))) { "Older " (icon("moved")) } }
             }
         }
     }

@@ -28,6 +28,7 @@ mod outcome;
 mod pages_home;
 mod pages_session;
 mod pages_sources;
+mod pages_tag;
 mod prefixes;
 mod questions;
 mod reasons;

@@ -1,0 +1,57 @@
+//! The triggers that run an image.
+
+use sqlx::postgres::PgRow;
+use sqlx::{PgConnection, Row as _};
+use tagtrail_postgres::row;
+use tagtrail_proto::{Digest, Image};
+
+/// A trigger whose last successful rollout has an image.
+#[derive(Debug, Clone)]
+pub(crate) struct Running {
+    /// Name of the trigger.
+    pub(crate) trigger: String,
+    pub(crate) paused: bool,
+    /// Number of the rollout.
+    pub(crate) rollout: u64,
+    /// The revision and the digest that it rolled out.
+    pub(crate) revision: u64,
+    pub(crate) digest: Option<Digest>,
+}
+
+/// Returns the configured triggers that run a tag, by name: those that watch the tag or its
+/// repository, and whose last successful rollout has an image of the tag. At most `limit`.
+pub(crate) async fn of_image(
+    db: &mut PgConnection,
+    image: &Image,
+    limit: i64,
+) -> Result<Vec<Running>, sqlx::Error> {
+    let rows = sqlx::query(
+        "select t.name, t.state <> 'active' as paused, o.number, i.value ->> 'revision' as revision, i.value ->> 'digest' as digest
+         from trigger t
+         cross join lateral (
+             select o.number, o.images from rollout o
+             where o.trigger_id = t.id and o.state = 'succeeded' order by o.number desc limit 1) o
+         cross join lateral (
+             select i.value from jsonb_each(o.images) i where i.value ->> 'image' = $1 order by i.key limit 1) i
+         where t.configured
+           and exists (select from jsonb_each_text(t.images) w where w.value = $1 or w.value = $2)
+         order by t.name limit $3",
+    )
+    .bind(image.to_string())
+    .bind(format!("{}/{}", image.registry, image.repository))
+    .bind(limit)
+    .fetch_all(db)
+    .await?;
+    let running = |row: &PgRow| {
+        let digest: Option<String> = row.try_get("digest")?;
+        let revision: Option<String> = row.try_get("revision")?;
+        Ok(Running {
+            trigger: row.try_get("name")?,
+            paused: row.try_get("paused")?,
+            rollout: row::unsigned(row.try_get("number")?),
+            revision: revision.and_then(|number| number.parse().ok()).unwrap_or(0),
+            digest: digest.as_deref().map(row::parsed).transpose()?,
+        })
+    };
+    rows.iter().map(running).collect()
+}

@@ -1,0 +1,324 @@
+//! The page of a tag, and of a tag in the past.
+
+use serde_json::Value;
+
+use crate::rows::{Revision, Rows, digest, late_move, on_time, text};
+use crate::server::Api;
+
+const IMAGE: &str = "registry.example.com/shop/web:latest";
+
+/// A page as it was answered.
+pub(crate) struct Shown {
+    pub(crate) status: u16,
+    pub(crate) location: String,
+    pub(crate) html: String,
+}
+
+/// Asks for a page as a browser does, and follows no redirect.
+pub(crate) async fn show(api: &Api, path: &str) -> Shown {
+    let response = api.once("GET", path).await;
+    let header = |name: &str| {
+        let value = response.headers().get(name);
+        value.map_or("", |value| value.to_str().unwrap()).to_owned()
+    };
+    let (kind, location) = (header("content-type"), header("location"));
+    let status = response.status().as_u16();
+    let html = response.text().await.unwrap();
+    if status == 200 {
+        assert_eq!(kind, "text/html; charset=utf-8", "{path}");
+        assert_whole(&html);
+    }
+    Shown {
+        status,
+        location,
+        html,
+    }
+}
+
+/// Checks the bounds of a page.
+#[track_caller]
+fn assert_whole(html: &str) {
+    assert!(html.len() <= 60_000, "{} bytes", html.len());
+    let elements = html.matches('<').count() - html.matches("</").count();
+    assert!(elements <= 1500, "{elements} elements");
+    let handler = html.split(" on").skip(1).any(|rest| {
+        let name = rest.trim_start_matches(|char: char| char.is_ascii_lowercase());
+        name.len() < rest.len() && name.starts_with('=')
+    });
+    assert!(!handler && !html.contains(" style="), "{html}");
+    assert_eq!(html.matches("<h1").count(), 1);
+    assert_eq!(html.matches("<script").count(), 1);
+}
+
+/// Returns the numbers of the revisions in the table of a page, from the first row on.
+fn numbers(html: &str) -> Vec<u64> {
+    let rows = html.split("data-row=\"").skip(1);
+    rows.map(|row| row.split('"').next().unwrap().parse().unwrap())
+        .collect()
+}
+
+fn of_json(items: &Value) -> Vec<u64> {
+    let items = items.as_array().unwrap();
+    items
+        .iter()
+        .map(|item| item["revision"].as_u64().unwrap())
+        .collect()
+}
+
+/// Returns the address behind the link with this relation.
+fn link(html: &str, relation: &str) -> Option<String> {
+    let (_, rest) = html.split_once(&format!("rel=\"{relation}\" href=\""))?;
+    Some(rest.split('"').next()?.replace("&amp;", "&"))
+}
+
+#[tokio::test]
+async fn the_page_of_a_tag_shows_its_history() {
+    let (api, mut rows) = Api::start().await;
+    rows.tag(IMAGE, &late_move()).await;
+    rows.manifest(3).await;
+    let shown = show(&api, &format!("/i/{IMAGE}")).await;
+    assert_eq!(shown.status, 200);
+    let history = api.found(&format!("/v1/history?image={IMAGE}")).await;
+    assert_eq!(numbers(&shown.html), of_json(&history["items"]));
+    for part in [
+        "shop/web:latest</h1>",
+        "head r2",
+        &digest(3).to_string(),
+        &format!("data-copy=\"registry.example.com/shop/web@{}\"", digest(3)),
+        "late: reported 20 s afterwards",
+        "linux/arm64/v8",
+        "<code>9f2c</code>",
+        "ci-bot",
+        "median of 3 revisions",
+        "href=\"/i/registry.example.com/shop/web\"",
+    ] {
+        assert!(shown.html.contains(part), "{part}: {}", shown.html);
+    }
+    let bars = |html: &str| -> Vec<String> {
+        let bars = html.split(" data-r=\"").skip(1);
+        bars.map(|bar| bar.split('"').next().unwrap().to_owned())
+            .collect()
+    };
+    // The row of 30 days has the head alone.
+    assert_eq!(bars(&shown.html), ["2"]);
+    // Each revision that was in force has a bar, in the order of effective times.
+    let all = show(&api, &format!("/i/{IMAGE}?window=all")).await.html;
+    assert_eq!(bars(&all), ["1", "3", "2"]);
+}
+
+#[tokio::test]
+async fn the_trail_turns_to_older_and_newer_revisions_and_back() {
+    let (api, mut rows) = Api::start().await;
+    rows.tag(IMAGE, &[on_time(1, 1, 0)]).await;
+    let tag = rows.empty_tag("registry.example.com/shop/web:busy").await;
+    rows.burst(tag, 60).await;
+    sqlx::query("update tag set issued = 60, head = 60, head_digest = sha256('60'), head_at = (select effective_at from revision where tag_id = $1 and number = 60) where id = $1")
+        .bind(tag)
+        .execute(&mut rows.db)
+        .await
+        .unwrap();
+    let address = "/i/registry.example.com/shop/web:busy";
+    let mut html = show(&api, address).await.html;
+    let mut seen = numbers(&html);
+    assert_eq!((seen.len(), link(&html, "prev")), (25, None));
+    while let Some(older) = link(&html, "next") {
+        html = show(&api, &older).await.html;
+        seen.extend(numbers(&html));
+    }
+    assert_eq!(seen, (1..=60).rev().collect::<Vec<u64>>());
+    // Back again: the same rows, without gap or repeat.
+    let mut back = numbers(&html);
+    while let Some(newer) = link(&html, "prev") {
+        html = show(&api, &newer).await.html;
+        let mut page = numbers(&html);
+        page.extend(back);
+        back = page;
+    }
+    assert_eq!(back, seen);
+    // Each row of these pages was in force for a second.
+    assert_eq!(html.matches("1 s</td>").count(), 25 - 1);
+}
+
+#[tokio::test]
+async fn newer_revisions_are_those_before_a_page() {
+    let (api, mut rows) = Api::start().await;
+    let tag = rows.empty_tag(IMAGE).await;
+    rows.burst(tag, 10).await;
+    sqlx::query("update tag set issued = 10, head = 10, head_digest = sha256('10'), head_at = now() where id = $1")
+        .bind(tag)
+        .execute(&mut rows.db)
+        .await
+        .unwrap();
+    let address = format!("/v1/history?image={IMAGE}&limit=4");
+    let first = api.found(&address).await;
+    assert_eq!(first["previous"], Value::Null);
+    let next = first["next"].as_str().unwrap();
+    let second = api.found(&format!("{address}&cursor={next}")).await;
+    assert_eq!(of_json(&second["items"]), [6, 5, 4, 3]);
+    let previous = second["previous"].as_str().unwrap();
+    let again = api.found(&format!("{address}&before={previous}")).await;
+    assert_eq!(again["items"], first["items"]);
+    assert_eq!(
+        (&again["previous"], &again["next"]),
+        (&Value::Null, &first["next"])
+    );
+    let three = api
+        .found(&format!(
+            "/v1/history?image={IMAGE}&limit=3&before={previous}"
+        ))
+        .await;
+    assert_eq!(of_json(&three["items"]), [9, 8, 7]);
+    assert!(three["previous"].is_string());
+    let since = api
+        .found(&format!("{address}&before={previous}&until={}", text(9)))
+        .await;
+    assert_eq!(of_json(&since["items"]), [8, 7]);
+    let both = api
+        .get(&format!("{address}&before={previous}&cursor={next}"))
+        .await;
+    assert_eq!(both.problem(), "400 parameter_conflict");
+    let wrong = api.get(&format!("{address}&before=x")).await;
+    assert_eq!(wrong.problem(), "400 cursor_invalid");
+}
+
+#[tokio::test]
+async fn a_moment_in_the_past_has_the_answer_of_resolve() {
+    let (api, mut rows) = Api::start().await;
+    rows.tag(IMAGE, &late_move()).await;
+    for (at, known_at, revision, note) in [
+        (15, None, Some(1), "no later fact changed the answer"),
+        (35, None, Some(2), "no later fact changed the answer"),
+        // The late revision was recorded at 40 s.
+        (25, None, Some(3), "15 s after that moment"),
+        (
+            25,
+            Some(26),
+            Some(1),
+            "This is the answer as it was known at",
+        ),
+        (25, Some(45), Some(3), "no later fact changed the answer"),
+        (5, None, None, "not there yet"),
+    ] {
+        let mut query = format!("at={}", text(at));
+        if let Some(known_at) = known_at {
+            query += &format!("&known_at={}", text(known_at));
+        }
+        let shown = show(&api, &format!("/i/{IMAGE}?{query}")).await;
+        assert_eq!(shown.status, 200, "{query}");
+        let resolved = api.get(&format!("/v1/resolve?image={IMAGE}&{query}")).await;
+        assert_eq!(resolved.body["revision"].as_u64(), revision, "{query}");
+        assert!(shown.html.contains(note), "{query}: {}", shown.html);
+        let hit = shown
+            .html
+            .split("<tr")
+            .find(|row| row.contains("in force then"));
+        let hit = hit.map(|row| numbers(row)[0]);
+        assert_eq!(hit, revision, "{query}");
+        if let Some(revision) = revision {
+            assert!(
+                shown
+                    .html
+                    .contains(&format!("revision {revision}, in force"))
+            );
+        }
+    }
+}
+
+#[tokio::test]
+async fn times_are_read_as_people_type_them() {
+    let (api, mut rows) = Api::start().await;
+    rows.tag(IMAGE, &late_move()).await;
+    let typed = show(
+        &api,
+        &format!("/i/{IMAGE}?at=2026-03-03+14:00:25&known_at="),
+    )
+    .await;
+    assert_eq!(typed.status, 303);
+    assert_eq!(
+        typed.location,
+        format!("/i/{IMAGE}?at=2026-03-03T14%3A00%3A25Z")
+    );
+    let wrong = show(&api, &format!("/i/{IMAGE}?at=soon")).await;
+    assert_eq!(wrong.status, 400);
+    assert!(wrong.html.contains("2 h ago"), "{}", wrong.html);
+}
+
+#[tokio::test]
+async fn odd_tags_have_pages() {
+    let (api, mut rows) = Api::start().await;
+    rows.tag(IMAGE, &[on_time(1, 1, 0), on_time(2, 0, 10)])
+        .await;
+    let deleted = show(&api, &format!("/i/{IMAGE}")).await;
+    assert!(
+        deleted.html.contains("This tag cannot be pulled")
+            && deleted.html.contains("deleted</span>")
+    );
+    rows.empty_tag("registry.example.com/shop/web:empty").await;
+    for unknown in [
+        "registry.example.com/shop/web:empty",
+        "registry.example.com/shop/none:x",
+    ] {
+        assert_eq!(show(&api, &format!("/i/{unknown}")).await.status, 404);
+    }
+    let wrong = show(&api, "/i/registry.example.com/shop/web:.x").await;
+    assert_eq!(wrong.status, 400);
+    let pinned = show(
+        &api,
+        &format!("/i/registry.example.com/shop/web@{}", digest(1)),
+    )
+    .await;
+    assert_eq!(
+        (pinned.status, pinned.location),
+        (303, format!("/d/{}", digest(1)))
+    );
+}
+
+#[tokio::test]
+async fn text_of_strangers_is_escaped_and_a_busy_tag_stays_small() {
+    let (api, mut rows) = Api::start().await;
+    let long = format!(
+        "registry.example.com/{}:{}",
+        "long-name/".repeat(11) + "web",
+        "t".repeat(128)
+    );
+    let revisions: Vec<Revision> = (1..=80)
+        .map(|number| on_time(number, u8::try_from(number).unwrap(), number * 250_000))
+        .collect();
+    rows.tag(&long, &revisions).await;
+    hostile(&mut rows).await;
+    let shown = show(&api, &format!("/i/{long}?window=all")).await;
+    assert_eq!(shown.status, 200);
+    assert!(!shown.html.contains("<script>alert") && !shown.html.contains('\u{202e}'));
+    assert!(shown.html.contains("&lt;script&gt;") && shown.html.contains("\\u{202e}"));
+    // More than 60 revisions are sampled.
+    let bars = shown.html.matches(" data-r=\"").count();
+    assert!((4..=61).contains(&bars), "{bars}");
+}
+
+/// Makes every actor and every version hostile.
+async fn hostile(rows: &mut Rows) {
+    let text = "<script>alert(1)</script>\"'\u{202e}";
+    for statement in [
+        "alter table push disable trigger append_only",
+        "update push set actor = $1",
+    ] {
+        let query = sqlx::query(statement);
+        let query = if statement.contains("$1") {
+            query.bind(text)
+        } else {
+            query
+        };
+        query.execute(&mut rows.db).await.unwrap();
+    }
+    for content in 1..=80_u8 {
+        sqlx::query(
+            "insert into manifest (digest, registry, repository, media_type, size_bytes, platforms, labels, annotations, revision, source, version, read_at)
+             values ($1, 'registry.example.com', 'shop/web', 'x', 1, '[{\"os\": \"<b>\", \"architecture\": \"\\\"x\", \"variant\": null, \"digest\": null}]', '{}', '{}', $2, $2, $2, now())",
+        )
+        .bind(digest(content).as_bytes())
+        .bind(text)
+        .execute(&mut rows.db)
+        .await
+        .unwrap();
+    }
+}
