@@ -30,7 +30,8 @@ pub struct Summary {
     pub revisions: u64,
     /// Revisions that the figures below are about: the newest ones.
     pub counted: u64,
-    /// The median time in force, in seconds, of revisions with a digest that are no longer in force.
+    /// The median time in force, in seconds, of revisions with a digest that are in force no
+    /// longer.
     pub median_held: Option<f64>,
     /// Revisions that went back to an earlier digest.
     pub reverted: u64,
