@@ -283,8 +283,9 @@ impl Kind {
 
     /// Returns the settings to make in a registry. `tokens` are the token rules of the source.
     pub(crate) fn setup_for(&self, url: &str, secret: &str, tokens: Option<&TokenRules>) -> String {
-        let (audience, email) =
-            tokens.map_or((url, EMAIL), |rules| (&rules.audience, &rules.email));
+        let (audience, email) = tokens.map_or((url, EMAIL), |rules| {
+            (&rules.of_issuer.audience, &rules.email)
+        });
         self.setup
             .replace("{audience}", audience)
             .replace("{email}", email)

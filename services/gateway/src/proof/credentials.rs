@@ -23,10 +23,11 @@ use bytes::Bytes;
 use secrecy::SecretString;
 use subtle::Choice;
 use tagtrail_config::{Fresh, Live};
+use tagtrail_identity::KeyKeeper;
 
 use crate::error::Error;
 use crate::proof::hashing::off_thread;
-use crate::proof::id_token::{IdTokens, KeyKeeper};
+use crate::proof::id_token::IdTokens;
 use crate::proof::signature::{Claim, Signature};
 
 /// The credentials that a source accepts.

@@ -21,6 +21,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use tagtrail_config::{SettingError, Settings};
+use tagtrail_identity::{Keys, Rules};
 use tagtrail_proto::Action;
 
 use super::{
@@ -28,7 +29,7 @@ use super::{
     present,
 };
 
-use crate::proof::id_token::{Keys, TOKENS_NEED, TokenRules};
+use crate::proof::id_token::{TOKENS_NEED, TokenRules};
 
 pub(super) const GAR: Kind = Kind {
     // The default acknowledgement deadline of Pub/Sub.
@@ -79,12 +80,12 @@ fn configure(settings: &Settings) -> Result<Options, SettingError> {
     let (Some(audience), Some(email)) = (audience, email) else {
         return Err(SettingError::new("audience", TOKENS_NEED));
     };
-    let tokens = TokenRules {
+    let of_issuer = Rules {
         issuer: issuer.unwrap_or_else(|| ISSUER.to_owned()),
         audience,
-        email,
         keys: keys.unwrap_or_else(|| Keys::Url(KEYS.to_owned())),
     };
+    let tokens = TokenRules { of_issuer, email };
     Ok(Options {
         tokens: Some(tokens),
         ..Options::new(decode)

@@ -7,13 +7,16 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use ring::signature::{
+    ECDSA_P256_SHA256_FIXED, RSA_PKCS1_2048_8192_SHA256, RsaPublicKeyComponents, UnparsedPublicKey,
+};
 use serde::Deserialize;
 use tagtrail_daemon::Route;
 use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, timeout};
 use tokio_util::sync::CancellationToken;
 
-use crate::error::Error;
+use crate::Error;
 
 /// Shortest time between two fetches of the keys: tokens with an unknown key must not cause more.
 const FETCH_INTERVAL: Duration = Duration::from_secs(60);
@@ -27,7 +30,7 @@ const MAX_KEY_SET: usize = 64 << 10;
 /// The place of a JSON Web Key Set (RFC 7517).
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub(crate) enum Keys {
+pub enum Keys {
     /// An address. The set is fetched again for an unknown key.
     Url(String),
     /// A file. The file is read again for an unknown key.
@@ -36,7 +39,7 @@ pub(crate) enum Keys {
 
 /// The keys, and the task that fetches them.
 #[derive(Debug)]
-pub(crate) struct KeyKeeper {
+pub struct KeyKeeper {
     source: KeySource,
     /// A token needs a key that is not known.
     wanted: Notify,
@@ -58,11 +61,29 @@ struct KeySet {
     failed: Option<Instant>,
 }
 
-/// An RSA key: modulus and exponent, big endian.
+/// A public key.
 #[derive(Debug, Clone)]
-pub(super) struct Key {
-    pub(super) n: Vec<u8>,
-    pub(super) e: Vec<u8>,
+pub(crate) enum Key {
+    /// Modulus and exponent, big endian.
+    Rsa { n: Vec<u8>, e: Vec<u8> },
+    /// A point of the curve P-256, uncompressed.
+    P256(Vec<u8>),
+}
+
+impl Key {
+    /// Returns whether the signature by this algorithm is that of the key.
+    pub(crate) fn has_signed(&self, algorithm: &str, message: &[u8], signature: &[u8]) -> bool {
+        match (self, algorithm) {
+            (Key::Rsa { n, e }, "RS256") => RsaPublicKeyComponents { n, e }
+                .verify(&RSA_PKCS1_2048_8192_SHA256, message, signature)
+                .is_ok(),
+            (Key::P256(point), "ES256") => {
+                let key = UnparsedPublicKey::new(&ECDSA_P256_SHA256_FIXED, point);
+                key.verify(message, signature).is_ok()
+            }
+            _ => false,
+        }
+    }
 }
 
 #[derive(Deserialize)]
@@ -76,6 +97,28 @@ struct JsonKey {
     kty: String,
     n: Option<String>,
     e: Option<String>,
+    crv: Option<String>,
+    x: Option<String>,
+    y: Option<String>,
+}
+
+impl JsonKey {
+    /// Returns the id and the key, if it is of a kind that is known.
+    fn read(self) -> Option<(String, Key)> {
+        let number = |text: Option<String>| URL_SAFE_NO_PAD.decode(text?).ok();
+        let key = match (self.kty.as_str(), self.crv.as_deref()) {
+            ("RSA", _) => Key::Rsa {
+                n: number(self.n)?,
+                e: number(self.e)?,
+            },
+            ("EC", Some("P-256")) => {
+                let (x, y) = (number(self.x)?, number(self.y)?);
+                Key::P256([&[4][..], &x, &y].concat())
+            }
+            _ => return None,
+        };
+        Some((self.kid?, key))
+    }
 }
 
 impl KeySet {
@@ -90,7 +133,7 @@ impl KeySet {
         let why = "signed with a key that is not among the keys";
         Some(Err(match self.failed {
             Some(_) => Error::KeysUnavailable,
-            None => Error::TokenRefused(why.to_owned()),
+            None => Error::Refused(why.to_owned()),
         }))
     }
 
@@ -103,7 +146,7 @@ impl KeySet {
 impl KeyKeeper {
     /// # Errors
     /// If the HTTP client can't be made.
-    pub(super) fn new(keys: Keys) -> Result<KeyKeeper, String> {
+    pub(crate) fn new(keys: Keys) -> Result<KeyKeeper, String> {
         let source = match keys {
             Keys::File(path) => KeySource::File(path),
             Keys::Url(url) => {
@@ -119,7 +162,7 @@ impl KeyKeeper {
     }
 
     /// Fetches the keys at the start, and when a token needs an unknown one, until shutdown.
-    pub(crate) async fn keep(&self, shutdown: &CancellationToken) {
+    pub async fn keep(&self, shutdown: &CancellationToken) {
         self.wanted.notify_one();
         while tokio::select! {
             () = self.wanted.notified() => true,
@@ -147,7 +190,7 @@ impl KeyKeeper {
     }
 
     /// Returns the key with this id. An unknown id causes a fetch.
-    pub(super) async fn key(&self, name: &str) -> Result<Key, Error> {
+    pub(crate) async fn key(&self, name: &str) -> Result<Key, Error> {
         let mut set = self.set.subscribe();
         let found = async {
             loop {
@@ -191,13 +234,6 @@ impl KeyKeeper {
         let text = text.strip_prefix("\u{feff}".as_bytes()).unwrap_or(&text);
         let set: JsonKeySet = serde_json::from_slice(text)
             .map_err(|error| format!("the keys are no JSON Web Key Set: {error}"))?;
-        let number = |text: Option<String>| URL_SAFE_NO_PAD.decode(text?).ok();
-        let keys = set.keys.into_iter().filter(|key| key.kty == "RSA");
-        Ok(keys
-            .filter_map(|key| {
-                let (n, e) = (number(key.n)?, number(key.e)?);
-                Some((key.kid?, Key { n, e }))
-            })
-            .collect())
+        Ok(set.keys.into_iter().filter_map(JsonKey::read).collect())
     }
 }
