@@ -198,6 +198,8 @@ impl Entries {
             let kubeconfig = cluster.kubeconfig.take();
             cluster.kubeconfig = kubeconfig.map(|secret| secret.in_folder(&folder));
         }
+        let identity = self.pages.identity.take();
+        self.pages.identity = identity.map(|identity| identity.in_folder(&folder));
         for notify in &mut self.notify {
             notify.document = Arc::clone(&self.document);
         }

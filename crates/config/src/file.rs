@@ -13,8 +13,8 @@ use crate::document::{ConfigError, Document};
 use crate::entries::Entries;
 use crate::files;
 use crate::{
-    ApiTriggers, Cluster, HostName, NamedSecret, Names, Notify, RegistryAccess, Source, Token,
-    Trigger,
+    ApiTriggers, Cluster, HostName, Identity, NamedSecret, Names, Notify, RegistryAccess, Source,
+    Token, Trigger,
 };
 
 /// The whole file: the entries that can be used, and those that are broken.
@@ -52,6 +52,8 @@ pub struct File {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Pages {
+    /// A proxy before the pages that signs people in.
+    pub identity: Option<Identity>,
     /// Names by which clients reach the gateway and the api, in addition to `localhost`.
     #[serde(default)]
     pub hosts: Vec<HostName>,

@@ -59,6 +59,13 @@
 //!
 //! [pages]
 //! hosts = ["tagtrail.example.com"]     # names by which clients reach the gateway and the api
+//!
+//! [pages.identity]                     # a proxy before the pages signs people in
+//! header = "X-Goog-IAP-JWT-Assertion"
+//! issuer = "https://cloud.google.com/iap"
+//! audience = "/projects/1/global/backendServices/2"
+//! keys = { url = "https://www.gstatic.com/iap/verify/public_key-jwk" }
+//! operate = ["platform@example.com"]   # groups whose people give orders; the others read
 //! # "##;
 //! let file = tagtrail_config::File::parse(text, "tagtrail.toml".as_ref())?;
 //! assert_eq!(file.trigger[0].images.len(), 3);
@@ -80,6 +87,7 @@ mod follow;
 mod fresh;
 mod gates;
 mod host;
+mod identity;
 mod images;
 mod names;
 mod notify;
@@ -103,6 +111,7 @@ pub use file::{File, NONE, Pages};
 pub use follow::Follower;
 pub use fresh::{Fresh, Stamp, stamp};
 pub use host::HostName;
+pub use identity::{Identity, IdentityKeys};
 pub use names::{ImagePattern, Names};
 pub use notify::{Notify, NotifyFormat, NotifyOn};
 pub use registry::RegistryAccess;

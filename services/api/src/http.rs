@@ -5,6 +5,7 @@ pub(crate) mod body;
 pub(crate) mod cors;
 pub(crate) mod error;
 pub(crate) mod guard;
+pub(crate) mod identity;
 pub(crate) mod openapi;
 pub(crate) mod operation;
 pub(crate) mod paging;

@@ -53,6 +53,7 @@ pub use config::{Config, Pace};
 use database::Database;
 use feed::Feed;
 use http::error::Error;
+use http::identity::People;
 use http::openapi;
 use http::tokens::Tokens;
 use shared::Shared;
@@ -105,6 +106,16 @@ pub async fn run(config: Config, ctx: Context) -> anyhow::Result<()> {
     serve(listener, config, ctx).await
 }
 
+/// Reads `[pages.identity]`.
+fn people(file: &File) -> anyhow::Result<Option<Arc<People>>> {
+    let Some(identity) = &file.pages.identity else {
+        return Ok(None);
+    };
+    let people = People::new(identity);
+    let people = people.map_err(|why| anyhow::anyhow!("tagtrail.toml: pages.identity: {why}"))?;
+    Ok(Some(Arc::new(people)))
+}
+
 /// Binds the address of the API. `flag` is the flag that sets it, for errors.
 ///
 /// # Errors
@@ -118,6 +129,7 @@ pub async fn bind(address: SocketAddr, flag: &str) -> anyhow::Result<TcpListener
 /// # Errors
 /// A mistake with which the service does not start.
 pub fn check_start(file: &File, address: SocketAddr) -> anyhow::Result<()> {
+    people(file)?;
     Tokens::read(file).0.check(address)
 }
 
@@ -138,12 +150,14 @@ pub async fn serve(listener: TcpListener, config: Config, ctx: Context) -> anyho
     let feed = Feed::new(database.clone(), ctx.shutdown.clone());
     let metrics = metrics::Metrics::new(&ctx.metrics);
     let (together, askers) = Together::new(&database, &metrics);
+    let people = people(&file)?;
     let shared = Shared {
         database: database.clone(),
         together,
         feed: feed.clone(),
         tokens: follow::Current::new(tokens),
         refusals: Arc::default(),
+        people: people.clone(),
         names: follow::Current::new(file.names().clone()),
         file: follow::Current::new(file.as_ref().clone()),
         pace: config.pace,
@@ -165,6 +179,13 @@ pub async fn serve(listener: TcpListener, config: Config, ctx: Context) -> anyho
             file.hosts(),
         ),
     );
+    if let Some(people) = people {
+        let shutdown = ctx.shutdown.clone();
+        tasks.spawn("identity", async move {
+            people.keys().keep(&shutdown).await;
+            Ok(())
+        });
+    }
     for asker in askers {
         tasks.spawn("asker", asker.run());
     }

@@ -96,6 +96,7 @@ pub(crate) fn router(operations: &[Operation], shared: Shared) -> Router {
         let guard = Guard {
             tokens: shared.tokens.clone(),
             refusals: Arc::clone(&shared.refusals),
+            people: shared.people.clone(),
             role: operation.role,
             in_query: operation.takes_token(),
             path: operation.path,

@@ -10,6 +10,7 @@ use crate::config::Pace;
 use crate::database::Database;
 use crate::feed::Feed;
 use crate::follow::Current;
+use crate::http::identity::People;
 use crate::http::tokens::Tokens;
 use crate::metrics::Metrics;
 use crate::together::Together;
@@ -23,6 +24,8 @@ pub(crate) struct Shared {
     pub(crate) feed: Feed,
     pub(crate) tokens: Current<Tokens>,
     pub(crate) refusals: Arc<Refusals>,
+    /// The people whom a proxy has signed in, if there is one.
+    pub(crate) people: Option<Arc<People>>,
     /// The names of registries.
     pub(crate) names: Current<Names>,
     /// The files.

@@ -120,6 +120,10 @@ pub(crate) enum Error {
         "the token in the request does not match: send `Authorization: Bearer …` with the secret of a [[token]] in tagtrail.toml"
     )]
     WrongToken,
+    #[error("the proxy's proof of your identity was refused: {0}")]
+    AssertionWrong(String),
+    #[error("the keys of the identity provider can't be read; try again in a moment")]
+    KeysUnavailable,
     #[error("send the Authorization header once")]
     HeaderRepeated,
     #[error(
@@ -319,7 +323,7 @@ impl Error {
                 (StatusCode::BAD_REQUEST, "parameter_conflict")
             }
             Error::HeaderRepeated => (StatusCode::BAD_REQUEST, "header_repeated"),
-            Error::Unauthenticated | Error::WrongToken => {
+            Error::Unauthenticated | Error::WrongToken | Error::AssertionWrong(_) => {
                 (StatusCode::UNAUTHORIZED, "unauthenticated")
             }
             Error::Forbidden { .. } | Error::TokenInQuery { .. } => {
@@ -359,6 +363,7 @@ impl Error {
             Error::TooManyFollowers | Error::TooManyQuestions | Error::TooManyTests => {
                 (StatusCode::SERVICE_UNAVAILABLE, "busy")
             }
+            Error::KeysUnavailable => (StatusCode::SERVICE_UNAVAILABLE, "keys_unavailable"),
             Error::NotConnected | Error::Unavailable(_) | Error::TooSlow(_) => {
                 (StatusCode::SERVICE_UNAVAILABLE, "store_unavailable")
             }

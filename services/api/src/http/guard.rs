@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use axum::extract::{ConnectInfo, FromRequestParts as _, RawPathParams, Request, State};
 use axum::http::header::AUTHORIZATION;
+use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method};
 use axum::middleware::Next;
 use axum::response::Response;
@@ -18,6 +19,7 @@ use uuid::Uuid;
 use crate::database::Database;
 use crate::follow::Current;
 use crate::http::error::Error;
+use crate::http::identity::People;
 use crate::http::parameters::{Parameter, optional, text};
 use crate::http::session::SignedIn;
 use crate::http::tokens::{Holder, Sent, Tokens};
@@ -46,6 +48,8 @@ const LONGEST: usize = 100;
 pub(crate) struct Guard {
     pub(crate) tokens: Current<Tokens>,
     pub(crate) refusals: Arc<Refusals>,
+    /// The people whom a proxy has signed in.
+    pub(crate) people: Option<Arc<People>>,
     pub(crate) role: Role,
     /// Whether the query may carry the token.
     pub(crate) in_query: bool,
@@ -134,7 +138,8 @@ impl Actor {
                 token,
                 trigger: about(),
             },
-            None if holder.own.iter().any(&covers) => return Ok(()),
+            None if holder.own.iter().flatten().any(&covers) => return Ok(()),
+            None if holder.own.is_none() => return Ok(()),
             None => {
                 let database = &self.guard.database;
                 let named = database.ask(async |db| acts::carries(db, &holder.name).await);
@@ -167,18 +172,19 @@ pub(crate) async fn admit(
     request: Request,
     next: Next,
 ) -> Result<Response, Error> {
-    let remote = request.extensions().get::<ConnectInfo<SocketAddr>>();
+    let (mut parts, body) = request.into_parts();
+    let remote = parts.extensions.get::<ConnectInfo<SocketAddr>>();
     let remote = remote.map(|ConnectInfo(remote)| *remote);
     let query = match guard.in_query {
-        true => request.uri().query(),
+        true => parts.uri.query(),
         false => None,
     };
     let tokens = guard.tokens.get();
-    let admitted = match signed_in(&guard, &tokens, &request) {
+    let admitted = match signed_in(&guard, &tokens, &parts).await? {
         Some(SignedIn(None)) => Ok(None),
         Some(SignedIn(Some(holder))) => holder.check(guard.role).map(|()| Some(holder)),
         None => {
-            let sent = Sent::find(request.headers(), query);
+            let sent = Sent::find(&parts.headers, query);
             let admitted = tokens.admit(&sent, guard.role);
             admitted.map(|holder| holder.cloned())
         }
@@ -191,14 +197,13 @@ pub(crate) async fn admit(
     let actor = Actor {
         holder,
         remote,
-        request_id: request_id(request.headers()),
+        request_id: request_id(&parts.headers),
         idempotency_key: match acts {
-            true => idempotency_key(request.headers())?,
+            true => idempotency_key(&parts.headers)?,
             false => None,
         },
         guard,
     };
-    let (mut parts, body) = request.into_parts();
     if acts && let Ok(values) = RawPathParams::from_request_parts(&mut parts, &()).await {
         for (_, trigger) in values.iter().filter(|(name, _)| *name == "name") {
             actor.may_act_on(trigger).await?;
@@ -213,18 +218,30 @@ pub(crate) async fn admit(
     Ok(response)
 }
 
-/// Returns the holder of whom the pages have made sure, or of whom a browser shows a session. A
-/// session opens only what reads: `EventSource` and links send no header.
-fn signed_in(guard: &Guard, tokens: &Tokens, request: &Request) -> Option<SignedIn> {
-    if let Some(signed_in) = request.extensions().get::<SignedIn>() {
-        return Some(signed_in.clone());
+/// Returns the holder of whom the pages have made sure, whom a proxy names, or of whom a browser
+/// shows a session. The last two open only what reads: `EventSource` and links send no token.
+async fn signed_in(
+    guard: &Guard,
+    tokens: &Tokens,
+    request: &Parts,
+) -> Result<Option<SignedIn>, Error> {
+    if let Some(signed_in) = request.extensions.get::<SignedIn>() {
+        return Ok(Some(signed_in.clone()));
     }
-    let reads = guard.role == Role::Read && *request.method() == Method::GET;
-    if !reads || request.headers().contains_key(AUTHORIZATION) {
-        return None;
+    let reads = guard.role == Role::Read && request.method == Method::GET;
+    if !reads || tokens.is_empty() {
+        return Ok(None);
     }
-    let holder = tokens.session(request.headers(), OffsetDateTime::now_utc())?;
-    Some(SignedIn(Some(Arc::clone(holder))))
+    if let Some(people) = &guard.people
+        && let Some(person) = people.find(&request.headers).await?
+    {
+        return Ok(Some(SignedIn(Some(person))));
+    }
+    if request.headers.contains_key(AUTHORIZATION) {
+        return Ok(None);
+    }
+    let holder = tokens.session(&request.headers, OffsetDateTime::now_utc());
+    Ok(holder.map(|holder| SignedIn(Some(Arc::clone(holder)))))
 }
 
 /// Returns the client's id of a request if it has a usable form, or else a new one.

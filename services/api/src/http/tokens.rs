@@ -81,7 +81,8 @@ pub(crate) struct Holder {
     pub(crate) triggers: Option<Vec<TriggerGlob>>,
     /// The triggers that carry the name of the token: on these alone acts a token without
     /// `triggers`, if there is one.
-    pub(crate) own: [TriggerGlob; 2],
+    /// `None`: the holder is a person, who acts on all.
+    pub(crate) own: Option<[TriggerGlob; 2]>,
 }
 
 impl Tokens {
@@ -108,7 +109,7 @@ impl Tokens {
                     name,
                     role: entry.role,
                     triggers: entry.triggers.clone(),
-                    own: entry.own(),
+                    own: Some(entry.own()),
                 }),
             })
         };
@@ -140,7 +141,7 @@ impl Tokens {
                 name: (*name).to_owned(),
                 role: *role,
                 triggers: Some(vec!["*".to_owned().try_into().unwrap()]),
-                own: ["none", "none-*"].map(|glob| glob.to_owned().try_into().unwrap()),
+                own: Some(["none", "none-*"].map(|glob| glob.to_owned().try_into().unwrap())),
             }),
         };
         Tokens {
@@ -217,6 +218,16 @@ impl Tokens {
 }
 
 impl Holder {
+    /// Returns a person whom a proxy has signed in, and whose groups decide on the role.
+    pub(crate) fn person(name: String, role: Role) -> Holder {
+        Holder {
+            name,
+            role,
+            triggers: None,
+            own: None,
+        }
+    }
+
     /// Checks that the token has this role.
     pub(crate) fn check(&self, needed: Role) -> Result<(), Error> {
         match self.role.includes(needed) {

@@ -86,6 +86,7 @@ fn shared(tokens: Tokens) -> Shared {
         database,
         names: crate::follow::Current::new(tagtrail_config::Names::default()),
         tokens: crate::follow::Current::new(tokens),
+        people: None,
         refusals: Arc::default(),
         file: crate::follow::Current::new(tagtrail_config::File::default()),
         pace: Pace::default(),

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use axum::extract::{ConnectInfo, FromRequestParts, Request, State};
+use axum::http::Uri;
 use axum::http::request::Parts;
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Redirect, Response};
@@ -89,21 +90,27 @@ pub(crate) async fn know(mut request: Request, next: Next) -> Response {
 /// Admits a reader with a session or a token; others are sent to sign in.
 pub(crate) async fn admit(
     State(shared): State<Shared>,
-    mut request: Request,
+    request: Request,
     next: Next,
 ) -> Result<Response, Error> {
+    let (mut parts, body) = request.into_parts();
     let now = OffsetDateTime::now_utc();
     let tokens = shared.tokens.get();
-    let holder = match Sent::find(request.headers(), None) {
+    let person = match &shared.people {
+        Some(people) if !tokens.is_empty() => people.find(&parts.headers).await?,
+        _ => None,
+    };
+    let holder = match Sent::find(&parts.headers, None) {
         _ if tokens.is_empty() => None,
-        Sent::Nothing => match tokens.session(request.headers(), now) {
+        _ if person.is_some() => person,
+        Sent::Nothing => match tokens.session(&parts.headers, now) {
             Some(holder) => Some(Arc::clone(holder)),
-            None => return Ok(to_sign_in(&request)),
+            None => return Ok(to_sign_in(&parts.uri)),
         },
         sent => match tokens.admit(&sent, Role::Read) {
             Ok(holder) => holder.cloned(),
             Err(refusal) => {
-                let remote = request.extensions().get::<ConnectInfo<SocketAddr>>();
+                let remote = parts.extensions.get::<ConnectInfo<SocketAddr>>();
                 let remote = remote.map(|ConnectInfo(remote)| remote.ip());
                 return Err(match shared.refusals.exceeded(remote).await {
                     true => Error::TooManyRefusals,
@@ -114,18 +121,18 @@ pub(crate) async fn admit(
     };
     let everybody = tokens.is_empty();
     drop(tokens);
-    let known = request.extensions_mut().get_mut::<Reader>();
+    let known = parts.extensions.get_mut::<Reader>();
     let reader = known.ok_or(Error::NotFound)?;
     reader.holder = holder;
     reader.everybody = everybody;
     let reader = reader.clone();
-    let mut response = next.run(request).await;
+    let mut response = next.run(Request::from_parts(parts, body)).await;
     response.extensions_mut().insert(reader);
     Ok(response)
 }
 
-fn to_sign_in(request: &Request) -> Response {
-    let wanted = request.uri().path_and_query().map_or("/", |it| it.as_str());
+fn to_sign_in(uri: &Uri) -> Response {
+    let wanted = uri.path_and_query().map_or("/", |it| it.as_str());
     let next: String = form_urlencoded::byte_serialize(wanted.as_bytes()).collect();
     Redirect::to(&format!("/login?next={next}")).into_response()
 }

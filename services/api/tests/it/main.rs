@@ -26,6 +26,7 @@ mod openapi;
 mod orders;
 mod outcome;
 mod pages_home;
+mod pages_identity;
 mod pages_session;
 mod pages_sources;
 mod pages_tag;
