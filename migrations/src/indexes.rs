@@ -18,21 +18,33 @@ enum Change {
 
 /// The changes before each migration, as in its file. New indexes come first, so that no question
 /// is without an index.
-const CHANGES: &[(i64, &[Change])] = &[(
-    19,
-    &[
-        Change::Build(
-            "push_from_receipt",
-            "push (tag_id, effective_at) where tag_id is not null and effective_at <> occurred_at",
-        ),
-        Change::Build(
-            "revision_of_digest",
-            "revision (digest, tag_id, effective_at) where digest is not null",
-        ),
-        Change::Drop("push_in_order"),
-        Change::Drop("revision_by_digest"),
-    ],
-)];
+const CHANGES: &[(i64, &[Change])] = &[
+    (
+        59,
+        &[
+            Change::Build(
+                "manifest_by_commit",
+                "manifest (revision text_pattern_ops) where revision is not null",
+            ),
+            Change::Drop("manifest_by_revision"),
+        ],
+    ),
+    (
+        19,
+        &[
+            Change::Build(
+                "push_from_receipt",
+                "push (tag_id, effective_at) where tag_id is not null and effective_at <> occurred_at",
+            ),
+            Change::Build(
+                "revision_of_digest",
+                "revision (digest, tag_id, effective_at) where digest is not null",
+            ),
+            Change::Drop("push_in_order"),
+            Change::Drop("revision_by_digest"),
+        ],
+    ),
+];
 
 /// Makes the changes of indexes of a migration that is not applied yet, if the store has pushes.
 /// The caller holds the lock of [`lock`].

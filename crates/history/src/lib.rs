@@ -1,8 +1,8 @@
 //! The SQL that reads history: the revision in force at a time, the revisions of a tag, its figures
-//! and its row of time, the images that had a digest, the digests that begin with given digits, the
-//! number of images that match, registries, repositories, tags, manifests, the revisions of a
-//! partition in the order recorded, the newest revisions, the changes of the last day, the activity
-//! of sources, and the changes of repositories for a replay.
+//! and its row of time, the images that had a digest, the digests that begin with given digits,
+//! names and commits by a text, the number of images that match, registries, repositories, tags,
+//! manifests, the revisions of a partition in the order recorded, the newest revisions, the changes
+//! of the last day, the activity of sources, and the changes of repositories for a replay.
 //!
 //! In scope: `select` statements over the tables that the indexer writes. Each function takes a
 //! connection and returns plain rows, or the [`sqlx::Error`] of its statement. Lists are read by
@@ -26,6 +26,7 @@ pub mod recorded;
 pub mod registries;
 pub mod replayed;
 pub mod resolve;
+pub mod search;
 pub mod sources;
 pub mod summary;
 mod tag;
