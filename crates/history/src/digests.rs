@@ -90,3 +90,45 @@ fn interval(row: &PgRow) -> Result<([i64; 4], DigestInterval), sqlx::Error> {
     ];
     Ok((key, interval))
 }
+
+/// The last time at which an image got a digest.
+#[derive(Debug)]
+pub struct LastHeld {
+    /// The digest.
+    pub digest: Digest,
+    /// The number of the revision.
+    pub revision: u64,
+    /// Effective time of the revision.
+    pub from: OffsetDateTime,
+}
+
+/// Returns when an image got each of these digests last; nothing for a digest that it never had.
+pub async fn last_held(
+    db: &mut PgConnection,
+    image: &Image,
+    digests: &[&Digest],
+) -> Result<Vec<LastHeld>, sqlx::Error> {
+    let rows = sqlx::query(
+        "select v.digest, v.number, v.effective_at
+         from repository r join tag t on t.repository_id = r.id
+         cross join unnest($4::bytea[]) as d (digest)
+         cross join lateral (
+             select v.digest, v.number, v.effective_at from revision v
+             where v.digest = d.digest and v.tag_id = t.id order by v.effective_at desc, v.number desc limit 1) v
+         where r.registry = $1 and r.name = $2 and t.name = $3",
+    )
+    .bind(image.registry.as_ref())
+    .bind(image.repository.as_ref())
+    .bind(image.tag.as_ref())
+    .bind(digests.iter().map(|digest| digest.as_bytes()).collect::<Vec<_>>())
+    .fetch_all(db)
+    .await?;
+    let held = |row: &PgRow| {
+        Ok(LastHeld {
+            digest: row::digest(row.try_get("digest")?)?.ok_or(sqlx::Error::RowNotFound)?,
+            revision: row::unsigned(row.try_get("number")?),
+            from: row.try_get("effective_at")?,
+        })
+    };
+    rows.iter().map(held).collect()
+}

@@ -1,7 +1,7 @@
 //! Manifests.
 
 use sqlx::PgConnection;
-use tagtrail_postgres::manifests;
+pub use tagtrail_postgres::manifests;
 use tagtrail_proto::{Digest, Manifest};
 
 /// Returns the manifest of a digest. `None`: the resolver has not read it yet.

@@ -5,6 +5,7 @@ pub(crate) mod api_triggers;
 pub(crate) mod approvals;
 pub(crate) mod attempts;
 pub(crate) mod changes;
+pub(crate) mod compare;
 pub(crate) mod coverage;
 pub(crate) mod digests;
 pub(crate) mod explain;
@@ -20,6 +21,7 @@ pub(crate) mod repositories;
 pub(crate) mod resolve;
 pub(crate) mod revisions;
 pub(crate) mod rollouts;
+pub(crate) mod search;
 pub(crate) mod sources;
 pub(crate) mod status;
 pub(crate) mod tags;
@@ -49,6 +51,8 @@ pub(crate) const ALL: &[Operation] = &[
     changes::CHANGES,
     digests::DIGEST,
     manifests::MANIFEST,
+    compare::COMPARE,
+    search::SEARCH,
     coverage::COVERAGE,
     status::STATUS,
     sources::SOURCES,

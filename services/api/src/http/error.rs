@@ -85,6 +85,10 @@ pub(crate) enum Error {
         "cursor must be the `next` of the previous page of the same list; leave it out to start over"
     )]
     Cursor,
+    #[error("select two revisions to compare, or one to compare with the head; these are {0}")]
+    Selected(usize),
+    #[error("q must have 1 to 600 characters")]
+    Question,
     #[error("cursor and before can't be combined: each names a place in the list")]
     CursorAndBefore,
     #[error("there is no parameter {name:?}; {}", list(.known))]
@@ -216,7 +220,7 @@ pub(crate) enum Error {
     #[error("there is no such rollout; GET /v1/rollouts lists them")]
     RolloutUnknown,
     #[error(
-        "there is no such path; the API is under /v1: resolve, history, digests, manifests, coverage, status, sources, registries, repositories, tags, changes, revisions, triggers, rollouts, approvals, holds, acts; GET /openapi.json describes it"
+        "there is no such path; the API is under /v1: resolve, history, digests, manifests, compare, search, coverage, status, sources, registries, repositories, tags, changes, revisions, triggers, rollouts, approvals, holds, acts; GET /openapi.json describes it"
     )]
     NotFound,
     #[error(
@@ -296,7 +300,8 @@ impl Error {
             Error::DigestAmbiguous { .. } => (StatusCode::BAD_REQUEST, "digest_ambiguous"),
             Error::Repository => (StatusCode::BAD_REQUEST, "repository_invalid"),
             Error::Time { .. } => (StatusCode::BAD_REQUEST, "time_invalid"),
-            Error::Revision => (StatusCode::BAD_REQUEST, "revision_invalid"),
+            Error::Question => (StatusCode::BAD_REQUEST, "question_invalid"),
+            Error::Selected(_) | Error::Revision => (StatusCode::BAD_REQUEST, "revision_invalid"),
             Error::State(_) => (StatusCode::BAD_REQUEST, "state_invalid"),
             Error::Flag { .. } => (StatusCode::BAD_REQUEST, "flag_invalid"),
             Error::Limit { .. } => (StatusCode::BAD_REQUEST, "limit_invalid"),

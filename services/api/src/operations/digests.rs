@@ -65,7 +65,12 @@ const NAMED: usize = 5;
 /// Returns the digest that a path names, perhaps by its first digits. Whole digests are returned
 /// without a look into the database.
 pub(crate) async fn whole_digest(database: &Database, path: &PathValues) -> Result<Digest, Error> {
-    let prefix: DigestPrefix = path.parse(&DIGEST_IN_PATH).map_err(Error::Digest)?;
+    let prefix = path.parse(&DIGEST_IN_PATH).map_err(Error::Digest)?;
+    whole(database, prefix).await
+}
+
+/// Returns the only digest that begins with these digits.
+pub(crate) async fn whole(database: &Database, prefix: DigestPrefix) -> Result<Digest, Error> {
     if let DigestPrefix::Whole(digest) = prefix {
         return Ok(digest);
     }

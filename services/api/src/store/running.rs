@@ -4,6 +4,7 @@ use sqlx::postgres::PgRow;
 use sqlx::{PgConnection, Row as _};
 use tagtrail_postgres::row;
 use tagtrail_proto::{Digest, Image};
+use time::OffsetDateTime;
 
 /// A trigger whose last successful rollout has an image.
 #[derive(Debug, Clone)]
@@ -16,6 +17,8 @@ pub(crate) struct Running {
     /// The revision and the digest that it rolled out.
     pub(crate) revision: u64,
     pub(crate) digest: Option<Digest>,
+    /// The time at which the rollout succeeded.
+    pub(crate) since: Option<OffsetDateTime>,
 }
 
 /// Returns the configured triggers that run a tag, by name: those that watch the tag or its
@@ -26,10 +29,10 @@ pub(crate) async fn of_image(
     limit: i64,
 ) -> Result<Vec<Running>, sqlx::Error> {
     let rows = sqlx::query(
-        "select t.name, t.state <> 'active' as paused, o.number, i.value ->> 'revision' as revision, i.value ->> 'digest' as digest
+        "select t.name, t.state <> 'active' as paused, o.number, o.finished_at, i.value ->> 'revision' as revision, i.value ->> 'digest' as digest
          from trigger t
          cross join lateral (
-             select o.number, o.images from rollout o
+             select o.number, o.images, o.finished_at from rollout o
              where o.trigger_id = t.id and o.state = 'succeeded' order by o.number desc limit 1) o
          cross join lateral (
              select i.value from jsonb_each(o.images) i where i.value ->> 'image' = $1 order by i.key limit 1) i
@@ -42,16 +45,43 @@ pub(crate) async fn of_image(
     .bind(limit)
     .fetch_all(db)
     .await?;
-    let running = |row: &PgRow| {
-        let digest: Option<String> = row.try_get("digest")?;
-        let revision: Option<String> = row.try_get("revision")?;
-        Ok(Running {
-            trigger: row.try_get("name")?,
-            paused: row.try_get("paused")?,
-            rollout: row::unsigned(row.try_get("number")?),
-            revision: revision.and_then(|number| number.parse().ok()).unwrap_or(0),
-            digest: digest.as_deref().map(row::parsed).transpose()?,
-        })
-    };
     rows.iter().map(running).collect()
+}
+
+/// Returns the configured triggers whose last successful rollout has one of these digests, by name,
+/// one row for each digest. At most `limit`.
+pub(crate) async fn of_digests(
+    db: &mut PgConnection,
+    digests: &[&Digest],
+    limit: i64,
+) -> Result<Vec<Running>, sqlx::Error> {
+    let rows = sqlx::query(
+        "select t.name, t.state <> 'active' as paused, o.number, o.finished_at, i.revision, i.digest
+         from trigger t
+         cross join lateral (
+             select o.number, o.images, o.finished_at from rollout o
+             where o.trigger_id = t.id and o.state = 'succeeded' order by o.number desc limit 1) o
+         cross join lateral (
+             select i.value ->> 'digest' as digest, min(i.value ->> 'revision') as revision from jsonb_each(o.images) i
+             where i.value ->> 'digest' = any ($1) group by 1) i
+         where t.configured order by t.name, i.digest limit $2",
+    )
+    .bind(digests.iter().map(ToString::to_string).collect::<Vec<_>>())
+    .bind(limit)
+    .fetch_all(db)
+    .await?;
+    rows.iter().map(running).collect()
+}
+
+fn running(row: &PgRow) -> Result<Running, sqlx::Error> {
+    let digest: Option<String> = row.try_get("digest")?;
+    let revision: Option<String> = row.try_get("revision")?;
+    Ok(Running {
+        trigger: row.try_get("name")?,
+        paused: row.try_get("paused")?,
+        rollout: row::unsigned(row.try_get("number")?),
+        revision: revision.and_then(|number| number.parse().ok()).unwrap_or(0),
+        digest: digest.as_deref().map(row::parsed).transpose()?,
+        since: row.try_get("finished_at")?,
+    })
 }

@@ -35,6 +35,16 @@ pub(super) async fn suggest<'r>(
     Ok(())
 }
 
+/// Returns the names of known images that are like this one; a name without a registry is like
+/// none.
+pub(crate) async fn names(db: &mut PgConnection, image: &str) -> Result<Vec<String>, sqlx::Error> {
+    let Some(name) = Name::of(image) else {
+        return Ok(Vec::new());
+    };
+    let mut known = known(db, std::iter::once(&name)).await?;
+    Ok(name.similar(&known.remove(&0).unwrap_or_default()))
+}
+
 /// The name of an unknown image. An image with a policy has no tag.
 #[derive(Debug, PartialEq)]
 struct Name {
