@@ -6,6 +6,7 @@
 //! adds the live feed, the reader's own clock and the copy buttons.
 
 mod assets;
+mod compare;
 mod digest;
 mod frame;
 mod home;
@@ -18,6 +19,7 @@ mod login;
 mod part;
 mod pasted;
 mod reader;
+mod search;
 mod sources;
 mod tag;
 
@@ -46,6 +48,8 @@ pub(crate) struct Page {
 pub(crate) const ALL: &[Page] = &[
     home::PAGE,
     images::PAGE,
+    compare::PAGE,
+    search::PAGE,
     digest::PAGE,
     sources::PAGE,
     login::PAGE,

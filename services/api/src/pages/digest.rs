@@ -1,4 +1,5 @@
-//! `/d/{digest}`: one digest: the images that have it, and those that had it.
+//! `/d/{digest}`: one digest: the images that have it, those that had it, and the triggers that run
+//! it.
 
 use axum::extract::State;
 use axum::http::Uri;
@@ -7,6 +8,7 @@ use axum::routing::get;
 use maud::{Markup, html};
 use tagtrail_history::digests::{self, DigestInterval};
 use tagtrail_history::manifests::manifest;
+use tagtrail_history::search::same_commit;
 use tagtrail_proto::{Digest, Manifest};
 use time::OffsetDateTime;
 
@@ -16,13 +18,17 @@ use crate::http::parameters::{Parameters, PathValues};
 use crate::operations::digests::{LIST, whole_digest};
 use crate::pages::Page;
 use crate::pages::frame::{Frame, Section, crumbs};
-use crate::pages::part::digest::{big_swatch, copy, hex};
+use crate::pages::part::commit::built_from;
+use crate::pages::part::digest::{big_swatch, copy, hex, link_with};
 use crate::pages::part::image;
 use crate::pages::part::lane::{Bar, Window, axis, lane};
-use crate::pages::part::text::{counted, foreign, link_or_text, platform_name, size, visible};
+use crate::pages::part::text::{
+    counted, foreign, link_or_text, number, platform_name, size, visible,
+};
 use crate::pages::part::when::{Form, time};
 use crate::pages::reader::Reader;
 use crate::shared::Shared;
+use crate::store::running::{self, Running};
 
 pub(crate) const PAGE: Page = Page {
     id: "page_digest",
@@ -30,6 +36,20 @@ pub(crate) const PAGE: Page = Page {
     open: false,
     serve: || get(show),
 };
+
+/// Most triggers, and most other digests, that are listed.
+const MOST: i64 = 25;
+
+/// The content of the page.
+struct Read {
+    held: Items<DigestInterval>,
+    /// Whether this is the first page of the intervals.
+    start: bool,
+    manifest: Option<Manifest>,
+    running: Vec<Running>,
+    /// Other digests of the same commit.
+    siblings: Vec<Digest>,
+}
 
 async fn show(
     reader: Reader,
@@ -40,79 +60,141 @@ async fn show(
     let parameters = Parameters::read(&uri, &[CURSOR])?;
     let part = Part::read(LIST, &parameters)?;
     let digest = whole_digest(&shared.database, &path).await?;
-    let (held, read) = shared
+    let read = shared
         .database
         .ask_page(async |db| {
             let held = digests::intervals(db, &digest, part.after, part.fetch()).await?;
-            Ok((held, manifest(db, &digest).await?))
+            let manifest = manifest(db, &digest).await?;
+            let running = running::of_digests(db, &[&digest], MOST).await?;
+            let commit = manifest.as_ref().and_then(|one| one.revision.as_deref());
+            let siblings = match commit {
+                Some(commit) => same_commit(db, commit, &digest, MOST).await?,
+                None => Vec::new(),
+            };
+            Ok(Read {
+                held: part.cut(held),
+                start: part.after.is_none(),
+                manifest,
+                running,
+                siblings,
+            })
         })
         .await?;
-    let held = part.cut(held);
-    if held.items.is_empty() && read.is_none() {
+    if read.held.items.is_empty() && read.manifest.is_none() && read.running.is_empty() {
         return Err(Error::DigestUnheard(digest));
     }
-    let mut frame = Frame::new(
-        hex(&digest).chars().take(12).collect::<String>(),
-        Section::Images,
-    );
+    let short: String = hex(&digest).chars().take(12).collect();
+    let mut frame = Frame::new(short.clone(), Section::Images);
     frame.json = Some(format!("/v1/digests/{digest}"));
     frame.cli = Some(format!("tagtrail digest {digest}"));
     let content = html! {
-        (crumbs(&[("Images".to_owned(), Some("/i".to_owned())), (hex(&digest).chars().take(12).collect(), None)]))
-        (head(&digest, read.as_ref()))
-        (verdict(&held))
-        (intervals(&digest, &held, reader.now))
-        @if let Some(read) = &read { (contents(read)) }
-        @else { p class="note" { "Its manifest has not been read yet, or its registry has no " code { "[[registry]]" } " entry in tagtrail.toml." } }
+        (crumbs(&[("Images".to_owned(), Some("/i".to_owned())), (short, None)]))
+        (head(&digest, &read))
+        (verdict(&read))
+        (intervals(&digest, &read, reader.now))
+        @match &read.manifest {
+            Some(manifest) => { (contents(manifest, &read.siblings)) },
+            None => p class="note" { "Its manifest has not been read yet, or its registry has no " code { "[[registry]]" } " entry in tagtrail.toml." },
+        }
     };
     Ok(frame.page(&reader, &content))
 }
 
-fn head(digest: &Digest, read: Option<&Manifest>) -> Markup {
+fn head(digest: &Digest, read: &Read) -> Markup {
+    let manifest = read.manifest.as_ref();
+    let version = manifest.and_then(|one| one.version.as_deref());
+    // Only a whole list has the first of the intervals.
+    let whole = read.start && read.held.next.is_none();
+    let first = read.held.items.iter().filter(|one| whole && !one.signature);
+    let first = first.min_by_key(|one| one.from.0);
     html! {
         section class="head" {
             (big_swatch(digest))
             div {
-                h1 { @match read.and_then(|read| read.version.as_deref()) {
-                    Some(version) => { (visible(version)) },
-                    None => { "Digest " (hex(digest).chars().take(12).collect::<String>()) },
+                h1 { @match (version, manifest) {
+                    (Some(version), Some(manifest)) => { (manifest.repository) " " (visible(version)) },
+                    _ => { "Digest " (hex(digest).chars().take(12).collect::<String>()) },
                 } }
                 p class="n" { (digest) (copy(&digest.to_string(), "Copy the digest")) }
-                @if let Some(read) = read {
-                    p class="meta" {
-                        span { (visible(&read.media_type)) ", " (size(read.size)) }
-                        @if let Some(created) = read.created { span { "built " (time(created, Form::Full)) } }
-                        @if let Some(revision) = &read.revision { span { "commit " code { (visible(revision)) } } }
+                p class="meta" {
+                    @if let Some(manifest) = manifest {
+                        span { (visible(&manifest.media_type)) ", " (size(manifest.size)) }
+                        @if let Some(created) = manifest.created { span { "built " (time(created, Form::Full)) } }
+                        (built_from(None, manifest.revision.as_deref(), manifest.source.as_deref()))
                     }
+                    @if let Some(first) = first { span { "first seen " (time(first.from.0, Form::Full)) " as " (first.image.tag) } }
                 }
             }
         }
     }
 }
 
-fn verdict(held: &Items<DigestInterval>) -> Markup {
-    let now = held
+/// States whether the digest is in use: the question of those who want to delete it.
+fn verdict(read: &Read) -> Markup {
+    let held = read
+        .held
         .items
         .iter()
         .filter(|one| one.until.is_none() && !one.signature);
-    let count = now.count();
+    let tags = held.count() as u64;
+    let more = if read.held.next.is_some() || !read.start {
+        " or more"
+    } else {
+        ""
+    };
+    let triggers = read.running.len() as u64;
+    let used = tags > 0 || triggers > 0;
     html! {
-        @match count {
-            0 => p class="note" { b { "In force for no tag." } },
-            _ => p class="note ok" { b { "In force for " (counted(count as u64, "tag", "tags")) "." } },
+        p class={ "note" @if used { " ok" } } {
+            b {
+                @match tags { 0 => { "In force for no tag" }, _ => { "In force for " (counted(tags, "tag", "tags")) (more) } }
+                @match triggers { 0 => { ", and run by no trigger." }, _ => { ", and run by " (counted(triggers, "trigger", "triggers")) "." } }
+            }
+            @if !read.running.is_empty() {
+                " Deleting it from its registry would break "
+                @for (place, one) in read.running.iter().take(5).enumerate() {
+                    @if place > 0 { ", " }
+                    a href={ "/triggers/" (one.trigger) } { (one.trigger) }
+                    @if let Some(since) = one.since { ", which runs it since " (time(since, Form::Short)) }
+                }
+                @if read.running.len() > 5 { " and others" }
+                "."
+            }
         }
     }
 }
 
-fn intervals(digest: &Digest, held: &Items<DigestInterval>, now: OffsetDateTime) -> Markup {
-    let first = held.items.iter().map(|one| one.from.0).min();
+/// Intervals of one image, which are next to each other in the list.
+fn by_image(held: &[DigestInterval]) -> Vec<&[DigestInterval]> {
+    held.chunk_by(|one, next| one.image == next.image).collect()
+}
+
+fn intervals(digest: &Digest, read: &Read, now: OffsetDateTime) -> Markup {
+    let held = &read.held.items;
+    let first = held.iter().map(|one| one.from.0);
+    let first = first
+        .chain(read.running.iter().filter_map(|one| one.since))
+        .min();
     let window = Window {
         from: first.unwrap_or(now),
         until: now,
     };
+    let images = by_image(held);
+    let bar = |from, until: Option<OffsetDateTime>, revision| Bar {
+        from,
+        until: until.unwrap_or(now),
+        digest: Some(digest.clone()),
+        revision: Some(revision),
+        version: None,
+    };
     html! {
         section class="card" {
-            h2 { "Images that had it" }
+            h2 {
+                "Tags that held it and triggers that run it"
+                @if read.start && read.held.next.is_none() {
+                    span class="push q" { (counted(images.len() as u64, "image", "images")) " in " (counted(held.len() as u64, "interval", "intervals")) }
+                }
+            }
             table class="lanes st fix" {
                 thead { tr {
                     th scope="col" class="w22" { "Image" }
@@ -120,36 +202,76 @@ fn intervals(digest: &Digest, held: &Items<DigestInterval>, now: OffsetDateTime)
                     th scope="col" class="w18" { "From, until" }
                 } }
                 tbody {
-                    @for one in &held.items {
-                        @let until = one.until.map_or(now, |until| until.0);
-                        @let bar = Bar { from: one.from.0, until, digest: Some(digest.clone()), revision: Some(one.revision), version: None };
-                        tr {
-                            th scope="row" class="n" { (image::link(&one.image)) }
-                            td class="full" { (lane(window, &[bar], &[], &format!("the time in which {} had it", one.image))) }
-                            td class="s" {
-                                (time(one.from.0, Form::Short)) " to "
-                                @match one.until { Some(until) => { (time(until.0, Form::Short)) }, None => b { "now" } }
+                    @for spans in images {
+                        @if let Some(one) = spans.first() {
+                            @let bars: Vec<Bar> = spans.iter().map(|one| bar(one.from.0, one.until.map(|until| until.0), one.revision)).collect();
+                            tr {
+                                th scope="row" class="n" { (image::link(&one.image)) }
+                                td class="full" { (lane(window, &bars, &[], &format!("{} had it {}", one.image, counted(bars.len() as u64, "time", "times")))) }
+                                td class="s" {
+                                    @for (place, one) in spans.iter().enumerate() {
+                                        @if place > 0 { br; }
+                                        (time(one.from.0, Form::Short)) " to "
+                                        @match one.until { Some(until) => { (time(until.0, Form::Short)) }, None => b { "now" } }
+                                    }
+                                }
+                            }
+                        }
+                    }
+                }
+                @if !read.running.is_empty() {
+                    tbody {
+                        tr class="hd2" { th scope="rowgroup" colspan="3" class="s" { "Triggers that run it" } }
+                        @for one in &read.running {
+                            tr {
+                                th scope="row" { a href={ "/triggers/" (one.trigger) } { (one.trigger) } }
+                                td class="full" {
+                                    @if let Some(since) = one.since { (lane(window, &[bar(since, None, one.rollout)], &[], &format!("{} runs it", one.trigger))) }
+                                }
+                                td class="s" {
+                                    "#" (number(one.rollout))
+                                    @if let Some(since) = one.since { ": " (time(since, Form::Short)) " to " b { "now" } }
+                                }
                             }
                         }
                     }
                 }
             }
-            @if let Some(next) = &held.next { p class="more" { a href={ "?cursor=" (next) } { "More images" } } }
+            @if let Some(next) = &read.held.next { p class="more" { a href={ "?cursor=" (next) } { "More images" } } }
         }
     }
 }
 
-fn contents(read: &Manifest) -> Markup {
+fn contents(manifest: &Manifest, siblings: &[Digest]) -> Markup {
+    let texts = manifest.labels.len() + manifest.annotations.len();
     html! {
         div class="g11" {
             section class="card" {
                 h2 { "Platforms" }
-                ul { @for platform in &read.platforms { li class="n" { (platform_name(platform)) } } }
+                table class="st" {
+                    thead { tr { th scope="col" { "Platform" } th scope="col" { "Digest" } } }
+                    tbody {
+                        @for platform in &manifest.platforms {
+                            tr {
+                                th scope="row" { (platform_name(platform)) }
+                                td { @match &platform.digest { Some(own) => { (link_with(own, 12)) }, None => span class="q" { "this digest" } } }
+                            }
+                        }
+                    }
+                }
+                @if !siblings.is_empty() {
+                    details {
+                        summary class="s" {
+                            (counted(siblings.len() as u64, "more digest was", "more digests were")) " built from this commit"
+                        }
+                        ul { @for other in siblings { li { (link_with(other, 12)) } } }
+                    }
+                }
             }
             section class="card" {
-                h2 { "Labels" }
+                h2 { "Labels" span class="push q" { (texts) } }
                 dl class="kv" {
-                    @for (name, value) in read.labels.iter().chain(&read.annotations) {
+                    @for (name, value) in manifest.labels.iter().chain(&manifest.annotations) {
                         dt class="n" { (foreign(name)) }
                         dd { (link_or_text(value)) }
                     }

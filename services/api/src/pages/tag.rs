@@ -4,6 +4,7 @@
 
 mod asked;
 mod head;
+mod pair;
 mod past;
 mod row;
 mod trail;
@@ -31,6 +32,7 @@ use crate::pages::reader::Reader;
 use crate::shared::Shared;
 use crate::store::running::{self, Running};
 use asked::{Asked, Change};
+pub(crate) use head::steps;
 
 /// Rows of a table.
 const ROWS: usize = 25;
@@ -61,6 +63,9 @@ pub(crate) async fn show(
     image: Image,
     uri: &Uri,
 ) -> Result<Response, Error> {
+    if let Some(numbers) = pair::selected(uri)? {
+        return pair::compare(shared, &image, &numbers).await;
+    }
     let asked = Asked::read(uri, reader.now)?;
     if asked.lenient {
         let address = asked.address(&image, Change::Span(asked.span));

@@ -27,6 +27,7 @@ mod orders;
 mod outcome;
 mod pages_home;
 mod pages_identity;
+mod pages_search;
 mod pages_session;
 mod pages_sources;
 mod pages_tag;

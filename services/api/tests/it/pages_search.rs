@@ -1,0 +1,220 @@
+//! The pages of comparisons, of searches, and of a digest.
+
+use serde_json::{Value, json};
+
+use crate::pages_tag::show;
+use crate::rows::{Rows, digest, on_time};
+use crate::server::Api;
+
+const IMAGE: &str = "registry.example.com/shop/web:latest";
+
+/// Writes a manifest with labels.
+async fn manifest(rows: &mut Rows, content: u8, commit: &str, labels: Value) {
+    sqlx::query(
+        "insert into manifest (digest, registry, repository, media_type, size_bytes, platforms, labels, annotations, revision, source, version, read_at)
+         values ($1, 'registry.example.com', 'shop/web', 'application/vnd.oci.image.manifest.v1+json', 900,
+                 '[{\"os\": \"linux\", \"architecture\": \"amd64\", \"variant\": null, \"digest\": null}]', $2, '{}', $3,
+                 'https://github.com/acme/shop', $4, now())",
+    )
+    .bind(digest(content).as_bytes())
+    .bind(labels)
+    .bind(commit)
+    .bind(format!("1.0.{content}"))
+    .execute(&mut rows.db)
+    .await
+    .unwrap();
+}
+
+async fn two(rows: &mut Rows) {
+    rows.tag(IMAGE, &[on_time(1, 1, 0), on_time(2, 2, 10)])
+        .await;
+    let base = "org.opencontainers.image.base.digest";
+    let bad = "<script>alert(1)</script>\u{202e}";
+    manifest(
+        rows,
+        1,
+        "51ab0e93",
+        json!({ "team": "a", "old": bad, "same": "x", base: digest(7).to_string() }),
+    )
+    .await;
+    manifest(
+        rows,
+        2,
+        "9f2c41d7",
+        json!({ "team": "b", "new": "1", "same": "x", base: digest(8).to_string() }),
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn a_comparison_shows_the_fields_that_differ() {
+    let (api, mut rows) = Api::start().await;
+    two(&mut rows).await;
+    let (a, b) = (digest(1), digest(2));
+    let answer = api.found(&format!("/v1/compare?a={a}&b={b}")).await;
+    let differences: Vec<String> = answer["fields"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|field| field["difference"] != "same")
+        .map(|field| {
+            format!(
+                "{} {}",
+                field["name"].as_str().unwrap(),
+                field["difference"].as_str().unwrap()
+            )
+        })
+        .collect();
+    assert_eq!(
+        differences,
+        [
+            "commit changed",
+            "version changed",
+            "base digest changed",
+            "old gone",
+            "team changed",
+            "new added"
+        ]
+    );
+    let shown = show(&api, &format!("/compare/{a}..{b}?image={IMAGE}")).await;
+    assert_eq!(shown.status, 200);
+    for part in [
+        "From 1.0.1 to 1.0.2",
+        "r1 of latest",
+        "https://github.com/acme/shop/compare/51ab0e93...9f2c41d7",
+        "1 more label or annotation is the same",
+        "Label team",
+        "&lt;script&gt;",
+        "\\u{202e}",
+    ] {
+        assert!(shown.html.contains(part), "{part}: {}", shown.html);
+    }
+    let rows_of = |word: &str| shown.html.matches(&format!("</svg>{word}</span>")).count();
+    assert_eq!(
+        (rows_of("changed"), rows_of("added"), rows_of("gone")),
+        (4, 1, 1)
+    );
+    // First digits lead to the whole digests.
+    let short = |digest: &tagtrail_proto::Digest| digest.to_string()[7..17].to_owned();
+    let brief = show(&api, &format!("/compare/{}..{}", short(&a), short(&b))).await;
+    assert_eq!(
+        (brief.status, brief.location),
+        (303, format!("/compare/{a}..{b}"))
+    );
+    let unread = show(&api, &format!("/compare/{a}..{}", digest(3))).await;
+    assert!(unread.html.contains("The manifest of the digest after"));
+    let unread = api.get(&format!("/v1/compare?a={a}&b={}", digest(3))).await;
+    assert_eq!(unread.problem(), "404 manifest_unknown");
+    assert_eq!(show(&api, "/compare/abc").await.status, 400);
+}
+
+#[tokio::test]
+async fn two_selected_revisions_lead_to_their_comparison() {
+    let (api, mut rows) = Api::start().await;
+    two(&mut rows).await;
+    let location = format!("/compare/{}..{}?image={IMAGE}", digest(1), digest(2));
+    for query in ["rev=2&rev=1", "rev=1&rev=2", "rev=1"] {
+        let shown = show(&api, &format!("/i/{IMAGE}?{query}")).await;
+        assert_eq!((shown.status, &shown.location), (303, &location), "{query}");
+    }
+    for (query, status) in [("rev=1&rev=2&rev=3", 400), ("rev=x", 400), ("rev=9", 404)] {
+        assert_eq!(
+            show(&api, &format!("/i/{IMAGE}?{query}")).await.status,
+            status,
+            "{query}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_search_leads_to_its_only_answer() {
+    let (api, mut rows) = Api::start().await;
+    two(&mut rows).await;
+    let trigger = rows.trigger("shop", true).await;
+    rows.rollout(trigger, 1, "succeeded", 20).await;
+    let whole = digest(1).to_string();
+    for (question, location) in [
+        (IMAGE, format!("/i/{IMAGE}")),
+        (
+            "docker+pull+registry.example.com/shop/web:latest",
+            format!("/i/{IMAGE}"),
+        ),
+        ("shop/web:latest", format!("/i/{IMAGE}")),
+        (&whole, format!("/d/{whole}")),
+        (
+            &format!("registry.example.com/shop/web@{whole}"),
+            format!("/d/{whole}"),
+        ),
+        (&whole[7..20], format!("/d/{whole}")),
+        ("9f2c41", format!("/d/{}", digest(2))),
+        ("SHOP/We", "/i/registry.example.com/shop/web".to_owned()),
+        ("shop%231", "/rollouts/shop/1".to_owned()),
+    ] {
+        let shown = show(&api, &format!("/search?q={question}")).await;
+        assert_eq!(
+            (shown.status, shown.location),
+            (303, location),
+            "{question}"
+        );
+    }
+    // A part of the names of a repository and of a trigger.
+    let both = show(&api, "/search?q=shop").await;
+    assert_eq!(both.status, 200);
+    assert!(
+        both.html.contains("/triggers/shop") && both.html.contains("registry.example.com/shop/web")
+    );
+    let json = api.found("/v1/search?q=shop").await;
+    assert_eq!(
+        (&json["triggers"], &json["repositories"][0]["repository"]),
+        (&json!(["shop"]), &json!("shop/web"))
+    );
+}
+
+#[tokio::test]
+async fn a_search_without_an_answer_names_similar_images() {
+    let (api, mut rows) = Api::start().await;
+    two(&mut rows).await;
+    let none = show(&api, "/search?q=registry.example.com/shop/webb:latest").await;
+    assert_eq!(none.status, 200);
+    assert!(
+        none.html.contains("Did you mean") && none.html.contains("registry.example.com/shop/web<"),
+        "{}",
+        none.html
+    );
+    let hostile = show(&api, "/search?q=%3Cscript%3E%22'%E2%80%AE").await;
+    assert!(hostile.html.contains("&lt;script&gt;") && hostile.html.contains("\\u{202e}"));
+    for empty in ["/search", "/search?q="] {
+        assert!(show(&api, empty).await.html.contains("Paste anything"));
+    }
+    assert_eq!(
+        api.get("/v1/search?q=").await.problem(),
+        "400 question_invalid"
+    );
+    let long = "x".repeat(601);
+    assert_eq!(show(&api, &format!("/search?q={long}")).await.status, 400);
+}
+
+#[tokio::test]
+async fn the_page_of_a_digest_says_whether_it_is_in_use() {
+    let (api, mut rows) = Api::start().await;
+    two(&mut rows).await;
+    manifest(&mut rows, 3, "9f2c41d7", json!({})).await;
+    let trigger = rows.trigger("shop", true).await;
+    rows.rollout(trigger, 1, "succeeded", 20).await;
+    rows.tag(
+        "registry.example.com/shop/web:1.0",
+        &[on_time(1, 1, 5), on_time(2, 3, 6), on_time(3, 1, 7)],
+    )
+    .await;
+    let used = show(&api, &format!("/d/{}", digest(1))).await.html;
+    assert!(
+        used.contains("In force for 1 tag, and run by 1 trigger."),
+        "{used}"
+    );
+    assert!(used.contains("would break <a href=\"/triggers/shop\">"));
+    assert!(used.contains("2 images in 3 intervals"));
+    let free = show(&api, &format!("/d/{}", digest(3))).await.html;
+    assert!(free.contains("In force for no tag, and run by no trigger."));
+    assert!(free.contains("1 more digest was built from this commit"));
+    assert_eq!(show(&api, &format!("/d/{}", digest(9))).await.status, 404);
+}
