@@ -4,7 +4,7 @@ CARGO ?= cargo
 # Data folder of `make up`. As root, Postgres runs as another user, who must be able to reach the folder.
 DATA ?= $(if $(filter 0,$(shell id -u)),/var/lib/tagtrail,.tagtrail)
 
-.PHONY: about-demo help setup servers kubetest build up demo demo-kubernetes test cases test-servers test-clients test-browser test-chart test-registries findings faults faults-selftest overload bench bench-pairs bench-growth fuzz lint advisories notices fmt clean-data
+.PHONY: about-demo help setup servers kubetest build up demo demo-kubernetes test cases test-servers test-clients test-browser screenshots test-chart test-registries findings faults faults-selftest overload bench bench-pairs bench-growth fuzz lint advisories notices fmt clean-data
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 18
@@ -66,8 +66,11 @@ test-servers: setup ## test on several releases of Postgres and nats-server, fro
 test-clients: setup ## run the examples in five languages, with libraries from public package registries
 	@scripts/test-clients
 
-test-browser: setup ## check in a real browser that pages of other origins change and read nothing (needs chromium, node and npm)
+test-browser: setup ## check in a real browser that pages of other origins change and read nothing
 	@scripts/test-browser
+
+screenshots: setup build ## write a picture of every web page, wide and narrow, light and dark, into target/screenshots
+	TAGTRAIL_BINARY=$(CURDIR)/target/release/tagtrail $(CARGO) test --locked --package tagtrail-e2e --test pages -- --ignored --exact screenshots
 
 test-registries: setup ## run seven clients against four registries, Gitea and Pulp among them (the first time half an hour or more)
 	@scripts/test-registries
