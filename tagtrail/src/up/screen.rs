@@ -23,6 +23,7 @@ pub(super) fn first(endpoints: &Value, data: &Path) -> String {
     let data = data.display();
     format!(
         "Tagtrail is ready.\n\n\
+         \x20 pages     {}/\n\
          \x20 webhooks  {}/hooks/NAME\n\
          \x20 API       {}\n\
          \x20 admin     {}\n\
@@ -33,6 +34,7 @@ pub(super) fn first(endpoints: &Value, data: &Path) -> String {
          \x20 eval \"$(tagtrail env --data {data})\"\n\
          \x20 tagtrail doctor --setup   # settings for each registry\n\
          \x20 tagtrail watch            # changes of tags, as they come\n",
+        address("api"),
         address("gateway"),
         address("api"),
         address("admin"),
@@ -164,6 +166,7 @@ mod tests {
         for text in [
             "nats://127.0.0.1:4222\n",
             "postgres://127.0.0.1:5432/tagtrail\n",
+            "pages     http://127.0.0.1:8401/\n",
             "http://127.0.0.1:8400/hooks/NAME\n",
             "tagtrail env --data /var/lib/tagtrail",
         ] {
