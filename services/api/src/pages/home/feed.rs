@@ -68,7 +68,7 @@ fn row(item: &HistoryItem, now: OffsetDateTime) -> Markup {
 /// The row of a new revision, which the script copies and fills. The second element only names all
 /// marks of digests, so that the page has their drawings.
 fn template() -> Markup {
-    let swatch = html! { svg class="sw" viewBox="0 0 16 16" aria-hidden="true" { rect width="16" height="16" rx="4"; use; } code {} };
+    let swatch = html! { svg class="sw" viewBox="0 0 16 16" aria-hidden="true" { rect width="16" height="16" rx="4" {} use {} } code {} };
     html! {
         template id="row" {
             li class="new" {
@@ -85,7 +85,7 @@ fn template() -> Markup {
                     span data-a {}
                 }
             }
-            li { svg { @for mark in 0..8 { use href={ "#g" (mark) }; } } }
+            li { svg { @for mark in 0..8 { use href={ "#g" (mark) } {} } } }
         }
     }
 }

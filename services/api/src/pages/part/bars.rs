@@ -109,8 +109,8 @@ pub(crate) fn columns(chart: &Columns<'_>) -> Markup {
     html! {
         svg class=(class) role="img" aria-label=(chart.label) {
             @if chart.height != Height::Row {
-                line class="grid" x2="100%" y1="0" y2="0";
-                line class="grid" x2="100%" y1="45%" y2="45%";
+                line class="grid" x2="100%" y1="0" y2="0" {}
+                line class="grid" x2="100%" y1="45%" y2="45%" {}
             }
             @for (place, column) in chart.columns.iter().enumerate().take(shown) {
                 @let x = apart * share(place as u64, 1);
@@ -118,7 +118,7 @@ pub(crate) fn columns(chart: &Columns<'_>) -> Markup {
             }
             @if let Some(from) = chart.silent_from {
                 @let x = (apart * share(from as u64, 1)).min(100.0 - apart);
-                rect class="w" x=(percent(x)) y="85%" width=(percent(100.0 - x)) height="15%";
+                rect class="w" x=(percent(x)) y="85%" width=(percent(100.0 - x)) height="15%" {}
             }
             @if chart.height != Height::Row {
                 text x="100%" y="11" text-anchor="end" { (number(most)) }
@@ -144,7 +144,7 @@ fn stack(column: Column, x: f64, width: f64, bottom: f64, most: u64) -> Markup {
     }
     html! {
         @for (class, top, height) in parts {
-            rect class=[class] x=(percent(x)) y=(percent(top)) width=(percent(width)) height=(percent(height));
+            rect class=[class] x=(percent(x)) y=(percent(top)) width=(percent(width)) height=(percent(height)) {}
         }
     }
 }
@@ -167,7 +167,7 @@ pub(crate) fn shares(whole: Column) -> Markup {
     html! {
         svg class="ch sm" aria-hidden="true" {
             @for (class, from, width) in parts {
-                rect class=[class] x=(percent(from)) y="11" width=(percent(width)) height="18";
+                rect class=[class] x=(percent(from)) y="11" width=(percent(width)) height="18" {}
             }
         }
     }
@@ -177,7 +177,7 @@ pub(crate) fn shares(whole: Column) -> Markup {
 pub(crate) fn share_bar(part: u64, greatest: u64) -> Markup {
     html! {
         svg class="ch sm" aria-hidden="true" {
-            rect y="13" height="14" width=(percent(100.0 * share(part, greatest)));
+            rect y="13" height="14" width=(percent(100.0 * share(part, greatest))) {}
         }
     }
 }

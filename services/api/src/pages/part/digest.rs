@@ -55,8 +55,8 @@ fn swatch_of(digest: &Digest, more: &str) -> Markup {
     let [.., third] = picture(digest);
     html! {
         svg class={ "sw " (hue(digest)) (more) } viewBox="0 0 16 16" aria-hidden="true" {
-            rect width="16" height="16" rx="4";
-            use href={ "#g" (third % 8) };
+            rect width="16" height="16" rx="4" {}
+            use href={ "#g" (third % 8) } {}
         }
     }
 }

@@ -49,12 +49,12 @@ const MARKS: [&str; 8] = [
 
 /// Returns an icon beside a word that says the same: nobody reads it aloud.
 pub(crate) fn icon(name: &str) -> Markup {
-    html! { svg class="i" aria-hidden="true" { use href={ "#i-" (name) }; } }
+    html! { svg class="i" aria-hidden="true" { use href={ "#i-" (name) } {} } }
 }
 
 /// Returns an icon that stands for a word.
 pub(crate) fn icon_for(name: &str, word: &str) -> Markup {
-    html! { svg class="i" role="img" aria-label=(word) { use href={ "#i-" (name) }; } }
+    html! { svg class="i" role="img" aria-label=(word) { use href={ "#i-" (name) } {} } }
 }
 
 /// Returns the drawings of the icons and marks to which a page refers.

@@ -147,7 +147,7 @@ pub(crate) fn axis(window: Window) -> Markup {
             @for (number, at) in ticks.enumerate() {
                 @let x = percent(window.place(at));
                 @let anchor = match (number, window.place(at)) { (0, _) => "start", (_, 95.0..) => "end", _ => "middle" };
-                line x1=(x) x2=(x) y1="14" y2="20";
+                line x1=(x) x2=(x) y1="14" y2="20" {}
                 text x=(x) y="11" text-anchor=(anchor) { (day_of_month(at)) }
             }
         }
