@@ -142,7 +142,7 @@ fn figures(status: &Status) -> Markup {
                 (number(rollouts.live)) " not ended"
             }))
             (figure("Triggers up to date", &format!("{} of {}", number(fine), number(triggers)), html! {
-                @if triggers > fine { (state(Tone::Warning, "warn", &format!("{} need a look", number(triggers - fine)))) ": " (conditions(status)) }
+                @if triggers > fine { (state(Tone::Warning, "warn", &format!("{} to look at", number(triggers - fine)))) ": " (conditions(status)) }
             }))
         }
     }

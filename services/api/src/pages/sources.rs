@@ -16,7 +16,7 @@ use crate::pages::home::{figure, known};
 use crate::pages::part::bars::{Column, Columns, Height, columns};
 use crate::pages::part::icon::icon_for;
 use crate::pages::part::kind::Tone;
-use crate::pages::part::text::{counted, foreign, number, visible};
+use crate::pages::part::text::{counted, foreign, number, visible, with_code};
 use crate::pages::part::when::{Form, ago, day_of_month, since, span, time, written};
 use crate::pages::reader::Reader;
 use crate::shared::Shared;
@@ -190,7 +190,7 @@ fn finding(finding: &Finding) -> Markup {
         li {
             span class=(tone.class()) { (icon_for(icon, word)) } " "
             (foreign(&finding.found))
-            @if let Some(cure) = &finding.cure { " " b { "Cure:" } " " (cure) }
+            @if let Some(cure) = &finding.cure { " " b { "Cure:" } " " (with_code(cure)) }
         }
     }
 }

@@ -8,7 +8,7 @@ use crate::operations::status::Seen;
 use crate::pages::part::icon::icon_for;
 use crate::pages::part::kind::Tone;
 use crate::pages::part::rollout;
-use crate::pages::part::text::{counted, visible};
+use crate::pages::part::text::{counted, visible, with_code};
 use crate::pages::part::when::{Form, span, time};
 use crate::store::triggers::Trigger;
 
@@ -69,7 +69,7 @@ fn row(need: &Need) -> Markup {
                 a class="b" href=(need.address) { (visible(&need.title)) }
             }
             @if let Some(since) = need.since { span class="q" { (time(since, Form::Short)) } }
-            span class="meta" { (visible(&need.why)) }
+            span class="meta" { span { (with_code(&need.why)) } }
         }
     }
 }

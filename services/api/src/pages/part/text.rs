@@ -82,6 +82,23 @@ pub(crate) fn foreign(text: &str) -> Markup {
     }
 }
 
+/// Returns a text of Tagtrail, in which commands stand between backticks, with the parts of
+/// strangers made visible.
+pub(crate) fn with_code(text: &str) -> Markup {
+    let parts: Vec<&str> = text.split('`').collect();
+    let whole = parts.len() % 2 == 1;
+    html! {
+        @for (place, part) in parts.iter().enumerate() {
+            @if place % 2 == 1 && whole { code { (visible(part)) } }
+            @else {
+                // A backtick without a partner stays.
+                @if place > 0 && !whole { "`" }
+                (visible(part))
+            }
+        }
+    }
+}
+
 /// Returns the value of a label as a link if it is the address of a web page, and as text
 /// otherwise.
 pub(crate) fn link_or_text(text: &str) -> Markup {
@@ -119,6 +136,14 @@ mod tests {
         assert_eq!(foreign("<b>\"&'").into_string(), "&lt;b&gt;&quot;&amp;'");
         let long = foreign(&"é".repeat(4096)).into_string();
         assert!(long.contains("show all") && long.matches('é').count() == 4096);
+    }
+
+    #[test]
+    fn commands_between_backticks_are_code() {
+        let text = |text| with_code(text).into_string();
+        assert_eq!(text("run `a <b>` now"), "run <code>a &lt;b&gt;</code> now");
+        assert_eq!(text("one ` alone"), "one ` alone");
+        assert_eq!(text(""), "");
     }
 
     #[test]
