@@ -18,6 +18,7 @@ pub mod jobs;
 mod lookup;
 pub mod publish;
 pub mod pushes;
+mod request;
 mod server;
 mod session;
 mod subscription;
@@ -35,6 +36,7 @@ use tokio_util::sync::CancellationToken;
 
 use address::Address;
 use pushes::Layout;
+pub use request::{Request, Requests};
 pub use session::Session;
 use session::Sessions;
 pub use subscription::Subscription;

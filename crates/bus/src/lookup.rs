@@ -33,6 +33,16 @@ impl Bus {
         Ok(state.first_sequence.max(1)..=state.last_sequence)
     }
 
+    /// Returns the number of messages that a stream holds.
+    ///
+    /// # Errors
+    /// [`ReadError::Failed`].
+    pub async fn count(&self, stream: Stream) -> Result<u64, ReadError> {
+        let handle = self.context.get_stream(stream.name()).await;
+        let handle = handle.map_err(|error| ReadError::Failed(stream.name(), error.to_string()))?;
+        Ok(handle.cached_info().state.messages)
+    }
+
     /// Returns the sequence of the last message that matches a subject with wildcards; `None` if
     /// there is no such message.
     ///

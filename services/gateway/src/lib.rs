@@ -41,6 +41,7 @@ mod shared;
 mod source;
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::{Arc, OnceLock, RwLock};
 
 use anyhow::bail;
@@ -86,6 +87,7 @@ pub async fn serve(listener: TcpListener, config: Config, ctx: Context) -> anyho
     ctx.health.register("http");
     ctx.health.register("nats");
     let files = Follower::start(&config.config)?;
+    let path = config.config.clone();
     let Settings {
         sources,
         registries,
@@ -120,7 +122,7 @@ pub async fn serve(listener: TcpListener, config: Config, ctx: Context) -> anyho
     );
     let following = follow::follow(Arc::clone(&shared), files, ctx.clone());
     tasks.spawn("files", following);
-    tasks.spawn("bus", connect(shared, config.bus, ctx.clone()));
+    tasks.spawn("bus", connect(shared, config.bus, path, ctx.clone()));
     tasks.join(&ctx).await
 }
 
@@ -128,6 +130,7 @@ pub async fn serve(listener: TcpListener, config: Config, ctx: Context) -> anyho
 async fn connect(
     shared: Arc<Shared>,
     args: tagtrail_bus::BusArgs,
+    config: PathBuf,
     ctx: Context,
 ) -> anyhow::Result<()> {
     let bus = match Bus::connect(&args, "gateway", &ctx.shutdown).await {
@@ -149,9 +152,11 @@ async fn connect(
     // A committer ends after the last receiver of bodies, so also bodies that are received during
     // a stop are stored.
     drop(shared);
+    let replaying = receive::replays::answer(bus.clone(), &config, ctx.clone());
     let reporting = bus.report_health(ctx.health, ctx.shutdown);
-    let (reported, _) = tokio::join!(reporting, committing.join_all());
-    Ok(reported?)
+    let (reported, replayed, _) = tokio::join!(reporting, replaying, committing.join_all());
+    reported?;
+    replayed
 }
 
 /// Interpretation without a server or a bus, for the fuzz targets in `fuzz/`.

@@ -7,6 +7,7 @@ pub(crate) mod hook;
 pub(crate) mod nats;
 pub(crate) mod pulls;
 pub(crate) mod replay;
+pub(crate) mod replays;
 pub(crate) mod strangers;
 pub(crate) mod unknown;
 

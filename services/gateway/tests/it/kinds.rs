@@ -471,6 +471,69 @@ async fn zot_events_are_received_on_its_nats_subject() {
 }
 
 #[tokio::test]
+async fn a_request_of_the_api_replays_the_body_that_it_names() {
+    let nats = TestNats::start().await;
+    let gateway = Gateway::with(
+        &nats,
+        "[[source]]\nname = \"zot\"\nkind = \"zot\"\nregistry = \"zot.example.com\"\nsecret = { file = \"FOLDER/fixture\" }\n",
+    )
+    .await;
+    let client = nats.client().await.unwrap();
+    let jetstream = nats.jetstream().await;
+    // Entry 1 was written by a version that could not interpret a body which this one can. Entry 2
+    // is still malformed.
+    let body = json!({"name": "shop/web", "reference": "v1", "digest": crate::DIGEST});
+    for body in [body, json!({"name": "Not A Name"})] {
+        let mut entry = Quarantined::new(
+            "zot",
+            "zot",
+            "of an earlier version".to_owned(),
+            tagtrail_proto::instant::parse("2026-03-03T14:00:00Z").unwrap(),
+            Some("application/json".to_owned()),
+            body.to_string().as_bytes(),
+        );
+        for (name, value) in [("ce-type", "zotregistry.image.updated"), ("ce-id", "one")] {
+            entry.headers.insert(name.to_owned(), value.to_owned());
+        }
+        let text = serde_json::to_vec(&entry).unwrap();
+        let stored = jetstream.publish("tagtrail.quarantine.zot", text.into());
+        stored.await.unwrap().await.unwrap();
+    }
+    let ask = async |request: Value| -> Value {
+        let text = request.to_string();
+        let answer = client
+            .request("tagtrail.replay", text.into())
+            .await
+            .unwrap();
+        serde_json::from_slice(&answer.payload).unwrap()
+    };
+    // The gateway listens for requests shortly after it is ready.
+    let answer = eventually("an answer", SOON, async || {
+        let request = client.request("tagtrail.replay", r#"{"number":1}"#.into());
+        let answer = request.await.ok()?;
+        Some(serde_json::from_slice::<Value>(&answer.payload).unwrap())
+    })
+    .await;
+    let expected = json!({ "replayed": { "accepted": 1, "unresolved": 0, "ignored": 0 } });
+    assert_eq!(answer, expected);
+    // A replay that is repeated records the push once: equal content, at the first time of receipt.
+    assert_eq!(ask(json!({ "number": 1 })).await, expected);
+    let refused = ask(json!({ "number": 2 })).await;
+    assert!(
+        refused["refused"]
+            .as_str()
+            .unwrap()
+            .contains("still malformed"),
+        "{refused}"
+    );
+    assert_eq!(ask(json!({ "number": 9 })).await, json!("unknown"));
+    // A request can't bring a body along.
+    let refused = ask(json!({ "number": 1, "body": "e30=" })).await;
+    assert!(refused["refused"].is_string(), "{refused}");
+    drop(gateway);
+}
+
+#[tokio::test]
 async fn a_quarantined_body_keeps_the_headers_of_its_kind() {
     let nats = TestNats::start().await;
     let gateway = Gateway::with(
