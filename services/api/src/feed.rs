@@ -24,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::database::Database;
 use crate::http::error::Error;
+use crate::quarantine::Quarantine;
 use seats::{Seat, Seats};
 
 /// Revisions kept in memory. Followers that are further behind read Postgres.
@@ -182,11 +183,17 @@ impl Feed {
 
     /// Wakes the feed when NATS announces a revision, while there are followers. Without NATS the
     /// feed is half a second slower.
-    pub(crate) async fn listen(self, args: BusArgs, ctx: Context) -> anyhow::Result<()> {
+    pub(crate) async fn listen(
+        self,
+        args: BusArgs,
+        ctx: Context,
+        quarantine: Quarantine,
+    ) -> anyhow::Result<()> {
         let bus = match Bus::observe(&args, "api", &ctx.shutdown).await {
             Err(BusError::Stopped) => return Ok(()),
             connected => connected?,
         };
+        quarantine.set(&bus);
         let mut end = self.end.subscribe();
         let mut retry = Retry::new("listening to REVISIONS for the live feed");
         loop {

@@ -20,11 +20,12 @@
 //! | 400 | `header_repeated`: several `Authorization` headers |
 //! | 401, 403 | `unauthenticated`, `forbidden`; `origin_forbidden`: a web page of another origin sent the request |
 //! | 429 | `too_many_refusals`: the address sent many requests without a right token |
-//! | 404 | `tag_unknown`, `tag_deleted`, `revision_unknown`, `manifest_unknown`, `trigger_unknown`, `rollout_unknown`, `not_found` |
+//! | 404 | `tag_unknown`, `tag_deleted`, `revision_unknown`, `manifest_unknown`, `trigger_unknown`, `rollout_unknown`, `quarantine_unknown`, `not_found` |
+//! | 409 | `not_replayed`: the body of QUARANTINE can't be interpreted yet |
 //! | 405 | `method_not_allowed` |
 //! | 400, 413, 415 | `body_invalid`, `body_too_large`, `body_not_json`: of operations with a body |
 //! | 500 | `internal`: a defect of Tagtrail; only the log has the cause |
-//! | 503 | `store_unavailable`: Postgres is down or slow; `busy`: the feed has too many followers, or too many questions wait for an answer; the client retries after `Retry-After` |
+//! | 503 | `store_unavailable`: Postgres is down or slow; `quarantine_unavailable`: NATS or the gateway does not answer; `busy`: the feed has too many followers, or too many questions wait for an answer; the client retries after `Retry-After` |
 
 mod config;
 mod database;
@@ -34,6 +35,7 @@ mod http;
 mod metrics;
 mod operations;
 mod pages;
+mod quarantine;
 mod shared;
 mod store;
 mod together;
@@ -149,12 +151,14 @@ pub async fn serve(listener: TcpListener, config: Config, ctx: Context) -> anyho
     let database = Database::default();
     let feed = Feed::new(database.clone(), ctx.shutdown.clone());
     let metrics = metrics::Metrics::new(&ctx.metrics);
+    let quarantine = quarantine::Quarantine::new();
     let (together, askers) = Together::new(&database, &metrics);
     let people = people(&file)?;
     let shared = Shared {
         database: database.clone(),
         together,
         feed: feed.clone(),
+        quarantine: quarantine.clone(),
         tokens: follow::Current::new(tokens),
         refusals: Arc::default(),
         people: people.clone(),
@@ -197,6 +201,10 @@ pub async fn serve(listener: TcpListener, config: Config, ctx: Context) -> anyho
     });
     tasks.spawn("postgres", database.keep(config.db, ctx.clone()));
     tasks.spawn("feed", feed.clone().keep());
-    tasks.spawn("news", feed.listen(config.bus, ctx.clone()));
+    tasks.spawn(
+        "news",
+        feed.listen(config.bus, ctx.clone(), quarantine.clone()),
+    );
+    tasks.spawn("quarantine", quarantine.keep(ctx.clone()));
     tasks.join(&ctx).await
 }

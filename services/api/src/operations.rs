@@ -15,6 +15,7 @@ pub(crate) mod holds;
 pub(crate) mod manifests;
 pub(crate) mod orders;
 pub(crate) mod outcome;
+pub(crate) mod quarantine;
 pub(crate) mod registries;
 pub(crate) mod replay;
 pub(crate) mod repositories;
@@ -56,6 +57,9 @@ pub(crate) const ALL: &[Operation] = &[
     coverage::COVERAGE,
     status::STATUS,
     sources::SOURCES,
+    quarantine::LIST,
+    quarantine::ONE,
+    quarantine::REPLAY,
     registries::REGISTRIES,
     repositories::REPOSITORIES,
     tags::TAGS,

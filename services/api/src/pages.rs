@@ -18,6 +18,7 @@ mod login;
 )]
 mod part;
 mod pasted;
+mod quarantine;
 mod reader;
 mod search;
 mod sources;
@@ -52,6 +53,8 @@ pub(crate) const ALL: &[Page] = &[
     search::PAGE,
     digest::PAGE,
     sources::PAGE,
+    quarantine::PAGE,
+    quarantine::REPLAY,
     login::PAGE,
     login::OUT,
 ];

@@ -13,6 +13,7 @@ use crate::follow::Current;
 use crate::http::identity::People;
 use crate::http::tokens::Tokens;
 use crate::metrics::Metrics;
+use crate::quarantine::Quarantine;
 use crate::together::Together;
 
 /// The state that all requests share.
@@ -22,6 +23,7 @@ pub(crate) struct Shared {
     /// Questions that are asked together.
     pub(crate) together: Together,
     pub(crate) feed: Feed,
+    pub(crate) quarantine: Quarantine,
     pub(crate) tokens: Current<Tokens>,
     pub(crate) refusals: Arc<Refusals>,
     /// The people whom a proxy has signed in, if there is one.

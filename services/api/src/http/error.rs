@@ -217,10 +217,16 @@ pub(crate) enum Error {
     ManifestUnknown(Digest),
     #[error("there is no such trigger; GET /v1/triggers lists them")]
     TriggerUnknown,
+    #[error("there is no entry {0} in quarantine; GET /v1/quarantine lists them")]
+    QuarantineUnknown(u64),
+    #[error("the body was not replayed: {0}")]
+    NotReplayed(String),
+    #[error("the quarantine can't be read or replayed now: {0}")]
+    QuarantineUnavailable(String),
     #[error("there is no such rollout; GET /v1/rollouts lists them")]
     RolloutUnknown,
     #[error(
-        "there is no such path; the API is under /v1: resolve, history, digests, manifests, compare, search, coverage, status, sources, registries, repositories, tags, changes, revisions, triggers, rollouts, approvals, holds, acts; GET /openapi.json describes it"
+        "there is no such path; the API is under /v1: resolve, history, digests, manifests, compare, search, coverage, status, sources, quarantine, registries, repositories, tags, changes, revisions, triggers, rollouts, approvals, holds, acts; GET /openapi.json describes it"
     )]
     NotFound,
     #[error(
@@ -364,6 +370,11 @@ impl Error {
             Error::TriggerUnknown => (StatusCode::NOT_FOUND, "trigger_unknown"),
             Error::RolloutUnknown => (StatusCode::NOT_FOUND, "rollout_unknown"),
             Error::NotFound => (StatusCode::NOT_FOUND, "not_found"),
+            Error::QuarantineUnknown(_) => (StatusCode::NOT_FOUND, "quarantine_unknown"),
+            Error::NotReplayed(_) => (StatusCode::CONFLICT, "not_replayed"),
+            Error::QuarantineUnavailable(_) => {
+                (StatusCode::SERVICE_UNAVAILABLE, "quarantine_unavailable")
+            }
             Error::MethodNotAllowed => (StatusCode::METHOD_NOT_ALLOWED, "method_not_allowed"),
             Error::TooManyFollowers | Error::TooManyQuestions | Error::TooManyTests => {
                 (StatusCode::SERVICE_UNAVAILABLE, "busy")

@@ -87,6 +87,14 @@ impl<const N: usize> Page<N> {
             .saturating_add(1)
     }
 
+    /// Bounds the number of items.
+    pub(crate) fn at_most(self, limit: usize) -> Page<N> {
+        Page {
+            limit: self.limit.min(limit),
+            ..self
+        }
+    }
+
     /// Returns the number of items of a full page.
     pub(crate) fn limit(&self) -> usize {
         self.limit

@@ -16,10 +16,10 @@ use tagtrail_history::sources::{self, Activity};
 use tagtrail_proto::Condition;
 use time::{OffsetDateTime, UtcOffset};
 
-use crate::database::Database;
 use crate::http::error::Error;
 use crate::http::operation::{Method, Operation, ResponseBody, schema};
 use crate::http::parameters::Parameters;
+use crate::shared::Shared;
 use crate::store;
 use crate::store::rollouts::Numbers;
 use crate::store::services::Process;
@@ -58,6 +58,8 @@ pub(crate) struct Status {
     pub(crate) rollouts: Numbers,
     /// The processes of the services with a database; the gateway has none.
     pub(crate) services: Vec<Process>,
+    /// Bodies in QUARANTINE; null if NATS does not answer.
+    pub(crate) quarantined: Option<u64>,
 }
 
 /// Changes, in numbers. They are counted about a second after they are recorded.
@@ -80,11 +82,17 @@ pub(crate) struct Seen {
     pub(crate) sources: Vec<Activity>,
 }
 
-async fn status(State(database): State<Database>, uri: Uri) -> Result<Json<Status>, Error> {
+async fn status(State(shared): State<Shared>, uri: Uri) -> Result<Json<Status>, Error> {
     Parameters::read(&uri, STATUS.query)?;
     let now = OffsetDateTime::now_utc();
-    let seen = database.ask_page(async |db| see(db, now).await).await?;
-    Ok(Json(seen.status))
+    let seen = shared
+        .database
+        .ask_page(async |db| see(db, now).await)
+        .await?;
+    Ok(Json(Status {
+        quarantined: shared.quarantine.count(),
+        ..seen.status
+    }))
 }
 
 /// Reads the state of the whole system.
@@ -117,6 +125,7 @@ pub(crate) async fn see(db: &mut PgConnection, now: OffsetDateTime) -> Result<Se
         triggers: by_condition,
         rollouts,
         services,
+        quarantined: None,
     };
     Ok(Seen {
         status,

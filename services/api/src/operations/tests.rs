@@ -82,6 +82,7 @@ fn shared(tokens: Tokens) -> Shared {
     let metrics = Metrics::new(&tagtrail_daemon::Metrics::default());
     Shared {
         feed: Feed::new(database.clone(), CancellationToken::new()),
+        quarantine: crate::quarantine::Quarantine::new(),
         together: Together::new(&database, &metrics).0,
         database,
         names: crate::follow::Current::new(tagtrail_config::Names::default()),

@@ -85,12 +85,12 @@ async fn show(
     frame.live = Some("/v1/revisions");
     let content = match rows.seen.status.totals.revisions {
         0 => first::draw(&shared.file.get()),
-        _ => draw(&rows, now),
+        _ => draw(&rows, shared.quarantine.count(), now),
     };
     Ok(frame.page(&reader, &content))
 }
 
-fn draw(rows: &Rows, now: OffsetDateTime) -> Markup {
+fn draw(rows: &Rows, quarantined: Option<u64>, now: OffsetDateTime) -> Markup {
     html! {
         h1 class="vh" { "Home" }
         (figures(&rows.seen.status))
@@ -101,7 +101,7 @@ fn draw(rows: &Rows, now: OffsetDateTime) -> Markup {
                 (busiest(&rows.busy, now))
             }
             div class="col" {
-                (needs::draw(&rows.seen, now))
+                (needs::draw(&rows.seen, quarantined, now))
                 (rollouts(&rows.rollouts, now))
                 (services(&rows.seen.status, now))
             }

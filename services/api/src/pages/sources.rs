@@ -5,10 +5,13 @@ use axum::http::Uri;
 use axum::response::Html;
 use axum::routing::get;
 use maud::{Markup, html};
+use tagtrail_config::Role;
 use time::{Duration, OffsetDateTime};
 
 use crate::http::error::Error;
+use crate::http::paging::{CURSOR, Items, Page as Part};
 use crate::http::parameters::Parameters;
+use crate::operations::quarantine::{self, EntryItem};
 use crate::operations::sources::{Finding, Level, Source, Sources, Standing, see};
 use crate::pages::Page;
 use crate::pages::frame::{Frame, Section};
@@ -16,7 +19,7 @@ use crate::pages::home::{figure, known};
 use crate::pages::part::bars::{Column, Columns, Height, columns};
 use crate::pages::part::icon::icon_for;
 use crate::pages::part::kind::Tone;
-use crate::pages::part::text::{counted, foreign, number, visible, with_code};
+use crate::pages::part::text::{counted, foreign, number, size, visible, with_code};
 use crate::pages::part::when::{Form, ago, day_of_month, since, span, time, written};
 use crate::pages::reader::Reader;
 use crate::shared::Shared;
@@ -28,6 +31,8 @@ pub(crate) const PAGE: Page = Page {
     serve: || get(show),
 };
 
+/// Rows of the list of bodies, each of which is read from the stream.
+const QUARANTINED: usize = 25;
 /// Rows of the list of repositories that could not be reconciled.
 const NOT_COMPARED: usize = 25;
 
@@ -36,25 +41,33 @@ async fn show(
     State(shared): State<Shared>,
     uri: Uri,
 ) -> Result<Html<String>, Error> {
-    Parameters::read(&uri, &[])?;
+    let parameters = Parameters::read(&uri, &[CURSOR])?;
     let (now, file) = (reader.now, shared.file.get());
     let sources = shared
         .database
         .ask_page(async |db| see(db, &file, now).await)
         .await?;
+    let quarantined = match reader.may(Role::Operate) {
+        true => {
+            let page = Part::read(quarantine::ALL, &parameters)?.at_most(QUARANTINED);
+            Some(quarantine::entries(&shared.quarantine, &page).await)
+        }
+        false => None,
+    };
     let mut frame = Frame::new("Sources", Section::Sources);
     frame.json = Some("/v1/sources".to_owned());
     frame.cli = Some("tagtrail doctor".to_owned());
     let content = html! {
         h1 { "Sources" }
-        (figures(&sources, now))
+        (figures(&sources, shared.quarantine.count(), now))
         (table(&sources, now))
         (not_compared(&sources, now))
+        (quarantine_list(quarantined.as_ref(), shared.quarantine.count()))
     };
     Ok(frame.page(&reader, &content))
 }
 
-fn figures(sources: &Sources, now: OffsetDateTime) -> Markup {
+fn figures(sources: &Sources, quarantined: Option<u64>, now: OffsetDateTime) -> Markup {
     let states = [
         (Standing::Sending, "sending"),
         (Standing::Silent, "silent"),
@@ -87,6 +100,9 @@ fn figures(sources: &Sources, now: OffsetDateTime) -> Markup {
                 None => (figure("Last event", "none yet", html! {})),
             }
             (figure("Known from events", &known(reported + lost, lost), html! { "7 days" }))
+            @if let Some(count) = quarantined {
+                (figure("In quarantine", &number(count), html! { "kept for 30 days" }))
+            }
             (figure("Registries reconciled", &sources.reconciled.len().to_string(), html! {
                 @if let Some(at) = compared { "last " (time(at, Form::Short)) }
             }))
@@ -222,6 +238,49 @@ fn not_compared(sources: &Sources, now: OffsetDateTime) -> Markup {
                     }
                 }
                 @if all.len() > NOT_COMPARED { p class="more" { a href="/v1/sources" { "All " (all.len()) } } }
+            }
+        }
+    }
+}
+
+/// Draws the bodies that could not be interpreted: `None` for a reader who may not read them.
+fn quarantine_list(
+    entries: Option<&Result<Items<EntryItem>, Error>>,
+    count: Option<u64>,
+) -> Markup {
+    html! {
+        section class="card" id="quarantine" {
+            h2 { "Quarantine " span class="push q" { "authenticated bodies that could not be interpreted" } }
+            @match entries {
+                None => p class="s" {
+                    @if let Some(count) = count { (counted(count, "body", "bodies")) ". " }
+                    "Bodies may hold secrets: reading them needs a token with the role " code { "operate" } "."
+                },
+                Some(Err(error)) => p class="note warn" { (visible(&error.to_string())) },
+                Some(Ok(entries)) if entries.items.is_empty() => p class="s" { "Nothing: every body of an authenticated sender was interpreted." },
+                Some(Ok(entries)) => {
+                    table class="st" {
+                        thead { tr {
+                            th scope="col" { "Number" }
+                            th scope="col" { "Source" }
+                            th scope="col" { "Why" }
+                            th scope="col" class="r" { "Length" }
+                            th scope="col" class="r" { "When" }
+                        } }
+                        tbody {
+                            @for entry in &entries.items {
+                                tr {
+                                    th scope="row" { a class="btn" href={ "/quarantine/" (entry.number) } { "Show " (entry.number) } }
+                                    td { (visible(&entry.source)) }
+                                    td class="full s" { (foreign(&entry.reason)) }
+                                    td class="r n" data-l="length" { (size(entry.length)) }
+                                    td class="r nw" { (time(entry.received_at.0, Form::Short)) }
+                                }
+                            }
+                        }
+                    }
+                    @if let Some(next) = &entries.next { p class="more" { a href={ "/sources?cursor=" (next) "#quarantine" } { "Older bodies" } } }
+                },
             }
         }
     }

@@ -32,6 +32,7 @@ mod pages_session;
 mod pages_sources;
 mod pages_tag;
 mod prefixes;
+mod quarantine;
 mod questions;
 mod reasons;
 mod renames;

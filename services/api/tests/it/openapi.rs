@@ -260,6 +260,9 @@ async fn answers_and_problems_match_the_document() {
     // The tests of the feed, of orders and of replays read these.
     let elsewhere = [
         "/v1/holds/{id}",
+        "/v1/quarantine",
+        "/v1/quarantine/{number}",
+        "/v1/quarantine/{number}/replay",
         "/v1/revisions",
         "/v1/rollouts/{id}/approve",
         "/v1/rollouts/{id}/cancel",

@@ -11,13 +11,13 @@ const FILE: &str = r#"
 name = "main"
 kind = "distribution"
 registry = "registry.example.com"
-secret = "0123456789abcdef0123"
+secret = { env = "HOOK_SECRET" }
 
 [[source]]
 name = "nexus-ci"
 kind = "nexus"
 registry = "nexus.example.com"
-secret = "0123456789abcdef0123"
+secret = { env = "HOOK_SECRET" }
 "#;
 
 fn one<'a>(sources: &'a Value, name: &str) -> &'a Value {

@@ -129,6 +129,30 @@ impl Api {
         (api, Rows::new(db.connect().await).await, folder)
     }
 
+    /// As [`Api::with_tokens`], with a server of NATS and without further lines.
+    pub(crate) async fn with_tokens_and_bus(tokens: &[(&str, &str)], bus: &str) -> (Api, TempDir) {
+        let db = tagtrail_testkit::postgres().await;
+        let folder = tempfile::tempdir().unwrap();
+        let mut text = String::new();
+        for (name, role) in tokens {
+            let file = folder.path().join(name);
+            std::fs::write(&file, secret(name)).unwrap();
+            text += &format!(
+                "[[token]]\nname = \"{name}\"\nrole = \"{role}\"\nsecret = {{ file = {file:?} }}\n"
+            );
+        }
+        let path = folder.path().join("tagtrail.toml");
+        std::fs::write(&path, text).unwrap();
+        let bus = BusArgs::new(bus);
+        let api = Api::with(&db, |config| {
+            config.config = Some(path);
+            config.bus = bus;
+        })
+        .await;
+        api.ctx.health.wait_ready().await;
+        (api, folder)
+    }
+
     fn config(db: &TestDb, listen: std::net::SocketAddr) -> Config {
         Config {
             listen,

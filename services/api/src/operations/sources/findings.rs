@@ -46,8 +46,8 @@ pub(super) fn of(source: &Source, file: &File, not_compared: &[NotCompared]) -> 
         ),
         Standing::NoEvent => add(
             Level::Warning,
-            "No event of it was received yet.".to_owned(),
-            "`tagtrail doctor` prints the settings to make in the registry, and tries address and secret.",
+            "No event of it is recorded yet.".to_owned(),
+            "`tagtrail doctor` prints the settings to make in the registry, and tries address and secret. Bodies that could not be interpreted are in quarantine.",
         ),
         Standing::Sending | Standing::Quiet => {}
     }

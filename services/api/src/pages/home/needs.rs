@@ -24,7 +24,7 @@ struct Need {
     why: String,
 }
 
-pub(super) fn draw(seen: &Seen, now: OffsetDateTime) -> Markup {
+pub(super) fn draw(seen: &Seen, quarantined: Option<u64>, now: OffsetDateTime) -> Markup {
     let mut needs: Vec<Need> = seen.triggers.iter().filter_map(of_trigger).collect();
     needs.extend(seen.sources.iter().filter_map(|source| {
         let since = source.silent_since?.0;
@@ -39,6 +39,15 @@ pub(super) fn draw(seen: &Seen, now: OffsetDateTime) -> Markup {
             ),
         })
     }));
+    if let Some(count) = quarantined.filter(|count| *count > 0) {
+        needs.push(Need {
+            tone: Tone::Warning,
+            title: format!("{} in quarantine", counted(count, "body", "bodies")),
+            address: "/sources#quarantine".to_owned(),
+            since: None,
+            why: "authenticated webhooks that could not be interpreted: their changes are not recorded until they are replayed, or found by reconciling".to_owned(),
+        });
+    }
     // Errors first, then the newest.
     needs.sort_by_key(|need| (need.tone != Tone::Bad, std::cmp::Reverse(need.since)));
     let more = needs.len().saturating_sub(MOST);
