@@ -51,8 +51,8 @@ pub async fn summary(
     now: OffsetDateTime,
 ) -> Result<Option<Summary>, sqlx::Error> {
     let row = sqlx::query(
-        // The walk over the tags of a digest is by steps in an index, so that a digest with many
-        // revisions costs no more than its tags.
+        // Each key is a subquery and not a join, so that the newest revisions and the tags of a
+        // digest are read in the order of an index, and no more of them than the limit.
         "with recursive t as materialized (
              select t.id, t.repository_id, t.name, t.issued, t.head, t.head_at, t.head_digest
              from repository r join tag t on t.repository_id = r.id
@@ -60,11 +60,13 @@ pub async fn summary(
          ), newest as materialized (
              select v.kind, v.effective_at, v.push_id,
                     lag(v.effective_at) over (order by v.effective_at desc, v.number desc) - v.effective_at as held
-             from (select v.* from t join revision v on v.tag_id = t.id order by v.effective_at desc, v.number desc limit $5) v
+             from (select v.* from revision v where v.tag_id = (select id from t)
+                   order by v.effective_at desc, v.number desc limit $5) v
          ), holder (id) as (
-             (select v.tag_id from t join revision v on v.digest = t.head_digest order by v.tag_id limit 1)
+             (select v.tag_id from revision v where v.digest = (select head_digest from t) order by v.tag_id limit 1)
              union all
-             select (select v.tag_id from t join revision v on v.digest = t.head_digest where v.tag_id > h.id order by v.tag_id limit 1)
+             select (select v.tag_id from revision v where v.digest = (select head_digest from t) and v.tag_id > h.id
+                     order by v.tag_id limit 1)
              from holder h where h.id is not null
          )
          select t.id, t.issued, t.head, t.head_at, t.head_digest,
@@ -78,7 +80,8 @@ pub async fn summary(
                 (select coalesce(jsonb_object_agg(week, changes), '{}') from (
                      select floor(extract(epoch from $4 - effective_at) / 604800)::int as week, count(*) as changes
                      from newest where effective_at > $4 - interval '182 days' and effective_at <= $4 group by 1) w) as weeks,
-                array(select g.name from (select id from holder limit 200) h join tag g on g.id = h.id
+                array(select g.name from (select id from holder limit 200) h
+                      cross join lateral (select * from tag g where g.id = h.id offset 0) g
                       where g.repository_id = t.repository_id and g.id <> t.id and g.head_digest = t.head_digest and g.name !~ $7
                       limit $6) as aliases
          from t
