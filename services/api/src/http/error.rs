@@ -191,6 +191,8 @@ pub(crate) enum Error {
 
     #[error("{0} is unknown: no push of it was ever recorded")]
     TagUnknown(Image),
+    #[error("{image} is unknown: no push of it was ever recorded; known: {}", .similar.join(", "))]
+    TagUnlike { image: Image, similar: Vec<String> },
     #[error(
         "the history of {0} begins later: at that time the tag did not exist, or was not recorded yet"
     )]
@@ -359,7 +361,9 @@ impl Error {
             Error::HoldOfTrigger(_) => (StatusCode::CONFLICT, "hold_of_trigger"),
             Error::Reason => (StatusCode::BAD_REQUEST, "reason_invalid"),
             Error::TooManyRefusals => (StatusCode::TOO_MANY_REQUESTS, "too_many_refusals"),
-            Error::TagUnknown(_) | Error::TagNotYet(_) => (StatusCode::NOT_FOUND, "tag_unknown"),
+            Error::TagUnknown(_) | Error::TagUnlike { .. } | Error::TagNotYet(_) => {
+                (StatusCode::NOT_FOUND, "tag_unknown")
+            }
             Error::RepositoryUnknown(_) => (StatusCode::NOT_FOUND, "repository_unknown"),
             Error::DigestUnknown(_) | Error::DigestUnheard(_) => {
                 (StatusCode::NOT_FOUND, "digest_unknown")

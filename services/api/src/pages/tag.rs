@@ -31,11 +31,12 @@ use crate::pages::part::lane::Window;
 use crate::pages::reader::Reader;
 use crate::shared::Shared;
 use crate::store::running::{self, Running};
+use crate::store::similar;
 use asked::{Asked, Change};
 pub(crate) use head::steps;
 
 /// Rows of a table.
-const ROWS: usize = 25;
+const ROWS: usize = 20;
 /// Rows of the table around a moment that are newer than the moment.
 const NEWER: i64 = 6;
 /// Most triggers that the figures are about.
@@ -79,7 +80,9 @@ pub(crate) async fn show(
         .database
         .ask_page(async |db| read(db, &image, &asked, &turned, reader.now).await)
         .await?;
-    let read = read.ok_or_else(|| Error::TagUnknown(image.clone()))?;
+    let Some(read) = read else {
+        return Err(unknown(shared, image).await);
+    };
     let mut frame = Frame::new(head::name(&image), Section::Images);
     frame.json = Some(format!("/v1/history?image={image}"));
     frame.cli = Some(format!("tagtrail history {image}"));
@@ -135,6 +138,19 @@ async fn read(
         window,
         stretches,
     }))
+}
+
+/// Returns the problem of an unknown tag, with the names that are like it.
+async fn unknown(shared: &Shared, image: Image) -> Error {
+    let name = image.to_string();
+    let similar = shared
+        .database
+        .ask_large(async |db| similar::names(db, &name).await);
+    match similar.await {
+        Ok(similar) if similar.is_empty() => Error::TagUnknown(image),
+        Ok(similar) => Error::TagUnlike { image, similar },
+        Err(error) => error,
+    }
 }
 
 /// Returns the digests of revisions, and those before them.

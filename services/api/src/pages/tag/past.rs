@@ -24,7 +24,7 @@ use crate::pages::part::text::{counted, number};
 use crate::pages::part::when::{Form, span, time, written};
 use crate::pages::reader::Reader;
 use crate::pages::tag::asked::{Asked, Change};
-use crate::pages::tag::{NEWER, ROWS, digests, head, row, table, trail};
+use crate::pages::tag::{NEWER, ROWS, digests, head, row, table, trail, unknown};
 use crate::shared::Shared;
 
 /// The content of a page of the past.
@@ -53,7 +53,9 @@ pub(crate) async fn show(
         .database
         .ask_page(async |db| read(db, image, asked, at, reader.now).await)
         .await?;
-    let read = read.ok_or_else(|| Error::TagUnknown(image.clone()))?;
+    let Some(read) = read else {
+        return Err(unknown(shared, image.clone()).await);
+    };
     let newer = read
         .items
         .iter()
