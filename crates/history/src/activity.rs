@@ -13,7 +13,7 @@ use crate::instant::Instant;
 /// Most rows of a kind that are counted one by one.
 pub const COUNTED: i64 = 200_000;
 /// Most revisions of a partition among the changes of the last day.
-const OF_PARTITION: i64 = 20_000;
+const OF_PARTITION: i64 = 5_000;
 /// Pushes whose delay is measured.
 const MEASURED: i64 = 1000;
 

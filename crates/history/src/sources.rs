@@ -15,7 +15,7 @@ const DAYS: i64 = 15;
 /// Days in which a source is known after its last event.
 const KNOWN: i64 = 90;
 /// Pushes that are read for the half hours and the usual gap.
-const READ: i64 = 50_000;
+const READ: i64 = 20_000;
 /// Gaps without which there is no usual one.
 const TELLING_GAPS: i64 = 5;
 /// Hours with events in the same stretch of time before: fewer tell nothing about a silence.
@@ -149,7 +149,7 @@ pub struct Recent {
     pub since: OffsetDateTime,
 }
 
-/// Returns the events of each source: of the last 50,000 pushes, those of the last day by half
+/// Returns the events of each source: of the last 20,000 pushes, those of the last day by half
 /// hour, and those of seven days for the usual gap.
 pub async fn recent(db: &mut PgConnection, now: OffsetDateTime) -> Result<Recent, sqlx::Error> {
     let day = now - Duration::DAY;

@@ -4,6 +4,8 @@ mod feed;
 mod first;
 mod needs;
 
+use std::sync::Arc;
+
 use axum::extract::State;
 use axum::http::Uri;
 use axum::response::Html;
@@ -42,7 +44,6 @@ pub(crate) const PAGE: Page = Page {
 /// Rows of the live feed: the script keeps as many.
 const LATEST: usize = 12;
 /// Rows of the lists beside it.
-const BUSIEST: i64 = 6;
 const ROLLOUTS: i64 = 6;
 /// Half hours of a day, and minutes of an hour.
 const HALF_HOURS: usize = 48;
@@ -52,7 +53,7 @@ const MINUTES: usize = 60;
 struct Rows {
     seen: Seen,
     latest: Newest,
-    busy: Busy,
+    busy: Arc<Busy>,
     rollouts: Vec<RolloutWithAttempt>,
 }
 
@@ -69,7 +70,7 @@ async fn show(
             let seen = see(db, now).await?;
             let keeps = |image: &tagtrail_proto::Image| !image.tag.is_signature();
             let latest = newest(db, Between::default(), None, keeps, LATEST).await?;
-            let busy = activity::busy(db, now, BUSIEST).await?;
+            let busy = shared.busy.get(db, now).await?;
             let rollouts = store::rollouts::all(db, &Filter::default(), None, ROLLOUTS).await?;
             Ok(Rows {
                 seen,
