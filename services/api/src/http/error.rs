@@ -39,6 +39,8 @@ pub(crate) enum Error {
         "{parameter} must be an RFC 3339 time, such as 2026-03-03T14:02:00Z or 2026-03-03T15:02:00%2B01:00 (the + escaped)"
     )]
     Time { parameter: &'static str },
+    #[error("{field} must be a time (UTC), such as 2026-11-25 08:00, 25 Nov 08:00 or for 2 days")]
+    TimeTyped { field: &'static str },
     #[error("since ({since}) is later than until ({until}), so no time is in the range")]
     RangeEmpty { since: Instant, until: Instant },
     #[error("state must be one of {0}")]
@@ -105,6 +107,8 @@ pub(crate) enum Error {
     /// A mistake in the settings of a trigger, with its cure.
     #[error("{0}")]
     Spec(String),
+    #[error("this is not the form of this page; open the page again")]
+    Form,
     #[error("the body did not arrive whole; send it again")]
     BodyCut,
     #[error(
@@ -310,6 +314,10 @@ impl Error {
             Error::Time { .. } => (StatusCode::BAD_REQUEST, "time_invalid"),
             Error::Question => (StatusCode::BAD_REQUEST, "question_invalid"),
             Error::Selected(_) | Error::Revision => (StatusCode::BAD_REQUEST, "revision_invalid"),
+            Error::Time { .. } | Error::TimeTyped { .. } => {
+                (StatusCode::BAD_REQUEST, "time_invalid")
+            }
+            Error::Revision => (StatusCode::BAD_REQUEST, "revision_invalid"),
             Error::State(_) => (StatusCode::BAD_REQUEST, "state_invalid"),
             Error::Flag { .. } => (StatusCode::BAD_REQUEST, "flag_invalid"),
             Error::Limit { .. } => (StatusCode::BAD_REQUEST, "limit_invalid"),
@@ -328,7 +336,9 @@ impl Error {
             Error::Cursor => (StatusCode::BAD_REQUEST, "cursor_invalid"),
             Error::ParameterUnknown { .. } => (StatusCode::BAD_REQUEST, "parameter_unknown"),
             Error::ParameterRepeated(_) => (StatusCode::BAD_REQUEST, "parameter_repeated"),
-            Error::Body(_) | Error::BodyCut => (StatusCode::BAD_REQUEST, "body_invalid"),
+            Error::Body(_) | Error::BodyCut | Error::Form => {
+                (StatusCode::BAD_REQUEST, "body_invalid")
+            }
             Error::Spec(_) => (StatusCode::BAD_REQUEST, "spec_invalid"),
             Error::BodyTooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "body_too_large"),
             Error::BodyNotJson => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "body_not_json"),

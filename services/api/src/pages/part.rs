@@ -3,6 +3,7 @@
 pub(crate) mod bars;
 pub(crate) mod commit;
 pub(crate) mod digest;
+pub(crate) mod form;
 pub(crate) mod icon;
 pub(crate) mod image;
 pub(crate) mod kind;
