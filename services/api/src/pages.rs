@@ -5,6 +5,7 @@
 //! have, and `part` the pieces that pages are made of. Pages need no script; `assets/tagtrail.js`
 //! adds the live feed, the reader's own clock and the copy buttons.
 
+mod act;
 mod assets;
 mod compare;
 mod digest;

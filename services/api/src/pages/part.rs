@@ -9,5 +9,6 @@ pub(crate) mod image;
 pub(crate) mod kind;
 pub(crate) mod lane;
 pub(crate) mod rollout;
+pub(crate) mod standing;
 pub(crate) mod text;
 pub(crate) mod when;

@@ -223,6 +223,21 @@ pub(crate) async fn carries(db: &mut PgConnection, token: &str) -> Result<bool, 
     .await
 }
 
+/// Returns whether an act with this idempotency key was recorded in the last 24 h.
+pub(crate) async fn has_key(
+    db: &mut PgConnection,
+    actor: &str,
+    key: &str,
+) -> Result<bool, sqlx::Error> {
+    sqlx::query_scalar(
+        "select exists (select from act where actor = $1 and idempotency_key = $2 and at > now() - interval '24 hours')",
+    )
+    .bind(actor)
+    .bind(key)
+    .fetch_one(db)
+    .await
+}
+
 /// The acts to list.
 #[derive(Debug, Default)]
 pub(crate) struct Filter {
