@@ -9,6 +9,7 @@ pub(crate) mod explain;
 pub(crate) mod found;
 pub(crate) mod generations;
 pub(crate) mod groups;
+pub(crate) mod heads;
 pub(crate) mod holds;
 pub(crate) mod orders;
 pub(crate) mod outcome;

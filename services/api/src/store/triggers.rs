@@ -115,6 +115,32 @@ pub(crate) async fn judged(db: &mut PgConnection) -> Result<Vec<Trigger>, sqlx::
     Ok(facts.into_iter().map(Trigger::from).collect())
 }
 
+/// Returns the configured triggers as pages show them, with their row ids: without refused acts and
+/// the observation of the last rollout.
+pub(crate) async fn on_page(
+    db: &mut PgConnection,
+    name: Option<&Name>,
+) -> Result<Vec<(i32, Trigger)>, sqlx::Error> {
+    let one = name.map(|name| [name.as_ref()]);
+    let facts = tagtrail_condition::read(db, one.as_ref().map(|one| &one[..])).await?;
+    let trigger = |facts: Facts| (facts.id, Trigger::from(facts));
+    let mut triggers: Vec<_> = facts.into_iter().map(trigger).collect();
+    if name.is_some() {
+        let reasons = triggers.iter_mut().flat_map(|(_, one)| &mut one.reasons);
+        similar::suggest(db, reasons).await?;
+    }
+    Ok(triggers)
+}
+
+/// As [`on_page`], of the triggers that have been removed.
+pub(crate) async fn removed_on_page(
+    db: &mut PgConnection,
+) -> Result<Vec<(i32, Trigger)>, sqlx::Error> {
+    let facts = tagtrail_condition::read_removed(db).await?;
+    let trigger = |facts: Facts| (facts.id, Trigger::from(facts));
+    Ok(facts.into_iter().map(trigger).collect())
+}
+
 /// Returns the triggers that have been removed.
 pub(crate) async fn removed(db: &mut PgConnection) -> Result<Vec<Trigger>, sqlx::Error> {
     let facts = tagtrail_condition::read_removed(db).await?;
