@@ -24,6 +24,7 @@ mod reader;
 mod search;
 mod sources;
 mod tag;
+mod trigger;
 
 use axum::Router;
 use axum::middleware::{from_fn, from_fn_with_state};

@@ -49,7 +49,7 @@ const UNTIL: Parameter = optional(
     "2026-03-03T15:00:00Z",
     time,
 );
-pub(super) const ID: Parameter = Parameter {
+pub(crate) const ID: Parameter = Parameter {
     name: "id",
     required: true,
     description: "Identifier of the rollout.",

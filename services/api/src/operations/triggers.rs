@@ -21,7 +21,7 @@ use crate::store;
 use crate::store::acts::NewAct;
 use crate::store::triggers::{Trigger, TriggerState};
 
-pub(super) const NAME: Parameter = Parameter {
+pub(crate) const NAME: Parameter = Parameter {
     name: "name",
     required: true,
     description: "Name of the trigger.",

@@ -1,0 +1,3 @@
+//! The pages of a trigger.
+
+pub(crate) mod standing;
