@@ -25,6 +25,7 @@ mod search;
 mod sources;
 mod tag;
 mod trigger;
+mod triggers;
 
 use axum::Router;
 use axum::middleware::{from_fn, from_fn_with_state};
@@ -59,6 +60,7 @@ pub(crate) const ALL: &[Page] = &[
     quarantine::REPLAY,
     login::PAGE,
     login::OUT,
+    triggers::PAGE,
 ];
 
 /// The API as a router, by which a page carries out an act: with the checks, the record and the
