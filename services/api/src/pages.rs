@@ -61,6 +61,8 @@ pub(crate) const ALL: &[Page] = &[
     login::PAGE,
     login::OUT,
     triggers::PAGE,
+    trigger::PAGE,
+    trigger::ACT,
 ];
 
 /// The API as a router, by which a page carries out an act: with the checks, the record and the
