@@ -1,7 +1,12 @@
 //! Holds: freezes, pins and faults.
 
-use sqlx::{Connection as _, PgConnection};
+use std::collections::BTreeMap;
+
+use sqlx::postgres::PgRow;
+use sqlx::{Connection as _, PgConnection, Row as _};
+use tagtrail_postgres::{rollout_is_live, row};
 use time::OffsetDateTime;
+use uuid::Uuid;
 
 use super::acts::{self, Effect, NewAct};
 
@@ -91,4 +96,83 @@ async fn touch(tx: &mut PgConnection, hold: i64) -> Result<(), sqlx::Error> {
     .execute(tx)
     .await
     .map(|_| ())
+}
+
+/// A hold that has ended.
+#[derive(Debug)]
+pub(crate) struct Released {
+    pub(crate) kind: String,
+    pub(crate) triggers: String,
+    pub(crate) reason: Option<String>,
+    pub(crate) actor: String,
+    pub(crate) created_at: OffsetDateTime,
+    pub(crate) ended_at: OffsetDateTime,
+    /// `None`: its time was over.
+    pub(crate) released_by: Option<String>,
+}
+
+/// Returns the holds that have ended since a time, the newest hold first.
+pub(crate) async fn released(
+    db: &mut PgConnection,
+    since: OffsetDateTime,
+    limit: i64,
+) -> Result<Vec<Released>, sqlx::Error> {
+    let rows = sqlx::query(
+        "select kind::text as kind, triggers, reason, actor, created_at, released_by, least(released_at, until) as ended_at
+         from hold where least(released_at, until) <= now() and least(released_at, until) >= $1 order by id desc limit $2",
+    )
+    .bind(since)
+    .bind(limit)
+    .fetch_all(db)
+    .await?;
+    let released = |row: &PgRow| {
+        Ok(Released {
+            kind: row.try_get("kind")?,
+            triggers: row.try_get("triggers")?,
+            reason: row.try_get("reason")?,
+            actor: row.try_get("actor")?,
+            created_at: row.try_get("created_at")?,
+            ended_at: row.try_get("ended_at")?,
+            released_by: row.try_get("released_by")?,
+        })
+    };
+    rows.iter().map(released).collect()
+}
+
+/// A rollout that a freeze holds.
+#[derive(Debug)]
+pub(crate) struct Frozen {
+    pub(crate) trigger: String,
+    pub(crate) rollout: Uuid,
+    pub(crate) number: u64,
+}
+
+/// Returns the rollouts that the freezes in force hold, by the id of the hold.
+pub(crate) async fn frozen(
+    db: &mut PgConnection,
+    limit: i64,
+) -> Result<BTreeMap<u64, Vec<Frozen>>, sqlx::Error> {
+    let rows = sqlx::query(concat!(
+        "select h.id, t.name, o.id as rollout, o.number
+         from hold h join trigger t on t.configured and ",
+        is_about!("t.name"),
+        " join rollout o on o.trigger_id = t.id and ",
+        rollout_is_live!("o"),
+        " and o.gates @> '[{\"gate\": \"freeze\"}]'
+         where h.kind = 'freeze' and h.released_at is null and (h.until is null or h.until > now())
+         order by h.id, t.name limit $1"
+    ))
+    .bind(limit)
+    .fetch_all(db)
+    .await?;
+    let mut frozen: BTreeMap<u64, Vec<Frozen>> = BTreeMap::new();
+    for row in rows {
+        let id = row::unsigned(row.try_get("id")?);
+        frozen.entry(id).or_default().push(Frozen {
+            trigger: row.try_get("name")?,
+            rollout: row.try_get("rollout")?,
+            number: row::unsigned(row.try_get("number")?),
+        });
+    }
+    Ok(frozen)
 }

@@ -1,0 +1,120 @@
+//! The moments of rollouts, from the push that caused each.
+
+use std::collections::BTreeMap;
+
+use sqlx::postgres::PgRow;
+use sqlx::{PgConnection, Row as _};
+use tagtrail_postgres::{rollout_is_live, row};
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+/// The moments of a rollout, and where it came from.
+#[derive(Debug, Clone)]
+pub(crate) struct Times {
+    pub(crate) started_at: Option<OffsetDateTime>,
+    /// Time at which the target took the images and their result was to be observed.
+    pub(crate) applied_at: Option<OffsetDateTime>,
+    /// Time of the next attempt, if one follows.
+    pub(crate) next_attempt_at: Option<OffsetDateTime>,
+    /// Whether the rollout has not ended: another attempt may follow.
+    pub(crate) live: bool,
+    /// Whether the trigger has no newer rollout.
+    pub(crate) newest: bool,
+    pub(crate) traceparent: Option<String>,
+    /// The person who ordered the rollout, and the reason.
+    pub(crate) actor: Option<String>,
+    pub(crate) reason: Option<String>,
+    /// The last push among those of the images that differ.
+    pub(crate) push: Option<Pushed>,
+}
+
+/// The push behind a rollout.
+#[derive(Debug, Clone)]
+pub(crate) struct Pushed {
+    pub(crate) image: String,
+    pub(crate) revision: u64,
+    /// As sent.
+    pub(crate) occurred_at: OffsetDateTime,
+    /// Where that time comes from.
+    pub(crate) clock: String,
+    /// By the clock of the stream.
+    pub(crate) received_at: OffsetDateTime,
+    pub(crate) recorded_at: OffsetDateTime,
+}
+
+/// Returns the moments of these rollouts by id.
+pub(crate) async fn of(
+    db: &mut PgConnection,
+    ids: impl Iterator<Item = &str>,
+) -> Result<BTreeMap<String, Times>, sqlx::Error> {
+    let ids: Vec<Uuid> = ids.filter_map(|id| id.parse().ok()).collect();
+    if ids.is_empty() {
+        return Ok(BTreeMap::new());
+    }
+    let rows = sqlx::query(concat!(
+        "select o.id, o.started_at, o.applied_at, o.traceparent, o.actor, o.reason,
+             ", rollout_is_live!("o"), " as live,
+             case when ", rollout_is_live!("o"), " and o.state <> 'watching' then o.next_attempt_at end as next_attempt_at,
+             not exists (select from rollout n where n.trigger_id = o.trigger_id and n.number > o.number) as newest,
+             p.image, p.number, p.occurred_at, p.clock, p.received_at, p.recorded_at
+         from rollout o
+         left join lateral (
+             select i.value ->> 'image' as image, v.number, p.occurred_at, p.occurred_at_source::text as clock, p.received_at, v.recorded_at
+             from jsonb_each(o.images) i
+             join repository r on r.registry = split_part(i.value ->> 'image', '/', 1)
+                  and r.name = substring(i.value ->> 'image' from '^[^/]+/(.*):[^:]+$')
+             join tag g on g.repository_id = r.id and g.name = substring(i.value ->> 'image' from '[^:]+$')
+             join revision v on v.tag_id = g.id and v.number = (i.value ->> 'revision')::bigint
+             join push p on p.id = v.push_id
+             where o.cause ->> 'reason' = 'revision' and o.cause -> 'changed' ? i.key
+             order by v.recorded_at desc limit 1) p on true
+         where o.id = any ($1)"
+    ))
+    .bind(ids)
+    .fetch_all(db)
+    .await?;
+    rows.iter().map(times).collect()
+}
+
+fn times(row: &PgRow) -> Result<(String, Times), sqlx::Error> {
+    let push = match row.try_get::<Option<String>, _>("image")? {
+        None => None,
+        Some(image) => Some(Pushed {
+            image,
+            revision: row::unsigned(row.try_get("number")?),
+            occurred_at: row.try_get("occurred_at")?,
+            clock: row.try_get("clock")?,
+            received_at: row.try_get("received_at")?,
+            recorded_at: row.try_get("recorded_at")?,
+        }),
+    };
+    let times = Times {
+        started_at: row.try_get("started_at")?,
+        applied_at: row.try_get("applied_at")?,
+        next_attempt_at: row.try_get("next_attempt_at")?,
+        live: row.try_get("live")?,
+        newest: row.try_get("newest")?,
+        traceparent: row.try_get("traceparent")?,
+        actor: row.try_get("actor")?,
+        reason: row.try_get("reason")?,
+        push,
+    };
+    Ok((row.try_get::<Uuid, _>("id")?.to_string(), times))
+}
+
+/// Returns the id of a rollout by the name of its trigger, present or old, and its number.
+pub(crate) async fn id_of(
+    db: &mut PgConnection,
+    trigger: &str,
+    number: i64,
+) -> Result<Option<Uuid>, sqlx::Error> {
+    sqlx::query_scalar(
+        "select o.id from rollout o
+         where o.number = $2 and o.trigger_id = coalesce(
+             (select id from trigger where name = $1), (select trigger_id from trigger_name where name = $1))",
+    )
+    .bind(trigger)
+    .bind(number)
+    .fetch_optional(db)
+    .await
+}
