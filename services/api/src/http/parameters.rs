@@ -138,6 +138,12 @@ impl Parameters {
         Ok(Parameters(read))
     }
 
+    /// Leaves out the parameters without a value: those of empty fields of a form.
+    pub(crate) fn filled(mut self) -> Parameters {
+        self.0.retain(|(_, value)| !value.trim().is_empty());
+        self
+    }
+
     /// Returns a parameter as it was sent.
     pub(crate) fn text(&self, name: &str) -> Option<&str> {
         let found = self.0.iter().find(|(given, _)| *given == name);

@@ -29,7 +29,7 @@ use crate::store::explain::TagThen;
 use crate::store::triggers::Trigger;
 
 /// Tags of each image without `limit`.
-const USUAL: usize = 10;
+pub(crate) const USUAL: usize = 10;
 /// Most tags of each image.
 const MOST: usize = 100;
 /// The best tags whose manifests are judged.
@@ -68,52 +68,52 @@ pub(crate) const EXPLAIN: Operation = Operation {
 /// Why a trigger stands for these tags.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct Explained {
-    trigger: String,
+    pub(crate) trigger: String,
     /// The time of the heads.
-    at: Instant,
+    pub(crate) at: Instant,
     /// The images, by their names in the trigger.
-    images: BTreeMap<String, ExplainedImage>,
+    pub(crate) images: BTreeMap<String, ExplainedImage>,
     /// The triggers whose images are taken over, in place of images of its own, as in
     /// `tagtrail.toml`.
     #[serde(skip_serializing_if = "Option::is_none")]
-    follow: Option<Value>,
+    pub(crate) follow: Option<Value>,
 }
 
 /// An image of a trigger.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct ExplainedImage {
     /// The tag, or the repository of a policy.
-    image: String,
+    pub(crate) image: String,
     /// The settings of the policy; null for a tag, whose digest is followed.
-    rule: Option<Value>,
+    pub(crate) rule: Option<Value>,
     /// The tag that the image stands for; null if there is none.
-    selected: Option<SelectedHead>,
+    pub(crate) selected: Option<SelectedHead>,
     /// The other tags: those that the rule takes first, the best one first.
-    passed_over: Vec<PassedOverTag>,
+    pub(crate) passed_over: Vec<PassedOverTag>,
     /// Number of tags that are left out.
-    left: u64,
+    pub(crate) left: u64,
 }
 
 /// The tag that an image stands for.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct SelectedHead {
-    tag: Tag,
-    digest: Digest,
-    revision: u64,
+    pub(crate) tag: Tag,
+    pub(crate) digest: Digest,
+    pub(crate) revision: u64,
 }
 
 /// A tag that is not selected.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct PassedOverTag {
-    tag: Tag,
+    pub(crate) tag: Tag,
     /// Null: the tag is deleted.
-    digest: Option<Digest>,
+    pub(crate) digest: Option<Digest>,
     /// The reason as a fixed word, such as `min_age`, `platforms`, `range` and `lower`.
-    code: String,
+    pub(crate) code: String,
     /// The reason, for people.
-    why: String,
+    pub(crate) why: String,
     /// Time at which the reason ends by itself, if known.
-    opens_at: Option<Instant>,
+    pub(crate) opens_at: Option<Instant>,
 }
 
 async fn explain(
@@ -137,7 +137,7 @@ async fn explain(
     found.map(Json).ok_or(Error::TriggerUnknown)
 }
 
-async fn explained(
+pub(crate) async fn explained(
     db: &mut PgConnection,
     name: &Name,
     at: Option<OffsetDateTime>,

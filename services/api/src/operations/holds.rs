@@ -21,7 +21,7 @@ use crate::store;
 use crate::store::acts::NewAct;
 use tagtrail_condition::{Hold, HoldKind};
 
-const ID: Parameter = Parameter {
+pub(crate) const ID: Parameter = Parameter {
     name: "id",
     required: true,
     description: "Id of the hold.",

@@ -18,14 +18,14 @@ use crate::shared::Shared;
 use crate::store;
 use crate::store::rollouts::{Filter, RolloutWithAttempt};
 
-const TRIGGER: Parameter = Parameter {
+pub(crate) const TRIGGER: Parameter = Parameter {
     name: "trigger",
     required: false,
     description: "Only rollouts of this trigger, which may no longer be configured.",
     example: "shop",
     schema: text,
 };
-const STATE: Parameter = optional(
+pub(crate) const STATE: Parameter = optional(
     "state",
     "Only rollouts in this state.",
     "failed",
@@ -94,11 +94,11 @@ pub(crate) const ONE: Operation = Operation {
     serve: |method| on(method, one),
 };
 
-const ALL: List<3> = List {
+pub(crate) const ALL: List<3> = List {
     name: "rollouts",
     time: Some(0),
 };
-const OF_TRIGGER: List<1> = List {
+pub(crate) const OF_TRIGGER: List<1> = List {
     name: "rollouts-of-trigger",
     time: None,
 };
@@ -132,7 +132,7 @@ async fn list(
     Ok(Json(page.cut(rollouts.ok_or(Error::TriggerUnknown)?)))
 }
 
-fn filter(parameters: &Parameters, names: &Names) -> Result<Filter, Error> {
+pub(crate) fn filter(parameters: &Parameters, names: &Names) -> Result<Filter, Error> {
     let words = || {
         let all: Vec<&str> = RolloutState::ALL
             .iter()
