@@ -9,7 +9,9 @@ mod act;
 mod assets;
 mod compare;
 mod digest;
+mod explain;
 mod frame;
+mod holds;
 mod home;
 mod images;
 mod login;
@@ -21,6 +23,8 @@ mod part;
 mod pasted;
 mod quarantine;
 mod reader;
+mod rollout;
+mod rollouts;
 mod search;
 mod sources;
 mod tag;
@@ -63,6 +67,12 @@ pub(crate) const ALL: &[Page] = &[
     triggers::PAGE,
     trigger::PAGE,
     trigger::ACT,
+    rollouts::PAGE,
+    rollout::PAGE,
+    rollout::ACT,
+    holds::PAGE,
+    holds::ACT,
+    explain::PAGE,
 ];
 
 /// The API as a router, by which a page carries out an act: with the checks, the record and the

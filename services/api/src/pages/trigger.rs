@@ -1,7 +1,7 @@
 //! `/triggers/{name}`: one trigger: why it stands as it does, and the acts of people on it.
 
 pub(crate) mod forms;
-mod parts;
+pub(crate) mod parts;
 pub(crate) mod standing;
 
 use std::collections::BTreeMap;
