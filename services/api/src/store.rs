@@ -17,6 +17,5 @@ pub(crate) mod rollouts;
 pub(crate) mod running;
 pub(crate) mod services;
 pub(crate) mod similar;
-mod similar;
 pub(crate) mod times;
 pub(crate) mod triggers;

@@ -311,13 +311,11 @@ impl Error {
             Error::Digest(_) => (StatusCode::BAD_REQUEST, "digest_invalid"),
             Error::DigestAmbiguous { .. } => (StatusCode::BAD_REQUEST, "digest_ambiguous"),
             Error::Repository => (StatusCode::BAD_REQUEST, "repository_invalid"),
-            Error::Time { .. } => (StatusCode::BAD_REQUEST, "time_invalid"),
             Error::Question => (StatusCode::BAD_REQUEST, "question_invalid"),
             Error::Selected(_) | Error::Revision => (StatusCode::BAD_REQUEST, "revision_invalid"),
             Error::Time { .. } | Error::TimeTyped { .. } => {
                 (StatusCode::BAD_REQUEST, "time_invalid")
             }
-            Error::Revision => (StatusCode::BAD_REQUEST, "revision_invalid"),
             Error::State(_) => (StatusCode::BAD_REQUEST, "state_invalid"),
             Error::Flag { .. } => (StatusCode::BAD_REQUEST, "flag_invalid"),
             Error::Limit { .. } => (StatusCode::BAD_REQUEST, "limit_invalid"),

@@ -218,6 +218,13 @@ async fn rolling_back_and_pinning_need_a_reason_and_take_what_was_chosen() {
     // The pin is in force: the page offers its end, and says that the heads follow.
     let (_, shown) = page(&api, "", "/triggers/shop").await;
     assert!(shown.contains("id=\"release\""), "{shown}");
+    let again = &shown[shown.find("id=\"rollout\"").unwrap()..];
+    let again = &again[..again.find("</form>").unwrap()];
+    assert!(again.contains("the pinned set"), "{again}");
+    for (content, expected) in [(1, true), (2, true), (3, false)] {
+        let named = again.contains(&digest(content).to_string());
+        assert_eq!(named, expected, "{content}: {again}");
+    }
     let pin = "/triggers/shop/pin";
     let mut fields = form(&shown, pin);
     fields.push(("image.web".to_owned(), digest(2).to_string()));

@@ -91,7 +91,7 @@ pub(crate) fn link_or(digest: Option<&Digest>, none: &str) -> Markup {
 pub(crate) fn change(from: Option<&Digest>, to: Option<&Digest>) -> Markup {
     html! {
         @if let Some(from) = from { (link(from)) }
-        @if from.is_some() && to.is_some() { (super::icon::icon_for("moved", "to")) }
+        @if from.is_some() && to.is_some() { " " (super::icon::icon_for("moved", "to")) " " }
         @if let Some(to) = to { (link(to)) }
     }
 }

@@ -135,12 +135,16 @@ fn roll_out(standing: &Standing) -> Markup {
         .filter(|reason| SKIPPABLE.contains(&reason.code))
         .map(|reason| reason.code.as_str())
         .collect();
-    let changes = standing.differences();
+    // While pinned, the wanted set is the pinned one.
+    let pin = standing.pinned();
+    let changes = pin.clone().unwrap_or_else(|| standing.differences());
     let fields = html! {
         p class="s" {
-            @match changes.is_empty() {
-                true => "Sends the set that runs once more.",
-                false => { "Rolls out " (differences(&changes)) "." },
+            @match (changes.is_empty(), pin.is_some()) {
+                (true, false) => "Sends the set that runs once more.",
+                (true, true) => "Sends the pinned set, which runs, once more.",
+                (false, false) => { "Rolls out the present heads: " (differences(&changes)) "." },
+                (false, true) => { "Rolls out the pinned set: " (differences(&changes)) "." },
             }
         }
         @for gate in &closed {

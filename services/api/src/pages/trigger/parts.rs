@@ -8,7 +8,7 @@ use time::OffsetDateTime;
 
 use crate::pages::part::kind::{Tone, badge};
 use crate::pages::part::standing::{cause, differences, state, words};
-use crate::pages::part::text::{number, visible};
+use crate::pages::part::text::{number, visible, with_code};
 use crate::pages::part::when::{Form, ago, span, time};
 use crate::pages::trigger::View;
 use crate::pages::trigger::standing::{Standing, why};
@@ -47,7 +47,7 @@ pub(super) fn verdict(standing: &Standing, now: OffsetDateTime) -> Markup {
             } @else {
                 @if let Some(reason) = trigger.reasons.first() {
                     (visible(&reason.why))
-                    @if let Some(cure) = &reason.cure { ". Cure: " code { (visible(cure)) } }
+                    @if let Some(cure) = &reason.cure { ". Cure: " (with_code(cure)) }
                     ". "
                 }
                 @if !changes.is_empty() { "The heads differ: " (differences(&changes)) "." }
@@ -121,7 +121,7 @@ pub(super) fn gates(trigger: &Trigger, now: OffsetDateTime) -> Markup {
                     tbody { @for reason in others { tr {
                         th scope="row" { (words(reason.code.as_str())) @if let Some(image) = &reason.image { br; span class="q s" { (visible(image)) } } }
                         td class="full" { (visible(&reason.why)) }
-                        td class="s" { @if let Some(cure) = &reason.cure { (visible(cure)) } }
+                        td class="s" { @if let Some(cure) = &reason.cure { (with_code(cure)) } }
                         td class="r" { @if let Some(at) = reason.since { (time(at, Form::Short)) } }
                     } } }
                 }
@@ -147,6 +147,7 @@ fn row(
                         @if let Some(at) = reason.since { " " (ago(at, now)) }
                     },
                     (None, Some(setting)) => (visible(&plain(setting))),
+                    (None, None) if name == ReasonCode::Pause.as_str() => "not paused",
                     (None, None) => "none in force",
                 }
             }
@@ -154,7 +155,7 @@ fn row(
                 @if let Some(reason) = closed {
                     @match (reason.opens_at, &reason.cure) {
                         (Some(at), _) => (time(at, Form::Full)),
-                        (None, Some(cure)) => (visible(cure)),
+                        (None, Some(cure)) => (with_code(cure)),
                         _ => {},
                     }
                 }

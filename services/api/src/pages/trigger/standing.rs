@@ -143,6 +143,24 @@ impl Standing {
         differing.map(difference).collect()
     }
 
+    /// Returns the changes to the pinned set that start if the wanted set is rolled out. `None`: no
+    /// pin is in force.
+    pub(crate) fn pinned(&self) -> Option<Vec<Difference>> {
+        let mut holds = self.trigger.holds.iter();
+        let pin = holds.find(|hold| hold.kind == HoldKind::Pin)?;
+        let images = pin.images.iter().flatten();
+        let difference = images.map(|(name, digest)| {
+            let runs = self.images.iter().find(|one| one.name == *name);
+            let runs = runs.and_then(|one| one.runs.as_ref());
+            Difference {
+                name: name.clone(),
+                from: runs.map(|runs| runs.digest.clone()),
+                to: digest.parse().ok(),
+            }
+        });
+        Some(difference.filter(|one| one.from != one.to).collect())
+    }
+
     /// Returns the number of revisions by which the image that is furthest behind is behind.
     pub(crate) fn behind(&self) -> u64 {
         self.images.iter().map(|one| one.behind).max().unwrap_or(0)
