@@ -181,10 +181,10 @@ fn in_short(a: &Side<'_>, b: &Side<'_>, fields: &[Field]) -> Markup {
     let texts = changed(&[Group::Label, Group::Annotation]);
     let mut parts = Vec::new();
     if differs("commit") {
-        parts.push("another commit".to_owned());
+        parts.push("the commit differs".to_owned());
     }
     if differs("base image") || differs("base digest") {
-        parts.push("another base image".to_owned());
+        parts.push("the base image differs".to_owned());
     }
     if texts > 0 {
         parts.push(format!(

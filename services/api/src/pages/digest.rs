@@ -248,7 +248,8 @@ fn contents(manifest: &Manifest, siblings: &[Digest]) -> Markup {
         div class="g11" {
             section class="card" {
                 h2 { "Platforms" }
-                table class="st" {
+                @if manifest.platforms.is_empty() { p class="q" { "The manifest names no platform." } }
+                @else { table class="st" {
                     thead { tr { th scope="col" { "Platform" } th scope="col" { "Digest" } } }
                     tbody {
                         @for platform in &manifest.platforms {
@@ -258,7 +259,7 @@ fn contents(manifest: &Manifest, siblings: &[Digest]) -> Markup {
                             }
                         }
                     }
-                }
+                } }
                 @if !siblings.is_empty() {
                     details {
                         summary class="s" {
