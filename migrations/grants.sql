@@ -244,6 +244,8 @@ begin
             ('tagtrail_api', 'rollout_order', 'insert', null),
             ('tagtrail_api', 'selection', 'select', null),
             ('tagtrail_api', 'rollout', 'select', null),
+            -- Rows are written with the rights of the owner.
+            ('tagtrail_api', 'rollout_image', 'select', null),
             ('tagtrail_api', 'rollout_attempt', 'select', null),
             ('tagtrail_api', 'rollout_report', 'select', null),
             ('tagtrail_api', 'rollout_report', 'insert', null),

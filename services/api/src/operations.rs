@@ -7,6 +7,7 @@ pub(crate) mod attempts;
 pub(crate) mod changes;
 pub(crate) mod compare;
 pub(crate) mod coverage;
+pub(crate) mod digest_rollouts;
 pub(crate) mod digests;
 pub(crate) mod explain;
 pub(crate) mod generations;
@@ -51,6 +52,7 @@ pub(crate) const ALL: &[Operation] = &[
     history::HISTORY,
     changes::CHANGES,
     digests::DIGEST,
+    digest_rollouts::LIST,
     manifests::MANIFEST,
     compare::COMPARE,
     search::SEARCH,

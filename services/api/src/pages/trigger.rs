@@ -1,6 +1,7 @@
 //! `/triggers/{name}`: one trigger: why it stands as it does, and the acts of people on it.
 
 pub(crate) mod forms;
+mod lanes;
 pub(crate) mod parts;
 pub(crate) mod standing;
 
@@ -31,7 +32,7 @@ use crate::pages::trigger::standing::Standing;
 use crate::shared::Shared;
 use crate::store;
 use crate::store::acts::Act;
-use crate::store::rollouts::RolloutWithAttempt;
+use crate::store::rollouts::{Ran, RolloutWithAttempt};
 
 pub(crate) const PAGE: Page = Page {
     id: "page_trigger",
@@ -49,6 +50,8 @@ pub(crate) const ACT: Page = Page {
 
 /// Rollouts that are read: most for the choice of a set to roll back to.
 const ROLLOUTS: i64 = 25;
+/// Sets that ran, for the rows of time.
+const RAN: i64 = 200;
 /// Acts of people that are shown.
 const ACTS: i64 = 10;
 
@@ -57,6 +60,8 @@ pub(crate) struct View {
     pub(crate) standing: Standing,
     pub(crate) rollouts: Vec<RolloutWithAttempt>,
     pub(crate) acts: Vec<Act>,
+    /// The last sets that ran, newest first.
+    pub(crate) ran: Vec<Ran>,
     /// Whether triggers carry the name of the reader's token.
     pub(crate) named: bool,
 }
@@ -67,8 +72,8 @@ impl View {
             let Some(standing) = Standing::read(db, name).await? else {
                 return Ok(None);
             };
-            let filter = store::rollouts::Filter::default();
-            let rollouts = store::rollouts::of(db, standing.id, &filter, None, ROLLOUTS).await?;
+            let (id, filter) = (standing.id, store::rollouts::Filter::default());
+            let rollouts = store::rollouts::of(db, id, &filter, None, ROLLOUTS).await?;
             let filter = store::acts::Filter {
                 trigger: Some(name.to_string()),
                 ..store::acts::Filter::default()
@@ -78,6 +83,7 @@ impl View {
                 standing,
                 rollouts: rollouts.into_iter().map(|(_, rollout)| rollout).collect(),
                 acts: acts.into_iter().map(|(_, act)| act).collect(),
+                ran: store::rollouts::ran(db, id, RAN).await?,
                 named: is_named(db, reader).await?,
             }))
         });
@@ -222,6 +228,7 @@ fn draw(reader: &Reader, view: &View, out_of_date: bool) -> Html<String> {
             div class="col" {
                 (parts::images(&view.standing, reader.now))
                 (parts::gates(trigger, reader.now))
+                (lanes::ran(view, reader.now))
                 (parts::rollouts(view))
             }
             div class="col" {

@@ -8,7 +8,7 @@ use sqlx::postgres::PgRow;
 use sqlx::types::Json;
 use sqlx::{PgConnection, Row as _};
 use tagtrail_postgres::{rollout_is_live, row};
-use tagtrail_proto::{Rollout, RolloutState};
+use tagtrail_proto::{Digest, Rollout, RolloutImage, RolloutState};
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -197,16 +197,74 @@ pub(crate) async fn all(
     .bind(limit)
     .fetch_all(db)
     .await?;
-    rows.iter()
-        .map(|row| {
-            let key = [
-                to_micros(row.try_get("created_at")?),
-                row.try_get("trigger_id")?,
-                row.try_get("number")?,
-            ];
-            Ok((key, read(row)?))
+    rows.iter().map(of_all).collect()
+}
+
+/// Reads a rollout with its key in the list of all.
+fn of_all(row: &PgRow) -> Result<([i64; 3], RolloutWithAttempt), sqlx::Error> {
+    let key = [
+        to_micros(row.try_get("created_at")?),
+        row.try_get("trigger_id")?,
+        row.try_get("number")?,
+    ];
+    Ok((key, read(row)?))
+}
+
+/// Returns the rollouts that had a digest, newest first. Key as that of [`all`].
+pub(crate) async fn with_digest(
+    db: &mut PgConnection,
+    digest: &Digest,
+    after: Option<[i64; 3]>,
+    limit: i64,
+) -> Result<Vec<([i64; 3], RolloutWithAttempt)>, sqlx::Error> {
+    let after = after
+        .map(|[at, trigger, number]| of_key(at).map(|at| (at, trigger, number)))
+        .transpose()?;
+    let rows = sqlx::query(rollouts!(
+        "o.id in (select i.rollout_id from rollout_image i where i.digest = $1)
+         and (o.created_at, o.trigger_id, o.number) < (coalesce($2::timestamptz, 'infinity'), coalesce($3, 0), coalesce($4, 0))
+         order by o.created_at desc, o.trigger_id desc, o.number desc limit $5",
+        "o.created_at desc, o.trigger_id desc, o.number desc"
+    ))
+    .bind(digest.as_bytes())
+    .bind(after.map(|(at, _, _)| at))
+    .bind(after.map(|(_, trigger, _)| trigger))
+    .bind(after.map(|(_, _, number)| number))
+    .bind(limit)
+    .fetch_all(db)
+    .await?;
+    rows.iter().map(of_all).collect()
+}
+
+/// Images that a trigger ran from a time on.
+#[derive(Debug)]
+pub(crate) struct Ran {
+    pub(crate) from: OffsetDateTime,
+    pub(crate) images: BTreeMap<String, RolloutImage>,
+}
+
+/// Returns the last sets that a trigger ran, newest first.
+pub(crate) async fn ran(
+    db: &mut PgConnection,
+    trigger: i32,
+    limit: i64,
+) -> Result<Vec<Ran>, sqlx::Error> {
+    let rows = sqlx::query(
+        "select finished_at, images from rollout
+         where trigger_id = $1 and state = 'succeeded' and finished_at is not null order by number desc limit $2",
+    )
+    .bind(trigger)
+    .bind(limit)
+    .fetch_all(db)
+    .await?;
+    let ran = |row: &PgRow| {
+        let Json(images) = row.try_get("images")?;
+        Ok(Ran {
+            from: row.try_get("finished_at")?,
+            images,
         })
-        .collect()
+    };
+    rows.iter().map(ran).collect()
 }
 
 /// Returns the rollouts of a trigger that pass the filter, newest first. Key: number.

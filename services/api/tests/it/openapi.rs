@@ -171,6 +171,11 @@ async fn answers_and_problems_match_the_document() {
         ("get", "/v1/search", "/v1/search?q=shop".to_owned()),
         (
             "get",
+            "/v1/digests/{digest}/rollouts",
+            format!("/v1/digests/{digest}/rollouts"),
+        ),
+        (
+            "get",
             "/v1/coverage",
             "/v1/coverage?since=2000-01-01T00:00:00Z".to_owned(),
         ),

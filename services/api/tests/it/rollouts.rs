@@ -236,3 +236,42 @@ async fn the_attempts_of_a_rollout_are_listed_newest_first() {
     let unknown = "/v1/rollouts/0198c5b0-7a3e-7c51-9f6d-2f1f5d1c9a11/attempts";
     assert_eq!(api.get(unknown).await.problem(), "404 rollout_unknown");
 }
+
+#[tokio::test]
+async fn rollouts_of_a_digest_are_newest_first_and_paged() {
+    let (api, mut rows) = Api::start().await;
+    let (shop, other) = (
+        rows.trigger("shop", true).await,
+        rows.trigger("other", true).await,
+    );
+    for (trigger, number, at) in [(shop, 1, 10), (shop, 2, 20), (other, 2, 30), (shop, 3, 40)] {
+        rows.rollout(trigger, number, "succeeded", at).await;
+    }
+    let path = format!("/v1/digests/{}/rollouts", crate::rows::digest(2));
+    let pages = api.pages(&path, 1).await;
+    let found: Vec<(&str, u64)> = pages
+        .iter()
+        .flatten()
+        .map(|one| {
+            (
+                one["trigger"].as_str().unwrap(),
+                one["number"].as_u64().unwrap(),
+            )
+        })
+        .collect();
+    assert_eq!(found, [("other", 2), ("shop", 2)]);
+    // The answer is that of the list of all rollouts.
+    let listed = api.found("/v1/rollouts?trigger=other").await;
+    assert_eq!(pages[0][0], listed["items"][0]);
+    let none = format!("/v1/digests/{}/rollouts", crate::rows::digest(9));
+    assert_eq!(api.found(&none).await["items"].as_array().unwrap().len(), 0);
+    let unknown = api.get("/v1/digests/abcdef/rollouts").await;
+    assert_eq!(unknown.problem(), "404 digest_unknown");
+    // A copy of the images, with the tag where it is known.
+    let (images, tags): (i64, i64) =
+        sqlx::query_as("select count(*), count(tag_id) from rollout_image")
+            .fetch_one(&mut rows.db)
+            .await
+            .unwrap();
+    assert_eq!((images, tags), (4, 0));
+}

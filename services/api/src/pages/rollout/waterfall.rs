@@ -78,7 +78,7 @@ fn draw(title: &str, total: &str, start: OffsetDateTime, steps: &[Step]) -> Mark
                     @let wide = (place(step.until) - place(step.from)).max(NARROWEST);
                     tr {
                         th scope="row" { (step.word) }
-                        td { svg class="wb" aria-hidden="true" { rect class=(step.class) x=(percent(place(step.from).min(100.0 - wide))) width=(percent(wide)) height="14" y="3"; } }
+                        td { svg class="wb" aria-hidden="true" { rect class=(step.class) x=(percent(place(step.from).min(100.0 - wide))) width=(percent(wide)) height="14" y="3" {} } }
                         td class="n r nw" { (offset(step.until - start)) }
                         td class="n r nw" { @if step.took() != Duration::ZERO { (exact(step.took())) } }
                         td class="s" { (step.note) }

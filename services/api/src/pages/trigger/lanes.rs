@@ -1,0 +1,105 @@
+//! Rows of time: the digests that a trigger ran.
+
+use maud::{Markup, html};
+use time::OffsetDateTime;
+
+use crate::pages::part::digest::link_or;
+use crate::pages::part::lane::{Bar, Window, axis, lane};
+use crate::pages::part::text::visible;
+use crate::pages::trigger::View;
+use crate::store::rollouts::Ran;
+
+/// Days that the rows cover.
+const DAYS: i64 = 30;
+
+/// Draws a row for each image that ran within the time.
+pub(super) fn ran(view: &View, now: OffsetDateTime) -> Markup {
+    let window = Window::days(DAYS, now);
+    if view.ran.is_empty() {
+        return html! {};
+    }
+    html! {
+        section class="card" {
+            h2 { "Deployed over time " span class="push q" { (DAYS) " days" } }
+            table class="lanes st fix" {
+                thead { tr {
+                    th scope="col" class="w8" { "Image" }
+                    th scope="col" class="full" { (axis(window)) span class="vh" { "Over time" } }
+                    th scope="col" class="w6" { "Now" }
+                } }
+                tbody { @for image in &view.standing.images {
+                    @let bars = bars(&view.ran, &image.name, now);
+                    tr {
+                        th scope="row" { (visible(&image.name)) }
+                        td class="full" { (lane(window, &bars, &[], &format!("the digests of {} that ran over {DAYS} days", visible(&image.name)))) }
+                        td { (link_or(image.runs.as_ref().map(|runs| &runs.digest), "nothing yet")) }
+                    }
+                } }
+            }
+        }
+    }
+}
+
+/// Returns the stretches in which an image had one digest, newest first.
+fn bars(ran: &[Ran], name: &str, now: OffsetDateTime) -> Vec<Bar> {
+    let mut bars: Vec<Bar> = Vec::new();
+    let mut until = now;
+    for set in ran {
+        let image = set.images.get(name);
+        match (bars.last_mut(), image) {
+            (Some(last), Some(image))
+                if last.digest.as_ref() == Some(&image.digest) && last.from == until =>
+            {
+                last.from = set.from;
+                last.revision =
+                    Some(image.revision).filter(|number| last.revision == Some(*number));
+            }
+            (_, Some(image)) => bars.push(Bar {
+                from: set.from,
+                until,
+                digest: Some(image.digest.clone()),
+                revision: Some(image.revision).filter(|number| *number > 0),
+                version: None,
+            }),
+            (_, None) => {}
+        }
+        until = set.from;
+    }
+    bars
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use serde_json::json;
+    use tagtrail_proto::Digest;
+    use time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn equal_sets_that_follow_one_another_are_one_stretch() {
+        let now = OffsetDateTime::UNIX_EPOCH + Duration::days(9);
+        let digest = |content: u8| Digest::sha256_of(&[content]);
+        let ran = |day: i64, content: u8| {
+            let image = json!({
+                "image": "registry.example.com/shop/web:latest", "revision": content, "digest": digest(content),
+                "pinned": format!("registry.example.com/shop/web@{}", digest(content)),
+            });
+            Ran {
+                from: OffsetDateTime::UNIX_EPOCH + Duration::days(day),
+                images: BTreeMap::from([(
+                    "web".to_owned(),
+                    serde_json::from_value(image).unwrap(),
+                )]),
+            }
+        };
+        let sets = [ran(7, 1), ran(5, 2), ran(4, 2), ran(1, 1)];
+        let bars = bars(&sets, "web", now);
+        let days = bars.iter().map(|bar| (bar.until - bar.from).whole_days());
+        assert_eq!(days.collect::<Vec<_>>(), [2, 3, 3]);
+        assert_eq!(bars[1].digest, Some(digest(2)));
+        assert!(super::bars(&sets, "worker", now).is_empty());
+    }
+}
