@@ -76,6 +76,8 @@ begin
             ('tagtrail_indexer', 'sweep', 'select', null),
             ('tagtrail_indexer', 'sweep', 'insert', null),
             ('tagtrail_indexer', 'sweep', 'update', 'stream_created_ns, applied_seq, applied_time_ns, done_at, doubts_until'),
+            ('tagtrail_indexer', 'moving', 'select', null),
+            ('tagtrail_indexer', 'moving', 'insert', null),
             ('tagtrail_indexer', 'coverage', 'select', null),
             ('tagtrail_indexer', 'coverage', 'insert', null),
             ('tagtrail_indexer', 'coverage', 'update', 'event, resolved, observed, reconciled, reordered, imported, signatures, last_event_at'),
@@ -216,6 +218,7 @@ begin
             ('tagtrail_api', 'position', 'select', null),
             ('tagtrail_api', 'reconcile', 'select', null),
             ('tagtrail_api', 'reconcile_failure', 'select', null),
+            ('tagtrail_api', 'moving', 'select', null),
             ('tagtrail_api', 'coverage', 'select', null),
             ('tagtrail_api', 'coverage_position', 'select', null),
             -- The old name of reconcile, for APIs of the version before.

@@ -97,6 +97,13 @@ impl Rows {
         .execute(&mut self.db)
         .await
         .unwrap();
+        sqlx::query(
+            "insert into moving select repository_id, id from tag where id = $1 and issued > 1",
+        )
+        .bind(tag)
+        .execute(&mut self.db)
+        .await
+        .unwrap();
     }
 
     /// Writes a tag without a revision. Returns the row id.

@@ -33,6 +33,12 @@ pub(crate) async fn insert(
              from unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bytea[], $5::timestamptz[], $6::timestamptz[])
                   as n (id, issued, head, head_digest, head_at, latest_at)
              where t.id = n.id
+         ), moving as (
+             insert into moving (repository_id, tag_id)
+             select t.repository_id, t.id
+             from unnest($7::bigint[], $8::bigint[]) as n (tag_id, number) join tag t on t.id = n.tag_id
+             where n.number = 2
+             on conflict do nothing
          )
          insert into revision (tag_id, number, kind, digest, effective_at, recorded_at, previous, head, push_id, ordinal, partition)
          select tag_id, number, kind::revision_kind, digest, effective_at, recorded_at, previous, head, push_id, ordinal, $17

@@ -222,5 +222,11 @@ const WRITE: &str = "
              unnest($36::bigint[], $37::bigint[], $38::text[], $39::bytea[], $40::timestamptz[], $41::bigint[], $42::bigint[],
                     $43::bigint[], $44::bigint[], $45::bigint[])
                  as n (tag_id, number, kind, digest, effective_at, previous, head, push_place, push_id, ordinal)
+    ), moving as (
+        insert into moving (repository_id, tag_id)
+        select t.repository_id, t.id
+        from moved, unnest($36::bigint[], $37::bigint[]) as n (tag_id, number) join tag t on t.id = n.tag_id
+        where n.number = 2
+        on conflict do nothing
     )
     select recorded_at from moved";

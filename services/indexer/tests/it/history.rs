@@ -7,6 +7,7 @@ use proptest::prelude::*;
 use proptest::strategy::ValueTree as _;
 use proptest::test_runner::{Config, TestRunner};
 use sqlx::Row as _;
+use tagtrail_postgres::Lock;
 use tagtrail_proto::{Action, Kind, Push, Scope, TimeSource};
 use tagtrail_testkit::{SOON, TestNats, eventually};
 use time::OffsetDateTime;
@@ -48,6 +49,39 @@ async fn a_push_becomes_a_numbered_revision_in_the_store_and_on_the_bus() {
     );
     check_published(&mut db.connect().await, &nats).await;
     indexer.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tag_moves_from_its_second_revision_on() {
+    let (db, nats) = (tagtrail_testkit::postgres().await, TestNats::start().await);
+    let mut connection = db.connect().await;
+    // Nobody counts in the background: the tags come from the recording alone.
+    assert!(Lock::Coverage.try_acquire(&mut connection).await.unwrap());
+    let image = |tag: &str| format!("registry.example.com/foo/bar:{tag}");
+    apply(
+        &db,
+        &nats,
+        vec![
+            push(&image("once"), 1, 1),
+            push(&image("same"), 1, 1),
+            push(&image("same"), 2, 1),
+            push(&image("moved"), 1, 1),
+            push(&image("moved"), 2, 2),
+            push(&image("moved"), 3, 3),
+            push(&image("gone"), 1, 1),
+            delete(&image("gone"), 2),
+        ],
+    )
+    .await;
+    // The next push of a tag that is recorded already.
+    apply(&db, &nats, vec![push(&image("once"), 10, 2)]).await;
+    let moving: Vec<String> = sqlx::query_scalar(
+        "select t.name from moving m join tag t on t.id = m.tag_id and t.repository_id = m.repository_id order by t.name",
+    )
+    .fetch_all(&mut connection)
+    .await
+    .unwrap();
+    assert_eq!(moving, ["gone", "moved", "once"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -201,6 +235,14 @@ async fn compare_with_the_pushes(db: &mut sqlx::PgConnection) {
             "numbers of tag {id} have no gap"
         );
     }
+    let differ: i64 = sqlx::query_scalar(
+        "select count(*) from tag t full join moving m on m.tag_id = t.id and m.repository_id = t.repository_id
+         where (coalesce(t.issued, 0) > 1) <> (m.tag_id is not null)",
+    )
+    .fetch_one(&mut *db)
+    .await
+    .unwrap();
+    assert_eq!(differ, 0, "moving has the tags with two revisions or more");
 }
 
 #[tokio::test(flavor = "multi_thread")]
