@@ -1,5 +1,6 @@
-//! Counts changes by the way in which they became known, for the coverage report. The instance that
-//! holds the lock does it for all, behind the recording of pushes, which it never delays.
+//! Counts changes by the way in which they became known, for the coverage report, and by day
+//! (`days.rs`). The instance that holds the lock does it for all, behind the recording of pushes,
+//! which it never delays.
 //!
 //! Revisions are read by their ordinals, which have no gap. Pushes are read by their row ids, which
 //! may become visible out of order; see [`Horizon`]. The position moves in the transaction that
@@ -17,6 +18,7 @@ use tagtrail_history::recorded::{self, OrdinalRange};
 use tagtrail_postgres::{DbArgs, Lock, within};
 use time::OffsetDateTime;
 
+use crate::days;
 use crate::error::Error;
 use crate::shared::Shared;
 use crate::store::coverage::{self as store, LastEvent, Moment, PushRange, Recount};
@@ -47,7 +49,7 @@ async fn hold(db: &DbArgs, shared: &Shared) -> Result<Infallible, Error> {
         horizon.pass(shared.within(store::moment(&mut db)).await?);
         let started = tokio::time::Instant::now();
         let left = within(TIMEOUT, count(&mut db, horizon.settled)).await?;
-        let more = left.is_some();
+        let more = left.is_some() | within(TIMEOUT, days::count(&mut db)).await?;
         match left {
             Some((done, total)) => progress
                 .get_or_insert_with(|| Progress::of_service("counting changes", "changes"))
@@ -134,7 +136,7 @@ async fn count(db: &mut PgConnection, settled: i64) -> Result<Option<(u64, u64)>
 
 /// Cuts the ranges of all partitions to one batch, to which each partition with a backlog
 /// contributes. Returns whether something is left.
-fn share(mut ranges: Vec<OrdinalRange>) -> (Vec<OrdinalRange>, bool) {
+pub(crate) fn share(mut ranges: Vec<OrdinalRange>) -> (Vec<OrdinalRange>, bool) {
     let behind = ranges.iter().filter(|range| range.after < range.until);
     let each = (BATCH / (behind.count() as u64).max(1)).max(1);
     let mut more = false;

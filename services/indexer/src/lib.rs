@@ -17,6 +17,7 @@
 mod backlog;
 mod config;
 mod coverage;
+mod days;
 mod error;
 mod manifests;
 mod metrics;

@@ -4,6 +4,7 @@
 
 mod bench;
 mod coverage;
+mod days;
 mod faults;
 mod history;
 mod manifests;
