@@ -1,8 +1,10 @@
 //! The SQL that reads history: the revision in force at a time, the revisions of a tag, its figures
+//! The SQL that reads history: the revision in force at a time, the revisions of a tag, its figures
 //! and its row of time, the images that had a digest, the digests that begin with given digits,
 //! names and commits by a text, the number of images that match, registries, repositories, tags,
-//! manifests, the revisions of a partition in the order recorded, the newest revisions, the changes
-//! of the last day, the activity of sources, and the changes of repositories for a replay.
+//! rows of time, manifests, the revisions of a partition in the order recorded, the newest
+//! revisions, the changes of the last day, the activity of sources, the changes of repositories for
+//! a replay, and reports.
 //!
 //! In scope: `select` statements over the tables that the indexer writes. Each function takes a
 //! connection and returns plain rows, or the [`sqlx::Error`] of its statement. Lists are read by
@@ -15,10 +17,12 @@ pub mod activity;
 pub mod changes;
 pub mod contents;
 pub mod coverage;
+pub mod days;
 pub mod digests;
 pub mod images;
 pub mod instant;
 pub mod lane;
+pub mod lanes;
 pub mod manifests;
 pub mod names;
 pub mod prefix;
@@ -30,5 +34,6 @@ pub mod search;
 pub mod sources;
 pub mod summary;
 mod tag;
+pub mod tags;
 
 pub use tag::tag_id;

@@ -1,12 +1,11 @@
-//! The repositories that have a history, and the tags of one of them.
+//! The repositories that have a history.
 
 use schemars::JsonSchema;
 use serde::Serialize;
 use sqlx::postgres::PgRow;
 use sqlx::{PgConnection, Row as _};
 use tagtrail_postgres::row;
-use tagtrail_proto::{Digest, Image, Kind, Pinned, Registry, Repository, Tag};
-use time::OffsetDateTime;
+use tagtrail_proto::{Registry, Repository, Tag};
 
 use crate::instant::Instant;
 
@@ -24,26 +23,6 @@ pub struct KnownRepository {
     pub deleted: u64,
     /// The greatest effective time of the present heads.
     pub changed_at: Instant,
-}
-
-/// A tag, with its revision in force.
-#[derive(Debug, Serialize, JsonSchema)]
-#[schemars(rename = "Tag")]
-pub struct KnownTag {
-    /// The image.
-    pub image: Image,
-    /// True if the tag is no image, but holds signatures or other content about a digest.
-    pub signature: bool,
-    /// The number of the revision in force.
-    pub revision: u64,
-    /// The difference from the previous revision.
-    pub kind: Kind,
-    /// The digest; none if the tag was deleted.
-    pub digest: Option<Digest>,
-    /// The image, pinned to this digest.
-    pub pinned: Option<Pinned>,
-    /// The time from which on the revision holds, by the registry's clock.
-    pub occurred_at: Instant,
 }
 
 /// Returns the repositories that have a history, by registry and name. With `prefix`, only those
@@ -86,71 +65,6 @@ pub async fn repositories(
         Ok(([row.try_get("id")?], repository))
     };
     rows.iter().map(repository).collect()
-}
-
-/// Which tags of a repository are returned.
-#[derive(Debug, Clone, Copy)]
-pub struct TagsQuery {
-    /// Time at which the revisions are in force. `None`: now.
-    pub at: Option<OffsetDateTime>,
-    /// Set to include tags that were deleted.
-    pub deleted: bool,
-    /// Set to include tags that hold signatures.
-    pub signatures: bool,
-}
-
-/// Returns the tags of a repository by name, each with its revision in force. Key: row id of the
-/// tag.
-pub async fn tags(
-    db: &mut PgConnection,
-    registry: &Registry,
-    repository: &Repository,
-    query: TagsQuery,
-    after: Option<[i64; 1]>,
-    limit: i64,
-) -> Result<Vec<([i64; 1], KnownTag)>, sqlx::Error> {
-    let rows = sqlx::query(
-        "select t.id, t.name as tag, v.number, v.kind::text as kind, v.digest, v.effective_at
-         from repository r
-         join tag t on t.repository_id = r.id
-         cross join lateral (
-             select * from revision v
-             where v.tag_id = t.id and v.effective_at <= coalesce($3::timestamptz, 'infinity')
-             order by v.effective_at desc, v.number desc limit 1) v
-         where r.registry = $1 and r.name = $2 and t.head is not null
-           and ($4 or v.digest is not null) and ($5 or t.name !~ $6)
-           and ($7::bigint is null or t.name > (select a.name from tag a where a.id = $7))
-         order by t.name limit $8",
-    )
-    .bind(registry.as_ref())
-    .bind(repository.as_ref())
-    .bind(query.at)
-    .bind(query.deleted)
-    .bind(query.signatures)
-    .bind(Tag::SIGNATURE)
-    .bind(after.map(|[id]| id))
-    .bind(limit)
-    .fetch_all(db)
-    .await?;
-    let tag = |row: &PgRow| {
-        let image = Image {
-            registry: registry.clone(),
-            repository: repository.clone(),
-            tag: row::parsed(row.try_get("tag")?)?,
-        };
-        let digest = row::digest(row.try_get("digest")?)?;
-        let tag = KnownTag {
-            signature: image.tag.is_signature(),
-            revision: row::unsigned(row.try_get("number")?),
-            kind: row::parsed(row.try_get("kind")?)?,
-            pinned: digest.as_ref().map(|digest| image.pinned(digest)),
-            digest,
-            occurred_at: Instant(row.try_get("effective_at")?),
-            image,
-        };
-        Ok(([row.try_get("id")?], tag))
-    };
-    rows.iter().map(tag).collect()
 }
 
 /// Returns whether a tag of the repository has a history.

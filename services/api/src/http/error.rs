@@ -41,6 +41,10 @@ pub(crate) enum Error {
     Time { parameter: &'static str },
     #[error("{field} must be a time (UTC), such as 2026-11-25 08:00, 25 Nov 08:00 or for 2 days")]
     TimeTyped { field: &'static str },
+    #[error(
+        "{0} must be a time, such as 2026-03-03 14:02, 3 Mar 14:02, yesterday 12:00 or 2 h ago; it is read as UTC"
+    )]
+    TypedTime(&'static str),
     #[error("since ({since}) is later than until ({until}), so no time is in the range")]
     RangeEmpty { since: Instant, until: Instant },
     #[error("state must be one of {0}")]
@@ -77,6 +81,11 @@ pub(crate) enum Error {
         "the trigger exists, with generation {0}: send If-Match with the generation that the change replaces"
     )]
     GenerationRequired(i64),
+    #[error("{parameter} must be one of {}", .choices.join(", "))]
+    Choice {
+        parameter: &'static str,
+        choices: Vec<&'static str>,
+    },
     #[error("{parameter} must be true or false")]
     Flag { parameter: &'static str },
     #[error("revision must be a number: revisions of a tag are numbered 1, 2, 3 …")]
@@ -313,10 +322,11 @@ impl Error {
             Error::Repository => (StatusCode::BAD_REQUEST, "repository_invalid"),
             Error::Question => (StatusCode::BAD_REQUEST, "question_invalid"),
             Error::Selected(_) | Error::Revision => (StatusCode::BAD_REQUEST, "revision_invalid"),
-            Error::Time { .. } | Error::TimeTyped { .. } => {
+            Error::Time { .. } | Error::TimeTyped { .. } | Error::TypedTime(_) => {
                 (StatusCode::BAD_REQUEST, "time_invalid")
             }
             Error::State(_) => (StatusCode::BAD_REQUEST, "state_invalid"),
+            Error::Choice { .. } => (StatusCode::BAD_REQUEST, "choice_invalid"),
             Error::Flag { .. } => (StatusCode::BAD_REQUEST, "flag_invalid"),
             Error::Limit { .. } => (StatusCode::BAD_REQUEST, "limit_invalid"),
             Error::Match(_) | Error::TriggerPattern => (StatusCode::BAD_REQUEST, "match_invalid"),

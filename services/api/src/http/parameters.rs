@@ -70,6 +70,12 @@ pub(crate) const KNOWN_AT: Parameter = optional(
     "2026-03-03T14:02:00Z",
     time,
 );
+pub(crate) const PART: Parameter = optional(
+    "q",
+    "Only names that contain this text, in any case.",
+    "web",
+    text,
+);
 pub(crate) const SINCE: Parameter = optional(
     "since",
     "Only revisions that took effect at this time or later (RFC 3339).",
@@ -155,6 +161,24 @@ impl Parameters {
         self.text(name)
             .map(str::trim)
             .filter(|text| !text.is_empty())
+    }
+
+    /// Parses a parameter that is one of a few words.
+    pub(crate) fn choice<T: Copy>(
+        &self,
+        parameter: &'static str,
+        choices: &[T],
+        word: fn(T) -> &'static str,
+    ) -> Result<Option<T>, Error> {
+        let Some(text) = self.written(parameter) else {
+            return Ok(None);
+        };
+        let found = choices.iter().copied().find(|one| word(*one) == text);
+        let unknown = || Error::Choice {
+            parameter,
+            choices: choices.iter().map(|one| word(*one)).collect(),
+        };
+        found.ok_or_else(unknown).map(Some)
     }
 
     /// Parses a parameter that is true or false; false if it is missing.

@@ -1,5 +1,5 @@
-//! `GET /v1/tags?repository=&at=&deleted=&signatures=&limit=&cursor=`: the tags of a repository,
-//! each with its digest now or at a time.
+//! `GET /v1/tags?repository=&q=&class=&sort=&at=&deleted=&signatures=&limit=&cursor=`: the tags of a
+//! repository, each with its digest now or at a time.
 
 use axum::Json;
 use axum::extract::State;
@@ -7,12 +7,13 @@ use axum::http::Uri;
 use axum::routing::on;
 use serde_json::json;
 use tagtrail_config::Role;
-use tagtrail_history::names::{self, KnownTag, TagsQuery};
+use tagtrail_history::names;
+use tagtrail_history::tags::{self as store, Class, KnownTag, Sort, TagsQuery};
 
 use crate::http::error::Error;
 use crate::http::operation::{Method, Operation, ResponseBody, schema};
 use crate::http::paging::{CURSOR, Items, LIMIT, List, Page};
-use crate::http::parameters::{AT, Parameter, Parameters, SIGNATURES, optional, text};
+use crate::http::parameters::{AT, PART, Parameter, Parameters, SIGNATURES, optional, text};
 use crate::shared::Shared;
 
 const REPOSITORY: Parameter = Parameter {
@@ -30,20 +31,35 @@ const DELETED: Parameter = optional(
     "true",
     || json!({ "type": "boolean", "default": false }),
 );
+pub(crate) const CLASS: Parameter = optional(
+    "class",
+    "Only tags with two revisions or more (`moving`), that look like a version (`release`), with one revision (`once`), or that were deleted (`deleted`). Without it, or with `all`, all tags.",
+    "moving",
+    || json!({ "type": "string", "enum": Class::EVERY.map(Class::as_str) }),
+);
+pub(crate) const SORT: Parameter = optional(
+    "sort",
+    "The order: by `name`, the `newest` revision first, or the most `changes` first.",
+    "newest",
+    || json!({ "type": "string", "enum": Sort::EVERY.map(Sort::as_str), "default": "name" }),
+);
 
 pub(crate) const TAGS: Operation = Operation {
     id: "tags",
     method: Method::Get,
     path: "/v1/tags",
-    summary: "The tags of a repository by name, each with its revision in force now or at a time.",
+    summary: "The tags of a repository, each with its revision in force now or at a time.",
     role: Role::Read,
     in_path: &[],
-    query: &[REPOSITORY, AT, DELETED, SIGNATURES, LIMIT, CURSOR],
+    query: &[
+        REPOSITORY, PART, CLASS, SORT, AT, DELETED, SIGNATURES, LIMIT, CURSOR,
+    ],
     header: &[],
     body: None,
     response: ResponseBody::Json(schema::<Items<KnownTag>>),
     problems: &[
         (400, "repository_invalid"),
+        (400, "choice_invalid"),
         (400, "time_invalid"),
         (400, "flag_invalid"),
         (400, "limit_invalid"),
@@ -53,10 +69,15 @@ pub(crate) const TAGS: Operation = Operation {
     serve: |method| on(method, tags),
 };
 
-const LIST: List<1> = List {
-    name: "tags",
-    time: None,
-};
+/// Returns the list in this order: each has cursors of its own.
+pub(crate) fn list(sort: Sort) -> List<2> {
+    let (name, time) = match sort {
+        Sort::Name => ("tags", None),
+        Sort::Newest => ("tags_newest", Some(0)),
+        Sort::Changes => ("tags_changes", None),
+    };
+    List { name, time }
+}
 
 async fn tags(
     State(Shared {
@@ -75,15 +96,22 @@ async fn tags(
     let image = image.ok_or(Error::Repository)?;
     let query = TagsQuery {
         at: parameters.time(AT.name)?,
+        class: parameters
+            .choice(CLASS.name, &Class::EVERY, Class::as_str)?
+            .unwrap_or(Class::All),
+        part: parameters.written(PART.name),
+        sort: parameters
+            .choice(SORT.name, &Sort::EVERY, Sort::as_str)?
+            .unwrap_or(Sort::Name),
         deleted: parameters.flag(DELETED.name)?,
         signatures: parameters.flag(SIGNATURES.name)?,
     };
-    let page = Page::read(LIST, &parameters)?;
+    let page = Page::read(list(query.sort), &parameters)?;
     let (registry, repository) = (&image.registry, &image.repository);
     let (found, known) = database
         .ask_large(async |db| {
             let found =
-                names::tags(db, registry, repository, query, page.after, page.fetch()).await?;
+                store::tags(db, registry, repository, query, page.after, page.fetch()).await?;
             let known = !found.is_empty() || names::is_known(db, registry, repository).await?;
             Ok((found, known))
         })

@@ -113,6 +113,7 @@ async fn tags_have_their_digest_now_or_at_a_time() {
         json!({
             "image": latest, "signature": false, "revision": 2, "kind": "moved", "digest": digest(2),
             "pinned": format!("{WEB}@{}", digest(2)), "occurred_at": text(20),
+            "revisions": 2, "actor": "ci-bot", "commit": null, "source_code": null, "moved_after_release": false,
         })
     );
     assert_eq!(
@@ -140,6 +141,8 @@ async fn a_repository_without_history_is_unknown_and_a_tag_is_refused() {
         ("tags?repository=a.b/c&at=noon", "400 time_invalid"),
         ("tags?repository=a.b/c&deleted=1", "400 flag_invalid"),
         ("tags?repository=a.b/c&limit=1001", "400 limit_invalid"),
+        ("tags?repository=a.b/c&class=some", "400 choice_invalid"),
+        ("tags?repository=a.b/c&sort=size", "400 choice_invalid"),
         ("repositories?limit=0", "400 limit_invalid"),
         ("repositories?cursor=MSB0YWdzIDE", "400 cursor_invalid"),
         ("repositories?signatures=yes", "400 flag_invalid"),
