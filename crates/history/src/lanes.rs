@@ -1,5 +1,5 @@
-//! What tags had at evenly spaced moments: enough to draw a row of time for each, at a cost that
-//! does not grow with the number of their revisions.
+//! The digests of tags at evenly spaced moments: enough to draw a row of time for each, at a cost
+//! that does not grow with the number of their revisions.
 
 use std::collections::HashMap;
 

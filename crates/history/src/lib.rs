@@ -19,6 +19,7 @@ pub mod contents;
 pub mod coverage;
 pub mod days;
 pub mod digests;
+pub mod folders;
 pub mod images;
 pub mod instant;
 pub mod lane;

@@ -7,6 +7,7 @@
 
 mod act;
 mod assets;
+mod browse;
 mod compare;
 mod digest;
 mod explain;
@@ -23,6 +24,7 @@ mod part;
 mod pasted;
 mod quarantine;
 mod reader;
+mod repository;
 mod rollout;
 mod rollouts;
 mod search;
@@ -55,6 +57,7 @@ pub(crate) struct Page {
 /// All pages.
 pub(crate) const ALL: &[Page] = &[
     home::PAGE,
+    browse::PAGE,
     images::PAGE,
     compare::PAGE,
     search::PAGE,

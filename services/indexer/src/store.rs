@@ -1,7 +1,7 @@
 //! All SQL of the indexer. Each function takes a connection: the session that holds the partition
 //! (`write` writes all that follows from a segment of pushes); in `sweep` the session of the
-//! sweeper; in `manifests`, `coverage` and `days` the session that holds the lock. A statement takes
-//! a set and returns a set; none runs once per push.
+//! sweeper; in `manifests`, `coverage` and `days` the session that holds the lock. A statement
+//! takes a set and returns a set; none runs once per push.
 
 pub(crate) mod coverage;
 pub(crate) mod days;

@@ -1,5 +1,5 @@
-//! `GET /v1/tags?repository=&q=&class=&sort=&at=&deleted=&signatures=&limit=&cursor=`: the tags of a
-//! repository, each with its digest now or at a time.
+//! `GET /v1/tags?repository=&q=&class=&sort=&at=&deleted=&signatures=&limit=&cursor=`: the tags of
+//! a repository, each with its digest now or at a time.
 
 use axum::Json;
 use axum::extract::State;

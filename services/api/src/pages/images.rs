@@ -6,13 +6,14 @@ use axum::http::Uri;
 use axum::response::{IntoResponse as _, Redirect, Response};
 use axum::routing::get;
 use tagtrail_config::Names;
+use tagtrail_history::names::is_known;
 use tagtrail_proto::{Digest, Image};
 
 use crate::http::error::Error;
 use crate::pages::Page;
 use crate::pages::part::{digest, image};
 use crate::pages::reader::Reader;
-use crate::pages::tag;
+use crate::pages::{browse, repository, tag};
 use crate::shared::Shared;
 
 pub(crate) const PAGE: Page = Page {
@@ -64,7 +65,23 @@ async fn show(
             Ok(Redirect::to(&address).into_response())
         }
         Place::Tag(found) => tag::show(&reader, &shared, found, &uri).await,
-        Place::Prefix(_) => Err(Error::NotFound),
+        Place::Prefix(prefix) => {
+            let image = shared.names.get().image(&prefix);
+            // A slash at the end means the folder.
+            if let Some(image) = image
+                .ok()
+                .filter(|_| prefix.contains('/') && !path.ends_with('/'))
+            {
+                let (registry, repository) = (&image.registry, &image.repository);
+                let known = shared
+                    .database
+                    .ask(async |db| is_known(db, registry, repository).await);
+                if known.await? {
+                    return repository::show(&reader, &shared, registry, repository, &uri).await;
+                }
+            }
+            browse::show(&reader, &shared, &prefix, &uri).await
+        }
     }
 }
 

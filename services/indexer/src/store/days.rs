@@ -20,8 +20,8 @@ pub(crate) async fn counted(db: &mut PgConnection) -> Result<BTreeMap<u16, u64>,
         .collect()
 }
 
-/// Counts the revisions of these ranges, and records that they are counted. Also adds the tags whose
-/// second revision was recorded by an indexer of a version that did not.
+/// Counts the revisions of these ranges, and records that they are counted. Also adds the tags
+/// whose second revision was recorded by an indexer of a version that did not.
 ///
 /// A tag counts once a day: a revision of the same day with a smaller number was counted before.
 pub(crate) async fn add(db: &mut PgConnection, ranges: &[OrdinalRange]) -> Result<(), sqlx::Error> {

@@ -26,12 +26,26 @@ struct Stretch<'a> {
     digest: Option<&'a Digest>,
 }
 
-/// Returns how many moments are drawn as one, so that the lanes of a page fit.
-pub(crate) fn coarseness<'a>(lanes: impl Iterator<Item = &'a [Sample]> + Clone) -> u32 {
-    let fits = |coarse: &u32| {
-        let all = lanes.clone().map(|lane| stretches(lane, *coarse).len());
-        all.sum::<usize>() <= MOST
-    };
+/// Returns the most stretches of a lane, so that the lanes of a page fit. Lanes with fewer are
+/// drawn at every moment.
+pub(crate) fn room<'a>(lanes: impl Iterator<Item = &'a [Sample]>) -> usize {
+    let mut counts: Vec<usize> = lanes.map(|lane| stretches(lane, 1).len()).collect();
+    counts.sort_unstable();
+    let mut left = MOST;
+    for (place, count) in counts.iter().enumerate() {
+        // Each of the others has as many at least.
+        let share = left / (counts.len() - place);
+        if *count > share {
+            return share;
+        }
+        left -= count;
+    }
+    MOST
+}
+
+/// Returns how many moments of a lane are drawn as one.
+fn coarseness(lane: &[Sample], room: usize) -> u32 {
+    let fits = |coarse: &u32| stretches(lane, *coarse).len() <= room;
     COARSE.into_iter().find(fits).unwrap_or(MOMENTS / 3)
 }
 
@@ -57,8 +71,9 @@ fn stretches(lane: &[Sample], coarse: u32) -> Vec<Stretch<'_>> {
     stretches
 }
 
-/// Draws the lane of a tag. `label` says in a sentence what it shows.
-pub(crate) fn sampled(window: Window, lane: &[Sample], coarse: u32, label: &str) -> Markup {
+/// Draws the lane of a tag in at most `room` stretches. `label` says in a sentence what it shows.
+pub(crate) fn sampled(window: Window, lane: &[Sample], room: usize, label: &str) -> Markup {
+    let coarse = coarseness(lane, room);
     let stretches = stretches(lane, coarse);
     html! {
         svg class="lane" role="img" aria-label=(label) {
@@ -146,7 +161,7 @@ mod tests {
             sample(81, 7, 2),
         ];
         let window = Window::days(90, now());
-        let drawn = sampled(window, &lane, 1, "x").into_string();
+        let drawn = sampled(window, &lane, MOST, "x").into_string();
         assert_eq!(drawn.matches("<rect").count(), 3, "{drawn}");
         assert!(drawn.contains(r#"class="gone" x="50%""#), "{drawn}");
         // Two changes by the ninth moment, one by each of the others.
@@ -178,12 +193,17 @@ mod tests {
             .map(|moment| sample(moment.into(), u64::from(moment) * 20 + 1, moment + 1))
             .collect();
         let quiet = [sample(0, 1, 1)];
-        let coarse = |lanes: &[&[Sample]]| coarseness(lanes.iter().copied());
-        assert_eq!(coarse(&[&quiet[..]; 25]), 1);
-        let all_busy = coarse(&[&busy[..]; 25]);
-        assert_eq!(all_busy, 9);
-        assert!(25 * stretches(&busy, all_busy).len() <= MOST);
+        let room = |lanes: &[&[Sample]]| room(lanes.iter().copied());
+        assert_eq!(room(&[&quiet[..]; 25]), MOST);
+        assert_eq!(room(&[&busy[..]; 25]), 12);
+        assert!(stretches(&busy, coarseness(&busy, 12)).len() <= 12);
+        // Three busy lanes beside quiet ones keep every moment.
+        let [mut few, mut some] = [[&quiet[..]; 25], [&quiet[..]; 25]];
+        few[..3].fill(&busy);
+        assert_eq!(coarseness(&busy, room(&few)), 1);
+        some[..6].fill(&busy);
+        assert_eq!(coarseness(&busy, room(&some)), 2);
         let window = Window::days(90, now());
-        assert!(sampled(window, &busy, all_busy, "x").into_string().len() < 2200);
+        assert!(sampled(window, &busy, 12, "x").into_string().len() < 2400);
     }
 }
