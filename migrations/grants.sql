@@ -261,6 +261,8 @@ begin
             ('tagtrail_api', 'rollout_report', 'select', null),
             ('tagtrail_api', 'rollout_report', 'insert', null),
             ('tagtrail_api', 'rollout_change', 'select', null),
+            -- Reports are made of the views that people read.
+            ('tagtrail_api', 'report.*', 'select', null),
 
             -- People and BI tools: every view of the schema report, and no table.
             ('tagtrail_report', 'report.*', 'select', null)

@@ -30,6 +30,7 @@ pub mod prefix;
 pub mod recorded;
 pub mod registries;
 pub mod replayed;
+pub mod reports;
 pub mod resolve;
 pub mod search;
 pub mod sources;
