@@ -26,6 +26,8 @@ const SETTINGS: [(&str, &str); 1] = [("statement_timeout", "5000")];
 /// for its number of questions, which takes longer than to answer it. Without this setting, which a
 /// pooler may drop, the answers are the same.
 const KEEPS_PLANS: (&str, &str) = ("plan_cache_mode", "force_generic_plan");
+/// Compiling a statement takes longer than to run it. Where a pooler drops this, answers are slower.
+const INTERPRETS: (&str, &str) = ("jit", "off");
 /// The same time-out.
 const STATEMENT: Duration = Duration::from_secs(5);
 /// A connection that was idle for longer is probed before use.
@@ -241,7 +243,7 @@ impl Database {
 }
 
 fn pool(db: &DbArgs) -> Result<Pool, DbError> {
-    let options = db.options("api")?;
+    let options = db.options("api")?.options([INTERPRETS]);
     Ok(Pool {
         permits: Arc::new(Semaphore::new(CONNECTIONS)),
         large: Arc::new(Semaphore::new(LARGE)),

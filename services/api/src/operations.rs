@@ -19,6 +19,7 @@ pub(crate) mod outcome;
 pub(crate) mod quarantine;
 pub(crate) mod registries;
 pub(crate) mod replay;
+pub(crate) mod reports;
 pub(crate) mod repositories;
 pub(crate) mod resolve;
 pub(crate) mod revisions;
@@ -57,6 +58,7 @@ pub(crate) const ALL: &[Operation] = &[
     compare::COMPARE,
     search::SEARCH,
     coverage::COVERAGE,
+    reports::REPORT,
     status::STATUS,
     sources::SOURCES,
     quarantine::LIST,

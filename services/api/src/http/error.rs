@@ -45,6 +45,14 @@ pub(crate) enum Error {
         "{0} must be a time, such as 2026-03-03 14:02, 3 Mar 14:02, yesterday 12:00 or 2 h ago; it is read as UTC"
     )]
     TypedTime(&'static str),
+    #[error("there is no such report; the reports are {}", .0.join(", "))]
+    ReportUnknown(Vec<&'static str>),
+    #[error("a report covers three years at most, and known_at must not be in the future")]
+    ReportTime,
+    #[error(
+        "this report takes no known_at: a change counts as reported once its event arrives, however late"
+    )]
+    NeverFinal,
     #[error("since ({since}) is later than until ({until}), so no time is in the range")]
     RangeEmpty { since: Instant, until: Instant },
     #[error("state must be one of {0}")]
@@ -241,7 +249,7 @@ pub(crate) enum Error {
     #[error("there is no such rollout; GET /v1/rollouts lists them")]
     RolloutUnknown,
     #[error(
-        "there is no such path; the API is under /v1: resolve, history, digests, manifests, compare, search, coverage, status, sources, quarantine, registries, repositories, tags, changes, revisions, triggers, rollouts, approvals, holds, acts; GET /openapi.json describes it"
+        "there is no such path; the API is under /v1: resolve, history, digests, manifests, compare, search, coverage, status, sources, quarantine, registries, repositories, tags, changes, revisions, triggers, rollouts, approvals, holds, acts, reports; GET /openapi.json describes it"
     )]
     NotFound,
     #[error(
@@ -350,9 +358,10 @@ impl Error {
             Error::Spec(_) => (StatusCode::BAD_REQUEST, "spec_invalid"),
             Error::BodyTooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "body_too_large"),
             Error::BodyNotJson => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "body_not_json"),
-            Error::RevisionAndTime | Error::RangeEmpty { .. } | Error::CursorAndBefore => {
-                (StatusCode::BAD_REQUEST, "parameter_conflict")
-            }
+            Error::RevisionAndTime
+            | Error::RangeEmpty { .. }
+            | Error::CursorAndBefore
+            | Error::NeverFinal => (StatusCode::BAD_REQUEST, "parameter_conflict"),
             Error::HeaderRepeated => (StatusCode::BAD_REQUEST, "header_repeated"),
             Error::Unauthenticated | Error::WrongToken | Error::AssertionWrong(_) => {
                 (StatusCode::UNAUTHORIZED, "unauthenticated")
@@ -389,6 +398,7 @@ impl Error {
             Error::TagDeleted { .. } => (StatusCode::NOT_FOUND, "tag_deleted"),
             Error::RevisionUnknown { .. } => (StatusCode::NOT_FOUND, "revision_unknown"),
             Error::ManifestUnknown(_) => (StatusCode::NOT_FOUND, "manifest_unknown"),
+            Error::ReportUnknown(_) => (StatusCode::NOT_FOUND, "report_unknown"),
             Error::TriggerUnknown => (StatusCode::NOT_FOUND, "trigger_unknown"),
             Error::RolloutUnknown => (StatusCode::NOT_FOUND, "rollout_unknown"),
             Error::NotFound => (StatusCode::NOT_FOUND, "not_found"),

@@ -181,6 +181,11 @@ async fn answers_and_problems_match_the_document() {
         ),
         ("get", "/v1/registries", "/v1/registries".to_owned()),
         ("get", "/v1/sources", "/v1/sources".to_owned()),
+        (
+            "get",
+            "/v1/reports/{name}",
+            "/v1/reports/churn?from=2026-03-01&to=2026-03-31".to_owned(),
+        ),
         ("get", "/v1/status", "/v1/status".to_owned()),
         ("get", "/v1/changes", "/v1/changes?limit=2".to_owned()),
         ("get", "/v1/repositories", "/v1/repositories".to_owned()),
