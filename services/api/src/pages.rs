@@ -24,6 +24,7 @@ mod part;
 mod pasted;
 mod quarantine;
 mod reader;
+mod reports;
 mod repository;
 mod rollout;
 mod rollouts;
@@ -65,6 +66,8 @@ pub(crate) const ALL: &[Page] = &[
     sources::PAGE,
     quarantine::PAGE,
     quarantine::REPLAY,
+    reports::PAGE,
+    reports::ONE,
     login::PAGE,
     login::OUT,
     triggers::PAGE,

@@ -41,10 +41,6 @@ pub(crate) enum Error {
     Time { parameter: &'static str },
     #[error("{field} must be a time (UTC), such as 2026-11-25 08:00, 25 Nov 08:00 or for 2 days")]
     TimeTyped { field: &'static str },
-    #[error(
-        "{0} must be a time, such as 2026-03-03 14:02, 3 Mar 14:02, yesterday 12:00 or 2 h ago; it is read as UTC"
-    )]
-    TypedTime(&'static str),
     #[error("there is no such report; the reports are {}", .0.join(", "))]
     ReportUnknown(Vec<&'static str>),
     #[error("a report covers three years at most, and known_at must not be in the future")]
@@ -330,7 +326,7 @@ impl Error {
             Error::Repository => (StatusCode::BAD_REQUEST, "repository_invalid"),
             Error::Question => (StatusCode::BAD_REQUEST, "question_invalid"),
             Error::Selected(_) | Error::Revision => (StatusCode::BAD_REQUEST, "revision_invalid"),
-            Error::Time { .. } | Error::TimeTyped { .. } | Error::TypedTime(_) => {
+            Error::Time { .. } | Error::TimeTyped { .. } | Error::ReportTime => {
                 (StatusCode::BAD_REQUEST, "time_invalid")
             }
             Error::State(_) => (StatusCode::BAD_REQUEST, "state_invalid"),

@@ -106,7 +106,7 @@ impl<'a> Question<'a> {
     ) -> Result<Question<'a>, Error> {
         let at = match parameters.written(AT.name) {
             None => None,
-            Some(typed) => Some(when::read(typed, now).ok_or(Error::TypedTime(AT.name))?),
+            Some(typed) => Some(when::read(typed, now).ok_or(Error::PastTyped { field: AT.name })?),
         };
         let sort = parameters.choice(SORT.name, &Sort::EVERY, Sort::as_str)?;
         let span = parameters.choice(WINDOW.name, &Span::EVERY, Span::as_str)?;

@@ -29,6 +29,7 @@ mod pages_acts;
 mod pages_holds;
 mod pages_home;
 mod pages_identity;
+mod pages_reports;
 mod pages_repository;
 mod pages_rollouts;
 mod pages_search;
