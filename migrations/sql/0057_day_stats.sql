@@ -1,5 +1,5 @@
--- Numbers of changes by repository and day, so that a page or a report adds up a few rows instead of
--- reading history. The indexer counts in the background. Both tables are derived from revision:
+-- Numbers of changes by repository and day, so that a page or a report adds up a few rows instead
+-- of reading history. The indexer counts in the background. Both tables are derived from revision:
 -- emptied together, they are filled again from the beginning.
 
 create table day_stats (

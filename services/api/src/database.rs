@@ -26,7 +26,8 @@ const SETTINGS: [(&str, &str); 1] = [("statement_timeout", "5000")];
 /// for its number of questions, which takes longer than to answer it. Without this setting, which a
 /// pooler may drop, the answers are the same.
 const KEEPS_PLANS: (&str, &str) = ("plan_cache_mode", "force_generic_plan");
-/// Compiling a statement takes longer than to run it. Where a pooler drops this, answers are slower.
+/// Compiling a statement takes longer than to run it. Where a pooler drops this, answers are only
+/// slower.
 const INTERPRETS: (&str, &str) = ("jit", "off");
 /// The same time-out.
 const STATEMENT: Duration = Duration::from_secs(5);
