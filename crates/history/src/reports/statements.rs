@@ -53,8 +53,10 @@ select to_char(date_trunc('week', e.changed_at at time zone 'utc'), 'YYYY-MM-DD'
        round((percentile_cont(0.9) within group (order by extract(epoch from e.changed_at - c.occurred_at)))::numeric, 3) as p90_seconds
 from ended e
 join report.rollout r on r.id = e.id and r.changed
-join report.change c on c.registry = split_part(r.image, '/', 1) and c.repository = substring(r.image from '^[^/]+/(.+):[^:/]+$')
-                    and c.tag = substring(r.image from ':([^:/]+)$') and c.revision = r.revision
+cross join lateral (
+    select c.occurred_at from report.change c
+    where c.registry = split_part(r.image, '/', 1) and c.repository = substring(r.image from '^[^/]+/(.+):[^:/]+$')
+      and c.tag = substring(r.image from ':([^:/]+)$') and c.revision = r.revision limit 1) c
 where e.state = 'succeeded' and e.cause = 'revision' and e.changed_at < :to{}
 group by 1 order by 1",
                 ended(parts),
