@@ -62,6 +62,10 @@ begin
             execute format('grant execute on function %s to tagtrail_indexer, tagtrail_resolver, tagtrail_trigger, %I',
                 item.routine, owner);
         end if;
+        -- The api takes one kind: of an order with an Idempotency-Key, until its transaction ends.
+        if item.routine = 'pg_advisory_xact_lock(integer,integer)'::regprocedure then
+            execute format('grant execute on function %s to tagtrail_api', item.routine);
+        end if;
     end loop;
     execute format('revoke temporary on database %I from public', current_database());
 

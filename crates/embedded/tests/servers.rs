@@ -275,6 +275,14 @@ async fn nobody_can_log_in_as_a_superuser_and_people_can_take_nothing_from_the_s
             .await
             .unwrap();
     }
+    // The api takes locks for its orders alone, until the transaction ends.
+    let mut api = connect(&servers.postgres_url_of("api").unwrap()).await;
+    sqlx::query("select pg_advisory_xact_lock(1, 1)")
+        .execute(&mut api)
+        .await
+        .unwrap();
+    let refused = refusal(&mut api, "select pg_advisory_lock(1, 1)").await;
+    assert!(refused.contains("permission denied"), "{refused}");
     servers.stop().await;
 }
 

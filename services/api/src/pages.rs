@@ -16,10 +16,6 @@ mod holds;
 mod home;
 mod images;
 mod login;
-#[expect(
-    dead_code,
-    reason = "the pieces are there before the pages that use them"
-)]
 mod part;
 mod pasted;
 mod quarantine;

@@ -33,7 +33,7 @@ const WINDOW: Parameter = optional("window", "The time that lanes cover.", "30d"
 const MANY: u64 = 100;
 /// Rows of a page of lanes, and of a list of tags that were written once.
 const LANES: usize = 25;
-const ROWS: usize = 50;
+const ROWS: usize = 40;
 /// Days of the chart.
 const CHART: u16 = 90;
 
