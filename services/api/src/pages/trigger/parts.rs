@@ -151,7 +151,7 @@ fn row(
                     (None, None) => "none in force",
                 }
             }
-            td class="r s" {
+            td class="full s" {
                 @if let Some(reason) = closed {
                     @match (reason.opens_at, &reason.cure) {
                         (Some(at), _) => (time(at, Form::Full)),
