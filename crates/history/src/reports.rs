@@ -190,12 +190,12 @@ mod tests {
         );
         assert!(!sql.contains(" ~ ") && !sql.contains("team ="), "{sql}");
         let hostile = Question {
-            trigger: Some("a'; drop table x; --".to_owned()),
+            trigger: Some("a'; drop table x; /*".to_owned()),
             matching: Some("^r/a:.*$".to_owned()),
             ..question()
         };
         let sql = deployments.sql(&hostile);
-        assert!(sql.contains("trigger = 'a''; drop table x; --'"), "{sql}");
+        assert!(sql.contains("trigger = 'a''; drop table x; /*'"), "{sql}");
         assert!(sql.contains("image ~ '^r/a:.*$'"), "{sql}");
     }
 

@@ -40,7 +40,7 @@ fn failure(status: StatusCode, problem: Problem) -> Option<Failure> {
         (
             404,
             "tag_unknown" | "tag_deleted" | "revision_unknown" | "manifest_unknown"
-            | "digest_unknown",
+            | "digest_unknown" | "quarantine_unknown" | "report_unknown",
         ) => (3, detail),
         // The path of a command exists in every API of this version, and the gateway and other
         // servers have codes of their own.

@@ -236,7 +236,7 @@ pub(crate) fn answer(
         let is_time = name.ends_with("_at") || ["since", "until"].contains(&name.as_str());
         let at = value.as_str().filter(|_| is_time).and_then(instant::parse);
         if let Some(at) = at {
-            *value = Instant(at).to_string().into();
+            *value = json!(Instant(at));
         }
     }
     let column = |(name, meaning): &(&'static str, &'static str)| Column { name, meaning };

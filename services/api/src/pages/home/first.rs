@@ -13,7 +13,7 @@ pub(super) fn draw(file: &File) -> Markup {
             section class="card" {
                 h2 { "1. Point a registry at it" }
                 @if file.source.is_empty() {
-                    p { "The configuration of this api has no " code { "[[source]]" } ". " code { "tagtrail init --kind harbor" } " writes an entry with a secret, and names the settings for the registry." }
+                    p { "The configuration of this api has no " code { "[[source]]" } ". " code { "tagtrail init harbor=registry.example.com" } " writes an entry with a secret, and names the settings for the registry." }
                 } @else {
                     p { "A registry sends its events to the gateway, at the path of its source:" }
                     ul { @for source in &file.source {
