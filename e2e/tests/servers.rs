@@ -133,6 +133,8 @@ async fn each_process_has_at_most_the_documented_connections() {
         ("tagtrail-trigger", 10),
         ("tagtrail-api", 12),
         ("tagtrail-resolver", 4),
+        // One of each service but the gateway.
+        ("tagtrail-presence", 4),
     ];
     for (name, count) in connections(&mut db).await {
         let (_, limit) = most.iter().find(|(process, _)| *process == name).unwrap();
