@@ -131,26 +131,19 @@ impl Actor {
         let Some(holder) = &self.holder else {
             return Ok(());
         };
-        let token = holder.name.clone();
-        let refusal = match &holder.triggers {
-            Some(listed) if listed.iter().any(&covers) => return Ok(()),
-            Some(_) => Error::OutOfScope {
-                token,
-                trigger: about(),
-            },
-            None if holder.own.iter().flatten().any(&covers) => return Ok(()),
-            None if holder.own.is_none() => return Ok(()),
-            None => {
-                let database = &self.guard.database;
-                let named = database.ask(async |db| acts::carries(db, &holder.name).await);
-                if !named.await? {
-                    return Ok(());
-                }
-                Error::OutOfName {
-                    token,
-                    trigger: about(),
-                }
-            }
+        // Most acts are allowed whether or not triggers carry the name, which takes a query.
+        if holder.may_act(true, &covers) {
+            return Ok(());
+        }
+        let database = &self.guard.database;
+        let listed = holder.triggers.is_some();
+        if !listed && !database.ask(async |db| acts::carries(db, &holder.name).await).await? {
+            return Ok(());
+        }
+        let (token, trigger) = (holder.name.clone(), about());
+        let refusal = match listed {
+            true => Error::OutOfScope { token, trigger },
+            false => Error::OutOfName { token, trigger },
         };
         Err(self.guard.refuse(refusal, self.remote).await)
     }

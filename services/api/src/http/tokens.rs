@@ -228,6 +228,16 @@ impl Holder {
         }
     }
 
+    /// Returns whether a pattern of the token `covers` what the holder wants to act on. A token
+    /// without patterns acts on all, unless triggers carry its name (`named`): then on these.
+    pub(crate) fn may_act(&self, named: bool, covers: impl Fn(&TriggerGlob) -> bool) -> bool {
+        match (&self.triggers, &self.own) {
+            (Some(listed), _) => listed.iter().any(covers),
+            (None, Some(own)) if named => own.iter().any(covers),
+            (None, _) => true,
+        }
+    }
+
     /// Checks that the token has this role.
     pub(crate) fn check(&self, needed: Role) -> Result<(), Error> {
         match self.role.includes(needed) {

@@ -91,12 +91,11 @@ impl Acting {
     }
 
     fn is_forbidden(&self, order: &Order) -> bool {
-        let listed = self.reader.holder.as_ref();
-        let listed = listed.and_then(|holder| holder.triggers.as_ref());
-        let outside = |trigger: &String| {
-            listed.is_some_and(|globs| !globs.iter().any(|glob| glob.matches(trigger)))
+        let may = match &order.trigger {
+            Some(trigger) => shows(&self.reader, order.role, trigger, false),
+            None => self.reader.may(order.role),
         };
-        !self.reader.may(order.role) || order.trigger.as_ref().is_some_and(outside)
+        !may
     }
 
     async fn call(self, key: &str, order: Order) -> Result<Response, Error> {
@@ -140,14 +139,6 @@ pub(crate) async fn is_named(db: &mut PgConnection, reader: &Reader) -> Result<b
 }
 
 /// Returns whether the forms of this role about a trigger are shown. The operation checks it again.
-pub(crate) fn shows(reader: &Reader, role: Role, trigger: &str, is_named: bool) -> bool {
-    let Some(holder) = &reader.holder else {
-        return reader.everybody;
-    };
-    let matches = |globs: &[tagtrail_config::TriggerGlob]| globs.iter().any(|g| g.matches(trigger));
-    holder.role.includes(role)
-        && match &holder.triggers {
-            Some(listed) => matches(listed),
-            None => !is_named || matches(holder.own.as_ref().map_or(&[], |own| &own[..])),
-        }
+pub(crate) fn shows(reader: &Reader, role: Role, trigger: &str, named: bool) -> bool {
+    reader.may_act(role, named, |glob| glob.matches(trigger))
 }

@@ -154,18 +154,8 @@ async fn thaw(
 
 /// Whether the reader may end a freeze of these triggers. The operation checks it again.
 fn may_end(reader: &Reader, triggers: &str, named: bool) -> bool {
-    let Some(holder) = &reader.holder else {
-        return reader.everybody;
-    };
-    let Ok(glob) = TriggerGlob::try_from(triggers.to_owned()) else {
-        return false;
-    };
-    let covers = |globs: &[TriggerGlob]| globs.iter().any(|one| one.covers(&glob));
-    holder.role.includes(Role::Operate)
-        && match &holder.triggers {
-            Some(listed) => covers(listed),
-            None => !named || covers(holder.own.as_ref().map_or(&[], |own| &own[..])),
-        }
+    let glob = TriggerGlob::try_from(triggers.to_owned());
+    glob.is_ok_and(|glob| reader.may_act(Role::Operate, named, |one| one.covers(&glob)))
 }
 
 /// Draws the page; `again` are the fields of a form that was out of date.

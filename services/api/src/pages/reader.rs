@@ -8,7 +8,7 @@ use axum::http::request::Parts;
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Redirect, Response};
 use std::net::SocketAddr;
-use tagtrail_config::Role;
+use tagtrail_config::{Role, TriggerGlob};
 use time::OffsetDateTime;
 
 use crate::http::error::Error;
@@ -48,12 +48,19 @@ impl Reader {
         }
     }
 
-    #[expect(dead_code, reason = "for the pages with forms")]
-    /// Whether the reader may act on this trigger by the file; the operation checks it again.
-    pub(crate) fn may_act_on(&self, trigger: &str) -> bool {
-        let listed = self.holder.as_ref().and_then(|one| one.triggers.as_ref());
-        self.may(Role::Operate)
-            && listed.is_none_or(|globs| globs.iter().any(|glob| glob.matches(trigger)))
+    /// Whether the reader has this role, and may act where a pattern of the token `covers` it, so
+    /// that a form makes sense. `named`: triggers carry the name of the token. The operation checks
+    /// it again.
+    pub(crate) fn may_act(
+        &self,
+        role: Role,
+        named: bool,
+        covers: impl Fn(&TriggerGlob) -> bool,
+    ) -> bool {
+        match &self.holder {
+            Some(holder) => holder.role.includes(role) && holder.may_act(named, covers),
+            None => self.everybody,
+        }
     }
 }
 
