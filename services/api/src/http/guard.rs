@@ -137,7 +137,11 @@ impl Actor {
         }
         let database = &self.guard.database;
         let listed = holder.triggers.is_some();
-        if !listed && !database.ask(async |db| acts::carries(db, &holder.name).await).await? {
+        if !listed
+            && !database
+                .ask(async |db| acts::carries(db, &holder.name).await)
+                .await?
+        {
             return Ok(());
         }
         let (token, trigger) = (holder.name.clone(), about());

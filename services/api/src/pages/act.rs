@@ -98,7 +98,8 @@ impl Acting {
         !may
     }
 
-    async fn call(self, key: &str, order: Order) -> Result<Response, Error> {
+    /// Calls the operation. An answer that is a problem is shown as a page.
+    pub(crate) async fn call(self, key: &str, order: Order) -> Result<Response, Error> {
         let request = Request::builder()
             .method(order.method)
             .uri(order.path)

@@ -1,20 +1,22 @@
 //! `/quarantine/{number}`: one body that could not be interpreted, and its replay.
 
+use axum::body::to_bytes;
 use axum::extract::State;
-use axum::http::Uri;
-use axum::response::{Html, Redirect};
+use axum::http::{Method, Uri};
+use axum::response::{Html, IntoResponse as _, Redirect, Response};
 use axum::routing::{get, post};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use maud::{Markup, html};
 use serde_json::Value;
-use tagtrail_config::Role;
-use tagtrail_proto::Quarantined;
+use tagtrail_proto::{Quarantined, Replayed};
+use uuid::Uuid;
 
 use crate::http::error::Error;
 use crate::http::parameters::{Parameter, Parameters, PathValues, optional, text};
-use crate::operations::quarantine::{WholeEntry, entry, number};
+use crate::operations::quarantine::{self as operations, LIST, WholeEntry, entry, number};
 use crate::pages::Page;
+use crate::pages::act::{Acting, Order};
 use crate::pages::frame::{Frame, Section, crumbs};
 use crate::pages::part::icon::icon;
 use crate::pages::part::text::{counted, foreign, number as with_commas, visible};
@@ -38,18 +40,8 @@ pub(crate) const REPLAY: Page = Page {
 /// The result of a replay, in the address to which its form leads.
 const REPLAYED: Parameter = optional("replayed", "Pushes of the replay.", "4", text);
 
-/// Refuses a reader who may not read bodies: they may hold secrets.
-pub(super) fn refuse(reader: &Reader) -> Result<(), Error> {
-    if reader.may(Role::Operate) {
-        return Ok(());
-    }
-    let holder = reader.holder.as_ref();
-    Err(Error::Forbidden {
-        token: holder.map_or_else(String::new, |holder| holder.name.clone()),
-        role: holder.map_or(Role::Read, |holder| holder.role),
-        needed: Role::Operate,
-    })
-}
+/// Longest answer of a replay, in bytes.
+const LONGEST: usize = 4096;
 
 async fn show(
     reader: Reader,
@@ -58,7 +50,8 @@ async fn show(
     uri: Uri,
 ) -> Result<Html<String>, Error> {
     let parameters = Parameters::read(&uri, &[REPLAYED])?;
-    refuse(&reader)?;
+    // Bodies may hold secrets.
+    reader.check(LIST.role)?;
     let number = number(&path)?;
     let WholeEntry { entry, .. } = entry(&shared.quarantine, number).await?;
     let replayed = parameters.text(REPLAYED.name);
@@ -94,27 +87,26 @@ async fn show(
     Ok(frame.page(&reader, &content))
 }
 
-/// Carries out the form, by the code of the operation.
-async fn replay(
-    reader: Reader,
-    State(shared): State<Shared>,
-    path: PathValues,
-    uri: Uri,
-) -> Result<Redirect, Error> {
+/// Carries out the form. Repeating a replay is harmless, so no key is kept with the form.
+async fn replay(acting: Acting, path: PathValues, uri: Uri) -> Result<Response, Error> {
     Parameters::read(&uri, &[])?;
-    refuse(&reader)?;
     let number = number(&path)?;
-    let replayed = shared.quarantine.replay(number).await?;
-    let actor = reader.name().unwrap_or_default();
-    tracing::info!(
-        actor,
-        number,
-        "{actor} replayed the quarantined body {number}"
-    );
-    let stored = replayed.accepted + replayed.unresolved;
-    Ok(Redirect::to(&format!(
-        "/quarantine/{number}?replayed={stored}"
-    )))
+    let order = Order {
+        method: Method::POST,
+        path: format!("/v1/quarantine/{number}/replay"),
+        body: Value::Null,
+        role: operations::REPLAY.role,
+        trigger: None,
+    };
+    let response = acting.call(&Uuid::now_v7().to_string(), order).await?;
+    if !response.status().is_success() {
+        return Ok(response);
+    }
+    let body = to_bytes(response.into_body(), LONGEST).await;
+    let replayed: Option<Replayed> = body.ok().and_then(|it| serde_json::from_slice(&it).ok());
+    let stored = replayed.map_or(0, |replayed| replayed.accepted + replayed.unresolved);
+    let address = format!("/quarantine/{number}?replayed={stored}");
+    Ok(Redirect::to(&address).into_response())
 }
 
 fn first_line(reason: &str) -> String {

@@ -48,6 +48,12 @@ impl Reader {
         }
     }
 
+    /// Checks that the reader has this role.
+    pub(crate) fn check(&self, role: Role) -> Result<(), Error> {
+        let holder = self.holder.as_ref();
+        holder.map_or(Ok(()), |holder| holder.check(role))
+    }
+
     /// Whether the reader has this role, and may act where a pattern of the token `covers` it, so
     /// that a form makes sense. `named`: triggers carry the name of the token. The operation checks
     /// it again.
