@@ -20,9 +20,9 @@ pub(crate) fn condition(condition: Condition) -> Markup {
     badge(tone, icon, &words(condition.as_str()))
 }
 
-/// Returns the badge of the state of a rollout.
-pub(crate) fn state(state: RolloutState) -> Markup {
-    let (tone, icon) = match state {
+/// Returns colour and icon of the state of a rollout.
+pub(crate) fn look(state: RolloutState) -> (Tone, &'static str) {
+    match state {
         RolloutState::Held => (Tone::Warning, "hold"),
         RolloutState::AwaitingApproval => (Tone::Marked, "user"),
         RolloutState::Pending | RolloutState::Running => (Tone::Marked, "run"),
@@ -31,7 +31,12 @@ pub(crate) fn state(state: RolloutState) -> Markup {
         RolloutState::Failed | RolloutState::Rejected => (Tone::Bad, "fail"),
         RolloutState::Superseded => (Tone::Plain, "sup"),
         RolloutState::Cancelled => (Tone::Plain, "deleted"),
-    };
+    }
+}
+
+/// Returns the badge of the state of a rollout.
+pub(crate) fn state(state: RolloutState) -> Markup {
+    let (tone, icon) = look(state);
     badge(tone, icon, &words(state.as_str()))
 }
 
