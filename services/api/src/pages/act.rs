@@ -15,12 +15,22 @@ use tagtrail_config::Role;
 use tower_service::Service as _;
 
 use crate::http::error::Error;
+use crate::http::parameters::{Parameter, text};
 use crate::http::session::SignedIn;
 use crate::pages::Operations;
 use crate::pages::part::form::Fields;
 use crate::pages::reader::Reader;
 use crate::shared::Shared;
 use crate::store::acts;
+
+/// The name of an act in the path of a page.
+pub(crate) const ACT: Parameter = Parameter {
+    name: "act",
+    required: true,
+    description: "Name of the act.",
+    example: "pause",
+    schema: text,
+};
 
 /// The person who acts, and the API that carries the act out.
 pub(crate) struct Acting {

@@ -14,10 +14,10 @@ use tagtrail_proto::{CauseReason, RolloutState};
 use uuid::Uuid;
 
 use crate::http::error::Error;
-use crate::http::parameters::{Parameter, Parameters, PathValues};
+use crate::http::parameters::{Parameters, PathValues};
 use crate::operations::rollouts::ID;
 use crate::pages::Page;
-use crate::pages::act::{Acting, Order, is_named};
+use crate::pages::act::{self, Acting, Order, is_named};
 use crate::pages::frame::{Frame, Section, crumbs};
 use crate::pages::part::digest::{copy, link_with};
 use crate::pages::part::form::{self, Fields, news};
@@ -49,7 +49,6 @@ pub(crate) const ACT: Page = Page {
     open: false,
     serve: || get(by_number).post(act).layer(Fields::limit()),
 };
-const ACT_NAME: Parameter = Parameter { name: "act", ..ID };
 
 /// Attempts that are read.
 const ATTEMPTS: i64 = 20;
@@ -147,7 +146,7 @@ async fn show(
 /// Leads from a number to the rollout, and from an act that is loaded again after signing in.
 async fn by_number(State(shared): State<Shared>, path: PathValues) -> Result<Redirect, Error> {
     let trigger: String = path.parse(&ID).unwrap_or_default();
-    let Ok(number) = path.parse::<i64>(&ACT_NAME) else {
+    let Ok(number) = path.parse::<i64>(&act::ACT) else {
         let id: Uuid = path.parse(&ID).map_err(|_| Error::NotFound)?;
         return Ok(Redirect::to(&format!("/rollouts/{id}")));
     };
@@ -166,7 +165,7 @@ async fn act(
     fields: Fields,
 ) -> Result<Response, Error> {
     let id: Uuid = path.parse(&ID).map_err(|_| Error::RolloutUnknown)?;
-    let act: String = path.parse(&ACT_NAME).unwrap_or_default();
+    let act: String = path.parse(&act::ACT).unwrap_or_default();
     let view = View::read(&shared, &acting.reader, id).await?;
     let trigger = view.one.rollout.trigger.clone();
     let mut body = because(&fields);

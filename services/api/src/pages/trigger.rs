@@ -21,7 +21,7 @@ use crate::http::error::Error;
 use crate::http::parameters::{Parameters, PathValues};
 use crate::operations::triggers::NAME;
 use crate::pages::Page;
-use crate::pages::act::{Acting, Order, is_named};
+use crate::pages::act::{self, Acting, Order, is_named};
 use crate::pages::frame::{Frame, Section, crumbs};
 use crate::pages::part::form::{Fields, news};
 use crate::pages::part::kind::{Tone, badge};
@@ -126,7 +126,7 @@ async fn act(
     fields: Fields,
 ) -> Result<Response, Error> {
     let name: Name = path.parse(&NAME).map_err(|_| Error::TriggerUnknown)?;
-    let act: String = path.parse(&ACT_NAME).unwrap_or_default();
+    let act: String = path.parse(&act::ACT).unwrap_or_default();
     let body = match act.as_str() {
         "pause" | "resume" | "retry" | "release" => because(&fields),
         "rollout" => roll_out(&fields),
@@ -149,11 +149,6 @@ async fn act(
         .order(&shared, &fields, order, (view, seen), again, &then)
         .await
 }
-
-const ACT_NAME: crate::http::parameters::Parameter = crate::http::parameters::Parameter {
-    name: "act",
-    ..NAME
-};
 
 /// Returns the body of an order with the reason that was given.
 pub(crate) fn because(fields: &Fields) -> Map<String, Value> {

@@ -8,6 +8,8 @@ use uuid::Uuid;
 
 use crate::http::error::Error;
 use crate::pages::part::digest::hex;
+use crate::pages::part::icon::icon;
+use crate::pages::part::text::number;
 use crate::pages::part::when;
 
 /// Largest form, in bytes.
@@ -95,6 +97,20 @@ pub(crate) fn reason(required: bool) -> Markup {
 pub(crate) fn until() -> Markup {
     html! {
         label { "Until (UTC), optional" input name="until" placeholder="2026-11-25 08:00, or for 2 days"; }
+    }
+}
+
+/// Draws the button that acts, with its icon.
+pub(crate) fn button(main: bool, icon_name: &str, word: &str) -> Markup {
+    html! { button class=[main.then_some("pri")] { (icon(icon_name)) (word) } }
+}
+
+/// Draws the fields of the form that makes the next attempt at a rollout due.
+pub(crate) fn retry(rollout: u64) -> Markup {
+    html! {
+        p class="s" { "The next attempt at #" (number(rollout)) " begins now, with short pauses between attempts again." }
+        (reason(false))
+        (button(true, "run", "Retry"))
     }
 }
 

@@ -6,11 +6,10 @@ use tagtrail_proto::Gate;
 
 use super::View;
 use crate::pages::act::shows;
-use crate::pages::part::form::{hidden, reason};
-use crate::pages::part::text::{number, visible};
+use crate::pages::part::form::{self, button, hidden, reason};
+use crate::pages::part::text::visible;
 use crate::pages::reader::Reader;
 use crate::pages::trigger::forms::is_tried;
-use crate::pages::trigger::standing::button;
 use crate::store::approvals::Waiting;
 
 /// Draws the forms that the reader may send now, and who may approve. `None`: there is nothing.
@@ -30,7 +29,7 @@ pub(super) fn all(reader: &Reader, view: &View) -> Option<Markup> {
             (approvers(waiting))
         }
         @if operates {
-            @if view.times.newest && is_tried(rollout) { (retry(view)) }
+            @if view.times.newest && is_tried(rollout) { (form(view, "retry", "Retry", &form::retry(rollout.number))) }
             (cancel(view))
         }
     })
@@ -102,16 +101,6 @@ fn approvers(waiting: &Waiting) -> Markup {
             }
         }
     }
-}
-
-fn retry(view: &View) -> Markup {
-    let rollout = &view.one.rollout;
-    let fields = html! {
-        p class="s" { "The next attempt at #" (number(rollout.number)) " begins now, with short pauses between attempts again." }
-        (reason(false))
-        (button(true, "run", "Retry"))
-    };
-    form(view, "retry", "Retry", &fields)
 }
 
 fn cancel(view: &View) -> Markup {

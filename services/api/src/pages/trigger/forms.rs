@@ -8,12 +8,12 @@ use tagtrail_proto::{Digest, ReasonCode, Rollout, RolloutState};
 
 use crate::pages::act::shows;
 use crate::pages::part::digest::short;
-use crate::pages::part::form::{hidden, reason, until};
+use crate::pages::part::form::{self, button, hidden, reason, until};
 use crate::pages::part::standing::differences;
 use crate::pages::part::text::{number, visible};
 use crate::pages::reader::Reader;
 use crate::pages::trigger::View;
-use crate::pages::trigger::standing::{Standing, Watched, button};
+use crate::pages::trigger::standing::{Standing, Watched};
 
 /// Gates that an order may skip.
 const SKIPPABLE: [ReasonCode; 4] = [
@@ -115,12 +115,7 @@ fn retry(standing: &Standing) -> Markup {
     let Some(last) = last.filter(|last| is_tried(last)) else {
         return html! {};
     };
-    let fields = html! {
-        p class="s" { "The next attempt at #" (number(last.number)) " begins now, with short pauses between attempts again." }
-        (reason(false))
-        (button(true, "run", "Retry"))
-    };
-    form(standing, "retry", "Retry", &fields)
+    form(standing, "retry", "Retry", &form::retry(last.number))
 }
 
 /// Whether an attempt at the rollout has failed, and another one can follow.

@@ -12,7 +12,7 @@ use time::OffsetDateTime;
 
 use crate::pages::part::digest::{link, link_or};
 use crate::pages::part::form;
-use crate::pages::part::icon::{icon, icon_for};
+use crate::pages::part::icon::icon_for;
 use crate::pages::part::image;
 use crate::pages::part::kind::{Tone, badge, state};
 use crate::pages::part::standing::{Difference, words};
@@ -294,9 +294,4 @@ pub(crate) fn why(trigger: &Trigger, now: OffsetDateTime) -> Markup {
             (words(reason.code.as_str())) ": " (visible(&reason.why))
         }
     }
-}
-
-/// Draws the button that acts, with its icon.
-pub(crate) fn button(main: bool, icon_name: &str, word: &str) -> Markup {
-    html! { button class=[main.then_some("pri")] { (icon(icon_name)) (word) } }
 }
