@@ -122,7 +122,7 @@ pub(crate) fn question(
     parameters: &Parameters,
     names: &Names,
     now: OffsetDateTime,
-    typed: impl Fn(&str) -> Option<OffsetDateTime>,
+    typed: impl Fn(&'static str, &str) -> Result<OffsetDateTime, Error>,
 ) -> Result<Question, Error> {
     let time = |parameter: &'static str, day_is: Duration| {
         let Some(written) = parameters.written(parameter) else {
@@ -130,8 +130,7 @@ pub(crate) fn question(
         };
         let day = instant::parse(&format!("{written}T00:00:00Z"));
         let day = day.and_then(|day| day.checked_add(day_is));
-        let read = day.or_else(|| typed(written));
-        read.map(Some).ok_or(Error::Time { parameter })
+        day.map_or_else(|| typed(parameter, written), Ok).map(Some)
     };
     let to = time(TO.name, Duration::DAY)?.unwrap_or(now);
     let from = time(FROM.name, Duration::ZERO)?.unwrap_or_else(|| {
@@ -286,7 +285,8 @@ async fn report(
     let parameters = Parameters::read(&uri, REPORT.query)?;
     let name: String = path.parse(&NAME).unwrap_or_default();
     let now = OffsetDateTime::now_utc();
-    let question = question(&parameters, &shared.names.get(), now, instant::parse)?;
+    let exact = |parameter, text: &str| instant::parse(text).ok_or(Error::Time { parameter });
+    let question = question(&parameters, &shared.names.get(), now, exact)?;
     let answer = ask(&shared, named(&name)?, &question, now).await?;
     let is_final = answer.r#final;
     Ok(keep(Json(answer).into_response(), is_final))

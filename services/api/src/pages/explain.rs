@@ -15,6 +15,7 @@ use crate::operations::triggers::NAME;
 use crate::pages::Page;
 use crate::pages::frame::{Frame, Section, crumbs};
 use crate::pages::part::digest::{link, link_or};
+use crate::pages::part::question::past;
 use crate::pages::part::standing::words;
 use crate::pages::part::text::{number, visible};
 use crate::pages::part::when::{self, Form, time};
@@ -35,18 +36,15 @@ async fn show(
     path: PathValues,
     uri: Uri,
 ) -> Result<Response, Error> {
-    let parameters = Parameters::read(&uri, &[AT])?.filled();
+    let parameters = Parameters::read(&uri, &[AT])?;
     let name: Name = path.parse(&NAME).map_err(|_| Error::TriggerUnknown)?;
-    let at = match parameters.text(AT.name) {
-        None => None,
-        Some(text) if tagtrail_proto::instant::parse(text).is_some() => parameters.time(AT.name)?,
-        Some(text) => {
-            // The address of the page holds the time as it was understood.
-            let at = when::read(text, reader.now).ok_or(Error::TimeTyped { field: "at" })?;
-            let address = format!("/triggers/{name}/explain?at={}", Instant(at));
-            return Ok(Redirect::to(&address).into_response());
-        }
-    };
+    let at = past(&parameters, AT.name, reader.now)?;
+    if let Some(typed) = at.filter(|at| !at.lasts) {
+        // The address of the page holds the time as it was understood.
+        let address = format!("/triggers/{name}/explain?at={}", Instant(typed.at));
+        return Ok(Redirect::to(&address).into_response());
+    }
+    let at = at.map(|at| at.at);
     let found = shared
         .database
         .ask_page(async |db| explained(db, &name, at, USUAL).await)

@@ -59,7 +59,8 @@ struct Asked {
 impl Asked {
     fn read(uri: &Uri, shared: &Shared, reader: &Reader) -> Result<Asked, Error> {
         let parameters = Parameters::read(uri, QUERY)?;
-        let typed = |text: &str| when::read(text, reader.now);
+        let typed =
+            |field, text: &str| when::read(text, reader.now).ok_or(Error::PastTyped { field });
         let question = question(&parameters, &shared.names.get(), reader.now, typed)?;
         Ok(Asked {
             question,

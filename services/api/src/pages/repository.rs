@@ -22,9 +22,9 @@ use crate::pages::part::digest::copy;
 use crate::pages::part::icon::icon;
 use crate::pages::part::image;
 use crate::pages::part::lane::Window;
-use crate::pages::part::question::{address, field, select};
+use crate::pages::part::question::{address, field, past, select};
 use crate::pages::part::text::{counted, number};
-use crate::pages::part::when::{self, Form, day_of_month, time, written};
+use crate::pages::part::when::{Form, day_of_month, time, written};
 use crate::pages::reader::Reader;
 use crate::shared::Shared;
 
@@ -96,6 +96,8 @@ struct Question<'a> {
     sort: Sort,
     span: Span,
     at: Option<OffsetDateTime>,
+    /// Whether the address always means the same.
+    lasts: bool,
 }
 
 impl<'a> Question<'a> {
@@ -104,10 +106,7 @@ impl<'a> Question<'a> {
         parameters: &'a Parameters,
         now: OffsetDateTime,
     ) -> Result<Question<'a>, Error> {
-        let at = match parameters.written(AT.name) {
-            None => None,
-            Some(typed) => Some(when::read(typed, now).ok_or(Error::PastTyped { field: AT.name })?),
-        };
+        let at = past(parameters, AT.name, now)?;
         let sort = parameters.choice(SORT.name, &Sort::EVERY, Sort::as_str)?;
         let span = parameters.choice(WINDOW.name, &Span::EVERY, Span::as_str)?;
         Ok(Question {
@@ -116,7 +115,8 @@ impl<'a> Question<'a> {
             class: parameters.choice(CLASS.name, &Class::EVERY, Class::as_str)?,
             sort: sort.unwrap_or(Sort::Newest),
             span: span.unwrap_or(Span::Month),
-            at,
+            lasts: at.is_none_or(|at| at.lasts),
+            at: at.map(|at| at.at),
         })
     }
 
@@ -160,8 +160,7 @@ pub(crate) async fn show(
     let parameters = Parameters::read(uri, &[PART, CLASS, SORT, WINDOW, AT, CURSOR])?;
     let path = image::repository_address(registry, repository);
     let question = Question::read(path, &parameters, reader.now)?;
-    let typed = parameters.written(AT.name);
-    if typed.is_some_and(|typed| tagtrail_proto::instant::parse(typed).is_none()) {
+    if !question.lasts {
         return Ok(Redirect::to(&question.address(None)).into_response());
     }
     let part = Part::read(list(question.sort), &parameters)?;

@@ -1,6 +1,35 @@
 //! Forms that ask a question: their fields, and addresses that hold the whole question.
 
 use maud::{Markup, html};
+use tagtrail_proto::instant;
+use time::OffsetDateTime;
+
+use crate::http::error::Error;
+use crate::http::parameters::Parameters;
+use crate::pages::part::when;
+
+/// A time that a person asked about.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Past {
+    pub(crate) at: OffsetDateTime,
+    /// Whether the address has the form that always means the same. Other addresses lead there.
+    pub(crate) lasts: bool,
+}
+
+/// Reads a time that a person typed, or that an address holds.
+pub(crate) fn past(
+    parameters: &Parameters,
+    field: &'static str,
+    now: OffsetDateTime,
+) -> Result<Option<Past>, Error> {
+    let Some(text) = parameters.written(field) else {
+        return Ok(None);
+    };
+    let at = when::read(text, now).filter(|at| (0..=9999).contains(&at.year()));
+    let at = at.ok_or(Error::PastTyped { field })?;
+    let lasts = instant::parse(text).is_some() && text.ends_with('Z');
+    Ok(Some(Past { at, lasts }))
+}
 
 /// Returns an address with the parameters that have a value.
 pub(crate) fn address(path: &str, parameters: &[(&str, Option<&str>)]) -> String {

@@ -11,7 +11,7 @@ use crate::http::parameters::{AT, KNOWN_AT, Parameter, Parameters, optional, tex
 use crate::operations::history::BEFORE;
 use crate::pages::part::image;
 use crate::pages::part::lane::Window;
-use crate::pages::part::when;
+use crate::pages::part::question::past;
 
 const WINDOW: Parameter = optional("window", "The time that the row covers.", "30d", text);
 const KNOWN: &[Parameter] = &[AT, KNOWN_AT, WINDOW, CURSOR, BEFORE];
@@ -77,17 +77,10 @@ pub(crate) struct Asked {
 impl Asked {
     pub(crate) fn read(uri: &Uri, now: OffsetDateTime) -> Result<Asked, Error> {
         let parameters = Parameters::read(uri, KNOWN)?;
-        let mut lenient = false;
-        let mut time = |field: &'static str| {
-            let Some(text) = parameters.written(field) else {
-                return Ok(None);
-            };
-            let at = when::read(text, now).filter(|at| (0..=9999).contains(&at.year()));
-            let final_form = tagtrail_proto::instant::parse(text).is_some() && text.ends_with('Z');
-            lenient = lenient || at.is_some() && !final_form;
-            at.ok_or(Error::PastTyped { field }).map(Some)
-        };
-        let (at, known_at) = (time("at")?, time("known_at")?);
+        let at = past(&parameters, AT.name, now)?;
+        let known_at = past(&parameters, KNOWN_AT.name, now)?;
+        let lenient = at.iter().chain(&known_at).any(|time| !time.lasts);
+        let [at, known_at] = [at, known_at].map(|time| time.map(|time| time.at));
         let word = parameters.written("window");
         let chosen = Span::ALL.iter().find(|(_, name, _)| Some(*name) == word);
         let span = chosen.map_or(Span::Month, |(span, ..)| *span);
