@@ -2,6 +2,7 @@
 //! so each digest is read once.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -25,6 +26,17 @@ pub struct Platform {
     pub os_version: Option<String>,
     /// Digest of the platform's own manifest, in an index.
     pub digest: Option<Digest>,
+}
+
+impl fmt::Display for Platform {
+    /// Writes the platform as clients of registries do: `linux/arm64/v8`.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.os, self.architecture)?;
+        match &self.variant {
+            Some(variant) => write!(f, "/{variant}"),
+            None => Ok(()),
+        }
+    }
 }
 
 /// The content of a digest, as its author wrote it.

@@ -11,7 +11,7 @@ use serde::Serialize;
 use tagtrail_config::Role;
 use tagtrail_history::instant::Instant;
 use tagtrail_history::manifests::manifests;
-use tagtrail_proto::{Digest, Manifest, Platform};
+use tagtrail_proto::{Digest, Manifest};
 
 use crate::database::Database;
 use crate::http::error::Error;
@@ -131,7 +131,7 @@ pub(crate) fn compare(before: &Manifest, after: &Manifest) -> Vec<Field> {
     add(Group::Built, "base digest", |one| known(one, BASE_DIGEST));
     add(Group::Built, "source", |one| one.source.clone());
     add(Group::Contents, "platforms", |one| {
-        let names: Vec<String> = one.platforms.iter().map(platform).collect();
+        let names: Vec<String> = one.platforms.iter().map(ToString::to_string).collect();
         (!names.is_empty()).then(|| names.join(", "))
     });
     add(Group::Contents, "media type", |one| {
@@ -174,13 +174,6 @@ fn field(group: Group, name: &str, before: Option<String>, after: Option<String>
 fn known(manifest: &Manifest, key: &str) -> Option<String> {
     let found = manifest.annotations.get(key);
     found.or_else(|| manifest.labels.get(key)).cloned()
-}
-
-fn platform(platform: &Platform) -> String {
-    let variant = platform.variant.as_deref();
-    let parts = [platform.os.as_str(), &platform.architecture];
-    let parts: Vec<&str> = parts.into_iter().chain(variant).collect();
-    parts.join("/")
 }
 
 async fn compare_digests(
