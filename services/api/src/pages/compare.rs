@@ -16,7 +16,7 @@ use crate::operations::digests::whole;
 use crate::pages::Page;
 use crate::pages::frame::{Frame, Section, crumbs};
 use crate::pages::part::commit::{built_from, range_address, short};
-use crate::pages::part::digest::{big_swatch, copy, hex, link_with};
+use crate::pages::part::digest::{address, big_swatch, copy, digits, link_with};
 use crate::pages::part::icon::icon;
 use crate::pages::part::kind::{Tone, badge};
 use crate::pages::part::text::{counted, foreign, number, visible};
@@ -96,7 +96,7 @@ fn name(side: &Side<'_>) -> String {
     let version = side.manifest.and_then(|one| one.version.as_deref());
     match version {
         Some(version) => visible(&version.chars().take(60).collect::<String>()),
-        None => hex(side.digest).chars().take(12).collect(),
+        None => digits(side.digest, 12),
     }
 }
 
@@ -149,7 +149,7 @@ fn card(heading: &str, image: Option<&Image>, side: &Side<'_>) -> Markup {
     };
     html! {
         section class="card" { div class="head" {
-            a href=(crate::pages::part::digest::address(side.digest)) aria-label={ "The page of the digest " (heading) } { (big_swatch(side.digest)) }
+            a href=(address(side.digest)) aria-label={ "The page of the digest " (heading) } { (big_swatch(side.digest)) }
             div {
                 h2 { (heading) }
                 p class="n" { (side.digest) (copy(&pinned, &format!("Copy {heading}"))) }

@@ -19,7 +19,7 @@ use crate::operations::digests::{LIST, whole_digest};
 use crate::pages::Page;
 use crate::pages::frame::{Frame, Section, crumbs};
 use crate::pages::part::commit::built_from;
-use crate::pages::part::digest::{big_swatch, copy, hex, link_with};
+use crate::pages::part::digest::{big_swatch, copy, digits, link_with};
 use crate::pages::part::image;
 use crate::pages::part::lane::{Bar, Window, axis, lane};
 use crate::pages::part::text::{
@@ -83,7 +83,7 @@ async fn show(
     if read.held.items.is_empty() && read.manifest.is_none() && read.running.is_empty() {
         return Err(Error::DigestUnheard(digest));
     }
-    let short: String = hex(&digest).chars().take(12).collect();
+    let short = digits(&digest, 12);
     let mut frame = Frame::new(short.clone(), Section::Images);
     frame.json = Some(format!("/v1/digests/{digest}"));
     frame.cli = Some(format!("tagtrail digest {digest}"));
@@ -113,7 +113,7 @@ fn head(digest: &Digest, read: &Read) -> Markup {
             div {
                 h1 { @match (version, manifest) {
                     (Some(version), Some(manifest)) => { (manifest.repository) " " (visible(version)) },
-                    _ => { "Digest " (hex(digest).chars().take(12).collect::<String>()) },
+                    _ => { "Digest " (digits(digest, 12)) },
                 } }
                 p class="n" { (digest) (copy(&digest.to_string(), "Copy the digest")) }
                 p class="meta" {

@@ -23,7 +23,7 @@ use crate::pages::part::icon::icon;
 use crate::pages::part::image;
 use crate::pages::part::lane::Window;
 use crate::pages::part::question::{address, field, past, select};
-use crate::pages::part::text::{counted, number};
+use crate::pages::part::text::{counted, is_web_address, number};
 use crate::pages::part::when::{Form, day_of_month, time, written};
 use crate::pages::reader::Reader;
 use crate::shared::Shared;
@@ -239,15 +239,10 @@ fn json(name: &str, question: &Question<'_>, class: Class) -> String {
     address("/v1/tags", &parameters)
 }
 
-/// Returns the way to a repository or folder: each part of its name is a folder.
+/// Returns the way to the page of a repository or folder.
 pub(crate) fn steps(registry: &str, path: &str) -> Vec<(String, Option<String>)> {
     let mut steps = vec![("Images".to_owned(), Some("/i".to_owned()))];
-    let mut at = format!("/i/{registry}");
-    steps.push((registry.to_owned(), Some(at.clone())));
-    for part in path.split('/').filter(|part| !part.is_empty()) {
-        at = format!("{}/{part}", at.trim_end_matches('/'));
-        steps.push((part.to_owned(), Some(format!("{at}/"))));
-    }
+    steps.extend(image::way(registry, path));
     if let Some((_, address)) = steps.last_mut() {
         *address = None;
     }
@@ -259,15 +254,9 @@ fn head(registry: &Registry, repository: &Repository, found: &Found, last_day: D
     let month = last_day - Duration::days(29);
     let recent = found.days.items.iter().filter(|day| day.day >= month);
     let recent: u64 = recent.map(|day| day.changes).sum();
-    let code = found
-        .items
-        .items
-        .iter()
-        .filter_map(|tag| tag.source_code.as_deref());
-    let mut code = code.filter(|code| {
-        let is_web = code.starts_with("https://") || code.starts_with("http://");
-        is_web && code.bytes().all(|byte| byte.is_ascii_graphic())
-    });
+    let code = found.items.items.iter();
+    let code = code.filter_map(|tag| tag.source_code.as_deref());
+    let mut code = code.filter(|code| is_web_address(code));
     html! {
         div {
             (crumbs(&steps(registry.as_ref(), repository.as_ref())))

@@ -7,7 +7,7 @@ use tagtrail_proto::Digest;
 use crate::pages::part::icon::icon;
 
 /// Returns the hexadecimal digits of a digest.
-pub(crate) fn hex(digest: &Digest) -> String {
+fn hex(digest: &Digest) -> String {
     let text = digest.to_string();
     match text.split_once(':') {
         Some((_, hex)) => hex.to_owned(),
@@ -17,7 +17,12 @@ pub(crate) fn hex(digest: &Digest) -> String {
 
 /// Returns the first eight digits.
 pub(crate) fn short(digest: &Digest) -> String {
-    hex(digest).chars().take(8).collect()
+    digits(digest, 8)
+}
+
+/// Returns the first digits, as many as asked for.
+pub(crate) fn digits(digest: &Digest, count: usize) -> String {
+    hex(digest).chars().take(count).collect()
 }
 
 /// Returns the classes of the colour: one of twelve hues, and of two tones.
@@ -72,9 +77,8 @@ pub(crate) fn link(digest: &Digest) -> Markup {
 }
 
 /// As [`link`], with this many digits: twelve where two digests are compared.
-pub(crate) fn link_with(digest: &Digest, digits: usize) -> Markup {
-    let text: String = hex(digest).chars().take(digits).collect();
-    html! { a class="dg" href=(address(digest)) { (swatch(digest)) code { (text) } } }
+pub(crate) fn link_with(digest: &Digest, count: usize) -> Markup {
+    html! { a class="dg" href=(address(digest)) { (swatch(digest)) code { (digits(digest, count)) } } }
 }
 
 /// Returns a link to a digest, or the word for none.

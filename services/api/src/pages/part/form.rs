@@ -7,7 +7,7 @@ use time::{Duration, OffsetDateTime};
 use uuid::Uuid;
 
 use crate::http::error::Error;
-use crate::pages::part::digest::hex;
+use crate::pages::part::digest::digits;
 use crate::pages::part::icon::icon;
 use crate::pages::part::text::number;
 use crate::pages::part::when;
@@ -72,7 +72,7 @@ impl Fields {
 /// another state is not carried out.
 pub(crate) fn seen(state: &serde_json::Value) -> String {
     let digest = Digest::sha256_of(state.to_string().as_bytes());
-    hex(&digest).chars().take(32).collect()
+    digits(&digest, 32)
 }
 
 /// Draws the hidden fields of a form: its idempotency key, and the state that the page shows.

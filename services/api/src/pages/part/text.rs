@@ -61,13 +61,9 @@ pub(crate) fn visible(text: &str) -> String {
     shown
 }
 
-/// Returns a platform as clients of registries write it: `linux/arm64/v8`.
+/// Returns a platform; its author chose the words.
 pub(crate) fn platform_name(platform: &Platform) -> String {
-    let variant = platform.variant.as_deref();
-    let parts = [platform.os.as_str(), &platform.architecture]
-        .into_iter()
-        .chain(variant);
-    visible(&parts.collect::<Vec<_>>().join("/"))
+    visible(&platform.to_string())
 }
 
 /// Returns a text of strangers, folded after 4 KiB.
@@ -99,15 +95,20 @@ pub(crate) fn with_code(text: &str) -> Markup {
     }
 }
 
+/// Returns whether a text of strangers may be the address of a link: one of a web page, whole.
+pub(crate) fn is_web_address(text: &str) -> bool {
+    ["https://", "http://"]
+        .iter()
+        .any(|scheme| text.starts_with(scheme))
+        && text.len() <= LONGEST
+        && text.bytes().all(|byte| byte.is_ascii_graphic())
+}
+
 /// Returns the value of a label as a link if it is the address of a web page, and as text
 /// otherwise.
 pub(crate) fn link_or_text(text: &str) -> Markup {
-    let is_address = ["https://", "http://"]
-        .iter()
-        .any(|scheme| text.starts_with(scheme))
-        && text.bytes().all(|byte| byte.is_ascii_graphic());
     html! {
-        @if is_address && text.len() <= LONGEST { a href=(text) rel="noreferrer" { (text) } }
+        @if is_web_address(text) { a href=(text) rel="noreferrer" { (text) } }
         @else { (foreign(text)) }
     }
 }

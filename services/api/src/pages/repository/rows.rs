@@ -8,6 +8,7 @@ use tagtrail_history::tags::{KnownTag, Sharing};
 use tagtrail_proto::Tag;
 use time::OffsetDateTime;
 
+use crate::pages::part::commit::built_from;
 use crate::pages::part::digest::{link, link_or, short};
 use crate::pages::part::image;
 use crate::pages::part::kind::{Tone, badge};
@@ -16,8 +17,6 @@ use crate::pages::part::sampled::{room, sampled};
 use crate::pages::part::text::{counted, number, visible};
 use crate::pages::part::when::{Form, ago, since, time};
 
-/// Digits of a commit that are shown.
-const DIGITS: usize = 8;
 /// Other tags of the same digest that are named, and the most letters of their names together.
 const NAMED: usize = 2;
 const LETTERS: usize = 40;
@@ -174,19 +173,11 @@ pub(super) fn once(tags: &[KnownTag], about: &About, now: OffsetDateTime) -> Mar
                         td { @match &tag.digest { Some(digest) => { (link(digest)) }, None => span class="none" { "deleted" } } }
                         td class="nw" { (since(tag.occurred_at.0, now)) }
                         td class="s" { @if let Some(actor) = &tag.actor { (visible(actor)) } }
-                        td data-l=[tag.commit.as_ref().map(|_| "commit")] { (commit(tag)) }
+                        td data-l=[tag.commit.as_ref().map(|_| "commit")] { (built_from(None, tag.commit.as_deref(), tag.source_code.as_deref())) }
                         td class="s q" { (also(about, tag)) }
                     }
                 }
             }
-        }
-    }
-}
-
-fn commit(tag: &KnownTag) -> Markup {
-    html! {
-        @if let Some(commit) = &tag.commit {
-            code { (visible(commit).chars().take(DIGITS).collect::<String>()) }
         }
     }
 }

@@ -24,13 +24,7 @@ pub(crate) fn name(image: &Image) -> String {
 
 /// Returns the way to a tag: registry, folders, repository, tag.
 pub(crate) fn steps(image: &Image) -> Vec<(String, Option<String>)> {
-    let registry = image.registry.to_string();
-    let mut address = format!("/i/{registry}");
-    let mut steps = vec![(registry, Some(address.clone()))];
-    for part in image.repository.as_ref().split('/') {
-        address = format!("{address}/{part}");
-        steps.push((part.to_owned(), Some(address.clone())));
-    }
+    let mut steps = image::way(image.registry.as_ref(), image.repository.as_ref());
     steps.push((image.tag.to_string(), Some(image::address(image))));
     steps
 }
