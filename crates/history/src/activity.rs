@@ -9,6 +9,7 @@ use tagtrail_proto::{Registry, Repository, Tag};
 use time::{Duration, OffsetDateTime};
 
 use crate::instant::Instant;
+use crate::slots::{HALF_HOURS, MINUTES, slots};
 
 /// Most rows of a kind that are counted one by one.
 pub const COUNTED: i64 = 200_000;
@@ -88,8 +89,8 @@ pub async fn totals(db: &mut PgConnection) -> Result<Totals, sqlx::Error> {
 pub struct Busy {
     /// The time from which on changes are read: a day ago, or later if there are too many.
     pub since: OffsetDateTime,
-    /// Minutes of the last hour with the number of changes, by the minute's number from 0 on.
-    pub minutes: Vec<(usize, u64)>,
+    /// The number of changes in each minute of the last hour.
+    pub minutes: [u64; MINUTES],
     /// The repositories with the most changes, and most changes first.
     pub repositories: Vec<BusyRepository>,
 }
@@ -103,9 +104,8 @@ pub struct BusyRepository {
     pub repository: Repository,
     /// Changes since the time.
     pub changes: u64,
-    /// The half hours before now with the number of changes, by the number of the half hour from 0
-    /// (a day ago) on.
-    pub half_hours: Vec<(usize, u64)>,
+    /// The number of changes in each half hour of the last day.
+    pub half_hours: [u64; HALF_HOURS],
     /// Tags that have a digest now.
     pub tags: u64,
     /// The user or account that pushed last, if the registry named one.
@@ -163,23 +163,19 @@ pub async fn busy(
     .await?;
     let mut busy = Busy {
         since,
-        minutes: Vec::new(),
+        minutes: [0; MINUTES],
         repositories: Vec::new(),
     };
     for found in &rows {
-        let slots: Vec<i32> = found.try_get::<Option<_>, _>("slots")?.unwrap_or_default();
-        let counts: Vec<i64> = found.try_get::<Option<_>, _>("counts")?.unwrap_or_default();
-        let slots = slots.into_iter().filter_map(|slot| slot.try_into().ok());
-        let counted = slots.zip(counts.into_iter().map(row::unsigned)).collect();
         let Some(repository) = found.try_get::<Option<String>, _>("repository")? else {
-            busy.minutes = counted;
+            busy.minutes = slots(found)?;
             continue;
         };
         busy.repositories.push(BusyRepository {
             registry: row::parsed(found.try_get("registry")?)?,
             repository: row::parsed(&repository)?,
             changes: row::unsigned(found.try_get("changes")?),
-            half_hours: counted,
+            half_hours: slots(found)?,
             tags: row::unsigned(found.try_get("tags")?),
             actor: found.try_get("actor")?,
         });

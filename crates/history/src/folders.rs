@@ -6,8 +6,7 @@ use tagtrail_postgres::row;
 use tagtrail_proto::Tag;
 use time::OffsetDateTime;
 
-/// Slots of the last 24 hours.
-pub const SLOTS: usize = 48;
+use crate::slots::{HALF_HOURS, slots};
 
 /// A folder, or a repository.
 #[derive(Debug)]
@@ -21,7 +20,7 @@ pub struct Folder {
     /// Their tags that have a digest now.
     pub tags: u64,
     /// Changes recorded in each half hour of the last 24 hours.
-    pub changes: [u64; SLOTS],
+    pub changes: [u64; HALF_HOURS],
 }
 
 impl Folder {
@@ -109,21 +108,12 @@ pub async fn folders(
 }
 
 fn folder(row: &PgRow) -> Result<([i64; 2], Folder), sqlx::Error> {
-    let slots: Option<Vec<i32>> = row.try_get("slots")?;
-    let counts: Option<Vec<i64>> = row.try_get("counts")?;
-    let mut changes = [0; SLOTS];
-    for (slot, count) in slots.iter().flatten().zip(counts.iter().flatten()) {
-        let slot = usize::try_from(*slot).ok();
-        if let Some(changes) = slot.and_then(|slot| changes.get_mut(slot)) {
-            *changes = row::unsigned(*count);
-        }
-    }
     let folder = Folder {
         place: row.try_get("place")?,
         is_repository: row.try_get("is_repository")?,
         repositories: row::unsigned(row.try_get("repositories")?),
         tags: row::unsigned(row.try_get("tags")?),
-        changes,
+        changes: slots(row)?,
     };
     Ok(([row.try_get("changes")?, row.try_get("id")?], folder))
 }

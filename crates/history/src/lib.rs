@@ -1,5 +1,4 @@
 //! The SQL that reads history: the revision in force at a time, the revisions of a tag, its figures
-//! The SQL that reads history: the revision in force at a time, the revisions of a tag, its figures
 //! and its row of time, the images that had a digest, the digests that begin with given digits,
 //! names and commits by a text, the number of images that match, registries, repositories, tags,
 //! rows of time, manifests, the revisions of a partition in the order recorded, the newest
@@ -33,6 +32,7 @@ pub mod replayed;
 pub mod reports;
 pub mod resolve;
 pub mod search;
+pub mod slots;
 pub mod sources;
 pub mod summary;
 mod tag;

@@ -9,6 +9,7 @@ use tagtrail_postgres::row;
 use time::{Duration, OffsetDateTime, UtcOffset};
 
 use crate::instant::Instant;
+use crate::slots::{HALF_HOURS, slots};
 
 /// Days of which hours are read: a week, and the same stretch of time one week before.
 const DAYS: i64 = 15;
@@ -133,9 +134,8 @@ fn of_row(
 pub struct Events {
     /// Name of the source.
     pub source: String,
-    /// The half hours of the last day with the number of pushes, by the number of the half hour
-    /// from 0 (a day ago) on.
-    pub half_hours: Vec<(usize, u64)>,
+    /// The number of pushes in each half hour of the last day.
+    pub half_hours: [u64; HALF_HOURS],
     /// The median of the time between two events.
     pub usual_gap: Option<Duration>,
 }
@@ -185,17 +185,12 @@ pub async fn recent(db: &mut PgConnection, now: OffsetDateTime) -> Result<Recent
         since: day,
     };
     for found in &rows {
-        let slots: Option<Vec<i32>> = found.try_get("slots")?;
-        let counts: Option<Vec<i64>> = found.try_get("counts")?;
-        let slots = slots.unwrap_or_default().into_iter();
-        let slots = slots.filter_map(|slot| slot.try_into().ok());
-        let counts = counts.unwrap_or_default().into_iter().map(row::unsigned);
         let seconds: Option<f64> = found.try_get("seconds")?;
         let bound: Option<OffsetDateTime> = found.try_get("bound")?;
         recent.since = bound.map_or(day, |bound| bound.max(day));
         recent.sources.push(Events {
             source: found.try_get("source")?,
-            half_hours: slots.zip(counts).collect(),
+            half_hours: slots(found)?,
             usual_gap: seconds.map(Duration::seconds_f64),
         });
     }

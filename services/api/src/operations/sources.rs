@@ -12,6 +12,7 @@ use sqlx::PgConnection;
 use tagtrail_config::{File, Role, SourceRegistry};
 use tagtrail_history::coverage::{self, NotCompared};
 use tagtrail_history::instant::Instant;
+use tagtrail_history::slots::HALF_HOURS;
 use tagtrail_history::sources::{self, Activity, Events};
 use time::{Duration, OffsetDateTime};
 
@@ -36,9 +37,6 @@ pub(crate) const SOURCES: Operation = Operation {
     problems: &[],
     serve: |method| on(method, list),
 };
-
-/// Half hours of a day.
-const HALF_HOURS: usize = 48;
 
 /// The sources.
 #[derive(Debug, Serialize, JsonSchema)]
@@ -173,11 +171,7 @@ fn join(
     for item in &mut items {
         if let Some(events) = recent.iter().find(|events| events.source == item.name) {
             item.usual_gap_seconds = events.usual_gap.map(Duration::as_seconds_f64);
-            for (place, pushes) in &events.half_hours {
-                if let Some(slot) = item.half_hours.get_mut(*place) {
-                    *slot = *pushes;
-                }
-            }
+            item.half_hours = events.half_hours.to_vec();
         }
         item.state = item.standing(now);
         item.findings = findings::of(item, file, not_compared);

@@ -5,14 +5,14 @@ use axum::http::Uri;
 use axum::response::{Html, IntoResponse as _, Response};
 use axum::routing::get;
 use maud::{Markup, html};
-use tagtrail_history::folders::{Folder, FoldersQuery, SLOTS, folders};
+use tagtrail_history::folders::{Folder, FoldersQuery, folders};
 
 use crate::http::error::Error;
 use crate::http::paging::{CURSOR, Items, List, Page as Part};
 use crate::http::parameters::{PART, Parameter, Parameters, optional, text};
 use crate::pages::Page;
 use crate::pages::frame::{Frame, Section, crumbs};
-use crate::pages::part::bars::{Column, Columns, Height, columns};
+use crate::pages::part::bars::{Column, in_row};
 use crate::pages::part::icon::icon;
 use crate::pages::part::question::{address, field, select};
 use crate::pages::part::text::{counted, number, visible};
@@ -166,7 +166,6 @@ fn table(folders: &[Folder], repositories: bool) -> Markup {
 
 fn row(folder: &Folder) -> Markup {
     let recent = folder.recent();
-    let drawn: [Column; SLOTS] = folder.changes.map(Column::of);
     let label = format!(
         "{} of {} over 24 hours",
         counted(recent, "change", "changes"),
@@ -184,7 +183,7 @@ fn row(folder: &Folder) -> Markup {
                 a class="im" href=(page) { (visible(&folder.place)) @if !folder.is_repository { "/" } }
                 @if folder.is_repository && more { " " a class="s" href={ (page) "/" } { "and below" } }
             }
-            td class="full" { (columns(&Columns { columns: &drawn, height: Height::Row, ticks: &[], silent_from: None, label: &label })) }
+            td class="full" { (in_row(&folder.changes.map(Column::of), &label)) }
             td class="r n" data-l="repositories" { (number(folder.repositories)) }
             td class="r n" data-l="tags" { (number(folder.tags)) }
             td class="r n" data-l="changes in 24 h" { (number(recent)) }

@@ -21,13 +21,13 @@ use crate::http::parameters::Parameters;
 use crate::operations::status::{Seen, Status, see};
 use crate::pages::Page;
 use crate::pages::frame::{Frame, Section};
-use crate::pages::part::bars::{Column, Columns, Height, Tick, columns};
+use crate::pages::part::bars::{Column, Columns, Height, Tick, columns, in_row, of_day};
 use crate::pages::part::icon::icon_for;
 use crate::pages::part::image::repository_address;
 use crate::pages::part::kind::{Tone, state};
 use crate::pages::part::rollout;
 use crate::pages::part::text::{counted, number, visible};
-use crate::pages::part::when::{Form, ago, day_of_month, written};
+use crate::pages::part::when::{Form, ago, written};
 use crate::pages::reader::Reader;
 use crate::shared::Shared;
 use crate::store;
@@ -45,9 +45,6 @@ pub(crate) const PAGE: Page = Page {
 const LATEST: usize = 12;
 /// Rows of the lists beside it.
 const ROLLOUTS: i64 = 6;
-/// Half hours of a day, and minutes of an hour.
-const HALF_HOURS: usize = 48;
-const MINUTES: usize = 60;
 
 /// The rows of the page, of one snapshot.
 struct Rows {
@@ -191,12 +188,7 @@ pub(super) fn known(of: u64, lost: u64) -> String {
 }
 
 fn last_hour(busy: &Busy, now: OffsetDateTime) -> Markup {
-    let mut minutes = [0; MINUTES];
-    for (minute, changes) in &busy.minutes {
-        if let Some(slot) = minutes.get_mut(*minute) {
-            *slot = *changes;
-        }
-    }
+    let minutes = &busy.minutes;
     let from = now - Duration::HOUR;
     let clock = |minutes: i64| -> String {
         let text = written(from + Duration::minutes(minutes), Form::Clock);
@@ -224,21 +216,17 @@ fn last_hour(busy: &Busy, now: OffsetDateTime) -> Markup {
     html! {
         section class="card" aria-labelledby="p" {
             h2 id="p" { "The last hour " span class="push q" { "changes a minute, UTC" } }
-            (columns(&Columns { columns: &minutes.map(Column::of), height: Height::Low, ticks: &ticks, silent_from: None, label: &label }))
+            (columns(&Columns { columns: &busy.minutes.map(Column::of), height: Height::Low, ticks: &ticks, silent_from: None, label: &label }))
         }
     }
 }
 
 fn busiest(busy: &Busy, now: OffsetDateTime) -> Markup {
-    // The chart begins a day ago. Of a store with very many changes only the last ones are counted.
-    let whole = busy.since <= now - Duration::DAY + Duration::MINUTE;
     html! {
         section class="card" aria-labelledby="busy" {
             h2 id="busy" {
                 "Busiest repositories "
-                span class="push q" {
-                    @match whole { true => "24 hours, by half hour", false => { "since " (day_of_month(busy.since)) " " (written(busy.since, Form::Clock)) ", by half hour" } }
-                }
+                span class="push q" { (of_day(busy.since, now)) ", by half hour" }
             }
             @if busy.repositories.is_empty() { p class="s" { "No tag changed in the last 24 hours." } }
             @else {
@@ -255,7 +243,7 @@ fn busiest(busy: &Busy, now: OffsetDateTime) -> Markup {
                             @let label = format!("{} of {} over 24 hours, by half hour", counted(one.changes, "change", "changes"), one.repository);
                             tr {
                                 th scope="row" { a class="im" href=(repository_address(&one.registry, &one.repository)) title=(one.registry) { (one.repository) } }
-                                td class="full" { (columns(&Columns { columns: &slots(&one.half_hours), height: Height::Row, ticks: &[], silent_from: None, label: &label })) }
+                                td class="full" { (in_row(&one.half_hours.map(Column::of), &label)) }
                                 td class="r n" data-l="changes" { (number(one.changes)) }
                                 td class="r n" data-l="tags" { (number(one.tags)) }
                                 td class="s" { @match &one.actor { Some(actor) => { (visible(actor)) }, None => span class="none" { "not named" } } }
@@ -266,17 +254,6 @@ fn busiest(busy: &Busy, now: OffsetDateTime) -> Markup {
             }
         }
     }
-}
-
-/// Returns the half hours of a day as columns.
-fn slots(half_hours: &[(usize, u64)]) -> [Column; HALF_HOURS] {
-    let mut slots = [Column::default(); HALF_HOURS];
-    for (place, changes) in half_hours {
-        if let Some(slot) = slots.get_mut(*place) {
-            *slot = Column::of(*changes);
-        }
-    }
-    slots
 }
 
 fn rollouts(rollouts: &[RolloutWithAttempt], now: OffsetDateTime) -> Markup {

@@ -16,11 +16,11 @@ use crate::operations::sources::{Finding, Level, Source, Sources, Standing, see}
 use crate::pages::Page;
 use crate::pages::frame::{Frame, Section};
 use crate::pages::home::{figure, known};
-use crate::pages::part::bars::{Column, Columns, Height, columns};
+use crate::pages::part::bars::{Column, Columns, Height, columns, of_day};
 use crate::pages::part::icon::icon_for;
 use crate::pages::part::kind::Tone;
 use crate::pages::part::text::{counted, foreign, number, size, visible, with_code};
-use crate::pages::part::when::{Form, ago, day_of_month, since, span, time, written};
+use crate::pages::part::when::{Form, ago, since, span, time};
 use crate::pages::reader::Reader;
 use crate::shared::Shared;
 
@@ -111,16 +111,11 @@ fn figures(sources: &Sources, quarantined: Option<u64>, now: OffsetDateTime) -> 
 }
 
 fn table(sources: &Sources, now: OffsetDateTime) -> Markup {
-    let from = sources.half_hours_since.0;
-    let whole = from <= now - Duration::DAY + Duration::MINUTE;
     html! {
         section class="card" aria-labelledby="all" {
             h2 id="all" {
                 "Sources "
-                span class="push q" {
-                    "pushes by half hour, "
-                    @match whole { true => "24 hours", false => { "since " (day_of_month(from)) " " (written(from, Form::Clock)) } }
-                }
+                span class="push q" { "pushes by half hour, " (of_day(sources.half_hours_since.0, now)) }
             }
             @if sources.items.is_empty() { p class="s" { "There is no " code { "[[source]]" } " in the files of this api, and no event was received in 90 days." } }
             @else {

@@ -2,9 +2,11 @@
 //! of lanes. A chart is an image with a sentence; the numbers are also in a table on the page.
 
 use maud::{Markup, html};
+use time::{Duration, OffsetDateTime};
 
 use crate::pages::part::lane::percent;
 use crate::pages::part::text::number;
+use crate::pages::part::when::{Form, day_of_month, written};
 
 /// The height of a chart of columns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -47,6 +49,30 @@ pub(crate) struct Columns<'a> {
     pub(crate) silent_from: Option<usize>,
     /// States in a sentence what the chart shows.
     pub(crate) label: &'a str,
+}
+
+/// Draws columns in a row of a table.
+pub(crate) fn in_row(shown: &[Column], label: &str) -> Markup {
+    columns(&Columns {
+        columns: shown,
+        height: Height::Row,
+        ticks: &[],
+        silent_from: None,
+        label,
+    })
+}
+
+/// Returns the time that a chart of the last day covers: of a store with very many changes only
+/// the last ones are counted.
+pub(crate) fn of_day(from: OffsetDateTime, now: OffsetDateTime) -> String {
+    match from <= now - Duration::DAY + Duration::MINUTE {
+        true => "24 hours".to_owned(),
+        false => format!(
+            "since {} {}",
+            day_of_month(from),
+            written(from, Form::Clock)
+        ),
+    }
 }
 
 /// Least height of a column that is not zero, in percent.

@@ -7,7 +7,7 @@ use tagtrail_history::summary::Summary;
 use tagtrail_proto::Image;
 use time::{Duration, OffsetDateTime};
 
-use crate::pages::part::bars::{Column, Columns, Height, columns};
+use crate::pages::part::bars::{Column, in_row};
 use crate::pages::part::commit::built_from;
 use crate::pages::part::digest::{big_swatch, copy};
 use crate::pages::part::icon::icon;
@@ -265,12 +265,5 @@ fn weeks(summary: &Summary, tag: &str) -> Markup {
         "Changes of {tag} a week over {} weeks, {least} to {most}",
         shown.len()
     );
-    let chart = Columns {
-        columns: &shown,
-        height: Height::Row,
-        ticks: &[],
-        silent_from: None,
-        label: &label,
-    };
-    html! { div { dt { "Changes a week" } dd { (columns(&chart)) } } }
+    html! { div { dt { "Changes a week" } dd { (in_row(&shown, &label)) } } }
 }
