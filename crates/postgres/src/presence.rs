@@ -19,7 +19,7 @@ const LONGEST: usize = 2000;
 /// Renews the row of this process until a stop is requested, then deletes it. Without Postgres, or
 /// before the schema is there, the row waits for the next renewal: nothing depends on it but the
 /// pages about the services.
-pub async fn presence(service: &'static str, db: DbArgs, ctx: Context) {
+pub async fn presence(service: &'static str, db: DbArgs, ctx: Context) -> anyhow::Result<()> {
     let row = Row {
         service,
         // Neither pids nor names of machines are unique among containers.
@@ -44,6 +44,7 @@ pub async fn presence(service: &'static str, db: DbArgs, ctx: Context) {
             tracing::debug!("could not delete the row of this process: {error}");
         }
     }
+    Ok(())
 }
 
 struct Row {

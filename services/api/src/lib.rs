@@ -196,11 +196,7 @@ pub async fn serve(listener: TcpListener, config: Config, ctx: Context) -> anyho
         tasks.spawn("asker", asker.run());
     }
     tasks.spawn("files", following);
-    let present = presence("api", config.db.clone(), ctx.clone());
-    tasks.spawn("presence", async move {
-        present.await;
-        Ok(())
-    });
+    tasks.spawn("presence", presence("api", config.db.clone(), ctx.clone()));
     tasks.spawn("postgres", database.keep(config.db, ctx.clone()));
     tasks.spawn("feed", feed.clone().keep());
     tasks.spawn(

@@ -97,11 +97,10 @@ pub async fn run(config: Config, ctx: Context) -> anyhow::Result<()> {
         "coverage",
         coverage::coverage(config.db.clone(), shared.clone()),
     );
-    let present = presence("indexer", config.db.clone(), ctx.clone());
-    tasks.spawn("presence", async move {
-        present.await;
-        Ok(())
-    });
+    tasks.spawn(
+        "presence",
+        presence("indexer", config.db.clone(), ctx.clone()),
+    );
     tasks.spawn("report about a backlog", backlog::report(shared.clone()));
     tasks.spawn(
         "partitions",

@@ -136,11 +136,7 @@ pub async fn run(config: Config, ctx: Context) -> anyhow::Result<()> {
         None => {}
     }
     if let Some(db) = database(&config) {
-        let present = presence("resolver", db, ctx.clone());
-        tasks.spawn("presence", async move {
-            present.await;
-            Ok(())
-        });
+        tasks.spawn("presence", presence("resolver", db, ctx.clone()));
     }
     let (health, shutdown) = (ctx.health.clone(), ctx.shutdown.clone());
     let bus = shared.bus.clone();

@@ -172,10 +172,7 @@ pub async fn run(config: Config, ctx: Context) -> anyhow::Result<()> {
     );
     let mut tasks = Tasks::new();
     tasks.spawn("lock of the process", act::hold_instance(shared.clone()));
-    tasks.spawn("presence", async move {
-        present.await;
-        Ok(())
-    });
+    tasks.spawn("presence", present);
     tasks.spawn("dispatcher", act::dispatcher(shared.clone()));
     tasks.spawn("observer", act::observer(shared.clone()));
     tasks.spawn("changes by others", act::drift(shared.clone()));
