@@ -168,7 +168,9 @@ pub(crate) async fn find(
         found.commits = search::commits(db, &commit, MOST).await?;
     }
     if let Some((trigger, number)) = meanings.rollout {
-        found.rollouts = found::rollout(db, &trigger, number).await?;
+        found
+            .rollouts
+            .extend(found::rollout(db, &trigger, number).await?);
     }
     if let Some(part) = meanings.part {
         found.repositories = search::repositories(db, &part, MOST).await?;

@@ -152,9 +152,9 @@ async fn by_number(State(shared): State<Shared>, path: PathValues) -> Result<Red
     };
     let found = shared
         .database
-        .ask(async |db| store::times::id_of(db, &trigger, number).await)
+        .ask(async |db| store::found::rollout(db, &trigger, number).await)
         .await?;
-    let id = found.ok_or(Error::RolloutUnknown)?;
+    let id = found.ok_or(Error::RolloutUnknown)?.id;
     Ok(Redirect::to(&format!("/rollouts/{id}")))
 }
 

@@ -17,21 +17,23 @@ pub(crate) struct FoundRollout {
     pub(crate) state: String,
 }
 
-/// Returns the rollout of this trigger with this number.
+/// Returns the rollout of a trigger, by its present name or an old one, with this number.
 pub(crate) async fn rollout(
     db: &mut PgConnection,
     trigger: &str,
     number: i64,
-) -> Result<Vec<FoundRollout>, sqlx::Error> {
-    let rows = sqlx::query(
+) -> Result<Option<FoundRollout>, sqlx::Error> {
+    let row = sqlx::query(
         "select o.id, t.name, o.number, o.state::text as state
-         from trigger t join rollout o on o.trigger_id = t.id where t.name = $1 and o.number = $2",
+         from rollout o join trigger t on t.id = o.trigger_id
+         where o.number = $2 and o.trigger_id = coalesce(
+             (select id from trigger where name = $1), (select trigger_id from trigger_name where name = $1))",
     )
     .bind(trigger)
     .bind(number)
-    .fetch_all(db)
+    .fetch_optional(db)
     .await?;
-    let found = |row: &PgRow| {
+    let found = |row: PgRow| {
         Ok(FoundRollout {
             id: row.try_get::<Uuid, _>("id")?.to_string(),
             trigger: row.try_get("name")?,
@@ -39,7 +41,7 @@ pub(crate) async fn rollout(
             state: row.try_get("state")?,
         })
     };
-    rows.iter().map(found).collect()
+    row.map(found).transpose()
 }
 
 /// Returns the names of configured triggers that contain a text; at most `limit`.

@@ -137,10 +137,8 @@ macro_rules! rollouts {
                              'image', b.images -> i.key -> 'image', 'revision', b.images -> i.key -> 'revision',
                              'digest', b.images -> i.key -> 'digest') end))
                      from jsonb_each(o.images) i
-                     left join repository r on r.registry = split_part(i.value ->> 'image', '/', 1)
-                          and r.name = substring(i.value ->> 'image' from '^[^/]+/(.*):[^:]+$')
-                     left join tag g on g.repository_id = r.id and g.name = substring(i.value ->> 'image' from '[^:]+$')
-                     left join revision v on v.tag_id = g.id and v.number = (i.value ->> 'revision')::bigint
+                     left join rollout_image n on n.rollout_id = o.id and n.name = i.key
+                     left join revision v on v.tag_id = n.tag_id and v.number = n.number
                      left join push p on p.id = v.push_id) as images
              from (select * from rollout o where ", $which, ") o
              join trigger t on t.id = o.trigger_id
@@ -176,9 +174,7 @@ pub(crate) async fn all(
     after: Option<[i64; 3]>,
     limit: i64,
 ) -> Result<Vec<([i64; 3], RolloutWithAttempt)>, sqlx::Error> {
-    let after = after
-        .map(|[at, trigger, number]| of_key(at).map(|at| (at, trigger, number)))
-        .transpose()?;
+    let (at, trigger, number) = place(after)?;
     let rows = sqlx::query(rollouts!(
         concat!(
             passes!(),
@@ -191,13 +187,24 @@ pub(crate) async fn all(
     .bind(&filter.image)
     .bind(filter.since)
     .bind(filter.until)
-    .bind(after.map(|(at, _, _)| at))
-    .bind(after.map(|(_, trigger, _)| trigger))
-    .bind(after.map(|(_, _, number)| number))
+    .bind(at)
+    .bind(trigger)
+    .bind(number)
     .bind(limit)
     .fetch_all(db)
     .await?;
     rows.iter().map(of_all).collect()
+}
+
+/// The place of a page in the list of all: none of the parts without a key.
+type Place = (Option<OffsetDateTime>, Option<i64>, Option<i64>);
+
+/// Returns the place after the rollout with this key.
+fn place(after: Option<[i64; 3]>) -> Result<Place, sqlx::Error> {
+    let Some([at, trigger, number]) = after else {
+        return Ok((None, None, None));
+    };
+    Ok((Some(of_key(at)?), Some(trigger), Some(number)))
 }
 
 /// Reads a rollout with its key in the list of all.
@@ -217,9 +224,7 @@ pub(crate) async fn with_digest(
     after: Option<[i64; 3]>,
     limit: i64,
 ) -> Result<Vec<([i64; 3], RolloutWithAttempt)>, sqlx::Error> {
-    let after = after
-        .map(|[at, trigger, number]| of_key(at).map(|at| (at, trigger, number)))
-        .transpose()?;
+    let (at, trigger, number) = place(after)?;
     let rows = sqlx::query(rollouts!(
         "o.id in (select i.rollout_id from rollout_image i where i.digest = $1)
          and (o.created_at, o.trigger_id, o.number) < (coalesce($2::timestamptz, 'infinity'), coalesce($3, 0), coalesce($4, 0))
@@ -227,9 +232,9 @@ pub(crate) async fn with_digest(
         "o.created_at desc, o.trigger_id desc, o.number desc"
     ))
     .bind(digest.as_bytes())
-    .bind(after.map(|(at, _, _)| at))
-    .bind(after.map(|(_, trigger, _)| trigger))
-    .bind(after.map(|(_, _, number)| number))
+    .bind(at)
+    .bind(trigger)
+    .bind(number)
     .bind(limit)
     .fetch_all(db)
     .await?;

@@ -59,14 +59,11 @@ pub(crate) async fn of(
              p.image, p.number, p.occurred_at, p.clock, p.received_at, p.recorded_at
          from rollout o
          left join lateral (
-             select i.value ->> 'image' as image, v.number, p.occurred_at, p.occurred_at_source::text as clock, p.received_at, v.recorded_at
-             from jsonb_each(o.images) i
-             join repository r on r.registry = split_part(i.value ->> 'image', '/', 1)
-                  and r.name = substring(i.value ->> 'image' from '^[^/]+/(.*):[^:]+$')
-             join tag g on g.repository_id = r.id and g.name = substring(i.value ->> 'image' from '[^:]+$')
-             join revision v on v.tag_id = g.id and v.number = (i.value ->> 'revision')::bigint
+             select o.images -> i.name ->> 'image' as image, v.number, p.occurred_at, p.occurred_at_source::text as clock, p.received_at, v.recorded_at
+             from rollout_image i
+             join revision v on v.tag_id = i.tag_id and v.number = i.number
              join push p on p.id = v.push_id
-             where o.cause ->> 'reason' = 'revision' and o.cause -> 'changed' ? i.key
+             where i.rollout_id = o.id and o.cause ->> 'reason' = 'revision' and o.cause -> 'changed' ? i.name
              order by v.recorded_at desc limit 1) p on true
          where o.id = any ($1)"
     ))
@@ -100,21 +97,4 @@ fn times(row: &PgRow) -> Result<(String, Times), sqlx::Error> {
         push,
     };
     Ok((row.try_get::<Uuid, _>("id")?.to_string(), times))
-}
-
-/// Returns the id of a rollout by the name of its trigger, present or old, and its number.
-pub(crate) async fn id_of(
-    db: &mut PgConnection,
-    trigger: &str,
-    number: i64,
-) -> Result<Option<Uuid>, sqlx::Error> {
-    sqlx::query_scalar(
-        "select o.id from rollout o
-         where o.number = $2 and o.trigger_id = coalesce(
-             (select id from trigger where name = $1), (select trigger_id from trigger_name where name = $1))",
-    )
-    .bind(trigger)
-    .bind(number)
-    .fetch_optional(db)
-    .await
 }
