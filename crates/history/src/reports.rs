@@ -1,7 +1,7 @@
 //! Reports: statements over the stable views of the schema `report`, so that a person can run the
 //! same statement and gets the same rows.
 //!
-//! With `known_at`, a report reads only what was recorded until then. Rows of the views are only
+//! With `known_at`, a report reads only facts recorded until then. Rows of the views are only
 //! added, so such an answer is final.
 
 mod statements;
@@ -60,7 +60,7 @@ pub struct Question {
     pub from: OffsetDateTime,
     /// The first time after it.
     pub to: OffsetDateTime,
-    /// Only what was recorded until then.
+    /// Only facts recorded until then count.
     pub known_at: Option<OffsetDateTime>,
     /// A regular expression over images.
     pub matching: Option<String>,

@@ -229,7 +229,7 @@ fn file(sink: &str, refusing: &str) -> String {
     text
 }
 
-/// Records what the registry would answer about the releases.
+/// Records the manifests of the releases, as the registry would answer them.
 async fn manifests(up: &Up) {
     let mut db = PgConnection::connect(up.address("postgres")).await.unwrap();
     for release in 0..12_u32 {

@@ -216,7 +216,8 @@ pub(crate) async fn admit(
 }
 
 /// Returns the holder of whom the pages have made sure, whom a proxy names, or of whom a browser
-/// shows a session. The last two open only what reads: `EventSource` and links send no token.
+/// shows a session. The last two open only operations that read: `EventSource` and links send no
+/// token.
 async fn signed_in(
     guard: &Guard,
     tokens: &Tokens,

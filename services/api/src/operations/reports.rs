@@ -94,7 +94,7 @@ pub(crate) struct Answer {
     pub(crate) from: Instant,
     /// The first time after it.
     pub(crate) to: Instant,
-    /// Only what was recorded until then is counted.
+    /// Only facts recorded until then are counted.
     pub(crate) known_at: Option<Instant>,
     /// True if the same question always has this answer.
     pub(crate) r#final: bool,

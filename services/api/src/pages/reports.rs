@@ -197,7 +197,7 @@ fn form(asked: &Asked, path: &str) -> Markup {
             button class="pri" { "Show" }
             span class="push s" {
                 @match asked.question.known_at {
-                    Some(_) => "These figures are final: only what was recorded until then counts",
+                    Some(_) => "These figures are final: only facts recorded until then count",
                     None => { "The address holds the whole question; " a href=(asked.address(path)) { "with these times" } ". With “known at” its figures are final" },
                 }
             }
