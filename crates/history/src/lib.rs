@@ -15,6 +15,7 @@
 pub mod activity;
 pub mod changes;
 pub mod contents;
+pub mod counted;
 pub mod coverage;
 pub mod days;
 pub mod digests;

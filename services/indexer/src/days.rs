@@ -1,19 +1,33 @@
-//! Counts changes by repository and day, behind the recording of pushes, in the session that counts
+//! Counts changes and tags for pages, behind the recording of pushes, in the session that counts
 //! changes for the coverage report. The position moves in the transaction that changes the numbers,
 //! so nothing is counted twice or passed over. After an upgrade, history is counted in batches.
+
+use std::collections::BTreeMap;
 
 use sqlx::{Connection as _, PgConnection};
 use tagtrail_history::recorded::{self, OrdinalRange};
 
 use crate::coverage::share;
-use crate::store::days as store;
+use crate::store::{days, stats};
 
-/// Counts a batch. Returns whether more revisions are waiting.
+/// Counts a batch of each kind of numbers. Returns whether more revisions are waiting.
 pub(crate) async fn count(db: &mut PgConnection) -> Result<bool, sqlx::Error> {
+    let by_day = batch(db, days::counted, days::add).await?;
+    let recent = batch(db, stats::counted, stats::add).await?;
+    Ok(by_day || recent)
+}
+
+/// Counts a batch: `counted` returns the ordinal of the last revision that is counted, by
+/// partition, and `add` counts ranges. Returns whether more revisions are waiting.
+async fn batch(
+    db: &mut PgConnection,
+    counted: impl AsyncFnOnce(&mut PgConnection) -> Result<BTreeMap<u16, u64>, sqlx::Error>,
+    add: impl AsyncFnOnce(&mut PgConnection, &[OrdinalRange]) -> Result<(), sqlx::Error>,
+) -> Result<bool, sqlx::Error> {
     let mut tx = db
         .begin_with("begin isolation level repeatable read")
         .await?;
-    let counted = store::counted(&mut tx).await?;
+    let counted = counted(&mut tx).await?;
     let waiting = recorded::ends(&mut tx)
         .await?
         .into_iter()
@@ -28,7 +42,7 @@ pub(crate) async fn count(db: &mut PgConnection) -> Result<bool, sqlx::Error> {
         tx.rollback().await?;
         return Ok(false);
     }
-    store::add(&mut tx, &ranges).await?;
+    add(&mut tx, &ranges).await?;
     tx.commit().await?;
     Ok(more)
 }

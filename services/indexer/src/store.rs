@@ -10,6 +10,7 @@ pub(crate) mod manifests;
 pub(crate) mod position;
 pub(crate) mod pushes;
 pub(crate) mod revisions;
+pub(crate) mod stats;
 pub(crate) mod sweep;
 pub(crate) mod tags;
 pub(crate) mod write;
