@@ -77,8 +77,6 @@ pub(crate) fn of_day(from: OffsetDateTime, now: OffsetDateTime) -> String {
 
 /// Least height of a column that is not zero, in percent.
 const LOWEST: f64 = 0.4;
-/// Height of the top of the highest column, in percent.
-const TOP: f64 = 1.0;
 /// The width of a column, as a share of the distance between two.
 const WIDE: f64 = 0.83;
 
@@ -107,12 +105,13 @@ impl Column {
 }
 
 impl Height {
-    /// Returns the classes, and the place of the bottom of the columns, in percent.
-    fn shape(self) -> (&'static str, f64) {
+    /// Returns the classes, and the places of the top of the highest column and of the bottom, in
+    /// percent. The greatest number stands above the top, so that no column is behind it.
+    fn shape(self) -> (&'static str, f64, f64) {
         match self {
-            Height::Row => ("ch sm", 99.6),
-            Height::Low => ("ch pulse", 79.6),
-            Height::Tall => ("ch", 88.6),
+            Height::Row => ("ch sm", 1.0, 99.6),
+            Height::Low => ("ch pulse", 19.6, 79.6),
+            Height::Tall => ("ch", 10.6, 88.6),
         }
     }
 }
@@ -127,7 +126,7 @@ fn share(part: u64, whole: u64) -> f64 {
 
 /// Draws columns.
 pub(crate) fn columns(chart: &Columns<'_>) -> Markup {
-    let (class, bottom) = chart.height.shape();
+    let (class, top, bottom) = chart.height.shape();
     let most = chart.columns.iter().map(|column| column.sum()).max();
     let most = most.unwrap_or(0);
     let apart = 100.0 * share(1, chart.columns.len() as u64);
@@ -135,12 +134,13 @@ pub(crate) fn columns(chart: &Columns<'_>) -> Markup {
     html! {
         svg class=(class) role="img" aria-label=(chart.label) {
             @if chart.height != Height::Row {
-                line class="grid" x2="100%" y1="0" y2="0" {}
-                line class="grid" x2="100%" y1="45%" y2="45%" {}
+                @for y in [top, f64::midpoint(top, bottom)] {
+                    line class="grid" x2="100%" y1=(percent(y)) y2=(percent(y)) {}
+                }
             }
             @for (place, column) in chart.columns.iter().enumerate().take(shown) {
                 @let x = apart * share(place as u64, 1);
-                (stack(*column, x, apart * WIDE, bottom, most))
+                (stack(*column, x, apart * WIDE, (top, bottom), most))
             }
             @if let Some(from) = chart.silent_from {
                 @let x = (apart * share(from as u64, 1)).min(100.0 - apart);
@@ -157,13 +157,13 @@ pub(crate) fn columns(chart: &Columns<'_>) -> Markup {
     }
 }
 
-fn stack(column: Column, x: f64, width: f64, bottom: f64, most: u64) -> Markup {
+fn stack(column: Column, x: f64, width: f64, (highest, bottom): (f64, f64), most: u64) -> Markup {
     let mut top = bottom;
     let mut parts = Vec::new();
     for (class, count) in column.parts() {
         if count > 0 {
-            let height = ((bottom - TOP) * share(count, most)).max(LOWEST);
-            let height = height.min(top - TOP);
+            let height = ((bottom - highest) * share(count, most)).max(LOWEST);
+            let height = height.min(top - highest);
             top -= height;
             parts.push((class, top, height));
         }
@@ -231,8 +231,8 @@ mod tests {
             None,
         );
         assert_eq!(drawn.matches("<rect").count(), 3);
-        assert!(drawn.contains(r#"x="0%" y="1%" width="20.75%" height="78.6%""#));
-        assert!(drawn.contains(r#"x="50%" y="40.3%""#), "{drawn}");
+        assert!(drawn.contains(r#"x="0%" y="19.6%" width="20.75%" height="60%""#));
+        assert!(drawn.contains(r#"x="50%" y="49.6%""#), "{drawn}");
         assert!(drawn.contains(">96</text>"), "{drawn}");
     }
 
