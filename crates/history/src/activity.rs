@@ -1,20 +1,19 @@
 //! How much there is and how much happens: numbers of images, the delay of recording, and the
-//! changes of the last day. Every statement reads a bounded number of rows.
+//! changes of the last day. Statements read the numbers that the indexer keeps, never history.
 
 use schemars::JsonSchema;
 use serde::Serialize;
-use sqlx::{PgConnection, Row as _};
+use sqlx::{AssertSqlSafe, PgConnection, Row as _};
 use tagtrail_postgres::row;
-use tagtrail_proto::{Registry, Repository, Tag};
-use time::{Duration, OffsetDateTime};
+use tagtrail_proto::{Registry, Repository};
+use time::OffsetDateTime;
 
+use crate::counted::fresh;
 use crate::instant::Instant;
-use crate::slots::{HALF_HOURS, MINUTES, slots};
+use crate::slots::{HALF_HOURS, MINUTES, first_half_hour, first_minute, slots};
 
-/// Most rows of a kind that are counted one by one.
+/// Most repositories that are counted one by one.
 pub const COUNTED: i64 = 200_000;
-/// Most revisions of a partition among the changes of the last day.
-const OF_PARTITION: i64 = 5_000;
 /// Pushes whose delay is measured.
 const MEASURED: i64 = 1000;
 
@@ -25,7 +24,7 @@ pub struct Totals {
     pub registries: u64,
     /// Repositories that have a history; counted up to 200,000.
     pub repositories: u64,
-    /// Tags that have a digest now; counted up to 200,000.
+    /// Tags that have a digest now.
     pub images: u64,
     /// Revisions.
     pub revisions: u64,
@@ -47,11 +46,13 @@ pub struct Delay {
 
 /// Returns the numbers of all of history.
 pub async fn totals(db: &mut PgConnection) -> Result<Totals, sqlx::Error> {
-    let found = sqlx::query(
-        "select r.registries, r.repositories, t.images, e.revisions, d.pushes, d.shares[1] as median, d.shares[2] as p99
+    let found = sqlx::query(AssertSqlSafe(format!(
+        "with {}
+         select r.registries, r.repositories, t.images, e.revisions, d.pushes, d.shares[1] as median, d.shares[2] as p99
          from (select count(distinct registry) as registries, count(*) as repositories
                from (select registry from repository limit $1) r) r
-         cross join (select count(*) as images from (select from tag where head_digest is not null limit $1) t) t
+         cross join (
+             select (coalesce((select sum(tags + signatures) from tag_stats), 0) + coalesce((select sum(more) from fresh), 0))::bigint as images) t
          cross join (
              select coalesce(sum((select max(v.ordinal) from revision v where v.partition = p.partition)), 0)::bigint as revisions
              from position p where p.stream = 'PUSHES') e
@@ -59,7 +60,8 @@ pub async fn totals(db: &mut PgConnection) -> Result<Totals, sqlx::Error> {
              select count(*) as pushes, percentile_cont(array[0.5, 0.99]) within group (
                     order by greatest(extract(epoch from p.recorded_at - p.received_at)::float8 * 1000, 0)) as shares
              from (select recorded_at, received_at from push order by id desc limit $2) p) d",
-    )
+        fresh()
+    )))
     .bind(COUNTED)
     .bind(MEASURED)
     .fetch_one(db)
@@ -87,9 +89,7 @@ pub async fn totals(db: &mut PgConnection) -> Result<Totals, sqlx::Error> {
 /// The changes of the last day.
 #[derive(Debug)]
 pub struct Busy {
-    /// The time from which on changes are read: a day ago, or later if there are too many.
-    pub since: OffsetDateTime,
-    /// The number of changes in each minute of the last hour.
+    /// The number of changes in each of the 60 minutes that end with the present one.
     pub minutes: [u64; MINUTES],
     /// The repositories with the most changes, and most changes first.
     pub repositories: Vec<BusyRepository>,
@@ -102,9 +102,9 @@ pub struct BusyRepository {
     pub registry: Registry,
     /// The repository.
     pub repository: Repository,
-    /// Changes since the time.
+    /// Changes of these half hours.
     pub changes: u64,
-    /// The number of changes in each half hour of the last day.
+    /// The number of changes in each of the 48 half hours that end with the present one.
     pub half_hours: [u64; HALF_HOURS],
     /// Tags that have a digest now.
     pub tags: u64,
@@ -119,50 +119,41 @@ pub async fn busy(
     now: OffsetDateTime,
     most: i64,
 ) -> Result<Busy, sqlx::Error> {
-    let day = now - Duration::DAY;
-    let bound: Option<OffsetDateTime> = sqlx::query_scalar(
-        "select max(r.recorded_at)
-         from position p
-         cross join lateral (select max(v.ordinal) as ordinal from revision v where v.partition = p.partition) e
-         join revision r on r.partition = p.partition and r.ordinal = e.ordinal - $1
-         where p.stream = 'PUSHES'",
-    )
-    .bind(OF_PARTITION)
-    .fetch_one(&mut *db)
-    .await?;
-    let since = bound.map_or(day, |bound| bound.max(day));
-    let rows = sqlx::query(
-        "with c as materialized (
-             select t.repository_id, v.push_id, v.recorded_at
-             from revision v join tag t on t.id = v.tag_id
-             where v.recorded_at >= $1 and t.name !~ $4
-         ), slots as (
-             select repository_id, floor(extract(epoch from recorded_at - $2) / 1800)::int as slot, count(*) as changes, max(push_id) as push_id
-             from c group by 1, 2
+    let rows = sqlx::query(AssertSqlSafe(format!(
+        "with {}, counted as materialized (
+             select repository_id, least(half_hour - $1, 47) as slot, changes, push_id from half_hour_stats where half_hour >= $1
+             union all
+             select repository_id, least(half_hour - $1, 47), 1, push_id from fresh where image and half_hour >= $1
          ), most as (
-             select repository_id, sum(changes)::bigint as changes, max(push_id) as push_id,
-                    array_agg(slot order by slot) as slots, array_agg(changes order by slot) as counts
-             from slots group by repository_id order by 2 desc, 1 limit $3
+             select repository_id, sum(changes) as changes, max(push_id) as push_id
+             from counted group by repository_id order by 2 desc, 1 limit $3
+         ), slots as (
+             select repository_id, array_agg(slot) as slots, array_agg(changes) as counts
+             from (select c.repository_id, c.slot, sum(c.changes) as changes
+                   from counted c join most m on m.repository_id = c.repository_id group by 1, 2) c
+             group by repository_id
          ), minutes as (
-             select floor(extract(epoch from recorded_at - $5) / 60)::int as slot, count(*) as changes
-             from c where recorded_at >= $5 group by 1
+             select minute - $2 as slot, sum(changes) as changes
+             from (select minute, changes from minute_stats where minute >= $2
+                   union all select minute, 1 from fresh where image and minute >= $2) m
+             group by 1
          )
-         select r.registry, r.name as repository, m.changes, m.slots, m.counts, p.actor,
-                (select count(*) from (select from tag t where t.repository_id = m.repository_id and t.head_digest is not null limit 20000) t) as tags
-         from most m join repository r on r.id = m.repository_id join push p on p.id = m.push_id
+         select r.registry, r.name as repository, m.changes, s.slots, s.counts, p.actor,
+                (coalesce((select t.tags from tag_stats t where t.repository_id = m.repository_id), 0)
+                 + coalesce((select sum(f.more) from fresh f where f.image and f.repository_id = m.repository_id), 0))::bigint as tags
+         from most m join slots s on s.repository_id = m.repository_id
+         join repository r on r.id = m.repository_id join push p on p.id = m.push_id
          union all
          select null, null, null, array_agg(slot), array_agg(changes), null, null from minutes
          order by changes desc nulls last, repository",
-    )
-    .bind(since)
-    .bind(day)
+        fresh()
+    )))
+    .bind(first_half_hour(now))
+    .bind(first_minute(now))
     .bind(most)
-    .bind(Tag::SIGNATURE)
-    .bind(now - Duration::HOUR)
     .fetch_all(db)
     .await?;
     let mut busy = Busy {
-        since,
         minutes: [0; MINUTES],
         repositories: Vec::new(),
     };

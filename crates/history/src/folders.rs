@@ -1,12 +1,12 @@
 //! Repositories as folders: the parts of their names are steps of a way.
 
 use sqlx::postgres::PgRow;
-use sqlx::{PgConnection, Row as _};
+use sqlx::{AssertSqlSafe, PgConnection, Row as _};
 use tagtrail_postgres::row;
-use tagtrail_proto::Tag;
 use time::OffsetDateTime;
 
-use crate::slots::{HALF_HOURS, slots};
+use crate::counted::fresh;
+use crate::slots::{HALF_HOURS, first_half_hour, slots};
 
 /// A folder, or a repository.
 #[derive(Debug)]
@@ -19,7 +19,7 @@ pub struct Folder {
     pub repositories: u64,
     /// Their tags that have a digest now.
     pub tags: u64,
-    /// Changes recorded in each half hour of the last 24 hours.
+    /// Changes recorded in each of the 48 half hours that end with the present one.
     pub changes: [u64; HALF_HOURS],
 }
 
@@ -40,7 +40,7 @@ pub struct FoldersQuery<'a> {
     pub part: Option<&'a str>,
     /// Whether the folder with the most changes comes first; otherwise they are ordered by name.
     pub busiest: bool,
-    /// The end of the 24 hours.
+    /// The present.
     pub now: OffsetDateTime,
 }
 
@@ -61,43 +61,49 @@ pub async fn folders(
         Some(_) => i32::MAX,
         None => i32::try_from(depth).unwrap_or(i32::MAX),
     };
-    let rows = sqlx::query(
-        "with named as materialized (
-             select r.id, r.whole, array_to_string((string_to_array(r.whole, '/'))[1:$2], '/') as place
+    let rows = sqlx::query(AssertSqlSafe(format!(
+        "with {}, stats as materialized (
+             select repository_id, sum(known) as known, sum(tags)::bigint as tags
+             from (select repository_id, known, tags from tag_stats
+                   union all select repository_id, new::integer, case when image then more else 0 end from fresh) s
+             group by repository_id
+         ), counted as materialized (
+             select repository_id, least(half_hour - $4, 47) as slot, changes from half_hour_stats where half_hour >= $4
+             union all select repository_id, least(half_hour - $4, 47), 1 from fresh where image and half_hour >= $4
+         ), recent as (
+             select repository_id, sum(changes) as changes from counted group by repository_id
+         ), named as materialized (
+             select r.id, r.whole, array_to_string((string_to_array(r.whole, '/'))[1:$2], '/') as place, s.tags, coalesce(c.changes, 0) as changes
              from (select id, registry || '/' || name as whole from repository) r
+             join stats s on s.repository_id = r.id and s.known > 0
+             left join recent c on c.repository_id = r.id
              where ($1 = '' or starts_with(r.whole, $1 || '/')) and ($3::text is null or strpos(lower(r.whole), lower($3)) > 0)
-               and exists (select from tag t where t.repository_id = r.id and t.head is not null)
-         ), by_repository as materialized (
-             select t.repository_id, least(floor(extract(epoch from v.recorded_at - $4::timestamptz) / 1800), 47)::int as slot, count(*) as changes
-             from revision v join tag t on t.id = v.tag_id
-             where v.recorded_at > $4 and v.recorded_at <= $4 + interval '24 hours' and not (t.name like 'sha%' and t.name ~ $5)
-             group by t.repository_id, slot
-         ), recent as materialized (
-             select n.place, c.slot, sum(c.changes)::bigint as changes
-             from by_repository c join named n on n.id = c.repository_id group by n.place, c.slot
          ), places as (
              select n.place, count(*) as repositories, bool_or(n.whole = n.place) as is_repository, min(n.id) as id, array_agg(n.id) as ids,
-                    coalesce((select sum(c.changes) from recent c where c.place = n.place), 0)::bigint as changes
+                    sum(n.tags)::bigint as tags, sum(n.changes)::bigint as changes
              from named n group by n.place
-         ), page as (
+         ), page as materialized (
              select * from places
-             where $7::bigint is null
-                or case when $8 then changes < $6 or changes = $6 and id > $7 else place > (select a.place from named a where a.id = $7) end
-             order by case when $8 then -changes end, case when $8 then id end, place limit $9
+             where $6::bigint is null
+                or case when $7 then changes < $5 or changes = $5 and id > $6 else place > (select a.place from named a where a.id = $6) end
+             order by case when $7 then -changes end, case when $7 then id end, place limit $8
+         ), shown as materialized (
+             select id, unnest(ids) as repository_id from page
+         ), slots as (
+             select id, array_agg(slot) as slots, array_agg(changes) as counts
+             from (select s.id, c.slot, sum(c.changes) as changes
+                   from shown s join counted c on c.repository_id = s.repository_id group by 1, 2) c
+             group by id
          )
-         select p.place, p.repositories, p.is_repository, p.id, p.changes, t.tags, s.slots, s.counts
-         from page p
-         cross join lateral (
-             select count(*) as tags from tag t
-             where t.repository_id = any(p.ids) and t.head_digest is not null and not (t.name like 'sha%' and t.name ~ $5)) t
-         cross join lateral (select array_agg(c.slot) as slots, array_agg(c.changes) as counts from recent c where c.place = p.place) s
-         order by case when $8 then -p.changes end, case when $8 then p.id end, p.place",
-    )
+         select p.place, p.repositories, p.is_repository, p.id, p.changes, p.tags, s.slots, s.counts
+         from page p left join slots s on s.id = p.id
+         order by case when $7 then -p.changes end, case when $7 then p.id end, p.place",
+        fresh()
+    )))
     .bind(query.below)
     .bind(depth)
     .bind(query.part)
-    .bind(query.now - time::Duration::DAY)
-    .bind(Tag::SIGNATURE)
+    .bind(first_half_hour(query.now))
     .bind(after.map(|[changes, _]| changes))
     .bind(after.map(|[_, id]| id))
     .bind(query.busiest)

@@ -157,7 +157,9 @@ pub async fn counts(
                     count(*) filter (where case when i.image and i.release and i.issued > 1
                         then (select count(distinct v.digest) > 1 from revision v where v.tag_id = i.id) end) as moved,
                     count(*) filter (where not i.image) as signatures, count(*) as known, min(i.id) as first
-             from (select t.id, t.issued, t.head_digest, t.name !~ $3 as image, t.name ~ $4 as release
+             -- A plain comparison first: most names then need no regular expression.
+             from (select t.id, t.issued, t.head_digest, not (t.name like 'sha___-%' and t.name ~ $3) as image,
+                          t.name like '%.%.%' and t.name ~ $4 as release
                    from tag t where t.repository_id = r.id and t.head is not null offset 0) i) c
          left join revision f on f.tag_id = c.first and f.number = 1
          where r.registry = $1 and r.name = $2 and c.known > 0",
@@ -251,7 +253,7 @@ impl TagsQuery<'_> {
                          select t.id, t.name, t.issued, t.head, t.head_digest, t.head_at
                          from {tags} (select id from repository where registry = $1 and name = $2) and t.head is not null) t
                      cross join lateral ({state}) s
-                     where ($4 or s.digest is not null) and ($5 or t.name !~ $12)
+                     where ($4 or s.digest is not null) and ($5 or not (t.name like 'sha___-%' and t.name ~ $12))
                        and ($6::text is null or strpos(lower(t.name), lower($6)) > 0) and {class}) o
                  where {after} order by {order} limit $10
              )
@@ -362,7 +364,7 @@ pub async fn sharing(
     let rows = sqlx::query(
         "select head_digest as digest, (array_agg(name order by name))[1:5] as names, count(*) as count
          from tag
-         where repository_id = $1 and head_digest = any($2) and name !~ $3
+         where repository_id = $1 and head_digest = any($2) and not (name like 'sha___-%' and name ~ $3)
          group by head_digest having count(*) > 1",
     )
     .bind(repository)

@@ -27,7 +27,6 @@
 //! | 500 | `internal`: a defect of Tagtrail; only the log has the cause |
 //! | 503 | `store_unavailable`: Postgres is down or slow; `quarantine_unavailable`: NATS or the gateway does not answer; `busy`: the feed has too many followers, or too many questions wait for an answer; the client retries after `Retry-After` |
 
-mod busy;
 mod config;
 mod database;
 mod feed;
@@ -160,7 +159,6 @@ pub async fn serve(listener: TcpListener, config: Config, ctx: Context) -> anyho
         together,
         feed: feed.clone(),
         quarantine: quarantine.clone(),
-        busy: busy::RecentlyBusy::default(),
         tokens: follow::Current::new(tokens),
         refusals: Arc::default(),
         people: people.clone(),

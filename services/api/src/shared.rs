@@ -6,7 +6,6 @@ use axum::extract::FromRef;
 use tagtrail_config::{File, Names};
 use tagtrail_daemon::Refusals;
 
-use crate::busy::RecentlyBusy;
 use crate::config::Pace;
 use crate::database::Database;
 use crate::feed::Feed;
@@ -25,8 +24,6 @@ pub(crate) struct Shared {
     pub(crate) together: Together,
     pub(crate) feed: Feed,
     pub(crate) quarantine: Quarantine,
-    /// The changes of the last day.
-    pub(crate) busy: RecentlyBusy,
     pub(crate) tokens: Current<Tokens>,
     pub(crate) refusals: Arc<Refusals>,
     /// The people whom a proxy has signed in, if there is one.

@@ -83,7 +83,6 @@ fn shared(tokens: Tokens) -> Shared {
     Shared {
         feed: Feed::new(database.clone(), CancellationToken::new()),
         quarantine: crate::quarantine::Quarantine::new(),
-        busy: crate::busy::RecentlyBusy::default(),
         together: Together::new(&database, &metrics).0,
         database,
         names: crate::follow::Current::new(tagtrail_config::Names::default()),

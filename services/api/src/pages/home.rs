@@ -4,8 +4,6 @@ mod feed;
 mod first;
 mod needs;
 
-use std::sync::Arc;
-
 use axum::extract::State;
 use axum::http::Uri;
 use axum::response::Html;
@@ -13,6 +11,7 @@ use axum::routing::get;
 use maud::{Markup, html};
 use tagtrail_history::activity::{self, Busy};
 use tagtrail_history::recorded::{Between, Newest, newest};
+use tagtrail_history::slots::first_minute_at;
 use tagtrail_proto::Condition;
 use time::{Duration, OffsetDateTime};
 
@@ -21,7 +20,7 @@ use crate::http::parameters::Parameters;
 use crate::operations::status::{Seen, Status, see};
 use crate::pages::Page;
 use crate::pages::frame::{Frame, Section};
-use crate::pages::part::bars::{Column, Columns, Height, Tick, columns, in_row, of_day};
+use crate::pages::part::bars::{Column, Columns, Height, Tick, columns, in_row};
 use crate::pages::part::icon::icon_for;
 use crate::pages::part::image::repository_address;
 use crate::pages::part::kind::{Tone, state};
@@ -45,12 +44,14 @@ pub(crate) const PAGE: Page = Page {
 const LATEST: usize = 12;
 /// Rows of the lists beside it.
 const ROLLOUTS: i64 = 6;
+/// Rows of the list of repositories.
+const BUSIEST: i64 = 6;
 
 /// The rows of the page, of one snapshot.
 struct Rows {
     seen: Seen,
     latest: Newest,
-    busy: Arc<Busy>,
+    busy: Busy,
     rollouts: Vec<RolloutWithAttempt>,
 }
 
@@ -67,7 +68,7 @@ async fn show(
             let seen = see(db, now).await?;
             let keeps = |image: &tagtrail_proto::Image| !image.tag.is_signature();
             let latest = newest(db, Between::default(), None, keeps, LATEST).await?;
-            let busy = shared.busy.get(db, now).await?;
+            let busy = activity::busy(db, now, BUSIEST).await?;
             let rollouts = store::rollouts::all(db, &Filter::default(), None, ROLLOUTS).await?;
             Ok(Rows {
                 seen,
@@ -96,7 +97,7 @@ fn draw(rows: &Rows, quarantined: Option<u64>, now: OffsetDateTime) -> Markup {
         div class="g2" {
             div class="col" {
                 (feed::draw(&rows.latest.items, now))
-                (busiest(&rows.busy, now))
+                (busiest(&rows.busy))
             }
             div class="col" {
                 (needs::draw(&rows.seen, quarantined, now))
@@ -109,15 +110,11 @@ fn draw(rows: &Rows, quarantined: Option<u64>, now: OffsetDateTime) -> Markup {
 
 fn figures(status: &Status) -> Markup {
     let (totals, changes, rollouts) = (&status.totals, &status.changes, &status.rollouts);
-    let capped = |count: u64| match count >= activity::COUNTED.unsigned_abs() {
-        true => format!("{} or more", number(count)),
-        false => number(count),
-    };
     let triggers: u64 = status.triggers.values().sum();
     let fine = status.in_condition(Condition::Settled) + status.in_condition(Condition::RollingOut);
     html! {
         dl class="stats" {
-            (figure("Images followed", &capped(totals.images), html! {
+            (figure("Images followed", &number(totals.images), html! {
                 (counted(totals.repositories, "repository", "repositories")) ", " (counted(totals.registries, "registry", "registries"))
             }))
             (figure("Changes today", &number(changes.today), html! {
@@ -189,7 +186,7 @@ pub(super) fn known(of: u64, lost: u64) -> String {
 
 fn last_hour(busy: &Busy, now: OffsetDateTime) -> Markup {
     let minutes = &busy.minutes;
-    let from = now - Duration::HOUR;
+    let from = first_minute_at(now);
     let clock = |minutes: i64| -> String {
         let text = written(from + Duration::minutes(minutes), Form::Clock);
         text.chars().take(5).collect()
@@ -221,12 +218,12 @@ fn last_hour(busy: &Busy, now: OffsetDateTime) -> Markup {
     }
 }
 
-fn busiest(busy: &Busy, now: OffsetDateTime) -> Markup {
+fn busiest(busy: &Busy) -> Markup {
     html! {
         section class="card" aria-labelledby="busy" {
             h2 id="busy" {
                 "Busiest repositories "
-                span class="push q" { (of_day(busy.since, now)) ", by half hour" }
+                span class="push q" { "24 hours, by half hour" }
             }
             @if busy.repositories.is_empty() { p class="s" { "No tag changed in the last 24 hours." } }
             @else {

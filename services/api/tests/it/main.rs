@@ -26,6 +26,7 @@ mod openapi;
 mod orders;
 mod outcome;
 mod pages_acts;
+mod pages_folders;
 mod pages_holds;
 mod pages_home;
 mod pages_identity;

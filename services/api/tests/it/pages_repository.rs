@@ -9,12 +9,12 @@ use crate::server::Api;
 const WEB: &str = "registry.example.com/shop/web";
 
 /// A page, as text.
-struct Shown {
+pub(crate) struct Shown {
     status: u16,
-    text: String,
+    pub(crate) text: String,
 }
 
-async fn show(api: &Api, path: &str) -> Shown {
+pub(crate) async fn show(api: &Api, path: &str) -> Shown {
     let answer = api.once("GET", path).await;
     let kind = answer.headers()["content-type"]
         .to_str()
@@ -67,13 +67,15 @@ impl Shown {
 }
 
 /// Writes many tags at once: each with one revision, of the last days.
-async fn many(rows: &mut Rows, repository: &str, count: i64) {
+pub(crate) async fn many(rows: &mut Rows, repository: &str, count: i64) {
     rows.empty_tag(&format!("{repository}:seed")).await;
     // A partition of their own.
-    sqlx::query("insert into position (stream, partition) values ('PUSHES', 2)")
-        .execute(&mut rows.db)
-        .await
-        .unwrap();
+    sqlx::query(
+        "insert into position (stream, partition) values ('PUSHES', 2) on conflict do nothing",
+    )
+    .execute(&mut rows.db)
+    .await
+    .unwrap();
     sqlx::query(
         "with r as (select id from repository where registry || '/' || name = $1),
          n as (select n, now() - n * interval '1 minute' as at, sha256(('d' || n)::bytea) as digest from generate_series(1, $2) n),
@@ -84,7 +86,8 @@ async fn many(rows: &mut Rows, repository: &str, count: i64) {
                select t.id, 'push', head_digest, head_at, head_at, 'event', head_at, head_at, 'event', 'main', t.id::text, '<b>bot', t.id from t
                returning id, tag_id)
          insert into revision (tag_id, number, kind, digest, effective_at, recorded_at, head, push_id, partition, ordinal)
-         select t.id, 1, 'created', t.head_digest, t.head_at, t.head_at, 1, p.id, 2, row_number() over (order by t.id)
+         select t.id, 1, 'created', t.head_digest, t.head_at, t.head_at, 1, p.id, 2,
+                (select coalesce(max(e.ordinal), 0) from revision e where e.partition = 2) + row_number() over (order by t.id)
          from t join p on p.tag_id = t.id",
     )
     .bind(repository)
