@@ -4,11 +4,14 @@ use std::time::Duration;
 
 use sqlx::{Connection as _, PgConnection};
 use tagtrail_daemon::Context;
+use tokio::time::Instant;
 
 use crate::{DbArgs, connect, within};
 
 /// Time between two renewals.
 pub const RENEWAL: Duration = Duration::from_secs(10);
+/// Time between two looks whether the process became ready, or is no longer: pages show it at once.
+const LOOK: Duration = Duration::from_secs(1);
 /// Time after its last renewal from which on a process counts as gone.
 pub const GONE: Duration = Duration::from_secs(35);
 /// Time-out of a renewal.
@@ -27,15 +30,20 @@ pub async fn presence(service: &'static str, db: DbArgs, ctx: Context) -> anyhow
         machine: machine(),
     };
     let mut connection = None;
-    loop {
+    while !ctx.shutdown.is_cancelled() {
+        let ready = ctx.health.ready();
         if let Err(error) = row.renew(&db, &mut connection, &ctx).await {
             // Other parts of the process report that Postgres is away.
             tracing::debug!("could not renew the row of this process: {error}");
             connection = None;
         }
-        tokio::select! {
-            () = ctx.shutdown.cancelled() => break,
-            () = tokio::time::sleep(RENEWAL) => {}
+        let next = Instant::now() + RENEWAL;
+        // Without Postgres, a process that becomes ready and unready in turn waits as well.
+        while Instant::now() < next && (connection.is_none() || ctx.health.ready() == ready) {
+            tokio::select! {
+                () = ctx.shutdown.cancelled() => break,
+                () = tokio::time::sleep(LOOK) => {}
+            }
         }
     }
     if let Some(mut db) = connection {

@@ -111,7 +111,8 @@ fn draw(rows: &Rows, quarantined: Option<u64>, now: OffsetDateTime) -> Markup {
 fn figures(status: &Status) -> Markup {
     let (totals, changes, rollouts) = (&status.totals, &status.changes, &status.rollouts);
     let triggers: u64 = status.triggers.values().sum();
-    let fine = status.in_condition(Condition::Settled) + status.in_condition(Condition::RollingOut);
+    let settled = status.in_condition(Condition::Settled);
+    let others = triggers - settled - status.in_condition(Condition::RollingOut);
     html! {
         dl class="stats" {
             (figure("Images followed", &number(totals.images), html! {
@@ -136,8 +137,8 @@ fn figures(status: &Status) -> Markup {
                 @if rollouts.failed_today > 0 { (state(Tone::Bad, "fail", &format!("{} failed", number(rollouts.failed_today)))) ", " }
                 (number(rollouts.live)) " not ended"
             }))
-            (figure("Triggers up to date", &format!("{} of {}", number(fine), number(triggers)), html! {
-                @if triggers > fine { (state(Tone::Warning, "warn", &format!("{} to look at", number(triggers - fine)))) ": " (conditions(status)) }
+            (figure("Triggers settled", &format!("{} of {}", number(settled), number(triggers)), html! {
+                @if others > 0 { (state(Tone::Warning, "warn", &format!("{} to look at", number(others)))) ": " (conditions(status)) }
             }))
         }
     }
