@@ -1,8 +1,9 @@
 //! The HTTP side of the API, apart from its resources: the type of an operation, the OpenAPI
-//! document, parameters, bodies, pages, tokens, cross-origin requests and problems.
+//! document, parameters, bodies, pages, formats, tokens, cross-origin requests and problems.
 
 pub(crate) mod body;
 pub(crate) mod cors;
+pub(crate) mod csv;
 pub(crate) mod error;
 pub(crate) mod guard;
 pub(crate) mod identity;

@@ -39,6 +39,7 @@ use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::Response;
 
 use crate::http::cors::share_reads;
+use crate::http::csv;
 use crate::http::error::Error;
 use crate::http::guard::{Guard, admit};
 use crate::http::openapi;
@@ -132,6 +133,10 @@ pub(crate) fn router(operations: &[Operation], shared: Shared) -> Router {
         let route = match operation.is_of_trigger() {
             true => route.route_layer(from_fn_with_state(shared.database.clone(), renamed::follow)),
             false => route,
+        };
+        let route = match csv::columns(&operation.response) {
+            columns if columns.is_empty() => route,
+            columns => route.route_layer(from_fn_with_state(columns.into(), csv::in_format)),
         };
         let guarded = route
             .route_layer(from_fn_with_state(time, in_time))

@@ -268,6 +268,8 @@ pub(crate) enum Error {
     #[error("internal error; the server's log has the cause")]
     Store(#[source] sqlx::Error),
     #[error("internal error; the server's log has the cause")]
+    NotRewritten(#[source] axum::BoxError),
+    #[error("internal error; the server's log has the cause")]
     Panicked,
     /// The error of a statement that answers several requests. It is logged where it happened.
     #[error("{0}")]
@@ -412,7 +414,9 @@ impl Error {
                 (StatusCode::SERVICE_UNAVAILABLE, "store_unavailable")
             }
             Error::OfAll(error) => error.status(),
-            Error::Store(_) | Error::Panicked => (StatusCode::INTERNAL_SERVER_ERROR, "internal"),
+            Error::Store(_) | Error::NotRewritten(_) | Error::Panicked => {
+                (StatusCode::INTERNAL_SERVER_ERROR, "internal")
+            }
         }
     }
 
@@ -424,6 +428,9 @@ impl Error {
                 tracing::warn!("a request failed: no answer from Postgres in {time:?}");
             }
             Error::Store(cause) => tracing::error!("a query failed: {cause}"),
+            Error::NotRewritten(cause) => {
+                tracing::error!("an answer could not be written as CSV: {cause}");
+            }
             // The panic hook has logged it.
             _ => {}
         }

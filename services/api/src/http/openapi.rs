@@ -9,6 +9,7 @@ use serde_json::{Map, Value, json};
 use tagtrail_config::Role;
 use tagtrail_proto::schema::plain_enum;
 
+use crate::http::csv;
 use crate::http::error::Problem;
 use crate::http::operation::{Operation, RequestBody, ResponseBody};
 use crate::http::parameters::Parameter;
@@ -108,9 +109,14 @@ fn describe(operation: &Operation, schemas: &mut SchemaGenerator) -> Value {
         ),
     };
     let mut responses: Map<String, Value> = Map::new();
+    let mut content = json!({ media_type: { "schema": schema } });
+    let is_list = !csv::columns(&operation.response).is_empty();
+    if is_list {
+        content["text/csv"] = json!({ "schema": { "type": "string" } });
+    }
     responses.insert(
         "200".to_owned(),
-        json!({ "description": operation.summary, "content": { media_type: { "schema": schema } } }),
+        json!({ "description": operation.summary, "content": content }),
     );
     if operation.is_of_trigger() {
         responses.insert(
@@ -127,7 +133,12 @@ fn describe(operation: &Operation, schemas: &mut SchemaGenerator) -> Value {
         Role::Read => &[][..],
         _ => OF_ACTS,
     };
-    let own = of_body.iter().chain(of_acts).chain(operation.problems);
+    let of_list = match is_list && !operation.problems.contains(&csv::PROBLEM) {
+        true => &[csv::PROBLEM][..],
+        false => &[],
+    };
+    let own = of_body.iter().chain(of_acts).chain(of_list);
+    let own = own.chain(operation.problems);
     for (status, code) in COMMON.iter().chain(own) {
         let response = responses.entry(status.to_string()).or_insert_with(|| {
             json!({
@@ -143,7 +154,9 @@ fn describe(operation: &Operation, schemas: &mut SchemaGenerator) -> Value {
         .in_path
         .iter()
         .map(|parameter| (parameter, "path"));
-    let in_query = operation.query.iter().map(|parameter| (parameter, "query"));
+    let format = is_list.then_some(&csv::FORMAT);
+    let in_query = operation.query.iter().chain(format);
+    let in_query = in_query.map(|parameter| (parameter, "query"));
     let in_header = operation
         .header
         .iter()

@@ -129,7 +129,7 @@ fn page(
     };
     let mut frame = Frame::new(heading.unwrap_or("Images"), Section::Images);
     let prefix = Some(format!("{below}/")).filter(|_| !below.is_empty());
-    frame.json = Some(address(
+    frame.list(address(
         "/v1/repositories",
         &[("prefix", prefix.as_deref()), ("q", part)],
     ));

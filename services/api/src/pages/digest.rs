@@ -85,7 +85,7 @@ async fn show(
     }
     let short = digits(&digest, 12);
     let mut frame = Frame::new(short.clone(), Section::Images);
-    frame.json = Some(format!("/v1/digests/{digest}"));
+    frame.list(format!("/v1/digests/{digest}"));
     frame.cli = Some(format!("tagtrail digest {digest}"));
     let content = html! {
         (crumbs(&[("Images".to_owned(), Some("/i".to_owned())), (short, None)]))

@@ -94,6 +94,13 @@ impl Frame {
         }
     }
 
+    /// Names the list of the API that the page shows: its address as JSON, and as CSV.
+    pub(crate) fn list(&mut self, address: String) {
+        let joint = if address.contains('?') { '&' } else { '?' };
+        self.csv = Some(format!("{address}{joint}format=csv"));
+        self.json = Some(address);
+    }
+
     /// Draws the page around its content.
     pub(crate) fn page(&self, reader: &Reader, content: &Markup) -> Html<String> {
         let body = html! {

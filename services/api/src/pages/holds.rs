@@ -161,7 +161,7 @@ fn may_end(reader: &Reader, triggers: &str, named: bool) -> bool {
 /// Draws the page; `again` are the fields of a form that was out of date.
 fn draw(reader: &Reader, view: &View, again: Option<&Fields>) -> Html<String> {
     let mut frame = Frame::new("Holds", Section::Triggers);
-    frame.json = Some("/v1/holds".to_owned());
+    frame.list("/v1/holds".to_owned());
     frame.cli = Some("tagtrail holds".to_owned());
     let content = html! {
         (crumbs(&[("Triggers".to_owned(), Some("/triggers".to_owned())), ("Holds".to_owned(), None)]))

@@ -212,7 +212,7 @@ pub(crate) async fn show(
     };
     let mut frame = Frame::new(repository.to_string(), Section::Images);
     let name = format!("{registry}/{repository}");
-    frame.json = Some(json(&name, &question, found.class));
+    frame.list(json(&name, &question, found.class));
     frame.cli = Some(format!("tagtrail tags {name}"));
     Ok(frame.page(reader, &content).into_response())
 }

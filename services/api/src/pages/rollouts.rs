@@ -81,7 +81,7 @@ async fn show(
         .await?;
     let (page, times) = found.ok_or(Error::TriggerUnknown)?;
     let mut frame = Frame::new("Rollouts", Section::Rollouts);
-    frame.json = Some(match uri.query() {
+    frame.list(match uri.query() {
         Some(_) => format!("/v1/rollouts?{}", query(&parameters, None)),
         None => "/v1/rollouts".to_owned(),
     });

@@ -55,7 +55,7 @@ async fn show(
         false => None,
     };
     let mut frame = Frame::new("Sources", Section::Sources);
-    frame.json = Some("/v1/sources".to_owned());
+    frame.list("/v1/sources".to_owned());
     frame.cli = Some("tagtrail doctor".to_owned());
     let content = html! {
         h1 { "Sources" }

@@ -84,7 +84,7 @@ pub(crate) async fn show(
         return Err(unknown(shared, image).await);
     };
     let mut frame = Frame::new(head::name(&image), Section::Images);
-    frame.json = Some(format!("/v1/history?image={image}"));
+    frame.list(format!("/v1/history?image={image}"));
     frame.cli = Some(format!("tagtrail history {image}"));
     let mut steps = head::steps(&image);
     if let Some((_, address)) = steps.last_mut().filter(|_| read.head.is_some()) {

@@ -118,7 +118,7 @@ async fn show(
         .await?;
     let (rows, more) = part;
     let mut frame = Frame::new("Triggers", Section::Triggers);
-    frame.json = Some("/v1/triggers".to_owned());
+    frame.list("/v1/triggers".to_owned());
     frame.cli = Some("tagtrail triggers".to_owned());
     let content = html! {
         div class="bar" {

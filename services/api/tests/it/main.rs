@@ -17,6 +17,7 @@ mod explain;
 mod faults;
 mod feed;
 mod forgery;
+mod formats;
 mod history;
 mod listing;
 mod manifests;

@@ -1,0 +1,120 @@
+//! Lists as comma-separated values: with `format=csv`, each operation that answers with items
+//! writes a line for each item instead of JSON.
+
+mod columns;
+mod line;
+
+use std::sync::Arc;
+
+use axum::body::to_bytes;
+use axum::extract::{Request, State};
+use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE, LINK};
+use axum::http::{HeaderValue, Uri};
+use axum::middleware::Next;
+use axum::response::{IntoResponse as _, Response};
+use form_urlencoded::{Serializer, parse};
+use serde_json::{Value, json};
+
+pub(crate) use columns::{Column, columns};
+pub(crate) use line::line;
+
+use crate::http::error::Error;
+use crate::http::paging::CURSOR;
+use crate::http::parameters::{Parameter, optional};
+
+/// Names of the formats.
+const FORMATS: [&str; 2] = ["json", "csv"];
+/// Largest JSON answer that is rewritten, in bytes. A page of the largest list is smaller.
+const LARGEST: usize = 64 << 20;
+
+pub(crate) const FORMAT: Parameter = optional(
+    "format",
+    "`csv`: the items of this page as comma-separated values, with a header. A field of an object has a column of its own (`object.field`), a list is JSON in one cell. The header `Link` leads to the next page (`rel=\"next\"`). A text that begins with `=`, `+`, `-` or `@` gets a `'` before it, since programs for tables take it for a formula.",
+    "csv",
+    || json!({ "type": "string", "enum": FORMATS, "default": FORMATS[0] }),
+);
+/// Problem of an unknown format.
+pub(crate) const PROBLEM: (u16, &str) = (400, "choice_invalid");
+
+/// Answers in the format that the query asks for. The operation sees the query without the format.
+pub(crate) async fn in_format(
+    State(columns): State<Arc<[Column]>>,
+    mut request: Request,
+    next: Next,
+) -> Result<Response, Error> {
+    let asked = request.uri().clone();
+    let query = asked.query().unwrap_or_default();
+    let (format, others): (Vec<_>, Vec<_>) =
+        parse(query.as_bytes()).partition(|(name, _)| name == FORMAT.name);
+    let csv = match format.as_slice() {
+        [] => return Ok(next.run(request).await),
+        [(_, value)] if value == FORMATS[0] || value.is_empty() => false,
+        [(_, value)] if value == FORMATS[1] => true,
+        [_] => {
+            return Err(Error::Choice {
+                parameter: FORMAT.name,
+                choices: FORMATS.to_vec(),
+            });
+        }
+        _ => return Err(Error::ParameterRepeated(FORMAT.name)),
+    };
+    *request.uri_mut() = with_query(
+        &asked,
+        others.iter().map(|(name, value)| (&**name, &**value)),
+    )?;
+    let response = next.run(request).await;
+    if !csv || !response.status().is_success() {
+        return Ok(response);
+    }
+    let (mut parts, body) = response.into_parts();
+    let body = to_bytes(body, LARGEST).await.map_err(internal)?;
+    let answer: Value = serde_json::from_slice(&body).map_err(internal)?;
+    let text = write(&columns, &answer);
+    parts.headers.remove(CONTENT_LENGTH);
+    parts.headers.insert(
+        CONTENT_TYPE,
+        HeaderValue::from_static("text/csv; charset=utf-8; header=present"),
+    );
+    if let Some(cursor) = answer["next"].as_str() {
+        let kept = parse(query.as_bytes()).filter(|(name, _)| name != CURSOR.name);
+        let kept: Vec<_> = kept.collect();
+        let pairs = kept.iter().map(|(name, value)| (&**name, &**value));
+        let next = with_query(&asked, pairs.chain([(CURSOR.name, cursor)]))?;
+        let link = HeaderValue::try_from(format!("<{next}>; rel=\"next\""));
+        parts.headers.insert(LINK, link.map_err(internal)?);
+    }
+    Ok((parts, text).into_response())
+}
+
+fn internal(error: impl Into<axum::BoxError>) -> Error {
+    Error::NotRewritten(error.into())
+}
+
+/// Returns the path with these parameters.
+fn with_query<'a>(
+    uri: &Uri,
+    pairs: impl Iterator<Item = (&'a str, &'a str)>,
+) -> Result<Uri, Error> {
+    let query = Serializer::new(String::new()).extend_pairs(pairs).finish();
+    let text = match query.is_empty() {
+        true => uri.path().to_owned(),
+        false => format!("{}?{query}", uri.path()),
+    };
+    text.parse().map_err(internal)
+}
+
+/// Writes the header, and a line for each item.
+fn write(columns: &[Column], answer: &Value) -> String {
+    let names = columns
+        .iter()
+        .map(|column| Value::from(column.name.as_str()));
+    let mut text = line(names.collect::<Vec<_>>().iter());
+    for item in answer["items"].as_array().into_iter().flatten() {
+        let cells = columns.iter().map(|column| item.pointer(&column.pointer));
+        text += &line(cells.map(|cell| cell.unwrap_or(&Value::Null)));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests;
