@@ -48,19 +48,17 @@ group by 1 order by 1",
         statement: |parts| {
             format!(
                 "{}
-select to_char(date_trunc('week', e.changed_at at time zone 'utc'), 'YYYY-MM-DD') as week, count(*) as images,
-       round((percentile_cont(0.5) within group (order by extract(epoch from e.changed_at - c.occurred_at)))::numeric, 3) as p50_seconds,
-       round((percentile_cont(0.9) within group (order by extract(epoch from e.changed_at - c.occurred_at)))::numeric, 3) as p90_seconds
-from ended e
-join report.rollout r on r.id = e.id and r.changed
-cross join lateral (
-    select c.occurred_at from report.change c
-    where c.registry = split_part(r.image, '/', 1) and c.repository = substring(r.image from '^[^/]+/(.+):[^:/]+$')
-      and c.tag = substring(r.image from ':([^:/]+)$') and c.revision = r.revision limit 1) c
-where e.state = 'succeeded' and e.cause = 'revision' and e.changed_at < :to{}
-group by 1 order by 1",
+select to_char(date_trunc('week', e.changed_at at time zone 'utc'), 'YYYY-MM-DD') as week, count(*) filter (where e.counts) as images,
+       round((percentile_cont(0.5) within group (order by e.seconds) filter (where e.counts))::numeric, 3) as p50_seconds,
+       round((percentile_cont(0.9) within group (order by e.seconds) filter (where e.counts))::numeric, 3) as p90_seconds
+from (
+    select e.changed_at, extract(epoch from e.changed_at - p.pushed_at)::float as seconds,
+           e.state = 'succeeded' and e.cause = 'revision' and p.changed as counts
+    from ended e join report.rollout_push p on p.id = e.id
+    where e.changed_at < :to{}) e
+group by 1 having count(*) filter (where e.counts) > 0 order by 1",
                 ended(parts),
-                parts.matches("r.")
+                parts.matches("p.")
             )
         },
     },
@@ -172,21 +170,23 @@ order by registry, source"
         known_at: true,
         statement: |parts| {
             format!(
-                "with most as (
-    select registry, repository, tag, count(*) as changes, min(revision) as first, max(revision) as last
+                "with busiest as (
+    select tag_key, count(*) as changes, min(revision) as first, max(revision) as last
     from report.change
-    where recorded_at >= :from and recorded_at < :to and recorded_at <= :known_at
-      and not (tag like 'sha%' and tag ~ '^sha(256|512)-[0-9a-f]{{64}}([.].+)?$'){}
-    group by registry, repository, tag having count(*) > 1
-    order by changes desc, registry, repository, tag limit 50)
-select m.registry || '/' || m.repository || ':' || m.tag as image, m.changes,
+    where recorded_at >= :from and recorded_at < :to and recorded_at <= :known_at{}
+    group by tag_key having count(*) > 1),
+most as (
+    select b.tag_key, b.changes, b.first, b.last, f.image, f.registry, f.repository, f.tag
+    from busiest b join report.change f on f.tag_key = b.tag_key and f.revision = b.first
+    where not (f.tag like 'sha%' and f.tag ~ '^sha(256|512)-[0-9a-f]{{64}}([.].+)?$')
+    order by b.changes desc, f.registry, f.repository, f.tag limit 50)
+select m.image, m.changes,
        (select round((percentile_cont(0.5) within group (order by extract(epoch from n.next - n.occurred_at)))::numeric, 3)
         from (select c.occurred_at, lead(c.occurred_at) over (order by c.occurred_at, c.revision) as next
               from report.change c
-              where c.registry = m.registry and c.repository = m.repository and c.tag = m.tag
-                and c.revision between m.first and m.last) n
+              where c.tag_key = m.tag_key and c.revision between m.first and m.last) n
         where n.next is not null) as median_held_seconds
-from most m order by m.changes desc, image",
+from most m order by m.changes desc, m.image",
                 parts.matches("")
             )
         },
@@ -224,14 +224,19 @@ order by d.since desc, d.trigger, r.name",
     },
 ];
 
-/// The last change of each rollout since the begin.
+/// The last change of each rollout since the begin. Statements put conditions on its state into
+/// aggregates where they join other tables: Postgres expects that such a condition leaves few rows,
+/// and would look up each of very many.
 fn ended(parts: &Parts) -> String {
     format!(
-        "with ended as (
-    select distinct on (id) id, state, cause, created_at, changed_at
+        "with last as (
+    select id, max(ordinal) as ordinal
     from report.rollout_change
     where changed_at >= :from and changed_at <= :known_at{}
-    order by id, ordinal desc)",
+    group by id),
+ended as (
+    select c.id, c.state, c.cause, c.created_at, c.changed_at
+    from last l join report.rollout_change c on c.ordinal = l.ordinal and c.changed_at >= :from)",
         parts.of_trigger
     )
 }
