@@ -6,15 +6,17 @@
 
 mod statements;
 
-use sqlx::{AssertSqlSafe, PgConnection, Row as _};
+use sqlx::postgres::PgArguments;
+use sqlx::query::Query;
+use sqlx::{AssertSqlSafe, PgConnection, Postgres, Row as _};
 use time::OffsetDateTime;
 
 use crate::instant::Instant;
 
 pub use statements::ALL;
 
-/// Most rows of a report.
-pub const MOST: usize = 5000;
+/// Rows that [`next`] reads at once.
+const READ: usize = 500;
 
 /// A report.
 #[derive(Debug)]
@@ -101,26 +103,54 @@ impl Report {
         })
     }
 
-    /// Returns the rows, each as the JSON of an object with the columns; at most [`MOST`] and one
-    /// more.
+    /// Returns the first rows, at most `limit`, each as the JSON of an object with the columns.
     pub async fn rows(
         &self,
         db: &mut PgConnection,
         question: &Question,
+        limit: usize,
     ) -> Result<Vec<String>, sqlx::Error> {
+        let sql = format!("{} limit {limit}", self.as_json(question));
+        let rows = bound(&sql, question).fetch_all(db).await?;
+        rows.iter().map(|row| row.try_get("row")).collect()
+    }
+
+    /// Opens the report in a transaction. [`next`] reads its rows.
+    pub async fn open(
+        &self,
+        db: &mut PgConnection,
+        question: &Question,
+    ) -> Result<(), sqlx::Error> {
+        let sql = format!(
+            "declare report no scroll cursor for {}",
+            self.as_json(question)
+        );
+        bound(&sql, question)
+            .persistent(false)
+            .execute(db)
+            .await
+            .map(|_| ())
+    }
+
+    fn as_json(&self, question: &Question) -> String {
         let sql = fill(&self.template(question), |place| match place {
             0..3 => format!("${}::timestamptz", place + 1),
             _ => format!("${}", place + 1),
         });
-        let limit = MOST + 1;
-        let sql = format!("select to_json(q)::text as row from ({sql}) q limit {limit}");
-        let mut query = sqlx::query(AssertSqlSafe(sql));
-        for value in question.values() {
-            query = query.bind(value);
-        }
-        let rows = query.fetch_all(db).await?;
-        rows.iter().map(|row| row.try_get("row")).collect()
+        format!("select to_json(q)::text as row from ({sql}) q")
     }
+}
+
+/// Returns the next rows of the report that is open, as [`Report::rows`] does; none after the last.
+pub async fn next(db: &mut PgConnection) -> Result<Vec<String>, sqlx::Error> {
+    let fetch = format!("fetch forward {READ} from report");
+    let rows = sqlx::raw_sql(AssertSqlSafe(fetch)).fetch_all(db).await?;
+    rows.iter().map(|row| row.try_get("row")).collect()
+}
+
+fn bound(sql: &str, question: &Question) -> Query<'static, Postgres, PgArguments> {
+    let values = question.values().into_iter();
+    values.fold(sqlx::query(AssertSqlSafe(sql.to_owned())), Query::bind)
 }
 
 /// The names of values in statements. No name begins with another one.

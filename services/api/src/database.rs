@@ -18,6 +18,9 @@ const CONNECTIONS: usize = 8;
 /// Most connections for large questions at once: half, so that a small question never waits for
 /// their end.
 const LARGE: usize = CONNECTIONS / 2;
+/// Most answers at once that are sent while they are read: they keep their connection for as long as
+/// the client takes.
+const DOWNLOADS: usize = 2;
 /// Time to acquire a connection, and before it the place of a large question.
 const ACQUIRE: Duration = Duration::from_secs(2);
 /// Settings of each connection: the time-out of a statement, in milliseconds.
@@ -48,6 +51,8 @@ struct Pool {
     permits: Arc<Semaphore>,
     /// Places of large questions.
     large: Arc<Semaphore>,
+    /// Places of downloads.
+    downloads: Semaphore,
     /// Places of cancelled large questions, each with the time of the cancellation.
     cancelled: Mutex<Vec<(OwnedSemaphorePermit, Instant)>>,
     /// Unused connections for single questions.
@@ -189,6 +194,20 @@ impl Database {
         .await
     }
 
+    /// As [`Database::ask_page`], for an answer that is sent while it is read. Only [`DOWNLOADS`]
+    /// of them run at once, so that pages and lists do not wait for their clients.
+    pub(crate) async fn ask_download<T>(
+        &self,
+        questions: impl AsyncFnOnce(&mut PgConnection) -> Result<T, sqlx::Error>,
+    ) -> Result<T, Error> {
+        let pool = self.0.get().ok_or(Error::NotConnected)?;
+        let place = tokio::time::timeout(ACQUIRE, pool.downloads.acquire()).await;
+        let Ok(Ok(_place)) = place else {
+            return Err(Error::TooManyQuestions);
+        };
+        self.ask_page(questions).await
+    }
+
     /// Lends a connection to `question`: a statement or two, never a transaction.
     ///
     /// The connection is kept for the next question only if `question` succeeds. After an error the
@@ -248,6 +267,7 @@ fn pool(db: &DbArgs) -> Result<Pool, DbError> {
     Ok(Pool {
         permits: Arc::new(Semaphore::new(CONNECTIONS)),
         large: Arc::new(Semaphore::new(LARGE)),
+        downloads: Semaphore::new(DOWNLOADS),
         cancelled: Mutex::default(),
         idle: Idle::with(options.clone()),
         idle_of_sets: Idle::with(options.options([KEEPS_PLANS])),

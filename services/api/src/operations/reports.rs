@@ -1,18 +1,20 @@
 //! `GET /v1/reports/{name}?from=&to=&match=&trigger=&team=&known_at=`: a report, with the statement
 //! that makes it.
 
-use axum::Json;
+mod whole;
+
 use axum::extract::State;
-use axum::http::header::CACHE_CONTROL;
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::http::{HeaderValue, Uri};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::on;
 use schemars::JsonSchema;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
+use sqlx::PgConnection;
 use tagtrail_config::{Names, Role};
 use tagtrail_history::instant::Instant;
-use tagtrail_history::reports::{ALL, MOST, Question, Report, find};
+use tagtrail_history::reports::{ALL, Question, Report, find};
 use tagtrail_proto::instant;
 use time::{Duration, OffsetDateTime, UtcOffset};
 
@@ -20,6 +22,8 @@ use crate::http::error::Error;
 use crate::http::operation::{Method, Operation, ResponseBody, schema};
 use crate::http::parameters::{KNOWN_AT, Parameter, Parameters, PathValues, optional, text};
 use crate::shared::Shared;
+
+pub(crate) use whole::{Format, whole};
 
 /// Days of a report without `from`, the present one included.
 const USUAL: i64 = 30;
@@ -102,9 +106,11 @@ pub(crate) struct Answer {
     pub(crate) sql: String,
     /// The columns.
     pub(crate) columns: Vec<Column>,
-    /// The rows: an object with the columns for each. At most 5000.
+    /// The rows: an object with the columns for each. The last field, so that rows are sent as they
+    /// are read; an answer that breaks off is no JSON.
     pub(crate) items: Vec<Map<String, Value>>,
-    /// True if there are more rows.
+    /// True if there are more rows than a page needs.
+    #[serde(skip)]
     pub(crate) more: bool,
 }
 
@@ -220,24 +226,39 @@ pub(crate) fn is_final(question: &Question, now: OffsetDateTime) -> bool {
         .is_some_and(|known_at| known_at + SETTLED < now)
 }
 
-/// Makes the answer of the rows.
-pub(crate) fn answer(
-    report: &'static Report,
-    question: &Question,
-    mut rows: Vec<String>,
-    now: OffsetDateTime,
-) -> Answer {
-    let more = rows.len() > MOST;
-    rows.truncate(MOST);
-    let object = |row: String| serde_json::from_str(&row).ok();
-    let mut items: Vec<Map<String, Value>> = rows.into_iter().filter_map(object).collect();
-    for (name, value) in items.iter_mut().flatten() {
+/// Reads a row. Times get the form of all times of the api.
+fn item(row: &str) -> Result<Map<String, Value>, sqlx::Error> {
+    let mut item: Map<String, Value> =
+        serde_json::from_str(row).map_err(|error| sqlx::Error::Decode(Box::new(error)))?;
+    for (name, value) in &mut item {
         let is_time = name.ends_with("_at") || ["since", "until"].contains(&name.as_str());
         let at = value.as_str().filter(|_| is_time).and_then(instant::parse);
         if let Some(at) = at {
             *value = json!(Instant(at));
         }
     }
+    Ok(item)
+}
+
+/// Reads the first rows of a report, at most `most`.
+pub(crate) async fn first_rows(
+    db: &mut PgConnection,
+    report: &'static Report,
+    question: &Question,
+    most: usize,
+    now: OffsetDateTime,
+) -> Result<Answer, sqlx::Error> {
+    let rows = report.rows(db, question, most + 1).await?;
+    let mut answer = empty(report, question, now);
+    answer.more = rows.len() > most;
+    for row in rows.iter().take(most) {
+        answer.items.push(item(row)?);
+    }
+    Ok(answer)
+}
+
+/// Returns the answer without rows.
+pub(crate) fn empty(report: &'static Report, question: &Question, now: OffsetDateTime) -> Answer {
     let column = |(name, meaning): &(&'static str, &'static str)| Column { name, meaning };
     Answer {
         name: report.name,
@@ -248,8 +269,8 @@ pub(crate) fn answer(
         r#final: is_final(question, now),
         sql: report.sql(question),
         columns: report.columns.iter().map(column).collect(),
-        items,
-        more,
+        items: Vec::new(),
+        more: false,
     }
 }
 
@@ -262,19 +283,31 @@ pub(crate) fn keep(mut response: Response, is_final: bool) -> Response {
     response
 }
 
-/// Asks for a report.
-pub(crate) async fn ask(
-    shared: &Shared,
-    report: &'static Report,
-    question: &Question,
-    now: OffsetDateTime,
-) -> Result<Answer, Error> {
-    check(report, question)?;
-    let rows = shared
-        .database
-        .ask_large(async |db| report.rows(db, question).await)
-        .await?;
-    Ok(answer(report, question, rows, now))
+/// A report as JSON.
+struct AsJson {
+    begin: String,
+    has_rows: bool,
+}
+
+/// The end of an answer without rows.
+const END: &str = "]}";
+
+impl Format for AsJson {
+    fn begin(&self) -> String {
+        self.begin.clone()
+    }
+
+    fn row(&mut self, text: &mut String, item: &Map<String, Value>) {
+        if std::mem::replace(&mut self.has_rows, true) {
+            text.push(',');
+        }
+        // Serialising fails only for maps with keys other than strings.
+        *text += &serde_json::to_string(item).unwrap_or_default();
+    }
+
+    fn end(&self) -> &'static str {
+        END
+    }
 }
 
 async fn report(
@@ -287,9 +320,20 @@ async fn report(
     let now = OffsetDateTime::now_utc();
     let exact = |parameter, text: &str| instant::parse(text).ok_or(Error::Time { parameter });
     let question = question(&parameters, &shared.names.get(), now, exact)?;
-    let answer = ask(&shared, named(&name)?, &question, now).await?;
-    let is_final = answer.r#final;
-    Ok(keep(Json(answer).into_response(), is_final))
+    let report = named(&name)?;
+    check(report, &question)?;
+    let is_final = is_final(&question, now);
+    let empty = empty(report, &question, now);
+    let begin = serde_json::to_string(&empty).unwrap_or_default();
+    let format = AsJson {
+        begin: begin.strip_suffix(END).unwrap_or_default().to_owned(),
+        has_rows: false,
+    };
+    let body = whole(&shared, report, question, format).await?;
+    Ok(keep(
+        ([(CONTENT_TYPE, "application/json")], body).into_response(),
+        is_final,
+    ))
 }
 
 #[cfg(test)]

@@ -18,7 +18,8 @@ use tagtrail_proto::instant;
 use crate::http::error::Error;
 use crate::http::parameters::{KNOWN_AT, Parameters};
 use crate::operations::reports::{
-    Answer, FROM, MATCH, QUERY, TEAM, TO, TRIGGER, answer, ask, is_final, keep, named, question,
+    Answer, FROM, MATCH, QUERY, TEAM, TO, TRIGGER, check, first_rows, is_final, keep, named,
+    question, whole,
 };
 use crate::pages::Page;
 use crate::pages::frame::{Frame, Section, crumbs};
@@ -49,6 +50,9 @@ const SHOWN: [&str; 6] = [
     "churn",
     "coverage",
 ];
+
+/// Most rows of a report that a card counts.
+const MOST: usize = 5000;
 
 /// The question of a request.
 struct Asked {
@@ -112,8 +116,7 @@ async fn all(reader: Reader, State(shared): State<Shared>, uri: Uri) -> Result<R
             else {
                 continue;
             };
-            let rows = report.rows(db, question).await?;
-            answers.push(answer(report, question, rows, reader.now));
+            answers.push(first_rows(db, report, question, MOST, reader.now).await?);
         }
         Ok(answers)
     });
@@ -146,19 +149,21 @@ async fn one(
         return Ok(Redirect::to(&asked.address(&path)).into_response());
     }
     let report = named(file.strip_suffix(".csv").unwrap_or(&file))?;
-    let answer = ask(&shared, report, &asked.question, reader.now).await?;
-    let is_final = answer.r#final;
+    check(report, &asked.question)?;
+    let is_final = is_final(&asked.question, reader.now);
     if file.ends_with(".csv") {
         let name = format!("attachment; filename=\"{}.csv\"", report.name);
         let headers = [
             (CONTENT_TYPE, "text/csv; charset=utf-8".to_owned()),
             (CONTENT_DISPOSITION, name),
         ];
-        return Ok(keep(
-            (headers, csv::write(&answer)).into_response(),
-            is_final,
-        ));
+        let rows = whole(&shared, report, asked.question, csv::Csv(report)).await?;
+        return Ok(keep((headers, rows).into_response(), is_final));
     }
+    let answer = shared.database.ask_page(async |db| {
+        first_rows(db, report, &asked.question, rows::SHOWN, reader.now).await
+    });
+    let answer = answer.await?;
     let path = format!("/reports/{}", report.name);
     let content = html! {
         div {

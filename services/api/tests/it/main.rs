@@ -46,6 +46,7 @@ mod reasons;
 mod renames;
 mod replay;
 mod report;
+mod reports_whole;
 mod resolve;
 mod rollouts;
 mod rows;

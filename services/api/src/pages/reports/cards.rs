@@ -227,7 +227,7 @@ fn image_link(name: &str) -> Markup {
 fn more(asked: &Asked, answer: &Answer) -> Markup {
     html! {
         @if answer.items.len() > ROWS {
-            p class="more" { a href=(asked.address(&format!("/reports/{}", answer.name))) { "All " (number(answer.items.len() as u64)) } }
+            p class="more" { a href=(asked.address(&format!("/reports/{}", answer.name))) { @if answer.more { "More than " } @else { "All " } (number(answer.items.len() as u64)) } }
         }
     }
 }

@@ -1,17 +1,26 @@
 //! A report as comma-separated values.
 
-use serde_json::Value;
+use serde_json::{Map, Value};
+use tagtrail_history::reports::Report;
 
 use crate::http::csv::line;
-use crate::operations::reports::Answer;
+use crate::operations::reports::Format;
 
-/// Writes a header, and a line for each row.
-pub(super) fn write(answer: &Answer) -> String {
-    let names = answer.columns.iter().map(|column| Value::from(column.name));
-    let mut text = line(names.collect::<Vec<_>>().iter());
-    for item in &answer.items {
-        let cells = answer.columns.iter().map(|column| item.get(column.name));
-        text += &line(cells.map(|value| value.unwrap_or(&Value::Null)));
+/// A report as a header, and a line for each row.
+pub(super) struct Csv(pub(super) &'static Report);
+
+impl Format for Csv {
+    fn begin(&self) -> String {
+        let names = self.0.columns.iter().map(|(name, _)| Value::from(*name));
+        line(names.collect::<Vec<_>>().iter())
     }
-    text
+
+    fn row(&mut self, text: &mut String, item: &Map<String, Value>) {
+        let cells = self.0.columns.iter().map(|(name, _)| item.get(*name));
+        *text += &line(cells.map(|value| value.unwrap_or(&Value::Null)));
+    }
+
+    fn end(&self) -> &'static str {
+        ""
+    }
 }

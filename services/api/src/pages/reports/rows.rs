@@ -12,7 +12,7 @@ use crate::pages::part::text::{number, visible};
 use crate::pages::part::when::{Form, span, time};
 
 /// Most rows of a table on a page; JSON and CSV have all.
-const SHOWN: usize = 100;
+pub(super) const SHOWN: usize = 100;
 
 /// Returns a number of a row.
 pub(super) fn count(row: &Map<String, Value>, name: &str) -> u64 {
@@ -58,7 +58,7 @@ pub(super) fn table(answer: &Answer) -> Markup {
                 table {
                     thead { tr { @for (name, right) in &columns { th scope="col" class=[right.then_some("r")] { (name.replace('_', " ")) } } } }
                     tbody {
-                        @for row in answer.items.iter().take(SHOWN) {
+                        @for row in &answer.items {
                             tr { @for (name, right) in &columns {
                                 td class={ @if *right { "r " } "n" } { (cell(name, row.get(*name).unwrap_or(&Value::Null))) }
                             } }
@@ -66,9 +66,7 @@ pub(super) fn table(answer: &Answer) -> Markup {
                     }
                 }
             }
-            @if answer.more || answer.items.len() > SHOWN {
-                p class="s" { "The first " (SHOWN) " of " @if answer.more { "more than " } (number(answer.items.len() as u64)) " rows; JSON and CSV have " @if answer.more { "these" } @else { "all" } "." }
-            }
+            @if answer.more { p class="s" { "The first " (SHOWN) " rows; JSON and CSV have all." } }
         }
     }
 }
