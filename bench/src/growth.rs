@@ -4,6 +4,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
+use bytes::Bytes;
 use http_body_util::Full;
 use hyper::Request;
 use rand::rngs::StdRng;
@@ -31,14 +32,25 @@ const FAR: usize = 10_000;
 /// Requests of each kind.
 const REQUESTS: usize = 3_000;
 
-/// Name of the requests with a goal.
-const AS_OF: &str = "as of a time";
+/// Requests of each page.
+const PAGES: usize = 300;
 
-/// Compares the 99th percentile of requests about the past in the largest store with the smallest.
-pub(crate) fn compared(rows: &[Row]) -> Option<Row> {
-    let p99 = |row: &&Row| row.name.starts_with(&format!("{AS_OF}, p99"));
-    let first = rows.iter().find(p99)?;
-    let last = rows.iter().rev().find(p99)?;
+/// Names of the requests with a goal, and the percentile.
+const AS_OF: (&str, &str) = ("as of a time", "p99");
+const OF_REPOSITORY: (&str, &str) = ("page of a repository", "p50");
+
+/// Compares the requests about the past, and the page of a repository with its rows of time, in the
+/// largest store with the smallest.
+pub(crate) fn compared(rows: &[Row]) -> Vec<Row> {
+    let both = [AS_OF, OF_REPOSITORY].into_iter();
+    both.filter_map(|name| compared_by(rows, name)).collect()
+}
+
+fn compared_by(rows: &[Row], (name, percentile): (&str, &str)) -> Option<Row> {
+    let begin = format!("{name}, {percentile}");
+    let same = |row: &&Row| row.name.starts_with(&begin);
+    let first = rows.iter().find(same)?;
+    let last = rows.iter().rev().find(same)?;
     let ratio = last.value.median() / first.value.median();
     Some(Row::once(
         format!("{} against {}", last.name, first.name),
@@ -148,6 +160,12 @@ struct ApiClient {
 impl ApiClient {
     /// Returns the answer, and its time in milliseconds.
     async fn ask(&mut self, path: &str) -> anyhow::Result<(Value, f64)> {
+        let (body, took) = self.load(path).await?;
+        Ok((serde_json::from_slice(&body)?, took))
+    }
+
+    /// Returns the body, and its time in milliseconds.
+    async fn load(&mut self, path: &str) -> anyhow::Result<(Bytes, f64)> {
         let request = Request::get(path)
             .header("host", &self.address)
             .body(Full::default())?;
@@ -159,7 +177,7 @@ impl ApiClient {
             "{path}: {status}: {}",
             String::from_utf8_lossy(&body)
         );
-        Ok((serde_json::from_slice(&body)?, took))
+        Ok((body, took))
     }
 }
 
@@ -205,7 +223,7 @@ async fn questions(stack: &Stack, store: Store, of: &str) -> anyhow::Result<Vec<
             times.push(took);
         }
     }
-    note(AS_OF, &times);
+    note(AS_OF.0, &times);
     times.clear();
     for _ in 0..REQUESTS {
         let digest = digest(random.random_range(0..store.pushes));
@@ -240,6 +258,35 @@ async fn questions(stack: &Stack, store: Store, of: &str) -> anyhow::Result<Vec<
     }
     note("history, pages 1 to 100", &first);
     note(&format!("history, pages {} to {FAR}", FAR - 99), &far);
+    // Pages of people, beside the smallest question to Postgres.
+    let mut db = stack.db().await?;
+    let mut smallest = Vec::with_capacity(PAGES);
+    for _ in 0..PAGES {
+        let begun = Instant::now();
+        sqlx::query("select 1").execute(&mut db).await?;
+        smallest.push(begun.elapsed().as_secs_f64() * 1000.0);
+    }
+    note("`select 1`", &smallest);
+    for name in [
+        "home page",
+        "page of all folders",
+        OF_REPOSITORY.0,
+        "page of a tag",
+    ] {
+        times.clear();
+        for _ in 0..PAGES {
+            let place = (random.random::<f64>().powi(4) * f64::from(store.tags)) as u32;
+            let tag = image(place);
+            let path = match name {
+                "home page" => "/".to_owned(),
+                "page of all folders" => "/i".to_owned(),
+                "page of a tag" => format!("/i/{tag}"),
+                _ => format!("/i/{}", tag.rsplit_once(':').context("no tag")?.0),
+            };
+            times.push(api_client.load(&path).await?.1);
+        }
+        note(name, &times);
+    }
     api.stop().await;
     Ok(rows)
 }

@@ -110,6 +110,23 @@ impl Store {
                 .execute(&mut *db)
                 .await?;
         }
+        // The numbers for pages, which the indexer would have counted.
+        sqlx::raw_sql(AssertSqlSafe(format!(
+            "insert into moving (repository_id, tag_id) select repository_id, id from tag where issued > 1;
+             insert into tag_stats (repository_id, known, tags, signatures) select repository_id, count(*), count(*), 0 from tag group by repository_id;
+             insert into half_hour_stats (half_hour, repository_id, changes, push_id)
+             select floor(extract(epoch from v.recorded_at) / 1800), t.repository_id, count(*), max(v.push_id)
+             from revision v join tag t on t.id = v.tag_id where v.recorded_at > now() - interval '2 days' group by 1, 2;
+             insert into minute_stats (minute, changes)
+             select floor(extract(epoch from recorded_at) / 60), count(*) from revision where recorded_at > now() - interval '2 days' group by 1;
+             insert into day_stats (repository_id, day, changes, tags, reverted)
+             select t.repository_id, (v.effective_at at time zone 'utc')::date, count(*), count(distinct v.tag_id), 0
+             from revision v join tag t on t.id = v.tag_id where v.recorded_at > now() - interval '32 days' group by 1, 2;
+             insert into stats_position (partition, counted) select {NOBODYS}, max(ordinal) from revision;
+             insert into day_stats_position (partition, counted) select {NOBODYS}, max(ordinal) from revision"
+        )))
+        .execute(&mut *db)
+        .await?;
         sqlx::raw_sql("vacuum (analyze)").execute(&mut *db).await?;
         sqlx::raw_sql("checkpoint").execute(&mut *db).await?;
         eprintln!(

@@ -1,4 +1,5 @@
--- Lead times without a look-up of each revision: the time of the push beside the images of a rollout.
+-- Lead times without a look-up of each revision: the time of the push stands beside the images of
+-- a rollout.
 
 alter table rollout_image add column changed boolean, add column pushed_at timestamptz;
 comment on column rollout_image.changed is 'True if the image differs from the rollout before.';

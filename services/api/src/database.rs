@@ -18,8 +18,8 @@ const CONNECTIONS: usize = 8;
 /// Most connections for large questions at once: half, so that a small question never waits for
 /// their end.
 const LARGE: usize = CONNECTIONS / 2;
-/// Most answers at once that are sent while they are read: they keep their connection for as long as
-/// the client takes.
+/// Most answers at once that are sent while they are read: they keep their connection for as long
+/// as the client takes.
 const DOWNLOADS: usize = 2;
 /// Time to acquire a connection, and before it the place of a large question.
 const ACQUIRE: Duration = Duration::from_secs(2);
