@@ -46,6 +46,7 @@ mod reasons;
 mod renames;
 mod replay;
 mod report;
+mod reports_direct;
 mod reports_whole;
 mod resolve;
 mod rollouts;
