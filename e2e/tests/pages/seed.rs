@@ -1,7 +1,6 @@
 //! A month of pushes to a running `tagtrail up`, with triggers in several conditions.
 
 use std::path::PathBuf;
-use std::time::Duration;
 
 use serde_json::{Value, json};
 use sqlx::{Connection as _, PgConnection};
@@ -14,6 +13,14 @@ use time::format_description::well_known::Rfc3339;
 
 const REGISTRY: &str = "registry.example.com";
 const LONG: &str = "customer-identity/authentication-gateway-sidecar-for-the-legacy-loyalty-programme-of-the-northern-regions-and-islands/web-frontend";
+
+/// Images that move beside those of the shop.
+const OTHERS: [(&str, &str); 4] = [
+    ("platform/ingress-proxy", "stable"),
+    ("ml/embedder", "nightly"),
+    ("shop/worker", "edge"),
+    ("data/etl-runner", "2026.11"),
+];
 
 /// A running installation with a history.
 pub(crate) struct Seeded {
@@ -74,6 +81,11 @@ fn pushes() -> Vec<Push> {
             &format!("edge {build}"),
             minutes / 1440.0,
         );
+        let (repository, tag) = OTHERS[build as usize % OTHERS.len()];
+        let content = format!("{repository} {build}");
+        push(repository, tag, &content, (minutes - 1.2) / 1440.0);
+        let (content, minutes) = (format!("{content} before"), minutes * 11.0 + 144.0);
+        push(repository, tag, &content, minutes / 1440.0);
     }
     // A person moved `latest` back and forth, a release was pushed again, a tag was deleted.
     push("shop/web", "latest", "web 10", 0.8);
@@ -106,26 +118,19 @@ impl Seeded {
         let client = reqwest::Client::new();
 
         let now = OffsetDateTime::now_utc();
-        for (repository, tag, content, days) in pushes() {
+        let send = async |(repository, tag, content, days): Push| {
             let at = now - time::Duration::seconds_f64(days * 86_400.0);
             let mut body = json!({ "repository": repository, "tag": tag, "time": at.format(&Rfc3339).unwrap(), "actor": actor(&tag) });
             match content {
                 Some(content) => body["digest"] = json!(digest(&content)),
                 None => body["action"] = json!("delete"),
             }
-            let post = client.post(format!("{gateway}/hooks/ci"));
-            let answer = post
-                .bearer_auth(HOOK_SECRET)
-                .json(&body)
-                .send()
-                .await
-                .unwrap();
-            assert_eq!(
-                answer.status(),
-                202,
-                "{body}: {}",
-                answer.text().await.unwrap()
-            );
+            let post = client.post(format!("{gateway}/hooks/ci")).json(&body);
+            let answer = post.bearer_auth(HOOK_SECRET).send().await.unwrap();
+            assert_eq!(answer.status(), 202, "{body}");
+        };
+        for push in pushes() {
+            send(push).await;
         }
         // A body without a repository is kept in quarantine.
         let post = client.post(format!("{gateway}/hooks/ci"));
@@ -155,6 +160,11 @@ impl Seeded {
             let post = client.post(format!("{api}/v1/{act}")).json(&body);
             assert!(post.send().await.unwrap().status().is_success(), "{act}");
         }
+        // Releases after the pause.
+        for (release, days) in [(12, 0.006), (13, 0.004)] {
+            let content = Some(format!("web {release}"));
+            send(("shop/web".to_owned(), "prod".to_owned(), content, days)).await;
+        }
         let freeze = json!({ "triggers": "batch-*", "reason": "inventory", "until": (now + time::Duration::DAY).format(&Rfc3339).unwrap() });
         let post = client.post(format!("{api}/v1/holds")).json(&freeze);
         let answer = post.send().await.unwrap();
@@ -175,7 +185,7 @@ impl Seeded {
             Some((of("shop", "succeeded")?, of("ledger", "awaiting_approval")?))
         })
         .await;
-        tokio::time::sleep(Duration::from_secs(1)).await;
+        spread(&up).await;
 
         let settings = folder.path().join("settings.json");
         let pages = pages(now, &rollouts.0, &rollouts.1);
@@ -221,12 +231,43 @@ fn file(sink: &str, refusing: &str) -> String {
         "[[source]]\nname = \"ci\"\nkind = \"generic\"\nregistry = \"{REGISTRY}\"\nsecret = {{ env = \"MAIN_HOOK_SECRET\" }}\n"
     );
     text += &trigger("shop", "shop/web:latest", &webhook(sink));
-    text += &trigger("shop-eu", "shop/web:prod", &webhook(sink));
+    let two = format!(
+        "images.worker = \"{REGISTRY}/shop/worker:latest\"\n{}",
+        webhook(sink)
+    );
+    text += &trigger("shop-eu", "shop/web:prod", &two);
     text += &trigger("checkout", "payments/checkout:latest", &webhook(refusing));
     let approved = format!("approvals = {{ needs = 1 }}\n{}", webhook(sink));
     text += &trigger("ledger", "payments/ledger:stable", &approved);
     text += &trigger("batch-nightly", "shop/worker:latest", &webhook(sink));
     text
+}
+
+/// Counts changes at the times at which they took effect: all facts of this history arrive within
+/// a few seconds, and charts of a day would have one column.
+async fn spread(up: &Up) {
+    let mut db = PgConnection::connect(up.address("postgres")).await.unwrap();
+    eventually("counted changes", SOON, async || {
+        let counted: bool = sqlx::query_scalar(
+            "select (select coalesce(sum(changes), 0) from minute_stats) = (select count(*) from revision)",
+        )
+        .fetch_one(&mut db)
+        .await
+        .unwrap();
+        counted.then_some(())
+    })
+    .await;
+    sqlx::raw_sql(
+        "truncate minute_stats, half_hour_stats;
+         create temporary table change as
+             select t.repository_id, v.push_id, floor(extract(epoch from v.effective_at) / 60)::integer as minute
+             from revision v join tag t on t.id = v.tag_id where v.effective_at >= now() - interval '2 days';
+         insert into minute_stats select minute, count(*) from change group by 1;
+         insert into half_hour_stats select minute / 30, repository_id, count(*), max(push_id) from change group by 1, 2",
+    )
+    .execute(&mut db)
+    .await
+    .unwrap();
 }
 
 /// Records the manifests of the releases, as the registry would answer them.
