@@ -246,6 +246,7 @@ begin
             ('tagtrail_api', 'minute_stats', 'select', null),
             ('tagtrail_api', 'stats_position', 'select', null),
             ('tagtrail_api', 'coverage', 'select', null),
+            ('tagtrail_api', 'coverage_change', 'select', null),
             ('tagtrail_api', 'coverage_position', 'select', null),
             -- The old name of reconcile, for APIs of the version before.
             ('tagtrail_api', 'walk', 'select', null),

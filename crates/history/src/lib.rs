@@ -24,6 +24,7 @@ pub mod images;
 pub mod instant;
 pub mod lane;
 pub mod lanes;
+pub mod lost;
 pub mod manifests;
 pub mod names;
 pub mod prefix;

@@ -12,6 +12,7 @@ use sqlx::PgConnection;
 use tagtrail_config::{File, Role, SourceRegistry};
 use tagtrail_history::coverage::{self, NotCompared};
 use tagtrail_history::instant::Instant;
+use tagtrail_history::lost::{Lost, lost};
 use tagtrail_history::slots::HALF_HOURS;
 use tagtrail_history::sources::{self, Activity, Events};
 use time::{Duration, OffsetDateTime};
@@ -53,6 +54,9 @@ pub(crate) struct Sources {
     /// Repositories whose last comparison with their registry did not reach its end, the newest
     /// first. At most 100.
     pub(crate) not_compared: Vec<NotCompared>,
+    /// The last changes of seven days that no event reported, though one should have: of the newest
+    /// eight hours that have any, the newest first. At most 20.
+    pub(crate) lost: Vec<Lost>,
 }
 
 /// A registry that is reconciled.
@@ -122,6 +126,7 @@ pub(crate) async fn see(
     let recent = sources::recent(db, now).await?;
     let reconciled = sources::reconciled(db).await?;
     let not_compared = coverage::not_compared(db).await?;
+    let lost = lost(db, now).await?;
     Ok(Sources {
         at: Instant(now),
         half_hours_since: Instant(recent.since),
@@ -134,6 +139,7 @@ pub(crate) async fn see(
             })
             .collect(),
         not_compared,
+        lost,
     })
 }
 

@@ -21,6 +21,7 @@ use crate::pages::part::icon::icon_for;
 use crate::pages::part::kind::Tone;
 use crate::pages::part::text::{counted, foreign, number, size, visible, with_code};
 use crate::pages::part::when::{Form, ago, since, span, time};
+use crate::pages::part::{digest, image};
 use crate::pages::reader::Reader;
 use crate::shared::Shared;
 
@@ -61,6 +62,7 @@ async fn show(
         h1 { "Sources" }
         (figures(&sources, shared.quarantine.count(), now))
         (table(&sources, now))
+        (lost(&sources, now))
         (not_compared(&sources, now))
         (quarantine_list(quarantined.as_ref(), shared.quarantine.count()))
     };
@@ -185,6 +187,7 @@ fn row(source: &Source, now: OffsetDateTime) -> Markup {
             }
             td class="s full" {
                 (counted(source.reported_of_week, "change", "changes")) " reported in 7 days"
+                @if source.lost_of_week > 0 { ", " a href="#lost" { (number(source.lost_of_week)) " lost" } }
                 @if let Some(gap) = source.usual_gap_seconds { "; usually an event every " (span(Duration::seconds_f64(gap))) }
                 @if !source.findings.is_empty() { ul { @for one in &source.findings { (finding(one)) } } }
             }
@@ -202,6 +205,35 @@ fn finding(finding: &Finding) -> Markup {
             span class=(tone.class()) { (icon_for(icon, word)) } " "
             (foreign(&finding.found))
             @if let Some(cure) = &finding.cure { " " b { "Cure:" } " " (with_code(cure)) }
+        }
+    }
+}
+
+/// Draws the changes without an event: their webhooks were lost.
+fn lost(sources: &Sources, now: OffsetDateTime) -> Markup {
+    html! {
+        @if !sources.lost.is_empty() {
+            section class="card" id="lost" {
+                h2 { "Lost webhooks " span class="push q" { "the last changes that no event reported, of 7 days" } }
+                table class="st" {
+                    thead { tr {
+                        th scope="col" { "Image" }
+                        th scope="col" { "Digest" }
+                        th scope="col" { "Found" }
+                        th scope="col" { "By" }
+                    } }
+                    tbody {
+                        @for one in &sources.lost {
+                            tr {
+                                th scope="row" { (image::link(&one.image)) " " span class="q n" { "r" (number(one.revision)) } }
+                                td data-l="digest" { (digest::link_or(one.digest.as_ref(), "deleted")) }
+                                td data-l="found" { (since(one.found_at.0, now)) }
+                                td data-l="by" { @match one.origin.as_str() { "observed" => "a pull", _ => "comparing the registry" } }
+                            }
+                        }
+                    }
+                }
+            }
         }
     }
 }

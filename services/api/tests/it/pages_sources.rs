@@ -56,7 +56,33 @@ async fn sources_send_or_are_silent_and_a_configured_one_is_shown_before_its_fir
         .execute(&mut rows.db)
         .await
         .unwrap();
+    // Two changes found by comparing; an event about the second one came later.
+    sqlx::raw_sql(
+        "with p as (
+             insert into push (tag_id, action, digest, occurred_at, effective_at, occurred_at_source, received_at, recorded_at, origin, source, event_id, stream_seq)
+             select 1, 'push', sha256(n::text::bytea), at, at, 'event', at, at, 'reconciled', 'main', 'found ' || n, 90 + n
+             from (select n, now() - n * interval '1 millisecond' as at from generate_series(3, 4) n) e
+             returning id, digest, effective_at, stream_seq - 90 as number
+         ), v as (
+             insert into revision (tag_id, number, kind, digest, effective_at, recorded_at, previous, head, push_id, partition, ordinal)
+             select 1, number, 'moved', digest, effective_at, effective_at, 2, number, id, 0, 100 + number from p
+         )
+         insert into coverage_change (tag_id, effective_at, number, counted_as)
+         select 1, effective_at, number, case number when 3 then 'reconciled' else 'event' end from p",
+    )
+    .execute(&mut rows.db)
+    .await
+    .unwrap();
     let sources = api.found("/v1/sources").await;
+    let lost = sources["lost"].as_array().unwrap();
+    let lost: Vec<_> = lost
+        .iter()
+        .map(|one| json!([one["image"], one["revision"], one["origin"]]))
+        .collect();
+    assert_eq!(
+        lost,
+        [json!(["registry.example.com/shop/web:latest", 3, "reconciled"])]
+    );
     let main = one(&sources, "main");
     assert_eq!(main["state"], "sending");
     assert_eq!(main["kind"], "distribution");
