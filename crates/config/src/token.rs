@@ -117,6 +117,12 @@ impl TriggerGlob {
         meet(self.0.as_bytes(), other.0.as_bytes())
     }
 
+    /// Returns whether the pattern matches each name.
+    #[must_use]
+    pub fn is_of_all(&self) -> bool {
+        self.0.bytes().all(|byte| byte == b'*')
+    }
+
     /// Returns whether each name that `other` matches also matches this pattern. May be false for
     /// a pattern with several `*` that is covered nevertheless.
     #[must_use]

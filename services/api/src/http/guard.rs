@@ -71,6 +71,9 @@ pub(crate) struct Actor {
     guard: Guard,
 }
 
+/// The object of an act, in the refusal of a token of some triggers.
+pub(crate) const QUARANTINE: &str = "bodies in quarantine, which belong to no trigger";
+
 impl Actor {
     /// The name of the token.
     pub(crate) fn token(&self) -> Option<&str> {
@@ -96,6 +99,13 @@ impl Actor {
     pub(crate) async fn may_hold(&self, triggers: &TriggerGlob) -> Result<(), Error> {
         let about = || format!("all of {triggers}");
         self.check_scope(|glob| glob.covers(triggers), about).await
+    }
+
+    /// Checks that the actor may see and replay bodies in quarantine, and logs a refusal: a token of
+    /// some triggers may not, since a body may be about the images of any.
+    pub(crate) async fn may_see_quarantine(&self) -> Result<(), Error> {
+        let about = || QUARANTINE.to_owned();
+        self.check_scope(TriggerGlob::is_of_all, about).await
     }
 
     /// Checks that the actor may act on a trigger. A refusal is logged, and shown by the trigger.

@@ -200,7 +200,8 @@ async fn write(
         Applied::Unknown => return Err(Error::TriggerUnknown),
         Applied::KeyReused => return Err(Error::IdempotencyKeyReused),
     };
-    let (actor, trigger, word) = (act.actor, act.trigger, act.act);
+    let (actor, word) = (act.actor, act.act);
+    let trigger = act.trigger.unwrap_or_default();
     if changed {
         tracing::info!(%actor, trigger, act = word, generation, "{actor} changed the settings of the trigger {trigger}: {word}");
     }

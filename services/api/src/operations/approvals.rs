@@ -153,7 +153,7 @@ async fn give(
     let new = NewAct {
         actor,
         act,
-        trigger: &name,
+        trigger: Some(&name),
         rollout: Some(id),
         hold: None,
         reason: reason.as_deref(),

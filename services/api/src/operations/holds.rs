@@ -121,7 +121,7 @@ async fn freeze(
     let act = NewAct {
         actor: &actor,
         act: "freeze",
-        trigger: glob.as_ref(),
+        trigger: Some(glob.as_ref()),
         rollout: None,
         hold: None,
         reason: reason.as_deref(),
@@ -155,7 +155,7 @@ async fn thaw(
     let act = NewAct {
         actor: &actor,
         act: "thaw",
-        trigger: glob.as_ref(),
+        trigger: Some(glob.as_ref()),
         rollout: None,
         hold: Some(id),
         reason: reason.as_deref(),

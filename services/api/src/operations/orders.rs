@@ -327,7 +327,7 @@ async fn cancel(
     let act = NewAct {
         actor: &actor,
         act: "cancel",
-        trigger: &name,
+        trigger: Some(&name),
         rollout: Some(id),
         hold: None,
         reason: reason.as_deref(),
@@ -382,7 +382,7 @@ async fn on_trigger(
     let act = NewAct {
         actor,
         act,
-        trigger: name.as_ref(),
+        trigger: Some(name.as_ref()),
         rollout: None,
         hold: None,
         reason: reason.as_deref(),
@@ -429,9 +429,10 @@ async fn follow(
     act: &NewAct<'_>,
     placed: Placed,
 ) -> Result<Json<Ordered>, Error> {
+    let trigger = act.trigger.unwrap_or_default();
     let answer = |done, answer: &str, rollout| {
         Json(Ordered {
-            trigger: act.trigger.to_owned(),
+            trigger: trigger.to_owned(),
             act: act.act,
             done,
             answer: answer.to_owned(),
@@ -449,7 +450,7 @@ async fn follow(
             return Ok(answer(true, text, None));
         }
     };
-    let (actor, trigger, word, reason) = (act.actor, act.trigger, act.act, act.reason);
+    let (actor, trigger, word, reason) = (act.actor, trigger, act.act, act.reason);
     tracing::info!(%actor, trigger, act = word, reason, order, "{actor} ordered of the trigger {trigger}: {word}");
     let deadline = Instant::now() + WAIT.0;
     loop {

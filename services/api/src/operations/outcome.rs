@@ -93,7 +93,7 @@ async fn report(
     let act = NewAct {
         actor: &actor,
         act: "outcome",
-        trigger: &name,
+        trigger: Some(&name),
         rollout: Some(id),
         hold: None,
         reason: None,

@@ -13,13 +13,16 @@ use tagtrail_config::Role;
 use tagtrail_history::instant::Instant;
 use tagtrail_proto::{Quarantined, Replayed};
 
+use crate::http::body::OptionalBody;
 use crate::http::error::Error;
 use crate::http::guard::Actor;
 use crate::http::operation::{Method, Operation, ResponseBody, schema};
 use crate::http::paging::{CURSOR, Items, List, Page};
 use crate::http::parameters::{Parameter, Parameters, PathValues, optional};
+use crate::operations::acts::{BECAUSE, Because, changed, reason};
 use crate::quarantine::Quarantine;
 use crate::shared::Shared;
+use crate::store::acts::{self, NewAct};
 
 /// Most entries of a page: each has its body in the stream.
 pub(crate) const MOST: usize = 50;
@@ -74,12 +77,12 @@ pub(crate) const REPLAY: Operation = Operation {
     id: "replay",
     method: Method::Post,
     path: "/v1/quarantine/{number}/replay",
-    summary: "Interprets a body again, with the present settings of its source, and publishes its pushes. Safe to repeat: pushes that are stored already are dropped as duplicates.",
+    summary: "Interprets a body again, with the present settings of its source, and publishes its pushes. Safe to repeat: pushes that are stored already are dropped as duplicates. The act is recorded after the replay: repeat a request that was answered 503.",
     role: Role::Operate,
     in_path: &[NUMBER],
     query: &[],
     header: &[],
-    body: None,
+    body: Some(BECAUSE),
     response: ResponseBody::Json(schema::<Replayed>),
     problems: &[
         (404, "quarantine_unknown"),
@@ -119,8 +122,13 @@ pub(crate) struct WholeEntry {
     pub(crate) entry: Quarantined,
 }
 
-async fn list(State(shared): State<Shared>, uri: Uri) -> Result<Json<Items<EntryItem>>, Error> {
+async fn list(
+    State(shared): State<Shared>,
+    Extension(actor): Extension<Actor>,
+    uri: Uri,
+) -> Result<Json<Items<EntryItem>>, Error> {
     let parameters = Parameters::read(&uri, LIST.query)?;
+    actor.may_see_quarantine().await?;
     let page = Page::read(ALL, &parameters)?;
     if page.limit() > MOST {
         return Err(Error::Limit { most: MOST });
@@ -149,10 +157,12 @@ pub(crate) async fn entries(
 
 async fn one(
     State(shared): State<Shared>,
+    Extension(actor): Extension<Actor>,
     path: PathValues,
     uri: Uri,
 ) -> Result<Json<WholeEntry>, Error> {
     Parameters::read(&uri, &[])?;
+    actor.may_see_quarantine().await?;
     let number = number(&path)?;
     Ok(Json(entry(&shared.quarantine, number).await?))
 }
@@ -174,10 +184,33 @@ async fn replay(
     Extension(actor): Extension<Actor>,
     path: PathValues,
     uri: Uri,
+    OptionalBody(because): OptionalBody<Because>,
 ) -> Result<Json<Replayed>, Error> {
     Parameters::read(&uri, &[])?;
+    actor.may_see_quarantine().await?;
     let number = number(&path)?;
+    let reason = reason(because.reason.as_deref())?;
+    let reason = reason.as_deref();
+    let act = NewAct {
+        actor: &actor,
+        act: "replay",
+        trigger: None,
+        rollout: None,
+        hold: None,
+        reason,
+        details: json!({ "quarantine": number }),
+    };
+    // Repeating is harmless, so a body is also replayed if the key was sent before.
+    let seen = shared.database.ask(async |db| acts::seen(db, &act).await);
+    if let Some(effect) = seen.await? {
+        changed(effect)?;
+    }
     let replayed = shared.quarantine.replay(number).await?;
-    tracing::info!(%actor, number, "{actor} replayed the quarantined body {number}");
+    tracing::info!(%actor, number, reason, "{actor} replayed the quarantined body {number}");
+    let effect = shared
+        .database
+        .ask(async |db| acts::once(db, &act).await)
+        .await?;
+    changed(effect)?;
     Ok(Json(replayed))
 }

@@ -219,7 +219,7 @@ pub(super) fn on_trigger<'a>(
     NewAct {
         actor,
         act,
-        trigger: name.as_ref(),
+        trigger: Some(name.as_ref()),
         rollout: None,
         hold: None,
         reason,

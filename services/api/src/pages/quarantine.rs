@@ -12,16 +12,21 @@ use serde_json::Value;
 use tagtrail_proto::{Quarantined, Replayed};
 use uuid::Uuid;
 
+use tagtrail_config::TriggerGlob;
+
 use crate::http::error::Error;
+use crate::http::guard::QUARANTINE;
 use crate::http::parameters::{Parameter, Parameters, PathValues, optional, text};
 use crate::operations::quarantine::{self as operations, LIST, WholeEntry, entry, number};
 use crate::pages::Page;
-use crate::pages::act::{Acting, Order};
+use crate::pages::act::{Acting, Order, is_named};
 use crate::pages::frame::{Frame, Section, crumbs};
+use crate::pages::part::form::{Fields, reason};
 use crate::pages::part::icon::icon;
 use crate::pages::part::text::{counted, foreign, number as with_commas, visible};
 use crate::pages::part::when::since;
 use crate::pages::reader::Reader;
+use crate::pages::trigger::because;
 use crate::shared::Shared;
 
 pub(crate) const PAGE: Page = Page {
@@ -34,7 +39,7 @@ pub(crate) const REPLAY: Page = Page {
     id: "page_quarantine_replay",
     paths: &["/quarantine/{number}/replay"],
     open: false,
-    serve: || post(replay),
+    serve: || post(replay).layer(Fields::limit()),
 };
 
 /// The result of a replay, in the address to which its form leads.
@@ -51,7 +56,7 @@ async fn show(
 ) -> Result<Html<String>, Error> {
     let parameters = Parameters::read(&uri, &[REPLAYED])?;
     // Bodies may hold secrets.
-    reader.check(LIST.role)?;
+    may_see(&reader, &shared).await?;
     let number = number(&path)?;
     let WholeEntry { entry, .. } = entry(&shared.quarantine, number).await?;
     let replayed = parameters.text(REPLAYED.name);
@@ -87,14 +92,35 @@ async fn show(
     Ok(frame.page(&reader, &content))
 }
 
+/// Checks that the reader may see bodies in quarantine: as the operations do.
+pub(super) async fn may_see(reader: &Reader, shared: &Shared) -> Result<(), Error> {
+    reader.check(LIST.role)?;
+    let named = shared
+        .database
+        .ask(async |db| is_named(db, reader).await)
+        .await?;
+    match reader.may_act(LIST.role, named, TriggerGlob::is_of_all) {
+        true => Ok(()),
+        false => Err(Error::OutOfScope {
+            token: reader.name().unwrap_or_default().to_owned(),
+            trigger: QUARANTINE.to_owned(),
+        }),
+    }
+}
+
 /// Carries out the form. Repeating a replay is harmless, so no key is kept with the form.
-async fn replay(acting: Acting, path: PathValues, uri: Uri) -> Result<Response, Error> {
+async fn replay(
+    acting: Acting,
+    path: PathValues,
+    uri: Uri,
+    fields: Fields,
+) -> Result<Response, Error> {
     Parameters::read(&uri, &[])?;
     let number = number(&path)?;
     let order = Order {
         method: Method::POST,
         path: format!("/v1/quarantine/{number}/replay"),
-        body: Value::Null,
+        body: Value::Object(because(&fields)),
         role: operations::REPLAY.role,
         trigger: None,
     };
@@ -161,6 +187,7 @@ fn form(number: u64, entry: &Quarantined) -> Markup {
             } @else {
                 form method="post" action={ "/quarantine/" (number) "/replay" } class="form" {
                     p class="s" { "Interpreted with the present settings of " (visible(&entry.source)) ". Repeating it is harmless." }
+                    (reason(false))
                     button class="pri" { (icon("recreated")) "Replay" }
                 }
             }

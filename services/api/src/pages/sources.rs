@@ -5,7 +5,6 @@ use axum::http::Uri;
 use axum::response::Html;
 use axum::routing::get;
 use maud::{Markup, html};
-use tagtrail_config::Role;
 use time::{Duration, OffsetDateTime};
 
 use crate::http::error::Error;
@@ -22,6 +21,7 @@ use crate::pages::part::kind::Tone;
 use crate::pages::part::text::{counted, foreign, number, size, visible, with_code};
 use crate::pages::part::when::{Form, ago, since, span, time};
 use crate::pages::part::{digest, image};
+use crate::pages::quarantine::may_see;
 use crate::pages::reader::Reader;
 use crate::shared::Shared;
 
@@ -48,12 +48,13 @@ async fn show(
         .database
         .ask_page(async |db| see(db, &file, now).await)
         .await?;
-    let quarantined = match reader.may(Role::Operate) {
-        true => {
+    let quarantined = match may_see(&reader, &shared).await {
+        Ok(()) => {
             let page = Part::read(quarantine::ALL, &parameters)?.at_most(QUARANTINED);
             Some(quarantine::entries(&shared.quarantine, &page).await)
         }
-        false => None,
+        Err(Error::OutOfScope { .. } | Error::Forbidden { .. }) => None,
+        Err(error) => return Err(error),
     };
     let mut frame = Frame::new("Sources", Section::Sources);
     frame.list("/v1/sources".to_owned());
@@ -281,7 +282,7 @@ fn quarantine_list(
             @match entries {
                 None => p class="s" {
                     @if let Some(count) = count { (counted(count, "body", "bodies")) ". " }
-                    "Bodies may hold secrets: reading them needs a token with the role " code { "operate" } "."
+                    "Bodies may hold secrets: reading them needs a token with the role " code { "operate" } " for all triggers."
                 },
                 Some(Err(error)) => p class="note warn" { (visible(&error.to_string())) },
                 Some(Ok(entries)) if entries.items.is_empty() => p class="s" { "Nothing: every body of an authenticated sender was interpreted." },

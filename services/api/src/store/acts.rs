@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sqlx::postgres::PgRow;
 use sqlx::types::Json;
-use sqlx::{PgConnection, Row as _};
+use sqlx::{Connection as _, PgConnection, Row as _};
 use tagtrail_history::instant::Instant;
 use tagtrail_postgres::{Lock, row};
 use tagtrail_proto::Name;
@@ -50,8 +50,8 @@ pub(crate) struct Act {
 pub(crate) struct NewAct<'a> {
     pub(crate) actor: &'a Actor,
     pub(crate) act: &'static str,
-    /// Name of a trigger, or a pattern.
-    pub(crate) trigger: &'a str,
+    /// Name of a trigger, or a pattern; none of an act that is about no trigger.
+    pub(crate) trigger: Option<&'a str>,
     pub(crate) rollout: Option<Uuid>,
     pub(crate) hold: Option<i64>,
     pub(crate) reason: Option<&'a str>,
@@ -137,6 +137,17 @@ pub(crate) async fn record(tx: &mut PgConnection, act: &NewAct<'_>) -> Result<i6
     .bind(act.actor.idempotency_key.as_deref())
     .fetch_one(tx)
     .await
+}
+
+/// Records an act of a transaction of its own, unless its idempotency key was recorded before.
+pub(crate) async fn once(db: &mut PgConnection, act: &NewAct<'_>) -> Result<Effect, sqlx::Error> {
+    let mut tx = db.begin().await?;
+    if let Some(repeated) = seen(&mut tx, act).await? {
+        return Ok(repeated);
+    }
+    record(&mut tx, act).await?;
+    tx.commit().await?;
+    Ok(Effect::Changed)
 }
 
 /// Records an act that changed something, or whose idempotency key must be known later. Returns the

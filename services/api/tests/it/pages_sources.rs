@@ -81,7 +81,11 @@ async fn sources_send_or_are_silent_and_a_configured_one_is_shown_before_its_fir
         .collect();
     assert_eq!(
         lost,
-        [json!(["registry.example.com/shop/web:latest", 3, "reconciled"])]
+        [json!([
+            "registry.example.com/shop/web:latest",
+            3,
+            "reconciled"
+        ])]
     );
     let main = one(&sources, "main");
     assert_eq!(main["state"], "sending");

@@ -53,21 +53,30 @@ async fn stand_in(bus: Bus) {
     }
 }
 
+const TOKENS: [(&str, &str, &str); 4] = [
+    ("reader", "read", ""),
+    ("operator", "operate", ""),
+    ("of-all", "operate", "triggers = [\"*\"]"),
+    ("of-shop", "operate", "triggers = [\"shop*\"]"),
+];
+
 async fn start() -> (TestNats, Bus, Api, tempfile::TempDir, JoinSet<()>) {
     let nats = TestNats::start().await;
     let args = BusArgs::new(nats.url());
     let bus = Bus::connect_within(&args, "test", Duration::from_secs(20))
         .await
         .unwrap();
-    let (api, folder) =
-        Api::with_tokens_and_bus(&[("reader", "read"), ("operator", "operate")], nats.url()).await;
+    let (api, folder) = Api::with_tokens_and_bus(&TOKENS, nats.url()).await;
     let mut tasks = JoinSet::new();
     tasks.spawn(stand_in(bus.clone()));
     (nats, bus, api, folder, tasks)
 }
 
 async fn ask(api: &Api, method: &str, path: &str, token: &str) -> (u16, String) {
-    let request = api.request(method, path).bearer_auth(secret(token));
+    let mut request = api.request(method, path).bearer_auth(secret(token));
+    if method == "POST" && !path.starts_with("/v1") {
+        request = request.header("content-type", "application/x-www-form-urlencoded");
+    }
     let response = request.send().await.unwrap();
     (response.status().as_u16(), response.text().await.unwrap())
 }
@@ -121,9 +130,21 @@ async fn entries_are_listed_shown_and_replayed_by_operators_alone() {
     for path in ["/v1/quarantine/1/replay", "/quarantine/1/replay"] {
         assert_eq!(ask(&api, "POST", path, "reader").await.0, 403, "{path}");
     }
-    let (_, text) = ask(&api, "GET", "/sources", "reader").await;
-    assert!(text.contains("Bodies may hold secrets"), "{text}");
-    assert!(!text.contains("no repository in the body"), "{text}");
+    // A body may be about the images of any trigger.
+    for path in ["/v1/quarantine", "/v1/quarantine/1", "/quarantine/1"] {
+        let (status, text) = ask(&api, "GET", path, "of-shop").await;
+        assert_eq!(status, 403, "{path}: {text}");
+        assert!(text.contains("belong to no trigger"), "{path}: {text}");
+        assert_eq!(ask(&api, "GET", path, "of-all").await.0, 200, "{path}");
+    }
+    for path in ["/v1/quarantine/1/replay", "/quarantine/1/replay"] {
+        assert_eq!(ask(&api, "POST", path, "of-shop").await.0, 403, "{path}");
+    }
+    for token in ["reader", "of-shop"] {
+        let (_, text) = ask(&api, "GET", "/sources", token).await;
+        assert!(text.contains("Bodies may hold secrets"), "{text}");
+        assert!(!text.contains("no repository in the body"), "{text}");
+    }
 
     let (_, text) = ask(&api, "POST", "/v1/quarantine/1/replay", "operator").await;
     let expected = json!({ "accepted": 3, "unresolved": 1, "ignored": 0 });
@@ -173,10 +194,25 @@ async fn the_pages_show_bodies_harmlessly_and_replay_one() {
         .build()
         .unwrap()
         .post(format!("{}/quarantine/1/replay", api.url()))
-        .bearer_auth(secret("operator"));
+        .bearer_auth(secret("operator"))
+        .header("content-type", "application/x-www-form-urlencoded")
+        .body("reason=the+kind+is+right+now");
     let answer = form.send().await.unwrap();
     assert_eq!(answer.status(), 303);
     assert_eq!(answer.headers()["location"], "/quarantine/1?replayed=4");
+    let (_, acts) = ask(&api, "GET", "/v1/acts", "operator").await;
+    let acts: serde_json::Value = serde_json::from_str(&acts).unwrap();
+    let act = &acts["items"][0];
+    assert_eq!(
+        json!([
+            act["act"],
+            act["actor"],
+            act["trigger"],
+            act["reason"],
+            act["details"]
+        ]),
+        json!(["replay", "operator", null, "the kind is right now", { "quarantine": 1 }])
+    );
     let (_, text) = ask(&api, "GET", "/quarantine/1?replayed=4", "operator").await;
     assert!(text.contains("Replayed: 4 pushes are stored"), "{text}");
     let (status, text) = ask(&api, "POST", "/quarantine/2/replay", "operator").await;

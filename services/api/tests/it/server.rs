@@ -130,15 +130,18 @@ impl Api {
     }
 
     /// As [`Api::with_tokens`], with a server of NATS and without further lines.
-    pub(crate) async fn with_tokens_and_bus(tokens: &[(&str, &str)], bus: &str) -> (Api, TempDir) {
+    pub(crate) async fn with_tokens_and_bus(
+        tokens: &[(&str, &str, &str)],
+        bus: &str,
+    ) -> (Api, TempDir) {
         let db = tagtrail_testkit::postgres().await;
         let folder = tempfile::tempdir().unwrap();
         let mut text = String::new();
-        for (name, role) in tokens {
+        for (name, role, rest) in tokens {
             let file = folder.path().join(name);
             std::fs::write(&file, secret(name)).unwrap();
             text += &format!(
-                "[[token]]\nname = \"{name}\"\nrole = \"{role}\"\nsecret = {{ file = {file:?} }}\n"
+                "[[token]]\nname = \"{name}\"\nrole = \"{role}\"\nsecret = {{ file = {file:?} }}\n{rest}\n"
             );
         }
         let path = folder.path().join("tagtrail.toml");
