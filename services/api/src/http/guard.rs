@@ -101,8 +101,8 @@ impl Actor {
         self.check_scope(|glob| glob.covers(triggers), about).await
     }
 
-    /// Checks that the actor may see and replay bodies in quarantine, and logs a refusal: a token of
-    /// some triggers may not, since a body may be about the images of any.
+    /// Checks that the actor may see and replay bodies in quarantine, and logs a refusal: a token
+    /// of some triggers may not, since a body may be about the images of any.
     pub(crate) async fn may_see_quarantine(&self) -> Result<(), Error> {
         let about = || QUARANTINE.to_owned();
         self.check_scope(TriggerGlob::is_of_all, about).await
