@@ -5,11 +5,12 @@ use maud::{Markup, html};
 use crate::pages::part::bars::Tick;
 use crate::pages::part::lane::percent;
 
-/// Top and bottom of the lines, in percent of the height.
-const TOP: f64 = 4.0;
+/// Top and bottom of the lines, in percent of the height. The number stands above the top, so that
+/// no line is behind it.
+const TOP: f64 = 10.6;
 const BOTTOM: f64 = 88.6;
 
-/// Draws the lines. `points` has the values of both at each place; `most` is written at the top.
+/// Draws the lines. `points` has the values of both at each place; `most` is written above them.
 /// `label` says in a sentence what the chart shows.
 pub(crate) fn lines(points: &[(f64, f64)], ticks: &[Tick], most: &str, label: &str) -> Markup {
     let all = points.iter().flat_map(|(solid, dashed)| [*solid, *dashed]);
@@ -24,8 +25,9 @@ pub(crate) fn lines(points: &[(f64, f64)], ticks: &[Tick], most: &str, label: &s
     };
     html! {
         svg class="ch" role="img" aria-label=(label) {
-            line class="grid" x2="100%" y1="0" y2="0" {}
-            line class="grid" x2="100%" y1="45%" y2="45%" {}
+            @for y in [TOP, f64::midpoint(TOP, BOTTOM)] {
+                line class="grid" x2="100%" y1=(percent(y)) y2=(percent(y)) {}
+            }
             @for (class, points) in [(Some("p9"), line(|point| point.1)), (None, line(|point| point.0))] {
                 svg viewBox="0 0 100 100" preserveAspectRatio="none" width="100%" height="100%" { polyline class=[class] points=(points) {} }
             }
@@ -58,10 +60,10 @@ mod tests {
     fn the_greatest_value_is_at_the_top_and_zero_at_the_bottom() {
         let drawn = lines(&[(0.0, 10.0), (5.0, 8.0)], &[], "10 s", "x").into_string();
         assert!(
-            drawn.contains(r#"class="p9" points="0.0,4.0 100.0,20.9""#),
+            drawn.contains(r#"class="p9" points="0.0,10.6 100.0,26.2""#),
             "{drawn}"
         );
-        assert!(drawn.contains(r#"points="0.0,88.6 100.0,46.3""#), "{drawn}");
+        assert!(drawn.contains(r#"points="0.0,88.6 100.0,49.6""#), "{drawn}");
         assert_eq!(drawn.matches("<circle").count(), 2);
         assert!(
             lines(&[(0.0, 0.0)], &[], "", "x")
