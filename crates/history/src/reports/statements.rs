@@ -20,14 +20,16 @@ pub const ALL: &[Report] = &[
         statement: |parts| {
             format!(
                 "{}
-select to_char(changed_at at time zone 'utc', 'YYYY-MM-DD') as day,
+select to_char((changed_at at time zone 'utc')::date, 'YYYY-MM-DD') as day,
        count(*) filter (where state = 'succeeded') as succeeded,
        count(*) filter (where state = 'superseded') as superseded,
        count(*) filter (where state = 'failed') as failed,
        count(*) filter (where state in ('cancelled', 'rejected')) as cancelled
 from ended e
-where state in ('succeeded', 'superseded', 'failed', 'cancelled', 'rejected') and changed_at < :to{}
-group by 1 order by 1",
+where changed_at < :to{}
+group by (changed_at at time zone 'utc')::date
+having count(*) filter (where state in ('succeeded', 'superseded', 'failed', 'cancelled', 'rejected')) > 0
+order by 1",
                 ended(parts),
                 with_image(parts)
             )
@@ -48,15 +50,16 @@ group by 1 order by 1",
         statement: |parts| {
             format!(
                 "{}
-select to_char(date_trunc('week', e.changed_at at time zone 'utc'), 'YYYY-MM-DD') as week, count(*) filter (where e.counts) as images,
+select to_char(e.week, 'YYYY-MM-DD') as week, count(*) filter (where e.counts) as images,
        round((percentile_cont(0.5) within group (order by e.seconds) filter (where e.counts))::numeric, 3) as p50_seconds,
        round((percentile_cont(0.9) within group (order by e.seconds) filter (where e.counts))::numeric, 3) as p90_seconds
 from (
-    select e.changed_at, extract(epoch from e.changed_at - p.pushed_at)::float as seconds,
+    select date_trunc('week', e.changed_at at time zone 'utc') as week,
+           extract(epoch from e.changed_at - p.pushed_at)::float as seconds,
            e.state = 'succeeded' and e.cause = 'revision' and p.changed as counts
     from ended e join report.rollout_push p on p.id = e.id
     where e.changed_at < :to{}) e
-group by 1 having count(*) filter (where e.counts) > 0 order by 1",
+group by e.week having count(*) filter (where e.counts) > 0 order by 1",
                 ended(parts),
                 parts.matches("p.")
             )
@@ -77,15 +80,19 @@ group by 1 having count(*) filter (where e.counts) > 0 order by 1",
             format!(
                 "{},
 steps as (
-    select step, coalesce(lag(step) over (order by step), 0) as above
-    from unnest(array[0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1800, 3600, 'infinity']::float[]) as step)
-select s.above as above_seconds, nullif(s.step, 'infinity') as up_to_seconds, count(t.id) as rollouts
-from steps s
-left join (
-    select e.id, extract(epoch from e.changed_at - e.created_at)::float as seconds
+    select step, coalesce(lag(step) over (order by step), 0) as above, row_number() over (order by step desc) as place
+    from unnest(array[0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1800, 3600, 'infinity']::float[]) as step),
+-- The lower end of a bucket belongs to it, but the upper end of a step: so the times are negative.
+times as (
+    select width_bucket(extract(epoch from e.created_at - e.changed_at)::float,
+                        (select array_agg(-step order by step desc) || 0::float from steps)) as place,
+           count(*) filter (where e.state = 'succeeded') as rollouts
     from ended e
-    where e.state = 'succeeded' and e.changed_at < :to{}) t on t.seconds > s.above and t.seconds <= s.step
-group by s.above, s.step order by s.step",
+    where e.changed_at < :to{}
+    group by 1)
+select s.above as above_seconds, nullif(s.step, 'infinity') as up_to_seconds, coalesce(t.rollouts, 0) as rollouts
+from steps s left join times t on t.place = s.place
+order by s.step",
                 ended(parts),
                 with_image(parts)
             )
@@ -208,14 +215,19 @@ from most m order by m.changes desc, m.image",
         of_rollouts: true,
         known_at: true,
         statement: |parts| {
+            // A condition in `case`, because Postgres expects few rows of a plain one on the state.
+            // Rollouts are sorted before their images are read, so that a page reads only its own.
             format!(
                 "with done as (
     select id, trigger, number, changed_at as since, lead(changed_at) over (partition by trigger order by changed_at, ordinal) as until
     from report.rollout_change
-    where state = 'succeeded' and changed_at <= :known_at{})
+    where case state when 'succeeded' then changed_at <= :known_at end{}),
+ran as (
+    select * from done
+    where since < :to and (until is null or until > :from)
+    order by since desc, trigger)
 select d.trigger, r.name, r.image, r.revision, r.digest, d.number, d.since, d.until
-from done d join report.rollout r on r.id = d.id
-where d.since < :to and (d.until is null or d.until > :from){}
+from ran d join report.rollout r on r.id = d.id{}
 order by d.since desc, d.trigger, r.name",
                 parts.of_trigger,
                 parts.matches("r.")
@@ -225,8 +237,8 @@ order by d.since desc, d.trigger, r.name",
 ];
 
 /// The last change of each rollout since the begin. Statements put conditions on its state into
-/// aggregates where they join other tables: Postgres expects that such a condition leaves few rows,
-/// and would look up each of very many.
+/// aggregates: Postgres expects that such a condition leaves few rows, and would then look up each
+/// of very many.
 fn ended(parts: &Parts) -> String {
     format!(
         "with last as (
