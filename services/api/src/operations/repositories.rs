@@ -1,16 +1,19 @@
-//! `GET /v1/repositories?prefix=&signatures=&limit=&cursor=`: the repositories that have a history.
+//! `GET /v1/repositories?prefix=&q=&sort=&signatures=&limit=&cursor=`: the repositories that have a
+//! history.
 
 use axum::Json;
 use axum::extract::State;
 use axum::http::Uri;
 use axum::routing::on;
+use serde_json::json;
 use tagtrail_config::Role;
-use tagtrail_history::names::{self, KnownRepository};
+use tagtrail_history::names::{self, KnownRepository, Order, RepositoriesQuery};
+use time::OffsetDateTime;
 
 use crate::http::error::Error;
 use crate::http::operation::{Method, Operation, ResponseBody, schema};
 use crate::http::paging::{CURSOR, Items, LIMIT, List, Page};
-use crate::http::parameters::{Parameter, Parameters, SIGNATURES, optional, text};
+use crate::http::parameters::{PART, Parameter, Parameters, SIGNATURES, optional, text};
 use crate::shared::Shared;
 
 const PREFIX: Parameter = optional(
@@ -19,19 +22,26 @@ const PREFIX: Parameter = optional(
     "registry.example.com/shop/",
     text,
 );
+const SORT: Parameter = optional(
+    "sort",
+    "The order: by registry and `name`, the `newest` change of a tag first, or the most `changes` in 24 hours first.",
+    "changes",
+    || json!({ "type": "string", "enum": Order::EVERY.map(Order::as_str), "default": "name" }),
+);
 
 pub(crate) const REPOSITORIES: Operation = Operation {
     id: "repositories",
     method: Method::Get,
     path: "/v1/repositories",
-    summary: "The repositories that have a history, by registry and name, with the number of their tags.",
+    summary: "The repositories that have a history, with the number of their tags and recent changes.",
     role: Role::Read,
     in_path: &[],
-    query: &[PREFIX, SIGNATURES, LIMIT, CURSOR],
+    query: &[PREFIX, PART, SORT, SIGNATURES, LIMIT, CURSOR],
     header: &[],
     body: None,
     response: ResponseBody::Json(schema::<Items<KnownRepository>>),
     problems: &[
+        (400, "choice_invalid"),
         (400, "flag_invalid"),
         (400, "limit_invalid"),
         (400, "cursor_invalid"),
@@ -39,10 +49,15 @@ pub(crate) const REPOSITORIES: Operation = Operation {
     serve: |method| on(method, repositories),
 };
 
-const LIST: List<1> = List {
-    name: "repositories",
-    time: None,
-};
+/// Returns the list in this order: each has cursors of its own.
+fn list(order: Order) -> List<2> {
+    let (name, time) = match order {
+        Order::Name => ("repositories", None),
+        Order::Newest => ("repositories_newest", Some(0)),
+        Order::Changes => ("repositories_changes", None),
+    };
+    List { name, time }
+}
 
 async fn repositories(
     State(Shared {
@@ -55,12 +70,18 @@ async fn repositories(
     let prefix = parameters
         .text(PREFIX.name)
         .map(|prefix| current.without_alias(prefix));
-    let signatures = parameters.flag(SIGNATURES.name)?;
-    let page = Page::read(LIST, &parameters)?;
+    let query = RepositoriesQuery {
+        prefix: prefix.as_deref(),
+        part: parameters.written(PART.name),
+        signatures: parameters.flag(SIGNATURES.name)?,
+        order: parameters
+            .choice(SORT.name, &Order::EVERY, Order::as_str)?
+            .unwrap_or(Order::Name),
+        now: OffsetDateTime::now_utc(),
+    };
+    let page = Page::read(list(query.order), &parameters)?;
     let found = database
-        .ask_large(async |db| {
-            names::repositories(db, prefix.as_deref(), signatures, page.after, page.fetch()).await
-        })
+        .ask_large(async |db| names::repositories(db, query, page.after, page.fetch()).await)
         .await?;
     Ok(Json(page.cut(found)))
 }

@@ -131,7 +131,11 @@ fn page(
     let prefix = Some(format!("{below}/")).filter(|_| !below.is_empty());
     frame.list(address(
         "/v1/repositories",
-        &[("prefix", prefix.as_deref()), ("q", part)],
+        &[
+            ("prefix", prefix.as_deref()),
+            ("q", part),
+            ("sort", Some(first.as_str())),
+        ],
     ));
     frame.cli = Some(match &prefix {
         Some(prefix) => format!("tagtrail images {prefix}"),

@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 
+use crate::pages_repository::many;
 use crate::rows::{digest, on_time, text};
 use crate::server::Api;
 
@@ -61,10 +62,57 @@ async fn repositories_are_listed_by_name_with_their_tags() {
     let path = format!("/v1/repositories?prefix={WEB}");
     assert_eq!(
         web(api.found(&path).await),
-        json!({ "registry": "registry.example.com", "repository": "shop/web", "tags": 1, "deleted": 1, "changed_at": text(30) })
+        json!({ "registry": "registry.example.com", "repository": "shop/web", "tags": 1, "deleted": 1, "changed_at": text(30), "recent_changes": 0 })
     );
     let with = web(api.found(&format!("{path}&signatures=true")).await);
     assert_eq!(with["deleted"], json!(2));
+}
+
+#[tokio::test]
+async fn repositories_are_listed_by_part_of_the_name_and_in_each_order() {
+    let (api, mut rows) = Api::start().await;
+    let [busy, old, other] = ["shop/api", "shop/old", "other/web"]
+        .map(|repository| format!("registry.example.com/{repository}"));
+    rows.tag(&format!("{old}:v1"), &[on_time(1, 1, 10)]).await;
+    // A change of a signature is none of an image.
+    let signature = format!("{old}:sha256-{}.sig", "a".repeat(64));
+    rows.tag(&signature, &[on_time(1, 3, 90_000)]).await;
+    rows.tag(&format!("{WEB}:v1"), &[on_time(1, 1, 20)]).await;
+    rows.empty_tag("registry.example.com/shop/never:latest")
+        .await;
+    many(&mut rows, &other, 2).await;
+    many(&mut rows, &busy, 5).await;
+    // Both have a tag of a minute ago.
+    let only = "update tag set head_at = now() + interval '1 hour' where id = (
+        select t.id from tag t join repository r on r.id = t.repository_id where r.name = 'other/web' and head is not null limit 1)";
+    sqlx::query(only).execute(&mut rows.db).await.unwrap();
+    for (query, expected) in [
+        ("sort=name", vec![&*other, &busy, &old, WEB]),
+        ("sort=newest", vec![&other, &busy, WEB, &old]),
+        (
+            "sort=newest&signatures=true",
+            vec![&other, &busy, &old, WEB],
+        ),
+        ("sort=changes", vec![&busy, &other, WEB, &old]),
+        ("q=WEB", vec![&other, WEB]),
+        ("q=COM/Shop&sort=changes", vec![&busy, WEB, &old]),
+        ("q=w_b", vec![]),
+        ("q=%25", vec![]),
+        ("q=web&prefix=shop/&sort=newest", vec![WEB]),
+    ] {
+        for limit in [1, 2, 50] {
+            let pages = api.pages(&format!("/v1/repositories?{query}"), limit).await;
+            assert_eq!(names(&pages.concat()), expected, "{query}, {limit}");
+        }
+    }
+    let found = api.found("/v1/repositories").await;
+    let recent = found["items"].as_array().unwrap().iter();
+    let recent: Vec<_> = recent.map(|item| &item["recent_changes"]).collect();
+    assert_eq!(json!(recent), json!([2, 5, 0, 0]));
+    let first = api.found("/v1/repositories?sort=newest&limit=1").await;
+    let next = first["next"].as_str().unwrap();
+    let other = format!("/v1/repositories?sort=changes&cursor={next}");
+    assert_eq!(api.get(&other).await.problem(), "400 cursor_invalid");
 }
 
 #[tokio::test]
@@ -146,6 +194,7 @@ async fn a_repository_without_history_is_unknown_and_a_tag_is_refused() {
         ("repositories?limit=0", "400 limit_invalid"),
         ("repositories?cursor=MSB0YWdzIDE", "400 cursor_invalid"),
         ("repositories?signatures=yes", "400 flag_invalid"),
+        ("repositories?sort=size", "400 choice_invalid"),
         ("repositories?match=x", "400 parameter_unknown"),
     ] {
         assert_eq!(

@@ -196,7 +196,7 @@ async fn a_slow_statement_ends_in_its_time_out_for_all_its_questions() {
     let (api, mut rows) = Api::start().await;
     write_tags(&mut rows).await;
     let (paths, expected): (Vec<String>, Vec<String>) = questions().into_iter().unzip();
-    let other = api.found("/v1/repositories").await;
+    let other = api.found("/v1/acts").await;
     lock(&mut rows.db, "revision").await;
     let begun = Instant::now();
     let slow = async {
@@ -210,7 +210,7 @@ async fn a_slow_statement_ends_in_its_time_out_for_all_its_questions() {
     let others = async {
         tokio::time::sleep(Duration::from_secs(1)).await;
         assert_eq!(
-            api.found("/v1/repositories").await,
+            api.found("/v1/acts").await,
             other,
             "other questions are answered"
         );
