@@ -2,32 +2,30 @@
 //! changes for the coverage report. The position moves in the transaction that changes the numbers,
 //! so nothing is counted twice or passed over. After an upgrade, history is counted in batches.
 
-use std::collections::BTreeMap;
-
 use sqlx::{Connection as _, PgConnection};
 use tagtrail_history::recorded::{self, OrdinalRange};
 
 use crate::coverage::share;
-use crate::store::{days, stats};
+use crate::store::{days, position, stats};
 
 /// Counts a batch of each kind of numbers. Returns whether more revisions are waiting.
 pub(crate) async fn count(db: &mut PgConnection) -> Result<bool, sqlx::Error> {
-    let by_day = batch(db, days::counted, days::add).await?;
-    let recent = batch(db, stats::counted, stats::add).await?;
+    let by_day = batch(db, days::COUNTED, days::add).await?;
+    let recent = batch(db, stats::COUNTED, stats::add).await?;
     Ok(by_day || recent)
 }
 
-/// Counts a batch: `counted` returns the ordinal of the last revision that is counted, by
-/// partition, and `add` counts ranges. Returns whether more revisions are waiting.
+/// Counts a batch: the statement `counted` returns the ordinal of the last revision that is
+/// counted, by partition, and `add` counts ranges. Returns whether more revisions are waiting.
 async fn batch(
     db: &mut PgConnection,
-    counted: impl AsyncFnOnce(&mut PgConnection) -> Result<BTreeMap<u16, u64>, sqlx::Error>,
+    counted: &'static str,
     add: impl AsyncFnOnce(&mut PgConnection, &[OrdinalRange]) -> Result<(), sqlx::Error>,
 ) -> Result<bool, sqlx::Error> {
     let mut tx = db
         .begin_with("begin isolation level repeatable read")
         .await?;
-    let counted = counted(&mut tx).await?;
+    let counted = position::counted(&mut tx, counted).await?;
     let waiting = recorded::ends(&mut tx)
         .await?
         .into_iter()

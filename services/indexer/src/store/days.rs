@@ -1,24 +1,12 @@
 //! The numbers of changes by repository and day, and how far they are counted.
 
-use std::collections::BTreeMap;
-
-use sqlx::{PgConnection, Row as _};
+use sqlx::PgConnection;
 use tagtrail_history::recorded::OrdinalRange;
 use tagtrail_postgres::row;
 use tagtrail_proto::Tag;
 
-/// Returns the ordinal of the last revision that is counted, by partition.
-pub(crate) async fn counted(db: &mut PgConnection) -> Result<BTreeMap<u16, u64>, sqlx::Error> {
-    let rows = sqlx::query("select partition, counted from day_stats_position")
-        .fetch_all(db)
-        .await?;
-    rows.iter()
-        .map(|found| {
-            let until = row::unsigned(found.try_get("counted")?);
-            Ok((row::partition(found, "partition")?, until))
-        })
-        .collect()
-}
+/// How far changes are counted: rows of partition and ordinal.
+pub(crate) const COUNTED: &str = "select partition, counted from day_stats_position";
 
 /// Counts the revisions of these ranges, and records that they are counted. Also adds the tags
 /// whose second revision was recorded by an indexer of a version that did not.

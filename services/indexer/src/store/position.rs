@@ -191,3 +191,18 @@ pub(crate) async fn check(
         Err(Error::PositionMoved(partition))
     }
 }
+
+/// Returns the ordinal of the last revision that is counted, by partition. The statement returns
+/// rows of both.
+pub(crate) async fn counted(
+    db: &mut PgConnection,
+    statement: &'static str,
+) -> Result<BTreeMap<u16, u64>, sqlx::Error> {
+    let rows = sqlx::query(statement).fetch_all(db).await?;
+    rows.iter()
+        .map(|found| {
+            let until = row::unsigned(found.try_get("counted")?);
+            Ok((row::partition(found, "partition")?, until))
+        })
+        .collect()
+}

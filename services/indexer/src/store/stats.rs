@@ -1,25 +1,13 @@
 //! The numbers of tags by repository and of the changes of the last two days, and how far they are
 //! counted.
 
-use std::collections::BTreeMap;
-
-use sqlx::{AssertSqlSafe, PgConnection, Row as _};
+use sqlx::{AssertSqlSafe, PgConnection};
 use tagtrail_history::counted::columns;
 use tagtrail_history::recorded::OrdinalRange;
 use tagtrail_postgres::row;
 
-/// Returns the ordinal of the last revision that is counted, by partition.
-pub(crate) async fn counted(db: &mut PgConnection) -> Result<BTreeMap<u16, u64>, sqlx::Error> {
-    let rows = sqlx::query("select partition, counted from stats_position")
-        .fetch_all(db)
-        .await?;
-    rows.iter()
-        .map(|found| {
-            let until = row::unsigned(found.try_get("counted")?);
-            Ok((row::partition(found, "partition")?, until))
-        })
-        .collect()
-}
+/// How far tags and changes are counted: rows of partition and ordinal.
+pub(crate) const COUNTED: &str = "select partition, counted from stats_position";
 
 /// Counts the revisions of these ranges, records that they are counted, and deletes the numbers of
 /// changes that are older than two days.
