@@ -16,7 +16,7 @@ use form_urlencoded::{Serializer, parse};
 use serde_json::{Value, json};
 
 pub(crate) use columns::{Column, columns};
-pub(crate) use line::line;
+pub(crate) use line::{header, line};
 
 use crate::http::error::Error;
 use crate::http::paging::CURSOR;
@@ -76,10 +76,10 @@ pub(crate) async fn in_format(
         HeaderValue::from_static("text/csv; charset=utf-8; header=present"),
     );
     if let Some(cursor) = answer["next"].as_str() {
-        let kept = parse(query.as_bytes()).filter(|(name, _)| name != CURSOR.name);
-        let kept: Vec<_> = kept.collect();
-        let pairs = kept.iter().map(|(name, value)| (&**name, &**value));
-        let next = with_query(&asked, pairs.chain([(CURSOR.name, cursor)]))?;
+        let kept = others.iter().filter(|(name, _)| name != CURSOR.name);
+        let kept = kept.map(|(name, value)| (&**name, &**value));
+        let pairs = kept.chain([(FORMAT.name, FORMATS[1]), (CURSOR.name, cursor)]);
+        let next = with_query(&asked, pairs)?;
         let link = HeaderValue::try_from(format!("<{next}>; rel=\"next\""));
         parts.headers.insert(LINK, link.map_err(internal)?);
     }
@@ -105,10 +105,7 @@ fn with_query<'a>(
 
 /// Writes the header, and a line for each item.
 fn write(columns: &[Column], answer: &Value) -> String {
-    let names = columns
-        .iter()
-        .map(|column| Value::from(column.name.as_str()));
-    let mut text = line(names.collect::<Vec<_>>().iter());
+    let mut text = header(columns.iter().map(|column| column.name.as_str()));
     for item in answer["items"].as_array().into_iter().flatten() {
         let cells = columns.iter().map(|column| item.pointer(&column.pointer));
         text += &line(cells.map(|cell| cell.unwrap_or(&Value::Null)));

@@ -2,6 +2,11 @@
 
 use serde_json::Value;
 
+/// Writes the line of the names.
+pub(crate) fn header<'a>(names: impl Iterator<Item = &'a str>) -> String {
+    line(names.map(Value::from).collect::<Vec<_>>().iter())
+}
+
 /// Writes a line. A list or an object is JSON in its cell.
 pub(crate) fn line<'a>(cells: impl Iterator<Item = &'a Value>) -> String {
     cells.map(cell).collect::<Vec<_>>().join(",") + "\r\n"

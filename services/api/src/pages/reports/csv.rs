@@ -3,7 +3,7 @@
 use serde_json::{Map, Value};
 use tagtrail_history::reports::Report;
 
-use crate::http::csv::line;
+use crate::http::csv::{header, line};
 use crate::operations::reports::Format;
 
 /// A report as a header, and a line for each row.
@@ -11,8 +11,7 @@ pub(super) struct Csv(pub(super) &'static Report);
 
 impl Format for Csv {
     fn begin(&self) -> String {
-        let names = self.0.columns.iter().map(|(name, _)| Value::from(*name));
-        line(names.collect::<Vec<_>>().iter())
+        header(self.0.columns.iter().map(|(name, _)| *name))
     }
 
     fn row(&mut self, text: &mut String, item: &Map<String, Value>) {
