@@ -228,8 +228,8 @@ impl Holder {
         }
     }
 
-    /// Returns whether a pattern of the token `covers` what the holder wants to act on. A token
-    /// without patterns acts on all, unless triggers carry its name (`named`): then on these.
+    /// Returns whether a pattern of the token `covers` the object of the act. A token without
+    /// patterns acts on all, unless triggers carry its name (`named`): then on these.
     pub(crate) fn may_act(&self, named: bool, covers: impl Fn(&TriggerGlob) -> bool) -> bool {
         match (&self.triggers, &self.own) {
             (Some(listed), _) => listed.iter().any(covers),

@@ -9,10 +9,9 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use maud::{Markup, html};
 use serde_json::Value;
+use tagtrail_config::TriggerGlob;
 use tagtrail_proto::{Quarantined, Replayed};
 use uuid::Uuid;
-
-use tagtrail_config::TriggerGlob;
 
 use crate::http::error::Error;
 use crate::http::guard::QUARANTINE;
