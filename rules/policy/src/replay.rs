@@ -31,6 +31,8 @@ use tags::Tags;
 
 /// The shortest step of the clock.
 const STEP: Duration = Duration::from_millis(1);
+/// The reason for which a trigger with [`Start::Adopt`] adopts nothing.
+const NOT_ASKED: &str = "a test does not ask the target: no rollout if it runs these images";
 /// The name of the time for which a better image was too young.
 const MIN_AGE: &str = "min_age";
 
@@ -336,8 +338,7 @@ impl Replay {
             cut_off: false,
             first: FirstSight {
                 start: self.spec.start,
-                // The images before are not known.
-                reported: Reported::NotAsked,
+                reported: Reported::NoSet(NOT_ASKED),
                 configured_at: self.configured_at,
             },
             paused: self.is_paused(),

@@ -126,7 +126,7 @@ pub(crate) fn router(operations: &[Operation], shared: Shared) -> Router {
             None => route,
         };
         let (path, time) = match operation.id {
-            // A trigger may have the name `test`: the handler looks at the name.
+            // A trigger may have the name `test`: a layer of the route looks at the name.
             id if id == replay::TEST.id => (triggers::ONE.path, replay::ANSWER),
             _ => (operation.path, ANSWER),
         };
@@ -145,7 +145,7 @@ pub(crate) fn router(operations: &[Operation], shared: Shared) -> Router {
         router = router.route(path, guarded);
     }
     let router = router
-        .method_not_allowed_fallback(async || Error::MethodNotAllowed)
+        .method_not_allowed_fallback(replay::not_allowed)
         .fallback(async || Error::NotFound);
     let router = match shared.tokens.get().is_empty() {
         true => router,

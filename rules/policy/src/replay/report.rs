@@ -41,6 +41,8 @@ pub struct Report {
     pub waits: Option<Held>,
     /// True if the trigger began paused, so that nothing was recorded.
     pub paused: bool,
+    /// True if the first rollout depends on the images that the target ran, which are not known.
+    pub unreported: bool,
     /// Selections of a lower tag.
     pub downgrades: u64,
     /// Removals of a selected tag that left only lower ones, none of which was selected.
@@ -116,6 +118,7 @@ impl Report {
             },
         };
         self.count += 1;
+        self.unreported |= cause.not_adopted.is_some();
         self.approvals += u64::from(approval_at.is_some());
         *self.kinds.entry(kind.clone()).or_default() += 1;
         let held = std::mem::take(&mut self.since);

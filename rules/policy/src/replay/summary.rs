@@ -72,6 +72,9 @@ impl Report {
         if self.paused {
             parts.push("the trigger begins paused, and nobody resumes it".to_owned());
         }
+        if self.unreported {
+            parts.push("the first one only if the target runs other images".to_owned());
+        }
         if !self.missing.is_empty() {
             parts.push(format!("no tag was found for {}", self.missing.join(", ")));
         }

@@ -342,6 +342,21 @@ fn without_images_at_the_begin_the_trigger_starts_as_its_settings_say() {
     );
     let later = [change(-500, "1.0.0", 1), change(10, "web", 2)];
     assert_eq!(kinds(&started(Start::Next, &later)), [Kind::Start]);
+
+    // The target, whose images decide, is not asked: the rollout is there, with a reservation.
+    let adopt = started(Start::Adopt, &before);
+    assert_eq!((kinds(&adopt), adopt.unreported), (vec![Kind::Start], true));
+    let why = adopt.rollouts[0].cause.not_adopted.as_deref();
+    assert!(
+        why.is_some_and(|why| why.contains("does not ask")),
+        "{why:?}"
+    );
+    assert_eq!(
+        adopt.summary(),
+        "1 rollout (the first one); held 50 s by min_age; 0 images never lasted 100 s; \
+         0 downgrades (0 prevented); the first one only if the target runs other images"
+    );
+    assert!(!started(Start::Now, &before).unreported);
 }
 
 #[test]

@@ -7,8 +7,11 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use axum::Json;
-use axum::extract::State;
+use axum::extract::{MatchedPath, Request, State};
 use axum::http::Uri;
+use axum::http::header::ALLOW;
+use axum::middleware::{Next, from_fn};
+use axum::response::{IntoResponse as _, Response};
 use axum::routing::on;
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -24,7 +27,7 @@ use crate::http::body::JsonBody;
 use crate::http::error::Error;
 use crate::http::operation::{Method, Operation, RequestBody, ResponseBody, schema};
 use crate::http::parameters::{Parameters, PathValues};
-use crate::operations::triggers::NAME;
+use crate::operations::triggers::{self, NAME};
 use crate::shared::Shared;
 use crate::store::groups;
 use answer::Test;
@@ -64,7 +67,7 @@ pub(crate) const TEST: Operation = Operation {
         (400, "parameter_conflict"),
         (503, "busy"),
     ],
-    serve: |method| on(method, test),
+    serve: |method| on(method, test).route_layer(from_fn(is_test)),
 };
 
 /// The body of a test.
@@ -110,17 +113,50 @@ fn spec(trigger: &Trigger) -> Result<Spec, Error> {
     })
 }
 
+/// Refuses the method for other names than `test`. The route is that of a trigger, so that one may
+/// have the name `test`.
+async fn is_test(path: PathValues, request: Request, next: Next) -> Response {
+    match names_test(&path) {
+        true => next.run(request).await,
+        false => refuse_method(),
+    }
+}
+
+fn names_test(path: &PathValues) -> bool {
+    path.parse::<String>(&NAME).is_ok_and(|name| name == "test")
+}
+
+/// Answers a method that a path does not take.
+pub(super) async fn not_allowed(
+    route: Option<MatchedPath>,
+    path: Result<PathValues, Error>,
+) -> Response {
+    let is_trigger = route.is_some_and(|route| route.as_str() == triggers::ONE.path);
+    match path {
+        Ok(path) if is_trigger && !names_test(&path) => refuse_method(),
+        _ => Error::MethodNotAllowed.into_response(),
+    }
+}
+
+/// Answers a method that a trigger of another name than `test` does not take. Without a header here
+/// axum names all methods of the route, also the one of the test.
+fn refuse_method() -> Response {
+    let of_trigger = super::ALL
+        .iter()
+        .filter(|one| one.path == triggers::ONE.path);
+    let names = of_trigger.map(|one| match one.method {
+        Method::Get => "GET,HEAD".to_owned(),
+        other => other.name().to_uppercase(),
+    });
+    let names: Vec<String> = names.collect();
+    ([(ALLOW, names.join(","))], Error::MethodNotAllowed).into_response()
+}
+
 async fn test(
     State(shared): State<Shared>,
-    path: PathValues,
     uri: Uri,
     JsonBody(wish): JsonBody<Wish>,
 ) -> Result<Json<Test>, Error> {
-    // The route is that of a trigger, so that one may have the name `test`.
-    let name: String = path.parse(&NAME).unwrap_or_default();
-    if name != "test" {
-        return Err(Error::NotFound);
-    }
     Parameters::read(&uri, &[])?;
     let settings = wish.spec.into_iter().collect();
     let trigger = Trigger::of_settings(settings, &shared.names.get())

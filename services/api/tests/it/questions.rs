@@ -99,8 +99,10 @@ async fn a_wrong_method_is_refused_with_the_allowed_methods() {
     let (api, _rows) = Api::start().await;
     for (method, path, allowed) in [
         ("POST", "/v1/resolve?image=a.b/c", "GET,HEAD"),
-        // POST is for the name `test`.
-        ("PATCH", "/v1/triggers/shop", "GET,HEAD,PUT,DELETE,POST"),
+        ("PATCH", "/v1/triggers/shop", "GET,HEAD,PUT,DELETE"),
+        ("POST", "/v1/triggers/shop", "GET,HEAD,PUT,DELETE"),
+        // The test of settings, and a trigger that may have this name.
+        ("PATCH", "/v1/triggers/test", "GET,HEAD,PUT,DELETE,POST"),
         ("GET", "/v1/triggers/shop/pause", "POST"),
     ] {
         let answer = api.send(method, path).await;

@@ -246,5 +246,5 @@ async fn mistakes_in_a_test_are_named_and_a_trigger_may_have_its_name() {
     assert_eq!(api.found("/v1/triggers/test").await["name"], "test");
     let request = api.request("POST", "/v1/triggers/shop").json(&body);
     let answer = Answer::read(request.send().await.unwrap()).await;
-    assert_eq!(answer.problem(), "404 not_found");
+    assert_eq!(answer.problem(), "405 method_not_allowed");
 }

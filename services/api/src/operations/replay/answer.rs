@@ -12,7 +12,7 @@ use tagtrail_proto::{Cause, ClosedGate, Digest, Pinned};
 use super::reading::Done;
 
 /// The facts that a test does not know.
-const LIMITS: [&str; 8] = [
+const LIMITS: [&str; 9] = [
     "nobody gives orders: no freeze, pin, pause or rollback",
     "rollouts succeed at once",
     "images whose manifest is read now count as read when they were pushed; the others as never read",
@@ -21,6 +21,7 @@ const LIMITS: [&str; 8] = [
     "the group is held up by the recorded rollouts of its other triggers",
     "at the begin the trigger has the images that its rules select then",
     "if there are none, start says how it begins; nobody resumes a trigger that begins paused",
+    "the target is not asked: with start = \"adopt\" it runs other images than those of the first rollout",
 ];
 
 /// The rollouts that a trigger would have had.
@@ -61,6 +62,9 @@ pub(super) struct Test {
     waits: Option<HeldRollout>,
     /// True if the trigger begins paused, so that nothing is recorded.
     paused: bool,
+    /// True if the first rollout is there only if the target ran other images at that time: the
+    /// trigger has `start = "adopt"`, and a test asks no target.
+    unreported: bool,
     /// Number of selections of a lower tag.
     downgrades: u64,
     /// Number of removals of a selected tag after which only lower tags were left.
@@ -170,6 +174,7 @@ impl Test {
             approvals: report.approvals,
             waits: report.waits.map(held),
             paused: report.paused,
+            unreported: report.unreported,
             downgrades: report.downgrades,
             downgrades_prevented: report.downgrades_prevented,
             changes: done.changes,
