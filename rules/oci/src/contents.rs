@@ -4,20 +4,19 @@
 //! leaves out each malformed field. Other fields are skipped without a copy, and without recursion
 //! at any depth of nesting.
 
-use std::borrow::Cow;
-use std::collections::BTreeMap;
-use std::fmt;
+mod json;
 
-use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use std::collections::BTreeMap;
+
 use serde_json::value::RawValue;
 use tagtrail_proto::{Digest, Manifest, Platform, instant};
 use time::OffsetDateTime;
 
+use json::{fields, items, of, text, texts};
+
 /// Descriptors read of an index. Builders add an attestation to each image, hence more than
 /// platforms.
 const MAX_DESCRIPTORS: usize = 4 * Manifest::PLATFORMS;
-/// Labels and annotations read.
-const MAX_TEXTS: usize = 8 * Manifest::TEXTS;
 
 const INDEX: &str = "application/vnd.oci.image.index.v1+json";
 const DOCKER_INDEX: &str = "application/vnd.docker.distribution.manifest.list.v2+json";
@@ -272,98 +271,6 @@ fn platform(bytes: &[u8]) -> Option<Platform> {
         os_version,
         digest: None,
     })
-}
-
-fn of(raw: &RawValue) -> &[u8] {
-    raw.get().as_bytes()
-}
-
-fn text(raw: Option<&RawValue>) -> Option<String> {
-    serde_json::from_str(raw?.get()).ok()
-}
-
-/// Returns the fields with these names as raw JSON. Of two fields with the same name the last
-/// counts, as in most parsers.
-fn fields<'a, const N: usize>(bytes: &'a [u8], names: [&str; N]) -> [Option<&'a RawValue>; N] {
-    struct Fields<'n, const N: usize>([&'n str; N]);
-    impl<'a, const N: usize> Visitor<'a> for Fields<'_, N> {
-        type Value = [Option<&'a RawValue>; N];
-
-        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.write_str("an object")
-        }
-
-        fn visit_map<A: MapAccess<'a>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-            let mut found: [Option<&'a RawValue>; N] = [None; N];
-            while let Some(key) = map.next_key::<Cow<'_, str>>()? {
-                match self.0.iter().position(|name| *name == key) {
-                    Some(place) => found[place] = Some(map.next_value()?),
-                    None => drop(map.next_value::<IgnoredAny>()?),
-                }
-            }
-            // `null` counts as missing.
-            Ok(found.map(|value| value.filter(|raw| raw.get() != "null")))
-        }
-    }
-    let mut json = serde_json::Deserializer::from_slice(bytes);
-    let read = json.deserialize_map(Fields(names));
-    read.ok()
-        .filter(|_| json.end().is_ok())
-        .unwrap_or([None; N])
-}
-
-/// Returns the first items of a list.
-fn items(raw: Option<&RawValue>) -> Vec<&RawValue> {
-    struct FirstItems;
-    impl<'a> Visitor<'a> for FirstItems {
-        type Value = Vec<&'a RawValue>;
-
-        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.write_str("a list")
-        }
-
-        fn visit_seq<A: SeqAccess<'a>>(self, mut list: A) -> Result<Self::Value, A::Error> {
-            let mut items = Vec::new();
-            while items.len() < MAX_DESCRIPTORS {
-                match list.next_element()? {
-                    Some(item) => items.push(item),
-                    None => return Ok(items),
-                }
-            }
-            while list.next_element::<IgnoredAny>()?.is_some() {}
-            Ok(items)
-        }
-    }
-    let read =
-        raw.map(|raw| serde_json::Deserializer::from_str(raw.get()).deserialize_seq(FirstItems));
-    read.and_then(Result::ok).unwrap_or_default()
-}
-
-/// Returns the string values of an object. Values of other types are left out.
-fn texts(raw: Option<&RawValue>) -> BTreeMap<String, String> {
-    struct Texts;
-    impl<'a> Visitor<'a> for Texts {
-        type Value = BTreeMap<String, String>;
-
-        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-            f.write_str("an object")
-        }
-
-        fn visit_map<A: MapAccess<'a>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-            let mut texts = BTreeMap::new();
-            while let Some(key) = map.next_key::<Cow<'_, str>>()? {
-                let value: &RawValue = map.next_value()?;
-                if texts.len() < MAX_TEXTS
-                    && let Some(value) = text(Some(value))
-                {
-                    texts.insert(key.into_owned(), value);
-                }
-            }
-            Ok(texts)
-        }
-    }
-    let read = raw.map(|raw| serde_json::Deserializer::from_str(raw.get()).deserialize_map(Texts));
-    read.and_then(Result::ok).unwrap_or_default()
 }
 
 #[cfg(test)]

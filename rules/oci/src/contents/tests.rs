@@ -1,6 +1,7 @@
 use serde_json::{Value, json};
 use time::macros::datetime;
 
+use super::json::MAX_TEXTS;
 use super::*;
 
 fn digest(content: &str) -> Digest {
