@@ -11,6 +11,7 @@
 //! Out of scope: any I/O, and the rules of history (`rules/timeline`).
 
 mod condition;
+mod contents;
 mod digest;
 mod event;
 mod hold;
@@ -30,6 +31,7 @@ mod trace;
 mod waiting;
 
 pub use condition::ConditionChange;
+pub use contents::{Child, ImageContents, ImageSettings, IndexContents, Layer, LeftOut};
 pub use digest::{Algorithm, Digest};
 pub use event::{CONTENT_TYPE, DataContentType, Event, SpecVersion};
 pub use hold::{Held, HoldChange};

@@ -9,7 +9,9 @@ use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
 use crate::event::{DataContentType, SpecVersion};
-use crate::{Digest, Event, Pinned, Registry, Repository, clean_text};
+use crate::{
+    Digest, Event, ImageContents, IndexContents, Pinned, Registry, Repository, clean_text,
+};
 
 /// A platform of an image, as the OCI image specification names it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -26,6 +28,18 @@ pub struct Platform {
     pub os_version: Option<String>,
     /// Digest of the platform's own manifest, in an index.
     pub digest: Option<Digest>,
+}
+
+impl Platform {
+    /// Returns the platform with the version of the operating system, if an image needs one:
+    /// `windows/amd64:10.0.20348.2113`.
+    #[must_use]
+    pub fn name(&self) -> String {
+        match &self.os_version {
+            Some(version) => format!("{self}:{version}"),
+            None => self.to_string(),
+        }
+    }
 }
 
 impl fmt::Display for Platform {
@@ -75,6 +89,15 @@ pub struct Manifest {
     #[serde(default)]
     #[schemars(required)]
     pub tombstone: bool,
+    /// Contents of the image, or of one image of an index. Null: the manifest is no image, or an
+    /// earlier version read it.
+    #[serde(default)]
+    #[schemars(skip_serializing_if = "Option::is_none")]
+    pub image: Option<ImageContents>,
+    /// Contents of the index. Null: the manifest is no index, or an earlier version read it.
+    #[serde(default)]
+    #[schemars(skip_serializing_if = "Option::is_none")]
+    pub index: Option<IndexContents>,
     /// Time at which the manifest was read.
     #[serde(with = "crate::instant")]
     #[schemars(with = "String", extend("format" = "date-time"))]
@@ -117,6 +140,8 @@ impl Manifest {
         }
         self.labels = cleaned_map(self.labels);
         self.annotations = cleaned_map(self.annotations);
+        self.image = self.image.map(ImageContents::cleaned);
+        self.index = self.index.map(IndexContents::cleaned);
         self.created = self.created.map(to_micros);
         self.read_at = to_micros(self.read_at);
         self

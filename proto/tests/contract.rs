@@ -121,6 +121,34 @@ fn manifest() -> Manifest {
         source: None,
         version: None,
         tombstone: false,
+        image: Some(ImageContents {
+            digest: Digest::sha256_of(b"amd64"),
+            platform: Some("linux/amd64".to_owned()),
+            size: 28_200_000,
+            layers: vec![Layer {
+                digest: Digest::sha256_of(b"layer"),
+                size: 28_200_000,
+                created_by: Some("COPY /app /app".to_owned()),
+            }],
+            layers_left_out: 0,
+            settings: Some(ImageSettings {
+                environment: [("PATH".to_owned(), "/bin".to_owned())].into(),
+                user: Some("65532".to_owned()),
+                ports: vec!["8080/tcp".to_owned()],
+                entrypoint: vec!["/app/server".to_owned()],
+                command: Vec::new(),
+                left_out: LeftOut::default(),
+            }),
+        }),
+        index: Some(IndexContents {
+            children: vec![Child {
+                digest: Digest::sha256_of(b"amd64"),
+                size: 528,
+                media_type: Some("application/vnd.oci.image.manifest.v1+json".to_owned()),
+                platform: Some("linux/amd64".to_owned()),
+            }],
+            children_left_out: 0,
+        }),
         read_at: datetime!(2026-03-03 14:02:13 UTC),
     }
 }
@@ -162,6 +190,49 @@ fn a_manifest_is_written_as_the_contract_says() {
         "source": null,
         "version": null,
         "tombstone": false,
+        "image": {
+          "digest": "sha256:5861314d7fccb39c2192173240eab44fa35ca66426201ca2acd0630a6258dd51",
+          "platform": "linux/amd64",
+          "size": 28200000,
+          "layers": [
+            {
+              "digest": "sha256:dac1d7cfa95021764849fd102524e141488c5e3a90f861dbb5a12d9ac8584f85",
+              "size": 28200000,
+              "created_by": "COPY /app /app"
+            }
+          ],
+          "layers_left_out": 0,
+          "settings": {
+            "environment": {
+              "PATH": "/bin"
+            },
+            "user": "65532",
+            "ports": [
+              "8080/tcp"
+            ],
+            "entrypoint": [
+              "/app/server"
+            ],
+            "command": [],
+            "left_out": {
+              "environment": 0,
+              "ports": 0,
+              "entrypoint": 0,
+              "command": 0
+            }
+          }
+        },
+        "index": {
+          "children": [
+            {
+              "digest": "sha256:5861314d7fccb39c2192173240eab44fa35ca66426201ca2acd0630a6258dd51",
+              "size": 528,
+              "media_type": "application/vnd.oci.image.manifest.v1+json",
+              "platform": "linux/amd64"
+            }
+          ],
+          "children_left_out": 0
+        },
         "read_at": "2026-03-03T14:02:13.000000Z"
       }
     }
@@ -205,6 +276,120 @@ fn a_manifest_is_kept_within_bounds() {
     };
     assert_eq!(few.cleaned().labels.len(), 128);
     assert_eq!(manifest().cleaned(), manifest());
+}
+
+#[test]
+fn contents_are_kept_within_bounds_and_name_what_is_left_out() {
+    let long = "\"\0".repeat(1000);
+    let layer = Layer {
+        digest: Digest::sha256_of(b"layer"),
+        size: u64::MAX,
+        created_by: Some(long.clone()),
+    };
+    let child = Child {
+        digest: Digest::sha256_of(b"child"),
+        size: u64::MAX,
+        media_type: Some(long.clone()),
+        platform: Some(long.clone()),
+    };
+    let image = ImageContents {
+        digest: Digest::sha256_of(b"image"),
+        platform: Some(long.clone()),
+        size: u64::MAX,
+        layers: vec![layer; 10_000],
+        layers_left_out: 3,
+        settings: Some(ImageSettings {
+            environment: (0..1000)
+                .map(|n| (format!("NAME{n:04}"), long.clone()))
+                .chain([(long.clone(), String::new())])
+                .collect(),
+            user: Some(long.clone()),
+            ports: vec![long.clone(); 1000],
+            entrypoint: vec![String::new(); 1000],
+            command: vec!["short".to_owned(); 3],
+            left_out: LeftOut::default(),
+        }),
+    };
+    let index = IndexContents {
+        children: vec![child; 1000],
+        children_left_out: 0,
+    };
+    let many = (0..1000).map(|n| (format!("label {n:04}"), long.clone()));
+    let hostile = Manifest {
+        labels: many.clone().collect(),
+        annotations: many.collect(),
+        platforms: vec![
+            Platform {
+                os: long.clone(),
+                architecture: long.clone(),
+                variant: Some(long.clone()),
+                os_version: Some(long.clone()),
+                digest: None
+            };
+            1000
+        ],
+        image: Some(image),
+        index: Some(index),
+        ..manifest()
+    };
+    let kept = hostile.cleaned();
+    let image = kept.image.clone().unwrap();
+    assert_eq!((image.layers.len(), image.layers_left_out), (128, 9875));
+    let settings = image.settings.unwrap();
+    // 32 KiB hold this many variables, each with 8 bytes of name and 512 of value.
+    let variables = 32 * 1024 / 520;
+    assert_eq!(settings.environment.len(), variables);
+    assert_eq!(settings.ports.len(), 16 * 1024 / 512);
+    assert_eq!(
+        (settings.entrypoint.len(), settings.command.len()),
+        (128, 3)
+    );
+    let left_out = LeftOut {
+        environment: 1001 - variables as u64,
+        ports: 1000 - 32,
+        entrypoint: 872,
+        command: 0,
+    };
+    assert_eq!(settings.left_out, left_out);
+    let index = kept.index.clone().unwrap();
+    assert_eq!((index.children.len(), index.children_left_out), (32, 968));
+    let text = serde_json::to_vec(&kept.clone().event()).unwrap();
+    assert!(text.len() < 1024 * 1024, "{} bytes", text.len());
+    assert_eq!(kept.clone().cleaned(), kept);
+}
+
+#[test]
+fn a_text_that_is_cut_says_so_and_equals_only_a_cut_of_the_same_text() {
+    let cut = |value: String| {
+        let settings = ImageSettings {
+            environment: [("A".to_owned(), value)].into(),
+            ..ImageSettings::default()
+        };
+        settings.cleaned().environment.remove("A").unwrap()
+    };
+    let whole = "x".repeat(512);
+    assert_eq!(cut(whole.clone()), whole);
+    let (one, other) = (cut(format!("{whole}1")), cut(format!("{whole}2")));
+    assert_eq!(one.len(), 512);
+    assert!(one.contains("x… (513 bytes, sha256:"), "{one}");
+    assert_ne!(one, other);
+    // The cut falls between characters.
+    assert!(cut("ü".repeat(600_000)).contains("ü… (1200000 bytes"));
+}
+
+#[test]
+fn a_manifest_of_an_earlier_version_has_no_contents() {
+    let mut event = serde_json::to_value(manifest().event()).unwrap();
+    let fields = event["data"].as_object_mut().unwrap();
+    fields.remove("image").unwrap();
+    fields.remove("index").unwrap();
+    let old: Event<Manifest> = serde_json::from_value(event).unwrap();
+    let expected = Manifest {
+        image: None,
+        index: None,
+        ..manifest()
+    };
+    assert_eq!(old.data, expected);
 }
 
 #[test]

@@ -81,7 +81,7 @@ pub fn rollout(row: &PgRow) -> Result<Rollout, Error> {
 }
 
 /// Reads a manifest from the columns of the table `manifest` that have the names of its fields, and
-/// `size_bytes`.
+/// `size_bytes`. Contents of image and index are left out: only pages and people read them.
 ///
 /// # Errors
 /// [`Error`] if a column is missing or holds a value that no service writes.
@@ -106,6 +106,8 @@ pub fn manifest(row: &PgRow) -> Result<Manifest, Error> {
         source: row.try_get("source")?,
         version: row.try_get("version")?,
         tombstone: row.try_get("tombstone")?,
+        image: None,
+        index: None,
         read_at: row.try_get("read_at")?,
     })
 }

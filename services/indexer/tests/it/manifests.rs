@@ -28,6 +28,8 @@ fn manifest(n: u64) -> Manifest {
         source: None,
         version: Some("1.0".to_owned()),
         tombstone: false,
+        image: None,
+        index: None,
         read_at: at(2),
     }
 }

@@ -82,6 +82,8 @@ pub(super) async fn read(
         tombstone,
         labels: config.labels,
         annotations: parsed.annotations,
+        image: None,
+        index: None,
         read_at,
     };
     Ok(Some(manifest.cleaned()))

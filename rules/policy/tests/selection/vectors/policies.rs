@@ -129,6 +129,8 @@ fn manifest(given: &Value) -> Manifest {
         source: None,
         version: None,
         tombstone: false,
+        image: None,
+        index: None,
         read_at: BEGIN,
     }
 }
