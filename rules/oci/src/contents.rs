@@ -4,15 +4,18 @@
 //! leaves out each malformed field. Other fields are skipped without a copy, and without recursion
 //! at any depth of nesting.
 
+mod image;
 mod json;
 
 use std::collections::BTreeMap;
 
 use serde_json::value::RawValue;
-use tagtrail_proto::{Digest, Manifest, Platform, instant};
+use tagtrail_proto::{Digest, ImageSettings, IndexContents, Manifest, Platform, instant};
 use time::OffsetDateTime;
 
-use json::{fields, items, of, text, texts};
+pub use image::{History, Layers, contents};
+use image::{index, settings};
+use json::{each, fields, of, text, texts};
 
 /// Descriptors read of an index. Builders add an attestation to each image, hence more than
 /// platforms.
@@ -42,7 +45,11 @@ pub struct ManifestFields {
     pub annotations: BTreeMap<String, String>,
     /// The config of an image.
     pub config: Option<Digest>,
-    /// The image of an index whose config stands for all its images.
+    /// The layers of an image.
+    pub layers: Option<Layers>,
+    /// The manifests of an index.
+    pub children: Option<IndexContents>,
+    /// The image of an index that stands for all its images.
     pub image: Option<Digest>,
     /// The first index in an index without an image of its own.
     pub index: Option<Digest>,
@@ -57,6 +64,10 @@ pub struct ImageConfig {
     pub created: Option<OffsetDateTime>,
     /// The labels of the image, within the bounds of this module.
     pub labels: BTreeMap<String, String>,
+    /// The commands that created the layers.
+    pub history: History,
+    /// The settings with which the image runs. `None`: the bytes are no config.
+    pub settings: Option<ImageSettings>,
 }
 
 impl ImageConfig {
@@ -101,8 +112,16 @@ pub fn manifest(bytes: &[u8]) -> ManifestFields {
     };
     let config = config.map(descriptor).unwrap_or_default();
     let is_image = config.media_type.as_deref().is_some_and(is_image_config);
-    let descriptors: Vec<DescriptorFields> = items(manifests).into_iter().map(descriptor).collect();
+    let (mut descriptors, mut count) = (Vec::new(), 0);
+    let is_index = each(manifests, |item| {
+        count += 1;
+        if descriptors.len() < MAX_DESCRIPTORS {
+            descriptors.push(descriptor(item));
+        }
+    });
     ManifestFields {
+        layers: layers.filter(|_| is_image).and_then(Layers::parse),
+        children: is_index.then(|| index(&descriptors, count)),
         media_type: text(media_type).or(inferred.map(str::to_owned)),
         // Without an `artifactType` the media type of the config counts (OCI image specification,
         // "Guidelines for Artifact Usage").
@@ -134,12 +153,17 @@ pub fn manifest(bytes: &[u8]) -> ManifestFields {
 
 /// Parses the config of an image.
 pub fn config(bytes: &[u8]) -> ImageConfig {
-    let [created, config] = fields(bytes, ["created", "config"]);
+    let [created, config, history] = fields(bytes, ["created", "config", "history"]);
+    let platform = platform(bytes);
+    // A config without settings names at least its platform.
+    let bare = platform.is_some().then(ImageSettings::default);
     let [labels] = config.map_or([None], |config| fields(of(config), ["Labels"]));
     ImageConfig {
-        platform: platform(bytes),
+        platform,
         created: text(created).and_then(|text| build_time(&text)),
         labels: texts(labels),
+        history: History::parse(history),
+        settings: config.map(settings).or(bare),
     }
 }
 

@@ -8,8 +8,6 @@ use serde::de::{Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 use tagtrail_proto::Manifest;
 
-use super::MAX_DESCRIPTORS;
-
 /// Labels and annotations read.
 pub(super) const MAX_TEXTS: usize = 8 * Manifest::TEXTS;
 
@@ -54,31 +52,26 @@ pub(super) fn fields<'a, const N: usize>(
         .unwrap_or([None; N])
 }
 
-/// Returns the first items of a list.
-pub(super) fn items(raw: Option<&RawValue>) -> Vec<&RawValue> {
-    struct FirstItems;
-    impl<'a> Visitor<'a> for FirstItems {
-        type Value = Vec<&'a RawValue>;
+/// Visits the items of a list. Returns false if the value is missing or no list.
+pub(super) fn each<'a>(raw: Option<&'a RawValue>, visit: impl FnMut(&'a RawValue)) -> bool {
+    struct Items<F>(F);
+    impl<'a, F: FnMut(&'a RawValue)> Visitor<'a> for Items<F> {
+        type Value = ();
 
         fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
             f.write_str("a list")
         }
 
-        fn visit_seq<A: SeqAccess<'a>>(self, mut list: A) -> Result<Self::Value, A::Error> {
-            let mut items = Vec::new();
-            while items.len() < MAX_DESCRIPTORS {
-                match list.next_element()? {
-                    Some(item) => items.push(item),
-                    None => return Ok(items),
-                }
+        fn visit_seq<A: SeqAccess<'a>>(mut self, mut list: A) -> Result<(), A::Error> {
+            while let Some(item) = list.next_element()? {
+                (self.0)(item);
             }
-            while list.next_element::<IgnoredAny>()?.is_some() {}
-            Ok(items)
+            Ok(())
         }
     }
     let read =
-        raw.map(|raw| serde_json::Deserializer::from_str(raw.get()).deserialize_seq(FirstItems));
-    read.and_then(Result::ok).unwrap_or_default()
+        raw.map(|raw| serde_json::Deserializer::from_str(raw.get()).deserialize_seq(Items(visit)));
+    read.is_some_and(|read| read.is_ok())
 }
 
 /// Returns the string values of an object. Values of other types are left out.
@@ -105,5 +98,34 @@ pub(super) fn texts(raw: Option<&RawValue>) -> BTreeMap<String, String> {
         }
     }
     let read = raw.map(|raw| serde_json::Deserializer::from_str(raw.get()).deserialize_map(Texts));
+    read.and_then(Result::ok).unwrap_or_default()
+}
+
+/// Returns the keys of an object, of which Docker makes sets. At most `most`; the number of the
+/// others comes second.
+pub(super) fn keys(raw: Option<&RawValue>, most: usize) -> (Vec<String>, u64) {
+    struct Keys(usize);
+    impl<'a> Visitor<'a> for Keys {
+        type Value = (Vec<String>, u64);
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("an object")
+        }
+
+        fn visit_map<A: MapAccess<'a>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+            let (mut keys, mut others) = (Vec::new(), 0);
+            while let Some(key) = map.next_key::<Cow<'_, str>>()? {
+                map.next_value::<IgnoredAny>()?;
+                if keys.len() < self.0 {
+                    keys.push(key.into_owned());
+                } else {
+                    others += 1;
+                }
+            }
+            Ok((keys, others))
+        }
+    }
+    let read =
+        raw.map(|raw| serde_json::Deserializer::from_str(raw.get()).deserialize_map(Keys(most)));
     read.and_then(Result::ok).unwrap_or_default()
 }

@@ -1,4 +1,5 @@
 use serde_json::{Value, json};
+use tagtrail_proto::{ImageContents, LeftOut};
 use time::macros::datetime;
 
 use super::json::MAX_TEXTS;
@@ -47,6 +48,7 @@ fn an_image_names_its_config() {
                 media_type: Some(media_type.to_owned()),
                 annotations: map(&[("org.opencontainers.image.revision", "9f2c")]),
                 config: Some(digest("config")),
+                layers: parsed(&image).layers,
                 ..ManifestFields::default()
             }
         );
@@ -382,4 +384,231 @@ fn platforms_and_annotations_are_bounded() {
     // Of two fields with the same name the last counts, as in most parsers.
     let twice = super::manifest(br#"{"mediaType":"a","mediaType":"b"}"#);
     assert_eq!(twice.media_type.as_deref(), Some("b"));
+}
+
+/// Parses an image with these layers and this config.
+fn image(layers: &Value, config: &Value) -> ImageContents {
+    let image =
+        json!({ "config": { "mediaType": CONFIG, "digest": digest("c") }, "layers": layers });
+    let config = super::config(config.to_string().as_bytes());
+    let layers = parsed(&image).layers.unwrap();
+    contents(digest("image"), None, layers, Some(&config))
+}
+
+fn layer(name: &str, size: u64) -> Value {
+    json!({ "mediaType": "x", "digest": digest(name), "size": size })
+}
+
+fn commands(image: &ImageContents) -> Vec<Option<&str>> {
+    let layers = image.layers.iter();
+    layers.map(|layer| layer.created_by.as_deref()).collect()
+}
+
+#[test]
+fn an_image_has_layers_with_their_commands_and_settings() {
+    let config = json!({
+        "os": "linux", "architecture": "arm64", "variant": "v8",
+        "config": {
+            "Env": ["PATH=/usr/bin:/bin", "EMPTY=", "SUM=a=b", "PATH=/bin"], "User": "65532:65532",
+            "ExposedPorts": { "8080/tcp": {}, "53/udp": {} }, "Entrypoint": ["/app/server"], "Cmd": ["--port", "8080"],
+        },
+        "history": [
+            { "created_by": "ADD rootfs.tar /" }, { "created_by": "ENV PATH=/bin", "empty_layer": true },
+            { "created_by": "COPY /app /app", "empty_layer": false },
+        ],
+    });
+    let found = image(&json!([layer("one", 7), layer("two", 9)]), &config);
+    assert_eq!(found.digest, digest("image"));
+    assert_eq!(found.platform.as_deref(), Some("linux/arm64/v8"));
+    assert_eq!((found.size, found.layers_left_out), (16, 0));
+    let layers = found
+        .layers
+        .iter()
+        .map(|one| (one.digest.clone(), one.size));
+    let expected = [(digest("one"), 7), (digest("two"), 9)];
+    assert_eq!(layers.collect::<Vec<_>>(), expected);
+    assert_eq!(
+        commands(&found),
+        [Some("ADD rootfs.tar /"), Some("COPY /app /app")]
+    );
+    let expected = ImageSettings {
+        environment: map(&[("PATH", "/bin"), ("EMPTY", ""), ("SUM", "a=b")]),
+        user: Some("65532:65532".to_owned()),
+        ports: vec!["53/udp".to_owned(), "8080/tcp".to_owned()],
+        entrypoint: vec!["/app/server".to_owned()],
+        command: vec!["--port".to_owned(), "8080".to_owned()],
+        left_out: LeftOut::default(),
+    };
+    assert_eq!(found.settings, Some(expected));
+
+    // The platform of an image of an index is the one that the index names.
+    let windows = Platform {
+        os: "windows".to_owned(),
+        architecture: "amd64".to_owned(),
+        variant: None,
+        os_version: Some("10.0.20348.2113".to_owned()),
+        digest: Some(digest("image")),
+    };
+    let unread = contents(digest("image"), Some(&windows), Layers::default(), None);
+    let name = unread.platform.as_deref();
+    assert_eq!(name, Some("windows/amd64:10.0.20348.2113"));
+    assert_eq!(unread.settings, None);
+}
+
+#[test]
+fn a_history_that_does_not_fit_the_layers_names_none_of_them() {
+    let layers = json!([layer("one", 7), layer("two", 9)]);
+    let entry = |command: &str| json!({ "created_by": command });
+    let empty = json!({ "created_by": "ENV A=B", "empty_layer": true });
+    for (history, expected) in [
+        (
+            json!([entry("a"), empty, entry("b")]),
+            [Some("a"), Some("b")],
+        ),
+        (json!([entry("a"), {}]), [Some("a"), None]),
+        (json!([entry(""), { "created_by": 7 }]), [None, None]),
+        // An entry is missing, and nothing says to which layer it belongs.
+        (json!([entry("a"), empty]), [None, None]),
+        (json!([entry("a"), entry("b"), entry("c")]), [None, None]),
+        (json!([]), [None, None]),
+        (json!("x"), [None, None]),
+        (json!([7, [1]]), [None, None]),
+        // Only `true` marks an entry without a layer.
+        (
+            json!([{ "created_by": "a", "empty_layer": "true" }, entry("b")]),
+            [Some("a"), Some("b")],
+        ),
+    ] {
+        let found = image(&layers, &json!({ "history": history }));
+        assert_eq!(commands(&found), expected, "{history}");
+    }
+}
+
+#[test]
+fn malformed_layers_and_settings_are_left_out_and_counted() {
+    let layers = json!([
+        layer("one", 7), 7, { "digest": "sha256:x", "size": 5 }, { "digest": digest("no size") },
+        { "digest": digest("negative"), "size": -1 }, layer("two", 9),
+    ]);
+    let entries: Vec<Value> = (0..6)
+        .map(|n| json!({ "created_by": n.to_string() }))
+        .collect();
+    let config = json!({
+        "config": {
+            "Env": ["A=1", 7, null, "no value", "=x", ["B=2"]], "User": 0, "ExposedPorts": ["80/tcp"],
+            "Entrypoint": "/app/server", "Cmd": ["a", 7, "b"],
+        },
+        "history": entries,
+    });
+    let found = image(&layers, &config);
+    assert_eq!((found.size, found.layers_left_out), (21, 4));
+    assert_eq!(commands(&found), [Some("0"), Some("5")]);
+    let expected = ImageSettings {
+        environment: map(&[("A", "1")]),
+        command: vec!["a".to_owned(), "b".to_owned()],
+        left_out: LeftOut {
+            environment: 5,
+            command: 1,
+            ..LeftOut::default()
+        },
+        ..ImageSettings::default()
+    };
+    assert_eq!(found.settings, Some(expected));
+    for config in [
+        json!({ "os": "linux", "architecture": "amd64" }),
+        json!({ "config": 7 }),
+        json!({ "config": { "Env": {} } }),
+    ] {
+        let found = image(&json!([]), &config);
+        assert_eq!(found.settings, Some(ImageSettings::default()), "{config}");
+    }
+    // Bytes that are no config say nothing about settings.
+    for bytes in [json!([1]), json!({}), json!({ "os": "linux" })] {
+        assert_eq!(image(&json!([]), &bytes).settings, None, "{bytes}");
+    }
+    let no_list = json!({ "config": { "mediaType": CONFIG, "digest": digest("c") }, "layers": 7 });
+    assert_eq!(parsed(&no_list).layers, None);
+    // Layers of an artifact are no layers of an image.
+    let chart = json!({ "config": { "mediaType": "application/x", "digest": digest("c") }, "layers": [layer("one", 7)] });
+    assert_eq!(parsed(&chart).layers, None);
+}
+
+#[test]
+fn layers_and_settings_are_bounded() {
+    let layers: Vec<Value> = (0..10_000).map(|n| layer(&n.to_string(), 1)).collect();
+    let entries: Vec<Value> = (0..10_000)
+        .map(|n| json!({ "created_by": format!("RUN {n} {}", "x".repeat(600)) }))
+        .collect();
+    let variables: Vec<String> = (0..10_000).map(|n| format!("NAME{n:05}=1")).collect();
+    let ports: BTreeMap<String, Value> = (0..10_000).map(|n| (n.to_string(), json!({}))).collect();
+    let config = json!({
+        "config": { "Env": variables, "ExposedPorts": ports, "Entrypoint": vec!["a"; 10_000], "User": "u".repeat(1_000_000) },
+        "history": entries,
+    });
+    let found = image(&json!(layers), &config);
+    assert_eq!((found.layers.len(), found.layers_left_out), (128, 9872));
+    assert_eq!(found.size, 10_000, "of all layers");
+    let last = found.layers[127].created_by.as_deref().unwrap();
+    assert!(
+        last.starts_with("RUN 127 x") && last.ends_with(')'),
+        "{last}"
+    );
+    let settings = found.settings.unwrap();
+    let lengths = [
+        settings.environment.len(),
+        settings.ports.len(),
+        settings.entrypoint.len(),
+    ];
+    assert_eq!(lengths, [128, 128, 128]);
+    let left_out = LeftOut {
+        environment: 9872,
+        ports: 9872,
+        entrypoint: 9872,
+        command: 0,
+    };
+    assert_eq!(settings.left_out, left_out);
+    assert_eq!(settings.user.unwrap().len(), Manifest::TEXT);
+
+    let value = format!("A={}", "x".repeat(1024 * 1024 - 2));
+    let found = image(&json!([]), &json!({ "config": { "Env": [value] } }));
+    let kept = &found.settings.unwrap().environment["A"];
+    assert!(
+        kept.len() == Manifest::TEXT && kept.contains("… (1048574 bytes, sha256:"),
+        "{kept}"
+    );
+    let sizes = json!([layer("one", u64::MAX), layer("two", 1)]);
+    assert_eq!(image(&sizes, &json!({})).size, u64::MAX);
+}
+
+#[test]
+fn an_index_has_its_manifests_with_their_sizes() {
+    let entry = |name: &str, platform: Value| json!({ "mediaType": IMAGE, "digest": digest(name), "size": 528, "platform": platform });
+    let found = parsed(&json!({ "mediaType": INDEX, "manifests": [
+        entry("arm", json!({ "os": "linux", "architecture": "arm64", "variant": "v8" })),
+        entry("attestation", json!({ "os": "unknown", "architecture": "unknown" })),
+        { "digest": digest("bare"), "size": 9 }, { "digest": digest("no size") }, "x",
+    ]}));
+    let index = found.children.unwrap();
+    let children: Vec<_> = index
+        .children
+        .iter()
+        .map(|one| (one.digest.clone(), one.size, one.platform.as_deref()))
+        .collect();
+    let expected = [
+        (digest("arm"), 528, Some("linux/arm64/v8")),
+        (digest("attestation"), 528, None),
+        (digest("bare"), 9, None),
+    ];
+    assert_eq!(children, expected);
+    assert_eq!(index.children[0].media_type.as_deref(), Some(IMAGE));
+    assert_eq!((index.children_left_out, found.layers), (2, None));
+
+    let many: Vec<Value> = (0..10_000)
+        .map(|n| entry(&n.to_string(), json!({})))
+        .collect();
+    let index = parsed(&json!({ "manifests": many })).children.unwrap();
+    assert_eq!((index.children.len(), index.children_left_out), (128, 9872));
+    assert_eq!(parsed(&json!({ "manifests": 7 })).children, None);
+    let image = json!({ "config": { "mediaType": CONFIG, "digest": digest("c") }, "layers": [] });
+    assert_eq!(parsed(&image).children, None);
 }
