@@ -14,6 +14,8 @@ pub struct TestImage {
     platforms: Vec<&'static str>,
     labels: BTreeMap<String, String>,
     annotations: BTreeMap<String, String>,
+    settings: serde_json::Value,
+    created_by: Option<String>,
 }
 
 impl TestImage {
@@ -28,6 +30,8 @@ impl TestImage {
             platforms: vec!["amd64"],
             labels: BTreeMap::new(),
             annotations: BTreeMap::new(),
+            settings: serde_json::json!({}),
+            created_by: None,
         }
     }
 
@@ -51,6 +55,20 @@ impl TestImage {
     #[must_use]
     pub fn annotation(mut self, key: &str, value: &str) -> TestImage {
         self.annotations.insert(key.to_owned(), value.to_owned());
+        self
+    }
+
+    /// Sets the settings of the config beside its labels, such as `Env`.
+    #[must_use]
+    pub fn settings(mut self, settings: serde_json::Value) -> TestImage {
+        self.settings = settings;
+        self
+    }
+
+    /// Adds a history to the config: a setting, and this command, which created the layer.
+    #[must_use]
+    pub fn created_by(mut self, command: &str) -> TestImage {
+        self.created_by = Some(command.to_owned());
         self
     }
 
@@ -89,13 +107,20 @@ impl TestImage {
         let layer = archive.into_inner().unwrap();
         let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
         packed.write_all(&layer).unwrap();
-        let config = serde_json::json!({
+        let mut config = serde_json::json!({
             "architecture": platform,
             "os": "linux",
             "created": TestImage::CREATED,
-            "config": { "Labels": self.labels },
+            "config": self.settings,
             "rootfs": { "type": "layers", "diff_ids": [Digest::sha256_of(&layer)] },
         });
+        config["config"]["Labels"] = serde_json::json!(self.labels);
+        if let Some(command) = &self.created_by {
+            config["history"] = serde_json::json!([
+                { "created_by": "ENV A=B", "empty_layer": true },
+                { "created_by": command },
+            ]);
+        }
         let mut manifest = serde_json::json!({
             "schemaVersion": 2,
             "mediaType": MANIFEST,

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use tagtrail_proto::{Digest, Manifest, Pinned};
+use tagtrail_proto::{Digest, Manifest, Pinned, Platform};
 use tagtrail_registry::{AskError, Content, RegistryClient};
 use time::OffsetDateTime;
 
@@ -30,25 +30,40 @@ pub(super) async fn read(
         return Ok(None);
     };
     let mut parsed = contents::manifest(&content.bytes);
-    // An index has no config: the config of one of its images stands for all.
-    let (config, image_annotations) = match (&parsed.image, &parsed.index) {
-        (Some(image), _) => image_of_index(registry, pinned, image, last).await?,
+    // An index has no config: one of its images stands for all.
+    let (image_digest, image) = match (&parsed.image, &parsed.index) {
+        (Some(image), _) => (image.clone(), part(registry, pinned, image, last).await?),
         (None, Some(index)) => {
-            let index = nested_index(registry, pinned, index, last).await?;
+            let index = part(registry, pinned, index, last).await?;
             parsed.platforms = index.platforms;
-            let image = match &index.image {
-                Some(image) => image_of_index(registry, pinned, image, last).await?.1,
-                None => BTreeMap::new(),
+            let mut image = match &index.image {
+                Some(image) => part(registry, pinned, image, last).await?,
+                None => ManifestFields::default(),
             };
             // A config would be a fourth request.
-            (None, or_else(index.annotations, image))
+            image.config = None;
+            image.annotations = or_else(index.annotations, image.annotations);
+            (index.image.unwrap_or_else(|| digest.clone()), image)
         }
-        (None, None) => (parsed.config, BTreeMap::new()),
+        (None, None) => {
+            let own = ManifestFields {
+                config: parsed.config.take(),
+                layers: parsed.layers.take(),
+                ..ManifestFields::default()
+            };
+            (digest.clone(), own)
+        }
     };
-    let config = match &config {
+    let config = match &image.config {
         Some(config) => config_of(registry, pinned, config, last).await?,
-        None => ImageConfig::default(),
+        None => None,
     };
+    let of_image = |one: &&Platform| one.digest.as_ref() == Some(&image_digest);
+    let platform = parsed.platforms.iter().find(of_image);
+    let contents = image
+        .layers
+        .map(|layers| contents::contents(image_digest.clone(), platform, layers, config.as_ref()));
+    let config = config.unwrap_or_default();
     let is_index = parsed.image.is_some() || parsed.index.is_some();
     // An index is pushed on purpose.
     let tombstone = !is_index && config.is_tombstone();
@@ -57,7 +72,7 @@ pub(super) async fn read(
     } else {
         parsed.platforms
     };
-    let places = [&parsed.annotations, &image_annotations, &config.labels];
+    let places = [&parsed.annotations, &image.annotations, &config.labels];
     let annotations = |key| places.into_iter().filter_map(move |texts| texts.get(key));
     let annotation = |key| annotations(key).next().cloned();
     let annotated_time = || {
@@ -82,24 +97,25 @@ pub(super) async fn read(
         tombstone,
         labels: config.labels,
         annotations: parsed.annotations,
-        image: None,
-        index: None,
+        image: contents,
+        index: parsed.children,
         read_at,
     };
     Ok(Some(manifest.cleaned()))
 }
 
-/// Reads the first index of an index of indexes, which stands for all.
-async fn nested_index(
+/// Reads a manifest of an index: an image or an index that stands for all. Missing content has no
+/// fields.
+async fn part(
     registry: &RegistryClient,
     pinned: &Pinned,
-    index: &Digest,
+    digest: &Digest,
     last: bool,
 ) -> Result<ManifestFields, AskError> {
-    let index = registry.read_manifest(&pinned.repository, index).await;
-    let index = optional(index, pinned, last)?;
-    Ok(index.map_or_else(ManifestFields::default, |index| {
-        contents::manifest(&index.bytes)
+    let manifest = registry.read_manifest(&pinned.repository, digest).await;
+    let manifest = optional(manifest, pinned, last)?;
+    Ok(manifest.map_or_else(ManifestFields::default, |manifest| {
+        contents::manifest(&manifest.bytes)
     }))
 }
 
@@ -112,32 +128,15 @@ fn or_else(
     second
 }
 
-/// Reads an image of an index. Returns the digest of its config, and its annotations.
-async fn image_of_index(
-    registry: &RegistryClient,
-    pinned: &Pinned,
-    image: &Digest,
-    last: bool,
-) -> Result<(Option<Digest>, BTreeMap<String, String>), AskError> {
-    let image = registry.read_manifest(&pinned.repository, image).await;
-    Ok(match optional(image, pinned, last)? {
-        Some(image) => {
-            let parsed = contents::manifest(&image.bytes);
-            (parsed.config, parsed.annotations)
-        }
-        None => (None, BTreeMap::new()),
-    })
-}
-
 async fn config_of(
     registry: &RegistryClient,
     pinned: &Pinned,
     config: &Digest,
     last: bool,
-) -> Result<ImageConfig, AskError> {
+) -> Result<Option<ImageConfig>, AskError> {
     let blob = registry.read_blob(&pinned.repository, config).await;
     let blob = optional(blob, pinned, last)?;
-    Ok(blob.map_or_else(ImageConfig::default, |blob| contents::config(&blob.bytes)))
+    Ok(blob.map(|blob| contents::config(&blob.bytes)))
 }
 
 /// Leaves out missing content, and in the last attempt also refused content.

@@ -168,8 +168,10 @@ impl Shelf {
             "blobs",
             &json!({ "os": "linux", "architecture": "amd64", "config": { "Labels": { "name": label } } }),
         );
-        let manifest =
-            json!({ "mediaType": MANIFEST, "config": { "mediaType": CONFIG, "digest": config } });
+        let manifest = json!({
+            "mediaType": MANIFEST, "config": { "mediaType": CONFIG, "digest": config },
+            "layers": [{ "digest": config, "size": 7 }],
+        });
         (self.put("manifests", &manifest), config)
     }
 }
@@ -190,12 +192,15 @@ async fn an_image_an_index_and_a_password_on_a_real_registry() {
         Registry::USER
     );
     let image = TestImage::new("one")
+        .settings(json!({ "Env": ["PATH=/bin"], "User": "65532", "ExposedPorts": { "8080/tcp": {} }, "Cmd": ["run"] }))
+        .created_by("COPY content /")
         .label("maintainer", "Ann")
         .label(REVISION, "by label")
         .label(SOURCE, "https://git.example.com/shop")
         .annotation(REVISION, "9f2c");
     let one = real.push(&image, "shop/web:latest");
     let index = TestImage::index("two")
+        .settings(json!({ "Env": ["SIDE=b"], "Entrypoint": ["/content"] }))
         .label("maintainer", "Bob")
         .annotation("org.opencontainers.image.version", "2.0");
     let two = real.push(&index, "shop/web:v2");
@@ -243,6 +248,29 @@ async fn an_image_an_index_and_a_password_on_a_real_registry() {
         Some("https://git.example.com/shop")
     );
     assert_eq!(first.version, None);
+    assert_eq!(first.index, None);
+    let contents = first.image.unwrap();
+    assert_eq!(contents.digest, one);
+    assert_eq!(contents.platform.as_deref(), Some("linux/amd64"));
+    let [layer] = contents.layers.as_slice() else {
+        panic!("{:?}", contents.layers)
+    };
+    assert_eq!(layer.created_by.as_deref(), Some("COPY content /"));
+    assert!(
+        layer.size > 50 && layer.size == contents.size,
+        "{}",
+        layer.size
+    );
+    let settings = contents.settings.unwrap();
+    assert_eq!(settings.environment["PATH"], "/bin");
+    assert_eq!(
+        (settings.user.as_deref(), settings.ports, settings.command),
+        (
+            Some("65532"),
+            vec!["8080/tcp".to_owned()],
+            vec!["run".to_owned()]
+        )
+    );
 
     publish_revision(&nats, &format!("{web}:v2"), Some(&two)).await;
     let second = wait_manifests(&nats, 2).await.remove(1);
@@ -262,6 +290,17 @@ async fn an_image_an_index_and_a_password_on_a_real_registry() {
     );
     assert_eq!(second.created, instant::parse(TestImage::CREATED));
     assert_eq!(second.version.as_deref(), Some("2.0"));
+    let children = second.index.unwrap().children;
+    let names: Vec<_> = children.iter().map(|one| one.platform.as_deref()).collect();
+    assert_eq!(names, [Some("linux/amd64"), Some("linux/arm64")]);
+    assert!(children.iter().all(|one| one.size > 100));
+    let contents = second.image.unwrap();
+    assert_eq!(contents.digest, children[0].digest);
+    assert_eq!(contents.platform.as_deref(), Some("linux/amd64"));
+    let settings = contents.settings.unwrap();
+    assert_eq!(settings.environment["SIDE"], "b");
+    assert_eq!(settings.entrypoint, ["/content"]);
+    assert_eq!(contents.layers[0].created_by, None, "no history");
 
     // A read pauses before its end, and takes revisions of the same manifest with it until then.
     all_done(&nats).await;
@@ -431,6 +470,9 @@ async fn a_missing_config_or_image_of_an_index_is_left_out() {
     publish_revision(&nats, IMAGE, Some(&image)).await;
     let of_image = wait_manifests(&nats, 2).await.remove(1);
     assert_eq!((of_image.platforms.len(), of_image.labels.len()), (0, 0));
+    assert_eq!(of_index.image, None, "the image of the index is missing");
+    let contents = of_image.image.unwrap();
+    assert_eq!((contents.size, contents.settings), (7, None));
     all_done(&nats).await;
     assert_eq!(counted(&resolver, "read"), 2);
     resolver.stop().await;
@@ -478,7 +520,11 @@ async fn an_index_of_indexes_has_the_platforms_of_the_first_index() {
     let resolver = Resolver::start(&nats, &file).await;
     let image = shelf.put(
         "manifests",
-        &json!({ "config": {}, "annotations": { "org.opencontainers.image.revision": "9f2c" } }),
+        &json!({
+            "config": { "mediaType": CONFIG, "digest": Digest::sha256_of(b"config") },
+            "layers": [{ "digest": Digest::sha256_of(b"layer"), "size": 7 }],
+            "annotations": { "org.opencontainers.image.revision": "9f2c" },
+        }),
     );
     let index = json!({ "mediaType": "application/vnd.oci.image.index.v1+json", "manifests": [{
         "mediaType": "application/vnd.oci.image.manifest.v1+json", "digest": image,
@@ -494,7 +540,15 @@ async fn an_index_of_indexes_has_the_platforms_of_the_first_index() {
     assert_eq!(found.revision.as_deref(), Some("9f2c"));
     let version = found.platforms[0].os_version.as_deref();
     assert_eq!(version, Some("10.0.20348.2113"));
-    assert_eq!(found.platforms[0].digest, Some(image));
+    assert_eq!(found.platforms[0].digest, Some(image.clone()));
+    let contents = found.image.unwrap();
+    assert_eq!((contents.digest, contents.size), (image, 7));
+    let platform = contents.platform.as_deref();
+    assert_eq!(platform, Some("windows/amd64:10.0.20348.2113"));
+    assert_eq!(
+        contents.settings, None,
+        "a config would be a fourth request"
+    );
     assert_eq!(shelf.asked.lock().unwrap().len(), 3);
     resolver.stop().await;
 }
