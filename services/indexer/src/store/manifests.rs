@@ -33,12 +33,12 @@ pub(crate) async fn add(
     let added: i64 = sqlx::query_scalar(
         "with added as (
              insert into manifest (digest, registry, repository, media_type, size_bytes, artifact_type, platforms, created, labels,
-                                   annotations, revision, source, version, tombstone, read_at)
+                                   annotations, revision, source, version, tombstone, image, index, read_at)
              select * from unnest($1::bytea[], $2::text[], $3::text[], $4::text[], $5::bigint[], $6::text[], $7::jsonb[], $8::timestamptz[],
-                                  $9::jsonb[], $10::jsonb[], $11::text[], $12::text[], $13::text[], $14::boolean[], $15::timestamptz[])
+                                  $9::jsonb[], $10::jsonb[], $11::text[], $12::text[], $13::text[], $14::boolean[], $15::jsonb[], $16::jsonb[], $17::timestamptz[])
              on conflict (digest) do nothing returning 1
          ), moved as (
-             insert into position (stream, partition, stream_created_ns, applied_seq, applied_time_ns) values ($16, 0, $17, $18, $19)
+             insert into position (stream, partition, stream_created_ns, applied_seq, applied_time_ns) values ($18, 0, $19, $20, $21)
              on conflict (stream, partition) do update
              set stream_created_ns = excluded.stream_created_ns, applied_seq = excluded.applied_seq, applied_time_ns = excluded.applied_time_ns
          )
@@ -58,6 +58,8 @@ pub(crate) async fn add(
     .bind(each(manifests, |one| one.source.as_deref()))
     .bind(each(manifests, |one| one.version.as_deref()))
     .bind(each(manifests, |one| one.tombstone))
+    .bind(each(manifests, |one| one.image.as_ref().map(Json)))
+    .bind(each(manifests, |one| one.index.as_ref().map(Json)))
     .bind(each(manifests, |one| one.read_at))
     .bind(STREAM)
     .bind(to.stream_created_ns)

@@ -1,7 +1,9 @@
 //! Storing the manifests of MANIFESTS in Postgres.
 
 use sqlx::{Connection as _, PgConnection};
-use tagtrail_proto::{Digest, Manifest, Platform, Subject};
+use tagtrail_proto::{
+    Digest, ImageContents, ImageSettings, IndexContents, Layer, Manifest, Platform, Subject,
+};
 use tagtrail_testkit::{SOON, TestNats, eventually};
 
 use crate::bench::*;
@@ -28,8 +30,19 @@ fn manifest(n: u64) -> Manifest {
         source: None,
         version: Some("1.0".to_owned()),
         tombstone: false,
-        image: None,
-        index: None,
+        image: Some(ImageContents {
+            digest: digest(n + 1),
+            platform: Some("linux/arm64/v8".to_owned()),
+            size: 7,
+            layers: vec![Layer {
+                digest: digest(n + 2),
+                size: 7,
+                created_by: None,
+            }],
+            layers_left_out: 0,
+            settings: Some(ImageSettings::default()),
+        }),
+        index: Some(IndexContents::default()),
         read_at: at(2),
     }
 }
@@ -100,8 +113,39 @@ async fn each_manifest_is_stored_once_by_the_instance_with_the_lock() {
             "platforms": [{ "os": "linux", "architecture": "arm64", "variant": "v8", "digest": digest(8) }],
             "labels": { "maintainer": "Ann" }, "annotations": { "number": "7" },
             "revision": "9f2c", "source": null, "version": "1.0", "tombstone": false,
+            "image": {
+                "digest": digest(8), "platform": "linux/arm64/v8", "size": 7, "layers_left_out": 0,
+                "layers": [{ "digest": digest(9), "size": 7, "created_by": null }],
+                "settings": {
+                    "environment": {}, "user": null, "ports": [], "entrypoint": [], "command": [],
+                    "left_out": { "environment": 0, "ports": 0, "entrypoint": 0, "command": 0 },
+                },
+            },
+            "index": { "children": [], "children_left_out": 0 },
         })
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_manifest_of_an_earlier_version_is_stored_without_contents() {
+    let (db, nats) = (tagtrail_testkit::postgres().await, TestNats::start().await);
+    let indexer = Indexer::start(db.url(), nats.url());
+    indexer.ctx.health.wait_ready().await;
+    let mut event = serde_json::to_value(manifest(1).event()).unwrap();
+    let fields = event["data"].as_object_mut().unwrap();
+    fields.remove("image").unwrap();
+    fields.remove("index").unwrap();
+    publish_body(&nats, &digest(1), event.to_string().into_bytes()).await;
+    publish(&nats, manifest(2)).await;
+    let mut connection = db.connect().await;
+    wait_stored(&mut connection, &[1, 2]).await;
+    let unread: Vec<i64> =
+        sqlx::query_scalar("select size_bytes from manifest where image is null and index is null")
+            .fetch_all(&mut connection)
+            .await
+            .unwrap();
+    assert_eq!(unread, [1]);
+    indexer.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
