@@ -18,7 +18,7 @@ pub(crate) const MANIFEST: Operation = Operation {
     id: "manifest",
     method: Method::Get,
     path: "/v1/manifests/{digest}",
-    summary: "The manifest of a digest: platforms, creation time, labels and annotations.",
+    summary: "The manifest of a digest: platforms, creation time, labels, annotations, layers and settings.",
     role: Role::Read,
     in_path: &[DIGEST_IN_PATH],
     query: &[],

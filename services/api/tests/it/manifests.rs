@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::rows::{digest, text};
+use crate::rows::{digest, image, text};
 use crate::server::Api;
 
 #[tokio::test]
@@ -30,9 +30,25 @@ async fn a_manifest_is_returned_with_all_fields() {
             "source": null,
             "version": null,
             "tombstone": false,
+            "image": null,
+            "index": null,
             "read_at": text(5),
         })
     );
+}
+
+#[tokio::test]
+async fn layers_settings_and_manifests_of_an_index_are_returned_if_they_were_read() {
+    let (api, mut rows) = Api::start().await;
+    rows.manifest(1).await;
+    let image = image(1, &[3, 4], &json!({ "PATH": "/bin" }));
+    let index = json!({
+        "children": [{ "digest": digest(2), "size": 528, "media_type": null, "platform": "linux/amd64" }],
+        "children_left_out": 1,
+    });
+    rows.contents(1, &image, &index).await;
+    let answer = api.found(&format!("/v1/manifests/{}", digest(1))).await;
+    assert_eq!((&answer["image"], &answer["index"]), (&image, &index));
 }
 
 #[tokio::test]

@@ -55,6 +55,21 @@ pub(crate) fn digest(content: u8) -> Digest {
     Digest::sha256_of(&[content])
 }
 
+/// Returns the contents of an image for linux/amd64: layers, each of a hundred bytes for its
+/// number, and environment.
+pub(crate) fn image(content: u8, layers: &[u8], environment: &Value) -> Value {
+    let size = |layer: &u8| 100 * u64::from(*layer);
+    let layer = |layer: &u8| json!({ "digest": digest(*layer), "size": size(layer), "created_by": format!("COPY {layer} /") });
+    json!({
+        "digest": digest(content), "platform": "linux/amd64", "size": layers.iter().map(size).sum::<u64>(),
+        "layers": layers.iter().map(layer).collect::<Vec<_>>(), "layers_left_out": 0,
+        "settings": {
+            "environment": environment, "user": "65532", "ports": ["8080/tcp"], "entrypoint": ["/app/server"], "command": [],
+            "left_out": { "environment": 0, "ports": 0, "entrypoint": 0, "command": 0 },
+        },
+    })
+}
+
 pub(crate) fn time(seconds: i64) -> OffsetDateTime {
     instant::parse("2026-03-03T14:00:00Z").unwrap() + Duration::seconds(seconds)
 }
@@ -228,6 +243,18 @@ impl Rows {
         .execute(&mut self.db)
         .await
         .unwrap();
+    }
+
+    /// Adds the contents of image and index to a manifest.
+    pub(crate) async fn contents(&mut self, content: u8, image: &Value, index: &Value) {
+        let done = sqlx::query("update manifest set image = $2, index = $3 where digest = $1")
+            .bind(digest(content).as_bytes())
+            .bind(Some(image).filter(|image| !image.is_null()))
+            .bind(Some(index).filter(|index| !index.is_null()))
+            .execute(&mut self.db)
+            .await
+            .unwrap();
+        assert_eq!(done.rows_affected(), 1);
     }
 
     /// Writes a trigger of `web`. Returns the row id.
