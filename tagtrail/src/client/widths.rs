@@ -69,6 +69,13 @@ fn all(screen: &Screen) -> Vec<(&'static str, String)> {
     let read = json!({
         "digest": digest_of("c"), "registry": "registry.example.com", "repository": "a/b/".repeat(30), "size": 1234, "tombstone": true,
         "platforms": vec![json!({ "os": "windows", "architecture": "amd64", "os_version": "10.0.20348.2113" }); 9],
+        "index": { "children": [{ "digest": digest_of("d"), "size": 1234, "media_type": null, "platform": "windows/amd64:10.0.20348.2113" }], "children_left_out": 3 },
+        "image": {
+            "digest": digest_of("d"), "platform": "windows/amd64:10.0.20348.2113", "size": 84_123_456,
+            "layers": [{ "digest": digest_of("e"), "size": 28_200_000, "created_by": "RUN apt-get install ".repeat(9) }], "layers_left_out": 3,
+            "settings": { "environment": { "A_LONG_NAME_OF_A_VARIABLE_THAT_SOME_TOOL_READS": "a/b:".repeat(60) }, "user": "65532:65532",
+                          "ports": ["8080/tcp"], "entrypoint": ["/app/server"], "command": ["-a ".repeat(60)] },
+        },
         "labels": { "com.example.a-very-long-key-of-a-label-that-some-tool-makes": "a value ".repeat(40), "b": "v".repeat(200) },
     });
     let event = json!({ "subject": image(), "data": revision() });
