@@ -52,35 +52,78 @@ impl Trigger {
 
 impl File {
     /// Takes out the triggers that follow a trigger that is not configured, or that follow
-    /// themselves through others. The others get the images of those that they follow.
-    pub fn check_chains(&mut self) {
+    /// themselves through others. The others get the images of those that they follow. `others`:
+    /// names of further triggers, of the API and of annotated objects, also of those whose settings
+    /// can't be used.
+    pub fn check_chains<'a>(&mut self, others: impl IntoIterator<Item = &'a str>) {
+        self.check_chains_by(Some(others.into_iter().map(str::to_owned).collect()));
+    }
+
+    /// Checks the chains before the triggers of other doors are known. If the file has such a door,
+    /// a name that no file has may be there.
+    pub(crate) fn check_chains_of_files(&mut self) {
+        let others = match self.has_other_doors() {
+            true => None,
+            false => Some(BTreeSet::new()),
+        };
+        self.check_chains_by(others);
+    }
+
+    fn has_other_doors(&self) -> bool {
+        let mut clusters = self.cluster.iter();
+        self.api_triggers.is_some() || clusters.any(|one| !one.discover.is_empty())
+    }
+
+    /// Returns a warning about each trigger that follows one that no file has.
+    pub(crate) fn chain_warnings(&self) -> impl Iterator<Item = String> {
+        let known = self.known_triggers();
+        let chains = self.trigger.iter().filter_map(|trigger| {
+            let follow = trigger.follow.as_ref()?;
+            Some((trigger, follow.span().start))
+        });
+        chains.filter_map(move |(trigger, at)| {
+            let unknown = trigger.upstream().iter().find(|one| !known.contains(*one))?;
+            let mut message = format!(
+                "no file has {unknown:?}: the trigger is broken until the API or an annotated object has a trigger of this name"
+            );
+            if let Some(one) = closest_other(unknown, trigger.name(), &known) {
+                message += &format!("; did you mean {one:?}?");
+            }
+            Some(trigger.error_at(at, "trigger.follow", message).to_string())
+        })
+    }
+
+    /// Returns the names of the triggers of the files. One whose entry has another mistake is
+    /// there, and heals.
+    fn known_triggers(&self) -> BTreeSet<String> {
+        let broken = self.broken_of(Table::Trigger);
+        let broken = broken.filter_map(|one| one.name.clone());
+        let good = self.trigger.iter().map(|one| one.name().to_owned());
+        broken.chain(good).collect()
+    }
+
+    /// `others`: `None` if there may be more triggers than those of the files.
+    fn check_chains_by(&mut self, others: Option<BTreeSet<String>>) {
         let upstream: BTreeMap<String, Vec<String>> = self
             .trigger
             .iter()
             .map(|one| (one.name().to_owned(), one.upstream().to_vec()))
             .collect();
-        let broken = self.broken_of(Table::Trigger);
-        // A trigger whose entry has another mistake is there, and heals.
-        let known: BTreeSet<String> = broken
-            .filter_map(|one| one.name.clone())
-            .chain(upstream.keys().cloned())
-            .collect();
+        let all_known = others.is_some();
+        let mut known = self.known_triggers();
+        known.extend(others.into_iter().flatten());
         let mut wrong = Vec::new();
         self.trigger.retain(|trigger| {
             let Some(follow) = &trigger.follow else {
                 return true;
             };
             let name = trigger.name();
-            let unknown = trigger.upstream().iter().find(|one| !known.contains(*one));
+            let mut names = trigger.upstream().iter();
+            let unknown = names.find(|one| all_known && !known.contains(*one));
             let message = match (unknown, circle(name, &upstream)) {
                 (Some(unknown), _) => {
                     let mut message = format!("{unknown:?} is the name of no trigger");
-                    let others: Vec<&str> = known
-                        .iter()
-                        .map(String::as_str)
-                        .filter(|one| *one != name)
-                        .collect();
-                    match closest(unknown, &others) {
+                    match closest_other(unknown, name, &known) {
                         Some(one) => message += &format!("; did you mean {one:?}?"),
                         None => message += "; add a trigger of this name, or name another one",
                     }
@@ -109,6 +152,13 @@ impl File {
             }
         }
     }
+}
+
+/// Returns the name most like the one that a trigger follows, other than its own.
+fn closest_other<'a>(unknown: &str, own: &str, known: &'a BTreeSet<String>) -> Option<&'a str> {
+    let others = known.iter().map(String::as_str);
+    let others: Vec<&str> = others.filter(|one| *one != own).collect();
+    closest(unknown, &others)
 }
 
 /// Returns the mistake in a field of `follow`, or in the whole.
@@ -231,6 +281,38 @@ mod tests {
             let (names, problems) = read(&triggers);
             assert_eq!(names, good);
             assert!(problems[0].contains(message), "{problems:?}");
+        }
+    }
+
+    #[test]
+    fn a_trigger_of_another_door_may_be_followed_where_there_is_such_a_door() {
+        let prod = trigger("prod", "follow = { trigger = \"team-web\" }");
+        let circle = trigger("a", "follow = { trigger = \"a\" }");
+        let cluster =
+            "[[cluster]]\nname = \"test\"\ndiscover = [\"tagtrail\"]\nnamespaces = [\"shop\"]\n";
+        for door in ["[api_triggers]\n", cluster] {
+            let text = format!("{prod}{circle}{door}");
+            let mut file = File::parse(&text, Path::new("tagtrail.toml")).unwrap();
+            let names = |file: &File| -> Vec<String> {
+                file.trigger
+                    .iter()
+                    .map(|one| one.name().to_owned())
+                    .collect()
+            };
+            assert_eq!(names(&file), ["prod"]);
+            let warnings = file.warnings();
+            assert!(
+                warnings[0]
+                    .starts_with("tagtrail.toml:4: trigger.follow: no file has \"team-web\""),
+                "{warnings:?}"
+            );
+            // The service knows the triggers of all doors.
+            file.check_chains(["team-web"]);
+            assert_eq!((names(&file).len(), file.broken.len()), (1, 1));
+            file.check_chains(["team-wbe"]);
+            assert_eq!(names(&file).len(), 0);
+            let problem = file.broken.last().unwrap().problem.to_string();
+            assert!(problem.ends_with("did you mean \"team-wbe\"?"), "{problem}");
         }
     }
 

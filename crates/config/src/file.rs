@@ -198,7 +198,7 @@ impl File {
             |one| Arc::clone(&one.document),
             |one| one.check(&names),
         );
-        file.check_chains();
+        file.check_chains_of_files();
         file
     }
 
@@ -302,6 +302,7 @@ impl File {
         let all = images.chain(self.plain_passwords());
         all.chain(self.approval_warnings())
             .chain(self.rename_warnings())
+            .chain(self.chain_warnings())
             .collect()
     }
 

@@ -448,6 +448,63 @@ async fn triggers_of_the_api_count_without_a_restart() {
     service.stop().await;
 }
 
+#[tokio::test]
+async fn a_trigger_of_a_file_may_follow_one_of_the_api() {
+    let mut world = World::new().await;
+    let sink = Sink::start().await;
+    let prod = format!(
+        "[[trigger]]\nname = \"prod\"\nfollow = {{ trigger = \"team-web\" }}\ntarget.webhook = {{ url = \"{}\" }}\n",
+        world.sink.url()
+    );
+    world.configure(&format!("{prod}[api_triggers]\nallow_addresses = [\"127.0.0.0/8\"]\n[[secret]]\nname = \"hook\"\nfile = \"secret\"\ntriggers = [\"team-*\"]\n"));
+    let problem = async |world: &mut World| {
+        let problem: Option<Option<String>> =
+            sqlx::query_scalar("select problem from trigger where name = 'prod' and configured")
+                .fetch_optional(&mut world.sql)
+                .await
+                .unwrap();
+        problem
+    };
+    // While the API has no such trigger, it is missing.
+    let service = world.start().await;
+    let missing = eventually("a mistake", SOON, async || problem(&mut world).await?).await;
+    assert!(
+        missing.contains("trigger.follow: \"team-web\" is the name of no trigger"),
+        "{missing}"
+    );
+    world.push(WEB, 1).await;
+    apply(&mut world, "team-web", Some(of_api("team-web", sink.url()))).await;
+    sink.wait(1).await;
+    let delivered = world.sink.wait(1).await;
+    assert_eq!(delivered[0].json()["data"]["trigger"], "prod");
+    assert_eq!(problem(&mut world).await, Some(None));
+    // A process that starts later knows both.
+    service.stop().await;
+    let service = world.start().await;
+    world.push(WEB, 2).await;
+    assert_eq!(
+        world.sink.wait(2).await[1].json()["data"]["trigger"],
+        "prod"
+    );
+    assert_eq!(problem(&mut world).await, Some(None));
+    // A mistake in the trigger of the API is one of its own.
+    let mut broken = of_api("team-web", sink.url());
+    broken["settle"] = "soon".into();
+    apply(&mut world, "team-web", Some(broken)).await;
+    eventually("a mistake", SOON, async || {
+        let broken: bool = sqlx::query_scalar("select broken from trigger where name = 'team-web'")
+            .fetch_one(&mut world.sql)
+            .await
+            .unwrap();
+        broken.then_some(())
+    })
+    .await;
+    assert_eq!(problem(&mut world).await, Some(None));
+    apply(&mut world, "team-web", None).await;
+    eventually("a mistake", SOON, async || problem(&mut world).await?).await;
+    service.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_planner_waits_for_settings_that_it_has_not_read() {
     let mut world = World::new().await;
