@@ -58,12 +58,26 @@ impl World {
 
     /// Stores the manifest of a digest for this platform.
     async fn manifest(&mut self, n: u8, architecture: &str) {
+        self.manifest_of(n, architecture, None, None).await;
+    }
+
+    /// Stores the manifest of a digest for this platform, with its commit and the time at which it
+    /// was built. One statement, as in the indexer: a manifest that is read never changes.
+    async fn manifest_of(
+        &mut self,
+        n: u8,
+        architecture: &str,
+        commit: Option<&str>,
+        created: Option<&str>,
+    ) {
         sqlx::query(
-            "insert into manifest (digest, registry, repository, media_type, size_bytes, platforms, labels, annotations, read_at)
-             values ($1, 'registry.example.com', 'shop/api', 'x', 1, $2, '{}', '{}', now())",
+            "insert into manifest (digest, registry, repository, media_type, size_bytes, platforms, revision, created, labels, annotations, read_at)
+             values ($1, 'registry.example.com', 'shop/api', 'x', 1, $2, $3, $4::timestamptz, '{}', '{}', now())",
         )
         .bind(digest(n).as_bytes())
         .bind(json!([{ "os": "linux", "architecture": architecture, "variant": null, "digest": null }]))
+        .bind(commit)
+        .bind(created)
         .execute(&mut self.sql)
         .await
         .unwrap();
@@ -304,13 +318,7 @@ impl World {
     }
 
     async fn commit(&mut self, n: u8, commit: &str) {
-        self.manifest(n, "amd64").await;
-        sqlx::query("update manifest set revision = $2 where digest = $1")
-            .bind(digest(n).as_bytes())
-            .bind(commit)
-            .execute(&mut self.sql)
-            .await
-            .unwrap();
+        self.manifest_of(n, "amd64", Some(commit), None).await;
     }
 }
 
@@ -371,13 +379,7 @@ async fn the_newest_build_is_found_when_its_manifest_is_read() {
     world.tag("old", 1).await;
     world.tag("new", 2).await;
     for (n, created) in [(1, "2026-03-01T00:00:00Z"), (2, "2026-03-02T00:00:00Z")] {
-        world.manifest(n, "amd64").await;
-        sqlx::query("update manifest set created = $2::timestamptz where digest = $1")
-            .bind(digest(n).as_bytes())
-            .bind(created)
-            .execute(&mut world.sql)
-            .await
-            .unwrap();
+        world.manifest_of(n, "amd64", None, Some(created)).await;
     }
     eventually("the newest build to be selected", SOON, async || {
         (world.selected().await == [("new".to_owned(), 1)]).then_some(())
