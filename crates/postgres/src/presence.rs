@@ -4,11 +4,13 @@ use std::time::Duration;
 
 use sqlx::{Connection as _, PgConnection};
 use tagtrail_daemon::Context;
+use time::OffsetDateTime;
 use tokio::time::Instant;
 
 use crate::{DbArgs, connect, within};
 
-/// Time between two renewals.
+/// Time between two renewals. All processes renew at the multiples of this time: a page is made
+/// again after any write, and is unchanged for the rest of the time.
 pub const RENEWAL: Duration = Duration::from_secs(10);
 /// Time between two looks whether the process became ready, or is no longer: pages show it at once.
 const LOOK: Duration = Duration::from_secs(1);
@@ -37,7 +39,7 @@ pub async fn presence(service: &'static str, db: DbArgs, ctx: Context) -> anyhow
             tracing::debug!("could not renew the row of this process: {error}");
             connection = None;
         }
-        let next = Instant::now() + RENEWAL;
+        let next = Instant::now() + to_renewal(OffsetDateTime::now_utc());
         // Without Postgres, a process that becomes ready and unready in turn waits as well.
         while Instant::now() < next && (connection.is_none() || ctx.health.ready() == ready) {
             tokio::select! {
@@ -115,6 +117,13 @@ impl Row {
     }
 }
 
+/// Returns the time until the next multiple of [`RENEWAL`].
+fn to_renewal(now: OffsetDateTime) -> Duration {
+    let renewal = i128::try_from(RENEWAL.as_nanos()).unwrap_or(i128::MAX);
+    let past = now.unix_timestamp_nanos().rem_euclid(renewal);
+    RENEWAL - Duration::from_nanos(u64::try_from(past).unwrap_or_default())
+}
+
 /// Returns the parts that are not ready, each with the reason.
 fn why(parts: &[(&'static str, Result<(), String>)]) -> Option<String> {
     let mut text = String::new();
@@ -139,12 +148,19 @@ fn machine() -> String {
 }
 
 fn nanoseconds() -> i128 {
-    time::OffsetDateTime::now_utc().unix_timestamp_nanos()
+    OffsetDateTime::now_utc().unix_timestamp_nanos()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn all_processes_renew_at_the_same_times() {
+        let at = |millis| to_renewal(OffsetDateTime::UNIX_EPOCH + Duration::from_millis(millis));
+        assert_eq!(at(1_700_000_003_250), Duration::from_millis(6750));
+        assert_eq!(at(1_700_000_000_000), RENEWAL);
+    }
 
     #[test]
     fn the_reason_names_the_parts_that_are_not_ready() {
