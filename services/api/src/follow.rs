@@ -9,21 +9,26 @@ use tagtrail_proto::Name;
 use crate::http::tokens::Tokens;
 use crate::shared::Shared;
 
-/// A value of the files, as it is now.
+/// A value of the files, as it is now, and how often it was changed since the start.
 #[derive(Debug)]
-pub(crate) struct Current<T>(Arc<RwLock<Arc<T>>>);
+pub(crate) struct Current<T>(Arc<RwLock<(Arc<T>, u64)>>);
 
 impl<T> Current<T> {
     pub(crate) fn new(value: T) -> Current<T> {
-        Current(Arc::new(RwLock::new(Arc::new(value))))
+        Current(Arc::new(RwLock::new((Arc::new(value), 0))))
     }
 
     pub(crate) fn get(&self) -> Arc<T> {
-        Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner))
+        Arc::clone(&self.0.read().unwrap_or_else(PoisonError::into_inner).0)
+    }
+
+    pub(crate) fn changes(&self) -> u64 {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).1
     }
 
     fn set(&self, value: T) {
-        *self.0.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(value);
+        let mut current = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        *current = (Arc::new(value), current.1 + 1);
     }
 }
 

@@ -29,6 +29,7 @@ mod sources;
 mod tag;
 mod trigger;
 mod triggers;
+mod unchanged;
 
 use axum::Router;
 use axum::middleware::{from_fn, from_fn_with_state};
@@ -47,6 +48,9 @@ pub(crate) struct Page {
     pub(crate) paths: &'static [&'static str],
     /// Whether a reader need not have signed in.
     pub(crate) open: bool,
+    /// Whether all that the page shows comes from Postgres and the files, so that a browser that
+    /// has the page is answered 304 while they are unchanged.
+    pub(crate) stored: bool,
     /// The handlers, by method.
     pub(crate) serve: fn() -> MethodRouter<Shared>,
 }
@@ -92,6 +96,9 @@ pub(crate) fn router(pages: &[Page], shared: Shared, api: Router) -> Router {
             operation: page.id,
         };
         let mut route = (page.serve)().route_layer(from_fn_with_state(ANSWER, in_time));
+        if page.stored {
+            route = route.route_layer(from_fn_with_state(shared.clone(), unchanged::answer));
+        }
         if !page.open {
             route = route.route_layer(from_fn_with_state(shared.clone(), reader::admit));
         }

@@ -18,4 +18,5 @@ pub(crate) mod running;
 pub(crate) mod services;
 pub(crate) mod similar;
 pub(crate) mod times;
+pub(crate) mod snapshot;
 pub(crate) mod triggers;

@@ -24,6 +24,7 @@ pub(crate) const PAGE: Page = Page {
     id: "page_browse",
     paths: &["/i"],
     open: false,
+    stored: true,
     serve: || get(all),
 };
 

@@ -30,6 +30,7 @@ pub(crate) const PAGE: Page = Page {
     id: "page_compare",
     paths: &["/compare/{pair}"],
     open: false,
+    stored: true,
     serve: || get(show),
 };
 

@@ -34,6 +34,7 @@ pub(crate) const PAGE: Page = Page {
     id: "page_digest",
     paths: &["/d/{digest}"],
     open: false,
+    stored: true,
     serve: || get(show),
 };
 

@@ -27,6 +27,7 @@ pub(crate) const PAGE: Page = Page {
     id: "page_explain",
     paths: &["/triggers/{name}/explain"],
     open: false,
+    stored: true,
     serve: || get(show),
 };
 

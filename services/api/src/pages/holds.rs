@@ -33,12 +33,14 @@ pub(crate) const PAGE: Page = Page {
     id: "page_holds",
     paths: &["/holds"],
     open: false,
+    stored: true,
     serve: || get(show).post(freeze).layer(Fields::limit()),
 };
 pub(crate) const ACT: Page = Page {
     id: "page_hold_act",
     paths: &["/holds/{id}/release"],
     open: false,
+    stored: false,
     serve: || {
         get(async || Redirect::to("/holds"))
             .post(thaw)

@@ -37,6 +37,7 @@ pub(crate) const PAGE: Page = Page {
     id: "page_home",
     paths: &["/"],
     open: false,
+    stored: true,
     serve: || get(show),
 };
 

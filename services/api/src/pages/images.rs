@@ -20,6 +20,7 @@ pub(crate) const PAGE: Page = Page {
     id: "page_images",
     paths: &["/i/{*path}"],
     open: false,
+    stored: true,
     serve: || get(show),
 };
 

@@ -22,12 +22,14 @@ pub(crate) const PAGE: Page = Page {
     id: "page_login",
     paths: &["/login"],
     open: true,
+    stored: false,
     serve: || get(show).post(sign_in),
 };
 pub(crate) const OUT: Page = Page {
     id: "page_logout",
     paths: &["/logout"],
     open: true,
+    stored: false,
     serve: || post(sign_out),
 };
 

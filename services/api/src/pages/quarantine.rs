@@ -32,12 +32,14 @@ pub(crate) const PAGE: Page = Page {
     id: "page_quarantine",
     paths: &["/quarantine/{number}"],
     open: false,
+    stored: false,
     serve: || get(show),
 };
 pub(crate) const REPLAY: Page = Page {
     id: "page_quarantine_replay",
     paths: &["/quarantine/{number}/replay"],
     open: false,
+    stored: false,
     serve: || post(replay).layer(Fields::limit()),
 };
 

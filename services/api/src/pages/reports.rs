@@ -33,12 +33,14 @@ pub(crate) const PAGE: Page = Page {
     paths: &["/reports"],
     open: false,
     serve: || get(all),
+    stored: true,
 };
 pub(crate) const ONE: Page = Page {
     id: "page_report",
     paths: &["/reports/{file}"],
     open: false,
     serve: || get(one),
+    stored: true,
 };
 
 /// The reports of the first page, in the order in which they are asked for.

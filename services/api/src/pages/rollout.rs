@@ -40,6 +40,7 @@ pub(crate) const PAGE: Page = Page {
     id: "page_rollout",
     paths: &["/rollouts/{id}"],
     open: false,
+    stored: true,
     serve: || get(show),
 };
 pub(crate) const ACT: Page = Page {
@@ -47,6 +48,7 @@ pub(crate) const ACT: Page = Page {
     // An act on a rollout, or the number of a rollout after the name of its trigger.
     paths: &["/rollouts/{id}/{act}"],
     open: false,
+    stored: false,
     serve: || get(by_number).post(act).layer(Fields::limit()),
 };
 

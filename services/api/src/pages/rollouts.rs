@@ -30,6 +30,7 @@ pub(crate) const PAGE: Page = Page {
     id: "page_rollouts",
     paths: &["/rollouts"],
     open: false,
+    stored: true,
     serve: || get(show),
 };
 

@@ -24,6 +24,7 @@ pub(crate) const PAGE: Page = Page {
     id: "page_search",
     paths: &["/search"],
     open: false,
+    stored: true,
     serve: || get(show),
 };
 

@@ -29,6 +29,7 @@ pub(crate) const PAGE: Page = Page {
     id: "page_sources",
     paths: &["/sources"],
     open: false,
+    stored: false,
     serve: || get(show),
 };
 

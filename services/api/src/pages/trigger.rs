@@ -39,12 +39,14 @@ pub(crate) const PAGE: Page = Page {
     paths: &["/triggers/{name}"],
     open: false,
     serve: || get(show),
+    stored: true,
 };
 pub(crate) const ACT: Page = Page {
     id: "page_trigger_act",
     paths: &["/triggers/{name}/{act}"],
     open: false,
     // A person who signs in after sending a form, or loads its answer again, sees the trigger.
+    stored: false,
     serve: || get(back).post(act).layer(Fields::limit()),
 };
 

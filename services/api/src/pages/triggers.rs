@@ -28,6 +28,7 @@ pub(crate) const PAGE: Page = Page {
     id: "page_triggers",
     paths: &["/triggers"],
     open: false,
+    stored: true,
     serve: || get(show),
 };
 
