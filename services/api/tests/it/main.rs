@@ -39,6 +39,7 @@ mod pages_session;
 mod pages_sources;
 mod pages_tag;
 mod pages_triggers;
+mod pages_unchanged;
 mod prefixes;
 mod quarantine;
 mod questions;
