@@ -35,6 +35,8 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::http::HeaderValue;
+use axum::http::header::CACHE_CONTROL;
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::Response;
 
@@ -183,6 +185,15 @@ pub(crate) async fn in_time(
     tokio::time::timeout(time, next.run(request))
         .await
         .map_err(|_| Error::TooSlow(time))
+}
+
+/// Lets clients keep an answer that stays the same.
+pub(crate) fn keep(mut response: Response, is_final: bool) -> Response {
+    if is_final {
+        let kept = HeaderValue::from_static("private, max-age=86400, immutable");
+        response.headers_mut().insert(CACHE_CONTROL, kept);
+    }
+    response
 }
 
 #[cfg(test)]

@@ -5,12 +5,14 @@ use std::collections::BTreeMap;
 use axum::Json;
 use axum::extract::State;
 use axum::http::Uri;
+use axum::response::{IntoResponse as _, Response};
 use axum::routing::on;
 use schemars::JsonSchema;
 use serde::Serialize;
 use tagtrail_config::Role;
 use tagtrail_history::instant::Instant;
 use tagtrail_history::manifests::manifests;
+use tagtrail_history::prefix::DigestPrefix;
 use tagtrail_proto::{Digest, Manifest};
 
 use crate::database::Database;
@@ -18,6 +20,7 @@ use crate::http::error::Error;
 use crate::http::operation::{Method, Operation, ResponseBody, schema};
 use crate::http::parameters::{Parameter, Parameters, optional, text};
 use crate::operations::digests::whole;
+use crate::operations::keep;
 
 const A: Parameter = Parameter {
     required: true,
@@ -176,17 +179,19 @@ fn known(manifest: &Manifest, key: &str) -> Option<String> {
     found.or_else(|| manifest.labels.get(key)).cloned()
 }
 
-async fn compare_digests(
-    State(database): State<Database>,
-    uri: Uri,
-) -> Result<Json<Comparison>, Error> {
+async fn compare_digests(State(database): State<Database>, uri: Uri) -> Result<Response, Error> {
     let parameters = Parameters::read(&uri, COMPARE.query)?;
     let read = |name| {
         let text = parameters.text(name).unwrap_or_default();
         text.parse().map_err(Error::Digest)
     };
-    let a = whole(&database, read(A.name)?).await?;
-    let b = whole(&database, read(B.name)?).await?;
+    let (a, b): (DigestPrefix, DigestPrefix) = (read(A.name)?, read(B.name)?);
+    // Further digests may begin with the digits of a prefix.
+    let is_final = [&a, &b]
+        .iter()
+        .all(|one| matches!(one, DigestPrefix::Whole(_)));
+    let a = whole(&database, a).await?;
+    let b = whole(&database, b).await?;
     let mut found = database
         .ask(async |db| manifests(db, &[&a, &b]).await)
         .await?;
@@ -199,5 +204,7 @@ async fn compare_digests(
             .ok_or_else(|| Error::ManifestUnknown(b.clone()))?,
     };
     let fields = compare(&before, &after);
-    Ok(Json(Comparison { a, b, fields }))
+    let answer = Json(Comparison { a, b, fields }).into_response();
+    // A digest names its bytes, and a manifest is read once.
+    Ok(keep(answer, is_final))
 }

@@ -4,8 +4,8 @@
 mod whole;
 
 use axum::extract::State;
-use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
-use axum::http::{HeaderValue, Uri};
+use axum::http::Uri;
+use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::on;
 use schemars::JsonSchema;
@@ -21,6 +21,7 @@ use time::{Duration, OffsetDateTime, UtcOffset};
 use crate::http::error::Error;
 use crate::http::operation::{Method, Operation, ResponseBody, schema};
 use crate::http::parameters::{KNOWN_AT, Parameter, Parameters, PathValues, optional, text};
+use crate::operations::keep;
 use crate::shared::Shared;
 
 pub(crate) use whole::{Format, whole};
@@ -272,15 +273,6 @@ pub(crate) fn empty(report: &'static Report, question: &Question, now: OffsetDat
         items: Vec::new(),
         more: false,
     }
-}
-
-/// Lets clients keep an answer that stays the same.
-pub(crate) fn keep(mut response: Response, is_final: bool) -> Response {
-    if is_final {
-        let kept = HeaderValue::from_static("private, max-age=86400, immutable");
-        response.headers_mut().insert(CACHE_CONTROL, kept);
-    }
-    response
 }
 
 /// A report as JSON.

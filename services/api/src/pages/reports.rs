@@ -17,9 +17,10 @@ use tagtrail_proto::instant;
 
 use crate::http::error::Error;
 use crate::http::parameters::{KNOWN_AT, Parameters};
+use crate::operations::keep;
 use crate::operations::reports::{
-    Answer, FROM, MATCH, QUERY, TEAM, TO, TRIGGER, check, first_rows, is_final, keep, named,
-    question, whole,
+    Answer, FROM, MATCH, QUERY, TEAM, TO, TRIGGER, check, first_rows, is_final, named, question,
+    whole,
 };
 use crate::pages::Page;
 use crate::pages::frame::{Frame, Section, crumbs};
@@ -32,15 +33,15 @@ pub(crate) const PAGE: Page = Page {
     id: "page_reports",
     paths: &["/reports"],
     open: false,
-    serve: || get(all),
     stored: true,
+    serve: || get(all),
 };
 pub(crate) const ONE: Page = Page {
     id: "page_report",
     paths: &["/reports/{file}"],
     open: false,
-    serve: || get(one),
     stored: true,
+    serve: || get(one),
 };
 
 /// The reports of the first page, in the order in which they are asked for.
@@ -132,8 +133,7 @@ async fn all(reader: Reader, State(shared): State<Shared>, uri: Uri) -> Result<R
     frame.json = Some(asked.address("/v1/reports/deployments"));
     frame.csv = Some(asked.address("/reports/deployments.csv"));
     frame.cli = Some("psql … -c 'select … from report.rollout_change'".to_owned());
-    let response = frame.page(&reader, &content).into_response();
-    Ok(keep(response, is_final(question, reader.now)))
+    Ok(frame.page(&reader, &content).into_response())
 }
 
 async fn one(
@@ -152,13 +152,13 @@ async fn one(
     }
     let report = named(file.strip_suffix(".csv").unwrap_or(&file))?;
     check(report, &asked.question)?;
-    let is_final = is_final(&asked.question, reader.now);
     if file.ends_with(".csv") {
         let name = format!("attachment; filename=\"{}.csv\"", report.name);
         let headers = [
             (CONTENT_TYPE, "text/csv; charset=utf-8".to_owned()),
             (CONTENT_DISPOSITION, name),
         ];
+        let is_final = is_final(&asked.question, reader.now);
         let rows = whole(&shared, report, asked.question, csv::Csv(report)).await?;
         return Ok(keep((headers, rows).into_response(), is_final));
     }
@@ -183,10 +183,7 @@ async fn one(
     let mut frame = Frame::new(report.title, Section::Reports);
     frame.json = Some(asked.address(&format!("/v1/reports/{}", report.name)));
     frame.csv = Some(asked.address(&format!("/reports/{}.csv", report.name)));
-    Ok(keep(
-        frame.page(&reader, &content).into_response(),
-        is_final,
-    ))
+    Ok(frame.page(&reader, &content).into_response())
 }
 
 fn form(asked: &Asked, path: &str) -> Markup {

@@ -101,6 +101,11 @@ async fn a_comparison_shows_the_fields_that_differ() {
         (brief.status, brief.location),
         (303, format!("/compare/{a}..{b}"))
     );
+    // An answer about whole digests is final; first digits may be those of a later digest.
+    let whole = api.get(&format!("/v1/compare?a={a}&b={b}")).await;
+    let brief = api.get(&format!("/v1/compare?a={a}&b={}", short(&b))).await;
+    let kept = [&whole, &brief].map(|answer| answer.header("cache-control"));
+    assert_eq!(kept, ["private, max-age=86400, immutable", "no-store"]);
     let unread = show(&api, &format!("/compare/{a}..{}", digest(3))).await;
     assert!(unread.html.contains("The manifest of the digest after"));
     let unread = api.get(&format!("/v1/compare?a={a}&b={}", digest(3))).await;
