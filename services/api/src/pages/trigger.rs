@@ -5,7 +5,7 @@ mod lanes;
 pub(crate) mod parts;
 pub(crate) mod standing;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use axum::extract::State;
 use axum::http::{Method, Uri};
@@ -14,6 +14,7 @@ use axum::routing::get;
 use maud::html;
 use serde_json::{Map, Value, json};
 use tagtrail_config::Role;
+use tagtrail_history::lanes::Sample;
 use tagtrail_proto::Name;
 use time::OffsetDateTime;
 
@@ -38,15 +39,15 @@ pub(crate) const PAGE: Page = Page {
     id: "page_trigger",
     paths: &["/triggers/{name}"],
     open: false,
-    serve: || get(show),
     stored: true,
+    serve: || get(show),
 };
 pub(crate) const ACT: Page = Page {
     id: "page_trigger_act",
     paths: &["/triggers/{name}/{act}"],
     open: false,
-    // A person who signs in after sending a form, or loads its answer again, sees the trigger.
     stored: false,
+    // A person who signs in after sending a form, or loads its answer again, sees the trigger.
     serve: || get(back).post(act).layer(Fields::limit()),
 };
 
@@ -64,6 +65,8 @@ pub(crate) struct View {
     pub(crate) acts: Vec<Act>,
     /// The last sets that ran, newest first.
     pub(crate) ran: Vec<Ran>,
+    /// The heads of the tags over time, by the row ids of the tags.
+    pub(crate) heads: HashMap<i64, Vec<Sample>>,
     /// Whether triggers carry the name of the reader's token.
     pub(crate) named: bool,
 }
@@ -75,6 +78,8 @@ impl View {
                 return Ok(None);
             };
             let (id, filter) = (standing.id, store::rollouts::Filter::default());
+            let tags: Vec<i64> = standing.images.iter().filter_map(|one| one.tag).collect();
+            let window = lanes::window(reader.now);
             let rollouts = store::rollouts::of(db, id, &filter, None, ROLLOUTS).await?;
             let filter = store::acts::Filter {
                 trigger: Some(name.to_string()),
@@ -86,6 +91,7 @@ impl View {
                 rollouts: rollouts.into_iter().map(|(_, rollout)| rollout).collect(),
                 acts: acts.into_iter().map(|(_, act)| act).collect(),
                 ran: store::rollouts::ran(db, id, RAN).await?,
+                heads: tagtrail_history::lanes::lanes(db, &tags, window.from, window.until).await?,
                 named: is_named(db, reader).await?,
             }))
         });
@@ -225,7 +231,7 @@ fn draw(reader: &Reader, view: &View, out_of_date: bool) -> Html<String> {
             div class="col" {
                 (parts::images(&view.standing, reader.now))
                 (parts::gates(trigger, reader.now))
-                (lanes::ran(view, reader.now))
+                (lanes::draw(view, reader.now))
                 (parts::rollouts(view))
             }
             div class="col" {

@@ -11,6 +11,8 @@ use time::OffsetDateTime;
 /// The head of a tag.
 #[derive(Debug, Clone)]
 pub(crate) struct Head {
+    /// The row id of the tag.
+    pub(crate) tag: i64,
     /// `None`: the tag is deleted.
     pub(crate) digest: Option<Digest>,
     pub(crate) revision: u64,
@@ -30,7 +32,7 @@ pub(crate) async fn of(
     let images: Vec<&str> = watched.iter().map(|(image, _)| *image).collect();
     let run: Vec<i64> = watched.iter().map(|(_, run)| row::signed(*run)).collect();
     let rows = sqlx::query(
-        "select w.image, w.run, g.head, g.head_digest, n.effective_at as behind_since
+        "select w.image, w.run, g.id, g.head, g.head_digest, n.effective_at as behind_since
          from (select distinct image, run from unnest($1::text[], $2::bigint[]) as w (image, run)) w
          join repository r on r.registry = split_part(w.image, '/', 1) and r.name = substring(w.image from '^[^/]+/(.*):[^:]+$')
          join tag g on g.repository_id = r.id and g.name = substring(w.image from '[^:]+$')
@@ -49,6 +51,7 @@ pub(crate) async fn of(
             row::unsigned(row.try_get::<i64, _>("run")?),
         );
         let head = Head {
+            tag: row.try_get("id")?,
             digest: row::digest(row.try_get("head_digest")?)?,
             revision: row::unsigned(row.try_get("head")?),
             behind_since: row.try_get("behind_since")?,

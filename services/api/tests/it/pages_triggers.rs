@@ -116,6 +116,12 @@ async fn the_page_of_a_trigger_shows_its_reasons_and_escapes_strangers() {
     let (status, shown) = page(&api, "", "/triggers/shop").await;
     assert_eq!(status, 200);
     assert!(shown.contains("paused") && shown.contains("2 revisions behind"));
+    for row in [
+        "the digests of web that ran over 30 days",
+        &format!("the heads of {WEB} over 30 days"),
+    ] {
+        assert!(shown.contains(row), "{row}");
+    }
     assert!(shown.contains("&lt;script&gt;") && shown.contains("\\u{202e}"));
     for raw in [
         "<script>alert",

@@ -1,10 +1,11 @@
-//! Rows of time: the digests that a trigger ran.
+//! Rows of time: the digests that a trigger ran, each beside the heads of its tag.
 
 use maud::{Markup, html};
 use time::OffsetDateTime;
 
 use crate::pages::part::digest::link_or;
 use crate::pages::part::lane::{Bar, Window, axis, lane};
+use crate::pages::part::sampled::{room, sampled};
 use crate::pages::part::text::visible;
 use crate::pages::trigger::View;
 use crate::store::rollouts::Ran;
@@ -12,15 +13,22 @@ use crate::store::rollouts::Ran;
 /// Days that the rows cover.
 const DAYS: i64 = 30;
 
-/// Draws a row for each image that ran within the time.
-pub(super) fn ran(view: &View, now: OffsetDateTime) -> Markup {
-    let window = Window::days(DAYS, now);
-    if view.ran.is_empty() {
+/// Returns the time that the rows cover.
+pub(super) fn window(now: OffsetDateTime) -> Window {
+    Window::days(DAYS, now)
+}
+
+/// Draws two rows for each image: the digests that ran, and the heads of the tag that the trigger
+/// names.
+pub(super) fn draw(view: &View, now: OffsetDateTime) -> Markup {
+    let window = window(now);
+    if view.ran.is_empty() && view.heads.is_empty() {
         return html! {};
     }
+    let room = room(view.heads.values().map(Vec::as_slice));
     html! {
         section class="card" {
-            h2 { "Deployed over time " span class="push q" { (DAYS) " days" } }
+            h2 { "Ran, and the heads " span class="push q" { (DAYS) " days" } }
             table class="lanes st fix" {
                 thead { tr {
                     th scope="col" class="w8" { "Image" }
@@ -30,9 +38,16 @@ pub(super) fn ran(view: &View, now: OffsetDateTime) -> Markup {
                 tbody { @for image in &view.standing.images {
                     @let bars = bars(&view.ran, &image.name, now);
                     tr {
-                        th scope="row" { (visible(&image.name)) }
+                        th scope="row" { (visible(&image.name)) ", ran" }
                         td class="full" { (lane(window, &bars, &[], &format!("the digests of {} that ran over {DAYS} days", visible(&image.name)))) }
                         td { (link_or(image.runs.as_ref().map(|runs| &runs.digest), "nothing yet")) }
+                    }
+                    @if let Some(heads) = image.tag.and_then(|tag| view.heads.get(&tag)) {
+                        tr {
+                            th scope="row" { a href={ "/i/" (image.image) } { (visible(&image.name)) ", head" } }
+                            td class="full" { (sampled(window, heads, room, &format!("the heads of {} over {DAYS} days", visible(&image.image)))) }
+                            td { (link_or(image.head.as_ref().map(|(digest, _)| digest), "deleted")) }
+                        }
                     }
                 } }
             }

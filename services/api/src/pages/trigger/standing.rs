@@ -41,6 +41,8 @@ pub(crate) struct Watched {
     pub(crate) runs: Option<RolloutImage>,
     /// The digest that the trigger stands for now, and the number of its revision.
     pub(crate) head: Option<(Digest, u64)>,
+    /// The row id of the tag; none for a policy, and before its first push.
+    pub(crate) tag: Option<i64>,
     /// Number of revisions between the two; 0 if they are of different tags.
     behind: u64,
     /// Time since which the head is another one.
@@ -277,6 +279,7 @@ fn images(trigger: &Trigger, heads: &BTreeMap<(String, u64), Head>) -> Vec<Watch
                 .map_or(0, |head| head.revision.saturating_sub(run)),
             since: head.filter(|_| differs).and_then(|head| head.behind_since),
             head: target,
+            tag: head.map(|head| head.tag),
         }
     };
     names.into_iter().map(watched).collect()
