@@ -72,6 +72,43 @@ fn link(html: &str, relation: &str) -> Option<String> {
 }
 
 #[tokio::test]
+async fn the_trail_names_the_rollouts_of_each_revision() {
+    let (api, mut rows) = Api::start().await;
+    let revisions = [on_time(1, 1, 10), on_time(2, 2, 20), on_time(3, 3, 30)];
+    rows.tag(IMAGE, &revisions).await;
+    for (name, numbers) in [("shop", vec![1, 2]), ("shop-eu", vec![1])] {
+        let trigger = rows.trigger(name, true).await;
+        for number in numbers {
+            let state = ["succeeded", "failed"][usize::from(number == 2)];
+            rows.rollout(trigger, number, state, 100 * number).await;
+        }
+    }
+    for name in ["a", "b", "c"] {
+        let trigger = rows.trigger(name, true).await;
+        rows.rollout(trigger, 1, "succeeded", 50).await;
+    }
+    for path in [format!("/i/{IMAGE}"), format!("/i/{IMAGE}?at={}", text(25))] {
+        let shown = show(&api, &path).await;
+        let row = |number: u64| {
+            let begin = format!("data-row=\"{number}\"");
+            let rest = shown.html.split(&begin).nth(1).unwrap();
+            rest.split("data-row=").next().unwrap().to_owned()
+        };
+        let links = |row: &str| -> Vec<String> {
+            let links = row.split("href=\"/rollouts/").skip(1);
+            links
+                .map(|link| link.split('"').next().unwrap().to_owned())
+                .collect()
+        };
+        assert_eq!(links(&row(1)), ["shop/1", "shop-eu/1", "a/1"], "{path}");
+        assert!(row(1).contains("and more") && row(1).contains("succeeded"));
+        assert_eq!(links(&row(2)), ["shop/2"]);
+        assert!(!row(2).contains("and more") && row(2).contains("failed"));
+        assert_eq!(links(&row(3)), Vec::<String>::new());
+    }
+}
+
+#[tokio::test]
 async fn the_page_of_a_tag_shows_its_history() {
     let (api, mut rows) = Api::start().await;
     rows.tag(IMAGE, &late_move()).await;

@@ -24,8 +24,9 @@ use crate::pages::part::text::{counted, number};
 use crate::pages::part::when::{Form, span, time, written};
 use crate::pages::reader::Reader;
 use crate::pages::tag::asked::{Asked, Change};
-use crate::pages::tag::{NEWER, ROWS, digests, head, row, table, trail, unknown};
+use crate::pages::tag::{NEWER, ROWS, digests, head, rolled_out, row, table, trail, unknown};
 use crate::shared::Shared;
+use crate::store::rolled_out::RolledOut;
 
 /// The content of a page of the past.
 #[derive(Debug)]
@@ -39,6 +40,7 @@ struct Read {
     window: Window,
     stretches: Vec<Stretch>,
     contents: BTreeMap<Digest, Content>,
+    rolled_out: RolledOut,
 }
 
 /// Shows a tag at a moment.
@@ -118,6 +120,7 @@ async fn read(
     let stretches = lane(db, summary.tag, window.from, window.until, row::MOST).await?;
     let plain: Vec<HistoryItem> = items.iter().map(|(_, item)| item.clone()).collect();
     let contents = contents(db, &digests(&plain)).await?;
+    let rolled_out = rolled_out(db, &summary, plain.iter()).await?;
     Ok(Some(Read {
         summary,
         items,
@@ -125,6 +128,7 @@ async fn read(
         window,
         stretches,
         contents,
+        rolled_out,
     }))
 }
 
@@ -150,6 +154,7 @@ fn rows(
         items: &items,
         replaced_at: replaced.map(|(_, item)| item.occurred_at.0),
         contents: &read.contents,
+        rolled_out: &read.rolled_out,
         head: read.summary.head,
         then: Some(then.map_or(0, |item| item.revision)),
         release: trail::is_release(image.tag.as_ref()),

@@ -5,15 +5,20 @@ use std::collections::BTreeMap;
 use maud::{Markup, html};
 use tagtrail_history::changes::HistoryItem;
 use tagtrail_history::contents::Content;
-use tagtrail_proto::{Digest, Kind, Origin};
+use tagtrail_proto::{Digest, Kind, Origin, RolloutState};
 use time::OffsetDateTime;
 
 use crate::pages::part::commit::built_from;
-use crate::pages::part::digest::{change, swatch};
+use crate::pages::part::digest::{address, change, swatch};
 use crate::pages::part::icon::icon;
 use crate::pages::part::kind::{self, Tone, badge, word};
+use crate::pages::part::rollout;
 use crate::pages::part::text::{number, platform_name, visible};
 use crate::pages::part::when::{Form, day_of_month, span, time};
+use crate::store::rolled_out::RolledOut;
+
+/// Most rollouts of a revision that are named.
+pub(crate) const ROLLOUTS: usize = 3;
 
 /// The revisions that a table shows, newest first.
 #[derive(Debug)]
@@ -22,6 +27,8 @@ pub(crate) struct Trail<'a> {
     /// The time at which the first of them was replaced.
     pub(crate) replaced_at: Option<OffsetDateTime>,
     pub(crate) contents: &'a BTreeMap<Digest, Content>,
+    /// At most [`ROLLOUTS`] of each revision, and one more.
+    pub(crate) rolled_out: &'a RolledOut,
     /// The number of the head.
     pub(crate) head: u64,
     /// The number of the revision in force at the moment asked for.
@@ -56,6 +63,7 @@ pub(crate) fn table(trail: &Trail<'_>) -> Markup {
                 th scope="col" { span class="vh" { "Digest" } }
                 th scope="col" { "What" }
                 th scope="col" { "Built from" }
+                th scope="col" { "Rolled out" }
                 th scope="col" class="r" { "Held" }
                 th scope="col" class="r" { "Compare" }
             } }
@@ -119,11 +127,32 @@ fn row(
                     (built_from(content.version.as_deref(), content.revision.as_deref(), content.source.as_deref()))
                 }
             }
+            td class="s" { (rolled_out(trail, item)) }
             td class="r s held" { (span(until.unwrap_or(trail.now) - item.occurred_at.0)) }
             td class="r pk" {
                 @if item.digest.is_some() {
                     input type="checkbox" name="rev" value=(item.revision) aria-label={ "Compare revision " (item.revision) };
                 }
+            }
+        }
+    }
+}
+
+/// Names the rollouts of a revision, the newest first.
+fn rolled_out(trail: &Trail<'_>, item: &HistoryItem) -> Markup {
+    let rollouts = trail.rolled_out.get(&item.revision);
+    let rollouts = rollouts.map_or(&[][..], Vec::as_slice);
+    html! {
+        div class="ev" {
+            @for one in rollouts.iter().take(ROLLOUTS) {
+                span class="nw" {
+                    (rollout::state_icon(one.state)) " "
+                    a href=(rollout::address(&one.trigger, one.number)) { (visible(&one.trigger)) " #" (number(one.number)) }
+                    @if one.state == RolloutState::Succeeded { " " (rollout::summary(one)) }
+                }
+            }
+            @if let Some(digest) = item.digest.as_ref().filter(|_| rollouts.len() > ROLLOUTS) {
+                a href=(address(digest)) { "and more" }
             }
         }
     }
