@@ -181,3 +181,48 @@ async fn the_tag_depends_on_the_reader() {
         (303, None)
     );
 }
+
+/// Pages, each with the most statements that it may take: the begin and the end of the snapshot,
+/// and the question whether the page is unchanged, are three of them.
+const MOST: [(&str, usize); 9] = [
+    ("/", 13),
+    ("/i", 4),
+    ("/i/registry.example.com/shop/web", 9),
+    ("/i/registry.example.com/shop/web:latest", 9),
+    ("/triggers", 7),
+    ("/triggers/shop", 10),
+    ("/rollouts", 5),
+    ("/holds", 6),
+    ("/search?q=web", 14),
+];
+
+#[tokio::test]
+async fn a_page_takes_few_statements_for_many_rows() {
+    let (statements, _guard) = Statements::record();
+    let (api, mut rows) = Api::start().await;
+    for tag in 0..30 {
+        let image = format!("registry.example.com/shop/web:{tag}");
+        rows.tag(&image, &[on_time(1, 1, 10), on_time(2, 2, 20)])
+            .await;
+    }
+    rows.tag(IMAGE, &[on_time(1, 1, 10), on_time(2, 2, 20)])
+        .await;
+    for name in ["shop", "shop-eu", "shop-us"] {
+        let trigger = rows.trigger(name, true).await;
+        for number in 1..4 {
+            rows.rollout(trigger, number, "succeeded", 10 * number)
+                .await;
+        }
+    }
+    let mut counts = Vec::new();
+    for (path, most) in MOST {
+        statements.take();
+        let response = api.request("GET", path).send().await.unwrap();
+        assert_eq!(response.status(), 200, "{path}");
+        let count = statements.take().len();
+        assert!(count > 2, "{path}: no statement is recorded");
+        counts.push((path, count, most));
+    }
+    let over = counts.iter().filter(|(_, count, most)| count > most);
+    assert_eq!(over.count(), 0, "statements of pages: {counts:?}");
+}
