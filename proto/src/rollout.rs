@@ -190,4 +190,17 @@ impl Rollout {
             data: self,
         }
     }
+
+    /// Returns the event of the change of state with this ordinal among all changes of rollouts, as
+    /// of `time`.
+    #[must_use]
+    pub fn changed(self, ordinal: i64, time: OffsetDateTime) -> Event<Rollout> {
+        use RolloutState::{AwaitingApproval, Held, Pending};
+        let mut event = self.event(time);
+        if matches!(event.data.state, Held | AwaitingApproval | Pending) {
+            // A rollout comes to such a state each time that a gate closes or opens.
+            event.id = format!("{}/{}/{ordinal}", event.data.id, event.data.state);
+        }
+        event
+    }
 }

@@ -8,15 +8,16 @@ use std::time::Duration;
 use sqlx::PgConnection;
 use tagtrail_bus::publish::{Message, Unacknowledged};
 use tagtrail_bus::{Bus, Session};
+use tagtrail_condition::changes::{self as rows, Changes, Which};
 use tagtrail_daemon::Retry;
 use tagtrail_failpoint::FailPoint;
 use tagtrail_postgres::{Lock, within};
-use tagtrail_proto::RolloutState::{AwaitingApproval, Held, Pending};
 use tagtrail_proto::{Rollout, Subject};
+use time::OffsetDateTime;
 
 use crate::error::Error;
 use crate::shared::Shared;
-use crate::store::ledger::{self as store, Changes, LedgerEntry};
+use crate::store::ledger as store;
 
 /// The pause between a notification and the query. A rollout is often pending, running and
 /// succeeded within milliseconds: after a pause all three entries go out together, and the worker,
@@ -48,7 +49,11 @@ pub(crate) async fn ledger(shared: Shared, bus: Bus) -> anyhow::Result<()> {
 
 async fn publish(shared: &Shared, bus: &Bus, db: &mut PgConnection) -> Result<(), Error> {
     loop {
-        let entries = within(shared.session_timeout, store::unpublished(db)).await?;
+        let entries = within(
+            shared.session_timeout,
+            rows::rollouts(db, Which::Unpublished),
+        )
+        .await?;
         if entries.is_empty() {
             // A query at this interval finds the entries of other instances and keeps the session
             // alive.
@@ -64,9 +69,12 @@ async fn publish(shared: &Shared, bus: &Bus, db: &mut PgConnection) -> Result<()
         let session = bus.session().await?;
         let mut acknowledgements = Vec::with_capacity(entries.len());
         let ordinals: Vec<i64> = entries.iter().map(|entry| entry.ordinal).collect();
-        let rollouts: Vec<Rollout> = entries.iter().map(|entry| entry.rollout.clone()).collect();
+        let mut rollouts = Vec::with_capacity(entries.len());
         for entry in entries {
-            acknowledgements.push(send(&session, entry).await?);
+            let rollout = entry.object?;
+            rollouts.push(rollout.clone());
+            let event = (rollout, entry.ordinal, entry.changed_at);
+            acknowledgements.push(send(&session, event).await?);
         }
         FailPoint::LedgerSent.pass();
         // If a message fails, the whole set is sent again: the server drops messages whose ids it
@@ -86,12 +94,10 @@ async fn publish(shared: &Shared, bus: &Bus, db: &mut PgConnection) -> Result<()
     }
 }
 
-async fn send(session: &Session, entry: LedgerEntry) -> Result<Unacknowledged, Error> {
-    let LedgerEntry {
-        ordinal,
-        rollout,
-        changed_at,
-    } = entry;
+async fn send(
+    session: &Session,
+    (rollout, ordinal, changed_at): (Rollout, i64, OffsetDateTime),
+) -> Result<Unacknowledged, Error> {
     let trigger = rollout
         .trigger
         .parse()
@@ -101,11 +107,7 @@ async fn send(session: &Session, entry: LedgerEntry) -> Result<Unacknowledged, E
         state: rollout.state,
     };
     let id = format!("{}/{ordinal}", rollout.id);
-    let mut event = rollout.event(changed_at);
-    if matches!(event.data.state, Held | AwaitingApproval | Pending) {
-        // A rollout comes to such a state each time that a gate closes or opens.
-        event.id = format!("{}/{}/{ordinal}", event.data.id, event.data.state);
-    }
+    let event = rollout.changed(ordinal, changed_at);
     let message = Message::of(&subject, &event)?.with_id(&id);
     Ok(session.send(message).await?)
 }

@@ -7,13 +7,14 @@ use std::time::Duration;
 
 use tagtrail_bus::Bus;
 use tagtrail_bus::publish::Message;
+use tagtrail_condition::changes::{self, Changes, Which};
 use tagtrail_postgres::within;
 use tagtrail_proto::Subject;
 
 use crate::error::Error;
 use crate::shared::Shared;
-use crate::store::ledger::{Changes, mark_published};
-use crate::store::{condition_changes, hold_changes};
+use crate::store::hold_changes;
+use crate::store::ledger::mark_published;
 
 /// The interval of looks, and the longest pause after failures.
 const EVERY: Duration = Duration::from_secs(1);
@@ -48,7 +49,7 @@ async fn turn(shared: &Shared, bus: &Bus) -> Result<(), Error> {
     loop {
         let mut db = shared.connections.lend(shared.session_timeout).await?;
         let holds = within(shared.session_timeout, hold_changes::unpublished(&mut db)).await?;
-        let reading = condition_changes::unpublished(&mut db);
+        let reading = changes::conditions(&mut db, Which::Unpublished);
         let conditions = within(shared.session_timeout, reading).await?;
         db.keep();
         if holds.is_empty() && conditions.is_empty() {
@@ -59,17 +60,19 @@ async fn turn(shared: &Shared, bus: &Bus) -> Result<(), Error> {
         let hold_ordinals: Vec<i64> = holds.iter().map(|one| one.ordinal).collect();
         let condition_ordinals: Vec<i64> = conditions.iter().map(|one| one.ordinal).collect();
         for one in holds {
-            let subject = Subject::of_hold(&one.hold.triggers);
-            let event = one.hold.event(one.changed_at);
+            let hold = one.object?;
+            let subject = Subject::of_hold(&hold.triggers);
+            let event = hold.event(one.changed_at);
             let message = Message::of(&subject, &event)?.with_id(&event.id);
             acknowledgements.push(session.send(message).await?);
         }
         for one in conditions {
-            let trigger = one.change.trigger.parse().map_err(|_| {
+            let change = one.object?;
+            let trigger = change.trigger.parse().map_err(|_| {
                 Error::Inconsistent("the name of a trigger in the database does not parse")
             })?;
-            let condition = one.change.condition;
-            let event = one.change.event(one.changed_at);
+            let condition = change.condition;
+            let event = change.event(one.changed_at);
             let subject = Subject::Trigger { trigger, condition };
             let message = Message::of(&subject, &event)?.with_id(&event.id);
             acknowledgements.push(session.send(message).await?);

@@ -1,10 +1,8 @@
 //! Changes of conditions of triggers, for ROLLOUTS.
 
-use serde_json::Value;
 use sqlx::types::Json;
 use sqlx::{PgConnection, Row as _};
-use tagtrail_proto::{Condition, ConditionChange, Reason};
-use time::OffsetDateTime;
+use tagtrail_proto::{Condition, Reason};
 
 /// The condition of a trigger, as judged now.
 #[derive(Debug, serde::Serialize)]
@@ -13,14 +11,6 @@ pub(crate) struct Standing {
     pub(crate) id: i32,
     pub(crate) condition: Condition,
     pub(crate) reasons: Vec<Reason>,
-}
-
-/// A change of a condition that ROLLOUTS may lack.
-#[derive(Debug)]
-pub(crate) struct ConditionChanged {
-    pub(crate) ordinal: i64,
-    pub(crate) change: ConditionChange,
-    pub(crate) changed_at: OffsetDateTime,
 }
 
 /// Records the conditions that differ from the last recorded ones, and those of removed triggers.
@@ -61,37 +51,6 @@ pub(crate) async fn record(
     .await?;
     rows.iter()
         .map(|row| Ok((row.try_get("id")?, condition(row.try_get("condition")?)?)))
-        .collect()
-}
-
-/// Returns the oldest unpublished changes of conditions, at most 256.
-pub(crate) async fn unpublished(
-    db: &mut PgConnection,
-) -> Result<Vec<ConditionChanged>, sqlx::Error> {
-    let rows = sqlx::query(
-        "select c.ordinal, t.name, c.condition, c.before, c.reasons, c.changed_at
-         from condition_change c join trigger t on t.id = c.trigger_id
-         where not c.published order by c.ordinal limit 256",
-    )
-    .fetch_all(db)
-    .await?;
-    rows.iter()
-        .map(|row| {
-            let before: Option<&str> = row.try_get("before")?;
-            let Json(reasons): Json<Vec<Value>> = row.try_get("reasons")?;
-            // A process of a later version may know other reasons, which are left out.
-            let known = |reason| serde_json::from_value(reason).ok();
-            Ok(ConditionChanged {
-                ordinal: row.try_get("ordinal")?,
-                change: ConditionChange {
-                    trigger: row.try_get("name")?,
-                    condition: condition(row.try_get("condition")?)?,
-                    before: before.map(condition).transpose()?,
-                    reasons: reasons.into_iter().filter_map(known).collect(),
-                },
-                changed_at: row.try_get("changed_at")?,
-            })
-        })
         .collect()
 }
 

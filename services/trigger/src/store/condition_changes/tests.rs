@@ -4,7 +4,8 @@ use sqlx::{AssertSqlSafe, PgConnection};
 use tagtrail_proto::{Condition, Reason, ReasonCode};
 
 use super::*;
-use crate::store::ledger::{Changes, mark_published};
+use crate::store::ledger::mark_published;
+use tagtrail_condition::changes::{self, Changes, Which};
 
 async fn run(db: &mut PgConnection, sql: &str) {
     let sql = AssertSqlSafe(sql.to_owned());
@@ -70,9 +71,14 @@ async fn a_condition_that_flaps_is_told_seldom_and_the_last_one_always() {
     assert_eq!(all(&mut sql).await.last(), Some(&last));
 
     // Old records go, the last one and those that were not published stay.
-    let unpublished = unpublished(&mut sql).await.unwrap();
+    let unpublished = changes::conditions(&mut sql, Which::Unpublished)
+        .await
+        .unwrap();
     assert_eq!(unpublished.len(), 11);
-    assert_eq!(unpublished[0].change.reasons[0].why, "line 3");
+    assert_eq!(
+        unpublished[0].object.as_ref().unwrap().reasons[0].why,
+        "line 3"
+    );
     let ordinals: Vec<i64> = unpublished.iter().map(|one| one.ordinal).collect();
     mark_published(&mut sql, Changes::Conditions, &ordinals[1..])
         .await
