@@ -268,6 +268,7 @@ begin
             ('tagtrail_api', 'hold', 'update', 'released_at, released_by'),
             ('tagtrail_api', 'approval', 'select', null),
             ('tagtrail_api', 'approval', 'insert', null),
+            ('tagtrail_api', 'condition_change', 'select', null),
             ('tagtrail_api', 'hold_change', 'select', null),
             ('tagtrail_api', 'hold_change', 'insert', null),
             ('tagtrail_api', 'rollout_order', 'select', null),

@@ -147,6 +147,8 @@ impl Subject {
     pub const ALL_PUSHES: &str = "tagtrail.push.>";
     /// The filter for the revisions of all images.
     pub const ALL_REVISIONS: &str = "tagtrail.revision.>";
+    /// The filter for the changes of all rollouts.
+    pub const ALL_ROLLOUTS: &str = "tagtrail.rollout.>";
     /// The filter for the changes of all holds.
     pub const ALL_HOLDS: &str = "tagtrail.hold.*";
     /// The filter for all manifests.

@@ -15,7 +15,7 @@
 //!
 //! | status | code |
 //! |---|---|
-//! | 400 | `image_invalid`, `digest_invalid`, `time_invalid`, `revision_invalid`, `flag_invalid`, `limit_invalid`, `cursor_invalid`, `match_invalid`, `parameter_unknown`, `parameter_repeated`, `parameter_conflict` |
+//! | 400 | `image_invalid`, `digest_invalid`, `time_invalid`, `revision_invalid`, `flag_invalid`, `limit_invalid`, `cursor_invalid`, `match_invalid`, `kinds_invalid`, `parameter_unknown`, `parameter_repeated`, `parameter_conflict` |
 //! | 400, 421 | `host_invalid`, `host_unknown`: the request names no host, or another one than this server's |
 //! | 400 | `header_repeated`: several `Authorization` headers |
 //! | 401, 403 | `unauthenticated`, `forbidden`; `origin_forbidden`: a web page of another origin sent the request |

@@ -9,10 +9,12 @@ pub(crate) mod compare;
 pub(crate) mod coverage;
 pub(crate) mod digest_rollouts;
 pub(crate) mod digests;
+pub(crate) mod events;
 pub(crate) mod explain;
 pub(crate) mod generations;
 pub(crate) mod history;
 pub(crate) mod holds;
+mod live;
 pub(crate) mod manifests;
 pub(crate) mod orders;
 pub(crate) mod outcome;
@@ -71,6 +73,7 @@ pub(crate) const ALL: &[Operation] = &[
     repositories::REPOSITORIES,
     tags::TAGS,
     revisions::REVISIONS,
+    events::EVENTS,
     triggers::LIST,
     triggers::ONE,
     explain::EXPLAIN,

@@ -90,6 +90,10 @@ pub(crate) enum Error {
         parameter: &'static str,
         choices: Vec<&'static str>,
     },
+    #[error(
+        "there is no kind {0:?} of events: kinds is one or several of revision, rollout, hold and trigger, separated by commas; changes of sources are not recorded, and GET /v1/sources has their present states"
+    )]
+    EventKind(String),
     #[error("{parameter} must be true or false")]
     Flag { parameter: &'static str },
     #[error("revision must be a number: revisions of a tag are numbered 1, 2, 3 …")]
@@ -245,7 +249,7 @@ pub(crate) enum Error {
     #[error("there is no such rollout; GET /v1/rollouts lists them")]
     RolloutUnknown,
     #[error(
-        "there is no such path; the API is under /v1: resolve, history, digests, manifests, compare, search, coverage, status, sources, quarantine, registries, repositories, tags, changes, revisions, triggers, rollouts, approvals, holds, acts, reports; GET /openapi.json describes it"
+        "there is no such path; the API is under /v1: resolve, history, digests, manifests, compare, search, coverage, status, sources, quarantine, registries, repositories, tags, changes, revisions, events, triggers, rollouts, approvals, holds, acts, reports; GET /openapi.json describes it"
     )]
     NotFound,
     #[error(
@@ -333,6 +337,7 @@ impl Error {
             }
             Error::State(_) => (StatusCode::BAD_REQUEST, "state_invalid"),
             Error::Choice { .. } => (StatusCode::BAD_REQUEST, "choice_invalid"),
+            Error::EventKind(_) => (StatusCode::BAD_REQUEST, "kinds_invalid"),
             Error::Flag { .. } => (StatusCode::BAD_REQUEST, "flag_invalid"),
             Error::Limit { .. } => (StatusCode::BAD_REQUEST, "limit_invalid"),
             Error::Match(_) | Error::TriggerPattern => (StatusCode::BAD_REQUEST, "match_invalid"),

@@ -9,21 +9,25 @@ use crate::rows::{Rows, on_time, text};
 use crate::server::{Answer, Api};
 
 /// An open feed.
-struct Feed {
+pub(crate) struct Feed {
     response: reqwest::Response,
     buffer: String,
     /// The last id, of an event or a heartbeat.
-    id: String,
+    pub(crate) id: String,
     /// The number of known images that match, if the feed sent it.
     images: Option<u64>,
 }
 
 /// An event: its name and data.
-type Event = (String, Value);
+pub(crate) type Event = (String, Value);
 
 impl Feed {
     async fn open(api: &Api, query: &str, last: Option<&str>) -> Feed {
-        let mut request = api.request("GET", &format!("/v1/revisions{query}"));
+        Feed::at(api, &format!("/v1/revisions{query}"), last).await
+    }
+
+    pub(crate) async fn at(api: &Api, path: &str, last: Option<&str>) -> Feed {
+        let mut request = api.request("GET", path);
         if let Some(last) = last {
             request = request.header("last-event-id", last);
         }
@@ -44,7 +48,7 @@ impl Feed {
     }
 
     /// Waits for the next event. `None`: the feed has ended.
-    async fn block(&mut self) -> Option<Event> {
+    pub(crate) async fn block(&mut self) -> Option<Event> {
         loop {
             if let Some((block, rest)) = self.buffer.split_once("\n\n") {
                 let (mut name, mut id, mut data) = (None, None, None);
@@ -71,7 +75,7 @@ impl Feed {
         }
     }
 
-    async fn event(&mut self) -> Event {
+    pub(crate) async fn event(&mut self) -> Event {
         loop {
             let event = self.block().await.expect("the feed has ended");
             if event.0 != "place" {

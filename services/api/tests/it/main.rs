@@ -13,6 +13,7 @@ mod approvals;
 mod audit;
 mod coverage;
 mod digests;
+mod events;
 mod explain;
 mod faults;
 mod feed;

@@ -42,6 +42,7 @@ async fn a_token_has_its_role_and_without_a_token_nothing_is_served() {
             ("GET", "/v1/triggers"),
             ("GET", "/v1/resolve?nonsense"),
             ("GET", "/v1/revisions"),
+            ("GET", "/v1/events"),
             ("POST", "/v1/triggers/shop/pause"),
         ] {
             let answer = ask(method, path, token).await;
