@@ -56,7 +56,7 @@ pub(crate) enum Command {
     Tags(Client<tags::Tags>),
     /// List the revisions of an image, newest first.
     History(Client<history::History>),
-    /// Print revisions when recorded, until Ctrl-C.
+    /// Print revisions, and other events, when recorded, until Ctrl-C.
     Watch(Client<watch::Watch>),
     /// List the images that have had a digest, and the time during which each had it.
     Digest(Client<digest::Digest>),

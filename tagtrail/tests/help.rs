@@ -141,7 +141,13 @@ fn every_command_has_help() {
         ),
         (
             "watch",
-            &["TAGTRAIL_API", "TAGTRAIL_TOKEN", "--since", "--output"],
+            &[
+                "TAGTRAIL_TOKEN",
+                "--since",
+                "--kinds",
+                "--trigger",
+                "--output",
+            ],
         ),
         ("digest", &["TAGTRAIL_API", "--output"]),
         ("manifest", &["TAGTRAIL_API", "--output"]),

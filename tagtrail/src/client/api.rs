@@ -271,9 +271,10 @@ impl Api {
         url
     }
 
-    /// Opens the live feed, after the event with the id `last`.
+    /// Opens the live feed of this name, after the event with the id `last`.
     pub(crate) async fn follow(
         &self,
+        feed: &str,
         query: &[(&str, Option<String>)],
         last: Option<&str>,
     ) -> Result<EventStream, Failure> {
@@ -281,7 +282,7 @@ impl Api {
             .iter()
             .filter_map(|(name, value)| Some((*name, value.as_ref()?)))
             .collect();
-        let mut request = self.client.get(self.url(&["revisions"])).query(&given);
+        let mut request = self.client.get(self.url(&[feed])).query(&given);
         if let Some(last) = last {
             request = request.header("Last-Event-ID", last);
         }

@@ -84,7 +84,18 @@ fn all(screen: &Screen) -> Vec<(&'static str, String)> {
         ("history", history::describe(&list(&revision()), screen)),
         ("images", images::describe(&list(&revision()), screen)),
         ("tags", tags::describe(&list(&revision()), screen)),
-        ("watch", watch::Lines::new(screen).format(&event).join("\n")),
+        (
+            "watch",
+            watch::Lines::new(screen)
+                .format("revision", &event)
+                .join("\n"),
+        ),
+        (
+            "watch --kinds",
+            watch::Lines::mixed(screen)
+                .format("revision", &event)
+                .join("\n"),
+        ),
         ("digest", digest::describe(&list(&revision()), screen)),
         ("manifest", manifest::describe(&read, screen)),
         ("coverage", coverage::describe(&covered, screen)),
