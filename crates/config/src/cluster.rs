@@ -9,6 +9,8 @@ use crate::file::Mistake;
 
 /// Most triggers of the objects of a cluster, unless the entry says otherwise.
 const MOST: u32 = 1000;
+/// Most namespaces that are named: each has a connection for each kind of object.
+const NAMESPACES: usize = 50;
 
 /// The access to a cluster of Kubernetes.
 #[derive(Debug, Clone, Deserialize)]
@@ -88,6 +90,17 @@ impl Cluster {
                 );
             }
             _ => {}
+        }
+        if let Some(one) = self.namespaces.get(NAMESPACES) {
+            let count = self.namespaces.len();
+            let message = format!(
+                "names {count} namespaces, and each has a watch for each kind; name at most {NAMESPACES}, or [\"*\"] for all"
+            );
+            return Err(Mistake::new(
+                one.span().start,
+                "cluster.namespaces",
+                message,
+            ));
         }
         for namespace in &self.namespaces {
             let text = namespace.get_ref();
@@ -193,6 +206,13 @@ mod tests {
             (
                 "discover = [\"keel\"]\nnamespaces = [\"shop-*\"]".to_owned(),
                 "tagtrail.toml:4: cluster.namespaces: \"shop-*\" is no namespace",
+            ),
+            (
+                format!(
+                    "discover = [\"keel\"]\nnamespaces = [{}]",
+                    "\"shop\", ".repeat(51)
+                ),
+                "cluster.namespaces: names 51 namespaces, and each has a watch for each kind; name at most 50, or [\"*\"] for all",
             ),
             (openshift.to_owned(), "cluster.imagestreams: is missing"),
             (

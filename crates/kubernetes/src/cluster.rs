@@ -35,7 +35,7 @@ const BYTES: usize = 32 * 1024 * 1024;
 const PODS: u32 = 100;
 /// Most objects that are watched at the same time: each watch keeps a connection open. Objects
 /// beyond are read before each use.
-const WATCHES: usize = 500;
+pub(crate) const WATCHES: usize = 500;
 /// Most watches that begin at the same time.
 const BEGIN: usize = 4;
 

@@ -268,3 +268,29 @@ fn version_of(object: &Value) -> Option<u128> {
     let version = object.pointer("/metadata/resourceVersion")?;
     version.as_str()?.parse().ok()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cluster::{Access, WATCHES};
+
+    #[tokio::test]
+    async fn a_cluster_has_a_bound_of_watches_and_one_that_ends_makes_room() {
+        let nowhere = Access {
+            kubeconfig: None,
+            context: None,
+            hidden: Vec::new(),
+        };
+        let cluster = Arc::new(Cluster::new("test", nowhere));
+        let object: ObjectName = "deployment/web".parse().unwrap();
+        let start = || {
+            let notice: Notice = Arc::new(|| ());
+            Watch::start(&cluster, "shop", &object, Vec::new(), notice)
+        };
+        let mut watches: Vec<Watch> = (0..WATCHES).map_while(|_| start()).collect();
+        assert_eq!(watches.len(), WATCHES);
+        assert!(start().is_none());
+        watches.pop();
+        assert!(start().is_some());
+    }
+}
