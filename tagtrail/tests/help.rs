@@ -129,6 +129,9 @@ fn every_command_has_help() {
             "tags",
             &[
                 "TAGTRAIL_API",
+                "--contains",
+                "--class",
+                "--sort",
                 "--at",
                 "--deleted",
                 "--signatures",

@@ -3,25 +3,30 @@
 
 use std::collections::HashMap;
 
+use schemars::JsonSchema;
+use serde::Serialize;
 use sqlx::{PgConnection, Row as _};
 use tagtrail_postgres::row;
 use tagtrail_proto::Digest;
 use time::OffsetDateTime;
 
+use crate::instant::Instant;
+use crate::tags::KnownTag;
+
 /// Moments of a lane.
 pub const MOMENTS: u32 = 90;
 
 /// The revision in force at a moment, which differs from that of the moment before.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, JsonSchema)]
 pub struct Sample {
-    /// The moment: 0 is the begin of the window, [`MOMENTS`] its end.
+    /// The moment, from 0 (the begin of the window) to 90 (its end).
     pub moment: u32,
     /// The number of the revision.
     pub revision: u64,
     /// Its digest; none if the tag was deleted.
     pub digest: Option<Digest>,
     /// The time from which on it holds.
-    pub from: OffsetDateTime,
+    pub from: Instant,
 }
 
 /// Returns the samples of each of these tags, by row id, in the order of the moments. A moment
@@ -62,8 +67,23 @@ pub async fn lanes(
                 moment: moment.unsigned_abs(),
                 revision: row::unsigned(row.try_get("number")?),
                 digest: row::digest(row.try_get("digest")?)?,
-                from: row.try_get("effective_at")?,
+                from: Instant(row.try_get("effective_at")?),
             });
     }
     Ok(lanes)
+}
+
+/// Adds the lane of each of these tags over a time.
+pub async fn add(
+    db: &mut PgConnection,
+    tags: &mut [KnownTag],
+    from: OffsetDateTime,
+    until: OffsetDateTime,
+) -> Result<(), sqlx::Error> {
+    let ids: Vec<i64> = tags.iter().map(KnownTag::id).collect();
+    let mut lanes = lanes(db, &ids, from, until).await?;
+    for tag in tags {
+        tag.lane = Some(lanes.remove(&tag.id()).unwrap_or_default());
+    }
+    Ok(())
 }

@@ -9,6 +9,7 @@ use tagtrail_proto::{Digest, Image, Kind, Pinned, Registry, Repository, Tag};
 use time::OffsetDateTime;
 
 use crate::instant::{Instant, of_key, to_micros};
+use crate::lanes::Sample;
 
 /// Names of tags that look like a version: `1.2.3`, or `v1.2.3`. Such a tag is expected to keep its
 /// digest.
@@ -106,6 +107,10 @@ pub struct KnownTag {
     pub source_code: Option<String>,
     /// True if the tag looks like a version and had more than one digest.
     pub moved_after_release: bool,
+    /// The tag over a time, at the moments at which its revision differs from that of the moment
+    /// before. Only answers with `window` have it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lane: Option<Vec<Sample>>,
     #[serde(skip)]
     pub(crate) id: i64,
 }
@@ -332,6 +337,7 @@ fn known(
         commit: row.try_get("commit")?,
         source_code: row.try_get("source_code")?,
         moved_after_release: row.try_get("moved")?,
+        lane: None,
         image,
         id,
     };

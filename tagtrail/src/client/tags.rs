@@ -15,6 +15,16 @@ use super::{Printable, suggest};
 pub(crate) struct Tags {
     /// The image, such as registry.example.com/shop/web. A tag or digest of it is ignored.
     image: String,
+    /// Only tags whose name contains this text, in any case.
+    #[arg(long, value_name = "TEXT")]
+    contains: Option<String>,
+    /// Only tags with two revisions or more (moving), that look like a version (release), with one
+    /// revision (once), or that were deleted (deleted) [default: all].
+    #[arg(long, value_name = "CLASS", value_parser = ["moving", "release", "once", "deleted", "all"])]
+    class: Option<String>,
+    /// The order: by name, the newest revision first, or the most changes first [default: name].
+    #[arg(long, value_name = "ORDER", value_parser = ["name", "newest", "changes"])]
+    sort: Option<String>,
     /// Print the digests at this time, such as 2026-03-03T14:02:00Z [default: now].
     #[arg(long, value_name = "TIME", allow_hyphen_values = true, value_parser = super::time::parse)]
     at: Option<Time>,
@@ -33,6 +43,9 @@ impl Tags {
         let flag = |given: bool| given.then(|| "true".to_owned());
         let query = [
             ("repository", Some(repository(&self.image).to_owned())),
+            ("q", self.contains.clone()),
+            ("class", self.class.clone()),
+            ("sort", self.sort),
             ("at", time::text(self.at.as_ref(), screen.zone.as_ref())?),
             ("deleted", flag(self.deleted)),
             ("signatures", flag(self.signatures)),
@@ -40,6 +53,9 @@ impl Tags {
         let answer = self.paging.list(api, screen, &["tags"], &query).await;
         let json = suggest::image(api, &self.image, answer).await?;
         let text = match items(&json) {
+            [] if self.contains.is_some() || self.class.is_some() => {
+                "no tag is so; without --contains and --class all are listed".to_owned()
+            }
             [] => "no tag had a digest; --deleted lists tags that were deleted".to_owned(),
             _ => describe(&json, screen),
         };

@@ -1,5 +1,5 @@
-//! `GET /v1/tags?repository=&q=&class=&sort=&at=&deleted=&signatures=&limit=&cursor=`: the tags of
-//! a repository, each with its digest now or at a time.
+//! `GET /v1/tags?repository=&q=&class=&sort=&at=&window=&deleted=&signatures=&limit=&cursor=`: the
+//! tags of a repository, each with its digest now or at a time.
 
 use axum::Json;
 use axum::extract::State;
@@ -7,8 +7,9 @@ use axum::http::Uri;
 use axum::routing::on;
 use serde_json::json;
 use tagtrail_config::Role;
-use tagtrail_history::names;
 use tagtrail_history::tags::{self as store, Class, KnownTag, Sort, TagsQuery};
+use tagtrail_history::{lanes, names};
+use time::{Duration, OffsetDateTime};
 
 use crate::http::error::Error;
 use crate::http::operation::{Method, Operation, ResponseBody, schema};
@@ -43,6 +44,58 @@ pub(crate) const SORT: Parameter = optional(
     "newest",
     || json!({ "type": "string", "enum": Sort::EVERY.map(Sort::as_str), "default": "name" }),
 );
+pub(crate) const WINDOW: Parameter = optional(
+    "window",
+    "Also the `lane` of each tag: its digests over this time, which ends now or with `at`.",
+    "30d",
+    || json!({ "type": "string", "enum": Span::EVERY.map(Span::as_str) }),
+);
+
+/// The time that lanes cover.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Span {
+    Day,
+    Week,
+    Month,
+    Quarter,
+    Year,
+}
+
+impl Span {
+    pub(crate) const EVERY: [Span; 5] = [
+        Span::Day,
+        Span::Week,
+        Span::Month,
+        Span::Quarter,
+        Span::Year,
+    ];
+
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Span::Day => "24h",
+            Span::Week => "7d",
+            Span::Month => "30d",
+            Span::Quarter => "90d",
+            Span::Year => "1y",
+        }
+    }
+
+    fn days(self) -> i64 {
+        match self {
+            Span::Day => 1,
+            Span::Week => 7,
+            Span::Month => 30,
+            Span::Quarter => 90,
+            Span::Year => 365,
+        }
+    }
+
+    /// Returns the begin of the time that ends with `until`.
+    pub(crate) fn before(self, until: OffsetDateTime) -> OffsetDateTime {
+        let from = until.checked_sub(Duration::days(self.days()));
+        from.unwrap_or(until)
+    }
+}
 
 pub(crate) const TAGS: Operation = Operation {
     id: "tags",
@@ -52,7 +105,7 @@ pub(crate) const TAGS: Operation = Operation {
     role: Role::Read,
     in_path: &[],
     query: &[
-        REPOSITORY, PART, CLASS, SORT, AT, DELETED, SIGNATURES, LIMIT, CURSOR,
+        REPOSITORY, PART, CLASS, SORT, AT, WINDOW, DELETED, SIGNATURES, LIMIT, CURSOR,
     ],
     header: &[],
     body: None,
@@ -106,6 +159,7 @@ async fn tags(
         deleted: parameters.flag(DELETED.name)?,
         signatures: parameters.flag(SIGNATURES.name)?,
     };
+    let window = parameters.choice(WINDOW.name, &Span::EVERY, Span::as_str)?;
     let page = Page::read(list(query.sort), &parameters)?;
     let (registry, repository) = (&image.registry, &image.repository);
     let (found, known) = database
@@ -113,11 +167,16 @@ async fn tags(
             let found =
                 store::tags(db, registry, repository, query, page.after, page.fetch()).await?;
             let known = !found.is_empty() || names::is_known(db, registry, repository).await?;
-            Ok((found, known))
+            let mut items = page.cut(found);
+            if let Some(window) = window {
+                let until = query.at.unwrap_or_else(OffsetDateTime::now_utc);
+                lanes::add(db, &mut items.items, window.before(until), until).await?;
+            }
+            Ok((items, known))
         })
         .await?;
     match known {
-        true => Ok(Json(page.cut(found))),
+        true => Ok(Json(found)),
         false => Err(Error::RepositoryUnknown(format!("{registry}/{repository}"))),
     }
 }

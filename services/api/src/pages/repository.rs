@@ -7,15 +7,15 @@ use axum::response::{IntoResponse as _, Redirect, Response};
 use maud::{Markup, html};
 use tagtrail_history::days::{self, Days};
 use tagtrail_history::instant::Instant;
-use tagtrail_history::lanes::lanes;
+use tagtrail_history::lanes;
 use tagtrail_history::tags::{self, Class, Counts, KnownTag, Sort, TagsQuery};
 use tagtrail_proto::{Digest, Registry, Repository};
 use time::{Date, Duration, OffsetDateTime, UtcOffset};
 
 use crate::http::error::Error;
 use crate::http::paging::{CURSOR, Items, Page as Part};
-use crate::http::parameters::{AT, PART, Parameter, Parameters, optional, text};
-use crate::operations::tags::{CLASS, SORT, list};
+use crate::http::parameters::{AT, PART, Parameters};
+use crate::operations::tags::{CLASS, SORT, Span, WINDOW, list};
 use crate::pages::frame::{Frame, Section, crumbs};
 use crate::pages::part::bars::{Column, Columns, Height, Tick, columns};
 use crate::pages::part::digest::copy;
@@ -28,7 +28,6 @@ use crate::pages::part::when::{Form, day_of_month, time, written};
 use crate::pages::reader::Reader;
 use crate::shared::Shared;
 
-const WINDOW: Parameter = optional("window", "The time that lanes cover.", "30d", text);
 /// With more tags than this, only those that move are shown at first.
 const MANY: u64 = 100;
 /// Rows of a page of lanes, and of a list of tags that were written once.
@@ -37,53 +36,14 @@ const ROWS: usize = 40;
 /// Days of the chart.
 const CHART: u16 = 90;
 
-/// The time that lanes cover.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Span {
-    Day,
-    Week,
-    Month,
-    Quarter,
-    Year,
-}
-
-impl Span {
-    const EVERY: [Span; 5] = [
-        Span::Day,
-        Span::Week,
-        Span::Month,
-        Span::Quarter,
-        Span::Year,
-    ];
-
-    fn as_str(self) -> &'static str {
-        match self {
-            Span::Day => "24h",
-            Span::Week => "7d",
-            Span::Month => "30d",
-            Span::Quarter => "90d",
-            Span::Year => "1y",
-        }
-    }
-
-    fn words(self) -> &'static str {
-        match self {
-            Span::Day => "24 hours",
-            Span::Week => "7 days",
-            Span::Month => "30 days",
-            Span::Quarter => "90 days",
-            Span::Year => "1 year",
-        }
-    }
-
-    fn days(self) -> i64 {
-        match self {
-            Span::Day => 1,
-            Span::Week => 7,
-            Span::Month => 30,
-            Span::Quarter => 90,
-            Span::Year => 365,
-        }
+/// Names a time.
+fn named(span: Span) -> &'static str {
+    match span {
+        Span::Day => "24 hours",
+        Span::Week => "7 days",
+        Span::Month => "30 days",
+        Span::Quarter => "90 days",
+        Span::Year => "1 year",
     }
 }
 
@@ -165,7 +125,10 @@ pub(crate) async fn show(
     }
     let part = Part::read(list(question.sort), &parameters)?;
     let until = question.at.unwrap_or(reader.now);
-    let window = Window::days(question.span.days(), until);
+    let window = Window {
+        from: question.span.before(until),
+        until,
+    };
     let last_day = until.to_offset(UtcOffset::UTC).date();
     let found = shared.database.ask_page(async |db| {
         let Some(counts) = tags::counts(db, registry, repository).await? else {
@@ -182,7 +145,7 @@ pub(crate) async fn show(
             sort: question.sort,
         };
         let fetched = tags::tags(db, registry, repository, query, part.after, part.fetch()).await?;
-        let items = part.cut(fetched);
+        let mut items = part.cut(fetched);
         let mut about = rows::About::of(window);
         if question.at.is_none() {
             let digests = items.items.iter().filter_map(|tag| tag.digest.as_ref());
@@ -190,8 +153,7 @@ pub(crate) async fn show(
             about.sharing = tags::sharing(db, counts.repository, &digests).await?;
         }
         if class != Class::Once {
-            let ids: Vec<i64> = items.items.iter().map(KnownTag::id).collect();
-            about.lanes = lanes(db, &ids, window.from, window.until).await?;
+            lanes::add(db, &mut items.items, window.from, window.until).await?;
         }
         let first_day = last_day - Duration::days(i64::from(CHART) - 1);
         let days = days::of_repository(db, counts.repository, first_day, last_day).await?;
@@ -234,6 +196,10 @@ fn json(name: &str, question: &Question<'_>, class: Class) -> String {
         ("class", Some(class.as_str())),
         ("sort", Some(question.sort.as_str())),
         ("at", at.as_deref()),
+        (
+            "window",
+            Some(question.span.as_str()).filter(|_| class != Class::Once),
+        ),
         ("deleted", Some("true")),
     ];
     address("/v1/tags", &parameters)
@@ -381,7 +347,7 @@ fn form(question: &Question<'_>, found: &Found, now: OffsetDateTime) -> Markup {
         (Sort::Changes.as_str(), "most changes".to_owned()),
         (Sort::Name.as_str(), "name".to_owned()),
     ];
-    let spans = Span::EVERY.map(|span| (span.as_str(), span.words().to_owned()));
+    let spans = Span::EVERY.map(|span| (span.as_str(), named(span).to_owned()));
     let once = found.class == Class::Once;
     let until = if once {
         "Not after (UTC)"

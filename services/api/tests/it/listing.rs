@@ -171,6 +171,55 @@ async fn tags_have_their_digest_now_or_at_a_time() {
 }
 
 #[tokio::test]
+async fn with_a_window_each_tag_has_its_lane() {
+    let (api, mut rows) = Api::start().await;
+    let half = 12 * 3600;
+    rows.tag(
+        &format!("{WEB}:latest"),
+        &[on_time(1, 1, 0), on_time(2, 2, half)],
+    )
+    .await;
+    rows.tag(
+        &format!("{WEB}:v1"),
+        &[on_time(1, 1, -10), on_time(2, 0, half)],
+    )
+    .await;
+    rows.tag(&format!("{WEB}:later"), &[on_time(1, 1, 3 * half)])
+        .await;
+    let lanes = async |query: &str| {
+        let found = api
+            .found(&format!("/v1/tags?repository={WEB}&{query}"))
+            .await;
+        let lanes = found["items"].as_array().unwrap().iter();
+        lanes.map(|item| item["lane"].clone()).collect::<Vec<_>>()
+    };
+    let at = |seconds| format!("deleted=true&at={}", text(seconds));
+    let sample = |moment: u32, revision: u32, content: u8, from: i64| {
+        let digest = (content > 0).then(|| digest(content));
+        json!({ "moment": moment, "revision": revision, "digest": digest, "from": text(from) })
+    };
+    let latest = json!([sample(0, 1, 1, 0), sample(45, 2, 2, half)]);
+    let v1 = json!([sample(0, 1, 1, -10), sample(45, 2, 0, half)]);
+    let day = format!("window=24h&{}", at(2 * half));
+    assert_eq!(lanes(&day).await, [latest, v1]);
+    // A week before, there was no history.
+    let week = lanes(&format!("window=7d&class=moving&{}", at(2 * half))).await;
+    let moments = |lane: &Value| {
+        lane.as_array()
+            .unwrap()
+            .iter()
+            .map(|one| one["moment"].as_u64().unwrap())
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(moments(&week[0]), [78, 84]);
+    assert_eq!(lanes("sort=name").await, [Value::Null, Value::Null]);
+    let wrong = api
+        .get(&format!("/v1/tags?repository={WEB}&window=2d"))
+        .await;
+    assert_eq!(wrong.problem(), "400 choice_invalid");
+}
+
+#[tokio::test]
 async fn a_repository_without_history_is_unknown_and_a_tag_is_refused() {
     let (api, mut rows) = Api::start().await;
     rows.empty_tag(&format!("{WEB}:latest")).await;

@@ -170,6 +170,9 @@ async fn a_repository_shows_its_tags_over_time() {
         &format!("/i/{WEB}?at=2026-03-03T14:00:35Z&window=24h"),
     )
     .await;
+    // Its JSON has the lanes.
+    let json = "window=24h&amp;deleted=true";
+    assert!(then.text.contains(json), "{}", then.text);
     let short = &digest(1).to_string()[7..15];
     assert!(then.check().text.contains(short), "the digest of then");
     for wrong in [

@@ -64,7 +64,7 @@ fn stretches(lane: &[Sample], coarse: u32) -> Vec<Stretch<'_>> {
     for sample in thinned(lane, coarse) {
         let digest = sample.digest.as_ref();
         if stretches.last().is_none_or(|last| last.digest != digest) {
-            let from = sample.from;
+            let from = sample.from.0;
             stretches.push(Stretch { from, digest });
         }
     }
@@ -136,6 +136,8 @@ fn marks(lane: &[Sample], coarse: u32) -> Markup {
 mod tests {
     use time::Duration;
 
+    use tagtrail_history::instant::Instant;
+
     use super::*;
 
     fn now() -> OffsetDateTime {
@@ -148,7 +150,7 @@ mod tests {
             moment,
             revision,
             digest: (content > 0).then(|| Digest::sha256_of(&[content])),
-            from: now() - Duration::days(90) + Duration::days(i64::from(moment)),
+            from: Instant(now() - Duration::days(90) + Duration::days(i64::from(moment))),
         }
     }
 

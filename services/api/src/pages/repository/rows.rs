@@ -1,7 +1,5 @@
 //! The tables of tags.
 
-use std::collections::HashMap;
-
 use maud::{Markup, html};
 use tagtrail_history::lanes::Sample;
 use tagtrail_history::tags::{KnownTag, Sharing};
@@ -25,7 +23,6 @@ const LETTERS: usize = 40;
 #[derive(Debug)]
 pub(super) struct About {
     window: Window,
-    pub(super) lanes: HashMap<i64, Vec<Sample>>,
     pub(super) sharing: Vec<Sharing>,
 }
 
@@ -33,13 +30,8 @@ impl About {
     pub(super) fn of(window: Window) -> About {
         About {
             window,
-            lanes: HashMap::new(),
             sharing: Vec::new(),
         }
-    }
-
-    fn lane(&self, tag: &KnownTag) -> &[Sample] {
-        self.lanes.get(&tag.id()).map_or(&[], Vec::as_slice)
     }
 
     /// Returns the other tags that have the digest now: some by name, and how many more.
@@ -59,6 +51,10 @@ impl About {
         let more = shared.count.saturating_sub(named.len() as u64 + 1);
         (named, more)
     }
+}
+
+fn lane(tag: &KnownTag) -> &[Sample] {
+    tag.lane.as_deref().unwrap_or_default()
 }
 
 fn also(about: &About, tag: &KnownTag) -> Markup {
@@ -85,7 +81,7 @@ pub(super) fn moving(
     at: Option<OffsetDateTime>,
     now: OffsetDateTime,
 ) -> Markup {
-    let room = room(tags.iter().map(|tag| about.lane(tag)));
+    let room = room(tags.iter().map(|tag| lane(tag)));
     html! {
         p class="key" {
             span { "One colour is one digest, in every row and on every page." }
@@ -106,7 +102,7 @@ pub(super) fn moving(
                     tr {
                         (name(tag))
                         td { (link_or(tag.digest.as_ref(), "deleted")) }
-                        td class="full" { (sampled(about.window, about.lane(tag), room, &sentence(tag, about))) }
+                        td class="full" { (sampled(about.window, lane(tag), room, &sentence(tag, about))) }
                         td class="r n" data-l="changes" { (number(tag.revisions)) }
                         td class="nw s" {
                             @match at {
@@ -130,8 +126,8 @@ pub(super) fn moving(
 }
 
 fn sentence(tag: &KnownTag, about: &About) -> String {
-    let lane = about.lane(tag);
-    let mut seen: Vec<_> = lane
+    let samples = lane(tag);
+    let mut seen: Vec<_> = samples
         .iter()
         .filter_map(|sample| sample.digest.as_ref())
         .collect();
