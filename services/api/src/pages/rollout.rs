@@ -23,6 +23,7 @@ use crate::pages::part::digest::{copy, link_with};
 use crate::pages::part::form::{self, Fields, news};
 use crate::pages::part::image;
 use crate::pages::part::kind::{Tone, badge};
+use crate::pages::part::rollout::address;
 use crate::pages::part::standing::{Difference, cause, differences, state, words};
 use crate::pages::part::text::{foreign, number, size, visible};
 use crate::pages::part::when::{Form, time};
@@ -301,9 +302,13 @@ fn set(view: &View) -> Markup {
                     td { (image::short_link(&one.image)) @if let Some(actor) = &one.actor { br; span class="q s" { "pushed by " (visible(actor)) } } }
                     td class="n" { @if one.revision > 0 { "r" (number(one.revision)) } }
                     td { (link_with(&one.digest, 12)) (copy(&one.pinned.to_string(), &format!("Copy the pinned reference of {name}"))) }
-                    td { @match before.is_some_and(|before| before.digest == one.digest) {
-                        true => span class="q" { "same" },
-                        false => (badge(Tone::Marked, "moved", "differs")),
+                    td { @match before {
+                        Some(before) if before.digest == one.digest => span class="q" { "same" },
+                        Some(before) => {
+                            (badge(Tone::Marked, "moved", "differs")) " "
+                            a href={ "/compare/" (before.digest) ".." (one.digest) "?image=" (one.image) } aria-label={ "Compare " (visible(name)) " with the digest before" } { "Compare" }
+                        },
+                        None => (badge(Tone::Marked, "moved", "differs")),
                     } }
                 } } }
             }
@@ -384,6 +389,9 @@ fn identity(view: &View) -> Markup {
             dl class="kv" {
                 dt { "Rollout" } dd class="n" { (rollout.id) (copy(&rollout.id, "Copy the id")) " " span class="q" { "webhook-id of each attempt" } }
                 @if let Some(trace) = trace { dt { "Trace" } dd class="n" { (visible(trace)) } }
+                @if let Some(before) = rollout.number.checked_sub(1).filter(|before| *before > 0) {
+                    dt { "Before" } dd { a href=(address(&rollout.trigger, before)) { "#" (number(before)) } }
+                }
                 dt { "Recorded" } dd { (time(rollout.created_at, Form::Full)) }
                 @if let Some(at) = rollout.finished_at { dt { "Ended" } dd { (time(at, Form::Full)) } }
                 @if let Some(at) = view.times.applied_at { dt { "Taken by the target" } dd { (time(at, Form::Full)) } }

@@ -120,6 +120,9 @@ async fn a_rollout_shows_its_steps_and_the_answers_of_its_target() {
     let answer = api.found(&format!("/v1/rollouts/{id}")).await;
     let now = answer["images"]["web"]["digest"].as_str().unwrap();
     assert!(shown.contains(now) && shown.contains(&digest(1).to_string()));
+    let compared = format!("/compare/{}..{now}?image=", digest(1));
+    assert!(shown.contains(&compared), "{compared}: {shown}");
+    assert!(shown.contains("href=\"/rollouts/shop/2\""));
     // A rollout without attempts, and one whose push is not known.
     assert_eq!(page(&api, "", &format!("/rollouts/{before}")).await.0, 200);
     api.stop().await;
