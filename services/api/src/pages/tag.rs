@@ -33,7 +33,7 @@ use crate::shared::Shared;
 use crate::store::rolled_out::{self, RolledOut};
 use crate::store::running::{self, Running};
 use crate::store::similar;
-use asked::{Asked, Change};
+use asked::{Asked, Change, Span};
 pub(crate) use head::steps;
 
 /// Rows of a table.
@@ -52,6 +52,7 @@ struct Read {
     trail: history::Trail,
     /// The time at which the first revision of the table was replaced.
     replaced_at: Option<OffsetDateTime>,
+    span: Span,
     window: Window,
     stretches: Vec<Stretch>,
     contents: BTreeMap<Digest, Content>,
@@ -71,7 +72,7 @@ pub(crate) async fn show(
     }
     let asked = Asked::read(uri, reader.now)?;
     if asked.lenient {
-        let address = asked.address(&image, Change::Span(asked.span));
+        let address = asked.address(&image, Change::Nothing);
         return Ok(Redirect::to(&address).into_response());
     }
     let turned = Turned::read(&asked.parameters, Some(ROWS))?;
@@ -123,7 +124,8 @@ async fn read(
     };
     let range = Range::default();
     let trail = turned.ask(db, summary.tag, image, range).await?;
-    let window = asked.span.window(summary.since, asked.at, now);
+    let span = asked.span(summary.since, now);
+    let window = span.window(summary.since, asked.at, now);
     let stretches = lane(db, summary.tag, window.from, window.until, row::MOST).await?;
     let start = turned.is_start();
     let head = trail.items.items.first().filter(|_| start).cloned();
@@ -138,6 +140,7 @@ async fn read(
         summary,
         head,
         trail,
+        span,
         window,
         stretches,
     }))
@@ -195,7 +198,7 @@ fn card(image: &Image, asked: &Asked, read: &Read, now: OffsetDateTime) -> Marku
     let pages = (read.trail.previous.as_deref(), items.next.as_deref());
     html! {
         section class="card" aria-labelledby="trail-h" {
-            (row::draw(image, asked, read.window, &read.stretches, now))
+            (row::draw(image, asked, (read.span, read.window), &read.stretches, now))
             (table(image, asked, &trail, pages))
         }
     }

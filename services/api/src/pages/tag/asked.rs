@@ -69,7 +69,8 @@ pub(crate) struct Asked {
     pub(crate) at: Option<OffsetDateTime>,
     /// Revisions recorded later do not count for the answer.
     pub(crate) known_at: Option<OffsetDateTime>,
-    pub(crate) span: Span,
+    /// The time that the reader chose for the row.
+    pub(crate) chosen: Option<Span>,
     /// Whether a time was written in another form than the address has.
     pub(crate) lenient: bool,
 }
@@ -83,14 +84,23 @@ impl Asked {
         let [at, known_at] = [at, known_at].map(|time| time.map(|time| time.at));
         let word = parameters.written("window");
         let chosen = Span::ALL.iter().find(|(_, name, _)| Some(*name) == word);
-        let span = chosen.map_or(Span::Month, |(span, ..)| *span);
         Ok(Asked {
             at: at.or(known_at),
             known_at,
-            span,
+            chosen: chosen.map(|(span, ..)| *span),
             lenient,
             parameters,
         })
+    }
+
+    /// Returns the time that the row covers for a tag that was first pushed at `since`: 30 days, or
+    /// the whole history of a younger tag.
+    pub(crate) fn span(&self, since: OffsetDateTime, now: OffsetDateTime) -> Span {
+        let usual = match now - since < Duration::days(30) {
+            true => Span::All,
+            false => Span::Month,
+        };
+        self.chosen.unwrap_or(usual)
     }
 
     /// Returns the address of the same question, with these changes.
@@ -106,11 +116,11 @@ impl Asked {
             }
         }
         let span = match change {
-            Change::Span(span) => span,
-            _ => self.span,
+            Change::Span(span) => Some(span),
+            _ => self.chosen,
         };
-        let word = Span::ALL.iter().find(|(one, ..)| *one == span);
-        if let Some((_, word, _)) = word.filter(|_| span != Span::Month) {
+        let word = Span::ALL.iter().find(|(one, ..)| Some(*one) == span);
+        if let Some((_, word, _)) = word {
             query.append_pair("window", word);
         }
         match change {
@@ -140,6 +150,7 @@ pub(crate) enum Change<'a> {
     Span(Span),
     Older(&'a str),
     Newer(&'a str),
+    Nothing,
 }
 
 #[cfg(test)]
@@ -160,7 +171,7 @@ mod tests {
         let image: Image = "r.example.com/a:b".parse().unwrap();
         let typed = asked("at=3+Mar+14:02&known_at=&window=7d").unwrap();
         assert!(typed.lenient && typed.known_at.is_none());
-        let address = typed.address(&image, Change::Span(typed.span));
+        let address = typed.address(&image, Change::Nothing);
         let expected = "/i/r.example.com/a:b?at=2026-03-03T14%3A02%3A00Z&window=7d";
         assert_eq!(address, expected);
         let (_, query) = address.split_once('?').unwrap();
@@ -170,6 +181,16 @@ mod tests {
             Err(Error::PastTyped { field: "at" })
         ));
         assert!(asked("when=now").is_err());
+    }
+
+    #[test]
+    fn the_row_of_a_young_tag_covers_its_whole_history() {
+        let span = |query: &str, days| {
+            let since = now() - Duration::days(days);
+            asked(query).unwrap().span(since, now())
+        };
+        assert_eq!((span("", 29), span("", 31)), (Span::All, Span::Month));
+        assert_eq!(span("window=30d", 1), Span::Month);
     }
 
     #[test]

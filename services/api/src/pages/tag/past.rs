@@ -23,7 +23,7 @@ use crate::pages::part::lane::Window;
 use crate::pages::part::text::{counted, number};
 use crate::pages::part::when::{Form, span, time, written};
 use crate::pages::reader::Reader;
-use crate::pages::tag::asked::{Asked, Change};
+use crate::pages::tag::asked::{Asked, Change, Span};
 use crate::pages::tag::{NEWER, ROWS, digests, head, rolled_out, row, table, trail, unknown};
 use crate::shared::Shared;
 use crate::store::rolled_out::RolledOut;
@@ -37,6 +37,7 @@ struct Read {
     /// The revision in force then, as it was known at the time asked for; without such a time, as
     /// it was known at the moment itself.
     known: Resolution,
+    span: Span,
     window: Window,
     stretches: Vec<Stretch>,
     contents: BTreeMap<Digest, Content>,
@@ -94,7 +95,7 @@ pub(crate) async fn show(
         (head::past(image, at, then, until, content, reader.now))
         (note(image, asked, at, now_known, &read))
         section class="card" aria-labelledby="trail-h" {
-            (row::draw(image, asked, read.window, &read.stretches, reader.now))
+            (row::draw(image, asked, (read.span, read.window), &read.stretches, reader.now))
             (rows(image, asked, &read, then, place, reader.now))
         }
     };
@@ -116,7 +117,8 @@ async fn read(
     let items = changes::around(db, summary.tag, image, at, NEWER + 1, older + 1).await?;
     let known_at = asked.known_at.unwrap_or(at);
     let known = resolve::known_at(db, image, Some(at), known_at).await?;
-    let window = asked.span.window(summary.since, Some(at), now);
+    let span = asked.span(summary.since, now);
+    let window = span.window(summary.since, Some(at), now);
     let stretches = lane(db, summary.tag, window.from, window.until, row::MOST).await?;
     let plain: Vec<HistoryItem> = items.iter().map(|(_, item)| item.clone()).collect();
     let contents = contents(db, &digests(&plain)).await?;
@@ -125,6 +127,7 @@ async fn read(
         summary,
         items,
         known,
+        span,
         window,
         stretches,
         contents,

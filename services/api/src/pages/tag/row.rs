@@ -20,7 +20,7 @@ const STEPS: f64 = 2880.0;
 pub(crate) fn draw(
     image: &Image,
     asked: &Asked,
-    window: Window,
+    (shown, window): (Span, Window),
     stretches: &[Stretch],
     now: OffsetDateTime,
 ) -> Markup {
@@ -55,7 +55,7 @@ pub(crate) fn draw(
                 h2 id="trail-h" { "The trail" }
                 span class="push" { span class="seg" role="group" aria-label="Window" {
                     @for (span, _, text) in Span::ALL {
-                        a href=(asked.address(image, Change::Span(span))) aria-current=[(span == asked.span).then_some("true")] { (text) }
+                        a href=(asked.address(image, Change::Span(span))) aria-current=[(span == shown).then_some("true")] { (text) }
                     }
                 } }
             }
@@ -71,13 +71,15 @@ pub(crate) fn draw(
 }
 
 fn form(image: &Image, asked: &Asked, moment: OffsetDateTime) -> Markup {
-    let window = Span::ALL.iter().find(|(span, ..)| *span == asked.span);
+    let window = Span::ALL
+        .iter()
+        .find(|(span, ..)| Some(*span) == asked.chosen);
     let known = asked.known_at.map(|at| written(at, Form::Full));
     html! {
         form class="bar" action=(image::address(image)) {
             label { "As of" input name="at" size="19" value=(written(moment, Form::Full)) required spellcheck="false" autocomplete="off" aria-describedby="utc"; }
             span class="q" id="utc" { "UTC; any common time format" }
-            @if let Some((_, word, _)) = window.filter(|(span, ..)| *span != Span::Month) {
+            @if let Some((_, word, _)) = window {
                 input type="hidden" name="window" value=(word);
             }
             button class="pri" { "Ask" }
