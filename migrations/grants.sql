@@ -175,7 +175,7 @@ begin
             ('tagtrail_trigger', 'trigger_spec', 'insert', null),
             ('tagtrail_trigger', 'discovered', 'select', null),
             ('tagtrail_trigger', 'discovered', 'insert', null),
-            ('tagtrail_trigger', 'discovered', 'update', 'uid, seen, by_system, trigger, wish, problem, warnings, annotations, gone_at, held, changed_at'),
+            ('tagtrail_trigger', 'discovered', 'update', 'uid, seen, by_system, trigger, wish, problem, refused, warnings, annotations, gone_at, held, changed_at'),
             ('tagtrail_trigger', 'discovered', 'delete', null),
             ('tagtrail_trigger', 'trigger_process', 'select', null),
             ('tagtrail_trigger', 'trigger_process', 'insert', null),
