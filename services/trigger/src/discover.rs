@@ -135,6 +135,7 @@ async fn follow_all(shared: &Shared, mut db: PgConnection) -> Result<(), Error> 
             changed = settings.changed() => if changed.is_err() { return Ok(()) },
             Some(report) = reports.recv() => {
                 let place = full(&report.key);
+                let names_others = spec::is_image_trigger(&report.key);
                 match writer.apply(report).await {
                     Ok(None) => {}
                     Ok(Some(refused)) => events.tell(&now.clusters, refused),
@@ -145,11 +146,16 @@ async fn follow_all(shared: &Shared, mut db: PgConnection) -> Result<(), Error> 
                     }
                     Err(error) => return Err(error),
                 }
+                if names_others {
+                    writer.refuse().await?;
+                }
             }
             Some(done) = outliving.done() => writer.written_back(done).await?,
             _ = tick.tick() => {
                 within(shared.session_timeout, ping(writer.db())).await?;
                 writer.leave(&now).await?;
+                // An earlier process, or an earlier version, may have left some in force.
+                writer.refuse().await?;
                 for order in writer.outlived().await? {
                     outliving.write_back(&now.clusters, order, &mut events);
                 }

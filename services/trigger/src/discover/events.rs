@@ -36,8 +36,8 @@ impl Events {
         let mut told = Vec::new();
         for (key, row) in known.locked().iter() {
             let problem = settings.problems.get(&row.trigger);
-            let problem = problem.filter(|problem| problem.broken && row.problem.is_none());
-            let texts = row.problem.iter();
+            let problem = problem.filter(|problem| problem.broken && row.objection().is_none());
+            let texts = row.objection().into_iter();
             let texts = texts.chain(problem.map(|problem| &problem.text));
             for text in texts.chain(&row.warnings) {
                 told.push(Told {

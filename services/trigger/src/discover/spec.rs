@@ -1,9 +1,14 @@
 //! The settings of a trigger, from the annotations of its objects. Pure.
 
+use std::collections::BTreeMap;
+
 use serde_json::{Map, Value, json};
 use tagtrail_kubernetes::ObjectName;
 use tagtrail_kubernetes::discovery::Wish;
+use tagtrail_proto::clean_text;
 
+use super::write::PROBLEM;
+use super::{full, status};
 use crate::store::discovered::{Key, Row};
 
 /// Returns the form in which a wish is recorded.
@@ -23,23 +28,70 @@ pub(super) fn recorded(wish: &Wish) -> Value {
     })
 }
 
+/// The reason for which the annotations of an object have no effect.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Refusal {
+    pub(super) text: String,
+    /// The trigger that changes the object.
+    pub(super) by: String,
+}
+
+/// Returns the reason for which the annotations of an object have no effect: an `ImageTrigger` of
+/// its namespace names it. Otherwise two triggers would change its images in turn. Of several
+/// `ImageTriggers` the first one by name is told.
+pub(super) fn refusal(key: &Key, known: &BTreeMap<Key, Row>) -> Option<Refusal> {
+    if is_image_trigger(key) {
+        return None;
+    }
+    let names_it = |row: &Row| {
+        let objects = row
+            .wish
+            .as_ref()
+            .and_then(|wish| wish["objects"].as_array());
+        let mut objects = objects.into_iter().flatten().filter_map(Value::as_str);
+        objects.any(|object| object.parse().as_ref() == Ok(&key.object))
+    };
+    let (by, row) = known.iter().find(|(other, row)| {
+        let same_place = (&other.cluster, &other.namespace) == (&key.cluster, &key.namespace);
+        same_place && is_image_trigger(other) && names_it(row)
+    })?;
+    let (place, by, trigger) = (full(key), &by.object, &row.trigger);
+    let text = format!(
+        "{place}: its annotations have no effect, because {by} names it (trigger {trigger}); remove the annotations, or take the object out of spec.objects"
+    );
+    Some(Refusal {
+        text: clean_text(&text, PROBLEM),
+        by: trigger.clone(),
+    })
+}
+
+/// Returns whether the trigger is an object of its own.
+pub(super) fn is_image_trigger(key: &Key) -> bool {
+    let (kind, group) = status::KIND;
+    key.object.kind == kind && key.object.group.as_deref() == Some(group)
+}
+
 /// Returns whether all objects of a trigger ask for a pause.
 pub(super) fn is_paused(rows: &[(&Key, &Row)]) -> bool {
-    let wishes = rows.iter().filter_map(|(_, row)| row.wish.as_ref());
-    let mut pauses = wishes.map(|wish| wish["paused"] == Value::Bool(true));
-    rows.iter().any(|(_, row)| row.wish.is_some()) && pauses.all(|paused| paused)
+    let wishes: Vec<&Value> = rows.iter().filter_map(|(_, row)| row.counting()).collect();
+    let mut pauses = wishes
+        .iter()
+        .map(|wish| wish["paused"] == Value::Bool(true));
+    !wishes.is_empty() && pauses.all(|paused| paused)
 }
 
 /// Returns the settings of the trigger that these objects of one namespace ask for. `None`: the
-/// annotations of none of them could ever be read. An error names objects that contradict each
-/// other.
+/// annotations of none of them count, or could ever be read. An error names objects that contradict
+/// each other.
 pub(super) fn settings(trigger: &str, rows: &[(&Key, &Row)]) -> Result<Option<Value>, String> {
     let mut spec = Map::new();
     let (mut images, mut containers) = (Map::new(), Map::new());
     let (mut target, mut objects) = (Map::new(), Vec::new());
     let mut place = None;
     for (key, row) in rows {
-        let Some(wish) = &row.wish else { continue };
+        let Some(wish) = row.counting() else {
+            continue;
+        };
         let object = &key.object;
         place = Some((&key.cluster, &key.namespace));
         match wish.get("objects").and_then(Value::as_array) {
@@ -118,6 +170,7 @@ mod tests {
             trigger: "prod-shop-deployment-web".to_owned(),
             wish,
             problem: None,
+            refused: None,
             warnings: Vec::new(),
             annotations: Map::new(),
             gone_at: None,
@@ -184,6 +237,56 @@ mod tests {
                 .is_some()
         );
         assert_eq!(settings("t", &[(&two, &broken)]), Ok(None));
+    }
+
+    #[test]
+    fn an_object_that_an_image_trigger_names_has_no_trigger_of_its_own() {
+        let names = |objects: Value| row(Some(json!({"images": {}, "objects": objects})));
+        let shop = || key("imagetrigger.tagtrail.dev/shop");
+        let known = |wish: Row| BTreeMap::from([(shop(), wish)]);
+        let named = known(names(json!(["cronjob/nightly", "deployment/web"])));
+        let text = refusal(&key("deployment/web"), &named).unwrap().text;
+        assert!(
+            text.contains("because imagetrigger.tagtrail.dev/shop names it"),
+            "{text}"
+        );
+        // Another kind, another namespace, and an ImageTrigger that could never be read.
+        assert_eq!(refusal(&key("statefulset/web"), &named), None);
+        let elsewhere = Key {
+            namespace: "pay".to_owned(),
+            ..key("deployment/web")
+        };
+        assert_eq!(refusal(&elsewhere, &named), None);
+        assert_eq!(refusal(&key("deployment/web"), &known(row(None))), None);
+        // An ImageTrigger is no object of another one.
+        let circle = known(names(json!(["imagetrigger.tagtrail.dev/shop"])));
+        assert_eq!(refusal(&shop(), &circle), None);
+        // Of two, always the same one is told.
+        let mut two = named.clone();
+        two.insert(
+            key("imagetrigger.tagtrail.dev/apis"),
+            names(json!(["deployment/web"])),
+        );
+        let text = refusal(&key("deployment/web"), &two).unwrap().text;
+        assert!(
+            text.contains("because imagetrigger.tagtrail.dev/apis names it"),
+            "{text}"
+        );
+
+        let (web, api) = (key("deployment/web"), key("deployment/api"));
+        let good = row(wish("r.example.com/web:1", json!({}), true));
+        let refused = Row {
+            refused: Some(text),
+            ..good.clone()
+        };
+        assert_eq!(settings("t", &[(&web, &refused)]), Ok(None));
+        assert!(!is_paused(&[(&web, &refused)]));
+        // The others of its group go on.
+        let both = settings("t", &[(&web, &refused), (&api, &good)]);
+        assert_eq!(
+            both.unwrap().unwrap()["target"]["kubernetes"]["objects"],
+            json!(["deployment/api"])
+        );
     }
 
     #[test]

@@ -20,7 +20,7 @@ use crate::store::discovered::{self as store, Asked, Key, Row};
 use crate::target;
 
 /// Most bytes of a mistake.
-const PROBLEM: usize = 2000;
+pub(super) const PROBLEM: usize = 2000;
 /// Most remarks about an object.
 const WARNINGS: usize = 20;
 /// Most objects that a text names.
@@ -100,6 +100,7 @@ impl Writer {
         };
         let earlier = before.as_ref().and_then(|before| before.wish.clone());
         let group = now.as_ref().or(earlier.as_ref()).and_then(group_of);
+        let refusal = spec::refusal(&key, &self.known.locked());
         let row = Row {
             uid,
             seen,
@@ -107,6 +108,7 @@ impl Writer {
             trigger: self.name(&settings, &key, before.as_ref(), group.as_deref()),
             wish: now.or_else(|| earlier.clone()),
             problem,
+            refused: refusal.map(|refusal| refusal.text),
             warnings: warnings(&wish),
             annotations,
             gone_at: None,
@@ -133,10 +135,11 @@ impl Writer {
             row.wish = earlier;
             rows.pop();
             rows.push((key.clone(), row.clone()));
-            settled = composed(settings, &row.trigger, &rows).or(Ok(None));
+            settled = composed(settings, &row.trigger, &rows);
         }
         row.problem = row.problem.map(|text| clean_text(&text, PROBLEM));
         let objects = objects(&rows);
+        let none_counts = settled == Ok(None);
         let spec = settled.unwrap_or_default();
         let paused = is_paused(&rows);
         let old = before.map(|before| before.trigger);
@@ -156,6 +159,9 @@ impl Writer {
                 );
                 row.problem = Some(clean_text(&problem, PROBLEM));
             }
+            if none_counts {
+                store::remove(&mut tx, &row.trigger).await?;
+            }
             store::pause(&mut tx, &row.trigger, paused).await?;
             store::write(&mut tx, &key, &row).await?;
             if let (Some(old), Some(rest)) = (&old, &rest) {
@@ -165,11 +171,55 @@ impl Writer {
         };
         within(self.shared.session_timeout, recording).await?;
         let (trigger, place) = (&row.trigger, full(&key));
-        match &row.problem {
+        match row.objection() {
             Some(problem) => tracing::warn!(trigger, "the annotations of {problem}"),
             None => tracing::info!(trigger, "{place} is trigger {trigger} by its annotations"),
         }
         self.known.locked().insert(key, row);
+        Ok(())
+    }
+
+    /// Refuses the annotations of objects that an `ImageTrigger` has begun to name, and lets those
+    /// count again that none names any more. The trigger that changes the object from now on sends
+    /// its images again.
+    pub(super) async fn refuse(&mut self) -> Result<(), Error> {
+        let changed: Vec<(Key, Row, String)> = {
+            let known = self.known.locked();
+            let changed = known.iter().filter_map(|(key, row)| {
+                let (refused, by) = match spec::refusal(key, &known) {
+                    Some(refusal) => (Some(refusal.text), refusal.by),
+                    None => (None, row.trigger.clone()),
+                };
+                (refused != row.refused).then(|| {
+                    let row = row.clone();
+                    (key.clone(), Row { refused, ..row }, by)
+                })
+            });
+            changed.collect()
+        };
+        for (key, mut row, by) in changed {
+            let settings = Arc::clone(&self.shared.settings.borrow());
+            let mut rows = self.rows(&row.trigger, &key);
+            rows.push((key.clone(), row.clone()));
+            // While they had no effect, nobody has looked at their settings.
+            if let Err(problem) = composed(&settings, &row.trigger, &rows) {
+                row.problem.get_or_insert(clean_text(&problem, PROBLEM));
+            }
+            let recording = async {
+                let mut tx = self.db.begin().await?;
+                store::write(&mut tx, &key, &row).await?;
+                recompose(&mut tx, &settings, &row.trigger, &rows).await?;
+                store::send_again(&mut tx, &by).await?;
+                tx.commit().await
+            };
+            within(self.shared.session_timeout, recording).await?;
+            let (trigger, place) = (&row.trigger, full(&key));
+            match &row.refused {
+                Some(why) => tracing::warn!(trigger, "trigger {trigger} is refused: {why}"),
+                None => tracing::info!(trigger, "the annotations of {place} count again"),
+            }
+            self.known.locked().insert(key, row);
+        }
         Ok(())
     }
 
@@ -373,7 +423,8 @@ fn is_paused(rows: &[(Key, Row)]) -> bool {
     spec::is_paused(&rows)
 }
 
-/// Returns the settings of a trigger, if they can be used.
+/// Returns the settings of a trigger, if they can be used. `None`: no object has annotations that
+/// count.
 fn composed(
     settings: &Settings,
     trigger: &str,
@@ -390,19 +441,19 @@ fn composed(
     Ok(Some(spec))
 }
 
-/// Records the trigger of the objects that are left. Without any, the trigger is removed.
+/// Records the trigger of the objects that are left. Without any that counts, the trigger is
+/// removed.
 async fn recompose(
     db: &mut PgConnection,
     settings: &Settings,
     trigger: &str,
     rows: &[(Key, Row)],
 ) -> Result<(), sqlx::Error> {
-    if rows.is_empty() {
-        return store::remove(db, trigger).await;
-    }
-    // A mistake leaves the generation before in force.
-    let Ok(Some(spec)) = composed(settings, trigger, rows) else {
-        return Ok(());
+    let spec = match composed(settings, trigger, rows) {
+        Ok(Some(spec)) => spec,
+        Ok(None) => return store::remove(db, trigger).await,
+        // A mistake leaves the generation before in force.
+        Err(_) => return Ok(()),
     };
     let asked = Asked {
         name: trigger,

@@ -35,6 +35,8 @@ pub(crate) struct Row {
     /// The last annotations that could be read: `images`, `settings`, `target`, `paused`.
     pub(crate) wish: Option<Value>,
     pub(crate) problem: Option<String>,
+    /// The reason for which the annotations have no effect, whether or not they can be read.
+    pub(crate) refused: Option<String>,
     pub(crate) warnings: Vec<String>,
     /// The annotations of Tagtrail.
     pub(crate) annotations: Map<String, Value>,
@@ -43,10 +45,22 @@ pub(crate) struct Row {
     pub(crate) held: bool,
 }
 
+impl Row {
+    /// Returns the settings that count.
+    pub(crate) fn counting(&self) -> Option<&Value> {
+        self.wish.as_ref().filter(|_| self.refused.is_none())
+    }
+
+    /// Returns the reason for which the present annotations are not in force.
+    pub(crate) fn objection(&self) -> Option<&String> {
+        self.refused.as_ref().or(self.problem.as_ref())
+    }
+}
+
 /// Returns all objects.
 pub(crate) async fn all(db: &mut PgConnection) -> Result<BTreeMap<Key, Row>, sqlx::Error> {
     let rows = sqlx::query(
-        "select cluster, namespace, kind, name, uid, seen, by_system, trigger, wish, problem, warnings, annotations, gone_at, held
+        "select cluster, namespace, kind, name, uid, seen, by_system, trigger, wish, problem, refused, warnings, annotations, gone_at, held
          from discovered",
     )
     .fetch_all(db)
@@ -111,6 +125,7 @@ fn read(row: &PgRow) -> Result<(Key, Row), sqlx::Error> {
         trigger: row.try_get("trigger")?,
         wish: wish.map(|Json(wish)| wish),
         problem: row.try_get("problem")?,
+        refused: row.try_get("refused")?,
         warnings,
         annotations,
         gone_at: row.try_get("gone_at")?,
@@ -129,10 +144,10 @@ fn kind(object: &ObjectName) -> String {
 /// Writes the row of an object.
 pub(crate) async fn write(db: &mut PgConnection, key: &Key, row: &Row) -> Result<(), sqlx::Error> {
     sqlx::query(
-        "insert into discovered (cluster, namespace, kind, name, uid, seen, by_system, trigger, wish, problem, warnings, annotations, gone_at, held)
-         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)
+        "insert into discovered (cluster, namespace, kind, name, uid, seen, by_system, trigger, wish, problem, refused, warnings, annotations, gone_at, held)
+         values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)
          on conflict (cluster, namespace, kind, name) do update set uid = excluded.uid, seen = excluded.seen,
-             by_system = excluded.by_system, trigger = excluded.trigger, wish = excluded.wish, problem = excluded.problem,
+             by_system = excluded.by_system, trigger = excluded.trigger, wish = excluded.wish, problem = excluded.problem, refused = excluded.refused,
              warnings = excluded.warnings, annotations = excluded.annotations, gone_at = excluded.gone_at, held = excluded.held,
              changed_at = clock_timestamp()",
     )
@@ -146,6 +161,7 @@ pub(crate) async fn write(db: &mut PgConnection, key: &Key, row: &Row) -> Result
     .bind(&row.trigger)
     .bind(row.wish.as_ref().map(Json))
     .bind(&row.problem)
+    .bind(&row.refused)
     .bind(Json(&row.warnings))
     .bind(Json(&row.annotations))
     .bind(row.gone_at)
@@ -214,7 +230,7 @@ pub(crate) async fn ask(db: &mut PgConnection, asked: &Asked<'_>) -> Result<bool
     .await
 }
 
-/// Records the removal of a trigger for which no object asks any more.
+/// Records the removal of a trigger for which no object asks any more, or none that counts.
 pub(crate) async fn remove(db: &mut PgConnection, name: &str) -> Result<(), sqlx::Error> {
     sqlx::query(
         "with gone as (
@@ -226,6 +242,20 @@ pub(crate) async fn remove(db: &mut PgConnection, name: &str) -> Result<(), sqlx
     )
     .bind(name)
     .bind(ACTOR)
+    .execute(db)
+    .await
+    .map(|_| ())
+}
+
+/// Lets the planner send the images of a trigger again: another trigger has changed its objects
+/// meanwhile.
+pub(crate) async fn send_again(db: &mut PgConnection, name: &str) -> Result<(), sqlx::Error> {
+    sqlx::query(
+        "update rollout o set cut_off = true from trigger t
+         where t.name = $1 and o.trigger_id = t.id and o.state = 'succeeded' and not o.cut_off
+             and not exists (select from rollout n where n.trigger_id = o.trigger_id and n.number > o.number)",
+    )
+    .bind(name)
     .execute(db)
     .await
     .map(|_| ())

@@ -50,9 +50,9 @@ pub(crate) async fn of_api(db: &mut PgConnection) -> Result<Vec<Generation>, sql
 /// A trigger of an annotated object.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Discovered {
-    /// The settings, if the annotations could ever be read.
+    /// The settings, if the annotations could ever be read and are not refused.
     pub(crate) generation: Option<Generation>,
-    /// The mistake in the annotations.
+    /// The mistake in the annotations, or the reason for which they have no effect.
     pub(crate) problem: Option<String>,
 }
 
@@ -62,7 +62,7 @@ pub(crate) async fn of_clusters(
 ) -> Result<BTreeMap<String, Discovered>, sqlx::Error> {
     let rows = sqlx::query(
         "select t.name, s.generation, s.file, s.spec, d.problem
-         from (select trigger, string_agg(problem, '; ' order by problem) as problem from discovered group by trigger) d
+         from (select trigger, string_agg(coalesce(refused, problem), '; ' order by coalesce(refused, problem)) as problem from discovered group by trigger) d
          join trigger t on t.name = d.trigger and t.door = 'kubernetes'
          left join trigger_spec s on s.trigger_id = t.id and s.generation = t.generation and s.spec is not null",
     )

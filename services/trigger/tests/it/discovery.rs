@@ -127,6 +127,16 @@ impl Place {
         .await;
     }
 
+    /// Creates an object as soon as its kind is there.
+    async fn create_soon(&self, object: &str) {
+        eventually("the kind of an object", SOON, async || {
+            self.cluster
+                .try_kubectl(&["create", "-f", "-"], object)
+                .ok()
+        })
+        .await;
+    }
+
     /// Waits until `kubectl get imagetriggers` shows these texts.
     async fn shows(&self, name: &str, texts: &[&str]) {
         eventually(&format!("{name} with {texts:?}"), SOON * 2, async || {
@@ -464,12 +474,9 @@ async fn the_shipped_role_suffices_for_annotations_and_image_triggers() {
         "deployment/web",
         &["tagtrail.dev/follow=web", "tagtrail.dev/settle=0s"],
     );
-    eventually("the kind ImageTrigger", SOON, async || {
-        let object = "{apiVersion: tagtrail.dev/v1alpha1, kind: ImageTrigger, metadata: {name: apis, namespace: shop}, spec: {\
-            objects: [deployment/api], settle: 0s, images: {web: \"registry.example.com/shop/web:latest\"}}}";
-        place.cluster.try_kubectl(&["create", "-f", "-"], object).ok()
-    })
-    .await;
+    let object = "{apiVersion: tagtrail.dev/v1alpha1, kind: ImageTrigger, metadata: {name: apis, namespace: shop}, spec: {\
+        objects: [deployment/api], settle: 0s, images: {web: \"registry.example.com/shop/web:latest\"}}}";
+    place.create_soon(object).await;
     place.world.push(WEB, 1).await;
     let service = place.world.start().await;
     place.becomes("deployment/web", 0, &pinned(1)).await;
@@ -511,6 +518,73 @@ async fn annotations_of_others_are_named_to_a_person_after_an_undo() {
         .await;
     // Nobody does.
     place.configured(&trigger, false).await;
+    service.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_image_trigger_takes_an_object_from_its_annotations_and_gives_it_back() {
+    let mut place = Place::alone().await;
+    let kind = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../../deploy/kubernetes/imagetrigger.yaml"
+    );
+    place.cluster.kubectl(&["create", "-f", kind]);
+    for name in ["web", "api"] {
+        place.run("Deployment", name, 1);
+        place.annotate(
+            &format!("deployment/{name}"),
+            &["tagtrail.dev/follow=web", "tagtrail.dev/settle=0s"],
+        );
+    }
+    place.discover("");
+    let stable = "registry.example.com/shop/web:stable";
+    let names_object = |object: &str| {
+        format!(
+            "{{apiVersion: tagtrail.dev/v1alpha1, kind: ImageTrigger, metadata: {{name: apis, namespace: default}}, spec: {{\
+             objects: [{object}], settle: 0s, images: {{web: \"{stable}\"}}}}}}"
+        )
+    };
+    place.world.push(WEB, 1).await;
+    place.world.push(stable, 2).await;
+    let service = place.world.start().await;
+    place.becomes("deployment/web", 0, &pinned(1)).await;
+    place.becomes("deployment/api", 0, &pinned(1)).await;
+    place.create_soon(&names_object("deploy/api")).await;
+    place.becomes("deployment/api", 0, &pinned(2)).await;
+    let refused = place.trigger("deployment", "api");
+    let text = place.mistake(&refused).await;
+    let names =
+        "because imagetrigger.tagtrail.dev/apis names it (trigger test-default-imagetrigger-apis)";
+    assert!(
+        text.contains(names) && !text.contains("stays in force"),
+        "{text}"
+    );
+    place.told("api", names).await;
+    // An object that nothing names has its own trigger, before a restart and after it.
+    service.stop().await;
+    let service = place.world.start().await;
+    place.world.push(WEB, 3).await;
+    place.becomes("deployment/web", 0, &pinned(3)).await;
+    // A change of the annotations changes nothing.
+    place.annotate("deployment/api", &["tagtrail.dev/timeout=10m"]);
+    tokio::time::sleep(Duration::from_secs(4)).await;
+    assert_eq!(place.image("deployment/api", 0), pinned(2));
+    assert!(place.mistake(&refused).await.contains(names));
+    // The object is named no longer: its images are those of its annotations again.
+    place.kubectl(&["delete", "imagetrigger/apis"]);
+    place.configured(&refused, true).await;
+    place.becomes("deployment/api", 0, &pinned(3)).await;
+    // So they are if the tag has not moved meanwhile.
+    place.run("Deployment", "other", 1);
+    place.create_soon(&names_object("deployment/api")).await;
+    place.becomes("deployment/api", 0, &pinned(2)).await;
+    let other = names_object("deployment/other");
+    place
+        .cluster
+        .try_kubectl(&["replace", "-f", "-"], &other)
+        .unwrap();
+    place.configured(&refused, true).await;
+    place.becomes("deployment/api", 0, &pinned(3)).await;
     service.stop().await;
 }
 
