@@ -1,6 +1,8 @@
 //! `/d/{digest}`: one digest: the images that have it, those that had it, and the triggers that run
 //! it.
 
+mod contents;
+
 use axum::extract::State;
 use axum::http::Uri;
 use axum::response::Html;
@@ -94,7 +96,10 @@ async fn show(
         (verdict(&read))
         (intervals(&digest, &read, reader.now))
         @match &read.manifest {
-            Some(manifest) => { (contents(manifest, &read.siblings)) },
+            Some(manifest) => {
+                (contents(manifest, &read.siblings))
+                @if let Some(of) = &manifest.image { (contents::image(of, manifest.index.is_some())) }
+            },
             None => p class="note" { "Its manifest has not been read yet, or its registry has no " code { "[[registry]]" } " entry in tagtrail.toml." },
         }
     };
@@ -251,16 +256,28 @@ fn contents(manifest: &Manifest, siblings: &[Digest]) -> Markup {
                 h2 { "Platforms" }
                 @if manifest.platforms.is_empty() { p class="q" { "The manifest names no platform." } }
                 @else { table class="st" {
-                    thead { tr { th scope="col" { "Platform" } th scope="col" { "Digest" } } }
+                    thead { tr {
+                        th scope="col" { "Platform" }
+                        th scope="col" { "Digest" }
+                        @if manifest.index.is_some() { th scope="col" class="r" { "Manifest" } }
+                    } }
                     tbody {
                         @for platform in &manifest.platforms {
                             tr {
                                 th scope="row" { (platform_name(platform)) }
                                 td { @match &platform.digest { Some(own) => { (link_with(own, 12)) }, None => span class="q" { "this digest" } } }
+                                @if let Some(index) = &manifest.index {
+                                    @let child = index.children.iter().find(|one| Some(&one.digest) == platform.digest.as_ref());
+                                    td class="r n" { @if let Some(child) = child { (size(child.size)) } }
+                                }
                             }
                         }
                     }
                 } }
+                @if let Some(index) = &manifest.index {
+                    @let others = index.children.iter().filter(|one| one.platform.is_none()).count() as u64 + index.children_left_out;
+                    @if others > 0 { p class="q" { (counted(others, "more manifest", "more manifests")) " in the index, such as attestations." } }
+                }
                 @if !siblings.is_empty() {
                     details {
                         summary class="s" {

@@ -8,6 +8,7 @@ pub(crate) mod icon;
 pub(crate) mod image;
 pub(crate) mod kind;
 pub(crate) mod lane;
+pub(crate) mod layer;
 pub(crate) mod lines;
 pub(crate) mod question;
 pub(crate) mod rollout;

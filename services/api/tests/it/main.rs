@@ -11,6 +11,7 @@ mod acts;
 mod api_triggers;
 mod approvals;
 mod audit;
+mod contents;
 mod coverage;
 mod digests;
 mod events;
