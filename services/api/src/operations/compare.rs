@@ -1,5 +1,7 @@
 //! `GET /v1/compare?a=&b=`: two digests side by side.
 
+mod contents;
+
 use std::collections::BTreeMap;
 
 use axum::Json;
@@ -21,6 +23,7 @@ use crate::http::operation::{Method, Operation, ResponseBody, schema};
 use crate::http::parameters::{Parameter, Parameters, optional, text};
 use crate::operations::digests::whole;
 use crate::operations::keep;
+use contents::{Both, LayerComparison};
 
 const A: Parameter = Parameter {
     required: true,
@@ -45,7 +48,7 @@ pub(crate) const COMPARE: Operation = Operation {
     id: "compare",
     method: Method::Get,
     path: "/v1/compare",
-    summary: "The fields of the manifests of two digests, side by side.",
+    summary: "The manifests of two digests side by side: fields, layers and settings.",
     role: Role::Read,
     in_path: &[],
     query: &[A, B],
@@ -70,6 +73,11 @@ pub(crate) struct Comparison {
     pub(crate) b: Digest,
     /// The fields that either of them has.
     pub(crate) fields: Vec<Field>,
+    /// The layers of both images, or of one image of each index. Null: those of one side are not
+    /// known.
+    pub(crate) layers: Option<LayerComparison>,
+    /// The reasons for which something is not compared.
+    pub(crate) notes: Vec<String>,
 }
 
 /// A field of both digests.
@@ -91,8 +99,11 @@ pub(crate) struct Field {
 pub(crate) enum Group {
     /// The source of the image.
     Built,
-    /// The contents of the image.
+    /// The contents of the image. `size` is the sum of its layers in bytes; `ports`, `entrypoint`
+    /// and `command` are JSON lists.
     Contents,
+    /// A variable of the environment.
+    Environment,
     Label,
     Annotation,
 }
@@ -119,9 +130,9 @@ const OWN: [&str; 6] = [
 const BASE_NAME: &str = "org.opencontainers.image.base.name";
 const BASE_DIGEST: &str = "org.opencontainers.image.base.digest";
 
-/// Returns the fields that either manifest has.
-pub(crate) fn compare(before: &Manifest, after: &Manifest) -> Vec<Field> {
-    let mut fields = Vec::new();
+/// Compares two manifests.
+pub(crate) fn compare(before: &Manifest, after: &Manifest) -> Comparison {
+    let (mut fields, both) = (Vec::new(), Both::of(before, after));
     let mut add = |group, name: &str, of: fn(&Manifest) -> Option<String>| {
         fields.extend(field(group, name, of(before), of(after)));
     };
@@ -143,6 +154,7 @@ pub(crate) fn compare(before: &Manifest, after: &Manifest) -> Vec<Field> {
     add(Group::Contents, "artifact type", |one| {
         one.artifact_type.clone()
     });
+    fields.extend(both.fields());
     let mut texts = |group, before: &BTreeMap<String, String>, after: &BTreeMap<_, _>| {
         let new = after.keys().filter(|key| !before.contains_key(*key));
         for key in before.keys().chain(new) {
@@ -154,7 +166,13 @@ pub(crate) fn compare(before: &Manifest, after: &Manifest) -> Vec<Field> {
     };
     texts(Group::Label, &before.labels, &after.labels);
     texts(Group::Annotation, &before.annotations, &after.annotations);
-    fields
+    Comparison {
+        a: before.digest.clone(),
+        b: after.digest.clone(),
+        fields,
+        layers: both.layers(),
+        notes: both.notes(),
+    }
 }
 
 fn field(group: Group, name: &str, before: Option<String>, after: Option<String>) -> Option<Field> {
@@ -203,8 +221,7 @@ async fn compare_digests(State(database): State<Database>, uri: Uri) -> Result<R
             .remove(&b)
             .ok_or_else(|| Error::ManifestUnknown(b.clone()))?,
     };
-    let fields = compare(&before, &after);
-    let answer = Json(Comparison { a, b, fields }).into_response();
+    let answer = Json(compare(&before, &after)).into_response();
     // A digest names its bytes, and a manifest is read once.
     Ok(keep(answer, is_final))
 }

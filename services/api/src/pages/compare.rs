@@ -117,7 +117,7 @@ fn page(
     };
     way.push(("compare".to_owned(), None));
     let fields = a.manifest.zip(b.manifest);
-    let fields = fields.map(|(before, after)| compare(before, after));
+    let fields = fields.map(|(before, after)| compare(before, after).fields);
     let content = html! {
         (crumbs(&way))
         h1 { (heading) }
@@ -249,6 +249,7 @@ fn table(heading: &str, fields: &[Field], groups: &[Group]) -> Markup {
 
 fn row(field: &Field) -> Markup {
     let name = match field.group {
+        Group::Environment => format!("Variable {}", visible(&field.name)),
         Group::Label => format!("Label {}", visible(&field.name)),
         Group::Annotation => format!("Annotation {}", visible(&field.name)),
         Group::Built | Group::Contents => {

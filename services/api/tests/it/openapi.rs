@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
-use crate::rows::{on_time, text};
+use crate::rows::{digest, image, on_time, text};
 use crate::server::Api;
 
 const WEB: &str = "registry.example.com/shop/web:latest";
@@ -143,6 +143,9 @@ async fn answers_and_problems_match_the_document() {
     let id = rows.rollout(shop, 1, "succeeded", 10).await;
     rows.rollout(shop, 2, "failed", 20).await;
     rows.manifest(1).await;
+    let contents = image(2, &[20, 21], &json!({ "A": "1" }));
+    let index = json!({ "children": [{ "digest": digest(2), "size": 528, "media_type": null, "platform": null }], "children_left_out": 0 });
+    rows.contents(1, &contents, &index).await;
     let digest = crate::rows::digest(1);
     let document = tagtrail_api::openapi();
     let mut described = BTreeSet::new();
