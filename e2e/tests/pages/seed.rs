@@ -275,13 +275,16 @@ async fn manifests(up: &Up) {
     let mut db = PgConnection::connect(up.address("postgres")).await.unwrap();
     for release in 0..12_u32 {
         let digest = digest(&format!("web {release}"));
-        let platforms = json!([{ "os": "linux", "architecture": "amd64", "variant": null, "digest": null },
-            { "os": "linux", "architecture": "arm64", "variant": "v8", "digest": null }]);
+        let children = ["amd64", "arm64"].map(|one| self::digest(&format!("{digest} {one}")));
+        let platforms = json!([{ "os": "linux", "architecture": "amd64", "variant": null, "digest": children[0] },
+            { "os": "linux", "architecture": "arm64", "variant": "v8", "digest": children[1] }]);
+        let child = |place: usize, platform: &str| json!({ "digest": children[place], "size": 1_246, "media_type": null, "platform": platform });
+        let index = json!({ "children": [child(0, "linux/amd64"), child(1, "linux/arm64/v8")], "children_left_out": 2 });
         sqlx::query(
             "insert into manifest (digest, registry, repository, media_type, size_bytes, platforms, created, labels, annotations,
-                                   revision, source, version, read_at)
+                                   revision, source, version, image, index, read_at)
              values ($1, $2, 'shop/web', 'application/vnd.oci.image.index.v1+json', 1609, $3, now() - interval '1 day' * $4,
-                     $5, '{}', $6, 'https://github.com/acme/shop', $7, now())
+                     $5, '{}', $6, 'https://github.com/acme/shop', $7, $8, $9, now())
              on conflict do nothing",
         )
         .bind(digest.as_bytes())
@@ -291,10 +294,35 @@ async fn manifests(up: &Up) {
         .bind(json!({ "org.opencontainers.image.title": "shop <web>", "maintainer": "shop team" }))
         .bind(&digest.to_string()[20..60])
         .bind(format!("1.{}.{}", 23 + release / 6, release % 6))
+        .bind(image(release, &children[0]))
+        .bind(index)
         .execute(&mut db)
         .await
         .unwrap();
     }
+}
+
+/// Returns the contents of the image of a release for linux/amd64.
+fn image(release: u32, own: &Digest) -> Value {
+    let layer = |content: &str, size: u32, command: Option<&str>| json!({ "digest": digest(content), "size": size, "created_by": command });
+    let server = 19_800_000 + release * 120_000;
+    let mut environment = json!({ "PATH": "/usr/local/bin:/usr/bin:/bin", "TZ": "UTC" });
+    if release == 11 {
+        environment["FEATURE_REFUNDS"] = json!("on");
+    }
+    json!({
+        "digest": own, "platform": "linux/amd64", "size": 64_300_000 + server, "layers_left_out": 0,
+        "layers": [
+            layer("base", 28_200_000, Some("/bin/sh -c #(nop) ADD file:5d673d25da3a14ce1f6cf in / ")),
+            layer("packages", 36_100_000, Some("RUN apt-get update && apt-get install -y ca-certificates # buildkit")),
+            layer(&format!("server {release}"), server, Some("COPY /app/server /app/ # buildkit")),
+        ],
+        "settings": {
+            "environment": environment, "user": "65532:65532", "ports": ["8080/tcp", "9090/tcp"],
+            "entrypoint": ["/app/server"], "command": ["serve", "on all addresses"],
+            "left_out": { "environment": 0, "ports": 0, "entrypoint": 0, "command": 0 },
+        },
+    })
 }
 
 /// The pages of the checks, by name.

@@ -23,7 +23,8 @@ use crate::http::operation::{Method, Operation, ResponseBody, schema};
 use crate::http::parameters::{Parameter, Parameters, optional, text};
 use crate::operations::digests::whole;
 use crate::operations::keep;
-use contents::{Both, LayerComparison};
+use contents::Both;
+pub(crate) use contents::{LayerComparison, LayerSet};
 
 const A: Parameter = Parameter {
     required: true,

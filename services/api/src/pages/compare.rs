@@ -1,5 +1,7 @@
 //! `/compare/{digest}..{digest}`: two digests side by side.
 
+mod layers;
+
 use axum::extract::{Path, State};
 use axum::http::Uri;
 use axum::response::{Html, IntoResponse as _, Redirect, Response};
@@ -11,7 +13,7 @@ use tagtrail_proto::{Digest, Image, Manifest};
 
 use crate::http::error::Error;
 use crate::http::parameters::{Parameter, Parameters, optional, text};
-use crate::operations::compare::{Difference, Field, Group, compare};
+use crate::operations::compare::{Comparison, Difference, Field, Group, compare};
 use crate::operations::digests::whole;
 use crate::pages::Page;
 use crate::pages::frame::{Frame, Section, crumbs};
@@ -19,7 +21,8 @@ use crate::pages::part::commit::{built_from, range_address, short};
 use crate::pages::part::digest::{address, big_swatch, copy, digits, link_with};
 use crate::pages::part::icon::icon;
 use crate::pages::part::kind::{Tone, badge};
-use crate::pages::part::text::{counted, foreign, number, visible};
+use crate::pages::part::layer::code_list;
+use crate::pages::part::text::{counted, foreign, number, size, visible};
 use crate::pages::part::when::{Form, time};
 use crate::pages::reader::Reader;
 use crate::pages::tag::steps;
@@ -116,13 +119,15 @@ fn page(
         None => vec![("Images".to_owned(), Some("/i".to_owned()))],
     };
     way.push(("compare".to_owned(), None));
-    let fields = a.manifest.zip(b.manifest);
-    let fields = fields.map(|(before, after)| compare(before, after).fields);
+    let both = a.manifest.zip(b.manifest);
+    let compared = both.map(|(before, after)| compare(before, after));
+    let platform = b.manifest.and_then(|one| one.image.as_ref());
+    let platform = platform.and_then(|image| image.platform.as_deref());
     let content = html! {
         (crumbs(&way))
         h1 { (heading) }
         div class="g11" { (card("Before", image, a)) (card("After", image, b)) }
-        @match &fields {
+        @match &compared {
             None => p class="note warn" {
                 "The manifest of "
                 @match (a.manifest, b.manifest) { (None, None) => { "neither" }, (None, _) => { "the digest before" }, _ => { "the digest after" } }
@@ -131,10 +136,12 @@ fn page(
                 ", so nothing can be compared: either it waits for its registry, or the registry has no "
                 code { "[[registry]]" } " entry in tagtrail.toml."
             },
-            Some(fields) => {
-                (in_short(a, b, fields))
-                (table("Built from", fields, &[Group::Built]))
-                (table("Contents", fields, &[Group::Contents, Group::Label, Group::Annotation]))
+            Some(compared) => {
+                (in_short(a, b, compared))
+                @for note in &compared.notes { p class="note" { (visible(note)) } }
+                (table("Built from", &compared.fields, &[Group::Built]))
+                (table("Contents", &compared.fields, &[Group::Contents, Group::Environment, Group::Label, Group::Annotation]))
+                @if let Some(compared) = &compared.layers { (layers::layers(compared, platform)) }
             },
         }
         (where_each_runs(a, b, running))
@@ -168,7 +175,8 @@ fn card(heading: &str, image: Option<&Image>, side: &Side<'_>) -> Markup {
 }
 
 /// States the differences in a sentence.
-fn in_short(a: &Side<'_>, b: &Side<'_>, fields: &[Field]) -> Markup {
+fn in_short(a: &Side<'_>, b: &Side<'_>, compared: &Comparison) -> Markup {
+    let fields = &compared.fields;
     let changed = |group: &[Group]| {
         let all = fields.iter().filter(|one| group.contains(&one.group));
         all.filter(|one| one.difference != Difference::Same).count() as u64
@@ -176,7 +184,7 @@ fn in_short(a: &Side<'_>, b: &Side<'_>, fields: &[Field]) -> Markup {
     let differs = |name: &str| {
         let found = fields
             .iter()
-            .find(|one| one.group != Group::Label && one.name == name);
+            .find(|one| matches!(one.group, Group::Built | Group::Contents) && one.name == name);
         found.is_some_and(|one| one.difference != Difference::Same)
     };
     let texts = changed(&[Group::Label, Group::Annotation]);
@@ -193,9 +201,29 @@ fn in_short(a: &Side<'_>, b: &Side<'_>, fields: &[Field]) -> Markup {
             counted(texts, "difference", "differences")
         ));
     }
+    let variables = changed(&[Group::Environment]);
+    if variables > 0 {
+        parts.push(format!(
+            "{} of the environment",
+            counted(variables, "difference", "differences")
+        ));
+    }
+    let mut compares = vec!["commit", "base image"];
+    if let Some(layers) = &compared.layers {
+        compares.push("layers");
+        let [gone, new] = [&layers.only_a, &layers.only_b].map(|set| set.layers.len() as u64);
+        let all = new + layers.shared.layers.len() as u64;
+        if new > 0 {
+            let all = counted(all, "layer", "layers");
+            let (new, pulled) = (number(new), size(layers.only_b.size));
+            parts.push(format!("{new} of {all} differ, {pulled} to pull"));
+        } else if gone > 0 {
+            parts.push(format!("{} gone", counted(gone, "layer is", "layers are")));
+        }
+    }
     let sentence = match (a.digest == b.digest, parts.is_empty()) {
         (true, _) => "both are the same digest".to_owned(),
-        (false, true) => "commit, base image and labels are the same".to_owned(),
+        (false, true) => format!("{} and labels are the same", compares.join(", ")),
         (false, false) => parts.join(", "),
     };
     let commits = a.manifest.zip(b.manifest).and_then(|(before, after)| {
@@ -217,11 +245,14 @@ fn table(heading: &str, fields: &[Field], groups: &[Group]) -> Markup {
         .iter()
         .filter(|one| groups.contains(&one.group))
         .collect();
-    // Equal labels are folded; equal fields of the image are shown.
+    // Equal variables and labels are folded; equal fields of the image come last.
     let folded = |one: &&&Field| {
-        one.difference == Difference::Same && matches!(one.group, Group::Label | Group::Annotation)
+        let kept = matches!(one.group, Group::Built | Group::Contents);
+        one.difference == Difference::Same && !kept
     };
-    let open: Vec<&&Field> = all.iter().filter(|one| !folded(one)).take(FIELDS).collect();
+    let mut open: Vec<&&Field> = all.iter().filter(|one| !folded(one)).collect();
+    open.sort_by_key(|one| one.difference == Difference::Same);
+    open.truncate(FIELDS);
     let equal: Vec<&&Field> = all.iter().filter(folded).collect();
     html! {
         @if !all.is_empty() {
@@ -238,7 +269,7 @@ fn table(heading: &str, fields: &[Field], groups: &[Group]) -> Markup {
                 }
                 @if !equal.is_empty() {
                     details {
-                        summary class="s" { (counted(equal.len() as u64, "more label or annotation is", "more labels and annotations are")) " the same" }
+                        summary class="s" { (counted(equal.len() as u64, "more variable, label or annotation is", "more variables, labels and annotations are")) " the same" }
                         dl class="kv" { @for field in equal.iter().take(FIELDS) { dt class="n" { (foreign(&field.name)) } dd { (value(field, field.before.as_deref())) } } }
                     }
                 }
@@ -271,11 +302,22 @@ fn row(field: &Field) -> Markup {
                 td colspan="2" class="q" { (value(field, field.before.as_deref())) }
             } @else {
                 td data-l="before" { (value(field, field.before.as_deref())) }
-                td data-l="after" { (value(field, field.after.as_deref())) }
+                td data-l="after" { (value(field, field.after.as_deref())) @if let Some(growth) = growth(field) { " (" (growth) ")" } }
             }
             td { (difference) }
         }
     }
+}
+
+/// Returns by how much an image grew or shrank: +1.2 MB.
+fn growth(field: &Field) -> Option<String> {
+    if field.group != Group::Contents || field.name != "size" {
+        return None;
+    }
+    let bytes = |text: &Option<String>| text.as_ref()?.parse::<u64>().ok();
+    let (before, after) = (bytes(&field.before)?, bytes(&field.after)?);
+    let sign = if after < before { "−" } else { "+" };
+    Some(format!("{sign}{}", size(after.abs_diff(before))))
 }
 
 fn value(field: &Field, value: Option<&str>) -> Markup {
@@ -284,6 +326,20 @@ fn value(field: &Field, value: Option<&str>) -> Markup {
     };
     let digest = || value.parse::<Digest>().ok();
     match field.name.as_str() {
+        _ if field.group == Group::Environment => html! { code { (foreign(value)) } },
+        "ports" if field.group == Group::Contents => {
+            match serde_json::from_str::<Vec<String>>(value) {
+                Ok(ports) => code_list(&ports),
+                Err(_) => foreign(value),
+            }
+        }
+        "user" | "entrypoint" | "command" if field.group == Group::Contents => {
+            html! { code { (foreign(value)) } }
+        }
+        "size" if field.group == Group::Contents => match value.parse() {
+            Ok(bytes) => html! { (size(bytes)) },
+            Err(_) => foreign(value),
+        },
         "commit" if field.group == Group::Built => html! { code { (short(value)) } },
         "built" if field.group == Group::Built => match tagtrail_proto::instant::parse(value) {
             Some(at) => time(at, Form::Full),

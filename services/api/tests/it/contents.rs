@@ -22,6 +22,10 @@ fn query() -> String {
     format!("/v1/compare?a={}&b={}", digest(1), digest(11))
 }
 
+fn page() -> String {
+    format!("/compare/{}..{}", digest(1), digest(11))
+}
+
 /// Returns the fields of some groups as `group name: before > after`, without equal ones.
 fn differences(answer: &Value) -> Vec<String> {
     let fields = answer["fields"].as_array().unwrap().iter();
@@ -82,6 +86,32 @@ async fn layers_and_settings_of_two_digests_are_compared() {
     assert_eq!(layers(&answer, "only_a"), (names(&[21]), 2100));
     assert_eq!(layers(&answer, "only_b"), (names(&[22, 23]), 4500));
     assert_eq!(answer["notes"], json!([]));
+
+    let shown = show(&api, &page()).await;
+    assert_eq!(shown.status, 200);
+    for part in [
+        "3 differences of the environment, 2 of 4 layers differ, 4.5 KB to pull",
+        "Variable MODE",
+        "<code>&lt;b&gt;</code>",
+        "5.5 KB",
+        "7.9 KB (+2.4 KB)",
+        "aria-label=\"became\"",
+        "linux/amd64; shared layers are pulled once",
+        "2 layers are the same",
+    ] {
+        assert!(shown.html.contains(part), "{part}: {}", shown.html);
+    }
+    // Changed rows come first.
+    let place = |text: &str| shown.html.find(text).unwrap();
+    assert!(place("Variable NEW") < place(">Entrypoint<"));
+    assert!(
+        !shown.html.contains("Variable SAME"),
+        "equal variables are folded"
+    );
+
+    let same = format!("/compare/{}..{}", digest(1), digest(1));
+    let same = show(&api, &same).await.html;
+    assert!(same.contains("both are the same digest") && same.contains("3 layers are the same"));
 }
 
 #[tokio::test]
@@ -96,6 +126,11 @@ async fn fields_that_one_side_lacks_are_left_out_with_a_note() {
     assert!(
         note.starts_with("Not compared: layers and settings. Those of the digest before"),
         "{note}"
+    );
+    let shown = show(&api, &page()).await.html;
+    assert!(
+        shown.contains(note) && !shown.contains("<h2>Layers"),
+        "{shown}"
     );
 
     // The config of one side was not read: layers are compared.

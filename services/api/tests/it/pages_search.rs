@@ -82,7 +82,7 @@ async fn a_comparison_shows_the_fields_that_differ() {
         "From 1.0.1 to 1.0.2",
         "r1 of latest",
         "https://github.com/acme/shop/compare/51ab0e93...9f2c41d7",
-        "1 more label or annotation is the same",
+        "1 more variable, label or annotation is the same",
         "Label team",
         "&lt;script&gt;",
         "\\u{202e}",
