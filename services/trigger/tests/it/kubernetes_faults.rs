@@ -1,7 +1,7 @@
 //! The target `kubernetes` beside an API server that refuses, hangs, floods or forgets.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tagtrail_proto::RolloutState::{Failed, Running, Succeeded};
@@ -18,7 +18,11 @@ impl Place {
     /// Runs a Deployment `web`, and configures the trigger `shop` by a server in front of the API
     /// server.
     async fn behind_a_front() -> (Place, Front) {
-        let place = Place::new().await;
+        Place::new().await.with_a_front().await
+    }
+
+    async fn with_a_front(self) -> (Place, Front) {
+        let place = self;
         place.run("Deployment", "web", 1);
         let front = Front::start(place.cluster).await;
         let path = place.world.folder.path().join("front.kubeconfig");
@@ -35,6 +39,13 @@ impl Place {
         })
         .await
     }
+}
+
+/// Returns the version that a watch begins with.
+fn version_in(line: &str) -> u64 {
+    let (_, rest) = line.split_once("resourceVersion=").unwrap();
+    let end = rest.find(|c: char| !c.is_ascii_digit());
+    rest[..end.unwrap_or(rest.len())].parse().unwrap()
 }
 
 fn is_watch(line: &str) -> bool {
@@ -79,6 +90,80 @@ async fn a_watch_whose_version_is_gone_begins_anew_and_misses_nothing() {
         assert!(watches.load(SeqCst) > 2);
         service.stop().await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_watch_whose_version_etcd_has_compacted_begins_anew_and_misses_nothing() {
+    // Without its cache, the API server asks etcd for the changes since a version.
+    let flags = ["--watch-cache=false", "--etcd-compaction-interval=1s"];
+    let cluster = TestKubernetes::start_with(&flags).await;
+    let place = Place {
+        world: World::new().await,
+        namespace: "default".to_owned(),
+        cluster: Box::leak(Box::new(cluster)),
+    };
+    let (mut place, front) = place.with_a_front().await;
+    let lines = Arc::new(Mutex::new(Vec::new()));
+    let seen = Arc::clone(&lines);
+    front.rule(move |line, _| {
+        if !is_watch(line) {
+            return Reply::Forward;
+        }
+        let mut seen = seen.lock().unwrap();
+        seen.push(line.to_owned());
+        // The first watch reports nothing, and ends.
+        match seen.len() {
+            1 => Reply::Answer(200, String::new(), 20),
+            _ => Reply::Forward,
+        }
+    });
+    place.world.push(WEB, 1).await;
+    let service = place
+        .world
+        .start_with(PACE, |config| config.look_pace.others = NEVER)
+        .await;
+    let version = eventually("a watch", SOON, async || {
+        lines.lock().unwrap().first().map(|line| version_in(line))
+    })
+    .await;
+    let path = format!(
+        "/apis/apps/v1/namespaces/default/deployments?watch=1&timeoutSeconds=1&resourceVersion={version}"
+    );
+    eventually("a compaction", SOON * 2, async || {
+        // Versions grow with each change of the cluster.
+        place.kubectl(&[
+            "annotate",
+            "--overwrite",
+            "namespace/default",
+            &format!("now={:?}", std::time::Instant::now()),
+        ]);
+        let answer = place.cluster.try_kubectl(&["get", "--raw", &path], "");
+        let (Ok(text) | Err(text)) = answer;
+        (text.contains("compacted") || text.contains("Expired")).then_some(())
+    })
+    .await;
+    assert_eq!(lines.lock().unwrap().len(), 1);
+    eventually(
+        "the watch after the one that etcd refuses",
+        SOON * 3,
+        async || (lines.lock().unwrap().len() > 2).then_some(()),
+    )
+    .await;
+    let versions: Vec<u64> = lines
+        .lock()
+        .unwrap()
+        .iter()
+        .map(|line| version_in(line))
+        .collect();
+    assert!(
+        versions[1] == version && versions[2] > version,
+        "{versions:?}"
+    );
+    let image = "web=registry.example.com/shop/web:v1";
+    place.kubectl(&["set", "image", "deployment/web", image]);
+    let fault = place.fault().await;
+    assert!(fault.contains("kubectl-set has changed web to"), "{fault}");
+    service.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
