@@ -176,6 +176,10 @@ async fn every_metric_of_alerts_exists_before_a_failure_and_of_the_dashboard_aft
         "[[notify]]\nname = \"chat\"\nformat = \"slack\"\nurl = \"{}\"\n",
         sink.url()
     );
+    // An API server that is away: the numbers of its objects are there.
+    file += "[[cluster]]\nname = \"prod\"\nkubeconfig = { file = \"kubeconfig\" }\ndiscover = [\"tagtrail\"]\nnamespaces = [\"shop\"]\n";
+    let kubeconfig = "apiVersion: v1\nkind: Config\ncurrent-context: c\nclusters: [{name: c, cluster: {server: \"http://127.0.0.1:1\"}}]\nusers: [{name: u, user: {}}]\ncontexts: [{name: c, context: {cluster: c, user: u}}]\n";
+    std::fs::write(folder.path().join("kubeconfig"), kubeconfig).unwrap();
     std::fs::write(&path, file).unwrap();
     let up = Up::start(&folder.path().join("data"), &path).await;
     let page = format!("{}/metrics", up.address("admin"));

@@ -2,6 +2,7 @@
 //! triggers; every process reads them from Postgres. So an API server that is away removes nothing,
 //! and a restart knows all triggers.
 
+mod count;
 mod events;
 mod follow;
 mod outlive;
@@ -69,6 +70,7 @@ pub(crate) async fn discovery(shared: Shared) -> anyhow::Result<()> {
     let mut lead = Lead::new(&shared, Lock::Discover, "reading annotated objects");
     while let Some(db) = lead.session(has_work).await {
         let ended = follow_all(&shared, db).await;
+        shared.metrics.ended_discovering();
         lead.ended(ended).await;
     }
     Ok(())
@@ -132,7 +134,10 @@ async fn follow_all(shared: &Shared, mut db: PgConnection) -> Result<(), Error> 
         followers.set(&now, &known, &sender);
         tokio::select! {
             () = shared.shutdown.cancelled() => return Ok(()),
-            changed = settings.changed() => if changed.is_err() { return Ok(()) },
+            changed = settings.changed() => match changed {
+                Ok(()) => shared.metrics.ended_discovering(),
+                Err(_) => return Ok(()),
+            },
             Some(report) = reports.recv() => {
                 let place = full(&report.key);
                 let names_others = spec::is_image_trigger(&report.key);
@@ -156,6 +161,8 @@ async fn follow_all(shared: &Shared, mut db: PgConnection) -> Result<(), Error> 
                 writer.leave(&now).await?;
                 // An earlier process, or an earlier version, may have left some in force.
                 writer.refuse().await?;
+                let counts = count::count(&now.discovering, &known.locked(), writer.left_out());
+                shared.metrics.discovered(&counts);
                 for order in writer.outlived().await? {
                     outliving.write_back(&now.clusters, order, &mut events);
                 }
@@ -221,16 +228,11 @@ pub(crate) fn scopes(entry: &Discovering) -> Vec<(Scope, bool)> {
         None => vec![None],
         Some(names) => names.iter().cloned().map(Some).collect(),
     };
-    let mut kinds: Vec<(&str, Option<&str>)> = BuiltIn::ALL
-        .iter()
-        .map(|kind| (kind.singular, None))
-        .collect();
-    kinds.extend(FURTHER.map(|(kind, group)| (kind, Some(group))));
     let mut scopes = Vec::new();
     for namespace in namespaces {
-        for (kind, group) in &kinds {
+        for (kind, group) in kinds() {
             let scope = Scope {
-                kind: (*kind).to_owned(),
+                kind: kind.to_owned(),
                 group: group.map(str::to_owned),
                 namespace: namespace.clone(),
             };
@@ -238,6 +240,13 @@ pub(crate) fn scopes(entry: &Discovering) -> Vec<(Scope, bool)> {
         }
     }
     scopes
+}
+
+/// Returns the kinds of objects that are followed, with the groups of those that some clusters
+/// lack.
+fn kinds() -> impl Iterator<Item = (&'static str, Option<&'static str>)> {
+    let built_in = BuiltIn::ALL.into_iter().map(|kind| (kind.singular, None));
+    built_in.chain(FURTHER.map(|(kind, group)| (kind, Some(group))))
 }
 
 /// Returns an object as people name it.

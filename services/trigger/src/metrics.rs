@@ -1,6 +1,6 @@
 //! The metrics of the trigger service.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use prometheus_client::encoding::EncodeLabelSet;
@@ -33,6 +33,7 @@ pub(crate) struct Metrics {
     due: Gauge,
     due_seconds: Gauge<f64, std::sync::atomic::AtomicU64>,
     broken: Family<TriggerLabels, Gauge>,
+    objects: Family<ObjectLabels, Gauge>,
     policy_repaired: Counter,
     looks: Family<ResultLabels, Counter>,
     looks_in_flight: Gauge,
@@ -70,6 +71,14 @@ struct KindLabels {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct TriggerLabels {
     trigger: String,
+}
+
+/// The labels of annotated objects.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, EncodeLabelSet)]
+pub(crate) struct ObjectLabels {
+    pub(crate) cluster: String,
+    pub(crate) kind: String,
+    pub(crate) result: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -131,6 +140,11 @@ impl Metrics {
             broken: metrics.add(
                 "trigger_broken",
                 "1 for a trigger whose settings or secret can't be used, by trigger",
+                Family::default(),
+            ),
+            objects: metrics.add(
+                "trigger_discovered_objects",
+                "Annotated objects and ImageTriggers now, by cluster, kind and result: `trigger`, `refused` (the present settings are not in force), `left_out` (more than the cluster may have); of the instance that discovers",
                 Family::default(),
             ),
             policy_repaired: metrics.add(
@@ -235,6 +249,19 @@ impl Metrics {
                 .get_or_create(&labels)
                 .set(is_present.into());
         }
+    }
+
+    /// Shows the numbers of annotated objects.
+    pub(crate) fn discovered(&self, counts: &BTreeMap<ObjectLabels, usize>) {
+        for (labels, count) in counts {
+            let count = i64::try_from(*count).unwrap_or(i64::MAX);
+            self.objects.get_or_create(labels).set(count);
+        }
+    }
+
+    /// Removes the numbers of annotated objects: this instance discovers no longer, or others.
+    pub(crate) fn ended_discovering(&self) {
+        self.objects.clear();
     }
 
     /// Counts tags of which a policy had missed the news.

@@ -56,6 +56,28 @@ pub(super) struct Asking {
     pub(super) annotations: Map<String, Value>,
 }
 
+/// The objects of interest in lists of all objects. The recorder knows fewer: reports wait, and an
+/// object may be one too many.
+#[derive(Debug, Default)]
+struct Lists {
+    /// Those of the list that is being read or followed.
+    now: BTreeSet<Key>,
+    /// Those of lists before, until the present one is complete.
+    before: BTreeSet<Key>,
+}
+
+impl Lists {
+    fn has(&self, key: &Key) -> bool {
+        self.now.contains(key) || self.before.contains(key)
+    }
+
+    /// Returns whether the object was in a list.
+    fn remove(&mut self, key: &Key) -> bool {
+        let now = self.now.remove(key);
+        self.before.remove(key) || now
+    }
+}
+
 /// Follows the objects of one kind of a cluster.
 pub(super) struct Follower {
     pub(super) cluster: Arc<Cluster>,
@@ -71,12 +93,13 @@ impl Follower {
     /// Follows until the task is aborted.
     pub(super) async fn run(self) {
         let (mut pause, mut warned) = (PAUSE, None);
+        let mut lists = Lists::default();
         loop {
             let begun = Instant::now();
             let (sender, news) = mpsc::channel(QUEUE);
             let problem = tokio::select! {
                 Err(problem) = self.cluster.follow(&self.scope, &sender) => problem,
-                problem = self.take(news) => problem,
+                problem = self.take(news, &mut lists) => problem,
             };
             if begun.elapsed() > LONGEST {
                 (pause, warned) = (PAUSE, None);
@@ -112,34 +135,36 @@ impl Follower {
     }
 
     /// Takes news until an object can't be read.
-    async fn take(&self, mut news: mpsc::Receiver<News>) -> Problem {
-        // The objects of interest in the list that is being read.
-        let mut listed = BTreeSet::new();
+    async fn take(&self, mut news: mpsc::Receiver<News>, lists: &mut Lists) -> Problem {
         while let Some(one) = news.recv().await {
             let taken = match one {
                 News::Begin => {
-                    listed.clear();
+                    let listed = std::mem::take(&mut lists.now);
+                    lists.before.extend(listed);
                     Ok(())
                 }
                 News::There(sighting) => {
                     let key = self.key(&sighting.namespace, &sighting.name);
+                    let asked = lists.has(&key);
                     if self.asks(&sighting) || self.known.locked().contains_key(&key) {
-                        listed.insert(key);
+                        lists.now.insert(key);
                     }
-                    self.there(sighting).await
+                    self.there(sighting, asked).await
                 }
                 News::Gone(namespace, name) => {
                     let key = self.key(&namespace, &name);
                     let is_known = self.known.locked().contains_key(&key);
-                    // A report that waits makes an object known later.
-                    let is_known = is_known || listed.remove(&key);
+                    let is_known = is_known || lists.remove(&key);
                     match is_known {
                         true => self.report(key, State::Gone).await,
                         false => Ok(()),
                     }
                 }
                 News::End => {
-                    for key in self.missing(&listed) {
+                    let mut missing = self.missing(&lists.now);
+                    let before = std::mem::take(&mut lists.before);
+                    missing.extend(before.difference(&lists.now).cloned());
+                    for key in missing {
                         if let Err(problem) = self.report(key, State::Gone).await {
                             return problem;
                         }
@@ -167,7 +192,7 @@ impl Follower {
     }
 
     /// Returns the known objects that a complete list did not have.
-    fn missing(&self, listed: &BTreeSet<Key>) -> Vec<Key> {
+    fn missing(&self, listed: &BTreeSet<Key>) -> BTreeSet<Key> {
         let known = self.known.locked();
         let here = known.keys().filter(|key| {
             let of_kind =
@@ -180,13 +205,15 @@ impl Follower {
         here.filter(|key| !listed.contains(*key)).cloned().collect()
     }
 
-    /// Reads an object that asks for a trigger, unless its state is known.
-    async fn there(&self, sighting: Sighting) -> Result<(), Problem> {
+    /// Reads an object that asks for a trigger, unless its state is known. `asked`: whether it did
+    /// so before.
+    async fn there(&self, sighting: Sighting, asked: bool) -> Result<(), Problem> {
         let key = self.key(&sighting.namespace, &sighting.name);
         let known = self.known.locked().get(&key).cloned();
         if !self.asks(&sighting) {
             return match known {
                 Some(known) if known.gone_at.is_none() => self.report(key, State::Plain).await,
+                None if asked => self.report(key, State::Plain).await,
                 _ => Ok(()),
             };
         }

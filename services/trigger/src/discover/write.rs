@@ -1,5 +1,6 @@
 //! Records the triggers that objects ask for.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -23,6 +24,8 @@ use crate::target;
 pub(super) const PROBLEM: usize = 2000;
 /// Most remarks about an object.
 const WARNINGS: usize = 20;
+/// Most objects beyond `most` that are counted.
+const COUNTED: usize = 10_000;
 /// Most objects that a text names.
 const NAMED: usize = 5;
 
@@ -31,6 +34,8 @@ pub(super) struct Writer {
     shared: Shared,
     db: PgConnection,
     known: Arc<Known>,
+    /// The objects that ask for more triggers than their cluster may have.
+    left_out: BTreeSet<Key>,
 }
 
 /// A text about an object, for its events.
@@ -50,11 +55,21 @@ pub(super) struct Released {
 
 impl Writer {
     pub(super) fn new(shared: Shared, db: PgConnection, known: Arc<Known>) -> Writer {
-        Writer { shared, db, known }
+        Writer {
+            shared,
+            db,
+            known,
+            left_out: BTreeSet::new(),
+        }
     }
 
     pub(super) fn db(&mut self) -> &mut PgConnection {
         &mut self.db
+    }
+
+    /// Returns the objects that ask for more triggers than their cluster may have.
+    pub(super) fn left_out(&self) -> &BTreeSet<Key> {
+        &self.left_out
     }
 
     /// Records the state of an object. Returns the text for a person if the cluster has too many
@@ -62,6 +77,7 @@ impl Writer {
     pub(super) async fn apply(&mut self, report: Report) -> Result<Option<Told>, Error> {
         let Report { key, state } = report;
         let before = self.known.locked().get(&key).cloned();
+        self.left_out.remove(&key);
         match (state, before) {
             (State::Gone, Some(before)) => self.delete(&key, &before).await?,
             (State::Plain, Some(before)) if before.gone_at.is_none() => {
@@ -91,6 +107,9 @@ impl Writer {
         if before.is_none()
             && let Some(text) = self.too_many(&settings, &key)
         {
+            if self.left_out.len() < COUNTED {
+                self.left_out.insert(key.clone());
+            }
             return Ok(Some(Told { key, uid, text }));
         }
         let place = full(&key);
@@ -329,14 +348,17 @@ impl Writer {
 
     /// Lets go of the objects that the settings no longer discover.
     pub(super) async fn leave(&mut self, settings: &Settings) -> Result<(), Error> {
-        let left = |(key, row): &(&Key, &Row)| {
+        let followed = |key: &Key| {
             let entry = settings.discovering.get(&key.cluster);
-            let followed = entry.is_some_and(|entry| {
+            entry.is_some_and(|entry| {
                 let namespaces = entry.namespaces.as_ref();
                 namespaces.is_none_or(|names| names.contains(&key.namespace))
-            });
+            })
+        };
+        self.left_out.retain(followed);
+        let left = |(key, row): &(&Key, &Row)| {
             let is_broken = settings.cluster_problems.contains_key(&key.cluster);
-            !followed && !is_broken && row.gone_at.is_none()
+            !followed(key) && !is_broken && row.gone_at.is_none()
         };
         let left: Vec<(Key, Row)> = {
             let known = self.known.locked();

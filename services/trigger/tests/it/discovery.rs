@@ -127,6 +127,27 @@ impl Place {
         .await;
     }
 
+    /// Waits until the metrics of the service that discovers show so many objects of a kind:
+    /// triggers, refused ones, and those that are left out.
+    async fn counts<const N: usize>(
+        &self,
+        services: [&Service; N],
+        kind: &str,
+        expected: [u32; 3],
+    ) {
+        let results = ["trigger", "refused", "left_out"];
+        let lines = results.iter().zip(expected).map(|(result, count)| {
+            format!("tagtrail_trigger_discovered_objects{{cluster=\"test\",kind=\"{kind}\",result=\"{result}\"}} {count}\n")
+        });
+        let lines: Vec<String> = lines.collect();
+        eventually(&format!("{expected:?} of {kind}"), SOON * 2, async || {
+            let shown = services.map(|service| service.ctx.metrics.text().unwrap());
+            let has_all = |shown: &String| lines.iter().all(|line| shown.contains(line));
+            shown.iter().any(has_all).then_some(())
+        })
+        .await;
+    }
+
     /// Creates an object as soon as its kind is there.
     async fn create_soon(&self, object: &str) {
         eventually("the kind of an object", SOON, async || {
@@ -199,6 +220,7 @@ async fn an_annotated_object_needs_no_other_configuration() {
         ],
     );
     place.becomes("statefulset/db", 0, &pinned(1)).await;
+    place.counts([&service], "deployment", [1, 0, 0]).await;
     // The tag is known although the container no longer names it.
     place.world.push(WEB, 2).await;
     place.becomes("deployment/web", 0, &pinned(2)).await;
@@ -258,6 +280,7 @@ async fn a_mistake_is_an_event_and_a_broken_trigger_and_harms_no_other() {
         "{text}"
     );
     place.told("web", "soon").await;
+    place.counts([&service], "deployment", [0, 2, 0]).await;
     place.world.push(WEB, 2).await;
     place.becomes("deployment/web", 0, &pinned(2)).await;
     // Both heal without a restart.
@@ -391,6 +414,7 @@ async fn other_namespaces_are_left_alone_and_two_processes_share_a_cluster() {
     place.run("DaemonSet", "agent", 0);
     place.annotate("daemonset/agent", &["tagtrail.dev/follow=web"]);
     place.told("agent", "raise `most`").await;
+    place.counts([&one, &two], "daemonset", [0, 0, 1]).await;
     one.stop().await;
     place.world.push(WEB, 2).await;
     place.wait(2, Succeeded).await;
@@ -560,6 +584,8 @@ async fn an_image_trigger_takes_an_object_from_its_annotations_and_gives_it_back
         "{text}"
     );
     place.told("api", names).await;
+    place.counts([&service], "deployment", [1, 1, 0]).await;
+    place.counts([&service], "imagetrigger", [1, 0, 0]).await;
     // An object that nothing names has its own trigger, before a restart and after it.
     service.stop().await;
     let service = place.world.start().await;
@@ -574,6 +600,7 @@ async fn an_image_trigger_takes_an_object_from_its_annotations_and_gives_it_back
     place.kubectl(&["delete", "imagetrigger/apis"]);
     place.configured(&refused, true).await;
     place.becomes("deployment/api", 0, &pinned(3)).await;
+    place.counts([&service], "deployment", [2, 0, 0]).await;
     // So they are if the tag has not moved meanwhile.
     place.run("Deployment", "other", 1);
     place.create_soon(&names_object("deployment/api")).await;
