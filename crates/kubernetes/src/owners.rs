@@ -26,25 +26,28 @@ impl Owner {
     }
 }
 
-/// Returns the owner of the reference at this place: of several owners, the one with the newest
-/// time that is not Tagtrail. `None`: no managed field names the place.
+/// Returns the owner of the reference at this place: of several owners of the same field, the one
+/// with the newest time that is not Tagtrail. `None`: no managed field names the place.
 #[must_use]
 pub fn owner(object: &Value, place: &Place) -> Option<Owner> {
     let path = field_path(place);
     let entries = object.pointer("/metadata/managedFields");
     let entries = entries.and_then(Value::as_array).into_iter().flatten();
-    let mut owners: Vec<(bool, &str, &str)> = Vec::new();
+    let mut owners: Vec<(usize, bool, &str, &str)> = Vec::new();
     for entry in entries {
         let text = |key: &str| entry.get(key).and_then(Value::as_str).unwrap_or_default();
-        if owned_to(entry.get("fieldsV1")?, &path).is_some() {
+        let fields = entry.get("fieldsV1");
+        if let Some(depth) = fields.and_then(|fields| owned_to(fields, &path)) {
             let manager = text("manager");
-            owners.push((manager != MANAGER, text("time"), manager));
+            owners.push((depth, manager != MANAGER, text("time"), manager));
         }
     }
-    let newest = owners.into_iter().max()?;
+    // The creator of a custom resource still owns the map around a list that somebody else owns as
+    // a whole.
+    let (_, _, time, manager) = owners.into_iter().max()?;
     Some(Owner {
-        manager: newest.2.to_owned(),
-        since: OffsetDateTime::parse(newest.1, &Rfc3339).ok(),
+        manager: manager.to_owned(),
+        since: OffsetDateTime::parse(time, &Rfc3339).ok(),
     })
 }
 
@@ -118,5 +121,17 @@ mod tests {
             "argocd"
         );
         assert_eq!(owner(&list, &at("/spec/source/other/0")), None);
+        // The creator keeps the map around the list after a change of the list.
+        let lists = |last: &str| {
+            json!({"metadata": {"managedFields": [
+                {"manager": "kubectl-create", "time": "2026-01-04T00:00:00Z", "fieldsV1": {"f:spec": {"f:source": {}}}},
+                {"manager": "old", "time": "2026-01-01T00:00:00Z"},
+                {"manager": last, "time": "2026-01-03T00:00:00Z", "fieldsV1": {"f:spec": {"f:source": {"f:images": {}}}}},
+            ]}})
+        };
+        for last in [MANAGER, "kubectl-patch"] {
+            let found = owner(&lists(last), &at("/spec/source/images/0")).unwrap();
+            assert_eq!(found.manager, last);
+        }
     }
 }
