@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 
 use serde_json::{Value, json};
+use tagtrail_proto::clean_text;
 
 use super::tags::{Container, containers, running};
-use super::{Annotated, Followed, Wish, annotation, truth};
+use super::{Annotated, Followed, SHOWN, Wish, annotation, truth};
 use crate::patch::ROLLOUT;
 
 /// The beginning of all annotations of Tagtrail.
@@ -71,6 +72,26 @@ pub(super) fn read(annotated: &Annotated<'_>) -> Option<Result<Wish, String>> {
     }
 }
 
+/// Returns the mistake in annotations of an object without containers. A Rollout of Argo may run
+/// the pods of another object.
+fn without_containers(object: &Value) -> String {
+    let text = |at: &str| {
+        object
+            .pointer(at)?
+            .as_str()
+            .map(|text| clean_text(text, SHOWN))
+    };
+    match (
+        text("/spec/workloadRef/kind"),
+        text("/spec/workloadRef/name"),
+    ) {
+        (Some(kind), Some(name)) => format!(
+            "the object has no containers: its pods are those of {kind} {name} (spec.workloadRef); annotate that object"
+        ),
+        _ => "the object has no containers".to_owned(),
+    }
+}
+
 /// The containers that follow the tags that they name.
 enum Followers {
     All,
@@ -87,6 +108,9 @@ fn read_all(
 ) -> Result<Wish, String> {
     let metadata = &annotated.object["metadata"];
     let all = containers(annotated);
+    if all.is_empty() {
+        return Err(without_containers(annotated.object));
+    }
     let known = |key: &str, name: &str| {
         let found = all.iter().find(|container| container.name == name);
         found.ok_or_else(|| {

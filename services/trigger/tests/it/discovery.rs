@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 use tagtrail_config::File;
-use tagtrail_proto::RolloutState::{Held, Succeeded};
+use tagtrail_proto::RolloutState::{Failed, Held, Succeeded, Watching};
 use tagtrail_testkit::{Process, SOON, TestKubernetes, eventually, resident};
 use tagtrail_trigger::Outlive;
 
@@ -610,6 +610,81 @@ async fn an_image_trigger_takes_an_object_from_its_annotations_and_gives_it_back
     place.kubectl(&["patch", "imagetrigger/apis", "--type=merge", "-p", other]);
     place.configured(&refused, true).await;
     place.becomes("deployment/api", 0, &pinned(3)).await;
+    service.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rollout_of_argo_is_a_trigger_and_its_phase_is_the_result() {
+    let mut place = Place::alone().await;
+    // As that of Argo Rollouts, without the schema of the specification.
+    place.cluster.create(
+        "{apiVersion: apiextensions.k8s.io/v1, kind: CustomResourceDefinition, metadata: {name: rollouts.argoproj.io}, spec: {group: argoproj.io, scope: Namespaced, \
+         names: {kind: Rollout, singular: rollout, plural: rollouts, shortNames: [ro]}, versions: [{name: v1alpha1, served: true, storage: true, subresources: {status: {}}, \
+         schema: {openAPIV3Schema: {type: object, properties: {spec: {type: object, x-kubernetes-preserve-unknown-fields: true}, \
+         status: {type: object, x-kubernetes-preserve-unknown-fields: true}}}}}]}}",
+    );
+    let crd = "crd/rollouts.argoproj.io";
+    place
+        .cluster
+        .kubectl(&["wait", "--for=condition=Established", crd]);
+    place.cluster.create(
+        "apiVersion: argoproj.io/v1alpha1\nkind: Rollout\nmetadata: {name: api, namespace: default}\nspec: {replicas: 1, strategy: {canary: {}}, selector: {matchLabels: {app: api}}, \
+         template: {metadata: {labels: {app: api}}, spec: {containers: [{name: web, image: \"registry.example.com/shop/web:latest\"}, {name: proxy, image: \"registry.example.com/infra/proxy:1\"}]}}}\n---\n\
+         apiVersion: argoproj.io/v1alpha1\nkind: Rollout\nmetadata: {name: refers, namespace: default}\nspec: {workloadRef: {apiVersion: apps/v1, kind: Deployment, name: web}}\n",
+    );
+    let rollout = "rollouts.argoproj.io/api";
+    for (object, follow) in [(rollout, "web"), ("rollouts.argoproj.io/refers", "true")] {
+        let follow = format!("tagtrail.dev/follow={follow}");
+        place.annotate(object, &[&follow, "tagtrail.dev/settle=0s"]);
+    }
+    place.discover("");
+    place.world.push(WEB, 1).await;
+    let service = place.world.start().await;
+    place.becomes(rollout, 0, &pinned(1)).await;
+    let proxy = "registry.example.com/infra/proxy:1";
+    assert_eq!(place.image(rollout, 1), proxy);
+    let reports = |place: &Place, behind: i64, phase: &str| {
+        let object = place.cluster.get("default", rollout);
+        let seen = object["metadata"]["generation"].as_i64().unwrap() - behind;
+        let status = format!(
+            "{{\"status\":{{\"observedGeneration\":\"{seen}\",\"phase\":\"{phase}\",\"message\":\"it is {phase}\"}}}}"
+        );
+        place.kubectl(&[
+            "patch",
+            rollout,
+            "--subresource=status",
+            "--type=merge",
+            "-p",
+            &status,
+        ]);
+    };
+    // Health of the images before is none of these.
+    reports(&place, 1, "Healthy");
+    place.wait(1, Watching).await;
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    place.wait(1, Watching).await;
+    reports(&place, 0, "Healthy");
+    place.wait(1, Succeeded).await;
+    place.world.push(WEB, 2).await;
+    place.becomes(rollout, 0, &pinned(2)).await;
+    reports(&place, 0, "Degraded");
+    place.wait(2, Failed).await;
+    let error = place.world.error().await.unwrap();
+    assert!(error.contains("it is Degraded"), "{error}");
+    reports(&place, 0, "Healthy");
+    place.wait(2, Succeeded).await;
+    // A change by a person is a hold, although a custom resource has one owner of all containers.
+    let image = "[{\"op\":\"replace\",\"path\":\"/spec/template/spec/containers/0/image\",\"value\":\"registry.example.com/shop/web:v1\"}]";
+    place.kubectl(&["patch", rollout, "--type=json", "-p", image]);
+    let fault = place.fault().await;
+    assert!(fault.contains("kubectl-patch has changed"), "{fault}");
+    let refers = place.trigger("rollout", "refers");
+    let text = place.mistake(&refers).await;
+    assert!(
+        text.contains("its pods are those of Deployment web"),
+        "{text}"
+    );
+    place.counts([&service], "rollout", [1, 1, 0]).await;
     service.stop().await;
 }
 
