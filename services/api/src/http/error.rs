@@ -228,6 +228,11 @@ pub(crate) enum Error {
         "{0} is unknown: no push of it was ever recorded; GET /v1/repositories lists the repositories"
     )]
     RepositoryUnknown(String),
+    #[error("{repository} is unknown: no push of it was ever recorded; known: {}", .similar.join(", "))]
+    RepositoryUnlike {
+        repository: String,
+        similar: Vec<String>,
+    },
     #[error("no digest of an image or manifest begins with {0}")]
     DigestUnknown(DigestPrefix),
     #[error("no tag ever had the digest {0}, and no manifest of it was read")]
@@ -394,7 +399,9 @@ impl Error {
             Error::TagUnknown(_) | Error::TagUnlike { .. } | Error::TagNotYet(_) => {
                 (StatusCode::NOT_FOUND, "tag_unknown")
             }
-            Error::RepositoryUnknown(_) => (StatusCode::NOT_FOUND, "repository_unknown"),
+            Error::RepositoryUnknown(_) | Error::RepositoryUnlike { .. } => {
+                (StatusCode::NOT_FOUND, "repository_unknown")
+            }
             Error::DigestUnknown(_) | Error::DigestUnheard(_) => {
                 (StatusCode::NOT_FOUND, "digest_unknown")
             }
@@ -425,6 +432,13 @@ impl Error {
         }
     }
 
+    fn similar(&self) -> &[String] {
+        match self {
+            Error::TagUnlike { similar, .. } | Error::RepositoryUnlike { similar, .. } => similar,
+            _ => &[],
+        }
+    }
+
     /// Logs the cause of an error that the client is not told.
     pub(crate) fn log(&self) {
         match self {
@@ -447,6 +461,8 @@ impl Error {
 pub(crate) struct Told {
     pub(crate) code: &'static str,
     pub(crate) detail: String,
+    /// Known images or repositories with a name like the unknown one.
+    pub(crate) similar: Vec<String>,
 }
 
 /// Problem details (RFC 9457).
@@ -482,7 +498,13 @@ impl IntoResponse for Error {
         let detail = self.to_string();
         let mut response = problem::response(status, code, &detail);
         // A page shows the problem as a page.
-        response.extensions_mut().insert(Told { code, detail });
+        let similar = self.similar().to_vec();
+        let told = Told {
+            code,
+            detail,
+            similar,
+        };
+        response.extensions_mut().insert(told);
         let headers = response.headers_mut();
         if status == StatusCode::UNAUTHORIZED {
             let challenge = HeaderValue::from_static("Bearer realm=\"tagtrail\"");

@@ -19,6 +19,7 @@ use crate::pages::part::text::{counted, number, visible};
 use crate::pages::reader::Reader;
 use crate::pages::repository::steps;
 use crate::shared::Shared;
+use crate::store::similar;
 
 pub(crate) const PAGE: Page = Page {
     id: "page_browse",
@@ -80,9 +81,23 @@ pub(crate) async fn show(
         .await?;
     let found = part.cut(found);
     if found.items.is_empty() && !below.is_empty() && query.part.is_none() {
-        return Err(Error::RepositoryUnknown(below.to_owned()));
+        return Err(unknown(shared, below.to_owned()).await);
     }
     Ok(page(reader, below, query.part, first, &found).into_response())
+}
+
+/// The problem of a repository or folder without history, which names similar repositories.
+async fn unknown(shared: &Shared, repository: String) -> Error {
+    let similar = shared
+        .database
+        .ask_large(async |db| similar::names(db, &repository).await);
+    match similar.await {
+        Ok(similar) if !similar.is_empty() => Error::RepositoryUnlike {
+            repository,
+            similar,
+        },
+        _ => Error::RepositoryUnknown(repository),
+    }
 }
 
 fn page(

@@ -13,6 +13,7 @@ use crate::http::error::Told;
 use crate::pages::assets::{SCRIPT_ADDRESS, STYLE_ADDRESS};
 use crate::pages::part::digest::copy;
 use crate::pages::part::icon::{drawings, icon};
+use crate::pages::part::image::did_you_mean;
 use crate::pages::part::text::visible;
 use crate::pages::part::when::{Form, time};
 use crate::pages::reader::Reader;
@@ -245,7 +246,7 @@ pub(crate) fn problem(reader: &Reader, status: StatusCode, told: &Told) -> Html<
     let content = html! {
         section class="card" {
             h1 { (heading) }
-            p class="note warn" { (visible(&told.detail)) }
+            p class="note warn" { (visible(&told.detail)) (did_you_mean(&told.similar)) }
             @if status == StatusCode::SERVICE_UNAVAILABLE {
                 p { "Pushes are still accepted and kept; nothing is lost. This page works again as soon as the database answers." }
             }

@@ -70,6 +70,7 @@ fn missing(path: &str) -> Response {
         detail:
             "There is no such page. The search field finds images, digests, commits and rollouts."
                 .to_owned(),
+        similar: Vec::new(),
     };
     let page = frame::problem(&reader, StatusCode::NOT_FOUND, &told);
     (StatusCode::NOT_FOUND, page).into_response()

@@ -155,14 +155,7 @@ fn none(question: &str, similar: &[String]) -> Markup {
         h1 { "Nothing for “" (visible(question)) "”" }
         p class="note" {
             "No image, digest, commit, rollout, trigger or repository of this name was ever recorded."
-            @if !similar.is_empty() {
-                " Did you mean "
-                @for (place, name) in similar.iter().enumerate() {
-                    @if place > 0 { ", " }
-                    a class="im" href={ "/i/" (name) } { (name) }
-                }
-                "?"
-            }
+            (image::did_you_mean(similar))
         }
         p { a href="/sources" { "Check its source" } }
         (help())

@@ -223,3 +223,16 @@ async fn the_page_of_a_digest_says_whether_it_is_in_use() {
     assert!(free.contains("1 more digest was built from this commit"));
     assert_eq!(show(&api, &format!("/d/{}", digest(9))).await.status, 404);
 }
+
+#[tokio::test]
+async fn the_page_of_an_unknown_repository_names_similar_ones() {
+    let (api, mut rows) = Api::start().await;
+    rows.tag(IMAGE, &[on_time(1, 1, 0)]).await;
+    let missing = show(&api, "/i/registry.example.com/shop/webb").await;
+    let link = "href=\"/i/registry.example.com/shop/web\"";
+    assert_eq!(missing.status, 404);
+    assert!(missing.html.contains(link), "{}", missing.html);
+    let missing = show(&api, "/i/registry.example.com/other/thing").await;
+    assert_eq!(missing.status, 404);
+    assert!(!missing.html.contains("Did you mean"), "{}", missing.html);
+}

@@ -36,3 +36,17 @@ pub(crate) fn link(image: &Image) -> Markup {
 pub(crate) fn short_link(image: &Image) -> Markup {
     html! { a class="im" href=(address(image)) { (image.repository) ":" (image.tag) } }
 }
+
+/// Asks whether one of these images or repositories is meant, if there is one.
+pub(crate) fn did_you_mean(similar: &[String]) -> Markup {
+    html! {
+        @if !similar.is_empty() {
+            " Did you mean "
+            @for (place, name) in similar.iter().enumerate() {
+                @if place > 0 { ", " }
+                a class="im" href={ "/i/" (name) } { (name) }
+            }
+            "?"
+        }
+    }
+}
