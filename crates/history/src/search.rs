@@ -114,6 +114,45 @@ pub async fn images(
     rows.iter().map(image).collect()
 }
 
+/// Returns images whose tag contains this text, in any case; at most `limit`. Only 10,000 tags with
+/// two revisions or more and the 10,000 newest tags are looked at. Tags that are the text come
+/// first, then short ones.
+pub async fn tags(
+    db: &mut PgConnection,
+    part: &str,
+    limit: i64,
+) -> Result<Vec<Image>, sqlx::Error> {
+    let rows = sqlx::query(
+        // Without an index on parts of names, each of these tags is read: by its key, since a scan
+        // of all tags would cost the more the longer the history is.
+        "select r.registry, r.name as repository, o.name as tag
+         from (
+             select t.id, t.repository_id, t.name
+             from (select tag_id from moving limit 10000) m
+             cross join lateral (select * from tag t where t.id = m.tag_id offset 0) t
+             where t.head is not null and strpos(lower(t.name), lower($1)) > 0
+             union
+             select n.id, n.repository_id, n.name from (select * from tag order by id desc limit 10000) n
+             where n.head is not null and strpos(lower(n.name), lower($1)) > 0) o
+         join repository r on r.id = o.repository_id
+         where not (o.name like 'sha___-%' and o.name ~ $3)
+         order by lower(o.name) <> lower($1), length(o.name), o.id desc limit $2",
+    )
+    .bind(part)
+    .bind(limit)
+    .bind(Tag::SIGNATURE)
+    .fetch_all(db)
+    .await?;
+    let image = |row: &PgRow| {
+        Ok(Image {
+            registry: row::parsed(row.try_get("registry")?)?,
+            repository: row::parsed(row.try_get("repository")?)?,
+            tag: row::parsed(row.try_get("tag")?)?,
+        })
+    };
+    rows.iter().map(image).collect()
+}
+
 /// Returns other digests that were built from the same commit; at most `limit`.
 pub async fn same_commit(
     db: &mut PgConnection,

@@ -29,7 +29,7 @@ pub(crate) const QUESTION: Parameter = Parameter {
     required: true,
     ..optional(
         "q",
-        "An image, `docker pull …`, a digest or commit or their first six or more digits, `shop#418`, or a part of a name.",
+        "An image, `docker pull …`, a digest or commit or their first six or more digits, `shop#418`, or a part of the name of a repository, trigger or tag.",
         "9f2c41d",
         text,
     )
@@ -39,7 +39,7 @@ pub(crate) const SEARCH: Operation = Operation {
     id: "search",
     method: Method::Get,
     path: "/v1/search",
-    summary: "Images, digests, commits, rollouts, triggers and repositories by a text.",
+    summary: "Images, digests, commits, rollouts, triggers, repositories and tags by a text.",
     role: Role::Read,
     in_path: &[],
     query: &[QUESTION],
@@ -67,6 +67,8 @@ pub(crate) struct Found {
     pub(crate) triggers: Vec<String>,
     /// Repositories whose name contains the text.
     pub(crate) repositories: Vec<FoundRepository>,
+    /// Images whose tag contains the text, of 10,000 tags that move and of the 10,000 newest tags.
+    pub(crate) tags: Vec<Image>,
 }
 
 /// The meanings that a question can have.
@@ -175,6 +177,10 @@ pub(crate) async fn find(
     if let Some(part) = meanings.part {
         found.repositories = search::repositories(db, &part, MOST).await?;
         found.triggers = found::triggers(db, &part, MOST).await?;
+        // A tag has no slash.
+        if part.parse::<Tag>().is_ok() {
+            found.tags = search::tags(db, &part, MOST).await?;
+        }
     }
     Ok(found)
 }

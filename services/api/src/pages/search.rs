@@ -69,6 +69,7 @@ fn count(found: &Found) -> usize {
         + found.rollouts.len()
         + found.triggers.len()
         + found.repositories.len()
+        + found.tags.len()
 }
 
 /// Returns the address of the only answer.
@@ -89,6 +90,7 @@ fn only(found: &Found) -> Option<String> {
     let repositories =
         repositories.map(|one| image::repository_address(&one.registry, &one.repository));
     images
+        .chain(found.tags.iter().map(image::address))
         .chain(digests)
         .chain(commits)
         .chain(rollouts)
@@ -107,6 +109,7 @@ fn results(found: &Found) -> Markup {
             let address = image::repository_address(&one.registry, &one.repository);
             html! { a class="im" href=(address) { (one.registry) "/" (one.repository) } }
         }).collect()))
+        (list("Tags", found.tags.iter().map(image::link).collect()))
         (list("Triggers", found.triggers.iter().map(|name| html! { a class="b" href={ "/triggers/" (name) } { (name) } }).collect()))
         (help())
     }

@@ -236,3 +236,29 @@ async fn the_page_of_an_unknown_repository_names_similar_ones() {
     assert_eq!(missing.status, 404);
     assert!(!missing.html.contains("Did you mean"), "{}", missing.html);
 }
+
+#[tokio::test]
+async fn a_part_of_a_tag_is_found_and_signatures_are_not() {
+    let (api, mut rows) = Api::start().await;
+    let image = |tag: &str| format!("registry.example.com/shop/web:{tag}");
+    let signature = format!("sha256-{}.sig", "ab".repeat(32));
+    for tag in ["sha-9F2C41D7", "2026-night", "night", &signature] {
+        rows.tag(&image(tag), &[on_time(1, 1, 0)]).await;
+    }
+    // Known to the ids only: a tag without a revision is no image yet.
+    rows.empty_tag(&image("night-2")).await;
+    for (part, expected) in [
+        ("night", vec![image("night"), image("2026-night")]),
+        ("9f2c41d7", vec![image("sha-9F2C41D7")]),
+        ("%25", vec![]),
+        ("sha256-ab", vec![]),
+    ] {
+        let found = api.found(&format!("/v1/search?q={part}")).await;
+        assert_eq!(found["tags"], json!(expected), "{part}");
+    }
+    let one = show(&api, "/search?q=9f2c41d7").await;
+    let address = format!("/i/{}", image("sha-9F2C41D7"));
+    assert_eq!((one.status, one.location), (303, address));
+    let both = show(&api, "/search?q=night").await;
+    assert!(both.html.contains("2026-night"), "{}", both.html);
+}
