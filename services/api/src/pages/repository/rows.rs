@@ -81,7 +81,7 @@ pub(super) fn moving(
     at: Option<OffsetDateTime>,
     now: OffsetDateTime,
 ) -> Markup {
-    let room = room(tags.iter().map(|tag| lane(tag)));
+    let room = room(tags.iter().map(lane));
     html! {
         p class="key" {
             span { "One colour is one digest, in every row and on every page." }
