@@ -11,7 +11,7 @@ use maud::{Markup, html};
 use tagtrail_history::digests::{self, DigestInterval};
 use tagtrail_history::manifests::manifest;
 use tagtrail_history::search::same_commit;
-use tagtrail_proto::{Digest, Manifest};
+use tagtrail_proto::{Digest, Manifest, Rollout};
 use time::OffsetDateTime;
 
 use crate::http::error::Error;
@@ -24,12 +24,15 @@ use crate::pages::part::commit::built_from;
 use crate::pages::part::digest::{big_swatch, copy, digits, link_with};
 use crate::pages::part::image;
 use crate::pages::part::lane::{Bar, Window, axis, lane};
+use crate::pages::part::rollout;
+use crate::pages::part::standing::{cause, state};
 use crate::pages::part::text::{
     counted, foreign, link_or_text, number, platform_name, size, visible,
 };
-use crate::pages::part::when::{Form, time};
+use crate::pages::part::when::{Form, ago, time};
 use crate::pages::reader::Reader;
 use crate::shared::Shared;
+use crate::store;
 use crate::store::running::{self, Running};
 
 pub(crate) const PAGE: Page = Page {
@@ -42,6 +45,8 @@ pub(crate) const PAGE: Page = Page {
 
 /// Most triggers, and most other digests, that are listed.
 const MOST: i64 = 25;
+/// Most rollouts that are listed.
+const ROLLOUTS: i64 = 10;
 
 /// The content of the page.
 struct Read {
@@ -50,6 +55,8 @@ struct Read {
     start: bool,
     manifest: Option<Manifest>,
     running: Vec<Running>,
+    /// The newest rollouts that had it: at most [`ROLLOUTS`], and one more.
+    rollouts: Vec<Rollout>,
     /// Other digests of the same commit.
     siblings: Vec<Digest>,
 }
@@ -69,6 +76,7 @@ async fn show(
             let held = digests::intervals(db, &digest, part.after, part.fetch()).await?;
             let manifest = manifest(db, &digest).await?;
             let running = running::of_digests(db, &[&digest], MOST).await?;
+            let rollouts = store::rollouts::with_digest(db, &digest, None, ROLLOUTS + 1).await?;
             let commit = manifest.as_ref().and_then(|one| one.revision.as_deref());
             let siblings = match commit {
                 Some(commit) => same_commit(db, commit, &digest, MOST).await?,
@@ -79,6 +87,7 @@ async fn show(
                 start: part.after.is_none(),
                 manifest,
                 running,
+                rollouts: rollouts.into_iter().map(|(_, one)| one.rollout).collect(),
                 siblings,
             })
         })
@@ -95,6 +104,7 @@ async fn show(
         (head(&digest, &read))
         (verdict(&read))
         (intervals(&digest, &read, reader.now))
+        (rolled_out(&digest, &read, reader.now))
         @match &read.manifest {
             Some(manifest) => {
                 (contents(manifest, &read.siblings))
@@ -165,6 +175,31 @@ fn verdict(read: &Read) -> Markup {
                 }
                 @if read.running.len() > 5 { " and others" }
                 "."
+            }
+        }
+    }
+}
+
+/// Lists the rollouts that had the digest, also those of triggers that run another one now: a person
+/// may roll back to it.
+fn rolled_out(digest: &Digest, read: &Read, now: OffsetDateTime) -> Markup {
+    let shown = usize::try_from(ROLLOUTS).unwrap_or(usize::MAX);
+    html! {
+        @if !read.rollouts.is_empty() {
+            section class="card" {
+                h2 { "Rolled out " span class="push q" { "newest first" } }
+                table class="st" {
+                    thead { tr { th scope="col" { "Rollout" } th scope="col" { "State" } th scope="col" { "Cause" } th scope="col" class="r" { "When" } } }
+                    tbody { @for one in read.rollouts.iter().take(shown) { tr {
+                        th scope="row" { a href=(rollout::address(&one.trigger, one.number)) { (visible(&one.trigger)) " #" (number(one.number)) } }
+                        td { (state(one.state)) }
+                        td { (cause(one.cause.reason)) }
+                        td class="r nw" { (time(one.created_at, Form::Short)) " " (ago(one.created_at, now)) }
+                    } } }
+                }
+                @if read.rollouts.len() > shown {
+                    p class="more" { a href={ "/v1/digests/" (digest) "/rollouts" } { "All rollouts as JSON" } }
+                }
             }
         }
     }

@@ -10,8 +10,8 @@ use tagtrail_proto::Rollout;
 /// Rollouts by the number of the revision.
 pub(crate) type RolledOut = BTreeMap<u64, Vec<Rollout>>;
 
-/// Returns the rollouts of these revisions of a tag, for each revision the newest first and at most
-/// `limit`. Of a revision that was rolled out more than a hundred times, by rollbacks, any hundred
+/// Returns the rollouts that brought these revisions of a tag, for each revision the newest first and
+/// at most `limit`. Of a revision that was rolled out more than a hundred times, by rollbacks, any hundred
 /// are looked at.
 ///
 /// # Errors
@@ -39,7 +39,7 @@ pub(crate) async fn of_revisions<'a>(
              select o.id, t.name as trigger, o.number, coalesce(o.epoch, t.epoch) as epoch, o.state::text as state, o.images, o.cause,
                  o.attempts, o.created_at, o.finished_at, o.error, o.gates, o.opens_at
              from (select distinct i.rollout_id from rollout_image i
-                   where i.digest = w.digest and i.tag_id = $3 and i.number = w.revision limit 100) i
+                   where i.digest = w.digest and i.tag_id = $3 and i.number = w.revision and i.changed limit 100) i
              join rollout o on o.id = i.rollout_id
              join trigger t on t.id = o.trigger_id
              order by o.created_at desc, t.name limit $4) o",

@@ -17,8 +17,30 @@ pub(crate) struct Running {
     /// The revision and the digest that it rolled out.
     pub(crate) revision: u64,
     pub(crate) digest: Option<Digest>,
-    /// The time at which the rollout succeeded.
+    /// The time at which the rollout succeeded that brought the digest. Of a digest that a thousand
+    /// rollouts have kept, the time of the first of these.
     pub(crate) since: Option<OffsetDateTime>,
+}
+
+/// The join of the time since which a trigger runs the digest of an image: the end of the first
+/// successful rollout after the last one with another digest, among the last thousand.
+macro_rules! since {
+    ($name:literal, $digest:literal) => {
+        concat!(
+            "left join lateral (
+                 select d.finished_at as at from rollout d
+                 where d.trigger_id = t.id and d.state = 'succeeded' and d.number > coalesce((
+                     select e.number from rollout e
+                     where e.trigger_id = t.id and e.state = 'succeeded' and e.number < o.number and e.number > o.number - 1000
+                       and e.images -> ",
+            $name,
+            " ->> 'digest' is distinct from ",
+            $digest,
+            "
+                     order by e.number desc limit 1), o.number - 1000)
+                 order by d.number limit 1) since on true"
+        )
+    };
 }
 
 /// Returns the configured triggers that run a tag, by name: those that watch the tag or its
@@ -29,16 +51,17 @@ pub(crate) async fn of_image(
     limit: i64,
 ) -> Result<Vec<Running>, sqlx::Error> {
     let rows = sqlx::query(
-        "select t.name, t.state <> 'active' as paused, o.number, o.finished_at, i.value ->> 'revision' as revision, i.value ->> 'digest' as digest
+        concat!("select t.name, t.state <> 'active' as paused, o.number, since.at as since, i.value ->> 'revision' as revision, i.value ->> 'digest' as digest
          from trigger t
          cross join lateral (
-             select o.number, o.images, o.finished_at from rollout o
+             select o.number, o.images from rollout o
              where o.trigger_id = t.id and o.state = 'succeeded' order by o.number desc limit 1) o
          cross join lateral (
-             select i.value from jsonb_each(o.images) i where i.value ->> 'image' = $1 order by i.key limit 1) i
-         where t.configured
+             select i.key, i.value from jsonb_each(o.images) i where i.value ->> 'image' = $1 order by i.key limit 1) i ",
+        since!("i.key", "i.value ->> 'digest'"),
+        " where t.configured
            and exists (select from jsonb_each_text(t.images) w where w.value = $1 or w.value = $2)
-         order by t.name limit $3",
+         order by t.name limit $3"),
     )
     .bind(image.to_string())
     .bind(format!("{}/{}", image.registry, image.repository))
@@ -56,15 +79,16 @@ pub(crate) async fn of_digests(
     limit: i64,
 ) -> Result<Vec<Running>, sqlx::Error> {
     let rows = sqlx::query(
-        "select t.name, t.state <> 'active' as paused, o.number, o.finished_at, i.revision, i.digest
+        concat!("select t.name, t.state <> 'active' as paused, o.number, since.at as since, i.revision, i.digest
          from trigger t
          cross join lateral (
-             select o.number, o.images, o.finished_at from rollout o
+             select o.number, o.images from rollout o
              where o.trigger_id = t.id and o.state = 'succeeded' order by o.number desc limit 1) o
          cross join lateral (
-             select i.value ->> 'digest' as digest, min(i.value ->> 'revision') as revision from jsonb_each(o.images) i
-             where i.value ->> 'digest' = any ($1) group by 1) i
-         where t.configured order by t.name, i.digest limit $2",
+             select i.value ->> 'digest' as digest, min(i.value ->> 'revision') as revision, min(i.key) as name from jsonb_each(o.images) i
+             where i.value ->> 'digest' = any ($1) group by 1) i ",
+        since!("i.name", "i.digest"),
+        " where t.configured order by t.name, i.digest limit $2"),
     )
     .bind(digests.iter().map(ToString::to_string).collect::<Vec<_>>())
     .bind(limit)
@@ -82,6 +106,6 @@ fn running(row: &PgRow) -> Result<Running, sqlx::Error> {
         rollout: row::unsigned(row.try_get("number")?),
         revision: revision.and_then(|number| number.parse().ok()).unwrap_or(0),
         digest: digest.as_deref().map(row::parsed).transpose()?,
-        since: row.try_get("finished_at")?,
+        since: row.try_get("since")?,
     })
 }
