@@ -183,6 +183,8 @@ pub(crate) enum Error {
         "{field} must be a time (UTC), such as 2026-03-03 14:02, 3 Mar 14:02, 2 h ago or yesterday 12:00"
     )]
     PastTyped { field: &'static str },
+    #[error("{field} is later than now: a time of the past is needed")]
+    NotPast { field: &'static str },
     #[error("until must be a time in the future")]
     UntilPast,
     #[error("a digest is written whole, such as sha256: and 64 hexadecimal digits")]
@@ -385,7 +387,9 @@ impl Error {
                 (StatusCode::UNPROCESSABLE_ENTITY, "idempotency_key_reused")
             }
             Error::GateNotSkippable(_) => (StatusCode::BAD_REQUEST, "gate_invalid"),
-            Error::UntilPast | Error::PastTyped { .. } => (StatusCode::BAD_REQUEST, "time_invalid"),
+            Error::UntilPast | Error::PastTyped { .. } | Error::NotPast { .. } => {
+                (StatusCode::BAD_REQUEST, "time_invalid")
+            }
             Error::DigestWhole => (StatusCode::BAD_REQUEST, "digest_invalid"),
             Error::TriggerPaused => (StatusCode::CONFLICT, "trigger_paused"),
             Error::SetImpossible(_) => (StatusCode::CONFLICT, "set_impossible"),

@@ -2,6 +2,7 @@
 
 use serde_json::Value;
 
+use crate::pages_triggers::run;
 use crate::rows::{Revision, Rows, digest, late_move, on_time, text};
 use crate::server::Api;
 
@@ -72,6 +73,69 @@ fn link(html: &str, relation: &str) -> Option<String> {
 }
 
 #[tokio::test]
+async fn a_digest_runs_since_the_rollout_that_brought_it() {
+    let (api, mut rows) = Api::start().await;
+    rows.tag(IMAGE, &[on_time(1, 1, 10), on_time(2, 2, 20)])
+        .await;
+    let shop = rows.trigger("shop", true).await;
+    for (number, at) in [(1, 100), (2, 200), (3, 300), (4, 400)] {
+        rows.rollout(shop, number, "succeeded", at).await;
+    }
+    // The rollouts 3 and 4 changed another image: they kept the digest of rollout 2.
+    run(
+        &mut rows,
+        "update rollout set images = (select images from rollout where number = 2) where number > 2",
+    )
+    .await;
+    let (pair, since) = (format!("{}..{}", digest(1), digest(2)), &text(201)[..19]);
+    for path in [format!("/d/{}", digest(2)), format!("/compare/{pair}")] {
+        let shown = show(&api, &path).await;
+        assert!(shown.html.contains(since), "{path} {since}: {}", shown.html);
+    }
+    // The page of a digest that no trigger runs any more names its rollouts.
+    let before = show(&api, &format!("/d/{}", digest(1))).await;
+    assert!(before.html.contains("run by no trigger"));
+    assert!(before.html.contains("href=\"/rollouts/shop/1\""));
+    assert!(!before.html.contains("href=\"/rollouts/shop/2\""));
+}
+
+#[tokio::test]
+async fn a_moment_without_an_answer_leads_to_one_that_has() {
+    let (api, mut rows) = Api::start().await;
+    rows.tag(IMAGE, &late_move()).await;
+    let page = format!("/i/{IMAGE}?at=");
+    let early = show(&api, &format!("{page}2020-01-01T00:00:00Z")).await;
+    let begin = link_after(&early.html, "its history begins on");
+    let shown = show(&api, &begin.replace("&amp;", "&")).await;
+    assert!(shown.html.contains("revision 1, "), "{}", shown.html);
+    let future = show(&api, &format!("{page}2999-01-01T00:00:00Z")).await;
+    assert_eq!(future.status, 400);
+    assert!(future.html.contains("later than now") && future.html.contains("href=\"/i\""));
+    // The head alone is compared with the revision before.
+    let alone = show(&api, &format!("/i/{IMAGE}?rev=2")).await;
+    let head = show(&api, &format!("/i/{IMAGE}?rev=3")).await;
+    assert_eq!((alone.status, head.status), (303, 303));
+    let sides = |address: &str| -> Vec<String> {
+        let pair = address.split('?').next().unwrap();
+        let pair = pair.strip_prefix("/compare/").unwrap();
+        pair.split("..").map(ToOwned::to_owned).collect()
+    };
+    for one in [alone, head] {
+        let sides = sides(&one.location);
+        assert_ne!(sides[0], sides[1], "{}", one.location);
+    }
+}
+
+/// Returns the address of the first link after a text.
+fn link_after(html: &str, text: &str) -> String {
+    let (_, rest) = html
+        .split_once(text)
+        .unwrap_or_else(|| panic!("{text}: {html}"));
+    let (_, rest) = rest.split_once("href=\"").unwrap();
+    rest.split('"').next().unwrap().to_owned()
+}
+
+#[tokio::test]
 async fn the_trail_names_the_rollouts_of_each_revision() {
     let (api, mut rows) = Api::start().await;
     let revisions = [on_time(1, 1, 10), on_time(2, 2, 20), on_time(3, 3, 30)];
@@ -87,6 +151,10 @@ async fn the_trail_names_the_rollouts_of_each_revision() {
         let trigger = rows.trigger(name, true).await;
         rows.rollout(trigger, 1, "succeeded", 50).await;
     }
+    // A rollout of another image of the trigger is not one of this tag.
+    let other = rows.trigger("other", true).await;
+    rows.rollout(other, 3, "succeeded", 300).await;
+    run(&mut rows, "update rollout_image set changed = false where rollout_id in (select id from rollout where number = 3)").await;
     for path in [format!("/i/{IMAGE}"), format!("/i/{IMAGE}?at={}", text(25))] {
         let shown = show(&api, &path).await;
         let row = |number: u64| {

@@ -27,6 +27,9 @@ pub(crate) fn past(
     };
     let at = when::read(text, now).filter(|at| (0..=9999).contains(&at.year()));
     let at = at.ok_or(Error::PastTyped { field })?;
+    if at > now {
+        return Err(Error::NotPast { field });
+    }
     let lasts = instant::parse(text).is_some() && text.ends_with('Z');
     Ok(Some(Past { at, lasts }))
 }

@@ -106,7 +106,7 @@ pub(crate) fn read(text: &str, now: OffsetDateTime) -> Option<OffsetDateTime> {
     ago_in_words(text, now).or_else(|| of_calendar(text, now))
 }
 
-/// Reads `2 h ago`, `yesterday`, `yesterday 12:00`, `now`.
+/// Reads `2 h ago`, `yesterday`, `yesterday 12:00`, `yesterday noon`, `now`.
 fn ago_in_words(text: &str, now: OffsetDateTime) -> Option<OffsetDateTime> {
     let lower = text.to_ascii_lowercase();
     if lower == "now" {
@@ -174,6 +174,7 @@ fn clock_of(text: &str) -> Option<time::Time> {
     if text.is_empty() {
         return Some(time::Time::MIDNIGHT);
     }
+    let text = if text == "noon" { "12:00" } else { text };
     let (hour, rest) = text.split_once(':')?;
     let (minute, second) = rest.split_once(':').unwrap_or((rest, "0"));
     let second = second.split('.').next().unwrap_or_default();

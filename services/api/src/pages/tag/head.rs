@@ -3,6 +3,7 @@
 use maud::{Markup, html};
 use tagtrail_history::changes::HistoryItem;
 use tagtrail_history::contents::Content;
+use tagtrail_history::instant::Instant;
 use tagtrail_history::summary::Summary;
 use tagtrail_proto::Image;
 use time::{Duration, OffsetDateTime};
@@ -131,22 +132,27 @@ pub(crate) fn past(
     image: &Image,
     at: OffsetDateTime,
     then: Option<&HistoryItem>,
-    until: Option<OffsetDateTime>,
+    until: Until,
     content: Option<&Content>,
-    now: OffsetDateTime,
+    since: OffsetDateTime,
 ) -> Markup {
     let heading = html! { h1 { (name(image)) " on " (in_words(at)) } };
     let meta = html! {
         @match then {
-            None => span { "not there yet: its history begins later" },
+            None if at < since => span {
+                "not there yet: its history begins on "
+                a href={ (image::address(image)) "?at=" (Instant(since)) } { (time(since, Form::Full)) }
+            },
+            None => span { "not known yet then" },
             Some(item) => {
                 span {
                     "revision " (number(item.revision)) ", "
                     @if item.digest.is_none() { "deleted " } @else { "in force " }
                     "from " (time(item.occurred_at.0, Form::Full))
                     @match until {
-                        Some(until) => { " to " (time(until, Form::Full)) ": " (span_of(item, until)) },
-                        None => { " until now: " (span_of(item, now)) },
+                        Until::At(until) => { " to " (time(until, Form::Full)) ": " (span_of(item, until)) },
+                        Until::Now(now) => { " until now: " (span_of(item, now)) },
+                        Until::Unknown => {},
                     }
                 }
                 @match &item.actor {
@@ -158,6 +164,16 @@ pub(crate) fn past(
         }
     };
     top(then, &heading, &meta)
+}
+
+/// The end of a revision of the past.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Until {
+    At(OffsetDateTime),
+    /// It is in force at this time, which is the present.
+    Now(OffsetDateTime),
+    /// The answer is one that was known then, and is another one now.
+    Unknown,
 }
 
 fn span_of(item: &HistoryItem, until: OffsetDateTime) -> String {

@@ -28,7 +28,8 @@ pub(crate) fn selected(uri: &Uri) -> Result<Option<Vec<u64>>, Error> {
     }
 }
 
-/// Leads to the comparison of the selected revisions; of one, with the head.
+/// Leads to the comparison of the selected revisions; of one, with the head, and of the head, with
+/// the revision before.
 pub(crate) async fn compare(
     shared: &Shared,
     image: &Image,
@@ -41,8 +42,15 @@ pub(crate) async fn compare(
             for number in numbers {
                 found.push(resolve::numbered(db, image, *number).await?);
             }
-            if numbers.len() == 1 {
-                found.extend(resolve::heads(db, &[image]).await?);
+            if let [number] = numbers {
+                let head = resolve::heads(db, &[image]).await?;
+                let is_head = matches!(head.first(), Some(Resolution::InForce(head)) if head.revision == *number);
+                match number.checked_sub(1).filter(|before| is_head && *before > 0) {
+                    Some(before) => {
+                        found.insert(0, resolve::numbered(db, image, before).await?);
+                    }
+                    None => found.extend(head),
+                }
             }
             Ok(found)
         })

@@ -24,6 +24,7 @@ use crate::pages::part::text::{counted, number};
 use crate::pages::part::when::{Form, span, time, written};
 use crate::pages::reader::Reader;
 use crate::pages::tag::asked::{Asked, Change, Span};
+use crate::pages::tag::head::Until;
 use crate::pages::tag::{NEWER, ROWS, digests, head, rolled_out, row, table, trail, unknown};
 use crate::shared::Shared;
 use crate::store::rolled_out::RolledOut;
@@ -75,7 +76,13 @@ pub(crate) async fn show(
         _ => None,
     };
     let until = place.checked_sub(1).and_then(|newer| read.items.get(newer));
-    let until = until.map(|(_, item)| item.occurred_at.0);
+    let until = match until.map(|(_, item)| item.occurred_at.0) {
+        _ if then.map(|item| item.revision) != now_known.map(|item| item.revision) => {
+            Until::Unknown
+        }
+        Some(until) => Until::At(until),
+        None => Until::Now(reader.now),
+    };
     let content = then.and_then(|item| read.contents.get(item.digest.as_ref()?));
     let mut frame = Frame::new(
         format!("{} at {}", head::name(image), written(at, Form::Full)),
@@ -92,8 +99,8 @@ pub(crate) async fn show(
     steps.push((head::in_words(at), None));
     let drawn = html! {
         (crumbs(&steps))
-        (head::past(image, at, then, until, content, reader.now))
-        (note(image, asked, at, now_known, &read))
+        (head::past(image, at, then, until, content, read.summary.since))
+        (note(image, asked, at, (then, now_known), &read))
         section class="card" aria-labelledby="trail-h" {
             (row::draw(image, asked, (read.span, read.window), &read.stretches, reader.now))
             (rows(image, asked, &read, then, place, reader.now))
@@ -177,7 +184,7 @@ fn note(
     image: &Image,
     asked: &Asked,
     at: OffsetDateTime,
-    now_known: Option<&HistoryItem>,
+    (then, now_known): (Option<&HistoryItem>, Option<&HistoryItem>),
     read: &Read,
 ) -> Markup {
     let known = match &read.known {
@@ -190,14 +197,17 @@ fn note(
             "This is the past. "
             @match (same, asked.known_at) {
                 (true, _) => {
-                    @if let Some(item) = now_known { "Recorded at " (time(item.recorded_at.0, Form::Full)) "; " }
-                    "no later fact changed the answer. "
+                    @match now_known {
+                        Some(item) => { "Recorded at " (time(item.recorded_at.0, Form::Full)) "; no" },
+                        None => "No",
+                    }
+                    " later fact changed the answer. "
                 },
                 (false, Some(known_at)) => { (changed_later(known_at, now_known)) },
                 (false, None) => { (known_later(image, asked, at, now_known, known)) },
             }
             a href=(image::address(image)) { "Show the present" }
-            @if let Some(item) = now_known { (to_present(image, item, read)) }
+            @if let Some(item) = then { (to_present(image, item, read)) }
         }
     }
 }
