@@ -28,8 +28,14 @@ impl io::Write for Statements {
 }
 
 impl Statements {
-    /// Records the statements of this thread, on which the service and the test run.
-    fn record() -> (Statements, tracing::subscriber::DefaultGuard) {
+    /// Records the statements of this thread, on which the service and the test run, until the
+    /// guards are dropped. While there is one subscriber, `tracing` asks the thread that meets a
+    /// place in the code first, perhaps that of another test, and keeps its answer. So there are
+    /// two.
+    fn record() -> (
+        Statements,
+        (tracing::subscriber::DefaultGuard, tracing::Dispatch),
+    ) {
         let statements = Statements::default();
         let writer = statements.clone();
         let subscriber = tracing_subscriber::fmt()
@@ -38,7 +44,8 @@ impl Statements {
             .with_writer(move || writer.clone())
             .finish();
         let guard = tracing::subscriber::set_default(subscriber);
-        (statements, guard)
+        let second = tracing::Dispatch::new(tracing_subscriber::registry());
+        (statements, (guard, second))
     }
 
     /// Returns the statements since the last call.
@@ -137,7 +144,7 @@ async fn an_unchanged_page_is_answered_without_the_page() {
 
 #[tokio::test]
 async fn an_unchanged_page_costs_one_statement_that_reads_no_table() {
-    let (statements, _guard) = Statements::record();
+    let (statements, _guards) = Statements::record();
     let server = TestPostgres::start().await;
     let db = server.db();
     let api = Api::over(&db).await;
@@ -198,7 +205,7 @@ const MOST: [(&str, usize); 9] = [
 
 #[tokio::test]
 async fn a_page_takes_few_statements_for_many_rows() {
-    let (statements, _guard) = Statements::record();
+    let (statements, _guards) = Statements::record();
     let (api, mut rows) = Api::start().await;
     for tag in 0..30 {
         let image = format!("registry.example.com/shop/web:{tag}");
