@@ -171,7 +171,11 @@ impl Frame {
                 }
                 span class="push" {
                     "Tagtrail " (env!("CARGO_PKG_VERSION")) " · as of " (time(reader.now, Form::Full)) " UTC"
-                    @if let Some(name) = reader.name() { " · " (name) }
+                    @match &reader.holder {
+                        Some(holder) => { " · " (holder.name) },
+                        None if reader.everybody => " · not signed in, acts as local",
+                        None => {},
+                    }
                 }
                 @if reader.holder.is_some() {
                     form method="post" action="/logout" { button { "Sign out" } }
@@ -250,7 +254,7 @@ pub(crate) fn problem(reader: &Reader, status: StatusCode, told: &Told) -> Html<
             @if status == StatusCode::SERVICE_UNAVAILABLE {
                 p { "Pushes are still accepted and kept; nothing is lost. This page works again as soon as the database answers." }
             }
-            p class="meta" { span { code { (told.code) } } span { "HTTP " (status.as_u16()) } a href=(reader.address) { "Try again" } a href="/" { "Home" } }
+            p class="meta" { span { code { (told.code) } } span { "HTTP " (status.as_u16()) } a href=(reader.address) { "Try again" } a href="/" { "Home" } a href="/i" { "Images" } a href="/triggers" { "Triggers" } }
         }
     };
     frame.page(reader, &content)

@@ -267,7 +267,7 @@ fn form(view: &View, again: Option<&Fields>) -> Markup {
                 p class="s" { "New sets are recorded and held. Sets that have succeeded before pass, unless the freeze is hard." }
                 label { "Triggers" input name="triggers" placeholder="shop-*" required value=(given("triggers")); }
                 label { "Reason (kept)" input name="reason" maxlength="200" required value=(given("reason")); }
-                label { "Until (UTC), optional" input name="until" placeholder="2026-11-25 08:00, or for 2 days" value=(given("until")); }
+                label { "Until (UTC), optional" input name="until" placeholder="for 2 days, or YYYY-MM-DD 08:00" value=(given("until")); }
                 label class="in" { input type="checkbox" name="hard" checked[!given("hard").is_empty()]; "also stop rollbacks and pins by people" }
                 button class="pri" { (icon("hold")) "Freeze" }
             }

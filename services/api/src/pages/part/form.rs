@@ -96,7 +96,7 @@ pub(crate) fn reason(required: bool) -> Markup {
 /// Draws the field of the end of a hold.
 pub(crate) fn until() -> Markup {
     html! {
-        label { "Until (UTC), optional" input name="until" placeholder="2026-11-25 08:00, or for 2 days"; }
+        label { "Until (UTC), optional" input name="until" placeholder="for 2 days, or YYYY-MM-DD 08:00"; }
     }
 }
 

@@ -109,7 +109,7 @@ fn deployments(asked: &Asked, answer: &Answer) -> Markup {
         format!("Rollouts a day: {succeeded} succeeded, {superseded} superseded, {failed} failed");
     let sentence = html! {
         (counted(succeeded, "rollout", "rollouts")) " succeeded, " (number(failed)) " failed, "
-        (number(superseded)) " were superseded, in " (counted(days.unsigned_abs(), "day", "days")) "."
+        (number(superseded)) " " (if superseded == 1 { "was" } else { "were" }) " superseded, in " (counted(days.unsigned_abs(), "day", "days")) "."
         @if each > 1 { " A column is " (each) " days." }
     };
     let content = html! {

@@ -71,7 +71,7 @@ fn draw(title: &str, total: &str, start: OffsetDateTime, steps: &[Step]) -> Mark
             h2 { (title) " " span class="push q" { (total) } }
             table class="wf fix" {
                 thead { tr {
-                    th scope="col" class="w6" { "Step" } td {} th scope="col" class="r w8" { "From the begin" }
+                    th scope="col" class="w6" { "Step" } td {} th scope="col" class="r w8" { "From the start" }
                     th scope="col" class="r w6" { "Took" } td class="w28" {}
                 } }
                 tbody { @for step in steps {

@@ -136,7 +136,7 @@ fn roll_out(standing: &Standing) -> Markup {
     let fields = html! {
         p class="s" {
             @match (changes.is_empty(), pin.is_some()) {
-                (true, false) => "Sends the set that runs once more.",
+                (true, false) => "Sends the running set once more.",
                 (true, true) => "Sends the pinned set, which runs, once more.",
                 (false, false) => { "Rolls out the present heads: " (differences(&changes)) "." },
                 (false, true) => { "Rolls out the pinned set: " (differences(&changes)) "." },
@@ -168,7 +168,7 @@ fn roll_back(view: &View) -> Markup {
         return html! {};
     }
     let fields = html! {
-        p class="s" { "Rolls out that set and pins the trigger to it. Passes window, gap and approval." }
+        p class="s" { "Rolls out that set and pins the trigger to it. Does not wait for a window, a gap or an approval." }
         label { "To" select name="to" {
             @for rollout in known {
                 option value=(rollout.number) {

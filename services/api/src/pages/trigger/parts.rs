@@ -265,7 +265,7 @@ pub(super) fn acts(acts: &[Act]) -> Markup {
             @if acts.is_empty() { p class="none" { "nobody has acted yet" } } @else {
                 ul class="feed need" { @for act in acts { li {
                     span class="b" { (words(&act.act)) }
-                    (time(act.at.0, Form::Short))
+                    (time(act.at.0, Form::Full))
                     span class="meta" { (visible(&act.actor)) @if let Some(reason) = &act.reason { ": " (visible(reason)) } }
                 } } }
             }
