@@ -180,8 +180,8 @@ fn verdict(read: &Read) -> Markup {
     }
 }
 
-/// Lists the rollouts that had the digest, also those of triggers that run another one now: a person
-/// may roll back to it.
+/// Lists the rollouts that had the digest, also those of triggers that run another one now: a
+/// person may roll back to it.
 fn rolled_out(digest: &Digest, read: &Read, now: OffsetDateTime) -> Markup {
     let shown = usize::try_from(ROLLOUTS).unwrap_or(usize::MAX);
     html! {

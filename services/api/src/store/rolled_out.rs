@@ -10,9 +10,9 @@ use tagtrail_proto::Rollout;
 /// Rollouts by the number of the revision.
 pub(crate) type RolledOut = BTreeMap<u64, Vec<Rollout>>;
 
-/// Returns the rollouts that brought these revisions of a tag, for each revision the newest first and
-/// at most `limit`. Of a revision that was rolled out more than a hundred times, by rollbacks, any hundred
-/// are looked at.
+/// Returns the rollouts that brought these revisions of a tag, for each revision the newest first
+/// and at most `limit`. Of a revision that was rolled out more than a hundred times, by rollbacks,
+/// any hundred are looked at.
 ///
 /// # Errors
 /// Those of Postgres.
