@@ -200,7 +200,7 @@ const MOST: [(&str, usize); 9] = [
     ("/triggers/shop", 10),
     ("/rollouts", 5),
     ("/holds", 6),
-    ("/search?q=web", 14),
+    ("/search?q=web", 15),
 ];
 
 #[tokio::test]
