@@ -132,7 +132,12 @@ fn figures(status: &Status) -> Markup {
                 None => (figure("Push to revision", "none yet", html! {})),
             }
             (figure("Known from events", &known(changes.of_week, changes.lost_of_week), html! {
-                (number(changes.lost_of_week)) " of " (number(changes.of_week)) " found only by reconciling, in 7 days"
+                @let text = format!("{} of {}", number(changes.lost_of_week), number(changes.of_week));
+                @match changes.lost_of_week {
+                    0 => (text),
+                    _ => a href="/sources#lost" { (text) },
+                }
+                " found only by reconciling, in 7 days"
             }))
             (figure("Rollouts today", &number(rollouts.today), html! {
                 @if rollouts.failed_today > 0 { (state(Tone::Bad, "fail", &format!("{} failed", number(rollouts.failed_today)))) ", " }

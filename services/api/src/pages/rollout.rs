@@ -392,6 +392,10 @@ fn identity(view: &View) -> Markup {
                 @if let Some(before) = rollout.number.checked_sub(1).filter(|before| *before > 0) {
                     dt { "Before" } dd { a href=(address(&rollout.trigger, before)) { "#" (number(before)) } }
                 }
+                @if !view.times.newest {
+                    @let after = rollout.number + 1;
+                    dt { "After" } dd { a href=(address(&rollout.trigger, after)) { "#" (number(after)) } }
+                }
                 dt { "Recorded" } dd { (time(rollout.created_at, Form::Full)) }
                 @if let Some(at) = rollout.finished_at { dt { "Ended" } dd { (time(at, Form::Full)) } }
                 @if let Some(at) = view.times.applied_at { dt { "Taken by the target" } dd { (time(at, Form::Full)) } }
