@@ -151,6 +151,13 @@ impl Pool {
             .await
             .unwrap_or(Err(sqlx::Error::PoolTimedOut))?;
         let answer = question(&mut connection.connection).await?;
+        // A refused order drops its transaction. The driver sends the rollback with the next
+        // statement only, and an unused connection may have none for long: until then the locks of
+        // the transaction would hold up the planner.
+        if connection.connection.should_flush() && alive(&mut connection.connection).await.is_err()
+        {
+            return Ok(answer);
+        }
         connection.keep(idle);
         Ok(answer)
     }

@@ -11,6 +11,7 @@ async fn start() -> (Api, Rows, String, tempfile::TempDir) {
     let (api, mut rows, folder) = Api::with_tokens(&[
         ("release-ann", "approve", ""),
         ("release-bob", "approve", "triggers = [\"team-a-*\"]\n"),
+        ("release-eve", "approve", "triggers = [\"*\"]\n"),
         ("cat", "approve", ""),
         ("ops", "operate", ""),
         ("reader", "read", ""),
@@ -131,4 +132,40 @@ async fn a_rejection_needs_a_reason_and_a_rollout_that_has_not_begun() {
     let unknown = "/v1/rollouts/0198c5b0-7a3e-7c51-9f6d-2f1f5d1c9a11/approve";
     let unknown = post(&api, "release-ann", unknown, "f", json!({})).await;
     assert_eq!(unknown.problem(), "404 rollout_unknown");
+}
+
+#[tokio::test]
+async fn a_refused_order_leaves_no_transaction_open() {
+    let (api, mut rows, id, _folder) = start().await;
+    let because = json!({ "reason": "because" });
+    let unknown = "00000000-0000-7000-8000-000000000000";
+    let refused = [
+        ("cat", format!("/v1/rollouts/{id}/approve")),
+        ("release-eve", format!("/v1/rollouts/{unknown}/approve")),
+        ("release-eve", "/v1/triggers/nobody/pause".to_owned()),
+        ("release-eve", "/v1/triggers/shop/release".to_owned()),
+        ("release-eve", "/v1/triggers/shop/rollback".to_owned()),
+        ("release-eve", "/v1/holds/77/release".to_owned()),
+    ];
+    let mut answers = Vec::new();
+    for (place, (token, path)) in refused.iter().enumerate() {
+        let answer = post(&api, token, path, &place.to_string(), because.clone()).await;
+        let open: i64 = sqlx::query_scalar(
+            "select count(*) from pg_stat_activity where datname = current_database() and state like 'idle in transaction%'",
+        )
+        .fetch_one(&mut rows.db)
+        .await
+        .unwrap();
+        assert_eq!(open, 0, "{path}: {answer:?}");
+        answers.push((path, answer.status));
+        // The planner can take the trigger at once.
+        sqlx::query("select from trigger for update nowait")
+            .execute(&mut rows.db)
+            .await
+            .unwrap_or_else(|error| panic!("{path}: {error}"));
+    }
+    assert!(
+        answers.iter().all(|(_, status)| *status >= 400),
+        "{answers:?}"
+    );
 }
