@@ -223,7 +223,11 @@ async fn try_record(
             };
             let failure = Failure {
                 look: *pause,
-                attempt: pace.slow.mul_f64(0.9 + jitter / 10.0),
+                // The hold that follows ends by a person, who wants the attempt then.
+                attempt: match holds {
+                    true => pace.first,
+                    false => pace.slow.mul_f64(0.9 + jitter / 10.0),
+                },
                 ends: pace.ends,
                 holds: on_failure == OnFailure::Hold,
             };
