@@ -1,5 +1,5 @@
-//! `/d/{digest}`: one digest: the images that have it, those that had it, and the triggers that run
-//! it.
+//! `/d/{digest}`: one digest: the images that have it, those that had it, the triggers that run it,
+//! and the rollouts that had it.
 
 mod contents;
 

@@ -30,7 +30,7 @@ use crate::pages::part::image;
 use crate::pages::part::lane::Window;
 use crate::pages::reader::Reader;
 use crate::shared::Shared;
-use crate::store::rolled_out::{self, RolledOut};
+use crate::store::rolled_out::{RolledOut, of_revisions};
 use crate::store::running::{self, Running};
 use crate::store::similar;
 use asked::{Asked, Change, Span};
@@ -131,7 +131,7 @@ async fn read(
     let head = trail.items.items.first().filter(|_| start).cloned();
     Ok(Some(Read {
         contents: contents(db, &digests(&trail.items.items)).await?,
-        rolled_out: rolled_out(db, &summary, trail.items.items.iter()).await?,
+        rolled_out: of_revisions(db, summary.tag, &trail.items.items, trail::READ).await?,
         running: match start {
             true => running::of_image(db, image, TRIGGERS).await?,
             false => Vec::new(),
@@ -144,16 +144,6 @@ async fn read(
         window,
         stretches,
     }))
-}
-
-/// Returns the rollouts that the table names.
-async fn rolled_out<'a>(
-    db: &mut PgConnection,
-    summary: &Summary,
-    items: impl Iterator<Item = &'a HistoryItem>,
-) -> Result<RolledOut, sqlx::Error> {
-    let limit = i64::try_from(trail::ROLLOUTS + 1).unwrap_or(i64::MAX);
-    rolled_out::of_revisions(db, summary.tag, items, limit).await
 }
 
 /// Returns the problem of an unknown tag, with the names that are like it.

@@ -16,6 +16,7 @@ use axum::response::{IntoResponse as _, Response};
 use tagtrail_proto::Digest;
 
 use crate::pages::assets::{SCRIPT_ADDRESS, STYLE_ADDRESS};
+use crate::pages::part::digest::digits;
 use crate::pages::reader::Reader;
 use crate::shared::Shared;
 use crate::store::snapshot;
@@ -30,7 +31,7 @@ pub(crate) async fn answer(
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
         return next.run(request).await;
     }
-    // Without an answer of Postgres the page itself says what is wrong.
+    // Without an answer of Postgres the page itself names the problem.
     let state = shared.database.ask(snapshot::seen).await;
     let Ok(Some(state)) = state else {
         return next.run(request).await;
@@ -61,10 +62,8 @@ fn tag(shared: &Shared, reader: &Reader, state: &str) -> HeaderValue {
             reader.now.unix_timestamp().div_euclid(60),
         )
     );
-    let hash = Digest::sha256_of(parts.as_bytes()).to_string();
-    let digits = hash.rsplit(':').next().unwrap_or_default();
-    HeaderValue::try_from(format!("W/\"{}\"", &digits[..32.min(digits.len())]))
-        .unwrap_or(HeaderValue::from_static("W/\"\""))
+    let hash = digits(&Digest::sha256_of(parts.as_bytes()), 32);
+    HeaderValue::try_from(format!("W/\"{hash}\"")).unwrap_or(HeaderValue::from_static("W/\"\""))
 }
 
 /// Returns whether the browser has a page of this tag.

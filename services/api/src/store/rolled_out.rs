@@ -16,13 +16,14 @@ pub(crate) type RolledOut = BTreeMap<u64, Vec<Rollout>>;
 ///
 /// # Errors
 /// Those of Postgres.
-pub(crate) async fn of_revisions<'a>(
+pub(crate) async fn of_revisions(
     db: &mut PgConnection,
     tag: i64,
-    items: impl Iterator<Item = &'a HistoryItem>,
+    items: &[HistoryItem],
     limit: i64,
 ) -> Result<RolledOut, sqlx::Error> {
     let (numbers, digests): (Vec<i64>, Vec<&[u8]>) = items
+        .iter()
         .filter_map(|item| {
             let digest = item.digest.as_ref()?;
             Some((i64::try_from(item.revision).ok()?, digest.as_bytes()))

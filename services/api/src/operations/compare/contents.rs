@@ -1,7 +1,7 @@
 //! The layers and the settings of two images, side by side.
 //!
-//! A list that lacks items says nothing about what is missing in it: so it is not compared, and a
-//! note says so.
+//! A list that lacks items says nothing about the missing ones: so it is not compared, and a note
+//! says so.
 
 use std::collections::BTreeSet;
 

@@ -25,9 +25,9 @@ use crate::pages::part::when::{Form, span, time, written};
 use crate::pages::reader::Reader;
 use crate::pages::tag::asked::{Asked, Change, Span};
 use crate::pages::tag::head::Until;
-use crate::pages::tag::{NEWER, ROWS, digests, head, rolled_out, row, table, trail, unknown};
+use crate::pages::tag::{NEWER, ROWS, digests, head, row, table, trail, unknown};
 use crate::shared::Shared;
-use crate::store::rolled_out::RolledOut;
+use crate::store::rolled_out::{RolledOut, of_revisions};
 
 /// The content of a page of the past.
 #[derive(Debug)]
@@ -129,7 +129,7 @@ async fn read(
     let stretches = lane(db, summary.tag, window.from, window.until, row::MOST).await?;
     let plain: Vec<HistoryItem> = items.iter().map(|(_, item)| item.clone()).collect();
     let contents = contents(db, &digests(&plain)).await?;
-    let rolled_out = rolled_out(db, &summary, plain.iter()).await?;
+    let rolled_out = of_revisions(db, summary.tag, &plain, trail::READ).await?;
     Ok(Some(Read {
         summary,
         items,

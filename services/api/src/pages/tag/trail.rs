@@ -18,7 +18,9 @@ use crate::pages::part::when::{Form, day_of_month, span, time};
 use crate::store::rolled_out::RolledOut;
 
 /// Most rollouts of a revision that are named.
-pub(crate) const ROLLOUTS: usize = 3;
+const ROLLOUTS: usize = 3;
+/// Rollouts of a revision that are read: one more says whether there are others.
+pub(crate) const READ: i64 = ROLLOUTS as i64 + 1;
 
 /// The revisions that a table shows, newest first.
 #[derive(Debug)]
@@ -27,7 +29,7 @@ pub(crate) struct Trail<'a> {
     /// The time at which the first of them was replaced.
     pub(crate) replaced_at: Option<OffsetDateTime>,
     pub(crate) contents: &'a BTreeMap<Digest, Content>,
-    /// At most [`ROLLOUTS`] of each revision, and one more.
+    /// At most [`READ`] of each revision.
     pub(crate) rolled_out: &'a RolledOut,
     /// The number of the head.
     pub(crate) head: u64,
