@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 
 use crate::server::{Answer, Api};
 
+/// The lines that a subscriber has written.
 #[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<u8>>>);
+pub(crate) struct Log(pub(crate) Arc<Mutex<Vec<u8>>>);
 
 impl io::Write for Log {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {

@@ -599,13 +599,7 @@ async fn a_token_that_reads_may_follow_and_one_that_reports_may_not() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn heartbeats_carry_the_place_of_all_kinds() {
-    let db = tagtrail_testkit::postgres().await;
-    let api = Api::with(&db, |config| {
-        config.pace.heartbeat = Duration::from_millis(200)
-    })
-    .await;
-    api.ctx.health.wait_ready().await;
-    let mut rows = Rows::new(db.connect().await).await;
+    let (api, mut rows) = Api::with_quick_heartbeats().await;
     let mut feed = Feed::at(&api, "/v1/events?trigger=shop", None).await;
     let before = feed.id.clone();
     freeze(&mut rows.db, "blog").await;

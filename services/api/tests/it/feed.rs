@@ -328,13 +328,7 @@ async fn a_burst_larger_than_the_memory_is_read_from_the_store() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn heartbeats_carry_the_place_so_that_a_quiet_follower_does_not_fall_behind() {
-    let db = tagtrail_testkit::postgres().await;
-    let api = Api::with(&db, |config| {
-        config.pace.heartbeat = Duration::from_millis(200)
-    })
-    .await;
-    api.ctx.health.wait_ready().await;
-    let mut rows = Rows::new(db.connect().await).await;
+    let (api, mut rows) = Api::with_quick_heartbeats().await;
     let web = rows.empty_tag(WEB).await;
     let mut feed = Feed::open(&api, "?match=**:v1", None).await;
     let before = feed.id.clone();

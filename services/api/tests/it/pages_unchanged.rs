@@ -1,31 +1,17 @@
 //! Pages that a browser has already are answered with 304 while nothing has changed.
 
-use std::io;
-use std::sync::{Arc, Mutex};
-
 use reqwest::header::{COOKIE, ETAG, IF_NONE_MATCH};
 use tagtrail_testkit::{SOON, TestPostgres, eventually};
 use tracing_subscriber::filter::LevelFilter;
 
+use crate::audit::Log;
 use crate::rows::{Rows, on_time};
 use crate::server::{Api, secret};
 
 const IMAGE: &str = "registry.example.com/shop/web:latest";
 
 /// The statements of this thread, one to a line.
-#[derive(Clone, Default)]
-struct Statements(Arc<Mutex<Vec<u8>>>);
-
-impl io::Write for Statements {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
+struct Statements(Log);
 
 impl Statements {
     /// Records the statements of this thread, on which the service and the test run, until the
@@ -36,8 +22,8 @@ impl Statements {
         Statements,
         (tracing::subscriber::DefaultGuard, tracing::Dispatch),
     ) {
-        let statements = Statements::default();
-        let writer = statements.clone();
+        let log = Log::default();
+        let writer = log.clone();
         let subscriber = tracing_subscriber::fmt()
             .with_ansi(false)
             .with_max_level(LevelFilter::DEBUG)
@@ -45,12 +31,12 @@ impl Statements {
             .finish();
         let guard = tracing::subscriber::set_default(subscriber);
         let second = tracing::Dispatch::new(tracing_subscriber::registry());
-        (statements, (guard, second))
+        (Statements(log), (guard, second))
     }
 
     /// Returns the statements since the last call.
     fn take(&self) -> Vec<String> {
-        let bytes = std::mem::take(&mut *self.0.lock().unwrap());
+        let bytes = std::mem::take(&mut *self.0.0.lock().unwrap());
         let text = String::from_utf8(bytes).unwrap();
         let lines = text.lines().filter(|line| line.contains("sqlx::query"));
         // The part that keeps the row of the process, and the probe, run beside the pages.

@@ -1,5 +1,7 @@
 //! The service under test, and its client.
 
+use std::time::Duration;
+
 use serde_json::Value;
 use tagtrail_api::{Config, Pace};
 use tagtrail_bus::BusArgs;
@@ -83,6 +85,15 @@ impl Api {
     pub(crate) async fn start() -> (Api, Rows) {
         let db = tagtrail_testkit::postgres().await;
         let api = Api::over(&db).await;
+        api.ctx.health.wait_ready().await;
+        (api, Rows::new(db.connect().await).await)
+    }
+
+    /// Starts the service with five heartbeats a second in its feeds.
+    pub(crate) async fn with_quick_heartbeats() -> (Api, Rows) {
+        let db = tagtrail_testkit::postgres().await;
+        let quick = Duration::from_millis(200);
+        let api = Api::with(&db, |config| config.pace.heartbeat = quick).await;
         api.ctx.health.wait_ready().await;
         (api, Rows::new(db.connect().await).await)
     }
