@@ -9,6 +9,7 @@ use time::{Duration, OffsetDateTime};
 
 use crate::facts::{Facts, Unloaded, Wanted};
 use crate::hold::{Hold, HoldKind};
+use crate::resumption::Resumption;
 
 /// The time for which a due attempt may wait for its begin without a reason.
 const DUE: Duration = Duration::seconds(2);
@@ -220,10 +221,9 @@ fn paused(facts: &Facts) -> Option<Reason> {
         1 => why += "; 1 image is newer",
         newer => why += &format!("; {newer} images are newer"),
     }
-    let cure = format!(
-        "`tagtrail resume {}` rolls the present images out",
-        facts.name
-    );
+    let differs = facts.newer > 0 || matches!(facts.wanted, Wanted::Set(_));
+    let after = Resumption::of(differs, facts.last.as_ref(), !facts.holds.is_empty());
+    let cure = format!("`tagtrail resume {}` {after}", facts.name);
     Some(whole(ReasonCode::Pause, why, pause.at, cure))
 }
 

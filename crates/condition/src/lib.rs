@@ -12,7 +12,9 @@ pub mod changes;
 mod facts;
 mod hold;
 mod judge;
+mod resumption;
 
 pub use facts::{Facts, OpenAttempt, Pause, SelectedTag, Wanted, read, read_removed};
 pub use hold::{Hold, HoldKind};
 pub use judge::{Judged, judge};
+pub use resumption::Resumption;

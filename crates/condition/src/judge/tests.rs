@@ -231,6 +231,46 @@ fn a_pause_hides_the_gates_and_names_the_person() {
 }
 
 #[test]
+fn the_cure_of_a_pause_names_the_effect_of_a_resume() {
+    let cure = |change: fn(&mut Facts)| {
+        let mut facts = settled();
+        facts.paused = Some(Pause {
+            by: None,
+            at: None,
+            reason: None,
+        });
+        change(&mut facts);
+        let reasons = judge(&facts).reasons;
+        let paused = reasons.iter().find(|one| one.code == ReasonCode::Pause);
+        paused.and_then(|one| one.cure.clone()).unwrap()
+    };
+    let with = |effect: &str| format!("`tagtrail resume shop` {effect}");
+    let nothing = with("starts nothing: the last rollout has the present images");
+    assert_eq!(cure(|_| {}), nothing);
+    let out = with("rolls the present images out");
+    assert_eq!(cure(|facts| facts.newer = 1), out);
+    assert_eq!(cure(|facts| facts.last = None), out);
+    let other = |facts: &mut Facts| facts.wanted = Wanted::Set(BTreeMap::new());
+    assert_eq!(cure(other), out);
+    let again = with("sends the images of #7 again");
+    assert_eq!(cure(|facts| facts.last = Some(rollout("failed"))), again);
+    let adopted = |facts: &mut Facts| {
+        let mut last = rollout("succeeded");
+        last.cause.reason = CauseReason::Adopted;
+        facts.last = Some(last);
+    };
+    assert_eq!(cure(adopted), again);
+    let goes_on = with("lets #7 go on");
+    assert_eq!(cure(|facts| facts.last = Some(rollout("running"))), goes_on);
+    let held = with("starts nothing before the hold ends");
+    let pinned = |facts: &mut Facts| {
+        facts.newer = 1;
+        facts.holds = vec![hold(HoldKind::Pin)];
+    };
+    assert_eq!(cure(pinned), held);
+}
+
+#[test]
 fn holds_matter_where_something_is_held() {
     for (kind, code) in [
         (HoldKind::Freeze, ReasonCode::Freeze),

@@ -116,6 +116,7 @@ async fn the_page_of_a_trigger_shows_its_reasons_and_escapes_strangers() {
     let (status, shown) = page(&api, "", "/triggers/shop").await;
     assert_eq!(status, 200);
     assert!(shown.contains("paused") && shown.contains("2 revisions behind"));
+    assert!(shown.contains("1 image is newer; closed <span"), "{shown}");
     for row in [
         "the digests of web that ran over 30 days",
         &format!("the heads of {WEB} over 30 days"),
@@ -169,9 +170,22 @@ async fn resuming_is_shown_first_and_ends_the_pause() {
         let digest = digest(content).to_string();
         assert!(resume.contains(&digest), "{resume}");
     }
+    // The gate, the verdict and the form state the same effect.
+    let effect = "rolls the present images out";
+    assert_eq!(shown.matches(effect).count(), 3, "{shown}");
     for absent in ["/pause\"", "/rollback\"", "/pin\"", "/rollout\""] {
         assert!(!shown.contains(&format!("shop{absent}")), "{absent}");
     }
+    // The head goes back to the digest that runs: the last rollout has it.
+    run(
+        &mut rows,
+        "update tag set head_digest = sha256(decode('01', 'hex'))",
+    )
+    .await;
+    let (_, shown) = page(&api, "", "/triggers/shop").await;
+    let effect = "starts nothing: the last rollout has the present images";
+    assert_eq!(shown.matches(effect).count(), 3, "{shown}");
+    assert!(!shown.contains("rolls the present images out"), "{shown}");
     let fields = form(&shown, "/triggers/shop/resume");
     assert_eq!(
         send(&api, "", "/triggers/shop/resume", &fields).await.0,

@@ -60,23 +60,10 @@ fn form(standing: &Standing, act: &str, title: &str, fields: &Markup) -> Markup 
     }
 }
 
-/// Names the change to the present heads.
-fn to_heads(standing: &Standing) -> Markup {
-    let changes = standing.differences();
-    html! {
-        p class="s" {
-            @match changes.is_empty() {
-                true => "The present heads run already: nothing starts unless the last rollout failed.",
-                false => { "Rolls out the present heads, once: " (differences(&changes)) "." },
-            }
-        }
-    }
-}
-
 fn resume(standing: &Standing) -> Markup {
     let word = format!("Resume {}", standing.trigger.name);
     let fields = html! {
-        (to_heads(standing))
+        p class="s" { (standing.after_resume()) }
         (reason(false))
         (button(true, "play", &word))
     };
@@ -100,9 +87,15 @@ fn pause(standing: &Standing) -> Markup {
 }
 
 fn release(standing: &Standing) -> Markup {
+    let changes = standing.differences();
     let fields = html! {
-        p class="s" { "Ends the pin and the faults of this trigger." }
-        (to_heads(standing))
+        p class="s" {
+            "Ends the pin and the faults of this trigger. "
+            @match changes.is_empty() {
+                true => "Nothing starts: the present heads run.",
+                false => { "The present heads are rolled out, once: " (differences(&changes)) "." },
+            }
+        }
         (reason(false))
         (button(true, "play", "Release"))
     };

@@ -40,10 +40,7 @@ pub(super) fn verdict(standing: &Standing, now: OffsetDateTime) -> Markup {
                 "It was " (why(trigger, now))
                 @if let Some(at) = trigger.paused_at { " (" (time(at, Form::Full)) ")" }
                 ". "
-                @match changes.is_empty() {
-                    true => "The present heads run already.",
-                    false => { "Resuming rolls out the present heads, once: " (differences(&changes)) "." },
-                }
+                (standing.after_resume())
             } @else {
                 @if let Some(reason) = trigger.reasons.first() {
                     (visible(&reason.why))
@@ -144,7 +141,7 @@ fn row(
                 @match (closed, setting) {
                     (Some(reason), _) => {
                         (visible(&reason.why))
-                        @if let Some(at) = reason.since { " " (ago(at, now)) }
+                        @if let Some(at) = reason.since { "; closed " (ago(at, now)) }
                     },
                     (None, Some(setting)) => (visible(&plain(setting))),
                     (None, None) if name == ReasonCode::Pause.as_str() => "not paused",

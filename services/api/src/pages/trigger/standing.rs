@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use maud::{Markup, html};
 use serde_json::json;
 use sqlx::PgConnection;
-use tagtrail_condition::HoldKind;
+use tagtrail_condition::{HoldKind, Resumption};
 use tagtrail_proto::{Condition, Digest, Image, Name, RolloutImage};
 use time::OffsetDateTime;
 
@@ -15,7 +15,7 @@ use crate::pages::part::form;
 use crate::pages::part::icon::icon_for;
 use crate::pages::part::image;
 use crate::pages::part::kind::{Tone, badge, state};
-use crate::pages::part::standing::{Difference, words};
+use crate::pages::part::standing::{Difference, differences, words};
 use crate::pages::part::text::{number, visible};
 use crate::pages::part::when::span;
 use crate::store::heads::{self, Head};
@@ -163,6 +163,25 @@ impl Standing {
         Some(difference.filter(|one| one.from != one.to).collect())
     }
 
+    /// Returns the effect of ending a pause.
+    pub(crate) fn resumption(&self) -> Resumption {
+        let trigger = &self.trigger;
+        let last = trigger.last.as_ref();
+        let differs = is_other(trigger, last.map(|last| &last.images));
+        Resumption::of(differs, last, !trigger.holds.is_empty())
+    }
+
+    /// Draws the effect of ending a pause as a sentence, with the changes that start.
+    pub(crate) fn after_resume(&self) -> Markup {
+        let effect = self.resumption();
+        let changes = self.differences();
+        html! {
+            "Resuming " (effect)
+            @if !changes.is_empty() && !matches!(effect, Resumption::Held | Resumption::Nothing) { ": " (differences(&changes)) }
+            "."
+        }
+    }
+
     /// Returns the number of revisions by which the image that is furthest behind is behind.
     pub(crate) fn behind(&self) -> u64 {
         self.images.iter().map(|one| one.behind).max().unwrap_or(0)
@@ -208,18 +227,22 @@ impl Standing {
     }
 }
 
-/// Returns whether the wanted images run.
+/// Returns whether other images are wanted than those that run.
 pub(crate) fn is_behind(trigger: &Trigger) -> bool {
+    let current = trigger.current.as_ref();
+    is_other(trigger, current.map(|current| &current.images))
+}
+
+/// Returns whether other images are wanted than these of a rollout.
+fn is_other(trigger: &Trigger, images: Option<&BTreeMap<String, RolloutImage>>) -> bool {
     let digests = |images: &BTreeMap<String, RolloutImage>| -> BTreeMap<String, Digest> {
         let pairs = images.iter();
         pairs
             .map(|(name, one)| (name.clone(), one.digest.clone()))
             .collect()
     };
-    let current = trigger.current.as_ref();
-    let current = current.map(|current| digests(&current.images));
     let wanted = trigger.wanted.as_ref().map(digests);
-    trigger.newer > 0 || wanted.is_some() && wanted != current
+    trigger.newer > 0 || wanted.is_some() && wanted != images.map(digests)
 }
 
 /// Returns the place of a trigger in lists: those first that need a person.
