@@ -174,6 +174,32 @@ fn card(heading: &str, image: Option<&Image>, side: &Side<'_>) -> Markup {
     }
 }
 
+/// Returns the fields of the image itself that differ, as a clause; platforms have a sentence of
+/// their own, and the size is that of the layers where these are compared.
+fn own_fields(compared: &Comparison) -> Option<String> {
+    let own = compared.fields.iter().filter(|one| {
+        matches!(one.group, Group::Built | Group::Contents) && one.difference != Difference::Same
+    });
+    let mut names = Vec::new();
+    for field in own {
+        let name = match field.name.as_str() {
+            "platforms" => continue,
+            "size" if compared.layers.is_some() => continue,
+            "built" => "build time",
+            "base digest" => "base image",
+            name => name,
+        };
+        if !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    let (last, others) = names.split_last()?;
+    Some(match others {
+        [] => format!("the {last} differs"),
+        others => format!("the {} and {last} differ", others.join(", ")),
+    })
+}
+
 /// States the differences in a sentence.
 fn in_short(a: &Side<'_>, b: &Side<'_>, compared: &Comparison) -> Markup {
     let fields = &compared.fields;
@@ -181,20 +207,11 @@ fn in_short(a: &Side<'_>, b: &Side<'_>, compared: &Comparison) -> Markup {
         let all = fields.iter().filter(|one| group.contains(&one.group));
         all.filter(|one| one.difference != Difference::Same).count() as u64
     };
-    let differs = |name: &str| {
-        let found = fields
-            .iter()
-            .find(|one| matches!(one.group, Group::Built | Group::Contents) && one.name == name);
-        found.is_some_and(|one| one.difference != Difference::Same)
-    };
+    let platforms = fields
+        .iter()
+        .find(|one| one.group == Group::Contents && one.name == "platforms");
     let texts = changed(&[Group::Label, Group::Annotation]);
-    let mut parts = Vec::new();
-    if differs("commit") {
-        parts.push("the commit differs".to_owned());
-    }
-    if differs("base image") || differs("base digest") {
-        parts.push("the base image differs".to_owned());
-    }
+    let mut parts: Vec<String> = own_fields(compared).into_iter().collect();
     if texts > 0 {
         parts.push(format!(
             "{} of labels and annotations",
@@ -208,23 +225,22 @@ fn in_short(a: &Side<'_>, b: &Side<'_>, compared: &Comparison) -> Markup {
             counted(variables, "difference", "differences")
         ));
     }
-    let mut compares = vec!["commit", "base image"];
     if let Some(layers) = &compared.layers {
-        compares.push("layers");
         let [gone, new] = [&layers.only_a, &layers.only_b].map(|set| set.layers.len() as u64);
         let all = new + layers.shared.layers.len() as u64;
         if new > 0 {
+            let differ = if new == 1 { "differs" } else { "differ" };
             let all = counted(all, "layer", "layers");
             let (new, pulled) = (number(new), size(layers.only_b.size));
-            parts.push(format!("{new} of {all} differ, {pulled} to pull"));
+            parts.push(format!("{new} of {all} {differ}, {pulled} to pull"));
         } else if gone > 0 {
             parts.push(format!("{} gone", counted(gone, "layer is", "layers are")));
         }
     }
     let sentence = match (a.digest == b.digest, parts.is_empty()) {
         (true, _) => "both are the same digest".to_owned(),
-        (false, true) => format!("{} and labels are the same", compares.join(", ")),
-        (false, false) => parts.join(", "),
+        (false, true) => "nothing that is compared below differs".to_owned(),
+        (false, false) => parts.join("; "),
     };
     let commits = a.manifest.zip(b.manifest).and_then(|(before, after)| {
         let (from, to) = (before.revision.as_deref()?, after.revision.as_deref()?);
@@ -234,7 +250,11 @@ fn in_short(a: &Side<'_>, b: &Side<'_>, compared: &Comparison) -> Markup {
     html! {
         p class="note acc" {
             b { "In short: " } (sentence) ". "
-            @if differs("platforms") { "The platforms differ. " } @else { "Platforms are the same. " }
+            @match platforms.map(|one| one.difference) {
+                Some(Difference::Same) => "The platforms are the same. ",
+                Some(_) => "The platforms differ. ",
+                None => {},
+            }
             @if let Some((address, text)) = commits { a href=(address) rel="noreferrer" { (icon("ext")) " " (text) } }
         }
     }

@@ -90,7 +90,7 @@ async fn layers_and_settings_of_two_digests_are_compared() {
     let shown = show(&api, &page()).await;
     assert_eq!(shown.status, 200);
     for part in [
-        "3 differences of the environment, 2 of 4 layers differ, 4.5 KB to pull",
+        "the user, ports and command differ; 3 differences of the environment; 2 of 4 layers differ, 4.5 KB to pull",
         "Variable MODE",
         "<code>&lt;b&gt;</code>",
         "5.5 KB",

@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use crate::pages_tag::show;
+use crate::pages_triggers::run;
 use crate::rows::{Rows, digest, on_time};
 use crate::server::Api;
 
@@ -81,6 +82,8 @@ async fn a_comparison_shows_the_fields_that_differ() {
     for part in [
         "From 1.0.1 to 1.0.2",
         "r1 of latest",
+        "the commit, version and base image differ; 3 differences of labels and annotations",
+        "The platforms are the same.",
         "https://github.com/acme/shop/compare/51ab0e93...9f2c41d7",
         "1 more variable, label or annotation is the same",
         "Label team",
@@ -111,6 +114,26 @@ async fn a_comparison_shows_the_fields_that_differ() {
     let unread = api.get(&format!("/v1/compare?a={a}&b={}", digest(3))).await;
     assert_eq!(unread.problem(), "404 manifest_unknown");
     assert_eq!(show(&api, "/compare/abc").await.status, 400);
+}
+
+#[tokio::test]
+async fn the_sentence_of_a_comparison_names_a_version_that_alone_differs() {
+    let (api, mut rows) = Api::start().await;
+    for content in 1..=2 {
+        manifest(&mut rows, content, "51ab0e93", json!({ "team": "a" })).await;
+    }
+    let page = format!("/compare/{}..{}", digest(1), digest(2));
+    let shown = show(&api, &page).await.html;
+    assert!(shown.contains("the version differs. "), "{shown}");
+    assert!(!shown.contains("labels are the same"), "{shown}");
+    run(
+        &mut rows,
+        "update manifest set version = '1', platforms = '[]'",
+    )
+    .await;
+    let shown = show(&api, &page).await.html;
+    assert!(shown.contains("nothing that is compared below differs. "));
+    assert!(!shown.contains("latforms are the same"), "{shown}");
 }
 
 #[tokio::test]
