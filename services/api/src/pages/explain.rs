@@ -17,7 +17,7 @@ use crate::pages::frame::{Frame, Section, crumbs};
 use crate::pages::part::digest::{link, link_or};
 use crate::pages::part::question::past;
 use crate::pages::part::standing::words;
-use crate::pages::part::text::{number, visible};
+use crate::pages::part::text::{counted, number, visible};
 use crate::pages::part::when::{self, Form, time};
 use crate::pages::reader::Reader;
 use crate::pages::trigger::parts::plain;
@@ -109,7 +109,7 @@ fn image(name: &str, one: &ExplainedImage) -> Markup {
                         td class="r s" { @if let Some(at) = other.opens_at { (time(at.0, Form::Full)) } }
                     } } }
                 }
-                @if one.left > 0 { p class="more" { (number(one.left)) " more tags are passed over" } }
+                @if one.left > 0 { p class="more" { (counted(one.left, "more tag is", "more tags are")) " passed over" } }
             }
         }
     }

@@ -285,7 +285,7 @@ fn chart(repository: &Repository, days: &Days, last_day: Date) -> Markup {
             h2 { "Changes a day " span class="push q" { (CHART) " days, all tags" } }
             (columns(&Columns { columns: &drawn, height: Height::Low, ticks: &ticks, silent_from: None, label: &label }))
             @if days.uncounted > 0 {
-                p class="s" { (number(days.uncounted)) " older changes of all repositories are not counted yet; the indexer counts them now." }
+                p class="s" { (counted(days.uncounted, "older change of all repositories is", "older changes of all repositories are")) " not counted yet; the indexer counts now." }
             }
         }
     }
@@ -308,7 +308,7 @@ fn list_of_tags(question: &Question<'_>, found: &Found, reader: &Reader) -> Mark
                 span class="s" {
                     @match question.part {
                         Some(_) => { (counted(shown as u64, "tag", "tags")) " here whose name contains the text" },
-                        None => { (number(shown as u64)) " of " (number(all)) " tags " (words(found.class)) },
+                        None => { (number(shown as u64)) " of " (counted(all, "tag", "tags")) " " (words(found.class, all)) },
                     }
                 }
                 @if let Some(next) = &found.items.next {
@@ -320,10 +320,14 @@ fn list_of_tags(question: &Question<'_>, found: &Found, reader: &Reader) -> Mark
 }
 
 /// Completes the sentence "… tags".
-fn words(class: Class) -> &'static str {
+fn words(class: Class, tags: u64) -> &'static str {
     match class {
-        Class::Moving => "that move",
-        Class::Release => "that look like a version",
+        Class::Moving => plural(tags, "that moves", "that move"),
+        Class::Release => plural(
+            tags,
+            "that looks like a version",
+            "that look like a version",
+        ),
         Class::Once => "written once",
         Class::Deleted => "deleted",
         Class::All => "in all",

@@ -25,7 +25,7 @@ use crate::pages::part::image;
 use crate::pages::part::kind::{Tone, badge};
 use crate::pages::part::rollout::address;
 use crate::pages::part::standing::{Difference, cause, differences, state, words};
-use crate::pages::part::text::{foreign, number, size, visible};
+use crate::pages::part::text::{counted, foreign, number, size, visible};
 use crate::pages::part::when::{Form, time};
 use crate::pages::reader::Reader;
 use crate::pages::rollouts::note;
@@ -257,7 +257,7 @@ fn summary(view: &View, reader: &Reader) -> Markup {
     if let Some(waiting) = &view.waiting {
         return html! {
             p class="note acc" {
-                b { (waiting.given.len()) " of " (waiting.needs) " approvals." }
+                b { (waiting.given.len()) " of " (counted(waiting.needs.into(), "approval", "approvals")) "." }
                 " It would change " (would) "."
                 @if let Some(within) = &waiting.within { " An approval counts for " (visible(within)) "." }
             }

@@ -7,7 +7,7 @@ use crate::operations::compare::{LayerComparison, LayerSet};
 use crate::pages::part::icon::icon_for;
 use crate::pages::part::kind::{Tone, badge};
 use crate::pages::part::layer::{command, name};
-use crate::pages::part::text::{counted, number, size, visible};
+use crate::pages::part::text::{counted, size, visible};
 
 /// Most layers that are listed, of those that differ and of those that are shared.
 const LAYERS: usize = 50;
@@ -53,7 +53,7 @@ pub(super) fn layers(compared: &LayerComparison, of: Option<&str>) -> Markup {
                 } }
                 tbody {
                     @for row in rows.iter().take(LAYERS) { (differs(row)) }
-                    @if rows.len() > LAYERS { tr { td colspan="4" class="q" { (number((rows.len() - LAYERS) as u64)) " more layers differ" } } }
+                    @if rows.len() > LAYERS { tr { td colspan="4" class="q" { (counted((rows.len() - LAYERS) as u64, "more layer differs", "more layers differ")) } } }
                     (sum(only_a, "Only before"))
                     (sum(only_b, "Only after"))
                     (sum(shared, "In both"))

@@ -45,7 +45,11 @@ pub(super) fn draw(seen: &Seen, quarantined: Option<u64>, now: OffsetDateTime) -
             title: format!("{} in quarantine", counted(count, "body", "bodies")),
             address: "/sources#quarantine".to_owned(),
             since: None,
-            why: "authenticated webhooks that could not be interpreted: their changes are not recorded until they are replayed, or found by reconciling".to_owned(),
+            why: match count {
+                1 => "an authenticated webhook that could not be interpreted: its changes are not recorded until it is replayed, or reconciling finds them",
+                _ => "authenticated webhooks that could not be interpreted: their changes are not recorded until they are replayed, or reconciling finds them",
+            }
+            .to_owned(),
         });
     }
     // Errors first, then the newest.

@@ -235,7 +235,7 @@ fn deployed(current: &[&Running]) -> Markup {
                         a href={ "/triggers/" (one.trigger) } { (one.trigger) }
                         small {
                             (state(Tone::Good, "ok", &format!("#{} runs this digest", one.rollout)))
-                            @if current.len() > 1 { ", and of " (counted((current.len() - 1) as u64, "other", "others")) }
+                            @if current.len() > 1 { "; also " (counted((current.len() - 1) as u64, "other trigger", "other triggers")) }
                         }
                     },
                 }
@@ -261,7 +261,7 @@ fn left_behind(behind: &[&Running], summary: &Summary) -> Markup {
                     a href={ "/triggers/" (one.trigger) } { (one.trigger) }
                     small {
                         (state(Tone::Warning, "warn", &late(one)))
-                        @if behind.len() > 1 { ", and " (counted((behind.len() - 1) as u64, "other", "others")) }
+                        @if behind.len() > 1 { ", and " (counted((behind.len() - 1) as u64, "other trigger", "other triggers")) }
                     }
                 }
             }
