@@ -98,7 +98,11 @@ async fn pass(
     if names.is_empty() {
         return Ok(());
     }
-    let rollouts = within(shared.session_timeout, store::succeeded(db, names)).await?;
+    let places: Vec<(&str, String)> = names
+        .iter()
+        .filter_map(|name| Some((*name, targets.get(*name)?.identity())))
+        .collect();
+    let rollouts = within(shared.session_timeout, store::succeeded(db, &places)).await?;
     let mut looks = futures_util::stream::iter(rollouts)
         .map(|one| look(shared, targets, one))
         .buffer_unordered(AT_ONCE);

@@ -12,22 +12,30 @@ use super::working::{Attempt, attempt};
 const REPAIRS: i64 = 3;
 
 /// Returns the last rollout of each of these triggers that has succeeded and that no hold and no
-/// newer rollout stands against.
+/// newer rollout stands against. The triggers are given with the places of their targets: a target
+/// tells nothing about a rollout that another one took.
 pub(crate) async fn succeeded(
     db: &mut PgConnection,
-    triggers: &[&str],
+    triggers: &[(&str, String)],
 ) -> Result<Vec<Attempt>, sqlx::Error> {
+    let names: Vec<&str> = triggers.iter().map(|(name, _)| *name).collect();
+    let identities: Vec<&str> = triggers
+        .iter()
+        .map(|(_, identity)| identity.as_str())
+        .collect();
     let rows = sqlx::query(concat!(
         "select o.trigger_id, o.traceparent, coalesce(o.places, '{}') as places, ",
         columns!(),
-        " from trigger t
+        " from unnest($1::text[], $2::text[]) as w (name, identity) join trigger t on t.name = w.name
           cross join lateral (select * from rollout n where n.trigger_id = t.id order by n.number desc limit 1) o
-          where t.name = any ($1) and t.configured and t.state = 'active' and o.state = 'succeeded' and o.attempts > 0 and not o.cut_off
+          where t.configured and t.state = 'active' and o.state = 'succeeded' and o.attempts > 0 and not o.cut_off
+              and coalesce(o.identity, w.identity) = w.identity
               and not exists (select from hold h where h.kind = 'fault' and ",
         in_force!("t"),
         ")"
     ))
-    .bind(triggers)
+    .bind(names)
+    .bind(identities)
     .fetch_all(db)
     .await?;
     let of_row = |row: &PgRow| {
