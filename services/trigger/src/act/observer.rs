@@ -4,6 +4,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use sqlx::PgConnection;
+use tagtrail_config::OnTargetChange;
 use tagtrail_daemon::Retry;
 use tagtrail_postgres::within;
 
@@ -11,9 +13,10 @@ use super::attempt::END;
 use super::dispatcher::{FINISH, RECORD};
 use super::look;
 use crate::error::Error;
+use crate::settings::Settings;
 use crate::shared::Shared;
 use crate::store::attempts::LOOK;
-use crate::store::looks as store;
+use crate::store::looks::{self as store, Elsewhere};
 
 /// The interval of queries for due looks.
 const POLL: Duration = Duration::from_secs(1);
@@ -68,14 +71,15 @@ async fn begin(shared: &Shared) -> Result<Duration, Error> {
     shared.metrics.looks_in_flight(running + running_commands);
     let settings = Arc::clone(&shared.settings.borrow());
     let (targets, verifies) = (&settings.targets, &settings.verifies);
-    let own = settings.triggers.iter();
-    let own = own.filter(|(name, _)| targets.contains_key(*name));
-    let (commands, plain): (Vec<_>, Vec<_>) = own
-        .map(|(name, spec)| {
-            let grace = verifies.get(name).and_then(|verify| verify.grace());
-            (name.as_str(), spec.hash, grace)
+    let own = settings.triggers.iter().filter_map(|(name, spec)| {
+        Some(store::Own {
+            trigger: name,
+            hash: spec.hash,
+            identity: targets.get(name)?.identity(),
+            grace: verifies.get(name).and_then(|verify| verify.grace()),
         })
-        .partition(|(.., grace)| grace.is_some());
+    });
+    let (commands, plain): (Vec<_>, Vec<_>) = own.partition(|own| own.grace.is_some());
     let mut next = POLL;
     for (own, room) in [
         (plain, AT_ONCE.saturating_sub(running)),
@@ -91,13 +95,19 @@ async fn begin(shared: &Shared) -> Result<Duration, Error> {
         let mut db = shared.connections.lend(shared.session_timeout).await?;
         let begun = store::begin(&mut db, &own, &shared.instance.owner, room);
         let begun = within(shared.session_timeout, begun).await?;
+        if !begun.elsewhere.is_empty() {
+            let ended = leave(&mut db, &settings, &begun.elsewhere);
+            within(shared.session_timeout, ended).await?;
+            shared.entries_recorded.notify_one();
+        }
         db.keep();
-        if begun.len() >= room {
+        let found = begun.looks.len() + begun.elsewhere.len();
+        if found >= room {
             next = AGAIN;
-        } else if !begun.is_empty() {
+        } else if found > 0 {
             next = next.min(AGAIN.max(shared.look_pace.first));
         }
-        for one in begun {
+        for one in begun.looks {
             let Some(target) = targets.get(&one.of.rollout.trigger) else {
                 continue;
             };
@@ -110,4 +120,29 @@ async fn begin(shared: &Shared) -> Result<Duration, Error> {
         }
     }
     Ok(next)
+}
+
+/// Ends the watch of rollouts that another target took than the present one.
+async fn leave(
+    db: &mut PgConnection,
+    settings: &Settings,
+    elsewhere: &[Elsewhere],
+) -> Result<(), sqlx::Error> {
+    let follows = |name: &String| {
+        let spec = settings.triggers.get(name);
+        spec.is_some_and(|spec| spec.on_target_change == OnTargetChange::Rollout)
+    };
+    let rollouts: Vec<(&str, bool)> = elsewhere
+        .iter()
+        .map(|one| (one.rollout.as_str(), follows(&one.trigger)))
+        .collect();
+    store::leave(db, &rollouts).await?;
+    for Elsewhere { trigger, rollout } in elsewhere {
+        tracing::info!(
+            trigger,
+            rollout.id = rollout,
+            "the result of the last rollout of {trigger} is not known: the trigger has another target"
+        );
+    }
+    Ok(())
 }

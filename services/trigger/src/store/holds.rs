@@ -15,6 +15,20 @@ macro_rules! in_force {
 }
 pub(super) use in_force;
 
+/// The SQL condition that the settings in force of the trigger `t` are those with the column `hash`
+/// of `$own`. A trigger of an earlier version has none on record; one of the api or of annotations
+/// without any has lost them.
+macro_rules! in_force_are {
+    ($own:literal) => {
+        concat!(
+            "(t.spec_hash = ",
+            $own,
+            ".hash or t.spec_hash is null and coalesce(t.door, 'file') in ('file', 'folder'))"
+        )
+    };
+}
+pub(super) use in_force_are;
+
 /// The SQL condition that the rollout `n` has not closed, and that no hold in force stands against
 /// it. The columns `trigger_id`, `images`, `actor` and `closes_at` are read. An order of a person
 /// passes a soft freeze and a fault with a set that has succeeded before. The planner evaluates the

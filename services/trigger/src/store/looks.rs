@@ -8,7 +8,7 @@ use tagtrail_policy::watch::Progress;
 use tagtrail_postgres::{rollout_is_live, row};
 
 use super::columns::{columns, recorded};
-use super::holds::{displaced, no_hold};
+use super::holds::{displaced, in_force_are, no_hold};
 use super::working::{Attempt, Ended, attempt, end_attempt, ending, interval};
 use crate::act::Owner;
 use crate::settings::Hash;
@@ -67,29 +67,60 @@ pub(crate) struct Look {
     pub(crate) report: Option<Report>,
 }
 
+/// A trigger as this process can look at it.
+#[derive(Debug)]
+pub(crate) struct Own<'a> {
+    pub(crate) trigger: &'a str,
+    /// The settings that this process has: a look begins only if the recorded ones are these.
+    pub(crate) hash: Hash,
+    /// The place of the target.
+    pub(crate) identity: String,
+    /// The time in which a command of its looks ends when it is told to, if a look may run one.
+    pub(crate) grace: Option<Duration>,
+}
+
+/// The looks that began, and the rollouts that can't be looked at.
+#[derive(Debug, Default)]
+pub(crate) struct Begun {
+    pub(crate) looks: Vec<Look>,
+    /// The watched rollouts that another target took than the present one.
+    pub(crate) elsewhere: Vec<Elsewhere>,
+}
+
+/// A watched rollout that another target took than the present one.
+#[derive(Debug)]
+pub(crate) struct Elsewhere {
+    pub(crate) trigger: String,
+    /// The id of the rollout.
+    pub(crate) rollout: String,
+}
+
 /// Begins due looks at rollouts of these triggers, at most `most`, as far as their recorded
-/// settings are those of this process. Each has the time in which a command of its looks ends when
-/// it is told to, if a look may run one.
+/// settings are those of this process.
 ///
 /// A look is begun by one process. While an attempt of the trigger runs, or a newer rollout is
-/// about to begin, no look with a command begins.
+/// about to begin, no look with a command begins. The present target tells nothing about a rollout
+/// that another one took: a failed one is attempted at the present target, and a watched one is
+/// left to [`leave`].
 pub(crate) async fn begin(
     db: &mut PgConnection,
-    own: &[(&str, Hash, Option<Duration>)],
+    own: &[Own<'_>],
     owner: &Owner,
     most: usize,
-) -> Result<Vec<Look>, sqlx::Error> {
-    let names: Vec<&str> = own.iter().map(|(name, ..)| *name).collect();
-    let hashes: Vec<&[u8]> = own.iter().map(|(_, hash, _)| &hash[..]).collect();
+) -> Result<Begun, sqlx::Error> {
+    let names: Vec<&str> = own.iter().map(|own| own.trigger).collect();
+    let hashes: Vec<&[u8]> = own.iter().map(|own| &own.hash[..]).collect();
     let whole = |grace: Duration| i32::try_from(grace.as_secs()).unwrap_or(i32::MAX);
-    let graces: Vec<Option<i32>> = own.iter().map(|(.., grace)| grace.map(whole)).collect();
+    let graces: Vec<Option<i32>> = own.iter().map(|own| own.grace.map(whole)).collect();
+    let identities: Vec<&str> = own.iter().map(|own| own.identity.as_str()).collect();
     let rows = sqlx::query(concat!(
         "with due as (
-             select o.id, o.trigger_id, w.grace
-             from unnest($1::text[], $2::int[], $8::bytea[]) as w (name, grace, hash)
-             join trigger t on t.name = w.name and (t.spec_hash = w.hash or t.spec_hash is null)
+             select o.id, o.trigger_id, t.name, w.grace, coalesce(o.identity, w.identity) <> w.identity as elsewhere
+             from unnest($1::text[], $2::int[], $8::bytea[], $9::text[]) as w (name, grace, hash, identity)
+             join trigger t on t.name = w.name and ", in_force_are!("w"), "
              join rollout o on o.trigger_id = t.id
              where o.state in ('watching', 'failed') and not o.ended and t.configured
+                 and (o.state = 'watching' or coalesce(o.identity, w.identity) = w.identity)
                  and (o.observe_at <= now() or t.reports and o.observe_at is not null and exists (
                      select from rollout_report p where p.rollout_id = o.id and p.reported_at > coalesce(o.looked_at, o.applied_at)))
                  and not exists (select from rollout_look l where l.trigger_id = t.id)
@@ -99,18 +130,20 @@ pub(crate) async fn begin(
              for update of o skip locked
          ), look as (
              insert into rollout_look (rollout_id, trigger_id, grace_seconds, instance, machine, pid, pid_started)
-             select d.id, d.trigger_id, d.grace, $3, $4, $5, $6 from due d
+             select d.id, d.trigger_id, d.grace, $3, $4, $5, $6 from due d where not d.elsewhere
              on conflict do nothing returning rollout_id
          )
-         select o.trigger_id, o.traceparent, ", columns!(), ", o.stage, o.passes, o.looks, o.state = 'failed' as slow,
+         select d.elsewhere, d.name as trigger, d.id::text as rollout, o.trigger_id, o.traceparent, ", columns!(), ", o.stage, o.passes, o.looks, o.state = 'failed' as slow,
              extract(epoch from o.observe_until - now())::float8 as left_seconds,
              p.state as report, p.text as report_text, extract(epoch from now() - p.reported_at)::float8 as report_seconds
-         from look l join rollout o on o.id = l.rollout_id join trigger t on t.id = o.trigger_id
+         from due d left join look l on l.rollout_id = d.id
+         join rollout o on o.id = d.id join trigger t on t.id = o.trigger_id
          left join lateral (
              select p.state, p.text, p.reported_at from rollout_report p
              where t.reports and p.rollout_id = o.id and p.reported_at >= (
                  select a.started_at from rollout_attempt a where a.rollout_id = o.id order by a.number desc limit 1)
-             order by p.id desc limit 1) p on true"
+             order by p.id desc limit 1) p on true
+         where d.elsewhere or l.rollout_id is not null"
     ))
     .bind(names)
     .bind(graces)
@@ -120,9 +153,51 @@ pub(crate) async fn begin(
     .bind(owner.pid_started)
     .bind(i64::try_from(most).unwrap_or(i64::MAX))
     .bind(hashes)
+    .bind(identities)
     .fetch_all(db)
     .await?;
-    rows.iter().map(look).collect()
+    let mut begun = Begun::default();
+    for row in &rows {
+        match row.try_get("elsewhere")? {
+            false => begun.looks.push(look(row)?),
+            true => begun.elsewhere.push(Elsewhere {
+                trigger: row.try_get("trigger")?,
+                rollout: row.try_get("rollout")?,
+            }),
+        }
+    }
+    Ok(begun)
+}
+
+/// Ends watched rollouts that another target took than the present one, which tells nothing about
+/// them. With `again` the planner sends the images to the present target.
+pub(crate) async fn leave(
+    db: &mut PgConnection,
+    rollouts: &[(&str, bool)],
+) -> Result<(), sqlx::Error> {
+    let (ids, again): (Vec<&str>, Vec<bool>) = rollouts.iter().copied().unzip();
+    sqlx::query(concat!(
+        "with held as (
+             select t.id from trigger t
+             where exists (select from rollout w where w.trigger_id = t.id and w.id = any ($1::uuid[]))
+             order by t.id for update
+         ), o as (
+             update rollout r set state = 'cancelled', finished_at = now(), cut_off = e.again,
+                 error = 'cancelled by configuration: the trigger has another target'
+             from held, unnest($1::uuid[], $2::boolean[]) as e (id, again)
+             where r.id = e.id and r.trigger_id = held.id and r.state = 'watching'
+             returning r.*
+         ), told as (
+             ",
+        recorded!(),
+        ")
+         update trigger t set touched = true from o where t.id = o.trigger_id"
+    ))
+    .bind(ids)
+    .bind(again)
+    .execute(db)
+    .await
+    .map(|_| ())
 }
 
 fn look(row: &PgRow) -> Result<Look, sqlx::Error> {

@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use tagtrail_config::File;
-use tagtrail_proto::RolloutState::Succeeded;
+use tagtrail_proto::RolloutState::{Cancelled, Succeeded, Watching};
 use tagtrail_testkit::{SOON, TestKubernetes, eventually};
 use tagtrail_trigger::LookPace;
 
-use crate::kubernetes::{Place, pinned};
+use crate::kubernetes::{Place, never_ready, pinned};
 use crate::world::*;
 
 /// A pause between looks that no test outlives.
@@ -58,6 +58,14 @@ impl Place {
             .unwrap()
         })
         .await
+    }
+
+    /// Returns the number of faults, released ones included.
+    async fn faults(&mut self) -> i64 {
+        sqlx::query_scalar("select count(*) from hold where kind = 'fault'")
+            .fetch_one(&mut self.world.sql)
+            .await
+            .unwrap()
     }
 }
 
@@ -177,4 +185,34 @@ async fn without_the_right_to_watch_objects_are_read_and_the_doctor_says_so() {
             && found[1].contains("first reads the object"),
         "{found:?}"
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn other_objects_tell_nothing_about_a_rollout_of_earlier_ones() {
+    let (mut place, service) = Place::rolled_out(1, "").await;
+    place.run("Deployment", "other", 1);
+    let toml = place.world.folder.path().join("tagtrail.toml");
+    let of = |text: &str, object: &str| text.replace("deployment/web", object);
+    let text = std::fs::read_to_string(toml).unwrap();
+    let ignored = text.replace(
+        "settle = \"0s\"",
+        "settle = \"0s\"\non_target_change = \"ignore\"",
+    );
+    place.world.configure(&of(&ignored, "deployment/other"));
+    // The file is read, and the objects are looked at several times.
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert_eq!(place.world.rollouts().await, [(1, Succeeded, 1)]);
+    assert_eq!(place.faults().await, 0);
+    place.world.configure(&of(&text, "deployment/other"));
+    place.wait(2, Succeeded).await;
+    // Nor while the result is not known yet.
+    place.push_digest(&never_ready()).await;
+    place.wait(3, Watching).await;
+    place.run("Deployment", "third", 1);
+    place.world.configure(&of(&text, "deployment/third"));
+    place.wait(4, Watching).await;
+    place.wait(3, Cancelled).await;
+    assert!(place.image("deployment/third", 0).ends_with(&never_ready()));
+    assert_eq!(place.faults().await, 0);
+    service.stop().await;
 }

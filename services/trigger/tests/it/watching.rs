@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
-use tagtrail_proto::RolloutState::{Failed, Pending, Running, Succeeded, Superseded, Watching};
-use tagtrail_testkit::{Answer, SOON, eventually};
+use tagtrail_proto::RolloutState::{
+    Cancelled, Failed, Pending, Running, Succeeded, Superseded, Watching,
+};
+use tagtrail_testkit::{Answer, SOON, Sink, eventually};
 
 use crate::world::*;
 
@@ -285,4 +287,32 @@ async fn two_processes_share_the_looks() {
     for service in services {
         service.stop().await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_watched_rollout_ends_with_its_target_and_the_next_target_gets_the_images() {
+    let mut world = World::new().await;
+    let (first, second) = (world.sink.url().to_owned(), Sink::start().await);
+    world.reported("");
+    world.push(WEB, 1).await;
+    let service = world.start().await;
+    world.wait(1, Watching).await;
+    let text = std::fs::read_to_string(world.folder.path().join("tagtrail.toml")).unwrap();
+    world.configure(&text.replace(&first, second.url()));
+    let delivery = second.wait(1).await.remove(0).json();
+    assert_eq!(delivery["data"]["cause"]["reason"], "configuration");
+    world.wait(2, Watching).await;
+    assert_eq!(
+        world.rollouts().await,
+        [(1, Cancelled, 1), (2, Watching, 1)]
+    );
+    // A trigger that ignores the change sends nothing, and the rollout does not wait for ever.
+    world.reported("on_target_change = \"ignore\"");
+    world.wait(2, Cancelled).await;
+    a_while().await;
+    assert_eq!(world.rollouts().await.len(), 2);
+    assert_eq!(world.sink.deliveries().len(), 1);
+    world.push(WEB, 2).await;
+    world.wait(3, Watching).await;
+    service.stop().await;
 }
