@@ -171,11 +171,16 @@ fn report(shared: &Shared, configured: &specs::Configured) {
             "`renamed_from` of {trigger} has no effect: {old} {why}"
         );
     }
-    for specs::Removed { trigger, number } in &configured.removed {
+    for specs::Removed {
+        trigger,
+        number,
+        why,
+    } in &configured.removed
+    {
         tracing::info!(
             trigger,
             number,
-            "cancelled rollout {number} of {trigger}: the trigger was removed"
+            "cancelled rollout {number} of {trigger}: {why}"
         );
     }
     if !configured.removed.is_empty() {

@@ -68,11 +68,14 @@ pub(crate) struct Removed {
     pub(crate) trigger: String,
     /// The number of the rollout.
     pub(crate) number: u64,
+    /// The reason, for people.
+    pub(crate) why: String,
 }
 
-/// Takes note of the triggers that are no longer in the files: their rollouts that have not ended
-/// are cancelled, and open orders are answered. History, holds and pause stay. While a file can't
-/// be read, no trigger of a file counts as removed.
+/// Takes note of the triggers that are no longer in the files, and of those whose objects have no
+/// annotations that count: their rollouts that have not ended are cancelled, and open orders are
+/// answered. History, holds and pause stay. While a file can't be read, no trigger of a file counts
+/// as removed.
 async fn remove(db: &mut PgConnection, settings: &Settings) -> Result<Vec<Removed>, sqlx::Error> {
     sqlx::query(
         "update trigger set configured = false, retry = false, touched = false, waiting = '[]'
@@ -85,23 +88,25 @@ async fn remove(db: &mut PgConnection, settings: &Settings) -> Result<Vec<Remove
     // Also the rollouts of triggers that an earlier version has left live.
     let rows = sqlx::query(concat!(
         "with gone as (
-             select t.id from trigger t
-             where not t.configured and (
+             select t.id, case when t.configured then 'the annotations of its objects have no effect' else 'the trigger was removed' end as why
+             from trigger t
+             where (not t.configured or t.door = 'kubernetes' and t.spec_hash is null) and (
                  exists (select from rollout o where o.trigger_id = t.id and ", rollout_is_live!("o"), ")
                  or exists (select from rollout_order r where r.trigger_id = t.id and r.done_at is null))
              order by t.id for update
          ), o as (
              update rollout o set state = 'cancelled', finished_at = now(), cut_off = true,
-                 error = 'cancelled by ' || $1 || ': the trigger was removed'
+                 error = 'cancelled by ' || $1 || ': ' || gone.why
              from gone where o.trigger_id = gone.id and ", rollout_is_live!("o"), "
              returning o.*
          ), answered as (
-             update rollout_order r set done_at = now(), answer = 'nothing to do: the trigger was removed'
+             update rollout_order r set done_at = now(), answer = 'nothing to do: ' || gone.why
              from gone where r.trigger_id = gone.id and r.done_at is null
          ), told as (
              ", recorded!(), "
          )
-         select t.name, o.number from o join trigger t on t.id = o.trigger_id order by t.name, o.number"
+         select t.name, o.number, gone.why from o join trigger t on t.id = o.trigger_id join gone on gone.id = t.id
+         order by t.name, o.number"
     ))
     .bind(CONFIGURATION)
     .fetch_all(db)
@@ -110,6 +115,7 @@ async fn remove(db: &mut PgConnection, settings: &Settings) -> Result<Vec<Remove
         Ok(Removed {
             trigger: row.try_get("name")?,
             number: row::unsigned(row.try_get("number")?),
+            why: row.try_get("why")?,
         })
     };
     rows.iter().map(removed).collect()

@@ -14,7 +14,7 @@ use tagtrail_postgres::{rollout_is_live, row};
 use tagtrail_proto::{Rollout, RolloutState, TraceContext};
 
 use super::columns::{columns, recorded, unfinished};
-use super::holds::{may_begin, no_hold, not_rejected};
+use super::holds::{in_force_are, may_begin, no_hold, not_rejected};
 use crate::act::Owner;
 use crate::settings::Hash;
 
@@ -53,7 +53,7 @@ pub(crate) async fn backlog(
         // of one that may.
         "select n.trigger_id, t.name, extract(epoch from n.next_attempt_at - now())::float8 as due_in_seconds
          from unnest($1::text[], $3::bytea[]) as own (name, hash)
-         join trigger t on t.name = own.name and (t.spec_hash = own.hash or t.spec_hash is null)
+         join trigger t on t.name = own.name and ", in_force_are!("own"), "
          join rollout n on n.trigger_id = t.id
          where n.state in ('pending', 'running', 'failed') and ", rollout_is_live!("n"), "
              and t.configured and t.state = 'active'
@@ -160,7 +160,7 @@ pub(crate) async fn begin(
         // the snapshot of this statement may have a newer rollout than the statement can see.
         "with held as (
              select t.id, t.group_name, own.partial from unnest($1::int[], $8::bytea[], $10::boolean[]) as own (id, hash, partial)
-             join trigger t on t.id = own.id and (t.spec_hash = own.hash or t.spec_hash is null)
+             join trigger t on t.id = own.id and ", in_force_are!("own"), "
              join trigger snapshot on snapshot.id = t.id and snapshot.issued = t.issued
              where t.configured and t.state = 'active' for update of t skip locked
          ), number as (

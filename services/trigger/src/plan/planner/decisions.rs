@@ -196,7 +196,7 @@ impl Planner<'_> {
         };
         let in_force = state.spec_hash.as_deref();
         match spec.spec.door {
-            Door::Api | Door::Kubernetes => in_force.is_none_or(|hash| *hash == spec.hash[..]),
+            Door::Api | Door::Kubernetes => in_force.is_some_and(|hash| *hash == spec.hash[..]),
             Door::File | Door::Folder => true,
         }
     }
