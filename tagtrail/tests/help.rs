@@ -155,7 +155,7 @@ fn every_command_has_help() {
         ("digest", &["TAGTRAIL_API", "--output"]),
         ("manifest", &["TAGTRAIL_API", "--output"]),
         ("triggers", &["TAGTRAIL_API", "--output"]),
-        ("rollouts", &["TAGTRAIL_API", "--limit", "--output"]),
+        ("rollouts", &["--contains", "--limit", "--output"]),
         ("pause", &["TAGTRAIL_API", "--reason"]),
         ("resume", &["TAGTRAIL_API", "--reason"]),
         ("retry", &["TAGTRAIL_API", "--reason"]),

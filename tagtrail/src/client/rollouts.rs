@@ -21,6 +21,9 @@ pub(crate) struct Rollouts {
     /// Only rollouts with this image, or, without a tag, with any tag of this repository.
     #[arg(long)]
     image: Option<String>,
+    /// Only rollouts with an image whose name contains this text, in any case.
+    #[arg(long, value_name = "TEXT")]
+    contains: Option<String>,
     /// Only rollouts recorded at this time or later, such as 2026-03-03T14:02:00Z or 2h (ago).
     #[arg(long, value_name = "TIME", allow_hyphen_values = true, value_parser = super::time::parse)]
     since: Option<Time>,
@@ -38,6 +41,7 @@ impl Rollouts {
             ("trigger", self.trigger.clone()),
             ("state", self.state.clone()),
             ("image", self.image.clone()),
+            ("q", self.contains.clone()),
             ("since", time(self.since.as_ref())?),
             ("until", time(self.until.as_ref())?),
         ];

@@ -31,10 +31,16 @@ pub(crate) const STATE: Parameter = optional(
     "failed",
     || json!({ "type": "string", "enum": RolloutState::ALL }),
 );
-const IMAGE: Parameter = optional(
+pub(crate) const IMAGE: Parameter = optional(
     "image",
     "Only rollouts with this image; without a tag, with any tag of the repository.",
     "registry.example.com/shop/web",
+    text,
+);
+pub(crate) const PART: Parameter = optional(
+    "q",
+    "Only rollouts with an image whose name contains this text, in any case.",
+    "shop/web",
     text,
 );
 const SINCE: Parameter = optional(
@@ -64,7 +70,7 @@ pub(crate) const LIST: Operation = Operation {
     summary: "The rollouts of one trigger or of all, newest first.",
     role: Role::Read,
     in_path: &[],
-    query: &[TRIGGER, STATE, IMAGE, SINCE, UNTIL, LIMIT, CURSOR],
+    query: &[TRIGGER, STATE, IMAGE, PART, SINCE, UNTIL, LIMIT, CURSOR],
     header: &[],
     body: None,
     response: ResponseBody::Json(schema::<Items<RolloutWithAttempt>>),
@@ -159,6 +165,7 @@ pub(crate) fn filter(parameters: &Parameters, names: &Names) -> Result<Filter, E
     Ok(Filter {
         state: state.map_err(|_| Error::State(words()))?,
         image: image.transpose()?,
+        part: parameters.written(PART.name).map(str::to_owned),
         since,
         until,
     })

@@ -1,6 +1,7 @@
 //! The pieces that pages are made of. Each is a function that returns markup.
 
 pub(crate) mod bars;
+pub(crate) mod command;
 pub(crate) mod commit;
 pub(crate) mod digest;
 pub(crate) mod form;

@@ -4,18 +4,21 @@ use std::collections::BTreeMap;
 
 use axum::extract::State;
 use axum::http::Uri;
-use axum::response::Html;
+use axum::response::{IntoResponse as _, Redirect, Response};
 use axum::routing::get;
 use maud::{Markup, html};
+use tagtrail_config::Names;
 use tagtrail_proto::{Name, RolloutState};
 use time::OffsetDateTime;
 
 use crate::http::error::Error;
 use crate::http::paging::{CURSOR, Items, Page as Part};
-use crate::http::parameters::{Parameter, Parameters, optional, text};
-use crate::operations::rollouts::{ALL, OF_TRIGGER, STATE, TRIGGER, filter};
+use crate::http::parameters::{Parameter, Parameters};
+use crate::operations::rollouts::{ALL, IMAGE, OF_TRIGGER, PART, STATE, TRIGGER, filter};
 use crate::pages::Page;
 use crate::pages::frame::{Frame, Section};
+use crate::pages::part::command::command;
+use crate::pages::part::question::address;
 use crate::pages::part::standing::{state, words};
 use crate::pages::part::text::{number, visible};
 use crate::pages::part::when::{Form, ago, span, time};
@@ -34,24 +37,23 @@ pub(crate) const PAGE: Page = Page {
     serve: || get(show),
 };
 
-const IMAGE: Parameter = optional(
-    "image",
-    "An image, or a repository.",
-    "registry.example.com/shop/web",
-    text,
-);
-const KNOWN: &[Parameter] = &[TRIGGER, STATE, IMAGE, CURSOR];
+const KNOWN: &[Parameter] = &[TRIGGER, STATE, IMAGE, PART, CURSOR];
 
-async fn show(
-    reader: Reader,
-    State(shared): State<Shared>,
-    uri: Uri,
-) -> Result<Html<String>, Error> {
+async fn show(reader: Reader, State(shared): State<Shared>, uri: Uri) -> Result<Response, Error> {
     let parameters = Parameters::read(&uri, KNOWN)?.filled();
-    let filter = filter(&parameters, &shared.names.get())?;
-    let trigger = parameters.text(TRIGGER.name);
-    let trigger = trigger.map(|name| name.parse::<Name>().map_err(|_| Error::TriggerUnknown));
-    let trigger = trigger.transpose()?;
+    let names = shared.names.get();
+    if let Some(part) = unnamed(&parameters, &names) {
+        let there = asked(&parameters, None);
+        let there = there.map(|(name, value)| match name {
+            name if name == IMAGE.name => (name, None),
+            name if name == PART.name => (name, Some(part)),
+            _ => (name, value),
+        });
+        return Ok(Redirect::to(&address("/rollouts", &there)).into_response());
+    }
+    let filter = filter(&parameters, &names)?;
+    // A name that no trigger can have is one that no trigger has.
+    let trigger = parameters.text(TRIGGER.name).map(str::parse::<Name>);
     let of_all = match trigger {
         None => Some(Part::read(ALL, &parameters)?),
         Some(_) => None,
@@ -64,7 +66,7 @@ async fn show(
         .database
         .ask_page(async |db| {
             let page = match (&trigger, &of_one, &of_all) {
-                (Some(name), Some(part), _) => {
+                (Some(Ok(name)), Some(part), _) => {
                     let Some(id) = store::triggers::id(db, name).await? else {
                         return Ok(None);
                     };
@@ -80,44 +82,79 @@ async fn show(
             Ok(Some((page, times)))
         })
         .await?;
-    let (page, times) = found.ok_or(Error::TriggerUnknown)?;
     let mut frame = Frame::new("Rollouts", Section::Rollouts);
-    frame.list(match uri.query() {
-        Some(_) => format!("/v1/rollouts?{}", query(&parameters, None)),
-        None => "/v1/rollouts".to_owned(),
-    });
-    frame.cli = Some(match &trigger {
-        Some(name) => format!("tagtrail rollouts {name}"),
-        None => "tagtrail rollouts".to_owned(),
-    });
+    let cursor = parameters.text(CURSOR.name);
+    frame.list(address("/v1/rollouts", &asked(&parameters, cursor)));
+    let trigger = parameters.text(TRIGGER.name);
+    let words = ["rollouts"].into_iter().chain(trigger);
+    frame.cli = Some(command(
+        &words.collect::<Vec<_>>(),
+        &[
+            ("state", parameters.text(STATE.name)),
+            ("image", parameters.text(IMAGE.name)),
+            ("contains", parameters.text(PART.name)),
+        ],
+    ));
     let content = html! {
         h1 { "Rollouts" }
         section class="card" {
             (form(&parameters))
-            @match page.items.is_empty() {
-                true => p class="none" { "No rollout matches." },
-                false => (table(&page, &times, reader.now)),
-            }
-            @if let Some(next) = &page.next {
-                div class="bar more" { a class="btn push" rel="next" href={ "/rollouts?" (query(&parameters, Some(next))) } { "Older" } }
+            @match &found {
+                None => (none(&parameters, true)),
+                Some((page, _)) if page.items.is_empty() => (none(&parameters, false)),
+                Some((page, times)) => {
+                    (table(page, times, reader.now))
+                    @if let Some(next) = &page.next {
+                        div class="bar more" { a class="btn push" rel="next" href=(address("/rollouts", &asked(&parameters, Some(next)))) { "Older" } }
+                    }
+                }
             }
         }
     };
-    Ok(frame.page(&reader, &content))
+    Ok(frame.page(&reader, &content).into_response())
 }
 
-/// Writes the question again, with another place in the list.
-fn query(parameters: &Parameters, cursor: Option<&str>) -> String {
-    let mut query = form_urlencoded::Serializer::new(String::new());
-    for name in [TRIGGER.name, STATE.name, IMAGE.name] {
-        if let Some(value) = parameters.text(name) {
-            query.append_pair(name, value);
+/// Returns the image of the question if it is no whole name, but a part of one, such as `shop/web`.
+fn unnamed<'a>(parameters: &'a Parameters, names: &Names) -> Option<&'a str> {
+    let image = parameters.text(IMAGE.name)?;
+    let is_part = names.image(image).is_err() && parameters.text(PART.name).is_none();
+    is_part.then(|| image.trim())
+}
+
+/// Returns the question, with a place in the list.
+fn asked<'a>(
+    parameters: &'a Parameters,
+    cursor: Option<&'a str>,
+) -> [(&'static str, Option<&'a str>); 5] {
+    let given = |name| (name, parameters.text(name));
+    [
+        given(TRIGGER.name),
+        given(STATE.name),
+        given(IMAGE.name),
+        given(PART.name),
+        (CURSOR.name, cursor),
+    ]
+}
+
+/// States why there is no rollout, with a way to more.
+fn none(parameters: &Parameters, unknown: bool) -> Markup {
+    let trigger = parameters.text(TRIGGER.name).filter(|_| unknown);
+    let without = asked(parameters, None).map(|(name, value)| match name {
+        name if name == TRIGGER.name => (name, None),
+        _ => (name, value),
+    });
+    html! {
+        p class="none" {
+            @match trigger {
+                Some(trigger) => {
+                    "There is no trigger " q { (visible(trigger)) } ", and none was removed. "
+                    a href=(address("/rollouts", &without)) { "Rollouts of all triggers" } " " a href="/triggers" { "All triggers" }
+                },
+                None if asked(parameters, None).iter().any(|(_, value)| value.is_some()) => { "No rollout matches. " a href="/rollouts" { "All rollouts" } },
+                None => "No rollout is recorded yet.",
+            }
         }
     }
-    if let Some(cursor) = cursor {
-        query.append_pair(CURSOR.name, cursor);
-    }
-    query.finish()
 }
 
 fn form(parameters: &Parameters) -> Markup {
@@ -131,7 +168,7 @@ fn form(parameters: &Parameters) -> Markup {
                     option value=(one.as_str()) selected[one.as_str() == text("state")] { (words(one.as_str())) }
                 }
             } }
-            label { "Image" input name="image" value=(text("image")); }
+            label { "Image contains" input name="q" value=(parameters.text(PART.name).unwrap_or(text("image"))); }
             button class="pri" { "Show" }
         }
     }

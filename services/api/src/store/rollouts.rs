@@ -22,6 +22,8 @@ pub(crate) struct Filter {
     pub(crate) state: Option<RolloutState>,
     /// An image, or a repository with its registry: then any tag of the repository counts.
     pub(crate) image: Option<String>,
+    /// A part of the name of an image, in any case.
+    pub(crate) part: Option<String>,
     /// The first time of recording.
     pub(crate) since: Option<OffsetDateTime>,
     /// The first time of recording that is too late.
@@ -156,13 +158,15 @@ macro_rules! rollouts {
     };
 }
 
-/// The SQL condition of a [`Filter`], in the parameters $1 to $4.
+/// The SQL condition of a [`Filter`], in the parameters $1 to $5.
 macro_rules! passes {
     () => {
         "($1::text is null or o.state::text = $1)
          and ($2::text is null or exists (
              select from jsonb_each(o.images) i where i.value ->> 'image' = $2 or starts_with(i.value ->> 'image', $2 || ':')))
-         and o.created_at >= coalesce($3::timestamptz, '-infinity') and o.created_at < coalesce($4::timestamptz, 'infinity')"
+         and ($3::text is null or exists (
+             select from jsonb_each(o.images) i where strpos(lower(i.value ->> 'image'), lower($3)) > 0))
+         and o.created_at >= coalesce($4::timestamptz, '-infinity') and o.created_at < coalesce($5::timestamptz, 'infinity')"
     };
 }
 
@@ -178,13 +182,14 @@ pub(crate) async fn all(
     let rows = sqlx::query(rollouts!(
         concat!(
             passes!(),
-            " and (o.created_at, o.trigger_id, o.number) < (coalesce($5::timestamptz, 'infinity'), coalesce($6, 0), coalesce($7, 0))
-             order by o.created_at desc, o.trigger_id desc, o.number desc limit $8"
+            " and (o.created_at, o.trigger_id, o.number) < (coalesce($6::timestamptz, 'infinity'), coalesce($7, 0), coalesce($8, 0))
+             order by o.created_at desc, o.trigger_id desc, o.number desc limit $9"
         ),
         "o.created_at desc, o.trigger_id desc, o.number desc"
     ))
     .bind(filter.state.map(RolloutState::as_str))
     .bind(&filter.image)
+    .bind(&filter.part)
     .bind(filter.since)
     .bind(filter.until)
     .bind(at)
@@ -283,13 +288,14 @@ pub(crate) async fn of(
     let rows = sqlx::query(rollouts!(
         concat!(
             passes!(),
-            " and o.trigger_id = $5 and o.number < coalesce($6, 9223372036854775807)
-             order by o.number desc limit $7"
+            " and o.trigger_id = $6 and o.number < coalesce($7, 9223372036854775807)
+             order by o.number desc limit $8"
         ),
         "o.number desc"
     ))
     .bind(filter.state.map(RolloutState::as_str))
     .bind(&filter.image)
+    .bind(&filter.part)
     .bind(filter.since)
     .bind(filter.until)
     .bind(trigger)

@@ -22,7 +22,7 @@ async fn the_list_agrees_with_the_api_and_has_pages() {
     let (api, mut rows) = Api::start().await;
     let (status, empty) = page(&api, "", "/rollouts").await;
     assert_eq!(status, 200);
-    assert!(empty.contains("No rollout matches."));
+    assert!(empty.contains("No rollout is recorded yet."));
     let (shop, _) = behind(&mut rows).await;
     for number in 2..=60 {
         let state = match number % 3 {
@@ -59,7 +59,6 @@ async fn the_list_agrees_with_the_api_and_has_pages() {
     assert_eq!(second.matches("<th scope=\"row\">").count(), 10);
     for (path, expected) in [
         ("/rollouts?state=asleep", 400),
-        ("/rollouts?trigger=nobody", 404),
         ("/rollouts/shop/99", 404),
         ("/rollouts/00000000-0000-0000-0000-000000000000", 404),
         ("/rollouts/nothing", 404),
@@ -68,6 +67,63 @@ async fn the_list_agrees_with_the_api_and_has_pages() {
         assert_eq!(page(&api, "", path).await.0, expected, "{path}");
     }
     api.stop().await;
+}
+
+#[tokio::test]
+async fn a_part_of_an_image_finds_rollouts_and_an_unknown_trigger_has_none() {
+    let (api, mut rows) = Api::start().await;
+    let (_, id) = behind(&mut rows).await;
+    rows.trigger("idle", true).await;
+    let link = format!("/rollouts/{id}\"");
+    for (question, finds) in [
+        ("q=shop/web", true),
+        ("q=SHOP", true),
+        ("q=web:lat", true),
+        ("q=shop/api", false),
+        ("image=registry.example.com/shop/we", false),
+        ("image=shop/web", true),
+        ("image=web", true),
+        ("image=shop/web&trigger=shop&state=", true),
+    ] {
+        let (status, shown) = followed(&api, &format!("/rollouts?{question}")).await;
+        assert_eq!(status, 200, "{question}");
+        assert_eq!(shown.contains(&link), finds, "{question}: {shown}");
+        let cleared = shown.contains("<a href=\"/rollouts\">All rollouts</a>");
+        assert_eq!(cleared, !finds, "{question}: {shown}");
+    }
+    for (query, finds) in [
+        ("q=Shop/Web", 1),
+        ("q=shop/api", 0),
+        ("trigger=shop&q=web", 1),
+    ] {
+        let found = api.found(&format!("/v1/rollouts?{query}")).await;
+        assert_eq!(found["items"].as_array().unwrap().len(), finds, "{query}");
+    }
+    // The api answers about an image, or refuses: a program gets no other image than it named.
+    let part = api.get("/v1/rollouts?image=shop/web").await;
+    assert_eq!(part.problem(), "400 image_invalid");
+    let unknown = api.get("/v1/rollouts?trigger=nobody").await;
+    assert_eq!(unknown.problem(), "404 trigger_unknown");
+    for name in ["nobody", "No+Name"] {
+        let (status, shown) =
+            page(&api, "", &format!("/rollouts?trigger={name}&state=failed")).await;
+        assert_eq!(status, 200, "{name}");
+        let said = format!("There is no trigger <q>{}</q>", name.replace('+', " "));
+        assert!(shown.contains(&said), "{shown}");
+        assert!(shown.contains("href=\"/rollouts?state=failed\""), "{shown}");
+    }
+    let (_, idle) = page(&api, "", "/rollouts?trigger=idle").await;
+    assert!(idle.contains("No rollout matches.") && !idle.contains("There is no trigger"));
+    api.stop().await;
+}
+
+/// Returns status and text of a page, behind a redirect if there is one.
+async fn followed(api: &Api, path: &str) -> (u16, String) {
+    let answer = api.once("GET", path).await;
+    match answer.headers().get("location") {
+        Some(there) => page(api, "", there.to_str().unwrap()).await,
+        None => (answer.status().as_u16(), answer.text().await.unwrap()),
+    }
 }
 
 #[tokio::test]
