@@ -154,7 +154,10 @@ fn every_command_has_help() {
         ),
         ("digest", &["TAGTRAIL_API", "--output"]),
         ("manifest", &["TAGTRAIL_API", "--output"]),
-        ("triggers", &["TAGTRAIL_API", "--output"]),
+        (
+            "triggers",
+            &["--contains", "--condition", "--behind", "--output"],
+        ),
         ("rollouts", &["--contains", "--limit", "--output"]),
         ("pause", &["TAGTRAIL_API", "--reason"]),
         ("resume", &["TAGTRAIL_API", "--reason"]),

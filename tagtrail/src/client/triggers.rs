@@ -13,19 +13,35 @@ use super::{Printable, orders, rollouts, suggest};
 pub(crate) struct List {
     /// Only triggers with a matching name, such as 'shop-*'.
     pattern: Option<String>,
+    /// Only triggers whose name contains this text, in any case.
+    #[arg(long, value_name = "TEXT")]
+    contains: Option<String>,
     /// Only triggers whose last attempt failed.
     #[arg(long)]
     failed: bool,
+    /// Only triggers in this condition, such as failing.
+    #[arg(long)]
+    condition: Option<String>,
+    /// Only triggers that want images which do not run yet.
+    #[arg(long)]
+    behind: bool,
     /// Triggers that were removed, in place of those that are configured: their history, holds and
     /// pause stay.
-    #[arg(long, conflicts_with = "failed")]
+    #[arg(long, conflicts_with_all = ["failed", "condition", "behind"])]
     removed: bool,
 }
 
 impl List {
     pub(crate) async fn run(self, api: &Api, screen: &Screen) -> Result<Printable, Failure> {
         let removed = self.removed.then(|| "removed".to_owned());
-        let mut json = api.get(&["triggers"], &[("condition", removed)]).await?;
+        let narrowed = self.pattern.is_some() || self.contains.is_some();
+        let any = narrowed || self.failed || self.behind || self.condition.is_some();
+        let query = [
+            ("q", self.contains),
+            ("condition", self.condition.or(removed)),
+            ("behind", self.behind.then(|| "true".to_owned())),
+        ];
+        let mut json = api.get(&["triggers"], &query).await?;
         if let Some(Value::Array(triggers)) = json.get_mut("items") {
             triggers.retain(|trigger| {
                 let pattern = self.pattern.as_deref().unwrap_or("*");
@@ -33,8 +49,8 @@ impl List {
             });
         }
         let text = match items(&json) {
-            [] if self.removed && self.pattern.is_none() => "no trigger was removed".to_owned(),
-            [] if self.failed || self.pattern.is_some() => "no such trigger".to_owned(),
+            [] if self.removed && !narrowed => "no trigger was removed".to_owned(),
+            [] if any => "no such trigger".to_owned(),
             triggers => describe(triggers, screen),
         };
         Ok(Printable { json, text })

@@ -15,7 +15,7 @@ use crate::http::body::OptionalBody;
 use crate::http::error::Error;
 use crate::http::guard::{ACTING, Actor};
 use crate::http::operation::{Method, Operation, ResponseBody, schema};
-use crate::http::parameters::{Parameter, Parameters, PathValues, optional, text};
+use crate::http::parameters::{PART, Parameter, Parameters, PathValues, optional, text};
 use crate::operations::acts::{BECAUSE, Because, changed, reason};
 use crate::store;
 use crate::store::acts::NewAct;
@@ -48,6 +48,13 @@ const LABEL: Parameter = optional(
     text,
 );
 
+const BEHIND: Parameter = optional(
+    "behind",
+    "`true`: only triggers that want images which do not run yet.",
+    "true",
+    || json!({ "type": "boolean", "default": false }),
+);
+
 pub(crate) const LIST: Operation = Operation {
     id: "triggers",
     method: Method::Get,
@@ -55,7 +62,7 @@ pub(crate) const LIST: Operation = Operation {
     summary: "The configured triggers, each with its current and its last rollout; with `condition=removed` those that were removed.",
     role: Role::Read,
     in_path: &[],
-    query: &[MATCH, CONDITION, LABEL],
+    query: &[MATCH, PART, CONDITION, LABEL, BEHIND],
     header: &[],
     body: None,
     response: ResponseBody::Json(schema::<Triggers>),
@@ -63,6 +70,7 @@ pub(crate) const LIST: Operation = Operation {
         (400, "match_invalid"),
         (400, "condition_invalid"),
         (400, "label_invalid"),
+        (400, "flag_invalid"),
     ],
     serve: |method| on(method, list),
 };
@@ -137,6 +145,8 @@ async fn list(State(database): State<Database>, uri: Uri) -> Result<Json<Trigger
     if label.is_some_and(|(name, _)| name.is_empty()) {
         return Err(Error::Label);
     }
+    let part = parameters.written(PART.name);
+    let behind = parameters.flag(BEHIND.name)?;
     let removed = condition == Some(Condition::Removed);
     let mut items = database
         .ask(async |db| match removed {
@@ -150,12 +160,19 @@ async fn list(State(database): State<Database>, uri: Uri) -> Result<Json<Trigger
             found.is_some_and(|found| value.is_none_or(|value| value == found))
         });
         label
+            && part.is_none_or(|part| has_part(&trigger.name, part))
+            && (!behind || trigger.is_behind())
             && pattern
                 .as_ref()
                 .is_none_or(|pattern| pattern.matches(&trigger.name))
             && condition.is_none_or(|condition| condition == trigger.condition)
     });
     Ok(Json(Triggers { items }))
+}
+
+/// Returns whether the name of a trigger, which has no capital letter, has this text in it.
+pub(crate) fn has_part(name: &str, part: &str) -> bool {
+    name.contains(&part.to_lowercase())
 }
 
 async fn one(

@@ -10,16 +10,19 @@ use tagtrail_config::Role;
 use tagtrail_proto::Condition;
 
 use crate::http::error::Error;
-use crate::http::parameters::{Parameter, Parameters, optional, text};
+use crate::http::parameters::{PART, Parameter, Parameters, optional, text};
+use crate::operations::triggers::has_part;
 use crate::pages::Page;
 use crate::pages::act::{is_named, shows};
 use crate::pages::frame::{Frame, Section};
+use crate::pages::part::command::command;
 use crate::pages::part::form::hidden;
 use crate::pages::part::icon::icon;
+use crate::pages::part::question::address;
 use crate::pages::part::standing::{condition, state, words};
 use crate::pages::part::text::{counted, number, visible};
 use crate::pages::reader::Reader;
-use crate::pages::trigger::standing::{Standing, is_behind, rank, why};
+use crate::pages::trigger::standing::{Standing, rank, why};
 use crate::shared::Shared;
 use crate::store;
 use crate::store::triggers::Trigger;
@@ -32,7 +35,6 @@ pub(crate) const PAGE: Page = Page {
     serve: || get(show),
 };
 
-const Q: Parameter = optional("q", "Part of the name.", "shop", text);
 const WHICH: Parameter = optional("which", "`behind`, or a condition.", "behind", text);
 const AFTER: Parameter = optional(
     "after",
@@ -72,7 +74,7 @@ impl Which {
     fn has(self, trigger: &Trigger) -> bool {
         match self {
             Which::All => true,
-            Which::Behind => is_behind(trigger),
+            Which::Behind => trigger.is_behind(),
             Which::In(condition) => trigger.condition == condition,
         }
     }
@@ -85,14 +87,49 @@ struct Asked {
     after: Option<String>,
 }
 
+impl Asked {
+    fn part(&self) -> Option<&str> {
+        Some(self.q.as_str()).filter(|part| !part.is_empty())
+    }
+
+    /// Returns the address of all these triggers in the API.
+    fn of_api(&self) -> String {
+        let (condition, behind) = match self.which {
+            Which::All => (None, None),
+            Which::Behind => (None, Some("true")),
+            Which::In(condition) => (Some(condition.as_str()), None),
+        };
+        let parameters = [
+            ("q", self.part()),
+            ("condition", condition),
+            ("behind", behind),
+        ];
+        address("/v1/triggers", &parameters)
+    }
+
+    /// Returns the command that lists all these triggers.
+    fn command(&self) -> String {
+        let (words, condition) = match self.which {
+            Which::All => (&["triggers"][..], None),
+            Which::Behind => (&["triggers", "--behind"][..], None),
+            Which::In(Condition::Removed) => (&["triggers", "--removed"][..], None),
+            Which::In(condition) => (&["triggers"][..], Some(condition.as_str())),
+        };
+        command(
+            words,
+            &[("contains", self.part()), ("condition", condition)],
+        )
+    }
+}
+
 async fn show(
     reader: Reader,
     State(shared): State<Shared>,
     uri: Uri,
 ) -> Result<Html<String>, Error> {
-    let parameters = Parameters::read(&uri, &[Q, WHICH, AFTER])?;
+    let parameters = Parameters::read(&uri, &[PART, WHICH, AFTER])?;
     let asked = Asked {
-        q: parameters.text("q").unwrap_or_default().trim().to_owned(),
+        q: parameters.written(PART.name).unwrap_or_default().to_owned(),
         which: Which::read(parameters.text("which"))?,
         after: parameters.text("after").map(ToOwned::to_owned),
     };
@@ -105,7 +142,7 @@ async fn show(
                 false => store::triggers::on_page(db, None).await?,
             };
             let counts = Counts::of(&all);
-            all.retain(|(_, one)| asked.which.has(one) && one.name.contains(&asked.q));
+            all.retain(|(_, one)| asked.which.has(one) && has_part(&one.name, &asked.q));
             all.sort_by_cached_key(|(_, one)| (rank(one), one.name.clone()));
             let start = asked.after.as_ref();
             let start = start.and_then(|last| all.iter().position(|(_, one)| one.name == *last));
@@ -119,8 +156,8 @@ async fn show(
         .await?;
     let (rows, more) = part;
     let mut frame = Frame::new("Triggers", Section::Triggers);
-    frame.list("/v1/triggers".to_owned());
-    frame.cli = Some("tagtrail triggers".to_owned());
+    frame.list(asked.of_api());
+    frame.cli = Some(asked.command());
     let content = html! {
         div class="bar" {
             h1 { "Triggers" }
@@ -130,7 +167,7 @@ async fn show(
         section class="card" {
             (filter(&asked, &counts))
             @if rows.is_empty() {
-                p class="none" { @match counts.all { 0 => "No trigger is configured yet: add a [[trigger]] to tagtrail.toml.", _ => "No trigger matches." } }
+                p class="none" { @match counts.all { 0 => "No trigger is configured yet: add a [[trigger]] to tagtrail.toml.", _ => { "No trigger matches. " a href="/triggers" { "All triggers" } } } }
             } @else {
                 table class="st" {
                     thead { tr {
@@ -173,7 +210,7 @@ impl Counts {
         };
         Counts {
             all: all.len(),
-            behind: all.iter().filter(|(_, one)| is_behind(one)).count(),
+            behind: all.iter().filter(|(_, one)| one.is_behind()).count(),
             by: Condition::ALL.iter().map(count).collect(),
         }
     }

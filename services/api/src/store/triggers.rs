@@ -7,7 +7,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 use sqlx::{Connection as _, PgConnection};
 use tagtrail_condition::{Facts, Hold, Judged, SelectedTag, judge};
-use tagtrail_proto::{ClosedGate, Condition, Name, Reason, Rollout, RolloutImage, Waiting};
+use tagtrail_proto::{ClosedGate, Condition, Digest, Name, Reason, Rollout, RolloutImage, Waiting};
 use time::OffsetDateTime;
 
 use super::acts::{self, Effect, NewAct, Refused};
@@ -96,6 +96,26 @@ pub(crate) struct Policy {
     pub(crate) rule: serde_json::Value,
     /// The tag that is rolled out; null before the first one.
     pub(crate) selected: Option<SelectedTag>,
+}
+
+impl Trigger {
+    /// Returns whether other images are wanted than those that run.
+    pub(crate) fn is_behind(&self) -> bool {
+        let current = self.current.as_ref();
+        self.wants_other(current.map(|current| &current.images))
+    }
+
+    /// Returns whether other images are wanted than these of a rollout.
+    pub(crate) fn wants_other(&self, images: Option<&BTreeMap<String, RolloutImage>>) -> bool {
+        let digests = |images: &BTreeMap<String, RolloutImage>| -> BTreeMap<String, Digest> {
+            let pairs = images.iter();
+            pairs
+                .map(|(name, one)| (name.clone(), one.digest.clone()))
+                .collect()
+        };
+        let wanted = self.wanted.as_ref().map(digests);
+        self.newer > 0 || wanted.is_some() && wanted != images.map(digests)
+    }
 }
 
 /// Returns the configured triggers, or the trigger with this name.

@@ -57,6 +57,19 @@ async fn the_list_shows_who_is_behind_and_agrees_with_the_api() {
     // An empty field of a form counts as absent.
     let (_, found) = page(&api, "", "/triggers?q=&which=behind").await;
     assert!(found.contains("/triggers/shop\"") && !found.contains("/triggers/quiet\""));
+    for (query, expected) in [
+        ("behind=true", vec!["shop"]),
+        ("q=QUI", vec!["quiet"]),
+        ("q=quiet&behind=true", vec![]),
+    ] {
+        let found = api.found(&format!("/v1/triggers?{query}")).await;
+        let names = found["items"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|one| one["name"].as_str().unwrap());
+        assert_eq!(names.collect::<Vec<_>>(), expected, "{query}");
+    }
     let (_, found) = page(&api, "", "/triggers?q=nothing").await;
     assert!(found.contains("No trigger matches."));
     let (status, _) = page(&api, "", "/triggers?which=asleep").await;

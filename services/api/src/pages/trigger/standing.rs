@@ -167,7 +167,7 @@ impl Standing {
     pub(crate) fn resumption(&self) -> Resumption {
         let trigger = &self.trigger;
         let last = trigger.last.as_ref();
-        let differs = is_other(trigger, last.map(|last| &last.images));
+        let differs = trigger.wants_other(last.map(|last| &last.images));
         Resumption::of(differs, last, !trigger.holds.is_empty())
     }
 
@@ -227,24 +227,6 @@ impl Standing {
     }
 }
 
-/// Returns whether other images are wanted than those that run.
-pub(crate) fn is_behind(trigger: &Trigger) -> bool {
-    let current = trigger.current.as_ref();
-    is_other(trigger, current.map(|current| &current.images))
-}
-
-/// Returns whether other images are wanted than these of a rollout.
-fn is_other(trigger: &Trigger, images: Option<&BTreeMap<String, RolloutImage>>) -> bool {
-    let digests = |images: &BTreeMap<String, RolloutImage>| -> BTreeMap<String, Digest> {
-        let pairs = images.iter();
-        pairs
-            .map(|(name, one)| (name.clone(), one.digest.clone()))
-            .collect()
-    };
-    let wanted = trigger.wanted.as_ref().map(digests);
-    trigger.newer > 0 || wanted.is_some() && wanted != images.map(digests)
-}
-
 /// Returns the place of a trigger in lists: those first that need a person.
 pub(crate) fn rank(trigger: &Trigger) -> (bool, u8) {
     let condition = match trigger.condition {
@@ -257,7 +239,7 @@ pub(crate) fn rank(trigger: &Trigger) -> (bool, u8) {
         Condition::Settled => 6,
         Condition::Removed => 7,
     };
-    (!is_behind(trigger), condition)
+    (!trigger.is_behind(), condition)
 }
 
 /// The number of the revision that runs, if it is one of the tag that the trigger names.
