@@ -172,7 +172,7 @@ fn every_command_has_help() {
         ("approvals", &["TAGTRAIL_API", "--output"]),
         ("approve", &["<ID>", "--reason"]),
         ("reject", &["<ID>", "--reason"]),
-        ("holds", &["TAGTRAIL_API", "--output"]),
+        ("holds", &["TAGTRAIL_API", "--ended-since", "--output"]),
         ("freeze", &["--reason", "--until", "--hard"]),
         ("thaw", &["--reason"]),
         ("acts", &["TAGTRAIL_API", "--actor", "--since", "--limit"]),

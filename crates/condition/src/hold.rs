@@ -68,7 +68,30 @@ impl Hold {
         .bind(MOST)
         .fetch_all(db)
         .await?;
-        rows.iter().map(hold).collect()
+        rows.iter().map(Hold::read).collect()
+    }
+
+    /// Reads a hold from the row of a statement with these columns.
+    ///
+    /// # Errors
+    /// If a column is missing, or has another type.
+    pub fn read(row: &PgRow) -> Result<Hold, sqlx::Error> {
+        let images: Option<Json<_>> = row.try_get("images")?;
+        Ok(Hold {
+            id: row::unsigned(row.try_get("id")?),
+            kind: match row.try_get("kind")? {
+                "pin" => HoldKind::Pin,
+                "fault" => HoldKind::Fault,
+                _ => HoldKind::Freeze,
+            },
+            triggers: row.try_get("triggers")?,
+            reason: row.try_get("reason")?,
+            hard: row.try_get("hard")?,
+            images: images.map(|Json(images)| images),
+            actor: row.try_get("actor")?,
+            created_at: row.try_get("created_at")?,
+            until: row.try_get("until")?,
+        })
     }
 
     /// Returns whether the hold is about the trigger with this name. Names and patterns consist of
@@ -100,25 +123,6 @@ fn matches(pattern: &str, name: &str) -> bool {
         rest = &rest[place + part.len()..];
     }
     true
-}
-
-fn hold(row: &PgRow) -> Result<Hold, sqlx::Error> {
-    let images: Option<Json<_>> = row.try_get("images")?;
-    Ok(Hold {
-        id: row::unsigned(row.try_get("id")?),
-        kind: match row.try_get("kind")? {
-            "pin" => HoldKind::Pin,
-            "fault" => HoldKind::Fault,
-            _ => HoldKind::Freeze,
-        },
-        triggers: row.try_get("triggers")?,
-        reason: row.try_get("reason")?,
-        hard: row.try_get("hard")?,
-        images: images.map(|Json(images)| images),
-        actor: row.try_get("actor")?,
-        created_at: row.try_get("created_at")?,
-        until: row.try_get("until")?,
-    })
 }
 
 #[cfg(test)]

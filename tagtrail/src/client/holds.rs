@@ -11,7 +11,11 @@ use super::time::{self, Time};
 
 /// Arguments of `tagtrail holds`.
 #[derive(Debug, clap::Args)]
-pub(crate) struct Holds {}
+pub(crate) struct Holds {
+    /// Also list holds that ended at this time or later, such as 2026-03-03T14:02:00Z or 7d (ago).
+    #[arg(long, value_name = "TIME", allow_hyphen_values = true, value_parser = super::time::parse)]
+    ended_since: Option<Time>,
+}
 
 /// Arguments of `tagtrail freeze`.
 #[derive(Debug, clap::Args)]
@@ -41,8 +45,12 @@ pub(crate) struct Thaw {
 
 impl Holds {
     pub(crate) async fn run(self, api: &Api, screen: &Screen) -> Result<Printable, Failure> {
-        let json = api.get(&["holds"], &[]).await?;
+        let since = time::text(self.ended_since.as_ref(), screen.zone.as_ref())?;
+        let json = api.get(&["holds"], &[("ended_since", since)]).await?;
         let text = match items(&json) {
+            [] if self.ended_since.is_some() => {
+                "no hold is in force, and none has ended since".to_owned()
+            }
             [] => "no hold is in force".to_owned(),
             holds => describe(holds, screen),
         };
@@ -77,9 +85,10 @@ fn describe(holds: &[Value], screen: &Screen) -> String {
     let rows = holds.iter().map(|hold| {
         let [id, kind, triggers, actor, until, reason] =
             ["id", "kind", "triggers", "actor", "until", "reason"].map(|name| field(hold, name));
-        let until = match until.as_str() {
-            "-" => until,
-            time => screen.time(time),
+        let until = match (field(hold, "ended_at").as_str(), until.as_str()) {
+            ("-", "-") => until,
+            ("-", time) => screen.time(time),
+            (ended, _) => format!("ended {}", screen.time(ended)),
         };
         let kind = match hold.get("hard") {
             Some(Value::Bool(true)) => format!("{kind} (hard)"),

@@ -14,12 +14,13 @@ use crate::http::body::{JsonBody, OptionalBody};
 use crate::http::error::Error;
 use crate::http::guard::{ACTING, Actor};
 use crate::http::operation::{Method, Operation, RequestBody, ResponseBody, schema};
-use crate::http::parameters::{Parameter, Parameters, PathValues};
+use crate::http::parameters::{Parameter, Parameters, PathValues, optional, time};
 use crate::operations::acts::{BECAUSE, Because, MAX_SIZE, changed, reason};
 use crate::operations::orders::future;
 use crate::store;
 use crate::store::acts::NewAct;
 use tagtrail_condition::{Hold, HoldKind};
+use tagtrail_history::instant::Instant;
 
 pub(crate) const ID: Parameter = Parameter {
     name: "id",
@@ -29,23 +30,32 @@ pub(crate) const ID: Parameter = Parameter {
     schema: || json!({ "type": "integer", "minimum": 1 }),
 };
 
+pub(crate) const ENDED_SINCE: Parameter = optional(
+    "ended_since",
+    "Also holds that ended at this time or later (RFC 3339): the newest 1,000.",
+    "2026-03-03T14:02:00Z",
+    time,
+);
+const MOST_ENDED: i64 = 1000;
+
 pub(crate) const LIST: Operation = Operation {
     id: "holds",
     method: Method::Get,
     path: "/v1/holds",
-    summary: "The freezes, pins and faults in force, newest first.",
+    summary: "The freezes, pins and faults in force, newest first; with `ended_since` followed by those that have ended.",
     role: Role::Read,
     in_path: &[],
-    query: &[],
+    query: &[ENDED_SINCE],
     header: &[],
     body: None,
     response: ResponseBody::Json(schema::<Holds>),
-    problems: &[],
+    problems: &[(400, "time_invalid")],
     serve: |method| on(method, list),
 };
 pub(crate) const FREEZE: Operation = Operation {
     id: "freeze",
     method: Method::Post,
+    query: &[],
     summary: "Freezes triggers: rollouts of new sets are recorded and held. Sets that have succeeded before pass, unless the freeze is `hard`.",
     role: Role::Operate,
     header: ACTING,
@@ -71,10 +81,23 @@ pub(crate) const THAW: Operation = Operation {
     ..FREEZE
 };
 
-/// The holds in force.
+/// The holds in force, and those that have ended if they were asked for.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(crate) struct Holds {
-    items: Vec<Hold>,
+    items: Vec<Listed>,
+}
+
+/// A hold in a list.
+#[derive(Debug, Serialize, JsonSchema)]
+#[schemars(rename = "ListedHold")]
+struct Listed {
+    #[serde(flatten)]
+    hold: Hold,
+    /// Time at which the hold ended; null while it is in force.
+    ended_at: Option<Instant>,
+    /// The token that ended the hold, or `local`; null while it is in force, and if its time was
+    /// over.
+    released_by: Option<String>,
 }
 
 /// The body of an order to freeze.
@@ -92,10 +115,28 @@ struct Freeze {
 }
 
 async fn list(State(database): State<Database>, uri: Uri) -> Result<Json<Holds>, Error> {
-    Parameters::read(&uri, &[])?;
-    let items = database
-        .ask_large(async |db| Hold::list(db, None).await)
+    let since = Parameters::read(&uri, LIST.query)?.time(ENDED_SINCE.name)?;
+    let (in_force, ended) = database
+        .ask_large(async |db| {
+            let in_force = Hold::list(db, None).await?;
+            let ended = match since {
+                Some(since) => store::holds::released(db, since, MOST_ENDED).await?,
+                None => Vec::new(),
+            };
+            Ok((in_force, ended))
+        })
         .await?;
+    let in_force = in_force.into_iter().map(|hold| Listed {
+        hold,
+        ended_at: None,
+        released_by: None,
+    });
+    let ended = ended.into_iter().map(|one| Listed {
+        hold: one.hold,
+        ended_at: Some(Instant(one.ended_at)),
+        released_by: one.released_by,
+    });
+    let items = in_force.chain(ended).collect();
     Ok(Json(Holds { items }))
 }
 

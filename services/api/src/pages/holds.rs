@@ -10,17 +10,20 @@ use maud::{Markup, html};
 use serde_json::{Value, json};
 use tagtrail_condition::{Hold, HoldKind};
 use tagtrail_config::{Role, TriggerGlob};
-use time::Duration;
+use tagtrail_history::instant::Instant;
+use time::{Duration, OffsetDateTime};
 
 use crate::http::error::Error;
 use crate::http::parameters::{Parameters, PathValues};
-use crate::operations::holds::ID;
+use crate::operations::holds::{ENDED_SINCE, ID};
 use crate::pages::Page;
 use crate::pages::act::{Acting, Order, is_named};
 use crate::pages::frame::{Frame, Section, crumbs};
+use crate::pages::part::command::command;
 use crate::pages::part::form::{self, Fields, hidden, news};
 use crate::pages::part::icon::icon;
 use crate::pages::part::kind::{Tone, badge};
+use crate::pages::part::question::address;
 use crate::pages::part::text::{number, visible};
 use crate::pages::part::when::{Form, time};
 use crate::pages::reader::Reader;
@@ -50,7 +53,9 @@ pub(crate) const ACT: Page = Page {
 
 /// Holds that are shown, in force and ended.
 const SHOWN: usize = 100;
-const ENDED: i64 = 50;
+const ENDED: usize = 50;
+/// Ended holds that are read: one more than is shown, to know whether there are more.
+const READ: i64 = 51;
 /// Days for which a hold that has ended is shown.
 const DAYS: i64 = 7;
 /// Held rollouts that are read.
@@ -61,19 +66,22 @@ const NAMED: usize = 5;
 struct View {
     holds: Vec<Hold>,
     frozen: BTreeMap<u64, Vec<Frozen>>,
+    /// The holds that have ended since a time, perhaps one more than the page shows.
     ended: Vec<Released>,
+    since: OffsetDateTime,
     /// Whether triggers carry the name of the reader's token.
     named: bool,
 }
 
 impl View {
     async fn read(shared: &Shared, reader: &Reader) -> Result<View, Error> {
-        let since = reader.now - Duration::days(DAYS);
+        let since = (reader.now - Duration::days(DAYS)).truncate_to_minute();
         let view = shared.database.ask_page(async |db| {
             Ok(View {
                 holds: Hold::list(db, None).await?,
                 frozen: store::holds::frozen(db, FROZEN).await?,
-                ended: store::holds::released(db, since, ENDED).await?,
+                ended: store::holds::released(db, since, READ).await?,
+                since,
                 named: is_named(db, reader).await?,
             })
         });
@@ -163,8 +171,10 @@ fn may_end(reader: &Reader, triggers: &str, named: bool) -> bool {
 /// Draws the page; `again` are the fields of a form that was out of date.
 fn draw(reader: &Reader, view: &View, again: Option<&Fields>) -> Html<String> {
     let mut frame = Frame::new("Holds", Section::Triggers);
-    frame.list("/v1/holds".to_owned());
-    frame.cli = Some("tagtrail holds".to_owned());
+    let since = Instant(view.since).to_string();
+    let all = address("/v1/holds", &[(ENDED_SINCE.name, Some(&since))]);
+    frame.list(all.clone());
+    frame.cli = Some(command(&["holds"], &[("ended-since", Some(&since))]));
     let content = html! {
         (crumbs(&[("Triggers".to_owned(), Some("/triggers".to_owned())), ("Holds".to_owned(), None)]))
         @if again.is_some() { (news()) }
@@ -173,7 +183,7 @@ fn draw(reader: &Reader, view: &View, again: Option<&Fields>) -> Html<String> {
             true => div class="g2" { (in_force(reader, view)) (form(view, again)) },
             false => (in_force(reader, view)),
         }
-        (ended(&view.ended))
+        (ended(&view.ended, &all))
     };
     frame.page(reader, &content)
 }
@@ -199,10 +209,10 @@ fn in_force(reader: &Reader, view: &View) -> Markup {
 }
 
 fn row(reader: &Reader, view: &View, hold: &Hold) -> Markup {
-    let (tone, icon_name, word) = match hold.kind {
-        HoldKind::Freeze => (Tone::Warning, "hold", "freeze"),
-        HoldKind::Pin => (Tone::Warning, "hold", "pin"),
-        HoldKind::Fault => (Tone::Bad, "fail", "fault"),
+    let word = word(hold.kind);
+    let (tone, icon_name) = match hold.kind {
+        HoldKind::Freeze | HoldKind::Pin => (Tone::Warning, "hold"),
+        HoldKind::Fault => (Tone::Bad, "fail"),
     };
     let freeze = hold.kind == HoldKind::Freeze;
     let frozen = view.frozen.get(&hold.id).map_or(&[][..], Vec::as_slice);
@@ -275,7 +285,7 @@ fn form(view: &View, again: Option<&Fields>) -> Markup {
     }
 }
 
-fn ended(ended: &[Released]) -> Markup {
+fn ended(ended: &[Released], all: &str) -> Markup {
     html! {
         section class="card" {
             h2 { "Released " span class="push q" { (DAYS) " days" } }
@@ -285,16 +295,25 @@ fn ended(ended: &[Released]) -> Markup {
                         th scope="col" { "Kind" } th scope="col" { "Triggers" } th scope="col" { "By" } th scope="col" { "Reason" }
                         th scope="col" { "From, until" } th scope="col" { "Released by" }
                     } }
-                    tbody { @for one in ended { tr {
-                        th scope="row" { (one.kind) }
-                        td class="n" { (one.triggers) }
-                        td { (visible(&one.actor)) }
-                        td class="full" { @if let Some(reason) = &one.reason { (visible(reason)) } }
-                        td class="nw" { (time(one.created_at, Form::Short)) " to " (time(one.ended_at, Form::Short)) }
+                    tbody { @for one in ended.iter().take(ENDED) { @let hold = &one.hold; tr {
+                        th scope="row" { (word(hold.kind)) }
+                        td class="n" { (hold.triggers) }
+                        td { (visible(&hold.actor)) }
+                        td class="full" { @if let Some(reason) = &hold.reason { (visible(reason)) } }
+                        td class="nw" { (time(hold.created_at, Form::Short)) " to " (time(one.ended_at, Form::Short)) }
                         td { @match &one.released_by { Some(by) => (visible(by)), None => span class="q" { "its time was over" } } }
                     } } }
                 }
+                @if ended.len() > ENDED { p class="more" { "The last " (ENDED) ": " a href=(all) { "more as JSON" } } }
             }
         }
+    }
+}
+
+fn word(kind: HoldKind) -> &'static str {
+    match kind {
+        HoldKind::Freeze => "freeze",
+        HoldKind::Pin => "pin",
+        HoldKind::Fault => "fault",
     }
 }

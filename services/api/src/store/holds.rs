@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use sqlx::postgres::PgRow;
 use sqlx::{Connection as _, PgConnection, Row as _};
+use tagtrail_condition::Hold;
 use tagtrail_postgres::{rollout_is_live, row};
 use time::OffsetDateTime;
 use uuid::Uuid;
@@ -101,11 +102,7 @@ async fn touch(tx: &mut PgConnection, hold: i64) -> Result<(), sqlx::Error> {
 /// A hold that has ended.
 #[derive(Debug)]
 pub(crate) struct Released {
-    pub(crate) kind: String,
-    pub(crate) triggers: String,
-    pub(crate) reason: Option<String>,
-    pub(crate) actor: String,
-    pub(crate) created_at: OffsetDateTime,
+    pub(crate) hold: Hold,
     pub(crate) ended_at: OffsetDateTime,
     /// `None`: its time was over.
     pub(crate) released_by: Option<String>,
@@ -118,8 +115,10 @@ pub(crate) async fn released(
     limit: i64,
 ) -> Result<Vec<Released>, sqlx::Error> {
     let rows = sqlx::query(
-        "select kind::text as kind, triggers, reason, actor, created_at, released_by, least(released_at, until) as ended_at
-         from hold where least(released_at, until) <= now() and least(released_at, until) >= $1 order by id desc limit $2",
+        "select h.id, h.kind::text as kind, h.triggers, h.reason, h.hard, h.actor, h.created_at, h.until, h.released_by,
+                least(h.released_at, h.until) as ended_at,
+                (select jsonb_object_agg(i.key, i.value ->> 'digest') from jsonb_each(h.images) i) as images
+         from hold h where least(h.released_at, h.until) <= now() and least(h.released_at, h.until) >= $1 order by h.id desc limit $2",
     )
     .bind(since)
     .bind(limit)
@@ -127,11 +126,7 @@ pub(crate) async fn released(
     .await?;
     let released = |row: &PgRow| {
         Ok(Released {
-            kind: row.try_get("kind")?,
-            triggers: row.try_get("triggers")?,
-            reason: row.try_get("reason")?,
-            actor: row.try_get("actor")?,
-            created_at: row.try_get("created_at")?,
+            hold: Hold::read(row)?,
             ended_at: row.try_get("ended_at")?,
             released_by: row.try_get("released_by")?,
         })

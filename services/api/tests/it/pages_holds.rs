@@ -28,6 +28,7 @@ async fn a_freeze_has_a_reason_and_its_end_names_the_rollouts_that_start() {
     let holds = api.found("/v1/holds").await;
     assert_eq!(holds["items"].as_array().unwrap().len(), 1);
     assert_eq!(holds["items"][0]["hard"], false);
+    assert!(holds["items"][0]["ended_at"].is_null());
     // Another form of the same page is out of date, and keeps what was typed.
     let mut stale = form(&shown, "/holds");
     stale[0].1.push('x');
@@ -57,6 +58,18 @@ async fn a_freeze_has_a_reason_and_its_end_names_the_rollouts_that_start() {
     let (_, shown) = page(&api, "", "/holds").await;
     assert!(shown.contains("No freeze, pin or fault is in force."));
     assert!(shown.contains("sho*"), "among the released ones: {shown}");
+    assert_eq!(api.found("/v1/holds").await["items"], serde_json::json!([]));
+    let ended = api
+        .found("/v1/holds?ended_since=2026-03-03T14:00:00Z")
+        .await;
+    let ended = &ended["items"][0];
+    assert_eq!(
+        (&ended["triggers"], &ended["released_by"]),
+        (&"sho*".into(), &"local".into())
+    );
+    assert!(ended["ended_at"].is_string(), "{ended}");
+    let wrong = api.get("/v1/holds?ended_since=yesterday").await;
+    assert_eq!(wrong.problem(), "400 time_invalid");
     assert_eq!(send(&api, "", "/holds/999/release", &fields).await.0, 409);
     api.stop().await;
 }
