@@ -139,9 +139,9 @@ pub(crate) fn router(operations: &[Operation], shared: Shared) -> Router {
             true => route.route_layer(from_fn_with_state(shared.database.clone(), renamed::follow)),
             false => route,
         };
-        let route = match csv::columns(&operation.response) {
-            columns if columns.is_empty() => route,
-            columns => route.route_layer(from_fn_with_state(columns.into(), csv::in_format)),
+        let route = match csv::lists(&operation.response) {
+            lists if lists.is_empty() => route,
+            lists => route.route_layer(from_fn_with_state(lists.into(), csv::in_format)),
         };
         let guarded = route
             .route_layer(from_fn_with_state(time, in_time))

@@ -4,6 +4,7 @@
 mod columns;
 mod line;
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use axum::body::to_bytes;
@@ -15,8 +16,10 @@ use axum::response::{IntoResponse as _, Response};
 use form_urlencoded::{Serializer, parse};
 use serde_json::{Value, json};
 
-pub(crate) use columns::{Column, columns};
+pub(crate) use columns::{List, lists};
 pub(crate) use line::{header, line};
+
+use columns::ITEMS;
 
 use crate::http::error::Error;
 use crate::http::paging::CURSOR;
@@ -33,31 +36,34 @@ pub(crate) const FORMAT: Parameter = optional(
     "csv",
     || json!({ "type": "string", "enum": FORMATS, "default": FORMATS[0] }),
 );
-/// Problem of an unknown format.
+pub(crate) const LIST: Parameter = optional(
+    "list",
+    "With `format=csv`, the list of the answer that is written: `items`, or another field that is a list of objects, such as `not_compared`.",
+    ITEMS,
+    || json!({ "type": "string", "default": ITEMS }),
+);
+/// Problem of an unknown format or list.
 pub(crate) const PROBLEM: (u16, &str) = (400, "choice_invalid");
 
 /// Answers in the format that the query asks for. The operation sees the query without the format.
 pub(crate) async fn in_format(
-    State(columns): State<Arc<[Column]>>,
+    State(lists): State<Arc<[List]>>,
     mut request: Request,
     next: Next,
 ) -> Result<Response, Error> {
     let asked = request.uri().clone();
     let query = asked.query().unwrap_or_default();
-    let (format, others): (Vec<_>, Vec<_>) =
-        parse(query.as_bytes()).partition(|(name, _)| name == FORMAT.name);
-    let csv = match format.as_slice() {
-        [] => return Ok(next.run(request).await),
-        [(_, value)] if value == FORMATS[0] || value.is_empty() => false,
-        [(_, value)] if value == FORMATS[1] => true,
-        [_] => {
-            return Err(Error::Choice {
-                parameter: FORMAT.name,
-                choices: FORMATS.to_vec(),
-            });
-        }
-        _ => return Err(Error::ParameterRepeated(FORMAT.name)),
-    };
+    // An operation with one list knows no parameter of this name.
+    let has_lists = lists.len() > 1;
+    let own = |name: &str| name == FORMAT.name || has_lists && name == LIST.name;
+    let (own, others): (Vec<_>, Vec<_>) = parse(query.as_bytes()).partition(|(name, _)| own(name));
+    if own.is_empty() {
+        return Ok(next.run(request).await);
+    }
+    let formats = FORMATS.map(str::to_owned).to_vec();
+    let csv = choice(&own, FORMAT.name, &formats)? == 1;
+    let names: Vec<String> = lists.iter().map(|list| list.name.clone()).collect();
+    let list = lists.get(choice(&own, LIST.name, &names)?);
     *request.uri_mut() = with_query(
         &asked,
         others.iter().map(|(name, value)| (&**name, &**value)),
@@ -69,7 +75,7 @@ pub(crate) async fn in_format(
     let (mut parts, body) = response.into_parts();
     let body = to_bytes(body, LARGEST).await.map_err(internal)?;
     let answer: Value = serde_json::from_slice(&body).map_err(internal)?;
-    let text = write(&columns, &answer);
+    let text = list.map_or_else(String::new, |list| write(list, &answer));
     parts.headers.remove(CONTENT_LENGTH);
     parts.headers.insert(
         CONTENT_TYPE,
@@ -84,6 +90,27 @@ pub(crate) async fn in_format(
         parts.headers.insert(LINK, link.map_err(internal)?);
     }
     Ok((parts, text).into_response())
+}
+
+/// Returns the place of the word that a parameter names; the first one without the parameter.
+fn choice(
+    given: &[(Cow<'_, str>, Cow<'_, str>)],
+    parameter: &'static str,
+    words: &[String],
+) -> Result<usize, Error> {
+    let mut values = given.iter().filter(|(name, _)| name == parameter);
+    let value = values.next().map(|(_, value)| value.as_ref());
+    if values.next().is_some() {
+        return Err(Error::ParameterRepeated(parameter));
+    }
+    let Some(value) = value.filter(|value| !value.is_empty()) else {
+        return Ok(0);
+    };
+    let found = words.iter().position(|word| word == value);
+    found.ok_or_else(|| Error::Choice {
+        parameter,
+        choices: words.to_vec(),
+    })
 }
 
 fn internal(error: impl Into<axum::BoxError>) -> Error {
@@ -104,9 +131,10 @@ fn with_query<'a>(
 }
 
 /// Writes the header, and a line for each item.
-fn write(columns: &[Column], answer: &Value) -> String {
+fn write(list: &List, answer: &Value) -> String {
+    let columns = &list.columns;
     let mut text = header(columns.iter().map(|column| column.name.as_str()));
-    for item in answer["items"].as_array().into_iter().flatten() {
+    for item in answer[&list.name].as_array().into_iter().flatten() {
         let cells = columns.iter().map(|column| item.pointer(&column.pointer));
         text += &line(cells.map(|cell| cell.unwrap_or(&Value::Null)));
     }

@@ -88,7 +88,7 @@ pub(crate) enum Error {
     #[error("{parameter} must be one of {}", .choices.join(", "))]
     Choice {
         parameter: &'static str,
-        choices: Vec<&'static str>,
+        choices: Vec<String>,
     },
     #[error(
         "there is no kind {0:?} of events: kinds is one or several of revision, rollout, hold and trigger, separated by commas; changes of sources are not recorded, and GET /v1/sources has their present states"

@@ -110,7 +110,8 @@ fn describe(operation: &Operation, schemas: &mut SchemaGenerator) -> Value {
     };
     let mut responses: Map<String, Value> = Map::new();
     let mut content = json!({ media_type: { "schema": schema } });
-    let is_list = !csv::columns(&operation.response).is_empty();
+    let lists = csv::lists(&operation.response);
+    let is_list = !lists.is_empty();
     if is_list {
         content["text/csv"] = json!({ "schema": { "type": "string" } });
     }
@@ -155,7 +156,8 @@ fn describe(operation: &Operation, schemas: &mut SchemaGenerator) -> Value {
         .iter()
         .map(|parameter| (parameter, "path"));
     let format = is_list.then_some(&csv::FORMAT);
-    let in_query = operation.query.iter().chain(format);
+    let list = (lists.len() > 1).then_some(&csv::LIST);
+    let in_query = operation.query.iter().chain(format).chain(list);
     let in_query = in_query.map(|parameter| (parameter, "query"));
     let in_header = operation
         .header

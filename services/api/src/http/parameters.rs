@@ -176,7 +176,7 @@ impl Parameters {
         let found = choices.iter().copied().find(|one| word(*one) == text);
         let unknown = || Error::Choice {
             parameter,
-            choices: choices.iter().map(|one| word(*one)).collect(),
+            choices: choices.iter().map(|one| word(*one).to_owned()).collect(),
         };
         found.ok_or_else(unknown).map(Some)
     }

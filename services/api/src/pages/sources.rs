@@ -216,7 +216,10 @@ fn lost(sources: &Sources, now: OffsetDateTime) -> Markup {
     html! {
         @if !sources.lost.is_empty() {
             section class="card" id="lost" {
-                h2 { "Lost webhooks " span class="push q" { "the last changes that no event reported, of 7 days" } }
+                h2 {
+                    "Lost webhooks " span class="q" { "the last changes that no event reported, of 7 days" }
+                    " " a class="push s" href="/v1/sources?format=csv&list=lost" { "CSV" }
+                }
                 table class="st" {
                     thead { tr {
                         th scope="col" { "Image" }
@@ -245,7 +248,10 @@ fn not_compared(sources: &Sources, now: OffsetDateTime) -> Markup {
     html! {
         @if !all.is_empty() {
             section class="card" aria-labelledby="not" {
-                h2 id="not" { "Not reconciled " span class="push q" { "repositories whose last comparison failed" } }
+                h2 id="not" {
+                    "Not reconciled " span class="q" { "repositories whose last comparison failed" }
+                    " " a class="push s" href="/v1/sources?format=csv&list=not_compared" { "CSV" }
+                }
                 table class="st" {
                     thead { tr {
                         th scope="col" { "Repository" }
@@ -279,7 +285,12 @@ fn quarantine_list(
 ) -> Markup {
     html! {
         section class="card" id="quarantine" {
-            h2 { "Quarantine " span class="push q" { "authenticated bodies that could not be interpreted" } }
+            h2 {
+                "Quarantine " span class="q" { "authenticated bodies that could not be interpreted" }
+                @if entries.is_some() {
+                    span class="push s" { a href="/v1/quarantine" { "JSON" } " " a href="/v1/quarantine?format=csv" { "CSV" } }
+                }
+            }
             @match entries {
                 None => p class="s" {
                     @if let Some(count) = count { (counted(count, "body", "bodies")) ". " }

@@ -67,6 +67,25 @@ async fn an_unknown_format_is_refused_and_json_remains_the_default() {
         let answer = api.get(&format!("{list}&{query}")).await;
         assert_eq!(answer.problem(), code, "{query}");
     }
+    // Another list of the answer has columns of its own.
+    let (lost, _) = lines(&api, "/v1/sources?format=csv&list=lost").await;
+    assert!(
+        lost[0].starts_with("image,revision,digest,found_at"),
+        "{lost:?}"
+    );
+    for (path, code) in [
+        ("/v1/sources?format=csv&list=gone", "400 choice_invalid"),
+        (
+            "/v1/sources?format=csv&list=lost&list=lost",
+            "400 parameter_repeated",
+        ),
+        (
+            "/v1/rollouts?format=csv&list=items",
+            "400 parameter_unknown",
+        ),
+    ] {
+        assert_eq!(api.get(path).await.problem(), code, "{path}");
+    }
     // An answer that is no list has one format.
     let answer = api
         .get(&format!("/v1/resolve?image={WEB}&format=csv"))
@@ -94,7 +113,7 @@ async fn each_page_of_a_list_leads_to_its_csv() {
     ] {
         let page = api.request("GET", &path).send().await.unwrap();
         let page = page.text().await.unwrap();
-        let (before, _) = page.split_once("\">CSV</a>").expect(&path);
+        let (before, _) = page.rsplit_once("\">CSV</a>").expect(&path);
         let (_, address) = before.rsplit_once("href=\"").unwrap();
         let (found, _) = lines(&api, &address.replace("&amp;", "&")).await;
         assert!(found[0].contains(','), "{path}: {found:?}");

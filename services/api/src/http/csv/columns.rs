@@ -7,6 +7,8 @@ use crate::http::operation::ResponseBody;
 
 /// Deepest object whose fields have columns of their own. A deeper one is JSON in its cell.
 const DEEPEST: usize = 4;
+/// The list of an answer that `format=csv` writes if no other one is named.
+pub(super) const ITEMS: &str = "items";
 
 /// A column.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,8 +19,17 @@ pub(crate) struct Column {
     pub(crate) pointer: String,
 }
 
-/// Returns the columns of an answer with items whose fields are known; else none.
-pub(crate) fn columns(response: &ResponseBody) -> Vec<Column> {
+/// A list of an answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct List {
+    /// The field that has the list.
+    pub(crate) name: String,
+    pub(crate) columns: Vec<Column>,
+}
+
+/// Returns the lists of an answer with `items`, which come first; else none. The fields of the
+/// items of each list are known.
+pub(crate) fn lists(response: &ResponseBody) -> Vec<List> {
     let ResponseBody::Json(schema) = response else {
         return Vec::new();
     };
@@ -28,12 +39,21 @@ pub(crate) fn columns(response: &ResponseBody) -> Vec<Column> {
     let schema = schema(&mut schemas).to_value();
     let definitions = schemas.take_definitions(true);
     let answer = resolved(&schema, &definitions);
-    let mut columns = Vec::new();
-    let items = &answer["properties"]["items"];
-    if items["type"] == "array" {
-        add(&items["items"], &definitions, None, 1, &mut columns);
+    let fields = answer["properties"].as_object();
+    let lists = fields.into_iter().flatten().map(|(name, field)| {
+        let mut columns = Vec::new();
+        if field["type"] == "array" {
+            add(&field["items"], &definitions, None, 1, &mut columns);
+        }
+        let name = name.clone();
+        List { name, columns }
+    });
+    let mut lists: Vec<List> = lists.filter(|list| !list.columns.is_empty()).collect();
+    lists.sort_by_key(|list| (list.name != ITEMS, list.name.clone()));
+    match lists.first() {
+        Some(first) if first.name == ITEMS => lists,
+        _ => Vec::new(),
     }
-    columns
 }
 
 /// Follows a reference, and takes the schema of a value that may be null.

@@ -26,9 +26,9 @@ struct Head {
 
 #[test]
 fn each_field_has_a_column_in_the_order_of_the_type() {
-    let columns = columns(&ResponseBody::Json(schema::<Items<Item>>));
+    let lists = lists(&ResponseBody::Json(schema::<Items<Item>>));
     let text = write(
-        &columns,
+        &lists[0],
         &json!({ "next": null, "items": [
             { "again": null, "also": ["x", "y"], "head": { "digest": "sha256:1", "number": 3 }, "name": "web" },
             { "again": 7, "also": [], "head": null, "name": "=cmd" },
@@ -44,16 +44,16 @@ fn each_field_has_a_column_in_the_order_of_the_type() {
 
 #[test]
 fn an_answer_without_items_has_no_columns() {
-    assert!(columns(&ResponseBody::Json(schema::<Head>)).is_empty());
-    assert!(columns(&ResponseBody::Events(schema::<Items<Item>>)).is_empty());
+    assert!(lists(&ResponseBody::Json(schema::<Head>)).is_empty());
+    assert!(lists(&ResponseBody::Events(schema::<Items<Item>>)).is_empty());
 }
 
 #[test]
 fn each_list_in_pages_has_columns() {
     for operation in ALL {
         if operation.query.iter().any(|one| one.name == CURSOR.name) {
-            let columns = columns(&operation.response);
-            assert!(columns.len() > 2, "{}: {columns:?}", operation.id);
+            let lists = lists(&operation.response);
+            assert!(lists[0].columns.len() > 2, "{}: {lists:?}", operation.id);
         }
     }
 }
