@@ -24,6 +24,12 @@ use crate::shared::Shared;
 
 pub(crate) use findings::{Finding, Level};
 
+/// Usual gaps after which a source no longer counts as sending. Of events that come at random, one
+/// gap of a thousand is longer than ten times the median.
+const LONG: f64 = 10.0;
+/// The shortest time after which a source no longer counts as sending.
+const SHORTEST: Duration = Duration::MINUTE;
+
 pub(crate) const SOURCES: Operation = Operation {
     id: "sources",
     method: Method::Get,
@@ -96,8 +102,12 @@ pub(crate) struct Source {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Standing {
-    /// It sent an event in the last seven days, and is not silent.
+    /// Its last event is not older than ten times its usual gap; or, without a usual gap, than a
+    /// day.
     Sending,
+    /// Its last event is older, and it is not silent: this may be a pause, or the begin of a
+    /// silence.
+    Idle,
     /// It sent nothing in hours in which it did before.
     Silent,
     /// It sent nothing for seven days, and nothing was to be expected.
@@ -219,11 +229,17 @@ impl Source {
     }
 
     fn standing(&self, now: OffsetDateTime) -> Standing {
-        match (self.last_event_at, self.silent_since) {
-            (None, _) => Standing::NoEvent,
-            (Some(_), Some(_)) => Standing::Silent,
-            (Some(last), None) if now - last.0 > Duration::WEEK => Standing::Quiet,
-            (Some(_), None) => Standing::Sending,
+        let Some(last) = self.last_event_at else {
+            return Standing::NoEvent;
+        };
+        let age = now - last.0;
+        let long = |gap| Duration::saturating_seconds_f64(gap * LONG).max(SHORTEST);
+        let lively = self.usual_gap_seconds.map_or(Duration::DAY, long);
+        match self.silent_since {
+            Some(_) => Standing::Silent,
+            None if age > Duration::WEEK => Standing::Quiet,
+            None if age > lively => Standing::Idle,
+            None => Standing::Sending,
         }
     }
 }

@@ -75,6 +75,7 @@ fn figures(sources: &Sources, quarantined: Option<u64>, now: OffsetDateTime) -> 
     let states = [
         (Standing::Sending, "sending"),
         (Standing::Silent, "silent"),
+        (Standing::Idle, "idle"),
         (Standing::Quiet, "quiet"),
         (Standing::NoEvent, "without an event"),
     ];
@@ -142,7 +143,7 @@ fn row(source: &Source, now: OffsetDateTime) -> Markup {
     let (tone, icon, word) = match source.state {
         Standing::Sending => (Tone::Good, "ok", "good"),
         Standing::Silent => (Tone::Warning, "warn", "warning"),
-        Standing::Quiet => (Tone::Plain, "quiet", "note"),
+        Standing::Idle | Standing::Quiet => (Tone::Plain, "quiet", "note"),
         Standing::NoEvent => (Tone::Warning, "warn", "warning"),
     };
     let sum: u64 = source.half_hours.iter().sum();
@@ -171,7 +172,8 @@ fn row(source: &Source, now: OffsetDateTime) -> Markup {
             td class=(tone.class()) {
                 (icon_for(icon, word)) " "
                 @match source.state {
-                    Standing::Sending => "sending",
+                    Standing::Sending => { "sending" @if let Some(at) = source.last_event_at { ", last " (ago(at.0, now)) } },
+                    Standing::Idle => { "idle" @if let Some(at) = source.last_event_at { " for " (span(now - at.0)) } },
                     Standing::Silent => { "silent for " @if let Some(at) = source.silent_since { (span(now - at.0)) } },
                     Standing::Quiet => "quiet",
                     Standing::NoEvent => "no event yet",

@@ -109,9 +109,35 @@ async fn sources_send_or_are_silent_and_a_configured_one_is_shown_before_its_fir
         (&json!("no_event"), &Value::Null)
     );
 
+    // Events come a second apart: after nine minutes without one, the source no longer sends.
+    assert!(text_of(&api, "main").await.contains("sending, last"));
+    sqlx::raw_sql(
+        "alter table push disable trigger user;
+         update push set received_at = now() - (stream_seq % 12 + 9) * interval '1 second' where origin = 'event' and source = 'main'",
+    )
+    .execute(&mut rows.db)
+    .await
+    .unwrap();
+    for (ago, state, said) in [
+        (9, "sending", "sending, last"),
+        (540, "idle", "idle for 9 min"),
+    ] {
+        sqlx::query("update coverage set last_event_at = now() - $1 * interval '1 second' where source = 'main' and last_event_at is not null")
+            .bind(f64::from(ago))
+            .execute(&mut rows.db)
+            .await
+            .unwrap();
+        assert_eq!(
+            one(&api.found("/v1/sources").await, "main")["state"],
+            state,
+            "{ago} s"
+        );
+        assert!(text_of(&api, "main").await.contains(said), "{ago} s");
+    }
+
     let text = page(&api, "/sources").await;
     assert!(
-        text.contains("1 sending, 1 silent, 1 without an event"),
+        text.contains("1 idle, 1 silent, 1 without an event"),
         "{text}"
     );
     assert!(
@@ -128,6 +154,13 @@ async fn sources_send_or_are_silent_and_a_configured_one_is_shown_before_its_fir
     );
     assert!(!text.contains("<b>401"), "{text}");
     assert_eq!(text.matches("<h1").count(), 1);
+}
+
+/// Returns the row of a source on the page.
+async fn text_of(api: &Api, name: &str) -> String {
+    let text = page(api, "/sources").await;
+    let row = &text[text.find(&format!("<tr id=\"{name}\"")).unwrap()..];
+    row[..row.find("</tr>").unwrap()].to_owned()
 }
 
 #[tokio::test]

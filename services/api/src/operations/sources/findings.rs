@@ -49,7 +49,7 @@ pub(super) fn of(source: &Source, file: &File, not_compared: &[NotCompared]) -> 
             "No event of it is recorded yet.".to_owned(),
             "`tagtrail doctor` prints the settings to make in the registry, and tries address and secret. Bodies that could not be interpreted are in quarantine.",
         ),
-        Standing::Sending | Standing::Quiet => {}
+        Standing::Sending | Standing::Idle | Standing::Quiet => {}
     }
     let mine = not_compared
         .iter()
