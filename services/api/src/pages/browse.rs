@@ -13,6 +13,7 @@ use crate::http::parameters::{PART, Parameter, Parameters, optional, text};
 use crate::pages::Page;
 use crate::pages::frame::{Frame, Section, crumbs};
 use crate::pages::part::bars::{Column, in_row};
+use crate::pages::part::command::command;
 use crate::pages::part::icon::icon;
 use crate::pages::part::question::{address, field, select};
 use crate::pages::part::text::{counted, number, visible};
@@ -153,10 +154,11 @@ fn page(
             ("sort", Some(first.as_str())),
         ],
     ));
-    frame.cli = Some(match &prefix {
-        Some(prefix) => format!("tagtrail images {prefix}"),
-        None => "tagtrail images".to_owned(),
-    });
+    let words = ["images"].into_iter().chain(prefix.as_deref());
+    frame.cli = Some(command(
+        &words.collect::<Vec<_>>(),
+        &[("contains", part), ("sort", Some(first.as_str()))],
+    ));
     frame.page(reader, &content)
 }
 

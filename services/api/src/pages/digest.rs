@@ -24,6 +24,7 @@ use crate::pages::part::commit::built_from;
 use crate::pages::part::digest::{big_swatch, copy, digits, link_with};
 use crate::pages::part::image;
 use crate::pages::part::lane::{Bar, Window, axis, lane};
+use crate::pages::part::question::address;
 use crate::pages::part::rollout;
 use crate::pages::part::standing::{cause, state};
 use crate::pages::part::text::{
@@ -97,7 +98,8 @@ async fn show(
     }
     let short = digits(&digest, 12);
     let mut frame = Frame::new(short.clone(), Section::Images);
-    frame.list(format!("/v1/digests/{digest}"));
+    let cursor = [(CURSOR.name, parameters.text(CURSOR.name))];
+    frame.list(address(&format!("/v1/digests/{digest}"), &cursor));
     frame.cli = Some(format!("tagtrail digest {digest}"));
     let content = html! {
         (crumbs(&[("Images".to_owned(), Some("/i".to_owned())), (short, None)]))

@@ -18,6 +18,7 @@ use crate::http::parameters::{AT, PART, Parameters};
 use crate::operations::tags::{CLASS, SORT, Span, WINDOW, list};
 use crate::pages::frame::{Frame, Section, crumbs};
 use crate::pages::part::bars::{Column, Columns, Height, Tick, columns};
+use crate::pages::part::command::command;
 use crate::pages::part::digest::copy;
 use crate::pages::part::icon::icon;
 use crate::pages::part::image;
@@ -135,7 +136,7 @@ pub(crate) async fn show(
             return Ok(None);
         };
         let class = question.class.unwrap_or_else(|| usual(&counts));
-        let part = part.with(if class == Class::Once { ROWS } else { LANES });
+        let part = part.with(rows_of(class));
         let query = TagsQuery {
             at: question.at,
             class,
@@ -174,8 +175,22 @@ pub(crate) async fn show(
     };
     let mut frame = Frame::new(repository.to_string(), Section::Images);
     let name = format!("{registry}/{repository}");
-    frame.list(json(&name, &question, found.class));
-    frame.cli = Some(format!("tagtrail tags {name}"));
+    let class = found.class;
+    let at = question.at.map(|at| Instant(at).to_string());
+    let cursor = parameters.text(CURSOR.name);
+    frame.list(json(&name, &question, class, at.as_deref(), cursor));
+    frame.cli = Some(command(
+        &["tags", &name, "--deleted"],
+        &[
+            ("contains", question.part),
+            (
+                "class",
+                Some(class.as_str()).filter(|_| class != Class::All),
+            ),
+            ("sort", Some(question.sort.as_str())),
+            ("at", at.as_deref()),
+        ],
+    ));
     Ok(frame.page(reader, &content).into_response())
 }
 
@@ -188,19 +203,35 @@ fn usual(counts: &Counts) -> Class {
     }
 }
 
-fn json(name: &str, question: &Question<'_>, class: Class) -> String {
-    let at = question.at.map(|at| Instant(at).to_string());
+/// Returns the number of rows of a page.
+fn rows_of(class: Class) -> usize {
+    match class {
+        Class::Once => ROWS,
+        _ => LANES,
+    }
+}
+
+fn json(
+    name: &str,
+    question: &Question<'_>,
+    class: Class,
+    at: Option<&str>,
+    cursor: Option<&str>,
+) -> String {
+    let limit = rows_of(class).to_string();
     let parameters = [
         ("repository", Some(name)),
         ("q", question.part),
         ("class", Some(class.as_str())),
         ("sort", Some(question.sort.as_str())),
-        ("at", at.as_deref()),
+        ("at", at),
         (
             "window",
             Some(question.span.as_str()).filter(|_| class != Class::Once),
         ),
         ("deleted", Some("true")),
+        ("limit", Some(&limit)),
+        ("cursor", cursor),
     ];
     address("/v1/tags", &parameters)
 }

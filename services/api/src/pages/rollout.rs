@@ -206,7 +206,7 @@ fn draw(reader: &Reader, view: &View, out_of_date: bool) -> Html<String> {
     frame.json = Some(format!("/v1/rollouts/{id}"));
     frame.cli = Some(match view.waiting.is_some() {
         true => format!("tagtrail approve {id}"),
-        false => format!("tagtrail attempts {trigger}"),
+        false => format!("tagtrail attempts {trigger} {}", rollout.number),
     });
     let steps = [
         ("Rollouts".to_owned(), Some("/rollouts".to_owned())),

@@ -30,6 +30,7 @@ mod orders;
 mod outcome;
 mod pages_acts;
 mod pages_folders;
+mod pages_forms;
 mod pages_holds;
 mod pages_home;
 mod pages_identity;
