@@ -128,11 +128,10 @@ async fn all(reader: Reader, State(shared): State<Shared>, uri: Uri) -> Result<R
         h1 { "Reports" }
         (form(&asked, "/reports"))
         (cards::all(&asked, &answers))
+        p class="s" { "Each report has links to its CSV and JSON, with all rows and the same question, and the SQL that makes it." }
     };
-    let mut frame = Frame::new("Reports", Section::Reports);
-    frame.json = Some(asked.address("/v1/reports/deployments"));
-    frame.csv = Some(asked.address("/reports/deployments.csv"));
-    frame.cli = Some("psql … -c 'select … from report.rollout_change'".to_owned());
+    // No answer of the API and no command has several reports.
+    let frame = Frame::new("Reports", Section::Reports);
     Ok(frame.page(&reader, &content).into_response())
 }
 

@@ -255,6 +255,19 @@ async fn reports_are_pages_and_csv() {
                 page.len()
             );
             assert!(!page.contains(" style=") && page.matches("<h1").count() == 1);
+            // Each report has its own forms, with the whole question; a page of many has none
+            // that leaves reports out.
+            let foot = &page[page.find("<footer").unwrap()..];
+            assert_eq!(
+                foot.contains("This page as"),
+                !path.starts_with("/reports?"),
+                "{foot}"
+            );
+            let shown = page.matches("<summary>SQL</summary>").count();
+            for form in ["href=\"/v1/reports/", ".csv?from="] {
+                let found = page[..page.find("<footer").unwrap()].matches(form).count();
+                assert!(found >= shown, "{path}: {found} {form} of {shown}");
+            }
         }
         let csv = api
             .once("GET", &format!("/reports/{name}.csv?{TIME}"))
