@@ -201,34 +201,44 @@ from most m order by m.changes desc, m.image",
     Report {
         name: "running",
         title: "What ran when",
-        about: "The images of each trigger, from the end of the rollout that deployed them to the end of the next one.",
+        about: "The images of each trigger, from the end of the rollout that brought them to the end of the one that replaced them. A rollout that leaves an image as it is does not count for it.",
         columns: &[
             ("trigger", "the trigger"),
             ("name", "the name of the image in the trigger"),
             ("image", "the image, with its tag"),
             ("revision", "the revision of the tag"),
             ("digest", "the digest that ran"),
-            ("number", "the number of the rollout"),
-            ("since", "when the rollout succeeded"),
-            ("until", "when the next one succeeded; none: it still runs"),
+            ("number", "the number of the rollout that brought it"),
+            ("since", "when that rollout succeeded"),
+            (
+                "until",
+                "when a rollout with another image succeeded; none: it still runs",
+            ),
         ],
         of_rollouts: true,
         known_at: true,
         statement: |parts| {
             // A condition in `case`, because Postgres expects few rows of a plain one on the state.
-            // Rollouts are sorted before their images are read, so that a page reads only its own.
             format!(
                 "with done as (
-    select id, trigger, number, changed_at as since, lead(changed_at) over (partition by trigger order by changed_at, ordinal) as until
+    select id, trigger, number, changed_at as since, row_number() over w as place, lead(changed_at) over w as until
     from report.rollout_change
-    where case state when 'succeeded' then changed_at <= :known_at end{}),
+    where case state when 'succeeded' then changed_at <= :known_at end{}
+    window w as (partition by trigger order by changed_at, ordinal)),
+images as (
+    select d.trigger, d.number, d.since, d.until, d.place, r.name, r.image, r.revision, r.digest,
+           (d.place - 1, r.image, r.digest) is distinct from (lag(d.place) over w, lag(r.image) over w, lag(r.digest) over w) as begins,
+           (d.place + 1, r.image, r.digest) is distinct from (lead(d.place) over w, lead(r.image) over w, lead(r.digest) over w) as ends
+    from done d join report.rollout r on r.id = d.id{}
+    window w as (partition by d.trigger, r.name order by d.place)),
 ran as (
-    select * from done
-    where since < :to and (until is null or until > :from)
-    order by since desc, trigger)
-select d.trigger, r.name, r.image, r.revision, r.digest, d.number, d.since, d.until
-from ran d join report.rollout r on r.id = d.id{}
-order by d.since desc, d.trigger, r.name",
+    select trigger, name, image, revision, digest, number, since, begins,
+           case when ends then until else lead(until) over (partition by trigger, name order by place) end as until
+    from images where begins or ends)
+select trigger, name, image, revision, digest, number, since, until
+from ran
+where begins and since < :to and (until is null or until > :from)
+order by since desc, trigger, name",
                 parts.of_trigger,
                 parts.matches("r.")
             )

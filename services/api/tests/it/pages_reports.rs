@@ -136,6 +136,99 @@ async fn each_report_counts_what_its_question_asks_for() {
 }
 
 #[tokio::test]
+async fn an_image_runs_from_the_rollout_that_brought_it_to_the_one_that_replaced_it() {
+    let (api, mut rows) = Api::start().await;
+    let shop = rows.trigger("shop", true).await;
+    let image = |name: &str, content: u8| json!({ "image": format!("registry.example.com/shop/{name}:latest"), "revision": content, "digest": digest(content) });
+    // The worker is new in rollout 2, and not in 4. Rollout 5 brings the first web back.
+    for (number, state, images) in [
+        (1, "succeeded", json!({ "web": image("web", 1) })),
+        (
+            2,
+            "succeeded",
+            json!({ "web": image("web", 1), "worker": image("worker", 7) }),
+        ),
+        (
+            3,
+            "failed",
+            json!({ "web": image("web", 2), "worker": image("worker", 7) }),
+        ),
+        (4, "succeeded", json!({ "web": image("web", 3) })),
+        (
+            5,
+            "succeeded",
+            json!({ "web": image("web", 1), "worker": image("worker", 7) }),
+        ),
+        (
+            6,
+            "succeeded",
+            json!({ "web": image("web", 1), "worker": image("worker", 8) }),
+        ),
+    ] {
+        sqlx::query(
+            "with o as (
+                 insert into rollout (id, trigger_id, number, state, images, cause, attempts, created_at, finished_at)
+                 values (gen_random_uuid(), $1, $2, $3::rollout_state, $4, '{\"reason\": \"revision\", \"changed\": []}', 1, $5, $5) returning id)
+             insert into rollout_change (rollout_id, state, rollout, changed_at) select id, $3::rollout_state, '{}', $5 from o",
+        )
+        .bind(shop)
+        .bind(number)
+        .bind(state)
+        .bind(images)
+        .bind(crate::rows::time(number * 10))
+        .execute(&mut rows.db)
+        .await
+        .unwrap();
+    }
+    let spans = async |query: &str| -> Vec<Value> {
+        let rows = items(&api, "running", query).await;
+        let span = |row: &Value| {
+            json!([
+                row["name"],
+                row["digest"],
+                row["number"],
+                row["since"],
+                row["until"]
+            ])
+        };
+        rows.as_array().unwrap().iter().map(span).collect()
+    };
+    let web = |content, number, since, until: Value| {
+        json!(["web", digest(content), number, text(since), until])
+    };
+    let worker = |content, number, since, until: Value| {
+        json!(["worker", digest(content), number, text(since), until])
+    };
+    assert_eq!(
+        spans("").await,
+        [
+            worker(8, 6, 60, Value::Null),
+            web(1, 5, 50, Value::Null),
+            worker(7, 5, 50, json!(text(60))),
+            web(3, 4, 40, json!(text(50))),
+            worker(7, 2, 20, json!(text(40))),
+            web(1, 1, 10, json!(text(40))),
+        ]
+    );
+    // A time without a rollout has the images that ran then, each with its true times.
+    let then = format!("/v1/reports/running?from={}&to={}", text(25), text(26));
+    let then = api.found(&then).await;
+    assert_eq!(then["items"].as_array().unwrap().len(), 2);
+    for (row, since) in then["items"].as_array().unwrap().iter().zip([20, 10]) {
+        assert_eq!(
+            (&row["since"], &row["until"]),
+            (&json!(text(since)), &json!(text(40)))
+        );
+    }
+    // Before rollout 4 was known, both images still ran.
+    let known = spans(&format!("&known_at={}", text(39))).await;
+    assert_eq!(
+        known,
+        [worker(7, 2, 20, Value::Null), web(1, 1, 10, Value::Null)]
+    );
+}
+
+#[tokio::test]
 async fn with_known_at_an_answer_is_final() {
     let (api, mut rows) = Api::start().await;
     world(&mut rows).await;
