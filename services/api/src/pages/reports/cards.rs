@@ -11,7 +11,7 @@ use crate::operations::reports::Answer;
 use crate::pages::part::bars::{Column, Columns, Height, Tick, columns, share_bar, shares};
 use crate::pages::part::digest::change;
 use crate::pages::part::image;
-use crate::pages::part::lines::{lines, share};
+use crate::pages::part::lines::{Point, lines, place, share};
 use crate::pages::part::text::{counted, number, visible};
 use crate::pages::part::when::{Form, day_of_month, time};
 
@@ -126,36 +126,46 @@ fn deployments(asked: &Asked, answer: &Answer) -> Markup {
 
 fn lead_time(asked: &Asked, answer: &Answer) -> Markup {
     let of = |row, name| seconds(row, name).unwrap_or(0.0).max(0.0);
-    let points: Vec<(f64, f64)> = answer
-        .items
-        .iter()
-        .map(|row| (of(row, "p50_seconds"), of(row, "p90_seconds")))
-        .collect();
+    let week = |row| day(text(row, "week"));
+    let rows = || answer.items.iter();
+    let ends = rows().find_map(week).zip(rows().rev().find_map(week));
+    // A week without deployments has no row: the places are those of the times.
+    let points: Vec<Point> = ends.map_or_else(Vec::new, |(first, last)| {
+        let point = |row| {
+            Some(Point {
+                place: place(week(row)?, first, last),
+                solid: of(row, "p50_seconds"),
+                dashed: of(row, "p90_seconds"),
+            })
+        };
+        rows().filter_map(point).collect()
+    });
     let most = points
         .iter()
-        .map(|point| point.0.max(point.1))
+        .map(|point| point.solid.max(point.dashed))
         .fold(0.0, f64::max);
-    let ends = [answer.items.first(), answer.items.last()];
-    let ticks: Vec<Tick> = ends
-        .into_iter()
-        .flatten()
-        .filter_map(|row| day(text(row, "week")))
-        .zip([0.0, 100.0])
-        .map(|(at, place)| Tick {
-            place,
+    let ticks: Vec<Tick> = ends.map_or_else(Vec::new, |(first, last)| {
+        let mut ends = vec![first, last];
+        ends.dedup();
+        let tick = |at: OffsetDateTime| Tick {
+            place: place(at, first, last),
             text: day_of_month(at),
-        })
-        .collect();
-    let last = points.last().copied().unwrap_or_default();
+        };
+        ends.into_iter().map(tick).collect()
+    });
+    let last = points.last();
+    let [half, nearly_all] = [
+        last.map_or(0.0, |point| point.solid),
+        last.map_or(0.0, |point| point.dashed),
+    ]
+    .map(length);
     let label = format!(
-        "Lead time by week: in the last one half within {}, nine of ten within {}",
-        length(last.0),
-        length(last.1)
+        "Lead time by week: in the last one half within {half}, nine of ten within {nearly_all}"
     );
     let sentence = html! {
         @match answer.items.last() {
             Some(row) => {
-                "Half within " (length(last.0)) ", nine of ten within " (length(last.1)) ", in the week of " (text(row, "week"))
+                "Half within " (half) ", nine of ten within " (nearly_all) ", in the week of " (text(row, "week"))
                 ". Rollouts that did not succeed are left out."
             },
             None => "No image was deployed.",
