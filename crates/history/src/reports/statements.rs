@@ -38,7 +38,7 @@ order by 1",
     Report {
         name: "lead-time",
         title: "Lead time, push to deployed",
-        about: "Time from the push of an image to the end of the rollout that deployed it, by week. First rollouts, and those that did not succeed, are left out.",
+        about: "Time from the push of an image to the end of the rollout that deployed it, by week. First rollouts, and those that did not succeed, are left out. A push whose webhook was lost counts from the time at which it was found.",
         columns: &[
             ("week", "the Monday of the week (UTC)"),
             ("images", "images that were deployed"),

@@ -24,7 +24,7 @@ use crate::pages::part::form::{self, Fields, news};
 use crate::pages::part::image;
 use crate::pages::part::kind::{Tone, badge};
 use crate::pages::part::rollout::address;
-use crate::pages::part::standing::{Difference, cause, differences, state, words};
+use crate::pages::part::standing::{Difference, cause, differences, finder, state, words};
 use crate::pages::part::text::{counted, foreign, number, size, visible};
 use crate::pages::part::when::{Form, time};
 use crate::pages::reader::Reader;
@@ -275,7 +275,13 @@ fn summary(view: &View, reader: &Reader) -> Markup {
             @if let Some(actor) = &view.times.actor { " by " (visible(actor)) }
             @if let Some(text) = &view.times.reason { ", “" (visible(text)) "”" }
             ": " (would) "."
-            @if let Some(whole) = whole { " " b { (waterfall::exact(whole)) } " from the push to the end." }
+            @let found = push.and_then(|push| push.found.as_deref());
+            @match (whole, found) {
+                (Some(whole), None) => { " " b { (waterfall::exact(whole)) } " from the push to the end." },
+                (Some(whole), Some(_)) => { " " b { (waterfall::exact(whole)) } " from the finding to the end." },
+                (None, _) => {},
+            }
+            @if let Some(found) = found { " No event reported the push: " (finder(found)) " found it, some time later." }
             @if let Some(text) = &rollout.cause.not_adopted { " " (visible(text)) }
         }
         @let bad = matches!(rollout.state, RolloutState::Failed | RolloutState::Rejected) || rollout.error.is_some();

@@ -209,6 +209,7 @@ fn row(one: &RolloutWithAttempt, times: Option<&Times>, now: OffsetDateTime) -> 
                 @if let Some(length) = to_start {
                     // The clock of the sender may be ahead.
                     @match length.is_negative() { true => { "−" (span(-length)) }, false => (span(length)) }
+                    @if push.is_some_and(|push| push.found.is_some()) { " " span class="q" { "since it was found" } }
                 }
             }
             td class="n r" data-l="start to done" { @if let Some(length) = to_done { (span(length)) } }

@@ -18,6 +18,7 @@ use crate::pages::home::{figure, known};
 use crate::pages::part::bars::{Column, Columns, Height, columns, of_day};
 use crate::pages::part::icon::icon_for;
 use crate::pages::part::kind::Tone;
+use crate::pages::part::standing::finder;
 use crate::pages::part::text::{counted, foreign, number, size, visible, with_code};
 use crate::pages::part::when::{Form, ago, since, span, time};
 use crate::pages::part::{digest, image};
@@ -74,8 +75,8 @@ async fn show(
 fn figures(sources: &Sources, quarantined: Option<u64>, now: OffsetDateTime) -> Markup {
     let states = [
         (Standing::Sending, "sending"),
-        (Standing::Silent, "silent"),
         (Standing::Idle, "idle"),
+        (Standing::Silent, "silent"),
         (Standing::Quiet, "quiet"),
         (Standing::NoEvent, "without an event"),
     ];
@@ -235,7 +236,7 @@ fn lost(sources: &Sources, now: OffsetDateTime) -> Markup {
                                 th scope="row" { (image::link(&one.image)) " " span class="q n" { "r" (number(one.revision)) } }
                                 td data-l="digest" { (digest::link_or(one.digest.as_ref(), "deleted")) }
                                 td data-l="found" { (since(one.found_at.0, now)) }
-                                td data-l="by" { @match one.origin.as_str() { "observed" => "a pull", _ => "comparing the registry" } }
+                                td data-l="by" { (finder(&one.origin)) }
                             }
                         }
                     }

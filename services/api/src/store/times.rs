@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use sqlx::postgres::PgRow;
 use sqlx::{PgConnection, Row as _};
 use tagtrail_postgres::{rollout_is_live, row};
+use tagtrail_proto::Push;
 use time::OffsetDateTime;
 use uuid::Uuid;
 
@@ -33,8 +34,11 @@ pub(crate) struct Times {
 pub(crate) struct Pushed {
     pub(crate) image: String,
     pub(crate) revision: u64,
-    /// As sent.
+    /// As sent. Of a change that no event reported, the time at which it was found: the push was
+    /// earlier.
     pub(crate) occurred_at: OffsetDateTime,
+    /// `observed` if only a pull showed the change, `reconciled` if only a comparison did.
+    pub(crate) found: Option<String>,
     /// Where that time comes from.
     pub(crate) clock: String,
     /// By the clock of the stream.
@@ -56,10 +60,12 @@ pub(crate) async fn of(
              ", rollout_is_live!("o"), " as live,
              case when ", rollout_is_live!("o"), " and o.state <> 'watching' then o.next_attempt_at end as next_attempt_at,
              not exists (select from rollout n where n.trigger_id = o.trigger_id and n.number > o.number) as newest,
-             p.image, p.number, p.occurred_at, p.clock, p.received_at, p.recorded_at
+             p.image, p.number, p.occurred_at, p.found, p.clock, p.received_at, p.recorded_at
          from rollout o
          left join lateral (
-             select o.images -> i.name ->> 'image' as image, v.number, p.occurred_at, p.occurred_at_source::text as clock, p.received_at, v.recorded_at
+             select o.images -> i.name ->> 'image' as image, v.number, p.occurred_at, p.occurred_at_source::text as clock,
+                 case when p.origin = 'reconciled' then 'reconciled' when p.origin = 'resolved' and starts_with(p.event_id, $2) then 'observed' end as found,
+                 p.received_at, v.recorded_at
              from rollout_image i
              join revision v on v.tag_id = i.tag_id and v.number = i.number
              join push p on p.id = v.push_id
@@ -68,6 +74,7 @@ pub(crate) async fn of(
          where o.id = any ($1)"
     ))
     .bind(ids)
+    .bind(Push::OBSERVED)
     .fetch_all(db)
     .await?;
     rows.iter().map(times).collect()
@@ -80,6 +87,7 @@ fn times(row: &PgRow) -> Result<(String, Times), sqlx::Error> {
             image,
             revision: row::unsigned(row.try_get("number")?),
             occurred_at: row.try_get("occurred_at")?,
+            found: row.try_get("found")?,
             clock: row.try_get("clock")?,
             received_at: row.try_get("received_at")?,
             recorded_at: row.try_get("recorded_at")?,

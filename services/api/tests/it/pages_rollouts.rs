@@ -2,7 +2,7 @@
 
 use crate::pages_acts::{form, page, send};
 use crate::pages_triggers::{behind, run};
-use crate::rows::{Rows, digest};
+use crate::rows::{Rows, digest, on_time};
 use crate::server::Api;
 
 const WAITS: &str = "with t as (update trigger set gate_settings = '{\"approvals\": {\"needs\": 2, \"by\": [\"release-*\", \"local\"], \"within\": \"24h\"}}')
@@ -183,6 +183,50 @@ async fn a_rollout_shows_its_steps_and_the_answers_of_its_target() {
     let (status, first) = page(&api, "", &format!("/rollouts/{before}")).await;
     assert_eq!(status, 200);
     assert!(first.contains("href=\"/rollouts/shop/2\"") && !first.contains("/rollouts/shop/0"));
+    api.stop().await;
+}
+
+#[tokio::test]
+async fn a_rollout_of_a_lost_webhook_counts_from_the_finding_and_says_so() {
+    let (api, mut rows) = Api::start().await;
+    let (shop, _) = behind(&mut rows).await;
+    let reported = rows.rollout(shop, 2, "succeeded", 22).await;
+    for (number, origin, prefix, by) in [
+        (4, "reconciled", "", "comparing the registry"),
+        (5, "resolved", "observed:", "a pull"),
+    ] {
+        let at = number * 10;
+        rows.revision_of(
+            1,
+            on_time(number, u8::try_from(number).unwrap(), at),
+            origin,
+            prefix,
+        )
+        .await;
+        let id = rows.rollout(shop, number, "succeeded", at + 2).await;
+        run(&mut rows, "update rollout set started_at = created_at").await;
+        let (_, shown) = page(&api, "", &format!("/rollouts/{id}")).await;
+        for part in [
+            format!("No event reported the push: {by} found it"),
+            format!("by {by}: the push was earlier"),
+            "from the finding to the end".to_owned(),
+        ] {
+            assert!(shown.contains(&part), "{part}: {shown}");
+        }
+        assert!(
+            !shown.contains("from the push") && !shown.contains(">Pushed<"),
+            "{shown}"
+        );
+        let (_, list) = page(&api, "", "/rollouts").await;
+        let row = &list[list.find(&id).unwrap()..];
+        let row = &row[..row.find("</tr>").unwrap()];
+        assert!(row.contains("since it was found"), "{row}");
+    }
+    let (_, shown) = page(&api, "", &format!("/rollouts/{reported}")).await;
+    assert!(
+        shown.contains("from the push to the end") && shown.contains(">Pushed<"),
+        "{shown}"
+    );
     api.stop().await;
 }
 

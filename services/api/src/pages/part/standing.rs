@@ -77,3 +77,11 @@ pub(crate) fn differences(all: &[Difference]) -> Markup {
         }
     }
 }
+
+/// Names the way in which a change was found that no event reported.
+pub(crate) fn finder(origin: &str) -> &'static str {
+    match origin {
+        "observed" => "a pull",
+        _ => "comparing the registry",
+    }
+}

@@ -8,6 +8,7 @@ use crate::pages::part::icon::icon_for;
 use crate::pages::part::image;
 use crate::pages::part::kind::{Tone, badge};
 use crate::pages::part::lane::percent;
+use crate::pages::part::standing::finder;
 use crate::pages::part::text::{number, visible};
 use crate::pages::part::when::{Form, span, time};
 use crate::store::attempts::Attempt;
@@ -110,7 +111,14 @@ pub(super) fn deciding(one: &RolloutWithAttempt, times: &Times) -> Markup {
             "clock: " (visible(&push.clock)) ", " (time(push.occurred_at, Form::Millis))
             @if ahead { " " (icon_for("warn", "warning")) " ahead of ours" }
         };
-        step("Pushed", start, start, "u", pushed);
+        match &push.found {
+            None => step("Pushed", start, start, "u", pushed),
+            Some(by) => {
+                let found =
+                    html! { "by " (finder(by)) ": the push was earlier, and no event reported it" };
+                step("Found", start, start, "u", found);
+            }
+        }
         let stored = html! { "on PUSHES, the stream’s clock" };
         step("Stored", push.occurred_at, push.received_at, "u", stored);
         let recorded = html! {
