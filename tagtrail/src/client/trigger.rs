@@ -13,6 +13,10 @@ use super::trigger_test::Test;
 pub(crate) enum Command {
     /// Test the triggers of a file on recorded history: print the rollouts that they would have
     /// had. Nothing is rolled out.
+    ///
+    /// No registry and no target is asked, a Kubernetes cluster neither. So with `start = "adopt"`
+    /// the test does not know the images that the target runs, and says that the first rollout
+    /// depends on them.
     Test(Client<Test>),
     /// Let the numbers of the next rollouts go on above a number, for receivers that compare
     /// numbers alone and have seen higher ones before a loss of all data.
